@@ -1,0 +1,253 @@
+/**
+ * The errors of the library.
+ *
+ * @module
+ */
+type Raise = (
+  message: string,
+  closeCode: number,
+  reason: string,
+  cause?: unknown,
+) => WebSocketError;
+
+let raise: Raise;
+
+/**
+ * The connection ended other than by a clean close, or a reader met its end.
+ *
+ * This is the interface of the WebSocketStream draft. `closeCode` is the code of the peer's Close
+ * frame; where none came, the code with which our side failed the connection (1002, 1007, 1009,
+ * 1011), or 1006 where the transport was simply gone. `cause` holds what lies beneath.
+ *
+ * @example
+ * ```ts
+ * import { WebSocketError } from "@sluice/sluice";
+ *
+ * const error = new WebSocketError("Out of paper", { closeCode: 4001, reason: "paper" });
+ * console.log(error.name, error.closeCode); // WebSocketError 4001
+ * ```
+ */
+export class WebSocketError extends DOMException {
+  #closeCode: number | null = null;
+  #reason = "";
+
+  static {
+    raise = (message, closeCode, reason, cause) => {
+      const error = new WebSocketError(message);
+      error.#closeCode = closeCode;
+      error.#reason = reason;
+      if (cause !== undefined) {
+        Object.defineProperty(error, "cause", { value: cause, configurable: true, writable: true });
+      }
+      return error;
+    };
+  }
+
+  /**
+   * @param message what went wrong
+   * @param init the close code and reason to carry; a reason alone gets code 1000
+   * @throws {TypeError} when `init` is no object or its code no number of 16 bits
+   * @throws {DOMException} InvalidAccessError for a code other than 1000 and 3000-4999, SyntaxError
+   * for a reason of over 123 bytes of UTF-8
+   */
+  constructor(message: string = "", init: { closeCode?: number; reason?: string } = {}) {
+    super(message, "WebSocketError");
+    const { closeCode, reason } = checkWebCloseInfo(init);
+    this.#closeCode = closeCode ?? null;
+    this.#reason = reason;
+    captureStack(this);
+  }
+
+  /** The close code, or null where none is known. */
+  get closeCode(): number | null {
+    return this.#closeCode;
+  }
+
+  /** The reason given with the code, or an empty string. */
+  get reason(): string {
+    return this.#reason;
+  }
+}
+
+/** Makes a WebSocketError with any code, the reserved ones too. Internal. */
+export function webSocketError(
+  message: string,
+  closeCode: number,
+  reason: string = "",
+  cause?: unknown,
+): WebSocketError {
+  return raise(message, closeCode, reason, cause);
+}
+
+// A subclass of DOMException gets no stack of its own in JavaScriptCore.
+function captureStack(error: Error): void {
+  if (error.stack) return;
+  const { captureStackTrace } = Error as { captureStackTrace?: (target: object) => void };
+  captureStackTrace?.(error);
+}
+
+/**
+ * The WebSocketStream draft's conversion and check of a close code and reason.
+ *
+ * @throws {TypeError} when the value is no object or the code no number of 16 bits
+ * @throws {DOMException} InvalidAccessError for a code other than 1000 and 3000-4999, SyntaxError
+ * for a reason of over 123 bytes of UTF-8
+ */
+export function checkWebCloseInfo(init: unknown): { closeCode?: number; reason: string } {
+  if (init === undefined || init === null) return { reason: "" };
+  if (typeof init !== "object" && typeof init !== "function") {
+    throw new TypeError(`Expected close information as an object, received ${typeof init}`);
+  }
+  const { closeCode, reason } = init as { closeCode?: unknown; reason?: unknown };
+  const text = reason === undefined ? "" : wellFormed(String(reason));
+  const length = new TextEncoder().encode(text).length;
+  if (closeCode === undefined && text === "") return { reason: "" };
+  const code = closeCode === undefined ? 1000 : Math.trunc(Number(closeCode));
+  // Web IDL [EnforceRange] unsigned short
+  if (!(code >= 0 && code <= 0xffff)) {
+    throw new TypeError(`Expected closeCode as a number of 16 bits, received ${String(closeCode)}`);
+  }
+  if (code !== 1000 && !(code >= 3000 && code <= 4999)) {
+    throw new DOMException(
+      `Expected closeCode to be 1000 or 3000-4999, received ${code}`,
+      "InvalidAccessError",
+    );
+  }
+  if (length > 123) {
+    throw new DOMException(
+      `Expected a reason of at most 123 bytes of UTF-8, received ${length}`,
+      "SyntaxError",
+    );
+  }
+  return { closeCode: code, reason: text };
+}
+
+function wellFormed(text: string): string {
+  // A lone surrogate becomes U+FFFD, as in a USVString of Web IDL.
+  return text.replace(/\p{Surrogate}/gu, "\ufffd");
+}
+
+/** What a {@linkcode HandshakeError} can say about the opening handshake. */
+export type HandshakeErrorCode =
+  /** No connection to the host: refused, unreachable, unknown name. `cause` has the details. */
+  | "connect-failed"
+  /** The transport ended or failed before the handshake was through. */
+  | "connection-lost"
+  /** `openTimeout` went by. */
+  | "timeout"
+  /** The head is no HTTP/1.1 message; the message says at which byte. Server answers 400. */
+  | "malformed-head"
+  /** The request target is longer than a line may be. Server answers 414. */
+  | "target-too-long"
+  /** Too many header fields, a line or the head too long. Server answers 431. */
+  | "head-too-large"
+  /** A version of HTTP that cannot be upgraded. Server answers 505. */
+  | "http-version"
+  /** A header that stands twice or cannot be read; the message names it. Server answers 400. */
+  | "malformed-header"
+  /** The method is not GET. Server answers 405. */
+  | "method"
+  /** A plain HTTP request: no Upgrade to websocket. Server answers 426. */
+  | "not-upgrade"
+  /** Sec-WebSocket-Version is missing (400) or not 13 (426). */
+  | "version"
+  /** Sec-WebSocket-Key is missing or not 16 bytes in base64. Server answers 400. */
+  | "key"
+  /** Host is missing or stands twice. Server answers 400. */
+  | "host"
+  /** The request announces a body. Server answers 400. */
+  | "body"
+  /** The Origin is not allowed. Server answers 403. */
+  | "origin"
+  /** `onRequest` answered with a response. */
+  | "rejected"
+  /** The server answered with another status than 101; see `response`. */
+  | "status"
+  /** The 101 response lacks the Upgrade to websocket. */
+  | "upgrade"
+  /** Sec-WebSocket-Accept does not answer our key. */
+  | "accept"
+  /** The server chose a subprotocol that was not offered. */
+  | "subprotocol"
+  /** The server chose an extension that was not offered. */
+  | "extension"
+  /** The running platform or this version cannot do what the URL or the options ask for. */
+  | "unsupported"
+  /** `onRequest`, `selectProtocol` or `onResponse` threw. Server answers 500; see `cause`. */
+  | "hook-failed"
+  /** The server shuts down. Server answers 503. */
+  | "shutdown";
+
+/** The response of a server that refused the handshake. */
+export interface RefusedResponse {
+  /** The status code. */
+  readonly status: number;
+  /** The reason phrase. */
+  readonly statusText: string;
+  /** The header fields. */
+  readonly headers: Headers;
+  /** The header fields as they came, in order, repeated ones kept. */
+  readonly rawHeaders: readonly (readonly [name: string, value: string])[];
+  /** The body, at most 64 KiB of it. */
+  readonly body: ReadableStream<Uint8Array>;
+}
+
+/** What else a {@linkcode HandshakeError} may carry. */
+export interface HandshakeErrorOptions {
+  /** The error beneath. */
+  cause?: unknown;
+  /** The status that a server answers with. */
+  status?: number;
+  /** The response of the server that refused. */
+  response?: RefusedResponse;
+}
+
+/** The opening handshake failed (RFC 6455 §4). `code` tells which of its conditions. */
+export class HandshakeError extends Error {
+  override readonly name = "HandshakeError";
+  /** Which condition failed; see {@linkcode HandshakeErrorCode}. */
+  readonly code: HandshakeErrorCode;
+  /** On a server: the HTTP status that the refusal is answered with. */
+  readonly status?: number;
+  /** On a client: the response of the server that refused. */
+  readonly response?: RefusedResponse;
+
+  /**
+   * @param message what was expected and what came
+   * @param code which condition failed
+   * @param options what else is known
+   */
+  constructor(message: string, code: HandshakeErrorCode, options: HandshakeErrorOptions = {}) {
+    super(message, "cause" in options ? { cause: options.cause } : undefined);
+    this.code = code;
+    if (options.status !== undefined) this.status = options.status;
+    if (options.response !== undefined) this.response = options.response;
+  }
+}
+
+/** The caller asked the core for something that its state or the protocol forbids. Nothing changed. */
+export class LocalProtocolError extends Error {
+  override readonly name = "LocalProtocolError";
+}
+
+/** The peer broke the protocol. */
+export class RemoteProtocolError extends Error {
+  override readonly name = "RemoteProtocolError";
+  /** The close code that the RFC names for this failure: 1002, 1007 or 1009. */
+  readonly closeCode: number;
+
+  /**
+   * @param message what was expected and what came
+   * @param closeCode the code to send
+   */
+  constructor(message: string, closeCode: number) {
+    super(message);
+    this.closeCode = closeCode;
+  }
+
+  /** The event to answer with: a Close with the code, and the message as its reason. */
+  get event(): { type: "close"; closeCode: number; reason: string } {
+    // Every such message is ASCII, so that 123 characters are 123 bytes.
+    return { type: "close", closeCode: this.closeCode, reason: this.message.slice(0, 123) };
+  }
+}

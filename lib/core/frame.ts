@@ -1,0 +1,223 @@
+/**
+ * Frames: their parts, what makes one valid, and how one is written (RFC 6455 §5.2).
+ *
+ * @module
+ */
+import { RemoteProtocolError } from "./error.ts";
+import { applyMask, maskingKey } from "./mask.ts";
+
+/** Which end of the connection this is. Clients mask what they send, servers do not. */
+export type Role = "client" | "server";
+
+/** What a frame is (RFC 6455 §5.2 and §11.8). */
+export const Opcode = {
+  /** 0: goes on with the message begun before. */
+  Continuation: 0,
+  /** 1: begins a text message. */
+  Text: 1,
+  /** 2: begins a binary message. */
+  Binary: 2,
+  /** 8: begins or answers the closing handshake. */
+  Close: 8,
+  /** 9: asks for a pong. */
+  Ping: 9,
+  /** 10: answers a ping, or comes unasked. */
+  Pong: 10,
+} as const;
+/** One of the values of {@linkcode Opcode}. */
+export type Opcode = (typeof Opcode)[keyof typeof Opcode];
+
+/** The reserved bits of a frame header, as they stand in {@linkcode FrameHeader.rsv}. */
+export const Rsv = { Rsv1: 4, Rsv2: 2, Rsv3: 1 } as const;
+
+/** A frame. */
+export interface Frame {
+  /** Whether it is the last of its message. Default: true */
+  fin?: boolean;
+  /** The three reserved bits as one number: RSV1 is 4, RSV2 is 2, RSV3 is 1. Default: 0 */
+  rsv?: number;
+  /** What it is. */
+  opcode: Opcode;
+  /** The payload, unmasked. */
+  payload: Uint8Array;
+}
+
+/** What stands before the payload of a frame. */
+export interface FrameHeader {
+  /** Whether the frame is the last of its message. */
+  fin: boolean;
+  /** The three reserved bits as one number: RSV1 is 4, RSV2 is 2, RSV3 is 1. */
+  rsv: number;
+  /** What the frame is; a number that has no meaning is possible before the check. */
+  opcode: number;
+  /** Whether a masking key follows and the payload is masked. */
+  masked: boolean;
+  /** The length of the payload in bytes. */
+  length: number;
+}
+
+/** The longest payload of a control frame, in bytes (RFC 6455 §5.5). */
+export const MAX_CONTROL_LENGTH = 125;
+
+/** The longest header of a frame, in bytes: two, eight of length, four of masking key. */
+export const MAX_HEADER_LENGTH = 14;
+
+/** Whether the opcode is that of a control frame: Close, Ping, Pong, and the reserved ones. */
+export function isControl(opcode: number): boolean {
+  return (opcode & 8) !== 0;
+}
+
+function isKnown(opcode: number): boolean {
+  return opcode <= Opcode.Binary || (opcode >= Opcode.Close && opcode <= Opcode.Pong);
+}
+
+/**
+ * Checks all that the header of one frame can tell by itself.
+ *
+ * @param header the header, as received
+ * @param role which end receives it
+ * @param rsvInUse the reserved bits that a negotiated extension has given a meaning
+ * @throws {RemoteProtocolError} 1002
+ */
+export function checkFrameHeader(header: FrameHeader, role: Role, rsvInUse: number): void {
+  const { fin, rsv, opcode, masked, length } = header;
+  // RFC 6455 §5.2: a reserved bit without an extension that gives it a meaning fails the connection.
+  if ((rsv & ~rsvInUse) !== 0) {
+    throw violation(`Expected reserved bits that no extension uses to be 0, received RSV ${rsv}`);
+  }
+  // RFC 6455 §5.2: so does an unknown opcode.
+  if (!isKnown(opcode)) throw violation(`Expected a known opcode, received ${opcode}`);
+  if (isControl(opcode)) {
+    // RFC 6455 §5.5: control frames are at most 125 bytes long and not fragmented.
+    if (length > MAX_CONTROL_LENGTH) {
+      throw violation("Expected a control frame of at most 125 bytes, received a longer one");
+    }
+    if (!fin) throw violation("Expected a whole control frame, received a fragment");
+    // RFC 7692 §6.1: and no extension known compresses them.
+    if (rsv !== 0) {
+      throw violation(`Expected a control frame without reserved bits, received ${rsv}`);
+    }
+  }
+  // RFC 6455 §5.1: a server takes masked frames only, a client unmasked ones only.
+  if (masked !== (role === "server")) {
+    throw violation(
+      role === "server"
+        ? "Expected a masked frame from the client, received an unmasked one"
+        : "Expected an unmasked frame from the server, received a masked one",
+    );
+  }
+}
+
+function violation(message: string): RemoteProtocolError {
+  return new RemoteProtocolError(message, 1002);
+}
+
+/** The length in bytes of the header of a frame that this end sends. */
+export function headerLength(length: number, masked: boolean): number {
+  return (length < 126 ? 2 : length < 65536 ? 4 : 10) + (masked ? 4 : 0);
+}
+
+/**
+ * Writes a frame header but for its masking key, with the length in the fewest bytes that hold it
+ * (RFC 6455 §5.2).
+ *
+ * @returns the offset behind what was written
+ */
+export function writeHeader(
+  target: Uint8Array,
+  offset: number,
+  first: number,
+  masked: boolean,
+  length: number,
+): number {
+  const maskBit = masked ? 0x80 : 0;
+  target[offset++] = first;
+  if (length < 126) {
+    target[offset++] = maskBit | length;
+  } else if (length < 65536) {
+    target[offset++] = maskBit | 126;
+    target[offset++] = length >> 8;
+    target[offset++] = length;
+  } else {
+    target[offset++] = maskBit | 127;
+    const high = Math.floor(length / 2 ** 32);
+    for (let shift = 24; shift >= 0; shift -= 8) target[offset++] = high >>> shift;
+    for (let shift = 24; shift >= 0; shift -= 8) target[offset++] = length >>> shift;
+  }
+  return offset;
+}
+
+/** The first byte of a frame: FIN, the reserved bits, the opcode. */
+export function firstByte(fin: boolean, rsv: number, opcode: number): number {
+  return (fin ? 0x80 : 0) | (rsv << 4) | opcode;
+}
+
+/** How {@linkcode encodeFrame} writes. */
+export interface EncodeFrameOptions {
+  /**
+   * The masking key of 4 bytes, or true for a fresh one, as a client must. Default: none, as a
+   * server must
+   */
+  mask?: Uint8Array | true;
+}
+
+/**
+ * Writes one frame.
+ *
+ * @example
+ * ```ts
+ * import { encodeFrame, Opcode } from "@sluice/sluice/core";
+ *
+ * const payload = new TextEncoder().encode("Hello");
+ * console.log(encodeFrame({ opcode: Opcode.Text, payload }));
+ * // 81 05 48 65 6c 6c 6f
+ * ```
+ *
+ * @throws {RangeError} for a control frame that is fragmented or over 125 bytes, an unknown opcode,
+ * or a masking key that is not 4 bytes long
+ */
+export function encodeFrame(frame: Frame, options: EncodeFrameOptions = {}): Uint8Array {
+  const { fin = true, rsv = 0, opcode, payload } = frame;
+  checkOutgoing(fin, rsv, opcode, payload.length);
+  const { mask } = options;
+  if (mask instanceof Uint8Array && mask.length !== 4) {
+    throw new RangeError(`Expected a masking key of 4 bytes, received ${mask.length}`);
+  }
+  const masked = mask !== undefined;
+  const start = headerLength(payload.length, masked);
+  const bytes = new Uint8Array(start + payload.length);
+  const at = writeHeader(bytes, 0, firstByte(fin, rsv, opcode), masked, payload.length);
+  bytes.set(payload, start);
+  if (masked) {
+    const key = mask === true ? maskingKey() : readKey(mask, 0);
+    writeKey(bytes, at, key);
+    applyMask(bytes, start, bytes.length, key, 0);
+  }
+  return bytes;
+}
+
+function checkOutgoing(fin: boolean, rsv: number, opcode: number, length: number): void {
+  if (!isKnown(opcode)) throw new RangeError(`Expected a known opcode, received ${opcode}`);
+  if (!Number.isInteger(rsv) || rsv < 0 || rsv > 7) {
+    throw new RangeError(`Expected rsv to be a number of 3 bits, received ${rsv}`);
+  }
+  if (!isControl(opcode)) return;
+  if (!fin) throw new RangeError("Expected a whole control frame, received a fragment");
+  if (length > MAX_CONTROL_LENGTH) {
+    throw new RangeError(`Expected a control payload of at most 125 bytes, received ${length}`);
+  }
+}
+
+/** Reads a masking key as the number that {@linkcode applyMask} takes. */
+export function readKey(bytes: Uint8Array, offset: number): number {
+  return bytes[offset] | (bytes[offset + 1] << 8) | (bytes[offset + 2] << 16) |
+    (bytes[offset + 3] << 24);
+}
+
+/** Writes a masking key. */
+export function writeKey(target: Uint8Array, offset: number, key: number): void {
+  target[offset] = key;
+  target[offset + 1] = key >>> 8;
+  target[offset + 2] = key >>> 16;
+  target[offset + 3] = key >>> 24;
+}

@@ -1,0 +1,312 @@
+/**
+ * Bytes to frames, in pieces.
+ *
+ * @module
+ */
+import { RemoteProtocolError } from "./error.ts";
+import { checkFrameHeader, type FrameHeader, isControl, readKey, type Role } from "./frame.ts";
+import { applyMask } from "./mask.ts";
+
+/** A frame, or as much of its payload as is at hand. */
+export interface FramePiece {
+  /** The header of the frame; the same object for each of its pieces. */
+  readonly header: FrameHeader;
+  /** Bytes of the payload, unmasked. */
+  readonly payload: Uint8Array;
+  /** Whether the payload ends with them. */
+  readonly last: boolean;
+}
+
+/** How a {@linkcode FrameDecoder} works. */
+export interface FrameDecoderOptions {
+  /** Which end receives the frames: a server takes masked ones only, a client unmasked ones only. */
+  role: Role;
+  /** The longest payload of a frame, in bytes; a longer one fails with 1009. Default: Infinity */
+  maxFrameSize?: number;
+  /**
+   * Whether the decoder may change the chunks it is given, to unmask in place. Otherwise it copies
+   * what is masked. Default: false
+   */
+  ownsInput?: boolean;
+  /** The reserved bits that a negotiated extension uses. Default: 0 */
+  rsvInUse?: number;
+}
+
+const EMPTY = new Uint8Array(0);
+
+/**
+ * A pull machine: `push()` gives it bytes, `next()` takes a piece of a frame out of it, until there
+ * is nothing more to take. It holds no more than the chunks pushed and not yet taken.
+ *
+ * A frame that lies whole in one chunk is one piece, and so is every control frame. The first piece
+ * of a longer frame comes with its header, be it empty. Pieces are views of the chunks pushed, but
+ * for masked ones when the input is not owned.
+ *
+ * @example
+ * ```ts
+ * import { FrameDecoder } from "@sluice/sluice/core";
+ *
+ * const decoder = new FrameDecoder({ role: "client" });
+ * decoder.push(new Uint8Array([0x81, 0x02, 0x68, 0x69]));
+ * const piece = decoder.next();
+ * console.log(piece?.header.opcode, piece?.payload, piece?.last); // 1, [104, 105], true
+ * ```
+ */
+export class FrameDecoder {
+  readonly #role: Role;
+  readonly #maxFrameSize: number;
+  readonly #ownsInput: boolean;
+  readonly #rsvInUse: number;
+
+  #chunk: Uint8Array = EMPTY;
+  #offset = 0;
+  #waiting: Uint8Array[] = [];
+
+  /** A header, or the payload of a control frame, that came in several chunks. */
+  readonly #scratch = new Uint8Array(125);
+  #scratchLength = 0;
+
+  #header: FrameHeader | undefined;
+  #key = 0;
+  /** Bytes of the present frame's payload that were given out. */
+  #given = 0;
+  #started = false;
+
+  /** Where the chunk at hand, and the present frame, begin in the whole input. */
+  #chunkPosition = 0;
+  #framePosition = 0;
+  #failure: RemoteProtocolError | undefined;
+
+  /** @param options the role, and the limits */
+  constructor(options: FrameDecoderOptions) {
+    this.#role = options.role;
+    this.#maxFrameSize = options.maxFrameSize ?? Infinity;
+    this.#ownsInput = options.ownsInput ?? false;
+    this.#rsvInUse = options.rsvInUse ?? 0;
+  }
+
+  /** Gives it the next bytes. */
+  push(chunk: Uint8Array): void {
+    if (chunk.length === 0) return;
+    if (this.#offset < this.#chunk.length || this.#waiting.length > 0) this.#waiting.push(chunk);
+    else this.#use(chunk);
+  }
+
+  /** How many of the bytes pushed were not taken yet. */
+  get bufferedAmount(): number {
+    let sum = this.#chunk.length - this.#offset;
+    for (const chunk of this.#waiting) sum += chunk.length;
+    return sum;
+  }
+
+  /**
+   * Takes the next piece, or undefined when more bytes are needed.
+   *
+   * @throws {RemoteProtocolError} 1002 or 1009; and again at every later call
+   */
+  next(): FramePiece | undefined {
+    if (this.#failure !== undefined) throw this.#failure;
+    if (this.#header === undefined && !this.#readHeader()) return undefined;
+    const header = this.#header!;
+    return isControl(header.opcode) ? this.#controlPiece(header) : this.#dataPiece(header);
+  }
+
+  /**
+   * Says that no more bytes come.
+   *
+   * @throws {RemoteProtocolError} 1002 when the input ends within a frame
+   */
+  end(): void {
+    if (this.#failure !== undefined) throw this.#failure;
+    if (this.#header !== undefined || this.#scratchLength > 0 || this.bufferedAmount > 0) {
+      this.#fail("Expected the input to end between two frames, it ended within one", 1002);
+    }
+  }
+
+  #use(chunk: Uint8Array): void {
+    this.#chunkPosition += this.#chunk.length;
+    this.#chunk = chunk;
+    this.#offset = 0;
+  }
+
+  /** Whether there is a byte to read; goes on to the next chunk where the present one is used up. */
+  #readable(): boolean {
+    if (this.#offset < this.#chunk.length) return true;
+    const chunk = this.#waiting.shift();
+    this.#use(chunk ?? EMPTY);
+    return chunk !== undefined;
+  }
+
+  #readHeader(): boolean {
+    if (!this.#readable()) return false;
+    const chunk = this.#chunk;
+    const offset = this.#offset;
+    if (this.#scratchLength === 0) {
+      this.#framePosition = this.#chunkPosition + offset;
+      const left = chunk.length - offset;
+      if (left >= 2 && left >= headerSize(chunk[offset + 1])) {
+        this.#offset = this.#parseHeader(chunk, offset);
+        return true;
+      }
+    }
+    return this.#gatherHeader();
+  }
+
+  /** Reads a header that does not lie whole in one chunk. */
+  #gatherHeader(): boolean {
+    const scratch = this.#scratch;
+    while (this.#readable()) {
+      scratch[this.#scratchLength++] = this.#chunk[this.#offset++];
+      if (this.#scratchLength < 2) continue;
+      // What the first two bytes make impossible fails at once, without waiting for the rest.
+      if (this.#scratchLength === 2) this.#checkHeader(startOf(scratch[0], scratch[1]));
+      if (this.#scratchLength === headerSize(scratch[1])) {
+        this.#scratchLength = 0;
+        this.#parseHeader(scratch, 0);
+        return true;
+      }
+    }
+    return false;
+  }
+
+  /** Reads a whole header and gives the offset behind it. */
+  #parseHeader(bytes: Uint8Array, offset: number): number {
+    const header = startOf(bytes[offset], bytes[offset + 1]);
+    this.#checkHeader(header);
+    let at = offset + 2;
+    if (header.length === 126) {
+      header.length = (bytes[at] << 8) | bytes[at + 1];
+      // RFC 6455 §5.2: the length stands in the fewest bytes that hold it.
+      if (header.length < 126) this.#failLength(header.length, 2);
+      at += 2;
+    } else if (header.length === 127) {
+      header.length = this.#readLongLength(bytes, at);
+      at += 8;
+    }
+    if (header.length > this.#maxFrameSize) {
+      this.#fail(
+        `Expected a frame of at most ${this.#maxFrameSize} bytes, received ${header.length}`,
+        1009,
+      );
+    }
+    if (header.masked) {
+      this.#key = readKey(bytes, at);
+      at += 4;
+    }
+    this.#header = header;
+    this.#given = 0;
+    this.#started = false;
+    return at;
+  }
+
+  #readLongLength(bytes: Uint8Array, at: number): number {
+    const high =
+      ((bytes[at] << 24) | (bytes[at + 1] << 16) | (bytes[at + 2] << 8) | bytes[at + 3]) >>> 0;
+    const low =
+      ((bytes[at + 4] << 24) | (bytes[at + 5] << 16) | (bytes[at + 6] << 8) | bytes[at + 7]) >>> 0;
+    // RFC 6455 §5.2: the most significant bit is 0.
+    if (high > 0x7fffffff) this.#fail("Expected a length below 2^63, received a greater one", 1002);
+    const length = high * 2 ** 32 + low;
+    if (length < 65536) this.#failLength(length, 8);
+    if (length > Number.MAX_SAFE_INTEGER) {
+      this.#fail("Expected a frame of less than 2^53 bytes, received a longer one", 1009);
+    }
+    return length;
+  }
+
+  #checkHeader(header: FrameHeader): void {
+    try {
+      checkFrameHeader(header, this.#role, this.#rsvInUse);
+    } catch (error) {
+      const { message, closeCode } = error as RemoteProtocolError;
+      this.#fail(message, closeCode);
+    }
+  }
+
+  #controlPiece(header: FrameHeader): FramePiece | undefined {
+    const { length } = header;
+    if (this.#scratchLength === 0 && this.#chunk.length - this.#offset >= length) {
+      const payload = this.#take(length);
+      this.#header = undefined;
+      return { header, payload, last: true };
+    }
+    while (this.#scratchLength < length) {
+      if (!this.#readable()) return undefined;
+      this.#scratch[this.#scratchLength++] = this.#chunk[this.#offset++];
+    }
+    const payload = this.#scratch.slice(0, length);
+    this.#scratchLength = 0;
+    this.#header = undefined;
+    if (header.masked) applyMask(payload, 0, length, this.#key, 0);
+    return { header, payload, last: true };
+  }
+
+  #dataPiece(header: FrameHeader): FramePiece | undefined {
+    const left = header.length - this.#given;
+    if (left > 0 && !this.#readable()) {
+      if (this.#started) return undefined;
+      // The length alone may already be too much for whoever takes the pieces.
+      this.#started = true;
+      return { header, payload: EMPTY, last: false };
+    }
+    const size = Math.min(left, this.#chunk.length - this.#offset);
+    const payload = this.#take(size);
+    this.#given += size;
+    this.#started = true;
+    const last = size === left;
+    if (last) this.#header = undefined;
+    return { header, payload, last };
+  }
+
+  /** Takes payload bytes of the chunk at hand and unmasks them. */
+  #take(size: number): Uint8Array {
+    if (size === 0) return EMPTY;
+    const chunk = this.#chunk;
+    const start = this.#offset;
+    const end = start + size;
+    this.#offset = end;
+    if (!this.#header!.masked) return view(chunk, start, size);
+    if (this.#ownsInput) {
+      applyMask(chunk, start, end, this.#key, this.#given);
+      return view(chunk, start, size);
+    }
+    const copy = new Uint8Array(view(chunk, start, size));
+    applyMask(copy, 0, size, this.#key, this.#given);
+    return copy;
+  }
+
+  #failLength(length: number, bytes: number): never {
+    this.#fail(`Expected the length ${length} in fewer bytes, received it in ${bytes}`, 1002);
+  }
+
+  #fail(message: string, closeCode: number): never {
+    const at = `${message} (frame at byte ${this.#framePosition})`;
+    this.#failure = new RemoteProtocolError(at, closeCode);
+    this.#chunk = EMPTY;
+    this.#offset = 0;
+    this.#waiting = [];
+    throw this.#failure;
+  }
+}
+
+/** A plain Uint8Array, also of a chunk that is a subclass, as Node's Buffer is. */
+function view(chunk: Uint8Array, start: number, size: number): Uint8Array {
+  return new Uint8Array(chunk.buffer, chunk.byteOffset + start, size);
+}
+
+/** How many bytes the header takes whose second byte this is. */
+function headerSize(second: number): number {
+  const length = second & 0x7f;
+  return 2 + (length === 126 ? 2 : length === 127 ? 8 : 0) + (second >> 7) * 4;
+}
+
+/** The header as far as its first two bytes tell; the length may yet be 126 or 127. */
+function startOf(first: number, second: number): FrameHeader {
+  return {
+    fin: (first & 0x80) !== 0,
+    rsv: (first >> 4) & 7,
+    opcode: first & 0x0f,
+    masked: (second & 0x80) !== 0,
+    length: second & 0x7f,
+  };
+}

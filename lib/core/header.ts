@@ -1,0 +1,214 @@
+/**
+ * The values of the header fields that the opening handshake uses (RFC 9110 §5.6, RFC 6455 §9.1).
+ * Every parser takes time linear in the length of the value.
+ *
+ * @module
+ */
+import { HandshakeError } from "./error.ts";
+
+/** Header fields as they stand in a head, in order, repeated ones kept. */
+export type RawHeaders = readonly (readonly [name: string, value: string])[];
+
+/** An extension with its parameters, as offered or accepted. */
+export interface ExtensionHeader {
+  /** The name of the extension. */
+  readonly name: string;
+  /** The parameters, in order; the value is undefined where there is none. */
+  readonly parameters: readonly (readonly [name: string, value: string | undefined])[];
+}
+
+/** The values of all fields with this name, whatever its case. */
+export function headerValues(headers: RawHeaders, name: string): string[] {
+  const lower = name.toLowerCase();
+  return headers.filter(([field]) => field.toLowerCase() === lower).map(([, value]) => value);
+}
+
+/**
+ * The value of the one field with this name, or undefined.
+ *
+ * @throws {HandshakeError} "malformed-header" when there are several
+ */
+export function headerValue(headers: RawHeaders, name: string): string | undefined {
+  const values = headerValues(headers, name);
+  if (values.length > 1) {
+    throw new HandshakeError(
+      `Expected one ${name} header, received ${values.length}`,
+      "malformed-header",
+      { status: 400 },
+    );
+  }
+  return values[0];
+}
+
+/** The characters of a token (RFC 9110 §5.6.2). */
+const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
+
+/** Whether the text is a token (RFC 9110 §5.6.2). */
+export function isToken(text: string): boolean {
+  return TOKEN.test(text);
+}
+
+/**
+ * Whether the text may stand as the value of a header field: no control characters, so no line
+ * breaks, and nothing beyond Latin-1 (RFC 9110 §5.5).
+ */
+export function isFieldValue(text: string): boolean {
+  return /^[\t\x20-\x7e\x80-\xff]*$/.test(text);
+}
+
+/** Reads a value from left to right. */
+class Scanner {
+  readonly #name: string;
+  readonly #text: string;
+  #at = 0;
+
+  constructor(name: string, text: string) {
+    this.#name = name;
+    this.#text = text;
+  }
+
+  /** Passes over white space; tells whether the value ends here. */
+  atEnd(): boolean {
+    const text = this.#text;
+    while (text[this.#at] === " " || text[this.#at] === "\t") this.#at++;
+    return this.#at === text.length;
+  }
+
+  /** Passes over a character, if it is the next one. */
+  take(character: string): boolean {
+    if (this.atEnd() || this.#text[this.#at] !== character) return false;
+    this.#at++;
+    return true;
+  }
+
+  token(): string {
+    this.atEnd();
+    const start = this.#at;
+    while (this.#at < this.#text.length && isToken(this.#text[this.#at])) this.#at++;
+    if (this.#at === start) this.fail("a token");
+    return this.#text.slice(start, this.#at);
+  }
+
+  /** A quoted-string, with its quotes and escapes undone (RFC 9110 §5.6.4). */
+  quoted(): string {
+    let value = "";
+    for (; this.#at < this.#text.length; this.#at++) {
+      let character = this.#text[this.#at];
+      if (character === '"') {
+        this.#at++;
+        return value;
+      }
+      if (character === "\\") character = this.#text[++this.#at] ?? "";
+      value += character;
+    }
+    return this.fail("the end of a quoted string");
+  }
+
+  /** Reads a list; empty elements are allowed, an empty list is not (RFC 9110 §5.6.1). */
+  list<T>(element: () => T): T[] {
+    const found: T[] = [];
+    while (!this.atEnd()) {
+      if (this.take(",")) continue;
+      found.push(element());
+      if (!this.atEnd() && !this.take(",")) this.fail("a comma");
+    }
+    if (found.length === 0) this.fail("at least one element");
+    return found;
+  }
+
+  fail(expected: string): never {
+    throw new HandshakeError(
+      `Expected ${expected} in the ${this.#name} header at character ${this.#at}`,
+      "malformed-header",
+      { status: 400 },
+    );
+  }
+}
+
+/**
+ * Reads a list of tokens, as Connection, Upgrade and Sec-WebSocket-Protocol hold one.
+ *
+ * @throws {HandshakeError} "malformed-header"
+ */
+export function parseTokenList(name: string, value: string): string[] {
+  const scanner = new Scanner(name, value);
+  return scanner.list(() => scanner.token());
+}
+
+/**
+ * Reads the value of an Upgrade header: a list of protocols, each with a version or without.
+ *
+ * @throws {HandshakeError} "malformed-header"
+ */
+export function parseUpgrade(value: string): string[] {
+  const scanner = new Scanner("Upgrade", value);
+  return scanner.list(() => {
+    const protocol = scanner.token();
+    return scanner.take("/") ? `${protocol}/${scanner.token()}` : protocol;
+  });
+}
+
+/**
+ * Reads the value of a Sec-WebSocket-Extensions header (RFC 6455 §9.1).
+ *
+ * @throws {HandshakeError} "malformed-header"
+ */
+export function parseExtensions(value: string): ExtensionHeader[] {
+  const scanner = new Scanner("Sec-WebSocket-Extensions", value);
+  return scanner.list(() => {
+    const name = scanner.token();
+    const parameters: [string, string | undefined][] = [];
+    while (scanner.take(";")) {
+      const parameter = scanner.token();
+      parameters.push([parameter, scanner.take("=") ? parameterValue(scanner) : undefined]);
+    }
+    return { name, parameters };
+  });
+}
+
+function parameterValue(scanner: Scanner): string {
+  if (!scanner.take('"')) return scanner.token();
+  const value = scanner.quoted();
+  // RFC 6455 §9.1: what stands in quotes must, without them, be a token.
+  if (!isToken(value)) scanner.fail("a token between the quotes");
+  return value;
+}
+
+/**
+ * Writes the value of a Sec-WebSocket-Extensions header.
+ *
+ * @throws {TypeError} for a name or value that is not a token
+ */
+export function serializeExtensions(extensions: readonly ExtensionHeader[]): string {
+  return extensions.map(({ name, parameters }) =>
+    [
+      requireToken(name),
+      ...parameters.map(([key, value]) =>
+        value === undefined ? requireToken(key) : `${requireToken(key)}=${requireToken(value)}`
+      ),
+    ].join("; ")
+  ).join(", ");
+}
+
+/**
+ * Reads the value of a Sec-WebSocket-Protocol header.
+ *
+ * @throws {HandshakeError} "malformed-header"
+ */
+export function parseProtocols(value: string): string[] {
+  return parseTokenList("Sec-WebSocket-Protocol", value);
+}
+
+/**
+ * Writes the value of a Sec-WebSocket-Protocol header.
+ *
+ * @throws {TypeError} for a protocol that is not a token
+ */
+export function serializeProtocols(protocols: readonly string[]): string {
+  return protocols.map(requireToken).join(", ");
+}
+
+function requireToken(text: string): string {
+  if (!isToken(text)) throw new TypeError(`Expected a token, received ${JSON.stringify(text)}`);
+  return text;
+}

@@ -1,0 +1,319 @@
+/**
+ * Heads of HTTP/1.1 messages, read strictly and within limits (RFC 9112).
+ *
+ * @module
+ */
+import { HandshakeError, type HandshakeErrorCode } from "./error.ts";
+import { headerValue, headerValues, isFieldValue, isToken, type RawHeaders } from "./header.ts";
+
+/** The head of a request. */
+export interface RequestHead {
+  /** The method, as GET. */
+  readonly method: string;
+  /** The request target, as /chat?room=1. */
+  readonly target: string;
+  /** The version of HTTP, as 1.1. */
+  readonly version: string;
+  /** The header fields. */
+  readonly headers: RawHeaders;
+}
+
+/** The head of a response. */
+export interface ResponseHead {
+  /** The version of HTTP, as 1.1. */
+  readonly version: string;
+  /** The status code. */
+  readonly status: number;
+  /** The reason phrase. */
+  readonly statusText: string;
+  /** The header fields. */
+  readonly headers: RawHeaders;
+}
+
+/** How large a head may be. */
+export interface HeadLimits {
+  /** The number of header fields. Default: 128 */
+  maxHeaderCount?: number;
+  /** The length of a line, in bytes. Default: 8192 */
+  maxLineLength?: number;
+  /** The length of the whole head, in bytes. Default: 16384 */
+  maxHeadSize?: number;
+}
+
+/** A head, and where it ends. */
+export interface ParsedHead<T> {
+  /** The head. */
+  head: T;
+  /** Its length in bytes, the empty line included; what follows was not touched. */
+  length: number;
+}
+
+const CR = 13;
+const LF = 10;
+
+/**
+ * Reads the head of a request; undefined while it is not whole.
+ *
+ * @throws {HandshakeError} "malformed-head", "target-too-long", "head-too-large" or "http-version"
+ */
+export function parseRequestHead(
+  bytes: Uint8Array,
+  limits: HeadLimits = {},
+): ParsedHead<RequestHead> | undefined {
+  const lines = readLines(bytes, limits, "target-too-long");
+  if (lines === undefined) return undefined;
+  const parts = /^([^ ]+) ([\x21-\x7e]+) HTTP\/(\d)\.(\d)$/.exec(lines.start);
+  if (parts === null || !isToken(parts[1])) {
+    throw malformed("Expected a request line of method, target and version", 0);
+  }
+  const [, method, target, major, minor] = parts;
+  if (major !== "1") {
+    throw new HandshakeError(`Expected HTTP/1.1, received HTTP/${major}.${minor}`, "http-version", {
+      status: 505,
+    });
+  }
+  return {
+    head: { method, target, version: `${major}.${minor}`, headers: lines.headers },
+    length: lines.length,
+  };
+}
+
+/**
+ * Reads the head of a response; undefined while it is not whole.
+ *
+ * @throws {HandshakeError} "malformed-head", "head-too-large" or "http-version"
+ */
+export function parseResponseHead(
+  bytes: Uint8Array,
+  limits: HeadLimits = {},
+): ParsedHead<ResponseHead> | undefined {
+  const lines = readLines(bytes, limits, "head-too-large");
+  if (lines === undefined) return undefined;
+  // The space before the reason phrase is left out by some servers that send none.
+  const parts = /^HTTP\/(\d)\.(\d) ([1-9]\d\d)(?: ([^\r\n]*))?$/.exec(lines.start);
+  if (parts === null || !isFieldValue(parts[4] ?? "")) {
+    throw malformed("Expected a status line of version, status and reason phrase", 0);
+  }
+  const [, major, minor, status, statusText = ""] = parts;
+  if (major !== "1") {
+    throw new HandshakeError(`Expected HTTP/1.1, received HTTP/${major}.${minor}`, "http-version");
+  }
+  return {
+    head: { version: `${major}.${minor}`, status: +status, statusText, headers: lines.headers },
+    length: lines.length,
+  };
+}
+
+interface Lines {
+  start: string;
+  headers: RawHeaders;
+  length: number;
+}
+
+function readLines(
+  bytes: Uint8Array,
+  limits: HeadLimits,
+  startTooLong: HandshakeErrorCode,
+): Lines | undefined {
+  const { maxHeaderCount = 128, maxLineLength = 8192, maxHeadSize = 16384 } = limits;
+  const headers: [string, string][] = [];
+  let start: string | undefined;
+  let at = 0;
+  for (;;) {
+    const end = lineEnd(bytes, at);
+    const length = (end ?? bytes.length) - at;
+    if (length > maxLineLength) {
+      throw tooLarge(
+        `Expected a line of at most ${maxLineLength} bytes, received a longer one`,
+        start === undefined ? startTooLong : "head-too-large",
+      );
+    }
+    if ((end ?? bytes.length) + 2 > maxHeadSize) {
+      throw tooLarge(`Expected a head of at most ${maxHeadSize} bytes, received a longer one`);
+    }
+    if (end === undefined) return undefined;
+    if (length === 0 && start !== undefined) return { start, headers, length: end + 2 };
+    const line = latin1(bytes, at, end);
+    if (start === undefined) start = line;
+    else headers.push(parseField(line, at));
+    if (headers.length > maxHeaderCount) {
+      throw tooLarge(`Expected at most ${maxHeaderCount} header fields, received more`);
+    }
+    at = end + 2;
+  }
+}
+
+/** Where the line ends that begins here. RFC 9112 §2.2: with CR LF; neither of them alone. */
+function lineEnd(bytes: Uint8Array, start: number): number | undefined {
+  for (let at = start; at < bytes.length; at++) {
+    const byte = bytes[at];
+    if (byte === LF) throw malformed("Expected CR before LF", at);
+    // A head is text: a byte that it cannot hold ends the wait for the rest.
+    if (byte < 0x20 && byte !== CR && byte !== 9) {
+      throw malformed("Expected no control character", at);
+    }
+    if (byte !== CR) continue;
+    if (at + 1 === bytes.length) return undefined;
+    if (bytes[at + 1] !== LF) throw malformed("Expected LF behind CR", at + 1);
+    return at;
+  }
+  return undefined;
+}
+
+function parseField(line: string, position: number): [string, string] {
+  const colon = line.indexOf(":");
+  const name = line.slice(0, Math.max(colon, 0));
+  // RFC 9112 §5.1: no white space before the colon; §5.2: a folded line begins with some.
+  if (!isToken(name)) throw malformed("Expected a header field of name, colon and value", position);
+  const value = line.slice(colon + 1).replace(/^[ \t]+/, "");
+  const trimmed = trimEnd(value);
+  if (!isFieldValue(trimmed)) {
+    throw malformed(`Expected a ${name} header without control characters`, position);
+  }
+  return [name, trimmed];
+}
+
+// A regular expression anchored at the end only would try each run of blanks from each of its
+// places.
+function trimEnd(text: string): string {
+  let end = text.length;
+  while (end > 0 && (text[end - 1] === " " || text[end - 1] === "\t")) end--;
+  return text.slice(0, end);
+}
+
+function latin1(bytes: Uint8Array, start: number, end: number): string {
+  return String.fromCharCode(...bytes.subarray(start, end));
+}
+
+function malformed(message: string, position: number): HandshakeError {
+  return new HandshakeError(`${message} at byte ${position} of the head`, "malformed-head", {
+    status: 400,
+  });
+}
+
+function tooLarge(message: string, code: HandshakeErrorCode = "head-too-large"): HandshakeError {
+  return new HandshakeError(message, code, { status: code === "target-too-long" ? 414 : 431 });
+}
+
+/**
+ * Writes the head of a request.
+ *
+ * @throws {TypeError} for anything that would break out of its place
+ */
+export function serializeRequestHead(head: RequestHead): Uint8Array {
+  if (!isToken(head.method) || !/^[\x21-\x7e]+$/.test(head.target)) {
+    throw new TypeError(
+      `Expected a method and a request target without blanks, received ${
+        JSON.stringify(`${head.method} ${head.target}`)
+      }`,
+    );
+  }
+  return serialize(`${head.method} ${head.target} HTTP/${head.version}`, head.headers);
+}
+
+/**
+ * Writes the head of a response.
+ *
+ * @throws {TypeError} for anything that would break out of its place
+ */
+export function serializeResponseHead(head: ResponseHead): Uint8Array {
+  if (!isFieldValue(head.statusText)) {
+    throw new TypeError(
+      `Expected a reason phrase of one line, received ${JSON.stringify(head.statusText)}`,
+    );
+  }
+  return serialize(`HTTP/${head.version} ${head.status} ${head.statusText}`, head.headers);
+}
+
+function serialize(start: string, headers: RawHeaders): Uint8Array {
+  let text = `${start}\r\n`;
+  for (const [name, value] of headers) {
+    checkField(name, value);
+    text += `${name}: ${value}\r\n`;
+  }
+  text += "\r\n";
+  const bytes = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
+  return bytes;
+}
+
+function checkField(name: string, value: string): void {
+  if (!isToken(name)) {
+    throw new TypeError(`Expected a header name to be a token, received ${JSON.stringify(name)}`);
+  }
+  if (!isFieldValue(value)) {
+    throw new TypeError(
+      `Expected a ${name} header without control characters, received ${JSON.stringify(value)}`,
+    );
+  }
+}
+
+/** Gathers bytes until they hold a head. */
+export class HeadReader<T> {
+  readonly #parse: (bytes: Uint8Array, limits: HeadLimits) => ParsedHead<T> | undefined;
+  readonly #limits: HeadLimits;
+  #bytes: Uint8Array = new Uint8Array(0);
+  #parsedAt = 0;
+
+  /**
+   * @param parse the parser of the head
+   * @param limits how large it may be
+   */
+  constructor(
+    parse: (bytes: Uint8Array, limits: HeadLimits) => ParsedHead<T> | undefined,
+    limits: HeadLimits = {},
+  ) {
+    this.#parse = parse;
+    this.#limits = limits;
+  }
+
+  /**
+   * Adds bytes; gives the head once it is whole, with the bytes behind it.
+   *
+   * @throws {HandshakeError} as the parser does
+   */
+  push(chunk: Uint8Array): { head: T; rest: Uint8Array } | undefined {
+    const bytes = new Uint8Array(this.#bytes.length + chunk.length);
+    bytes.set(this.#bytes);
+    bytes.set(chunk, this.#bytes.length);
+    this.#bytes = bytes;
+    // A peer that sends byte by byte must not have the whole head parsed anew for each of them.
+    const little = this.#parsedAt > 0 && bytes.length < this.#parsedAt + 1024;
+    if (little && !endsWithin(bytes, this.#parsedAt)) return undefined;
+    this.#parsedAt = bytes.length;
+    const parsed = this.#parse(bytes, this.#limits);
+    return parsed && { head: parsed.head, rest: bytes.slice(parsed.length) };
+  }
+}
+
+/** Whether an empty line ends at or behind this offset. */
+function endsWithin(bytes: Uint8Array, from: number): boolean {
+  for (let at = Math.max(from - 3, 0); at + 3 < bytes.length; at++) {
+    if (bytes[at] === CR && bytes[at + 1] === LF && bytes[at + 2] === CR && bytes[at + 3] === LF) {
+      return true;
+    }
+  }
+  return false;
+}
+
+/**
+ * How the body of a response is delimited (RFC 9112 §6.3), for one that is no answer to HEAD.
+ *
+ * @throws {HandshakeError} "malformed-header"
+ */
+export function bodyFraming(head: ResponseHead): { length: number } | "chunked" | "until-close" {
+  if (head.status < 200 || head.status === 204 || head.status === 304) return { length: 0 };
+  const codings = headerValues(head.headers, "Transfer-Encoding");
+  if (codings.length > 0) {
+    return codings.join(",").trim().toLowerCase() === "chunked" ? "chunked" : "until-close";
+  }
+  const length = headerValue(head.headers, "Content-Length");
+  if (length === undefined) return "until-close";
+  if (!/^\d{1,15}$/.test(length)) {
+    throw new HandshakeError(
+      `Expected a Content-Length of digits, received ${JSON.stringify(length)}`,
+      "malformed-header",
+    );
+  }
+  return { length: +length };
+}

@@ -1,0 +1,268 @@
+/**
+ * Frames to messages and back (RFC 6455 §5.4, §5.6).
+ *
+ * @module
+ */
+import { RemoteProtocolError } from "./error.ts";
+import { type Frame, type FrameHeader, Opcode } from "./frame.ts";
+import type { FramePiece } from "./frame_decoder.ts";
+import { type TextCodec, Utf8Decoder, webTextCodec } from "./utf8.ts";
+
+/** A message: a string is a text message, bytes are a binary one. */
+export type Message = string | Uint8Array;
+
+/** A piece of a text message. */
+export interface TextEvent {
+  /** Tells the events apart. */
+  type: "text";
+  /** Whole characters; what a piece cuts off comes with the next one. */
+  data: string;
+  /** Whether the frame ends with this piece. */
+  frameFinished: boolean;
+  /** Whether the message ends with this piece. */
+  messageFinished: boolean;
+}
+
+/** A piece of a binary message. */
+export interface BinaryEvent {
+  /** Tells the events apart. */
+  type: "binary";
+  /** The bytes. */
+  data: Uint8Array;
+  /** Whether the frame ends with this piece. */
+  frameFinished: boolean;
+  /** Whether the message ends with this piece. */
+  messageFinished: boolean;
+}
+
+/** A piece of a message. */
+export type Fragment = TextEvent | BinaryEvent;
+
+/** How messages are read. */
+export interface MessageOptions {
+  /** The longest message, in bytes; a longer one fails with 1009. Default: Infinity */
+  maxMessageSize?: number;
+  /** How text is decoded. Default: TextDecoder and TextEncoder */
+  textCodec?: TextCodec;
+}
+
+/**
+ * Reads the pieces of data frames as pieces of messages: checks the order of fragments, the length
+ * of the message, on what its frames declare already, and text, at each piece.
+ */
+export class FragmentReader {
+  readonly #maxMessageSize: number;
+  readonly #codec: TextCodec;
+  readonly #utf8: Utf8Decoder;
+  /** The opcode of the message under way, or 0 between messages. */
+  #opcode = 0;
+  #size = 0;
+  #withinFrame = false;
+  #withinText = false;
+
+  /** @param options the limit and the codec */
+  constructor(options: MessageOptions = {}) {
+    this.#maxMessageSize = options.maxMessageSize ?? Infinity;
+    this.#codec = options.textCodec ?? webTextCodec;
+    this.#utf8 = new Utf8Decoder("a text message", this.#codec);
+  }
+
+  /**
+   * Reads one piece of a data frame.
+   *
+   * @throws {RemoteProtocolError} 1002, 1007 or 1009
+   */
+  read(piece: FramePiece): Fragment {
+    const { header, payload, last } = piece;
+    if (!this.#withinFrame) this.#beginFrame(header);
+    const messageFinished = last && header.fin;
+    const opcode = this.#opcode;
+    this.#withinFrame = !last;
+    if (messageFinished) this.#opcode = 0;
+    return opcode === Opcode.Text
+      ? {
+        type: "text",
+        data: this.#text(payload, messageFinished),
+        frameFinished: last,
+        messageFinished,
+      }
+      : { type: "binary", data: payload, frameFinished: last, messageFinished };
+  }
+
+  #beginFrame(header: FrameHeader): void {
+    const { opcode, length } = header;
+    if (opcode === Opcode.Continuation) {
+      // RFC 6455 §5.4: a continuation needs a message to continue.
+      if (this.#opcode === 0) throw misplaced("a frame that begins a message", "a continuation");
+    } else {
+      // RFC 6455 §5.4: the fragments of two messages are not interleaved.
+      if (this.#opcode !== 0) throw misplaced("a continuation", "a frame that begins a message");
+      this.#opcode = opcode;
+      this.#size = 0;
+    }
+    this.#size += length;
+    if (this.#size > this.#maxMessageSize) {
+      throw new RemoteProtocolError(
+        `Expected a message of at most ${this.#maxMessageSize} bytes, received at least ${this.#size}`,
+        1009,
+      );
+    }
+  }
+
+  #text(payload: Uint8Array, last: boolean): string {
+    // A message that lies whole in one piece needs no state.
+    if (last && !this.#withinText && payload.length > 0) {
+      try {
+        return this.#codec.decode(payload);
+      } catch {
+        // The incremental decoder finds the place and says it.
+      }
+    }
+    this.#withinText = !last;
+    return this.#utf8.push(payload, last);
+  }
+}
+
+function misplaced(expected: string, received: string): RemoteProtocolError {
+  return new RemoteProtocolError(`Expected ${expected}, received ${received}`, 1002);
+}
+
+/** Pieces below this size are gathered, so that each does not cost an object of its own. */
+const SMALL = 1024;
+
+/**
+ * Puts the pieces of messages together. It holds one message at a time, in memory that is
+ * proportional to its size, however small its pieces are.
+ */
+export class MessageAssembler {
+  #text: Rope<string> | undefined;
+  #binary: Rope<Uint8Array> | undefined;
+
+  /** Adds a piece; gives the message when it is whole. */
+  push(fragment: Fragment): Message | undefined {
+    if (fragment.messageFinished && this.#text === undefined && this.#binary === undefined) {
+      return fragment.type === "text" ? fragment.data : ownBytes(fragment.data);
+    }
+    if (fragment.type === "text") {
+      this.#text ??= new Rope((parts) => parts.join(""));
+      this.#text.add(fragment.data);
+    } else {
+      this.#binary ??= new Rope(concat);
+      this.#binary.add(fragment.data);
+    }
+    return fragment.messageFinished ? this.#whole() : undefined;
+  }
+
+  /** What is held: bytes of a binary message, code units of a text message. */
+  get size(): number {
+    return (this.#text?.size ?? 0) + (this.#binary?.size ?? 0);
+  }
+
+  /** Gives out what is held of an unfinished message, as one piece, and forgets it. */
+  takePartial(): Fragment | undefined {
+    if (this.#text === undefined && this.#binary === undefined) return undefined;
+    const unfinished = { frameFinished: false, messageFinished: false };
+    const data = this.#whole();
+    return typeof data === "string"
+      ? { type: "text", data, ...unfinished }
+      : { type: "binary", data, ...unfinished };
+  }
+
+  #whole(): Message {
+    const message = this.#text === undefined ? this.#binary!.join() : this.#text.join();
+    this.#text = this.#binary = undefined;
+    return message;
+  }
+}
+
+/** A growing list of pieces in two levels: small ones are joined a thousand at a time. */
+class Rope<T extends string | Uint8Array> {
+  readonly #join: (parts: T[]) => T;
+  #large: T[] = [];
+  #small: T[] = [];
+  #smallSize = 0;
+  size = 0;
+
+  constructor(join: (parts: T[]) => T) {
+    this.#join = join;
+  }
+
+  add(part: T): void {
+    this.size += part.length;
+    if (part.length >= SMALL) {
+      this.#gather();
+      this.#large.push(part);
+    } else if (part.length > 0) {
+      this.#small.push(part);
+      this.#smallSize += part.length;
+      if (this.#small.length >= SMALL || this.#smallSize >= 16 * SMALL) this.#gather();
+    }
+  }
+
+  join(): T {
+    this.#gather();
+    return this.#join(this.#large);
+  }
+
+  #gather(): void {
+    if (this.#small.length === 0) return;
+    this.#large.push(this.#join(this.#small));
+    this.#small = [];
+    this.#smallSize = 0;
+  }
+}
+
+function concat(parts: Uint8Array[]): Uint8Array {
+  let size = 0;
+  for (const part of parts) size += part.length;
+  const whole = new Uint8Array(size);
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
+  return whole;
+}
+
+/** Below this many bytes a copy costs less than a view. */
+const COPY_BELOW = 64;
+
+/**
+ * A message that may be kept: a view where it is a good part of the chunk it came in, a copy where
+ * it would hold on to far more memory than its own.
+ */
+function ownBytes(bytes: Uint8Array): Uint8Array {
+  const { length } = bytes;
+  return length <= COPY_BELOW || length * 16 < bytes.buffer.byteLength ? bytes.slice() : bytes;
+}
+
+/** How {@linkcode fragments} cuts. */
+export interface FragmentsOptions {
+  /** The longest payload of a frame, in bytes. Default: Infinity, one frame a message */
+  maxFrameSize?: number;
+}
+
+const encoder = new TextEncoder();
+
+/**
+ * Cuts a message into frames.
+ *
+ * @throws {RangeError} when `maxFrameSize` is not at least 1
+ */
+export function* fragments(message: Message, options: FragmentsOptions = {}): Generator<Frame> {
+  const { maxFrameSize = Infinity } = options;
+  if (!(maxFrameSize >= 1)) {
+    throw new RangeError(`Expected maxFrameSize to be at least 1, received ${maxFrameSize}`);
+  }
+  const text = typeof message === "string";
+  const bytes = text ? encoder.encode(message) : message;
+  let opcode: Opcode = text ? Opcode.Text : Opcode.Binary;
+  let at = 0;
+  do {
+    const end = Math.min(bytes.length, at + maxFrameSize);
+    yield { fin: end === bytes.length, rsv: 0, opcode, payload: bytes.subarray(at, end) };
+    // RFC 6455 §5.4: all fragments but the first are continuations.
+    opcode = Opcode.Continuation;
+    at = end;
+  } while (at < bytes.length);
+}

@@ -1,0 +1,35 @@
+/**
+ * The sans-I/O core: bytes in, events out, and the reverse. It knows no streams, timers, promises or
+ * runtimes; bring your own I/O.
+ *
+ * @module
+ */
+export * from "./close.ts";
+export {
+  HandshakeError,
+  type HandshakeErrorCode,
+  type HandshakeErrorOptions,
+  LocalProtocolError,
+  type RefusedResponse,
+  RemoteProtocolError,
+  WebSocketError,
+} from "./error.ts";
+export {
+  checkFrameHeader,
+  encodeFrame,
+  type EncodeFrameOptions,
+  type Frame,
+  type FrameHeader,
+  Opcode,
+  type Role,
+  Rsv,
+} from "./frame.ts";
+export * from "./frame_decoder.ts";
+export * from "./frame_writer.ts";
+export * from "./handshake.ts";
+export * from "./header.ts";
+export * from "./http1.ts";
+export * from "./message.ts";
+export * from "./protocol.ts";
+export * from "./url.ts";
+export { type TextCodec, Utf8Decoder, webTextCodec } from "./utf8.ts";
