@@ -68,7 +68,9 @@ export function isControl(opcode: number): boolean {
 }
 
 function isKnown(opcode: number): boolean {
-  return opcode <= Opcode.Binary || (opcode >= Opcode.Close && opcode <= Opcode.Pong);
+  return Number.isInteger(opcode) &&
+    ((opcode >= Opcode.Continuation && opcode <= Opcode.Binary) ||
+      (opcode >= Opcode.Close && opcode <= Opcode.Pong));
 }
 
 /**

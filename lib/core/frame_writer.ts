@@ -50,8 +50,10 @@ export class FrameWriter {
   /** Finished pieces of the batch, before the one at hand. */
   #parts: Uint8Array[] = [];
   #partsSize = 0;
-  /** Buffers that were filled up and whose bytes may not have left yet. */
+  /** Buffers that were filled up and hold bytes that were not all taken yet. */
   #filled: Uint8Array[] = [];
+  /** Buffers that were filled up and taken, and whose bytes may not have left yet. */
+  #taken: Uint8Array[] = [];
 
   /**
    * @param role which end writes: a client masks
@@ -110,14 +112,16 @@ export class FrameWriter {
     const parts = this.#parts;
     this.#parts = [];
     this.#partsSize = 0;
+    this.#taken.push(...this.#filled);
+    this.#filled = [];
     return parts;
   }
 
   /** Says that nothing handed over is in use any more: the buffers are free for other batches. */
   recycle(): void {
+    for (const buffer of this.#taken) release(buffer);
+    this.#taken = [];
     if (this.size > 0) return;
-    for (const buffer of this.#filled) release(buffer);
-    this.#filled = [];
     release(this.#buffer);
     this.#buffer = EMPTY;
     this.#start = this.#end = 0;

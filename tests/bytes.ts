@@ -1,0 +1,51 @@
+/** Bytes as the tests write and cut them. */
+
+/** The bytes that hexadecimal digits stand for; blanks are passed over. */
+export function hex(digits: string): Uint8Array {
+  const pairs = digits.replaceAll(" ", "").match(/../g) ?? [];
+  return Uint8Array.from(pairs, (pair) => parseInt(pair, 16));
+}
+
+/** The characters of the text as one byte each. */
+export function latin1(text: string): Uint8Array {
+  return Uint8Array.from(text, (character) => character.charCodeAt(0));
+}
+
+/** The text as UTF-8. */
+export function utf8(text: string): Uint8Array {
+  return new TextEncoder().encode(text);
+}
+
+/** The pieces as one. */
+export function concat(parts: readonly Uint8Array[]): Uint8Array {
+  const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
+  return whole;
+}
+
+/** Bytes that tell where they stand, so that none can change places unseen. */
+export function pattern(length: number): Uint8Array {
+  return Uint8Array.from({ length }, (_, i) => (i * 7 + (i >> 8)) & 0xff);
+}
+
+/** Copies of the pieces between the given offsets, which may come in any order. */
+export function cut(bytes: Uint8Array, ...offsets: number[]): Uint8Array[] {
+  const ends = [...offsets.map((at) => Math.min(at, bytes.length)), bytes.length];
+  ends.sort((a, b) => a - b);
+  return ends.map((end, i) => bytes.slice(ends[i - 1] ?? 0, end));
+}
+
+/** A copy of each byte, alone. */
+export function single(bytes: Uint8Array): Uint8Array[] {
+  return Array.from(bytes, (byte) => Uint8Array.of(byte));
+}
+
+/** All ways to cut the bytes in two, and into single bytes. */
+export function cuts(bytes: Uint8Array): Uint8Array[][] {
+  const inTwo = Array.from({ length: bytes.length + 1 }, (_, at) => cut(bytes, at));
+  return [...inTwo, single(bytes)];
+}

@@ -1,0 +1,380 @@
+import { describe, it } from "node:test";
+import assert from "node:assert/strict";
+import {
+  checkFrameHeader,
+  encodeFrame,
+  type Frame,
+  FrameDecoder,
+  type FrameDecoderOptions,
+  type FramePiece,
+  Opcode,
+  type Role,
+} from "../lib/core/mod.ts";
+import { headerLength, writeHeader } from "../lib/core/frame.ts";
+import { concat, cut, cuts, hex, pattern, single, utf8 } from "./bytes.ts";
+import {
+  type FrameRow,
+  FRAMES,
+  LONG_HEADERS,
+  MALFORMED,
+  type MalformedRow,
+} from "./frame_table.ts";
+import { binary, fc, offsets } from "./property.ts";
+
+/** Everything that the decoder gives for these chunks, each taken as soon as it is there. */
+function decode(options: FrameDecoderOptions, chunks: readonly Uint8Array[]): FramePiece[] {
+  const decoder = new FrameDecoder(options);
+  const pieces: FramePiece[] = [];
+  for (const chunk of chunks) {
+    decoder.push(chunk);
+    for (let piece = decoder.next(); piece; piece = decoder.next()) pieces.push(piece);
+  }
+  return pieces;
+}
+
+/** The frame as the role receives it. */
+function received(row: FrameRow, role: Role): Uint8Array {
+  return role === "server" ? row.masked : row.unmasked;
+}
+
+function headerOf(row: FrameRow, role: Role) {
+  const { fin, rsv, opcode, payload } = row;
+  return { fin, rsv, opcode, masked: role === "server", length: payload.length };
+}
+
+const ROLES: Role[] = ["client", "server"];
+const VARIANTS = ROLES.flatMap((role) => [true, false].map((ownsInput) => ({ role, ownsInput })));
+
+describe("FrameDecoder", () => {
+  for (const { role, ownsInput } of VARIANTS) {
+    const options = { role, ownsInput, rsvInUse: 7 };
+    const variant = `as ${role}, input ${ownsInput ? "owned" : "not owned"}`;
+
+    it(`FrameDecoder gives each frame of the table as one piece (${variant})`, () => {
+      for (const row of FRAMES) {
+        const pieces = decode(options, [received(row, role).slice()]);
+        const { payload } = row;
+        assert.deepEqual(pieces, [{ header: headerOf(row, role), payload, last: true }], row.title);
+      }
+    });
+
+    it(`FrameDecoder gives the same payload wherever a frame is cut (${variant})`, () => {
+      for (const row of FRAMES.filter(({ payload }) => payload.length <= 256)) {
+        for (const chunks of cuts(received(row, role))) {
+          const pieces = decode(options, chunks);
+          const where = `${row.title} cut as ${chunks.map((chunk) => chunk.length)}`;
+          assert.deepEqual(concat(pieces.map(({ payload }) => payload)), row.payload, where);
+          assert.deepEqual(pieces[0].header, headerOf(row, role), where);
+          assert.ok(pieces.every(({ header }) => header === pieces[0].header), where);
+          assert.equal(pieces.findIndex(({ last }) => last), pieces.length - 1, where);
+        }
+      }
+    });
+
+    it(`FrameDecoder gives a control frame as one piece wherever it is cut (${variant})`, () => {
+      for (const row of FRAMES.filter(({ opcode }) => opcode >= 8)) {
+        for (const chunks of cuts(received(row, role))) {
+          assert.equal(decode(options, chunks).length, 1, row.title);
+        }
+      }
+    });
+
+    it(`FrameDecoder gives frames in their order wherever the input is cut (${variant})`, () => {
+      const frame = fc.record({
+        opcode: fc.constantFrom<Opcode>(...Object.values(Opcode)),
+        payload: fc.uint8Array({ maxLength: 125 }),
+        mask: role === "server"
+          ? fc.uint8Array({ minLength: 4, maxLength: 4 })
+          : fc.constant(undefined),
+      });
+      fc.assert(fc.property(fc.array(frame, { maxLength: 8 }), offsets(600), (frames, at) => {
+        const input = concat(frames.map(({ mask, ...rest }) => encodeFrame(rest, { mask })));
+        assert.deepEqual(whole(decode(options, cut(input, ...at))), frames.map(fields));
+      }));
+    });
+  }
+
+  it("FrameDecoder leaves the input as it is unless it owns it", () => {
+    for (const row of FRAMES) {
+      const input = row.masked.slice();
+      decode({ role: "server", rsvInUse: 7 }, [input]);
+      assert.deepEqual(input, row.masked, row.title);
+    }
+  });
+
+  it("FrameDecoder gives pieces that later changes of a masked input do not reach", () => {
+    const row = FRAMES[0];
+    for (const chunks of cuts(row.masked)) {
+      const pieces = decode({ role: "server" }, chunks);
+      chunks.forEach((chunk) => chunk.fill(0));
+      assert.deepEqual(concat(pieces.map(({ payload }) => payload)), row.payload);
+    }
+  });
+
+  it("FrameDecoder unmasks in place where it owns the input", () => {
+    const input = FRAMES[0].masked.slice();
+    const [{ payload }] = decode({ role: "server", ownsInput: true }, [input]);
+    assert.equal(payload.buffer, input.buffer);
+    assert.deepEqual(input.subarray(6), FRAMES[0].payload);
+  });
+
+  it("FrameDecoder gives views of an unmasked input", () => {
+    const input = FRAMES[0].unmasked.slice();
+    const [{ payload }] = decode({ role: "client" }, [input]);
+    assert.equal(payload.buffer, input.buffer);
+  });
+
+  it("FrameDecoder gives plain Uint8Arrays of a chunk that is a subclass", () => {
+    class Chunk extends Uint8Array {}
+    const [{ payload }] = decode({ role: "client" }, [new Chunk(FRAMES[0].unmasked)]);
+    assert.equal(payload.constructor, Uint8Array);
+    assert.deepEqual(payload, FRAMES[0].payload);
+  });
+
+  it("FrameDecoder reads a chunk that lies within a larger buffer", () => {
+    const buffer = concat([pattern(9), FRAMES[0].masked, pattern(9)]);
+    const [{ payload }] = decode({ role: "server" }, [buffer.subarray(9, -9)]);
+    assert.deepEqual(payload, FRAMES[0].payload);
+  });
+
+  it("FrameDecoder reads chunks pushed before any was taken", () => {
+    const decoder = new FrameDecoder({ role: "client" });
+    const { unmasked, payload } = FRAMES[0];
+    single(unmasked).forEach((chunk) => decoder.push(chunk));
+    assert.equal(decoder.bufferedAmount, unmasked.length);
+    const taken: Uint8Array[] = [];
+    for (let piece = decoder.next(); piece; piece = decoder.next()) taken.push(piece.payload);
+    assert.deepEqual(concat(taken), payload);
+    assert.equal(decoder.bufferedAmount, 0);
+  });
+
+  it("FrameDecoder gives the header of a long frame before any of its payload came", () => {
+    for (const { length, unmasked, masked } of LONG_HEADERS) {
+      const fields = { fin: true, rsv: 0, opcode: 2, length };
+      const first = { payload: new Uint8Array(0), last: false };
+      const client = decode({ role: "client" }, [hex(unmasked)]);
+      assert.deepEqual(client, [{ header: { ...fields, masked: false }, ...first }]);
+      const server = decode({ role: "server" }, single(hex(masked + "01020304")));
+      assert.deepEqual(server, [{ header: { ...fields, masked: true }, ...first }]);
+    }
+  });
+
+  it("FrameDecoder holds no more of a frame of 10 GiB than the chunk at hand", () => {
+    for (const ownsInput of [true, false]) {
+      const decoder = new FrameDecoder({ role: "server", ownsInput });
+      decoder.push(hex("82 ff 00 00 00 02 80 00 00 00 00 00 00 00"));
+      assert.equal(decoder.next()?.header.length, 10 * 2 ** 30);
+      for (let chunk = 0; chunk < 64; chunk++) {
+        decoder.push(new Uint8Array(65536));
+        const piece = decoder.next();
+        assert.equal(piece?.payload.length, 65536);
+        assert.equal(piece.last, false);
+        assert.equal(decoder.next(), undefined);
+        assert.equal(decoder.bufferedAmount, 0);
+      }
+    }
+  });
+
+  it("FrameDecoder takes a frame of exactly maxFrameSize", () => {
+    for (const { payload, unmasked, title } of FRAMES.filter(({ rsv }) => rsv === 0)) {
+      const options = { role: "client", maxFrameSize: payload.length } as const;
+      assert.equal(decode(options, [unmasked]).length, 1, title);
+    }
+  });
+});
+
+describe("FrameDecoder with a malformed header", () => {
+  for (const row of MALFORMED) {
+    it(`FrameDecoder refuses ${row.title} (${row.bytes})`, () => {
+      const expected = failure(row, 0);
+      const bytes = hex(row.bytes);
+      assert.throws(() => decode(optionsOf(row), [bytes]), expected);
+      const before = single(bytes).slice(0, -1);
+      assert.deepEqual(decode(optionsOf(row), before), [], "fails with the last byte, not before");
+      assert.throws(() => decode(optionsOf(row), single(bytes)), expected);
+    });
+  }
+
+  it("FrameDecoder gives the frames before the malformed one, and says where that one is", () => {
+    const { masked, payload } = FRAMES[0];
+    const row = MALFORMED.find(({ role }) => role === "server")!;
+    for (const chunks of cuts(concat([masked, hex(row.bytes)])).slice(0, -1)) {
+      const decoder = new FrameDecoder({ role: "server" });
+      chunks.forEach((chunk) => decoder.push(chunk));
+      const taken: Uint8Array[] = [];
+      assert.throws(() => {
+        for (let piece = decoder.next(); piece; piece = decoder.next()) taken.push(piece.payload);
+      }, failure(row, masked.length));
+      assert.deepEqual(concat(taken), payload);
+    }
+  });
+
+  it("FrameDecoder throws the same error at every later call", () => {
+    const decoder = new FrameDecoder({ role: "client" });
+    decoder.push(hex("83 00"));
+    const errors = [thrown(() => decoder.next()), thrown(() => decoder.next())];
+    decoder.push(FRAMES[0].unmasked);
+    errors.push(thrown(() => decoder.next()), thrown(() => decoder.end()));
+    assert.equal(new Set(errors).size, 1);
+  });
+
+  it("checkFrameHeader refuses by itself what the decoder refuses", () => {
+    const header = { fin: true, rsv: 0, opcode: 2, masked: false, length: 2 ** 40 };
+    checkFrameHeader(header, "client", 0);
+    checkFrameHeader({ ...header, rsv: 4 }, "client", 4);
+    for (const change of [{ rsv: 4 }, { opcode: 3 }, { masked: true }, { opcode: 8 }]) {
+      assert.throws(() => checkFrameHeader({ ...header, ...change }, "client", 0), {
+        name: "RemoteProtocolError",
+        closeCode: 1002,
+      });
+    }
+  });
+});
+
+describe("FrameDecoder at the end of the input", () => {
+  const { masked } = FRAMES[0];
+
+  it("FrameDecoder.end passes between two frames", () => {
+    const decoder = new FrameDecoder({ role: "server" });
+    decoder.end();
+    decoder.push(masked);
+    decoder.next();
+    decoder.end();
+    assert.equal(decoder.next(), undefined);
+  });
+
+  it("FrameDecoder.end refuses an end within a frame, be it of its header", () => {
+    for (let length = 1; length < masked.length; length++) {
+      const decoder = new FrameDecoder({ role: "server" });
+      decoder.push(masked.subarray(0, length));
+      while (decoder.next() !== undefined);
+      assert.throws(() => decoder.end(), {
+        closeCode: 1002,
+        message:
+          "Expected the input to end between two frames, it ended within one (frame at byte 0)",
+      }, `after ${length} bytes`);
+    }
+  });
+});
+
+describe("encodeFrame", () => {
+  it("encodeFrame writes each frame of the table", () => {
+    for (const { title, unmasked, masked, key: mask, ...frame } of FRAMES) {
+      assert.deepEqual(encodeFrame(frame), unmasked, title);
+      assert.deepEqual(encodeFrame(frame, { mask }), masked, `${title}, masked`);
+    }
+  });
+
+  it("encodeFrame leaves the payload and the key as they are", () => {
+    const [payload, mask] = [pattern(300), hex("01 02 03 04")];
+    encodeFrame({ opcode: Opcode.Binary, payload }, { mask });
+    assert.deepEqual([payload, mask], [pattern(300), hex("01 02 03 04")]);
+  });
+
+  it("encodeFrame takes a fresh masking key for each frame", () => {
+    const frame = { opcode: Opcode.Text, payload: utf8("Hello") };
+    const frames = Array.from({ length: 3000 }, () => encodeFrame(frame, { mask: true }));
+    const keys = frames.map((bytes) => bytes.subarray(2, 6).join());
+    // Of 3000 keys of 32 bits, two alike are to be expected once in a thousand runs, three never.
+    assert.ok(new Set(keys).size > 2990);
+    const texts = frames.flatMap((bytes) => decode({ role: "server" }, [bytes]));
+    assert.ok(texts.every(({ payload }) => payload.every((byte, i) => byte === frame.payload[i])));
+  });
+
+  const payload = new Uint8Array(126);
+  const refused: { title: string; frame: Frame; mask?: Uint8Array; message: string }[] = [
+    {
+      title: "a fragmented control frame",
+      frame: { opcode: Opcode.Ping, fin: false, payload: hex("") },
+      message: "Expected a whole control frame, received a fragment",
+    },
+    {
+      title: "a control frame of 126 bytes",
+      frame: { opcode: Opcode.Close, payload },
+      message: "Expected a control payload of at most 125 bytes, received 126",
+    },
+    ...[3, 7, 11, 15, 16, -1, 1.5].map((opcode) => ({
+      title: `opcode ${opcode}`,
+      frame: { opcode: opcode as Opcode, payload },
+      message: `Expected a known opcode, received ${opcode}`,
+    })),
+    ...[-1, 8, 0.5, NaN].map((rsv) => ({
+      title: `reserved bits ${rsv}`,
+      frame: { opcode: Opcode.Text, rsv, payload },
+      message: `Expected rsv to be a number of 3 bits, received ${rsv}`,
+    })),
+    ...[0, 3, 5].map((length) => ({
+      title: `a key of ${length} bytes`,
+      frame: { opcode: Opcode.Text, payload },
+      mask: new Uint8Array(length),
+      message: `Expected a masking key of 4 bytes, received ${length}`,
+    })),
+  ];
+  for (const { title, frame, mask, message } of refused) {
+    it(`encodeFrame refuses ${title}`, () => {
+      assert.throws(() => encodeFrame(frame, { mask }), { name: "RangeError", message });
+    });
+  }
+
+  it("encodeFrame writes what FrameDecoder reads", () => {
+    fc.assert(fc.property(binary, fc.boolean(), fc.nat(7), (payload, fin, rsv) => {
+      const frame = { fin, rsv, opcode: Opcode.Binary, payload };
+      const options = { role: "server", rsvInUse: 7 } as const;
+      const [piece] = decode(options, [encodeFrame(frame, { mask: true })]);
+      const header = { fin, rsv, opcode: Opcode.Binary, masked: true, length: payload.length };
+      assert.deepEqual(piece, { header, payload, last: true });
+    }));
+  });
+
+  it("writeHeader writes the long headers of the table", () => {
+    for (const { length, unmasked, masked } of LONG_HEADERS) {
+      for (const bytes of [hex(unmasked), hex(masked)]) {
+        const target = new Uint8Array(12);
+        const isMasked = bytes[1] >= 0x80;
+        assert.equal(writeHeader(target, 1, bytes[0], isMasked, length), 11);
+        assert.deepEqual(target.subarray(1, 11), bytes);
+        assert.equal(headerLength(length, isMasked), isMasked ? 14 : 10);
+      }
+    }
+  });
+});
+
+function optionsOf({ role, options }: MalformedRow): FrameDecoderOptions {
+  return { role, ...options };
+}
+
+function failure({ closeCode, message }: MalformedRow, position: number): object {
+  return {
+    name: "RemoteProtocolError",
+    closeCode,
+    message: `${message} (frame at byte ${position})`,
+  };
+}
+
+function thrown(action: () => unknown): unknown {
+  try {
+    action();
+  } catch (error) {
+    return error;
+  }
+  return undefined;
+}
+
+type Fields = { opcode: number; payload: number[] };
+
+/** The pieces put together to frames. */
+function whole(pieces: readonly FramePiece[]): Fields[] {
+  const frames: Fields[] = [];
+  let payload: number[] = [];
+  for (const piece of pieces) {
+    payload.push(...piece.payload);
+    if (!piece.last) continue;
+    frames.push({ opcode: piece.header.opcode, payload });
+    payload = [];
+  }
+  return frames;
+}
+
+function fields({ opcode, payload }: { opcode: number; payload: Uint8Array }): Fields {
+  return { opcode, payload: [...payload] };
+}

@@ -1,0 +1,230 @@
+import { describe, it } from "node:test";
+import assert from "node:assert/strict";
+import {
+  BORROW_FROM,
+  FrameDecoder,
+  FrameWriter,
+  Opcode,
+  type Ownership,
+  type Role,
+} from "../lib/core/mod.ts";
+import { concat, cut, pattern, utf8 } from "./bytes.ts";
+import { FRAMES } from "./frame_table.ts";
+import { fc, offsets } from "./property.ts";
+
+const ROLES: Role[] = ["client", "server"];
+
+interface Read {
+  fin: boolean;
+  rsv: number;
+  opcode: number;
+  payload: Uint8Array;
+}
+
+/** The frames that the other end reads out of what the role wrote. */
+function read(role: Role, chunks: readonly Uint8Array[]): Read[] {
+  const decoder = new FrameDecoder({ role: role === "client" ? "server" : "client", rsvInUse: 7 });
+  const frames: Read[] = [];
+  let payloads: Uint8Array[] = [];
+  chunks.forEach((chunk) => decoder.push(chunk));
+  for (let piece = decoder.next(); piece; piece = decoder.next()) {
+    payloads.push(piece.payload);
+    if (!piece.last) continue;
+    const { fin, rsv, opcode } = piece.header;
+    frames.push({ fin, rsv, opcode, payload: concat(payloads) });
+    payloads = [];
+  }
+  decoder.end();
+  return frames;
+}
+
+/** Text whose code units take as many bytes each in UTF-8 as `character` does. */
+const TEXTS = [
+  { character: "a", counts: [0, 1, 125, 126, 10922, 10923, 65535, 65536] },
+  { character: "é", counts: [62, 63, 100, 5461, 5462, 32767, 32768] },
+  { character: "€", counts: [41, 42, 3640, 3641, 21845, 21846] },
+  { character: "😀", counts: [31, 32, 5461, 16383, 16384] },
+];
+
+describe("FrameWriter", () => {
+  it("FrameWriter writes each frame of the table as a server", () => {
+    for (const { title, fin, rsv, opcode, payload, unmasked } of FRAMES) {
+      const writer = new FrameWriter("server");
+      writer.bytes(opcode, payload, fin, rsv);
+      assert.equal(writer.size, unmasked.length, title);
+      assert.deepEqual(concat(writer.take()), unmasked, title);
+      assert.equal(writer.size, 0, title);
+    }
+  });
+
+  it("FrameWriter writes each frame of the table as a client, each with a key of its own", () => {
+    const writer = new FrameWriter("client");
+    for (const { opcode, payload, fin, rsv } of FRAMES) writer.bytes(opcode, payload, fin, rsv);
+    const parts = writer.take();
+    const frames = FRAMES.map(({ fin, rsv, opcode, payload }) => ({ fin, rsv, opcode, payload }));
+    assert.deepEqual(read("client", parts), frames);
+  });
+
+  for (const { character, counts } of TEXTS) {
+    for (const role of ROLES) {
+      it(`FrameWriter.text writes ${character} any number of times (${role})`, () => {
+        const writer = new FrameWriter(role);
+        for (const count of counts) {
+          const text = character.repeat(count);
+          const payload = utf8(text);
+          assert.equal(writer.text(Opcode.Text, text, true, 4), payload.length);
+          const frame = { fin: true, rsv: 4, opcode: Opcode.Text, payload };
+          assert.deepEqual(read(role, writer.take()), [frame], `${count} times`);
+          writer.recycle();
+        }
+      });
+    }
+  }
+
+  it("FrameWriter.text makes U+FFFD of a lone surrogate", () => {
+    const writer = new FrameWriter("server");
+    assert.equal(writer.text(Opcode.Text, "a\ud800b", true), 5);
+    assert.deepEqual(read("server", writer.take())[0].payload, utf8("a\ufffdb"));
+  });
+
+  it("FrameWriter writes what FrameDecoder reads, in the same order", () => {
+    const size = fc.oneof(fc.nat(300), fc.constantFrom(8191, 8192, 65535, 65536, 70000));
+    const payload = fc.oneof(
+      fc.string({ unit: "binary", maxLength: 400 }),
+      fc.constantFrom("é".repeat(100), "é".repeat(32768), "x".repeat(20000)),
+      size.map(pattern),
+    );
+    const item = fc.record({
+      payload,
+      fin: fc.boolean(),
+      ownership: fc.constantFrom<Ownership>("copy", "borrow", "own"),
+      take: fc.boolean(),
+    });
+    const items = fc.array(item, { maxLength: 12 });
+    fc.assert(fc.property(fc.constantFrom(...ROLES), items, offsets(5000), (role, written, at) => {
+      const writer = new FrameWriter(role);
+      const sent: Uint8Array[] = [];
+      for (const { payload, fin, ownership, take } of written) {
+        if (typeof payload === "string") writer.text(Opcode.Text, payload, fin);
+        else writer.bytes(Opcode.Binary, payload.slice(), fin, 0, ownership);
+        if (take) flush(writer, sent);
+      }
+      flush(writer, sent);
+      const expected = written.map(({ payload, fin }) =>
+        typeof payload === "string"
+          ? { fin, rsv: 0, opcode: Opcode.Text, payload: utf8(payload) }
+          : { fin, rsv: 0, opcode: Opcode.Binary, payload }
+      );
+      assert.deepEqual(read(role, cut(concat(sent), ...at)), expected);
+    }));
+  });
+});
+
+describe("FrameWriter and the payload of its caller", () => {
+  for (const role of ROLES) {
+    for (const length of [BORROW_FROM - 1, BORROW_FROM, 70000]) {
+      it(`FrameWriter copies ${length} bytes that it may only copy (${role})`, () => {
+        const writer = new FrameWriter(role);
+        const payload = pattern(length);
+        writer.bytes(Opcode.Binary, payload, true);
+        assert.deepEqual(payload, pattern(length), "the payload is as it was");
+        payload.fill(0);
+        assert.deepEqual(read(role, writer.take())[0].payload, pattern(length));
+      });
+
+      it(`FrameWriter does not change ${length} bytes that it borrows (${role})`, () => {
+        const writer = new FrameWriter(role);
+        const payload = pattern(length);
+        writer.bytes(Opcode.Binary, payload, true, 0, "borrow");
+        assert.deepEqual(read(role, writer.take())[0].payload, pattern(length));
+        assert.deepEqual(payload, pattern(length));
+      });
+    }
+  }
+
+  /** Whether the bytes to send are those of the payload itself. */
+  const sharing: { role: Role; ownership: Ownership; length: number; shared: boolean }[] = [
+    { role: "server", ownership: "copy", length: BORROW_FROM, shared: false },
+    { role: "server", ownership: "borrow", length: BORROW_FROM, shared: true },
+    { role: "server", ownership: "own", length: BORROW_FROM, shared: true },
+    { role: "server", ownership: "borrow", length: BORROW_FROM - 1, shared: false },
+    { role: "client", ownership: "copy", length: BORROW_FROM, shared: false },
+    { role: "client", ownership: "borrow", length: BORROW_FROM, shared: false },
+    { role: "client", ownership: "own", length: BORROW_FROM, shared: true },
+  ];
+  for (const { role, ownership, length, shared } of sharing) {
+    const verb = shared ? "sends" : "does not send";
+    it(`FrameWriter ${verb} the buffer of a payload to ${ownership} (${role}, ${length})`, () => {
+      const writer = new FrameWriter(role);
+      const payload = pattern(length);
+      writer.bytes(Opcode.Binary, payload, true, 0, ownership);
+      assert.equal(writer.take().some(({ buffer }) => buffer === payload.buffer), shared);
+    });
+  }
+});
+
+describe("FrameWriter and its batches", () => {
+  it("FrameWriter gives many small frames as one piece", () => {
+    const writer = new FrameWriter("server");
+    for (let i = 0; i < 1000; i++) writer.text(Opcode.Text, "Hello", true);
+    assert.equal(writer.size, 7000);
+    assert.equal(writer.take().length, 1);
+    assert.deepEqual(writer.take(), []);
+  });
+
+  it("FrameWriter does not change what was taken before it is recycled", () => {
+    const writer = new FrameWriter("client");
+    const taken: Uint8Array[] = [];
+    const copies: Uint8Array[] = [];
+    for (let i = 0; i < 300; i++) {
+      writer.bytes(Opcode.Binary, pattern(i * 10), true);
+      const parts = writer.take();
+      taken.push(...parts);
+      copies.push(...parts.map((part) => part.slice()));
+    }
+    assert.deepEqual(concat(taken), concat(copies));
+    assert.equal(read("client", taken).length, 300);
+  });
+
+  it("FrameWriter keeps what was written between take and recycle", () => {
+    const writer = new FrameWriter("server");
+    writer.text(Opcode.Text, "one", true);
+    writer.take();
+    writer.text(Opcode.Text, "two", true);
+    writer.recycle();
+    for (let i = 0; i < 7000; i++) writer.text(Opcode.Text, "more than a buffer", true);
+    const [first, ...others] = read("server", writer.take());
+    assert.deepEqual(first.payload, utf8("two"));
+    assert.equal(others.length, 7000);
+  });
+
+  it("FrameWriter uses its buffers again although there is always more to send", () => {
+    const writer = new FrameWriter("server");
+    const buffers = new Set<ArrayBufferLike>();
+    for (let i = 0; i < 1000; i++) {
+      writer.bytes(Opcode.Binary, pattern(8000), true);
+      const parts = writer.take();
+      parts.forEach(({ buffer }) => buffers.add(buffer));
+      writer.bytes(Opcode.Binary, pattern(8000), true);
+      writer.recycle();
+    }
+    // 16 MB went through buffers of 64 KiB; the shared pool holds 16 of them.
+    assert.ok(buffers.size <= 20, `${buffers.size} buffers were used`);
+  });
+
+  it("FrameWriter never gives two writers the same buffer at a time", () => {
+    const writers = Array.from({ length: 40 }, () => new FrameWriter("server"));
+    for (let round = 0; round < 3; round++) {
+      writers.forEach((writer, i) => writer.bytes(Opcode.Binary, pattern(i), true));
+      const parts = writers.map((writer) => writer.take());
+      parts.forEach((part, i) => assert.deepEqual(read("server", part)[0].payload, pattern(i)));
+      writers.forEach((writer) => writer.recycle());
+    }
+  });
+});
+
+/** Takes the batch as a transport does: copied, then free again. */
+function flush(writer: FrameWriter, sent: Uint8Array[]): void {
+  sent.push(...writer.take().map((part) => part.slice()));
+  writer.recycle();
+}

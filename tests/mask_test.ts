@@ -1,0 +1,86 @@
+import { describe, it } from "node:test";
+import assert from "node:assert/strict";
+import { readKey, writeKey } from "../lib/core/frame.ts";
+import { applyMask, maskingKey } from "../lib/core/mask.ts";
+import { pattern } from "./bytes.ts";
+import { fc } from "./property.ts";
+
+/** RFC 6455 §5.3, word for word: octet i XOR octet i modulo 4 of the key. */
+function masked(bytes: Uint8Array, key: Uint8Array, phase: number): Uint8Array {
+  return bytes.map((byte, i) => byte ^ key[(i + phase) % 4]);
+}
+
+const KEYS = [
+  [0, 0, 0, 0],
+  [1, 2, 3, 4],
+  [0xff, 0, 0xff, 0],
+  [0x80, 0x81, 0xfe, 0xff],
+].map((key) => Uint8Array.from(key));
+
+describe("applyMask", () => {
+  it("applyMask masks any length at any alignment, key and phase as the RFC defines it", () => {
+    for (const key of KEYS) {
+      for (const length of [0, 1, 2, 3, 4, 5, 7, 63, 64, 65, 66, 67, 68, 127, 1000]) {
+        for (let start = 0; start < 8; start++) check(key, start, length, start % 5);
+      }
+    }
+  });
+
+  it("applyMask leaves the bytes before and behind as they are", () => {
+    const bytes = pattern(300);
+    applyMask(bytes, 101, 203, -1, 0);
+    assert.deepEqual(bytes.subarray(0, 101), pattern(300).subarray(0, 101));
+    assert.deepEqual(bytes.subarray(203), pattern(300).subarray(203));
+  });
+
+  it("applyMask masks within a view that begins at an odd offset of its buffer", () => {
+    for (let offset = 0; offset < 8; offset++) {
+      const bytes = pattern(208).subarray(offset);
+      const expected = masked(bytes, KEYS[1], 0);
+      applyMask(bytes, 0, bytes.length, readKey(KEYS[1], 0), 0);
+      assert.deepEqual(bytes, expected, `offset ${offset}`);
+    }
+  });
+
+  it("applyMask in parts is the same as at once", () => {
+    const key = fc.uint8Array({ minLength: 4, maxLength: 4 });
+    const bytes = fc.uint8Array({ maxLength: 400 });
+    fc.assert(fc.property(key, bytes, fc.nat(400), (key, bytes, at) => {
+      const middle = Math.min(at, bytes.length);
+      const expected = masked(bytes, key, 0);
+      applyMask(bytes, 0, middle, readKey(key, 0), 0);
+      applyMask(bytes, middle, bytes.length, readKey(key, 0), middle);
+      assert.deepEqual(bytes, expected);
+    }));
+  });
+});
+
+describe("maskingKey", () => {
+  it("maskingKey gives a fresh key each time, beyond the keys drawn in advance", () => {
+    const keys = Array.from({ length: 5000 }, maskingKey);
+    // Of 5000 keys of 32 bits, two alike are to be expected once in 300 runs.
+    assert.ok(new Set(keys).size > 4990);
+  });
+
+  it("maskingKey uses all 32 bits", () => {
+    const keys = Array.from({ length: 200 }, maskingKey);
+    assert.equal(keys.reduce((bits, key) => bits | key, 0), -1);
+    assert.equal(keys.reduce((bits, key) => bits & key, -1), 0);
+  });
+
+  it("maskingKey is written and read as four bytes in their order", () => {
+    for (const key of KEYS) {
+      const bytes = new Uint8Array(6);
+      writeKey(bytes, 1, readKey(key, 0));
+      assert.deepEqual(bytes.subarray(1, 5), key);
+    }
+  });
+});
+
+function check(key: Uint8Array, start: number, length: number, phase: number): void {
+  const bytes = pattern(start + length + 3);
+  const expected = masked(bytes.slice(start, start + length), key, phase);
+  applyMask(bytes, start, start + length, readKey(key, 0), phase);
+  const where = `key ${key}, start ${start}, length ${length}, phase ${phase}`;
+  assert.deepEqual(bytes.subarray(start, start + length), expected, where);
+}

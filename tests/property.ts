@@ -1,0 +1,22 @@
+/** Property tests: the same seed for every run where FC_SEED is set, and the arbitraries in common. */
+import process from "node:process";
+import fc from "fast-check";
+
+const { FC_SEED, FC_RUNS } = process.env;
+fc.configureGlobal({
+  ...(FC_SEED === undefined ? {} : { seed: Number(FC_SEED) }),
+  ...(FC_RUNS === undefined ? {} : { numRuns: Number(FC_RUNS) }),
+});
+
+export { fc };
+
+/** Offsets at which input may be cut. */
+export function offsets(maxLength: number): fc.Arbitrary<number[]> {
+  return fc.array(fc.nat(maxLength), { maxLength: 12 });
+}
+
+/** Text of any characters, those outside of the basic plane too. */
+export const text: fc.Arbitrary<string> = fc.string({ unit: "binary", maxLength: 300 });
+
+/** Bytes that stand in for a binary payload. */
+export const binary: fc.Arbitrary<Uint8Array> = fc.uint8Array({ maxLength: 300 });

@@ -1,0 +1,184 @@
+import { describe, it } from "node:test";
+import assert from "node:assert/strict";
+import { Utf8Decoder, webTextCodec } from "../lib/core/mod.ts";
+import { concat, cut, cuts, hex, single, utf8 } from "./bytes.ts";
+import { fc, offsets } from "./property.ts";
+
+/** Valid text: the first and last character of each length, and about each gap of RFC 3629 §4. */
+const VALID: readonly [digits: string, text: string][] = [
+  ["", ""],
+  ["00", "\0"],
+  ["7f", "\x7f"],
+  ["c2 80", "\u0080"],
+  ["df bf", "\u07ff"],
+  ["e0 a0 80", "\u0800"],
+  ["e1 80 80", "\u1000"],
+  ["ed 9f bf", "\ud7ff"],
+  ["ee 80 80", "\ue000"],
+  ["ef bf bd", "\ufffd"],
+  ["ef bf be", "\ufffe"],
+  ["ef bf bf", "\uffff"],
+  ["f0 90 80 80", "\u{10000}"],
+  ["f1 80 80 80", "\u{40000}"],
+  ["f3 bf bf bf", "\u{fffff}"],
+  ["f4 8f bf bf", "\u{10ffff}"],
+  // A byte order mark stays, wherever it stands.
+  ["ef bb bf", "\ufeff"],
+  ["ef bb bf 61 ef bb bf", "\ufeffa\ufeff"],
+  ["ce ba e1 bd b9 cf 83 ce bc ce b5", "\u03ba\u1f79\u03c3\u03bc\u03b5"],
+  ["68 69 20 f0 9f 98 80 21", "hi 😀!"],
+];
+
+/** Invalid text, and the first byte of it that no valid text has at its place. */
+const INVALID: readonly [title: string, digits: string, at: number][] = [
+  ["a continuation alone", "80", 0],
+  ["the last continuation alone", "bf", 0],
+  ["an overlong NUL", "c0 80", 0],
+  ["an overlong U+007F", "c1 bf", 0],
+  ["two bytes without continuation", "c2 00", 1],
+  ["two leads", "c2 c2", 1],
+  ["an overlong character of three bytes", "e0 80 80", 1],
+  ["the last overlong character of three bytes", "e0 9f bf", 1],
+  ["three bytes without second", "e1 00", 1],
+  ["three bytes without third", "e1 80 00", 2],
+  ["three bytes with a lead as third", "e1 80 e1", 2],
+  ["the first surrogate", "ed a0 80", 1],
+  ["the last surrogate", "ed bf bf", 1],
+  ["a pair of surrogates", "ed a0 bd ed b8 80", 1],
+  ["an overlong character of four bytes", "f0 80 80 80", 1],
+  ["the last overlong character of four bytes", "f0 8f bf bf", 1],
+  ["four bytes without third", "f0 90 00", 2],
+  ["four bytes without fourth", "f1 80 80 00", 3],
+  ["four bytes with a lead as fourth", "f1 80 80 c2", 3],
+  ["a character beyond U+10FFFF", "f4 90 80 80", 1],
+  ["a lead beyond U+10FFFF", "f5 80 80 80", 0],
+  ["the last lead of four bytes", "f7 bf bf bf", 0],
+  ["a lead of five bytes", "f8 88 80 80 80", 0],
+  ["a lead of six bytes", "fc 84 80 80 80 80", 0],
+  ["the byte fe", "fe", 0],
+  ["the byte ff", "ff", 0],
+];
+
+/** Text that ends within a character. */
+const TRUNCATED = ["c2", "df", "e0", "e0 a0", "ed 9f", "ef bf", "f0", "f0 90", "f4 8f bf", "f1 80"];
+
+/** What stands before the bytes of the tables, so that positions and alignments differ. */
+const BEFORE = ["", "a", "é", "€", "😀", "some text, €50"];
+
+/** The bytes decoded piece by piece. */
+function decode(chunks: readonly Uint8Array[], last = true): string {
+  const decoder = new Utf8Decoder("a test");
+  return chunks.map((chunk, i) => decoder.push(chunk, last && i === chunks.length - 1)).join("");
+}
+
+function failure(position: number): object {
+  const message = `Expected UTF-8 in a test, invalid at byte ${position}`;
+  return { name: "RemoteProtocolError", closeCode: 1007, message };
+}
+
+describe("Utf8Decoder", () => {
+  it("Utf8Decoder decodes valid text wherever it is cut", () => {
+    for (const [digits, text] of VALID) {
+      for (const before of BEFORE) {
+        const bytes = concat([utf8(before), hex(digits)]);
+        assert.equal(decode([bytes]), before + text, digits);
+        for (const chunks of cuts(bytes).filter(({ length }) => length > 0)) {
+          assert.equal(decode(chunks), before + text, digits);
+        }
+      }
+    }
+  });
+
+  for (const [title, digits, at] of INVALID) {
+    it(`Utf8Decoder fails at the first impossible byte of ${title} (${digits})`, () => {
+      for (const before of BEFORE.map(utf8)) {
+        const bytes = concat([before, hex(digits)]);
+        const position = before.length + at;
+        assert.throws(() => decode([bytes]), failure(position), "whole");
+        assert.throws(() => decode(single(bytes.slice(0, position + 1)), false), failure(position));
+        decode(single(bytes.slice(0, position)), false);
+        for (const chunks of cuts(bytes)) assert.throws(() => decode(chunks), failure(position));
+      }
+    });
+  }
+
+  it("Utf8Decoder fails at the end of text that ends within a character", () => {
+    for (const digits of TRUNCATED) {
+      for (const before of BEFORE.map(utf8)) {
+        const bytes = concat([before, hex(digits)]);
+        assert.equal(decode([bytes], false), new TextDecoder().decode(before), digits);
+        for (const chunks of [[bytes], ...cuts(bytes)]) {
+          assert.throws(() => decode(chunks), failure(bytes.length), digits);
+        }
+      }
+    }
+  });
+
+  it("Utf8Decoder is ready for another text after the last piece of one", () => {
+    const decoder = new Utf8Decoder("a test");
+    const [first, second] = cut(utf8("€"), 1);
+    assert.equal(decoder.push(first, false), "");
+    assert.equal(decoder.push(second, true), "€");
+    assert.equal(decoder.push(hex("ef bb bf"), true), "\ufeff");
+    assert.throws(() => decoder.push(hex("61 80"), true), failure(1));
+  });
+
+  it("Utf8Decoder gives a whole character as soon as it is there", () => {
+    const decoder = new Utf8Decoder("a test");
+    const given = single(utf8("aé€😀")).map((byte) => decoder.push(byte, false));
+    assert.deepEqual(given, ["a", "", "é", "", "", "€", "", "", "", "😀"]);
+  });
+
+  it("Utf8Decoder takes empty pieces anywhere", () => {
+    const none = new Uint8Array(0);
+    const [first, second] = cut(utf8("😀"), 2);
+    assert.equal(decode([none, first, none, none, second, none]), "😀");
+    assert.throws(() => decode([first, none]), failure(2));
+  });
+
+  it("Utf8Decoder does as a fatal TextDecoder does, wherever the bytes are cut", () => {
+    fc.assert(fc.property(fc.array(sequence, { maxLength: 8 }), offsets(40), (parts, at) => {
+      const bytes = concat(parts);
+      const expected = outcome(() => strict.decode(bytes));
+      const whole = outcome(() => decode([bytes]));
+      assert.equal(whole.text, expected.text);
+      assert.deepEqual(outcome(() => decode(cut(bytes, ...at))), whole);
+      assert.deepEqual(outcome(() => decode([...single(bytes), new Uint8Array(0)])), whole);
+    }));
+  });
+});
+
+describe("webTextCodec", () => {
+  it("webTextCodec.decode refuses every invalid text of the table, and keeps a byte order mark", () => {
+    for (const [, digits] of INVALID) assert.throws(() => webTextCodec.decode(hex(digits)), digits);
+    for (const digits of TRUNCATED) assert.throws(() => webTextCodec.decode(hex(digits)), digits);
+    for (const [digits, text] of VALID) assert.equal(webTextCodec.decode(hex(digits)), text);
+  });
+
+  it("webTextCodec.encodeInto writes at the offset and nowhere else", () => {
+    for (const [digits, text] of VALID) {
+      const bytes = hex(digits);
+      const target = new Uint8Array(64).fill(0xaa);
+      assert.equal(webTextCodec.encodeInto(text, target, 3), bytes.length);
+      const rest = new Uint8Array(61 - bytes.length).fill(0xaa);
+      assert.deepEqual(target, concat([hex("aa aa aa"), bytes, rest]), digits);
+    }
+  });
+});
+
+const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
+/** Bytes that are often, but not always, UTF-8. */
+const sequence: fc.Arbitrary<Uint8Array> = fc.oneof(
+  fc.string({ unit: "binary", minLength: 1, maxLength: 3 }).map(utf8),
+  fc.constantFrom(...INVALID.map(([, digits]) => hex(digits)), ...TRUNCATED.map(hex)),
+  fc.uint8Array({ maxLength: 4 }),
+);
+
+function outcome(action: () => string): { text?: string; error?: string } {
+  try {
+    return { text: action() };
+  } catch (error) {
+    return { error: (error as Error).message };
+  }
+}
