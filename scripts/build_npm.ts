@@ -1,0 +1,110 @@
+/** Builds the npm package into npm/: `deno task build:npm`. */
+import { cp } from "node:fs/promises";
+import config from "../deno.json" with { type: "json" };
+import { ROOT, runDevTool } from "./process.ts";
+
+/** Where the package is built. */
+export const NPM_DIR: URL = new URL("npm/", ROOT);
+
+const SOURCES = new URL("src/", NPM_DIR);
+const REPOSITORY = "https://github.com/sluice-ws/sluice";
+const DESCRIPTION =
+  "WebSocket client and server on WHATWG Streams, with backpressure end to end, " +
+  "for Deno, Bun and Node";
+const DOCUMENTS = ["README.md", "CHANGELOG.md", "LICENSE"];
+
+/**
+ * One step makes the JavaScript and the declarations. "lib" is what Node 20 has, without "dom": a
+ * newer built-in or a browser type in the sources fails here and not at the user's.
+ */
+const COMPILER_OPTIONS = {
+  target: "es2022",
+  module: "esnext",
+  moduleResolution: "bundler",
+  lib: "es2023,esnext.disposable",
+  types: "node",
+  rewriteRelativeImportExtensions: true,
+  isolatedDeclarations: true,
+  erasableSyntaxOnly: true,
+  verbatimModuleSyntax: true,
+  strict: true,
+  noUncheckedSideEffectImports: true,
+  declaration: true,
+  // The maps point at the sources in npm/src/, which are shipped.
+  sourceMap: true,
+  declarationMap: true,
+} as const;
+
+/** Build the package from scratch. */
+export async function buildNpm(): Promise<void> {
+  await Deno.remove(NPM_DIR, { recursive: true }).catch(ignoreNotFound);
+  await copySources();
+  await compile();
+  for (const name of DOCUMENTS) {
+    await Deno.copyFile(new URL(name, ROOT), new URL(name, NPM_DIR)).catch(ignoreNotFound);
+  }
+  const manifest = JSON.stringify(packageJson(), null, 2);
+  await Deno.writeTextFile(new URL("package.json", NPM_DIR), `${manifest}\n`);
+}
+
+async function copySources() {
+  for (const path of ["mod.ts", "lib"]) {
+    await cp(new URL(path, ROOT), new URL(path, SOURCES), { recursive: true });
+  }
+}
+
+async function compile() {
+  const flags = Object.entries(COMPILER_OPTIONS).flatMap(([name, value]) => [
+    `--${name}`,
+    String(value),
+  ]);
+  const folders = ["--rootDir", SOURCES.pathname, "--outDir", new URL("dist", NPM_DIR).pathname];
+  const entryPoints = Object.values(config.exports).map((path) => new URL(path, SOURCES).pathname);
+  await runDevTool("tsc", [...flags, ...folders, ...entryPoints]);
+}
+
+function packageJson() {
+  return {
+    name: "sluice",
+    version: config.version,
+    description: DESCRIPTION,
+    keywords: [
+      "websocket",
+      "websockets",
+      "websocketstream",
+      "streams",
+      "whatwg-streams",
+      "backpressure",
+      "rfc6455",
+      "deno",
+      "bun",
+      "node",
+    ],
+    license: config.license,
+    homepage: `${REPOSITORY}#readme`,
+    repository: { type: "git", url: `git+${REPOSITORY}.git` },
+    bugs: { url: `${REPOSITORY}/issues` },
+    type: "module",
+    sideEffects: false,
+    engines: { node: ">=20" },
+    exports: {
+      ...Object.fromEntries(Object.entries(config.exports).map(exportsEntry)),
+      "./package.json": "./package.json",
+    },
+    files: ["dist", "src", "CHANGELOG.md"],
+  };
+}
+
+function exportsEntry([subpath, source]: [string, string]) {
+  const base = `./dist/${source.slice("./".length, -".ts".length)}`;
+  return [subpath, { types: `${base}.d.ts`, default: `${base}.js` }];
+}
+
+function ignoreNotFound(error: unknown) {
+  if (!(error instanceof Deno.errors.NotFound)) throw error;
+}
+
+if (import.meta.main) {
+  await buildNpm();
+  console.log(`Built ${config.name} ${config.version} in npm/`);
+}

@@ -1,0 +1,18 @@
+/** Formatting, lint, types and documentation: `deno task check`. All of them run, then it fails. */
+import config from "../deno.json" with { type: "json" };
+import { run } from "./process.ts";
+
+const STEPS = [
+  ["fmt", "--check"],
+  ["lint"],
+  ["check"],
+  ["doc", "--lint", ...Object.values(config.exports)],
+];
+
+for (const args of STEPS) {
+  const { code, output } = await run(Deno.execPath(), args);
+  console.log(`${code === 0 ? "ok    " : "FAILED"} deno ${args.join(" ")}`);
+  if (code === 0) continue;
+  console.log(output);
+  Deno.exitCode = 1;
+}

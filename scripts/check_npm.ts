@@ -1,0 +1,53 @@
+/** Checks the npm package as a user gets it: `deno task check:npm`. */
+import { ROOT, runDevTool } from "./process.ts";
+import { copyProgram, installTarball } from "./tarball.ts";
+
+/** A user's compiler options: the declarations must hold with each of them, lib check included. */
+const TYPE_SETTINGS: Record<string, string[]> = {
+  "@types/node alone": ["--lib", "es2022", "--types", "node"],
+  "lib dom alone": ["--lib", "es2022,dom,dom.iterable,dom.asynciterable", "--types", ""],
+  "lib dom and @types/node": [
+    "--lib",
+    "esnext,dom,dom.iterable,dom.asynciterable",
+    "--types",
+    "node",
+  ],
+};
+const RESOLUTIONS = [
+  ["--module", "esnext", "--moduleResolution", "bundler"],
+  ["--module", "nodenext", "--moduleResolution", "nodenext"],
+];
+
+await using consumer = await installTarball();
+
+await step("publint", () => runDevTool("publint", ["run", consumer.tarball.pathname, "--strict"]));
+await step(
+  "are the types wrong? (ESM only)",
+  () => runDevTool("attw", [consumer.tarball.pathname, "--profile", "esm-only"]),
+);
+const program = await copyProgram("types_consumer.ts", consumer);
+for (const [name, setting] of Object.entries(TYPE_SETTINGS)) {
+  for (const resolution of RESOLUTIONS) {
+    await step(
+      `types with ${name}, ${resolution.at(-1)}`,
+      () => checkTypes(program, [...setting, ...resolution]),
+    );
+  }
+}
+
+async function checkTypes(program: string, options: string[]) {
+  const typeRoots = new URL("node_modules/@types", ROOT).pathname;
+  const common = ["--noEmit", "--strict", "--skipLibCheck", "false", "--target", "es2022"];
+  const args = [...common, "--typeRoots", typeRoots, ...options, program];
+  await runDevTool("tsc", args, consumer.folder);
+}
+
+async function step(name: string, action: () => Promise<unknown>) {
+  try {
+    await action();
+    console.log(`ok     ${name}`);
+  } catch (error) {
+    console.log(`FAILED ${name}\n${error instanceof Error ? error.message : error}`);
+    Deno.exitCode = 1;
+  }
+}

@@ -1,0 +1,121 @@
+/** Running other programs: output kept, a deadline, and nothing left behind. */
+
+/** What a finished program left. */
+export interface RunResult {
+  /** Exit code; 128 + signal number when a signal ended it. */
+  code: number;
+  /** True when the deadline passed and the program was killed. */
+  timedOut: boolean;
+  /** Standard output and standard error, in the order they came. */
+  output: string;
+}
+
+/** How to run a program. */
+export interface RunOptions {
+  /** Working directory; the repository by default. */
+  cwd?: string | URL;
+  /** Environment variables added to ours. */
+  env?: Record<string, string>;
+  /** Milliseconds after which the program and its children are killed. */
+  deadline?: number;
+  /** Called with each piece of output as it comes. */
+  onOutput?: (text: string) => void;
+}
+
+/** The root folder of the repository. */
+export const ROOT: URL = new URL("../", import.meta.url);
+
+const DEFAULT_DEADLINE = 5 * 60_000;
+const running = new Set<Deno.ChildProcess>();
+let interruptible = false;
+
+/** Run a program to its end and keep its output. */
+export async function run(
+  command: string,
+  args: string[],
+  options: RunOptions = {},
+): Promise<RunResult> {
+  killChildrenOnInterrupt();
+  const child = new Deno.Command(command, {
+    args,
+    cwd: options.cwd ?? ROOT,
+    env: options.env,
+    stdin: "null",
+    stdout: "piped",
+    stderr: "piped",
+    // A process group of its own, so that the deadline ends its children too.
+    detached: Deno.build.os !== "windows",
+  }).spawn();
+  running.add(child);
+
+  const result: RunResult = { code: 0, timedOut: false, output: "" };
+  const keep = (text: string) => {
+    result.output += text;
+    options.onOutput?.(text);
+  };
+  const timer = setTimeout(() => {
+    result.timedOut = true;
+    kill(child);
+  }, options.deadline ?? DEFAULT_DEADLINE);
+  try {
+    const [status] = await Promise.all([
+      child.status,
+      readText(child.stdout, keep),
+      readText(child.stderr, keep),
+    ]);
+    result.code = status.code;
+  } finally {
+    clearTimeout(timer);
+    running.delete(child);
+  }
+  return result;
+}
+
+/** Run a program that is expected to succeed; its output is in the error when it does not. */
+export async function mustRun(
+  command: string,
+  args: string[],
+  options: RunOptions = {},
+): Promise<string> {
+  const { code, timedOut, output } = await run(command, args, options);
+  if (timedOut || code !== 0) {
+    const end = timedOut ? "it ran out of time" : `exit code ${code}`;
+    throw new Error(`Expected \`${command} ${args.join(" ")}\` to succeed: ${end}\n${output}`);
+  }
+  return output;
+}
+
+/** Run a program of a development dependency, like `tsc`; it must succeed. */
+export async function runDevTool(name: string, args: string[], cwd: URL = ROOT): Promise<string> {
+  const config = new URL("deno.json", ROOT).pathname;
+  const program = new URL(`node_modules/.bin/${name}`, ROOT).pathname;
+  return await mustRun(Deno.execPath(), ["run", "-A", "--config", config, program, ...args], {
+    cwd,
+  });
+}
+
+async function readText(
+  stream: ReadableStream<Uint8Array<ArrayBuffer>>,
+  keep: (s: string) => void,
+) {
+  for await (const text of stream.pipeThrough(new TextDecoderStream())) keep(text);
+}
+
+function kill(child: Deno.ChildProcess) {
+  const target = Deno.build.os === "windows" ? child.pid : -child.pid;
+  try {
+    Deno.kill(target, "SIGKILL");
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+}
+
+/** A process group of its own does not get the terminal's Ctrl-C, so pass it on. */
+function killChildrenOnInterrupt() {
+  if (interruptible) return;
+  interruptible = true;
+  Deno.addSignalListener("SIGINT", () => {
+    for (const child of running) kill(child);
+    Deno.exit(130);
+  });
+}

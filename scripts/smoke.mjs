@@ -1,0 +1,68 @@
+/**
+ * What a user of the npm package does, in plain JavaScript: every entry point is imported, and
+ * messages go through a server on a real socket. It ends by itself, which shows that nothing is
+ * left open.
+ */
+import assert from "node:assert/strict";
+import { connect, serve, WebSocketStream } from "sluice";
+import { encodeFrame, FrameDecoder, Opcode, Protocol } from "sluice/core";
+import { assemble, FrameDecoderStream } from "sluice/streams";
+import { pair } from "sluice/testing";
+
+const binary = Uint8Array.from({ length: 70_000 }, (_, index) => index % 251);
+const messages = [
+  "hello",
+  "",
+  "h\u00e9llo \u{1f30a}",
+  new Uint8Array(0),
+  binary,
+  "x".repeat(70_000),
+];
+
+for (
+  const name of [connect, serve, WebSocketStream, Protocol, assemble, FrameDecoderStream, pair]
+) {
+  assert.equal(typeof name, "function");
+}
+
+function decodeOneFrame() {
+  const payload = new TextEncoder().encode("frame");
+  const decoder = new FrameDecoder({ role: "client" });
+  decoder.push(encodeFrame({ fin: true, opcode: Opcode.Text, payload }));
+  const piece = decoder.next();
+  assert.equal(new TextDecoder().decode(piece?.payload), "frame");
+  assert.equal(piece?.last, true);
+}
+
+async function echoThroughStream(url) {
+  const stream = new WebSocketStream(url);
+  const { readable, writable } = await stream.opened;
+  const reader = readable.getReader();
+  const writer = writable.getWriter();
+  for (const message of messages) {
+    await writer.write(message);
+    assert.deepEqual((await reader.read()).value, message);
+  }
+  stream.close({ closeCode: 1000, reason: "done" });
+  assert.equal((await stream.closed).closeCode, 1000);
+}
+
+async function echoThroughConnection(url) {
+  const ws = await connect(url);
+  for (const message of messages) {
+    await ws.send(message);
+    assert.deepEqual(await ws.receive(), message);
+  }
+  assert.equal((await ws.close({ closeCode: 1000 })).closeCode, 1000);
+}
+
+decodeOneFrame();
+const server = await serve(
+  { port: 0, hostname: "127.0.0.1" },
+  (ws) => ws.readable.pipeTo(ws.writable),
+);
+const url = `ws://127.0.0.1:${server.address.port}/`;
+await echoThroughStream(url);
+await echoThroughConnection(url);
+await server.shutdown();
+console.log(`smoke: ${2 * messages.length} messages echoed`);

@@ -1,0 +1,42 @@
+/** The npm package as a user gets it: packed into a tarball and installed from there. */
+import { buildNpm, NPM_DIR } from "./build_npm.ts";
+import { ROOT } from "./process.ts";
+import { runNpm } from "./runtimes.ts";
+
+/** An installed tarball; disposing of it removes the folder. */
+export interface Consumer extends AsyncDisposable {
+  /** A folder outside the repository with the package in its node_modules. */
+  readonly folder: URL;
+  /** The tarball itself. */
+  readonly tarball: URL;
+}
+
+/** Build, pack and install the package into a new folder. */
+export async function installTarball(): Promise<Consumer> {
+  await buildNpm();
+  const path = await Deno.makeTempDir({ prefix: "sluice-consumer-" });
+  const folder = new URL(`file://${path}/`);
+  await runNpm(["pack", "--ignore-scripts", "--pack-destination", path], NPM_DIR);
+  const name = await tarballIn(folder);
+  const manifest = { name: "consumer", version: "0.0.0", private: true, type: "module" };
+  await Deno.writeTextFile(new URL("package.json", folder), JSON.stringify(manifest));
+  const quiet = ["--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock", "--offline"];
+  await runNpm(["install", ...quiet, `./${name}`], folder);
+  return {
+    folder,
+    tarball: new URL(name, folder),
+    [Symbol.asyncDispose]: () => Deno.remove(folder, { recursive: true }),
+  };
+}
+
+/** Copy a program of this folder to the consumer's, where it imports the installed package. */
+export async function copyProgram(name: string, consumer: Consumer): Promise<string> {
+  const copy = new URL(name, consumer.folder);
+  await Deno.copyFile(new URL(`scripts/${name}`, ROOT), copy);
+  return copy.pathname;
+}
+
+async function tarballIn(folder: URL): Promise<string> {
+  for await (const { name } of Deno.readDir(folder)) if (name.endsWith(".tgz")) return name;
+  throw new Error(`Expected npm pack to leave a tarball in ${folder.pathname}, found none`);
+}

@@ -1,0 +1,128 @@
+/**
+ * Runs the tests: `deno task test [RUNTIME...] [FILE...] [--filter PATTERN] [--verbose]`. Without
+ * a runtime: the suite on all of them, then the smoke test of the npm package ("npm").
+ */
+import { parseArgs } from "node:util";
+import type { TestCase } from "./junit.ts";
+import { ROOT } from "./process.ts";
+import { findRuntime, NODE20, type Runtime, type RuntimeSpec, SUITE_RUNTIMES } from "./runtimes.ts";
+import { runSmoke } from "./smoke.ts";
+import { type Report, runSuite, type SuiteOptions } from "./suite.ts";
+
+const SMOKE = "npm";
+const SMOKE_RUNTIMES = [
+  NODE20,
+  ...SUITE_RUNTIMES.filter(({ name }) => /^(bun|node26)$/.test(name)),
+];
+
+interface Plan extends SuiteOptions {
+  suite: readonly RuntimeSpec[];
+  smoke: boolean;
+  /** True when runtimes were named: one that is missing is then an error. */
+  named: boolean;
+}
+
+async function planFrom(args: string[]): Promise<Plan> {
+  const { values, positionals } = parseArgs({
+    args: args.filter((arg) => arg !== "--"),
+    options: { filter: { type: "string" }, verbose: { type: "boolean", default: false } },
+    allowPositionals: true,
+  });
+  const files = positionals.filter((arg) => arg.endsWith(".ts"));
+  const names = positionals.filter((arg) => !arg.endsWith(".ts"));
+  const known = [...SUITE_RUNTIMES.map(({ name }) => name), SMOKE];
+  const unknown = names.filter((name) => !known.includes(name));
+  if (unknown.length > 0) {
+    throw new RangeError(`Expected runtimes of ${known.join(", ")}; got ${unknown.join(", ")}`);
+  }
+  const partial = files.length > 0 || values.filter !== undefined;
+  return {
+    files: files.length > 0 ? files : await testFiles("tests"),
+    filter: values.filter,
+    verbose: values.verbose,
+    suite: SUITE_RUNTIMES.filter(({ name }) => names.length === 0 || names.includes(name)),
+    smoke: names.length === 0 ? !partial : names.includes(SMOKE),
+    named: names.length > 0,
+  };
+}
+
+/** The files named *_test.ts in a folder and the folders in it, in the order of their names. */
+async function testFiles(folder: string): Promise<string[]> {
+  const files: string[] = [];
+  for await (const entry of Deno.readDir(new URL(folder, ROOT))) {
+    const path = `${folder}/${entry.name}`;
+    if (entry.isDirectory) files.push(...await testFiles(path));
+    else if (entry.name.endsWith("_test.ts")) files.push(path);
+  }
+  return files.sort();
+}
+
+/** Find the runtimes, saying which come from PATH and which are missing. */
+async function find(specs: readonly RuntimeSpec[], required: boolean): Promise<Runtime[]> {
+  const found: Runtime[] = [];
+  for (const spec of specs) {
+    const runtime = await findRuntime(spec);
+    if (runtime) found.push(runtime);
+    else if (required) throw new Error(`Expected ${spec.name} on PATH, found none`);
+    else console.log(`${spec.name}: missing, not run (no pinned binary here, none on PATH)`);
+    if (runtime?.fromPath) console.log(`${spec.name}: using ${runtime.version} from PATH`);
+  }
+  return found;
+}
+
+async function runAll(plan: Plan): Promise<Report[]> {
+  const reports: Report[] = [];
+  for (const runtime of await find(plan.suite, plan.named)) {
+    console.log(`${runtime.name} (${runtime.version}): ${plan.files.length} files ...`);
+    reports.push(print(await runSuite(runtime, plan)));
+  }
+  if (plan.smoke) {
+    console.log("npm package: build, pack, install, smoke test ...");
+    reports.push(print(await runSmoke(await find(SMOKE_RUNTIMES, false))));
+  }
+  return reports;
+}
+
+function print(report: Report): Report {
+  for (const test of report.tests.filter(({ outcome }) => outcome === "failed")) {
+    console.log(`\n✗ ${report.title}: ${test.name}\n${indent(test.detail)}\n`);
+  }
+  console.log(`${report.title}: ${summary(report.tests)} in ${report.seconds} s`);
+  return report;
+}
+
+function indent(text: string): string {
+  return text.replace(/^/gm, "    ");
+}
+
+function count(tests: TestCase[], outcome: TestCase["outcome"]): number {
+  return tests.filter((test) => test.outcome === outcome).length;
+}
+
+function summary(tests: TestCase[]): string {
+  const counts = (["passed", "failed", "skipped"] as const).map((outcome) =>
+    `${count(tests, outcome)} ${outcome}`
+  );
+  return counts.join(", ");
+}
+
+/** Say which tests one runtime did not report and another did: one suite has one list of tests. */
+function compare(reports: Report[]) {
+  const all = new Map<string, string>();
+  for (const { tests, title } of reports) for (const { name } of tests) all.set(name, title);
+  for (const { tests, title } of reports) {
+    const names = new Set(tests.map(({ name }) => name));
+    const missing = [...all].filter(([name]) => !names.has(name));
+    for (const [name, other] of missing.slice(0, 5)) {
+      console.log(`note: ${title} did not report "${name}", ${other} did`);
+    }
+    if (missing.length > 5) console.log(`note: and ${missing.length - 5} more tests`);
+  }
+}
+
+const plan = await planFrom(Deno.args);
+const reports = await runAll(plan);
+compare(reports.filter(({ title }) => title !== "npm package"));
+const tests = reports.flatMap((report) => report.tests);
+console.log(summary(tests));
+if (tests.length === 0 || count(tests, "failed") > 0) Deno.exitCode = 1;

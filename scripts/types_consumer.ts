@@ -1,0 +1,79 @@
+/**
+ * The public names as a user's TypeScript sees them. It is compiled against the installed package
+ * and never run; what it states about a type is checked by the annotations.
+ */
+import {
+  connect,
+  HandshakeError,
+  type Message,
+  serve,
+  type Server,
+  type WebSocketConnection,
+  WebSocketError,
+  WebSocketStream,
+} from "sluice";
+import { encodeFrame, FrameDecoder, Opcode, Protocol } from "sluice/core";
+import { assemble } from "sluice/streams";
+import { pair } from "sluice/testing";
+
+/** A server that echoes. */
+export async function startServer(): Promise<number> {
+  const server: Server = await serve(
+    { port: 0, hostname: "127.0.0.1", protocols: ["chat"] },
+    (ws: WebSocketConnection, request: Request) => {
+      console.log(request.url, ws.protocol, ws.bufferedAmount);
+      return ws.readable.pipeTo(ws.writable);
+    },
+  );
+  const { address } = server;
+  await server.shutdown({ closeCode: 1001 });
+  return address.transport === "tcp" ? address.port : 0;
+}
+
+/** A client that reads in each of the ways. */
+export async function useConnection(signal: AbortSignal): Promise<number> {
+  const ws = await connect("ws://127.0.0.1/", {
+    protocols: ["chat"],
+    maxMessageSize: 1024,
+    signal,
+  });
+  await ws.send("text");
+  await ws.send(new Uint8Array([1, 2, 3]), { signal });
+  const message: Message = await ws.receive({ signal });
+  for await (const next of ws) console.log(typeof next === "string" ? next : next.byteLength);
+  const { closeCode } = await ws.close({ closeCode: 1000, reason: "done" });
+  return closeCode + message.length;
+}
+
+/** The client of the standard's shape. */
+export async function useStream(): Promise<string> {
+  const stream = new WebSocketStream(new URL("wss://example.com/"), { protocols: ["chat"] });
+  const { readable, writable, protocol } = await stream.opened;
+  const writer = writable.getWriter();
+  await writer.write("text");
+  await writer.write(new ArrayBuffer(8));
+  const { value } = await readable.getReader().read();
+  stream.close({ closeCode: 1000 });
+  const { closeCode, reason } = await stream.closed;
+  return `${protocol} ${value} ${closeCode} ${reason}`;
+}
+
+/** The errors carry what went wrong. */
+export function describeError(error: unknown): string {
+  if (error instanceof WebSocketError) return `${error.closeCode} ${error.reason}`;
+  if (error instanceof HandshakeError) return error.code;
+  return String(error);
+}
+
+/** The core, without I/O. */
+export function decode(chunk: Uint8Array): Uint8Array | undefined {
+  const decoder = new FrameDecoder({ role: "server", maxFrameSize: 1024 });
+  decoder.push(chunk);
+  const protocol = new Protocol("client");
+  protocol.receive(encodeFrame({ fin: true, opcode: Opcode.Ping, payload: new Uint8Array(0) }));
+  for (const event of protocol.events()) console.log(event);
+  return decoder.next()?.payload;
+}
+
+/** The pieces, piped by hand. */
+export const pieces: readonly unknown[] = [assemble, pair];
