@@ -212,7 +212,8 @@ class Rope<T extends string | Uint8Array> {
   }
 }
 
-function concat(parts: Uint8Array[]): Uint8Array {
+/** One array with the bytes of all. */
+export function concat(parts: readonly Uint8Array[]): Uint8Array {
   let size = 0;
   for (const part of parts) size += part.length;
   const whole = new Uint8Array(size);

@@ -29,7 +29,17 @@ export * from "./frame_writer.ts";
 export * from "./handshake.ts";
 export * from "./header.ts";
 export * from "./http1.ts";
-export * from "./message.ts";
+export {
+  type BinaryEvent,
+  type Fragment,
+  FragmentReader,
+  fragments,
+  type FragmentsOptions,
+  type Message,
+  MessageAssembler,
+  type MessageOptions,
+  type TextEvent,
+} from "./message.ts";
 export * from "./protocol.ts";
 export * from "./url.ts";
 export { type TextCodec, Utf8Decoder, webTextCodec } from "./utf8.ts";

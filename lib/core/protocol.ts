@@ -5,10 +5,18 @@
  */
 import { CloseCode, parseClose, serializeClose } from "./close.ts";
 import { LocalProtocolError } from "./error.ts";
-import { MAX_CONTROL_LENGTH, Opcode, type Role } from "./frame.ts";
+import { type Frame, MAX_CONTROL_LENGTH, Opcode, type Role } from "./frame.ts";
 import { FrameDecoder, type FrameDecoderOptions, type FramePiece } from "./frame_decoder.ts";
 import { FrameWriter, type Ownership } from "./frame_writer.ts";
-import { type Fragment, FragmentReader, type MessageOptions } from "./message.ts";
+import {
+  concat,
+  type Fragment,
+  FragmentReader,
+  type MessageOptions,
+  type TextEvent,
+} from "./message.ts";
+
+type OnFrame = NonNullable<ProtocolOptions["onFrame"]>;
 
 /** A ping (RFC 6455 §5.5.2). */
 export interface PingEvent {
@@ -51,7 +59,13 @@ export type ProtocolState =
   | "closed";
 
 /** How a {@linkcode Protocol} works. */
-export interface ProtocolOptions extends MessageOptions, Omit<FrameDecoderOptions, "role"> {}
+export interface ProtocolOptions extends MessageOptions, Omit<FrameDecoderOptions, "role"> {
+  /**
+   * Called with each frame that came or is about to leave, for diagnosis: frames that come in pieces
+   * are put together for it, which takes memory. Default: none
+   */
+  onFrame?: (direction: "in" | "out", frame: Frame) => void;
+}
 
 /**
  * Bytes in, events out; events in, bytes out. Nothing is answered by itself: {@linkcode response}
@@ -82,6 +96,8 @@ export class Protocol {
   /** The type of the message that we are in the middle of sending. */
   #sending: "text" | "binary" | undefined;
   #writer: FrameWriter | undefined;
+  /** What came of a frame that is not whole yet, for `onFrame`. */
+  #observed: Uint8Array[] = [];
 
   /**
    * @param role which end this is
@@ -163,6 +179,7 @@ export class Protocol {
    */
   receivePiece(piece: FramePiece): ProtocolEvent {
     const { header: { opcode }, payload } = piece;
+    if (this.#options.onFrame !== undefined) this.#observe(piece, this.#options.onFrame);
     switch (opcode) {
       case Opcode.Ping:
         return { type: "ping", payload };
@@ -176,6 +193,14 @@ export class Protocol {
       default:
         return this.#reader.read(piece);
     }
+  }
+
+  #observe({ header, payload, last }: FramePiece, onFrame: OnFrame): void {
+    this.#observed.push(payload);
+    if (!last) return;
+    const { fin, rsv, opcode } = header;
+    onFrame("in", { fin, rsv, opcode: opcode as Opcode, payload: concat(this.#observed) });
+    this.#observed = [];
   }
 
   /** RFC 6455 §7.1.5: a transport that ends without a Close frame is reported as 1006. */
@@ -194,7 +219,7 @@ export class Protocol {
   send(event: ProtocolEvent): Uint8Array {
     const writer = this.#writer ??= new FrameWriter(this.#role, this.#options.textCodec);
     this.write(event, writer);
-    const bytes = join(writer.take());
+    const bytes = concat(writer.take());
     writer.recycle();
     return bytes;
   }
@@ -214,31 +239,54 @@ export class Protocol {
     }
     switch (event.type) {
       case "text":
-        writer.text(this.#opcode(event, Opcode.Text), event.data, event.messageFinished);
+        this.#writeText(event, writer);
         break;
       case "binary":
-        writer.bytes(
+        this.#writeBytes(
           this.#opcode(event, Opcode.Binary),
           event.data,
           event.messageFinished,
-          0,
+          writer,
           ownership,
         );
         break;
       case "ping":
-        writer.bytes(Opcode.Ping, checkControl(event.payload), true);
+        this.#writeBytes(Opcode.Ping, checkControl(event.payload), true, writer);
         break;
       case "pong":
-        writer.bytes(Opcode.Pong, checkControl(event.payload), true);
+        this.#writeBytes(Opcode.Pong, checkControl(event.payload), true, writer);
         break;
       case "close":
-        writer.bytes(Opcode.Close, serializeClose(event), true);
+        this.#writeBytes(Opcode.Close, serializeClose(event), true, writer);
         this.#state = this.#state === "remote-closing" ? "closed" : "local-closing";
     }
   }
 
+  #writeText(event: TextEvent, writer: FrameWriter): void {
+    const opcode = this.#opcode(event, Opcode.Text);
+    const { data, messageFinished: fin } = event;
+    this.#options.onFrame?.("out", {
+      fin,
+      rsv: 0,
+      opcode,
+      payload: new TextEncoder().encode(data),
+    });
+    writer.text(opcode, data, fin);
+  }
+
+  #writeBytes(
+    opcode: Opcode,
+    payload: Uint8Array,
+    fin: boolean,
+    writer: FrameWriter,
+    ownership: Ownership = "copy",
+  ): void {
+    this.#options.onFrame?.("out", { fin, rsv: 0, opcode, payload });
+    writer.bytes(opcode, payload, fin, 0, ownership);
+  }
+
   /** The opcode of the next frame of a message (RFC 6455 §5.4). */
-  #opcode(event: Fragment, opcode: number): number {
+  #opcode(event: Fragment, opcode: Opcode): Opcode {
     const begun = this.#sending;
     if (begun !== undefined && begun !== event.type) {
       throw new LocalProtocolError(
@@ -257,16 +305,6 @@ function checkControl(payload: Uint8Array): Uint8Array {
     );
   }
   return payload;
-}
-
-function join(parts: Uint8Array[]): Uint8Array {
-  const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    whole.set(part, at);
-    at += part.length;
-  }
-  return whole;
 }
 
 /**

@@ -1,0 +1,183 @@
+/**
+ * Pairs of WHATWG byte streams as transports, and transports as such pairs.
+ *
+ * @module
+ */
+import { handled } from "./outbox.ts";
+import type { Transport, TransportHandlers } from "./transport.ts";
+
+/** Two byte streams, as a socket of Deno, a `TransformStream` or a `CompressionStream` has them. */
+export interface ByteDuplex {
+  /** What the peer sends. */
+  readonly readable: ReadableStream<Uint8Array>;
+  /** What the peer receives. */
+  readonly writable: WritableStream<Uint8Array>;
+}
+
+/** Whether this is a transport already. */
+export function isTransport(duplex: Transport | ByteDuplex): duplex is Transport {
+  return "handle" in duplex;
+}
+
+/** A pair of byte streams as a transport. */
+export function fromStreams(duplex: Transport | ByteDuplex): Transport {
+  return isTransport(duplex) ? duplex : new StreamTransport(duplex);
+}
+
+class StreamTransport implements Transport {
+  readonly #reader: ReadableStreamDefaultReader<Uint8Array>;
+  readonly #writer: WritableStreamDefaultWriter<Uint8Array>;
+  #handlers: TransportHandlers | undefined;
+  #paused = true;
+  #reading = false;
+  #inputEnded = false;
+  #outputEnded = false;
+  #closed = false;
+  #bufferedAmount = 0;
+
+  constructor({ readable, writable }: ByteDuplex) {
+    this.#reader = readable.getReader();
+    this.#writer = writable.getWriter();
+    handled(this.#reader.closed);
+    handled(this.#writer.closed);
+  }
+
+  get bufferedAmount(): number {
+    return this.#bufferedAmount;
+  }
+
+  handle(handlers: TransportHandlers): void {
+    const first = this.#handlers === undefined;
+    this.#handlers = handlers;
+    if (!first) return;
+    // A sink that fails by itself is a transport that is gone.
+    this.#writer.closed.catch((error) => this.#close(error));
+    this.resume();
+  }
+
+  write(parts: readonly Uint8Array[]): void {
+    if (this.#outputEnded || this.#closed) return;
+    for (const part of parts) this.#write(part);
+  }
+
+  #write(part: Uint8Array): void {
+    this.#bufferedAmount += part.length;
+    // A stream may hand the chunk on and keep it; ours is used again.
+    this.#writer.write(part.slice()).then(() => {
+      this.#bufferedAmount -= part.length;
+      if (this.#bufferedAmount === 0 && !this.#closed) this.#handlers?.drain();
+    }, (error) => this.#close(error));
+  }
+
+  pause(): void {
+    this.#paused = true;
+  }
+
+  resume(): void {
+    this.#paused = false;
+    if (!this.#reading && !this.#inputEnded && !this.#closed) this.#read();
+  }
+
+  async #read(): Promise<void> {
+    this.#reading = true;
+    try {
+      while (!this.#paused && !this.#closed) {
+        const { done, value } = await this.#reader.read();
+        if (this.#closed) return;
+        if (done) return this.#endInput();
+        // What comes from a stream may belong to somebody else, and is about to be unmasked in place.
+        this.#handlers!.data(value.slice());
+      }
+    } catch (error) {
+      this.#close(error);
+    } finally {
+      this.#reading = false;
+    }
+  }
+
+  #endInput(): void {
+    this.#inputEnded = true;
+    this.#handlers!.end();
+    if (this.#outputEnded) this.#close();
+  }
+
+  end(): void {
+    if (this.#outputEnded || this.#closed) return;
+    this.#outputEnded = true;
+    this.#writer.close().then(() => {
+      if (this.#inputEnded) this.#close();
+    }, (error) => this.#close(error));
+  }
+
+  destroy(): void {
+    if (this.#closed) return;
+    const reason = new DOMException("The transport was destroyed", "AbortError");
+    handled(this.#reader.cancel(reason));
+    handled(this.#writer.abort(reason));
+    queueMicrotask(() => this.#close());
+  }
+
+  #close(error?: unknown): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    if (error !== undefined) {
+      handled(this.#reader.cancel(error));
+      handled(this.#writer.abort(error));
+    }
+    this.#handlers?.close(error === undefined ? undefined : toError(error));
+  }
+}
+
+function toError(error: unknown): Error {
+  return error instanceof Error ? error : new Error(String(error));
+}
+
+/**
+ * A transport as a pair of byte streams. The writable resolves a write when the transport has taken
+ * it; closing it ends our side, and the readable closes when the peer ends its own.
+ */
+export function toStreams(transport: Transport): ByteDuplex {
+  let input!: ReadableStreamDefaultController<Uint8Array>;
+  let output!: WritableStreamDefaultController;
+  let drained: (() => void) | undefined;
+  let ended = false;
+  const settle = () => {
+    drained?.();
+    drained = undefined;
+  };
+  const readable = new ReadableStream<Uint8Array>({
+    start: (controller) => input = controller,
+    pull: () => transport.resume(),
+    cancel: () => transport.destroy(),
+  }, { highWaterMark: 65536, size: (chunk) => chunk.length });
+  const writable = new WritableStream<Uint8Array>({
+    start: (controller) => output = controller,
+    write: (chunk) => {
+      transport.write([chunk]);
+      if (transport.bufferedAmount > 0) return new Promise<void>((resolve) => drained = resolve);
+    },
+    close: () => transport.end(),
+    abort: () => transport.destroy(),
+  });
+  transport.handle({
+    data: (chunk) => {
+      if (ended) return;
+      input.enqueue(chunk);
+      if (input.desiredSize! <= 0) transport.pause();
+    },
+    drain: settle,
+    end: () => {
+      if (!ended) input.close();
+      ended = true;
+    },
+    close: (error) => {
+      const reason = error ?? new Error("The transport was closed");
+      if (!ended) input.error(reason);
+      ended = true;
+      output.error(reason);
+      settle();
+    },
+  });
+  transport.resume();
+  return { readable, writable };
+}

@@ -1,0 +1,182 @@
+/**
+ * The client: dialling and the opening handshake.
+ *
+ * @module
+ */
+import { type ByteDuplex, fromStreams } from "./byte_streams.ts";
+import { WebSocketConnection } from "./connection.ts";
+import { HandshakeError } from "./core/error.ts";
+import { ClientHandshake } from "./core/handshake.ts";
+import { isToken } from "./core/header.ts";
+import type { ResponseHead } from "./core/http1.ts";
+import { base64 } from "./core/sha1.ts";
+import { parseWebSocketUrl, type WebSocketUrl } from "./core/url.ts";
+import { readBody, toHeaders, toRawHeaders } from "./http.ts";
+import { TransportReader, withDeadline } from "./opening.ts";
+import type { ConnectionOptions } from "./options.ts";
+import { defaultProvider, type Transport, type TransportProvider } from "./transport.ts";
+
+/** How a client connects. */
+export interface ConnectOptions extends ConnectionOptions {
+  /** The Origin header. Default: none, as for all that is no browser */
+  origin?: string;
+  /** A transport, or a pair of byte streams, to use in place of dialling. Default: none */
+  duplex?: Transport | ByteDuplex;
+}
+
+/** Options of the WebSocketStream that nobody else needs. Internal. */
+export interface InternalConnectOptions extends ConnectOptions {
+  /** See `ClientHandshakeOptions`. */
+  requireProtocol?: boolean;
+}
+
+/**
+ * Connects to a server. User name and password of the URL are sent as Basic authentication.
+ *
+ * @example
+ * ```ts
+ * import { connect, serve } from "@sluice/sluice";
+ *
+ * const server = await serve({ port: 0 }, async (ws) => {
+ *   for await (const message of ws) await ws.send(message);
+ * });
+ * if (server.address.transport !== "tcp") throw new Error("not TCP");
+ *
+ * const ws = await connect(`ws://127.0.0.1:${server.address.port}`, { maxMessageSize: 65536 });
+ * await ws.send("Hello");
+ * console.log(await ws.receive()); // Hello
+ * await ws.close({ closeCode: 1000 });
+ * await server.shutdown();
+ * ```
+ *
+ * @param url a ws or wss URL; http and https are taken as these
+ * @returns the open connection. It rejects with a {@linkcode HandshakeError} when the handshake fails,
+ * with the signal's reason when it is aborted, with a DOMException "SyntaxError" for an invalid URL or
+ * subprotocol, and with TypeError for a header that cannot be sent
+ */
+export async function connect(
+  url: string | URL,
+  options: ConnectOptions = {},
+): Promise<WebSocketConnection> {
+  const target = parseWebSocketUrl(url);
+  checkProtocols(options.protocols);
+  const handshake = new ClientHandshake(handshakeOptions(target, options));
+  const request = handshake.send();
+  const provider = options.transport ?? await defaultProvider();
+  return await withDeadline(options, async (signal) => {
+    const transport = options.duplex === undefined
+      ? await dial(provider, target, signal)
+      : fromStreams(options.duplex);
+    signal.addEventListener("abort", () => transport.destroy(), { once: true });
+    if (signal.aborted) transport.destroy();
+    return await open(new TransportReader(transport), handshake, request, {
+      target,
+      options,
+      provider,
+    });
+  });
+}
+
+/**
+ * Checks the subprotocols to offer (RFC 6455 §4.1).
+ *
+ * @throws {DOMException} SyntaxError for one that is no token or stands twice, whatever its case
+ */
+export function checkProtocols(protocols: readonly string[] = []): void {
+  const seen = new Set<string>();
+  for (const protocol of protocols) {
+    if (!isToken(protocol) || seen.has(protocol.toLowerCase())) {
+      throw new DOMException(
+        `Expected subprotocols that are tokens and stand once each, received ${
+          JSON.stringify(protocol)
+        }`,
+        "SyntaxError",
+      );
+    }
+    seen.add(protocol.toLowerCase());
+  }
+}
+
+function handshakeOptions(
+  { host, resourceName, username, password }: WebSocketUrl,
+  options: InternalConnectOptions,
+): ConstructorParameters<typeof ClientHandshake>[0] {
+  const { protocols, origin, requireProtocol } = options;
+  const headers = toRawHeaders(options.headers);
+  const given = (name: string) => headers.some(([field]) => field.toLowerCase() === name);
+  if (origin !== undefined) headers.push(["Origin", origin]);
+  if ((username !== "" || password !== "") && !given("authorization")) {
+    const credentials = new TextEncoder().encode(`${username}:${password}`);
+    headers.push(["Authorization", `Basic ${base64(credentials)}`]);
+  }
+  return { host, target: resourceName, protocols, headers, requireProtocol };
+}
+
+async function dial(
+  provider: TransportProvider,
+  { secure, hostname, port }: WebSocketUrl,
+  signal: AbortSignal,
+): Promise<Transport> {
+  if (secure) throw new HandshakeError("TLS is not available here yet", "unsupported");
+  try {
+    return await provider.connect({ hostname, port, signal });
+  } catch (cause) {
+    if (signal.aborted) throw signal.reason;
+    throw new HandshakeError(
+      `Expected a connection to ${hostname} port ${port}: ${(cause as Error).message}`,
+      "connect-failed",
+      { cause },
+    );
+  }
+}
+
+async function open(
+  reader: TransportReader,
+  handshake: ClientHandshake,
+  request: Uint8Array,
+  { target, options, provider }: {
+    target: WebSocketUrl;
+    options: ConnectOptions;
+    provider: TransportProvider;
+  },
+): Promise<WebSocketConnection> {
+  const { transport } = reader;
+  try {
+    transport.write([request]);
+    let response: ResponseHead | undefined;
+    while (response === undefined) response = handshake.receive(await reader.read());
+    // RFC 9110 §15.2: other interim responses come before the final one; no upgrade asks for any.
+    if (response.status !== 101) throw await refused(reader, response, handshake.trailing);
+    return new WebSocketConnection({
+      role: "client",
+      transport,
+      agreement: handshake.check(),
+      request: handshake.request,
+      response,
+      secure: target.secure,
+      trailing: handshake.trailing,
+      options,
+      textCodec: provider.textCodec,
+    });
+  } catch (error) {
+    transport.destroy();
+    throw error;
+  }
+}
+
+async function refused(
+  reader: TransportReader,
+  head: ResponseHead,
+  trailing: Uint8Array,
+): Promise<HandshakeError> {
+  const { status, statusText, headers } = head;
+  return new HandshakeError(`Expected status 101, received ${status} ${statusText}`, "status", {
+    response: {
+      status,
+      statusText,
+      headers: toHeaders(headers),
+      rawHeaders: headers,
+      body: await readBody(head, trailing, () => reader.read()),
+    },
+  });
+}

@@ -1,0 +1,231 @@
+/**
+ * What came and was not read yet: the one queue of a connection, and the streams that are views of
+ * it.
+ *
+ * @module
+ */
+import { nextTurn } from "./turn.ts";
+
+/** How much may wait to be read, over all the queues of a connection. */
+export class Budget {
+  readonly #limit: number;
+  readonly #onRoom: () => void;
+  #used = 0;
+  #peak = 0;
+  #taken = 0;
+
+  /**
+   * @param limit from which size on it is full
+   * @param onRoom called whenever something was taken
+   */
+  constructor(limit: number, onRoom: () => void) {
+    this.#limit = limit;
+    this.#onRoom = onRoom;
+  }
+
+  /** Whether no more should come. */
+  get full(): boolean {
+    return this.#used >= this.#limit;
+  }
+
+  /** Whether this much more would make it full. */
+  fullWith(size: number): boolean {
+    return this.#used + size >= this.#limit;
+  }
+
+  /** What waits now. */
+  get used(): number {
+    return this.#used;
+  }
+
+  /** The most that ever waited. */
+  get peak(): number {
+    return this.#peak;
+  }
+
+  /** Counts what comes into a queue. */
+  add(size: number): void {
+    this.#used += size;
+    if (this.#used > this.#peak) this.#peak = this.#used;
+  }
+
+  /** Counts what was taken out of one. */
+  remove(size: number): void {
+    this.#used -= size;
+    this.#taken++;
+    this.#onRoom();
+  }
+
+  /** Counts what went to its reader without waiting. */
+  pass(): void {
+    this.#taken++;
+  }
+
+  /**
+   * Calls back when a whole turn of the event loop went by in which nothing was taken: whoever reads
+   * has read all, or is not reading.
+   */
+  whenQuiet(callback: () => void): void {
+    const taken = this.#taken;
+    nextTurn(() => this.#taken === taken ? callback() : this.whenQuiet(callback));
+  }
+}
+
+/** How a queue ended. */
+export interface End {
+  /** What a reader gets that asks for one more. */
+  readonly error: unknown;
+  /** Whether a stream closes here; otherwise it is errored. */
+  readonly clean: boolean;
+}
+
+/** Whoever waits for the next item. */
+export interface Waiter<T> {
+  /** Gets it. */
+  next(item: T): void;
+  /** There is none. */
+  end(end: End): void;
+}
+
+/** A queue with one reader. */
+export class Inbox<T> {
+  readonly #budget: Budget;
+  readonly #sizeOf: (item: T) => number;
+  #items: T[] = [];
+  #head = 0;
+  #waiter: Waiter<T> | undefined;
+  #end: End | undefined;
+  #onEnd: (() => void) | undefined;
+
+  /**
+   * @param budget what its items count towards
+   * @param sizeOf how much one counts
+   */
+  constructor(budget: Budget, sizeOf: (item: T) => number) {
+    this.#budget = budget;
+    this.#sizeOf = sizeOf;
+  }
+
+  /** How many items wait. */
+  get length(): number {
+    return this.#items.length - this.#head;
+  }
+
+  /** Whether somebody waits for an item. */
+  get awaited(): boolean {
+    return this.#waiter !== undefined;
+  }
+
+  /** How it ended, once it has; items may still wait. */
+  get ended(): End | undefined {
+    return this.#end;
+  }
+
+  /** Adds an item, or hands it to whoever waits. */
+  push(item: T): void {
+    const waiter = this.#waiter;
+    if (waiter === undefined) {
+      this.#items.push(item);
+      this.#budget.add(this.#sizeOf(item));
+    } else {
+      this.#waiter = undefined;
+      this.#budget.pass();
+      waiter.next(item);
+    }
+  }
+
+  /** Takes the next item, if there is one. */
+  take(): T | undefined {
+    if (this.#head === this.#items.length) return undefined;
+    const item = this.#items[this.#head];
+    this.#items[this.#head++] = undefined as T;
+    // The places in front are given back when they are half of all, so that each is moved once.
+    if (this.#head === this.#items.length) {
+      this.#items.length = this.#head = 0;
+    } else if (this.#head >= 1024 && this.#head * 2 >= this.#items.length) {
+      this.#items.splice(0, this.#head);
+      this.#head = 0;
+    }
+    this.#budget.remove(this.#sizeOf(item));
+    return item;
+  }
+
+  /** Waits for an item when there is none to take. */
+  wait(waiter: Waiter<T>): void {
+    if (this.#end !== undefined) waiter.end(this.#end);
+    else this.#waiter = waiter;
+  }
+
+  /** Takes back a `wait()`. */
+  unwait(waiter: Waiter<T>): void {
+    if (this.#waiter === waiter) this.#waiter = undefined;
+  }
+
+  /** Drops what waits to be read. */
+  clear(): void {
+    while (this.take() !== undefined);
+  }
+
+  /** Says that no more items come. What waits can still be taken. */
+  end(end: End): void {
+    if (this.#end !== undefined) return;
+    this.#end = end;
+    const waiter = this.#waiter;
+    this.#waiter = undefined;
+    if (waiter !== undefined) waiter.end(end);
+    else this.#onEnd?.();
+  }
+
+  /**
+   * A stream over the items. Its own queue stays empty: what is not read waits here.
+   *
+   * @param cancel called when the reader cancels
+   */
+  stream(cancel: (reason: unknown) => void): ReadableStream<T> {
+    return new ReadableStream<T>({
+      start: (controller) => {
+        this.#onEnd = () => this.#finish(controller);
+        if (this.#end !== undefined) this.#finish(controller);
+      },
+      pull: (controller) => {
+        const item = this.take();
+        if (item === undefined) return this.#pull(controller);
+        controller.enqueue(item);
+      },
+      cancel: (reason) => {
+        this.#onEnd = this.#waiter = undefined;
+        this.clear();
+        cancel(reason);
+      },
+    }, { highWaterMark: 0 });
+  }
+
+  #pull(controller: ReadableStreamDefaultController<T>): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.wait({
+        next: (item) => {
+          controller.enqueue(item);
+          resolve();
+        },
+        end: ({ clean, error }) => {
+          if (!clean) return reject(error);
+          controller.close();
+          resolve();
+        },
+      });
+    });
+  }
+
+  /** The end came while nobody was waiting. */
+  #finish(controller: ReadableStreamDefaultController<T>): void {
+    const { clean, error } = this.#end!;
+    if (clean) {
+      // A stream that is closed keeps what is queued in it.
+      for (let item = this.take(); item !== undefined; item = this.take()) controller.enqueue(item);
+      controller.close();
+    } else if (this.length === 0) {
+      // One that is errored drops it, so that the error must wait for a later pull.
+      controller.error(error);
+    }
+  }
+}

@@ -1,0 +1,120 @@
+/**
+ * Pings that wait for their pongs, and the timer that sends some.
+ *
+ * @module
+ */
+import { handled } from "./outbox.ts";
+import { backgroundTimer } from "./turn.ts";
+
+interface PendingPing {
+  payload: Uint8Array;
+  sentAt: number;
+  resolve(latency: number): void;
+  reject(error: unknown): void;
+}
+
+/** The pings that were sent and not answered yet. */
+export class Pings {
+  #pending: PendingPing[] = [];
+  #latency: number | undefined;
+
+  /** The time that the last answered ping took, in milliseconds. */
+  get latency(): number | undefined {
+    return this.#latency;
+  }
+
+  /** Notes a ping; resolves with the milliseconds until its pong. */
+  add(payload: Uint8Array): Promise<number> {
+    return handled(
+      new Promise((resolve, reject) => {
+        this.#pending.push({ payload, sentAt: performance.now(), resolve, reject });
+      }),
+    );
+  }
+
+  /** Whether a ping with this payload waits. */
+  has(payload: Uint8Array): boolean {
+    return this.#pending.some((ping) => equal(ping.payload, payload));
+  }
+
+  /** A pong came. RFC 6455 §5.5.3: it may answer the last of several pings alone. */
+  pong(payload: Uint8Array): void {
+    const index = this.#pending.findIndex((ping) => equal(ping.payload, payload));
+    const now = performance.now();
+    for (const ping of this.#pending.splice(0, index + 1)) {
+      this.#latency = now - ping.sentAt;
+      ping.resolve(this.#latency);
+    }
+  }
+
+  /** No pong will come. */
+  fail(error: unknown): void {
+    for (const ping of this.#pending.splice(0)) ping.reject(error);
+  }
+}
+
+function equal(a: Uint8Array, b: Uint8Array): boolean {
+  return a.length === b.length && a.every((byte, i) => byte === b[i]);
+}
+
+/** What a {@linkcode Keepalive} asks of its connection. */
+export interface KeepaliveHost {
+  /** Sends a ping; settles with its pong. */
+  ping(): Promise<unknown>;
+  /** Whether we have stopped reading, so that no pong can be seen. */
+  readonly paused: boolean;
+  /** Bytes both ways so far: whether the connection is alive at all. */
+  readonly traffic: number;
+  /** The peer does not answer. */
+  lost(): void;
+}
+
+/** Sends a ping at an interval and waits for its pong, with one timer. */
+export class Keepalive {
+  readonly #host: KeepaliveHost;
+  readonly #interval: number;
+  readonly #timeout: number;
+  #cancel: (() => void) | undefined;
+  #stopped = false;
+
+  /**
+   * @param host the connection
+   * @param interval how often to ping, in milliseconds
+   * @param timeout how long a pong may take, in milliseconds; 0 for as long as it likes
+   */
+  constructor(host: KeepaliveHost, interval: number, timeout: number) {
+    this.#host = host;
+    this.#interval = interval;
+    this.#timeout = timeout;
+    if (interval > 0) this.#after(interval, () => this.#ping());
+  }
+
+  /** Sends no more. */
+  stop(): void {
+    this.#stopped = true;
+    this.#cancel?.();
+  }
+
+  #after(delay: number, callback: () => void): void {
+    this.#cancel?.();
+    if (!this.#stopped) this.#cancel = backgroundTimer(callback, delay);
+  }
+
+  #ping(): void {
+    this.#host.ping().then(() => this.#after(this.#interval, () => this.#ping()), () => {});
+    if (this.#timeout > 0) this.#await(0, this.#host.traffic);
+  }
+
+  /**
+   * Waits for the pong. While our own side does not read it could not be seen, so that the deadline
+   * does not count then, unless nothing at all has moved for two of them.
+   */
+  #await(quiet: number, traffic: number): void {
+    this.#after(this.#timeout, () => {
+      const { paused, traffic: now } = this.#host;
+      const stillQuiet = now === traffic ? quiet + 1 : 0;
+      if (paused && stillQuiet < 2) this.#await(stillQuiet, now);
+      else this.#host.lost();
+    });
+  }
+}

@@ -1,0 +1,113 @@
+/**
+ * What both ends need during the opening handshake: a transport that is read chunk by chunk, and a
+ * deadline.
+ *
+ * @module
+ */
+import { HandshakeError } from "./core/error.ts";
+import type { ConnectionOptions } from "./options.ts";
+import { handled } from "./outbox.ts";
+import type { Transport } from "./transport.ts";
+import { backgroundTimer } from "./turn.ts";
+
+/** Reads a transport chunk by chunk, and never further than it is asked to. */
+export class TransportReader {
+  readonly transport: Transport;
+  #chunks: Uint8Array[] = [];
+  #ended = false;
+  #closed = false;
+  #error: Error | undefined;
+  #wake: (() => void) | undefined;
+
+  constructor(transport: Transport) {
+    this.transport = transport;
+    transport.handle({
+      data: (chunk) => {
+        this.#chunks.push(chunk);
+        transport.pause();
+        this.#wake?.();
+      },
+      drain: () => this.#wake?.(),
+      end: () => {
+        this.#ended = true;
+        this.#wake?.();
+      },
+      close: (error) => {
+        this.#ended = this.#closed = true;
+        this.#error = error;
+        this.#wake?.();
+      },
+    });
+  }
+
+  /** The next chunk, or null at the end of the input; rejects when the transport failed. */
+  async read(): Promise<Uint8Array | null> {
+    await this.#until(() => this.#chunks.length > 0 || this.#ended, true);
+    const chunk = this.#chunks.shift();
+    if (chunk !== undefined) return chunk;
+    if (this.#error === undefined) return null;
+    throw new HandshakeError(
+      `The transport failed during the handshake: ${this.#error.message}`,
+      "connection-lost",
+      { cause: this.#error },
+    );
+  }
+
+  /** Writes, and waits while the transport is not ready for more. */
+  async write(bytes: Uint8Array): Promise<void> {
+    this.transport.write([bytes]);
+    await this.#until(() => this.transport.bufferedAmount === 0 || this.#closed, false);
+  }
+
+  /** Waits until the transport is gone. What still comes is dropped. */
+  async drain(): Promise<void> {
+    while (!this.#closed) {
+      this.#chunks = [];
+      await this.#until(() => this.#chunks.length > 0 || this.#closed, true);
+    }
+  }
+
+  async #until(condition: () => boolean, reading: boolean): Promise<void> {
+    while (!condition()) {
+      const woken = new Promise<void>((resolve) => this.#wake = resolve);
+      if (reading && !this.#ended) this.transport.resume();
+      await woken;
+    }
+  }
+}
+
+/**
+ * Runs a handshake within `openTimeout`, and until `signal` is aborted. It is told by the signal it is
+ * given when to give up.
+ */
+export async function withDeadline<T>(
+  { signal, openTimeout = 10_000 }: Pick<ConnectionOptions, "signal" | "openTimeout">,
+  run: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
+  signal?.throwIfAborted();
+  const controller = new AbortController();
+  const aborted = handled(
+    new Promise<never>((_, reject) => {
+      controller.signal.addEventListener("abort", () => reject(controller.signal.reason));
+    }),
+  );
+  const abort = () => controller.abort(signal!.reason);
+  signal?.addEventListener("abort", abort, { once: true });
+  const cancelTimer = openTimeout > 0
+    ? backgroundTimer(() => controller.abort(timedOut(openTimeout)), openTimeout)
+    : undefined;
+  try {
+    return await Promise.race([handled(run(controller.signal)), aborted]);
+  } finally {
+    cancelTimer?.();
+    signal?.removeEventListener("abort", abort);
+  }
+}
+
+function timedOut(openTimeout: number): HandshakeError {
+  return new HandshakeError(
+    `Expected the opening handshake to be over within ${openTimeout} ms, it is not`,
+    "timeout",
+    { status: 408 },
+  );
+}

@@ -1,0 +1,118 @@
+/**
+ * The options and the types that the client, the server, the connection and the streams share.
+ *
+ * @module
+ */
+import type { CloseInfo } from "./core/close.ts";
+import type { Frame } from "./core/frame.ts";
+import type { Message } from "./core/message.ts";
+import type { TransportProvider } from "./transport.ts";
+
+/** Bytes in any of the platform's forms. */
+export type BufferSource = ArrayBuffer | ArrayBufferView;
+
+/**
+ * What `send()` takes. An iterable or a stream is one message, a frame for each of its items, which
+ * must all be text or all be bytes.
+ */
+export type OutgoingMessage =
+  | Message
+  | BufferSource
+  | Iterable<Message>
+  | AsyncIterable<Message>
+  | ReadableStream<Message>;
+
+/** Header fields in any of the usual forms. */
+export type HeadersLike =
+  | Headers
+  | Record<string, string>
+  | Iterable<readonly [name: string, value: string]>;
+
+/** How the messages that wait are measured. */
+export interface InboxStrategy {
+  /** From which sum on no more is read from the transport. Default: 65536 */
+  highWaterMark?: number;
+  /** What one message counts. Default: its length plus 64 */
+  size?: (message: Message) => number;
+}
+
+/** What clients and servers have in common. */
+export interface ConnectionOptions {
+  /** The subprotocols, the preferred one first. Default: none */
+  protocols?: string[];
+  /** More header fields for the request, or the response. Default: none */
+  headers?: HeadersLike;
+  /** Ends the opening handshake when aborted; without effect afterwards. Default: none */
+  signal?: AbortSignal;
+  /**
+   * The longest message received, in bytes; a longer one fails the connection with 1009. Infinity
+   * disables. Default: 1048576, but Infinity in a `WebSocketStream`
+   */
+  maxMessageSize?: number;
+  /** The longest frame received, in bytes. Default: Infinity, `maxMessageSize` being the limit */
+  maxFrameSize?: number;
+  /** How long the opening handshake may take, in milliseconds; 0 disables. Default: 10000 */
+  openTimeout?: number;
+  /**
+   * How often a ping is sent, in milliseconds; 0 disables. Default: 20000, but 0 in a
+   * `WebSocketStream`
+   */
+  pingInterval?: number;
+  /**
+   * How long a pong may take, in milliseconds, before the connection fails with 1011; 0 disables.
+   * Default: 20000, but 0 in a `WebSocketStream`
+   */
+  pingTimeout?: number;
+  /**
+   * How long the closing handshake may take, in milliseconds, before the transport is cut; 0
+   * disables. Default: 10000
+   */
+  closeTimeout?: number;
+  /** How much may wait to be read. Default: 65536, counting the length of each message plus 64 */
+  readableStrategy?: InboxStrategy;
+  /** Called with each frame, for diagnosis; see the same member of `ProtocolOptions`. Default: none */
+  onFrame?: (direction: "in" | "out", frame: Frame) => void;
+  /** What makes the transport. Default: that of the running platform */
+  transport?: TransportProvider;
+}
+
+/** How one message is sent. */
+export interface SendOptions {
+  /** Whether it is a text message; bytes must then be UTF-8. Default: whether it is a string */
+  text?: boolean;
+  /**
+   * Takes the message back while it waits for its turn behind a fragmented one; a message of several
+   * frames that is aborted after its first fails the connection with 1011. Default: none
+   */
+  signal?: AbortSignal;
+}
+
+/** How the connection was, or is being, closed. */
+export interface CloseDetails {
+  /** The Close frame that came. */
+  received?: Required<CloseInfo>;
+  /** The Close frame that we sent. */
+  sent?: Required<CloseInfo>;
+  /** Which of them was the first. */
+  first?: "received" | "sent";
+}
+
+/** What a connection has done so far. */
+export interface ConnectionStats {
+  /** Messages received whole. */
+  readonly messagesReceived: number;
+  /** Messages sent. */
+  readonly messagesSent: number;
+  /** Bytes received, frame headers included. */
+  readonly bytesReceived: number;
+  /** Bytes given to the transport, frame headers included. */
+  readonly bytesSent: number;
+  /** What waits to be read, as `readableStrategy` counts it. */
+  readonly queued: number;
+  /** The most that ever waited. */
+  readonly peakQueued: number;
+  /** Whether reading from the transport has stopped, because what was read is not taken. */
+  readonly paused: boolean;
+  /** How often it has. */
+  readonly pauses: number;
+}

@@ -1,0 +1,121 @@
+/**
+ * What a caller may send, and whose turn it is.
+ *
+ * @module
+ */
+import type { Message } from "./core/message.ts";
+import type { BufferSource, OutgoingMessage } from "./options.ts";
+
+/** The bytes of a buffer source, not copied. Undefined for anything else. */
+export function viewOf(value: unknown): Uint8Array | undefined {
+  if (value instanceof Uint8Array) return checkBuffer(value);
+  if (ArrayBuffer.isView(value)) {
+    return checkBuffer(new Uint8Array(value.buffer, value.byteOffset, value.byteLength));
+  }
+  return isBuffer(value) ? checkBuffer(new Uint8Array(value)) : undefined;
+}
+
+function isBuffer(value: unknown): value is ArrayBuffer {
+  const tag = Object.prototype.toString.call(value);
+  return tag === "[object ArrayBuffer]" || tag === "[object SharedArrayBuffer]";
+}
+
+// Web IDL: a BufferSource that is not [AllowShared] or [AllowResizable] is neither.
+function checkBuffer(bytes: Uint8Array): Uint8Array {
+  const buffer = bytes.buffer as { resizable?: boolean };
+  if (!(buffer instanceof ArrayBuffer) && !isArrayBuffer(buffer)) {
+    throw new TypeError("Expected a buffer that is not shared");
+  }
+  if (buffer.resizable) throw new TypeError("Expected a buffer that is not resizable");
+  return bytes;
+}
+
+// One of another realm.
+function isArrayBuffer(buffer: object): boolean {
+  return Object.prototype.toString.call(buffer) === "[object ArrayBuffer]";
+}
+
+/**
+ * A chunk written to a stream of messages, as a message: strings and buffer sources as they are,
+ * anything else as the string it converts to.
+ *
+ * @throws {TypeError} for a shared or resizable buffer, and for what converts to no string
+ */
+export function toMessage(chunk: unknown): Message {
+  // A template literal, unlike String(), throws for a symbol, as the standard demands.
+  return typeof chunk === "string" ? chunk : viewOf(chunk) ?? `${chunk}`;
+}
+
+/** A message in one piece, or in many. */
+export type Sendable = Message | AsyncIterable<Message> | Iterable<Message>;
+
+/**
+ * What `send()` was given.
+ *
+ * @throws {TypeError} when it can be sent in no way
+ */
+export function toSendable(message: OutgoingMessage): Sendable {
+  if (typeof message === "string") return message;
+  const bytes = viewOf(message as BufferSource);
+  if (bytes !== undefined) return bytes;
+  if (typeof message === "object" && message !== null) {
+    if (Symbol.asyncIterator in message) return message as AsyncIterable<Message>;
+    if (Symbol.iterator in message) return message as Iterable<Message>;
+  }
+  throw new TypeError(
+    `Expected a string, a buffer source, an iterable or a stream, received ${
+      message === null ? "null" : typeof message
+    }`,
+  );
+}
+
+/** Lets one sender after the other have its turn. */
+export class SendLock {
+  #busy = false;
+  #waiting: { enter: () => void; fail: (error: unknown) => void }[] = [];
+
+  /** Whether a message of several frames is under way. */
+  get busy(): boolean {
+    return this.#busy;
+  }
+
+  /** Waits for the turn; `release()` ends it. */
+  acquire(signal?: AbortSignal): Promise<void> {
+    if (signal?.aborted) return Promise.reject(signal.reason);
+    if (!this.#busy) {
+      this.#busy = true;
+      return Promise.resolve();
+    }
+    return new Promise((resolve, reject) => {
+      const settle = () => {
+        signal?.removeEventListener("abort", abort);
+        this.#waiting = this.#waiting.filter((other) => other !== entry);
+      };
+      const fail = (error: unknown) => {
+        settle();
+        reject(error);
+      };
+      const abort = () => fail(signal!.reason);
+      const entry = {
+        fail,
+        enter: () => {
+          settle();
+          resolve();
+        },
+      };
+      signal?.addEventListener("abort", abort, { once: true });
+      this.#waiting.push(entry);
+    });
+  }
+
+  /** Ends the turn. */
+  release(): void {
+    this.#busy = this.#waiting.length > 0;
+    this.#waiting[0]?.enter();
+  }
+
+  /** Refuses all who wait. */
+  fail(error: unknown): void {
+    for (const { fail } of this.#waiting) fail(error);
+  }
+}

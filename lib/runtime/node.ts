@@ -1,0 +1,152 @@
+/**
+ * Transports over `node:net`, which Node, Bun and Deno have.
+ *
+ * @module
+ */
+import { connect, createServer, type Server, type Socket } from "node:net";
+import type {
+  Address,
+  DialOptions,
+  Listener,
+  ListenOptions,
+  Transport,
+  TransportHandlers,
+  TransportProvider,
+} from "../transport.ts";
+import { nodeTextCodec } from "./node_text.ts";
+
+/** A socket as a {@linkcode Transport}. It must have been made with `allowHalfOpen`. */
+export class NodeTransport implements Transport {
+  readonly #socket: Socket;
+  #handlers: TransportHandlers | undefined;
+  #error: Error | undefined;
+  /** Made once: a closure for every write would be garbage for every batch. */
+  readonly #written = () => {
+    if (this.#socket.writableLength === 0) this.#handlers?.drain();
+  };
+
+  /** @param socket a connected socket */
+  constructor(socket: Socket) {
+    this.#socket = socket;
+    socket.setNoDelay(true);
+    // An error may come before anybody handles this transport.
+    socket.on("error", (error) => this.#error = error);
+  }
+
+  get localAddress(): Address | undefined {
+    return tcpAddress(this.#socket.localAddress, this.#socket.localPort);
+  }
+
+  get remoteAddress(): Address | undefined {
+    return tcpAddress(this.#socket.remoteAddress, this.#socket.remotePort);
+  }
+
+  get bufferedAmount(): number {
+    return this.#socket.writableLength;
+  }
+
+  handle(handlers: TransportHandlers): void {
+    const first = this.#handlers === undefined;
+    this.#handlers = handlers;
+    if (!first) return;
+    const socket = this.#socket;
+    if (socket.destroyed) {
+      queueMicrotask(() => this.#handlers!.close(this.#error));
+      return;
+    }
+    socket.on("data", (chunk) => this.#handlers!.data(chunk));
+    socket.on("end", () => this.#handlers!.end());
+    socket.on("close", () => this.#handlers!.close(this.#error));
+  }
+
+  write(parts: readonly Uint8Array[]): void {
+    const socket = this.#socket;
+    if (!socket.writable) return;
+    if (parts.length === 1) {
+      socket.write(parts[0], this.#written);
+      return;
+    }
+    socket.cork();
+    for (let i = 0; i < parts.length - 1; i++) socket.write(parts[i]);
+    socket.write(parts[parts.length - 1], this.#written);
+    socket.uncork();
+  }
+
+  pause(): void {
+    this.#socket.pause();
+  }
+
+  resume(): void {
+    this.#socket.resume();
+  }
+
+  end(): void {
+    this.#socket.end();
+  }
+
+  destroy(): void {
+    this.#socket.destroy();
+  }
+}
+
+function tcpAddress(hostname: string | undefined, port: number | undefined): Address | undefined {
+  if (hostname === undefined || port === undefined) return undefined;
+  return { transport: "tcp", hostname, port };
+}
+
+/** Connects over TCP. */
+function dial({ hostname, port, signal }: DialOptions): Promise<Transport> {
+  return new Promise((resolve, reject) => {
+    signal?.throwIfAborted();
+    const socket = connect({ host: hostname, port, allowHalfOpen: true });
+    const abort = () => {
+      socket.destroy();
+      reject(signal!.reason);
+    };
+    const settle = () => signal?.removeEventListener("abort", abort);
+    signal?.addEventListener("abort", abort, { once: true });
+    socket.once("connect", () => {
+      settle();
+      socket.removeListener("error", reject);
+      resolve(new NodeTransport(socket));
+    });
+    socket.once("error", reject);
+    socket.once("error", settle);
+  });
+}
+
+/** Listens on TCP. */
+function listen(
+  { hostname, port }: ListenOptions,
+  accept: (transport: Transport) => void,
+): Promise<Listener> {
+  return new Promise((resolve, reject) => {
+    const server = createServer(
+      { allowHalfOpen: true },
+      (socket) => accept(new NodeTransport(socket)),
+    );
+    server.once("error", reject);
+    server.listen({ host: hostname, port }, () => {
+      server.removeListener("error", reject);
+      resolve({ address: boundAddress(server), close: () => close(server) });
+    });
+  });
+}
+
+function boundAddress(server: Server): Address {
+  const bound = server.address();
+  if (bound === null || typeof bound === "string") throw new TypeError("Expected a TCP address");
+  return { transport: "tcp", hostname: bound.address, port: bound.port };
+}
+
+function close(server: Server): Promise<void> {
+  // Its callback waits for every socket, but the port is free at once.
+  return new Promise((resolve) => server.close(() => resolve()));
+}
+
+/** TCP by way of `node:net`. */
+export const nodeProvider: TransportProvider = {
+  connect: dial,
+  listen,
+  textCodec: nodeTextCodec,
+};

@@ -1,0 +1,346 @@
+/**
+ * The server: listening, the opening handshake, and graceful shutdown.
+ *
+ * @module
+ */
+import { CloseCode, type CloseInfo } from "./core/close.ts";
+import { HandshakeError } from "./core/error.ts";
+import { type HandshakeRequest, refusalHeaders, ServerHandshake } from "./core/handshake.ts";
+import { type HeadLimits, type RequestHead, serializeResponseHead } from "./core/http1.ts";
+import { type ByteDuplex, fromStreams } from "./byte_streams.ts";
+import { WebSocketConnection } from "./connection.ts";
+import { toRawHeaders, toRequest } from "./http.ts";
+import type { ConnectionOptions } from "./options.ts";
+import { type Address, defaultProvider, type Listener, type Transport } from "./transport.ts";
+import { TransportReader, withDeadline } from "./opening.ts";
+import { backgroundTimer } from "./turn.ts";
+
+/** How a server works. */
+export interface ServeOptions extends ConnectionOptions {
+  /** Where to listen: a host name or IP address. Default: "127.0.0.1" */
+  hostname?: string;
+  /** The port; 0 for a free one. Default: 0 */
+  port?: number;
+  /**
+   * The origins whose pages may connect: exact ones, patterns, and null for clients that send no
+   * Origin, as those outside of browsers; or "same-origin" for pages of the host itself and for
+   * those clients. Others are refused with 403. Default: all
+   */
+  origins?: readonly (string | RegExp | null)[] | "same-origin";
+  /**
+   * Chooses one of the subprotocols that the client offers, or none. Default: the one of `protocols`
+   * for which the places in both lists add up to the least; none where there is none in common
+   */
+  selectProtocol?: (offered: readonly string[], request: Request) => string | undefined | void;
+  /**
+   * Sees every request before it is checked, plain HTTP too; a response is sent in place of the
+   * upgrade. Default: none
+   */
+  onRequest?: (
+    request: Request,
+  ) => Response | void | undefined | Promise<Response | void | undefined>;
+  /** May add to the header fields of the 101 response. Default: none */
+  onResponse?: (headers: Headers, request: Request) => void | Promise<void>;
+  /** Told what a handler has thrown. Default: `console.error` */
+  onError?: (error: unknown) => void;
+  /** How large the head of a request may be. */
+  limits?: HeadLimits;
+}
+
+/** What is done with each connection. */
+export type Handler = (ws: WebSocketConnection, request: Request) => unknown;
+
+/** A server that runs. */
+export interface Server extends AsyncDisposable {
+  /** Where it listens. */
+  readonly address: Address;
+  /** The connections that are open or closing. */
+  readonly connections: ReadonlySet<WebSocketConnection>;
+  /** Resolves when the server was shut down, all handlers have returned and all transports ended. */
+  readonly finished: Promise<void>;
+  /**
+   * Takes no more connections, closes those that are open, and waits for `finished`.
+   *
+   * @param info the code and reason to close with. Default: 1001
+   */
+  shutdown(info?: CloseInfo): Promise<void>;
+}
+
+/**
+ * Listens for WebSockets. When the handler returns, the connection is closed with 1000; when it
+ * throws, with 1011, and `onError` is told.
+ *
+ * @example An echo that is no faster than its peer reads
+ * ```ts
+ * import { serve } from "@sluice/sluice";
+ *
+ * const server = await serve({ hostname: "127.0.0.1", port: 0 }, (ws) => ws.readable.pipeTo(ws.writable));
+ * await server.shutdown();
+ * ```
+ *
+ * @returns the server, once it listens; rejects with the platform's error when it cannot
+ */
+export async function serve(options: ServeOptions, handler: Handler): Promise<Server> {
+  const server = new RunningServer(options, handler);
+  await server.listen();
+  return server;
+}
+
+class RunningServer implements Server {
+  readonly connections: Set<WebSocketConnection> = new Set();
+  readonly finished: Promise<void>;
+  readonly #options: ServeOptions;
+  readonly #handler: Handler;
+  /** All that is to be waited for. */
+  readonly #pending = new Set<Promise<void>>();
+  readonly #shutdown = new AbortController();
+  #listener!: Listener;
+  #info: CloseInfo = { closeCode: CloseCode.GoingAway };
+  #finish!: () => void;
+
+  constructor(options: ServeOptions, handler: Handler) {
+    this.#options = options;
+    this.#handler = handler;
+    this.finished = new Promise((resolve) => this.#finish = resolve);
+  }
+
+  get address(): Address {
+    return this.#listener.address;
+  }
+
+  async listen(): Promise<void> {
+    const { hostname = "127.0.0.1", port = 0 } = this.#options;
+    const provider = this.#options.transport ?? await defaultProvider();
+    const options = { ...this.#options, transport: provider };
+    this.#listener = await provider.listen({ hostname, port }, (transport) => {
+      const done: Promise<void> = this.#run(transport, options).finally(() =>
+        this.#pending.delete(done)
+      );
+      this.#pending.add(done);
+    });
+  }
+
+  async #run(transport: Transport, options: ServeOptions): Promise<void> {
+    let ws: WebSocketConnection;
+    try {
+      ws = await accept(transport, { ...options, signal: this.#shutdown.signal });
+    } catch (error) {
+      // What the peer did wrong was answered; what our own hooks did wrong is reported.
+      if (error instanceof HandshakeError && error.code === "hook-failed") {
+        this.#report(error.cause);
+      }
+      return;
+    }
+    this.connections.add(ws);
+    if (this.#shutdown.signal.aborted) ws.close(this.#info);
+    await this.#handle(ws);
+    await ws.closed.catch(() => {});
+    this.connections.delete(ws);
+  }
+
+  async #handle(ws: WebSocketConnection): Promise<void> {
+    try {
+      await this.#handler(ws, ws.request);
+      ws.close({ closeCode: CloseCode.Normal });
+    } catch (error) {
+      // That the peer has left is no error of the handler's.
+      if (!ws.isOwnError(error)) this.#report(error);
+      ws.close({ closeCode: CloseCode.InternalError });
+    }
+  }
+
+  #report(error: unknown): void {
+    const { onError = (error: unknown) => console.error(error) } = this.#options;
+    try {
+      onError(error);
+    } catch (second) {
+      console.error(second);
+    }
+  }
+
+  async shutdown(info: CloseInfo = { closeCode: CloseCode.GoingAway }): Promise<void> {
+    if (!this.#shutdown.signal.aborted) {
+      this.#info = info;
+      const freed = this.#listener.close();
+      for (const ws of this.connections) ws.close(info);
+      this.#shutdown.abort(
+        new HandshakeError("The server shuts down", "shutdown", { status: 503 }),
+      );
+      while (this.#pending.size > 0) await Promise.all(this.#pending);
+      await freed;
+      this.#finish();
+    }
+    await this.finished;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.shutdown();
+  }
+}
+
+/**
+ * The server's side of one connection, over a transport or a pair of byte streams of your own: reads
+ * the request, checks it and answers it. A refusal is answered with its status.
+ *
+ * @returns the open connection. It rejects with a {@linkcode HandshakeError} when the handshake failed
+ * and with the signal's reason when it was aborted
+ */
+export async function accept(
+  duplex: Transport | ByteDuplex,
+  options: ServeOptions = {},
+): Promise<WebSocketConnection> {
+  const reader = new TransportReader(fromStreams(duplex));
+  try {
+    return await withDeadline(options, () => open(reader, options));
+  } catch (error) {
+    await refuse(reader, error, options);
+    throw error;
+  }
+}
+
+/** `onRequest` gave a response. */
+class Refusal extends HandshakeError {
+  readonly answer: Response;
+
+  constructor(answer: Response) {
+    super(`onRequest answered with status ${answer.status}`, "rejected", { status: answer.status });
+    this.answer = answer;
+  }
+}
+
+async function open(reader: TransportReader, options: ServeOptions): Promise<WebSocketConnection> {
+  const { textCodec } = options.transport ?? await defaultProvider();
+  const handshake = new ServerHandshake(options.limits);
+  let head: RequestHead | undefined;
+  while (head === undefined) head = handshake.receive(await reader.read());
+  const request = toRequest(head, false);
+  const answer = await hook(() => options.onRequest?.(request));
+  if (answer !== undefined) throw new Refusal(answer);
+  const asked = handshake.check();
+  checkOrigin(asked.origin, request, options.origins);
+  const protocol = await hook(() => selectProtocol(asked, request, options));
+  const headers = new Headers();
+  for (const [name, value] of toRawHeaders(options.headers)) headers.append(name, value);
+  await hook(() => options.onResponse?.(headers, request));
+  const { response, bytes } = await hook(() =>
+    handshake.accept({ protocol, headers: [...headers] })
+  );
+  reader.transport.write([bytes]);
+  return new WebSocketConnection({
+    role: "server",
+    transport: reader.transport,
+    agreement: { protocol, extensions: [] },
+    request: head,
+    response,
+    webRequest: request,
+    secure: false,
+    trailing: handshake.trailing,
+    options,
+    textCodec,
+  });
+}
+
+/** Runs code of the user's, whose failure is not the client's. */
+async function hook<T>(run: () => T | Promise<T>): Promise<T> {
+  try {
+    return await run();
+  } catch (cause) {
+    throw new HandshakeError("A hook of the server threw", "hook-failed", { status: 500, cause });
+  }
+}
+
+/** RFC 6455 §10.2: a server may serve the pages of some origins only. */
+function checkOrigin(
+  origin: string | undefined,
+  request: Request,
+  allowed: ServeOptions["origins"],
+): void {
+  if (allowed === undefined) return;
+  const found = allowed === "same-origin"
+    ? origin === undefined || hostOf(origin) === new URL(request.url).host
+    : allowed.some((one) =>
+      one instanceof RegExp
+        ? origin !== undefined && matches(one, origin)
+        : one === (origin ?? null)
+    );
+  if (found) return;
+  throw new HandshakeError(
+    `Expected an allowed Origin, received ${origin ?? "none"}`,
+    "origin",
+    { status: 403 },
+  );
+}
+
+function hostOf(origin: string): string | undefined {
+  try {
+    return new URL(origin).host;
+  } catch {
+    return undefined;
+  }
+}
+
+// A pattern with the flag g or y would remember where it stopped.
+function matches(pattern: RegExp, text: string): boolean {
+  return new RegExp(pattern, pattern.flags.replace(/[gy]/g, "")).test(text);
+}
+
+function selectProtocol(asked: HandshakeRequest, request: Request, options: ServeOptions): string {
+  const { protocols: ours = [], selectProtocol } = options;
+  if (selectProtocol !== undefined) return selectProtocol(asked.protocols, request) ?? "";
+  const theirs = asked.protocols;
+  const rank = (protocol: string) => ours.indexOf(protocol) + theirs.indexOf(protocol);
+  const common = ours.filter((protocol) => theirs.includes(protocol));
+  return common.sort((a, b) => rank(a) - rank(b))[0] ?? "";
+}
+
+/** Answers with the status of the error, or not at all, and waits until the transport is gone. */
+async function refuse(
+  reader: TransportReader,
+  error: unknown,
+  options: ServeOptions,
+): Promise<void> {
+  const { transport } = reader;
+  const { closeTimeout = 10_000 } = options;
+  const cancelTimer = closeTimeout > 0
+    ? backgroundTimer(() => transport.destroy(), closeTimeout)
+    : undefined;
+  try {
+    if (error instanceof HandshakeError && error.status !== undefined) {
+      await respond(reader, error instanceof Refusal ? error.answer : refusalResponse(error));
+      transport.end();
+    } else {
+      transport.destroy();
+    }
+  } catch {
+    // The body of the response failed: the client must not take it for whole.
+    transport.destroy();
+  }
+  await reader.drain();
+  cancelTimer?.();
+}
+
+function refusalResponse(error: HandshakeError): Response {
+  const headers = [...refusalHeaders(error.status!), ["Content-Type", "text/plain; charset=utf-8"]];
+  // What a hook has thrown is not the client's business.
+  const text = error.code === "hook-failed" ? "Internal Server Error" : error.message;
+  return new Response(`${text}\n`, {
+    status: error.status,
+    headers: headers as [string, string][],
+  });
+}
+
+/** Sends a response whose end is the end of the connection. */
+async function respond(reader: TransportReader, response: Response): Promise<void> {
+  const { status, statusText, headers, body } = response;
+  const fields = [...headers].filter(([name]) =>
+    name !== "connection" && name !== "transfer-encoding"
+  );
+  if (body === null && !headers.has("content-length")) fields.push(["content-length", "0"]);
+  const upgrade = headers.has("upgrade") ? "Upgrade, close" : "close";
+  fields.push(["connection", upgrade]);
+  await reader.write(
+    serializeResponseHead({ version: "1.1", status, statusText, headers: fields }),
+  );
+  if (body === null) return;
+  for await (const chunk of body) await reader.write(chunk);
+}

@@ -1,0 +1,202 @@
+/**
+ * Two connected ends in memory, for tests of what is built on the library.
+ *
+ * @module
+ */
+import { connect, type ConnectOptions } from "./client.ts";
+import type { WebSocketConnection } from "./connection.ts";
+import { accept, type ServeOptions } from "./server.ts";
+import type { Transport, TransportHandlers } from "./transport.ts";
+import { nextTurn } from "./turn.ts";
+
+/** How the ends of a {@linkcode transportPair} behave. */
+export interface TransportPairOptions {
+  /** How long bytes travel, in milliseconds. Default: 0, the next turn of the event loop */
+  delay?: number;
+  /** The most bytes that arrive at once. Default: Infinity, as they were written */
+  chunkSize?: number;
+  /** How many bytes may be under way before `bufferedAmount` grows. Default: 65536 */
+  capacity?: number;
+}
+
+/** One end of a {@linkcode transportPair}. */
+export interface MemoryTransport extends Transport {
+  /** Breaks the line: both ends are closed with this error, and what is under way is lost. */
+  fail(error: Error): void;
+}
+
+/** How a {@linkcode pair} is connected. */
+export interface PairOptions extends TransportPairOptions {
+  /** The URL that the client asks for. Default: "ws://localhost/" */
+  url?: string | URL;
+  /** The options of the client. */
+  client?: Omit<ConnectOptions, "duplex">;
+  /** The options of the server. */
+  server?: ServeOptions;
+}
+
+/**
+ * Two connected transports in memory.
+ *
+ * @example
+ * ```ts
+ * import { transportPair } from "@sluice/sluice/testing";
+ * import { accept, connect } from "@sluice/sluice";
+ *
+ * const [near, far] = transportPair({ chunkSize: 1 });
+ * const [client, server] = await Promise.all([connect("ws://test/", { duplex: near }), accept(far)]);
+ * near.fail(new Error("cable cut"));
+ * await server.closed.catch((error) => console.log(error.closeCode)); // 1006
+ * await client.closed.catch((error) => console.log(error.cause.message)); // cable cut
+ * ```
+ */
+export function transportPair(
+  options: TransportPairOptions = {},
+): [MemoryTransport, MemoryTransport] {
+  const near = new MemoryEnd(options);
+  const far = new MemoryEnd(options);
+  near.peer = far;
+  far.peer = near;
+  return [near, far];
+}
+
+/**
+ * A client and a server, connected in memory through a real handshake.
+ *
+ * @example
+ * ```ts
+ * import { pair } from "@sluice/sluice/testing";
+ *
+ * const [client, server] = await pair({ client: { protocols: ["chat"] }, server: { protocols: ["chat"] } });
+ * await client.send("Hello");
+ * console.log(await server.receive(), server.protocol); // Hello chat
+ * await client.close();
+ * ```
+ */
+export async function pair(
+  options: PairOptions = {},
+): Promise<[client: WebSocketConnection, server: WebSocketConnection]> {
+  const { url = "ws://localhost/" } = options;
+  const [near, far] = transportPair(options);
+  return await Promise.all([
+    connect(url, { ...options.client, duplex: near }),
+    accept(far, options.server),
+  ]);
+}
+
+class MemoryEnd implements MemoryTransport {
+  peer!: MemoryEnd;
+  readonly #delay: number;
+  readonly #chunkSize: number;
+  readonly #capacity: number;
+  #handlers: TransportHandlers | undefined;
+  /** What the peer has written and this end has not read; null is its end. */
+  #arriving: (Uint8Array | null)[] = [];
+  #underWay = 0;
+  #paused = true;
+  #scheduled = false;
+  #inputEnded = false;
+  #outputEnded = false;
+  #closed = false;
+
+  constructor({ delay = 0, chunkSize = Infinity, capacity = 65536 }: TransportPairOptions) {
+    this.#delay = delay;
+    this.#chunkSize = chunkSize;
+    this.#capacity = capacity;
+  }
+
+  get bufferedAmount(): number {
+    return this.#closed ? 0 : Math.max(0, this.peer.#underWay - this.#capacity);
+  }
+
+  handle(handlers: TransportHandlers): void {
+    this.#handlers = handlers;
+    this.resume();
+  }
+
+  write(parts: readonly Uint8Array[]): void {
+    if (this.#outputEnded || this.#closed) return;
+    for (const part of parts) {
+      for (let at = 0; at < part.length; at += this.#chunkSize) {
+        this.peer.#arrive(part.slice(at, Math.min(part.length, at + this.#chunkSize)));
+      }
+    }
+  }
+
+  pause(): void {
+    this.#paused = true;
+  }
+
+  resume(): void {
+    this.#paused = false;
+    this.#schedule();
+  }
+
+  end(): void {
+    if (this.#outputEnded || this.#closed) return;
+    this.#outputEnded = true;
+    this.peer.#arrive(null);
+    if (this.#inputEnded) this.#close();
+  }
+
+  destroy(): void {
+    this.#later(() => this.#close());
+    // As from a socket, what was written before still arrives.
+    if (!this.#outputEnded) this.peer.#arrive(null);
+    this.#outputEnded = true;
+  }
+
+  fail(error: Error): void {
+    for (const end of [this, this.peer]) end.#later(() => end.#close(error));
+  }
+
+  #arrive(item: Uint8Array | null): void {
+    if (this.#closed) return;
+    this.#underWay += item?.length ?? 0;
+    this.#arriving.push(item);
+    this.#schedule();
+  }
+
+  #schedule(): void {
+    if (this.#scheduled || this.#paused || this.#handlers === undefined) return;
+    if (this.#arriving.length === 0) return;
+    this.#scheduled = true;
+    this.#later(() => {
+      this.#scheduled = false;
+      this.#deliver();
+    });
+  }
+
+  #deliver(): void {
+    while (!this.#paused && !this.#closed && this.#arriving.length > 0) {
+      const item = this.#arriving.shift()!;
+      if (item === null) this.#endInput();
+      else this.#give(item);
+    }
+  }
+
+  #give(chunk: Uint8Array): void {
+    const before = this.peer.bufferedAmount;
+    this.#underWay -= chunk.length;
+    this.#handlers!.data(chunk);
+    if (before > 0 && this.peer.bufferedAmount === 0) this.peer.#handlers?.drain();
+  }
+
+  #endInput(): void {
+    this.#inputEnded = true;
+    this.#handlers!.end();
+    if (this.#outputEnded) this.#close();
+  }
+
+  #close(error?: Error): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#arriving = [];
+    this.#handlers?.close(error);
+  }
+
+  #later(callback: () => void): void {
+    if (this.#delay > 0) setTimeout(callback, this.#delay);
+    else nextTurn(callback);
+  }
+}

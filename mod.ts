@@ -1,0 +1,48 @@
+/**
+ * Sluice: WebSocket on WHATWG Streams, for Deno, Bun and Node.
+ *
+ * `connect()` and `serve()` give a {@linkcode WebSocketConnection}: a duplex of messages whose
+ * `readable` and `writable` are WHATWG streams with real backpressure in both directions.
+ * {@linkcode WebSocketStream} is the client in the shape of the standard's draft.
+ *
+ * @module
+ */
+export type { ByteDuplex } from "./lib/byte_streams.ts";
+export { connect, type ConnectOptions } from "./lib/client.ts";
+export type { WebSocketConnection } from "./lib/connection.ts";
+export { CloseCode, type CloseInfo } from "./lib/core/close.ts";
+export {
+  HandshakeError,
+  type HandshakeErrorCode,
+  type HandshakeErrorOptions,
+  type RefusedResponse,
+  WebSocketError,
+} from "./lib/core/error.ts";
+export type { Frame, Opcode } from "./lib/core/frame.ts";
+export type { RawHeaders } from "./lib/core/header.ts";
+export type { HeadLimits } from "./lib/core/http1.ts";
+export type { Message } from "./lib/core/message.ts";
+export type { TextCodec } from "./lib/core/utf8.ts";
+export type { ResponseInfo } from "./lib/http.ts";
+export type { IncomingMessage } from "./lib/message_streams.ts";
+export type {
+  BufferSource,
+  CloseDetails,
+  ConnectionOptions,
+  ConnectionStats,
+  HeadersLike,
+  InboxStrategy,
+  OutgoingMessage,
+  SendOptions,
+} from "./lib/options.ts";
+export { accept, type Handler, serve, type ServeOptions, type Server } from "./lib/server.ts";
+export type {
+  Address,
+  DialOptions,
+  Listener,
+  ListenOptions,
+  Transport,
+  TransportHandlers,
+  TransportProvider,
+} from "./lib/transport.ts";
+export { type WebSocketOpenInfo, WebSocketStream } from "./lib/websocket_stream.ts";
