@@ -99,7 +99,8 @@ export function checkWebCloseInfo(init: unknown): { closeCode?: number; reason: 
     throw new TypeError(`Expected close information as an object, received ${typeof init}`);
   }
   const { closeCode, reason } = init as { closeCode?: unknown; reason?: unknown };
-  const text = reason === undefined ? "" : wellFormed(String(reason));
+  // As Web IDL converts it: unlike String(), a template refuses a symbol.
+  const text = reason === undefined ? "" : wellFormed(`${reason}`);
   const length = new TextEncoder().encode(text).length;
   if (closeCode === undefined && text === "") return { reason: "" };
   const code = closeCode === undefined ? 1000 : Math.trunc(Number(closeCode));

@@ -98,7 +98,10 @@ class Scanner {
         this.#at++;
         return value;
       }
-      if (character === "\\") character = this.#text[++this.#at] ?? "";
+      if (character === "\\") {
+        if (++this.#at === this.#text.length) break;
+        character = this.#text[this.#at];
+      }
       value += character;
     }
     return this.fail("the end of a quoted string");

@@ -121,14 +121,16 @@ function readLines(
   let at = 0;
   for (;;) {
     const end = lineEnd(bytes, at);
-    const length = (end ?? bytes.length) - at;
+    // A CR that is the last byte so far is not part of the line.
+    const seen = end ?? bytes.length - (bytes.at(-1) === CR ? 1 : 0);
+    const length = seen - at;
     if (length > maxLineLength) {
       throw tooLarge(
         `Expected a line of at most ${maxLineLength} bytes, received a longer one`,
         start === undefined ? startTooLong : "head-too-large",
       );
     }
-    if ((end ?? bytes.length) + 2 > maxHeadSize) {
+    if (seen + 2 > maxHeadSize) {
       throw tooLarge(`Expected a head of at most ${maxHeadSize} bytes, received a longer one`);
     }
     if (end === undefined) return undefined;
@@ -182,7 +184,12 @@ function trimEnd(text: string): string {
 }
 
 function latin1(bytes: Uint8Array, start: number, end: number): string {
-  return String.fromCharCode(...bytes.subarray(start, end));
+  let text = "";
+  // As many arguments at a time as any engine takes.
+  for (let at = start; at < end; at += 8192) {
+    text += String.fromCharCode(...bytes.subarray(at, Math.min(at + 8192, end)));
+  }
+  return text;
 }
 
 function malformed(message: string, position: number): HandshakeError {
@@ -208,6 +215,7 @@ export function serializeRequestHead(head: RequestHead): Uint8Array {
       }`,
     );
   }
+  checkHttpVersion(head.version);
   return serialize(`${head.method} ${head.target} HTTP/${head.version}`, head.headers);
 }
 
@@ -222,7 +230,17 @@ export function serializeResponseHead(head: ResponseHead): Uint8Array {
       `Expected a reason phrase of one line, received ${JSON.stringify(head.statusText)}`,
     );
   }
+  checkHttpVersion(head.version);
+  if (!/^[1-9]\d\d$/.test(`${head.status}`)) {
+    throw new TypeError(`Expected a status of three digits, received ${head.status}`);
+  }
   return serialize(`HTTP/${head.version} ${head.status} ${head.statusText}`, head.headers);
+}
+
+function checkHttpVersion(version: string): void {
+  if (!/^\d\.\d$/.test(version)) {
+    throw new TypeError(`Expected a version of HTTP, received ${JSON.stringify(version)}`);
+  }
 }
 
 function serialize(start: string, headers: RawHeaders): Uint8Array {

@@ -1,0 +1,450 @@
+import { describe, it } from "node:test";
+import assert from "node:assert/strict";
+import {
+  bodyFraming,
+  type HeadLimits,
+  HeadReader,
+  type ParsedHead,
+  parseRequestHead,
+  parseResponseHead,
+  type RawHeaders,
+  type RequestHead,
+  type ResponseHead,
+  serializeRequestHead,
+  serializeResponseHead,
+} from "../lib/core/mod.ts";
+import { concat, cut, hex, latin1, single } from "./bytes.ts";
+import { fc, offsets } from "./property.ts";
+
+const HEAD = "GET /chat?a=1 HTTP/1.1\r\nHost: example.com\r\nX-Two:  b c \t\r\nx-two:\r\n\r\n";
+const REQUEST: RequestHead = {
+  method: "GET",
+  target: "/chat?a=1",
+  version: "1.1",
+  headers: [["Host", "example.com"], ["X-Two", "b c"], ["x-two", ""]],
+};
+
+/** A request with this after its request line. */
+function withField(field: string): string {
+  return `GET / HTTP/1.1\r\n${field}\r\n\r\n`;
+}
+
+function malformed(message: string, at: number): object {
+  return {
+    name: "HandshakeError",
+    code: "malformed-head",
+    status: 400,
+    message: `${message} at byte ${at} of the head`,
+  };
+}
+
+describe("parseRequestHead", () => {
+  it("parseRequestHead reads the request line and the fields, in order, repeated ones too", () => {
+    assert.deepEqual(parseRequestHead(latin1(HEAD)), { head: REQUEST, length: HEAD.length });
+  });
+
+  it("parseRequestHead does not touch what follows the head, whatever it is", () => {
+    const bytes = concat([latin1(HEAD), hex("81 85 00 0a 0d 0a ff")]);
+    assert.equal(parseRequestHead(bytes)?.length, HEAD.length);
+  });
+
+  it("parseRequestHead waits while the head is not whole", () => {
+    for (let length = 0; length < HEAD.length; length++) {
+      assert.equal(parseRequestHead(latin1(HEAD.slice(0, length))), undefined, `${length} bytes`);
+    }
+  });
+
+  it("parseRequestHead reads HTTP/1.0, and values in Latin-1", () => {
+    const parsed = parseRequestHead(latin1("GET * HTTP/1.0\r\nX: \xe9\x80\xff\r\n\r\n"));
+    assert.deepEqual(parsed?.head, {
+      method: "GET",
+      target: "*",
+      version: "1.0",
+      headers: [["X", "\xe9\x80\xff"]],
+    });
+  });
+
+  const LINE = "Expected a request line of method, target and version";
+  const FIELD = "Expected a header field of name, colon and value";
+  const CONTROL = "Expected no control character";
+  const invalid: readonly [title: string, head: string, message: string, at: number][] = [
+    ["an empty request line", "\r\n\r\n", LINE, 0],
+    ["a request line without version", "GET /\r\n\r\n", LINE, 0],
+    ["a request line with two blanks", "GET  / HTTP/1.1\r\n\r\n", LINE, 0],
+    ["a request line with a blank at its end", "GET / HTTP/1.1 \r\n\r\n", LINE, 0],
+    ["a request line with a tab", "GET\t/ HTTP/1.1\r\n\r\n", LINE, 0],
+    ["a request line with a blank at its start", " GET / HTTP/1.1\r\n\r\n", LINE, 0],
+    ["a method that is no token", "G(T / HTTP/1.1\r\n\r\n", LINE, 0],
+    ["a target beyond ASCII", "GET /\xe9 HTTP/1.1\r\n\r\n", LINE, 0],
+    ["another protocol", "GET / HTTQ/1.1\r\n\r\n", LINE, 0],
+    ["a version in lower case", "GET / http/1.1\r\n\r\n", LINE, 0],
+    ["a version of two digits", "GET / HTTP/1.11\r\n\r\n", LINE, 0],
+    ["an empty line before the request", "\r\nGET / HTTP/1.1\r\n\r\n", FIELD, 2],
+    ["a bare LF", "GET / HTTP/1.1\nHost: a\r\n\r\n", "Expected CR before LF", 14],
+    ["a bare LF in a field", withField("Host: a\nb: c"), "Expected CR before LF", 23],
+    ["a bare CR", "GET / HTTP/1.1\rHost: a\r\n\r\n", "Expected LF behind CR", 15],
+    ["a bare CR in a field", withField("Host: a\rb: c"), "Expected LF behind CR", 24],
+    ["two CRs", "GET / HTTP/1.1\r\r\n\r\n", "Expected LF behind CR", 15],
+    ["a folded field with a blank", withField("A: b\r\n c"), FIELD, 22],
+    ["a folded field with a tab", withField("A: b\r\n\tc: d"), FIELD, 22],
+    ["a first field that is folded", withField(" A: b"), FIELD, 16],
+    ["a blank before the colon", withField("Host : a"), FIELD, 16],
+    ["a tab before the colon", withField("Host\t: a"), FIELD, 16],
+    ["a field without colon", withField("Host a"), FIELD, 16],
+    ["a field without name", withField(": a"), FIELD, 16],
+    ["a name that is no token", withField("Ho(st: a"), FIELD, 16],
+    ["a name beyond ASCII", withField("H\xf6st: a"), FIELD, 16],
+    ["a NUL in a value", withField("A: b\0c"), CONTROL, 20],
+    ["a control character in a name", withField("A\x01: b"), CONTROL, 17],
+    ["an escape in a value", withField("A: \x1b[0m"), CONTROL, 19],
+    [
+      "a DEL in a value",
+      withField("A: b\x7f"),
+      "Expected a A header without control characters",
+      16,
+    ],
+  ];
+  for (const [title, head, message, at] of invalid) {
+    it(`parseRequestHead refuses ${title}`, () => {
+      assert.throws(() => parseRequestHead(latin1(head)), malformed(message, at));
+    });
+  }
+
+  for (
+    const [line, received] of [["GET / HTTP/2.0", "2.0"], ["PRI * HTTP/2.0", "2.0"], [
+      "GET / HTTP/0.9",
+      "0.9",
+    ]]
+  ) {
+    it(`parseRequestHead refuses the version of ${line}`, () => {
+      assert.throws(() => parseRequestHead(latin1(`${line}\r\n\r\n`)), {
+        code: "http-version",
+        status: 505,
+        message: `Expected HTTP/1.1, received HTTP/${received}`,
+      });
+    });
+  }
+
+  it("parseRequestHead refuses a TLS ClientHello at its first byte", () => {
+    const expected = malformed(CONTROL, 0);
+    assert.throws(() => parseRequestHead(hex("16")), expected);
+    assert.throws(() => parseRequestHead(hex("16 03 01 02 00 01 00 01 fc 03 03")), expected);
+  });
+});
+
+describe("parseResponseHead", () => {
+  const start: readonly [line: string, version: string, status: number, statusText: string][] = [
+    ["HTTP/1.1 101 Switching Protocols", "1.1", 101, "Switching Protocols"],
+    ["HTTP/1.0 200 OK", "1.0", 200, "OK"],
+    ["HTTP/1.1 404 ", "1.1", 404, ""],
+    ["HTTP/1.1 404", "1.1", 404, ""],
+    ["HTTP/1.1 999 \tG\xfct", "1.1", 999, "\tG\xfct"],
+  ];
+  for (const [line, version, status, statusText] of start) {
+    it(`parseResponseHead reads ${JSON.stringify(line)}`, () => {
+      const bytes = latin1(`${line}\r\nA: b\r\n\r\nrest`);
+      assert.deepEqual(parseResponseHead(bytes), {
+        head: { version, status, statusText, headers: [["A", "b"]] },
+        length: bytes.length - 4,
+      });
+    });
+  }
+
+  const invalid = [
+    "",
+    "HTTP/1.1",
+    "HTTP/1.1 ",
+    "HTTP/1.1 20 OK",
+    "HTTP/1.1 099 Low",
+    "HTTP/1.1 2000 OK",
+    "HTTP/1.1 2x0 OK",
+    "HTTP/1.1  200 OK",
+    " HTTP/1.1 200 OK",
+    "HTTP/11 200 OK",
+    "HTTP/1.1 200 O\x7fK",
+    "ICY 200 OK",
+  ];
+  for (const line of invalid) {
+    it(`parseResponseHead refuses ${JSON.stringify(line)}`, () => {
+      assert.throws(
+        () => parseResponseHead(latin1(`${line}\r\n\r\n`)),
+        malformed("Expected a status line of version, status and reason phrase", 0),
+      );
+    });
+  }
+
+  it("parseResponseHead refuses HTTP/2.0", () => {
+    const message = "Expected HTTP/1.1, received HTTP/2.0";
+    assert.throws(() => parseResponseHead(latin1("HTTP/2.0 200\r\n\r\n")), {
+      code: "http-version",
+      message,
+    });
+  });
+});
+
+describe("Limits of heads", () => {
+  const line = (length: number) => `GET /${"a".repeat(length - 14)} HTTP/1.1`;
+  const field = (length: number) => `A: ${"b".repeat(length - 3)}`;
+  /** A head of so many bytes in all, in lines of at most 1000. */
+  const head = (length: number) => {
+    const rest = length - 18;
+    const fields = Array.from({ length: Math.floor(rest / 1002) }, () => field(1000) + "\r\n");
+    return `GET / HTTP/1.1\r\n${fields.join("")}${field(rest % 1002 - 2)}\r\n\r\n`;
+  };
+  const fields = (count: number) => withField(Array(count).fill("A: b").join("\r\n"));
+  const limits = { maxHeaderCount: 3, maxLineLength: 100, maxHeadSize: 150 };
+
+  /** What passes, and what is one too many. */
+  const borders: readonly {
+    title: string;
+    limits?: HeadLimits;
+    passes: string;
+    fails: string;
+    code?: string;
+    message: string;
+  }[] = [
+    {
+      title: "fields",
+      passes: fields(128),
+      fails: fields(129),
+      message: "Expected at most 128 header fields, received more",
+    },
+    {
+      title: "fields, as set",
+      limits,
+      passes: fields(3),
+      fails: fields(4),
+      message: "Expected at most 3 header fields, received more",
+    },
+    {
+      title: "the length of the request line",
+      passes: `${line(8192)}\r\n\r\n`,
+      fails: `${line(8193)}\r\n\r\n`,
+      code: "target-too-long",
+      message: "Expected a line of at most 8192 bytes, received a longer one",
+    },
+    {
+      title: "the length of a field",
+      limits,
+      passes: withField(field(100)),
+      fails: withField(field(101)),
+      message: "Expected a line of at most 100 bytes, received a longer one",
+    },
+    {
+      title: "the size of the head",
+      passes: head(16384),
+      fails: head(16385),
+      message: "Expected a head of at most 16384 bytes, received a longer one",
+    },
+    {
+      title: "the size of the head, as set",
+      limits: { maxHeadSize: 150 },
+      passes: head(150),
+      fails: head(151),
+      message: "Expected a head of at most 150 bytes, received a longer one",
+    },
+  ];
+  for (const { title, limits, passes, fails, code = "head-too-large", message } of borders) {
+    it(`parseRequestHead limits ${title}`, () => {
+      const status = code === "target-too-long" ? 414 : 431;
+      assert.equal(parseRequestHead(latin1(passes), limits)?.length, passes.length);
+      assert.throws(() => parseRequestHead(latin1(fails), limits), { code, status, message });
+    });
+
+    it(`parseRequestHead takes what is within the limit of ${title} before it is whole`, () => {
+      for (let length = passes.length - 1; length > passes.length - 200; length--) {
+        assert.equal(parseRequestHead(latin1(passes.slice(0, length)), limits), undefined);
+      }
+    });
+  }
+
+  it("parseRequestHead refuses a line that is too long before its end has come", () => {
+    assert.throws(() => parseRequestHead(latin1("A".repeat(8194))), { code: "target-too-long" });
+    const bytes = latin1("GET / HTTP/1.1\r\n" + "A".repeat(8194));
+    assert.throws(() => parseRequestHead(bytes), { code: "head-too-large" });
+  });
+
+  it("parseResponseHead says that the head is too large where its first line is", () => {
+    const bytes = latin1("HTTP/1.1 200 " + "a".repeat(9000));
+    assert.throws(() => parseResponseHead(bytes), { code: "head-too-large" });
+  });
+
+  it("parseRequestHead takes a line of a megabyte where the limits allow it", () => {
+    const limits = { maxLineLength: Infinity, maxHeadSize: Infinity };
+    const value = " ".repeat(2 ** 19) + "b" + " ".repeat(2 ** 19) + "c";
+    const parsed = parseRequestHead(latin1(withField(`A:${value} `)), limits);
+    assert.equal(parsed?.head.headers[0][1], value.trim());
+  });
+});
+
+describe("serializeRequestHead", () => {
+  it("serializeRequestHead writes what parseRequestHead reads", () => {
+    const bytes = serializeRequestHead(REQUEST);
+    assert.deepEqual(parseRequestHead(bytes), { head: REQUEST, length: bytes.length });
+  });
+
+  const wrong: readonly [title: string, Partial<RequestHead>][] = [
+    ["a line break in the method", { method: "GET / HTTP/1.1\r\nA: b" }],
+    ["an empty method", { method: "" }],
+    ["a blank in the target", { target: "/ HTTP/1.1\r\nA: b" }],
+    ["a LF in the target", { target: "/\nA:b" }],
+    ["an empty target", { target: "" }],
+    ["a target beyond ASCII", { target: "/\u010d\u010a" }],
+    ["a line break in the version", { version: "1.1\r\nA: b" }],
+    ...brokenFields(),
+  ];
+  for (const [title, change] of wrong) {
+    it(`serializeRequestHead refuses ${title}`, () => {
+      assert.throws(() => serializeRequestHead({ ...REQUEST, ...change }), { name: "TypeError" });
+    });
+  }
+});
+
+describe("serializeResponseHead", () => {
+  const response: ResponseHead = {
+    version: "1.1",
+    status: 101,
+    statusText: "Switching Protocols",
+    headers: [["A", "\xe9 b"], ["a", ""]],
+  };
+
+  it("serializeResponseHead writes what parseResponseHead reads", () => {
+    const bytes = serializeResponseHead(response);
+    assert.deepEqual(parseResponseHead(bytes), { head: response, length: bytes.length });
+    assert.equal(bytes.at(-1), 10);
+  });
+
+  const wrong: readonly [title: string, Partial<ResponseHead>][] = [
+    ["a line break in the reason phrase", { statusText: "OK\r\nA: b" }],
+    ["a LF in the reason phrase", { statusText: "OK\n" }],
+    ["a reason phrase beyond Latin-1", { statusText: "\u010a" }],
+    ["a line break in the version", { version: "1.1\r\nA: b" }],
+    ["a status that is no number", { status: "200\r\nA: b" as unknown as number }],
+    ["a status of two digits", { status: 99 }],
+    ["a status of four digits", { status: 1000 }],
+    ["a status with a fraction", { status: 200.5 }],
+    ...brokenFields(),
+  ];
+  for (const [title, change] of wrong) {
+    it(`serializeResponseHead refuses ${title}`, () => {
+      assert.throws(() => serializeResponseHead({ ...response, ...change }), { name: "TypeError" });
+    });
+  }
+});
+
+/** Header fields that would break out of their place. */
+function brokenFields(): [title: string, { headers: RawHeaders }][] {
+  const fields: [name: string, value: string][] = [
+    ["A\r\nB", "c"],
+    ["A: b\r\nC", "d"],
+    ["", "a"],
+    ["A ", "b"],
+    ["A:", "b"],
+    ["A", "b\r\nC: d"],
+    ["A", "b\nC: d"],
+    ["A", "b\r"],
+    ["A", "b\0"],
+    // Code units that would be line breaks if their upper byte were cut off.
+    ["A", "b\u010d\u010aC: d"],
+  ];
+  return fields.map((field) => [`the field ${JSON.stringify(field)}`, { headers: [field] }]);
+}
+
+describe("HeadReader", () => {
+  const rest = hex("81 00 0d 0a 0d 0a ff");
+
+  it("HeadReader gives the head and the bytes behind it, byte by byte too", () => {
+    const reader = new HeadReader(parseRequestHead);
+    const given = single(latin1(HEAD)).map((byte) => reader.push(byte));
+    assert.deepEqual(given.pop(), { head: REQUEST, rest: new Uint8Array(0) });
+    assert.ok(given.every((read) => read === undefined));
+  });
+
+  it("HeadReader gives the same wherever the input is cut", () => {
+    const input = concat([latin1(HEAD), rest]);
+    fc.assert(fc.property(offsets(input.length), (at) => {
+      const reader = new HeadReader(parseRequestHead);
+      const chunks = cut(input, ...at);
+      let read: { head: RequestHead; rest: Uint8Array } | undefined;
+      while (read === undefined) read = reader.push(chunks.shift()!);
+      assert.deepEqual(read.head, REQUEST);
+      assert.deepEqual(concat([read.rest, ...chunks]), rest);
+    }));
+  });
+
+  it("HeadReader takes a head of exactly the limits wherever it is cut", () => {
+    const bytes = latin1(HEAD);
+    const limits = { maxHeaderCount: 3, maxLineLength: 22, maxHeadSize: HEAD.length };
+    for (let at = 0; at <= bytes.length; at++) {
+      const reader = new HeadReader(parseRequestHead, limits);
+      const [first, second] = cut(bytes, at).map((chunk) => reader.push(chunk));
+      assert.deepEqual((first ?? second)?.head, REQUEST, `cut at ${at}`);
+    }
+  });
+
+  it("HeadReader does not parse the head anew for each byte", () => {
+    let parsed = 0;
+    const reader = new HeadReader((bytes, limits) => {
+      parsed++;
+      return parseRequestHead(bytes, limits);
+    });
+    const head = withField(Array(100).fill("A: " + "b".repeat(80)).join("\r\n"));
+    const given = single(latin1(head)).map((byte) => reader.push(byte));
+    assert.equal(given.at(-1)?.head.headers.length, 100);
+    assert.ok(parsed <= 2 + head.length / 1024, `parsed ${parsed} times`);
+  });
+
+  it("HeadReader refuses an endless head byte by byte", () => {
+    const reader = new HeadReader(parseRequestHead, { maxHeadSize: 2000 });
+    let pushed = 0;
+    assert.throws(() => {
+      for (; pushed < 10000; pushed++) reader.push(latin1("A"));
+    }, { code: "head-too-large" });
+    assert.ok(pushed < 4000);
+  });
+
+  it("HeadReader does not change its input nor gives a view of it", () => {
+    const input = concat([latin1(HEAD), rest]);
+    const read = new HeadReader<RequestHead>(parseRequestHead).push(input);
+    assert.deepEqual(input, concat([latin1(HEAD), rest]));
+    input.fill(0);
+    assert.deepEqual(read?.rest, rest);
+  });
+
+  it("HeadReader passes its limits on", () => {
+    const limits = { maxHeaderCount: 1 };
+    const reader = new HeadReader((_, given): ParsedHead<HeadLimits> => {
+      return { head: given, length: 0 };
+    }, limits);
+    assert.equal(reader.push(latin1("x"))?.head, limits);
+  });
+});
+
+describe("bodyFraming", () => {
+  const framings: readonly [status: number, RawHeaders, ReturnType<typeof bodyFraming>][] = [
+    [200, [], "until-close"],
+    [400, [["Content-Length", "12"]], { length: 12 }],
+    [400, [["content-length", "0"]], { length: 0 }],
+    [400, [["Transfer-Encoding", "Chunked"]], "chunked"],
+    [400, [["Transfer-Encoding", "chunked"], ["Content-Length", "3"]], "chunked"],
+    [400, [["Transfer-Encoding", "gzip, chunked"]], "until-close"],
+    [101, [["Content-Length", "12"]], { length: 0 }],
+    [204, [["Content-Length", "12"]], { length: 0 }],
+    [304, [["Transfer-Encoding", "chunked"]], { length: 0 }],
+  ];
+  for (const [status, headers, expected] of framings) {
+    it(`bodyFraming of ${status} with ${headers.join("; ") || "no header"}`, () => {
+      const head = { version: "1.1", status, statusText: "", headers };
+      assert.deepEqual(bodyFraming(head), expected);
+    });
+  }
+
+  it("bodyFraming refuses a Content-Length that is no number, too long, or there twice", () => {
+    const lengths = ["", "-1", "+1", "1.5", "0x10", "1, 1", "1 1", "1".repeat(16)];
+    const fields = lengths.map((length): RawHeaders => [["Content-Length", length]]);
+    for (const headers of [...fields, [...fields[0], ...fields[0]]]) {
+      const head = { version: "1.1", status: 400, statusText: "", headers };
+      assert.throws(() => bodyFraming(head), { code: "malformed-header" });
+    }
+  });
+});

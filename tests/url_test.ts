@@ -1,0 +1,115 @@
+import { describe, it } from "node:test";
+import assert from "node:assert/strict";
+import { parseWebSocketUrl, type WebSocketUrl } from "../lib/core/mod.ts";
+
+const PLAIN: WebSocketUrl = {
+  href: "ws://example.com/",
+  secure: false,
+  hostname: "example.com",
+  port: 80,
+  host: "example.com",
+  resourceName: "/",
+  username: "",
+  password: "",
+};
+const SECURE = { secure: true, port: 443 };
+
+/** What a URL tells, as far as it differs from PLAIN. */
+const VALID: readonly [url: string, Partial<WebSocketUrl> & { href: string }][] = [
+  ["ws://example.com", { href: "ws://example.com/" }],
+  ["WS://EXAMPLE.com", { href: "ws://example.com/" }],
+  ["http://example.com", { href: "ws://example.com/" }],
+  ["ws://example.com:80/", { href: "ws://example.com/" }],
+  ["wss://example.com", { href: "wss://example.com/", ...SECURE }],
+  ["https://example.com:443", { href: "wss://example.com/", ...SECURE }],
+  ["ws://example.com:443", {
+    href: "ws://example.com:443/",
+    port: 443,
+    host: "example.com:443",
+  }],
+  ["https://example.com:80", {
+    href: "wss://example.com:80/",
+    secure: true,
+    host: "example.com:80",
+  }],
+  ["http://example.com:8080/a", {
+    href: "ws://example.com:8080/a",
+    port: 8080,
+    host: "example.com:8080",
+    resourceName: "/a",
+  }],
+  ["ws://example.com/a b/%20?q=ä&r", {
+    href: "ws://example.com/a%20b/%20?q=%C3%A4&r",
+    resourceName: "/a%20b/%20?q=%C3%A4&r",
+  }],
+  ["ws://example.com?", { href: "ws://example.com/?" }],
+  ["ws://example.com/?%23", { href: "ws://example.com/?%23", resourceName: "/?%23" }],
+  ["ws://[::1]:9/", {
+    href: "ws://[::1]:9/",
+    hostname: "::1",
+    port: 9,
+    host: "[::1]:9",
+  }],
+  ["wss://[2001:DB8::1]", {
+    href: "wss://[2001:db8::1]/",
+    hostname: "2001:db8::1",
+    host: "[2001:db8::1]",
+    ...SECURE,
+  }],
+  ["ws://user:p%40ss@example.com/", {
+    href: "ws://user:p%40ss@example.com/",
+    username: "user",
+    password: "p@ss",
+  }],
+  ["ws://100%25:%ff@example.com/", {
+    href: "ws://100%25:%ff@example.com/",
+    username: "100%",
+    password: "%ff",
+  }],
+  ["ws://b\u00fccher.example", {
+    href: "ws://xn--bcher-kva.example/",
+    hostname: "xn--bcher-kva.example",
+    host: "xn--bcher-kva.example",
+  }],
+  // The parser of URLs drops line breaks and tabs, so that none reaches the request.
+  ["ws://example.com/a\r\nHost: b", {
+    href: "ws://example.com/aHost:%20b",
+    resourceName: "/aHost:%20b",
+  }],
+];
+
+const INVALID: readonly [url: string, message: string][] = [
+  ["", 'Expected a URL, received ""'],
+  ["example.com", 'Expected a URL, received "example.com"'],
+  ["/chat", 'Expected a URL, received "/chat"'],
+  ["ws://", 'Expected a URL, received "ws://"'],
+  ["ws://example.com:99999", 'Expected a URL, received "ws://example.com:99999"'],
+  ["ftp://example.com", "Expected a ws or wss URL, received the scheme ftp:"],
+  ["mailto:a@example.com", "Expected a ws or wss URL, received the scheme mailto:"],
+  ["wsx://example.com", "Expected a ws or wss URL, received the scheme wsx:"],
+  ["ws://example.com/#", "Expected a URL without a fragment"],
+  ["ws://example.com/#room", "Expected a URL without a fragment"],
+  ["https://example.com/?a#b", "Expected a URL without a fragment"],
+];
+
+describe("parseWebSocketUrl", () => {
+  for (const [url, expected] of VALID) {
+    it(`parseWebSocketUrl reads ${JSON.stringify(url)}`, () => {
+      assert.deepEqual(parseWebSocketUrl(url), { ...PLAIN, ...expected });
+      assert.deepEqual(parseWebSocketUrl(new URL(url)), { ...PLAIN, ...expected });
+    });
+  }
+
+  for (const [url, message] of INVALID) {
+    it(`parseWebSocketUrl refuses ${JSON.stringify(url)}`, () => {
+      assert.throws(() => parseWebSocketUrl(url), { name: "SyntaxError", message });
+      assert.throws(() => parseWebSocketUrl(url), DOMException);
+    });
+  }
+
+  it("parseWebSocketUrl does not change a URL object", () => {
+    const url = new URL("http://example.com/");
+    parseWebSocketUrl(url);
+    assert.equal(url.href, "http://example.com/");
+  });
+});
