@@ -85,9 +85,9 @@ export class FrameDecoder {
     this.#rsvInUse = options.rsvInUse ?? 0;
   }
 
-  /** Gives it the next bytes. */
+  /** Gives it the next bytes. They are dropped after a failure. */
   push(chunk: Uint8Array): void {
-    if (chunk.length === 0) return;
+    if (chunk.length === 0 || this.#failure !== undefined) return;
     if (this.#offset < this.#chunk.length || this.#waiting.length > 0) this.#waiting.push(chunk);
     else this.#use(chunk);
   }
@@ -114,12 +114,12 @@ export class FrameDecoder {
   /**
    * Says that no more bytes come.
    *
-   * @throws {RemoteProtocolError} 1002 when the input ends within a frame
+   * @throws {RemoteProtocolError} 1006 when the input ends within a frame: no Close frame can have come
    */
   end(): void {
     if (this.#failure !== undefined) throw this.#failure;
     if (this.#header !== undefined || this.#scratchLength > 0 || this.bufferedAmount > 0) {
-      this.#fail("Expected the input to end between two frames, it ended within one", 1002);
+      this.#fail("Expected the input to end between two frames, it ended within one", 1006);
     }
   }
 

@@ -76,3 +76,8 @@ export function maskingKey(): number {
   pool[used++] = 0;
   return key;
 }
+
+/** Four bytes from the cryptographic source, as the payload of a ping. */
+export function randomPayload(): Uint8Array {
+  return new Uint8Array(Int32Array.of(maskingKey()).buffer);
+}

@@ -89,6 +89,16 @@ export class FragmentReader {
       : { type: "binary", data: payload, frameFinished: last, messageFinished };
   }
 
+  /**
+   * Says that no more pieces come.
+   *
+   * @throws {RemoteProtocolError} 1006 when the input ends within a message
+   */
+  end(): void {
+    if (this.#opcode === 0) return;
+    throw new RemoteProtocolError("Expected the message to go on, the input ended within it", 1006);
+  }
+
   #beginFrame(header: FrameHeader): void {
     const { opcode, length } = header;
     if (opcode === Opcode.Continuation) {
@@ -148,7 +158,7 @@ export class MessageAssembler {
       this.#text.add(fragment.data);
     } else {
       this.#binary ??= new Rope(concat);
-      this.#binary.add(fragment.data);
+      this.#binary.add(ownBytes(fragment.data));
     }
     return fragment.messageFinished ? this.#whole() : undefined;
   }
@@ -229,7 +239,7 @@ export function concat(parts: readonly Uint8Array[]): Uint8Array {
 const COPY_BELOW = 64;
 
 /**
- * A message that may be kept: a view where it is a good part of the chunk it came in, a copy where
+ * Bytes that may be kept: a view where it is a good part of the chunk it came in, a copy where
  * it would hold on to far more memory than its own.
  */
 function ownBytes(bytes: Uint8Array): Uint8Array {

@@ -4,7 +4,7 @@
  * @module
  */
 import { CloseCode, parseClose, serializeClose } from "./close.ts";
-import { LocalProtocolError } from "./error.ts";
+import { LocalProtocolError, RemoteProtocolError } from "./error.ts";
 import { type Frame, MAX_CONTROL_LENGTH, Opcode, type Role } from "./frame.ts";
 import { FrameDecoder, type FrameDecoderOptions, type FramePiece } from "./frame_decoder.ts";
 import { FrameWriter, type Ownership } from "./frame_writer.ts";
@@ -93,6 +93,8 @@ export class Protocol {
   #state: ProtocolState = "open";
   /** The input ended; once what is buffered is read, this says so. */
   #ended = false;
+  /** What the peer did wrong: nothing is read any more. */
+  #failure: RemoteProtocolError | undefined;
   /** The type of the message that we are in the middle of sending. */
   #sending: "text" | "binary" | undefined;
   #writer: FrameWriter | undefined;
@@ -147,20 +149,22 @@ export class Protocol {
     if (this.#state === "closed") {
       throw new LocalProtocolError("Expected no more input on a closed connection");
     }
-    // RFC 6455 §5.5.1: what follows a Close frame is not processed.
-    if (this.#state !== "remote-closing") this.#decoder.push(bytes);
+    // RFC 6455 §5.5.1, §7.1.7: what follows a Close frame, or a failure, is not processed.
+    if (this.#state !== "remote-closing" && this.#failure === undefined) this.#decoder.push(bytes);
   }
 
   /**
    * Reads the next event, or gives undefined when there is none yet.
    *
-   * @throws {RemoteProtocolError} when the peer broke the protocol; its `event` is the one to send
+   * @throws {RemoteProtocolError} when the peer broke the protocol, and again at every later call;
+   * its `event` is the one to send
    */
   next(): ProtocolEvent | undefined {
     if (this.#state === "remote-closing" || this.#state === "closed") {
       if (this.#ended) this.#state = "closed";
       return undefined;
     }
+    if (this.#failure !== undefined) throw this.#failure;
     const piece = this.#decoder.next();
     if (piece !== undefined) return this.receivePiece(piece);
     return this.#ended ? this.#lost() : undefined;
@@ -178,6 +182,15 @@ export class Protocol {
    * @throws {RemoteProtocolError} when the peer broke the protocol
    */
   receivePiece(piece: FramePiece): ProtocolEvent {
+    try {
+      return this.#read(piece);
+    } catch (error) {
+      if (error instanceof RemoteProtocolError) this.#failure = error;
+      throw error;
+    }
+  }
+
+  #read(piece: FramePiece): ProtocolEvent {
     const { header: { opcode }, payload } = piece;
     if (this.#options.onFrame !== undefined) this.#observe(piece, this.#options.onFrame);
     switch (opcode) {

@@ -54,7 +54,7 @@ export class NodeTransport implements Transport {
       queueMicrotask(() => this.#handlers!.close(this.#error));
       return;
     }
-    socket.on("data", (chunk) => this.#handlers!.data(chunk));
+    socket.on("data", (chunk: Uint8Array) => this.#handlers!.data(chunk));
     socket.on("end", () => this.#handlers!.end());
     socket.on("close", () => this.#handlers!.close(this.#error));
   }

@@ -1,0 +1,334 @@
+/**
+ * The transforms of `streams.ts` wired with the protocol into a duplex of messages.
+ *
+ * A file of its own because it is no transform but what holds them together.
+ *
+ * @module
+ */
+import type { ByteDuplex } from "./byte_streams.ts";
+import { closeInfoOf, CloseRecord } from "./close_record.ts";
+import { CloseCode, type CloseInfo } from "./core/close.ts";
+import { RemoteProtocolError, type WebSocketError, webSocketError } from "./core/error.ts";
+import type { Role } from "./core/frame.ts";
+import type { FramePiece } from "./core/frame_decoder.ts";
+import type { Message } from "./core/message.ts";
+import { type CloseEvent, type PongEvent, Protocol, response } from "./core/protocol.ts";
+import { invalidState } from "./invalid_state.ts";
+import type { BufferSource, ConnectionOptions } from "./options.ts";
+import { handled } from "./outbox.ts";
+import { toMessage } from "./outgoing.ts";
+import { Receiver } from "./receiver.ts";
+import { FrameDecoderStream, FrameEncoderStream, MessageFragmenterStream } from "./transforms.ts";
+import { backgroundTimer, nextTurn } from "./turn.ts";
+
+/** How {@linkcode assemble} works. */
+export interface AssembleOptions extends
+  Pick<
+    ConnectionOptions,
+    "maxMessageSize" | "maxFrameSize" | "readableStrategy" | "closeTimeout"
+  > {
+  /** Which end this is. */
+  role: Role;
+}
+
+/** A duplex of messages. */
+export interface MessageDuplex {
+  /** The messages that come. */
+  readonly readable: ReadableStream<Message>;
+  /** The messages to send. */
+  readonly writable: WritableStream<Message | BufferSource>;
+  /** Settles as that of a `WebSocketConnection`. */
+  readonly closed: Promise<Required<CloseInfo>>;
+}
+
+/**
+ * Wires the transforms with a {@linkcode Protocol} into a duplex of messages, over a pair of byte streams
+ * behind the opening handshake. Pings are answered, and the closing handshake is done, as by a
+ * `WebSocketConnection`, which does the same several times as fast and has keepalive besides.
+ *
+ * @example
+ * ```ts
+ * import { assemble } from "@sluice/sluice/streams";
+ *
+ * const up = new TransformStream<Uint8Array, Uint8Array>();
+ * const down = new TransformStream<Uint8Array, Uint8Array>();
+ * const client = assemble({ readable: down.readable, writable: up.writable }, { role: "client" });
+ * const server = assemble({ readable: up.readable, writable: down.writable }, { role: "server" });
+ * server.readable.pipeTo(server.writable);
+ * const writer = client.writable.getWriter();
+ * await writer.write("Hello");
+ * console.log((await client.readable.getReader().read()).value); // Hello
+ * await writer.close();
+ * ```
+ */
+export function assemble(duplex: ByteDuplex, options: AssembleOptions): MessageDuplex {
+  const { readable, writable, closed } = new Assembly(duplex, options);
+  return { readable, writable, closed };
+}
+
+const ignore = () => {};
+
+class Assembly implements MessageDuplex {
+  readonly readable: ReadableStream<Message>;
+  readonly writable: WritableStream<Message | BufferSource>;
+  readonly closed: Promise<Required<CloseInfo>>;
+  readonly #duplex: ByteDuplex;
+  readonly #closeTimeout: number;
+  readonly #maxFrameSize: number | undefined;
+  readonly #protocol: Protocol;
+  readonly #receiver: Receiver;
+  readonly #record = new CloseRecord();
+  readonly #messages: WritableStreamDefaultWriter<Message>;
+  /** The end of the outgoing pipe, where control frames come in between the frames of messages. */
+  #bytes!: ReadableStreamDefaultController<Uint8Array>;
+  #roomForFrame = ignore;
+  #owedPong: PongEvent | undefined;
+  readonly #sent: Promise<void>;
+  readonly #cut = new AbortController();
+  #cancelCloseTimer = ignore;
+  #writableController!: WritableStreamDefaultController;
+  #writableClosing = false;
+  #pendingWrites = 0;
+  #error: WebSocketError | undefined;
+  #finished = false;
+  #wake = ignore;
+
+  constructor(duplex: ByteDuplex, options: AssembleOptions) {
+    const { role, maxMessageSize = 1048576, closeTimeout = 10_000, maxFrameSize } = options;
+    this.#duplex = duplex;
+    this.#closeTimeout = closeTimeout;
+    this.#maxFrameSize = maxFrameSize;
+    this.#protocol = new Protocol(role, { maxMessageSize });
+    this.#receiver = new Receiver(options.readableStrategy, {
+      onTaken: () => this.#wake(),
+      leave: (reason) => this.#startClose(closeInfoOf(reason)),
+    });
+    this.readable = this.#receiver.readable;
+
+    const fragmenter = new MessageFragmenterStream();
+    const bytes = new ReadableStream<Uint8Array>({
+      start: (controller) => {
+        this.#bytes = controller;
+      },
+      pull: () => this.#onRoom(),
+    });
+    this.#messages = fragmenter.writable.getWriter();
+    handled(this.#messages.closed);
+    handled(
+      fragmenter.readable.pipeThrough(new FrameEncoderStream({ role })).pipeTo(this.#frameSink()),
+    );
+    this.#sent = handled(bytes.pipeTo(duplex.writable, { signal: this.#cut.signal }));
+    this.writable = this.#makeWritable();
+    this.closed = handled(this.#run());
+  }
+
+  get #canSend(): boolean {
+    const { state } = this.#protocol;
+    return this.#error === undefined && (state === "open" || state === "remote-closing");
+  }
+
+  /** Where the frames of messages go; what waited behind a Close frame is not sent. */
+  #frameSink(): WritableStream<Uint8Array> {
+    return new WritableStream({
+      write: (frame) => {
+        if (!this.#canSend) return;
+        this.#bytes.enqueue(frame);
+        if (this.#bytes.desiredSize! > 0) return;
+        return new Promise<void>((resolve) => this.#roomForFrame = resolve);
+      },
+    });
+  }
+
+  #onRoom(): void {
+    const pong = this.#owedPong;
+    this.#owedPong = undefined;
+    if (pong !== undefined) this.#control(pong);
+    this.#roomForFrame();
+  }
+
+  #makeWritable(): WritableStream<Message | BufferSource> {
+    return new WritableStream({
+      start: (controller) => {
+        this.#writableController = controller;
+        controller.signal?.addEventListener(
+          "abort",
+          () => this.#startClose(closeInfoOf(controller.signal.reason)),
+        );
+      },
+      write: (chunk) => this.#write(toMessage(chunk)),
+      close: async () => {
+        this.#writableClosing = true;
+        this.#startClose({});
+        if (!this.#finished || this.#error !== undefined) await this.closed;
+      },
+      abort: (reason) => this.#startClose(closeInfoOf(reason)),
+    });
+  }
+
+  async #write(message: Message): Promise<void> {
+    if (!this.#canSend) throw this.#closedError();
+    this.#pendingWrites++;
+    try {
+      await this.#messages.write(typeof message === "string" ? message : message.slice());
+    } finally {
+      this.#pendingWrites--;
+    }
+  }
+
+  /** Receives until the connection is at its end, and then ends it. */
+  async #run(): Promise<Required<CloseInfo>> {
+    const decoder = new FrameDecoderStream({
+      role: this.#protocol.role,
+      maxFrameSize: this.#maxFrameSize,
+    });
+    const { signal } = this.#cut;
+    // Should the decoder fail, the input is still needed to see its end.
+    const piped = handled(
+      this.#duplex.readable.pipeTo(decoder.writable, { preventCancel: true, signal }),
+    );
+    const pieces = decoder.readable.getReader();
+    try {
+      const event = await this.#receive(pieces);
+      await this.#quiet();
+      if (event === undefined) this.#lose();
+      else this.#closeReceived(event);
+    } catch (error) {
+      await this.#quiet();
+      if (error instanceof RemoteProtocolError && error.closeCode !== CloseCode.Abnormal) {
+        this.#fail(error);
+      } else {
+        this.#lose(error);
+      }
+    }
+    handled(pieces.cancel());
+    await piped.catch(ignore);
+    return await this.#end();
+  }
+
+  /** Takes pieces until a Close frame, or the end of the input. */
+  async #receive(
+    pieces: ReadableStreamDefaultReader<FramePiece>,
+  ): Promise<CloseEvent | undefined> {
+    for (;;) {
+      while (this.#receiver.full && this.#canSend) {
+        await new Promise<void>((resolve) => this.#wake = resolve);
+      }
+      const { done, value } = await pieces.read();
+      if (done) return undefined;
+      const event = this.#protocol.receivePiece(value);
+      if (event.type === "close") return event;
+      if (event.type === "ping") this.#answer({ type: "pong", payload: event.payload });
+      else if (event.type !== "pong") this.#receiver.deliver(event, !this.#canSend);
+    }
+  }
+
+  #quiet(): Promise<void> {
+    return new Promise((resolve) => this.#receiver.whenQuiet(resolve));
+  }
+
+  /** RFC 6455 §5.5.3: of several pings that wait for room to be answered, the last one is enough. */
+  #answer(pong: PongEvent): void {
+    if (this.#bytes.desiredSize! > 0) this.#control(pong);
+    else this.#owedPong = pong;
+  }
+
+  #control(event: PongEvent | CloseEvent): void {
+    if (this.#canSend) this.#bytes.enqueue(this.#protocol.send(event));
+  }
+
+  #startClose(info: CloseInfo): void {
+    if (!this.#canSend) return;
+    const { closeCode = CloseCode.NoStatus, reason = "" } = info;
+    this.#sendClose({ type: "close", closeCode, reason });
+    this.#wake();
+  }
+
+  #sendClose(event: CloseEvent): void {
+    this.#control(event);
+    this.#record.note("sent", event);
+    this.#cancelCloseTimer();
+    if (this.#closeTimeout > 0) {
+      this.#cancelCloseTimer = backgroundTimer(() => this.#cut.abort(), this.#closeTimeout);
+    }
+  }
+
+  #closeReceived(event: CloseEvent): void {
+    this.#record.note("received", event);
+    if (!this.#canSend) return;
+    const pending = this.#pendingWrites > 0;
+    this.#sendClose(response(event) as CloseEvent);
+    if (!pending) return;
+    const { closeCode, reason } = event;
+    const message = `The peer has closed while messages waited to be sent (${this.#record})`;
+    this.#error = webSocketError(message, closeCode, reason);
+    handled(this.#messages.abort(this.#closedError()));
+  }
+
+  #fail(error: RemoteProtocolError): void {
+    if (this.#canSend) this.#sendClose(error.event);
+    this.#error = webSocketError(error.message, error.closeCode, "", error);
+    this.#endStreams(this.#error);
+  }
+
+  #lose(cause?: unknown): void {
+    const message = `The transport ended without a Close frame (${this.#record})`;
+    this.#error = webSocketError(message, CloseCode.Abnormal, "", cause);
+  }
+
+  /** RFC 6455 §7.1.1: the server ends the transport first, the client waits for it to do so. */
+  async #end(): Promise<Required<CloseInfo>> {
+    const server = this.#protocol.role === "server" || this.#error !== undefined;
+    if (server) await this.#endOutput();
+    await this.#drainInput();
+    if (!server) await this.#endOutput();
+    this.#cancelCloseTimer();
+    return await this.#finish();
+  }
+
+  async #endOutput(): Promise<void> {
+    this.#bytes.close();
+    await this.#sent.catch(ignore);
+  }
+
+  async #drainInput(): Promise<void> {
+    const reader = this.#duplex.readable.getReader();
+    const { signal } = this.#cut;
+    const cancel = () => handled(reader.cancel());
+    if (signal.aborted) cancel();
+    signal.addEventListener("abort", cancel);
+    try {
+      while (!(await reader.read()).done);
+    } catch {
+      // An input that fails has ended as well.
+    }
+    signal.removeEventListener("abort", cancel);
+  }
+
+  async #finish(): Promise<Required<CloseInfo>> {
+    this.#finished = true;
+    if (this.#error !== undefined) {
+      this.#endStreams(this.#error);
+      throw this.#error;
+    }
+    const { closeCode, reason } = this.#record.received;
+    const message = `The connection was closed (${this.#record})`;
+    this.#receiver.end(webSocketError(message, closeCode, reason), true);
+    // A pipe from `readable` to `writable` needs a turn to close the latter.
+    await new Promise<void>((resolve) => nextTurn(resolve));
+    if (!this.#writableClosing) this.#writableController.error(this.#closedError());
+    return { closeCode, reason };
+  }
+
+  #endStreams(error: WebSocketError): void {
+    handled(this.#messages.abort(error));
+    if (!this.#writableClosing) this.#writableController.error(error);
+    this.#receiver.end(error, false);
+  }
+
+  #closedError(): DOMException {
+    return invalidState(
+      `Expected an open connection, it is closing or closed (${this.#record})`,
+      this.#error,
+    );
+  }
+}

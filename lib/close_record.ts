@@ -1,0 +1,52 @@
+/**
+ * Which Close frames went, and how long the other side may take.
+ *
+ * A file of its own because it is the memory that the messages of a connection's errors come from.
+ *
+ * @module
+ */
+import { CloseCode, type CloseInfo, isWireCloseCode } from "./core/close.ts";
+import { WebSocketError } from "./core/error.ts";
+import type { CloseDetails } from "./options.ts";
+
+/** The Close frames of a connection. */
+export class CloseRecord {
+  #details: CloseDetails = {};
+
+  /** The frames seen so far; undefined before the first. */
+  get details(): CloseDetails | undefined {
+    return this.#details.first === undefined ? undefined : { ...this.#details };
+  }
+
+  /** The peer's code and reason, or 1006. */
+  get received(): Required<CloseInfo> {
+    return this.#details.received ?? { closeCode: CloseCode.Abnormal, reason: "" };
+  }
+
+  /** Notes a frame. */
+  note(direction: "received" | "sent", { closeCode, reason }: Required<CloseInfo>): void {
+    this.#details[direction] = { closeCode, reason };
+    this.#details.first ??= direction;
+  }
+
+  /** As `received 1001 "going away"; then sent 1001 "going away"`. */
+  toString(): string {
+    const { received, sent, first } = this.#details;
+    const both = [describe("received", received), describe("sent", sent)];
+    if (first === "sent") both.reverse();
+    return both.filter((part) => part !== "").join("; then ") || "no Close frame either way";
+  }
+}
+
+function describe(verb: string, info: Required<CloseInfo> | undefined): string {
+  if (info === undefined) return "";
+  return `${verb} ${info.closeCode}${info.reason && ` ${JSON.stringify(info.reason)}`}`;
+}
+
+/** The code and reason that a reason for cancelling or aborting carries. */
+export function closeInfoOf(reason: unknown): CloseInfo {
+  if (!(reason instanceof WebSocketError) || reason.closeCode === null) return {};
+  return isWireCloseCode(reason.closeCode)
+    ? { closeCode: reason.closeCode, reason: reason.reason }
+    : {};
+}

@@ -1,0 +1,398 @@
+/**
+ * What makes a connection run: takes events out of the protocol as long as there is room for them, and
+ * brings the connection to its end.
+ *
+ * A file of its own because its order of events is what is hard about a connection, and the users of one
+ * need not see it.
+ *
+ * @module
+ */
+import { closeInfoOf, CloseRecord } from "./close_record.ts";
+import { CloseCode, type CloseInfo } from "./core/close.ts";
+import { RemoteProtocolError, type WebSocketError, webSocketError } from "./core/error.ts";
+import type { Role } from "./core/frame.ts";
+import { type CloseEvent, Protocol, response } from "./core/protocol.ts";
+import { type TextCodec, webTextCodec } from "./core/utf8.ts";
+import { randomPayload } from "./core/mask.ts";
+import { invalidState } from "./invalid_state.ts";
+import { Keepalive, type KeepaliveHost, Pings } from "./keepalive.ts";
+import type { ConnectionOptions, ConnectionStats } from "./options.ts";
+import { handled } from "./outbox.ts";
+import { Receiver, type ReceiverHost } from "./receiver.ts";
+import { Sender, type SenderHost } from "./sender.ts";
+import type { Transport } from "./transport.ts";
+import { backgroundTimer, nextTurn } from "./turn.ts";
+
+const MAX_MESSAGE_SIZE = 1048576;
+
+/** What a {@linkcode Driver} begins with. */
+export interface DriverInit {
+  /** Which end this is. */
+  role: Role;
+  /** Open, and handled by the handshake so far. */
+  transport: Transport;
+  /** What came behind the handshake. */
+  trailing: Uint8Array;
+  /** The options of the caller. */
+  options: ConnectionOptions;
+  /** How text is encoded and decoded. Default: TextEncoder and TextDecoder */
+  textCodec?: TextCodec;
+}
+
+/** Drives the machines of one connection. */
+export class Driver {
+  /** What came, until it is read. */
+  readonly receiver: Receiver;
+  /** What is sent. */
+  readonly sender: Sender;
+  /** The pings that wait for their pongs. */
+  readonly pings: Pings = new Pings();
+  /** The Close frames that went. */
+  readonly closeRecord: CloseRecord = new CloseRecord();
+  /** Settles with the end of the transport. */
+  readonly closed: Promise<Required<CloseInfo>>;
+  readonly #transport: Transport;
+  readonly #protocol: Protocol;
+  readonly #keepalive: Keepalive;
+  readonly #closeTimeout: number;
+  #settleClosed!: { resolve(info: Required<CloseInfo>): void; reject(error: unknown): void };
+
+  #paused = false;
+  #pauses = 0;
+  #pumping = false;
+  #bytesReceived = 0;
+
+  /** A Close, a violation or the end of the input was met: nothing behind it is decoded. */
+  #stopped = false;
+  /** Why the connection does not end with a clean close. */
+  #error: WebSocketError | undefined;
+  /** Both Close frames went. */
+  #shaken = false;
+  #inputEnded = false;
+  #transportClosed = false;
+  #transportError: Error | undefined;
+  #finished = false;
+  #cancelCloseTimer: (() => void) | undefined;
+
+  /** @param init the transport, from the handshake's hands, and the options */
+  constructor({ role, transport, trailing, options, textCodec = webTextCodec }: DriverInit) {
+    const { maxMessageSize = MAX_MESSAGE_SIZE, maxFrameSize, onFrame } = options;
+    const { pingInterval = 20_000, pingTimeout = 20_000, closeTimeout = 10_000 } = options;
+    const limits = { maxMessageSize, maxFrameSize };
+    this.#closeTimeout = closeTimeout;
+    this.#transport = transport;
+    this.#protocol = new Protocol(role, { ...limits, onFrame, textCodec, ownsInput: true });
+    this.receiver = new Receiver(options.readableStrategy, this.#receiverHost());
+    this.sender = new Sender(this.#protocol, transport, textCodec, this.#senderHost());
+    this.#keepalive = new Keepalive(this.#keepaliveHost(), pingInterval, pingTimeout);
+    this.closed = handled(
+      new Promise((resolve, reject) => this.#settleClosed = { resolve, reject }),
+    );
+    transport.handle({
+      data: (chunk) => this.#onData(chunk),
+      drain: () => this.sender.drained(),
+      end: () => this.#onEnd(),
+      close: (error) => this.#onClose(error),
+    });
+    if (trailing.length > 0) this.#onData(trailing);
+    if (!this.#paused) transport.resume();
+  }
+
+  /** See `WebSocketConnection`. */
+  get state(): "open" | "closing" | "closed" {
+    if (this.#finished) return "closed";
+    return this.#canSend ? "open" : "closing";
+  }
+
+  /** Why the connection does not end with a clean close, once that is known. */
+  get error(): WebSocketError | undefined {
+    return this.#error;
+  }
+
+  /** See `WebSocketConnection`. */
+  get stats(): ConnectionStats {
+    return {
+      ...this.receiver.stats,
+      messagesSent: this.sender.messagesSent,
+      bytesReceived: this.#bytesReceived,
+      bytesSent: this.sender.outbox.bytesSent,
+      paused: this.#paused,
+      pauses: this.#pauses,
+    };
+  }
+
+  /** Sends a ping; resolves with the milliseconds until its pong. */
+  ping(payload: Uint8Array): Promise<number> {
+    if (this.pings.has(payload)) throw invalidState("Expected no ping with this payload to wait");
+    this.sender.control({ type: "ping", payload });
+    return this.pings.add(payload);
+  }
+
+  /** RFC 6455 §7.1.2: starts the closing handshake. Without effect once it was started. */
+  close(info: CloseInfo): void {
+    if (!this.#canSend || this.#finished) return;
+    const { reason = "" } = info;
+    const closeCode = info.closeCode ?? (reason === "" ? CloseCode.NoStatus : CloseCode.Normal);
+    this.#sendClose({ type: "close", closeCode, reason });
+    this.sender.refuse(this.#closedError(), { all: false });
+    this.#pump();
+  }
+
+  /** Ends the transport at once. */
+  terminate(): void {
+    if (this.#finished) return;
+    if (!this.#shaken) {
+      this.#error ??= webSocketError("The connection was terminated", CloseCode.Abnormal);
+    }
+    this.#transport.destroy();
+  }
+
+  // From the transport to the receiver
+
+  #onData(chunk: Uint8Array): void {
+    this.#bytesReceived += chunk.length;
+    if (this.#stopped || this.#protocol.state === "closed") return;
+    this.#protocol.receive(chunk);
+    this.#pump();
+  }
+
+  /** Whether to take no more out of the protocol for now. */
+  get #full(): boolean {
+    // After our own Close nothing waits for room: the peer's Close may lie behind it. And of a
+    // transport that is gone only the rest of a chunk is left.
+    return this.#canSend && !this.#transportClosed && this.receiver.full;
+  }
+
+  /** Takes events as long as there is room for them. */
+  #pump(): void {
+    if (this.#pumping) return;
+    this.#pumping = true;
+    while (!this.#stopped && !this.#full && this.#step());
+    this.#pumping = false;
+    this.#setPaused(!this.#stopped && this.#full);
+  }
+
+  /** Takes one event; tells whether there was one. */
+  #step(): boolean {
+    try {
+      const event = this.#protocol.next();
+      if (event === undefined) return false;
+      if (event.type === "ping") this.sender.answer(event.payload);
+      else if (event.type === "pong") this.pings.pong(event.payload);
+      else if (event.type === "close") this.#stop(event);
+      else this.receiver.deliver(event, !this.#canSend);
+    } catch (error) {
+      // Anything else was thrown by a callback of the user's, and must not take the process down.
+      if (error instanceof RemoteProtocolError) this.#stop(error);
+      else this.#fail(CloseCode.InternalError, "A callback threw", error);
+    }
+    return true;
+  }
+
+  #setPaused(paused: boolean): void {
+    if (paused === this.#paused) return;
+    this.#paused = paused;
+    if (paused) {
+      this.#pauses++;
+      this.#transport.pause();
+    } else {
+      this.#transport.resume();
+    }
+  }
+
+  // Closing
+
+  get #canSend(): boolean {
+    const { state } = this.#protocol;
+    return this.#error === undefined && (state === "open" || state === "remote-closing");
+  }
+
+  #sendClose(event: CloseEvent): void {
+    this.sender.control(event);
+    this.closeRecord.note("sent", event);
+    this.#keepalive.stop();
+    this.#armCloseTimer();
+  }
+
+  #armCloseTimer(): void {
+    if (this.#closeTimeout === 0 || this.#cancelCloseTimer !== undefined) return;
+    this.#cancelCloseTimer = backgroundTimer(() => this.#transport.destroy(), this.#closeTimeout);
+  }
+
+  /**
+   * What ends the input was met. It is acted on when the messages before it had their turn: the echo
+   * of one of them is to leave before our Close.
+   */
+  #stop(cause: CloseEvent | RemoteProtocolError): void {
+    this.#stopped = true;
+    this.receiver.whenQuiet(() => {
+      if (this.#finished) return;
+      if (cause instanceof RemoteProtocolError) this.#fail(cause.closeCode, cause.message, cause);
+      else if (cause.closeCode === CloseCode.Abnormal) this.#lose();
+      else this.#closeReceived(cause);
+    });
+  }
+
+  #closeReceived(event: CloseEvent): void {
+    this.closeRecord.note("received", event);
+    if (this.#canSend) this.#answerClose(event);
+    this.#shaken = this.#protocol.state === "closed" && this.#error === undefined;
+    if (this.#transportClosed) return this.#finish();
+    this.sender.outbox.flush();
+    // RFC 6455 §7.1.1: the server ends the transport first, the client waits for it to do so.
+    if (this.#protocol.endsTransport || this.#inputEnded) this.#transport.end();
+    this.#armCloseTimer();
+  }
+
+  /** RFC 6455 §5.5.1: a Close is answered with a Close. */
+  #answerClose(event: CloseEvent): void {
+    // The standard calls a close clean only if all that was written had left before.
+    const { pending } = this.sender;
+    this.#sendClose(response(event) as CloseEvent);
+    this.sender.refuse(this.#closedError(), { all: pending });
+    if (pending || this.#transportClosed) {
+      const late = pending ? "while messages waited to be sent" : "before it was answered";
+      const { closeCode, reason } = event;
+      this.#error = webSocketError(
+        `The peer has closed ${late} (${this.closeRecord})`,
+        closeCode,
+        reason,
+      );
+    }
+  }
+
+  /** RFC 6455 §7.1.7: fails the connection: says why, reads no more, ends the transport. */
+  #fail(closeCode: number, message: string, cause?: unknown): void {
+    if (this.#finished || this.#error !== undefined) return;
+    // Our messages are ASCII, so that 123 characters are 123 bytes.
+    const reason = message.slice(0, 123);
+    if (this.#canSend) this.#sendClose({ type: "close", closeCode, reason });
+    this.#stopped = true;
+    this.#error = webSocketError(message, closeCode, "", cause);
+    this.#endWith(this.#error);
+    if (this.#transportClosed) return this.#finish();
+    this.sender.outbox.flush();
+    this.#transport.end();
+    this.#setPaused(false);
+    this.#armCloseTimer();
+  }
+
+  /** The input ended without a Close frame. */
+  #lose(): void {
+    const cause = this.#transportError;
+    const detail = cause === undefined ? "" : `: ${cause.message}`;
+    this.#error ??= webSocketError(
+      `The transport ended without a Close frame${detail} (${this.closeRecord})`,
+      CloseCode.Abnormal,
+      "",
+      cause,
+    );
+    if (this.#transportClosed) this.#finish();
+    else this.#transport.destroy();
+  }
+
+  #onEnd(): void {
+    this.#inputEnded = true;
+    if (this.#shaken || this.#error !== undefined) return this.#transport.end();
+    this.#protocol.receive(null);
+    this.#pump();
+  }
+
+  #onClose(error: Error | undefined): void {
+    this.#transportClosed = true;
+    this.#transportError = error;
+    this.#keepalive.stop();
+    if (this.#shaken || this.#error !== undefined) return this.#finish();
+    if (!this.#inputEnded) this.#onEnd();
+    // What was received whole is still delivered: the rest of one chunk, whatever waits already.
+    else this.#pump();
+  }
+
+  /** The transport is gone: all that waits is settled. */
+  #finish(): void {
+    if (this.#finished) return;
+    this.#finished = true;
+    this.#cancelCloseTimer?.();
+    this.#keepalive.stop();
+    if (this.#error !== undefined) {
+      this.#endWith(this.#error);
+      this.#settleClosed.reject(this.#error);
+      return;
+    }
+    const { closeCode, reason } = this.closeRecord.received;
+    const end = webSocketError(
+      `The connection was closed (${this.closeRecord})`,
+      closeCode,
+      reason,
+    );
+    this.pings.fail(end);
+    this.receiver.end(end, true);
+    const settle = () => {
+      this.sender.end(this.#closedError());
+      this.#settleClosed.resolve({ closeCode, reason });
+    };
+    // A pipe from `readable` to `writable` needs a turn to close the latter.
+    if (this.sender.streaming) nextTurn(settle);
+    else settle();
+  }
+
+  #endWith(error: WebSocketError): void {
+    this.pings.fail(error);
+    this.sender.end(error);
+    this.receiver.end(error, false);
+  }
+
+  #closedError(): DOMException {
+    const message = `Expected an open connection, it is ${this.state} (${this.closeRecord})`;
+    return invalidState(message, this.#error);
+  }
+
+  /** The reader or the writer of a stream gives up. */
+  #leave(reason: unknown): void {
+    this.close(closeInfoOf(reason));
+  }
+
+  // What the parts ask for
+
+  #receiverHost(): ReceiverHost {
+    return {
+      onTaken: () => {
+        if (this.#paused) this.#pump();
+      },
+      leave: (reason) => this.#leave(reason),
+    };
+  }
+
+  #senderHost(): SenderHost {
+    const canSend = () => this.#canSend;
+    return {
+      get canSend() {
+        return canSend();
+      },
+      closedError: () => this.#closedError(),
+      failMidway: (cause) =>
+        this.#fail(CloseCode.InternalError, "The message was cut short by its sender", cause),
+      finish: async () => {
+        this.close({});
+        // A clean end has come already where a pipe closes us in the turn that the end grants.
+        if (!this.#finished || this.#error !== undefined) await this.closed;
+      },
+      leave: (reason) => this.#leave(reason),
+    };
+  }
+
+  #keepaliveHost(): KeepaliveHost {
+    const paused = () => this.#paused;
+    const traffic = () => this.#bytesReceived + this.sender.outbox.bytesSent;
+    return {
+      ping: () => this.ping(randomPayload()),
+      get paused() {
+        return paused();
+      },
+      get traffic() {
+        return traffic();
+      },
+      lost: () => this.#fail(CloseCode.InternalError, "Keepalive: no pong in time"),
+    };
+  }
+}

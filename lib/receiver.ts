@@ -1,0 +1,221 @@
+/**
+ * The receiving half of a connection: the queue, and the three ways to read it.
+ *
+ * A file of its own because how messages are read has nothing to do with how they come about.
+ *
+ * @module
+ */
+import { CloseCode } from "./core/close.ts";
+import type { WebSocketError } from "./core/error.ts";
+import { type Fragment, type Message, MessageAssembler } from "./core/message.ts";
+import { Budget, type End, Inbox } from "./inbox.ts";
+import { invalidState } from "./invalid_state.ts";
+import { type IncomingMessage, MessageStreams } from "./message_streams.ts";
+import type { ConnectionStats, InboxStrategy } from "./options.ts";
+
+const HIGH_WATER_MARK = 65536;
+/** What a message counts beside its length. */
+const OVERHEAD = 64;
+
+const sizeOf = (message: Message): number => message.length + OVERHEAD;
+
+type Mode = "receive" | "readable" | "messages" | "discard";
+
+/** What a {@linkcode Receiver} tells its connection. */
+export interface ReceiverHost {
+  /** Something was taken, so that there may be room for more. */
+  onTaken(): void;
+  /** The reader of a stream has cancelled it. */
+  leave(reason: unknown): void;
+}
+
+/** Keeps what came until it is read. */
+export class Receiver {
+  readonly #host: ReceiverHost;
+  readonly #budget: Budget;
+  readonly #inbox: Inbox<Message>;
+  readonly #assembler = new MessageAssembler();
+  #mode: Mode | undefined;
+  #readable: ReadableStream<Message> | undefined;
+  #streams: MessageStreams | undefined;
+  #messagesReceived = 0;
+
+  /**
+   * @param strategy how much may wait
+   * @param host the connection
+   */
+  constructor(strategy: InboxStrategy = {}, host: ReceiverHost) {
+    const { highWaterMark = HIGH_WATER_MARK, size = sizeOf } = strategy;
+    this.#host = host;
+    this.#budget = new Budget(highWaterMark, () => host.onTaken());
+    this.#inbox = new Inbox(this.#budget, size);
+  }
+
+  /** Whether no more should be received for now. */
+  get full(): boolean {
+    if (this.#mode === "discard") return false;
+    // As long as nobody has said how the messages are read, a part of one counts as well.
+    return this.#budget.fullWith(this.#mode === undefined ? this.#assembler.size : 0);
+  }
+
+  /** How it ended, once it has. */
+  get ended(): End | undefined {
+    return this.#inbox.ended;
+  }
+
+  /** What it has done so far. */
+  get stats(): Pick<ConnectionStats, "messagesReceived" | "queued" | "peakQueued"> {
+    const { used: queued, peak: peakQueued } = this.#budget;
+    return { messagesReceived: this.#messagesReceived, queued, peakQueued };
+  }
+
+  /** Calls back when the reader has read all, or is not reading. */
+  whenQuiet(callback: () => void): void {
+    this.#budget.whenQuiet(callback);
+  }
+
+  /**
+   * Takes a piece of a message.
+   *
+   * @param late whether a message for which there is no room is dropped
+   */
+  deliver(fragment: Fragment, late: boolean): void {
+    if (fragment.messageFinished) this.#messagesReceived++;
+    if (this.#mode === "discard") return;
+    const drop = late && this.#budget.full;
+    if (this.#streams !== undefined) {
+      if (drop) this.#streams.drop(fragment);
+      else this.#streams.push(fragment);
+      return;
+    }
+    const message = this.#assembler.push(fragment);
+    if (message !== undefined && !drop) this.#inbox.push(message);
+  }
+
+  /** No more comes; what waits can still be read. */
+  end(error: WebSocketError, clean: boolean): void {
+    this.#inbox.end({ error, clean });
+    this.#streams?.end({ error, clean });
+  }
+
+  /** See `WebSocketConnection`. */
+  receive({ signal }: { signal?: AbortSignal } = {}): Promise<Message> {
+    try {
+      this.#enter("receive");
+      signal?.throwIfAborted();
+      if (this.#inbox.awaited) throw invalidState("Expected one receive() at a time");
+    } catch (error) {
+      return Promise.reject(error);
+    }
+    const message = this.#inbox.take();
+    return message === undefined ? this.#wait(signal) : Promise.resolve(message);
+  }
+
+  #wait(signal: AbortSignal | undefined): Promise<Message> {
+    return new Promise((resolve, reject) => {
+      const settle = () => signal?.removeEventListener("abort", abort);
+      const waiter = {
+        next(message: Message) {
+          settle();
+          resolve(message);
+        },
+        end({ error }: End) {
+          settle();
+          reject(error);
+        },
+      };
+      const abort = () => {
+        this.#inbox.unwait(waiter);
+        reject(signal!.reason);
+      };
+      signal?.addEventListener("abort", abort, { once: true });
+      this.#inbox.wait(waiter);
+    });
+  }
+
+  /** See `WebSocketConnection`. */
+  iterate(): AsyncIterator<Message> {
+    this.#enter("receive");
+    return {
+      next: async () => {
+        try {
+          return { done: false, value: await this.receive() };
+        } catch (error) {
+          if (!this.#endsIteration(error)) throw error;
+          return { done: true, value: undefined };
+        }
+      },
+    };
+  }
+
+  #endsIteration(error: unknown): boolean {
+    const { ended } = this;
+    if (ended === undefined || ended.error !== error || !ended.clean) return false;
+    const code = (error as WebSocketError).closeCode;
+    return code === CloseCode.Normal || code === CloseCode.GoingAway || code === CloseCode.NoStatus;
+  }
+
+  /** See `WebSocketConnection`. */
+  get readable(): ReadableStream<Message> {
+    if (this.#readable === undefined) {
+      this.#enter("readable");
+      this.#readable = this.#inbox.stream((reason) => this.#leave(reason));
+    }
+    return this.#readable;
+  }
+
+  /** See `WebSocketConnection`. */
+  messages(): ReadableStream<IncomingMessage> {
+    if (this.#streams === undefined) {
+      this.#enter("messages");
+      this.#streams = new MessageStreams(this.#budget, (reason) => this.#leave(reason));
+      this.#handOver(this.#streams);
+    }
+    return this.#streams.readable;
+  }
+
+  /** Passes on what was received, whole or in part, before anybody asked for streams. */
+  #handOver(streams: MessageStreams): void {
+    for (let data = this.#inbox.take(); data !== undefined; data = this.#inbox.take()) {
+      streams.push(wholeFragment(data));
+    }
+    const partial = this.#assembler.takePartial();
+    if (partial !== undefined) streams.push(partial);
+    if (this.ended !== undefined) streams.end(this.ended);
+  }
+
+  /** See `WebSocketConnection`. */
+  discard(): void {
+    this.#enter("discard");
+    this.#drop();
+  }
+
+  #leave(reason: unknown): void {
+    this.#mode = "discard";
+    this.#drop();
+    this.#host.leave(reason);
+  }
+
+  #drop(): void {
+    this.#assembler.takePartial();
+    this.#inbox.clear();
+    this.#host.onTaken();
+  }
+
+  #enter(mode: Mode): void {
+    if (this.#mode === mode) return;
+    if (this.#mode !== undefined) {
+      throw invalidState(
+        `Expected to be read by ${this.#mode} as before, received a call for ${mode}`,
+      );
+    }
+    this.#mode = mode;
+  }
+}
+
+function wholeFragment(data: Message): Fragment {
+  const finished = { frameFinished: true, messageFinished: true };
+  return typeof data === "string"
+    ? { type: "text", data, ...finished }
+    : { type: "binary", data, ...finished };
+}

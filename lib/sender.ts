@@ -1,0 +1,267 @@
+/**
+ * The sending half of a connection: `send()`, the stream of messages to send, and control frames.
+ *
+ * A file of its own because it knows nothing of what is received.
+ *
+ * @module
+ */
+import { BORROW_FROM, type Ownership } from "./core/frame_writer.ts";
+import type { Message } from "./core/message.ts";
+import type { CloseEvent, PingEvent, PongEvent, Protocol } from "./core/protocol.ts";
+import type { TextCodec } from "./core/utf8.ts";
+import type { BufferSource, OutgoingMessage, SendOptions } from "./options.ts";
+import { handled, Outbox, SEND_MARK } from "./outbox.ts";
+import { SendLock, toMessage, toSendable, viewOf } from "./outgoing.ts";
+import type { Transport } from "./transport.ts";
+
+/** What a {@linkcode Sender} asks of its connection. */
+export interface SenderHost {
+  /** Whether messages may be sent. */
+  readonly canSend: boolean;
+  /** The error for those who send when they may not. */
+  closedError(): DOMException;
+  /** A message was begun and cannot be finished. */
+  failMidway(cause: unknown): void;
+  /** The writer of the stream has closed it; resolves when the connection is closed. */
+  finish(): Promise<void>;
+  /** The writer of the stream has aborted it. */
+  leave(reason: unknown): void;
+}
+
+/** Sends, one message after the other. */
+export class Sender {
+  /** Where the frames are gathered. */
+  readonly outbox: Outbox;
+  readonly #protocol: Protocol;
+  readonly #codec: TextCodec;
+  readonly #host: SenderHost;
+  readonly #lock = new SendLock();
+  #messagesSent = 0;
+  /** The pong that is due once the transport has room. */
+  #owedPong: Uint8Array | undefined;
+  #writable: WritableStream<Message | BufferSource> | undefined;
+  #controller: WritableStreamDefaultController | undefined;
+  #closing = false;
+  #ended: { error: unknown } | undefined;
+
+  /**
+   * @param protocol the machine that writes the frames
+   * @param transport where they go
+   * @param codec how text is encoded
+   * @param host the connection
+   */
+  constructor(protocol: Protocol, transport: Transport, codec: TextCodec, host: SenderHost) {
+    this.#protocol = protocol;
+    this.#codec = codec;
+    this.#host = host;
+    this.outbox = new Outbox(protocol.role, transport, codec);
+  }
+
+  /** Messages sent so far. */
+  get messagesSent(): number {
+    return this.#messagesSent;
+  }
+
+  /** Whether messages wait for room, or in the middle of another one. */
+  get pending(): boolean {
+    return this.outbox.congested || this.#lock.busy;
+  }
+
+  /** Whether somebody has asked for the stream. */
+  get streaming(): boolean {
+    return this.#writable !== undefined;
+  }
+
+  /** See `WebSocketConnection`. */
+  send(message: OutgoingMessage, options: SendOptions): Promise<void> {
+    try {
+      const { signal, text } = options;
+      signal?.throwIfAborted();
+      const sendable = toSendable(message);
+      if (typeof sendable !== "string" && !(sendable instanceof Uint8Array)) {
+        return handled(this.#sendFragments(sendable, options));
+      }
+      const typed = text === undefined ? sendable : this.#convert(sendable, text);
+      return this.#lock.busy
+        ? handled(this.#sendInTurn(typed, "borrow", signal))
+        : this.#sendWhole(typed, "borrow");
+    } catch (error) {
+      return handled(Promise.reject(error));
+    }
+  }
+
+  /** The message as the type that the option `text` asks for. */
+  #convert(message: Message, text: boolean): Message {
+    if (text === (typeof message === "string")) return message;
+    if (typeof message === "string") return new TextEncoder().encode(message);
+    try {
+      return this.#codec.decode(message);
+    } catch (cause) {
+      throw new RangeError("Expected a text message to be UTF-8, received other bytes", { cause });
+    }
+  }
+
+  #sendWhole(message: Message, ownership: Ownership): Promise<void> {
+    if (!this.#host.canSend) throw this.#host.closedError();
+    this.#messagesSent++;
+    this.#write(message, true, ownership);
+    const long = typeof message !== "string" && message.length >= BORROW_FROM;
+    return this.outbox.settle(long && ownership === "borrow");
+  }
+
+  #write(data: Message, messageFinished: boolean, ownership: Ownership): void {
+    const { writer } = this.outbox;
+    const frameFinished = true;
+    if (typeof data === "string") {
+      this.#protocol.write({ type: "text", data, frameFinished, messageFinished }, writer);
+    } else {
+      const event = { type: "binary", data, frameFinished, messageFinished } as const;
+      this.#protocol.write(event, writer, ownership);
+    }
+  }
+
+  /** Sends behind a message of several frames that is under way (RFC 6455 §5.4). */
+  async #sendInTurn(message: Message, ownership: Ownership, signal?: AbortSignal): Promise<void> {
+    await this.#lock.acquire(signal);
+    let sent: Promise<void>;
+    try {
+      sent = this.#sendWhole(message, ownership);
+    } finally {
+      this.#lock.release();
+    }
+    await sent;
+  }
+
+  async #sendFragments(
+    items: AsyncIterable<Message> | Iterable<Message>,
+    { signal, text }: SendOptions,
+  ): Promise<void> {
+    await this.#lock.acquire(signal);
+    let begun: Message | undefined;
+    try {
+      for await (const { item, last } of marked(items)) {
+        signal?.throwIfAborted();
+        if (!this.#host.canSend) throw this.#host.closedError();
+        const data = item === undefined ? empty(begun!) : this.#checkItem(item, begun, text);
+        begun ??= data;
+        this.#write(data, last, "copy");
+        await this.outbox.settle(false);
+      }
+      this.#messagesSent++;
+    } catch (error) {
+      if (begun !== undefined && this.#host.canSend) this.#host.failMidway(error);
+      throw error;
+    } finally {
+      this.#lock.release();
+    }
+  }
+
+  #checkItem(item: unknown, begun: Message | undefined, text: boolean | undefined): Message {
+    const data = typeof item === "string" ? item : viewOf(item);
+    if (data === undefined) {
+      throw new TypeError(`Expected each item to be a string or bytes, received ${typeof item}`);
+    }
+    const typed = text === undefined ? data : this.#convert(data, text);
+    if (begun !== undefined && typeof typed !== typeof begun) {
+      throw new TypeError("Expected the items of a message to be of one type, received both");
+    }
+    return typed;
+  }
+
+  /** See `WebSocketConnection`. */
+  get writable(): WritableStream<Message | BufferSource> {
+    return this.#writable ??= new WritableStream({
+      start: (controller) => {
+        this.#controller = controller;
+        // An abort waits for the write that is under way, and that may wait for the peer.
+        controller.signal?.addEventListener(
+          "abort",
+          () => this.#host.leave(controller.signal.reason),
+        );
+        if (this.#ended !== undefined) controller.error(this.#ended.error);
+      },
+      write: (chunk) => this.#writeChunk(toMessage(chunk)),
+      close: () => {
+        this.#closing = true;
+        return this.#host.finish();
+      },
+      abort: (reason) => this.#host.leave(reason),
+    });
+  }
+
+  #writeChunk(message: Message): Promise<void> {
+    if (!this.#lock.busy) return this.#sendWhole(message, "copy");
+    return this.#sendInTurn(typeof message === "string" ? message : message.slice(), "own");
+  }
+
+  /** Sends a ping, a pong or a Close, between the frames of a message if need be. */
+  control(event: PingEvent | PongEvent | CloseEvent): void {
+    if (!this.#host.canSend) throw this.#host.closedError();
+    this.#protocol.write(event, this.outbox.writer);
+    this.outbox.post();
+  }
+
+  /** RFC 6455 §5.5.2: a ping is answered; §5.5.3: of several, the last one is enough. */
+  answer(payload: Uint8Array): void {
+    if (!this.#host.canSend) return;
+    if (this.outbox.bufferedAmount > SEND_MARK) {
+      // A peer that pings and does not read must not make us hold ever more pongs.
+      this.#owedPong = payload.slice();
+    } else {
+      this.control({ type: "pong", payload });
+    }
+  }
+
+  /** The transport has room again. */
+  drained(): void {
+    this.outbox.drained();
+    const payload = this.#owedPong;
+    this.#owedPong = undefined;
+    if (payload !== undefined) this.answer(payload);
+  }
+
+  /** Refuses the sends that wait for their turn, and if need be those that wait for room. */
+  refuse(error: unknown, { all }: { all: boolean }): void {
+    this.#lock.fail(error);
+    if (all) this.outbox.fail(error);
+  }
+
+  /** Nothing more is sent. A stream that was closed by its writer stays closed. */
+  end(error: unknown): void {
+    this.refuse(error, { all: true });
+    this.#ended = { error };
+    if (!this.#closing) this.#controller?.error(error);
+  }
+}
+
+function empty(like: Message): Message {
+  return typeof like === "string" ? "" : new Uint8Array(0);
+}
+
+interface MarkedItem {
+  /** Undefined for the end of an asynchronous source. */
+  item: unknown;
+  last: boolean;
+}
+
+/**
+ * The items of a message, the last one marked. An asynchronous source may take its time to say that
+ * an item was the last, so that each is sent as it comes, and an empty frame behind them.
+ */
+async function* marked(
+  items: AsyncIterable<Message> | Iterable<Message>,
+): AsyncGenerator<MarkedItem> {
+  let held: MarkedItem | undefined;
+  if (Symbol.asyncIterator in items) {
+    for await (const item of items) {
+      held = { item: undefined, last: true };
+      yield { item, last: false };
+    }
+  } else {
+    for (const item of items) {
+      if (held !== undefined) yield held;
+      held = { item, last: false };
+    }
+  }
+  if (held !== undefined) yield { ...held, last: true };
+}

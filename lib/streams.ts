@@ -1,0 +1,41 @@
+/**
+ * The core's machines as streams: bytes to frames to messages, and the reverse. Pipe them together as
+ * you like, or let {@linkcode assemble} do it.
+ *
+ * @example An echo made by hand
+ * ```ts
+ * import {
+ *   FrameDecoderStream,
+ *   FrameEncoderStream,
+ *   MessageAssemblerStream,
+ *   MessageFragmenterStream,
+ * } from "@sluice/sluice/streams";
+ *
+ * const bytes = new Uint8Array([0x81, 0x82, 0, 0, 0, 0, 0x68, 0x69]);
+ * const echo = ReadableStream.from([bytes])
+ *   .pipeThrough(new FrameDecoderStream({ role: "server" }))
+ *   .pipeThrough(new MessageAssemblerStream())
+ *   .pipeThrough(new MessageFragmenterStream())
+ *   .pipeThrough(new FrameEncoderStream({ role: "server" }));
+ * for await (const chunk of echo) console.log(chunk); // Uint8Array [0x81, 0x02, 0x68, 0x69]
+ * ```
+ *
+ * @module
+ */
+export { assemble, type AssembleOptions, type MessageDuplex } from "./assemble.ts";
+export type { ByteDuplex } from "./byte_streams.ts";
+export type { CloseInfo } from "./core/close.ts";
+export type { Frame, FrameHeader, Opcode, Role } from "./core/frame.ts";
+export type { FrameDecoderOptions, FramePiece } from "./core/frame_decoder.ts";
+export type { FragmentsOptions, Message, MessageOptions } from "./core/message.ts";
+export type { TextCodec } from "./core/utf8.ts";
+export type { BufferSource, InboxStrategy } from "./options.ts";
+export {
+  FrameDecoderStream,
+  type FrameEncoderOptions,
+  FrameEncoderStream,
+  type MessageAssemblerOptions,
+  MessageAssemblerStream,
+  MessageFragmenterStream,
+  type PullStream,
+} from "./transforms.ts";
