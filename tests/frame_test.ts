@@ -249,7 +249,7 @@ describe("FrameDecoder at the end of the input", () => {
       decoder.push(masked.subarray(0, length));
       while (decoder.next() !== undefined);
       assert.throws(() => decoder.end(), {
-        closeCode: 1002,
+        closeCode: 1006,
         message:
           "Expected the input to end between two frames, it ended within one (frame at byte 0)",
       }, `after ${length} bytes`);

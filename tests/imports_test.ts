@@ -1,0 +1,209 @@
+import { describe, it } from "node:test";
+import assert from "node:assert/strict";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+
+const ROOT = new URL("../", import.meta.url);
+const LONGEST_FILE = 450;
+
+interface Import {
+  specifier: string;
+  dynamic: boolean;
+}
+
+interface File {
+  /** The path from the root of the repository. */
+  path: string;
+  text: string;
+  /** The text without comments, and with nothing in its strings. */
+  code: string;
+  imports: Import[];
+  /** The files imported. */
+  edges: { to: string; dynamic: boolean }[];
+}
+
+/** Comments, strings and templates; a template's expressions count as text. */
+const PROSE =
+  /\/\*[^]*?\*\/|\/\/[^\n]*|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|`(?:[^`\\]|\\[^])*`/g;
+
+function withoutComments(text: string): string {
+  return text.replace(PROSE, (found) => found.startsWith("/") ? " " : found);
+}
+
+function withoutStrings(text: string): string {
+  return text.replace(PROSE, (found) => found.startsWith("`") ? expressions(found) : '""');
+}
+
+/** What a template evaluates, roughly: enough to find names in it. */
+function expressions(template: string): string {
+  return `(${(template.match(/\$\{[^]*?\}/g) ?? []).join(" ")})`;
+}
+
+/** Imports and re-exports, static and dynamic, of types too. */
+function importsOf(text: string): Import[] {
+  const code = withoutComments(text);
+  const statics = code.matchAll(/^\s*(?:import|export)\b[^;"'()]*?\bfrom\s*["']([^"']+)["']/gm);
+  const bare = code.matchAll(/^\s*import\s*["']([^"']+)["']/gm);
+  const dynamics = code.matchAll(/\bimport\s*\(\s*["'`]([^"'`]+)["'`]/g);
+  return [
+    ...[...statics, ...bare].map(([, specifier]) => ({ specifier, dynamic: false })),
+    ...Array.from(dynamics, ([, specifier]) => ({ specifier, dynamic: true })),
+  ];
+}
+
+function readSource(path: string): File {
+  const text = readFileSync(new URL(path, ROOT), "utf8");
+  const imports = importsOf(text);
+  const edges = imports.filter(({ specifier }) => specifier.startsWith(".")).map((found) => ({
+    to: new URL(found.specifier, new URL(path, ROOT)).pathname.slice(ROOT.pathname.length),
+    dynamic: found.dynamic,
+  }));
+  return { path, text, code: withoutStrings(withoutComments(text)), imports, edges };
+}
+
+function sources(): File[] {
+  const entries = readdirSync(new URL("lib/", ROOT), { recursive: true }) as string[];
+  const paths = entries.map((name) => `lib/${name.replaceAll("\\", "/")}`);
+  const found = paths.filter((path) => path.endsWith(".ts"));
+  if (existsSync(new URL("mod.ts", ROOT))) found.push("mod.ts");
+  return found.map(readSource);
+}
+
+const files = sources();
+const core = files.filter(({ path }) => path.startsWith("lib/core/"));
+const runtime = files.filter(({ path }) => path.startsWith("lib/runtime/"));
+const others = files.filter((file) => !runtime.includes(file));
+
+/** The first cycle found, as a list of paths, or undefined. */
+function findCycle(graph: ReadonlyMap<string, readonly string[]>): string[] | undefined {
+  const done = new Set<string>();
+  const visit = (path: string, above: string[]): string[] | undefined => {
+    if (above.includes(path)) return [...above.slice(above.indexOf(path)), path];
+    if (done.has(path)) return undefined;
+    for (const to of graph.get(path) ?? []) {
+      const cycle = visit(to, [...above, path]);
+      if (cycle !== undefined) return cycle;
+    }
+    done.add(path);
+    return undefined;
+  };
+  for (const path of graph.keys()) {
+    const cycle = visit(path, []);
+    if (cycle !== undefined) return cycle;
+  }
+  return undefined;
+}
+
+/** The paths or specifiers, as "from -> to", that break a rule. */
+function broken(from: readonly File[], isBroken: (to: string, file: File) => boolean): string[] {
+  return from.flatMap((file) => {
+    const paths = file.edges.map(({ to }) => to);
+    const bare = file.imports.map(({ specifier }) => specifier).filter((name) => name[0] !== ".");
+    return [...paths, ...bare].filter((to) => isBroken(to, file)).map((to) =>
+      `${file.path} -> ${to}`
+    );
+  });
+}
+
+/** Whether code without comments and strings uses a global of a runtime; `process` may be a member. */
+function namesRuntime(code: string): boolean {
+  return /\b(?:Deno|Bun)\b|\bglobalThis\.process\b|(?<![.\w$#])process\b(?!\s*[:(])/.test(code);
+}
+
+describe("importsOf", () => {
+  const cases: readonly [text: string, imports: Import[]][] = [
+    ['import { a } from "./a.ts";', [{ specifier: "./a.ts", dynamic: false }]],
+    ['import type { A } from "./a.ts";', [{ specifier: "./a.ts", dynamic: false }]],
+    ['import {\n  a,\n  type B,\n} from "./a.ts";', [{ specifier: "./a.ts", dynamic: false }]],
+    ['import a, * as b from "node:fs";', [{ specifier: "node:fs", dynamic: false }]],
+    ['import "./a.ts";', [{ specifier: "./a.ts", dynamic: false }]],
+    ['export * from "./a.ts";', [{ specifier: "./a.ts", dynamic: false }]],
+    ['export { a } from "./a.ts";\nimport b from "./b.ts";', [
+      { specifier: "./a.ts", dynamic: false },
+      { specifier: "./b.ts", dynamic: false },
+    ]],
+    ['const a = await import("./a.ts");', [{ specifier: "./a.ts", dynamic: true }]],
+    ['let a: import("./a.ts").A;', [{ specifier: "./a.ts", dynamic: true }]],
+    ['// import { a } from "./a.ts";\n/**\n * import "./b.ts";\n */\nexport const a = "from";', []],
+    ['const url = "https://a"; import("./a.ts")', [{ specifier: "./a.ts", dynamic: true }]],
+  ];
+  for (const [text, imports] of cases) {
+    it(`importsOf reads ${JSON.stringify(text)}`, () => {
+      assert.deepEqual(importsOf(text), imports);
+    });
+  }
+});
+
+describe("findCycle", () => {
+  it("findCycle finds a cycle, and none where there is none", () => {
+    const graph = new Map([["a", ["b", "c"]], ["b", ["c", "d"]], ["c", ["d"]], ["d", []]]);
+    assert.equal(findCycle(graph), undefined);
+    assert.deepEqual(findCycle(graph.set("d", ["b"])), ["b", "c", "d", "b"]);
+    assert.deepEqual(findCycle(new Map([["a", ["a"]]])), ["a", "a"]);
+  });
+});
+
+describe("namesRuntime", () => {
+  const cases: readonly [text: string, names: boolean][] = [
+    ["Deno.serve()", true],
+    ["globalThis.Bun?.serve()", true],
+    ["process.env.HOME", true],
+    ["const { env } = process;", true],
+    ["globalThis.process", true],
+    ["const text = `${process.pid}`;", true],
+    ["this.process();", false],
+    ["process(chunk: Uint8Array) {}", false],
+    ['const url = "https://deno.land/Deno"; // on Bun', false],
+    ["/** What `process` and Deno\n * do */ const a = 'process.env';", false],
+    ["preprocess.a; Denote", false],
+  ];
+  for (const [text, names] of cases) {
+    it(`namesRuntime says ${names} of ${JSON.stringify(text)}`, () => {
+      assert.equal(namesRuntime(withoutStrings(withoutComments(text))), names);
+    });
+  }
+});
+
+describe("The imports of the library", () => {
+  it("The files and their imports are found", () => {
+    assert.ok(core.length >= 10);
+    const mod = core.find(({ path }) => path === "lib/core/mod.ts");
+    assert.ok(mod?.edges.some(({ to }) => to === "lib/core/protocol.ts"));
+    const known = new Set(files.map(({ path }) => path));
+    assert.deepEqual(broken(files, (to) => /^lib\/|^mod/.test(to) && !known.has(to)), []);
+  });
+
+  it("No file imports itself by a detour, be it for a type", () => {
+    // The adapter of the running platform is loaded by whoever it is an adapter for.
+    const graph = new Map(files.map(({ path, edges }) => [
+      path,
+      edges.filter(({ to, dynamic }) => !dynamic || !to.startsWith("lib/runtime/"))
+        .map(({ to }) => to),
+    ]));
+    assert.equal(findCycle(graph)?.join(" -> "), undefined);
+  });
+
+  it("The core imports nothing but the core", () => {
+    assert.deepEqual(broken(core, (to) => !to.startsWith("lib/core/")), []);
+  });
+
+  it("A runtime's adapter imports the transport contract, the core and built-in modules", () => {
+    const allowed = /^lib\/(transport\.ts$|core\/|runtime\/)|^node:|^bun$/;
+    assert.deepEqual(broken(runtime, (to) => !allowed.test(to)), []);
+  });
+
+  it("Nothing under lib imports mod.ts, and nothing but lib is imported", () => {
+    const library = files.filter(({ path }) => path !== "mod.ts");
+    assert.deepEqual(broken(library, (to) => to === "mod.ts"), []);
+    assert.deepEqual(broken(others, (to) => !to.startsWith("lib/")), []);
+  });
+
+  it("No file but a runtime's adapter names a runtime", () => {
+    const naming = others.filter(({ code }) => namesRuntime(code));
+    assert.deepEqual(naming.map(({ path }) => path), []);
+  });
+
+  it(`No file is longer than ${LONGEST_FILE} lines`, () => {
+    const long = files.filter(({ text }) => text.trimEnd().split("\n").length > LONGEST_FILE);
+    assert.deepEqual(long.map(({ path }) => path), []);
+  });
+});

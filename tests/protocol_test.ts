@@ -1,0 +1,485 @@
+import { describe, it } from "node:test";
+import assert from "node:assert/strict";
+import {
+  encodeFrame,
+  type Frame,
+  FrameDecoder,
+  FrameWriter,
+  LocalProtocolError,
+  Opcode,
+  Protocol,
+  type ProtocolEvent,
+  type ProtocolOptions,
+  type ProtocolState,
+  response,
+  type Role,
+} from "../lib/core/mod.ts";
+import { concat, cut, hex, pattern, single, utf8 } from "./bytes.ts";
+import { binary, fc, offsets, text } from "./property.ts";
+
+const ROLES: Role[] = ["client", "server"];
+
+/** The bytes of a frame as the role receives it. */
+function incoming(role: Role, frame: Frame): Uint8Array {
+  return encodeFrame(frame, role === "server" ? { mask: hex("37 fa 21 3d") } : {});
+}
+
+function textFrame(data: string, fin = true, opcode: Opcode = Opcode.Text): Frame {
+  return { fin, opcode, payload: utf8(data) };
+}
+
+function closeFrame(digits: string): Frame {
+  return { opcode: Opcode.Close, payload: hex(digits) };
+}
+
+function textEvent(data: string, messageFinished = true): ProtocolEvent {
+  return { type: "text", data, frameFinished: true, messageFinished };
+}
+
+function closeEvent(closeCode: number, reason = ""): ProtocolEvent {
+  return { type: "close", closeCode, reason };
+}
+
+const PING: ProtocolEvent = { type: "ping", payload: hex("01") };
+const PONG: ProtocolEvent = { type: "pong", payload: hex("02") };
+const TEXT = textEvent("a");
+const BINARY: ProtocolEvent = {
+  type: "binary",
+  data: hex("03"),
+  frameFinished: true,
+  messageFinished: true,
+};
+const CLOSE = closeEvent(1000, "done");
+
+/** A protocol in each of its states. */
+const STATES: Record<ProtocolState, (role: Role) => Protocol> = {
+  "open": (role) => new Protocol(role),
+  "local-closing": (role) => {
+    const protocol = new Protocol(role);
+    protocol.send(CLOSE);
+    return protocol;
+  },
+  "remote-closing": (role) => {
+    const protocol = new Protocol(role);
+    protocol.receive(incoming(role, closeFrame("03 e8")));
+    protocol.next();
+    return protocol;
+  },
+  "closed": (role) => {
+    const protocol = STATES["remote-closing"](role);
+    protocol.send(CLOSE);
+    return protocol;
+  },
+};
+
+for (const role of ROLES) {
+  describe(`Protocol as ${role}`, () => {
+    it("Protocol gives what the peer sent as events", () => {
+      const protocol = new Protocol(role);
+      const frames: [Frame, ProtocolEvent][] = [
+        [textFrame("a"), TEXT],
+        [{ opcode: Opcode.Ping, payload: hex("01") }, PING],
+        [textFrame("b", false), textEvent("b", false)],
+        [{ opcode: Opcode.Pong, payload: hex("02") }, PONG],
+        [textFrame("c", true, Opcode.Continuation), textEvent("c")],
+        [{ opcode: Opcode.Binary, payload: hex("03") }, BINARY],
+        [closeFrame("03 e8 64 6f 6e 65"), CLOSE],
+      ];
+      for (const [frame, event] of frames) {
+        protocol.receive(incoming(role, frame));
+        assert.deepEqual([...protocol.events()], [event]);
+      }
+    });
+
+    it("Protocol sends events as frames that the other end reads", () => {
+      const protocol = new Protocol(role);
+      const peer = new Protocol(role === "client" ? "server" : "client");
+      const events = [PING, textEvent("é", false), PONG, TEXT, BINARY, CLOSE];
+      for (const event of events) peer.receive(protocol.send(event));
+      assert.deepEqual([...peer.events()], events);
+    });
+
+    for (const state of Object.keys(STATES) as ProtocolState[]) {
+      const sends = state === "open" || state === "remote-closing";
+
+      it(`Protocol ${sends ? "sends" : "refuses to send"} anything in the state ${state}`, () => {
+        for (const event of [TEXT, BINARY, PING, PONG, CLOSE]) {
+          const protocol = STATES[state](role);
+          assert.equal(protocol.state, state);
+          if (sends) assert.ok(protocol.send(event).length > 0);
+          else {
+            const message = "Expected state open or remote-closing to send a " +
+              `${event.type} event, it is ${state}`;
+            assert.throws(() => protocol.send(event), { name: "LocalProtocolError", message });
+          }
+        }
+      });
+    }
+
+    it("Protocol goes from open over local-closing to closed", () => {
+      const protocol = new Protocol(role);
+      protocol.send(CLOSE);
+      assert.equal(protocol.state, "local-closing");
+      protocol.receive(incoming(role, textFrame("a")));
+      assert.deepEqual([...protocol.events()], [TEXT], "messages still come");
+      assert.equal(protocol.endsTransport, false);
+      protocol.receive(incoming(role, closeFrame("0f a0")));
+      assert.deepEqual([...protocol.events()], [closeEvent(4000)]);
+      assert.equal(protocol.state, "closed");
+      assert.equal(protocol.endsTransport, role === "server");
+    });
+
+    it("Protocol goes from open over remote-closing to closed", () => {
+      const protocol = new Protocol(role);
+      protocol.send(textEvent("a", false));
+      protocol.receive(incoming(role, closeFrame("")));
+      assert.deepEqual([...protocol.events()], [closeEvent(1005)]);
+      assert.equal(protocol.state, "remote-closing");
+      assert.equal(protocol.endsTransport, false);
+      // RFC 6455 §5.5.1: the message under way may be finished before the answer.
+      protocol.send(textEvent("b"));
+      assert.equal(protocol.state, "remote-closing");
+      assert.deepEqual(protocol.send(closeEvent(1005)).length, role === "client" ? 6 : 2);
+      assert.equal(protocol.state, "closed");
+      assert.equal(protocol.endsTransport, role === "server");
+    });
+
+    it("Protocol goes from open to closed where both Close frames cross", () => {
+      const protocol = new Protocol(role);
+      protocol.receive(incoming(role, closeFrame("03 e9")));
+      protocol.send(CLOSE);
+      assert.equal(protocol.state, "local-closing", "what was not read yet does not count");
+      assert.deepEqual([...protocol.events()], [closeEvent(1001)]);
+      assert.equal(protocol.state, "closed");
+    });
+
+    it("Protocol reads nothing behind a Close frame, be it in the same chunk or later", () => {
+      const protocol = new Protocol(role);
+      const more = incoming(role, textFrame("more"));
+      protocol.receive(concat([incoming(role, closeFrame("03 e8")), more, hex("ff")]));
+      protocol.receive(hex("ff ff"));
+      assert.deepEqual([...protocol.events()], [closeEvent(1000)]);
+      const held = protocol.bufferedAmount;
+      protocol.receive(more);
+      assert.deepEqual([...protocol.events()], []);
+      assert.equal(protocol.bufferedAmount, held, "and holds nothing of it");
+    });
+
+    it("Protocol refuses input when it is closed, and after the end of the input", () => {
+      const closed = STATES["closed"](role);
+      const message = "Expected no more input on a closed connection";
+      assert.throws(() => closed.receive(hex("81 00")), { name: "LocalProtocolError", message });
+      closed.receive(null);
+      for (const state of Object.keys(STATES) as ProtocolState[]) {
+        const protocol = STATES[state](role);
+        protocol.receive(null);
+        const message = "Expected no more input after its end";
+        const expected = { name: "LocalProtocolError", message };
+        assert.throws(() => protocol.receive(hex("81 00")), expected);
+        assert.throws(() => protocol.receive(null), expected);
+      }
+    });
+
+    /** What the end of the input means. */
+    const ends: Record<ProtocolState, ProtocolEvent[]> = {
+      "open": [closeEvent(1006)],
+      "local-closing": [closeEvent(1006)],
+      "remote-closing": [],
+      "closed": [],
+    };
+    for (const state of Object.keys(ends) as ProtocolState[]) {
+      it(`Protocol is closed by the end of the input in the state ${state}`, () => {
+        const protocol = STATES[state](role);
+        protocol.receive(null);
+        assert.deepEqual([...protocol.events()], ends[state]);
+        assert.equal(protocol.state, "closed");
+        assert.deepEqual([...protocol.events()], [], "once");
+      });
+    }
+
+    it("Protocol gives the events before the end of the input first", () => {
+      const frame = incoming(role, textFrame("a"));
+      for (const rest of [hex(""), frame.subarray(0, 1), frame.subarray(0, -1)]) {
+        const protocol = new Protocol(role);
+        protocol.receive(concat([frame, frame, rest]));
+        protocol.receive(null);
+        assert.equal(protocol.state, "open");
+        const events = [...protocol.events()].filter((event) => !isEmptyPiece(event));
+        assert.deepEqual(events, [TEXT, TEXT, closeEvent(1006)]);
+      }
+    });
+
+    /** What a peer does wrong, in its last frame. */
+    const violations: readonly [title: string, frames: Uint8Array[], closeCode: number][] = [
+      ["a malformed header", [hex("83 80")], 1002],
+      ["a frame masked the wrong way", [role === "client" ? hex("81 80") : hex("81 00")], 1002],
+      ["a continuation of nothing", [incoming(role, textFrame("", true, 0))], 1002],
+      ["an interleaved message", [
+        incoming(role, textFrame("", false)),
+        incoming(role, textFrame("")),
+      ], 1002],
+      ["invalid text", [incoming(role, { opcode: 1, payload: hex("ff") })], 1007],
+      ["a close code that must not be sent", [incoming(role, closeFrame("03 ee"))], 1002],
+      ["a Close of one byte", [incoming(role, closeFrame("03"))], 1002],
+      ["a Close with invalid text", [incoming(role, closeFrame("03 e8 ff"))], 1007],
+      ["a message too big", [incoming(role, { opcode: 2, payload: pattern(1001) })], 1009],
+    ];
+    for (const [title, frames, closeCode] of violations) {
+      it(`Protocol throws after the events before ${title}, and at every later call`, () => {
+        const protocol = new Protocol(role, { maxMessageSize: 1000 });
+        const good = incoming(role, textFrame("a"));
+        protocol.receive(concat([good, good, ...frames, good]));
+        const events: ProtocolEvent[] = [];
+        const errors = [thrown(() => {
+          for (const event of protocol.events()) events.push(event);
+        })];
+        assert.deepEqual(events.slice(0, 2), [TEXT, TEXT]);
+        assert.equal(events.length, 1 + frames.length);
+        const held = protocol.bufferedAmount;
+        protocol.receive(good);
+        protocol.receive(good);
+        assert.equal(protocol.bufferedAmount, held, "and holds nothing that comes later");
+        errors.push(thrown(() => protocol.next()));
+        protocol.receive(null);
+        errors.push(thrown(() => protocol.next()));
+        assert.equal(new Set(errors).size, 1);
+        assert.deepEqual([errors[0]?.name, errors[0]?.closeCode], [
+          "RemoteProtocolError",
+          closeCode,
+        ]);
+      });
+    }
+
+    it("Protocol can send the Close that answers an error", () => {
+      const protocol = new Protocol(role);
+      protocol.receive(hex("83 80"));
+      const { event } = thrown(() => protocol.next())!;
+      assert.match(String(event.reason), /^Expected /);
+      protocol.send(event);
+      assert.equal(protocol.state, "local-closing");
+      assert.throws(() => protocol.next(), { name: "RemoteProtocolError" });
+    });
+
+    it("Protocol takes a Close in the middle of a fragmented message", () => {
+      const protocol = new Protocol(role);
+      const frames = [textFrame("a", false), closeFrame("03 e8")];
+      protocol.receive(concat(frames.map((frame) => incoming(role, frame))));
+      assert.deepEqual([...protocol.events()], [textEvent("a", false), closeEvent(1000)]);
+    });
+
+    for (const ownsInput of [true, false]) {
+      it(`Protocol gives the same events wherever the input is cut (ownsInput ${ownsInput})`, () => {
+        const masked = fc.array(validFrames, { maxLength: 6 });
+        fc.assert(fc.property(masked, offsets(1500), (messages, at) => {
+          const input = concat(messages.flat().map((frame) => incoming(role, frame)));
+          const expected = run(role, { ownsInput }, [input]);
+          assert.deepEqual(run(role, { ownsInput }, cut(input, ...at)), expected);
+          assert.deepEqual(run(role, { ownsInput }, single(input)), expected);
+          assert.equal(expected.error, undefined);
+        }));
+      });
+
+      it(`Protocol fails alike wherever the input is cut (ownsInput ${ownsInput})`, () => {
+        const messages = fc.array(validFrames, { minLength: 1, maxLength: 4 });
+        const damage = fc.tuple(fc.nat(), fc.nat(255));
+        const options = { ownsInput, maxMessageSize: 500, maxFrameSize: 400 };
+        fc.assert(fc.property(messages, damage, offsets(900), (messages, [place, byte], at) => {
+          const input = concat(messages.flat().map((frame) => incoming(role, frame)));
+          input[place % input.length] = byte;
+          const expected = run(role, options, [input]);
+          assert.deepEqual(run(role, options, cut(input, ...at)), expected);
+          assert.deepEqual(run(role, options, single(input)), expected);
+        }));
+      });
+    }
+  });
+}
+
+describe("Protocol.send", () => {
+  it("Protocol.send makes continuations of the pieces behind the first", () => {
+    const protocol = new Protocol("server");
+    const sent = [textEvent("a", false), PING, textEvent("b", false), textEvent("c"), TEXT];
+    const bytes = sent.map((event) => protocol.send(event));
+    assert.deepEqual(bytes.map(([first]) => first), [0x01, 0x89, 0x00, 0x80, 0x81]);
+  });
+
+  it("Protocol.send refuses a piece of another type within a message, and changes nothing", () => {
+    const protocol = new Protocol("server");
+    protocol.send(textEvent("a", false));
+    const message = "Expected the text message to go on, received a binary event";
+    assert.throws(() => protocol.send(BINARY), { name: "LocalProtocolError", message });
+    assert.deepEqual(protocol.send(textEvent("b")), hex("80 01 62"));
+    assert.deepEqual(protocol.send(BINARY), hex("82 01 03"));
+  });
+
+  it("Protocol.send refuses what a control frame cannot carry, and changes nothing", () => {
+    const protocol = new Protocol("server");
+    const payload = new Uint8Array(126);
+    const refused: ProtocolEvent[] = [
+      { type: "ping", payload },
+      { type: "pong", payload },
+      closeEvent(1006),
+      closeEvent(999),
+      closeEvent(1000, "x".repeat(124)),
+    ];
+    for (const event of refused) {
+      assert.throws(() => protocol.send(event), { name: "RangeError" });
+      assert.equal(protocol.state, "open");
+    }
+    assert.equal(protocol.send({ type: "ping", payload: payload.subarray(1) }).length, 127);
+  });
+
+  it("Protocol.write writes a batch, and leaves a borrowed payload as it is", () => {
+    const protocol = new Protocol("client");
+    const writer = new FrameWriter("client");
+    const data = pattern(10000);
+    const event: ProtocolEvent = { ...BINARY, data };
+    protocol.write(TEXT, writer);
+    protocol.write(event, writer, "borrow");
+    protocol.write(CLOSE, writer);
+    assert.equal(protocol.state, "local-closing");
+    assert.throws(() => protocol.write(TEXT, writer), LocalProtocolError);
+    const peer = new Protocol("server");
+    peer.receive(concat(writer.take()));
+    assert.deepEqual(run("server", {}, [], peer).frames, [TEXT, event, CLOSE]);
+    assert.deepEqual(data, pattern(10000));
+  });
+});
+
+describe("Protocol.receivePiece", () => {
+  it("Protocol.receivePiece reads what a decoder elsewhere has decoded", () => {
+    const decoder = new FrameDecoder({ role: "client" });
+    const protocol = new Protocol("client");
+    for (const frame of [textFrame("a"), closeFrame("03 e8")]) {
+      decoder.push(incoming("client", frame));
+    }
+    assert.deepEqual(protocol.receivePiece(decoder.next()!), TEXT);
+    assert.deepEqual(protocol.receivePiece(decoder.next()!), closeEvent(1000));
+    assert.equal(protocol.state, "remote-closing");
+  });
+});
+
+describe("Protocol and onFrame", () => {
+  it("Protocol tells onFrame of each whole frame, in and out", () => {
+    for (const chunk of [single, (bytes: Uint8Array) => [bytes]]) {
+      const seen: [string, Frame][] = [];
+      const protocol = new Protocol("server", { onFrame: (...frame) => seen.push(frame) });
+      const frames: Frame[] = [
+        { fin: false, rsv: 0, opcode: Opcode.Binary, payload: pattern(20) },
+        { fin: true, rsv: 0, opcode: Opcode.Ping, payload: hex("01") },
+        { fin: true, rsv: 0, opcode: Opcode.Continuation, payload: hex("") },
+      ];
+      for (const bytes of chunk(concat(frames.map((frame) => incoming("server", frame))))) {
+        protocol.receive(bytes);
+        while (protocol.next() !== undefined);
+      }
+      protocol.send(textEvent("é", false));
+      protocol.send(closeEvent(1000));
+      assert.deepEqual(seen, [
+        ...frames.map((frame) => ["in", frame]),
+        ["out", { fin: false, rsv: 0, opcode: Opcode.Text, payload: utf8("é") }],
+        ["out", { fin: true, rsv: 0, opcode: Opcode.Close, payload: hex("03 e8") }],
+      ]);
+    }
+  });
+});
+
+describe("response", () => {
+  const answers: readonly [ProtocolEvent, ProtocolEvent | undefined][] = [
+    [PING, { type: "pong", payload: hex("01") }],
+    [PONG, undefined],
+    [TEXT, undefined],
+    [BINARY, undefined],
+    [closeEvent(1001, "bye"), closeEvent(1001, "bye")],
+    [closeEvent(1005), closeEvent(1005)],
+    [closeEvent(1006), undefined],
+  ];
+  for (const [event, expected] of answers) {
+    const code = event.type === "close" ? ` ${event.closeCode}` : "";
+    it(`response answers ${event.type}${code} with ${expected?.type ?? "nothing"}`, () => {
+      assert.deepEqual(response(event), expected);
+      if (expected !== undefined) new Protocol("server").send(expected);
+    });
+  }
+});
+
+/** The frames of one message, of a ping, or of a pong. */
+const validFrames: fc.Arbitrary<Frame[]> = fc.oneof(
+  fc.tuple(fc.oneof(text, binary), offsets(300)).map(([message, at]) => {
+    const parts = cut(typeof message === "string" ? utf8(message) : message, ...at);
+    const opcode = typeof message === "string" ? Opcode.Text : Opcode.Binary;
+    return parts.map((payload, i): Frame => ({
+      fin: i === parts.length - 1,
+      opcode: i === 0 ? opcode : Opcode.Continuation,
+      payload,
+    }));
+  }),
+  fc.tuple(fc.constantFrom(Opcode.Ping, Opcode.Pong), fc.uint8Array({ maxLength: 125 }))
+    .map(([opcode, payload]): Frame[] => [{ opcode, payload }]),
+);
+
+interface Outcome {
+  frames: ProtocolEvent[];
+  error?: string;
+  state: ProtocolState;
+}
+
+/** All that comes of the chunks, the pieces of each frame put together. */
+function run(
+  role: Role,
+  options: ProtocolOptions,
+  chunks: readonly Uint8Array[],
+  protocol = new Protocol(role, options),
+): Outcome {
+  const frames: ProtocolEvent[] = [];
+  let begun: ProtocolEvent | undefined;
+  const take = () => {
+    for (let event = protocol.next(); event; event = protocol.next()) {
+      begun = join(begun, event);
+      if ("frameFinished" in begun && !begun.frameFinished) continue;
+      frames.push(begun);
+      begun = undefined;
+    }
+  };
+  const error = thrown(() => {
+    take();
+    for (const chunk of chunks) {
+      const input = chunk.slice();
+      if (protocol.state === "closed") break;
+      protocol.receive(input);
+      take();
+      // Masked input that is not owned was copied: it may be used for something else now.
+      if (options.ownsInput === false && role === "server") input.fill(0);
+    }
+  });
+  assert.ok(error === undefined || error.name === "RemoteProtocolError", error?.stack);
+  return { frames, error: error && `${error.closeCode} ${error.message}`, state: protocol.state };
+}
+
+function join(begun: ProtocolEvent | undefined, event: ProtocolEvent): ProtocolEvent {
+  if (begun?.type === "text" && event.type === "text") {
+    return { ...event, data: begun.data + event.data };
+  }
+  if (begun?.type === "binary" && event.type === "binary") {
+    return { ...event, data: concat([begun.data, event.data]) };
+  }
+  return event;
+}
+
+function isEmptyPiece(event: ProtocolEvent): boolean {
+  return event.type === "text" && event.data === "" && !event.frameFinished;
+}
+
+interface Thrown extends Error {
+  closeCode: number;
+  event: ProtocolEvent & { reason: string };
+}
+
+function thrown(action: () => unknown): Thrown | undefined {
+  try {
+    action();
+  } catch (error) {
+    return error as Thrown;
+  }
+  return undefined;
+}
