@@ -136,14 +136,18 @@ export class Receiver {
   /** See `WebSocketConnection`. */
   iterate(): AsyncIterator<Message> {
     this.#enter("receive");
+    const item = (value: Message) => ({ done: false, value });
+    const end = (error: unknown) => {
+      if (!this.#endsIteration(error)) throw error;
+      return { done: true as const, value: undefined };
+    };
     return {
-      next: async () => {
-        try {
-          return { done: false, value: await this.receive() };
-        } catch (error) {
-          if (!this.#endsIteration(error)) throw error;
-          return { done: true, value: undefined };
-        }
+      next: () => {
+        const message = this.#inbox.take();
+        // One promise a message: an asynchronous function would make three.
+        return message === undefined
+          ? this.receive().then(item, end)
+          : Promise.resolve({ done: false, value: message });
       },
     };
   }

@@ -24,9 +24,9 @@ const EMPTY = new Uint8Array(0);
 const encoder = new TextEncoder();
 
 // A fresh zeroed buffer for every batch would cost more than the batch. Connections share these, so
-// that an idle one holds none.
+// that an idle one holds none; as many are kept as connections are likely to write in one turn.
 const pool: Uint8Array[] = [];
-const POOL_SIZE = 16;
+const POOL_SIZE = 64;
 
 /** What becomes of a payload that is too long to be copied into the batch. */
 export type Ownership =
