@@ -2,7 +2,7 @@
 
 /** What a finished program left. */
 export interface RunResult {
-  /** Exit code; 128 + signal number when a signal ended it. */
+  /** Exit code; 128 and the signal's number when a signal ended it. */
   code: number;
   /** True when the deadline passed and the program was killed. */
   timedOut: boolean;
@@ -114,8 +114,10 @@ function kill(child: Deno.ChildProcess) {
 function killChildrenOnInterrupt() {
   if (interruptible) return;
   interruptible = true;
-  Deno.addSignalListener("SIGINT", () => {
+  const stop = () => {
     for (const child of running) kill(child);
     Deno.exit(130);
-  });
+  };
+  Deno.addSignalListener("SIGINT", stop);
+  if (Deno.build.os !== "windows") Deno.addSignalListener("SIGTERM", stop);
 }
