@@ -169,7 +169,7 @@ class Assembly implements MessageDuplex {
     if (!this.#canSend) throw this.#closedError();
     this.#pendingWrites++;
     try {
-      await this.#messages.write(typeof message === "string" ? message : message.slice());
+      await this.#messages.write(typeof message === "string" ? message : new Uint8Array(message));
     } finally {
       this.#pendingWrites--;
     }

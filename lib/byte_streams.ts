@@ -63,7 +63,7 @@ class StreamTransport implements Transport {
   #write(part: Uint8Array): void {
     this.#bufferedAmount += part.length;
     // A stream may hand the chunk on and keep it; ours is used again.
-    this.#writer.write(part.slice()).then(() => {
+    this.#writer.write(new Uint8Array(part)).then(() => {
       this.#bufferedAmount -= part.length;
       if (this.#bufferedAmount === 0 && !this.#closed) this.#handlers?.drain();
     }, (error) => this.#close(error));
@@ -86,7 +86,7 @@ class StreamTransport implements Transport {
         if (this.#closed) return;
         if (done) return this.#endInput();
         // What comes from a stream may belong to somebody else, and is about to be unmasked in place.
-        this.#handlers!.data(value.slice());
+        this.#handlers!.data(new Uint8Array(value));
       }
     } catch (error) {
       this.#close(error);

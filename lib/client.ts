@@ -13,7 +13,7 @@ import { base64 } from "./core/sha1.ts";
 import { parseWebSocketUrl, type WebSocketUrl } from "./core/url.ts";
 import { readBody, toHeaders, toRawHeaders } from "./http.ts";
 import { TransportReader, withDeadline } from "./opening.ts";
-import type { ConnectionOptions } from "./options.ts";
+import { checkOptions, type ConnectionOptions } from "./options.ts";
 import { defaultProvider, type Transport, type TransportProvider } from "./transport.ts";
 
 /** How a client connects. */
@@ -59,6 +59,7 @@ export async function connect(
   options: ConnectOptions = {},
 ): Promise<WebSocketConnection> {
   const target = parseWebSocketUrl(url);
+  checkOptions(options);
   checkProtocols(options.protocols);
   const handshake = new ClientHandshake(handshakeOptions(target, options));
   const request = handshake.send();
@@ -154,7 +155,7 @@ async function open(
       request: handshake.request,
       response,
       secure: target.secure,
-      trailing: handshake.trailing,
+      takeOver: (handlers) => reader.handOver(handshake.trailing, handlers),
       options,
       textCodec: provider.textCodec,
     });

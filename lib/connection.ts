@@ -279,16 +279,16 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
     await this.close({ closeCode: CloseCode.Normal });
   }
 
-  /** Whether the error is the one that this connection's end has given to its readers or writers. */
+  /** Whether an error that a reader or writer got says no more than that this connection has ended. */
   isOwnError(error: unknown): boolean {
-    return error !== undefined &&
-      (error === this.#driver.error || error === this.#driver.receiver.ended?.error);
+    return this.#driver.isOwnError(error);
   }
 }
 
 function controlPayload(payload: Uint8Array | string): Uint8Array {
   if (typeof payload === "string") return new TextEncoder().encode(payload);
-  if (payload instanceof Uint8Array) return payload.slice();
+  // A subclass may have a slice() that does not copy, as Buffer has.
+  if (payload instanceof Uint8Array) return new Uint8Array(payload);
   throw new TypeError(`Expected a payload of bytes or text, received ${typeof payload}`);
 }
 

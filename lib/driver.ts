@@ -20,7 +20,7 @@ import type { ConnectionOptions, ConnectionStats } from "./options.ts";
 import { handled } from "./outbox.ts";
 import { Receiver, type ReceiverHost } from "./receiver.ts";
 import { Sender, type SenderHost } from "./sender.ts";
-import type { Transport } from "./transport.ts";
+import type { Transport, TransportHandlers } from "./transport.ts";
 import { backgroundTimer, nextTurn } from "./turn.ts";
 
 const MAX_MESSAGE_SIZE = 1048576;
@@ -31,8 +31,8 @@ export interface DriverInit {
   role: Role;
   /** Open, and handled by the handshake so far. */
   transport: Transport;
-  /** What came behind the handshake. */
-  trailing: Uint8Array;
+  /** Takes the transport over from the handshake, with what came behind it. */
+  takeOver: (handlers: TransportHandlers) => void;
   /** The options of the caller. */
   options: ConnectionOptions;
   /** How text is encoded and decoded. Default: TextEncoder and TextDecoder */
@@ -73,9 +73,11 @@ export class Driver {
   #transportError: Error | undefined;
   #finished = false;
   #cancelCloseTimer: (() => void) | undefined;
+  /** The errors that those got who called at the wrong moment. */
+  readonly #refusals = new WeakSet<object>();
 
   /** @param init the transport, from the handshake's hands, and the options */
-  constructor({ role, transport, trailing, options, textCodec = webTextCodec }: DriverInit) {
+  constructor({ role, transport, takeOver, options, textCodec = webTextCodec }: DriverInit) {
     const { maxMessageSize = MAX_MESSAGE_SIZE, maxFrameSize, onFrame } = options;
     const { pingInterval = 20_000, pingTimeout = 20_000, closeTimeout = 10_000 } = options;
     const limits = { maxMessageSize, maxFrameSize };
@@ -88,13 +90,12 @@ export class Driver {
     this.closed = handled(
       new Promise((resolve, reject) => this.#settleClosed = { resolve, reject }),
     );
-    transport.handle({
+    takeOver({
       data: (chunk) => this.#onData(chunk),
       drain: () => this.sender.drained(),
       end: () => this.#onEnd(),
       close: (error) => this.#onClose(error),
     });
-    if (trailing.length > 0) this.#onData(trailing);
     if (!this.#paused) transport.resume();
   }
 
@@ -104,9 +105,11 @@ export class Driver {
     return this.#canSend ? "open" : "closing";
   }
 
-  /** Why the connection does not end with a clean close, once that is known. */
-  get error(): WebSocketError | undefined {
-    return this.#error;
+  /** Whether an error says no more than that this connection is at its end. */
+  isOwnError(error: unknown): boolean {
+    if (typeof error !== "object" || error === null) return false;
+    return error === this.#error || error === this.receiver.ended?.error ||
+      this.#refusals.has(error);
   }
 
   /** See `WebSocketConnection`. */
@@ -344,7 +347,9 @@ export class Driver {
 
   #closedError(): DOMException {
     const message = `Expected an open connection, it is ${this.state} (${this.closeRecord})`;
-    return invalidState(message, this.#error);
+    const error = invalidState(message, this.#error);
+    this.#refusals.add(error);
+    return error;
   }
 
   /** The reader or the writer of a stream gives up. */

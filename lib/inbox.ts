@@ -25,12 +25,13 @@ export class Budget {
 
   /** Whether no more should come. */
   get full(): boolean {
-    return this.#used >= this.#limit;
+    return this.fullWith(0);
   }
 
-  /** Whether this much more would make it full. */
+  /** Whether this much more would make it full. One item is let in, whatever the limit. */
   fullWith(size: number): boolean {
-    return this.#used + size >= this.#limit;
+    const sum = this.#used + size;
+    return sum > 0 && sum >= this.#limit;
   }
 
   /** What waits now. */

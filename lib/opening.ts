@@ -7,14 +7,14 @@
 import { HandshakeError } from "./core/error.ts";
 import type { ConnectionOptions } from "./options.ts";
 import { handled } from "./outbox.ts";
-import type { Transport } from "./transport.ts";
+import type { Transport, TransportHandlers } from "./transport.ts";
 import { backgroundTimer } from "./turn.ts";
 
 /** Reads a transport chunk by chunk, and never further than it is asked to. */
 export class TransportReader {
   readonly transport: Transport;
   #chunks: Uint8Array[] = [];
-  #ended = false;
+  #inputEnded = false;
   #closed = false;
   #error: Error | undefined;
   #wake: (() => void) | undefined;
@@ -29,11 +29,11 @@ export class TransportReader {
       },
       drain: () => this.#wake?.(),
       end: () => {
-        this.#ended = true;
+        this.#inputEnded = true;
         this.#wake?.();
       },
       close: (error) => {
-        this.#ended = this.#closed = true;
+        this.#closed = true;
         this.#error = error;
         this.#wake?.();
       },
@@ -59,12 +59,30 @@ export class TransportReader {
     await this.#until(() => this.transport.bufferedAmount === 0 || this.#closed, false);
   }
 
+  /**
+   * Hands the transport over, with all that has happened meanwhile: what came behind the handshake, and
+   * its end if that was met.
+   *
+   * @param trailing what came behind the head in the same chunk
+   */
+  handOver(trailing: Uint8Array, handlers: TransportHandlers): void {
+    this.transport.handle(handlers);
+    for (const chunk of [trailing, ...this.#chunks]) if (chunk.length > 0) handlers.data(chunk);
+    this.#chunks = [];
+    if (this.#inputEnded) handlers.end();
+    if (this.#closed) handlers.close(this.#error);
+  }
+
   /** Waits until the transport is gone. What still comes is dropped. */
   async drain(): Promise<void> {
     while (!this.#closed) {
       this.#chunks = [];
       await this.#until(() => this.#chunks.length > 0 || this.#closed, true);
     }
+  }
+
+  get #ended(): boolean {
+    return this.#inputEnded || this.#closed;
   }
 
   async #until(condition: () => boolean, reading: boolean): Promise<void> {

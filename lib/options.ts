@@ -76,6 +76,44 @@ export interface ConnectionOptions {
   transport?: TransportProvider;
 }
 
+/** The options that are numbers of 0 or more. */
+const NUMBERS = [
+  "maxMessageSize",
+  "maxFrameSize",
+  "openTimeout",
+  "pingInterval",
+  "pingTimeout",
+  "closeTimeout",
+] as const;
+
+/**
+ * Checks the types and values that JavaScript lets through.
+ *
+ * @throws {TypeError} for a value of the wrong type
+ * @throws {RangeError} for a number that is negative or none
+ */
+export function checkOptions(options: ConnectionOptions): void {
+  if (typeof options !== "object" || options === null) {
+    throw new TypeError(`Expected options as an object, received ${typeof options}`);
+  }
+  for (const name of NUMBERS) checkNumber(name, options[name]);
+  checkNumber("readableStrategy.highWaterMark", options.readableStrategy?.highWaterMark);
+  const { protocols = [] } = options;
+  if (!Array.isArray(protocols) || protocols.some((protocol) => typeof protocol !== "string")) {
+    throw new TypeError("Expected protocols as an array of strings");
+  }
+}
+
+function checkNumber(name: string, value: unknown): void {
+  if (value === undefined) return;
+  if (typeof value !== "number") {
+    throw new TypeError(`Expected ${name} to be a number, received ${typeof value}`);
+  }
+  if (!(value >= 0)) {
+    throw new RangeError(`Expected ${name} to be at least 0, received ${value}`);
+  }
+}
+
 /** How one message is sent. */
 export interface SendOptions {
   /** Whether it is a text message; bytes must then be UTF-8. Default: whether it is a string */

@@ -191,7 +191,9 @@ export class Sender {
 
   #writeChunk(message: Message): Promise<void> {
     if (!this.#lock.busy) return this.#sendWhole(message, "copy");
-    return this.#sendInTurn(typeof message === "string" ? message : message.slice(), "own");
+    // A subclass may have a slice() that does not copy, as Buffer has.
+    const copy = typeof message === "string" ? message : new Uint8Array(message);
+    return this.#sendInTurn(copy, "own");
   }
 
   /** Sends a ping, a pong or a Close, between the frames of a message if need be. */

@@ -3,21 +3,24 @@
  *
  * @module
  */
-import { CloseCode, type CloseInfo } from "./core/close.ts";
+import { CloseCode, type CloseInfo, serializeClose } from "./core/close.ts";
 import { HandshakeError } from "./core/error.ts";
 import { type HandshakeRequest, refusalHeaders, ServerHandshake } from "./core/handshake.ts";
 import { type HeadLimits, type RequestHead, serializeResponseHead } from "./core/http1.ts";
 import { type ByteDuplex, fromStreams } from "./byte_streams.ts";
 import { WebSocketConnection } from "./connection.ts";
 import { toRawHeaders, toRequest } from "./http.ts";
-import type { ConnectionOptions } from "./options.ts";
+import { checkOptions, type ConnectionOptions } from "./options.ts";
 import { type Address, defaultProvider, type Listener, type Transport } from "./transport.ts";
 import { TransportReader, withDeadline } from "./opening.ts";
 import { backgroundTimer } from "./turn.ts";
 
 /** How a server works. */
 export interface ServeOptions extends ConnectionOptions {
-  /** Where to listen: a host name or IP address. Default: "127.0.0.1" */
+  /**
+   * Where to listen: a host name or IP address. Default: "127.0.0.1", which other machines cannot
+   * reach; "0.0.0.0" or "::" for all interfaces
+   */
   hostname?: string;
   /** The port; 0 for a free one. Default: 0 */
   port?: number;
@@ -41,7 +44,12 @@ export interface ServeOptions extends ConnectionOptions {
   ) => Response | void | undefined | Promise<Response | void | undefined>;
   /** May add to the header fields of the 101 response. Default: none */
   onResponse?: (headers: Headers, request: Request) => void | Promise<void>;
-  /** Told what a handler has thrown. Default: `console.error` */
+  /**
+   * Shuts the server down when aborted; in `accept()`: ends the opening handshake, without effect
+   * afterwards. Default: none
+   */
+  signal?: AbortSignal;
+  /** Told what a handler or a hook has thrown, and the listener's errors. Default: `console.error` */
   onError?: (error: unknown) => void;
   /** How large the head of a request may be. */
   limits?: HeadLimits;
@@ -81,6 +89,10 @@ export interface Server extends AsyncDisposable {
  * @returns the server, once it listens; rejects with the platform's error when it cannot
  */
 export async function serve(options: ServeOptions, handler: Handler): Promise<Server> {
+  checkOptions(options);
+  if (typeof handler !== "function") {
+    throw new TypeError(`Expected a handler, received ${typeof handler}`);
+  }
   const server = new RunningServer(options, handler);
   await server.listen();
   return server;
@@ -109,15 +121,21 @@ class RunningServer implements Server {
   }
 
   async listen(): Promise<void> {
-    const { hostname = "127.0.0.1", port = 0 } = this.#options;
+    const { hostname = "127.0.0.1", port = 0, signal } = this.#options;
+    signal?.throwIfAborted();
     const provider = this.#options.transport ?? await defaultProvider();
     const options = { ...this.#options, transport: provider };
-    this.#listener = await provider.listen({ hostname, port }, (transport) => {
+    const onError = (error: Error) => this.#report(error);
+    this.#listener = await provider.listen({ hostname, port, onError }, (transport) => {
       const done: Promise<void> = this.#run(transport, options).finally(() =>
         this.#pending.delete(done)
       );
       this.#pending.add(done);
     });
+    const shutdown = () => void this.shutdown();
+    signal?.addEventListener("abort", shutdown, { once: true });
+    this.finished.then(() => signal?.removeEventListener("abort", shutdown));
+    if (signal?.aborted) shutdown();
   }
 
   async #run(transport: Transport, options: ServeOptions): Promise<void> {
@@ -159,6 +177,7 @@ class RunningServer implements Server {
   }
 
   async shutdown(info: CloseInfo = { closeCode: CloseCode.GoingAway }): Promise<void> {
+    serializeClose(info);
     if (!this.#shutdown.signal.aborted) {
       this.#info = info;
       const freed = this.#listener.close();
@@ -189,9 +208,10 @@ export async function accept(
   duplex: Transport | ByteDuplex,
   options: ServeOptions = {},
 ): Promise<WebSocketConnection> {
+  checkOptions(options);
   const reader = new TransportReader(fromStreams(duplex));
   try {
-    return await withDeadline(options, () => open(reader, options));
+    return await withDeadline(options, (signal) => open(reader, options, signal));
   } catch (error) {
     await refuse(reader, error, options);
     throw error;
@@ -208,7 +228,11 @@ class Refusal extends HandshakeError {
   }
 }
 
-async function open(reader: TransportReader, options: ServeOptions): Promise<WebSocketConnection> {
+async function open(
+  reader: TransportReader,
+  options: ServeOptions,
+  signal: AbortSignal,
+): Promise<WebSocketConnection> {
   const { textCodec } = options.transport ?? await defaultProvider();
   const handshake = new ServerHandshake(options.limits);
   let head: RequestHead | undefined;
@@ -225,6 +249,8 @@ async function open(reader: TransportReader, options: ServeOptions): Promise<Web
   const { response, bytes } = await hook(() =>
     handshake.accept({ protocol, headers: [...headers] })
   );
+  // The hooks may have taken longer than the client was given.
+  signal.throwIfAborted();
   reader.transport.write([bytes]);
   return new WebSocketConnection({
     role: "server",
@@ -234,7 +260,7 @@ async function open(reader: TransportReader, options: ServeOptions): Promise<Web
     response,
     webRequest: request,
     secure: false,
-    trailing: handshake.trailing,
+    takeOver: (handlers) => reader.handOver(handshake.trailing, handlers),
     options,
     textCodec,
   });

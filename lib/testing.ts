@@ -118,7 +118,8 @@ class MemoryEnd implements MemoryTransport {
     if (this.#outputEnded || this.#closed) return;
     for (const part of parts) {
       for (let at = 0; at < part.length; at += this.#chunkSize) {
-        this.peer.#arrive(part.slice(at, Math.min(part.length, at + this.#chunkSize)));
+        const end = Math.min(part.length, at + this.#chunkSize);
+        this.peer.#arrive(new Uint8Array(part.subarray(at, end)));
       }
     }
   }

@@ -44,7 +44,11 @@ export class PullStream<I, O> {
   #pulled: (() => void) | undefined;
   #closing = false;
 
-  /** @param machine what turns the input into output */
+  /**
+   * Makes the streams of a machine.
+   *
+   * @param machine what turns the input into output
+   */
   constructor(machine: Machine<I, O>) {
     this.#machine = machine;
     this.readable = new ReadableStream<O>({
@@ -128,7 +132,11 @@ export class PullStream<I, O> {
  * a frame.
  */
 export class FrameDecoderStream extends PullStream<Uint8Array, FramePiece> {
-  /** @param options the role of the end that receives, and the limits */
+  /**
+   * Makes a decoder for one connection.
+   *
+   * @param options the role of the end that receives, and the limits
+   */
   constructor(options: FrameDecoderOptions) {
     super(new FrameDecoder(options));
   }
@@ -146,7 +154,11 @@ export interface MessageAssemblerOptions extends MessageOptions {
  * message.
  */
 export class MessageAssemblerStream extends PullStream<FramePiece, Message | Frame> {
-  /** @param options the limit, and who is told of control frames */
+  /**
+   * Makes an assembler for one connection.
+   *
+   * @param options the limit, and who is told of control frames
+   */
   constructor(options: MessageAssemblerOptions = {}) {
     super(new AssemblingMachine(options));
   }
@@ -186,7 +198,11 @@ class AssemblingMachine implements Machine<FramePiece, Message | Frame> {
 
 /** Messages to frames. Frames pass through, so that control frames can be written between messages. */
 export class MessageFragmenterStream extends TransformStream<Message | Frame, Frame> {
-  /** @param options how long a frame may be */
+  /**
+   * Makes a fragmenter.
+   *
+   * @param options how long a frame may be
+   */
   constructor(options: FragmentsOptions = {}) {
     super({
       transform(item, controller) {
@@ -208,7 +224,11 @@ export interface FrameEncoderOptions {
 
 /** Frames to bytes (RFC 6455 §5.2), a chunk for each frame. Errors with RangeError for an invalid frame. */
 export class FrameEncoderStream extends TransformStream<Frame, Uint8Array> {
-  /** @param options the role of the end that sends */
+  /**
+   * Makes an encoder.
+   *
+   * @param options the role of the end that sends
+   */
   constructor({ role }: FrameEncoderOptions) {
     const options = role === "client" ? { mask: true } as const : {};
     super({

@@ -78,6 +78,8 @@ export interface ListenOptions {
   hostname: string;
   /** The port; 0 for a free one. */
   port: number;
+  /** Told what goes wrong while it listens; it listens on. Default: nobody */
+  onError?: (error: Error) => void;
 }
 
 /** Something that listens. */

@@ -60,6 +60,8 @@ export class WebSocketStream {
   #connection: WebSocketConnection | undefined;
 
   /**
+   * Begins to connect.
+   *
    * @param url a ws or wss URL; http and https are taken as these
    * @param options the standard's `protocols` and `signal`, and those of `connect()`
    * @throws {TypeError} without a URL, or for options of the wrong type

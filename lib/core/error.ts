@@ -44,6 +44,8 @@ export class WebSocketError extends DOMException {
   }
 
   /**
+   * Makes an error as a caller may: to abort or cancel a stream with, for one.
+   *
    * @param message what went wrong
    * @param init the close code and reason to carry; a reason alone gets code 1000
    * @throws {TypeError} when `init` is no object or its code no number of 16 bits
@@ -205,6 +207,7 @@ export interface HandshakeErrorOptions {
 
 /** The opening handshake failed (RFC 6455 §4). `code` tells which of its conditions. */
 export class HandshakeError extends Error {
+  /** "HandshakeError". */
   override readonly name = "HandshakeError";
   /** Which condition failed; see {@linkcode HandshakeErrorCode}. */
   readonly code: HandshakeErrorCode;
@@ -214,6 +217,8 @@ export class HandshakeError extends Error {
   readonly response?: RefusedResponse;
 
   /**
+   * Makes an error with its code.
+   *
    * @param message what was expected and what came
    * @param code which condition failed
    * @param options what else is known
@@ -228,16 +233,20 @@ export class HandshakeError extends Error {
 
 /** The caller asked the core for something that its state or the protocol forbids. Nothing changed. */
 export class LocalProtocolError extends Error {
+  /** "LocalProtocolError". */
   override readonly name = "LocalProtocolError";
 }
 
 /** The peer broke the protocol. */
 export class RemoteProtocolError extends Error {
+  /** "RemoteProtocolError". */
   override readonly name = "RemoteProtocolError";
   /** The close code that the RFC names for this failure: 1002, 1007 or 1009. */
   readonly closeCode: number;
 
   /**
+   * Makes an error with the close code that answers it.
+   *
    * @param message what was expected and what came
    * @param closeCode the code to send
    */

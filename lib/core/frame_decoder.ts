@@ -77,7 +77,11 @@ export class FrameDecoder {
   #framePosition = 0;
   #failure: RemoteProtocolError | undefined;
 
-  /** @param options the role, and the limits */
+  /**
+   * Makes a decoder for one connection.
+   *
+   * @param options the role, and the limits
+   */
   constructor(options: FrameDecoderOptions) {
     this.#role = options.role;
     this.#maxFrameSize = options.maxFrameSize ?? Infinity;

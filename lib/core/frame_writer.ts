@@ -56,6 +56,8 @@ export class FrameWriter {
   #taken: Uint8Array[] = [];
 
   /**
+   * Makes a writer for one connection.
+   *
    * @param role which end writes: a client masks
    * @param codec how text is encoded
    */

@@ -106,6 +106,8 @@ export class ClientHandshake {
   #trailing: Uint8Array = EMPTY;
 
   /**
+   * Makes the request.
+   *
    * @param options what to ask for
    * @throws {TypeError} for a header field that the handshake writes by itself, or a protocol that
    * is no token
@@ -249,7 +251,11 @@ export class ServerHandshake {
   #checked: HandshakeRequest | undefined;
   #trailing: Uint8Array = EMPTY;
 
-  /** @param limits how large the head of the request may be */
+  /**
+   * Makes a handshake that waits for its request.
+   *
+   * @param limits how large the head of the request may be
+   */
   constructor(limits: HeadLimits = {}) {
     this.#reader = new HeadReader(parseRequestHead, limits);
   }

@@ -274,6 +274,8 @@ export class HeadReader<T> {
   #parsedAt = 0;
 
   /**
+   * Makes a reader for one head.
+   *
    * @param parse the parser of the head
    * @param limits how large it may be
    */

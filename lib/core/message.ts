@@ -60,7 +60,11 @@ export class FragmentReader {
   #withinFrame = false;
   #withinText = false;
 
-  /** @param options the limit and the codec */
+  /**
+   * Makes a reader for one connection.
+   *
+   * @param options the limit and the codec
+   */
   constructor(options: MessageOptions = {}) {
     this.#maxMessageSize = options.maxMessageSize ?? Infinity;
     this.#codec = options.textCodec ?? webTextCodec;

@@ -102,6 +102,8 @@ export class Protocol {
   #observed: Uint8Array[] = [];
 
   /**
+   * Makes the machine for one end, behind the opening handshake.
+   *
    * @param role which end this is
    * @param options limits, and whether received chunks may be changed
    */

@@ -46,6 +46,8 @@ export class Utf8Decoder {
   #position = 0;
 
   /**
+   * Makes a decoder for one text after the other.
+   *
    * @param what what is decoded, for messages
    * @param codec how whole characters are decoded
    */

@@ -117,7 +117,7 @@ function dial({ hostname, port, signal }: DialOptions): Promise<Transport> {
 
 /** Listens on TCP. */
 function listen(
-  { hostname, port }: ListenOptions,
+  { hostname, port, onError = () => {} }: ListenOptions,
   accept: (transport: Transport) => void,
 ): Promise<Listener> {
   return new Promise((resolve, reject) => {
@@ -128,6 +128,7 @@ function listen(
     server.once("error", reject);
     server.listen({ host: hostname, port }, () => {
       server.removeListener("error", reject);
+      server.on("error", onError);
       resolve({ address: boundAddress(server), close: () => close(server) });
     });
   });
@@ -140,7 +141,6 @@ function boundAddress(server: Server): Address {
 }
 
 function close(server: Server): Promise<void> {
-  // Its callback waits for every socket, but the port is free at once.
   return new Promise((resolve) => server.close(() => resolve()));
 }
 
