@@ -5,7 +5,8 @@ import { run } from "./process.ts";
 const STEPS = [
   ["fmt", "--check"],
   ["lint"],
-  ["check"],
+  ["check", "--doc"],
+  ["check", "--doc-only", "README.md"],
   ["doc", "--lint", ...Object.values(config.exports)],
 ];
 
