@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 /**
  * The connection as its users see it; `driver.ts` is what makes it run.
  *

@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 /**
  * The server: listening, the opening handshake, and graceful shutdown.
  *
