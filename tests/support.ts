@@ -1,0 +1,335 @@
+/** What the tests of the connection, the client and the server share. */
+import assert from "node:assert/strict";
+import { type AddressInfo, connect as connectSocket, createServer, type Socket } from "node:net";
+import { accept, connect, type ConnectOptions, type ServeOptions, type Server } from "../mod.ts";
+import type { WebSocketConnection } from "../mod.ts";
+import {
+  ClientHandshake,
+  encodeFrame,
+  type Frame,
+  FrameDecoder,
+  Opcode,
+  parseClose,
+  type Role,
+  serializeClose,
+  ServerHandshake,
+} from "../lib/core/mod.ts";
+import { type MemoryTransport, transportPair, type TransportPairOptions } from "../lib/testing.ts";
+import { concat, hex, latin1, utf8 } from "./bytes.ts";
+
+const DEADLINE = 30_000;
+
+export const ROLES: readonly Role[] = ["client", "server"];
+
+/** A later turn of the event loop, when timers that are due and sockets had theirs. */
+export function turn(): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, 1));
+}
+
+/** As many of them as anything in memory needs to come to rest. */
+export async function rest(): Promise<void> {
+  for (let i = 0; i < 20; i++) await turn();
+}
+
+/** Waits for the condition, however slow the machine is. */
+export async function until(condition: () => unknown): Promise<void> {
+  const end = performance.now() + DEADLINE;
+  while (!condition()) {
+    if (performance.now() > end) throw new Error(`Expected within ${DEADLINE} ms: ${condition}`);
+    await turn();
+  }
+}
+
+/** Waits until the value has not changed for a while, and gives it. */
+export async function still(value: () => number): Promise<number> {
+  let last = value();
+  for (let quiet = 0; quiet < 60; quiet++) {
+    await turn();
+    if (value() !== last) quiet = 0;
+    last = value();
+  }
+  return last;
+}
+
+/** Whether the promise is still pending when all in memory has come to rest. */
+export async function isPending(promise: Promise<unknown>): Promise<boolean> {
+  let pending = true;
+  const settle = () => {
+    pending = false;
+  };
+  promise.then(settle, settle);
+  await rest();
+  return pending;
+}
+
+/** What the promise rejects with. */
+export async function rejection<E = Error>(promise: Promise<unknown>): Promise<E> {
+  const [{ status, reason }] = await Promise.allSettled([promise]) as [PromiseRejectedResult];
+  assert.equal(status as string, "rejected", "Expected a rejection");
+  return reason;
+}
+
+/** Gathers what an iteration gives until it ends. */
+export async function collect<T>(items: AsyncIterable<T> | ReadableStream<T>): Promise<T[]> {
+  const gathered: T[] = [];
+  for await (const item of items as AsyncIterable<T>) gathered.push(item);
+  return gathered;
+}
+
+/** What the other end of a connection is in these tests: frames by hand. */
+export class RawPeer {
+  /** The frames received and not yet taken by `next()`. */
+  readonly frames: Frame[] = [];
+  readonly transport: MemoryTransport;
+  ended = false;
+  closed = false;
+  /** Whether to end the transport when it is this end's turn to: after both Close frames, or theirs. */
+  polite = true;
+  #closeFrames = { in: 0, out: 0 };
+  readonly #role: Role;
+  readonly #decoder: FrameDecoder;
+  readonly #handshake: ClientHandshake | ServerHandshake;
+  #shaken = false;
+  #pieces: Uint8Array[] = [];
+
+  constructor(transport: MemoryTransport, role: Role) {
+    this.transport = transport;
+    this.#role = role;
+    this.#decoder = new FrameDecoder({ role });
+    this.#handshake = role === "client"
+      ? new ClientHandshake({ host: "localhost", target: "/" })
+      : new ServerHandshake();
+    transport.handle({
+      data: (chunk) => this.#onData(chunk),
+      drain: () => {},
+      end: () => {
+        this.ended = true;
+        if (this.polite) transport.end();
+      },
+      close: () => {
+        this.closed = true;
+      },
+    });
+    if (this.#handshake instanceof ClientHandshake) this.write(this.#handshake.send());
+  }
+
+  #onData(chunk: Uint8Array): void {
+    if (this.#shaken) return this.#onFrames(chunk);
+    if (this.#handshake.receive(chunk) === undefined) return;
+    this.#shaken = true;
+    if (this.#handshake instanceof ServerHandshake) {
+      this.#handshake.check();
+      this.write(this.#handshake.accept().bytes);
+    }
+    this.#onFrames(this.#handshake.trailing);
+  }
+
+  #onFrames(chunk: Uint8Array): void {
+    this.#decoder.push(chunk);
+    for (let piece = this.#decoder.next(); piece; piece = this.#decoder.next()) {
+      this.#pieces.push(piece.payload);
+      if (!piece.last) continue;
+      const { fin, rsv, opcode } = piece.header;
+      this.frames.push({ fin, rsv, opcode: opcode as Opcode, payload: concat(this.#pieces) });
+      this.#pieces = [];
+      if (opcode === Opcode.Close) this.#noteClose("in");
+    }
+  }
+
+  #noteClose(direction: "in" | "out"): void {
+    this.#closeFrames[direction]++;
+    const both = this.#closeFrames.in > 0 && this.#closeFrames.out > 0;
+    if (both && this.polite && this.#role === "server") this.transport.end();
+  }
+
+  /** Writes bytes as they are. */
+  write(...parts: Uint8Array[]): void {
+    this.transport.write([concat(parts)]);
+  }
+
+  /** The bytes of a frame as this end sends it. */
+  encode(frame: Frame): Uint8Array {
+    return encodeFrame(frame, this.#role === "client" ? { mask: hex("37 fa 21 3d") } : {});
+  }
+
+  /** The bytes of a frame whose opcode is none. */
+  get badFrame(): Uint8Array {
+    return hex(this.#role === "client" ? "83 80 00 00 00 00" : "83 00");
+  }
+
+  /** Sends frames, all of them in one chunk. */
+  send(...frames: Frame[]): void {
+    this.write(...frames.map((frame) => this.encode(frame)));
+    if (frames.some(({ opcode }) => opcode === Opcode.Close)) this.#noteClose("out");
+  }
+
+  /** The next frame received. */
+  async next(): Promise<Frame> {
+    await until(() => this.frames.length > 0);
+    return this.frames.shift()!;
+  }
+
+  /** The next frame received, which is to be a Close, read. */
+  async nextClose(): Promise<{ closeCode: number; reason: string }> {
+    const { opcode, payload } = await this.next();
+    assert.equal(opcode, Opcode.Close, "Expected a Close frame");
+    return parseClose(payload);
+  }
+
+  /** Answers the Close that comes next. */
+  async answerClose(closeCode = 1000, reason = ""): Promise<void> {
+    while ((await this.next()).opcode !== Opcode.Close);
+    this.send(closeFrame(closeCode, reason));
+  }
+}
+
+export function textFrame(text: string, fin = true): Frame {
+  return { fin, opcode: Opcode.Text, payload: utf8(text) };
+}
+
+export function binaryFrame(payload: Uint8Array, fin = true): Frame {
+  return { fin, opcode: Opcode.Binary, payload };
+}
+
+export function continuation(payload: Uint8Array | string, fin = true): Frame {
+  const bytes = typeof payload === "string" ? utf8(payload) : payload;
+  return { fin, opcode: Opcode.Continuation, payload: bytes };
+}
+
+export function closeFrame(closeCode?: number, reason = ""): Frame {
+  return { opcode: Opcode.Close, payload: serializeClose({ closeCode, reason }) };
+}
+
+export function pingFrame(payload: string): Frame {
+  return { opcode: Opcode.Ping, payload: utf8(payload) };
+}
+
+export function pongFrame(payload: Uint8Array): Frame {
+  return { opcode: Opcode.Pong, payload };
+}
+
+/** A connection in the given role, in memory, and its peer by hand. */
+export async function withPeer(
+  role: Role,
+  options: ConnectOptions & ServeOptions = {},
+  line: TransportPairOptions = {},
+): Promise<[WebSocketConnection, RawPeer]> {
+  const [near, far] = transportPair(line);
+  const peer = new RawPeer(far, role === "client" ? "server" : "client");
+  const ws = role === "client"
+    ? await connect("ws://localhost/", { pingInterval: 0, ...options, duplex: near })
+    : await accept(near, { pingInterval: 0, ...options });
+  return [ws, peer];
+}
+
+/** Runs a test with a connection in each role and its peer by hand, and ends both. */
+export async function inBothRoles(
+  run: (ws: WebSocketConnection, peer: RawPeer, role: Role) => unknown,
+  options: ConnectOptions & ServeOptions = {},
+  line: TransportPairOptions = {},
+): Promise<void> {
+  for (const role of ROLES) {
+    const [ws, peer] = await withPeer(role, options, line);
+    try {
+      await run(ws, peer, role);
+    } finally {
+      ws.terminate();
+      peer.transport.destroy();
+    }
+  }
+}
+
+/** The URL of a server. */
+export function urlOf({ address }: Pick<Server, "address">, path = "/"): string {
+  assert.equal(address.transport, "tcp");
+  return `ws://127.0.0.1:${portOf({ address })}${path}`;
+}
+
+/** The port of a server. */
+export function portOf({ address }: Pick<Server, "address">): number {
+  if (address.transport !== "tcp") throw new TypeError("Expected a TCP address");
+  return address.port;
+}
+
+/** A socket by hand. */
+export class RawSocket {
+  readonly socket: Socket;
+  received: Uint8Array = new Uint8Array(0);
+  ended = false;
+  closed = false;
+  error: Error | undefined;
+
+  constructor(socket: Socket) {
+    this.socket = socket;
+    socket.on("data", (chunk: Uint8Array) => {
+      this.received = concat([this.received, chunk]);
+    });
+    socket.on("end", () => {
+      this.ended = true;
+    });
+    socket.on("error", (error) => {
+      this.error = error;
+    });
+    socket.on("close", () => {
+      this.closed = true;
+    });
+  }
+
+  /** Connects to a port of this machine. */
+  static async connect(port: number): Promise<RawSocket> {
+    const raw = new RawSocket(connectSocket({ host: "127.0.0.1", port, allowHalfOpen: true }));
+    await until(() => !raw.socket.connecting);
+    return raw;
+  }
+
+  /** What came, a character a byte. */
+  get text(): string {
+    return String.fromCharCode(...this.received);
+  }
+
+  write(data: Uint8Array | string): void {
+    this.socket.write(typeof data === "string" ? latin1(data) : data);
+  }
+
+  /** Waits for the other end to end, then ends this one. */
+  async close(): Promise<void> {
+    await until(() => this.ended || this.closed);
+    this.socket.destroy();
+  }
+}
+
+/** Runs a test with a server of sockets by hand. */
+export async function withRawServer(
+  onSocket: (raw: RawSocket) => void,
+  run: (url: string) => Promise<unknown>,
+): Promise<void> {
+  const sockets = new Set<Socket>();
+  const server = createServer({ allowHalfOpen: true }, (socket) => {
+    sockets.add(socket);
+    onSocket(new RawSocket(socket));
+  });
+  await new Promise<void>((resolve) => server.listen({ host: "127.0.0.1", port: 0 }, resolve));
+  try {
+    await run(`ws://127.0.0.1:${(server.address() as AddressInfo).port}/`);
+  } finally {
+    for (const socket of sockets) socket.destroy();
+    await new Promise((resolve) => server.close(resolve));
+  }
+}
+
+/** A request for an upgrade, with some of its header fields left out or replaced. */
+export function upgradeRequest(
+  fields: Record<string, string | null> = {},
+  line = "GET / HTTP/1.1",
+): string {
+  const all: Record<string, string | null> = {
+    Host: "localhost",
+    Upgrade: "websocket",
+    Connection: "Upgrade",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    "Sec-WebSocket-Version": "13",
+    ...fields,
+  };
+  const lines = Object.entries(all).filter(([, value]) => value !== null);
+  return [line, ...lines.map(([name, value]) => `${name}: ${value}`), "", ""].join("\r\n");
+}
