@@ -119,3 +119,36 @@ export class SendLock {
     for (const { fail } of this.#waiting) fail(error);
   }
 }
+
+/** An item of a message of several frames. */
+export interface Item {
+  /** What its source gave. */
+  value: unknown;
+  /** Whether the message ends with it. */
+  last: boolean;
+  /** Whether it is none of the source's, but the end behind them. */
+  behind: boolean;
+}
+
+/**
+ * The items of a message, the last one marked. An asynchronous source may take its time to say that
+ * an item was the last, so that each is sent as it comes, and an empty one behind them.
+ */
+export async function* marked(
+  items: AsyncIterable<Message> | Iterable<Message>,
+): AsyncGenerator<Item, void, void> {
+  let held: Item | undefined;
+  if (Symbol.asyncIterator in items) {
+    for await (const value of items) {
+      held = { value: undefined, last: true, behind: true };
+      yield { value, last: false, behind: false };
+    }
+  } else {
+    for (const value of items) {
+      if (held !== undefined) yield held;
+      // The source goes on while the item is held, and may use its buffer again.
+      held = { value: viewOf(value)?.slice() ?? value, last: false, behind: false };
+    }
+  }
+  if (held !== undefined) yield { ...held, last: true };
+}

@@ -11,7 +11,7 @@ import type { CloseEvent, PingEvent, PongEvent, Protocol } from "./core/protocol
 import type { TextCodec } from "./core/utf8.ts";
 import type { BufferSource, OutgoingMessage, SendOptions } from "./options.ts";
 import { handled, Outbox, SEND_MARK } from "./outbox.ts";
-import { SendLock, toMessage, toSendable, viewOf } from "./outgoing.ts";
+import { type Item, marked, SendLock, toMessage, toSendable, viewOf } from "./outgoing.ts";
 import type { Transport } from "./transport.ts";
 
 /** What a {@linkcode Sender} asks of its connection. */
@@ -37,6 +37,8 @@ export class Sender {
   readonly #host: SenderHost;
   readonly #lock = new SendLock();
   #messagesSent = 0;
+  /** Ends the message of several frames that is under way, whatever it waits for. */
+  #interrupt: ((error: unknown) => void) | undefined;
   /** The pong that is due once the transport has room. */
   #owedPong: Uint8Array | undefined;
   #writable: WritableStream<Message | BufferSource> | undefined;
@@ -82,9 +84,9 @@ export class Sender {
         return handled(this.#sendFragments(sendable, options));
       }
       const typed = text === undefined ? sendable : this.#convert(sendable, text);
-      return this.#lock.busy
-        ? handled(this.#sendInTurn(typed, "borrow", signal))
-        : this.#sendWhole(typed, "borrow");
+      if (!this.#lock.busy) return this.#sendWhole(typed, "borrow");
+      if (!this.#host.canSend) throw this.#host.closedError();
+      return handled(this.#sendInTurn(typed, "borrow", signal));
     } catch (error) {
       return handled(Promise.reject(error));
     }
@@ -94,11 +96,7 @@ export class Sender {
   #convert(message: Message, text: boolean): Message {
     if (text === (typeof message === "string")) return message;
     if (typeof message === "string") return new TextEncoder().encode(message);
-    try {
-      return this.#codec.decode(message);
-    } catch (cause) {
-      throw new RangeError("Expected a text message to be UTF-8, received other bytes", { cause });
-    }
+    return asText(() => this.#codec.decode(message));
   }
 
   #sendWhole(message: Message, ownership: Ownership): Promise<void> {
@@ -136,36 +134,60 @@ export class Sender {
     items: AsyncIterable<Message> | Iterable<Message>,
     { signal, text }: SendOptions,
   ): Promise<void> {
+    if (!this.#host.canSend) throw this.#host.closedError();
     await this.#lock.acquire(signal);
-    let begun: Message | undefined;
+    const abort = () => this.#interrupt?.(signal!.reason);
+    signal?.addEventListener("abort", abort, { once: true });
     try {
-      for await (const { item, last } of marked(items)) {
-        signal?.throwIfAborted();
-        if (!this.#host.canSend) throw this.#host.closedError();
-        const data = item === undefined ? empty(begun!) : this.#checkItem(item, begun, text);
-        begun ??= data;
-        this.#write(data, last, "copy");
-        await this.outbox.settle(false);
+      await this.#writeItems(items, text, signal);
+    } finally {
+      signal?.removeEventListener("abort", abort);
+      this.#lock.release();
+    }
+    await this.outbox.settle(false);
+  }
+
+  async #writeItems(
+    items: AsyncIterable<Message> | Iterable<Message>,
+    text: boolean | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    const source = marked(items);
+    const convert = itemConverter(text);
+    let begun = false;
+    try {
+      for (;;) {
+        const { done, value } = await this.#interruptible(source.next(), signal);
+        if (done) return;
+        this.#checkGoingOn(signal);
+        const data = convert(value);
+        this.#write(data, value.last, "copy");
+        if (value.last) break;
+        begun = true;
+        await this.#interruptible(this.outbox.settle(false), signal);
       }
       this.#messagesSent++;
     } catch (error) {
-      if (begun !== undefined && this.#host.canSend) this.#host.failMidway(error);
+      // The source may be in the middle of an item, and is told once it has it.
+      handled(source.return());
+      if (begun && this.#host.canSend) this.#host.failMidway(error);
       throw error;
-    } finally {
-      this.#lock.release();
     }
   }
 
-  #checkItem(item: unknown, begun: Message | undefined, text: boolean | undefined): Message {
-    const data = typeof item === "string" ? item : viewOf(item);
-    if (data === undefined) {
-      throw new TypeError(`Expected each item to be a string or bytes, received ${typeof item}`);
-    }
-    const typed = text === undefined ? data : this.#convert(data, text);
-    if (begun !== undefined && typeof typed !== typeof begun) {
-      throw new TypeError("Expected the items of a message to be of one type, received both");
-    }
-    return typed;
+  #checkGoingOn(signal: AbortSignal | undefined): void {
+    signal?.throwIfAborted();
+    if (!this.#host.canSend) throw this.#host.closedError();
+  }
+
+  /** Waits, unless the connection ends or the signal is aborted meanwhile. */
+  #interruptible<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+    this.#checkGoingOn(signal);
+    // Not a race: one against a promise that long outlives it would leave a reaction there.
+    return new Promise((resolve, reject) => {
+      this.#interrupt = reject;
+      promise.then(resolve, reject);
+    });
   }
 
   /** See `WebSocketConnection`. */
@@ -222,9 +244,13 @@ export class Sender {
     if (payload !== undefined) this.answer(payload);
   }
 
-  /** Refuses the sends that wait for their turn, and if need be those that wait for room. */
+  /**
+   * Refuses the sends that wait for their turn and the message that is under way, and if need be the
+   * sends that wait for room.
+   */
   refuse(error: unknown, { all }: { all: boolean }): void {
     this.#lock.fail(error);
+    this.#interrupt?.(error);
     if (all) this.outbox.fail(error);
   }
 
@@ -236,34 +262,41 @@ export class Sender {
   }
 }
 
-function empty(like: Message): Message {
-  return typeof like === "string" ? "" : new Uint8Array(0);
+/** Makes the items of a message what is sent; all must be of one type. */
+function itemConverter(text: boolean | undefined): (item: Item) => Message {
+  let decoder: TextDecoder | undefined;
+  let encoder: TextEncoder | undefined;
+  let begun: Message | undefined;
+  /** Items that should be text may cut its characters anywhere. */
+  const decode = (bytes: Uint8Array, stream: boolean) => {
+    decoder ??= new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+    return asText(() => decoder!.decode(bytes, { stream }));
+  };
+  const convert = (data: Message, last: boolean) => {
+    if (text === undefined || text === (typeof data === "string")) return data;
+    if (typeof data !== "string") return decode(data, !last);
+    encoder ??= new TextEncoder();
+    return encoder.encode(data);
+  };
+  return ({ value, last, behind }) => {
+    if (behind && decoder !== undefined) return decode(new Uint8Array(0), false);
+    if (behind) return typeof begun === "string" ? "" : new Uint8Array(0);
+    const data = typeof value === "string" ? value : viewOf(value);
+    if (data === undefined) {
+      throw new TypeError(`Expected each item to be a string or bytes, received ${typeof value}`);
+    }
+    const typed = convert(data, last);
+    if (begun !== undefined && typeof typed !== typeof begun) {
+      throw new TypeError("Expected the items of a message to be of one type, received both");
+    }
+    return begun = typed;
+  };
 }
 
-interface MarkedItem {
-  /** Undefined for the end of an asynchronous source. */
-  item: unknown;
-  last: boolean;
-}
-
-/**
- * The items of a message, the last one marked. An asynchronous source may take its time to say that
- * an item was the last, so that each is sent as it comes, and an empty frame behind them.
- */
-async function* marked(
-  items: AsyncIterable<Message> | Iterable<Message>,
-): AsyncGenerator<MarkedItem> {
-  let held: MarkedItem | undefined;
-  if (Symbol.asyncIterator in items) {
-    for await (const item of items) {
-      held = { item: undefined, last: true };
-      yield { item, last: false };
-    }
-  } else {
-    for (const item of items) {
-      if (held !== undefined) yield held;
-      held = { item, last: false };
-    }
+function asText(decode: () => string): string {
+  try {
+    return decode();
+  } catch (cause) {
+    throw new RangeError("Expected a text message to be UTF-8, received other bytes", { cause });
   }
-  if (held !== undefined) yield { ...held, last: true };
 }
