@@ -333,3 +333,54 @@ export function upgradeRequest(
   const lines = Object.entries(all).filter(([, value]) => value !== null);
   return [line, ...lines.map(([name, value]) => `${name}: ${value}`), "", ""].join("\r\n");
 }
+
+/** A frame received, as the name of its type, its payload as text, and its bit FIN. */
+export type BriefFrame = [type: string, text: string, fin: boolean];
+
+export function brief({ fin, opcode, payload }: Frame): BriefFrame {
+  const names: Record<number, string> = {
+    0: "more",
+    1: "text",
+    2: "binary",
+    8: "close",
+    9: "ping",
+  };
+  return [names[opcode], new TextDecoder().decode(payload), fin ?? true];
+}
+
+/** The next frames that the peer received. */
+export async function frames(peer: RawPeer, count: number): Promise<BriefFrame[]> {
+  const got: BriefFrame[] = [];
+  while (got.length < count) got.push(brief(await peer.next()));
+  return got;
+}
+
+/** A source of items that gives the next one when told to. */
+export class Tap<T> {
+  returned = false;
+  readonly items: AsyncIterable<T>;
+  readonly #writer: WritableStreamDefaultWriter<T>;
+
+  constructor() {
+    const { readable, writable } = new TransformStream<T, T>();
+    this.#writer = writable.getWriter();
+    this.#writer.closed.catch(() => {});
+    this.items = this.#iterate(readable as unknown as AsyncIterable<T>);
+  }
+
+  async *#iterate(items: AsyncIterable<T>): AsyncGenerator<T> {
+    try {
+      yield* items;
+    } finally {
+      this.returned = true;
+    }
+  }
+
+  give(item: T): void {
+    this.#writer.write(item).catch(() => {});
+  }
+
+  end(): void {
+    this.#writer.close().catch(() => {});
+  }
+}

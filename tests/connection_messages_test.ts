@@ -1,0 +1,237 @@
+import { describe, it } from "node:test";
+import assert from "node:assert/strict";
+import type { IncomingMessage, Message, WebSocketConnection } from "../mod.ts";
+import { concat, pattern, utf8 } from "./bytes.ts";
+import {
+  binaryFrame,
+  closeFrame,
+  collect,
+  continuation,
+  inBothRoles,
+  rejection,
+  rest,
+  textFrame,
+  until,
+} from "./support.ts";
+
+const KIB = 1024;
+/** What the inbox holds by default. */
+const INBOX = 64 * KIB;
+
+async function next(
+  reader: ReadableStreamDefaultReader<IncomingMessage>,
+): Promise<IncomingMessage> {
+  const { done, value } = await reader.read();
+  assert.equal(done, false);
+  return value!;
+}
+
+async function whole({ readable }: IncomingMessage): Promise<Message> {
+  const pieces = await collect(readable);
+  return pieces.every((piece) => typeof piece === "string")
+    ? pieces.join("")
+    : concat(pieces as Uint8Array[]);
+}
+
+/** The messages, each read to its end before the next. */
+async function readAll(ws: WebSocketConnection): Promise<Message[]> {
+  const messages: Message[] = [];
+  for await (const message of ws.messages() as unknown as AsyncIterable<IncomingMessage>) {
+    messages.push(await whole(message));
+  }
+  return messages;
+}
+
+describe("WebSocketConnection.messages", () => {
+  it("messages() gives each message as a stream with its type", async () => {
+    await inBothRoles(async (ws, peer) => {
+      const reader = ws.messages().getReader();
+      peer.send(textFrame("a"), binaryFrame(pattern(3)), textFrame(""));
+      const text = await next(reader);
+      assert.equal(text.type, "text");
+      assert.equal(await whole(text), "a");
+      const binary = await next(reader);
+      assert.equal(binary.type, "binary");
+      assert.deepEqual(await whole(binary), pattern(3));
+      assert.equal(await whole(await next(reader)), "");
+    });
+  });
+
+  it("messages() gives a message while it arrives, piece by piece", async () => {
+    await inBothRoles(async (ws, peer) => {
+      const messages = ws.messages().getReader();
+      peer.send(textFrame("a", false));
+      const { type, readable } = await next(messages);
+      assert.equal(type, "text");
+      const reader = readable.getReader();
+      assert.equal((await reader.read()).value, "a");
+      peer.send(continuation("b", false));
+      assert.equal((await reader.read()).value, "b");
+      peer.send(continuation("c"), textFrame("next"));
+      assert.equal((await reader.read()).value, "c");
+      assert.equal((await reader.read()).done, true);
+      assert.equal(await whole(await next(messages)), "next");
+    });
+  });
+
+  it("messages() gives whole characters, wherever a frame cuts them", async () => {
+    await inBothRoles(async (ws, peer) => {
+      const bytes = utf8("\u{1f600}\u20ac");
+      const messages = ws.messages().getReader();
+      peer.send(
+        { fin: false, opcode: 1, payload: bytes.subarray(0, 2) },
+        continuation(bytes.subarray(2, 5), false),
+        continuation(bytes.subarray(5)),
+      );
+      assert.equal((await collect((await next(messages)).readable)).join("|"), "\u{1f600}|\u20ac");
+    });
+  });
+
+  it("messages() reads a message far larger than the inbox in bounded memory", async () => {
+    const payload = pattern(2048 * KIB);
+    await inBothRoles(
+      async (ws, peer) => {
+        const messages = ws.messages().getReader();
+        peer.send(binaryFrame(payload), textFrame("behind"));
+        const message = await next(messages);
+        await until(() => ws.stats.paused);
+        await rest();
+        assert.ok(ws.stats.queued <= INBOX + 16 * KIB, `${ws.stats.queued} bytes wait`);
+        assert.deepEqual(await whole(message), payload);
+        assert.equal(await whole(await next(messages)), "behind");
+        assert.ok(ws.stats.peakQueued <= INBOX + 16 * KIB, `${ws.stats.peakQueued} bytes waited`);
+        assert.ok(ws.stats.pauses > 1);
+      },
+      { maxMessageSize: Infinity },
+      { chunkSize: 16 * KIB },
+    );
+  });
+
+  it("messages() keeps to maxMessageSize", async () => {
+    await inBothRoles(async (ws, peer) => {
+      const messages = ws.messages().getReader();
+      peer.send(binaryFrame(pattern(6), false), continuation(pattern(6)));
+      const message = await next(messages);
+      assert.equal((await peer.nextClose()).closeCode, 1009);
+      const error = await rejection(ws.closed);
+      const reader = message.readable.getReader();
+      assert.deepEqual((await reader.read()).value, pattern(6));
+      assert.equal(await rejection(reader.read()), error);
+      assert.equal(await rejection(messages.read()), error);
+    }, { maxMessageSize: 10 });
+  });
+
+  it("messages() goes on behind a message that was cancelled", async () => {
+    await inBothRoles(async (ws, peer) => {
+      const messages = ws.messages().getReader();
+      peer.send(textFrame("a", false));
+      await (await next(messages)).readable.cancel();
+      peer.send(continuation("b", false), continuation("c"), textFrame("d"));
+      assert.equal(await whole(await next(messages)), "d");
+      assert.equal(ws.state, "open");
+      assert.equal(ws.stats.queued, 0);
+    });
+  });
+
+  it("messages() goes on behind a message that was cancelled with much of it to come", async () => {
+    await inBothRoles(
+      async (ws, peer) => {
+        const messages = ws.messages().getReader();
+        peer.send(binaryFrame(pattern(500 * KIB)), textFrame("d"));
+        const { readable } = await next(messages);
+        await until(() => ws.stats.paused);
+        await readable.cancel();
+        assert.equal(await whole(await next(messages)), "d");
+      },
+      {},
+      { chunkSize: 16 * KIB },
+    );
+  });
+
+  it("messages() gives what had come before it was asked for, a part of one too", async () => {
+    await inBothRoles(async (ws, peer) => {
+      peer.send(textFrame("a"), binaryFrame(pattern(2)), textFrame("b", false));
+      await until(() => ws.stats.messagesReceived === 2);
+      await rest();
+      const messages = ws.messages().getReader();
+      assert.equal(await whole(await next(messages)), "a");
+      assert.deepEqual(await whole(await next(messages)), pattern(2));
+      peer.send(continuation("c"));
+      assert.equal(await whole(await next(messages)), "bc");
+    });
+  });
+
+  it("messages() can be asked for while a message of more than the inbox is waited for", async () => {
+    await inBothRoles(
+      async (ws, peer) => {
+        const payload = pattern(300 * KIB);
+        peer.send(binaryFrame(payload));
+        await until(() => ws.stats.paused);
+        await rest();
+        const messages = ws.messages().getReader();
+        assert.deepEqual(await whole(await next(messages)), payload);
+      },
+      {},
+      { chunkSize: 16 * KIB },
+    );
+  });
+
+  it("messages() asked for after the end gives what waits, then the end", async () => {
+    await inBothRoles(async (ws, peer) => {
+      peer.send(textFrame("a"), textFrame("b"), closeFrame(4000));
+      await ws.closed;
+      assert.deepEqual(await readAll(ws), ["a", "b"]);
+    });
+  });
+
+  it("messages() closes after a clean close and errors after another", async () => {
+    await inBothRoles(async (ws, peer) => {
+      const reading = readAll(ws);
+      peer.send(textFrame("a"), closeFrame(1000));
+      assert.deepEqual(await reading, ["a"]);
+    });
+    await inBothRoles(async (ws, peer) => {
+      const reading = readAll(ws);
+      peer.transport.end();
+      await assert.rejects(reading, { name: "WebSocketError", closeCode: 1006 });
+    });
+  });
+
+  it("messages() errors a message that the end has cut short", async () => {
+    await inBothRoles(async (ws, peer) => {
+      const messages = ws.messages().getReader();
+      peer.send(textFrame("a", false), closeFrame(1000));
+      const reader = (await next(messages)).readable.getReader();
+      assert.equal((await reader.read()).value, "a");
+      await assert.rejects(reader.read(), { name: "WebSocketError", closeCode: 1000 });
+      assert.equal((await messages.read()).done, true);
+      assert.equal((await ws.closed).closeCode, 1000);
+    });
+  });
+
+  it("messages() stops the peer when neither messages nor pieces are taken", async () => {
+    await inBothRoles(async (ws, peer) => {
+      const messages = ws.messages();
+      for (let i = 0; i < 4000; i++) peer.send(textFrame("x"));
+      await until(() => ws.stats.paused);
+      assert.ok(ws.stats.messagesReceived < 2000, `${ws.stats.messagesReceived} came`);
+      peer.send(closeFrame(1000));
+      let count = 0;
+      for await (const message of messages as unknown as AsyncIterable<IncomingMessage>) {
+        assert.equal(await whole(message), "x");
+        count++;
+      }
+      assert.equal(count, 4000);
+    });
+  });
+
+  it("messages() cancelled closes the connection", async () => {
+    await inBothRoles(async (ws, peer) => {
+      const cancelled = ws.messages().cancel();
+      assert.equal((await peer.nextClose()).closeCode, 1005);
+      peer.send(closeFrame());
+      await cancelled;
+      assert.equal((await ws.closed).closeCode, 1005);
+    });
+  });
+});

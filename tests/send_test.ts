@@ -1,0 +1,311 @@
+import { describe, it } from "node:test";
+import assert from "node:assert/strict";
+import type { Message, OutgoingMessage } from "../mod.ts";
+import { Opcode } from "../lib/core/mod.ts";
+import { pattern, utf8 } from "./bytes.ts";
+import { frames, inBothRoles, isPending, rejection, rest, Tap } from "./support.ts";
+
+const KIB = 1024;
+const INVALID_STATE = { name: "InvalidStateError" };
+
+/** A transport that takes nothing as long as its peer does not read. */
+const TIGHT = { capacity: 0 };
+
+describe("WebSocketConnection.send", () => {
+  const forms: [name: string, message: OutgoingMessage, opcode: Opcode, payload: Uint8Array][] = [
+    ["a string", "gr\u00fc\u00df", Opcode.Text, utf8("gr\u00fc\u00df")],
+    ["an empty string", "", Opcode.Text, utf8("")],
+    ["a Uint8Array", pattern(5), Opcode.Binary, pattern(5)],
+    ["an empty Uint8Array", new Uint8Array(0), Opcode.Binary, utf8("")],
+    ["a part of a buffer", pattern(9).subarray(2, 5), Opcode.Binary, pattern(9).slice(2, 5)],
+    ["an ArrayBuffer", pattern(5).buffer as ArrayBuffer, Opcode.Binary, pattern(5)],
+    ["a DataView", new DataView(pattern(8).buffer, 2, 3), Opcode.Binary, pattern(8).slice(2, 5)],
+    ["a Uint16Array", new Uint16Array([0x6161]), Opcode.Binary, utf8("aa")],
+    ["long text", "\u20ac".repeat(50_000), Opcode.Text, utf8("\u20ac".repeat(50_000))],
+    ["long bytes", pattern(300 * KIB), Opcode.Binary, pattern(300 * KIB)],
+    ["a lone surrogate", "a\ud800b", Opcode.Text, utf8("a\ufffdb")],
+    [
+      "a lone surrogate in longer text",
+      "a".repeat(40) + "\udc00",
+      Opcode.Text,
+      utf8("a".repeat(40) + "\ufffd"),
+    ],
+  ];
+  for (const [name, message, opcode, payload] of forms) {
+    it(`send() sends ${name}`, async () => {
+      await inBothRoles(async (ws, peer) => {
+        await ws.send(message);
+        const frame = await peer.next();
+        assert.equal(frame.opcode, opcode);
+        assert.equal(frame.fin, true);
+        assert.deepEqual(frame.payload, payload);
+        assert.equal(ws.stats.messagesSent, 1);
+      });
+    });
+  }
+
+  const texts: [name: string, message: Message, text: boolean, opcode: Opcode][] = [
+    ["text as text", "a\u20ac", true, Opcode.Text],
+    ["text as binary", "a\u20ac", false, Opcode.Binary],
+    ["bytes as text", utf8("a\u20ac"), true, Opcode.Text],
+    ["bytes as binary", utf8("a\u20ac"), false, Opcode.Binary],
+  ];
+  for (const [name, message, text, opcode] of texts) {
+    it(`send() with the option text sends ${name}`, async () => {
+      await inBothRoles(async (ws, peer) => {
+        await ws.send(message, { text });
+        await ws.send([message, message], { text });
+        const frame = await peer.next();
+        assert.equal(frame.opcode, opcode);
+        assert.deepEqual(frame.payload, utf8("a\u20ac"));
+        assert.equal((await peer.next()).opcode, opcode);
+        assert.deepEqual((await peer.next()).payload, utf8("a\u20ac"));
+      });
+    });
+  }
+
+  it("send() refuses bytes that are to be text and are not UTF-8", async () => {
+    await inBothRoles(async (ws, peer) => {
+      await assert.rejects(ws.send(Uint8Array.of(0xff), { text: true }), RangeError);
+      await assert.rejects(ws.send([Uint8Array.of(0xff)], { text: true }), RangeError);
+      await ws.send("still open");
+      assert.deepEqual((await peer.next()).payload, utf8("still open"));
+    });
+  });
+
+  it("send() with the option text takes characters that items cut", async () => {
+    await inBothRoles(async (ws, peer) => {
+      const bytes = utf8("a\u20acb");
+      await ws.send([bytes.subarray(0, 2), bytes.subarray(2)], { text: true });
+      const whole = (await frames(peer, 2)).map(([, text]) => text).join("");
+      assert.equal(whole, "a\u20acb");
+      const cut = ws.send([bytes, bytes.subarray(0, 2)], { text: true });
+      await assert.rejects(cut, RangeError);
+    });
+  });
+
+  const shared = new Uint8Array(new SharedArrayBuffer(4));
+  const resizable = new ArrayBuffer(4, { maxByteLength: 8 });
+  const wrong: [name: string, make: () => unknown][] = [
+    ["undefined", () => undefined],
+    ["null", () => null],
+    ["a number", () => 1],
+    ["a boolean", () => true],
+    ["a plain object", () => ({})],
+    ["a function", () => () => {}],
+    ["a symbol", () => Symbol("a")],
+    ["a SharedArrayBuffer", () => shared.buffer],
+    ["a view of one", () => shared],
+    ["a resizable ArrayBuffer", () => resizable],
+    ["a view of one that can be resized", () => new Uint8Array(resizable)],
+    ["an iterable of numbers", () => [1]],
+    ["a stream of objects", () => ReadableStream.from([{}])],
+    ["an iterable of shared bytes", () => [shared]],
+  ];
+  for (const [name, make] of wrong) {
+    it(`send() refuses ${name} with a TypeError, and the connection stays open`, async () => {
+      await inBothRoles(async (ws, peer) => {
+        await assert.rejects(ws.send(make() as Message), TypeError);
+        await ws.send("next");
+        assert.deepEqual(await frames(peer, 1), [["text", "next", true]]);
+        assert.equal(ws.stats.messagesSent, 1);
+      });
+    });
+  }
+
+  it("send() rejects when the connection is closing or closed", async () => {
+    await inBothRoles(async (ws, peer) => {
+      const closing = ws.close();
+      for (const message of ["a", pattern(10_000), ["a"], ReadableStream.from(["a"])]) {
+        await assert.rejects(ws.send(message), INVALID_STATE);
+      }
+      await peer.answerClose();
+      await closing;
+      for (const message of ["a", ["a"]]) await assert.rejects(ws.send(message), INVALID_STATE);
+    });
+  });
+
+  it("send() with an aborted signal sends nothing", async () => {
+    await inBothRoles(async (ws, peer) => {
+      const signal = AbortSignal.abort(new Error("enough"));
+      for (const message of ["a", ["a"]]) {
+        await assert.rejects(ws.send(message, { signal }), { message: "enough" });
+      }
+      await ws.send("b");
+      assert.deepEqual(await frames(peer, 1), [["text", "b", true]]);
+    });
+  });
+});
+
+describe("When WebSocketConnection.send settles", () => {
+  const settling: [name: string, before: number, message: Message, settles: boolean][] = [
+    ["a short message", 0, "a", true],
+    ["text just within 64 KiB", 0, "a".repeat(65_000), true],
+    ["text over 64 KiB", 0, "a".repeat(65_600), false],
+    ["a short message behind as much as is allowed", 65_000, "a", true],
+    ["a short message behind more", 65_530, "a".repeat(100), false],
+    ["bytes just below 8 KiB, which are copied", 0, pattern(8191), true],
+    ["bytes of 8 KiB, which are borrowed", 0, pattern(8192), false],
+  ];
+  for (const [name, before, message, settles] of settling) {
+    it(`send() of ${name} ${settles ? "settles at once" : "waits for the peer"}`, async () => {
+      await inBothRoles(
+        async (ws, peer) => {
+          peer.transport.pause();
+          for (let left = before; left > 0; left -= 5000) ws.send("b".repeat(Math.min(left, 5000)));
+          const sent = ws.send(message);
+          assert.equal(await isPending(sent), !settles);
+          peer.transport.resume();
+          await sent;
+        },
+        {},
+        TIGHT,
+      );
+    });
+  }
+
+  it("send() that waits settles when all before it has left", async () => {
+    await inBothRoles(
+      async (ws, peer) => {
+        peer.transport.pause();
+        const waiting = [ws.send(pattern(200 * KIB)), ws.send("a"), ws.send("b")];
+        for (const sent of waiting) assert.equal(await isPending(sent), true);
+        assert.ok(ws.bufferedAmount > 200 * KIB);
+        peer.transport.resume();
+        await Promise.all(waiting);
+        assert.equal(ws.bufferedAmount, 0);
+      },
+      {},
+      TIGHT,
+    );
+  });
+
+  it("send() that waits rejects when the connection is lost", async () => {
+    await inBothRoles(
+      async (ws, peer) => {
+        peer.transport.pause();
+        const waiting = [ws.send(pattern(200 * KIB)), ws.send("a")];
+        ws.terminate();
+        for (const sent of waiting) assert.ok(await rejection(sent));
+      },
+      {},
+      TIGHT,
+    );
+  });
+
+  it("send() copies what is short, so that it may be changed at once", async () => {
+    await inBothRoles(async (ws, peer) => {
+      const bytes = utf8("abc");
+      const sent = ws.send(bytes);
+      bytes.fill(0);
+      await sent;
+      assert.deepEqual(await frames(peer, 1), [["binary", "abc", true]]);
+    });
+  });
+
+  it("send() leaves what it borrows as it is", async () => {
+    await inBothRoles(async (ws) => {
+      const bytes = pattern(100 * KIB);
+      await ws.send(bytes);
+      assert.deepEqual(bytes, pattern(100 * KIB));
+    });
+  });
+
+  it("send() of a borrowed payload settles when it may be changed", async () => {
+    await inBothRoles(
+      async (ws, peer) => {
+        const bytes = pattern(20 * KIB);
+        for (let i = 0; i < 5; i++) {
+          bytes.fill(i);
+          await ws.send(bytes);
+        }
+        for (let i = 0; i < 5; i++) {
+          assert.deepEqual((await peer.next()).payload, new Uint8Array(20 * KIB).fill(i));
+        }
+      },
+      {},
+      TIGHT,
+    );
+  });
+});
+
+describe("WebSocketConnection.writable", () => {
+  for (const length of [3, 20 * KIB]) {
+    it(`writable copies ${length} bytes at the write`, async () => {
+      await inBothRoles(async (ws, peer) => {
+        const writer = ws.writable.getWriter();
+        await rest();
+        const bytes = pattern(length);
+        const written = writer.write(bytes);
+        bytes.fill(0);
+        await written;
+        assert.deepEqual((await peer.next()).payload, pattern(length));
+      });
+    });
+
+    it(`writable copies ${length} bytes at the write while another message is sent`, async () => {
+      await inBothRoles(async (ws, peer) => {
+        const writer = ws.writable.getWriter();
+        const source = new Tap<Message>();
+        const sent = ws.send(source.items);
+        source.give("a");
+        await rest();
+        const bytes = pattern(length);
+        const written = writer.write(bytes);
+        bytes.fill(0);
+        source.end();
+        await Promise.all([sent, written]);
+        await frames(peer, 2);
+        assert.deepEqual((await peer.next()).payload, pattern(length));
+      });
+    });
+  }
+
+  it("writable converts other chunks to strings, and refuses what has none", async () => {
+    const chunks: [chunk: unknown, text: string][] = [
+      [1, "1"],
+      [null, "null"],
+      [undefined, "undefined"],
+      [{}, "[object Object]"],
+      [{ toString: () => "own" }, "own"],
+      [["a", "b"], "a,b"],
+    ];
+    await inBothRoles(async (ws, peer) => {
+      const writer = ws.writable.getWriter();
+      for (const [chunk, text] of chunks) {
+        await writer.write(chunk as string);
+        assert.deepEqual(await frames(peer, 1), [["text", text, true]]);
+      }
+    });
+    const fault = new Error("no string");
+    const throwing = {
+      toString: () => {
+        throw fault;
+      },
+    };
+    for (const chunk of [Symbol("a"), throwing, new Uint8Array(new SharedArrayBuffer(1))]) {
+      await inBothRoles(async (ws) => {
+        const error = await rejection(ws.writable.getWriter().write(chunk as never));
+        if (chunk === throwing) assert.equal(error, fault);
+        else assert.ok(error instanceof TypeError);
+      });
+    }
+  });
+
+  it("writable waits as send() does", async () => {
+    await inBothRoles(
+      async (ws, peer) => {
+        peer.transport.pause();
+        const writer = ws.writable.getWriter();
+        await writer.write(pattern(20 * KIB));
+        const written = writer.write(pattern(100 * KIB));
+        assert.equal(await isPending(written), true);
+        assert.equal(writer.desiredSize, 0);
+        peer.transport.resume();
+        await written;
+      },
+      {},
+      TIGHT,
+    );
+  });
+});
