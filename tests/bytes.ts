@@ -1,4 +1,5 @@
-/** Bytes as the tests write and cut them. */
+/** Bytes as the tests write, cut and compare them. */
+import assert from "node:assert/strict";
 
 /** The bytes that hexadecimal digits stand for; blanks are passed over. */
 export function hex(digits: string): Uint8Array {
@@ -48,4 +49,11 @@ export function single(bytes: Uint8Array): Uint8Array[] {
 export function cuts(bytes: Uint8Array): Uint8Array[][] {
   const inTwo = Array.from({ length: bytes.length + 1 }, (_, at) => cut(bytes, at));
   return [...inTwo, single(bytes)];
+}
+
+/** Says where two long payloads differ, for which deepEqual takes minutes. */
+export function assertSameBytes(actual: Uint8Array, expected: Uint8Array): void {
+  assert.equal(actual.length, expected.length);
+  const at = expected.findIndex((byte, i) => byte !== actual[i]);
+  assert.equal(at, -1, `byte ${at} is ${actual[at]}, not ${expected[at]}`);
 }

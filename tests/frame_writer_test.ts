@@ -1,5 +1,6 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
+import { isDeepStrictEqual } from "node:util";
 import {
   BORROW_FROM,
   FrameDecoder,
@@ -8,7 +9,7 @@ import {
   type Ownership,
   type Role,
 } from "../lib/core/mod.ts";
-import { concat, cut, pattern, utf8 } from "./bytes.ts";
+import { assertSameBytes, concat, cut, pattern, utf8 } from "./bytes.ts";
 import { FRAMES } from "./frame_table.ts";
 import { fc, offsets } from "./property.ts";
 
@@ -52,7 +53,7 @@ describe("FrameWriter", () => {
       const writer = new FrameWriter("server");
       writer.bytes(opcode, payload, fin, rsv);
       assert.equal(writer.size, unmasked.length, title);
-      assert.deepEqual(concat(writer.take()), unmasked, title);
+      assertSameBytes(concat(writer.take()), unmasked);
       assert.equal(writer.size, 0, title);
     }
   });
@@ -73,8 +74,9 @@ describe("FrameWriter", () => {
           const text = character.repeat(count);
           const payload = utf8(text);
           assert.equal(writer.text(Opcode.Text, text, true, 4), payload.length);
-          const frame = { fin: true, rsv: 4, opcode: Opcode.Text, payload };
-          assert.deepEqual(read(role, writer.take()), [frame], `${count} times`);
+          const [frame, ...more] = read(role, writer.take());
+          assert.deepEqual([frame.fin, frame.rsv, frame.opcode, more], [true, 4, Opcode.Text, []]);
+          assertSameBytes(frame.payload, payload);
           writer.recycle();
         }
       });
@@ -115,7 +117,8 @@ describe("FrameWriter", () => {
           ? { fin, rsv: 0, opcode: Opcode.Text, payload: utf8(payload) }
           : { fin, rsv: 0, opcode: Opcode.Binary, payload }
       );
-      assert.deepEqual(read(role, cut(concat(sent), ...at)), expected);
+      // Not deepEqual, whose account of the differences takes long for each step of a shrinking.
+      assert.ok(isDeepStrictEqual(read(role, cut(concat(sent), ...at)), expected));
     }));
   });
 });
@@ -127,17 +130,17 @@ describe("FrameWriter and the payload of its caller", () => {
         const writer = new FrameWriter(role);
         const payload = pattern(length);
         writer.bytes(Opcode.Binary, payload, true);
-        assert.deepEqual(payload, pattern(length), "the payload is as it was");
+        assertSameBytes(payload, pattern(length));
         payload.fill(0);
-        assert.deepEqual(read(role, writer.take())[0].payload, pattern(length));
+        assertSameBytes(read(role, writer.take())[0].payload, pattern(length));
       });
 
       it(`FrameWriter does not change ${length} bytes that it borrows (${role})`, () => {
         const writer = new FrameWriter(role);
         const payload = pattern(length);
         writer.bytes(Opcode.Binary, payload, true, 0, "borrow");
-        assert.deepEqual(read(role, writer.take())[0].payload, pattern(length));
-        assert.deepEqual(payload, pattern(length));
+        assertSameBytes(read(role, writer.take())[0].payload, pattern(length));
+        assertSameBytes(payload, pattern(length));
       });
     }
   }
@@ -182,7 +185,7 @@ describe("FrameWriter and its batches", () => {
       taken.push(...parts);
       copies.push(...parts.map((part) => part.slice()));
     }
-    assert.deepEqual(concat(taken), concat(copies));
+    assertSameBytes(concat(taken), concat(copies));
     assert.equal(read("client", taken).length, 300);
   });
 
