@@ -179,7 +179,10 @@ export class Driver {
   #step(): boolean {
     try {
       const event = this.#protocol.next();
-      if (event === undefined) return false;
+      if (event === undefined) {
+        if (this.#inputEnded) this.#stop(undefined);
+        return false;
+      }
       if (event.type === "ping") this.sender.answer(event.payload);
       else if (event.type === "pong") this.pings.pong(event.payload);
       else if (event.type === "close") this.#stop(event);
@@ -223,16 +226,17 @@ export class Driver {
   }
 
   /**
-   * What ends the input was met. It is acted on when the messages before it had their turn: the echo
-   * of one of them is to leave before our Close.
+   * What ends the input was met, or its end without a Close. It is acted on when the messages before
+   * it had their turn: the echo of one of them is to leave before our Close.
    */
-  #stop(cause: CloseEvent | RemoteProtocolError): void {
+  #stop(cause: CloseEvent | RemoteProtocolError | undefined): void {
     this.#stopped = true;
     this.receiver.whenQuiet(() => {
       if (this.#finished) return;
-      if (cause instanceof RemoteProtocolError) this.#fail(cause.closeCode, cause.message, cause);
-      else if (cause.closeCode === CloseCode.Abnormal) this.#lose();
-      else this.#closeReceived(cause);
+      if (cause === undefined) this.#lose();
+      else if (cause instanceof RemoteProtocolError) {
+        this.#fail(cause.closeCode, cause.message, cause);
+      } else this.#closeReceived(cause);
     });
   }
 
@@ -272,11 +276,16 @@ export class Driver {
     if (this.#canSend) this.#sendClose({ type: "close", closeCode, reason });
     this.#stopped = true;
     this.#error = webSocketError(message, closeCode, "", cause);
-    this.#endWith(this.#error);
+    this.#end(this.#error);
+    this.#setPaused(false);
+  }
+
+  /** Ends the transport behind what was sent before. */
+  #end(error: WebSocketError): void {
+    this.#endWith(error);
     if (this.#transportClosed) return this.#finish();
     this.sender.outbox.flush();
     this.#transport.end();
-    this.#setPaused(false);
     this.#armCloseTimer();
   }
 
@@ -290,14 +299,12 @@ export class Driver {
       "",
       cause,
     );
-    if (this.#transportClosed) this.#finish();
-    else this.#transport.destroy();
+    this.#end(this.#error);
   }
 
   #onEnd(): void {
     this.#inputEnded = true;
     if (this.#shaken || this.#error !== undefined) return this.#transport.end();
-    this.#protocol.receive(null);
     this.#pump();
   }
 
