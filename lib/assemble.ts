@@ -15,7 +15,7 @@ import type { Message } from "./core/message.ts";
 import { type CloseEvent, type PongEvent, Protocol, response } from "./core/protocol.ts";
 import { invalidState } from "./invalid_state.ts";
 import type { BufferSource, ConnectionOptions } from "./options.ts";
-import { handled } from "./outbox.ts";
+import { handled, SEND_MARK } from "./outbox.ts";
 import { toMessage } from "./outgoing.ts";
 import { Receiver } from "./receiver.ts";
 import { FrameDecoderStream, FrameEncoderStream, MessageFragmenterStream } from "./transforms.ts";
@@ -111,7 +111,7 @@ class Assembly implements MessageDuplex {
         this.#bytes = controller;
       },
       pull: () => this.#onRoom(),
-    });
+    }, { highWaterMark: SEND_MARK, size: (chunk) => chunk.length });
     this.#messages = fragmenter.writable.getWriter();
     handled(this.#messages.closed);
     handled(
