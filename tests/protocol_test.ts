@@ -452,7 +452,7 @@ function run(
       if (options.ownsInput === false && role === "server") input.fill(0);
     }
   });
-  assert.ok(error === undefined || error.name === "RemoteProtocolError", error?.stack);
+  assert.ok(error === undefined || error.name === "RemoteProtocolError", error?.stack ?? "");
   return { frames, error: error && `${error.closeCode} ${error.message}`, state: protocol.state };
 }
 
