@@ -1,0 +1,195 @@
+/**
+ * Measures how many messages a second of the server's CPU time echoes:
+ * `deno task bench [echo] [--runtime node24] [--size 16] [--type text] [--peers loop,pipe,ws]
+ * [--rounds 5] [--messages N] [--profile]`.
+ *
+ * The peers: `loop` and `pipe`, ours by `for await (const message of ws) await ws.send(message)` and
+ * by `ws.readable.pipeTo(ws.writable)`, and `ws`, the npm package (on Bun, its own substitute for
+ * it). Each server is a process of its own; the load is the same for all. They take turns, a fixed
+ * number of messages each, so that whatever slows the machine down meets all of them; the ratios are
+ * those of neighbouring turns.
+ */
+import { parseArgs } from "node:util";
+import type { LoadOptions } from "./bench/load.ts";
+import { Peer, type Round } from "./bench/peer.ts";
+import { topFunctions } from "./bench/profile.ts";
+import { ROOT } from "./process.ts";
+import { findRuntime, type Runtime, SUITE_RUNTIMES } from "./runtimes.ts";
+
+const BASELINE = "ws";
+const PEERS = ["loop", "pipe", BASELINE];
+const CONNECTIONS = 32;
+const IN_FLIGHT = 16;
+const PROFILES = new URL(".cache/bench/", ROOT);
+
+interface Plan {
+  runtime: Runtime;
+  peers: string[];
+  types: LoadOptions["type"][];
+  sizes: number[];
+  rounds: number;
+  /** Messages of a round, or as many as suit the size. */
+  messages: number | undefined;
+  profile: boolean;
+}
+
+/** The rates of each peer, round by round. */
+type Rates = Map<string, number[]>;
+
+async function planFrom(args: string[]): Promise<Plan> {
+  const { values, positionals } = parseArgs({
+    args: args.filter((arg) => arg !== "--"),
+    options: {
+      runtime: { type: "string", default: "node24" },
+      peers: { type: "string", default: PEERS.join() },
+      type: { type: "string", default: "text" },
+      size: { type: "string", default: "16" },
+      rounds: { type: "string", default: "5" },
+      messages: { type: "string" },
+      profile: { type: "boolean", default: false },
+    },
+    allowPositionals: true,
+  });
+  for (const name of positionals) oneOf("benchmark", name, ["echo"]);
+  const peers = values.peers.split(",").map((name) => oneOf("peer", name, PEERS));
+  const runtime = await find(values.runtime);
+  if (values.profile && runtime.engine !== "node") throw new RangeError("--profile needs Node");
+  return {
+    runtime,
+    peers: values.profile ? peers.filter((name) => name !== BASELINE) : peers,
+    types: values.type.split(",").map((name) => oneOf("type", name, ["text", "binary"] as const)),
+    sizes: values.size.split(",").map((text) => natural("--size", text)),
+    rounds: natural("--rounds", values.rounds),
+    messages: values.messages === undefined ? undefined : natural("--messages", values.messages),
+    profile: values.profile,
+  };
+}
+
+function oneOf<T extends string>(what: string, name: string, known: readonly T[]): T {
+  const found = known.find((other) => other === name);
+  if (found === undefined) {
+    throw new RangeError(`Expected a ${what} of ${known.join(", ")}; got ${name}`);
+  }
+  return found;
+}
+
+function natural(option: string, text: string): number {
+  const value = Number(text);
+  if (Number.isInteger(value) && value > 0) return value;
+  throw new RangeError(`Expected ${option} to be a number of at least 1, got ${text}`);
+}
+
+async function find(name: string): Promise<Runtime> {
+  oneOf("runtime", name, SUITE_RUNTIMES.map((spec) => spec.name));
+  const runtime = await findRuntime(SUITE_RUNTIMES.find((spec) => spec.name === name)!);
+  if (runtime === undefined) throw new Error(`Expected ${name} on PATH, found none`);
+  return runtime;
+}
+
+/** As many as take about a second. */
+function messagesFor(size: number): number {
+  return size < 512 ? 300_000 : size < 8192 ? 150_000 : Math.ceil(500_000_000 / size);
+}
+
+async function compare(plan: Plan, load: LoadOptions): Promise<Rates> {
+  const messages = plan.messages ?? messagesFor(load.size);
+  const peers = plan.peers.map((name) =>
+    new Peer(name, plan.runtime, plan.profile ? new URL(`${name}/`, PROFILES) : undefined)
+  );
+  const rates: Rates = new Map(plan.peers.map((name) => [name, []]));
+  try {
+    for (const peer of peers) {
+      await peer.open(load);
+      await peer.measure(messages);
+    }
+    for (let round = 1; round <= plan.rounds; round++) {
+      for (const peer of peers) {
+        const result = await peer.measure(messages);
+        rates.get(peer.name)!.push(result.rate);
+        printRound(round, peer.name, result);
+      }
+    }
+  } finally {
+    await Promise.all(peers.map((peer) => peer.close()));
+  }
+  return rates;
+}
+
+function printRound(round: number, name: string, result: Round) {
+  const percent = (share: number) => `${Math.round(share * 100)} %`.padStart(5);
+  const busy = `server ${percent(result.serverBusy)}, client ${percent(result.clientBusy)} busy`;
+  const time = `${result.seconds.toFixed(1)} s`;
+  console.log(`  round ${round}  ${name.padEnd(6)}${count(result.rate)}  (${time}, ${busy})`);
+}
+
+function printRates(rates: Rates) {
+  const title = rates.has(BASELINE) ? `    to ${BASELINE}` : "";
+  console.log(`\n  messages per CPU second       median        min        max${title}`);
+  for (const [name, values] of rates) {
+    const label = name === BASELINE ? name : `sluice, ${name}`;
+    const columns = [median(values), Math.min(...values), Math.max(...values)].map(count).join("");
+    const ratio = rates.has(BASELINE) ? ratioOf(rates, name).toFixed(2).padStart(9) : "";
+    console.log(`  ${label.padEnd(26)}${columns}${ratio}`);
+  }
+  console.log();
+}
+
+/** The median of the ratios of each round. */
+function ratioOf(rates: Rates, name: string): number {
+  const baseline = rates.get(BASELINE)!;
+  return median(rates.get(name)!.map((rate, round) => rate / baseline[round]));
+}
+
+function median(values: number[]): number {
+  const sorted = values.toSorted((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+}
+
+function count(value: number): string {
+  return Math.round(value).toLocaleString("en-US").padStart(11);
+}
+
+/** Say who is ahead, and by what factor. */
+function verdict(rates: Rates): string {
+  const ours = [...rates.keys()].filter((name) => name !== BASELINE);
+  return ours.map((name) => {
+    const ratio = ratioOf(rates, name);
+    const [ahead, behind] = ratio >= 1
+      ? [`sluice (${name})`, BASELINE]
+      : [BASELINE, `sluice (${name})`];
+    return `${ahead} is ahead of ${behind} by a factor of ${Math.max(ratio, 1 / ratio).toFixed(2)}`;
+  }).join(", ");
+}
+
+async function printProfiles(peers: string[]) {
+  for (const name of peers) {
+    for await (const entry of Deno.readDir(new URL(`${name}/`, PROFILES))) {
+      const file = new URL(`${name}/${entry.name}`, PROFILES);
+      console.log(`\n${name}: .cache/bench/${name}/${entry.name}`);
+      console.log(topFunctions(await Deno.readTextFile(file)).join("\n"));
+    }
+  }
+}
+
+async function removeProfiles() {
+  await Deno.remove(PROFILES, { recursive: true }).catch((error) => {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  });
+}
+
+const plan = await planFrom(Deno.args);
+const verdicts: string[] = [];
+for (const size of plan.sizes) {
+  for (const type of plan.types) {
+    const title = `${size} bytes, ${type}, ${plan.runtime.name} (${plan.runtime.version})`;
+    console.log(`Echo: ${title}, ${CONNECTIONS} connections, ${IN_FLIGHT} in flight`);
+    if (plan.profile) await removeProfiles();
+    const load = { type, size, connections: CONNECTIONS, inFlight: IN_FLIGHT };
+    const rates = await compare(plan, load);
+    printRates(rates);
+    if (plan.profile) await printProfiles(plan.peers);
+    if (rates.has(BASELINE) && rates.size > 1) verdicts.push(`${title}: ${verdict(rates)}`);
+  }
+}
+for (const line of verdicts) console.log(line);

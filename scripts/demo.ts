@@ -1,0 +1,230 @@
+/**
+ * Streams messages through an echo server and back: `deno task demo`, or `bun scripts/demo.ts`, or
+ * `node scripts/demo.ts` (22.18 and later).
+ *
+ * For a while the client reads slowly. Nothing is dropped and nothing piles up: its queue fills and
+ * its socket is paused; so the server's sends wait, the server stops reading; so the client's writes
+ * wait. Then all of it flows again.
+ */
+import process from "node:process";
+import { type Message, serve, type WebSocketConnection, WebSocketStream } from "../mod.ts";
+
+const MESSAGES = 60_000;
+/** The messages that the client takes its time for, and how long for each. */
+const SLOW = { from: 20_000, to: 21_200, delay: 1 };
+
+const MIN_SIZE = 2;
+const MAX_SIZE = 100 * 1024;
+const PHRASES = ["All ASCII, all the time. ", "Schleuse, écluse, шлюз, 水門, 🌊. "];
+const NOISE = noise(2 * MAX_SIZE);
+
+/** What the progress line and the summary tell. */
+interface Demo {
+  url: string;
+  client: WebSocketConnection;
+  server: WebSocketConnection;
+  started: number;
+  /** Messages that came back and were found to be right. */
+  verified: number;
+  /** Milliseconds that the longest write took. */
+  longestWrite: number;
+}
+
+async function main() {
+  let accepted!: WebSocketConnection;
+  const server = await serve({ hostname: "127.0.0.1", port: 0 }, (ws) => {
+    accepted = ws;
+    return ws.readable.pipeTo(ws.writable);
+  });
+  if (server.address.transport !== "tcp") throw new TypeError("Expected a TCP address");
+
+  const stream = new WebSocketStream(`ws://127.0.0.1:${server.address.port}/`);
+  const { readable, writable, connection } = await stream.opened;
+  const demo: Demo = {
+    url: stream.url,
+    client: connection,
+    server: accepted,
+    started: performance.now(),
+    verified: 0,
+    longestWrite: 0,
+  };
+  printTitle(demo);
+
+  const stopProgress = showProgress(demo);
+  await Promise.all([sendAll(writable, demo), receiveAll(readable, stream, demo)]);
+  const { closeCode, reason } = await stream.closed;
+  stopProgress();
+  await server.shutdown();
+  printSummary(demo, `${closeCode} ${reason}`);
+}
+
+async function sendAll(writable: WritableStream<Message>, demo: Demo) {
+  const writer = writable.getWriter();
+  for (let index = 0; index < MESSAGES; index++) {
+    const before = performance.now();
+    await writer.write(messageAt(index));
+    demo.longestWrite = Math.max(demo.longestWrite, performance.now() - before);
+  }
+}
+
+async function receiveAll(readable: ReadableStream<Message>, stream: WebSocketStream, demo: Demo) {
+  for await (const message of readable) {
+    verify(message, demo.verified);
+    demo.verified++;
+    if (isSlow(demo)) await sleep(SLOW.delay);
+    if (demo.verified === MESSAGES) stream.close({ closeCode: 1000, reason: "all received" });
+  }
+  if (demo.verified < MESSAGES) {
+    throw new Error(`Expected ${count(MESSAGES)} messages, received ${count(demo.verified)}`);
+  }
+}
+
+function isSlow({ verified }: Demo): boolean {
+  return verified >= SLOW.from && verified < SLOW.to;
+}
+
+function sleep(delay: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, delay));
+}
+
+// The messages: made from their index alone, so that none needs to be kept to be compared.
+
+function messageAt(index: number): Message {
+  const random = hash(index);
+  // Mostly short ones, few long ones.
+  const size = Math.floor(MIN_SIZE * (MAX_SIZE / MIN_SIZE) ** ((random % 1000) / 999) ** 1.7);
+  if (index % 2 === 0) {
+    const start = random % MAX_SIZE;
+    return NOISE.subarray(start, start + size);
+  }
+  const phrase = PHRASES[(random >>> 8) % PHRASES.length];
+  return `${index} ${phrase.repeat(size / phrase.length)}`;
+}
+
+function verify(message: Message, index: number) {
+  const expected = messageAt(index);
+  if (!isEqual(message, expected)) {
+    throw new Error(
+      `Message ${count(index)} is wrong: expected ${say(expected)}, received ${say(message)}`,
+    );
+  }
+}
+
+function isEqual(a: Message, b: Message): boolean {
+  if (typeof a === "string" || typeof b === "string") return a === b;
+  return a.length === b.length && a.every((byte, at) => byte === b[at]);
+}
+
+function say(message: Message): string {
+  return typeof message === "string"
+    ? `${JSON.stringify(message.slice(0, 40))} of ${count(message.length)} characters`
+    : `[${message.subarray(0, 12)}] of ${count(message.length)} bytes`;
+}
+
+function hash(value: number): number {
+  let bits = Math.imul(value + 1, 0x9e3779b1);
+  bits = Math.imul(bits ^ (bits >>> 15), 0x85ebca6b);
+  return (bits ^ (bits >>> 13)) >>> 0;
+}
+
+function noise(length: number): Uint8Array {
+  return Uint8Array.from({ length }, (_, at) => hash(at));
+}
+
+// What is shown.
+
+const terminal = process.stdout.isTTY === true;
+const colors = terminal && !process.env.NO_COLOR;
+const bold = (text: string) => colors ? `\x1b[1m${text}\x1b[22m` : text;
+const dim = (text: string) => colors ? `\x1b[2m${text}\x1b[22m` : text;
+const green = (text: string) => colors ? `\x1b[32m${text}\x1b[39m` : text;
+const yellow = (text: string) => colors ? `\x1b[33m${text}\x1b[39m` : text;
+
+function printTitle({ url }: Demo) {
+  console.log(`\n  ${bold("Sluice")}  ${dim(`${runtimeName()} · echo at ${url}`)}\n`);
+}
+
+function runtimeName(): string {
+  const { deno, bun, node } = process.versions;
+  return deno ? `Deno ${deno}` : bun ? `Bun ${bun}` : `Node ${node}`;
+}
+
+/** Rewrites one line of the terminal in place, until the function it returns is called. */
+function showProgress(demo: Demo): () => void {
+  if (!terminal) return () => {};
+  let before = { verified: 0, at: demo.started };
+  const timer = setInterval(() => {
+    const now = { verified: demo.verified, at: performance.now() };
+    const rate = (now.verified - before.verified) / (now.at - before.at) * 1000;
+    before = now;
+    process.stdout.write(`\r${progressLine(demo, rate)}\x1b[K`);
+  }, 100);
+  return () => {
+    clearInterval(timer);
+    process.stdout.write("\r\x1b[K");
+  };
+}
+
+function progressLine(demo: Demo, rate: number): string {
+  const { client, server, verified } = demo;
+  const messages = `${count(verified).padStart(7)} messages`;
+  const speed = `${count(rate).padStart(7)}/s`;
+  const queue = `queue ${size(client.stats.queued).padStart(9)}`;
+  const paused = client.stats.paused || server.stats.paused;
+  const state = paused ? yellow("paused") : "flowing";
+  const reader = isSlow(demo) ? yellow(", slow reader") : "";
+  const line = `${messages} ${speed}  ${queue}  ${state}${reader}`;
+  // A line that is wrapped could not be rewritten.
+  return process.stdout.columns < 80 ? `  ${line}` : `  ${bar(verified / MESSAGES)} ${line}`;
+}
+
+function bar(done: number): string {
+  const filled = Math.round(done * 12);
+  return green("━".repeat(filled)) + dim("━".repeat(12 - filled));
+}
+
+function printSummary(demo: Demo, close: string) {
+  const [client, server] = [demo.client.stats, demo.server.stats];
+  const seconds = (performance.now() - demo.started) / 1000;
+  const row = (label: string, a: string, b: string) =>
+    console.log(`  ${label.padEnd(18)}${a.padStart(14)}${b.padStart(14)}`);
+
+  console.log(`  ${green("✓")} ${count(demo.verified)} messages echoed, each verified, in order`);
+  console.log(`  ${green("✓")} closed cleanly: ${close}\n`);
+  console.log(dim(`  ${" ".repeat(18)}${"client".padStart(14)}${"server".padStart(14)}`));
+  row("messages received", count(client.messagesReceived), count(server.messagesReceived));
+  row("bytes received", size(client.bytesReceived), size(server.bytesReceived));
+  row("bytes sent", size(client.bytesSent), size(server.bytesSent));
+  row("longest queue", size(client.peakQueued), size(server.peakQueued));
+  row("reading paused", times(client.pauses), times(server.pauses));
+
+  const slow = count(SLOW.to - SLOW.from);
+  const rate = `${count(demo.verified / seconds)} messages/s`;
+  const throughput = `${size(client.bytesReceived / seconds)}/s each way`;
+  console.log(`\n  ${seconds.toFixed(1)} s, ${rate}, ${throughput}`);
+  console.log(
+    dim(`  While the client read ${slow} messages slowly, its own writes were held back:`),
+  );
+  console.log(dim(`  the longest waited ${count(demo.longestWrite)} ms.\n`));
+}
+
+function count(value: number): string {
+  return Math.round(value).toLocaleString("en-US");
+}
+
+function times(value: number): string {
+  return `${count(value)} ×`;
+}
+
+function size(bytes: number): string {
+  return bytes < 1024 ** 2
+    ? `${(bytes / 1024).toFixed(1)} KiB`
+    : `${(bytes / 1024 ** 2).toFixed(1)} MiB`;
+}
+
+try {
+  await main();
+} catch (error) {
+  console.error(`\n  The demo failed: ${error instanceof Error ? error.message : error}`);
+  process.exit(1);
+}
