@@ -1,0 +1,46 @@
+import { describe, it } from "node:test";
+import assert from "node:assert/strict";
+import type { Role } from "../lib/core/mod.ts";
+import {
+  assembleLevel,
+  assertFrames,
+  check,
+  memoryLevel,
+  withoutOurReason,
+} from "./conformance/levels.ts";
+import type { Row } from "./conformance/row.ts";
+import { ROWS } from "./conformance/rows.ts";
+
+const ROLES: readonly Role[] = ["server", "client"];
+const connectionLevel = memoryLevel("pipe");
+
+/** Below this many bytes a row is also sent byte by byte. */
+const SMALL = 4096;
+
+/** The ways to cut what the peer sends: as the row says, each turn in one piece, into bytes. */
+function chops(row: Row): (number | undefined)[] {
+  const payloads = row.turns.flatMap(({ send }) => send.map(({ payload }) => payload.length));
+  const size = payloads.reduce((sum, length) => sum + length, 0);
+  return size < SMALL ? [undefined, Infinity, 1] : [undefined, Infinity];
+}
+
+/** That transforms in a chain and a connection make the same of what comes. */
+async function compare(row: Row, role: Role, chop: number | undefined): Promise<void> {
+  const chain = await assembleLevel(row, role, chop);
+  const connection = await connectionLevel(row, role, chop);
+  const frames = (of: typeof chain) => of.frames.map((frame) => withoutOurReason(frame, row));
+  assertFrames(frames(connection), frames(chain));
+  assert.deepEqual(connection.outcome, chain.outcome);
+  check(row, chain);
+}
+
+describe("conformance, assemble() beside a connection", () => {
+  // What may stay out depends on who had how much time.
+  for (const row of ROWS.filter(({ mayLose }) => !mayLose)) {
+    for (const role of ROLES) {
+      it(`${row.id} ${row.title} (${role}, both)`, async () => {
+        for (const chop of chops(row)) await compare(row, role, chop);
+      });
+    }
+  }
+});
