@@ -387,6 +387,30 @@ describe("ClientHandshake", () => {
     });
   });
 
+  it("ClientHandshake and ServerHandshake keep what is given behind the head", () => {
+    const client = new ClientHandshake(OPTIONS);
+    const server = new ServerHandshake();
+    server.receive(client.send());
+    assert.equal(server.receive(pattern(5)), undefined);
+    assert.deepEqual(server.trailing, pattern(5));
+    server.check();
+    client.receive(server.accept().bytes);
+    assert.equal(client.receive(pattern(7)), undefined);
+    assert.deepEqual(client.trailing, pattern(7));
+  });
+
+  it("ClientHandshake and ServerHandshake check and accept nothing before the head is there", () => {
+    assert.throws(() => new ClientHandshake(OPTIONS).check(), { name: "LocalProtocolError" });
+    assert.throws(() => new ServerHandshake().check(), { name: "LocalProtocolError" });
+    assert.throws(() => new ServerHandshake().accept(), { name: "LocalProtocolError" });
+  });
+
+  it("ClientHandshake.check() refuses an upgrade by HTTP/1.0", () => {
+    const client = new ClientHandshake(OPTIONS);
+    client.receive(latin1("HTTP/1.0 101 Switching Protocols\r\n\r\n"));
+    assert.throws(() => client.check(), { code: "http-version" });
+  });
+
   it("ClientHandshake and ServerHandshake agree, wherever their bytes are cut", () => {
     fc.assert(fc.property(offsets(600), offsets(600), (requestCuts, responseCuts) => {
       const client = new ClientHandshake({ ...OPTIONS, ...ASKED });

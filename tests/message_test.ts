@@ -327,11 +327,11 @@ describe("fragments", () => {
     });
   }
 
-  it("fragments refuses a size that is not at least 1", () => {
-    for (const maxFrameSize of [0, -1, NaN, 0.5]) {
+  it("fragments refuses a size that is no whole number from 1 on", () => {
+    for (const maxFrameSize of [0, -1, NaN, 0.5, 1.5]) {
       assert.throws(() => [...fragments("a", { maxFrameSize })], {
         name: "RangeError",
-        message: `Expected maxFrameSize to be at least 1, received ${maxFrameSize}`,
+        message: `Expected maxFrameSize as a whole number from 1 on, received ${maxFrameSize}`,
       });
     }
   });

@@ -241,7 +241,10 @@ export class LocalProtocolError extends Error {
 export class RemoteProtocolError extends Error {
   /** "RemoteProtocolError". */
   override readonly name = "RemoteProtocolError";
-  /** The close code that the RFC names for this failure: 1002, 1007 or 1009. */
+  /**
+   * The close code that the RFC names for this failure: 1002, 1007 or 1009; 1006 when the input ended in
+   * the middle of something.
+   */
   readonly closeCode: number;
 
   /**
@@ -255,8 +258,12 @@ export class RemoteProtocolError extends Error {
     this.closeCode = closeCode;
   }
 
-  /** The event to answer with: a Close with the code, and the message as its reason. */
-  get event(): { type: "close"; closeCode: number; reason: string } {
+  /**
+   * The event to answer with: a Close with the code, and the message as its reason; none where the
+   * input has ended, which is 1006.
+   */
+  get event(): { type: "close"; closeCode: number; reason: string } | undefined {
+    if (this.closeCode === 1006) return undefined;
     // Every such message is ASCII, so that 123 characters are 123 bytes.
     return { type: "close", closeCode: this.closeCode, reason: this.message.slice(0, 123) };
   }

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { HandshakeError, type HandshakeErrorCode } from "./error.ts";
+import { HandshakeError, type HandshakeErrorCode, LocalProtocolError } from "./error.ts";
 import {
   type ExtensionHeader,
   headerValue,
@@ -26,6 +26,7 @@ import {
   serializeRequestHead,
   serializeResponseHead,
 } from "./http1.ts";
+import { concat } from "./message.ts";
 import { base64, sha1 } from "./sha1.ts";
 
 /** RFC 6455 §1.3. */
@@ -151,6 +152,9 @@ export class ClientHandshake {
    * @throws {HandshakeError} "connection-lost" at an early end, and as {@linkcode parseResponseHead}
    */
   receive(chunk: Uint8Array | null): ResponseHead | undefined {
+    if (this.#response !== undefined) {
+      throw new LocalProtocolError("Expected no input behind the head");
+    }
     if (chunk === null) throw lost("response");
     const read = this.#reader.push(chunk);
     if (read === undefined) return undefined;
@@ -166,13 +170,18 @@ export class ClientHandshake {
   /**
    * Checks the response (RFC 6455 §4.1).
    *
+   * @throws {LocalProtocolError} before the head of the response is there
    * @throws {HandshakeError} "status", "upgrade", "accept", "subprotocol", "extension" or
    * "malformed-header"
    */
   check(): Agreement {
-    const { status, statusText, headers } = this.#response!;
+    if (this.#response === undefined) throw new LocalProtocolError("Expected a response to check");
+    const { version, status, statusText, headers } = this.#response;
     if (status !== 101) {
       throw new HandshakeError(`Expected status 101, received ${status} ${statusText}`, "status");
+    }
+    if (version !== "1.1") {
+      throw new HandshakeError(`Expected HTTP/1.1, received HTTP/${version}`, "http-version");
     }
     checkUpgrade(headers, "upgrade");
     const accept = headerValue(headers, "Sec-WebSocket-Accept");
@@ -267,6 +276,9 @@ export class ServerHandshake {
    * @throws {HandshakeError} "connection-lost" at an early end, and as {@linkcode parseRequestHead}
    */
   receive(chunk: Uint8Array | null): RequestHead | undefined {
+    if (this.#request !== undefined) {
+      throw new LocalProtocolError("Expected no input behind the head");
+    }
     if (chunk === null) throw lost("request");
     const read = this.#reader.push(chunk);
     if (read === undefined) return undefined;
@@ -286,7 +298,8 @@ export class ServerHandshake {
    * "key" or "malformed-header"; its `status` is the one to answer with
    */
   check(): HandshakeRequest {
-    return this.#checked = checkRequest(this.#request!);
+    if (this.#request === undefined) throw new LocalProtocolError("Expected a request to check");
+    return this.#checked = checkRequest(this.#request);
   }
 
   /**
@@ -297,7 +310,10 @@ export class ServerHandshake {
    * out of its place
    */
   accept(options: AcceptOptions = {}): { response: ResponseHead; bytes: Uint8Array } {
-    const response = acceptResponse(this.#checked!, options);
+    if (this.#checked === undefined) {
+      throw new LocalProtocolError("Expected a request that was checked");
+    }
+    const response = acceptResponse(this.#checked, options);
     return { response, bytes: serializeResponseHead(response) };
   }
 }

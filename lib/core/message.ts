@@ -262,12 +262,14 @@ const encoder = new TextEncoder();
 /**
  * Cuts a message into frames.
  *
- * @throws {RangeError} when `maxFrameSize` is not at least 1
+ * @throws {RangeError} when `maxFrameSize` is no whole number from 1 on
  */
 export function* fragments(message: Message, options: FragmentsOptions = {}): Generator<Frame> {
   const { maxFrameSize = Infinity } = options;
-  if (!(maxFrameSize >= 1)) {
-    throw new RangeError(`Expected maxFrameSize to be at least 1, received ${maxFrameSize}`);
+  if (!(maxFrameSize >= 1) || (maxFrameSize !== Infinity && !Number.isInteger(maxFrameSize))) {
+    throw new RangeError(
+      `Expected maxFrameSize as a whole number from 1 on, received ${maxFrameSize}`,
+    );
   }
   const text = typeof message === "string";
   const bytes = text ? encoder.encode(message) : message;
