@@ -83,7 +83,12 @@ export class Driver {
     const limits = { maxMessageSize, maxFrameSize };
     this.#closeTimeout = closeTimeout;
     this.#transport = transport;
-    this.#protocol = new Protocol(role, { ...limits, onFrame, textCodec, ownsInput: true });
+    this.#protocol = new Protocol(role, {
+      ...limits,
+      onFrame: this.#guarded(onFrame),
+      textCodec,
+      ownsInput: true,
+    });
     this.receiver = new Receiver(options.readableStrategy, this.#receiverHost());
     this.sender = new Sender(this.#protocol, transport, textCodec, this.#senderHost());
     this.#keepalive = new Keepalive(this.#keepaliveHost(), pingInterval, pingTimeout);
@@ -148,6 +153,18 @@ export class Driver {
       this.#error ??= webSocketError("The connection was terminated", CloseCode.Abnormal);
     }
     this.#transport.destroy();
+  }
+
+  /** A callback of the user's that throws fails the connection, and not what it was called from. */
+  #guarded(onFrame: ConnectionOptions["onFrame"]): ConnectionOptions["onFrame"] {
+    if (onFrame === undefined) return undefined;
+    return (direction, frame) => {
+      try {
+        onFrame(direction, frame);
+      } catch (error) {
+        nextTurn(() => this.#fail(CloseCode.InternalError, "A callback threw", error));
+      }
+    };
   }
 
   // From the transport to the receiver
