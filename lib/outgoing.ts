@@ -8,31 +8,25 @@ import type { BufferSource, OutgoingMessage } from "./options.ts";
 
 /** The bytes of a buffer source, not copied. Undefined for anything else. */
 export function viewOf(value: unknown): Uint8Array | undefined {
-  if (value instanceof Uint8Array) return checkBuffer(value);
+  if (value instanceof Uint8Array) return value;
   if (ArrayBuffer.isView(value)) {
-    return checkBuffer(new Uint8Array(value.buffer, value.byteOffset, value.byteLength));
+    return new Uint8Array(value.buffer, value.byteOffset, value.byteLength);
   }
-  return isBuffer(value) ? checkBuffer(new Uint8Array(value)) : undefined;
+  return isBuffer(value, "ArrayBuffer") || isBuffer(value, "SharedArrayBuffer")
+    ? new Uint8Array(value)
+    : undefined;
 }
 
-function isBuffer(value: unknown): value is ArrayBuffer {
-  const tag = Object.prototype.toString.call(value);
-  return tag === "[object ArrayBuffer]" || tag === "[object SharedArrayBuffer]";
+/** Whether it is such a buffer, be it one of another realm. */
+function isBuffer(value: unknown, kind: "ArrayBuffer" | "SharedArrayBuffer"): value is ArrayBuffer {
+  return Object.prototype.toString.call(value) === `[object ${kind}]`;
 }
 
-// Web IDL: a BufferSource that is not [AllowShared] or [AllowResizable] is neither.
-function checkBuffer(bytes: Uint8Array): Uint8Array {
-  const buffer = bytes.buffer as { resizable?: boolean };
-  if (!(buffer instanceof ArrayBuffer) && !isArrayBuffer(buffer)) {
-    throw new TypeError("Expected a buffer that is not shared");
-  }
-  if (buffer.resizable) throw new TypeError("Expected a buffer that is not resizable");
-  return bytes;
-}
-
-// One of another realm.
-function isArrayBuffer(buffer: object): boolean {
-  return Object.prototype.toString.call(buffer) === "[object ArrayBuffer]";
+/** Whether the bytes can neither be changed by another thread nor vanish. */
+export function isFixed(bytes: Uint8Array): boolean {
+  const buffer: object = bytes.buffer;
+  const plain = buffer instanceof ArrayBuffer || isBuffer(buffer, "ArrayBuffer");
+  return plain && !(buffer as { resizable?: boolean }).resizable;
 }
 
 /**
@@ -42,8 +36,15 @@ function isArrayBuffer(buffer: object): boolean {
  * @throws {TypeError} for a shared or resizable buffer, and for what converts to no string
  */
 export function toMessage(chunk: unknown): Message {
+  if (typeof chunk === "string") return chunk;
+  const bytes = viewOf(chunk);
   // A template literal, unlike String(), throws for a symbol, as the standard demands.
-  return typeof chunk === "string" ? chunk : viewOf(chunk) ?? `${chunk}`;
+  if (bytes === undefined) return `${chunk}`;
+  // Web IDL: a BufferSource that is not [AllowShared] or [AllowResizable].
+  if (!isFixed(bytes)) {
+    throw new TypeError("Expected a buffer that is neither shared nor resizable");
+  }
+  return bytes;
 }
 
 /** A message in one piece, or in many. */

@@ -11,7 +11,7 @@ import type { CloseEvent, PingEvent, PongEvent, Protocol } from "./core/protocol
 import type { TextCodec } from "./core/utf8.ts";
 import type { BufferSource, OutgoingMessage, SendOptions } from "./options.ts";
 import { handled, Outbox, SEND_MARK } from "./outbox.ts";
-import { type Item, marked, SendLock, toMessage, toSendable, viewOf } from "./outgoing.ts";
+import { isFixed, type Item, marked, SendLock, toMessage, toSendable, viewOf } from "./outgoing.ts";
 import type { Transport } from "./transport.ts";
 
 /** What a {@linkcode Sender} asks of its connection. */
@@ -84,9 +84,9 @@ export class Sender {
         return handled(this.#sendFragments(sendable, options));
       }
       const typed = text === undefined ? sendable : this.#convert(sendable, text);
-      if (!this.#lock.busy) return this.#sendWhole(typed, "borrow");
+      if (!this.#lock.busy) return this.#sendWhole(typed, true);
       if (!this.#host.canSend) throw this.#host.closedError();
-      return handled(this.#sendInTurn(typed, "borrow", signal));
+      return handled(this.#sendInTurn(typed, true, signal));
     } catch (error) {
       return handled(Promise.reject(error));
     }
@@ -99,12 +99,14 @@ export class Sender {
     return asText(() => this.#codec.decode(message));
   }
 
-  #sendWhole(message: Message, ownership: Ownership): Promise<void> {
+  /** @param lend whether the message stays as it is until it has left */
+  #sendWhole(message: Message, lend: boolean): Promise<void> {
     if (!this.#host.canSend) throw this.#host.closedError();
     this.#messagesSent++;
-    this.#write(message, true, ownership);
     const long = typeof message !== "string" && message.length >= BORROW_FROM;
-    return this.outbox.settle(long && ownership === "borrow");
+    const borrow = lend && long && isFixed(message);
+    this.#write(message, true, borrow ? "borrow" : "copy");
+    return this.outbox.settle(borrow);
   }
 
   #write(data: Message, messageFinished: boolean, ownership: Ownership): void {
@@ -119,11 +121,11 @@ export class Sender {
   }
 
   /** Sends behind a message of several frames that is under way (RFC 6455 §5.4). */
-  async #sendInTurn(message: Message, ownership: Ownership, signal?: AbortSignal): Promise<void> {
+  async #sendInTurn(message: Message, lend: boolean, signal?: AbortSignal): Promise<void> {
     await this.#lock.acquire(signal);
     let sent: Promise<void>;
     try {
-      sent = this.#sendWhole(message, ownership);
+      sent = this.#sendWhole(message, lend);
     } finally {
       this.#lock.release();
     }
@@ -212,10 +214,10 @@ export class Sender {
   }
 
   #writeChunk(message: Message): Promise<void> {
-    if (!this.#lock.busy) return this.#sendWhole(message, "copy");
+    if (!this.#lock.busy) return this.#sendWhole(message, false);
     // A subclass may have a slice() that does not copy, as Buffer has.
     const copy = typeof message === "string" ? message : new Uint8Array(message);
-    return this.#sendInTurn(copy, "own");
+    return this.#sendInTurn(copy, true);
   }
 
   /** Sends a ping, a pong or a Close, between the frames of a message if need be. */

@@ -153,7 +153,8 @@ export class ClientHandshake {
    */
   receive(chunk: Uint8Array | null): ResponseHead | undefined {
     if (this.#response !== undefined) {
-      throw new LocalProtocolError("Expected no input behind the head");
+      this.#trailing = concat([this.#trailing, chunk ?? EMPTY]);
+      return undefined;
     }
     if (chunk === null) throw lost("response");
     const read = this.#reader.push(chunk);
@@ -277,7 +278,8 @@ export class ServerHandshake {
    */
   receive(chunk: Uint8Array | null): RequestHead | undefined {
     if (this.#request !== undefined) {
-      throw new LocalProtocolError("Expected no input behind the head");
+      this.#trailing = concat([this.#trailing, chunk ?? EMPTY]);
+      return undefined;
     }
     if (chunk === null) throw lost("request");
     const read = this.#reader.push(chunk);
