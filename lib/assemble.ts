@@ -11,7 +11,7 @@ import { CloseCode, type CloseInfo } from "./core/close.ts";
 import { RemoteProtocolError, type WebSocketError, webSocketError } from "./core/error.ts";
 import type { Role } from "./core/frame.ts";
 import type { FramePiece } from "./core/frame_decoder.ts";
-import type { Message } from "./core/message.ts";
+import { MAX_MESSAGE_SIZE, type Message } from "./core/message.ts";
 import { type CloseEvent, type PongEvent, Protocol, response } from "./core/protocol.ts";
 import { invalidState } from "./invalid_state.ts";
 import type { BufferSource, ConnectionOptions } from "./options.ts";
@@ -94,7 +94,8 @@ class Assembly implements MessageDuplex {
   #wake = ignore;
 
   constructor(duplex: ByteDuplex, options: AssembleOptions) {
-    const { role, maxMessageSize = 1048576, closeTimeout = 10_000, maxFrameSize } = options;
+    const { role, maxMessageSize = MAX_MESSAGE_SIZE, closeTimeout = 10_000, maxFrameSize } =
+      options;
     this.#duplex = duplex;
     this.#closeTimeout = closeTimeout;
     this.#maxFrameSize = maxFrameSize;
@@ -265,7 +266,7 @@ class Assembly implements MessageDuplex {
   }
 
   #fail(error: RemoteProtocolError): void {
-    if (this.#canSend) this.#sendClose(error.event);
+    if (this.#canSend && error.event !== undefined) this.#sendClose(error.event);
     this.#error = webSocketError(error.message, error.closeCode, "", error);
     this.#endStreams(this.#error);
   }

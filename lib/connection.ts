@@ -233,7 +233,7 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
     const { signal } = options;
     try {
       signal?.throwIfAborted();
-      const bytes = controlPayload(payload ?? randomPayload());
+      const bytes = controlPayload(payload === undefined ? randomPayload() : payload);
       const latency = this.#driver.ping(bytes);
       return signal === undefined ? latency : handled(abortable(latency, signal));
     } catch (error) {

@@ -11,6 +11,7 @@ import { closeInfoOf, CloseRecord } from "./close_record.ts";
 import { CloseCode, type CloseInfo } from "./core/close.ts";
 import { RemoteProtocolError, type WebSocketError, webSocketError } from "./core/error.ts";
 import type { Role } from "./core/frame.ts";
+import { MAX_MESSAGE_SIZE } from "./core/message.ts";
 import { type CloseEvent, Protocol, response } from "./core/protocol.ts";
 import { type TextCodec, webTextCodec } from "./core/utf8.ts";
 import { randomPayload } from "./core/mask.ts";
@@ -22,8 +23,6 @@ import { Receiver, type ReceiverHost } from "./receiver.ts";
 import { Sender, type SenderHost } from "./sender.ts";
 import type { Transport, TransportHandlers } from "./transport.ts";
 import { backgroundTimer, nextTurn } from "./turn.ts";
-
-const MAX_MESSAGE_SIZE = 1048576;
 
 /** What a {@linkcode Driver} begins with. */
 export interface DriverInit {

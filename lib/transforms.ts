@@ -9,6 +9,7 @@ import {
   FragmentReader,
   fragments,
   type FragmentsOptions,
+  MAX_MESSAGE_SIZE,
   type Message,
   MessageAssembler,
   type MessageOptions,
@@ -144,6 +145,8 @@ export class FrameDecoderStream extends PullStream<Uint8Array, FramePiece> {
 
 /** How a {@linkcode MessageAssemblerStream} works. */
 export interface MessageAssemblerOptions extends MessageOptions {
+  /** The longest message, in bytes; a longer one fails with 1009. Default: 1048576 */
+  maxMessageSize?: number;
   /** Called with each control frame. Default: they are items of the stream, between messages */
   onControl?: (frame: Frame) => void;
 }
@@ -171,7 +174,10 @@ class AssemblingMachine implements Machine<FramePiece, Message | Frame> {
   #piece: FramePiece | undefined;
 
   constructor(options: MessageAssemblerOptions) {
-    this.#reader = new FragmentReader(options);
+    this.#reader = new FragmentReader({
+      ...options,
+      maxMessageSize: options.maxMessageSize ?? MAX_MESSAGE_SIZE,
+    });
     this.#onControl = options.onControl;
   }
 

@@ -8,6 +8,9 @@ import { type Frame, type FrameHeader, Opcode } from "./frame.ts";
 import type { FramePiece } from "./frame_decoder.ts";
 import { type TextCodec, Utf8Decoder, webTextCodec } from "./utf8.ts";
 
+/** The longest message that is put together where nobody says otherwise, in bytes: 1 MiB. */
+export const MAX_MESSAGE_SIZE = 1048576;
+
 /** A message: a string is a text message, bytes are a binary one. */
 export type Message = string | Uint8Array;
 
