@@ -6,7 +6,7 @@
 import { type ByteDuplex, fromStreams } from "./byte_streams.ts";
 import { WebSocketConnection } from "./connection.ts";
 import { HandshakeError } from "./core/error.ts";
-import { ClientHandshake } from "./core/handshake.ts";
+import { ClientHandshake } from "./core/client_handshake.ts";
 import { isToken } from "./core/header.ts";
 import type { ResponseHead } from "./core/http1.ts";
 import { base64 } from "./core/sha1.ts";
@@ -119,9 +119,16 @@ async function dial(
   signal: AbortSignal,
 ): Promise<Transport> {
   if (secure) throw new HandshakeError("TLS is not available here yet", "unsupported");
+  // Whatever the platform takes localhost for, the server may listen on the other loopback address.
+  const others = hostname === "localhost" ? ["127.0.0.1", "::1"] : [];
   try {
     return await provider.connect({ hostname, port, signal });
   } catch (cause) {
+    for (const other of others) {
+      if (signal.aborted) break;
+      const transport = await provider.connect({ hostname: other, port, signal }).catch(() => {});
+      if (transport !== undefined) return transport;
+    }
     if (signal.aborted) throw signal.reason;
     throw new HandshakeError(
       `Expected a connection to ${hostname} port ${port}: ${(cause as Error).message}`,

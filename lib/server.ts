@@ -6,7 +6,7 @@
  */
 import { CloseCode, type CloseInfo, serializeClose } from "./core/close.ts";
 import { HandshakeError } from "./core/error.ts";
-import { type HandshakeRequest, refusalHeaders, ServerHandshake } from "./core/handshake.ts";
+import { type HandshakeRequest, refusalHeaders, ServerHandshake } from "./core/server_handshake.ts";
 import { type HeadLimits, type RequestHead, serializeResponseHead } from "./core/http1.ts";
 import { type ByteDuplex, fromStreams } from "./byte_streams.ts";
 import { WebSocketConnection } from "./connection.ts";

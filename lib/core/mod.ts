@@ -26,7 +26,9 @@ export {
 } from "./frame.ts";
 export * from "./frame_decoder.ts";
 export * from "./frame_writer.ts";
-export * from "./handshake.ts";
+export { acceptToken, type Agreement } from "./handshake.ts";
+export * from "./client_handshake.ts";
+export * from "./server_handshake.ts";
 export * from "./header.ts";
 export * from "./http1.ts";
 export {

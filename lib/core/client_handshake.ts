@@ -1,0 +1,199 @@
+/**
+ * The client's side of the opening handshake (RFC 6455 §4.1), bytes in and bytes out.
+ *
+ * @module
+ */
+import { HandshakeError, LocalProtocolError } from "./error.ts";
+import {
+  acceptToken,
+  type Agreement,
+  checkExtraFields,
+  checkUpgrade,
+  lost,
+  VERSION,
+} from "./handshake.ts";
+import {
+  type ExtensionHeader,
+  headerValue,
+  headerValues,
+  parseExtensions,
+  type RawHeaders,
+  serializeExtensions,
+  serializeProtocols,
+} from "./header.ts";
+import {
+  type HeadLimits,
+  HeadReader,
+  parseResponseHead,
+  type RequestHead,
+  type ResponseHead,
+  serializeRequestHead,
+} from "./http1.ts";
+import { concat } from "./message.ts";
+import { base64 } from "./sha1.ts";
+
+const EMPTY = new Uint8Array(0);
+
+/** What a client asks for. */
+export interface ClientHandshakeOptions {
+  /** The value of the Host header. */
+  host: string;
+  /** The request target: path and query. */
+  target: string;
+  /** The subprotocols offered, the preferred one first. Default: none */
+  protocols?: readonly string[];
+  /** The extensions offered, the preferred one first. Default: none */
+  extensions?: readonly ExtensionHeader[];
+  /** More header fields. Default: none */
+  headers?: RawHeaders;
+  /**
+   * Whether a server that chooses none of the subprotocols offered is an error, as it is in a
+   * browser. Default: false
+   */
+  requireProtocol?: boolean;
+  /** How large the head of the response may be. */
+  limits?: HeadLimits;
+}
+
+/**
+ * The client's side of the opening handshake: `send()`, then `receive()` until it gives the head of
+ * the response, then `check()`. What came behind the head is in `trailing`.
+ *
+ * @example
+ * ```ts
+ * import { ClientHandshake } from "@sluice/sluice/core";
+ *
+ * const handshake = new ClientHandshake({ host: "example.com", target: "/chat" });
+ * console.log(new TextDecoder().decode(handshake.send()).split("\r\n")[0]); // GET /chat HTTP/1.1
+ * ```
+ */
+export class ClientHandshake {
+  /** The request. */
+  readonly request: RequestHead;
+  readonly #key: string;
+  readonly #options: ClientHandshakeOptions;
+  readonly #reader: HeadReader<ResponseHead>;
+  #response: ResponseHead | undefined;
+  #trailing: Uint8Array = EMPTY;
+
+  /**
+   * Makes the request.
+   *
+   * @param options what to ask for
+   * @throws {TypeError} for a header field that the handshake writes by itself, or a protocol that
+   * is no token
+   */
+  constructor(options: ClientHandshakeOptions) {
+    const { host, target, protocols = [], extensions = [], headers = [] } = options;
+    checkExtraFields(headers);
+    this.#options = options;
+    // RFC 6455 §4.1: a nonce of 16 random bytes.
+    this.#key = base64(crypto.getRandomValues(new Uint8Array(16)));
+    const fields: [string, string][] = [
+      ["Host", host],
+      ["Upgrade", "websocket"],
+      ["Connection", "Upgrade"],
+      ["Sec-WebSocket-Key", this.#key],
+      ["Sec-WebSocket-Version", VERSION],
+    ];
+    if (protocols.length > 0) {
+      fields.push(["Sec-WebSocket-Protocol", serializeProtocols(protocols)]);
+    }
+    if (extensions.length > 0) {
+      fields.push(["Sec-WebSocket-Extensions", serializeExtensions(extensions)]);
+    }
+    this.request = { method: "GET", target, version: "1.1", headers: [...fields, ...headers] };
+    this.#reader = new HeadReader(parseResponseHead, options.limits);
+  }
+
+  /**
+   * The bytes of the request.
+   *
+   * @throws {TypeError} for a target or header field that would break out of its place
+   */
+  send(): Uint8Array {
+    return serializeRequestHead(this.request);
+  }
+
+  /**
+   * Takes the next bytes, or null at the end of the transport; gives the head of the response once
+   * it is whole.
+   *
+   * @throws {HandshakeError} "connection-lost" at an early end, and as {@linkcode parseResponseHead}
+   */
+  receive(chunk: Uint8Array | null): ResponseHead | undefined {
+    if (this.#response !== undefined) {
+      this.#trailing = concat([this.#trailing, chunk ?? EMPTY]);
+      return undefined;
+    }
+    if (chunk === null) throw lost("response");
+    const read = this.#reader.push(chunk);
+    if (read === undefined) return undefined;
+    this.#trailing = read.rest;
+    return this.#response = read.head;
+  }
+
+  /** What came behind the head: the first frames, or the body of a refusal. */
+  get trailing(): Uint8Array {
+    return this.#trailing;
+  }
+
+  /**
+   * Checks the response (RFC 6455 §4.1).
+   *
+   * @throws {LocalProtocolError} before the head of the response is there
+   * @throws {HandshakeError} "status", "upgrade", "accept", "subprotocol", "extension" or
+   * "malformed-header"
+   */
+  check(): Agreement {
+    if (this.#response === undefined) throw new LocalProtocolError("Expected a response to check");
+    const { version, status, statusText, headers } = this.#response;
+    if (status !== 101) {
+      throw new HandshakeError(`Expected status 101, received ${status} ${statusText}`, "status");
+    }
+    if (version !== "1.1") {
+      throw new HandshakeError(`Expected HTTP/1.1, received HTTP/${version}`, "http-version");
+    }
+    checkUpgrade(headers, "upgrade");
+    const accept = headerValue(headers, "Sec-WebSocket-Accept");
+    if (accept !== acceptToken(this.#key)) {
+      throw new HandshakeError(
+        `Expected Sec-WebSocket-Accept to answer the key, received ${accept ?? "none"}`,
+        "accept",
+      );
+    }
+    return { protocol: this.#checkProtocol(headers), extensions: this.#checkExtensions(headers) };
+  }
+
+  #checkProtocol(headers: RawHeaders): string {
+    const { protocols = [], requireProtocol = false } = this.#options;
+    const chosen = headerValue(headers, "Sec-WebSocket-Protocol");
+    // RFC 6455 §4.1: a subprotocol that was not asked for fails the connection.
+    const missing = chosen === undefined && requireProtocol && protocols.length > 0;
+    if (missing || (chosen !== undefined && !protocols.includes(chosen))) {
+      throw new HandshakeError(
+        `Expected one of the subprotocols offered (${protocols.join(", ") || "none"}), received ${
+          chosen ?? "none"
+        }`,
+        "subprotocol",
+      );
+    }
+    return chosen ?? "";
+  }
+
+  #checkExtensions(headers: RawHeaders): ExtensionHeader[] {
+    const { extensions: offered = [] } = this.#options;
+    const values = headerValues(headers, "Sec-WebSocket-Extensions");
+    const chosen = values.flatMap(parseExtensions);
+    for (const { name } of chosen) {
+      // RFC 6455 §4.1: so does an extension that was not asked for.
+      if (!offered.some((offer) => offer.name === name)) {
+        throw new HandshakeError(
+          `Expected only extensions that were offered, received ${name}`,
+          "extension",
+        );
+      }
+    }
+    return chosen;
+  }
+}

@@ -1,0 +1,226 @@
+/**
+ * The server's side of the opening handshake (RFC 6455 §4.2), bytes in and bytes out.
+ *
+ * @module
+ */
+import { HandshakeError, type HandshakeErrorCode, LocalProtocolError } from "./error.ts";
+import { acceptToken, checkExtraFields, checkUpgrade, lost, VERSION } from "./handshake.ts";
+import {
+  type ExtensionHeader,
+  headerValue,
+  headerValues,
+  parseExtensions,
+  parseProtocols,
+  type RawHeaders,
+  serializeExtensions,
+} from "./header.ts";
+import {
+  type HeadLimits,
+  HeadReader,
+  parseRequestHead,
+  type RequestHead,
+  type ResponseHead,
+  serializeResponseHead,
+} from "./http1.ts";
+import { concat } from "./message.ts";
+
+const EMPTY = new Uint8Array(0);
+
+/** What a client asked for, as a server reads it. */
+export interface HandshakeRequest {
+  /** The key, as it came. */
+  readonly key: string;
+  /** The subprotocols offered, in the client's order. */
+  readonly protocols: readonly string[];
+  /** The extensions offered, in the client's order. */
+  readonly extensions: readonly ExtensionHeader[];
+  /** The Origin header, where there is one. */
+  readonly origin: string | undefined;
+}
+
+/** What a server answers. */
+export interface AcceptOptions {
+  /** The subprotocol chosen. Default: none */
+  protocol?: string;
+  /** The extensions accepted. Default: none */
+  extensions?: readonly ExtensionHeader[];
+  /** More header fields. Default: none */
+  headers?: RawHeaders;
+}
+
+/**
+ * The server's side of the opening handshake: `receive()` until it gives the head of the request,
+ * `check()`, then `accept()` for the bytes of the 101 response. What came behind the head is in
+ * `trailing`.
+ */
+export class ServerHandshake {
+  readonly #reader: HeadReader<RequestHead>;
+  #request: RequestHead | undefined;
+  #checked: HandshakeRequest | undefined;
+  #trailing: Uint8Array = EMPTY;
+
+  /**
+   * Makes a handshake that waits for its request.
+   *
+   * @param limits how large the head of the request may be
+   */
+  constructor(limits: HeadLimits = {}) {
+    this.#reader = new HeadReader(parseRequestHead, limits);
+  }
+
+  /**
+   * Takes the next bytes, or null at the end of the transport; gives the head of the request once
+   * it is whole.
+   *
+   * @throws {HandshakeError} "connection-lost" at an early end, and as {@linkcode parseRequestHead}
+   */
+  receive(chunk: Uint8Array | null): RequestHead | undefined {
+    if (this.#request !== undefined) {
+      this.#trailing = concat([this.#trailing, chunk ?? EMPTY]);
+      return undefined;
+    }
+    if (chunk === null) throw lost("request");
+    const read = this.#reader.push(chunk);
+    if (read === undefined) return undefined;
+    this.#trailing = read.rest;
+    return this.#request = read.head;
+  }
+
+  /** What came behind the head. */
+  get trailing(): Uint8Array {
+    return this.#trailing;
+  }
+
+  /**
+   * Checks the request (RFC 6455 §4.2.1).
+   *
+   * @throws {HandshakeError} "method", "not-upgrade", "http-version", "host", "body", "version",
+   * "key" or "malformed-header"; its `status` is the one to answer with
+   */
+  check(): HandshakeRequest {
+    if (this.#request === undefined) throw new LocalProtocolError("Expected a request to check");
+    return this.#checked = checkRequest(this.#request);
+  }
+
+  /**
+   * The bytes of the 101 response to a request that was checked.
+   *
+   * @throws {TypeError} for a subprotocol that was not offered, or
+   * @throws {TypeError} for a header field that the handshake writes by itself or that would break
+   * out of its place
+   */
+  accept(options: AcceptOptions = {}): { response: ResponseHead; bytes: Uint8Array } {
+    if (this.#checked === undefined) {
+      throw new LocalProtocolError("Expected a request that was checked");
+    }
+    const response = acceptResponse(this.#checked, options);
+    return { response, bytes: serializeResponseHead(response) };
+  }
+}
+
+/**
+ * Checks the head of a request for a WebSocket (RFC 6455 §4.2.1).
+ *
+ * @throws {HandshakeError} as {@linkcode ServerHandshake.check}
+ */
+export function checkRequest(head: RequestHead): HandshakeRequest {
+  const { method, version, headers } = head;
+  if (method !== "GET") throw refusal(405, "method", `Expected the method GET, received ${method}`);
+  checkUpgrade(headers, "not-upgrade", 426);
+  if (version !== "1.1") {
+    throw refusal(400, "http-version", `Expected HTTP/1.1, received HTTP/${version}`);
+  }
+  if (headerValues(headers, "Host").length !== 1) {
+    throw refusal(400, "host", "Expected one Host header, received none or several");
+  }
+  checkNoBody(headers);
+  checkVersion(headers);
+  const key = headerValue(headers, "Sec-WebSocket-Key");
+  // 16 bytes are 22 digits, the last of which has its four lowest bits unused, and two of padding.
+  if (key === undefined || !/^[A-Za-z0-9+/]{21}[AQgw]==$/.test(key)) {
+    throw refusal(
+      400,
+      "key",
+      `Expected Sec-WebSocket-Key to be 16 bytes in base64, received ${key ?? "none"}`,
+    );
+  }
+  const protocols = headerValues(headers, "Sec-WebSocket-Protocol").flatMap(parseProtocols);
+  if (new Set(protocols).size !== protocols.length) {
+    // RFC 6455 §4.1: the elements are unique.
+    throw refusal(400, "malformed-header", "Expected each subprotocol once, received one twice");
+  }
+  return {
+    key,
+    protocols,
+    extensions: headerValues(headers, "Sec-WebSocket-Extensions").flatMap(parseExtensions),
+    origin: headerValue(headers, "Origin"),
+  };
+}
+
+/** A request that a proxy in between could frame in another way is not let through. */
+function checkNoBody(headers: RawHeaders): void {
+  const lengths = headerValues(headers, "Content-Length");
+  if (
+    headerValues(headers, "Transfer-Encoding").length > 0 ||
+    lengths.some((length) => length !== "0")
+  ) {
+    throw refusal(
+      400,
+      "body",
+      "Expected a request without a body, received one that announces one",
+    );
+  }
+}
+
+function checkVersion(headers: RawHeaders): void {
+  const version = headerValue(headers, "Sec-WebSocket-Version");
+  if (version === VERSION) return;
+  throw refusal(
+    version === undefined ? 400 : 426,
+    "version",
+    `Expected Sec-WebSocket-Version ${VERSION}, received ${version ?? "none"}`,
+  );
+}
+
+/** The head of the 101 response (RFC 6455 §4.2.2). */
+function acceptResponse(request: HandshakeRequest, options: AcceptOptions): ResponseHead {
+  const { protocol = "", extensions = [], headers = [] } = options;
+  checkExtraFields(headers);
+  const fields: [string, string][] = [
+    ["Upgrade", "websocket"],
+    ["Connection", "Upgrade"],
+    ["Sec-WebSocket-Accept", acceptToken(request.key)],
+  ];
+  if (protocol !== "") {
+    if (!request.protocols.includes(protocol)) {
+      throw new TypeError(
+        `Expected one of the subprotocols offered (${request.protocols.join(", ") || "none"}), ` +
+          `received ${protocol}`,
+      );
+    }
+    fields.push(["Sec-WebSocket-Protocol", protocol]);
+  }
+  if (extensions.length > 0) {
+    fields.push(["Sec-WebSocket-Extensions", serializeExtensions(extensions)]);
+  }
+  return {
+    version: "1.1",
+    status: 101,
+    statusText: "Switching Protocols",
+    headers: [...fields, ...headers],
+  };
+}
+
+/** The header fields that belong to a refusal with this status. */
+export function refusalHeaders(status: number): [string, string][] {
+  // RFC 9110 §15.5.6, §15.5.22; RFC 6455 §4.2.2 for the version.
+  if (status === 405) return [["Allow", "GET"]];
+  if (status === 426) {
+    return [["Upgrade", "websocket"], ["Sec-WebSocket-Version", VERSION]];
+  }
+  return [];
+}
+
+function refusal(status: number, code: HandshakeErrorCode, message: string): HandshakeError {
+  return new HandshakeError(message, code, { status });
+}
