@@ -69,6 +69,7 @@ class ProtocolEcho {
       for (const event of this.#protocol.events()) this.#take(event);
     } catch (error) {
       if (!(error instanceof RemoteProtocolError)) throw error;
+      assert.ok(error.event);
       this.#send(error.event);
       this.outcome = { clean: false, code: error.closeCode };
     }
