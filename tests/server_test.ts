@@ -1,0 +1,585 @@
+import { describe, it } from "node:test";
+import assert from "node:assert/strict";
+import {
+  accept,
+  connect,
+  HandshakeError,
+  serve,
+  type ServeOptions,
+  type Server,
+  type WebSocketConnection,
+} from "../mod.ts";
+import { transportPair } from "../lib/testing.ts";
+import {
+  collect,
+  isPending,
+  portOf,
+  RawSocket,
+  rejection,
+  rest,
+  turn,
+  until,
+  urlOf,
+} from "./support.ts";
+
+type Hook = ServeOptions["onRequest"];
+
+const echo = (ws: WebSocketConnection) => ws.readable.pipeTo(ws.writable);
+
+/** Runs a test with a server, and shuts it down. */
+async function withServer(
+  options: ServeOptions,
+  run: (server: Server) => unknown,
+  handler: (ws: WebSocketConnection, request: Request) => unknown = echo,
+): Promise<void> {
+  const server = await serve(options, handler);
+  try {
+    await run(server);
+  } finally {
+    await server.shutdown();
+  }
+}
+
+/** Connects, and tells the status of the refusal, or 101. */
+async function statusOf(server: Server, options: Parameters<typeof connect>[1] = {}) {
+  try {
+    const ws = await connect(urlOf(server), options);
+    await ws.close();
+    return 101;
+  } catch (error) {
+    return (error as HandshakeError).response!.status;
+  }
+}
+
+describe("The subprotocol of serve", () => {
+  // The one whose places in both lists add up to the least.
+  const choices: [ours: string[], theirs: string[], chosen: string][] = [
+    [[], [], ""],
+    [["a"], [], ""],
+    [[], ["a"], ""],
+    [["a"], ["b"], ""],
+    [["a", "b"], ["b"], "b"],
+    [["a", "b"], ["a", "b"], "a"],
+    [["a", "b"], ["b", "a"], "a"],
+    [["a", "b", "c"], ["c", "x", "a"], "a"],
+    [["a", "b", "c"], ["b", "c", "a"], "b"],
+    [["x", "y", "c"], ["c"], "c"],
+    [["A"], ["a"], ""],
+  ];
+  for (const [ours, theirs, chosen] of choices) {
+    it(`serve() with [${ours}] chooses ${chosen || "none"} of [${theirs}]`, async () => {
+      await withServer({ protocols: ours }, async (server) => {
+        const ws = await connect(urlOf(server), { protocols: theirs });
+        assert.equal(ws.protocol, chosen);
+        assert.equal([...server.connections][0].protocol, chosen);
+        await ws.close();
+      });
+    });
+  }
+
+  it("selectProtocol chooses in place of it", async () => {
+    let seen: unknown;
+    const selectProtocol: ServeOptions["selectProtocol"] = (offered, request) => {
+      seen = [offered, new URL(request.url).pathname];
+      return offered.at(-1);
+    };
+    await withServer({ protocols: ["a"], selectProtocol }, async (server) => {
+      const ws = await connect(urlOf(server, "/x"), { protocols: ["a", "b"] });
+      assert.equal(ws.protocol, "b");
+      assert.deepEqual(seen, [["a", "b"], "/x"]);
+      await ws.close();
+      const none = await connect(urlOf(server));
+      assert.equal(none.protocol, "");
+      await none.close();
+    });
+  });
+
+  it("selectProtocol that throws or invents one is answered with 500 and reported", async () => {
+    const fault = new Error("fault");
+    const hooks: NonNullable<ServeOptions["selectProtocol"]>[] = [
+      () => {
+        throw fault;
+      },
+      () => "invented",
+    ];
+    for (const selectProtocol of hooks) {
+      const errors: unknown[] = [];
+      const options = { selectProtocol, onError: (error: unknown) => void errors.push(error) };
+      await withServer(options, async (server) => {
+        assert.equal(await statusOf(server, { protocols: ["a"] }), 500);
+      });
+      assert.equal(errors.length, 1);
+    }
+  });
+});
+
+describe("The hooks of serve", () => {
+  it("headers stand in the 101 response, repeated ones too", async () => {
+    const headers: [string, string][] = [["Set-Cookie", "a=1"], ["Set-Cookie", "b=2"], [
+      "X-A",
+      "c",
+    ]];
+    await withServer({ headers }, async (server) => {
+      const ws = await connect(urlOf(server));
+      assert.deepEqual(ws.response.headers.getSetCookie(), ["a=1", "b=2"]);
+      assert.equal(ws.response.headers.get("x-a"), "c");
+      await ws.close();
+    });
+  });
+
+  it("headers that cannot be sent are reported, or refused before it listens", async () => {
+    for (const headers of [{ "X A": "b" }, { "X-A": "b\r\nc" }, { Upgrade: "b" }]) {
+      const errors: unknown[] = [];
+      const onError = (error: unknown) => void errors.push(error);
+      try {
+        await withServer({ headers: headers as never, onError }, async (server) => {
+          assert.equal(await statusOf(server), 500);
+        });
+      } catch (error) {
+        errors.push(error);
+      }
+      assert.ok(errors[0] instanceof TypeError, `${errors[0]}`);
+      assert.equal(errors.length, 1);
+    }
+  });
+
+  it("onRequest sees the request; nothing lets it pass", async () => {
+    const seen: Request[] = [];
+    const hooks: Hook[] = [
+      (request) => void seen.push(request),
+      async (request) => {
+        await turn();
+        seen.push(request);
+      },
+    ];
+    for (const onRequest of hooks) {
+      await withServer({ onRequest }, async (server) => {
+        const url = urlOf(server, "/a?b=c");
+        const ws = await connect(url, { headers: { "X-A": "1" } });
+        const request = seen.pop()!;
+        assert.equal(request.url, url.replace("ws:", "http:"));
+        assert.equal(request.method, "GET");
+        assert.equal(request.headers.get("x-a"), "1");
+        await ws.close();
+      });
+    }
+  });
+
+  it("onRequest that gives a Response refuses with it", async () => {
+    const body = () =>
+      new ReadableStream<Uint8Array>({
+        async pull(controller) {
+          await turn();
+          controller.enqueue(new TextEncoder().encode("piece "));
+          if (++pulled === 3) controller.close();
+        },
+      });
+    let pulled = 0;
+    const init = {
+      status: 401,
+      headers: { "WWW-Authenticate": "Basic", Connection: "keep-alive" },
+    };
+    const hooks: [hook: Hook, text: string][] = [
+      [() => new Response("no", init), "no"],
+      [() => Promise.resolve(new Response(null, init)), ""],
+      [() => new Response(body(), init), "piece piece piece "],
+    ];
+    for (const [onRequest, text] of hooks) {
+      await withServer({ onRequest }, async (server) => {
+        const error = await rejection<HandshakeError>(connect(urlOf(server)));
+        assert.equal(error.code, "status");
+        const { status, headers, body } = error.response!;
+        assert.equal(status, 401);
+        assert.equal(headers.get("www-authenticate"), "Basic");
+        assert.equal(headers.get("connection"), "close");
+        assert.equal(
+          await new Response(body as ReadableStream<Uint8Array<ArrayBuffer>>).text(),
+          text,
+        );
+        assert.equal(server.connections.size, 0);
+      });
+    }
+  });
+
+  it("onRequest answers plain HTTP", async () => {
+    await withServer({ onRequest: () => new Response("<h1>Hello</h1>") }, async (server) => {
+      const response = await fetch(urlOf(server).replace("ws:", "http:"));
+      assert.equal(response.status, 200);
+      assert.equal(await response.text(), "<h1>Hello</h1>");
+    });
+  });
+
+  it("onRequest that throws is answered with 500 and reported", async () => {
+    const fault = new Error("secret");
+    const hooks: Hook[] = [
+      () => {
+        throw fault;
+      },
+      () => Promise.reject(fault),
+    ];
+    for (const onRequest of hooks) {
+      const errors: unknown[] = [];
+      await withServer({ onRequest, onError: (error) => errors.push(error) }, async (server) => {
+        const error = await rejection<HandshakeError>(connect(urlOf(server)));
+        assert.equal(error.response!.status, 500);
+        assert.doesNotMatch(await new Response(error.response!.body as never).text(), /secret/);
+      });
+      assert.deepEqual(errors, [fault]);
+    }
+  });
+
+  it("onResponse adds to the 101 response, asynchronously too", async () => {
+    const hooks: ServeOptions["onResponse"][] = [
+      (headers, request) => headers.set("x-a", new URL(request.url).pathname),
+      async (headers) => {
+        await turn();
+        headers.append("x-a", "/p");
+      },
+    ];
+    for (const onResponse of hooks) {
+      await withServer({ onResponse }, async (server) => {
+        const ws = await connect(urlOf(server, "/p"));
+        assert.equal(ws.response.headers.get("x-a"), "/p");
+        await ws.close();
+      });
+    }
+  });
+
+  it("onResponse that throws or breaks the handshake is answered with 500", async () => {
+    const hooks: NonNullable<ServeOptions["onResponse"]>[] = [
+      () => Promise.reject(new Error("fault")),
+      (headers) => headers.set("sec-websocket-accept", "mine"),
+    ];
+    for (const onResponse of hooks) {
+      const errors: unknown[] = [];
+      await withServer({ onResponse, onError: (error) => errors.push(error) }, async (server) => {
+        assert.equal(await statusOf(server), 500);
+      });
+      assert.equal(errors.length, 1);
+    }
+  });
+
+  const page = "https://example.com";
+  const origins: [allowed: ServeOptions["origins"], origin: string | undefined, status: number][] =
+    [
+      [undefined, undefined, 101],
+      [undefined, page, 101],
+      [[page], page, 101],
+      [[page], "https://example.com.evil.net", 403],
+      [[page], "http://example.com", 403],
+      [[page], undefined, 403],
+      [[page, null], undefined, 101],
+      [[null], page, 403],
+      [[], undefined, 403],
+      [[/^https:\/\/[a-z]+\.example\.com$/], "https://a.example.com", 101],
+      [[/^https:\/\/[a-z]+\.example\.com$/], "https://a.example.com.evil.net", 403],
+      [[/example/], undefined, 403],
+      ["same-origin", undefined, 101],
+      ["same-origin", page, 403],
+      ["same-origin", "null", 403],
+      ["same-origin", "http://127.0.0.1:1", 403],
+    ];
+  for (const [allowed, origin, status] of origins) {
+    const list = Array.isArray(allowed) ? `[${allowed}]` : allowed;
+    it(`origins ${list} answer ${status} to ${origin ?? "no origin"}`, async () => {
+      await withServer({ origins: allowed }, async (server) => {
+        assert.equal(await statusOf(server, { origin }), status);
+      });
+    });
+  }
+
+  it("origins same-origin lets pages of the host itself in", async () => {
+    await withServer({ origins: "same-origin" }, async (server) => {
+      const origin = urlOf(server, "").replace("ws:", "http:");
+      assert.equal(await statusOf(server, { origin }), 101);
+    });
+  });
+
+  it("origins of a pattern with a memory answer the same each time", async () => {
+    await withServer({ origins: [/example/g] }, async (server) => {
+      for (let i = 0; i < 3; i++) assert.equal(await statusOf(server, { origin: page }), 101);
+    });
+  });
+});
+
+describe("The handler of serve", () => {
+  it("A handler gets the connection and its request", async () => {
+    await withServer({}, async (server) => {
+      const ws = await connect(urlOf(server, "/a?b"));
+      assert.equal(await ws.receive(), "/a?b true");
+      await ws.close();
+    }, (ws, request) => {
+      const { pathname, search } = new URL(request.url);
+      return ws.send(`${pathname}${search} ${ws.request === request}`);
+    });
+  });
+
+  it("A handler that returns closes with 1000", async () => {
+    for (const handler of [() => {}, async () => await turn(), () => "a value"]) {
+      await withServer({ onError: (error) => assert.fail(`${error}`) }, async (server) => {
+        const ws = await connect(urlOf(server));
+        assert.equal((await ws.closed).closeCode, 1000);
+      }, handler);
+    }
+  });
+
+  it("A handler that throws closes with 1011, and onError is told", async () => {
+    const fault = new Error("fault");
+    const handlers = [
+      () => {
+        throw fault;
+      },
+      () => Promise.reject(fault),
+      async (ws: WebSocketConnection) => {
+        await ws.send("a");
+        throw fault;
+      },
+    ];
+    for (const handler of handlers) {
+      const errors: unknown[] = [];
+      await withServer({ onError: (error) => errors.push(error) }, async (server) => {
+        const ws = await connect(urlOf(server));
+        assert.equal((await ws.closed).closeCode, 1011);
+      }, handler);
+      assert.deepEqual(errors, [fault]);
+    }
+  });
+
+  it("A handler that rejects with undefined is reported as well", async () => {
+    const errors: unknown[] = [];
+    await withServer({ onError: (error) => errors.push(error) }, async (server) => {
+      const ws = await connect(urlOf(server));
+      assert.equal((await ws.closed).closeCode, 1011);
+    }, () => Promise.reject(undefined));
+    assert.deepEqual(errors, [undefined]);
+  });
+
+  const leaving: Record<string, (ws: WebSocketConnection) => Promise<unknown>> = {
+    "receive()": async (ws) => {
+      for (;;) await ws.receive();
+    },
+    "an iteration": async (ws) => {
+      for await (const message of ws) await ws.send(message);
+    },
+    "a pipe": echo,
+    "closed": (ws) => ws.closed,
+    "a reader": async (ws) => {
+      const reader = ws.readable.getReader();
+      while (!(await reader.read()).done);
+    },
+    "ping()": async (ws) => {
+      await rest();
+      for (;;) await ws.ping();
+    },
+    "a send()": async (ws) => {
+      for (;;) {
+        await ws.send("a");
+        await turn();
+      }
+    },
+  };
+  for (const [name, handler] of Object.entries(leaving)) {
+    it(`A handler that rejects with what ${name} gives at the peer's end is not reported`, async () => {
+      const errors: unknown[] = [];
+      await withServer({ onError: (error) => errors.push(error) }, async (server) => {
+        const lost = await connect(urlOf(server));
+        lost.discard();
+        await until(() => server.connections.size === 1);
+        lost.terminate();
+        await until(() => server.connections.size === 0);
+        const closed = await connect(urlOf(server));
+        closed.discard();
+        await closed.close({ closeCode: 4000 });
+        await until(() => server.connections.size === 0);
+      }, handler);
+      assert.deepEqual(errors, []);
+    });
+  }
+
+  it("A handler that rejects with another connection's error is reported", async () => {
+    const errors: unknown[] = [];
+    const other = await serve({}, (ws) => ws.terminate());
+    await withServer({ onError: (error) => errors.push(error) }, async (server) => {
+      const ws = await connect(urlOf(server));
+      assert.equal((await ws.closed).closeCode, 1011);
+    }, async () => {
+      await (await connect(urlOf(other))).receive();
+    });
+    assert.equal(errors.length, 1);
+    await other.shutdown();
+  });
+
+  it("A handler whose onError throws does not take the server down", async (t) => {
+    t.mock.method(console, "error", () => {});
+    const onError = () => {
+      throw new Error("second");
+    };
+    await withServer({ onError }, async (server) => {
+      for (let i = 0; i < 2; i++) {
+        const ws = await connect(urlOf(server));
+        assert.equal((await ws.closed).closeCode, 1011);
+      }
+    }, () => Promise.reject(new Error("first")));
+  });
+});
+
+describe("Server", () => {
+  it("connections holds those that are open or closing", async () => {
+    await withServer({}, async (server) => {
+      assert.equal(server.connections.size, 0);
+      const clients = await Promise.all([1, 2, 3].map(() => connect(urlOf(server))));
+      await until(() => server.connections.size === 3);
+      await clients[0].close();
+      await until(() => server.connections.size === 2);
+      clients[1].terminate();
+      await until(() => server.connections.size === 1);
+      await clients[2].close();
+      await until(() => server.connections.size === 0);
+    });
+  });
+
+  it("shutdown() closes with 1001, waits, and frees the port", async () => {
+    let returned = false;
+    const server = await serve({}, async (ws) => {
+      await echo(ws);
+      await rest();
+      returned = true;
+    });
+    const clients = await Promise.all([connect(urlOf(server)), connect(urlOf(server))]);
+    const closed = clients.map((ws) => ws.closed);
+    await server.shutdown();
+    assert.equal(returned, true);
+    assert.equal(server.connections.size, 0);
+    for (const info of await Promise.all(closed)) assert.equal(info.closeCode, 1001);
+    const port = portOf(server);
+    const next = await serve({ port }, echo);
+    assert.equal(portOf(next), port);
+    await next.shutdown();
+  });
+
+  it("shutdown() closes with the code and reason given", async () => {
+    const server = await serve({}, echo);
+    const ws = await connect(urlOf(server));
+    await server.shutdown({ closeCode: 1012, reason: "update" });
+    assert.deepEqual(await ws.closed, { closeCode: 1012, reason: "update" });
+  });
+
+  it("shutdown() refuses a code that cannot be sent, and the server goes on", async () => {
+    await withServer({}, async (server) => {
+      const ws = await connect(urlOf(server));
+      await assert.rejects(server.shutdown({ closeCode: 1006 }), RangeError);
+      await ws.send("a");
+      assert.equal(await ws.receive(), "a");
+      assert.equal(await statusOf(server), 101);
+      await ws.close();
+    });
+  });
+
+  it("shutdown() is idempotent, and finished resolves with it", async () => {
+    const server = await serve({}, echo);
+    assert.equal(await isPending(server.finished), true);
+    const ws = await connect(urlOf(server));
+    await Promise.all([server.shutdown(), server.shutdown(), server.finished]);
+    await server.shutdown();
+    await server.finished;
+    await ws.closed;
+  });
+
+  it("shutdown() is what Symbol.asyncDispose does", async () => {
+    const server = await serve({}, echo);
+    const ws = await connect(urlOf(server));
+    await server[Symbol.asyncDispose]();
+    assert.equal((await ws.closed).closeCode, 1001);
+    await server.finished;
+  });
+
+  it("shutdown() ends handshakes under way", async () => {
+    const server = await serve({}, echo);
+    const idle = await RawSocket.connect(portOf(server));
+    const halfway = await RawSocket.connect(portOf(server));
+    halfway.write("GET / HTTP/1.1\r\nHost: a\r\n");
+    await rest();
+    const down = server.shutdown();
+    await Promise.all([idle.close(), halfway.close()]);
+    await down;
+    assert.match(halfway.text, /^HTTP\/1\.1 503 /);
+  });
+
+  it("shutdown() ends a handshake whose hook takes its time", async () => {
+    let asked = false;
+    const server = await serve({
+      onRequest: () => {
+        asked = true;
+        return new Promise<undefined>(() => {});
+      },
+    }, echo);
+    const opening = rejection<HandshakeError>(connect(urlOf(server)));
+    await until(() => asked);
+    await server.shutdown();
+    assert.equal((await opening).response?.status, 503);
+  });
+
+  it("shutdown() cuts a client that does not answer", async () => {
+    const server = await serve({ closeTimeout: 50 }, async (ws) => {
+      for await (const _ of ws);
+    });
+    const raw = await RawSocket.connect(portOf(server));
+    raw.write(
+      "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    );
+    await until(() => server.connections.size === 1);
+    let over = false;
+    const down = server.shutdown().then(() => over = true);
+    await until(() => over);
+    await down;
+    raw.socket.destroy();
+  });
+
+  it("serve() rejects where it cannot listen", async () => {
+    await withServer({}, async (server) => {
+      await assert.rejects(serve({ port: portOf(server) }, echo), { code: "EADDRINUSE" });
+    });
+  });
+});
+
+describe("accept", () => {
+  it("accept() gives a connection over a transport alone", async () => {
+    const [near, far] = transportPair();
+    const accepting = accept(far, { protocols: ["a"] });
+    const client = await connect("ws://localhost/", { duplex: near, protocols: ["a"] });
+    const server = await accepting;
+    assert.equal(server.protocol, "a");
+    await server.send("a");
+    server.close({ closeCode: 1000 });
+    assert.deepEqual(await collect(client), ["a"]);
+    assert.equal((await server.closed).closeCode, 1000);
+  });
+
+  it("accept() answers a refusal, and rejects with it", async () => {
+    const [near, far] = transportPair();
+    const accepting = rejection<HandshakeError>(accept(far, { origins: ["https://a"] }));
+    const client = await rejection<HandshakeError>(connect("ws://localhost/", { duplex: near }));
+    assert.equal(client.response!.status, 403);
+    const error = await accepting;
+    assert.ok(error instanceof HandshakeError);
+    assert.equal(error.code, "origin");
+    assert.equal(error.status, 403);
+  });
+
+  it("accept() gives up when its signal is aborted, before and during", async () => {
+    const reason = new Error("enough");
+    for (const early of [true, false]) {
+      const [near, far] = transportPair();
+      let closed = false;
+      near.handle({ data() {}, drain() {}, end: () => near.end(), close: () => closed = true });
+      const controller = new AbortController();
+      if (early) controller.abort(reason);
+      const accepting = rejection(accept(far, { signal: controller.signal }));
+      await rest();
+      controller.abort(reason);
+      assert.equal(await accepting, reason);
+      await until(() => closed);
+    }
+  });
+});
