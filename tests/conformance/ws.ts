@@ -1,0 +1,111 @@
+/** The npm package "ws" at the other end of a connection. */
+import { once } from "node:events";
+import type { AddressInfo } from "node:net";
+import type * as Ws from "ws";
+import {
+  connect,
+  type ConnectOptions,
+  serve,
+  type ServeOptions,
+  type WebSocketConnection,
+} from "../../mod.ts";
+import type { Role } from "../../lib/core/mod.ts";
+
+// By its path: Bun has a "ws" of its own.
+const path = new URL("../../node_modules/ws/wrapper.mjs", import.meta.url).href;
+const { WebSocket, WebSocketServer }: typeof Ws = await import(path);
+
+const HOST = "127.0.0.1";
+
+/** What the options of the two ends are. */
+export interface WsPairOptions {
+  ours?: ConnectOptions & ServeOptions;
+  /** Those of a server of "ws". */
+  theirServer?: Ws.ServerOptions;
+  /** What a client of "ws" offers. */
+  theirProtocols?: string[];
+}
+
+/** A connection between this library and "ws". */
+export interface WsPair {
+  ours: WebSocketConnection;
+  theirs: TheirEnd;
+  /** Ends both, and the server. */
+  stop(): Promise<void>;
+}
+
+/** A socket of "ws", and what it was told. */
+export class TheirEnd {
+  readonly socket: Ws.WebSocket;
+  readonly messages: (string | Uint8Array)[] = [];
+  readonly pongs: string[] = [];
+  readonly pings: string[] = [];
+  readonly errors: Error[] = [];
+  /** Resolves with what the event "close" says. */
+  readonly closed: Promise<{ closeCode: number; reason: string }>;
+
+  constructor(socket: Ws.WebSocket) {
+    this.socket = socket;
+    socket.on("message", (data: Uint8Array, isBinary: boolean) => {
+      this.messages.push(isBinary ? new Uint8Array(data) : String(data));
+    });
+    socket.on("ping", (data) => this.pings.push(String(data)));
+    socket.on("pong", (data) => this.pongs.push(String(data)));
+    socket.on("error", (error) => this.errors.push(error));
+    this.closed = new Promise((resolve) => {
+      socket.on("close", (closeCode, reason) => resolve({ closeCode, reason: String(reason) }));
+    });
+  }
+}
+
+/** Connects the two, this library in the given role. */
+export function wsPair(role: Role, options: WsPairOptions = {}): Promise<WsPair> {
+  return role === "client" ? ourClient(options) : ourServer(options);
+}
+
+async function ourClient({ ours: mine, theirServer }: WsPairOptions): Promise<WsPair> {
+  const server = new WebSocketServer({ host: HOST, port: 0, ...theirServer });
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  const accepted = new Promise<TheirEnd>((resolve) => {
+    server.on("connection", (socket) => resolve(new TheirEnd(socket)));
+  });
+  const ours = await connect(`ws://${HOST}:${port}`, mine);
+  const theirs = await accepted;
+  return {
+    ours,
+    theirs,
+    async stop() {
+      ours.terminate();
+      theirs.socket.terminate();
+      await new Promise((resolve) => server.close(resolve));
+    },
+  };
+}
+
+async function ourServer({ ours: mine, theirProtocols }: WsPairOptions): Promise<WsPair> {
+  let accept!: (ws: WebSocketConnection) => void;
+  const accepted = new Promise<WebSocketConnection>((resolve) => accept = resolve);
+  const server = await serve({ ...mine, hostname: HOST, port: 0 }, (ws) => {
+    accept(ws);
+    return ws.closed.catch(() => {});
+  });
+  if (server.address.transport !== "tcp") throw new TypeError("Expected a TCP address");
+  const theirs = new TheirEnd(new WebSocket(`ws://${HOST}:${server.address.port}`, theirProtocols));
+  try {
+    await once(theirs.socket, "open");
+  } catch (error) {
+    await server.shutdown();
+    throw error;
+  }
+  const ours = await accepted;
+  return {
+    ours,
+    theirs,
+    async stop() {
+      theirs.socket.terminate();
+      ours.terminate();
+      await server.shutdown();
+    },
+  };
+}
