@@ -33,6 +33,7 @@ class StreamTransport implements Transport {
   #inputEnded = false;
   #outputEnded = false;
   #closed = false;
+  #error: Error | undefined;
   #bufferedAmount = 0;
 
   constructor({ readable, writable }: ByteDuplex) {
@@ -50,6 +51,10 @@ class StreamTransport implements Transport {
     const first = this.#handlers === undefined;
     this.#handlers = handlers;
     if (!first) return;
+    if (this.#closed) {
+      queueMicrotask(() => this.#handlers!.close(this.#error));
+      return;
+    }
     // A sink that fails by itself is a transport that is gone.
     this.#writer.closed.catch((error) => this.#close(error));
     this.resume();
@@ -124,7 +129,8 @@ class StreamTransport implements Transport {
       handled(this.#reader.cancel(error));
       handled(this.#writer.abort(error));
     }
-    this.#handlers?.close(error === undefined ? undefined : toError(error));
+    this.#error = error === undefined ? undefined : toError(error);
+    this.#handlers?.close(this.#error);
   }
 }
 
@@ -148,7 +154,10 @@ export function toStreams(transport: Transport): ByteDuplex {
   const readable = new ReadableStream<Uint8Array>({
     start: (controller) => input = controller,
     pull: () => transport.resume(),
-    cancel: () => transport.destroy(),
+    cancel: () => {
+      ended = true;
+      transport.destroy();
+    },
   }, { highWaterMark: 65536, size: (chunk) => chunk.length });
   const writable = new WritableStream<Uint8Array>({
     start: (controller) => output = controller,

@@ -98,6 +98,7 @@ class MemoryEnd implements MemoryTransport {
   #inputEnded = false;
   #outputEnded = false;
   #closed = false;
+  #error: Error | undefined;
 
   constructor({ delay = 0, chunkSize = Infinity, capacity = 65536 }: TransportPairOptions) {
     this.#delay = delay;
@@ -110,8 +111,10 @@ class MemoryEnd implements MemoryTransport {
   }
 
   handle(handlers: TransportHandlers): void {
+    const first = this.#handlers === undefined;
     this.#handlers = handlers;
-    this.resume();
+    if (first && this.#closed) this.#later(() => this.#handlers!.close(this.#error));
+    else this.resume();
   }
 
   write(parts: readonly Uint8Array[]): void {
@@ -192,6 +195,7 @@ class MemoryEnd implements MemoryTransport {
   #close(error?: Error): void {
     if (this.#closed) return;
     this.#closed = true;
+    this.#error = error;
     this.#arriving = [];
     this.#handlers?.close(error);
   }
