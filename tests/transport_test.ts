@@ -1,0 +1,327 @@
+import { describe, it } from "node:test";
+import assert from "node:assert/strict";
+import { type Address, connect, serve, type Transport, type TransportProvider } from "../mod.ts";
+import { fromStreams, toStreams } from "../lib/byte_streams.ts";
+import { nodeProvider } from "../lib/runtime/node.ts";
+import { transportPair } from "../lib/testing.ts";
+import { concat, pattern, utf8 } from "./bytes.ts";
+import { isPending, rejection, rest, still, turn, until, urlOf } from "./support.ts";
+
+type Pair = [Transport, Transport];
+
+const SMALL = pattern(10_000);
+const LARGE = pattern(100_000);
+
+/** Two connected sockets; the listener goes as soon as they are. */
+async function socketPair(): Promise<Pair> {
+  let accepted!: (transport: Transport) => void;
+  const accepting = new Promise<Transport>((resolve) => accepted = resolve);
+  const listener = await nodeProvider.listen({ hostname: "127.0.0.1", port: 0 }, accepted);
+  const { address } = listener;
+  assert.equal(address.transport, "tcp");
+  const { hostname, port } = address as Extract<Address, { transport: "tcp" }>;
+  const dialled = await nodeProvider.connect({ hostname, port });
+  const pair: Pair = [dialled, await accepting];
+  // It resolves when these sockets have gone, too.
+  listener.close();
+  return pair;
+}
+
+function streamPair(): Pair {
+  const up = new TransformStream<Uint8Array, Uint8Array>();
+  const down = new TransformStream<Uint8Array, Uint8Array>();
+  return [
+    fromStreams({ readable: down.readable, writable: up.writable }),
+    fromStreams({ readable: up.readable, writable: down.writable }),
+  ];
+}
+
+function throughStreams([near, far]: Pair): Pair {
+  return [fromStreams(toStreams(near)), fromStreams(toStreams(far))];
+}
+
+const PAIRS: Record<string, () => Pair | Promise<Pair>> = {
+  "node:net, dialled": socketPair,
+  "node:net, accepted": async () => (await socketPair()).reverse() as Pair,
+  "memory": () => transportPair(),
+  "memory, with a delay and small chunks": () => transportPair({ delay: 2, chunkSize: 1000 }),
+  "TransformStreams": streamPair,
+  "memory through streams and back": () => throughStreams(transportPair()),
+  "node:net through streams and back": async () => throughStreams(await socketPair()),
+};
+
+/** Notes all that a transport calls. */
+class Log {
+  readonly events: string[] = [];
+  readonly transport: Transport;
+  bytes: Uint8Array = new Uint8Array(0);
+  size = 0;
+  drains = 0;
+  error: Error | undefined;
+
+  constructor(transport: Transport) {
+    this.transport = transport;
+    transport.handle({
+      data: (chunk) => {
+        this.#note("data");
+        if (this.size < 1_000_000) this.bytes = concat([this.bytes, chunk]);
+        this.size += chunk.length;
+        // What comes belongs to the handler.
+        chunk.fill(0);
+      },
+      drain: () => this.drains++,
+      end: () => this.#note("end"),
+      close: (error) => {
+        this.#note("close");
+        this.error = error;
+      },
+    });
+  }
+
+  /** Repeated data counts once. */
+  #note(event: string): void {
+    if (event !== "data" || this.events.at(-1) !== "data") this.events.push(event);
+  }
+
+  has(event: string): boolean {
+    return this.events.includes(event);
+  }
+}
+
+for (const [name, make] of Object.entries(PAIRS)) {
+  describe(`Transport over ${name}`, () => {
+    /** Runs a test with both ends, and destroys them. */
+    async function withPair(run: (near: Log, far: Log) => unknown): Promise<void> {
+      const pair = await make();
+      const [near, far] = pair.map((transport) => new Log(transport));
+      try {
+        await run(near, far);
+      } finally {
+        for (const transport of pair) transport.destroy();
+        await until(() => near.has("close") && far.has("close"));
+        for (const { events } of [near, far]) {
+          assert.equal(events.filter((event) => event === "close").length, 1);
+          assert.equal(events.at(-1), "close");
+          assert.ok(events.filter((event) => event === "end").length <= 1);
+        }
+      }
+    }
+
+    it(`Transport over ${name} carries bytes both ways, in order`, async () => {
+      await withPair(async (near, far) => {
+        near.transport.write([utf8("a"), utf8("bc"), pattern(5000)]);
+        far.transport.write([utf8("x")]);
+        near.transport.write([utf8("d")]);
+        await until(() => far.size === 5004 && near.size === 1);
+        assert.deepEqual(far.bytes, concat([utf8("abc"), pattern(5000), utf8("d")]));
+        assert.deepEqual(near.bytes, utf8("x"));
+      });
+    });
+
+    it(`Transport over ${name} leaves what was written as it is`, async () => {
+      await withPair(async (near, far) => {
+        const parts = [pattern(10), pattern(20_000)];
+        near.transport.write(parts);
+        await until(() => far.size === 20_010);
+        assert.deepEqual(parts, [pattern(10), pattern(20_000)]);
+        await until(() => near.transport.bufferedAmount === 0);
+      });
+    });
+
+    it(`Transport over ${name} reads nothing before it is handled`, async () => {
+      const [near, far] = await make();
+      new Log(near);
+      near.write([utf8("a")]);
+      await rest();
+      const log = new Log(far);
+      await until(() => log.size === 1);
+      near.destroy();
+      far.destroy();
+      await until(() => log.has("close"));
+    });
+
+    it(`Transport over ${name} tells whoever handles it last`, async () => {
+      await withPair(async (near, far) => {
+        near.transport.write([utf8("a")]);
+        await until(() => far.size === 1);
+        const second = new Log(far.transport);
+        far.events.push("close");
+        near.transport.write([utf8("b")]);
+        await until(() => second.size === 1);
+        assert.equal(far.size, 1);
+        near.transport.destroy();
+        far.transport.destroy();
+        await until(() => second.has("close"));
+      });
+    });
+
+    it(`Transport over ${name} stops reading when paused, and reads on`, async () => {
+      await withPair(async (near, far) => {
+        far.transport.pause();
+        const parts = Array.from({ length: 100 }, () => SMALL);
+        for (const part of parts) near.transport.write([part]);
+        const early = await still(() => far.size);
+        // What was under way at the pause, and the queue of a stream.
+        assert.ok(early <= 200_000, `${early} bytes came`);
+        far.transport.resume();
+        await until(() => far.size === 1_000_000);
+        assert.deepEqual(far.bytes.subarray(0, 990_000), concat(parts).subarray(0, 990_000));
+      });
+    });
+
+    it(`Transport over ${name} pauses in the middle of what comes`, async () => {
+      const [near, far] = await make();
+      const log = new Log(near);
+      let size = 0;
+      let closed = false;
+      far.handle({
+        data: (chunk) => {
+          size += chunk.length;
+          far.pause();
+        },
+        drain: () => {},
+        end: () => {},
+        close: () => closed = true,
+      });
+      for (let i = 0; i < 100; i++) near.write([SMALL]);
+      const early = await still(() => size);
+      assert.ok(early < 900_000, `${early} bytes came`);
+      while (size < 1_000_000) {
+        far.resume();
+        await turn();
+      }
+      near.destroy();
+      far.destroy();
+      await until(() => closed && log.has("close"));
+    });
+
+    it(`Transport over ${name} counts what waits, and says when it has left`, async () => {
+      await withPair(async (near, far) => {
+        far.transport.pause();
+        for (let i = 0; i < 300; i++) near.transport.write([LARGE]);
+        const waiting = await still(() => near.transport.bufferedAmount);
+        assert.ok(waiting > 1_000_000, `${waiting} bytes wait`);
+        const drains = near.drains;
+        far.transport.resume();
+        await until(() => far.size === 30_000_000);
+        await until(() => near.transport.bufferedAmount === 0 && near.drains > drains);
+      });
+    });
+
+    it(`Transport over ${name} ends one side, behind all that was written`, async () => {
+      await withPair(async (near, far) => {
+        near.transport.write([pattern(300_000)]);
+        near.transport.end();
+        near.transport.end();
+        near.transport.write([utf8("ignored")]);
+        await until(() => far.has("end"));
+        assert.equal(far.size, 300_000);
+        assert.equal(far.has("close"), false);
+        far.transport.write([utf8("still open")]);
+        await until(() => near.size === 10);
+        assert.equal(near.has("end"), false);
+        far.transport.end();
+        await until(() => near.has("close") && far.has("close"));
+        assert.deepEqual(near.events, ["data", "end", "close"]);
+        assert.deepEqual(far.events, ["data", "end", "close"]);
+        assert.deepEqual([near.error, far.error], [undefined, undefined]);
+      });
+    });
+
+    it(`Transport over ${name} can be destroyed, which the peer sees`, async () => {
+      await withPair(async (near, far) => {
+        near.transport.destroy();
+        near.transport.destroy();
+        near.transport.end();
+        near.transport.write([utf8("ignored")]);
+        await until(() => near.has("close"));
+        assert.equal(near.error, undefined);
+        await until(() => far.has("end") || far.has("close"));
+        assert.equal(far.size, 0);
+      });
+    });
+
+    it(`Transport over ${name} can be destroyed while it writes to a peer that is paused`, async () => {
+      await withPair(async (near, far) => {
+        far.transport.pause();
+        for (let i = 0; i < 100; i++) near.transport.write([LARGE]);
+        await rest();
+        near.transport.destroy();
+        await until(() => near.has("close"));
+        far.transport.resume();
+        await until(() => far.has("end") || far.has("close"));
+      });
+    });
+
+    it(`Transport over ${name} tells of its end whoever handles it afterwards`, async () => {
+      const [near, far] = await make();
+      const log = new Log(far);
+      near.destroy();
+      await until(() => log.has("end") || log.has("close"));
+      far.destroy();
+      await until(() => log.has("close"));
+      await rest();
+      const late = new Log(near);
+      await until(() => late.has("close"));
+    });
+  });
+}
+
+describe("nodeProvider", () => {
+  it("nodeProvider tells the addresses of both ends", async () => {
+    const [near, far] = await socketPair();
+    assert.equal(near.localAddress?.transport, "tcp");
+    assert.deepEqual(near.localAddress, far.remoteAddress);
+    assert.deepEqual(near.remoteAddress, far.localAddress);
+    const logs = [new Log(near), new Log(far)];
+    near.destroy();
+    far.destroy();
+    await until(() => logs.every((log) => log.has("close")));
+  });
+
+  it("nodeProvider closes its listener, and the port is free", async () => {
+    const listener = await nodeProvider.listen({ hostname: "127.0.0.1", port: 0 }, () => {});
+    const { port } = listener.address as Extract<Address, { transport: "tcp" }>;
+    await listener.close();
+    await assert.rejects(nodeProvider.connect({ hostname: "127.0.0.1", port }), {
+      code: "ECONNREFUSED",
+    });
+    const again = await nodeProvider.listen({ hostname: "127.0.0.1", port }, () => {});
+    await again.close();
+  });
+
+  it("nodeProvider gives up dialling with its signal", async () => {
+    const reason = new Error("enough");
+    const signal = AbortSignal.abort(reason);
+    const dialling = nodeProvider.connect({ hostname: "127.0.0.1", port: 1, signal });
+    assert.equal(await rejection(dialling), reason);
+  });
+});
+
+describe("The option transport", () => {
+  it("A provider of one's own carries client and server", async () => {
+    let accept!: (transport: Transport) => void;
+    let closed!: () => void;
+    const provider: TransportProvider = {
+      connect: () => {
+        const [near, far] = transportPair();
+        accept(far);
+        return Promise.resolve(near);
+      },
+      listen: (_, onTransport) => {
+        accept = onTransport;
+        const address = { transport: "tcp", hostname: "memory", port: 1 } as const;
+        return Promise.resolve({ address, close: () => Promise.resolve(closed()) });
+      },
+    };
+    const closing = new Promise<void>((resolve) => closed = resolve);
+    const server = await serve({ transport: provider }, (ws) => ws.readable.pipeTo(ws.writable));
+    const ws = await connect(urlOf(server), { transport: provider });
+    await ws.send("gr\u00fc\u00df");
+    assert.equal(await ws.receive(), "gr\u00fc\u00df");
+    assert.equal(await isPending(closing), true);
+    await ws.close();
+    await server.shutdown();
+    await closing;
+  });
+});
