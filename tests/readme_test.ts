@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { readSource, withPrograms } from "./child.ts";
+import { readSource, withPrograms } from "./programs.ts";
 
 /** The programs of the README by the name in their first line. */
 async function programs(): Promise<Map<string, string>> {
