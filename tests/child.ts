@@ -1,96 +1,36 @@
-/** Programs run by the runtime that runs the tests. */
-import { type ChildProcess, spawn } from "node:child_process";
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+/** Running a script with the runtime that runs the tests. */
+import { spawn } from "node:child_process";
 import process from "node:process";
 
-const ROOT = new URL("../", import.meta.url);
+const DEADLINE = 60_000;
 
-const ENTRIES: Record<string, string> = {
-  "": "mod.ts",
-  "/core": "lib/core/mod.ts",
-  "/streams": "lib/streams.ts",
-  "/testing": "lib/testing.ts",
-};
-
-/** The program with the names of the package replaced by the files they stand for. */
-export function withSources(program: string): string {
-  return program.replace(
-    /(from\s+|import\s*\(?\s*)"(?:@sluice\/)?sluice(\/\w+)?"/g,
-    (_, keyword, entry = "") => `${keyword}"${new URL(ENTRIES[entry], ROOT).href}"`,
-  );
+/** What a script left. */
+export interface ChildResult {
+  code: number | null;
+  /** True when it did not end by itself. */
+  hung: boolean;
+  stdout: string;
+  stderr: string;
 }
 
-/** A program under way. */
-export class Child {
-  /** What it has printed so far. */
-  stdout = "";
-  stderr = "";
-  /** Its exit code, once it has ended. */
-  readonly exited: Promise<number | null>;
-  readonly #process: ChildProcess;
-  #onOutput: (() => void) | undefined;
-
-  constructor(path: string) {
-    const args = process.versions.deno === undefined ? [path] : ["run", "-A", "--no-check", path];
-    this.#process = spawn(process.execPath, args, {
-      cwd: new URL(".", ROOT),
-      env: { ...process.env, NO_COLOR: "1" },
-      stdio: ["ignore", "pipe", "pipe"],
-    });
-    this.#process.stdout!.on("data", (chunk) => {
-      this.stdout += chunk;
-      this.#onOutput?.();
-    });
-    this.#process.stderr!.on("data", (chunk) => this.stderr += chunk);
-    this.exited = new Promise((resolve) => {
-      this.#process.on("close", (code) => {
-        resolve(code);
-        this.#onOutput?.();
-      });
-    });
-  }
-
-  /** Waits until the output matches. */
-  async printed(pattern: RegExp): Promise<RegExpExecArray> {
-    for (;;) {
-      const match = pattern.exec(this.stdout);
-      if (match !== null) return match;
-      if (this.#process.exitCode !== null) {
-        throw new Error(`Expected ${pattern} in the output, received ${this.stdout}${this.stderr}`);
-      }
-      await new Promise<void>((resolve) => this.#onOutput = resolve);
-    }
-  }
-
-  stop(): void {
-    this.#process.kill();
-  }
-}
-
-/** Runs programs from a folder of their own, which goes with them. */
-export async function withPrograms(
-  use: (start: (name: string, program: string) => Promise<Child>) => Promise<void>,
-): Promise<void> {
-  const folder = await mkdtemp(join(tmpdir(), "sluice-"));
-  const children: Child[] = [];
-  try {
-    await use(async (name, program) => {
-      const path = join(folder, name);
-      await writeFile(path, withSources(program));
-      const child = new Child(path);
-      children.push(child);
-      return child;
-    });
-  } finally {
-    for (const child of children) child.stop();
-    await Promise.all(children.map(({ exited }) => exited));
-    await rm(folder, { recursive: true });
-  }
-}
-
-/** The text of a file of the repository. */
-export function readSource(path: string): Promise<string> {
-  return readFile(new URL(path, ROOT), "utf8");
+/** Runs a script to its end. */
+export async function runScript(path: string): Promise<ChildResult> {
+  const flags = "Deno" in globalThis ? ["run", "-A", "--no-check", "--no-lock"] : [];
+  const child = spawn(process.execPath, [...flags, path], {
+    stdio: ["ignore", "pipe", "pipe"],
+    env: { ...process.env, NO_COLOR: "1", NODE_NO_WARNINGS: "1" },
+  });
+  const result: ChildResult = { code: null, hung: false, stdout: "", stderr: "" };
+  child.stdout.on("data", (chunk) => result.stdout += chunk);
+  child.stderr.on("data", (chunk) => result.stderr += chunk);
+  const timer = setTimeout(() => {
+    result.hung = true;
+    child.kill("SIGKILL");
+  }, DEADLINE);
+  result.code = await new Promise((resolve, reject) => {
+    child.on("error", reject);
+    child.on("close", resolve);
+  });
+  clearTimeout(timer);
+  return result;
 }
