@@ -11,10 +11,11 @@ import { isToken } from "./core/header.ts";
 import type { ResponseHead } from "./core/http1.ts";
 import { base64 } from "./core/sha1.ts";
 import { parseWebSocketUrl, type WebSocketUrl } from "./core/url.ts";
+import { defaultProvider } from "./default_provider.ts";
 import { readBody, toHeaders, toRawHeaders } from "./http.ts";
 import { TransportReader, withDeadline } from "./opening.ts";
 import { checkOptions, type ConnectionOptions } from "./options.ts";
-import { defaultProvider, type Transport, type TransportProvider } from "./transport.ts";
+import type { Transport, TransportProvider } from "./transport.ts";
 
 /** How a client connects. */
 export interface ConnectOptions extends ConnectionOptions {

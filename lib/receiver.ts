@@ -214,6 +214,8 @@ export class Receiver {
       );
     }
     this.#mode = mode;
+    // A part of a message, which has counted so far, counts no more.
+    this.#host.onTaken();
   }
 }
 

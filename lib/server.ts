@@ -10,9 +10,10 @@ import { type HandshakeRequest, refusalHeaders, ServerHandshake } from "./core/s
 import { type HeadLimits, type RequestHead, serializeResponseHead } from "./core/http1.ts";
 import { type ByteDuplex, fromStreams } from "./byte_streams.ts";
 import { WebSocketConnection } from "./connection.ts";
+import { defaultProvider } from "./default_provider.ts";
 import { toRawHeaders, toRequest } from "./http.ts";
 import { checkOptions, type ConnectionOptions } from "./options.ts";
-import { type Address, defaultProvider, type Listener, type Transport } from "./transport.ts";
+import type { Address, Listener, Transport } from "./transport.ts";
 import { TransportReader, withDeadline } from "./opening.ts";
 import { backgroundTimer } from "./turn.ts";
 

@@ -99,10 +99,3 @@ export interface TransportProvider {
   /** A faster way to encode and decode text than TextEncoder and TextDecoder, where there is one. */
   readonly textCodec?: TextCodec;
 }
-
-let provider: Promise<TransportProvider> | undefined;
-
-/** The provider of the running platform. */
-export function defaultProvider(): Promise<TransportProvider> {
-  return provider ??= import("./runtime/node.ts").then((module) => module.nodeProvider);
-}
