@@ -107,6 +107,33 @@ describe("WebSocketConnection.messages", () => {
     );
   });
 
+  for (const [name, last] of [["", pattern(10_000)], [", the last one empty", utf8("")]] as const) {
+    it(`messages() reads a message whose fragments came in one chunk${name}`, async () => {
+      await inBothRoles(async (ws, peer) => {
+        const messages = ws.messages().getReader();
+        const middle = Array.from({ length: 30 }, () => continuation(pattern(10_000), false));
+        peer.send(binaryFrame(pattern(10_000), false), ...middle, continuation(last));
+        peer.send(textFrame("behind"));
+        const message = await whole(await next(messages)) as Uint8Array;
+        assert.equal(message.length, 31 * 10_000 + last.length);
+        assert.deepEqual(message.subarray(-last.length || message.length), last);
+        assert.equal(await whole(await next(messages)), "behind");
+      });
+    });
+  }
+
+  it("messages() counts whole messages that are not read, and stops the peer", async () => {
+    await inBothRoles(async (ws, peer) => {
+      const messages = ws.messages().getReader();
+      for (let i = 0; i < 40; i++) peer.send(binaryFrame(pattern(10_000)));
+      await until(() => ws.stats.paused);
+      await rest();
+      assert.ok(ws.stats.messagesReceived < 10, `${ws.stats.messagesReceived} messages came`);
+      for (let i = 0; i < 40; i++) assert.equal((await whole(await next(messages))).length, 10_000);
+      assert.equal(ws.stats.queued, 0);
+    });
+  });
+
   it("messages() keeps to maxMessageSize", async () => {
     await inBothRoles(async (ws, peer) => {
       const messages = ws.messages().getReader();
