@@ -148,8 +148,14 @@ export async function* marked(
     for (const value of items) {
       if (held !== undefined) yield held;
       // The source goes on while the item is held, and may use its buffer again.
-      held = { value: viewOf(value)?.slice() ?? value, last: false, behind: false };
+      held = { value: ownItem(value), last: false, behind: false };
     }
   }
   if (held !== undefined) yield { ...held, last: true };
+}
+
+/** The item, copied where it is bytes: a subclass may have a slice() that does not copy, as Buffer has. */
+function ownItem(value: unknown): unknown {
+  const bytes = viewOf(value);
+  return bytes === undefined ? value : new Uint8Array(bytes);
 }

@@ -1,5 +1,6 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
+import { Buffer } from "node:buffer";
 import type { Message, OutgoingMessage, SendOptions, WebSocketConnection } from "../mod.ts";
 import { pattern, utf8 } from "./bytes.ts";
 import {
@@ -71,12 +72,13 @@ describe("WebSocketConnection.send of several frames", () => {
 
   it("send() takes each item as it is when it comes, be its buffer used again", async () => {
     await inBothRoles(async (ws, peer) => {
-      const bytes = new Uint8Array(1);
-      const items = function* () {
-        for (bytes[0] = 97; bytes[0] < 100; bytes[0]++) yield bytes;
-      };
-      await ws.send(items());
-      assert.deepEqual((await frames(peer, 3)).map(([, text]) => text), ["a", "b", "c"]);
+      for (const bytes of [new Uint8Array(1), Buffer.alloc(1)]) {
+        const items = function* () {
+          for (bytes[0] = 97; bytes[0] < 100; bytes[0]++) yield bytes;
+        };
+        await ws.send(items());
+        assert.deepEqual((await frames(peer, 3)).map(([, text]) => text), ["a", "b", "c"]);
+      }
     });
   });
 
