@@ -88,7 +88,7 @@ class StreamTransport implements Transport {
     try {
       while (!this.#paused && !this.#closed) {
         const { done, value } = await this.#reader.read();
-        if (this.#closed) return;
+        if (this.#closed || this.#inputEnded) return;
         if (done) return this.#endInput();
         // What comes from a stream may belong to somebody else, and is about to be unmasked in place.
         this.#handlers!.data(new Uint8Array(value));
@@ -116,6 +116,8 @@ class StreamTransport implements Transport {
 
   destroy(): void {
     if (this.#closed) return;
+    // That we cancel the input is not the end that the peer makes.
+    this.#inputEnded = this.#outputEnded = true;
     const reason = new DOMException("The transport was destroyed", "AbortError");
     handled(this.#reader.cancel(reason));
     handled(this.#writer.abort(reason));
