@@ -53,7 +53,7 @@ export interface ConnectionInit extends DriverInit {
  * const server = await serve({ hostname: "127.0.0.1", port: 0 }, (ws) => ws.readable.pipeTo(ws.writable));
  * if (server.address.transport !== "tcp") throw new Error("not TCP");
  *
- * await using ws = await connect(`ws://127.0.0.1:${server.address.port}`);
+ * const ws = await connect(`ws://127.0.0.1:${server.address.port}`);
  * await ws.send("Hello");
  * console.log(await ws.receive()); // Hello
  * await ws.close();
