@@ -2,7 +2,7 @@ import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import type { Socket } from "node:net";
 import { connect, serve, type WebSocketConnection } from "../mod.ts";
-import { acceptToken, encodeFrame, FrameDecoder, Opcode } from "../lib/core/mod.ts";
+import { encodeFrame, FrameDecoder, Opcode } from "../lib/core/mod.ts";
 import { hex, pattern } from "./bytes.ts";
 import {
   binaryFrame,
@@ -10,12 +10,14 @@ import {
   inBothRoles,
   portOf,
   RawSocket,
+  requestOf,
   rest,
   still,
   textFrame,
   turn,
   until,
   upgradeRequest,
+  upgradeResponse,
   withRawServer,
 } from "./support.ts";
 
@@ -176,12 +178,7 @@ async function withClientSide(run: (ws: WebSocketConnection, raw: RawSocket) => 
   let accepted!: RawSocket;
   await withRawServer(async (raw) => {
     accepted = raw;
-    await until(() => raw.text.includes("\r\n\r\n"));
-    const key = /^Sec-WebSocket-Key: (.*)\r$/im.exec(raw.text)![1];
-    raw.write(
-      "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
-        `Sec-WebSocket-Accept: ${acceptToken(key)}\r\n\r\n`,
-    );
+    raw.write(upgradeResponse(await requestOf(raw)));
   }, async (url) => {
     const ws = await connect(url, { pingInterval: 0 });
     try {

@@ -1,71 +1,25 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
-import { accept, connect, type ConnectOptions, HandshakeError, serve } from "../mod.ts";
-import { acceptToken, encodeFrame } from "../lib/core/mod.ts";
+import { accept, connect, type ConnectOptions, serve } from "../mod.ts";
+import { encodeFrame } from "../lib/core/mod.ts";
 import { toStreams } from "../lib/byte_streams.ts";
 import { transportPair } from "../lib/testing.ts";
 import { concat, latin1, utf8 } from "./bytes.ts";
 import {
   collect,
+  failure,
+  field,
   isPending,
   type RawSocket,
   rejection,
+  requestOf,
   rest,
   turn,
   until,
+  upgradeResponse,
   urlOf,
   withRawServer,
 } from "./support.ts";
-
-/** Waits for the head of the request, and gives it. */
-async function requestOf(raw: RawSocket): Promise<string> {
-  await until(() => raw.text.includes("\r\n\r\n"));
-  return raw.text;
-}
-
-function field(head: string, name: string): string | undefined {
-  return new RegExp(`^${name}: (.*)\r$`, "im").exec(head)?.[1];
-}
-
-/** The 101 response to a request, with some of its header fields left out or replaced. */
-function upgradeResponse(request: string, fields: Record<string, string | null> = {}): string {
-  const all: Record<string, string | null> = {
-    Upgrade: "websocket",
-    Connection: "Upgrade",
-    "Sec-WebSocket-Accept": acceptToken(field(request, "Sec-WebSocket-Key")!),
-    ...fields,
-  };
-  const lines = Object.entries(all).filter(([, value]) => value !== null);
-  const rest = lines.map(([name, value]) => `${name}: ${value}\r\n`).join("");
-  return `HTTP/1.1 101 Switching Protocols\r\n${rest}\r\n`;
-}
-
-/** What connect() rejects with when a server by hand answers so. */
-async function failure(
-  onSocket: (raw: RawSocket) => unknown,
-  options?: ConnectOptions,
-): Promise<HandshakeError> {
-  let error!: HandshakeError;
-  const sockets: RawSocket[] = [];
-  await withRawServer(async (raw) => {
-    sockets.push(raw);
-    await onSocket(raw);
-  }, async (url) => {
-    error = await rejection<HandshakeError>(connect(url, options));
-    await until(() => sockets.every(({ ended, closed }) => ended || closed));
-  });
-  assert.ok(error instanceof HandshakeError, `${error}`);
-  return error;
-}
-
-/** Answers each request with this text, and ends. */
-function answering(text: string, end = true): (raw: RawSocket) => Promise<void> {
-  return async (raw) => {
-    await requestOf(raw);
-    raw.write(text);
-    if (end) raw.socket.end();
-  };
-}
 
 describe("The arguments of connect", () => {
   const urls = [
@@ -197,147 +151,6 @@ describe("The request of connect", () => {
       assert.match(request, /\r\nx-a: 1\r\nx-b: 2\r\n\r\n$/i);
     }
   });
-});
-
-describe("How connect fails", () => {
-  const html = "<h1>no</h1>";
-  const cases: [
-    name: string,
-    code: string,
-    onSocket: (raw: RawSocket) => unknown,
-    options?: ConnectOptions,
-  ][] = [
-    ["a server that ends at once", "connection-lost", (raw) => raw.socket.end()],
-    ["a server that resets", "connection-lost", async (raw) => {
-      await requestOf(raw);
-      raw.socket.resetAndDestroy();
-    }],
-    ["an end in the head", "connection-lost", answering("HTTP/1.1 101 Swi")],
-    ["garbage", "malformed-head", answering("\0\x01\x02 garbage\r\n\r\n", false)],
-    ["another protocol's greeting", "malformed-head", answering("SSH-2.0-x\r\n\r\n", false)],
-    ["HTTP/2.0", "http-version", answering("HTTP/2.0 101 a\r\n\r\n", false)],
-    [
-      "a line that never ends",
-      "head-too-large",
-      answering("HTTP/1.1 101 ".padEnd(9000, "a"), false),
-    ],
-    [
-      "too many header fields",
-      "head-too-large",
-      answering(`HTTP/1.1 101 a\r\n${"a: b\r\n".repeat(200)}\r\n`, false),
-    ],
-    [
-      "a head without end",
-      "head-too-large",
-      answering(`HTTP/1.1 101 a\r\n${`a: ${"b".repeat(4000)}\r\n`.repeat(20)}`, false),
-    ],
-    ["a redirect", "status", answering("HTTP/1.1 302 a\r\nLocation: /b\r\n\r\n")],
-    ["a 200", "status", answering(`HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n${html}`)],
-  ];
-  for (const [name, code, onSocket, options] of cases) {
-    it(`connect() says "${code}" of ${name}`, async () => {
-      assert.equal((await failure(onSocket, options)).code, code);
-    });
-  }
-
-  const responses: [name: string, code: string, fields: Record<string, string | null>][] = [
-    ["no Upgrade", "upgrade", { Upgrade: null }],
-    ["another Upgrade", "upgrade", { Upgrade: "h2c" }],
-    ["no Connection", "upgrade", { Connection: null }],
-    ["another Connection", "upgrade", { Connection: "close" }],
-    ["no accept", "accept", { "Sec-WebSocket-Accept": null }],
-    ["a wrong accept", "accept", { "Sec-WebSocket-Accept": "AAAAAAAAAAAAAAAAAAAAAAAAAAA=" }],
-    ["a subprotocol not offered", "subprotocol", { "Sec-WebSocket-Protocol": "b" }],
-    ["a subprotocol of another case", "subprotocol", { "Sec-WebSocket-Protocol": "A" }],
-    ["two subprotocols", "subprotocol", { "Sec-WebSocket-Protocol": "a, b" }],
-    ["an extension not offered", "extension", { "Sec-WebSocket-Extensions": "x-none" }],
-    ["malformed extensions", "malformed-header", { "Sec-WebSocket-Extensions": ";;" }],
-  ];
-  for (const [name, code, fields] of responses) {
-    it(`connect() says "${code}" of a 101 with ${name}`, async () => {
-      const error = await failure(async (raw) => {
-        raw.write(upgradeResponse(await requestOf(raw), fields));
-      }, { protocols: ["a"] });
-      assert.equal(error.code, code);
-    });
-  }
-
-  it('connect() says "connect-failed" of a port where nobody listens', async () => {
-    const server = await serve({}, () => {});
-    const url = urlOf(server);
-    await server.shutdown();
-    const error = await rejection<HandshakeError>(connect(url));
-    assert.ok(error instanceof HandshakeError);
-    assert.equal(error.code, "connect-failed");
-    assert.ok(error.cause instanceof Error);
-  });
-
-  it('connect() says "timeout" of a server that never answers', async () => {
-    const error = await failure(() => {}, { openTimeout: 30 });
-    assert.equal(error.code, "timeout");
-  });
-
-  it('connect() says "timeout" of a server that sends its head for ever', async () => {
-    const error = await failure(async (raw) => {
-      await requestOf(raw);
-      raw.write("HTTP/1.1 101 a\r\n");
-      while (!raw.closed && !raw.ended) {
-        raw.write("a");
-        await turn();
-      }
-    }, { openTimeout: 50 });
-    assert.equal(error.code, "timeout");
-  });
-
-  it('connect() says "timeout" of a refusal whose body never ends', async () => {
-    const error = await failure(answering("HTTP/1.1 200 OK\r\n\r\nbody", false), {
-      openTimeout: 50,
-    });
-    assert.equal(error.code, "timeout");
-  });
-
-  it('connect() says "unsupported" of wss, for now', async () => {
-    for (const url of ["wss://localhost/", "https://localhost/"]) {
-      const error = await rejection<HandshakeError>(connect(url));
-      assert.ok(error instanceof HandshakeError);
-      assert.equal(error.code, "unsupported");
-    }
-  });
-
-  const large = "x".repeat(200_000);
-  const bodies: [name: string, head: string, body: string, end: boolean, expected: string][] = [
-    ["Content-Length", "Content-Length: 11\r\n", html, false, html],
-    ["Content-Length 0", "Content-Length: 0\r\n", "", false, ""],
-    [
-      "chunks",
-      "Transfer-Encoding: chunked\r\n",
-      "4\r\n<h1>\r\n7;a=b\r\nno</h1>\r\n0\r\n\r\n",
-      false,
-      html,
-    ],
-    ["its end", "", html, true, html],
-    ["less than its Content-Length", "Content-Length: 20\r\n", html, true, html],
-    ["more than 64 KiB", "Content-Length: 200000\r\n", large, false, large.slice(0, 65536)],
-    ["more than 64 KiB until its end", "", large, false, large.slice(0, 65536)],
-  ];
-  for (const [name, head, body, end, expected] of bodies) {
-    it(`connect() gives the response with a body by ${name}`, async () => {
-      const error = await failure(
-        answering(
-          `HTTP/1.1 403 Forbidden\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\n${head}\r\n${body}`,
-          end,
-        ),
-      );
-      assert.equal(error.code, "status");
-      const { status, statusText, headers, rawHeaders, body: stream } = error.response!;
-      assert.equal(status, 403);
-      assert.equal(statusText, "Forbidden");
-      assert.deepEqual(headers.getSetCookie(), ["a=1", "b=2"]);
-      assert.deepEqual(rawHeaders[1], ["Set-Cookie", "b=2"]);
-      const bytes = concat(await collect(stream));
-      assert.equal(new TextDecoder().decode(bytes), expected);
-    });
-  }
 });
 
 describe("The signal of connect", () => {

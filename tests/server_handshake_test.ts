@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { connect, serve, type ServeOptions, type Server } from "../mod.ts";
 import { encodeFrame } from "../lib/core/mod.ts";
 import { concat, hex, latin1, utf8 } from "./bytes.ts";
-import { portOf, RawSocket, turn, until, upgradeRequest, urlOf } from "./support.ts";
+import { field, portOf, RawSocket, turn, until, upgradeRequest, urlOf } from "./support.ts";
 
 const MASK = { mask: hex("37 fa 21 3d") };
 
@@ -24,10 +24,6 @@ async function answerTo(server: Server, ...parts: (string | Uint8Array)[]): Prom
   for (const part of parts) raw.write(part);
   await raw.close();
   return raw;
-}
-
-function field(answer: string, name: string): string | undefined {
-  return new RegExp(`^${name}: (.*)\r$`, "im").exec(answer)?.[1];
 }
 
 /** What every refusal has: its end is told twice, and its body is whole. */

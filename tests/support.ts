@@ -1,9 +1,17 @@
 /** What the tests of the connection, the client and the server share. */
 import assert from "node:assert/strict";
 import { type AddressInfo, connect as connectSocket, createServer, type Socket } from "node:net";
-import { accept, connect, type ConnectOptions, type ServeOptions, type Server } from "../mod.ts";
+import {
+  accept,
+  connect,
+  type ConnectOptions,
+  HandshakeError,
+  type ServeOptions,
+  type Server,
+} from "../mod.ts";
 import type { WebSocketConnection } from "../mod.ts";
 import {
+  acceptToken,
   ClientHandshake,
   encodeFrame,
   type Frame,
@@ -383,4 +391,49 @@ export class Tap<T> {
   end(): void {
     this.#writer.close().catch(() => {});
   }
+}
+
+/** Waits for the head of the request, and gives it. */
+export async function requestOf(raw: RawSocket): Promise<string> {
+  await until(() => raw.text.includes("\r\n\r\n"));
+  return raw.text;
+}
+
+/** The value of a header field. */
+export function field(head: string, name: string): string | undefined {
+  return new RegExp(`^${name}: (.*)\r$`, "im").exec(head)?.[1];
+}
+
+/** The 101 response to a request, with some of its header fields left out or replaced. */
+export function upgradeResponse(
+  request: string,
+  fields: Record<string, string | null> = {},
+): string {
+  const all: Record<string, string | null> = {
+    Upgrade: "websocket",
+    Connection: "Upgrade",
+    "Sec-WebSocket-Accept": acceptToken(field(request, "Sec-WebSocket-Key")!),
+    ...fields,
+  };
+  const lines = Object.entries(all).filter(([, value]) => value !== null);
+  const rest = lines.map(([name, value]) => `${name}: ${value}\r\n`).join("");
+  return `HTTP/1.1 101 Switching Protocols\r\n${rest}\r\n`;
+}
+
+/** What connect() rejects with when a server by hand answers so. */
+export async function failure(
+  onSocket: (raw: RawSocket) => unknown,
+  options?: ConnectOptions,
+): Promise<HandshakeError> {
+  let error!: HandshakeError;
+  const sockets: RawSocket[] = [];
+  await withRawServer(async (raw) => {
+    sockets.push(raw);
+    await onSocket(raw);
+  }, async (url) => {
+    error = await rejection<HandshakeError>(connect(url, options));
+    await until(() => sockets.every(({ ended, closed }) => ended || closed));
+  });
+  assert.ok(error instanceof HandshakeError, `${error}`);
+  return error;
 }

@@ -1,0 +1,164 @@
+import { describe, it } from "node:test";
+import assert from "node:assert/strict";
+import { connect, type ConnectOptions, HandshakeError, serve } from "../mod.ts";
+import { concat } from "./bytes.ts";
+import {
+  collect,
+  failure,
+  type RawSocket,
+  rejection,
+  requestOf,
+  turn,
+  upgradeResponse,
+  urlOf,
+} from "./support.ts";
+
+/** Answers each request with this text, and ends. */
+function answering(text: string, end = true): (raw: RawSocket) => Promise<void> {
+  return async (raw) => {
+    await requestOf(raw);
+    raw.write(text);
+    if (end) raw.socket.end();
+  };
+}
+
+describe("How connect fails", () => {
+  const html = "<h1>no</h1>";
+  const cases: [
+    name: string,
+    code: string,
+    onSocket: (raw: RawSocket) => unknown,
+    options?: ConnectOptions,
+  ][] = [
+    ["a server that ends at once", "connection-lost", (raw) => raw.socket.end()],
+    ["a server that resets", "connection-lost", async (raw) => {
+      await requestOf(raw);
+      raw.socket.resetAndDestroy();
+    }],
+    ["an end in the head", "connection-lost", answering("HTTP/1.1 101 Swi")],
+    ["garbage", "malformed-head", answering("\0\x01\x02 garbage\r\n\r\n", false)],
+    ["another protocol's greeting", "malformed-head", answering("SSH-2.0-x\r\n\r\n", false)],
+    ["HTTP/2.0", "http-version", answering("HTTP/2.0 101 a\r\n\r\n", false)],
+    [
+      "a line that never ends",
+      "head-too-large",
+      answering("HTTP/1.1 101 ".padEnd(9000, "a"), false),
+    ],
+    [
+      "too many header fields",
+      "head-too-large",
+      answering(`HTTP/1.1 101 a\r\n${"a: b\r\n".repeat(200)}\r\n`, false),
+    ],
+    [
+      "a head without end",
+      "head-too-large",
+      answering(`HTTP/1.1 101 a\r\n${`a: ${"b".repeat(4000)}\r\n`.repeat(20)}`, false),
+    ],
+    ["a redirect", "status", answering("HTTP/1.1 302 a\r\nLocation: /b\r\n\r\n")],
+    ["a 200", "status", answering(`HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n${html}`)],
+  ];
+  for (const [name, code, onSocket, options] of cases) {
+    it(`connect() says "${code}" of ${name}`, async () => {
+      assert.equal((await failure(onSocket, options)).code, code);
+    });
+  }
+
+  const responses: [name: string, code: string, fields: Record<string, string | null>][] = [
+    ["no Upgrade", "upgrade", { Upgrade: null }],
+    ["another Upgrade", "upgrade", { Upgrade: "h2c" }],
+    ["no Connection", "upgrade", { Connection: null }],
+    ["another Connection", "upgrade", { Connection: "close" }],
+    ["no accept", "accept", { "Sec-WebSocket-Accept": null }],
+    ["a wrong accept", "accept", { "Sec-WebSocket-Accept": "AAAAAAAAAAAAAAAAAAAAAAAAAAA=" }],
+    ["a subprotocol not offered", "subprotocol", { "Sec-WebSocket-Protocol": "b" }],
+    ["a subprotocol of another case", "subprotocol", { "Sec-WebSocket-Protocol": "A" }],
+    ["two subprotocols", "subprotocol", { "Sec-WebSocket-Protocol": "a, b" }],
+    ["an extension not offered", "extension", { "Sec-WebSocket-Extensions": "x-none" }],
+    ["malformed extensions", "malformed-header", { "Sec-WebSocket-Extensions": ";;" }],
+  ];
+  for (const [name, code, fields] of responses) {
+    it(`connect() says "${code}" of a 101 with ${name}`, async () => {
+      const error = await failure(async (raw) => {
+        raw.write(upgradeResponse(await requestOf(raw), fields));
+      }, { protocols: ["a"] });
+      assert.equal(error.code, code);
+    });
+  }
+
+  it('connect() says "connect-failed" of a port where nobody listens', async () => {
+    const server = await serve({}, () => {});
+    const url = urlOf(server);
+    await server.shutdown();
+    const error = await rejection<HandshakeError>(connect(url));
+    assert.ok(error instanceof HandshakeError);
+    assert.equal(error.code, "connect-failed");
+    assert.ok(error.cause instanceof Error);
+  });
+
+  it('connect() says "timeout" of a server that never answers', async () => {
+    const error = await failure(() => {}, { openTimeout: 30 });
+    assert.equal(error.code, "timeout");
+  });
+
+  it('connect() says "timeout" of a server that sends its head for ever', async () => {
+    const error = await failure(async (raw) => {
+      await requestOf(raw);
+      raw.write("HTTP/1.1 101 a\r\n");
+      while (!raw.closed && !raw.ended) {
+        raw.write("a");
+        await turn();
+      }
+    }, { openTimeout: 50 });
+    assert.equal(error.code, "timeout");
+  });
+
+  it('connect() says "timeout" of a refusal whose body never ends', async () => {
+    const error = await failure(answering("HTTP/1.1 200 OK\r\n\r\nbody", false), {
+      openTimeout: 50,
+    });
+    assert.equal(error.code, "timeout");
+  });
+
+  it('connect() says "unsupported" of wss, for now', async () => {
+    for (const url of ["wss://localhost/", "https://localhost/"]) {
+      const error = await rejection<HandshakeError>(connect(url));
+      assert.ok(error instanceof HandshakeError);
+      assert.equal(error.code, "unsupported");
+    }
+  });
+
+  const large = "x".repeat(200_000);
+  const bodies: [name: string, head: string, body: string, end: boolean, expected: string][] = [
+    ["Content-Length", "Content-Length: 11\r\n", html, false, html],
+    ["Content-Length 0", "Content-Length: 0\r\n", "", false, ""],
+    [
+      "chunks",
+      "Transfer-Encoding: chunked\r\n",
+      "4\r\n<h1>\r\n7;a=b\r\nno</h1>\r\n0\r\n\r\n",
+      false,
+      html,
+    ],
+    ["its end", "", html, true, html],
+    ["less than its Content-Length", "Content-Length: 20\r\n", html, true, html],
+    ["more than 64 KiB", "Content-Length: 200000\r\n", large, false, large.slice(0, 65536)],
+    ["more than 64 KiB until its end", "", large, false, large.slice(0, 65536)],
+  ];
+  for (const [name, head, body, end, expected] of bodies) {
+    it(`connect() gives the response with a body by ${name}`, async () => {
+      const error = await failure(
+        answering(
+          `HTTP/1.1 403 Forbidden\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\n${head}\r\n${body}`,
+          end,
+        ),
+      );
+      assert.equal(error.code, "status");
+      const { status, statusText, headers, rawHeaders, body: stream } = error.response!;
+      assert.equal(status, 403);
+      assert.equal(statusText, "Forbidden");
+      assert.deepEqual(headers.getSetCookie(), ["a=1", "b=2"]);
+      assert.deepEqual(rawHeaders[1], ["Set-Cookie", "b=2"]);
+      const bytes = concat(await collect(stream));
+      assert.equal(new TextDecoder().decode(bytes), expected);
+    });
+  }
+});
