@@ -151,6 +151,7 @@ export class Driver {
     if (!this.#shaken) {
       this.#error ??= webSocketError("The connection was terminated", CloseCode.Abnormal);
     }
+    this.#keepalive.stop();
     this.#transport.destroy();
   }
 
@@ -363,6 +364,8 @@ export class Driver {
   }
 
   #endWith(error: WebSocketError): void {
+    // The transport may take its time to end, and no ping can be sent meanwhile.
+    this.#keepalive.stop();
     this.pings.fail(error);
     this.sender.end(error);
     this.receiver.end(error, false);

@@ -1,6 +1,8 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { Opcode } from "../lib/core/mod.ts";
+import { transportPair } from "../lib/testing.ts";
+import { accept } from "../mod.ts";
 import { pattern, utf8 } from "./bytes.ts";
 import {
   binaryFrame,
@@ -9,7 +11,7 @@ import {
   isPending,
   pingFrame,
   pongFrame,
-  type RawPeer,
+  RawPeer,
   rejection,
   rest,
   textFrame,
@@ -261,6 +263,35 @@ describe("Keepalive", () => {
       peer.send({ opcode: Opcode.Close, payload: utf8("") });
       assert.equal((await ws.closed).closeCode, 1005);
     }, { pingInterval: 10 });
+  });
+
+  // A ping that could not be sent would be thrown into the event loop.
+  it("Keepalive stops while a transport that was cut takes its time", async () => {
+    await inBothRoles(
+      async (ws) => {
+        ws.terminate();
+        assert.equal((await rejection<WithCode>(ws.closed)).closeCode, 1006);
+      },
+      { pingInterval: 5 },
+      { delay: 50 },
+    );
+  });
+
+  it("Keepalive stops when the peer has ended, and takes nothing of what it is sent", async () => {
+    const [near, far] = transportPair();
+    // As a socket does whose peer does not read.
+    near.end = () => {};
+    const server = accept(near, { pingInterval: 5, pingTimeout: 0 });
+    const peer = new RawPeer(far, "client");
+    const ws = await server;
+    peer.polite = false;
+    far.end();
+    await until(() => ws.state === "closing");
+    const sent = ws.stats.bytesSent;
+    for (let i = 0; i < 50; i++) await turn();
+    assert.equal(ws.stats.bytesSent, sent);
+    ws.terminate();
+    assert.equal((await rejection<WithCode>(ws.closed)).closeCode, 1006);
   });
 
   /** Fills the inbox, so that the pong that lies behind cannot be read. */
