@@ -97,6 +97,7 @@ export class Inbox<T> {
   #waiter: Waiter<T> | undefined;
   #end: End | undefined;
   #onEnd: (() => void) | undefined;
+  #taking = false;
 
   /**
    * @param budget what its items count towards
@@ -189,9 +190,13 @@ export class Inbox<T> {
         if (this.#end !== undefined) this.#finish(controller);
       },
       pull: (controller) => {
+        // The room that it makes may let the end come at once, and that must wait for the item.
+        this.#taking = true;
         const item = this.take();
+        this.#taking = false;
         if (item === undefined) return this.#pull(controller);
         controller.enqueue(item);
+        if (this.length === 0 && this.#end?.clean) controller.close();
       },
       cancel: (reason) => {
         this.#onEnd = this.#waiter = undefined;
@@ -219,14 +224,11 @@ export class Inbox<T> {
 
   /** The end came while nobody was waiting. */
   #finish(controller: ReadableStreamDefaultController<T>): void {
+    // What waits is left to later pulls: in the stream's own queue it would count no more, and an
+    // error would drop it.
+    if (this.length > 0 || this.#taking) return;
     const { clean, error } = this.#end!;
-    if (clean) {
-      // A stream that is closed keeps what is queued in it.
-      for (let item = this.take(); item !== undefined; item = this.take()) controller.enqueue(item);
-      controller.close();
-    } else if (this.length === 0) {
-      // One that is errored drops it, so that the error must wait for a later pull.
-      controller.error(error);
-    }
+    if (clean) controller.close();
+    else controller.error(error);
   }
 }
