@@ -7,7 +7,7 @@
  * @module
  */
 import { webSocketError } from "./core/error.ts";
-import type { Fragment, Message } from "./core/message.ts";
+import { type Fragment, type Message, ownBytes } from "./core/message.ts";
 import { type Budget, type End, Inbox } from "./inbox.ts";
 
 /** A message that may still be arriving. */
@@ -17,6 +17,9 @@ export interface IncomingMessage {
   /** Its pieces, as they come: strings of a text message, bytes of a binary one. */
   readonly readable: ReadableStream<Message>;
 }
+
+/** What a message, and each piece of one, counts beside its length. */
+const OVERHEAD = 64;
 
 /** Turns the pieces of messages into a stream of streams. */
 export class MessageStreams {
@@ -33,7 +36,7 @@ export class MessageStreams {
    */
   constructor(budget: Budget, cancel: (reason: unknown) => void) {
     this.#budget = budget;
-    this.#messages = new Inbox(budget, () => 64);
+    this.#messages = new Inbox(budget, () => OVERHEAD);
     this.readable = this.#messages.stream(cancel);
   }
 
@@ -41,7 +44,8 @@ export class MessageStreams {
   push(fragment: Fragment): void {
     const { data, messageFinished } = fragment;
     if (this.#current === undefined && !this.#skipping) this.#begin(fragment.type);
-    if (data.length > 0) this.#current?.push(data);
+    // A piece that waits must not hold on to the whole chunk that it came in.
+    if (data.length > 0) this.#current?.push(typeof data === "string" ? data : ownBytes(data));
     if (!messageFinished) return;
     this.#current?.end({ clean: true, error: undefined });
     this.#current = undefined;
@@ -61,7 +65,7 @@ export class MessageStreams {
   }
 
   #begin(type: "text" | "binary"): void {
-    const current = new Inbox<Message>(this.#budget, (piece) => piece.length);
+    const current = new Inbox<Message>(this.#budget, (piece) => piece.length + OVERHEAD);
     this.#current = current;
     const readable = current.stream(() => {
       if (this.#current !== current) return;

@@ -8,6 +8,7 @@ import {
   collect,
   continuation,
   inBothRoles,
+  pongFrame,
   rejection,
   rest,
   textFrame,
@@ -96,10 +97,10 @@ describe("WebSocketConnection.messages", () => {
         const message = await next(messages);
         await until(() => ws.stats.paused);
         await rest();
-        assert.ok(ws.stats.queued <= INBOX + 16 * KIB, `${ws.stats.queued} bytes wait`);
+        assert.ok(ws.stats.queued <= INBOX + 17 * KIB, `${ws.stats.queued} bytes wait`);
         assert.deepEqual(await whole(message), payload);
         assert.equal(await whole(await next(messages)), "behind");
-        assert.ok(ws.stats.peakQueued <= INBOX + 16 * KIB, `${ws.stats.peakQueued} bytes waited`);
+        assert.ok(ws.stats.peakQueued <= INBOX + 17 * KIB, `${ws.stats.peakQueued} bytes waited`);
         assert.ok(ws.stats.pauses > 1);
       },
       { maxMessageSize: Infinity },
@@ -249,6 +250,37 @@ describe("WebSocketConnection.messages", () => {
         count++;
       }
       assert.equal(count, 4000);
+    });
+  });
+
+  it("messages() counts each piece that waits, however small", async () => {
+    await inBothRoles(async (ws, peer) => {
+      const reader = ws.messages().getReader();
+      peer.send(binaryFrame(pattern(1), false));
+      const message = await next(reader);
+      for (let i = 0; i < 8; i++) {
+        peer.send(...Array.from({ length: 500 }, () => continuation(pattern(1), false)));
+      }
+      await until(() => ws.stats.paused);
+      assert.ok(ws.stats.queued < 2 * INBOX, `${ws.stats.queued} wait`);
+      peer.send(continuation(pattern(1)));
+      assert.equal((await whole(message) as Uint8Array).length, 4002);
+    }, { maxMessageSize: Infinity });
+  });
+
+  it("messages() lets go of a chunk of which a small piece waits", async () => {
+    await inBothRoles(async (ws, peer) => {
+      const reader = ws.messages().getReader();
+      peer.send(binaryFrame(pattern(1), false));
+      const { readable } = await next(reader);
+      const pongs = Array.from({ length: 100 }, () => pongFrame(pattern(125)));
+      peer.send(continuation(pattern(100), false), ...pongs);
+      await until(() => ws.stats.queued > 100);
+      const pieces = readable.getReader();
+      await pieces.read();
+      const { value } = await pieces.read();
+      assert.deepEqual(value, pattern(100));
+      assert.equal((value as Uint8Array).buffer.byteLength, 100);
     });
   });
 

@@ -249,7 +249,7 @@ const COPY_BELOW = 64;
  * Bytes that may be kept: a view where it is a good part of the chunk it came in, a copy where
  * it would hold on to far more memory than its own.
  */
-function ownBytes(bytes: Uint8Array): Uint8Array {
+export function ownBytes(bytes: Uint8Array): Uint8Array {
   const { length } = bytes;
   return length <= COPY_BELOW || length * 16 < bytes.buffer.byteLength ? bytes.slice() : bytes;
 }
