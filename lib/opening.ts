@@ -13,6 +13,8 @@ import { backgroundTimer } from "./turn.ts";
 /** Reads a transport chunk by chunk, and never further than it is asked to. */
 export class TransportReader {
   readonly transport: Transport;
+  /** Resolves when the transport is gone. */
+  readonly closed: Promise<void>;
   #chunks: Uint8Array[] = [];
   #inputEnded = false;
   #closed = false;
@@ -21,6 +23,8 @@ export class TransportReader {
 
   constructor(transport: Transport) {
     this.transport = transport;
+    let gone!: () => void;
+    this.closed = new Promise((resolve) => gone = resolve);
     transport.handle({
       data: (chunk) => {
         this.#chunks.push(chunk);
@@ -36,6 +40,7 @@ export class TransportReader {
         this.#closed = true;
         this.#error = error;
         this.#wake?.();
+        gone();
       },
     });
   }

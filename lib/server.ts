@@ -15,6 +15,7 @@ import { toRawHeaders, toRequest } from "./http.ts";
 import { checkOptions, type ConnectionOptions } from "./options.ts";
 import type { Address, Listener, Transport } from "./transport.ts";
 import { TransportReader, withDeadline } from "./opening.ts";
+import { handled } from "./outbox.ts";
 import { backgroundTimer } from "./turn.ts";
 
 /** How a server works. */
@@ -370,5 +371,12 @@ async function respond(reader: TransportReader, response: Response): Promise<voi
     serializeResponseHead({ version: "1.1", status, statusText, headers: fields }),
   );
   if (body === null) return;
-  for await (const chunk of body) await reader.write(chunk);
+  const source = body.getReader();
+  // A body that never ends, or gives nothing for long, must not outlive the client.
+  handled(reader.closed.then(() => source.cancel()));
+  for (;;) {
+    const { done, value } = await source.read();
+    if (done) return;
+    await reader.write(value);
+  }
 }

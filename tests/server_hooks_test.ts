@@ -8,7 +8,7 @@ import {
   type Server,
   type WebSocketConnection,
 } from "../mod.ts";
-import { rejection, turn, urlOf } from "./support.ts";
+import { portOf, RawSocket, rejection, turn, until, urlOf } from "./support.ts";
 
 type Hook = ServeOptions["onRequest"];
 
@@ -195,6 +195,30 @@ describe("The hooks of serve", () => {
       assert.equal(response.status, 200);
       assert.equal(await response.text(), "<h1>Hello</h1>");
     });
+  });
+
+  it("onRequest gives a body without end, which is cancelled when the client has left", async () => {
+    const kinds: [
+      name: string,
+      pull: (controller: ReadableStreamDefaultController) => Promise<void>,
+    ][] = [
+      ["goes on", (controller) => turn().then(() => controller.enqueue(new Uint8Array(9)))],
+      ["waits", () => new Promise(() => {})],
+    ];
+    for (const [name, pull] of kinds) {
+      let cancelled = false;
+      const cancel = () => {
+        cancelled = true;
+      };
+      const onRequest = () => new Response(new ReadableStream({ pull, cancel }));
+      await withServer({ onRequest, closeTimeout: 100 }, async (server) => {
+        const client = await RawSocket.connect(portOf(server));
+        client.write("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        await until(() => client.received.length > 0);
+        client.socket.destroy();
+        await until(() => cancelled).catch(() => assert.fail(`A body that ${name} still does`));
+      });
+    }
   });
 
   it("onRequest that throws is answered with 500 and reported", async () => {
