@@ -6,12 +6,13 @@
  */
 import { CloseCode, type CloseInfo, serializeClose } from "./core/close.ts";
 import { HandshakeError } from "./core/error.ts";
+import { checkExtraFields } from "./core/handshake.ts";
 import { type HandshakeRequest, refusalHeaders, ServerHandshake } from "./core/server_handshake.ts";
 import { type HeadLimits, type RequestHead, serializeResponseHead } from "./core/http1.ts";
 import { type ByteDuplex, fromStreams } from "./byte_streams.ts";
 import { WebSocketConnection } from "./connection.ts";
 import { defaultProvider } from "./default_provider.ts";
-import { toRawHeaders, toRequest } from "./http.ts";
+import { toHeaders, toRawHeaders, toRequest } from "./http.ts";
 import { checkOptions, type ConnectionOptions } from "./options.ts";
 import type { Address, Listener, Transport } from "./transport.ts";
 import { TransportReader, withDeadline } from "./opening.ts";
@@ -127,7 +128,11 @@ class RunningServer implements Server {
     const { hostname = "127.0.0.1", port = 0, signal } = this.#options;
     signal?.throwIfAborted();
     const provider = this.#options.transport ?? await defaultProvider();
-    const options = { ...this.#options, transport: provider };
+    // An iterator gives its fields once, and a field that cannot be sent should not wait for a client.
+    const headers = toRawHeaders(this.#options.headers);
+    checkExtraFields(headers);
+    toHeaders(headers);
+    const options = { ...this.#options, headers, transport: provider };
     const onError = (error: Error) => this.#report(error);
     this.#listener = await provider.listen({ hostname, port, onError }, (transport) => {
       const done: Promise<void> = this.#run(transport, options).finally(() =>
@@ -149,6 +154,9 @@ class RunningServer implements Server {
       // What the peer did wrong was answered; what our own hooks did wrong is reported.
       if (error instanceof HandshakeError && error.code === "hook-failed") {
         this.#report(error.cause);
+      } else if (!(error instanceof HandshakeError)) {
+        // An option that cannot be used, which would otherwise look like a server that hangs up.
+        this.#report(error);
       }
       return;
     }
