@@ -162,9 +162,10 @@ class RunningServer implements Server {
     }
     this.connections.add(ws);
     if (this.#shutdown.signal.aborted) ws.close(this.#info);
+    // A handler may go on when the connection has long ended.
+    const ended = ws.closed.catch(() => {}).then(() => this.connections.delete(ws));
     await this.#handle(ws);
-    await ws.closed.catch(() => {});
-    this.connections.delete(ws);
+    await ended;
   }
 
   async #handle(ws: WebSocketConnection): Promise<void> {

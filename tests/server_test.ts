@@ -185,6 +185,18 @@ describe("Server", () => {
     });
   });
 
+  it("connections lets go of one that has ended while its handler goes on", async () => {
+    let leave!: () => void;
+    const left = new Promise<void>((resolve) => leave = resolve);
+    await withServer({}, async (server) => {
+      const ws = await connect(urlOf(server));
+      await until(() => server.connections.size === 1);
+      await ws.close();
+      await until(() => server.connections.size === 0);
+      leave();
+    }, () => left);
+  });
+
   it("shutdown() closes with 1001, waits, and frees the port", async () => {
     let returned = false;
     const server = await serve({}, async (ws) => {
