@@ -71,9 +71,11 @@ export function toResponseInfo({ status, statusText, headers }: ResponseHead): R
 
 /** How much of the body of a refusal is kept, in bytes. */
 const MAX_BODY = 65536;
+/** The longest line before a chunk of it, in bytes. */
+const MAX_LINE = 1024;
 
 /**
- * Reads the body of a response, at most 64 KiB of it.
+ * Reads the body of a response, at most 64 KiB of it. A body that fails is a stream that errors.
  *
  * @param read gives the next bytes, or null at the end
  */
@@ -87,18 +89,30 @@ export async function readBody(
   const wanted = typeof framing === "object" ? Math.min(framing.length, MAX_BODY) : MAX_BODY;
   const parts: Uint8Array[] = [];
   let size = 0;
-  for (let chunk: Uint8Array | null = first; chunk !== null; chunk = await read()) {
+  let failure: unknown;
+  const next = () =>
+    read().catch((error) => {
+      failure = error;
+      return null;
+    });
+  for (let chunk: Uint8Array | null = first; chunk !== null; chunk = await next()) {
     const body = decoder === undefined ? chunk : decoder.push(chunk);
     parts.push(body.slice(0, wanted - size));
     size += body.length;
     if (size >= wanted || decoder?.done) break;
   }
+  const whole = framing === "until-close" || size >= wanted || decoder?.done;
+  if (!whole) failure ??= new Error("The connection ended before the body was whole");
   return new ReadableStream({
     start(controller) {
       for (const part of parts) if (part.length > 0) controller.enqueue(part);
-      controller.close();
     },
-  });
+    // Behind what came: an error would drop it.
+    pull(controller) {
+      if (failure === undefined) controller.close();
+      else controller.error(failure);
+    },
+  }, { highWaterMark: 0 });
 }
 
 /** Undoes the chunked transfer coding (RFC 9112 §7.1); trailer fields are dropped. */
@@ -116,9 +130,11 @@ class ChunkedDecoder {
   /** The next chunk, once it is whole. */
   #next(): Uint8Array | undefined {
     const bytes = this.#bytes;
-    const lineEnd = bytes.indexOf(10);
+    const lineEnd = bytes.subarray(0, MAX_LINE).indexOf(10);
+    // A line that does not end is no beginning of a chunk, however long one waits for it.
+    if (lineEnd < 0 && bytes.length >= MAX_LINE) this.done = true;
     if (this.done || lineEnd < 0) return undefined;
-    const line = String.fromCharCode(...bytes.subarray(0, Math.min(lineEnd, 1024)));
+    const line = String.fromCharCode(...bytes.subarray(0, lineEnd));
     const digits = /^([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?\r$/.exec(line)?.[1];
     const size = parseInt(digits ?? "0", 16);
     // What is no chunk ends the body, as does the chunk of no bytes.

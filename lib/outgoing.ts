@@ -59,6 +59,7 @@ export function toSendable(message: OutgoingMessage): Sendable {
   if (typeof message === "string") return message;
   const bytes = viewOf(message as BufferSource);
   if (bytes !== undefined) return bytes;
+  if (message instanceof ReadableStream) return new StreamSource(message);
   if (typeof message === "object" && message !== null) {
     if (Symbol.asyncIterator in message) return message as AsyncIterable<Message>;
     if (Symbol.iterator in message) return message as Iterable<Message>;
@@ -68,6 +69,32 @@ export function toSendable(message: OutgoingMessage): Sendable {
       message === null ? "null" : typeof message
     }`,
   );
+}
+
+/**
+ * A stream as a source that can be cancelled while it is silent: the iterator of a stream would wait
+ * for the next chunk to say so.
+ */
+export class StreamSource implements AsyncIterable<Message> {
+  readonly #reader: ReadableStreamDefaultReader<Message>;
+
+  constructor(stream: ReadableStream<Message>) {
+    this.#reader = stream.getReader();
+  }
+
+  [Symbol.asyncIterator](): AsyncIterator<Message, undefined> {
+    return {
+      next: async () => {
+        const { done, value } = await this.#reader.read();
+        return done ? { done, value: undefined } : { done, value };
+      },
+    };
+  }
+
+  /** Tells the stream that nobody wants the rest. */
+  cancel(reason: unknown): void {
+    this.#reader.cancel(reason).catch(() => {});
+  }
 }
 
 /** Lets one sender after the other have its turn. */

@@ -11,7 +11,16 @@ import type { CloseEvent, PingEvent, PongEvent, Protocol } from "./core/protocol
 import type { TextCodec } from "./core/utf8.ts";
 import type { BufferSource, OutgoingMessage, SendOptions } from "./options.ts";
 import { handled, Outbox, SEND_MARK } from "./outbox.ts";
-import { isFixed, type Item, marked, SendLock, toMessage, toSendable, viewOf } from "./outgoing.ts";
+import {
+  isFixed,
+  type Item,
+  marked,
+  SendLock,
+  StreamSource,
+  toMessage,
+  toSendable,
+  viewOf,
+} from "./outgoing.ts";
 import type { Transport } from "./transport.ts";
 
 /** What a {@linkcode Sender} asks of its connection. */
@@ -136,8 +145,22 @@ export class Sender {
     items: AsyncIterable<Message> | Iterable<Message>,
     { signal, text }: SendOptions,
   ): Promise<void> {
-    if (!this.#host.canSend) throw this.#host.closedError();
-    await this.#lock.acquire(signal);
+    try {
+      if (!this.#host.canSend) throw this.#host.closedError();
+      await this.#lock.acquire(signal);
+      await this.#sendItems(items, text, signal);
+    } catch (error) {
+      if (items instanceof StreamSource) items.cancel(error);
+      throw error;
+    }
+    await this.outbox.settle(false);
+  }
+
+  async #sendItems(
+    items: AsyncIterable<Message> | Iterable<Message>,
+    text: boolean | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
     const abort = () => this.#interrupt?.(signal!.reason);
     signal?.addEventListener("abort", abort, { once: true });
     try {
@@ -146,7 +169,6 @@ export class Sender {
       signal?.removeEventListener("abort", abort);
       this.#lock.release();
     }
-    await this.outbox.settle(false);
   }
 
   async #writeItems(

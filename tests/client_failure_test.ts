@@ -139,7 +139,6 @@ describe("How connect fails", () => {
       html,
     ],
     ["its end", "", html, true, html],
-    ["less than its Content-Length", "Content-Length: 20\r\n", html, true, html],
     ["more than 64 KiB", "Content-Length: 200000\r\n", large, false, large.slice(0, 65536)],
     ["more than 64 KiB until its end", "", large, false, large.slice(0, 65536)],
   ];
@@ -161,4 +160,24 @@ describe("How connect fails", () => {
       assert.equal(new TextDecoder().decode(bytes), expected);
     });
   }
+
+  const cut: [name: string, head: string, body: string][] = [
+    ["less than its Content-Length", "Content-Length: 20\r\n", html],
+    ["a chunk that is cut short", "Transfer-Encoding: chunked\r\n", "20\r\n<h1>"],
+  ];
+  for (const [name, head, body] of cut) {
+    it(`connect() gives the status beside a body of ${name}, which fails`, async () => {
+      const error = await failure(answering(`HTTP/1.1 403 No\r\n${head}\r\n${body}`, true));
+      assert.equal(error.code, "status");
+      assert.equal(error.response!.status, 403);
+      await assert.rejects(collect(error.response!.body), /before the body was whole/);
+    });
+  }
+
+  it("connect() takes no endless line for the beginning of a chunk", async () => {
+    const head = "HTTP/1.1 403 No\r\nTransfer-Encoding: chunked\r\n\r\n";
+    const error = await failure(answering(head + "a".repeat(2000), false));
+    assert.equal(error.code, "status");
+    assert.deepEqual(await collect(error.response!.body), []);
+  });
 });

@@ -271,4 +271,45 @@ describe("WebSocketConnection.send of several frames", () => {
       { capacity: 0 },
     );
   });
+
+  /** A stream that stays silent, and what it was cancelled with. */
+  function silent(): { stream: ReadableStream<string>; cancelled: unknown[] } {
+    const cancelled: unknown[] = [];
+    const stream = new ReadableStream<string>({
+      pull: () => new Promise<void>(() => {}),
+      cancel: (reason) => void cancelled.push(reason),
+    });
+    return { stream, cancelled };
+  }
+
+  it("send() cancels a silent stream when the connection ends or has ended", async () => {
+    await inBothRoles(async (ws) => {
+      const [before, after] = [silent(), silent()];
+      const sending = rejection(ws.send(before.stream));
+      await rest();
+      ws.terminate();
+      const error = await sending;
+      assert.deepEqual(before.cancelled, [error]);
+      const late = await rejection(ws.send(after.stream));
+      assert.deepEqual(after.cancelled, [late]);
+    });
+  });
+
+  it("send() cancels a stream that is aborted before or in its turn", async () => {
+    await inBothRoles(async (ws) => {
+      const sources = [silent(), silent()];
+      const controllers = sources.map(() => new AbortController());
+      const sending = sources.map(({ stream }, i) =>
+        rejection(ws.send(stream, { signal: controllers[i].signal }))
+      );
+      const reason = new Error("enough");
+      for (const i of [1, 0]) {
+        await rest();
+        controllers[i].abort(reason);
+        assert.equal(await sending[i], reason);
+        await rest();
+        assert.deepEqual(sources[i].cancelled, [reason]);
+      }
+    });
+  });
 });
