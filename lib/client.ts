@@ -14,13 +14,18 @@ import { parseWebSocketUrl, type WebSocketUrl } from "./core/url.ts";
 import { defaultProvider } from "./default_provider.ts";
 import { readBody, toHeaders, toRawHeaders } from "./http.ts";
 import { TransportReader, withDeadline } from "./opening.ts";
-import { checkOptions, type ConnectionOptions } from "./options.ts";
+import { checkOptions, checkPath, type ConnectionOptions } from "./options.ts";
 import type { Transport, TransportProvider } from "./transport.ts";
 
 /** How a client connects. */
 export interface ConnectOptions extends ConnectionOptions {
   /** The Origin header. Default: none, as for all that is no browser */
   origin?: string;
+  /**
+   * The path of a Unix socket to connect to; the host of the URL then stands in the Host header only.
+   * Default: none
+   */
+  path?: string;
   /** A transport, or a pair of byte streams, to use in place of dialling. Default: none */
   duplex?: Transport | ByteDuplex;
 }
@@ -61,13 +66,14 @@ export async function connect(
 ): Promise<WebSocketConnection> {
   const target = parseWebSocketUrl(url);
   checkOptions(options);
+  checkPath(options.path);
   checkProtocols(options.protocols);
   const handshake = new ClientHandshake(handshakeOptions(target, options));
   const request = handshake.send();
   const provider = options.transport ?? await defaultProvider();
   return await withDeadline(options, async (signal) => {
     const transport = options.duplex === undefined
-      ? await dial(provider, target, signal)
+      ? await dial(provider, target, { path: options.path, signal })
       : fromStreams(options.duplex);
     signal.addEventListener("abort", () => transport.destroy(), { once: true });
     if (signal.aborted) transport.destroy();
@@ -117,13 +123,13 @@ function handshakeOptions(
 async function dial(
   provider: TransportProvider,
   { secure, hostname, port }: WebSocketUrl,
-  signal: AbortSignal,
+  { path, signal }: { path?: string; signal: AbortSignal },
 ): Promise<Transport> {
   if (secure) throw new HandshakeError("TLS is not available here yet", "unsupported");
   // Whatever the platform takes localhost for, the server may listen on the other loopback address.
-  const others = hostname === "localhost" ? ["127.0.0.1", "::1"] : [];
+  const others = path === undefined && hostname === "localhost" ? ["127.0.0.1", "::1"] : [];
   try {
-    return await provider.connect({ hostname, port, signal });
+    return await provider.connect({ hostname, port, path, signal });
   } catch (cause) {
     for (const other of others) {
       if (signal.aborted) break;
@@ -132,7 +138,7 @@ async function dial(
     }
     if (signal.aborted) throw signal.reason;
     throw new HandshakeError(
-      `Expected a connection to ${hostname} port ${port}: ${(cause as Error).message}`,
+      `Expected a connection to ${path ?? `${hostname} port ${port}`}: ${(cause as Error).message}`,
       "connect-failed",
       { cause },
     );

@@ -104,6 +104,20 @@ export function checkOptions(options: ConnectionOptions): void {
   }
 }
 
+/**
+ * Checks the path of a Unix socket.
+ *
+ * @throws {TypeError} when it is no string
+ * @throws {RangeError} when it is empty
+ */
+export function checkPath(path: unknown): void {
+  if (path === undefined) return;
+  if (typeof path !== "string") {
+    throw new TypeError(`Expected path to be a string, received ${typeof path}`);
+  }
+  if (path === "") throw new RangeError("Expected path not to be empty");
+}
+
 function checkNumber(name: string, value: unknown): void {
   if (value === undefined) return;
   if (typeof value !== "number") {

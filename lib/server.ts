@@ -13,7 +13,7 @@ import { type ByteDuplex, fromStreams } from "./byte_streams.ts";
 import { WebSocketConnection } from "./connection.ts";
 import { defaultProvider } from "./default_provider.ts";
 import { toHeaders, toRawHeaders, toRequest } from "./http.ts";
-import { checkOptions, type ConnectionOptions } from "./options.ts";
+import { checkOptions, checkPath, type ConnectionOptions } from "./options.ts";
 import type { Address, Listener, Transport } from "./transport.ts";
 import { TransportReader, withDeadline } from "./opening.ts";
 import { handled } from "./outbox.ts";
@@ -28,6 +28,11 @@ export interface ServeOptions extends ConnectionOptions {
   hostname?: string;
   /** The port; 0 for a free one. Default: 0 */
   port?: number;
+  /**
+   * The path of a Unix socket to listen on, in place of `hostname` and `port`. Its file must not
+   * exist, and goes when the server shuts down. Default: none
+   */
+  path?: string;
   /**
    * The origins whose pages may connect: exact ones, patterns, and null for clients that send no
    * Origin, as those outside of browsers; or "same-origin" for pages of the host itself and for
@@ -94,6 +99,7 @@ export interface Server extends AsyncDisposable {
  */
 export async function serve(options: ServeOptions, handler: Handler): Promise<Server> {
   checkOptions(options);
+  checkPath(options.path);
   if (typeof handler !== "function") {
     throw new TypeError(`Expected a handler, received ${typeof handler}`);
   }
@@ -125,7 +131,7 @@ class RunningServer implements Server {
   }
 
   async listen(): Promise<void> {
-    const { hostname = "127.0.0.1", port = 0, signal } = this.#options;
+    const { hostname = "127.0.0.1", port = 0, path, signal } = this.#options;
     signal?.throwIfAborted();
     const provider = this.#options.transport ?? await defaultProvider();
     // An iterator gives its fields once, and a field that cannot be sent should not wait for a client.
@@ -134,7 +140,7 @@ class RunningServer implements Server {
     toHeaders(headers);
     const options = { ...this.#options, headers, transport: provider };
     const onError = (error: Error) => this.#report(error);
-    this.#listener = await provider.listen({ hostname, port, onError }, (transport) => {
+    this.#listener = await provider.listen({ hostname, port, path, onError }, (transport) => {
       const done: Promise<void> = this.#run(transport, options).finally(() =>
         this.#pending.delete(done)
       );

@@ -68,6 +68,8 @@ export interface DialOptions {
   hostname: string;
   /** The port. */
   port: number;
+  /** The path of a Unix socket to connect to in place of them. Default: none */
+  path?: string;
   /** Gives up when aborted. */
   signal?: AbortSignal;
 }
@@ -78,6 +80,8 @@ export interface ListenOptions {
   hostname: string;
   /** The port; 0 for a free one. */
   port: number;
+  /** The path of a Unix socket to listen on in place of them. Default: none */
+  path?: string;
   /** Told what goes wrong while it listens; it listens on. Default: nobody */
   onError?: (error: Error) => void;
 }
@@ -86,7 +90,7 @@ export interface ListenOptions {
 export interface Listener {
   /** Where it listens. */
   readonly address: Address;
-  /** Takes no more connections; resolves when the port is free. */
+  /** Takes no more connections; resolves when the port is free, or the Unix socket's file gone. */
   close(): Promise<void>;
 }
 

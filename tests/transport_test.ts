@@ -1,5 +1,8 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { type Address, connect, serve, type Transport, type TransportProvider } from "../mod.ts";
 import { fromStreams, toStreams } from "../lib/byte_streams.ts";
 import { nodeProvider } from "../lib/runtime/node.ts";
@@ -27,6 +30,20 @@ async function socketPair(): Promise<Pair> {
   return pair;
 }
 
+/** The same over a Unix socket, in a folder that goes with it. */
+async function unixPair(): Promise<Pair> {
+  const folder = await mkdtemp(join(tmpdir(), "sluice-"));
+  const path = join(folder, "socket");
+  let accepted!: (transport: Transport) => void;
+  const accepting = new Promise<Transport>((resolve) => accepted = resolve);
+  const listener = await nodeProvider.listen({ hostname: "", port: 0, path }, accepted);
+  const dialled = await nodeProvider.connect({ hostname: "", port: 0, path });
+  const pair: Pair = [dialled, await accepting];
+  listener.close();
+  await rm(folder, { recursive: true });
+  return pair;
+}
+
 function streamPair(): Pair {
   const up = new TransformStream<Uint8Array, Uint8Array>();
   const down = new TransformStream<Uint8Array, Uint8Array>();
@@ -43,6 +60,8 @@ function throughStreams([near, far]: Pair): Pair {
 const PAIRS: Record<string, () => Pair | Promise<Pair>> = {
   "node:net, dialled": socketPair,
   "node:net, accepted": async () => (await socketPair()).reverse() as Pair,
+  "a Unix socket, dialled": unixPair,
+  "a Unix socket, accepted": async () => (await unixPair()).reverse() as Pair,
   "memory": () => transportPair(),
   "memory, with a delay and small chunks": () => transportPair({ delay: 2, chunkSize: 1000 }),
   "TransformStreams": streamPair,

@@ -18,6 +18,8 @@ import { nodeTextCodec } from "./node_text.ts";
 /** A socket as a {@linkcode Transport}. It must have been made with `allowHalfOpen`. */
 export class NodeTransport implements Transport {
   readonly #socket: Socket;
+  readonly #local: Address | undefined;
+  readonly #remote: Address | undefined;
   #handlers: TransportHandlers | undefined;
   #error: Error | undefined;
   /** Made once: a closure for every write would be garbage for every batch. */
@@ -25,20 +27,25 @@ export class NodeTransport implements Transport {
     if (this.#socket.writableLength === 0) this.#handlers?.drain();
   };
 
-  /** @param socket a connected socket */
-  constructor(socket: Socket) {
+  /**
+   * @param socket a connected socket
+   * @param ends the addresses that the socket does not know itself: those of a Unix socket
+   */
+  constructor(socket: Socket, ends: { local?: Address; remote?: Address } = {}) {
     this.#socket = socket;
+    this.#local = ends.local;
+    this.#remote = ends.remote;
     socket.setNoDelay(true);
     // An error may come before anybody handles this transport.
     socket.on("error", (error) => this.#error = error);
   }
 
   get localAddress(): Address | undefined {
-    return tcpAddress(this.#socket.localAddress, this.#socket.localPort);
+    return this.#local ?? tcpAddress(this.#socket.localAddress, this.#socket.localPort);
   }
 
   get remoteAddress(): Address | undefined {
-    return tcpAddress(this.#socket.remoteAddress, this.#socket.remotePort);
+    return this.#remote ?? tcpAddress(this.#socket.remoteAddress, this.#socket.remotePort);
   }
 
   get bufferedAmount(): number {
@@ -94,11 +101,23 @@ function tcpAddress(hostname: string | undefined, port: number | undefined): Add
   return { transport: "tcp", hostname, port };
 }
 
-/** Connects over TCP. */
-function dial({ hostname, port, signal }: DialOptions): Promise<Transport> {
+function unixAddress(path: string | undefined): Address | undefined {
+  return path === undefined ? undefined : { transport: "unix", path };
+}
+
+function placeOf(
+  host: string,
+  port: number,
+  path: string | undefined,
+): { path: string } | { host: string; port: number } {
+  return path === undefined ? { host, port } : { path };
+}
+
+/** Connects over TCP or a Unix socket. */
+function dial({ hostname, port, path, signal }: DialOptions): Promise<Transport> {
   return new Promise((resolve, reject) => {
     signal?.throwIfAborted();
-    const socket = connect({ host: hostname, port, allowHalfOpen: true });
+    const socket = connect({ ...placeOf(hostname, port, path), allowHalfOpen: true });
     const abort = () => {
       socket.destroy();
       reject(signal!.reason);
@@ -108,25 +127,25 @@ function dial({ hostname, port, signal }: DialOptions): Promise<Transport> {
     socket.once("connect", () => {
       settle();
       socket.removeListener("error", reject);
-      resolve(new NodeTransport(socket));
+      resolve(new NodeTransport(socket, { remote: unixAddress(path) }));
     });
     socket.once("error", reject);
     socket.once("error", settle);
   });
 }
 
-/** Listens on TCP. */
+/** Listens on TCP or a Unix socket. */
 function listen(
-  { hostname, port, onError = () => {} }: ListenOptions,
+  { hostname, port, path, onError = () => {} }: ListenOptions,
   accept: (transport: Transport) => void,
 ): Promise<Listener> {
   return new Promise((resolve, reject) => {
     const server = createServer(
       { allowHalfOpen: true },
-      (socket) => accept(new NodeTransport(socket)),
+      (socket) => accept(new NodeTransport(socket, { local: unixAddress(path) })),
     );
     server.once("error", reject);
-    server.listen({ host: hostname, port }, () => {
+    server.listen(placeOf(hostname, port, path), () => {
       server.removeListener("error", reject);
       server.on("error", onError);
       resolve({ address: boundAddress(server), close: () => close(server) });
@@ -136,7 +155,8 @@ function listen(
 
 function boundAddress(server: Server): Address {
   const bound = server.address();
-  if (bound === null || typeof bound === "string") throw new TypeError("Expected a TCP address");
+  if (typeof bound === "string") return { transport: "unix", path: bound };
+  if (bound === null) throw new TypeError("Expected an address, the server has none");
   return { transport: "tcp", hostname: bound.address, port: bound.port };
 }
 
@@ -144,7 +164,7 @@ function close(server: Server): Promise<void> {
   return new Promise((resolve) => server.close(() => resolve()));
 }
 
-/** TCP by way of `node:net`. */
+/** TCP and Unix sockets by way of `node:net`. */
 export const nodeProvider: TransportProvider = {
   connect: dial,
   listen,
