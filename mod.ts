@@ -41,6 +41,8 @@ export type {
   DialOptions,
   Listener,
   ListenOptions,
+  TlsConnectOptions,
+  TlsServeOptions,
   Transport,
   TransportHandlers,
   TransportProvider,

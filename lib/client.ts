@@ -14,8 +14,8 @@ import { parseWebSocketUrl, type WebSocketUrl } from "./core/url.ts";
 import { defaultProvider } from "./default_provider.ts";
 import { readBody, toHeaders, toRawHeaders } from "./http.ts";
 import { TransportReader, withDeadline } from "./opening.ts";
-import { checkOptions, checkPath, type ConnectionOptions } from "./options.ts";
-import type { Transport, TransportProvider } from "./transport.ts";
+import { checkOptions, checkPath, checkTls, type ConnectionOptions } from "./options.ts";
+import type { DialOptions, TlsConnectOptions, Transport, TransportProvider } from "./transport.ts";
 
 /** How a client connects. */
 export interface ConnectOptions extends ConnectionOptions {
@@ -26,6 +26,8 @@ export interface ConnectOptions extends ConnectionOptions {
    * Default: none
    */
   path?: string;
+  /** How a wss URL is connected to. Default: as the platform does */
+  tls?: TlsConnectOptions;
   /** A transport, or a pair of byte streams, to use in place of dialling. Default: none */
   duplex?: Transport | ByteDuplex;
 }
@@ -67,13 +69,14 @@ export async function connect(
   const target = parseWebSocketUrl(url);
   checkOptions(options);
   checkPath(options.path);
+  checkTls(options.tls);
   checkProtocols(options.protocols);
   const handshake = new ClientHandshake(handshakeOptions(target, options));
   const request = handshake.send();
   const provider = options.transport ?? await defaultProvider();
   return await withDeadline(options, async (signal) => {
     const transport = options.duplex === undefined
-      ? await dial(provider, target, { path: options.path, signal })
+      ? await dial(provider, placeOf(target, options, signal))
       : fromStreams(options.duplex);
     signal.addEventListener("abort", () => transport.destroy(), { once: true });
     if (signal.aborted) transport.destroy();
@@ -120,29 +123,47 @@ function handshakeOptions(
   return { host, target: resourceName, protocols, headers, requireProtocol };
 }
 
-async function dial(
-  provider: TransportProvider,
+function placeOf(
   { secure, hostname, port }: WebSocketUrl,
-  { path, signal }: { path?: string; signal: AbortSignal },
-): Promise<Transport> {
-  if (secure) throw new HandshakeError("TLS is not available here yet", "unsupported");
+  { path, tls }: ConnectOptions,
+  signal: AbortSignal,
+): DialOptions {
+  // The name stays the one of the URL, whichever address is dialled.
+  const encryption = secure ? { ...tls, servername: tls?.servername ?? hostname } : undefined;
+  return { hostname, port, path, tls: encryption, signal };
+}
+
+async function dial(provider: TransportProvider, place: DialOptions): Promise<Transport> {
+  const { hostname, port, path, signal } = place;
   // Whatever the platform takes localhost for, the server may listen on the other loopback address.
   const others = path === undefined && hostname === "localhost" ? ["127.0.0.1", "::1"] : [];
   try {
-    return await provider.connect({ hostname, port, path, signal });
+    return await provider.connect(place);
   } catch (cause) {
+    if (signal?.aborted) throw signal.reason;
+    if (cause instanceof HandshakeError) throw cause;
     for (const other of others) {
-      if (signal.aborted) break;
-      const transport = await provider.connect({ hostname: other, port, signal }).catch(() => {});
+      const transport = await provider.connect({ ...place, hostname: other }).catch(thrown);
       if (transport !== undefined) return transport;
+      if (signal?.aborted) throw signal.reason;
     }
-    if (signal.aborted) throw signal.reason;
     throw new HandshakeError(
-      `Expected a connection to ${path ?? `${hostname} port ${port}`}: ${(cause as Error).message}`,
+      `Expected a connection to ${path ?? `${hostname} port ${port}`}: ${describe(cause)}`,
       "connect-failed",
       { cause },
     );
   }
+}
+
+/** A host that answers and is not trusted is not passed over for another. */
+function thrown(error: unknown): undefined {
+  if (error instanceof HandshakeError) throw error;
+}
+
+/** A platform that tries several addresses gives an error without a message of its own. */
+function describe(error: unknown): string {
+  const { message, errors } = error as AggregateError;
+  return message || (errors ?? []).map((one) => one.message).join("; ");
 }
 
 async function open(
@@ -159,7 +180,11 @@ async function open(
   try {
     transport.write([request]);
     let response: ResponseHead | undefined;
-    while (response === undefined) response = handshake.receive(await reader.read());
+    while (response === undefined) {
+      const chunk = await reader.read();
+      if (chunk !== null && isTlsAlert(chunk)) throw plainOnTls();
+      response = handshake.receive(chunk);
+    }
     // RFC 9110 §15.2: other interim responses come before the final one; no upgrade asks for any.
     if (response.status !== 101) throw await refused(reader, response, handshake.trailing);
     return new WebSocketConnection({
@@ -177,6 +202,19 @@ async function open(
     transport.destroy();
     throw error;
   }
+}
+
+/** Some servers answer a plain request on their TLS port with an alert, others just close. */
+function isTlsAlert(chunk: Uint8Array): boolean {
+  // RFC 8446 §5.1: the type of the record, and the version of old.
+  return chunk[0] === 21 && chunk[1] === 3;
+}
+
+function plainOnTls(): HandshakeError {
+  return new HandshakeError(
+    "Expected an HTTP response, received a TLS alert: the server expects wss",
+    "connection-lost",
+  );
 }
 
 async function refused(

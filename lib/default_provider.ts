@@ -1,7 +1,8 @@
 /**
  * Which platform's transports are used where nobody names another.
  *
- * A file of its own so that the contract in `transport.ts` knows none of those who fulfil it.
+ * A file of its own so that the contract in `transport.ts` knows none of those who fulfil it. Nothing
+ * else looks at what the platform is.
  *
  * @module
  */
@@ -11,5 +12,11 @@ let provider: Promise<TransportProvider> | undefined;
 
 /** The provider of the running platform. */
 export function defaultProvider(): Promise<TransportProvider> {
-  return provider ??= import("./runtime/node.ts").then((module) => module.nodeProvider);
+  return provider ??= load();
+}
+
+async function load(): Promise<TransportProvider> {
+  // Where there is this one, node:tls reads on while it is paused.
+  if ("Deno" in globalThis) return (await import("./runtime/deno.ts")).denoProvider;
+  return (await import("./runtime/node.ts")).nodeProvider;
 }

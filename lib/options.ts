@@ -118,6 +118,35 @@ export function checkPath(path: unknown): void {
   if (path === "") throw new RangeError("Expected path not to be empty");
 }
 
+/**
+ * Checks the options of TLS.
+ *
+ * @param required which of them must not be missing
+ * @throws {TypeError} for a value of the wrong type, or a certificate without its key
+ */
+export function checkTls(tls: unknown, required: readonly string[] = []): void {
+  if (tls === undefined) return;
+  if (typeof tls !== "object" || tls === null) {
+    throw new TypeError(`Expected tls to be an object, received ${typeof tls}`);
+  }
+  const options = tls as Record<string, unknown>;
+  const texts = (value: unknown) => Array.isArray(value) && value.every(isText);
+  const expect = (name: string, what: string, matches: (value: unknown) => boolean) => {
+    if (options[name] === undefined && !required.includes(name)) return;
+    if (!matches(options[name])) throw new TypeError(`Expected tls.${name} to be ${what}`);
+  };
+  for (const name of ["cert", "key", "servername"]) expect(name, "a string", isText);
+  expect("ca", "a string or an array of strings", (value) => isText(value) || texts(value));
+  expect("alpn", "an array of strings", texts);
+  if ((options.cert === undefined) !== (options.key === undefined)) {
+    throw new TypeError("Expected tls.cert and tls.key together, received one of them");
+  }
+}
+
+function isText(value: unknown): boolean {
+  return typeof value === "string";
+}
+
 function checkNumber(name: string, value: unknown): void {
   if (value === undefined) return;
   if (typeof value !== "number") {

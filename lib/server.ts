@@ -13,8 +13,8 @@ import { type ByteDuplex, fromStreams } from "./byte_streams.ts";
 import { WebSocketConnection } from "./connection.ts";
 import { defaultProvider } from "./default_provider.ts";
 import { toHeaders, toRawHeaders, toRequest } from "./http.ts";
-import { checkOptions, checkPath, type ConnectionOptions } from "./options.ts";
-import type { Address, Listener, Transport } from "./transport.ts";
+import { checkOptions, checkPath, checkTls, type ConnectionOptions } from "./options.ts";
+import type { Address, Listener, TlsServeOptions, Transport } from "./transport.ts";
 import { TransportReader, withDeadline } from "./opening.ts";
 import { handled } from "./outbox.ts";
 import { backgroundTimer } from "./turn.ts";
@@ -33,6 +33,8 @@ export interface ServeOptions extends ConnectionOptions {
    * exist, and goes when the server shuts down. Default: none
    */
   path?: string;
+  /** Serves wss, with this certificate. Default: no TLS */
+  tls?: TlsServeOptions;
   /**
    * The origins whose pages may connect: exact ones, patterns, and null for clients that send no
    * Origin, as those outside of browsers; or "same-origin" for pages of the host itself and for
@@ -100,6 +102,7 @@ export interface Server extends AsyncDisposable {
 export async function serve(options: ServeOptions, handler: Handler): Promise<Server> {
   checkOptions(options);
   checkPath(options.path);
+  checkTls(options.tls, ["cert", "key"]);
   if (typeof handler !== "function") {
     throw new TypeError(`Expected a handler, received ${typeof handler}`);
   }
@@ -131,7 +134,7 @@ class RunningServer implements Server {
   }
 
   async listen(): Promise<void> {
-    const { hostname = "127.0.0.1", port = 0, path, signal } = this.#options;
+    const { hostname = "127.0.0.1", port = 0, path, tls, openTimeout, signal } = this.#options;
     signal?.throwIfAborted();
     const provider = this.#options.transport ?? await defaultProvider();
     // An iterator gives its fields once, and a field that cannot be sent should not wait for a client.
@@ -140,7 +143,8 @@ class RunningServer implements Server {
     toHeaders(headers);
     const options = { ...this.#options, headers, transport: provider };
     const onError = (error: Error) => this.#report(error);
-    this.#listener = await provider.listen({ hostname, port, path, onError }, (transport) => {
+    const place = { hostname, port, path, tls, handshakeTimeout: openTimeout, onError };
+    this.#listener = await provider.listen(place, (transport) => {
       const done: Promise<void> = this.#run(transport, options).finally(() =>
         this.#pending.delete(done)
       );
@@ -252,10 +256,11 @@ async function open(
   signal: AbortSignal,
 ): Promise<WebSocketConnection> {
   const { textCodec } = options.transport ?? await defaultProvider();
+  const { secure = false } = reader.transport;
   const handshake = new ServerHandshake(options.limits);
   let head: RequestHead | undefined;
   while (head === undefined) head = handshake.receive(await reader.read());
-  const request = toRequest(head, false);
+  const request = toRequest(head, secure);
   const answer = await hook(() => options.onRequest?.(request));
   if (answer !== undefined) throw new Refusal(answer);
   const asked = handshake.check();
@@ -277,7 +282,7 @@ async function open(
     request: head,
     response,
     webRequest: request,
-    secure: false,
+    secure,
     takeOver: (handlers) => reader.handOver(handshake.trailing, handlers),
     options,
     textCodec,

@@ -25,6 +25,43 @@ export type Address =
     path: string;
   };
 
+/** How a client uses TLS. Certificates and keys are in PEM format. */
+export interface TlsConnectOptions {
+  /**
+   * Certificates of the authorities to trust, in place of those of the platform; on Deno, beside them.
+   * Default: none
+   */
+  ca?: string | string[];
+  /** The certificate that the client shows when it is asked for one, and its chain. Default: none */
+  cert?: string;
+  /** The private key of `cert`. Default: none */
+  key?: string;
+  /** The name that the server's certificate must be for. Default: the host that is connected to */
+  servername?: string;
+  /** The application protocols to offer (ALPN), the preferred one first. Default: none */
+  alpn?: string[];
+  /**
+   * Takes any certificate, which lets anybody read and change what is sent; for tests. Not available
+   * on Deno, whose flag `--unsafely-ignore-certificate-errors` does it. Default: false
+   */
+  insecureSkipVerify?: boolean;
+}
+
+/** How a server uses TLS. Certificates and keys are in PEM format. */
+export interface TlsServeOptions {
+  /** The server's certificate, and its chain. */
+  cert: string;
+  /** The private key of `cert`. */
+  key: string;
+  /**
+   * Certificates of the authorities whose clients are let in: a client must then show a certificate.
+   * Not available on Deno. Default: none
+   */
+  ca?: string | string[];
+  /** The application protocols to choose from (ALPN), the preferred one first. Default: none */
+  alpn?: string[];
+}
+
 /** What a {@linkcode Transport} calls. */
 export interface TransportHandlers {
   /** Bytes came. They belong to the handler, which may change and keep them. */
@@ -43,6 +80,8 @@ export interface Transport {
   readonly localAddress?: Address;
   /** The address of the peer, where it has one. */
   readonly remoteAddress?: Address;
+  /** Whether the bytes are encrypted on their way. Default: false */
+  readonly secure?: boolean;
   /**
    * The bytes written that the platform has not taken yet. While it is over 0 the parts written may
    * still be read and must not change.
@@ -70,6 +109,8 @@ export interface DialOptions {
   port: number;
   /** The path of a Unix socket to connect to in place of them. Default: none */
   path?: string;
+  /** Encrypts, as these options say. Default: no TLS */
+  tls?: TlsConnectOptions;
   /** Gives up when aborted. */
   signal?: AbortSignal;
 }
@@ -82,6 +123,10 @@ export interface ListenOptions {
   port: number;
   /** The path of a Unix socket to listen on in place of them. Default: none */
   path?: string;
+  /** Encrypts, as these options say. Default: no TLS */
+  tls?: TlsServeOptions;
+  /** How long a TLS handshake may take, in milliseconds; 0 disables. Default: 10000 */
+  handshakeTimeout?: number;
   /** Told what goes wrong while it listens; it listens on. Default: nobody */
   onError?: (error: Error) => void;
 }
@@ -96,7 +141,7 @@ export interface Listener {
 
 /** How a platform makes transports. */
 export interface TransportProvider {
-  /** Connects. */
+  /** Connects; rejects with a HandshakeError where it is the certificate that is not accepted. */
   connect(options: DialOptions): Promise<Transport>;
   /** Listens, and hands each new transport to `accept`. */
   listen(options: ListenOptions, accept: (transport: Transport) => void): Promise<Listener>;

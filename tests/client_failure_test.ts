@@ -119,14 +119,6 @@ describe("How connect fails", () => {
     assert.equal(error.code, "timeout");
   });
 
-  it('connect() says "unsupported" of wss, for now', async () => {
-    for (const url of ["wss://localhost/", "https://localhost/"]) {
-      const error = await rejection<HandshakeError>(connect(url));
-      assert.ok(error instanceof HandshakeError);
-      assert.equal(error.code, "unsupported");
-    }
-  });
-
   const large = "x".repeat(200_000);
   const bodies: [name: string, head: string, body: string, end: boolean, expected: string][] = [
     ["Content-Length", "Content-Length: 11\r\n", html, false, html],

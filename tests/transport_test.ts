@@ -3,10 +3,20 @@ import assert from "node:assert/strict";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type Address, connect, serve, type Transport, type TransportProvider } from "../mod.ts";
+import {
+  type Address,
+  connect,
+  serve,
+  type TlsConnectOptions,
+  type TlsServeOptions,
+  type Transport,
+  type TransportProvider,
+} from "../mod.ts";
 import { fromStreams, toStreams } from "../lib/byte_streams.ts";
+import { defaultProvider } from "../lib/default_provider.ts";
 import { nodeProvider } from "../lib/runtime/node.ts";
 import { transportPair } from "../lib/testing.ts";
+import { certificates } from "./certificates.ts";
 import { concat, pattern, utf8 } from "./bytes.ts";
 import { isPending, rejection, rest, still, turn, until, urlOf } from "./support.ts";
 
@@ -16,14 +26,18 @@ const SMALL = pattern(10_000);
 const LARGE = pattern(100_000);
 
 /** Two connected sockets; the listener goes as soon as they are. */
-async function socketPair(): Promise<Pair> {
+async function socketPair(
+  provider: TransportProvider = nodeProvider,
+  tls?: { dial: TlsConnectOptions; listen: TlsServeOptions },
+): Promise<Pair> {
   let accepted!: (transport: Transport) => void;
   const accepting = new Promise<Transport>((resolve) => accepted = resolve);
-  const listener = await nodeProvider.listen({ hostname: "127.0.0.1", port: 0 }, accepted);
+  const place = { hostname: "127.0.0.1", port: 0, tls: tls?.listen };
+  const listener = await provider.listen(place, accepted);
   const { address } = listener;
   assert.equal(address.transport, "tcp");
   const { hostname, port } = address as Extract<Address, { transport: "tcp" }>;
-  const dialled = await nodeProvider.connect({ hostname, port });
+  const dialled = await provider.connect({ hostname, port, tls: tls?.dial });
   const pair: Pair = [dialled, await accepting];
   // It resolves when these sockets have gone, too.
   listener.close();
@@ -44,6 +58,15 @@ async function unixPair(): Promise<Pair> {
   return pair;
 }
 
+/** The same with TLS, as the platform does it. */
+async function tlsPair(): Promise<Pair> {
+  const { ca, leaf } = await certificates();
+  return await socketPair(await defaultProvider(), {
+    dial: { ca, servername: "localhost" },
+    listen: leaf,
+  });
+}
+
 function streamPair(): Pair {
   const up = new TransformStream<Uint8Array, Uint8Array>();
   const down = new TransformStream<Uint8Array, Uint8Array>();
@@ -58,7 +81,9 @@ function throughStreams([near, far]: Pair): Pair {
 }
 
 const PAIRS: Record<string, () => Pair | Promise<Pair>> = {
-  "node:net, dialled": socketPair,
+  "node:net, dialled": () => socketPair(),
+  "TLS, dialled": tlsPair,
+  "TLS, accepted": async () => (await tlsPair()).reverse() as Pair,
   "node:net, accepted": async () => (await socketPair()).reverse() as Pair,
   "a Unix socket, dialled": unixPair,
   "a Unix socket, accepted": async () => (await unixPair()).reverse() as Pair,

@@ -132,8 +132,16 @@ function wellFormed(text: string): string {
 
 /** What a {@linkcode HandshakeError} can say about the opening handshake. */
 export type HandshakeErrorCode =
-  /** No connection to the host: refused, unreachable, unknown name. `cause` has the details. */
+  /**
+   * No connection to the host: refused, unreachable, unknown name, or no agreement on TLS. `cause`
+   * has the details.
+   */
   | "connect-failed"
+  /**
+   * The server's certificate is not valid; the message says which check failed: unknown authority,
+   * expired, wrong host name. `cause` has the details.
+   */
+  | "certificate"
   /** The transport ended or failed before the handshake was through. */
   | "connection-lost"
   /** `openTimeout` went by. */

@@ -1,9 +1,18 @@
 /**
- * Transports over `node:net`, which Node, Bun and Deno have.
+ * Transports over `node:net` and `node:tls`, which Node and Bun have; Deno has them too, but its
+ * `node:tls` reads on while it is paused.
  *
  * @module
  */
-import { connect, createServer, type Server, type Socket } from "node:net";
+import { X509Certificate } from "node:crypto";
+import { connect, createServer, isIP, type Server, type Socket } from "node:net";
+import {
+  checkServerIdentity,
+  connect as connectTls,
+  createServer as createTlsServer,
+  type PeerCertificate,
+  type TLSSocket,
+} from "node:tls";
 import type {
   Address,
   DialOptions,
@@ -13,6 +22,7 @@ import type {
   TransportHandlers,
   TransportProvider,
 } from "../transport.ts";
+import { certificateError } from "./certificate_error.ts";
 import { nodeTextCodec } from "./node_text.ts";
 
 /** A socket as a {@linkcode Transport}. It must have been made with `allowHalfOpen`. */
@@ -46,6 +56,10 @@ export class NodeTransport implements Transport {
 
   get remoteAddress(): Address | undefined {
     return this.#remote ?? tcpAddress(this.#socket.remoteAddress, this.#socket.remotePort);
+  }
+
+  get secure(): boolean {
+    return (this.#socket as Partial<TLSSocket>).encrypted === true;
   }
 
   get bufferedAmount(): number {
@@ -113,44 +127,126 @@ function placeOf(
   return path === undefined ? { host, port } : { path };
 }
 
-/** Connects over TCP or a Unix socket. */
-function dial({ hostname, port, path, signal }: DialOptions): Promise<Transport> {
+/** Connects over TCP or a Unix socket, and TLS where it is asked for. */
+function dial(options: DialOptions): Promise<Transport> {
+  const { path, tls, signal } = options;
   return new Promise((resolve, reject) => {
     signal?.throwIfAborted();
-    const socket = connect({ ...placeOf(hostname, port, path), allowHalfOpen: true });
+    const socket = tls === undefined ? dialPlain(options) : dialTls(options);
     const abort = () => {
       socket.destroy();
       reject(signal!.reason);
     };
-    const settle = () => signal?.removeEventListener("abort", abort);
+    const fail = (error: Error) => {
+      signal?.removeEventListener("abort", abort);
+      reject(isUntrusted(socket, options) ? certificateError(tls!.servername!, error) : error);
+    };
+    const closed = () => fail(new Error("The connection was closed before it was established"));
     signal?.addEventListener("abort", abort, { once: true });
-    socket.once("connect", () => {
-      settle();
-      socket.removeListener("error", reject);
+    socket.on("error", fail);
+    socket.on("close", closed);
+    socket.once(tls === undefined ? "connect" : "secureConnect", () => {
+      signal?.removeEventListener("abort", abort);
+      socket.removeListener("error", fail);
+      socket.removeListener("close", closed);
       resolve(new NodeTransport(socket, { remote: unixAddress(path) }));
     });
-    socket.once("error", reject);
-    socket.once("error", settle);
   });
 }
 
-/** Listens on TCP or a Unix socket. */
-function listen(
-  { hostname, port, path, onError = () => {} }: ListenOptions,
-  accept: (transport: Transport) => void,
-): Promise<Listener> {
+function dialPlain({ hostname, port, path }: DialOptions): Socket {
+  return connect({ ...placeOf(hostname, port, path), allowHalfOpen: true });
+}
+
+function dialTls({ hostname, port, path, tls = {} }: DialOptions): TLSSocket {
+  const { ca, cert, key, servername = hostname, alpn, insecureSkipVerify = false } = tls;
+  const place = { ...placeOf(hostname, port, path), allowHalfOpen: true };
+  return connectTls({
+    ...place,
+    ca,
+    cert,
+    key,
+    ALPNProtocols: alpn,
+    rejectUnauthorized: !insecureSkipVerify,
+    // RFC 6066 §3: an IP address is not sent as a server name.
+    servername: isIP(servername) ? "" : servername,
+    checkServerIdentity: (_, certificate) => checkIdentity(servername, certificate),
+  });
+}
+
+function checkIdentity(servername: string, certificate: PeerCertificate): Error | undefined {
+  const error = checkServerIdentity(servername, certificate);
+  if (error === undefined || isIP(servername) !== 6) return error;
+  // Node 22 looks for an IPv6 address among the host names.
+  const found = new X509Certificate(certificate.raw).checkIP(servername);
+  return found === undefined ? error : undefined;
+}
+
+function isUntrusted(socket: Socket, { tls }: DialOptions): boolean {
+  const { authorizationError } = socket as Partial<TLSSocket>;
+  return tls !== undefined && !tls.insecureSkipVerify && Boolean(authorizationError);
+}
+
+/** Listens on TCP or a Unix socket, with TLS where it is asked for. */
+function listen(options: ListenOptions, accept: (transport: Transport) => void): Promise<Listener> {
+  const { hostname, port, path, onError = () => {} } = options;
   return new Promise((resolve, reject) => {
-    const server = createServer(
-      { allowHalfOpen: true },
-      (socket) => accept(new NodeTransport(socket, { local: unixAddress(path) })),
+    const local = unixAddress(path);
+    const { server, cut } = serverOf(
+      options,
+      (socket) => accept(new NodeTransport(socket, { local })),
     );
     server.once("error", reject);
     server.listen(placeOf(hostname, port, path), () => {
       server.removeListener("error", reject);
       server.on("error", onError);
-      resolve({ address: boundAddress(server), close: () => close(server) });
+      resolve({ address: boundAddress(server), close: () => close(server, cut) });
     });
   });
+}
+
+interface ServerParts {
+  server: Server;
+  /** Cuts the connections that were not accepted yet. */
+  cut(): void;
+}
+
+function serverOf(
+  { tls, handshakeTimeout = 10_000 }: ListenOptions,
+  accept: (socket: Socket) => void,
+): ServerParts {
+  if (tls === undefined) {
+    return { server: createServer({ allowHalfOpen: true }, accept), cut: () => {} };
+  }
+  const { ca, cert, key, alpn } = tls;
+  // The handshakes under way: a server that closes would wait for them.
+  const shaking = new Map<string, Socket>();
+  const peer = (socket: Socket) => `${socket.remoteAddress} ${socket.remotePort}`;
+  const server = createTlsServer({
+    cert,
+    key,
+    ca,
+    requestCert: ca !== undefined,
+    ALPNProtocols: alpn,
+    // 0 would stand for the default.
+    handshakeTimeout: handshakeTimeout > 0 && handshakeTimeout < 2 ** 31
+      ? handshakeTimeout
+      : 2 ** 31 - 1,
+  });
+  server.on("connection", (socket) => {
+    const name = peer(socket);
+    shaking.set(name, socket);
+    socket.once("close", () => shaking.get(name) === socket && shaking.delete(name));
+  });
+  server.on("secureConnection", (socket) => {
+    shaking.delete(peer(socket));
+    // Not before: a client that leaves during the handshake would stay half-open.
+    socket.allowHalfOpen = true;
+    accept(socket);
+  });
+  // What a client does wrong is no error of the server's. One that is too slow is still connected.
+  server.on("tlsClientError", (_, socket) => socket.destroy());
+  return { server, cut: () => shaking.forEach((socket) => socket.destroy()) };
 }
 
 function boundAddress(server: Server): Address {
@@ -160,11 +256,14 @@ function boundAddress(server: Server): Address {
   return { transport: "tcp", hostname: bound.address, port: bound.port };
 }
 
-function close(server: Server): Promise<void> {
-  return new Promise((resolve) => server.close(() => resolve()));
+function close(server: Server, cut: () => void): Promise<void> {
+  return new Promise((resolve) => {
+    server.close(() => resolve());
+    cut();
+  });
 }
 
-/** TCP and Unix sockets by way of `node:net`. */
+/** TCP, Unix sockets and TLS by way of `node:net` and `node:tls`. */
 export const nodeProvider: TransportProvider = {
   connect: dial,
   listen,

@@ -1,0 +1,347 @@
+/**
+ * TLS by Deno's own sockets; everything else there is `node:net`'s.
+ *
+ * A file of its own because Deno's `node:tls` reads on while it is paused, so that a slow reader would
+ * have to hold all that its peer sends. Of Deno's types it declares the few that it needs: the package
+ * is compiled without them.
+ *
+ * Deno closes such a connection only once the handshake, or what was written, is through or its peer
+ * has gone, be it that nobody waits for it: a peer that stays silent keeps the descriptor. It does not
+ * keep the process.
+ *
+ * @module
+ */
+import { HandshakeError } from "../core/error.ts";
+import type {
+  Address,
+  DialOptions,
+  Listener,
+  ListenOptions,
+  Transport,
+  TransportHandlers,
+  TransportProvider,
+} from "../transport.ts";
+import { certificateError } from "./certificate_error.ts";
+import { nodeProvider } from "./node.ts";
+
+interface NetAddress {
+  hostname: string;
+  port: number;
+}
+
+interface Conn {
+  readonly localAddr: NetAddress;
+  readonly remoteAddr: NetAddress;
+  read(buffer: Uint8Array): Promise<number | null>;
+  write(bytes: Uint8Array): Promise<number>;
+  closeWrite(): Promise<void>;
+  close(): void;
+}
+
+interface TlsConn extends Conn {
+  handshake(): Promise<unknown>;
+}
+
+interface TlsListener {
+  readonly addr: NetAddress;
+  accept(): Promise<TlsConn>;
+  close(): void;
+}
+
+interface TlsTrust {
+  hostname: string;
+  caCerts?: string[];
+  alpnProtocols?: string[];
+}
+
+interface DenoSockets {
+  connect(options: NetAddress & { signal?: AbortSignal }): Promise<
+    Conn & { setNoDelay(noDelay: boolean): void }
+  >;
+  connectTls(options: NetAddress & TlsTrust & { cert: string; key: string }): Promise<TlsConn>;
+  startTls(conn: Conn, options: TlsTrust): Promise<TlsConn>;
+  listenTls(
+    options: NetAddress & { cert: string; key: string; alpnProtocols?: string[] },
+  ): TlsListener;
+}
+
+const { Deno: sockets } = globalThis as unknown as { Deno: DenoSockets };
+
+/** A record of TLS holds this much, and more is never read at once. */
+const RECORD = 16384;
+
+/** A TLS connection as a {@linkcode Transport}. */
+class DenoTransport implements Transport {
+  readonly secure = true;
+  readonly localAddress: Address;
+  readonly remoteAddress: Address;
+  readonly #conn: Conn;
+  #handlers: TransportHandlers | undefined;
+  #queue: Uint8Array[] = [];
+  #buffered = 0;
+  #buffer = new Uint8Array(RECORD);
+  #paused = false;
+  #reading: Promise<void> | undefined;
+  #writing: Promise<void> | undefined;
+  #inputEnded = false;
+  #ending = false;
+  #outputEnded = false;
+  #destroyed = false;
+  #gone = false;
+  #error: Error | undefined;
+
+  constructor(conn: Conn) {
+    this.#conn = conn;
+    this.localAddress = addressOf(conn.localAddr);
+    this.remoteAddress = addressOf(conn.remoteAddr);
+  }
+
+  get bufferedAmount(): number {
+    return this.#buffered;
+  }
+
+  handle(handlers: TransportHandlers): void {
+    const first = this.#handlers === undefined;
+    this.#handlers = handlers;
+    if (first && this.#gone) queueMicrotask(() => this.#handlers!.close(this.#error));
+    if (first) this.#startReading();
+  }
+
+  write(parts: readonly Uint8Array[]): void {
+    if (this.#ending || this.#destroyed) return;
+    for (const part of parts) {
+      this.#queue.push(part);
+      this.#buffered += part.length;
+    }
+    this.#startWriting();
+  }
+
+  pause(): void {
+    this.#paused = true;
+  }
+
+  resume(): void {
+    this.#paused = false;
+    this.#startReading();
+  }
+
+  end(): void {
+    if (this.#ending || this.#destroyed) return;
+    this.#ending = true;
+    this.#startWriting();
+  }
+
+  destroy(): void {
+    this.#destroy();
+  }
+
+  #startReading(): void {
+    if (this.#handlers === undefined) return;
+    this.#reading ??= this.#read().finally(() => this.#reading = undefined);
+  }
+
+  async #read(): Promise<void> {
+    while (!this.#paused && !this.#inputEnded && !this.#destroyed) {
+      const chunk = await this.#readChunk();
+      // What a socket has read when it is destroyed is lost.
+      if (this.#destroyed || chunk === undefined) return;
+      if (chunk === null) this.#endInput();
+      else this.#handlers!.data(chunk);
+    }
+  }
+
+  /** The next bytes, null at the end of the input, undefined when it failed. */
+  async #readChunk(): Promise<Uint8Array | null | undefined> {
+    try {
+      const length = await this.#conn.read(this.#buffer);
+      return length === null ? null : this.#take(length);
+    } catch (error) {
+      // A peer that is gone without a closing alert has ended, as everywhere else.
+      if ((error as Error).name === "UnexpectedEof") return null;
+      this.#destroy(error as Error);
+    }
+  }
+
+  /** A chunk that is large is handed over, a small one copied. */
+  #take(length: number): Uint8Array {
+    if (length < RECORD / 2) return this.#buffer.slice(0, length);
+    const chunk = this.#buffer.subarray(0, length);
+    this.#buffer = new Uint8Array(RECORD);
+    return chunk;
+  }
+
+  #endInput(): void {
+    this.#inputEnded = true;
+    this.#handlers!.end();
+    this.#destroyAtEnd();
+  }
+
+  #startWriting(): void {
+    this.#writing ??= this.#flush().finally(() => this.#writing = undefined);
+  }
+
+  async #flush(): Promise<void> {
+    try {
+      for (let part = this.#queue.shift(); part !== undefined; part = this.#queue.shift()) {
+        await this.#writePart(part);
+        if (this.#buffered === 0) this.#handlers?.drain();
+      }
+      if (!this.#ending || this.#destroyed) return;
+      await this.#conn.closeWrite();
+    } catch (error) {
+      this.#destroy(error as Error);
+      return;
+    }
+    this.#outputEnded = true;
+    this.#destroyAtEnd();
+  }
+
+  async #writePart(part: Uint8Array): Promise<void> {
+    for (let at = 0; at < part.length && !this.#destroyed;) {
+      at += await this.#conn.write(part.subarray(at));
+    }
+    // Only now is nothing of it read any more.
+    this.#buffered -= part.length;
+  }
+
+  #destroyAtEnd(): void {
+    if (this.#inputEnded && this.#outputEnded) this.#destroy();
+  }
+
+  #destroy(error?: Error): void {
+    if (this.#destroyed) return;
+    this.#destroyed = true;
+    this.#error = error;
+    this.#queue = [];
+    closeQuietly(this.#conn);
+    // Closing ends what is under way. Turns later, as with a socket.
+    Promise.all([this.#reading, this.#writing]).then(() => {
+      this.#gone = true;
+      this.#buffered = 0;
+      this.#handlers?.close(this.#error);
+    });
+  }
+}
+
+function closeQuietly(closable: { close(): void }): void {
+  try {
+    closable.close();
+  } catch {
+    // It is closed already.
+  }
+}
+
+function addressOf({ hostname, port }: NetAddress): Address {
+  return { transport: "tcp", hostname, port };
+}
+
+/** Connects with TLS. */
+async function dialTls(options: DialOptions): Promise<Transport> {
+  const { signal, hostname } = options;
+  signal?.throwIfAborted();
+  const conn = await openTls(options);
+  const abort = () => closeQuietly(conn);
+  signal?.addEventListener("abort", abort, { once: true });
+  if (signal?.aborted) abort();
+  try {
+    await conn.handshake();
+    return new DenoTransport(conn);
+  } catch (error) {
+    closeQuietly(conn);
+    if (signal?.aborted) throw signal.reason;
+    throw asCertificateError(error as Error, options.tls?.servername ?? hostname);
+  } finally {
+    signal?.removeEventListener("abort", abort);
+  }
+}
+
+async function openTls({ hostname, port, path, tls = {}, signal }: DialOptions): Promise<TlsConn> {
+  const { ca, cert, key, alpn, servername = hostname } = tls;
+  if (tls.insecureSkipVerify) throw unsupported("insecureSkipVerify; its command line can");
+  if (path !== undefined) throw unsupported("TLS over a Unix socket");
+  const trust = { hostname: servername, caCerts: listOf(ca), alpnProtocols: alpn };
+  if (cert === undefined || key === undefined) {
+    const conn = await sockets.connect({ hostname, port, signal });
+    conn.setNoDelay(true);
+    return await sockets.startTls(conn, trust);
+  }
+  // startTls() would leave the certificate out.
+  if (servername !== hostname) throw unsupported("a client's certificate beside a servername");
+  return await sockets.connectTls({ ...trust, port, cert, key });
+}
+
+function unsupported(what: string): HandshakeError {
+  return new HandshakeError(`Expected no ${what}: Deno has no way for it`, "unsupported");
+}
+
+function listOf(ca: string | string[] | undefined): string[] | undefined {
+  return typeof ca === "string" ? [ca] : ca;
+}
+
+function asCertificateError(error: Error, servername: string): Error {
+  if (!error.message.startsWith("invalid peer certificate")) return error;
+  return certificateError(servername, error);
+}
+
+/** Listens with TLS. */
+async function listenTls(
+  { hostname, port, path, tls, handshakeTimeout = 10_000, onError = () => {} }: ListenOptions,
+  accept: (transport: Transport) => void,
+): Promise<Listener> {
+  const { cert, key, ca, alpn } = tls!;
+  if (ca !== undefined) throw unsupported("tls.ca of a server");
+  if (path !== undefined) throw unsupported("TLS over a Unix socket");
+  const listener = await Promise.resolve().then(() =>
+    sockets.listenTls({ hostname, port, cert, key, alpnProtocols: alpn })
+  );
+  const shaking = new Set<TlsConn>();
+  let closed = false;
+  const shake = async (conn: TlsConn) => {
+    shaking.add(conn);
+    const timer = setTimeout(() => closeQuietly(conn), handshakeTimeout || 2 ** 31 - 1);
+    try {
+      await conn.handshake();
+      if (closed) closeQuietly(conn);
+      else accept(new DenoTransport(conn));
+    } catch {
+      // What a client does wrong is no error of the server's.
+      closeQuietly(conn);
+    }
+    clearTimeout(timer);
+    shaking.delete(conn);
+  };
+  const finished = acceptAll(listener, shake, (error) => closed || onError(error), () => closed);
+  const close = () => {
+    closed = true;
+    closeQuietly(listener);
+    shaking.forEach(closeQuietly);
+    return finished;
+  };
+  return { address: addressOf(listener.addr), close };
+}
+
+async function acceptAll(
+  listener: TlsListener,
+  shake: (conn: TlsConn) => void,
+  onError: (error: Error) => void,
+  isClosed: () => boolean,
+): Promise<void> {
+  while (!isClosed()) {
+    try {
+      shake(await listener.accept());
+    } catch (error) {
+      onError(error as Error);
+      // Such as too many open files: it may pass.
+      if (!isClosed()) await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+  }
+}
+
+/** TLS by Deno, TCP and Unix sockets by `node:net`. */
+export const denoProvider: TransportProvider = {
+  ...nodeProvider,
+  connect: (options) =>
+    options.tls === undefined ? nodeProvider.connect(options) : dialTls(options),
+  listen: (options, accept) =>
+    options.tls === undefined ? nodeProvider.listen(options, accept) : listenTls(options, accept),
+};
