@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { CloseCode, type CloseInfo, serializeClose } from "./core/close.ts";
+import type { CloseInfo } from "./core/close.ts";
 import { HandshakeError } from "./core/error.ts";
 import { checkExtraFields } from "./core/handshake.ts";
 import { type HandshakeRequest, refusalHeaders, ServerHandshake } from "./core/server_handshake.ts";
@@ -17,6 +17,7 @@ import { checkOptions, checkPath, checkTls, type ConnectionOptions } from "./opt
 import type { Address, Listener, TlsServeOptions, Transport } from "./transport.ts";
 import { TransportReader, withDeadline } from "./opening.ts";
 import { handled } from "./outbox.ts";
+import { type Handler, Sessions } from "./sessions.ts";
 import { backgroundTimer } from "./turn.ts";
 
 /** How a server works. */
@@ -66,8 +67,7 @@ export interface ServeOptions extends ConnectionOptions {
   limits?: HeadLimits;
 }
 
-/** What is done with each connection. */
-export type Handler = (ws: WebSocketConnection, request: Request) => unknown;
+export type { Handler };
 
 /** A server that runs. */
 export interface Server extends AsyncDisposable {
@@ -103,120 +103,67 @@ export async function serve(options: ServeOptions, handler: Handler): Promise<Se
   checkOptions(options);
   checkPath(options.path);
   checkTls(options.tls, ["cert", "key"]);
-  if (typeof handler !== "function") {
-    throw new TypeError(`Expected a handler, received ${typeof handler}`);
-  }
   const server = new RunningServer(options, handler);
   await server.listen();
   return server;
 }
 
 class RunningServer implements Server {
-  readonly connections: Set<WebSocketConnection> = new Set();
-  readonly finished: Promise<void>;
   readonly #options: ServeOptions;
-  readonly #handler: Handler;
-  /** All that is to be waited for. */
-  readonly #pending = new Set<Promise<void>>();
-  readonly #shutdown = new AbortController();
+  readonly #sessions: Sessions;
   #listener!: Listener;
-  #info: CloseInfo = { closeCode: CloseCode.GoingAway };
-  #finish!: () => void;
 
   constructor(options: ServeOptions, handler: Handler) {
     this.#options = options;
-    this.#handler = handler;
-    this.finished = new Promise((resolve) => this.#finish = resolve);
+    this.#sessions = new Sessions(options, handler);
   }
 
   get address(): Address {
     return this.#listener.address;
   }
 
+  get connections(): ReadonlySet<WebSocketConnection> {
+    return this.#sessions.connections;
+  }
+
+  get finished(): Promise<void> {
+    return this.#sessions.finished;
+  }
+
   async listen(): Promise<void> {
     const { hostname = "127.0.0.1", port = 0, path, tls, openTimeout, signal } = this.#options;
     signal?.throwIfAborted();
     const provider = this.#options.transport ?? await defaultProvider();
-    // An iterator gives its fields once, and a field that cannot be sent should not wait for a client.
-    const headers = toRawHeaders(this.#options.headers);
-    checkExtraFields(headers);
-    toHeaders(headers);
+    const headers = reusableHeaders(this.#options);
     const options = { ...this.#options, headers, transport: provider };
-    const onError = (error: Error) => this.#report(error);
+    const onError = (error: Error) => this.#sessions.report(error);
     const place = { hostname, port, path, tls, handshakeTimeout: openTimeout, onError };
     this.#listener = await provider.listen(place, (transport) => {
-      const done: Promise<void> = this.#run(transport, options).finally(() =>
-        this.#pending.delete(done)
-      );
-      this.#pending.add(done);
+      this.#sessions.take((signal) => accept(transport, { ...options, signal }));
     });
-    const shutdown = () => void this.shutdown();
-    signal?.addEventListener("abort", shutdown, { once: true });
-    this.finished.then(() => signal?.removeEventListener("abort", shutdown));
-    if (signal?.aborted) shutdown();
+    this.#sessions.start(() => this.#listener.close());
   }
 
-  async #run(transport: Transport, options: ServeOptions): Promise<void> {
-    let ws: WebSocketConnection;
-    try {
-      ws = await accept(transport, { ...options, signal: this.#shutdown.signal });
-    } catch (error) {
-      // What the peer did wrong was answered; what our own hooks did wrong is reported.
-      if (error instanceof HandshakeError && error.code === "hook-failed") {
-        this.#report(error.cause);
-      } else if (!(error instanceof HandshakeError)) {
-        // An option that cannot be used, which would otherwise look like a server that hangs up.
-        this.#report(error);
-      }
-      return;
-    }
-    this.connections.add(ws);
-    if (this.#shutdown.signal.aborted) ws.close(this.#info);
-    // A handler may go on when the connection has long ended.
-    const ended = ws.closed.catch(() => {}).then(() => this.connections.delete(ws));
-    await this.#handle(ws);
-    await ended;
-  }
-
-  async #handle(ws: WebSocketConnection): Promise<void> {
-    try {
-      await this.#handler(ws, ws.request);
-      ws.close({ closeCode: CloseCode.Normal });
-    } catch (error) {
-      // That the peer has left is no error of the handler's.
-      if (!ws.isOwnError(error)) this.#report(error);
-      ws.close({ closeCode: CloseCode.InternalError });
-    }
-  }
-
-  #report(error: unknown): void {
-    const { onError = (error: unknown) => console.error(error) } = this.#options;
-    try {
-      onError(error);
-    } catch (second) {
-      console.error(second);
-    }
-  }
-
-  async shutdown(info: CloseInfo = { closeCode: CloseCode.GoingAway }): Promise<void> {
-    serializeClose(info);
-    if (!this.#shutdown.signal.aborted) {
-      this.#info = info;
-      const freed = this.#listener.close();
-      for (const ws of this.connections) ws.close(info);
-      this.#shutdown.abort(
-        new HandshakeError("The server shuts down", "shutdown", { status: 503 }),
-      );
-      while (this.#pending.size > 0) await Promise.all(this.#pending);
-      await freed;
-      this.#finish();
-    }
-    await this.finished;
+  shutdown(info?: CloseInfo): Promise<void> {
+    return this.#sessions.shutdown(info);
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.shutdown();
   }
+}
+
+/**
+ * The header fields for all responses of a server: an iterator gives them once, and one that cannot be
+ * sent should not wait for a client. Internal.
+ *
+ * @throws {TypeError} for a field that cannot be sent
+ */
+export function reusableHeaders(options: Pick<ServeOptions, "headers">): [string, string][] {
+  const headers = toRawHeaders(options.headers);
+  checkExtraFields(headers);
+  toHeaders(headers);
+  return headers;
 }
 
 /**
@@ -232,8 +179,50 @@ export async function accept(
 ): Promise<WebSocketConnection> {
   checkOptions(options);
   const reader = new TransportReader(fromStreams(duplex));
+  return await answer(reader, options, () => readRequest(reader, options.limits));
+}
+
+/** A request whose head was read. Internal. */
+export interface ReadRequest {
+  /** What answers it. */
+  handshake: ServerHandshake;
+  /** Its head. */
+  head: RequestHead;
+  /** Whether the transport is encrypted. */
+  secure: boolean;
+}
+
+/**
+ * As {@linkcode accept}, for a request that another HTTP parser has read. Internal.
+ *
+ * @param read gives it; a `HandshakeError` that it throws is answered
+ */
+export async function acceptRead(
+  transport: Transport,
+  options: ServeOptions,
+  read: () => ReadRequest,
+): Promise<WebSocketConnection> {
+  checkOptions(options);
+  return await answer(new TransportReader(transport), options, read);
+}
+
+async function readRequest(reader: TransportReader, limits?: HeadLimits): Promise<ReadRequest> {
+  const handshake = new ServerHandshake(limits);
+  let head: RequestHead | undefined;
+  while (head === undefined) head = handshake.receive(await reader.read());
+  return { handshake, head, secure: reader.transport.secure ?? false };
+}
+
+async function answer(
+  reader: TransportReader,
+  options: ServeOptions,
+  read: () => ReadRequest | Promise<ReadRequest>,
+): Promise<WebSocketConnection> {
   try {
-    return await withDeadline(options, (signal) => open(reader, options, signal));
+    return await withDeadline(
+      options,
+      async (signal) => await open(reader, await read(), options, signal),
+    );
   } catch (error) {
     await refuse(reader, error, options);
     throw error;
@@ -252,14 +241,11 @@ class Refusal extends HandshakeError {
 
 async function open(
   reader: TransportReader,
+  { handshake, head, secure }: ReadRequest,
   options: ServeOptions,
   signal: AbortSignal,
 ): Promise<WebSocketConnection> {
   const { textCodec } = options.transport ?? await defaultProvider();
-  const { secure = false } = reader.transport;
-  const handshake = new ServerHandshake(options.limits);
-  let head: RequestHead | undefined;
-  while (head === undefined) head = handshake.receive(await reader.read());
   const request = toRequest(head, secure);
   const answer = await hook(() => options.onRequest?.(request));
   if (answer !== undefined) throw new Refusal(answer);

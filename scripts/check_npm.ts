@@ -2,6 +2,11 @@
 import { ROOT, runDevTool } from "./process.ts";
 import { copyProgram, installTarball } from "./tarball.ts";
 
+/** Programs against the package; the second one's entry point is for those who have `node:http`. */
+const PROGRAMS: Record<string, (setting: string) => boolean> = {
+  "types_consumer.ts": () => true,
+  "types_consumer_node.ts": (setting) => setting.includes("@types/node"),
+};
 /** A user's compiler options: the declarations must hold with each of them, lib check included. */
 const TYPE_SETTINGS: Record<string, string[]> = {
   "@types/node alone": ["--lib", "es2022", "--types", "node"],
@@ -25,11 +30,17 @@ await step(
   "are the types wrong? (ESM only)",
   () => runDevTool("attw", [consumer.tarball.pathname, "--profile", "esm-only"]),
 );
-const program = await copyProgram("types_consumer.ts", consumer);
-for (const [name, setting] of Object.entries(TYPE_SETTINGS)) {
+for (const [file, applies] of Object.entries(PROGRAMS)) {
+  const program = await copyProgram(file, consumer);
+  for (const [name, setting] of Object.entries(TYPE_SETTINGS)) {
+    if (applies(name)) await checkResolutions(program, `${file} with ${name}`, setting);
+  }
+}
+
+async function checkResolutions(program: string, title: string, setting: string[]) {
   for (const resolution of RESOLUTIONS) {
     await step(
-      `types with ${name}, ${resolution.at(-1)}`,
+      `${title}, ${resolution.at(-1)}`,
       () => checkTypes(program, [...setting, ...resolution]),
     );
   }

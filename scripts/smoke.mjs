@@ -4,8 +4,10 @@
  * left open.
  */
 import assert from "node:assert/strict";
+import { createServer } from "node:http";
 import { connect, serve, WebSocketStream } from "sluice";
 import { encodeFrame, FrameDecoder, Opcode, Protocol } from "sluice/core";
+import { attach } from "sluice/node";
 import { assemble, FrameDecoderStream } from "sluice/streams";
 import { pair } from "sluice/testing";
 
@@ -65,4 +67,11 @@ const url = `ws://127.0.0.1:${server.address.port}/`;
 await echoThroughStream(url);
 await echoThroughConnection(url);
 await server.shutdown();
-console.log(`smoke: ${2 * messages.length} messages echoed`);
+
+const http = createServer();
+const attached = attach(http, {}, (ws) => ws.readable.pipeTo(ws.writable));
+await new Promise((resolve) => http.listen(0, "127.0.0.1", resolve));
+await echoThroughConnection(`ws://127.0.0.1:${http.address().port}/`);
+await attached.shutdown();
+http.close();
+console.log(`smoke: ${3 * messages.length} messages echoed`);

@@ -223,6 +223,21 @@ describe("ServerHandshake", () => {
     }
   });
 
+  it("ServerHandshake takes a head that was read elsewhere, once", () => {
+    const read = new ServerHandshake();
+    const head = read.receive(bytesOf(request({})))!;
+    read.check();
+    const taking = new ServerHandshake();
+    taking.takeHead(head, latin1("early"));
+    taking.check();
+    assert.deepEqual(taking.accept(), read.accept());
+    assert.equal(taking.receive(latin1(" bird")), undefined);
+    assert.deepEqual(taking.trailing, latin1("early bird"));
+    for (const handshake of [read, taking]) {
+      assert.throws(() => handshake.takeHead(head), { name: "LocalProtocolError" });
+    }
+  });
+
   it("ServerHandshake says that the connection was lost where it ends early", () => {
     for (const before of [hex(""), latin1("GET / HT")]) {
       const server = new ServerHandshake();

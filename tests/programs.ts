@@ -1,15 +1,17 @@
 /** Programs run by the runtime that runs the tests. */
 import { type ChildProcess, spawn } from "node:child_process";
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
+import { fileURLToPath } from "node:url";
 
 const ROOT = new URL("../", import.meta.url);
 
 const ENTRIES: Record<string, string> = {
   "": "mod.ts",
   "/core": "lib/core/mod.ts",
+  "/node": "lib/node.ts",
   "/streams": "lib/streams.ts",
   "/testing": "lib/testing.ts",
 };
@@ -69,11 +71,16 @@ export class Child {
   }
 }
 
-/** Runs programs from a folder of their own, which goes with them. */
+/**
+ * Runs programs from a folder of their own, which goes with them.
+ *
+ * @param parent where that is. Default: outside of the repository
+ */
 export async function withPrograms(
   use: (start: (name: string, program: string) => Promise<Child>) => Promise<void>,
+  parent: string = tmpdir(),
 ): Promise<void> {
-  const folder = await mkdtemp(join(tmpdir(), "sluice-"));
+  const folder = await mkdtemp(join(parent, "sluice-"));
   const children: Child[] = [];
   try {
     await use(async (name, program) => {
@@ -88,6 +95,13 @@ export async function withPrograms(
     await Promise.all(children.map(({ exited }) => exited));
     await rm(folder, { recursive: true });
   }
+}
+
+/** A folder for programs that import the development dependencies. */
+export async function insideRepository(): Promise<string> {
+  const folder = fileURLToPath(new URL(".cache/programs/", ROOT));
+  await mkdir(folder, { recursive: true });
+  return folder;
 }
 
 /** The text of a file of the repository. */

@@ -49,9 +49,9 @@ export interface AcceptOptions {
 }
 
 /**
- * The server's side of the opening handshake: `receive()` until it gives the head of the request,
- * `check()`, then `accept()` for the bytes of the 101 response. What came behind the head is in
- * `trailing`.
+ * The server's side of the opening handshake: `receive()` until it gives the head of the request (or
+ * `takeHead()`), `check()`, then `accept()` for the bytes of the 101 response. What came behind the
+ * head is in `trailing`.
  */
 export class ServerHandshake {
   readonly #reader: HeadReader<RequestHead>;
@@ -84,6 +84,18 @@ export class ServerHandshake {
     if (read === undefined) return undefined;
     this.#trailing = read.rest;
     return this.#request = read.head;
+  }
+
+  /**
+   * Takes a head that another HTTP parser has read, in place of `receive()`.
+   *
+   * @param request the head; its header fields as they came, repeated ones kept
+   * @param trailing what came behind the head. Default: nothing
+   */
+  takeHead(request: RequestHead, trailing: Uint8Array = EMPTY): void {
+    if (this.#request !== undefined) throw new LocalProtocolError("Expected no second head");
+    this.#request = request;
+    this.#trailing = trailing;
   }
 
   /** What came behind the head. */

@@ -45,7 +45,8 @@ export class NodeTransport implements Transport {
     this.#socket = socket;
     this.#local = ends.local;
     this.#remote = ends.remote;
-    socket.setNoDelay(true);
+    // What stands in for the socket of an upgrade whose request has a body cannot.
+    socket.setNoDelay?.(true);
     // An error may come before anybody handles this transport.
     socket.on("error", (error) => this.#error = error);
   }

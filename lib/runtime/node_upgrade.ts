@@ -1,0 +1,51 @@
+/**
+ * What `node:http` hands over with an 'upgrade' event, as a transport and the head of a request.
+ *
+ * A file of its own because only those who have an HTTP server load it.
+ *
+ * @module
+ */
+import type { IncomingMessage } from "node:http";
+import type { Socket } from "node:net";
+import process from "node:process";
+import type { Duplex } from "node:stream";
+import { HandshakeError } from "../core/error.ts";
+import type { RequestHead } from "../core/http1.ts";
+import type { Transport } from "../transport.ts";
+import { NodeTransport } from "./node.ts";
+
+/** The socket of an upgrade as a transport. */
+export function upgradedTransport(duplex: Duplex): Transport {
+  const socket = duplex as Socket;
+  // Those of node:https would end by themselves when the peer ends.
+  socket.allowHalfOpen = true;
+  return new NodeTransport(socket);
+}
+
+/** Whether the socket is encrypted. */
+export function isEncrypted(socket: Duplex): boolean {
+  return (socket as { encrypted?: boolean }).encrypted === true;
+}
+
+/** The head of a request as it came: in order, repeated fields kept. */
+export function headOf(
+  { method = "", url = "", httpVersion, rawHeaders }: IncomingMessage,
+): RequestHead {
+  const headers: [string, string][] = [];
+  for (let i = 0; i < rawHeaders.length; i += 2) headers.push([rawHeaders[i], rawHeaders[i + 1]]);
+  return { method, target: url, version: httpVersion, headers };
+}
+
+/**
+ * Refuses sockets of `node:tls` where pausing one does not stop it from reading.
+ *
+ * @throws {HandshakeError} "unsupported", status 501
+ */
+export function checkEncrypted(encrypted: boolean): void {
+  if (!encrypted || process.versions.deno === undefined) return;
+  throw new HandshakeError(
+    "Expected a server of node:http on Deno, whose node:https reads without end",
+    "unsupported",
+    { status: 501 },
+  );
+}
