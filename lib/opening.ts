@@ -19,7 +19,7 @@ export class TransportReader {
   #inputEnded = false;
   #closed = false;
   #error: Error | undefined;
-  #wake: (() => void) | undefined;
+  #waiting = new Set<() => void>();
 
   constructor(transport: Transport) {
     this.transport = transport;
@@ -29,17 +29,17 @@ export class TransportReader {
       data: (chunk) => {
         this.#chunks.push(chunk);
         transport.pause();
-        this.#wake?.();
+        this.#wake();
       },
       drain: () => this.#wake?.(),
       end: () => {
         this.#inputEnded = true;
-        this.#wake?.();
+        this.#wake();
       },
       close: (error) => {
         this.#closed = true;
         this.#error = error;
-        this.#wake?.();
+        this.#wake();
         gone();
       },
     });
@@ -78,12 +78,24 @@ export class TransportReader {
     if (this.#closed) handlers.close(this.#error);
   }
 
-  /** Waits until the transport is gone. What still comes is dropped. */
-  async drain(): Promise<void> {
-    while (!this.#closed) {
+  /**
+   * Waits until the transport is gone. What still comes is dropped.
+   *
+   * @param onInputEnd called when the peer has ended its side
+   */
+  async drain(onInputEnd: () => void): Promise<void> {
+    while (!this.#ended) {
       this.#chunks = [];
-      await this.#until(() => this.#chunks.length > 0 || this.#closed, true);
+      await this.#until(() => this.#chunks.length > 0 || this.#ended, true);
     }
+    onInputEnd();
+    await this.closed;
+  }
+
+  #wake(): void {
+    const waiting = this.#waiting;
+    this.#waiting = new Set();
+    for (const resolve of waiting) resolve();
   }
 
   get #ended(): boolean {
@@ -92,7 +104,7 @@ export class TransportReader {
 
   async #until(condition: () => boolean, reading: boolean): Promise<void> {
     while (!condition()) {
-      const woken = new Promise<void>((resolve) => this.#wake = resolve);
+      const woken = new Promise<void>((resolve) => this.#waiting.add(resolve));
       if (reading && !this.#ended) this.transport.resume();
       await woken;
     }

@@ -7,8 +7,8 @@
 import type { CloseInfo } from "./core/close.ts";
 import { HandshakeError } from "./core/error.ts";
 import { checkExtraFields } from "./core/handshake.ts";
-import { type HandshakeRequest, refusalHeaders, ServerHandshake } from "./core/server_handshake.ts";
-import { type HeadLimits, type RequestHead, serializeResponseHead } from "./core/http1.ts";
+import { type HandshakeRequest, ServerHandshake } from "./core/server_handshake.ts";
+import type { HeadLimits, RequestHead } from "./core/http1.ts";
 import { type ByteDuplex, fromStreams } from "./byte_streams.ts";
 import { WebSocketConnection } from "./connection.ts";
 import { defaultProvider } from "./default_provider.ts";
@@ -16,9 +16,8 @@ import { toHeaders, toRawHeaders, toRequest } from "./http.ts";
 import { checkOptions, checkPath, checkTls, type ConnectionOptions } from "./options.ts";
 import type { Address, Listener, TlsServeOptions, Transport } from "./transport.ts";
 import { TransportReader, withDeadline } from "./opening.ts";
-import { handled } from "./outbox.ts";
+import { Refusal, refuse } from "./refusal.ts";
 import { type Handler, Sessions } from "./sessions.ts";
-import { backgroundTimer } from "./turn.ts";
 
 /** How a server works. */
 export interface ServeOptions extends ConnectionOptions {
@@ -229,16 +228,6 @@ async function answer(
   }
 }
 
-/** `onRequest` gave a response. */
-class Refusal extends HandshakeError {
-  readonly answer: Response;
-
-  constructor(answer: Response) {
-    super(`onRequest answered with status ${answer.status}`, "rejected", { status: answer.status });
-    this.answer = answer;
-  }
-}
-
 async function open(
   reader: TransportReader,
   { handshake, head, secure }: ReadRequest,
@@ -248,7 +237,7 @@ async function open(
   const { textCodec } = options.transport ?? await defaultProvider();
   const request = toRequest(head, secure);
   const answer = await hook(() => options.onRequest?.(request));
-  if (answer !== undefined) throw new Refusal(answer);
+  if (answer !== undefined) throw new Refusal(answer, head);
   const asked = handshake.check();
   checkOrigin(asked.origin, request, options.origins);
   const protocol = await hook(() => selectProtocol(asked, request, options));
@@ -326,63 +315,4 @@ function selectProtocol(asked: HandshakeRequest, request: Request, options: Serv
   const rank = (protocol: string) => ours.indexOf(protocol) + theirs.indexOf(protocol);
   const common = ours.filter((protocol) => theirs.includes(protocol));
   return common.sort((a, b) => rank(a) - rank(b))[0] ?? "";
-}
-
-/** Answers with the status of the error, or not at all, and waits until the transport is gone. */
-async function refuse(
-  reader: TransportReader,
-  error: unknown,
-  options: ServeOptions,
-): Promise<void> {
-  const { transport } = reader;
-  const { closeTimeout = 10_000 } = options;
-  const cancelTimer = closeTimeout > 0
-    ? backgroundTimer(() => transport.destroy(), closeTimeout)
-    : undefined;
-  try {
-    if (error instanceof HandshakeError && error.status !== undefined) {
-      await respond(reader, error instanceof Refusal ? error.answer : refusalResponse(error));
-      transport.end();
-    } else {
-      transport.destroy();
-    }
-  } catch {
-    // The body of the response failed: the client must not take it for whole.
-    transport.destroy();
-  }
-  await reader.drain();
-  cancelTimer?.();
-}
-
-function refusalResponse(error: HandshakeError): Response {
-  const headers = [...refusalHeaders(error.status!), ["Content-Type", "text/plain; charset=utf-8"]];
-  // What a hook has thrown is not the client's business.
-  const text = error.code === "hook-failed" ? "Internal Server Error" : error.message;
-  return new Response(`${text}\n`, {
-    status: error.status,
-    headers: headers as [string, string][],
-  });
-}
-
-/** Sends a response whose end is the end of the connection. */
-async function respond(reader: TransportReader, response: Response): Promise<void> {
-  const { status, statusText, headers, body } = response;
-  const fields = [...headers].filter(([name]) =>
-    name !== "connection" && name !== "transfer-encoding"
-  );
-  if (body === null && !headers.has("content-length")) fields.push(["content-length", "0"]);
-  const upgrade = headers.has("upgrade") ? "Upgrade, close" : "close";
-  fields.push(["connection", upgrade]);
-  await reader.write(
-    serializeResponseHead({ version: "1.1", status, statusText, headers: fields }),
-  );
-  if (body === null) return;
-  const source = body.getReader();
-  // A body that never ends, or gives nothing for long, must not outlive the client.
-  handled(reader.closed.then(() => source.cancel()));
-  for (;;) {
-    const { done, value } = await source.read();
-    if (done) return;
-    await reader.write(value);
-  }
 }

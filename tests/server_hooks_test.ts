@@ -1,32 +1,9 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
-import {
-  connect,
-  type HandshakeError,
-  serve,
-  type ServeOptions,
-  type Server,
-  type WebSocketConnection,
-} from "../mod.ts";
-import { portOf, RawSocket, rejection, turn, until, urlOf } from "./support.ts";
+import { connect, type HandshakeError, serve, type ServeOptions, type Server } from "../mod.ts";
+import { echo, portOf, RawSocket, rejection, turn, until, urlOf, withServer } from "./support.ts";
 
 type Hook = ServeOptions["onRequest"];
-
-const echo = (ws: WebSocketConnection) => ws.readable.pipeTo(ws.writable);
-
-/** Runs a test with a server, and shuts it down. */
-async function withServer(
-  options: ServeOptions,
-  run: (server: Server) => unknown,
-  handler: (ws: WebSocketConnection, request: Request) => unknown = echo,
-): Promise<void> {
-  const server = await serve(options, handler);
-  try {
-    await run(server);
-  } finally {
-    await server.shutdown();
-  }
-}
 
 /** Connects, and tells the status of the refusal, or 101. */
 async function statusOf(server: Server, options: Parameters<typeof connect>[1] = {}) {

@@ -12,6 +12,7 @@ import {
 import { transportPair } from "../lib/testing.ts";
 import {
   collect,
+  echo,
   isPending,
   portOf,
   RawSocket,
@@ -20,23 +21,8 @@ import {
   turn,
   until,
   urlOf,
+  withServer,
 } from "./support.ts";
-
-const echo = (ws: WebSocketConnection) => ws.readable.pipeTo(ws.writable);
-
-/** Runs a test with a server, and shuts it down. */
-async function withServer(
-  options: ServeOptions,
-  run: (server: Server) => unknown,
-  handler: (ws: WebSocketConnection, request: Request) => unknown = echo,
-): Promise<void> {
-  const server = await serve(options, handler);
-  try {
-    await run(server);
-  } finally {
-    await server.shutdown();
-  }
-}
 
 /** Connects, and tells the status of the refusal, or 101. */
 async function statusOf(server: Server, options: Parameters<typeof connect>[1] = {}) {

@@ -6,6 +6,7 @@ import {
   connect,
   type ConnectOptions,
   HandshakeError,
+  serve,
   type ServeOptions,
   type Server,
 } from "../mod.ts";
@@ -436,4 +437,21 @@ export async function failure(
   });
   assert.ok(error instanceof HandshakeError, `${error}`);
   return error;
+}
+
+/** A handler that sends back what it receives. */
+export const echo = (ws: WebSocketConnection): Promise<void> => ws.readable.pipeTo(ws.writable);
+
+/** Runs a test with a server, and shuts it down. */
+export async function withServer(
+  options: ServeOptions,
+  run: (server: Server) => unknown,
+  handler: (ws: WebSocketConnection, request: Request) => unknown = echo,
+): Promise<void> {
+  const server = await serve(options, handler);
+  try {
+    await run(server);
+  } finally {
+    await server.shutdown();
+  }
 }
