@@ -19,8 +19,17 @@ export function isTransport(duplex: Transport | ByteDuplex): duplex is Transport
   return "handle" in duplex;
 }
 
-/** A pair of byte streams as a transport. */
+/**
+ * A pair of byte streams as a transport.
+ *
+ * @throws {TypeError} for anything else
+ */
 export function fromStreams(duplex: Transport | ByteDuplex): Transport {
+  const { readable, writable, handle } = (duplex ?? {}) as Partial<Transport & ByteDuplex>;
+  const streams = readable instanceof ReadableStream && writable instanceof WritableStream;
+  if (typeof handle !== "function" && !streams) {
+    throw new TypeError("Expected a transport, or a readable and a writable stream of bytes");
+  }
   return isTransport(duplex) ? duplex : new StreamTransport(duplex);
 }
 
@@ -90,6 +99,9 @@ class StreamTransport implements Transport {
         const { done, value } = await this.#reader.read();
         if (this.#closed || this.#inputEnded) return;
         if (done) return this.#endInput();
+        if (!(value instanceof Uint8Array)) {
+          throw new TypeError(`Expected bytes, received ${typeof value}`);
+        }
         // What comes from a stream may belong to somebody else, and is about to be unmasked in place.
         this.#handlers!.data(new Uint8Array(value));
       }

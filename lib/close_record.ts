@@ -5,7 +5,7 @@
  *
  * @module
  */
-import { CloseCode, type CloseInfo, isWireCloseCode } from "./core/close.ts";
+import { CloseCode, type CloseInfo, isWireCloseCode, serializeClose } from "./core/close.ts";
 import { WebSocketError } from "./core/error.ts";
 import type { CloseDetails } from "./options.ts";
 
@@ -49,4 +49,13 @@ export function closeInfoOf(reason: unknown): CloseInfo {
   return isWireCloseCode(reason.closeCode)
     ? { closeCode: reason.closeCode, reason: reason.reason }
     : {};
+}
+
+/** Checks what a caller wants to close with. */
+export function checkCloseInfo(info: CloseInfo): void {
+  const { closeCode, reason } = info;
+  if (closeCode === CloseCode.NoStatus) {
+    throw new RangeError("Expected a close code that may be sent, received 1005");
+  }
+  serializeClose({ closeCode: closeCode ?? (reason ? CloseCode.Normal : undefined), reason });
 }

@@ -4,7 +4,8 @@
  *
  * @module
  */
-import { CloseCode, type CloseInfo, serializeClose } from "./core/close.ts";
+import { CloseCode, type CloseInfo } from "./core/close.ts";
+import { checkCloseInfo } from "./close_record.ts";
 import type { Agreement } from "./core/handshake.ts";
 import { type RawHeaders, serializeExtensions } from "./core/header.ts";
 import type { RequestHead, ResponseHead } from "./core/http1.ts";
@@ -230,7 +231,7 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
    * {@linkcode WebSocketError} when it closes before the pong; with RangeError for a longer payload
    */
   ping(payload?: Uint8Array | string, options: { signal?: AbortSignal } = {}): Promise<number> {
-    const { signal } = options;
+    const signal = options?.signal;
     try {
       signal?.throwIfAborted();
       const bytes = controlPayload(payload === undefined ? randomPayload() : payload);
@@ -291,15 +292,6 @@ function controlPayload(payload: Uint8Array | string): Uint8Array {
   // A subclass may have a slice() that does not copy, as Buffer has.
   if (payload instanceof Uint8Array) return new Uint8Array(payload);
   throw new TypeError(`Expected a payload of bytes or text, received ${typeof payload}`);
-}
-
-/** Checks what a caller wants to close with. */
-function checkCloseInfo(info: CloseInfo): void {
-  const { closeCode, reason } = info;
-  if (closeCode === CloseCode.NoStatus) {
-    throw new RangeError("Expected a close code that may be sent, received 1005");
-  }
-  serializeClose({ closeCode: closeCode ?? (reason ? CloseCode.Normal : undefined), reason });
 }
 
 function abortable<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {

@@ -97,7 +97,12 @@ export function checkOptions(options: ConnectionOptions): void {
     throw new TypeError(`Expected options as an object, received ${typeof options}`);
   }
   for (const name of NUMBERS) checkNumber(name, options[name]);
-  checkNumber("readableStrategy.highWaterMark", options.readableStrategy?.highWaterMark);
+  checkKind("signal", options.signal, "an AbortSignal", (value) => value instanceof AbortSignal);
+  checkFunctions(options, ["onFrame"]);
+  const { readableStrategy } = options;
+  checkKind("readableStrategy", readableStrategy, "an object", isObject);
+  checkNumber("readableStrategy.highWaterMark", readableStrategy?.highWaterMark);
+  checkFunctions(readableStrategy ?? {}, ["size"]);
   const { protocols = [] } = options;
   if (!Array.isArray(protocols) || protocols.some((protocol) => typeof protocol !== "string")) {
     throw new TypeError("Expected protocols as an array of strings");
@@ -141,6 +146,47 @@ export function checkTls(tls: unknown, required: readonly string[] = []): void {
   if ((options.cert === undefined) !== (options.key === undefined)) {
     throw new TypeError("Expected tls.cert and tls.key together, received one of them");
   }
+}
+
+function isObject(value: unknown): boolean {
+  return typeof value === "object" && value !== null;
+}
+
+function checkKind(
+  name: string,
+  value: unknown,
+  what: string,
+  matches: (value: unknown) => boolean,
+): void {
+  if (value === undefined || matches(value)) return;
+  throw new TypeError(
+    `Expected ${name} to be ${what}, received ${value === null ? "null" : typeof value}`,
+  );
+}
+
+/**
+ * Checks that what stands under these names is a function, if anything does.
+ *
+ * @throws {TypeError} when it is something else
+ */
+export function checkFunctions<T extends object>(
+  options: T,
+  names: readonly (keyof T & string)[],
+): void {
+  for (const name of names) {
+    checkKind(name, options[name], "a function", (value) => typeof value === "function");
+  }
+}
+
+/**
+ * Checks limits, all of them numbers.
+ *
+ * @throws {TypeError} for a value of the wrong type
+ * @throws {RangeError} for a number that is negative or none
+ */
+export function checkLimits(limits: unknown): void {
+  checkKind("limits", limits, "an object", isObject);
+  for (const [name, value] of Object.entries(limits ?? {})) checkNumber(`limits.${name}`, value);
 }
 
 function isText(value: unknown): boolean {

@@ -99,7 +99,8 @@ export class Receiver {
   }
 
   /** See `WebSocketConnection`. */
-  receive({ signal }: { signal?: AbortSignal } = {}): Promise<Message> {
+  receive(options: { signal?: AbortSignal } = {}): Promise<Message> {
+    const signal = options?.signal;
     try {
       this.#enter("receive");
       signal?.throwIfAborted();

@@ -13,7 +13,14 @@ import { type ByteDuplex, fromStreams } from "./byte_streams.ts";
 import { WebSocketConnection } from "./connection.ts";
 import { defaultProvider } from "./default_provider.ts";
 import { toHeaders, toRawHeaders, toRequest } from "./http.ts";
-import { checkOptions, checkPath, checkTls, type ConnectionOptions } from "./options.ts";
+import {
+  checkFunctions,
+  checkLimits,
+  checkOptions,
+  checkPath,
+  checkTls,
+  type ConnectionOptions,
+} from "./options.ts";
 import type { Address, Listener, TlsServeOptions, Transport } from "./transport.ts";
 import { TransportReader, withDeadline } from "./opening.ts";
 import { Refusal, refuse } from "./refusal.ts";
@@ -99,12 +106,22 @@ export interface Server extends AsyncDisposable {
  * @returns the server, once it listens; rejects with the platform's error when it cannot
  */
 export async function serve(options: ServeOptions, handler: Handler): Promise<Server> {
-  checkOptions(options);
+  checkServeOptions(options);
   checkPath(options.path);
   checkTls(options.tls, ["cert", "key"]);
   const server = new RunningServer(options, handler);
   await server.listen();
   return server;
+}
+
+function checkServeOptions(options: ServeOptions): void {
+  checkOptions(options);
+  checkLimits(options.limits);
+  checkFunctions(options, ["selectProtocol", "onRequest", "onResponse", "onError"]);
+  const { port } = options;
+  if (port !== undefined && typeof port !== "number") {
+    throw new TypeError(`Expected port to be a number, received ${typeof port}`);
+  }
 }
 
 class RunningServer implements Server {
@@ -176,7 +193,7 @@ export async function accept(
   duplex: Transport | ByteDuplex,
   options: ServeOptions = {},
 ): Promise<WebSocketConnection> {
-  checkOptions(options);
+  checkServeOptions(options);
   const reader = new TransportReader(fromStreams(duplex));
   return await answer(reader, options, () => readRequest(reader, options.limits));
 }
@@ -201,7 +218,7 @@ export async function acceptRead(
   options: ServeOptions,
   read: () => ReadRequest,
 ): Promise<WebSocketConnection> {
-  checkOptions(options);
+  checkServeOptions(options);
   return await answer(new TransportReader(transport), options, read);
 }
 

@@ -6,7 +6,8 @@
  *
  * @module
  */
-import { CloseCode, type CloseInfo, serializeClose } from "./core/close.ts";
+import { checkCloseInfo } from "./close_record.ts";
+import { CloseCode, type CloseInfo } from "./core/close.ts";
 import { HandshakeError } from "./core/error.ts";
 import type { WebSocketConnection } from "./connection.ts";
 
@@ -114,7 +115,7 @@ export class Sessions {
 
   /** Takes no more connections, closes those that are open, and waits for their end. */
   async shutdown(info: CloseInfo = { closeCode: CloseCode.GoingAway }): Promise<void> {
-    serializeClose(info);
+    checkCloseInfo(info);
     if (!this.#shutdown.signal.aborted) {
       this.#info = info;
       const stopped = this.#stop();

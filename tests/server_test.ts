@@ -5,7 +5,6 @@ import {
   connect,
   HandshakeError,
   serve,
-  type ServeOptions,
   type Server,
   type WebSocketConnection,
 } from "../mod.ts";

@@ -1,0 +1,85 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import { accept, connect, type ConnectOptions, serve, type ServeOptions } from "../mod.ts";
+import { pair, transportPair } from "../lib/testing.ts";
+import { echo, rejection, withServer } from "./support.ts";
+
+type Wrong = [option: string, value: unknown, error: typeof TypeError | typeof RangeError];
+
+const COMMON: Wrong[] = [
+  ["maxMessageSize", "1", TypeError],
+  ["maxMessageSize", NaN, RangeError],
+  ["maxFrameSize", -1, RangeError],
+  ["openTimeout", "1", TypeError],
+  ["pingInterval", -1, RangeError],
+  ["pingTimeout", null, TypeError],
+  ["closeTimeout", -1, RangeError],
+  ["signal", 5, TypeError],
+  ["onFrame", 5, TypeError],
+  ["protocols", "chat", TypeError],
+  ["protocols", [1], TypeError],
+  ["readableStrategy", 5, TypeError],
+  ["readableStrategy", { highWaterMark: "1" }, TypeError],
+  ["readableStrategy", { highWaterMark: -1 }, RangeError],
+  ["readableStrategy", { size: 5 }, TypeError],
+];
+const SERVER: Wrong[] = [
+  ["limits", 5, TypeError],
+  ["limits", { maxHeadSize: "x" }, TypeError],
+  ["limits", { maxHeaderCount: -1 }, RangeError],
+  ["onRequest", 5, TypeError],
+  ["onResponse", 5, TypeError],
+  ["selectProtocol", 1, TypeError],
+  ["onError", 5, TypeError],
+  ["port", "x", TypeError],
+];
+
+function show(value: unknown): string {
+  return typeof value === "object" ? JSON.stringify(value) : String(value);
+}
+
+describe("Options", () => {
+  for (const [option, value, error] of [...COMMON, ...SERVER]) {
+    it(`serve() and accept() refuse ${option}: ${show(value)}`, async () => {
+      const options = { [option]: value } as ServeOptions;
+      await assert.rejects(serve(options, echo), error);
+      await assert.rejects(accept(transportPair()[0], options), error);
+    });
+  }
+  for (const [option, value, error] of COMMON) {
+    it(`connect() refuses ${option}: ${show(value)}`, async () => {
+      const options = { [option]: value, duplex: transportPair()[0] } as ConnectOptions;
+      await assert.rejects(connect("ws://localhost/", options), error);
+    });
+  }
+  for (const duplex of [null, 5, {}, { readable: new ReadableStream() }]) {
+    it(`connect() and accept() refuse the duplex ${show(duplex)}`, async () => {
+      await assert.rejects(connect("ws://localhost/", { duplex: duplex as never }), TypeError);
+      await assert.rejects(accept(duplex as never), TypeError);
+    });
+  }
+
+  it("connect() says that a duplex gives what is no bytes", async () => {
+    const readable = ReadableStream.from(["text"]) as unknown as ReadableStream<Uint8Array>;
+    const duplex = { readable, writable: new WritableStream<Uint8Array>() };
+    const error = await rejection(connect("ws://localhost/", { duplex }));
+    assert.ok(error.cause instanceof TypeError);
+  });
+
+  it("Server.shutdown() checks its information as close() does", async () => {
+    await withServer({}, async (server) => {
+      for (const closeCode of [1005, 1006, 0]) {
+        await assert.rejects(server.shutdown({ closeCode }), RangeError);
+      }
+      await server.shutdown({ reason: "a reason alone goes with 1000" });
+    });
+  });
+
+  it("receive() and ping() reject what they are given, and do not throw", async () => {
+    const [client, server] = await pair();
+    await client.send("a");
+    assert.equal(await server.receive(null as never), "a");
+    await server.ping("x", null as never);
+    await client.close();
+  });
+});
