@@ -1,9 +1,5 @@
-/** Certificates for the tests, made with the command `openssl` once for each test file. */
-import { execFile } from "node:child_process";
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { promisify } from "node:util";
+/** Certificates for the tests, made once for each test file. */
+import { type CertificateExtension, generate } from "selfsigned";
 
 /** A certificate and its key, in PEM format. */
 export interface Certificate {
@@ -31,70 +27,61 @@ export function certificates(): Promise<Certificates> {
   return made ??= make();
 }
 
-const HERE = "DNS:localhost,IP:127.0.0.1,IP:::1";
+const HERE = ["localhost", "127.0.0.1", "::1"];
+const DAY = 86_400_000;
 
 async function make(): Promise<Certificates> {
-  const folder = await mkdtemp(join(tmpdir(), "sluice-"));
-  try {
-    const [ca, other] = await Promise.all([authority(folder, "ca"), authority(folder, "other")]);
-    return {
-      ca: ca.cert,
-      otherCa: other.cert,
-      leaf: await leaf(folder, "leaf", HERE, 2),
-      elsewhere: await leaf(folder, "elsewhere", "DNS:elsewhere.test", 2),
-      expired: await leaf(folder, "expired", HERE, -1),
-    };
-  } finally {
-    await rm(folder, { recursive: true });
-  }
+  const [ca, other] = await Promise.all([authority("ca"), authority("other")]);
+  return {
+    ca: ca.cert,
+    otherCa: other.cert,
+    leaf: await leaf(ca, "leaf", HERE, 2),
+    elsewhere: await leaf(ca, "elsewhere", ["elsewhere.test"], 2),
+    expired: await leaf(ca, "expired", HERE, -1),
+  };
 }
 
-const NEW_KEY = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
-
-async function openssl(folder: string, ...args: string[]): Promise<void> {
-  await promisify(execFile)("openssl", args, { cwd: folder });
+function authority(name: string): Promise<Certificate> {
+  return certify(name, 2, [
+    { name: "basicConstraints", cA: true, critical: true },
+    { name: "keyUsage", keyCertSign: true, cRLSign: true, critical: true },
+  ]);
 }
 
-async function authority(folder: string, name: string): Promise<Certificate> {
-  await openssl(
-    folder,
-    ...["req", "-x509", ...NEW_KEY, "-keyout", `${name}.key`, "-out", `${name}.pem`],
-    ...["-days", "2", "-subj", `/CN=Sluice test ${name}`],
-    ...["-addext", "keyUsage=critical,keyCertSign,cRLSign"],
-  );
-  return await read(folder, name);
-}
-
-/** A certificate signed by the authority "ca". */
-async function leaf(
-  folder: string,
+/** A certificate signed by an authority, valid for so many days from now, or until so many ago. */
+function leaf(
+  ca: Certificate,
   name: string,
-  hosts: string,
+  hosts: readonly string[],
   days: number,
 ): Promise<Certificate> {
-  const extensions = [
-    "basicConstraints=critical,CA:FALSE",
-    "keyUsage=critical,digitalSignature",
-    "extendedKeyUsage=serverAuth,clientAuth",
-    `subjectAltName=${hosts}`,
-  ];
-  await writeFile(join(folder, `${name}.ext`), extensions.join("\n"));
-  await openssl(
-    folder,
-    ...["req", ...NEW_KEY, "-keyout", `${name}.key`, "-out", `${name}.csr`],
-    ...["-subj", `/CN=Sluice test ${name}`],
+  const altNames = hosts.map((host) =>
+    /^[\d.]+$|:/.test(host) ? { type: 7 as const, ip: host } : { type: 2 as const, value: host }
   );
-  await openssl(
-    folder,
-    ...["x509", "-req", "-in", `${name}.csr`, "-out", `${name}.pem`, "-days", String(days)],
-    ...["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", `${name}.ext`],
-  );
-  return await read(folder, name);
+  return certify(name, days, [
+    { name: "basicConstraints", cA: false, critical: true },
+    { name: "keyUsage", digitalSignature: true, critical: true },
+    { name: "extKeyUsage", serverAuth: true, clientAuth: true },
+    { name: "subjectAltName", altNames },
+  ], ca);
 }
 
-async function read(folder: string, name: string): Promise<Certificate> {
-  const [cert, key] = await Promise.all(
-    [`${name}.pem`, `${name}.key`].map((file) => readFile(join(folder, file), "utf8")),
+async function certify(
+  name: string,
+  days: number,
+  extensions: CertificateExtension[],
+  ca?: Certificate,
+): Promise<Certificate> {
+  const { cert, private: key } = await generate(
+    [{ name: "commonName", value: `Sluice test ${name}` }],
+    {
+      keyType: "ec",
+      algorithm: "sha256",
+      notBeforeDate: new Date(Date.now() - 3 * DAY),
+      notAfterDate: new Date(Date.now() + days * DAY),
+      extensions,
+      ca,
+    },
   );
   return { cert, key };
 }

@@ -10,8 +10,8 @@ import { HandshakeError } from "../core/error.ts";
 /** How OpenSSL, BoringSSL and rustls name the checks. */
 const CHECKS: readonly (readonly [pattern: RegExp, finding: string])[] = [
   [/ALTNAME|not valid for name|NotValidForName/, "one for another host name (wrong host name)"],
-  [/HAS_EXPIRED|\bExpired/, "one that has expired"],
-  [/NOT_YET_VALID|NotValidYet/, "one that is not yet valid"],
+  [/HAS_EXPIRED|\b[Ee]xpired/, "one that has expired"],
+  [/NOT_YET_VALID|NotValidYet|not valid yet/, "one that is not yet valid"],
   [
     /UNABLE_TO_(?:GET|VERIFY)|SELF_SIGNED|UNTRUSTED|UnknownIssuer/,
     "one of an unknown authority",
