@@ -1,63 +1,12 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
-import {
-  type CloseInfo,
-  serve,
-  type ServeOptions,
-  type Server,
-  type WebSocketConnection,
-  WebSocketError,
-  type WebSocketOpenInfo,
-  WebSocketStream,
-} from "../mod.ts";
-import { transportPair } from "../lib/testing.ts";
+import { type CloseInfo, WebSocketError, type WebSocketOpenInfo, WebSocketStream } from "../mod.ts";
+
 import { pattern } from "./bytes.ts";
-import {
-  closeFrame,
-  frames,
-  isPending,
-  RawPeer,
-  rejection,
-  rest,
-  until,
-  urlOf,
-} from "./support.ts";
+import { closeFrame, frames, isPending, rejection, rest, until, urlOf } from "./support.ts";
+import { withPeer, withServer } from "./websocket_stream_support.ts";
 
 type WithCode = DOMException & { closeCode: number; reason: string };
-
-/** Runs a test with a server whose connections are handed to it. */
-async function withServer(
-  run: (server: Server, accepted: WebSocketConnection[]) => unknown,
-  options: ServeOptions = {},
-): Promise<void> {
-  const accepted: WebSocketConnection[] = [];
-  const server = await serve(options, async (ws) => {
-    accepted.push(ws);
-    await ws.closed;
-  });
-  try {
-    await run(server, accepted);
-  } finally {
-    for (const ws of accepted) ws.terminate();
-    await server.shutdown();
-  }
-}
-
-/** Runs a test with a stream and its peer by hand, in memory. */
-async function withPeer(
-  run: (stream: WebSocketStream, info: WebSocketOpenInfo, peer: RawPeer) => unknown,
-  capacity?: number,
-): Promise<void> {
-  const [near, far] = transportPair({ capacity });
-  const peer = new RawPeer(far, "server");
-  const stream = new WebSocketStream("ws://localhost/", { duplex: near, closeTimeout: 300 });
-  try {
-    await run(stream, await stream.opened, peer);
-  } finally {
-    near.destroy();
-    far.destroy();
-  }
-}
 
 describe("The streams of a WebSocketStream", () => {
   it("readable gives text as strings and binary as bytes", async () => {
