@@ -16,9 +16,8 @@ import { HandshakeError } from "./core/error.ts";
 import { ServerHandshake } from "./core/server_handshake.ts";
 import type { WebSocketConnection } from "./connection.ts";
 import { invalidState } from "./invalid_state.ts";
-import { checkOptions } from "./options.ts";
 import { checkEncrypted, headOf, isEncrypted, upgradedTransport } from "./runtime/node_upgrade.ts";
-import { acceptRead, reusableHeaders, type ServeOptions } from "./server.ts";
+import { acceptRead, checkServeOptions, reusableHeaders, type ServeOptions } from "./server.ts";
 import { type Handler, Sessions } from "./sessions.ts";
 
 export type { Handler };
@@ -99,7 +98,7 @@ export async function upgrade(
   head: Uint8Array,
   options: UpgradeOptions = {},
 ): Promise<WebSocketConnection> {
-  checkOptions(options);
+  checkServeOptions(options);
   return await open(request, socket, head, options);
 }
 
@@ -115,13 +114,12 @@ async function open(
   taken.add(socket);
   return await acceptRead(upgradedTransport(socket), options, () => {
     if (fault !== undefined) throw fault;
-    const secure = isEncrypted(socket);
-    checkEncrypted(secure);
+    checkEncrypted(isEncrypted(socket));
     const handshake = new ServerHandshake();
     const head = headOf(request);
     // Ours to unmask in place.
     handshake.takeHead(head, new Uint8Array(trailing));
-    return { handshake, head, secure };
+    return { handshake, head };
   });
 }
 
@@ -158,7 +156,7 @@ export function attach(
   options: AttachOptions,
   handler: Handler,
 ): Attachment {
-  checkOptions(options);
+  checkServeOptions(options);
   checkPath(options.path);
   checkEncrypted("setSecureContext" in server);
   options.signal?.throwIfAborted();

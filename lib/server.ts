@@ -114,7 +114,13 @@ export async function serve(options: ServeOptions, handler: Handler): Promise<Se
   return server;
 }
 
-function checkServeOptions(options: ServeOptions): void {
+/**
+ * Checks the options of a server, before a client could bring out what is wrong with them. Internal.
+ *
+ * @throws {TypeError} for a value of the wrong type
+ * @throws {RangeError} for a number that is negative or none
+ */
+export function checkServeOptions(options: Omit<ServeOptions, "path">): void {
   checkOptions(options);
   checkLimits(options.limits);
   checkFunctions(options, ["selectProtocol", "onRequest", "onResponse", "onError"]);
@@ -204,8 +210,6 @@ export interface ReadRequest {
   handshake: ServerHandshake;
   /** Its head. */
   head: RequestHead;
-  /** Whether the transport is encrypted. */
-  secure: boolean;
 }
 
 /**
@@ -218,7 +222,6 @@ export async function acceptRead(
   options: ServeOptions,
   read: () => ReadRequest,
 ): Promise<WebSocketConnection> {
-  checkServeOptions(options);
   return await answer(new TransportReader(transport), options, read);
 }
 
@@ -226,7 +229,7 @@ async function readRequest(reader: TransportReader, limits?: HeadLimits): Promis
   const handshake = new ServerHandshake(limits);
   let head: RequestHead | undefined;
   while (head === undefined) head = handshake.receive(await reader.read());
-  return { handshake, head, secure: reader.transport.secure ?? false };
+  return { handshake, head };
 }
 
 async function answer(
@@ -247,11 +250,12 @@ async function answer(
 
 async function open(
   reader: TransportReader,
-  { handshake, head, secure }: ReadRequest,
+  { handshake, head }: ReadRequest,
   options: ServeOptions,
   signal: AbortSignal,
 ): Promise<WebSocketConnection> {
   const { textCodec } = options.transport ?? await defaultProvider();
+  const { secure = false } = reader.transport;
   const request = toRequest(head, secure);
   const answer = await hook(() => options.onRequest?.(request));
   if (answer !== undefined) throw new Refusal(answer, head);

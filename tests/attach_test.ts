@@ -1,3 +1,4 @@
+import { createServer } from "node:http";
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { connect, type HandshakeError, type WebSocketConnection } from "../mod.ts";
@@ -20,6 +21,14 @@ import {
 import { isPending, RawSocket, rejection, rest, turn, until, upgradeRequest } from "./support.ts";
 
 describe("attach", () => {
+  it("attach() refuses options of the wrong type at the call", () => {
+    const server = createServer();
+    for (const options of [{ onRequest: 5 }, { selectProtocol: "a" }, { protocols: "a" }]) {
+      assert.throws(() => attach(server, options as never, echo), TypeError);
+    }
+    assert.equal(server.listenerCount("upgrade"), 0);
+  });
+
   it("attach() serves WebSockets beside plain HTTP", async () => {
     await withAttached({ protocols: ["chat"], headers: { "X-A": "1" } }, async (server) => {
       const ws = await connect(urlOf(server, "/a?b"), { protocols: ["chat"] });
