@@ -12,13 +12,21 @@ import { RemoteProtocolError, type WebSocketError, webSocketError } from "./core
 import type { Role } from "./core/frame.ts";
 import type { FramePiece } from "./core/frame_decoder.ts";
 import { MAX_MESSAGE_SIZE, type Message } from "./core/message.ts";
-import { type CloseEvent, type PongEvent, Protocol, response } from "./core/protocol.ts";
+import { type CloseEvent, type PongEvent, response } from "./core/event.ts";
+import { bitsOf, type Extension } from "./core/extension.ts";
+import { Protocol } from "./core/protocol.ts";
 import { invalidState } from "./invalid_state.ts";
 import type { BufferSource, ConnectionOptions } from "./options.ts";
 import { handled, SEND_MARK } from "./outbox.ts";
 import { toMessage } from "./outgoing.ts";
 import { Receiver } from "./receiver.ts";
-import { FrameDecoderStream, FrameEncoderStream, MessageFragmenterStream } from "./transforms.ts";
+import {
+  ExtensionDecoderStream,
+  ExtensionEncoderStream,
+  FrameDecoderStream,
+  FrameEncoderStream,
+  MessageFragmenterStream,
+} from "./transforms.ts";
 import { backgroundTimer, nextTurn } from "./turn.ts";
 
 /** How {@linkcode assemble} works. */
@@ -29,6 +37,11 @@ export interface AssembleOptions extends
   > {
   /** Which end this is. */
   role: Role;
+  /**
+   * The extensions that were agreed on, in that order; they are closed with the connection.
+   * Default: none
+   */
+  extensions?: readonly Extension[];
 }
 
 /** A duplex of messages. */
@@ -75,6 +88,7 @@ class Assembly implements MessageDuplex {
   readonly #duplex: ByteDuplex;
   readonly #closeTimeout: number;
   readonly #maxFrameSize: number | undefined;
+  readonly #extensions: readonly Extension[];
   readonly #protocol: Protocol;
   readonly #receiver: Receiver;
   readonly #record = new CloseRecord();
@@ -94,11 +108,12 @@ class Assembly implements MessageDuplex {
   #wake = ignore;
 
   constructor(duplex: ByteDuplex, options: AssembleOptions) {
-    const { role, maxMessageSize = MAX_MESSAGE_SIZE, closeTimeout = 10_000, maxFrameSize } =
-      options;
+    const { role, maxMessageSize = MAX_MESSAGE_SIZE, closeTimeout = 10_000 } = options;
+    const { extensions = [], maxFrameSize } = options;
     this.#duplex = duplex;
     this.#closeTimeout = closeTimeout;
     this.#maxFrameSize = maxFrameSize;
+    this.#extensions = extensions;
     this.#protocol = new Protocol(role, { maxMessageSize });
     this.#receiver = new Receiver(options.readableStrategy, {
       onTaken: () => this.#wake(),
@@ -116,7 +131,10 @@ class Assembly implements MessageDuplex {
     this.#messages = fragmenter.writable.getWriter();
     handled(this.#messages.closed);
     handled(
-      fragmenter.readable.pipeThrough(new FrameEncoderStream({ role })).pipeTo(this.#frameSink()),
+      fragmenter.readable
+        .pipeThrough(new ExtensionEncoderStream(extensions))
+        .pipeThrough(new FrameEncoderStream({ role }))
+        .pipeTo(this.#frameSink()),
     );
     this.#sent = handled(bytes.pipeTo(duplex.writable, { signal: this.#cut.signal }));
     this.writable = this.#makeWritable();
@@ -181,13 +199,16 @@ class Assembly implements MessageDuplex {
     const decoder = new FrameDecoderStream({
       role: this.#protocol.role,
       maxFrameSize: this.#maxFrameSize,
+      rsvInUse: bitsOf(this.#extensions),
     });
     const { signal } = this.#cut;
     // Should the decoder fail, the input is still needed to see its end.
     const piped = handled(
       this.#duplex.readable.pipeTo(decoder.writable, { preventCancel: true, signal }),
     );
-    const pieces = decoder.readable.getReader();
+    const pieces = decoder.readable
+      .pipeThrough(new ExtensionDecoderStream(this.#extensions))
+      .getReader();
     try {
       const event = await this.#receive(pieces);
       await this.#quiet();
@@ -307,6 +328,7 @@ class Assembly implements MessageDuplex {
 
   async #finish(): Promise<Required<CloseInfo>> {
     this.#finished = true;
+    for (const extension of this.#extensions) extension.close();
     if (this.#error !== undefined) {
       this.#endStreams(this.#error);
       throw this.#error;

@@ -7,6 +7,7 @@ import { type ByteDuplex, fromStreams } from "./byte_streams.ts";
 import { WebSocketConnection } from "./connection.ts";
 import { HandshakeError } from "./core/error.ts";
 import { ClientHandshake } from "./core/client_handshake.ts";
+import { finalizeExtensions, offerExtensions } from "./core/extension.ts";
 import { isToken } from "./core/header.ts";
 import type { ResponseHead } from "./core/http1.ts";
 import { base64 } from "./core/sha1.ts";
@@ -113,6 +114,7 @@ function handshakeOptions(
   options: InternalConnectOptions,
 ): ConstructorParameters<typeof ClientHandshake>[0] {
   const { protocols, origin, requireProtocol } = options;
+  const extensions = offerExtensions(options.extensions ?? []);
   const headers = toRawHeaders(options.headers);
   const given = (name: string) => headers.some(([field]) => field.toLowerCase() === name);
   if (origin !== undefined) headers.push(["Origin", origin]);
@@ -120,7 +122,7 @@ function handshakeOptions(
     const credentials = new TextEncoder().encode(`${username}:${password}`);
     headers.push(["Authorization", `Basic ${base64(credentials)}`]);
   }
-  return { host, target: resourceName, protocols, headers, requireProtocol };
+  return { host, target: resourceName, protocols, extensions, headers, requireProtocol };
 }
 
 function placeOf(
@@ -187,10 +189,13 @@ async function open(
     }
     // RFC 9110 §15.2: other interim responses come before the final one; no upgrade asks for any.
     if (response.status !== 101) throw await refused(reader, response, handshake.trailing);
+    const agreement = handshake.check();
+    const supported = options.extensions ?? [];
     return new WebSocketConnection({
       role: "client",
       transport,
-      agreement: handshake.check(),
+      agreement,
+      activeExtensions: finalizeExtensions(agreement.extensions, supported),
       request: handshake.request,
       response,
       secure: target.secure,

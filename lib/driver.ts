@@ -12,7 +12,9 @@ import { CloseCode, type CloseInfo } from "./core/close.ts";
 import { RemoteProtocolError, type WebSocketError, webSocketError } from "./core/error.ts";
 import type { Role } from "./core/frame.ts";
 import { MAX_MESSAGE_SIZE } from "./core/message.ts";
-import { type CloseEvent, Protocol, response } from "./core/protocol.ts";
+import { type CloseEvent, response } from "./core/event.ts";
+import type { Extension } from "./core/extension.ts";
+import { Protocol } from "./core/protocol.ts";
 import { type TextCodec, webTextCodec } from "./core/utf8.ts";
 import { randomPayload } from "./core/mask.ts";
 import { invalidState } from "./invalid_state.ts";
@@ -24,6 +26,9 @@ import { Sender, type SenderHost } from "./sender.ts";
 import type { Transport, TransportHandlers } from "./transport.ts";
 import { backgroundTimer, nextTurn } from "./turn.ts";
 
+/** How many bytes may wait while an extension works on those before them. */
+const READ_MARK = 65536;
+
 /** What a {@linkcode Driver} begins with. */
 export interface DriverInit {
   /** Which end this is. */
@@ -34,6 +39,8 @@ export interface DriverInit {
   takeOver: (handlers: TransportHandlers) => void;
   /** The options of the caller. */
   options: ConnectionOptions;
+  /** The extensions that were agreed on. Default: none */
+  activeExtensions?: readonly Extension[];
   /** How text is encoded and decoded. Default: TextEncoder and TextDecoder */
   textCodec?: TextCodec;
 }
@@ -63,6 +70,8 @@ export class Driver {
 
   /** A Close, a violation or the end of the input was met: nothing behind it is decoded. */
   #stopped = false;
+  /** Our Close frame is to go behind the messages that were accepted. */
+  #closeAsked = false;
   /** Why the connection does not end with a clean close. */
   #error: WebSocketError | undefined;
   /** Both Close frames went. */
@@ -76,7 +85,8 @@ export class Driver {
   readonly #refusals = new WeakSet<object>();
 
   /** @param init the transport, from the handshake's hands, and the options */
-  constructor({ role, transport, takeOver, options, textCodec = webTextCodec }: DriverInit) {
+  constructor(init: DriverInit) {
+    const { role, transport, takeOver, options, textCodec = webTextCodec } = init;
     const { maxMessageSize = MAX_MESSAGE_SIZE, maxFrameSize, onFrame } = options;
     const { pingInterval = 20_000, pingTimeout = 20_000, closeTimeout = 10_000 } = options;
     const limits = { maxMessageSize, maxFrameSize };
@@ -87,6 +97,8 @@ export class Driver {
       onFrame: this.#guarded(onFrame),
       textCodec,
       ownsInput: true,
+      extensions: init.activeExtensions,
+      onReady: () => this.#pump(),
     });
     this.receiver = new Receiver(options.readableStrategy, this.#receiverHost());
     this.sender = new Sender(this.#protocol, transport, textCodec, this.#senderHost());
@@ -130,6 +142,7 @@ export class Driver {
 
   /** Sends a ping; resolves with the milliseconds until its pong. */
   ping(payload: Uint8Array): Promise<number> {
+    if (!this.#canSend) throw this.#closedError();
     if (this.pings.has(payload)) throw invalidState("Expected no ping with this payload to wait");
     this.sender.control({ type: "ping", payload });
     return this.pings.add(payload);
@@ -140,8 +153,12 @@ export class Driver {
     if (!this.#canSend || this.#finished) return;
     const { reason = "" } = info;
     const closeCode = info.closeCode ?? (reason === "" ? CloseCode.NoStatus : CloseCode.Normal);
-    this.#sendClose({ type: "close", closeCode, reason });
-    this.sender.refuse(this.#closedError(), { all: false });
+    this.#closeAsked = true;
+    this.#keepalive.stop();
+    this.#armCloseTimer();
+    this.sender.beforeClose(() => {
+      if (this.#canWrite) this.#sendClose({ type: "close", closeCode, reason });
+    });
     this.#pump();
   }
 
@@ -183,13 +200,18 @@ export class Driver {
     return this.#canSend && !this.#transportClosed && this.receiver.full;
   }
 
+  /** Whether more comes than extensions can take: what waits for them is held as it came. */
+  get #behind(): boolean {
+    return this.#protocol.pending && this.#protocol.bufferedAmount > READ_MARK;
+  }
+
   /** Takes events as long as there is room for them. */
   #pump(): void {
     if (this.#pumping) return;
     this.#pumping = true;
     while (!this.#stopped && !this.#full && this.#step());
     this.#pumping = false;
-    this.#setPaused(!this.#stopped && this.#full);
+    this.#setPaused(!this.#stopped && (this.#full || this.#behind));
   }
 
   /** Takes one event; tells whether there was one. */
@@ -197,7 +219,7 @@ export class Driver {
     try {
       const event = this.#protocol.next();
       if (event === undefined) {
-        if (this.#inputEnded) this.#stop(undefined);
+        if (this.#inputEnded && !this.#protocol.pending) this.#stop(undefined);
         return false;
       }
       if (event.type === "ping") this.sender.answer(event.payload);
@@ -225,7 +247,13 @@ export class Driver {
 
   // Closing
 
+  /** Whether messages may be sent. */
   get #canSend(): boolean {
+    return !this.#closeAsked && this.#canWrite;
+  }
+
+  /** Whether our Close frame is yet to go. */
+  get #canWrite(): boolean {
     const { state } = this.#protocol;
     return this.#error === undefined && (state === "open" || state === "remote-closing");
   }
@@ -259,7 +287,7 @@ export class Driver {
 
   #closeReceived(event: CloseEvent): void {
     this.closeRecord.note("received", event);
-    if (this.#canSend) this.#answerClose(event);
+    if (this.#canWrite) this.#answerClose(event);
     this.#shaken = this.#protocol.state === "closed" && this.#error === undefined;
     if (this.#transportClosed) return this.#finish();
     this.sender.outbox.flush();
@@ -290,7 +318,7 @@ export class Driver {
     if (this.#finished || this.#error !== undefined) return;
     // Our messages are ASCII, so that 123 characters are 123 bytes.
     const reason = message.slice(0, 123);
-    if (this.#canSend) this.#sendClose({ type: "close", closeCode, reason });
+    if (this.#canWrite) this.#sendClose({ type: "close", closeCode, reason });
     this.#stopped = true;
     this.#error = webSocketError(message, closeCode, "", cause);
     this.#end(this.#error);
@@ -339,6 +367,7 @@ export class Driver {
   #finish(): void {
     if (this.#finished) return;
     this.#finished = true;
+    this.#protocol.dispose();
     this.#cancelCloseTimer?.();
     this.#keepalive.stop();
     if (this.#error !== undefined) {
@@ -395,11 +424,9 @@ export class Driver {
   }
 
   #senderHost(): SenderHost {
-    const canSend = () => this.#canSend;
     return {
-      get canSend() {
-        return canSend();
-      },
+      canSend: () => this.#canSend,
+      canWrite: () => this.#canWrite,
       closedError: () => this.#closedError(),
       failMidway: (cause) =>
         this.#fail(CloseCode.InternalError, "The message was cut short by its sender", cause),
@@ -413,16 +440,10 @@ export class Driver {
   }
 
   #keepaliveHost(): KeepaliveHost {
-    const paused = () => this.#paused;
-    const traffic = () => this.#bytesReceived + this.sender.outbox.bytesSent;
     return {
       ping: () => this.ping(randomPayload()),
-      get paused() {
-        return paused();
-      },
-      get traffic() {
-        return traffic();
-      },
+      paused: () => this.#paused,
+      traffic: () => this.#bytesReceived + this.sender.outbox.bytesSent,
       lost: () => this.#fail(CloseCode.InternalError, "Keepalive: no pong in time"),
     };
   }

@@ -62,9 +62,9 @@ export interface KeepaliveHost {
   /** Sends a ping; settles with its pong. */
   ping(): Promise<unknown>;
   /** Whether we have stopped reading, so that no pong can be seen. */
-  readonly paused: boolean;
+  paused(): boolean;
   /** Bytes both ways so far: whether the connection is alive at all. */
-  readonly traffic: number;
+  traffic(): number;
   /** The peer does not answer. */
   lost(): void;
 }
@@ -102,7 +102,7 @@ export class Keepalive {
 
   #ping(): void {
     this.#host.ping().then(() => this.#after(this.#interval, () => this.#ping()), () => {});
-    if (this.#timeout > 0) this.#await(0, this.#host.traffic);
+    if (this.#timeout > 0) this.#await(0, this.#host.traffic());
   }
 
   /**
@@ -111,9 +111,9 @@ export class Keepalive {
    */
   #await(quiet: number, traffic: number): void {
     this.#after(this.#timeout, () => {
-      const { paused, traffic: now } = this.#host;
+      const now = this.#host.traffic();
       const stillQuiet = now === traffic ? quiet + 1 : 0;
-      if (paused && stillQuiet < 2) this.#await(stillQuiet, now);
+      if (this.#host.paused() && stillQuiet < 2) this.#await(stillQuiet, now);
       else this.#host.lost();
     });
   }

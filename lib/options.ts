@@ -4,6 +4,7 @@
  * @module
  */
 import type { CloseInfo } from "./core/close.ts";
+import type { ExtensionFactory } from "./core/extension.ts";
 import type { Frame } from "./core/frame.ts";
 import type { Message } from "./core/message.ts";
 import type { TransportProvider } from "./transport.ts";
@@ -42,6 +43,11 @@ export interface ConnectionOptions {
   protocols?: string[];
   /** More header fields for the request, or the response. Default: none */
   headers?: HeadersLike;
+  /**
+   * Extensions of the protocol, the preferred one first: what a client offers, and what a server
+   * accepts. Default: none
+   */
+  extensions?: readonly ExtensionFactory[];
   /** Ends the opening handshake when aborted; without effect afterwards. Default: none */
   signal?: AbortSignal;
   /**
@@ -103,7 +109,10 @@ export function checkOptions(options: ConnectionOptions): void {
   checkKind("readableStrategy", readableStrategy, "an object", isObject);
   checkNumber("readableStrategy.highWaterMark", readableStrategy?.highWaterMark);
   checkFunctions(readableStrategy ?? {}, ["size"]);
-  const { protocols = [] } = options;
+  const { protocols = [], extensions = [] } = options;
+  if (!Array.isArray(extensions) || !extensions.every(isFactory)) {
+    throw new TypeError("Expected extensions as an array of extension factories");
+  }
   if (!Array.isArray(protocols) || protocols.some((protocol) => typeof protocol !== "string")) {
     throw new TypeError("Expected protocols as an array of strings");
   }
@@ -189,6 +198,12 @@ export function checkLimits(limits: unknown): void {
   for (const [name, value] of Object.entries(limits ?? {})) checkNumber(`limits.${name}`, value);
 }
 
+function isFactory(value: unknown): boolean {
+  const { name, offer, accept, finalize } = Object(value) as Partial<ExtensionFactory>;
+  return typeof name === "string" &&
+    [offer, accept, finalize].every((method) => typeof method === "function");
+}
+
 function isText(value: unknown): boolean {
   return typeof value === "string";
 }
@@ -207,6 +222,8 @@ function checkNumber(name: string, value: unknown): void {
 export interface SendOptions {
   /** Whether it is a text message; bytes must then be UTF-8. Default: whether it is a string */
   text?: boolean;
+  /** Whether to compress it, where compression was agreed on. Default: by its length */
+  compress?: boolean;
   /**
    * Takes the message back while it waits for its turn behind a fragmented one; a message of several
    * frames that is aborted after its first fails the connection with 1011. Default: none

@@ -97,21 +97,35 @@ export class StreamSource implements AsyncIterable<Message> {
   }
 }
 
+/** What a sender has its turn for: a message at hand, or one whose items are yet to come. */
+export type Turn = "whole" | "items";
+
+interface Waiting {
+  turn: Turn;
+  enter(): void;
+  fail(error: unknown): void;
+}
+
 /** Lets one sender after the other have its turn. */
 export class SendLock {
-  #busy = false;
-  #waiting: { enter: () => void; fail: (error: unknown) => void }[] = [];
+  #holder: Turn | undefined;
+  #waiting: Waiting[] = [];
 
-  /** Whether a message of several frames is under way. */
+  /** Whether somebody has the turn. */
   get busy(): boolean {
-    return this.#busy;
+    return this.#holder !== undefined;
+  }
+
+  /** For what. */
+  get holder(): Turn | undefined {
+    return this.#holder;
   }
 
   /** Waits for the turn; `release()` ends it. */
-  acquire(signal?: AbortSignal): Promise<void> {
+  acquire(turn: Turn, signal?: AbortSignal): Promise<void> {
     if (signal?.aborted) return Promise.reject(signal.reason);
-    if (!this.#busy) {
-      this.#busy = true;
+    if (!this.busy) {
+      this.#holder = turn;
       return Promise.resolve();
     }
     return new Promise((resolve, reject) => {
@@ -125,6 +139,7 @@ export class SendLock {
       };
       const abort = () => fail(signal!.reason);
       const entry = {
+        turn,
         fail,
         enter: () => {
           settle();
@@ -138,13 +153,15 @@ export class SendLock {
 
   /** Ends the turn. */
   release(): void {
-    this.#busy = this.#waiting.length > 0;
+    this.#holder = this.#waiting[0]?.turn;
     this.#waiting[0]?.enter();
   }
 
-  /** Refuses all who wait. */
-  fail(error: unknown): void {
-    for (const { fail } of this.#waiting) fail(error);
+  /** Refuses all who wait, or those who wait for such a turn. */
+  fail(error: unknown, turn?: Turn): void {
+    for (const one of this.#waiting) {
+      if (turn === undefined || one.turn === turn) one.fail(error);
+    }
   }
 }
 
@@ -182,7 +199,7 @@ export async function* marked(
 }
 
 /** The item, copied where it is bytes: a subclass may have a slice() that does not copy, as Buffer has. */
-function ownItem(value: unknown): unknown {
+export function ownItem<T>(value: T): T | Uint8Array {
   const bytes = viewOf(value);
   return bytes === undefined ? value : new Uint8Array(bytes);
 }

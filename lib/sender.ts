@@ -7,7 +7,8 @@
  */
 import { BORROW_FROM, type Ownership } from "./core/frame_writer.ts";
 import type { Message } from "./core/message.ts";
-import type { CloseEvent, PingEvent, PongEvent, Protocol } from "./core/protocol.ts";
+import type { CloseEvent, PingEvent, PongEvent } from "./core/event.ts";
+import type { Protocol } from "./core/protocol.ts";
 import type { TextCodec } from "./core/utf8.ts";
 import type { BufferSource, OutgoingMessage, SendOptions } from "./options.ts";
 import { handled, Outbox, SEND_MARK } from "./outbox.ts";
@@ -15,6 +16,7 @@ import {
   isFixed,
   type Item,
   marked,
+  ownItem,
   SendLock,
   StreamSource,
   toMessage,
@@ -23,10 +25,15 @@ import {
 } from "./outgoing.ts";
 import type { Transport } from "./transport.ts";
 
+/** From this length on a message is given to extensions as one that they may work on elsewhere. */
+const LATER_FROM = 16384;
+
 /** What a {@linkcode Sender} asks of its connection. */
 export interface SenderHost {
   /** Whether messages may be sent. */
-  readonly canSend: boolean;
+  canSend(): boolean;
+  /** Whether frames may yet be written: until our Close frame goes, behind what was accepted. */
+  canWrite(): boolean;
   /** The error for those who send when they may not. */
   closedError(): DOMException;
   /** A message was begun and cannot be finished. */
@@ -93,9 +100,9 @@ export class Sender {
         return handled(this.#sendFragments(sendable, options));
       }
       const typed = text === undefined ? sendable : this.#convert(sendable, text);
-      if (!this.#lock.busy) return this.#sendWhole(typed, true);
-      if (!this.#host.canSend) throw this.#host.closedError();
-      return handled(this.#sendInTurn(typed, true, signal));
+      if (!this.#host.canSend()) throw this.#host.closedError();
+      if (!this.#waits(typed)) return this.#sendWhole(typed, true, options.compress);
+      return handled(this.#sendInTurn(typed, true, options));
     } catch (error) {
       return handled(Promise.reject(error));
     }
@@ -108,47 +115,91 @@ export class Sender {
     return asText(() => this.#codec.decode(message));
   }
 
+  /** Whether an extension may want to work on the message elsewhere. */
+  #slow(message: Message): boolean {
+    return this.#protocol.extended && message.length >= LATER_FROM;
+  }
+
+  /** Whether the message takes its turn, or is to have one. */
+  #waits(message: Message): boolean {
+    return this.#lock.busy || this.#slow(message);
+  }
+
   /** @param lend whether the message stays as it is until it has left */
-  #sendWhole(message: Message, lend: boolean): Promise<void> {
-    if (!this.#host.canSend) throw this.#host.closedError();
+  #sendWhole(message: Message, lend: boolean, compress?: boolean): Promise<void> {
+    if (!this.#host.canWrite()) throw this.#host.closedError();
     this.#messagesSent++;
     const long = typeof message !== "string" && message.length >= BORROW_FROM;
     const borrow = lend && long && isFixed(message);
-    this.#write(message, true, borrow ? "borrow" : "copy");
+    this.#write(message, { fin: true, compress }, borrow ? "borrow" : "copy");
     return this.outbox.settle(borrow);
   }
 
-  #write(data: Message, messageFinished: boolean, ownership: Ownership): void {
+  #write(
+    data: Message,
+    { fin, compress }: { fin: boolean; compress?: boolean },
+    ownership: Ownership,
+    later?: (error?: Error) => void,
+  ): boolean {
     const { writer } = this.outbox;
-    const frameFinished = true;
-    if (typeof data === "string") {
-      this.#protocol.write({ type: "text", data, frameFinished, messageFinished }, writer);
-    } else {
-      const event = { type: "binary", data, frameFinished, messageFinished } as const;
-      this.#protocol.write(event, writer, ownership);
-    }
+    // Two objects and not one of either type: the engine knows each of them by its shape.
+    return typeof data === "string"
+      ? this.#protocol.write(
+        { type: "text", data, frameFinished: true, messageFinished: fin, compress },
+        writer,
+        "copy",
+        later,
+      )
+      : this.#protocol.write(
+        { type: "binary", data, frameFinished: true, messageFinished: fin, compress },
+        writer,
+        ownership,
+        later,
+      );
   }
 
-  /** Sends behind a message of several frames that is under way (RFC 6455 §5.4). */
-  async #sendInTurn(message: Message, lend: boolean, signal?: AbortSignal): Promise<void> {
-    await this.#lock.acquire(signal);
+  /** Sends behind the message that is under way (RFC 6455 §5.4), or one that takes its time. */
+  async #sendInTurn(message: Message, lend: boolean, options: SendOptions): Promise<void> {
+    await this.#lock.acquire("whole", options.signal);
+    const { compress } = options;
     let sent: Promise<void>;
     try {
-      sent = this.#sendWhole(message, lend);
+      if (this.#slow(message)) {
+        await this.#writeLater(lend ? message : ownItem(message), { fin: true, compress });
+        this.#messagesSent++;
+        sent = this.outbox.settle(false);
+      } else {
+        sent = this.#sendWhole(message, lend, compress);
+      }
     } finally {
       this.#lock.release();
     }
     await sent;
   }
 
+  /** Writes a frame as soon as the extensions are done with it, unless the connection ends before. */
+  #writeLater(data: Message, kind: { fin: boolean; compress?: boolean }): Promise<void> {
+    if (!this.#host.canWrite()) throw this.#host.closedError();
+    return new Promise((resolve, reject) => {
+      this.#interrupt = reject;
+      const written = this.#write(data, kind, "copy", (error) => {
+        if (error === undefined) return resolve();
+        // The peer's half of the compressor knows nothing of what ours has failed on.
+        if (this.#host.canWrite()) this.#host.failMidway(error);
+        reject(error);
+      });
+      if (written) resolve();
+    });
+  }
+
   async #sendFragments(
     items: AsyncIterable<Message> | Iterable<Message>,
-    { signal, text }: SendOptions,
+    options: SendOptions,
   ): Promise<void> {
     try {
-      if (!this.#host.canSend) throw this.#host.closedError();
-      await this.#lock.acquire(signal);
-      await this.#sendItems(items, text, signal);
+      if (!this.#host.canSend()) throw this.#host.closedError();
+      await this.#lock.acquire("items", options.signal);
+      await this.#sendItems(items, options);
     } catch (error) {
       if (items instanceof StreamSource) items.cancel(error);
       throw error;
@@ -158,13 +209,13 @@ export class Sender {
 
   async #sendItems(
     items: AsyncIterable<Message> | Iterable<Message>,
-    text: boolean | undefined,
-    signal: AbortSignal | undefined,
+    options: SendOptions,
   ): Promise<void> {
+    const { signal } = options;
     const abort = () => this.#interrupt?.(signal!.reason);
     signal?.addEventListener("abort", abort, { once: true });
     try {
-      await this.#writeItems(items, text, signal);
+      await this.#writeItems(items, options);
     } finally {
       signal?.removeEventListener("abort", abort);
       this.#lock.release();
@@ -173,8 +224,7 @@ export class Sender {
 
   async #writeItems(
     items: AsyncIterable<Message> | Iterable<Message>,
-    text: boolean | undefined,
-    signal: AbortSignal | undefined,
+    { text, signal, compress }: SendOptions,
   ): Promise<void> {
     const source = marked(items);
     const convert = itemConverter(text);
@@ -185,7 +235,9 @@ export class Sender {
         if (done) return;
         this.#checkGoingOn(signal);
         const data = convert(value);
-        this.#write(data, value.last, "copy");
+        const kind = { fin: value.last, compress };
+        if (this.#slow(data)) await this.#writeLater(data, kind);
+        else this.#write(data, kind, "copy");
         if (value.last) break;
         begun = true;
         await this.#interruptible(this.outbox.settle(false), signal);
@@ -194,14 +246,14 @@ export class Sender {
     } catch (error) {
       // The source may be in the middle of an item, and is told once it has it.
       handled(source.return());
-      if (begun && this.#host.canSend) this.#host.failMidway(error);
+      if (begun && this.#host.canSend()) this.#host.failMidway(error);
       throw error;
     }
   }
 
   #checkGoingOn(signal: AbortSignal | undefined): void {
     signal?.throwIfAborted();
-    if (!this.#host.canSend) throw this.#host.closedError();
+    if (!this.#host.canSend()) throw this.#host.closedError();
   }
 
   /** Waits, unless the connection ends or the signal is aborted meanwhile. */
@@ -236,22 +288,21 @@ export class Sender {
   }
 
   #writeChunk(message: Message): Promise<void> {
-    if (!this.#lock.busy) return this.#sendWhole(message, false);
-    // A subclass may have a slice() that does not copy, as Buffer has.
-    const copy = typeof message === "string" ? message : new Uint8Array(message);
-    return this.#sendInTurn(copy, true);
+    if (!this.#host.canSend()) throw this.#host.closedError();
+    if (!this.#waits(message)) return this.#sendWhole(message, false);
+    return this.#sendInTurn(ownItem(message), true, {});
   }
 
   /** Sends a ping, a pong or a Close, between the frames of a message if need be. */
   control(event: PingEvent | PongEvent | CloseEvent): void {
-    if (!this.#host.canSend) throw this.#host.closedError();
+    if (!this.#host.canWrite()) throw this.#host.closedError();
     this.#protocol.write(event, this.outbox.writer);
     this.outbox.post();
   }
 
   /** RFC 6455 §5.5.2: a ping is answered; §5.5.3: of several, the last one is enough. */
   answer(payload: Uint8Array): void {
-    if (!this.#host.canSend) return;
+    if (!this.#host.canWrite()) return;
     if (this.outbox.bufferedAmount > SEND_MARK) {
       // A peer that pings and does not read must not make us hold ever more pongs.
       this.#owedPong = payload.slice();
@@ -266,6 +317,23 @@ export class Sender {
     const payload = this.#owedPong;
     this.#owedPong = undefined;
     if (payload !== undefined) this.answer(payload);
+  }
+
+  /**
+   * Lets the messages leave that were accepted and are at hand, then has the Close written. One whose
+   * items are yet to come might never end: it is cut short, and so is what waits behind it.
+   */
+  beforeClose(write: () => void): void {
+    if (this.#lock.holder !== "whole") {
+      write();
+      return this.refuse(this.#host.closedError(), { all: false });
+    }
+    this.#lock.fail(this.#host.closedError(), "items");
+    const turn = this.#lock.acquire("whole").then(() => {
+      this.#lock.release();
+      write();
+    });
+    handled(turn);
   }
 
   /**

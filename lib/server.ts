@@ -6,6 +6,7 @@
  */
 import type { CloseInfo } from "./core/close.ts";
 import { HandshakeError } from "./core/error.ts";
+import { acceptExtensions } from "./core/extension.ts";
 import { checkExtraFields } from "./core/handshake.ts";
 import { type HandshakeRequest, ServerHandshake } from "./core/server_handshake.ts";
 import type { HeadLimits, RequestHead } from "./core/http1.ts";
@@ -262,11 +263,12 @@ async function open(
   const asked = handshake.check();
   checkOrigin(asked.origin, request, options.origins);
   const protocol = await hook(() => selectProtocol(asked, request, options));
+  const agreed = acceptExtensions(asked.extensions, options.extensions ?? []);
   const headers = new Headers();
   for (const [name, value] of toRawHeaders(options.headers)) headers.append(name, value);
   await hook(() => options.onResponse?.(headers, request));
   const { response, bytes } = await hook(() =>
-    handshake.accept({ protocol, headers: [...headers] })
+    handshake.accept({ protocol, extensions: agreed.headers, headers: [...headers] })
   );
   // The hooks may have taken longer than the client was given.
   signal.throwIfAborted();
@@ -274,7 +276,8 @@ async function open(
   return new WebSocketConnection({
     role: "server",
     transport: reader.transport,
-    agreement: { protocol, extensions: [] },
+    agreement: { protocol, extensions: agreed.headers },
+    activeExtensions: agreed.extensions,
     request: head,
     response,
     webRequest: request,

@@ -25,12 +25,15 @@
 export { assemble, type AssembleOptions, type MessageDuplex } from "./assemble.ts";
 export type { ByteDuplex } from "./byte_streams.ts";
 export type { CloseInfo } from "./core/close.ts";
+export type { EncodedFrame, Extension, OutgoingFrame, PENDING } from "./core/extension.ts";
 export type { Frame, FrameHeader, Opcode, Role } from "./core/frame.ts";
 export type { FrameDecoderOptions, FramePiece } from "./core/frame_decoder.ts";
 export type { FragmentsOptions, Message, MessageOptions } from "./core/message.ts";
 export type { TextCodec } from "./core/utf8.ts";
 export type { BufferSource, InboxStrategy } from "./options.ts";
 export {
+  ExtensionDecoderStream,
+  ExtensionEncoderStream,
   FrameDecoderStream,
   type FrameEncoderOptions,
   FrameEncoderStream,

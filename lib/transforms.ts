@@ -3,6 +3,13 @@
  *
  * @module
  */
+import {
+  encodeWith,
+  type Extension,
+  ExtensionReader,
+  type OutgoingFrame,
+  PENDING,
+} from "./core/extension.ts";
 import { encodeFrame, type Frame, isControl, type Opcode, type Role } from "./core/frame.ts";
 import { FrameDecoder, type FrameDecoderOptions, type FramePiece } from "./core/frame_decoder.ts";
 import {
@@ -19,8 +26,8 @@ import {
 export interface Machine<I, O> {
   /** Gives it input. */
   push(input: I): void;
-  /** Takes the next output, if there is any. */
-  next(): O | undefined;
+  /** Takes the next output, if there is any. When it is pending, `ready` is called once it is there. */
+  next(ready: () => void): O | typeof PENDING | undefined;
   /** Says that no more input comes. */
   end(): void;
 }
@@ -44,6 +51,10 @@ export class PullStream<I, O> {
   /** Resolves the pull that waits for input. */
   #pulled: (() => void) | undefined;
   #closing = false;
+  readonly #ready = () => {
+    // Whoever has cancelled in the meantime waits for nothing.
+    if (this.#pulled !== undefined) this.#advance();
+  };
 
   /**
    * Makes the streams of a machine.
@@ -91,7 +102,8 @@ export class PullStream<I, O> {
   /** Answers the pull that waits, if the machine can; otherwise lets the next input in. */
   #advance(): void {
     try {
-      const item = this.#machine.next();
+      const item = this.#machine.next(this.#ready);
+      if (item === PENDING) return;
       if (item !== undefined) return this.#settlePull(() => this.#output.enqueue(item));
       if (this.#closing) this.#end();
     } catch (error) {
@@ -141,6 +153,71 @@ export class FrameDecoderStream extends PullStream<Uint8Array, FramePiece> {
   constructor(options: FrameDecoderOptions) {
     super(new FrameDecoder(options));
   }
+}
+
+/**
+ * Frames as they came to frames as they were before the peer's extensions changed them. Control frames
+ * pass through. Errors with the RemoteProtocolError of an extension.
+ */
+export class ExtensionDecoderStream extends PullStream<FramePiece, FramePiece> {
+  /**
+   * Makes a decoder for one connection.
+   *
+   * @param extensions what was agreed on, in that order; whoever made them closes them
+   */
+  constructor(extensions: readonly Extension[]) {
+    super(new ExtensionMachine(extensions));
+  }
+}
+
+class ExtensionMachine implements Machine<FramePiece, FramePiece> {
+  readonly #reader: ExtensionReader;
+  #piece: FramePiece | undefined;
+
+  constructor(extensions: readonly Extension[]) {
+    this.#reader = new ExtensionReader(extensions, () => {
+      const piece = this.#piece;
+      this.#piece = undefined;
+      return piece;
+    });
+  }
+
+  push(piece: FramePiece): void {
+    this.#piece = piece;
+  }
+
+  next(ready: () => void): FramePiece | typeof PENDING | undefined {
+    return this.#reader.next(ready);
+  }
+
+  end(): void {}
+}
+
+/** Frames to frames as extensions make them. Control frames pass through. */
+export class ExtensionEncoderStream extends TransformStream<Frame, Frame> {
+  /**
+   * Makes an encoder for one connection.
+   *
+   * @param extensions what was agreed on, in that order; whoever made them closes them
+   */
+  constructor(extensions: readonly Extension[]) {
+    super({
+      async transform(frame, controller) {
+        const changed = isControl(frame.opcode) ? frame : await encodeFrameWith(extensions, frame);
+        controller.enqueue(changed);
+      },
+    });
+  }
+}
+
+function encodeFrameWith(extensions: readonly Extension[], frame: Frame): Promise<OutgoingFrame> {
+  const { fin = true, rsv = 0, opcode, payload } = frame;
+  return new Promise((resolve, reject) => {
+    const later = (error: Error | undefined, changed: OutgoingFrame) =>
+      error === undefined ? resolve(changed) : reject(error);
+    const changed = encodeWith(extensions, { fin, rsv, opcode, payload }, later);
+    if (changed !== undefined) resolve(changed);
+  });
 }
 
 /** How a {@linkcode MessageAssemblerStream} works. */

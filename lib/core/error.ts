@@ -182,6 +182,12 @@ export type HandshakeErrorCode =
   | "subprotocol"
   /** The server chose an extension that was not offered. */
   | "extension"
+  /** A parameter of an extension stands twice. */
+  | "duplicate-parameter"
+  /** A parameter that the extension does not know, or that answers no offer. */
+  | "parameter-name"
+  /** A parameter of an extension has a value that it cannot have. */
+  | "parameter-value"
   /** The running platform or this version cannot do what the URL or the options ask for. */
   | "unsupported"
   /** `onRequest`, `selectProtocol` or `onResponse` threw. Server answers 500; see `cause`. */

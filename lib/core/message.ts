@@ -24,6 +24,8 @@ export interface TextEvent {
   frameFinished: boolean;
   /** Whether the message ends with this piece. */
   messageFinished: boolean;
+  /** When sent: whether to compress the message, where that was agreed on. Default: by its size */
+  compress?: boolean;
 }
 
 /** A piece of a binary message. */
@@ -36,6 +38,8 @@ export interface BinaryEvent {
   frameFinished: boolean;
   /** Whether the message ends with this piece. */
   messageFinished: boolean;
+  /** When sent: whether to compress the message, where that was agreed on. Default: by its size */
+  compress?: boolean;
 }
 
 /** A piece of a message. */
@@ -51,7 +55,8 @@ export interface MessageOptions {
 
 /**
  * Reads the pieces of data frames as pieces of messages: checks the order of fragments, the length
- * of the message, on what its frames declare already, and text, at each piece.
+ * of the message, on what its frames declare already, and text, at each piece. A frame that an
+ * extension has inflated declares nothing: what comes of it counts.
  */
 export class FragmentReader {
   readonly #maxMessageSize: number;
@@ -59,7 +64,9 @@ export class FragmentReader {
   readonly #utf8: Utf8Decoder;
   /** The opcode of the message under way, or 0 between messages. */
   #opcode = 0;
+  /** The length of the message so far, with what its frames declare and has not come. */
   #size = 0;
+  #declared = 0;
   #withinFrame = false;
   #withinText = false;
 
@@ -82,6 +89,7 @@ export class FragmentReader {
   read(piece: FramePiece): Fragment {
     const { header, payload, last } = piece;
     if (!this.#withinFrame) this.#beginFrame(header);
+    this.#count(payload.length);
     const messageFinished = last && header.fin;
     const opcode = this.#opcode;
     this.#withinFrame = !last;
@@ -117,13 +125,26 @@ export class FragmentReader {
       this.#opcode = opcode;
       this.#size = 0;
     }
+    this.#declared = length;
+    this.#grow(length);
+  }
+
+  /** Counts what came, as far as it was not declared. */
+  #count(length: number): void {
+    this.#declared -= length;
+    if (this.#declared >= 0) return;
+    const more = -this.#declared;
+    this.#declared = 0;
+    this.#grow(more);
+  }
+
+  #grow(length: number): void {
     this.#size += length;
-    if (this.#size > this.#maxMessageSize) {
-      throw new RemoteProtocolError(
-        `Expected a message of at most ${this.#maxMessageSize} bytes, received at least ${this.#size}`,
-        1009,
-      );
-    }
+    if (this.#size <= this.#maxMessageSize) return;
+    throw new RemoteProtocolError(
+      `Expected a message of at most ${this.#maxMessageSize} bytes, received at least ${this.#size}`,
+      1009,
+    );
   }
 
   #text(payload: Uint8Array, last: boolean): string {

@@ -24,6 +24,20 @@ export {
   type Role,
   Rsv,
 } from "./frame.ts";
+export * from "./event.ts";
+export {
+  type AcceptedExtensions,
+  acceptExtensions,
+  type EncodedFrame,
+  type Extension,
+  type ExtensionFactory,
+  type ExtensionParameters,
+  ExtensionReader,
+  finalizeExtensions,
+  offerExtensions,
+  type OutgoingFrame,
+  PENDING,
+} from "./extension.ts";
 export * from "./frame_decoder.ts";
 export * from "./frame_writer.ts";
 export { acceptToken, type Agreement } from "./handshake.ts";

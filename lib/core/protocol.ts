@@ -3,49 +3,15 @@
  *
  * @module
  */
-import { CloseCode, parseClose, serializeClose } from "./close.ts";
+import { CloseCode, parseClose } from "./close.ts";
 import { LocalProtocolError, RemoteProtocolError } from "./error.ts";
-import { type Frame, MAX_CONTROL_LENGTH, Opcode, type Role } from "./frame.ts";
+import type { CloseEvent, ProtocolEvent } from "./event.ts";
+import { EventWriter, type Written } from "./event_writer.ts";
+import { bitsOf, type Extension, ExtensionReader, PENDING } from "./extension.ts";
+import { type Frame, Opcode, type Role } from "./frame.ts";
 import { FrameDecoder, type FrameDecoderOptions, type FramePiece } from "./frame_decoder.ts";
 import { FrameWriter, type Ownership } from "./frame_writer.ts";
-import {
-  concat,
-  type Fragment,
-  FragmentReader,
-  type MessageOptions,
-  type TextEvent,
-} from "./message.ts";
-
-type OnFrame = NonNullable<ProtocolOptions["onFrame"]>;
-
-/** A ping (RFC 6455 §5.5.2). */
-export interface PingEvent {
-  /** Tells the events apart. */
-  type: "ping";
-  /** At most 125 bytes. */
-  payload: Uint8Array;
-}
-
-/** A pong (RFC 6455 §5.5.3). */
-export interface PongEvent {
-  /** Tells the events apart. */
-  type: "pong";
-  /** At most 125 bytes. */
-  payload: Uint8Array;
-}
-
-/** The closing handshake, or the end of the transport without one (RFC 6455 §5.5.1, §7.1.5). */
-export interface CloseEvent {
-  /** Tells the events apart. */
-  type: "close";
-  /** The close code; 1005 where the frame carries none, 1006 where no frame came. */
-  closeCode: number;
-  /** The reason. */
-  reason: string;
-}
-
-/** What {@linkcode Protocol} receives and sends. */
-export type ProtocolEvent = Fragment | PingEvent | PongEvent | CloseEvent;
+import { concat, FragmentReader, type MessageOptions } from "./message.ts";
 
 /** Where the closing handshake stands (RFC 6455 §7.1.3, §7.1.4). */
 export type ProtocolState =
@@ -59,7 +25,15 @@ export type ProtocolState =
   | "closed";
 
 /** How a {@linkcode Protocol} works. */
-export interface ProtocolOptions extends MessageOptions, Omit<FrameDecoderOptions, "role"> {
+export interface ProtocolOptions
+  extends MessageOptions, Omit<FrameDecoderOptions, "role" | "rsvInUse"> {
+  /** The extensions that were agreed on, in that order; they are this object's from now on. Default: none */
+  extensions?: readonly Extension[];
+  /**
+   * Lets extensions work elsewhere, as on another thread: called when `pending` is over and `next()`
+   * may have more. Default: none, all is done at once
+   */
+  onReady?: () => void;
   /**
    * Called with each frame that came or is about to leave, for diagnosis: frames that come in pieces
    * are put together for it, which takes memory. Default: none
@@ -68,7 +42,7 @@ export interface ProtocolOptions extends MessageOptions, Omit<FrameDecoderOption
 }
 
 /**
- * Bytes in, events out; events in, bytes out. Nothing is answered by itself: {@linkcode response}
+ * Bytes in, events out; events in, bytes out. Nothing is answered by itself: `response()`
  * says what is due.
  *
  * @example
@@ -90,13 +64,17 @@ export class Protocol {
   readonly #options: ProtocolOptions;
   readonly #decoder: FrameDecoder;
   readonly #reader: FragmentReader;
+  readonly #extensions: readonly Extension[];
+  /** What undoes the extensions; none where there are none. */
+  readonly #extended: ExtensionReader | undefined;
+  readonly #onReady: (() => void) | undefined;
+  #pending = false;
   #state: ProtocolState = "open";
   /** The input ended; once what is buffered is read, this says so. */
   #ended = false;
   /** What the peer did wrong: nothing is read any more. */
   #failure: RemoteProtocolError | undefined;
-  /** The type of the message that we are in the middle of sending. */
-  #sending: "text" | "binary" | undefined;
+  readonly #events: EventWriter;
   #writer: FrameWriter | undefined;
   /** What came of a frame that is not whole yet, for `onFrame`. */
   #observed: Uint8Array[] = [];
@@ -110,8 +88,18 @@ export class Protocol {
   constructor(role: Role, options: ProtocolOptions = {}) {
     this.#role = role;
     this.#options = options;
-    this.#decoder = new FrameDecoder({ ...options, role });
+    const { extensions = [], onReady } = options;
+    this.#extensions = extensions;
+    this.#decoder = new FrameDecoder({ ...options, role, rsvInUse: bitsOf(extensions) });
     this.#reader = new FragmentReader(options);
+    this.#events = new EventWriter(options, () => this.#refusal("message"));
+    if (extensions.length > 0) {
+      this.#extended = new ExtensionReader(extensions, () => this.#decode());
+    }
+    this.#onReady = onReady && (() => {
+      this.#pending = false;
+      onReady();
+    });
   }
 
   /** Where the closing handshake stands. */
@@ -135,6 +123,21 @@ export class Protocol {
   /** How many received bytes were not read as events yet. */
   get bufferedAmount(): number {
     return this.#decoder.bufferedAmount;
+  }
+
+  /** Whether an extension works elsewhere on what comes next: `next()` gives nothing meanwhile. */
+  get pending(): boolean {
+    return this.#pending;
+  }
+
+  /** Whether there are extensions. */
+  get extended(): boolean {
+    return this.#extended !== undefined;
+  }
+
+  /** Frees what the extensions hold; what is pending is not called back. */
+  dispose(): void {
+    for (const extension of this.#extensions) extension.close();
   }
 
   /**
@@ -167,9 +170,30 @@ export class Protocol {
       return undefined;
     }
     if (this.#failure !== undefined) throw this.#failure;
-    const piece = this.#decoder.next();
-    if (piece !== undefined) return this.receivePiece(piece);
+    if (this.#pending) return undefined;
+    try {
+      const piece = this.#next();
+      if (piece !== undefined) return piece === PENDING ? undefined : this.#read(piece);
+    } catch (error) {
+      throw this.#fail(error);
+    }
     return this.#ended ? this.#lost() : undefined;
+  }
+
+  #next(): FramePiece | typeof PENDING | undefined {
+    if (this.#extended === undefined) return this.#decode();
+    // Set before: what is ready at once would otherwise be taken for pending for ever.
+    this.#pending = this.#onReady !== undefined;
+    const piece = this.#extended.next(this.#onReady);
+    if (piece !== PENDING) this.#pending = false;
+    return piece;
+  }
+
+  /** A piece as it came. */
+  #decode(): FramePiece | undefined {
+    const piece = this.#decoder.next();
+    if (piece !== undefined) this.#observe(piece);
+    return piece;
   }
 
   /** Reads the events that are at hand. */
@@ -178,23 +202,28 @@ export class Protocol {
   }
 
   /**
-   * Reads a piece of a frame that a {@linkcode FrameDecoder} elsewhere has decoded, in place of
-   * `receive()` and `next()`.
+   * Reads a piece of a frame that a {@linkcode FrameDecoder} elsewhere has decoded, and an
+   * {@linkcode ExtensionReader}, in place of `receive()` and `next()`.
    *
    * @throws {RemoteProtocolError} when the peer broke the protocol
    */
   receivePiece(piece: FramePiece): ProtocolEvent {
     try {
+      this.#observe(piece);
       return this.#read(piece);
     } catch (error) {
-      if (error instanceof RemoteProtocolError) this.#failure = error;
-      throw error;
+      throw this.#fail(error);
     }
+  }
+
+  #fail(error: unknown): unknown {
+    this.#pending = false;
+    if (error instanceof RemoteProtocolError) this.#failure = error;
+    return error;
   }
 
   #read(piece: FramePiece): ProtocolEvent {
     const { header: { opcode }, payload } = piece;
-    if (this.#options.onFrame !== undefined) this.#observe(piece, this.#options.onFrame);
     switch (opcode) {
       case Opcode.Ping:
         return { type: "ping", payload };
@@ -210,7 +239,10 @@ export class Protocol {
     }
   }
 
-  #observe({ header, payload, last }: FramePiece, onFrame: OnFrame): void {
+  /** Tells `onFrame` of the frames that come, as they do. */
+  #observe({ header, payload, last }: FramePiece): void {
+    const { onFrame } = this.#options;
+    if (onFrame === undefined) return;
     this.#observed.push(payload);
     if (!last) return;
     const { fin, rsv, opcode } = header;
@@ -243,91 +275,32 @@ export class Protocol {
    * Does as `send()`, into a batch.
    *
    * @param ownership what may be done with the bytes of a long binary piece
+   * @param later where it is given, an extension may work elsewhere on the piece of a message: the
+   * answer is then false, this is called once the frame is in the batch, or refused because a Close
+   * frame went meanwhile, and no other piece of a message is to be written before
+   * @returns whether the event was written
    */
-  write(event: ProtocolEvent, writer: FrameWriter, ownership: Ownership = "copy"): void {
-    // RFC 6455 §5.5.1: nothing is sent after a Close frame. Until ours is sent, what was begun may be
-    // finished, be it that the peer's has come.
-    if (this.#state === "local-closing" || this.#state === "closed") {
-      throw new LocalProtocolError(
-        `Expected state open or remote-closing to send a ${event.type} event, it is ${this.#state}`,
-      );
-    }
-    switch (event.type) {
-      case "text":
-        this.#writeText(event, writer);
-        break;
-      case "binary":
-        this.#writeBytes(
-          this.#opcode(event, Opcode.Binary),
-          event.data,
-          event.messageFinished,
-          writer,
-          ownership,
-        );
-        break;
-      case "ping":
-        this.#writeBytes(Opcode.Ping, checkControl(event.payload), true, writer);
-        break;
-      case "pong":
-        this.#writeBytes(Opcode.Pong, checkControl(event.payload), true, writer);
-        break;
-      case "close":
-        this.#writeBytes(Opcode.Close, serializeClose(event), true, writer);
-        this.#state = this.#state === "remote-closing" ? "closed" : "local-closing";
-    }
-  }
-
-  #writeText(event: TextEvent, writer: FrameWriter): void {
-    const opcode = this.#opcode(event, Opcode.Text);
-    const { data, messageFinished: fin } = event;
-    this.#options.onFrame?.("out", {
-      fin,
-      rsv: 0,
-      opcode,
-      payload: new TextEncoder().encode(data),
-    });
-    writer.text(opcode, data, fin);
-  }
-
-  #writeBytes(
-    opcode: Opcode,
-    payload: Uint8Array,
-    fin: boolean,
+  write(
+    event: ProtocolEvent,
     writer: FrameWriter,
     ownership: Ownership = "copy",
-  ): void {
-    this.#options.onFrame?.("out", { fin, rsv: 0, opcode, payload });
-    writer.bytes(opcode, payload, fin, 0, ownership);
-  }
-
-  /** The opcode of the next frame of a message (RFC 6455 §5.4). */
-  #opcode(event: Fragment, opcode: Opcode): Opcode {
-    const begun = this.#sending;
-    if (begun !== undefined && begun !== event.type) {
-      throw new LocalProtocolError(
-        `Expected the ${begun} message to go on, received a ${event.type} event`,
-      );
+    later?: Written,
+  ): boolean {
+    const refused = this.#refusal(`${event.type} event`);
+    if (refused !== undefined) throw refused;
+    const written = this.#events.write(event, writer, ownership, later);
+    if (event.type === "close") {
+      this.#state = this.#state === "remote-closing" ? "closed" : "local-closing";
     }
-    this.#sending = event.messageFinished ? undefined : event.type;
-    return begun === undefined ? opcode : Opcode.Continuation;
+    return written;
   }
-}
 
-function checkControl(payload: Uint8Array): Uint8Array {
-  if (payload.length > MAX_CONTROL_LENGTH) {
-    throw new RangeError(
-      `Expected a control payload of at most 125 bytes, received ${payload.length}`,
+  /** RFC 6455 §5.5.1: nothing is sent after a Close frame. */
+  #refusal(what: string): LocalProtocolError | undefined {
+    // Until ours is sent, what was begun may be finished, be it that the peer's has come.
+    if (this.#state === "open" || this.#state === "remote-closing") return undefined;
+    return new LocalProtocolError(
+      `Expected state open or remote-closing to send a ${what}, it is ${this.#state}`,
     );
   }
-  return payload;
-}
-
-/**
- * The event that answers another: a pong with the payload of a ping (RFC 6455 §5.5.3), a Close with
- * the code and reason of a Close (§5.5.1). Others need none.
- */
-export function response(event: ProtocolEvent): PongEvent | CloseEvent | undefined {
-  if (event.type === "ping") return { type: "pong", payload: event.payload };
-  if (event.type !== "close" || event.closeCode === CloseCode.Abnormal) return undefined;
-  return { type: "close", closeCode: event.closeCode, reason: event.reason };
 }
