@@ -18,6 +18,7 @@ export {
   type RefusedResponse,
   WebSocketError,
 } from "./lib/core/error.ts";
+export type { Extension, ExtensionFactory } from "./lib/core/extension.ts";
 export type { Frame, Opcode } from "./lib/core/frame.ts";
 export type { RawHeaders } from "./lib/core/header.ts";
 export type { HeadLimits } from "./lib/core/http1.ts";

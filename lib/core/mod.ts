@@ -25,6 +25,7 @@ export {
   Rsv,
 } from "./frame.ts";
 export * from "./event.ts";
+export type { Written } from "./event_writer.ts";
 export {
   type AcceptedExtensions,
   acceptExtensions,
