@@ -1,0 +1,193 @@
+/** Opening handshakes, whichever role and peer: what is agreed on, and refusals. */
+import assert from "node:assert/strict";
+import type { HandshakeError } from "../../mod.ts";
+import type { Role } from "../../lib/core/mod.ts";
+import { concat, utf8 } from "../bytes.ts";
+import { collect, rejection } from "../support.ts";
+import type { PairOptions } from "./pair.ts";
+import { base64, type Fields, type Refused } from "./peer_process.ts";
+import type { Ends, Failure, Scenario } from "./row.ts";
+
+/** The values of a header field, each as it travelled. */
+function valuesOf(headers: Fields, name: string): string[] {
+  return headers.filter(([field]) => field.toLowerCase() === name).map(([, value]) => value);
+}
+
+/** The header fields that they sent us. */
+function theirFields({ ours, role }: Ends): Fields {
+  return role === "client" ? ours.rawHeaders.response : ours.rawHeaders.request;
+}
+
+/** What client and server have, whoever they are. */
+function protocols(offered: string[], supported: string[]): (role: Role) => PairOptions {
+  return (role) => {
+    const [ours, theirs] = role === "client" ? [offered, supported] : [supported, offered];
+    return { ours: { protocols: ours }, theirs: { protocols: theirs } };
+  };
+}
+
+const SUBPROTOCOLS: [title: string, offered: string[], supported: string[], chosen: string][] = [
+  ["the one in common is agreed on", ["a", "b"], ["b", "c"], "b"],
+  ["none is agreed on where none was offered", [], ["b", "c"], ""],
+  ["none is agreed on where none is in common", ["a"], ["b", "c"], ""],
+];
+
+/** A head of about ten thousand bytes. */
+const MANY_FIELDS: Fields = Array.from({ length: 90 }, (_, i) => [`X-${i}`, "*".repeat(100)]);
+
+const TARGET = "/a%20b/c?d=e&f";
+const AUTHORIZATION = `Basic ${base64("user:secret")}`;
+
+/** Handshakes that succeed. */
+export const AGREEMENTS: readonly Scenario[] = [
+  ...SUBPROTOCOLS.map(([title, offered, supported, chosen]): Scenario => ({
+    title: `subprotocols: ${title}`,
+    options: protocols(offered, supported),
+    run({ ours, told }) {
+      assert.deepEqual([ours.protocol, told.protocol], [chosen, chosen]);
+      return Promise.resolve();
+    },
+  })),
+  {
+    title: "more header fields, both ways",
+    options: () => ({
+      ours: { headers: [["X-Ours", "a, b"], ["X-Empty", ""]] },
+      theirs: { headers: [["X-Theirs", "c"], ["X-Theirs", "d"]] },
+    }),
+    run(ends) {
+      assert.deepEqual(valuesOf(ends.told.headers, "x-ours"), ["a, b"]);
+      assert.deepEqual(valuesOf(ends.told.headers, "x-empty"), [""]);
+      assert.deepEqual(valuesOf(theirFields(ends), "x-theirs"), ["c", "d"]);
+      return Promise.resolve();
+    },
+  },
+  {
+    title: "large heads, both ways",
+    options: () => ({ ours: { headers: MANY_FIELDS }, theirs: { headers: MANY_FIELDS } }),
+    run(ends) {
+      for (const [name, value] of MANY_FIELDS) {
+        assert.deepEqual(valuesOf(ends.told.headers, name.toLowerCase()), [value]);
+        assert.deepEqual(valuesOf(theirFields(ends), name.toLowerCase()), [value]);
+      }
+      return Promise.resolve();
+    },
+  },
+  {
+    title: "the target arrives as it is",
+    options: () => ({ target: TARGET }),
+    run({ ours, told, role }) {
+      const url = new URL(ours.request.url);
+      assert.equal(role === "client" ? told.target : url.pathname + url.search, TARGET);
+      return Promise.resolve();
+    },
+  },
+  {
+    title: "compression that only they have is not agreed on",
+    options: () => ({ theirs: { compression: true, echo: true } }),
+    async run({ ours }) {
+      assert.equal(ours.extensions, "");
+      const message = "compressible ".repeat(100);
+      await ours.send(message);
+      assert.equal(await ours.receive(), message);
+    },
+  },
+  {
+    title: "the user of our URL is Basic authentication",
+    roles: ["client"],
+    options: () => ({ userInfo: "user:secret@" }),
+    run({ told }) {
+      assert.deepEqual(valuesOf(told.headers, "authorization"), [AUTHORIZATION]);
+      return Promise.resolve();
+    },
+  },
+  {
+    title: "the user of our URL is let in",
+    roles: ["client"],
+    needs: "authenticate",
+    options: () => ({ userInfo: "user:secret@", theirs: { credentials: ["user", "secret"] } }),
+    async run({ ours }) {
+      assert.ok(await ours.ping() >= 0);
+    },
+  },
+  {
+    title: "the user of their URL is Basic authentication",
+    roles: ["server"],
+    needs: "authenticate",
+    options: () => ({ userInfo: "user:secret@" }),
+    run({ ours }) {
+      assert.equal(ours.request.headers.get("authorization"), AUTHORIZATION);
+      return Promise.resolve();
+    },
+  },
+];
+
+const REFUSALS: readonly Refused[] = [
+  { status: 403, headers: [["X-Reason", "not you"]], body: "Forbidden to you" },
+  { status: 401, headers: [["WWW-Authenticate", 'Basic realm="a, b"']], body: "" },
+  { status: 503, headers: [["Retry-After", "120"], ["X-A", "b"]], body: "Later. ".repeat(2000) },
+];
+
+/** What a refused client got of our server, or of theirs. */
+async function refusalOf({ ours, theirs }: Parameters<Failure["run"]>[0], role: Role) {
+  if (role === "server") return await theirs.next("refused");
+  const { code, response } = await rejection<HandshakeError>(ours);
+  assert.equal(code, "status");
+  const { status, rawHeaders: headers, body } = response!;
+  return { status, headers, body: new TextDecoder().decode(concat(await collect(body))) };
+}
+
+/** Handshakes that fail. */
+export const FAILURES: readonly Failure[] = [
+  ...REFUSALS.map((refusal): Failure => ({
+    title: `a refusal with ${refusal.status} arrives whole`,
+    options: (role) =>
+      role === "client" ? { theirs: { refuse: refusal } } : {
+        ours: { onRequest: () => toResponse(refusal) },
+      },
+    async run(opening, role) {
+      const { status, headers, body } = await refusalOf(opening, role);
+      assert.equal(status, refusal.status);
+      for (const [name, value] of refusal.headers) {
+        assert.deepEqual(valuesOf(headers, name.toLowerCase()), [value]);
+      }
+      assert.equal(body, refusal.body);
+    },
+  })),
+  {
+    title: "a user whom they do not know is refused",
+    roles: ["client"],
+    needs: "authenticate",
+    options: () => ({ userInfo: "user:wrong@", theirs: { credentials: ["user", "secret"] } }),
+    async run(opening, role) {
+      const { status, headers } = await refusalOf(opening, role);
+      assert.equal(status, 401);
+      assert.match(valuesOf(headers, "www-authenticate")[0], /^Basic realm="interop"/);
+    },
+  },
+  {
+    title: "an Origin that we do not allow is refused",
+    roles: ["server"],
+    options: () => ({
+      ours: { origins: ["https://a.example"] },
+      theirs: { headers: [["Origin", "https://b.example"]] },
+    }),
+    async run(opening, role) {
+      assert.equal((await refusalOf(opening, role)).status, 403);
+    },
+  },
+  {
+    title: "a head that is too large for us is refused",
+    options: () => ({ theirs: { headers: [...MANY_FIELDS, ...MANY_FIELDS] } }),
+    async run(opening, role) {
+      if (role === "server") return assert.equal((await refusalOf(opening, role)).status, 431);
+      assert.equal((await rejection<HandshakeError>(opening.ours)).code, "head-too-large");
+    },
+  },
+];
+
+/** As `onRequest` gives it: with a length, for not every client reads chunks. */
+function toResponse({ status, headers, body }: Refused): Response {
+  const all = new Headers(headers.map(([name, value]): [string, string] => [name, value]));
+  all.set("Content-Length", String(utf8(body).length));
+  return new Response(body, { status, headers: all });
+}

@@ -1,0 +1,70 @@
+/**
+ * Goes through the tables with one peer, in both roles. A further peer of this kind needs a row in
+ * `peers.ts`, its program, and a test file of one call.
+ */
+import { after, describe, it } from "node:test";
+import { ROLES } from "../support.ts";
+import { AGREEMENTS, FAILURES } from "./handshakes.ts";
+import { open, type PairOptions } from "./pair.ts";
+import { PeerProcess } from "./peer_process.ts";
+import { type Peer, unlessThere } from "./peers.ts";
+import type { Failure, Scenario } from "./row.ts";
+import { SCENARIOS } from "./scenarios.ts";
+
+/** What every connection is tried with; the options of a row come before these. */
+const SETTINGS: readonly { title: string; compression: boolean }[] = [
+  { title: "", compression: false },
+];
+
+/** Defines the tests of a peer. */
+export function interop(peer: Peer): void {
+  let running: PeerProcess | undefined;
+  const start = () => running ??= new PeerProcess(peer);
+  const options = unlessThere(peer);
+
+  const define = <R extends Scenario | Failure>(
+    rows: readonly R[],
+    run: (row: R, role: (typeof ROLES)[number], defaults: PairOptions) => Promise<void>,
+  ) => {
+    for (const { title, compression } of SETTINGS) {
+      const defaults: PairOptions = { theirs: { compression } };
+      for (const row of rows.filter(({ needs }) => needs === undefined || peer.can?.[needs])) {
+        for (const role of row.roles ?? ROLES) {
+          const name = `${peer.name} as peer: ${row.title} (${role}${title})`;
+          it(name, options, () => run(row, role, defaults));
+        }
+      }
+    }
+  };
+
+  describe(`${peer.name} as peer`, () => {
+    after(() => running?.stop());
+
+    define([...SCENARIOS, ...AGREEMENTS], async (row, role, defaults) => {
+      const opening = await open(role, start(), merge(defaults, row.options?.(role)));
+      try {
+        const told = await opening.theirs.opened();
+        await row.run({ ours: await opening.ours, theirs: opening.theirs, peer, role, told });
+      } finally {
+        await opening.stop();
+      }
+    });
+
+    define(FAILURES, async (row, role, defaults) => {
+      const opening = await open(role, start(), merge(defaults, row.options?.(role)));
+      try {
+        await row.run(opening, role);
+      } finally {
+        await opening.stop();
+      }
+    });
+  });
+}
+
+function merge(defaults: PairOptions, row: PairOptions = {}): PairOptions {
+  return {
+    ...row,
+    ours: { ...defaults.ours, ...row.ours },
+    theirs: { ...defaults.theirs, ...row.theirs },
+  };
+}

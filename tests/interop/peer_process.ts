@@ -1,0 +1,196 @@
+/** A peer under way, and the ends of connections that it plays. */
+import { Buffer } from "node:buffer";
+import { type ChildProcess, spawn } from "node:child_process";
+import type { CloseInfo, Message } from "../../mod.ts";
+import { until } from "../support.ts";
+import { commandOf, type Peer } from "./peers.ts";
+
+/** Header fields as they travelled. */
+export type Fields = readonly (readonly [name: string, value: string])[];
+
+/** A refusal as its server makes it, or its client gets it. */
+export interface Refused {
+  status: number;
+  headers: Fields;
+  body: string;
+}
+
+/** How an end of the peer's opens its connection. */
+export interface EndOptions {
+  protocols?: readonly string[];
+  /** More header fields, of the request or of the response. */
+  headers?: Fields;
+  compression?: boolean;
+  /** Sends each message back, and does not tell of it. */
+  echo?: boolean;
+  /** The longest message that it takes, in bytes. */
+  maxSize?: number;
+  /** As a server: what it answers in place of 101. */
+  refuse?: Refused;
+  /** As a server: whom it lets in. */
+  credentials?: readonly [user: string, password: string];
+}
+
+/** What it told: see agent.py. */
+interface Events {
+  listening: { port: number };
+  open: { protocol: string; extensions: string[]; headers: Fields; target?: string };
+  message: { type: "text" | "binary"; data: string; parts?: number };
+  ping: { data: string };
+  pong: { data: string };
+  closed: { code: number; reason: string };
+  refused: Refused;
+  failed: { message: string };
+}
+
+type Told = { [event in keyof Events]: { event: event } & Events[event] }[keyof Events];
+
+/** What an end sends: its parts are a frame each. */
+export interface Sent {
+  type: "text" | "binary";
+  parts: readonly (string | Uint8Array)[];
+  /** The payloads of pings, each behind the part of its place. */
+  pings?: readonly string[];
+  /** Frames as they are, be they text or not. */
+  raw?: boolean;
+}
+
+/** A program that plays the peer. */
+export class PeerProcess {
+  stderr = "";
+  readonly #process: ChildProcess;
+  readonly #ends = new Map<number, PeerEnd>();
+  #last = 0;
+  #exited = false;
+  #rest = "";
+
+  constructor(peer: Peer) {
+    const [command, ...args] = commandOf(peer);
+    this.#process = spawn(command, args, { stdio: ["pipe", "pipe", "pipe"] });
+    this.#process.on("error", (error) => this.stderr += error);
+    this.#process.on("close", () => this.#exited = true);
+    // Written to while it ends; that it has ended is noticed elsewhere.
+    this.#process.stdin!.on("error", () => {});
+    this.#process.stderr!.setEncoding("utf8").on("data", (text) => this.stderr += text);
+    this.#process.stdout!.setEncoding("utf8").on("data", (text) => this.#take(text));
+  }
+
+  #take(text: string): void {
+    if (!text.includes("\n")) {
+      this.#rest += text;
+      return;
+    }
+    const lines = (this.#rest + text).split("\n");
+    this.#rest = lines.pop()!;
+    for (const line of lines) {
+      const { end, ...told } = JSON.parse(line);
+      this.#ends.get(end)?.told.push(told);
+    }
+  }
+
+  /** A new end of a connection. */
+  end(): PeerEnd {
+    const id = ++this.#last;
+    const end = new PeerEnd({
+      order: (command) =>
+        this.#process.stdin!.write(`${JSON.stringify({ end: id, ...command })}\n`),
+      problem: () => this.#exited ? `the peer has ended: ${this.stderr}` : undefined,
+    });
+    this.#ends.set(id, end);
+    return end;
+  }
+
+  /** Ends it, and waits until it has. */
+  async stop(): Promise<void> {
+    this.#process.stdin!.end();
+    this.#process.kill();
+    await until(() => this.#exited);
+  }
+}
+
+/** One end of a connection, played by a peer. */
+export class PeerEnd {
+  /** What it told, and `next()` has not taken. */
+  readonly told: Told[] = [];
+  readonly #line: { order(command: object): void; problem(): string | undefined };
+
+  constructor(line: { order(command: object): void; problem(): string | undefined }) {
+    this.#line = line;
+  }
+
+  /** The next event of this type; others before it stay. */
+  async next<T extends keyof Events>(type: T): Promise<Events[T]> {
+    const place = () => this.told.findIndex(({ event }) => event === type);
+    const failed = () => this.told.find(({ event }) => event === "failed");
+    await until(() => place() !== -1 || failed() !== undefined || this.#line.problem());
+    if (place() === -1) {
+      const why = JSON.stringify(failed() ?? this.#line.problem());
+      throw new Error(`Expected the peer to tell of ${type}, received ${why}`);
+    }
+    const [told] = this.told.splice(place(), 1);
+    return told as unknown as Events[T];
+  }
+
+  /** What it told when it was open. */
+  opened(): Promise<Events["open"]> {
+    return this.next("open");
+  }
+
+  /** What it was closed with. */
+  async closed(): Promise<Required<CloseInfo>> {
+    const { code, reason } = await this.next("closed");
+    return { closeCode: code, reason };
+  }
+
+  /** The payload of the next ping that came, or of the next pong. */
+  async payload(type: "ping" | "pong"): Promise<string> {
+    return Buffer.from((await this.next(type)).data, "base64").toString();
+  }
+
+  /** The next message, and of how many frames it was, if the peer says so. */
+  async message(): Promise<{ data: Message; parts?: number }> {
+    const { type, data, parts } = await this.next("message");
+    const bytes = new Uint8Array(Buffer.from(data, "base64"));
+    return { data: type === "text" ? new TextDecoder().decode(bytes) : bytes, parts };
+  }
+
+  /** Begins to listen for one connection, and gives the port. */
+  async listen(options: EndOptions): Promise<number> {
+    this.#line.order({ do: "listen", ...options });
+    return (await this.next("listening")).port;
+  }
+
+  connect(url: string, options: EndOptions): void {
+    this.#line.order({ do: "connect", url, ...options });
+  }
+
+  send({ type, parts, pings = [], raw }: Sent): void {
+    const encoded = { parts: parts.map(base64), pings: pings.map(base64) };
+    this.#line.order({ do: "send", type, raw, ...encoded });
+  }
+
+  ping(payload: string): void {
+    this.#line.order({ do: "ping", data: base64(payload) });
+  }
+
+  pong(payload: string): void {
+    this.#line.order({ do: "pong", data: base64(payload) });
+  }
+
+  close(code?: number, reason?: string): void {
+    this.#line.order({ do: "close", code, reason });
+  }
+
+  abort(): void {
+    this.#line.order({ do: "abort" });
+  }
+
+  stop(): void {
+    this.#line.order({ do: "stop" });
+  }
+}
+
+/** Bytes, or the UTF-8 of a text, in base64. */
+export function base64(data: string | Uint8Array): string {
+  return Buffer.from(data as Uint8Array).toString("base64");
+}

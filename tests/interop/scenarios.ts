@@ -1,0 +1,242 @@
+/** What happens on an open connection, whichever role and peer: messages, pings, the end. */
+import assert from "node:assert/strict";
+import type { Message, WebSocketError } from "../../mod.ts";
+import { assertSameBytes, concat, pattern, single, utf8 } from "../bytes.ts";
+import { rejection } from "../support.ts";
+import type { Scenario } from "./row.ts";
+
+const SIZES = [0, 1, 125, 126, 127, 65535, 65536, 1048576];
+const OF_EACH_SIZE: readonly ["text" | "binary", readonly Message[]][] = [
+  ["text", SIZES.map((size) => "é".repeat(size >> 1) + "*".repeat(size & 1))],
+  ["binary", SIZES.map(pattern)],
+];
+/** Characters of two, three and four bytes. */
+const CHARACTERS = "é€😀".repeat(20);
+const FRAGMENTS = [pattern(10), pattern(70000)];
+const PINGS = ["one", "", "*".repeat(125)];
+
+/** That a message is the one expected; a mebibyte is not to be printed. */
+function assertSame(got: Message, expected: Message): void {
+  assert.equal(typeof got, typeof expected);
+  if (typeof got !== "string") assertSameBytes(got, expected as Uint8Array);
+  else assert.ok(got === expected, `the text of ${expected.length} characters is the same`);
+}
+
+const MESSAGES: readonly Scenario[] = [
+  ...OF_EACH_SIZE.flatMap(([type, messages]): Scenario[] => [
+    {
+      title: `${type} of each size, echoed by them`,
+      options: () => ({ theirs: { echo: true } }),
+      async run({ ours }) {
+        for (const message of messages) {
+          await ours.send(message);
+          assertSame(await ours.receive(), message);
+        }
+      },
+    },
+    {
+      title: `${type} of each size, echoed by us`,
+      async run({ ours, theirs }) {
+        const echo = ours.readable.pipeTo(ours.writable);
+        for (const message of messages) theirs.send({ type, parts: [message] });
+        for (const message of messages) assertSame((await theirs.message()).data, message);
+        theirs.close(1000);
+        await echo;
+      },
+    },
+  ]),
+  {
+    title: "three hundred messages through a pipe",
+    async run({ ours, theirs }) {
+      const echo = ours.readable.pipeTo(ours.writable);
+      const messages = Array.from({ length: 300 }, (_, i) => `message ${i}`);
+      for (const message of messages) theirs.send({ type: "text", parts: [message] });
+      for (const message of messages) assert.equal((await theirs.message()).data, message);
+      theirs.close(1000);
+      await echo;
+    },
+  },
+  {
+    title: "a message in fragments, sent",
+    async run({ ours, theirs, peer }) {
+      const sent: [items: Message[], whole: Message][] = [
+        [["one ", "", "two ", "three"], "one two three"],
+        [FRAGMENTS, concat(FRAGMENTS)],
+      ];
+      for (const [items, whole] of sent) {
+        await ours.send(items);
+        const { data, parts } = await theirs.message();
+        assertSame(data, whole);
+        if (peer.can?.tellFrames) assert.equal(parts, items.length);
+      }
+    },
+  },
+  {
+    title: "a message in fragments, received",
+    async run({ ours, theirs }) {
+      theirs.send({ type: "text", parts: ["one ", "", "two ", "three"] });
+      theirs.send({ type: "binary", parts: FRAGMENTS });
+      assert.equal(await ours.receive(), "one two three");
+      assertSame(await ours.receive(), concat(FRAGMENTS));
+    },
+  },
+  {
+    title: "text that is cut within characters, sent",
+    async run({ ours, theirs }) {
+      await ours.send(single(utf8(CHARACTERS)), { text: true });
+      assert.equal((await theirs.message()).data, CHARACTERS);
+    },
+  },
+  {
+    title: "text that is cut within characters, received",
+    async run({ ours, theirs }) {
+      theirs.send({ type: "text", parts: single(utf8(CHARACTERS)), raw: true });
+      assert.equal(await ours.receive(), CHARACTERS);
+    },
+  },
+];
+
+const CONTROL: readonly Scenario[] = [
+  {
+    title: "pings of ours are answered",
+    async run({ ours, theirs, peer }) {
+      for (const payload of PINGS) assert.ok(await ours.ping(payload) >= 0);
+      if (!peer.can?.tellFrames) return;
+      for (const payload of PINGS) assert.equal(await theirs.payload("ping"), payload);
+    },
+  },
+  {
+    title: "pings of theirs are answered",
+    async run({ theirs }) {
+      for (const payload of PINGS) theirs.ping(payload);
+      for (const payload of PINGS) assert.equal(await theirs.payload("pong"), payload);
+    },
+  },
+  {
+    title: "pongs that nobody asked for are taken",
+    async run({ ours, theirs, peer }) {
+      theirs.pong("unsolicited");
+      await ours.pong("unsolicited");
+      assert.ok(await ours.ping() >= 0);
+      theirs.ping("still there");
+      if (peer.can?.tellFrames) assert.equal(await theirs.payload("pong"), "unsolicited");
+      assert.equal(await theirs.payload("pong"), "still there");
+    },
+  },
+  {
+    title: "pings of ours within a message in fragments",
+    async run({ ours, theirs }) {
+      const items = async function* () {
+        for (const item of ["one ", "two ", "three"]) {
+          yield item;
+          await ours.ping(item);
+        }
+      };
+      await ours.send(items());
+      assert.equal((await theirs.message()).data, "one two three");
+    },
+  },
+  {
+    title: "pings of theirs within a message in fragments",
+    async run({ ours, theirs }) {
+      theirs.send({ type: "text", parts: ["one ", "two ", "three"], pings: ["a", "b"] });
+      assert.equal(await ours.receive(), "one two three");
+      assert.deepEqual([await theirs.payload("pong"), await theirs.payload("pong")], ["a", "b"]);
+    },
+  },
+];
+
+/** What is closed with, and what the other end then says. */
+const CLOSES: readonly [code: number | undefined, reason: string, told: number][] = [
+  [undefined, "", 1005],
+  [1000, "", 1000],
+  [1000, "done", 1000],
+  [1001, "going away", 1001],
+  [1011, "error", 1011],
+  [3000, "*".repeat(123), 3000],
+  [4999, "é€😀", 4999],
+];
+
+const CLOSING: readonly Scenario[] = [
+  ...CLOSES.flatMap(([code, reason, told]): Scenario[] => {
+    const title = `${code ?? "no code"}${reason && ` ${reason.slice(0, 10)}`}`;
+    return [
+      {
+        title: `we close with ${title}`,
+        async run({ ours, theirs }) {
+          const expected = { closeCode: told, reason };
+          assert.deepEqual(await ours.close({ closeCode: code, reason }), expected);
+          assert.deepEqual(await theirs.closed(), expected);
+          assert.deepEqual(await ours.closed, expected);
+        },
+      },
+      {
+        title: `they close with ${title}`,
+        async run({ ours, theirs }) {
+          theirs.close(code, code === undefined ? undefined : reason);
+          assert.deepEqual(await ours.closed, { closeCode: told, reason });
+          assert.equal((await theirs.closed()).closeCode, told);
+        },
+      },
+    ];
+  }),
+  {
+    title: "what was sent before a Close arrives before it",
+    async run({ ours, theirs }) {
+      const messages = SIZES.map(pattern);
+      for (const message of messages) ours.send(message);
+      await ours.close({ closeCode: 1000 });
+      for (const message of messages) assertSame((await theirs.message()).data, message);
+      assert.equal((await theirs.closed()).closeCode, 1000);
+    },
+  },
+  {
+    title: "they end the transport",
+    async run({ ours, theirs }) {
+      theirs.abort();
+      assert.equal((await rejection<WebSocketError>(ours.closed)).closeCode, 1006);
+      assert.equal((await theirs.closed()).closeCode, 1006);
+    },
+  },
+  {
+    title: "we end the transport",
+    async run({ ours, theirs }) {
+      ours.terminate();
+      assert.equal((await rejection<WebSocketError>(ours.closed)).closeCode, 1006);
+      assert.equal((await theirs.closed()).closeCode, 1006);
+    },
+  },
+  {
+    title: "text that is not UTF-8 fails with 1007",
+    async run({ ours, theirs }) {
+      theirs.send({ type: "text", parts: [utf8("é").subarray(0, 1)], raw: true });
+      assert.equal((await theirs.closed()).closeCode, 1007);
+      assert.equal((await rejection<WebSocketError>(ours.closed)).closeCode, 1007);
+    },
+  },
+  {
+    title: "a message over our limit fails with 1009",
+    options: () => ({ ours: { maxMessageSize: 1000 } }),
+    async run({ ours, theirs }) {
+      theirs.send({ type: "binary", parts: [pattern(1000)] });
+      theirs.send({ type: "binary", parts: [pattern(1001)] });
+      assertSame(await ours.receive(), pattern(1000));
+      assert.equal((await theirs.closed()).closeCode, 1009);
+      assert.equal((await rejection<WebSocketError>(ours.closed)).closeCode, 1009);
+    },
+  },
+  {
+    title: "a message over their limit is told as 1009",
+    needs: "limitSize",
+    options: () => ({ theirs: { maxSize: 1000 } }),
+    async run({ ours, theirs }) {
+      await ours.send(pattern(1000));
+      await ours.send(pattern(1001));
+      assertSame((await theirs.message()).data, pattern(1000));
+      assert.equal((await ours.closed).closeCode, 1009);
+    },
+  },
+];
+
+/** All of them. */
+export const SCENARIOS: readonly Scenario[] = [...MESSAGES, ...CONTROL, ...CLOSING];

@@ -1,0 +1,4 @@
+import { interop } from "./interop.ts";
+import { PEERS } from "./peers.ts";
+
+interop(PEERS.websockets);
