@@ -50,6 +50,26 @@ export async function findRuntime(spec: RuntimeSpec): Promise<Runtime | undefine
   return await findOnPath(spec);
 }
 
+/**
+ * Find several, saying which come from PATH and which are missing.
+ *
+ * @param required whether one that is missing is an error
+ */
+export async function findRuntimes(
+  specs: readonly RuntimeSpec[],
+  required: boolean,
+): Promise<Runtime[]> {
+  const found: Runtime[] = [];
+  for (const spec of specs) {
+    const runtime = await findRuntime(spec);
+    if (runtime) found.push(runtime);
+    else if (required) throw new Error(`Expected ${spec.name} on PATH, found none`);
+    else console.log(`${spec.name}: missing, not run (no pinned binary here, none on PATH)`);
+    if (runtime?.fromPath) console.log(`${spec.name}: using ${runtime.version} from PATH`);
+  }
+  return found;
+}
+
 /** Run npm: the one on PATH, else one fetched and run by the given Node. */
 export async function runNpm(args: string[], cwd: string | URL): Promise<string> {
   if (await versionOf("npm") !== undefined) return await mustRun("npm", args, { cwd });

@@ -5,9 +5,10 @@
 import { parseArgs } from "node:util";
 import type { TestCase } from "./junit.ts";
 import { ROOT } from "./process.ts";
-import { findRuntime, NODE20, type Runtime, type RuntimeSpec, SUITE_RUNTIMES } from "./runtimes.ts";
+import { findRuntimes, NODE20, type RuntimeSpec, SUITE_RUNTIMES } from "./runtimes.ts";
 import { runSmoke } from "./smoke.ts";
 import { type Report, runSuite, type SuiteOptions } from "./suite.ts";
+import { isThere, PEERS } from "../tests/interop/peers.ts";
 
 const SMOKE = "npm";
 const SMOKE_RUNTIMES = [
@@ -57,28 +58,23 @@ async function testFiles(folder: string): Promise<string[]> {
   return files.sort();
 }
 
-/** Find the runtimes, saying which come from PATH and which are missing. */
-async function find(specs: readonly RuntimeSpec[], required: boolean): Promise<Runtime[]> {
-  const found: Runtime[] = [];
-  for (const spec of specs) {
-    const runtime = await findRuntime(spec);
-    if (runtime) found.push(runtime);
-    else if (required) throw new Error(`Expected ${spec.name} on PATH, found none`);
-    else console.log(`${spec.name}: missing, not run (no pinned binary here, none on PATH)`);
-    if (runtime?.fromPath) console.log(`${spec.name}: using ${runtime.version} from PATH`);
+/** Say which peers are missing: a runtime's report does not say why a test was skipped. */
+function notePeers({ files }: Plan) {
+  if (!files.some((file) => file.includes("/interop/"))) return;
+  for (const peer of Object.values(PEERS).filter((peer) => !isThere(peer))) {
+    console.log(`peer ${peer.name}: missing, install the Debian package ${peer.package}`);
   }
-  return found;
 }
 
 async function runAll(plan: Plan): Promise<Report[]> {
   const reports: Report[] = [];
-  for (const runtime of await find(plan.suite, plan.named)) {
+  for (const runtime of await findRuntimes(plan.suite, plan.named)) {
     console.log(`${runtime.name} (${runtime.version}): ${plan.files.length} files ...`);
     reports.push(print(await runSuite(runtime, plan)));
   }
   if (plan.smoke) {
     console.log("npm package: build, pack, install, smoke test ...");
-    reports.push(print(await runSmoke(await find(SMOKE_RUNTIMES, false))));
+    reports.push(print(await runSmoke(await findRuntimes(SMOKE_RUNTIMES, false))));
   }
   return reports;
 }
@@ -126,6 +122,7 @@ function key({ name }: TestCase): string {
 }
 
 const plan = await planFrom(Deno.args);
+notePeers(plan);
 const reports = await runAll(plan);
 if (plan.filter === undefined) compare(reports.filter(({ title }) => title !== "npm package"));
 const tests = reports.flatMap((report) => report.tests);
