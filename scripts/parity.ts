@@ -1,0 +1,73 @@
+/**
+ * Runs the parity tests and lists the rows that they have shown, from the reports of the run:
+ * `deno task parity [W] [K] [RUNTIME...] [FILE...]`. Without a table: both; without a runtime: all;
+ * without a file: tests/parity_test.ts. It fails when a test fails or a row is not shown everywhere.
+ */
+import { coverage, ROWS, rowsShown, type Table, TABLES, unknownRows } from "./parity_rows.ts";
+import { findRuntimes, type RuntimeSpec, SUITE_RUNTIMES } from "./runtimes.ts";
+import { type Report, runSuite } from "./suite.ts";
+
+const FILE = "tests/parity_test.ts";
+
+interface Plan {
+  tables: readonly Table[];
+  runtimes: readonly RuntimeSpec[];
+  /** True when runtimes were named: one that is missing is then an error. */
+  named: boolean;
+  files: string[];
+}
+
+function planFrom(args: readonly string[]): Plan {
+  const files = args.filter((arg) => arg.endsWith(".ts"));
+  const names = args.filter((arg) => !arg.endsWith(".ts") && arg !== "--");
+  const tables = TABLES.filter((table) => names.includes(table));
+  const runtimes = SUITE_RUNTIMES.filter(({ name }) => names.includes(name));
+  if (tables.length + runtimes.length < new Set(names).size) {
+    const known = [...TABLES, ...SUITE_RUNTIMES.map(({ name }) => name)];
+    throw new RangeError(`Expected of ${known.join(", ")}; received ${names.join(", ")}`);
+  }
+  return {
+    tables: tables.length > 0 ? tables : TABLES,
+    runtimes: runtimes.length > 0 ? runtimes : SUITE_RUNTIMES,
+    named: runtimes.length > 0,
+    files: files.length > 0 ? files : [FILE],
+  };
+}
+
+async function runAll({ runtimes, named, files }: Plan): Promise<Report[]> {
+  const reports: Report[] = [];
+  for (const runtime of await findRuntimes(runtimes, named)) {
+    const report = await runSuite(runtime, { files, verbose: false });
+    console.log(
+      `${report.title}: ${report.tests.length} tests, ${rowsShown(report.tests).size} rows`,
+    );
+    reports.push(report);
+  }
+  return reports;
+}
+
+/** Prints the rows of a table, and says whether all were shown everywhere. */
+function printTable(table: Table, reports: readonly Report[]): boolean {
+  const { everywhere, somewhere, nowhere } = coverage(ROWS[table], reports);
+  const print = (title: string, rows: readonly string[]) =>
+    console.log(
+      `${table}, ${title}: ${rows.length}${rows.length > 0 ? ": " : ""}${rows.join(" ")}`,
+    );
+  console.log();
+  print("shown on every runtime", everywhere);
+  for (const [row, titles] of somewhere) console.log(`${row} is not shown on ${titles.join(", ")}`);
+  print("missing", nowhere);
+  return everywhere.length === ROWS[table].length;
+}
+
+const plan = planFrom(Deno.args);
+const reports = await runAll(plan);
+const tests = reports.flatMap((report) => report.tests);
+const failed = reports.flatMap(({ title, tests }) =>
+  tests.filter(({ outcome }) => outcome === "failed").map(({ name }) => `${title}: ${name}`)
+);
+const unknown = unknownRows(tests);
+const whole = plan.tables.map((table) => printTable(table, reports)).every((all) => all);
+for (const name of failed) console.log(`✗ ${name}`);
+if (unknown.length > 0) console.log(`Named in titles, and no rows: ${unknown.join(" ")}`);
+if (!whole || failed.length > 0 || unknown.length > 0) Deno.exitCode = 1;
