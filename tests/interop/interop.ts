@@ -16,6 +16,9 @@ const SETTINGS: readonly { title: string; compression: boolean }[] = [
   { title: "", compression: false },
 ];
 
+/** Longer than anything within a row waits by itself, in milliseconds. */
+const DEADLINE = 60_000;
+
 /** Defines the tests of a peer. */
 export function interop(peer: Peer): void {
   let running: PeerProcess | undefined;
@@ -43,8 +46,9 @@ export function interop(peer: Peer): void {
     define([...SCENARIOS, ...AGREEMENTS], async (row, role, defaults) => {
       const opening = await open(role, start(), merge(defaults, row.options?.(role)));
       try {
-        const told = await opening.theirs.opened();
-        await row.run({ ours: await opening.ours, theirs: opening.theirs, peer, role, told });
+        const { theirs } = opening;
+        const [told, ours] = await Promise.all([theirs.opened(), opening.ours]);
+        await within(DEADLINE, row.run({ ours, theirs, peer, role, told }));
       } finally {
         await opening.stop();
       }
@@ -53,12 +57,24 @@ export function interop(peer: Peer): void {
     define(FAILURES, async (row, role, defaults) => {
       const opening = await open(role, start(), merge(defaults, row.options?.(role)));
       try {
-        await row.run(opening, role);
+        await within(DEADLINE, row.run(opening, role));
       } finally {
         await opening.stop();
       }
     });
   });
+}
+
+/** Fails a row that hangs, for some runtimes have no such deadline of their own. */
+async function within(milliseconds: number, running: Promise<void>): Promise<void> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(
+      () => reject(new Error(`Expected an end within ${milliseconds} ms`)),
+      milliseconds,
+    );
+  });
+  await Promise.race([running, late]).finally(() => clearTimeout(timer));
 }
 
 function merge(defaults: PairOptions, row: PairOptions = {}): PairOptions {

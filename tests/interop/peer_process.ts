@@ -120,14 +120,15 @@ export class PeerEnd {
 
   /** The next event of this type; others before it stay. */
   async next<T extends keyof Events>(type: T): Promise<Events[T]> {
-    const place = () => this.told.findIndex(({ event }) => event === type);
-    const failed = () => this.told.find(({ event }) => event === "failed");
-    await until(() => place() !== -1 || failed() !== undefined || this.#line.problem());
-    if (place() === -1) {
-      const why = JSON.stringify(failed() ?? this.#line.problem());
-      throw new Error(`Expected the peer to tell of ${type}, received ${why}`);
+    const place = (...types: (keyof Events)[]) =>
+      this.told.findIndex(({ event }) => types.includes(event));
+    // Nothing comes behind one of these.
+    const last = () => this.told[place("failed", "refused", "closed")] ?? this.#line.problem();
+    await until(() => place(type) !== -1 || last() !== undefined);
+    if (place(type) === -1) {
+      throw new Error(`Expected the peer to tell of ${type}, received ${JSON.stringify(last())}`);
     }
-    const [told] = this.told.splice(place(), 1);
+    const [told] = this.told.splice(place(type), 1);
     return told as unknown as Events[T];
   }
 
