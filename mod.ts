@@ -7,6 +7,12 @@
  *
  * @module
  */
+export {
+  basicAuth,
+  type BasicAuthOptions,
+  type Credentials,
+  credentialsOf,
+} from "./lib/basic_auth.ts";
 export type { ByteDuplex } from "./lib/byte_streams.ts";
 export { connect, type ConnectOptions } from "./lib/client.ts";
 export type { WebSocketConnection } from "./lib/connection.ts";
@@ -36,6 +42,7 @@ export type {
   OutgoingMessage,
   SendOptions,
 } from "./lib/options.ts";
+export { isTransient, reconnect, type ReconnectOptions, type RetryInfo } from "./lib/reconnect.ts";
 export { accept, type Handler, serve, type ServeOptions, type Server } from "./lib/server.ts";
 export type {
   Address,

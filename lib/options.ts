@@ -208,7 +208,8 @@ function isText(value: unknown): boolean {
   return typeof value === "string";
 }
 
-function checkNumber(name: string, value: unknown): void {
+/** Checks a number of 0 or more that may be left out. */
+export function checkNumber(name: string, value: unknown): void {
   if (value === undefined) return;
   if (typeof value !== "number") {
     throw new TypeError(`Expected ${name} to be a number, received ${typeof value}`);

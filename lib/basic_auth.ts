@@ -1,0 +1,153 @@
+/**
+ * Basic authentication (RFC 7617) as a hook of the server.
+ *
+ * A file of its own because the server knows nothing of users.
+ *
+ * @module
+ */
+
+/** A user name and a password. */
+export interface Credentials {
+  /** The name, without a colon. */
+  username: string;
+  /** The password. */
+  password: string;
+}
+
+/** How {@linkcode basicAuth} decides. Exactly one of `credentials` and `verify` is given. */
+export interface BasicAuthOptions {
+  /** What the user is asked to log in to. Default: "WebSocket" */
+  realm?: string;
+  /** Those who may connect. Default: none, `verify` decides */
+  credentials?: Credentials | Iterable<Credentials>;
+  /** Tells whether somebody may connect. Default: none, `credentials` decide */
+  verify?: (credentials: Credentials, request: Request) => boolean | Promise<boolean>;
+}
+
+/**
+ * Makes an `onRequest` hook that lets in only those who know a password; others get 401. Names and
+ * passwords are compared in a time that does not depend on what they have in common.
+ *
+ * @example
+ * ```ts
+ * import { basicAuth, connect, serve } from "@sluice/sluice";
+ *
+ * const onRequest = basicAuth({ credentials: { username: "ada", password: "lovelace" } });
+ * const server = await serve({ port: 0, onRequest }, (ws) => ws.send("Welcome"));
+ * if (server.address.transport !== "tcp") throw new Error("not TCP");
+ *
+ * const ws = await connect(`ws://ada:lovelace@127.0.0.1:${server.address.port}`);
+ * console.log(await ws.receive()); // Welcome
+ * await server.shutdown();
+ * ```
+ *
+ * @throws {TypeError} for options of the wrong type, or with both or none of `credentials` and `verify`
+ * @throws {RangeError} for a user name with a colon, or a realm that no header field can hold
+ */
+export function basicAuth(
+  options: BasicAuthOptions,
+): (request: Request) => Promise<Response | undefined> {
+  const verify = verifier(options);
+  const challenge = challengeOf(options.realm ?? "WebSocket");
+  return async (request) => {
+    const given = credentialsOf(request);
+    if (given !== undefined && await verify(given, request)) return undefined;
+    return new Response("Unauthorized\n", {
+      status: 401,
+      headers: { "WWW-Authenticate": challenge },
+    });
+  };
+}
+
+function verifier(options: BasicAuthOptions): NonNullable<BasicAuthOptions["verify"]> {
+  if (typeof options !== "object" || options === null) {
+    throw new TypeError(`Expected options as an object, received ${typeof options}`);
+  }
+  const { credentials, verify } = options;
+  if ((credentials === undefined) === (verify === undefined)) {
+    throw new TypeError("Expected one of credentials and verify, received both or none");
+  }
+  if (verify !== undefined) {
+    if (typeof verify === "function") return verify;
+    throw new TypeError(`Expected verify to be a function, received ${typeof verify}`);
+  }
+  const known = Symbol.iterator in credentials! ? [...credentials] : [credentials!];
+  for (const one of known) checkCredentials(one);
+  return (given) => isAmong(known, given);
+}
+
+function checkCredentials({ username, password }: Credentials): void {
+  if (typeof username !== "string" || typeof password !== "string") {
+    throw new TypeError("Expected username and password as strings");
+  }
+  // RFC 7617 §2: the first colon ends the name.
+  if (username.includes(":")) {
+    throw new RangeError(`Expected a user name without a colon, received ${username}`);
+  }
+}
+
+/** RFC 7617 §2, §2.1: the realm is a quoted string; the credentials are to be sent as UTF-8. */
+function challengeOf(realm: string): string {
+  if (typeof realm !== "string") {
+    throw new TypeError(`Expected realm to be a string, received ${typeof realm}`);
+  }
+  if (!/^[\t\x20-\x7e]*$/.test(realm)) {
+    throw new RangeError("Expected a realm of printable ASCII characters, received others");
+  }
+  return `Basic realm="${realm.replace(/["\\]/g, "\\$&")}", charset="UTF-8"`;
+}
+
+/**
+ * The credentials that a request carries by Basic authentication, or undefined.
+ *
+ * @example
+ * ```ts
+ * import { credentialsOf, serve } from "@sluice/sluice";
+ *
+ * const server = await serve({ port: 0 }, async (ws, request) => {
+ *   await ws.send(`Hello ${credentialsOf(request)?.username ?? "stranger"}`);
+ * });
+ * await server.shutdown();
+ * ```
+ */
+export function credentialsOf(request: Request): Credentials | undefined {
+  const value = request.headers.get("authorization") ?? "";
+  // RFC 9110 §11.1: the name of a scheme is case-insensitive.
+  const token = /^basic +([A-Za-z0-9+/]+={0,2})$/i.exec(value)?.[1];
+  const text = token === undefined ? undefined : decode(token);
+  const colon = text?.indexOf(":") ?? -1;
+  if (text === undefined || colon < 0) return undefined;
+  return { username: text.slice(0, colon), password: text.slice(colon + 1) };
+}
+
+function decode(token: string): string | undefined {
+  try {
+    const bytes = Uint8Array.from(atob(token), (character) => character.charCodeAt(0));
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Compares with all of them, be it that one was found already. */
+async function isAmong(known: readonly Credentials[], given: Credentials): Promise<boolean> {
+  let found = 0;
+  for (const one of known) {
+    const name = await isSame(one.username, given.username);
+    const password = await isSame(one.password, given.password);
+    found |= name & password;
+  }
+  return found === 1;
+}
+
+/** Compares digests, which have one length and tell nothing of where the texts differ. */
+async function isSame(a: string, b: string): Promise<number> {
+  const [left, right] = await Promise.all([digest(a), digest(b)]);
+  let difference = 0;
+  for (let i = 0; i < left.length; i++) difference |= left[i] ^ right[i];
+  return difference === 0 ? 1 : 0;
+}
+
+async function digest(text: string): Promise<Uint8Array> {
+  return new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text)));
+}

@@ -1,0 +1,218 @@
+import { describe, it } from "node:test";
+import assert from "node:assert/strict";
+import {
+  HandshakeError,
+  isTransient,
+  reconnect,
+  type ReconnectOptions,
+  type RetryInfo,
+  serve,
+  type WebSocketConnection,
+} from "../mod.ts";
+import { portOf, rejection, until, urlOf, withServer } from "./support.ts";
+
+const FAST: ReconnectOptions = { minDelay: 1, maxDelay: 20 };
+
+describe("reconnect", () => {
+  it("gives one connection after the other, the one before closed", async () => {
+    await withServer({}, async (server) => {
+      const seen: WebSocketConnection[] = [];
+      for await (const ws of reconnect(urlOf(server), FAST)) {
+        assert.ok(seen.every(({ state }) => state === "closed"));
+        seen.push(ws);
+        await ws.send(String(seen.length));
+        assert.equal(await ws.receive(), String(seen.length));
+        if (seen.length === 3) break;
+      }
+      assert.equal(seen[2].state, "open", "break leaves it open");
+      await seen[2].close();
+    });
+  });
+
+  it("goes on when the server comes back", async () => {
+    const first = await serve({}, () => new Promise(() => {}));
+    const port = portOf(first);
+    const retries: RetryInfo[] = [];
+    const options = { ...FAST, onRetry: (info: RetryInfo) => void retries.push(info) };
+    const connections = reconnect(`ws://127.0.0.1:${port}`, options);
+    const { value: ws } = await connections.next();
+    void first.shutdown();
+    await ws.closed;
+    const next = connections.next();
+    await until(() => retries.length > 3);
+    const second = await serve({ port }, () => new Promise(() => {}));
+    const { value: again } = await next;
+    assert.equal(again.state, "open");
+    assert.deepEqual(retries.map(({ attempt }) => attempt), retries.map((_, i) => i + 1));
+    assert.equal(retries[0].error, undefined);
+    assert.ok(
+      retries.slice(1).every(({ error }) => (error as HandshakeError).code === "connect-failed"),
+    );
+    again.terminate();
+    void second.shutdown();
+    assert.deepEqual(await connections.return!(), { done: true, value: undefined });
+  });
+
+  it("asks a function for the URL before each attempt", async () => {
+    await withServer({}, async (server) => {
+      let asked = 0;
+      const url = () => Promise.resolve(urlOf(server, `/?token=${asked++}`));
+      for await (const ws of reconnect(url, FAST)) {
+        assert.ok(ws.request.url.endsWith(`/?token=${asked - 1}`));
+        if (asked === 2) {
+          await ws.close();
+          break;
+        }
+      }
+    });
+  });
+
+  it("the delays stay below a limit that grows, and a long uptime begins anew", async () => {
+    await withServer({}, async (server) => {
+      const delays: number[] = [];
+      const options: ReconnectOptions = {
+        minDelay: 2,
+        maxDelay: 9,
+        backoffFactor: 2,
+        onRetry: ({ delay }) => void delays.push(delay),
+      };
+      let count = 0;
+      for await (const ws of reconnect(urlOf(server), options)) {
+        if (++count < 6) continue;
+        await ws.close();
+        break;
+      }
+      const limits = [2, 4, 8, 9, 9];
+      assert.equal(delays.length, limits.length);
+      delays.forEach((delay, i) =>
+        assert.ok(delay >= 0 && delay <= limits[i], `${delay} of ${limits[i]}`)
+      );
+
+      const attempts: number[] = [];
+      const calm = {
+        ...FAST,
+        minUptime: 0,
+        onRetry: ({ attempt }: RetryInfo) => void attempts.push(attempt),
+      };
+      count = 0;
+      for await (const ws of reconnect(urlOf(server), calm)) {
+        if (++count < 4) continue;
+        await ws.close();
+        break;
+      }
+      assert.deepEqual(attempts, [1, 1, 1]);
+    });
+  });
+
+  it("throws what is final, and what retry takes for it", async () => {
+    const onRequest = () => new Response("no", { status: 403 });
+    await withServer({ onRequest }, async (server) => {
+      const error = await rejection<HandshakeError>(
+        reconnect(urlOf(server), FAST).next(),
+      );
+      assert.equal(error.response?.status, 403);
+      const asked: [unknown, number][] = [];
+      const retry = (error: unknown, attempt: number) => {
+        asked.push([(error as HandshakeError).code, attempt]);
+        return attempt < 3;
+      };
+      await rejection(reconnect(urlOf(server), { ...FAST, retry }).next());
+      assert.deepEqual(asked, [["status", 1], ["status", 2], ["status", 3]]);
+    });
+  });
+
+  it("gives up after maxAttempts", async () => {
+    let requests = 0;
+    const onRequest = () => {
+      requests++;
+      return new Response("busy", { status: 503 });
+    };
+    await withServer({ onRequest }, async (server) => {
+      const error = await rejection<HandshakeError>(
+        reconnect(urlOf(server), { ...FAST, maxAttempts: 3 }).next(),
+      );
+      assert.equal(error.response?.status, 503);
+      assert.equal(requests, 3);
+    });
+  });
+
+  for (
+    const [value, least] of [["2", 2000], [
+      new Date(Date.now() + 3_600_000).toUTCString(),
+      20,
+    ]] as const
+  ) {
+    it(`obeys Retry-After: ${least === 20 ? "a date" : value}, up to maxDelay`, async () => {
+      const onRequest = () =>
+        new Response("busy", { status: 503, headers: { "Retry-After": value } });
+      await withServer({ onRequest }, async (server) => {
+        const aborter = new AbortController();
+        let delay = 0;
+        const options: ReconnectOptions = {
+          minDelay: 1,
+          maxDelay: least,
+          signal: aborter.signal,
+          onRetry: (info) => {
+            delay = info.delay;
+            aborter.abort(new Error("enough"));
+          },
+        };
+        assert.equal((await rejection(reconnect(urlOf(server), options).next())).message, "enough");
+        assert.equal(delay, least);
+      });
+    });
+  }
+
+  it("the signal ends waiting, connecting and the iteration, not the connection at hand", async () => {
+    await withServer({}, async (server) => {
+      const aborter = new AbortController();
+      const connections = reconnect(urlOf(server), { ...FAST, signal: aborter.signal });
+      const { value: ws } = await connections.next();
+      aborter.abort(new Error("stop"));
+      await ws.send("still here");
+      assert.equal(await ws.receive(), "still here");
+      assert.equal((await rejection(connections.next())).message, "stop");
+      assert.equal(ws.state, "closed");
+      assert.equal(
+        (await rejection(reconnect(urlOf(server), { signal: aborter.signal }).next())).message,
+        "stop",
+      );
+    });
+  });
+
+  const failures: [transient: boolean, error: unknown][] = [
+    ...(["connect-failed", "connection-lost", "timeout", "shutdown"] as const).map(
+      (code): [boolean, unknown] => [true, new HandshakeError("", code)],
+    ),
+    ...(["certificate", "accept", "subprotocol", "extension", "status", "upgrade"] as const).map(
+      (code): [boolean, unknown] => [false, new HandshakeError("", code)],
+    ),
+    ...[[500, true], [502, true], [503, true], [504, true], [429, true], [408, true], [425, true]]
+      .concat([[401, false], [403, false], [404, false], [426, false], [501, false], [301, false]])
+      .map(([status, transient]): [boolean, unknown] => [
+        transient as boolean,
+        new HandshakeError(`status ${status}`, "status", { response: { status } as never }),
+      ]),
+    [false, new TypeError("an option")],
+    [false, undefined],
+  ];
+  for (const [transient, error] of failures) {
+    const { code, message } = Object(error) as HandshakeError;
+    it(`${code ?? error} ${message} is ${transient ? "transient" : "final"}`, () => {
+      assert.equal(isTransient(error), transient);
+    });
+  }
+
+  it("refuses options of the wrong type or value at the call", () => {
+    const wrong: [unknown, typeof Error][] = [
+      [{ minDelay: "1" }, TypeError],
+      [{ maxDelay: -1 }, RangeError],
+      [{ retry: 1 }, TypeError],
+      [{ onRetry: {} }, TypeError],
+      [{ maxAttempts: NaN }, RangeError],
+    ];
+    for (const [options, error] of wrong) {
+      assert.throws(() => reconnect("ws://127.0.0.1:1", options as ReconnectOptions), error);
+    }
+  });
+});
