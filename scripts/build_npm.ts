@@ -11,6 +11,7 @@ const REPOSITORY = "https://github.com/sluice-ws/sluice";
 const DESCRIPTION =
   "WebSocket client and server on WHATWG Streams, with backpressure end to end, " +
   "for Deno, Bun and Node";
+const COMMAND = "./lib/cli.ts";
 const DOCUMENTS = ["README.md", "CHANGELOG.md", "LICENSE"];
 
 /**
@@ -59,7 +60,8 @@ async function compile() {
     String(value),
   ]);
   const folders = ["--rootDir", SOURCES.pathname, "--outDir", new URL("dist", NPM_DIR).pathname];
-  const entryPoints = Object.values(config.exports).map((path) => new URL(path, SOURCES).pathname);
+  const entryPoints = [...Object.values(config.exports), COMMAND]
+    .map((path) => new URL(path, SOURCES).pathname);
   await runDevTool("tsc", [...flags, ...folders, ...entryPoints]);
 }
 
@@ -85,7 +87,8 @@ function packageJson() {
     repository: { type: "git", url: `git+${REPOSITORY}.git` },
     bugs: { url: `${REPOSITORY}/issues` },
     type: "module",
-    sideEffects: false,
+    sideEffects: [compiled(COMMAND, ".js")],
+    bin: { sluice: compiled(COMMAND, ".js").slice("./".length) },
     engines: { node: ">=20" },
     exports: {
       ...Object.fromEntries(Object.entries(config.exports).map(exportsEntry)),
@@ -96,8 +99,11 @@ function packageJson() {
 }
 
 function exportsEntry([subpath, source]: [string, string]) {
-  const base = `./dist/${source.slice("./".length, -".ts".length)}`;
-  return [subpath, { types: `${base}.d.ts`, default: `${base}.js` }];
+  return [subpath, { types: compiled(source, ".d.ts"), default: compiled(source, ".js") }];
+}
+
+function compiled(source: string, extension: string): string {
+  return `./dist/${source.slice("./".length, -".ts".length)}${extension}`;
 }
 
 function ignoreNotFound(error: unknown) {

@@ -4,7 +4,11 @@
  * left open.
  */
 import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
 import { createServer } from "node:http";
+import process from "node:process";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
 import { connect, serve, WebSocketStream } from "sluice";
 import { encodeFrame, FrameDecoder, Opcode, Protocol } from "sluice/core";
 import { attach } from "sluice/node";
@@ -49,6 +53,15 @@ async function echoThroughStream(url) {
   assert.equal((await stream.closed).closeCode, 1000);
 }
 
+async function echoThroughCommand(url) {
+  const command = fileURLToPath(
+    new URL("../.bin/sluice", import.meta.resolve("sluice/package.json")),
+  );
+  const run = process.versions.deno === undefined ? [command] : ["run", "-A", command];
+  const args = [...run, "--message", "typed", "--count", "1", url];
+  assert.equal((await promisify(execFile)(process.execPath, args)).stdout, "typed\n");
+}
+
 async function echoThroughConnection(url) {
   const ws = await connect(url);
   for (const message of messages) {
@@ -66,6 +79,7 @@ const server = await serve(
 const url = `ws://127.0.0.1:${server.address.port}/`;
 await echoThroughStream(url);
 await echoThroughConnection(url);
+await echoThroughCommand(url);
 await server.shutdown();
 
 const http = createServer();

@@ -1,0 +1,328 @@
+#!/usr/bin/env node
+/**
+ * The command `sluice`: a WebSocket client to type into, and an echo server to try it on.
+ *
+ * @module
+ */
+import { once } from "node:events";
+import { readFileSync } from "node:fs";
+import process from "node:process";
+import { createInterface, type Interface } from "node:readline";
+import { parseArgs } from "node:util";
+import { connect, type ConnectOptions } from "./client.ts";
+import type { WebSocketConnection } from "./connection.ts";
+import { HandshakeError, type WebSocketError } from "./core/error.ts";
+import type { Message } from "./core/message.ts";
+import { serve, type ServeOptions } from "./server.ts";
+import { VERSION } from "./version.ts";
+
+const HELP = `Usage: sluice [options] URL       connects, sends the lines typed, prints what comes
+       sluice serve [options]     runs an echo server
+
+Options of the client
+  -H, --header "NAME: VALUE"   a header field of the request; may be repeated
+  -s, --subprotocol NAME       a subprotocol to offer; may be repeated
+  -o, --origin ORIGIN          the Origin header
+  -m, --message TEXT           sends this in place of what is typed; may be repeated
+  -n, --count N                closes when N messages have come
+  -u, --unix PATH              connects to a Unix socket
+      --ca FILE                trusts these certificates (PEM)
+  -k, --insecure               accepts any certificate
+Options of both
+      --ping SECONDS           the interval of keepalive pings; 0 for none (default: 20)
+      --max-size BYTES         the longest message to receive; 0 for any (default: 1048576)
+Options of the server
+      --host NAME              where to listen (default: 127.0.0.1)
+      --port PORT              the port; 0 for a free one (default: 8080)
+      --unix PATH              listens on a Unix socket
+      --cert FILE --key FILE   serves wss with this certificate (PEM)
+  -s, --subprotocol NAME       a subprotocol to accept; may be repeated
+
+  -h, --help                   prints this
+  -V, --version                prints the version
+
+Text is printed as it comes, but for control characters, which are escaped; binary messages as
+hexadecimal digits. Lines typed are text messages. The end of the input closes the connection, unless
+there is a number of messages to wait for.
+
+Exit codes: 0 the connection was closed with 1000, 1001 or no code; 1 it ended in another way;
+2 the command line is wrong; 3 there was no connection.
+`;
+
+const OPTIONS = {
+  header: { type: "string", short: "H", multiple: true },
+  subprotocol: { type: "string", short: "s", multiple: true },
+  origin: { type: "string", short: "o" },
+  message: { type: "string", short: "m", multiple: true },
+  count: { type: "string", short: "n" },
+  unix: { type: "string", short: "u" },
+  ca: { type: "string" },
+  insecure: { type: "boolean", short: "k" },
+  ping: { type: "string" },
+  "max-size": { type: "string" },
+  host: { type: "string" },
+  port: { type: "string" },
+  cert: { type: "string" },
+  key: { type: "string" },
+  help: { type: "boolean", short: "h" },
+  version: { type: "boolean", short: "V" },
+} as const;
+
+type Values = ReturnType<typeof parse>["values"];
+
+/** The command line is wrong. */
+class UsageError extends Error {}
+
+function parse(args: string[]) {
+  try {
+    return parseArgs({ args, options: OPTIONS, allowPositionals: true });
+  } catch (error) {
+    throw new UsageError((error as Error).message);
+  }
+}
+
+/** Runs the command, and gives its exit code. */
+async function main(args: string[]): Promise<number> {
+  try {
+    const { values, positionals } = parse(args);
+    if (values.help) return await print(HELP, 0);
+    if (values.version) return await print(`${VERSION}\n`, 0);
+    const [first, ...rest] = positionals;
+    if (first === undefined || rest.length > 0) {
+      throw new UsageError("Expected one URL, or serve");
+    }
+    return await (first === "serve" ? runServer(values) : runClient(first, values));
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    process.stderr.write(`sluice: ${error.message}\nTry sluice --help\n`);
+    return 2;
+  }
+}
+
+async function print(text: string, code: number): Promise<number> {
+  if (!process.stdout.write(text)) await once(process.stdout, "drain");
+  return code;
+}
+
+function note(text: string): void {
+  process.stderr.write(`${printable(text)}\n`);
+}
+
+/** What both ends have in common. */
+function commonOptions(values: Values) {
+  const size = number("max-size", values["max-size"]);
+  const interval = number("ping", values.ping);
+  return {
+    protocols: values.subprotocol,
+    path: values.unix,
+    maxMessageSize: size === 0 ? Infinity : size,
+    pingInterval: interval === undefined ? undefined : interval * 1000,
+  };
+}
+
+function number(name: string, text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  const value = Number(text);
+  if (text.trim() === "" || !(value >= 0)) {
+    throw new UsageError(`Expected --${name} to be a number, received ${text}`);
+  }
+  return value;
+}
+
+function file(path: string | undefined): string | undefined {
+  if (path === undefined) return undefined;
+  try {
+    return readFileSync(path, "utf8");
+  } catch (error) {
+    throw new UsageError((error as Error).message);
+  }
+}
+
+// The server
+
+async function runServer(values: Values): Promise<number> {
+  const { cert, key, host, port } = values;
+  if ((cert === undefined) !== (key === undefined)) {
+    throw new UsageError("Expected --cert and --key together");
+  }
+  const options: ServeOptions = {
+    ...commonOptions(values),
+    hostname: host,
+    port: number("port", port) ?? 8080,
+    tls: cert === undefined ? undefined : { cert: file(cert)!, key: file(key)! },
+  };
+  let server;
+  try {
+    server = await serve(options, (ws) => ws.readable.pipeTo(ws.writable));
+  } catch (error) {
+    note(`Cannot listen: ${(error as Error).message}`);
+    return 3;
+  }
+  for (const signal of ["SIGINT", "SIGTERM"] as const) {
+    process.once(signal, () => server.shutdown());
+  }
+  const { address } = server;
+  const scheme = options.tls === undefined ? "ws" : "wss";
+  await print(
+    address.transport === "tcp"
+      ? `Listening on ${scheme}://${bracketed(address.hostname)}:${address.port}/\n`
+      : `Listening on ${address.path}\n`,
+    0,
+  );
+  await server.finished;
+  return 0;
+}
+
+function bracketed(hostname: string): string {
+  return hostname.includes(":") ? `[${hostname}]` : hostname;
+}
+
+// The client
+
+function clientOptions(values: Values): ConnectOptions {
+  return {
+    ...commonOptions(values),
+    origin: values.origin,
+    headers: (values.header ?? []).map(headerOf),
+    tls: { ca: file(values.ca), insecureSkipVerify: values.insecure },
+  };
+}
+
+function headerOf(text: string): [string, string] {
+  const colon = text.indexOf(":");
+  if (colon < 1) throw new UsageError(`Expected a header as NAME: VALUE, received ${text}`);
+  return [text.slice(0, colon).trim(), text.slice(colon + 1).trim()];
+}
+
+async function runClient(url: string, values: Values): Promise<number> {
+  const count = number("count", values.count) ?? Infinity;
+  const options = clientOptions(values);
+  let ws: WebSocketConnection;
+  try {
+    ws = await connect(url, options);
+  } catch (error) {
+    return await refused(error);
+  }
+  const chosen = ws.protocol === "" ? "" : ` (${ws.protocol})`;
+  note(`Connected to ${shown(url)}${chosen}`);
+  const terminal = new Terminal();
+  const typed = values.message === undefined ? terminal.lines() : values.message;
+  const sending = sendAll(ws, typed, count === Infinity);
+  process.once("SIGINT", () => ws.close({ closeCode: 1000 }));
+  const code = await receiveAll(ws, terminal, count);
+  terminal.close();
+  await sending;
+  return code;
+}
+
+/** The URL without its user and password. */
+function shown(url: string): string {
+  const parsed = new URL(url);
+  parsed.username = parsed.password = "";
+  return parsed.href;
+}
+
+async function refused(error: unknown): Promise<number> {
+  const usage = error instanceof TypeError || error instanceof RangeError ||
+    (error instanceof DOMException && error.name === "SyntaxError");
+  if (usage) throw new UsageError((error as Error).message);
+  note(`Cannot connect: ${(error as Error).message}`);
+  const { response } = error instanceof HandshakeError ? error : {};
+  if (response !== undefined) {
+    const body = await new Response(response.body).text().catch(() => "");
+    if (body !== "") note(body.trimEnd());
+  }
+  return 3;
+}
+
+/** Sends line by line, no faster than they leave. */
+async function sendAll(
+  ws: WebSocketConnection,
+  lines: Iterable<string> | AsyncIterable<string>,
+  thenClose: boolean,
+): Promise<void> {
+  try {
+    for await (const line of lines) await ws.send(line);
+    if (thenClose) await ws.close({ closeCode: 1000 });
+  } catch {
+    // Whoever receives learns why the connection has ended.
+  }
+}
+
+async function receiveAll(
+  ws: WebSocketConnection,
+  terminal: Terminal,
+  count: number,
+): Promise<number> {
+  let received = 0;
+  try {
+    for (;;) {
+      await terminal.show(await ws.receive());
+      if (++received >= count) void ws.close({ closeCode: 1000 });
+    }
+  } catch (error) {
+    const { closeCode, message } = error as WebSocketError;
+    const ended = await ws.closed.then(() => true, () => false);
+    const expected = ended && [1000, 1001, 1005].includes(closeCode!);
+    note(message);
+    return expected ? 0 : 1;
+  }
+}
+
+/** Where lines are typed and messages printed. */
+class Terminal {
+  readonly #interactive = Boolean(process.stdin.isTTY && process.stdout.isTTY);
+  #reader: Interface | undefined;
+
+  /** The lines typed. */
+  lines(): AsyncIterable<string> {
+    this.#reader = createInterface({
+      input: process.stdin,
+      output: this.#interactive ? process.stdout : undefined,
+      prompt: "> ",
+    });
+    // Control-C and control-D end the input.
+    this.#reader.on("SIGINT", () => this.#reader!.close());
+    if (this.#interactive) this.#reader.prompt();
+    return this.#prompted(this.#reader);
+  }
+
+  async *#prompted(reader: Interface): AsyncGenerator<string> {
+    for await (const line of reader) {
+      yield line;
+      if (this.#interactive) reader.prompt();
+    }
+  }
+
+  /** Prints a message above the line that is being typed. */
+  async show(message: Message): Promise<void> {
+    const text = typeof message === "string" ? printable(message) : hexadecimal(message);
+    const line = this.#interactive ? `\r\x1b[K< ${text}\n` : `${text}\n`;
+    if (!process.stdout.write(line)) await once(process.stdout, "drain");
+    if (this.#interactive) this.#reader?.prompt(true);
+  }
+
+  close(): void {
+    this.#reader?.close();
+    // A read of a terminal that is under way would hold the process open.
+    process.stdin.destroy();
+  }
+}
+
+/** The text without what a terminal would obey, or show in another order. */
+function printable(text: string): string {
+  return text.replace(/[\p{Cc}\u2028-\u202e\u2066-\u2069]/gu, (character) => {
+    const code = character.codePointAt(0)!;
+    if (character === "\n") return "\\n";
+    if (character === "\t") return "\\t";
+    return code < 256
+      ? `\\x${code.toString(16).padStart(2, "0")}`
+      : `\\u${code.toString(16).padStart(4, "0")}`;
+  });
+}
+
+function hexadecimal(bytes: Uint8Array): string {
+  return `0x${Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("")}`;
+}
+
+process.exitCode = await main(process.argv.slice(2));

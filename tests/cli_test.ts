@@ -1,0 +1,254 @@
+import { describe, it } from "node:test";
+import assert from "node:assert/strict";
+import { type ChildProcess, spawn } from "node:child_process";
+import { existsSync } from "node:fs";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import process from "node:process";
+import { fileURLToPath } from "node:url";
+import config from "../deno.json" with { type: "json" };
+import { serve, type WebSocketConnection } from "../mod.ts";
+import { certificates } from "./certificates.ts";
+import { urlOf, withServer } from "./support.ts";
+
+const PATH = fileURLToPath(new URL("../lib/cli.ts", import.meta.url));
+const COMMAND = [
+  process.execPath,
+  ...(process.versions.deno === undefined ? [] : ["run", "-A", "--no-check"]),
+  PATH,
+];
+
+/** A run of the command. */
+class Run {
+  stdout = "";
+  stderr = "";
+  readonly code: Promise<number | null>;
+  readonly #child: ChildProcess;
+  #onOutput = () => {};
+
+  constructor([program, ...args]: string[]) {
+    const env = { ...process.env, NO_COLOR: "1", TERM: "dumb" };
+    this.#child = spawn(program, args, { env, stdio: "pipe" });
+    this.#child.stdout!.on("data", (chunk) => {
+      this.stdout += chunk;
+      this.#onOutput();
+    });
+    this.#child.stderr!.on("data", (chunk) => {
+      this.stderr += chunk;
+      this.#onOutput();
+    });
+    this.code = new Promise((resolve) => this.#child.on("close", resolve));
+    this.code.then(() => this.#onOutput());
+  }
+
+  type(text: string): void {
+    this.#child.stdin!.write(text);
+  }
+
+  endInput(): void {
+    this.#child.stdin!.end();
+  }
+
+  interrupt(): void {
+    // A child that its own kill() was called on has no exit code on Deno.
+    process.kill(this.#child.pid!, "SIGINT");
+  }
+
+  /** Waits until it has printed something. */
+  async printed(pattern: RegExp): Promise<RegExpExecArray> {
+    for (;;) {
+      const match = pattern.exec(this.stdout) ?? pattern.exec(this.stderr);
+      if (match !== null) return match;
+      if (this.#child.exitCode !== null) {
+        throw new Error(`Expected ${pattern}, received ${this.stdout}${this.stderr}`);
+      }
+      await new Promise<void>((resolve) => this.#onOutput = resolve);
+    }
+  }
+
+  stop(): void {
+    this.#child.kill("SIGKILL");
+  }
+}
+
+async function withRun(args: string[], use: (run: Run) => unknown, command = COMMAND) {
+  const run = new Run([...command, ...args]);
+  try {
+    await use(run);
+  } finally {
+    run.stop();
+    await run.code;
+  }
+}
+
+describe("K111 the command line", () => {
+  it("K111 sends the lines typed and prints what comes, until the end of the input", async () => {
+    await withServer({}, async (server) => {
+      await withRun([urlOf(server)], async (run) => {
+        run.type("hello\n");
+        await run.printed(/^hello$/m);
+        run.type("wörld\nlast\n");
+        run.endInput();
+        assert.equal(await run.code, 0);
+        assert.equal(run.stdout, "hello\nwörld\nlast\n");
+        assert.match(run.stderr, /^Connected to ws:.*\n.*1000/);
+      });
+    });
+  });
+
+  it("escapes control characters, and prints binary messages as hexadecimal digits", async () => {
+    const handler = async (ws: WebSocketConnection) => {
+      await ws.send("a\x1b[31m\x07\n\t\x9b\u2028\u202eb\x7f");
+      await ws.send(new Uint8Array([0, 1, 0xab, 0xff]));
+      await ws.send(new Uint8Array());
+    };
+    await withServer({}, async (server) => {
+      await withRun(["--count", "3", urlOf(server)], async (run) => {
+        assert.equal(await run.code, 0);
+        assert.equal(
+          run.stdout,
+          "a\\x1b[31m\\x07\\n\\t\\x9b\\u2028\\u202eb\\x7f\n0x0001abff\n0x\n",
+        );
+      });
+    }, handler);
+  });
+
+  it("sends header fields, origin and subprotocols, and hides the password", async () => {
+    const seen: unknown[] = [];
+    const handler = (ws: WebSocketConnection, { headers, url }: Request) => {
+      seen.push(ws.protocol, headers.get("x-a"), headers.get("x-b"), headers.get("origin"));
+      seen.push(headers.get("authorization"), new URL(url).search);
+    };
+    await withServer({ protocols: ["b"] }, async (server) => {
+      const url = urlOf(server, "/?q=1").replace("//", "//ada:secret@");
+      const args = ["-H", "X-A: 1", "--header", "X-B:2:3", "-o", "https://a.example"];
+      await withRun([...args, "-s", "a", "-s", "b", url], async (run) => {
+        assert.equal(await run.code, 0);
+        assert.deepEqual(seen, [
+          "b",
+          "1",
+          "2:3",
+          "https://a.example",
+          `Basic ${btoa("ada:secret")}`,
+          "?q=1",
+        ]);
+        assert.match(run.stderr, /Connected to .*\(b\)/);
+        assert.doesNotMatch(run.stderr, /secret/);
+      });
+    }, handler);
+  });
+
+  const ends: [title: string, handler: (ws: WebSocketConnection) => unknown, code: number][] = [
+    ["1000", (ws) => ws.close({ closeCode: 1000 }), 0],
+    ["1001", (ws) => ws.close({ closeCode: 1001 }), 0],
+    ["no code", (ws) => ws.close(), 0],
+    ["4000", (ws) => ws.close({ closeCode: 4000, reason: "out of paper" }), 1],
+    ["a cut", (ws) => ws.terminate(), 1],
+  ];
+  for (const [title, handler, code] of ends) {
+    it(`exits with ${code} behind ${title}`, async () => {
+      await withServer({}, async (server) => {
+        await withRun([urlOf(server)], async (run) => {
+          assert.equal(await run.code, code);
+          if (title === "4000") assert.match(run.stderr, /4000.*out of paper/);
+        });
+      }, handler);
+    });
+  }
+
+  const wrong: string[][] = [
+    [],
+    ["ws://127.0.0.1:1", "more"],
+    ["--unknown", "ws://127.0.0.1:1"],
+    ["--count", "x", "ws://127.0.0.1:1"],
+    ["--ping", "-1", "ws://127.0.0.1:1"],
+    ["-H", "no colon", "ws://127.0.0.1:1"],
+    ["-H", "A: b\nc", "ws://127.0.0.1:1"],
+    ["-s", "a b", "ws://127.0.0.1:1"],
+    ["ftp://127.0.0.1/"],
+    ["--ca", "/nowhere", "wss://127.0.0.1:1"],
+    ["serve", "--cert", "only.pem"],
+  ];
+  for (const args of wrong) {
+    it(`exits with 2 for ${JSON.stringify(args)}`, async () => {
+      await withRun(args, async (run) => {
+        assert.equal(await run.code, 2);
+        assert.match(run.stderr, /^sluice: [^]*\nTry sluice --help\n$/);
+        assert.equal(run.stdout, "");
+      });
+    });
+  }
+
+  it("exits with 3 where there is no connection, and prints the refusal", async () => {
+    const onRequest = () => new Response("Not \x1bhere", { status: 403 });
+    await withServer({ onRequest }, async (server) => {
+      await withRun([urlOf(server)], async (run) => {
+        assert.equal(await run.code, 3);
+        assert.match(run.stderr, /^Cannot connect: .*403.*\nNot \\x1bhere\n$/);
+      });
+    });
+  });
+
+  it("prints its help and its version", async () => {
+    await withRun(["--help"], async (run) => {
+      assert.equal(await run.code, 0);
+      assert.match(run.stdout, /^Usage: sluice/);
+    });
+    await withRun(["-V"], async (run) => {
+      assert.equal(await run.code, 0);
+      assert.equal(run.stdout, `${config.version}\n`);
+    });
+  });
+
+  it("serve is an echo server, over TLS too, until it is interrupted", async () => {
+    const { ca, leaf: { cert, key } } = await certificates();
+    const folder = await mkdtemp(join(tmpdir(), "sluice-"));
+    const paths = Object.entries({ ca, cert, key }).map(([name, text]) => {
+      const path = join(folder, `${name}.pem`);
+      return [path, writeFile(path, text)] as const;
+    });
+    await Promise.all(paths.map(([, written]) => written));
+    const [[caPath], [certPath], [keyPath]] = paths;
+    try {
+      const args = ["serve", "--port", "0", "--cert", certPath, "--key", keyPath, "-s", "chat"];
+      await withRun(args, async (serving) => {
+        const [, url] = await serving.printed(/Listening on (wss:\S+)/);
+        const messages = ["-m", "one", "-m", "two", "-n", "2", "-s", "chat"];
+        await withRun([...messages, "--ca", caPath, url], async (run) => {
+          assert.equal(await run.code, 0);
+          assert.equal(run.stdout, "one\ntwo\n");
+          assert.match(run.stderr, /\(chat\)/);
+        });
+        await withRun([url], async (run) => {
+          assert.equal(await run.code, 3);
+          assert.match(run.stderr, /certificate/i);
+        });
+        serving.interrupt();
+        assert.equal(await serving.code, 0);
+      });
+    } finally {
+      await rm(folder, { recursive: true });
+    }
+  });
+
+  // What a user sees: a prompt, and messages that do not mix with the line that is typed.
+  const script = ["/usr/bin/script"].find((path) => existsSync(path));
+  const skip = script === undefined && "needs the program script";
+  it("K111 on a terminal it prompts, and control-D closes", { skip }, async () => {
+    const server = await serve({ port: 0 }, (ws) => ws.readable.pipeTo(ws.writable));
+    try {
+      const quoted = [...COMMAND, urlOf(server)].map((part) => `'${part}'`).join(" ");
+      await withRun([], async (run) => {
+        await run.printed(/> /);
+        run.type("hello\r");
+        await run.printed(/< hello/);
+        run.type("\x04");
+        assert.equal(await run.code, 0);
+        assert.match(run.stdout, /1000/);
+      }, [script!, "-qfec", quoted, "/dev/null"]);
+    } finally {
+      await server.shutdown();
+    }
+  });
+});
