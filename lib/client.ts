@@ -23,8 +23,8 @@ export interface ConnectOptions extends ConnectionOptions {
   /** The Origin header. Default: none, as for all that is no browser */
   origin?: string;
   /**
-   * The path of a Unix socket to connect to; the host of the URL then stands in the Host header only.
-   * Default: none
+   * The path of a Unix socket to connect to, as long as the platform's addresses allow: 107 bytes on
+   * Linux, 103 on macOS. The host of the URL then stands in the Host header only. Default: none
    */
   path?: string;
   /** How a wss URL is connected to. Default: as the platform does */
@@ -61,7 +61,8 @@ export interface InternalConnectOptions extends ConnectOptions {
  * @param url a ws or wss URL; http and https are taken as these
  * @returns the open connection. It rejects with a {@linkcode HandshakeError} when the handshake fails,
  * with the signal's reason when it is aborted, with a DOMException "SyntaxError" for an invalid URL or
- * subprotocol, and with TypeError for a header that cannot be sent
+ * subprotocol, with TypeError for a header that cannot be sent, and with RangeError for a path of a
+ * Unix socket that is too long
  */
 export async function connect(
   url: string | URL,
@@ -143,7 +144,8 @@ async function dial(provider: TransportProvider, place: DialOptions): Promise<Tr
     return await provider.connect(place);
   } catch (cause) {
     if (signal?.aborted) throw signal.reason;
-    if (cause instanceof HandshakeError) throw cause;
+    // A path that is too long is no matter of the network.
+    if (cause instanceof HandshakeError || cause instanceof RangeError) throw cause;
     for (const other of others) {
       const transport = await provider.connect({ ...place, hostname: other }).catch(thrown);
       if (transport !== undefined) return transport;

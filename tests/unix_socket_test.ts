@@ -3,7 +3,8 @@ import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
+import process from "node:process";
 import { connect, HandshakeError, serve, type ServeOptions, WebSocketStream } from "../mod.ts";
 import { withPrograms } from "./programs.ts";
 import { rejection, until } from "./support.ts";
@@ -147,6 +148,29 @@ describe("Unix sockets", () => {
       await assert.rejects(serve(options, () => {}), type);
       await assert.rejects(connect("ws://localhost/", options), type);
     }
+  });
+
+  it("A path is as long as an address can hold, and no byte longer", async () => {
+    const most = process.platform === "linux" ? 107 : 103;
+    await withPath(async (path) => {
+      // Bytes count, not characters.
+      const start = join(dirname(path), "\u00fc");
+      const longest = start.padEnd(most - 1, "a");
+      const server = await serve({ path: longest }, (ws) => ws.send("Hello"));
+      assert.ok(existsSync(longest));
+      for (const tooLong of [`${longest}a`, `${longest}aa`, longest.padEnd(300, "a")]) {
+        const expected = {
+          name: "RangeError",
+          message: /at most 10\d bytes of UTF-8, received \d+/,
+        };
+        await assert.rejects(connect("ws://localhost/", { path: tooLong }), expected);
+        await assert.rejects(serve({ path: tooLong }, () => {}), expected);
+      }
+      const ws = await connect("ws://localhost/", { path: longest });
+      assert.equal(await ws.receive(), "Hello");
+      await ws.closed;
+      await server.shutdown();
+    });
   });
 
   it("A peer that vanishes ends the connection with 1006", async () => {

@@ -6,6 +6,7 @@
  */
 import { X509Certificate } from "node:crypto";
 import { connect, createServer, isIP, type Server, type Socket } from "node:net";
+import process from "node:process";
 import {
   checkServerIdentity,
   connect as connectTls,
@@ -125,7 +126,27 @@ function placeOf(
   port: number,
   path: string | undefined,
 ): { path: string } | { host: string; port: number } {
-  return path === undefined ? { host, port } : { path };
+  if (path === undefined) return { host, port };
+  checkUnixPath(path);
+  return { path };
+}
+
+/**
+ * Checks that the path of a Unix socket fits into its address: some platforms cut one that is too long,
+ * and a client would reach whoever listens at what is left of it.
+ *
+ * @throws {RangeError} when it is longer
+ */
+export function checkUnixPath(path: string): void {
+  // The path of a named pipe is of another kind.
+  if (process.platform === "win32") return;
+  // sun_path holds 108 bytes on Linux and 104 on the BSDs, a NUL at the end among them.
+  const most = process.platform === "linux" ? 107 : 103;
+  const length = new TextEncoder().encode(path).length;
+  if (length <= most) return;
+  throw new RangeError(
+    `Expected path to be at most ${most} bytes of UTF-8, received ${length}: ${path}`,
+  );
 }
 
 /** Connects over TCP or a Unix socket, and TLS where it is asked for. */
