@@ -70,6 +70,16 @@ export async function findRuntimes(
   return found;
 }
 
+/**
+ * The paths of all runtimes of the suite that are here, as environment variables: a test file runs on
+ * one of them, and may run programs on the others.
+ */
+export async function runtimeVariables(): Promise<Record<string, string>> {
+  const found = await Promise.all(SUITE_RUNTIMES.map(findRuntime));
+  const here = found.filter((runtime) => runtime !== undefined);
+  return Object.fromEntries(here.map(({ name, path }) => [`RUNTIME_${name.toUpperCase()}`, path]));
+}
+
 /** Run npm: the one on PATH, else one fetched and run by the given Node. */
 export async function runNpm(args: string[], cwd: string | URL): Promise<string> {
   if (await versionOf("npm") !== undefined) return await mustRun("npm", args, { cwd });

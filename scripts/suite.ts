@@ -23,6 +23,8 @@ export interface SuiteOptions {
   filter?: string;
   /** Print all that the runtime prints. */
   verbose: boolean;
+  /** Environment variables for the tests. */
+  env?: Record<string, string>;
 }
 
 const MINUTE = 60_000;
@@ -69,7 +71,7 @@ async function runFile(
   const args = testArguments(runtime.engine, file, report.pathname, options.filter);
   const result = await run(runtime.path, args, {
     deadline,
-    env: { NO_COLOR: "1", DENO_NO_UPDATE_CHECK: "1" },
+    env: { NO_COLOR: "1", DENO_NO_UPDATE_CHECK: "1", ...options.env },
     onOutput: options.verbose ? printPrefixed(runtime.name) : undefined,
   }).finally(() => clearInterval(heartbeat));
 

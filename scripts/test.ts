@@ -5,7 +5,13 @@
 import { parseArgs } from "node:util";
 import type { TestCase } from "./junit.ts";
 import { ROOT } from "./process.ts";
-import { findRuntimes, NODE20, type RuntimeSpec, SUITE_RUNTIMES } from "./runtimes.ts";
+import {
+  findRuntimes,
+  NODE20,
+  type RuntimeSpec,
+  runtimeVariables,
+  SUITE_RUNTIMES,
+} from "./runtimes.ts";
 import { runSmoke } from "./smoke.ts";
 import { type Report, runSuite, type SuiteOptions } from "./suite.ts";
 import { isThere, PEERS } from "../tests/interop/peers.ts";
@@ -68,9 +74,11 @@ function notePeers({ files }: Plan) {
 
 async function runAll(plan: Plan): Promise<Report[]> {
   const reports: Report[] = [];
-  for (const runtime of await findRuntimes(plan.suite, plan.named)) {
+  const runtimes = await findRuntimes(plan.suite, plan.named);
+  const env = runtimes.length > 0 ? await runtimeVariables() : {};
+  for (const runtime of runtimes) {
     console.log(`${runtime.name} (${runtime.version}): ${plan.files.length} files ...`);
-    reports.push(print(await runSuite(runtime, plan)));
+    reports.push(print(await runSuite(runtime, { ...plan, env })));
   }
   if (plan.smoke) {
     console.log("npm package: build, pack, install, smoke test ...");

@@ -1,4 +1,4 @@
-/** Programs run by the runtime that runs the tests. */
+/** Programs run by the runtime that runs the tests, or by another one. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -7,6 +7,13 @@ import process from "node:process";
 import { fileURLToPath } from "node:url";
 
 const ROOT = new URL("../", import.meta.url);
+
+const DEADLINE = 60_000;
+
+const THIS = {
+  path: process.execPath,
+  name: process.versions.deno === undefined ? "another" : "deno",
+};
 
 const ENTRIES: Record<string, string> = {
   "": "mod.ts",
@@ -24,6 +31,14 @@ export function withSources(program: string): string {
   );
 }
 
+/** How to run a program. */
+export interface ChildOptions {
+  /** The runtime. Default: the one that runs the tests */
+  runtime?: { path: string; name: string };
+  /** More environment variables. Default: none */
+  env?: Record<string, string>;
+}
+
 /** A program under way. */
 export class Child {
   /** What it has printed so far. */
@@ -34,11 +49,11 @@ export class Child {
   readonly #process: ChildProcess;
   #onOutput: (() => void) | undefined;
 
-  constructor(path: string) {
-    const args = process.versions.deno === undefined ? [path] : ["run", "-A", "--no-check", path];
-    this.#process = spawn(process.execPath, args, {
+  constructor(path: string, { runtime = THIS, env }: ChildOptions = {}) {
+    const args = runtime.name === "deno" ? ["run", "-A", "--no-check", path] : [path];
+    this.#process = spawn(runtime.path, args, {
       cwd: new URL(".", ROOT),
-      env: { ...process.env, NO_COLOR: "1" },
+      env: { ...process.env, NO_COLOR: "1", ...env },
       stdio: ["ignore", "pipe", "pipe"],
     });
     this.#process.stdout!.on("data", (chunk) => {
@@ -54,15 +69,25 @@ export class Child {
     });
   }
 
-  /** Waits until the output matches. */
+  /** Waits until the output matches, with a deadline that only a hang reaches. */
   async printed(pattern: RegExp): Promise<RegExpExecArray> {
-    for (;;) {
-      const match = pattern.exec(this.stdout);
-      if (match !== null) return match;
-      if (this.#process.exitCode !== null) {
-        throw new Error(`Expected ${pattern} in the output, received ${this.stdout}${this.stderr}`);
+    let late = false;
+    const timer = setTimeout(() => {
+      late = true;
+      this.#onOutput?.();
+    }, DEADLINE);
+    try {
+      for (;;) {
+        const match = pattern.exec(this.stdout);
+        if (match !== null) return match;
+        if (late || this.#process.exitCode !== null) {
+          const received = `${this.stdout}${this.stderr}`;
+          throw new Error(`Expected ${pattern} in the output, received ${received}`);
+        }
+        await new Promise<void>((resolve) => this.#onOutput = resolve);
       }
-      await new Promise<void>((resolve) => this.#onOutput = resolve);
+    } finally {
+      clearTimeout(timer);
     }
   }
 
