@@ -17,7 +17,8 @@ import {
 } from "../mod.ts";
 import { type Certificate, certificates } from "./certificates.ts";
 import { withPrograms } from "./programs.ts";
-import { portOf, RawSocket, rejection, still, turn, until, withRawServer } from "./support.ts";
+import { sendToSleeper, withTlsEnds } from "./sleeping_reader.ts";
+import { portOf, RawSocket, rejection, until, withRawServer } from "./support.ts";
 
 const onDeno = "Deno" in globalThis;
 const NOT_ON_DENO = onDeno ? "Deno's sockets have no way for it" : false;
@@ -354,57 +355,12 @@ describe("TLS that comes to nothing", () => {
 });
 
 describe("Backpressure through TLS", () => {
-  const TOTAL = 64 << 20;
-  /** Some go into a shared batch buffer, the others beside it. */
-  const SIZES = [100, 4000, 60_000];
-
-  function message(index: number): Uint8Array {
-    const bytes = new Uint8Array(SIZES[index % SIZES.length]).fill(index * 7 + (index >> 8));
-    new DataView(bytes.buffer).setUint32(0, index);
-    return bytes;
-  }
-
   for (const sender of ["client", "server"]) {
     it(`A ${sender} that sends to a sleeping reader stalls, and nothing is changed on its way`, async () => {
-      const { ca, leaf } = await certificates();
-      let accepted!: (ws: Awaited<ReturnType<typeof connect>>) => void;
-      const accepting = new Promise<Awaited<ReturnType<typeof connect>>>((resolve) =>
-        accepted = resolve
-      );
-      const options = { pingInterval: 0, openTimeout: 30_000 };
-      const server = await serve({ tls: leaf, ...options }, async (ws) => {
-        accepted(ws);
-        await ws.closed.catch(() => {});
+      await withTlsEnds(async (client, server) => {
+        const [from, to] = sender === "client" ? [client, server] : [server, client];
+        await sendToSleeper(from, to, 64 << 20);
       });
-      const near = await connect(wssOf(server), { tls: { ca }, ...options });
-      const far = await accepting;
-      const [from, to] = sender === "client" ? [near, far] : [far, near];
-      let sent = 0;
-      let count = 0;
-      const sending = (async () => {
-        for (; sent < TOTAL; count++) {
-          const bytes = message(count);
-          await from.send(bytes);
-          sent += bytes.length;
-        }
-      })();
-      const stalled = await still(() => sent);
-      assert.ok(stalled > 0 && stalled < TOTAL / 2, `${stalled} bytes were sent`);
-      let received = 0;
-      for (let index = 0; received < TOTAL; index++) {
-        const bytes = await to.receive();
-        assert.ok(bytes instanceof Uint8Array);
-        const expected = message(index);
-        const same = bytes.length === expected.length && bytes.every((b, i) => b === expected[i]);
-        assert.ok(same, `Message ${index} has changed`);
-        received += bytes.length;
-        // At first it is slow.
-        if (index < 200) await turn();
-      }
-      await sending;
-      assert.equal(received, sent);
-      await near.close();
-      await server.shutdown();
     });
   }
 });

@@ -1,0 +1,111 @@
+/**
+ * Tests that take too long for the suite: `deno task soak [NAME...] [--size 1GiB] [--runtime
+ * deno,bun]`. Without a name, all of them.
+ *
+ * Each is a program of the folder soak/, run by every runtime with the size in bytes as its argument.
+ * It prints the rows of a table, a JSON object a line, and fails by its exit code.
+ */
+import { parseArgs } from "node:util";
+import { ROOT, run } from "./process.ts";
+import { findRuntime, type Runtime, SUITE_RUNTIMES } from "./runtimes.ts";
+
+type Row = Record<string, string>;
+
+/** The soaks, and what they show. */
+const SOAKS: Record<string, string> = {
+  tls: "a sender to a sleeping TLS reader stays bounded, and all arrives when it wakes up",
+};
+
+const UNITS: Record<string, number> = { "": 1, KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30 };
+const DEADLINE = 30 * 60_000;
+
+interface Plan {
+  soaks: string[];
+  runtimes: string[];
+  size: number;
+}
+
+function planFrom(args: string[]): Plan {
+  const { values, positionals } = parseArgs({
+    args: args.filter((arg) => arg !== "--"),
+    options: {
+      size: { type: "string", default: "1GiB" },
+      runtime: { type: "string", default: SUITE_RUNTIMES.map(({ name }) => name).join() },
+    },
+    allowPositionals: true,
+  });
+  return {
+    soaks: known("soaks", positionals, Object.keys(SOAKS)),
+    runtimes: known("runtimes", values.runtime.split(","), SUITE_RUNTIMES.map(({ name }) => name)),
+    size: bytes(values.size),
+  };
+}
+
+function known(what: string, names: string[], all: string[]): string[] {
+  const unknown = names.filter((name) => !all.includes(name));
+  if (unknown.length === 0) return names.length > 0 ? names : all;
+  throw new RangeError(`Expected ${what} of ${all.join(", ")}; got ${unknown.join(", ")}`);
+}
+
+function bytes(text: string): number {
+  const [, digits, unit] = /^(\d+)\s*([KMG]iB|)$/.exec(text) ?? [];
+  const size = Number(digits) * UNITS[unit];
+  if (size > 0) return size;
+  throw new RangeError(`Expected --size in bytes, KiB, MiB or GiB, such as 64MiB; got ${text}`);
+}
+
+async function find(names: string[]): Promise<Runtime[]> {
+  const found: Runtime[] = [];
+  for (const spec of SUITE_RUNTIMES.filter(({ name }) => names.includes(name))) {
+    const runtime = await findRuntime(spec);
+    if (runtime) found.push(runtime);
+    else console.log(`${spec.name}: missing, not run (no pinned binary here, none on PATH)`);
+  }
+  return found;
+}
+
+/** Run one soak on one runtime; a row more says why it failed, if it did. */
+async function soak(name: string, runtime: Runtime, size: number): Promise<[Row[], boolean]> {
+  const program = new URL(`scripts/soak/${name}.ts`, ROOT).pathname;
+  const flags = runtime.engine === "deno" ? ["run", "-A", "--no-check"] : [];
+  const started = performance.now();
+  const { code, timedOut, output } = await run(runtime.path, [...flags, program, `${size}`], {
+    deadline: DEADLINE,
+    env: { NO_COLOR: "1" },
+  });
+  const rows: Row[] = output.split("\n").filter((line) => line.startsWith("{")).map((line) =>
+    JSON.parse(line)
+  );
+  const passed = code === 0 && !timedOut && rows.length > 0;
+  const seconds = ((performance.now() - started) / 1000).toFixed(0);
+  console.log(`  ${name} on ${runtime.name}: ${passed ? "passed" : "FAILED"} in ${seconds} s`);
+  if (!passed) console.log(timedOut ? `it did not end within ${DEADLINE / 1000} s` : output);
+  return [rows.map((row) => ({ runtime: runtime.name, ...row })), passed];
+}
+
+function printTable(rows: Row[]) {
+  const names = Object.keys(rows[0] ?? {});
+  const width = (name: string) => Math.max(...[name, ...rows.map((row) => row[name])].map(length));
+  const line = (row: Row) => names.map((name) => row[name].padEnd(width(name))).join("  ");
+  console.log(`\n  ${line(Object.fromEntries(names.map((name) => [name, name])))}`);
+  for (const row of rows) console.log(`  ${line(row)}`);
+  console.log();
+}
+
+const length = (text: string) => text.length;
+
+const plan = planFrom(Deno.args);
+const runtimes = await find(plan.runtimes);
+let failed = runtimes.length === 0;
+for (const name of plan.soaks) {
+  console.log(`${name}: ${SOAKS[name]} (${plan.size / UNITS.MiB} MiB)`);
+  const rows: Row[] = [];
+  for (const runtime of runtimes) {
+    const [more, passed] = await soak(name, runtime, plan.size);
+    rows.push(...more);
+    failed ||= !passed;
+  }
+  printTable(rows);
+}
+console.log(failed ? "failed" : "passed");
+if (failed) Deno.exitCode = 1;
