@@ -49,7 +49,11 @@ export class NodeTransport implements Transport {
     // What stands in for the socket of an upgrade whose request has a body cannot.
     socket.setNoDelay?.(true);
     // An error may come before anybody handles this transport.
-    socket.on("error", (error) => this.#error = error);
+    socket.on("error", (error) => {
+      this.#error = error;
+      // Node leaves a socket open whose TLS has failed for good.
+      socket.destroy();
+    });
   }
 
   get localAddress(): Address | undefined {
