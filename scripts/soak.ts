@@ -7,7 +7,7 @@
  */
 import { parseArgs } from "node:util";
 import { ROOT, run } from "./process.ts";
-import { findRuntime, type Runtime, SUITE_RUNTIMES } from "./runtimes.ts";
+import { findRuntimes, type Runtime, SUITE_RUNTIMES } from "./runtimes.ts";
 
 type Row = Record<string, string>;
 
@@ -54,16 +54,6 @@ function bytes(text: string): number {
   throw new RangeError(`Expected --size in bytes, KiB, MiB or GiB, such as 64MiB; got ${text}`);
 }
 
-async function find(names: string[]): Promise<Runtime[]> {
-  const found: Runtime[] = [];
-  for (const spec of SUITE_RUNTIMES.filter(({ name }) => names.includes(name))) {
-    const runtime = await findRuntime(spec);
-    if (runtime) found.push(runtime);
-    else console.log(`${spec.name}: missing, not run (no pinned binary here, none on PATH)`);
-  }
-  return found;
-}
-
 /** Run one soak on one runtime; a row more says why it failed, if it did. */
 async function soak(name: string, runtime: Runtime, size: number): Promise<[Row[], boolean]> {
   const program = new URL(`scripts/soak/${name}.ts`, ROOT).pathname;
@@ -95,7 +85,8 @@ function printTable(rows: Row[]) {
 const length = (text: string) => text.length;
 
 const plan = planFrom(Deno.args);
-const runtimes = await find(plan.runtimes);
+const specs = SUITE_RUNTIMES.filter(({ name }) => plan.runtimes.includes(name));
+const runtimes = await findRuntimes(specs, false);
 let failed = runtimes.length === 0;
 for (const name of plan.soaks) {
   console.log(`${name}: ${SOAKS[name]} (${plan.size / UNITS.MiB} MiB)`);

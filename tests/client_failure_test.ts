@@ -30,11 +30,6 @@ describe("How connect fails", () => {
     onSocket: (raw: RawSocket) => unknown,
     options?: ConnectOptions,
   ][] = [
-    ["a server that ends at once", "connection-lost", (raw) => raw.socket.end()],
-    ["a server that resets", "connection-lost", async (raw) => {
-      await requestOf(raw);
-      raw.socket.resetAndDestroy();
-    }],
     ["an end in the head", "connection-lost", answering("HTTP/1.1 101 Swi")],
     ["garbage", "malformed-head", answering("\0\x01\x02 garbage\r\n\r\n", false)],
     ["another protocol's greeting", "malformed-head", answering("SSH-2.0-x\r\n\r\n", false)],
@@ -93,11 +88,6 @@ describe("How connect fails", () => {
     assert.ok(error instanceof HandshakeError);
     assert.equal(error.code, "connect-failed");
     assert.ok(error.cause instanceof Error);
-  });
-
-  it('connect() says "timeout" of a server that never answers', async () => {
-    const error = await failure(() => {}, { openTimeout: 30 });
-    assert.equal(error.code, "timeout");
   });
 
   it('connect() says "timeout" of a server that sends its head for ever', async () => {

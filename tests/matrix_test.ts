@@ -93,11 +93,11 @@ for (const { name, path, skip } of RUNTIMES) {
 
     for (const [index, scheme] of ["ws", "wss"].entries()) {
       /** Runs a test with a connection; `ended` tells how it ended over there. */
-      async function withConnection(
+      const withConnection = async (
         handler: string,
         run: (ws: WebSocketConnection, ended: () => Promise<unknown>) => Promise<unknown>,
         options: ConnectOptions = {},
-      ): Promise<void> {
+      ): Promise<void> => {
         const target = `/${handler}/${scheme}/${count++}`;
         const url = `${scheme}://localhost:${ports[index]}${target}`;
         const ws = await connect(url, { tls: { ca }, pingInterval: 0, ...options });
@@ -109,7 +109,7 @@ for (const { name, path, skip } of RUNTIMES) {
         } finally {
           ws.terminate();
         }
-      }
+      };
 
       for (const [kind, message, expected] of MESSAGES) {
         it(`A server on ${name} echoes ${kind} over ${scheme}`, { skip }, async () => {
