@@ -13,6 +13,7 @@ export {
   type Credentials,
   credentialsOf,
 } from "./lib/basic_auth.ts";
+export { broadcast, type BroadcastOptions } from "./lib/broadcast.ts";
 export type { ByteDuplex } from "./lib/byte_streams.ts";
 export { connect, type ConnectOptions } from "./lib/client.ts";
 export type { WebSocketConnection } from "./lib/connection.ts";

@@ -129,7 +129,7 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
 
   /** The bytes accepted by `send()` and `writable`, and not yet taken by the transport. */
   get bufferedAmount(): number {
-    return this.#driver.sender.outbox.bufferedAmount;
+    return this.#driver.sender.bufferedAmount;
   }
 
   /** How long the last ping took to be answered, in milliseconds. */

@@ -53,6 +53,8 @@ export class Sender {
   readonly #host: SenderHost;
   readonly #lock = new SendLock();
   #messagesSent = 0;
+  /** The length of the messages that wait for their turn: of text in code units. */
+  #waiting = 0;
   /** Ends the message of several frames that is under way, whatever it waits for. */
   #interrupt: ((error: unknown) => void) | undefined;
   /** The pong that is due once the transport has room. */
@@ -78,6 +80,11 @@ export class Sender {
   /** Messages sent so far. */
   get messagesSent(): number {
     return this.#messagesSent;
+  }
+
+  /** The bytes that wait: for their turn, in the batch, and in the transport. */
+  get bufferedAmount(): number {
+    return this.#waiting + this.outbox.bufferedAmount;
   }
 
   /** Whether messages wait for room, or in the middle of another one. */
@@ -131,13 +138,14 @@ export class Sender {
     this.#messagesSent++;
     const long = typeof message !== "string" && message.length >= BORROW_FROM;
     const borrow = lend && long && isFixed(message);
-    this.#write(message, { fin: true, compress }, borrow ? "borrow" : "copy");
+    this.#write(message, true, compress, borrow ? "borrow" : "copy");
     return this.outbox.settle(borrow);
   }
 
   #write(
     data: Message,
-    { fin, compress }: { fin: boolean; compress?: boolean },
+    fin: boolean,
+    compress: boolean | undefined,
     ownership: Ownership,
     later?: (error?: Error) => void,
   ): boolean {
@@ -160,29 +168,39 @@ export class Sender {
 
   /** Sends behind the message that is under way (RFC 6455 §5.4), or one that takes its time. */
   async #sendInTurn(message: Message, lend: boolean, options: SendOptions): Promise<void> {
-    await this.#lock.acquire("whole", options.signal);
-    const { compress } = options;
-    let sent: Promise<void>;
+    this.#waiting += message.length;
+    let sent: { left: Promise<void> };
     try {
-      if (this.#slow(message)) {
-        await this.#writeLater(lend ? message : ownItem(message), { fin: true, compress });
-        this.#messagesSent++;
-        sent = this.outbox.settle(false);
-      } else {
-        sent = this.#sendWhole(message, lend, compress);
+      await this.#lock.acquire("whole", options.signal);
+      try {
+        sent = await this.#sendNow(message, lend, options);
+      } finally {
+        this.#lock.release();
       }
     } finally {
-      this.#lock.release();
+      this.#waiting -= message.length;
     }
-    await sent;
+    await sent.left;
+  }
+
+  /** Its turn has come. The promise of having left is given inside of another, lest it be waited for. */
+  async #sendNow(
+    message: Message,
+    lend: boolean,
+    { compress }: SendOptions,
+  ): Promise<{ left: Promise<void> }> {
+    if (!this.#slow(message)) return { left: this.#sendWhole(message, lend, compress) };
+    await this.#writeLater(lend ? message : ownItem(message), true, compress);
+    this.#messagesSent++;
+    return { left: this.outbox.settle(false) };
   }
 
   /** Writes a frame as soon as the extensions are done with it, unless the connection ends before. */
-  #writeLater(data: Message, kind: { fin: boolean; compress?: boolean }): Promise<void> {
+  #writeLater(data: Message, fin: boolean, compress: boolean | undefined): Promise<void> {
     if (!this.#host.canWrite()) throw this.#host.closedError();
     return new Promise((resolve, reject) => {
       this.#interrupt = reject;
-      const written = this.#write(data, kind, "copy", (error) => {
+      const written = this.#write(data, fin, compress, "copy", (error) => {
         if (error === undefined) return resolve();
         // The peer's half of the compressor knows nothing of what ours has failed on.
         if (this.#host.canWrite()) this.#host.failMidway(error);
@@ -235,9 +253,8 @@ export class Sender {
         if (done) return;
         this.#checkGoingOn(signal);
         const data = convert(value);
-        const kind = { fin: value.last, compress };
-        if (this.#slow(data)) await this.#writeLater(data, kind);
-        else this.#write(data, kind, "copy");
+        if (this.#slow(data)) await this.#writeLater(data, value.last, compress);
+        else this.#write(data, value.last, compress, "copy");
         if (value.last) break;
         begun = true;
         await this.#interruptible(this.outbox.settle(false), signal);

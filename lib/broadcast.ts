@@ -1,0 +1,131 @@
+/**
+ * One message to many connections.
+ *
+ * A file of its own because what to do about the slowest of many is no question of a single connection.
+ *
+ * @module
+ */
+import type { WebSocketConnection } from "./connection.ts";
+import { CloseCode } from "./core/close.ts";
+import type { Message } from "./core/message.ts";
+import { checkNumber } from "./options.ts";
+
+/** How {@linkcode broadcast} treats those who are too slow. */
+export interface BroadcastOptions {
+  /**
+   * How many bytes may wait for a connection, in bytes, this message included; one message is always
+   * let through. Default: 1048576
+   */
+  maxBufferedAmount?: number;
+  /**
+   * What becomes of a connection for which more would wait: it is closed with 1008 or cut, or misses
+   * this message, or the oldest of those that wait to be sent. Default: "close"
+   */
+  slow?: "close" | "terminate" | "drop-newest" | "drop-oldest";
+  /** See the same option of `send()`. */
+  compress?: boolean;
+}
+
+const POLICIES: readonly unknown[] = ["close", "terminate", "drop-newest", "drop-oldest"];
+
+/** What waits for connections whose oldest messages may be dropped. */
+const feeds = new WeakMap<WebSocketConnection, Feed>();
+
+/**
+ * Sends a message to many connections, and waits for none of them. Those that are closing are left out;
+ * a connection that does not keep up costs no more memory than `maxBufferedAmount`.
+ *
+ * @example
+ * ```ts
+ * import { broadcast, serve } from "@sluice/sluice";
+ *
+ * const server = await serve({ port: 0 }, async (ws) => {
+ *   for await (const message of ws) broadcast(server.connections, message);
+ * });
+ * await server.shutdown();
+ * ```
+ *
+ * @param to connections, such as `server.connections`
+ * @param message a string or bytes; the bytes must not be changed while they wait
+ * @throws {TypeError} for a message that is neither a string nor bytes, or options of the wrong type
+ * @throws {RangeError} for an option with a wrong value
+ */
+export function broadcast(
+  to: Iterable<WebSocketConnection>,
+  message: Message,
+  options: BroadcastOptions = {},
+): void {
+  if (typeof message !== "string" && !(message instanceof Uint8Array)) {
+    throw new TypeError(`Expected a string or a Uint8Array, received ${typeof message}`);
+  }
+  const { maxBufferedAmount = 1048576, slow = "close", compress } = options;
+  checkNumber("maxBufferedAmount", maxBufferedAmount);
+  if (!POLICIES.includes(slow)) {
+    throw new RangeError(`Expected slow to be one of ${POLICIES.join(", ")}, received ${slow}`);
+  }
+  for (const ws of to) {
+    if (ws.state !== "open") continue;
+    if (slow === "drop-oldest") feedOf(ws).push(message, maxBufferedAmount, compress);
+    else if (!isFull(ws, message, maxBufferedAmount)) void ws.send(message, { compress });
+    else if (slow === "terminate") ws.terminate();
+    // RFC 6455 §7.4.1: the peer breaks a rule of ours.
+    else if (slow === "close") {
+      ws.close({ closeCode: CloseCode.PolicyViolation, reason: "Too slow" });
+    }
+  }
+}
+
+function isFull(ws: WebSocketConnection, message: Message, most: number): boolean {
+  const waiting = ws.bufferedAmount;
+  return waiting > 0 && waiting + message.length > most;
+}
+
+function feedOf(ws: WebSocketConnection): Feed {
+  let feed = feeds.get(ws);
+  if (feed === undefined) feeds.set(ws, feed = new Feed(ws));
+  return feed;
+}
+
+interface Waiting {
+  message: Message;
+  compress: boolean | undefined;
+}
+
+/** Gives a connection its messages as it takes them, and holds the newest of the others. */
+class Feed {
+  readonly #ws: WebSocketConnection;
+  #waiting: Waiting[] = [];
+  #size = 0;
+  #running = false;
+
+  constructor(ws: WebSocketConnection) {
+    this.#ws = ws;
+  }
+
+  push(message: Message, most: number, compress: boolean | undefined): void {
+    this.#waiting.push({ message, compress });
+    this.#size += message.length;
+    while (this.#waiting.length > 1 && this.#size + this.#ws.bufferedAmount > most) this.#take();
+    if (!this.#running) void this.#run();
+  }
+
+  #take(): Waiting | undefined {
+    const first = this.#waiting.shift();
+    this.#size -= first?.message.length ?? 0;
+    return first;
+  }
+
+  async #run(): Promise<void> {
+    this.#running = true;
+    try {
+      for (let next = this.#take(); next !== undefined; next = this.#take()) {
+        await this.#ws.send(next.message, { compress: next.compress });
+      }
+    } catch {
+      // The connection has ended, and with it all that waits.
+      this.#waiting = [];
+      this.#size = 0;
+    }
+    this.#running = false;
+  }
+}

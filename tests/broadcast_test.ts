@@ -1,0 +1,140 @@
+import { describe, it } from "node:test";
+import assert from "node:assert/strict";
+import { broadcast, type BroadcastOptions, type WebSocketConnection } from "../mod.ts";
+import { pair } from "../lib/testing.ts";
+import { collect, rejection, rest, until } from "./support.ts";
+
+/** A message that fills what the transport in memory takes. */
+const LARGE = new Uint8Array(100_000);
+
+/** Connections that read, and one whose peer does not. */
+async function audience(): Promise<{
+  servers: WebSocketConnection[];
+  readers: WebSocketConnection[];
+  sleeper: WebSocketConnection;
+  slow: WebSocketConnection;
+}> {
+  const pairs = await Promise.all([pair(), pair(), pair()]);
+  const [[a], [b], [sleeper]] = pairs;
+  return {
+    servers: pairs.map(([, server]) => server),
+    readers: [a, b],
+    sleeper,
+    slow: pairs[2][1],
+  };
+}
+
+/** Sends numbered messages until the slow one has had enough of them. */
+function flood(servers: WebSocketConnection[], count: number, options: BroadcastOptions): void {
+  for (let i = 0; i < count; i++) {
+    const message = LARGE.slice();
+    message[0] = i;
+    broadcast(servers, message, options);
+  }
+}
+
+async function take(ws: WebSocketConnection, count: number): Promise<number[]> {
+  const got: number[] = [];
+  while (got.length < count) got.push(((await ws.receive()) as Uint8Array)[0]);
+  return got;
+}
+
+const numbers = (count: number, from = 0) => Array.from({ length: count }, (_, i) => from + i);
+
+describe("broadcast", () => {
+  it("sends to all that are open, and waits for none", async () => {
+    const { servers, readers } = await audience();
+    await readers[1].close();
+    broadcast(servers, "text");
+    broadcast(new Set(servers), new Uint8Array([1, 2]));
+    assert.equal(await readers[0].receive(), "text");
+    assert.deepEqual(await readers[0].receive(), new Uint8Array([1, 2]));
+    for (const server of servers) server.terminate();
+  });
+
+  it("a message of several frames that is under way is not cut into", async () => {
+    const [client, server] = await pair();
+    let more = () => {};
+    const waiting = new Promise<void>((resolve) => more = resolve);
+    const fragmented = server.send((async function* () {
+      yield "a";
+      await waiting;
+      yield "b";
+    })());
+    await rest();
+    broadcast([server], "broadcast");
+    assert.equal(server.bufferedAmount, "broadcast".length, "what waits for its turn counts");
+    more();
+    await fragmented;
+    assert.deepEqual([await client.receive(), await client.receive()], ["ab", "broadcast"]);
+    assert.equal(server.bufferedAmount, 0);
+    await client.close();
+  });
+
+  for (const slow of ["close", "terminate", undefined] as const) {
+    it(`one that is too slow is ended by ${slow ?? "default"}, the others are not held up`, async () => {
+      const { servers, readers, slow: server, sleeper } = await audience();
+      const reading = readers.map((ws) => take(ws, 5));
+      for (let i = 0; i < 5; i++) {
+        flood(servers, 1, { maxBufferedAmount: 250_000, slow });
+        await until(() => readers.every(({ stats }) => stats.messagesReceived === i + 1));
+      }
+      assert.deepEqual(await Promise.all(reading), [Array(5).fill(0), Array(5).fill(0)]);
+      if (slow === "terminate") {
+        await rejection(server.closed);
+      } else {
+        assert.deepEqual(server.closeInfo?.sent, { closeCode: 1008, reason: "Too slow" });
+        const error = await rejection<{ closeCode: number } & Error>(collect(sleeper));
+        assert.equal(error.closeCode, 1008, "once it reads it learns why");
+      }
+      for (const ws of servers) ws.terminate();
+    });
+  }
+
+  it("drop-newest: it misses what comes while too much waits", async () => {
+    const { servers, sleeper } = await audience();
+    flood([servers[2]], 6, { maxBufferedAmount: 350_000, slow: "drop-newest" });
+    const kept = servers[2].stats.messagesSent;
+    assert.ok(kept >= 2 && kept < 6, String(kept));
+    assert.deepEqual(await take(sleeper, kept), numbers(kept));
+    await until(() => servers[2].bufferedAmount === 0);
+    flood([servers[2]], 1, { maxBufferedAmount: 350_000, slow: "drop-newest" });
+    assert.deepEqual(await take(sleeper, 1), [0]);
+    for (const ws of servers) ws.terminate();
+  });
+
+  it("drop-oldest: it gets the newest once it reads again", async () => {
+    const { servers, sleeper } = await audience();
+    const total = 20;
+    flood([servers[2]], total, { maxBufferedAmount: 350_000, slow: "drop-oldest" });
+    await rest();
+    assert.ok(servers[2].bufferedAmount <= 350_000);
+    const got: number[] = [];
+    while (got.at(-1) !== total - 1) got.push(...await take(sleeper, 1));
+    assert.ok(got.length < total);
+    assert.deepEqual(got, [...got].sort((a, b) => a - b), "in order");
+    for (const ws of servers) ws.terminate();
+  });
+
+  it("a message that is longer than the limit is let through where nothing waits", async () => {
+    for (const slow of ["close", "drop-oldest"] as const) {
+      const [client, server] = await pair();
+      broadcast([server], LARGE, { maxBufferedAmount: 10, slow });
+      assert.equal((await client.receive()).length, LARGE.length);
+      await client.close();
+    }
+  });
+
+  it("refuses what it cannot send, and wrong options", () => {
+    const wrong: [unknown, unknown, typeof Error][] = [
+      [1, {}, TypeError],
+      [["a"], {}, TypeError],
+      ["a", { maxBufferedAmount: "1" }, TypeError],
+      ["a", { maxBufferedAmount: -1 }, RangeError],
+      ["a", { slow: "wait" }, RangeError],
+    ];
+    for (const [message, options, error] of wrong) {
+      assert.throws(() => broadcast([], message as string, options as BroadcastOptions), error);
+    }
+  });
+});
