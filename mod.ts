@@ -31,8 +31,10 @@ export type { RawHeaders } from "./lib/core/header.ts";
 export type { HeadLimits } from "./lib/core/http1.ts";
 export type { Message } from "./lib/core/message.ts";
 export type { TextCodec } from "./lib/core/utf8.ts";
+export { fromWebSocket, type FromWebSocketOptions } from "./lib/from_websocket.ts";
 export type { ResponseInfo } from "./lib/http.ts";
 export type { IncomingMessage } from "./lib/message_streams.ts";
+export type { WebSocketLike, WebSocketLikeEvent } from "./lib/native_socket.ts";
 export type {
   BufferSource,
   CloseDetails,

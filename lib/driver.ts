@@ -9,7 +9,7 @@
  */
 import { closeInfoOf, CloseRecord } from "./close_record.ts";
 import { CloseCode, type CloseInfo } from "./core/close.ts";
-import { RemoteProtocolError, type WebSocketError, webSocketError } from "./core/error.ts";
+import { RemoteProtocolError, WebSocketError, webSocketError } from "./core/error.ts";
 import type { Role } from "./core/frame.ts";
 import { MAX_MESSAGE_SIZE } from "./core/message.ts";
 import { type CloseEvent, response } from "./core/event.ts";
@@ -29,6 +29,21 @@ import { backgroundTimer, nextTurn } from "./turn.ts";
 /** How many bytes may wait while an extension works on those before them. */
 const READ_MARK = 65536;
 
+/** What a driver needs of a {@linkcode Protocol}, or of what stands in for one. */
+export type Machine = Pick<
+  Protocol,
+  | "role"
+  | "state"
+  | "endsTransport"
+  | "pending"
+  | "extended"
+  | "bufferedAmount"
+  | "receive"
+  | "next"
+  | "write"
+  | "dispose"
+>;
+
 /** What a {@linkcode Driver} begins with. */
 export interface DriverInit {
   /** Which end this is. */
@@ -43,6 +58,8 @@ export interface DriverInit {
   activeExtensions?: readonly Extension[];
   /** How text is encoded and decoded. Default: TextEncoder and TextDecoder */
   textCodec?: TextCodec;
+  /** What stands in for the protocol machine. Default: none, it is made */
+  machine?: Machine;
 }
 
 /** Drives the machines of one connection. */
@@ -58,7 +75,7 @@ export class Driver {
   /** Settles with the end of the transport. */
   readonly closed: Promise<Required<CloseInfo>>;
   readonly #transport: Transport;
-  readonly #protocol: Protocol;
+  readonly #protocol: Machine;
   readonly #keepalive: Keepalive;
   readonly #closeTimeout: number;
   #settleClosed!: { resolve(info: Required<CloseInfo>): void; reject(error: unknown): void };
@@ -92,7 +109,7 @@ export class Driver {
     const limits = { maxMessageSize, maxFrameSize };
     this.#closeTimeout = closeTimeout;
     this.#transport = transport;
-    this.#protocol = new Protocol(role, {
+    this.#protocol = init.machine ?? new Protocol(role, {
       ...limits,
       onFrame: this.#guarded(onFrame),
       textCodec,
@@ -337,6 +354,8 @@ export class Driver {
   /** The input ended without a Close frame. */
   #lose(): void {
     const cause = this.#transportError;
+    // A transport that knows the close code says so itself.
+    if (cause instanceof WebSocketError) this.#error ??= cause;
     const detail = cause === undefined ? "" : `: ${cause.message}`;
     this.#error ??= webSocketError(
       `The transport ended without a Close frame${detail} (${this.closeRecord})`,

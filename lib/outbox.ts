@@ -61,8 +61,9 @@ export class Outbox {
 
   /** Sees to it that what was written leaves in this turn. */
   post(): void {
-    if (this.writer.size >= SEND_MARK) return this.flush();
-    if (this.#scheduled) return;
+    const { size } = this.writer;
+    if (size >= SEND_MARK) return this.flush();
+    if (this.#scheduled || size === 0) return;
     this.#scheduled = true;
     nextTurn(this.#flush);
   }

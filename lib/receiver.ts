@@ -17,7 +17,8 @@ const HIGH_WATER_MARK = 65536;
 /** What a message counts beside its length. */
 const OVERHEAD = 64;
 
-const sizeOf = (message: Message): number => message.length + OVERHEAD;
+/** What a message counts, where the caller does not say. */
+export const sizeOf = (message: Message): number => message.length + OVERHEAD;
 
 type Mode = "receive" | "readable" | "messages" | "discard";
 
@@ -220,7 +221,8 @@ export class Receiver {
   }
 }
 
-function wholeFragment(data: Message): Fragment {
+/** A message that came whole. */
+export function wholeFragment(data: Message): Fragment {
   const finished = { frameFinished: true, messageFinished: true };
   return typeof data === "string"
     ? { type: "text", data, ...finished }

@@ -48,7 +48,7 @@ export interface SenderHost {
 export class Sender {
   /** Where the frames are gathered. */
   readonly outbox: Outbox;
-  readonly #protocol: Protocol;
+  readonly #protocol: Pick<Protocol, "role" | "extended" | "write">;
   readonly #codec: TextCodec;
   readonly #host: SenderHost;
   readonly #lock = new SendLock();
@@ -70,7 +70,12 @@ export class Sender {
    * @param codec how text is encoded
    * @param host the connection
    */
-  constructor(protocol: Protocol, transport: Transport, codec: TextCodec, host: SenderHost) {
+  constructor(
+    protocol: Pick<Protocol, "role" | "extended" | "write">,
+    transport: Transport,
+    codec: TextCodec,
+    host: SenderHost,
+  ) {
     this.#protocol = protocol;
     this.#codec = codec;
     this.#host = host;

@@ -4,12 +4,14 @@
  */
 import {
   connect,
+  fromWebSocket,
   HandshakeError,
   type Message,
   serve,
   type Server,
   type WebSocketConnection,
   WebSocketError,
+  type WebSocketLike,
   WebSocketStream,
 } from "sluice";
 import { encodeFrame, FrameDecoder, Opcode, Protocol } from "sluice/core";
@@ -57,6 +59,14 @@ export async function useStream(): Promise<string> {
   const { closeCode, reason } = await stream.closed;
   return `${protocol} ${value} ${closeCode} ${reason}`;
 }
+
+/** A native WebSocket, of whichever platform declares one. */
+export async function useNative(socket: WebSocketLike, global: GlobalSocket): Promise<string> {
+  const ws = await fromWebSocket(global, { maxQueuedBytes: 1024 });
+  await fromWebSocket(socket);
+  return ws.protocol;
+}
+type GlobalSocket = typeof globalThis extends { WebSocket: { prototype: infer T } } ? T : never;
 
 /** The errors carry what went wrong. */
 export function describeError(error: unknown): string {

@@ -1,0 +1,33 @@
+/**
+ * HTTP and WebSocket on one port with `Deno.serve`, for those who cannot use `node:http` (see http.ts):
+ * what a client sends faster than it is read piles up here, to `maxQueuedBytes` at most.
+ */
+import { fromWebSocket } from "sluice";
+
+async function echo(socket: WebSocket): Promise<void> {
+  const ws = await fromWebSocket(socket, { maxQueuedBytes: 1048576 });
+  await ws.readable.pipeTo(ws.writable);
+}
+
+const server = Deno.serve({
+  hostname: "127.0.0.1",
+  port: 8080,
+  onListen: ({ port }) => console.log("port:", port),
+}, (request) => {
+  if (new URL(request.url).pathname !== "/echo") return new Response("Hello from Deno.serve");
+  if (request.headers.get("upgrade")?.toLowerCase() !== "websocket") {
+    return new Response("Expected a WebSocket", { status: 426, headers: { Upgrade: "websocket" } });
+  }
+  const { socket, response } = Deno.upgradeWebSocket(request);
+  sockets.add(socket);
+  echo(socket).catch((error) => console.error(error.message)).finally(() => sockets.delete(socket));
+  return response;
+});
+
+const sockets = new Set<WebSocket>();
+Deno.addSignalListener("SIGTERM", async () => {
+  // A native WebSocket cannot say 1001, going away.
+  for (const socket of sockets) socket.close(1000);
+  await server.shutdown();
+  console.log("closed");
+});
