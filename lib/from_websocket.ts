@@ -57,7 +57,7 @@ const used = new WeakSet<WebSocketLike>();
 
 /**
  * A connection over a native WebSocket: of a browser, of `Deno.upgradeWebSocket()`, of Cloudflare
- * Workers (behind its `accept()`), of the global class of any runtime, or of the package `ws`. Call it
+ * Workers (behind its `accept()`, and within `waitUntil()`), of the global class of any runtime, or of the package `ws`. Call it
  * before the first message comes: what came earlier is lost.
  *
  * Where a socket or a `node:http` server is to be had, `connect()`, `serve()` and `attach()` are better,
