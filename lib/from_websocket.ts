@@ -57,8 +57,8 @@ const used = new WeakSet<WebSocketLike>();
 
 /**
  * A connection over a native WebSocket: of a browser, of `Deno.upgradeWebSocket()`, of Cloudflare
- * Workers (behind its `accept()`, and within `waitUntil()`), of the global class of any runtime, or of the package `ws`. Call it
- * before the first message comes: what came earlier is lost.
+ * Workers (behind its `accept()`, and within `waitUntil()`), of the global class of any runtime, or of
+ * the package `ws`. Call it before the first message comes: what came earlier is lost.
  *
  * Where a socket or a `node:http` server is to be had, `connect()`, `serve()` and `attach()` are better,
  * because a native WebSocket
@@ -74,7 +74,8 @@ const used = new WeakSet<WebSocketLike>();
  * - sends whole messages: an iterable or a stream is gathered first
  * - has no `terminate()`, but in `ws` and Bun: elsewhere the socket is closed and let go
  * - knows little: `request` has the URL, on a client (see the option of that name), `response` the
- *   subprotocol and extensions; addresses are missing. `stats` counts the lengths of messages as bytes
+ *   subprotocol and extensions, but not of Deno's server; addresses are missing. `stats` counts the
+ *   lengths of messages as bytes
  *
  * @example
  * ```ts

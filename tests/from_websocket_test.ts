@@ -207,24 +207,14 @@ describe("fromWebSocket: what a native WebSocket cannot do", () => {
   }, { maxMessageSize: 1000 });
 
   overEach("what is not read piles up to maxQueuedBytes", async ({ ours, peer }) => {
-    let sent = 0;
-    const sending = (async () => {
-      for (;; sent++) await peer.send(pattern(60_000 + sent));
-    })();
+    // Two fill the inbox, eight may wait beside it. None is on its way behind the eleventh: a platform
+    // that stops reading would have it reset the connection, and the Close be lost.
+    for (let i = 0; i < 11; i++) await peer.send(pattern(60_000 + i));
     const error = await rejection<WebSocketError>(ours.closed);
     assert.equal(error.closeCode, 1013);
-    await rejection(sending);
-    oneOf((await rejection<WebSocketError>(ours.closed)).closeCode!, 1013);
-    const { messagesReceived, bytesReceived } = ours.stats;
-    // 64 KiB in the inbox, which is one message more than fits, and what may wait beside it.
-    assert.ok(bytesReceived <= 2 * 65536 + 500_000, `${bytesReceived} were received`);
-    assert.ok(messagesReceived >= 8, `${messagesReceived} were received`);
-    for (let i = 0; i < messagesReceived; i++) {
-      assert.deepEqual(await ours.receive(), pattern(60_000 + i));
-    }
+    for (let i = 0; i < 10; i++) assert.deepEqual(await ours.receive(), pattern(60_000 + i));
     assert.equal(await rejection(ours.receive()), error);
-    await peer.closed.catch(() => {});
-    oneOf(peer.closeInfo?.received?.closeCode ?? 0, 1013, 4013);
+    oneOf((await peer.closed).closeCode, 1013, 4013);
   }, { maxQueuedBytes: 500_000 });
 
   overEach("a reader that keeps up gets more than maxQueuedBytes", async ({ ours, peer }) => {
@@ -272,10 +262,12 @@ describe("fromWebSocket: what a native WebSocket cannot do", () => {
     await ours.close();
   });
 
-  overEach("what it knows of the handshake", ({ ours }) => {
-    assert.equal(ours.protocol, "chat");
+  overEach("what it knows of the handshake", ({ ours, peer, socket }) => {
+    assert.equal(peer.protocol, "chat");
+    // Deno's server does not tell it.
+    assert.equal(ours.protocol, socket.url === "" ? "" : "chat");
     assert.equal(ours.response.status, 101);
-    assert.equal(ours.response.headers.get("sec-websocket-protocol"), "chat");
+    assert.equal(ours.response.headers.get("sec-websocket-protocol") ?? "", ours.protocol);
     assert.equal(ours.remoteAddress, undefined);
     assert.equal(typeof ours.extensions, "string");
   }, { subprotocol: "chat" });
