@@ -130,6 +130,15 @@ describe("fromWebSocket: a socket by hand", () => {
     });
   });
 
+  it("Bytes that are not lent are copied: `ws` would keep them", async () => {
+    await withFake((ws, fake) => {
+      const bytes = pattern(100);
+      ws.send(bytes);
+      bytes.fill(0);
+      assert.deepEqual(fake.sent, [pattern(100)]);
+    });
+  });
+
   it("A send waits as long as bufferedAmount is not 0", async () => {
     await withFake(async (ws, fake) => {
       fake.bufferedAmount = 70_000;
