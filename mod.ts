@@ -34,7 +34,6 @@ export type { TextCodec } from "./lib/core/utf8.ts";
 export { fromWebSocket, type FromWebSocketOptions } from "./lib/from_websocket.ts";
 export type { ResponseInfo } from "./lib/http.ts";
 export type { IncomingMessage } from "./lib/message_streams.ts";
-export type { WebSocketLike, WebSocketLikeEvent } from "./lib/native_socket.ts";
 export type {
   BufferSource,
   CloseDetails,
@@ -59,3 +58,4 @@ export type {
   TransportProvider,
 } from "./lib/transport.ts";
 export { type WebSocketOpenInfo, WebSocketStream } from "./lib/websocket_stream.ts";
+export type { WebSocketLike, WebSocketLikeEvent } from "./lib/websocket_like.ts";

@@ -11,7 +11,8 @@ import { type RawHeaders, serializeExtensions } from "./core/header.ts";
 import type { RequestHead, ResponseHead } from "./core/http1.ts";
 import { randomPayload } from "./core/mask.ts";
 import type { Message } from "./core/message.ts";
-import { Driver, type DriverInit } from "./driver.ts";
+import { Driver } from "./driver.ts";
+import type { DriverInit } from "./driver_init.ts";
 import { type ResponseInfo, toRequest, toResponseInfo } from "./http.ts";
 import type { IncomingMessage } from "./message_streams.ts";
 import type {

@@ -10,57 +10,23 @@
 import { closeInfoOf, CloseRecord } from "./close_record.ts";
 import { CloseCode, type CloseInfo } from "./core/close.ts";
 import { RemoteProtocolError, WebSocketError, webSocketError } from "./core/error.ts";
-import type { Role } from "./core/frame.ts";
 import { MAX_MESSAGE_SIZE } from "./core/message.ts";
 import { type CloseEvent, response } from "./core/event.ts";
-import type { Extension } from "./core/extension.ts";
 import { Protocol } from "./core/protocol.ts";
-import { type TextCodec, webTextCodec } from "./core/utf8.ts";
+import { webTextCodec } from "./core/utf8.ts";
 import { randomPayload } from "./core/mask.ts";
+import type { DriverInit, Machine } from "./driver_init.ts";
 import { invalidState } from "./invalid_state.ts";
 import { Keepalive, type KeepaliveHost, Pings } from "./keepalive.ts";
 import type { ConnectionOptions, ConnectionStats } from "./options.ts";
 import { handled } from "./outbox.ts";
 import { Receiver, type ReceiverHost } from "./receiver.ts";
 import { Sender, type SenderHost } from "./sender.ts";
-import type { Transport, TransportHandlers } from "./transport.ts";
+import type { Transport } from "./transport.ts";
 import { backgroundTimer, nextTurn } from "./turn.ts";
 
 /** How many bytes may wait while an extension works on those before them. */
 const READ_MARK = 65536;
-
-/** What a driver needs of a {@linkcode Protocol}, or of what stands in for one. */
-export type Machine = Pick<
-  Protocol,
-  | "role"
-  | "state"
-  | "endsTransport"
-  | "pending"
-  | "extended"
-  | "bufferedAmount"
-  | "receive"
-  | "next"
-  | "write"
-  | "dispose"
->;
-
-/** What a {@linkcode Driver} begins with. */
-export interface DriverInit {
-  /** Which end this is. */
-  role: Role;
-  /** Open, and handled by the handshake so far. */
-  transport: Transport;
-  /** Takes the transport over from the handshake, with what came behind it. */
-  takeOver: (handlers: TransportHandlers) => void;
-  /** The options of the caller. */
-  options: ConnectionOptions;
-  /** The extensions that were agreed on. Default: none */
-  activeExtensions?: readonly Extension[];
-  /** How text is encoded and decoded. Default: TextEncoder and TextDecoder */
-  textCodec?: TextCodec;
-  /** What stands in for the protocol machine. Default: none, it is made */
-  machine?: Machine;
-}
 
 /** Drives the machines of one connection. */
 export class Driver {

@@ -14,7 +14,7 @@ import { HandshakeError } from "./core/error.ts";
 import type { RequestHead, ResponseHead } from "./core/http1.ts";
 import { MAX_MESSAGE_SIZE } from "./core/message.ts";
 import { invalidState } from "./invalid_state.ts";
-import { NativeSocket, type WebSocketLike, type WebSocketLikeEvent } from "./native_socket.ts";
+import { NativeSocket } from "./native_socket.ts";
 import { withDeadline } from "./opening.ts";
 import {
   checkNumber,
@@ -23,6 +23,7 @@ import {
   type ConnectionStats,
 } from "./options.ts";
 import { handled } from "./outbox.ts";
+import type { WebSocketLike, WebSocketLikeEvent } from "./websocket_like.ts";
 
 /** How a native WebSocket is used. */
 export interface FromWebSocketOptions extends
