@@ -83,11 +83,12 @@ export function isTransient(error: unknown): boolean {
  * const server = await serve({ port: 0 }, (ws) => ws.send("news"));
  * if (server.address.transport !== "tcp") throw new Error("not TCP");
  *
- * let count = 0;
+ * const news: unknown[] = [];
  * for await (const ws of reconnect(`ws://127.0.0.1:${server.address.port}`, { minDelay: 10 })) {
- *   for await (const message of ws) console.log(message); // news
- *   if (++count === 2) break;
+ *   for await (const message of ws) news.push(message);
+ *   if (news.length === 2) break;
  * }
+ * console.log(news.join()); // news,news
  * await server.shutdown();
  * ```
  *
