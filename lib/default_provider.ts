@@ -18,5 +18,6 @@ export function defaultProvider(): Promise<TransportProvider> {
 async function load(): Promise<TransportProvider> {
   // Where there is this one, node:tls reads on while it is paused.
   if ("Deno" in globalThis) return (await import("./runtime/deno.ts")).denoProvider;
+  if ("Bun" in globalThis) return (await import("./runtime/bun.ts")).bunProvider;
   return (await import("./runtime/node.ts")).nodeProvider;
 }

@@ -123,6 +123,8 @@ export interface ListenOptions {
   port: number;
   /** The path of a Unix socket to listen on in place of them. Default: none */
   path?: string;
+  /** Whether others that say so too may listen on the same TCP port. Default: false */
+  reusePort?: boolean;
   /** Encrypts, as these options say. Default: no TLS */
   tls?: TlsServeOptions;
   /** How long a TLS handshake may take, in milliseconds; 0 disables. Default: 10000 */
@@ -143,7 +145,10 @@ export interface Listener {
 export interface TransportProvider {
   /** Connects; rejects with a HandshakeError where it is the certificate that is not accepted. */
   connect(options: DialOptions): Promise<Transport>;
-  /** Listens, and hands each new transport to `accept`. */
+  /**
+   * Listens, and hands each new transport to `accept`; rejects with a HandshakeError, code
+   * "unsupported", where the platform has no way for one of the options.
+   */
   listen(options: ListenOptions, accept: (transport: Transport) => void): Promise<Listener>;
   /** A faster way to encode and decode text than TextEncoder and TextDecoder, where there is one. */
   readonly textCodec?: TextCodec;

@@ -1,13 +1,16 @@
 /**
  * Measures how many messages a second of the server's CPU time echoes:
  * `deno task bench [echo] [--runtime node24] [--size 16] [--type text] [--peers loop,pipe,ws]
- * [--rounds 5] [--messages N] [--profile]`.
+ * [--transport default,node] [--tls] [--rounds 5] [--messages N] [--profile]`.
  *
  * The peers: `loop` and `pipe`, ours by `for await (const message of ws) await ws.send(message)` and
  * by `ws.readable.pipeTo(ws.writable)`, and `ws`, the npm package (on Bun, its own substitute for
  * it). Each server is a process of its own; the load is the same for all. They take turns, a fixed
  * number of messages each, so that whatever slows the machine down meets all of them; the ratios are
- * those of neighbouring turns.
+ * those of neighbouring turns, to the last peer.
+ *
+ * The sockets under ours: `default`, those of the platform; `node`, those of `node:net`; `deno`, those
+ * of `Deno.listen()`, which are no platform's default. With several, each peer runs over each.
  */
 import { parseArgs } from "node:util";
 import type { LoadOptions } from "./bench/load.ts";
@@ -16,15 +19,25 @@ import { topFunctions } from "./bench/profile.ts";
 import { ROOT } from "./process.ts";
 import { findRuntime, type Runtime, SUITE_RUNTIMES } from "./runtimes.ts";
 
-const BASELINE = "ws";
-const PEERS = ["loop", "pipe", BASELINE];
+const WS = "ws";
+const PEERS = ["loop", "pipe", WS];
+const TRANSPORTS = ["default", "node", "deno"];
 const CONNECTIONS = 32;
 const IN_FLIGHT = 16;
 const PROFILES = new URL(".cache/bench/", ROOT);
 
+/** A server to measure. */
+interface Candidate {
+  name: string;
+  peer: string;
+  transport: string;
+}
+
 interface Plan {
   runtime: Runtime;
-  peers: string[];
+  /** The last one is what the others are compared with. */
+  candidates: Candidate[];
+  tls: boolean;
   types: LoadOptions["type"][];
   sizes: number[];
   rounds: number;
@@ -42,6 +55,8 @@ async function planFrom(args: string[]): Promise<Plan> {
     options: {
       runtime: { type: "string", default: "node24" },
       peers: { type: "string", default: PEERS.join() },
+      transport: { type: "string", default: "default" },
+      tls: { type: "boolean", default: false },
       type: { type: "string", default: "text" },
       size: { type: "string", default: "16" },
       rounds: { type: "string", default: "5" },
@@ -52,17 +67,38 @@ async function planFrom(args: string[]): Promise<Plan> {
   });
   for (const name of positionals) oneOf("benchmark", name, ["echo"]);
   const peers = values.peers.split(",").map((name) => oneOf("peer", name, PEERS));
+  const transports = values.transport.split(",").map((name) =>
+    oneOf("transport", name, TRANSPORTS)
+  );
   const runtime = await find(values.runtime);
+  if (transports.includes("deno") && (runtime.engine !== "deno" || values.tls)) {
+    throw new RangeError("--transport deno needs Deno, without --tls");
+  }
   if (values.profile && runtime.engine !== "node") throw new RangeError("--profile needs Node");
   return {
     runtime,
-    peers: values.profile ? peers.filter((name) => name !== BASELINE) : peers,
+    candidates: candidatesOf(
+      values.profile ? peers.filter((name) => name !== WS) : peers,
+      transports,
+    ),
+    tls: values.tls,
     types: values.type.split(",").map((name) => oneOf("type", name, ["text", "binary"] as const)),
     sizes: values.size.split(",").map((text) => natural("--size", text)),
     rounds: natural("--rounds", values.rounds),
     messages: values.messages === undefined ? undefined : natural("--messages", values.messages),
     profile: values.profile,
   };
+}
+
+function candidatesOf(peers: string[], transports: string[]): Candidate[] {
+  return peers.flatMap((peer) => {
+    if (peer === WS) return [{ name: WS, peer, transport: "default" }];
+    return transports.map((transport) => ({
+      name: transports.length === 1 ? peer : `${peer}-${transport}`,
+      peer,
+      transport,
+    }));
+  });
 }
 
 function oneOf<T extends string>(what: string, name: string, known: readonly T[]): T {
@@ -93,10 +129,11 @@ function messagesFor(size: number): number {
 
 async function compare(plan: Plan, load: LoadOptions): Promise<Rates> {
   const messages = plan.messages ?? messagesFor(load.size);
-  const peers = plan.peers.map((name) =>
-    new Peer(name, plan.runtime, plan.profile ? new URL(`${name}/`, PROFILES) : undefined)
-  );
-  const rates: Rates = new Map(plan.peers.map((name) => [name, []]));
+  const peers = plan.candidates.map(({ name, peer, transport }) => {
+    const folder = plan.profile ? new URL(`${name}/`, PROFILES) : undefined;
+    return new Peer(name, plan.runtime, [peer, transport, ...plan.tls ? ["tls"] : []], folder);
+  });
+  const rates: Rates = new Map(plan.candidates.map(({ name }) => [name, []]));
   try {
     for (const peer of peers) {
       await peer.open(load);
@@ -119,24 +156,32 @@ function printRound(round: number, name: string, result: Round) {
   const percent = (share: number) => `${Math.round(share * 100)} %`.padStart(5);
   const busy = `server ${percent(result.serverBusy)}, client ${percent(result.clientBusy)} busy`;
   const time = `${result.seconds.toFixed(1)} s`;
-  console.log(`  round ${round}  ${name.padEnd(6)}${count(result.rate)}  (${time}, ${busy})`);
+  console.log(`  round ${round}  ${name.padEnd(12)}${count(result.rate)}  (${time}, ${busy})`);
 }
 
 function printRates(rates: Rates) {
-  const title = rates.has(BASELINE) ? `    to ${BASELINE}` : "";
+  const last = baselineOf(rates);
+  const title = rates.size > 1 ? `    to ${last}` : "";
   console.log(`\n  messages per CPU second       median        min        max${title}`);
   for (const [name, values] of rates) {
-    const label = name === BASELINE ? name : `sluice, ${name}`;
     const columns = [median(values), Math.min(...values), Math.max(...values)].map(count).join("");
-    const ratio = rates.has(BASELINE) ? ratioOf(rates, name).toFixed(2).padStart(9) : "";
-    console.log(`  ${label.padEnd(26)}${columns}${ratio}`);
+    const ratio = rates.size > 1 ? ratioOf(rates, name).toFixed(2).padStart(9) : "";
+    console.log(`  ${labelOf(name).padEnd(26)}${columns}${ratio}`);
   }
   console.log();
 }
 
+function labelOf(name: string): string {
+  return name === WS ? name : `sluice, ${name}`;
+}
+
+function baselineOf(rates: Rates): string {
+  return [...rates.keys()].at(-1)!;
+}
+
 /** The median of the ratios of each round. */
 function ratioOf(rates: Rates, name: string): number {
-  const baseline = rates.get(BASELINE)!;
+  const baseline = rates.get(baselineOf(rates))!;
   return median(rates.get(name)!.map((rate, round) => rate / baseline[round]));
 }
 
@@ -152,14 +197,13 @@ function count(value: number): string {
 
 /** Say who is ahead, and by what factor. */
 function verdict(rates: Rates): string {
-  const ours = [...rates.keys()].filter((name) => name !== BASELINE);
-  return ours.map((name) => {
+  const last = baselineOf(rates);
+  return [...rates.keys()].filter((name) => name !== last).map((name) => {
     const ratio = ratioOf(rates, name);
-    const [ahead, behind] = ratio >= 1
-      ? [`sluice (${name})`, BASELINE]
-      : [BASELINE, `sluice (${name})`];
-    return `${ahead} is ahead of ${behind} by a factor of ${Math.max(ratio, 1 / ratio).toFixed(2)}`;
-  }).join(", ");
+    const [ahead, behind] = ratio >= 1 ? [name, last] : [last, name];
+    const factor = Math.max(ratio, 1 / ratio).toFixed(2);
+    return `${labelOf(ahead)} is ahead of ${labelOf(behind)} by a factor of ${factor}`;
+  }).join("; ");
 }
 
 async function printProfiles(peers: string[]) {
@@ -182,14 +226,17 @@ const plan = await planFrom(Deno.args);
 const verdicts: string[] = [];
 for (const size of plan.sizes) {
   for (const type of plan.types) {
-    const title = `${size} bytes, ${type}, ${plan.runtime.name} (${plan.runtime.version})`;
+    const title = `${size} bytes, ${type}${
+      plan.tls ? ", TLS" : ""
+    }, ${plan.runtime.name} (${plan.runtime.version})`;
     console.log(`Echo: ${title}, ${CONNECTIONS} connections, ${IN_FLIGHT} in flight`);
     if (plan.profile) await removeProfiles();
-    const load = { type, size, connections: CONNECTIONS, inFlight: IN_FLIGHT };
+    const { tls } = plan;
+    const load = { type, size, tls, connections: CONNECTIONS, inFlight: IN_FLIGHT };
     const rates = await compare(plan, load);
     printRates(rates);
-    if (plan.profile) await printProfiles(plan.peers);
-    if (rates.has(BASELINE) && rates.size > 1) verdicts.push(`${title}: ${verdict(rates)}`);
+    if (plan.profile) await printProfiles([...rates.keys()]);
+    if (rates.size > 1) verdicts.push(`${title}: ${verdict(rates)}`);
   }
 }
 for (const line of verdicts) console.log(line);

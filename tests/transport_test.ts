@@ -18,16 +18,29 @@ import { nodeProvider } from "../lib/runtime/node.ts";
 import { transportPair } from "../lib/testing.ts";
 import { certificates } from "./certificates.ts";
 import { concat, pattern, utf8 } from "./bytes.ts";
-import { isPending, rejection, rest, still, turn, until, urlOf } from "./support.ts";
+import {
+  isPending,
+  portOf,
+  RawSocket,
+  rejection,
+  rest,
+  still,
+  turn,
+  until,
+  urlOf,
+} from "./support.ts";
 
 type Pair = [Transport, Transport];
+
+/** The sockets of the platform, which may be those of node:net. */
+const platform = await defaultProvider();
 
 const SMALL = pattern(10_000);
 const LARGE = pattern(100_000);
 
 /** Two connected sockets; the listener goes as soon as they are. */
 async function socketPair(
-  provider: TransportProvider = nodeProvider,
+  provider: TransportProvider,
   tls?: { dial: TlsConnectOptions; listen: TlsServeOptions },
 ): Promise<Pair> {
   let accepted!: (transport: Transport) => void;
@@ -50,8 +63,8 @@ async function unixPair(): Promise<Pair> {
   const path = join(folder, "socket");
   let accepted!: (transport: Transport) => void;
   const accepting = new Promise<Transport>((resolve) => accepted = resolve);
-  const listener = await nodeProvider.listen({ hostname: "", port: 0, path }, accepted);
-  const dialled = await nodeProvider.connect({ hostname: "", port: 0, path });
+  const listener = await platform.listen({ hostname: "", port: 0, path }, accepted);
+  const dialled = await platform.connect({ hostname: "", port: 0, path });
   const pair: Pair = [dialled, await accepting];
   listener.close();
   await rm(folder, { recursive: true });
@@ -61,7 +74,7 @@ async function unixPair(): Promise<Pair> {
 /** The same with TLS, as the platform does it. */
 async function tlsPair(): Promise<Pair> {
   const { ca, leaf } = await certificates();
-  return await socketPair(await defaultProvider(), {
+  return await socketPair(platform, {
     dial: { ca, servername: "localhost" },
     listen: leaf,
   });
@@ -81,17 +94,19 @@ function throughStreams([near, far]: Pair): Pair {
 }
 
 const PAIRS: Record<string, () => Pair | Promise<Pair>> = {
-  "node:net, dialled": () => socketPair(),
+  "node:net, dialled": () => socketPair(nodeProvider),
   "TLS, dialled": tlsPair,
   "TLS, accepted": async () => (await tlsPair()).reverse() as Pair,
-  "node:net, accepted": async () => (await socketPair()).reverse() as Pair,
+  "node:net, accepted": async () => (await socketPair(nodeProvider)).reverse() as Pair,
+  "TCP, dialled": () => socketPair(platform),
+  "TCP, accepted": async () => (await socketPair(platform)).reverse() as Pair,
   "a Unix socket, dialled": unixPair,
   "a Unix socket, accepted": async () => (await unixPair()).reverse() as Pair,
   "memory": () => transportPair(),
   "memory, with a delay and small chunks": () => transportPair({ delay: 2, chunkSize: 1000 }),
   "TransformStreams": streamPair,
   "memory through streams and back": () => throughStreams(transportPair()),
-  "node:net through streams and back": async () => throughStreams(await socketPair()),
+  "node:net through streams and back": async () => throughStreams(await socketPair(nodeProvider)),
 };
 
 /** Notes all that a transport calls. */
@@ -272,6 +287,50 @@ for (const [name, make] of Object.entries(PAIRS)) {
       });
     });
 
+    it(`Transport over ${name} ends one side only when what waits has left`, async () => {
+      await withPair(async (near, far) => {
+        far.transport.pause();
+        for (let i = 0; i < 300; i++) near.transport.write([LARGE]);
+        near.transport.end();
+        assert.ok(near.transport.bufferedAmount > 1_000_000);
+        await rest();
+        assert.equal(far.has("end"), false);
+        far.transport.resume();
+        await until(() => far.has("end"));
+        assert.equal(far.size, 30_000_000);
+      });
+    });
+
+    it(`Transport over ${name} that is paused loses nothing when both sides have ended`, async () => {
+      await withPair(async (near, far) => {
+        // Deno's node:net takes the end of a peer that it never read from for the end of both sides.
+        far.transport.write([utf8("a")]);
+        await until(() => near.size === 1);
+        far.transport.pause();
+        far.transport.end();
+        near.transport.write([pattern(300_000)]);
+        near.transport.end();
+        await until(() => near.has("end"));
+        await rest();
+        far.transport.resume();
+        await until(() => near.has("close") && far.has("close"));
+        assert.equal(far.size, 300_000);
+        assert.deepEqual(far.events, ["data", "end", "close"]);
+        assert.deepEqual([near.error, far.error], [undefined, undefined]);
+      });
+    });
+
+    it(`Transport over ${name} writes much at once, in parts of any size`, async () => {
+      await withPair(async (near, far) => {
+        const parts = [1, 100_000, 0, 7, 500_000, 3, 300_000].map(pattern);
+        near.transport.write(parts);
+        near.transport.write([utf8("a"), utf8("b")]);
+        await until(() => far.size === 900_013);
+        assert.deepEqual(far.bytes, concat([...parts, utf8("ab")]));
+        await until(() => near.transport.bufferedAmount === 0);
+      });
+    });
+
     it(`Transport over ${name} can be destroyed, which the peer sees`, async () => {
       await withPair(async (near, far) => {
         near.transport.destroy();
@@ -311,36 +370,62 @@ for (const [name, make] of Object.entries(PAIRS)) {
   });
 }
 
-describe("nodeProvider", () => {
-  it("nodeProvider tells the addresses of both ends", async () => {
-    const [near, far] = await socketPair();
-    assert.equal(near.localAddress?.transport, "tcp");
-    assert.deepEqual(near.localAddress, far.remoteAddress);
-    assert.deepEqual(near.remoteAddress, far.localAddress);
-    const logs = [new Log(near), new Log(far)];
-    near.destroy();
-    far.destroy();
-    await until(() => logs.every((log) => log.has("close")));
-  });
-
-  it("nodeProvider closes its listener, and the port is free", async () => {
-    const listener = await nodeProvider.listen({ hostname: "127.0.0.1", port: 0 }, () => {});
-    const { port } = listener.address as Extract<Address, { transport: "tcp" }>;
-    await listener.close();
-    await assert.rejects(nodeProvider.connect({ hostname: "127.0.0.1", port }), {
-      code: "ECONNREFUSED",
+for (const [name, provider] of Object.entries({ nodeProvider, platform })) {
+  describe(`${name}`, () => {
+    it(`${name} tells the addresses of both ends`, async () => {
+      const [near, far] = await socketPair(provider);
+      assert.equal(near.localAddress?.transport, "tcp");
+      assert.deepEqual(near.localAddress, far.remoteAddress);
+      assert.deepEqual(near.remoteAddress, far.localAddress);
+      assert.deepEqual([near.secure, far.secure], [false, false]);
+      const logs = [new Log(near), new Log(far)];
+      near.destroy();
+      far.destroy();
+      await until(() => logs.every((log) => log.has("close")));
     });
-    const again = await nodeProvider.listen({ hostname: "127.0.0.1", port }, () => {});
-    await again.close();
-  });
 
-  it("nodeProvider gives up dialling with its signal", async () => {
-    const reason = new Error("enough");
-    const signal = AbortSignal.abort(reason);
-    const dialling = nodeProvider.connect({ hostname: "127.0.0.1", port: 1, signal });
-    assert.equal(await rejection(dialling), reason);
+    it(`${name} closes its listener, and the port is free`, async () => {
+      const listener = await provider.listen({ hostname: "127.0.0.1", port: 0 }, () => {});
+      const port = portOf(listener);
+      await listener.close();
+      await assert.rejects(provider.connect({ hostname: "127.0.0.1", port }), {
+        code: "ECONNREFUSED",
+      });
+      const again = await provider.listen({ hostname: "127.0.0.1", port }, () => {});
+      await again.close();
+    });
+
+    it(`${name} says of a port that is taken that it is`, async () => {
+      const listener = await provider.listen({ hostname: "127.0.0.1", port: 0 }, () => {});
+      const place = { hostname: "127.0.0.1", port: portOf(listener) };
+      await assert.rejects(provider.listen(place, () => {}), { code: "EADDRINUSE" });
+      await listener.close();
+    });
+
+    it(`${name} tells of a reset, on the side that accepted`, async () => {
+      let log: Log | undefined;
+      const listener = await provider.listen(
+        { hostname: "127.0.0.1", port: 0 },
+        (transport) => log = new Log(transport),
+      );
+      const raw = await RawSocket.connect(portOf(listener));
+      raw.write("a");
+      await until(() => log?.size === 1);
+      raw.socket.resetAndDestroy();
+      await until(() => log!.has("close"));
+      assert.deepEqual(log!.events, ["data", "close"]);
+      assert.equal((log!.error as NodeJS.ErrnoException).code, "ECONNRESET");
+      await listener.close();
+    });
+
+    it(`${name} gives up dialling with its signal`, async () => {
+      const reason = new Error("enough");
+      const signal = AbortSignal.abort(reason);
+      const dialling = provider.connect({ hostname: "127.0.0.1", port: 1, signal });
+      assert.equal(await rejection(dialling), reason);
+    });
   });
-});
+}
 
 describe("The option transport", () => {
   it("A provider of one's own carries client and server", async () => {

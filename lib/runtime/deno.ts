@@ -61,8 +61,15 @@ interface DenoSockets {
   connectTls(options: NetAddress & TlsTrust & { cert: string; key: string }): Promise<TlsConn>;
   startTls(conn: Conn, options: TlsTrust): Promise<TlsConn>;
   listenTls(
-    options: NetAddress & { cert: string; key: string; alpnProtocols?: string[] },
+    options: NetAddress & {
+      cert: string;
+      key: string;
+      alpnProtocols?: string[];
+      reusePort?: boolean;
+    },
   ): TlsListener;
+  /** It is there with the flag that allows `reusePort`, too. */
+  listenDatagram?: unknown;
 }
 
 const { Deno: sockets } = globalThis as unknown as { Deno: DenoSockets };
@@ -70,16 +77,17 @@ const { Deno: sockets } = globalThis as unknown as { Deno: DenoSockets };
 /** A record of TLS holds this much, and more is never read at once. */
 const RECORD = 16384;
 
-/** A TLS connection as a {@linkcode Transport}. */
-class DenoTransport implements Transport {
+/** One of Deno's connections as a {@linkcode Transport}. */
+export class DenoTransport implements Transport {
   readonly secure = true;
   readonly localAddress: Address;
   readonly remoteAddress: Address;
   readonly #conn: Conn;
+  readonly #readSize: number;
   #handlers: TransportHandlers | undefined;
   #queue: Uint8Array[] = [];
   #buffered = 0;
-  #buffer = new Uint8Array(RECORD);
+  #buffer: Uint8Array<ArrayBuffer>;
   #paused = false;
   #reading: Promise<void> | undefined;
   #writing: Promise<void> | undefined;
@@ -90,8 +98,14 @@ class DenoTransport implements Transport {
   #gone = false;
   #error: Error | undefined;
 
-  constructor(conn: Conn) {
+  /**
+   * @param conn a connection, its TLS handshake done
+   * @param readSize how many bytes are read at most at once
+   */
+  constructor(conn: Conn, readSize = RECORD) {
     this.#conn = conn;
+    this.#readSize = readSize;
+    this.#buffer = new Uint8Array(readSize);
     this.localAddress = addressOf(conn.localAddr);
     this.remoteAddress = addressOf(conn.remoteAddr);
   }
@@ -164,9 +178,9 @@ class DenoTransport implements Transport {
 
   /** A chunk that is large is handed over, a small one copied. */
   #take(length: number): Uint8Array {
-    if (length < RECORD / 2) return this.#buffer.slice(0, length);
+    if (length < this.#readSize / 2) return this.#buffer.slice(0, length);
     const chunk = this.#buffer.subarray(0, length);
-    this.#buffer = new Uint8Array(RECORD);
+    this.#buffer = new Uint8Array(this.#readSize);
     return chunk;
   }
 
@@ -285,14 +299,20 @@ function asCertificateError(error: Error, servername: string): Error {
 
 /** Listens with TLS. */
 async function listenTls(
-  { hostname, port, path, tls, handshakeTimeout = 10_000, onError = () => {} }: ListenOptions,
+  options: ListenOptions,
   accept: (transport: Transport) => void,
 ): Promise<Listener> {
+  const { hostname, port, path, reusePort, tls, handshakeTimeout = 10_000 } = options;
+  const { onError = () => {} } = options;
   const { cert, key, ca, alpn } = tls!;
   if (ca !== undefined) throw unsupported("tls.ca of a server");
   if (path !== undefined) throw unsupported("TLS over a Unix socket");
+  // Without the flag, Deno would end the process.
+  if (reusePort && sockets.listenDatagram === undefined) {
+    throw unsupported("reusePort with TLS without the flag --unstable-net");
+  }
   const listener = await Promise.resolve().then(() =>
-    sockets.listenTls({ hostname, port, cert, key, alpnProtocols: alpn })
+    sockets.listenTls({ hostname, port, cert, key, alpnProtocols: alpn, reusePort })
   );
   const shaking = new Set<TlsConn>();
   let closed = false;

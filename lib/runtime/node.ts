@@ -1,6 +1,6 @@
 /**
- * Transports over `node:net` and `node:tls`, which Node and Bun have; Deno has them too, but its
- * `node:tls` reads on while it is paused.
+ * Transports over `node:net` and `node:tls`, which Node, Bun and Deno have. What the others do better
+ * by themselves is in their own adapters.
  *
  * @module
  */
@@ -14,6 +14,7 @@ import {
   type PeerCertificate,
   type TLSSocket,
 } from "node:tls";
+import { HandshakeError } from "../core/error.ts";
 import type {
   Address,
   DialOptions,
@@ -216,19 +217,38 @@ function isUntrusted(socket: Socket, { tls }: DialOptions): boolean {
 /** Listens on TCP or a Unix socket, with TLS where it is asked for. */
 function listen(options: ListenOptions, accept: (transport: Transport) => void): Promise<Listener> {
   const { hostname, port, path, onError = () => {} } = options;
+  const reusePort = path === undefined && options.reusePort;
   return new Promise((resolve, reject) => {
+    // Older ones do not know the option, and would listen without it.
+    if (reusePort && !canReusePort(process.versions.node)) throw unsupportedReusePort();
+    const fail = (error: NodeJS.ErrnoException) =>
+      reject(reusePort && error.code === "ENOTSUP" ? unsupportedReusePort(error) : error);
     const local = unixAddress(path);
     const { server, cut } = serverOf(
       options,
       (socket) => accept(new NodeTransport(socket, { local })),
     );
-    server.once("error", reject);
-    server.listen(placeOf(hostname, port, path), () => {
-      server.removeListener("error", reject);
+    server.once("error", fail);
+    server.listen({ ...placeOf(hostname, port, path), reusePort }, () => {
+      server.removeListener("error", fail);
       server.on("error", onError);
       resolve({ address: boundAddress(server), close: () => close(server, cut) });
     });
   });
+}
+
+function canReusePort(version: string): boolean {
+  const [major, minor] = version.split(".").map(Number);
+  return major > 23 || major === 23 && minor >= 1 || major === 22 && minor >= 12;
+}
+
+function unsupportedReusePort(cause?: Error): HandshakeError {
+  const platform = `${process.platform} ${process.version}`;
+  return new HandshakeError(
+    `Expected no reusePort: ${platform} has no way for it`,
+    "unsupported",
+    { cause },
+  );
 }
 
 interface ServerParts {

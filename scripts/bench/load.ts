@@ -3,6 +3,7 @@
  * so that the process that is measured is the one that has to work.
  */
 import { connect, type Socket } from "node:net";
+import { connect as connectTls } from "node:tls";
 
 /** What is sent. */
 export interface LoadOptions {
@@ -12,6 +13,8 @@ export interface LoadOptions {
   connections: number;
   /** Messages on their way at a time, on each connection. */
   inFlight: number;
+  /** Whether the connections are encrypted. */
+  tls: boolean;
 }
 
 const HANDSHAKE = [
@@ -84,7 +87,10 @@ class Lane {
   }
 
   static async open(port: number, options: LoadOptions): Promise<Lane> {
-    const socket = connect({ host: "127.0.0.1", port, noDelay: true });
+    const place = { host: "127.0.0.1", port };
+    const socket = options.tls
+      ? connectTls({ ...place, rejectUnauthorized: false })
+      : connect({ ...place, noDelay: true });
     const lane = new Lane(socket, options);
     await lane.#open(encode(options.type, payloadOf(options.size), false));
     return lane;

@@ -28,12 +28,15 @@ export class Peer {
   readonly #lines: ReadableStreamDefaultReader<string>;
   #load: Load | undefined;
 
-  /** @param profileFolder where to put a CPU profile of the server; Node only */
-  constructor(name: string, runtime: Runtime, profileFolder?: URL) {
+  /**
+   * @param args what `server.ts` is told
+   * @param profileFolder where to put a CPU profile of the server; Node only
+   */
+  constructor(name: string, runtime: Runtime, args: string[], profileFolder?: URL) {
     const profile = profileFolder && ["--cpu-prof", `--cpu-prof-dir=${profileFolder.pathname}`];
     this.name = name;
     this.#process = new Deno.Command(runtime.path, {
-      args: [...FLAGS[runtime.engine], ...profile ?? [], "scripts/bench/server.ts", name],
+      args: [...FLAGS[runtime.engine], ...profile ?? [], "scripts/bench/server.ts", ...args],
       cwd: ROOT,
       stdin: "piped",
       stdout: "piped",

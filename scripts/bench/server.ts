@@ -1,14 +1,17 @@
 /**
  * The measured process: an echo server that runs on each of the runtimes.
  *
- * `server.ts PEER` prints its port on a line. Each line that it reads is answered with the CPU time
+ * `server.ts PEER TRANSPORT [tls]` prints its port on a line. Each line that it reads is answered with the CPU time
  * used so far, user and system, in microseconds. It ends with its standard input.
  */
 import process from "node:process";
 import { createInterface } from "node:readline";
+import type { TlsServeOptions, TransportProvider } from "../../mod.ts";
+
+const HOST = { hostname: "127.0.0.1", port: 0 };
 
 /** The load answers no pings, which would count as echoes; ws sends none by itself either. */
-const OPTIONS = { hostname: "127.0.0.1", port: 0, pingInterval: 0 };
+const OPTIONS = { ...HOST, pingInterval: 0 };
 
 /** The ways to echo. Only the library that is measured is loaded. */
 const PEERS: Record<string, () => Promise<number>> = {
@@ -17,9 +20,16 @@ const PEERS: Record<string, () => Promise<number>> = {
   ws: serveWs,
 };
 
+/** The sockets of our peers. */
+const TRANSPORTS: Record<string, () => Promise<TransportProvider | undefined>> = {
+  default: () => Promise.resolve(undefined),
+  node: async () => (await import("../../lib/runtime/node.ts")).nodeProvider,
+  deno: async () => (await import("./deno_tcp.ts")).denoTcpProvider,
+};
+
 async function serveLoop(): Promise<number> {
   const { serve } = await import("../../mod.ts");
-  const server = await serve(OPTIONS, async (ws) => {
+  const server = await serve({ ...OPTIONS, tls, transport }, async (ws) => {
     for await (const message of ws) await ws.send(message);
   });
   return portOf(server.address);
@@ -27,18 +37,28 @@ async function serveLoop(): Promise<number> {
 
 async function servePipe(): Promise<number> {
   const { serve } = await import("../../mod.ts");
-  const server = await serve(OPTIONS, (ws) => ws.readable.pipeTo(ws.writable));
+  const server = await serve(
+    { ...OPTIONS, tls, transport },
+    (ws) => ws.readable.pipeTo(ws.writable),
+  );
   return portOf(server.address);
 }
 
 async function serveWs(): Promise<number> {
   const { WebSocketServer } = await import("ws");
-  const server = new WebSocketServer({ host: "127.0.0.1", port: 0 });
+  const http = tls
+    ? (await import("node:https")).createServer(tls)
+    : (await import("node:http")).createServer();
+  const server = new WebSocketServer({ server: http });
   server.on("connection", (ws) => {
     ws.on("message", (data, binary) => ws.send(data, { binary }));
   });
-  await new Promise((resolve) => server.once("listening", resolve));
-  return portOf(server.address());
+  await new Promise<void>((resolve) => http.listen({ host: HOST.hostname, port: 0 }, resolve));
+  return portOf(http.address());
+}
+
+async function certificate(): Promise<TlsServeOptions> {
+  return (await (await import("../../tests/certificates.ts")).certificates()).leaf;
 }
 
 function portOf(address: object | string | null): number {
@@ -51,8 +71,11 @@ function cpuTime(): number {
   return user + system;
 }
 
-const start = PEERS[process.argv[2]];
-if (start === undefined) throw new RangeError(`Expected a peer, received ${process.argv[2]}`);
+const [, , peer, transportName = "default", encrypted] = process.argv;
+const start = PEERS[peer];
+if (start === undefined) throw new RangeError(`Expected a peer, received ${peer}`);
+const transport = await TRANSPORTS[transportName]();
+const tls = encrypted === "tls" ? await certificate() : undefined;
 console.log(await start());
 const lines = createInterface({ input: process.stdin });
 lines.on("line", () => console.log(cpuTime()));

@@ -1,0 +1,305 @@
+/**
+ * Listening by Bun's own sockets, which cost the server less than `node:net`'s do. Dialling there is
+ * `node:net`'s: what `Bun.connect()` has begun cannot be given up.
+ *
+ * A file of its own because nothing of it is known elsewhere. Of Bun's types it declares the few that
+ * it needs: the package is compiled without them.
+ *
+ * @module
+ */
+import type {
+  Address,
+  Listener,
+  ListenOptions,
+  TlsServeOptions,
+  Transport,
+  TransportHandlers,
+  TransportProvider,
+} from "../transport.ts";
+import { nodeProvider } from "./node.ts";
+
+interface BunSocket {
+  /** Ours. */
+  data: BunTransport;
+  readonly localAddress: string;
+  readonly localPort: number;
+  readonly remoteAddress: string;
+  readonly remotePort: number;
+  /** Gives how many bytes were taken; -1 when the socket is closed. */
+  write(bytes: Uint8Array): number;
+  pause(): void;
+  resume(): void;
+  /** Ends our side. */
+  shutdown(): void;
+  close(): void;
+  setNoDelay(noDelay: boolean): void;
+}
+
+interface SocketHandlers {
+  binaryType: "uint8array";
+  open(socket: BunSocket): void;
+  handshake(socket: BunSocket, success: boolean): void;
+  data(socket: BunSocket, chunk: Uint8Array): void;
+  drain(socket: BunSocket): void;
+  end(socket: BunSocket): void;
+  close(socket: BunSocket, error?: Error): void;
+  error(socket: BunSocket, error: Error): void;
+}
+
+type Place = { hostname: string; port: number; reusePort?: boolean } | { unix: string };
+
+interface BunSockets {
+  listen(
+    options: Place & {
+      allowHalfOpen: boolean;
+      socket: SocketHandlers;
+      tls?: Record<string, unknown>;
+    },
+  ): { readonly hostname: string; readonly port: number; stop(): void };
+}
+
+const { Bun: sockets } = globalThis as unknown as { Bun: BunSockets };
+
+/** Parts of so many bytes in all are written as one: to copy them costs less than a system call each. */
+const JOINED = 262_144;
+
+/** An accepted socket as a {@linkcode Transport}. */
+class BunTransport implements Transport {
+  readonly localAddress: Address | undefined;
+  readonly remoteAddress: Address | undefined;
+  readonly secure: boolean;
+  readonly #socket: BunSocket;
+  #handlers: TransportHandlers | undefined;
+  #queue: Uint8Array[] = [];
+  #buffered = 0;
+  #inputEnded = false;
+  #ending = false;
+  #destroyed = false;
+  #gone = false;
+  #error: Error | undefined;
+
+  /** @param path that of the Unix socket, if it is one */
+  constructor(socket: BunSocket, secure: boolean, path?: string) {
+    this.#socket = socket;
+    this.secure = secure;
+    if (path !== undefined) {
+      this.localAddress = { transport: "unix", path };
+      return;
+    }
+    this.localAddress = tcpAddress(socket.localAddress, socket.localPort);
+    this.remoteAddress = tcpAddress(socket.remoteAddress, socket.remotePort);
+  }
+
+  get bufferedAmount(): number {
+    return this.#buffered;
+  }
+
+  handle(handlers: TransportHandlers): void {
+    const first = this.#handlers === undefined;
+    this.#handlers = handlers;
+    if (!first) return;
+    if (this.#gone) queueMicrotask(() => this.#handlers!.close(this.#error));
+    else this.#socket.resume();
+  }
+
+  write(parts: readonly Uint8Array[]): void {
+    if (this.#ending || this.#destroyed) return;
+    for (const part of joined(parts)) {
+      const taken = this.#buffered === 0 ? this.#send(part) : 0;
+      if (taken < part.length) this.#wait(part.subarray(taken));
+    }
+  }
+
+  #wait(bytes: Uint8Array): void {
+    this.#queue.push(bytes);
+    this.#buffered += bytes.length;
+  }
+
+  /** Gives how many bytes have left. A socket that is gone tells so by itself. */
+  #send(bytes: Uint8Array): number {
+    const taken = this.#socket.write(bytes);
+    return taken < 0 ? bytes.length : taken;
+  }
+
+  pause(): void {
+    this.#socket.pause();
+  }
+
+  resume(): void {
+    this.#socket.resume();
+  }
+
+  end(): void {
+    if (this.#ending || this.#destroyed) return;
+    this.#ending = true;
+    if (this.#buffered === 0) this.#socket.shutdown();
+  }
+
+  destroy(): void {
+    if (this.#destroyed) return;
+    this.#destroyed = true;
+    this.#socket.close();
+  }
+
+  received(chunk: Uint8Array): void {
+    if (!this.#destroyed) this.#handlers!.data(chunk);
+  }
+
+  inputEnded(): void {
+    if (this.#destroyed || this.#inputEnded) return;
+    this.#inputEnded = true;
+    this.#handlers!.end();
+  }
+
+  drained(): void {
+    if (this.#buffered === 0) return;
+    while (this.#queue.length > 0) {
+      const bytes = this.#queue[0];
+      const taken = this.#send(bytes);
+      this.#buffered -= taken;
+      if (taken < bytes.length) {
+        this.#queue[0] = bytes.subarray(taken);
+        return;
+      }
+      this.#queue.shift();
+    }
+    if (this.#ending) this.#socket.shutdown();
+    this.#handlers!.drain();
+  }
+
+  failed(error: Error): void {
+    this.#error ??= error;
+    this.#socket.close();
+  }
+
+  closed(error?: Error): void {
+    // When our side has ended first, the end of the peer's is not told.
+    if (this.#ending && error === undefined) this.inputEnded();
+    this.#gone = this.#destroyed = true;
+    this.#error ??= error;
+    this.#queue = [];
+    this.#buffered = 0;
+    this.#handlers?.close(this.#error);
+  }
+}
+
+function tcpAddress(hostname: string, port: number): Address {
+  return { transport: "tcp", hostname, port };
+}
+
+/** The parts as one, where they are not large. */
+function joined(parts: readonly Uint8Array[]): readonly Uint8Array[] {
+  if (parts.length === 1) return parts;
+  let size = 0;
+  for (const part of parts) size += part.length;
+  if (size > JOINED) return parts;
+  const bytes = new Uint8Array(size);
+  let at = 0;
+  for (const part of parts) {
+    bytes.set(part, at);
+    at += part.length;
+  }
+  return [bytes];
+}
+
+/** What listens, as the options say. */
+function listen(options: ListenOptions, accept: (transport: Transport) => void): Listener {
+  const { hostname, port, path, tls, reusePort } = options;
+  const shaking = new Shaking(options);
+  const listener = sockets.listen({
+    ...(path === undefined ? { hostname, port, reusePort } : { unix: path }),
+    allowHalfOpen: true,
+    tls: tls && tlsOptions(tls),
+    socket: {
+      binaryType: "uint8array",
+      open(socket) {
+        socket.setNoDelay(true);
+        socket.data = new BunTransport(socket, tls !== undefined, path);
+        if (tls === undefined) give(socket, accept);
+        else shaking.begin(socket);
+      },
+      handshake(socket, success) {
+        shaking.end(socket);
+        // What a client does wrong is no error of the server's.
+        if (success) give(socket, accept);
+        else socket.close();
+      },
+      data: (socket, chunk) => socket.data.received(chunk),
+      drain: (socket) => socket.data.drained(),
+      end(socket) {
+        if (shaking.has(socket)) socket.close();
+        else socket.data.inputEnded();
+      },
+      close(socket, error) {
+        shaking.end(socket);
+        socket.data.closed(error);
+      },
+      error: (socket, error) => socket.data.failed(error),
+    },
+  });
+  const close = () => {
+    listener.stop();
+    shaking.cut();
+    return Promise.resolve();
+  };
+  return {
+    address: path === undefined
+      ? tcpAddress(listener.hostname, listener.port)
+      : { transport: "unix", path },
+    close,
+  };
+}
+
+/** Hands a socket over, which is not read before it is handled. */
+function give(socket: BunSocket, accept: (transport: Transport) => void): void {
+  socket.pause();
+  accept(socket.data);
+}
+
+/** The TLS handshakes under way. */
+class Shaking {
+  readonly #timeout: number;
+  readonly #timers = new Map<BunSocket, ReturnType<typeof setTimeout> | undefined>();
+
+  constructor({ handshakeTimeout = 10_000 }: ListenOptions) {
+    this.#timeout = handshakeTimeout;
+  }
+
+  begin(socket: BunSocket): void {
+    // A timer that is longer would fire at once.
+    const limited = this.#timeout > 0 && this.#timeout < 2 ** 31;
+    const timer = limited ? setTimeout(() => socket.close(), this.#timeout) : undefined;
+    this.#timers.set(socket, timer);
+  }
+
+  has(socket: BunSocket): boolean {
+    return this.#timers.has(socket);
+  }
+
+  end(socket: BunSocket): void {
+    clearTimeout(this.#timers.get(socket));
+    this.#timers.delete(socket);
+  }
+
+  cut(): void {
+    for (const socket of [...this.#timers.keys()]) socket.close();
+  }
+}
+
+function tlsOptions({ cert, key, ca, alpn }: TlsServeOptions): Record<string, unknown> {
+  const requestCert = ca !== undefined;
+  return { cert, key, ca, requestCert, rejectUnauthorized: requestCert, ALPNProtocols: list(alpn) };
+}
+
+/** RFC 7301 §3.1: each name with its length before it. */
+function list(protocols: string[] | undefined): Uint8Array | undefined {
+  if (protocols === undefined) return undefined;
+  const names = protocols.map((name) => new TextEncoder().encode(name));
+  return Uint8Array.from(names.flatMap((name) => [name.length, ...name]));
+}
+
+/** Accepts by Bun's own sockets, dials by `node:net`. */
+export const bunProvider: TransportProvider = {
+  ...nodeProvider,
+  listen: (options, accept) => Promise.resolve().then(() => listen(options, accept)),
+};
