@@ -42,6 +42,13 @@ export interface ServeOptions extends ConnectionOptions {
    * server shuts down. Default: none
    */
   path?: string;
+  /**
+   * Shares the TCP port with other servers that have this option, in this process or in others; the
+   * platform spreads the clients over them. On Linux with Bun, Deno (with TLS only if it was started
+   * with `--unstable-net`) and Node from 22.12 on; `serve()` rejects where the platform has no way for
+   * it. Without effect on a Unix socket. Default: false
+   */
+  reusePort?: boolean;
   /** Serves wss, with this certificate. Default: no TLS */
   tls?: TlsServeOptions;
   /**
@@ -105,7 +112,8 @@ export interface Server extends AsyncDisposable {
  * await server.shutdown();
  * ```
  *
- * @returns the server, once it listens; rejects with the platform's error when it cannot
+ * @returns the server, once it listens; rejects with the platform's error when it cannot, and with a
+ * {@linkcode HandshakeError}, code "unsupported", when the platform has no way for an option
  */
 export async function serve(options: ServeOptions, handler: Handler): Promise<Server> {
   checkServeOptions(options);
@@ -126,10 +134,18 @@ export function checkServeOptions(options: Omit<ServeOptions, "path">): void {
   checkOptions(options);
   checkLimits(options.limits);
   checkFunctions(options, ["selectProtocol", "onRequest", "onResponse", "onError"]);
-  const { port } = options;
-  if (port !== undefined && typeof port !== "number") {
-    throw new TypeError(`Expected port to be a number, received ${typeof port}`);
-  }
+  checkType(options, "port", "number");
+  checkType(options, "reusePort", "boolean");
+}
+
+function checkType(
+  options: ServeOptions,
+  name: "port" | "reusePort",
+  expected: "number" | "boolean",
+): void {
+  const received = typeof options[name];
+  if (received === "undefined" || received === expected) return;
+  throw new TypeError(`Expected ${name} to be a ${expected}, received ${received}`);
 }
 
 class RunningServer implements Server {
@@ -155,13 +171,14 @@ class RunningServer implements Server {
   }
 
   async listen(): Promise<void> {
-    const { hostname = "127.0.0.1", port = 0, path, tls, openTimeout, signal } = this.#options;
+    const { hostname = "127.0.0.1", port = 0, path, reusePort, tls, openTimeout, signal } =
+      this.#options;
     signal?.throwIfAborted();
     const provider = this.#options.transport ?? await defaultProvider();
     const headers = reusableHeaders(this.#options);
     const options = { ...this.#options, headers, transport: provider };
     const onError = (error: Error) => this.#sessions.report(error);
-    const place = { hostname, port, path, tls, handshakeTimeout: openTimeout, onError };
+    const place = { hostname, port, path, reusePort, tls, handshakeTimeout: openTimeout, onError };
     this.#listener = await provider.listen(place, (transport) => {
       this.#sessions.take((signal) => accept(transport, { ...options, signal }));
     });

@@ -82,6 +82,11 @@ await echoThroughConnection(url);
 await echoThroughCommand(url);
 await server.shutdown();
 
+// A version that does not know the option would listen without it.
+const shared = await serve({ reusePort: true }, () => {}).catch((error) => error.code);
+if (process.version.startsWith("v20.")) assert.equal(shared, "unsupported");
+else if (typeof shared === "object") await shared.shutdown();
+
 const http = createServer();
 const attached = attach(http, {}, (ws) => ws.readable.pipeTo(ws.writable));
 await new Promise((resolve) => http.listen(0, "127.0.0.1", resolve));
