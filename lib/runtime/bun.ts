@@ -16,7 +16,7 @@ import type {
   TransportHandlers,
   TransportProvider,
 } from "../transport.ts";
-import { nodeProvider } from "./node.ts";
+import { checkUnixPath, nodeProvider } from "./node.ts";
 
 interface BunSocket {
   /** Ours. */
@@ -205,6 +205,7 @@ function joined(parts: readonly Uint8Array[]): readonly Uint8Array[] {
 /** What listens, as the options say. */
 function listen(options: ListenOptions, accept: (transport: Transport) => void): Listener {
   const { hostname, port, path, tls, reusePort } = options;
+  if (path !== undefined) checkUnixPath(path);
   const shaking = new Shaking(options);
   const listener = sockets.listen({
     ...(path === undefined ? { hostname, port, reusePort } : { unix: path }),
