@@ -102,7 +102,7 @@ export class DenoTransport implements Transport {
    * @param conn a connection, its TLS handshake done
    * @param readSize how many bytes are read at most at once
    */
-  constructor(conn: Conn, readSize = RECORD) {
+  constructor(conn: Conn, readSize: number = RECORD) {
     this.#conn = conn;
     this.#readSize = readSize;
     this.#buffer = new Uint8Array(readSize);
