@@ -196,7 +196,7 @@ class Assembly implements MessageDuplex {
 
   /** Receives until the connection is at its end, and then ends it. */
   async #run(): Promise<Required<CloseInfo>> {
-    const decoder = new FrameDecoderStream({
+    const decoder = FrameDecoderStream.batched({
       role: this.#protocol.role,
       maxFrameSize: this.#maxFrameSize,
       rsvInUse: bitsOf(this.#extensions),
@@ -206,11 +206,11 @@ class Assembly implements MessageDuplex {
     const piped = handled(
       this.#duplex.readable.pipeTo(decoder.writable, { preventCancel: true, signal }),
     );
-    const pieces = decoder.readable
-      .pipeThrough(new ExtensionDecoderStream(this.#extensions))
+    const batches = decoder.readable
+      .pipeThrough(ExtensionDecoderStream.batched(this.#extensions))
       .getReader();
     try {
-      const event = await this.#receive(pieces);
+      const event = await this.#receive(batches);
       await this.#quiet();
       if (event === undefined) this.#lose();
       else this.#closeReceived(event);
@@ -222,25 +222,27 @@ class Assembly implements MessageDuplex {
         this.#lose(error);
       }
     }
-    handled(pieces.cancel());
+    handled(batches.cancel());
     await piped.catch(ignore);
     return await this.#end();
   }
 
   /** Takes pieces until a Close frame, or the end of the input. */
   async #receive(
-    pieces: ReadableStreamDefaultReader<FramePiece>,
+    batches: ReadableStreamDefaultReader<FramePiece[]>,
   ): Promise<CloseEvent | undefined> {
     for (;;) {
-      while (this.#receiver.full && this.#canSend) {
-        await new Promise<void>((resolve) => this.#wake = resolve);
-      }
-      const { done, value } = await pieces.read();
+      const { done, value } = await batches.read();
       if (done) return undefined;
-      const event = this.#protocol.receivePiece(value);
-      if (event.type === "close") return event;
-      if (event.type === "ping") this.#answer({ type: "pong", payload: event.payload });
-      else if (event.type !== "pong") this.#receiver.deliver(event, !this.#canSend);
+      for (const piece of value) {
+        while (this.#receiver.full && this.#canSend) {
+          await new Promise<void>((resolve) => this.#wake = resolve);
+        }
+        const event = this.#protocol.receivePiece(piece);
+        if (event.type === "close") return event;
+        if (event.type === "ping") this.#answer({ type: "pong", payload: event.payload });
+        else if (event.type !== "pong") this.#receiver.deliver(event, !this.#canSend);
+      }
     }
   }
 

@@ -31,6 +31,7 @@ export type { FrameDecoderOptions, FramePiece } from "./core/frame_decoder.ts";
 export type { FragmentsOptions, Message, MessageOptions } from "./core/message.ts";
 export type { TextCodec } from "./core/utf8.ts";
 export type { BufferSource, InboxStrategy } from "./options.ts";
+export type { PullStream } from "./pull_stream.ts";
 export {
   ExtensionDecoderStream,
   ExtensionEncoderStream,
@@ -40,5 +41,4 @@ export {
   type MessageAssemblerOptions,
   MessageAssemblerStream,
   MessageFragmenterStream,
-  type PullStream,
 } from "./transforms.ts";

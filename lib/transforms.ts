@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { Batch, MAX_BATCH_SIZE, Spread } from "./batch.ts";
 import {
   encodeWith,
   type Extension,
@@ -10,8 +11,16 @@ import {
   type OutgoingFrame,
   PENDING,
 } from "./core/extension.ts";
-import { encodeFrame, type Frame, isControl, type Opcode, type Role } from "./core/frame.ts";
+import {
+  type Frame,
+  frameLength,
+  isControl,
+  type Opcode,
+  type Role,
+  writeFrame,
+} from "./core/frame.ts";
 import { FrameDecoder, type FrameDecoderOptions, type FramePiece } from "./core/frame_decoder.ts";
+import { maskingKey } from "./core/mask.ts";
 import {
   FragmentReader,
   fragments,
@@ -21,122 +30,12 @@ import {
   MessageAssembler,
   type MessageOptions,
 } from "./core/message.ts";
+import { type Machine, PullStream } from "./pull_stream.ts";
 
-/** A machine that is given input and from which output is taken. */
-export interface Machine<I, O> {
-  /** Gives it input. */
-  push(input: I): void;
-  /** Takes the next output, if there is any. When it is pending, `ready` is called once it is there. */
-  next(ready: () => void): O | typeof PENDING | undefined;
-  /** Says that no more input comes. */
-  end(): void;
-}
+const payloadSize = ({ payload }: FramePiece | Frame): number => payload.length;
 
-/**
- * A pull machine as a pair of streams, as `CompressionStream` is one. Its readable holds nothing: each
- * item is taken out of the machine when it is asked for, so that what came before an error is read
- * before the error is met. A TransformStream would drop it: erroring one empties its queue.
- */
-export class PullStream<I, O> {
-  /** What comes out. */
-  readonly readable: ReadableStream<O>;
-  /** What goes in. A write resolves when all that it gave was taken. */
-  readonly writable: WritableStream<I>;
-  readonly #machine: Machine<I, O>;
-  #output!: ReadableStreamDefaultController<O>;
-  #input!: WritableStreamDefaultController;
-  /** Resolves the write, or the close, that is under way. */
-  #taken: (() => void) | undefined;
-  #refused: ((error: unknown) => void) | undefined;
-  /** Resolves the pull that waits for input. */
-  #pulled: (() => void) | undefined;
-  #closing = false;
-  readonly #ready = () => {
-    // Whoever has cancelled in the meantime waits for nothing.
-    if (this.#pulled !== undefined) this.#advance();
-  };
-
-  /**
-   * Makes the streams of a machine.
-   *
-   * @param machine what turns the input into output
-   */
-  constructor(machine: Machine<I, O>) {
-    this.#machine = machine;
-    this.readable = new ReadableStream<O>({
-      start: (controller) => {
-        this.#output = controller;
-      },
-      pull: () => this.#pull(),
-      cancel: (reason) => {
-        this.#input.error(reason);
-        this.#settleWrite();
-      },
-    }, { highWaterMark: 0 });
-    this.writable = new WritableStream<I>({
-      start: (controller) => {
-        this.#input = controller;
-      },
-      write: (chunk) => this.#write(() => machine.push(chunk)),
-      close: () => this.#write(() => this.#closing = true),
-      abort: (reason) => this.#fail(reason),
-    });
-  }
-
-  #write(give: () => void): Promise<void> {
-    return new Promise((resolve, reject) => {
-      this.#taken = resolve;
-      this.#refused = reject;
-      give();
-      if (this.#pulled !== undefined) this.#advance();
-    });
-  }
-
-  #pull(): Promise<void> {
-    return new Promise((resolve) => {
-      this.#pulled = resolve;
-      this.#advance();
-    });
-  }
-
-  /** Answers the pull that waits, if the machine can; otherwise lets the next input in. */
-  #advance(): void {
-    try {
-      const item = this.#machine.next(this.#ready);
-      if (item === PENDING) return;
-      if (item !== undefined) return this.#settlePull(() => this.#output.enqueue(item));
-      if (this.#closing) this.#end();
-    } catch (error) {
-      return this.#fail(error);
-    }
-    this.#settleWrite();
-  }
-
-  #end(): void {
-    this.#machine.end();
-    this.#settlePull(() => this.#output.close());
-  }
-
-  #fail(error: unknown): void {
-    const refused = this.#refused;
-    this.#taken = this.#refused = undefined;
-    this.#input.error(error);
-    refused?.(error);
-    this.#settlePull(() => this.#output.error(error));
-  }
-
-  #settlePull(act: () => void): void {
-    const pulled = this.#pulled;
-    this.#pulled = undefined;
-    act();
-    pulled?.();
-  }
-
-  #settleWrite(): void {
-    const taken = this.#taken;
-    this.#taken = this.#refused = undefined;
-    taken?.();
-  }
+function isMessage(item: Message | Frame): item is Message {
+  return typeof item === "string" || item instanceof Uint8Array;
 }
 
 /**
@@ -153,6 +52,16 @@ export class FrameDecoderStream extends PullStream<Uint8Array, FramePiece> {
   constructor(options: FrameDecoderOptions) {
     super(new FrameDecoder(options));
   }
+
+  /**
+   * Makes a decoder that gives arrays: the pieces of a chunk of bytes, at most 1024, and no further
+   * ones once they are 64 KiB of payload together. An error comes behind the pieces before it.
+   *
+   * @param options as those of the constructor
+   */
+  static batched(options: FrameDecoderOptions): PullStream<Uint8Array, FramePiece[]> {
+    return new PullStream(new Batch(new FrameDecoder(options), { size: payloadSize }));
+  }
 }
 
 /**
@@ -166,11 +75,24 @@ export class ExtensionDecoderStream extends PullStream<FramePiece, FramePiece> {
    * @param extensions what was agreed on, in that order; whoever made them closes them
    */
   constructor(extensions: readonly Extension[]) {
-    super(new ExtensionMachine(extensions));
+    super(new ExtensionDecoding(extensions));
+  }
+
+  /**
+   * Makes a decoder that takes and gives arrays, bounded as those of {@linkcode FrameDecoderStream}.
+   * One ends where an extension works elsewhere on what comes next.
+   *
+   * @param extensions as those of the constructor
+   */
+  static batched(
+    extensions: readonly Extension[],
+  ): PullStream<readonly FramePiece[], FramePiece[]> {
+    const machine = new Spread(new ExtensionDecoding(extensions));
+    return new PullStream(new Batch(machine, { size: payloadSize }));
   }
 }
 
-class ExtensionMachine implements Machine<FramePiece, FramePiece> {
+class ExtensionDecoding implements Machine<FramePiece, FramePiece> {
   readonly #reader: ExtensionReader;
   #piece: FramePiece | undefined;
 
@@ -194,37 +116,71 @@ class ExtensionMachine implements Machine<FramePiece, FramePiece> {
 }
 
 /** Frames to frames as extensions make them. Control frames pass through. */
-export class ExtensionEncoderStream extends TransformStream<Frame, Frame> {
+export class ExtensionEncoderStream extends PullStream<Frame, Frame> {
   /**
    * Makes an encoder for one connection.
    *
    * @param extensions what was agreed on, in that order; whoever made them closes them
    */
   constructor(extensions: readonly Extension[]) {
-    super({
-      async transform(frame, controller) {
-        const changed = isControl(frame.opcode) ? frame : await encodeFrameWith(extensions, frame);
-        controller.enqueue(changed);
-      },
-    });
+    super(new ExtensionEncoding(extensions));
+  }
+
+  /**
+   * Makes an encoder that takes and gives arrays, bounded as those of {@linkcode FrameDecoderStream}.
+   * One ends where an extension works elsewhere on what comes next.
+   *
+   * @param extensions as those of the constructor
+   */
+  static batched(extensions: readonly Extension[]): PullStream<readonly Frame[], Frame[]> {
+    const machine = new Spread(new ExtensionEncoding(extensions));
+    return new PullStream(new Batch(machine, { size: payloadSize }));
   }
 }
 
-function encodeFrameWith(extensions: readonly Extension[], frame: Frame): Promise<OutgoingFrame> {
-  const { fin = true, rsv = 0, opcode, payload } = frame;
-  return new Promise((resolve, reject) => {
-    const later = (error: Error | undefined, changed: OutgoingFrame) =>
-      error === undefined ? resolve(changed) : reject(error);
-    const changed = encodeWith(extensions, { fin, rsv, opcode, payload }, later);
-    if (changed !== undefined) resolve(changed);
-  });
+class ExtensionEncoding implements Machine<Frame, Frame> {
+  readonly #extensions: readonly Extension[];
+  #frame: Frame | undefined;
+  /** What came of the frame that was pending. */
+  #changed: Frame | undefined;
+  #failure: Error | undefined;
+
+  constructor(extensions: readonly Extension[]) {
+    this.#extensions = extensions;
+  }
+
+  push(frame: Frame): void {
+    this.#frame = frame;
+  }
+
+  next(ready: () => void): Frame | typeof PENDING | undefined {
+    if (this.#failure !== undefined) throw this.#failure;
+    const frame = this.#frame ?? this.#changed;
+    if (frame === undefined || frame === this.#changed || isControl(frame.opcode)) {
+      this.#frame = this.#changed = undefined;
+      return frame;
+    }
+    this.#frame = undefined;
+    const { fin = true, rsv = 0, opcode, payload } = frame;
+    const later = (error: Error | undefined, changed: OutgoingFrame) => {
+      this.#failure = error;
+      this.#changed = changed;
+      ready();
+    };
+    return encodeWith(this.#extensions, { fin, rsv, opcode, payload }, later) ?? PENDING;
+  }
+
+  end(): void {}
 }
 
 /** How a {@linkcode MessageAssemblerStream} works. */
 export interface MessageAssemblerOptions extends MessageOptions {
   /** The longest message, in bytes; a longer one fails with 1009. Default: 1048576 */
   maxMessageSize?: number;
-  /** Called with each control frame. Default: they are items of the stream, between messages */
+  /**
+   * Called with each control frame, when the messages before it were read. Default: they are items of
+   * the stream, between messages
+   */
   onControl?: (frame: Frame) => void;
 }
 
@@ -240,11 +196,28 @@ export class MessageAssemblerStream extends PullStream<FramePiece, Message | Fra
    * @param options the limit, and who is told of control frames
    */
   constructor(options: MessageAssemblerOptions = {}) {
-    super(new AssemblingMachine(options));
+    super(new Assembling(options));
+  }
+
+  /**
+   * Makes an assembler that takes and gives arrays, bounded as those of {@linkcode FrameDecoderStream}.
+   * Control frames keep their place in them; one that `onControl` takes ends the array before it. An
+   * error comes behind the messages before it.
+   *
+   * @param options as those of the constructor
+   */
+  static batched(
+    options: MessageAssemblerOptions = {},
+  ): PullStream<readonly FramePiece[], (Message | Frame)[]> {
+    const { onControl, ...rest } = options;
+    const divert = onControl &&
+      ((item: Message | Frame) => isMessage(item) ? undefined : () => onControl(item));
+    const size = (item: Message | Frame) => isMessage(item) ? item.length : payloadSize(item);
+    return new PullStream(new Batch(new Spread(new Assembling(rest)), { size, divert }));
   }
 }
 
-class AssemblingMachine implements Machine<FramePiece, Message | Frame> {
+class Assembling implements Machine<FramePiece, Message | Frame> {
   readonly #reader: FragmentReader;
   readonly #assembler = new MessageAssembler();
   readonly #onControl: ((frame: Frame) => void) | undefined;
@@ -280,23 +253,45 @@ class AssemblingMachine implements Machine<FramePiece, Message | Frame> {
 }
 
 /** Messages to frames. Frames pass through, so that control frames can be written between messages. */
-export class MessageFragmenterStream extends TransformStream<Message | Frame, Frame> {
+export class MessageFragmenterStream extends PullStream<Message | Frame, Frame> {
   /**
    * Makes a fragmenter.
    *
    * @param options how long a frame may be
    */
   constructor(options: FragmentsOptions = {}) {
-    super({
-      transform(item, controller) {
-        if (typeof item === "string" || item instanceof Uint8Array) {
-          for (const frame of fragments(item, options)) controller.enqueue(frame);
-        } else {
-          controller.enqueue(item);
-        }
-      },
-    });
+    super(new Fragmenting(options));
   }
+
+  /**
+   * Makes a fragmenter that takes and gives arrays, bounded as those of {@linkcode FrameDecoderStream}.
+   *
+   * @param options as those of the constructor
+   */
+  static batched(
+    options: FragmentsOptions = {},
+  ): PullStream<readonly (Message | Frame)[], Frame[]> {
+    return new PullStream(new Batch(new Spread(new Fragmenting(options)), { size: payloadSize }));
+  }
+}
+
+class Fragmenting implements Machine<Message | Frame, Frame> {
+  readonly #options: FragmentsOptions;
+  #frames: Iterator<Frame> = [].values();
+
+  constructor(options: FragmentsOptions) {
+    this.#options = options;
+  }
+
+  push(item: Message | Frame): void {
+    this.#frames = isMessage(item) ? fragments(item, this.#options) : [item].values();
+  }
+
+  next(): Frame | undefined {
+    return this.#frames.next().value;
+  }
+
+  end(): void {}
 }
 
 /** How a {@linkcode FrameEncoderStream} works. */
@@ -306,16 +301,71 @@ export interface FrameEncoderOptions {
 }
 
 /** Frames to bytes (RFC 6455 §5.2), a chunk for each frame. Errors with RangeError for an invalid frame. */
-export class FrameEncoderStream extends TransformStream<Frame, Uint8Array> {
+export class FrameEncoderStream extends PullStream<Frame, Uint8Array> {
   /**
    * Makes an encoder.
    *
    * @param options the role of the end that sends
    */
-  constructor({ role }: FrameEncoderOptions) {
-    const options = role === "client" ? { mask: true } as const : {};
+  constructor(options: FrameEncoderOptions) {
+    const machine = new Encoding(options);
     super({
-      transform: (frame, controller) => controller.enqueue(encodeFrame(frame, options)),
+      push: (frame) => machine.push([frame]),
+      next: () => machine.next(),
+      end: () => machine.end(),
     });
   }
+
+  /**
+   * Makes an encoder that takes arrays and gives a chunk for each: a new one when it has reached 64 KiB.
+   * Nobody else holds the chunk. The error of an invalid frame comes behind the frames before it.
+   *
+   * @param options as those of the constructor
+   */
+  static batched(options: FrameEncoderOptions): PullStream<readonly Frame[], Uint8Array> {
+    return new PullStream(new Encoding(options));
+  }
+}
+
+class Encoding implements Machine<readonly Frame[], Uint8Array> {
+  readonly #masked: boolean;
+  #frames: readonly Frame[] = [];
+  #at = 0;
+
+  constructor({ role }: FrameEncoderOptions) {
+    this.#masked = role === "client";
+  }
+
+  push(frames: readonly Frame[]): void {
+    this.#frames = frames;
+    this.#at = 0;
+  }
+
+  next(): Uint8Array | undefined {
+    const { end, size } = this.#measure();
+    if (size === 0) return undefined;
+    const bytes = new Uint8Array(size);
+    for (let offset = 0; this.#at < end; this.#at++) {
+      const key = this.#masked ? maskingKey() : undefined;
+      offset = writeFrame(bytes, offset, this.#frames[this.#at], key);
+    }
+    return bytes;
+  }
+
+  /** How many of the frames go into the next chunk. */
+  #measure(): { end: number; size: number } {
+    let end = this.#at;
+    let size = 0;
+    try {
+      for (; end < this.#frames.length && size < MAX_BATCH_SIZE; end++) {
+        size += frameLength(this.#frames[end], this.#masked);
+      }
+    } catch (error) {
+      // It is met again when those before it have left.
+      if (size === 0) throw error;
+    }
+    return { end, size };
+  }
+
+  end(): void {}
 }

@@ -5,9 +5,10 @@
  *
  * The peers: `loop` and `pipe`, ours by `for await (const message of ws) await ws.send(message)` and
  * by `ws.readable.pipeTo(ws.writable)`, and `ws`, the npm package (on Bun, its own substitute for
- * it). Each server is a process of its own; the load is the same for all. They take turns, a fixed
- * number of messages each, so that whatever slows the machine down meets all of them; the ratios are
- * those of neighbouring turns, to the last peer.
+ * it); where they are named, also `chain` and `batch`, the transforms piped by hand, one item a chunk
+ * or arrays, over sockets of `node:http` and without TLS. Each server is a process of its own; the
+ * load is the same for all. They take turns, a fixed number of messages each, so that whatever slows
+ * the machine down meets all of them; the ratios are those of neighbouring turns, to the last peer.
  *
  * The sockets under ours: `default`, those of the platform; `node`, those of `node:net`; `deno`, those
  * of `Deno.listen()`, which are no platform's default. With several, each peer runs over each.
@@ -20,7 +21,9 @@ import { ROOT } from "./process.ts";
 import { findRuntime, type Runtime, SUITE_RUNTIMES } from "./runtimes.ts";
 
 const WS = "ws";
-const PEERS = ["loop", "pipe", WS];
+const BY_HAND = ["chain", "batch"];
+const PEERS = ["loop", "pipe", ...BY_HAND, WS];
+const DEFAULT_PEERS = ["loop", "pipe", WS];
 const TRANSPORTS = ["default", "node", "deno"];
 const CONNECTIONS = 32;
 const IN_FLIGHT = 16;
@@ -54,7 +57,7 @@ async function planFrom(args: string[]): Promise<Plan> {
     args: args.filter((arg) => arg !== "--"),
     options: {
       runtime: { type: "string", default: "node24" },
-      peers: { type: "string", default: PEERS.join() },
+      peers: { type: "string", default: DEFAULT_PEERS.join() },
       transport: { type: "string", default: "default" },
       tls: { type: "boolean", default: false },
       type: { type: "string", default: "text" },
@@ -73,6 +76,11 @@ async function planFrom(args: string[]): Promise<Plan> {
   const runtime = await find(values.runtime);
   if (transports.includes("deno") && (runtime.engine !== "deno" || values.tls)) {
     throw new RangeError("--transport deno needs Deno, without --tls");
+  }
+  if (
+    peers.some((name) => BY_HAND.includes(name)) && (values.tls || transports.join() !== "default")
+  ) {
+    throw new RangeError(`The peers ${BY_HAND.join(" and ")} take no --transport and no --tls`);
   }
   if (values.profile && runtime.engine !== "node") throw new RangeError("--profile needs Node");
   return {

@@ -179,23 +179,50 @@ export interface EncodeFrameOptions {
  * or a masking key that is not 4 bytes long
  */
 export function encodeFrame(frame: Frame, options: EncodeFrameOptions = {}): Uint8Array {
-  const { fin = true, rsv = 0, opcode, payload } = frame;
-  checkOutgoing(fin, rsv, opcode, payload.length);
   const { mask } = options;
+  const bytes = new Uint8Array(frameLength(frame, mask !== undefined));
   if (mask instanceof Uint8Array && mask.length !== 4) {
     throw new RangeError(`Expected a masking key of 4 bytes, received ${mask.length}`);
   }
-  const masked = mask !== undefined;
-  const start = headerLength(payload.length, masked);
-  const bytes = new Uint8Array(start + payload.length);
-  const at = writeHeader(bytes, 0, firstByte(fin, rsv, opcode), masked, payload.length);
-  bytes.set(payload, start);
-  if (masked) {
-    const key = mask === true ? maskingKey() : readKey(mask, 0);
-    writeKey(bytes, at, key);
-    applyMask(bytes, start, bytes.length, key, 0);
-  }
+  const key = mask === true ? maskingKey() : mask && readKey(mask, 0);
+  writeFrame(bytes, 0, frame, key);
   return bytes;
+}
+
+/**
+ * The length in bytes of a frame that this end sends.
+ *
+ * @throws {RangeError} as {@linkcode encodeFrame}
+ */
+export function frameLength(frame: Frame, masked: boolean): number {
+  const { fin = true, rsv = 0, opcode, payload } = frame;
+  checkOutgoing(fin, rsv, opcode, payload.length);
+  return headerLength(payload.length, masked) + payload.length;
+}
+
+/**
+ * Writes a frame where there is room for its {@linkcode frameLength}.
+ *
+ * @param key the masking key; undefined where none is used
+ * @returns the offset behind what was written
+ */
+export function writeFrame(
+  target: Uint8Array,
+  offset: number,
+  frame: Frame,
+  key: number | undefined,
+): number {
+  const { fin = true, rsv = 0, opcode, payload } = frame;
+  const masked = key !== undefined;
+  const at = writeHeader(target, offset, firstByte(fin, rsv, opcode), masked, payload.length);
+  const start = masked ? at + 4 : at;
+  const end = start + payload.length;
+  target.set(payload, start);
+  if (masked) {
+    writeKey(target, at, key);
+    applyMask(target, start, end, key, 0);
+  }
+  return end;
 }
 
 function checkOutgoing(fin: boolean, rsv: number, opcode: number, length: number): void {

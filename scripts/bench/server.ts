@@ -17,6 +17,8 @@ const OPTIONS = { ...HOST, pingInterval: 0 };
 const PEERS: Record<string, () => Promise<number>> = {
   loop: serveLoop,
   pipe: servePipe,
+  chain: serveChain,
+  batch: serveBatch,
   ws: serveWs,
 };
 
@@ -42,6 +44,16 @@ async function servePipe(): Promise<number> {
     (ws) => ws.readable.pipeTo(ws.writable),
   );
   return portOf(server.address);
+}
+
+async function serveChain(): Promise<number> {
+  const { echoItems, serveChain } = await import("./chain.ts");
+  return await serveChain(echoItems);
+}
+
+async function serveBatch(): Promise<number> {
+  const { echoBatches, serveChain } = await import("./chain.ts");
+  return await serveChain(echoBatches);
 }
 
 async function serveWs(): Promise<number> {

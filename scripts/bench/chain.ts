@@ -1,0 +1,55 @@
+/**
+ * Echo servers whose connections are transforms piped by hand over the two byte streams of a socket:
+ * bytes, frames, messages, frames, bytes. One item a chunk, or a batch.
+ *
+ * A file of its own because `server.ts` is about those who have a server of their own.
+ */
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { type ByteDuplex, toStreams } from "../../lib/byte_streams.ts";
+import { ServerHandshake } from "../../lib/core/mod.ts";
+import { headOf, upgradedTransport } from "../../lib/runtime/node_upgrade.ts";
+import {
+  FrameDecoderStream,
+  FrameEncoderStream,
+  MessageAssemblerStream,
+  MessageFragmenterStream,
+} from "../../lib/streams.ts";
+
+// What comes from the socket is nobody else's, and may be unmasked in place.
+const OPTIONS = { role: "server", ownsInput: true } as const;
+
+/** One item a chunk. */
+export function echoItems({ readable, writable }: ByteDuplex): Promise<void> {
+  return readable
+    .pipeThrough(new FrameDecoderStream(OPTIONS))
+    .pipeThrough(new MessageAssemblerStream())
+    .pipeThrough(new MessageFragmenterStream())
+    .pipeThrough(new FrameEncoderStream(OPTIONS))
+    .pipeTo(writable);
+}
+
+/** Arrays of items. */
+export function echoBatches({ readable, writable }: ByteDuplex): Promise<void> {
+  return readable
+    .pipeThrough(FrameDecoderStream.batched(OPTIONS))
+    .pipeThrough(MessageAssemblerStream.batched())
+    .pipeThrough(MessageFragmenterStream.batched())
+    .pipeThrough(FrameEncoderStream.batched(OPTIONS))
+    .pipeTo(writable);
+}
+
+/** A server with that echo; gives the port. */
+export async function serveChain(echo: (duplex: ByteDuplex) => Promise<void>): Promise<number> {
+  const server = createServer();
+  server.on("upgrade", (request, socket, head) => {
+    const handshake = new ServerHandshake();
+    handshake.takeHead(headOf(request), new Uint8Array(head));
+    handshake.check();
+    socket.write(handshake.accept().bytes);
+    // The load ends by destroying its sockets.
+    echo(toStreams(upgradedTransport(socket))).catch(() => {});
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  return (server.address() as AddressInfo).port;
+}
