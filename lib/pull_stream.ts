@@ -62,6 +62,8 @@ export class PullStream<I, O> {
     this.writable = new WritableStream<I>({
       start: (controller) => {
         this.#input = controller;
+        // abort() below waits for the write under way, and that one for a reader or an extension.
+        controller.signal?.addEventListener("abort", () => this.#refuse(controller.signal.reason));
       },
       write: (chunk) => this.#write(() => machine.push(chunk)),
       close: () => this.#write(() => this.#closing = true),
@@ -104,9 +106,14 @@ export class PullStream<I, O> {
   }
 
   #fail(error: unknown): void {
+    this.#input.error(error);
+    this.#refuse(error);
+  }
+
+  /** Fails whoever waits, and the output. */
+  #refuse(error: unknown): void {
     const refused = this.#refused;
     this.#taken = this.#refused = undefined;
-    this.#input.error(error);
     refused?.(error);
     this.#settlePull(() => this.#output.error(error));
   }
