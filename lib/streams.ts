@@ -20,6 +20,29 @@
  * for await (const chunk of echo) console.log(chunk); // Uint8Array [0x81, 0x02, 0x68, 0x69]
  * ```
  *
+ * Each of them has a batch form, made by `batched()`, whose chunks are arrays of what was at hand; one
+ * of bytes has many frames. With small messages that is several times as fast, because what a chunk
+ * costs on its way through streams is far more than what a frame costs.
+ *
+ * @example The same in batches
+ * ```ts
+ * import {
+ *   FrameDecoderStream,
+ *   FrameEncoderStream,
+ *   MessageAssemblerStream,
+ *   MessageFragmenterStream,
+ * } from "@sluice/sluice/streams";
+ *
+ * const frame = [0x81, 0x82, 0, 0, 0, 0, 0x68, 0x69];
+ * const echo = ReadableStream.from([new Uint8Array([...frame, ...frame])])
+ *   .pipeThrough(FrameDecoderStream.batched({ role: "server" }))
+ *   .pipeThrough(MessageAssemblerStream.batched())
+ *   .pipeThrough(MessageFragmenterStream.batched())
+ *   .pipeThrough(FrameEncoderStream.batched({ role: "server" }));
+ * // Uint8Array [0x81, 0x02, 0x68, 0x69, 0x81, 0x02, 0x68, 0x69]
+ * for await (const chunk of echo) console.log(chunk);
+ * ```
+ *
  * @module
  */
 export { assemble, type AssembleOptions, type MessageDuplex } from "./assemble.ts";

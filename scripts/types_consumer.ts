@@ -15,7 +15,13 @@ import {
   WebSocketStream,
 } from "sluice";
 import { encodeFrame, FrameDecoder, Opcode, Protocol } from "sluice/core";
-import { assemble } from "sluice/streams";
+import {
+  assemble,
+  FrameDecoderStream,
+  FrameEncoderStream,
+  MessageAssemblerStream,
+  MessageFragmenterStream,
+} from "sluice/streams";
 import { pair } from "sluice/testing";
 
 /** A server that echoes. */
@@ -83,6 +89,15 @@ export function decode(chunk: Uint8Array): Uint8Array | undefined {
   protocol.receive(encodeFrame({ fin: true, opcode: Opcode.Ping, payload: new Uint8Array(0) }));
   for (const event of protocol.events()) console.log(event);
   return decoder.next()?.payload;
+}
+
+/** The transforms in batch form, piped by hand. */
+export function echo(bytes: ReadableStream<Uint8Array>): ReadableStream<Uint8Array> {
+  return bytes
+    .pipeThrough(FrameDecoderStream.batched({ role: "server" }))
+    .pipeThrough(MessageAssemblerStream.batched())
+    .pipeThrough(MessageFragmenterStream.batched())
+    .pipeThrough(FrameEncoderStream.batched({ role: "server" }));
 }
 
 /** The pieces, piped by hand. */
