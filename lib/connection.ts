@@ -6,7 +6,7 @@
  */
 import { CloseCode, type CloseInfo } from "./core/close.ts";
 import { checkCloseInfo } from "./close_record.ts";
-import type { Agreement } from "./core/handshake.ts";
+import type { Agreement } from "./core/agreement.ts";
 import { type RawHeaders, serializeExtensions } from "./core/header.ts";
 import type { RequestHead, ResponseHead } from "./core/http1.ts";
 import { randomPayload } from "./core/mask.ts";

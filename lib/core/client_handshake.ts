@@ -3,24 +3,16 @@
  *
  * @module
  */
-import { HandshakeError, LocalProtocolError } from "./error.ts";
 import {
-  acceptToken,
   type Agreement,
-  checkExtraFields,
-  checkUpgrade,
-  lost,
+  checkAnswer,
+  type HandshakeOffer,
+  offerFields,
   VERSION,
-} from "./handshake.ts";
-import {
-  type ExtensionHeader,
-  headerValue,
-  headerValues,
-  parseExtensions,
-  type RawHeaders,
-  serializeExtensions,
-  serializeProtocols,
-} from "./header.ts";
+} from "./agreement.ts";
+import { HandshakeError, LocalProtocolError } from "./error.ts";
+import { acceptToken, checkExtraFields, checkUpgrade, lost } from "./handshake.ts";
+import { headerValue, type RawHeaders } from "./header.ts";
 import {
   type HeadLimits,
   HeadReader,
@@ -35,22 +27,13 @@ import { base64 } from "./sha1.ts";
 const EMPTY = new Uint8Array(0);
 
 /** What a client asks for. */
-export interface ClientHandshakeOptions {
+export interface ClientHandshakeOptions extends HandshakeOffer {
   /** The value of the Host header. */
   host: string;
   /** The request target: path and query. */
   target: string;
-  /** The subprotocols offered, the preferred one first. Default: none */
-  protocols?: readonly string[];
-  /** The extensions offered, the preferred one first. Default: none */
-  extensions?: readonly ExtensionHeader[];
   /** More header fields. Default: none */
   headers?: RawHeaders;
-  /**
-   * Whether a server that chooses none of the subprotocols offered is an error, as it is in a
-   * browser. Default: false
-   */
-  requireProtocol?: boolean;
   /** How large the head of the response may be. */
   limits?: HeadLimits;
 }
@@ -84,7 +67,7 @@ export class ClientHandshake {
    * is no token
    */
   constructor(options: ClientHandshakeOptions) {
-    const { host, target, protocols = [], extensions = [], headers = [] } = options;
+    const { host, target, headers = [] } = options;
     checkExtraFields(headers);
     this.#options = options;
     // RFC 6455 §4.1: a nonce of 16 random bytes.
@@ -95,13 +78,8 @@ export class ClientHandshake {
       ["Connection", "Upgrade"],
       ["Sec-WebSocket-Key", this.#key],
       ["Sec-WebSocket-Version", VERSION],
+      ...offerFields(options),
     ];
-    if (protocols.length > 0) {
-      fields.push(["Sec-WebSocket-Protocol", serializeProtocols(protocols)]);
-    }
-    if (extensions.length > 0) {
-      fields.push(["Sec-WebSocket-Extensions", serializeExtensions(extensions)]);
-    }
     this.request = { method: "GET", target, version: "1.1", headers: [...fields, ...headers] };
     this.#reader = new HeadReader(parseResponseHead, options.limits);
   }
@@ -162,38 +140,6 @@ export class ClientHandshake {
         "accept",
       );
     }
-    return { protocol: this.#checkProtocol(headers), extensions: this.#checkExtensions(headers) };
-  }
-
-  #checkProtocol(headers: RawHeaders): string {
-    const { protocols = [], requireProtocol = false } = this.#options;
-    const chosen = headerValue(headers, "Sec-WebSocket-Protocol");
-    // RFC 6455 §4.1: a subprotocol that was not asked for fails the connection.
-    const missing = chosen === undefined && requireProtocol && protocols.length > 0;
-    if (missing || (chosen !== undefined && !protocols.includes(chosen))) {
-      throw new HandshakeError(
-        `Expected one of the subprotocols offered (${protocols.join(", ") || "none"}), received ${
-          chosen ?? "none"
-        }`,
-        "subprotocol",
-      );
-    }
-    return chosen ?? "";
-  }
-
-  #checkExtensions(headers: RawHeaders): ExtensionHeader[] {
-    const { extensions: offered = [] } = this.#options;
-    const values = headerValues(headers, "Sec-WebSocket-Extensions");
-    const chosen = values.flatMap(parseExtensions);
-    for (const { name } of chosen) {
-      // RFC 6455 §4.1: so does an extension that was not asked for.
-      if (!offered.some((offer) => offer.name === name)) {
-        throw new HandshakeError(
-          `Expected only extensions that were offered, received ${name}`,
-          "extension",
-        );
-      }
-    }
-    return chosen;
+    return checkAnswer(headers, this.#options);
   }
 }

@@ -156,11 +156,14 @@ export type HandshakeErrorCode =
   | "http-version"
   /** A header that stands twice or cannot be read; the message names it. Server answers 400. */
   | "malformed-header"
-  /** The method is not GET. Server answers 405. */
+  /** The method is not GET, or over HTTP/2 not CONNECT. Server answers 405. */
   | "method"
-  /** A plain HTTP request: no Upgrade to websocket. Server answers 426. */
+  /**
+   * A plain HTTP request: no Upgrade to websocket. Server answers 426. Over HTTP/2: the `:protocol` is
+   * not websocket. Server answers 501.
+   */
   | "not-upgrade"
-  /** Sec-WebSocket-Version is missing (400) or not 13 (426). */
+  /** Sec-WebSocket-Version is missing (400) or not 13 (426, over HTTP/2 400). */
   | "version"
   /** Sec-WebSocket-Key is missing or not 16 bytes in base64. Server answers 400. */
   | "key"
@@ -172,7 +175,12 @@ export type HandshakeErrorCode =
   | "origin"
   /** `onRequest` answered with a response. */
   | "rejected"
-  /** The server answered with another status than 101; see `response`. */
+  /**
+   * The session of HTTP/2 does not allow the extended CONNECT (RFC 8441 §3): the server's settings lack
+   * `enableConnectProtocol`. A server where this is found answers 501.
+   */
+  | "no-extended-connect"
+  /** The server answered with another status than 101, over HTTP/2 2xx; see `response`. */
   | "status"
   /** The 101 response lacks the Upgrade to websocket. */
   | "upgrade"

@@ -5,27 +5,17 @@
  */
 import { HandshakeError, type HandshakeErrorCode } from "./error.ts";
 import {
-  type ExtensionHeader,
   headerValues,
+  isFieldValue,
+  isToken,
   parseTokenList,
   parseUpgrade,
   type RawHeaders,
 } from "./header.ts";
 import { base64, sha1 } from "./sha1.ts";
 
-/** The version of the protocol (RFC 6455 §4.1). */
-export const VERSION = "13";
-
 /** RFC 6455 §1.3. */
 const GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-
-/** What both ends agreed on. */
-export interface Agreement {
-  /** The subprotocol, or an empty string. */
-  readonly protocol: string;
-  /** The extensions in use. */
-  readonly extensions: readonly ExtensionHeader[];
-}
 
 /** The header fields that the handshake writes by itself. */
 const OWN_FIELDS = new Set([
@@ -47,6 +37,18 @@ export function checkExtraFields(headers: RawHeaders): void {
     if (OWN_FIELDS.has(name.toLowerCase())) {
       throw new TypeError(`Expected no ${name} header, which the handshake writes by itself`);
     }
+  }
+}
+
+/** Refuses a header field that would break out of its place. */
+export function checkField(name: string, value: string): void {
+  if (!isToken(name)) {
+    throw new TypeError(`Expected a header name to be a token, received ${JSON.stringify(name)}`);
+  }
+  if (!isFieldValue(value)) {
+    throw new TypeError(
+      `Expected a ${name} header without control characters, received ${JSON.stringify(value)}`,
+    );
   }
 }
 

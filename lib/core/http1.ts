@@ -4,6 +4,7 @@
  * @module
  */
 import { HandshakeError, type HandshakeErrorCode } from "./error.ts";
+import { checkField } from "./handshake.ts";
 import { headerValue, headerValues, isFieldValue, isToken, type RawHeaders } from "./header.ts";
 
 /** The head of a request. */
@@ -253,17 +254,6 @@ function serialize(start: string, headers: RawHeaders): Uint8Array {
   const bytes = new Uint8Array(text.length);
   for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
   return bytes;
-}
-
-function checkField(name: string, value: string): void {
-  if (!isToken(name)) {
-    throw new TypeError(`Expected a header name to be a token, received ${JSON.stringify(name)}`);
-  }
-  if (!isFieldValue(value)) {
-    throw new TypeError(
-      `Expected a ${name} header without control characters, received ${JSON.stringify(value)}`,
-    );
-  }
 }
 
 /** Gathers bytes until they hold a head. */

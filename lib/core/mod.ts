@@ -41,7 +41,14 @@ export {
 } from "./extension.ts";
 export * from "./frame_decoder.ts";
 export * from "./frame_writer.ts";
-export { acceptToken, type Agreement } from "./handshake.ts";
+export {
+  type AcceptOptions,
+  type Agreement,
+  type HandshakeOffer,
+  type ReceivedOffer,
+} from "./agreement.ts";
+export { acceptToken } from "./handshake.ts";
+export * from "./http2_handshake.ts";
 export * from "./client_handshake.ts";
 export * from "./server_handshake.ts";
 export * from "./header.ts";

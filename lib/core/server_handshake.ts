@@ -3,17 +3,19 @@
  *
  * @module
  */
-import { HandshakeError, type HandshakeErrorCode, LocalProtocolError } from "./error.ts";
-import { acceptToken, checkExtraFields, checkUpgrade, lost, VERSION } from "./handshake.ts";
 import {
-  type ExtensionHeader,
-  headerValue,
-  headerValues,
-  parseExtensions,
-  parseProtocols,
-  type RawHeaders,
-  serializeExtensions,
-} from "./header.ts";
+  type AcceptOptions,
+  answerFields,
+  checkNoBody,
+  checkVersion,
+  readOffer,
+  type ReceivedOffer,
+  refusal,
+  VERSION,
+} from "./agreement.ts";
+import { LocalProtocolError } from "./error.ts";
+import { acceptToken, checkExtraFields, checkUpgrade, lost } from "./handshake.ts";
+import { headerValue, headerValues } from "./header.ts";
 import {
   type HeadLimits,
   HeadReader,
@@ -27,25 +29,9 @@ import { concat } from "./message.ts";
 const EMPTY = new Uint8Array(0);
 
 /** What a client asked for, as a server reads it. */
-export interface HandshakeRequest {
+export interface HandshakeRequest extends ReceivedOffer {
   /** The key, as it came. */
   readonly key: string;
-  /** The subprotocols offered, in the client's order. */
-  readonly protocols: readonly string[];
-  /** The extensions offered, in the client's order. */
-  readonly extensions: readonly ExtensionHeader[];
-  /** The Origin header, where there is one. */
-  readonly origin: string | undefined;
-}
-
-/** What a server answers. */
-export interface AcceptOptions {
-  /** The subprotocol chosen. Default: none */
-  protocol?: string;
-  /** The extensions accepted. Default: none */
-  extensions?: readonly ExtensionHeader[];
-  /** More header fields. Default: none */
-  headers?: RawHeaders;
 }
 
 /**
@@ -146,7 +132,7 @@ export function checkRequest(head: RequestHead): HandshakeRequest {
     throw refusal(400, "host", "Expected one Host header, received none or several");
   }
   checkNoBody(headers);
-  checkVersion(headers);
+  checkVersion(headers, 426);
   const key = headerValue(headers, "Sec-WebSocket-Key");
   // 16 bytes are 22 digits, the last of which has its four lowest bits unused, and two of padding.
   if (key === undefined || !/^[A-Za-z0-9+/]{21}[AQgw]==$/.test(key)) {
@@ -156,65 +142,19 @@ export function checkRequest(head: RequestHead): HandshakeRequest {
       `Expected Sec-WebSocket-Key to be 16 bytes in base64, received ${key ?? "none"}`,
     );
   }
-  const protocols = headerValues(headers, "Sec-WebSocket-Protocol").flatMap(parseProtocols);
-  if (new Set(protocols).size !== protocols.length) {
-    // RFC 6455 §4.1: the elements are unique.
-    throw refusal(400, "malformed-header", "Expected each subprotocol once, received one twice");
-  }
-  return {
-    key,
-    protocols,
-    extensions: headerValues(headers, "Sec-WebSocket-Extensions").flatMap(parseExtensions),
-    origin: headerValue(headers, "Origin"),
-  };
-}
-
-/** A request that a proxy in between could frame in another way is not let through. */
-function checkNoBody(headers: RawHeaders): void {
-  const lengths = headerValues(headers, "Content-Length");
-  if (
-    headerValues(headers, "Transfer-Encoding").length > 0 ||
-    lengths.some((length) => length !== "0")
-  ) {
-    throw refusal(
-      400,
-      "body",
-      "Expected a request without a body, received one that announces one",
-    );
-  }
-}
-
-function checkVersion(headers: RawHeaders): void {
-  const version = headerValue(headers, "Sec-WebSocket-Version");
-  if (version === VERSION) return;
-  throw refusal(
-    version === undefined ? 400 : 426,
-    "version",
-    `Expected Sec-WebSocket-Version ${VERSION}, received ${version ?? "none"}`,
-  );
+  return { key, ...readOffer(headers) };
 }
 
 /** The head of the 101 response (RFC 6455 §4.2.2). */
 function acceptResponse(request: HandshakeRequest, options: AcceptOptions): ResponseHead {
-  const { protocol = "", extensions = [], headers = [] } = options;
+  const { headers = [] } = options;
   checkExtraFields(headers);
   const fields: [string, string][] = [
     ["Upgrade", "websocket"],
     ["Connection", "Upgrade"],
     ["Sec-WebSocket-Accept", acceptToken(request.key)],
+    ...answerFields(request, options),
   ];
-  if (protocol !== "") {
-    if (!request.protocols.includes(protocol)) {
-      throw new TypeError(
-        `Expected one of the subprotocols offered (${request.protocols.join(", ") || "none"}), ` +
-          `received ${protocol}`,
-      );
-    }
-    fields.push(["Sec-WebSocket-Protocol", protocol]);
-  }
-  if (extensions.length > 0) {
-    fields.push(["Sec-WebSocket-Extensions", serializeExtensions(extensions)]);
-  }
   return {
     version: "1.1",
     status: 101,
@@ -231,8 +171,4 @@ export function refusalHeaders(status: number): [string, string][] {
     return [["Upgrade", "websocket"], ["Sec-WebSocket-Version", VERSION]];
   }
   return [];
-}
-
-function refusal(status: number, code: HandshakeErrorCode, message: string): HandshakeError {
-  return new HandshakeError(message, code, { status });
 }
