@@ -5,6 +5,7 @@
  */
 import { type ByteDuplex, fromStreams } from "./byte_streams.ts";
 import { WebSocketConnection } from "./connection.ts";
+import type { Agreement } from "./core/agreement.ts";
 import { HandshakeError } from "./core/error.ts";
 import { ClientHandshake } from "./core/client_handshake.ts";
 import { finalizeExtensions, offerExtensions } from "./core/extension.ts";
@@ -12,6 +13,7 @@ import { isToken } from "./core/header.ts";
 import type { ResponseHead } from "./core/http1.ts";
 import { base64 } from "./core/sha1.ts";
 import { parseWebSocketUrl, type WebSocketUrl } from "./core/url.ts";
+import type { TextCodec } from "./core/utf8.ts";
 import { defaultProvider } from "./default_provider.ts";
 import { readBody, toHeaders, toRawHeaders } from "./http.ts";
 import { TransportReader, withDeadline } from "./opening.ts";
@@ -69,10 +71,9 @@ export async function connect(
   options: ConnectOptions = {},
 ): Promise<WebSocketConnection> {
   const target = parseWebSocketUrl(url);
-  checkOptions(options);
+  checkConnectOptions(options);
   checkPath(options.path);
   checkTls(options.tls);
-  checkProtocols(options.protocols);
   const handshake = new ClientHandshake(handshakeOptions(target, options));
   const request = handshake.send();
   const provider = options.transport ?? await defaultProvider();
@@ -82,12 +83,20 @@ export async function connect(
       : fromStreams(options.duplex);
     signal.addEventListener("abort", () => transport.destroy(), { once: true });
     if (signal.aborted) transport.destroy();
-    return await open(new TransportReader(transport), handshake, request, {
+    const reader = new TransportReader(transport);
+    const { textCodec } = provider;
+    return await open(reader, handshake, () => exchange(reader, handshake, request), {
       target,
       options,
-      provider,
+      textCodec,
     });
   });
+}
+
+/** Checks what matters whatever the transport is. Internal. */
+export function checkConnectOptions(options: ConnectOptions): void {
+  checkOptions(options);
+  checkProtocols(options.protocols);
 }
 
 /**
@@ -110,7 +119,8 @@ export function checkProtocols(protocols: readonly string[] = []): void {
   }
 }
 
-function handshakeOptions(
+/** What to ask for. Internal. */
+export function handshakeOptions(
   { host, resourceName, username, password }: WebSocketUrl,
   options: InternalConnectOptions,
 ): ConstructorParameters<typeof ClientHandshake>[0] {
@@ -170,28 +180,30 @@ function describe(error: unknown): string {
   return message || (errors ?? []).map((one) => one.message).join("; ");
 }
 
-async function open(
+/**
+ * Waits for the response to a request that was sent, and begins the connection. Internal.
+ *
+ * @param receive gives the head of the response
+ */
+export async function open(
   reader: TransportReader,
-  handshake: ClientHandshake,
-  request: Uint8Array,
-  { target, options, provider }: {
+  handshake: Pick<ClientHandshake, "request" | "check" | "trailing">,
+  receive: () => Promise<ResponseHead>,
+  { target, options, textCodec }: {
     target: WebSocketUrl;
     options: ConnectOptions;
-    provider: TransportProvider;
+    textCodec: TextCodec | undefined;
   },
 ): Promise<WebSocketConnection> {
   const { transport } = reader;
   try {
-    transport.write([request]);
-    let response: ResponseHead | undefined;
-    while (response === undefined) {
-      const chunk = await reader.read();
-      if (chunk !== null && isTlsAlert(chunk)) throw plainOnTls();
-      response = handshake.receive(chunk);
+    const response = await receive();
+    let agreement: Agreement;
+    try {
+      agreement = handshake.check();
+    } catch (error) {
+      throw await refused(error, reader, response, handshake.trailing);
     }
-    // RFC 9110 §15.2: other interim responses come before the final one; no upgrade asks for any.
-    if (response.status !== 101) throw await refused(reader, response, handshake.trailing);
-    const agreement = handshake.check();
     const supported = options.extensions ?? [];
     return new WebSocketConnection({
       role: "client",
@@ -203,11 +215,26 @@ async function open(
       secure: target.secure,
       takeOver: (handlers) => reader.handOver(handshake.trailing, handlers),
       options,
-      textCodec: provider.textCodec,
+      textCodec,
     });
   } catch (error) {
     transport.destroy();
     throw error;
+  }
+}
+
+async function exchange(
+  reader: TransportReader,
+  handshake: ClientHandshake,
+  request: Uint8Array,
+): Promise<ResponseHead> {
+  reader.transport.write([request]);
+  for (;;) {
+    const chunk = await reader.read();
+    if (chunk !== null && isTlsAlert(chunk)) throw plainOnTls();
+    const response = handshake.receive(chunk);
+    // RFC 9110 §15.2: other interim responses come before the final one; no upgrade asks for any.
+    if (response !== undefined) return response;
   }
 }
 
@@ -224,13 +251,16 @@ function plainOnTls(): HandshakeError {
   );
 }
 
+/** The error of a response that does not open a connection; one of another status has a body. */
 async function refused(
+  error: unknown,
   reader: TransportReader,
   head: ResponseHead,
   trailing: Uint8Array,
-): Promise<HandshakeError> {
+): Promise<unknown> {
+  if (!(error instanceof HandshakeError) || error.code !== "status") return error;
   const { status, statusText, headers } = head;
-  return new HandshakeError(`Expected status 101, received ${status} ${statusText}`, "status", {
+  return new HandshakeError(error.message, error.code, {
     response: {
       status,
       statusText,

@@ -1,4 +1,3 @@
-/// <reference lib="esnext.disposable" preserve="true" />
 /**
  * WebSockets on the HTTP server that you already have: `node:http` and `node:https`, on Node, Bun and
  * Deno, and all that is built on them.
@@ -11,21 +10,16 @@
 import type { IncomingMessage, Server as HttpServer } from "node:http";
 import type { Server as HttpsServer } from "node:https";
 import type { Duplex } from "node:stream";
-import type { CloseInfo } from "./core/close.ts";
-import { HandshakeError } from "./core/error.ts";
-import { ServerHandshake } from "./core/server_handshake.ts";
+import { type Attachment, attachTo, fits, type UpgradeOptions } from "./attachment.ts";
 import type { WebSocketConnection } from "./connection.ts";
+import type { HandshakeError } from "./core/error.ts";
+import { ServerHandshake } from "./core/server_handshake.ts";
 import { invalidState } from "./invalid_state.ts";
 import { checkEncrypted, headOf, isEncrypted, upgradedTransport } from "./runtime/node_upgrade.ts";
-import { acceptRead, checkServeOptions, reusableHeaders, type ServeOptions } from "./server.ts";
-import { type Handler, Sessions } from "./sessions.ts";
+import { acceptRead, checkServeOptions } from "./server.ts";
+import type { Handler } from "./sessions.ts";
 
-export type { Handler };
-
-/** The options of `serve()` but for where to listen, and `limits`, which the HTTP server has. */
-export interface UpgradeOptions
-  extends Omit<ServeOptions, "hostname" | "port" | "path" | "transport" | "limits"> {
-}
+export type { Attachment, Handler, UpgradeOptions };
 
 /** Tells which requests to take by the path of their URL, without the query. */
 export type PathFilter = (path: string, request: IncomingMessage) => boolean;
@@ -38,22 +32,6 @@ export interface AttachOptions extends UpgradeOptions {
    * leaves every upgrade to its listeners once it has one. Default: all requests
    */
   path?: string | PathFilter;
-}
-
-/** What is attached to an HTTP server. Calling it detaches it: what is open stays open. */
-export interface Attachment extends AsyncDisposable {
-  (): void;
-  /** The connections that are open or closing. */
-  readonly connections: ReadonlySet<WebSocketConnection>;
-  /** Resolves when `shutdown()` is through: all handlers have returned, all transports ended. */
-  readonly finished: Promise<void>;
-  /**
-   * Detaches, closes the connections that are open, and waits for `finished`. The `close()` of an HTTP
-   * server waits for them, and does not close them.
-   *
-   * @param info the code and reason to close with. Default: 1001
-   */
-  shutdown(info?: CloseInfo): Promise<void>;
 }
 
 /** The sockets that were taken already. */
@@ -156,59 +134,16 @@ export function attach(
   options: AttachOptions,
   handler: Handler,
 ): Attachment {
-  checkServeOptions(options);
-  checkPath(options.path);
-  checkEncrypted("setSecureContext" in server);
-  options.signal?.throwIfAborted();
-  const headers = reusableHeaders(options);
-  const sessions = new Sessions(options, handler);
-  const listener = (request: IncomingMessage, socket: Duplex, head: Uint8Array) => {
-    if (taken.has(socket)) return;
-    const found = find(options.path, request);
-    if (found === false) return;
-    const fault = found === true ? undefined : found;
-    sessions.take((signal) => open(request, socket, head, { ...options, headers, signal }, fault));
-  };
-  const detach = () => void server.off("upgrade", listener);
-  server.on("upgrade", listener);
-  sessions.start(detach);
-  const shutdown = (info?: CloseInfo) => sessions.shutdown(info);
-  return Object.assign(detach, {
-    connections: sessions.connections,
-    finished: sessions.finished,
-    shutdown,
-    [Symbol.asyncDispose]: () => shutdown(),
+  return attachTo(options, handler, (take) => {
+    checkEncrypted("setSecureContext" in server);
+    const listener = (request: IncomingMessage, socket: Duplex, head: Uint8Array) => {
+      if (taken.has(socket)) return;
+      const found = fits(options.path, request.url ?? "", request);
+      if (found === false) return;
+      const fault = found === true ? undefined : found;
+      take((reusable) => open(request, socket, head, reusable, fault));
+    };
+    server.on("upgrade", listener);
+    return () => void server.off("upgrade", listener);
   });
-}
-
-function checkPath(path: unknown): void {
-  if (path === undefined || typeof path === "function") return;
-  if (typeof path !== "string") {
-    throw new TypeError(`Expected path as a string or a function, received ${typeof path}`);
-  }
-  if (!path.startsWith("/")) {
-    throw new RangeError(`Expected path to begin with /, received ${JSON.stringify(path)}`);
-  }
-}
-
-/** Whether the request is ours, or what the filter has thrown. */
-function find(path: string | PathFilter | undefined, request: IncomingMessage) {
-  if (path === undefined) return true;
-  const asked = pathOf(request.url ?? "");
-  if (typeof path === "string") return asked === path;
-  try {
-    return path(asked, request) === true;
-  } catch (cause) {
-    return new HandshakeError("The path filter threw", "hook-failed", { status: 500, cause });
-  }
-}
-
-/** The path as `request.url` of the handler will have it. */
-function pathOf(target: string): string {
-  const base = "http://localhost";
-  try {
-    return new URL(target.startsWith("/") ? base + target : target, base).pathname;
-  } catch {
-    return target;
-  }
 }

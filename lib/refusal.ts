@@ -6,13 +6,21 @@
  * @module
  */
 import { HandshakeError } from "./core/error.ts";
-import { type RequestHead, serializeResponseHead } from "./core/http1.ts";
+import { type RequestHead, type ResponseHead, serializeResponseHead } from "./core/http1.ts";
 import { concat } from "./core/message.ts";
 import { refusalHeaders } from "./core/server_handshake.ts";
 import type { TransportReader } from "./opening.ts";
 import type { ConnectionOptions } from "./options.ts";
 import { handled } from "./outbox.ts";
 import { backgroundTimer } from "./turn.ts";
+
+/** How a response leaves over HTTP/2, which has frames of its own for it. */
+export interface Responder {
+  /** Sends the head. */
+  respond(head: ResponseHead): void;
+  /** The header fields that belong to the refusal with this error. */
+  refusalHeaders(error: HandshakeError): [string, string][];
+}
 
 /** `onRequest` gave a response. */
 export class Refusal extends HandshakeError {
@@ -68,6 +76,7 @@ export async function refuse(
   reader: TransportReader,
   error: unknown,
   { closeTimeout = 10_000, signal }: Pick<ConnectionOptions, "closeTimeout" | "signal">,
+  responder?: Responder,
 ): Promise<void> {
   const { transport } = reader;
   const patience = new Patience(closeTimeout, () => transport.destroy());
@@ -78,7 +87,7 @@ export async function refuse(
   const gone = reader.drain(hurry);
   try {
     if (error instanceof HandshakeError && error.status !== undefined) {
-      await respond(reader, error, patience);
+      await respond(reader, error, patience, responder);
       transport.end();
     } else {
       transport.destroy();
@@ -93,12 +102,12 @@ export async function refuse(
   signal?.removeEventListener("abort", hurry);
 }
 
-function refusalResponse(error: HandshakeError): Response {
+function refusalResponse(error: HandshakeError, responder?: Responder): Response {
   // What a hook has thrown is not the client's business.
   const text = error.code === "hook-failed" ? "Internal Server Error" : error.message;
   const body = new TextEncoder().encode(`${text}\n`);
   const headers: [string, string][] = [
-    ...refusalHeaders(error.status!),
+    ...(responder?.refusalHeaders(error) ?? refusalHeaders(error.status!)),
     ["Content-Type", "text/plain; charset=utf-8"],
     ["Content-Length", String(body.length)],
   ];
@@ -109,19 +118,22 @@ async function respond(
   reader: TransportReader,
   error: HandshakeError,
   patience: Patience,
+  responder?: Responder,
 ): Promise<void> {
   const { answer, request } = error instanceof Refusal
     ? error
-    : { answer: refusalResponse(error), request: undefined };
+    : { answer: refusalResponse(error, responder), request: undefined };
   const { status, statusText, body } = answer;
-  const framing = framingOf(answer, request?.version);
+  const framing = framingOf(answer, responder === undefined ? request?.version : "2.0");
   const headers = fieldsOf(answer, framing);
+  const head = { version: "1.1", status, statusText, headers };
   const write = async (bytes: Uint8Array) => {
     patience.begin();
     await reader.write(bytes);
     patience.end();
   };
-  await write(serializeResponseHead({ version: "1.1", status, statusText, headers }));
+  if (responder === undefined) await write(serializeResponseHead(head));
+  else responder.respond(head);
   if (body === null) return;
   // RFC 9110 §9.3.2: the answer to HEAD has no body.
   if (request?.method === "HEAD") return void handled(body.cancel());
@@ -135,7 +147,7 @@ type Framing = "none" | "length" | "chunked" | "until-close";
 function framingOf({ body, headers }: Response, version: string | undefined): Framing {
   if (headers.has("content-length")) return "length";
   if (body === null) return "none";
-  return version === "1.0" ? "until-close" : "chunked";
+  return version === "1.0" || version === "2.0" ? "until-close" : "chunked";
 }
 
 function fieldsOf({ status, headers }: Response, framing: Framing): [string, string][] {

@@ -5,11 +5,12 @@
  * @module
  */
 import type { CloseInfo } from "./core/close.ts";
+import type { AcceptOptions, ReceivedOffer } from "./core/agreement.ts";
 import { HandshakeError } from "./core/error.ts";
 import { acceptExtensions } from "./core/extension.ts";
 import { checkExtraFields } from "./core/handshake.ts";
-import { type HandshakeRequest, ServerHandshake } from "./core/server_handshake.ts";
-import type { HeadLimits, RequestHead } from "./core/http1.ts";
+import { ServerHandshake } from "./core/server_handshake.ts";
+import type { HeadLimits, RequestHead, ResponseHead } from "./core/http1.ts";
 import { type ByteDuplex, fromStreams } from "./byte_streams.ts";
 import { WebSocketConnection } from "./connection.ts";
 import { defaultProvider } from "./default_provider.ts";
@@ -24,7 +25,7 @@ import {
 } from "./options.ts";
 import type { Address, Listener, TlsServeOptions, Transport } from "./transport.ts";
 import { TransportReader, withDeadline } from "./opening.ts";
-import { Refusal, refuse } from "./refusal.ts";
+import { Refusal, refuse, type Responder } from "./refusal.ts";
 import { type Handler, Sessions } from "./sessions.ts";
 
 /** How a server works. */
@@ -225,8 +226,12 @@ export async function accept(
 
 /** A request whose head was read. Internal. */
 export interface ReadRequest {
-  /** What answers it. */
-  handshake: ServerHandshake;
+  /** What checks it and makes the answer: a `ServerHandshake`, over HTTP/1.1. */
+  handshake: {
+    check(): ReceivedOffer;
+    accept(options: AcceptOptions): { response: ResponseHead; bytes: Uint8Array };
+    readonly trailing: Uint8Array;
+  };
   /** Its head. */
   head: RequestHead;
 }
@@ -235,13 +240,15 @@ export interface ReadRequest {
  * As {@linkcode accept}, for a request that another HTTP parser has read. Internal.
  *
  * @param read gives it; a `HandshakeError` that it throws is answered
+ * @param responder sends the head of the response, where it is not written to the transport
  */
 export async function acceptRead(
   transport: Transport,
   options: ServeOptions,
   read: () => ReadRequest,
+  responder?: Responder,
 ): Promise<WebSocketConnection> {
-  return await answer(new TransportReader(transport), options, read);
+  return await answer(new TransportReader(transport), options, read, responder);
 }
 
 async function readRequest(reader: TransportReader, limits?: HeadLimits): Promise<ReadRequest> {
@@ -255,14 +262,15 @@ async function answer(
   reader: TransportReader,
   options: ServeOptions,
   read: () => ReadRequest | Promise<ReadRequest>,
+  responder?: Responder,
 ): Promise<WebSocketConnection> {
   try {
     return await withDeadline(
       options,
-      async (signal) => await open(reader, await read(), options, signal),
+      async (signal) => await open(reader, await read(), options, signal, responder),
     );
   } catch (error) {
-    await refuse(reader, error, options);
+    await refuse(reader, error, options, responder);
     throw error;
   }
 }
@@ -272,6 +280,7 @@ async function open(
   { handshake, head }: ReadRequest,
   options: ServeOptions,
   signal: AbortSignal,
+  responder: Responder | undefined,
 ): Promise<WebSocketConnection> {
   const { textCodec } = options.transport ?? await defaultProvider();
   const { secure = false } = reader.transport;
@@ -290,7 +299,8 @@ async function open(
   );
   // The hooks may have taken longer than the client was given.
   signal.throwIfAborted();
-  reader.transport.write([bytes]);
+  if (responder === undefined) reader.transport.write([bytes]);
+  else responder.respond(response);
   return new WebSocketConnection({
     role: "server",
     transport: reader.transport,
@@ -350,7 +360,7 @@ function matches(pattern: RegExp, text: string): boolean {
   return new RegExp(pattern, pattern.flags.replace(/[gy]/g, "")).test(text);
 }
 
-function selectProtocol(asked: HandshakeRequest, request: Request, options: ServeOptions): string {
+function selectProtocol(asked: ReceivedOffer, request: Request, options: ServeOptions): string {
   const { protocols: ours = [], selectProtocol } = options;
   if (selectProtocol !== undefined) return selectProtocol(asked.protocols, request) ?? "";
   const theirs = asked.protocols;

@@ -18,6 +18,7 @@ const THIS = {
 const ENTRIES: Record<string, string> = {
   "": "mod.ts",
   "/core": "lib/core/mod.ts",
+  "/http2": "lib/http2.ts",
   "/node": "lib/node.ts",
   "/streams": "lib/streams.ts",
   "/testing": "lib/testing.ts",

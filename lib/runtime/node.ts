@@ -21,40 +21,31 @@ import type {
   Listener,
   ListenOptions,
   Transport,
-  TransportHandlers,
   TransportProvider,
 } from "../transport.ts";
 import { certificateError } from "./certificate_error.ts";
+import { DuplexTransport, tcpAddress } from "./node_duplex.ts";
 import { nodeTextCodec } from "./node_text.ts";
 
 /** A socket as a {@linkcode Transport}. It must have been made with `allowHalfOpen`. */
-export class NodeTransport implements Transport {
+export class NodeTransport extends DuplexTransport implements Transport {
   readonly #socket: Socket;
   readonly #local: Address | undefined;
   readonly #remote: Address | undefined;
-  #handlers: TransportHandlers | undefined;
-  #error: Error | undefined;
-  /** Made once: a closure for every write would be garbage for every batch. */
-  readonly #written = () => {
-    if (this.#socket.writableLength === 0) this.#handlers?.drain();
-  };
 
   /**
    * @param socket a connected socket
    * @param ends the addresses that the socket does not know itself: those of a Unix socket
    */
   constructor(socket: Socket, ends: { local?: Address; remote?: Address } = {}) {
+    super(socket);
     this.#socket = socket;
     this.#local = ends.local;
     this.#remote = ends.remote;
     // What stands in for the socket of an upgrade whose request has a body cannot.
     socket.setNoDelay?.(true);
-    // An error may come before anybody handles this transport.
-    socket.on("error", (error) => {
-      this.#error = error;
-      // Node leaves a socket open whose TLS has failed for good.
-      socket.destroy();
-    });
+    // Node leaves a socket open whose TLS has failed for good.
+    socket.on("error", () => socket.destroy());
   }
 
   get localAddress(): Address | undefined {
@@ -68,58 +59,6 @@ export class NodeTransport implements Transport {
   get secure(): boolean {
     return (this.#socket as Partial<TLSSocket>).encrypted === true;
   }
-
-  get bufferedAmount(): number {
-    return this.#socket.writableLength;
-  }
-
-  handle(handlers: TransportHandlers): void {
-    const first = this.#handlers === undefined;
-    this.#handlers = handlers;
-    if (!first) return;
-    const socket = this.#socket;
-    if (socket.destroyed) {
-      queueMicrotask(() => this.#handlers!.close(this.#error));
-      return;
-    }
-    socket.on("data", (chunk: Uint8Array) => this.#handlers!.data(chunk));
-    socket.on("end", () => this.#handlers!.end());
-    socket.on("close", () => this.#handlers!.close(this.#error));
-  }
-
-  write(parts: readonly Uint8Array[]): void {
-    const socket = this.#socket;
-    if (!socket.writable) return;
-    if (parts.length === 1) {
-      socket.write(parts[0], this.#written);
-      return;
-    }
-    socket.cork();
-    for (let i = 0; i < parts.length - 1; i++) socket.write(parts[i]);
-    socket.write(parts[parts.length - 1], this.#written);
-    socket.uncork();
-  }
-
-  pause(): void {
-    this.#socket.pause();
-  }
-
-  resume(): void {
-    this.#socket.resume();
-  }
-
-  end(): void {
-    this.#socket.end();
-  }
-
-  destroy(): void {
-    this.#socket.destroy();
-  }
-}
-
-function tcpAddress(hostname: string | undefined, port: number | undefined): Address | undefined {
-  if (hostname === undefined || port === undefined) return undefined;
-  return { transport: "tcp", hostname, port };
 }
 
 function unixAddress(path: string | undefined): Address | undefined {

@@ -1,0 +1,303 @@
+/**
+ * WebSockets over HTTP/2 (RFC 8441): each is one stream of a session of `node:http2`, whose other
+ * streams go on beside it. Both sides on Node and Bun; on Deno the client.
+ *
+ * An entry point of its own because its declarations need those of `node:http2`, which the others must
+ * not.
+ *
+ * @module
+ */
+import type {
+  ClientHttp2Session,
+  Http2SecureServer,
+  Http2Server,
+  Http2ServerRequest,
+  Http2ServerResponse,
+  IncomingHttpHeaders,
+  ServerHttp2Stream,
+} from "node:http2";
+import type { Duplex } from "node:stream";
+import { type Attachment, attachTo, fits, type UpgradeOptions } from "./attachment.ts";
+import {
+  checkConnectOptions,
+  type ConnectOptions,
+  handshakeOptions,
+  open as openClient,
+} from "./client.ts";
+import type { WebSocketConnection } from "./connection.ts";
+import type { HandshakeError } from "./core/error.ts";
+import { lost } from "./core/handshake.ts";
+import type { RawHeaders } from "./core/header.ts";
+import type { ResponseHead } from "./core/http1.ts";
+import {
+  checkHttp2Request,
+  checkHttp2Response,
+  http2RefusalHeaders,
+  http2Request,
+  http2RequestHead,
+  http2Response,
+  http2ResponseFields,
+  http2ResponseHead,
+} from "./core/http2_handshake.ts";
+import { parseWebSocketUrl } from "./core/url.ts";
+import { defaultProvider } from "./default_provider.ts";
+import { invalidState } from "./invalid_state.ts";
+import { TransportReader, withDeadline } from "./opening.ts";
+import {
+  checkLocalSettings,
+  checkServerRuntime,
+  fieldsOf,
+  Http2Transport,
+  remoteSettings,
+  request,
+  respond,
+  responseOf,
+} from "./runtime/node_http2.ts";
+import { acceptRead, checkServeOptions, type ReadRequest } from "./server.ts";
+import type { Handler } from "./sessions.ts";
+
+export type { Attachment, Handler, UpgradeOptions };
+
+/** The options of `connect()` but for how to reach the server, which the session has. */
+export interface ConnectHttp2Options
+  extends Omit<ConnectOptions, "path" | "tls" | "duplex" | "transport"> {
+}
+
+/** How a server of HTTP/2 is attached. */
+export interface AttachHttp2Options extends UpgradeOptions {
+  /**
+   * The path, without the query, of the requests to take, or what tells which. Others are left to the
+   * server's other 'stream' listeners, and to its 'connect' listeners. Default: all requests
+   */
+  path?: string | Http2PathFilter;
+}
+
+/** Tells which requests to take by the path of their URL, without the query. */
+export type Http2PathFilter = (path: string, headers: IncomingHttpHeaders) => boolean;
+
+const NOTHING = new Uint8Array(0);
+
+/** The streams that were taken already. */
+const taken = new WeakSet<ServerHttp2Stream>();
+
+/**
+ * Connects by one more stream of a session, which stays open when the connection ends. Waits for the
+ * server's settings where they have not come yet. User name and password of the URL are sent as Basic
+ * authentication.
+ *
+ * @example
+ * ```ts
+ * import { connect } from "node:http2";
+ * import { connectHttp2 } from "@sluice/sluice/http2";
+ *
+ * export async function chat(): Promise<void> {
+ *   const session = connect("https://localhost:8443");
+ *   const [one, other] = await Promise.all([
+ *     connectHttp2(session, "wss://localhost:8443/one"),
+ *     connectHttp2(session, "wss://localhost:8443/other"),
+ *   ]);
+ *   await one.readable.pipeTo(other.writable);
+ *   session.close();
+ * }
+ * ```
+ *
+ * @param session the session, which may still be connecting. What goes wrong with it meanwhile is
+ * this call's error
+ * @param url a ws or wss URL, http and https are taken as these: what to ask for. Where it goes, and
+ * whether it is encrypted, the session has decided
+ * @returns the open connection. It rejects with a {@linkcode HandshakeError} when the handshake fails,
+ * "no-extended-connect" when the server's settings do not allow it; otherwise as `connect()` does
+ */
+export async function connectHttp2(
+  session: ClientHttp2Session,
+  url: string | URL,
+  options: ConnectHttp2Options = {},
+): Promise<WebSocketConnection> {
+  const target = parseWebSocketUrl(url);
+  checkConnectOptions(options);
+  const { host, target: path, ...offer } = handshakeOptions(target, options);
+  const scheme = target.secure ? "https" : "http";
+  const fields = http2Request({ ...offer, scheme, authority: host, path });
+  const { textCodec } = await defaultProvider();
+  return await withDeadline(options, async (signal) => {
+    await remoteSettings(session, signal);
+    const stream = request(session, fields);
+    const responded = responseOf(stream);
+    const transport = new Http2Transport(stream);
+    const reader = new TransportReader(transport);
+    signal.addEventListener("abort", () => transport.destroy(), { once: true });
+    if (signal.aborted) transport.destroy();
+    let response: RawHeaders = [];
+    const handshake = {
+      request: http2RequestHead(fields),
+      trailing: NOTHING,
+      check: () => checkHttp2Response(response, offer),
+    };
+    return await openClient(reader, handshake, async () => {
+      response = await responded ?? await failure(reader);
+      return http2ResponseHead(response);
+    }, { target, options, textCodec });
+  });
+}
+
+/** Why a stream has ended without a response. */
+async function failure(reader: TransportReader): Promise<never> {
+  await reader.read();
+  throw lost("response");
+}
+
+/**
+ * Answers a request for a WebSocket: for what stands in a 'stream' listener of a server of
+ * `node:http2`, whose `settings` must have `enableConnectProtocol: true`. It is one whose `:method` is
+ * CONNECT and whose `:protocol` is websocket. Call it at once; what takes its time is for `onRequest`.
+ * A refusal is answered with its status.
+ *
+ * @example A listener of your own
+ * ```ts
+ * import { createServer } from "node:http2";
+ * import { upgradeHttp2 } from "@sluice/sluice/http2";
+ *
+ * const server = createServer({ settings: { enableConnectProtocol: true } });
+ * server.on("stream", async (stream, headers) => {
+ *   if (headers[":method"] === "CONNECT") {
+ *     const ws = await upgradeHttp2(stream, headers, { protocols: ["chat"] });
+ *     await ws.send(`Hello from ${ws.protocol}`);
+ *     await ws.close({ closeCode: 1000 });
+ *   } else {
+ *     stream.respond({ ":status": 200 });
+ *     stream.end("Hello");
+ *   }
+ * });
+ * ```
+ *
+ * @param stream the stream of the event
+ * @param headers its headers
+ * @returns the open connection, whose `request` is a GET: the web has no Request for CONNECT. It
+ * rejects with a {@linkcode HandshakeError} when the handshake failed, "no-extended-connect" when the
+ * server's settings do not allow it; with the signal's reason when it was aborted; and with
+ * InvalidStateError for a stream that was taken already. On Deno it is "unsupported"
+ */
+export async function upgradeHttp2(
+  stream: ServerHttp2Stream,
+  headers: IncomingHttpHeaders,
+  options: UpgradeOptions = {},
+): Promise<WebSocketConnection> {
+  checkServeOptions(options);
+  return await open(stream, headers, options);
+}
+
+/** @param fault what keeps the request from being looked at */
+async function open(
+  stream: ServerHttp2Stream,
+  headers: IncomingHttpHeaders,
+  options: UpgradeOptions,
+  fault?: HandshakeError,
+): Promise<WebSocketConnection> {
+  if (taken.has(stream)) throw invalidState("Expected a stream that was not taken already");
+  taken.add(stream);
+  const fields = fieldsOf(headers);
+  return await acceptRead(new Http2Transport(stream), options, () => {
+    if (fault !== undefined) throw fault;
+    checkServerRuntime();
+    checkLocalSettings(stream.session);
+    return { handshake: handshakeOf(fields), head: http2RequestHead(fields) };
+  }, {
+    respond: (head: ResponseHead) => respond(stream, http2ResponseFields(head)),
+    refusalHeaders: http2RefusalHeaders,
+  });
+}
+
+function handshakeOf(fields: RawHeaders): ReadRequest["handshake"] {
+  return {
+    check: () => checkHttp2Request(fields),
+    accept: (options) => {
+      const response = http2ResponseHead(http2Response(checkHttp2Request(fields), options));
+      return { response, bytes: NOTHING };
+    },
+    trailing: NOTHING,
+  };
+}
+
+/**
+ * Serves the WebSockets of a server of `node:http2`, whose `settings` must have
+ * `enableConnectProtocol: true`; it goes on with all other requests. Of several that are attached to one
+ * server, the first whose `path` fits takes a request. When the handler returns, the connection is
+ * closed with 1000; when it throws, with 1011, and `onError` is told.
+ *
+ * @example HTTP and WebSocket on one port
+ * ```ts
+ * import { connect, createServer } from "node:http2";
+ * import { attachHttp2, connectHttp2 } from "@sluice/sluice/http2";
+ *
+ * const settings = { enableConnectProtocol: true };
+ * const server = createServer({ settings }, (_request, response) => void response.end("Hello"));
+ * if (!("Deno" in globalThis)) {
+ *   const attached = attachHttp2(server, { path: "/echo" }, (ws) => ws.readable.pipeTo(ws.writable));
+ *   server.listen(0, "127.0.0.1", async () => {
+ *     const { port } = server.address() as { port: number };
+ *     const session = connect(`http://127.0.0.1:${port}`);
+ *     const client = await connectHttp2(session, `ws://127.0.0.1:${port}/echo`);
+ *     await client.send("Hello");
+ *     await client.receive();
+ *     await attached.shutdown();
+ *     session.close();
+ *     server.close();
+ *   });
+ * }
+ * ```
+ *
+ * @returns a function that detaches: no more requests are taken, and what is open stays open
+ * @throws {HandshakeError} "unsupported" on Deno, whose server of `node:http2` can be made to crash
+ */
+export function attachHttp2(
+  server: Http2Server | Http2SecureServer,
+  options: AttachHttp2Options,
+  handler: Handler,
+): Attachment {
+  return attachTo(options, handler, (take) => {
+    checkServerRuntime();
+    const onStream = (stream: ServerHttp2Stream, headers: IncomingHttpHeaders) => {
+      if (taken.has(stream) || !isForWebSocket(headers)) return;
+      const found = fits(options.path, headers[":path"] ?? "", headers);
+      if (found === false) return;
+      const fault = found === true ? undefined : found;
+      take((reusable) => open(stream, headers, reusable, fault));
+    };
+    server.on("stream", onStream);
+    const stop = leaveConnect(server);
+    return () => {
+      server.off("stream", onStream);
+      stop();
+    };
+  });
+}
+
+/** The 'connect' listeners of attachHttp2(), which answer nothing that others could. */
+const placeholders = new WeakSet<object>();
+
+/**
+ * Keeps a server that has 'request' listeners from answering each CONNECT with 405, as it does unless
+ * there is a 'connect' listener; what nobody takes is answered as it would have been.
+ */
+function leaveConnect(server: Http2Server | Http2SecureServer): () => void {
+  const listener = (request: Http2ServerRequest, response: Http2ServerResponse | Duplex) => {
+    // Of HTTP/1.1, on a server that speaks both.
+    const isOurs = "writeHead" in response;
+    const answer = () => {
+      if (server.listeners("connect").some((one) => !placeholders.has(one))) return;
+      if (!isOurs) response.destroy();
+      else if (!taken.has(request.stream as ServerHttp2Stream) && !response.headersSent) {
+        response.writeHead(405).end();
+      }
+    };
+    // When all 'stream' listeners have seen it.
+    queueMicrotask(answer);
+  };
+  placeholders.add(listener);
+  server.on("connect", listener);
+  return () => void server.off("connect", listener);
+}
+
+function isForWebSocket(headers: IncomingHttpHeaders): boolean {
+  return headers[":method"] === "CONNECT" && headers[":protocol"] === "websocket";
+}

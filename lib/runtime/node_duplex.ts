@@ -1,0 +1,82 @@
+/**
+ * A duplex of `node:stream` as the bytes of a transport.
+ *
+ * A file of its own because sockets and the streams of HTTP/2 are such, and differ in all else.
+ *
+ * @module
+ */
+import type { Duplex } from "node:stream";
+import type { Address, TransportHandlers } from "../transport.ts";
+
+/** A duplex whose halves end one by one. */
+export class DuplexTransport {
+  readonly #duplex: Duplex;
+  #handlers: TransportHandlers | undefined;
+  #error: Error | undefined;
+  /** Made once: a closure for every write would be garbage for every batch. */
+  readonly #written = () => {
+    if (this.#duplex.writableLength === 0) this.#handlers?.drain();
+  };
+
+  constructor(duplex: Duplex) {
+    this.#duplex = duplex;
+    // An error may come before anybody handles this transport.
+    duplex.on("error", (error) => this.#error = error);
+  }
+
+  get bufferedAmount(): number {
+    return this.#duplex.writableLength;
+  }
+
+  handle(handlers: TransportHandlers): void {
+    const first = this.#handlers === undefined;
+    this.#handlers = handlers;
+    if (!first) return;
+    const duplex = this.#duplex;
+    if (duplex.destroyed) {
+      queueMicrotask(() => this.#handlers!.close(this.#error));
+      return;
+    }
+    duplex.on("data", (chunk: Uint8Array) => this.#handlers!.data(chunk));
+    duplex.on("end", () => this.#handlers!.end());
+    duplex.on("close", () => this.#handlers!.close(this.#error));
+  }
+
+  write(parts: readonly Uint8Array[]): void {
+    const duplex = this.#duplex;
+    if (!duplex.writable) return;
+    if (parts.length === 1) {
+      duplex.write(parts[0], this.#written);
+      return;
+    }
+    duplex.cork();
+    for (let i = 0; i < parts.length - 1; i++) duplex.write(parts[i]);
+    duplex.write(parts[parts.length - 1], this.#written);
+    duplex.uncork();
+  }
+
+  pause(): void {
+    this.#duplex.pause();
+  }
+
+  resume(): void {
+    this.#duplex.resume();
+  }
+
+  end(): void {
+    this.#duplex.end();
+  }
+
+  destroy(): void {
+    this.#duplex.destroy();
+  }
+}
+
+/** An address of TCP, where there is one. */
+export function tcpAddress(
+  hostname: string | undefined,
+  port: number | undefined,
+): Address | undefined {
+  if (hostname === undefined || port === undefined) return undefined;
+  return { transport: "tcp", hostname, port };
+}

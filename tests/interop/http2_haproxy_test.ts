@@ -1,0 +1,177 @@
+/** Our client over HTTP/2 through haproxy, which speaks HTTP/1.1 to a server of "ws". */
+import { describe, it } from "node:test";
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import type { IncomingMessage } from "node:http";
+import type { ClientHttp2Session } from "node:http2";
+import { type AddressInfo, connect as connectSocket, createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type * as Ws from "ws";
+import type { HandshakeError, Message } from "../../mod.ts";
+import { connectHttp2, type ConnectHttp2Options } from "../../lib/http2.ts";
+import { pattern } from "../bytes.ts";
+import { dial, endSession } from "../http2_servers.ts";
+import { rejection, until } from "../support.ts";
+import { commandOf, PEERS, unlessThere } from "./peers.ts";
+
+// By its path: Bun has a "ws" of its own.
+const path = new URL("../../node_modules/ws/wrapper.mjs", import.meta.url).href;
+const { WebSocketServer }: typeof Ws = await import(path);
+
+const HOST = "127.0.0.1";
+
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, HOST, resolve));
+  const { port } = server.address() as AddressInfo;
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
+async function accepts(port: number): Promise<boolean> {
+  const socket = connectSocket(port, HOST);
+  try {
+    await once(socket, "connect");
+    return true;
+  } catch {
+    return false;
+  } finally {
+    socket.destroy();
+  }
+}
+
+function configuration(port: number, backend: number): string {
+  return [
+    "defaults",
+    "  mode http",
+    "  timeout connect 10s",
+    "  timeout client 60s",
+    "  timeout server 60s",
+    "frontend front",
+    `  bind ${HOST}:${port} proto h2`,
+    "  default_backend back",
+    "backend back",
+    `  server one ${HOST}:${backend}`,
+    "",
+  ].join("\n");
+}
+
+type Answer = Parameters<Ws.VerifyClientCallbackAsync>[1];
+
+interface Through {
+  session: ClientHttp2Session;
+  theirs: Ws.WebSocketServer;
+  open(path?: string, options?: ConnectHttp2Options): ReturnType<typeof connectHttp2>;
+}
+
+/** Runs a test with haproxy in front of a server of "ws" that echoes. */
+async function withHaproxy(run: (through: Through) => Promise<void>): Promise<void> {
+  const theirs = new WebSocketServer({
+    host: HOST,
+    port: 0,
+    verifyClient: ({ req }: { req: IncomingMessage }, answer: Answer) =>
+      req.url === "/refused" ? answer(false, 403, "no", { "X-Why": "because" }) : answer(true),
+  });
+  await once(theirs, "listening");
+  theirs.on("connection", (socket, request) => {
+    socket.on("error", () => {});
+    socket.on("message", (data: Uint8Array, isBinary: boolean) => {
+      socket.send(data, { binary: isBinary });
+    });
+    if (request.url === "/closes") socket.close(4001, "bye");
+    if (request.url === "/cut") socket.terminate();
+  });
+  const folder = await mkdtemp(join(tmpdir(), "sluice-haproxy-"));
+  const port = await freePort();
+  const file = join(folder, "haproxy.cfg");
+  await writeFile(file, configuration(port, (theirs.address() as AddressInfo).port));
+  const [command, ...args] = commandOf(PEERS.haproxy);
+  const proxy = spawn(command, [...args, "-db", "-q", "-f", file], { stdio: "ignore" });
+  const gone = once(proxy, "exit");
+  let session: ClientHttp2Session | undefined;
+  try {
+    let listening = false;
+    while (!listening) {
+      assert.equal(proxy.exitCode, null, "haproxy has ended");
+      listening = await accepts(port);
+    }
+    session = dial(`http://${HOST}:${port}`);
+    const open = (path = "/", options: ConnectHttp2Options = {}) =>
+      connectHttp2(session!, `ws://${HOST}:${port}${path}`, options);
+    await run({ session, theirs, open });
+  } finally {
+    if (session !== undefined) await endSession(session);
+    proxy.kill("SIGKILL");
+    await gone;
+    for (const client of theirs.clients) client.terminate();
+    await new Promise((resolve) => theirs.close(resolve));
+    await rm(folder, { recursive: true });
+  }
+}
+
+describe("haproxy as peer over HTTP/2", () => {
+  const { skip } = unlessThere(PEERS.haproxy);
+
+  it("haproxy as peer over HTTP/2: messages of each size, and our Close", { skip }, async () => {
+    await withHaproxy(async ({ open, theirs }) => {
+      const ws = await open("/", { protocols: ["chat"], maxMessageSize: Infinity });
+      assert.equal(ws.protocol, "chat");
+      assert.equal(ws.response.status, 200);
+      for (const size of [0, 1, 125, 126, 65535, 65536, 1048576]) {
+        for (const message of ["é".repeat(size >> 1), pattern(size)] as Message[]) {
+          await ws.send(message);
+          const got = await ws.receive();
+          assert.equal(got.length, message.length);
+          // A difference of a mebibyte is not to be printed.
+          assert.ok(
+            typeof got === "string" ? got === message : got.every((b, i) => b === message[i]),
+          );
+        }
+      }
+      await ws.ping();
+      const [client] = theirs.clients;
+      const closed = once(client, "close");
+      assert.deepEqual(await ws.close({ closeCode: 3000, reason: "r" }), {
+        closeCode: 3000,
+        reason: "r",
+      });
+      assert.equal((await closed)[0], 3000);
+    });
+  });
+
+  it("haproxy as peer over HTTP/2: their Close, and a cut", { skip }, async () => {
+    await withHaproxy(async ({ open }) => {
+      assert.deepEqual(await (await open("/closes")).closed, { closeCode: 4001, reason: "bye" });
+      const error = await rejection<Error & { closeCode: number }>((await open("/cut")).closed);
+      assert.equal(error.closeCode, 1006);
+    });
+  });
+
+  it("haproxy as peer over HTTP/2: our cut", { skip }, async () => {
+    await withHaproxy(async ({ open, theirs }) => {
+      const ws = await open();
+      await until(() => theirs.clients.size === 1);
+      ws.terminate();
+      await until(() => theirs.clients.size === 0);
+      await rejection(ws.closed);
+    });
+  });
+
+  it("haproxy as peer over HTTP/2: a refusal, and the session goes on", { skip }, async () => {
+    await withHaproxy(async ({ open, session }) => {
+      const error = await rejection<HandshakeError>(open("/refused"));
+      assert.equal(error.code, "status");
+      assert.equal(error.response!.status, 403);
+      assert.equal(error.response!.headers.get("x-why"), "because");
+      assert.equal(await new Response(error.response!.body).text(), "no");
+      const several = await Promise.all(Array.from({ length: 8 }, () => open()));
+      await Promise.all(several.map((ws, i) => ws.send(`${i}`)));
+      for (const [i, ws] of several.entries()) assert.equal(await ws.receive(), `${i}`);
+      await Promise.all(several.map((ws) => ws.close()));
+      assert.equal(session.closed, false);
+    });
+  });
+});
