@@ -125,24 +125,25 @@ export function http2Response(offer: ReceivedOffer, options: AcceptOptions = {})
 export function checkHttp2Response(fields: RawHeaders, offer: HandshakeOffer): Agreement {
   const { status, headers } = http2ResponseHead(fields);
   // RFC 9110 §9.3.6: any status of success opens a tunnel.
-  if (status < 200 || status > 299) {
+  if (!(status >= 200 && status < 300)) {
     throw new HandshakeError(`Expected status 200, received ${status}`, "status");
   }
   return checkAnswer(headers, offer);
 }
 
 /**
- * A request as HTTP/1.1 would have it: a GET in place of the extended CONNECT, with a Host header.
+ * A request as HTTP/1.1 would have it: a GET in place of a CONNECT, with a Host header.
  *
  * @throws {HandshakeError} "malformed-header"
  */
 export function http2RequestHead(fields: RawHeaders): RequestHead {
-  const extended = headerValue(fields, ":protocol") !== undefined;
+  const method = headerValue(fields, ":method") ?? "";
   const authority = authorityOf(fields);
   const headers = regularFields(fields).filter(([name]) => name.toLowerCase() !== "host");
   return {
-    method: extended ? "GET" : headerValue(fields, ":method") ?? "",
-    target: headerValue(fields, ":path") ?? "",
+    method: method === "CONNECT" ? "GET" : method,
+    // RFC 9113 §8.5: a plain CONNECT has none.
+    target: headerValue(fields, ":path") ?? "/",
     version: "2.0",
     headers: authority === undefined ? headers : [["host", authority], ...headers],
   };

@@ -69,7 +69,9 @@ export class Http2Transport extends DuplexTransport implements Transport {
   override destroy(): void {
     if (this.#stream.destroyed) return;
     this.#destroyed = true;
-    // The first says with which code, the second does not wait for what is still to be sent.
+    // Closing would end our side in passing, and what is cut short would look whole.
+    this.#stream._final = (done) => done();
+    // This says with which code, and the other does not wait for what is still to be sent.
     this.#stream.close(CANCEL);
     this.#stream.destroy();
   }
