@@ -154,11 +154,11 @@ async function failure(reader: TransportReader): Promise<never> {
  *
  * @example A listener of your own
  * ```ts
- * import { createServer } from "node:http2";
+ * import { createServer, type ServerHttp2Stream } from "node:http2";
  * import { upgradeHttp2 } from "@sluice/sluice/http2";
  *
  * const server = createServer({ settings: { enableConnectProtocol: true } });
- * server.on("stream", async (stream, headers) => {
+ * server.on("stream", async (stream: ServerHttp2Stream, headers) => {
  *   if (headers[":method"] === "CONNECT") {
  *     const ws = await upgradeHttp2(stream, headers, { protocols: ["chat"] });
  *     await ws.send(`Hello from ${ws.protocol}`);

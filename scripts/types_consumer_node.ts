@@ -1,7 +1,13 @@
-/** As types_consumer.ts, for the entry point whose declarations need those of `node:http`. */
+/** As types_consumer.ts, for the entry points whose declarations need those of `node:http`. */
 import { createServer } from "node:http";
+import {
+  connect as connectSession,
+  createServer as createHttp2Server,
+  type ServerHttp2Stream,
+} from "node:http2";
 import { createServer as createSecureServer } from "node:https";
 import { type CloseInfo, HandshakeError, type WebSocketConnection } from "sluice";
+import { attachHttp2, connectHttp2, type ConnectHttp2Options, upgradeHttp2 } from "sluice/http2";
 import { attach, type Attachment, type AttachOptions, upgrade } from "sluice/node";
 
 /** Attaches to servers of both kinds. */
@@ -31,4 +37,21 @@ export function listen(): void {
       if (error instanceof HandshakeError) console.log(error.code, error.status);
     }
   });
+}
+
+/** The same over HTTP/2, and a client. */
+export async function overHttp2(options: ConnectHttp2Options): Promise<string> {
+  const server = createHttp2Server({ settings: { enableConnectProtocol: true } });
+  const attached: Attachment = attachHttp2(
+    server,
+    { path: (path, headers) => path === "/chat" && headers["x-room"] !== undefined },
+    (ws) => ws.send("Hello"),
+  );
+  server.on("stream", async (stream: ServerHttp2Stream, headers) => {
+    const ws: WebSocketConnection = await upgradeHttp2(stream, headers, { protocols: ["chat"] });
+    await ws.close();
+  });
+  const ws = await connectHttp2(connectSession("http://localhost"), "ws://localhost/", options);
+  await attached.shutdown();
+  return ws.protocol;
 }

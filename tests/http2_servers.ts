@@ -8,6 +8,7 @@ import {
   type IncomingHttpHeaders,
   type OutgoingHttpHeaders,
   type ServerHttp2Stream,
+  type Settings,
 } from "node:http2";
 import type { AddressInfo } from "node:net";
 import process from "node:process";
@@ -62,8 +63,8 @@ export interface Http2Setup extends AttachHttp2Options {
 }
 
 /** A server with the setting. */
-export function http2Server(): Http2Server {
-  return createServer({ settings: { enableConnectProtocol: true } });
+export function http2Server(settings: Settings = { enableConnectProtocol: true }): Http2Server {
+  return createServer({ settings });
 }
 
 export const echo: Handler = (ws) => ws.readable.pipeTo(ws.writable);

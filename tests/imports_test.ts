@@ -194,15 +194,16 @@ describe("The imports of the library", () => {
   it("Nothing under lib imports mod.ts, and nothing but lib is imported", () => {
     const library = files.filter(({ path }) => path !== "mod.ts");
     assert.deepEqual(broken(library, (to) => to === "mod.ts"), []);
-    // The entry point for the servers of node:http names their types; a command has a terminal.
+    // The entry points for what node:http and node:http2 have name their types; a command has a
+    // terminal.
     const allowed = (to: string, path: string) =>
-      ["lib/node.ts", "lib/cli.ts"].includes(path) && to.startsWith("node:");
+      ["lib/http2.ts", "lib/node.ts", "lib/cli.ts"].includes(path) && to.startsWith("node:");
     const foreign = broken(others, (to, { path }) => !to.startsWith("lib/") && !allowed(to, path));
     assert.deepEqual(foreign, []);
   });
 
-  it("Nothing imports a runtime's adapter but who chooses it and the entry point for it", () => {
-    const choosers = ["lib/default_provider.ts", "lib/node.ts"];
+  it("Nothing imports a runtime's adapter but who chooses it and the entry points for it", () => {
+    const choosers = ["lib/default_provider.ts", "lib/http2.ts", "lib/node.ts"];
     const importing = others.filter(({ edges }) =>
       edges.some(({ to }) => to.startsWith("lib/runtime/"))
     );

@@ -23,6 +23,20 @@ import { DuplexTransport, tcpAddress } from "./node_duplex.ts";
 /** RFC 8441 §5 names it for what is the reset of a TCP connection. */
 const CANCEL = 8;
 
+// Its sessions hold back what is written while any other stream waits for its window, until a frame
+// comes in (oven-sh/bun#43422).
+const IS_BUN = process.versions.bun !== undefined;
+
+/** The sessions that a frame is sure to come in on. */
+const nudged = new WeakSet<Http2Session>();
+
+/** Has a frame come in: the answer to a ping, one at a time. */
+function nudge(session: Http2Session | undefined): void {
+  if (session === undefined || session.destroyed || nudged.has(session)) return;
+  if (session.state.outboundQueueSize === 0) return;
+  if (session.ping(() => nudged.delete(session))) nudged.add(session);
+}
+
 /** One stream of a session as a {@linkcode Transport}. */
 export class Http2Transport extends DuplexTransport implements Transport {
   readonly localAddress: Address | undefined;
@@ -55,6 +69,11 @@ export class Http2Transport extends DuplexTransport implements Transport {
       },
       close: (error) => handlers.close(error ?? this.#resetError()),
     });
+  }
+
+  override write(parts: readonly Uint8Array[]): void {
+    super.write(parts);
+    if (IS_BUN && this.bufferedAmount > 0) nudge(this.#stream.session);
   }
 
   get #isReset(): boolean {
