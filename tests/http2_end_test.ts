@@ -145,11 +145,23 @@ describe("The end of a stream", () => {
     await until(() => ends.theirs.closed);
   });
 
+  inBothRoles("A reset stops one who sends on and on", async ({ ours, theirs }) => {
+    let sent = 0;
+    const sending = (async () => {
+      // As much as is given to the transport at once.
+      for (;; sent++) await ours.send(new Uint8Array(65536));
+    })();
+    sending.catch(() => {});
+    await until(() => sent > 20);
+    theirs.close(8);
+    await rejection(sending);
+    assert.equal((await closeCodeOf(ours))[0], 1006);
+  });
+
   for (const end of ["client", "server"] as const) {
     inBothRoles(`A session that the ${end} destroys is 1006`, async ({ ours, theirs, http2 }) => {
       const client = http2.session;
-      const isClients = (ours.request.url, end === "client");
-      const session: Http2Session = isClients ? client : serverSession(http2, theirs);
+      const session = end === "client" ? client : serverSession(http2, theirs);
       await endSession(session);
       assert.equal((await closeCodeOf(ours))[0], 1006);
     });

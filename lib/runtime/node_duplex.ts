@@ -13,9 +13,11 @@ export class DuplexTransport {
   readonly #duplex: Duplex;
   #handlers: TransportHandlers | undefined;
   #error: Error | undefined;
+  /** The bytes that came too late to be written. */
+  #dropped = 0;
   /** Made once: a closure for every write would be garbage for every batch. */
-  readonly #written = () => {
-    if (this.#duplex.writableLength === 0) this.#handlers?.drain();
+  readonly #written = (error?: Error | null) => {
+    if (!error && this.bufferedAmount === 0) this.#handlers?.drain();
   };
 
   constructor(duplex: Duplex) {
@@ -25,7 +27,7 @@ export class DuplexTransport {
   }
 
   get bufferedAmount(): number {
-    return this.#duplex.writableLength;
+    return this.#duplex.writableLength + this.#dropped;
   }
 
   handle(handlers: TransportHandlers): void {
@@ -44,7 +46,11 @@ export class DuplexTransport {
 
   write(parts: readonly Uint8Array[]): void {
     const duplex = this.#duplex;
-    if (!duplex.writable) return;
+    if (!duplex.writable) {
+      // As if they had left, whoever sends on and on would, and the end not get its turn to be told.
+      for (const part of parts) this.#dropped += part.length;
+      return;
+    }
     if (parts.length === 1) {
       duplex.write(parts[0], this.#written);
       return;

@@ -12,8 +12,6 @@ const echo: Handler = (ws) => ws.readable.pipeTo(ws.writable);
 
 const handlers: Record<string, Handler> = {
   "/sleep": async (ws) => {
-    // Reads the first message only, and the rest when that says so.
-    await ws.receive();
     await Promise.race([wake.promise, ws.closed.catch(() => {})]);
     await echo(ws);
   },
@@ -58,7 +56,7 @@ const raw: Record<string, (stream: ServerHttp2Stream) => void> = {
 };
 
 const server = createServer({ settings: { enableConnectProtocol: true } });
-server.on("stream", (stream, headers) => {
+server.on("stream", (stream: ServerHttp2Stream, headers) => {
   stream.on("error", () => {});
   const path = headers[":path"]!;
   if (path in raw) raw[path](stream);
