@@ -8,6 +8,7 @@ import {
 } from "node:http2";
 import process from "node:process";
 import { HandshakeError, type WebSocketConnection } from "../mod.ts";
+import type { Extension, ExtensionFactory, FramePiece } from "../lib/core/mod.ts";
 import { attachHttp2, type AttachHttp2Options, connectHttp2, upgradeHttp2 } from "../lib/http2.ts";
 import { assertSameBytes, pattern } from "./bytes.ts";
 import {
@@ -24,6 +25,19 @@ import {
 import { rejection, rest, until } from "./support.ts";
 
 const skip = noServer;
+
+/** An extension that changes nothing. */
+function idleExtension(): Extension {
+  const waiting: FramePiece[] = [];
+  return {
+    name: "toy",
+    rsv: 0,
+    push: (piece) => void waiting.push(piece),
+    next: () => waiting.shift(),
+    encode: (frame) => frame,
+    close: () => {},
+  };
+}
 
 describe("A connection over HTTP/2", () => {
   it("attachHttp2() and connectHttp2() exchange messages and close", { skip }, async () => {
@@ -66,6 +80,33 @@ describe("A connection over HTTP/2", () => {
         reason: "r",
       });
       assert.deepEqual(theirs.closeInfo?.first, "received");
+    });
+  });
+
+  it("Both ends agree on an extension", { skip }, async () => {
+    const made: string[] = [];
+    const extensions: ExtensionFactory[] = [{
+      name: "toy",
+      offer: () => [[]],
+      finalize: () => {
+        made.push("client");
+        return idleExtension();
+      },
+      accept: (parameters) => {
+        made.push("server");
+        return { parameters, extension: idleExtension() };
+      },
+    }];
+    await withHttp2({ extensions }, async ({ open }) => {
+      const ws = await open("/", { extensions });
+      assert.equal(ws.extensions, "toy");
+      assert.deepEqual(made, ["server", "client"]);
+      await ws.send("Hello");
+      assert.equal(await ws.receive(), "Hello");
+      await ws.close();
+      const none = await open();
+      assert.equal(none.extensions, "");
+      await none.close();
     });
   });
 
