@@ -70,8 +70,11 @@ class StreamTransport implements Transport {
   }
 
   write(parts: readonly Uint8Array[]): void {
-    if (this.#outputEnded || this.#closed) return;
-    for (const part of parts) this.#write(part);
+    for (const part of parts) {
+      // As if they had left, whoever sends on and on would, and the end not get its turn to be told.
+      if (this.#outputEnded || this.#closed) this.#bufferedAmount += part.length;
+      else this.#write(part);
+    }
   }
 
   #write(part: Uint8Array): void {

@@ -98,6 +98,7 @@ class MemoryEnd implements MemoryTransport {
   #inputEnded = false;
   #outputEnded = false;
   #closed = false;
+  #dropped = 0;
   #error: Error | undefined;
 
   constructor({ delay = 0, chunkSize = Infinity, capacity = 65536 }: TransportPairOptions) {
@@ -107,7 +108,8 @@ class MemoryEnd implements MemoryTransport {
   }
 
   get bufferedAmount(): number {
-    return this.#closed ? 0 : Math.max(0, this.peer.#underWay - this.#capacity);
+    const underWay = this.#closed ? 0 : Math.max(0, this.peer.#underWay - this.#capacity);
+    return underWay + this.#dropped;
   }
 
   handle(handlers: TransportHandlers): void {
@@ -118,12 +120,17 @@ class MemoryEnd implements MemoryTransport {
   }
 
   write(parts: readonly Uint8Array[]): void {
-    if (this.#outputEnded || this.#closed) return;
     for (const part of parts) {
-      for (let at = 0; at < part.length; at += this.#chunkSize) {
-        const end = Math.min(part.length, at + this.#chunkSize);
-        this.peer.#arrive(new Uint8Array(part.subarray(at, end)));
-      }
+      // What comes too late waits for ever, as on a socket.
+      if (this.#outputEnded || this.#closed) this.#dropped += part.length;
+      else this.#write(part);
+    }
+  }
+
+  #write(part: Uint8Array): void {
+    for (let at = 0; at < part.length; at += this.#chunkSize) {
+      const end = Math.min(part.length, at + this.#chunkSize);
+      this.peer.#arrive(new Uint8Array(part.subarray(at, end)));
     }
   }
 

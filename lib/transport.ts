@@ -83,13 +83,13 @@ export interface Transport {
   /** Whether the bytes are encrypted on their way. Default: false */
   readonly secure?: boolean;
   /**
-   * The bytes written that the platform has not taken yet. While it is over 0 the parts written may
-   * still be read and must not change.
+   * The bytes written that the platform has not taken yet, and those that it never will because they
+   * came too late. While it is over 0 the parts written may still be read and must not change.
    */
   readonly bufferedAmount: number;
   /** Says who is called from now on. Nothing is read before the first call. */
   handle(handlers: TransportHandlers): void;
-  /** Writes the parts in order, as one. Ignored after `end()` and `destroy()`. */
+  /** Writes the parts in order, as one. After `end()` and `destroy()` they are counted and dropped. */
   write(parts: readonly Uint8Array[]): void;
   /** Stops reading: at most what is already under way still comes. */
   pause(): void;

@@ -344,6 +344,37 @@ for (const [name, make] of Object.entries(PAIRS)) {
       });
     });
 
+    it(`Transport over ${name} counts what is written too late as waiting`, async () => {
+      for (const end of ["end", "destroy"] as const) {
+        await withPair(async (near) => {
+          await until(() => near.transport.bufferedAmount === 0);
+          near.transport[end]();
+          near.transport.write([LARGE, utf8("!")]);
+          assert.equal(near.transport.bufferedAmount, LARGE.length + 1);
+          near.transport.destroy();
+          await until(() => near.has("close"));
+        });
+      }
+    });
+
+    it(`Transport over ${name} that is gone does not starve its end of turns`, async () => {
+      await withPair(async (near, far) => {
+        far.transport.destroy();
+        // As a connection does whose handler awaits each send: no turn between, as long as there is room.
+        while (!near.has("close") && !near.has("end")) {
+          near.transport.write([utf8("on and on")]);
+          if (near.transport.bufferedAmount > 65536) await rest();
+          else await Promise.resolve();
+        }
+        near.transport.destroy();
+        while (!near.has("close")) {
+          near.transport.write([utf8("on and on")]);
+          if (near.transport.bufferedAmount > 65536) await rest();
+          else await Promise.resolve();
+        }
+      });
+    });
+
     it(`Transport over ${name} can be destroyed while it writes to a peer that is paused`, async () => {
       await withPair(async (near, far) => {
         far.transport.pause();

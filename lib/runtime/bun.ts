@@ -72,6 +72,8 @@ class BunTransport implements Transport {
   #handlers: TransportHandlers | undefined;
   #queue: Uint8Array[] = [];
   #buffered = 0;
+  /** The bytes that came too late to be written. */
+  #dropped = 0;
   #inputEnded = false;
   #ending = false;
   #destroyed = false;
@@ -91,7 +93,7 @@ class BunTransport implements Transport {
   }
 
   get bufferedAmount(): number {
-    return this.#buffered;
+    return this.#buffered + this.#dropped;
   }
 
   handle(handlers: TransportHandlers): void {
@@ -103,7 +105,11 @@ class BunTransport implements Transport {
   }
 
   write(parts: readonly Uint8Array[]): void {
-    if (this.#ending || this.#destroyed) return;
+    if (this.#ending || this.#destroyed) {
+      // As if they had left, whoever sends on and on would, and the end not get its turn to be told.
+      for (const part of parts) this.#dropped += part.length;
+      return;
+    }
     for (const part of joined(parts)) {
       const taken = this.#buffered === 0 ? this.#send(part) : 0;
       if (taken < part.length) this.#wait(part.subarray(taken));
@@ -115,10 +121,9 @@ class BunTransport implements Transport {
     this.#buffered += bytes.length;
   }
 
-  /** Gives how many bytes have left. A socket that is gone tells so by itself. */
+  /** Gives how many bytes have left: of a socket that is gone, none. */
   #send(bytes: Uint8Array): number {
-    const taken = this.#socket.write(bytes);
-    return taken < 0 ? bytes.length : taken;
+    return Math.max(0, this.#socket.write(bytes));
   }
 
   pause(): void {
@@ -164,7 +169,7 @@ class BunTransport implements Transport {
       this.#queue.shift();
     }
     if (this.#ending) this.#socket.shutdown();
-    this.#handlers!.drain();
+    if (this.#dropped === 0) this.#handlers!.drain();
   }
 
   failed(error: Error): void {

@@ -87,6 +87,8 @@ export class DenoTransport implements Transport {
   #handlers: TransportHandlers | undefined;
   #queue: Uint8Array[] = [];
   #buffered = 0;
+  /** The bytes that came too late to be written. */
+  #dropped = 0;
   #buffer: Uint8Array<ArrayBuffer>;
   #paused = false;
   #reading: Promise<void> | undefined;
@@ -111,7 +113,7 @@ export class DenoTransport implements Transport {
   }
 
   get bufferedAmount(): number {
-    return this.#buffered;
+    return this.#buffered + this.#dropped;
   }
 
   handle(handlers: TransportHandlers): void {
@@ -122,7 +124,11 @@ export class DenoTransport implements Transport {
   }
 
   write(parts: readonly Uint8Array[]): void {
-    if (this.#ending || this.#destroyed) return;
+    if (this.#ending || this.#destroyed) {
+      // As if they had left, whoever sends on and on would, and the end not get its turn to be told.
+      for (const part of parts) this.#dropped += part.length;
+      return;
+    }
     for (const part of parts) {
       this.#queue.push(part);
       this.#buffered += part.length;
@@ -198,7 +204,7 @@ export class DenoTransport implements Transport {
     try {
       for (let part = this.#queue.shift(); part !== undefined; part = this.#queue.shift()) {
         await this.#writePart(part);
-        if (this.#buffered === 0) this.#handlers?.drain();
+        if (this.bufferedAmount === 0) this.#handlers?.drain();
       }
       if (!this.#ending || this.#destroyed) return;
       await this.#conn.closeWrite();
