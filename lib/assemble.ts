@@ -289,7 +289,8 @@ class Assembly implements MessageDuplex {
   }
 
   #fail(error: RemoteProtocolError): void {
-    if (this.#canSend && error.event !== undefined) this.#sendClose(error.event);
+    const { event } = error;
+    if (this.#canSend && event?.type === "close") this.#sendClose(event);
     this.#error = webSocketError(error.message, error.closeCode, "", error);
     this.#endStreams(this.#error);
   }

@@ -15,8 +15,8 @@ import { base64 } from "./core/sha1.ts";
 import { parseWebSocketUrl, type WebSocketUrl } from "./core/url.ts";
 import type { TextCodec } from "./core/utf8.ts";
 import { defaultProvider } from "./default_provider.ts";
-import { readBody, toHeaders, toRawHeaders } from "./http.ts";
-import { TransportReader, withDeadline } from "./opening.ts";
+import { RefusalBody, toHeaders, toRawHeaders } from "./http.ts";
+import { type OnTimeout, TransportReader, withDeadline } from "./opening.ts";
 import { checkOptions, checkPath, checkTls, type ConnectionOptions } from "./options.ts";
 import type { DialOptions, TlsConnectOptions, Transport, TransportProvider } from "./transport.ts";
 
@@ -77,7 +77,7 @@ export async function connect(
   const handshake = new ClientHandshake(handshakeOptions(target, options));
   const request = handshake.send();
   const provider = options.transport ?? await defaultProvider();
-  return await withDeadline(options, async (signal) => {
+  return await withDeadline(options, async (signal, onTimeout) => {
     const transport = options.duplex === undefined
       ? await dial(provider, placeOf(target, options, signal))
       : fromStreams(options.duplex);
@@ -89,6 +89,7 @@ export async function connect(
       target,
       options,
       textCodec,
+      onTimeout,
     });
   });
 }
@@ -189,10 +190,11 @@ export async function open(
   reader: TransportReader,
   handshake: Pick<ClientHandshake, "request" | "check" | "trailing">,
   receive: () => Promise<ResponseHead>,
-  { target, options, textCodec }: {
+  { target, options, textCodec, onTimeout }: {
     target: WebSocketUrl;
     options: ConnectOptions;
     textCodec: TextCodec | undefined;
+    onTimeout: OnTimeout;
   },
 ): Promise<WebSocketConnection> {
   const { transport } = reader;
@@ -202,7 +204,7 @@ export async function open(
     try {
       agreement = handshake.check();
     } catch (error) {
-      throw await refused(error, reader, response, handshake.trailing);
+      throw await refused(error, reader, response, handshake.trailing, onTimeout);
     }
     const supported = options.extensions ?? [];
     return new WebSocketConnection({
@@ -257,16 +259,17 @@ async function refused(
   reader: TransportReader,
   head: ResponseHead,
   trailing: Uint8Array,
+  onTimeout: OnTimeout,
 ): Promise<unknown> {
   if (!(error instanceof HandshakeError) || error.code !== "status") return error;
+  const { message, code } = error;
   const { status, statusText, headers } = head;
-  return new HandshakeError(error.message, error.code, {
-    response: {
-      status,
-      statusText,
-      headers: toHeaders(headers),
-      rawHeaders: headers,
-      body: await readBody(head, trailing, () => reader.read()),
-    },
-  });
+  const refusal = (body: ReadableStream<Uint8Array>) =>
+    new HandshakeError(message, code, {
+      response: { status, statusText, headers: toHeaders(headers), rawHeaders: headers, body },
+    });
+  const body = new RefusalBody(head);
+  // That it was refused matters more than that the server is slow to say why.
+  onTimeout((timeout) => refusal(body.stream(timeout)));
+  return refusal(await body.read(trailing, () => reader.read()));
 }

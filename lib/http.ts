@@ -6,10 +6,10 @@
  *
  * @module
  */
+import { BodyReader } from "./core/body.ts";
 import { HandshakeError } from "./core/error.ts";
 import type { RawHeaders } from "./core/header.ts";
 import { bodyFraming, type RequestHead, type ResponseHead } from "./core/http1.ts";
-import { concat } from "./core/message.ts";
 import type { HeadersLike } from "./options.ts";
 
 /**
@@ -71,77 +71,63 @@ export function toResponseInfo({ status, statusText, headers }: ResponseHead): R
 
 /** How much of the body of a refusal is kept, in bytes. */
 const MAX_BODY = 65536;
-/** The longest line before a chunk of it, in bytes. */
-const MAX_LINE = 1024;
 
-/**
- * Reads the body of a response, at most 64 KiB of it. A body that fails is a stream that errors.
- *
- * @param read gives the next bytes, or null at the end
- */
-export async function readBody(
-  head: ResponseHead,
-  first: Uint8Array,
-  read: () => Promise<Uint8Array | null>,
-): Promise<ReadableStream<Uint8Array>> {
-  const framing = bodyFraming(head);
-  const decoder = framing === "chunked" ? new ChunkedDecoder() : undefined;
-  const wanted = typeof framing === "object" ? Math.min(framing.length, MAX_BODY) : MAX_BODY;
-  const parts: Uint8Array[] = [];
-  let size = 0;
-  let failure: unknown;
-  const next = () =>
-    read().catch((error) => {
-      failure = error;
-      return null;
-    });
-  for (let chunk: Uint8Array | null = first; chunk !== null; chunk = await next()) {
-    const body = decoder === undefined ? chunk : decoder.push(chunk);
-    parts.push(body.slice(0, wanted - size));
-    size += body.length;
-    if (size >= wanted || decoder?.done) break;
-  }
-  const whole = framing === "until-close" || size >= wanted || decoder?.done;
-  if (!whole) failure ??= new Error("The connection ended before the body was whole");
-  return new ReadableStream({
-    start(controller) {
-      for (const part of parts) if (part.length > 0) controller.enqueue(part);
-    },
-    // Behind what came: an error would drop it.
-    pull(controller) {
-      if (failure === undefined) controller.close();
-      else controller.error(failure);
-    },
-  }, { highWaterMark: 0 });
-}
+/** The body of a response that refuses, at most 64 KiB of it, as far as it has come. */
+export class RefusalBody {
+  readonly #reader: BodyReader;
+  #parts: Uint8Array[] = [];
+  #size = 0;
 
-/** Undoes the chunked transfer coding (RFC 9112 §7.1); trailer fields are dropped. */
-class ChunkedDecoder {
-  #bytes: Uint8Array = new Uint8Array(0);
-  done = false;
-
-  push(chunk: Uint8Array): Uint8Array {
-    this.#bytes = concat([this.#bytes, chunk]);
-    const parts: Uint8Array[] = [];
-    for (let part = this.#next(); part !== undefined; part = this.#next()) parts.push(part);
-    return concat(parts);
+  /** @throws {HandshakeError} "malformed-header" */
+  constructor(head: ResponseHead) {
+    this.#reader = new BodyReader(bodyFraming(head));
   }
 
-  /** The next chunk, once it is whole. */
-  #next(): Uint8Array | undefined {
-    const bytes = this.#bytes;
-    const lineEnd = bytes.subarray(0, MAX_LINE).indexOf(10);
-    // A line that does not end is no beginning of a chunk, however long one waits for it.
-    if (lineEnd < 0 && bytes.length >= MAX_LINE) this.done = true;
-    if (this.done || lineEnd < 0) return undefined;
-    const line = String.fromCharCode(...bytes.subarray(0, lineEnd));
-    const digits = /^([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?\r$/.exec(line)?.[1];
-    const size = parseInt(digits ?? "0", 16);
-    // What is no chunk ends the body, as does the chunk of no bytes.
-    this.done = size === 0 || size > MAX_BODY;
-    const end = lineEnd + 1 + size;
-    if (this.done || bytes.length < end + 2) return undefined;
-    this.#bytes = bytes.subarray(end + 2);
-    return bytes.subarray(lineEnd + 1, end);
+  /**
+   * Reads it, and gives it as a stream. One that fails is a stream that errors behind what came.
+   *
+   * @param read gives the next bytes, or null at the end
+   */
+  async read(
+    first: Uint8Array,
+    read: () => Promise<Uint8Array | null>,
+  ): Promise<ReadableStream<Uint8Array>> {
+    const reader = this.#reader;
+    let chunk: Uint8Array | null = first;
+    try {
+      for (; this.#push(chunk); chunk = await read());
+    } catch (error) {
+      return this.stream(error);
+    }
+    return this.stream(this.#size < MAX_BODY && !reader.finished ? reader.failure : undefined);
+  }
+
+  /** Takes a chunk, and tells whether there is more to read. */
+  #push(chunk: Uint8Array | null): boolean {
+    const reader = this.#reader;
+    if (chunk === null) reader.end();
+    const data = reader.push(chunk ?? new Uint8Array(0));
+    this.#parts.push(data.slice(0, MAX_BODY - this.#size));
+    this.#size += data.length;
+    return this.#size < MAX_BODY && !reader.finished && reader.failure === undefined;
+  }
+
+  /**
+   * What has come, as a stream.
+   *
+   * @param failure what it errors with in the end. Default: none
+   */
+  stream(failure?: unknown): ReadableStream<Uint8Array> {
+    const parts = this.#parts;
+    return new ReadableStream({
+      start(controller) {
+        for (const part of parts) if (part.length > 0) controller.enqueue(part);
+      },
+      // Behind what came: an error would drop it.
+      pull(controller) {
+        if (failure === undefined) controller.close();
+        else controller.error(failure);
+      },
+    }, { highWaterMark: 0 });
   }
 }

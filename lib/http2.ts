@@ -119,7 +119,7 @@ export async function connectHttp2(
   const scheme = target.secure ? "https" : "http";
   const fields = http2Request({ ...offer, scheme, authority: host, path });
   const { textCodec } = await defaultProvider();
-  return await withDeadline(options, async (signal) => {
+  return await withDeadline(options, async (signal, onTimeout) => {
     await remoteSettings(session, signal);
     const stream = request(session, fields);
     const responded = responseOf(stream);
@@ -136,7 +136,7 @@ export async function connectHttp2(
     return await openClient(reader, handshake, async () => {
       response = await responded ?? await failure(reader);
       return http2ResponseHead(response);
-    }, { target, options, textCodec });
+    }, { target, options, textCodec, onTimeout });
   });
 }
 

@@ -111,13 +111,16 @@ export class TransportReader {
   }
 }
 
+/** Says what a handshake that runs out of time has failed with by then, in place of "timeout". */
+export type OnTimeout = (failure: (timeout: HandshakeError) => Error) => void;
+
 /**
  * Runs a handshake within `openTimeout`, and until `signal` is aborted. It is told by the signal it is
  * given when to give up.
  */
 export async function withDeadline<T>(
   { signal, openTimeout = 10_000 }: Pick<ConnectionOptions, "signal" | "openTimeout">,
-  run: (signal: AbortSignal) => Promise<T>,
+  run: (signal: AbortSignal, onTimeout: OnTimeout) => Promise<T>,
 ): Promise<T> {
   signal?.throwIfAborted();
   const controller = new AbortController();
@@ -128,11 +131,13 @@ export async function withDeadline<T>(
   );
   const abort = () => controller.abort(signal!.reason);
   signal?.addEventListener("abort", abort, { once: true });
+  let failure: (timeout: HandshakeError) => Error = (timeout) => timeout;
   const cancelTimer = openTimeout > 0
-    ? backgroundTimer(() => controller.abort(timedOut(openTimeout)), openTimeout)
+    ? backgroundTimer(() => controller.abort(failure(timedOut(openTimeout))), openTimeout)
     : undefined;
   try {
-    return await Promise.race([handled(run(controller.signal)), aborted]);
+    const running = run(controller.signal, (otherwise) => failure = otherwise);
+    return await Promise.race([handled(running), aborted]);
   } finally {
     cancelTimer?.();
     signal?.removeEventListener("abort", abort);

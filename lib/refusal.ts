@@ -5,9 +5,9 @@
  *
  * @module
  */
+import { chunkOf, LAST_CHUNK } from "./core/body.ts";
 import { HandshakeError } from "./core/error.ts";
 import { type RequestHead, type ResponseHead, serializeResponseHead } from "./core/http1.ts";
-import { concat } from "./core/message.ts";
 import { refusalHeaders } from "./core/server_handshake.ts";
 import type { TransportReader } from "./opening.ts";
 import type { ConnectionOptions } from "./options.ts";
@@ -137,7 +137,7 @@ async function respond(
   if (body === null) return;
   // RFC 9110 §9.3.2: the answer to HEAD has no body.
   if (request?.method === "HEAD") return void handled(body.cancel());
-  await sendBody(reader, body, framing === "chunked" ? (bytes) => write(chunk(bytes)) : write);
+  await sendBody(reader, body, framing === "chunked" ? (bytes) => write(chunkOf(bytes)) : write);
   if (framing === "chunked") await write(LAST_CHUNK);
 }
 
@@ -159,14 +159,6 @@ function fieldsOf({ status, headers }: Response, framing: Framing): [string, str
   if (framing === "chunked") fields.push(["transfer-encoding", "chunked"]);
   fields.push(["connection", headers.has("upgrade") ? "Upgrade, close" : "close"]);
   return fields;
-}
-
-const CRLF = new Uint8Array([13, 10]);
-const LAST_CHUNK: Uint8Array = new TextEncoder().encode("0\r\n\r\n");
-
-function chunk(bytes: Uint8Array): Uint8Array {
-  const size = new TextEncoder().encode(`${bytes.length.toString(16)}\r\n`);
-  return concat([size, bytes, CRLF]);
 }
 
 async function sendBody(

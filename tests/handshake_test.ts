@@ -189,7 +189,7 @@ describe("ServerHandshake", () => {
 
   it("ServerHandshake.accept refuses a protocol that was not offered", () => {
     const expected = (received: string) => ({
-      name: "TypeError",
+      name: "LocalProtocolError",
       message: `Expected one of the subprotocols offered (${received}), received c`,
     });
     const offered = checked({ "Sec-WebSocket-Protocol": "a, b" });

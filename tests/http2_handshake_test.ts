@@ -11,6 +11,7 @@ import {
   http2Response,
   http2ResponseFields,
   http2ResponseHead,
+  LocalProtocolError,
   type RawHeaders,
 } from "../lib/core/mod.ts";
 
@@ -168,7 +169,7 @@ describe("The response over HTTP/2", () => {
 
   it("http2Response refuses what was not offered and what does not travel", () => {
     const offer = { protocols: ["a"], extensions: [], origin: undefined };
-    assert.throws(() => http2Response(offer, { protocol: "b" }), TypeError);
+    assert.throws(() => http2Response(offer, { protocol: "b" }), LocalProtocolError);
     assert.throws(() => http2Response(offer, { headers: [["Connection", "a"]] }), TypeError);
   });
 

@@ -5,7 +5,7 @@
  *
  * @module
  */
-import { HandshakeError, type HandshakeErrorCode } from "./error.ts";
+import { HandshakeError, type HandshakeErrorCode, LocalProtocolError } from "./error.ts";
 import {
   type ExtensionHeader,
   headerValue,
@@ -106,14 +106,14 @@ export function readOffer(headers: RawHeaders): ReceivedOffer {
 /**
  * The header fields that answer the offer (RFC 6455 §4.2.2).
  *
- * @throws {TypeError} for a subprotocol that was not offered
+ * @throws {LocalProtocolError} for a subprotocol that was not offered
  */
 export function answerFields(
   offer: ReceivedOffer,
   { protocol = "", extensions = [] }: AcceptOptions,
 ): [string, string][] {
   if (protocol !== "" && !offer.protocols.includes(protocol)) {
-    throw new TypeError(
+    throw new LocalProtocolError(
       `Expected one of the subprotocols offered (${offer.protocols.join(", ") || "none"}), ` +
         `received ${protocol}`,
     );

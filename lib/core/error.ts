@@ -182,6 +182,8 @@ export type HandshakeErrorCode =
   | "no-extended-connect"
   /** The server answered with another status than 101, over HTTP/2 2xx; see `response`. */
   | "status"
+  /** The body of such an answer is not framed as its header fields say. */
+  | "malformed-body"
   /** The 101 response lacks the Upgrade to websocket. */
   | "upgrade"
   /** Sec-WebSocket-Accept does not answer our key. */
@@ -259,33 +261,57 @@ export class LocalProtocolError extends Error {
   override readonly name = "LocalProtocolError";
 }
 
+/** What answers a peer that broke the protocol: a Close frame, or during the handshake a refusal. */
+export type ErrorAnswer =
+  | { type: "close"; closeCode: number; reason: string }
+  | {
+    type: "reject";
+    status: number;
+    statusText: string;
+    headers: readonly (readonly [name: string, value: string])[];
+    hasBody: boolean;
+  };
+
+/** What else a {@linkcode RemoteProtocolError} may carry. */
+export interface RemoteProtocolErrorOptions {
+  /** The error beneath. */
+  cause?: unknown;
+  /** The event to answer with. Default: a Close with the code, and the message as its reason */
+  event?: ErrorAnswer;
+}
+
 /** The peer broke the protocol. */
 export class RemoteProtocolError extends Error {
   /** "RemoteProtocolError". */
   override readonly name = "RemoteProtocolError";
   /**
    * The close code that the RFC names for this failure: 1002, 1007 or 1009; 1006 when the input ended in
-   * the middle of something.
+   * the middle of something, and when the opening handshake failed: then `cause` is the
+   * {@linkcode HandshakeError}.
    */
   readonly closeCode: number;
+  readonly #event: ErrorAnswer | undefined;
 
   /**
    * Makes an error with the close code that answers it.
    *
    * @param message what was expected and what came
    * @param closeCode the code to send
+   * @param options what else is known
    */
-  constructor(message: string, closeCode: number) {
-    super(message);
+  constructor(message: string, closeCode: number, options: RemoteProtocolErrorOptions = {}) {
+    super(message, "cause" in options ? { cause: options.cause } : undefined);
     this.closeCode = closeCode;
+    this.#event = options.event;
   }
 
   /**
-   * The event to answer with: a Close with the code, and the message as its reason; none where the
-   * input has ended, which is 1006.
+   * The event to answer with: a Close with the code, and the message as its reason; a "reject" with the
+   * status for a request that is none for a WebSocket; none where nothing can be answered: the input has
+   * ended, or a server's response is no good.
    */
-  get event(): { type: "close"; closeCode: number; reason: string } | undefined {
-    if (this.closeCode === 1006) return undefined;
+  get event(): ErrorAnswer | undefined {
+    if (this.#event !== undefined || this.closeCode === 1006) return this.#event;
     // Every such message is ASCII, so that 123 characters are 123 bytes.
     return { type: "close", closeCode: this.closeCode, reason: this.message.slice(0, 123) };
   }

@@ -6,7 +6,10 @@
  * @module
  */
 import { CloseCode } from "./close.ts";
-import type { Fragment } from "./message.ts";
+import type { HandshakeEvent } from "./handshake_event.ts";
+import type { BinaryEvent, Fragment, TextEvent } from "./message.ts";
+
+const EMPTY = new Uint8Array(0);
 
 /** A ping (RFC 6455 §5.5.2). */
 export interface PingEvent {
@@ -38,10 +41,60 @@ export interface CloseEvent {
 export type ProtocolEvent = Fragment | PingEvent | PongEvent | CloseEvent;
 
 /**
+ * What may be sent: an event, of which may be left out what is not special. Left out, a piece is the last
+ * of its message, a ping or pong carries nothing, and a Close neither code nor reason.
+ */
+export type OutgoingEvent =
+  | (Pick<TextEvent, "type" | "data"> & Partial<TextEvent>)
+  | (Pick<BinaryEvent, "type" | "data"> & Partial<BinaryEvent>)
+  | (Pick<PingEvent, "type"> & Partial<PingEvent>)
+  | (Pick<PongEvent, "type"> & Partial<PongEvent>)
+  | (Pick<CloseEvent, "type"> & Partial<CloseEvent>);
+
+/**
+ * Fills in what was left out. Internal.
+ *
+ * @throws {TypeError} for no event, and for data of another type than its own
+ */
+export function complete(event: OutgoingEvent): ProtocolEvent {
+  switch (event.type) {
+    case "text":
+      if (typeof event.data !== "string") throw wrongData("text", event.data);
+      return { ...event, frameFinished: true, messageFinished: event.messageFinished ?? true };
+    case "binary":
+      if (!(event.data instanceof Uint8Array)) throw wrongData("binary", event.data);
+      return { ...event, frameFinished: true, messageFinished: event.messageFinished ?? true };
+    case "ping":
+    case "pong": {
+      const { type, payload = EMPTY } = event;
+      if (!(payload instanceof Uint8Array)) throw wrongData(type, payload);
+      return { type, payload };
+    }
+    case "close": {
+      const { type, closeCode = CloseCode.NoStatus, reason = "" } = event;
+      return { type, closeCode, reason };
+    }
+    default:
+      throw new TypeError(
+        `Expected an event, received the type ${String((event as { type?: unknown }).type)}`,
+      );
+  }
+}
+
+function wrongData(type: string, data: unknown): TypeError {
+  const expected = type === "text" ? "a string" : "a Uint8Array";
+  return new TypeError(
+    `Expected the data of a ${type} event as ${expected}, received ${typeof data}`,
+  );
+}
+
+/**
  * The event that answers another: a pong with the payload of a ping (RFC 6455 §5.5.3), a Close with
  * the code and reason of a Close (§5.5.1). Others need none.
  */
-export function response(event: ProtocolEvent): PongEvent | CloseEvent | undefined {
+export function response(
+  event: ProtocolEvent | HandshakeEvent,
+): PongEvent | CloseEvent | undefined {
   if (event.type === "ping") return { type: "pong", payload: event.payload };
   if (event.type !== "close" || event.closeCode === CloseCode.Abnormal) return undefined;
   return { type: "close", closeCode: event.closeCode, reason: event.reason };

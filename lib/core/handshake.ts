@@ -52,6 +52,11 @@ export function checkField(name: string, value: string): void {
   }
 }
 
+/** The header fields of a head but for those that the handshake writes by itself. */
+export function extraFields(headers: RawHeaders): RawHeaders {
+  return headers.filter(([name]) => !OWN_FIELDS.has(name.toLowerCase()));
+}
+
 /** The value of Sec-WebSocket-Accept that answers a key (RFC 6455 §4.2.2). */
 export function acceptToken(key: string): string {
   return base64(sha1(new TextEncoder().encode(key + GUID)));

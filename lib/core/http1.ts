@@ -306,12 +306,15 @@ function endsWithin(bytes: Uint8Array, from: number): boolean {
   return false;
 }
 
+/** How one knows where a body ends. */
+export type BodyFraming = { length: number } | "chunked" | "until-close";
+
 /**
  * How the body of a response is delimited (RFC 9112 §6.3), for one that is no answer to HEAD.
  *
  * @throws {HandshakeError} "malformed-header"
  */
-export function bodyFraming(head: ResponseHead): { length: number } | "chunked" | "until-close" {
+export function bodyFraming(head: ResponseHead): BodyFraming {
   if (head.status < 200 || head.status === 204 || head.status === 304) return { length: 0 };
   const codings = headerValues(head.headers, "Transfer-Encoding");
   if (codings.length > 0) {

@@ -107,7 +107,8 @@ export function checkHttp2Request(fields: RawHeaders): ReceivedOffer {
 /**
  * The header fields of the response to a request that was checked.
  *
- * @throws {TypeError} as {@linkcode http2Request}, and for a subprotocol that was not offered
+ * @throws {LocalProtocolError} for a subprotocol that was not offered
+ * @throws {TypeError} as {@linkcode http2Request}
  */
 export function http2Response(offer: ReceivedOffer, options: AcceptOptions = {}): RawHeaders {
   return [

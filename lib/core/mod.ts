@@ -5,13 +5,16 @@
  * @module
  */
 export * from "./close.ts";
+export * from "./endpoint.ts";
 export {
+  type ErrorAnswer,
   HandshakeError,
   type HandshakeErrorCode,
   type HandshakeErrorOptions,
   LocalProtocolError,
   type RefusedResponse,
   RemoteProtocolError,
+  type RemoteProtocolErrorOptions,
   WebSocketError,
 } from "./error.ts";
 export {
@@ -24,7 +27,14 @@ export {
   type Role,
   Rsv,
 } from "./frame.ts";
-export * from "./event.ts";
+export {
+  type CloseEvent,
+  type OutgoingEvent,
+  type PingEvent,
+  type PongEvent,
+  type ProtocolEvent,
+  response,
+} from "./event.ts";
 export type { Written } from "./event_writer.ts";
 export {
   type AcceptedExtensions,
@@ -49,6 +59,7 @@ export {
 } from "./agreement.ts";
 export { acceptToken } from "./handshake.ts";
 export * from "./http2_handshake.ts";
+export * from "./handshake_event.ts";
 export * from "./client_handshake.ts";
 export * from "./server_handshake.ts";
 export * from "./header.ts";

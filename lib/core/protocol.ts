@@ -5,7 +5,7 @@
  */
 import { CloseCode, parseClose } from "./close.ts";
 import { LocalProtocolError, RemoteProtocolError } from "./error.ts";
-import type { CloseEvent, ProtocolEvent } from "./event.ts";
+import { type CloseEvent, complete, type OutgoingEvent, type ProtocolEvent } from "./event.ts";
 import { EventWriter, type Written } from "./event_writer.ts";
 import { bitsOf, type Extension, ExtensionReader, PENDING } from "./extension.ts";
 import { type Frame, Opcode, type Role } from "./frame.ts";
@@ -257,15 +257,17 @@ export class Protocol {
   }
 
   /**
-   * Gives the bytes that send the event; each piece of a message becomes a frame.
+   * Gives the bytes that send the event; each piece of a message becomes a frame. A call that throws
+   * has changed nothing.
    *
    * @throws {LocalProtocolError} where the state forbids it: after a Close frame was sent, or a piece
    * of another type in the middle of a message
    * @throws {RangeError} for a payload, close code or reason that a control frame cannot carry
+   * @throws {TypeError} for data of the wrong type
    */
-  send(event: ProtocolEvent): Uint8Array {
+  send(event: OutgoingEvent): Uint8Array {
     const writer = this.#writer ??= new FrameWriter(this.#role, this.#options.textCodec);
-    this.write(event, writer);
+    this.write(complete(event), writer);
     const bytes = concat(writer.take());
     writer.recycle();
     return bytes;

@@ -103,7 +103,7 @@ export class ServerHandshake {
   /**
    * The bytes of the 101 response to a request that was checked.
    *
-   * @throws {TypeError} for a subprotocol that was not offered, or
+   * @throws {LocalProtocolError} for a subprotocol that was not offered, or
    * @throws {TypeError} for a header field that the handshake writes by itself or that would break
    * out of its place
    */

@@ -69,7 +69,7 @@ class ProtocolEcho {
       for (const event of this.#protocol.events()) this.#take(event);
     } catch (error) {
       if (!(error instanceof RemoteProtocolError)) throw error;
-      assert.ok(error.event);
+      assert.ok(error.event?.type === "close");
       this.#send(error.event);
       this.outcome = { clean: false, code: error.closeCode };
     }

@@ -1,0 +1,145 @@
+/**
+ * The body of a response that refuses a handshake, piece by piece (RFC 9112 §6, §7.1).
+ *
+ * A file of its own because heads are read whole, and bodies never.
+ *
+ * @module
+ */
+import { HandshakeError, LocalProtocolError } from "./error.ts";
+import type { BodyFraming } from "./http1.ts";
+import { concat } from "./message.ts";
+
+const EMPTY = new Uint8Array(0);
+
+/** The longest line before a chunk, in bytes. */
+const MAX_LINE = 1024;
+
+/** Takes a body out of its framing. It holds nothing but the line before a chunk. */
+export class BodyReader {
+  readonly #chunked: boolean;
+  readonly #untilClose: boolean;
+  /** Bytes that are still to come: of the body, or of the chunk at hand. */
+  #left: number;
+  /** What there is of a line of the chunked coding. */
+  #line = "";
+  #behindChunk = false;
+  #finished: boolean;
+  #failure: HandshakeError | undefined;
+
+  constructor(framing: BodyFraming) {
+    this.#chunked = framing === "chunked";
+    this.#untilClose = framing === "until-close";
+    this.#left = this.#chunked ? 0 : typeof framing === "object" ? framing.length : Infinity;
+    this.#finished = !this.#chunked && this.#left === 0;
+  }
+
+  /** Whether the body came whole. What comes behind it is dropped. */
+  get finished(): boolean {
+    return this.#finished;
+  }
+
+  /** Why it never will: its framing is broken, or the input ended. */
+  get failure(): HandshakeError | undefined {
+    return this.#failure;
+  }
+
+  /** Takes the next bytes; gives what they hold of the body, where one piece suffices as a view. */
+  push(bytes: Uint8Array): Uint8Array {
+    const parts: Uint8Array[] = [];
+    for (let at = 0; at < bytes.length && !this.#finished && this.#failure === undefined;) {
+      if (this.#left === 0) {
+        at = this.#readLine(bytes, at);
+        continue;
+      }
+      const part = bytes.subarray(at, Math.min(bytes.length, at + this.#left));
+      parts.push(part);
+      at += part.length;
+      this.#left -= part.length;
+      this.#finished = this.#left === 0 && !this.#chunked;
+    }
+    return parts.length === 1 ? parts[0] : concat(parts);
+  }
+
+  /** Says that no more bytes come. */
+  end(): void {
+    if (this.#finished) return;
+    if (this.#untilClose) this.#finished = true;
+    else this.#failure ??= failed("the whole body, the connection ended before", "connection-lost");
+  }
+
+  /** Reads as much of a line as is there, and gives the offset behind it. */
+  #readLine(bytes: Uint8Array, at: number): number {
+    const rest = bytes.subarray(at, at + MAX_LINE);
+    const length = rest.indexOf(10) + 1 || rest.length;
+    this.#line += String.fromCharCode(...rest.subarray(0, length));
+    if (this.#line.endsWith("\n")) this.#endLine();
+    else if (this.#line.length >= MAX_LINE) this.#fail("a chunk, received a line without end");
+    return at + length;
+  }
+
+  #endLine(): void {
+    const line = this.#line;
+    this.#line = "";
+    if (this.#behindChunk) {
+      this.#behindChunk = false;
+      if (line !== "\r\n") this.#fail("the end of a chunk, received more than it announced");
+      return;
+    }
+    const digits = /^([0-9A-Fa-f]{1,13})[ \t]*(?:;[^\r\n]*)?\r\n$/.exec(line)?.[1];
+    if (digits === undefined) return this.#fail("the size of a chunk, received another line");
+    this.#left = parseInt(digits, 16);
+    this.#behindChunk = true;
+    // RFC 9112 §7.1.2: what may follow is trailer fields, which nobody here asks for.
+    this.#finished = this.#left === 0;
+  }
+
+  #fail(expected: string): void {
+    this.#failure = failed(expected, "malformed-body");
+  }
+}
+
+function failed(expected: string, code: "malformed-body" | "connection-lost"): HandshakeError {
+  return new HandshakeError(`Expected ${expected}`, code);
+}
+
+const CRLF = new Uint8Array([13, 10]);
+
+/** What ends a body in the chunked coding. */
+export const LAST_CHUNK: Uint8Array = new TextEncoder().encode("0\r\n\r\n");
+
+/** A piece of a body in the chunked coding; none for no bytes, which would be the last one. */
+export function chunkOf(bytes: Uint8Array): Uint8Array {
+  if (bytes.length === 0) return EMPTY;
+  const size = new TextEncoder().encode(`${bytes.length.toString(16)}\r\n`);
+  return concat([size, bytes, CRLF]);
+}
+
+/** Puts a body into its framing. */
+export class BodyWriter {
+  readonly #framing: BodyFraming;
+  #sent = 0;
+
+  constructor(framing: BodyFraming) {
+    this.#framing = framing;
+  }
+
+  /**
+   * Gives the bytes of a piece.
+   *
+   * @param last whether the body ends with it
+   * @throws {LocalProtocolError} for more bytes, or at the end less, than were announced
+   */
+  write(bytes: Uint8Array, last: boolean): Uint8Array {
+    const framing = this.#framing;
+    if (framing === "until-close") return bytes.slice();
+    if (framing === "chunked") return concat([chunkOf(bytes), last ? LAST_CHUNK : EMPTY]);
+    const size = this.#sent + bytes.length;
+    if (size > framing.length || (last && size < framing.length)) {
+      throw new LocalProtocolError(
+        `Expected a body of ${framing.length} bytes, as announced, received ${size}`,
+      );
+    }
+    this.#sent = size;
+    return bytes.slice();
+  }
+}
