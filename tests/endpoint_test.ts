@@ -1,0 +1,358 @@
+import { describe, it } from "node:test";
+import assert from "node:assert/strict";
+import {
+  Endpoint,
+  type EndpointEvent,
+  HandshakeError,
+  LocalProtocolError,
+  response,
+} from "../lib/core/mod.ts";
+import { concat, cuts, hex, latin1, utf8 } from "./bytes.ts";
+import { asked, failureOf, feed, merged, open, read, REQUEST, waiting } from "./endpoints.ts";
+import { field, upgradeRequest, upgradeResponse } from "./support.ts";
+import { Toy } from "./toy_extension.ts";
+
+const TEXT = { type: "text", data: "Hello", frameFinished: true, messageFinished: true };
+
+describe("Endpoint: the opening handshake", () => {
+  it("Endpoint gives request and accept as they were sent, and opens", () => {
+    const { client, server, event } = asked({
+      protocols: ["a", "b"],
+      headers: [["X-A", "1"], ["x-a", "2"]],
+    });
+    const expected = {
+      type: "request",
+      host: "example.com",
+      target: "/chat?a=b",
+      protocols: ["a", "b"],
+      extensions: [],
+      headers: [["X-A", "1"], ["x-a", "2"]],
+    };
+    assert.deepEqual(event, expected);
+    assert.deepEqual([client.state, server.state], ["connecting", "connecting"]);
+    const bytes = server.send({ type: "accept", protocol: "b", headers: [["Set-Cookie", "c"]] });
+    assert.equal(server.state, "open");
+    const answer = {
+      type: "accept",
+      protocol: "b",
+      extensions: [],
+      headers: [["Set-Cookie", "c"]],
+    };
+    assert.deepEqual(read(client, bytes), [answer]);
+    assert.equal(client.state, "open");
+    assert.deepEqual(client.request, server.request);
+    assert.deepEqual(client.response, server.response);
+    // What was received can be sent on.
+    const proxy = new Endpoint("client");
+    assert.deepEqual(read(new Endpoint("server"), proxy.send(event)), [expected]);
+  });
+
+  it("Endpoint keeps what follows the handshake, wherever the bytes are cut", () => {
+    const { client } = open();
+    const hello = client.send({ type: "text", data: "Hello" });
+    const request = concat([latin1(upgradeRequest()), hello]);
+    for (const chunks of cuts(request)) {
+      const server = new Endpoint("server");
+      const events: EndpointEvent[] = [];
+      for (const chunk of chunks) {
+        server.receive(chunk);
+        for (const event of server.events()) {
+          events.push(event);
+          if (event.type === "request") server.send({ type: "accept" });
+        }
+      }
+      assert.deepEqual(merged(events).slice(1), [TEXT]);
+    }
+    const [, sent] = waiting();
+    const length = upgradeResponse(sent).length + 7;
+    for (let at = 0; at <= length; at++) {
+      const [client, sent] = waiting();
+      const bytes = concat([latin1(upgradeResponse(sent)), hex("81 05 48 65 6c 6c 6f")]);
+      const events = read(client, bytes.subarray(0, at), bytes.subarray(at));
+      assert.deepEqual(merged(events).map(({ type }) => type), ["accept", "text"]);
+      assert.deepEqual(merged(events)[1], TEXT);
+    }
+  });
+
+  it("Endpoint on a server keeps what comes before its answer, and the end of the input", () => {
+    const { client } = open();
+    const { server } = asked();
+    for (const data of ["a", "b"]) read(server, client.send({ type: "text", data }));
+    assert.ok(server.bufferedAmount > 0);
+    assert.deepEqual(read(server, null), []);
+    server.send({ type: "accept" });
+    assert.deepEqual([...server.events()].map((event) => ("data" in event ? event.data : event)), [
+      ...["a", "b"],
+      { type: "close", closeCode: 1006, reason: "" },
+    ]);
+    assert.equal(server.state, "closed");
+  });
+
+  it("Endpoint goes on from a request that another parser has read", () => {
+    const { client, server: first } = asked({ protocols: ["a"] });
+    const server = new Endpoint("server");
+    const hello = open().client.send({ type: "text", data: "Hello" });
+    server.takeHead(first.request!, hello);
+    assert.equal([...server.events()][0].type, "request");
+    assert.throws(() => server.takeHead(first.request!), LocalProtocolError);
+    read(client, server.send({ type: "accept", protocol: "a" }));
+    assert.deepEqual([...server.events()], [TEXT]);
+    assert.throws(() => client.takeHead(first.request!), LocalProtocolError);
+    const late = new Endpoint("server");
+    late.receive(latin1("GET"));
+    assert.throws(() => late.takeHead(first.request!), LocalProtocolError);
+  });
+
+  it("Endpoint offers and accepts the extensions that it supports, or those of them that it is told", () => {
+    const toys = (...names: string[]) => names.map((name) => new Toy(name, 1));
+    const run = (chosen?: { name: string }[], accepted?: { name: string }[]) => {
+      const client = new Endpoint("client", { extensions: toys("a", "b", "c") });
+      const server = new Endpoint("server", { extensions: toys("b", "c") });
+      const [request] = read(server, client.send({ ...REQUEST, extensions: chosen } as never));
+      const bytes = server.send({ type: "accept", extensions: accepted });
+      const [accept] = read(client, bytes);
+      const text = read(server, client.send({ type: "text", data: "Hello" }));
+      assert.deepEqual(text, [TEXT]);
+      const names = (event: EndpointEvent) =>
+        "extensions" in event ? event.extensions.map(({ name }) => name).join("") : "";
+      return [names(request), names(accept)];
+    };
+    assert.deepEqual(run(), ["abc", "bc"]);
+    assert.deepEqual(run([{ name: "c" }, { name: "a" }]), ["ac", "c"]);
+    assert.deepEqual(run(undefined, toys("b")), ["abc", "b"]);
+    assert.deepEqual(run(undefined, []), ["abc", ""]);
+    assert.deepEqual(run([]), ["", ""]);
+  });
+
+  it("Endpoint.protocol takes over once it is open", () => {
+    const { client } = asked();
+    assert.throws(() => client.protocol, LocalProtocolError);
+    const ends = open();
+    assert.equal(ends.client.protocol.state, "open");
+    assert.equal(ends.client.protocol.role, "client");
+  });
+});
+
+describe("Endpoint: what the peer does wrong", () => {
+  const requests: [name: string, code: string, bytes: string, status: number, header?: string[]][] =
+    [
+      ["a POST", "method", upgradeRequest({}, "POST / HTTP/1.1"), 405, ["Allow", "GET"]],
+      ["no Upgrade", "not-upgrade", upgradeRequest({ Upgrade: null }), 426, [
+        "Upgrade",
+        "websocket",
+      ]],
+      ["no Connection", "not-upgrade", upgradeRequest({ Connection: "close" }), 426],
+      ["HTTP/1.0", "http-version", upgradeRequest({}, "GET / HTTP/1.0"), 400],
+      ["HTTP/2.0", "http-version", upgradeRequest({}, "GET / HTTP/2.0"), 505],
+      ["no Host", "host", upgradeRequest({ Host: null }), 400],
+      ["a body", "body", upgradeRequest({ "Content-Length": "5" }), 400],
+      ["no version", "version", upgradeRequest({ "Sec-WebSocket-Version": null }), 400],
+      [
+        ...["version 8", "version"] as const,
+        ...[upgradeRequest({ "Sec-WebSocket-Version": "8" }), 426] as const,
+        ["Sec-WebSocket-Version", "13"],
+      ],
+      ["no key", "key", upgradeRequest({ "Sec-WebSocket-Key": null }), 400],
+      ["a short key", "key", upgradeRequest({ "Sec-WebSocket-Key": "AAAA" }), 400],
+      [
+        "bad extensions",
+        "malformed-header",
+        upgradeRequest({ "Sec-WebSocket-Extensions": ";" }),
+        400,
+      ],
+      ["garbage", "malformed-head", "\x16\x03\x01", 400],
+      ["a long target", "target-too-long", "GET /".padEnd(9000, "a"), 414],
+      ["a long header", "head-too-large", "GET / HTTP/1.1\r\na: ".padEnd(9000, "a"), 431],
+    ];
+  for (const [name, code, bytes, status, header] of requests) {
+    it(`Endpoint says ${status} to a request with ${name}`, () => {
+      const server = new Endpoint("server");
+      server.receive(latin1(bytes));
+      const error = failureOf(server);
+      assert.ok(error.cause instanceof HandshakeError);
+      assert.deepEqual([error.cause.code, error.closeCode], [code, 1006]);
+      assert.equal(failureOf(server), error);
+      assert.equal(server.state, "connecting");
+      assert.throws(() => server.send({ type: "accept" }), LocalProtocolError);
+      assert.ok(error.event?.type === "reject");
+      const [client] = waiting();
+      const [reject, ...more] = read(client, server.send(error.event));
+      assert.ok(reject.type === "reject");
+      assert.deepEqual([reject.status, reject.hasBody, more.length], [status, false, 0]);
+      if (header) assert.ok(reject.headers.some((pair) => `${pair}` === `${header}`));
+      assert.ok(reject.headers.some((pair) => `${pair}` === "Content-Length,0"));
+      assert.deepEqual([server.state, client.state], ["closed", "closed"]);
+      assert.deepEqual([server.endsTransport, client.endsTransport], [true, true]);
+      assert.equal(server.next(), undefined);
+      assert.throws(() => server.receive(latin1("GET")), LocalProtocolError);
+      server.receive(null);
+    });
+  }
+
+  const extensions = [new Toy("toy", 1)];
+  const responses: [name: string, code: string, bytes: (sent: string) => string | null][] = [
+    ["no Upgrade", "upgrade", (sent) => upgradeResponse(sent, { Upgrade: null })],
+    ["no Connection", "upgrade", (sent) => upgradeResponse(sent, { Connection: null })],
+    ["a wrong token", "accept", (sent) => upgradeResponse(sent, { "Sec-WebSocket-Accept": "a" })],
+    [
+      "a subprotocol not offered",
+      "subprotocol",
+      (sent) => upgradeResponse(sent, { "Sec-WebSocket-Protocol": "b" }),
+    ],
+    [
+      "an extension not offered",
+      "extension",
+      (sent) => upgradeResponse(sent, { "Sec-WebSocket-Extensions": "x" }),
+    ],
+    [
+      "an extension twice",
+      "extension",
+      (sent) => upgradeResponse(sent, { "Sec-WebSocket-Extensions": "toy, toy" }),
+    ],
+    ["garbage", "malformed-head", () => "SSH-2.0\r\n\r\n"],
+    ["HTTP/2", "http-version", () => "HTTP/2.0 101 a\r\n\r\n"],
+    ["an end", "connection-lost", () => null],
+    ["a bad length", "malformed-header", () => "HTTP/1.1 403 a\r\nContent-Length: a\r\n\r\n"],
+  ];
+  for (const [name, code, bytes] of responses) {
+    it(`Endpoint fails with "${code}" for a response with ${name}`, () => {
+      const [client, sent] = waiting({ extensions });
+      const answer = bytes(sent);
+      feed(client, answer);
+      const error = failureOf(client);
+      assert.ok(error.cause instanceof HandshakeError);
+      assert.deepEqual([error.cause.code, error.event, client.state], [code, undefined, "closed"]);
+      assert.equal(client.endsTransport, true);
+      assert.equal(failureOf(client), error);
+      if (answer !== null) assert.throws(() => client.receive(latin1("a")), LocalProtocolError);
+      for (const event of [REQUEST, { type: "close" as const }]) {
+        assert.throws(() => client.send(event), LocalProtocolError);
+      }
+    });
+  }
+
+  it("Endpoint on a server fails when the input ends within the request, and has no answer", () => {
+    const server = new Endpoint("server");
+    read(server, "GET / HT");
+    server.receive(null);
+    const error = failureOf(server);
+    assert.equal((error.cause as HandshakeError).code, "connection-lost");
+    assert.deepEqual([error.event, server.state], [undefined, "closed"]);
+    assert.throws(() => server.send({ type: "reject" }), LocalProtocolError);
+  });
+
+  it("Endpoint gives a bad frame's Close, and takes what needs no answer as it is", () => {
+    const { client, server } = open();
+    server.receive(hex("83 00"));
+    assert.deepEqual(failureOf(server).event?.type, "close");
+    const [close] = read(client, server.send(failureOf(server).event!));
+    assert.equal(close.type === "close" && close.closeCode, 1002);
+    assert.deepEqual(response(close), { ...close });
+    assert.equal(response({ type: "rejectData", data: hex(""), bodyFinished: true }), undefined);
+  });
+});
+
+describe("Endpoint: refusals", () => {
+  const text = "0123456789".repeat(100);
+  const bodies: [name: string, fields: [string, string][], version?: string][] = [
+    ["by Content-Length", [["Content-Length", "1000"]]],
+    ["by chunks", [["Transfer-Encoding", "Chunked"]]],
+    ["by chunks where nothing is said", []],
+    ["until the end for HTTP/1.0", [["X-A", "1"]], "HTTP/1.0"],
+  ];
+  for (const [name, headers, version] of bodies) {
+    it(`Endpoint streams the body of a refusal ${name}`, () => {
+      const server = new Endpoint("server");
+      server.receive(latin1(upgradeRequest({}, `GET / ${version ?? "HTTP/1.1"}`)));
+      if (version !== undefined) failureOf(server);
+      else server.next();
+      const sent = [server.send({ type: "reject", status: 403, headers, hasBody: true })];
+      assert.equal(server.state, "rejecting");
+      for (let at = 0; at < 1000; at += 250) {
+        const data = utf8(text.slice(at, at + 250));
+        sent.push(server.send({ type: "rejectData", data, bodyFinished: false }));
+        // What the client still sends is of no use.
+        server.receive(utf8("more"));
+        assert.equal(server.next(), undefined);
+      }
+      assert.equal(server.state, "rejecting");
+      sent.push(server.send({ type: "rejectData", data: hex("") }));
+      assert.equal(server.state, "closed");
+      const whole = concat(sent);
+      for (const chunks of [[whole], ...cuts(whole).filter((_, at) => at % 37 === 0)]) {
+        const [client] = waiting();
+        const events = read(client, ...chunks);
+        if (version !== undefined) events.push(...read(client, null));
+        const [reject, body, ...more] = merged(events);
+        assert.ok(reject.type === "reject" && body.type === "rejectData");
+        assert.deepEqual([reject.status, reject.hasBody, more.length], [403, true, 0]);
+        assert.deepEqual([body.bodyFinished, client.state], [true, "closed"]);
+        assert.equal(new TextDecoder().decode(body.data), text);
+      }
+    });
+  }
+
+  it("Endpoint holds nothing of a body, however long it is", () => {
+    const [client] = waiting();
+    const size = 2 ** 40;
+    read(client, `HTTP/1.1 403 a\r\nContent-Length: ${size}\r\n\r\n`);
+    assert.equal(client.state, "rejecting");
+    const chunk = new Uint8Array(65536);
+    for (let i = 0; i < 1000; i++) {
+      const [event] = read(client, chunk);
+      assert.ok(event.type === "rejectData" && event.data.length === 65536 && !event.bodyFinished);
+      assert.equal(client.bufferedAmount, 0);
+    }
+    const [chunked] = waiting();
+    read(chunked, "HTTP/1.1 403 a\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffff\r\n");
+    for (let i = 0; i < 1000; i++) assert.equal(read(chunked, chunk).length, 1);
+  });
+
+  const broken: [name: string, code: string, head: string, chunks: (string | null)[]][] = [
+    ["too few bytes", "connection-lost", "Content-Length: 5", ["abc", null]],
+    ["no last chunk", "connection-lost", "Transfer-Encoding: chunked", ["3\r\nabc\r\n", null]],
+    ["a size that is none", "malformed-body", "Transfer-Encoding: chunked", ["3\r\nabc\r\nx\r\n"]],
+    ["a chunk without end", "malformed-body", "Transfer-Encoding: chunked", ["3\r\nabcd\r\n"]],
+    [
+      ...["a line without end", "malformed-body", "Transfer-Encoding: chunked"] as const,
+      ["3\r\nabc\r\n", ..."a".repeat(1100)],
+    ],
+  ];
+  for (const [name, code, head, chunks] of broken) {
+    it(`Endpoint gives what came of a body with ${name}, then fails`, () => {
+      const [client] = waiting();
+      client.receive(latin1(`HTTP/1.1 403 a\r\n${head}\r\n\r\n`));
+      for (const chunk of chunks) feed(client, chunk);
+      assert.equal(client.next()?.type, "reject");
+      const event = client.next();
+      assert.ok(event?.type === "rejectData");
+      assert.deepEqual([event.data, event.bodyFinished], [utf8("abc"), false]);
+      const { cause } = failureOf(client);
+      assert.equal((cause as HandshakeError).code, code);
+      assert.equal(client.state, "closed");
+    });
+  }
+
+  it("Endpoint takes any other status than 101 for a refusal", () => {
+    for (
+      const [status, hasBody] of [[100, false], [204, false], [200, true], [302, true]] as const
+    ) {
+      const [client] = waiting();
+      const [event] = read(client, `HTTP/1.1 ${status} Why\r\nLocation: /b\r\n\r\n`);
+      const headers = [["Location", "/b"]];
+      assert.deepEqual(event, { type: "reject", status, statusText: "Why", headers, hasBody });
+      assert.equal(client.state, hasBody ? "rejecting" : "closed");
+    }
+  });
+
+  it("Endpoint says that the connection ends, unless the caller has something to say of it", () => {
+    const head = (headers: [string, string][], status?: number) => {
+      const bytes = asked().server.send({ type: "reject", headers, status });
+      return String.fromCharCode(...bytes);
+    };
+    assert.equal(field(head([]), "Connection"), "close");
+    assert.equal(field(head([["Upgrade", "websocket"]]), "Connection"), "Upgrade, close");
+    assert.equal(field(head([["connection", "x"]]), "Connection"), "x");
+    assert.equal(field(head([], 204), "Content-Length"), undefined);
+  });
+});
