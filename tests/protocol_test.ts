@@ -257,7 +257,19 @@ for (const role of ROLES) {
       assert.match(String(event.reason), /^Expected /);
       protocol.send(event);
       assert.equal(protocol.state, "local-closing");
-      assert.throws(() => protocol.next(), { name: "RemoteProtocolError" });
+      protocol.receive(hex("88 00"));
+      assert.equal(protocol.next(), undefined, "and then takes no more");
+      protocol.receive(null);
+      assert.equal(protocol.next(), undefined);
+      assert.equal(protocol.state, "closed");
+    });
+
+    it("Protocol has no answer to an error behind its own Close", () => {
+      const protocol = new Protocol(role);
+      protocol.send(closeEvent(1000));
+      protocol.receive(hex("83 80"));
+      const { event, closeCode } = thrown(() => protocol.next())!;
+      assert.deepEqual([event, closeCode, protocol.state], [undefined, 1002, "local-closing"]);
     });
 
     it("Protocol takes a Close in the middle of a fragmented message", () => {

@@ -276,8 +276,8 @@ export type ErrorAnswer =
 export interface RemoteProtocolErrorOptions {
   /** The error beneath. */
   cause?: unknown;
-  /** The event to answer with. Default: a Close with the code, and the message as its reason */
-  event?: ErrorAnswer;
+  /** The event to answer with, or null. Default: a Close with the code, and the message as its reason */
+  event?: ErrorAnswer | null;
 }
 
 /** The peer broke the protocol. */
@@ -290,7 +290,7 @@ export class RemoteProtocolError extends Error {
    * {@linkcode HandshakeError}.
    */
   readonly closeCode: number;
-  readonly #event: ErrorAnswer | undefined;
+  readonly #event: ErrorAnswer | null | undefined;
 
   /**
    * Makes an error with the close code that answers it.
@@ -308,10 +308,10 @@ export class RemoteProtocolError extends Error {
   /**
    * The event to answer with: a Close with the code, and the message as its reason; a "reject" with the
    * status for a request that is none for a WebSocket; none where nothing can be answered: the input has
-   * ended, or a server's response is no good.
+   * ended, our Close frame went before, or a server's response is no good.
    */
   get event(): ErrorAnswer | undefined {
-    if (this.#event !== undefined || this.closeCode === 1006) return this.#event;
+    if (this.#event !== undefined || this.closeCode === 1006) return this.#event ?? undefined;
     // Every such message is ASCII, so that 123 characters are 123 bytes.
     return { type: "close", closeCode: this.closeCode, reason: this.message.slice(0, 123) };
   }

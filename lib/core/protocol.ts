@@ -74,6 +74,8 @@ export class Protocol {
   #ended = false;
   /** What the peer did wrong: nothing is read any more. */
   #failure: RemoteProtocolError | undefined;
+  /** And that we have said so (RFC 6455 §7.1.7). */
+  #failed = false;
   readonly #events: EventWriter;
   #writer: FrameWriter | undefined;
   /** What came of a frame that is not whole yet, for `onFrame`. */
@@ -161,11 +163,11 @@ export class Protocol {
   /**
    * Reads the next event, or gives undefined when there is none yet.
    *
-   * @throws {RemoteProtocolError} when the peer broke the protocol, and again at every later call;
-   * its `event` is the one to send
+   * @throws {RemoteProtocolError} when the peer broke the protocol, and again at every later call until
+   * its `event` is sent
    */
   next(): ProtocolEvent | undefined {
-    if (this.#state === "remote-closing" || this.#state === "closed") {
+    if (this.#state === "remote-closing" || this.#state === "closed" || this.#failed) {
       if (this.#ended) this.#state = "closed";
       return undefined;
     }
@@ -218,8 +220,13 @@ export class Protocol {
 
   #fail(error: unknown): unknown {
     this.#pending = false;
-    if (error instanceof RemoteProtocolError) this.#failure = error;
-    return error;
+    if (!(error instanceof RemoteProtocolError)) return error;
+    const { message, closeCode } = error;
+    // RFC 6455 §5.5.1: nothing more is sent after our Close.
+    const answerable = this.#refusal("close event") === undefined;
+    return this.#failure = answerable
+      ? error
+      : new RemoteProtocolError(message, closeCode, { cause: error, event: null });
   }
 
   #read(piece: FramePiece): ProtocolEvent {
@@ -292,6 +299,7 @@ export class Protocol {
     if (refused !== undefined) throw refused;
     const written = this.#events.write(event, writer, ownership, later);
     if (event.type === "close") {
+      this.#failed = this.#failure !== undefined;
       this.#state = this.#state === "remote-closing" ? "closed" : "local-closing";
     }
     return written;
