@@ -1,13 +1,19 @@
 /**
  * Runs the parity tests and lists the rows that they have shown, from the reports of the run:
  * `deno task parity [W] [K] [RUNTIME...] [FILE...]`. Without a table: both; without a runtime: all;
- * without a file: tests/parity_test.ts. It fails when a test fails or a row is not shown everywhere.
+ * without a file: all of tests/parity_*test.ts. It fails when a test fails or a row is not shown
+ * everywhere.
  */
 import { coverage, ROWS, rowsShown, type Table, TABLES, unknownRows } from "./parity_rows.ts";
 import { findRuntimes, type RuntimeSpec, SUITE_RUNTIMES } from "./runtimes.ts";
 import { type Report, runSuite } from "./suite.ts";
 
-const FILE = "tests/parity_test.ts";
+/** The tests of the rows; those of the list of rows are others. */
+function parityFiles(): string[] {
+  const names = Array.from(Deno.readDirSync("tests"), ({ name }) => name);
+  return names.filter((name) => /^parity_(?!rows)(\w+_)?test\.ts$/.test(name)).sort()
+    .map((name) => `tests/${name}`);
+}
 
 interface Plan {
   tables: readonly Table[];
@@ -30,7 +36,7 @@ function planFrom(args: readonly string[]): Plan {
     tables: tables.length > 0 ? tables : TABLES,
     runtimes: runtimes.length > 0 ? runtimes : SUITE_RUNTIMES,
     named: runtimes.length > 0,
-    files: files.length > 0 ? files : [FILE],
+    files: files.length > 0 ? files : parityFiles(),
   };
 }
 
