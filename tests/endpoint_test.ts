@@ -5,11 +5,13 @@ import {
   type EndpointEvent,
   HandshakeError,
   LocalProtocolError,
+  RemoteProtocolError,
   response,
 } from "../lib/core/mod.ts";
-import { concat, cuts, hex, latin1, utf8 } from "./bytes.ts";
+import { concat, cut, cuts, hex, latin1, utf8 } from "./bytes.ts";
 import { asked, failureOf, feed, merged, open, read, REQUEST, waiting } from "./endpoints.ts";
-import { field, upgradeRequest, upgradeResponse } from "./support.ts";
+import { fc, offsets } from "./property.ts";
+import { field, ROLES, upgradeRequest, upgradeResponse } from "./support.ts";
 import { Toy } from "./toy_extension.ts";
 
 const TEXT = { type: "text", data: "Hello", frameFinished: true, messageFinished: true };
@@ -122,6 +124,26 @@ describe("Endpoint: the opening handshake", () => {
     assert.deepEqual(run(undefined, toys("b")), ["abc", "b"]);
     assert.deepEqual(run(undefined, []), ["abc", ""]);
     assert.deepEqual(run([]), ["", ""]);
+  });
+
+  it("Endpoint closes extensions that came to nothing", () => {
+    const toys = [new Toy("a", 1), new Toy("b", 1)];
+    const closed = () => toys.map(({ made }) => made.map((codec) => codec.closed).join());
+    const { server } = asked({}, { extensions: toys });
+    assert.throws(() => server.send({ type: "accept", protocol: "x" }), LocalProtocolError);
+    assert.deepEqual(closed(), ["1", "1"]);
+    const [client, sent] = waiting({ extensions: toys });
+    feed(client, upgradeResponse(sent, { "Sec-WebSocket-Extensions": "a, a" }));
+    failureOf(client);
+    assert.deepEqual(closed(), ["1,1", "1"]);
+  });
+
+  it("Endpoint drops what came behind a request that it refuses", () => {
+    const { server } = asked();
+    read(server, utf8("more"));
+    assert.equal(server.bufferedAmount, 4);
+    server.send({ type: "reject", hasBody: true });
+    assert.equal(server.bufferedAmount, 0);
   });
 
   it("Endpoint.protocol takes over once it is open", () => {
@@ -241,6 +263,28 @@ describe("Endpoint: what the peer does wrong", () => {
     assert.throws(() => server.send({ type: "reject" }), LocalProtocolError);
   });
 
+  it("Endpoint throws nothing but a RemoteProtocolError, whatever comes", () => {
+    const damages = fc.array(fc.tuple(fc.nat(400), fc.nat(255)), { maxLength: 4 });
+    fc.assert(fc.property(fc.constantFrom(...ROLES), damages, offsets(400), (role, changes, at) => {
+      const [client, sent] = waiting();
+      const end = role === "client" ? client : new Endpoint("server");
+      const head = latin1(role === "client" ? upgradeResponse(sent) : sent);
+      const other = open()[role === "client" ? "server" : "client"];
+      const bytes = concat([head, other.send({ type: "text", data: "Hello" })]);
+      for (const [place, value] of changes) if (place < bytes.length) bytes[place] = value;
+      try {
+        for (const chunk of [...cut(bytes, ...at), null]) {
+          for (const { type } of end.state === "closed" ? [] : read(end, chunk)) {
+            if (type === "request") end.send({ type: "accept" });
+          }
+        }
+      } catch (error) {
+        assert.ok(error instanceof RemoteProtocolError, `${error}`);
+        if (error.event !== undefined) end.send(error.event);
+      }
+    }));
+  });
+
   it("Endpoint gives a bad frame's Close, and takes what needs no answer as it is", () => {
     const { client, server } = open();
     server.receive(hex("83 00"));
@@ -273,7 +317,7 @@ describe("Endpoint: refusals", () => {
         sent.push(server.send({ type: "rejectData", data, bodyFinished: false }));
         // What the client still sends is of no use.
         server.receive(utf8("more"));
-        assert.equal(server.next(), undefined);
+        assert.deepEqual([server.next(), server.bufferedAmount], [undefined, 0]);
       }
       assert.equal(server.state, "rejecting");
       sent.push(server.send({ type: "rejectData", data: hex("") }));

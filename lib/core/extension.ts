@@ -167,19 +167,29 @@ export function finalizeExtensions(
   supported: readonly ExtensionFactory[],
 ): Extension[] {
   const agreed: Extension[] = [];
-  for (const { name, parameters } of chosen) {
-    const factory = supported.find((one) => one.name === name);
-    // RFC 6455 §4.1: an extension that was not asked for fails the connection.
-    if (factory === undefined) throw refused("only extensions that were offered", name);
-    if (agreed.some((one) => one.name === name)) throw refused("each extension once", name);
-    const extension = factory.finalize(parameters);
-    // RFC 6455 §9.1, §5.2: a reserved bit has one meaning.
-    if ((extension.rsv & bitsOf(agreed)) !== 0) {
-      throw refused("extensions that share no reserved bit", name);
-    }
-    agreed.push(extension);
+  try {
+    for (const one of chosen) agreed.push(finalizeOne(one, agreed, supported));
+    return agreed;
+  } catch (error) {
+    for (const extension of agreed) extension.close();
+    throw error;
   }
-  return agreed;
+}
+
+function finalizeOne(
+  { name, parameters }: ExtensionHeader,
+  agreed: readonly Extension[],
+  supported: readonly ExtensionFactory[],
+): Extension {
+  const factory = supported.find((one) => one.name === name);
+  // RFC 6455 §4.1: an extension that was not asked for fails the connection.
+  if (factory === undefined) throw refused("only extensions that were offered", name);
+  if (agreed.some((one) => one.name === name)) throw refused("each extension once", name);
+  const extension = factory.finalize(parameters);
+  // RFC 6455 §9.1, §5.2: a reserved bit has one meaning.
+  if ((extension.rsv & bitsOf(agreed)) === 0) return extension;
+  extension.close();
+  throw refused("extensions that share no reserved bit", name);
 }
 
 /** What a server answers, and what is then in use. */
@@ -204,8 +214,12 @@ export function acceptExtensions(
     for (const { name, parameters } of offers) {
       if (name !== factory.name) continue;
       const accepted = factory.accept(parameters);
+      if (accepted === undefined) continue;
       // RFC 6455 §9.1, §5.2: a reserved bit has one meaning.
-      if (accepted === undefined || (accepted.extension.rsv & bitsOf(extensions)) !== 0) continue;
+      if ((accepted.extension.rsv & bitsOf(extensions)) !== 0) {
+        accepted.extension.close();
+        continue;
+      }
       headers.push({ name, parameters: accepted.parameters });
       extensions.push(accepted.extension);
       break;
