@@ -14,7 +14,15 @@ import {
   type WebSocketLike,
   WebSocketStream,
 } from "sluice";
-import { encodeFrame, FrameDecoder, Opcode, Protocol } from "sluice/core";
+import {
+  encodeFrame,
+  Endpoint,
+  FrameDecoder,
+  Opcode,
+  Protocol,
+  RemoteProtocolError,
+  response,
+} from "sluice/core";
 import {
   assemble,
   FrameDecoderStream,
@@ -98,6 +106,27 @@ export function echo(bytes: ReadableStream<Uint8Array>): ReadableStream<Uint8Arr
     .pipeThrough(MessageAssemblerStream.batched())
     .pipeThrough(MessageFragmenterStream.batched())
     .pipeThrough(FrameEncoderStream.batched({ role: "server" }));
+}
+
+/** One end of a connection, the handshake included. */
+export function answers(bytes: Uint8Array | null): Uint8Array[] {
+  const endpoint = new Endpoint("server", { maxMessageSize: 1024 });
+  const sent: Uint8Array[] = [];
+  try {
+    endpoint.receive(bytes);
+    for (const event of endpoint.events()) {
+      if (event.type === "request") {
+        sent.push(endpoint.send({ type: "accept", protocol: event.protocols[0] }));
+      }
+      if (event.type === "text" || event.type === "binary") sent.push(endpoint.send(event));
+      const due = response(event);
+      if (due !== undefined) sent.push(endpoint.send(due));
+    }
+  } catch (error) {
+    if (!(error instanceof RemoteProtocolError)) throw error;
+    if (error.event !== undefined) sent.push(endpoint.send(error.event));
+  }
+  return sent;
 }
 
 /** The pieces, piped by hand. */
