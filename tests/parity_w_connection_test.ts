@@ -5,18 +5,20 @@ import { readdirSync, readFileSync } from "node:fs";
 import { pair } from "../lib/testing.ts";
 import {
   acceptExtensions,
+  checkHttp2Request,
+  checkHttp2Response,
   Endpoint,
   type EndpointEvent,
   type EndpointState,
   finalizeExtensions,
+  http2Request,
+  http2Response,
   LocalProtocolError,
   offerExtensions,
   type OutgoingEndpointEvent,
-  parseExtensions,
   Protocol,
   RemoteProtocolError,
   response,
-  serializeExtensions,
 } from "../lib/core/mod.ts";
 import { concat, cut, hex, latin1 } from "./bytes.ts";
 import { asked, failureOf, open, read, waiting } from "./endpoints.ts";
@@ -149,11 +151,16 @@ describe("wsproto: connections", () => {
 
   it("W10 the same over one stream of HTTP/2, the extensions agreed outside", () => {
     const [ours, theirs] = [[new Toy("a", 1)], [new Toy("b", 1), new Toy("a", 1)]];
-    const offered = serializeExtensions(offerExtensions(theirs));
-    const agreed = acceptExtensions(parseExtensions(offered), ours);
-    const answered = parseExtensions(serializeExtensions(agreed.headers));
-    const server = new Protocol("server", { extensions: agreed.extensions });
-    const client = new Protocol("client", { extensions: finalizeExtensions(answered, theirs) });
+    const offer = { protocols: ["p"], extensions: offerExtensions(theirs) };
+    const place = { scheme: "https", authority: "example.com", path: "/" } as const;
+    const asked = checkHttp2Request(http2Request({ ...place, ...offer }));
+    const { headers, extensions } = acceptExtensions(asked.extensions, ours);
+    const response = http2Response(asked, { protocol: asked.protocols[0], extensions: headers });
+    const agreement = checkHttp2Response(response, offer);
+    assert.deepEqual(agreement, { protocol: "p", extensions: headers });
+    const server = new Protocol("server", { extensions });
+    const agreed = finalizeExtensions(agreement.extensions, theirs);
+    const client = new Protocol("client", { extensions: agreed });
     // As the payload of DATA frames, whatever their size.
     for (const data of cut(client.send({ type: "text", data: "Hello" }), 1, 2, 7)) {
       server.receive(data);
