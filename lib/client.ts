@@ -170,9 +170,12 @@ async function dial(provider: TransportProvider, place: DialOptions): Promise<Tr
   }
 }
 
-/** A host that answers and is not trusted is not passed over for another. */
+/**
+ * A host that answers and is not trusted is not passed over for another. Where the platform has no way
+ * to check the name beside another address, what the name has failed with is to be told.
+ */
 function thrown(error: unknown): undefined {
-  if (error instanceof HandshakeError) throw error;
+  if (error instanceof HandshakeError && error.code !== "unsupported") throw error;
 }
 
 /** A platform that tries several addresses gives an error without a message of its own. */

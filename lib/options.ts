@@ -7,7 +7,7 @@ import type { CloseInfo } from "./core/close.ts";
 import type { ExtensionFactory } from "./core/extension.ts";
 import type { Frame } from "./core/frame.ts";
 import type { Message } from "./core/message.ts";
-import type { TransportProvider } from "./transport.ts";
+import type { TlsConnectOptions, TransportProvider } from "./transport.ts";
 
 /** Bytes in any of the platform's forms. */
 export type BufferSource = ArrayBuffer | ArrayBufferView;
@@ -133,10 +133,11 @@ export function checkPath(path: unknown): void {
 }
 
 /**
- * Checks the options of TLS.
+ * Checks the options of TLS, of which the platforms refuse different ones, in different words.
  *
  * @param required which of them must not be missing
  * @throws {TypeError} for a value of the wrong type, or a certificate without its key
+ * @throws {RangeError} for what is not in PEM format, and for a name that is empty or too long
  */
 export function checkTls(tls: unknown, required: readonly string[] = []): void {
   if (tls === undefined) return;
@@ -155,6 +156,26 @@ export function checkTls(tls: unknown, required: readonly string[] = []): void {
   if ((options.cert === undefined) !== (options.key === undefined)) {
     throw new TypeError("Expected tls.cert and tls.key together, received one of them");
   }
+  checkTlsValues(options as TlsConnectOptions);
+}
+
+function checkTlsValues({ ca = [], cert, key, servername, alpn = [] }: TlsConnectOptions): void {
+  for (const [name, value] of Object.entries({ cert, key })) checkPem(name, value);
+  for (const value of [ca].flat()) checkPem("ca", value);
+  // A platform would check an address of its own in place of it.
+  if (servername === "") throw new RangeError("Expected tls.servername not to be empty");
+  for (const name of alpn) {
+    // RFC 7301 §3.1: a name's length is one byte, and not 0.
+    const { length } = new TextEncoder().encode(name);
+    if (length > 0 && length < 256) continue;
+    throw new RangeError(`Expected names in tls.alpn of 1 to 255 bytes, received ${length}`);
+  }
+}
+
+/** RFC 7468 §2: what is no PEM at all, as the path of a file. */
+function checkPem(name: string, value: string | undefined): void {
+  if (value === undefined || value.includes("-----BEGIN ")) return;
+  throw new RangeError(`Expected tls.${name} in PEM format, received none of it`);
 }
 
 function isObject(value: unknown): boolean {

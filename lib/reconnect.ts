@@ -10,6 +10,7 @@ import { connect, type ConnectOptions } from "./client.ts";
 import type { WebSocketConnection } from "./connection.ts";
 import { HandshakeError } from "./core/error.ts";
 import { checkFunctions, checkNumber } from "./options.ts";
+import { LONGEST_DELAY } from "./turn.ts";
 
 /** What {@linkcode ReconnectOptions.onRetry} is told. */
 export interface RetryInfo {
@@ -188,7 +189,7 @@ function sleep(delay: number, signal: AbortSignal | undefined): Promise<void> {
       signal?.removeEventListener("abort", abort);
       resolve();
     };
-    const timer = setTimeout(end, delay);
+    const timer = setTimeout(end, Math.min(delay, LONGEST_DELAY));
     const abort = () => {
       clearTimeout(timer);
       reject(signal!.reason);

@@ -135,14 +135,21 @@ export function checkServeOptions(options: Omit<ServeOptions, "path">): void {
   checkOptions(options);
   checkLimits(options.limits);
   checkFunctions(options, ["selectProtocol", "onRequest", "onResponse", "onError"]);
+  checkType(options, "hostname", "string");
   checkType(options, "port", "number");
   checkType(options, "reusePort", "boolean");
+  const { hostname, port = 0 }: ServeOptions = options;
+  // A platform would listen on all interfaces.
+  if (hostname === "") throw new RangeError("Expected hostname not to be empty");
+  if (!(Number.isInteger(port) && port >= 0 && port < 65536)) {
+    throw new RangeError(`Expected port to be an integer from 0 to 65535, received ${port}`);
+  }
 }
 
 function checkType(
   options: ServeOptions,
-  name: "port" | "reusePort",
-  expected: "number" | "boolean",
+  name: "hostname" | "port" | "reusePort",
+  expected: "string" | "number" | "boolean",
 ): void {
   const received = typeof options[name];
   if (received === "undefined" || received === expected) return;

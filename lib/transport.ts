@@ -36,7 +36,10 @@ export interface TlsConnectOptions {
   cert?: string;
   /** The private key of `cert`. Default: none */
   key?: string;
-  /** The name that the server's certificate must be for. Default: the host that is connected to */
+  /**
+   * The name that the server's certificate must be for. On Deno, not beside a `cert`. Default: the host
+   * that is connected to
+   */
   servername?: string;
   /** The application protocols to offer (ALPN), the preferred one first. Default: none */
   alpn?: string[];

@@ -14,8 +14,12 @@ const { setImmediate } = globalThis as { setImmediate?: Schedule };
 /** Calls back in a later macrotask, when all microtasks of the present one have run. */
 export const nextTurn: Schedule = setImmediate ?? ((callback) => setTimeout(callback, 0));
 
-/** A timer that does not hold the process open. */
+/** The platforms' timers count no further, in milliseconds, and fire at once instead. */
+export const LONGEST_DELAY: number = 2 ** 31 - 1;
+
+/** A timer that does not hold the process open. One of more than 24 days never fires. */
 export function backgroundTimer(callback: () => void, delay: number): () => void {
+  if (delay > LONGEST_DELAY) return () => {};
   // Browsers hand out numbers, which hold nothing open.
   const timer = setTimeout(callback, delay) as { unref?: () => void } | number;
   if (typeof timer === "object") timer.unref?.();

@@ -32,6 +32,12 @@ const SERVER: Wrong[] = [
   ["selectProtocol", 1, TypeError],
   ["onError", 5, TypeError],
   ["port", "x", TypeError],
+  ["port", 65536, RangeError],
+  ["port", -1, RangeError],
+  ["port", 80.5, RangeError],
+  ["port", NaN, RangeError],
+  ["hostname", 1, TypeError],
+  ["hostname", "", RangeError],
 ];
 
 function show(value: unknown): string {

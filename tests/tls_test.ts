@@ -17,6 +17,7 @@ import {
 } from "../mod.ts";
 import { type Certificate, certificates } from "./certificates.ts";
 import { withPrograms } from "./programs.ts";
+import { withoutLeak } from "./resources.ts";
 import { sendToSleeper, withTlsEnds } from "./sleeping_reader.ts";
 import { portOf, RawSocket, rejection, until, withRawServer } from "./support.ts";
 
@@ -216,6 +217,25 @@ describe("Certificates of clients", () => {
 });
 
 describe("TLS over a Unix socket", () => {
+  const skip = NOT_ON_DENO;
+  it("does not hold up a shutdown with handshakes under way", { skip }, async () => {
+    const { ca, leaf } = await certificates();
+    const folder = await mkdtemp(join(tmpdir(), "sluice-"));
+    const path = join(folder, "socket");
+    const server = await serve(
+      { path, tls: leaf, openTimeout: 0 },
+      (ws) => ws.readable.pipeTo(ws.writable),
+    );
+    const raws = [1, 2].map(() => new RawSocket(connectSocket(path)));
+    // They are accepted in order.
+    const ws = await connect("wss://localhost/", { path, tls: { ca } });
+    const shutdown = server.shutdown();
+    assert.equal((await ws.closed).closeCode, 1001);
+    await shutdown;
+    for (const raw of raws) raw.socket.destroy();
+    await rm(folder, { recursive: true });
+  });
+
   it("works, or is refused in so many words", async () => {
     const { ca, leaf } = await certificates();
     const folder = await mkdtemp(join(tmpdir(), "sluice-"));
@@ -301,6 +321,47 @@ describe("TLS that comes to nothing", () => {
     for (const tls of partial as TlsServeOptions[]) {
       await assert.rejects(serve({ tls }, () => {}), TypeError);
     }
+  });
+
+  it("The options must have values that can be used, in the same words everywhere", async () => {
+    const { ca, leaf } = await certificates();
+    const path = { cert: "server.pem", key: "server.key" };
+    const alpn: TlsServeOptions["alpn"][] = [[""], ["http/1.1", "\u00fc".repeat(128)]];
+    const both = [path, { ...leaf, ca: "ca.pem" }, ...alpn.map((alpn) => ({ ...leaf, alpn }))];
+    for (const tls of both) {
+      await assert.rejects(serve({ tls }, () => {}), RangeError);
+      await assert.rejects(connect("wss://localhost/", { tls }), RangeError);
+    }
+    for (const tls of [{ ca: [ca, "ca.pem"] }, { servername: "" }]) {
+      await assert.rejects(connect("wss://localhost/", { tls }), RangeError);
+    }
+  });
+
+  it("connect() leaves nothing open when a certificate to trust is none", async () => {
+    const nothing = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    await withServer(async (server) => {
+      await withoutLeak(async () => {
+        for (const tls of [{ ca: nothing }, { servername: "not a host" }]) {
+          const error = await rejection<HandshakeError>(connect(wssOf(server), { tls }));
+          assert.ok(error instanceof HandshakeError, String(error));
+        }
+      });
+    });
+  });
+
+  it("connect() says where nobody listens of a client with a certificate, too", async () => {
+    const { ca, leaf } = await certificates();
+    const server = await serve({}, () => {});
+    await server.shutdown();
+    await failureOf(wssOf(server), "connect-failed", { tls: { ca, ...leaf } });
+  });
+
+  it("Timeouts that no timer can count are none", async () => {
+    const { ca } = await certificates();
+    const limits = { openTimeout: Infinity, closeTimeout: 3e9, pingInterval: 2 ** 31 };
+    await withServer(async (server) => {
+      await check(wssOf(server), { tls: { ca }, ...limits });
+    }, limits);
   });
 
   it("serve() rejects where the certificate is none or not the key's", async () => {

@@ -254,6 +254,58 @@ for (const [name, make] of Object.entries(PAIRS)) {
       await until(() => closed && log.has("close"));
     });
 
+    it(`Transport over ${name} reads on when it is resumed at once`, async () => {
+      const [near, far] = await make();
+      const log = new Log(near);
+      let size = 0;
+      let closed = false;
+      far.handle({
+        data: (chunk) => {
+          size += chunk.length;
+          far.pause();
+          queueMicrotask(() => far.resume());
+        },
+        drain: () => {},
+        end: () => {},
+        close: () => closed = true,
+      });
+      for (let i = 1; i <= 10; i++) {
+        near.write([SMALL]);
+        await until(() => size === i * SMALL.length);
+      }
+      near.destroy();
+      far.destroy();
+      await until(() => closed && log.has("close"));
+    });
+
+    it(`Transport over ${name} writes on as soon as all has left`, async () => {
+      const [near, far] = await make();
+      const log = new Log(far);
+      let closed = false;
+      let drains = 0;
+      near.handle({
+        data: () => {},
+        drain: () => {
+          if (drains++ > 0) return;
+          queueMicrotask(() => {
+            near.write([SMALL]);
+            near.end();
+          });
+        },
+        end: () => {},
+        close: () => closed = true,
+      });
+      far.pause();
+      for (let i = 0; i < 200; i++) near.write([LARGE]);
+      assert.ok(near.bufferedAmount > 0);
+      far.resume();
+      await until(() => log.has("end"));
+      assert.equal(log.size, 20_010_000);
+      near.destroy();
+      far.destroy();
+      await until(() => closed && log.has("close"));
+    });
+
     it(`Transport over ${name} counts what waits, and says when it has left`, async () => {
       await withPair(async (near, far) => {
         far.transport.pause();
@@ -380,8 +432,10 @@ for (const [name, make] of Object.entries(PAIRS)) {
         far.transport.pause();
         for (let i = 0; i < 100; i++) near.transport.write([LARGE]);
         await rest();
+        const drains = near.drains;
         near.transport.destroy();
         await until(() => near.has("close"));
+        assert.equal(near.drains, drains, "What was lost has not left");
         far.transport.resume();
         await until(() => far.has("end") || far.has("close"));
       });

@@ -91,6 +91,9 @@ export class DenoTransport implements Transport {
   #dropped = 0;
   #buffer: Uint8Array<ArrayBuffer>;
   #paused = false;
+  #isReading = false;
+  #isWriting = false;
+  /** Resolve when what is under way has ended. */
   #reading: Promise<void> | undefined;
   #writing: Promise<void> | undefined;
   #inputEnded = false;
@@ -156,18 +159,21 @@ export class DenoTransport implements Transport {
   }
 
   #startReading(): void {
-    if (this.#handlers === undefined) return;
-    this.#reading ??= this.#read().finally(() => this.#reading = undefined);
+    if (this.#handlers === undefined || this.#isReading) return;
+    this.#isReading = true;
+    this.#reading = this.#read();
   }
 
   async #read(): Promise<void> {
     while (!this.#paused && !this.#inputEnded && !this.#destroyed) {
       const chunk = await this.#readChunk();
       // What a socket has read when it is destroyed is lost.
-      if (this.#destroyed || chunk === undefined) return;
+      if (this.#destroyed || chunk === undefined) break;
       if (chunk === null) this.#endInput();
       else this.#handlers!.data(chunk);
     }
+    // Not a microtask later: a call of resume() in between would be lost.
+    this.#isReading = false;
   }
 
   /** The next bytes, null at the end of the input, undefined when it failed. */
@@ -197,7 +203,9 @@ export class DenoTransport implements Transport {
   }
 
   #startWriting(): void {
-    this.#writing ??= this.#flush().finally(() => this.#writing = undefined);
+    if (this.#isWriting) return;
+    this.#isWriting = true;
+    this.#writing = this.#flush();
   }
 
   async #flush(): Promise<void> {
@@ -206,12 +214,18 @@ export class DenoTransport implements Transport {
         await this.#writePart(part);
         if (this.bufferedAmount === 0) this.#handlers?.drain();
       }
-      if (!this.#ending || this.#destroyed) return;
-      await this.#conn.closeWrite();
+      // What is written from now on finds nobody at work.
+      this.#isWriting = false;
+      if (this.#ending && !this.#destroyed) await this.#endOutput();
     } catch (error) {
       this.#destroy(error as Error);
-      return;
     }
+  }
+
+  async #endOutput(): Promise<void> {
+    // Nothing is written behind it.
+    this.#isWriting = true;
+    await this.#conn.closeWrite();
     this.#outputEnded = true;
     this.#destroyAtEnd();
   }
@@ -283,7 +297,13 @@ async function openTls({ hostname, port, path, tls = {}, signal }: DialOptions):
   if (cert === undefined || key === undefined) {
     const conn = await sockets.connect({ hostname, port, signal });
     conn.setNoDelay(true);
-    return await sockets.startTls(conn, trust);
+    try {
+      return await sockets.startTls(conn, trust);
+    } catch (error) {
+      // What it refuses at once, as a certificate that is none, leaves the socket open.
+      closeQuietly(conn);
+      throw error;
+    }
   }
   // startTls() would leave the certificate out.
   if (servername !== hostname) throw unsupported("a client's certificate beside a servername");
@@ -324,7 +344,9 @@ async function listenTls(
   let closed = false;
   const shake = async (conn: TlsConn) => {
     shaking.add(conn);
-    const timer = setTimeout(() => closeQuietly(conn), handshakeTimeout || 2 ** 31 - 1);
+    // A timer that is longer would fire at once.
+    const limited = handshakeTimeout > 0 && handshakeTimeout < 2 ** 31;
+    const timer = limited ? setTimeout(() => closeQuietly(conn), handshakeTimeout) : undefined;
     try {
       await conn.handshake();
       if (closed) closeQuietly(conn);

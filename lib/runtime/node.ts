@@ -197,7 +197,7 @@ interface ServerParts {
 }
 
 function serverOf(
-  { tls, handshakeTimeout = 10_000 }: ListenOptions,
+  { tls, path, handshakeTimeout = 10_000 }: ListenOptions,
   accept: (socket: Socket) => void,
 ): ServerParts {
   if (tls === undefined) {
@@ -205,8 +205,8 @@ function serverOf(
   }
   const { ca, cert, key, alpn } = tls;
   // The handshakes under way: a server that closes would wait for them.
-  const shaking = new Map<string, Socket>();
-  const peer = (socket: Socket) => `${socket.remoteAddress} ${socket.remotePort}`;
+  const shaking = new Map<unknown, Socket>();
+  const keyOf = path === undefined ? peerOf : beneath;
   const server = createTlsServer({
     cert,
     key,
@@ -219,12 +219,12 @@ function serverOf(
       : 2 ** 31 - 1,
   });
   server.on("connection", (socket) => {
-    const name = peer(socket);
-    shaking.set(name, socket);
-    socket.once("close", () => shaking.get(name) === socket && shaking.delete(name));
+    const key = keyOf(socket);
+    shaking.set(key, socket);
+    socket.once("close", () => shaking.get(key) === socket && shaking.delete(key));
   });
   server.on("secureConnection", (socket) => {
-    shaking.delete(peer(socket));
+    shaking.delete(keyOf(socket));
     // Not before: a client that leaves during the handshake would stay half-open.
     socket.allowHalfOpen = true;
     accept(socket);
@@ -232,6 +232,16 @@ function serverOf(
   // What a client does wrong is no error of the server's. One that is too slow is still connected.
   server.on("tlsClientError", (_, socket) => socket.destroy());
   return { server, cut: () => shaking.forEach((socket) => socket.destroy()) };
+}
+
+/** What a TCP connection and the TLS upon it have in common. */
+function peerOf({ remoteAddress, remotePort }: Socket): string {
+  return `${remoteAddress} ${remotePort}`;
+}
+
+/** The same for a Unix socket, whose peers have no address: Node keeps what TLS is upon. */
+function beneath(socket: Socket): Socket {
+  return (socket as { _parent?: Socket | null })._parent ?? socket;
 }
 
 function boundAddress(server: Server): Address {
