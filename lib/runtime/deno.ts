@@ -9,6 +9,10 @@
  * has gone, be it that nobody waits for it: a peer that stays silent keeps the descriptor. It does not
  * keep the process.
  *
+ * Nor can Nagle's algorithm be turned off for a connection that is accepted, or that shows a client's
+ * certificate: of two small messages shortly after one another, the second may wait for the peer's
+ * acknowledgement, some 40 ms.
+ *
  * @module
  */
 import { HandshakeError } from "../core/error.ts";
