@@ -29,6 +29,7 @@ export type { Extension, ExtensionFactory } from "./lib/core/extension.ts";
 export type { Frame, Opcode } from "./lib/core/frame.ts";
 export type { RawHeaders } from "./lib/core/header.ts";
 export type { HeadLimits } from "./lib/core/http1.ts";
+export type { PerMessageDeflateOptions } from "./lib/core/permessage_deflate.ts";
 export type { Message } from "./lib/core/message.ts";
 export type { TextCodec } from "./lib/core/utf8.ts";
 export { fromWebSocket, type FromWebSocketOptions } from "./lib/from_websocket.ts";

@@ -4,6 +4,7 @@
  * @module
  */
 import { type ByteDuplex, fromStreams } from "./byte_streams.ts";
+import { extensionsOf } from "./compression.ts";
 import { WebSocketConnection } from "./connection.ts";
 import type { Agreement } from "./core/agreement.ts";
 import { HandshakeError } from "./core/error.ts";
@@ -68,12 +69,13 @@ export interface InternalConnectOptions extends ConnectOptions {
  */
 export async function connect(
   url: string | URL,
-  options: ConnectOptions = {},
+  given: ConnectOptions = {},
 ): Promise<WebSocketConnection> {
   const target = parseWebSocketUrl(url);
-  checkConnectOptions(options);
-  checkPath(options.path);
-  checkTls(options.tls);
+  checkConnectOptions(given);
+  checkPath(given.path);
+  checkTls(given.tls);
+  const options = { ...given, extensions: await extensionsOf(given, true) };
   const handshake = new ClientHandshake(handshakeOptions(target, options));
   const request = handshake.send();
   const provider = options.transport ?? await defaultProvider();

@@ -6,6 +6,7 @@
  *
  * @module
  */
+import type { DeflateEngine } from "./core/deflate.ts";
 import type { TransportProvider } from "./transport.ts";
 
 let provider: Promise<TransportProvider> | undefined;
@@ -20,4 +21,14 @@ async function load(): Promise<TransportProvider> {
   if ("Deno" in globalThis) return (await import("./runtime/deno.ts")).denoProvider;
   if ("Bun" in globalThis) return (await import("./runtime/bun.ts")).bunProvider;
   return (await import("./runtime/node.ts")).nodeProvider;
+}
+
+let engine: Promise<DeflateEngine | undefined> | undefined;
+
+/** What compresses on the running platform; undefined where there is nothing. */
+export function defaultDeflate(): Promise<DeflateEngine | undefined> {
+  return engine ??= import("./runtime/zlib.ts").then(
+    ({ deflateEngine }) => deflateEngine,
+    () => undefined,
+  );
 }

@@ -6,6 +6,7 @@
 import type { CloseInfo } from "./core/close.ts";
 import type { ExtensionFactory } from "./core/extension.ts";
 import type { Frame } from "./core/frame.ts";
+import { checkDeflateOptions, type PerMessageDeflateOptions } from "./core/permessage_deflate.ts";
 import type { Message } from "./core/message.ts";
 import type { TlsConnectOptions, TransportProvider } from "./transport.ts";
 
@@ -48,6 +49,11 @@ export interface ConnectionOptions {
    * accepts. Default: none
    */
   extensions?: readonly ExtensionFactory[];
+  /**
+   * Whether, and how, messages are compressed where the peer agrees (RFC 7692): a client offers it, a
+   * server accepts it. Default: true on a client, false on a server, which it costs CPU and memory
+   */
+  compression?: boolean | PerMessageDeflateOptions;
   /** Ends the opening handshake when aborted; without effect afterwards. Default: none */
   signal?: AbortSignal;
   /**
@@ -109,7 +115,14 @@ export function checkOptions(options: ConnectionOptions): void {
   checkKind("readableStrategy", readableStrategy, "an object", isObject);
   checkNumber("readableStrategy.highWaterMark", readableStrategy?.highWaterMark);
   checkFunctions(readableStrategy ?? {}, ["size"]);
-  const { protocols = [], extensions = [] } = options;
+  const { protocols = [], extensions = [], compression } = options;
+  checkKind(
+    "compression",
+    compression,
+    "a boolean or an object",
+    (value) => typeof value === "boolean" || isObject(value),
+  );
+  if (typeof compression === "object") checkDeflateOptions(compression);
   if (!Array.isArray(extensions) || !extensions.every(isFactory)) {
     throw new TypeError("Expected extensions as an array of extension factories");
   }

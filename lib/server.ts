@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { extensionsOf } from "./compression.ts";
 import type { CloseInfo } from "./core/close.ts";
 import type { AcceptOptions, ReceivedOffer } from "./core/agreement.ts";
 import { HandshakeError } from "./core/error.ts";
@@ -297,7 +298,7 @@ async function open(
   const asked = handshake.check();
   checkOrigin(asked.origin, request, options.origins);
   const protocol = await hook(() => selectProtocol(asked, request, options));
-  const agreed = acceptExtensions(asked.extensions, options.extensions ?? []);
+  const agreed = acceptExtensions(asked.extensions, await extensionsOf(options, false));
   const headers = new Headers();
   for (const [name, value] of toRawHeaders(options.headers)) headers.append(name, value);
   await hook(() => options.onResponse?.(headers, request));

@@ -6,6 +6,7 @@
  */
 export * from "./close.ts";
 export * from "./endpoint.ts";
+export * from "./deflate.ts";
 export {
   type ErrorAnswer,
   HandshakeError,
@@ -75,6 +76,12 @@ export {
   type MessageOptions,
   type TextEvent,
 } from "./message.ts";
+export {
+  PerMessageDeflate,
+  type PerMessageDeflateInit,
+  type PerMessageDeflateOptions,
+  supportedExtensions,
+} from "./permessage_deflate.ts";
 export * from "./protocol.ts";
 export * from "./url.ts";
 export { type TextCodec, Utf8Decoder, webTextCodec } from "./utf8.ts";
