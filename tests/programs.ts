@@ -22,6 +22,7 @@ const ENTRIES: Record<string, string> = {
   "/node": "lib/node.ts",
   "/streams": "lib/streams.ts",
   "/testing": "lib/testing.ts",
+  "/zlib": "lib/zlib.ts",
 };
 
 /** The program with the names of the package replaced by the files they stand for. */
