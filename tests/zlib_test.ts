@@ -1,7 +1,7 @@
 import { Buffer } from "node:buffer";
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
-import { deflateRawSync, inflateRawSync } from "node:zlib";
+import { createDeflateRaw, deflateRawSync, inflateRawSync } from "node:zlib";
 import type { DeflateEngine, Deflater, Inflater } from "../lib/core/mod.ts";
 import { deflateEngines } from "../lib/runtime/zlib.ts";
 import { concat, hex, pattern, utf8 } from "./bytes.ts";
@@ -350,8 +350,12 @@ describe("DEFLATE by the handle way", () => {
     ["throws", "proto.writeSync = () => { throw new Error('planted'); };"],
     ["writes nothing", "proto.writeSync = () => {};"],
   ];
+  const handle = (createDeflateRaw() as unknown as { _handle: object })._handle;
+  const { configurable } = Object.getOwnPropertyDescriptor(Object.getPrototypeOf(handle), "init")!;
+  const fixed = configurable ? false : "the methods of a handle cannot become accessors here";
   for (const [title, patch] of unlike) {
-    it(`gives way to the other where a handle ${title}`, async () => {
+    const skip = patch.includes("defineProperty") && fixed;
+    it(`gives way to the other where a handle ${title}`, { skip }, async () => {
       const source = new URL("../lib/runtime/zlib.ts", import.meta.url).href;
       const program = `
         import { createDeflateRaw } from "node:zlib";

@@ -1,0 +1,644 @@
+import { describe, it } from "node:test";
+import assert from "node:assert/strict";
+import {
+  encodeFrame,
+  type Extension,
+  type ExtensionParameters,
+  type Frame,
+  type HandshakeError,
+  Opcode,
+  PerMessageDeflate,
+  type PerMessageDeflateOptions,
+  Protocol,
+  type ProtocolEvent,
+  RemoteProtocolError,
+  type Role,
+  supportedExtensions,
+} from "../lib/core/mod.ts";
+import { deflateEngine } from "../lib/zlib.ts";
+import { connect, serve, type WebSocketConnection } from "../mod.ts";
+import { pair } from "../lib/testing.ts";
+import { collect, rejection, until, urlOf, withServer } from "./support.ts";
+import { concat, hex, utf8 } from "./bytes.ts";
+
+/** "name" or "name=value", one behind the other. */
+function parameters(text: string): ExtensionParameters {
+  return text.split("; ").filter((one) => one !== "").map((one) => {
+    const [name, value] = one.split("=");
+    return [name, value] as const;
+  });
+}
+
+function written(list: ExtensionParameters): string {
+  return list.map(([name, value]) => value === undefined ? name : `${name}=${value}`).join("; ");
+}
+
+const factory = (options: PerMessageDeflateOptions = {}) =>
+  new PerMessageDeflate({ engine: deflateEngine, memory: "high", ...options });
+
+describe("permessage-deflate: its options", () => {
+  const wrong: readonly [options: object, error: typeof TypeError | typeof RangeError][] = [
+    [{ serverMaxWindowBits: 7 }, RangeError],
+    [{ serverMaxWindowBits: 16 }, RangeError],
+    [{ clientMaxWindowBits: 7 }, RangeError],
+    [{ clientMaxWindowBits: 16 }, RangeError],
+    [{ clientMaxWindowBits: 9.5 }, RangeError],
+    [{ clientMaxWindowBits: true }, TypeError],
+    [{ serverMaxWindowBits: "10" }, TypeError],
+    [{ serverMaxWindowBits: NaN }, RangeError],
+    [{ clientNoContextTakeover: 1 }, TypeError],
+    [{ serverNoContextTakeover: "yes" }, TypeError],
+    [{ level: 10 }, RangeError],
+    [{ level: -2 }, RangeError],
+    [{ memLevel: 0 }, RangeError],
+    [{ memLevel: 10 }, RangeError],
+    [{ threshold: -1 }, RangeError],
+    [{ threshold: "1" }, TypeError],
+    [{ memory: "tiny" }, RangeError],
+    [{ memory: "toString" }, RangeError],
+  ];
+  for (const [options, error] of wrong) {
+    it(`W52 ${JSON.stringify(options)} is a ${error.name}`, async () => {
+      assert.throws(() => factory(options), error);
+      const compression = options as PerMessageDeflateOptions;
+      await assert.rejects(connect("ws://127.0.0.1:1", { compression }), error);
+      await assert.rejects(serve({ compression }, () => {}), error);
+    });
+  }
+
+  for (const compression of ["yes", 1, null] as unknown as boolean[]) {
+    it(`compression: ${compression} is a TypeError`, async () => {
+      await assert.rejects(connect("ws://127.0.0.1:1", { compression }), TypeError);
+    });
+  }
+
+  it("W53 it is registered by its name", () => {
+    const made = new supportedExtensions["permessage-deflate"]({ engine: deflateEngine });
+    assert.equal(made.name, "permessage-deflate");
+  });
+});
+
+/** What a client with the options offers. */
+const OFFERS: readonly [options: PerMessageDeflateOptions, offers: string[]][] = [
+  [{}, ["client_max_window_bits"]],
+  [{ memory: "balanced" }, [
+    "server_max_window_bits=12; client_max_window_bits=12",
+    "client_max_window_bits=12",
+  ]],
+  [{ memory: "low" }, [
+    "server_no_context_takeover; client_no_context_takeover; server_max_window_bits=12; " +
+    "client_max_window_bits=12",
+    "client_no_context_takeover; client_max_window_bits=12",
+  ]],
+  [{ clientMaxWindowBits: 15 }, ["client_max_window_bits"]],
+  [{ clientMaxWindowBits: 10 }, ["client_max_window_bits=10"]],
+  [{ clientNoContextTakeover: true }, ["client_no_context_takeover; client_max_window_bits"]],
+  [{ serverNoContextTakeover: true }, ["server_no_context_takeover; client_max_window_bits"]],
+  [{ serverMaxWindowBits: 9 }, ["server_max_window_bits=9; client_max_window_bits"]],
+  [{ serverMaxWindowBits: 15 }, ["client_max_window_bits"]],
+  [{ memory: "balanced", serverMaxWindowBits: 10 }, [
+    "server_max_window_bits=10; client_max_window_bits=12",
+  ]],
+  [{ memory: "low", serverMaxWindowBits: 15, serverNoContextTakeover: false }, [
+    "client_no_context_takeover; client_max_window_bits=12",
+  ]],
+  [{ memory: "low", serverNoContextTakeover: true }, [
+    "server_no_context_takeover; client_no_context_takeover; server_max_window_bits=12; " +
+    "client_max_window_bits=12",
+    "server_no_context_takeover; client_no_context_takeover; client_max_window_bits=12",
+  ]],
+];
+
+describe("permessage-deflate: what a client offers", () => {
+  for (const [options, offers] of OFFERS) {
+    it(`W52 ${JSON.stringify(options)}`, () => {
+      assert.deepEqual(factory(options).offer().map(written), offers);
+    });
+  }
+});
+
+/** What a server with the options answers to an offer; undefined where it declines it. */
+const ANSWERS: readonly [
+  options: PerMessageDeflateOptions,
+  offer: string,
+  answer: string | undefined,
+][] = [
+  [{}, "", ""],
+  [{}, "client_max_window_bits", ""],
+  [{}, "client_max_window_bits=15", ""],
+  [{}, "client_max_window_bits=10", "client_max_window_bits=10"],
+  [{}, "client_max_window_bits=8", "client_max_window_bits=8"],
+  [{}, "server_max_window_bits=15", "server_max_window_bits=15"],
+  [{}, "server_max_window_bits=10", "server_max_window_bits=10"],
+  [{}, "server_max_window_bits=8", "server_max_window_bits=8"],
+  [{}, "server_no_context_takeover", "server_no_context_takeover"],
+  [{}, "client_no_context_takeover", "client_no_context_takeover"],
+  [
+    {},
+    "client_max_window_bits=9; server_max_window_bits=9; client_no_context_takeover; " +
+    "server_no_context_takeover",
+    "server_no_context_takeover; client_no_context_takeover; server_max_window_bits=9; " +
+    "client_max_window_bits=9",
+  ],
+  [{ serverNoContextTakeover: true }, "", "server_no_context_takeover"],
+  [{ clientNoContextTakeover: true }, "", "client_no_context_takeover"],
+  [{ serverMaxWindowBits: 10 }, "", "server_max_window_bits=10"],
+  [{ serverMaxWindowBits: 10 }, "server_max_window_bits=12", "server_max_window_bits=10"],
+  [{ serverMaxWindowBits: 10 }, "server_max_window_bits=9", "server_max_window_bits=9"],
+  [{ clientMaxWindowBits: 10 }, "client_max_window_bits", "client_max_window_bits=10"],
+  [{ clientMaxWindowBits: 10 }, "client_max_window_bits=12", "client_max_window_bits=10"],
+  [{ clientMaxWindowBits: 10 }, "client_max_window_bits=9", "client_max_window_bits=9"],
+  // What is demanded of a client that cannot be told.
+  [{ clientMaxWindowBits: 10 }, "", undefined],
+  [{ clientMaxWindowBits: 15 }, "", ""],
+  // What is only wished for.
+  [{ memory: "balanced" }, "", "server_max_window_bits=12"],
+  [
+    { memory: "balanced" },
+    "client_max_window_bits",
+    "server_max_window_bits=12; client_max_window_bits=12",
+  ],
+  [
+    { memory: "low" },
+    "",
+    "server_no_context_takeover; client_no_context_takeover; server_max_window_bits=12",
+  ],
+];
+
+/** Offers that are invalid, whatever the server's options. */
+const INVALID: readonly [offer: string, code: string][] = [
+  ["unknown", "parameter-name"],
+  ["server_max_window_bits=10; unknown=1", "parameter-name"],
+  ["Server_no_context_takeover", "parameter-name"],
+  ["__proto__", "parameter-name"],
+  ["server_no_context_takeover=true", "parameter-value"],
+  ["client_no_context_takeover=1", "parameter-value"],
+  ["server_no_context_takeover; server_no_context_takeover", "duplicate-parameter"],
+  ["client_no_context_takeover; client_no_context_takeover", "duplicate-parameter"],
+  ["server_max_window_bits=10; server_max_window_bits=10", "duplicate-parameter"],
+  ["client_max_window_bits=10; client_max_window_bits=9", "duplicate-parameter"],
+  ...["7", "16", "0", "08", "010", "+9", "1e1", "9.0", "a", "115", "-9"].flatMap((value) => [
+    [`server_max_window_bits=${value}`, "parameter-value"],
+    [`client_max_window_bits=${value}`, "parameter-value"],
+  ] as [string, string][]),
+  ["server_max_window_bits", "parameter-value"],
+];
+
+describe("permessage-deflate: what a server answers", () => {
+  for (const [options, offer, answer] of ANSWERS) {
+    it(`W20 W52 ${JSON.stringify(options)} to "${offer}"`, () => {
+      const accepted = factory(options).accept(parameters(offer));
+      assert.equal(accepted && written(accepted.parameters), answer);
+      accepted?.extension.close();
+    });
+  }
+
+  for (const [offer] of INVALID) {
+    it(`W52 declines "${offer}"`, () => {
+      assert.equal(factory().accept(parameters(offer)), undefined);
+    });
+  }
+});
+
+/** Answers that a client with the options takes. */
+const TAKEN: readonly [options: PerMessageDeflateOptions, answer: string][] = [
+  [{}, ""],
+  [{}, "server_no_context_takeover"],
+  [{}, "client_no_context_takeover"],
+  [{}, "server_max_window_bits=8"],
+  [{}, "server_max_window_bits=15"],
+  [{}, "client_max_window_bits=8"],
+  [{}, "client_max_window_bits=15; server_max_window_bits=15; client_no_context_takeover; " +
+    "server_no_context_takeover"],
+  [{ clientMaxWindowBits: 10 }, ""],
+  [{ clientMaxWindowBits: 10 }, "client_max_window_bits=10"],
+  [{ clientMaxWindowBits: 10 }, "client_max_window_bits=9"],
+  [{ serverMaxWindowBits: 10 }, "server_max_window_bits=10"],
+  [{ serverMaxWindowBits: 10 }, "server_max_window_bits=8"],
+  [{ serverNoContextTakeover: true }, "server_no_context_takeover"],
+  [{ memory: "low" }, ""],
+  [{ memory: "balanced" }, "server_max_window_bits=15"],
+];
+
+/** Answers that it refuses beside those that are invalid. */
+const REFUSED: readonly [options: PerMessageDeflateOptions, answer: string, code: string][] = [
+  ...INVALID.map(([answer, code]) => [{}, answer, code] as [object, string, string]),
+  [{}, "client_max_window_bits", "parameter-value"],
+  [{ clientMaxWindowBits: 10 }, "client_max_window_bits=11", "parameter-value"],
+  [{ serverMaxWindowBits: 10 }, "server_max_window_bits=11", "parameter-value"],
+  [{ serverMaxWindowBits: 10 }, "", "parameter-name"],
+  [{ serverNoContextTakeover: true }, "", "parameter-name"],
+];
+
+describe("permessage-deflate: what a client makes of an answer", () => {
+  for (const [options, answer] of TAKEN) {
+    it(`W19 W52 ${JSON.stringify(options)} takes "${answer}"`, () => {
+      factory(options).finalize(parameters(answer)).close();
+    });
+  }
+
+  for (const [options, answer, code] of REFUSED) {
+    it(`W19 W52 ${JSON.stringify(options)} refuses "${answer}": ${code}`, () => {
+      assert.throws(
+        () => factory(options).finalize(parameters(answer)),
+        (error: HandshakeError) => error.name === "HandshakeError" && error.code === code,
+      );
+    });
+  }
+});
+
+// What travels
+
+interface Agreed {
+  client: Extension;
+  server: Extension;
+}
+
+function agree(options: PerMessageDeflateOptions = {}): Agreed {
+  const made = factory({ threshold: 0, ...options });
+  const accepted = made.accept(made.offer()[0])!;
+  return { client: made.finalize(accepted.parameters), server: accepted.extension };
+}
+
+const finished = { frameFinished: true, messageFinished: true };
+const text = (data: string, rest: object = {}): ProtocolEvent => ({
+  type: "text",
+  data,
+  ...finished,
+  ...rest,
+});
+
+/** The frames of a client to a server that has agreed on compression, as events or an error. */
+function receive(frames: readonly Frame[], options: PerMessageDeflateOptions = {}) {
+  const { server } = agree(options);
+  const protocol = new Protocol("server", { extensions: [server], maxMessageSize: 1000 });
+  const events: ProtocolEvent[] = [];
+  try {
+    for (const frame of frames) {
+      protocol.receive(encodeFrame(frame, { mask: true }));
+      events.push(...protocol.events());
+    }
+    return { events };
+  } catch (error) {
+    if (!(error instanceof RemoteProtocolError)) throw error;
+    return { events, code: error.closeCode };
+  } finally {
+    protocol.dispose();
+  }
+}
+
+const RSV1 = 4;
+const HELLO = hex("f2 48 cd c9 c9 07 00");
+const first = (payload: Uint8Array, rest: Partial<Frame> = {}): Frame => ({
+  opcode: Opcode.Text,
+  rsv: RSV1,
+  payload,
+  ...rest,
+});
+const more = (payload: Uint8Array, rest: Partial<Frame> = {}): Frame => ({
+  opcode: Opcode.Continuation,
+  payload,
+  ...rest,
+});
+const nothing = new Uint8Array(0);
+
+/** What is received of frames: the texts of messages and of pings, or a close code. */
+const RECEIVED: readonly [title: string, frames: Frame[], texts: string[], code?: number][] = [
+  ["a message", [first(HELLO)], ["Hello"]],
+  ["one that refers to the one before", [first(HELLO), first(hex("f2 00 11 00 00"))], [
+    "Hello",
+    "Hello",
+  ]],
+  ["one that is not compressed", [first(utf8("plain"), { rsv: 0 }), first(HELLO)], [
+    "plain",
+    "Hello",
+  ]],
+  ["one behind a compressed one that is not", [
+    first(HELLO),
+    first(utf8("plain"), { rsv: 0 }),
+    first(hex("f2 00 11 00 00")),
+  ], ["Hello", "plain", "Hello"]],
+  ["an empty one", [first(hex("00"))], [""]],
+  ["an empty one that has no byte at all", [first(nothing)], [], 1007],
+  ["fragments (§7.2.3.1)", [
+    first(hex("f2 48 cd"), { fin: false }),
+    more(hex("c9 c9 07 00")),
+  ], ["Hello"]],
+  ["empty fragments", [
+    first(nothing, { fin: false }),
+    more(hex("f2 48 cd"), { fin: false }),
+    more(nothing, { fin: false }),
+    more(hex("c9 c9 07 00"), { fin: false }),
+    more(nothing),
+  ], ["Hello"]],
+  ["a ping between fragments", [
+    first(hex("f2 48 cd"), { fin: false }),
+    { opcode: Opcode.Ping, payload: utf8("between") },
+    more(hex("c9 c9 07 00")),
+  ], ["between", "Hello"]],
+  ["fragments that are not compressed", [
+    first(utf8("He"), { fin: false, rsv: 0 }),
+    more(utf8("llo")),
+  ], ["Hello"]],
+  ["RSV1 on a continuation of a compressed message", [
+    first(hex("f2 48 cd"), { fin: false }),
+    more(hex("c9 c9 07 00"), { rsv: RSV1 }),
+  ], [], 1002],
+  ["RSV1 on a continuation of one that is not", [
+    first(utf8("He"), { fin: false, rsv: 0 }),
+    more(utf8("llo"), { rsv: RSV1 }),
+  ], [], 1002],
+  ["RSV1 on a ping", [{ opcode: Opcode.Ping, rsv: RSV1, payload: nothing }], [], 1002],
+  ["RSV1 on a Close", [{ opcode: Opcode.Close, rsv: RSV1, payload: hex("03 e8") }], [], 1002],
+  ["RSV2", [first(HELLO, { rsv: 2 })], [], 1002],
+  ["RSV1 and RSV3", [first(HELLO, { rsv: 5 })], [], 1002],
+  ["a continuation of nothing", [more(HELLO)], [], 1002],
+  ["a message within another", [first(hex("f2 48 cd"), { fin: false }), first(HELLO)], [], 1002],
+  ["data that is invalid", [first(HELLO), first(hex("ff ff ff"))], ["Hello"], 1007],
+  ["a stream cut short", [first(hex("00 64 00 9b ff 48 65"))], [], 1007],
+  ["compressed text that is not UTF-8", [first(hex("00 01 00 fe ff ff 00"))], [], 1007],
+  ["a reference beyond what came", [first(hex("f2 00 11 00 00"))], [], 1007],
+];
+
+describe("permessage-deflate: what is received", () => {
+  for (const [title, frames, texts, code] of RECEIVED) {
+    it(title, () => {
+      const received = receive(frames);
+      const got: string[] = [];
+      let message = "";
+      for (const event of received.events) {
+        if (event.type === "ping") got.push(new TextDecoder().decode(event.payload));
+        if (event.type !== "text") continue;
+        message += event.data;
+        if (!event.messageFinished) continue;
+        got.push(message);
+        message = "";
+      }
+      assert.deepEqual([got, received.code], [texts, code]);
+    });
+  }
+
+  it("without context takeover a message cannot refer to the one before", () => {
+    const { events, code } = receive([first(HELLO), first(hex("f2 00 11 00 00"))], {
+      clientNoContextTakeover: true,
+    });
+    assert.deepEqual([events.length, code], [1, 1007]);
+  });
+
+  it("the length of a message is that of what comes out", () => {
+    const { client } = agree();
+    const frame = client.encode({
+      opcode: Opcode.Binary,
+      fin: true,
+      rsv: 0,
+      payload: new Uint8Array(1001),
+    })!;
+    assert.ok(frame.payload.length < 100);
+    assert.equal(receive([frame]).code, 1009);
+    assert.equal(receive([{ ...frame, fin: false }]).code, 1009);
+  });
+});
+
+describe("permessage-deflate: what is sent", () => {
+  const LONG = "to be or not to be; ".repeat(100);
+
+  /** The frames that a role sends of the events, and what the peer makes of them. */
+  function send(events: ProtocolEvent[], options: PerMessageDeflateOptions = {}, role: Role = "client") {
+    const agreed = agree(options);
+    const frames: Frame[] = [];
+    const peerRole = role === "client" ? "server" : "client";
+    const end = new Protocol(role, {
+      extensions: [agreed[role]],
+      onFrame: (_, frame) => void frames.push({ ...frame, payload: frame.payload.slice() }),
+    });
+    const peer = new Protocol(peerRole, { extensions: [agreed[peerRole]] });
+    const received: ProtocolEvent[] = [];
+    for (const event of events) {
+      peer.receive(end.send(event));
+      received.push(...peer.events());
+    }
+    end.dispose();
+    peer.dispose();
+    return { frames, received };
+  }
+
+  for (const role of ["client", "server"] as const) {
+    it(`a ${role} keeps the context, and refers to it`, () => {
+      const { frames, received } = send([text(LONG), text(LONG)], {}, role);
+      assert.deepEqual(received, [text(LONG), text(LONG)]);
+      assert.ok(frames[1].payload.length < 20 && frames[0].payload.length > 20);
+      assert.deepEqual(frames.map(({ rsv }) => rsv), [RSV1, RSV1]);
+    });
+
+    it(`a ${role} that must not does not`, () => {
+      const options = { clientNoContextTakeover: true, serverNoContextTakeover: true };
+      const { frames, received } = send([text(LONG), text(LONG)], options, role);
+      assert.deepEqual(received, [text(LONG), text(LONG)]);
+      assert.deepEqual(frames[0].payload, frames[1].payload);
+    });
+  }
+
+  it("no tail of four bytes: the peer adds it", () => {
+    const { frames } = send([text(LONG)]);
+    assert.notDeepEqual(frames[0].payload.slice(-4), hex("00 00 ff ff"));
+  });
+
+  it("§7.2.3.6 an empty message is one byte", () => {
+    const { frames, received } = send([text(""), text(""), text(LONG), text("")]);
+    assert.deepEqual(received, [text(""), text(""), text(LONG), text("")]);
+    assert.deepEqual(frames.map(({ payload }) => payload.length === 1), [true, true, false, true]);
+  });
+
+  it("fragments: the bit stands on the first, and each comes out as it is sent", () => {
+    const part = { messageFinished: false };
+    const events = [text("one ", part), text("", part), text("two", part), text("")];
+    const { frames, received } = send(events);
+    assert.deepEqual(frames.map(({ rsv }) => rsv), [RSV1, 0, 0, 0]);
+    assert.deepEqual(received, events);
+  });
+
+  it("a threshold leaves what is shorter as it is, and fragments are compressed", () => {
+    const part = { messageFinished: false };
+    const events = [text("x".repeat(9)), text("x".repeat(10)), text("é".repeat(5)), text("a", part)];
+    const { frames } = send([...events, text("b")], { threshold: 10 });
+    assert.deepEqual(frames.map(({ rsv }) => rsv), [0, RSV1, RSV1, RSV1, 0]);
+  });
+
+  it("the default threshold is 1024 bytes", () => {
+    const events = [text("x".repeat(1023)), text("x".repeat(1024))];
+    const { frames } = send(events, { threshold: undefined });
+    assert.deepEqual(frames.map(({ rsv }) => rsv), [0, RSV1]);
+  });
+
+  it("a sender's wish goes before the threshold", () => {
+    const events = [text("x", { compress: true }), text(LONG, { compress: false })];
+    const { frames } = send(events, { threshold: 10 });
+    assert.deepEqual(frames.map(({ rsv }) => rsv), [RSV1, 0]);
+    assert.deepEqual(frames[1].payload, utf8(LONG));
+  });
+
+  it("any window agreed on holds, both ways", () => {
+    for (let windowBits = 8; windowBits <= 15; windowBits++) {
+      const options = { clientMaxWindowBits: windowBits, serverMaxWindowBits: windowBits };
+      const data = concat(Array.from({ length: 300 }, (_, i) => utf8(`${i * 7919 % 1000} `.repeat(9))));
+      const event: ProtocolEvent = { type: "binary", data, ...finished };
+      for (const role of ["client", "server"] as const) {
+        assert.deepEqual(send([event, event], options, role).received, [event, event]);
+      }
+    }
+  });
+
+  it("what the caller gave is left as it was", () => {
+    const data = utf8(LONG);
+    send([{ type: "binary", data, ...finished }]);
+    assert.deepEqual(data, utf8(LONG));
+  });
+});
+
+// On a connection
+
+async function echoEach(ws: WebSocketConnection): Promise<void> {
+  for await (const message of ws) await ws.send(message);
+}
+
+const JSON_TEXT = JSON.stringify(Array.from({ length: 9000 }, (_, i) => ({ id: i, even: i % 2 === 0 })));
+
+describe("permessage-deflate: on a connection", () => {
+  const agreements: readonly [
+    title: string,
+    client: boolean | PerMessageDeflateOptions | undefined,
+    server: boolean | PerMessageDeflateOptions | undefined,
+    extensions: string,
+  ][] = [
+    ["not by default: the server does not accept it", undefined, undefined, ""],
+    ["not where the client does not offer it", false, true, ""],
+    [
+      "where the server does",
+      undefined,
+      true,
+      "permessage-deflate; server_max_window_bits=12; client_max_window_bits=12",
+    ],
+    ["as both say", { memory: "high" }, { memory: "high" }, "permessage-deflate"],
+    [
+      "as the stricter of both says",
+      { memory: "high", serverNoContextTakeover: true, clientMaxWindowBits: 11 },
+      { memory: "high", clientMaxWindowBits: 10, serverMaxWindowBits: 14 },
+      "permessage-deflate; server_no_context_takeover; server_max_window_bits=14; " +
+      "client_max_window_bits=10",
+    ],
+  ];
+  for (const [title, client, server, extensions] of agreements) {
+    it(`K16 messages are compressed ${title}`, async () => {
+      await withServer({ compression: server }, async (listening) => {
+        const ws = await connect(urlOf(listening), { compression: client });
+        assert.equal(ws.extensions, extensions);
+        for (const message of ["", "short", JSON_TEXT, JSON_TEXT, utf8(JSON_TEXT)]) {
+          ws.send(message);
+          assert.deepEqual(await ws.receive(), message);
+        }
+        const compressed = ws.stats.bytesSent < JSON_TEXT.length;
+        assert.equal(compressed, extensions !== "");
+        await ws.close({ closeCode: 1000 });
+      }, echoEach);
+    });
+  }
+
+  it("an extension that the caller has set up goes before the option", async () => {
+    const extensions = [factory({ clientMaxWindowBits: 9 })];
+    await withServer({ compression: true }, async (listening) => {
+      const ws = await connect(urlOf(listening), { extensions });
+      assert.match(ws.extensions, /client_max_window_bits=9/);
+      await ws.close();
+    }, echoEach);
+  });
+
+  it("many at once, of all lengths, keep their order", async () => {
+    const [client, server] = await pair({ server: { compression: true } });
+    const messages = Array.from({ length: 60 }, (_, i) => JSON_TEXT.slice(0, (i * 9973) % 200_000));
+    const received = collect(server);
+    const sent = messages.map((message) => client.send(message));
+    await Promise.all(sent);
+    await client.close({ closeCode: 1000 });
+    const got = await received;
+    assert.deepEqual(got.map(({ length }) => length), messages.map(({ length }) => length));
+    assert.ok(got.every((message, i) => message === messages[i]));
+  });
+
+  it("each send may say whether it is compressed", async () => {
+    const rsvs: (number | undefined)[] = [];
+    const [client, server] = await pair({
+      client: {
+        onFrame: (direction, { rsv }) => void (direction === "out" && rsvs.push(rsv)),
+      },
+      server: { compression: true },
+    });
+    await client.send("short", { compress: true });
+    await client.send(JSON_TEXT, { compress: false });
+    await client.send(["a", "b"], { compress: false });
+    assert.equal(await server.receive(), "short");
+    assert.equal(await server.receive(), JSON_TEXT);
+    assert.equal(await server.receive(), "ab");
+    assert.deepEqual(rsvs.slice(0, 2), [RSV1, 0]);
+    assert.ok(rsvs.slice(2).every((rsv) => rsv === 0));
+    client.terminate();
+  });
+
+  it("terminate() while compression is under way ends both ends, and nothing more comes", async () => {
+    for (let i = 0; i < 10; i++) {
+      const [client, server] = await pair({
+        client: { maxMessageSize: Infinity },
+        server: { compression: true, maxMessageSize: Infinity },
+      });
+      const long = JSON_TEXT.repeat(4);
+      const sends = [client.send(long), server.send(long), client.send(long)];
+      for (const send of sends) send.catch(() => {});
+      const received = collect(server);
+      received.catch(() => {});
+      for (let turns = 0; turns < i; turns++) await new Promise((resolve) => setTimeout(resolve, 0));
+      if (i % 2 === 0) client.terminate();
+      else server.terminate();
+      await Promise.allSettled([client.closed, server.closed, received, ...sends]);
+    }
+  });
+
+  it("a message that cannot be inflated fails its connection with 1007, and no other", async () => {
+    const errors: unknown[] = [];
+    const options = { compression: true, onError: (error: unknown) => errors.push(error) };
+    await withServer(options, async (listening) => {
+      const broken: Extension = {
+        name: "permessage-deflate",
+        rsv: RSV1,
+        push: () => {},
+        next: () => undefined,
+        encode: (frame) => ({ ...frame, rsv: RSV1, payload: new Uint8Array(100).fill(0xff) }),
+        close: () => {},
+      };
+      const good = await connect(urlOf(listening));
+      for (const length of [1, 50_000]) {
+        const bad = await connect(urlOf(listening), {
+          extensions: [{
+            name: "permessage-deflate",
+            offer: () => [[]],
+            finalize: () => ({
+              ...broken,
+              encode: (frame) => ({
+                ...frame,
+                rsv: RSV1,
+                payload: new Uint8Array(length * 100).fill(0xff),
+              }),
+            }),
+            accept: () => undefined,
+          }],
+        });
+        bad.send("x");
+        const error = await rejection<DOMException & { closeCode: number }>(bad.closed);
+        assert.equal(error.closeCode, 1007);
+      }
+      await good.send(JSON_TEXT);
+      assert.equal(await good.receive(), JSON_TEXT);
+      await good.close({ closeCode: 1000 });
+      await until(() => listening.connections.size === 0);
+    }, (ws) => echoEach(ws).catch(() => {}));
+    assert.deepEqual(errors, []);
+  });
+});
