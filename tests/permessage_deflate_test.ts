@@ -177,10 +177,12 @@ const INVALID: readonly [offer: string, code: string][] = [
   ["client_no_context_takeover; client_no_context_takeover", "duplicate-parameter"],
   ["server_max_window_bits=10; server_max_window_bits=10", "duplicate-parameter"],
   ["client_max_window_bits=10; client_max_window_bits=9", "duplicate-parameter"],
-  ...["7", "16", "0", "08", "010", "+9", "1e1", "9.0", "a", "115", "-9"].flatMap((value) => [
-    [`server_max_window_bits=${value}`, "parameter-value"],
-    [`client_max_window_bits=${value}`, "parameter-value"],
-  ] as [string, string][]),
+  ...["7", "16", "0", "08", "010", "+9", "1e1", "9.0", "a", "115", "-9"].flatMap((value) =>
+    [
+      [`server_max_window_bits=${value}`, "parameter-value"],
+      [`client_max_window_bits=${value}`, "parameter-value"],
+    ] as [string, string][]
+  ),
   ["server_max_window_bits", "parameter-value"],
 ];
 
@@ -208,8 +210,11 @@ const TAKEN: readonly [options: PerMessageDeflateOptions, answer: string][] = [
   [{}, "server_max_window_bits=8"],
   [{}, "server_max_window_bits=15"],
   [{}, "client_max_window_bits=8"],
-  [{}, "client_max_window_bits=15; server_max_window_bits=15; client_no_context_takeover; " +
-    "server_no_context_takeover"],
+  [
+    {},
+    "client_max_window_bits=15; server_max_window_bits=15; client_no_context_takeover; " +
+    "server_no_context_takeover",
+  ],
   [{ clientMaxWindowBits: 10 }, ""],
   [{ clientMaxWindowBits: 10 }, "client_max_window_bits=10"],
   [{ clientMaxWindowBits: 10 }, "client_max_window_bits=9"],
@@ -319,7 +324,11 @@ const RECEIVED: readonly [title: string, frames: Frame[], texts: string[], code?
     first(hex("f2 00 11 00 00")),
   ], ["Hello", "plain", "Hello"]],
   ["an empty one", [first(hex("00"))], [""]],
-  ["an empty one that has no byte at all", [first(nothing)], [], 1007],
+  ["empty ones that have no byte at all", [first(HELLO), first(nothing), first(HELLO)], [
+    "Hello",
+    "",
+    "Hello",
+  ]],
   ["fragments (§7.2.3.1)", [
     first(hex("f2 48 cd"), { fin: false }),
     more(hex("c9 c9 07 00")),
@@ -340,14 +349,24 @@ const RECEIVED: readonly [title: string, frames: Frame[], texts: string[], code?
     first(utf8("He"), { fin: false, rsv: 0 }),
     more(utf8("llo")),
   ], ["Hello"]],
-  ["RSV1 on a continuation of a compressed message", [
-    first(hex("f2 48 cd"), { fin: false }),
-    more(hex("c9 c9 07 00"), { rsv: RSV1 }),
-  ], [], 1002],
-  ["RSV1 on a continuation of one that is not", [
-    first(utf8("He"), { fin: false, rsv: 0 }),
-    more(utf8("llo"), { rsv: RSV1 }),
-  ], [], 1002],
+  [
+    "RSV1 on a continuation of a compressed message",
+    [
+      first(hex("f2 48 cd"), { fin: false }),
+      more(hex("c9 c9 07 00"), { rsv: RSV1 }),
+    ],
+    [],
+    1002,
+  ],
+  [
+    "RSV1 on a continuation of one that is not",
+    [
+      first(utf8("He"), { fin: false, rsv: 0 }),
+      more(utf8("llo"), { rsv: RSV1 }),
+    ],
+    [],
+    1002,
+  ],
   ["RSV1 on a ping", [{ opcode: Opcode.Ping, rsv: RSV1, payload: nothing }], [], 1002],
   ["RSV1 on a Close", [{ opcode: Opcode.Close, rsv: RSV1, payload: hex("03 e8") }], [], 1002],
   ["RSV2", [first(HELLO, { rsv: 2 })], [], 1002],
@@ -403,7 +422,11 @@ describe("permessage-deflate: what is sent", () => {
   const LONG = "to be or not to be; ".repeat(100);
 
   /** The frames that a role sends of the events, and what the peer makes of them. */
-  function send(events: ProtocolEvent[], options: PerMessageDeflateOptions = {}, role: Role = "client") {
+  function send(
+    events: ProtocolEvent[],
+    options: PerMessageDeflateOptions = {},
+    role: Role = "client",
+  ) {
     const agreed = agree(options);
     const frames: Frame[] = [];
     const peerRole = role === "client" ? "server" : "client";
@@ -426,7 +449,7 @@ describe("permessage-deflate: what is sent", () => {
     it(`a ${role} keeps the context, and refers to it`, () => {
       const { frames, received } = send([text(LONG), text(LONG)], {}, role);
       assert.deepEqual(received, [text(LONG), text(LONG)]);
-      assert.ok(frames[1].payload.length < 20 && frames[0].payload.length > 20);
+      assert.ok(frames[1].payload.length < frames[0].payload.length);
       assert.deepEqual(frames.map(({ rsv }) => rsv), [RSV1, RSV1]);
     });
 
@@ -459,7 +482,12 @@ describe("permessage-deflate: what is sent", () => {
 
   it("a threshold leaves what is shorter as it is, and fragments are compressed", () => {
     const part = { messageFinished: false };
-    const events = [text("x".repeat(9)), text("x".repeat(10)), text("é".repeat(5)), text("a", part)];
+    const events = [
+      text("x".repeat(9)),
+      text("x".repeat(10)),
+      text("é".repeat(5)),
+      text("a", part),
+    ];
     const { frames } = send([...events, text("b")], { threshold: 10 });
     assert.deepEqual(frames.map(({ rsv }) => rsv), [0, RSV1, RSV1, RSV1, 0]);
   });
@@ -480,7 +508,9 @@ describe("permessage-deflate: what is sent", () => {
   it("any window agreed on holds, both ways", () => {
     for (let windowBits = 8; windowBits <= 15; windowBits++) {
       const options = { clientMaxWindowBits: windowBits, serverMaxWindowBits: windowBits };
-      const data = concat(Array.from({ length: 300 }, (_, i) => utf8(`${i * 7919 % 1000} `.repeat(9))));
+      const data = concat(
+        Array.from({ length: 300 }, (_, i) => utf8(`${i * 7919 % 1000} `.repeat(9))),
+      );
       const event: ProtocolEvent = { type: "binary", data, ...finished };
       for (const role of ["client", "server"] as const) {
         assert.deepEqual(send([event, event], options, role).received, [event, event]);
@@ -501,7 +531,9 @@ async function echoEach(ws: WebSocketConnection): Promise<void> {
   for await (const message of ws) await ws.send(message);
 }
 
-const JSON_TEXT = JSON.stringify(Array.from({ length: 9000 }, (_, i) => ({ id: i, even: i % 2 === 0 })));
+const JSON_TEXT = JSON.stringify(
+  Array.from({ length: 9000 }, (_, i) => ({ id: i, even: i % 2 === 0 })),
+);
 
 describe("permessage-deflate: on a connection", () => {
   const agreements: readonly [
@@ -592,9 +624,12 @@ describe("permessage-deflate: on a connection", () => {
       const long = JSON_TEXT.repeat(4);
       const sends = [client.send(long), server.send(long), client.send(long)];
       for (const send of sends) send.catch(() => {});
+      client.discard();
       const received = collect(server);
       received.catch(() => {});
-      for (let turns = 0; turns < i; turns++) await new Promise((resolve) => setTimeout(resolve, 0));
+      for (let turns = 0; turns < i; turns++) {
+        await new Promise((resolve) => setTimeout(resolve, 0));
+      }
       if (i % 2 === 0) client.terminate();
       else server.terminate();
       await Promise.allSettled([client.closed, server.closed, received, ...sends]);

@@ -137,7 +137,9 @@ class Incoming {
     for (;;) {
       const came = this.#came;
       if (came === undefined && inflater.idle) {
-        if (!piece.last || !piece.header.fin || this.#finished) return this.#used(piece.last);
+        // An empty message should be one byte (RFC 7692 §7.2.3.6); some peers send none.
+        const ends = piece.last && piece.header.fin && this.#received > 0;
+        if (!ends || this.#finished) return this.#used(piece.last);
         inflater.finish();
         this.#finished = true;
         continue;
