@@ -1,6 +1,6 @@
 /**
  * Measures how many messages a second of the server's CPU time echoes:
- * `deno task bench [echo] [--runtime node24] [--size 16] [--type text] [--peers loop,pipe,ws]
+ * `deno task bench [echo | deflate] [--runtime node24] [--size 16] [--type text] [--peers loop,pipe,ws]
  * [--transport default,node] [--tls] [--rounds 5] [--messages N] [--profile]`.
  *
  * The peers: `loop` and `pipe`, ours by `for await (const message of ws) await ws.send(message)` and
@@ -12,6 +12,9 @@
  *
  * The sockets under ours: `default`, those of the platform; `node`, those of `node:net`; `deno`, those
  * of `Deno.listen()`, which are no platform's default. With several, each peer runs over each.
+ *
+ * `deflate` has JSON texts of 1 KiB and 64 KiB compressed, with context takeover and the same settings
+ * of zlib for all; then it measures the memory of a connection.
  */
 import { parseArgs } from "node:util";
 import type { LoadOptions } from "./bench/load.ts";
@@ -21,6 +24,7 @@ import { ROOT } from "./process.ts";
 import { findRuntime, type Runtime, SUITE_RUNTIMES } from "./runtimes.ts";
 
 const WS = "ws";
+const BENCHMARKS = ["echo", "deflate"] as const;
 const BY_HAND = ["chain", "batch"];
 const PEERS = ["loop", "pipe", ...BY_HAND, WS];
 const DEFAULT_PEERS = ["loop", "pipe", WS];
@@ -47,6 +51,7 @@ interface Plan {
   /** Messages of a round, or as many as suit the size. */
   messages: number | undefined;
   profile: boolean;
+  deflate: boolean;
 }
 
 /** The rates of each peer, round by round. */
@@ -57,19 +62,22 @@ async function planFrom(args: string[]): Promise<Plan> {
     args: args.filter((arg) => arg !== "--"),
     options: {
       runtime: { type: "string", default: "node24" },
-      peers: { type: "string", default: DEFAULT_PEERS.join() },
+      peers: { type: "string" },
       transport: { type: "string", default: "default" },
       tls: { type: "boolean", default: false },
       type: { type: "string", default: "text" },
-      size: { type: "string", default: "16" },
+      size: { type: "string" },
       rounds: { type: "string", default: "5" },
       messages: { type: "string" },
       profile: { type: "boolean", default: false },
     },
     allowPositionals: true,
   });
-  for (const name of positionals) oneOf("benchmark", name, ["echo"]);
-  const peers = values.peers.split(",").map((name) => oneOf("peer", name, PEERS));
+  const [benchmark = "echo"] = positionals.map((name) => oneOf("benchmark", name, BENCHMARKS));
+  const deflate = benchmark === "deflate";
+  const { peers: names = deflate ? "loop,ws" : DEFAULT_PEERS.join() } = values;
+  const { size = deflate ? "1024,65536" : "16" } = values;
+  const peers = names.split(",").map((name) => oneOf("peer", name, PEERS));
   const transports = values.transport.split(",").map((name) =>
     oneOf("transport", name, TRANSPORTS)
   );
@@ -82,6 +90,9 @@ async function planFrom(args: string[]): Promise<Plan> {
   ) {
     throw new RangeError(`The peers ${BY_HAND.join(" and ")} take no --transport and no --tls`);
   }
+  if (deflate && (values.tls || peers.some((name) => BY_HAND.includes(name)))) {
+    throw new RangeError(`The benchmark deflate has no --tls, ${BY_HAND.join(" or ")}`);
+  }
   if (values.profile && runtime.engine !== "node") throw new RangeError("--profile needs Node");
   return {
     runtime,
@@ -91,10 +102,11 @@ async function planFrom(args: string[]): Promise<Plan> {
     ),
     tls: values.tls,
     types: values.type.split(",").map((name) => oneOf("type", name, ["text", "binary"] as const)),
-    sizes: values.size.split(",").map((text) => natural("--size", text)),
+    sizes: size.split(",").map((text) => natural("--size", text)),
     rounds: natural("--rounds", values.rounds),
     messages: values.messages === undefined ? undefined : natural("--messages", values.messages),
     profile: values.profile,
+    deflate,
   };
 }
 
@@ -131,15 +143,17 @@ async function find(name: string): Promise<Runtime> {
 }
 
 /** As many as take about a second. */
-function messagesFor(size: number): number {
+function messagesFor(size: number, deflate: boolean): number {
+  if (deflate) return size < 8192 ? 20_000 : Math.ceil(50_000_000 / size);
   return size < 512 ? 300_000 : size < 8192 ? 150_000 : Math.ceil(500_000_000 / size);
 }
 
 async function compare(plan: Plan, load: LoadOptions): Promise<Rates> {
-  const messages = plan.messages ?? messagesFor(load.size);
+  const messages = plan.messages ?? messagesFor(load.size, plan.deflate);
+  const mode = load.deflate ? [load.deflate] : load.tls ? ["tls"] : [];
   const peers = plan.candidates.map(({ name, peer, transport }) => {
     const folder = plan.profile ? new URL(`${name}/`, PROFILES) : undefined;
-    return new Peer(name, plan.runtime, [peer, transport, ...plan.tls ? ["tls"] : []], folder);
+    return new Peer(name, plan.runtime, [peer, transport, ...mode], folder);
   });
   const rates: Rates = new Map(plan.candidates.map(({ name }) => [name, []]));
   try {
@@ -214,6 +228,21 @@ function verdict(rates: Rates): string {
   }).join("; ");
 }
 
+/** What a connection takes that has echoed one message of 1 KiB. */
+async function printMemory({ candidates, runtime, tls }: Plan) {
+  console.log("KiB of memory a connection: not compressed, with and without context takeover");
+  for (const { name, peer, transport } of candidates) {
+    const columns: string[] = [];
+    for (const deflate of [undefined, "deflate", "deflate-each"] as const) {
+      const server = new Peer(name, runtime, [peer, transport, deflate ?? "plain"]);
+      const load = { type: "text", size: 1024, tls, connections: 1, inFlight: 1, deflate } as const;
+      columns.push(`${Math.round(await server.memory(500, load) / 1024)}`.padStart(6));
+      await server.close();
+    }
+    console.log(`  ${labelOf(name).padEnd(26)}${columns.join("")}`);
+  }
+}
+
 async function printProfiles(peers: string[]) {
   for (const name of peers) {
     for await (const entry of Deno.readDir(new URL(`${name}/`, PROFILES))) {
@@ -237,10 +266,15 @@ for (const size of plan.sizes) {
     const title = `${size} bytes, ${type}${
       plan.tls ? ", TLS" : ""
     }, ${plan.runtime.name} (${plan.runtime.version})`;
-    console.log(`Echo: ${title}, ${CONNECTIONS} connections, ${IN_FLIGHT} in flight`);
+    console.log(
+      `Echo${
+        plan.deflate ? ", compressed" : ""
+      }: ${title}, ${CONNECTIONS} connections, ${IN_FLIGHT} in flight`,
+    );
     if (plan.profile) await removeProfiles();
     const { tls } = plan;
-    const load = { type, size, tls, connections: CONNECTIONS, inFlight: IN_FLIGHT };
+    const deflate = plan.deflate ? "deflate" as const : undefined;
+    const load = { type, size, tls, connections: CONNECTIONS, inFlight: IN_FLIGHT, deflate };
     const rates = await compare(plan, load);
     printRates(rates);
     if (plan.profile) await printProfiles([...rates.keys()]);
@@ -248,3 +282,4 @@ for (const size of plan.sizes) {
   }
 }
 for (const line of verdicts) console.log(line);
+if (plan.deflate) await printMemory(plan);

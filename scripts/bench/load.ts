@@ -15,6 +15,8 @@ export interface LoadOptions {
   inFlight: number;
   /** Whether the connections are encrypted. */
   tls: boolean;
+  /** How messages are compressed; undefined: they are not. */
+  deflate: "deflate" | "deflate-each" | undefined;
 }
 
 const HANDSHAKE = [

@@ -2,12 +2,13 @@
 import process from "node:process";
 import { ROOT } from "../process.ts";
 import type { Runtime } from "../runtimes.ts";
+import { DeflateLoad } from "./deflate_load.ts";
 import { Load, type LoadOptions } from "./load.ts";
 
 const FLAGS: Record<Runtime["engine"], string[]> = {
-  deno: ["run", "-A"],
+  deno: ["run", "-A", "--v8-flags=--expose-gc"],
   bun: ["run"],
-  node: ["--disable-warning=ExperimentalWarning"],
+  node: ["--expose-gc", "--disable-warning=ExperimentalWarning"],
 };
 
 /** One round. */
@@ -26,7 +27,7 @@ export class Peer {
   readonly #process: Deno.ChildProcess;
   readonly #input: WritableStreamDefaultWriter<Uint8Array>;
   readonly #lines: ReadableStreamDefaultReader<string>;
-  #load: Load | undefined;
+  #load: Load | DeflateLoad | undefined;
 
   /**
    * @param args what `server.ts` is told
@@ -50,7 +51,20 @@ export class Peer {
 
   /** Wait for the server and connect to it. */
   async open(options: LoadOptions) {
-    this.#load = await Load.connect(await this.#number(), options);
+    const port = await this.#number();
+    this.#load = await (options.deflate ? DeflateLoad : Load).connect(port, options);
+  }
+
+  /** Bytes of memory that a connection takes when a message has come and gone. */
+  async memory(connections: number, options: LoadOptions): Promise<number> {
+    const port = await this.#number();
+    const load = options.deflate ? DeflateLoad : Load;
+    const warm = await load.connect(port, { ...options, connections: 20 });
+    const before = await this.#ask("memory");
+    this.#load = await load.connect(port, { ...options, connections });
+    const after = await this.#ask("memory");
+    warm.close();
+    return (after - before) / connections;
   }
 
   /** Have the messages echoed and see what that took. */
@@ -80,10 +94,14 @@ export class Peer {
 
   /** CPU time of both sides and the time of day, in seconds. */
   async #clocks(): Promise<{ server: number; client: number; time: number }> {
-    await this.#input.write(new TextEncoder().encode("\n"));
-    const server = await this.#number() / 1e6;
+    const server = await this.#ask("") / 1e6;
     const { user, system } = process.cpuUsage();
     return { server, client: (user + system) / 1e6, time: performance.now() / 1e3 };
+  }
+
+  async #ask(question: string): Promise<number> {
+    await this.#input.write(new TextEncoder().encode(`${question}\n`));
+    return await this.#number();
   }
 
   async #number(): Promise<number> {

@@ -1,17 +1,19 @@
 /**
  * The measured process: an echo server that runs on each of the runtimes.
  *
- * `server.ts PEER TRANSPORT [tls]` prints its port on a line. Each line that it reads is answered with the CPU time
- * used so far, user and system, in microseconds. It ends with its standard input.
+ * `server.ts PEER TRANSPORT [tls | deflate | deflate-each]` prints its port on a line. Each line that it
+ * reads is answered with the CPU time used so far, user and system, in microseconds, or, for "memory",
+ * with the resident memory in bytes, garbage not counted. It ends with its standard input. "deflate"
+ * compresses with context takeover, "deflate-each" without, both with the same settings of zlib for all.
  */
 import process from "node:process";
 import { createInterface } from "node:readline";
-import type { TlsServeOptions, TransportProvider } from "../../mod.ts";
+import type { ServeOptions, TlsServeOptions, TransportProvider } from "../../mod.ts";
 
 const HOST = { hostname: "127.0.0.1", port: 0 };
 
 /** The load answers no pings, which would count as echoes; ws sends none by itself either. */
-const OPTIONS = { ...HOST, pingInterval: 0 };
+const OPTIONS = { ...HOST, pingInterval: 0, compression: compression() };
 
 /** The ways to echo. Only the library that is measured is loaded. */
 const PEERS: Record<string, () => Promise<number>> = {
@@ -28,6 +30,24 @@ const TRANSPORTS: Record<string, () => Promise<TransportProvider | undefined>> =
   node: async () => (await import("../../lib/runtime/node.ts")).nodeProvider,
   deno: async () => (await import("./deno_tcp.ts")).denoTcpProvider,
 };
+
+type Compression = Exclude<ServeOptions["compression"], true | undefined>;
+
+function compression(): Compression {
+  const mode = process.argv[4];
+  if (!mode?.startsWith("deflate")) return false;
+  const each = mode === "deflate-each";
+  const takeover = { clientNoContextTakeover: each, serverNoContextTakeover: each };
+  return { memory: "high", threshold: 0, level: 6, ...takeover };
+}
+
+function deflateOfWs() {
+  const { compression } = OPTIONS;
+  if (compression === false) return false;
+  const { level, threshold, clientNoContextTakeover, serverNoContextTakeover } = compression;
+  const zlibDeflateOptions = { level, memLevel: 8 };
+  return { zlibDeflateOptions, threshold, clientNoContextTakeover, serverNoContextTakeover };
+}
 
 async function serveLoop(): Promise<number> {
   const { serve } = await import("../../mod.ts");
@@ -61,7 +81,7 @@ async function serveWs(): Promise<number> {
   const http = tls
     ? (await import("node:https")).createServer(tls)
     : (await import("node:http")).createServer();
-  const server = new WebSocketServer({ server: http });
+  const server = new WebSocketServer({ server: http, perMessageDeflate: deflateOfWs() });
   server.on("connection", (ws) => {
     ws.on("message", (data, binary) => ws.send(data, { binary }));
   });
@@ -83,6 +103,12 @@ function cpuTime(): number {
   return user + system;
 }
 
+function memory(): number {
+  const { gc, Bun } = globalThis as { gc?: () => void; Bun?: { gc(force: boolean): void } };
+  for (let again = 0; again < 4; again++) Bun === undefined ? gc?.() : Bun.gc(true);
+  return process.memoryUsage.rss();
+}
+
 const [, , peer, transportName = "default", encrypted] = process.argv;
 const start = PEERS[peer];
 if (start === undefined) throw new RangeError(`Expected a peer, received ${peer}`);
@@ -90,5 +116,5 @@ const transport = await TRANSPORTS[transportName]();
 const tls = encrypted === "tls" ? await certificate() : undefined;
 console.log(await start());
 const lines = createInterface({ input: process.stdin });
-lines.on("line", () => console.log(cpuTime()));
+lines.on("line", (line) => console.log(line === "memory" ? memory() : cpuTime()));
 lines.on("close", () => process.exit());
