@@ -24,6 +24,8 @@ export interface WsPairOptions {
   theirServer?: Ws.ServerOptions;
   /** What a client of "ws" offers. */
   theirProtocols?: string[];
+  /** How a client of "ws" compresses. Default: as it does by itself */
+  theirDeflate?: Ws.PerMessageDeflateOptions;
 }
 
 /** A connection between this library and "ws". */
@@ -41,19 +43,33 @@ export class TheirEnd {
   readonly pongs: string[] = [];
   readonly pings: string[] = [];
   readonly errors: Error[] = [];
+  #next: ((message: string | Uint8Array) => void) | undefined;
   /** Resolves with what the event "close" says. */
   readonly closed: Promise<{ closeCode: number; reason: string }>;
 
   constructor(socket: Ws.WebSocket) {
     this.socket = socket;
     socket.on("message", (data: Uint8Array, isBinary: boolean) => {
-      this.messages.push(isBinary ? new Uint8Array(data) : String(data));
+      const message = isBinary ? new Uint8Array(data) : String(data);
+      if (this.#next === undefined) this.messages.push(message);
+      else this.#next(message);
     });
     socket.on("ping", (data) => this.pings.push(String(data)));
     socket.on("pong", (data) => this.pongs.push(String(data)));
     socket.on("error", (error) => this.errors.push(error));
     this.closed = new Promise((resolve) => {
       socket.on("close", (closeCode, reason) => resolve({ closeCode, reason: String(reason) }));
+    });
+  }
+
+  /** The next message that comes, in place of an entry in `messages`. */
+  next(): Promise<string | Uint8Array> {
+    return new Promise((resolve, reject) => {
+      this.#next = resolve;
+      this.socket.once(
+        "close",
+        () => reject(new Error("Expected a message, the socket has closed")),
+      );
     });
   }
 }
@@ -83,7 +99,9 @@ async function ourClient({ ours: mine, theirServer }: WsPairOptions): Promise<Ws
   };
 }
 
-async function ourServer({ ours: mine, theirProtocols }: WsPairOptions): Promise<WsPair> {
+async function ourServer(
+  { ours: mine, theirProtocols, theirDeflate }: WsPairOptions,
+): Promise<WsPair> {
   let accept!: (ws: WebSocketConnection) => void;
   const accepted = new Promise<WebSocketConnection>((resolve) => accept = resolve);
   const server = await serve({ ...mine, hostname: HOST, port: 0 }, (ws) => {
@@ -91,7 +109,10 @@ async function ourServer({ ours: mine, theirProtocols }: WsPairOptions): Promise
     return ws.closed.catch(() => {});
   });
   if (server.address.transport !== "tcp") throw new TypeError("Expected a TCP address");
-  const theirs = new TheirEnd(new WebSocket(`ws://${HOST}:${server.address.port}`, theirProtocols));
+  const url = `ws://${HOST}:${server.address.port}`;
+  const theirs = new TheirEnd(
+    new WebSocket(url, theirProtocols, { perMessageDeflate: theirDeflate ?? true }),
+  );
   try {
     await once(theirs.socket, "open");
   } catch (error) {
