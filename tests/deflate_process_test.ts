@@ -1,0 +1,70 @@
+import { describe, it } from "node:test";
+import assert from "node:assert/strict";
+import { fileURLToPath } from "node:url";
+import { Child } from "./programs.ts";
+
+const PROGRAM = fileURLToPath(new URL("scenarios/deflate.ts", import.meta.url));
+
+interface Report {
+  code: number;
+  /** Bytes of the message sent, and that came out of it. */
+  sent: number;
+  out: number;
+  /** In milliseconds, and MiB. */
+  cpu: number;
+  memory: number;
+  /** MiB of resident memory, ten times on the way. */
+  samples: number[];
+  received: number;
+}
+
+async function report(scenario: string): Promise<Report> {
+  const child = new Child(PROGRAM, { env: { SCENARIO: scenario } });
+  try {
+    assert.equal(await child.exited, 0, child.stderr);
+    return JSON.parse(child.stdout);
+  } finally {
+    child.stop();
+  }
+}
+
+function median(values: number[]): number {
+  return values.toSorted((a, b) => a - b)[values.length >> 1];
+}
+
+/** Well below what any leak of a context, or of a kilobyte a message, would come to. */
+const MOST_GROWTH = 30;
+
+function assertFlat({ samples }: Report): void {
+  const grown = median(samples.slice(-3)) - median(samples.slice(2, 5));
+  assert.ok(grown < MOST_GROWTH, `grown by ${grown} MiB: ${samples.join(" ")}`);
+}
+
+describe("permessage-deflate: what it costs", () => {
+  it("a mebibyte that inflates to a gibibyte is stopped at the limit, by the protocol", async () => {
+    const { code, sent, out, cpu, memory } = await report("bomb");
+    assert.equal(code, 1009);
+    assert.ok(sent > 1e6 && out <= 2 ** 20, `${sent} became ${out}`);
+    assert.ok(cpu < 100, `${cpu} ms of CPU time`);
+    assert.ok(memory < 20, `${memory} MiB`);
+  });
+
+  it("a mebibyte that inflates to a gibibyte is stopped at the limit, by a server", async () => {
+    const { code, cpu, memory } = await report("bomb-server");
+    assert.equal(code, 1009);
+    assert.ok(cpu < 100, `${cpu} ms of CPU time`);
+    assert.ok(memory < 20, `${memory} MiB`);
+  });
+
+  it("memory is flat over 100,000 compressed messages", async () => {
+    const result = await report("messages");
+    assert.equal(result.received, 100_000);
+    assertFlat(result);
+  });
+
+  it("memory is flat over 1,000 connections with compression, closed and cut", async () => {
+    const result = await report("connections");
+    assert.equal(result.received, 1000);
+    assertFlat(result);
+  });
+});
