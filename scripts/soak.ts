@@ -13,6 +13,7 @@ type Row = Record<string, string>;
 
 /** The soaks, and what they show. */
 const SOAKS: Record<string, string> = {
+  deflate: "conformance groups 12 and 13, compressed, with 1,000 messages a case",
   tls: "a sender to a sleeping TLS reader stays bounded, and all arrives when it wakes up",
 };
 
