@@ -83,7 +83,10 @@ export const AGREEMENTS: readonly Scenario[] = [
   },
   {
     title: "compression that only they have is not agreed on",
-    options: () => ({ theirs: { compression: true, echo: true } }),
+    options: () => ({
+      ours: { compression: false },
+      theirs: { compression: true, echo: true },
+    }),
     async run({ ours }) {
       assert.equal(ours.extensions, "");
       const message = "compressible ".repeat(100);

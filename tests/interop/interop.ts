@@ -14,6 +14,7 @@ import { SCENARIOS } from "./scenarios.ts";
 /** What every connection is tried with; the options of a row come before these. */
 const SETTINGS: readonly { title: string; compression: boolean }[] = [
   { title: "", compression: false },
+  { title: ", compressed", compression: true },
 ];
 
 /** Longer than anything within a row waits by itself, in milliseconds. */
@@ -30,8 +31,16 @@ export function interop(peer: Peer): void {
     run: (row: R, role: (typeof ROLES)[number], defaults: PairOptions) => Promise<void>,
   ) => {
     for (const { title, compression } of SETTINGS) {
-      const defaults: PairOptions = { theirs: { compression } };
-      for (const row of rows.filter(({ needs }) => needs === undefined || peer.can?.[needs])) {
+      const defaults: PairOptions = {
+        // Short messages too, or few of them would be compressed.
+        ours: { compression: compression && { threshold: 0 } },
+        theirs: { compression },
+      };
+      const fits = ({ needs, needsCompressed }: R) =>
+        [needs, compression ? needsCompressed : undefined].every((need) =>
+          need === undefined || peer.can?.[need]
+        );
+      for (const row of rows.filter(fits)) {
         for (const role of row.roles ?? ROLES) {
           const name = `${peer.name} as peer: ${row.title} (${role}${title})`;
           it(name, options, () => run(row, role, defaults));

@@ -29,6 +29,8 @@ export interface Peer {
     tellFrames?: boolean;
     /** Has Basic authentication: asks for it (`credentials`), and sends the user of its URL. */
     authenticate?: boolean;
+    /** Knows after a ping between two fragments that the message was compressed. wsproto 1.2 does not. */
+    interruptCompressed?: boolean;
   };
 }
 
@@ -45,7 +47,7 @@ const TABLE = {
     package: "python3-websockets",
     module: "websockets",
     script: "websockets_peer.py",
-    can: { limitSize: true, authenticate: true },
+    can: { limitSize: true, authenticate: true, interruptCompressed: true },
   },
   haproxy: { package: "haproxy", program: "haproxy" },
   nginx: { package: "nginx-light", program: "nginx" },

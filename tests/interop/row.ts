@@ -11,6 +11,8 @@ interface Row {
   roles?: readonly Role[];
   /** What the peer must be able to do. Default: nothing special */
   needs?: keyof NonNullable<Peer["can"]>;
+  /** The same, where messages are compressed. */
+  needsCompressed?: keyof NonNullable<Peer["can"]>;
   /** How the ends are opened. Default: without options */
   options?: (role: Role) => PairOptions;
 }

@@ -125,6 +125,7 @@ const CONTROL: readonly Scenario[] = [
   },
   {
     title: "pings of ours within a message in fragments",
+    needsCompressed: "interruptCompressed",
     async run({ ours, theirs }) {
       const items = async function* () {
         for (const item of ["one ", "two ", "three"]) {
