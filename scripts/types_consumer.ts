@@ -19,6 +19,7 @@ import {
   Endpoint,
   FrameDecoder,
   Opcode,
+  PerMessageDeflate,
   Protocol,
   RemoteProtocolError,
   response,
@@ -31,6 +32,12 @@ import {
   MessageFragmenterStream,
 } from "sluice/streams";
 import { pair } from "sluice/testing";
+import { type DeflateEngine, deflateEngine } from "sluice/zlib";
+
+/** What a user of the core compresses with. */
+export function makeDeflate(engine: DeflateEngine = deflateEngine): PerMessageDeflate {
+  return new PerMessageDeflate({ engine, memory: "low", serverMaxWindowBits: 10 });
+}
 
 /** A server that echoes. */
 export async function startServer(): Promise<number> {
