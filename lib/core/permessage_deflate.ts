@@ -16,8 +16,8 @@ import type { Role } from "./frame.ts";
  */
 export interface PerMessageDeflateOptions {
   /**
-   * How much memory a connection may hold. "high": windows of 32 KiB and `memLevel` 8, about 360 KiB.
-   * "balanced": windows of 4 KiB and `memLevel` 5, about 60 KiB, for a few percent less compression.
+   * How much memory a connection may hold. "high": windows of 32 KiB and `memLevel` 8, about 270 KiB.
+   * "balanced": windows of 4 KiB and `memLevel` 5, 60 to 130 KiB, for a few percent less compression.
    * "low": as that, but each message is compressed by itself, and nothing is held between messages.
    * Default: "balanced"
    */
