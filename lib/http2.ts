@@ -24,6 +24,7 @@ import {
   handshakeOptions,
   open as openClient,
 } from "./client.ts";
+import { extensionsOf } from "./compression.ts";
 import type { WebSocketConnection } from "./connection.ts";
 import type { HandshakeError } from "./core/error.ts";
 import { lost } from "./core/handshake.ts";
@@ -111,10 +112,11 @@ const taken = new WeakSet<ServerHttp2Stream>();
 export async function connectHttp2(
   session: ClientHttp2Session,
   url: string | URL,
-  options: ConnectHttp2Options = {},
+  given: ConnectHttp2Options = {},
 ): Promise<WebSocketConnection> {
   const target = parseWebSocketUrl(url);
-  checkConnectOptions(options);
+  checkConnectOptions(given);
+  const options = { ...given, extensions: await extensionsOf(given, true) };
   const { host, target: path, ...offer } = handshakeOptions(target, options);
   const scheme = target.secure ? "https" : "http";
   const fields = http2Request({ ...offer, scheme, authority: host, path });
