@@ -19,11 +19,13 @@ import {
   FrameDecoder,
   Opcode,
   parseClose,
+  type RequestHead,
   type Role,
   serializeClose,
   ServerHandshake,
 } from "../lib/core/mod.ts";
 import { type MemoryTransport, transportPair, type TransportPairOptions } from "../lib/testing.ts";
+import type { Transport } from "../lib/transport.ts";
 import { concat, hex, latin1, utf8 } from "./bytes.ts";
 
 const DEADLINE = 30_000;
@@ -85,11 +87,19 @@ export async function collect<T>(items: AsyncIterable<T> | ReadableStream<T>): P
   return gathered;
 }
 
+/** What the server of a {@linkcode RawPeer} answers to a request: bytes, or nothing. */
+export type Answer = (handshake: ServerHandshake, head: RequestHead) => Uint8Array | undefined;
+
+const accepting: Answer = (handshake) => {
+  handshake.check();
+  return handshake.accept().bytes;
+};
+
 /** What the other end of a connection is in these tests: frames by hand. */
-export class RawPeer {
+export class RawPeer<T extends Transport = MemoryTransport> {
   /** The frames received and not yet taken by `next()`. */
   readonly frames: Frame[] = [];
-  readonly transport: MemoryTransport;
+  readonly transport: T;
   ended = false;
   closed = false;
   /** Whether to end the transport when it is this end's turn to: after both Close frames, or theirs. */
@@ -98,12 +108,14 @@ export class RawPeer {
   readonly #role: Role;
   readonly #decoder: FrameDecoder;
   readonly #handshake: ClientHandshake | ServerHandshake;
+  readonly #answer: Answer;
   #shaken = false;
   #pieces: Uint8Array[] = [];
 
-  constructor(transport: MemoryTransport, role: Role) {
+  constructor(transport: T, role: Role, answer: Answer = accepting) {
     this.transport = transport;
     this.#role = role;
+    this.#answer = answer;
     this.#decoder = new FrameDecoder({ role });
     this.#handshake = role === "client"
       ? new ClientHandshake({ host: "localhost", target: "/" })
@@ -124,12 +136,14 @@ export class RawPeer {
 
   #onData(chunk: Uint8Array): void {
     if (this.#shaken) return this.#onFrames(chunk);
-    if (this.#handshake.receive(chunk) === undefined) return;
-    this.#shaken = true;
+    const head = this.#handshake.receive(chunk);
+    if (head === undefined) return;
     if (this.#handshake instanceof ServerHandshake) {
-      this.#handshake.check();
-      this.write(this.#handshake.accept().bytes);
+      const answer = this.#answer(this.#handshake, head as RequestHead);
+      if (answer === undefined) return;
+      this.write(answer);
     }
+    this.#shaken = true;
     this.#onFrames(this.#handshake.trailing);
   }
 

@@ -1,0 +1,131 @@
+/** A browser without a window that runs the rows about WebSocketStream on a page of ours. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { mkdtemp, rm } from "node:fs/promises";
+import type { IncomingMessage, ServerResponse } from "node:http";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { build, type BuildOptions, stop } from "esbuild";
+import { certificates } from "../certificates.ts";
+import type { Place } from "../websocket_stream/kit.ts";
+import { bodyOf, startPeers } from "../websocket_stream/server.ts";
+import { commandOf, PEERS } from "./peers.ts";
+
+const ROOT = new URL("../../", import.meta.url);
+/** Without a result for so long it hangs. */
+const DEADLINE = 60_000;
+const FLAGS = [
+  "--headless",
+  "--no-sandbox",
+  "--disable-gpu",
+  "--disable-quic",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+  // The certificates are the tests' own.
+  "--ignore-certificate-errors",
+  "--js-flags=--expose-gc",
+];
+
+/** What a row came to: an empty string, or what went wrong. */
+export type Results = ReadonlyMap<string, string>;
+
+interface Report {
+  title?: string;
+  problem?: string;
+  done?: boolean;
+}
+
+/** Bundles a file of this repository for browsers. */
+export async function bundle(path: string, options: BuildOptions = {}) {
+  const result = await build({
+    entryPoints: [fileURLToPath(new URL(path, ROOT))],
+    bundle: true,
+    write: false,
+    metafile: true,
+    format: "esm",
+    target: "es2022",
+    platform: "browser",
+    conditions: ["browser"],
+    logLevel: "silent",
+    ...options,
+  });
+  await stop();
+  return { text: result.outputFiles![0].text, inputs: Object.keys(result.metafile!.inputs) };
+}
+
+/** Runs all rows, and tells what they came to. */
+export async function runRows(place: Place, scheme: "ws" | "wss"): Promise<Results> {
+  const { text } = await bundle("tests/websocket_stream/page.ts");
+  const results = new Map<string, string>();
+  let settle!: { resolve(): void; reject(error: Error): void };
+  const done = new Promise<void>((resolve, reject) => settle = { resolve, reject });
+  const peers = await startPeers(await certificates(), async (request, response) => {
+    const report = await answer(request, response, text);
+    if (report === undefined) return;
+    deadline.refresh();
+    if (report.title !== undefined) results.set(report.title, report.problem ?? "");
+    if (!report.done) return;
+    if (report.problem) settle.reject(new Error(report.problem));
+    else settle.resolve();
+  });
+  const late = () => settle.reject(new Error(`Expected a result within ${DEADLINE} ms`));
+  const deadline = setTimeout(late, DEADLINE);
+  const settings = JSON.stringify({ url: peers[scheme], control: peers.control, place });
+  const page = new URL(`/?settings=${encodeURIComponent(settings)}`, peers.control);
+  try {
+    await withBrowser(page, done);
+  } finally {
+    clearTimeout(deadline);
+    await peers.close();
+  }
+  return results;
+}
+
+async function answer(
+  request: IncomingMessage,
+  response: ServerResponse,
+  script: string,
+): Promise<Report | undefined> {
+  const { pathname } = new URL(request.url!, "http://localhost");
+
+  if (pathname === "/report") {
+    const report = JSON.parse(await bodyOf(request));
+    response.end();
+    return report;
+  }
+  if (pathname === "/page.js") {
+    response.setHeader("Content-Type", "text/javascript");
+    response.end(script);
+  } else {
+    response.statusCode = pathname === "/" ? 200 : 404;
+    response.setHeader("Content-Type", "text/html");
+    response.end('<!doctype html><script type="module" src="/page.js"></script>');
+  }
+}
+
+async function withBrowser(page: URL, done: Promise<void>): Promise<void> {
+  const profile = await mkdtemp(join(tmpdir(), "sluice-browser-"));
+  const [command, ...args] = commandOf(PEERS.chromium);
+  const browser = spawn(
+    command,
+    [...args, ...FLAGS, `--user-data-dir=${profile}`, page.href],
+    // A group of its own, so that its helpers end with it.
+    { stdio: "ignore", detached: true },
+  );
+  const ended = new Promise((resolve) => browser.once("exit", resolve));
+  const early = ended.then(() => Promise.reject(new Error("The browser has ended by itself")));
+  try {
+    await Promise.race([done, early]);
+  } finally {
+    early.catch(() => {});
+    kill(browser);
+    await ended;
+    await rm(profile, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
+  }
+}
+
+function kill(browser: ChildProcess): void {
+  browser.kill();
+}

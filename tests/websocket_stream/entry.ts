@@ -1,0 +1,2 @@
+/** The library as a browser gets it. */
+export { WebSocketError, WebSocketStream } from "../../lib/browser.ts";

@@ -1,0 +1,259 @@
+/**
+ * What the rows about WebSocketStream are written with: a peer by hand behind a server (`server.ts`),
+ * and assertions. It imports nothing, so that the rows run in a browser too.
+ */
+
+/** Close information as it is given and read. */
+export interface Info {
+  closeCode?: number;
+  reason?: string;
+}
+
+/** The interface under test, be it Chromium's or ours. */
+export interface Stream {
+  readonly url: string;
+  readonly opened: Promise<OpenInfo>;
+  readonly closed: Promise<Info>;
+  close(info?: Info): void;
+}
+
+/** What `opened` resolves with. */
+export interface OpenInfo {
+  readable: ReadableStream<unknown>;
+  writable: WritableStream<unknown>;
+  extensions: string;
+  protocol: string;
+}
+
+/** An error of the interface under test. */
+export type StreamError = DOMException & { closeCode: number | null; reason: string };
+
+/** Where the rows run. */
+export interface Env {
+  WebSocketStream: new (...args: unknown[]) => Stream;
+  WebSocketError: new (...args: unknown[]) => StreamError;
+  /** The URL of the peers, with "/" at its end. */
+  url: string;
+  /** The URL of the server that the peers are commanded through. */
+  control: string;
+  /** Options that every stream needs here. Default: none */
+  options?: Record<string, unknown>;
+}
+
+/** A row of the table. */
+export interface Row {
+  /** The point of the table, and what is shown of it. */
+  title: string;
+  /** Where it does not hold, and why. */
+  except?: Partial<Record<Place, string>>;
+  run(env: Env): unknown;
+}
+
+/** Chromium's own class, or ours over the browser's `WebSocket`. */
+export type Place = "native" | "overWebSocket";
+
+/** A frame as a peer has received it; binary data as a character a byte. */
+export interface SeenFrame {
+  type: "text" | "binary" | "close";
+  data: string;
+  closeCode?: number;
+  reason?: string;
+}
+
+/** What a peer does. */
+export type Command =
+  | ["text", text: string]
+  | ["bytes", length: number, count?: number]
+  | ["close", closeCode?: number, reason?: string]
+  | ["polite", polite: boolean]
+  | ["pause" | "resume" | "end" | "destroy"];
+
+/** How a peer stands. */
+export interface PeerState {
+  /** Whether a connection came. */
+  dialled: boolean;
+  /** Whether the other end has ended its side, or the connection is gone. */
+  ended: boolean;
+  /** What was given to the transport and has not left. */
+  bufferedAmount: number;
+  /** The bytes received. */
+  received: number;
+}
+
+let peers = 0;
+
+/** The other end of a stream. */
+export class Peer {
+  /** Where to connect to. */
+  readonly url: string;
+  readonly #control: string;
+
+  /** @param answer what the server does with the request: "hang", a status, or a subprotocol */
+  constructor(env: Env, answer: string = "") {
+    const name = `${++peers}-${Math.random().toString(36).slice(2)}`;
+    this.url = `${env.url}${name}?${answer}`;
+    this.#control = `${env.control}${name}/`;
+  }
+
+  async #ask<T>(what: string, body?: unknown): Promise<T> {
+    const init = { method: "POST", body: JSON.stringify(body ?? null) };
+    const response = await fetch(this.#control + what, init);
+    const text = await response.text();
+    if (!response.ok) throw new Error(`The peer says: ${text}`);
+    return JSON.parse(text);
+  }
+
+  /** Has it do something. */
+  do(...commands: Command[]): Promise<PeerState> {
+    return this.#ask("do", commands);
+  }
+
+  /** The next frame that came. */
+  next(): Promise<SeenFrame> {
+    return this.#ask("next");
+  }
+
+  /** The next frame, which is to be a Close. */
+  async nextClose(): Promise<Info> {
+    const { type, closeCode, reason } = await this.next();
+    assert.equal(type, "close");
+    return { closeCode, reason };
+  }
+
+  /** How it stands. */
+  state(): Promise<PeerState> {
+    return this.#ask("state");
+  }
+
+  /** Waits until it stands so. */
+  async until(condition: (state: PeerState) => boolean): Promise<void> {
+    for (let tries = 0; !condition(await this.state()); tries++) {
+      if (tries > 600) throw new Error(`Expected a peer with ${condition}`);
+      await turn(20);
+    }
+  }
+}
+
+/** A later turn of the event loop. */
+export function turn(milliseconds = 1): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, milliseconds));
+}
+
+/** Waits until what was sent on this machine has arrived, and everybody has acted on it. */
+export async function rest(peer: Peer): Promise<void> {
+  for (let i = 0; i < 6; i++) {
+    await peer.state();
+    await turn(10);
+  }
+}
+
+/** How a promise stands, once all has come to rest. */
+export async function settled(promise: Promise<unknown>, peer: Peer): Promise<string> {
+  let state = "pending";
+  promise.then(() => state = "fulfilled", () => state = "rejected");
+  await rest(peer);
+  return state;
+}
+
+/** Waits for the condition. */
+export async function until(condition: () => boolean): Promise<void> {
+  for (let tries = 0; !condition(); tries++) {
+    if (tries > 1500) throw new Error(`Expected ${condition}`);
+    await turn(10);
+  }
+}
+
+/** An open stream, and its peer. */
+export interface Opened extends OpenInfo {
+  stream: Stream;
+  peer: Peer;
+}
+
+/** Makes a stream to a peer. */
+export function streamTo(env: Env, { url }: Peer, options: Record<string, unknown> = {}): Stream {
+  return new env.WebSocketStream(url, { ...env.options, ...options });
+}
+
+/** Opens a stream to a new peer, and ends the connection after the run. */
+export async function withStream(
+  env: Env,
+  run: (opened: Opened) => unknown,
+): Promise<void> {
+  const peer = new Peer(env);
+  const stream = streamTo(env, peer);
+  const info = await stream.opened;
+  try {
+    await run({ stream, peer, ...info });
+  } finally {
+    await peer.do(["destroy"]);
+  }
+}
+
+/** Bytes in a pattern, as the peer sends them. */
+export function pattern(length: number): Uint8Array<ArrayBuffer> {
+  return Uint8Array.from({ length }, (_, index) => (index * 7) % 251);
+}
+
+/** Bytes as the peer tells of them, a character each. */
+export function latin1(bytes: Uint8Array): string {
+  let text = "";
+  for (const byte of bytes) text += String.fromCharCode(byte);
+  return text;
+}
+
+/** What a promise rejects with. */
+export async function rejection<E = StreamError>(promise: Promise<unknown>): Promise<E> {
+  const [result] = await Promise.allSettled([promise]);
+  if (result.status === "rejected") return result.reason;
+  throw new Error(`Expected a rejection, received ${print(result.value)}`);
+}
+
+/** What a call throws. */
+export function thrown(run: () => unknown, what = ""): DOMException {
+  let value: unknown;
+  try {
+    value = run();
+  } catch (error) {
+    return error as DOMException;
+  }
+  throw new Error(`${what}: Expected an exception, received ${print(value)}`);
+}
+
+function print(value: unknown): string {
+  if (typeof value === "string" && value.length > 200) return `a string of ${value.length}`;
+  if (value instanceof Uint8Array) return `Uint8Array(${value.length}) ${latin1(value)}`;
+  const plain = Array.isArray(value) || Object.prototype.toString.call(value) === "[object Object]";
+  try {
+    return (plain ? JSON.stringify(value) : undefined) ?? String(value);
+  } catch {
+    return typeof value;
+  }
+}
+
+function fail(message: string): never {
+  throw new Error(message);
+}
+
+/** As those of node:assert/strict. */
+export const assert = {
+  ok(value: unknown, what = "a true value"): void {
+    if (!value) fail(`Expected ${what}, received ${print(value)}`);
+  },
+  equal(actual: unknown, expected: unknown, what = ""): void {
+    if (!Object.is(actual, expected)) {
+      fail(`${what}: Expected ${print(expected)}, received ${print(actual)}`);
+    }
+  },
+  /** For what JSON can hold, and bytes. */
+  deepEqual(actual: unknown, expected: unknown, what = ""): void {
+    const text = (value: unknown) =>
+      JSON.stringify(value, (_, item) => {
+        if (item instanceof Uint8Array) return `bytes ${latin1(item)}`;
+        if (item === undefined) return "undefined";
+        if (item === null || typeof item !== "object" || Array.isArray(item)) return item;
+        return Object.fromEntries(Object.entries(item).sort(([a], [b]) => a < b ? -1 : 1));
+      });
+    const [left, right] = [text(actual), text(expected)];
+    if (left !== right) fail(`${what}: Expected ${print(expected)}, received ${print(actual)}`);
+  },
+};

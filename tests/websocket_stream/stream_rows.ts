@@ -1,0 +1,895 @@
+/** The rows about what goes over the wire: handshake, messages, backpressure, and each way of ending. */
+import {
+  assert,
+  type Env,
+  type Info,
+  latin1,
+  type Opened,
+  pattern,
+  Peer,
+  rejection,
+  rest,
+  type Row,
+  settled,
+  type StreamError,
+  streamTo,
+  turn,
+  until,
+  withStream,
+} from "./kit.ts";
+
+const NO_CODE = { closeCode: 1005, reason: "" };
+/** More than the buffers of two kernels hold. */
+const FLOOD = 64 * 1024 * 1024;
+
+/** Answers a Close with the same. */
+async function answer({ peer }: Opened): Promise<Info> {
+  const info = await peer.nextClose();
+  await peer.do(["close", info.closeCode === 1005 ? undefined : info.closeCode, info.reason]);
+  return info;
+}
+
+const CLOSE_INFOS: [info: Info | undefined, sent: Info][] = [
+  [undefined, NO_CODE],
+  [{}, NO_CODE],
+  [{ reason: "" }, NO_CODE],
+  [{ closeCode: undefined, reason: undefined }, NO_CODE],
+  [{ closeCode: 1000 }, { closeCode: 1000, reason: "" }],
+  [{ closeCode: 3000, reason: "a" }, { closeCode: 3000, reason: "a" }],
+  [{ closeCode: 4999, reason: "x".repeat(123) }, { closeCode: 4999, reason: "x".repeat(123) }],
+  [{ reason: "a" }, { closeCode: 1000, reason: "a" }],
+  [{ reason: "\ud800" }, { closeCode: 1000, reason: "\ufffd" }],
+  [{ closeCode: 1000.9 }, { closeCode: 1000, reason: "" }],
+];
+
+const CHUNKS: [name: string, chunk: () => unknown, type: string, data: string][] = [
+  ["a string", () => "a\u20ac", "text", "a\u20ac"],
+  ["an empty string", () => "", "text", ""],
+  ["bytes", () => pattern(2), "binary", "\0\x07"],
+  ["no bytes", () => new Uint8Array(0), "binary", ""],
+  ["an ArrayBuffer", () => pattern(2).buffer, "binary", "\0\x07"],
+  ["a DataView", () => new DataView(pattern(4).buffer, 1, 2), "binary", "\x07\x0e"],
+  ["a Uint16Array", () => new Uint16Array(pattern(4).buffer, 2, 1), "binary", "\x0e\x15"],
+  ["a number", () => 1.5, "text", "1.5"],
+  ["a BigInt", () => 2n, "text", "2"],
+  ["true", () => true, "text", "true"],
+  ["null", () => null, "text", "null"],
+  ["undefined", () => undefined, "text", "undefined"],
+  ["an object", () => ({}), "text", "[object Object]"],
+  ["an array", () => [1, 2], "text", "1,2"],
+  ["a function", () => Object.assign(() => {}, { toString: () => "f" }), "text", "f"],
+  ["a toPrimitive", () => ({ [Symbol.toPrimitive]: () => "own" }), "text", "own"],
+  ["a lone surrogate", () => "\ud800", "text", "\ufffd"],
+];
+
+const REFUSED: [name: string, chunk: () => unknown][] = [
+  ["a Symbol", () => Symbol("a")],
+  ["an object without a string", () => Object.create(null)],
+  ["a shared view", () => new Uint8Array(shared(1))],
+  ["a resizable buffer", () => resizable()],
+  ["a resizable view", () => new Uint8Array(resizable())],
+];
+
+/** In a browser the constructor is for isolated pages only. */
+function shared(length: number): ArrayBuffer {
+  return new WebAssembly.Memory({ initial: length, maximum: length, shared: true })
+    .buffer as unknown as ArrayBuffer;
+}
+
+function resizable(): ArrayBuffer {
+  return new ArrayBuffer(1, { maxByteLength: 2 });
+}
+
+/** The ways to leave a stream with a reason. */
+const LEAVING: Record<string, (opened: Opened, reason: unknown) => Promise<void>> = {
+  "readable.cancel": ({ readable }, reason) => readable.cancel(reason),
+  "reader.cancel": ({ readable }, reason) => readable.getReader().cancel(reason),
+  "writable.abort": ({ writable }, reason) => writable.abort(reason),
+  "writer.abort": ({ writable }, reason) => writable.getWriter().abort(reason),
+};
+
+const REASONS: [name: string, reason: (env: Env) => unknown, sent: Info][] = [
+  [
+    "a WebSocketError",
+    ({ WebSocketError }) => new WebSocketError("", { closeCode: 3333, reason: "r" }),
+    { closeCode: 3333, reason: "r" },
+  ],
+  ["one with a reason alone", ({ WebSocketError }) => new WebSocketError("", { reason: "r" }), {
+    closeCode: 1000,
+    reason: "r",
+  }],
+  ["one without either", ({ WebSocketError }) => new WebSocketError("a"), NO_CODE],
+  ["nothing", () => undefined, NO_CODE],
+  ["a string", () => "a", NO_CODE],
+  ["a plain object", () => ({ closeCode: 3333, reason: "r" }), NO_CODE],
+  ["a DOMException", () => new DOMException("a", "DataCloneError"), NO_CODE],
+];
+
+/** What a promise became: a word, or the name of its error and the code in it. */
+async function outcome(promise: Promise<unknown>, describe = (_: unknown) => "fulfilled") {
+  try {
+    return describe(await promise);
+  } catch (error) {
+    const { name, closeCode } = error as StreamError;
+    return closeCode === undefined ? name : `${name} ${closeCode}`;
+  }
+}
+
+const read = (value: unknown) => (value as { done: boolean }).done ? "done" : "a message";
+const code = (value: unknown) => `${(value as Info).closeCode}`;
+
+/**
+ * Each way of ending, with a read that waits and a write that waits for the peer to read: what becomes
+ * of them, of later ones, and of `closed`.
+ */
+const ENDINGS: {
+  name: string;
+  /** Whether a write waits when it ends. */
+  writing: boolean;
+  end: (opened: Opened, env: Env, writer: WritableStreamDefaultWriter) => unknown;
+  read: string;
+  write?: string;
+  /** A later write. */
+  later: string;
+  closed: string;
+}[] = [
+  {
+    name: "close() answered by the peer",
+    writing: false,
+    end: async (opened) => {
+      opened.stream.close({ closeCode: 4000 });
+      await answer(opened);
+    },
+    read: "done",
+    later: "InvalidStateError",
+    closed: "4000",
+  },
+  {
+    name: "a Close of the peer",
+    writing: false,
+    end: ({ peer }) => peer.do(["close", 4001, "r"]),
+    read: "done",
+    later: "InvalidStateError",
+    closed: "4001",
+  },
+  {
+    name: "writer.close() answered by the peer",
+    writing: false,
+    end: async (opened, _, writer) => {
+      const closing = writer.close();
+      await answer(opened);
+      await closing;
+    },
+    read: "done",
+    later: "TypeError",
+    closed: "1005",
+  },
+  {
+    name: "the end of the transport",
+    writing: false,
+    end: ({ peer }) => peer.do(["end"]),
+    read: "WebSocketError 1006",
+    later: "WebSocketError 1006",
+    closed: "WebSocketError 1006",
+  },
+  {
+    name: "the loss of the transport",
+    writing: true,
+    end: ({ peer }) => peer.do(["destroy"]),
+    read: "WebSocketError 1006",
+    write: "WebSocketError 1006",
+    later: "WebSocketError 1006",
+    closed: "WebSocketError 1006",
+  },
+  {
+    name: "a Close of the peer while a write waits",
+    writing: true,
+    end: ({ peer }) => peer.do(["close", 4002, "r"]),
+    read: "WebSocketError 4002",
+    write: "InvalidStateError",
+    later: "InvalidStateError",
+    closed: "WebSocketError 4002",
+  },
+];
+
+async function checkEnding(env: Env, row: typeof ENDINGS[number]): Promise<void> {
+  await withStream(env, async (opened) => {
+    const { stream, readable, writable, peer } = opened;
+    const reader = readable.getReader();
+    const writer = writable.getWriter();
+    const reading = reader.read();
+    let write: Promise<unknown> | undefined;
+    if (row.writing) {
+      await peer.do(["pause"]);
+      write = writer.write(new Uint8Array(FLOOD));
+      write.catch(() => {});
+      assert.equal(await settled(write, peer), "pending", "the write before the end");
+    }
+    writer.closed.catch(() => {});
+    reader.closed.catch(() => {});
+    const ended = row.end(opened, env, writer);
+    // What was held back is read, or else a peer would not see that we have closed.
+    if (row.writing) {
+      if (row.write === "InvalidStateError") {
+        assert.equal(await outcome(write!), row.write, "the pending write");
+      }
+      await peer.do(["resume"]);
+    }
+    assert.equal(await outcome(stream.closed, code), row.closed, "closed");
+    await ended;
+    assert.equal(await outcome(reading, read), row.read, "the pending read");
+    assert.equal(await outcome(reader.read(), read), row.read, "a later read");
+    if (write !== undefined) assert.equal(await outcome(write), row.write, "the pending write");
+    assert.equal(await outcome(writer.write("a")), row.later, "a later write");
+  });
+}
+
+/** Where ours stands over a native WebSocket. */
+const NO_RECEIVE_BACKPRESSURE = "a native WebSocket cannot be held back";
+
+export const STREAM_ROWS: Row[] = [
+  {
+    title: "failed handshake: a status other than 101 rejects opened and closed alike",
+    async run(env) {
+      const stream = streamTo(env, new Peer(env, "403"));
+      for (const promise of [stream.opened, stream.closed]) {
+        const error = await rejection(promise);
+        assert.ok(error instanceof env.WebSocketError);
+        assert.equal(error.reason, "");
+      }
+    },
+  },
+  {
+    title: "failed handshake: no server",
+    async run(env) {
+      const stream = new env.WebSocketStream("ws://127.0.0.1:1/");
+      assert.ok(await rejection(stream.opened) instanceof env.WebSocketError);
+      assert.ok(await rejection(stream.closed) instanceof env.WebSocketError);
+    },
+  },
+  {
+    title: "failed handshake: none of the protocols is chosen, or another one",
+    async run(env) {
+      const stream = streamTo(env, new Peer(env), { protocols: ["a"] });
+      assert.ok(await rejection(stream.opened) instanceof env.WebSocketError);
+    },
+  },
+  {
+    title: "close() during the handshake fails it; code and reason are not used",
+    async run(env) {
+      for (const info of [undefined, { closeCode: 4000, reason: "unused" }]) {
+        const peer = new Peer(env, "hang");
+        const stream = streamTo(env, peer);
+        await peer.until(({ dialled }) => dialled);
+        stream.close(info);
+        for (const promise of [stream.opened, stream.closed]) {
+          const error = await rejection(promise);
+          assert.ok(error instanceof env.WebSocketError);
+          assert.ok(error.closeCode !== 4000 && error.reason === "", "neither code nor reason");
+        }
+        await peer.until(({ ended }) => ended);
+      }
+    },
+  },
+  {
+    title: "signal: aborted before, both promises reject with its reason and nobody connects",
+    except: { native: "Chromium rejects with an AbortError of its own" },
+    async run(env) {
+      const peer = new Peer(env);
+      const reason = { not: "even an error" };
+      const stream = streamTo(env, peer, { signal: AbortSignal.abort(reason) });
+      assert.equal(await rejection(stream.opened), reason);
+      assert.equal(await rejection(stream.closed), reason);
+      await rest(peer);
+      assert.equal((await peer.state()).dialled, false);
+    },
+  },
+  {
+    title: "signal: aborted during the handshake, the same, and the connection is failed",
+    except: { native: "Chromium rejects with an AbortError of its own" },
+    async run(env) {
+      const peer = new Peer(env, "hang");
+      const controller = new AbortController();
+      const stream = streamTo(env, peer, { signal: controller.signal });
+      await peer.until(({ dialled }) => dialled);
+      const reason = new Error("enough");
+      controller.abort(reason);
+      assert.equal(await rejection(stream.opened), reason);
+      assert.equal(await rejection(stream.closed), reason);
+      await peer.until(({ ended }) => ended);
+    },
+  },
+  {
+    title: "signal: aborted after opening, no effect",
+    async run(env) {
+      const peer = new Peer(env);
+      const controller = new AbortController();
+      const stream = streamTo(env, peer, { signal: controller.signal });
+      const { writable } = await stream.opened;
+      controller.abort();
+      await rest(peer);
+      await writable.getWriter().write("a");
+      assert.equal((await peer.next()).data, "a");
+      assert.equal(await settled(stream.closed, peer), "pending");
+      await peer.do(["destroy"]);
+    },
+  },
+  {
+    title: "chunks out of readable: text is a string, binary a Uint8Array with a buffer of its own",
+    run: (env) =>
+      withStream(env, async ({ readable, peer }) => {
+        const reader = readable.getReader();
+        await peer.do(["text", "a\u20ac"], ["text", ""], ["bytes", 3], ["bytes", 0], [
+          "bytes",
+          70_000,
+        ]);
+        assert.equal((await reader.read()).value, "a\u20ac");
+        assert.equal((await reader.read()).value, "");
+        for (const length of [3, 0, 70_000]) {
+          const value = (await reader.read()).value as Uint8Array;
+          assert.equal(value.constructor, Uint8Array);
+          assert.equal(latin1(value), latin1(pattern(length)));
+          // Who was sent 3 bytes may look at the buffer, and must find no more there.
+          assert.deepEqual([value.byteOffset, value.buffer.byteLength], [0, length]);
+        }
+      }),
+  },
+  {
+    title: "chunks out of readable: messages of any size",
+    run: (env) =>
+      withStream(env, async ({ readable, peer }) => {
+        await peer.do(["bytes", 3_000_000]);
+        const { value } = await readable.getReader().read();
+        assert.equal((value as Uint8Array).length, 3_000_000);
+      }),
+  },
+  {
+    title: "chunks out of readable: not a byte stream",
+    run: (env) =>
+      withStream(env, ({ readable }) => {
+        let error: unknown;
+        try {
+          readable.getReader({ mode: "byob" });
+        } catch (caught) {
+          error = caught;
+        }
+        assert.ok(error instanceof TypeError);
+      }),
+  },
+  ...CHUNKS.map(([name, chunk, type, data]): Row => ({
+    title: `chunks into writable: ${name} is ${type}`,
+    run: (env) =>
+      withStream(env, async ({ writable, peer }) => {
+        await writable.getWriter().write(chunk());
+        assert.deepEqual(await peer.next(), { type, data });
+      }),
+  })),
+  ...REFUSED.map(([name, chunk]): Row => ({
+    title: `chunks into writable: ${name} rejects the write with a TypeError`,
+    run: (env) =>
+      withStream(env, async ({ stream, writable, peer }) => {
+        const writer = writable.getWriter();
+        writer.closed.catch(() => {});
+        const error = await rejection(writer.write(chunk()));
+        assert.ok(error instanceof TypeError, "a TypeError");
+        // The sink has failed, so that its stream is of no more use; the connection is.
+        assert.equal(await rejection(writer.write("a")), error);
+        assert.equal(await settled(stream.closed, peer), "pending");
+      }),
+  })),
+  {
+    title: "chunks into writable: an object whose conversion throws rejects with what it threw",
+    run: (env) =>
+      withStream(env, async ({ writable }) => {
+        const thrown = new RangeError("thrown");
+        const chunk = {
+          toString() {
+            throw thrown;
+          },
+        };
+        assert.equal(await rejection(writable.getWriter().write(chunk)), thrown);
+      }),
+  },
+  {
+    title: "chunks into writable: bytes are copied at the write",
+    run: (env) =>
+      withStream(env, async ({ writable, peer }) => {
+        const writer = writable.getWriter();
+        for (const length of [4, 100_000]) {
+          await writer.ready;
+          const bytes = pattern(length);
+          const written = writer.write(bytes);
+          bytes.fill(0);
+          await written;
+          assert.equal((await peer.next()).data, latin1(pattern(length)));
+        }
+      }),
+  },
+  {
+    title: "send backpressure: writes stop resolving while the peer does not read",
+    run: (env) =>
+      withStream(env, async ({ writable, peer }) => {
+        await peer.do(["pause"]);
+        const writer = writable.getWriter();
+        const bytes = new Uint8Array(1024 * 1024);
+        let written = 0;
+        const writing = (async () => {
+          for (; written < 64; written++) await writer.write(bytes);
+        })();
+        let before = -1;
+        while (before !== written) {
+          before = written;
+          await rest(peer);
+        }
+        assert.ok(written < 64, "fewer writes than all");
+        assert.equal(await settled(writer.ready, peer), "pending");
+        await peer.do(["resume"]);
+        await writing;
+      }),
+  },
+  {
+    title: "receive backpressure: with nobody reading, the socket is not read further",
+    except: { overWebSocket: NO_RECEIVE_BACKPRESSURE },
+    run: (env) =>
+      withStream(env, async ({ readable, peer }) => {
+        await peer.do(["bytes", 65_536, FLOOD / 65_536]);
+        const left = async () => (await peer.state()).bufferedAmount;
+        let before = -1;
+        let now = await left();
+        while (before !== now) {
+          before = now;
+          await rest(peer);
+          now = await left();
+        }
+        assert.ok(now > FLOOD / 2, "most of it to wait at the sender");
+        const reader = readable.getReader();
+        for (let i = 0; i < FLOOD / 65_536; i++) {
+          const { value } = await reader.read();
+          assert.equal((value as Uint8Array).length, 65_536);
+        }
+      }),
+  },
+  ...CLOSE_INFOS.map(([info, sent]): Row => ({
+    title: `close(${JSON.stringify(info) ?? ""}) sends ${sent.closeCode} ${sent.reason}`,
+    run: (env) =>
+      withStream(env, async (opened) => {
+        const { stream } = opened;
+        assert.equal(stream.close(info), undefined);
+        stream.close({ closeCode: 3999 });
+        assert.deepEqual(await answer(opened), sent);
+        assert.deepEqual(await stream.closed, sent);
+      }),
+  })),
+  {
+    title: "close(): closed has the code and reason of the peer",
+    run: (env) =>
+      withStream(env, async ({ stream, peer }) => {
+        stream.close({ closeCode: 4000, reason: "ours" });
+        await peer.nextClose();
+        await peer.do(["close", 4001, "theirs"]);
+        const { closeCode, reason } = await stream.closed;
+        assert.deepEqual([closeCode, reason], [4001, "theirs"]);
+      }),
+  },
+  {
+    title: "close(): what was written before is sent before",
+    run: (env) =>
+      withStream(env, async (opened) => {
+        const { stream, writable, peer } = opened;
+        const writer = writable.getWriter();
+        writer.closed.catch(() => {});
+        await writer.write("a");
+        stream.close();
+        assert.equal((await peer.next()).data, "a");
+        assert.deepEqual(await answer(opened), NO_CODE);
+        await stream.closed;
+      }),
+  },
+  {
+    title: "close(): messages that come before the Close of the peer are still read",
+    run: (env) =>
+      withStream(env, async ({ stream, readable, peer }) => {
+        const reader = readable.getReader();
+        stream.close();
+        await peer.nextClose();
+        await peer.do(["text", "late"], ["close"]);
+        assert.equal((await reader.read()).value, "late");
+        assert.equal((await reader.read()).done, true);
+        await stream.closed;
+      }),
+  },
+  ...Object.entries(LEAVING).flatMap(([how, leave]) =>
+    REASONS.map(([name, reason, sent]): Row => ({
+      title: `${how}(): ${name} sends ${sent.closeCode} ${sent.reason}`,
+      run: (env) =>
+        withStream(env, async (opened) => {
+          const left = leave(opened, reason(env));
+          assert.deepEqual(await answer(opened), sent);
+          await left;
+          assert.deepEqual(await opened.stream.closed, sent);
+        }),
+    }))
+  ),
+  {
+    title: "readable.cancel(): a code that an endpoint may not send is an empty Close",
+    run: (env) =>
+      withStream(env, async ({ stream: lost, peer }) => {
+        await peer.do(["destroy"]);
+        const abnormal = await rejection(lost.closed);
+        assert.equal(abnormal.closeCode, 1006);
+        await withStream(env, async (opened) => {
+          const cancelled = opened.readable.cancel(abnormal);
+          assert.deepEqual(await answer(opened), NO_CODE);
+          await cancelled;
+          await opened.stream.closed;
+        });
+      }),
+  },
+  {
+    title: "readable.cancel(): a read that waits ends, and writing ends with an InvalidStateError",
+    run: (env) =>
+      withStream(env, async (opened) => {
+        const reader = opened.readable.getReader();
+        const writer = opened.writable.getWriter();
+        const reading = reader.read();
+        const cancelled = reader.cancel();
+        assert.equal((await reading).done, true);
+        await answer(opened);
+        await cancelled;
+        await opened.stream.closed;
+        assert.equal((await rejection(writer.closed)).name, "InvalidStateError");
+      }),
+  },
+  {
+    title: "writable.abort(): a read that waits ends when the peer has closed",
+    run: (env) =>
+      withStream(env, async (opened) => {
+        const { writable, readable, stream } = opened;
+        const reading = readable.getReader().read();
+        const aborted = writable.abort(new Error("enough"));
+        await answer(opened);
+        await aborted;
+        assert.equal((await reading).done, true);
+        assert.deepEqual(await stream.closed, NO_CODE);
+      }),
+  },
+  {
+    title: "writable.abort(): a write that waits for the peer does not keep it",
+    run: (env) =>
+      withStream(env, async ({ writable, stream, peer }) => {
+        await peer.do(["pause"]);
+        const writer = writable.getWriter();
+        const reason = new Error("enough");
+        const written = writer.write(new Uint8Array(FLOOD));
+        assert.equal(await settled(written, peer), "pending");
+        const aborted = writer.abort(reason);
+        writer.closed.catch(() => {});
+        await peer.do(["destroy"]);
+        await Promise.allSettled([aborted, written]);
+        assert.equal((await rejection(stream.closed)).closeCode, 1006);
+      }),
+  },
+  {
+    title: "writable.close(): an empty Close; its promise waits for the whole closing handshake",
+    run: (env) =>
+      withStream(env, async ({ stream, writable, peer }) => {
+        await peer.do(["polite", false]);
+        const closing = writable.close();
+        assert.deepEqual(await peer.nextClose(), NO_CODE);
+        assert.equal(await settled(closing, peer), "pending");
+        await peer.do(["close"]);
+        await peer.do(["end"]);
+        await closing;
+        assert.deepEqual(await stream.closed, NO_CODE);
+      }),
+  },
+  {
+    title: "writable.close(): it rejects when the connection ends otherwise",
+    run: (env) =>
+      withStream(env, async ({ stream, writable, peer }) => {
+        await peer.do(["polite", false]);
+        const closing = writable.close();
+        await peer.nextClose();
+        await peer.do(["end"]);
+        const error = await rejection(stream.closed);
+        assert.equal(error.closeCode, 1006);
+        assert.equal(await rejection(closing), error);
+      }),
+  },
+  ...[undefined, 1000, 1001, 1008, 1011, 3000, 4999].map((closeCode): Row => ({
+    title: `clean close: the peer's ${closeCode ?? "empty Close"} is told in the standard's order`,
+    run: (env) =>
+      withStream(env, async ({ stream, readable, writable, peer }) => {
+        const order: string[] = [];
+        const note = (name: string) => () => void order.push(name);
+        const reader = readable.getReader();
+        const writer = writable.getWriter();
+        reader.closed.then(note("readable closes"), note("readable errors"));
+        writer.closed.then(note("writable closes"), note("writable errors"));
+        stream.closed.then(note("closed resolves"), note("closed rejects"));
+        const reason = closeCode === undefined ? "" : "r";
+        await peer.do(["close", closeCode, reason]);
+        const expected = { closeCode: closeCode ?? 1005, reason };
+        assert.deepEqual(await peer.nextClose(), { ...expected, reason: answered(closeCode) });
+        assert.deepEqual(await stream.closed, expected);
+        await until(() => order.length === 3);
+        assert.deepEqual(order, ["readable closes", "writable errors", "closed resolves"]);
+        assert.equal((await reader.read()).done, true);
+        assert.equal((await rejection(writer.closed)).name, "InvalidStateError");
+      }),
+  })),
+  {
+    title: "clean close: it settles although messages are unread, which can still be read",
+    run: (env) =>
+      withStream(env, async ({ stream, readable, peer }) => {
+        for (let i = 0; i < 10; i++) await peer.do(["text", `${i}`]);
+        await peer.do(["close", 1000]);
+        assert.equal((await stream.closed).closeCode, 1000);
+        const reader = readable.getReader();
+        for (let i = 0; i < 10; i++) assert.equal((await reader.read()).value, `${i}`);
+        assert.equal((await reader.read()).done, true);
+      }),
+  },
+  {
+    title: "unclean close: readable, writable and closed get the same WebSocketError with 1006",
+    run: (env) =>
+      withStream(env, async ({ stream, readable, writable, peer }) => {
+        await peer.do(["end"]);
+        const error = await rejection(stream.closed);
+        assert.ok(error instanceof env.WebSocketError);
+        assert.deepEqual([error.closeCode, error.reason], [1006, ""]);
+        assert.equal(await rejection(readable.getReader().read()), error);
+        const writer = writable.getWriter();
+        assert.equal(await rejection(writer.write("a")), error);
+        assert.equal(await rejection(writer.closed), error);
+      }),
+  },
+  {
+    title: "remote close while writes are pending: closed, reads and writes tell the same story",
+    run: (env) =>
+      withStream(env, async ({ stream, readable, writable, peer }) => {
+        await peer.do(["pause"]);
+        const writer = writable.getWriter();
+        writer.closed.catch(() => {});
+        const written = writer.write(new Uint8Array(FLOOD));
+        assert.equal(await settled(written, peer), "pending");
+        await peer.do(["close", 4000, "r"]);
+        const refused = await rejection(written);
+        assert.equal(refused.name, "InvalidStateError");
+        assert.equal(await rejection(writer.write("a")), refused);
+        await peer.do(["resume"]);
+        const error = await rejection(stream.closed);
+        assert.ok(error instanceof env.WebSocketError);
+        assert.deepEqual([error.closeCode, error.reason], [4000, "r"]);
+        assert.equal(await rejection(readable.getReader().closed), error);
+      }),
+  },
+  {
+    title: "the transport ends without a Close frame after ours was sent: unclean, 1006",
+    run: (env) =>
+      withStream(env, async ({ stream, peer }) => {
+        await peer.do(["polite", false]);
+        stream.close({ closeCode: 1000 });
+        await peer.nextClose();
+        await peer.do(["end"]);
+        assert.equal((await rejection(stream.closed)).closeCode, 1006);
+      }),
+  },
+  ...ENDINGS.map((row): Row => ({
+    title: `pending reads and writes: ${row.name}`,
+    run: (env) => checkEnding(env, row),
+  })),
+  {
+    title: "pipes: readable to writable is an echo, and resolves when the peer closes",
+    run: (env) =>
+      withStream(env, async ({ stream, readable, writable, peer }) => {
+        const piped = readable.pipeTo(writable);
+        await peer.do(["text", "a"], ["bytes", 2]);
+        assert.deepEqual(await peer.next(), { type: "text", data: "a" });
+        assert.deepEqual(await peer.next(), { type: "binary", data: "\0\x07" });
+        await peer.do(["close", 1000]);
+        await piped;
+        assert.equal((await stream.closed).closeCode, 1000);
+      }),
+  },
+  {
+    title: "pipes: pipeTo() with preventClose leaves the connection open",
+    run: (env) =>
+      withStream(env, async ({ writable, peer }) => {
+        await source(["a", "b"]).pipeTo(writable, { preventClose: true });
+        await writable.getWriter().write("c");
+        for (const data of ["a", "b", "c"]) assert.equal((await peer.next()).data, data);
+      }),
+  },
+  {
+    title: "pipes: pipeTo() without it closes the connection behind the last message",
+    run: (env) =>
+      withStream(env, async (opened) => {
+        const piped = source(["a"]).pipeTo(opened.writable);
+        assert.equal((await opened.peer.next()).data, "a");
+        assert.deepEqual(await answer(opened), NO_CODE);
+        await piped;
+        assert.deepEqual(await opened.stream.closed, NO_CODE);
+      }),
+  },
+  {
+    title: "pipes: pipeTo() of a source that fails aborts, with the code of its WebSocketError",
+    run: (env) =>
+      withStream(env, async (opened) => {
+        const error = new env.WebSocketError("", { closeCode: 4000, reason: "r" });
+        const piped = source(["a"], error).pipeTo(opened.writable);
+        piped.catch(() => {});
+        assert.equal((await opened.peer.next()).data, "a");
+        assert.deepEqual(await answer(opened), { closeCode: 4000, reason: "r" });
+        assert.equal(await rejection(piped), error);
+      }),
+  },
+  {
+    title: "pipes: pipeTo() with preventAbort leaves the connection open",
+    run: (env) =>
+      withStream(env, async ({ writable, peer }) => {
+        const error = new Error("source");
+        const piped = source(["a"], error).pipeTo(writable, { preventAbort: true });
+        assert.equal(await rejection(piped), error);
+        await writable.getWriter().write("b");
+        for (const data of ["a", "b"]) assert.equal((await peer.next()).data, data);
+      }),
+  },
+  {
+    title: "pipes: pipeTo() into a sink that fails cancels, with preventCancel it does not",
+    run: (env) =>
+      withStream(env, async (opened) => {
+        const { readable, peer } = opened;
+        const error = new env.WebSocketError("", { closeCode: 4000 });
+        const sink = () => new WritableStream({ write: () => Promise.reject(error) });
+        await peer.do(["text", "a"]);
+        assert.equal(
+          await rejection(readable.pipeTo(sink(), { preventCancel: true })),
+          error,
+        );
+        await peer.do(["text", "b"], ["text", "c"]);
+        const reader = readable.getReader();
+        assert.equal((await reader.read()).value, "b");
+        reader.releaseLock();
+        const piped = readable.pipeTo(sink());
+        piped.catch(() => {});
+        assert.deepEqual(await answer(opened), { closeCode: 4000, reason: "" });
+        assert.equal(await rejection(piped), error);
+      }),
+  },
+  {
+    title: "pipes: pipeTo() with a signal: all prevented, it leaves the connection open",
+    run: (env) =>
+      withStream(env, async ({ readable, writable, peer }) => {
+        const controller = new AbortController();
+        const { signal } = controller;
+        const prevent = { preventClose: true, preventAbort: true, preventCancel: true };
+        const piped = readable.pipeTo(writable, { ...prevent, signal });
+        await peer.do(["text", "a"]);
+        assert.equal((await peer.next()).data, "a");
+        const reason = new Error("enough");
+        controller.abort(reason);
+        assert.equal(await rejection(piped), reason);
+        await peer.do(["text", "b"]);
+        assert.equal((await readable.getReader().read()).value, "b");
+        await writable.getWriter().write("c");
+        assert.equal((await peer.next()).data, "c");
+      }),
+  },
+  {
+    title: "pipes: pipeTo() with a signal closes with the code of its reason",
+    run: (env) =>
+      withStream(env, async (opened) => {
+        const controller = new AbortController();
+        const reason = new env.WebSocketError("", { closeCode: 4001, reason: "r" });
+        const piped = opened.readable.pipeTo(opened.writable, { signal: controller.signal });
+        piped.catch(() => {});
+        await rest(opened.peer);
+        controller.abort(reason);
+        assert.deepEqual(await answer(opened), { closeCode: 4001, reason: "r" });
+        assert.equal(await rejection(piped), reason);
+        await opened.stream.closed;
+      }),
+  },
+  {
+    title: "pipes: pipeThrough() in both directions",
+    run: (env) =>
+      withStream(env, async ({ readable, writable, peer }) => {
+        const upper = new TransformStream<unknown, unknown>({
+          transform: (chunk, controller) => controller.enqueue(String(chunk).toUpperCase()),
+        });
+        const piped = readable.pipeThrough(upper).pipeTo(writable);
+        await peer.do(["text", "ab"], ["text", "c"]);
+        assert.equal((await peer.next()).data, "AB");
+        assert.equal((await peer.next()).data, "C");
+        await peer.do(["close", 1000]);
+        await Promise.allSettled([piped]);
+      }),
+  },
+  {
+    title: "pipes: tee() gives both branches all messages; both cancelled, the connection closes",
+    run: (env) =>
+      withStream(env, async (opened) => {
+        const { readable, peer, stream } = opened;
+        const branches = readable.tee().map((branch) => branch.getReader());
+        await peer.do(["text", "a"], ["bytes", 2]);
+        for (const reader of branches) {
+          assert.equal((await reader.read()).value, "a");
+          assert.equal(latin1((await reader.read()).value as Uint8Array), "\0\x07");
+        }
+        const first = branches[0].cancel("one");
+        assert.equal(await settled(stream.closed, peer), "pending");
+        const second = branches[1].cancel("two");
+        assert.deepEqual(await answer(opened), NO_CODE);
+        await Promise.all([first, second]);
+        await stream.closed;
+      }),
+  },
+  {
+    title: "pipes: leaving a loop over readable closes, with preventCancel it does not",
+    run: (env) =>
+      withStream(env, async (opened) => {
+        const { readable, peer, stream } = opened;
+        await peer.do(["text", "a"], ["text", "b"]);
+        for await (const message of values(readable, { preventCancel: true })) {
+          assert.equal(message, "a");
+          break;
+        }
+        assert.equal(await settled(stream.closed, peer), "pending");
+        const looping = (async () => {
+          for await (const message of values(readable)) {
+            assert.equal(message, "b");
+            break;
+          }
+        })();
+        assert.deepEqual(await answer(opened), NO_CODE);
+        await looping;
+        await stream.closed;
+      }),
+  },
+  {
+    title: "never: a stream that nobody holds any more, with a write that waits",
+    async run(env) {
+      const peer = new Peer(env);
+      await (async () => {
+        const { writable } = await streamTo(env, peer).opened;
+        await peer.do(["pause"]);
+        writable.getWriter().write(new Uint8Array(FLOOD)).catch(() => {});
+      })();
+      const { gc } = globalThis as { gc?: () => void };
+      for (let i = 0; i < 5; i++) {
+        gc?.();
+        await turn(5);
+      }
+      await peer.do(["destroy"]);
+      await rest(peer);
+      gc?.();
+    },
+  },
+];
+
+/** RFC 6455 §5.5.1: a Close is answered with its code; the reason need not be repeated. */
+function answered(closeCode: number | undefined): string {
+  return closeCode === undefined ? "" : "r";
+}
+
+function source(chunks: unknown[], error?: unknown): ReadableStream<unknown> {
+  const rest = [...chunks];
+  return new ReadableStream({
+    pull(controller) {
+      if (rest.length > 0) controller.enqueue(rest.shift());
+      else if (error !== undefined) controller.error(error);
+      else controller.close();
+    },
+  }, { highWaterMark: 0 });
+}
+
+function values<T>(
+  readable: ReadableStream<T>,
+  options?: { preventCancel: boolean },
+): AsyncIterable<T> {
+  const iterable = readable as unknown as {
+    values(options?: { preventCancel: boolean }): AsyncIterable<T>;
+  };
+  return iterable.values(options);
+}
