@@ -10,7 +10,6 @@ import type { Agreement } from "./core/agreement.ts";
 import { HandshakeError } from "./core/error.ts";
 import { ClientHandshake } from "./core/client_handshake.ts";
 import { finalizeExtensions, offerExtensions } from "./core/extension.ts";
-import { isToken } from "./core/header.ts";
 import type { ResponseHead } from "./core/http1.ts";
 import { base64 } from "./core/sha1.ts";
 import { parseWebSocketUrl, type WebSocketUrl } from "./core/url.ts";
@@ -18,7 +17,13 @@ import type { TextCodec } from "./core/utf8.ts";
 import { defaultProvider } from "./default_provider.ts";
 import { RefusalBody, toHeaders, toRawHeaders } from "./http.ts";
 import { type OnTimeout, TransportReader, withDeadline } from "./opening.ts";
-import { checkOptions, checkPath, checkTls, type ConnectionOptions } from "./options.ts";
+import {
+  checkOptions,
+  checkPath,
+  checkProtocols,
+  checkTls,
+  type ConnectionOptions,
+} from "./options.ts";
 import type { DialOptions, TlsConnectOptions, Transport, TransportProvider } from "./transport.ts";
 
 /** How a client connects. */
@@ -100,26 +105,6 @@ export async function connect(
 export function checkConnectOptions(options: ConnectOptions): void {
   checkOptions(options);
   checkProtocols(options.protocols);
-}
-
-/**
- * Checks the subprotocols to offer (RFC 6455 §4.1).
- *
- * @throws {DOMException} SyntaxError for one that is no token or stands twice, whatever its case
- */
-export function checkProtocols(protocols: readonly string[] = []): void {
-  const seen = new Set<string>();
-  for (const protocol of protocols) {
-    if (!isToken(protocol) || seen.has(protocol.toLowerCase())) {
-      throw new DOMException(
-        `Expected subprotocols that are tokens and stand once each, received ${
-          JSON.stringify(protocol)
-        }`,
-        "SyntaxError",
-      );
-    }
-    seen.add(protocol.toLowerCase());
-  }
 }
 
 /** What to ask for. Internal. */

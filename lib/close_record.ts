@@ -43,9 +43,15 @@ function describe(verb: string, info: Required<CloseInfo> | undefined): string {
   return `${verb} ${info.closeCode}${info.reason && ` ${JSON.stringify(info.reason)}`}`;
 }
 
+/** That of the platform, where it has one: who uses both need not care which is which. */
+const { WebSocketError: Native = WebSocketError } = globalThis as unknown as {
+  WebSocketError?: typeof WebSocketError;
+};
+
 /** The code and reason that a reason for cancelling or aborting carries. */
 export function closeInfoOf(reason: unknown): CloseInfo {
-  if (!(reason instanceof WebSocketError) || reason.closeCode === null) return {};
+  if (!(reason instanceof WebSocketError || reason instanceof Native)) return {};
+  if (reason.closeCode === null) return {};
   return isWireCloseCode(reason.closeCode)
     ? { closeCode: reason.closeCode, reason: reason.reason }
     : {};

@@ -6,6 +6,7 @@
 import type { CloseInfo } from "./core/close.ts";
 import type { ExtensionFactory } from "./core/extension.ts";
 import type { Frame } from "./core/frame.ts";
+import { isToken } from "./core/header.ts";
 import { checkDeflateOptions, type PerMessageDeflateOptions } from "./core/permessage_deflate.ts";
 import type { Message } from "./core/message.ts";
 import type { TlsConnectOptions, TransportProvider } from "./transport.ts";
@@ -86,6 +87,26 @@ export interface ConnectionOptions {
   onFrame?: (direction: "in" | "out", frame: Frame) => void;
   /** What makes the transport. Default: that of the running platform */
   transport?: TransportProvider;
+}
+
+/**
+ * Checks the subprotocols to offer (RFC 6455 §4.1).
+ *
+ * @throws {DOMException} SyntaxError for one that is no token or stands twice, whatever its case
+ */
+export function checkProtocols(protocols: readonly string[] = []): void {
+  const seen = new Set<string>();
+  for (const protocol of protocols) {
+    if (!isToken(protocol) || seen.has(protocol.toLowerCase())) {
+      throw new DOMException(
+        `Expected subprotocols that are tokens and stand once each, received ${
+          JSON.stringify(protocol)
+        }`,
+        "SyntaxError",
+      );
+    }
+    seen.add(protocol.toLowerCase());
+  }
 }
 
 /** The options that are numbers of 0 or more. */

@@ -3,6 +3,8 @@
  *
  * @module
  */
+import { defineInterface, toDictionary, toUnsignedShort, toUsvString } from "./webidl.ts";
+
 type Raise = (
   message: string,
   closeCode: number,
@@ -32,6 +34,7 @@ export class WebSocketError extends DOMException {
   #reason = "";
 
   static {
+    defineInterface(this, "WebSocketError", ["closeCode", "reason"]);
     raise = (message, closeCode, reason, cause) => {
       const error = new WebSocketError(message);
       error.#closeCode = closeCode;
@@ -96,38 +99,27 @@ function captureStack(error: Error): void {
  * for a reason of over 123 bytes of UTF-8
  */
 export function checkWebCloseInfo(init: unknown): { closeCode?: number; reason: string } {
-  if (init === undefined || init === null) return { reason: "" };
-  if (typeof init !== "object" && typeof init !== "function") {
-    throw new TypeError(`Expected close information as an object, received ${typeof init}`);
-  }
-  const { closeCode, reason } = init as { closeCode?: unknown; reason?: unknown };
-  // As Web IDL converts it: unlike String(), a template refuses a symbol.
-  const text = reason === undefined ? "" : wellFormed(`${reason}`);
-  const length = new TextEncoder().encode(text).length;
-  if (closeCode === undefined && text === "") return { reason: "" };
-  const code = closeCode === undefined ? 1000 : Math.trunc(Number(closeCode));
-  // Web IDL [EnforceRange] unsigned short
-  if (!(code >= 0 && code <= 0xffff)) {
-    throw new TypeError(`Expected closeCode as a number of 16 bits, received ${String(closeCode)}`);
-  }
-  if (code !== 1000 && !(code >= 3000 && code <= 4999)) {
+  // Web IDL reads and converts the members in the order of their names.
+  const dictionary = toDictionary(init, "close information");
+  const given = dictionary.closeCode;
+  const closeCode = given === undefined ? undefined : toUnsignedShort(given, "closeCode");
+  const { reason = "" } = dictionary;
+  const text = toUsvString(reason);
+  if (closeCode !== undefined && closeCode !== 1000 && !(closeCode >= 3000 && closeCode <= 4999)) {
     throw new DOMException(
-      `Expected closeCode to be 1000 or 3000-4999, received ${code}`,
+      `Expected closeCode to be 1000 or 3000-4999, received ${closeCode}`,
       "InvalidAccessError",
     );
   }
+  const { length } = new TextEncoder().encode(text);
   if (length > 123) {
     throw new DOMException(
       `Expected a reason of at most 123 bytes of UTF-8, received ${length}`,
       "SyntaxError",
     );
   }
-  return { closeCode: code, reason: text };
-}
-
-function wellFormed(text: string): string {
-  // A lone surrogate becomes U+FFFD, as in a USVString of Web IDL.
-  return text.replace(/\p{Surrogate}/gu, "\ufffd");
+  if (closeCode === undefined && text === "") return { reason: "" };
+  return { closeCode: closeCode ?? 1000, reason: text };
 }
 
 /** What a {@linkcode HandshakeError} can say about the opening handshake. */

@@ -17,7 +17,13 @@ import {
 function idle(env: Env, url: unknown = "ws://localhost/"): Stream {
   const stream = new env.WebSocketStream(url);
   stream.close();
+  ignore(stream);
   return stream;
+}
+
+/** Chromium does not mark them as handled. */
+function ignore({ opened, closed }: Stream): void {
+  for (const promise of [opened, closed]) promise.catch(() => {});
 }
 
 type Kind = "TypeError" | "SyntaxError" | "InvalidAccessError";
@@ -256,6 +262,7 @@ export const INTERFACE_ROWS: Row[] = [
       }
       const stream = new Extended("ws://localhost/");
       stream.close();
+      ignore(stream);
       assert.ok(stream instanceof WebSocketStream);
       assert.deepEqual([stream.more, stream.url], [1, "ws://localhost/"]);
       assert.equal(Object.getPrototypeOf(stream), Extended.prototype);
@@ -293,6 +300,7 @@ export const INTERFACE_ROWS: Row[] = [
     async run(env) {
       for (const options of [null, undefined, () => {}, {}]) {
         const stream = construct(env, ["ws://127.0.0.1:1/", options]);
+        ignore(stream);
         await rejection(stream.closed);
       }
     },
@@ -305,7 +313,9 @@ export const INTERFACE_ROWS: Row[] = [
         signal: undefined,
         protocols: [text(notes, "first", "a"), text(notes, "second", "b")],
       });
-      construct(env, [text(notes, "url", "ws://localhost/"), options]).close();
+      const stream = construct(env, [text(notes, "url", "ws://localhost/"), options]);
+      stream.close();
+      ignore(stream);
       assert.deepEqual(notes, ["url", "protocols", "first", "second", "signal"]);
     },
   },
@@ -451,13 +461,18 @@ export const INTERFACE_ROWS: Row[] = [
   },
   {
     title: "never: promises that nobody looks at cause an unhandled rejection",
+    except: { native: "Chromium does not mark them as handled" },
     async run(env) {
       // Whoever runs the rows fails them for an unhandled rejection.
-      const peer = new Peer(env);
-      streamTo(env, new Peer(env, "403"));
-      streamTo(env, new Peer(env, "hang")).close();
+      const start = (answer: string, options: object = {}) => {
+        const peer = new Peer(env, answer);
+        return { peer, stream: construct(env, [peer.url, { ...env.options, ...options }]) };
+      };
+      start("403");
+      start("", { signal: AbortSignal.abort() });
+      start("hang").stream.close();
       construct(env, ["ws://127.0.0.1:1/"]);
-      const stream = streamTo(env, peer);
+      const { peer, stream } = start("");
       await stream.opened;
       await peer.do(["destroy"]);
       await rest(peer);

@@ -1,0 +1,184 @@
+/**
+ * Sluice in a browser: the package's entry point there. A page can only connect, and only through what
+ * the browser has, so that there are no servers here, and only the options that a browser can honour;
+ * another one throws a NotSupportedError.
+ *
+ * A file of its own because nothing that it imports may name a built-in module of a runtime.
+ *
+ * @module
+ */
+import type { ConnectOptions as RuntimeOptions } from "./client.ts";
+import type { WebSocketConnection } from "./connection.ts";
+import { WebSocketError as OwnError } from "./core/error.ts";
+import { parseWebSocketUrl } from "./core/url.ts";
+import { fromWebSocket, type FromWebSocketOptions } from "./from_websocket.ts";
+import { checkOptions, checkProtocols } from "./options.ts";
+import {
+  type StandardOpenInfo,
+  type WebSocketStream as StandardStream,
+  webSocketStreamClass,
+  type WebSocketStreamConstructor,
+  type WebSocketStreamOptions,
+} from "./stream_class.ts";
+import type { WebSocketLike } from "./websocket_like.ts";
+
+export type { WebSocketConnection } from "./connection.ts";
+export type { CloseInfo } from "./core/close.ts";
+export { HandshakeError } from "./core/error.ts";
+export type { Message } from "./core/message.ts";
+export type { BufferSource, InboxStrategy } from "./options.ts";
+export type {
+  StandardOpenInfo,
+  WebSocketStreamConstructor,
+  WebSocketStreamOptions,
+} from "./stream_class.ts";
+
+/** How a page connects. */
+export interface ConnectOptions extends Omit<FromWebSocketOptions, "request"> {
+  /** The subprotocols, the preferred one first. Default: none */
+  protocols?: string[];
+}
+
+/** The platform's, as far as they are needed here. */
+const platform = globalThis as unknown as {
+  WebSocket?: new (url: string, protocols: string[]) => WebSocketLike;
+  WebSocketStream?: WebSocketStreamConstructor;
+  WebSocketError?: typeof OwnError;
+};
+
+/** The options of the runtimes that a page has not, and the values that it honours all the same. */
+const UNSUPPORTED: Record<Exclude<keyof RuntimeOptions, keyof ConnectOptions>, unknown> = {
+  headers: undefined,
+  extensions: undefined,
+  maxFrameSize: Infinity,
+  pingInterval: 0,
+  pingTimeout: 0,
+  onFrame: undefined,
+  transport: undefined,
+  origin: undefined,
+  path: undefined,
+  tls: undefined,
+  duplex: undefined,
+};
+
+/** What `connect()` has and the platform's own WebSocketStream has not. */
+const BEYOND_THE_STANDARD: Record<
+  Exclude<keyof ConnectOptions, keyof WebSocketStreamOptions | "maxQueuedBytes">,
+  unknown
+> = {
+  maxMessageSize: Infinity,
+  openTimeout: undefined,
+  closeTimeout: undefined,
+  readableStrategy: undefined,
+};
+
+/** @throws {DOMException} NotSupportedError for an option that has another value than one of these */
+function refuse(options: object, unsupported: Record<string, unknown>): void {
+  for (const [name, honoured] of Object.entries(unsupported)) {
+    const value = (options as Record<string, unknown>)[name];
+    if (value === undefined || value === honoured) continue;
+    throw new DOMException(
+      `Expected no option ${name}, which a browser does not support`,
+      "NotSupportedError",
+    );
+  }
+}
+
+/** Connects by a native WebSocket, whose limits are said at `fromWebSocket()`. */
+async function open(url: string, options: ConnectOptions): Promise<WebSocketConnection> {
+  const { WebSocket } = platform;
+  if (WebSocket === undefined) {
+    throw new DOMException("Expected a platform with WebSocket", "NotSupportedError");
+  }
+  const { signal, protocols = [] } = options;
+  signal?.throwIfAborted();
+  return await fromWebSocket(new WebSocket(url, protocols), options);
+}
+
+/**
+ * Connects to a server, by the browser's WebSocket.
+ *
+ * The connection has the limits of a native WebSocket: it cannot be held back, so that more than
+ * `maxQueuedBytes` (4 MiB by default) of messages that nobody reads fail it with 1013; it has no pings;
+ * it closes with 1000 and 3000-4999 only.
+ *
+ * @param url a ws or wss URL; http and https are taken as these
+ * @returns the open connection. It rejects with a {@linkcode HandshakeError} when the handshake fails,
+ * of which a browser does not say why, with the signal's reason when it is aborted, with a DOMException
+ * "SyntaxError" for an invalid URL or subprotocol, and "NotSupportedError" for an option that a browser
+ * cannot honour
+ */
+export async function connect(
+  url: string | URL,
+  options: ConnectOptions = {},
+): Promise<WebSocketConnection> {
+  const { href } = parseWebSocketUrl(url);
+  checkOptions(options);
+  checkProtocols(options.protocols);
+  refuse(options, UNSUPPORTED);
+  return await open(href, options);
+}
+
+function checkStandard(options: object): void {
+  refuse(options, UNSUPPORTED);
+  refuse(options, BEYOND_THE_STANDARD);
+}
+
+/** The browser's own class, but that it ignores no option of ours. */
+function strict(native: WebSocketStreamConstructor): WebSocketStreamConstructor {
+  return new Proxy(native, {
+    construct(target, args, newTarget) {
+      if (Object(args[1]) === args[1]) checkStandard(args[1]);
+      return Reflect.construct(target, args, newTarget);
+    },
+  });
+}
+
+/** The same interface over the browser's WebSocket. */
+function overWebSocket(): WebSocketStreamConstructor {
+  return webSocketStreamClass({
+    check: checkStandard,
+    connect: (url, options) => open(url, { maxMessageSize: Infinity, ...options }),
+    describe: ({ readable, writable, extensions, protocol }) => ({
+      readable,
+      writable,
+      extensions,
+      protocol,
+    }),
+  });
+}
+
+/** A WebSocket as two streams. */
+export type WebSocketStream = StandardStream<StandardOpenInfo>;
+
+/**
+ * A WebSocket as two streams: the browser's own class where it has one, and otherwise the same over its
+ * `WebSocket`, which cannot be held back: more than 4 MiB of messages that nobody reads fail it with 1013
+ * (`maxQueuedBytes` in the options is another limit).
+ *
+ * It takes the standard's options; one of `connect()` throws a DOMException "NotSupportedError".
+ */
+export const WebSocketStream: WebSocketStreamConstructor<
+  WebSocketStreamOptions & Pick<ConnectOptions, "maxQueuedBytes">
+> = platform.WebSocketStream === undefined
+  ? /* @__PURE__ */ overWebSocket()
+  : /* @__PURE__ */ strict(platform.WebSocketStream);
+
+/** The error of a {@linkcode WebSocketStream}, and of the connections of `connect()`. */
+export type WebSocketError = OwnError;
+
+/**
+ * The browser's own class where it has one, whose instances its streams know. Errors of `connect()`,
+ * which are ours, are instances of it all the same.
+ */
+export const WebSocketError: typeof OwnError = platform.WebSocketStream === undefined
+  ? OwnError
+  : /* @__PURE__ */ knowingOurs(platform.WebSocketError!);
+
+function knowingOurs(native: typeof OwnError): typeof OwnError {
+  const hasInstance = (value: unknown) => value instanceof native || value instanceof OwnError;
+  return new Proxy(native, {
+    get: (target, name, receiver) =>
+      name === Symbol.hasInstance ? hasInstance : Reflect.get(target, name, receiver),
+  });
+}
