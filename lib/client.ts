@@ -45,6 +45,8 @@ export interface ConnectOptions extends ConnectionOptions {
 export interface InternalConnectOptions extends ConnectOptions {
   /** See `ClientHandshakeOptions`. */
   requireProtocol?: boolean;
+  /** See `DriverInit`. */
+  wholeBuffers?: boolean;
 }
 
 /**
@@ -182,7 +184,7 @@ export async function open(
   receive: () => Promise<ResponseHead>,
   { target, options, textCodec, onTimeout }: {
     target: WebSocketUrl;
-    options: ConnectOptions;
+    options: InternalConnectOptions;
     textCodec: TextCodec | undefined;
     onTimeout: OnTimeout;
   },
@@ -208,6 +210,7 @@ export async function open(
       takeOver: (handlers) => reader.handOver(handshake.trailing, handlers),
       options,
       textCodec,
+      wholeBuffers: options.wholeBuffers,
     });
   } catch (error) {
     transport.destroy();

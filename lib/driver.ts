@@ -83,7 +83,11 @@ export class Driver {
       extensions: init.activeExtensions,
       onReady: () => this.#pump(),
     });
-    this.receiver = new Receiver(options.readableStrategy, this.#receiverHost());
+    this.receiver = new Receiver(
+      options.readableStrategy,
+      this.#receiverHost(),
+      init.wholeBuffers,
+    );
     this.sender = new Sender(this.#protocol, transport, textCodec, this.#senderHost());
     this.#keepalive = new Keepalive(this.#keepaliveHost(), pingInterval, pingTimeout);
     this.closed = handled(
@@ -293,6 +297,8 @@ export class Driver {
         closeCode,
         reason,
       );
+      // All that the peer had to say was received: who reads only is not concerned.
+      if (pending) this.receiver.end(this.#error, true);
     }
   }
 

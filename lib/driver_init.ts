@@ -41,6 +41,11 @@ export interface DriverInit {
   activeExtensions?: readonly Extension[];
   /** How text is encoded and decoded. Default: TextEncoder and TextDecoder */
   textCodec?: TextCodec;
+  /**
+   * Whether the bytes of a message fill their buffer, as a browser's do. Default: false, they may be a
+   * part of what was received
+   */
+  wholeBuffers?: boolean;
   /** What stands in for the protocol machine. Default: none, it is made */
   machine?: Machine;
 }

@@ -33,6 +33,7 @@ export interface ReceiverHost {
 /** Keeps what came until it is read. */
 export class Receiver {
   readonly #host: ReceiverHost;
+  readonly #wholeBuffers: boolean;
   readonly #budget: Budget;
   readonly #inbox: Inbox<Message>;
   readonly #assembler = new MessageAssembler();
@@ -44,10 +45,12 @@ export class Receiver {
   /**
    * @param strategy how much may wait
    * @param host the connection
+   * @param wholeBuffers whether bytes are to fill their buffer
    */
-  constructor(strategy: InboxStrategy = {}, host: ReceiverHost) {
+  constructor(strategy: InboxStrategy = {}, host: ReceiverHost, wholeBuffers: boolean = false) {
     const { highWaterMark = HIGH_WATER_MARK, size = sizeOf } = strategy;
     this.#host = host;
+    this.#wholeBuffers = wholeBuffers;
     this.#budget = new Budget(highWaterMark, () => host.onTaken());
     this.#inbox = new Inbox(this.#budget, size);
   }
@@ -90,7 +93,8 @@ export class Receiver {
       return;
     }
     const message = this.#assembler.push(fragment);
-    if (message !== undefined && !drop) this.#inbox.push(message);
+    if (message === undefined || drop) return;
+    this.#inbox.push(this.#wholeBuffers ? whole(message) : message);
   }
 
   /** No more comes; what waits can still be read. */
@@ -219,6 +223,12 @@ export class Receiver {
     // A part of a message, which has counted so far, counts no more.
     this.#host.onTaken();
   }
+}
+
+/** The message; bytes that are a part of a larger buffer are copied out of it. */
+function whole(message: Message): Message {
+  if (typeof message === "string" || message.length === message.buffer.byteLength) return message;
+  return new Uint8Array(message);
 }
 
 /** A message that came whole. */

@@ -12,6 +12,8 @@ const DESCRIPTION =
   "WebSocket client and server on WHATWG Streams, with backpressure end to end, " +
   "for Deno, Bun and Node";
 const COMMAND = "./lib/cli.ts";
+/** What "." is to bundlers for browsers. A runtime that knows this condition too has others first. */
+const BROWSER = "./lib/browser.ts";
 const DOCUMENTS = ["README.md", "CHANGELOG.md", "LICENSE"];
 
 /**
@@ -60,7 +62,7 @@ async function compile() {
     String(value),
   ]);
   const folders = ["--rootDir", SOURCES.pathname, "--outDir", new URL("dist", NPM_DIR).pathname];
-  const entryPoints = [...Object.values(config.exports), COMMAND]
+  const entryPoints = [...Object.values(config.exports), COMMAND, BROWSER]
     .map((path) => new URL(path, SOURCES).pathname);
   await runDevTool("tsc", [...flags, ...folders, ...entryPoints]);
 }
@@ -99,7 +101,15 @@ function packageJson() {
 }
 
 function exportsEntry([subpath, source]: [string, string]) {
-  return [subpath, { types: compiled(source, ".d.ts"), default: compiled(source, ".js") }];
+  const target = targetOf(source);
+  if (subpath !== ".") return [subpath, target];
+  // The first condition that is met decides: a bundler for Workers sets "browser" too.
+  const runtimes = { deno: target, bun: target, workerd: target, node: target };
+  return [subpath, { ...runtimes, browser: targetOf(BROWSER), ...target }];
+}
+
+function targetOf(source: string) {
+  return { types: compiled(source, ".d.ts"), default: compiled(source, ".js") };
 }
 
 function compiled(source: string, extension: string): string {

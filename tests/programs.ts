@@ -39,6 +39,8 @@ export interface ChildOptions {
   runtime?: { path: string; name: string };
   /** More environment variables. Default: none */
   env?: Record<string, string>;
+  /** Flags of the runtime's, before the program. Default: none */
+  flags?: string[];
 }
 
 /** A program under way. */
@@ -51,8 +53,9 @@ export class Child {
   readonly #process: ChildProcess;
   #onOutput: (() => void) | undefined;
 
-  constructor(path: string, { runtime = THIS, env }: ChildOptions = {}) {
-    const args = runtime.name === "deno" ? ["run", "-A", "--no-check", path] : [path];
+  constructor(path: string, { runtime = THIS, env, flags = [] }: ChildOptions = {}) {
+    const run = runtime.name === "deno" ? ["run", "-A", "--no-check"] : [];
+    const args = [...run, ...flags, path];
     this.#process = spawn(runtime.path, args, {
       cwd: new URL(".", ROOT),
       env: { ...process.env, NO_COLOR: "1", ...env },
@@ -104,16 +107,18 @@ export class Child {
  * @param parent where that is. Default: outside of the repository
  */
 export async function withPrograms(
-  use: (start: (name: string, program: string) => Promise<Child>) => Promise<void>,
+  use: (
+    start: (name: string, program: string, options?: ChildOptions) => Promise<Child>,
+  ) => Promise<void>,
   parent: string = tmpdir(),
 ): Promise<void> {
   const folder = await mkdtemp(join(parent, "sluice-"));
   const children: Child[] = [];
   try {
-    await use(async (name, program) => {
+    await use(async (name, program, options) => {
       const path = join(folder, name);
       await writeFile(path, withSources(program));
-      const child = new Child(path);
+      const child = new Child(path, options);
       children.push(child);
       return child;
     });

@@ -12,10 +12,13 @@
  * @param members its attributes and operations
  */
 export function defineInterface<T>(
-  { prototype }: { readonly prototype: T },
+  constructor: { readonly prototype: T },
   name: string,
   members: readonly (keyof T)[],
 ): void {
+  const { prototype } = constructor;
+  // Bundlers rename classes.
+  Object.defineProperty(constructor, "name", { value: name, configurable: true });
   for (const member of members) Object.defineProperty(prototype, member, { enumerable: true });
   Object.defineProperty(prototype, Symbol.toStringTag, { value: name, configurable: true });
 }

@@ -65,7 +65,6 @@ export async function runRows(place: Place, scheme: "ws" | "wss"): Promise<Resul
     const report = await answer(request, response, text);
     if (report === undefined) return;
     deadline.refresh();
-    if (process.env.BDEBUG && report.problem) console.log("✗", report.title, "\n    ", report.problem.split("\n").slice(0,3).join("\n      "));
     if (report.title !== undefined) results.set(report.title, report.problem ?? "");
     if (!report.done) return;
     if (report.problem) settle.reject(new Error(report.problem));

@@ -31,7 +31,10 @@ type Kind = "TypeError" | "SyntaxError" | "InvalidAccessError";
 function throws(kind: Kind, run: () => unknown, what: string): void {
   const error = thrown(run, what);
   assert.equal(error?.name, kind, what);
-  assert.ok(kind === "TypeError" ? error instanceof TypeError : error instanceof DOMException, what);
+  assert.ok(
+    kind === "TypeError" ? error instanceof TypeError : error instanceof DOMException,
+    what,
+  );
 }
 
 function describe(target: object, name: PropertyKey): PropertyDescriptor {
@@ -293,7 +296,11 @@ export const INTERFACE_ROWS: Row[] = [
     title: "constructor arguments: protocols repeated but for case throw a SyntaxError",
     except: { native: "Chromium compares protocols with case" },
     run: (env) =>
-      throws("SyntaxError", () => construct(env, ["ws://localhost/", { protocols: ["a", "A"] }]), ""),
+      throws(
+        "SyntaxError",
+        () => construct(env, ["ws://localhost/", { protocols: ["a", "A"] }]),
+        "",
+      ),
   },
   {
     title: "constructor arguments: null, a function and an empty object are options",

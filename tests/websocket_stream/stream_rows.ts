@@ -22,6 +22,13 @@ const NO_CODE = { closeCode: 1005, reason: "" };
 /** More than the buffers of two kernels hold. */
 const FLOOD = 64 * 1024 * 1024;
 
+/** Where ours stands over a native WebSocket. */
+const NO_RECEIVE_BACKPRESSURE = "a native WebSocket cannot be held back";
+const SAYS_1006 = "a native WebSocket that has not sent all says 1006 in place of the peer's code";
+const CRASHES = "Chromium's page crashes";
+/** An earlier draft had it so. */
+const ARRAY_BUFFERS = "Chromium gives an ArrayBuffer";
+
 /** Answers a Close with the same. */
 async function answer({ peer }: Opened): Promise<Info> {
   const info = await peer.nextClose();
@@ -124,6 +131,7 @@ const code = (value: unknown) => `${(value as Info).closeCode}`;
  */
 const ENDINGS: {
   name: string;
+  except?: Row["except"];
   /** Whether a write waits when it ends. */
   writing: boolean;
   end: (opened: Opened, env: Env, writer: WritableStreamDefaultWriter) => unknown;
@@ -174,6 +182,7 @@ const ENDINGS: {
   },
   {
     name: "the loss of the transport",
+    except: { native: CRASHES },
     writing: true,
     end: ({ peer }) => peer.do(["destroy"]),
     read: "WebSocketError 1006",
@@ -183,9 +192,10 @@ const ENDINGS: {
   },
   {
     name: "a Close of the peer while a write waits",
+    except: { overWebSocket: SAYS_1006 },
     writing: true,
     end: ({ peer }) => peer.do(["close", 4002, "r"]),
-    read: "WebSocketError 4002",
+    read: "done",
     write: "InvalidStateError",
     later: "InvalidStateError",
     closed: "WebSocketError 4002",
@@ -224,11 +234,6 @@ async function checkEnding(env: Env, row: typeof ENDINGS[number]): Promise<void>
     assert.equal(await outcome(writer.write("a")), row.later, "a later write");
   });
 }
-
-/** Where ours stands over a native WebSocket. */
-const NO_RECEIVE_BACKPRESSURE = "a native WebSocket cannot be held back";
-/** An earlier draft had it so. */
-const ARRAY_BUFFERS = "Chromium gives an ArrayBuffer";
 
 export const STREAM_ROWS: Row[] = [
   {
@@ -496,7 +501,10 @@ export const STREAM_ROWS: Row[] = [
   },
   {
     title: "close(): messages that come before the Close of the peer are still read",
-    except: { native: "Chromium drops what comes after its own Close" },
+    except: {
+      native: "Chromium drops what comes after its own Close",
+      overWebSocket: "a native WebSocket drops what comes after its own Close",
+    },
     run: (env) =>
       withStream(env, async ({ stream, readable, peer }) => {
         const reader = readable.getReader();
@@ -566,6 +574,7 @@ export const STREAM_ROWS: Row[] = [
   },
   {
     title: "writable.abort(): a write that waits for the peer does not keep it",
+    except: { native: CRASHES },
     run: (env) =>
       withStream(env, async ({ writable, stream, peer }) => {
         await peer.do(["pause"]);
@@ -600,11 +609,11 @@ export const STREAM_ROWS: Row[] = [
       withStream(env, async ({ stream, writable, peer }) => {
         await peer.do(["polite", false]);
         const closing = writable.close();
+        closing.catch(() => {});
         await peer.nextClose();
         await peer.do(["end"]);
-        const error = await rejection(stream.closed);
-        assert.equal(error.closeCode, 1006);
-        assert.equal(await rejection(closing), error);
+        assert.equal((await rejection(stream.closed)).closeCode, 1006);
+        assert.ok(await rejection(closing) instanceof env.WebSocketError);
       }),
   },
   ...[undefined, 1000, 1001, 1008, 1011, 3000, 4999].map((closeCode): Row => ({
@@ -631,6 +640,7 @@ export const STREAM_ROWS: Row[] = [
   })),
   {
     title: "clean close: it settles although messages are unread, which can still be read",
+    except: { native: "Chromium drops what is unread but the first message" },
     run: (env) =>
       withStream(env, async ({ stream, readable, peer }) => {
         for (let i = 0; i < 10; i++) await peer.do(["text", `${i}`]);
@@ -656,7 +666,8 @@ export const STREAM_ROWS: Row[] = [
       }),
   },
   {
-    title: "remote close while writes are pending: closed, reads and writes tell the same story",
+    title: "remote close while writes are pending: closed and writes reject, reading ends",
+    except: { overWebSocket: SAYS_1006 },
     run: (env) =>
       withStream(env, async ({ stream, readable, writable, peer }) => {
         await peer.do(["pause"]);
@@ -672,7 +683,7 @@ export const STREAM_ROWS: Row[] = [
         const error = await rejection(stream.closed);
         assert.ok(error instanceof env.WebSocketError);
         assert.deepEqual([error.closeCode, error.reason], [4000, "r"]);
-        assert.equal(await rejection(readable.getReader().closed), error);
+        assert.equal((await readable.getReader().read()).done, true);
       }),
   },
   {
@@ -688,10 +699,12 @@ export const STREAM_ROWS: Row[] = [
   },
   ...ENDINGS.map((row): Row => ({
     title: `pending reads and writes: ${row.name}`,
+    except: row.except,
     run: (env) => checkEnding(env, row),
   })),
   {
     title: "pipes: readable to writable is an echo, and resolves when the peer closes",
+    except: { native: "Chromium errors writable in the turn in which readable closes" },
     run: (env) =>
       withStream(env, async ({ stream, readable, writable, peer }) => {
         const piped = readable.pipeTo(writable);
@@ -810,6 +823,7 @@ export const STREAM_ROWS: Row[] = [
           transform: (chunk, controller) => controller.enqueue(String(chunk).toUpperCase()),
         });
         const piped = readable.pipeThrough(upper).pipeTo(writable);
+        piped.catch(() => {});
         await peer.do(["text", "ab"], ["text", "c"]);
         assert.equal((await peer.next()).data, "AB");
         assert.equal((await peer.next()).data, "C");
@@ -861,6 +875,7 @@ export const STREAM_ROWS: Row[] = [
   },
   {
     title: "never: a stream that nobody holds any more, with a write that waits",
+    except: { native: CRASHES },
     async run(env) {
       const peer = new Peer(env);
       await (async () => {

@@ -1,0 +1,89 @@
+/** The entry point for browsers, on the running runtime's own WebSocket, and as a bundle. */
+import { describe, it } from "node:test";
+import assert from "node:assert/strict";
+import * as browser from "../lib/browser.ts";
+import { bundle } from "./interop/browser.ts";
+import { rejection, urlOf, withServer } from "./support.ts";
+
+/** What a browser cannot honour, and what it honours without doing anything. */
+const OPTIONS: [name: string, refused: unknown, honoured?: unknown][] = [
+  ["headers", { a: "b" }],
+  ["extensions", []],
+  ["maxFrameSize", 10, Infinity],
+  ["pingInterval", 10, 0],
+  ["pingTimeout", 10, 0],
+  ["onFrame", () => {}],
+  ["transport", { connect() {}, listen() {} }],
+  ["origin", "http://localhost"],
+  ["path", "/tmp/a"],
+  ["tls", {}],
+  ["duplex", {}],
+];
+const CONNECT_ONLY: [name: string, refused: unknown, honoured?: unknown][] = [
+  ["maxMessageSize", 10, Infinity],
+  ["openTimeout", 10],
+  ["closeTimeout", 10],
+  ["readableStrategy", {}],
+];
+const NOT_SUPPORTED = { name: "NotSupportedError" };
+const URL = "ws://127.0.0.1:1/";
+const signal = AbortSignal.abort();
+
+describe("The entry point for browsers", () => {
+  it("It exports what a browser can do, and no names of servers", () => {
+    const names = ["HandshakeError", "WebSocketError", "WebSocketStream", "connect"];
+    assert.deepEqual(Object.keys(browser).sort(), names);
+  });
+
+  for (const [name, refused, honoured] of [...OPTIONS, ...CONNECT_ONLY]) {
+    it(`WebSocketStream refuses ${name} with a NotSupportedError`, () => {
+      const make = (value: unknown) =>
+        Reflect.construct(browser.WebSocketStream, [URL, { signal, [name]: value }]);
+      assert.throws(() => make(refused), NOT_SUPPORTED);
+      make(undefined);
+      if (honoured !== undefined) make(honoured);
+    });
+  }
+
+  for (const [name, refused, honoured] of OPTIONS) {
+    it(`connect() refuses ${name} with a NotSupportedError`, async () => {
+      const make = (value: unknown) => browser.connect(URL, { signal, [name]: value });
+      await assert.rejects(make(refused), NOT_SUPPORTED);
+      await assert.rejects(make(undefined), { name: "AbortError" });
+      if (honoured !== undefined) await assert.rejects(make(honoured), { name: "AbortError" });
+    });
+  }
+
+  it("connect() gives a connection over the platform's WebSocket", async () => {
+    await withServer({ protocols: ["a"] }, async (server) => {
+      const ws = await browser.connect(urlOf(server), { protocols: ["a"], maxMessageSize: 10 });
+      assert.equal(ws.protocol, "a");
+      await ws.send("Hello");
+      assert.equal(await ws.receive(), "Hello");
+      await ws.send("longer than that");
+      const error = await rejection<browser.WebSocketError>(ws.receive());
+      assert.ok(error instanceof browser.WebSocketError);
+      assert.equal(error.closeCode, 1009);
+    });
+  });
+
+  it("connect() rejects with a HandshakeError when the server refuses", async () => {
+    await withServer({ origins: [] }, async (server) => {
+      const error = await rejection(browser.connect(urlOf(server)));
+      assert.ok(error instanceof browser.HandshakeError);
+      assert.equal(error.code, "connect-failed");
+    });
+  });
+
+  it("It bundles without a module of a runtime, and without what only a runtime can do", async () => {
+    const { text, inputs } = await bundle("lib/browser.ts");
+    assert.equal(/\bfrom\s*"|\bimport\s*\(|\brequire\s*\(|node:/.exec(withoutComments(text)), null);
+    const outside = /lib\/(client|server|default_provider|runtime\/.*|node|http2)\.ts$/;
+    assert.deepEqual(inputs.filter((input) => outside.test(input)), []);
+    assert.ok(inputs.some((input) => input.endsWith("lib/from_websocket.ts")));
+  });
+});
+
+function withoutComments(text: string): string {
+  return text.replace(/\/\*[^]*?\*\/|^\s*\/\/.*$/gm, "");
+}
