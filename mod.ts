@@ -58,5 +58,10 @@ export type {
   TransportHandlers,
   TransportProvider,
 } from "./lib/transport.ts";
+export type {
+  StandardOpenInfo,
+  StandardWebSocketStream,
+  WebSocketStreamConstructor,
+} from "./lib/stream_class.ts";
 export { type WebSocketOpenInfo, WebSocketStream } from "./lib/websocket_stream.ts";
 export type { WebSocketLike, WebSocketLikeEvent } from "./lib/websocket_like.ts";

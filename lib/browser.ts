@@ -15,7 +15,7 @@ import { fromWebSocket, type FromWebSocketOptions } from "./from_websocket.ts";
 import { checkOptions, checkProtocols } from "./options.ts";
 import {
   type StandardOpenInfo,
-  type WebSocketStream as StandardStream,
+  type StandardWebSocketStream,
   webSocketStreamClass,
   type WebSocketStreamConstructor,
   type WebSocketStreamOptions,
@@ -29,6 +29,7 @@ export type { Message } from "./core/message.ts";
 export type { BufferSource, InboxStrategy } from "./options.ts";
 export type {
   StandardOpenInfo,
+  StandardWebSocketStream,
   WebSocketStreamConstructor,
   WebSocketStreamOptions,
 } from "./stream_class.ts";
@@ -149,7 +150,7 @@ function overWebSocket(): WebSocketStreamConstructor {
 }
 
 /** A WebSocket as two streams. */
-export type WebSocketStream = StandardStream<StandardOpenInfo>;
+export type WebSocketStream = StandardWebSocketStream<StandardOpenInfo>;
 
 /**
  * A WebSocket as two streams: the browser's own class where it has one, and otherwise the same over its

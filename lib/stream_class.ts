@@ -23,7 +23,7 @@ export interface WebSocketStreamOptions {
   signal?: AbortSignal;
 }
 
-/** What `opened` of a {@linkcode WebSocketStream} resolves with, as the standard has it. */
+/** What `opened` of a {@linkcode StandardWebSocketStream} resolves with. */
 export interface StandardOpenInfo {
   /** The messages that come. */
   readonly readable: ReadableStream<Message>;
@@ -36,7 +36,7 @@ export interface StandardOpenInfo {
 }
 
 /** A WebSocket as two streams, as WHATWG's draft has it. */
-export interface WebSocketStream<OpenInfo = StandardOpenInfo> {
+export interface StandardWebSocketStream<OpenInfo = StandardOpenInfo> {
   /** The URL, serialised. */
   readonly url: string;
   /** Resolves when the connection is open; rejects with a WebSocketError whose `cause` tells why. */
@@ -58,13 +58,13 @@ export interface WebSocketStream<OpenInfo = StandardOpenInfo> {
   close(info?: CloseInfo): void;
 }
 
-/** The class of a {@linkcode WebSocketStream}. */
+/** The class of a {@linkcode StandardWebSocketStream}. */
 export interface WebSocketStreamConstructor<
   Options = WebSocketStreamOptions,
   OpenInfo = StandardOpenInfo,
 > {
   /** What all of them have in common. */
-  readonly prototype: WebSocketStream<OpenInfo>;
+  readonly prototype: StandardWebSocketStream<OpenInfo>;
   /**
    * Begins to connect.
    *
@@ -73,7 +73,7 @@ export interface WebSocketStreamConstructor<
    * @throws {DOMException} SyntaxError for an invalid URL, or a subprotocol that is no token or stands
    * twice
    */
-  new (url: string | URL, options?: Options): WebSocketStream<OpenInfo>;
+  new (url: string | URL, options?: Options): StandardWebSocketStream<OpenInfo>;
 }
 
 /** How the connections of a class of streams are made. */

@@ -8,7 +8,7 @@ import type { WebSocketConnection } from "./connection.ts";
 import { checkOptions, checkPath, checkTls } from "./options.ts";
 import {
   type StandardOpenInfo,
-  type WebSocketStream as StandardStream,
+  type StandardWebSocketStream,
   webSocketStreamClass,
   type WebSocketStreamConstructor,
 } from "./stream_class.ts";
@@ -20,7 +20,7 @@ export interface WebSocketOpenInfo extends StandardOpenInfo {
 }
 
 /** A WebSocket as two streams, as WHATWG's draft has it, with the connection beneath. */
-export type WebSocketStream = StandardStream<WebSocketOpenInfo>;
+export type WebSocketStream = StandardWebSocketStream<WebSocketOpenInfo>;
 
 /** As a browser: no limit on the size of messages, no keepalive, and no more in a buffer than was sent. */
 const DEFAULTS = {

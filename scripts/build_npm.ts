@@ -13,7 +13,7 @@ const DESCRIPTION =
   "for Deno, Bun and Node";
 const COMMAND = "./lib/cli.ts";
 /** What "." is to bundlers for browsers. A runtime that knows this condition too has others first. */
-const BROWSER = "./lib/browser.ts";
+export const BROWSER = "./lib/browser.ts";
 const DOCUMENTS = ["README.md", "CHANGELOG.md", "LICENSE"];
 
 /**

@@ -1,5 +1,6 @@
 /** Formatting, lint, types and documentation: `deno task check`. All of them run, then it fails. */
 import config from "../deno.json" with { type: "json" };
+import { BROWSER } from "./build_npm.ts";
 import { run } from "./process.ts";
 
 const STEPS = [
@@ -7,7 +8,7 @@ const STEPS = [
   ["lint"],
   ["check", "--doc"],
   ["check", "--doc-only", "README.md"],
-  ["doc", "--lint", ...Object.values(config.exports)],
+  ["doc", "--lint", ...Object.values(config.exports), BROWSER],
 ];
 
 for (const args of STEPS) {

@@ -2,10 +2,14 @@
 import { ROOT, runDevTool } from "./process.ts";
 import { copyProgram, installTarball } from "./tarball.ts";
 
-/** Programs against the package; the second one's entry point is for those who have `node:http`. */
+/**
+ * Programs against the package, and which settings are theirs: one's entry point is for those who have
+ * `node:http`, and that of another for bundlers for browsers.
+ */
 const PROGRAMS: Record<string, (setting: string) => boolean> = {
   "types_consumer.ts": () => true,
   "types_consumer_node.ts": (setting) => setting.includes("@types/node"),
+  "types_consumer_browser.ts": (setting) => setting.includes("lib dom"),
 };
 /** A user's compiler options: the declarations must hold with each of them, lib check included. */
 const TYPE_SETTINGS: Record<string, string[]> = {
@@ -22,6 +26,8 @@ const RESOLUTIONS = [
   ["--module", "esnext", "--moduleResolution", "bundler"],
   ["--module", "nodenext", "--moduleResolution", "nodenext"],
 ];
+/** As a bundler for browsers resolves. */
+const BROWSER = [["--customConditions", "browser", ...RESOLUTIONS[0]]];
 
 await using consumer = await installTarball();
 
@@ -33,12 +39,14 @@ await step(
 for (const [file, applies] of Object.entries(PROGRAMS)) {
   const program = await copyProgram(file, consumer);
   for (const [name, setting] of Object.entries(TYPE_SETTINGS)) {
-    if (applies(name)) await checkResolutions(program, `${file} with ${name}`, setting);
+    if (applies(name)) {
+      await checkResolutions(program, `${file} with ${name}`, setting);
+    }
   }
 }
 
 async function checkResolutions(program: string, title: string, setting: string[]) {
-  for (const resolution of RESOLUTIONS) {
+  for (const resolution of title.startsWith("types_consumer_browser") ? BROWSER : RESOLUTIONS) {
     await step(
       `${title}, ${resolution.at(-1)}`,
       () => checkTypes(program, [...setting, ...resolution]),

@@ -89,6 +89,30 @@ export async function useNative(socket: WebSocketLike, global: GlobalSocket): Pr
 }
 type GlobalSocket = typeof globalThis extends { WebSocket: { prototype: infer T } } ? T : never;
 
+/** What the standard's draft says of a WebSocketStream is true of ours. */
+export const standard: new (
+  url: string,
+  options?: { protocols?: string[]; signal?: AbortSignal },
+) => {
+  readonly url: string;
+  readonly opened: Promise<{
+    readable: ReadableStream;
+    writable: WritableStream;
+    extensions: string;
+    protocol: string;
+  }>;
+  readonly closed: Promise<{ closeCode?: number; reason?: string }>;
+  close(info?: { closeCode?: number; reason?: string }): void;
+} = WebSocketStream;
+
+/** It is a type and a value, and can be extended. */
+export class LoggedStream extends WebSocketStream {
+  /** What it is. */
+  describe(stream: WebSocketStream = this): string {
+    return stream.url;
+  }
+}
+
 /** The errors carry what went wrong. */
 export function describeError(error: unknown): string {
   if (error instanceof WebSocketError) return `${error.closeCode} ${error.reason}`;

@@ -1,0 +1,44 @@
+/** The names of the entry point for browsers. It is compiled as `types_consumer.ts` is. */
+import { connect, type WebSocketConnection, WebSocketError, WebSocketStream } from "sluice";
+
+/** As the standard's draft has them. */
+interface CloseInfo {
+  closeCode?: number;
+  reason?: string;
+}
+interface StandardStream {
+  readonly url: string;
+  readonly opened: Promise<{
+    readable: ReadableStream;
+    writable: WritableStream;
+    extensions: string;
+    protocol: string;
+  }>;
+  readonly closed: Promise<CloseInfo>;
+  close(info?: CloseInfo): void;
+}
+interface StandardOptions {
+  protocols?: string[];
+  signal?: AbortSignal;
+}
+interface StandardError extends DOMException {
+  readonly closeCode: number | null;
+  readonly reason: string;
+}
+
+/** Ours stand in for the standard's, which a lib "dom" may have as globals. */
+export const standard: [
+  new (url: string, options?: StandardOptions) => StandardStream,
+  new (message?: string, init?: CloseInfo) => StandardError,
+] = [WebSocketStream, WebSocketError];
+
+/** What a page does. */
+export async function usePage(): Promise<string> {
+  const ws: WebSocketConnection = await connect("wss://example.com/", { maxMessageSize: 1024 });
+  await ws.send("text");
+  const stream: WebSocketStream = new WebSocketStream("wss://example.com/");
+  const { readable, writable } = await stream.opened;
+  await readable.pipeTo(writable);
+  const error: WebSocketError = new WebSocketError("", { closeCode: 4000 });
+  return `${(await stream.closed).closeCode} ${error.closeCode}`;
+}
