@@ -13,7 +13,7 @@ const HOST = "127.0.0.1";
 
 /** A peer, and what the server needs to know of it. */
 interface Entry {
-  peer: RawPeer<Transport>;
+  peer: RawPeer<Transport> | RawPeer;
   received: () => number;
 }
 
@@ -23,6 +23,8 @@ export interface PeerServer {
   wss: string;
   /** Where they are commanded. */
   control: string;
+  /** Adds a peer that has come in another way. */
+  adopt(url: string, peer: RawPeer): void;
   close(): Promise<void>;
 }
 
@@ -57,6 +59,9 @@ export async function startPeers(
     ws: `ws://${HOST}:${portOf(plain)}/`,
     wss: `wss://${HOST}:${portOf(secure)}/`,
     control: `http://${HOST}:${(http.address() as AddressInfo).port}/peers/`,
+    adopt(url, peer) {
+      entries.set(new URL(url).pathname.slice(1), { peer, received: () => 0 });
+    },
     async close() {
       for (const { peer } of entries.values()) peer.transport.destroy();
       http.closeAllConnections();
