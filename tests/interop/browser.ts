@@ -1,5 +1,5 @@
 /** A browser without a window that runs the rows about WebSocketStream on a page of ours. */
-import { type ChildProcess, spawn } from "node:child_process";
+import { spawn } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { tmpdir } from "node:os";
@@ -111,8 +111,7 @@ async function withBrowser(page: URL, done: Promise<void>): Promise<void> {
   const browser = spawn(
     command,
     [...args, ...FLAGS, `--user-data-dir=${profile}`, page.href],
-    // A group of its own, so that its helpers end with it.
-    { stdio: "ignore", detached: true },
+    { stdio: "ignore" },
   );
   const ended = new Promise((resolve) => browser.once("exit", resolve));
   const early = ended.then(() => Promise.reject(new Error("The browser has ended by itself")));
@@ -120,12 +119,8 @@ async function withBrowser(page: URL, done: Promise<void>): Promise<void> {
     await Promise.race([done, early]);
   } finally {
     early.catch(() => {});
-    kill(browser);
+    browser.kill();
     await ended;
     await rm(profile, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
   }
-}
-
-function kill(browser: ChildProcess): void {
-  browser.kill();
 }
