@@ -260,3 +260,13 @@ export const assert = {
     if (left !== right) fail(`${what}: Expected ${print(expected)}, received ${print(actual)}`);
   },
 };
+
+/** What a Close frame without a code is told as. */
+export const NO_CODE = { closeCode: 1005, reason: "" };
+
+/** Answers a Close with the same. */
+export async function answer({ peer }: Opened): Promise<Info> {
+  const info = await peer.nextClose();
+  await peer.do(["close", info.closeCode === 1005 ? undefined : info.closeCode, info.reason]);
+  return info;
+}
