@@ -51,6 +51,8 @@ const platform = globalThis as unknown as {
 const UNSUPPORTED: Record<Exclude<keyof RuntimeOptions, keyof ConnectOptions>, unknown> = {
   headers: undefined,
   extensions: undefined,
+  // A browser offers it by itself.
+  compression: true,
   maxFrameSize: Infinity,
   pingInterval: 0,
   pingTimeout: 0,
