@@ -1,32 +1,15 @@
 /** A browser without a window that runs the rows about WebSocketStream on a page of ours. */
-import { spawn } from "node:child_process";
-import { mkdtemp, rm } from "node:fs/promises";
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build, type BuildOptions, stop } from "esbuild";
 import { certificates } from "../certificates.ts";
 import type { Place } from "../websocket_stream/kit.ts";
 import { bodyOf, startPeers } from "../websocket_stream/server.ts";
-import { commandOf, PEERS } from "./peers.ts";
+import { withBrowser } from "./chromium.ts";
 
 const ROOT = new URL("../../", import.meta.url);
 /** Without a result for so long it hangs. */
 const DEADLINE = 60_000;
-const FLAGS = [
-  "--headless",
-  "--no-sandbox",
-  "--disable-gpu",
-  "--disable-quic",
-  "--no-first-run",
-  "--disable-background-networking",
-  "--disable-component-update",
-  "--disable-sync",
-  // The certificates are the tests' own.
-  "--ignore-certificate-errors",
-  "--js-flags=--expose-gc",
-];
 
 /** What a row came to: an empty string, or what went wrong. */
 export type Results = ReadonlyMap<string, string>;
@@ -102,25 +85,5 @@ async function answer(
     response.statusCode = pathname === "/" ? 200 : 404;
     response.setHeader("Content-Type", "text/html");
     response.end('<!doctype html><script type="module" src="/page.js"></script>');
-  }
-}
-
-async function withBrowser(page: URL, done: Promise<void>): Promise<void> {
-  const profile = await mkdtemp(join(tmpdir(), "sluice-browser-"));
-  const [command, ...args] = commandOf(PEERS.chromium);
-  const browser = spawn(
-    command,
-    [...args, ...FLAGS, `--user-data-dir=${profile}`, page.href],
-    { stdio: "ignore" },
-  );
-  const ended = new Promise((resolve) => browser.once("exit", resolve));
-  const early = ended.then(() => Promise.reject(new Error("The browser has ended by itself")));
-  try {
-    await Promise.race([done, early]);
-  } finally {
-    early.catch(() => {});
-    browser.kill();
-    await ended;
-    await rm(profile, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
   }
 }

@@ -1,31 +1,13 @@
 /** Chromium as the client of an HTTP/2 server: a browser that uses RFC 8441. */
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import { once } from "node:events";
-import { mkdtemp, rm } from "node:fs/promises";
 import { createSecureServer, type ServerHttp2Stream } from "node:http2";
 import type { AddressInfo } from "node:net";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import process from "node:process";
 import { attachHttp2, type AttachHttp2Options, type Handler } from "../../lib/http2.ts";
 import { certificates } from "../certificates.ts";
 import { noServer } from "../http2_servers.ts";
-import { commandOf, PEERS, unlessThere } from "./peers.ts";
-
-const FLAGS = [
-  "--headless",
-  "--no-sandbox",
-  "--disable-gpu",
-  "--disable-quic",
-  "--no-first-run",
-  "--disable-background-networking",
-  "--disable-component-update",
-  "--disable-sync",
-  "--disable-dev-shm-usage",
-  "--ignore-certificate-errors",
-];
+import { withBrowser } from "./chromium.ts";
+import { PEERS, unlessThere } from "./peers.ts";
 
 /** What runs in the page: opens sockets, and gives what came of them. */
 const SCRIPT = `
@@ -103,24 +85,13 @@ async function runPage(options: AttachHttp2Options): Promise<Record<string, unkn
     });
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const profile = await mkdtemp(join(tmpdir(), "sluice-chromium-"));
-  const [command, ...args] = commandOf(PEERS.chromium);
   const url = `https://127.0.0.1:${(server.address() as AddressInfo).port}/`;
-  const browser = spawn(command, [...args, ...FLAGS, `--user-data-dir=${profile}`, url], {
-    // Its helpers are ended with it.
-    detached: true,
-    stdio: "ignore",
-  });
   try {
-    return JSON.parse(await result);
+    return JSON.parse(await withBrowser(url, result));
   } finally {
-    const gone = once(browser, "exit");
-    process.kill(-browser.pid!, "SIGKILL");
-    await gone;
     await attached.shutdown();
     for (const session of sessions) session?.destroy();
     await new Promise((resolve) => server.close(resolve));
-    await rm(profile, { recursive: true, force: true, maxRetries: 10 });
   }
 }
 

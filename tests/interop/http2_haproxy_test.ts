@@ -1,47 +1,22 @@
 /** Our client over HTTP/2 through haproxy, which speaks HTTP/1.1 to a server of "ws". */
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import type { IncomingMessage } from "node:http";
 import type { ClientHttp2Session } from "node:http2";
-import { type AddressInfo, connect as connectSocket, createServer } from "node:net";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import type { AddressInfo } from "node:net";
 import type * as Ws from "ws";
 import type { HandshakeError, Message } from "../../mod.ts";
 import { connectHttp2, type ConnectHttp2Options } from "../../lib/http2.ts";
 import { pattern } from "../bytes.ts";
 import { dial, endSession } from "../http2_servers.ts";
 import { rejection, until } from "../support.ts";
-import { commandOf, PEERS, unlessThere } from "./peers.ts";
+import { PEERS, unlessThere } from "./peers.ts";
+import { HOST, withProxy } from "./proxy.ts";
 
 // By its path: Bun has a "ws" of its own.
 const path = new URL("../../node_modules/ws/wrapper.mjs", import.meta.url).href;
 const { WebSocketServer }: typeof Ws = await import(path);
-
-const HOST = "127.0.0.1";
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, HOST, resolve));
-  const { port } = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
-
-async function accepts(port: number): Promise<boolean> {
-  const socket = connectSocket(port, HOST);
-  try {
-    await once(socket, "connect");
-    return true;
-  } catch {
-    return false;
-  } finally {
-    socket.destroy();
-  }
-}
 
 function configuration(port: number, backend: number): string {
   return [
@@ -84,31 +59,25 @@ async function withHaproxy(run: (through: Through) => Promise<void>): Promise<vo
     if (request.url === "/closes") socket.close(4001, "bye");
     if (request.url === "/cut") socket.terminate();
   });
-  const folder = await mkdtemp(join(tmpdir(), "sluice-haproxy-"));
-  const port = await freePort();
-  const file = join(folder, "haproxy.cfg");
-  await writeFile(file, configuration(port, (theirs.address() as AddressInfo).port));
-  const [command, ...args] = commandOf(PEERS.haproxy);
-  const proxy = spawn(command, [...args, "-db", "-q", "-f", file], { stdio: "ignore" });
-  const gone = once(proxy, "exit");
-  let session: ClientHttp2Session | undefined;
   try {
-    let listening = false;
-    while (!listening) {
-      assert.equal(proxy.exitCode, null, "haproxy has ended");
-      listening = await accepts(port);
-    }
-    session = dial(`http://${HOST}:${port}`);
-    const open = (path = "/", options: ConnectHttp2Options = {}) =>
-      connectHttp2(session!, `ws://${HOST}:${port}${path}`, options);
-    await run({ session, theirs, open });
+    await withProxy(
+      PEERS.haproxy,
+      (port) => configuration(port, (theirs.address() as AddressInfo).port),
+      (file) => ["-db", "-q", "-f", file],
+      async (port) => {
+        const session = dial(`http://${HOST}:${port}`);
+        const open = (path = "/", options: ConnectHttp2Options = {}) =>
+          connectHttp2(session, `ws://${HOST}:${port}${path}`, options);
+        try {
+          await run({ session, theirs, open });
+        } finally {
+          await endSession(session);
+        }
+      },
+    );
   } finally {
-    if (session !== undefined) await endSession(session);
-    proxy.kill("SIGKILL");
-    await gone;
     for (const client of theirs.clients) client.terminate();
     await new Promise((resolve) => theirs.close(resolve));
-    await rm(folder, { recursive: true });
   }
 }
 
