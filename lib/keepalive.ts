@@ -107,13 +107,16 @@ export class Keepalive {
 
   /**
    * Waits for the pong. While our own side does not read it could not be seen, so that the deadline
-   * does not count then, unless nothing at all has moved for two of them.
+   * does not count then, unless nothing at all has moved for two of them. Once it reads again the
+   * pong has its whole time.
    */
   #await(quiet: number, traffic: number): void {
+    const pausedBefore = this.#host.paused();
     this.#after(this.#timeout, () => {
       const now = this.#host.traffic();
       const stillQuiet = now === traffic ? quiet + 1 : 0;
-      if (this.#host.paused() && stillQuiet < 2) this.#await(stillQuiet, now);
+      const paused = pausedBefore || this.#host.paused();
+      if (paused && stillQuiet < 2) this.#await(stillQuiet, now);
       else this.#host.lost();
     });
   }

@@ -1,6 +1,7 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { Opcode } from "../lib/core/mod.ts";
+import { Keepalive } from "../lib/keepalive.ts";
 import { transportPair } from "../lib/testing.ts";
 import { accept } from "../mod.ts";
 import { pattern, utf8 } from "./bytes.ts";
@@ -314,6 +315,29 @@ describe("Keepalive", () => {
       for (let i = 0; i < 10; i++) await ws.receive();
       await until(() => ws.latency !== undefined);
     }, { pingInterval: 20, pingTimeout: 200 });
+  });
+
+  it("Keepalive gives the pong its whole time once we read again", async () => {
+    let paused = true;
+    let looks = 0;
+    let lost = false;
+    const keepalive = new Keepalive(
+      {
+        ping: () => new Promise(() => {}),
+        paused: () => paused,
+        traffic: () => looks++,
+        lost: () => lost = true,
+      },
+      1,
+      20,
+    );
+    // Its timers hold nothing open, the waiting does.
+    await until(() => looks > 2);
+    paused = false;
+    const before = looks;
+    await until(() => lost);
+    assert.equal(looks - before, 2, "once as the deadline of the pause, and once as the pong's");
+    keepalive.stop();
   });
 
   it("Keepalive gives up when nothing moves while we do not read", async () => {
