@@ -63,5 +63,7 @@ export function checkCloseInfo(info: CloseInfo): void {
   if (closeCode === CloseCode.NoStatus) {
     throw new RangeError("Expected a close code that may be sent, received 1005");
   }
-  serializeClose({ closeCode: closeCode ?? (reason ? CloseCode.Normal : undefined), reason });
+  // Null is no number, and not taken for one that was left out.
+  const implied = reason ? CloseCode.Normal : undefined;
+  serializeClose({ closeCode: closeCode === undefined ? implied : closeCode, reason });
 }

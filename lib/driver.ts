@@ -8,7 +8,7 @@
  * @module
  */
 import { closeInfoOf, CloseRecord } from "./close_record.ts";
-import { CloseCode, type CloseInfo } from "./core/close.ts";
+import { CloseCode, type CloseInfo, truncateReason } from "./core/close.ts";
 import { RemoteProtocolError, WebSocketError, webSocketError } from "./core/error.ts";
 import { MAX_MESSAGE_SIZE } from "./core/message.ts";
 import { type CloseEvent, response } from "./core/event.ts";
@@ -305,8 +305,8 @@ export class Driver {
   /** RFC 6455 §7.1.7: fails the connection: says why, reads no more, ends the transport. */
   #fail(closeCode: number, message: string, cause?: unknown): void {
     if (this.#finished || this.#error !== undefined) return;
-    // Our messages are ASCII, so that 123 characters are 123 bytes.
-    const reason = message.slice(0, 123);
+    // The message of an extension may be of any characters.
+    const reason = truncateReason(message);
     if (this.#canWrite) this.#sendClose({ type: "close", closeCode, reason });
     this.#stopped = true;
     this.#error = webSocketError(message, closeCode, "", cause);

@@ -1,6 +1,12 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
-import { connect, type HandshakeError, serve, type WebSocketConnection } from "../mod.ts";
+import {
+  connect,
+  type HandshakeError,
+  serve,
+  type WebSocketConnection,
+  type WebSocketError,
+} from "../mod.ts";
 import {
   acceptExtensions,
   type Extension,
@@ -343,6 +349,26 @@ describe("Extensions: on a connection", () => {
       1011,
     );
     await rejection(client.closed);
+  });
+
+  it("one that fails with a message beyond ASCII fails the connection with as much as fits", async () => {
+    const broken = new Toy("toy", 0);
+    const message = "\u20ac".repeat(100);
+    broken.accept = (parameters) => {
+      const codec = new ToyCodec("toy", 0, {});
+      codec.push = () => {
+        throw new RemoteProtocolError(message, 1007);
+      };
+      return { parameters, extension: codec };
+    };
+    const [client, server] = await pair({
+      client: { extensions: [new Toy("toy", 0)] },
+      server: { extensions: [broken] },
+    });
+    client.send("a");
+    const { closeCode, reason } = await rejection<WebSocketError>(client.receive());
+    assert.deepEqual([closeCode, reason], [1007, message.slice(0, 41)]);
+    await rejection(server.closed);
   });
 
   it("the option must be a list of factories", async () => {

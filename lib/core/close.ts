@@ -6,6 +6,8 @@
 import { RemoteProtocolError } from "./error.ts";
 import { Utf8Decoder } from "./utf8.ts";
 
+export { truncateReason } from "./error.ts";
+
 /**
  * The close codes that have a name (RFC 6455 §7.4.1 and the IANA registry).
  *
@@ -130,11 +132,4 @@ export function serializeClose(info: CloseInfo): Uint8Array {
   payload[1] = closeCode;
   payload.set(text, 2);
   return payload;
-}
-
-/** Cuts a reason to at most 123 bytes of UTF-8, between two characters. */
-export function truncateReason(reason: string): string {
-  // A TextEncoder stops before the first character that does not fit whole.
-  const { read } = encoder.encodeInto(reason, new Uint8Array(MAX_REASON_LENGTH));
-  return reason.slice(0, read);
 }

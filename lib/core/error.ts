@@ -122,6 +122,13 @@ export function checkWebCloseInfo(init: unknown): { closeCode?: number; reason: 
   return { closeCode: closeCode ?? 1000, reason: text };
 }
 
+/** Cuts a reason to at most 123 bytes of UTF-8 (RFC 6455 §5.5), between two characters. */
+export function truncateReason(reason: string): string {
+  // A TextEncoder stops before the first character that does not fit whole.
+  const { read } = new TextEncoder().encodeInto(reason, new Uint8Array(123));
+  return reason.slice(0, read);
+}
+
 /** What a {@linkcode HandshakeError} can say about the opening handshake. */
 export type HandshakeErrorCode =
   /**
@@ -304,7 +311,6 @@ export class RemoteProtocolError extends Error {
    */
   get event(): ErrorAnswer | undefined {
     if (this.#event !== undefined || this.closeCode === 1006) return this.#event ?? undefined;
-    // Every such message is ASCII, so that 123 characters are 123 bytes.
-    return { type: "close", closeCode: this.closeCode, reason: this.message.slice(0, 123) };
+    return { type: "close", closeCode: this.closeCode, reason: truncateReason(this.message) };
   }
 }

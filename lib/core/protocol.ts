@@ -11,7 +11,7 @@ import { bitsOf, type Extension, ExtensionReader, PENDING } from "./extension.ts
 import { type Frame, Opcode, type Role } from "./frame.ts";
 import { FrameDecoder, type FrameDecoderOptions, type FramePiece } from "./frame_decoder.ts";
 import { FrameWriter, type Ownership } from "./frame_writer.ts";
-import { concat, FragmentReader, type MessageOptions } from "./message.ts";
+import { concat, FragmentReader, MessageAssembler, type MessageOptions } from "./message.ts";
 
 /** Where the closing handshake stands (RFC 6455 §7.1.3, §7.1.4). */
 export type ProtocolState =
@@ -79,7 +79,7 @@ export class Protocol {
   readonly #events: EventWriter;
   #writer: FrameWriter | undefined;
   /** What came of a frame that is not whole yet, for `onFrame`. */
-  #observed: Uint8Array[] = [];
+  readonly #observed = new MessageAssembler();
 
   /**
    * Makes the machine for one end, behind the opening handshake.
@@ -250,11 +250,17 @@ export class Protocol {
   #observe({ header, payload, last }: FramePiece): void {
     const { onFrame } = this.#options;
     if (onFrame === undefined) return;
-    this.#observed.push(payload);
-    if (!last) return;
+    // A copy of what is whole: the bytes themselves belong to whoever gets the message.
+    const data = last ? payload.slice() : payload;
+    const whole = this.#observed.push({
+      type: "binary",
+      data,
+      frameFinished: last,
+      messageFinished: last,
+    });
+    if (whole === undefined) return;
     const { fin, rsv, opcode } = header;
-    onFrame("in", { fin, rsv, opcode: opcode as Opcode, payload: concat(this.#observed) });
-    this.#observed = [];
+    onFrame("in", { fin, rsv, opcode: opcode as Opcode, payload: whole as Uint8Array });
   }
 
   /** RFC 6455 §7.1.5: a transport that ends without a Close frame is reported as 1006. */
