@@ -95,6 +95,8 @@ class Assembly implements MessageDuplex {
   readonly #messages: WritableStreamDefaultWriter<Message>;
   /** The end of the outgoing pipe, where control frames come in between the frames of messages. */
   #bytes!: ReadableStreamDefaultController<Uint8Array>;
+  /** The byte stream takes no more: it has failed, or was cut. */
+  #outputGone = false;
   #roomForFrame = ignore;
   #owedPong: PongEvent | undefined;
   readonly #sent: Promise<void>;
@@ -127,6 +129,10 @@ class Assembly implements MessageDuplex {
         this.#bytes = controller;
       },
       pull: () => this.#onRoom(),
+      cancel: () => {
+        this.#outputGone = true;
+        this.#roomForFrame();
+      },
     }, { highWaterMark: SEND_MARK, size: (chunk) => chunk.length });
     this.#messages = fragmenter.writable.getWriter();
     handled(this.#messages.closed);
@@ -151,6 +157,7 @@ class Assembly implements MessageDuplex {
     return new WritableStream({
       write: (frame) => {
         if (!this.#canSend) return;
+        if (this.#outputGone) throw this.#closedError();
         this.#bytes.enqueue(frame);
         if (this.#bytes.desiredSize! > 0) return;
         return new Promise<void>((resolve) => this.#roomForFrame = resolve);
@@ -257,7 +264,9 @@ class Assembly implements MessageDuplex {
   }
 
   #control(event: PongEvent | CloseEvent): void {
-    if (this.#canSend) this.#bytes.enqueue(this.#protocol.send(event));
+    if (!this.#canSend) return;
+    const bytes = this.#protocol.send(event);
+    if (!this.#outputGone) this.#bytes.enqueue(bytes);
   }
 
   #startClose(info: CloseInfo): void {
@@ -311,7 +320,7 @@ class Assembly implements MessageDuplex {
   }
 
   async #endOutput(): Promise<void> {
-    this.#bytes.close();
+    if (!this.#outputGone) this.#bytes.close();
     await this.#sent.catch(ignore);
   }
 

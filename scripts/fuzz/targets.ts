@@ -1,0 +1,7 @@
+/** All targets by name. */
+import { CORE } from "./core.ts";
+import { LIVE } from "./live.ts";
+import type { Target } from "./target.ts";
+
+/** All targets by name. */
+export const TARGETS: Readonly<Record<string, Target>> = { ...CORE, ...LIVE };
