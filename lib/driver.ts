@@ -253,7 +253,7 @@ export class Driver {
   }
 
   #armCloseTimer(): void {
-    if (this.#closeTimeout === 0 || this.#cancelCloseTimer !== undefined) return;
+    if (this.#finished || this.#closeTimeout === 0 || this.#cancelCloseTimer !== undefined) return;
     this.#cancelCloseTimer = backgroundTimer(() => this.#transport.destroy(), this.#closeTimeout);
   }
 

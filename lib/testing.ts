@@ -17,6 +17,21 @@ export interface TransportPairOptions {
   chunkSize?: number;
   /** How many bytes may be under way before `bufferedAmount` grows. Default: 65536 */
   capacity?: number;
+  /** Breaks the line, once. Default: never */
+  fault?: LineFault;
+}
+
+/** When, and how, the line of a {@linkcode transportPair} breaks. */
+export interface LineFault {
+  /** Whose bytes are counted: those of the first end, which is the client of a {@linkcode pair}, or of the second. */
+  from: "client" | "server";
+  /** How many of them arrive, those of the opening handshake among them; the others are lost. */
+  after: number;
+  /**
+   * What happens then: "end" ends both directions; "half-close" this one alone; "reset" closes both ends
+   * with an error; with "silence" nothing arrives any more, and nobody is told.
+   */
+  how: "end" | "half-close" | "reset" | "silence";
 }
 
 /** One end of a {@linkcode transportPair}. */
@@ -53,8 +68,8 @@ export interface PairOptions extends TransportPairOptions {
 export function transportPair(
   options: TransportPairOptions = {},
 ): [MemoryTransport, MemoryTransport] {
-  const near = new MemoryEnd(options);
-  const far = new MemoryEnd(options);
+  const near = new MemoryEnd(options, "client");
+  const far = new MemoryEnd(options, "server");
   near.peer = far;
   far.peer = near;
   return [near, far];
@@ -90,8 +105,8 @@ class MemoryEnd implements MemoryTransport {
   readonly #chunkSize: number;
   readonly #capacity: number;
   #handlers: TransportHandlers | undefined;
-  /** What the peer has written and this end has not read; null is its end. */
-  #arriving: (Uint8Array | null)[] = [];
+  /** What the peer has written and this end has not read; null is its end, an error that of the line. */
+  #arriving: (Uint8Array | null | Error)[] = [];
   #underWay = 0;
   #paused = true;
   #scheduled = false;
@@ -101,7 +116,16 @@ class MemoryEnd implements MemoryTransport {
   #dropped = 0;
   #error: Error | undefined;
 
-  constructor({ delay = 0, chunkSize = Infinity, capacity = 65536 }: TransportPairOptions) {
+  /** How many bytes may leave before the line breaks, and how it does then. */
+  #left: number;
+  readonly #how: LineFault["how"] | undefined;
+  /** Nothing that this end writes arrives any more, nor its end. */
+  #mute = false;
+
+  constructor(options: TransportPairOptions, side: LineFault["from"]) {
+    const { delay = 0, chunkSize = Infinity, capacity = 65536, fault } = options;
+    this.#left = fault?.from === side ? fault.after : Infinity;
+    this.#how = fault?.how;
     this.#delay = delay;
     this.#chunkSize = chunkSize;
     this.#capacity = capacity;
@@ -130,8 +154,29 @@ class MemoryEnd implements MemoryTransport {
   #write(part: Uint8Array): void {
     for (let at = 0; at < part.length; at += this.#chunkSize) {
       const end = Math.min(part.length, at + this.#chunkSize);
-      this.peer.#arrive(new Uint8Array(part.subarray(at, end)));
+      this.#send(new Uint8Array(part.subarray(at, end)));
     }
+  }
+
+  #send(item: Uint8Array | null): void {
+    if (this.#mute) return;
+    if (item === null || item.length < this.#left) {
+      this.#left -= item?.length ?? 0;
+      return this.peer.#arrive(item);
+    }
+    if (this.#left > 0) this.peer.#arrive(item.subarray(0, this.#left));
+    this.#break();
+  }
+
+  /** The line breaks behind what was sent so far. */
+  #break(): void {
+    this.#mute = true;
+    if (this.#how === "silence") this.peer.#mute = true;
+    else if (this.#how === "reset") this.peer.#arrive(new Error("The line was reset"));
+    else this.peer.#arrive(null);
+    if (this.#how !== "end") return;
+    this.peer.#mute = true;
+    this.#arrive(null);
   }
 
   pause(): void {
@@ -146,14 +191,14 @@ class MemoryEnd implements MemoryTransport {
   end(): void {
     if (this.#outputEnded || this.#closed) return;
     this.#outputEnded = true;
-    this.peer.#arrive(null);
+    this.#send(null);
     if (this.#inputEnded) this.#close();
   }
 
   destroy(): void {
     this.#later(() => this.#close());
     // As from a socket, what was written before still arrives.
-    if (!this.#outputEnded) this.peer.#arrive(null);
+    if (!this.#outputEnded) this.#send(null);
     this.#outputEnded = true;
   }
 
@@ -161,9 +206,9 @@ class MemoryEnd implements MemoryTransport {
     for (const end of [this, this.peer]) end.#later(() => end.#close(error));
   }
 
-  #arrive(item: Uint8Array | null): void {
+  #arrive(item: Uint8Array | null | Error): void {
     if (this.#closed) return;
-    this.#underWay += item?.length ?? 0;
+    if (item instanceof Uint8Array) this.#underWay += item.length;
     this.#arriving.push(item);
     this.#schedule();
   }
@@ -182,6 +227,7 @@ class MemoryEnd implements MemoryTransport {
     while (!this.#paused && !this.#closed && this.#arriving.length > 0) {
       const item = this.#arriving.shift()!;
       if (item === null) this.#endInput();
+      else if (item instanceof Error) this.fail(item);
       else this.#give(item);
     }
   }

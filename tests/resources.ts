@@ -39,3 +39,57 @@ export async function withoutLeak(run: () => Promise<unknown>): Promise<void> {
     assert.deepEqual(activeResources(), active);
   });
 }
+
+type Timer = ReturnType<typeof setTimeout>;
+
+/**
+ * Runs a test, and waits until none of the timers is left that were set meanwhile, those too that hold no
+ * process open; gives how many there were.
+ */
+export async function withoutTimers(run: () => Promise<unknown>): Promise<number> {
+  const { setTimeout: set, clearTimeout: clear } = globalThis;
+  const waiting = new Set<Timer>();
+  let count = 0;
+  const counting = (callback: (...args: unknown[]) => void, delay?: number, ...args: unknown[]) => {
+    count++;
+    const timer: Timer = set(() => {
+      waiting.delete(timer);
+      callback(...args);
+    }, delay);
+    waiting.add(timer);
+    return timer;
+  };
+  // Those that hold no process open must not end it before their time.
+  const hold = setInterval(() => {}, 1000);
+  globalThis.setTimeout = counting as typeof setTimeout;
+  globalThis.clearTimeout = ((timer: Timer) => {
+    waiting.delete(timer);
+    clear(timer);
+  }) as typeof clearTimeout;
+  try {
+    await run();
+    for (let turns = 0; turns < 200 && waiting.size > 0; turns++) {
+      await new Promise((resolve) => set(resolve, 1));
+    }
+    assert.equal(waiting.size, 0, `${waiting.size} of ${count} timers are left`);
+  } finally {
+    clearInterval(hold);
+    globalThis.setTimeout = set;
+    globalThis.clearTimeout = clear;
+  }
+  return count;
+}
+
+/** A signal, and how many listeners it has. */
+export function watchedSignal(): { signal: AbortSignal; listeners: () => number } {
+  const { signal } = new AbortController();
+  let count = 0;
+  for (const [method, change] of [["addEventListener", 1], ["removeEventListener", -1]] as const) {
+    const original = signal[method].bind(signal) as (...args: unknown[]) => void;
+    signal[method] = (...args: unknown[]) => {
+      count += change;
+      original(...args);
+    };
+  }
+  return { signal, listeners: () => count };
+}

@@ -1,8 +1,8 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { accept, connect, HandshakeError } from "../mod.ts";
-import { pair, transportPair } from "../lib/testing.ts";
-import { pattern } from "./bytes.ts";
+import { type LineFault, pair, transportPair } from "../lib/testing.ts";
+import { pattern, utf8 } from "./bytes.ts";
 import { collect, rejection, rest, until } from "./support.ts";
 
 type WithCode = Error & { closeCode: number };
@@ -104,4 +104,35 @@ describe("transportPair", () => {
     assert.equal((await opening).code, "connection-lost");
     assert.equal((await accepting).code, "connection-lost");
   });
+
+  const faults: [how: LineFault["how"], client: string[], server: string[]][] = [
+    ["end", ["end"], ["abc", "end"]],
+    ["half-close", ["xyz", "later"], ["abc", "end"]],
+    ["reset", ["close: The line was reset"], ["abc", "close: The line was reset"]],
+    ["silence", [], ["abc"]],
+  ];
+  for (const [how, atClient, atServer] of faults) {
+    it(`transportPair() with the fault "${how}" breaks behind as many bytes as it says`, async () => {
+      const ends = transportPair({ fault: { from: "client", after: 3, how } });
+      const seen: string[][] = [[], []];
+      for (const [i, end] of ends.entries()) {
+        end.handle({
+          data: (chunk) => seen[i].push(String.fromCharCode(...chunk)),
+          drain() {},
+          end: () => seen[i].push("end"),
+          close: (error) => seen[i].push(`close: ${error?.message}`),
+        });
+      }
+      ends[0].write([utf8("abcd")]);
+      ends[1].write([utf8("xyz")]);
+      await rest();
+      ends[1].write([utf8("later")]);
+      await rest();
+      // What was under way when the line broke may be lost with it.
+      assert.deepEqual(seen[0].filter((it) => atClient.includes(it)), atClient);
+      assert.deepEqual(seen, [seen[0], atServer]);
+      if (how !== "half-close") assert.ok(!seen[0].includes("later"));
+      for (const end of ends) end.destroy();
+    });
+  }
 });

@@ -49,7 +49,7 @@ function decode(role: Role, chunks: Uint8Array[]): { frames: Frame[]; error: unk
         assert.ok(header.length <= MAX_FRAME);
         if (!last) continue;
         const { fin, rsv, opcode } = header;
-        const whole = joined(...parts);
+        const whole = joined(parts);
         assert.equal(whole.length, header.length);
         frames.push({ fin, rsv, opcode: opcode as Frame["opcode"], payload: whole });
         parts = [];

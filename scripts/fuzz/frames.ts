@@ -119,11 +119,11 @@ const MUTATIONS: readonly ((draft: Draft, random: Random) => void)[] = [
   },
   (draft, random) => {
     const at = random.below(draft.payload.length + 1);
-    draft.payload = joined(
+    draft.payload = joined([
       draft.payload.subarray(0, at),
       Uint8Array.from(random.pick(BAD_UTF8)),
       draft.payload.subarray(at),
-    );
+    ]);
   },
   (draft, random) => {
     const code = random.pick(BAD_CLOSE_CODES);
@@ -156,7 +156,7 @@ function mutateFrames(random: Random, drafts: Draft[]): void {
 }
 
 function write(random: Random, drafts: readonly Draft[]): Uint8Array {
-  return joined(...drafts.map((draft) => encode(random, draft)));
+  return joined(drafts.map((draft) => encode(random, draft)));
 }
 
 function encode(random: Random, draft: Draft): Uint8Array {
@@ -172,14 +172,14 @@ function encode(random: Random, draft: Draft): Uint8Array {
   const field = size === 0 ? Number(length & 127n) : size === 2 ? 126 : 127;
   const head = [(fin ? 128 : 0) | (rsv << 4) | opcode, (masked ? 128 : 0) | field];
   for (let i = size - 1; i >= 0; i--) head.push(Number((length >> BigInt(8 * i)) & 255n));
-  if (!masked) return joined(Uint8Array.from(head), payload);
-  return joined(Uint8Array.from(head), key, payload.map((byte, i) => byte ^ key[i & 3]));
+  if (!masked) return joined([Uint8Array.from(head), payload]);
+  return joined([Uint8Array.from(head), key, payload.map((byte, i) => byte ^ key[i & 3])]);
 }
 
 const KNOWN: Record<number, true> = { 0: true, 1: true, 2: true, 8: true, 9: true, 10: true };
 
 /** The pieces as one. */
-export function joined(...parts: Uint8Array[]): Uint8Array {
+export function joined(parts: readonly Uint8Array[]): Uint8Array {
   const whole = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
   let at = 0;
   for (const part of parts) {

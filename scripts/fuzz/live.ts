@@ -237,7 +237,9 @@ class LiveServer implements Target {
   async #exchange(random: Random, parts: Uint8Array[]): Promise<string> {
     const socket = connectSocket({ host: "127.0.0.1", port: this.#port, allowHalfOpen: true });
     let answer = "";
-    socket.on("data", (chunk) => answer += text(chunk.subarray(0, 4096 - answer.length)));
+    socket.on("data", (chunk: Uint8Array) => {
+      answer += text(chunk.subarray(0, Math.max(0, 4096 - answer.length)));
+    });
     socket.on("error", () => {});
     const closed = new Promise<void>((resolve) => socket.on("close", () => resolve()));
     socket.on("end", () => socket.end());
