@@ -96,8 +96,12 @@ export class Child {
     }
   }
 
-  stop(): void {
-    this.#process.kill();
+  stop(signal?: "SIGKILL" | "SIGSTOP"): void {
+    if (signal === undefined) this.#process.kill();
+    // Deno sends a child no second signal, be it that the first one only halts it.
+    else if (this.#process.exitCode === null && this.#process.signalCode === null) {
+      process.kill(this.#process.pid!, signal);
+    }
   }
 }
 

@@ -69,7 +69,7 @@ function decode(role: Role, chunks: Uint8Array[]): { frames: Frame[]; error: unk
 
 const decoder: Target = {
   what: "FrameDecoder, whole and chopped: the same frames",
-  inputs: 300_000,
+  inputs: 200_000,
   run(random) {
     const role = random.pick(ROLES);
     const { bytes, said } = frameInput(random, role);
@@ -138,7 +138,7 @@ function checked(message: Message): Message {
 
 const protocol: Target = {
   what: "Protocol, whole and chopped: the same messages, pings and end",
-  inputs: 150_000,
+  inputs: 100_000,
   run(random) {
     const role = random.pick(ROLES);
     const { bytes, said } = frameInput(random, role);
@@ -199,7 +199,7 @@ function alike(chopped: string, whole: string, taken: string): void {
 
 const server: Target = {
   what: "ServerHandshake: an agreement, or an error with its status",
-  inputs: 200_000,
+  inputs: 100_000,
   run(random) {
     const { bytes, valid } = requestInput(random);
     const chunks = chop(random, bytes);
@@ -218,7 +218,7 @@ const server: Target = {
 
 const client: Target = {
   what: "ClientHandshake: an agreement, or an error",
-  inputs: 200_000,
+  inputs: 100_000,
   run(random) {
     const handshake = new ClientHandshake({ host: "a", target: "/", protocols: ["chat"] });
     const key = handshake.request.headers.find(([name]) => name === "Sec-WebSocket-Key")![1];
@@ -231,7 +231,7 @@ const client: Target = {
 
 const heads: Target = {
   what: "parseRequestHead, parseResponseHead: whole and chopped the same",
-  inputs: 200_000,
+  inputs: 100_000,
   run(random) {
     const request = random.once(2);
     const parse: typeof parseRequestHead | typeof parseResponseHead = request
@@ -267,7 +267,7 @@ const PARSERS: readonly ((value: string) => unknown)[] = [
 
 const headers: Target = {
   what: "parsers of header values; extensions written again are the same",
-  inputs: 300_000,
+  inputs: 400_000,
   run(random: Random) {
     const value = valueInput(random);
     let outcome = "value";
