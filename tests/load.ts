@@ -1,0 +1,197 @@
+/**
+ * A server under load: many that are idle, many that send, one that does not read, and a flood of bad
+ * handshakes; then it shuts down. A file of its own because the suite does it with some connections, and
+ * `deno task soak` with many.
+ */
+import assert from "node:assert/strict";
+import { connect as connectSocket } from "node:net";
+import process from "node:process";
+import { connect, serve, type Server, type WebSocketConnection } from "../mod.ts";
+import { rejection, turn, until, urlOf } from "./support.ts";
+
+/** How much of it there is. */
+export interface LoadOptions {
+  /** Connections that do nothing. */
+  idle: number;
+  /** Connections that send all the time. */
+  active: number;
+  /** For how long, in seconds. */
+  seconds: number;
+}
+
+/** What came of it. */
+export interface LoadReport {
+  /** Connections held at once. */
+  connections: number;
+  /** Messages sent, each of which came back in its place. */
+  messages: number;
+  /** Handshakes that were refused, and those that were not meanwhile. */
+  bad: number;
+  good: number;
+  /** What waited at the server for the one that does not read, at most, in bytes. */
+  waited: number;
+  /** Resident memory at the beginning of the load, and at its end, in bytes. */
+  rss: { before: number; after: number };
+}
+
+const OPTIONS = { openTimeout: 60_000, closeTimeout: 60_000, pingInterval: 0 };
+/** Messages of one connection that are under way at once. */
+const WINDOW = 4;
+/** Connections that are opened at once. */
+const OPENING = 50;
+/** What a server may hold for a connection: 64 KiB and the message that reaches over it. */
+const MOST_WAITING = 65536 + 2 * 4096;
+
+const BAD = [
+  "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+  "\x16\x03\x01\x02\x00\x01\x00",
+  "GET / HTTP/1.1\nHost: a\n\n",
+  `GET /${"a".repeat(20_000)}`,
+  "GET / HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nHost: a\r\n\r\n",
+];
+
+/** A client whose messages have numbers, and come back in their order. */
+class Numbered {
+  readonly ws: WebSocketConnection;
+  sent = 0;
+  received = 0;
+  #stopped = false;
+
+  constructor(ws: WebSocketConnection) {
+    this.ws = ws;
+  }
+
+  /** Sends until it is told to stop, or the connection ends; each message is checked. */
+  async run(): Promise<void> {
+    for await (const message of this.ws) {
+      assert.equal(message, this.#message(this.received), "A message is lost, or changed");
+      this.received++;
+      await this.#send();
+      if (this.#stopped && this.received === this.sent) return;
+    }
+  }
+
+  /** Sends the first ones, which those that come back are followed by. */
+  async begin(): Promise<void> {
+    for (let i = 0; i < WINDOW; i++) await this.#send();
+  }
+
+  stop(): void {
+    this.#stopped = true;
+  }
+
+  async #send(): Promise<void> {
+    if (this.#stopped || this.ws.state !== "open") return;
+    await this.ws.send(this.#message(this.sent++)).catch(() => {});
+  }
+
+  #message(index: number): string {
+    return `${index} ${"x".repeat((index * 37) % 500)}`;
+  }
+}
+
+async function open(server: Server, count: number): Promise<WebSocketConnection[]> {
+  const opened: WebSocketConnection[] = [];
+  while (opened.length < count) {
+    const some = Math.min(OPENING, count - opened.length);
+    const urls = Array.from({ length: some }, () => urlOf(server));
+    opened.push(...await Promise.all(urls.map((url) => connect(url, OPTIONS))));
+  }
+  return opened;
+}
+
+/** Puts a server under load. */
+export async function underLoad({ idle, active, seconds }: LoadOptions): Promise<LoadReport> {
+  const errors: unknown[] = [];
+  let waited = 0;
+  const server = await serve({ ...OPTIONS, onError: (error) => errors.push(error) }, async (ws) => {
+    if (!ws.request.url.endsWith("/flood")) return await ws.readable.pipeTo(ws.writable);
+    // Sends to the one that does not read, until it has gone.
+    for (;;) {
+      const sending = ws.send("x".repeat(4096));
+      waited = Math.max(waited, ws.bufferedAmount);
+      await sending;
+    }
+  });
+  const idlers = await open(server, idle);
+  const clients = (await open(server, active)).map((ws) => new Numbered(ws));
+  const sleeper = await connect(`${urlOf(server)}flood`, OPTIONS);
+  await until(() => server.connections.size === idle + active + 1);
+  const running = clients.map((client) => client.run());
+  for (const run of running) run.catch(() => {});
+  await Promise.all(clients.map((client) => client.begin()));
+  const before = process.memoryUsage().rss;
+  const flood = new Flood(server);
+  const ends = Date.now() + seconds * 1000;
+  while (Date.now() < ends) await flood.next();
+  const rss = { before, after: process.memoryUsage().rss };
+
+  // All have gone on, whoever does not read and whatever else knocks.
+  const counts = clients.map(({ received }) => received);
+  await until(() => clients.every(({ received }, i) => received > counts[i]));
+  assert.ok(waited > 0 && waited <= MOST_WAITING, `${waited} bytes waited`);
+  const half = clients.slice(0, active / 2);
+  for (const client of half) client.stop();
+  await Promise.all(running.slice(0, active / 2));
+  for (const { sent, received } of half) assert.equal(received, sent, "Messages are lost");
+  await Promise.all(idlers.map(async (ws) => {
+    await ws.send("still there");
+    assert.equal(await ws.receive(), "still there");
+  }));
+
+  // The other half sends on while the server shuts down.
+  const cut = rejection(sleeper.closed);
+  const shutdown = server.shutdown();
+  sleeper.terminate();
+  const all = [...idlers, ...clients.map(({ ws }) => ws)];
+  const closed = await Promise.all(all.map((ws) => ws.closed));
+  assert.ok(closed.every(({ closeCode }) => closeCode === 1001), "Each was told why");
+  await Promise.all([shutdown, cut, ...running]);
+  assert.equal(server.connections.size, 0);
+  assert.deepEqual(errors, []);
+  return {
+    connections: idle + active + 1,
+    messages: clients.reduce((sum, { received }) => sum + received, 0),
+    bad: flood.bad,
+    good: flood.good,
+    waited,
+    rss,
+  };
+}
+
+/** Bad handshakes, and a good one now and then. */
+class Flood {
+  bad = 0;
+  good = 0;
+  readonly #server: Server;
+
+  constructor(server: Server) {
+    this.#server = server;
+  }
+
+  async next(): Promise<void> {
+    const knocking = Array.from({ length: 20 }, (_, i) => this.#knock(BAD[i % BAD.length]));
+    const ws = await connect(urlOf(this.#server), OPTIONS);
+    await ws.send("good");
+    assert.equal(await ws.receive(), "good");
+    await ws.close();
+    this.good++;
+    await Promise.all(knocking);
+    await turn();
+  }
+
+  #knock(request: string): Promise<void> {
+    const { address } = this.#server;
+    const port = address.transport === "tcp" ? address.port : 0;
+    const socket = connectSocket({ host: "127.0.0.1", port });
+    socket.on("error", () => {});
+    socket.on("data", () => {});
+    socket.write(request, "latin1");
+    return new Promise((resolve) =>
+      socket.on("close", () => {
+        this.bad++;
+        resolve();
+      })
+    );
+  }
+}
