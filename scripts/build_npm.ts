@@ -14,7 +14,7 @@ const DESCRIPTION =
 const COMMAND = "./lib/cli.ts";
 /** What "." is to bundlers for browsers. A runtime that knows this condition too has others first. */
 export const BROWSER = "./lib/browser.ts";
-const DOCUMENTS = ["README.md", "CHANGELOG.md", "LICENSE"];
+const DOCUMENTS = ["README.md", "CHANGELOG.md", "SECURITY.md", "LICENSE"];
 
 /**
  * One step makes the JavaScript and the declarations. "lib" is what Node 20 has, without "dom": a
@@ -96,7 +96,7 @@ function packageJson() {
       ...Object.fromEntries(Object.entries(config.exports).map(exportsEntry)),
       "./package.json": "./package.json",
     },
-    files: ["dist", "src", "CHANGELOG.md"],
+    files: ["dist", "src", "CHANGELOG.md", "SECURITY.md"],
   };
 }
 

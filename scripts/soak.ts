@@ -1,9 +1,10 @@
 /**
- * Tests that take too long for the suite: `deno task soak [NAME...] [--size 1GiB] [--runtime
- * deno,bun]`. Without a name, all of them.
+ * Tests that take too long for the suite: `deno task soak [NAME...] [--size 1GiB] [--seconds 120]
+ * [--runtime deno,bun]`. Without a name, all of them.
  *
- * Each is a program of the folder soak/, run by every runtime with the size in bytes as its argument.
- * It prints the rows of a table, a JSON object a line, and fails by its exit code.
+ * Each is a program of the folder soak/, run by every runtime with the size in bytes and the time in
+ * seconds as its arguments. It prints the rows of a table, a JSON object a line, and fails by its exit
+ * code.
  */
 import { parseArgs } from "node:util";
 import { ROOT, run } from "./process.ts";
@@ -15,6 +16,7 @@ type Row = Record<string, string>;
 const SOAKS: Record<string, string> = {
   deflate: "conformance groups 12 and 13, compressed, with 1,000 messages a case",
   tls: "a sender to a sleeping TLS reader stays bounded, and all arrives when it wakes up",
+  load: "10,000 idle and 1,000 active connections, a flood of bad handshakes, and a shutdown",
 };
 
 const UNITS: Record<string, number> = { "": 1, KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30 };
@@ -24,6 +26,7 @@ interface Plan {
   soaks: string[];
   runtimes: string[];
   size: number;
+  seconds: number;
 }
 
 function planFrom(args: string[]): Plan {
@@ -31,6 +34,7 @@ function planFrom(args: string[]): Plan {
     args: args.filter((arg) => arg !== "--"),
     options: {
       size: { type: "string", default: "1GiB" },
+      seconds: { type: "string", default: "120" },
       runtime: { type: "string", default: SUITE_RUNTIMES.map(({ name }) => name).join() },
     },
     allowPositionals: true,
@@ -39,7 +43,14 @@ function planFrom(args: string[]): Plan {
     soaks: known("soaks", positionals, Object.keys(SOAKS)),
     runtimes: known("runtimes", values.runtime.split(","), SUITE_RUNTIMES.map(({ name }) => name)),
     size: bytes(values.size),
+    seconds: seconds(values.seconds),
   };
+}
+
+function seconds(text: string): number {
+  const value = Number(text);
+  if (value > 0) return value;
+  throw new RangeError(`Expected --seconds as a number above 0; got ${text}`);
 }
 
 function known(what: string, names: string[], all: string[]): string[] {
@@ -56,11 +67,20 @@ function bytes(text: string): number {
 }
 
 /** Run one soak on one runtime; a row more says why it failed, if it did. */
-async function soak(name: string, runtime: Runtime, size: number): Promise<[Row[], boolean]> {
+async function soak(
+  name: string,
+  runtime: Runtime,
+  { size, seconds }: Plan,
+): Promise<[Row[], boolean]> {
   const program = new URL(`scripts/soak/${name}.ts`, ROOT).pathname;
   const flags = runtime.engine === "deno" ? ["run", "-A", "--no-check"] : [];
   const started = performance.now();
-  const { code, timedOut, output } = await run(runtime.path, [...flags, program, `${size}`], {
+  const { code, timedOut, output } = await run(runtime.path, [
+    ...flags,
+    program,
+    `${size}`,
+    `${seconds}`,
+  ], {
     deadline: DEADLINE,
     env: { NO_COLOR: "1" },
   });
@@ -68,8 +88,8 @@ async function soak(name: string, runtime: Runtime, size: number): Promise<[Row[
     JSON.parse(line)
   );
   const passed = code === 0 && !timedOut && rows.length > 0;
-  const seconds = ((performance.now() - started) / 1000).toFixed(0);
-  console.log(`  ${name} on ${runtime.name}: ${passed ? "passed" : "FAILED"} in ${seconds} s`);
+  const took = ((performance.now() - started) / 1000).toFixed(0);
+  console.log(`  ${name} on ${runtime.name}: ${passed ? "passed" : "FAILED"} in ${took} s`);
   if (!passed) console.log(timedOut ? `it did not end within ${DEADLINE / 1000} s` : output);
   return [rows.map((row) => ({ runtime: runtime.name, ...row })), passed];
 }
@@ -90,10 +110,10 @@ const specs = SUITE_RUNTIMES.filter(({ name }) => plan.runtimes.includes(name));
 const runtimes = await findRuntimes(specs, false);
 let failed = runtimes.length === 0;
 for (const name of plan.soaks) {
-  console.log(`${name}: ${SOAKS[name]} (${plan.size / UNITS.MiB} MiB)`);
+  console.log(`${name}: ${SOAKS[name]} (${plan.size / UNITS.MiB} MiB, ${plan.seconds} s)`);
   const rows: Row[] = [];
   for (const runtime of runtimes) {
-    const [more, passed] = await soak(name, runtime, plan.size);
+    const [more, passed] = await soak(name, runtime, plan);
     rows.push(...more);
     failed ||= !passed;
   }
