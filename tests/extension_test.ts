@@ -20,7 +20,7 @@ import {
   PENDING,
   Protocol,
   type ProtocolEvent,
-  type RemoteProtocolError,
+  RemoteProtocolError,
 } from "../lib/core/mod.ts";
 import { assemble } from "../lib/streams.ts";
 import { pair, transportPair } from "../lib/testing.ts";

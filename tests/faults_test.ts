@@ -13,11 +13,12 @@ import { CONVERSATION, type EndReport, exchange, type Way } from "./exchange.ts"
 import { watchedSignal, withoutLeak, withoutTimers } from "./resources.ts";
 import { until } from "./support.ts";
 
-/** How many lines break at once. */
-const AT_ONCE = 500;
+/** How many lines break at once: those that fall silent wait, and the others work. */
+const atOnce = (how: LineFault["how"]) => how === "silence" ? 500 : 50;
 
-/** Short where they are to be met; they do not hurry a conversation that goes on. */
-const LIMITS = { openTimeout: 1500, pingInterval: 400, pingTimeout: 800, closeTimeout: 400 };
+/** What only a hang meets, but for a line that falls silent. */
+const PATIENT = { openTimeout: 30_000, pingInterval: 0, closeTimeout: 30_000 };
+const IMPATIENT = { openTimeout: 1500, pingInterval: 400, pingTimeout: 800, closeTimeout: 400 };
 
 /** A transport whose arriving bytes are noted, and how often it was closed. */
 interface Tap {
@@ -77,7 +78,7 @@ async function run(fault: LineFault | undefined, way: Way, chunkSize?: number): 
   const [near, far] = transportPair({ fault, chunkSize });
   const taps: [Tap, Tap] = [tap(near), tap(far)];
   const { signal, listeners } = watchedSignal();
-  const options = { ...LIMITS, signal };
+  const options = { ...(fault?.how === "silence" ? IMPATIENT : PATIENT), signal };
   const client = connect("ws://localhost/", { ...options, duplex: near });
   const reports = await exchange(client, accept(far, options), way);
   assert.equal(listeners(), 0, "Listeners of a signal are left");
@@ -131,8 +132,9 @@ describe("A line that breaks", () => {
         assert.ok(total > 350, `${total} bytes`);
         await withoutLeak(() =>
           withoutTimers(async () => {
-            for (let start = 0; start <= total; start += AT_ONCE) {
-              const cuts = Array.from({ length: Math.min(AT_ONCE, total + 1 - start) }, (_, i) => {
+            const most = atOnce(how);
+            for (let start = 0; start <= total; start += most) {
+              const cuts = Array.from({ length: Math.min(most, total + 1 - start) }, (_, i) => {
                 const after = start + i;
                 const way = after % 2 === 0 ? "messages" : "streams";
                 return checkCut({ from, after, how }, way, after % 3 === 0 ? 1 : undefined);

@@ -114,7 +114,9 @@ function converse(role: Role, chunks: Uint8Array[]): Said & { failed: boolean } 
     if (!(error instanceof RemoteProtocolError)) throw error;
     outcomeOf(error, [1002, 1007, 1009]);
     assert.throws(() => protocol.next(), (again) => again === error);
-    if (protocol.state === "open") answer(error.event!);
+    const { event } = error;
+    assert.ok(event?.type === "close");
+    if (protocol.state === "open") answer(event);
     said.closeCode = error.closeCode;
     said.failed = true;
   }
