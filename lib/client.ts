@@ -24,6 +24,7 @@ import {
   checkTls,
   type ConnectionOptions,
 } from "./options.ts";
+import { checkMaxRedirects, followRedirects, type Hop } from "./redirects.ts";
 import type { DialOptions, TlsConnectOptions, Transport, TransportProvider } from "./transport.ts";
 
 /** How a client connects. */
@@ -39,6 +40,13 @@ export interface ConnectOptions extends ConnectionOptions {
   tls?: TlsConnectOptions;
   /** A transport, or a pair of byte streams, to use in place of dialling. Default: none */
   duplex?: Transport | ByteDuplex;
+  /**
+   * How many redirects are followed, at most 20; with 0, and with `path` or `duplex`, a redirect is a
+   * refusal with code "status". To another scheme, host or port go neither user name and password nor
+   * header fields that look like credentials (Authorization, Cookie and all whose names have auth,
+   * cookie, token, key, secret or the like in them), nor the client's certificate. Default: 0
+   */
+  maxRedirects?: number;
 }
 
 /** Options of the WebSocketStream that nobody else needs. Internal. */
@@ -82,24 +90,44 @@ export async function connect(
   checkConnectOptions(given);
   checkPath(given.path);
   checkTls(given.tls);
+  checkMaxRedirects(given.maxRedirects);
   const options = { ...given, extensions: await extensionsOf(given, true) };
-  const handshake = new ClientHandshake(handshakeOptions(target, options));
-  const request = handshake.send();
+  const { path, duplex, tls, maxRedirects = 0 } = options;
+  const first: Hop = { target, headers: toRawHeaders(options.headers), tls };
+  const followed = path === undefined && duplex === undefined ? maxRedirects : 0;
   const provider = options.transport ?? await defaultProvider();
   return await withDeadline(options, async (signal, onTimeout) => {
-    const transport = options.duplex === undefined
-      ? await dial(provider, placeOf(target, options, signal))
-      : fromStreams(options.duplex);
-    signal.addEventListener("abort", () => transport.destroy(), { once: true });
-    if (signal.aborted) transport.destroy();
-    const reader = new TransportReader(transport);
-    const { textCodec } = provider;
-    return await open(reader, handshake, () => exchange(reader, handshake, request), {
-      target,
-      options,
-      textCodec,
-      onTimeout,
+    return await followRedirects(first, followed, ({ target, headers, tls }) => {
+      const asked = { ...options, headers: headers as [string, string][], tls };
+      // A refusal before this one is none any more.
+      onTimeout((timeout) => timeout);
+      return connectTo(target, asked, provider, signal, onTimeout);
     });
+  });
+}
+
+/** Connects to one server, which may refuse. */
+async function connectTo(
+  target: WebSocketUrl,
+  options: ConnectOptions,
+  provider: TransportProvider,
+  signal: AbortSignal,
+  onTimeout: OnTimeout,
+): Promise<WebSocketConnection> {
+  const handshake = new ClientHandshake(handshakeOptions(target, options));
+  const request = handshake.send();
+  const transport = options.duplex === undefined
+    ? await dial(provider, placeOf(target, options, signal))
+    : fromStreams(options.duplex);
+  signal.addEventListener("abort", () => transport.destroy(), { once: true });
+  if (signal.aborted) transport.destroy();
+  const reader = new TransportReader(transport);
+  const { textCodec } = provider;
+  return await open(reader, handshake, () => exchange(reader, handshake, request), {
+    target,
+    options,
+    textCodec,
+    onTimeout,
   });
 }
 

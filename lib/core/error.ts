@@ -183,6 +183,11 @@ export type HandshakeErrorCode =
   | "status"
   /** The body of such an answer is not framed as its header fields say. */
   | "malformed-body"
+  /**
+   * A redirect that is not followed, though `maxRedirects` allows some: one too many, back to where we
+   * came from, from wss to ws, or to something else than a WebSocket; see `response`.
+   */
+  | "redirect"
   /** The 101 response lacks the Upgrade to websocket. */
   | "upgrade"
   /** Sec-WebSocket-Accept does not answer our key. */
