@@ -108,6 +108,21 @@ describe("TLS", () => {
     await server.shutdown();
   });
 
+  it("wss: messages of 64 KiB, each sent when the one before has left", async () => {
+    const { ca, leaf } = await certificates();
+    const message = new Uint8Array(65536);
+    const server = await serve({ tls: leaf }, async (ws) => {
+      for (let i = 0; i < 200; i++) await ws.send(message);
+    });
+    const ws = await connect(wssOf(server), { tls: { ca } });
+    // The kernel holds no more of them.
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    let count = 0;
+    for await (const { length } of ws) count += length;
+    assert.equal(count, 200 * 65536);
+    await server.shutdown();
+  });
+
   it("WebSocketStream takes the same options", async () => {
     const { ca } = await certificates();
     await withServer(async (server) => {
