@@ -45,6 +45,7 @@ export type {
   OutgoingMessage,
   SendOptions,
 } from "./lib/options.ts";
+export type { ProxyOption, ProxyOptions } from "./lib/proxy.ts";
 export { isTransient, reconnect, type ReconnectOptions, type RetryInfo } from "./lib/reconnect.ts";
 export { accept, type Handler, serve, type ServeOptions, type Server } from "./lib/server.ts";
 export type {
@@ -57,6 +58,7 @@ export type {
   Transport,
   TransportHandlers,
   TransportProvider,
+  Tunnel,
 } from "./lib/transport.ts";
 export type {
   StandardOpenInfo,

@@ -11,12 +11,11 @@ import { HandshakeError } from "./core/error.ts";
 import { ClientHandshake } from "./core/client_handshake.ts";
 import { finalizeExtensions, offerExtensions } from "./core/extension.ts";
 import type { ResponseHead } from "./core/http1.ts";
-import { base64 } from "./core/sha1.ts";
 import { parseWebSocketUrl, type WebSocketUrl } from "./core/url.ts";
 import type { TextCodec } from "./core/utf8.ts";
 import { defaultProvider } from "./default_provider.ts";
-import { RefusalBody, toHeaders, toRawHeaders } from "./http.ts";
-import { type OnTimeout, TransportReader, withDeadline } from "./opening.ts";
+import { basicAuthorization, toRawHeaders } from "./http.ts";
+import { type OnTimeout, readRefusal, TransportReader, withDeadline } from "./opening.ts";
 import {
   checkOptions,
   checkPath,
@@ -24,6 +23,7 @@ import {
   checkTls,
   type ConnectionOptions,
 } from "./options.ts";
+import { checkProxy, dialProxy, proxyFor, type ProxyOption } from "./proxy.ts";
 import { checkMaxRedirects, followRedirects, type Hop } from "./redirects.ts";
 import type { DialOptions, TlsConnectOptions, Transport, TransportProvider } from "./transport.ts";
 
@@ -47,6 +47,17 @@ export interface ConnectOptions extends ConnectionOptions {
    * cookie, token, key, secret or the like in them), nor the client's certificate. Default: 0
    */
   maxRedirects?: number;
+  /**
+   * The proxy to go through: an http or https URL for one that knows CONNECT, a socks5 URL for SOCKS 5,
+   * which looks up the server's name; both with user name and password where it asks for them, and not
+   * beside `path` or `duplex`. `remoteAddress` is then that of the proxy.
+   *
+   * "environment" takes the one that the environment names: HTTPS_PROXY for wss, HTTP_PROXY for ws, and
+   * ALL_PROXY where there is none, each in lower case first; none for the hosts in NO_PROXY: names, which
+   * stand for all below them too, addresses, ranges as 10.0.0.0/8, each with a port or without, or "*".
+   * Default: none
+   */
+  proxy?: ProxyOption;
 }
 
 /** Options of the WebSocketStream that nobody else needs. Internal. */
@@ -93,8 +104,10 @@ export async function connect(
   checkMaxRedirects(given.maxRedirects);
   const options = { ...given, extensions: await extensionsOf(given, true) };
   const { path, duplex, tls, maxRedirects = 0 } = options;
+  const direct = path !== undefined || duplex !== undefined;
+  checkProxy(options.proxy, direct);
   const first: Hop = { target, headers: toRawHeaders(options.headers), tls };
-  const followed = path === undefined && duplex === undefined ? maxRedirects : 0;
+  const followed = direct ? 0 : maxRedirects;
   const provider = options.transport ?? await defaultProvider();
   return await withDeadline(options, async (signal, onTimeout) => {
     return await followRedirects(first, followed, ({ target, headers, tls }) => {
@@ -116,12 +129,10 @@ async function connectTo(
 ): Promise<WebSocketConnection> {
   const handshake = new ClientHandshake(handshakeOptions(target, options));
   const request = handshake.send();
-  const transport = options.duplex === undefined
-    ? await dial(provider, placeOf(target, options, signal))
-    : fromStreams(options.duplex);
+  const reader = await reach(target, options, provider, signal, onTimeout);
+  const { transport } = reader;
   signal.addEventListener("abort", () => transport.destroy(), { once: true });
   if (signal.aborted) transport.destroy();
-  const reader = new TransportReader(transport);
   const { textCodec } = provider;
   return await open(reader, handshake, () => exchange(reader, handshake, request), {
     target,
@@ -148,10 +159,24 @@ export function handshakeOptions(
   const given = (name: string) => headers.some(([field]) => field.toLowerCase() === name);
   if (origin !== undefined) headers.push(["Origin", origin]);
   if ((username !== "" || password !== "") && !given("authorization")) {
-    const credentials = new TextEncoder().encode(`${username}:${password}`);
-    headers.push(["Authorization", `Basic ${base64(credentials)}`]);
+    headers.push(["Authorization", basicAuthorization(username, password)]);
   }
   return { host, target: resourceName, protocols, extensions, headers, requireProtocol };
+}
+
+async function reach(
+  target: WebSocketUrl,
+  options: ConnectOptions,
+  provider: TransportProvider,
+  signal: AbortSignal,
+  onTimeout: OnTimeout,
+): Promise<TransportReader> {
+  const { duplex, path } = options;
+  if (duplex !== undefined) return new TransportReader(fromStreams(duplex));
+  const place = placeOf(target, options, signal);
+  const proxy = path === undefined ? proxyFor(options.proxy, target, provider) : undefined;
+  if (proxy !== undefined) return await dialProxy(proxy, place, provider, dial, onTimeout);
+  return new TransportReader(await dial(provider, place));
 }
 
 function placeOf(
@@ -164,8 +189,11 @@ function placeOf(
   return { hostname, port, path, tls: encryption, signal };
 }
 
-async function dial(provider: TransportProvider, place: DialOptions): Promise<Transport> {
-  const { hostname, port, path, signal } = place;
+async function dial(
+  provider: Pick<TransportProvider, "connect">,
+  place: DialOptions,
+): Promise<Transport> {
+  const { hostname, port, path, tunnel, signal } = place;
   // Whatever the platform takes localhost for, the server may listen on the other loopback address.
   const others = path === undefined && hostname === "localhost" ? ["127.0.0.1", "::1"] : [];
   try {
@@ -180,7 +208,9 @@ async function dial(provider: TransportProvider, place: DialOptions): Promise<Tr
       if (signal?.aborted) throw signal.reason;
     }
     throw new HandshakeError(
-      `Expected a connection to ${path ?? `${hostname} port ${port}`}: ${describe(cause)}`,
+      `Expected a connection to ${tunnel === undefined ? "" : "the proxy "}${
+        path ?? `${hostname} port ${port}`
+      }: ${describe(cause)}`,
       "connect-failed",
       { cause },
     );
@@ -283,14 +313,5 @@ async function refused(
   onTimeout: OnTimeout,
 ): Promise<unknown> {
   if (!(error instanceof HandshakeError) || error.code !== "status") return error;
-  const { message, code } = error;
-  const { status, statusText, headers } = head;
-  const refusal = (body: ReadableStream<Uint8Array>) =>
-    new HandshakeError(message, code, {
-      response: { status, statusText, headers: toHeaders(headers), rawHeaders: headers, body },
-    });
-  const body = new RefusalBody(head);
-  // That it was refused matters more than that the server is slow to say why.
-  onTimeout((timeout) => refusal(body.stream(timeout)));
-  return refusal(await body.read(trailing, () => reader.read()));
+  return await readRefusal(error, head, trailing, reader, onTimeout);
 }

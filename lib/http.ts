@@ -10,6 +10,7 @@ import { BodyReader } from "./core/body.ts";
 import { HandshakeError } from "./core/error.ts";
 import type { RawHeaders } from "./core/header.ts";
 import { bodyFraming, type RequestHead, type ResponseHead } from "./core/http1.ts";
+import { base64 } from "./core/sha1.ts";
 import type { HeadersLike } from "./options.ts";
 
 /**
@@ -23,6 +24,11 @@ export function toRawHeaders(headers: HeadersLike = []): [string, string][] {
   }
   const pairs = Symbol.iterator in headers ? [...headers] : Object.entries(headers);
   return pairs.map(([name, value]) => [String(name), String(value)]);
+}
+
+/** The value of an Authorization header for the Basic scheme (RFC 7617 §2). */
+export function basicAuthorization(username: string, password: string): string {
+  return `Basic ${base64(new TextEncoder().encode(`${username}:${password}`))}`;
 }
 
 /** Header fields as the web's Headers. */

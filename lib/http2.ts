@@ -61,7 +61,7 @@ export type { Attachment, Handler, UpgradeOptions };
 
 /** The options of `connect()` but for how to reach the server, which the session has. */
 export interface ConnectHttp2Options
-  extends Omit<ConnectOptions, "path" | "tls" | "duplex" | "transport" | "maxRedirects"> {
+  extends Omit<ConnectOptions, "path" | "tls" | "duplex" | "transport" | "maxRedirects" | "proxy"> {
 }
 
 /** How a server of HTTP/2 is attached. */

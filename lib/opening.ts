@@ -5,6 +5,8 @@
  * @module
  */
 import { HandshakeError } from "./core/error.ts";
+import type { ResponseHead } from "./core/http1.ts";
+import { RefusalBody, toHeaders } from "./http.ts";
 import type { ConnectionOptions } from "./options.ts";
 import { handled } from "./outbox.ts";
 import type { Transport, TransportHandlers } from "./transport.ts";
@@ -113,6 +115,30 @@ export class TransportReader {
 
 /** Says what a handshake that runs out of time has failed with by then, in place of "timeout". */
 export type OnTimeout = (failure: (timeout: HandshakeError) => Error) => void;
+
+/**
+ * The error of a response that refuses, with the response and its body.
+ *
+ * @param error what is wrong with the response
+ * @param trailing what came behind its head
+ */
+export async function readRefusal(
+  { message, code }: HandshakeError,
+  head: ResponseHead,
+  trailing: Uint8Array,
+  reader: TransportReader,
+  onTimeout: OnTimeout,
+): Promise<HandshakeError> {
+  const { status, statusText, headers } = head;
+  const refusal = (body: ReadableStream<Uint8Array>) =>
+    new HandshakeError(message, code, {
+      response: { status, statusText, headers: toHeaders(headers), rawHeaders: headers, body },
+    });
+  const body = new RefusalBody(head);
+  // That it was refused matters more than that the server is slow to say why.
+  onTimeout((timeout) => refusal(body.stream(timeout)));
+  return refusal(await body.read(trailing, () => reader.read()));
+}
 
 /**
  * Runs a handshake within `openTimeout`, and until `signal` is aborted. It is told by the signal it is

@@ -54,15 +54,20 @@ const TRANSIENT_STATUSES = new Set([408, 425, 429, 500, 502, 503, 504]);
 /** Conditions that may be over at the next attempt. */
 const TRANSIENT_CODES = new Set(["connect-failed", "connection-lost", "timeout", "shutdown"]);
 
+/** What a SOCKS proxy replies then (RFC 1928 §6): failures, unreachable, refused, expired. */
+const TRANSIENT_REPLIES = new Set([1, 3, 4, 5, 6]);
+
 /**
  * Whether a failed attempt to connect may succeed later: no connection to the host, one that was lost or
- * took too long, or a status of 408, 425, 429, 500, 502, 503 or 504. All else would fail again: a
+ * took too long, or a status of 408, 425, 429, 500, 502, 503 or 504, be it a proxy's, or a SOCKS proxy
+ * that could not reach it. All else would fail again: a
  * certificate, a refusal, an answer that is no WebSocket's, an option that is wrong.
  */
 export function isTransient(error: unknown): boolean {
   if (!(error instanceof HandshakeError)) return false;
-  return TRANSIENT_CODES.has(error.code) ||
-    (error.code === "status" && TRANSIENT_STATUSES.has(error.response?.status ?? 0));
+  const { code, response, reply = 0 } = error;
+  if (TRANSIENT_CODES.has(code) || TRANSIENT_REPLIES.has(reply)) return true;
+  return (code === "status" || code === "proxy") && TRANSIENT_STATUSES.has(response?.status ?? 0);
 }
 
 /**

@@ -104,6 +104,14 @@ export interface Transport {
   destroy(): void;
 }
 
+/** A way through the peer that is connected to, a proxy, to another one. */
+export interface Tunnel {
+  /** Asks for it. It is called before anything else is sent or read on the connection. */
+  open(transport: Transport): Promise<void>;
+  /** Encrypts what goes through it, as these options say. Default: no TLS */
+  tls?: TlsConnectOptions;
+}
+
 /** Whom to connect to. */
 export interface DialOptions {
   /** The host name or IP address. */
@@ -114,6 +122,8 @@ export interface DialOptions {
   path?: string;
   /** Encrypts, as these options say. Default: no TLS */
   tls?: TlsConnectOptions;
+  /** Asks for a tunnel and goes on inside of it. Default: none */
+  tunnel?: Tunnel;
   /** Gives up when aborted. */
   signal?: AbortSignal;
 }
@@ -153,6 +163,11 @@ export interface TransportProvider {
    * "unsupported", where the platform has no way for one of the options.
    */
   listen(options: ListenOptions, accept: (transport: Transport) => void): Promise<Listener>;
+  /**
+   * The value of an environment variable, where there are any. It throws when the platform does not
+   * permit it.
+   */
+  environment?(name: string): string | undefined;
   /** A faster way to encode and decode text than TextEncoder and TextDecoder, where there is one. */
   readonly textCodec?: TextCodec;
 }

@@ -141,6 +141,11 @@ export type HandshakeErrorCode =
    * expired, wrong host name. `cause` has the details.
    */
   | "certificate"
+  /**
+   * The proxy refused to connect us to the server, or answered with something else; see `response` and
+   * `reply`.
+   */
+  | "proxy"
   /** The transport ended or failed before the handshake was through. */
   | "connection-lost"
   /** `openTimeout` went by. */
@@ -229,8 +234,10 @@ export interface HandshakeErrorOptions {
   cause?: unknown;
   /** The status that a server answers with. */
   status?: number;
-  /** The response of the server that refused. */
+  /** The response of the server, or the proxy, that refused. */
   response?: RefusedResponse;
+  /** The reply of the SOCKS proxy that refused. */
+  reply?: number;
 }
 
 /** The opening handshake failed (RFC 6455 §4). `code` tells which of its conditions. */
@@ -241,8 +248,10 @@ export class HandshakeError extends Error {
   readonly code: HandshakeErrorCode;
   /** On a server: the HTTP status that the refusal is answered with. */
   readonly status?: number;
-  /** On a client: the response of the server that refused. */
+  /** On a client: the response of the server, or the HTTP proxy, that refused. */
   readonly response?: RefusedResponse;
+  /** On a client: the reply of the SOCKS proxy that refused (RFC 1928 §6), as 5 for "refused". */
+  readonly reply?: number;
 
   /**
    * Makes an error with its code.
@@ -256,6 +265,7 @@ export class HandshakeError extends Error {
     this.code = code;
     if (options.status !== undefined) this.status = options.status;
     if (options.response !== undefined) this.response = options.response;
+    if (options.reply !== undefined) this.reply = options.reply;
   }
 }
 

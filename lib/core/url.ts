@@ -57,7 +57,8 @@ export function parseWebSocketUrl(url: string | URL): WebSocketUrl {
   };
 }
 
-function percentDecode(text: string): string {
+/** Undoes percent-encoding; a text that is not encoded so stays as it is. */
+export function percentDecode(text: string): string {
   try {
     return decodeURIComponent(text);
   } catch {

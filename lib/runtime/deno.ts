@@ -21,12 +21,14 @@ import type {
   DialOptions,
   Listener,
   ListenOptions,
+  TlsConnectOptions,
   Transport,
   TransportHandlers,
   TransportProvider,
 } from "../transport.ts";
 import { certificateError } from "./certificate_error.ts";
 import { nodeProvider } from "./node.ts";
+import { openTunnel } from "./tunnel.ts";
 
 interface NetAddress {
   hostname: string;
@@ -273,11 +275,22 @@ function addressOf({ hostname, port }: NetAddress): Address {
   return { transport: "tcp", hostname, port };
 }
 
-/** Connects with TLS. */
+/** Connects with TLS, to the peer or through a tunnel. */
 async function dialTls(options: DialOptions): Promise<Transport> {
-  const { signal, hostname } = options;
+  const { signal, tunnel } = options;
   signal?.throwIfAborted();
-  const conn = await openTls(options);
+  if (tunnel === undefined) return await shake(await openTls(options), options);
+  if (options.tls === undefined) return await shake(await openInner(options), options);
+  // startTls() takes a connection without TLS only.
+  if (tunnel.tls !== undefined) throw unsupported("TLS inside of TLS, as of wss by an https proxy");
+  const transport = await shake(await openTls(options), options);
+  await openTunnel(tunnel, transport, signal);
+  return transport;
+}
+
+/** Waits for the TLS handshake. */
+async function shake(conn: TlsConn, options: DialOptions): Promise<Transport> {
+  const { signal, hostname, tls = options.tunnel?.tls } = options;
   const abort = () => closeQuietly(conn);
   signal?.addEventListener("abort", abort, { once: true });
   if (signal?.aborted) abort();
@@ -287,31 +300,54 @@ async function dialTls(options: DialOptions): Promise<Transport> {
   } catch (error) {
     closeQuietly(conn);
     if (signal?.aborted) throw signal.reason;
-    throw asCertificateError(error as Error, options.tls?.servername ?? hostname);
+    throw asCertificateError(error as Error, tls?.servername ?? hostname);
   } finally {
     signal?.removeEventListener("abort", abort);
   }
 }
 
 async function openTls({ hostname, port, path, tls = {}, signal }: DialOptions): Promise<TlsConn> {
-  const { ca, cert, key, alpn, servername = hostname } = tls;
-  if (tls.insecureSkipVerify) throw unsupported("insecureSkipVerify; its command line can");
+  const { cert, key, servername = hostname } = tls;
+  const trust = trustOf(tls, hostname);
   if (path !== undefined) throw unsupported("TLS over a Unix socket");
-  const trust = { hostname: servername, caCerts: listOf(ca), alpnProtocols: alpn };
   if (cert === undefined || key === undefined) {
-    const conn = await sockets.connect({ hostname, port, signal });
-    conn.setNoDelay(true);
-    try {
-      return await sockets.startTls(conn, trust);
-    } catch (error) {
-      // What it refuses at once, as a certificate that is none, leaves the socket open.
-      closeQuietly(conn);
-      throw error;
-    }
+    return await startTls(await openTcp({ hostname, port, signal }), trust);
   }
   // startTls() would leave the certificate out.
   if (servername !== hostname) throw unsupported("a client's certificate beside a servername");
   return await sockets.connectTls({ ...trust, port, cert, key });
+}
+
+/** Begins TLS inside of a tunnel through a peer without. */
+async function openInner({ hostname, port, tunnel, signal }: DialOptions): Promise<TlsConn> {
+  const { open, tls = {} } = tunnel!;
+  const trust = trustOf(tls, hostname);
+  if (tls.cert !== undefined) throw unsupported("a client's certificate by way of a proxy");
+  const conn = await openTcp({ hostname, port, signal });
+  await openTunnel({ open }, new DenoTransport(conn), signal);
+  return await startTls(conn, trust);
+}
+
+async function startTls(conn: Conn, trust: TlsTrust): Promise<TlsConn> {
+  try {
+    return await sockets.startTls(conn, trust);
+  } catch (error) {
+    // What it refuses at once, as a certificate that is none, leaves the socket open.
+    closeQuietly(conn);
+    throw error;
+  }
+}
+
+async function openTcp(options: NetAddress & { signal?: AbortSignal }): Promise<Conn> {
+  const conn = await sockets.connect(options);
+  conn.setNoDelay(true);
+  return conn;
+}
+
+function trustOf(tls: TlsConnectOptions, hostname: string): TlsTrust {
+  const { ca, alpn, servername = hostname, insecureSkipVerify } = tls;
+  if (insecureSkipVerify) throw unsupported("insecureSkipVerify; its command line can");
+  return { hostname: servername, caCerts: listOf(ca), alpnProtocols: alpn };
 }
 
 function unsupported(what: string): HandshakeError {
@@ -393,7 +429,9 @@ async function acceptAll(
 export const denoProvider: TransportProvider = {
   ...nodeProvider,
   connect: (options) =>
-    options.tls === undefined ? nodeProvider.connect(options) : dialTls(options),
+    options.tls === undefined && options.tunnel?.tls === undefined
+      ? nodeProvider.connect(options)
+      : dialTls(options),
   listen: (options, accept) =>
     options.tls === undefined ? nodeProvider.listen(options, accept) : listenTls(options, accept),
 };

@@ -10,6 +10,7 @@ import process from "node:process";
 import {
   checkServerIdentity,
   connect as connectTls,
+  type ConnectionOptions,
   createServer as createTlsServer,
   type PeerCertificate,
   type TLSSocket,
@@ -20,12 +21,14 @@ import type {
   DialOptions,
   Listener,
   ListenOptions,
+  TlsConnectOptions,
   Transport,
   TransportProvider,
 } from "../transport.ts";
 import { certificateError } from "./certificate_error.ts";
 import { DuplexTransport, tcpAddress } from "./node_duplex.ts";
 import { nodeTextCodec } from "./node_text.ts";
+import { openTunnel } from "./tunnel.ts";
 
 /** A socket as a {@linkcode Transport}. It must have been made with `allowHalfOpen`. */
 export class NodeTransport extends DuplexTransport implements Transport {
@@ -93,29 +96,50 @@ export function checkUnixPath(path: string): void {
   );
 }
 
-/** Connects over TCP or a Unix socket, and TLS where it is asked for. */
-function dial(options: DialOptions): Promise<Transport> {
-  const { path, tls, signal } = options;
+/** Connects over TCP or a Unix socket, and TLS where it is asked for; then through the tunnel. */
+async function dial(options: DialOptions): Promise<Transport> {
+  const { path, tls, tunnel, signal } = options;
+  signal?.throwIfAborted();
+  const socket = tls === undefined ? dialPlain(options) : dialTls(options);
+  const ends = { remote: unixAddress(path) };
+  const transport = await established(socket, tls, signal, ends);
+  if (tunnel === undefined) return transport;
+  await openTunnel(tunnel, transport, signal);
+  if (tunnel.tls === undefined) return transport;
+  // Not every platform's TLS in TLS knows them.
+  const inside = { local: transport.localAddress, remote: transport.remoteAddress };
+  transport.release();
+  const inner = connectTls({ ...tlsOptions(tunnel.tls), socket });
+  inner.on("close", () => socket.destroy());
+  return await established(inner, tunnel.tls, signal, inside);
+}
+
+/** The transport of a socket, once it is connected. */
+function established(
+  socket: Socket,
+  tls: TlsConnectOptions | undefined,
+  signal: AbortSignal | undefined,
+  ends: { local?: Address; remote?: Address },
+): Promise<NodeTransport> {
   return new Promise((resolve, reject) => {
-    signal?.throwIfAborted();
-    const socket = tls === undefined ? dialPlain(options) : dialTls(options);
     const abort = () => {
       socket.destroy();
       reject(signal!.reason);
     };
     const fail = (error: Error) => {
       signal?.removeEventListener("abort", abort);
-      reject(isUntrusted(socket, options) ? certificateError(tls!.servername!, error) : error);
+      reject(isUntrusted(socket, tls) ? certificateError(tls!.servername!, error) : error);
     };
     const closed = () => fail(new Error("The connection was closed before it was established"));
     signal?.addEventListener("abort", abort, { once: true });
+    if (signal?.aborted) abort();
     socket.on("error", fail);
     socket.on("close", closed);
     socket.once(tls === undefined ? "connect" : "secureConnect", () => {
       signal?.removeEventListener("abort", abort);
       socket.removeListener("error", fail);
       socket.removeListener("close", closed);
-      resolve(new NodeTransport(socket, { remote: unixAddress(path) }));
+      resolve(new NodeTransport(socket, ends));
     });
   });
 }
@@ -124,11 +148,15 @@ function dialPlain({ hostname, port, path }: DialOptions): Socket {
   return connect({ ...placeOf(hostname, port, path), allowHalfOpen: true });
 }
 
-function dialTls({ hostname, port, path, tls = {} }: DialOptions): TLSSocket {
-  const { ca, cert, key, servername = hostname, alpn, insecureSkipVerify = false } = tls;
+function dialTls({ hostname, port, path, tls }: DialOptions): TLSSocket {
+  const options = tlsOptions({ ...tls, servername: tls?.servername ?? hostname });
   const place = { ...placeOf(hostname, port, path), allowHalfOpen: true };
-  return connectTls({
-    ...place,
+  return connectTls({ ...place, ...options });
+}
+
+function tlsOptions(tls: TlsConnectOptions): ConnectionOptions {
+  const { ca, cert, key, servername = "", alpn, insecureSkipVerify = false } = tls;
+  return {
     ca,
     cert,
     key,
@@ -137,7 +165,7 @@ function dialTls({ hostname, port, path, tls = {} }: DialOptions): TLSSocket {
     // RFC 6066 §3: an IP address is not sent as a server name.
     servername: isIP(servername) ? "" : servername,
     checkServerIdentity: (_, certificate) => checkIdentity(servername, certificate),
-  });
+  };
 }
 
 function checkIdentity(servername: string, certificate: PeerCertificate): Error | undefined {
@@ -148,7 +176,7 @@ function checkIdentity(servername: string, certificate: PeerCertificate): Error 
   return found === undefined ? error : undefined;
 }
 
-function isUntrusted(socket: Socket, { tls }: DialOptions): boolean {
+function isUntrusted(socket: Socket, tls: TlsConnectOptions | undefined): boolean {
   const { authorizationError } = socket as Partial<TLSSocket>;
   return tls !== undefined && !tls.insecureSkipVerify && Boolean(authorizationError);
 }
@@ -262,5 +290,6 @@ function close(server: Server, cut: () => void): Promise<void> {
 export const nodeProvider: TransportProvider = {
   connect: dial,
   listen,
+  environment: (name) => process.env[name],
   textCodec: nodeTextCodec,
 };

@@ -20,6 +20,10 @@ export class DuplexTransport {
     if (!error && this.bufferedAmount === 0) this.#handlers?.drain();
   };
 
+  readonly #onData = (chunk: Uint8Array) => this.#handlers!.data(chunk);
+  readonly #onEnd = () => this.#handlers!.end();
+  readonly #onClose = () => this.#handlers!.close(this.#error);
+
   constructor(duplex: Duplex) {
     this.#duplex = duplex;
     // An error may come before anybody handles this transport.
@@ -39,9 +43,18 @@ export class DuplexTransport {
       queueMicrotask(() => this.#handlers!.close(this.#error));
       return;
     }
-    duplex.on("data", (chunk: Uint8Array) => this.#handlers!.data(chunk));
-    duplex.on("end", () => this.#handlers!.end());
-    duplex.on("close", () => this.#handlers!.close(this.#error));
+    duplex.on("data", this.#onData);
+    duplex.on("end", this.#onEnd);
+    duplex.on("close", this.#onClose);
+  }
+
+  /** Lets go of the duplex, paused, for somebody else to read. */
+  release(): void {
+    const duplex = this.#duplex;
+    duplex.pause();
+    duplex.off("data", this.#onData);
+    duplex.off("end", this.#onEnd);
+    duplex.off("close", this.#onClose);
   }
 
   write(parts: readonly Uint8Array[]): void {
