@@ -12,6 +12,7 @@ import type { CloseInfo } from "./core/close.ts";
 import { HandshakeError } from "./core/error.ts";
 import { checkServeOptions, reusableHeaders, type ServeOptions } from "./server.ts";
 import { type Handler, Sessions } from "./sessions.ts";
+import type { Address } from "./transport.ts";
 
 /** The options of `serve()` but for where to listen, and `limits`, which the HTTP server has. */
 export interface UpgradeOptions
@@ -47,7 +48,10 @@ export function attachTo(
   options: UpgradeOptions & { path?: Path<never> },
   handler: Handler,
   listen: (
-    take: (open: (options: UpgradeOptions) => Promise<WebSocketConnection>) => void,
+    take: (
+      open: (options: UpgradeOptions, fault?: HandshakeError) => Promise<WebSocketConnection>,
+      address: Address | undefined,
+    ) => void,
   ) => () => void,
 ): Attachment {
   checkServeOptions(options);
@@ -55,7 +59,9 @@ export function attachTo(
   options.signal?.throwIfAborted();
   const reusable = { ...options, headers: reusableHeaders(options) };
   const sessions = new Sessions(options, handler);
-  const detach = listen((open) => sessions.take((signal) => open({ ...reusable, signal })));
+  const detach = listen((open, address) =>
+    sessions.take((signal, fault) => open({ ...reusable, signal }, fault), address)
+  );
   sessions.start(detach);
   const shutdown = (info?: CloseInfo) => sessions.shutdown(info);
   return Object.assign(() => detach(), {

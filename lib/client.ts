@@ -26,11 +26,17 @@ import {
 import { checkProxy, dialProxy, proxyFor, type ProxyOption } from "./proxy.ts";
 import { checkMaxRedirects, followRedirects, type Hop } from "./redirects.ts";
 import type { DialOptions, TlsConnectOptions, Transport, TransportProvider } from "./transport.ts";
+import { VERSION } from "./version.ts";
 
 /** How a client connects. */
 export interface ConnectOptions extends ConnectionOptions {
   /** The Origin header. Default: none, as for all that is no browser */
   origin?: string;
+  /**
+   * The User-Agent header, which one in `headers` replaces; false for none.
+   * Default: "sluice/" and the version
+   */
+  userAgent?: string | false;
   /**
    * The path of a Unix socket to connect to, as long as the platform's addresses allow: 107 bytes on
    * Linux, 103 on macOS. The host of the URL then stands in the Host header only. Default: none
@@ -153,10 +159,12 @@ export function handshakeOptions(
   { host, resourceName, username, password }: WebSocketUrl,
   options: InternalConnectOptions,
 ): ConstructorParameters<typeof ClientHandshake>[0] {
-  const { protocols, origin, requireProtocol } = options;
+  const { protocols, origin, requireProtocol, userAgent = `sluice/${VERSION}` } = options;
   const extensions = offerExtensions(options.extensions ?? []);
   const headers = toRawHeaders(options.headers);
   const given = (name: string) => headers.some(([field]) => field.toLowerCase() === name);
+  // RFC 9110 §10.1.5
+  if (userAgent !== false && !given("user-agent")) headers.unshift(["User-Agent", userAgent]);
   if (origin !== undefined) headers.push(["Origin", origin]);
   if ((username !== "" || password !== "") && !given("authorization")) {
     headers.push(["Authorization", basicAuthorization(username, password)]);

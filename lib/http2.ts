@@ -49,6 +49,7 @@ import {
   checkServerRuntime,
   fieldsOf,
   Http2Transport,
+  remoteAddress,
   remoteSettings,
   request,
   respond,
@@ -263,7 +264,10 @@ export function attachHttp2(
       const found = fits(options.path, headers[":path"] ?? "", headers);
       if (found === false) return;
       const fault = found === true ? undefined : found;
-      take((reusable) => open(stream, headers, reusable, fault));
+      take(
+        (reusable, refused) => open(stream, headers, reusable, refused ?? fault),
+        remoteAddress(stream),
+      );
     };
     server.on("stream", onStream);
     const stop = leaveConnect(server);

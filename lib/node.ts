@@ -15,7 +15,13 @@ import type { WebSocketConnection } from "./connection.ts";
 import type { HandshakeError } from "./core/error.ts";
 import { ServerHandshake } from "./core/server_handshake.ts";
 import { invalidState } from "./invalid_state.ts";
-import { checkEncrypted, headOf, isEncrypted, upgradedTransport } from "./runtime/node_upgrade.ts";
+import {
+  checkEncrypted,
+  headOf,
+  isEncrypted,
+  remoteAddress,
+  upgradedTransport,
+} from "./runtime/node_upgrade.ts";
 import { acceptRead, checkServeOptions } from "./server.ts";
 import type { Handler } from "./sessions.ts";
 
@@ -141,7 +147,10 @@ export function attach(
       const found = fits(options.path, request.url ?? "", request);
       if (found === false) return;
       const fault = found === true ? undefined : found;
-      take((reusable) => open(request, socket, head, reusable, fault));
+      take(
+        (reusable, refused) => open(request, socket, head, reusable, refused ?? fault),
+        remoteAddress(socket),
+      );
     };
     server.on("upgrade", listener);
     return () => void server.off("upgrade", listener);

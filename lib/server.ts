@@ -14,6 +14,7 @@ import { ServerHandshake } from "./core/server_handshake.ts";
 import type { HeadLimits, RequestHead, ResponseHead } from "./core/http1.ts";
 import { type ByteDuplex, fromStreams } from "./byte_streams.ts";
 import { WebSocketConnection } from "./connection.ts";
+import { checkConnectionLimits } from "./connection_limits.ts";
 import { defaultProvider } from "./default_provider.ts";
 import { toHeaders, toRawHeaders, toRequest } from "./http.ts";
 import {
@@ -82,6 +83,21 @@ export interface ServeOptions extends ConnectionOptions {
   onError?: (error: unknown) => void;
   /** How large the head of a request may be. */
   limits?: HeadLimits;
+  /**
+   * How many connections there may be at a time, those whose handshake is under way among them; of one
+   * too many nothing is read, it gets 503. Not in `accept()` and `upgrade()`. Default: Infinity
+   */
+  maxConnections?: number;
+  /**
+   * How many of them may come from one IP address, or one /64 of IPv6. Behind a reverse proxy all have
+   * the address of that. Not in `accept()` and `upgrade()`. Default: Infinity
+   */
+  maxConnectionsPerAddress?: number;
+  /**
+   * How long a connection may be open, in milliseconds, before it is closed with 1001; 0 disables. Not in
+   * `accept()` and `upgrade()`. Default: 0
+   */
+  maxLifetime?: number;
 }
 
 export type { Handler };
@@ -135,6 +151,7 @@ export async function serve(options: ServeOptions, handler: Handler): Promise<Se
 export function checkServeOptions(options: Omit<ServeOptions, "path">): void {
   checkOptions(options);
   checkLimits(options.limits);
+  checkConnectionLimits(options);
   checkFunctions(options, ["selectProtocol", "onRequest", "onResponse", "onError"]);
   checkType(options, "hostname", "string");
   checkType(options, "port", "number");
@@ -189,7 +206,10 @@ class RunningServer implements Server {
     const onError = (error: Error) => this.#sessions.report(error);
     const place = { hostname, port, path, reusePort, tls, handshakeTimeout: openTimeout, onError };
     this.#listener = await provider.listen(place, (transport) => {
-      this.#sessions.take((signal) => accept(transport, { ...options, signal }));
+      this.#sessions.take((signal, fault) => {
+        const all = { ...options, signal };
+        return fault === undefined ? accept(transport, all) : refuseUnread(transport, all, fault);
+      }, transport.remoteAddress);
     });
     this.#sessions.start(() => this.#listener.close());
   }
@@ -230,6 +250,16 @@ export async function accept(
   checkServeOptions(options);
   const reader = new TransportReader(fromStreams(duplex));
   return await answer(reader, options, () => readRequest(reader, options.limits));
+}
+
+/** Answers a client without reading what it asks for. */
+async function refuseUnread(
+  transport: Transport,
+  options: ServeOptions,
+  fault: HandshakeError,
+): Promise<never> {
+  await refuse(new TransportReader(transport), fault, options);
+  throw fault;
 }
 
 /** A request whose head was read. Internal. */

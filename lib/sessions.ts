@@ -8,14 +8,20 @@
  */
 import { checkCloseInfo } from "./close_record.ts";
 import { CloseCode, type CloseInfo } from "./core/close.ts";
+import { ConnectionCount, type ConnectionLimits } from "./connection_limits.ts";
 import { HandshakeError } from "./core/error.ts";
 import type { WebSocketConnection } from "./connection.ts";
+import type { Address } from "./transport.ts";
+import { backgroundTimer } from "./turn.ts";
 
 /** What is done with each connection. */
 export type Handler = (ws: WebSocketConnection, request: Request) => unknown;
 
+/** The handshake of one connection. */
+export type Open = (signal: AbortSignal, fault?: HandshakeError) => Promise<WebSocketConnection>;
+
 /** What {@linkcode Sessions} need to know. */
-export interface SessionsOptions {
+export interface SessionsOptions extends ConnectionLimits {
   /** Shuts down when aborted. */
   signal?: AbortSignal;
   /** Told what a handler or a hook has thrown. */
@@ -31,6 +37,7 @@ export class Sessions {
   readonly #handler: Handler;
   /** All that is to be waited for. */
   readonly #pending = new Set<Promise<void>>();
+  readonly #count: ConnectionCount;
   readonly #shutdown = new AbortController();
   #stop: () => unknown = () => {};
   #info: CloseInfo = { closeCode: CloseCode.GoingAway };
@@ -42,6 +49,7 @@ export class Sessions {
       throw new TypeError(`Expected a handler, received ${typeof handler}`);
     }
     this.#options = options;
+    this.#count = new ConnectionCount(options);
     this.#handler = handler;
     this.finished = new Promise((resolve) => this.#finish = resolve);
   }
@@ -63,18 +71,26 @@ export class Sessions {
   /**
    * Serves one more connection.
    *
-   * @param open its handshake, which ends when the signal is aborted
+   * @param open its handshake, which ends when the signal is aborted, or is answered with a fault
+   * @param address whence it comes
    */
-  take(open: (signal: AbortSignal) => Promise<WebSocketConnection>): void {
-    const done: Promise<void> = this.#run(open).finally(() => this.#pending.delete(done));
+  take(open: Open, address: Address | undefined): void {
+    const done: Promise<void> = this.#run(open, address).finally(() => this.#pending.delete(done));
     this.#pending.add(done);
   }
 
-  async #run(open: (signal: AbortSignal) => Promise<WebSocketConnection>): Promise<void> {
+  async #run(open: Open, address: Address | undefined): Promise<void> {
+    const entered = this.#count.enter(address);
+    if (entered instanceof HandshakeError) {
+      // It rejects once that was answered.
+      await open(this.#shutdown.signal, entered).catch(() => {});
+      return;
+    }
     let ws: WebSocketConnection;
     try {
       ws = await open(this.#shutdown.signal);
     } catch (error) {
+      entered();
       // What the peer did wrong was answered; what our own hooks did wrong is reported.
       if (error instanceof HandshakeError && error.code === "hook-failed") {
         this.report(error.cause);
@@ -87,9 +103,22 @@ export class Sessions {
     this.connections.add(ws);
     if (this.#shutdown.signal.aborted) ws.close(this.#info);
     // A handler may go on when the connection has long ended.
-    const ended = ws.closed.catch(() => {}).then(() => this.connections.delete(ws));
+    const cancelTimer = this.#limitLifetime(ws);
+    const ended = ws.closed.catch(() => {}).then(() => {
+      cancelTimer();
+      entered();
+      this.connections.delete(ws);
+    });
     await this.#handle(ws);
     await ended;
+  }
+
+  #limitLifetime(ws: WebSocketConnection): () => void {
+    const { maxLifetime = 0 } = this.#options;
+    if (maxLifetime === 0 || maxLifetime === Infinity) return () => {};
+    const close = () => ws.close({ closeCode: CloseCode.GoingAway });
+    // A timer that is longer would fire at once.
+    return backgroundTimer(close, Math.min(maxLifetime, 2 ** 31 - 1));
   }
 
   async #handle(ws: WebSocketConnection): Promise<void> {

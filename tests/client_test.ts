@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { accept, connect, type ConnectOptions, serve } from "../mod.ts";
 import { encodeFrame } from "../lib/core/mod.ts";
 import { toStreams } from "../lib/byte_streams.ts";
+import { VERSION } from "../lib/version.ts";
 import { transportPair } from "../lib/testing.ts";
 import { concat, latin1, utf8 } from "./bytes.ts";
 import {
@@ -134,6 +135,24 @@ describe("The request of connect", () => {
     await own.close();
     await server.shutdown();
   });
+
+  const agents: [name: string, options: ConnectOptions, expected: string | undefined][] = [
+    ["its own", {}, `sluice/${VERSION}`],
+    ["the one given", { userAgent: "a/1 (b)" }, "a/1 (b)"],
+    ["none", { userAgent: false }, undefined],
+    ["that of the header fields", { headers: { "user-agent": "c" }, userAgent: "a" }, "c"],
+  ];
+  for (const [name, options, expected] of agents) {
+    it(`connect() sends ${name} as User-Agent`, async () => {
+      let head = "";
+      await failure(async (raw) => {
+        head = await requestOf(raw);
+        raw.socket.end();
+      }, options);
+      assert.equal(field(head, "User-Agent"), expected);
+      assert.equal(head.match(/^user-agent:/gim)?.length ?? 0, expected === undefined ? 0 : 1);
+    });
+  }
 
   it("connect() takes header fields in each form, in order", async () => {
     const forms: ConnectOptions["headers"][] = [

@@ -211,6 +211,8 @@ export type HandshakeErrorCode =
   | "unsupported"
   /** `onRequest`, `selectProtocol` or `onResponse` threw. Server answers 500; see `cause`. */
   | "hook-failed"
+  /** `maxConnections` or `maxConnectionsPerAddress` is reached. Server answers 503. */
+  | "too-many-connections"
   /** The server shuts down. Server answers 503. */
   | "shutdown";
 

@@ -37,6 +37,12 @@ function nudge(session: Http2Session | undefined): void {
   if (session.ping(() => nudged.delete(session))) nudged.add(session);
 }
 
+/** Whence a stream comes; undefined when its session is gone. */
+export function remoteAddress(stream: Http2Stream): Address | undefined {
+  const { socket } = stream.session ?? {};
+  return tcpAddress(socket?.remoteAddress, socket?.remotePort);
+}
+
 /** One stream of a session as a {@linkcode Transport}. */
 export class Http2Transport extends DuplexTransport implements Transport {
   readonly localAddress: Address | undefined;
@@ -54,7 +60,7 @@ export class Http2Transport extends DuplexTransport implements Transport {
     // A session that is gone knows no more.
     const { socket, encrypted } = stream.session ?? {};
     this.localAddress = tcpAddress(socket?.localAddress, socket?.localPort);
-    this.remoteAddress = tcpAddress(socket?.remoteAddress, socket?.remotePort);
+    this.remoteAddress = remoteAddress(stream);
     this.secure = encrypted === true;
   }
 

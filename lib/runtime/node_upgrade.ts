@@ -11,8 +11,9 @@ import process from "node:process";
 import type { Duplex } from "node:stream";
 import { HandshakeError } from "../core/error.ts";
 import type { RequestHead } from "../core/http1.ts";
-import type { Transport } from "../transport.ts";
+import type { Address, Transport } from "../transport.ts";
 import { NodeTransport } from "./node.ts";
+import { tcpAddress } from "./node_duplex.ts";
 
 /** The socket of an upgrade as a transport. */
 export function upgradedTransport(duplex: Duplex): Transport {
@@ -20,6 +21,12 @@ export function upgradedTransport(duplex: Duplex): Transport {
   // Those of node:https would end by themselves when the peer ends.
   socket.allowHalfOpen = true;
   return new NodeTransport(socket);
+}
+
+/** Whence an upgrade comes. */
+export function remoteAddress(socket: Duplex): Address | undefined {
+  const { remoteAddress, remotePort } = socket as Socket;
+  return tcpAddress(remoteAddress, remotePort);
 }
 
 /** Whether the socket is encrypted. */
