@@ -1,18 +1,18 @@
 /**
  * Runs the parity tests and lists the rows that they have shown, from the reports of the run:
  * `deno task parity [W] [K] [RUNTIME...] [FILE...]`. Without a table: both; without a runtime: all;
- * without a file: all of tests/parity_*test.ts. It fails when a test fails or a row is not shown
+ * without a file: all whose tests name rows. It fails when a test fails or a row is not shown
  * everywhere.
  */
 import { coverage, ROWS, rowsShown, type Table, TABLES, unknownRows } from "./parity_rows.ts";
 import { findRuntimes, type RuntimeSpec, SUITE_RUNTIMES } from "./runtimes.ts";
 import { type Report, runSuite } from "./suite.ts";
 
-/** The tests of the rows; those of the list of rows are others. */
+/** The files with tests whose titles begin with a row. */
 function parityFiles(): string[] {
   const names = Array.from(Deno.readDirSync("tests"), ({ name }) => name);
-  return names.filter((name) => /^parity_(?!rows)(\w+_)?test\.ts$/.test(name)).sort()
-    .map((name) => `tests/${name}`);
+  return names.filter((name) => name.endsWith("_test.ts")).map((name) => `tests/${name}`)
+    .filter((path) => /\bit\(\s*["`][WK]\d{2,3}\b/.test(Deno.readTextFileSync(path))).sort();
 }
 
 interface Plan {

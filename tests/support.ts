@@ -73,6 +73,17 @@ export async function isPending(promise: Promise<unknown>): Promise<boolean> {
   return pending;
 }
 
+/** The promise, and something to keep the process while it waits for timers that do not. */
+export async function held<T>(promise: Promise<T>): Promise<T> {
+  let settled = false;
+  const settle = () => {
+    settled = true;
+  };
+  promise.then(settle, settle);
+  await until(() => settled);
+  return await promise;
+}
+
 /** What the promise rejects with. */
 export async function rejection<E = Error>(promise: Promise<unknown>): Promise<E> {
   const [{ status, reason }] = await Promise.allSettled([promise]) as [PromiseRejectedResult];

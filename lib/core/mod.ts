@@ -83,5 +83,5 @@ export {
   supportedExtensions,
 } from "./permessage_deflate.ts";
 export * from "./protocol.ts";
-export * from "./url.ts";
+export { parseWebSocketUrl, type WebSocketUrl } from "./url.ts";
 export { type TextCodec, Utf8Decoder, webTextCodec } from "./utf8.ts";
