@@ -4,7 +4,6 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { type AddressInfo, connect as connectSocket, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { connect, type HandshakeError, serve, type Server } from "../../mod.ts";
@@ -12,28 +11,7 @@ import { pattern } from "../bytes.ts";
 import { certificates } from "../certificates.ts";
 import { echo, portOf, rejection } from "../support.ts";
 import { commandOf, type Peer, PEERS, unlessThere } from "./peers.ts";
-
-const HOST = "127.0.0.1";
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, HOST, resolve));
-  const { port } = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
-
-async function accepts(port: number): Promise<boolean> {
-  const socket = connectSocket(port, HOST);
-  try {
-    await once(socket, "connect");
-    return true;
-  } catch {
-    return false;
-  } finally {
-    socket.destroy();
-  }
-}
+import { accepts, freePort, HOST } from "./ports.ts";
 
 function tinyproxy(port: number, ports: readonly number[], user: boolean): string {
   return [
