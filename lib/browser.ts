@@ -62,6 +62,10 @@ const UNSUPPORTED: Record<Exclude<keyof RuntimeOptions, keyof ConnectOptions>, u
   path: undefined,
   tls: undefined,
   duplex: undefined,
+  userAgent: undefined,
+  // It follows none.
+  maxRedirects: 0,
+  proxy: undefined,
 };
 
 /** What `connect()` has and the platform's own WebSocketStream has not. */

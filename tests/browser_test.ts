@@ -18,6 +18,9 @@ const OPTIONS: [name: string, refused: unknown, honoured?: unknown][] = [
   ["path", "/tmp/a"],
   ["tls", {}],
   ["duplex", {}],
+  ["userAgent", "a"],
+  ["maxRedirects", 1, 0],
+  ["proxy", "http://127.0.0.1:1"],
 ];
 const CONNECT_ONLY: [name: string, refused: unknown, honoured?: unknown][] = [
   ["maxMessageSize", 10, Infinity],
