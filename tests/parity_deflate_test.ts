@@ -1,6 +1,7 @@
-/** Rows W52, W53 and, for RFC 7692, W56: compression. */
+/** Rows W52, W53 and, for RFC 7692, W56, and K16, K70, K77, K78 and K114: compression. */
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
+import { connect } from "../mod.ts";
 import {
   Endpoint,
   type EndpointEvent,
@@ -11,7 +12,7 @@ import { deflateEngine } from "../lib/zlib.ts";
 import { DEFLATE_ROWS, LARGE } from "./conformance/deflate.ts";
 import { DEFLATE_LEVELS } from "./conformance/deflate_levels.ts";
 import { merged, read, REQUEST } from "./endpoints.ts";
-import { ROLES } from "./support.ts";
+import { ROLES, urlOf, withServer } from "./support.ts";
 
 const deflate = (init: Partial<PerMessageDeflateInit> = {}) =>
   new supportedExtensions["permessage-deflate"]({ engine: deflateEngine, ...init });
@@ -93,4 +94,59 @@ describe("wsproto: compression", () => {
     const [[, level]] = DEFLATE_LEVELS;
     for (const row of rows) for (const role of ROLES) await level(row, role, 2);
   });
+});
+
+describe("websockets: compression", () => {
+  const offers: [ours: boolean, theirs: boolean, agreed: boolean][] = [
+    [true, true, true],
+    [false, true, false],
+    [true, false, false],
+  ];
+  for (const [ours, theirs, found] of offers) {
+    const title = `connect() with ${ours} and serve() with ${theirs}`;
+    it(`K16 ${title}: ${found ? "" : "not "}compressed`, async () => {
+      await withServer({ compression: theirs }, async (server) => {
+        const ws = await connect(urlOf(server), { compression: ours });
+        assert.equal(ws.extensions.startsWith("permessage-deflate"), found);
+        await ws.send("a".repeat(5000));
+        assert.equal(await ws.receive(), "a".repeat(5000));
+        assert.equal(ws.stats.bytesSent < 1000, found);
+        await ws.close();
+      });
+    });
+  }
+
+  it("K16 a client offers it by itself, and a server accepts it when told to", async () => {
+    await withServer({}, async (server) => {
+      const ws = await connect(urlOf(server));
+      assert.match(ws.request.headers.get("sec-websocket-extensions")!, /^permessage-deflate/);
+      assert.equal(ws.extensions, "");
+      await ws.close();
+    });
+  });
+
+  const failures: [id: string, code: string, parameters: [string, string | undefined][]][] = [
+    ["K70", "duplicate-parameter", [
+      ["server_no_context_takeover", undefined],
+      ["server_no_context_takeover", undefined],
+    ]],
+    ["K77", "parameter-name", [["unknown", undefined]]],
+    ["K78", "parameter-value", [["server_max_window_bits", "16"]]],
+  ];
+  for (const [id, code, parameters] of failures) {
+    it(`${id} ${code}: a server's answer with ${JSON.stringify(parameters)}`, () => {
+      assert.throws(() => deflate().finalize(parameters), { name: "HandshakeError", code });
+    });
+  }
+
+  for (const bits of [8, 9, 10, 11, 12, 13, 14, 15]) {
+    it(`K114 windows of ${bits} bits, and settings of the compressor`, () => {
+      const settings = { serverMaxWindowBits: bits, level: 9, memLevel: 9 };
+      const { client, server } = agreed({}, settings);
+      const text = "window ".repeat(2000);
+      assert.equal(textOf(read(client, server.send({ type: "text", data: text }))), text);
+      client.dispose();
+      server.dispose();
+    });
+  }
 });
