@@ -26,9 +26,13 @@ Options of the client
   -m, --message TEXT           sends this in place of what is typed; may be repeated
   -n, --count N                closes when N messages have come
   -u, --unix PATH              connects to a Unix socket
+  -x, --proxy URL              goes through an http, https or socks5 proxy; "environment" for the one
+                               that HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY say
       --ca FILE                trusts these certificates (PEM)
   -k, --insecure               accepts any certificate
 Options of both
+      --compression on|off     whether to offer, or accept, permessage-deflate (default: on, and off for
+                               a server)
       --ping SECONDS           the interval of keepalive pings; 0 for none (default: 20)
       --max-size BYTES         the longest message to receive; 0 for any (default: 1048576)
 Options of the server
@@ -56,6 +60,8 @@ const OPTIONS = {
   message: { type: "string", short: "m", multiple: true },
   count: { type: "string", short: "n" },
   unix: { type: "string", short: "u" },
+  proxy: { type: "string", short: "x" },
+  compression: { type: "string" },
   ca: { type: "string" },
   insecure: { type: "boolean", short: "k" },
   ping: { type: "string" },
@@ -117,6 +123,7 @@ function commonOptions(values: Values) {
     path: values.unix,
     maxMessageSize: size === 0 ? Infinity : size,
     pingInterval: interval === undefined ? undefined : interval * 1000,
+    compression: onOff("compression", values.compression),
   };
 }
 
@@ -127,6 +134,14 @@ function number(name: string, text: string | undefined): number | undefined {
     throw new UsageError(`Expected --${name} to be a number, received ${text}`);
   }
   return value;
+}
+
+function onOff(name: string, text: string | undefined): boolean | undefined {
+  if (text === undefined) return undefined;
+  if (text !== "on" && text !== "off") {
+    throw new UsageError(`Expected --${name} to be on or off, received ${text}`);
+  }
+  return text === "on";
 }
 
 function file(path: string | undefined): string | undefined {
@@ -183,6 +198,7 @@ function clientOptions(values: Values): ConnectOptions {
   return {
     ...commonOptions(values),
     origin: values.origin,
+    proxy: values.proxy,
     headers: (values.header ?? []).map(headerOf),
     tls: { ca: file(values.ca), insecureSkipVerify: values.insecure },
   };

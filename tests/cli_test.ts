@@ -139,6 +139,28 @@ describe("K111 the command line", () => {
     }, handler);
   });
 
+  it("offers compression, unless told not to", async () => {
+    const seen: string[] = [];
+    const handler = (ws: WebSocketConnection) => void seen.push(ws.extensions.slice(0, 18));
+    await withServer({ compression: true }, async (server) => {
+      for (const args of [[], ["--compression", "on"], ["--compression", "off"]]) {
+        await withRun([...args, urlOf(server)], async (run) => assert.equal(await run.code, 0));
+      }
+    }, handler);
+    assert.deepEqual(seen, ["permessage-deflate", "permessage-deflate", ""]);
+  });
+
+  it("goes through the proxy that it is told to", async () => {
+    await withServer({}, async (server) => {
+      // It is no proxy, and says so.
+      const proxy = urlOf(server).replace("ws:", "http:");
+      await withRun(["--proxy", proxy, "ws://nowhere.invalid/"], async (run) => {
+        assert.equal(await run.code, 3);
+        assert.match(run.stderr, /proxy/);
+      });
+    });
+  });
+
   const ends: [title: string, handler: (ws: WebSocketConnection) => unknown, code: number][] = [
     ["1000", (ws) => ws.close({ closeCode: 1000 }), 0],
     ["1001", (ws) => ws.close({ closeCode: 1001 }), 0],
@@ -166,6 +188,8 @@ describe("K111 the command line", () => {
     ["-H", "no colon", "ws://127.0.0.1:1"],
     ["-H", "A: b\nc", "ws://127.0.0.1:1"],
     ["-s", "a b", "ws://127.0.0.1:1"],
+    ["--compression", "yes", "ws://127.0.0.1:1"],
+    ["--proxy", "ftp://127.0.0.1", "ws://127.0.0.1:1"],
     ["ftp://127.0.0.1/"],
     ["--ca", "/nowhere", "wss://127.0.0.1:1"],
     ["serve", "--cert", "only.pem"],

@@ -1,0 +1,41 @@
+/** Routes by the path of the URL, with URLPattern: on Deno, Bun, and Node from version 24 on. */
+import process from "node:process";
+import { type Handler, serve } from "sluice";
+
+const rooms = new Map<string, Set<Parameters<Handler>[0]>>();
+
+const routes: [
+  pattern: URLPattern,
+  handler: (...args: [...Parameters<Handler>, URLPatternResult]) => unknown,
+][] = [
+  [new URLPattern({ pathname: "/echo" }), (ws) => ws.readable.pipeTo(ws.writable)],
+  [new URLPattern({ pathname: "/rooms/:name" }), async (ws, _request, { pathname }) => {
+    const name = pathname.groups.name!;
+    const room = rooms.get(name) ?? new Set();
+    rooms.set(name, room.add(ws));
+    try {
+      for await (const message of ws) {
+        for (const other of room) if (other !== ws) void other.send(message);
+      }
+    } finally {
+      room.delete(ws);
+      if (room.size === 0) rooms.delete(name);
+    }
+  }],
+];
+
+const server = await serve({
+  port: 8080,
+  onRequest(request) {
+    const found = routes.some(([pattern]) => pattern.test(request.url));
+    return found ? undefined : new Response("Not found\n", { status: 404 });
+  },
+}, (ws, request) => {
+  for (const [pattern, handler] of routes) {
+    const match = pattern.exec(request.url);
+    if (match !== null) return handler(ws, request, match);
+  }
+});
+
+if (server.address.transport === "tcp") console.log("port:", server.address.port);
+process.once("SIGTERM", () => server.shutdown());

@@ -1,0 +1,64 @@
+/** What went wrong elsewhere with compression. */
+import { describe, it } from "node:test";
+import assert from "node:assert/strict";
+import { connect, type HandshakeError } from "../mod.ts";
+import { PerMessageDeflate } from "../lib/core/mod.ts";
+import { deflateEngine } from "../lib/zlib.ts";
+import {
+  rejection,
+  requestOf,
+  until,
+  upgradeResponse,
+  urlOf,
+  withRawServer,
+  withServer,
+} from "./support.ts";
+
+describe("Threats: compression", () => {
+  it("a decompression bomb stops at maxMessageSize, and the server goes on", async () => {
+    const failures: number[] = [];
+    await withServer({ compression: true, maxMessageSize: 65536 }, async (server) => {
+      for (let i = 0; i < 3; i++) {
+        const ws = await connect(urlOf(server));
+        void ws.send(new Uint8Array(32 * 2 ** 20));
+        const error = await rejection<Error & { closeCode: number }>(ws.receive());
+        assert.equal(error.closeCode, 1009);
+        assert.ok(ws.stats.bytesSent < 65536, "so little is enough");
+      }
+      await until(() => failures.length === 3);
+      assert.deepEqual(failures, [1009, 1009, 1009]);
+    }, async (ws) => {
+      const error = await rejection<Error & { closeCode: number }>(ws.receive());
+      failures.push(error.closeCode);
+    });
+  });
+
+  const values = ["7", "16", "0", "-1", "08", "1e1", "9.5", "99999999999999999999", "\u0663", ""];
+  for (const value of values) {
+    const text = JSON.stringify(value);
+
+    it(`window bits of ${text} in an offer are declined`, () => {
+      const server = new PerMessageDeflate({ engine: deflateEngine });
+      for (const name of ["server_max_window_bits", "client_max_window_bits"]) {
+        assert.equal(server.accept([[name, value]]), undefined);
+      }
+    });
+
+    it(`window bits of ${text} in an answer are refused`, () => {
+      const client = new PerMessageDeflate({ engine: deflateEngine });
+      for (const name of ["server_max_window_bits", "client_max_window_bits"]) {
+        assert.throws(() => client.finalize([[name, value]]), { code: "parameter-value" });
+      }
+    });
+  }
+
+  it("window bits out of range from a server take nothing down", async () => {
+    const extensions = "permessage-deflate; server_max_window_bits=16";
+    await withRawServer(async (raw) => {
+      const head = await requestOf(raw);
+      raw.write(upgradeResponse(head, { "Sec-WebSocket-Extensions": extensions }));
+    }, async (url) => {
+      assert.equal((await rejection<HandshakeError>(connect(url))).code, "parameter-value");
+    });
+  });
+});
