@@ -38,6 +38,39 @@ export function toHeaders(raw: RawHeaders): Headers {
   return headers;
 }
 
+/** Header fields that travelled, and which nobody can change any more. */
+class SentHeaders extends Headers {
+  #complete = false;
+
+  constructor(raw: RawHeaders) {
+    super();
+    for (const [name, value] of raw) this.append(name, value);
+    this.#complete = true;
+  }
+
+  override append(name: string, value: string): void {
+    this.#check();
+    super.append(name, value);
+  }
+
+  override set(name: string, value: string): void {
+    this.#check();
+    super.set(name, value);
+  }
+
+  override delete(name: string): void {
+    this.#check();
+    super.delete(name);
+  }
+
+  /** As the web's Headers do whose guard is "immutable" (Fetch §5.1). */
+  #check(): void {
+    if (this.#complete) {
+      throw new TypeError("Expected no change of headers that were sent or received");
+    }
+  }
+}
+
 /**
  * The head of a request as the web's Request, without a body.
  *
@@ -50,7 +83,10 @@ export function toRequest(head: RequestHead, secure: boolean): Request {
     const base = `${secure ? "https" : "http"}://${host}`;
     const url = new URL(head.target.startsWith("/") ? base + head.target : head.target, base);
     url.username = url.password = url.hash = "";
-    return new Request(url, { method: head.method, headers: toHeaders(head.headers) });
+    const headers = new SentHeaders(head.headers);
+    const request = new Request(url, { method: head.method, headers });
+    // Its own may be changed, and lack what a page may not set.
+    return Object.defineProperty(request, "headers", { value: headers });
   } catch (cause) {
     throw new HandshakeError(
       `Expected a request for a URL, received ${head.method} ${head.target} for the host ${host}`,
@@ -72,7 +108,7 @@ export interface ResponseInfo {
 
 /** The head of a response, for reading. */
 export function toResponseInfo({ status, statusText, headers }: ResponseHead): ResponseInfo {
-  return { status, statusText, headers: toHeaders(headers) };
+  return { status, statusText, headers: new SentHeaders(headers) };
 }
 
 /** How much of the body of a refusal is kept, in bytes. */

@@ -158,6 +158,31 @@ describe("Parity of the connection", () => {
     });
   });
 
+  it("K49 nobody can change the headers of either side, of a refusal neither", async () => {
+    const changes: ((headers: Headers) => void)[] = [
+      (headers) => headers.set("x-a", "2"),
+      (headers) => headers.append("x-a", "2"),
+      (headers) => headers.delete("x-a"),
+    ];
+    const assertFixed = (headers: Headers) => {
+      for (const change of changes) assert.throws(() => change(headers), TypeError);
+      assert.equal(headers.get("x-a"), "1");
+      assert.ok([...headers].some(([name, value]) => name === "x-a" && value === "1"));
+      assert.equal(new Headers(headers).get("x-a"), "1");
+    };
+    const headers = { "X-A": "1" };
+    await withServer({ headers }, async (server) => {
+      const ws = await connect(urlOf(server), { headers });
+      const [peer] = server.connections;
+      for (const { request, response } of [ws, peer]) {
+        assertFixed(request.headers);
+        assertFixed(response.headers);
+        assert.equal(new Request(request).headers.get("x-a"), "1");
+      }
+      await ws.close();
+    });
+  });
+
   it("K49 K50 has the headers of both sides, which cannot be changed, and the subprotocol", async () => {
     await withServer({ protocols: ["a"], headers: { "X-A": "b" } }, async (server) => {
       const ws = await connect(urlOf(server), { protocols: ["a"] });
