@@ -57,6 +57,8 @@ export class Sender {
   #waiting = 0;
   /** Ends the message of several frames that is under way, whatever it waits for. */
   #interrupt: ((error: unknown) => void) | undefined;
+  /** Whether extensions work on a frame. They take no other before, and this one is written in any case. */
+  #encoding = false;
   /** The pong that is due once the transport has room. */
   #owedPong: Uint8Array | undefined;
   #writable: WritableStream<Message | BufferSource> | undefined;
@@ -205,13 +207,17 @@ export class Sender {
     if (!this.#host.canWrite()) throw this.#host.closedError();
     return new Promise((resolve, reject) => {
       this.#interrupt = reject;
+      this.#encoding = true;
       const written = this.#write(data, fin, compress, "copy", (error) => {
+        this.#encoding = false;
         if (error === undefined) return resolve();
         // The peer's half of the compressor knows nothing of what ours has failed on.
         if (this.#host.canWrite()) this.#host.failMidway(error);
         reject(error);
       });
-      if (written) resolve();
+      if (!written) return;
+      this.#encoding = false;
+      resolve();
     });
   }
 
@@ -235,7 +241,10 @@ export class Sender {
     options: SendOptions,
   ): Promise<void> {
     const { signal } = options;
-    const abort = () => this.#interrupt?.(signal!.reason);
+    const abort = () => {
+      // What is being encoded is waited for: the message goes on, or fails, behind it.
+      if (!this.#encoding) this.#interrupt?.(signal!.reason);
+    };
     signal?.addEventListener("abort", abort, { once: true });
     try {
       await this.#writeItems(items, options);

@@ -61,4 +61,47 @@ describe("Threats: compression", () => {
       assert.equal((await rejection<HandshakeError>(connect(url))).code, "parameter-value");
     });
   });
+
+  const large = new Uint8Array(40_000);
+  const aborted: [title: string, items: Uint8Array[], whole: boolean][] = [
+    ["the first item", [large, large], false],
+    ["the only item", [large], true],
+  ];
+  for (const [title, items, whole] of aborted) {
+    it(`send() aborted while ${title} is compressed gives the compressor no other work meanwhile`, async () => {
+      const aborter = new AbortController();
+      let [working, begun] = [0, 0];
+      const engine: typeof deflateEngine = {
+        ...deflateEngine,
+        deflater: (options) => {
+          const deflater = deflateEngine.deflater(options);
+          const { deflateLater } = deflater;
+          deflater.deflateLater = (input, done) => {
+            assert.equal(working++, 0);
+            if (begun++ === 0) queueMicrotask(() => aborter.abort(new Error("enough")));
+            deflateLater.call(deflater, input, (error, output) => {
+              working--;
+              done(error, output);
+            });
+          };
+          return deflater;
+        },
+      };
+      const extensions = [new PerMessageDeflate({ engine })];
+      await withServer({ compression: true }, async (server) => {
+        const ws = await connect(urlOf(server), { extensions });
+        const sent = ws.send(items, { signal: aborter.signal });
+        const next = ws.send(large);
+        if (whole) {
+          await Promise.all([sent, next]);
+          for (let i = 0; i < 2; i++) assert.deepEqual(await ws.receive(), large);
+          return await ws.close();
+        }
+        await assert.rejects(sent, { message: "enough" });
+        await assert.rejects(next, { name: "WebSocketError" });
+        await assert.rejects(ws.closed, { closeCode: 1011 });
+        assert.equal(begun, 1);
+      });
+    });
+  }
 });
