@@ -277,6 +277,32 @@ for (const way of WAYS) {
     }
   });
 
+  describe(`DEFLATE by the ${way} way: data that is cut short`, () => {
+    const whole: readonly [title: string, data: Uint8Array][] = [
+      ["JSON", json(60)],
+      ["repetitions", utf8("abcabcabc".repeat(50))],
+      ["zeros", new Uint8Array(500)],
+      ["a few bytes", utf8("Hello")],
+    ];
+    for (const [title, data] of whole) {
+      it(`${title}: at each of its bytes`, () => {
+        const message = withoutTail(engine.deflater(DEFLATER).deflate(data));
+        for (let length = 0; length < message.length; length++) {
+          const inflater = engine.inflater(INFLATER);
+          assert.throws(
+            () => inflate(inflater, message.subarray(0, length)),
+            Error,
+            `${length} of ${message.length} bytes`,
+          );
+          inflater.close();
+        }
+        const inflater = engine.inflater(INFLATER);
+        for (let again = 0; again < 3; again++) assert.deepEqual(inflate(inflater, message), data);
+        inflater.close();
+      });
+    }
+  });
+
   describe(`DEFLATE by the ${way} way: closing`, () => {
     it("what is under way is not reported, and harms nobody", async () => {
       const input = noise(2 ** 20);

@@ -19,7 +19,9 @@ const PIECE = 65536;
 /** The least room that is worth a step. */
 const LEAST_ROOM = 1024;
 const EMPTY = new Uint8Array(0);
-const TAIL = new Uint8Array([0x00, 0x00, 0xff, 0xff]);
+// What RFC 7692 §7.2.2 puts back, and an empty block behind it: to data that was cut short this is no
+// empty block but more data, of which something comes out, or an error.
+const TAIL = new Uint8Array([0x00, 0x00, 0xff, 0xff, 0x00, 0x00, 0x00, 0xff, 0xff]);
 /** zlib: makes matches at distance 1 only. */
 const Z_RLE = 3;
 
