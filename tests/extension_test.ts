@@ -179,6 +179,22 @@ describe("Extensions: what they change", () => {
     assert.throws(() => server.next(), ({ closeCode }: RemoteProtocolError) => closeCode === 1009);
   });
 
+  it("a frame that an extension refuses has not been sent, and begins no message", () => {
+    const toy = new Toy("a", 1, { rsv: 4 });
+    const codec = toy.finalize() as ToyCodec;
+    const client = new Protocol("client", { extensions: [codec] });
+    const server = new Protocol("server", { extensions: [toy.finalize()] });
+    const { encode } = codec;
+    codec.encode = () => {
+      throw new RangeError("not this one");
+    };
+    assert.throws(() => client.send(binary(bytes(1), false)), RangeError);
+    codec.encode = encode;
+    server.receive(client.send({ type: "text", data: "a" }));
+    const whole = { frameFinished: true, messageFinished: true };
+    assert.deepEqual([...server.events()], [{ type: "text", data: "a", ...whole }]);
+  });
+
   it("the payload given to send() is left as it was", () => {
     const { client } = protocols(new Toy("a", 1));
     const data = bytes(1, 2, 3);

@@ -99,20 +99,24 @@ export class EventWriter {
     ownership: Ownership,
     later: Written | undefined,
   ): boolean {
+    const before = this.#sending;
     const opcode = this.#opcode(event, event.type === "text" ? Opcode.Text : Opcode.Binary);
     const payload = event.type === "text" ? encoder.encode(event.data) : event.data;
     const { messageFinished: fin, compress } = event;
     const put = (frame: OutgoingFrame) =>
       this.#frame(frame, writer, frame.payload === payload ? ownership : "own");
-    const frame = encodeWith(
-      this.#extensions,
-      { opcode, fin, rsv: 0, payload, compress },
-      later && ((error, frame) => {
-        const refused = error ?? this.#refusal();
-        if (refused === undefined) put(frame);
-        later(refused);
-      }),
-    );
+    const encoded = later && ((error: Error | undefined, frame: OutgoingFrame) => {
+      const refused = error ?? this.#refusal();
+      if (refused === undefined) put(frame);
+      later(refused);
+    });
+    let frame: OutgoingFrame | undefined;
+    try {
+      frame = encodeWith(this.#extensions, { opcode, fin, rsv: 0, payload, compress }, encoded);
+    } catch (error) {
+      this.#sending = before;
+      throw error;
+    }
     if (frame !== undefined) put(frame);
     return frame !== undefined;
   }
