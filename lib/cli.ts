@@ -273,7 +273,10 @@ async function receiveAll(
   let received = 0;
   try {
     for (;;) {
-      await terminal.show(await ws.receive());
+      const message = await ws.receive();
+      // Those that were under way when enough had come.
+      if (received > 0 && received >= count) continue;
+      await terminal.show(message);
       if (++received >= count) void ws.close({ closeCode: 1000 });
     }
   } catch (error) {

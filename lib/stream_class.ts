@@ -179,7 +179,9 @@ function convert(
   }
   const converted: Record<string, unknown> = {};
   for (const name in dictionary) {
-    if (name !== "protocols" && name !== "signal") converted[name] = dictionary[name];
+    // Web IDL: a member that is undefined is none, and leaves the default.
+    if (name === "protocols" || name === "signal" || dictionary[name] === undefined) continue;
+    converted[name] = dictionary[name];
   }
   return { ...converted, protocols, signal };
 }

@@ -114,6 +114,19 @@ describe("K111 the command line", () => {
     }, handler);
   });
 
+  it("prints no more messages than --count, be it that more are under way", async () => {
+    const handler = async (ws: WebSocketConnection) => {
+      for (let i = 0; i < 20; i++) await ws.send(`${i}`);
+      await ws.closed;
+    };
+    await withServer({}, async (server) => {
+      await withRun(["--count", "2", urlOf(server)], async (run) => {
+        assert.equal(await run.code, 0);
+        assert.equal(run.stdout, "0\n1\n");
+      });
+    }, handler);
+  });
+
   it("sends header fields, origin and subprotocols, and hides the password", async () => {
     const seen: unknown[] = [];
     const handler = (ws: WebSocketConnection, { headers, url }: Request) => {

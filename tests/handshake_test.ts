@@ -303,6 +303,12 @@ describe("ClientHandshake", () => {
     });
   }
 
+  it("ClientHandshake does not show the value that it refuses", () => {
+    const secret = { headers: [["Authorization", "Bearer SECRET\n"]] as [string, string][] };
+    const send = () => new ClientHandshake({ ...OPTIONS, ...secret }).send();
+    assert.throws(send, ({ message }) => /Authorization/.test(message) && !/SECRET/.test(message));
+  });
+
   const RESPONSE: Fields = { "Upgrade": "websocket", "Connection": "Upgrade" };
   const ASKED = { protocols: ["a", "b"], extensions: [foo] };
 

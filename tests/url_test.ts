@@ -87,6 +87,10 @@ const INVALID: readonly [url: string, message: string][] = [
   ["ftp://example.com", "Expected a ws or wss URL, received the scheme ftp:"],
   ["mailto:a@example.com", "Expected a ws or wss URL, received the scheme mailto:"],
   ["wsx://example.com", "Expected a ws or wss URL, received the scheme wsx:"],
+  // A password is not shown.
+  ["ws://ada:p@ss@example.com:99999/", 'Expected a URL, received "ws://example.com:99999/"'],
+  ["ada:p/s\ns@", "Expected a ws or wss URL, received the scheme ada:"],
+  ["//ada:pass@example.com", 'Expected a URL, received "example.com"'],
   ["ws://example.com/#", "Expected a URL without a fragment"],
   ["ws://example.com/#room", "Expected a URL without a fragment"],
   ["https://example.com/?a#b", "Expected a URL without a fragment"],

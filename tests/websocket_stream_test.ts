@@ -62,18 +62,21 @@ describe("What WebSocketStream adds to the standard", () => {
     });
   }
 
-  it("Its defaults are a browser's: messages of any size", async () => {
-    await withServer({ maxMessageSize: Infinity }, async (server) => {
-      const stream = new WebSocketStream(urlOf(server));
-      const { readable, writable } = await stream.opened;
-      const large = pattern(3_000_000);
-      const written = writable.getWriter().write(large);
-      assert.deepEqual((await readable.getReader().read()).value, large);
-      await written;
-      stream.close();
-      await stream.closed;
+  const absent = { maxMessageSize: undefined, pingInterval: undefined };
+  for (const options of [{}, absent]) {
+    it(`Its defaults are a browser's: messages of any size${options === absent ? ", undefined being none" : ""}`, async () => {
+      await withServer({ maxMessageSize: Infinity }, async (server) => {
+        const stream = new WebSocketStream(urlOf(server), options);
+        const { readable, writable } = await stream.opened;
+        const large = pattern(3_000_000);
+        const written = writable.getWriter().write(large);
+        assert.deepEqual((await readable.getReader().read()).value, large);
+        await written;
+        stream.close();
+        await stream.closed;
+      });
     });
-  });
+  }
 
   it("Its limits are those that are asked for", async () => {
     await withServer({}, async (server) => {

@@ -47,7 +47,8 @@ export function checkField(name: string, value: string): void {
   }
   if (!isFieldValue(value)) {
     throw new TypeError(
-      `Expected a ${name} header without control characters, received ${JSON.stringify(value)}`,
+      // The value may be a password.
+      `Expected a ${name} header of Latin-1 without control characters, received another`,
     );
   }
 }

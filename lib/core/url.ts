@@ -35,7 +35,9 @@ export function parseWebSocketUrl(url: string | URL): WebSocketUrl {
   try {
     parsed = new URL(url);
   } catch {
-    throw syntaxError(`Expected a URL, received ${JSON.stringify(String(url))}`);
+    // Up to the last "@" there may be a password, which is nothing for a log.
+    const shown = String(url).replace(/^([a-z][a-z\d+.-]*:\/\/)?.*@/is, "$1");
+    throw syntaxError(`Expected a URL, received ${JSON.stringify(shown)}`);
   }
   if (parsed.protocol === "http:") parsed.protocol = "ws:";
   if (parsed.protocol === "https:") parsed.protocol = "wss:";
