@@ -13,12 +13,12 @@ import { checkNumber } from "./options.ts";
 /** How {@linkcode broadcast} treats those who are too slow. */
 export interface BroadcastOptions {
   /**
-   * How many bytes may wait for a connection, in bytes, this message included; one message is always
-   * let through. Default: 1048576
+   * How many bytes may wait for a connection, this message included, of text its code units; one
+   * message is always let through. Default: 1048576
    */
   maxBufferedAmount?: number;
   /**
-   * What becomes of a connection for which more would wait: it is closed with 1008 or cut, or misses
+   * What becomes of a connection for which more would wait, the same at each call: it is closed with 1008 or cut, or misses
    * this message, or the oldest of those that wait to be sent. Default: "close"
    */
   slow?: "close" | "terminate" | "drop-newest" | "drop-oldest";

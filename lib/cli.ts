@@ -170,6 +170,7 @@ async function runServer(values: Values): Promise<number> {
   try {
     server = await serve(options, (ws) => ws.readable.pipeTo(ws.writable));
   } catch (error) {
+    if (isUsage(error)) throw new UsageError((error as Error).message);
     note(`Cannot listen: ${(error as Error).message}`);
     return 3;
   }
@@ -238,10 +239,14 @@ function shown(url: string): string {
   return parsed.href;
 }
 
-async function refused(error: unknown): Promise<number> {
-  const usage = error instanceof TypeError || error instanceof RangeError ||
+/** Whether an error says that what was asked for is wrong. */
+function isUsage(error: unknown): boolean {
+  return error instanceof TypeError || error instanceof RangeError ||
     (error instanceof DOMException && error.name === "SyntaxError");
-  if (usage) throw new UsageError((error as Error).message);
+}
+
+async function refused(error: unknown): Promise<number> {
+  if (isUsage(error)) throw new UsageError((error as Error).message);
   note(`Cannot connect: ${(error as Error).message}`);
   const { response } = error instanceof HandshakeError ? error : {};
   if (response !== undefined) {

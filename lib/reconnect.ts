@@ -31,11 +31,14 @@ export interface ReconnectOptions extends ConnectOptions {
   /** By how much the longest delay grows with each failure. Default: 1.6 */
   backoffFactor?: number;
   /**
-   * How long a connection must have lived, in milliseconds, for the delays to begin anew: one that ends
-   * sooner counts as a failure. Default: 5000
+   * How long a connection must have lived, in milliseconds, for the delays to begin anew: they grow on
+   * behind one that ends sooner. Default: 5000
    */
   minUptime?: number;
-  /** How many attempts may fail in a row before it gives up. Default: Infinity */
+  /**
+   * How many attempts to connect may fail in a row before it gives up; a connection begins the count
+   * anew, however short it lives. Default: Infinity
+   */
   maxAttempts?: number;
   /**
    * Whether to try again after a failure; otherwise the iteration throws it.
@@ -138,12 +141,11 @@ async function attempt(
   backoff: Backoff,
 ): Promise<WebSocketConnection> {
   const { retry = isTransient, maxAttempts = Infinity, signal } = options;
-  for (;;) {
+  for (let failed = 1;; failed++) {
     try {
       return await connect(typeof url === "function" ? await url() : url, options);
     } catch (error) {
       signal?.throwIfAborted();
-      const failed = backoff.failures + 1;
       if (failed >= maxAttempts || !await retry(error, failed)) throw error;
       await backoff.wait(error);
     }

@@ -206,6 +206,7 @@ describe("K111 the command line", () => {
     ["ftp://127.0.0.1/"],
     ["--ca", "/nowhere", "wss://127.0.0.1:1"],
     ["serve", "--cert", "only.pem"],
+    ["serve", "--port", "99999"],
   ];
   for (const args of wrong) {
     it(`exits with 2 for ${JSON.stringify(args)}`, async () => {

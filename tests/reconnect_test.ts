@@ -121,6 +121,22 @@ describe("reconnect", () => {
     });
   });
 
+  it("gives up after maxAttempts behind a connection too", async () => {
+    const asked: number[] = [];
+    const retry = (_: unknown, attempt: number) => {
+      asked.push(attempt);
+      return true;
+    };
+    const server = await serve({}, () => {});
+    const options = { ...FAST, minUptime: 0, maxAttempts: 3, retry };
+    const connections = reconnect(urlOf(server), options);
+    await connections.next();
+    await server.shutdown();
+    const error = await rejection<HandshakeError>(connections.next());
+    assert.equal(error.code, "connect-failed");
+    assert.deepEqual(asked, [1, 2]);
+  });
+
   it("gives up after maxAttempts", async () => {
     let requests = 0;
     const onRequest = () => {
