@@ -38,37 +38,17 @@ export function toHeaders(raw: RawHeaders): Headers {
   return headers;
 }
 
+/** As the web's Headers do whose guard is "immutable" (Fetch §5.1). */
+const refuseChange = {
+  value: (): never => {
+    throw new TypeError("Expected no change of headers that were sent or received");
+  },
+};
+const UNCHANGEABLE = { append: refuseChange, set: refuseChange, delete: refuseChange };
+
 /** Header fields that travelled, and which nobody can change any more. */
-class SentHeaders extends Headers {
-  #complete = false;
-
-  constructor(raw: RawHeaders) {
-    super();
-    for (const [name, value] of raw) this.append(name, value);
-    this.#complete = true;
-  }
-
-  override append(name: string, value: string): void {
-    this.#check();
-    super.append(name, value);
-  }
-
-  override set(name: string, value: string): void {
-    this.#check();
-    super.set(name, value);
-  }
-
-  override delete(name: string): void {
-    this.#check();
-    super.delete(name);
-  }
-
-  /** As the web's Headers do whose guard is "immutable" (Fetch §5.1). */
-  #check(): void {
-    if (this.#complete) {
-      throw new TypeError("Expected no change of headers that were sent or received");
-    }
-  }
+function sentHeaders(raw: RawHeaders): Headers {
+  return Object.defineProperties(toHeaders(raw), UNCHANGEABLE);
 }
 
 /**
@@ -83,7 +63,7 @@ export function toRequest(head: RequestHead, secure: boolean): Request {
     const base = `${secure ? "https" : "http"}://${host}`;
     const url = new URL(head.target.startsWith("/") ? base + head.target : head.target, base);
     url.username = url.password = url.hash = "";
-    const headers = new SentHeaders(head.headers);
+    const headers = sentHeaders(head.headers);
     const request = new Request(url, { method: head.method, headers });
     // Its own may be changed, and lack what a page may not set.
     return Object.defineProperty(request, "headers", { value: headers });
@@ -108,7 +88,7 @@ export interface ResponseInfo {
 
 /** The head of a response, for reading. */
 export function toResponseInfo({ status, statusText, headers }: ResponseHead): ResponseInfo {
-  return { status, statusText, headers: new SentHeaders(headers) };
+  return { status, statusText, headers: sentHeaders(headers) };
 }
 
 /** How much of the body of a refusal is kept, in bytes. */
