@@ -17,7 +17,8 @@ import { pattern } from "../bytes.ts";
 import { portOf } from "../support.ts";
 import { withBrowser } from "./chromium.ts";
 import { PEERS, unlessThere } from "./peers.ts";
-import { HOST, withProxy } from "./proxy.ts";
+import { HOST } from "./ports.ts";
+import { NGINX, withProxy } from "./proxy.ts";
 
 // By its path: Bun has a "ws" of its own.
 const path = new URL("../../node_modules/ws/wrapper.mjs", import.meta.url).href;
@@ -126,39 +127,8 @@ describe("chromium as peer, compressed", () => {
   }
 });
 
-function configuration(port: number, folder: string, backend: number): string {
-  const temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-    .map((name) => `  ${name}_temp_path ${folder}/${name};`);
-  return [
-    "daemon off;",
-    "worker_processes 1;",
-    `pid ${folder}/pid;`,
-    "error_log stderr crit;",
-    "events {}",
-    "http {",
-    "  access_log off;",
-    ...temporary,
-    "  server {",
-    `    listen ${HOST}:${port};`,
-    "    location / {",
-    `      proxy_pass http://${HOST}:${backend};`,
-    "      proxy_http_version 1.1;",
-    "      proxy_set_header Upgrade $http_upgrade;",
-    '      proxy_set_header Connection "upgrade";',
-    "    }",
-    "  }",
-    "}",
-    "",
-  ].join("\n");
-}
-
 function throughNginx(backend: number, run: (url: string) => Promise<void>): Promise<void> {
-  return withProxy(
-    PEERS.nginx,
-    (port, folder) => configuration(port, folder, backend),
-    (file, folder) => ["-p", folder, "-e", "stderr", "-c", file],
-    (port) => run(`ws://${HOST}:${port}/`),
-  );
+  return withProxy(NGINX, backend, (port) => run(`ws://${HOST}:${port}/`));
 }
 
 describe("nginx in between, compressed", () => {

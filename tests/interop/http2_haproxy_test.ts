@@ -12,27 +12,12 @@ import { pattern } from "../bytes.ts";
 import { dial, endSession } from "../http2_servers.ts";
 import { rejection, until } from "../support.ts";
 import { PEERS, unlessThere } from "./peers.ts";
-import { HOST, withProxy } from "./proxy.ts";
+import { HOST } from "./ports.ts";
+import { HAPROXY_H2, withProxy } from "./proxy.ts";
 
 // By its path: Bun has a "ws" of its own.
 const path = new URL("../../node_modules/ws/wrapper.mjs", import.meta.url).href;
 const { WebSocketServer }: typeof Ws = await import(path);
-
-function configuration(port: number, backend: number): string {
-  return [
-    "defaults",
-    "  mode http",
-    "  timeout connect 10s",
-    "  timeout client 60s",
-    "  timeout server 60s",
-    "frontend front",
-    `  bind ${HOST}:${port} proto h2`,
-    "  default_backend back",
-    "backend back",
-    `  server one ${HOST}:${backend}`,
-    "",
-  ].join("\n");
-}
 
 type Answer = Parameters<Ws.VerifyClientCallbackAsync>[1];
 
@@ -61,9 +46,8 @@ async function withHaproxy(run: (through: Through) => Promise<void>): Promise<vo
   });
   try {
     await withProxy(
-      PEERS.haproxy,
-      (port) => configuration(port, (theirs.address() as AddressInfo).port),
-      (file) => ["-db", "-q", "-f", file],
+      HAPROXY_H2,
+      (theirs.address() as AddressInfo).port,
       async (port) => {
         const session = dial(`http://${HOST}:${port}`);
         const open = (path = "/", options: ConnectHttp2Options = {}) =>

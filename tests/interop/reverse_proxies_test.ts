@@ -1,58 +1,12 @@
 /** Our client through nginx and haproxy, as reverse proxies, to our server. */
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import { once } from "node:events";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { connect, type HandshakeError, type ServeOptions, type Server } from "../../mod.ts";
 import { pattern } from "../bytes.ts";
 import { portOf, rejection, until, withServer } from "../support.ts";
-import { commandOf, type Peer, PEERS, unlessThere } from "./peers.ts";
-import { accepts, freePort, HOST } from "./ports.ts";
-
-function haproxy(port: number, backend: number): string {
-  return [
-    "defaults",
-    "  mode http",
-    "  timeout connect 10s",
-    "  timeout client 60s",
-    "  timeout server 60s",
-    "frontend front",
-    `  bind ${HOST}:${port}`,
-    "  default_backend back",
-    "backend back",
-    `  server one ${HOST}:${backend}`,
-    "",
-  ].join("\n");
-}
-
-function nginx(port: number, backend: number, folder: string): string {
-  const temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
-  return [
-    "daemon off;",
-    "master_process off;",
-    `pid ${folder}/pid;`,
-    `error_log ${folder}/error.log;`,
-    "events {}",
-    "http {",
-    "  access_log off;",
-    ...temporary.map((name) => `  ${name}_temp_path ${folder}/${name};`),
-    "  server {",
-    `    listen ${HOST}:${port};`,
-    "    location / {",
-    `      proxy_pass http://${HOST}:${backend};`,
-    "      proxy_http_version 1.1;",
-    "      proxy_set_header Upgrade $http_upgrade;",
-    "      proxy_set_header Connection upgrade;",
-    "      proxy_set_header Host $http_host;",
-    "    }",
-    "  }",
-    "}",
-    "",
-  ].join("\n");
-}
+import { type Peer, PEERS, unlessThere } from "./peers.ts";
+import { HOST } from "./ports.ts";
+import { HAPROXY, NGINX, withProxy } from "./proxy.ts";
 
 interface Front {
   url: string;
@@ -66,25 +20,8 @@ async function withFront(
   run: (front: Front) => Promise<void>,
 ): Promise<void> {
   await withServer(options, async (server) => {
-    const folder = await mkdtemp(join(tmpdir(), "sluice-front-"));
-    const port = await freePort();
-    const isNginx = peer === PEERS.nginx;
-    const file = join(folder, "front.conf");
-    const configuration = isNginx ? nginx : haproxy;
-    await writeFile(file, configuration(port, portOf(server), folder));
-    const [command, ...args] = commandOf(peer);
-    const log = join(folder, "error.log");
-    const given = isNginx ? ["-p", folder, "-e", log, "-c", file] : ["-db", "-q", "-f", file];
-    const proxy = spawn(command, [...args, ...given], { stdio: "ignore" });
-    const gone = once(proxy, "exit");
-    try {
-      while (!await accepts(port)) assert.equal(proxy.exitCode, null, `${peer.name} has ended`);
-      await run({ url: `ws://${HOST}:${port}/`, server });
-    } finally {
-      proxy.kill("SIGKILL");
-      await gone;
-      await rm(folder, { recursive: true });
-    }
+    const front = peer === PEERS.nginx ? NGINX : HAPROXY;
+    await withProxy(front, portOf(server), (port) => run({ url: `ws://${HOST}:${port}/`, server }));
   });
 }
 
