@@ -26,7 +26,8 @@ import { findRuntime, type Runtime, SUITE_RUNTIMES } from "./runtimes.ts";
 const WS = "ws";
 const BENCHMARKS = ["echo", "deflate"] as const;
 const BY_HAND = ["chain", "batch"];
-const PEERS = ["loop", "pipe", ...BY_HAND, WS];
+const RAW = "tcp";
+const PEERS = ["loop", "pipe", ...BY_HAND, RAW, "native", WS];
 const DEFAULT_PEERS = ["loop", "pipe", WS];
 const TRANSPORTS = ["default", "node", "deno"];
 const CONNECTIONS = 32;
@@ -158,7 +159,7 @@ async function compare(plan: Plan, load: LoadOptions): Promise<Rates> {
   const rates: Rates = new Map(plan.candidates.map(({ name }) => [name, []]));
   try {
     for (const peer of peers) {
-      await peer.open(load);
+      await peer.open({ ...load, raw: peer.name.startsWith(RAW) });
       await peer.measure(messages);
     }
     for (let round = 1; round <= plan.rounds; round++) {
@@ -194,7 +195,7 @@ function printRates(rates: Rates) {
 }
 
 function labelOf(name: string): string {
-  return name === WS ? name : `sluice, ${name}`;
+  return [WS, RAW, "native"].includes(name) ? name : `sluice, ${name}`;
 }
 
 function baselineOf(rates: Rates): string {

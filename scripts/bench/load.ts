@@ -17,6 +17,8 @@ export interface LoadOptions {
   tls: boolean;
   /** How messages are compressed; undefined: they are not. */
   deflate: "deflate" | "deflate-each" | undefined;
+  /** Whether what comes back is masked still, from a server that knows no frames. */
+  raw?: boolean;
 }
 
 const HANDSHAKE = [
@@ -71,11 +73,11 @@ class Lane {
   /** Why there will be no more echoes. */
   #error: Error | undefined;
 
-  private constructor(socket: Socket, { type, size, inFlight }: LoadOptions) {
+  private constructor(socket: Socket, { type, size, inFlight, raw = false }: LoadOptions) {
     const frame = encode(type, payloadOf(size), true);
     this.#socket = socket;
     this.#sentSize = frame.length;
-    this.#echoSize = frame.length - 4;
+    this.#echoSize = raw ? frame.length : frame.length - 4;
     this.#frames = new Uint8Array(inFlight * frame.length);
     for (let i = 0; i < inFlight; i++) this.#frames.set(frame, i * frame.length);
     socket.on("data", (chunk: Uint8Array) => this.#onData(chunk));
@@ -94,7 +96,7 @@ class Lane {
       ? connectTls({ ...place, rejectUnauthorized: false })
       : connect({ ...place, noDelay: true });
     const lane = new Lane(socket, options);
-    await lane.#open(encode(options.type, payloadOf(options.size), false));
+    await lane.#open(encode(options.type, payloadOf(options.size), options.raw ?? false));
     return lane;
   }
 

@@ -22,6 +22,8 @@ const PEERS: Record<string, () => Promise<number>> = {
   chain: serveChain,
   batch: serveBatch,
   ws: serveWs,
+  native: serveNative,
+  tcp: serveTcp,
 };
 
 /** The sockets of our peers. */
@@ -87,6 +89,64 @@ async function serveWs(): Promise<number> {
   });
   await new Promise<void>((resolve) => http.listen({ host: HOST.hostname, port: 0 }, resolve));
   return portOf(http.address());
+}
+
+interface BunSocket {
+  send(data: string | Uint8Array): number;
+}
+
+interface BunServer {
+  port: number;
+  upgrade(request: Request): boolean;
+}
+
+interface BunGlobal {
+  serve(options: {
+    hostname: string;
+    port: number;
+    fetch(request: Request, server: BunServer): Response | undefined;
+    websocket: Record<string, unknown> & {
+      message(ws: BunSocket, data: string | Uint8Array): void;
+    };
+  }): BunServer;
+}
+
+/** The server that the runtime has by itself. */
+function serveNative(): Promise<number> {
+  const { Bun } = globalThis as { Bun?: BunGlobal };
+  if (Bun !== undefined) return Promise.resolve(serveBun(Bun));
+  const { promise, resolve } = Promise.withResolvers<number>();
+  Deno.serve({ ...HOST, onListen: ({ port }) => resolve(port) }, (request) => {
+    const { socket, response } = Deno.upgradeWebSocket(request, { idleTimeout: 0 });
+    socket.binaryType = "arraybuffer";
+    socket.onmessage = ({ data }) => socket.send(data);
+    return response;
+  });
+  return promise;
+}
+
+function serveBun(bun: BunGlobal): number {
+  const server = bun.serve({
+    ...HOST,
+    fetch: (request, server) => server.upgrade(request) ? undefined : new Response(null),
+    websocket: { idleTimeout: 0, sendPings: false, message: (ws, data) => ws.send(data) },
+  });
+  return server.port;
+}
+
+/** Bytes back as they come: what no server of messages can reach. */
+async function serveTcp(): Promise<number> {
+  const { createServer } = await import("node:net");
+  const server = createServer({ noDelay: true }, (socket) => {
+    socket.once("data", () => {
+      socket.write("HTTP/1.1 101 Switching Protocols\r\n\r\n");
+      socket.on("data", (chunk) => socket.write(chunk) || socket.pause());
+      socket.on("drain", () => socket.resume());
+    });
+    socket.on("error", () => {});
+  });
+  await new Promise<void>((resolve) => server.listen({ host: HOST.hostname, port: 0 }, resolve));
+  return portOf(server.address());
 }
 
 async function certificate(): Promise<TlsServeOptions> {
