@@ -4,8 +4,6 @@
  * A program of its own so that its memory and its CPU time are those of nothing else.
  */
 import process from "node:process";
-import { setFlagsFromString } from "node:v8";
-import { runInNewContext } from "node:vm";
 import { constants, deflateRawSync } from "node:zlib";
 import {
   encodeFrame,
@@ -16,20 +14,12 @@ import {
 } from "../../lib/core/mod.ts";
 import { deflateEngine } from "../../lib/zlib.ts";
 import { connect, serve, type WebSocketConnection } from "../../mod.ts";
+import { collectGarbage } from "../garbage.ts";
 
 const MIB = 2 ** 20;
-const { Bun } = globalThis as { Bun?: { gc(force: boolean): void } };
-
-function collector(): () => void {
-  if (Bun !== undefined) return () => Bun.gc(true);
-  setFlagsFromString("--expose-gc");
-  return runInNewContext("gc");
-}
-
-const collect = collector();
 
 function memory(): number {
-  collect();
+  collectGarbage();
   return process.memoryUsage.rss();
 }
 

@@ -1,0 +1,18 @@
+/** Garbage collection on demand, for tests that look at memory. */
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
+
+const { Bun } = globalThis as { Bun?: { gc(force: boolean): void } };
+
+function collector(): () => void {
+  if (Bun !== undefined) return () => Bun.gc(true);
+  setFlagsFromString("--expose-gc");
+  return runInNewContext("gc");
+}
+
+const collect = collector();
+
+/** Collects all garbage before it returns: again and again, for V8 frees the memory of buffers late. */
+export function collectGarbage(): void {
+  for (let again = 0; again < 4; again++) collect();
+}
