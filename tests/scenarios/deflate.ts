@@ -28,6 +28,27 @@ function cpu(): number {
   return (user + system) / 1000;
 }
 
+interface Cost {
+  /** In milliseconds. */
+  cpu: number;
+  /** In MiB. */
+  memory: number;
+}
+
+function costSince(before: { rss: number; cpu: number }): Cost {
+  const after = { cpu: cpu(), rss: process.memoryUsage.rss() };
+  return { cpu: after.cpu - before.cpu, memory: (after.rss - before.rss) / MIB };
+}
+
+/** Beside what is measured, the engine compiles and collects garbage: no more than now and then. */
+const RUNS = 3;
+
+/** The last run, at the cost of the cheapest. */
+function least<T extends Cost>(runs: T[]): T {
+  const of = (what: "cpu" | "memory") => Math.min(...runs.map((run) => run[what]));
+  return { ...runs.at(-1)!, cpu: of("cpu"), memory: of("memory") };
+}
+
 /** About a mebibyte that inflates to a gibibyte: one block, over and over. */
 function bomb(): Uint8Array {
   const block = deflateRawSync(new Uint8Array(16 * MIB), {
@@ -58,15 +79,13 @@ function bombProtocol() {
     }
   };
   run();
-  const before = { rss: memory(), cpu: cpu() };
-  const result = run();
-  const after = { cpu: cpu(), rss: process.memoryUsage.rss() };
-  return {
-    sent: payload.length,
-    ...result,
-    cpu: after.cpu - before.cpu,
-    memory: (after.rss - before.rss) / MIB,
-  };
+  const runs = [];
+  while (runs.length < RUNS) {
+    const before = { rss: memory(), cpu: cpu() };
+    const result = run();
+    runs.push({ ...result, ...costSince(before) });
+  }
+  return { sent: payload.length, ...least(runs) };
 }
 
 /** A bomb to a server, with all that a connection has; the client is in the same process. */
@@ -94,10 +113,13 @@ function bombServer() {
       return (await ws.closed).closeCode;
     };
     await run();
-    const before = { rss: memory(), cpu: cpu() };
-    const code = await run();
-    const after = { cpu: cpu(), rss: process.memoryUsage.rss() };
-    return { code, cpu: after.cpu - before.cpu, memory: (after.rss - before.rss) / MIB };
+    const runs = [];
+    while (runs.length < RUNS) {
+      const before = { rss: memory(), cpu: cpu() };
+      const code = await run();
+      runs.push({ code, ...costSince(before) });
+    }
+    return least(runs);
   });
 }
 
