@@ -40,7 +40,7 @@ const MIB = 2 ** 20;
 type WithCode = Error & { closeCode: number };
 
 /** What is alive while memory is measured. */
-let held: unknown;
+const held: unknown[] = [];
 
 /** By how many bytes the memory of the process grows for what `run` returns. Garbage does not count. */
 function growth(run: () => unknown): number {
@@ -50,9 +50,9 @@ function growth(run: () => unknown): number {
     return Math.max(heapUsed + external, heapUsed + arrayBuffers);
   };
   const before = used();
-  held = run();
+  held.push(run());
   const grown = used() - before;
-  held = undefined;
+  held.length = 0;
   return grown;
 }
 
