@@ -76,6 +76,9 @@ const OPTIONS = {
 
 type Values = ReturnType<typeof parse>["values"];
 
+const CLIENT_ONLY = ["header", "origin", "message", "count", "proxy", "ca", "insecure"] as const;
+const SERVER_ONLY = ["host", "port", "cert", "key"] as const;
+
 /** The command line is wrong. */
 class UsageError extends Error {}
 
@@ -102,6 +105,14 @@ async function main(args: string[]): Promise<number> {
     if (!(error instanceof UsageError)) throw error;
     process.stderr.write(`sluice: ${error.message}\nTry sluice --help\n`);
     return 2;
+  }
+}
+
+/** Refuses an option of the other half, which would be without effect. */
+function checkNone(names: readonly (keyof Values)[], values: Values, whose: string): void {
+  const given = names.find((name) => values[name] !== undefined);
+  if (given !== undefined) {
+    throw new UsageError(`Expected no --${given}, an option of the ${whose}`);
   }
 }
 
@@ -156,6 +167,7 @@ function file(path: string | undefined): string | undefined {
 // The server
 
 async function runServer(values: Values): Promise<number> {
+  checkNone(CLIENT_ONLY, values, "client");
   const { cert, key, host, port } = values;
   if ((cert === undefined) !== (key === undefined)) {
     throw new UsageError("Expected --cert and --key together");
@@ -212,7 +224,9 @@ function headerOf(text: string): [string, string] {
 }
 
 async function runClient(url: string, values: Values): Promise<number> {
+  checkNone(SERVER_ONLY, values, "server");
   const count = number("count", values.count) ?? Infinity;
+  if (!(count >= 1)) throw new UsageError(`Expected --count of at least 1, received ${count}`);
   const options = clientOptions(values);
   let ws: WebSocketConnection;
   try {

@@ -106,8 +106,9 @@ function resolve({ href }: WebSocketUrl, response: RefusedResponse): WebSocketUr
     url.hash = "";
     return parseWebSocketUrl(url);
   } catch (cause) {
+    const shown = location.length > 200 ? `${location.slice(0, 200)}…` : location;
     throw refusal(
-      `Expected a redirect to a WebSocket URL, received ${JSON.stringify(location)}`,
+      `Expected a redirect to a WebSocket URL, received ${JSON.stringify(shown)}`,
       response,
       cause,
     );

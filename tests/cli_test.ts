@@ -197,6 +197,7 @@ describe("K111 the command line", () => {
     ["ws://127.0.0.1:1", "more"],
     ["--unknown", "ws://127.0.0.1:1"],
     ["--count", "x", "ws://127.0.0.1:1"],
+    ["--count", "0", "ws://127.0.0.1:1"],
     ["--ping", "-1", "ws://127.0.0.1:1"],
     ["-H", "no colon", "ws://127.0.0.1:1"],
     ["-H", "A: b\nc", "ws://127.0.0.1:1"],
@@ -207,6 +208,8 @@ describe("K111 the command line", () => {
     ["--ca", "/nowhere", "wss://127.0.0.1:1"],
     ["serve", "--cert", "only.pem"],
     ["serve", "--port", "99999"],
+    ["serve", "--insecure"],
+    ["--port", "80", "ws://127.0.0.1:1"],
   ];
   for (const args of wrong) {
     it(`exits with 2 for ${JSON.stringify(args)}`, async () => {

@@ -416,8 +416,14 @@ describe("ClientHandshake", () => {
     assert.deepEqual(server.trailing, pattern(5));
     server.check();
     client.receive(server.accept().bytes);
-    assert.equal(client.receive(pattern(7)), undefined);
+    const chunk = pattern(7);
+    assert.equal(client.receive(chunk), undefined);
     assert.deepEqual(client.trailing, pattern(7));
+    // A buffer that is used again.
+    chunk.fill(9);
+    client.receive(chunk);
+    client.receive(null);
+    assert.deepEqual(client.trailing, concat([pattern(7), chunk]));
   });
 
   it("ClientHandshake and ServerHandshake check and accept nothing before the head is there", () => {

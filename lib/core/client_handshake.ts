@@ -24,8 +24,6 @@ import {
 import { concat } from "./message.ts";
 import { base64 } from "./sha1.ts";
 
-const EMPTY = new Uint8Array(0);
-
 /** What a client asks for. */
 export interface ClientHandshakeOptions extends HandshakeOffer {
   /** The value of the Host header. */
@@ -57,7 +55,7 @@ export class ClientHandshake {
   readonly #options: ClientHandshakeOptions;
   readonly #reader: HeadReader<ResponseHead>;
   #response: ResponseHead | undefined;
-  #trailing: Uint8Array = EMPTY;
+  #trailing: Uint8Array[] = [];
 
   /**
    * Makes the request.
@@ -101,19 +99,21 @@ export class ClientHandshake {
    */
   receive(chunk: Uint8Array | null): ResponseHead | undefined {
     if (this.#response !== undefined) {
-      this.#trailing = concat([this.#trailing, chunk ?? EMPTY]);
+      // Joined when asked for: one by one that would be quadratic.
+      if (chunk !== null) this.#trailing.push(chunk.slice());
       return undefined;
     }
     if (chunk === null) throw lost("response");
     const read = this.#reader.push(chunk);
     if (read === undefined) return undefined;
-    this.#trailing = read.rest;
+    this.#trailing = [read.rest];
     return this.#response = read.head;
   }
 
   /** What came behind the head: the first frames, or the body of a refusal. */
   get trailing(): Uint8Array {
-    return this.#trailing;
+    if (this.#trailing.length !== 1) this.#trailing = [concat(this.#trailing)];
+    return this.#trailing[0];
   }
 
   /**

@@ -43,7 +43,7 @@ export class ServerHandshake {
   readonly #reader: HeadReader<RequestHead>;
   #request: RequestHead | undefined;
   #checked: HandshakeRequest | undefined;
-  #trailing: Uint8Array = EMPTY;
+  #trailing: Uint8Array[] = [];
 
   /**
    * Makes a handshake that waits for its request.
@@ -62,13 +62,14 @@ export class ServerHandshake {
    */
   receive(chunk: Uint8Array | null): RequestHead | undefined {
     if (this.#request !== undefined) {
-      this.#trailing = concat([this.#trailing, chunk ?? EMPTY]);
+      // Joined when asked for: one by one that would be quadratic.
+      if (chunk !== null) this.#trailing.push(chunk.slice());
       return undefined;
     }
     if (chunk === null) throw lost("request");
     const read = this.#reader.push(chunk);
     if (read === undefined) return undefined;
-    this.#trailing = read.rest;
+    this.#trailing = [read.rest];
     return this.#request = read.head;
   }
 
@@ -81,12 +82,13 @@ export class ServerHandshake {
   takeHead(request: RequestHead, trailing: Uint8Array = EMPTY): void {
     if (this.#request !== undefined) throw new LocalProtocolError("Expected no second head");
     this.#request = request;
-    this.#trailing = trailing;
+    this.#trailing = [trailing];
   }
 
   /** What came behind the head. */
   get trailing(): Uint8Array {
-    return this.#trailing;
+    if (this.#trailing.length !== 1) this.#trailing = [concat(this.#trailing)];
+    return this.#trailing[0];
   }
 
   /**
