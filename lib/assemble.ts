@@ -7,6 +7,7 @@
  */
 import type { ByteDuplex } from "./byte_streams.ts";
 import { closeInfoOf, CloseRecord } from "./close_record.ts";
+import { ControlRate } from "./control_rate.ts";
 import { CloseCode, type CloseInfo } from "./core/close.ts";
 import { RemoteProtocolError, type WebSocketError, webSocketError } from "./core/error.ts";
 import type { Role } from "./core/frame.ts";
@@ -33,7 +34,11 @@ import { backgroundTimer, nextTurn } from "./turn.ts";
 export interface AssembleOptions extends
   Pick<
     ConnectionOptions,
-    "maxMessageSize" | "maxFrameSize" | "readableStrategy" | "closeTimeout"
+    | "maxMessageSize"
+    | "maxFrameSize"
+    | "maxControlFramesPerSecond"
+    | "readableStrategy"
+    | "closeTimeout"
   > {
   /** Which end this is. */
   role: Role;
@@ -91,6 +96,7 @@ class Assembly implements MessageDuplex {
   readonly #extensions: readonly Extension[];
   readonly #protocol: Protocol;
   readonly #receiver: Receiver;
+  readonly #controlRate: ControlRate;
   readonly #record = new CloseRecord();
   readonly #messages: WritableStreamDefaultWriter<Message>;
   /** The end of the outgoing pipe, where control frames come in between the frames of messages. */
@@ -121,6 +127,7 @@ class Assembly implements MessageDuplex {
       onTaken: () => this.#wake(),
       leave: (reason) => this.#startClose(closeInfoOf(reason)),
     });
+    this.#controlRate = new ControlRate(options.maxControlFramesPerSecond);
     this.readable = this.#receiver.readable;
 
     const fragmenter = new MessageFragmenterStream();
@@ -247,8 +254,10 @@ class Assembly implements MessageDuplex {
         }
         const event = this.#protocol.receivePiece(piece);
         if (event.type === "close") return event;
-        if (event.type === "ping") this.#answer({ type: "pong", payload: event.payload });
-        else if (event.type !== "pong") this.#receiver.deliver(event, !this.#canSend);
+        if (event.type === "ping" || event.type === "pong") {
+          this.#controlRate.count(this.#receiver.messagesReceived);
+          if (event.type === "ping") this.#answer({ type: "pong", payload: event.payload });
+        } else this.#receiver.deliver(event, !this.#canSend);
       }
     }
   }

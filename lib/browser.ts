@@ -54,6 +54,7 @@ const UNSUPPORTED: Record<Exclude<keyof RuntimeOptions, keyof ConnectOptions>, u
   // A browser offers it by itself.
   compression: true,
   maxFrameSize: Infinity,
+  maxControlFramesPerSecond: Infinity,
   pingInterval: 0,
   pingTimeout: 0,
   onFrame: undefined,

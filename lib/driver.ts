@@ -8,17 +8,16 @@
  * @module
  */
 import { closeInfoOf, CloseRecord } from "./close_record.ts";
+import { ControlRate } from "./control_rate.ts";
 import { CloseCode, type CloseInfo, truncateReason } from "./core/close.ts";
 import { RemoteProtocolError, WebSocketError, webSocketError } from "./core/error.ts";
-import { MAX_MESSAGE_SIZE } from "./core/message.ts";
 import { type CloseEvent, response } from "./core/event.ts";
-import { Protocol } from "./core/protocol.ts";
 import { webTextCodec } from "./core/utf8.ts";
 import { randomPayload } from "./core/mask.ts";
-import type { DriverInit, Machine } from "./driver_init.ts";
+import { type DriverInit, type Machine, machineOf } from "./driver_init.ts";
 import { invalidState } from "./invalid_state.ts";
 import { Keepalive, type KeepaliveHost, Pings } from "./keepalive.ts";
-import type { ConnectionOptions, ConnectionStats } from "./options.ts";
+import type { ConnectionStats } from "./options.ts";
 import { handled } from "./outbox.ts";
 import { Receiver, type ReceiverHost } from "./receiver.ts";
 import { Sender, type SenderHost } from "./sender.ts";
@@ -43,6 +42,7 @@ export class Driver {
   readonly #transport: Transport;
   readonly #protocol: Machine;
   readonly #keepalive: Keepalive;
+  readonly #controlRate: ControlRate;
   readonly #closeTimeout: number;
   #settleClosed!: { resolve(info: Required<CloseInfo>): void; reject(error: unknown): void };
 
@@ -69,19 +69,13 @@ export class Driver {
 
   /** @param init the transport, from the handshake's hands, and the options */
   constructor(init: DriverInit) {
-    const { role, transport, takeOver, options, textCodec = webTextCodec } = init;
-    const { maxMessageSize = MAX_MESSAGE_SIZE, maxFrameSize, onFrame } = options;
+    const { transport, takeOver, options, textCodec = webTextCodec } = init;
     const { pingInterval = 20_000, pingTimeout = 20_000, closeTimeout = 10_000 } = options;
-    const limits = { maxMessageSize, maxFrameSize };
     this.#closeTimeout = closeTimeout;
     this.#transport = transport;
-    this.#protocol = init.machine ?? new Protocol(role, {
-      ...limits,
-      onFrame: this.#guarded(onFrame),
-      textCodec,
-      ownsInput: true,
-      extensions: init.activeExtensions,
+    this.#protocol = machineOf(init, {
       onReady: () => this.#pump(),
+      onThrown: (error) => this.#fail(CloseCode.InternalError, "A callback threw", error),
     });
     this.receiver = new Receiver(
       options.readableStrategy,
@@ -89,6 +83,7 @@ export class Driver {
       init.wholeBuffers,
     );
     this.sender = new Sender(this.#protocol, transport, textCodec, this.#senderHost());
+    this.#controlRate = new ControlRate(options.maxControlFramesPerSecond);
     this.#keepalive = new Keepalive(this.#keepaliveHost(), pingInterval, pingTimeout);
     this.closed = handled(
       new Promise((resolve, reject) => this.#settleClosed = { resolve, reject }),
@@ -159,18 +154,6 @@ export class Driver {
     this.#transport.destroy();
   }
 
-  /** A callback of the user's that throws fails the connection, and not what it was called from. */
-  #guarded(onFrame: ConnectionOptions["onFrame"]): ConnectionOptions["onFrame"] {
-    if (onFrame === undefined) return undefined;
-    return (direction, frame) => {
-      try {
-        onFrame(direction, frame);
-      } catch (error) {
-        nextTurn(() => this.#fail(CloseCode.InternalError, "A callback threw", error));
-      }
-    };
-  }
-
   // From the transport to the receiver
 
   #onData(chunk: Uint8Array): void {
@@ -209,8 +192,10 @@ export class Driver {
         if (this.#inputEnded && !this.#protocol.pending) this.#stop(undefined);
         return false;
       }
-      if (event.type === "ping") this.sender.answer(event.payload);
-      else if (event.type === "pong") this.pings.pong(event.payload);
+      if (event.type === "ping") {
+        this.#controlRate.count(this.receiver.messagesReceived);
+        this.sender.answer(event.payload);
+      } else if (event.type === "pong") this.#pongReceived(event.payload);
       else if (event.type === "close") this.#stop(event);
       else this.receiver.deliver(event, !this.#canSend);
     } catch (error) {
@@ -219,6 +204,11 @@ export class Driver {
       else this.#fail(CloseCode.InternalError, "A callback threw", error);
     }
     return true;
+  }
+
+  #pongReceived(payload: Uint8Array): void {
+    // What we have asked for is no flood.
+    if (!this.pings.pong(payload)) this.#controlRate.count(this.receiver.messagesReceived);
   }
 
   #setPaused(paused: boolean): void {

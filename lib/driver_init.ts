@@ -1,5 +1,5 @@
 /**
- * What a driver begins with.
+ * What a driver begins with, and the protocol machine that it makes of that.
  *
  * A file of its own because what stands in for the protocol machine knows this, and not the driver.
  *
@@ -7,10 +7,12 @@
  */
 import type { Extension } from "./core/extension.ts";
 import type { Role } from "./core/frame.ts";
-import type { Protocol } from "./core/protocol.ts";
-import type { TextCodec } from "./core/utf8.ts";
+import { MAX_MESSAGE_SIZE } from "./core/message.ts";
+import { Protocol } from "./core/protocol.ts";
+import { type TextCodec, webTextCodec } from "./core/utf8.ts";
 import type { ConnectionOptions } from "./options.ts";
 import type { Transport, TransportHandlers } from "./transport.ts";
+import { nextTurn } from "./turn.ts";
 
 /** What a driver needs of a {@linkcode Protocol}, or of what stands in for one. */
 export type Machine = Pick<
@@ -48,4 +50,42 @@ export interface DriverInit {
   wholeBuffers?: boolean;
   /** What stands in for the protocol machine. Default: none, it is made */
   machine?: Machine;
+}
+
+/** What a driver is told by its machine. */
+export interface MachineHost {
+  /** An extension is done with what was pending. */
+  onReady(): void;
+  /** A callback of the user's threw. */
+  onThrown(error: unknown): void;
+}
+
+/** The machine that was given, or one that is made. */
+export function machineOf(init: DriverInit, host: MachineHost): Machine {
+  if (init.machine !== undefined) return init.machine;
+  const { options: { maxMessageSize = MAX_MESSAGE_SIZE, maxFrameSize, onFrame } } = init;
+  return new Protocol(init.role, {
+    maxMessageSize,
+    maxFrameSize,
+    onFrame: guarded(onFrame, host),
+    textCodec: init.textCodec ?? webTextCodec,
+    ownsInput: true,
+    extensions: init.activeExtensions,
+    onReady: () => host.onReady(),
+  });
+}
+
+/** A callback of the user's that throws fails the connection, and not what it was called from. */
+function guarded(
+  onFrame: ConnectionOptions["onFrame"],
+  host: MachineHost,
+): ConnectionOptions["onFrame"] {
+  if (onFrame === undefined) return undefined;
+  return (direction, frame) => {
+    try {
+      onFrame(direction, frame);
+    } catch (error) {
+      nextTurn(() => host.onThrown(error));
+    }
+  };
 }

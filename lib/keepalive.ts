@@ -37,14 +37,18 @@ export class Pings {
     return this.#pending.some((ping) => equal(ping.payload, payload));
   }
 
-  /** A pong came. RFC 6455 §5.5.3: it may answer the last of several pings alone. */
-  pong(payload: Uint8Array): void {
+  /**
+   * A pong came. RFC 6455 §5.5.3: it may answer the last of several pings alone. Tells whether it answers
+   * any.
+   */
+  pong(payload: Uint8Array): boolean {
     const index = this.#pending.findIndex((ping) => equal(ping.payload, payload));
     const now = performance.now();
     for (const ping of this.#pending.splice(0, index + 1)) {
       this.#latency = now - ping.sentAt;
       ping.resolve(this.#latency);
     }
+    return index >= 0;
   }
 
   /** No pong will come. */

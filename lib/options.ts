@@ -64,6 +64,12 @@ export interface ConnectionOptions {
   maxMessageSize?: number;
   /** The longest frame received, in bytes. Default: Infinity, `maxMessageSize` being the limit */
   maxFrameSize?: number;
+  /**
+   * How many pings, and pongs that answer none of ours, may come in a second, beside one for each
+   * message; as many may come at once. One more fails the connection with 1008. Infinity disables.
+   * Default: 1000
+   */
+  maxControlFramesPerSecond?: number;
   /** How long the opening handshake may take, in milliseconds; 0 disables. Default: 10000 */
   openTimeout?: number;
   /**
@@ -113,6 +119,7 @@ export function checkProtocols(protocols: readonly string[] = []): void {
 const NUMBERS = [
   "maxMessageSize",
   "maxFrameSize",
+  "maxControlFramesPerSecond",
   "openTimeout",
   "pingInterval",
   "pingTimeout",

@@ -67,6 +67,11 @@ export class Receiver {
     return this.#inbox.ended;
   }
 
+  /** Messages received whole so far. */
+  get messagesReceived(): number {
+    return this.#messagesReceived;
+  }
+
   /** What it has done so far. */
   get stats(): Pick<ConnectionStats, "messagesReceived" | "queued" | "peakQueued"> {
     const { used: queued, peak: peakQueued } = this.#budget;

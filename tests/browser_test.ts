@@ -10,6 +10,7 @@ const OPTIONS: [name: string, refused: unknown, honoured?: unknown][] = [
   ["headers", { a: "b" }],
   ["extensions", []],
   ["maxFrameSize", 10, Infinity],
+  ["maxControlFramesPerSecond", 10, Infinity],
   ["pingInterval", 10, 0],
   ["pingTimeout", 10, 0],
   ["onFrame", () => {}],

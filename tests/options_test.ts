@@ -10,6 +10,8 @@ const COMMON: Wrong[] = [
   ["maxMessageSize", "1", TypeError],
   ["maxMessageSize", NaN, RangeError],
   ["maxFrameSize", -1, RangeError],
+  ["maxControlFramesPerSecond", -1, RangeError],
+  ["maxControlFramesPerSecond", "1", TypeError],
   ["openTimeout", "1", TypeError],
   ["pingInterval", -1, RangeError],
   ["pingTimeout", null, TypeError],

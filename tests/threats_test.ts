@@ -5,7 +5,7 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import process from "node:process";
-import { type CloseInfo, connect, type WebSocketConnection } from "../mod.ts";
+import { type CloseInfo, connect } from "../mod.ts";
 import {
   encodeFrame,
   FragmentReader,
@@ -19,20 +19,14 @@ import { assertSameBytes, concat, hex, pattern, utf8 } from "./bytes.ts";
 import { collectGarbage } from "./garbage.ts";
 import {
   binaryFrame,
-  collect,
   continuation,
   inBothRoles,
-  portOf,
-  RawSocket,
   rejection,
   requestOf,
   textFrame,
   until,
-  upgradeRequest,
   upgradeResponse,
-  urlOf,
   withRawServer,
-  withServer,
 } from "./support.ts";
 
 const MIB = 2 ** 20;
@@ -374,96 +368,5 @@ describe("predictable mask", () => {
       await until(() => keys.size === 5);
       ws.terminate();
     });
-  });
-});
-
-// deno#24292
-describe("floods", () => {
-  /** Floods a server until it is cut. */
-  async function flooded(
-    frame: Uint8Array,
-    handler: (ws: WebSocketConnection) => unknown,
-  ): Promise<number> {
-    let sent = 0;
-    await withServer({ closeTimeout: 300 }, async (server) => {
-      const raw = await RawSocket.connect(portOf(server));
-      raw.write(upgradeRequest());
-      await until(() => raw.text.includes("\r\n\r\n"));
-      const batch = concat(Array(Math.ceil(65536 / frame.length)).fill(frame));
-      while (!raw.closed && !raw.ended) {
-        if (raw.socket.writableLength < MIB) {
-          raw.write(batch);
-          sent += batch.length;
-        }
-        await new Promise((resolve) => setTimeout(resolve));
-      }
-      raw.socket.destroy();
-      const ws = await connect(urlOf(server, "/polite"));
-      await ws.close();
-    }, handler);
-    return sent;
-  }
-
-  const frames: Record<string, Uint8Array> = {
-    "pings": encodeFrame({ opcode: Opcode.Ping, payload: pattern(125) }, { mask: true }),
-    "pongs": encodeFrame({ opcode: Opcode.Pong, payload: pattern(0) }, { mask: true }),
-    "messages": encodeFrame({ opcode: Opcode.Text, payload: utf8("a") }, { mask: true }),
-    "fragments": encodeFrame({ opcode: Opcode.Binary, fin: false, payload: utf8("a") }, {
-      mask: true,
-    }),
-  };
-  for (const [name, frame] of Object.entries(frames)) {
-    it(`floods: terminate() cuts a peer that sends ${name} without end`, async () => {
-      await flooded(frame, async (ws) => {
-        if (ws.request.url.endsWith("/polite")) return await ws.closed;
-        await until(() => ws.stats.bytesReceived > MIB || ws.stats.paused || ws.state !== "open");
-        ws.terminate();
-        await rejection(ws.closed);
-      });
-    });
-  }
-
-  it("floods: pings of a peer that does not read take no more than 64 KiB of pongs", async () => {
-    await inBothRoles(
-      async (ws, peer) => {
-        peer.transport.pause();
-        let most = 0;
-        for (let i = 0; i < 30; i++) {
-          const pings = Array(1000).fill({ opcode: Opcode.Ping, payload: pattern(125) });
-          peer.send(...pings);
-          await until(() => peer.transport.bufferedAmount === 0);
-          most = Math.max(most, ws.bufferedAmount);
-        }
-        assert.ok(most > 0 && most < 65536 * 2 + 256, `${most} bytes wait`);
-        assert.equal(ws.state, "open");
-        const payload = utf8("last");
-        peer.send({ opcode: Opcode.Ping, payload });
-        peer.transport.resume();
-        await until(() => peer.frames.some((frame) => String(frame.payload) === String(payload)));
-      },
-      {},
-      { capacity: 0 },
-    );
-  });
-
-  it("floods: a peer that never reads holds what waits for it, and no more", async () => {
-    await inBothRoles(
-      async (ws, peer) => {
-        peer.transport.pause();
-        const sending = collect(async function* () {
-          for (let i = 0; i < 100; i++) {
-            await ws.send(pattern(5000));
-            yield i;
-          }
-        }());
-        sending.catch(() => {});
-        await until(() => ws.bufferedAmount > 65536);
-        assert.ok(ws.bufferedAmount <= 65536 + 5014, `${ws.bufferedAmount} bytes wait`);
-        ws.terminate();
-        await rejection(sending);
-      },
-      {},
-      { capacity: 0 },
-    );
   });
 });

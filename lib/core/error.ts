@@ -18,7 +18,7 @@ let raise: Raise;
  * The connection ended other than by a clean close, or a reader met its end.
  *
  * This is the interface of the WebSocketStream draft. `closeCode` is the code of the peer's Close
- * frame; where none came, the code with which our side failed the connection (1002, 1007, 1009,
+ * frame; where none came, the code with which our side failed the connection (1002, 1007, 1008, 1009,
  * 1011), or 1006 where the transport was simply gone. `cause` holds what lies beneath.
  *
  * @example
