@@ -13,7 +13,14 @@ import { randomPayload } from "./core/mask.ts";
 import type { Message } from "./core/message.ts";
 import { Driver } from "./driver.ts";
 import type { DriverInit } from "./driver_init.ts";
-import { type ResponseInfo, toRequest, toResponseInfo } from "./http.ts";
+import {
+  packHead,
+  type ResponseInfo,
+  toRequest,
+  toResponseInfo,
+  unpackRequestHead,
+  unpackResponseHead,
+} from "./http.ts";
 import type { IncomingMessage } from "./message_streams.ts";
 import type {
   BufferSource,
@@ -23,7 +30,7 @@ import type {
   SendOptions,
 } from "./options.ts";
 import { handled } from "./outbox.ts";
-import type { Address } from "./transport.ts";
+import type { Address, Transport } from "./transport.ts";
 
 /** What a connection begins with. Internal. */
 export interface ConnectionInit extends DriverInit {
@@ -63,51 +70,65 @@ export interface ConnectionInit extends DriverInit {
  * ```
  */
 export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposable {
-  readonly #init: ConnectionInit;
+  // Of the handshake no more than this: its reader and its lists of fields would take several KiB.
+  readonly #protocol: string;
+  readonly #extensions: string;
+  readonly #requestHead: string;
+  readonly #responseHead: string;
+  readonly #secure: boolean;
+  readonly #transport: Transport;
   readonly #driver: Driver;
   #request: Request | undefined;
   #response: ResponseInfo | undefined;
 
   /** Connections come from `connect()`, `serve()` and `accept()`. Internal. */
   constructor(init: ConnectionInit) {
-    this.#init = init;
+    this.#protocol = init.agreement.protocol;
+    this.#extensions = serializeExtensions(init.agreement.extensions);
+    this.#requestHead = packHead(init.request);
+    this.#responseHead = packHead(init.response);
+    this.#secure = init.secure;
+    this.#transport = init.transport;
     this.#request = init.webRequest;
     this.#driver = new Driver(init);
   }
 
   /** The subprotocol agreed on, or an empty string. */
   get protocol(): string {
-    return this.#init.agreement.protocol;
+    return this.#protocol;
   }
 
   /** The extensions agreed on, as in the header, or an empty string. */
   get extensions(): string {
-    return serializeExtensions(this.#init.agreement.extensions);
+    return this.#extensions;
   }
 
   /** The request of the handshake. It is made when first asked for. */
   get request(): Request {
-    return this.#request ??= toRequest(this.#init.request, this.#init.secure);
+    return this.#request ??= toRequest(unpackRequestHead(this.#requestHead), this.#secure);
   }
 
   /** The response of the handshake. */
   get response(): ResponseInfo {
-    return this.#response ??= toResponseInfo(this.#init.response);
+    return this.#response ??= toResponseInfo(unpackResponseHead(this.#responseHead));
   }
 
   /** The header fields of both as they travelled: in order, repeated ones kept. */
   get rawHeaders(): { readonly request: RawHeaders; readonly response: RawHeaders } {
-    return { request: this.#init.request.headers, response: this.#init.response.headers };
+    return {
+      request: unpackRequestHead(this.#requestHead).headers,
+      response: unpackResponseHead(this.#responseHead).headers,
+    };
   }
 
   /** The address of this end, where the transport has one. */
   get localAddress(): Address | undefined {
-    return this.#init.transport.localAddress;
+    return this.#transport.localAddress;
   }
 
   /** The address of the peer, where the transport has one. */
   get remoteAddress(): Address | undefined {
-    return this.#init.transport.remoteAddress;
+    return this.#transport.remoteAddress;
   }
 
   /** "open" until a Close frame was sent or acted on, "closed" when the transport has ended. */

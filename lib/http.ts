@@ -91,6 +91,31 @@ export function toResponseInfo({ status, statusText, headers }: ResponseHead): R
   return { status, statusText, headers: sentHeaders(headers) };
 }
 
+/** A head as one string, which takes a fraction of the memory of a list of fields. */
+export function packHead(head: RequestHead | ResponseHead): string {
+  const start = "method" in head ? [head.method, head.target] : [head.status, head.statusText];
+  // No parser lets a line break into any of them.
+  return [...start, head.version, ...head.headers.flat()].join("\n");
+}
+
+/** Undoes {@linkcode packHead}. */
+export function unpackRequestHead(packed: string): RequestHead {
+  const [method, target, version, ...fields] = packed.split("\n");
+  return { method, target, version, headers: pairsOf(fields) };
+}
+
+/** Undoes {@linkcode packHead}. */
+export function unpackResponseHead(packed: string): ResponseHead {
+  const [status, statusText, version, ...fields] = packed.split("\n");
+  return { status: +status, statusText, version, headers: pairsOf(fields) };
+}
+
+function pairsOf(fields: readonly string[]): [string, string][] {
+  const pairs: [string, string][] = [];
+  for (let i = 0; i < fields.length; i += 2) pairs.push([fields[i], fields[i + 1]]);
+  return pairs;
+}
+
 /** How much of the body of a refusal is kept, in bytes. */
 const MAX_BODY = 65536;
 
