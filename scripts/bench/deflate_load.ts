@@ -3,23 +3,12 @@
  * refers to what it has sent before. So frames are counted, not bytes.
  */
 import { Buffer } from "node:buffer";
-import { connect, type Socket } from "node:net";
 import { constants, deflateRawSync, inflateRawSync } from "node:zlib";
+import { encode, handshake } from "./frames.ts";
+import { keepInFlight, Lane, type Load, runLanes } from "./lane.ts";
 import type { LoadOptions } from "./load.ts";
 
-const HANDSHAKE = [
-  "GET / HTTP/1.1",
-  "Host: 127.0.0.1",
-  "Connection: Upgrade",
-  "Upgrade: websocket",
-  "Sec-WebSocket-Version: 13",
-  "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-  "Sec-WebSocket-Extensions: permessage-deflate",
-  "\r\n",
-].join("\r\n");
-
 const finishFlush = constants.Z_SYNC_FLUSH;
-const KEY = [0x37, 0xfa, 0x21, 0x3d];
 /** So many messages differ from each other. */
 const VARIETY = 64;
 const WORDS = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu".split(" ");
@@ -44,13 +33,7 @@ function json(size: number, seed: number): string {
 /** A masked frame; what it holds refers to no other message, which a server cannot tell before. */
 function frameOf(text: string): Uint8Array {
   const payload = deflateRawSync(text, { finishFlush, memLevel: 8 }).subarray(0, -4);
-  const { length } = payload;
-  const head = length < 126
-    ? [0xc1, 0x80 | length]
-    : length < 65536
-    ? [0xc1, 0x80 | 126, length >> 8, length & 255]
-    : [0xc1, 0x80 | 127, 0, 0, 0, 0, ...[24, 16, 8, 0].map((shift) => length >> shift & 255)];
-  return new Uint8Array([...head, ...KEY, ...payload.map((byte, i) => byte ^ KEY[i & 3])]);
+  return encode(0xc1, payload, true);
 }
 
 /** Counts whole frames in what comes. */
@@ -81,32 +64,32 @@ class FrameCounter {
 }
 
 /** Connections to one server, which send compressed messages. */
-export class DeflateLoad {
-  readonly #lanes: Lane[];
-  readonly #options: LoadOptions;
+export class DeflateLoad implements Load {
+  readonly #lanes: DeflateLane[];
+  readonly #inFlight: number;
 
-  private constructor(lanes: Lane[], options: LoadOptions) {
+  private constructor(lanes: DeflateLane[], { inFlight }: LoadOptions) {
     this.#lanes = lanes;
-    this.#options = options;
+    this.#inFlight = inFlight;
   }
 
-  /** Connect, and check that a message comes back as it was sent. */
+  /** Connect, and check that a message comes back compressed, and as it was sent. */
   static async connect(port: number, options: LoadOptions): Promise<DeflateLoad> {
     const texts = Array.from({ length: VARIETY }, (_, i) => json(options.size, i));
     const frames = texts.map(frameOf);
-    const lanes: Lane[] = [];
+    const lanes: DeflateLane[] = [];
     for (let i = 0; i < options.connections; i++) {
-      lanes.push(await Lane.open(port, frames, texts[0], i));
+      const request = handshake("permessage-deflate");
+      const [lane, response] = await Lane.open({ port, handshake: request });
+      if (!response.includes("permessage-deflate")) throw new Error(`Refused: ${response}`);
+      lanes.push(new DeflateLane(lane, frames, options.inFlight, i));
+      await lanes[i].verify(texts);
     }
     return new DeflateLoad(lanes, options);
   }
 
-  /** Have at least so many messages echoed; gives their exact number. */
-  async run(messages: number): Promise<number> {
-    const { connections, inFlight } = this.#options;
-    const each = Math.max(inFlight, Math.ceil(messages / connections));
-    await Promise.all(this.#lanes.map((lane) => lane.run(each, inFlight)));
-    return each * connections;
+  run(messages: number): Promise<number> {
+    return runLanes(messages, this.#inFlight, this.#lanes);
   }
 
   close() {
@@ -114,42 +97,29 @@ export class DeflateLoad {
   }
 }
 
-class Lane {
-  readonly #socket: Socket;
+class DeflateLane {
+  readonly #lane: Lane;
   readonly #frames: Uint8Array[];
+  readonly #inFlight: number;
   readonly #counter = new FrameCounter();
   #next: number;
-  #onData: (chunk: Uint8Array) => void = () => {};
-  #fail: (error: Error) => void = () => {};
 
-  private constructor(socket: Socket, frames: Uint8Array[], next: number) {
-    this.#socket = socket;
+  constructor(lane: Lane, frames: Uint8Array[], inFlight: number, next: number) {
+    this.#lane = lane;
     this.#frames = frames;
+    this.#inFlight = inFlight;
     this.#next = next;
-    socket.on("data", (chunk: Uint8Array) => this.#onData(chunk));
-    socket.on("error", (error) => this.#fail(error));
-    socket.on("close", () => this.#fail(new Error("The server has ended the connection")));
   }
 
-  static async open(port: number, frames: Uint8Array[], first: string, next: number) {
-    const lane = new Lane(connect({ host: "127.0.0.1", port, noDelay: true }), frames, next);
-    await lane.#open(first);
-    return lane;
-  }
-
-  async #open(text: string) {
-    this.#socket.write(HANDSHAKE);
-    let head = "";
-    await this.#receive((chunk) =>
-      (head += Buffer.from(chunk).toString("latin1")).endsWith("\r\n\r\n")
-    );
-    if (!/^HTTP\/1.1 101 [^]*permessage-deflate/.test(head)) throw new Error(`Refused: ${head}`);
+  async verify(texts: string[]) {
+    const text = texts[this.#next % VARIETY];
     let echo = Buffer.alloc(0);
-    this.#socket.write(this.#frames[0]);
-    await this.#receive((chunk) => {
+    const echoed = this.#lane.take((chunk) => {
       echo = Buffer.concat([echo, chunk]);
       return this.#counter.push(chunk) === 1;
     });
+    this.#send(1);
+    await echoed;
     const payload = echo.subarray(echo[1] < 126 ? 2 : echo[1] === 126 ? 4 : 10);
     const inflated = inflateRawSync(payload, { finishFlush }).toString();
     if (echo[0] !== 0xc1 || inflated !== text) {
@@ -157,35 +127,23 @@ class Lane {
     }
   }
 
-  #receive(enough: (chunk: Uint8Array) => boolean): Promise<void> {
-    return new Promise((resolve, reject) => {
-      this.#fail = reject;
-      this.#onData = (chunk) => enough(chunk) && resolve();
-    });
-  }
-
   #send(count: number) {
     const frames = Array.from({ length: count }, () => this.#frames[this.#next++ % VARIETY]);
-    this.#socket.write(Buffer.concat(frames));
+    this.#lane.socket.write(Buffer.concat(frames));
   }
 
-  /** Have so many messages echoed: each that comes back is followed by another one. */
-  run(messages: number, inFlight: number): Promise<void> {
-    let toSend = messages - inFlight;
-    let missing = messages;
-    const echoed = this.#receive((chunk) => {
-      const count = this.#counter.push(chunk);
-      const next = Math.min(count, toSend);
-      toSend -= next;
-      if (next > 0) this.#send(next);
-      return (missing -= count) === 0;
-    });
-    this.#send(inFlight);
-    return echoed;
+  /** Have so many messages echoed. */
+  run(messages: number): Promise<void> {
+    return keepInFlight(
+      this.#lane,
+      messages,
+      this.#inFlight,
+      (chunk) => this.#counter.push(chunk),
+      (count) => this.#send(count),
+    );
   }
 
   close() {
-    this.#fail = () => {};
-    this.#socket.destroy();
+    this.#lane.close();
   }
 }

@@ -2,9 +2,10 @@
  * The measured process: an echo server that runs on each of the runtimes.
  *
  * `server.ts PEER TRANSPORT [tls | deflate | deflate-each]` prints its port on a line. Each line that it
- * reads is answered with the CPU time used so far, user and system, in microseconds, or, for "memory",
- * with the resident memory in bytes, garbage not counted. It ends with its standard input. "deflate"
- * compresses with context takeover, "deflate-each" without, both with the same settings of zlib for all.
+ * reads is answered with the CPU time used so far, user and system, in microseconds, or, for "memory"
+ * and "heap", with the resident memory or the engine's in bytes, garbage not counted. It ends with its
+ * standard input. "deflate" compresses with context takeover, "deflate-each" without, both with the
+ * same settings of zlib for all.
  */
 import process from "node:process";
 import { createInterface } from "node:readline";
@@ -22,6 +23,7 @@ const PEERS: Record<string, () => Promise<number>> = {
   chain: serveChain,
   batch: serveBatch,
   ws: serveWs,
+  bufferutil: serveBufferutil,
   native: serveNative,
   tcp: serveTcp,
 };
@@ -89,6 +91,13 @@ async function serveWs(): Promise<number> {
   });
   await new Promise<void>((resolve) => http.listen({ host: HOST.hostname, port: 0 }, resolve));
   return portOf(http.address());
+}
+
+/** It takes its native addon by itself, where it is not told not to. */
+async function serveBufferutil(): Promise<number> {
+  const { mask } = (await import("bufferutil")).default;
+  if (!String(mask).includes("[native code]")) throw new Error("Expected a native bufferutil");
+  return await serveWs();
 }
 
 interface BunSocket {
@@ -163,10 +172,18 @@ function cpuTime(): number {
   return user + system;
 }
 
-function memory(): number {
+function collectGarbage() {
   const { gc, Bun } = globalThis as { gc?: () => void; Bun?: { gc(force: boolean): void } };
   for (let again = 0; again < 4; again++) Bun === undefined ? gc?.() : Bun.gc(true);
-  return process.memoryUsage.rss();
+}
+
+/** What to answer. */
+function figureOf(line: string): number {
+  if (line === "") return cpuTime();
+  collectGarbage();
+  if (line === "memory") return process.memoryUsage.rss();
+  const { heapUsed, external } = process.memoryUsage();
+  return heapUsed + external;
 }
 
 const [, , peer, transportName = "default", encrypted] = process.argv;
@@ -176,5 +193,5 @@ const transport = await TRANSPORTS[transportName]();
 const tls = encrypted === "tls" ? await certificate() : undefined;
 console.log(await start());
 const lines = createInterface({ input: process.stdin });
-lines.on("line", (line) => console.log(line === "memory" ? memory() : cpuTime()));
+lines.on("line", (line) => console.log(figureOf(line)));
 lines.on("close", () => process.exit());

@@ -1,0 +1,177 @@
+/**
+ * The measured process of the client side: `client.ts PEER PORT CONNECTIONS IN_FLIGHT TYPE SIZE`.
+ *
+ * It opens its connections, sees that messages come back as they were sent, and prints a line. Then it
+ * answers each line with a number: for a number of messages, how many have gone there and back, with
+ * several in flight on each connection; for an empty line, the CPU time used so far in microseconds.
+ */
+import { Buffer } from "node:buffer";
+import process from "node:process";
+import { createInterface } from "node:readline";
+import { payloadOf } from "./frames.ts";
+
+type Message = string | Uint8Array<ArrayBuffer>;
+
+/** What a connection is to do. */
+interface Work {
+  messages: number;
+  inFlight: number;
+  next(): Message;
+  /** Is given each message that comes, in whatever form the client has it. */
+  came(data: unknown): void;
+}
+
+/** A connection of one of the clients. */
+interface Client {
+  run(work: Work): Promise<void>;
+  close(): void;
+}
+
+/** Only the library that is measured is loaded. */
+const PEERS: Record<string, (url: string) => Promise<Client>> = {
+  loop: openLoop,
+  streams: openStreams,
+  ws: openWs,
+  bufferutil: openWs,
+  undici: async (url) => openEvents(new (await import("undici")).WebSocket(url)),
+  native: (url) => openEvents(new WebSocket(url)),
+};
+
+async function connect(url: string) {
+  const { connect } = await import("../../mod.ts");
+  return await connect(url, { compression: false, pingInterval: 0 });
+}
+
+/** Ours: `send()` and `for await`. */
+async function openLoop(url: string): Promise<Client> {
+  const ws = await connect(url);
+  return {
+    async run({ messages, inFlight, next, came }) {
+      for (let sent = 0; sent < inFlight; sent++) ws.send(next());
+      let toSend = messages - inFlight;
+      let missing = messages;
+      for await (const message of ws) {
+        came(message);
+        if (--missing === 0) return;
+        if (toSend-- > 0) await ws.send(next());
+      }
+      throw new Error("The server has ended the connection");
+    },
+    close: () => ws.terminate(),
+  };
+}
+
+/** Ours: a reader of `readable` and a writer of `writable`. */
+async function openStreams(url: string): Promise<Client> {
+  const ws = await connect(url);
+  const reader = ws.readable.getReader();
+  const writer = ws.writable.getWriter();
+  return {
+    async run({ messages, inFlight, next, came }) {
+      for (let sent = 0; sent < inFlight; sent++) writer.write(next());
+      let toSend = messages - inFlight;
+      for (let missing = messages; missing > 0; missing--) {
+        came((await reader.read()).value);
+        if (toSend-- > 0) writer.write(next());
+      }
+    },
+    close: () => ws.terminate(),
+  };
+}
+
+/** Text comes as bytes, as ws gives it by itself, which costs it less than strings. */
+async function openWs(url: string): Promise<Client> {
+  const { WebSocket } = await import("ws");
+  const ws = new WebSocket(url, { perMessageDeflate: false });
+  await new Promise((resolve, reject) => ws.on("open", resolve).on("error", reject));
+  let onMessage = (_data: unknown) => {};
+  ws.on("message", (data) => onMessage(data));
+  return callingBack(ws, (listener) => onMessage = listener);
+}
+
+/** As much of the standard's class as is used here. */
+interface EventSocket {
+  binaryType: string;
+  onopen: unknown;
+  onerror: unknown;
+  onmessage: unknown;
+  send(message: Message): void;
+  close(): void;
+}
+
+async function openEvents(ws: EventSocket): Promise<Client> {
+  ws.binaryType = "arraybuffer";
+  await new Promise<void>((resolve, reject) => {
+    ws.onopen = () => resolve();
+    ws.onerror = () => reject(new Error("Expected a connection"));
+  });
+  let onMessage = (_data: unknown) => {};
+  ws.onmessage = (event: { data: unknown }) => onMessage(event.data);
+  return callingBack(ws, (listener) => onMessage = listener);
+}
+
+function callingBack(
+  ws: Pick<EventSocket, "send" | "close">,
+  listen: (listener: (data: unknown) => void) => void,
+): Client {
+  return {
+    run: ({ messages, inFlight, next, came }) =>
+      new Promise((resolve) => {
+        let toSend = messages - inFlight;
+        let missing = messages;
+        listen((data) => {
+          came(data);
+          if (toSend-- > 0) ws.send(next());
+          if (--missing === 0) resolve();
+        });
+        for (let sent = 0; sent < inFlight; sent++) ws.send(next());
+      }),
+    close: () => ws.close(),
+  };
+}
+
+const [, , peer, port, connections, inFlightText, type, sizeText] = process.argv;
+const [inFlight, size] = [Number(inFlightText), Number(sizeText)];
+const message = messageOf(0);
+
+function messageOf(seed: number): Message {
+  const payload = payloadOf(size, seed);
+  return type === "text" ? new TextDecoder().decode(payload) : payload as Message;
+}
+
+/** A server that sends the messages back meets a client that compares them. */
+async function verify() {
+  const client = await PEERS[peer](`ws://127.0.0.1:${port}/verify`);
+  let [sent, received] = [0, 0];
+  const came = (data: unknown) => {
+    const expected = messageOf(received++);
+    const equal = typeof expected === "string"
+      ? String(data) === expected
+      : Buffer.compare(Buffer.from(data as Uint8Array<ArrayBuffer>), expected) === 0;
+    if (!equal) throw new Error("Expected the messages to come back as they were sent");
+  };
+  await client.run({ messages: 2 * inFlight, inFlight, next: () => messageOf(sent++), came });
+  client.close();
+}
+
+async function run(messages: number): Promise<number> {
+  const each = Math.max(inFlight, Math.ceil(messages / clients.length));
+  const work = { messages: each, inFlight, next: () => message, came: () => {} };
+  await Promise.all(clients.map((client) => client.run(work)));
+  return each * clients.length;
+}
+
+function cpuTime(): number {
+  const { user, system } = process.cpuUsage();
+  return user + system;
+}
+
+await verify();
+const clients: Client[] = [];
+while (clients.length < Number(connections)) {
+  clients.push(await PEERS[peer](`ws://127.0.0.1:${port}/`));
+}
+console.log(clients.length);
+const lines = createInterface({ input: process.stdin });
+lines.on("line", async (line) => console.log(line === "" ? cpuTime() : await run(Number(line))));
+lines.on("close", () => process.exit());

@@ -1,0 +1,54 @@
+/** What the benchmarks' own ends put on the wire, made in advance and without the library. */
+
+/** What a message is. */
+export type MessageType = "text" | "binary";
+
+export const MASKING_KEY = [0x37, 0xfa, 0x21, 0x3d];
+
+/** The opening handshake of a client. */
+export function handshake(extensions?: string): string {
+  return [
+    "GET / HTTP/1.1",
+    "Host: 127.0.0.1",
+    "Connection: Upgrade",
+    "Upgrade: websocket",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    ...extensions === undefined ? [] : [`Sec-WebSocket-Extensions: ${extensions}`],
+    "\r\n",
+  ].join("\r\n");
+}
+
+/** Letters; those of another seed are others. */
+export function payloadOf(size: number, seed = 0): Uint8Array {
+  return Uint8Array.from({ length: size }, (_, i) => 97 + (i + seed * 7 + (i >> 8)) % 26);
+}
+
+/** One frame (RFC 6455 §5.2). */
+export function encode(first: number, payload: Uint8Array, masked: boolean): Uint8Array {
+  const { length } = payload;
+  const mask = masked ? 0x80 : 0;
+  const key = masked ? MASKING_KEY : [];
+  const head = length < 126
+    ? [first, mask | length]
+    : length < 65536
+    ? [first, mask | 126, length >> 8, length & 255]
+    : [first, mask | 127, 0, 0, 0, 0, ...[24, 16, 8, 0].map((shift) => length >> shift & 255)];
+  const body = masked ? payload.map((byte, i) => byte ^ key[i & 3]) : payload;
+  return concat([new Uint8Array([...head, ...key]), body]);
+}
+
+/** The first byte of a frame that is a message. */
+export function firstByteOf(type: MessageType): number {
+  return type === "text" ? 0x81 : 0x82;
+}
+
+export function concat(parts: Uint8Array[]): Uint8Array {
+  const whole = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
+  let offset = 0;
+  for (const part of parts) {
+    whole.set(part, offset);
+    offset += part.length;
+  }
+  return whole;
+}

@@ -1,0 +1,138 @@
+/** What the command line asks for. */
+import { parseArgs } from "node:util";
+import { findRuntime, type Runtime, SUITE_RUNTIMES } from "../runtimes.ts";
+import type { MessageType } from "./frames.ts";
+import { type Candidate, type Kind, KINDS } from "./workload.ts";
+
+const WS = "ws";
+const BY_HAND = ["chain", "batch"];
+/** Those that have no transport of ours beneath them. */
+const OTHERS = ["tcp", "python", "native", "bufferutil", WS];
+const SERVERS = ["loop", "pipe", ...BY_HAND, ...OTHERS];
+const CLIENTS = ["loop", "streams", "undici", "native", "bufferutil", WS];
+const TRANSPORTS = ["default", "node", "deno"];
+
+/** A run of one kind on one runtime. */
+export interface Plan {
+  kind: Kind;
+  runtime: Runtime;
+  /** The last one is what the others are compared with. */
+  candidates: Candidate[];
+  tls: boolean;
+  types: MessageType[];
+  sizes: number[];
+  rounds: number;
+  /** Seconds of CPU time that a round is to take. */
+  seconds: number;
+  /** Messages of a round, whatever time they take. */
+  messages: number | undefined;
+  profile: boolean;
+}
+
+/** Read the arguments; throws RangeError for those that go nowhere. */
+export async function planFrom(args: string[]): Promise<Plan> {
+  const { values, positionals } = parseArgs({
+    args: args.filter((arg) => arg !== "--"),
+    options: {
+      runtime: { type: "string", default: "node24" },
+      peers: { type: "string" },
+      transport: { type: "string", default: "default" },
+      tls: { type: "boolean", default: false },
+      type: { type: "string", default: "text" },
+      size: { type: "string" },
+      rounds: { type: "string", default: "5" },
+      seconds: { type: "string", default: "1" },
+      messages: { type: "string" },
+      profile: { type: "boolean", default: false },
+    },
+    allowPositionals: true,
+  });
+  const [kind = "echo"] = positionals.map((name) => oneOf("benchmark", name, KINDS));
+  const runtime = await find(values.runtime);
+  const known = kind === "client" ? CLIENTS : SERVERS;
+  const names = values.peers ?? defaultPeers(kind, runtime);
+  const peers = names.split(",").map((name) => oneOf("peer", name, known));
+  const transports = values.transport.split(",").map((name) =>
+    oneOf("transport", name, TRANSPORTS)
+  );
+  const { size = kind === "deflate" ? "1024,65536" : "16", tls, profile } = values;
+  const plan: Plan = {
+    kind,
+    runtime,
+    candidates: candidatesOf(profile ? peers.filter((name) => name !== WS) : peers, transports),
+    tls,
+    types: values.type.split(",").map((name) => oneOf("type", name, ["text", "binary"] as const)),
+    sizes: size.split(",").map((text) => natural("--size", text)),
+    rounds: natural("--rounds", values.rounds),
+    seconds: positive("--seconds", values.seconds),
+    messages: values.messages === undefined ? undefined : natural("--messages", values.messages),
+    profile,
+  };
+  check(plan, transports);
+  return plan;
+}
+
+function defaultPeers(kind: Kind, { engine }: Runtime): string {
+  if (kind !== "client") return kind === "deflate" ? "loop,ws" : "loop,pipe,ws";
+  return engine === "node" ? "loop,streams,undici,ws" : "loop,streams,native";
+}
+
+function check({ kind, runtime, candidates, tls, profile }: Plan, transports: string[]) {
+  const refuse = (refused: boolean, message: string) => {
+    if (refused) throw new RangeError(message);
+  };
+  const custom = transports.join() !== "default";
+  const byHand = candidates.some(({ peer }) => BY_HAND.includes(peer));
+  refuse(
+    transports.includes("deno") && (runtime.engine !== "deno" || tls),
+    "--transport deno needs Deno, without --tls",
+  );
+  refuse(
+    byHand && (tls || custom),
+    `The peers ${BY_HAND.join(" and ")} take no --transport and no --tls`,
+  );
+  refuse(kind === "deflate" && byHand, `${BY_HAND.join(" and ")} do not compress`);
+  refuse(tls && !["echo", "latency"].includes(kind), `The benchmark ${kind} has no --tls`);
+  refuse(kind === "client" && custom, "The benchmark client has no --transport");
+  refuse(profile && runtime.engine !== "node", "--profile needs Node");
+}
+
+/** Each peer over each transport, where it has one. */
+export function candidatesOf(peers: string[], transports: string[] = ["default"]): Candidate[] {
+  return peers.flatMap((peer) => {
+    if (OTHERS.includes(peer)) return [{ name: peer, peer, transport: "default" }];
+    return transports.map((transport) => ({
+      name: transports.length === 1 ? peer : `${peer}-${transport}`,
+      peer,
+      transport,
+    }));
+  });
+}
+
+function oneOf<T extends string>(what: string, name: string, known: readonly T[]): T {
+  const found = known.find((other) => other === name);
+  if (found === undefined) {
+    throw new RangeError(`Expected a ${what} of ${known.join(", ")}; got ${name}`);
+  }
+  return found;
+}
+
+function natural(option: string, text: string): number {
+  const value = Number(text);
+  if (Number.isInteger(value) && value > 0) return value;
+  throw new RangeError(`Expected ${option} to be a number of at least 1, got ${text}`);
+}
+
+function positive(option: string, text: string): number {
+  const value = Number(text);
+  if (value > 0 && value < Infinity) return value;
+  throw new RangeError(`Expected ${option} to be a number above 0, got ${text}`);
+}
+
+/** A runtime of the suite. */
+export async function find(name: string): Promise<Runtime> {
+  oneOf("runtime", name, SUITE_RUNTIMES.map((spec) => spec.name));
+  const runtime = await findRuntime(SUITE_RUNTIMES.find((spec) => spec.name === name)!);
+  if (runtime === undefined) throw new Error(`Expected ${name} on PATH, found none`);
+  return runtime;
+}

@@ -1,0 +1,81 @@
+/** What is measured: the work, who does it, and how much of it is tried first. */
+import type { Runtime } from "../runtimes.ts";
+import type { Contestant } from "./contest.ts";
+import { DeflateLoad } from "./deflate_load.ts";
+import type { MessageType } from "./frames.ts";
+import { LatencyLoad } from "./latency_load.ts";
+import { EchoLoad, type LoadOptions } from "./load.ts";
+import { OpenLoad } from "./open_load.ts";
+import { ClientPeer, peerProgram, ServerPeer } from "./peer.ts";
+
+/**
+ * `echo`: messages echoed by a server; `deflate`: the same, compressed; `latency`: one in flight;
+ * `open`: opening handshakes; `client`: messages of clients that a raw server answers.
+ */
+export const KINDS = ["echo", "deflate", "latency", "open", "client"] as const;
+
+/** One of them. */
+export type Kind = typeof KINDS[number];
+
+/** A work to compare peers by. */
+export interface Workload {
+  kind: Kind;
+  type: MessageType;
+  /** Bytes of each message. */
+  size: number;
+  tls?: boolean;
+}
+
+/** Who does it. */
+export interface Candidate {
+  name: string;
+  peer: string;
+  /** The sockets under ours. */
+  transport: string;
+}
+
+/** How many connections, and how many messages on their way on each. */
+export function spreadOf({ kind, size }: Workload): { connections: number; inFlight: number } {
+  if (kind === "latency") return { connections: 1, inFlight: 1 };
+  return size < 2 ** 20 ? { connections: 32, inFlight: 16 } : { connections: 4, inFlight: 2 };
+}
+
+/** What is counted in a second of CPU time. */
+export function unitOf({ kind }: Workload): string {
+  return `${kind === "open" ? "connections" : "messages"} per CPU second`;
+}
+
+/** About a tenth of a second of work for the slowest. */
+export function firstTry({ kind, size }: Workload): number {
+  if (kind === "open") return 500;
+  if (kind === "latency") return 5000;
+  return Math.ceil((kind === "deflate" ? 1e6 : 2e7) / (size + 1000));
+}
+
+/** A candidate, ready for the contest. */
+export function contestantOf(
+  workload: Workload,
+  runtime: Runtime,
+  { name, peer, transport }: Candidate,
+  profileFolder?: URL,
+): Contestant {
+  const { kind, type, size, tls } = workload;
+  const spread = spreadOf(workload);
+  if (kind === "client") {
+    return new ClientPeer(name, peerProgram(runtime, "client.ts", [peer]), {
+      type,
+      size,
+      ...spread,
+    });
+  }
+  const mode = kind === "deflate" ? ["deflate"] : tls ? ["tls"] : [];
+  const program = peerProgram(runtime, "server.ts", [peer, transport, ...mode], profileFolder);
+  const options: LoadOptions = { type, size, ...spread, tls, raw: peer === "tcp" };
+  const connect = {
+    echo: (port: number) => EchoLoad.connect(port, options),
+    deflate: (port: number) => DeflateLoad.connect(port, options),
+    latency: (port: number) => LatencyLoad.connect(port, options),
+    open: (port: number) => Promise.resolve(new OpenLoad(port)),
+  };
+  return new ServerPeer(name, program, connect[kind]);
+}
