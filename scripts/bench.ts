@@ -1,8 +1,8 @@
 /**
  * Measures how many messages a process handles in a second of its CPU time, beside others that do the
- * same: `deno task bench [echo | deflate | latency | open | client] [--runtime node24] [--size 16]
- * [--type text] [--peers loop,pipe,ws] [--transport default,node] [--tls] [--rounds 5] [--seconds 1]
- * [--messages N] [--profile]`.
+ * same: `deno task bench [echo | deflate | latency | open | client | idle] [--runtime node24]
+ * [--size 16] [--type text] [--peers loop,pipe,ws] [--connections 32] [--in-flight 16] [--rounds 5]
+ * [--seconds 1] [--messages N] [--transport default,node] [--tls] [--profile]`.
  *
  * The servers: `loop` and `pipe`, ours by `for await (const message of ws) await ws.send(message)` and
  * by `ws.readable.pipeTo(ws.writable)`; `chain` and `batch`, our transforms piped by hand, one item a
@@ -20,13 +20,13 @@
  *
  * `deflate` has JSON texts of 1 KiB and 64 KiB compressed, with context takeover and the same settings
  * of zlib for all; then it measures the memory of a connection. `latency` has one message in flight,
- * `open` counts opening handshakes.
+ * `open` counts opening handshakes, `idle` looks at the memory of `--connections` (5000).
  *
  * bench/NOTES.md says more about how it is measured.
  */
 import { contest, type Round } from "./bench/contest.ts";
 import { separateCores } from "./bench/cores.ts";
-import { memoryOf } from "./bench/idle.ts";
+import { type Memory, memoryOf } from "./bench/idle.ts";
 import { type Plan, planFrom } from "./bench/options.ts";
 import { topFunctions } from "./bench/profile.ts";
 import { median, ratio, valuesOf } from "./bench/statistics.ts";
@@ -108,6 +108,23 @@ async function printMemory({ candidates, runtime }: Plan) {
   }
 }
 
+/** What a connection takes that has echoed two messages of 16 bytes. */
+async function printIdle({ candidates, runtime, rounds, connections = 5000 }: Plan) {
+  console.log(`KiB of ${connections} idle connections, each: ${runtime.name} (${runtime.version})`);
+  for (const candidate of candidates) {
+    const measured: Memory[] = [];
+    for (let round = 1; round <= rounds; round++) {
+      measured.push(await memoryOf(runtime, candidate, connections));
+    }
+    const figures = (["rss", "heap"] as const).map((figure) => {
+      const values = measured.map((memory) => memory[figure] / 1024);
+      const all = values.map((value) => value.toFixed(1)).join(" ");
+      return `${figure} ${median(values).toFixed(1).padStart(5)} (${all})`;
+    });
+    console.log(`  ${candidate.name.padEnd(12)}${figures.join("  ")}`);
+  }
+}
+
 async function printProfiles(names: string[]) {
   for (const name of names) {
     for await (const entry of Deno.readDir(new URL(`${name}/`, PROFILES))) {
@@ -126,14 +143,16 @@ async function removeProfiles() {
 
 async function runPlan(plan: Plan) {
   const { kind, runtime, tls } = plan;
+  if (kind === "idle") return await printIdle(plan);
   const verdicts: string[] = [];
   for (const size of plan.sizes) {
     for (const type of plan.types) {
-      const workload: Workload = { kind, type, size, tls };
-      const { connections, inFlight } = spreadOf(workload);
+      const { connections, inFlight } = plan;
+      const workload: Workload = { kind, type, size, tls, connections, inFlight };
+      const spread = spreadOf(workload);
       const what = `${size} bytes, ${type}${tls ? ", TLS" : ""}`;
       const title = `${kind}: ${what}, ${runtime.name} (${runtime.version})`;
-      console.log(`${title}, connections: ${connections}, in flight on each: ${inFlight}`);
+      console.log(`${title}, ${spread.connections} x ${spread.inFlight} in flight`);
       if (plan.profile) await removeProfiles();
       const rates = await compare(plan, workload);
       printRates(rates, unitOf(workload));

@@ -4,6 +4,9 @@ import { findRuntime, type Runtime, SUITE_RUNTIMES } from "../runtimes.ts";
 import type { MessageType } from "./frames.ts";
 import { type Candidate, type Kind, KINDS } from "./workload.ts";
 
+/** `idle` is no contest: it looks at memory. */
+const BENCHMARKS = [...KINDS, "idle"] as const;
+
 const WS = "ws";
 const BY_HAND = ["chain", "batch"];
 /** Those that have no transport of ours beneath them. */
@@ -14,11 +17,14 @@ const TRANSPORTS = ["default", "node", "deno"];
 
 /** A run of one kind on one runtime. */
 export interface Plan {
-  kind: Kind;
+  kind: Kind | "idle";
   runtime: Runtime;
   /** The last one is what the others are compared with. */
   candidates: Candidate[];
   tls: boolean;
+  /** Undefined: as many as suit the work. */
+  connections: number | undefined;
+  inFlight: number | undefined;
   types: MessageType[];
   sizes: number[];
   rounds: number;
@@ -40,6 +46,8 @@ export async function planFrom(args: string[]): Promise<Plan> {
       tls: { type: "boolean", default: false },
       type: { type: "string", default: "text" },
       size: { type: "string" },
+      connections: { type: "string" },
+      "in-flight": { type: "string" },
       rounds: { type: "string", default: "5" },
       seconds: { type: "string", default: "1" },
       messages: { type: "string" },
@@ -47,7 +55,7 @@ export async function planFrom(args: string[]): Promise<Plan> {
     },
     allowPositionals: true,
   });
-  const [kind = "echo"] = positionals.map((name) => oneOf("benchmark", name, KINDS));
+  const [kind = "echo"] = positionals.map((name) => oneOf("benchmark", name, BENCHMARKS));
   const runtime = await find(values.runtime);
   const known = kind === "client" ? CLIENTS : SERVERS;
   const names = values.peers ?? defaultPeers(kind, runtime);
@@ -56,23 +64,27 @@ export async function planFrom(args: string[]): Promise<Plan> {
     oneOf("transport", name, TRANSPORTS)
   );
   const { size = kind === "deflate" ? "1024,65536" : "16", tls, profile } = values;
+  const count = (option: "connections" | "in-flight" | "messages") =>
+    values[option] === undefined ? undefined : natural(`--${option}`, values[option]);
   const plan: Plan = {
     kind,
     runtime,
     candidates: candidatesOf(profile ? peers.filter((name) => name !== WS) : peers, transports),
     tls,
+    connections: count("connections"),
+    inFlight: count("in-flight"),
     types: values.type.split(",").map((name) => oneOf("type", name, ["text", "binary"] as const)),
     sizes: size.split(",").map((text) => natural("--size", text)),
     rounds: natural("--rounds", values.rounds),
     seconds: positive("--seconds", values.seconds),
-    messages: values.messages === undefined ? undefined : natural("--messages", values.messages),
+    messages: count("messages"),
     profile,
   };
   check(plan, transports);
   return plan;
 }
 
-function defaultPeers(kind: Kind, { engine }: Runtime): string {
+function defaultPeers(kind: Plan["kind"], { engine }: Runtime): string {
   if (kind !== "client") return kind === "deflate" ? "loop,ws" : "loop,pipe,ws";
   return engine === "node" ? "loop,streams,undici,ws" : "loop,streams,native";
 }

@@ -24,6 +24,9 @@ export interface Workload {
   /** Bytes of each message. */
   size: number;
   tls?: boolean;
+  /** How many, where it is not as many as usual. */
+  connections?: number;
+  inFlight?: number;
 }
 
 /** Who does it. */
@@ -35,9 +38,12 @@ export interface Candidate {
 }
 
 /** How many connections, and how many messages on their way on each. */
-export function spreadOf({ kind, size }: Workload): { connections: number; inFlight: number } {
+export function spreadOf(
+  { kind, size, connections, inFlight }: Workload,
+): { connections: number; inFlight: number } {
   if (kind === "latency") return { connections: 1, inFlight: 1 };
-  return size < 2 ** 20 ? { connections: 32, inFlight: 16 } : { connections: 4, inFlight: 2 };
+  const large = size >= 2 ** 20;
+  return { connections: connections ?? (large ? 4 : 32), inFlight: inFlight ?? (large ? 2 : 16) };
 }
 
 /** What is counted in a second of CPU time. */
@@ -48,7 +54,7 @@ export function unitOf({ kind }: Workload): string {
 /** About a tenth of a second of work for the slowest. */
 export function firstTry({ kind, size }: Workload): number {
   if (kind === "open") return 500;
-  if (kind === "latency") return 5000;
+  if (kind === "latency") return 3000;
   return Math.ceil((kind === "deflate" ? 1e6 : 2e7) / (size + 1000));
 }
 
