@@ -57,10 +57,11 @@ export function attachTo(
   checkServeOptions(options);
   checkPath(options.path);
   options.signal?.throwIfAborted();
-  const reusable = { ...options, headers: reusableHeaders(options) };
+  const headers = reusableHeaders(options);
   const sessions = new Sessions(options, handler);
+  const reusable = { ...options, headers, signal: sessions.signal };
   const detach = listen((open, address) =>
-    sessions.take((signal, fault) => open({ ...reusable, signal }, fault), address)
+    sessions.take((fault) => open(reusable, fault), address)
   );
   sessions.start(detach);
   const shutdown = (info?: CloseInfo) => sessions.shutdown(info);

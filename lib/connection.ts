@@ -46,6 +46,13 @@ export interface ConnectionInit extends DriverInit {
   secure: boolean;
 }
 
+let driverOf: (ws: WebSocketConnection) => Driver;
+
+/** Calls back when the connection has ended, without the promise that `closed` makes. Internal. */
+export function whenEnded(ws: WebSocketConnection, callback: () => void): void {
+  driverOf(ws).whenEnded(callback);
+}
+
 /**
  * An open WebSocket, of a client or of a server.
  *
@@ -70,6 +77,10 @@ export interface ConnectionInit extends DriverInit {
  * ```
  */
 export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposable {
+  static {
+    driverOf = (ws) => ws.#driver;
+  }
+
   // Of the handshake no more than this: its reader and its lists of fields would take several KiB.
   readonly #protocol: string;
   readonly #extensions: string;
@@ -80,6 +91,7 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
   readonly #driver: Driver;
   #request: Request | undefined;
   #response: ResponseInfo | undefined;
+  #closed: Promise<Required<CloseInfo>> | undefined;
 
   /** Connections come from `connect()`, `serve()` and `accept()`. Internal. */
   constructor(init: ConnectionInit) {
@@ -141,7 +153,15 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
    * frames were exchanged, whatever the code; rejects with a {@linkcode WebSocketError} otherwise.
    */
   get closed(): Promise<Required<CloseInfo>> {
-    return this.#driver.closed;
+    // Made when first asked for: most connections are closed without anybody asking.
+    return this.#closed ??= handled(
+      new Promise((resolve, reject) =>
+        this.#driver.whenEnded((error) => {
+          if (error === undefined) resolve(this.#driver.closeRecord.received);
+          else reject(error);
+        })
+      ),
+    );
   }
 
   /** The Close frames that were seen; undefined before the first. */
@@ -290,7 +310,7 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
   close(info: CloseInfo = {}): Promise<Required<CloseInfo>> {
     checkCloseInfo(info);
     this.#driver.close(info);
-    return this.#driver.closed.catch(() => this.#driver.closeRecord.received);
+    return this.closed.catch(() => this.#driver.closeRecord.received);
   }
 
   /** Ends the transport at once, without a closing handshake. `closed` rejects with 1006. */

@@ -42,23 +42,25 @@ export class ConnectionCount {
     this.#limits = limits;
   }
 
-  /** Counts one more, and gives what counts it off again; an error where there is no room. */
-  enter(address: Address | undefined): (() => void) | HandshakeError {
+  /** Counts one more, and gives its place, for `leave()`; an error where there is no room. */
+  enter(address: Address | undefined): string | HandshakeError {
     const { maxConnections = Infinity, maxConnectionsPerAddress = Infinity } = this.#limits;
-    const key = keyOf(address);
-    const same = this.#byAddress.get(key) ?? 0;
     if (this.#all >= maxConnections) return tooMany(maxConnections, "");
+    const key = maxConnectionsPerAddress === Infinity ? "" : keyOf(address);
+    const same = this.#byAddress.get(key) ?? 0;
     if (key !== "" && same >= maxConnectionsPerAddress) {
       return tooMany(maxConnectionsPerAddress, " from one address");
     }
     this.#all++;
-    this.#byAddress.set(key, same + 1);
-    return () => this.#leave(key);
+    if (key !== "") this.#byAddress.set(key, same + 1);
+    return key;
   }
 
-  #leave(key: string): void {
-    const left = this.#byAddress.get(key)! - 1;
+  /** Counts it off again. */
+  leave(key: string): void {
     this.#all--;
+    if (key === "") return;
+    const left = this.#byAddress.get(key)! - 1;
     if (left === 0) this.#byAddress.delete(key);
     else this.#byAddress.set(key, left);
   }

@@ -18,7 +18,6 @@ import { type DriverInit, type Machine, machineOf } from "./driver_init.ts";
 import { invalidState } from "./invalid_state.ts";
 import { Keepalive, type KeepaliveHost, Pings } from "./keepalive.ts";
 import type { ConnectionStats } from "./options.ts";
-import { handled } from "./outbox.ts";
 import { Receiver, type ReceiverHost } from "./receiver.ts";
 import { Sender, type SenderHost } from "./sender.ts";
 import type { Transport } from "./transport.ts";
@@ -37,14 +36,13 @@ export class Driver {
   readonly pings: Pings = new Pings();
   /** The Close frames that went. */
   readonly closeRecord: CloseRecord = new CloseRecord();
-  /** Settles with the end of the transport. */
-  readonly closed: Promise<Required<CloseInfo>>;
   readonly #transport: Transport;
   readonly #protocol: Machine;
   readonly #keepalive: Keepalive;
   readonly #controlRate: ControlRate;
   readonly #closeTimeout: number;
-  #settleClosed!: { resolve(info: Required<CloseInfo>): void; reject(error: unknown): void };
+  #onEnded: ((error?: WebSocketError) => void) | undefined;
+  #settled = false;
 
   #paused = false;
   #pauses = 0;
@@ -85,9 +83,6 @@ export class Driver {
     this.sender = new Sender(this.#protocol, transport, textCodec, this.#senderHost());
     this.#controlRate = new ControlRate(options.maxControlFramesPerSecond);
     this.#keepalive = new Keepalive(this.#keepaliveHost(), pingInterval, pingTimeout);
-    this.closed = handled(
-      new Promise((resolve, reject) => this.#settleClosed = { resolve, reject }),
-    );
     takeOver({
       data: (chunk) => this.#onData(chunk),
       drain: () => this.sender.drained(),
@@ -101,6 +96,18 @@ export class Driver {
   get state(): "open" | "closing" | "closed" {
     if (this.#finished) return "closed";
     return this.#canSend ? "open" : "closing";
+  }
+
+  /** Calls back with the end of the transport, and why it was none after a clean close. */
+  whenEnded(callback: (error?: WebSocketError) => void): void {
+    const before = this.#onEnded;
+    if (this.#settled) callback(this.#error);
+    else this.#onEnded = before === undefined ? callback : (e) => (before(e), callback(e));
+  }
+
+  #settle(): void {
+    this.#settled = true;
+    this.#onEnded?.(this.#error);
   }
 
   /** Whether an error says no more than that this connection is at its end. */
@@ -353,20 +360,17 @@ export class Driver {
     this.#keepalive.stop();
     if (this.#error !== undefined) {
       this.#endWith(this.#error);
-      this.#settleClosed.reject(this.#error);
+      this.#settle();
       return;
     }
     const { closeCode, reason } = this.closeRecord.received;
-    const end = webSocketError(
-      `The connection was closed (${this.closeRecord})`,
-      closeCode,
-      reason,
-    );
+    const message = `The connection was closed (${this.closeRecord})`;
+    const end = webSocketError(message, closeCode, reason);
     this.pings.fail(end);
     this.receiver.end(end, true);
     const settle = () => {
       this.sender.end(this.#closedError());
-      this.#settleClosed.resolve({ closeCode, reason });
+      this.#settle();
     };
     // A pipe from `readable` to `writable` needs a turn to close the latter.
     if (this.sender.streaming) nextTurn(settle);
@@ -414,7 +418,10 @@ export class Driver {
       finish: async () => {
         this.close({});
         // A clean end has come already where a pipe closes us in the turn that the end grants.
-        if (!this.#finished || this.#error !== undefined) await this.closed;
+        if (this.#finished && this.#error === undefined) return;
+        await new Promise<void>((resolve, reject) =>
+          this.whenEnded((error) => error === undefined ? resolve() : reject(error))
+        );
       },
       leave: (reason) => this.#leave(reason),
     };

@@ -8,7 +8,7 @@
  */
 import { BodyReader } from "./core/body.ts";
 import { HandshakeError } from "./core/error.ts";
-import type { RawHeaders } from "./core/header.ts";
+import { isFieldValue, isToken, type RawHeaders } from "./core/header.ts";
 import { bodyFraming, type RequestHead, type ResponseHead } from "./core/http1.ts";
 import { base64 } from "./core/sha1.ts";
 import type { HeadersLike } from "./options.ts";
@@ -57,23 +57,49 @@ function sentHeaders(raw: RawHeaders): Headers {
  * @throws {HandshakeError} "malformed-head", status 400, when there is no such Request
  */
 export function toRequest(head: RequestHead, secure: boolean): Request {
-  const host = head.headers.find(([name]) => name.toLowerCase() === "host")?.[1] ?? "localhost";
   try {
-    // A target may be a whole URL (RFC 9112 §3.2.2); a path that begins with // is none.
-    const base = `${secure ? "https" : "http"}://${host}`;
-    const url = new URL(head.target.startsWith("/") ? base + head.target : head.target, base);
+    const { target, base } = urlOf(head, secure);
+    const url = new URL(target, base);
     url.username = url.password = url.hash = "";
     const headers = sentHeaders(head.headers);
     const request = new Request(url, { method: head.method, headers });
     // Its own may be changed, and lack what a page may not set.
     return Object.defineProperty(request, "headers", { value: headers });
   } catch (cause) {
-    throw new HandshakeError(
-      `Expected a request for a URL, received ${head.method} ${head.target} for the host ${host}`,
-      "malformed-head",
-      { status: 400, cause },
-    );
+    throw noRequest(head, cause);
   }
+}
+
+/**
+ * Checks that there is a Request for a head whose method is GET.
+ *
+ * @throws {HandshakeError} as {@linkcode toRequest}
+ */
+export function checkRequest(head: RequestHead, secure: boolean): void {
+  const { target, base } = urlOf(head, secure);
+  const fields = head.headers.every(([name, value]) => isToken(name) && isFieldValue(value));
+  if (!fields || !URL.canParse(target, base)) throw noRequest(head);
+}
+
+function urlOf(
+  { target, headers }: RequestHead,
+  secure: boolean,
+): { target: string; base: string } {
+  const base = `${secure ? "https" : "http"}://${hostOf(headers)}`;
+  // A target may be a whole URL (RFC 9112 §3.2.2); a path that begins with // is none.
+  return { target: target.startsWith("/") ? base + target : target, base };
+}
+
+function hostOf(headers: RawHeaders): string {
+  return headers.find(([name]) => name.toLowerCase() === "host")?.[1] ?? "localhost";
+}
+
+function noRequest({ method, target, headers }: RequestHead, cause?: unknown): HandshakeError {
+  return new HandshakeError(
+    `Expected a request for a URL, received ${method} ${target} for the host ${hostOf(headers)}`,
+    "malformed-head",
+    { status: 400, cause },
+  );
 }
 
 /** What a handshake's response says, as {@linkcode Response} would for another status than 101. */

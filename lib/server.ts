@@ -16,7 +16,7 @@ import { type ByteDuplex, fromStreams } from "./byte_streams.ts";
 import { WebSocketConnection } from "./connection.ts";
 import { checkConnectionLimits } from "./connection_limits.ts";
 import { defaultProvider } from "./default_provider.ts";
-import { toHeaders, toRawHeaders, toRequest } from "./http.ts";
+import { checkRequest, toHeaders, toRawHeaders, toRequest } from "./http.ts";
 import {
   checkFunctions,
   checkLimits,
@@ -202,14 +202,22 @@ class RunningServer implements Server {
     signal?.throwIfAborted();
     const provider = this.#options.transport ?? await defaultProvider();
     const headers = reusableHeaders(this.#options);
-    const options = { ...this.#options, headers, transport: provider };
+    const options = {
+      ...this.#options,
+      headers,
+      transport: provider,
+      signal: this.#sessions.signal,
+    };
     const onError = (error: Error) => this.#sessions.report(error);
     const place = { hostname, port, path, reusePort, tls, handshakeTimeout: openTimeout, onError };
     this.#listener = await provider.listen(place, (transport) => {
-      this.#sessions.take((signal, fault) => {
-        const all = { ...options, signal };
-        return fault === undefined ? accept(transport, all) : refuseUnread(transport, all, fault);
-      }, transport.remoteAddress);
+      this.#sessions.take(
+        (fault) =>
+          fault === undefined
+            ? acceptOn(transport, options)
+            : refuseUnread(transport, options, fault),
+        transport.remoteAddress,
+      );
     });
     this.#sessions.start(() => this.#listener.close());
   }
@@ -248,8 +256,12 @@ export async function accept(
   options: ServeOptions = {},
 ): Promise<WebSocketConnection> {
   checkServeOptions(options);
-  const reader = new TransportReader(fromStreams(duplex));
-  return await answer(reader, options, () => readRequest(reader, options.limits));
+  return await acceptOn(fromStreams(duplex), options);
+}
+
+function acceptOn(transport: Transport, options: ServeOptions): Promise<WebSocketConnection> {
+  const reader = new TransportReader(transport);
+  return answer(reader, options, () => readRequest(reader, options.limits));
 }
 
 /** Answers a client without reading what it asks for. */
@@ -322,16 +334,23 @@ async function open(
 ): Promise<WebSocketConnection> {
   const { textCodec } = options.transport ?? await defaultProvider();
   const { secure = false } = reader.transport;
-  const request = toRequest(head, secure);
-  const answer = await hook(() => options.onRequest?.(request));
-  if (answer !== undefined) throw new Refusal(answer, head);
+  const { onRequest, onResponse } = options;
+  let made: Request | undefined;
+  const request = () => made ??= toRequest(head, secure);
+  // Who never looks at the request need not wait until it is made.
+  if (head.method === "GET") checkRequest(head, secure);
+  else request();
+  if (onRequest !== undefined) {
+    const answer = await hook(() => onRequest(request()));
+    if (answer !== undefined) throw new Refusal(answer, head);
+  }
   const asked = handshake.check();
   checkOrigin(asked.origin, request, options.origins);
   const protocol = await hook(() => selectProtocol(asked, request, options));
   const agreed = acceptExtensions(asked.extensions, await extensionsOf(options, false));
   const headers = new Headers();
   for (const [name, value] of toRawHeaders(options.headers)) headers.append(name, value);
-  await hook(() => options.onResponse?.(headers, request));
+  if (onResponse !== undefined) await hook(() => onResponse(headers, request()));
   const { response, bytes } = await hook(() =>
     handshake.accept({ protocol, extensions: agreed.headers, headers: [...headers] })
   );
@@ -346,7 +365,7 @@ async function open(
     activeExtensions: agreed.extensions,
     request: head,
     response,
-    webRequest: request,
+    webRequest: made,
     secure,
     takeOver: (handlers) => reader.handOver(handshake.trailing, handlers),
     options,
@@ -366,12 +385,12 @@ async function hook<T>(run: () => T | Promise<T>): Promise<T> {
 /** RFC 6455 §10.2: a server may serve the pages of some origins only. */
 function checkOrigin(
   origin: string | undefined,
-  request: Request,
+  request: () => Request,
   allowed: ServeOptions["origins"],
 ): void {
   if (allowed === undefined) return;
   const found = allowed === "same-origin"
-    ? origin === undefined || hostOf(origin) === new URL(request.url).host
+    ? origin === undefined || hostOf(origin) === new URL(request().url).host
     : allowed.some((one) =>
       one instanceof RegExp
         ? origin !== undefined && matches(one, origin)
@@ -398,9 +417,13 @@ function matches(pattern: RegExp, text: string): boolean {
   return new RegExp(pattern, pattern.flags.replace(/[gy]/g, "")).test(text);
 }
 
-function selectProtocol(asked: ReceivedOffer, request: Request, options: ServeOptions): string {
+function selectProtocol(
+  asked: ReceivedOffer,
+  request: () => Request,
+  options: ServeOptions,
+): string {
   const { protocols: ours = [], selectProtocol } = options;
-  if (selectProtocol !== undefined) return selectProtocol(asked.protocols, request) ?? "";
+  if (selectProtocol !== undefined) return selectProtocol(asked.protocols, request()) ?? "";
   const theirs = asked.protocols;
   const rank = (protocol: string) => ours.indexOf(protocol) + theirs.indexOf(protocol);
   const common = ours.filter((protocol) => theirs.includes(protocol));
