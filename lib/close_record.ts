@@ -9,9 +9,12 @@ import { CloseCode, type CloseInfo, isWireCloseCode, serializeClose } from "./co
 import { WebSocketError } from "./core/error.ts";
 import type { CloseDetails } from "./options.ts";
 
+/** Shared by all that are open. */
+const NONE: CloseDetails = {};
+
 /** The Close frames of a connection. */
 export class CloseRecord {
-  #details: CloseDetails = {};
+  #details: CloseDetails = NONE;
 
   /** The frames seen so far; undefined before the first. */
   get details(): CloseDetails | undefined {
@@ -25,8 +28,8 @@ export class CloseRecord {
 
   /** Notes a frame. */
   note(direction: "received" | "sent", { closeCode, reason }: Required<CloseInfo>): void {
-    this.#details[direction] = { closeCode, reason };
-    this.#details.first ??= direction;
+    const { first = direction } = this.#details;
+    this.#details = { ...this.#details, [direction]: { closeCode, reason }, first };
   }
 
   /** As `received 1001 "going away"; then sent 1001 "going away"`. */

@@ -309,7 +309,7 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
    */
   close(info: CloseInfo = {}): Promise<Required<CloseInfo>> {
     checkCloseInfo(info);
-    this.#driver.close(info);
+    this.#driver.startClose(info);
     return this.closed.catch(() => this.#driver.closeRecord.received);
   }
 

@@ -14,20 +14,24 @@ import { RemoteProtocolError, WebSocketError, webSocketError } from "./core/erro
 import { type CloseEvent, response } from "./core/event.ts";
 import { webTextCodec } from "./core/utf8.ts";
 import { randomPayload } from "./core/mask.ts";
-import { type DriverInit, type Machine, machineOf } from "./driver_init.ts";
+import { type DriverInit, type Machine, type MachineHost, machineOf } from "./driver_init.ts";
 import { invalidState } from "./invalid_state.ts";
 import { Keepalive, type KeepaliveHost, Pings } from "./keepalive.ts";
 import type { ConnectionStats } from "./options.ts";
 import { Receiver, type ReceiverHost } from "./receiver.ts";
 import { Sender, type SenderHost } from "./sender.ts";
-import type { Transport } from "./transport.ts";
+import type { Transport, TransportHandlers } from "./transport.ts";
 import { backgroundTimer, nextTurn } from "./turn.ts";
 
 /** How many bytes may wait while an extension works on those before them. */
 const READ_MARK = 65536;
 
-/** Drives the machines of one connection. */
-export class Driver {
+/**
+ * Drives the machines of one connection. It is itself what its parts and the transport call: an object
+ * and a function for each of these calls would be half of what an idle connection takes.
+ */
+export class Driver
+  implements MachineHost, ReceiverHost, SenderHost, KeepaliveHost, TransportHandlers {
   /** What came, until it is read. */
   readonly receiver: Receiver;
   /** What is sent. */
@@ -38,8 +42,9 @@ export class Driver {
   readonly closeRecord: CloseRecord = new CloseRecord();
   readonly #transport: Transport;
   readonly #protocol: Machine;
-  readonly #keepalive: Keepalive;
-  readonly #controlRate: ControlRate;
+  readonly #keepalive: Keepalive | undefined;
+  readonly #maxControlFrames: number | undefined;
+  #controlRate: ControlRate | undefined;
   readonly #closeTimeout: number;
   #onEnded: ((error?: WebSocketError) => void) | undefined;
   #settled = false;
@@ -63,7 +68,7 @@ export class Driver {
   #finished = false;
   #cancelCloseTimer: (() => void) | undefined;
   /** The errors that those got who called at the wrong moment. */
-  readonly #refusals = new WeakSet<object>();
+  #refusals: WeakSet<object> | undefined;
 
   /** @param init the transport, from the handshake's hands, and the options */
   constructor(init: DriverInit) {
@@ -71,31 +76,19 @@ export class Driver {
     const { pingInterval = 20_000, pingTimeout = 20_000, closeTimeout = 10_000 } = options;
     this.#closeTimeout = closeTimeout;
     this.#transport = transport;
-    this.#protocol = machineOf(init, {
-      onReady: () => this.#pump(),
-      onThrown: (error) => this.#fail(CloseCode.InternalError, "A callback threw", error),
-    });
-    this.receiver = new Receiver(
-      options.readableStrategy,
-      this.#receiverHost(),
-      init.wholeBuffers,
-    );
-    this.sender = new Sender(this.#protocol, transport, textCodec, this.#senderHost());
-    this.#controlRate = new ControlRate(options.maxControlFramesPerSecond);
-    this.#keepalive = new Keepalive(this.#keepaliveHost(), pingInterval, pingTimeout);
-    takeOver({
-      data: (chunk) => this.#onData(chunk),
-      drain: () => this.sender.drained(),
-      end: () => this.#onEnd(),
-      close: (error) => this.#onClose(error),
-    });
+    this.#protocol = machineOf(init, this);
+    this.#maxControlFrames = options.maxControlFramesPerSecond;
+    this.receiver = new Receiver(options.readableStrategy, this, init.wholeBuffers);
+    this.sender = new Sender(this.#protocol, transport, textCodec, this);
+    if (pingInterval > 0) this.#keepalive = new Keepalive(this, pingInterval, pingTimeout);
+    takeOver(this);
     if (!this.#paused) transport.resume();
   }
 
   /** See `WebSocketConnection`. */
   get state(): "open" | "closing" | "closed" {
     if (this.#finished) return "closed";
-    return this.#canSend ? "open" : "closing";
+    return this.canSend() ? "open" : "closing";
   }
 
   /** Calls back with the end of the transport, and why it was none after a clean close. */
@@ -114,7 +107,7 @@ export class Driver {
   isOwnError(error: unknown): boolean {
     if (typeof error !== "object" || error === null) return false;
     return error === this.#error || error === this.receiver.ended?.error ||
-      this.#refusals.has(error);
+      this.#refusals?.has(error) === true;
   }
 
   /** See `WebSocketConnection`. */
@@ -131,22 +124,22 @@ export class Driver {
 
   /** Sends a ping; resolves with the milliseconds until its pong. */
   ping(payload: Uint8Array): Promise<number> {
-    if (!this.#canSend) throw this.#closedError();
+    if (!this.canSend()) throw this.closedError();
     if (this.pings.has(payload)) throw invalidState("Expected no ping with this payload to wait");
     this.sender.control({ type: "ping", payload });
     return this.pings.add(payload);
   }
 
   /** RFC 6455 §7.1.2: starts the closing handshake. Without effect once it was started. */
-  close(info: CloseInfo): void {
-    if (!this.#canSend || this.#finished) return;
+  startClose(info: CloseInfo): void {
+    if (!this.canSend() || this.#finished) return;
     const { reason = "" } = info;
     const closeCode = info.closeCode ?? (reason === "" ? CloseCode.NoStatus : CloseCode.Normal);
     this.#closeAsked = true;
-    this.#keepalive.stop();
+    this.#keepalive?.stop();
     this.#armCloseTimer();
     this.sender.beforeClose(() => {
-      if (this.#canWrite) this.#sendClose({ type: "close", closeCode, reason });
+      if (this.canWrite()) this.#sendClose({ type: "close", closeCode, reason });
     });
     this.#pump();
   }
@@ -157,13 +150,13 @@ export class Driver {
     if (!this.#shaken) {
       this.#error ??= webSocketError("The connection was terminated", CloseCode.Abnormal);
     }
-    this.#keepalive.stop();
+    this.#keepalive?.stop();
     this.#transport.destroy();
   }
 
-  // From the transport to the receiver
+  // From the transport to the receiver; what the transport calls is said there
 
-  #onData(chunk: Uint8Array): void {
+  data(chunk: Uint8Array): void {
     this.#bytesReceived += chunk.length;
     if (this.#stopped || this.#protocol.state === "closed") return;
     this.#protocol.receive(chunk);
@@ -174,7 +167,7 @@ export class Driver {
   get #full(): boolean {
     // After our own Close nothing waits for room: the peer's Close may lie behind it. And of a
     // transport that is gone only the rest of a chunk is left.
-    return this.#canSend && !this.#transportClosed && this.receiver.full;
+    return this.canSend() && !this.#transportClosed && this.receiver.full;
   }
 
   /** Whether more comes than extensions can take: what waits for them is held as it came. */
@@ -200,22 +193,27 @@ export class Driver {
         return false;
       }
       if (event.type === "ping") {
-        this.#controlRate.count(this.receiver.messagesReceived);
+        this.#countControl();
         this.sender.answer(event.payload);
       } else if (event.type === "pong") this.#pongReceived(event.payload);
       else if (event.type === "close") this.#stop(event);
-      else this.receiver.deliver(event, !this.#canSend);
+      else this.receiver.deliver(event, !this.canSend());
     } catch (error) {
       // Anything else was thrown by a callback of the user's, and must not take the process down.
       if (error instanceof RemoteProtocolError) this.#stop(error);
-      else this.#fail(CloseCode.InternalError, "A callback threw", error);
+      else this.onThrown(error);
     }
     return true;
   }
 
   #pongReceived(payload: Uint8Array): void {
     // What we have asked for is no flood.
-    if (!this.pings.pong(payload)) this.#controlRate.count(this.receiver.messagesReceived);
+    if (!this.pings.pong(payload)) this.#countControl();
+  }
+
+  #countControl(): void {
+    this.#controlRate ??= new ControlRate(this.#maxControlFrames);
+    this.#controlRate.count(this.receiver.messagesReceived);
   }
 
   #setPaused(paused: boolean): void {
@@ -232,12 +230,12 @@ export class Driver {
   // Closing
 
   /** Whether messages may be sent. */
-  get #canSend(): boolean {
-    return !this.#closeAsked && this.#canWrite;
+  canSend(): boolean {
+    return !this.#closeAsked && this.canWrite();
   }
 
   /** Whether our Close frame is yet to go. */
-  get #canWrite(): boolean {
+  canWrite(): boolean {
     const { state } = this.#protocol;
     return this.#error === undefined && (state === "open" || state === "remote-closing");
   }
@@ -245,7 +243,7 @@ export class Driver {
   #sendClose(event: CloseEvent): void {
     this.sender.control(event);
     this.closeRecord.note("sent", event);
-    this.#keepalive.stop();
+    this.#keepalive?.stop();
     this.#armCloseTimer();
   }
 
@@ -271,7 +269,7 @@ export class Driver {
 
   #closeReceived(event: CloseEvent): void {
     this.closeRecord.note("received", event);
-    if (this.#canWrite) this.#answerClose(event);
+    if (this.canWrite()) this.#answerClose(event);
     this.#shaken = this.#protocol.state === "closed" && this.#error === undefined;
     if (this.#transportClosed) return this.#finish();
     this.sender.outbox.flush();
@@ -285,7 +283,7 @@ export class Driver {
     // The standard calls a close clean only if all that was written had left before.
     const { pending } = this.sender;
     this.#sendClose(response(event) as CloseEvent);
-    this.sender.refuse(this.#closedError(), { all: pending });
+    this.sender.refuse(this.closedError(), { all: pending });
     if (pending || this.#transportClosed) {
       const late = pending ? "while messages waited to be sent" : "before it was answered";
       const { closeCode, reason } = event;
@@ -304,7 +302,7 @@ export class Driver {
     if (this.#finished || this.#error !== undefined) return;
     // The message of an extension may be of any characters.
     const reason = truncateReason(message);
-    if (this.#canWrite) this.#sendClose({ type: "close", closeCode, reason });
+    if (this.canWrite()) this.#sendClose({ type: "close", closeCode, reason });
     this.#stopped = true;
     this.#error = webSocketError(message, closeCode, "", cause);
     this.#end(this.#error);
@@ -335,18 +333,22 @@ export class Driver {
     this.#end(this.#error);
   }
 
-  #onEnd(): void {
+  drain(): void {
+    this.sender.drained();
+  }
+
+  end(): void {
     this.#inputEnded = true;
     if (this.#shaken || this.#error !== undefined) return this.#transport.end();
     this.#pump();
   }
 
-  #onClose(error: Error | undefined): void {
+  close(error: Error | undefined): void {
     this.#transportClosed = true;
     this.#transportError = error;
-    this.#keepalive.stop();
+    this.#keepalive?.stop();
     if (this.#shaken || this.#error !== undefined) return this.#finish();
-    if (!this.#inputEnded) this.#onEnd();
+    if (!this.#inputEnded) this.end();
     // What was received whole is still delivered: the rest of one chunk, whatever waits already.
     else this.#pump();
   }
@@ -357,11 +359,10 @@ export class Driver {
     this.#finished = true;
     this.#protocol.dispose();
     this.#cancelCloseTimer?.();
-    this.#keepalive.stop();
+    this.#keepalive?.stop();
     if (this.#error !== undefined) {
       this.#endWith(this.#error);
-      this.#settle();
-      return;
+      return this.#settle();
     }
     const { closeCode, reason } = this.closeRecord.received;
     const message = `The connection was closed (${this.closeRecord})`;
@@ -369,7 +370,7 @@ export class Driver {
     this.pings.fail(end);
     this.receiver.end(end, true);
     const settle = () => {
-      this.sender.end(this.#closedError());
+      this.sender.end(this.closedError());
       this.#settle();
     };
     // A pipe from `readable` to `writable` needs a turn to close the latter.
@@ -379,60 +380,65 @@ export class Driver {
 
   #endWith(error: WebSocketError): void {
     // The transport may take its time to end, and no ping can be sent meanwhile.
-    this.#keepalive.stop();
+    this.#keepalive?.stop();
     this.pings.fail(error);
     this.sender.end(error);
     this.receiver.end(error, false);
   }
 
-  #closedError(): DOMException {
+  /** The error for those who send when they may not. */
+  closedError(): DOMException {
     const message = `Expected an open connection, it is ${this.state} (${this.closeRecord})`;
     const error = invalidState(message, this.#error);
-    this.#refusals.add(error);
+    (this.#refusals ??= new WeakSet()).add(error);
     return error;
   }
 
   /** The reader or the writer of a stream gives up. */
-  #leave(reason: unknown): void {
-    this.close(closeInfoOf(reason));
+  leave(reason: unknown): void {
+    this.startClose(closeInfoOf(reason));
   }
 
-  // What the parts ask for
+  // What the parts ask for, as their hosts say
 
-  #receiverHost(): ReceiverHost {
-    return {
-      onTaken: () => {
-        if (this.#paused) this.#pump();
-      },
-      leave: (reason) => this.#leave(reason),
-    };
+  onReady(): void {
+    this.#pump();
   }
 
-  #senderHost(): SenderHost {
-    return {
-      canSend: () => this.#canSend,
-      canWrite: () => this.#canWrite,
-      closedError: () => this.#closedError(),
-      failMidway: (cause) =>
-        this.#fail(CloseCode.InternalError, "The message was cut short by its sender", cause),
-      finish: async () => {
-        this.close({});
-        // A clean end has come already where a pipe closes us in the turn that the end grants.
-        if (this.#finished && this.#error === undefined) return;
-        await new Promise<void>((resolve, reject) =>
-          this.whenEnded((error) => error === undefined ? resolve() : reject(error))
-        );
-      },
-      leave: (reason) => this.#leave(reason),
-    };
+  onThrown(error: unknown): void {
+    this.#fail(CloseCode.InternalError, "A callback threw", error);
   }
 
-  #keepaliveHost(): KeepaliveHost {
-    return {
-      ping: () => this.ping(randomPayload()),
-      paused: () => this.#paused,
-      traffic: () => this.#bytesReceived + this.sender.outbox.bytesSent,
-      lost: () => this.#fail(CloseCode.InternalError, "Keepalive: no pong in time"),
-    };
+  onTaken(): void {
+    if (this.#paused) this.#pump();
+  }
+
+  failMidway(cause: unknown): void {
+    this.#fail(CloseCode.InternalError, "The message was cut short by its sender", cause);
+  }
+
+  async finish(): Promise<void> {
+    this.startClose({});
+    // A clean end has come already where a pipe closes us in the turn that the end grants.
+    if (this.#finished && this.#error === undefined) return;
+    await new Promise<void>((resolve, reject) =>
+      this.whenEnded((error) => error === undefined ? resolve() : reject(error))
+    );
+  }
+
+  sendPing(): Promise<unknown> {
+    return this.ping(randomPayload());
+  }
+
+  paused(): boolean {
+    return this.#paused;
+  }
+
+  traffic(): number {
+    return this.#bytesReceived + this.sender.outbox.bytesSent;
+  }
+
+  lost(): void {
+    this.#fail(CloseCode.InternalError, "Keepalive: no pong in time");
   }
 }

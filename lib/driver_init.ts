@@ -63,6 +63,7 @@ export interface MachineHost {
 /** The machine that was given, or one that is made. */
 export function machineOf(init: DriverInit, host: MachineHost): Machine {
   if (init.machine !== undefined) return init.machine;
+  const { activeExtensions: extensions = [] } = init;
   const { options: { maxMessageSize = MAX_MESSAGE_SIZE, maxFrameSize, onFrame } } = init;
   return new Protocol(init.role, {
     maxMessageSize,
@@ -70,8 +71,8 @@ export function machineOf(init: DriverInit, host: MachineHost): Machine {
     onFrame: guarded(onFrame, host),
     textCodec: init.textCodec ?? webTextCodec,
     ownsInput: true,
-    extensions: init.activeExtensions,
-    onReady: () => host.onReady(),
+    extensions,
+    onReady: extensions.length > 0 ? () => host.onReady() : undefined,
   });
 }
 

@@ -6,21 +6,27 @@
  */
 import { nextTurn } from "./turn.ts";
 
+/** What a {@linkcode Budget} tells its owner. */
+export interface BudgetHost {
+  /** Something was taken, so that there may be room for more. */
+  onTaken(): void;
+}
+
 /** How much may wait to be read, over all the queues of a connection. */
 export class Budget {
   readonly #limit: number;
-  readonly #onRoom: () => void;
+  readonly #host: BudgetHost | undefined;
   #used = 0;
   #peak = 0;
   #taken = 0;
 
   /**
    * @param limit from which size on it is full
-   * @param onRoom called whenever something was taken
+   * @param host told whenever something was taken
    */
-  constructor(limit: number, onRoom: () => void) {
+  constructor(limit: number, host?: BudgetHost) {
     this.#limit = limit;
-    this.#onRoom = onRoom;
+    this.#host = host;
   }
 
   /** Whether no more should come. */
@@ -54,7 +60,7 @@ export class Budget {
   remove(size: number): void {
     this.#used -= size;
     this.#taken++;
-    this.#onRoom();
+    this.#host?.onTaken();
   }
 
   /** Counts what went to its reader without waiting. */

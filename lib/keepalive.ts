@@ -64,7 +64,7 @@ function equal(a: Uint8Array, b: Uint8Array): boolean {
 /** What a {@linkcode Keepalive} asks of its connection. */
 export interface KeepaliveHost {
   /** Sends a ping; settles with its pong. */
-  ping(): Promise<unknown>;
+  sendPing(): Promise<unknown>;
   /** Whether we have stopped reading, so that no pong can be seen. */
   paused(): boolean;
   /** Bytes both ways so far: whether the connection is alive at all. */
@@ -105,7 +105,7 @@ export class Keepalive {
   }
 
   #ping(): void {
-    this.#host.ping().then(() => this.#after(this.#interval, () => this.#ping()), () => {});
+    this.#host.sendPing().then(() => this.#after(this.#interval, () => this.#ping()), () => {});
     if (this.#timeout > 0) this.#await(0, this.#host.traffic());
   }
 

@@ -58,7 +58,7 @@ export class NativeSocket implements Machine {
   readonly extended = false;
   readonly #socket: WebSocketLike;
   readonly #limits: NativeLimits;
-  readonly #budget = new Budget(Infinity, () => {});
+  readonly #budget = new Budget(Infinity);
   readonly #queue = new Inbox<Item>(this.#budget, itemSize);
   readonly #listeners;
   /** The transport; the frames that it could be given are never written. */

@@ -8,7 +8,7 @@
 import { CloseCode } from "./core/close.ts";
 import type { WebSocketError } from "./core/error.ts";
 import { type Fragment, type Message, MessageAssembler } from "./core/message.ts";
-import { Budget, type End, Inbox } from "./inbox.ts";
+import { Budget, type BudgetHost, type End, Inbox } from "./inbox.ts";
 import { invalidState } from "./invalid_state.ts";
 import { type IncomingMessage, MessageStreams } from "./message_streams.ts";
 import type { ConnectionStats, InboxStrategy } from "./options.ts";
@@ -23,9 +23,7 @@ export const sizeOf = (message: Message): number => message.length + OVERHEAD;
 type Mode = "receive" | "readable" | "messages" | "discard";
 
 /** What a {@linkcode Receiver} tells its connection. */
-export interface ReceiverHost {
-  /** Something was taken, so that there may be room for more. */
-  onTaken(): void;
+export interface ReceiverHost extends BudgetHost {
   /** The reader of a stream has cancelled it. */
   leave(reason: unknown): void;
 }
@@ -51,7 +49,7 @@ export class Receiver {
     const { highWaterMark = HIGH_WATER_MARK, size = sizeOf } = strategy;
     this.#host = host;
     this.#wholeBuffers = wholeBuffers;
-    this.#budget = new Budget(highWaterMark, () => host.onTaken());
+    this.#budget = new Budget(highWaterMark, host);
     this.#inbox = new Inbox(this.#budget, size);
   }
 

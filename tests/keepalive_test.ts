@@ -323,7 +323,7 @@ describe("Keepalive", () => {
     let lost = false;
     const keepalive = new Keepalive(
       {
-        ping: () => new Promise(() => {}),
+        sendPing: () => new Promise(() => {}),
         paused: () => paused,
         traffic: () => looks++,
         lost: () => lost = true,

@@ -25,17 +25,17 @@ type OnFrame = (direction: "in" | "out", frame: Frame) => void;
 export class EventWriter {
   readonly #onFrame: OnFrame | undefined;
   readonly #extensions: readonly Extension[];
-  readonly #refusal: () => Error | undefined;
+  readonly #refusal: (() => Error | undefined) | undefined;
   /** The type of the message that we are in the middle of sending. */
   #sending: "text" | "binary" | undefined;
 
   /**
    * @param options the extensions, and who is told of frames
-   * @param refusal tells why a frame that was pending may no longer be sent
+   * @param refusal tells why a frame that was pending may no longer be sent; needed with extensions only
    */
   constructor(
     { onFrame, extensions = [] }: { onFrame?: OnFrame; extensions?: readonly Extension[] },
-    refusal: () => Error | undefined,
+    refusal?: () => Error | undefined,
   ) {
     this.#onFrame = onFrame;
     this.#extensions = extensions;
@@ -106,7 +106,7 @@ export class EventWriter {
     const put = (frame: OutgoingFrame) =>
       this.#frame(frame, writer, frame.payload === payload ? ownership : "own");
     const encoded = later && ((error: Error | undefined, frame: OutgoingFrame) => {
-      const refused = error ?? this.#refusal();
+      const refused = error ?? this.#refusal?.();
       if (refused === undefined) put(frame);
       later(refused);
     });

@@ -79,7 +79,7 @@ export class Protocol {
   readonly #events: EventWriter;
   #writer: FrameWriter | undefined;
   /** What came of a frame that is not whole yet, for `onFrame`. */
-  readonly #observed = new MessageAssembler();
+  #observed: MessageAssembler | undefined;
 
   /**
    * Makes the machine for one end, behind the opening handshake.
@@ -94,7 +94,10 @@ export class Protocol {
     this.#extensions = extensions;
     this.#decoder = new FrameDecoder({ ...options, role, rsvInUse: bitsOf(extensions) });
     this.#reader = new FragmentReader(options);
-    this.#events = new EventWriter(options, () => this.#refusal("message"));
+    this.#events = new EventWriter(
+      options,
+      extensions.length > 0 ? () => this.#refusal("message") : undefined,
+    );
     if (extensions.length > 0) {
       this.#extended = new ExtensionReader(extensions, () => this.#decode());
     }
@@ -252,6 +255,7 @@ export class Protocol {
     if (onFrame === undefined) return;
     // A copy of what is whole: the bytes themselves belong to whoever gets the message.
     const data = last ? payload.slice() : payload;
+    this.#observed ??= new MessageAssembler();
     const whole = this.#observed.push({
       type: "binary",
       data,
