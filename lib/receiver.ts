@@ -8,7 +8,7 @@
 import { CloseCode } from "./core/close.ts";
 import type { WebSocketError } from "./core/error.ts";
 import { type Fragment, type Message, MessageAssembler } from "./core/message.ts";
-import { Budget, type BudgetHost, type End, Inbox } from "./inbox.ts";
+import { Budget, type BudgetHost, type End, Inbox, type Waiter } from "./inbox.ts";
 import { invalidState } from "./invalid_state.ts";
 import { type IncomingMessage, MessageStreams } from "./message_streams.ts";
 import type { ConnectionStats, InboxStrategy } from "./options.ts";
@@ -112,7 +112,7 @@ export class Receiver {
     try {
       this.#enter("receive");
       signal?.throwIfAborted();
-      if (this.#inbox.awaited) throw invalidState("Expected one receive() at a time");
+      if (this.#inbox.awaited) throw alreadyAwaited();
     } catch (error) {
       return Promise.reject(error);
     }
@@ -122,50 +122,35 @@ export class Receiver {
 
   #wait(signal: AbortSignal | undefined): Promise<Message> {
     return new Promise((resolve, reject) => {
-      const settle = () => signal?.removeEventListener("abort", abort);
-      const waiter = {
-        next(message: Message) {
-          settle();
-          resolve(message);
-        },
-        end({ error }: End) {
-          settle();
-          reject(error);
-        },
-      };
-      const abort = () => {
-        this.#inbox.unwait(waiter);
-        reject(signal!.reason);
-      };
-      signal?.addEventListener("abort", abort, { once: true });
-      this.#inbox.wait(waiter);
+      const waiting = new Waiting(resolve, reject);
+      this.#inbox.wait(signal === undefined ? waiting : this.#abortable(waiting, signal));
     });
+  }
+
+  #abortable(waiting: Waiting, signal: AbortSignal): Waiter<Message> {
+    const settle = () => signal.removeEventListener("abort", abort);
+    const waiter = {
+      next(message: Message) {
+        settle();
+        waiting.next(message);
+      },
+      end(end: End) {
+        settle();
+        waiting.end(end);
+      },
+    };
+    const abort = () => {
+      this.#inbox.unwait(waiter);
+      waiting.reject(signal.reason);
+    };
+    signal.addEventListener("abort", abort, { once: true });
+    return waiter;
   }
 
   /** See `WebSocketConnection`. */
   iterate(): AsyncIterator<Message> {
     this.#enter("receive");
-    const item = (value: Message) => ({ done: false, value });
-    const end = (error: unknown) => {
-      if (!this.#endsIteration(error)) throw error;
-      return { done: true as const, value: undefined };
-    };
-    return {
-      next: () => {
-        const message = this.#inbox.take();
-        // One promise a message: an asynchronous function would make three.
-        return message === undefined
-          ? this.receive().then(item, end)
-          : Promise.resolve({ done: false, value: message });
-      },
-    };
-  }
-
-  #endsIteration(error: unknown): boolean {
-    const { ended } = this;
-    if (ended === undefined || ended.error !== error || !ended.clean) return false;
-    const code = (error as WebSocketError).closeCode;
-    return code === CloseCode.Normal || code === CloseCode.GoingAway || code === CloseCode.NoStatus;
+    return new Iteration(this.#inbox);
   }
 
   /** See `WebSocketConnection`. */
@@ -226,6 +211,70 @@ export class Receiver {
     // A part of a message, which has counted so far, counts no more.
     this.#host.onTaken();
   }
+}
+
+/** Whoever waits in `receive()`. */
+class Waiting implements Waiter<Message> {
+  readonly next: (message: Message) => void;
+  readonly reject: (error: unknown) => void;
+
+  constructor(resolve: (message: Message) => void, reject: (error: unknown) => void) {
+    this.next = resolve;
+    this.reject = reject;
+  }
+
+  end({ error }: End): void {
+    this.reject(error);
+  }
+}
+
+/** One promise a message: an asynchronous function would make three. */
+class Iteration implements AsyncIterator<Message> {
+  readonly #inbox: Inbox<Message>;
+
+  constructor(inbox: Inbox<Message>) {
+    this.#inbox = inbox;
+  }
+
+  next(): Promise<IteratorResult<Message>> {
+    const value = this.#inbox.take();
+    if (value !== undefined) return Promise.resolve({ done: false, value });
+    if (this.#inbox.awaited) return Promise.reject(alreadyAwaited());
+    return new Promise((resolve, reject) => this.#inbox.wait(new Step(resolve, reject)));
+  }
+}
+
+/** Whoever waits for the next step of an iteration. */
+class Step implements Waiter<Message> {
+  readonly #resolve: (result: IteratorResult<Message>) => void;
+  readonly #reject: (error: unknown) => void;
+
+  constructor(
+    resolve: (result: IteratorResult<Message>) => void,
+    reject: (error: unknown) => void,
+  ) {
+    this.#resolve = resolve;
+    this.#reject = reject;
+  }
+
+  next(value: Message): void {
+    this.#resolve({ done: false, value });
+  }
+
+  end(end: End): void {
+    if (endsIteration(end)) this.#resolve({ done: true, value: undefined });
+    else this.#reject(end.error);
+  }
+}
+
+function endsIteration({ clean, error }: End): boolean {
+  if (!clean) return false;
+  const code = (error as WebSocketError).closeCode;
+  return code === CloseCode.Normal || code === CloseCode.GoingAway || code === CloseCode.NoStatus;
+}
+
+function alreadyAwaited(): DOMException {
+  return invalidState("Expected one receive() at a time");
 }
 
 /** The message; bytes that are a part of a larger buffer are copied out of it. */

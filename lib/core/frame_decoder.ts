@@ -4,7 +4,14 @@
  * @module
  */
 import { RemoteProtocolError } from "./error.ts";
-import { checkFrameHeader, type FrameHeader, isControl, readKey, type Role } from "./frame.ts";
+import {
+  checkFrameHeader,
+  type FrameHeader,
+  isControl,
+  MAX_CONTROL_LENGTH,
+  readKey,
+  type Role,
+} from "./frame.ts";
 import { applyMask } from "./mask.ts";
 
 /** A frame, or as much of its payload as is at hand. */
@@ -63,7 +70,7 @@ export class FrameDecoder {
   #waiting: Uint8Array[] = [];
 
   /** A header, or the payload of a control frame, that came in several chunks. */
-  readonly #scratch = new Uint8Array(125);
+  #scratch: Uint8Array = EMPTY;
   #scratchLength = 0;
 
   #header: FrameHeader | undefined;
@@ -158,8 +165,8 @@ export class FrameDecoder {
 
   /** Reads a header that does not lie whole in one chunk. */
   #gatherHeader(): boolean {
-    const scratch = this.#scratch;
     while (this.#readable()) {
+      const scratch = this.#scratchSpace();
       scratch[this.#scratchLength++] = this.#chunk[this.#offset++];
       if (this.#scratchLength < 2) continue;
       // What the first two bytes make impossible fails at once, without waiting for the rest.
@@ -171,6 +178,12 @@ export class FrameDecoder {
       }
     }
     return false;
+  }
+
+  /** Made when first needed, as it hardly ever is. */
+  #scratchSpace(): Uint8Array {
+    if (this.#scratch.length === 0) this.#scratch = new Uint8Array(MAX_CONTROL_LENGTH);
+    return this.#scratch;
   }
 
   /** Reads a whole header and gives the offset behind it. */
@@ -236,7 +249,7 @@ export class FrameDecoder {
     }
     while (this.#scratchLength < length) {
       if (!this.#readable()) return undefined;
-      this.#scratch[this.#scratchLength++] = this.#chunk[this.#offset++];
+      this.#scratchSpace()[this.#scratchLength++] = this.#chunk[this.#offset++];
     }
     const payload = this.#scratch.slice(0, length);
     this.#scratchLength = 0;

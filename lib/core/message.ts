@@ -61,7 +61,8 @@ export interface MessageOptions {
 export class FragmentReader {
   readonly #maxMessageSize: number;
   readonly #codec: TextCodec;
-  readonly #utf8: Utf8Decoder;
+  /** For text that does not lie whole in one piece. */
+  #utf8: Utf8Decoder | undefined;
   /** The opcode of the message under way, or 0 between messages. */
   #opcode = 0;
   /** The length of the message so far, with what its frames declare and has not come. */
@@ -78,7 +79,6 @@ export class FragmentReader {
   constructor(options: MessageOptions = {}) {
     this.#maxMessageSize = options.maxMessageSize ?? Infinity;
     this.#codec = options.textCodec ?? webTextCodec;
-    this.#utf8 = new Utf8Decoder("a text message", this.#codec);
   }
 
   /**
@@ -157,6 +157,7 @@ export class FragmentReader {
       }
     }
     this.#withinText = !last;
+    this.#utf8 ??= new Utf8Decoder("a text message", this.#codec);
     return this.#utf8.push(payload, last);
   }
 }
