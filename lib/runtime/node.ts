@@ -47,8 +47,11 @@ export class NodeTransport extends DuplexTransport implements Transport {
     this.#remote = ends.remote;
     // What stands in for the socket of an upgrade whose request has a body cannot.
     socket.setNoDelay?.(true);
+  }
+
+  protected override failed(): void {
     // Node leaves a socket open whose TLS has failed for good.
-    socket.on("error", () => socket.destroy());
+    this.destroy();
   }
 
   get localAddress(): Address | undefined {

@@ -8,9 +8,31 @@
 import type { Duplex } from "node:stream";
 import type { Address, TransportHandlers } from "../transport.ts";
 
+const OWNER = Symbol("transport");
+
+type Owned = Duplex & { [OWNER]?: DuplexTransport };
+
 /** A duplex whose halves end one by one. */
 export class DuplexTransport {
-  readonly #duplex: Duplex;
+  // Listeners of all transports, which find theirs by the duplex: four functions for each of them would
+  // take as much memory as the socket does.
+  static readonly #onError = function (this: Owned, error: Error): void {
+    const owner = this[OWNER]!;
+    owner.#error = error;
+    owner.failed();
+  };
+  static readonly #onData = function (this: Owned, chunk: Uint8Array): void {
+    this[OWNER]!.#handlers!.data(chunk);
+  };
+  static readonly #onEnd = function (this: Owned): void {
+    this[OWNER]!.#handlers!.end();
+  };
+  static readonly #onClose = function (this: Owned): void {
+    const owner = this[OWNER]!;
+    owner.#handlers!.close(owner.#error);
+  };
+
+  readonly #duplex: Owned;
   #handlers: TransportHandlers | undefined;
   #error: Error | undefined;
   /** The bytes that came too late to be written. */
@@ -20,15 +42,15 @@ export class DuplexTransport {
     if (!error && this.bufferedAmount === 0) this.#handlers?.drain();
   };
 
-  readonly #onData = (chunk: Uint8Array) => this.#handlers!.data(chunk);
-  readonly #onEnd = () => this.#handlers!.end();
-  readonly #onClose = () => this.#handlers!.close(this.#error);
-
   constructor(duplex: Duplex) {
     this.#duplex = duplex;
+    this.#duplex[OWNER] = this;
     // An error may come before anybody handles this transport.
-    duplex.on("error", (error) => this.#error = error);
+    duplex.on("error", DuplexTransport.#onError);
   }
+
+  /** An error came. */
+  protected failed(): void {}
 
   get bufferedAmount(): number {
     return this.#duplex.writableLength + this.#dropped;
@@ -43,18 +65,18 @@ export class DuplexTransport {
       queueMicrotask(() => this.#handlers!.close(this.#error));
       return;
     }
-    duplex.on("data", this.#onData);
-    duplex.on("end", this.#onEnd);
-    duplex.on("close", this.#onClose);
+    duplex.on("data", DuplexTransport.#onData);
+    duplex.on("end", DuplexTransport.#onEnd);
+    duplex.on("close", DuplexTransport.#onClose);
   }
 
   /** Lets go of the duplex, paused, for somebody else to read. */
   release(): void {
     const duplex = this.#duplex;
     duplex.pause();
-    duplex.off("data", this.#onData);
-    duplex.off("end", this.#onEnd);
-    duplex.off("close", this.#onClose);
+    duplex.off("data", DuplexTransport.#onData);
+    duplex.off("end", DuplexTransport.#onEnd);
+    duplex.off("close", DuplexTransport.#onClose);
   }
 
   write(parts: readonly Uint8Array[]): void {
