@@ -63,7 +63,7 @@ export interface MachineHost {
 /** The machine that was given, or one that is made. */
 export function machineOf(init: DriverInit, host: MachineHost): Machine {
   if (init.machine !== undefined) return init.machine;
-  const { activeExtensions: extensions = [] } = init;
+  const { activeExtensions: extensions } = init;
   const { options: { maxMessageSize = MAX_MESSAGE_SIZE, maxFrameSize, onFrame } } = init;
   return new Protocol(init.role, {
     maxMessageSize,
@@ -72,7 +72,7 @@ export function machineOf(init: DriverInit, host: MachineHost): Machine {
     textCodec: init.textCodec ?? webTextCodec,
     ownsInput: true,
     extensions,
-    onReady: extensions.length > 0 ? () => host.onReady() : undefined,
+    onReady: extensions?.length ? () => host.onReady() : undefined,
   });
 }
 

@@ -13,9 +13,12 @@ interface PendingPing {
   reject(error: unknown): void;
 }
 
+/** Shared by all that wait for none. */
+const NONE: readonly PendingPing[] = [];
+
 /** The pings that were sent and not answered yet. */
 export class Pings {
-  #pending: PendingPing[] = [];
+  #pending: readonly PendingPing[] = NONE;
   #latency: number | undefined;
 
   /** The time that the last answered ping took, in milliseconds. */
@@ -27,7 +30,8 @@ export class Pings {
   add(payload: Uint8Array): Promise<number> {
     return handled(
       new Promise((resolve, reject) => {
-        this.#pending.push({ payload, sentAt: performance.now(), resolve, reject });
+        const ping = { payload, sentAt: performance.now(), resolve, reject };
+        this.#pending = [...this.#pending, ping];
       }),
     );
   }
@@ -44,7 +48,9 @@ export class Pings {
   pong(payload: Uint8Array): boolean {
     const index = this.#pending.findIndex((ping) => equal(ping.payload, payload));
     const now = performance.now();
-    for (const ping of this.#pending.splice(0, index + 1)) {
+    const answered = this.#pending.slice(0, index + 1);
+    this.#pending = index + 1 === this.#pending.length ? NONE : this.#pending.slice(index + 1);
+    for (const ping of answered) {
       this.#latency = now - ping.sentAt;
       ping.resolve(this.#latency);
     }
@@ -53,7 +59,9 @@ export class Pings {
 
   /** No pong will come. */
   fail(error: unknown): void {
-    for (const ping of this.#pending.splice(0)) ping.reject(error);
+    const failed = this.#pending;
+    this.#pending = NONE;
+    for (const ping of failed) ping.reject(error);
   }
 }
 

@@ -19,6 +19,9 @@ interface Waiter {
   reject(error: unknown): void;
 }
 
+/** Those that are flushed in the next turn: one callback for all, and none for each to keep. */
+let due: Outbox[] = [];
+
 /** Gathers frames and writes them to a transport. */
 export class Outbox {
   /** Where frames are written; call `settle()` or `post()` behind it. */
@@ -29,10 +32,6 @@ export class Outbox {
   /** Sends in the batch at hand, and sends whose bytes the transport has. */
   #batched: Waiter[] = [];
   #flushed: Waiter[] = [];
-  readonly #flush = () => {
-    this.#scheduled = false;
-    this.flush();
-  };
 
   /**
    * @param role which end this is
@@ -65,7 +64,7 @@ export class Outbox {
     if (size >= SEND_MARK) return this.flush();
     if (this.#scheduled || size === 0) return;
     this.#scheduled = true;
-    nextTurn(this.#flush);
+    if (due.push(this) === 1) nextTurn(Outbox.#flushDue);
   }
 
   /**
@@ -83,6 +82,15 @@ export class Outbox {
     });
     handled(promise);
     return promise;
+  }
+
+  static #flushDue(): void {
+    const outboxes = due;
+    due = [];
+    for (const outbox of outboxes) {
+      outbox.#scheduled = false;
+      outbox.flush();
+    }
   }
 
   /** Gives the batch to the transport. */

@@ -106,10 +106,13 @@ interface Waiting {
   fail(error: unknown): void;
 }
 
+/** Shared by all where nobody waits. */
+const NONE: Waiting[] = [];
+
 /** Lets one sender after the other have its turn. */
 export class SendLock {
   #holder: Turn | undefined;
-  #waiting: Waiting[] = [];
+  #waiting: Waiting[] = NONE;
 
   /** Whether somebody has the turn. */
   get busy(): boolean {
@@ -147,6 +150,7 @@ export class SendLock {
         },
       };
       signal?.addEventListener("abort", abort, { once: true });
+      if (this.#waiting === NONE) this.#waiting = [];
       this.#waiting.push(entry);
     });
   }

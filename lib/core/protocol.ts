@@ -12,6 +12,10 @@ import { type Frame, Opcode, type Role } from "./frame.ts";
 import { FrameDecoder, type FrameDecoderOptions, type FramePiece } from "./frame_decoder.ts";
 import { FrameWriter, type Ownership } from "./frame_writer.ts";
 import { concat, FragmentReader, MessageAssembler, type MessageOptions } from "./message.ts";
+import type { TextCodec } from "./utf8.ts";
+
+/** Shared by all that have none. */
+const NONE: readonly Extension[] = [];
 
 /** Where the closing handshake stands (RFC 6455 §7.1.3, §7.1.4). */
 export type ProtocolState =
@@ -61,7 +65,8 @@ export interface ProtocolOptions
  */
 export class Protocol {
   readonly #role: Role;
-  readonly #options: ProtocolOptions;
+  readonly #onFrame: ProtocolOptions["onFrame"];
+  readonly #codec: TextCodec | undefined;
   readonly #decoder: FrameDecoder;
   readonly #reader: FragmentReader;
   readonly #extensions: readonly Extension[];
@@ -89,13 +94,14 @@ export class Protocol {
    */
   constructor(role: Role, options: ProtocolOptions = {}) {
     this.#role = role;
-    this.#options = options;
-    const { extensions = [], onReady } = options;
+    const { extensions = NONE, onReady } = options;
+    this.#onFrame = options.onFrame;
+    this.#codec = options.textCodec;
     this.#extensions = extensions;
     this.#decoder = new FrameDecoder({ ...options, role, rsvInUse: bitsOf(extensions) });
     this.#reader = new FragmentReader(options);
     this.#events = new EventWriter(
-      options,
+      { onFrame: options.onFrame, extensions },
       extensions.length > 0 ? () => this.#refusal("message") : undefined,
     );
     if (extensions.length > 0) {
@@ -251,7 +257,7 @@ export class Protocol {
 
   /** Tells `onFrame` of the frames that come, as they do. */
   #observe({ header, payload, last }: FramePiece): void {
-    const { onFrame } = this.#options;
+    const onFrame = this.#onFrame;
     if (onFrame === undefined) return;
     // A copy of what is whole: the bytes themselves belong to whoever gets the message.
     const data = last ? payload.slice() : payload;
@@ -283,7 +289,7 @@ export class Protocol {
    * @throws {TypeError} for data of the wrong type
    */
   send(event: OutgoingEvent): Uint8Array {
-    const writer = this.#writer ??= new FrameWriter(this.#role, this.#options.textCodec);
+    const writer = this.#writer ??= new FrameWriter(this.#role, this.#codec);
     this.write(complete(event), writer);
     const bytes = concat(writer.take());
     writer.recycle();
