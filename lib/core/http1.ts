@@ -188,7 +188,9 @@ function latin1(bytes: Uint8Array, start: number, end: number): string {
   let text = "";
   // As many arguments at a time as any engine takes.
   for (let at = start; at < end; at += 8192) {
-    text += String.fromCharCode(...bytes.subarray(at, Math.min(at + 8192, end)));
+    const part: ArrayLike<number> = bytes.subarray(at, Math.min(at + 8192, end));
+    // Spread, they would go through an iterator.
+    text += String.fromCharCode.apply(undefined, part as number[]);
   }
   return text;
 }

@@ -4,17 +4,19 @@
  * @module
  */
 
+/** The words of a block; no call comes in between. */
+const words = new Int32Array(80);
+
 /** The SHA-1 digest of the bytes, 20 bytes. */
 export function sha1(message: Uint8Array): Uint8Array {
   const state = new Int32Array([0x67452301, 0xefcdab89, 0x98badcfe, 0x10325476, 0xc3d2e1f0]);
   const padded = pad(message);
-  const words = new Int32Array(80);
   for (let block = 0; block < padded.byteLength; block += 64) {
     for (let t = 0; t < 16; t++) words[t] = padded.getInt32(block + 4 * t);
     for (let t = 16; t < 80; t++) {
       words[t] = rotate(words[t - 3] ^ words[t - 8] ^ words[t - 14] ^ words[t - 16], 1);
     }
-    compress(state, words);
+    compress(state);
   }
   const digest = new DataView(new ArrayBuffer(20));
   state.forEach((word, i) => digest.setInt32(4 * i, word));
@@ -33,22 +35,34 @@ function pad(message: Uint8Array): DataView {
   return view;
 }
 
-/** RFC 3174 §6.1: the eighty steps of one block. */
-function compress(state: Int32Array, words: Int32Array): void {
-  let [a, b, c, d, e] = state;
+/** RFC 3174 §6.1: the eighty steps of one block. Destructuring here would take 14 KiB a handshake. */
+function compress(state: Int32Array): void {
+  let a = state[0];
+  let b = state[1];
+  let c = state[2];
+  let d = state[3];
+  let e = state[4];
   for (let t = 0; t < 80; t++) {
     const next = (rotate(a, 5) + mix(t, b, c, d) + e + words[t]) | 0;
-    [a, b, c, d, e] = [next, a, rotate(b, 30), c, d];
+    e = d;
+    d = c;
+    c = rotate(b, 30);
+    b = a;
+    a = next;
   }
-  [a, b, c, d, e].forEach((word, i) => state[i] += word);
+  state[0] += a;
+  state[1] += b;
+  state[2] += c;
+  state[3] += d;
+  state[4] += e;
 }
 
 /** RFC 3174 §5: the function and the constant of a step. */
 function mix(t: number, b: number, c: number, d: number): number {
-  if (t < 20) return ((b & c) | (~b & d)) + 0x5a827999;
-  if (t < 40) return (b ^ c ^ d) + 0x6ed9eba1;
-  if (t < 60) return ((b & c) | (b & d) | (c & d)) + 0x8f1bbcdc;
-  return (b ^ c ^ d) + 0xca62c1d6;
+  if (t < 20) return (((b & c) | (~b & d)) + 0x5a827999) | 0;
+  if (t < 40) return ((b ^ c ^ d) + 0x6ed9eba1) | 0;
+  if (t < 60) return (((b & c) | (b & d) | (c & d)) + 0x8f1bbcdc) | 0;
+  return ((b ^ c ^ d) + 0xca62c1d6) | 0;
 }
 
 function rotate(word: number, bits: number): number {
@@ -61,9 +75,11 @@ const ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789
 export function base64(bytes: Uint8Array): string {
   let text = "";
   for (let i = 0; i < bytes.length; i += 3) {
+    const left = bytes.length - i;
     const group = (bytes[i] << 16) | ((bytes[i + 1] ?? 0) << 8) | (bytes[i + 2] ?? 0);
-    const digits = [18, 12, 6, 0].map((shift) => ALPHABET[(group >> shift) & 63]).join("");
-    text += digits.slice(0, Math.min(bytes.length - i, 3) + 1).padEnd(4, "=");
+    text += ALPHABET[group >> 18] + ALPHABET[(group >> 12) & 63];
+    text += left > 1 ? ALPHABET[(group >> 6) & 63] : "=";
+    text += left > 2 ? ALPHABET[group & 63] : "=";
   }
   return text;
 }
