@@ -22,13 +22,21 @@
  * of zlib for all; then it measures the memory of a connection. `latency` has one message in flight,
  * `open` counts opening handshakes, `idle` looks at the memory of `--connections` (5000).
  *
+ * `deno task bench report [RUNTIME...] [--rounds 3] [--seconds 0.6]` runs all of it, writes
+ * bench/results/ and what is made from it: the chart, bench/RESULTS.md and the table of the README.
+ * `render` makes these anew, `render --check` fails where they say something else. `guard` fails
+ * where small messages on Node are echoed at less than twice the rate of ws.
+ *
  * bench/NOTES.md says more about how it is measured.
  */
 import { contest, type Round } from "./bench/contest.ts";
 import { separateCores } from "./bench/cores.ts";
 import { type Memory, memoryOf } from "./bench/idle.ts";
+import { guard } from "./bench/guard.ts";
 import { type Plan, planFrom } from "./bench/options.ts";
 import { topFunctions } from "./bench/profile.ts";
+import { checkRendered, render } from "./bench/render.ts";
+import { report } from "./bench/report.ts";
 import { median, ratio, valuesOf } from "./bench/statistics.ts";
 import { contestantOf, firstTry, spreadOf, unitOf, type Workload } from "./bench/workload.ts";
 import { ROOT } from "./process.ts";
@@ -164,6 +172,12 @@ async function runPlan(plan: Plan) {
   if (kind === "deflate") await printMemory(plan);
 }
 
-const plan = await planFrom(Deno.args);
-await separateCores();
-await runPlan(plan);
+const [command, ...rest] = Deno.args;
+if (command === "report") await report(rest);
+else if (command === "render") await (rest.includes("--check") ? checkRendered() : render());
+else if (command === "guard") await guard();
+else {
+  const plan = await planFrom(Deno.args);
+  await separateCores();
+  await runPlan(plan);
+}

@@ -5,22 +5,32 @@
 import { mustRun } from "../process.ts";
 import type { Program } from "./measured.ts";
 
-let separate = false;
+let measuredCore: number | undefined;
 
 /** Keep this process off the first core; says whether that is possible. */
 export async function separateCores(): Promise<boolean> {
-  const cores = navigator.hardwareConcurrency;
-  if (cores < 2) return false;
   try {
-    await mustRun("taskset", ["-apc", `1-${cores - 1}`, String(Deno.pid)]);
-    separate = true;
+    const [first, ...others] = coresOf(await mustRun("taskset", ["-pc", String(Deno.pid)]));
+    if (others.length === 0) return false;
+    await mustRun("taskset", ["-apc", others.join(), String(Deno.pid)]);
+    measuredCore = first;
+    return true;
   } catch {
-    // No such program, or no such core.
+    // There is no such program.
+    return false;
   }
-  return separate;
+}
+
+/** Those that may be used, of a line as "pid 7's current affinity list: 0,2-5". */
+function coresOf(line: string): number[] {
+  return line.split(": ")[1].trim().split(",").flatMap((range) => {
+    const [first, last = first] = range.split("-").map(Number);
+    return Array.from({ length: last - first + 1 }, (_, i) => first + i);
+  });
 }
 
 /** The same program, on the first core. */
 export function pinned({ command, args }: Program): Program {
-  return separate ? { command: "taskset", args: ["-c", "0", command, ...args] } : { command, args };
+  if (measuredCore === undefined) return { command, args };
+  return { command: "taskset", args: ["-c", String(measuredCore), command, ...args] };
 }

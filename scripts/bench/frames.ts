@@ -21,7 +21,9 @@ export function handshake(extensions?: string): string {
 
 /** Letters; those of another seed are others. */
 export function payloadOf(size: number, seed = 0): Uint8Array {
-  return Uint8Array.from({ length: size }, (_, i) => 97 + (i + seed * 7 + (i >> 8)) % 26);
+  const payload = new Uint8Array(size);
+  for (let i = 0; i < size; i++) payload[i] = 97 + (i + seed * 7 + (i >> 8)) % 26;
+  return payload;
 }
 
 /** One frame (RFC 6455 §5.2). */

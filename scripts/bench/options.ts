@@ -56,7 +56,7 @@ export async function planFrom(args: string[]): Promise<Plan> {
     allowPositionals: true,
   });
   const [kind = "echo"] = positionals.map((name) => oneOf("benchmark", name, BENCHMARKS));
-  const runtime = await find(values.runtime);
+  const runtime = await findRuntimeByName(values.runtime);
   const known = kind === "client" ? CLIENTS : SERVERS;
   const names = values.peers ?? defaultPeers(kind, runtime);
   const peers = names.split(",").map((name) => oneOf("peer", name, known));
@@ -129,20 +129,22 @@ function oneOf<T extends string>(what: string, name: string, known: readonly T[]
   return found;
 }
 
-function natural(option: string, text: string): number {
+/** A whole number of at least 1. */
+export function natural(option: string, text: string): number {
   const value = Number(text);
   if (Number.isInteger(value) && value > 0) return value;
   throw new RangeError(`Expected ${option} to be a number of at least 1, got ${text}`);
 }
 
-function positive(option: string, text: string): number {
+/** A number above 0. */
+export function positive(option: string, text: string): number {
   const value = Number(text);
   if (value > 0 && value < Infinity) return value;
   throw new RangeError(`Expected ${option} to be a number above 0, got ${text}`);
 }
 
 /** A runtime of the suite. */
-export async function find(name: string): Promise<Runtime> {
+export async function findRuntimeByName(name: string): Promise<Runtime> {
   oneOf("runtime", name, SUITE_RUNTIMES.map((spec) => spec.name));
   const runtime = await findRuntime(SUITE_RUNTIMES.find((spec) => spec.name === name)!);
   if (runtime === undefined) throw new Error(`Expected ${name} on PATH, found none`);

@@ -8,6 +8,9 @@ import { RawServer, type RawServerOptions } from "./raw_server.ts";
 /** The peer that is ws with its native addon, which it takes by itself where it is installed. */
 export const BUFFERUTIL = "bufferutil";
 
+/** The interpreter that has Debian's modules. */
+export const PYTHON = "/usr/bin/python3";
+
 /** A script of this folder, for one of the peers; `profileFolder` gets a CPU profile (Node only). */
 export function peerProgram(
   runtime: Runtime,
@@ -15,6 +18,7 @@ export function peerProgram(
   args: string[],
   profileFolder?: URL,
 ): Program {
+  if (args[0] === "python") return { command: PYTHON, args: ["scripts/bench/server.py"] };
   const flags = profileFolder && ["--cpu-prof", `--cpu-prof-dir=${profileFolder.pathname}`];
   const env: Record<string, string> = args[0] === BUFFERUTIL ? {} : { WS_NO_BUFFER_UTIL: "1" };
   return { ...programOf(runtime, script, args, flags), env };

@@ -25,7 +25,7 @@ const PEERS: Record<string, () => Promise<number>> = {
   ws: serveWs,
   bufferutil: serveBufferutil,
   native: serveNative,
-  tcp: serveTcp,
+  tcp: async () => await (await import("./raw_tcp.ts")).serveTcp(),
 };
 
 /** The sockets of our peers. */
@@ -141,21 +141,6 @@ function serveBun(bun: BunGlobal): number {
     websocket: { idleTimeout: 0, sendPings: false, message: (ws, data) => ws.send(data) },
   });
   return server.port;
-}
-
-/** Bytes back as they come: what no server of messages can reach. */
-async function serveTcp(): Promise<number> {
-  const { createServer } = await import("node:net");
-  const server = createServer({ noDelay: true }, (socket) => {
-    socket.once("data", () => {
-      socket.write("HTTP/1.1 101 Switching Protocols\r\n\r\n");
-      socket.on("data", (chunk) => socket.write(chunk) || socket.pause());
-      socket.on("drain", () => socket.resume());
-    });
-    socket.on("error", () => {});
-  });
-  await new Promise<void>((resolve) => server.listen({ host: HOST.hostname, port: 0 }, resolve));
-  return portOf(server.address());
 }
 
 async function certificate(): Promise<TlsServeOptions> {

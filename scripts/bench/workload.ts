@@ -58,6 +58,12 @@ export function firstTry({ kind, size }: Workload): number {
   return Math.ceil((kind === "deflate" ? 1e6 : 2e7) / (size + 1000));
 }
 
+/** How a size is written. */
+export function nameOf(size: number): string {
+  if (size < 1024) return `${size} B`;
+  return size < 2 ** 20 ? `${size / 1024} KiB` : `${size / 2 ** 20} MiB`;
+}
+
 /** A candidate, ready for the contest. */
 export function contestantOf(
   workload: Workload,

@@ -1,0 +1,58 @@
+/** What the results look like: the chart, the tables of bench/RESULTS.md, and those of the README. */
+import { ROOT, run } from "../process.ts";
+import { chart } from "./chart.ts";
+import { readResults, readSizes, type Results } from "./results.ts";
+import { RUNTIMES } from "./suite.ts";
+import { readmeTable, resultsDocument, titleOf } from "./tables.ts";
+
+const README = new URL("README.md", ROOT);
+const DOCUMENT = new URL("bench/RESULTS.md", ROOT);
+const CHART = new URL("bench/results/echo.svg", ROOT);
+/** What is between these lines of the README is made here. */
+const MARKERS = ["<!-- bench -->", "<!-- /bench -->"] as const;
+
+/** Write them. */
+export async function render() {
+  for (const [file, text] of await rendered()) await Deno.writeTextFile(file, text);
+}
+
+/** Fail where one is not what the results say. */
+export async function checkRendered() {
+  for (const [file, text] of await rendered()) {
+    if (await Deno.readTextFile(file) === text) continue;
+    console.log(`${file.pathname.slice(ROOT.pathname.length)} is not what bench/results/ says:`);
+    console.log("`deno task bench render` writes it anew");
+    Deno.exitCode = 1;
+  }
+}
+
+async function rendered(): Promise<[URL, string][]> {
+  const found = await Promise.all(RUNTIMES.map(readResults));
+  const all = found.filter((results): results is Results => results !== undefined);
+  const document = resultsDocument(all, await readSizes() ?? {});
+  const readme = between(await Deno.readTextFile(README), readmeTable(all));
+  return [
+    [CHART, await formatted(chart(all, titleOf), ".svg")],
+    [DOCUMENT, await formatted(document, ".md")],
+    [README, await formatted(readme, ".md")],
+  ];
+}
+
+function between(text: string, content: string): string {
+  const [start, end] = MARKERS.map((marker) => text.indexOf(marker));
+  if (start < 0 || end < start) throw new Error(`Expected ${MARKERS.join(" and ")} in README.md`);
+  return `${text.slice(0, start)}${MARKERS[0]}\n\n${content}\n\n${text.slice(end)}`;
+}
+
+/** As `deno fmt` has it, which checks these files too. */
+async function formatted(text: string, suffix: string): Promise<string> {
+  const file = await Deno.makeTempFile({ suffix });
+  try {
+    await Deno.writeTextFile(file, text);
+    const config = new URL("deno.json", ROOT).pathname;
+    await run(Deno.execPath(), ["fmt", "-q", "--config", config, file]);
+    return await Deno.readTextFile(file);
+  } finally {
+    await Deno.remove(file);
+  }
+}
