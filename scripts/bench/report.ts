@@ -32,6 +32,7 @@ export async function report(args: string[]) {
     rounds: natural("--rounds", values.rounds),
     seconds: positive("--seconds", values.seconds),
   };
+  const start = performance.now();
   const names = positionals.length > 0 ? positionals : RUNTIMES;
   const runtimes = await Promise.all(names.map(findRuntimeByName));
   const separate = await separateCores();
@@ -42,12 +43,15 @@ export async function report(args: string[]) {
   }
   await writeResults("bundle", await bundleSizes());
   await render();
+  console.log(`took ${((performance.now() - start) / 60_000).toFixed(1)} minutes`);
 }
 
 async function measure(runtime: Runtime, settings: Settings, separate: boolean): Promise<Results> {
   const measurements: Measurement[] = [];
-  for (const item of SUITE) measurements.push(...await compare(runtime, item, settings));
-  measurements.push(...await idle(runtime));
+  for (const item of SUITE) {
+    await attempt(async () => measurements.push(...await compare(runtime, item, settings)));
+  }
+  await attempt(async () => measurements.push(...await idle(runtime)));
   return {
     runtime: runtime.name,
     versions: await versions(runtime),
@@ -57,6 +61,16 @@ async function measure(runtime: Runtime, settings: Settings, separate: boolean):
     separateCores: separate,
     measurements,
   };
+}
+
+/** One comparison that fails is missing from the results, not the others. */
+async function attempt(work: () => Promise<unknown>) {
+  try {
+    await work();
+  } catch (error) {
+    console.error("FAILED", error);
+    Deno.exitCode = 1;
+  }
 }
 
 async function compare(
