@@ -87,9 +87,19 @@ export class Outbox {
   static #flushDue(): void {
     const outboxes = due;
     due = [];
-    for (const outbox of outboxes) {
-      outbox.#scheduled = false;
-      outbox.flush();
+    let next = 0;
+    try {
+      while (next < outboxes.length) {
+        const outbox = outboxes[next++];
+        outbox.#scheduled = false;
+        outbox.flush();
+      }
+    } finally {
+      // A transport of somebody's own that throws is no harm to the other connections.
+      if (next < outboxes.length) {
+        due = [...outboxes.slice(next), ...due];
+        nextTurn(Outbox.#flushDue);
+      }
     }
   }
 

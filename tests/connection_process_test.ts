@@ -36,6 +36,11 @@ describe("A process that uses WebSocketConnection", () => {
     });
   }
 
+  it("A process that uses a transport which throws goes on with its other connections", async () => {
+    const stdout = "arrives, 1 thrown: Error: A fault of the transport\n";
+    assert.deepEqual(await run("throwing_transport"), { code: 0, stdout, stderr: "" });
+  });
+
   it("A process that leaves a rejection unhandled is noticed", async () => {
     const { code, stderr } = await run("unhandled");
     assert.notEqual(code, 0);
