@@ -115,7 +115,7 @@ export async function connect(
   const first: Hop = { target, headers: toRawHeaders(options.headers), tls };
   const followed = direct ? 0 : maxRedirects;
   const provider = options.transport ?? await defaultProvider();
-  return await withDeadline(options, async (signal, onTimeout) => {
+  return await withDeadline(options, async ({ signal, onTimeout }) => {
     return await followRedirects(first, followed, ({ target, headers, tls }) => {
       const asked = { ...options, headers: headers as [string, string][], tls };
       // A refusal before this one is none any more.

@@ -8,7 +8,7 @@
 import { HandshakeError } from "./core/error.ts";
 import type { ExtensionFactory } from "./core/extension.ts";
 import { MAX_MESSAGE_SIZE } from "./core/message.ts";
-import { PerMessageDeflate } from "./core/permessage_deflate.ts";
+import { PerMessageDeflate, type PerMessageDeflateOptions } from "./core/permessage_deflate.ts";
 import { defaultDeflate } from "./default_provider.ts";
 import type { ConnectionOptions } from "./options.ts";
 
@@ -18,12 +18,19 @@ import type { ConnectionOptions } from "./options.ts";
  * @param byDefault whether messages are compressed where the options do not say
  * @throws {HandshakeError} "unsupported" when they do say, and the platform cannot
  */
-export async function extensionsOf(
-  { extensions = [], compression, maxMessageSize = MAX_MESSAGE_SIZE }: ConnectionOptions,
+export function extensionsOf(
+  options: ConnectionOptions,
   byDefault: boolean,
+): readonly ExtensionFactory[] | Promise<readonly ExtensionFactory[]> {
+  const { extensions = [], compression = byDefault } = options;
+  return compression === false ? extensions : withCompression(extensions, compression, options);
+}
+
+async function withCompression(
+  extensions: readonly ExtensionFactory[],
+  wanted: true | PerMessageDeflateOptions,
+  { compression, maxMessageSize = MAX_MESSAGE_SIZE }: ConnectionOptions,
 ): Promise<readonly ExtensionFactory[]> {
-  const wanted = compression ?? byDefault;
-  if (wanted === false) return extensions;
   const engine = await defaultDeflate();
   if (engine === undefined) {
     if (compression === undefined) return extensions;

@@ -122,7 +122,7 @@ export async function connectHttp2(
   const scheme = target.secure ? "https" : "http";
   const fields = http2Request({ ...offer, scheme, authority: host, path });
   const { textCodec } = await defaultProvider();
-  return await withDeadline(options, async (signal, onTimeout) => {
+  return await withDeadline(options, async ({ signal, onTimeout }) => {
     await remoteSettings(session, signal);
     const stream = request(session, fields);
     const responded = responseOf(stream);

@@ -8,48 +8,52 @@ import { HandshakeError } from "./core/error.ts";
 import type { ResponseHead } from "./core/http1.ts";
 import { RefusalBody, toHeaders } from "./http.ts";
 import type { ConnectionOptions } from "./options.ts";
-import { handled } from "./outbox.ts";
 import type { Transport, TransportHandlers } from "./transport.ts";
 import { backgroundTimer } from "./turn.ts";
 
 /** Reads a transport chunk by chunk, and never further than it is asked to. */
-export class TransportReader {
+export class TransportReader implements TransportHandlers {
   readonly transport: Transport;
-  /** Resolves when the transport is gone. */
-  readonly closed: Promise<void>;
   #chunks: Uint8Array[] = [];
   #inputEnded = false;
   #closed = false;
   #error: Error | undefined;
-  #waiting = new Set<() => void>();
+  #waiting: (() => void)[] = [];
 
   constructor(transport: Transport) {
     this.transport = transport;
-    let gone!: () => void;
-    this.closed = new Promise((resolve) => gone = resolve);
-    transport.handle({
-      data: (chunk) => {
-        this.#chunks.push(chunk);
-        transport.pause();
-        this.#wake();
-      },
-      drain: () => this.#wake?.(),
-      end: () => {
-        this.#inputEnded = true;
-        this.#wake();
-      },
-      close: (error) => {
-        this.#closed = true;
-        this.#error = error;
-        this.#wake();
-        gone();
-      },
-    });
+    transport.handle(this);
+  }
+
+  data(chunk: Uint8Array): void {
+    this.#chunks.push(chunk);
+    this.transport.pause();
+    this.#wake();
+  }
+
+  drain(): void {
+    this.#wake();
+  }
+
+  end(): void {
+    this.#inputEnded = true;
+    this.#wake();
+  }
+
+  close(error?: Error): void {
+    this.#closed = true;
+    this.#error = error;
+    this.#wake();
+  }
+
+  /** Waits until the transport is gone. */
+  async closed(): Promise<void> {
+    while (!this.#closed) await this.#woken();
   }
 
   /** The next chunk, or null at the end of the input; rejects when the transport failed. */
   async read(): Promise<Uint8Array | null> {
-    await this.#until(() => this.#chunks.length > 0 || this.#ended, true);
+    while (this.#chunks.length === 0 && !this.#ended) await this.#more();
     const chunk = this.#chunks.shift();
     if (chunk !== undefined) return chunk;
     if (this.#error === undefined) return null;
@@ -63,7 +67,7 @@ export class TransportReader {
   /** Writes, and waits while the transport is not ready for more. */
   async write(bytes: Uint8Array): Promise<void> {
     this.transport.write([bytes]);
-    await this.#until(() => this.transport.bufferedAmount === 0 || this.#closed, false);
+    while (this.transport.bufferedAmount > 0 && !this.#closed) await this.#woken();
   }
 
   /**
@@ -85,18 +89,18 @@ export class TransportReader {
    *
    * @param onInputEnd called when the peer has ended its side
    */
-  async drain(onInputEnd: () => void): Promise<void> {
+  async dropInput(onInputEnd: () => void): Promise<void> {
     while (!this.#ended) {
       this.#chunks = [];
-      await this.#until(() => this.#chunks.length > 0 || this.#ended, true);
+      await this.#more();
     }
     onInputEnd();
-    await this.closed;
+    await this.closed();
   }
 
   #wake(): void {
     const waiting = this.#waiting;
-    this.#waiting = new Set();
+    this.#waiting = [];
     for (const resolve of waiting) resolve();
   }
 
@@ -104,12 +108,14 @@ export class TransportReader {
     return this.#inputEnded || this.#closed;
   }
 
-  async #until(condition: () => boolean, reading: boolean): Promise<void> {
-    while (!condition()) {
-      const woken = new Promise<void>((resolve) => this.#waiting.add(resolve));
-      if (reading && !this.#ended) this.transport.resume();
-      await woken;
-    }
+  #woken(): Promise<void> {
+    return new Promise((resolve) => this.#waiting.push(resolve));
+  }
+
+  #more(): Promise<void> {
+    const woken = this.#woken();
+    this.transport.resume();
+    return woken;
   }
 }
 
@@ -140,30 +146,65 @@ export async function readRefusal(
   return refusal(await body.read(trailing, () => reader.read()));
 }
 
-/**
- * Runs a handshake within `openTimeout`, and until `signal` is aborted. It is told by the signal it is
- * given when to give up.
- */
+/** When a handshake is given up. */
+export class Deadline {
+  #passed: { reason: unknown } | undefined;
+  #controller: AbortController | undefined;
+  #failure: ((timeout: HandshakeError) => Error) | undefined;
+  readonly #reject: (reason: unknown) => void;
+
+  /** @param reject called when it is given up, with the reason */
+  constructor(reject: (reason: unknown) => void) {
+    this.#reject = reject;
+  }
+
+  /** Aborted when it is given up. Made when first asked for: a server's handshake does without. */
+  get signal(): AbortSignal {
+    if (this.#controller === undefined) {
+      this.#controller = new AbortController();
+      if (this.#passed !== undefined) this.#controller.abort(this.#passed.reason);
+    }
+    return this.#controller.signal;
+  }
+
+  /** Says what a handshake that runs out of time has failed with by then. */
+  readonly onTimeout: OnTimeout = (failure) => this.#failure = failure;
+
+  /** Throws the reason once it was given up. */
+  throwIfPassed(): void {
+    if (this.#passed !== undefined) throw this.#passed.reason;
+  }
+
+  /** The time is over. */
+  timeOut(timeout: HandshakeError): void {
+    this.giveUp(this.#failure === undefined ? timeout : this.#failure(timeout));
+  }
+
+  giveUp(reason: unknown): void {
+    this.#passed ??= { reason };
+    this.#controller?.abort(reason);
+    this.#reject(reason);
+  }
+}
+
+/** Runs a handshake within `openTimeout`, and until `signal` is aborted. */
 export async function withDeadline<T>(
   { signal, openTimeout = 10_000 }: Pick<ConnectionOptions, "signal" | "openTimeout">,
-  run: (signal: AbortSignal, onTimeout: OnTimeout) => Promise<T>,
+  run: (deadline: Deadline) => Promise<T>,
 ): Promise<T> {
   signal?.throwIfAborted();
-  const controller = new AbortController();
-  const aborted = handled(
-    new Promise<never>((_, reject) => {
-      controller.signal.addEventListener("abort", () => reject(controller.signal.reason));
-    }),
-  );
-  const abort = () => controller.abort(signal!.reason);
-  signal?.addEventListener("abort", abort, { once: true });
-  let failure: (timeout: HandshakeError) => Error = (timeout) => timeout;
-  const cancelTimer = openTimeout > 0
-    ? backgroundTimer(() => controller.abort(failure(timedOut(openTimeout))), openTimeout)
-    : undefined;
+  let abort!: () => void;
+  let cancelTimer: (() => void) | undefined;
   try {
-    const running = run(controller.signal, (otherwise) => failure = otherwise);
-    return await Promise.race([handled(running), aborted]);
+    return await new Promise<T>((resolve, reject) => {
+      const deadline = new Deadline(reject);
+      abort = () => deadline.giveUp(signal!.reason);
+      signal?.addEventListener("abort", abort, { once: true });
+      if (openTimeout > 0) {
+        cancelTimer = backgroundTimer(() => deadline.timeOut(timedOut(openTimeout)), openTimeout);
+      }
+      run(deadline).then(resolve, reject);
+    });
   } finally {
     cancelTimer?.();
     signal?.removeEventListener("abort", abort);

@@ -84,7 +84,7 @@ export async function refuse(
   const hurry = () => patience.beginLast();
   signal?.addEventListener("abort", hurry, { once: true });
   if (signal?.aborted) hurry();
-  const gone = reader.drain(hurry);
+  const gone = reader.dropInput(hurry);
   try {
     if (error instanceof HandshakeError && error.status !== undefined) {
       await respond(reader, error, patience, responder);
@@ -168,7 +168,7 @@ async function sendBody(
 ): Promise<void> {
   const source = body.getReader();
   // A body that never ends, or gives nothing for long, must not outlive the client.
-  handled(reader.closed.then(() => source.cancel()));
+  handled(reader.closed().then(() => source.cancel()));
   for (;;) {
     const { done, value } = await source.read();
     if (done) return;

@@ -10,6 +10,7 @@ import type { AcceptOptions, ReceivedOffer } from "./core/agreement.ts";
 import { HandshakeError } from "./core/error.ts";
 import { acceptExtensions } from "./core/extension.ts";
 import { checkExtraFields } from "./core/handshake.ts";
+import type { RawHeaders } from "./core/header.ts";
 import { ServerHandshake } from "./core/server_handshake.ts";
 import type { HeadLimits, RequestHead, ResponseHead } from "./core/http1.ts";
 import { type ByteDuplex, fromStreams } from "./byte_streams.ts";
@@ -26,7 +27,7 @@ import {
   type ConnectionOptions,
 } from "./options.ts";
 import type { Address, Listener, TlsServeOptions, Transport } from "./transport.ts";
-import { TransportReader, withDeadline } from "./opening.ts";
+import { type Deadline, TransportReader, withDeadline } from "./opening.ts";
 import { Refusal, refuse, type Responder } from "./refusal.ts";
 import { type Handler, Sessions } from "./sessions.ts";
 
@@ -317,7 +318,7 @@ async function answer(
   try {
     return await withDeadline(
       options,
-      async (signal) => await open(reader, await read(), options, signal, responder),
+      async (deadline) => await open(reader, await read(), options, deadline, responder),
     );
   } catch (error) {
     await refuse(reader, error, options, responder);
@@ -329,12 +330,12 @@ async function open(
   reader: TransportReader,
   { handshake, head }: ReadRequest,
   options: ServeOptions,
-  signal: AbortSignal,
+  deadline: Deadline,
   responder: Responder | undefined,
 ): Promise<WebSocketConnection> {
   const { textCodec } = options.transport ?? await defaultProvider();
   const { secure = false } = reader.transport;
-  const { onRequest, onResponse } = options;
+  const { onRequest } = options;
   let made: Request | undefined;
   const request = () => made ??= toRequest(head, secure);
   // Who never looks at the request need not wait until it is made.
@@ -346,16 +347,21 @@ async function open(
   }
   const asked = handshake.check();
   checkOrigin(asked.origin, request, options.origins);
-  const protocol = await hook(() => selectProtocol(asked, request, options));
+  const { selectProtocol } = options;
+  const protocol = selectProtocol === undefined
+    ? commonProtocol(asked.protocols, options.protocols)
+    : await hook(() => selectProtocol(asked.protocols, request())) ?? "";
   const agreed = acceptExtensions(asked.extensions, await extensionsOf(options, false));
-  const headers = new Headers();
-  for (const [name, value] of toRawHeaders(options.headers)) headers.append(name, value);
-  if (onResponse !== undefined) await hook(() => onResponse(headers, request()));
-  const { response, bytes } = await hook(() =>
-    handshake.accept({ protocol, extensions: agreed.headers, headers: [...headers] })
-  );
+  const headers = await extraHeaders(options, request);
+  let accepted: { response: ResponseHead; bytes: Uint8Array };
+  try {
+    accepted = handshake.accept({ protocol, extensions: agreed.headers, headers });
+  } catch (cause) {
+    throw hookFailed(cause);
+  }
+  const { response, bytes } = accepted;
   // The hooks may have taken longer than the client was given.
-  signal.throwIfAborted();
+  deadline.throwIfPassed();
   if (responder === undefined) reader.transport.write([bytes]);
   else responder.respond(response);
   return new WebSocketConnection({
@@ -378,8 +384,24 @@ async function hook<T>(run: () => T | Promise<T>): Promise<T> {
   try {
     return await run();
   } catch (cause) {
-    throw new HandshakeError("A hook of the server threw", "hook-failed", { status: 500, cause });
+    throw hookFailed(cause);
   }
+}
+
+function hookFailed(cause: unknown): HandshakeError {
+  return new HandshakeError("A hook of the server threw", "hook-failed", { status: 500, cause });
+}
+
+/** What is sent beside the fields of the handshake. */
+async function extraHeaders(
+  { headers: given, onResponse }: ServeOptions,
+  request: () => Request,
+): Promise<RawHeaders> {
+  const fields = toRawHeaders(given);
+  if (fields.length === 0 && onResponse === undefined) return fields;
+  const headers = toHeaders(fields);
+  if (onResponse !== undefined) await hook(() => onResponse(headers, request()));
+  return [...headers];
 }
 
 /** RFC 6455 §10.2: a server may serve the pages of some origins only. */
@@ -417,14 +439,8 @@ function matches(pattern: RegExp, text: string): boolean {
   return new RegExp(pattern, pattern.flags.replace(/[gy]/g, "")).test(text);
 }
 
-function selectProtocol(
-  asked: ReceivedOffer,
-  request: () => Request,
-  options: ServeOptions,
-): string {
-  const { protocols: ours = [], selectProtocol } = options;
-  if (selectProtocol !== undefined) return selectProtocol(asked.protocols, request()) ?? "";
-  const theirs = asked.protocols;
+/** The subprotocol for which the places in both lists add up to the least. */
+function commonProtocol(theirs: readonly string[], ours: readonly string[] = []): string {
   const rank = (protocol: string) => ours.indexOf(protocol) + theirs.indexOf(protocol);
   const common = ours.filter((protocol) => theirs.includes(protocol));
   return common.sort((a, b) => rank(a) - rank(b))[0] ?? "";

@@ -92,7 +92,7 @@ export function offerFields(
  */
 export function readOffer(headers: RawHeaders): ReceivedOffer {
   const protocols = headerValues(headers, "Sec-WebSocket-Protocol").flatMap(parseProtocols);
-  if (new Set(protocols).size !== protocols.length) {
+  if (protocols.length > 1 && new Set(protocols).size !== protocols.length) {
     // RFC 6455 §4.1: the elements are unique.
     throw refusal(400, "malformed-header", "Expected each subprotocol once, received one twice");
   }

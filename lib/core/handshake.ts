@@ -67,9 +67,8 @@ export function acceptToken(key: string): string {
 export function checkUpgrade(headers: RawHeaders, code: HandshakeErrorCode, status?: number): void {
   const upgrade = headerValues(headers, "Upgrade");
   const connection = headerValues(headers, "Connection");
-  const asked = upgrade.flatMap(parseUpgrade).some((name) => name.toLowerCase() === "websocket");
-  const named = connection.flatMap((value) => parseTokenList("Connection", value))
-    .some((name) => name.toLowerCase() === "upgrade");
+  const asked = names(upgrade, "websocket", parseUpgrade);
+  const named = names(connection, "upgrade", (value) => parseTokenList("Connection", value));
   if (asked && named) return;
   throw new HandshakeError(
     `Expected an upgrade to websocket, received Upgrade: ${upgrade.join(", ") || "none"} and ` +
@@ -77,6 +76,17 @@ export function checkUpgrade(headers: RawHeaders, code: HandshakeErrorCode, stat
     code,
     { status },
   );
+}
+
+/** Whether one of the elements in all values is this, whatever its case. */
+function names(
+  values: readonly string[],
+  name: string,
+  parse: (value: string) => string[],
+): boolean {
+  // Nearly all heads have it alone.
+  if (values.length === 1 && values[0].toLowerCase() === name) return true;
+  return values.flatMap(parse).some((element) => element.toLowerCase() === name);
 }
 
 /** The error for an input that ends within a head. */

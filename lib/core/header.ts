@@ -20,7 +20,12 @@ export interface ExtensionHeader {
 /** The values of all fields with this name, whatever its case. */
 export function headerValues(headers: RawHeaders, name: string): string[] {
   const lower = name.toLowerCase();
-  return headers.filter(([field]) => field.toLowerCase() === lower).map(([, value]) => value);
+  const values: string[] = [];
+  for (const [field, value] of headers) {
+    if (field.length !== name.length) continue;
+    if (field === name || field.toLowerCase() === lower) values.push(value);
+  }
+  return values;
 }
 
 /**
@@ -42,6 +47,7 @@ export function headerValue(headers: RawHeaders, name: string): string | undefin
 
 /** The characters of a token (RFC 9110 §5.6.2). */
 const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
+const TOKEN_HERE = /[!#$%&'*+\-.^_`|~0-9A-Za-z]+/y;
 
 /** Whether the text is a token (RFC 9110 §5.6.2). */
 export function isToken(text: string): boolean {
@@ -83,9 +89,10 @@ class Scanner {
 
   token(): string {
     this.atEnd();
+    TOKEN_HERE.lastIndex = this.#at;
+    if (!TOKEN_HERE.test(this.#text)) this.fail("a token");
     const start = this.#at;
-    while (this.#at < this.#text.length && isToken(this.#text[this.#at])) this.#at++;
-    if (this.#at === start) this.fail("a token");
+    this.#at = TOKEN_HERE.lastIndex;
     return this.#text.slice(start, this.#at);
   }
 

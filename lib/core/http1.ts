@@ -6,6 +6,7 @@
 import { HandshakeError, type HandshakeErrorCode } from "./error.ts";
 import { checkField } from "./handshake.ts";
 import { headerValue, headerValues, isFieldValue, isToken, type RawHeaders } from "./header.ts";
+import { concat } from "./message.ts";
 
 /** The head of a request. */
 export interface RequestHead {
@@ -285,16 +286,21 @@ export class HeadReader<T> {
    * @throws {HandshakeError} as the parser does
    */
   push(chunk: Uint8Array): { head: T; rest: Uint8Array } | undefined {
-    const bytes = new Uint8Array(this.#bytes.length + chunk.length);
-    bytes.set(this.#bytes);
-    bytes.set(chunk, this.#bytes.length);
-    this.#bytes = bytes;
+    const bytes = this.#bytes.length === 0 ? chunk : concat([this.#bytes, chunk]);
     // A peer that sends byte by byte must not have the whole head parsed anew for each of them.
     const little = this.#parsedAt > 0 && bytes.length < this.#parsedAt + 1024;
-    if (little && !endsWithin(bytes, this.#parsedAt)) return undefined;
+    const parsed = little && !endsWithin(bytes, this.#parsedAt) ? undefined : this.#read(bytes);
+    // What is kept is our own; a subclass may have a slice() that does not copy, as Buffer has.
+    if (parsed !== undefined) {
+      return { head: parsed.head, rest: new Uint8Array(bytes.subarray(parsed.length)) };
+    }
+    this.#bytes = bytes === chunk ? new Uint8Array(chunk) : bytes;
+    return undefined;
+  }
+
+  #read(bytes: Uint8Array): ParsedHead<T> | undefined {
     this.#parsedAt = bytes.length;
-    const parsed = this.#parse(bytes, this.#limits);
-    return parsed && { head: parsed.head, rest: bytes.slice(parsed.length) };
+    return this.#parse(bytes, this.#limits);
   }
 }
 
