@@ -19,6 +19,15 @@ interface Waiter {
   reject(error: unknown): void;
 }
 
+/** Shared by all where nobody waits. */
+const NONE: Waiter[] = [];
+
+function added(list: Waiter[], waiter: Waiter): Waiter[] {
+  if (list === NONE) return [waiter];
+  list.push(waiter);
+  return list;
+}
+
 /** Those that are flushed in the next turn: one callback for all, and none for each to keep. */
 let due: Outbox[] = [];
 
@@ -30,8 +39,8 @@ export class Outbox {
   #scheduled = false;
   #bytesSent = 0;
   /** Sends in the batch at hand, and sends whose bytes the transport has. */
-  #batched: Waiter[] = [];
-  #flushed: Waiter[] = [];
+  #batched: Waiter[] = NONE;
+  #flushed: Waiter[] = NONE;
 
   /**
    * @param role which end this is
@@ -77,8 +86,9 @@ export class Outbox {
     this.post();
     if (this.bufferedAmount <= SEND_MARK && !(borrowed && this.bufferedAmount > 0)) return DONE;
     const promise = new Promise<void>((resolve, reject) => {
-      const waiters = this.writer.size > 0 ? this.#batched : this.#flushed;
-      waiters.push({ resolve, reject });
+      const waiter = { resolve, reject };
+      if (this.writer.size > 0) this.#batched = added(this.#batched, waiter);
+      else this.#flushed = added(this.#flushed, waiter);
     });
     handled(promise);
     return promise;
@@ -109,8 +119,9 @@ export class Outbox {
     if (size > 0) {
       this.#bytesSent += size;
       this.#transport.write(this.writer.take());
-      this.#flushed.push(...this.#batched);
-      this.#batched = [];
+      if (this.#flushed === NONE) this.#flushed = this.#batched;
+      else this.#flushed.push(...this.#batched);
+      this.#batched = NONE;
     }
     if (this.#transport.bufferedAmount === 0) this.#settleFlushed();
   }
@@ -124,8 +135,7 @@ export class Outbox {
   /** Ends all waiting. */
   fail(error: unknown): void {
     const waiters = [...this.#flushed, ...this.#batched];
-    this.#flushed = [];
-    this.#batched = [];
+    this.#flushed = this.#batched = NONE;
     for (const waiter of waiters) waiter.reject(error);
   }
 
@@ -133,7 +143,7 @@ export class Outbox {
     this.writer.recycle();
     if (this.#flushed.length === 0) return;
     const waiters = this.#flushed;
-    this.#flushed = [];
+    this.#flushed = NONE;
     for (const waiter of waiters) waiter.resolve();
   }
 }

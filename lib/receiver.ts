@@ -7,7 +7,7 @@
  */
 import { CloseCode } from "./core/close.ts";
 import type { WebSocketError } from "./core/error.ts";
-import { type Fragment, type Message, MessageAssembler } from "./core/message.ts";
+import { type Fragment, type Message, MessageAssembler, wholeMessage } from "./core/message.ts";
 import { Budget, type BudgetHost, type End, Inbox, type Waiter } from "./inbox.ts";
 import { invalidState } from "./invalid_state.ts";
 import { type IncomingMessage, MessageStreams } from "./message_streams.ts";
@@ -34,7 +34,8 @@ export class Receiver {
   readonly #wholeBuffers: boolean;
   readonly #budget: Budget;
   readonly #inbox: Inbox<Message>;
-  readonly #assembler = new MessageAssembler();
+  /** Made for the first message that comes in pieces. */
+  #assembler: MessageAssembler | undefined;
   #mode: Mode | undefined;
   #readable: ReadableStream<Message> | undefined;
   #streams: MessageStreams | undefined;
@@ -57,7 +58,7 @@ export class Receiver {
   get full(): boolean {
     if (this.#mode === "discard") return false;
     // As long as nobody has said how the messages are read, a part of one counts as well.
-    return this.#budget.fullWith(this.#mode === undefined ? this.#assembler.size : 0);
+    return this.#budget.fullWith(this.#mode === undefined ? this.#assembler?.size ?? 0 : 0);
   }
 
   /** How it ended, once it has. */
@@ -95,9 +96,14 @@ export class Receiver {
       else this.#streams.push(fragment);
       return;
     }
-    const message = this.#assembler.push(fragment);
+    const message = this.#assemble(fragment);
     if (message === undefined || drop) return;
     this.#inbox.push(this.#wholeBuffers ? whole(message) : message);
+  }
+
+  #assemble(fragment: Fragment): Message | undefined {
+    if (this.#assembler === undefined && fragment.messageFinished) return wholeMessage(fragment);
+    return (this.#assembler ??= new MessageAssembler()).push(fragment);
   }
 
   /** No more comes; what waits can still be read. */
@@ -177,7 +183,7 @@ export class Receiver {
     for (let data = this.#inbox.take(); data !== undefined; data = this.#inbox.take()) {
       streams.push(wholeFragment(data));
     }
-    const partial = this.#assembler.takePartial();
+    const partial = this.#assembler?.takePartial();
     if (partial !== undefined) streams.push(partial);
     if (this.ended !== undefined) streams.end(this.ended);
   }
@@ -195,7 +201,7 @@ export class Receiver {
   }
 
   #drop(): void {
-    this.#assembler.takePartial();
+    this.#assembler?.takePartial();
     this.#inbox.clear();
     this.#host.onTaken();
   }

@@ -51,7 +51,8 @@ export class Sender {
   readonly #protocol: Pick<Protocol, "role" | "extended" | "write">;
   readonly #codec: TextCodec;
   readonly #host: SenderHost;
-  readonly #lock = new SendLock();
+  /** Made when first needed: short messages are sent whole and at once. */
+  #ownLock: SendLock | undefined;
   #messagesSent = 0;
   /** The length of the messages that wait for their turn: of text in code units. */
   #waiting = 0;
@@ -96,7 +97,7 @@ export class Sender {
 
   /** Whether messages wait for room, or in the middle of another one. */
   get pending(): boolean {
-    return this.outbox.congested || this.#lock.busy;
+    return this.outbox.congested || this.#busy;
   }
 
   /** Whether somebody has asked for the stream. */
@@ -134,9 +135,18 @@ export class Sender {
     return this.#protocol.extended && message.length >= LATER_FROM;
   }
 
+  get #lock(): SendLock {
+    return this.#ownLock ??= new SendLock();
+  }
+
+  /** Whether somebody has the turn. */
+  get #busy(): boolean {
+    return this.#ownLock !== undefined && this.#ownLock.busy;
+  }
+
   /** Whether the message takes its turn, or is to have one. */
   #waits(message: Message): boolean {
-    return this.#lock.busy || this.#slow(message);
+    return this.#busy || this.#slow(message);
   }
 
   /** @param lend whether the message stays as it is until it has left */
@@ -355,7 +365,7 @@ export class Sender {
    * items are yet to come might never end: it is cut short, and so is what waits behind it.
    */
   beforeClose(write: () => void): void {
-    if (this.#lock.holder !== "whole") {
+    if (this.#ownLock?.holder !== "whole") {
       write();
       return this.refuse(this.#host.closedError(), { all: false });
     }
@@ -372,7 +382,7 @@ export class Sender {
    * sends that wait for room.
    */
   refuse(error: unknown, { all }: { all: boolean }): void {
-    this.#lock.fail(error);
+    this.#ownLock?.fail(error);
     this.#interrupt?.(error);
     if (all) this.outbox.fail(error);
   }

@@ -21,6 +21,8 @@ const BUFFER_SIZE = 65536;
 export const BORROW_FROM = 8192;
 
 const EMPTY = new Uint8Array(0);
+/** Shared by all who write nothing at the moment. */
+const NONE: Uint8Array[] = [];
 const encoder = new TextEncoder();
 
 // A fresh zeroed buffer for every batch would cost more than the batch. Connections share these, so
@@ -48,12 +50,12 @@ export class FrameWriter {
   #start = 0;
   #end = 0;
   /** Finished pieces of the batch, before the one at hand. */
-  #parts: Uint8Array[] = [];
+  #parts: Uint8Array[] = NONE;
   #partsSize = 0;
   /** Buffers that were filled up and hold bytes that were not all taken yet. */
-  #filled: Uint8Array[] = [];
+  #filled: Uint8Array[] = NONE;
   /** Buffers that were filled up and taken, and whose bytes may not have left yet. */
-  #taken: Uint8Array[] = [];
+  #taken: Uint8Array[] = NONE;
 
   /**
    * Makes a writer for one connection.
@@ -112,17 +114,18 @@ export class FrameWriter {
   take(): Uint8Array[] {
     this.#cut();
     const parts = this.#parts;
-    this.#parts = [];
+    this.#parts = NONE;
     this.#partsSize = 0;
-    this.#taken.push(...this.#filled);
-    this.#filled = [];
+    if (this.#taken === NONE) this.#taken = this.#filled;
+    else this.#taken.push(...this.#filled);
+    this.#filled = NONE;
     return parts;
   }
 
   /** Says that nothing handed over is in use any more: the buffers are free for other batches. */
   recycle(): void {
     for (const buffer of this.#taken) release(buffer);
-    this.#taken = [];
+    this.#taken = NONE;
     if (this.size > 0) return;
     release(this.#buffer);
     this.#buffer = EMPTY;
@@ -156,14 +159,14 @@ export class FrameWriter {
     }
     this.#end = at;
     this.#cut();
-    this.#parts.push(part);
+    this.#parts = added(this.#parts, part);
     this.#partsSize += length;
   }
 
   /** Ends the piece at hand. */
   #cut(): void {
     if (this.#end === this.#start) return;
-    this.#parts.push(this.#buffer.subarray(this.#start, this.#end));
+    this.#parts = added(this.#parts, this.#buffer.subarray(this.#start, this.#end));
     this.#partsSize += this.#end - this.#start;
     this.#start = this.#end;
   }
@@ -171,10 +174,16 @@ export class FrameWriter {
   #reserve(size: number): void {
     if (this.#buffer.length - this.#end >= size) return;
     this.#cut();
-    if (this.#buffer.length > 0) this.#filled.push(this.#buffer);
+    if (this.#buffer.length > 0) this.#filled = added(this.#filled, this.#buffer);
     this.#buffer = pool.pop() ?? new Uint8Array(BUFFER_SIZE);
     this.#start = this.#end = 0;
   }
+}
+
+function added(list: Uint8Array[], item: Uint8Array): Uint8Array[] {
+  if (list === NONE) return [item];
+  list.push(item);
+  return list;
 }
 
 function release(buffer: Uint8Array): void {

@@ -180,7 +180,7 @@ export class MessageAssembler {
   /** Adds a piece; gives the message when it is whole. */
   push(fragment: Fragment): Message | undefined {
     if (fragment.messageFinished && this.#text === undefined && this.#binary === undefined) {
-      return fragment.type === "text" ? fragment.data : ownBytes(fragment.data);
+      return wholeMessage(fragment);
     }
     if (fragment.type === "text") {
       this.#text ??= new Rope((parts) => parts.join(""));
@@ -212,6 +212,11 @@ export class MessageAssembler {
     this.#text = this.#binary = undefined;
     return message;
   }
+}
+
+/** The message that a piece is the whole of. */
+export function wholeMessage(fragment: Fragment): Message {
+  return fragment.type === "text" ? fragment.data : ownBytes(fragment.data);
 }
 
 /** A growing list of pieces in two levels: small ones are joined a thousand at a time. */
