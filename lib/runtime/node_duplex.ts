@@ -8,6 +8,7 @@
 import type { Duplex } from "node:stream";
 import type { Address, TransportHandlers } from "../transport.ts";
 
+const NOTHING = new Uint8Array(0);
 const OWNER = Symbol("transport");
 
 type Owned = Duplex & { [OWNER]?: DuplexTransport };
@@ -37,10 +38,7 @@ export class DuplexTransport {
   #error: Error | undefined;
   /** The bytes that came too late to be written. */
   #dropped = 0;
-  /** Made once: a closure for every write would be garbage for every batch. */
-  readonly #written = (error?: Error | null) => {
-    if (!error && this.bufferedAmount === 0) this.#handlers?.drain();
-  };
+  #written: ((error?: Error | null) => void) | undefined;
 
   constructor(duplex: Duplex) {
     this.#duplex = duplex;
@@ -86,14 +84,21 @@ export class DuplexTransport {
       for (const part of parts) this.#dropped += part.length;
       return;
     }
-    if (parts.length === 1) {
-      duplex.write(parts[0], this.#written);
-      return;
-    }
-    duplex.cork();
+    if (parts.length > 1) duplex.cork();
     for (let i = 0; i < parts.length - 1; i++) duplex.write(parts[i]);
     duplex.write(parts[parts.length - 1], this.#written);
-    duplex.uncork();
+    if (parts.length > 1) duplex.uncork();
+    // What the kernel has taken at once needs no callback a turn later.
+    if (this.#written === undefined && duplex.writableLength > 0) this.#awaitWritten();
+  }
+
+  /** From the first time on that something had to wait, the writes call back. */
+  #awaitWritten(): void {
+    // Made once: a closure for every write would be garbage for every batch.
+    this.#written = (error) => {
+      if (!error && this.bufferedAmount === 0) this.#handlers?.drain();
+    };
+    this.#duplex.write(NOTHING, this.#written);
   }
 
   pause(): void {
