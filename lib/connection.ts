@@ -13,14 +13,7 @@ import { randomPayload } from "./core/mask.ts";
 import type { Message } from "./core/message.ts";
 import { Driver } from "./driver.ts";
 import type { DriverInit } from "./driver_init.ts";
-import {
-  packHead,
-  type ResponseInfo,
-  toRequest,
-  toResponseInfo,
-  unpackRequestHead,
-  unpackResponseHead,
-} from "./http.ts";
+import { packHeads, type ResponseInfo, toRequest, toResponseInfo, unpackHeads } from "./http.ts";
 import type { IncomingMessage } from "./message_streams.ts";
 import type {
   BufferSource,
@@ -30,7 +23,7 @@ import type {
   SendOptions,
 } from "./options.ts";
 import { handled } from "./outbox.ts";
-import type { Address, Transport } from "./transport.ts";
+import type { Address } from "./transport.ts";
 
 /** What a connection begins with. Internal. */
 export interface ConnectionInit extends DriverInit {
@@ -84,10 +77,8 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
   // Of the handshake no more than this: its reader and its lists of fields would take several KiB.
   readonly #protocol: string;
   readonly #extensions: string;
-  readonly #requestHead: string;
-  readonly #responseHead: string;
+  readonly #heads: string;
   readonly #secure: boolean;
-  readonly #transport: Transport;
   readonly #driver: Driver;
   #request: Request | undefined;
   #response: ResponseInfo | undefined;
@@ -97,10 +88,8 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
   constructor(init: ConnectionInit) {
     this.#protocol = init.agreement.protocol;
     this.#extensions = serializeExtensions(init.agreement.extensions);
-    this.#requestHead = packHead(init.request);
-    this.#responseHead = packHead(init.response);
+    this.#heads = packHeads(init.request, init.response);
     this.#secure = init.secure;
-    this.#transport = init.transport;
     this.#request = init.webRequest;
     this.#driver = new Driver(init);
   }
@@ -117,30 +106,28 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
 
   /** The request of the handshake. It is made when first asked for. */
   get request(): Request {
-    return this.#request ??= toRequest(unpackRequestHead(this.#requestHead), this.#secure);
+    return this.#request ??= toRequest(unpackHeads(this.#heads).request, this.#secure);
   }
 
   /** The response of the handshake. */
   get response(): ResponseInfo {
-    return this.#response ??= toResponseInfo(unpackResponseHead(this.#responseHead));
+    return this.#response ??= toResponseInfo(unpackHeads(this.#heads).response);
   }
 
   /** The header fields of both as they travelled: in order, repeated ones kept. */
   get rawHeaders(): { readonly request: RawHeaders; readonly response: RawHeaders } {
-    return {
-      request: unpackRequestHead(this.#requestHead).headers,
-      response: unpackResponseHead(this.#responseHead).headers,
-    };
+    const { request, response } = unpackHeads(this.#heads);
+    return { request: request.headers, response: response.headers };
   }
 
   /** The address of this end, where the transport has one. */
   get localAddress(): Address | undefined {
-    return this.#transport.localAddress;
+    return this.#driver.transport.localAddress;
   }
 
   /** The address of the peer, where the transport has one. */
   get remoteAddress(): Address | undefined {
-    return this.#transport.remoteAddress;
+    return this.#driver.transport.remoteAddress;
   }
 
   /** "open" until a Close frame was sent or acted on, "closed" when the transport has ended. */

@@ -38,7 +38,8 @@ export class Driver
   readonly sender: Sender;
   #pings: Pings | undefined;
   #closeRecord: CloseRecord | undefined;
-  readonly #transport: Transport;
+  /** What carries the bytes. */
+  readonly transport: Transport;
   readonly #protocol: Machine;
   readonly #keepalive: Keepalive | undefined;
   readonly #maxControlFrames: number | undefined;
@@ -73,7 +74,7 @@ export class Driver
     const { transport, takeOver, options, textCodec = webTextCodec } = init;
     const { pingInterval = 20_000, pingTimeout = 20_000, closeTimeout = 10_000 } = options;
     this.#closeTimeout = closeTimeout;
-    this.#transport = transport;
+    this.transport = transport;
     this.#protocol = machineOf(init, this);
     this.#maxControlFrames = options.maxControlFramesPerSecond;
     this.receiver = new Receiver(options.readableStrategy, this, init.wholeBuffers);
@@ -159,7 +160,7 @@ export class Driver
       this.#error ??= webSocketError("The connection was terminated", CloseCode.Abnormal);
     }
     this.#keepalive?.stop();
-    this.#transport.destroy();
+    this.transport.destroy();
   }
 
   // From the transport to the receiver; what the transport calls is said there
@@ -203,8 +204,10 @@ export class Driver
       if (event.type === "ping") {
         this.#countControl();
         this.sender.answer(event.payload);
-      } else if (event.type === "pong") this.#pongReceived(event.payload);
-      else if (event.type === "close") this.#stop(event);
+      } else if (event.type === "pong") {
+        // What we have asked for is no flood.
+        if (!this.pings.pong(event.payload)) this.#countControl();
+      } else if (event.type === "close") this.#stop(event);
       else this.receiver.deliver(event, !this.canSend());
     } catch (error) {
       // Anything else was thrown by a callback of the user's, and must not take the process down.
@@ -212,11 +215,6 @@ export class Driver
       else this.onThrown(error);
     }
     return true;
-  }
-
-  #pongReceived(payload: Uint8Array): void {
-    // What we have asked for is no flood.
-    if (!this.pings.pong(payload)) this.#countControl();
   }
 
   #countControl(): void {
@@ -229,9 +227,9 @@ export class Driver
     this.#paused = paused;
     if (paused) {
       this.#pauses++;
-      this.#transport.pause();
+      this.transport.pause();
     } else {
-      this.#transport.resume();
+      this.transport.resume();
     }
   }
 
@@ -257,7 +255,7 @@ export class Driver
 
   #armCloseTimer(): void {
     if (this.#finished || this.#closeTimeout === 0 || this.#cancelCloseTimer !== undefined) return;
-    this.#cancelCloseTimer = backgroundTimer(() => this.#transport.destroy(), this.#closeTimeout);
+    this.#cancelCloseTimer = backgroundTimer(() => this.transport.destroy(), this.#closeTimeout);
   }
 
   /**
@@ -282,7 +280,7 @@ export class Driver
     if (this.#transportClosed) return this.#finish();
     this.sender.outbox.flush();
     // RFC 6455 §7.1.1: the server ends the transport first, the client waits for it to do so.
-    if (this.#protocol.endsTransport || this.#inputEnded) this.#transport.end();
+    if (this.#protocol.endsTransport || this.#inputEnded) this.transport.end();
     this.#armCloseTimer();
   }
 
@@ -322,7 +320,7 @@ export class Driver
     this.#endWith(error);
     if (this.#transportClosed) return this.#finish();
     this.sender.outbox.flush();
-    this.#transport.end();
+    this.transport.end();
     this.#armCloseTimer();
   }
 
@@ -347,7 +345,7 @@ export class Driver
 
   end(): void {
     this.#inputEnded = true;
-    if (this.#shaken || this.#error !== undefined) return this.#transport.end();
+    if (this.#shaken || this.#error !== undefined) return this.transport.end();
     this.#pump();
   }
 

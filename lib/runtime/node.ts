@@ -30,21 +30,22 @@ import { DuplexTransport, tcpAddress } from "./node_duplex.ts";
 import { nodeTextCodec } from "./node_text.ts";
 import { openTunnel } from "./tunnel.ts";
 
+/** The socket knows both. */
+const KNOWN = {};
+
 /** A socket as a {@linkcode Transport}. It must have been made with `allowHalfOpen`. */
 export class NodeTransport extends DuplexTransport implements Transport {
   readonly #socket: Socket;
-  readonly #local: Address | undefined;
-  readonly #remote: Address | undefined;
+  readonly #ends: { local?: Address; remote?: Address };
 
   /**
    * @param socket a connected socket
    * @param ends the addresses that the socket does not know itself: those of a Unix socket
    */
-  constructor(socket: Socket, ends: { local?: Address; remote?: Address } = {}) {
+  constructor(socket: Socket, ends: { local?: Address; remote?: Address } = KNOWN) {
     super(socket);
     this.#socket = socket;
-    this.#local = ends.local;
-    this.#remote = ends.remote;
+    this.#ends = ends;
     // What stands in for the socket of an upgrade whose request has a body cannot.
     socket.setNoDelay?.(true);
   }
@@ -55,11 +56,11 @@ export class NodeTransport extends DuplexTransport implements Transport {
   }
 
   get localAddress(): Address | undefined {
-    return this.#local ?? tcpAddress(this.#socket.localAddress, this.#socket.localPort);
+    return this.#ends.local ?? tcpAddress(this.#socket.localAddress, this.#socket.localPort);
   }
 
   get remoteAddress(): Address | undefined {
-    return this.#remote ?? tcpAddress(this.#socket.remoteAddress, this.#socket.remotePort);
+    return this.#ends.remote ?? tcpAddress(this.#socket.remoteAddress, this.#socket.remotePort);
   }
 
   get secure(): boolean {
@@ -193,10 +194,10 @@ function listen(options: ListenOptions, accept: (transport: Transport) => void):
     if (reusePort && !canReusePort(process.versions.node)) throw unsupportedReusePort();
     const fail = (error: NodeJS.ErrnoException) =>
       reject(reusePort && error.code === "ENOTSUP" ? unsupportedReusePort(error) : error);
-    const local = unixAddress(path);
+    const ends = path === undefined ? undefined : { local: unixAddress(path) };
     const { server, cut } = serverOf(
       options,
-      (socket) => accept(new NodeTransport(socket, { local })),
+      (socket) => accept(new NodeTransport(socket, ends)),
     );
     server.once("error", fail);
     server.listen({ ...placeOf(hostname, port, path), reusePort }, () => {
