@@ -89,16 +89,19 @@ export interface End {
 /** Whoever waits for the next item. */
 export interface Waiter<T> {
   /** Gets it. */
-  next(item: T): void;
+  give(item: T): void;
   /** There is none. */
   end(end: End): void;
 }
+
+/** Shared by all that are empty. */
+const NONE: never[] = [];
 
 /** A queue with one reader. */
 export class Inbox<T> {
   readonly #budget: Budget;
   readonly #sizeOf: (item: T) => number;
-  #items: T[] = [];
+  #items: T[] = NONE;
   #head = 0;
   #waiter: Waiter<T> | undefined;
   #end: End | undefined;
@@ -133,12 +136,13 @@ export class Inbox<T> {
   push(item: T): void {
     const waiter = this.#waiter;
     if (waiter === undefined) {
+      if (this.#items === NONE) this.#items = [];
       this.#items.push(item);
       this.#budget.add(this.#sizeOf(item));
     } else {
       this.#waiter = undefined;
       this.#budget.pass();
-      waiter.next(item);
+      waiter.give(item);
     }
   }
 
@@ -149,7 +153,8 @@ export class Inbox<T> {
     this.#items[this.#head++] = undefined as T;
     // The places in front are given back when they are half of all, so that each is moved once.
     if (this.#head === this.#items.length) {
-      this.#items.length = this.#head = 0;
+      this.#items = NONE;
+      this.#head = 0;
     } else if (this.#head >= 1024 && this.#head * 2 >= this.#items.length) {
       this.#items.splice(0, this.#head);
       this.#head = 0;
@@ -215,7 +220,7 @@ export class Inbox<T> {
   #pull(controller: ReadableStreamDefaultController<T>): Promise<void> {
     return new Promise((resolve, reject) => {
       this.wait({
-        next: (item) => {
+        give: (item) => {
           controller.enqueue(item);
           resolve();
         },

@@ -136,9 +136,9 @@ export class Receiver {
   #abortable(waiting: Waiting, signal: AbortSignal): Waiter<Message> {
     const settle = () => signal.removeEventListener("abort", abort);
     const waiter = {
-      next(message: Message) {
+      give(message: Message) {
         settle();
-        waiting.next(message);
+        waiting.give(message);
       },
       end(end: End) {
         settle();
@@ -221,11 +221,11 @@ export class Receiver {
 
 /** Whoever waits in `receive()`. */
 class Waiting implements Waiter<Message> {
-  readonly next: (message: Message) => void;
+  readonly give: (message: Message) => void;
   readonly reject: (error: unknown) => void;
 
   constructor(resolve: (message: Message) => void, reject: (error: unknown) => void) {
-    this.next = resolve;
+    this.give = resolve;
     this.reject = reject;
   }
 
@@ -234,9 +234,13 @@ class Waiting implements Waiter<Message> {
   }
 }
 
-/** One promise a message: an asynchronous function would make three. */
-class Iteration implements AsyncIterator<Message> {
+type Resolve = (result: IteratorResult<Message>) => void;
+
+/** One promise a message: an asynchronous function would make three. It is itself what then waits. */
+class Iteration implements AsyncIterator<Message>, Waiter<Message> {
   readonly #inbox: Inbox<Message>;
+  #resolve!: Resolve;
+  #reject!: (error: unknown) => void;
 
   constructor(inbox: Inbox<Message>) {
     this.#inbox = inbox;
@@ -246,24 +250,14 @@ class Iteration implements AsyncIterator<Message> {
     const value = this.#inbox.take();
     if (value !== undefined) return Promise.resolve({ done: false, value });
     if (this.#inbox.awaited) return Promise.reject(alreadyAwaited());
-    return new Promise((resolve, reject) => this.#inbox.wait(new Step(resolve, reject)));
-  }
-}
-
-/** Whoever waits for the next step of an iteration. */
-class Step implements Waiter<Message> {
-  readonly #resolve: (result: IteratorResult<Message>) => void;
-  readonly #reject: (error: unknown) => void;
-
-  constructor(
-    resolve: (result: IteratorResult<Message>) => void,
-    reject: (error: unknown) => void,
-  ) {
-    this.#resolve = resolve;
-    this.#reject = reject;
+    return new Promise((resolve, reject) => {
+      this.#resolve = resolve;
+      this.#reject = reject;
+      this.#inbox.wait(this);
+    });
   }
 
-  next(value: Message): void {
+  give(value: Message): void {
     this.#resolve({ done: false, value });
   }
 

@@ -40,6 +40,8 @@ export interface FrameDecoderOptions {
 }
 
 const EMPTY = new Uint8Array(0);
+/** Shared by all where nothing waits. */
+const NONE: Uint8Array[] = [];
 
 /**
  * A pull machine: `push()` gives it bytes, `next()` takes a piece of a frame out of it, until there
@@ -67,7 +69,7 @@ export class FrameDecoder {
 
   #chunk: Uint8Array = EMPTY;
   #offset = 0;
-  #waiting: Uint8Array[] = [];
+  #waiting: Uint8Array[] = NONE;
 
   /** A header, or the payload of a control frame, that came in several chunks. */
   #scratch: Uint8Array = EMPTY;
@@ -99,8 +101,9 @@ export class FrameDecoder {
   /** Gives it the next bytes. They are dropped after a failure. */
   push(chunk: Uint8Array): void {
     if (chunk.length === 0 || this.#failure !== undefined) return;
-    if (this.#offset < this.#chunk.length || this.#waiting.length > 0) this.#waiting.push(chunk);
-    else this.#use(chunk);
+    if (this.#offset === this.#chunk.length && this.#waiting.length === 0) return this.#use(chunk);
+    if (this.#waiting === NONE) this.#waiting = [];
+    this.#waiting.push(chunk);
   }
 
   /** How many of the bytes pushed were not taken yet. */
@@ -301,7 +304,7 @@ export class FrameDecoder {
     this.#failure = new RemoteProtocolError(at, closeCode);
     this.#chunk = EMPTY;
     this.#offset = 0;
-    this.#waiting = [];
+    this.#waiting = NONE;
     throw this.#failure;
   }
 }
