@@ -60,17 +60,33 @@ interface BunSockets {
 
 const { Bun: sockets } = globalThis as unknown as { Bun: BunSockets };
 
+/** Shared by all where nothing waits. */
+const NONE: Uint8Array[] = [];
+
+/** Stands for that of a Unix socket. */
+const NO_PORT = -1;
+
+let last = "";
+
+/** The address of this end is the same for all connections of a server, or one of a few. */
+function shared(address: string): string {
+  return address === last ? last : last = address;
+}
+
 /** Parts of so many bytes in all are written as one: to copy them costs less than a system call each. */
 const JOINED = 262_144;
 
 /** An accepted socket as a {@linkcode Transport}. */
 class BunTransport implements Transport {
-  readonly localAddress: Address | undefined;
-  readonly remoteAddress: Address | undefined;
   readonly secure: boolean;
+  // Asked for at once: a socket that is closed does not know them any more.
+  readonly #local: string;
+  readonly #localPort: number;
+  readonly #remote: string;
+  readonly #remotePort: number;
   readonly #socket: BunSocket;
   #handlers: TransportHandlers | undefined;
-  #queue: Uint8Array[] = [];
+  #queue: Uint8Array[] = NONE;
   #buffered = 0;
   /** The bytes that came too late to be written. */
   #dropped = 0;
@@ -84,12 +100,20 @@ class BunTransport implements Transport {
   constructor(socket: BunSocket, secure: boolean, path?: string) {
     this.#socket = socket;
     this.secure = secure;
-    if (path !== undefined) {
-      this.localAddress = { transport: "unix", path };
-      return;
-    }
-    this.localAddress = tcpAddress(socket.localAddress, socket.localPort);
-    this.remoteAddress = tcpAddress(socket.remoteAddress, socket.remotePort);
+    this.#local = path ?? shared(socket.localAddress);
+    this.#localPort = path === undefined ? socket.localPort : NO_PORT;
+    this.#remote = path === undefined ? socket.remoteAddress : "";
+    this.#remotePort = path === undefined ? socket.remotePort : NO_PORT;
+  }
+
+  get localAddress(): Address {
+    if (this.#localPort === NO_PORT) return { transport: "unix", path: this.#local };
+    return tcpAddress(this.#local, this.#localPort);
+  }
+
+  get remoteAddress(): Address | undefined {
+    if (this.#remotePort === NO_PORT) return undefined;
+    return tcpAddress(this.#remote, this.#remotePort);
   }
 
   get bufferedAmount(): number {
@@ -117,6 +141,7 @@ class BunTransport implements Transport {
   }
 
   #wait(bytes: Uint8Array): void {
+    if (this.#queue === NONE) this.#queue = [];
     this.#queue.push(bytes);
     this.#buffered += bytes.length;
   }
@@ -182,7 +207,7 @@ class BunTransport implements Transport {
     if (this.#ending && error === undefined) this.inputEnded();
     this.#gone = this.#destroyed = true;
     this.#error ??= error;
-    this.#queue = [];
+    this.#queue = NONE;
     this.#buffered = 0;
     this.#handlers?.close(this.#error);
   }
