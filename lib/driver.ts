@@ -176,7 +176,7 @@ export class Driver
   get #full(): boolean {
     // After our own Close nothing waits for room: the peer's Close may lie behind it. And of a
     // transport that is gone only the rest of a chunk is left.
-    return this.canSend() && !this.#transportClosed && this.receiver.full;
+    return this.receiver.full && this.canSend() && !this.#transportClosed;
   }
 
   /** Whether more comes than extensions can take: what waits for them is held as it came. */
@@ -196,6 +196,7 @@ export class Driver
   /** Takes one event; tells whether there was one. */
   #step(): boolean {
     try {
+      if (this.receiver.takeWhole(this.#protocol)) return true;
       const event = this.#protocol.next();
       if (event === undefined) {
         if (this.#inputEnded && !this.#protocol.pending) this.#stop(undefined);

@@ -25,6 +25,7 @@ export type Machine = Pick<
   | "bufferedAmount"
   | "receive"
   | "next"
+  | "nextMessage"
   | "write"
   | "dispose"
 >;

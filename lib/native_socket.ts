@@ -209,6 +209,9 @@ export class NativeSocket implements Machine {
   /** Nothing: no extensions are ours to free. */
   dispose(): void {}
 
+  /** Nothing: all are events. */
+  nextMessage(): undefined {}
+
   /** The next event. */
   next(): ProtocolEvent | undefined {
     const item = this.#queue.take();

@@ -8,6 +8,7 @@
 import { CloseCode } from "./core/close.ts";
 import type { WebSocketError } from "./core/error.ts";
 import { type Fragment, type Message, MessageAssembler, wholeMessage } from "./core/message.ts";
+import type { Protocol } from "./core/protocol.ts";
 import { Budget, type BudgetHost, type End, Inbox, type Waiter } from "./inbox.ts";
 import { invalidState } from "./invalid_state.ts";
 import { type IncomingMessage, MessageStreams } from "./message_streams.ts";
@@ -104,6 +105,20 @@ export class Receiver {
   #assemble(fragment: Fragment): Message | undefined {
     if (this.#assembler === undefined && fragment.messageFinished) return wholeMessage(fragment);
     return (this.#assembler ??= new MessageAssembler()).push(fragment);
+  }
+
+  /** Takes a message that lies whole in the chunk at hand, if there is room for it; tells whether. */
+  takeWhole(machine: Pick<Protocol, "nextMessage">): boolean {
+    if (this.full) return false;
+    const message = machine.nextMessage();
+    if (message === undefined) return false;
+    if (this.#streams !== undefined) {
+      this.deliver(wholeFragment(message), false);
+      return true;
+    }
+    this.#messagesReceived++;
+    if (this.#mode !== "discard") this.#inbox.push(this.#wholeBuffers ? whole(message) : message);
+    return true;
   }
 
   /** No more comes; what waits can still be read. */

@@ -127,7 +127,7 @@ export class Sender {
   #convert(message: Message, text: boolean): Message {
     if (text === (typeof message === "string")) return message;
     if (typeof message === "string") return new TextEncoder().encode(message);
-    return asText(() => this.#codec.decode(message));
+    return asText(() => this.#codec.decode(message, 0, message.length));
   }
 
   /** Whether an extension may want to work on the message elsewhere. */

@@ -1,6 +1,7 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { Utf8Decoder, webTextCodec } from "../lib/core/mod.ts";
+import { denoTextCodec, nodeTextCodec } from "../lib/runtime/node_text.ts";
 import { concat, cut, cuts, hex, single, utf8 } from "./bytes.ts";
 import { fc, offsets } from "./property.ts";
 
@@ -148,23 +149,50 @@ describe("Utf8Decoder", () => {
   });
 });
 
-describe("webTextCodec", () => {
-  it("webTextCodec.decode refuses every invalid text of the table, and keeps a byte order mark", () => {
-    for (const [, digits] of INVALID) assert.throws(() => webTextCodec.decode(hex(digits)), digits);
-    for (const digits of TRUNCATED) assert.throws(() => webTextCodec.decode(hex(digits)), digits);
-    for (const [digits, text] of VALID) assert.equal(webTextCodec.decode(hex(digits)), text);
-  });
+const CODECS = { webTextCodec, nodeTextCodec, denoTextCodec };
 
-  it("webTextCodec.encodeInto writes at the offset and nowhere else", () => {
-    for (const [digits, text] of VALID) {
-      const bytes = hex(digits);
-      const target = new Uint8Array(64).fill(0xaa);
-      assert.equal(webTextCodec.encodeInto(text, target, 3), bytes.length);
-      const rest = new Uint8Array(61 - bytes.length).fill(0xaa);
-      assert.deepEqual(target, concat([hex("aa aa aa"), bytes, rest]), digits);
-    }
+for (const [name, codec] of Object.entries(CODECS)) {
+  describe(name, () => {
+    /** Decodes the bytes where they lie between others, behind ASCII of some length. */
+    const decodeBetween = (bytes: Uint8Array, before: number) => {
+      const ascii = new Uint8Array(before).fill(0x61);
+      const around = concat([hex("ff 80"), ascii, bytes, hex("80 ff")]);
+      return codec.decode(around, 2, around.length - 2);
+    };
+
+    it(`${name}.decode refuses every invalid text of the table, and keeps a byte order mark`, () => {
+      for (const before of [0, 7, 300]) {
+        for (const [, digits] of INVALID) {
+          assert.throws(() => decodeBetween(hex(digits), before), digits);
+        }
+        for (const digits of TRUNCATED) {
+          assert.throws(() => decodeBetween(hex(digits), before), digits);
+        }
+        for (const [digits, text] of VALID) {
+          assert.equal(decodeBetween(hex(digits), before), "a".repeat(before) + text);
+        }
+      }
+    });
+
+    it(`${name}.decode does as a fatal TextDecoder does`, () => {
+      fc.assert(fc.property(fc.array(sequence, { maxLength: 8 }), (parts) => {
+        const bytes = concat(parts);
+        const { text } = outcome(() => strict.decode(bytes));
+        assert.equal(outcome(() => decodeBetween(bytes, 0)).text, text);
+      }));
+    });
+
+    it(`${name}.encodeInto writes at the offset and nowhere else`, () => {
+      for (const [digits, text] of VALID) {
+        const bytes = hex(digits);
+        const target = new Uint8Array(64).fill(0xaa);
+        assert.equal(codec.encodeInto(text, target, 3), bytes.length);
+        const rest = new Uint8Array(61 - bytes.length).fill(0xaa);
+        assert.deepEqual(target, concat([hex("aa aa aa"), bytes, rest]), digits);
+      }
+    });
   });
-});
+}
 
 const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 

@@ -7,6 +7,7 @@ import { RemoteProtocolError } from "./error.ts";
 import {
   checkFrameHeader,
   type FrameHeader,
+  headerLength,
   isControl,
   MAX_CONTROL_LENGTH,
   readKey,
@@ -39,9 +40,19 @@ export interface FrameDecoderOptions {
   rsvInUse?: number;
 }
 
+/** Reads frames that lie whole in a chunk. */
+export interface WholeReader<T> {
+  /** Reads one; its payload is already unmasked. Undefined leaves the frame where it is. */
+  readWhole(opcode: number, bytes: Uint8Array, start: number, end: number): T | undefined;
+}
+
 const EMPTY = new Uint8Array(0);
 /** Shared by all where nothing waits. */
 const NONE: Uint8Array[] = [];
+
+/** The first bytes of frames that are a message each. */
+const FIN_TEXT = 0x81;
+const FIN_BINARY = 0x82;
 
 /**
  * A pull machine: `push()` gives it bytes, `next()` takes a piece of a frame out of it, until there
@@ -123,6 +134,29 @@ export class FrameDecoder {
     if (this.#header === undefined && !this.#readHeader()) return undefined;
     const header = this.#header!;
     return isControl(header.opcode) ? this.#controlPiece(header) : this.#dataPiece(header);
+  }
+
+  /**
+   * Takes the next frame where it is a whole message and lies whole in the chunk at hand, as most
+   * short ones do: without an object for its header, and one for its payload. Undefined for all
+   * else, which `next()` reads or refuses. Internal.
+   */
+  takeWhole<T>(reader: WholeReader<T>): T | undefined {
+    if (this.#header !== undefined || this.#scratchLength > 0 || !this.#ownsInput) return undefined;
+    const chunk = this.#chunk;
+    const masked = this.#role === "server";
+    const length = wholeLength(chunk, this.#offset, masked);
+    const start = this.#offset + headerLength(length, masked);
+    const end = start + length;
+    if (length < 0 || end > chunk.length || length > this.#maxFrameSize) return undefined;
+    const opcode = chunk[this.#offset] & 0x0f;
+    const key = masked ? readKey(chunk, start - 4) : 0;
+    if (masked) applyMask(chunk, start, end, key, 0);
+    const message = reader.readWhole(opcode, chunk, start, end);
+    if (message !== undefined) this.#offset = end;
+    // It is left as it came.
+    else if (masked) applyMask(chunk, start, end, key, 0);
+    return message;
   }
 
   /**
@@ -312,6 +346,24 @@ export class FrameDecoder {
 /** A plain Uint8Array, also of a chunk that is a subclass, as Node's Buffer is. */
 function view(chunk: Uint8Array, start: number, size: number): Uint8Array {
   return new Uint8Array(chunk.buffer, chunk.byteOffset + start, size);
+}
+
+/**
+ * The length of the payload where a frame begins here that is a whole message of less than 64 KiB,
+ * without reserved bits; otherwise -1.
+ */
+function wholeLength(chunk: Uint8Array, at: number, masked: boolean): number {
+  const left = chunk.length - at;
+  if (left < 2) return -1;
+  const first = chunk[at];
+  const second = chunk[at + 1];
+  if ((first !== FIN_TEXT && first !== FIN_BINARY) || second >= 0x80 !== masked) return -1;
+  const length = second & 0x7f;
+  if (length < 126) return length;
+  if (length === 127 || left < 4) return -1;
+  const longer = (chunk[at + 2] << 8) | chunk[at + 3];
+  // RFC 6455 §5.2: the length stands in the fewest bytes that hold it.
+  return longer < 126 ? -1 : longer;
 }
 
 /** How many bytes the header takes whose second byte this is. */

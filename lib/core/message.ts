@@ -104,6 +104,19 @@ export class FragmentReader {
       : { type: "binary", data: payload, frameFinished: last, messageFinished };
   }
 
+  /** Reads a frame that is a whole message; what is not as it should be is left to `read()`. */
+  readWhole(opcode: number, bytes: Uint8Array, start: number, end: number): Message | undefined {
+    if (this.#opcode !== 0 || end - start > this.#maxMessageSize) return undefined;
+    if (opcode === Opcode.Binary) {
+      return ownBytes(new Uint8Array(bytes.buffer, bytes.byteOffset + start, end - start));
+    }
+    try {
+      return this.#codec.decode(bytes, start, end);
+    } catch {
+      return undefined;
+    }
+  }
+
   /**
    * Says that no more pieces come.
    *
@@ -151,7 +164,7 @@ export class FragmentReader {
     // A message that lies whole in one piece needs no state.
     if (last && !this.#withinText && payload.length > 0) {
       try {
-        return this.#codec.decode(payload);
+        return this.#codec.decode(payload, 0, payload.length);
       } catch {
         // The incremental decoder finds the place and says it.
       }

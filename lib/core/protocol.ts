@@ -11,7 +11,13 @@ import { bitsOf, type Extension, ExtensionReader, PENDING } from "./extension.ts
 import { type Frame, Opcode, type Role } from "./frame.ts";
 import { FrameDecoder, type FrameDecoderOptions, type FramePiece } from "./frame_decoder.ts";
 import { FrameWriter, type Ownership } from "./frame_writer.ts";
-import { concat, FragmentReader, MessageAssembler, type MessageOptions } from "./message.ts";
+import {
+  concat,
+  FragmentReader,
+  type Message,
+  MessageAssembler,
+  type MessageOptions,
+} from "./message.ts";
 import type { TextCodec } from "./utf8.ts";
 
 /** Shared by all that have none. */
@@ -189,6 +195,16 @@ export class Protocol {
       throw this.#fail(error);
     }
     return this.#ended ? this.#lost() : undefined;
+  }
+
+  /**
+   * Takes the next message where it lies whole in one frame and in the chunk at hand; otherwise, and
+   * where there is more to do than to read it, `next()` has what comes next. Internal.
+   */
+  nextMessage(): Message | undefined {
+    if (this.#extended !== undefined || this.#onFrame !== undefined) return undefined;
+    if (this.#state !== "open" || this.#failure !== undefined) return undefined;
+    return this.#decoder.takeWhole(this.#reader);
   }
 
   #next(): FramePiece | typeof PENDING | undefined {

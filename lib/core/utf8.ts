@@ -11,11 +11,11 @@ import { RemoteProtocolError } from "./error.ts";
  */
 export interface TextCodec {
   /**
-   * Decodes UTF-8. A byte order mark is kept.
+   * Decodes the UTF-8 from `start` on and before `end`. A byte order mark is kept.
    *
    * @throws when the bytes are not UTF-8
    */
-  decode(bytes: Uint8Array): string;
+  decode(bytes: Uint8Array, start: number, end: number): string;
   /**
    * Encodes into `target` from `offset` on, where there must be room for three bytes a code unit;
    * gives the number of bytes written. Lone surrogates become U+FFFD.
@@ -28,7 +28,7 @@ const encoder = new TextEncoder();
 
 /** The {@linkcode TextCodec} of the web platform. */
 export const webTextCodec: TextCodec = {
-  decode: (bytes) => decoder.decode(bytes),
+  decode: (bytes, start, end) => decoder.decode(bytes.subarray(start, end)),
   encodeInto: (text, target, offset) => encoder.encodeInto(text, target.subarray(offset)).written,
 };
 
@@ -95,7 +95,7 @@ export class Utf8Decoder {
   #whole(bytes: Uint8Array, last: boolean): string {
     let text: string;
     try {
-      text = bytes.length === 0 ? "" : this.#codec.decode(bytes);
+      text = bytes.length === 0 ? "" : this.#codec.decode(bytes, 0, bytes.length);
     } catch {
       throw this.#failure(this.#position + firstInvalid(bytes));
     }

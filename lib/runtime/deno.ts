@@ -28,6 +28,7 @@ import type {
 } from "../transport.ts";
 import { certificateError } from "./certificate_error.ts";
 import { nodeProvider } from "./node.ts";
+import { denoTextCodec } from "./node_text.ts";
 import { openTunnel } from "./tunnel.ts";
 
 interface NetAddress {
@@ -428,6 +429,7 @@ async function acceptAll(
 /** TLS by Deno, TCP and Unix sockets by `node:net`. */
 export const denoProvider: TransportProvider = {
   ...nodeProvider,
+  textCodec: denoTextCodec,
   connect: (options) =>
     options.tls === undefined && options.tunnel?.tls === undefined
       ? nodeProvider.connect(options)
