@@ -131,12 +131,17 @@ const USUAL = [
 
 /** Both heads as one string, which takes a tenth of the memory of their lists of fields. */
 export function packHeads(request: RequestHead, response: ResponseHead): string {
-  const asked = [request.version, request.method, request.target, ...request.headers.flat()];
-  const { version, status, statusText, headers } = response;
-  const answer = [version, `${status}`, statusText, ...headers.flat()];
+  const { version, status, statusText } = response;
+  const asked = withFields([request.version, request.method, request.target], request.headers);
+  const answer = withFields([version, `${status}`, statusText], response.headers);
   if (USUAL.every((part, i) => part === answer[i])) answer.splice(0, USUAL.length, "");
   // No parser lets a line break into any of them.
   return [asked.length, ...asked, ...answer].join("\n");
+}
+
+function withFields(parts: string[], fields: RawHeaders): string[] {
+  for (const [name, value] of fields) parts.push(name, value);
+  return parts;
 }
 
 /** Undoes {@linkcode packHeads}. */
