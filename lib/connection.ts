@@ -236,7 +236,7 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
    * the connection is closing or closed, TypeError for what cannot be sent, RangeError for bytes
    * that are not UTF-8 and should be text
    */
-  send(message: OutgoingMessage, options: SendOptions = {}): Promise<void> {
+  send(message: OutgoingMessage, options?: SendOptions): Promise<void> {
     return this.#driver.sender.send(message, options);
   }
 

@@ -28,6 +28,9 @@ import type { Transport } from "./transport.ts";
 /** From this length on a message is given to extensions as one that they may work on elsewhere. */
 const LATER_FROM = 16384;
 
+/** One for all: to make one for every message costs as much as to look at the message. */
+const DEFAULTS: SendOptions = {};
+
 /** What a {@linkcode Sender} asks of its connection. */
 export interface SenderHost {
   /** Whether messages may be sent. */
@@ -106,7 +109,7 @@ export class Sender {
   }
 
   /** See `WebSocketConnection`. */
-  send(message: OutgoingMessage, options: SendOptions): Promise<void> {
+  send(message: OutgoingMessage, options: SendOptions = DEFAULTS): Promise<void> {
     try {
       const { signal, text } = options;
       signal?.throwIfAborted();

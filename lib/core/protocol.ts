@@ -108,7 +108,7 @@ export class Protocol {
     this.#reader = new FragmentReader(options);
     this.#events = new EventWriter(
       { onFrame: options.onFrame, extensions },
-      extensions.length > 0 ? () => this.#refusal("message") : undefined,
+      extensions.length > 0 ? () => this.#refusal() : undefined,
     );
     if (extensions.length > 0) {
       this.#extended = new ExtensionReader(extensions, () => this.#decode());
@@ -248,7 +248,7 @@ export class Protocol {
     if (!(error instanceof RemoteProtocolError)) return error;
     const { message, closeCode } = error;
     // RFC 6455 §5.5.1: nothing more is sent after our Close.
-    const answerable = this.#refusal("close event") === undefined;
+    const answerable = this.#refusal("close") === undefined;
     return this.#failure = answerable
       ? error
       : new RemoteProtocolError(message, closeCode, { cause: error, event: null });
@@ -327,7 +327,7 @@ export class Protocol {
     ownership: Ownership = "copy",
     later?: Written,
   ): boolean {
-    const refused = this.#refusal(`${event.type} event`);
+    const refused = this.#refusal(event.type);
     if (refused !== undefined) throw refused;
     const written = this.#events.write(event, writer, ownership, later);
     if (event.type === "close") {
@@ -338,9 +338,10 @@ export class Protocol {
   }
 
   /** RFC 6455 §5.5.1: nothing is sent after a Close frame. */
-  #refusal(what: string): LocalProtocolError | undefined {
+  #refusal(type?: ProtocolEvent["type"]): LocalProtocolError | undefined {
     // Until ours is sent, what was begun may be finished, be it that the peer's has come.
     if (this.#state === "open" || this.#state === "remote-closing") return undefined;
+    const what = type === undefined ? "message" : `${type} event`;
     return new LocalProtocolError(
       `Expected state open or remote-closing to send a ${what}, it is ${this.#state}`,
     );
