@@ -27,6 +27,7 @@ export type Machine = Pick<
   | "next"
   | "nextMessage"
   | "write"
+  | "writeText"
   | "dispose"
 >;
 

@@ -210,6 +210,11 @@ export class NativeSocket implements Machine {
   dispose(): void {}
 
   /** Nothing: all are events. */
+  writeText(): boolean {
+    return false;
+  }
+
+  /** Nothing: all are events. */
   nextMessage(): undefined {}
 
   /** The next event. */

@@ -51,7 +51,7 @@ export interface SenderHost {
 export class Sender {
   /** Where the frames are gathered. */
   readonly outbox: Outbox;
-  readonly #protocol: Pick<Protocol, "role" | "extended" | "write">;
+  readonly #protocol: Pick<Protocol, "role" | "extended" | "write" | "writeText">;
   readonly #codec: TextCodec;
   readonly #host: SenderHost;
   /** Made when first needed: short messages are sent whole and at once. */
@@ -77,7 +77,7 @@ export class Sender {
    * @param host the connection
    */
   constructor(
-    protocol: Pick<Protocol, "role" | "extended" | "write">,
+    protocol: Pick<Protocol, "role" | "extended" | "write" | "writeText">,
     transport: Transport,
     codec: TextCodec,
     host: SenderHost,
@@ -156,6 +156,9 @@ export class Sender {
   #sendWhole(message: Message, lend: boolean, compress?: boolean): Promise<void> {
     if (!this.#host.canWrite()) throw this.#host.closedError();
     this.#messagesSent++;
+    if (typeof message === "string" && this.#protocol.writeText(message, this.outbox.writer)) {
+      return this.outbox.settle(false);
+    }
     const long = typeof message !== "string" && message.length >= BORROW_FROM;
     const borrow = lend && long && isFixed(message);
     this.#write(message, true, compress, borrow ? "borrow" : "copy");

@@ -371,6 +371,36 @@ describe("Protocol.receivePiece", () => {
   });
 });
 
+describe("Protocol.writeText", () => {
+  /** What is written, or undefined where that is left to `write()`. */
+  function written(protocol: Protocol, role: Role, text: string): Uint8Array | undefined {
+    const writer = new FrameWriter(role);
+    return protocol.writeText(text, writer) ? concat(writer.take()) : undefined;
+  }
+
+  it("Protocol.writeText writes a message as write() does", () => {
+    for (const text of ["", "Hello", "é".repeat(63), "x".repeat(70000)]) {
+      const expected = new Protocol("server").send(textEvent(text));
+      assert.deepEqual(written(new Protocol("server"), "server", text), expected);
+      const reader = new Protocol("server");
+      reader.receive(written(new Protocol("client"), "client", text)!);
+      assert.deepEqual([...reader.events()], [textEvent(text)]);
+    }
+  });
+
+  it("Protocol.writeText leaves to write() what is seen, or in the wrong place", () => {
+    const observed = new Protocol("server", { onFrame: () => {} });
+    assert.equal(written(observed, "server", "a"), undefined);
+    const midway = new Protocol("server");
+    midway.send(textEvent("a", false));
+    assert.equal(written(midway, "server", "b"), undefined);
+    assert.deepEqual(midway.send(textEvent("b")), hex("80 01 62"));
+    for (const state of ["local-closing", "closed"] as const) {
+      assert.equal(written(STATES[state]("server"), "server", "a"), undefined, state);
+    }
+  });
+});
+
 describe("Protocol.nextMessage", () => {
   /** What one end reads out of the bytes: messages, events, and what it fails with. */
   function readAll(role: Role, bytes: Uint8Array, options: ProtocolOptions, whole: boolean) {

@@ -72,6 +72,13 @@ export class EventWriter {
     return true;
   }
 
+  /** Writes a whole message of text, unless it is to be seen by others or another is under way. */
+  writeText(text: string, writer: FrameWriter): boolean {
+    if (this.#sending !== undefined || this.#onFrame !== undefined) return false;
+    writer.text(Opcode.Text, text, true);
+    return true;
+  }
+
   #text(event: TextEvent, writer: FrameWriter): void {
     const opcode = this.#opcode(event, Opcode.Text);
     const { data, messageFinished: fin } = event;

@@ -337,6 +337,15 @@ export class Protocol {
     return written;
   }
 
+  /**
+   * Writes a whole message of text where there is nothing to do but to write it; tells whether it was
+   * written. Otherwise `write()` does, or says why not. Internal.
+   */
+  writeText(text: string, writer: FrameWriter): boolean {
+    if (this.#state !== "open" || this.#extended !== undefined) return false;
+    return this.#events.writeText(text, writer);
+  }
+
   /** RFC 6455 §5.5.1: nothing is sent after a Close frame. */
   #refusal(type?: ProtocolEvent["type"]): LocalProtocolError | undefined {
     // Until ours is sent, what was begun may be finished, be it that the peer's has come.
