@@ -5,10 +5,10 @@
  *
  * @module
  */
-import type { WebSocketConnection } from "./connection.ts";
-import { CloseCode } from "./core/close.ts";
+import { endSlow, type WebSocketConnection } from "./connection.ts";
 import type { Message } from "./core/message.ts";
-import { checkNumber } from "./options.ts";
+import { checkNumber, checkOneOf } from "./options.ts";
+import { isTooMuch, MAX_BUFFERED_AMOUNT } from "./slow_consumer.ts";
 
 /** How {@linkcode broadcast} treats those who are too slow. */
 export interface BroadcastOptions {
@@ -58,26 +58,16 @@ export function broadcast(
   if (typeof message !== "string" && !(message instanceof Uint8Array)) {
     throw new TypeError(`Expected a string or a Uint8Array, received ${typeof message}`);
   }
-  const { maxBufferedAmount = 1048576, slow = "close", compress } = options;
+  const { maxBufferedAmount = MAX_BUFFERED_AMOUNT, slow = "close", compress } = options;
   checkNumber("maxBufferedAmount", maxBufferedAmount);
-  if (!POLICIES.includes(slow)) {
-    throw new RangeError(`Expected slow to be one of ${POLICIES.join(", ")}, received ${slow}`);
-  }
+  checkOneOf("slow", slow, POLICIES);
   for (const ws of to) {
     if (ws.state !== "open") continue;
     if (slow === "drop-oldest") feedOf(ws).push(message, maxBufferedAmount, compress);
-    else if (!isFull(ws, message, maxBufferedAmount)) void ws.send(message, { compress });
-    else if (slow === "terminate") ws.terminate();
-    // RFC 6455 §7.4.1: the peer breaks a rule of ours.
-    else if (slow === "close") {
-      ws.close({ closeCode: CloseCode.PolicyViolation, reason: "Too slow" });
-    }
+    else if (!isTooMuch(ws.bufferedAmount, message.length, maxBufferedAmount)) {
+      void ws.send(message, { compress });
+    } else if (slow !== "drop-newest") endSlow(ws, slow);
   }
-}
-
-function isFull(ws: WebSocketConnection, message: Message, most: number): boolean {
-  const waiting = ws.bufferedAmount;
-  return waiting > 0 && waiting + message.length > most;
 }
 
 function feedOf(ws: WebSocketConnection): Feed {

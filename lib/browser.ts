@@ -78,6 +78,8 @@ const BEYOND_THE_STANDARD: Record<
   openTimeout: undefined,
   closeTimeout: undefined,
   readableStrategy: undefined,
+  maxBufferedAmount: Infinity,
+  slow: "wait",
 };
 
 /** @throws {DOMException} NotSupportedError for an option that has another value than one of these */

@@ -23,6 +23,7 @@ import type {
   SendOptions,
 } from "./options.ts";
 import { handled } from "./outbox.ts";
+import { endAsSlow } from "./slow_consumer.ts";
 import type { Address } from "./transport.ts";
 
 /** What a connection begins with. Internal. */
@@ -44,6 +45,11 @@ let driverOf: (ws: WebSocketConnection) => Driver;
 /** Calls back when the connection has ended, without the promise that `closed` makes. Internal. */
 export function whenEnded(ws: WebSocketConnection, callback: () => void): void {
   driverOf(ws).whenEnded(callback);
+}
+
+/** Ends a connection whose peer does not keep up. Internal. */
+export function endSlow(ws: WebSocketConnection, how: "close" | "terminate"): void {
+  endAsSlow(driverOf(ws), how);
 }
 
 /**
@@ -233,7 +239,7 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
    *
    * @returns a promise that resolves when the message, and all before it, takes up at most 64 KiB of
    * waiting bytes, or else when the transport has taken it. It rejects with InvalidStateError when
-   * the connection is closing or closed, TypeError for what cannot be sent, RangeError for bytes
+   * the connection is closing or closed, or is ended by this call (`slow`), TypeError for what cannot be sent, RangeError for bytes
    * that are not UTF-8 and should be text
    */
   send(message: OutgoingMessage, options?: SendOptions): Promise<void> {

@@ -20,6 +20,7 @@ import { Keepalive, type KeepaliveHost, Pings } from "./keepalive.ts";
 import type { ConnectionStats } from "./options.ts";
 import { Receiver, type ReceiverHost } from "./receiver.ts";
 import { Sender, type SenderHost } from "./sender.ts";
+import { slowPolicyOf } from "./slow_consumer.ts";
 import type { Transport, TransportHandlers } from "./transport.ts";
 import { backgroundTimer, nextTurn } from "./turn.ts";
 
@@ -78,7 +79,7 @@ export class Driver
     this.#protocol = machineOf(init, this);
     this.#maxControlFrames = options.maxControlFramesPerSecond;
     this.receiver = new Receiver(options.readableStrategy, this, init.wholeBuffers);
-    this.sender = new Sender(this.#protocol, transport, textCodec, this);
+    this.sender = new Sender(this.#protocol, transport, textCodec, this, slowPolicyOf(options));
     if (pingInterval > 0) this.#keepalive = new Keepalive(this, pingInterval, pingTimeout);
     takeOver(this);
     if (!this.#paused) transport.resume();

@@ -29,7 +29,13 @@ import type { WebSocketLike, WebSocketLikeEvent } from "./websocket_like.ts";
 export interface FromWebSocketOptions extends
   Pick<
     ConnectionOptions,
-    "signal" | "maxMessageSize" | "openTimeout" | "closeTimeout" | "readableStrategy"
+    | "signal"
+    | "maxMessageSize"
+    | "maxBufferedAmount"
+    | "slow"
+    | "openTimeout"
+    | "closeTimeout"
+    | "readableStrategy"
   > {
   /**
    * How much may wait beside what `readableStrategy` allows, counting the length of each message plus
@@ -198,7 +204,7 @@ class NativeConnection extends WebSocketConnection {
     { head, secure }: { head: RequestHead; secure: boolean },
     options: FromWebSocketOptions,
   ) {
-    const { readableStrategy, closeTimeout } = options;
+    const { readableStrategy, closeTimeout, maxBufferedAmount, slow } = options;
     super({
       role: native.role,
       transport: native.transport,
@@ -208,7 +214,7 @@ class NativeConnection extends WebSocketConnection {
       request: head,
       response: responseOf(socket),
       secure,
-      options: { readableStrategy, closeTimeout, pingInterval: 0 },
+      options: { readableStrategy, closeTimeout, maxBufferedAmount, slow, pingInterval: 0 },
     });
     this.#socket = socket;
     this.#native = native;

@@ -70,6 +70,18 @@ export interface ConnectionOptions {
    * Default: 1000
    */
   maxControlFramesPerSecond?: number;
+  /**
+   * How many bytes may wait to be sent before the peer is too slow, the message at hand included, of text
+   * its code units; one message is always let through. Default: 1048576
+   */
+  maxBufferedAmount?: number;
+  /**
+   * What becomes of a connection whose peer is too slow when a message is sent: the send waits as any
+   * over 64 KiB does, however much waits already, or the connection is closed with 1008, or cut; the
+   * send then rejects with InvalidStateError. What is written to `writable`, and a message of several
+   * frames, always wait, one chunk at a time. Default: "wait"
+   */
+  slow?: "wait" | "close" | "terminate";
   /** How long the opening handshake may take, in milliseconds; 0 disables. Default: 10000 */
   openTimeout?: number;
   /**
@@ -120,11 +132,15 @@ const NUMBERS = [
   "maxMessageSize",
   "maxFrameSize",
   "maxControlFramesPerSecond",
+  "maxBufferedAmount",
   "openTimeout",
   "pingInterval",
   "pingTimeout",
   "closeTimeout",
 ] as const;
+
+/** What may become of a connection whose peer is too slow. */
+const SLOW: readonly unknown[] = ["wait", "close", "terminate"];
 
 /**
  * Checks the types and values that JavaScript lets through.
@@ -137,6 +153,7 @@ export function checkOptions(options: ConnectionOptions): void {
     throw new TypeError(`Expected options as an object, received ${typeof options}`);
   }
   for (const name of NUMBERS) checkNumber(name, options[name]);
+  checkOneOf("slow", options.slow, SLOW);
   checkKind("signal", options.signal, "an AbortSignal", (value) => value instanceof AbortSignal);
   checkFunctions(options, ["onFrame"]);
   const { readableStrategy } = options;
@@ -268,6 +285,12 @@ function isFactory(value: unknown): boolean {
 
 function isText(value: unknown): boolean {
   return typeof value === "string";
+}
+
+/** Checks that it is one of these, if it is anything. */
+export function checkOneOf(name: string, value: unknown, these: readonly unknown[]): void {
+  if (value === undefined || these.includes(value)) return;
+  throw new RangeError(`Expected ${name} to be one of ${these.join(", ")}, received ${value}`);
 }
 
 /** Checks a number of 0 or more that may be left out. */

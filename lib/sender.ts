@@ -23,6 +23,7 @@ import {
   toSendable,
   viewOf,
 } from "./outgoing.ts";
+import { type Endable, endAsSlow, isTooMuch, type SlowPolicy } from "./slow_consumer.ts";
 import type { Transport } from "./transport.ts";
 
 /** From this length on a message is given to extensions as one that they may work on elsewhere. */
@@ -32,7 +33,7 @@ const LATER_FROM = 16384;
 const DEFAULTS: SendOptions = {};
 
 /** What a {@linkcode Sender} asks of its connection. */
-export interface SenderHost {
+export interface SenderHost extends Endable {
   /** Whether messages may be sent. */
   canSend(): boolean;
   /** Whether frames may yet be written: until our Close frame goes, behind what was accepted. */
@@ -54,6 +55,7 @@ export class Sender {
   readonly #protocol: Pick<Protocol, "role" | "extended" | "write" | "writeText">;
   readonly #codec: TextCodec;
   readonly #host: SenderHost;
+  readonly #policy: SlowPolicy | undefined;
   /** Made when first needed: short messages are sent whole and at once. */
   #ownLock: SendLock | undefined;
   #messagesSent = 0;
@@ -75,16 +77,19 @@ export class Sender {
    * @param transport where they go
    * @param codec how text is encoded
    * @param host the connection
+   * @param policy what is done about a peer that is too slow. Default: sends wait
    */
   constructor(
     protocol: Pick<Protocol, "role" | "extended" | "write" | "writeText">,
     transport: Transport,
     codec: TextCodec,
     host: SenderHost,
+    policy?: SlowPolicy,
   ) {
     this.#protocol = protocol;
     this.#codec = codec;
     this.#host = host;
+    this.#policy = policy;
     this.outbox = new Outbox(protocol.role, transport, codec);
   }
 
@@ -118,12 +123,19 @@ export class Sender {
         return handled(this.#sendFragments(sendable, options));
       }
       const typed = text === undefined ? sendable : this.#convert(sendable, text);
+      if (this.#policy !== undefined) this.#checkRoom(typed, this.#policy);
       if (!this.#host.canSend()) throw this.#host.closedError();
       if (!this.#waits(typed)) return this.#sendWhole(typed, true, options.compress);
       return handled(this.#sendInTurn(typed, true, options));
     } catch (error) {
       return handled(Promise.reject(error));
     }
+  }
+
+  /** Ends the connection where there is no room for one more message. */
+  #checkRoom({ length }: Message, { slow, maxBufferedAmount }: SlowPolicy): void {
+    if (!this.#host.canSend()) return;
+    if (isTooMuch(this.bufferedAmount, length, maxBufferedAmount)) endAsSlow(this.#host, slow);
   }
 
   /** The message as the type that the option `text` asks for. */

@@ -28,6 +28,8 @@ const CONNECT_ONLY: [name: string, refused: unknown, honoured?: unknown][] = [
   ["openTimeout", 10],
   ["closeTimeout", 10],
   ["readableStrategy", {}],
+  ["maxBufferedAmount", 10, Infinity],
+  ["slow", "close", "wait"],
 ];
 const NOT_SUPPORTED = { name: "NotSupportedError" };
 const URL = "ws://127.0.0.1:1/";
