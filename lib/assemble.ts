@@ -330,7 +330,13 @@ class Assembly implements MessageDuplex {
 
   async #endOutput(): Promise<void> {
     if (!this.#outputGone) this.#bytes.close();
-    await this.#sent.catch(ignore);
+    const { signal } = this.#cut;
+    const cut = new Promise<void>((resolve) => {
+      if (signal.aborted) resolve();
+      else signal.addEventListener("abort", () => resolve(), { once: true });
+    });
+    // An aborted pipe still waits for the write that is under way, which the peer may never let through.
+    await Promise.race([this.#sent.catch(ignore), cut]);
   }
 
   async #drainInput(): Promise<void> {

@@ -5,8 +5,8 @@ import type { WebSocketError } from "../mod.ts";
 import { type ByteDuplex, toStreams } from "../lib/byte_streams.ts";
 import { assemble, type MessageDuplex } from "../lib/streams.ts";
 import { transportPair } from "../lib/testing.ts";
-import { concat, hex } from "./bytes.ts";
-import { collect, rejection, until } from "./support.ts";
+import { concat, hex, utf8 } from "./bytes.ts";
+import { collect, held, rejection, rest, until } from "./support.ts";
 
 const HELLO = hex("81 05 48 65 6c 6c 6f");
 
@@ -68,5 +68,89 @@ describe("assemble() over byte streams that fail", () => {
       assert.deepEqual(errors.map(({ closeCode }) => closeCode), [1006, 1006, 1006]);
       far.destroy();
     }
+  });
+});
+
+describe("assemble() whose peer does not read", () => {
+  const LONG = new Uint8Array(200_000);
+  const PINGS = "89 81 00 00 00 00 31 89 81 00 00 00 00 32 89 81 00 00 00 00 33";
+
+  /** A duplex whose output takes nothing until it is let, and what it took then. */
+  function stuck(input: Uint8Array): { duplex: ByteDuplex; flow: () => void; sent: Uint8Array[] } {
+    let flow = () => {};
+    const flows = new Promise<void>((resolve) => flow = resolve);
+    const sent: Uint8Array[] = [];
+    const readable = new ReadableStream<Uint8Array>({
+      async start(controller) {
+        // Behind what was written before.
+        await rest();
+        controller.enqueue(input);
+      },
+    });
+    const writable = new WritableStream<Uint8Array>({
+      async write(chunk) {
+        await flows;
+        sent.push(chunk);
+      },
+    });
+    return { duplex: { readable, writable }, flow, sent };
+  }
+
+  it("assemble() answers the last of several pings once there is room", async () => {
+    const { duplex, flow, sent } = stuck(hex(PINGS));
+    const { writable, closed } = assemble(duplex, { role: "server", closeTimeout: 50 });
+    const writer = writable.getWriter();
+    const writing = writer.write(LONG);
+    await rest();
+    await rest();
+    assert.deepEqual(sent, []);
+    flow();
+    await writing;
+    await until(() => sent.length > 1);
+    assert.deepEqual(sent.at(-1), hex("8a 01 33"));
+    const closing = rejection(writer.close());
+    await Promise.all([held(rejection(closed)), closing]);
+  });
+
+  it("assemble() tells the writer whose messages wait when the peer closes", async () => {
+    const { duplex, flow } = stuck(hex("88 02 03 e8"));
+    const { writable, closed } = assemble(duplex, { role: "client", closeTimeout: 50 });
+    const writer = writable.getWriter();
+    const writing = Promise.allSettled(Array.from({ length: 9 }, () => writer.write(LONG)));
+    const error = await held(rejection<WebSocketError>(closed));
+    assert.equal(error.closeCode, 1000);
+    assert.match(error.message, /while messages waited to be sent/);
+    flow();
+    assert.deepEqual((await writing).at(-1)!.status, "rejected");
+  });
+
+  it("assemble() ends at closeTimeout, though a write never does", async () => {
+    for (const role of ["client", "server"] as const) {
+      const { duplex } = stuck(hex(""));
+      const { writable, closed } = assemble(duplex, { role, closeTimeout: 50 });
+      const writer = writable.getWriter();
+      const writing = writer.write(LONG);
+      const closing = rejection(writer.close());
+      assert.equal((await held(rejection<WebSocketError>(closed))).closeCode, 1006);
+      await Promise.all([closing, Promise.allSettled([writing])]);
+    }
+  });
+
+  it("assemble() takes no more than may wait to be read", async () => {
+    const [near, far] = transportPair({ capacity: 0 });
+    far.handle({ data() {}, drain() {}, end() {}, close() {} });
+    const { readable, closed } = assemble(toStreams(near), {
+      role: "client",
+      readableStrategy: { highWaterMark: 100 },
+    });
+    const count = 3000;
+    const text = "x".repeat(125);
+    far.write(Array.from({ length: count }, () => concat([hex("81 7d"), utf8(text)])));
+    await rest();
+    assert.ok(far.bufferedAmount > 0, "the rest waits at the peer");
+    const reader = readable.getReader();
+    for (let i = 0; i < count; i++) assert.equal((await reader.read()).value, text);
+    far.end();
+    await rejection(closed);
   });
 });
