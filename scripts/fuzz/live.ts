@@ -6,6 +6,7 @@ import { assemble } from "../../lib/streams.ts";
 import { toStreams } from "../../lib/byte_streams.ts";
 import { type MemoryTransport, transportPair } from "../../lib/testing.ts";
 import { acceptToken, type Role } from "../../lib/core/mod.ts";
+import { compressedInput } from "./deflate.ts";
 import { frameInput } from "./frames.ts";
 import { latin1, requestInput, responseInput } from "./heads.ts";
 import { chop, mutateBytes, type Random } from "./random.ts";
@@ -21,6 +22,8 @@ const LIMITS = {
   openTimeout: 20_000,
   closeTimeout: 20_000,
 };
+/** The same with compression: so much that some of it is inflated beside the event loop. */
+const COMPRESSED = { ...LIMITS, maxMessageSize: 400_000, compression: true };
 /** With what a connection may end. */
 const CLOSE_CODES: ReadonlySet<number> = new Set([1002, 1005, 1006, 1007, 1009]);
 
@@ -37,42 +40,55 @@ function leave(random: Random, transport: MemoryTransport): void {
   else transport.end();
 }
 
+const EXTENSIONS = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
+
 /** A request that is taken. */
-const REQUEST = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
-  "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+function requestWith(fields = ""): string {
+  return "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
+    `Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n${fields}\r\n`;
+}
 
 function text(bytes: Uint8Array): string {
   return new TextDecoder("latin1").decode(bytes);
 }
 
 /** Opens a connection by a handshake without faults. */
-async function opened(role: Role): Promise<[WebSocketConnection, MemoryTransport]> {
+async function opened(
+  role: Role,
+  options: typeof LIMITS = LIMITS,
+  fields = "",
+): Promise<[WebSocketConnection, MemoryTransport]> {
   const [near, far] = transportPair();
   if (role === "server") {
     peerOf(far, () => {});
-    far.write([new TextEncoder().encode(REQUEST)]);
-    return [await accept(near, LIMITS), far];
+    far.write([latin1(requestWith(fields))]);
+    return [await accept(near, options), far];
   }
   peerOf(far, (chunk) => {
     const key = /Sec-WebSocket-Key: (\S+)/.exec(text(chunk))?.[1];
-    if (key !== undefined) far.write([responseTo(key)]);
+    if (key !== undefined) far.write([responseTo(key, fields)]);
   });
-  return [await connect("ws://a/", { ...LIMITS, duplex: near }), far];
+  return [await connect("ws://a/", { ...options, duplex: near }), far];
 }
 
-function responseTo(key: string): Uint8Array {
+function responseTo(key: string, fields: string): Uint8Array {
   return latin1(
     "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
-      `Sec-WebSocket-Accept: ${acceptToken(key)}\r\n\r\n`,
+      `Sec-WebSocket-Accept: ${acceptToken(key)}\r\n${fields}\r\n`,
   );
 }
 
 /** Reads a connection in one of the ways there are, to its end. */
-async function readAll(random: Random, ws: WebSocketConnection): Promise<void> {
+async function readAll(
+  random: Random,
+  ws: WebSocketConnection,
+  { maxMessageSize } = LIMITS,
+): Promise<void> {
   const way = random.below(5);
+  const check = (message: string | Uint8Array) => checkMessage(message, maxMessageSize);
   try {
-    if (way === 0) { for await (const message of ws) checkMessage(message); }
-    else if (way === 1) { for await (const message of ws.readable) checkMessage(message); }
+    if (way === 0) { for await (const message of ws) check(message); }
+    else if (way === 1) { for await (const message of ws.readable) check(message); }
     else if (way === 2) {
       for await (const { readable } of ws.messages()) for await (const _ of readable);
     } else {
@@ -86,8 +102,8 @@ async function readAll(random: Random, ws: WebSocketConnection): Promise<void> {
   if (way < 3) assert.equal(ws.stats.queued, 0);
 }
 
-function checkMessage(message: string | Uint8Array): void {
-  assert.ok(message.length <= MAX_MESSAGE);
+function checkMessage(message: string | Uint8Array, most = MAX_MESSAGE): void {
+  assert.ok(message.length <= most);
 }
 
 /** Sends in the ways there are; each of them settles, one way or the other. */
@@ -104,11 +120,15 @@ function sendSome(random: Random, ws: WebSocketConnection): Promise<unknown>[] {
 }
 
 /** How a connection ended; all that belongs to it has settled by then. */
-async function endOf(ws: WebSocketConnection, others: Promise<unknown>[]): Promise<string> {
+async function endOf(
+  ws: WebSocketConnection,
+  others: Promise<unknown>[],
+  { maxMessageSize } = LIMITS,
+): Promise<string> {
   const [closed] = await soon(Promise.allSettled([ws.closed, ...others]));
   assert.equal(ws.state, "closed");
   const { stats } = ws;
-  assert.ok(stats.peakQueued <= INBOX + MAX_MESSAGE + 64, `${stats.peakQueued} have waited`);
+  assert.ok(stats.peakQueued <= INBOX + maxMessageSize + 64, `${stats.peakQueued} have waited`);
   if (closed.status === "fulfilled") return "closed";
   const { closeCode, name } = closed.reason;
   assert.equal(name, "WebSocketError");
@@ -129,6 +149,23 @@ const connection: Target = {
     }
     leave(random, far);
     return await endOf(ws, [reading, ...sending]);
+  },
+};
+
+const compressed: Target = {
+  what: "WebSocketConnection with compressed messages, good and bad ones: all settles",
+  inputs: 5_000,
+  async run(random) {
+    const role = random.pick(["client", "server"] as const);
+    const [ws, far] = await opened(role, COMPRESSED, EXTENSIONS);
+    assert.equal(ws.extensions.split(";")[0], "permessage-deflate");
+    const reading = readAll(random, ws, COMPRESSED);
+    const sending = sendSome(random, ws);
+    for (const chunk of chop(random, compressedInput(random, role, {}).bytes).slice(0, 2000)) {
+      far.write([chunk]);
+    }
+    leave(random, far);
+    return await endOf(ws, [reading, ...sending], COMPRESSED);
   },
 };
 
@@ -214,17 +251,27 @@ class LiveServer implements Target {
   async begin(): Promise<void> {
     this.#errors = [];
     this.#server = await serve(
-      { ...LIMITS, openTimeout: 5000, closeTimeout: 1000, onError: (e) => this.#errors.push(e) },
+      {
+        ...COMPRESSED,
+        openTimeout: 5000,
+        closeTimeout: 1000,
+        onError: (e) => this.#errors.push(e),
+      },
       (ws) => ws.readable.pipeTo(ws.writable),
     );
     this.#good = await connect(`ws://127.0.0.1:${this.#port}/`);
   }
 
   async run(random: Random): Promise<string> {
-    const { bytes } = random.once(2) ? requestInput(random) : { bytes: latin1(REQUEST) };
-    const frames = frameInput(random, "server").bytes;
-    const head = random.once(30) ? mutateBytes(random, bytes) : bytes;
-    const answer = await this.#exchange(random, [head, frames]);
+    const compressed = random.once(4);
+    const request = compressed || random.once(2)
+      ? latin1(requestWith(compressed ? EXTENSIONS : ""))
+      : requestInput(random).bytes;
+    const { bytes } = compressed
+      ? compressedInput(random, "server", {})
+      : frameInput(random, "server");
+    const head = random.once(30) ? mutateBytes(random, request) : request;
+    const answer = await this.#exchange(random, [head, bytes]);
     assert.deepEqual(this.#errors, []);
     // A client that does nothing wrong is served all the time.
     if (this.#count++ % 50 === 0) await this.#checkGood();
@@ -277,6 +324,7 @@ function finish(random: Random, socket: Socket): void {
 /** The targets with I/O. */
 export const LIVE: Readonly<Record<string, Target>> = {
   connection,
+  compressed,
   opening,
   streams,
   server: new LiveServer(),

@@ -1,7 +1,8 @@
 /** All targets by name. */
 import { CORE } from "./core.ts";
+import { DEFLATE } from "./deflate.ts";
 import { LIVE } from "./live.ts";
 import type { Target } from "./target.ts";
 
 /** All targets by name. */
-export const TARGETS: Readonly<Record<string, Target>> = { ...CORE, ...LIVE };
+export const TARGETS: Readonly<Record<string, Target>> = { ...CORE, ...DEFLATE, ...LIVE };
