@@ -53,6 +53,17 @@ export async function runSuite(runtime: Runtime, options: SuiteOptions): Promise
   return { title: `${runtime.name} (${runtime.version})`, tests, seconds };
 }
 
+/** The files named *_test.ts in a folder and the folders in it, in the order of their names. */
+export async function testFiles(folder: string): Promise<string[]> {
+  const files: string[] = [];
+  for await (const entry of Deno.readDir(new URL(folder, ROOT))) {
+    const path = `${folder}/${entry.name}`;
+    if (entry.isDirectory) files.push(...await testFiles(path));
+    else if (entry.name.endsWith("_test.ts")) files.push(path);
+  }
+  return files.sort();
+}
+
 async function runFile(
   runtime: Runtime,
   file: string,

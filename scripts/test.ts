@@ -4,7 +4,6 @@
  */
 import { parseArgs } from "node:util";
 import type { TestCase } from "./junit.ts";
-import { ROOT } from "./process.ts";
 import {
   findRuntimes,
   NODE20,
@@ -13,7 +12,7 @@ import {
   SUITE_RUNTIMES,
 } from "./runtimes.ts";
 import { runSmoke } from "./smoke.ts";
-import { type Report, runSuite, type SuiteOptions } from "./suite.ts";
+import { type Report, runSuite, type SuiteOptions, testFiles } from "./suite.ts";
 import { isThere, PEERS } from "../tests/interop/peers.ts";
 
 const SMOKE = "npm";
@@ -51,17 +50,6 @@ async function planFrom(args: string[]): Promise<Plan> {
     smoke: names.length === 0 ? !partial : names.includes(SMOKE),
     named: names.length > 0,
   };
-}
-
-/** The files named *_test.ts in a folder and the folders in it, in the order of their names. */
-async function testFiles(folder: string): Promise<string[]> {
-  const files: string[] = [];
-  for await (const entry of Deno.readDir(new URL(folder, ROOT))) {
-    const path = `${folder}/${entry.name}`;
-    if (entry.isDirectory) files.push(...await testFiles(path));
-    else if (entry.name.endsWith("_test.ts")) files.push(path);
-  }
-  return files.sort();
 }
 
 /** Say which peers are missing: a runtime's report does not say why a test was skipped. */

@@ -10,6 +10,7 @@ import {
   inBothRoles,
   portOf,
   RawSocket,
+  rejection,
   requestOf,
   rest,
   still,
@@ -95,6 +96,18 @@ describe("The inbox of a WebSocketConnection", () => {
       assert.equal(ws.stats.messagesReceived, 3);
       for (let i = 0; i < 10; i++) assert.equal(await ws.receive(), `${i}`);
     }, { readableStrategy: { highWaterMark: 3, size: () => 1 } });
+  });
+
+  it("A readableStrategy that throws fails the connection with 1011, and not the process", async () => {
+    const cause = new Error("no size");
+    const size = () => {
+      throw cause;
+    };
+    await inBothRoles(async (ws, peer) => {
+      peer.send(textFrame("a"));
+      assert.equal((await peer.nextClose()).closeCode, 1011);
+      assert.equal((await rejection(ws.closed)).cause, cause);
+    }, { readableStrategy: { size } });
   });
 
   it("The inbox of a connection that nobody reads bounds a message under way too", async () => {

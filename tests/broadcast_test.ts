@@ -116,6 +116,17 @@ describe("broadcast", () => {
     for (const ws of servers) ws.terminate();
   });
 
+  it("drop-oldest: what waits goes with the connection", async () => {
+    const { servers, slow } = await audience();
+    flood([slow], 4, { maxBufferedAmount: 350_000, slow: "drop-oldest" });
+    await rest();
+    assert.ok(slow.bufferedAmount > 0);
+    slow.terminate();
+    await rejection(slow.closed);
+    flood([slow], 4, { maxBufferedAmount: 350_000, slow: "drop-oldest" });
+    for (const ws of servers) ws.terminate();
+  });
+
   it("a message that is longer than the limit is let through where nothing waits", async () => {
     for (const slow of ["close", "drop-oldest"] as const) {
       const [client, server] = await pair();

@@ -5,13 +5,14 @@ import {
   type EndpointEvent,
   HandshakeError,
   LocalProtocolError,
+  type OutgoingEndpointEvent,
   RemoteProtocolError,
   response,
 } from "../lib/core/mod.ts";
 import { concat, cut, cuts, hex, latin1, utf8 } from "./bytes.ts";
 import { asked, failureOf, feed, merged, open, read, REQUEST, waiting } from "./endpoints.ts";
 import { fc, offsets } from "./property.ts";
-import { field, ROLES, upgradeRequest, upgradeResponse } from "./support.ts";
+import { field, ROLES, until, upgradeRequest, upgradeResponse } from "./support.ts";
 import { Toy } from "./toy_extension.ts";
 
 const TEXT = { type: "text", data: "Hello", frameFinished: true, messageFinished: true };
@@ -398,5 +399,23 @@ describe("Endpoint: refusals", () => {
     assert.equal(field(head([["Upgrade", "websocket"]]), "Connection"), "Upgrade, close");
     assert.equal(field(head([["connection", "x"]]), "Connection"), "x");
     assert.equal(field(head([], 204), "Content-Length"), undefined);
+  });
+});
+
+describe("Endpoint: extensions that work elsewhere", () => {
+  it("Endpoint is pending while one does, and not before the handshake is through", async () => {
+    let ready = 0;
+    const extensions = [new Toy("a", 1, { slow: true })];
+    const options = { extensions, onReady: () => void ready++ };
+    assert.equal(new Endpoint("server", options).pending, false);
+    const { client, server, event } = asked({ extensions: [{ name: "a" }] }, options);
+    assert.equal(event.type, "request");
+    read(client, server.send({ type: "accept" }));
+    assert.equal(server.pending, false);
+    assert.deepEqual(read(server, client.send(TEXT as OutgoingEndpointEvent)), []);
+    assert.equal(server.pending, true);
+    await until(() => ready > 0);
+    assert.equal(server.pending, false);
+    assert.deepEqual([...server.events()], [TEXT]);
   });
 });

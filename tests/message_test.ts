@@ -68,6 +68,18 @@ describe("FragmentReader", () => {
     ]);
   });
 
+  it("FragmentReader refuses an end within a message", () => {
+    const message = "Expected the message to go on, the input ended within it";
+    const reader = new FragmentReader();
+    reader.end();
+    for (const opcode of [Text, Binary]) {
+      reader.read(frame(opcode, "a", false));
+      assert.throws(() => reader.end(), failure(1006, message));
+      reader.read(frame(Continuation, "b"));
+      reader.end();
+    }
+  });
+
   const misplaced: readonly [title: string, FramePiece[], message: string][] = [
     [
       "a continuation without a message",

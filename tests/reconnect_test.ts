@@ -196,6 +196,19 @@ describe("reconnect", () => {
     });
   });
 
+  it("the signal ends a wait that has begun", async () => {
+    await withServer({ onRequest: () => new Response("no", { status: 503 }) }, async (server) => {
+      const aborter = new AbortController();
+      const options: ReconnectOptions = {
+        minDelay: 3_600_000,
+        maxDelay: 3_600_000,
+        signal: aborter.signal,
+        onRetry: () => void setTimeout(() => aborter.abort(new Error("enough")), 5),
+      };
+      assert.equal((await rejection(reconnect(urlOf(server), options).next())).message, "enough");
+    });
+  });
+
   const failures: [transient: boolean, error: unknown][] = [
     ...(["connect-failed", "connection-lost", "timeout", "shutdown"] as const).map(
       (code): [boolean, unknown] => [true, new HandshakeError("", code)],

@@ -86,9 +86,8 @@ export function webSocketError(
 
 // A subclass of DOMException gets no stack of its own in JavaScriptCore.
 function captureStack(error: Error): void {
-  if (error.stack) return;
   const { captureStackTrace } = Error as { captureStackTrace?: (target: object) => void };
-  captureStackTrace?.(error);
+  if (!error.stack) captureStackTrace?.(error);
 }
 
 /**

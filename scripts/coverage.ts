@@ -1,0 +1,78 @@
+/**
+ * Which lines of the library the suite reaches: `deno task coverage`. The tests run on Node 24, whose
+ * engine counts; c8 reads what it has counted, and fails where it is too little.
+ *
+ * A line of comment counts as reached, so that the second number is higher than that of lines of code.
+ */
+import { ROOT, run } from "./process.ts";
+import { findRuntime, runtimeVariables, SUITE_RUNTIMES } from "./runtimes.ts";
+import { runSuite, testFiles } from "./suite.ts";
+
+interface Goal {
+  what: string;
+  include: string;
+  exclude: string[];
+  /** The least percentage of lines. */
+  lines: number;
+}
+
+const GOALS: readonly Goal[] = [
+  { what: "the core", include: "lib/core/**", exclude: [], lines: 100 },
+  {
+    what: "all of it but the adapters, which their own runtimes test",
+    include: "lib/**",
+    // The last two hold nothing but types.
+    exclude: ["lib/runtime/**", "lib/transport.ts", "lib/websocket_like.ts"],
+    lines: 98,
+  },
+];
+
+/** What no test on Node can reach, for who reads the table. */
+const UNREACHED = `What is left in the second table:
+  browser.ts          a browser with a WebSocketStream of its own (tests/interop/chromium_test.ts)
+  compression.ts      a platform without node:zlib
+  native_socket.ts    extensions, which a native WebSocket has no way to have
+  cli.ts, http2.ts, attachment.ts    what fails between two steps of the platform`;
+
+/** What takes its time and reaches nothing that the other tests do not. */
+const MORE_OF_THE_SAME = /\/interop\/|\/(load|fuzz|matrix)_test\.ts$/;
+
+const DATA = new URL(".cache/coverage/", ROOT);
+
+async function runTests(): Promise<boolean> {
+  const spec = SUITE_RUNTIMES.find(({ name }) => name === "node24")!;
+  const runtime = await findRuntime(spec);
+  if (runtime === undefined) throw new Error(`Expected ${spec.name} on PATH, found none`);
+  await Deno.remove(DATA, { recursive: true }).catch(() => {});
+  const files = (await testFiles("tests")).filter((file) => !MORE_OF_THE_SAME.test(file));
+  console.log(`${runtime.name} (${runtime.version}): ${files.length} files ...`);
+  const env = { ...await runtimeVariables(), NODE_V8_COVERAGE: DATA.pathname };
+  const { tests } = await runSuite(runtime, { files, verbose: false, env });
+  const failed = tests.filter(({ outcome }) => outcome === "failed");
+  for (const { name, detail } of failed) console.log(`✗ ${name}\n${detail}`);
+  return failed.length === 0;
+}
+
+async function check({ what, include, exclude, lines }: Goal): Promise<boolean> {
+  const c8 = new URL("node_modules/.bin/c8", ROOT).pathname;
+  const { code, output } = await run(Deno.execPath(), [
+    ...["run", "-A", "--config", new URL("deno.json", ROOT).pathname, c8, "report"],
+    // All files: one that no test imports has no line that is reached.
+    ...[`--temp-directory=${DATA.pathname}`, "--reporter=text", "--all", "--src=lib"],
+    ...[`--include=${include}`, ...exclude.map((path) => `--exclude=${path}`)],
+    ...["--check-coverage", `--lines=${lines}`],
+  ], { env: { NO_COLOR: "1" } });
+  console.log(`\n${what}: at least ${lines} % of the lines\n${partly(output)}`);
+  return code === 0;
+}
+
+/** The table without the files that are reached in full. */
+function partly(output: string): string {
+  return output.split("\n").filter((line) => !/^ .*\|\s*100 \|\s*$/.test(line)).join("\n").trim();
+}
+
+const passed = await runTests();
+const reached = [];
+for (const goal of GOALS) reached.push(await check(goal));
+console.log(`\n${UNREACHED}`);
+if (!passed || reached.includes(false)) Deno.exitCode = 1;
