@@ -12,7 +12,10 @@ import type { Address } from "./transport.ts";
 
 /** The limits of a server's connections. */
 export interface ConnectionLimits {
-  /** How many there may be at a time. Default: Infinity */
+  /**
+   * How many there may be at a time. Each counts until its transport has ended, which a client may see a
+   * moment before the server does. Default: Infinity
+   */
   maxConnections?: number;
   /** How many of them from one address. Default: Infinity */
   maxConnectionsPerAddress?: number;

@@ -85,7 +85,8 @@ export interface ConnectionOptions {
   /** How long the opening handshake may take, in milliseconds; 0 disables. Default: 10000 */
   openTimeout?: number;
   /**
-   * How often a ping is sent, in milliseconds; 0 disables. Default: 20000, but 0 in a
+   * How often a ping is sent, in milliseconds; 0 disables: then a peer that leaves is not noticed while
+   * the transport is paused, because nobody reads what has come. Default: 20000, but 0 in a
    * `WebSocketStream`
    */
   pingInterval?: number;

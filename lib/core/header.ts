@@ -159,7 +159,8 @@ export function parseUpgrade(value: string): string[] {
 }
 
 /**
- * Reads the value of a Sec-WebSocket-Extensions header (RFC 6455 §9.1).
+ * Reads the value of a Sec-WebSocket-Extensions header (RFC 6455 §9.1). One without an extension is
+ * refused: the header need not stand there.
  *
  * @throws {HandshakeError} "malformed-header"
  */
