@@ -34,9 +34,11 @@ const UNREACHED = `What is left in the second table:
   native_socket.ts    extensions, which a native WebSocket has no way to have
   cli.ts, http2.ts, attachment.ts    what fails between two steps of the platform`;
 
-/** What takes its time and reaches nothing that the other tests do not. */
-const MORE_OF_THE_SAME = /\/interop\/|\/(load|fuzz|matrix)_test\.ts$/;
+/** What takes its time, more so while lines are counted, and reaches nothing that other tests do not. */
+const MORE_OF_THE_SAME =
+  /\/interop\/|\/(conformance_differential|deflate_process|fuzz|load|matrix|proxy_faults)_test\.ts$/;
 
+const DEADLINE = 45 * 60_000;
 const DATA = new URL(".cache/coverage/", ROOT);
 
 async function runTests(): Promise<boolean> {
@@ -47,7 +49,7 @@ async function runTests(): Promise<boolean> {
   const files = (await testFiles("tests")).filter((file) => !MORE_OF_THE_SAME.test(file));
   console.log(`${runtime.name} (${runtime.version}): ${files.length} files ...`);
   const env = { ...await runtimeVariables(), NODE_V8_COVERAGE: DATA.pathname };
-  const { tests } = await runSuite(runtime, { files, verbose: false, env });
+  const { tests } = await runSuite(runtime, { files, verbose: false, env, deadline: DEADLINE });
   const failed = tests.filter(({ outcome }) => outcome === "failed");
   for (const { name, detail } of failed) console.log(`✗ ${name}\n${detail}`);
   return failed.length === 0;

@@ -6,8 +6,26 @@
 import assert from "node:assert/strict";
 import { connect as connectSocket } from "node:net";
 import process from "node:process";
-import { connect, serve, type Server, type WebSocketConnection } from "../mod.ts";
-import { rejection, turn, until, urlOf } from "./support.ts";
+import { connect, serve, type WebSocketConnection } from "../mod.ts";
+import { portOf, rejection, turn, until } from "./support.ts";
+
+/** What the server says of itself. */
+export interface LoadStatus {
+  /** Connections at present. */
+  connections: number;
+  /** What waited at most for the one that does not read, in bytes. */
+  waited: number;
+  /** Resident memory, in bytes. */
+  rss: number;
+}
+
+/** The server under load, in this process or in another one. */
+export interface LoadServer {
+  readonly port: number;
+  status(): Promise<LoadStatus>;
+  /** Shuts down; rejects if anything was reported to it, or a connection is left. */
+  shutdown(): Promise<void>;
+}
 
 /** How much of it there is. */
 export interface LoadOptions {
@@ -17,6 +35,8 @@ export interface LoadOptions {
   active: number;
   /** For how long, in seconds. */
   seconds: number;
+  /** Called before memory is measured. Default: nothing is done */
+  collect?: () => void;
 }
 
 /** What came of it. */
@@ -30,8 +50,15 @@ export interface LoadReport {
   good: number;
   /** What waited at the server for the one that does not read, at most, in bytes. */
   waited: number;
-  /** Resident memory at the beginning of the load, and at its end, in bytes. */
-  rss: { before: number; after: number };
+  /** Resident memory, that of the server first, in bytes. */
+  rss: Record<"server" | "clients", Growth>;
+}
+
+/** A number at the beginning of the load, at a third of it, when it has found its size, and at its end. */
+export interface Growth {
+  before: number;
+  settled: number;
+  after: number;
 }
 
 const OPTIONS = { openTimeout: 60_000, closeTimeout: 60_000, pingInterval: 0 };
@@ -90,18 +117,12 @@ class Numbered {
   }
 }
 
-async function open(server: Server, count: number): Promise<WebSocketConnection[]> {
-  const opened: WebSocketConnection[] = [];
-  while (opened.length < count) {
-    const some = Math.min(OPENING, count - opened.length);
-    const urls = Array.from({ length: some }, () => urlOf(server));
-    opened.push(...await Promise.all(urls.map((url) => connect(url, OPTIONS))));
-  }
-  return opened;
-}
-
-/** Puts a server under load. */
-export async function underLoad({ idle, active, seconds }: LoadOptions): Promise<LoadReport> {
+/**
+ * Starts the server in this process.
+ *
+ * @param collect called before memory is measured
+ */
+export async function startLoadServer(collect: () => void = () => {}): Promise<LoadServer> {
   const errors: unknown[] = [];
   let waited = 0;
   const server = await serve({ ...OPTIONS, onError: (error) => errors.push(error) }, async (ws) => {
@@ -113,22 +134,64 @@ export async function underLoad({ idle, active, seconds }: LoadOptions): Promise
       await sending;
     }
   });
-  const idlers = await open(server, idle);
-  const clients = (await open(server, active)).map((ws) => new Numbered(ws));
-  const sleeper = await connect(`${urlOf(server)}flood`, OPTIONS);
-  await until(() => server.connections.size === idle + active + 1);
+  const status = () => {
+    collect();
+    return { connections: server.connections.size, waited, rss: process.memoryUsage().rss };
+  };
+  return {
+    port: portOf(server),
+    status: () => Promise.resolve(status()),
+    async shutdown() {
+      await server.shutdown();
+      assert.equal(server.connections.size, 0);
+      assert.deepEqual(errors, []);
+    },
+  };
+}
+
+async function open(url: string, count: number): Promise<WebSocketConnection[]> {
+  const opened: WebSocketConnection[] = [];
+  while (opened.length < count) {
+    const some = Math.min(OPENING, count - opened.length);
+    opened.push(
+      ...await Promise.all(Array.from({ length: some }, () => connect(url, OPTIONS))),
+    );
+  }
+  return opened;
+}
+
+/** Puts a server under load. */
+export async function underLoad(
+  { idle, active, seconds, collect = () => {} }: LoadOptions,
+  server: LoadServer,
+): Promise<LoadReport> {
+  const url = `ws://127.0.0.1:${server.port}/`;
+  const idlers = await open(url, idle);
+  const clients = (await open(url, active)).map((ws) => new Numbered(ws));
+  const sleeper = await connect(`${url}flood`, OPTIONS);
+  assert.equal((await server.status()).connections, idle + active + 1);
   const running = clients.map((client) => client.run());
   for (const run of running) run.catch(() => {});
   await Promise.all(clients.map((client) => client.begin()));
-  const before = process.memoryUsage().rss;
-  const flood = new Flood(server);
-  const ends = Date.now() + seconds * 1000;
-  while (Date.now() < ends) await flood.next();
-  const rss = { before, after: process.memoryUsage().rss };
+  const flood = new Flood(server.port);
+  const sample = async () => {
+    collect();
+    return [(await server.status()).rss, process.memoryUsage().rss];
+  };
+  const before = await sample();
+  await flood.last(seconds / 3);
+  const settled = await sample();
+  await flood.last(seconds * 2 / 3);
+  const after = await sample();
+  const rss = { server: growth(0), clients: growth(1) };
+  function growth(which: number): Growth {
+    return { before: before[which], settled: settled[which], after: after[which] };
+  }
 
   // All have gone on, whoever does not read and whatever else knocks.
   const counts = clients.map(({ received }) => received);
   await until(() => clients.every(({ received }, i) => received > counts[i]));
+  const { waited } = await server.status();
   assert.ok(waited > 0 && waited <= MOST_WAITING, `${waited} bytes waited`);
   const half = clients.slice(0, active / 2);
   for (const client of half) client.stop();
@@ -147,8 +210,6 @@ export async function underLoad({ idle, active, seconds }: LoadOptions): Promise
   const closed = await Promise.all(all.map((ws) => ws.closed));
   assert.ok(closed.every(({ closeCode }) => closeCode === 1001), "Each was told why");
   await Promise.all([shutdown, cut, ...running]);
-  assert.equal(server.connections.size, 0);
-  assert.deepEqual(errors, []);
   return {
     connections: idle + active + 1,
     messages: clients.reduce((sum, { received }) => sum + received, 0),
@@ -163,15 +224,21 @@ export async function underLoad({ idle, active, seconds }: LoadOptions): Promise
 class Flood {
   bad = 0;
   good = 0;
-  readonly #server: Server;
+  readonly #port: number;
 
-  constructor(server: Server) {
-    this.#server = server;
+  constructor(port: number) {
+    this.#port = port;
   }
 
-  async next(): Promise<void> {
+  /** Goes on for so many seconds. */
+  async last(seconds: number): Promise<void> {
+    const ends = Date.now() + seconds * 1000;
+    while (Date.now() < ends) await this.#next();
+  }
+
+  async #next(): Promise<void> {
     const knocking = Array.from({ length: 20 }, (_, i) => this.#knock(BAD[i % BAD.length]));
-    const ws = await connect(urlOf(this.#server), OPTIONS);
+    const ws = await connect(`ws://127.0.0.1:${this.#port}/`, OPTIONS);
     await ws.send("good");
     assert.equal(await ws.receive(), "good");
     await ws.close();
@@ -181,9 +248,7 @@ class Flood {
   }
 
   #knock(request: string): Promise<void> {
-    const { address } = this.#server;
-    const port = address.transport === "tcp" ? address.port : 0;
-    const socket = connectSocket({ host: "127.0.0.1", port });
+    const socket = connectSocket({ host: "127.0.0.1", port: this.#port });
     socket.on("error", () => {});
     socket.on("data", () => {});
     socket.write(request, "latin1");

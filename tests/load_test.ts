@@ -1,13 +1,14 @@
 /** Some load, for some time; `deno task soak load` has much more of it. */
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
-import { underLoad } from "./load.ts";
+import { startLoadServer, underLoad } from "./load.ts";
 import { withoutLeak } from "./resources.ts";
 
 describe("A server under load", () => {
   it("500 idle and 50 active connections, one that does not read, a flood of bad handshakes, then shutdown", async () => {
     await withoutLeak(async () => {
-      const report = await underLoad({ idle: 500, active: 50, seconds: 20 });
+      const server = await startLoadServer();
+      const report = await underLoad({ idle: 500, active: 50, seconds: 20 }, server);
       assert.ok(report.messages > 0 && report.bad > 0 && report.good > 0);
       console.log(JSON.stringify(report));
     });
