@@ -125,6 +125,7 @@ class Assembly implements MessageDuplex {
     this.#protocol = new Protocol(role, { maxMessageSize });
     this.#receiver = new Receiver(options.readableStrategy, {
       onTaken: () => this.#wake(),
+      onMode: () => {},
       leave: (reason) => this.#startClose(closeInfoOf(reason)),
     });
     this.#controlRate = new ControlRate(options.maxControlFramesPerSecond);

@@ -421,6 +421,10 @@ export class Driver
     if (this.#paused) this.#pump();
   }
 
+  onMode(whole: boolean): void {
+    this.#protocol.gathers = whole;
+  }
+
   failMidway(cause: unknown): void {
     this.#fail(CloseCode.InternalError, "The message was cut short by its sender", cause);
   }

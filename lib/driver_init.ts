@@ -23,6 +23,7 @@ export type Machine = Pick<
   | "pending"
   | "extended"
   | "bufferedAmount"
+  | "gathers"
   | "receive"
   | "next"
   | "nextMessage"

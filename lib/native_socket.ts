@@ -201,6 +201,9 @@ export class NativeSocket implements Machine {
   /** Nothing: what is received comes from the socket's events. */
   receive(): void {}
 
+  /** Without effect: messages come whole. */
+  gathers = false;
+
   /** What waits to be read. */
   get bufferedAmount(): number {
     return this.#budget.used;

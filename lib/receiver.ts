@@ -25,6 +25,8 @@ type Mode = "receive" | "readable" | "messages" | "discard";
 
 /** What a {@linkcode Receiver} tells its connection. */
 export interface ReceiverHost extends BudgetHost {
+  /** It was said how messages are read: whole, or in pieces. */
+  onMode(whole: boolean): void;
   /** The reader of a stream has cancelled it. */
   leave(reason: unknown): void;
 }
@@ -211,6 +213,7 @@ export class Receiver {
 
   #leave(reason: unknown): void {
     this.#mode = "discard";
+    this.#host.onMode(false);
     this.#drop();
     this.#host.leave(reason);
   }
@@ -229,6 +232,7 @@ export class Receiver {
       );
     }
     this.#mode = mode;
+    this.#host.onMode(mode === "receive" || mode === "readable");
     // A part of a message, which has counted so far, counts no more.
     this.#host.onTaken();
   }

@@ -10,6 +10,7 @@ import {
   headerLength,
   isControl,
   MAX_CONTROL_LENGTH,
+  Opcode,
   readKey,
   type Role,
 } from "./frame.ts";
@@ -77,6 +78,12 @@ export class FrameDecoder {
   readonly #maxFrameSize: number;
   readonly #ownsInput: boolean;
   readonly #rsvInUse: number;
+  /**
+   * Whether a binary message of one frame that comes in several chunks is put together here, for those
+   * who want it whole: each of its bytes is then copied once. Its header comes first, with an empty
+   * piece. Turned off meanwhile, the next piece has all bytes so far. Default: false
+   */
+  gathers: boolean = false;
 
   #chunk: Uint8Array = EMPTY;
   #offset = 0;
@@ -91,6 +98,8 @@ export class FrameDecoder {
   /** Bytes of the present frame's payload that were given out. */
   #given = 0;
   #started = false;
+  /** The first bytes of the payload, with room for more. Undefined: the frame is not put together. */
+  #gathered: Uint8Array | undefined;
 
   /** Where the chunk at hand, and the present frame, begin in the whole input. */
   #chunkPosition = 0;
@@ -304,12 +313,42 @@ export class FrameDecoder {
       return { header, payload: EMPTY, last: false };
     }
     const size = Math.min(left, this.#chunk.length - this.#offset);
+    if (size < left && this.#mayGather(header)) {
+      this.#gathered = EMPTY;
+      if (!this.#started) {
+        this.#started = true;
+        return { header, payload: EMPTY, last: false };
+      }
+    }
+    if (this.#gathered !== undefined) return this.#gather(header, this.#gathered, size);
     const payload = this.#take(size);
     this.#given += size;
     this.#started = true;
     const last = size === left;
     if (last) this.#header = undefined;
     return { header, payload, last };
+  }
+
+  /** Whether to put a frame together that begins and does not lie whole in the chunk at hand. */
+  #mayGather({ opcode, fin }: FrameHeader): boolean {
+    // Text is checked, and can fail, at each piece.
+    return this.gathers && this.#given === 0 && opcode === Opcode.Binary && fin &&
+      this.#gathered === undefined;
+  }
+
+  /** Adds the next bytes of the payload to those before; gives the frame once it is whole. */
+  #gather(header: FrameHeader, before: Uint8Array, size: number): FramePiece | undefined {
+    const start = this.#given;
+    const end = this.#given = start + size;
+    const bytes = this.#gathered = withRoom(before, start, end, header.length);
+    bytes.set(view(this.#chunk, this.#offset, size), start);
+    this.#offset += size;
+    if (header.masked) applyMask(bytes, start, end, this.#key, start);
+    const last = end === header.length;
+    if (!last && this.gathers) return undefined;
+    this.#gathered = undefined;
+    if (last) this.#header = undefined;
+    return { header, payload: last ? bytes : view(bytes, 0, end), last };
   }
 
   /** Takes payload bytes of the chunk at hand and unmasks them. */
@@ -339,8 +378,23 @@ export class FrameDecoder {
     this.#chunk = EMPTY;
     this.#offset = 0;
     this.#waiting = NONE;
+    this.#gathered = undefined;
     throw this.#failure;
   }
+}
+
+/** Memory is taken for no more than so many times what has come of a frame. */
+const PLAUSIBLE = 16;
+
+/**
+ * The bytes before `start`, with room for those before `end`: for all that was declared once that is
+ * plausible, and else for twice as many.
+ */
+function withRoom(bytes: Uint8Array, start: number, end: number, declared: number): Uint8Array {
+  if (bytes.length >= end) return bytes;
+  const longer = new Uint8Array(declared <= end * PLAUSIBLE ? declared : end * 2);
+  longer.set(view(bytes, 0, start));
+  return longer;
 }
 
 /** A plain Uint8Array, also of a chunk that is a subclass, as Node's Buffer is. */

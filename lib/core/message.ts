@@ -195,6 +195,8 @@ export class MessageAssembler {
     if (fragment.messageFinished && this.#text === undefined && this.#binary === undefined) {
       return wholeMessage(fragment);
     }
+    // The length alone, which its reader has checked.
+    if (!fragment.messageFinished && fragment.data.length === 0) return undefined;
     if (fragment.type === "text") {
       this.#text ??= new Rope((parts) => parts.join(""));
       this.#text.add(fragment.data);
@@ -258,7 +260,7 @@ class Rope<T extends string | Uint8Array> {
 
   join(): T {
     this.#gather();
-    return this.#join(this.#large);
+    return this.#large.length === 1 ? this.#large[0] : this.#join(this.#large);
   }
 
   #gather(): void {

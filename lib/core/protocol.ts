@@ -137,6 +137,12 @@ export class Protocol {
     return this.#state === "closed" && this.#role === "server";
   }
 
+  /** See {@linkcode FrameDecoder.gathers}. Default: false */
+  set gathers(gathers: boolean) {
+    // What extensions work on they take in pieces.
+    this.#decoder.gathers = gathers && this.#extended === undefined;
+  }
+
   /** How many received bytes were not read as events yet. */
   get bufferedAmount(): number {
     return this.#decoder.bufferedAmount;

@@ -1,0 +1,198 @@
+import { describe, it } from "node:test";
+import assert from "node:assert/strict";
+import {
+  encodeFrame,
+  FrameDecoder,
+  type FramePiece,
+  Opcode,
+  Protocol,
+  type Role,
+} from "../lib/core/mod.ts";
+import { pair } from "../lib/testing.ts";
+import { concat, cut, cuts, hex, pattern, utf8 } from "./bytes.ts";
+import { binary, fc, offsets } from "./property.ts";
+
+const MASK = hex("37 fa 21 3d");
+
+function frameOf(payload: Uint8Array, role: Role, opcode: Opcode = Opcode.Binary, fin = true) {
+  const mask = role === "server" ? MASK : undefined;
+  return encodeFrame({ fin, rsv: 0, opcode, payload }, { mask });
+}
+
+function gathering(role: Role): FrameDecoder {
+  const decoder = new FrameDecoder({ role, ownsInput: true });
+  decoder.gathers = true;
+  return decoder;
+}
+
+function piecesOf(decoder: FrameDecoder, chunks: readonly Uint8Array[]): FramePiece[] {
+  const pieces: FramePiece[] = [];
+  for (const chunk of chunks) {
+    decoder.push(chunk);
+    for (let piece = decoder.next(); piece; piece = decoder.next()) pieces.push(piece);
+  }
+  return pieces;
+}
+
+const shape = (pieces: FramePiece[]) =>
+  pieces.map(({ payload, last }) => [payload.length, last] as const);
+
+describe("FrameDecoder.gathers", () => {
+  for (const role of ["client", "server"] as const) {
+    it(`a ${role} gets a frame whole wherever it is cut`, () => {
+      const payload = pattern(300);
+      for (const chunks of cuts(frameOf(payload, role))) {
+        const pieces = piecesOf(gathering(role), chunks);
+        assert.deepEqual(pieces.at(-1)!.payload, payload);
+        assert.ok(pieces.slice(0, -1).every((piece) => piece.payload.length === 0));
+        assert.ok(pieces.length <= 2);
+      }
+    });
+
+    it(`a ${role} gets frames in their order wherever the input is cut`, () => {
+      fc.assert(fc.property(fc.array(binary, { maxLength: 8 }), offsets(600), (payloads, at) => {
+        const input = concat(payloads.map((payload) => frameOf(payload, role)));
+        const pieces = piecesOf(gathering(role), cut(input, ...at));
+        const whole = pieces.filter(({ last }) => last).map(({ payload }) => payload);
+        assert.deepEqual(whole, payloads);
+      }));
+    });
+  }
+
+  it("the header comes first, before memory is taken for the rest", () => {
+    const decoder = gathering("server");
+    decoder.push(hex("82 ff 00 00 00 02 80 00 00 00 00 00 00 00 01"));
+    assert.equal(decoder.next()?.header.length, 10 * 2 ** 30);
+    assert.equal(decoder.next(), undefined);
+    decoder.push(new Uint8Array(65536));
+    assert.equal(decoder.next(), undefined);
+  });
+
+  it("no more memory is taken than 16 times what has come", () => {
+    for (const chunkSize of [100, 5000, 65536]) {
+      const payload = pattern(1_000_000);
+      const frame = frameOf(payload, "server");
+      const taken: number[] = [];
+      const decoder = gathering("server");
+      for (let at = 0; at < frame.length; at += chunkSize) {
+        const sizes = allocated(() => {
+          decoder.push(frame.slice(at, at + chunkSize));
+          decoder.next();
+          const piece = decoder.next();
+          if (piece?.last) assert.deepEqual(piece.payload, payload);
+        });
+        for (const size of sizes) assert.ok(size <= 16 * (at + chunkSize), `${size} at ${at}`);
+        taken.push(...sizes);
+      }
+      const sum = taken.reduce((before, size) => before + size, 0);
+      assert.ok(sum < 1.3 * payload.length, `${sum} bytes in all`);
+    }
+  });
+
+  it("what is no binary message of one frame comes in pieces", () => {
+    for (
+      const [opcode, fin] of [
+        [Opcode.Text, true],
+        [Opcode.Binary, false],
+        [Opcode.Continuation, true],
+      ] as const
+    ) {
+      const frame = frameOf(pattern(300).map((byte) => byte & 0x7f), "server", opcode, fin);
+      const pieces = piecesOf(gathering("server"), cut(frame, 108, 208));
+      assert.deepEqual(shape(pieces), [[100, false], [100, false], [100, true]]);
+    }
+  });
+
+  it("a frame that lies whole in a chunk is a view of it", () => {
+    const chunk = frameOf(pattern(300), "server");
+    const [{ payload }] = piecesOf(gathering("server"), [chunk]);
+    assert.equal(payload.buffer, chunk.buffer);
+  });
+
+  it("turned off within a frame, the next piece has all that came so far", () => {
+    const payload = pattern(300);
+    const [first, second, third, fourth] = cut(frameOf(payload, "server"), 58, 108, 208);
+    const decoder = gathering("server");
+    const pieces = piecesOf(decoder, [first, second]);
+    assert.deepEqual(shape(pieces), [[0, false]]);
+    decoder.gathers = false;
+    pieces.push(...piecesOf(decoder, [third, fourth]));
+    assert.deepEqual(shape(pieces), [[0, false], [200, false], [100, true]]);
+    assert.deepEqual(concat(pieces.map((piece) => piece.payload)), payload);
+  });
+
+  it("turned on within a frame, the rest of it comes in pieces", () => {
+    const payload = pattern(300);
+    const [first, second, third] = cut(frameOf(payload, "server"), 108, 208);
+    const decoder = new FrameDecoder({ role: "server" });
+    const pieces = piecesOf(decoder, [first]);
+    decoder.gathers = true;
+    pieces.push(...piecesOf(decoder, [second, third]));
+    assert.deepEqual(shape(pieces), [[100, false], [100, false], [100, true]]);
+    assert.deepEqual(concat(pieces.map((piece) => piece.payload)), payload);
+  });
+
+  it("an end within the frame is an error", () => {
+    const decoder = gathering("server");
+    piecesOf(decoder, [frameOf(pattern(300), "server").subarray(0, 200)]);
+    assert.throws(() => decoder.end(), { closeCode: 1006 });
+  });
+});
+
+describe("A connection whose messages are read whole", () => {
+  it("refuses a message on its declared length", () => {
+    const protocol = new Protocol("server", { maxMessageSize: 1000 });
+    protocol.gathers = true;
+    protocol.receive(frameOf(pattern(2000), "server").subarray(0, 50));
+    assert.throws(() => protocol.next(), { closeCode: 1009 });
+  });
+
+  it("gets each in a buffer of its own, and tells its observer of it", async () => {
+    const seen: number[] = [];
+    const onFrame = (direction: "in" | "out", { payload }: { payload: Uint8Array }) => {
+      if (direction === "in") seen.push(payload.length);
+    };
+    const [client, server] = await pair({ server: { onFrame } });
+    for (const size of [100_000, 300_000, 65_536]) {
+      const received = server.receive();
+      await client.send(pattern(size));
+      const message = await received as Uint8Array;
+      assert.deepEqual(message, pattern(size));
+    }
+    assert.deepEqual(seen, [100_000, 300_000, 65_536]);
+    await client.close();
+  });
+
+  it("leaves the messages alone when what came before them is dropped", async () => {
+    const [client, server] = await pair();
+    const reader = server.readable.getReader();
+    const first = reader.read();
+    client.send(pattern(100_000));
+    client.send(utf8("second"));
+    assert.deepEqual((await first).value, pattern(100_000));
+    await reader.cancel();
+    await client.closed;
+  });
+});
+
+/** The sizes of the arrays that are made meanwhile. */
+function allocated(run: () => void): number[] {
+  const real = globalThis.Uint8Array;
+  const sizes: number[] = [];
+  globalThis.Uint8Array = new Proxy(real, {
+    construct(target, args, newTarget) {
+      if (typeof args[0] === "number") sizes.push(args[0]);
+      return Reflect.construct(
+        target,
+        args,
+        newTarget === globalThis.Uint8Array ? real : newTarget,
+      );
+    },
+  });
+  try {
+    run();
+  } finally {
+    globalThis.Uint8Array = real;
+  }
+  return sizes;
+}
