@@ -166,11 +166,12 @@ export class Driver
 
   // From the transport to the receiver; what the transport calls is said there
 
-  data(chunk: Uint8Array): void {
+  data(chunk: Uint8Array): boolean {
     this.#bytesReceived += chunk.length;
-    if (this.#stopped || this.#protocol.state === "closed") return;
+    if (this.#stopped || this.#protocol.state === "closed") return false;
     this.#protocol.receive(chunk);
     this.#pump();
+    return this.#protocol.release();
   }
 
   /** Whether to take no more out of the protocol for now. */

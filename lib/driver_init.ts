@@ -24,6 +24,7 @@ export type Machine = Pick<
   | "extended"
   | "bufferedAmount"
   | "gathers"
+  | "release"
   | "receive"
   | "next"
   | "nextMessage"

@@ -204,6 +204,11 @@ export class NativeSocket implements Machine {
   /** Without effect: messages come whole. */
   gathers = false;
 
+  /** There are no chunks. */
+  release(): boolean {
+    return false;
+  }
+
   /** What waits to be read. */
   get bufferedAmount(): number {
     return this.#budget.used;

@@ -67,8 +67,11 @@ export interface TlsServeOptions {
 
 /** What a {@linkcode Transport} calls. */
 export interface TransportHandlers {
-  /** Bytes came. They belong to the handler, which may change and keep them. */
-  data(chunk: Uint8Array): void;
+  /**
+   * Bytes came. They belong to the handler, which may change and keep them. It gives true when it has not
+   * kept them: their memory may be used again.
+   */
+  data(chunk: Uint8Array): boolean | void;
   /** `bufferedAmount` has fallen to 0. */
   drain(): void;
   /** The peer has ended its side; no more data comes. */

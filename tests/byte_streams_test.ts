@@ -10,7 +10,7 @@ import { collect, isPending, rejection, rest, until } from "./support.ts";
 function listen(transport: Transport): { events: string[]; error?: Error } {
   const log: { events: string[]; error?: Error } = { events: [] };
   transport.handle({
-    data: (chunk) => log.events.push(`data ${new TextDecoder().decode(chunk)}`),
+    data: (chunk) => void log.events.push(`data ${new TextDecoder().decode(chunk)}`),
     drain: () => {},
     end: () => log.events.push("end"),
     close: (error) => {
@@ -38,7 +38,7 @@ describe("fromStreams", () => {
     const transport = fromStreams({ readable, writable: new WritableStream() });
     let ended = false;
     transport.handle({
-      data: (chunk) => chunk.fill(0),
+      data: (chunk) => void chunk.fill(0),
       drain: () => {},
       end: () => ended = true,
       close: () => {},

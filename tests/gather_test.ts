@@ -132,6 +132,43 @@ describe("FrameDecoder.gathers", () => {
     assert.deepEqual(concat(pieces.map((piece) => piece.payload)), payload);
   });
 
+  it("a chunk is let go of once it was read and nothing that was given out is a part of it", () => {
+    const payload = pattern(300);
+    const frame = frameOf(payload, "server");
+    const decoder = gathering("server");
+    const [first, second] = cut(frame, 108);
+    decoder.push(first);
+    assert.equal(decoder.release(), false, "not read");
+    while (decoder.next());
+    assert.equal(decoder.release(), true, "copied");
+    const more = concat([second, frame]);
+    decoder.push(more);
+    decoder.next();
+    assert.equal(decoder.release(), false, "read in part");
+    decoder.next();
+    assert.equal(decoder.release(), false, "a view of it was given out");
+    decoder.push(first);
+    assert.equal(decoder.release(), false, "not read");
+    while (decoder.next());
+    assert.equal(decoder.release(), true, "the view was one of another chunk");
+  });
+
+  it("what becomes of chunks that were let go of does not matter", () => {
+    const payload = pattern(300);
+    const decoder = gathering("server");
+    for (const chunk of cut(frameOf(payload, "server"), 3, 8, 100)) {
+      decoder.push(chunk);
+      for (let piece = decoder.next(); piece; piece = decoder.next()) {
+        if (piece.last) assert.deepEqual(piece.payload, payload);
+      }
+      assert.equal(decoder.release(), true);
+      structuredClone(chunk.buffer, { transfer: [chunk.buffer as ArrayBuffer] });
+      assert.equal(decoder.bufferedAmount, 0);
+    }
+    decoder.push(hex("83 80"));
+    assert.throws(() => decoder.next(), { message: /frame at byte 308/ });
+  });
+
   it("an end within the frame is an error", () => {
     const decoder = gathering("server");
     piecesOf(decoder, [frameOf(pattern(300), "server").subarray(0, 200)]);

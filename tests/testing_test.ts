@@ -56,7 +56,12 @@ describe("transportPair", () => {
   it("transportPair() cuts what is written to chunkSize", async () => {
     const [near, far] = transportPair({ chunkSize: 4 });
     const sizes: number[] = [];
-    far.handle({ data: (chunk) => sizes.push(chunk.length), drain() {}, end() {}, close() {} });
+    far.handle({
+      data: (chunk) => void sizes.push(chunk.length),
+      drain() {},
+      end() {},
+      close() {},
+    });
     near.handle({ data() {}, drain() {}, end() {}, close() {} });
     near.write([pattern(10), pattern(3)]);
     await until(() => sizes.length === 4);
@@ -117,7 +122,7 @@ describe("transportPair", () => {
       const seen: string[][] = [[], []];
       for (const [i, end] of ends.entries()) {
         end.handle({
-          data: (chunk) => seen[i].push(String.fromCharCode(...chunk)),
+          data: (chunk) => void seen[i].push(String.fromCharCode(...chunk)),
           drain() {},
           end: () => seen[i].push("end"),
           close: (error) => seen[i].push(`close: ${error?.message}`),

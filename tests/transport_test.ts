@@ -17,7 +17,7 @@ import { defaultProvider } from "../lib/default_provider.ts";
 import { nodeProvider } from "../lib/runtime/node.ts";
 import { transportPair } from "../lib/testing.ts";
 import { certificates } from "./certificates.ts";
-import { concat, pattern, utf8 } from "./bytes.ts";
+import { assertSameBytes, concat, pattern, utf8 } from "./bytes.ts";
 import {
   isPending,
   portOf,
@@ -184,6 +184,34 @@ for (const [name, make] of Object.entries(PAIRS)) {
         await until(() => far.size === 20_010);
         assert.deepEqual(parts, [pattern(10), pattern(20_000)]);
         await until(() => near.transport.bufferedAmount === 0);
+      });
+    });
+
+    it(`Transport over ${name} lets a handler keep chunks, and give others back`, async () => {
+      await withPair(async (near, far) => {
+        const sent = pattern(2_000_000);
+        const kept: [at: number, chunk: Uint8Array][] = [];
+        let at = 0;
+        let odd = false;
+        far.transport.handle({
+          data(chunk) {
+            odd = !odd;
+            assertSameBytes(chunk, sent.subarray(at, at + chunk.length));
+            if (odd) kept.push([at, chunk]);
+            at += chunk.length;
+            return !odd;
+          },
+          drain() {},
+          end() {},
+          close: () => far.events.push("close"),
+        });
+        for (let from = 0; from < sent.length; from += 100_000) {
+          near.transport.write([sent.subarray(from, from + 100_000)]);
+        }
+        await until(() => at === sent.length);
+        for (const [at, chunk] of kept) {
+          assertSameBytes(chunk, sent.subarray(at, at + chunk.length));
+        }
       });
     });
 

@@ -100,6 +100,8 @@ export class FrameDecoder {
   #started = false;
   /** The first bytes of the payload, with room for more. Undefined: the frame is not put together. */
   #gathered: Uint8Array | undefined;
+  /** Whether a piece was given out that is a view of the chunk at hand, or of the last one. */
+  #lent = false;
 
   /** Where the chunk at hand, and the present frame, begin in the whole input. */
   #chunkPosition = 0;
@@ -124,6 +126,13 @@ export class FrameDecoder {
     if (this.#offset === this.#chunk.length && this.#waiting.length === 0) return this.#use(chunk);
     if (this.#waiting === NONE) this.#waiting = [];
     this.#waiting.push(chunk);
+  }
+
+  /** Lets go of the chunk that was pushed last; false while it, or a view of it, may still be in use. */
+  release(): boolean {
+    if (this.#lent || this.#waiting.length > 0 || this.#offset < this.#chunk.length) return false;
+    this.#use(EMPTY);
+    return true;
   }
 
   /** How many of the bytes pushed were not taken yet. */
@@ -184,6 +193,7 @@ export class FrameDecoder {
     this.#chunkPosition += this.#chunk.length;
     this.#chunk = chunk;
     this.#offset = 0;
+    if (chunk !== EMPTY) this.#lent = false;
   }
 
   /** Whether there is a byte to read; goes on to the next chunk where the present one is used up. */
@@ -358,6 +368,7 @@ export class FrameDecoder {
     const start = this.#offset;
     const end = start + size;
     this.#offset = end;
+    this.#lent = true;
     if (!this.#header!.masked) return view(chunk, start, size);
     if (this.#ownsInput) {
       applyMask(chunk, start, end, this.#key, this.#given);

@@ -143,6 +143,11 @@ export class Protocol {
     this.#decoder.gathers = gathers && this.#extended === undefined;
   }
 
+  /** Lets go of the chunk that was received last; false while it, or a view of it, may still be in use. */
+  release(): boolean {
+    return this.#decoder.release();
+  }
+
   /** How many received bytes were not read as events yet. */
   get bufferedAmount(): number {
     return this.#decoder.bufferedAmount;
