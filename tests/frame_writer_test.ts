@@ -125,7 +125,7 @@ describe("FrameWriter", () => {
 
 describe("FrameWriter and the payload of its caller", () => {
   for (const role of ROLES) {
-    for (const length of [BORROW_FROM - 1, BORROW_FROM, 70000]) {
+    for (const length of [BORROW_FROM - 1, BORROW_FROM, 70000, 200_001]) {
       it(`FrameWriter copies ${length} bytes that it may only copy (${role})`, () => {
         const writer = new FrameWriter(role);
         const payload = pattern(length);

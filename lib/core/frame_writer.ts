@@ -146,21 +146,34 @@ export class FrameWriter {
     this.#reserve(MAX_HEADER_LENGTH);
     const { length } = payload;
     let at = writeHeader(this.#buffer, this.#end, first, this.#masked, length);
-    let part = payload;
     // Masking changes the payload, so that what is not our own is copied even if it could be borrowed.
-    if (ownership === "copy" || (this.#masked && ownership === "borrow")) {
-      part = new Uint8Array(payload);
-    }
+    const copied = ownership === "copy" || (this.#masked && ownership === "borrow");
+    let key = 0;
     if (this.#masked) {
-      const key = maskingKey();
+      key = maskingKey();
       writeKey(this.#buffer, at, key);
       at += 4;
-      applyMask(part, 0, length, key, 0);
     }
     this.#end = at;
+    if (copied) return this.#copy(payload, key);
+    if (this.#masked) applyMask(payload, 0, length, key, 0);
     this.#cut();
-    this.#parts = added(this.#parts, part);
+    this.#parts = added(this.#parts, payload);
     this.#partsSize += length;
+  }
+
+  /** Copies a payload into as many buffers as it takes, which are used again and again, and masks it there. */
+  #copy(payload: Uint8Array, key: number): void {
+    const { length } = payload;
+    for (let at = 0; at < length;) {
+      if (this.#end === this.#buffer.length) this.#reserve(1);
+      const start = this.#end;
+      const size = Math.min(length - at, this.#buffer.length - start);
+      this.#buffer.set(payload.subarray(at, at + size), start);
+      if (this.#masked) applyMask(this.#buffer, start, start + size, key, at);
+      this.#end += size;
+      at += size;
+    }
   }
 
   /** Ends the piece at hand. */
