@@ -134,10 +134,20 @@ class BunTransport implements Transport {
       for (const part of parts) this.#dropped += part.length;
       return;
     }
-    for (const part of joined(parts)) {
+    if (this.#buffered > 0) return parts.forEach((part) => this.#wait(part));
+    const size = parts.length === 1 ? Infinity : sizeOf(parts);
+    if (size <= JOINED) return this.#writeJoined(parts, size);
+    for (const part of parts) {
       const taken = this.#buffered === 0 ? this.#send(part) : 0;
       if (taken < part.length) this.#wait(part.subarray(taken));
     }
+  }
+
+  #writeJoined(parts: readonly Uint8Array[], size: number): void {
+    const bytes = join(parts, size);
+    const taken = this.#send(bytes);
+    // The next one who writes needs the place.
+    if (taken < size) this.#wait(bytes.slice(taken));
   }
 
   #wait(bytes: Uint8Array): void {
@@ -217,19 +227,24 @@ function tcpAddress(hostname: string, port: number): Address {
   return { transport: "tcp", hostname, port };
 }
 
-/** The parts as one, where they are not large. */
-function joined(parts: readonly Uint8Array[]): readonly Uint8Array[] {
-  if (parts.length === 1) return parts;
+function sizeOf(parts: readonly Uint8Array[]): number {
   let size = 0;
   for (const part of parts) size += part.length;
-  if (size > JOINED) return parts;
-  const bytes = new Uint8Array(size);
+  return size;
+}
+
+/** Where parts are joined: a socket has taken a copy of what it takes when it returns. */
+let place = new Uint8Array(0);
+
+/** The parts one behind the other, until the next call. */
+function join(parts: readonly Uint8Array[], size: number): Uint8Array {
+  if (place.length < size) place = new Uint8Array(JOINED);
   let at = 0;
   for (const part of parts) {
-    bytes.set(part, at);
+    place.set(part, at);
     at += part.length;
   }
-  return [bytes];
+  return place.subarray(0, size);
 }
 
 /** What listens, as the options say. */
