@@ -17,6 +17,7 @@ import type {
   TransportProvider,
 } from "../transport.ts";
 import { checkUnixPath, nodeProvider } from "./node.ts";
+import { free } from "./node_duplex.ts";
 
 interface BunSocket {
   /** Ours. */
@@ -182,7 +183,7 @@ class BunTransport implements Transport {
   }
 
   received(chunk: Uint8Array): void {
-    if (!this.#destroyed) this.#handlers!.data(chunk);
+    if (!this.#destroyed && this.#handlers!.data(chunk) === true) free(chunk);
   }
 
   inputEnded(): void {

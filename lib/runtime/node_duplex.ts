@@ -125,7 +125,7 @@ const FREED_FROM = 16384;
  * Gives memory back without waiting for the garbage collector, which the memory of chunks would have
  * run again and again.
  */
-function free({ buffer, length }: Uint8Array): void {
+export function free({ buffer, length }: Uint8Array): void {
   // A part of a buffer may not be ours alone. Node 20 does not know the method.
   if (length < FREED_FROM || length !== buffer.byteLength) return;
   (buffer as { transfer?(length: number): unknown }).transfer?.(0);
