@@ -9,8 +9,10 @@ import {
   type Role,
 } from "../lib/core/mod.ts";
 import { pair } from "../lib/testing.ts";
-import { concat, cut, cuts, hex, pattern, utf8 } from "./bytes.ts";
+import { connect, type Message } from "../mod.ts";
+import { assertSameBytes, concat, cut, cuts, hex, pattern, utf8 } from "./bytes.ts";
 import { binary, fc, offsets } from "./property.ts";
+import { urlOf, withServer } from "./support.ts";
 
 const MASK = hex("37 fa 21 3d");
 
@@ -177,6 +179,32 @@ describe("FrameDecoder.gathers", () => {
 });
 
 describe("A connection whose messages are read whole", () => {
+  it("lets go of a chunk behind messages of text, and not of one that bytes are a view of", () => {
+    for (const [opcode, released] of [[Opcode.Text, true], [Opcode.Binary, false]] as const) {
+      const payload = new Uint8Array(1000).fill(97);
+      const protocol = new Protocol("server", { ownsInput: true });
+      protocol.receive(frameOf(payload, "server", opcode));
+      const message = protocol.nextMessage();
+      assert.deepEqual(message, released ? "a".repeat(1000) : payload);
+      assert.equal(protocol.release(), released);
+    }
+  });
+
+  it("gets messages over a socket that hold when its chunks are let go of", async () => {
+    await withServer({}, async (server) => {
+      const ws = await connect(urlOf(server));
+      const sizes = Array.from({ length: 200 }, (_, i) => 60 + i * 331);
+      const sent = sizes.map((size) => ws.send(pattern(size)));
+      const messages: Message[] = [];
+      while (messages.length < sizes.length) messages.push(await ws.receive());
+      for (const [i, message] of messages.entries()) {
+        assertSameBytes(message as Uint8Array, pattern(sizes[i]));
+      }
+      await Promise.all(sent);
+      await ws.close();
+    });
+  });
+
   it("refuses a message on its declared length", () => {
     const protocol = new Protocol("server", { maxMessageSize: 1000 });
     protocol.gathers = true;

@@ -171,9 +171,14 @@ export class FrameDecoder {
     const key = masked ? readKey(chunk, start - 4) : 0;
     if (masked) applyMask(chunk, start, end, key, 0);
     const message = reader.readWhole(opcode, chunk, start, end);
-    if (message !== undefined) this.#offset = end;
-    // It is left as it came.
-    else if (masked) applyMask(chunk, start, end, key, 0);
+    if (message !== undefined) {
+      this.#offset = end;
+      // Bytes may be a view of the chunk; text is none.
+      if (opcode === Opcode.Binary) this.#lent = true;
+    } else if (masked) {
+      // It is left as it came.
+      applyMask(chunk, start, end, key, 0);
+    }
     return message;
   }
 
