@@ -73,7 +73,7 @@ export function chart(all: Results[], titleOf: (results: Results) => string): st
     text(
       WIDTH / 2,
       height - 12,
-      "Number: messages per CPU second. Length: their share of what a raw TCP echo by node:net reaches, the dotted line.",
+      "Number: messages per CPU second. Length: their share of what a raw TCP echo reaches, the dotted line.",
       "middle",
       11,
     ),
