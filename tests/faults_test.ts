@@ -100,7 +100,7 @@ async function checkCut(fault: LineFault, way: Way, chunkSize?: number): Promise
   const title = `${fault.how} after ${fault.after} bytes of the ${fault.from}'s, ${way}`;
   for (const [i, role] of (["client", "server"] as const).entries()) {
     const { end, received } = reports[i];
-    assert.match(end, ENDS[fault.how], `${title}: ${role}`);
+    assert.match(end, ENDS[fault.how], `${title}: ${role}, ${end}`);
     assert.equal(taps[i].closes, 1, `${title}: the ${role}'s transport was closed`);
     // All that came whole was read, but for an end that no connection came of.
     if (/^(failed|closed)/.test(end)) {
