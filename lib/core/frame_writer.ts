@@ -17,6 +17,9 @@ import { type TextCodec, webTextCodec } from "./utf8.ts";
 /** The size of a batch buffer, in bytes. */
 const BUFFER_SIZE = 65536;
 
+/** The size of the first one: where all connections write at once, most write little. */
+const FIRST_SIZE = 2048;
+
 /** From this many bytes on a payload is written beside the batch, and may be borrowed. */
 export const BORROW_FROM = 8192;
 
@@ -29,6 +32,8 @@ const encoder = new TextEncoder();
 // that an idle one holds none; as many are kept as connections are likely to write in one turn.
 const pool: Uint8Array[] = [];
 const POOL_SIZE = 64;
+const firstPool: Uint8Array[] = [];
+const FIRST_POOL_SIZE = 512;
 
 /** What becomes of a payload that is too long to be copied into the batch. */
 export type Ownership =
@@ -52,6 +57,8 @@ export class FrameWriter {
   /** Finished pieces of the batch, before the one at hand. */
   #parts: Uint8Array[] = NONE;
   #partsSize = 0;
+  /** Whether the batch before has filled more than a first buffer. */
+  #wroteMuch = false;
   /** Buffers that were filled up and hold bytes that were not all taken yet. */
   #filled: Uint8Array[] = NONE;
   /** Buffers that were filled up and taken, and whose bytes may not have left yet. */
@@ -124,9 +131,12 @@ export class FrameWriter {
 
   /** Says that nothing handed over is in use any more: the buffers are free for other batches. */
   recycle(): void {
+    const much = this.#taken !== NONE || this.#end > FIRST_SIZE;
     for (const buffer of this.#taken) release(buffer);
     this.#taken = NONE;
-    if (this.size > 0) return;
+    if (this.size > 0 || this.#buffer === EMPTY) return;
+    // The next batch is likely to be as large as this one.
+    this.#wroteMuch = much;
     release(this.#buffer);
     this.#buffer = EMPTY;
     this.#start = this.#end = 0;
@@ -186,10 +196,24 @@ export class FrameWriter {
 
   #reserve(size: number): void {
     if (this.#buffer.length - this.#end >= size) return;
-    this.#cut();
-    if (this.#buffer.length > 0) this.#filled = added(this.#filled, this.#buffer);
-    this.#buffer = pool.pop() ?? new Uint8Array(BUFFER_SIZE);
-    this.#start = this.#end = 0;
+    if (this.#buffer.length === 0 && size <= FIRST_SIZE && !this.#wroteMuch) {
+      this.#buffer = firstPool.pop() ?? new Uint8Array(FIRST_SIZE);
+      return;
+    }
+    const full = this.#buffer;
+    const buffer = pool.pop() ?? new Uint8Array(BUFFER_SIZE);
+    this.#wroteMuch = true;
+    if (full.length === FIRST_SIZE) {
+      // The little that it holds moves along, lest the batch be of one piece more.
+      buffer.set(full.subarray(this.#start, this.#end));
+      this.#end -= this.#start;
+    } else {
+      this.#cut();
+      this.#end = 0;
+    }
+    if (full.length > 0) this.#filled = added(this.#filled, full);
+    this.#buffer = buffer;
+    this.#start = 0;
   }
 }
 
@@ -201,4 +225,5 @@ function added(list: Uint8Array[], item: Uint8Array): Uint8Array[] {
 
 function release(buffer: Uint8Array): void {
   if (buffer.length === BUFFER_SIZE && pool.length < POOL_SIZE) pool.push(buffer);
+  if (buffer.length === FIRST_SIZE && firstPool.length < FIRST_POOL_SIZE) firstPool.push(buffer);
 }
