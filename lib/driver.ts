@@ -37,8 +37,10 @@ export class Driver
   readonly receiver: Receiver;
   /** What is sent. */
   readonly sender: Sender;
-  #pings: Pings | undefined;
-  #closeRecord: CloseRecord | undefined;
+  /** The pings that wait for their pongs. */
+  readonly pings: Pings = new Pings();
+  /** The Close frames that went. */
+  readonly closeRecord: CloseRecord = new CloseRecord();
   /** What carries the bytes. */
   readonly transport: Transport;
   readonly #protocol: Machine;
@@ -83,16 +85,6 @@ export class Driver
     if (pingInterval > 0) this.#keepalive = new Keepalive(this, pingInterval, pingTimeout);
     takeOver(this);
     if (!this.#paused) transport.resume();
-  }
-
-  /** The pings that wait for their pongs. */
-  get pings(): Pings {
-    return this.#pings ??= new Pings();
-  }
-
-  /** The Close frames that went. */
-  get closeRecord(): CloseRecord {
-    return this.#closeRecord ??= new CloseRecord();
   }
 
   /** See `WebSocketConnection`. */
@@ -376,7 +368,7 @@ export class Driver
     const { closeCode, reason } = this.closeRecord.received;
     const message = `The connection was closed (${this.closeRecord})`;
     const end = webSocketError(message, closeCode, reason);
-    this.#pings?.fail(end);
+    this.pings.fail(end);
     this.receiver.end(end, true);
     const settle = () => {
       this.sender.end(this.closedError());
@@ -390,7 +382,7 @@ export class Driver
   #endWith(error: WebSocketError): void {
     // The transport may take its time to end, and no ping can be sent meanwhile.
     this.#keepalive?.stop();
-    this.#pings?.fail(error);
+    this.pings.fail(error);
     this.sender.end(error);
     this.receiver.end(error, false);
   }

@@ -56,8 +56,7 @@ export class Sender {
   readonly #codec: TextCodec;
   readonly #host: SenderHost;
   readonly #policy: SlowPolicy | undefined;
-  /** Made when first needed: short messages are sent whole and at once. */
-  #ownLock: SendLock | undefined;
+  readonly #lock = new SendLock();
   #messagesSent = 0;
   /** The length of the messages that wait for their turn: of text in code units. */
   #waiting = 0;
@@ -105,7 +104,7 @@ export class Sender {
 
   /** Whether messages wait for room, or in the middle of another one. */
   get pending(): boolean {
-    return this.outbox.congested || this.#busy;
+    return this.outbox.congested || this.#lock.busy;
   }
 
   /** Whether somebody has asked for the stream. */
@@ -150,18 +149,9 @@ export class Sender {
     return this.#protocol.extended && message.length >= LATER_FROM;
   }
 
-  get #lock(): SendLock {
-    return this.#ownLock ??= new SendLock();
-  }
-
-  /** Whether somebody has the turn. */
-  get #busy(): boolean {
-    return this.#ownLock !== undefined && this.#ownLock.busy;
-  }
-
   /** Whether the message takes its turn, or is to have one. */
   #waits(message: Message): boolean {
-    return this.#busy || this.#slow(message);
+    return this.#lock.busy || this.#slow(message);
   }
 
   /** @param lend whether the message stays as it is until it has left */
@@ -383,7 +373,7 @@ export class Sender {
    * items are yet to come might never end: it is cut short, and so is what waits behind it.
    */
   beforeClose(write: () => void): void {
-    if (this.#ownLock?.holder !== "whole") {
+    if (this.#lock.holder !== "whole") {
       write();
       return this.refuse(this.#host.closedError(), { all: false });
     }
@@ -400,7 +390,7 @@ export class Sender {
    * sends that wait for room.
    */
   refuse(error: unknown, { all }: { all: boolean }): void {
-    this.#ownLock?.fail(error);
+    this.#lock.fail(error);
     this.#interrupt?.(error);
     if (all) this.outbox.fail(error);
   }

@@ -90,7 +90,7 @@ export class FrameDecoder {
   #waiting: Uint8Array[] = NONE;
 
   /** A header, or the payload of a control frame, that came in several chunks. */
-  #scratch: Uint8Array = EMPTY;
+  #scratch: Uint8Array | undefined;
   #scratchLength = 0;
 
   #header: FrameHeader | undefined;
@@ -226,8 +226,8 @@ export class FrameDecoder {
 
   /** Reads a header that does not lie whole in one chunk. */
   #gatherHeader(): boolean {
+    const scratch = this.#scratch ??= new Uint8Array(MAX_CONTROL_LENGTH);
     while (this.#readable()) {
-      const scratch = this.#scratchSpace();
       scratch[this.#scratchLength++] = this.#chunk[this.#offset++];
       if (this.#scratchLength < 2) continue;
       // What the first two bytes make impossible fails at once, without waiting for the rest.
@@ -239,12 +239,6 @@ export class FrameDecoder {
       }
     }
     return false;
-  }
-
-  /** Made when first needed, as it hardly ever is. */
-  #scratchSpace(): Uint8Array {
-    if (this.#scratch.length === 0) this.#scratch = new Uint8Array(MAX_CONTROL_LENGTH);
-    return this.#scratch;
   }
 
   /** Reads a whole header and gives the offset behind it. */
@@ -308,11 +302,12 @@ export class FrameDecoder {
       this.#header = undefined;
       return { header, payload, last: true };
     }
+    const scratch = this.#scratch ??= new Uint8Array(MAX_CONTROL_LENGTH);
     while (this.#scratchLength < length) {
       if (!this.#readable()) return undefined;
-      this.#scratchSpace()[this.#scratchLength++] = this.#chunk[this.#offset++];
+      scratch[this.#scratchLength++] = this.#chunk[this.#offset++];
     }
-    const payload = this.#scratch.slice(0, length);
+    const payload = scratch.slice(0, length);
     this.#scratchLength = 0;
     this.#header = undefined;
     if (header.masked) applyMask(payload, 0, length, this.#key, 0);
