@@ -12,11 +12,11 @@ export {
   type BasicAuthOptions,
   type Credentials,
   credentialsOf,
-} from "./lib/basic_auth.ts";
-export { broadcast, type BroadcastOptions } from "./lib/broadcast.ts";
+} from "./lib/server/basic_auth.ts";
+export { broadcast, type BroadcastOptions } from "./lib/connection/broadcast.ts";
 export type { ByteDuplex } from "./lib/byte_streams.ts";
-export { connect, type ConnectOptions } from "./lib/client.ts";
-export type { WebSocketConnection } from "./lib/connection.ts";
+export { connect, type ConnectOptions } from "./lib/client/client.ts";
+export type { WebSocketConnection } from "./lib/connection/connection.ts";
 export { CloseCode, type CloseInfo } from "./lib/core/close.ts";
 export {
   HandshakeError,
@@ -32,9 +32,9 @@ export type { HeadLimits } from "./lib/core/http1.ts";
 export type { PerMessageDeflateOptions } from "./lib/core/permessage_deflate.ts";
 export type { Message } from "./lib/core/message.ts";
 export type { TextCodec } from "./lib/core/utf8.ts";
-export { fromWebSocket, type FromWebSocketOptions } from "./lib/from_websocket.ts";
+export { fromWebSocket, type FromWebSocketOptions } from "./lib/standard/from_websocket.ts";
 export type { ResponseInfo } from "./lib/http.ts";
-export type { IncomingMessage } from "./lib/message_streams.ts";
+export type { IncomingMessage } from "./lib/connection/message_streams.ts";
 export type {
   BufferSource,
   CloseDetails,
@@ -45,9 +45,20 @@ export type {
   OutgoingMessage,
   SendOptions,
 } from "./lib/options.ts";
-export type { ProxyOption, ProxyOptions } from "./lib/proxy.ts";
-export { isTransient, reconnect, type ReconnectOptions, type RetryInfo } from "./lib/reconnect.ts";
-export { accept, type Handler, serve, type ServeOptions, type Server } from "./lib/server.ts";
+export type { ProxyOption, ProxyOptions } from "./lib/client/proxy.ts";
+export {
+  isTransient,
+  reconnect,
+  type ReconnectOptions,
+  type RetryInfo,
+} from "./lib/client/reconnect.ts";
+export {
+  accept,
+  type Handler,
+  serve,
+  type ServeOptions,
+  type Server,
+} from "./lib/server/server.ts";
 export type {
   Address,
   DialOptions,
@@ -64,6 +75,6 @@ export type {
   StandardOpenInfo,
   StandardWebSocketStream,
   WebSocketStreamConstructor,
-} from "./lib/stream_class.ts";
-export { type WebSocketOpenInfo, WebSocketStream } from "./lib/websocket_stream.ts";
-export type { WebSocketLike, WebSocketLikeEvent } from "./lib/websocket_like.ts";
+} from "./lib/standard/stream_class.ts";
+export { type WebSocketOpenInfo, WebSocketStream } from "./lib/standard/websocket_stream.ts";
+export type { WebSocketLike, WebSocketLikeEvent } from "./lib/standard/websocket_like.ts";

@@ -7,11 +7,11 @@
  *
  * @module
  */
-import type { ConnectOptions as RuntimeOptions } from "./client.ts";
-import type { WebSocketConnection } from "./connection.ts";
+import type { ConnectOptions as RuntimeOptions } from "./client/client.ts";
+import type { WebSocketConnection } from "./connection/connection.ts";
 import { WebSocketError as OwnError } from "./core/error.ts";
 import { parseWebSocketUrl } from "./core/url.ts";
-import { fromWebSocket, type FromWebSocketOptions } from "./from_websocket.ts";
+import { fromWebSocket, type FromWebSocketOptions } from "./standard/from_websocket.ts";
 import { checkOptions, checkProtocols } from "./options.ts";
 import {
   type StandardOpenInfo,
@@ -19,10 +19,10 @@ import {
   webSocketStreamClass,
   type WebSocketStreamConstructor,
   type WebSocketStreamOptions,
-} from "./stream_class.ts";
-import type { WebSocketLike } from "./websocket_like.ts";
+} from "./standard/stream_class.ts";
+import type { WebSocketLike } from "./standard/websocket_like.ts";
 
-export type { WebSocketConnection } from "./connection.ts";
+export type { WebSocketConnection } from "./connection/connection.ts";
 export type { CloseInfo } from "./core/close.ts";
 export { HandshakeError } from "./core/error.ts";
 export type { Message } from "./core/message.ts";
@@ -32,7 +32,7 @@ export type {
   StandardWebSocketStream,
   WebSocketStreamConstructor,
   WebSocketStreamOptions,
-} from "./stream_class.ts";
+} from "./standard/stream_class.ts";
 
 /** How a page connects. */
 export interface ConnectOptions extends Omit<FromWebSocketOptions, "request"> {

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { handled } from "./outbox.ts";
+import { handled } from "./connection/outbox.ts";
 import type { Transport, TransportHandlers } from "./transport.ts";
 
 /** Two byte streams, as a socket of Deno, a `TransformStream` or a `CompressionStream` has them. */

@@ -9,11 +9,11 @@ import { readFileSync } from "node:fs";
 import process from "node:process";
 import { createInterface, type Interface } from "node:readline";
 import { parseArgs } from "node:util";
-import { connect, type ConnectOptions } from "./client.ts";
-import type { WebSocketConnection } from "./connection.ts";
+import { connect, type ConnectOptions } from "./client/client.ts";
+import type { WebSocketConnection } from "./connection/connection.ts";
 import { HandshakeError, type WebSocketError } from "./core/error.ts";
 import type { Message } from "./core/message.ts";
-import { serve, type ServeOptions } from "./server.ts";
+import { serve, type ServeOptions } from "./server/server.ts";
 import { VERSION } from "./version.ts";
 
 const HELP = `Usage: sluice [options] URL       connects, sends the lines typed, prints what comes

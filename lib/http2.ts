@@ -17,15 +17,15 @@ import type {
   ServerHttp2Stream,
 } from "node:http2";
 import type { Duplex } from "node:stream";
-import { type Attachment, attachTo, fits, type UpgradeOptions } from "./attachment.ts";
+import { type Attachment, attachTo, fits, type UpgradeOptions } from "./server/attachment.ts";
 import {
   checkConnectOptions,
   type ConnectOptions,
   handshakeOptions,
   open as openClient,
-} from "./client.ts";
+} from "./client/client.ts";
 import { extensionsOf } from "./compression.ts";
-import type { WebSocketConnection } from "./connection.ts";
+import type { WebSocketConnection } from "./connection/connection.ts";
 import type { HandshakeError } from "./core/error.ts";
 import { lost } from "./core/handshake.ts";
 import type { RawHeaders } from "./core/header.ts";
@@ -55,8 +55,8 @@ import {
   respond,
   responseOf,
 } from "./runtime/node_http2.ts";
-import { acceptRead, checkServeOptions, type ReadRequest } from "./server.ts";
-import type { Handler } from "./sessions.ts";
+import { acceptRead, checkServeOptions, type ReadRequest } from "./server/server.ts";
+import type { Handler } from "./server/sessions.ts";
 
 export type { Attachment, Handler, UpgradeOptions };
 

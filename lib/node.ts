@@ -10,8 +10,8 @@
 import type { IncomingMessage, Server as HttpServer } from "node:http";
 import type { Server as HttpsServer } from "node:https";
 import type { Duplex } from "node:stream";
-import { type Attachment, attachTo, fits, type UpgradeOptions } from "./attachment.ts";
-import type { WebSocketConnection } from "./connection.ts";
+import { type Attachment, attachTo, fits, type UpgradeOptions } from "./server/attachment.ts";
+import type { WebSocketConnection } from "./connection/connection.ts";
 import type { HandshakeError } from "./core/error.ts";
 import { ServerHandshake } from "./core/server_handshake.ts";
 import { invalidState } from "./invalid_state.ts";
@@ -22,8 +22,8 @@ import {
   remoteAddress,
   upgradedTransport,
 } from "./runtime/node_upgrade.ts";
-import { acceptRead, checkServeOptions } from "./server.ts";
-import type { Handler } from "./sessions.ts";
+import { acceptRead, checkServeOptions } from "./server/server.ts";
+import type { Handler } from "./server/sessions.ts";
 
 export type { Attachment, Handler, UpgradeOptions };
 

@@ -9,7 +9,7 @@ import type { ResponseHead } from "./core/http1.ts";
 import { RefusalBody, toHeaders } from "./http.ts";
 import type { ConnectionOptions } from "./options.ts";
 import type { Transport, TransportHandlers } from "./transport.ts";
-import { backgroundTimer } from "./turn.ts";
+import { backgroundTimer } from "./connection/turn.ts";
 
 /** Reads a transport chunk by chunk, and never further than it is asked to. */
 export class TransportReader implements TransportHandlers {

@@ -45,7 +45,7 @@
  *
  * @module
  */
-export { assemble, type AssembleOptions, type MessageDuplex } from "./assemble.ts";
+export { assemble, type AssembleOptions, type MessageDuplex } from "./streams/assemble.ts";
 export type { ByteDuplex } from "./byte_streams.ts";
 export type { CloseInfo } from "./core/close.ts";
 export type { EncodedFrame, Extension, OutgoingFrame, PENDING } from "./core/extension.ts";
@@ -54,7 +54,7 @@ export type { FrameDecoderOptions, FramePiece } from "./core/frame_decoder.ts";
 export type { FragmentsOptions, Message, MessageOptions } from "./core/message.ts";
 export type { TextCodec } from "./core/utf8.ts";
 export type { BufferSource, InboxStrategy } from "./options.ts";
-export type { PullStream } from "./pull_stream.ts";
+export type { PullStream } from "./streams/pull_stream.ts";
 export {
   ExtensionDecoderStream,
   ExtensionEncoderStream,
@@ -64,4 +64,4 @@ export {
   type MessageAssemblerOptions,
   MessageAssemblerStream,
   MessageFragmenterStream,
-} from "./transforms.ts";
+} from "./streams/transforms.ts";

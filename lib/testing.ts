@@ -3,11 +3,11 @@
  *
  * @module
  */
-import { connect, type ConnectOptions } from "./client.ts";
-import type { WebSocketConnection } from "./connection.ts";
-import { accept, type ServeOptions } from "./server.ts";
+import { connect, type ConnectOptions } from "./client/client.ts";
+import type { WebSocketConnection } from "./connection/connection.ts";
+import { accept, type ServeOptions } from "./server/server.ts";
 import type { Transport, TransportHandlers } from "./transport.ts";
-import { nextTurn } from "./turn.ts";
+import { nextTurn } from "./connection/turn.ts";
 
 /** How the ends of a {@linkcode transportPair} behave. */
 export interface TransportPairOptions {

@@ -86,7 +86,7 @@ describe("The entry point for browsers", () => {
     assert.equal(/\bfrom\s*"|\bimport\s*\(|\brequire\s*\(|node:/.exec(withoutComments(text)), null);
     const outside = /lib\/(client|server|default_provider|runtime\/.*|node|http2)\.ts$/;
     assert.deepEqual(inputs.filter((input) => outside.test(input)), []);
-    assert.ok(inputs.some((input) => input.endsWith("lib/from_websocket.ts")));
+    assert.ok(inputs.some((input) => input.endsWith("lib/standard/from_websocket.ts")));
   });
 });
 

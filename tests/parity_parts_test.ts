@@ -23,7 +23,7 @@ import {
   serializeProtocols,
   ServerHandshake,
 } from "../lib/core/mod.ts";
-import { toMessage } from "../lib/outgoing.ts";
+import { toMessage } from "../lib/connection/outgoing.ts";
 import { concat, hex, latin1, utf8 } from "./bytes.ts";
 import { field, upgradeRequest, upgradeResponse } from "./support.ts";
 

@@ -2,7 +2,7 @@ import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { parseWebSocketUrl } from "../lib/core/mod.ts";
 import { ipBytes } from "../lib/ip.ts";
-import { environmentProxy } from "../lib/proxy_environment.ts";
+import { environmentProxy } from "../lib/client/proxy_environment.ts";
 
 function proxyOf(url: string, variables: Record<string, string>): string | undefined {
   return environmentProxy(parseWebSocketUrl(url), (name) => variables[name])?.url;

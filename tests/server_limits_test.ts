@@ -11,7 +11,7 @@ import {
   type WebSocketConnection,
 } from "../mod.ts";
 import { attach } from "../lib/node.ts";
-import { ConnectionCount } from "../lib/connection_limits.ts";
+import { ConnectionCount } from "../lib/server/connection_limits.ts";
 import { certificates } from "./certificates.ts";
 import { echo, portOf, RawSocket, rejection, until, urlOf, withServer } from "./support.ts";
 

@@ -1,0 +1,325 @@
+/**
+ * The client: dialling and the opening handshake.
+ *
+ * @module
+ */
+import { type ByteDuplex, fromStreams } from "../byte_streams.ts";
+import { extensionsOf } from "../compression.ts";
+import { WebSocketConnection } from "../connection/connection.ts";
+import type { Agreement } from "../core/agreement.ts";
+import { HandshakeError } from "../core/error.ts";
+import { ClientHandshake } from "../core/client_handshake.ts";
+import { finalizeExtensions, offerExtensions } from "../core/extension.ts";
+import type { ResponseHead } from "../core/http1.ts";
+import { parseWebSocketUrl, type WebSocketUrl } from "../core/url.ts";
+import type { TextCodec } from "../core/utf8.ts";
+import { defaultProvider } from "../default_provider.ts";
+import { basicAuthorization, toRawHeaders } from "../http.ts";
+import { type OnTimeout, readRefusal, TransportReader, withDeadline } from "../opening.ts";
+import {
+  checkOptions,
+  checkPath,
+  checkProtocols,
+  checkTls,
+  type ConnectionOptions,
+} from "../options.ts";
+import { checkProxy, dialProxy, proxyFor, type ProxyOption } from "./proxy.ts";
+import { checkMaxRedirects, followRedirects, type Hop } from "./redirects.ts";
+import type { DialOptions, TlsConnectOptions, Transport, TransportProvider } from "../transport.ts";
+import { VERSION } from "../version.ts";
+
+/** How a client connects. */
+export interface ConnectOptions extends ConnectionOptions {
+  /** The Origin header. Default: none, as for all that is no browser */
+  origin?: string;
+  /**
+   * The User-Agent header, which one in `headers` replaces; false for none.
+   * Default: "sluice/" and the version
+   */
+  userAgent?: string | false;
+  /**
+   * The path of a Unix socket to connect to, as long as the platform's addresses allow: 107 bytes on
+   * Linux, 103 on macOS. The host of the URL then stands in the Host header only. Default: none
+   */
+  path?: string;
+  /** How a wss URL is connected to. Default: as the platform does */
+  tls?: TlsConnectOptions;
+  /** A transport, or a pair of byte streams, to use in place of dialling. Default: none */
+  duplex?: Transport | ByteDuplex;
+  /**
+   * How many redirects are followed, at most 20; with 0, and with `path` or `duplex`, a redirect is a
+   * refusal with code "status". To another scheme, host or port go neither user name and password nor
+   * header fields that look like credentials (Authorization, Cookie and all whose names have auth,
+   * cookie, token, key, secret or the like in them), nor the client's certificate. Default: 0
+   */
+  maxRedirects?: number;
+  /**
+   * The proxy to go through: an http or https URL for one that knows CONNECT, a socks5 URL for SOCKS 5,
+   * which looks up the server's name; both with user name and password where it asks for them, and not
+   * beside `path` or `duplex`. `remoteAddress` is then that of the proxy.
+   *
+   * "environment" takes the one that the environment names: HTTPS_PROXY for wss, HTTP_PROXY for ws, and
+   * ALL_PROXY where there is none, each in lower case first; none for the hosts in NO_PROXY: names, which
+   * stand for all below them too, addresses, ranges as 10.0.0.0/8, each with a port or without, or "*".
+   * Default: none
+   */
+  proxy?: ProxyOption;
+}
+
+/** Options of the WebSocketStream that nobody else needs. Internal. */
+export interface InternalConnectOptions extends ConnectOptions {
+  /** See `ClientHandshakeOptions`. */
+  requireProtocol?: boolean;
+  /** See `DriverInit`. */
+  wholeBuffers?: boolean;
+}
+
+/**
+ * Connects to a server. User name and password of the URL are sent as Basic authentication.
+ *
+ * @example
+ * ```ts
+ * import { connect, serve } from "@sluice/sluice";
+ *
+ * const server = await serve({ port: 0 }, async (ws) => {
+ *   for await (const message of ws) await ws.send(message);
+ * });
+ * if (server.address.transport !== "tcp") throw new Error("not TCP");
+ *
+ * const ws = await connect(`ws://127.0.0.1:${server.address.port}`, { maxMessageSize: 65536 });
+ * await ws.send("Hello");
+ * console.log(await ws.receive()); // Hello
+ * await ws.close({ closeCode: 1000 });
+ * await server.shutdown();
+ * ```
+ *
+ * @param url a ws or wss URL; http and https are taken as these
+ * @returns the open connection. It rejects with a {@linkcode HandshakeError} when the handshake fails,
+ * with the signal's reason when it is aborted, with a DOMException "SyntaxError" for an invalid URL or
+ * subprotocol, with TypeError for a header that cannot be sent, and with RangeError for a path of a
+ * Unix socket that is too long
+ */
+export async function connect(
+  url: string | URL,
+  given: ConnectOptions = {},
+): Promise<WebSocketConnection> {
+  const target = parseWebSocketUrl(url);
+  checkConnectOptions(given);
+  checkPath(given.path);
+  checkTls(given.tls);
+  checkMaxRedirects(given.maxRedirects);
+  const options = { ...given, extensions: await extensionsOf(given, true) };
+  const { path, duplex, tls, maxRedirects = 0 } = options;
+  const direct = path !== undefined || duplex !== undefined;
+  checkProxy(options.proxy, direct);
+  const first: Hop = { target, headers: toRawHeaders(options.headers), tls };
+  const followed = direct ? 0 : maxRedirects;
+  const provider = options.transport ?? await defaultProvider();
+  return await withDeadline(options, async ({ signal, onTimeout }) => {
+    return await followRedirects(first, followed, ({ target, headers, tls }) => {
+      const asked = { ...options, headers: headers as [string, string][], tls };
+      // A refusal before this one is none any more.
+      onTimeout((timeout) => timeout);
+      return connectTo(target, asked, provider, signal, onTimeout);
+    });
+  });
+}
+
+/** Connects to one server, which may refuse. */
+async function connectTo(
+  target: WebSocketUrl,
+  options: ConnectOptions,
+  provider: TransportProvider,
+  signal: AbortSignal,
+  onTimeout: OnTimeout,
+): Promise<WebSocketConnection> {
+  const handshake = new ClientHandshake(handshakeOptions(target, options));
+  const request = handshake.send();
+  const reader = await reach(target, options, provider, signal, onTimeout);
+  const { transport } = reader;
+  signal.addEventListener("abort", () => transport.destroy(), { once: true });
+  if (signal.aborted) transport.destroy();
+  const { textCodec } = provider;
+  return await open(reader, handshake, () => exchange(reader, handshake, request), {
+    target,
+    options,
+    textCodec,
+    onTimeout,
+  });
+}
+
+/** Checks what matters whatever the transport is. Internal. */
+export function checkConnectOptions(options: ConnectOptions): void {
+  checkOptions(options);
+  checkProtocols(options.protocols);
+}
+
+/** What to ask for. Internal. */
+export function handshakeOptions(
+  { host, resourceName, username, password }: WebSocketUrl,
+  options: InternalConnectOptions,
+): ConstructorParameters<typeof ClientHandshake>[0] {
+  const { protocols, origin, requireProtocol, userAgent = `sluice/${VERSION}` } = options;
+  const extensions = offerExtensions(options.extensions ?? []);
+  const headers = toRawHeaders(options.headers);
+  const given = (name: string) => headers.some(([field]) => field.toLowerCase() === name);
+  // RFC 9110 §10.1.5
+  if (userAgent !== false && !given("user-agent")) headers.unshift(["User-Agent", userAgent]);
+  if (origin !== undefined) headers.push(["Origin", origin]);
+  if ((username !== "" || password !== "") && !given("authorization")) {
+    headers.push(["Authorization", basicAuthorization(username, password)]);
+  }
+  return { host, target: resourceName, protocols, extensions, headers, requireProtocol };
+}
+
+async function reach(
+  target: WebSocketUrl,
+  options: ConnectOptions,
+  provider: TransportProvider,
+  signal: AbortSignal,
+  onTimeout: OnTimeout,
+): Promise<TransportReader> {
+  const { duplex, path } = options;
+  if (duplex !== undefined) return new TransportReader(fromStreams(duplex));
+  const place = placeOf(target, options, signal);
+  const proxy = path === undefined ? proxyFor(options.proxy, target, provider) : undefined;
+  if (proxy !== undefined) return await dialProxy(proxy, place, provider, dial, onTimeout);
+  return new TransportReader(await dial(provider, place));
+}
+
+function placeOf(
+  { secure, hostname, port }: WebSocketUrl,
+  { path, tls }: ConnectOptions,
+  signal: AbortSignal,
+): DialOptions {
+  // The name stays the one of the URL, whichever address is dialled.
+  const encryption = secure ? { ...tls, servername: tls?.servername ?? hostname } : undefined;
+  return { hostname, port, path, tls: encryption, signal };
+}
+
+async function dial(
+  provider: Pick<TransportProvider, "connect">,
+  place: DialOptions,
+): Promise<Transport> {
+  const { hostname, port, path, tunnel, signal } = place;
+  // Whatever the platform takes localhost for, the server may listen on the other loopback address.
+  const others = path === undefined && hostname === "localhost" ? ["127.0.0.1", "::1"] : [];
+  try {
+    return await provider.connect(place);
+  } catch (cause) {
+    if (signal?.aborted) throw signal.reason;
+    // A path that is too long is no matter of the network.
+    if (cause instanceof HandshakeError || cause instanceof RangeError) throw cause;
+    for (const other of others) {
+      const transport = await provider.connect({ ...place, hostname: other }).catch(thrown);
+      if (transport !== undefined) return transport;
+      if (signal?.aborted) throw signal.reason;
+    }
+    throw new HandshakeError(
+      `Expected a connection to ${tunnel === undefined ? "" : "the proxy "}${
+        path ?? `${hostname} port ${port}`
+      }: ${describe(cause)}`,
+      "connect-failed",
+      { cause },
+    );
+  }
+}
+
+/**
+ * A host that answers and is not trusted is not passed over for another. Where the platform has no way
+ * to check the name beside another address, what the name has failed with is to be told.
+ */
+function thrown(error: unknown): undefined {
+  if (error instanceof HandshakeError && error.code !== "unsupported") throw error;
+}
+
+/** A platform that tries several addresses gives an error without a message of its own. */
+function describe(error: unknown): string {
+  const { message, errors } = error as AggregateError;
+  return message || (errors ?? []).map((one) => one.message).join("; ");
+}
+
+/**
+ * Waits for the response to a request that was sent, and begins the connection. Internal.
+ *
+ * @param receive gives the head of the response
+ */
+export async function open(
+  reader: TransportReader,
+  handshake: Pick<ClientHandshake, "request" | "check" | "trailing">,
+  receive: () => Promise<ResponseHead>,
+  { target, options, textCodec, onTimeout }: {
+    target: WebSocketUrl;
+    options: InternalConnectOptions;
+    textCodec: TextCodec | undefined;
+    onTimeout: OnTimeout;
+  },
+): Promise<WebSocketConnection> {
+  const { transport } = reader;
+  try {
+    const response = await receive();
+    let agreement: Agreement;
+    try {
+      agreement = handshake.check();
+    } catch (error) {
+      throw await refused(error, reader, response, handshake.trailing, onTimeout);
+    }
+    const supported = options.extensions ?? [];
+    return new WebSocketConnection({
+      role: "client",
+      transport,
+      agreement,
+      activeExtensions: finalizeExtensions(agreement.extensions, supported),
+      request: handshake.request,
+      response,
+      secure: target.secure,
+      takeOver: (handlers) => reader.handOver(handshake.trailing, handlers),
+      options,
+      textCodec,
+      wholeBuffers: options.wholeBuffers,
+    });
+  } catch (error) {
+    transport.destroy();
+    throw error;
+  }
+}
+
+async function exchange(
+  reader: TransportReader,
+  handshake: ClientHandshake,
+  request: Uint8Array,
+): Promise<ResponseHead> {
+  reader.transport.write([request]);
+  for (;;) {
+    const chunk = await reader.read();
+    if (chunk !== null && isTlsAlert(chunk)) throw plainOnTls();
+    const response = handshake.receive(chunk);
+    // RFC 9110 §15.2: other interim responses come before the final one; no upgrade asks for any.
+    if (response !== undefined) return response;
+  }
+}
+
+/** Some servers answer a plain request on their TLS port with an alert, others just close. */
+function isTlsAlert(chunk: Uint8Array): boolean {
+  // RFC 8446 §5.1: the type of the record, and the version of old.
+  return chunk[0] === 21 && chunk[1] === 3;
+}
+
+function plainOnTls(): HandshakeError {
+  return new HandshakeError(
+    "Expected an HTTP response, received a TLS alert: the server expects wss",
+    "connection-lost",
+  );
+}
+
+/** The error of a response that does not open a connection; one of another status has a body. */
+async function refused(
+  error: unknown,
+  reader: TransportReader,
+  head: ResponseHead,
+  trailing: Uint8Array,
+  onTimeout: OnTimeout,
+): Promise<unknown> {
+  if (!(error instanceof HandshakeError) || error.code !== "status") return error;
+  return await readRefusal(error, head, trailing, reader, onTimeout);
+}

@@ -1,0 +1,121 @@
+/**
+ * One message to many connections.
+ *
+ * A file of its own because what to do about the slowest of many is no question of a single connection.
+ *
+ * @module
+ */
+import { endSlow, type WebSocketConnection } from "./connection.ts";
+import type { Message } from "../core/message.ts";
+import { checkNumber, checkOneOf } from "../options.ts";
+import { isTooMuch, MAX_BUFFERED_AMOUNT } from "./slow_consumer.ts";
+
+/** How {@linkcode broadcast} treats those who are too slow. */
+export interface BroadcastOptions {
+  /**
+   * How many bytes may wait for a connection, this message included, of text its code units; one
+   * message is always let through. Default: 1048576
+   */
+  maxBufferedAmount?: number;
+  /**
+   * What becomes of a connection for which more would wait, the same at each call: it is closed with 1008 or cut, or misses
+   * this message, or the oldest of those that wait to be sent. Default: "close"
+   */
+  slow?: "close" | "terminate" | "drop-newest" | "drop-oldest";
+  /** See the same option of `send()`. */
+  compress?: boolean;
+}
+
+const POLICIES: readonly unknown[] = ["close", "terminate", "drop-newest", "drop-oldest"];
+
+/** What waits for connections whose oldest messages may be dropped. */
+const feeds = new WeakMap<WebSocketConnection, Feed>();
+
+/**
+ * Sends a message to many connections, and waits for none of them. Those that are closing are left out;
+ * a connection that does not keep up costs no more memory than `maxBufferedAmount`.
+ *
+ * @example
+ * ```ts
+ * import { broadcast, serve } from "@sluice/sluice";
+ *
+ * const server = await serve({ port: 0 }, async (ws) => {
+ *   for await (const message of ws) broadcast(server.connections, message);
+ * });
+ * await server.shutdown();
+ * ```
+ *
+ * @param to connections, such as `server.connections`
+ * @param message a string or bytes; the bytes must not be changed while they wait
+ * @throws {TypeError} for a message that is neither a string nor bytes, or options of the wrong type
+ * @throws {RangeError} for an option with a wrong value
+ */
+export function broadcast(
+  to: Iterable<WebSocketConnection>,
+  message: Message,
+  options: BroadcastOptions = {},
+): void {
+  if (typeof message !== "string" && !(message instanceof Uint8Array)) {
+    throw new TypeError(`Expected a string or a Uint8Array, received ${typeof message}`);
+  }
+  const { maxBufferedAmount = MAX_BUFFERED_AMOUNT, slow = "close", compress } = options;
+  checkNumber("maxBufferedAmount", maxBufferedAmount);
+  checkOneOf("slow", slow, POLICIES);
+  for (const ws of to) {
+    if (ws.state !== "open") continue;
+    if (slow === "drop-oldest") feedOf(ws).push(message, maxBufferedAmount, compress);
+    else if (!isTooMuch(ws.bufferedAmount, message.length, maxBufferedAmount)) {
+      void ws.send(message, { compress });
+    } else if (slow !== "drop-newest") endSlow(ws, slow);
+  }
+}
+
+function feedOf(ws: WebSocketConnection): Feed {
+  let feed = feeds.get(ws);
+  if (feed === undefined) feeds.set(ws, feed = new Feed(ws));
+  return feed;
+}
+
+interface Waiting {
+  message: Message;
+  compress: boolean | undefined;
+}
+
+/** Gives a connection its messages as it takes them, and holds the newest of the others. */
+class Feed {
+  readonly #ws: WebSocketConnection;
+  #waiting: Waiting[] = [];
+  #size = 0;
+  #running = false;
+
+  constructor(ws: WebSocketConnection) {
+    this.#ws = ws;
+  }
+
+  push(message: Message, most: number, compress: boolean | undefined): void {
+    this.#waiting.push({ message, compress });
+    this.#size += message.length;
+    while (this.#waiting.length > 1 && this.#size + this.#ws.bufferedAmount > most) this.#take();
+    if (!this.#running) void this.#run();
+  }
+
+  #take(): Waiting | undefined {
+    const first = this.#waiting.shift();
+    this.#size -= first?.message.length ?? 0;
+    return first;
+  }
+
+  async #run(): Promise<void> {
+    this.#running = true;
+    try {
+      for (let next = this.#take(); next !== undefined; next = this.#take()) {
+        await this.#ws.send(next.message, { compress: next.compress });
+      }
+    } catch {
+      // The connection has ended, and with it all that waits.
+      this.#waiting = [];
+      this.#size = 0;
+    }
+    this.#running = false;
+  }
+}

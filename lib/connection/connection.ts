@@ -1,0 +1,338 @@
+/// <reference lib="esnext.disposable" preserve="true" />
+/**
+ * The connection as its users see it; `driver.ts` is what makes it run.
+ *
+ * @module
+ */
+import { CloseCode, type CloseInfo } from "../core/close.ts";
+import { checkCloseInfo } from "./close_record.ts";
+import type { Agreement } from "../core/agreement.ts";
+import { type RawHeaders, serializeExtensions } from "../core/header.ts";
+import type { RequestHead, ResponseHead } from "../core/http1.ts";
+import { randomPayload } from "../core/mask.ts";
+import type { Message } from "../core/message.ts";
+import { Driver } from "./driver.ts";
+import type { DriverInit } from "./driver_init.ts";
+import { packHeads, type ResponseInfo, toRequest, toResponseInfo, unpackHeads } from "../http.ts";
+import type { IncomingMessage } from "./message_streams.ts";
+import type {
+  BufferSource,
+  CloseDetails,
+  ConnectionStats,
+  OutgoingMessage,
+  SendOptions,
+} from "../options.ts";
+import { handled } from "./outbox.ts";
+import { endAsSlow } from "./slow_consumer.ts";
+import type { Address } from "../transport.ts";
+
+/** What a connection begins with. Internal. */
+export interface ConnectionInit extends DriverInit {
+  /** What the handshake agreed on. */
+  agreement: Agreement;
+  /** The head of the request. */
+  request: RequestHead;
+  /** The head of the response. */
+  response: ResponseHead;
+  /** The request, where it was made already. */
+  webRequest?: Request;
+  /** Whether the transport is encrypted. */
+  secure: boolean;
+}
+
+let driverOf: (ws: WebSocketConnection) => Driver;
+
+/** Calls back when the connection has ended, without the promise that `closed` makes. Internal. */
+export function whenEnded(ws: WebSocketConnection, callback: () => void): void {
+  driverOf(ws).whenEnded(callback);
+}
+
+/** Ends a connection whose peer does not keep up. Internal. */
+export function endSlow(ws: WebSocketConnection, how: "close" | "terminate"): void {
+  endAsSlow(driverOf(ws), how);
+}
+
+/**
+ * An open WebSocket, of a client or of a server.
+ *
+ * It is read in one of three ways: message by message, with `receive()` or `for await`; as a stream
+ * of messages, with `readable`; as a stream of streams, with `messages()`. All take from one queue;
+ * when it is full the transport is not read further, so that the peer has to wait.
+ *
+ * Errors come in order: what was received whole before one is delivered before it.
+ *
+ * @example
+ * ```ts
+ * import { connect, serve } from "@sluice/sluice";
+ *
+ * const server = await serve({ hostname: "127.0.0.1", port: 0 }, (ws) => ws.readable.pipeTo(ws.writable));
+ * if (server.address.transport !== "tcp") throw new Error("not TCP");
+ *
+ * const ws = await connect(`ws://127.0.0.1:${server.address.port}`);
+ * await ws.send("Hello");
+ * console.log(await ws.receive()); // Hello
+ * await ws.close();
+ * await server.shutdown();
+ * ```
+ */
+export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposable {
+  static {
+    driverOf = (ws) => ws.#driver;
+  }
+
+  // Of the handshake no more than this: its reader and its lists of fields would take several KiB.
+  readonly #protocol: string;
+  readonly #extensions: string;
+  readonly #heads: string;
+  readonly #secure: boolean;
+  readonly #driver: Driver;
+  #request: Request | undefined;
+  #response: ResponseInfo | undefined;
+  #closed: Promise<Required<CloseInfo>> | undefined;
+
+  /** Connections come from `connect()`, `serve()` and `accept()`. Internal. */
+  constructor(init: ConnectionInit) {
+    this.#protocol = init.agreement.protocol;
+    this.#extensions = serializeExtensions(init.agreement.extensions);
+    this.#heads = packHeads(init.request, init.response);
+    this.#secure = init.secure;
+    this.#request = init.webRequest;
+    this.#driver = new Driver(init);
+  }
+
+  /** The subprotocol agreed on, or an empty string. */
+  get protocol(): string {
+    return this.#protocol;
+  }
+
+  /** The extensions agreed on, as in the header, or an empty string. */
+  get extensions(): string {
+    return this.#extensions;
+  }
+
+  /** The request of the handshake. It is made when first asked for. */
+  get request(): Request {
+    return this.#request ??= toRequest(unpackHeads(this.#heads).request, this.#secure);
+  }
+
+  /** The response of the handshake. */
+  get response(): ResponseInfo {
+    return this.#response ??= toResponseInfo(unpackHeads(this.#heads).response);
+  }
+
+  /** The header fields of both as they travelled: in order, repeated ones kept. */
+  get rawHeaders(): { readonly request: RawHeaders; readonly response: RawHeaders } {
+    const { request, response } = unpackHeads(this.#heads);
+    return { request: request.headers, response: response.headers };
+  }
+
+  /** The address of this end, where the transport has one. */
+  get localAddress(): Address | undefined {
+    return this.#driver.transport.localAddress;
+  }
+
+  /** The address of the peer, where the transport has one. */
+  get remoteAddress(): Address | undefined {
+    return this.#driver.transport.remoteAddress;
+  }
+
+  /** "open" until a Close frame was sent or acted on, "closed" when the transport has ended. */
+  get state(): "open" | "closing" | "closed" {
+    return this.#driver.state;
+  }
+
+  /**
+   * Settles when the transport has ended: resolves with the peer's code and reason if both Close
+   * frames were exchanged, whatever the code; rejects with a {@linkcode WebSocketError} otherwise.
+   */
+  get closed(): Promise<Required<CloseInfo>> {
+    // Made when first asked for: most connections are closed without anybody asking.
+    return this.#closed ??= handled(
+      new Promise((resolve, reject) =>
+        this.#driver.whenEnded((error) => {
+          if (error === undefined) resolve(this.#driver.closeRecord.received);
+          else reject(error);
+        })
+      ),
+    );
+  }
+
+  /** The Close frames that were seen; undefined before the first. */
+  get closeInfo(): CloseDetails | undefined {
+    return this.#driver.closeRecord.details;
+  }
+
+  /** The bytes accepted by `send()` and `writable`, and not yet taken by the transport. */
+  get bufferedAmount(): number {
+    return this.#driver.sender.bufferedAmount;
+  }
+
+  /** How long the last ping took to be answered, in milliseconds. */
+  get latency(): number | undefined {
+    return this.#driver.pings.latency;
+  }
+
+  /** What the connection has done so far. */
+  get stats(): ConnectionStats {
+    return this.#driver.stats;
+  }
+
+  /**
+   * The next message.
+   *
+   * @param options `signal` takes the call back; no message is lost by it
+   * @returns a promise that rejects with a {@linkcode WebSocketError} when there are no more, after
+   * a clean close too, and with InvalidStateError while another call waits or the connection is read
+   * in another way
+   */
+  receive(options: { signal?: AbortSignal } = {}): Promise<Message> {
+    return this.#driver.receiver.receive(options);
+  }
+
+  /**
+   * Iterates over the messages. It ends when the connection was closed with 1000, 1001 or without a
+   * code, and throws a {@linkcode WebSocketError} otherwise. Leaving the loop leaves the connection
+   * open.
+   */
+  [Symbol.asyncIterator](): AsyncIterator<Message> {
+    return this.#driver.receiver.iterate();
+  }
+
+  /**
+   * The messages as a stream, made when first asked for. It closes after any clean close, and errors
+   * with a {@linkcode WebSocketError} otherwise. Cancelling it closes the connection: with the code of
+   * the reason if that is a WebSocketError, else without one.
+   *
+   * @throws {DOMException} InvalidStateError when the connection is read in another way
+   */
+  get readable(): ReadableStream<Message> {
+    return this.#driver.receiver.readable;
+  }
+
+  /**
+   * The messages as a stream of streams, one a message, so that one of any size can be read in bounded
+   * memory (set `maxMessageSize` to allow it). Read or cancel each before the next: what is not read
+   * counts towards the queue, and when that is full nothing more is received.
+   *
+   * @throws {DOMException} InvalidStateError when the connection is read in another way
+   */
+  messages(): ReadableStream<IncomingMessage> {
+    return this.#driver.receiver.messages();
+  }
+
+  /**
+   * Reads without keeping: incoming messages are checked and dropped, pings are answered. For those
+   * who only send.
+   *
+   * @throws {DOMException} InvalidStateError when the connection is read in another way
+   */
+  discard(): void {
+    this.#driver.receiver.discard();
+  }
+
+  /**
+   * Sends a message. A string is text and a buffer source is binary; an iterable or a stream is one
+   * message with a frame for each item, and an asynchronous one ends with an empty frame.
+   *
+   * Without awaiting, a binary message of 8192 bytes or more must not be changed until the promise has
+   * settled.
+   *
+   * @returns a promise that resolves when the message, and all before it, takes up at most 64 KiB of
+   * waiting bytes, or else when the transport has taken it. It rejects with InvalidStateError when
+   * the connection is closing or closed, or is ended by this call (`slow`), TypeError for what cannot be sent, RangeError for bytes
+   * that are not UTF-8 and should be text
+   */
+  send(message: OutgoingMessage, options?: SendOptions): Promise<void> {
+    return this.#driver.sender.send(message, options);
+  }
+
+  /**
+   * Messages written to it are sent; bytes are copied at the write, other chunks than strings and
+   * buffer sources are converted to strings. A write resolves as `send()` does. Closing it closes the
+   * connection, and waits for the closing handshake; aborting it closes the connection with the code of
+   * the reason if that is a {@linkcode WebSocketError}, else without one. Made when first asked for.
+   */
+  get writable(): WritableStream<Message | BufferSource> {
+    return this.#driver.sender.writable;
+  }
+
+  /**
+   * Sends a ping (RFC 6455 §5.5.2).
+   *
+   * @param payload at most 125 bytes. Default: four random bytes
+   * @param options `signal` stops waiting for the pong
+   * @returns a promise of the time until the pong, in milliseconds. It rejects with InvalidStateError
+   * when the connection is closing or closed, or a ping with this payload waits already; with a
+   * {@linkcode WebSocketError} when it closes before the pong; with RangeError for a longer payload
+   */
+  ping(payload?: Uint8Array | string, options: { signal?: AbortSignal } = {}): Promise<number> {
+    const signal = options?.signal;
+    try {
+      signal?.throwIfAborted();
+      const bytes = controlPayload(payload === undefined ? randomPayload() : payload);
+      const latency = this.#driver.ping(bytes);
+      return signal === undefined ? latency : handled(abortable(latency, signal));
+    } catch (error) {
+      return handled(Promise.reject(error));
+    }
+  }
+
+  /**
+   * Sends a pong that nobody asked for (RFC 6455 §5.5.3). Pings are answered without it.
+   *
+   * @param payload at most 125 bytes. Default: none
+   */
+  pong(payload: Uint8Array | string = ""): Promise<void> {
+    try {
+      this.#driver.sender.control({ type: "pong", payload: controlPayload(payload) });
+      return this.#driver.sender.outbox.settle(false);
+    } catch (error) {
+      return handled(Promise.reject(error));
+    }
+  }
+
+  /**
+   * Closes the connection: sends a Close frame behind all that was sent, and waits until the peer has
+   * answered it and the transport has ended, at most for `closeTimeout`. Further calls change nothing.
+   *
+   * @param info the code and reason; a reason alone goes with 1000; nothing: no code
+   * @returns a promise of the peer's code and reason, or 1006 where none came; it never rejects
+   * @throws {TypeError} for a code or reason of the wrong type
+   * @throws {RangeError} for a code that must not be sent, or a reason over 123 bytes of UTF-8
+   */
+  close(info: CloseInfo = {}): Promise<Required<CloseInfo>> {
+    checkCloseInfo(info);
+    this.#driver.startClose(info);
+    return this.closed.catch(() => this.#driver.closeRecord.received);
+  }
+
+  /** Ends the transport at once, without a closing handshake. `closed` rejects with 1006. */
+  terminate(): void {
+    this.#driver.terminate();
+  }
+
+  /** Closes with 1000 and waits for it, so that `await using` may hold a connection. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close({ closeCode: CloseCode.Normal });
+  }
+
+  /** Whether an error that a reader or writer got says no more than that this connection has ended. */
+  isOwnError(error: unknown): boolean {
+    return this.#driver.isOwnError(error);
+  }
+}
+
+function controlPayload(payload: Uint8Array | string): Uint8Array {
+  if (typeof payload === "string") return new TextEncoder().encode(payload);
+  // A subclass may have a slice() that does not copy, as Buffer has.
+  if (payload instanceof Uint8Array) return new Uint8Array(payload);
+  throw new TypeError(`Expected a payload of bytes or text, received ${typeof payload}`);
+}
+
+function abortable<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const abort = () => reject(signal.reason);
+    signal.addEventListener("abort", abort, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", abort));
+  });
+}

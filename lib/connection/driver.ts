@@ -1,0 +1,449 @@
+/**
+ * What makes a connection run: takes events out of the protocol as long as there is room for them, and
+ * brings the connection to its end.
+ *
+ * A file of its own because its order of events is what is hard about a connection, and the users of one
+ * need not see it.
+ *
+ * @module
+ */
+import { closeInfoOf, CloseRecord } from "./close_record.ts";
+import { ControlRate } from "./control_rate.ts";
+import { CloseCode, type CloseInfo, truncateReason } from "../core/close.ts";
+import { RemoteProtocolError, WebSocketError, webSocketError } from "../core/error.ts";
+import { type CloseEvent, response } from "../core/event.ts";
+import { webTextCodec } from "../core/utf8.ts";
+import { randomPayload } from "../core/mask.ts";
+import { type DriverInit, type Machine, type MachineHost, machineOf } from "./driver_init.ts";
+import { invalidState } from "../invalid_state.ts";
+import { Keepalive, type KeepaliveHost, Pings } from "./keepalive.ts";
+import type { ConnectionStats } from "../options.ts";
+import { Receiver, type ReceiverHost } from "./receiver.ts";
+import { Sender, type SenderHost } from "./sender.ts";
+import { slowPolicyOf } from "./slow_consumer.ts";
+import type { Transport, TransportHandlers } from "../transport.ts";
+import { backgroundTimer, nextTurn } from "./turn.ts";
+
+/** How many bytes may wait while an extension works on those before them. */
+const READ_MARK = 65536;
+
+/**
+ * Drives the machines of one connection. It is itself what its parts and the transport call: an object
+ * and a function for each of these calls would be half of what an idle connection takes.
+ */
+export class Driver
+  implements MachineHost, ReceiverHost, SenderHost, KeepaliveHost, TransportHandlers {
+  /** What came, until it is read. */
+  readonly receiver: Receiver;
+  /** What is sent. */
+  readonly sender: Sender;
+  /** The pings that wait for their pongs. */
+  readonly pings: Pings = new Pings();
+  /** The Close frames that went. */
+  readonly closeRecord: CloseRecord = new CloseRecord();
+  /** What carries the bytes. */
+  readonly transport: Transport;
+  readonly #protocol: Machine;
+  readonly #keepalive: Keepalive | undefined;
+  readonly #maxControlFrames: number | undefined;
+  #controlRate: ControlRate | undefined;
+  readonly #closeTimeout: number;
+  #onEnded: ((error?: WebSocketError) => void) | undefined;
+  #settled = false;
+
+  #paused = false;
+  #pauses = 0;
+  #pumping = false;
+  #bytesReceived = 0;
+
+  /** A Close, a violation or the end of the input was met: nothing behind it is decoded. */
+  #stopped = false;
+  /** Our Close frame is to go behind the messages that were accepted. */
+  #closeAsked = false;
+  /** Why the connection does not end with a clean close. */
+  #error: WebSocketError | undefined;
+  /** Both Close frames went. */
+  #shaken = false;
+  #inputEnded = false;
+  #transportClosed = false;
+  #transportError: Error | undefined;
+  #finished = false;
+  #cancelCloseTimer: (() => void) | undefined;
+  /** The errors that those got who called at the wrong moment. */
+  #refusals: WeakSet<object> | undefined;
+
+  /** @param init the transport, from the handshake's hands, and the options */
+  constructor(init: DriverInit) {
+    const { transport, takeOver, options, textCodec = webTextCodec } = init;
+    const { pingInterval = 20_000, pingTimeout = 20_000, closeTimeout = 10_000 } = options;
+    this.#closeTimeout = closeTimeout;
+    this.transport = transport;
+    this.#protocol = machineOf(init, this);
+    this.#maxControlFrames = options.maxControlFramesPerSecond;
+    this.receiver = new Receiver(options.readableStrategy, this, init.wholeBuffers);
+    this.sender = new Sender(this.#protocol, transport, textCodec, this, slowPolicyOf(options));
+    if (pingInterval > 0) this.#keepalive = new Keepalive(this, pingInterval, pingTimeout);
+    takeOver(this);
+    if (!this.#paused) transport.resume();
+  }
+
+  /** See `WebSocketConnection`. */
+  get state(): "open" | "closing" | "closed" {
+    if (this.#finished) return "closed";
+    return this.canSend() ? "open" : "closing";
+  }
+
+  /** Calls back with the end of the transport, and why it was none after a clean close. */
+  whenEnded(callback: (error?: WebSocketError) => void): void {
+    const before = this.#onEnded;
+    if (this.#settled) callback(this.#error);
+    else this.#onEnded = before === undefined ? callback : (e) => (before(e), callback(e));
+  }
+
+  #settle(): void {
+    this.#settled = true;
+    this.#onEnded?.(this.#error);
+  }
+
+  /** Whether an error says no more than that this connection is at its end. */
+  isOwnError(error: unknown): boolean {
+    if (typeof error !== "object" || error === null) return false;
+    return error === this.#error || error === this.receiver.ended?.error ||
+      this.#refusals?.has(error) === true;
+  }
+
+  /** See `WebSocketConnection`. */
+  get stats(): ConnectionStats {
+    return {
+      ...this.receiver.stats,
+      messagesSent: this.sender.messagesSent,
+      bytesReceived: this.#bytesReceived,
+      bytesSent: this.sender.outbox.bytesSent,
+      paused: this.#paused,
+      pauses: this.#pauses,
+    };
+  }
+
+  /** Sends a ping; resolves with the milliseconds until its pong. */
+  ping(payload: Uint8Array): Promise<number> {
+    if (!this.canSend()) throw this.closedError();
+    if (this.pings.has(payload)) throw invalidState("Expected no ping with this payload to wait");
+    this.sender.control({ type: "ping", payload });
+    return this.pings.add(payload);
+  }
+
+  /** RFC 6455 §7.1.2: starts the closing handshake. Without effect once it was started. */
+  startClose(info: CloseInfo): void {
+    if (!this.canSend() || this.#finished) return;
+    const { reason = "" } = info;
+    const closeCode = info.closeCode ?? (reason === "" ? CloseCode.NoStatus : CloseCode.Normal);
+    this.#closeAsked = true;
+    this.#keepalive?.stop();
+    this.#armCloseTimer();
+    this.sender.beforeClose(() => {
+      if (this.canWrite()) this.#sendClose({ type: "close", closeCode, reason });
+    });
+    this.#pump();
+  }
+
+  /** Ends the transport at once. */
+  terminate(): void {
+    if (this.#finished) return;
+    if (!this.#shaken) {
+      this.#error ??= webSocketError("The connection was terminated", CloseCode.Abnormal);
+    }
+    this.#keepalive?.stop();
+    this.transport.destroy();
+  }
+
+  // From the transport to the receiver; what the transport calls is said there
+
+  data(chunk: Uint8Array): boolean {
+    this.#bytesReceived += chunk.length;
+    if (this.#stopped || this.#protocol.state === "closed") return false;
+    this.#protocol.receive(chunk);
+    this.#pump();
+    return this.#protocol.release();
+  }
+
+  /** Whether to take no more out of the protocol for now. */
+  get #full(): boolean {
+    // After our own Close nothing waits for room: the peer's Close may lie behind it. And of a
+    // transport that is gone only the rest of a chunk is left.
+    return this.receiver.full && this.canSend() && !this.#transportClosed;
+  }
+
+  /** Whether more comes than extensions can take: what waits for them is held as it came. */
+  get #behind(): boolean {
+    return this.#protocol.pending && this.#protocol.bufferedAmount > READ_MARK;
+  }
+
+  /** Takes events as long as there is room for them. */
+  #pump(): void {
+    if (this.#pumping) return;
+    this.#pumping = true;
+    while (!this.#stopped && !this.#full && this.#step());
+    this.#pumping = false;
+    this.#setPaused(!this.#stopped && (this.#full || this.#behind));
+  }
+
+  /** Takes one event; tells whether there was one. */
+  #step(): boolean {
+    try {
+      if (this.receiver.takeWhole(this.#protocol)) return true;
+      const event = this.#protocol.next();
+      if (event === undefined) {
+        if (this.#inputEnded && !this.#protocol.pending) this.#stop(undefined);
+        return false;
+      }
+      if (event.type === "ping") {
+        this.#countControl();
+        this.sender.answer(event.payload);
+      } else if (event.type === "pong") {
+        // What we have asked for is no flood.
+        if (!this.pings.pong(event.payload)) this.#countControl();
+      } else if (event.type === "close") this.#stop(event);
+      else this.receiver.deliver(event, !this.canSend());
+    } catch (error) {
+      // Anything else was thrown by a callback of the user's, and must not take the process down.
+      if (error instanceof RemoteProtocolError) this.#stop(error);
+      else this.onThrown(error);
+    }
+    return true;
+  }
+
+  #countControl(): void {
+    this.#controlRate ??= new ControlRate(this.#maxControlFrames);
+    this.#controlRate.count(this.receiver.messagesReceived);
+  }
+
+  #setPaused(paused: boolean): void {
+    if (paused === this.#paused) return;
+    this.#paused = paused;
+    if (paused) {
+      this.#pauses++;
+      this.transport.pause();
+    } else {
+      this.transport.resume();
+    }
+  }
+
+  // Closing
+
+  /** Whether messages may be sent. */
+  canSend(): boolean {
+    return !this.#closeAsked && this.canWrite();
+  }
+
+  /** Whether our Close frame is yet to go. */
+  canWrite(): boolean {
+    const { state } = this.#protocol;
+    return this.#error === undefined && (state === "open" || state === "remote-closing");
+  }
+
+  #sendClose(event: CloseEvent): void {
+    this.sender.control(event);
+    this.closeRecord.note("sent", event);
+    this.#keepalive?.stop();
+    this.#armCloseTimer();
+  }
+
+  #armCloseTimer(): void {
+    if (this.#finished || this.#closeTimeout === 0 || this.#cancelCloseTimer !== undefined) return;
+    this.#cancelCloseTimer = backgroundTimer(() => this.transport.destroy(), this.#closeTimeout);
+  }
+
+  /**
+   * What ends the input was met, or its end without a Close. It is acted on when the messages before
+   * it had their turn: the echo of one of them is to leave before our Close.
+   */
+  #stop(cause: CloseEvent | RemoteProtocolError | undefined): void {
+    this.#stopped = true;
+    this.receiver.whenQuiet(() => {
+      if (this.#finished) return;
+      if (cause === undefined) this.#lose();
+      else if (cause instanceof RemoteProtocolError) {
+        this.#fail(cause.closeCode, cause.message, cause);
+      } else this.#closeReceived(cause);
+    });
+  }
+
+  #closeReceived(event: CloseEvent): void {
+    this.closeRecord.note("received", event);
+    if (this.canWrite()) this.#answerClose(event);
+    this.#shaken = this.#protocol.state === "closed" && this.#error === undefined;
+    if (this.#transportClosed) return this.#finish();
+    this.sender.outbox.flush();
+    // RFC 6455 §7.1.1: the server ends the transport first, the client waits for it to do so.
+    if (this.#protocol.endsTransport || this.#inputEnded) this.transport.end();
+    this.#armCloseTimer();
+  }
+
+  /** RFC 6455 §5.5.1: a Close is answered with a Close. */
+  #answerClose(event: CloseEvent): void {
+    // The standard calls a close clean only if all that was written had left before.
+    const { pending } = this.sender;
+    this.#sendClose(response(event) as CloseEvent);
+    this.sender.refuse(this.closedError(), { all: pending });
+    if (pending || this.#transportClosed) {
+      const late = pending ? "while messages waited to be sent" : "before it was answered";
+      const { closeCode, reason } = event;
+      this.#error = webSocketError(
+        `The peer has closed ${late} (${this.closeRecord})`,
+        closeCode,
+        reason,
+      );
+      // All that the peer had to say was received: who reads only is not concerned.
+      if (pending) this.receiver.end(this.#error, true);
+    }
+  }
+
+  /** RFC 6455 §7.1.7: fails the connection: says why, reads no more, ends the transport. */
+  #fail(closeCode: number, message: string, cause?: unknown): void {
+    if (this.#finished || this.#error !== undefined) return;
+    // The message of an extension may be of any characters.
+    const reason = truncateReason(message);
+    if (this.canWrite()) this.#sendClose({ type: "close", closeCode, reason });
+    this.#stopped = true;
+    this.#error = webSocketError(message, closeCode, "", cause);
+    this.#end(this.#error);
+    this.#setPaused(false);
+  }
+
+  /** Ends the transport behind what was sent before. */
+  #end(error: WebSocketError): void {
+    this.#endWith(error);
+    if (this.#transportClosed) return this.#finish();
+    this.sender.outbox.flush();
+    this.transport.end();
+    this.#armCloseTimer();
+  }
+
+  /** The input ended without a Close frame. */
+  #lose(): void {
+    const cause = this.#transportError;
+    // A transport that knows the close code says so itself.
+    if (cause instanceof WebSocketError) this.#error ??= cause;
+    const detail = cause === undefined ? "" : `: ${cause.message}`;
+    this.#error ??= webSocketError(
+      `The transport ended without a Close frame${detail} (${this.closeRecord})`,
+      CloseCode.Abnormal,
+      "",
+      cause,
+    );
+    this.#end(this.#error);
+  }
+
+  drain(): void {
+    this.sender.drained();
+  }
+
+  end(): void {
+    this.#inputEnded = true;
+    if (this.#shaken || this.#error !== undefined) return this.transport.end();
+    this.#pump();
+  }
+
+  close(error: Error | undefined): void {
+    this.#transportClosed = true;
+    this.#transportError = error;
+    this.#keepalive?.stop();
+    if (this.#shaken || this.#error !== undefined) return this.#finish();
+    if (!this.#inputEnded) this.end();
+    // What was received whole is still delivered: the rest of one chunk, whatever waits already.
+    else this.#pump();
+  }
+
+  /** The transport is gone: all that waits is settled. */
+  #finish(): void {
+    if (this.#finished) return;
+    this.#finished = true;
+    this.#protocol.dispose();
+    this.#cancelCloseTimer?.();
+    this.#keepalive?.stop();
+    if (this.#error !== undefined) {
+      this.#endWith(this.#error);
+      return this.#settle();
+    }
+    const { closeCode, reason } = this.closeRecord.received;
+    const message = `The connection was closed (${this.closeRecord})`;
+    const end = webSocketError(message, closeCode, reason);
+    this.pings.fail(end);
+    this.receiver.end(end, true);
+    const settle = () => {
+      this.sender.end(this.closedError());
+      this.#settle();
+    };
+    // A pipe from `readable` to `writable` needs a turn to close the latter.
+    if (this.sender.streaming) nextTurn(settle);
+    else settle();
+  }
+
+  #endWith(error: WebSocketError): void {
+    // The transport may take its time to end, and no ping can be sent meanwhile.
+    this.#keepalive?.stop();
+    this.pings.fail(error);
+    this.sender.end(error);
+    this.receiver.end(error, false);
+  }
+
+  /** The error for those who send when they may not. */
+  closedError(): DOMException {
+    const message = `Expected an open connection, it is ${this.state} (${this.closeRecord})`;
+    const error = invalidState(message, this.#error);
+    (this.#refusals ??= new WeakSet()).add(error);
+    return error;
+  }
+
+  /** The reader or the writer of a stream gives up. */
+  leave(reason: unknown): void {
+    this.startClose(closeInfoOf(reason));
+  }
+
+  // What the parts ask for, as their hosts say
+
+  onReady(): void {
+    this.#pump();
+  }
+
+  onThrown(error: unknown): void {
+    this.#fail(CloseCode.InternalError, "A callback threw", error);
+  }
+
+  onTaken(): void {
+    if (this.#paused) this.#pump();
+  }
+
+  onMode(whole: boolean): void {
+    this.#protocol.gathers = whole;
+  }
+
+  failMidway(cause: unknown): void {
+    this.#fail(CloseCode.InternalError, "The message was cut short by its sender", cause);
+  }
+
+  async finish(): Promise<void> {
+    this.startClose({});
+    // A clean end has come already where a pipe closes us in the turn that the end grants.
+    if (this.#finished && this.#error === undefined) return;
+    await new Promise<void>((resolve, reject) =>
+      this.whenEnded((error) => error === undefined ? resolve() : reject(error))
+    );
+  }
+
+  sendPing(): Promise<unknown> {
+    return this.ping(randomPayload());
+  }
+
+  paused(): boolean {
+    return this.#paused;
+  }
+
+  traffic(): number {
+    return this.#bytesReceived + this.sender.outbox.bytesSent;
+  }
+
+  lost(): void {
+    this.#fail(CloseCode.InternalError, "Keepalive: no pong in time");
+  }
+}

@@ -1,0 +1,82 @@
+/**
+ * Messages as streams, for those too large to hold.
+ *
+ * A file of its own because it is one of the three ways to read a connection, and the only one that
+ * needs a queue per message.
+ *
+ * @module
+ */
+import { webSocketError } from "../core/error.ts";
+import { type Fragment, type Message, ownBytes } from "../core/message.ts";
+import { type Budget, type End, Inbox } from "./inbox.ts";
+
+/** A message that may still be arriving. */
+export interface IncomingMessage {
+  /** Whether it is text or bytes. */
+  readonly type: "text" | "binary";
+  /** Its pieces, as they come: strings of a text message, bytes of a binary one. */
+  readonly readable: ReadableStream<Message>;
+}
+
+/** What a message, and each piece of one, counts beside its length. */
+const OVERHEAD = 64;
+
+/** Turns the pieces of messages into a stream of streams. */
+export class MessageStreams {
+  /** The messages. */
+  readonly readable: ReadableStream<IncomingMessage>;
+  readonly #budget: Budget;
+  readonly #messages: Inbox<IncomingMessage>;
+  #current: Inbox<Message> | undefined;
+  #skipping = false;
+
+  /**
+   * @param budget what the pieces count towards
+   * @param cancel called when the reader of the messages cancels
+   */
+  constructor(budget: Budget, cancel: (reason: unknown) => void) {
+    this.#budget = budget;
+    this.#messages = new Inbox(budget, () => OVERHEAD);
+    this.readable = this.#messages.stream(cancel);
+  }
+
+  /** Adds a piece. */
+  push(fragment: Fragment): void {
+    const { data, messageFinished } = fragment;
+    if (this.#current === undefined && !this.#skipping) this.#begin(fragment.type);
+    // A piece that waits must not hold on to the whole chunk that it came in.
+    if (data.length > 0) this.#current?.push(typeof data === "string" ? data : ownBytes(data));
+    if (!messageFinished) return;
+    this.#current?.end({ clean: true, error: undefined });
+    this.#current = undefined;
+    this.#skipping = false;
+  }
+
+  /** Leaves out what remains of the message under way: its reader gets the error. */
+  drop(fragment: Fragment): void {
+    this.#cut(webSocketError("The message came after our Close frame, and too late", 1000));
+    this.#skipping = !fragment.messageFinished;
+  }
+
+  /** No more messages come. */
+  end(end: End): void {
+    this.#cut(end.error);
+    this.#messages.end(end);
+  }
+
+  #begin(type: "text" | "binary"): void {
+    const current = new Inbox<Message>(this.#budget, (piece) => piece.length + OVERHEAD);
+    this.#current = current;
+    const readable = current.stream(() => {
+      if (this.#current !== current) return;
+      this.#current = undefined;
+      this.#skipping = true;
+    });
+    this.#messages.push({ type, readable });
+  }
+
+  #cut(error: unknown): void {
+    this.#current?.end({ clean: false, error });
+    this.#current = undefined;
+  }
+}

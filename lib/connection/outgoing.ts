@@ -1,0 +1,209 @@
+/**
+ * What a caller may send, and whose turn it is.
+ *
+ * @module
+ */
+import type { Message } from "../core/message.ts";
+import type { BufferSource, OutgoingMessage } from "../options.ts";
+
+/** The bytes of a buffer source, not copied. Undefined for anything else. */
+export function viewOf(value: unknown): Uint8Array | undefined {
+  if (value instanceof Uint8Array) return value;
+  if (ArrayBuffer.isView(value)) {
+    return new Uint8Array(value.buffer, value.byteOffset, value.byteLength);
+  }
+  return isBuffer(value, "ArrayBuffer") || isBuffer(value, "SharedArrayBuffer")
+    ? new Uint8Array(value)
+    : undefined;
+}
+
+/** Whether it is such a buffer, be it one of another realm. */
+function isBuffer(value: unknown, kind: "ArrayBuffer" | "SharedArrayBuffer"): value is ArrayBuffer {
+  return Object.prototype.toString.call(value) === `[object ${kind}]`;
+}
+
+/** Whether the bytes can neither be changed by another thread nor vanish. */
+export function isFixed(bytes: Uint8Array): boolean {
+  const buffer: object = bytes.buffer;
+  const plain = buffer instanceof ArrayBuffer || isBuffer(buffer, "ArrayBuffer");
+  return plain && !(buffer as { resizable?: boolean }).resizable;
+}
+
+/**
+ * A chunk written to a stream of messages, as a message: strings and buffer sources as they are,
+ * anything else as the string it converts to.
+ *
+ * @throws {TypeError} for a shared or resizable buffer, and for what converts to no string
+ */
+export function toMessage(chunk: unknown): Message {
+  if (typeof chunk === "string") return chunk;
+  const bytes = viewOf(chunk);
+  // A template literal, unlike String(), throws for a symbol, as the standard demands.
+  if (bytes === undefined) return `${chunk}`;
+  // Web IDL: a BufferSource that is not [AllowShared] or [AllowResizable].
+  if (!isFixed(bytes)) {
+    throw new TypeError("Expected a buffer that is neither shared nor resizable");
+  }
+  return bytes;
+}
+
+/** A message in one piece, or in many. */
+export type Sendable = Message | AsyncIterable<Message> | Iterable<Message>;
+
+/**
+ * What `send()` was given.
+ *
+ * @throws {TypeError} when it can be sent in no way
+ */
+export function toSendable(message: OutgoingMessage): Sendable {
+  if (typeof message === "string") return message;
+  const bytes = viewOf(message as BufferSource);
+  if (bytes !== undefined) return bytes;
+  if (message instanceof ReadableStream) return new StreamSource(message);
+  if (typeof message === "object" && message !== null) {
+    if (Symbol.asyncIterator in message) return message as AsyncIterable<Message>;
+    if (Symbol.iterator in message) return message as Iterable<Message>;
+  }
+  throw new TypeError(
+    `Expected a string, a buffer source, an iterable or a stream, received ${
+      message === null ? "null" : typeof message
+    }`,
+  );
+}
+
+/**
+ * A stream as a source that can be cancelled while it is silent: the iterator of a stream would wait
+ * for the next chunk to say so.
+ */
+export class StreamSource implements AsyncIterable<Message> {
+  readonly #reader: ReadableStreamDefaultReader<Message>;
+
+  constructor(stream: ReadableStream<Message>) {
+    this.#reader = stream.getReader();
+  }
+
+  [Symbol.asyncIterator](): AsyncIterator<Message, undefined> {
+    return {
+      next: async () => {
+        const { done, value } = await this.#reader.read();
+        return done ? { done, value: undefined } : { done, value };
+      },
+    };
+  }
+
+  /** Tells the stream that nobody wants the rest. */
+  cancel(reason: unknown): void {
+    this.#reader.cancel(reason).catch(() => {});
+  }
+}
+
+/** What a sender has its turn for: a message at hand, or one whose items are yet to come. */
+export type Turn = "whole" | "items";
+
+interface Waiting {
+  turn: Turn;
+  enter(): void;
+  fail(error: unknown): void;
+}
+
+/** Shared by all where nobody waits. */
+const NONE: Waiting[] = [];
+
+/** Lets one sender after the other have its turn. */
+export class SendLock {
+  #holder: Turn | undefined;
+  #waiting: Waiting[] = NONE;
+
+  /** Whether somebody has the turn. */
+  get busy(): boolean {
+    return this.#holder !== undefined;
+  }
+
+  /** For what. */
+  get holder(): Turn | undefined {
+    return this.#holder;
+  }
+
+  /** Waits for the turn; `release()` ends it. */
+  acquire(turn: Turn, signal?: AbortSignal): Promise<void> {
+    if (signal?.aborted) return Promise.reject(signal.reason);
+    if (!this.busy) {
+      this.#holder = turn;
+      return Promise.resolve();
+    }
+    return new Promise((resolve, reject) => {
+      const settle = () => {
+        signal?.removeEventListener("abort", abort);
+        this.#waiting = this.#waiting.filter((other) => other !== entry);
+      };
+      const fail = (error: unknown) => {
+        settle();
+        reject(error);
+      };
+      const abort = () => fail(signal!.reason);
+      const entry = {
+        turn,
+        fail,
+        enter: () => {
+          settle();
+          resolve();
+        },
+      };
+      signal?.addEventListener("abort", abort, { once: true });
+      if (this.#waiting === NONE) this.#waiting = [];
+      this.#waiting.push(entry);
+    });
+  }
+
+  /** Ends the turn. */
+  release(): void {
+    this.#holder = this.#waiting[0]?.turn;
+    this.#waiting[0]?.enter();
+  }
+
+  /** Refuses all who wait, or those who wait for such a turn. */
+  fail(error: unknown, turn?: Turn): void {
+    for (const one of this.#waiting) {
+      if (turn === undefined || one.turn === turn) one.fail(error);
+    }
+  }
+}
+
+/** An item of a message of several frames. */
+export interface Item {
+  /** What its source gave. */
+  value: unknown;
+  /** Whether the message ends with it. */
+  last: boolean;
+  /** Whether it is none of the source's, but the end behind them. */
+  behind: boolean;
+}
+
+/**
+ * The items of a message, the last one marked. An asynchronous source may take its time to say that
+ * an item was the last, so that each is sent as it comes, and an empty one behind them.
+ */
+export async function* marked(
+  items: AsyncIterable<Message> | Iterable<Message>,
+): AsyncGenerator<Item, void, void> {
+  let held: Item | undefined;
+  if (Symbol.asyncIterator in items) {
+    for await (const value of items) {
+      held = { value: undefined, last: true, behind: true };
+      yield { value, last: false, behind: false };
+    }
+  } else {
+    for (const value of items) {
+      if (held !== undefined) yield held;
+      // The source goes on while the item is held, and may use its buffer again.
+      held = { value: ownItem(value), last: false, behind: false };
+    }
+  }
+  if (held !== undefined) yield { ...held, last: true };
+}
+
+/** The item, copied where it is bytes: a subclass may have a slice() that does not copy, as Buffer has. */
+export function ownItem<T>(value: T): T | Uint8Array {
+  const bytes = viewOf(value);
+  return bytes === undefined ? value : new Uint8Array(bytes);
+}

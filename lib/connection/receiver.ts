@@ -1,0 +1,311 @@
+/**
+ * The receiving half of a connection: the queue, and the three ways to read it.
+ *
+ * A file of its own because how messages are read has nothing to do with how they come about.
+ *
+ * @module
+ */
+import { CloseCode } from "../core/close.ts";
+import type { WebSocketError } from "../core/error.ts";
+import { type Fragment, type Message, MessageAssembler, wholeMessage } from "../core/message.ts";
+import type { Protocol } from "../core/protocol.ts";
+import { Budget, type BudgetHost, type End, Inbox, type Waiter } from "./inbox.ts";
+import { invalidState } from "../invalid_state.ts";
+import { type IncomingMessage, MessageStreams } from "./message_streams.ts";
+import type { ConnectionStats, InboxStrategy } from "../options.ts";
+
+const HIGH_WATER_MARK = 65536;
+/** What a message counts beside its length. */
+const OVERHEAD = 64;
+
+/** What a message counts, where the caller does not say. */
+export const sizeOf = (message: Message): number => message.length + OVERHEAD;
+
+type Mode = "receive" | "readable" | "messages" | "discard";
+
+/** What a {@linkcode Receiver} tells its connection. */
+export interface ReceiverHost extends BudgetHost {
+  /** It was said how messages are read: whole, or in pieces. */
+  onMode(whole: boolean): void;
+  /** The reader of a stream has cancelled it. */
+  leave(reason: unknown): void;
+}
+
+/** Keeps what came until it is read. */
+export class Receiver {
+  readonly #host: ReceiverHost;
+  readonly #wholeBuffers: boolean;
+  readonly #budget: Budget;
+  readonly #inbox: Inbox<Message>;
+  /** Made for the first message that comes in pieces. */
+  #assembler: MessageAssembler | undefined;
+  #mode: Mode | undefined;
+  #readable: ReadableStream<Message> | undefined;
+  #streams: MessageStreams | undefined;
+  #messagesReceived = 0;
+
+  /**
+   * @param strategy how much may wait
+   * @param host the connection
+   * @param wholeBuffers whether bytes are to fill their buffer
+   */
+  constructor(strategy: InboxStrategy = {}, host: ReceiverHost, wholeBuffers: boolean = false) {
+    const { highWaterMark = HIGH_WATER_MARK, size = sizeOf } = strategy;
+    this.#host = host;
+    this.#wholeBuffers = wholeBuffers;
+    this.#budget = new Budget(highWaterMark, host);
+    this.#inbox = new Inbox(this.#budget, size);
+  }
+
+  /** Whether no more should be received for now. */
+  get full(): boolean {
+    if (this.#mode === "discard") return false;
+    // As long as nobody has said how the messages are read, a part of one counts as well.
+    return this.#budget.fullWith(this.#mode === undefined ? this.#assembler?.size ?? 0 : 0);
+  }
+
+  /** How it ended, once it has. */
+  get ended(): End | undefined {
+    return this.#inbox.ended;
+  }
+
+  /** Messages received whole so far. */
+  get messagesReceived(): number {
+    return this.#messagesReceived;
+  }
+
+  /** What it has done so far. */
+  get stats(): Pick<ConnectionStats, "messagesReceived" | "queued" | "peakQueued"> {
+    const { used: queued, peak: peakQueued } = this.#budget;
+    return { messagesReceived: this.#messagesReceived, queued, peakQueued };
+  }
+
+  /** Calls back when the reader has read all, or is not reading. */
+  whenQuiet(callback: () => void): void {
+    this.#budget.whenQuiet(callback);
+  }
+
+  /**
+   * Takes a piece of a message.
+   *
+   * @param late whether a message for which there is no room is dropped
+   */
+  deliver(fragment: Fragment, late: boolean): void {
+    if (fragment.messageFinished) this.#messagesReceived++;
+    if (this.#mode === "discard") return;
+    const drop = late && this.#budget.full;
+    if (this.#streams !== undefined) {
+      if (drop) this.#streams.drop(fragment);
+      else this.#streams.push(fragment);
+      return;
+    }
+    const message = this.#assemble(fragment);
+    if (message === undefined || drop) return;
+    this.#inbox.push(this.#wholeBuffers ? whole(message) : message);
+  }
+
+  #assemble(fragment: Fragment): Message | undefined {
+    if (this.#assembler === undefined && fragment.messageFinished) return wholeMessage(fragment);
+    return (this.#assembler ??= new MessageAssembler()).push(fragment);
+  }
+
+  /** Takes a message that lies whole in the chunk at hand, if there is room for it; tells whether. */
+  takeWhole(machine: Pick<Protocol, "nextMessage">): boolean {
+    if (this.full) return false;
+    const message = machine.nextMessage();
+    if (message === undefined) return false;
+    if (this.#streams !== undefined) {
+      this.deliver(wholeFragment(message), false);
+      return true;
+    }
+    this.#messagesReceived++;
+    if (this.#mode !== "discard") this.#inbox.push(this.#wholeBuffers ? whole(message) : message);
+    return true;
+  }
+
+  /** No more comes; what waits can still be read. */
+  end(error: WebSocketError, clean: boolean): void {
+    this.#inbox.end({ error, clean });
+    this.#streams?.end({ error, clean });
+  }
+
+  /** See `WebSocketConnection`. */
+  receive(options: { signal?: AbortSignal } = {}): Promise<Message> {
+    const signal = options?.signal;
+    try {
+      this.#enter("receive");
+      signal?.throwIfAborted();
+      if (this.#inbox.awaited) throw alreadyAwaited();
+    } catch (error) {
+      return Promise.reject(error);
+    }
+    const message = this.#inbox.take();
+    return message === undefined ? this.#wait(signal) : Promise.resolve(message);
+  }
+
+  #wait(signal: AbortSignal | undefined): Promise<Message> {
+    return new Promise((resolve, reject) => {
+      const waiting = new Waiting(resolve, reject);
+      this.#inbox.wait(signal === undefined ? waiting : this.#abortable(waiting, signal));
+    });
+  }
+
+  #abortable(waiting: Waiting, signal: AbortSignal): Waiter<Message> {
+    const settle = () => signal.removeEventListener("abort", abort);
+    const waiter = {
+      give(message: Message) {
+        settle();
+        waiting.give(message);
+      },
+      end(end: End) {
+        settle();
+        waiting.end(end);
+      },
+    };
+    const abort = () => {
+      this.#inbox.unwait(waiter);
+      waiting.reject(signal.reason);
+    };
+    signal.addEventListener("abort", abort, { once: true });
+    return waiter;
+  }
+
+  /** See `WebSocketConnection`. */
+  iterate(): AsyncIterator<Message> {
+    this.#enter("receive");
+    return new Iteration(this.#inbox);
+  }
+
+  /** See `WebSocketConnection`. */
+  get readable(): ReadableStream<Message> {
+    if (this.#readable === undefined) {
+      this.#enter("readable");
+      this.#readable = this.#inbox.stream((reason) => this.#leave(reason));
+    }
+    return this.#readable;
+  }
+
+  /** See `WebSocketConnection`. */
+  messages(): ReadableStream<IncomingMessage> {
+    if (this.#streams === undefined) {
+      this.#enter("messages");
+      this.#streams = new MessageStreams(this.#budget, (reason) => this.#leave(reason));
+      this.#handOver(this.#streams);
+    }
+    return this.#streams.readable;
+  }
+
+  /** Passes on what was received, whole or in part, before anybody asked for streams. */
+  #handOver(streams: MessageStreams): void {
+    for (let data = this.#inbox.take(); data !== undefined; data = this.#inbox.take()) {
+      streams.push(wholeFragment(data));
+    }
+    const partial = this.#assembler?.takePartial();
+    if (partial !== undefined) streams.push(partial);
+    if (this.ended !== undefined) streams.end(this.ended);
+  }
+
+  /** See `WebSocketConnection`. */
+  discard(): void {
+    this.#enter("discard");
+    this.#drop();
+  }
+
+  #leave(reason: unknown): void {
+    this.#mode = "discard";
+    this.#host.onMode(false);
+    this.#drop();
+    this.#host.leave(reason);
+  }
+
+  #drop(): void {
+    this.#assembler?.takePartial();
+    this.#inbox.clear();
+    this.#host.onTaken();
+  }
+
+  #enter(mode: Mode): void {
+    if (this.#mode === mode) return;
+    if (this.#mode !== undefined) {
+      throw invalidState(
+        `Expected to be read by ${this.#mode} as before, received a call for ${mode}`,
+      );
+    }
+    this.#mode = mode;
+    this.#host.onMode(mode === "receive" || mode === "readable");
+    // A part of a message, which has counted so far, counts no more.
+    this.#host.onTaken();
+  }
+}
+
+/** Whoever waits in `receive()`. */
+class Waiting implements Waiter<Message> {
+  readonly give: (message: Message) => void;
+  readonly reject: (error: unknown) => void;
+
+  constructor(resolve: (message: Message) => void, reject: (error: unknown) => void) {
+    this.give = resolve;
+    this.reject = reject;
+  }
+
+  end({ error }: End): void {
+    this.reject(error);
+  }
+}
+
+type Resolve = (result: IteratorResult<Message>) => void;
+
+/** One promise a message: an asynchronous function would make three. It is itself what then waits. */
+class Iteration implements AsyncIterator<Message>, Waiter<Message> {
+  readonly #inbox: Inbox<Message>;
+  #resolve!: Resolve;
+  #reject!: (error: unknown) => void;
+
+  constructor(inbox: Inbox<Message>) {
+    this.#inbox = inbox;
+  }
+
+  next(): Promise<IteratorResult<Message>> {
+    const value = this.#inbox.take();
+    if (value !== undefined) return Promise.resolve({ done: false, value });
+    if (this.#inbox.awaited) return Promise.reject(alreadyAwaited());
+    return new Promise((resolve, reject) => {
+      this.#resolve = resolve;
+      this.#reject = reject;
+      this.#inbox.wait(this);
+    });
+  }
+
+  give(value: Message): void {
+    this.#resolve({ done: false, value });
+  }
+
+  end(end: End): void {
+    if (endsIteration(end)) this.#resolve({ done: true, value: undefined });
+    else this.#reject(end.error);
+  }
+}
+
+function endsIteration({ clean, error }: End): boolean {
+  if (!clean) return false;
+  const code = (error as WebSocketError).closeCode;
+  return code === CloseCode.Normal || code === CloseCode.GoingAway || code === CloseCode.NoStatus;
+}
+
+function alreadyAwaited(): DOMException {
+  return invalidState("Expected one receive() at a time");
+}
+
+/** The message; bytes that are a part of a larger buffer are copied out of it. */
+function whole(message: Message): Message {
+  if (typeof message === "string" || message.length === message.buffer.byteLength) return message;
+  return new Uint8Array(message);
+}
+
+/** A message that came whole. */
+export function wholeFragment(data: Message): Fragment {
+  const finished = { frameFinished: true, messageFinished: true };
+  return typeof data === "string"
+    ? { type: "text", data, ...finished }
+    : { type: "binary", data, ...finished };
+}

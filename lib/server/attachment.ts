@@ -1,0 +1,110 @@
+/// <reference lib="esnext.disposable" preserve="true" />
+/**
+ * What is attached to an HTTP server that somebody else runs.
+ *
+ * A file of its own because servers of HTTP/1.1 and HTTP/2 differ only in the event that brings a
+ * request.
+ *
+ * @module
+ */
+import type { WebSocketConnection } from "../connection/connection.ts";
+import type { CloseInfo } from "../core/close.ts";
+import { HandshakeError } from "../core/error.ts";
+import { checkServeOptions, reusableHeaders, type ServeOptions } from "./server.ts";
+import { type Handler, Sessions } from "./sessions.ts";
+import type { Address } from "../transport.ts";
+
+/** The options of `serve()` but for where to listen, and `limits`, which the HTTP server has. */
+export interface UpgradeOptions
+  extends Omit<ServeOptions, "hostname" | "port" | "path" | "transport" | "limits"> {
+}
+
+/** What is attached to an HTTP server. Calling it detaches it: what is open stays open. */
+export interface Attachment extends AsyncDisposable {
+  (): void;
+  /** The connections that are open or closing. */
+  readonly connections: ReadonlySet<WebSocketConnection>;
+  /** Resolves when `shutdown()` is through: all handlers have returned, all transports ended. */
+  readonly finished: Promise<void>;
+  /**
+   * Detaches, closes the connections that are open, and waits for `finished`. The `close()` of an HTTP
+   * server waits for them, and does not close them.
+   *
+   * @param info the code and reason to close with. Default: 1001
+   */
+  shutdown(info?: CloseInfo): Promise<void>;
+}
+
+/** The path of the requests to take, or what tells which. */
+export type Path<Request> = string | ((path: string, request: Request) => boolean) | undefined;
+
+/**
+ * Attaches, once the options are checked.
+ *
+ * @param listen begins to take requests, and gives what ends it. Each is opened with the options it is
+ * given, and those it has by itself
+ */
+export function attachTo(
+  options: UpgradeOptions & { path?: Path<never> },
+  handler: Handler,
+  listen: (
+    take: (
+      open: (options: UpgradeOptions, fault?: HandshakeError) => Promise<WebSocketConnection>,
+      address: Address | undefined,
+    ) => void,
+  ) => () => void,
+): Attachment {
+  checkServeOptions(options);
+  checkPath(options.path);
+  options.signal?.throwIfAborted();
+  const headers = reusableHeaders(options);
+  const sessions = new Sessions(options, handler);
+  const reusable = { ...options, headers, signal: sessions.signal };
+  const detach = listen((open, address) =>
+    sessions.take((fault) => open(reusable, fault), address)
+  );
+  sessions.start(detach);
+  const shutdown = (info?: CloseInfo) => sessions.shutdown(info);
+  return Object.assign(() => detach(), {
+    connections: sessions.connections,
+    finished: sessions.finished,
+    shutdown,
+    [Symbol.asyncDispose]: () => shutdown(),
+  });
+}
+
+function checkPath(path: unknown): void {
+  if (path === undefined || typeof path === "function") return;
+  if (typeof path !== "string") {
+    throw new TypeError(`Expected path as a string or a function, received ${typeof path}`);
+  }
+  if (!path.startsWith("/")) {
+    throw new RangeError(`Expected path to begin with /, received ${JSON.stringify(path)}`);
+  }
+}
+
+/** Whether a request is ours, or what the filter has thrown. */
+export function fits<Request>(
+  path: Path<Request>,
+  target: string,
+  request: Request,
+): boolean | HandshakeError {
+  if (path === undefined) return true;
+  const asked = pathOf(target);
+  if (typeof path === "string") return asked === path;
+  try {
+    return path(asked, request) === true;
+  } catch (cause) {
+    return new HandshakeError("The path filter threw", "hook-failed", { status: 500, cause });
+  }
+}
+
+/** The path as `request.url` of the handler will have it. */
+function pathOf(target: string): string {
+  const base = "http://localhost";
+  try {
+    return new URL(target.startsWith("/") ? base + target : target, base).pathname;
+  } catch {
+    return target;
+  }
+}

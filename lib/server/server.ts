@@ -1,0 +1,447 @@
+/// <reference lib="esnext.disposable" preserve="true" />
+/**
+ * The server: listening, the opening handshake, and graceful shutdown.
+ *
+ * @module
+ */
+import { extensionsOf } from "../compression.ts";
+import type { CloseInfo } from "../core/close.ts";
+import type { AcceptOptions, ReceivedOffer } from "../core/agreement.ts";
+import { HandshakeError } from "../core/error.ts";
+import { acceptExtensions } from "../core/extension.ts";
+import { checkExtraFields } from "../core/handshake.ts";
+import type { RawHeaders } from "../core/header.ts";
+import { ServerHandshake } from "../core/server_handshake.ts";
+import type { HeadLimits, RequestHead, ResponseHead } from "../core/http1.ts";
+import { type ByteDuplex, fromStreams } from "../byte_streams.ts";
+import { WebSocketConnection } from "../connection/connection.ts";
+import { checkConnectionLimits } from "./connection_limits.ts";
+import { defaultProvider } from "../default_provider.ts";
+import { checkRequest, toHeaders, toRawHeaders, toRequest } from "../http.ts";
+import {
+  checkFunctions,
+  checkLimits,
+  checkOptions,
+  checkPath,
+  checkTls,
+  type ConnectionOptions,
+} from "../options.ts";
+import type { Address, Listener, TlsServeOptions, Transport } from "../transport.ts";
+import { type Deadline, TransportReader, withDeadline } from "../opening.ts";
+import { Refusal, refuse, type Responder } from "./refusal.ts";
+import { type Handler, Sessions } from "./sessions.ts";
+
+/** How a server works. */
+export interface ServeOptions extends ConnectionOptions {
+  /**
+   * Where to listen: a host name or IP address. Default: "127.0.0.1", which other machines cannot
+   * reach; "0.0.0.0" or "::" for all interfaces
+   */
+  hostname?: string;
+  /** The port; 0 for a free one. Default: 0 */
+  port?: number;
+  /**
+   * The path of a Unix socket to listen on, in place of `hostname` and `port`, as long as the platform's
+   * addresses allow: 107 bytes on Linux, 103 on macOS. Its file must not exist, and goes when the
+   * server shuts down. Default: none
+   */
+  path?: string;
+  /**
+   * Shares the TCP port with other servers that have this option, in this process or in others; the
+   * platform spreads the clients over them. On Linux with Bun, Deno (with TLS only if it was started
+   * with `--unstable-net`) and Node from 22.12 on; `serve()` rejects where the platform has no way for
+   * it. Without effect on a Unix socket. Default: false
+   */
+  reusePort?: boolean;
+  /** Serves wss, with this certificate. Default: no TLS */
+  tls?: TlsServeOptions;
+  /**
+   * The origins whose pages may connect: exact ones, patterns, and null for clients that send no
+   * Origin, as those outside of browsers; or "same-origin" for pages of the host itself and for
+   * those clients. Others are refused with 403. Default: all
+   */
+  origins?: readonly (string | RegExp | null)[] | "same-origin";
+  /**
+   * Chooses one of the subprotocols that the client offers, or none. Default: the one of `protocols`
+   * for which the places in both lists add up to the least; none where there is none in common
+   */
+  selectProtocol?: (offered: readonly string[], request: Request) => string | undefined | void;
+  /**
+   * Sees every request before it is checked, plain HTTP too; a response is sent in place of the
+   * upgrade. Default: none
+   */
+  onRequest?: (
+    request: Request,
+  ) => Response | void | undefined | Promise<Response | void | undefined>;
+  /** May add to the header fields of the 101 response. Default: none */
+  onResponse?: (headers: Headers, request: Request) => void | Promise<void>;
+  /**
+   * Shuts the server down when aborted; in `accept()`: ends the opening handshake, without effect
+   * afterwards. Default: none
+   */
+  signal?: AbortSignal;
+  /** Told what a handler or a hook has thrown, and the listener's errors. Default: `console.error` */
+  onError?: (error: unknown) => void;
+  /** How large the head of a request may be. */
+  limits?: HeadLimits;
+  /**
+   * How many connections there may be at a time, those whose handshake is under way among them; of one
+   * too many nothing is read, it gets 503. Not in `accept()` and `upgrade()`. Default: Infinity
+   */
+  maxConnections?: number;
+  /**
+   * How many of them may come from one IP address, or one /64 of IPv6. Behind a reverse proxy all have
+   * the address of that. Not in `accept()` and `upgrade()`. Default: Infinity
+   */
+  maxConnectionsPerAddress?: number;
+  /**
+   * How long a connection may be open, in milliseconds, before it is closed with 1001; 0 disables. Not in
+   * `accept()` and `upgrade()`. Default: 0
+   */
+  maxLifetime?: number;
+}
+
+export type { Handler };
+
+/** A server that runs. */
+export interface Server extends AsyncDisposable {
+  /** Where it listens. */
+  readonly address: Address;
+  /** The connections that are open or closing. */
+  readonly connections: ReadonlySet<WebSocketConnection>;
+  /** Resolves when the server was shut down, all handlers have returned and all transports ended. */
+  readonly finished: Promise<void>;
+  /**
+   * Takes no more connections, closes those that are open, and waits for `finished`.
+   *
+   * @param info the code and reason to close with. Default: 1001
+   */
+  shutdown(info?: CloseInfo): Promise<void>;
+}
+
+/**
+ * Listens for WebSockets. When the handler returns, the connection is closed with 1000; when it
+ * throws, with 1011, and `onError` is told.
+ *
+ * @example An echo that is no faster than its peer reads
+ * ```ts
+ * import { serve } from "@sluice/sluice";
+ *
+ * const server = await serve({ hostname: "127.0.0.1", port: 0 }, (ws) => ws.readable.pipeTo(ws.writable));
+ * await server.shutdown();
+ * ```
+ *
+ * @returns the server, once it listens; rejects with the platform's error when it cannot, and with a
+ * {@linkcode HandshakeError}, code "unsupported", when the platform has no way for an option
+ */
+export async function serve(options: ServeOptions, handler: Handler): Promise<Server> {
+  checkServeOptions(options);
+  checkPath(options.path);
+  checkTls(options.tls, ["cert", "key"]);
+  const server = new RunningServer(options, handler);
+  await server.listen();
+  return server;
+}
+
+/**
+ * Checks the options of a server, before a client could bring out what is wrong with them. Internal.
+ *
+ * @throws {TypeError} for a value of the wrong type
+ * @throws {RangeError} for a number that is negative or none
+ */
+export function checkServeOptions(options: Omit<ServeOptions, "path">): void {
+  checkOptions(options);
+  checkLimits(options.limits);
+  checkConnectionLimits(options);
+  checkFunctions(options, ["selectProtocol", "onRequest", "onResponse", "onError"]);
+  checkType(options, "hostname", "string");
+  checkType(options, "port", "number");
+  checkType(options, "reusePort", "boolean");
+  const { hostname, port = 0 }: ServeOptions = options;
+  // A platform would listen on all interfaces.
+  if (hostname === "") throw new RangeError("Expected hostname not to be empty");
+  if (!(Number.isInteger(port) && port >= 0 && port < 65536)) {
+    throw new RangeError(`Expected port to be an integer from 0 to 65535, received ${port}`);
+  }
+}
+
+function checkType(
+  options: ServeOptions,
+  name: "hostname" | "port" | "reusePort",
+  expected: "string" | "number" | "boolean",
+): void {
+  const received = typeof options[name];
+  if (received === "undefined" || received === expected) return;
+  throw new TypeError(`Expected ${name} to be a ${expected}, received ${received}`);
+}
+
+class RunningServer implements Server {
+  readonly #options: ServeOptions;
+  readonly #sessions: Sessions;
+  #listener!: Listener;
+
+  constructor(options: ServeOptions, handler: Handler) {
+    this.#options = options;
+    this.#sessions = new Sessions(options, handler);
+  }
+
+  get address(): Address {
+    return this.#listener.address;
+  }
+
+  get connections(): ReadonlySet<WebSocketConnection> {
+    return this.#sessions.connections;
+  }
+
+  get finished(): Promise<void> {
+    return this.#sessions.finished;
+  }
+
+  async listen(): Promise<void> {
+    const { hostname = "127.0.0.1", port = 0, path, reusePort, tls, openTimeout, signal } =
+      this.#options;
+    signal?.throwIfAborted();
+    const provider = this.#options.transport ?? await defaultProvider();
+    const headers = reusableHeaders(this.#options);
+    const options = {
+      ...this.#options,
+      headers,
+      transport: provider,
+      signal: this.#sessions.signal,
+    };
+    const onError = (error: Error) => this.#sessions.report(error);
+    const place = { hostname, port, path, reusePort, tls, handshakeTimeout: openTimeout, onError };
+    this.#listener = await provider.listen(place, (transport) => {
+      this.#sessions.take(
+        (fault) =>
+          fault === undefined
+            ? acceptOn(transport, options)
+            : refuseUnread(transport, options, fault),
+        transport.remoteAddress,
+      );
+    });
+    this.#sessions.start(() => this.#listener.close());
+  }
+
+  shutdown(info?: CloseInfo): Promise<void> {
+    return this.#sessions.shutdown(info);
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.shutdown();
+  }
+}
+
+/**
+ * The header fields for all responses of a server: an iterator gives them once, and one that cannot be
+ * sent should not wait for a client. Internal.
+ *
+ * @throws {TypeError} for a field that cannot be sent
+ */
+export function reusableHeaders(options: Pick<ServeOptions, "headers">): [string, string][] {
+  const headers = toRawHeaders(options.headers);
+  checkExtraFields(headers);
+  toHeaders(headers);
+  return headers;
+}
+
+/**
+ * The server's side of one connection, over a transport or a pair of byte streams of your own: reads
+ * the request, checks it and answers it. A refusal is answered with its status.
+ *
+ * @returns the open connection. It rejects with a {@linkcode HandshakeError} when the handshake failed
+ * and with the signal's reason when it was aborted
+ */
+export async function accept(
+  duplex: Transport | ByteDuplex,
+  options: ServeOptions = {},
+): Promise<WebSocketConnection> {
+  checkServeOptions(options);
+  return await acceptOn(fromStreams(duplex), options);
+}
+
+function acceptOn(transport: Transport, options: ServeOptions): Promise<WebSocketConnection> {
+  const reader = new TransportReader(transport);
+  return answer(reader, options, () => readRequest(reader, options.limits));
+}
+
+/** Answers a client without reading what it asks for. */
+async function refuseUnread(
+  transport: Transport,
+  options: ServeOptions,
+  fault: HandshakeError,
+): Promise<never> {
+  await refuse(new TransportReader(transport), fault, options);
+  throw fault;
+}
+
+/** A request whose head was read. Internal. */
+export interface ReadRequest {
+  /** What checks it and makes the answer: a `ServerHandshake`, over HTTP/1.1. */
+  handshake: {
+    check(): ReceivedOffer;
+    accept(options: AcceptOptions): { response: ResponseHead; bytes: Uint8Array };
+    readonly trailing: Uint8Array;
+  };
+  /** Its head. */
+  head: RequestHead;
+}
+
+/**
+ * As {@linkcode accept}, for a request that another HTTP parser has read. Internal.
+ *
+ * @param read gives it; a `HandshakeError` that it throws is answered
+ * @param responder sends the head of the response, where it is not written to the transport
+ */
+export async function acceptRead(
+  transport: Transport,
+  options: ServeOptions,
+  read: () => ReadRequest,
+  responder?: Responder,
+): Promise<WebSocketConnection> {
+  return await answer(new TransportReader(transport), options, read, responder);
+}
+
+async function readRequest(reader: TransportReader, limits?: HeadLimits): Promise<ReadRequest> {
+  const handshake = new ServerHandshake(limits);
+  let head: RequestHead | undefined;
+  while (head === undefined) head = handshake.receive(await reader.read());
+  return { handshake, head };
+}
+
+async function answer(
+  reader: TransportReader,
+  options: ServeOptions,
+  read: () => ReadRequest | Promise<ReadRequest>,
+  responder?: Responder,
+): Promise<WebSocketConnection> {
+  try {
+    return await withDeadline(
+      options,
+      async (deadline) => await open(reader, await read(), options, deadline, responder),
+    );
+  } catch (error) {
+    await refuse(reader, error, options, responder);
+    throw error;
+  }
+}
+
+async function open(
+  reader: TransportReader,
+  { handshake, head }: ReadRequest,
+  options: ServeOptions,
+  deadline: Deadline,
+  responder: Responder | undefined,
+): Promise<WebSocketConnection> {
+  const { textCodec } = options.transport ?? await defaultProvider();
+  const { secure = false } = reader.transport;
+  const { onRequest } = options;
+  let made: Request | undefined;
+  const request = () => made ??= toRequest(head, secure);
+  // Who never looks at the request need not wait until it is made.
+  if (head.method === "GET") checkRequest(head, secure);
+  else request();
+  if (onRequest !== undefined) {
+    const answer = await hook(() => onRequest(request()));
+    if (answer !== undefined) throw new Refusal(answer, head);
+  }
+  const asked = handshake.check();
+  checkOrigin(asked.origin, request, options.origins);
+  const { selectProtocol } = options;
+  const protocol = selectProtocol === undefined
+    ? commonProtocol(asked.protocols, options.protocols)
+    : await hook(() => selectProtocol(asked.protocols, request())) ?? "";
+  const agreed = acceptExtensions(asked.extensions, await extensionsOf(options, false));
+  const headers = await extraHeaders(options, request);
+  let accepted: { response: ResponseHead; bytes: Uint8Array };
+  try {
+    accepted = handshake.accept({ protocol, extensions: agreed.headers, headers });
+  } catch (cause) {
+    throw hookFailed(cause);
+  }
+  const { response, bytes } = accepted;
+  // The hooks may have taken longer than the client was given.
+  deadline.throwIfPassed();
+  if (responder === undefined) reader.transport.write([bytes]);
+  else responder.respond(response);
+  return new WebSocketConnection({
+    role: "server",
+    transport: reader.transport,
+    agreement: { protocol, extensions: agreed.headers },
+    activeExtensions: agreed.extensions,
+    request: head,
+    response,
+    webRequest: made,
+    secure,
+    takeOver: (handlers) => reader.handOver(handshake.trailing, handlers),
+    options,
+    textCodec,
+  });
+}
+
+/** Runs code of the user's, whose failure is not the client's. */
+async function hook<T>(run: () => T | Promise<T>): Promise<T> {
+  try {
+    return await run();
+  } catch (cause) {
+    throw hookFailed(cause);
+  }
+}
+
+function hookFailed(cause: unknown): HandshakeError {
+  return new HandshakeError("A hook of the server threw", "hook-failed", { status: 500, cause });
+}
+
+/** What is sent beside the fields of the handshake. */
+async function extraHeaders(
+  { headers: given, onResponse }: ServeOptions,
+  request: () => Request,
+): Promise<RawHeaders> {
+  const fields = toRawHeaders(given);
+  if (fields.length === 0 && onResponse === undefined) return fields;
+  const headers = toHeaders(fields);
+  if (onResponse !== undefined) await hook(() => onResponse(headers, request()));
+  return [...headers];
+}
+
+/** RFC 6455 §10.2: a server may serve the pages of some origins only. */
+function checkOrigin(
+  origin: string | undefined,
+  request: () => Request,
+  allowed: ServeOptions["origins"],
+): void {
+  if (allowed === undefined) return;
+  const found = allowed === "same-origin"
+    ? origin === undefined || hostOf(origin) === new URL(request().url).host
+    : allowed.some((one) =>
+      one instanceof RegExp
+        ? origin !== undefined && matches(one, origin)
+        : one === (origin ?? null)
+    );
+  if (found) return;
+  throw new HandshakeError(
+    `Expected an allowed Origin, received ${origin ?? "none"}`,
+    "origin",
+    { status: 403 },
+  );
+}
+
+function hostOf(origin: string): string | undefined {
+  try {
+    return new URL(origin).host;
+  } catch {
+    return undefined;
+  }
+}
+
+// A pattern with the flag g or y would remember where it stopped.
+function matches(pattern: RegExp, text: string): boolean {
+  return new RegExp(pattern, pattern.flags.replace(/[gy]/g, "")).test(text);
+}
+
+/** The subprotocol for which the places in both lists add up to the least. */
+function commonProtocol(theirs: readonly string[], ours: readonly string[] = []): string {
+  const rank = (protocol: string) => ours.indexOf(protocol) + theirs.indexOf(protocol);
+  const common = ours.filter((protocol) => theirs.includes(protocol));
+  return common.sort((a, b) => rank(a) - rank(b))[0] ?? "";
+}

@@ -1,0 +1,196 @@
+/**
+ * The connections that one handler serves, from the handshake to the end, and their shutdown.
+ *
+ * A file of its own because a server that listens and one that is attached to an HTTP server differ
+ * only in where their connections come from.
+ *
+ * @module
+ */
+import { checkCloseInfo } from "../connection/close_record.ts";
+import { CloseCode, type CloseInfo } from "../core/close.ts";
+import { ConnectionCount, type ConnectionLimits } from "./connection_limits.ts";
+import { HandshakeError } from "../core/error.ts";
+import { type WebSocketConnection, whenEnded } from "../connection/connection.ts";
+import type { Address } from "../transport.ts";
+import { backgroundTimer } from "../connection/turn.ts";
+
+/** What is done with each connection. */
+export type Handler = (ws: WebSocketConnection, request: Request) => unknown;
+
+/** The handshake of one connection, or its answer to a fault, with which it then rejects. */
+export type Open = (fault?: HandshakeError) => Promise<WebSocketConnection>;
+
+/** What {@linkcode Sessions} need to know. */
+export interface SessionsOptions extends ConnectionLimits {
+  /** Shuts down when aborted. */
+  signal?: AbortSignal;
+  /** Told what a handler or a hook has thrown. */
+  onError?: (error: unknown) => void;
+}
+
+/** The connections of one server. Internal. */
+export class Sessions {
+  readonly connections: Set<WebSocketConnection> = new Set();
+  /** Resolves when `shutdown()` is through. */
+  readonly finished: Promise<void>;
+  readonly #options: SessionsOptions;
+  readonly #handler: Handler;
+  readonly #needsRequest: boolean;
+  /** How many there are to be waited for, from the handshake on. */
+  #pending = 0;
+  #onNonePending: (() => void) | undefined;
+  readonly #count: ConnectionCount;
+  readonly #shutdown = new AbortController();
+  #stop: () => unknown = () => {};
+  #info: CloseInfo = { closeCode: CloseCode.GoingAway };
+  #finish!: () => void;
+
+  /** @throws {TypeError} when the handler is none */
+  constructor(options: SessionsOptions, handler: Handler) {
+    if (typeof handler !== "function") {
+      throw new TypeError(`Expected a handler, received ${typeof handler}`);
+    }
+    this.#options = options;
+    this.#count = new ConnectionCount(options);
+    this.#handler = handler;
+    this.#needsRequest = mayLookAtSecond(handler);
+    this.finished = new Promise((resolve) => this.#finish = resolve);
+  }
+
+  /** Aborted when it shuts down: ends the handshakes that are under way. */
+  get signal(): AbortSignal {
+    return this.#shutdown.signal;
+  }
+
+  /**
+   * Says how to take no more connections, and obeys the signal from now on.
+   *
+   * @param stop may give a promise that is to be waited for
+   */
+  start(stop: () => unknown): void {
+    this.#stop = stop;
+    const { signal } = this.#options;
+    const shutdown = () => void this.shutdown();
+    signal?.addEventListener("abort", shutdown, { once: true });
+    this.finished.then(() => signal?.removeEventListener("abort", shutdown));
+    if (signal?.aborted) shutdown();
+  }
+
+  /**
+   * Serves one more connection.
+   *
+   * @param open its handshake, which `signal` ends
+   * @param address whence it comes
+   */
+  take(open: Open, address: Address | undefined): void {
+    this.#pending++;
+    const place = this.#count.enter(address);
+    if (place instanceof HandshakeError) {
+      open(place).catch(() => {}).then(() => this.#left());
+      return;
+    }
+    open().then(
+      (ws) => this.#serve(ws, place),
+      (error) => {
+        this.#count.leave(place);
+        this.#refused(error);
+        this.#left();
+      },
+    );
+  }
+
+  #refused(error: unknown): void {
+    // What the peer did wrong was answered; what our own hooks did wrong is reported.
+    if (error instanceof HandshakeError && error.code === "hook-failed") {
+      this.report(error.cause);
+    } else if (!(error instanceof HandshakeError)) {
+      // An option that cannot be used, which would otherwise look like a server that hangs up.
+      this.report(error);
+    }
+  }
+
+  #serve(ws: WebSocketConnection, place: string): void {
+    this.connections.add(ws);
+    if (this.signal.aborted) ws.close(this.#info);
+    const cancelTimer = this.#limitLifetime(ws);
+    // It is over when both have ended: a handler may go on when the connection has long done so.
+    this.#pending++;
+    whenEnded(ws, () => {
+      cancelTimer?.();
+      this.#count.leave(place);
+      this.connections.delete(ws);
+      this.#left();
+    });
+    // No asynchronous function: what it keeps while it waits is several times as large.
+    this.#handled(ws).then(
+      () => {
+        ws.close({ closeCode: CloseCode.Normal });
+        this.#left();
+      },
+      (error) => {
+        // That the peer has left is no error of the handler's.
+        if (!ws.isOwnError(error)) this.report(error);
+        ws.close({ closeCode: CloseCode.InternalError });
+        this.#left();
+      },
+    );
+  }
+
+  #handled(ws: WebSocketConnection): Promise<unknown> {
+    try {
+      const handler = this.#handler;
+      if (this.#needsRequest) return Promise.resolve(handler(ws, ws.request));
+      return Promise.resolve((handler as (ws: WebSocketConnection) => unknown)(ws));
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  #left(): void {
+    if (--this.#pending === 0) this.#onNonePending?.();
+  }
+
+  #limitLifetime(ws: WebSocketConnection): (() => void) | undefined {
+    const { maxLifetime = 0 } = this.#options;
+    if (maxLifetime === 0 || maxLifetime === Infinity) return undefined;
+    const close = () => ws.close({ closeCode: CloseCode.GoingAway });
+    // A timer that is longer would fire at once.
+    return backgroundTimer(close, Math.min(maxLifetime, 2 ** 31 - 1));
+  }
+
+  /** Tells `onError`. */
+  report(error: unknown): void {
+    const { onError = (error: unknown) => console.error(error) } = this.#options;
+    try {
+      onError(error);
+    } catch (second) {
+      console.error(second);
+    }
+  }
+
+  /** Takes no more connections, closes those that are open, and waits for their end. */
+  async shutdown(info: CloseInfo = { closeCode: CloseCode.GoingAway }): Promise<void> {
+    checkCloseInfo(info);
+    if (!this.signal.aborted) {
+      this.#info = info;
+      const stopped = this.#stop();
+      for (const ws of this.connections) ws.close(info);
+      this.#shutdown.abort(
+        new HandshakeError("The server shuts down", "shutdown", { status: 503 }),
+      );
+      if (this.#pending > 0) await new Promise<void>((resolve) => this.#onNonePending = resolve);
+      await stopped;
+      this.#finish();
+    }
+    await this.finished;
+  }
+}
+
+/**
+ * Whether a function may look at a second argument: any but an arrow function of one plain parameter,
+ * which has no `arguments` either. A Request takes 3 KiB, and half the time of a handshake.
+ */
+function mayLookAtSecond(handler: Handler): boolean {
+  const source = Function.prototype.toString.call(handler);
+  return !/^(?:async\b\s*)?(?:\(\s*[\w$]+\s*\)|[\w$]+)\s*=>/.test(source);
+}

@@ -1,0 +1,73 @@
+/**
+ * The client in the shape of the standard's draft.
+ *
+ * @module
+ */
+import { connect, type ConnectOptions, type InternalConnectOptions } from "../client/client.ts";
+import type { WebSocketConnection } from "../connection/connection.ts";
+import { checkOptions, checkPath, checkTls } from "../options.ts";
+import {
+  type StandardOpenInfo,
+  type StandardWebSocketStream,
+  webSocketStreamClass,
+  type WebSocketStreamConstructor,
+} from "./stream_class.ts";
+
+/** What `opened` of a {@linkcode WebSocketStream} resolves with. */
+export interface WebSocketOpenInfo extends StandardOpenInfo {
+  /** The connection beneath, with all that the standard has not: pings, statistics, addresses. */
+  readonly connection: WebSocketConnection;
+}
+
+/** A WebSocket as two streams, as WHATWG's draft has it, with the connection beneath. */
+export type WebSocketStream = StandardWebSocketStream<WebSocketOpenInfo>;
+
+/** As a browser: no limit on the size of messages, no keepalive, and no more in a buffer than was sent. */
+const DEFAULTS = {
+  maxMessageSize: Infinity,
+  pingInterval: 0,
+  pingTimeout: 0,
+  requireProtocol: true,
+  wholeBuffers: true,
+} satisfies InternalConnectOptions;
+
+/**
+ * A WebSocket as two streams, as WHATWG's draft has it. Its defaults are a browser's: no limit on the
+ * size of messages and no keepalive. Its options are the standard's `protocols` and `signal`, and those
+ * of `connect()`.
+ *
+ * @example
+ * ```ts
+ * import { serve, WebSocketStream } from "@sluice/sluice";
+ *
+ * const server = await serve({ port: 0 }, (ws) => ws.readable.pipeTo(ws.writable));
+ * if (server.address.transport !== "tcp") throw new Error("not TCP");
+ *
+ * const stream = new WebSocketStream(`ws://127.0.0.1:${server.address.port}`);
+ * const { readable, writable } = await stream.opened;
+ * const writer = writable.getWriter();
+ * await writer.write("Hello");
+ * console.log((await readable.getReader().read()).value); // Hello
+ * stream.close({ closeCode: 1000 });
+ * await stream.closed;
+ * await server.shutdown();
+ * ```
+ */
+export const WebSocketStream: WebSocketStreamConstructor<
+  Omit<ConnectOptions, "protocols"> & { protocols?: Iterable<string> },
+  WebSocketOpenInfo
+> = /* @__PURE__ */ webSocketStreamClass({
+  check(options: ConnectOptions) {
+    checkOptions(options);
+    checkPath(options.path);
+    checkTls(options.tls);
+  },
+  connect: (url, options) => connect(url, { ...DEFAULTS, ...options }),
+  describe: (connection) => ({
+    readable: connection.readable,
+    writable: connection.writable,
+    extensions: connection.extensions,
+    protocol: connection.protocol,
+    connection,
+  }),
+});
