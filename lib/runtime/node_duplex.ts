@@ -125,9 +125,12 @@ const FREED_FROM = 16384;
  * Gives memory back without waiting for the garbage collector, which the memory of chunks would have
  * run again and again.
  */
-export function free({ buffer, length }: Uint8Array): void {
+export function free(chunk: Uint8Array): void {
+  // The length first: on Bun an array of bytes makes its buffer only when it is asked for.
+  if (chunk.length < FREED_FROM) return;
+  const { buffer } = chunk;
   // A part of a buffer may not be ours alone. Node 20 does not know the method.
-  if (length < FREED_FROM || length !== buffer.byteLength) return;
+  if (chunk.length !== buffer.byteLength) return;
   (buffer as { transfer?(length: number): unknown }).transfer?.(0);
 }
 
