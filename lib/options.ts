@@ -67,7 +67,7 @@ export interface ConnectionOptions {
   /**
    * How many pings, and pongs that answer none of ours, may come in a second, beside one for each
    * message; as many may come at once. One more fails the connection with 1008. Infinity disables.
-   * Default: 1000
+   * Default: 10000
    */
   maxControlFramesPerSecond?: number;
   /**

@@ -9,7 +9,7 @@ import { CloseCode } from "../core/close.ts";
 import { RemoteProtocolError } from "../core/error.ts";
 
 /** What a peer may send where the caller does not say. */
-const MAX_CONTROL_FRAMES = 1000;
+const MAX_CONTROL_FRAMES = 10_000;
 /** In milliseconds. */
 const SECOND = 1000;
 
