@@ -1,7 +1,7 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import type { Message, WebSocketConnection } from "../mod.ts";
-import { pattern, utf8 } from "./bytes.ts";
+import { concat, pattern, utf8 } from "./bytes.ts";
 import {
   binaryFrame,
   closeFrame,
@@ -323,6 +323,24 @@ describe("WebSocketConnection.discard", () => {
       assert.equal(await isPending(closing), true);
       await peer.answerClose();
       assert.deepEqual(await closing, { closeCode: 1000, reason: "" });
+    });
+  });
+
+  it("messages() leaves out what comes behind our Close while there is no room for it", async () => {
+    await inBothRoles(async (ws, peer) => {
+      const streams = ws.messages().getReader();
+      peer.send(binaryFrame(pattern(70_000)));
+      await until(() => ws.stats.paused);
+      const closing = ws.close();
+      for (const fin of [true, false]) peer.send(binaryFrame(pattern(10), fin));
+      peer.send(continuation(pattern(10)));
+      await peer.answerClose();
+      const { value: message } = await streams.read();
+      const pieces = await collect(message!.readable) as Uint8Array[];
+      assert.equal(concat(pieces).length, 70_000);
+      assert.equal((await streams.read()).done, true);
+      assert.equal((await closing).closeCode, 1000);
+      assert.equal(ws.stats.messagesReceived, 3);
     });
   });
 });
