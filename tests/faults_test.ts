@@ -18,7 +18,8 @@ const atOnce = (how: LineFault["how"]) => how === "silence" ? 500 : 50;
 
 /** What only a hang meets, but for a line that falls silent. */
 const PATIENT = { openTimeout: 30_000, pingInterval: 0, closeTimeout: 30_000 };
-const IMPATIENT = { openTimeout: 1500, pingInterval: 400, pingTimeout: 800, closeTimeout: 400 };
+/** Longer than a busy machine takes for what does arrive. */
+const IMPATIENT = { openTimeout: 5000, pingInterval: 400, pingTimeout: 4000, closeTimeout: 3000 };
 
 /** A transport whose arriving bytes are noted, and how often it was closed. */
 interface Tap {

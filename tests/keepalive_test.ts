@@ -317,6 +317,32 @@ describe("Keepalive", () => {
     }, { pingInterval: 20, pingTimeout: 200 });
   });
 
+  it("Keepalive gives the pong its whole time again where the process stood still", async () => {
+    let answered = 0;
+    let lost = false;
+    const keepalive = new Keepalive(
+      {
+        sendPing: () =>
+          new Promise((resolve) => {
+            setTimeout(() => {
+              const end = performance.now() + 300;
+              while (performance.now() < end);
+              // By then the deadline has long passed.
+              setTimeout(() => resolve(answered++));
+            }, 5);
+          }),
+        paused: () => false,
+        traffic: () => 0,
+        lost: () => lost = true,
+      },
+      1,
+      100,
+    );
+    await until(() => answered === 2 || lost);
+    assert.equal(lost, false);
+    keepalive.stop();
+  });
+
   it("Keepalive gives the pong its whole time once we read again", async () => {
     let paused = true;
     let looks = 0;

@@ -21,7 +21,7 @@ import { portOf } from "./support.ts";
 
 type Scheme = "ws" | "wss";
 
-const LIMITS = { openTimeout: 3000, pingInterval: 400, pingTimeout: 800, closeTimeout: 400 };
+const LIMITS = { openTimeout: 5000, pingInterval: 400, pingTimeout: 2000, closeTimeout: 1000 };
 /** How many connections at once. */
 const AT_ONCE = 12;
 

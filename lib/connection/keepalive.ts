@@ -13,6 +13,9 @@ interface PendingPing {
   reject(error: unknown): void;
 }
 
+/** A timer that is so late tells of a process that was halted, or busy, in milliseconds. */
+const STANDSTILL = 50;
+
 /** Shared by all that wait for none. */
 const NONE: readonly PendingPing[] = [];
 
@@ -120,11 +123,16 @@ export class Keepalive {
   /**
    * Waits for the pong. While our own side does not read it could not be seen, so that the deadline
    * does not count then, unless nothing at all has moved for two of them. Once it reads again the
-   * pong has its whole time.
+   * pong has its whole time; once more, too, where the process stood still: it may lie there unread.
    */
-  #await(quiet: number, traffic: number): void {
+  #await(quiet: number, traffic: number, mayStandStill = true): void {
     const pausedBefore = this.#host.paused();
+    const due = performance.now() + this.#timeout;
     this.#after(this.#timeout, () => {
+      const late = performance.now() - due;
+      if (mayStandStill && late > Math.max(this.#timeout / 4, STANDSTILL)) {
+        return this.#await(quiet, traffic, false);
+      }
       const now = this.#host.traffic();
       const stillQuiet = now === traffic ? quiet + 1 : 0;
       const paused = pausedBefore || this.#host.paused();
