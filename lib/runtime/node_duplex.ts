@@ -8,7 +8,6 @@
 import type { Duplex } from "node:stream";
 import type { Address, TransportHandlers } from "../transport.ts";
 
-const NOTHING = new Uint8Array(0);
 const OWNER = Symbol("transport");
 
 type Owned = Duplex & { [OWNER]?: DuplexTransport };
@@ -38,7 +37,10 @@ export class DuplexTransport {
   #error: Error | undefined;
   /** The bytes that came too late to be written. */
   #dropped = 0;
-  #written: ((error?: Error | null) => void) | undefined;
+  /** Made once: a closure for every write would be garbage for every batch. */
+  readonly #written = (error?: Error | null) => {
+    if (!error && this.bufferedAmount === 0) this.#handlers?.drain();
+  };
 
   constructor(duplex: Duplex) {
     this.#duplex = duplex;
@@ -88,17 +90,6 @@ export class DuplexTransport {
     for (let i = 0; i < parts.length - 1; i++) duplex.write(parts[i]);
     duplex.write(parts[parts.length - 1], this.#written);
     if (parts.length > 1) duplex.uncork();
-    // What the kernel has taken at once needs no callback a turn later.
-    if (this.#written === undefined && duplex.writableLength > 0) this.#awaitWritten();
-  }
-
-  /** From the first time on that something had to wait, the writes call back. */
-  #awaitWritten(): void {
-    // Made once: a closure for every write would be garbage for every batch.
-    this.#written = (error) => {
-      if (!error && this.bufferedAmount === 0) this.#handlers?.drain();
-    };
-    this.#duplex.write(NOTHING, this.#written);
   }
 
   pause(): void {
