@@ -88,6 +88,18 @@ describe("WebSocketConnection.messages", () => {
     });
   });
 
+  it("messages() gives what has waited before what comes because there is room again", async () => {
+    await inBothRoles(async (ws, peer) => {
+      const sent = Array.from({ length: 8 }, (_, i) => `${i}`.repeat(7000));
+      peer.send(...sent.map((text) => textFrame(text)));
+      await until(() => ws.stats.paused);
+      const received = readAll(ws);
+      await until(() => ws.stats.messagesReceived === 8);
+      peer.send(closeFrame(1000));
+      assert.deepEqual(await received, sent);
+    }, { readableStrategy: { highWaterMark: 20_000 } });
+  });
+
   it("messages() reads a message far larger than the inbox in bounded memory", async () => {
     const payload = pattern(2048 * KIB);
     await inBothRoles(

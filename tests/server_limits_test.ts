@@ -10,8 +10,11 @@ import {
   type ServeOptions,
   type WebSocketConnection,
 } from "../mod.ts";
+import { defaultProvider } from "../lib/default_provider.ts";
 import { attach } from "../lib/node.ts";
 import { ConnectionCount } from "../lib/server/connection_limits.ts";
+import { transportPair } from "../lib/testing.ts";
+import type { Transport } from "../lib/transport.ts";
 import { certificates } from "./certificates.ts";
 import { echo, portOf, RawSocket, rejection, until, urlOf, withServer } from "./support.ts";
 
@@ -165,4 +168,32 @@ describe("Limits of a server", () => {
       }
     });
   }
+
+  it("A transport of somebody's own that throws at once is reported, and takes no place", async () => {
+    let take: ((transport: Transport) => void) | undefined;
+    const errors: Error[] = [];
+    const server = await serve({
+      port: 0,
+      maxConnections: 1,
+      onError: (error) => errors.push(error as Error),
+      transport: {
+        ...await defaultProvider(),
+        listen(_options, accept) {
+          take = accept;
+          const address = { transport: "unix", path: "/nowhere" } as const;
+          return Promise.resolve({ address, close: () => Promise.resolve() });
+        },
+      },
+    }, echo);
+    for (let i = 1; i <= 2; i++) {
+      const [transport] = transportPair();
+      transport.handle = () => {
+        throw new Error(`Fault ${i}`);
+      };
+      take!(transport);
+      await until(() => errors.length === i);
+    }
+    assert.deepEqual(errors.map(({ message }) => message), ["Fault 1", "Fault 2"]);
+    await server.shutdown();
+  });
 });

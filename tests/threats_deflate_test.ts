@@ -1,8 +1,10 @@
 /** What went wrong elsewhere with compression. */
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
-import { connect, type HandshakeError } from "../mod.ts";
+import { connect, type HandshakeError, WebSocketError } from "../mod.ts";
 import { PerMessageDeflate } from "../lib/core/mod.ts";
+import { deflateEngines } from "../lib/runtime/zlib.ts";
+import { pair } from "../lib/testing.ts";
 import { deflateEngine } from "../lib/zlib.ts";
 import {
   rejection,
@@ -104,4 +106,43 @@ describe("Threats: compression", () => {
       });
     });
   }
+
+  it("what a connection had not read when it was terminated is not decompressed by another's", async () => {
+    const words = (about: string) =>
+      Array.from({ length: 400 }, (_, i) => about + (i * 7919) % 997).join(" ");
+    const server = { compression: true, readableStrategy: { highWaterMark: 3000 } };
+    const [client, ended] = await pair({ server });
+    for (let i = 0; i < 30; i++) client.send(words(`${i}`)).catch(() => {});
+    await until(() => ended.stats.paused);
+    ended.terminate();
+    await rejection(ended.closed);
+    const { messagesReceived } = ended.stats;
+    assert.ok(messagesReceived < 30);
+
+    const [sender, receiver] = await pair({ server });
+    await sender.send(words("first"));
+    assert.equal(await receiver.receive(), words("first"));
+    for (let i = 0; i < messagesReceived; i++) assert.equal(await ended.receive(), words(`${i}`));
+    assert.ok(await rejection(ended.receive()) instanceof WebSocketError);
+    await sender.send(words("second"));
+    assert.equal(await receiver.receive(), words("second"));
+    await sender.close();
+  });
+
+  const skip = deflateEngines().length === 1 ? "there are no handles of zlib's here" : false;
+  it("an engine that was given back compresses and decompresses no more", { skip }, () => {
+    const [engine] = deflateEngines();
+    const deflater = engine.deflater({ windowBits: 15, level: 6, memLevel: 8 });
+    const inflater = engine.inflater({
+      windowBits: 15,
+      contextTakeover: true,
+      maxMessageSize: 100,
+    });
+    inflater.push(deflater.deflate(new Uint8Array(10)));
+    deflater.close();
+    inflater.close();
+    const message = "Expected an engine that is not closed";
+    assert.throws(() => deflater.deflate(new Uint8Array(10)), { message });
+    assert.throws(() => inflater.next(), { message });
+  });
 });

@@ -357,7 +357,8 @@ export class Driver
   /** The transport is gone: all that waits is settled. */
   #finish(): void {
     if (this.#finished) return;
-    this.#finished = true;
+    // Nothing is read any more: what decompresses may be another connection's from here on.
+    this.#finished = this.#stopped = true;
     this.#protocol.dispose();
     this.#cancelCloseTimer?.();
     this.#keepalive?.stop();

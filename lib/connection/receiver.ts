@@ -189,8 +189,10 @@ export class Receiver {
   messages(): ReadableStream<IncomingMessage> {
     if (this.#streams === undefined) {
       this.#enter("messages");
-      this.#streams = new MessageStreams(this.#budget, (reason) => this.#leave(reason));
-      this.#handOver(this.#streams);
+      const streams = new MessageStreams(this.#budget, (reason) => this.#leave(reason));
+      this.#handOver(streams);
+      // Only now: what comes because there is room again is later than what has waited.
+      this.#streams = streams;
     }
     return this.#streams.readable;
   }

@@ -89,6 +89,7 @@ class Incoming {
   #held: Uint8Array = EMPTY;
   #came: { error: Error | undefined; output: Uint8Array } | undefined;
   #pending = false;
+  #closed = false;
   /** The bytes of the message that came, and that came out. */
   #received = 0;
   #produced = 0;
@@ -99,6 +100,7 @@ class Incoming {
   }
 
   push(piece: FramePiece): void {
+    if (this.#closed) return;
     if (!this.#inFrame) this.#begin(piece.header);
     this.#inFrame = !piece.last;
     this.#piece = piece;
@@ -125,6 +127,7 @@ class Incoming {
 
   next(ready: (() => void) | undefined): FramePiece | typeof PENDING | undefined {
     const piece = this.#piece;
+    if (this.#closed) return undefined;
     if (this.#pending) return PENDING;
     if (piece === undefined) return undefined;
     if (this.#compressed) return this.#try(() => this.#inflate(piece, ready));
@@ -220,7 +223,9 @@ class Incoming {
   }
 
   close(): void {
+    this.#closed = true;
     this.#inflater?.close();
+    this.#inflater = undefined;
     this.#piece = undefined;
     this.#held = EMPTY;
   }

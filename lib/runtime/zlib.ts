@@ -68,18 +68,36 @@ function release(handle: Handle): void {
   if (idle.length > IDLE_MOST) idle.shift()!.close();
 }
 
+/** A handle until it is given back: from then on it is somebody else's. */
+class Loan {
+  #handle: Handle | undefined;
+
+  constructor(options: HandleOptions) {
+    this.#handle = acquire(options);
+  }
+
+  get handle(): Handle {
+    if (this.#handle === undefined) throw new Error("Expected an engine that is not closed");
+    return this.#handle;
+  }
+
+  end(): void {
+    if (this.#handle !== undefined) release(this.#handle);
+    this.#handle = undefined;
+  }
+}
+
 class HandleDeflater implements Deflater {
-  readonly #handle: Handle;
-  #closed = false;
+  readonly #loan: Loan;
 
   constructor({ windowBits, level, memLevel }: DeflaterOptions) {
     // zlib has no raw deflate with a window of 256 bytes. Matches at distance 1 fit into any.
     const small = windowBits === 8 ? { windowBits: 9, strategy: Z_RLE } : { windowBits };
-    this.#handle = acquire({ kind: "deflate", level, memLevel, ...small });
+    this.#loan = new Loan({ kind: "deflate", level, memLevel, ...small });
   }
 
   deflate(input: Uint8Array): Uint8Array {
-    const handle = this.#handle;
+    const handle = this.#loan.handle;
     // Most of what is short and does not get shorter fits into this.
     reserve(Math.min(input.length + 64, PIECE / 4));
     handle.step(input, 0, slab, carved);
@@ -89,7 +107,7 @@ class HandleDeflater implements Deflater {
   }
 
   #rest(first: Uint8Array, input: Uint8Array): Uint8Array {
-    const handle = this.#handle;
+    const handle = this.#loan.handle;
     const parts = [first];
     while (handle.room === 0) {
       reserve(PIECE / 4);
@@ -105,7 +123,7 @@ class HandleDeflater implements Deflater {
     done: (error: Error | undefined, output: Uint8Array) => void,
   ): void {
     const parts: Uint8Array[] = [];
-    const handle = this.#handle;
+    const handle = this.#loan.handle;
     const step = (at: number) => {
       const output = new Uint8Array(PIECE);
       handle.stepLater(input, at, output, 0, () => {
@@ -119,13 +137,11 @@ class HandleDeflater implements Deflater {
   }
 
   reset(): void {
-    this.#handle.reset();
+    this.#loan.handle.reset();
   }
 
   close(): void {
-    if (this.#closed) return;
-    this.#closed = true;
-    release(this.#handle);
+    this.#loan.end();
   }
 }
 
@@ -134,7 +150,7 @@ function throwIfFailed(handle: Handle): void {
 }
 
 class HandleInflater implements Inflater {
-  readonly #handle: Handle;
+  readonly #loan: Loan;
   readonly #history: History | undefined;
   #input: Uint8Array = EMPTY;
   #at = 0;
@@ -143,10 +159,9 @@ class HandleInflater implements Inflater {
   #finishing = false;
   /** How many final blocks may still come in the present message. */
   #finalBlocks = FINAL_BLOCKS;
-  #closed = false;
 
   constructor({ windowBits, contextTakeover }: InflaterOptions) {
-    this.#handle = acquire({ kind: "inflate", windowBits });
+    this.#loan = new Loan({ kind: "inflate", windowBits });
     if (contextTakeover) this.#history = new History(windowBits);
   }
 
@@ -170,15 +185,15 @@ class HandleInflater implements Inflater {
     if (this.idle) return EMPTY;
     const expected = 4 * (this.#input.length - this.#at);
     reserve(Math.max(LEAST_ROOM, Math.min(expected, PIECE)));
-    this.#handle.step(this.#input, this.#at, slab, carved);
-    const output = carve(this.#handle.room);
+    this.#loan.handle.step(this.#input, this.#at, slab, carved);
+    const output = carve(this.#loan.handle.room);
     this.#stepped(output);
     return output;
   }
 
   nextLater(done: (error: Error | undefined, output: Uint8Array) => void): void {
     const output = new Uint8Array(PIECE);
-    const handle = this.#handle;
+    const handle = this.#loan.handle;
     handle.stepLater(this.#input, this.#at, output, 0, () => {
       const written = output.subarray(0, PIECE - handle.room);
       try {
@@ -191,7 +206,7 @@ class HandleInflater implements Inflater {
   }
 
   #stepped(output: Uint8Array): void {
-    const handle = this.#handle;
+    const handle = this.#loan.handle;
     throwIfFailed(handle);
     this.#at = this.#input.length - handle.left;
     this.#full = handle.room === 0;
@@ -203,8 +218,8 @@ class HandleInflater implements Inflater {
   /** RFC 7692 §7.2.3.4: bytes may follow a final block, before which zlib stops and forgets. */
   #goOn(): void {
     if (--this.#finalBlocks < 0) throw new Error("too many final blocks");
-    this.#handle.reset();
-    this.#history?.replay(this.#handle);
+    this.#loan.handle.reset();
+    this.#history?.replay(this.#loan.handle);
   }
 
   /** A message that is whole ends with the head of an empty block, which the tail makes whole. */
@@ -216,14 +231,12 @@ class HandleInflater implements Inflater {
   }
 
   reset(): void {
-    this.#handle.reset();
+    this.#loan.handle.reset();
     this.#history?.clear();
   }
 
   close(): void {
-    if (this.#closed) return;
-    this.#closed = true;
-    release(this.#handle);
+    this.#loan.end();
   }
 }
 

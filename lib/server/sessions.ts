@@ -86,10 +86,10 @@ export class Sessions {
     this.#pending++;
     const place = this.#count.enter(address);
     if (place instanceof HandshakeError) {
-      open(place).catch(() => {}).then(() => this.#left());
+      begin(open, place).catch(() => {}).then(() => this.#left());
       return;
     }
-    open().then(
+    begin(open).then(
       (ws) => this.#serve(ws, place),
       (error) => {
         this.#count.leave(place);
@@ -183,6 +183,15 @@ export class Sessions {
       this.#finish();
     }
     await this.finished;
+  }
+}
+
+/** A transport of somebody's own may throw at once. */
+function begin(open: Open, fault?: HandshakeError): Promise<WebSocketConnection> {
+  try {
+    return open(fault);
+  } catch (error) {
+    return Promise.reject(error);
   }
 }
 
