@@ -1,7 +1,8 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { readKey, writeKey } from "../lib/core/frame.ts";
-import { applyMask, maskingKey } from "../lib/core/mask.ts";
+import { applyMask, copyMasked, maskingKey } from "../lib/core/mask.ts";
+import { wideMask } from "../lib/core/wide_mask.ts";
 import { pattern } from "./bytes.ts";
 import { fc } from "./property.ts";
 
@@ -42,6 +43,14 @@ describe("applyMask", () => {
     }
   });
 
+  it("applyMask masks what is long enough for vectors, up to several windows of them", () => {
+    for (const length of [1023, 1024, 1025, 1087, 4099, 65535, 65536, 65537, 131072, 200_001]) {
+      for (const [start, phase] of [[0, 0], [1, 1], [6, 2], [64, 3]]) {
+        check(KEYS[1], start, length, phase);
+      }
+    }
+  });
+
   it("applyMask in parts is the same as at once", () => {
     const key = fc.uint8Array({ minLength: 4, maxLength: 4 });
     const bytes = fc.uint8Array({ maxLength: 400 });
@@ -52,6 +61,52 @@ describe("applyMask", () => {
       applyMask(bytes, middle, bytes.length, readKey(key, 0), middle);
       assert.deepEqual(bytes, expected);
     }));
+  });
+});
+
+describe("copyMasked", () => {
+  it("copyMasked is a copy that is masked, and leaves all else as it is", () => {
+    for (const length of [0, 1, 63, 64, 1000, 1024, 1031, 65536, 70_001]) {
+      for (const at of [0, 3, 100]) {
+        const source = pattern(length + 5).subarray(5);
+        const target = new Uint8Array(length + 200).fill(9);
+        copyMasked(source, target, at, readKey(KEYS[3], 0), at);
+        assert.deepEqual(source, pattern(length + 5).subarray(5));
+        assert.deepEqual(target.subarray(at, at + length), masked(source, KEYS[3], at));
+        assert.ok(target.subarray(0, at).every((byte) => byte === 9));
+        assert.ok(target.subarray(at + length).every((byte) => byte === 9));
+      }
+    }
+  });
+});
+
+describe("wideMask", () => {
+  it("wideMask has vectors on this platform, or all tests of masking see one way only", () => {
+    const bytes = new Uint8Array(1);
+    assert.equal(wideMask(bytes, 0, 1, bytes, 0, 0x55), true);
+    assert.equal(bytes[0], 0x55);
+  });
+
+  it("wideMask does nothing where WebAssembly is missing or refused", async () => {
+    const { WebAssembly: platform } = globalThis;
+    const refusing = class {
+      constructor() {
+        throw new Error("forbidden by a policy");
+      }
+    };
+    for (const [i, other] of [undefined, { ...platform, Module: refusing }].entries()) {
+      const fresh: typeof import("../lib/core/wide_mask.ts") = await import(
+        `../lib/core/wide_mask.ts?${i}`
+      );
+      Object.defineProperty(globalThis, "WebAssembly", { value: other, configurable: true });
+      try {
+        const bytes = new Uint8Array(2000);
+        assert.equal(fresh.wideMask(bytes, 0, 2000, bytes, 0, -1), false);
+        assert.ok(bytes.every((byte) => byte === 0));
+      } finally {
+        Object.defineProperty(globalThis, "WebAssembly", { value: platform, configurable: true });
+      }
+    }
   });
 });
 

@@ -4,7 +4,7 @@
  * @module
  */
 import { RemoteProtocolError } from "./error.ts";
-import { applyMask, maskingKey } from "./mask.ts";
+import { copyMasked, maskingKey } from "./mask.ts";
 
 /** Which end of the connection this is. Clients mask what they send, servers do not. */
 export type Role = "client" | "server";
@@ -216,13 +216,11 @@ export function writeFrame(
   const masked = key !== undefined;
   const at = writeHeader(target, offset, firstByte(fin, rsv, opcode), masked, payload.length);
   const start = masked ? at + 4 : at;
-  const end = start + payload.length;
-  target.set(payload, start);
   if (masked) {
     writeKey(target, at, key);
-    applyMask(target, start, end, key, 0);
-  }
-  return end;
+    copyMasked(payload, target, start, key, 0);
+  } else target.set(payload, start);
+  return start + payload.length;
 }
 
 function checkOutgoing(fin: boolean, rsv: number, opcode: number, length: number): void {
@@ -237,7 +235,7 @@ function checkOutgoing(fin: boolean, rsv: number, opcode: number, length: number
   }
 }
 
-/** Reads a masking key as the number that {@linkcode applyMask} takes. */
+/** Reads a masking key as the number that {@linkcode copyMasked} takes. */
 export function readKey(bytes: Uint8Array, offset: number): number {
   return bytes[offset] | (bytes[offset + 1] << 8) | (bytes[offset + 2] << 16) |
     (bytes[offset + 3] << 24);

@@ -14,7 +14,7 @@ import {
   readKey,
   type Role,
 } from "./frame.ts";
-import { applyMask } from "./mask.ts";
+import { applyMask, copyMasked } from "./mask.ts";
 
 /** A frame, or as much of its payload as is at hand. */
 export interface FramePiece {
@@ -351,9 +351,10 @@ export class FrameDecoder {
     const start = this.#given;
     const end = this.#given = start + size;
     const bytes = this.#gathered = withRoom(before, start, end, header.length);
-    bytes.set(view(this.#chunk, this.#offset, size), start);
+    const more = view(this.#chunk, this.#offset, size);
     this.#offset += size;
-    if (header.masked) applyMask(bytes, start, end, this.#key, start);
+    if (header.masked) copyMasked(more, bytes, start, this.#key, start);
+    else bytes.set(more, start);
     const last = end === header.length;
     if (!last && this.gathers) return undefined;
     this.#gathered = undefined;
@@ -374,8 +375,8 @@ export class FrameDecoder {
       applyMask(chunk, start, end, this.#key, this.#given);
       return view(chunk, start, size);
     }
-    const copy = new Uint8Array(view(chunk, start, size));
-    applyMask(copy, 0, size, this.#key, this.#given);
+    const copy = new Uint8Array(size);
+    copyMasked(view(chunk, start, size), copy, 0, this.#key, this.#given);
     return copy;
   }
 

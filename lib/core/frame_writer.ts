@@ -11,7 +11,7 @@ import {
   writeHeader,
   writeKey,
 } from "./frame.ts";
-import { applyMask, maskingKey } from "./mask.ts";
+import { applyMask, copyMasked, maskingKey } from "./mask.ts";
 import { type TextCodec, webTextCodec } from "./utf8.ts";
 
 /** The size of a batch buffer, in bytes. */
@@ -179,8 +179,9 @@ export class FrameWriter {
       if (this.#end === this.#buffer.length) this.#reserve(1);
       const start = this.#end;
       const size = Math.min(length - at, this.#buffer.length - start);
-      this.#buffer.set(payload.subarray(at, at + size), start);
-      if (this.#masked) applyMask(this.#buffer, start, start + size, key, at);
+      const part = payload.subarray(at, at + size);
+      if (this.#masked) copyMasked(part, this.#buffer, start, key, at);
+      else this.#buffer.set(part, start);
       this.#end += size;
       at += size;
     }

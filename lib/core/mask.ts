@@ -6,6 +6,7 @@
  *
  * @module
  */
+import { WIDE_FROM, wideMask } from "./wide_mask.ts";
 
 /** Below this many bytes a view of 32-bit words costs more than it saves. */
 const WORDS_FROM = 64;
@@ -28,6 +29,7 @@ export function applyMask(
 ): void {
   let at = start;
   let turned = rotate(key, phase);
+  if (end - start >= WIDE_FROM && wideMask(bytes, start, end, bytes, start, turned)) return;
   if (end - start >= WORDS_FROM) {
     const aligned = start + ((4 - ((bytes.byteOffset + start) & 3)) & 3);
     turned = maskBytes(bytes, at, aligned, turned);
@@ -36,6 +38,28 @@ export function applyMask(
     at = aligned + count * 4;
   }
   maskBytes(bytes, at, end, turned);
+}
+
+/**
+ * Copies bytes to another place, masked or unmasked.
+ *
+ * @param source the bytes
+ * @param target where they go to
+ * @param at the place of the first of them there
+ * @param key the masking key
+ * @param phase how many bytes of the payload came before
+ */
+export function copyMasked(
+  source: Uint8Array,
+  target: Uint8Array,
+  at: number,
+  key: number,
+  phase: number,
+): void {
+  const { length } = source;
+  if (length >= WIDE_FROM && wideMask(source, 0, length, target, at, rotate(key, phase))) return;
+  target.set(source, at);
+  applyMask(target, at, at + length, key, phase);
 }
 
 function maskWords(words: Int32Array, key: number): void {
