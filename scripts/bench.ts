@@ -1,8 +1,7 @@
 /**
  * Measures how many messages a process handles in a second of its CPU time, beside others that do the
- * same: `deno task bench [echo | deflate | latency | open | client | idle] [--runtime node24]
- * [--size 16] [--type text] [--peers loop,pipe,ws] [--connections 32] [--in-flight 16] [--rounds 5]
- * [--seconds 1] [--messages N] [--transport default,node] [--tls] [--profile]`.
+ * same: `deno task bench [echo | deflate | latency | open | client | idle]`; `--help` lists the
+ * options.
  *
  * The servers: `loop` and `pipe`, ours by `for await (const message of ws) await ws.send(message)` and
  * by `ws.readable.pipeTo(ws.writable)`; `chain` and `batch`, our transforms piped by hand, one item a
@@ -33,7 +32,7 @@ import { contest, type Round } from "./bench/contest.ts";
 import { separateCores } from "./bench/cores.ts";
 import { type Memory, memoryOf } from "./bench/idle.ts";
 import { guard } from "./bench/guard.ts";
-import { type Plan, planFrom } from "./bench/options.ts";
+import { type Plan, planFrom, USAGE } from "./bench/options.ts";
 import { topFunctions } from "./bench/profile.ts";
 import { checkRendered, render } from "./bench/render.ts";
 import { report } from "./bench/report.ts";
@@ -172,12 +171,23 @@ async function runPlan(plan: Plan) {
   if (kind === "deflate") await printMemory(plan);
 }
 
-const [command, ...rest] = Deno.args;
-if (command === "report") await report(rest);
-else if (command === "render") await (rest.includes("--check") ? checkRendered() : render());
-else if (command === "guard") await guard();
-else {
-  const plan = await planFrom(Deno.args);
+async function main([command, ...rest]: string[]) {
+  if (command === "--help") return console.log(USAGE);
+  if (command === "report") return await report(rest);
+  if (command === "render") return await (rest.includes("--check") ? checkRendered() : render());
+  if (command === "guard") return await guard();
+  const plan = await planOrUsage(Deno.args);
   await separateCores();
   await runPlan(plan);
 }
+
+async function planOrUsage(args: string[]): Promise<Plan> {
+  try {
+    return await planFrom(args);
+  } catch (error) {
+    console.error(`${(error as Error).message}\n\n${USAGE}`);
+    Deno.exit(2);
+  }
+}
+
+await main(Deno.args);

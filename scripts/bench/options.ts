@@ -15,6 +15,21 @@ const SERVERS = ["loop", "pipe", ...BY_HAND, ...OTHERS];
 const CLIENTS = ["loop", "streams", "undici", "native", "bufferutil", WS];
 const TRANSPORTS = ["default", "node", "deno"];
 
+/** What is said to those who ask, or who ask for something else. */
+export const USAGE = `deno task bench [${BENCHMARKS.join(" | ")}]
+    --runtime node24        or deno, bun, node22, node26
+    --peers loop,pipe,ws    of ${SERVERS.join(", ")};
+                            of client: ${CLIENTS.join(", ")}; the last is compared with
+    --size 16,1024          bytes of a message
+    --type text,binary
+    --connections 32        --in-flight 16 on each
+    --rounds 5              --seconds 1 of CPU time each, or --messages N
+    --transport default     of ${TRANSPORTS.join(", ")}
+    --tls                   --profile (Node)
+deno task bench report [RUNTIME...] [--rounds 3] [--seconds 0.6]
+deno task bench render [--check]
+deno task bench guard`;
+
 /** A run of one kind on one runtime. */
 export interface Plan {
   kind: Kind | "idle";
