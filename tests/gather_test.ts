@@ -61,6 +61,20 @@ describe("FrameDecoder.gathers", () => {
     });
   }
 
+  it("it goes through all the chunks that wait", () => {
+    for (const role of ["client", "server"] as const) {
+      const payload = pattern(3000);
+      const frame = frameOf(payload, role);
+      const decoder = gathering(role);
+      decoder.push(frame.slice(0, 100));
+      assert.equal(decoder.next()?.last, false);
+      assert.equal(decoder.next(), undefined);
+      for (let at = 100; at < frame.length; at += 100) decoder.push(frame.slice(at, at + 100));
+      assert.deepEqual(decoder.next()?.payload, payload);
+      assert.equal(decoder.release(), true);
+    }
+  });
+
   it("the header comes first, before memory is taken for the rest", () => {
     const decoder = gathering("server");
     decoder.push(hex("82 ff 00 00 00 02 80 00 00 00 00 00 00 00 01"));

@@ -119,6 +119,23 @@ export function headerLength(length: number, masked: boolean): number {
   return (length < 126 ? 2 : length < 65536 ? 4 : 10) + (masked ? 4 : 0);
 }
 
+/** How many bytes the header takes whose second byte this is. */
+export function headerSize(second: number): number {
+  const length = second & 0x7f;
+  return 2 + (length === 126 ? 2 : length === 127 ? 8 : 0) + (second >> 7) * 4;
+}
+
+/** The header as far as its first two bytes tell; the length may yet be 126 or 127. */
+export function startOf(first: number, second: number): FrameHeader {
+  return {
+    fin: (first & 0x80) !== 0,
+    rsv: (first >> 4) & 7,
+    opcode: first & 0x0f,
+    masked: (second & 0x80) !== 0,
+    length: second & 0x7f,
+  };
+}
+
 /**
  * Writes a frame header but for its masking key, with the length in the fewest bytes that hold it
  * (RFC 6455 §5.2).

@@ -8,11 +8,13 @@ import {
   checkFrameHeader,
   type FrameHeader,
   headerLength,
+  headerSize,
   isControl,
   MAX_CONTROL_LENGTH,
   Opcode,
   readKey,
   type Role,
+  startOf,
 } from "./frame.ts";
 import { applyMask, copyMasked } from "./mask.ts";
 
@@ -330,7 +332,7 @@ export class FrameDecoder {
         return { header, payload: EMPTY, last: false };
       }
     }
-    if (this.#gathered !== undefined) return this.#gather(header, this.#gathered, size);
+    if (this.#gathered !== undefined) return this.#gather(header, this.#gathered);
     const payload = this.#take(size);
     this.#given += size;
     this.#started = true;
@@ -346,20 +348,26 @@ export class FrameDecoder {
       this.#gathered === undefined;
   }
 
-  /** Adds the next bytes of the payload to those before; gives the frame once it is whole. */
-  #gather(header: FrameHeader, before: Uint8Array, size: number): FramePiece | undefined {
-    const start = this.#given;
-    const end = this.#given = start + size;
-    const bytes = this.#gathered = withRoom(before, start, end, header.length);
-    const more = view(this.#chunk, this.#offset, size);
-    this.#offset += size;
-    if (header.masked) copyMasked(more, bytes, start, this.#key, start);
-    else bytes.set(more, start);
-    const last = end === header.length;
+  /** Adds the bytes at hand to those before; gives the frame once it is whole. */
+  #gather(header: FrameHeader, before: Uint8Array): FramePiece | undefined {
+    const { length, masked } = header;
+    let bytes = before;
+    // Through all the chunks at hand: it may be that no other comes before this frame was taken.
+    do {
+      const start = this.#given;
+      const size = Math.min(length - start, this.#chunk.length - this.#offset);
+      const end = this.#given = start + size;
+      bytes = this.#gathered = withRoom(bytes, start, end, length);
+      const more = view(this.#chunk, this.#offset, size);
+      this.#offset += size;
+      if (masked) copyMasked(more, bytes, start, this.#key, start);
+      else bytes.set(more, start);
+    } while (this.#given < length && this.#readable());
+    const last = this.#given === length;
     if (!last && this.gathers) return undefined;
     this.#gathered = undefined;
     if (last) this.#header = undefined;
-    return { header, payload: last ? bytes : view(bytes, 0, end), last };
+    return { header, payload: last ? bytes : view(bytes, 0, this.#given), last };
   }
 
   /** Takes payload bytes of the chunk at hand and unmasks them. */
@@ -430,21 +438,4 @@ function wholeLength(chunk: Uint8Array, at: number, masked: boolean): number {
   const longer = (chunk[at + 2] << 8) | chunk[at + 3];
   // RFC 6455 §5.2: the length stands in the fewest bytes that hold it.
   return longer < 126 ? -1 : longer;
-}
-
-/** How many bytes the header takes whose second byte this is. */
-function headerSize(second: number): number {
-  const length = second & 0x7f;
-  return 2 + (length === 126 ? 2 : length === 127 ? 8 : 0) + (second >> 7) * 4;
-}
-
-/** The header as far as its first two bytes tell; the length may yet be 126 or 127. */
-function startOf(first: number, second: number): FrameHeader {
-  return {
-    fin: (first & 0x80) !== 0,
-    rsv: (first >> 4) & 7,
-    opcode: first & 0x0f,
-    masked: (second & 0x80) !== 0,
-    length: second & 0x7f,
-  };
 }
