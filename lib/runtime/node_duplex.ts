@@ -37,10 +37,8 @@ export class DuplexTransport {
   #error: Error | undefined;
   /** The bytes that came too late to be written. */
   #dropped = 0;
-  /** Made once: a closure for every write would be garbage for every batch. */
-  readonly #written = (error?: Error | null) => {
-    if (!error && this.bufferedAmount === 0) this.#handlers?.drain();
-  };
+  /** Kept until all has left: a function for every write would be much garbage, one for good 100 bytes. */
+  #onWritten: ((error?: Error | null) => void) | undefined;
 
   constructor(duplex: Duplex) {
     this.#duplex = duplex;
@@ -79,6 +77,12 @@ export class DuplexTransport {
     duplex.off("close", DuplexTransport.#onClose);
   }
 
+  #written(error?: Error | null): void {
+    if (this.bufferedAmount > 0) return;
+    this.#onWritten = undefined;
+    if (!error) this.#handlers?.drain();
+  }
+
   write(parts: readonly Uint8Array[]): void {
     const duplex = this.#duplex;
     if (!duplex.writable) {
@@ -88,7 +92,8 @@ export class DuplexTransport {
     }
     if (parts.length > 1) duplex.cork();
     for (let i = 0; i < parts.length - 1; i++) duplex.write(parts[i]);
-    duplex.write(parts[parts.length - 1], this.#written);
+    this.#onWritten ??= this.#written.bind(this);
+    duplex.write(parts[parts.length - 1], this.#onWritten);
     if (parts.length > 1) duplex.uncork();
   }
 
