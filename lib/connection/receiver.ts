@@ -255,13 +255,15 @@ class Waiting implements Waiter<Message> {
   }
 }
 
-type Resolve = (result: IteratorResult<Message>) => void;
+type Resolve = (result: IteratorResult<Message> | Promise<never>) => void;
 
-/** One promise a message: an asynchronous function would make three. It is itself what then waits. */
+/**
+ * One promise a message: an asynchronous function would make three. It is itself what then waits, and
+ * keeps one function of the promise, which it rejects by resolving it with another one.
+ */
 class Iteration implements AsyncIterator<Message>, Waiter<Message> {
   readonly #inbox: Inbox<Message>;
   #resolve!: Resolve;
-  #reject!: (error: unknown) => void;
 
   constructor(inbox: Inbox<Message>) {
     this.#inbox = inbox;
@@ -271,9 +273,8 @@ class Iteration implements AsyncIterator<Message>, Waiter<Message> {
     const value = this.#inbox.take();
     if (value !== undefined) return Promise.resolve({ done: false, value });
     if (this.#inbox.awaited) return Promise.reject(alreadyAwaited());
-    return new Promise((resolve, reject) => {
+    return new Promise((resolve) => {
       this.#resolve = resolve;
-      this.#reject = reject;
       this.#inbox.wait(this);
     });
   }
@@ -284,7 +285,7 @@ class Iteration implements AsyncIterator<Message>, Waiter<Message> {
 
   end(end: End): void {
     if (endsIteration(end)) this.#resolve({ done: true, value: undefined });
-    else this.#reject(end.error);
+    else this.#resolve(Promise.reject(end.error));
   }
 }
 
