@@ -13,6 +13,7 @@ import { randomPayload } from "../core/mask.ts";
 import type { Message } from "../core/message.ts";
 import { Driver } from "./driver.ts";
 import type { DriverInit } from "./driver_init.ts";
+import type { EndListener } from "./ending.ts";
 import { packHeads, type ResponseInfo, toRequest, toResponseInfo, unpackHeads } from "../http.ts";
 import type { IncomingMessage } from "./message_streams.ts";
 import type {
@@ -42,9 +43,9 @@ export interface ConnectionInit extends DriverInit {
 
 let driverOf: (ws: WebSocketConnection) => Driver;
 
-/** Calls back when the connection has ended, without the promise that `closed` makes. Internal. */
-export function whenEnded(ws: WebSocketConnection, callback: () => void): void {
-  driverOf(ws).whenEnded(callback);
+/** Tells of the end of the connection without the promise that `closed` makes. Internal. */
+export function whenEnded(ws: WebSocketConnection, listener: EndListener): void {
+  driverOf(ws).whenEnded(listener);
 }
 
 /** Ends a connection whose peer does not keep up. Internal. */
@@ -149,9 +150,11 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
     // Made when first asked for: most connections are closed without anybody asking.
     return this.#closed ??= handled(
       new Promise((resolve, reject) =>
-        this.#driver.whenEnded((error) => {
-          if (error === undefined) resolve(this.#driver.closeRecord.received);
-          else reject(error);
+        this.#driver.whenEnded({
+          ended: (error) => {
+            if (error === undefined) resolve(this.#driver.closeRecord.received);
+            else reject(error);
+          },
         })
       ),
     );
@@ -169,7 +172,7 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
 
   /** How long the last ping took to be answered, in milliseconds. */
   get latency(): number | undefined {
-    return this.#driver.pings.latency;
+    return this.#driver.latency;
   }
 
   /** What the connection has done so far. */

@@ -7,7 +7,7 @@
  *
  * @module
  */
-import { closeInfoOf, CloseRecord } from "./close_record.ts";
+import { closeInfoOf, type CloseRecord } from "./close_record.ts";
 import { ControlRate } from "./control_rate.ts";
 import { CloseCode, type CloseInfo, truncateReason } from "../core/close.ts";
 import { RemoteProtocolError, WebSocketError, webSocketError } from "../core/error.ts";
@@ -15,6 +15,7 @@ import { type CloseEvent, response } from "../core/event.ts";
 import { webTextCodec } from "../core/utf8.ts";
 import { randomPayload } from "../core/mask.ts";
 import { type DriverInit, type Machine, type MachineHost, machineOf } from "./driver_init.ts";
+import { Ending, type EndListener, NOT_ENDING } from "./ending.ts";
 import { invalidState } from "../invalid_state.ts";
 import { Keepalive, type KeepaliveHost, Pings } from "./keepalive.ts";
 import type { ConnectionStats } from "../options.ts";
@@ -22,7 +23,7 @@ import { Receiver, type ReceiverHost } from "./receiver.ts";
 import { Sender, type SenderHost } from "./sender.ts";
 import { slowPolicyOf } from "./slow_consumer.ts";
 import type { Transport, TransportHandlers } from "../transport.ts";
-import { backgroundTimer, nextTurn } from "./turn.ts";
+import { nextTurn } from "./turn.ts";
 
 /** How many bytes may wait while an extension works on those before them. */
 const READ_MARK = 65536;
@@ -37,10 +38,6 @@ export class Driver
   readonly receiver: Receiver;
   /** What is sent. */
   readonly sender: Sender;
-  /** The pings that wait for their pongs. */
-  readonly pings: Pings = new Pings();
-  /** The Close frames that went. */
-  readonly closeRecord: CloseRecord = new CloseRecord();
   /** What carries the bytes. */
   readonly transport: Transport;
   readonly #protocol: Machine;
@@ -48,29 +45,15 @@ export class Driver
   readonly #maxControlFrames: number | undefined;
   #controlRate: ControlRate | undefined;
   readonly #closeTimeout: number;
-  #onEnded: ((error?: WebSocketError) => void) | undefined;
-  #settled = false;
+  /** Made for the first ping. */
+  #pings: Pings | undefined;
+  #ending: Readonly<Ending> = NOT_ENDING;
+  #onEnd: EndListener | undefined;
 
   #paused = false;
   #pauses = 0;
   #pumping = false;
   #bytesReceived = 0;
-
-  /** A Close, a violation or the end of the input was met: nothing behind it is decoded. */
-  #stopped = false;
-  /** Our Close frame is to go behind the messages that were accepted. */
-  #closeAsked = false;
-  /** Why the connection does not end with a clean close. */
-  #error: WebSocketError | undefined;
-  /** Both Close frames went. */
-  #shaken = false;
-  #inputEnded = false;
-  #transportClosed = false;
-  #transportError: Error | undefined;
-  #finished = false;
-  #cancelCloseTimer: (() => void) | undefined;
-  /** The errors that those got who called at the wrong moment. */
-  #refusals: WeakSet<object> | undefined;
 
   /** @param init the transport, from the handshake's hands, and the options */
   constructor(init: DriverInit) {
@@ -89,27 +72,38 @@ export class Driver
 
   /** See `WebSocketConnection`. */
   get state(): "open" | "closing" | "closed" {
-    if (this.#finished) return "closed";
+    if (this.#ending.finished) return "closed";
     return this.canSend() ? "open" : "closing";
   }
 
-  /** Calls back with the end of the transport, and why it was none after a clean close. */
-  whenEnded(callback: (error?: WebSocketError) => void): void {
-    const before = this.#onEnded;
-    if (this.#settled) callback(this.#error);
-    else this.#onEnded = before === undefined ? callback : (e) => (before(e), callback(e));
+  /** Tells of the end of the transport. */
+  whenEnded(listener: EndListener): void {
+    const before = this.#onEnd;
+    if (this.#ending.settled) listener.ended(this.#ending.error);
+    else if (before === undefined) this.#onEnd = listener;
+    else this.#onEnd = { ended: (error) => (before.ended(error), listener.ended(error)) };
+  }
+
+  /** The Close frames that went. */
+  get closeRecord(): Readonly<CloseRecord> {
+    return this.#ending.record;
+  }
+
+  /** What is to be changed of the end: from then on it is this connection's own. */
+  get #ownEnding(): Ending {
+    if (this.#ending === NOT_ENDING) this.#ending = new Ending();
+    return this.#ending as Ending;
   }
 
   #settle(): void {
-    this.#settled = true;
-    this.#onEnded?.(this.#error);
+    this.#ownEnding.settled = true;
+    this.#onEnd?.ended(this.#ending.error);
   }
 
   /** Whether an error says no more than that this connection is at its end. */
   isOwnError(error: unknown): boolean {
     if (typeof error !== "object" || error === null) return false;
-    return error === this.#error || error === this.receiver.ended?.error ||
-      this.#refusals?.has(error) === true;
+    return error === this.receiver.ended?.error || this.#ending.hasCaused(error);
   }
 
   /** See `WebSocketConnection`. */
@@ -124,20 +118,26 @@ export class Driver
     };
   }
 
+  /** How long the last ping took to be answered, in milliseconds. */
+  get latency(): number | undefined {
+    return this.#pings?.latency;
+  }
+
   /** Sends a ping; resolves with the milliseconds until its pong. */
   ping(payload: Uint8Array): Promise<number> {
     if (!this.canSend()) throw this.closedError();
-    if (this.pings.has(payload)) throw invalidState("Expected no ping with this payload to wait");
+    const pings = this.#pings ??= new Pings();
+    if (pings.has(payload)) throw invalidState("Expected no ping with this payload to wait");
     this.sender.control({ type: "ping", payload });
-    return this.pings.add(payload);
+    return pings.add(payload);
   }
 
   /** RFC 6455 §7.1.2: starts the closing handshake. Without effect once it was started. */
   startClose(info: CloseInfo): void {
-    if (!this.canSend() || this.#finished) return;
+    if (!this.canSend() || this.#ending.finished) return;
     const { reason = "" } = info;
     const closeCode = info.closeCode ?? (reason === "" ? CloseCode.NoStatus : CloseCode.Normal);
-    this.#closeAsked = true;
+    this.#ownEnding.closeAsked = true;
     this.#keepalive?.stop();
     this.#armCloseTimer();
     this.sender.beforeClose(() => {
@@ -148,9 +148,9 @@ export class Driver
 
   /** Ends the transport at once. */
   terminate(): void {
-    if (this.#finished) return;
-    if (!this.#shaken) {
-      this.#error ??= webSocketError("The connection was terminated", CloseCode.Abnormal);
+    if (this.#ending.finished) return;
+    if (!this.#ending.shaken) {
+      this.#ownEnding.error ??= webSocketError("The connection was terminated", CloseCode.Abnormal);
     }
     this.#keepalive?.stop();
     this.transport.destroy();
@@ -160,7 +160,7 @@ export class Driver
 
   data(chunk: Uint8Array): boolean {
     this.#bytesReceived += chunk.length;
-    if (this.#stopped || this.#protocol.state === "closed") return false;
+    if (this.#ending.stopped || this.#protocol.state === "closed") return false;
     this.#protocol.receive(chunk);
     this.#pump();
     return this.#protocol.release();
@@ -170,7 +170,7 @@ export class Driver
   get #full(): boolean {
     // After our own Close nothing waits for room: the peer's Close may lie behind it. And of a
     // transport that is gone only the rest of a chunk is left.
-    return this.receiver.full && this.canSend() && !this.#transportClosed;
+    return this.receiver.full && this.canSend() && !this.#ending.transportClosed;
   }
 
   /** Whether more comes than extensions can take: what waits for them is held as it came. */
@@ -182,9 +182,9 @@ export class Driver
   #pump(): void {
     if (this.#pumping) return;
     this.#pumping = true;
-    while (!this.#stopped && !this.#full && this.#step());
+    while (!this.#ending.stopped && !this.#full && this.#step());
     this.#pumping = false;
-    this.#setPaused(!this.#stopped && (this.#full || this.#behind));
+    this.#setPaused(!this.#ending.stopped && (this.#full || this.#behind));
   }
 
   /** Takes one event; tells whether there was one. */
@@ -193,7 +193,7 @@ export class Driver
       if (this.receiver.takeWhole(this.#protocol)) return true;
       const event = this.#protocol.next();
       if (event === undefined) {
-        if (this.#inputEnded && !this.#protocol.pending) this.#stop(undefined);
+        if (this.#ending.inputEnded && !this.#protocol.pending) this.#stop(undefined);
         return false;
       }
       if (event.type === "ping") {
@@ -201,7 +201,7 @@ export class Driver
         this.sender.answer(event.payload);
       } else if (event.type === "pong") {
         // What we have asked for is no flood.
-        if (!this.pings.pong(event.payload)) this.#countControl();
+        if (!this.#pings?.pong(event.payload)) this.#countControl();
       } else if (event.type === "close") this.#stop(event);
       else this.receiver.deliver(event, !this.canSend());
     } catch (error) {
@@ -232,25 +232,24 @@ export class Driver
 
   /** Whether messages may be sent. */
   canSend(): boolean {
-    return !this.#closeAsked && this.canWrite();
+    return !this.#ending.closeAsked && this.canWrite();
   }
 
   /** Whether our Close frame is yet to go. */
   canWrite(): boolean {
     const { state } = this.#protocol;
-    return this.#error === undefined && (state === "open" || state === "remote-closing");
+    return this.#ending.error === undefined && (state === "open" || state === "remote-closing");
   }
 
   #sendClose(event: CloseEvent): void {
     this.sender.control(event);
-    this.closeRecord.note("sent", event);
+    this.#ownEnding.record.note("sent", event);
     this.#keepalive?.stop();
     this.#armCloseTimer();
   }
 
   #armCloseTimer(): void {
-    if (this.#finished || this.#closeTimeout === 0 || this.#cancelCloseTimer !== undefined) return;
-    this.#cancelCloseTimer = backgroundTimer(() => this.transport.destroy(), this.#closeTimeout);
+    this.#ownEnding.armTimer(this.#closeTimeout, () => this.transport.destroy());
   }
 
   /**
@@ -258,9 +257,9 @@ export class Driver
    * it had their turn: the echo of one of them is to leave before our Close.
    */
   #stop(cause: CloseEvent | RemoteProtocolError | undefined): void {
-    this.#stopped = true;
+    this.#ownEnding.stopped = true;
     this.receiver.whenQuiet(() => {
-      if (this.#finished) return;
+      if (this.#ending.finished) return;
       if (cause === undefined) this.#lose();
       else if (cause instanceof RemoteProtocolError) {
         this.#fail(cause.closeCode, cause.message, cause);
@@ -269,13 +268,13 @@ export class Driver
   }
 
   #closeReceived(event: CloseEvent): void {
-    this.closeRecord.note("received", event);
+    this.#ownEnding.record.note("received", event);
     if (this.canWrite()) this.#answerClose(event);
-    this.#shaken = this.#protocol.state === "closed" && this.#error === undefined;
-    if (this.#transportClosed) return this.#finish();
+    this.#ownEnding.shaken = this.#protocol.state === "closed" && this.#ending.error === undefined;
+    if (this.#ending.transportClosed) return this.#finish();
     this.sender.outbox.flush();
     // RFC 6455 §7.1.1: the server ends the transport first, the client waits for it to do so.
-    if (this.#protocol.endsTransport || this.#inputEnded) this.transport.end();
+    if (this.#protocol.endsTransport || this.#ending.inputEnded) this.transport.end();
     this.#armCloseTimer();
   }
 
@@ -285,35 +284,31 @@ export class Driver
     const { pending } = this.sender;
     this.#sendClose(response(event) as CloseEvent);
     this.sender.refuse(this.closedError(), { all: pending });
-    if (pending || this.#transportClosed) {
+    if (pending || this.#ending.transportClosed) {
       const late = pending ? "while messages waited to be sent" : "before it was answered";
       const { closeCode, reason } = event;
-      this.#error = webSocketError(
-        `The peer has closed ${late} (${this.closeRecord})`,
-        closeCode,
-        reason,
-      );
+      const message = `The peer has closed ${late} (${this.closeRecord})`;
+      const error = this.#ownEnding.error = webSocketError(message, closeCode, reason);
       // All that the peer had to say was received: who reads only is not concerned.
-      if (pending) this.receiver.end(this.#error, true);
+      if (pending) this.receiver.end(error, true);
     }
   }
 
   /** RFC 6455 §7.1.7: fails the connection: says why, reads no more, ends the transport. */
   #fail(closeCode: number, message: string, cause?: unknown): void {
-    if (this.#finished || this.#error !== undefined) return;
+    if (this.#ending.finished || this.#ending.error !== undefined) return;
     // The message of an extension may be of any characters.
     const reason = truncateReason(message);
     if (this.canWrite()) this.#sendClose({ type: "close", closeCode, reason });
-    this.#stopped = true;
-    this.#error = webSocketError(message, closeCode, "", cause);
-    this.#end(this.#error);
+    this.#ownEnding.stopped = true;
+    this.#end(this.#ownEnding.error = webSocketError(message, closeCode, "", cause));
     this.#setPaused(false);
   }
 
   /** Ends the transport behind what was sent before. */
   #end(error: WebSocketError): void {
     this.#endWith(error);
-    if (this.#transportClosed) return this.#finish();
+    if (this.#ending.transportClosed) return this.#finish();
     this.sender.outbox.flush();
     this.transport.end();
     this.#armCloseTimer();
@@ -321,17 +316,17 @@ export class Driver
 
   /** The input ended without a Close frame. */
   #lose(): void {
-    const cause = this.#transportError;
+    const cause = this.#ending.transportError;
     // A transport that knows the close code says so itself.
-    if (cause instanceof WebSocketError) this.#error ??= cause;
+    if (cause instanceof WebSocketError) this.#ownEnding.error ??= cause;
     const detail = cause === undefined ? "" : `: ${cause.message}`;
-    this.#error ??= webSocketError(
+    const error = this.#ownEnding.error ??= webSocketError(
       `The transport ended without a Close frame${detail} (${this.closeRecord})`,
       CloseCode.Abnormal,
       "",
       cause,
     );
-    this.#end(this.#error);
+    this.#end(error);
   }
 
   drain(): void {
@@ -339,37 +334,37 @@ export class Driver
   }
 
   end(): void {
-    this.#inputEnded = true;
-    if (this.#shaken || this.#error !== undefined) return this.transport.end();
+    this.#ownEnding.inputEnded = true;
+    if (this.#ending.shaken || this.#ending.error !== undefined) return this.transport.end();
     this.#pump();
   }
 
   close(error: Error | undefined): void {
-    this.#transportClosed = true;
-    this.#transportError = error;
+    this.#ownEnding.transportClosed = true;
+    this.#ownEnding.transportError = error;
     this.#keepalive?.stop();
-    if (this.#shaken || this.#error !== undefined) return this.#finish();
-    if (!this.#inputEnded) this.end();
+    if (this.#ending.shaken || this.#ending.error !== undefined) return this.#finish();
+    if (!this.#ending.inputEnded) this.end();
     // What was received whole is still delivered: the rest of one chunk, whatever waits already.
     else this.#pump();
   }
 
   /** The transport is gone: all that waits is settled. */
   #finish(): void {
-    if (this.#finished) return;
+    if (this.#ending.finished) return;
     // Nothing is read any more: what decompresses may be another connection's from here on.
-    this.#finished = this.#stopped = true;
+    this.#ownEnding.finished = this.#ownEnding.stopped = true;
     this.#protocol.dispose();
-    this.#cancelCloseTimer?.();
+    this.#ending.disarmTimer();
     this.#keepalive?.stop();
-    if (this.#error !== undefined) {
-      this.#endWith(this.#error);
+    if (this.#ending.error !== undefined) {
+      this.#endWith(this.#ending.error);
       return this.#settle();
     }
     const { closeCode, reason } = this.closeRecord.received;
     const message = `The connection was closed (${this.closeRecord})`;
     const end = webSocketError(message, closeCode, reason);
-    this.pings.fail(end);
+    this.#pings?.fail(end);
     this.receiver.end(end, true);
     const settle = () => {
       this.sender.end(this.closedError());
@@ -383,7 +378,7 @@ export class Driver
   #endWith(error: WebSocketError): void {
     // The transport may take its time to end, and no ping can be sent meanwhile.
     this.#keepalive?.stop();
-    this.pings.fail(error);
+    this.#pings?.fail(error);
     this.sender.end(error);
     this.receiver.end(error, false);
   }
@@ -391,8 +386,8 @@ export class Driver
   /** The error for those who send when they may not. */
   closedError(): DOMException {
     const message = `Expected an open connection, it is ${this.state} (${this.closeRecord})`;
-    const error = invalidState(message, this.#error);
-    (this.#refusals ??= new WeakSet()).add(error);
+    const error = invalidState(message, this.#ending.error);
+    this.#ownEnding.addRefusal(error);
     return error;
   }
 
@@ -426,9 +421,9 @@ export class Driver
   async finish(): Promise<void> {
     this.startClose({});
     // A clean end has come already where a pipe closes us in the turn that the end grants.
-    if (this.#finished && this.#error === undefined) return;
+    if (this.#ending.finished && this.#ending.error === undefined) return;
     await new Promise<void>((resolve, reject) =>
-      this.whenEnded((error) => error === undefined ? resolve() : reject(error))
+      this.whenEnded({ ended: (error) => error === undefined ? resolve() : reject(error) })
     );
   }
 

@@ -8,6 +8,7 @@
  */
 import { checkCloseInfo } from "../connection/close_record.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
+import type { EndListener } from "../connection/ending.ts";
 import { ConnectionCount, type ConnectionLimits } from "./connection_limits.ts";
 import { HandshakeError } from "../core/error.ts";
 import { type WebSocketConnection, whenEnded } from "../connection/connection.ts";
@@ -112,31 +113,28 @@ export class Sessions {
   #serve(ws: WebSocketConnection, place: string): void {
     this.connections.add(ws);
     if (this.signal.aborted) ws.close(this.#info);
-    const cancelTimer = this.#limitLifetime(ws);
+    const session = new Session(this, ws, place, this.#limitLifetime(ws));
     // It is over when both have ended: a handler may go on when the connection has long done so.
     this.#pending++;
-    whenEnded(ws, () => {
-      cancelTimer?.();
-      this.#count.leave(place);
-      this.connections.delete(ws);
-      this.#left();
-    });
+    whenEnded(ws, session);
     // No asynchronous function: what it keeps while it waits is several times as large.
-    this.#handled(ws).then(
-      () => {
-        ws.close({ closeCode: CloseCode.Normal });
-        this.#left();
-      },
-      (error) => {
-        // That the peer has left is no error of the handler's.
-        if (!ws.isOwnError(error)) this.report(error);
-        ws.close({ closeCode: CloseCode.InternalError });
-        this.#left();
-      },
-    );
+    this.#handle(ws).then(session.returned.bind(session), session.threw.bind(session));
   }
 
-  #handled(ws: WebSocketConnection): Promise<unknown> {
+  /** A connection has ended. */
+  ended(ws: WebSocketConnection, place: string): void {
+    this.#count.leave(place);
+    this.connections.delete(ws);
+    this.#left();
+  }
+
+  /** A handler has. */
+  handled(ws: WebSocketConnection, closeCode: number): void {
+    ws.close({ closeCode });
+    this.#left();
+  }
+
+  #handle(ws: WebSocketConnection): Promise<unknown> {
     try {
       const handler = this.#handler;
       if (this.#needsRequest) return Promise.resolve(handler(ws, ws.request));
@@ -183,6 +181,43 @@ export class Sessions {
       this.#finish();
     }
     await this.finished;
+  }
+}
+
+/** What is done at the end of one connection: an object takes less than functions that remember it. */
+class Session implements EndListener {
+  readonly #sessions: Sessions;
+  readonly #ws: WebSocketConnection;
+  readonly #place: string;
+  readonly #cancelTimer: (() => void) | undefined;
+
+  constructor(
+    sessions: Sessions,
+    ws: WebSocketConnection,
+    place: string,
+    cancelTimer: (() => void) | undefined,
+  ) {
+    this.#sessions = sessions;
+    this.#ws = ws;
+    this.#place = place;
+    this.#cancelTimer = cancelTimer;
+  }
+
+  ended(): void {
+    this.#cancelTimer?.();
+    this.#sessions.ended(this.#ws, this.#place);
+  }
+
+  /** The handler has returned. */
+  returned(): void {
+    this.#sessions.handled(this.#ws, CloseCode.Normal);
+  }
+
+  /** The handler has thrown. */
+  threw(error: unknown): void {
+    // That the peer has left is no error of the handler's.
+    if (!this.#ws.isOwnError(error)) this.#sessions.report(error);
+    this.#sessions.handled(this.#ws, CloseCode.InternalError);
   }
 }
 

@@ -1,0 +1,64 @@
+/**
+ * How far a connection has come to its end.
+ *
+ * A file of its own because an open connection has nothing of it: all of them share one.
+ *
+ * @module
+ */
+import { CloseRecord } from "./close_record.ts";
+import type { WebSocketError } from "../core/error.ts";
+import { backgroundTimer } from "./turn.ts";
+
+/** Whoever is told of the end: an object, which takes less memory than a function that remembers as much. */
+export interface EndListener {
+  /** The transport has ended; the error says why it was none after a clean close. */
+  ended(error?: WebSocketError): void;
+}
+
+/** What has happened so far at the end of one connection. */
+export class Ending {
+  /** A Close, a violation or the end of the input was met: nothing behind it is decoded. */
+  stopped = false;
+  /** Our Close frame is to go behind the messages that were accepted. */
+  closeAsked = false;
+  /** The Close frames that went. */
+  readonly record: CloseRecord = new CloseRecord();
+  /** Why the connection does not end with a clean close. */
+  error: WebSocketError | undefined;
+  /** Both Close frames went. */
+  shaken = false;
+  inputEnded = false;
+  transportClosed = false;
+  transportError: Error | undefined;
+  /** The transport is gone, and all that waited was settled. */
+  finished = false;
+  /** And who waits for the end was told. */
+  settled = false;
+  #cancelTimer: (() => void) | undefined;
+  /** The errors that those got who called at the wrong moment. */
+  #refusals: WeakSet<object> | undefined;
+
+  /** Calls back unless the end comes within so many milliseconds from the first such call on; 0: never. */
+  armTimer(timeout: number, callback: () => void): void {
+    if (this.finished || timeout === 0 || this.#cancelTimer !== undefined) return;
+    this.#cancelTimer = backgroundTimer(callback, timeout);
+  }
+
+  /** The end has come. */
+  disarmTimer(): void {
+    this.#cancelTimer?.();
+  }
+
+  /** Notes the error of a call at the wrong moment. */
+  addRefusal(error: object): void {
+    (this.#refusals ??= new WeakSet()).add(error);
+  }
+
+  /** Whether an error says no more than that the connection is at its end. */
+  hasCaused(error: object): boolean {
+    return error === this.error || this.#refusals?.has(error) === true;
+  }
+}
+
+/** That of all connections for which nothing has ended yet. */
+export const NOT_ENDING: Readonly<Ending> = new Ending();
