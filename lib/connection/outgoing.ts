@@ -110,7 +110,13 @@ interface Waiting {
 const NONE: Waiting[] = [];
 
 /** Lets one sender after the other have its turn. */
-export class SendLock {
+export class SendTurns {
+  /** The length of the messages that wait for their turn: of text in code units. */
+  length = 0;
+  /** Ends the message of several frames that is under way, whatever it waits for. */
+  interrupt: ((error: unknown) => void) | undefined;
+  /** Whether extensions work on a frame. They take no other before, and this one is written in any case. */
+  encoding = false;
   #holder: Turn | undefined;
   #waiting: Waiting[] = NONE;
 
@@ -206,4 +212,48 @@ export async function* marked(
 export function ownItem<T>(value: T): T | Uint8Array {
   const bytes = viewOf(value);
   return bytes === undefined ? value : new Uint8Array(bytes);
+}
+
+/** Makes the items of a message what is sent; all must be of one type. */
+export function itemConverter(text: boolean | undefined): (item: Item) => Message {
+  let decoder: TextDecoder | undefined;
+  let encoder: TextEncoder | undefined;
+  let begun: Message | undefined;
+  /** Items that should be text may cut its characters anywhere. */
+  const decode = (bytes: Uint8Array, stream: boolean) => {
+    decoder ??= new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+    return asText(() => decoder!.decode(bytes, { stream }));
+  };
+  const convert = (data: Message, last: boolean) => {
+    if (text === undefined || text === (typeof data === "string")) return data;
+    if (typeof data !== "string") return decode(data, !last);
+    encoder ??= new TextEncoder();
+    return encoder.encode(data);
+  };
+  return ({ value, last, behind }) => {
+    if (behind && decoder !== undefined) return decode(new Uint8Array(0), false);
+    if (behind) return typeof begun === "string" ? "" : new Uint8Array(0);
+    const data = typeof value === "string" ? value : viewOf(value);
+    if (data === undefined) {
+      throw new TypeError(`Expected each item to be a string or bytes, received ${typeof value}`);
+    }
+    const typed = convert(data, last);
+    if (begun !== undefined && typeof typed !== typeof begun) {
+      throw new TypeError("Expected the items of a message to be of one type, received both");
+    }
+    return begun = typed;
+  };
+}
+
+/**
+ * What gives text.
+ *
+ * @throws {RangeError} when the bytes are not UTF-8
+ */
+export function asText(decode: () => string): string {
+  try {
+    return decode();
+  } catch (cause) {
+    throw new RangeError("Expected a text message to be UTF-8, received other bytes", { cause });
+  }
 }

@@ -11,17 +11,17 @@ import type { CloseEvent, PingEvent, PongEvent } from "../core/event.ts";
 import type { Protocol } from "../core/protocol.ts";
 import type { TextCodec } from "../core/utf8.ts";
 import type { BufferSource, OutgoingMessage, SendOptions } from "../options.ts";
+import { MessageSink, type SinkHost } from "./message_sink.ts";
 import { handled, Outbox, SEND_MARK } from "./outbox.ts";
 import {
+  asText,
   isFixed,
-  type Item,
+  itemConverter,
   marked,
   ownItem,
-  SendLock,
+  SendTurns,
   StreamSource,
-  toMessage,
   toSendable,
-  viewOf,
 } from "./outgoing.ts";
 import { type Endable, endAsSlow, isTooMuch, type SlowPolicy } from "./slow_consumer.ts";
 import type { Transport } from "../transport.ts";
@@ -33,7 +33,7 @@ const LATER_FROM = 16384;
 const DEFAULTS: SendOptions = {};
 
 /** What a {@linkcode Sender} asks of its connection. */
-export interface SenderHost extends Endable {
+export interface SenderHost extends Endable, Omit<SinkHost, "write"> {
   /** Whether messages may be sent. */
   canSend(): boolean;
   /** Whether frames may yet be written: until our Close frame goes, behind what was accepted. */
@@ -42,33 +42,22 @@ export interface SenderHost extends Endable {
   closedError(): DOMException;
   /** A message was begun and cannot be finished. */
   failMidway(cause: unknown): void;
-  /** The writer of the stream has closed it; resolves when the connection is closed. */
-  finish(): Promise<void>;
-  /** The writer of the stream has aborted it. */
-  leave(reason: unknown): void;
 }
 
 /** Sends, one message after the other. */
-export class Sender {
+export class Sender implements SinkHost {
   /** Where the frames are gathered. */
   readonly outbox: Outbox;
   readonly #protocol: Pick<Protocol, "role" | "extended" | "write" | "writeText">;
   readonly #codec: TextCodec;
   readonly #host: SenderHost;
   readonly #policy: SlowPolicy | undefined;
-  readonly #lock = new SendLock();
+  /** Made for the first message that cannot be sent in one go. */
+  #turns: SendTurns | undefined;
   #messagesSent = 0;
-  /** The length of the messages that wait for their turn: of text in code units. */
-  #waiting = 0;
-  /** Ends the message of several frames that is under way, whatever it waits for. */
-  #interrupt: ((error: unknown) => void) | undefined;
-  /** Whether extensions work on a frame. They take no other before, and this one is written in any case. */
-  #encoding = false;
   /** The pong that is due once the transport has room. */
   #owedPong: Uint8Array | undefined;
-  #writable: WritableStream<Message | BufferSource> | undefined;
-  #controller: WritableStreamDefaultController | undefined;
-  #closing = false;
+  #sink: MessageSink | undefined;
   #ended: { error: unknown } | undefined;
 
   /**
@@ -99,17 +88,22 @@ export class Sender {
 
   /** The bytes that wait: for their turn, in the batch, and in the transport. */
   get bufferedAmount(): number {
-    return this.#waiting + this.outbox.bufferedAmount;
+    return (this.#turns?.length ?? 0) + this.outbox.bufferedAmount;
   }
 
   /** Whether messages wait for room, or in the middle of another one. */
   get pending(): boolean {
-    return this.outbox.congested || this.#lock.busy;
+    return this.outbox.congested || this.#busy;
+  }
+
+  /** Whether a message has its turn. */
+  get #busy(): boolean {
+    return this.#turns !== undefined && this.#turns.busy;
   }
 
   /** Whether somebody has asked for the stream. */
   get streaming(): boolean {
-    return this.#writable !== undefined;
+    return this.#sink !== undefined;
   }
 
   /** See `WebSocketConnection`. */
@@ -151,7 +145,7 @@ export class Sender {
 
   /** Whether the message takes its turn, or is to have one. */
   #waits(message: Message): boolean {
-    return this.#lock.busy || this.#slow(message);
+    return this.#busy || this.#slow(message);
   }
 
   /** @param lend whether the message stays as it is until it has left */
@@ -193,17 +187,18 @@ export class Sender {
 
   /** Sends behind the message that is under way (RFC 6455 §5.4), or one that takes its time. */
   async #sendInTurn(message: Message, lend: boolean, options: SendOptions): Promise<void> {
-    this.#waiting += message.length;
+    const turns = this.#turns ??= new SendTurns();
+    turns.length += message.length;
     let sent: { left: Promise<void> };
     try {
-      await this.#lock.acquire("whole", options.signal);
+      await turns.acquire("whole", options.signal);
       try {
-        sent = await this.#sendNow(message, lend, options);
+        sent = await this.#sendNow(message, lend, options, turns);
       } finally {
-        this.#lock.release();
+        turns.release();
       }
     } finally {
-      this.#waiting -= message.length;
+      turns.length -= message.length;
     }
     await sent.left;
   }
@@ -213,28 +208,34 @@ export class Sender {
     message: Message,
     lend: boolean,
     { compress }: SendOptions,
+    turns: SendTurns,
   ): Promise<{ left: Promise<void> }> {
     if (!this.#slow(message)) return { left: this.#sendWhole(message, lend, compress) };
-    await this.#writeLater(lend ? message : ownItem(message), true, compress);
+    await this.#writeLater(lend ? message : ownItem(message), true, compress, turns);
     this.#messagesSent++;
     return { left: this.outbox.settle(false) };
   }
 
   /** Writes a frame as soon as the extensions are done with it, unless the connection ends before. */
-  #writeLater(data: Message, fin: boolean, compress: boolean | undefined): Promise<void> {
+  #writeLater(
+    data: Message,
+    fin: boolean,
+    compress: boolean | undefined,
+    turns: SendTurns,
+  ): Promise<void> {
     if (!this.#host.canWrite()) throw this.#host.closedError();
     return new Promise((resolve, reject) => {
-      this.#interrupt = reject;
-      this.#encoding = true;
+      turns.interrupt = reject;
+      turns.encoding = true;
       const written = this.#write(data, fin, compress, "copy", (error) => {
-        this.#encoding = false;
+        turns.encoding = false;
         if (error === undefined) return resolve();
         // The peer's half of the compressor knows nothing of what ours has failed on.
         if (this.#host.canWrite()) this.#host.failMidway(error);
         reject(error);
       });
       if (!written) return;
-      this.#encoding = false;
+      turns.encoding = false;
       resolve();
     });
   }
@@ -245,8 +246,9 @@ export class Sender {
   ): Promise<void> {
     try {
       if (!this.#host.canSend()) throw this.#host.closedError();
-      await this.#lock.acquire("items", options.signal);
-      await this.#sendItems(items, options);
+      const turns = this.#turns ??= new SendTurns();
+      await turns.acquire("items", options.signal);
+      await this.#sendItems(items, options, turns);
     } catch (error) {
       if (items instanceof StreamSource) items.cancel(error);
       throw error;
@@ -257,39 +259,41 @@ export class Sender {
   async #sendItems(
     items: AsyncIterable<Message> | Iterable<Message>,
     options: SendOptions,
+    turns: SendTurns,
   ): Promise<void> {
     const { signal } = options;
     const abort = () => {
       // What is being encoded is waited for: the message goes on, or fails, behind it.
-      if (!this.#encoding) this.#interrupt?.(signal!.reason);
+      if (!turns.encoding) turns.interrupt?.(signal!.reason);
     };
     signal?.addEventListener("abort", abort, { once: true });
     try {
-      await this.#writeItems(items, options);
+      await this.#writeItems(items, options, turns);
     } finally {
       signal?.removeEventListener("abort", abort);
-      this.#lock.release();
+      turns.release();
     }
   }
 
   async #writeItems(
     items: AsyncIterable<Message> | Iterable<Message>,
     { text, signal, compress }: SendOptions,
+    turns: SendTurns,
   ): Promise<void> {
     const source = marked(items);
     const convert = itemConverter(text);
     let begun = false;
     try {
       for (;;) {
-        const { done, value } = await this.#interruptible(source.next(), signal);
+        const { done, value } = await this.#interruptible(source.next(), signal, turns);
         if (done) return;
         this.#checkGoingOn(signal);
         const data = convert(value);
-        if (this.#slow(data)) await this.#writeLater(data, value.last, compress);
+        if (this.#slow(data)) await this.#writeLater(data, value.last, compress, turns);
         else this.#write(data, value.last, compress, "copy");
         if (value.last) break;
         begun = true;
-        await this.#interruptible(this.outbox.settle(false), signal);
+        await this.#interruptible(this.outbox.settle(false), signal, turns);
       }
       this.#messagesSent++;
     } catch (error) {
@@ -306,40 +310,43 @@ export class Sender {
   }
 
   /** Waits, unless the connection ends or the signal is aborted meanwhile. */
-  #interruptible<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  #interruptible<T>(
+    promise: Promise<T>,
+    signal: AbortSignal | undefined,
+    turns: SendTurns,
+  ): Promise<T> {
     this.#checkGoingOn(signal);
     // Not a race: one against a promise that long outlives it would leave a reaction there.
     return new Promise((resolve, reject) => {
-      this.#interrupt = reject;
+      turns.interrupt = reject;
       promise.then(resolve, reject);
     });
   }
 
   /** See `WebSocketConnection`. */
   get writable(): WritableStream<Message | BufferSource> {
-    return this.#writable ??= new WritableStream({
-      start: (controller) => {
-        this.#controller = controller;
-        // An abort waits for the write that is under way, and that may wait for the peer.
-        controller.signal?.addEventListener(
-          "abort",
-          () => this.#host.leave(controller.signal.reason),
-        );
-        if (this.#ended !== undefined) controller.error(this.#ended.error);
-      },
-      write: (chunk) => this.#writeChunk(toMessage(chunk)),
-      close: () => {
-        this.#closing = true;
-        return this.#host.finish();
-      },
-      abort: (reason) => this.#host.leave(reason),
-    });
+    if (this.#sink === undefined) {
+      this.#sink = new MessageSink(this);
+      if (this.#ended !== undefined) this.#sink.end(this.#ended.error);
+    }
+    return this.#sink.writable;
   }
 
-  #writeChunk(message: Message): Promise<void> {
+  /** Sends a message that was written to the stream. */
+  write(message: Message): Promise<void> {
     if (!this.#host.canSend()) throw this.#host.closedError();
     if (!this.#waits(message)) return this.#sendWhole(message, false);
     return this.#sendInTurn(ownItem(message), true, {});
+  }
+
+  /** The writer of the stream has closed it. */
+  finish(): Promise<void> {
+    return this.#host.finish();
+  }
+
+  /** The writer of the stream has aborted it. */
+  leave(reason: unknown): void {
+    this.#host.leave(reason);
   }
 
   /** Sends a ping, a pong or a Close, between the frames of a message if need be. */
@@ -373,13 +380,14 @@ export class Sender {
    * items are yet to come might never end: it is cut short, and so is what waits behind it.
    */
   beforeClose(write: () => void): void {
-    if (this.#lock.holder !== "whole") {
+    const turns = this.#turns;
+    if (turns?.holder !== "whole") {
       write();
       return this.refuse(this.#host.closedError(), { all: false });
     }
-    this.#lock.fail(this.#host.closedError(), "items");
-    const turn = this.#lock.acquire("whole").then(() => {
-      this.#lock.release();
+    turns.fail(this.#host.closedError(), "items");
+    const turn = turns.acquire("whole").then(() => {
+      turns.release();
       write();
     });
     handled(turn);
@@ -390,54 +398,15 @@ export class Sender {
    * sends that wait for room.
    */
   refuse(error: unknown, { all }: { all: boolean }): void {
-    this.#lock.fail(error);
-    this.#interrupt?.(error);
+    this.#turns?.fail(error);
+    this.#turns?.interrupt?.(error);
     if (all) this.outbox.fail(error);
   }
 
-  /** Nothing more is sent. A stream that was closed by its writer stays closed. */
+  /** Nothing more is sent. */
   end(error: unknown): void {
     this.refuse(error, { all: true });
     this.#ended = { error };
-    if (!this.#closing) this.#controller?.error(error);
-  }
-}
-
-/** Makes the items of a message what is sent; all must be of one type. */
-function itemConverter(text: boolean | undefined): (item: Item) => Message {
-  let decoder: TextDecoder | undefined;
-  let encoder: TextEncoder | undefined;
-  let begun: Message | undefined;
-  /** Items that should be text may cut its characters anywhere. */
-  const decode = (bytes: Uint8Array, stream: boolean) => {
-    decoder ??= new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-    return asText(() => decoder!.decode(bytes, { stream }));
-  };
-  const convert = (data: Message, last: boolean) => {
-    if (text === undefined || text === (typeof data === "string")) return data;
-    if (typeof data !== "string") return decode(data, !last);
-    encoder ??= new TextEncoder();
-    return encoder.encode(data);
-  };
-  return ({ value, last, behind }) => {
-    if (behind && decoder !== undefined) return decode(new Uint8Array(0), false);
-    if (behind) return typeof begun === "string" ? "" : new Uint8Array(0);
-    const data = typeof value === "string" ? value : viewOf(value);
-    if (data === undefined) {
-      throw new TypeError(`Expected each item to be a string or bytes, received ${typeof value}`);
-    }
-    const typed = convert(data, last);
-    if (begun !== undefined && typeof typed !== typeof begun) {
-      throw new TypeError("Expected the items of a message to be of one type, received both");
-    }
-    return begun = typed;
-  };
-}
-
-function asText(decode: () => string): string {
-  try {
-    return decode();
-  } catch (cause) {
-    throw new RangeError("Expected a text message to be UTF-8, received other bytes", { cause });
+    this.#sink?.end(error);
   }
 }
