@@ -72,11 +72,9 @@ export class EventWriter {
     return true;
   }
 
-  /** Writes a whole message of text, unless it is to be seen by others or another is under way. */
-  writeText(text: string, writer: FrameWriter): boolean {
-    if (this.#sending !== undefined || this.#onFrame !== undefined) return false;
-    writer.text(Opcode.Text, text, true);
-    return true;
+  /** Whether a message has begun and is not whole. */
+  get underway(): boolean {
+    return this.#sending !== undefined;
   }
 
   #text(event: TextEvent, writer: FrameWriter): void {

@@ -53,6 +53,19 @@ export interface MessageOptions {
   textCodec?: TextCodec;
 }
 
+/** What is known of the message that comes in pieces. */
+class Pieces {
+  /** The opcode of the message under way, or 0 between messages. */
+  opcode = 0;
+  /** The length of the message so far, with what its frames declare and has not come. */
+  size = 0;
+  declared = 0;
+  withinFrame = false;
+  withinText = false;
+  /** For text that does not lie whole in one piece. */
+  utf8: Utf8Decoder | undefined;
+}
+
 /**
  * Reads the pieces of data frames as pieces of messages: checks the order of fragments, the length
  * of the message, on what its frames declare already, and text, at each piece. A frame that an
@@ -61,15 +74,8 @@ export interface MessageOptions {
 export class FragmentReader {
   readonly #maxMessageSize: number;
   readonly #codec: TextCodec;
-  /** For text that does not lie whole in one piece. */
-  #utf8: Utf8Decoder | undefined;
-  /** The opcode of the message under way, or 0 between messages. */
-  #opcode = 0;
-  /** The length of the message so far, with what its frames declare and has not come. */
-  #size = 0;
-  #declared = 0;
-  #withinFrame = false;
-  #withinText = false;
+  /** Made for the first frame that is not read whole. */
+  #pieces: Pieces | undefined;
 
   /**
    * Makes a reader for one connection.
@@ -88,16 +94,17 @@ export class FragmentReader {
    */
   read(piece: FramePiece): Fragment {
     const { header, payload, last } = piece;
-    if (!this.#withinFrame) this.#beginFrame(header);
-    this.#count(payload.length);
+    const pieces = this.#pieces ??= new Pieces();
+    if (!pieces.withinFrame) this.#beginFrame(header, pieces);
+    this.#count(payload.length, pieces);
     const messageFinished = last && header.fin;
-    const opcode = this.#opcode;
-    this.#withinFrame = !last;
-    if (messageFinished) this.#opcode = 0;
+    const { opcode } = pieces;
+    pieces.withinFrame = !last;
+    if (messageFinished) pieces.opcode = 0;
     return opcode === Opcode.Text
       ? {
         type: "text",
-        data: this.#text(payload, messageFinished),
+        data: this.#text(payload, messageFinished, pieces),
         frameFinished: last,
         messageFinished,
       }
@@ -106,7 +113,7 @@ export class FragmentReader {
 
   /** Reads a frame that is a whole message; what is not as it should be is left to `read()`. */
   readWhole(opcode: number, bytes: Uint8Array, start: number, end: number): Message | undefined {
-    if (this.#opcode !== 0 || end - start > this.#maxMessageSize) return undefined;
+    if (this.#underway || end - start > this.#maxMessageSize) return undefined;
     if (opcode === Opcode.Binary) {
       return ownBytes(new Uint8Array(bytes.buffer, bytes.byteOffset + start, end - start));
     }
@@ -117,61 +124,66 @@ export class FragmentReader {
     }
   }
 
+  /** Whether a message has begun and is not whole. */
+  get #underway(): boolean {
+    return this.#pieces !== undefined && this.#pieces.opcode !== 0;
+  }
+
   /**
    * Says that no more pieces come.
    *
    * @throws {RemoteProtocolError} 1006 when the input ends within a message
    */
   end(): void {
-    if (this.#opcode === 0) return;
+    if (!this.#underway) return;
     throw new RemoteProtocolError("Expected the message to go on, the input ended within it", 1006);
   }
 
-  #beginFrame(header: FrameHeader): void {
+  #beginFrame(header: FrameHeader, pieces: Pieces): void {
     const { opcode, length } = header;
     if (opcode === Opcode.Continuation) {
       // RFC 6455 §5.4: a continuation needs a message to continue.
-      if (this.#opcode === 0) throw misplaced("a frame that begins a message", "a continuation");
+      if (pieces.opcode === 0) throw misplaced("a frame that begins a message", "a continuation");
     } else {
       // RFC 6455 §5.4: the fragments of two messages are not interleaved.
-      if (this.#opcode !== 0) throw misplaced("a continuation", "a frame that begins a message");
-      this.#opcode = opcode;
-      this.#size = 0;
+      if (pieces.opcode !== 0) throw misplaced("a continuation", "a frame that begins a message");
+      pieces.opcode = opcode;
+      pieces.size = 0;
     }
-    this.#declared = length;
-    this.#grow(length);
+    pieces.declared = length;
+    this.#grow(length, pieces);
   }
 
   /** Counts what came, as far as it was not declared. */
-  #count(length: number): void {
-    this.#declared -= length;
-    if (this.#declared >= 0) return;
-    const more = -this.#declared;
-    this.#declared = 0;
-    this.#grow(more);
+  #count(length: number, pieces: Pieces): void {
+    pieces.declared -= length;
+    if (pieces.declared >= 0) return;
+    const more = -pieces.declared;
+    pieces.declared = 0;
+    this.#grow(more, pieces);
   }
 
-  #grow(length: number): void {
-    this.#size += length;
-    if (this.#size <= this.#maxMessageSize) return;
+  #grow(length: number, pieces: Pieces): void {
+    pieces.size += length;
+    if (pieces.size <= this.#maxMessageSize) return;
     throw new RemoteProtocolError(
-      `Expected a message of at most ${this.#maxMessageSize} bytes, received at least ${this.#size}`,
+      `Expected a message of at most ${this.#maxMessageSize} bytes, received at least ${pieces.size}`,
       1009,
     );
   }
 
-  #text(payload: Uint8Array, last: boolean): string {
+  #text(payload: Uint8Array, last: boolean, pieces: Pieces): string {
     // A message that lies whole in one piece needs no state.
-    if (last && !this.#withinText && payload.length > 0) {
+    if (last && !pieces.withinText && payload.length > 0) {
       try {
         return this.#codec.decode(payload, 0, payload.length);
       } catch {
         // The incremental decoder finds the place and says it.
       }
     }
-    this.#withinText = !last;
-    this.#utf8 ??= new Utf8Decoder("a text message", this.#codec);
-    return this.#utf8.push(payload, last);
+    pieces.withinText = !last;
+    pieces.utf8 ??= new Utf8Decoder("a text message", this.#codec);
+    return pieces.utf8.push(payload, last);
   }
 }
 

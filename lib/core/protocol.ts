@@ -87,7 +87,8 @@ export class Protocol {
   #failure: RemoteProtocolError | undefined;
   /** And that we have said so (RFC 6455 §7.1.7). */
   #failed = false;
-  readonly #events: EventWriter;
+  /** Made for the first event that is not just written. */
+  #events: EventWriter | undefined;
   #writer: FrameWriter | undefined;
   /** What came of a frame that is not whole yet, for `onFrame`. */
   #observed: MessageAssembler | undefined;
@@ -106,10 +107,6 @@ export class Protocol {
     this.#extensions = extensions;
     this.#decoder = new FrameDecoder({ ...options, role, rsvInUse: bitsOf(extensions) });
     this.#reader = new FragmentReader(options);
-    this.#events = new EventWriter(
-      { onFrame: options.onFrame, extensions },
-      extensions.length > 0 ? () => this.#refusal() : undefined,
-    );
     if (extensions.length > 0) {
       this.#extended = new ExtensionReader(extensions, () => this.#decode());
     }
@@ -340,6 +337,10 @@ export class Protocol {
   ): boolean {
     const refused = this.#refusal(event.type);
     if (refused !== undefined) throw refused;
+    this.#events ??= new EventWriter(
+      { onFrame: this.#onFrame, extensions: this.#extensions },
+      this.#extended === undefined ? undefined : () => this.#refusal(),
+    );
     const written = this.#events.write(event, writer, ownership, later);
     if (event.type === "close") {
       this.#failed = this.#failure !== undefined;
@@ -353,8 +354,12 @@ export class Protocol {
    * written. Otherwise `write()` does, or says why not. Internal.
    */
   writeText(text: string, writer: FrameWriter): boolean {
-    if (this.#state !== "open" || this.#extended !== undefined) return false;
-    return this.#events.writeText(text, writer);
+    if (this.#state !== "open" || this.#extended !== undefined || this.#onFrame !== undefined) {
+      return false;
+    }
+    if (this.#events !== undefined && this.#events.underway) return false;
+    writer.text(Opcode.Text, text, true);
+    return true;
   }
 
   /** RFC 6455 §5.5.1: nothing is sent after a Close frame. */
