@@ -78,7 +78,8 @@ export class TransportReader implements TransportHandlers {
    */
   handOver(trailing: Uint8Array, handlers: TransportHandlers): void {
     this.transport.handle(handlers);
-    for (const chunk of [trailing, ...this.#chunks]) if (chunk.length > 0) handlers.data(chunk);
+    if (trailing.length > 0) handlers.data(trailing);
+    for (const chunk of this.#chunks) handlers.data(chunk);
     this.#chunks = [];
     if (this.#inputEnded) handlers.end();
     if (this.#closed) handlers.close(this.#error);

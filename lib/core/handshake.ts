@@ -14,6 +14,8 @@ import {
 } from "./header.ts";
 import { base64, sha1 } from "./sha1.ts";
 
+const encoder = new TextEncoder();
+
 /** RFC 6455 §1.3. */
 const GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
@@ -33,9 +35,9 @@ const OWN_FIELDS = new Set([
 
 /** Refuses header fields of the caller's that would contradict our own. */
 export function checkExtraFields(headers: RawHeaders): void {
-  for (const [name] of headers) {
-    if (OWN_FIELDS.has(name.toLowerCase())) {
-      throw new TypeError(`Expected no ${name} header, which the handshake writes by itself`);
+  for (const field of headers) {
+    if (OWN_FIELDS.has(field[0].toLowerCase())) {
+      throw new TypeError(`Expected no ${field[0]} header, which the handshake writes by itself`);
     }
   }
 }
@@ -60,7 +62,7 @@ export function extraFields(headers: RawHeaders): RawHeaders {
 
 /** The value of Sec-WebSocket-Accept that answers a key (RFC 6455 §4.2.2). */
 export function acceptToken(key: string): string {
-  return base64(sha1(new TextEncoder().encode(key + GUID)));
+  return base64(sha1(encoder.encode(key + GUID)));
 }
 
 /** Checks that a head asks for, or agrees to, the upgrade. */

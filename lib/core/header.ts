@@ -17,15 +17,24 @@ export interface ExtensionHeader {
   readonly parameters: readonly (readonly [name: string, value: string | undefined])[];
 }
 
+/** Shared by all that are empty. */
+const NONE: string[] = [];
+
 /** The values of all fields with this name, whatever its case. */
-export function headerValues(headers: RawHeaders, name: string): string[] {
-  const lower = name.toLowerCase();
-  const values: string[] = [];
-  for (const [field, value] of headers) {
-    if (field.length !== name.length) continue;
-    if (field === name || field.toLowerCase() === lower) values.push(value);
+export function headerValues(headers: RawHeaders, name: string): readonly string[] {
+  let values = NONE;
+  for (const field of headers) {
+    if (!isNamed(field[0], name)) continue;
+    // An empty list that grows takes room for 17 at once.
+    if (values.length === 0) values = [field[1]];
+    else values.push(field[1]);
   }
   return values;
+}
+
+function isNamed(field: string, name: string): boolean {
+  if (field.length !== name.length) return false;
+  return field === name || field.toLowerCase() === name.toLowerCase();
 }
 
 /**

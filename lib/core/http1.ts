@@ -50,6 +50,7 @@ export interface ParsedHead<T> {
   length: number;
 }
 
+const EMPTY = new Uint8Array(0);
 const CR = 13;
 const LF = 10;
 
@@ -248,12 +249,13 @@ function checkHttpVersion(version: string): void {
 }
 
 function serialize(start: string, headers: RawHeaders): Uint8Array {
-  let text = `${start}\r\n`;
-  for (const [name, value] of headers) {
-    checkField(name, value);
-    text += `${name}: ${value}\r\n`;
+  const lines = [start];
+  for (const field of headers) {
+    checkField(field[0], field[1]);
+    lines.push(`${field[0]}: ${field[1]}`);
   }
-  text += "\r\n";
+  lines.push("", "");
+  const text = lines.join("\r\n");
   const bytes = new Uint8Array(text.length);
   for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
   return bytes;
@@ -263,7 +265,7 @@ function serialize(start: string, headers: RawHeaders): Uint8Array {
 export class HeadReader<T> {
   readonly #parse: (bytes: Uint8Array, limits: HeadLimits) => ParsedHead<T> | undefined;
   readonly #limits: HeadLimits;
-  #bytes: Uint8Array = new Uint8Array(0);
+  #bytes: Uint8Array = EMPTY;
   #parsedAt = 0;
 
   /**
@@ -292,7 +294,8 @@ export class HeadReader<T> {
     const parsed = little && !endsWithin(bytes, this.#parsedAt) ? undefined : this.#read(bytes);
     // What is kept is our own; a subclass may have a slice() that does not copy, as Buffer has.
     if (parsed !== undefined) {
-      return { head: parsed.head, rest: new Uint8Array(bytes.subarray(parsed.length)) };
+      const rest = parsed.length === bytes.length ? EMPTY : bytes.subarray(parsed.length);
+      return { head: parsed.head, rest: rest === EMPTY ? EMPTY : new Uint8Array(rest) };
     }
     this.#bytes = bytes === chunk ? new Uint8Array(chunk) : bytes;
     return undefined;

@@ -27,6 +27,8 @@ import {
 import { concat } from "./message.ts";
 
 const EMPTY = new Uint8Array(0);
+/** Before the head was read. */
+const NONE: Uint8Array[] = [];
 
 /** What a client asked for, as a server reads it. */
 export interface HandshakeRequest extends ReceivedOffer {
@@ -43,7 +45,7 @@ export class ServerHandshake {
   readonly #reader: HeadReader<RequestHead>;
   #request: RequestHead | undefined;
   #checked: HandshakeRequest | undefined;
-  #trailing: Uint8Array[] = [];
+  #trailing: Uint8Array[] = NONE;
 
   /**
    * Makes a handshake that waits for its request.
@@ -155,13 +157,13 @@ function acceptResponse(request: HandshakeRequest, options: AcceptOptions): Resp
     ["Upgrade", "websocket"],
     ["Connection", "Upgrade"],
     ["Sec-WebSocket-Accept", acceptToken(request.key)],
-    ...answerFields(request, options),
   ];
+  fields.push(...answerFields(request, options));
   return {
     version: "1.1",
     status: 101,
     statusText: "Switching Protocols",
-    headers: [...fields, ...headers],
+    headers: headers.length === 0 ? fields : [...fields, ...headers],
   };
 }
 

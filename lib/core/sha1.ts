@@ -4,39 +4,45 @@
  * @module
  */
 
-/** The words of a block; no call comes in between. */
+// No call comes in between, so that all can have the same.
+/** The words of a block. */
 const words = new Int32Array(80);
+const state = new Int32Array(5);
 
 /** The SHA-1 digest of the bytes, 20 bytes. */
 export function sha1(message: Uint8Array): Uint8Array {
-  const state = new Int32Array([0x67452301, 0xefcdab89, 0x98badcfe, 0x10325476, 0xc3d2e1f0]);
-  const padded = pad(message);
-  for (let block = 0; block < padded.byteLength; block += 64) {
-    for (let t = 0; t < 16; t++) words[t] = padded.getInt32(block + 4 * t);
+  state[0] = 0x67452301;
+  state[1] = 0xefcdab89;
+  state[2] = 0x98badcfe;
+  state[3] = 0x10325476;
+  state[4] = 0xc3d2e1f0;
+  const blocks = Math.ceil((message.length + 9) / 64);
+  for (let block = 0; block < blocks; block++) {
+    for (let t = 0; t < 16; t++) words[t] = wordAt(message, block * 64 + t * 4, blocks * 64);
     for (let t = 16; t < 80; t++) {
       words[t] = rotate(words[t - 3] ^ words[t - 8] ^ words[t - 14] ^ words[t - 16], 1);
     }
-    compress(state);
+    compress();
   }
-  const digest = new DataView(new ArrayBuffer(20));
-  state.forEach((word, i) => digest.setInt32(4 * i, word));
-  return new Uint8Array(digest.buffer);
+  const digest = new Uint8Array(20);
+  for (let i = 0; i < 20; i++) digest[i] = state[i >> 2] >>> (24 - (i & 3) * 8);
+  return digest;
 }
 
-/** RFC 3174 §4: a bit 1, bits 0, and the length in bits as the last 64. */
-function pad(message: Uint8Array): DataView {
-  const size = Math.ceil((message.length + 9) / 64) * 64;
-  const padded = new Uint8Array(size);
-  padded.set(message);
-  padded[message.length] = 0x80;
-  const view = new DataView(padded.buffer);
-  view.setUint32(size - 8, Math.floor(message.length / 2 ** 29));
-  view.setUint32(size - 4, message.length << 3);
-  return view;
+/** RFC 3174 §4: behind the message a bit 1, bits 0, and its length in bits as the last 64 of all. */
+function wordAt(message: Uint8Array, at: number, size: number): number {
+  if (at === size - 8) return Math.floor(message.length / 2 ** 29);
+  if (at === size - 4) return message.length << 3;
+  let word = 0;
+  for (let i = at; i < at + 4; i++) {
+    const byte = i < message.length ? message[i] : i === message.length ? 0x80 : 0;
+    word = (word << 8) | byte;
+  }
+  return word;
 }
 
 /** RFC 3174 §6.1: the eighty steps of one block. Destructuring here would take 14 KiB a handshake. */
-function compress(state: Int32Array): void {
+function compress(): void {
   let a = state[0];
   let b = state[1];
   let c = state[2];
@@ -70,16 +76,24 @@ function rotate(word: number, bits: number): number {
 }
 
 const ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+const PADDING = "=".charCodeAt(0);
+const decoder = new TextDecoder();
 
 /** Base64 (RFC 4648 §4), with padding. */
 export function base64(bytes: Uint8Array): string {
-  let text = "";
-  for (let i = 0; i < bytes.length; i += 3) {
+  // As a string that grows it would take an object for each character.
+  const text = new Uint8Array(Math.ceil(bytes.length / 3) * 4);
+  for (let i = 0, at = 0; i < bytes.length; i += 3, at += 4) {
     const left = bytes.length - i;
     const group = (bytes[i] << 16) | ((bytes[i + 1] ?? 0) << 8) | (bytes[i + 2] ?? 0);
-    text += ALPHABET[group >> 18] + ALPHABET[(group >> 12) & 63];
-    text += left > 1 ? ALPHABET[(group >> 6) & 63] : "=";
-    text += left > 2 ? ALPHABET[group & 63] : "=";
+    text[at] = digit(group >> 18);
+    text[at + 1] = digit((group >> 12) & 63);
+    text[at + 2] = left > 1 ? digit((group >> 6) & 63) : PADDING;
+    text[at + 3] = left > 2 ? digit(group & 63) : PADDING;
   }
-  return text;
+  return decoder.decode(text);
+}
+
+function digit(value: number): number {
+  return ALPHABET.charCodeAt(value);
 }

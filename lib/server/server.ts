@@ -28,6 +28,7 @@ import {
 } from "../options.ts";
 import type { Address, Listener, TlsServeOptions, Transport } from "../transport.ts";
 import { type Deadline, TransportReader, withDeadline } from "../opening.ts";
+import { checkOrigin } from "./origin.ts";
 import { Refusal, refuse, type Responder } from "./refusal.ts";
 import { type Handler, Sessions } from "./sessions.ts";
 
@@ -318,7 +319,7 @@ async function answer(
   try {
     return await withDeadline(
       options,
-      async (deadline) => await open(reader, await read(), options, deadline, responder),
+      (deadline) => open(reader, read, options, deadline, responder),
     );
   } catch (error) {
     await refuse(reader, error, options, responder);
@@ -328,11 +329,12 @@ async function answer(
 
 async function open(
   reader: TransportReader,
-  { handshake, head }: ReadRequest,
+  read: () => ReadRequest | Promise<ReadRequest>,
   options: ServeOptions,
   deadline: Deadline,
   responder: Responder | undefined,
 ): Promise<WebSocketConnection> {
+  const { handshake, head } = await read();
   const { textCodec } = options.transport ?? await defaultProvider();
   const { secure = false } = reader.transport;
   const { onRequest } = options;
@@ -351,8 +353,13 @@ async function open(
   const protocol = selectProtocol === undefined
     ? commonProtocol(asked.protocols, options.protocols)
     : await hook(() => selectProtocol(asked.protocols, request())) ?? "";
-  const agreed = acceptExtensions(asked.extensions, await extensionsOf(options, false));
-  const headers = await extraHeaders(options, request);
+  // Nothing is awaited for nothing, which would take a promise and its reactions.
+  const supported = extensionsOf(options, false);
+  const factories = supported instanceof Promise ? await supported : supported;
+  const agreed = acceptExtensions(asked.extensions, factories);
+  const fields = toRawHeaders(options.headers);
+  const plain = fields.length === 0 && options.onResponse === undefined;
+  const headers = plain ? fields : await extraHeaders(fields, options, request);
   let accepted: { response: ResponseHead; bytes: Uint8Array };
   try {
     accepted = handshake.accept({ protocol, extensions: agreed.headers, headers });
@@ -394,53 +401,18 @@ function hookFailed(cause: unknown): HandshakeError {
 
 /** What is sent beside the fields of the handshake. */
 async function extraHeaders(
-  { headers: given, onResponse }: ServeOptions,
+  fields: RawHeaders,
+  { onResponse }: ServeOptions,
   request: () => Request,
 ): Promise<RawHeaders> {
-  const fields = toRawHeaders(given);
-  if (fields.length === 0 && onResponse === undefined) return fields;
   const headers = toHeaders(fields);
   if (onResponse !== undefined) await hook(() => onResponse(headers, request()));
   return [...headers];
 }
 
-/** RFC 6455 §10.2: a server may serve the pages of some origins only. */
-function checkOrigin(
-  origin: string | undefined,
-  request: () => Request,
-  allowed: ServeOptions["origins"],
-): void {
-  if (allowed === undefined) return;
-  const found = allowed === "same-origin"
-    ? origin === undefined || hostOf(origin) === new URL(request().url).host
-    : allowed.some((one) =>
-      one instanceof RegExp
-        ? origin !== undefined && matches(one, origin)
-        : one === (origin ?? null)
-    );
-  if (found) return;
-  throw new HandshakeError(
-    `Expected an allowed Origin, received ${origin ?? "none"}`,
-    "origin",
-    { status: 403 },
-  );
-}
-
-function hostOf(origin: string): string | undefined {
-  try {
-    return new URL(origin).host;
-  } catch {
-    return undefined;
-  }
-}
-
-// A pattern with the flag g or y would remember where it stopped.
-function matches(pattern: RegExp, text: string): boolean {
-  return new RegExp(pattern, pattern.flags.replace(/[gy]/g, "")).test(text);
-}
-
 /** The subprotocol for which the places in both lists add up to the least. */
 function commonProtocol(theirs: readonly string[], ours: readonly string[] = []): string {
+  if (ours.length === 0 || theirs.length === 0) return "";
   const rank = (protocol: string) => ours.indexOf(protocol) + theirs.indexOf(protocol);
   const common = ours.filter((protocol) => theirs.includes(protocol));
   return common.sort((a, b) => rank(a) - rank(b))[0] ?? "";
