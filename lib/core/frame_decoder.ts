@@ -16,6 +16,7 @@ import {
   type Role,
   startOf,
 } from "./frame.ts";
+import { giveInput, type Input, takeInput } from "./frame_input.ts";
 import { applyMask, copyMasked } from "./mask.ts";
 
 /** A frame, or as much of its payload as is at hand. */
@@ -50,8 +51,6 @@ export interface WholeReader<T> {
 }
 
 const EMPTY = new Uint8Array(0);
-/** Shared by all where nothing waits. */
-const NONE: Uint8Array[] = [];
 
 /** The first bytes of frames that are a message each. */
 const FIN_TEXT = 0x81;
@@ -87,27 +86,10 @@ export class FrameDecoder {
    */
   gathers: boolean = false;
 
-  #chunk: Uint8Array = EMPTY;
-  #offset = 0;
-  #waiting: Uint8Array[] = NONE;
-
-  /** A header, or the payload of a control frame, that came in several chunks. */
-  #scratch: Uint8Array | undefined;
-  #scratchLength = 0;
-
-  #header: FrameHeader | undefined;
-  #key = 0;
-  /** Bytes of the present frame's payload that were given out. */
-  #given = 0;
-  #started = false;
-  /** The first bytes of the payload, with room for more. Undefined: the frame is not put together. */
-  #gathered: Uint8Array | undefined;
-  /** Whether a piece was given out that is a view of the chunk at hand, or of the last one. */
-  #lent = false;
-
-  /** Where the chunk at hand, and the present frame, begin in the whole input. */
+  /** What was pushed and not read; none of an idle connection, be it that much came before. */
+  #input: Input | undefined;
+  /** Where the chunk at hand begins in the whole input. */
   #chunkPosition = 0;
-  #framePosition = 0;
   #failure: RemoteProtocolError | undefined;
 
   /**
@@ -125,23 +107,29 @@ export class FrameDecoder {
   /** Gives it the next bytes. They are dropped after a failure. */
   push(chunk: Uint8Array): void {
     if (chunk.length === 0 || this.#failure !== undefined) return;
-    if (this.#offset === this.#chunk.length && this.#waiting.length === 0) return this.#use(chunk);
-    if (this.#waiting === NONE) this.#waiting = [];
-    this.#waiting.push(chunk);
+    const input = this.#input ??= takeInput();
+    if (!input.unread) return this.#use(chunk, input);
+    input.wait(chunk);
   }
 
   /** Lets go of the chunk that was pushed last; false while it, or a view of it, may still be in use. */
   release(): boolean {
-    if (this.#lent || this.#waiting.length > 0 || this.#offset < this.#chunk.length) return false;
-    this.#use(EMPTY);
-    return true;
+    const input = this.#input;
+    // Before a failure views may have been given out.
+    if (input === undefined) return this.#failure === undefined;
+    if (input.unread) return false;
+    const { lent } = input;
+    this.#use(EMPTY, input);
+    if (!input.withinFrame) {
+      this.#input = undefined;
+      giveInput(input);
+    }
+    return !lent;
   }
 
   /** How many of the bytes pushed were not taken yet. */
   get bufferedAmount(): number {
-    let sum = this.#chunk.length - this.#offset;
-    for (const chunk of this.#waiting) sum += chunk.length;
-    return sum;
+    return this.#input === undefined ? 0 : this.#input.length;
   }
 
   /**
@@ -151,9 +139,13 @@ export class FrameDecoder {
    */
   next(): FramePiece | undefined {
     if (this.#failure !== undefined) throw this.#failure;
-    if (this.#header === undefined && !this.#readHeader()) return undefined;
-    const header = this.#header!;
-    return isControl(header.opcode) ? this.#controlPiece(header) : this.#dataPiece(header);
+    const input = this.#input;
+    if (input === undefined) return undefined;
+    if (input.header === undefined && !this.#readHeader(input)) return undefined;
+    const header = input.header!;
+    return isControl(header.opcode)
+      ? this.#controlPiece(header, input)
+      : this.#dataPiece(header, input);
   }
 
   /**
@@ -162,21 +154,22 @@ export class FrameDecoder {
    * else, which `next()` reads or refuses. Internal.
    */
   takeWhole<T>(reader: WholeReader<T>): T | undefined {
-    if (this.#header !== undefined || this.#scratchLength > 0 || !this.#ownsInput) return undefined;
-    const chunk = this.#chunk;
+    const input = this.#input;
+    if (input === undefined || input.withinFrame || !this.#ownsInput) return undefined;
+    const { chunk, offset } = input;
     const masked = this.#role === "server";
-    const length = wholeLength(chunk, this.#offset, masked);
-    const start = this.#offset + headerLength(length, masked);
+    const length = wholeLength(chunk, offset, masked);
+    const start = offset + headerLength(length, masked);
     const end = start + length;
     if (length < 0 || end > chunk.length || length > this.#maxFrameSize) return undefined;
-    const opcode = chunk[this.#offset] & 0x0f;
+    const opcode = chunk[offset] & 0x0f;
     const key = masked ? readKey(chunk, start - 4) : 0;
     if (masked) applyMask(chunk, start, end, key, 0);
     const message = reader.readWhole(opcode, chunk, start, end);
     if (message !== undefined) {
-      this.#offset = end;
+      input.offset = end;
       // Bytes may be a view of the chunk; text is none.
-      if (opcode === Opcode.Binary) this.#lent = true;
+      if (opcode === Opcode.Binary) input.lent = true;
     } else if (masked) {
       // It is left as it came.
       applyMask(chunk, start, end, key, 0);
@@ -191,52 +184,51 @@ export class FrameDecoder {
    */
   end(): void {
     if (this.#failure !== undefined) throw this.#failure;
-    if (this.#header !== undefined || this.#scratchLength > 0 || this.bufferedAmount > 0) {
+    if (this.#input?.unread || this.#input?.withinFrame) {
       this.#fail("Expected the input to end between two frames, it ended within one", 1006);
     }
   }
 
-  #use(chunk: Uint8Array): void {
-    this.#chunkPosition += this.#chunk.length;
-    this.#chunk = chunk;
-    this.#offset = 0;
-    if (chunk !== EMPTY) this.#lent = false;
+  #use(chunk: Uint8Array, input: Input): void {
+    this.#chunkPosition += input.chunk.length;
+    input.chunk = chunk;
+    input.offset = 0;
+    if (chunk !== EMPTY) input.lent = false;
   }
 
   /** Whether there is a byte to read; goes on to the next chunk where the present one is used up. */
-  #readable(): boolean {
-    if (this.#offset < this.#chunk.length) return true;
-    const chunk = this.#waiting.shift();
-    this.#use(chunk ?? EMPTY);
+  #readable(input: Input): boolean {
+    if (input.offset < input.chunk.length) return true;
+    const chunk = input.waiting.shift();
+    this.#use(chunk ?? EMPTY, input);
     return chunk !== undefined;
   }
 
-  #readHeader(): boolean {
-    if (!this.#readable()) return false;
-    const chunk = this.#chunk;
-    const offset = this.#offset;
-    if (this.#scratchLength === 0) {
-      this.#framePosition = this.#chunkPosition + offset;
+  #readHeader(input: Input): boolean {
+    if (!this.#readable(input)) return false;
+    const { chunk, offset } = input;
+    if (input.scratchLength === 0) {
+      input.framePosition = this.#chunkPosition + offset;
       const left = chunk.length - offset;
       if (left >= 2 && left >= headerSize(chunk[offset + 1])) {
-        this.#offset = this.#parseHeader(chunk, offset);
+        input.offset = this.#parseHeader(chunk, offset, input);
         return true;
       }
     }
-    return this.#gatherHeader();
+    return this.#gatherHeader(input);
   }
 
   /** Reads a header that does not lie whole in one chunk. */
-  #gatherHeader(): boolean {
-    const scratch = this.#scratch ??= new Uint8Array(MAX_CONTROL_LENGTH);
-    while (this.#readable()) {
-      scratch[this.#scratchLength++] = this.#chunk[this.#offset++];
-      if (this.#scratchLength < 2) continue;
+  #gatherHeader(input: Input): boolean {
+    const scratch = input.scratch ??= new Uint8Array(MAX_CONTROL_LENGTH);
+    while (this.#readable(input)) {
+      scratch[input.scratchLength++] = input.chunk[input.offset++];
+      if (input.scratchLength < 2) continue;
       // What the first two bytes make impossible fails at once, without waiting for the rest.
-      if (this.#scratchLength === 2) this.#checkHeader(startOf(scratch[0], scratch[1]));
-      if (this.#scratchLength === headerSize(scratch[1])) {
-        this.#scratchLength = 0;
-        this.#parseHeader(scratch, 0);
+      if (input.scratchLength === 2) this.#checkHeader(startOf(scratch[0], scratch[1]));
+      if (input.scratchLength === headerSize(scratch[1])) {
+        input.scratchLength = 0;
+        this.#parseHeader(scratch, 0, input);
         return true;
       }
     }
@@ -244,7 +236,7 @@ export class FrameDecoder {
   }
 
   /** Reads a whole header and gives the offset behind it. */
-  #parseHeader(bytes: Uint8Array, offset: number): number {
+  #parseHeader(bytes: Uint8Array, offset: number, input: Input): number {
     const header = startOf(bytes[offset], bytes[offset + 1]);
     this.#checkHeader(header);
     let at = offset + 2;
@@ -264,12 +256,12 @@ export class FrameDecoder {
       );
     }
     if (header.masked) {
-      this.#key = readKey(bytes, at);
+      input.key = readKey(bytes, at);
       at += 4;
     }
-    this.#header = header;
-    this.#given = 0;
-    this.#started = false;
+    input.header = header;
+    input.given = 0;
+    input.started = false;
     return at;
   }
 
@@ -297,94 +289,94 @@ export class FrameDecoder {
     }
   }
 
-  #controlPiece(header: FrameHeader): FramePiece | undefined {
+  #controlPiece(header: FrameHeader, input: Input): FramePiece | undefined {
     const { length } = header;
-    if (this.#scratchLength === 0 && this.#chunk.length - this.#offset >= length) {
-      const payload = this.#take(length);
-      this.#header = undefined;
+    if (input.scratchLength === 0 && input.chunk.length - input.offset >= length) {
+      const payload = this.#take(length, input);
+      input.header = undefined;
       return { header, payload, last: true };
     }
-    const scratch = this.#scratch ??= new Uint8Array(MAX_CONTROL_LENGTH);
-    while (this.#scratchLength < length) {
-      if (!this.#readable()) return undefined;
-      scratch[this.#scratchLength++] = this.#chunk[this.#offset++];
+    const scratch = input.scratch ??= new Uint8Array(MAX_CONTROL_LENGTH);
+    while (input.scratchLength < length) {
+      if (!this.#readable(input)) return undefined;
+      scratch[input.scratchLength++] = input.chunk[input.offset++];
     }
     const payload = scratch.slice(0, length);
-    this.#scratchLength = 0;
-    this.#header = undefined;
-    if (header.masked) applyMask(payload, 0, length, this.#key, 0);
+    input.scratchLength = 0;
+    input.header = undefined;
+    if (header.masked) applyMask(payload, 0, length, input.key, 0);
     return { header, payload, last: true };
   }
 
-  #dataPiece(header: FrameHeader): FramePiece | undefined {
-    const left = header.length - this.#given;
-    if (left > 0 && !this.#readable()) {
-      if (this.#started) return undefined;
+  #dataPiece(header: FrameHeader, input: Input): FramePiece | undefined {
+    const left = header.length - input.given;
+    if (left > 0 && !this.#readable(input)) {
+      if (input.started) return undefined;
       // The length alone may already be too much for whoever takes the pieces.
-      this.#started = true;
+      input.started = true;
       return { header, payload: EMPTY, last: false };
     }
-    const size = Math.min(left, this.#chunk.length - this.#offset);
-    if (size < left && this.#mayGather(header)) {
-      this.#gathered = EMPTY;
-      if (!this.#started) {
-        this.#started = true;
+    const size = Math.min(left, input.chunk.length - input.offset);
+    if (size < left && this.#mayGather(header, input)) {
+      input.gathered = EMPTY;
+      if (!input.started) {
+        input.started = true;
         return { header, payload: EMPTY, last: false };
       }
     }
-    if (this.#gathered !== undefined) return this.#gather(header, this.#gathered);
-    const payload = this.#take(size);
-    this.#given += size;
-    this.#started = true;
+    if (input.gathered !== undefined) return this.#gather(header, input.gathered, input);
+    const payload = this.#take(size, input);
+    input.given += size;
+    input.started = true;
     const last = size === left;
-    if (last) this.#header = undefined;
+    if (last) input.header = undefined;
     return { header, payload, last };
   }
 
   /** Whether to put a frame together that begins and does not lie whole in the chunk at hand. */
-  #mayGather({ opcode, fin }: FrameHeader): boolean {
+  #mayGather({ opcode, fin }: FrameHeader, input: Input): boolean {
     // Text is checked, and can fail, at each piece.
-    return this.gathers && this.#given === 0 && opcode === Opcode.Binary && fin &&
-      this.#gathered === undefined;
+    return this.gathers && input.given === 0 && opcode === Opcode.Binary && fin &&
+      input.gathered === undefined;
   }
 
   /** Adds the bytes at hand to those before; gives the frame once it is whole. */
-  #gather(header: FrameHeader, before: Uint8Array): FramePiece | undefined {
+  #gather(header: FrameHeader, before: Uint8Array, input: Input): FramePiece | undefined {
     const { length, masked } = header;
     let bytes = before;
     // Through all the chunks at hand: it may be that no other comes before this frame was taken.
     do {
-      const start = this.#given;
-      const size = Math.min(length - start, this.#chunk.length - this.#offset);
-      const end = this.#given = start + size;
-      bytes = this.#gathered = withRoom(bytes, start, end, length);
-      const more = view(this.#chunk, this.#offset, size);
-      this.#offset += size;
-      if (masked) copyMasked(more, bytes, start, this.#key, start);
+      const start = input.given;
+      const size = Math.min(length - start, input.chunk.length - input.offset);
+      const end = input.given = start + size;
+      bytes = input.gathered = withRoom(bytes, start, end, length);
+      const more = view(input.chunk, input.offset, size);
+      input.offset += size;
+      if (masked) copyMasked(more, bytes, start, input.key, start);
       else bytes.set(more, start);
-    } while (this.#given < length && this.#readable());
-    const last = this.#given === length;
+    } while (input.given < length && this.#readable(input));
+    const last = input.given === length;
     if (!last && this.gathers) return undefined;
-    this.#gathered = undefined;
-    if (last) this.#header = undefined;
-    return { header, payload: last ? bytes : view(bytes, 0, this.#given), last };
+    input.gathered = undefined;
+    if (last) input.header = undefined;
+    return { header, payload: last ? bytes : view(bytes, 0, input.given), last };
   }
 
   /** Takes payload bytes of the chunk at hand and unmasks them. */
-  #take(size: number): Uint8Array {
+  #take(size: number, input: Input): Uint8Array {
     if (size === 0) return EMPTY;
-    const chunk = this.#chunk;
-    const start = this.#offset;
+    const chunk = input.chunk;
+    const start = input.offset;
     const end = start + size;
-    this.#offset = end;
-    this.#lent = true;
-    if (!this.#header!.masked) return view(chunk, start, size);
+    input.offset = end;
+    input.lent = true;
+    if (!input.header!.masked) return view(chunk, start, size);
     if (this.#ownsInput) {
-      applyMask(chunk, start, end, this.#key, this.#given);
+      applyMask(chunk, start, end, input.key, input.given);
       return view(chunk, start, size);
     }
     const copy = new Uint8Array(size);
-    copyMasked(view(chunk, start, size), copy, 0, this.#key, this.#given);
+    copyMasked(view(chunk, start, size), copy, 0, input.key, input.given);
     return copy;
   }
 
@@ -393,12 +385,9 @@ export class FrameDecoder {
   }
 
   #fail(message: string, closeCode: number): never {
-    const at = `${message} (frame at byte ${this.#framePosition})`;
+    const at = `${message} (frame at byte ${this.#input?.framePosition ?? 0})`;
     this.#failure = new RemoteProtocolError(at, closeCode);
-    this.#chunk = EMPTY;
-    this.#offset = 0;
-    this.#waiting = NONE;
-    this.#gathered = undefined;
+    this.#input = undefined;
     throw this.#failure;
   }
 }
