@@ -34,6 +34,7 @@ const pool: Uint8Array[] = [];
 const POOL_SIZE = 64;
 const firstPool: Uint8Array[] = [];
 const FIRST_POOL_SIZE = 512;
+const batches: Batch[] = [];
 
 /** What becomes of a payload that is too long to be copied into the batch. */
 export type Ownership =
@@ -44,6 +45,25 @@ export type Ownership =
   /** It was made for this frame: it may be changed. */
   | "own";
 
+/** What was written and has not left. */
+class Batch {
+  buffer: Uint8Array = EMPTY;
+  start = 0;
+  end = 0;
+  /** Finished pieces, before the one at hand. */
+  parts: Uint8Array[] = NONE;
+  partsSize = 0;
+  /** Buffers that were filled up and hold bytes that were not all taken yet. */
+  filled: Uint8Array[] = NONE;
+  /** Buffers that were filled up and taken, and whose bytes may not have left yet. */
+  taken: Uint8Array[] = NONE;
+
+  /** The bytes written and not yet taken. */
+  get size(): number {
+    return this.partsSize + this.end - this.start;
+  }
+}
+
 /**
  * Writes frames one behind the other into a batch, which `take()` hands over as few pieces of
  * bytes, for one gathered write.
@@ -51,18 +71,10 @@ export type Ownership =
 export class FrameWriter {
   readonly #masked: boolean;
   readonly #codec: TextCodec;
-  #buffer: Uint8Array = EMPTY;
-  #start = 0;
-  #end = 0;
-  /** Finished pieces of the batch, before the one at hand. */
-  #parts: Uint8Array[] = NONE;
-  #partsSize = 0;
+  /** None of who writes nothing at the moment. */
+  #batch: Batch | undefined;
   /** Whether the batch before has filled more than a first buffer. */
   #wroteMuch = false;
-  /** Buffers that were filled up and hold bytes that were not all taken yet. */
-  #filled: Uint8Array[] = NONE;
-  /** Buffers that were filled up and taken, and whose bytes may not have left yet. */
-  #taken: Uint8Array[] = NONE;
 
   /**
    * Makes a writer for one connection.
@@ -77,7 +89,7 @@ export class FrameWriter {
 
   /** The bytes written and not yet taken. */
   get size(): number {
-    return this.#partsSize + this.#end - this.#start;
+    return this.#batch === undefined ? 0 : this.#batch.size;
   }
 
   /** Writes a frame with text as its payload, and gives the length of the payload in bytes. */
@@ -88,15 +100,15 @@ export class FrameWriter {
       this.bytes(opcode, payload, fin, rsv, "own");
       return payload.length;
     }
-    this.#reserve(MAX_HEADER_LENGTH + most);
-    const buffer = this.#buffer;
+    const batch = this.#reserve(MAX_HEADER_LENGTH + most);
+    const { buffer } = batch;
     // One byte a code unit is the most likely; should the header prove longer, the text moves.
-    const likely = this.#end + headerLength(text.length, this.#masked);
+    const likely = batch.end + headerLength(text.length, this.#masked);
     const length = this.#codec.encodeInto(text, buffer, likely);
-    const start = this.#end + headerLength(length, this.#masked);
+    const start = batch.end + headerLength(length, this.#masked);
     if (start !== likely) buffer.copyWithin(start, likely, likely + length);
-    this.#header(firstByte(fin, rsv, opcode), length, start, start + length);
-    this.#end = start + length;
+    this.#header(firstByte(fin, rsv, opcode), length, start, start + length, batch);
+    batch.end = start + length;
     return length;
   }
 
@@ -110,112 +122,124 @@ export class FrameWriter {
   ): void {
     const { length } = payload;
     if (length >= BORROW_FROM) return this.#beside(firstByte(fin, rsv, opcode), payload, ownership);
-    this.#reserve(MAX_HEADER_LENGTH + length);
-    const start = this.#end + headerLength(length, this.#masked);
-    this.#buffer.set(payload, start);
-    this.#header(firstByte(fin, rsv, opcode), length, start, start + length);
-    this.#end = start + length;
+    const batch = this.#reserve(MAX_HEADER_LENGTH + length);
+    const start = batch.end + headerLength(length, this.#masked);
+    batch.buffer.set(payload, start);
+    this.#header(firstByte(fin, rsv, opcode), length, start, start + length, batch);
+    batch.end = start + length;
   }
 
   /** Hands over what was written. The bytes must not change until {@linkcode recycle}. */
   take(): Uint8Array[] {
-    this.#cut();
-    const parts = this.#parts;
-    this.#parts = NONE;
-    this.#partsSize = 0;
-    if (this.#taken === NONE) this.#taken = this.#filled;
-    else this.#taken.push(...this.#filled);
-    this.#filled = NONE;
+    const batch = this.#batch;
+    if (batch === undefined) return [];
+    cut(batch);
+    const parts = batch.parts;
+    batch.parts = NONE;
+    batch.partsSize = 0;
+    if (batch.taken === NONE) batch.taken = batch.filled;
+    else batch.taken.push(...batch.filled);
+    batch.filled = NONE;
     return parts;
   }
 
   /** Says that nothing handed over is in use any more: the buffers are free for other batches. */
   recycle(): void {
-    const much = this.#taken !== NONE || this.#end > FIRST_SIZE;
-    for (const buffer of this.#taken) release(buffer);
-    this.#taken = NONE;
-    if (this.size > 0 || this.#buffer === EMPTY) return;
+    const batch = this.#batch;
+    if (batch === undefined) return;
+    const much = batch.taken !== NONE || batch.end > FIRST_SIZE;
+    for (const buffer of batch.taken) release(buffer);
+    batch.taken = NONE;
+    if (batch.size > 0) return;
     // The next batch is likely to be as large as this one.
     this.#wroteMuch = much;
-    release(this.#buffer);
-    this.#buffer = EMPTY;
-    this.#start = this.#end = 0;
+    release(batch.buffer);
+    batch.buffer = EMPTY;
+    batch.start = batch.end = 0;
+    this.#batch = undefined;
+    if (batches.length < FIRST_POOL_SIZE) batches.push(batch);
   }
 
   /** Writes the header, and masks the payload that already lies behind it in the batch. */
-  #header(first: number, length: number, start: number, end: number): void {
-    const at = writeHeader(this.#buffer, this.#end, first, this.#masked, length);
+  #header(first: number, length: number, start: number, end: number, batch: Batch): void {
+    const at = writeHeader(batch.buffer, batch.end, first, this.#masked, length);
     if (!this.#masked) return;
     const key = maskingKey();
-    writeKey(this.#buffer, at, key);
-    applyMask(this.#buffer, start, end, key, 0);
+    writeKey(batch.buffer, at, key);
+    applyMask(batch.buffer, start, end, key, 0);
   }
 
   /** Writes a frame whose payload is a piece of its own. */
   #beside(first: number, payload: Uint8Array, ownership: Ownership): void {
-    this.#reserve(MAX_HEADER_LENGTH);
+    const batch = this.#reserve(MAX_HEADER_LENGTH);
     const { length } = payload;
-    let at = writeHeader(this.#buffer, this.#end, first, this.#masked, length);
+    let at = writeHeader(batch.buffer, batch.end, first, this.#masked, length);
     // Masking changes the payload, so that what is not our own is copied even if it could be borrowed.
     const copied = ownership === "copy" || (this.#masked && ownership === "borrow");
     let key = 0;
     if (this.#masked) {
       key = maskingKey();
-      writeKey(this.#buffer, at, key);
+      writeKey(batch.buffer, at, key);
       at += 4;
     }
-    this.#end = at;
-    if (copied) return this.#copy(payload, key);
+    batch.end = at;
+    if (copied) return this.#copy(payload, key, batch);
     if (this.#masked) applyMask(payload, 0, length, key, 0);
-    this.#cut();
-    this.#parts = added(this.#parts, payload);
-    this.#partsSize += length;
+    cut(batch);
+    batch.parts = added(batch.parts, payload);
+    batch.partsSize += length;
   }
 
   /** Copies a payload into as many buffers as it takes, which are used again and again, and masks it there. */
-  #copy(payload: Uint8Array, key: number): void {
+  #copy(payload: Uint8Array, key: number, batch: Batch): void {
     const { length } = payload;
     for (let at = 0; at < length;) {
-      if (this.#end === this.#buffer.length) this.#reserve(1);
-      const start = this.#end;
-      const size = Math.min(length - at, this.#buffer.length - start);
+      if (batch.end === batch.buffer.length) this.#reserve(1);
+      const start = batch.end;
+      const size = Math.min(length - at, batch.buffer.length - start);
       const part = payload.subarray(at, at + size);
-      if (this.#masked) copyMasked(part, this.#buffer, start, key, at);
-      else this.#buffer.set(part, start);
-      this.#end += size;
+      if (this.#masked) copyMasked(part, batch.buffer, start, key, at);
+      else batch.buffer.set(part, start);
+      batch.end += size;
       at += size;
     }
   }
 
-  /** Ends the piece at hand. */
-  #cut(): void {
-    if (this.#end === this.#start) return;
-    this.#parts = added(this.#parts, this.#buffer.subarray(this.#start, this.#end));
-    this.#partsSize += this.#end - this.#start;
-    this.#start = this.#end;
+  /** The batch, with room for so many bytes in one piece. */
+  #reserve(size: number): Batch {
+    const batch = this.#batch ??= batches.pop() ?? new Batch();
+    if (batch.buffer.length - batch.end < size) this.#extend(size, batch);
+    return batch;
   }
 
-  #reserve(size: number): void {
-    if (this.#buffer.length - this.#end >= size) return;
-    if (this.#buffer.length === 0 && size <= FIRST_SIZE && !this.#wroteMuch) {
-      this.#buffer = firstPool.pop() ?? new Uint8Array(FIRST_SIZE);
+  #extend(size: number, batch: Batch): void {
+    if (batch.buffer.length === 0 && size <= FIRST_SIZE && !this.#wroteMuch) {
+      batch.buffer = firstPool.pop() ?? new Uint8Array(FIRST_SIZE);
       return;
     }
-    const full = this.#buffer;
+    const full = batch.buffer;
     const buffer = pool.pop() ?? new Uint8Array(BUFFER_SIZE);
     this.#wroteMuch = true;
     if (full.length === FIRST_SIZE) {
       // The little that it holds moves along, lest the batch be of one piece more.
-      buffer.set(full.subarray(this.#start, this.#end));
-      this.#end -= this.#start;
+      buffer.set(full.subarray(batch.start, batch.end));
+      batch.end -= batch.start;
     } else {
-      this.#cut();
-      this.#end = 0;
+      cut(batch);
+      batch.end = 0;
     }
-    if (full.length > 0) this.#filled = added(this.#filled, full);
-    this.#buffer = buffer;
-    this.#start = 0;
+    if (full.length > 0) batch.filled = added(batch.filled, full);
+    batch.buffer = buffer;
+    batch.start = 0;
   }
+}
+
+/** Ends the piece at hand. */
+function cut(batch: Batch): void {
+  if (batch.end === batch.start) return;
+  batch.parts = added(batch.parts, batch.buffer.subarray(batch.start, batch.end));
+  batch.partsSize += batch.end - batch.start;
+  batch.start = batch.end;
 }
 
 function added(list: Uint8Array[], item: Uint8Array): Uint8Array[] {
