@@ -51,6 +51,63 @@ export interface ProtocolOptions
   onFrame?: (direction: "in" | "out", frame: Frame) => void;
 }
 
+/** What a connection with extensions has beside the others. */
+class Extended {
+  readonly extensions: readonly Extension[];
+  /** Whether one of them works elsewhere on what comes next. */
+  pending = false;
+  readonly #reader: ExtensionReader;
+  readonly #onReady: (() => void) | undefined;
+
+  constructor(
+    extensions: readonly Extension[],
+    source: () => FramePiece | undefined,
+    onReady: (() => void) | undefined,
+  ) {
+    this.extensions = extensions;
+    this.#reader = new ExtensionReader(extensions, source);
+    this.#onReady = onReady && (() => {
+      this.pending = false;
+      onReady();
+    });
+  }
+
+  next(): FramePiece | typeof PENDING | undefined {
+    // Set before: what is ready at once would otherwise be taken for pending for ever.
+    this.pending = this.#onReady !== undefined;
+    const piece = this.#reader.next(this.#onReady);
+    if (piece !== PENDING) this.pending = false;
+    return piece;
+  }
+}
+
+/** Tells of the frames that come, as they do. */
+class FrameObserver {
+  readonly onFrame: NonNullable<ProtocolOptions["onFrame"]>;
+  /** What came of a frame that is not whole yet. */
+  #assembler: MessageAssembler | undefined;
+
+  constructor(onFrame: NonNullable<ProtocolOptions["onFrame"]>) {
+    this.onFrame = onFrame;
+  }
+
+  received({ header, payload, last }: FramePiece): void {
+    // A copy of what is whole: the bytes themselves belong to whoever gets the message.
+    const data = last ? payload.slice() : payload;
+    this.#assembler ??= new MessageAssembler();
+    const whole = this.#assembler.push({
+      type: "binary",
+      data,
+      frameFinished: last,
+      messageFinished: last,
+    });
+    if (whole === undefined) return;
+    const { onFrame } = this;
+    const { fin, rsv, opcode } = header;
+    onFrame("in", { fin, rsv, opcode: opcode as Opcode, payload: whole as Uint8Array });
+  }
+}
+
 /**
  * Bytes in, events out; events in, bytes out. Nothing is answered by itself: `response()`
  * says what is due.
@@ -71,15 +128,13 @@ export interface ProtocolOptions
  */
 export class Protocol {
   readonly #role: Role;
-  readonly #onFrame: ProtocolOptions["onFrame"];
+  /** None where nobody wants to see the frames. */
+  readonly #observer: FrameObserver | undefined;
   readonly #codec: TextCodec | undefined;
   readonly #decoder: FrameDecoder;
   readonly #reader: FragmentReader;
-  readonly #extensions: readonly Extension[];
-  /** What undoes the extensions; none where there are none. */
-  readonly #extended: ExtensionReader | undefined;
-  readonly #onReady: (() => void) | undefined;
-  #pending = false;
+  /** None where there are no extensions. */
+  readonly #extended: Extended | undefined;
   #state: ProtocolState = "open";
   /** The input ended; once what is buffered is read, this says so. */
   #ended = false;
@@ -90,8 +145,6 @@ export class Protocol {
   /** Made for the first event that is not just written. */
   #events: EventWriter | undefined;
   #writer: FrameWriter | undefined;
-  /** What came of a frame that is not whole yet, for `onFrame`. */
-  #observed: MessageAssembler | undefined;
 
   /**
    * Makes the machine for one end, behind the opening handshake.
@@ -101,19 +154,14 @@ export class Protocol {
    */
   constructor(role: Role, options: ProtocolOptions = {}) {
     this.#role = role;
-    const { extensions = NONE, onReady } = options;
-    this.#onFrame = options.onFrame;
+    const { extensions = NONE, onReady, onFrame } = options;
+    this.#observer = onFrame && new FrameObserver(onFrame);
     this.#codec = options.textCodec;
-    this.#extensions = extensions;
     this.#decoder = new FrameDecoder({ ...options, role, rsvInUse: bitsOf(extensions) });
     this.#reader = new FragmentReader(options);
     if (extensions.length > 0) {
-      this.#extended = new ExtensionReader(extensions, () => this.#decode());
+      this.#extended = new Extended(extensions, () => this.#decode(), onReady);
     }
-    this.#onReady = onReady && (() => {
-      this.#pending = false;
-      onReady();
-    });
   }
 
   /** Where the closing handshake stands. */
@@ -152,7 +200,7 @@ export class Protocol {
 
   /** Whether an extension works elsewhere on what comes next: `next()` gives nothing meanwhile. */
   get pending(): boolean {
-    return this.#pending;
+    return this.#extended !== undefined && this.#extended.pending;
   }
 
   /** Whether there are extensions. */
@@ -162,7 +210,7 @@ export class Protocol {
 
   /** Frees what the extensions hold; what is pending is not called back. */
   dispose(): void {
-    for (const extension of this.#extensions) extension.close();
+    for (const extension of this.#extended?.extensions ?? NONE) extension.close();
   }
 
   /**
@@ -195,7 +243,7 @@ export class Protocol {
       return undefined;
     }
     if (this.#failure !== undefined) throw this.#failure;
-    if (this.#pending) return undefined;
+    if (this.pending) return undefined;
     try {
       const piece = this.#next();
       if (piece !== undefined) return piece === PENDING ? undefined : this.#read(piece);
@@ -210,24 +258,19 @@ export class Protocol {
    * where there is more to do than to read it, `next()` has what comes next. Internal.
    */
   nextMessage(): Message | undefined {
-    if (this.#extended !== undefined || this.#onFrame !== undefined) return undefined;
+    if (this.#extended !== undefined || this.#observer !== undefined) return undefined;
     if (this.#state !== "open" || this.#failure !== undefined) return undefined;
     return this.#decoder.takeWhole(this.#reader);
   }
 
   #next(): FramePiece | typeof PENDING | undefined {
-    if (this.#extended === undefined) return this.#decode();
-    // Set before: what is ready at once would otherwise be taken for pending for ever.
-    this.#pending = this.#onReady !== undefined;
-    const piece = this.#extended.next(this.#onReady);
-    if (piece !== PENDING) this.#pending = false;
-    return piece;
+    return this.#extended === undefined ? this.#decode() : this.#extended.next();
   }
 
   /** A piece as it came. */
   #decode(): FramePiece | undefined {
     const piece = this.#decoder.next();
-    if (piece !== undefined) this.#observe(piece);
+    if (piece !== undefined) this.#observer?.received(piece);
     return piece;
   }
 
@@ -244,7 +287,7 @@ export class Protocol {
    */
   receivePiece(piece: FramePiece): ProtocolEvent {
     try {
-      this.#observe(piece);
+      this.#observer?.received(piece);
       return this.#read(piece);
     } catch (error) {
       throw this.#fail(error);
@@ -252,7 +295,7 @@ export class Protocol {
   }
 
   #fail(error: unknown): unknown {
-    this.#pending = false;
+    if (this.#extended !== undefined) this.#extended.pending = false;
     if (!(error instanceof RemoteProtocolError)) return error;
     const { message, closeCode } = error;
     // RFC 6455 §5.5.1: nothing more is sent after our Close.
@@ -277,24 +320,6 @@ export class Protocol {
       default:
         return this.#reader.read(piece);
     }
-  }
-
-  /** Tells `onFrame` of the frames that come, as they do. */
-  #observe({ header, payload, last }: FramePiece): void {
-    const onFrame = this.#onFrame;
-    if (onFrame === undefined) return;
-    // A copy of what is whole: the bytes themselves belong to whoever gets the message.
-    const data = last ? payload.slice() : payload;
-    this.#observed ??= new MessageAssembler();
-    const whole = this.#observed.push({
-      type: "binary",
-      data,
-      frameFinished: last,
-      messageFinished: last,
-    });
-    if (whole === undefined) return;
-    const { fin, rsv, opcode } = header;
-    onFrame("in", { fin, rsv, opcode: opcode as Opcode, payload: whole as Uint8Array });
   }
 
   /** RFC 6455 §7.1.5: a transport that ends without a Close frame is reported as 1006. */
@@ -338,7 +363,7 @@ export class Protocol {
     const refused = this.#refusal(event.type);
     if (refused !== undefined) throw refused;
     this.#events ??= new EventWriter(
-      { onFrame: this.#onFrame, extensions: this.#extensions },
+      { onFrame: this.#observer?.onFrame, extensions: this.#extended?.extensions },
       this.#extended === undefined ? undefined : () => this.#refusal(),
     );
     const written = this.#events.write(event, writer, ownership, later);
@@ -354,7 +379,7 @@ export class Protocol {
    * written. Otherwise `write()` does, or says why not. Internal.
    */
   writeText(text: string, writer: FrameWriter): boolean {
-    if (this.#state !== "open" || this.#extended !== undefined || this.#onFrame !== undefined) {
+    if (this.#state !== "open" || this.#extended !== undefined || this.#observer !== undefined) {
       return false;
     }
     if (this.#events !== undefined && this.#events.underway) return false;
