@@ -67,22 +67,50 @@ const NONE: Uint8Array[] = [];
 /** Stands for that of a Unix socket. */
 const NO_PORT = -1;
 
-let last = "";
-
-/** The address of this end is the same for all connections of a server, or one of a few. */
-function shared(address: string): string {
-  return address === last ? last : last = address;
+/** Our end of a connection. */
+interface LocalEnd {
+  secure: boolean;
+  address: Address;
 }
+
+/** The local ends of what one listener accepts: one, or one for each address of the machine. */
+class LocalEnds {
+  readonly #secure: boolean;
+  readonly #path: string | undefined;
+  #last: LocalEnd | undefined;
+
+  /** @param path that of the Unix socket, if it is one */
+  constructor(secure: boolean, path: string | undefined) {
+    this.#secure = secure;
+    this.#path = path;
+  }
+
+  /** That of a socket; nearly always the one before had the same, and they share it. */
+  of(socket: BunSocket): LocalEnd {
+    const known = this.#last;
+    if (this.#path !== undefined) {
+      return this.#last = known ??
+        { secure: this.#secure, address: { transport: "unix", path: this.#path } };
+    }
+    const { localAddress: hostname, localPort: port } = socket;
+    const { address } = known ?? {};
+    if (address?.transport === "tcp" && address.hostname === hostname && address.port === port) {
+      return known!;
+    }
+    return this.#last = { secure: this.#secure, address: tcpAddress(hostname, port) };
+  }
+}
+
+/** What may still be written: all; nothing, until what waits has left; nothing. */
+type Output = "open" | "ending" | "destroyed";
 
 /** Parts of so many bytes in all are written as one: to copy them costs less than a system call each. */
 const JOINED = 262_144;
 
 /** An accepted socket as a {@linkcode Transport}. */
 class BunTransport implements Transport {
-  readonly secure: boolean;
   // Asked for at once: a socket that is closed does not know them any more.
-  readonly #local: string;
-  readonly #localPort: number;
+  readonly #local: LocalEnd;
   readonly #remote: string;
   readonly #remotePort: number;
   readonly #socket: BunSocket;
@@ -92,24 +120,24 @@ class BunTransport implements Transport {
   /** The bytes that came too late to be written. */
   #dropped = 0;
   #inputEnded = false;
-  #ending = false;
-  #destroyed = false;
+  #output: Output = "open";
   #gone = false;
   #error: Error | undefined;
 
-  /** @param path that of the Unix socket, if it is one */
-  constructor(socket: BunSocket, secure: boolean, path?: string) {
+  constructor(socket: BunSocket, local: LocalEnd) {
+    const unix = local.address.transport === "unix";
     this.#socket = socket;
-    this.secure = secure;
-    this.#local = path ?? shared(socket.localAddress);
-    this.#localPort = path === undefined ? socket.localPort : NO_PORT;
-    this.#remote = path === undefined ? socket.remoteAddress : "";
-    this.#remotePort = path === undefined ? socket.remotePort : NO_PORT;
+    this.#local = local;
+    this.#remote = unix ? "" : socket.remoteAddress;
+    this.#remotePort = unix ? NO_PORT : socket.remotePort;
+  }
+
+  get secure(): boolean {
+    return this.#local.secure;
   }
 
   get localAddress(): Address {
-    if (this.#localPort === NO_PORT) return { transport: "unix", path: this.#local };
-    return tcpAddress(this.#local, this.#localPort);
+    return { ...this.#local.address };
   }
 
   get remoteAddress(): Address | undefined {
@@ -130,7 +158,7 @@ class BunTransport implements Transport {
   }
 
   write(parts: readonly Uint8Array[]): void {
-    if (this.#ending || this.#destroyed) {
+    if (this.#output !== "open") {
       // As if they had left, whoever sends on and on would, and the end not get its turn to be told.
       for (const part of parts) this.#dropped += part.length;
       return;
@@ -171,23 +199,23 @@ class BunTransport implements Transport {
   }
 
   end(): void {
-    if (this.#ending || this.#destroyed) return;
-    this.#ending = true;
+    if (this.#output !== "open") return;
+    this.#output = "ending";
     if (this.#buffered === 0) this.#socket.shutdown();
   }
 
   destroy(): void {
-    if (this.#destroyed) return;
-    this.#destroyed = true;
+    if (this.#output === "destroyed") return;
+    this.#output = "destroyed";
     this.#socket.close();
   }
 
   received(chunk: Uint8Array): void {
-    if (!this.#destroyed && this.#handlers!.data(chunk) === true) free(chunk);
+    if (this.#output !== "destroyed" && this.#handlers!.data(chunk) === true) free(chunk);
   }
 
   inputEnded(): void {
-    if (this.#destroyed || this.#inputEnded) return;
+    if (this.#output === "destroyed" || this.#inputEnded) return;
     this.#inputEnded = true;
     this.#handlers!.end();
   }
@@ -204,7 +232,7 @@ class BunTransport implements Transport {
       }
       this.#queue.shift();
     }
-    if (this.#ending) this.#socket.shutdown();
+    if (this.#output === "ending") this.#socket.shutdown();
     if (this.#dropped === 0) this.#handlers!.drain();
   }
 
@@ -215,8 +243,9 @@ class BunTransport implements Transport {
 
   closed(error?: Error): void {
     // When our side has ended first, the end of the peer's is not told.
-    if (this.#ending && error === undefined) this.inputEnded();
-    this.#gone = this.#destroyed = true;
+    if (this.#output === "ending" && error === undefined) this.inputEnded();
+    this.#gone = true;
+    this.#output = "destroyed";
     this.#error ??= error;
     this.#queue = NONE;
     this.#buffered = 0;
@@ -253,6 +282,7 @@ function listen(options: ListenOptions, accept: (transport: Transport) => void):
   const { hostname, port, path, tls, reusePort } = options;
   if (path !== undefined) checkUnixPath(path);
   const shaking = new Shaking(options);
+  const ends = new LocalEnds(tls !== undefined, path);
   const listener = sockets.listen({
     ...(path === undefined ? { hostname, port, reusePort } : { unix: path }),
     allowHalfOpen: true,
@@ -261,7 +291,7 @@ function listen(options: ListenOptions, accept: (transport: Transport) => void):
       binaryType: "uint8array",
       open(socket) {
         socket.setNoDelay(true);
-        socket.data = new BunTransport(socket, tls !== undefined, path);
+        socket.data = new BunTransport(socket, ends.of(socket));
         if (tls === undefined) give(socket, accept);
         else shaking.begin(socket);
       },
