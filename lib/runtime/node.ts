@@ -34,8 +34,7 @@ import { openTunnel } from "./tunnel.ts";
 const KNOWN = {};
 
 /** A socket as a {@linkcode Transport}. It must have been made with `allowHalfOpen`. */
-export class NodeTransport extends DuplexTransport implements Transport {
-  readonly #socket: Socket;
+export class NodeTransport extends DuplexTransport<Socket> implements Transport {
   readonly #ends: { local?: Address; remote?: Address };
 
   /**
@@ -44,7 +43,6 @@ export class NodeTransport extends DuplexTransport implements Transport {
    */
   constructor(socket: Socket, ends: { local?: Address; remote?: Address } = KNOWN) {
     super(socket);
-    this.#socket = socket;
     this.#ends = ends;
     // What stands in for the socket of an upgrade whose request has a body cannot.
     socket.setNoDelay?.(true);
@@ -56,15 +54,15 @@ export class NodeTransport extends DuplexTransport implements Transport {
   }
 
   get localAddress(): Address | undefined {
-    return this.#ends.local ?? tcpAddress(this.#socket.localAddress, this.#socket.localPort);
+    return this.#ends.local ?? tcpAddress(this.duplex.localAddress, this.duplex.localPort);
   }
 
   get remoteAddress(): Address | undefined {
-    return this.#ends.remote ?? tcpAddress(this.#socket.remoteAddress, this.#socket.remotePort);
+    return this.#ends.remote ?? tcpAddress(this.duplex.remoteAddress, this.duplex.remotePort);
   }
 
   get secure(): boolean {
-    return (this.#socket as Partial<TLSSocket>).encrypted === true;
+    return (this.duplex as Partial<TLSSocket>).encrypted === true;
   }
 }
 
@@ -233,7 +231,13 @@ function serverOf(
   accept: (socket: Socket) => void,
 ): ServerParts {
   if (tls === undefined) {
-    return { server: createServer({ allowHalfOpen: true }, accept), cut: () => {} };
+    const server = createServer({ allowHalfOpen: true }, (socket) => {
+      // The platform's own listener, which ends what may not be half open, has nothing to do here. A list
+      // of it and ours would take 100 bytes.
+      for (const listener of socket.listeners("end")) socket.off("end", listener as () => void);
+      accept(socket);
+    });
+    return { server, cut: () => {} };
   }
   const { ca, cert, key, alpn } = tls;
   // The handshakes under way: a server that closes would wait for them.

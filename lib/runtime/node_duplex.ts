@@ -13,7 +13,7 @@ const OWNER = Symbol("transport");
 type Owned = Duplex & { [OWNER]?: DuplexTransport };
 
 /** A duplex whose halves end one by one. */
-export class DuplexTransport {
+export class DuplexTransport<T extends Duplex = Duplex> {
   // Listeners of all transports, which find theirs by the duplex: four functions for each of them would
   // take as much memory as the socket does.
   static readonly #onError = function (this: Owned, error: Error): void {
@@ -32,7 +32,14 @@ export class DuplexTransport {
     owner.#handlers!.close(owner.#error);
   };
 
-  readonly #duplex: Owned;
+  static readonly #written = function (this: DuplexTransport, error?: Error | null): void {
+    if (this.bufferedAmount > 0) return;
+    this.#onWritten = undefined;
+    if (!error) this.#handlers?.drain();
+  };
+
+  /** What carries the bytes. */
+  protected readonly duplex: T;
   #handlers: TransportHandlers | undefined;
   #error: Error | undefined;
   /** The bytes that came too late to be written. */
@@ -40,9 +47,9 @@ export class DuplexTransport {
   /** Kept until all has left: a function for every write would be much garbage, one for good 100 bytes. */
   #onWritten: ((error?: Error | null) => void) | undefined;
 
-  constructor(duplex: Duplex) {
-    this.#duplex = duplex;
-    this.#duplex[OWNER] = this;
+  constructor(duplex: T) {
+    this.duplex = duplex;
+    (duplex as Owned)[OWNER] = this;
     // An error may come before anybody handles this transport.
     duplex.on("error", DuplexTransport.#onError);
   }
@@ -51,14 +58,14 @@ export class DuplexTransport {
   protected failed(): void {}
 
   get bufferedAmount(): number {
-    return this.#duplex.writableLength + this.#dropped;
+    return this.duplex.writableLength + this.#dropped;
   }
 
   handle(handlers: TransportHandlers): void {
     const first = this.#handlers === undefined;
     this.#handlers = handlers;
     if (!first) return;
-    const duplex = this.#duplex;
+    const duplex = this.duplex;
     if (duplex.destroyed) {
       queueMicrotask(() => this.#handlers!.close(this.#error));
       return;
@@ -70,21 +77,15 @@ export class DuplexTransport {
 
   /** Lets go of the duplex, paused, for somebody else to read. */
   release(): void {
-    const duplex = this.#duplex;
+    const duplex = this.duplex;
     duplex.pause();
     duplex.off("data", DuplexTransport.#onData);
     duplex.off("end", DuplexTransport.#onEnd);
     duplex.off("close", DuplexTransport.#onClose);
   }
 
-  #written(error?: Error | null): void {
-    if (this.bufferedAmount > 0) return;
-    this.#onWritten = undefined;
-    if (!error) this.#handlers?.drain();
-  }
-
   write(parts: readonly Uint8Array[]): void {
-    const duplex = this.#duplex;
+    const duplex = this.duplex;
     if (!duplex.writable) {
       // As if they had left, whoever sends on and on would, and the end not get its turn to be told.
       for (const part of parts) this.#dropped += part.length;
@@ -92,25 +93,25 @@ export class DuplexTransport {
     }
     if (parts.length > 1) duplex.cork();
     for (let i = 0; i < parts.length - 1; i++) duplex.write(parts[i]);
-    this.#onWritten ??= this.#written.bind(this);
+    this.#onWritten ??= DuplexTransport.#written.bind(this);
     duplex.write(parts[parts.length - 1], this.#onWritten);
     if (parts.length > 1) duplex.uncork();
   }
 
   pause(): void {
-    this.#duplex.pause();
+    this.duplex.pause();
   }
 
   resume(): void {
-    this.#duplex.resume();
+    this.duplex.resume();
   }
 
   end(): void {
-    this.#duplex.end();
+    this.duplex.end();
   }
 
   destroy(): void {
-    this.#duplex.destroy();
+    this.duplex.destroy();
   }
 }
 
