@@ -11,14 +11,24 @@ import type { ConnectionOptions } from "./options.ts";
 import type { Transport, TransportHandlers } from "./transport.ts";
 import { backgroundTimer } from "./connection/turn.ts";
 
+/** Shared by all that are empty. */
+const NONE: never[] = [];
+
+/** Adds to a list. One that grows from nothing would take room for 17 at once. */
+function added<T>(list: T[], item: T): T[] {
+  if (list.length === 0) return [item];
+  list.push(item);
+  return list;
+}
+
 /** Reads a transport chunk by chunk, and never further than it is asked to. */
 export class TransportReader implements TransportHandlers {
   readonly transport: Transport;
-  #chunks: Uint8Array[] = [];
+  #chunks: Uint8Array[] = NONE;
   #inputEnded = false;
   #closed = false;
   #error: Error | undefined;
-  #waiting: (() => void)[] = [];
+  #waiting: (() => void)[] = NONE;
 
   constructor(transport: Transport) {
     this.transport = transport;
@@ -26,7 +36,7 @@ export class TransportReader implements TransportHandlers {
   }
 
   data(chunk: Uint8Array): void {
-    this.#chunks.push(chunk);
+    this.#chunks = added(this.#chunks, chunk);
     this.transport.pause();
     this.#wake();
   }
@@ -80,7 +90,7 @@ export class TransportReader implements TransportHandlers {
     this.transport.handle(handlers);
     if (trailing.length > 0) handlers.data(trailing);
     for (const chunk of this.#chunks) handlers.data(chunk);
-    this.#chunks = [];
+    this.#chunks = NONE;
     if (this.#inputEnded) handlers.end();
     if (this.#closed) handlers.close(this.#error);
   }
@@ -92,7 +102,7 @@ export class TransportReader implements TransportHandlers {
    */
   async dropInput(onInputEnd: () => void): Promise<void> {
     while (!this.#ended) {
-      this.#chunks = [];
+      this.#chunks = NONE;
       await this.#more();
     }
     onInputEnd();
@@ -101,7 +111,7 @@ export class TransportReader implements TransportHandlers {
 
   #wake(): void {
     const waiting = this.#waiting;
-    this.#waiting = [];
+    this.#waiting = NONE;
     for (const resolve of waiting) resolve();
   }
 
@@ -110,7 +120,9 @@ export class TransportReader implements TransportHandlers {
   }
 
   #woken(): Promise<void> {
-    return new Promise((resolve) => this.#waiting.push(resolve));
+    return new Promise((resolve) => {
+      this.#waiting = added(this.#waiting, resolve);
+    });
   }
 
   #more(): Promise<void> {

@@ -119,6 +119,8 @@ function readLines(
   startTooLong: HandshakeErrorCode,
 ): Lines | undefined {
   const { maxHeaderCount = 128, maxLineLength = 8192, maxHeadSize = 16384 } = limits;
+  // In one piece: a view for each line would take more memory than the lines.
+  const text = latin1(bytes, Math.min(bytes.length, maxHeadSize));
   const headers: [string, string][] = [];
   let start: string | undefined;
   let at = 0;
@@ -138,9 +140,8 @@ function readLines(
     }
     if (end === undefined) return undefined;
     if (length === 0 && start !== undefined) return { start, headers, length: end + 2 };
-    const line = latin1(bytes, at, end);
-    if (start === undefined) start = line;
-    else headers.push(parseField(line, at));
+    if (start === undefined) start = text.slice(at, end);
+    else headers.push(parseField(text, at, end));
     if (headers.length > maxHeaderCount) {
       throw tooLarge(`Expected at most ${maxHeaderCount} header fields, received more`);
     }
@@ -165,31 +166,37 @@ function lineEnd(bytes: Uint8Array, start: number): number | undefined {
   return undefined;
 }
 
-function parseField(line: string, position: number): [string, string] {
-  const colon = line.indexOf(":");
-  const name = line.slice(0, Math.max(colon, 0));
+/** Reads the field that stands in a line of the head. */
+function parseField(text: string, start: number, end: number): [string, string] {
+  const colon = text.indexOf(":", start);
+  const name = text.slice(start, colon < end ? Math.max(colon, start) : start);
   // RFC 9112 §5.1: no white space before the colon; §5.2: a folded line begins with some.
-  if (!isToken(name)) throw malformed("Expected a header field of name, colon and value", position);
-  const value = line.slice(colon + 1).replace(/^[ \t]+/, "");
-  const trimmed = trimEnd(value);
-  if (!isFieldValue(trimmed)) {
-    throw malformed(`Expected a ${name} header without control characters`, position);
+  if (!isToken(name)) throw malformed("Expected a header field of name, colon and value", start);
+  const value = trimmed(text, colon + 1, end);
+  if (!isFieldValue(value)) {
+    throw malformed(`Expected a ${name} header without control characters`, start);
   }
-  return [name, trimmed];
+  return [name, value];
 }
 
 // A regular expression anchored at the end only would try each run of blanks from each of its
 // places.
-function trimEnd(text: string): string {
-  let end = text.length;
-  while (end > 0 && (text[end - 1] === " " || text[end - 1] === "\t")) end--;
-  return text.slice(0, end);
+function trimmed(text: string, start: number, end: number): string {
+  let from = start;
+  let to = end;
+  while (from < to && isBlank(text[from])) from++;
+  while (from < to && isBlank(text[to - 1])) to--;
+  return text.slice(from, to);
 }
 
-function latin1(bytes: Uint8Array, start: number, end: number): string {
+function isBlank(character: string): boolean {
+  return character === " " || character === "\t";
+}
+
+function latin1(bytes: Uint8Array, end: number): string {
   let text = "";
   // As many arguments at a time as any engine takes.
-  for (let at = start; at < end; at += 8192) {
+  for (let at = 0; at < end; at += 8192) {
     const part: ArrayLike<number> = bytes.subarray(at, Math.min(at + 8192, end));
     // Spread, they would go through an iterator.
     text += String.fromCharCode.apply(undefined, part as number[]);
