@@ -99,7 +99,8 @@ const NONE: never[] = [];
 
 /** A queue with one reader. */
 export class Inbox<T> {
-  readonly #budget: Budget;
+  /** What its items count towards. */
+  readonly budget: Budget;
   readonly #sizeOf: (item: T) => number;
   #items: T[] = NONE;
   #head = 0;
@@ -113,7 +114,7 @@ export class Inbox<T> {
    * @param sizeOf how much one counts
    */
   constructor(budget: Budget, sizeOf: (item: T) => number) {
-    this.#budget = budget;
+    this.budget = budget;
     this.#sizeOf = sizeOf;
   }
 
@@ -138,10 +139,10 @@ export class Inbox<T> {
     if (waiter === undefined) {
       if (this.#items === NONE) this.#items = [];
       this.#items.push(item);
-      this.#budget.add(this.#sizeOf(item));
+      this.budget.add(this.#sizeOf(item));
     } else {
       this.#waiter = undefined;
-      this.#budget.pass();
+      this.budget.pass();
       waiter.give(item);
     }
   }
@@ -159,7 +160,7 @@ export class Inbox<T> {
       this.#items.splice(0, this.#head);
       this.#head = 0;
     }
-    this.#budget.remove(this.#sizeOf(item));
+    this.budget.remove(this.#sizeOf(item));
     return item;
   }
 

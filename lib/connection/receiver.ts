@@ -35,7 +35,6 @@ export interface ReceiverHost extends BudgetHost {
 export class Receiver {
   readonly #host: ReceiverHost;
   readonly #wholeBuffers: boolean;
-  readonly #budget: Budget;
   readonly #inbox: Inbox<Message>;
   /** Made for the first message that comes in pieces. */
   #assembler: MessageAssembler | undefined;
@@ -53,15 +52,14 @@ export class Receiver {
     const { highWaterMark = HIGH_WATER_MARK, size = sizeOf } = strategy;
     this.#host = host;
     this.#wholeBuffers = wholeBuffers;
-    this.#budget = new Budget(highWaterMark, host);
-    this.#inbox = new Inbox(this.#budget, size);
+    this.#inbox = new Inbox(new Budget(highWaterMark, host), size);
   }
 
   /** Whether no more should be received for now. */
   get full(): boolean {
     if (this.#mode === "discard") return false;
     // As long as nobody has said how the messages are read, a part of one counts as well.
-    return this.#budget.fullWith(this.#mode === undefined ? this.#assembler?.size ?? 0 : 0);
+    return this.#inbox.budget.fullWith(this.#mode === undefined ? this.#assembler?.size ?? 0 : 0);
   }
 
   /** How it ended, once it has. */
@@ -76,13 +74,13 @@ export class Receiver {
 
   /** What it has done so far. */
   get stats(): Pick<ConnectionStats, "messagesReceived" | "queued" | "peakQueued"> {
-    const { used: queued, peak: peakQueued } = this.#budget;
+    const { used: queued, peak: peakQueued } = this.#inbox.budget;
     return { messagesReceived: this.#messagesReceived, queued, peakQueued };
   }
 
   /** Calls back when the reader has read all, or is not reading. */
   whenQuiet(callback: () => void): void {
-    this.#budget.whenQuiet(callback);
+    this.#inbox.budget.whenQuiet(callback);
   }
 
   /**
@@ -93,7 +91,7 @@ export class Receiver {
   deliver(fragment: Fragment, late: boolean): void {
     if (fragment.messageFinished) this.#messagesReceived++;
     if (this.#mode === "discard") return;
-    const drop = late && this.#budget.full;
+    const drop = late && this.#inbox.budget.full;
     if (this.#streams !== undefined) {
       if (drop) this.#streams.drop(fragment);
       else this.#streams.push(fragment);
@@ -189,7 +187,7 @@ export class Receiver {
   messages(): ReadableStream<IncomingMessage> {
     if (this.#streams === undefined) {
       this.#enter("messages");
-      const streams = new MessageStreams(this.#budget, (reason) => this.#leave(reason));
+      const streams = new MessageStreams(this.#inbox.budget, (reason) => this.#leave(reason));
       this.#handOver(streams);
       // Only now: what comes because there is room again is later than what has waited.
       this.#streams = streams;

@@ -56,6 +56,18 @@ const EMPTY = new Uint8Array(0);
 const FIN_TEXT = 0x81;
 const FIN_BINARY = 0x82;
 
+/** The options of the last decoder that was made. */
+let last: Required<FrameDecoderOptions> | undefined;
+
+/** The options with their defaults. Nearly all connections of a process have the same, and share them. */
+function shared(
+  { role, maxFrameSize = Infinity, ownsInput = false, rsvInUse = 0 }: FrameDecoderOptions,
+): Required<FrameDecoderOptions> {
+  const same = last !== undefined && last.role === role && last.maxFrameSize === maxFrameSize &&
+    last.ownsInput === ownsInput && last.rsvInUse === rsvInUse;
+  return same ? last! : last = { role, maxFrameSize, ownsInput, rsvInUse };
+}
+
 /**
  * A pull machine: `push()` gives it bytes, `next()` takes a piece of a frame out of it, until there
  * is nothing more to take. It holds no more than the chunks pushed and not yet taken.
@@ -75,10 +87,7 @@ const FIN_BINARY = 0x82;
  * ```
  */
 export class FrameDecoder {
-  readonly #role: Role;
-  readonly #maxFrameSize: number;
-  readonly #ownsInput: boolean;
-  readonly #rsvInUse: number;
+  readonly #options: Required<FrameDecoderOptions>;
   /**
    * Whether a binary message of one frame that comes in several chunks is put together here, for those
    * who want it whole: each of its bytes is then copied once. Its header comes first, with an empty
@@ -98,10 +107,7 @@ export class FrameDecoder {
    * @param options the role, and the limits
    */
   constructor(options: FrameDecoderOptions) {
-    this.#role = options.role;
-    this.#maxFrameSize = options.maxFrameSize ?? Infinity;
-    this.#ownsInput = options.ownsInput ?? false;
-    this.#rsvInUse = options.rsvInUse ?? 0;
+    this.#options = shared(options);
   }
 
   /** Gives it the next bytes. They are dropped after a failure. */
@@ -155,13 +161,14 @@ export class FrameDecoder {
    */
   takeWhole<T>(reader: WholeReader<T>): T | undefined {
     const input = this.#input;
-    if (input === undefined || input.withinFrame || !this.#ownsInput) return undefined;
+    const { role, ownsInput, maxFrameSize } = this.#options;
+    if (input === undefined || input.withinFrame || !ownsInput) return undefined;
     const { chunk, offset } = input;
-    const masked = this.#role === "server";
+    const masked = role === "server";
     const length = wholeLength(chunk, offset, masked);
     const start = offset + headerLength(length, masked);
     const end = start + length;
-    if (length < 0 || end > chunk.length || length > this.#maxFrameSize) return undefined;
+    if (length < 0 || end > chunk.length || length > maxFrameSize) return undefined;
     const opcode = chunk[offset] & 0x0f;
     const key = masked ? readKey(chunk, start - 4) : 0;
     if (masked) applyMask(chunk, start, end, key, 0);
@@ -249,11 +256,10 @@ export class FrameDecoder {
       header.length = this.#readLongLength(bytes, at);
       at += 8;
     }
-    if (header.length > this.#maxFrameSize) {
-      this.#fail(
-        `Expected a frame of at most ${this.#maxFrameSize} bytes, received ${header.length}`,
-        1009,
-      );
+    const { maxFrameSize } = this.#options;
+    if (header.length > maxFrameSize) {
+      const expected = `Expected a frame of at most ${maxFrameSize} bytes`;
+      this.#fail(`${expected}, received ${header.length}`, 1009);
     }
     if (header.masked) {
       input.key = readKey(bytes, at);
@@ -282,7 +288,7 @@ export class FrameDecoder {
 
   #checkHeader(header: FrameHeader): void {
     try {
-      checkFrameHeader(header, this.#role, this.#rsvInUse);
+      checkFrameHeader(header, this.#options.role, this.#options.rsvInUse);
     } catch (error) {
       const { message, closeCode } = error as RemoteProtocolError;
       this.#fail(message, closeCode);
@@ -371,7 +377,7 @@ export class FrameDecoder {
     input.offset = end;
     input.lent = true;
     if (!input.header!.masked) return view(chunk, start, size);
-    if (this.#ownsInput) {
+    if (this.#options.ownsInput) {
       applyMask(chunk, start, end, input.key, input.given);
       return view(chunk, start, size);
     }
