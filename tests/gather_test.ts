@@ -169,6 +169,34 @@ describe("FrameDecoder.gathers", () => {
     assert.equal(decoder.release(), true, "the view was one of another chunk");
   });
 
+  it("what was given out before a failure is not let go of", () => {
+    const decoder = gathering("server");
+    decoder.push(concat([frameOf(pattern(300), "server"), hex("83 80")]));
+    decoder.next();
+    assert.throws(() => decoder.next(), { closeCode: 1002 });
+    assert.equal(decoder.release(), false);
+  });
+
+  it("decoders that take turns have nothing of each other", () => {
+    const decoders = (["server", "client", "server"] as const).map((role, i) => {
+      const payload = pattern(300 + i);
+      const chunks = cut(concat(Array(4).fill(frameOf(payload, role))), 1, 3, 310, 700);
+      return { decoder: gathering(role), payload, chunks, received: [] as Uint8Array[] };
+    });
+    for (let i = 0; i < 5; i++) {
+      for (const { decoder, chunks, received } of decoders) {
+        received.push(...piecesOf(decoder, [chunks[i]]).map((piece) => piece.payload.slice()));
+        decoder.release();
+      }
+    }
+    for (const { decoder, payload, received } of decoders) {
+      assertSameBytes(concat(received), concat(Array(4).fill(payload)));
+      decoder.push(hex("83 80"));
+      const at = 4 * (payload.length + 4 + (decoder === decoders[1].decoder ? 0 : 4));
+      assert.throws(() => decoder.next(), { message: new RegExp(`frame at byte ${at}\\)`) });
+    }
+  });
+
   it("what becomes of chunks that were let go of does not matter", () => {
     const payload = pattern(300);
     const decoder = gathering("server");

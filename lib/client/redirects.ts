@@ -75,7 +75,7 @@ function redirectOf(error: unknown): RefusedResponse | undefined {
   return redirects && locationsOf(response!).length > 0 ? response : undefined;
 }
 
-function locationsOf({ rawHeaders }: RefusedResponse): readonly string[] {
+function locationsOf({ rawHeaders }: RefusedResponse): string[] {
   return headerValues(rawHeaders, "Location");
 }
 

@@ -17,19 +17,16 @@ export interface ExtensionHeader {
   readonly parameters: readonly (readonly [name: string, value: string | undefined])[];
 }
 
-/** Shared by all that are empty. */
-const NONE: string[] = [];
-
 /** The values of all fields with this name, whatever its case. */
-export function headerValues(headers: RawHeaders, name: string): readonly string[] {
-  let values = NONE;
+export function headerValues(headers: RawHeaders, name: string): string[] {
+  let values: string[] | undefined;
   for (const field of headers) {
     if (!isNamed(field[0], name)) continue;
     // An empty list that grows takes room for 17 at once.
-    if (values.length === 0) values = [field[1]];
+    if (values === undefined) values = [field[1]];
     else values.push(field[1]);
   }
-  return values;
+  return values ?? [];
 }
 
 function isNamed(field: string, name: string): boolean {
