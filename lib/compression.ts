@@ -19,7 +19,7 @@ import type { ConnectionOptions } from "./options.ts";
  * @throws {HandshakeError} "unsupported" when they do say, and the platform cannot
  */
 export function extensionsOf(
-  options: ConnectionOptions,
+  options: Omit<ConnectionOptions, "signal">,
   byDefault: boolean,
 ): readonly ExtensionFactory[] | Promise<readonly ExtensionFactory[]> {
   const { extensions = [], compression = byDefault } = options;
@@ -29,7 +29,7 @@ export function extensionsOf(
 async function withCompression(
   extensions: readonly ExtensionFactory[],
   wanted: true | PerMessageDeflateOptions,
-  { compression, maxMessageSize = MAX_MESSAGE_SIZE }: ConnectionOptions,
+  { compression, maxMessageSize = MAX_MESSAGE_SIZE }: Omit<ConnectionOptions, "signal">,
 ): Promise<readonly ExtensionFactory[]> {
   const engine = await defaultDeflate();
   if (engine === undefined) {

@@ -43,7 +43,7 @@ import {
 import { parseWebSocketUrl } from "./core/url.ts";
 import { defaultProvider } from "./default_provider.ts";
 import { invalidState } from "./invalid_state.ts";
-import { TransportReader, withDeadline } from "./opening.ts";
+import { type Cancellable, TransportReader, withDeadline } from "./opening.ts";
 import {
   checkLocalSettings,
   checkServerRuntime,
@@ -193,7 +193,7 @@ export async function upgradeHttp2(
 async function open(
   stream: ServerHttp2Stream,
   headers: IncomingHttpHeaders,
-  options: UpgradeOptions,
+  options: Cancellable<UpgradeOptions>,
   fault?: HandshakeError,
 ): Promise<WebSocketConnection> {
   if (taken.has(stream)) throw invalidState("Expected a stream that was not taken already");

@@ -10,6 +10,7 @@
 import type { IncomingMessage, Server as HttpServer } from "node:http";
 import type { Server as HttpsServer } from "node:https";
 import type { Duplex } from "node:stream";
+import type { Cancellable } from "./opening.ts";
 import { type Attachment, attachTo, fits, type UpgradeOptions } from "./server/attachment.ts";
 import type { WebSocketConnection } from "./connection/connection.ts";
 import type { HandshakeError } from "./core/error.ts";
@@ -91,7 +92,7 @@ async function open(
   request: IncomingMessage,
   socket: Duplex,
   trailing: Uint8Array,
-  options: UpgradeOptions,
+  options: Cancellable<UpgradeOptions>,
   fault?: HandshakeError,
 ): Promise<WebSocketConnection> {
   if (taken.has(socket)) throw invalidState("Expected a socket that was not taken already");

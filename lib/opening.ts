@@ -132,6 +132,21 @@ export class TransportReader implements TransportHandlers {
   }
 }
 
+/** What ends a handshake: an AbortSignal, or what takes less where there are many of them. */
+export interface Cancellation {
+  /** Whether it was ended. */
+  readonly aborted: boolean;
+  /** Why. */
+  readonly reason: unknown;
+  /** Calls back when it is ended. */
+  addEventListener(type: "abort", listener: () => void, options?: { once: boolean }): void;
+  /** Does so no more. */
+  removeEventListener(type: "abort", listener: () => void): void;
+}
+
+/** Options whose signal may be any such. */
+export type Cancellable<T> = Omit<T, "signal"> & { signal?: Cancellation };
+
 /** Says what a handshake that runs out of time has failed with by then, in place of "timeout". */
 export type OnTimeout = (failure: (timeout: HandshakeError) => Error) => void;
 
@@ -202,10 +217,10 @@ export class Deadline {
 
 /** Runs a handshake within `openTimeout`, and until `signal` is aborted. */
 export async function withDeadline<T>(
-  { signal, openTimeout = 10_000 }: Pick<ConnectionOptions, "signal" | "openTimeout">,
+  { signal, openTimeout = 10_000 }: Cancellable<Pick<ConnectionOptions, "openTimeout">>,
   run: (deadline: Deadline) => Promise<T>,
 ): Promise<T> {
-  signal?.throwIfAborted();
+  if (signal?.aborted) throw signal.reason;
   let abort!: () => void;
   let cancelTimer: (() => void) | undefined;
   try {

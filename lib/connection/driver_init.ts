@@ -42,7 +42,7 @@ export interface DriverInit {
   /** Takes the transport over from the handshake, with what came behind it. */
   takeOver: (handlers: TransportHandlers) => void;
   /** The options of the caller. */
-  options: ConnectionOptions;
+  options: Omit<ConnectionOptions, "signal">;
   /** The extensions that were agreed on. Default: none */
   activeExtensions?: readonly Extension[];
   /** How text is encoded and decoded. Default: TextEncoder and TextDecoder */

@@ -12,6 +12,7 @@ import type { CloseInfo } from "../core/close.ts";
 import { HandshakeError } from "../core/error.ts";
 import { checkServeOptions, reusableHeaders, type ServeOptions } from "./server.ts";
 import { type Handler, Sessions } from "./sessions.ts";
+import type { Cancellable } from "../opening.ts";
 import type { Address } from "../transport.ts";
 
 /** The options of `serve()` but for where to listen, and `limits`, which the HTTP server has. */
@@ -49,7 +50,10 @@ export function attachTo(
   handler: Handler,
   listen: (
     take: (
-      open: (options: UpgradeOptions, fault?: HandshakeError) => Promise<WebSocketConnection>,
+      open: (
+        options: Cancellable<UpgradeOptions>,
+        fault?: HandshakeError,
+      ) => Promise<WebSocketConnection>,
       address: Address | undefined,
     ) => void,
   ) => () => void,

@@ -9,7 +9,7 @@ import { chunkOf, LAST_CHUNK } from "../core/body.ts";
 import { HandshakeError } from "../core/error.ts";
 import { type RequestHead, type ResponseHead, serializeResponseHead } from "../core/http1.ts";
 import { refusalHeaders } from "../core/server_handshake.ts";
-import type { TransportReader } from "../opening.ts";
+import type { Cancellable, TransportReader } from "../opening.ts";
 import type { ConnectionOptions } from "../options.ts";
 import { handled } from "../connection/outbox.ts";
 import { backgroundTimer } from "../connection/turn.ts";
@@ -75,7 +75,7 @@ class Patience {
 export async function refuse(
   reader: TransportReader,
   error: unknown,
-  { closeTimeout = 10_000, signal }: Pick<ConnectionOptions, "closeTimeout" | "signal">,
+  { closeTimeout = 10_000, signal }: Cancellable<Pick<ConnectionOptions, "closeTimeout">>,
   responder?: Responder,
 ): Promise<void> {
   const { transport } = reader;

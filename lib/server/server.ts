@@ -27,7 +27,7 @@ import {
   type ConnectionOptions,
 } from "../options.ts";
 import type { Address, Listener, TlsServeOptions, Transport } from "../transport.ts";
-import { type Deadline, TransportReader, withDeadline } from "../opening.ts";
+import { type Cancellable, type Deadline, TransportReader, withDeadline } from "../opening.ts";
 import { checkOrigin } from "./origin.ts";
 import { Refusal, refuse, type Responder } from "./refusal.ts";
 import { type Handler, Sessions } from "./sessions.ts";
@@ -261,7 +261,10 @@ export async function accept(
   return await acceptOn(fromStreams(duplex), options);
 }
 
-function acceptOn(transport: Transport, options: ServeOptions): Promise<WebSocketConnection> {
+function acceptOn(
+  transport: Transport,
+  options: Cancellable<ServeOptions>,
+): Promise<WebSocketConnection> {
   const reader = new TransportReader(transport);
   return answer(reader, options, () => readRequest(reader, options.limits));
 }
@@ -269,7 +272,7 @@ function acceptOn(transport: Transport, options: ServeOptions): Promise<WebSocke
 /** Answers a client without reading what it asks for. */
 async function refuseUnread(
   transport: Transport,
-  options: ServeOptions,
+  options: Cancellable<ServeOptions>,
   fault: HandshakeError,
 ): Promise<never> {
   await refuse(new TransportReader(transport), fault, options);
@@ -296,7 +299,7 @@ export interface ReadRequest {
  */
 export async function acceptRead(
   transport: Transport,
-  options: ServeOptions,
+  options: Cancellable<ServeOptions>,
   read: () => ReadRequest,
   responder?: Responder,
 ): Promise<WebSocketConnection> {
@@ -312,7 +315,7 @@ async function readRequest(reader: TransportReader, limits?: HeadLimits): Promis
 
 async function answer(
   reader: TransportReader,
-  options: ServeOptions,
+  options: Cancellable<ServeOptions>,
   read: () => ReadRequest | Promise<ReadRequest>,
   responder?: Responder,
 ): Promise<WebSocketConnection> {
@@ -330,7 +333,7 @@ async function answer(
 async function open(
   reader: TransportReader,
   read: () => ReadRequest | Promise<ReadRequest>,
-  options: ServeOptions,
+  options: Cancellable<ServeOptions>,
   deadline: Deadline,
   responder: Responder | undefined,
 ): Promise<WebSocketConnection> {
@@ -402,7 +405,7 @@ function hookFailed(cause: unknown): HandshakeError {
 /** What is sent beside the fields of the handshake. */
 async function extraHeaders(
   fields: RawHeaders,
-  { onResponse }: ServeOptions,
+  { onResponse }: Pick<ServeOptions, "onResponse">,
   request: () => Request,
 ): Promise<RawHeaders> {
   const headers = toHeaders(fields);

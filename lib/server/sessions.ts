@@ -11,6 +11,7 @@ import { CloseCode, type CloseInfo } from "../core/close.ts";
 import type { EndListener } from "../connection/ending.ts";
 import { ConnectionCount, type ConnectionLimits } from "./connection_limits.ts";
 import { HandshakeError } from "../core/error.ts";
+import type { Cancellation } from "../opening.ts";
 import { type WebSocketConnection, whenEnded } from "../connection/connection.ts";
 import type { Address } from "../transport.ts";
 import { backgroundTimer } from "../connection/turn.ts";
@@ -41,7 +42,7 @@ export class Sessions {
   #pending = 0;
   #onNonePending: (() => void) | undefined;
   readonly #count: ConnectionCount;
-  readonly #shutdown = new AbortController();
+  readonly #shutdown = new Shutdown();
   #stop: () => unknown = () => {};
   #info: CloseInfo = { closeCode: CloseCode.GoingAway };
   #finish!: () => void;
@@ -59,8 +60,8 @@ export class Sessions {
   }
 
   /** Aborted when it shuts down: ends the handshakes that are under way. */
-  get signal(): AbortSignal {
-    return this.#shutdown.signal;
+  get signal(): Cancellation {
+    return this.#shutdown;
   }
 
   /**
@@ -218,6 +219,28 @@ class Session implements EndListener {
     // That the peer has left is no error of the handler's.
     if (!this.#ws.isOwnError(error)) this.#sessions.report(error);
     this.#sessions.handled(this.#ws, CloseCode.InternalError);
+  }
+}
+
+/** Ends the handshakes under way: each would need 800 bytes to listen to an AbortSignal. */
+class Shutdown implements Cancellation {
+  aborted = false;
+  reason: unknown;
+  readonly #listeners = new Set<() => void>();
+
+  addEventListener(_: "abort", listener: () => void): void {
+    this.#listeners.add(listener);
+  }
+
+  removeEventListener(_: "abort", listener: () => void): void {
+    this.#listeners.delete(listener);
+  }
+
+  abort(reason: unknown): void {
+    this.aborted = true;
+    this.reason = reason;
+    for (const listener of this.#listeners) listener();
+    this.#listeners.clear();
   }
 }
 
