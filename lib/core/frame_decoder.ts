@@ -323,9 +323,9 @@ export class FrameDecoder {
       return { header, payload: EMPTY, last: false };
     }
     const size = Math.min(left, input.chunk.length - input.offset);
-    if (size < left && this.#mayGather(header, input)) {
+    if (this.#mayGather(header, input, size === left)) {
       input.gathered = EMPTY;
-      if (!input.started) {
+      if (!input.started && size < left) {
         input.started = true;
         return { header, payload: EMPTY, last: false };
       }
@@ -339,8 +339,9 @@ export class FrameDecoder {
     return { header, payload, last };
   }
 
-  /** Whether to put a frame together that begins and does not lie whole in the chunk at hand. */
-  #mayGather({ opcode, fin }: FrameHeader, input: Input): boolean {
+  /** Whether to put a frame together that begins, in place of lending bytes of the chunk at hand. */
+  #mayGather({ opcode, fin, length }: FrameHeader, input: Input, whole: boolean): boolean {
+    if (whole && length < COPIED_FROM) return false;
     // Text is checked, and can fail, at each piece.
     return this.gathers && input.given === 0 && opcode === Opcode.Binary && fin &&
       input.gathered === undefined;
@@ -397,6 +398,9 @@ export class FrameDecoder {
     throw this.#failure;
   }
 }
+
+/** A payload of so many bytes that lies whole in a chunk is copied, lest the chunk be kept with it. */
+const COPIED_FROM = 65536;
 
 /** Memory is taken for no more than so many times what has come of a frame. */
 const PLAUSIBLE = 16;
