@@ -99,8 +99,12 @@ export interface Transport {
   write(parts: readonly Uint8Array[]): void;
   /** Stops reading: at most what is already under way still comes. */
   pause(): void;
-  /** Reads on. */
-  resume(): void;
+  /**
+   * Reads on.
+   *
+   * @param released whether the last chunk is not kept any more, for which `data()` did not give true
+   */
+  resume(released?: boolean): void;
   /** Ends our side once all that was written has left. */
   end(): void;
   /** Ends both sides at once; what was not sent is lost. */

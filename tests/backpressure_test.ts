@@ -148,7 +148,8 @@ async function fill(ws: WebSocketConnection, send: (data: Uint8Array) => Promise
   await still(() => progress.sent);
   assert.equal(progress.done, false);
   assert.ok(progress.sent + ws.bufferedAmount <= BOUND, `${progress.sent} bytes were taken`);
-  assert.ok(ws.bufferedAmount <= INBOX + 2 * MESSAGE.length, `${ws.bufferedAmount} bytes wait`);
+  // A transport may gather some messages for one write.
+  assert.ok(ws.bufferedAmount <= INBOX + 5 * MESSAGE.length, `${ws.bufferedAmount} bytes wait`);
   return { sending };
 }
 

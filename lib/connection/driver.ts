@@ -224,7 +224,7 @@ export class Driver
       this.#pauses++;
       this.transport.pause();
     } else {
-      this.transport.resume();
+      this.transport.resume(this.#protocol.release());
     }
   }
 

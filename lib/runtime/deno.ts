@@ -1,15 +1,15 @@
 /**
- * TLS by Deno's own sockets; everything else there is `node:net`'s.
+ * TLS, and the TCP of servers, by Deno's own sockets; everything else there is `node:net`'s.
  *
  * A file of its own because Deno's `node:tls` reads on while it is paused, so that a slow reader would
- * have to hold all that its peer sends. Of Deno's types it declares the few that it needs: the package
- * is compiled without them.
+ * have to hold all that its peer sends, and because `node:net` reads less at a time than pays for long
+ * messages. Of Deno's types it declares the few that it needs: the package is compiled without them.
  *
- * Deno closes such a connection only once the handshake, or what was written, is through or its peer
+ * Deno closes a connection with TLS only once the handshake, or what was written, is through or its peer
  * has gone, be it that nobody waits for it: a peer that stays silent keeps the descriptor. It does not
  * keep the process.
  *
- * Nor can Nagle's algorithm be turned off for a connection that is accepted, or that shows a client's
+ * Nor can Nagle's algorithm be turned off for one with TLS that is accepted, or that shows a client's
  * certificate: of two small messages shortly after one another, the second may wait for the peer's
  * acknowledgement, some 40 ms.
  *
@@ -17,41 +17,36 @@
  */
 import { HandshakeError } from "../core/error.ts";
 import type {
-  Address,
   DialOptions,
   Listener,
   ListenOptions,
   TlsConnectOptions,
   Transport,
-  TransportHandlers,
   TransportProvider,
 } from "../transport.ts";
 import { certificateError } from "./certificate_error.ts";
+import {
+  addressOf,
+  closeQuietly,
+  type Conn,
+  DenoTransport,
+  type NetAddress,
+} from "./deno_transport.ts";
 import { nodeProvider } from "./node.ts";
 import { denoTextCodec } from "./node_text.ts";
 import { openTunnel } from "./tunnel.ts";
-
-interface NetAddress {
-  hostname: string;
-  port: number;
-}
-
-interface Conn {
-  readonly localAddr: NetAddress;
-  readonly remoteAddr: NetAddress;
-  read(buffer: Uint8Array): Promise<number | null>;
-  write(bytes: Uint8Array): Promise<number>;
-  closeWrite(): Promise<void>;
-  close(): void;
-}
 
 interface TlsConn extends Conn {
   handshake(): Promise<unknown>;
 }
 
-interface TlsListener {
+interface TcpConn extends Conn {
+  setNoDelay(noDelay: boolean): void;
+}
+
+interface DenoListener<C> {
   readonly addr: NetAddress;
-  accept(): Promise<TlsConn>;
+  accept(): Promise<C>;
   close(): void;
 }
 
@@ -62,9 +57,8 @@ interface TlsTrust {
 }
 
 interface DenoSockets {
-  connect(options: NetAddress & { signal?: AbortSignal }): Promise<
-    Conn & { setNoDelay(noDelay: boolean): void }
-  >;
+  connect(options: NetAddress & { signal?: AbortSignal }): Promise<TcpConn>;
+  listen(options: NetAddress): DenoListener<TcpConn>;
   connectTls(options: NetAddress & TlsTrust & { cert: string; key: string }): Promise<TlsConn>;
   startTls(conn: Conn, options: TlsTrust): Promise<TlsConn>;
   listenTls(
@@ -74,207 +68,12 @@ interface DenoSockets {
       alpnProtocols?: string[];
       reusePort?: boolean;
     },
-  ): TlsListener;
+  ): DenoListener<TlsConn>;
   /** It is there with the flag that allows `reusePort`, too. */
   listenDatagram?: unknown;
 }
 
 const { Deno: sockets } = globalThis as unknown as { Deno: DenoSockets };
-
-/** A record of TLS holds this much, and more is never read at once. */
-const RECORD = 16384;
-
-/** One of Deno's connections as a {@linkcode Transport}. */
-export class DenoTransport implements Transport {
-  readonly secure = true;
-  readonly localAddress: Address;
-  readonly remoteAddress: Address;
-  readonly #conn: Conn;
-  readonly #readSize: number;
-  #handlers: TransportHandlers | undefined;
-  #queue: Uint8Array[] = [];
-  #buffered = 0;
-  /** The bytes that came too late to be written. */
-  #dropped = 0;
-  #buffer: Uint8Array<ArrayBuffer>;
-  #paused = false;
-  #isReading = false;
-  #isWriting = false;
-  /** Resolve when what is under way has ended. */
-  #reading: Promise<void> | undefined;
-  #writing: Promise<void> | undefined;
-  #inputEnded = false;
-  #ending = false;
-  #outputEnded = false;
-  #destroyed = false;
-  #gone = false;
-  #error: Error | undefined;
-
-  /**
-   * @param conn a connection, its TLS handshake done
-   * @param readSize how many bytes are read at most at once
-   */
-  constructor(conn: Conn, readSize: number = RECORD) {
-    this.#conn = conn;
-    this.#readSize = readSize;
-    this.#buffer = new Uint8Array(readSize);
-    this.localAddress = addressOf(conn.localAddr);
-    this.remoteAddress = addressOf(conn.remoteAddr);
-  }
-
-  get bufferedAmount(): number {
-    return this.#buffered + this.#dropped;
-  }
-
-  handle(handlers: TransportHandlers): void {
-    const first = this.#handlers === undefined;
-    this.#handlers = handlers;
-    if (first && this.#gone) queueMicrotask(() => this.#handlers!.close(this.#error));
-    if (first) this.#startReading();
-  }
-
-  write(parts: readonly Uint8Array[]): void {
-    if (this.#ending || this.#destroyed) {
-      // As if they had left, whoever sends on and on would, and the end not get its turn to be told.
-      for (const part of parts) this.#dropped += part.length;
-      return;
-    }
-    for (const part of parts) {
-      this.#queue.push(part);
-      this.#buffered += part.length;
-    }
-    this.#startWriting();
-  }
-
-  pause(): void {
-    this.#paused = true;
-  }
-
-  resume(): void {
-    this.#paused = false;
-    this.#startReading();
-  }
-
-  end(): void {
-    if (this.#ending || this.#destroyed) return;
-    this.#ending = true;
-    this.#startWriting();
-  }
-
-  destroy(): void {
-    this.#destroy();
-  }
-
-  #startReading(): void {
-    if (this.#handlers === undefined || this.#isReading) return;
-    this.#isReading = true;
-    this.#reading = this.#read();
-  }
-
-  async #read(): Promise<void> {
-    while (!this.#paused && !this.#inputEnded && !this.#destroyed) {
-      const chunk = await this.#readChunk();
-      // What a socket has read when it is destroyed is lost.
-      if (this.#destroyed || chunk === undefined) break;
-      if (chunk === null) this.#endInput();
-      else this.#handlers!.data(chunk);
-    }
-    // Not a microtask later: a call of resume() in between would be lost.
-    this.#isReading = false;
-  }
-
-  /** The next bytes, null at the end of the input, undefined when it failed. */
-  async #readChunk(): Promise<Uint8Array | null | undefined> {
-    try {
-      const length = await this.#conn.read(this.#buffer);
-      return length === null ? null : this.#take(length);
-    } catch (error) {
-      // A peer that is gone without a closing alert has ended, as everywhere else.
-      if ((error as Error).name === "UnexpectedEof") return null;
-      this.#destroy(error as Error);
-    }
-  }
-
-  /** A chunk that is large is handed over, a small one copied. */
-  #take(length: number): Uint8Array {
-    if (length < this.#readSize / 2) return this.#buffer.slice(0, length);
-    const chunk = this.#buffer.subarray(0, length);
-    this.#buffer = new Uint8Array(this.#readSize);
-    return chunk;
-  }
-
-  #endInput(): void {
-    this.#inputEnded = true;
-    this.#handlers!.end();
-    this.#destroyAtEnd();
-  }
-
-  #startWriting(): void {
-    if (this.#isWriting) return;
-    this.#isWriting = true;
-    this.#writing = this.#flush();
-  }
-
-  async #flush(): Promise<void> {
-    try {
-      for (let part = this.#queue.shift(); part !== undefined; part = this.#queue.shift()) {
-        await this.#writePart(part);
-        if (this.bufferedAmount === 0) this.#handlers?.drain();
-      }
-      // What is written from now on finds nobody at work.
-      this.#isWriting = false;
-      if (this.#ending && !this.#destroyed) await this.#endOutput();
-    } catch (error) {
-      this.#destroy(error as Error);
-    }
-  }
-
-  async #endOutput(): Promise<void> {
-    // Nothing is written behind it.
-    this.#isWriting = true;
-    await this.#conn.closeWrite();
-    this.#outputEnded = true;
-    this.#destroyAtEnd();
-  }
-
-  async #writePart(part: Uint8Array): Promise<void> {
-    for (let at = 0; at < part.length && !this.#destroyed;) {
-      at += await this.#conn.write(part.subarray(at));
-    }
-    // Only now is nothing of it read any more.
-    this.#buffered -= part.length;
-  }
-
-  #destroyAtEnd(): void {
-    if (this.#inputEnded && this.#outputEnded) this.#destroy();
-  }
-
-  #destroy(error?: Error): void {
-    if (this.#destroyed) return;
-    this.#destroyed = true;
-    this.#error = error;
-    this.#queue = [];
-    closeQuietly(this.#conn);
-    // Closing ends what is under way. Turns later, as with a socket.
-    Promise.all([this.#reading, this.#writing]).then(() => {
-      this.#gone = true;
-      this.#buffered = 0;
-      this.#handlers?.close(this.#error);
-    });
-  }
-}
-
-function closeQuietly(closable: { close(): void }): void {
-  try {
-    closable.close();
-  } catch {
-    // It is closed already.
-  }
-}
-
-function addressOf({ hostname, port }: NetAddress): Address {
-  return { transport: "tcp", hostname, port };
-}
 
 /** Connects with TLS, to the peer or through a tunnel. */
 async function dialTls(options: DialOptions): Promise<Transport> {
@@ -297,7 +96,7 @@ async function shake(conn: TlsConn, options: DialOptions): Promise<Transport> {
   if (signal?.aborted) abort();
   try {
     await conn.handshake();
-    return new DenoTransport(conn);
+    return new DenoTransport(conn, true);
   } catch (error) {
     closeQuietly(conn);
     if (signal?.aborted) throw signal.reason;
@@ -325,7 +124,7 @@ async function openInner({ hostname, port, tunnel, signal }: DialOptions): Promi
   const trust = trustOf(tls, hostname);
   if (tls.cert !== undefined) throw unsupported("a client's certificate by way of a proxy");
   const conn = await openTcp({ hostname, port, signal });
-  await openTunnel({ open }, new DenoTransport(conn), signal);
+  await openTunnel({ open }, new DenoTransport(conn, false), signal);
   return await startTls(conn, trust);
 }
 
@@ -391,7 +190,7 @@ async function listenTls(
     try {
       await conn.handshake();
       if (closed) closeQuietly(conn);
-      else accept(new DenoTransport(conn));
+      else accept(new DenoTransport(conn, true));
     } catch {
       // What a client does wrong is no error of the server's.
       closeQuietly(conn);
@@ -409,16 +208,43 @@ async function listenTls(
   return { address: addressOf(listener.addr), close };
 }
 
-async function acceptAll(
-  listener: TlsListener,
-  shake: (conn: TlsConn) => void,
+/** Listens without TLS. */
+async function listenTcp(
+  { hostname, port, onError = () => {} }: ListenOptions,
+  accept: (transport: Transport) => void,
+): Promise<Listener> {
+  const listener = await Promise.resolve().then(() => sockets.listen({ hostname, port }));
+  let closed = false;
+  const take = (conn: TcpConn) => {
+    try {
+      conn.setNoDelay(true);
+    } catch {
+      // On some platforms a socket whose peer has gone again takes no options.
+      return closeQuietly(conn);
+    }
+    accept(new DenoTransport(conn, false));
+  };
+  const finished = acceptAll(listener, take, (error) => closed || onError(error), () => closed);
+  const close = () => {
+    closed = true;
+    closeQuietly(listener);
+    return finished;
+  };
+  return { address: addressOf(listener.addr), close };
+}
+
+async function acceptAll<C>(
+  listener: DenoListener<C>,
+  accept: (conn: C) => void,
   onError: (error: Error) => void,
   isClosed: () => boolean,
 ): Promise<void> {
   while (!isClosed()) {
     try {
-      shake(await listener.accept());
+      accept(await listener.accept());
     } catch (error) {
+      // A peer that was gone again before: its address is asked for in vain.
+      if ((error as { code?: string }).code === "ENOTCONN") continue;
       onError(error as Error);
       // Such as too many open files: it may pass.
       if (!isClosed()) await new Promise((resolve) => setTimeout(resolve, 100));
@@ -426,7 +252,18 @@ async function acceptAll(
   }
 }
 
-/** TLS by Deno, TCP and Unix sockets by `node:net`. */
+function listen(
+  options: ListenOptions,
+  accept: (transport: Transport) => void,
+): Promise<Listener> {
+  if (options.tls !== undefined) return listenTls(options, accept);
+  // Deno's own sockets have `reusePort` with a flag only.
+  const { path, reusePort } = options;
+  if (path !== undefined || reusePort) return nodeProvider.listen(options, accept);
+  return listenTcp(options, accept);
+}
+
+/** TLS, and TCP that is accepted, by Deno; TCP that is dialled and Unix sockets by `node:net`. */
 export const denoProvider: TransportProvider = {
   ...nodeProvider,
   textCodec: denoTextCodec,
@@ -434,6 +271,5 @@ export const denoProvider: TransportProvider = {
     options.tls === undefined && options.tunnel?.tls === undefined
       ? nodeProvider.connect(options)
       : dialTls(options),
-  listen: (options, accept) =>
-    options.tls === undefined ? nodeProvider.listen(options, accept) : listenTls(options, accept),
+  listen,
 };

@@ -13,7 +13,7 @@ const BY_HAND = ["chain", "batch"];
 const OTHERS = ["tcp", "python", "native", "bufferutil", WS];
 const SERVERS = ["loop", "pipe", ...BY_HAND, ...OTHERS];
 const CLIENTS = ["loop", "streams", "undici", "native", "bufferutil", WS];
-const TRANSPORTS = ["default", "node", "deno"];
+const TRANSPORTS = ["default", "node"];
 
 /** What is said to those who ask, or who ask for something else. */
 export const USAGE = `deno task bench [${BENCHMARKS.join(" | ")}]
@@ -110,10 +110,6 @@ function check({ kind, runtime, candidates, tls, profile }: Plan, transports: st
   };
   const custom = transports.join() !== "default";
   const byHand = candidates.some(({ peer }) => BY_HAND.includes(peer));
-  refuse(
-    transports.includes("deno") && (runtime.engine !== "deno" || tls),
-    "--transport deno needs Deno, without --tls",
-  );
   refuse(
     byHand && (tls || custom),
     `The peers ${BY_HAND.join(" and ")} take no --transport and no --tls`,

@@ -32,7 +32,6 @@ const PEERS: Record<string, () => Promise<number>> = {
 const TRANSPORTS: Record<string, () => Promise<TransportProvider | undefined>> = {
   default: () => Promise.resolve(undefined),
   node: async () => (await import("../../lib/runtime/node.ts")).nodeProvider,
-  deno: async () => (await import("./deno_tcp.ts")).denoTcpProvider,
 };
 
 type Compression = Exclude<ServeOptions["compression"], true | undefined>;
