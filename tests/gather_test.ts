@@ -163,6 +163,7 @@ describe("FrameDecoder.gathers", () => {
     assert.equal(decoder.release(), false, "read in part");
     decoder.next();
     assert.equal(decoder.release(), false, "a view of it was given out");
+    assert.equal(decoder.release(), false, "and is still out");
     decoder.push(first);
     assert.equal(decoder.release(), false, "not read");
     while (decoder.next());

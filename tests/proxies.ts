@@ -71,9 +71,10 @@ async function serveHttp(socket: Socket, asked: string[]): Promise<void> {
   asked.push(head);
   reader.release();
   const [, host, port] = /^CONNECT (.*):(\d+) HTTP\/1.1\r\n/.exec(head)!;
-  // Interim responses may come first.
-  const answer = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
-  join(socket, host.replace(/^\[(.*)\]$/, "$1"), Number(port), answer);
+  // Interim responses may come first. All in all as much as a client may read at once, and no more.
+  const answer = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Filler: ";
+  const filler = ".".repeat(512 - answer.length - 4);
+  join(socket, host.replace(/^\[(.*)\]$/, "$1"), Number(port), `${answer}${filler}\r\n\r\n`);
 }
 
 async function serveSocks(socket: Socket, asked: string[]): Promise<void> {

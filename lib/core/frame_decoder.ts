@@ -124,13 +124,14 @@ export class FrameDecoder {
     // Before a failure views may have been given out.
     if (input === undefined) return this.#failure === undefined;
     if (input.unread) return false;
-    const { lent } = input;
     this.#use(EMPTY, input);
+    // Until the next chunk comes it stays so, however often it is asked for.
+    if (input.lent) return false;
     if (!input.withinFrame) {
       this.#input = undefined;
       giveInput(input);
     }
-    return !lent;
+    return true;
   }
 
   /** How many of the bytes pushed were not taken yet. */

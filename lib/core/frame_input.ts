@@ -70,6 +70,5 @@ export function takeInput(): Input {
 
 /** Takes back one whose chunks were let go, and that is within no frame: any decoder may have it next. */
 export function giveInput(input: Input): void {
-  input.lent = false;
   spare = input;
 }

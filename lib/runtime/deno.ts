@@ -124,7 +124,7 @@ async function openInner({ hostname, port, tunnel, signal }: DialOptions): Promi
   const trust = trustOf(tls, hostname);
   if (tls.cert !== undefined) throw unsupported("a client's certificate by way of a proxy");
   const conn = await openTcp({ hostname, port, signal });
-  await openTunnel({ open }, new DenoTransport(conn, false), signal);
+  await openTunnel({ open }, new DenoTransport(conn, false, false), signal);
   return await startTls(conn, trust);
 }
 

@@ -86,6 +86,7 @@ let due: DenoTransport[] = [];
 export class DenoTransport implements Transport {
   readonly secure: boolean;
   readonly #conn: Conn;
+  readonly #readsAhead: boolean;
   #handlers: TransportHandlers | undefined;
   #queue: Waiting[] = NONE;
   /** The bytes that wait, and those of them that were not copied. */
@@ -122,9 +123,11 @@ export class DenoTransport implements Transport {
   /**
    * @param conn a connection, its TLS handshake done
    * @param secure whether it has TLS
+   * @param readsAhead false where somebody else is to read on from where it is paused
    */
-  constructor(conn: Conn, secure: boolean) {
+  constructor(conn: Conn, secure: boolean, readsAhead: boolean = true) {
     this.#conn = conn;
+    this.#readsAhead = readsAhead;
     this.secure = secure;
     this.#own = new Uint8Array(OWN_SIZE);
   }
@@ -248,7 +251,8 @@ export class DenoTransport implements Transport {
       } catch (error) {
         length = this.#failed(error as Error);
       }
-      if (length === OWN_SIZE && place === this.#own) await this.#readBehind();
+      const filled = length === OWN_SIZE && place === this.#own;
+      if (filled && this.#readsAhead) await this.#readBehind();
       else this.#settle(place, 0, length);
     }
     // Not a microtask later: a call of resume() in between would be lost.
