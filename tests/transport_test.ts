@@ -594,6 +594,26 @@ for (const [name, provider] of Object.entries({ nodeProvider, platform })) {
       await listener.close();
     });
 
+    it(`${name} tells of a reset whoever writes, and has paused`, async () => {
+      let log: Log | undefined;
+      const listener = await provider.listen(
+        { hostname: "127.0.0.1", port: 0 },
+        (transport) => log = new Log(transport),
+      );
+      const raw = await RawSocket.connect(portOf(listener));
+      raw.write("a");
+      await until(() => log?.size === 1);
+      log!.transport.pause();
+      raw.socket.resetAndDestroy();
+      await until(() => {
+        if (!log!.has("close")) log!.transport.write([utf8("b")]);
+        return log!.has("close") || log!.has("end");
+      });
+      log!.transport.destroy();
+      await until(() => log!.has("close"));
+      await listener.close();
+    });
+
     it(`${name} gives up dialling with its signal`, async () => {
       const reason = new Error("enough");
       const signal = AbortSignal.abort(reason);

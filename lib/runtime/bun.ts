@@ -187,7 +187,11 @@ class BunTransport implements Transport {
 
   /** Gives how many bytes have left: of a socket that is gone, none. */
   #send(bytes: Uint8Array): number {
-    return Math.max(0, this.#socket.write(bytes));
+    const taken = this.#socket.write(bytes);
+    if (taken >= 0) return taken;
+    // One that is paused would not be told of its end.
+    this.#socket.resume();
+    return 0;
   }
 
   pause(): void {
