@@ -14,8 +14,8 @@ import {
 import { applyMask, copyMasked, maskingKey } from "./mask.ts";
 import { type TextCodec, webTextCodec } from "./utf8.ts";
 
-/** The size of a batch buffer, in bytes. */
-const BUFFER_SIZE = 65536;
+/** The size of a batch buffer, in bytes: 64 KiB of messages, in one piece with their headers. */
+const BUFFER_SIZE = 65536 + 512;
 
 /** The size of the first one: where all connections write at once, most write little. */
 const FIRST_SIZE = 2048;
