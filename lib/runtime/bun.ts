@@ -1,6 +1,6 @@
 /**
- * Listening by Bun's own sockets, which cost the server less than `node:net`'s do. Dialling there is
- * `node:net`'s: what `Bun.connect()` has begun cannot be given up.
+ * Bun's own sockets, which cost less than `node:net`'s do. Connecting is left to `node:net`, for what
+ * `Bun.connect()` has begun cannot be given up; the socket beneath it is taken over then.
  *
  * A file of its own because nothing of it is known elsewhere. Of Bun's types it declares the few that
  * it needs: the package is compiled without them.
@@ -16,7 +16,7 @@ import type {
   TransportHandlers,
   TransportProvider,
 } from "../transport.ts";
-import { checkUnixPath, nodeProvider } from "./node.ts";
+import { checkUnixPath, dial, nodeProvider, type NodeTransport } from "./node.ts";
 import { free } from "./node_duplex.ts";
 
 interface BunSocket {
@@ -34,6 +34,10 @@ interface BunSocket {
   shutdown(): void;
   close(): void;
   setNoDelay(noDelay: boolean): void;
+  /** Keeps the process from ending. */
+  ref(): void;
+  /** Has other handlers called from now on. */
+  reload(options: { socket: Partial<SocketHandlers> }): void;
 }
 
 interface SocketHandlers {
@@ -70,7 +74,7 @@ const NO_PORT = -1;
 /** Our end of a connection. */
 interface LocalEnd {
   secure: boolean;
-  address: Address;
+  address: Address | undefined;
 }
 
 /** The local ends of what one listener accepts: one, or one for each address of the machine. */
@@ -107,7 +111,7 @@ type Output = "open" | "ending" | "destroyed";
 /** Parts of so many bytes in all are written as one: to copy them costs less than a system call each. */
 const JOINED = 262_144;
 
-/** An accepted socket as a {@linkcode Transport}. */
+/** A socket as a {@linkcode Transport}. It must be half-open when one side has ended. */
 class BunTransport implements Transport {
   // Asked for at once: a socket that is closed does not know them any more.
   readonly #local: LocalEnd;
@@ -124,11 +128,12 @@ class BunTransport implements Transport {
   #gone = false;
   #error: Error | undefined;
 
-  constructor(socket: BunSocket, local: LocalEnd) {
-    const unix = local.address.transport === "unix";
+  /** @param path that of the peer's end of a Unix socket; a client's has none */
+  constructor(socket: BunSocket, local: LocalEnd, path: string = "") {
+    const unix = local.address?.transport !== "tcp";
     this.#socket = socket;
     this.#local = local;
-    this.#remote = unix ? "" : socket.remoteAddress;
+    this.#remote = unix ? path : socket.remoteAddress;
     this.#remotePort = unix ? NO_PORT : socket.remotePort;
   }
 
@@ -136,13 +141,14 @@ class BunTransport implements Transport {
     return this.#local.secure;
   }
 
-  get localAddress(): Address {
-    return { ...this.#local.address };
+  get localAddress(): Address | undefined {
+    const { address } = this.#local;
+    return address && { ...address };
   }
 
   get remoteAddress(): Address | undefined {
-    if (this.#remotePort === NO_PORT) return undefined;
-    return tcpAddress(this.#remote, this.#remotePort);
+    if (this.#remotePort !== NO_PORT) return tcpAddress(this.#remote, this.#remotePort);
+    return this.#remote === "" ? undefined : { transport: "unix", path: this.#remote };
   }
 
   get bufferedAmount(): number {
@@ -281,6 +287,16 @@ function join(parts: readonly Uint8Array[], size: number): Uint8Array {
   return place.subarray(0, size);
 }
 
+/** What is the same for all sockets. */
+const HANDLERS = {
+  binaryType: "uint8array",
+  data: (socket, chunk) => socket.data.received(chunk),
+  drain: (socket) => socket.data.drained(),
+  end: (socket) => socket.data.inputEnded(),
+  close: (socket, error) => socket.data.closed(error),
+  error: (socket, error) => socket.data.failed(error),
+} satisfies Partial<SocketHandlers>;
+
 /** What listens, as the options say. */
 function listen(options: ListenOptions, accept: (transport: Transport) => void): Listener {
   const { hostname, port, path, tls, reusePort } = options;
@@ -292,7 +308,7 @@ function listen(options: ListenOptions, accept: (transport: Transport) => void):
     allowHalfOpen: true,
     tls: tls && tlsOptions(tls),
     socket: {
-      binaryType: "uint8array",
+      ...HANDLERS,
       open(socket) {
         socket.setNoDelay(true);
         socket.data = new BunTransport(socket, ends.of(socket));
@@ -305,8 +321,6 @@ function listen(options: ListenOptions, accept: (transport: Transport) => void):
         if (success) give(socket, accept);
         else socket.close();
       },
-      data: (socket, chunk) => socket.data.received(chunk),
-      drain: (socket) => socket.data.drained(),
       end(socket) {
         if (shaking.has(socket)) socket.close();
         else socket.data.inputEnded();
@@ -315,7 +329,6 @@ function listen(options: ListenOptions, accept: (transport: Transport) => void):
         shaking.end(socket);
         socket.data.closed(error);
       },
-      error: (socket, error) => socket.data.failed(error),
     },
   });
   const close = () => {
@@ -379,8 +392,36 @@ function list(protocols: string[] | undefined): Uint8Array | undefined {
   return Uint8Array.from(names.flatMap((name) => [name.length, ...name]));
 }
 
-/** Accepts by Bun's own sockets, dials by `node:net`. */
+/** The methods that are called. */
+const METHODS = ["write", "pause", "resume", "shutdown", "close", "ref", "reload"] as const;
+
+/**
+ * Takes over the socket beneath one of `node:net` that is connected. That there is one is private: what
+ * is not as expected stays with `node:net`.
+ */
+function adopt(transport: NodeTransport): Transport {
+  const { socket } = transport;
+  const owner = socket as unknown as { _handle?: BunSocket | null };
+  const handle = owner._handle;
+  if (!handle || METHODS.some((name) => typeof handle[name] !== "function")) return transport;
+  // What it was told already would be lost.
+  if (socket.destroyed || socket.readableEnded || socket.readableLength > 0) return transport;
+  const { localAddress: address, remoteAddress: remote, secure } = transport;
+  const path = remote?.transport === "unix" ? remote.path : undefined;
+  if (address === undefined && path === undefined) return transport;
+  handle.pause();
+  handle.data = new BunTransport(handle, { secure, address }, path);
+  handle.reload({ socket: HANDLERS });
+  // It would not be, had node:net been paused.
+  handle.ref();
+  // Whatever is still to come of the one above finds nothing.
+  owner._handle = null;
+  return handle.data;
+}
+
+/** Accepts by Bun's own sockets, and dials by `node:net` for them. */
 export const bunProvider: TransportProvider = {
   ...nodeProvider,
+  connect: (options) => dial(options, adopt),
   listen: (options, accept) => Promise.resolve().then(() => listen(options, accept)),
 };

@@ -53,6 +53,11 @@ export class NodeTransport extends DuplexTransport<Socket> implements Transport 
     this.destroy();
   }
 
+  /** What it is made of. */
+  get socket(): Socket {
+    return this.duplex;
+  }
+
   get localAddress(): Address | undefined {
     return this.#ends.local ?? tcpAddress(this.duplex.localAddress, this.duplex.localPort);
   }
@@ -98,16 +103,26 @@ export function checkUnixPath(path: string): void {
   );
 }
 
-/** Connects over TCP or a Unix socket, and TLS where it is asked for; then through the tunnel. */
-async function dial(options: DialOptions): Promise<Transport> {
+/**
+ * Connects over TCP or a Unix socket, and TLS where it is asked for; then through the tunnel.
+ *
+ * @param adopt may put another transport in the place of one that is connected and was not used yet
+ */
+export async function dial(
+  options: DialOptions,
+  adopt: (transport: NodeTransport) => Transport = (transport) => transport,
+): Promise<Transport> {
   const { path, tls, tunnel, signal } = options;
   signal?.throwIfAborted();
   const socket = tls === undefined ? dialPlain(options) : dialTls(options);
   const ends = { remote: unixAddress(path) };
   const transport = await established(socket, tls, signal, ends);
-  if (tunnel === undefined) return transport;
+  if (tunnel?.tls === undefined) {
+    const adopted = adopt(transport);
+    if (tunnel !== undefined) await openTunnel(tunnel, adopted, signal);
+    return adopted;
+  }
   await openTunnel(tunnel, transport, signal);
-  if (tunnel.tls === undefined) return transport;
   // Not every platform's TLS in TLS knows them.
   const inside = { local: transport.localAddress, remote: transport.remoteAddress };
   transport.release();
@@ -296,7 +311,7 @@ function close(server: Server, cut: () => void): Promise<void> {
 
 /** TCP, Unix sockets and TLS by way of `node:net` and `node:tls`. */
 export const nodeProvider: TransportProvider = {
-  connect: dial,
+  connect: (options) => dial(options),
   listen,
   environment: (name) => process.env[name],
   textCodec: nodeTextCodec,
