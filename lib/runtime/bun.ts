@@ -105,11 +105,14 @@ class LocalEnds {
   }
 }
 
-/** What may still be written: all; nothing, until what waits has left; nothing. */
-type Output = "open" | "ending" | "destroyed";
+/** What may still be written: all; nothing, until what waits has left; nothing; and it is closed. */
+type Output = "open" | "ending" | "destroyed" | "gone";
 
 /** Parts of so many bytes in all are written as one: to copy them costs less than a system call each. */
 const JOINED = 262_144;
+
+/** A chunk of fewer bytes is left to the garbage collector once its handler has let go of it. */
+const HELD_FROM = 65_536;
 
 /** A socket as a {@linkcode Transport}. It must be half-open when one side has ended. */
 class BunTransport implements Transport {
@@ -125,7 +128,8 @@ class BunTransport implements Transport {
   #dropped = 0;
   #inputEnded = false;
   #output: Output = "open";
-  #gone = false;
+  /** The last chunk, where the handler has kept it. */
+  #held: Uint8Array | undefined;
   #error: Error | undefined;
 
   /** @param path that of the peer's end of a Unix socket; a client's has none */
@@ -159,7 +163,7 @@ class BunTransport implements Transport {
     const first = this.#handlers === undefined;
     this.#handlers = handlers;
     if (!first) return;
-    if (this.#gone) queueMicrotask(() => this.#handlers!.close(this.#error));
+    if (this.#output === "gone") queueMicrotask(() => this.#handlers!.close(this.#error));
     else this.#socket.resume();
   }
 
@@ -204,7 +208,9 @@ class BunTransport implements Transport {
     this.#socket.pause();
   }
 
-  resume(): void {
+  resume(released?: boolean): void {
+    if (released && this.#held !== undefined) free(this.#held);
+    this.#held = undefined;
     this.#socket.resume();
   }
 
@@ -215,17 +221,24 @@ class BunTransport implements Transport {
   }
 
   destroy(): void {
-    if (this.#output === "destroyed") return;
+    if (this.#destroyed) return;
     this.#output = "destroyed";
     this.#socket.close();
   }
 
+  get #destroyed(): boolean {
+    return this.#output === "destroyed" || this.#output === "gone";
+  }
+
   received(chunk: Uint8Array): void {
-    if (this.#output !== "destroyed" && this.#handlers!.data(chunk) === true) free(chunk);
+    if (this.#destroyed) return;
+    this.#held = undefined;
+    if (this.#handlers!.data(chunk) === true) free(chunk);
+    else if (chunk.length >= HELD_FROM) this.#held = chunk;
   }
 
   inputEnded(): void {
-    if (this.#output === "destroyed" || this.#inputEnded) return;
+    if (this.#destroyed || this.#inputEnded) return;
     this.#inputEnded = true;
     this.#handlers!.end();
   }
@@ -254,8 +267,8 @@ class BunTransport implements Transport {
   closed(error?: Error): void {
     // When our side has ended first, the end of the peer's is not told.
     if (this.#output === "ending" && error === undefined) this.inputEnded();
-    this.#gone = true;
-    this.#output = "destroyed";
+    this.#output = "gone";
+    this.#held = undefined;
     this.#error ??= error;
     this.#queue = NONE;
     this.#buffered = 0;
