@@ -52,7 +52,8 @@ export function wideMask(
   offset: number,
   key: number,
 ): boolean {
-  machine ??= made();
+  // Tried once: a page's security policy reports each attempt.
+  if (machine === undefined) machine = made();
   if (machine === null) return false;
   const { window } = machine;
   for (let at = start; at < end; at += WINDOW) {
