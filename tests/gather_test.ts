@@ -198,6 +198,19 @@ describe("FrameDecoder.gathers", () => {
     }
   });
 
+  it("an end before anything was read is told of at its own place", () => {
+    const other = gathering("server");
+    piecesOf(other, [frameOf(pattern(300), "server"), frameOf(pattern(300), "server")]);
+    other.release();
+    const first = gathering("server");
+    first.push(hex("82"));
+    assert.throws(() => first.end(), { message: /frame at byte 0\)/ });
+    const second = gathering("server");
+    piecesOf(second, [frameOf(pattern(300), "server")]);
+    second.push(hex("82"));
+    assert.throws(() => second.end(), { message: /frame at byte 308\)/ });
+  });
+
   it("what becomes of chunks that were let go of does not matter", () => {
     const payload = pattern(300);
     const decoder = gathering("server");

@@ -192,9 +192,11 @@ export class FrameDecoder {
    */
   end(): void {
     if (this.#failure !== undefined) throw this.#failure;
-    if (this.#input?.unread || this.#input?.withinFrame) {
-      this.#fail("Expected the input to end between two frames, it ended within one", 1006);
-    }
+    const input = this.#input;
+    if (input === undefined || (!input.unread && !input.withinFrame)) return;
+    // Where nothing of it was read yet, the place is that of another frame, if not of another decoder's.
+    if (!input.withinFrame) input.framePosition = this.#chunkPosition + input.offset;
+    this.#fail("Expected the input to end between two frames, it ended within one", 1006);
   }
 
   #use(chunk: Uint8Array, input: Input): void {
