@@ -175,6 +175,14 @@ describe("FrameWriter and its batches", () => {
     assert.deepEqual(writer.take(), []);
   });
 
+  it("FrameWriter gives a list each time that is its caller's own", () => {
+    const writer = new FrameWriter("server");
+    writer.bytes(Opcode.Binary, pattern(3), true);
+    writer.take();
+    writer.take().push(pattern(5));
+    assert.deepEqual(writer.take(), []);
+  });
+
   it("FrameWriter does not change what was taken before it is recycled", () => {
     const writer = new FrameWriter("client");
     const taken: Uint8Array[] = [];

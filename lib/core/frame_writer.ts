@@ -140,7 +140,8 @@ export class FrameWriter {
     if (batch.taken === NONE) batch.taken = batch.filled;
     else batch.taken.push(...batch.filled);
     batch.filled = NONE;
-    return parts;
+    // What all share is nobody's to keep.
+    return parts === NONE ? [] : parts;
   }
 
   /** Says that nothing handed over is in use any more: the buffers are free for other batches. */
