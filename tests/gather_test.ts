@@ -8,8 +8,9 @@ import {
   Protocol,
   type Role,
 } from "../lib/core/mod.ts";
-import { pair } from "../lib/testing.ts";
-import { connect, type Message } from "../mod.ts";
+import { pair, transportPair } from "../lib/testing.ts";
+import type { TransportHandlers } from "../lib/transport.ts";
+import { accept, connect, type Message } from "../mod.ts";
 import { assertSameBytes, concat, cut, cuts, hex, pattern, utf8 } from "./bytes.ts";
 import { binary, fc, offsets } from "./property.ts";
 import { urlOf, withServer } from "./support.ts";
@@ -259,6 +260,29 @@ describe("A connection whose messages are read whole", () => {
       await Promise.all(sent);
       await ws.close();
     });
+  });
+
+  it("keeps a chunk that bytes are a view of when another comes within a callback", async () => {
+    const [near, far] = transportPair();
+    let handlers!: TransportHandlers;
+    const handle = far.handle.bind(far);
+    far.handle = (given) => handle(handlers = given);
+    let inner: unknown = "not called";
+    const size = () => {
+      const text = frameOf(utf8("a".repeat(300)), "server", Opcode.Text);
+      if (inner === "not called") inner = handlers.data(text);
+      return 1;
+    };
+    const [client, server] = await Promise.all([
+      connect("ws://localhost/", { duplex: near }),
+      accept(far, { readableStrategy: { highWaterMark: 10, size } }),
+    ]);
+    assert.equal(handlers.data(frameOf(pattern(300), "server")), false);
+    assert.equal(inner, false);
+    assert.deepEqual(await server.receive(), pattern(300));
+    assert.equal(await server.receive(), "a".repeat(300));
+    server.terminate();
+    client.terminate();
   });
 
   it("refuses a message on its declared length", () => {

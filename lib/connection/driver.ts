@@ -159,11 +159,13 @@ export class Driver
   // From the transport to the receiver; what the transport calls is said there
 
   data(chunk: Uint8Array): boolean {
-    this.#bytesReceived += chunk.length;
+    const received = this.#bytesReceived += chunk.length;
     if (this.#ending.stopped || this.#protocol.state === "closed") return false;
     this.#protocol.receive(chunk);
+    if (this.#pumping) return false;
     this.#pump();
-    return this.#protocol.release();
+    // It speaks of the last chunk, and another may have come within a callback of the user's.
+    return this.#protocol.release() && received === this.#bytesReceived;
   }
 
   /** Whether to take no more out of the protocol for now. */
