@@ -93,6 +93,11 @@ export interface Transport {
    * came too late. While it is over 0 the parts written may still be read and must not change.
    */
   readonly bufferedAmount: number;
+  /**
+   * Takes memory that need not be zeroed, for so many bytes, where that costs the platform less. It is
+   * called as a function. Default: the memory is zeroed
+   */
+  readonly allocate?: (length: number) => Uint8Array;
   /** Says who is called from now on. Nothing is read before the first call. */
   handle(handlers: TransportHandlers): void;
   /** Writes the parts in order, as one. After `end()` and `destroy()` they are counted and dropped. */

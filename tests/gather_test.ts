@@ -171,6 +171,25 @@ describe("FrameDecoder.gathers", () => {
     assert.equal(decoder.release(), true, "the view was one of another chunk");
   });
 
+  it("memory that was not zeroed is given out with nothing of what it held", () => {
+    const taken: number[] = [];
+    const allocate = (length: number) => {
+      taken.push(length);
+      return new Uint8Array(length).fill(0xee);
+    };
+    const payload = pattern(3000);
+    const decoder = new FrameDecoder({ role: "server", ownsInput: true, allocate });
+    decoder.gathers = true;
+    const [first, second] = cut(frameOf(payload, "server"), 108);
+    assert.deepEqual(piecesOf(decoder, [first, second]).at(-1)!.payload, payload);
+    assert.deepEqual(piecesOf(decoder, [first]).map(({ payload }) => payload.length), [0]);
+    decoder.gathers = false;
+    const [piece] = piecesOf(decoder, [second.slice(0, 1)]);
+    assert.deepEqual(piece.payload, payload.subarray(0, 101));
+    assert.equal(piece.payload.buffer.byteLength, 101);
+    assert.equal(taken.length, 3);
+  });
+
   it("what was given out before a failure is not let go of", () => {
     const decoder = gathering("server");
     decoder.push(concat([frameOf(pattern(300), "server"), hex("83 80")]));

@@ -74,6 +74,7 @@ export function machineOf(init: DriverInit, host: MachineHost): Machine {
     maxFrameSize,
     onFrame: guarded(onFrame, host),
     textCodec: init.textCodec ?? webTextCodec,
+    allocate: init.transport.allocate,
     ownsInput: true,
     extensions,
     onReady: extensions?.length ? () => host.onReady() : undefined,

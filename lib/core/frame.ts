@@ -136,6 +136,28 @@ export function startOf(first: number, second: number): FrameHeader {
   };
 }
 
+/** The first bytes of frames that are a message each. */
+const FIN_TEXT = 0x81;
+const FIN_BINARY = 0x82;
+
+/**
+ * The length of the payload where a frame begins here that is a whole message of less than 64 KiB,
+ * without reserved bits; otherwise -1.
+ */
+export function wholeLength(chunk: Uint8Array, at: number, masked: boolean): number {
+  const left = chunk.length - at;
+  if (left < 2) return -1;
+  const first = chunk[at];
+  const second = chunk[at + 1];
+  if ((first !== FIN_TEXT && first !== FIN_BINARY) || second >= 0x80 !== masked) return -1;
+  const length = second & 0x7f;
+  if (length < 126) return length;
+  if (length === 127 || left < 4) return -1;
+  const longer = (chunk[at + 2] << 8) | chunk[at + 3];
+  // RFC 6455 §5.2: the length stands in the fewest bytes that hold it.
+  return longer < 126 ? -1 : longer;
+}
+
 /**
  * Writes a frame header but for its masking key, with the length in the fewest bytes that hold it
  * (RFC 6455 §5.2).

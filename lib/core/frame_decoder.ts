@@ -15,6 +15,7 @@ import {
   readKey,
   type Role,
   startOf,
+  wholeLength,
 } from "./frame.ts";
 import { giveInput, type Input, takeInput } from "./frame_input.ts";
 import { applyMask, copyMasked } from "./mask.ts";
@@ -42,6 +43,11 @@ export interface FrameDecoderOptions {
   ownsInput?: boolean;
   /** The reserved bits that a negotiated extension uses. Default: 0 */
   rsvInUse?: number;
+  /**
+   * Takes memory for a frame that is put together, in bytes. It need not be zeroed: what is given out was
+   * written. Default: `new Uint8Array(length)`
+   */
+  allocate?: (length: number) => Uint8Array;
 }
 
 /** Reads frames that lie whole in a chunk. */
@@ -52,20 +58,22 @@ export interface WholeReader<T> {
 
 const EMPTY = new Uint8Array(0);
 
-/** The first bytes of frames that are a message each. */
-const FIN_TEXT = 0x81;
-const FIN_BINARY = 0x82;
-
 /** The options of the last decoder that was made. */
 let last: Required<FrameDecoderOptions> | undefined;
 
+function zeroed(length: number): Uint8Array {
+  return new Uint8Array(length);
+}
+
 /** The options with their defaults. Nearly all connections of a process have the same, and share them. */
 function shared(
-  { role, maxFrameSize = Infinity, ownsInput = false, rsvInUse = 0 }: FrameDecoderOptions,
+  options: FrameDecoderOptions,
 ): Required<FrameDecoderOptions> {
+  const { role, maxFrameSize = Infinity, ownsInput = false, rsvInUse = 0, allocate = zeroed } =
+    options;
   const same = last !== undefined && last.role === role && last.maxFrameSize === maxFrameSize &&
-    last.ownsInput === ownsInput && last.rsvInUse === rsvInUse;
-  return same ? last! : last = { role, maxFrameSize, ownsInput, rsvInUse };
+    last.ownsInput === ownsInput && last.rsvInUse === rsvInUse && last.allocate === allocate;
+  return same ? last! : last = { role, maxFrameSize, ownsInput, rsvInUse, allocate };
 }
 
 /**
@@ -359,7 +367,7 @@ export class FrameDecoder {
       const start = input.given;
       const size = Math.min(length - start, input.chunk.length - input.offset);
       const end = input.given = start + size;
-      bytes = input.gathered = withRoom(bytes, start, end, length);
+      bytes = input.gathered = this.#withRoom(bytes, start, end, length);
       const more = view(input.chunk, input.offset, size);
       input.offset += size;
       if (masked) copyMasked(more, bytes, start, input.key, start);
@@ -369,7 +377,20 @@ export class FrameDecoder {
     if (!last && this.gathers) return undefined;
     input.gathered = undefined;
     if (last) input.header = undefined;
-    return { header, payload: last ? bytes : view(bytes, 0, input.given), last };
+    // Behind it lies what the memory held before.
+    return { header, payload: last ? bytes : bytes.slice(0, input.given), last };
+  }
+
+  /**
+   * The bytes before `start`, with room for those before `end`: for all that was declared once that is
+   * plausible, and else for twice as many.
+   */
+  #withRoom(bytes: Uint8Array, start: number, end: number, declared: number): Uint8Array {
+    if (bytes.length >= end) return bytes;
+    const { allocate } = this.#options;
+    const longer = allocate(declared <= end * PLAUSIBLE ? declared : end * 2);
+    longer.set(view(bytes, 0, start));
+    return longer;
   }
 
   /** Takes payload bytes of the chunk at hand and unmasks them. */
@@ -408,36 +429,7 @@ const COPIED_FROM = 65536;
 /** Memory is taken for no more than so many times what has come of a frame. */
 const PLAUSIBLE = 16;
 
-/**
- * The bytes before `start`, with room for those before `end`: for all that was declared once that is
- * plausible, and else for twice as many.
- */
-function withRoom(bytes: Uint8Array, start: number, end: number, declared: number): Uint8Array {
-  if (bytes.length >= end) return bytes;
-  const longer = new Uint8Array(declared <= end * PLAUSIBLE ? declared : end * 2);
-  longer.set(view(bytes, 0, start));
-  return longer;
-}
-
 /** A plain Uint8Array, also of a chunk that is a subclass, as Node's Buffer is. */
 function view(chunk: Uint8Array, start: number, size: number): Uint8Array {
   return new Uint8Array(chunk.buffer, chunk.byteOffset + start, size);
-}
-
-/**
- * The length of the payload where a frame begins here that is a whole message of less than 64 KiB,
- * without reserved bits; otherwise -1.
- */
-function wholeLength(chunk: Uint8Array, at: number, masked: boolean): number {
-  const left = chunk.length - at;
-  if (left < 2) return -1;
-  const first = chunk[at];
-  const second = chunk[at + 1];
-  if ((first !== FIN_TEXT && first !== FIN_BINARY) || second >= 0x80 !== masked) return -1;
-  const length = second & 0x7f;
-  if (length < 126) return length;
-  if (length === 127 || left < 4) return -1;
-  const longer = (chunk[at + 2] << 8) | chunk[at + 3];
-  // RFC 6455 §5.2: the length stands in the fewest bytes that hold it.
-  return longer < 126 ? -1 : longer;
 }
