@@ -431,6 +431,21 @@ for (const [name, make] of Object.entries(PAIRS)) {
       });
     });
 
+    it(`Transport over ${name} writes much behind a few bytes that wait`, async () => {
+      for (const few of [5, 32_767, 32_768, 65_536]) {
+        await withPair(async (near, far) => {
+          // The first is under way, the second waits.
+          const parts = [2, few, 200_000, 131_072, 9].map(pattern);
+          near.transport.write([parts[0]]);
+          near.transport.write([parts[1].subarray(0, 1), parts[1].subarray(1)]);
+          for (const part of parts.slice(2)) near.transport.write([part]);
+          const sent = concat(parts);
+          await until(() => far.size === sent.length);
+          assertSameBytes(far.bytes, sent);
+        });
+      }
+    });
+
     it(`Transport over ${name} gives a few bytes at once, whatever their number`, async () => {
       await withPair(async (near, far) => {
         let sum = 0;

@@ -185,7 +185,8 @@ export class DenoTransport implements Transport {
       if (rest.length >= LONG && this.#filled >= BEFORE_LONG) this.#cut();
       if (rest.length >= LONG && this.#filled === 0) return this.#borrow(rest);
       const place = this.#place ??= takePlace(this.#waiting > PLACE_SIZE);
-      const most = rest.length < LONG ? place.length : BEFORE_LONG;
+      // A place that was taken for a few bytes may be the smaller one.
+      const most = rest.length < LONG ? place.length : Math.min(BEFORE_LONG, place.length);
       const size = Math.min(rest.length, most - this.#filled);
       place.set(size < rest.length ? rest.subarray(0, size) : rest, this.#filled);
       this.#filled += size;
