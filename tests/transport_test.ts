@@ -586,6 +586,40 @@ for (const [name, provider] of Object.entries({ nodeProvider, platform })) {
       await again.close();
     });
 
+    it(`${name} accepts nothing once its listener was closed`, async () => {
+      const logs: Log[] = [];
+      let closing: Promise<void> | undefined;
+      let late = 0;
+      const listener = await provider.listen(
+        { hostname: "127.0.0.1", port: 0 },
+        (transport) => {
+          if (closing !== undefined) late++;
+          const log = new Log(transport);
+          logs.push(log);
+          transport.handle({
+            data() {
+              closing ??= listener.close();
+            },
+            drain() {},
+            end() {},
+            close: () => log.events.push("close"),
+          });
+        },
+      );
+      const first = await RawSocket.connect(portOf(listener));
+      await until(() => logs.length === 1);
+      // Both are there at the next look: what makes it close, and one more to be accepted.
+      first.write("a");
+      const second = RawSocket.connect(portOf(listener)).catch(() => undefined);
+      await until(() => closing !== undefined);
+      first.socket.destroy();
+      (await second)?.socket.destroy();
+      for (const { transport } of logs) transport.destroy();
+      await until(() => logs.every((log) => log.has("close")));
+      await closing;
+      assert.equal(late, 0);
+    });
+
     it(`${name} says of a port that is taken that it is`, async () => {
       const listener = await provider.listen({ hostname: "127.0.0.1", port: 0 }, () => {});
       const place = { hostname: "127.0.0.1", port: portOf(listener) };

@@ -216,6 +216,8 @@ async function listenTcp(
   const listener = await Promise.resolve().then(() => sockets.listen({ hostname, port }));
   let closed = false;
   const take = (conn: TcpConn) => {
+    // It may have come in the same turn.
+    if (closed) return closeQuietly(conn);
     try {
       conn.setNoDelay(true);
     } catch {
