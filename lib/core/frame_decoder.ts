@@ -389,7 +389,7 @@ export class FrameDecoder {
     if (bytes.length >= end) return bytes;
     const { allocate } = this.#options;
     const longer = allocate(declared <= end * PLAUSIBLE ? declared : end * 2);
-    longer.set(view(bytes, 0, start));
+    if (start > 0) longer.set(view(bytes, 0, start));
     return longer;
   }
 

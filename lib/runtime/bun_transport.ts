@@ -6,7 +6,6 @@
  *
  * @module
  */
-import { Buffer } from "node:buffer";
 import type { Address, Transport, TransportHandlers } from "../transport.ts";
 import { free } from "./node_duplex.ts";
 
@@ -262,11 +261,14 @@ export class BunTransport implements Transport {
 /** Fewer bytes are zeroed in less time than the way into the platform takes. */
 const ALLOCATED_FROM = 16_384;
 
+const { Bun: memory } = globalThis as unknown as {
+  Bun: { allocUnsafe(length: number): Uint8Array };
+};
+
 /** Memory as it is: to zero it would cost a tenth of what a message of 64 KiB takes in all. */
 function allocate(length: number): Uint8Array {
   if (length < ALLOCATED_FROM) return new Uint8Array(length);
-  const { buffer, byteOffset } = Buffer.allocUnsafeSlow(length);
-  return new Uint8Array(buffer, byteOffset, length);
+  return memory.allocUnsafe(length);
 }
 
 /** The address of an end over TCP. */
