@@ -147,6 +147,12 @@ class Log {
   }
 }
 
+function writeInParts(transport: Transport, bytes: Uint8Array): void {
+  for (let at = 0; at < bytes.length; at += 100_000) {
+    transport.write([bytes.subarray(at, at + 100_000)]);
+  }
+}
+
 for (const [name, make] of Object.entries(PAIRS)) {
   describe(`Transport over ${name}`, () => {
     /** Runs a test with both ends, and destroys them. */
@@ -209,9 +215,7 @@ for (const [name, make] of Object.entries(PAIRS)) {
           end() {},
           close: () => far.events.push("close"),
         });
-        for (let from = 0; from < sent.length; from += 100_000) {
-          near.transport.write([sent.subarray(from, from + 100_000)]);
-        }
+        writeInParts(near.transport, sent);
         await until(() => at === sent.length);
         for (const [at, chunk] of kept) {
           assertSameBytes(chunk, sent.subarray(at, at + chunk.length));
@@ -476,9 +480,7 @@ for (const [name, make] of Object.entries(PAIRS)) {
           end() {},
           close: () => far.events.push("close"),
         });
-        for (let from = 0; from < sent.length; from += 100_000) {
-          near.transport.write([sent.subarray(from, from + 100_000)]);
-        }
+        writeInParts(near.transport, sent);
         while (at < sent.length) {
           await until(() => held !== undefined);
           await turn();
