@@ -147,6 +147,19 @@ class Log {
   }
 }
 
+/** A connection that was accepted and has received a byte. */
+async function acceptedAfterByte(provider: TransportProvider) {
+  let log: Log | undefined;
+  const listener = await provider.listen(
+    { hostname: "127.0.0.1", port: 0 },
+    (transport) => log = new Log(transport),
+  );
+  const raw = await RawSocket.connect(portOf(listener));
+  raw.write("a");
+  await until(() => log?.size === 1);
+  return { log: log!, listener, raw };
+}
+
 function writeInParts(transport: Transport, bytes: Uint8Array): void {
   for (let at = 0; at < bytes.length; at += 100_000) {
     transport.write([bytes.subarray(at, at + 100_000)]);
@@ -630,38 +643,24 @@ for (const [name, provider] of Object.entries({ nodeProvider, platform })) {
     });
 
     it(`${name} tells of a reset, on the side that accepted`, async () => {
-      let log: Log | undefined;
-      const listener = await provider.listen(
-        { hostname: "127.0.0.1", port: 0 },
-        (transport) => log = new Log(transport),
-      );
-      const raw = await RawSocket.connect(portOf(listener));
-      raw.write("a");
-      await until(() => log?.size === 1);
+      const { log, listener, raw } = await acceptedAfterByte(provider);
       raw.socket.resetAndDestroy();
-      await until(() => log!.has("close"));
-      assert.deepEqual(log!.events, ["data", "close"]);
-      assert.equal((log!.error as NodeJS.ErrnoException).code, "ECONNRESET");
+      await until(() => log.has("close"));
+      assert.deepEqual(log.events, ["data", "close"]);
+      assert.equal((log.error as NodeJS.ErrnoException).code, "ECONNRESET");
       await listener.close();
     });
 
     it(`${name} tells of a reset whoever writes, and has paused`, async () => {
-      let log: Log | undefined;
-      const listener = await provider.listen(
-        { hostname: "127.0.0.1", port: 0 },
-        (transport) => log = new Log(transport),
-      );
-      const raw = await RawSocket.connect(portOf(listener));
-      raw.write("a");
-      await until(() => log?.size === 1);
-      log!.transport.pause();
+      const { log, listener, raw } = await acceptedAfterByte(provider);
+      log.transport.pause();
       raw.socket.resetAndDestroy();
       await until(() => {
-        if (!log!.has("close")) log!.transport.write([utf8("b")]);
-        return log!.has("close") || log!.has("end");
+        if (!log.has("close")) log.transport.write([utf8("b")]);
+        return log.has("close") || log.has("end");
       });
-      log!.transport.destroy();
-      await until(() => log!.has("close"));
+      log.transport.destroy();
+      await until(() => log.has("close"));
       await listener.close();
     });
 

@@ -106,7 +106,8 @@ export class BunTransport implements Transport {
   #dropped = 0;
   #inputEnded = false;
   #output: Output = "open";
-  /** The last chunk, where the handler has kept it. */
+  #paused = false;
+  /** The last chunk, where the handler has kept it and paused: only then it may give it back. */
   #held: Uint8Array | undefined;
   #error: Error | undefined;
 
@@ -187,12 +188,14 @@ export class BunTransport implements Transport {
   }
 
   pause(): void {
+    this.#paused = true;
     this.#socket.pause();
   }
 
   resume(released?: boolean): void {
     if (released && this.#held !== undefined) free(this.#held);
     this.#held = undefined;
+    this.#paused = false;
     this.#socket.resume();
   }
 
@@ -216,7 +219,7 @@ export class BunTransport implements Transport {
     if (this.#destroyed) return;
     this.#held = undefined;
     if (this.#handlers!.data(chunk) === true) free(chunk);
-    else if (chunk.length >= HELD_FROM) this.#held = chunk;
+    else if (this.#paused && chunk.length >= HELD_FROM) this.#held = chunk;
   }
 
   inputEnded(): void {

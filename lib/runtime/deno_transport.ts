@@ -55,6 +55,9 @@ function freePlace(place: Uint8Array<ArrayBuffer>): void {
   if (free.length < MAX_FREE) free.push(place);
 }
 
+/** Stands for a place that the handler has kept for good. */
+const KEPT = new Uint8Array(0);
+
 /** From so many bytes on a write waits for others in the same turn, until they are so many. */
 const LARGE = PLACE_SIZE;
 const FULL = 262_144;
@@ -220,7 +223,7 @@ export class DenoTransport implements Transport {
   resume(released?: boolean): void {
     this.#paused = false;
     if (released && this.#held !== undefined) {
-      freePlace(this.#held);
+      if (this.#held !== KEPT) freePlace(this.#held);
       this.#held = undefined;
     }
     this.#startReading();
@@ -320,7 +323,8 @@ export class DenoTransport implements Transport {
     } else if (this.#handlers!.data(place.subarray(start, end)) === true) {
       freePlace(place);
     } else {
-      this.#held = place;
+      // Only who is paused gives it back later; who is not would keep it for as long as it is idle.
+      this.#held = this.#paused ? place : KEPT;
     }
   }
 
