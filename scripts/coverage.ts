@@ -38,7 +38,6 @@ const UNREACHED = `What is left in the second table:
 const MORE_OF_THE_SAME =
   /\/interop\/|\/(conformance_differential|deflate_process|fuzz|load|matrix|proxy_faults)_test\.ts$/;
 
-const DEADLINE = 45 * 60_000;
 const DATA = new URL(".cache/coverage/", ROOT);
 
 async function runTests(): Promise<boolean> {
@@ -49,7 +48,7 @@ async function runTests(): Promise<boolean> {
   const files = (await testFiles("tests")).filter((file) => !MORE_OF_THE_SAME.test(file));
   console.log(`${runtime.name} (${runtime.version}): ${files.length} files ...`);
   const env = { ...await runtimeVariables(), NODE_V8_COVERAGE: DATA.pathname };
-  const { tests } = await runSuite(runtime, { files, verbose: false, env, deadline: DEADLINE });
+  const { tests } = await runSuite(runtime, { files, verbose: false, env });
   const failed = tests.filter(({ outcome }) => outcome === "failed");
   for (const { name, detail } of failed) console.log(`✗ ${name}\n${detail}`);
   return failed.length === 0;
