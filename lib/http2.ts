@@ -2,6 +2,11 @@
  * WebSockets over HTTP/2 (RFC 8441): each is one stream of a session of `node:http2`, whose other
  * streams go on beside it. Both sides on Node and Bun; on Deno the client.
  *
+ * Node limits what the streams of a session hold by the option `maxSessionMemory` of its `connect()` and
+ * `createServer()`, in megabytes: 10 by default. A connection whose peer does not read counts with 16
+ * KiB, and goes on counting if it is cut then. Raise the option for sessions that live long, or that
+ * carry many such connections: beyond it the session refuses each new stream.
+ *
  * An entry point of its own because its declarations need those of `node:http2`, which the others must
  * not.
  *
@@ -9,6 +14,7 @@
  */
 import type {
   ClientHttp2Session,
+  ClientHttp2Stream,
   Http2SecureServer,
   Http2Server,
   Http2ServerRequest,
@@ -17,7 +23,13 @@ import type {
   ServerHttp2Stream,
 } from "node:http2";
 import type { Duplex } from "node:stream";
-import { type Attachment, attachTo, fits, type UpgradeOptions } from "./server/attachment.ts";
+import {
+  type Attachment,
+  attachTo,
+  fits,
+  notFound,
+  type UpgradeOptions,
+} from "./server/attachment.ts";
 import {
   checkConnectOptions,
   type ConnectOptions,
@@ -26,7 +38,8 @@ import {
 } from "./client/client.ts";
 import { extensionsOf } from "./compression.ts";
 import type { WebSocketConnection } from "./connection/connection.ts";
-import type { HandshakeError } from "./core/error.ts";
+import type { HandshakeOffer } from "./core/agreement.ts";
+import { HandshakeError } from "./core/error.ts";
 import { lost } from "./core/handshake.ts";
 import type { RawHeaders } from "./core/header.ts";
 import type { ResponseHead } from "./core/http1.ts";
@@ -40,20 +53,24 @@ import {
   http2ResponseFields,
   http2ResponseHead,
 } from "./core/http2_handshake.ts";
-import { parseWebSocketUrl } from "./core/url.ts";
+import { parseWebSocketUrl, type WebSocketUrl } from "./core/url.ts";
+import type { TextCodec } from "./core/utf8.ts";
+import { backgroundTimer, nextTurn } from "./connection/turn.ts";
 import { defaultProvider } from "./default_provider.ts";
 import { invalidState } from "./invalid_state.ts";
-import { type Cancellable, TransportReader, withDeadline } from "./opening.ts";
+import { type Cancellable, type Deadline, TransportReader, withDeadline } from "./opening.ts";
 import {
   checkLocalSettings,
   checkServerRuntime,
   fieldsOf,
   Http2Transport,
+  isRefused,
   remoteAddress,
   remoteSettings,
   request,
   respond,
   responseOf,
+  SessionWatch,
 } from "./runtime/node_http2.ts";
 import { acceptRead, checkServeOptions, type ReadRequest } from "./server/server.ts";
 import type { Handler } from "./server/sessions.ts";
@@ -69,7 +86,9 @@ export interface ConnectHttp2Options
 export interface AttachHttp2Options extends UpgradeOptions {
   /**
    * The path, without the query, of the requests to take, or what tells which. Others are left to the
-   * server's other 'stream' listeners, and to its 'connect' listeners. Default: all requests
+   * server's other 'stream' listeners and its 'connect' listeners. A request for a WebSocket that none of
+   * them has begun to read or to answer after one second is answered with 404; at once if there are no
+   * such listeners. Default: all requests
    */
   path?: string | Http2PathFilter;
 }
@@ -78,6 +97,9 @@ export interface AttachHttp2Options extends UpgradeOptions {
 export type Http2PathFilter = (path: string, headers: IncomingHttpHeaders) => boolean;
 
 const NOTHING = new Uint8Array(0);
+
+/** How often a request that is refused is sent again, after 1, 2, 4 ms and so on: for half a second. */
+const MOST_RETRIES = 9;
 
 /** The streams that were taken already. */
 const taken = new WeakSet<ServerHttp2Stream>();
@@ -103,12 +125,13 @@ const taken = new WeakSet<ServerHttp2Stream>();
  * }
  * ```
  *
- * @param session the session, which may still be connecting. What goes wrong with it meanwhile is
- * this call's error
+ * @param session the session, which may still be connecting. Its errors are those of this call and of
+ * its connections: while there are any, the session needs no 'error' listener
  * @param url a ws or wss URL, http and https are taken as these: what to ask for. Where it goes, and
  * whether it is encrypted, the session has decided
  * @returns the open connection. It rejects with a {@linkcode HandshakeError} when the handshake fails,
- * "no-extended-connect" when the server's settings do not allow it; otherwise as `connect()` does
+ * "no-extended-connect" when the server's settings do not allow it, "stream-refused" when the server has
+ * no room for one more stream; otherwise as `connect()` does
  */
 export async function connectHttp2(
   session: ClientHttp2Session,
@@ -117,34 +140,91 @@ export async function connectHttp2(
 ): Promise<WebSocketConnection> {
   const target = parseWebSocketUrl(url);
   checkConnectOptions(given);
-  const options = { ...given, extensions: await extensionsOf(given, true) };
-  const { host, target: path, ...offer } = handshakeOptions(target, options);
-  const scheme = target.secure ? "https" : "http";
-  const fields = http2Request({ ...offer, scheme, authority: host, path });
-  const { textCodec } = await defaultProvider();
-  return await withDeadline(options, async ({ signal, onTimeout }) => {
-    await remoteSettings(session, signal);
-    const stream = request(session, fields);
-    const responded = responseOf(stream);
-    const transport = new Http2Transport(stream);
-    const reader = new TransportReader(transport);
-    signal.addEventListener("abort", () => transport.destroy(), { once: true });
-    if (signal.aborted) transport.destroy();
-    let response: RawHeaders = [];
-    const handshake = {
-      request: http2RequestHead(fields),
-      trailing: NOTHING,
-      check: () => checkHttp2Response(response, offer),
+  const watch = SessionWatch.of(session);
+  const leave = watch.join();
+  try {
+    const options = { ...given, extensions: await extensionsOf(given, true) };
+    const { host, target: path, ...offer } = handshakeOptions(target, options);
+    const scheme = target.secure ? "https" : "http";
+    const fields = http2Request({ ...offer, scheme, authority: host, path });
+    const { textCodec } = await defaultProvider();
+    return await withDeadline(options, async (deadline) => {
+      await remoteSettings(watch, deadline.signal);
+      const asked = { watch, fields, offer, target, options, textCodec };
+      for (let refusals = 0;; refusals++) {
+        try {
+          return await openStream(asked, deadline);
+        } catch (error) {
+          if (!mayRetry(error) || refusals === MOST_RETRIES) throw error;
+          await sleep(2 ** refusals, deadline.signal);
+        }
+      }
+    });
+  } finally {
+    leave();
+  }
+}
+
+/** RFC 9113 §8.7: a request that the server has not looked at may be sent again. */
+function mayRetry(error: unknown): boolean {
+  return error instanceof HandshakeError && error.code === "stream-refused";
+}
+
+/** Waits for a number of milliseconds, or until the signal is aborted. */
+function sleep(delay: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const end = () => {
+      cancel();
+      signal.removeEventListener("abort", end);
+      resolve();
     };
-    return await openClient(reader, handshake, async () => {
-      response = await responded ?? await failure(reader);
-      return http2ResponseHead(response);
-    }, { target, options, textCodec, onTimeout });
+    const cancel = backgroundTimer(end, delay);
+    signal.addEventListener("abort", end, { once: true });
+    if (signal.aborted) end();
   });
 }
 
+/** What a client asks for, and of whom. */
+interface Asked {
+  watch: SessionWatch;
+  fields: RawHeaders;
+  offer: HandshakeOffer;
+  target: WebSocketUrl;
+  options: ConnectHttp2Options;
+  textCodec: TextCodec | undefined;
+}
+
+/** Opens a connection by one more stream. */
+async function openStream(
+  { watch, fields, offer, target, options, textCodec }: Asked,
+  { signal, onTimeout }: Deadline,
+): Promise<WebSocketConnection> {
+  signal.throwIfAborted();
+  const stream = request(watch, fields);
+  const responded = responseOf(stream);
+  const transport = new Http2Transport(stream);
+  const reader = new TransportReader(transport);
+  signal.addEventListener("abort", () => transport.destroy(), { once: true });
+  let response: RawHeaders = [];
+  const handshake = {
+    request: http2RequestHead(fields),
+    trailing: NOTHING,
+    check: () => checkHttp2Response(response, offer),
+  };
+  return await openClient(reader, handshake, async () => {
+    response = await responded ?? await failure(stream, reader);
+    return http2ResponseHead(response);
+  }, { target, options, textCodec, onTimeout });
+}
+
 /** Why a stream has ended without a response. */
-async function failure(reader: TransportReader): Promise<never> {
+async function failure(stream: ClientHttp2Stream, reader: TransportReader): Promise<never> {
+  if (isRefused(stream)) {
+    throw new HandshakeError(
+      `The server refused the stream (HTTP/2 error code ${stream.rstCode})`,
+      "stream-refused",
+    );
+  }
   await reader.read();
   throw lost("response");
 }
@@ -185,6 +265,7 @@ export async function upgradeHttp2(
   headers: IncomingHttpHeaders,
   options: UpgradeOptions = {},
 ): Promise<WebSocketConnection> {
+  guard(stream);
   checkServeOptions(options);
   return await open(stream, headers, options);
 }
@@ -223,7 +304,8 @@ function handshakeOf(fields: RawHeaders): ReadRequest["handshake"] {
 
 /**
  * Serves the WebSockets of a server of `node:http2`, whose `settings` must have
- * `enableConnectProtocol: true`; it goes on with all other requests. Of several that are attached to one
+ * `enableConnectProtocol: true`; it goes on with all other requests. A server that has no other 'stream'
+ * and no 'request' listeners leaves these to `onRequest`; what that does not answer is refused. Of several that are attached to one
  * server, the first whose `path` fits takes a request. When the handler returns, the connection is
  * closed with 1000; when it throws, with 1011, and `onError` is told.
  *
@@ -260,15 +342,25 @@ export function attachHttp2(
   return attachTo(options, handler, (take) => {
     checkServerRuntime();
     const onStream = (stream: ServerHttp2Stream, headers: IncomingHttpHeaders) => {
-      if (taken.has(stream) || !isForWebSocket(headers)) return;
-      const found = fits(options.path, headers[":path"] ?? "", headers);
-      if (found === false) return;
-      const fault = found === true ? undefined : found;
-      take(
-        (reusable, refused) => open(stream, headers, reusable, refused ?? fault),
-        remoteAddress(stream),
-      );
+      guard(stream);
+      if (taken.has(stream) || !(isForWebSocket(headers) || others(server) === 0)) return;
+      const target = headers[":path"] ?? "";
+      const found = fits(options.path, target, headers);
+      const serve = (fault?: HandshakeError) =>
+        take(
+          (reusable, refused) => open(stream, headers, reusable, refused ?? fault),
+          remoteAddress(stream),
+        );
+      if (found !== false) serve(found === true ? undefined : found);
+      else {
+        const refuse = () => isTaken(stream, server) || serve(notFound(target));
+        // That of the 'request' event leaves each CONNECT to the 'connect' listeners.
+        const ownOnly = others(server) <= (server.listenerCount("request") > 0 ? 1 : 0);
+        if (ownOnly) nextTurn(refuse);
+        else backgroundTimer(refuse, GRACE);
+      }
     };
+    streamListeners.add(onStream);
     server.on("stream", onStream);
     const stop = leaveConnect(server);
     return () => {
@@ -281,6 +373,11 @@ export function attachHttp2(
 /** The 'connect' listeners of attachHttp2(), which answer nothing that others could. */
 const placeholders = new WeakSet<object>();
 
+/** Whether the server's CONNECT requests have a listener of somebody else's. */
+function hasConnectListener(server: Http2Server | Http2SecureServer): boolean {
+  return server.listeners("connect").some((one) => !placeholders.has(one));
+}
+
 /**
  * Keeps a server that has 'request' listeners from answering each CONNECT with 405, as it does unless
  * there is a 'connect' listener; what nobody takes is answered as it would have been.
@@ -288,11 +385,11 @@ const placeholders = new WeakSet<object>();
 function leaveConnect(server: Http2Server | Http2SecureServer): () => void {
   const listener = (request: Http2ServerRequest, response: Http2ServerResponse | Duplex) => {
     // Of HTTP/1.1, on a server that speaks both.
-    const isOurs = "writeHead" in response;
+    const isHttp2 = "writeHead" in response;
     const answer = () => {
-      if (server.listeners("connect").some((one) => !placeholders.has(one))) return;
-      if (!isOurs) response.destroy();
-      else if (!taken.has(request.stream as ServerHttp2Stream) && !response.headersSent) {
+      if (hasConnectListener(server)) return;
+      if (!isHttp2) response.destroy();
+      else if (!isForWebSocket(request.headers) && !response.headersSent) {
         response.writeHead(405).end();
       }
     };
@@ -302,6 +399,38 @@ function leaveConnect(server: Http2Server | Http2SecureServer): () => void {
   placeholders.add(listener);
   server.on("connect", listener);
   return () => void server.off("connect", listener);
+}
+
+/** The streams whose errors have a listener. */
+const guarded = new WeakSet<ServerHttp2Stream>();
+
+/** Sees to it that an error of a stream does not end the process, whoever takes the stream. */
+function guard(stream: ServerHttp2Stream): void {
+  if (guarded.has(stream)) return;
+  guarded.add(stream);
+  stream.on("error", () => {});
+}
+
+/** The 'stream' listeners of attachHttp2(). */
+const streamListeners = new WeakSet<object>();
+
+/**
+ * How long other 'stream' listeners have to take a request for a WebSocket, in milliseconds. One that
+ * looks something up before it answers would throw if the stream were answered already.
+ */
+const GRACE = 1000;
+
+/** How many 'stream' listeners of somebody else's a server has, that of its 'request' event among them. */
+function others(server: Http2Server | Http2SecureServer): number {
+  return server.listeners("stream").filter((one) => !streamListeners.has(one)).length;
+}
+
+/** Whether somebody has answered a stream, reads it, or may yet do so as a 'connect' listener. */
+function isTaken(stream: ServerHttp2Stream, server: Http2Server | Http2SecureServer): boolean {
+  return taken.has(stream) || stream.headersSent || stream.destroyed || stream.closed ||
+    stream.readableFlowing !== null || stream.listenerCount("readable") > 0 ||
+    // Node emits 'connect' only where there is a 'request' listener too.
+    (hasConnectListener(server) && server.listenerCount("request") > 0);
 }
 
 function isForWebSocket(headers: IncomingHttpHeaders): boolean {

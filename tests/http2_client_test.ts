@@ -121,6 +121,7 @@ describe("connectHttp2() to a server in another process", () => {
     ["/refused", "status"],
     ["/raw/long", "status"],
     ["/raw/resets-early", "connection-lost"],
+    ["/raw/refuses", "stream-refused"],
     ["/raw/protocol", "subprotocol"],
     ["/raw/extension", "extension"],
     ["/raw/silent", "timeout"],

@@ -151,7 +151,11 @@ describe("Giving up over HTTP/2", () => {
     async () => {
       let asked = 0;
       const server = http2Server();
-      server.on("stream", () => asked++);
+      server.on("stream", (stream: ServerHttp2Stream) => {
+        asked++;
+        // Who reads a stream has taken it.
+        stream.resume();
+      });
       await withHttp2({ server, path: () => false }, async ({ open, session, streams }) => {
         const before = listeners(session);
         const controller = new AbortController();

@@ -79,12 +79,15 @@ export async function withHttp2(
 ): Promise<void> {
   const sessions = new Set<Http2Session>();
   const streams = new Set<ServerHttp2Stream>();
-  server.on("session", (session) => sessions.add(session));
   server.on("sessionError", () => {});
-  server.on("stream", (stream: ServerHttp2Stream) => {
-    streams.add(stream);
-    stream.on("error", () => {});
-    stream.on("close", () => streams.delete(stream));
+  server.on("session", (session) => {
+    sessions.add(session);
+    // Not a listener of the server's: attachHttp2() waits for those.
+    session.on("stream", (stream: ServerHttp2Stream) => {
+      streams.add(stream);
+      stream.on("error", () => {});
+      stream.on("close", () => streams.delete(stream));
+    });
   });
   const attached = attachHttp2(server, { pingInterval: 0, ...options }, handler);
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));

@@ -213,11 +213,11 @@ describe("What upgradeHttp2() and attachHttp2() are called with", () => {
         assert.equal(await ws.receive(), "a");
         await ws.close();
       }
-      // As node:http2 answers a CONNECT that nobody takes.
       for (const path of ["/", "/nobody"]) {
         const error = await rejection<HandshakeError>(open(path));
-        assert.deepEqual([error.code, error.response?.status], ["status", 405]);
+        assert.deepEqual([error.code, error.response?.status], ["status", 404]);
       }
+      // As node:http2 answers a CONNECT that nobody takes.
       const plain = { ":method": "CONNECT", ":authority": "a:1" };
       assert.equal((await answerTo(session, plain)).status, 405);
       await first.shutdown();

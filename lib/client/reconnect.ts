@@ -55,14 +55,20 @@ export interface ReconnectOptions extends ConnectOptions {
 const TRANSIENT_STATUSES = new Set([408, 425, 429, 500, 502, 503, 504]);
 
 /** Conditions that may be over at the next attempt. */
-const TRANSIENT_CODES = new Set(["connect-failed", "connection-lost", "timeout", "shutdown"]);
+const TRANSIENT_CODES = new Set([
+  "connect-failed",
+  "connection-lost",
+  "timeout",
+  "shutdown",
+  "stream-refused",
+]);
 
 /** What a SOCKS proxy replies then (RFC 1928 §6): failures, unreachable, refused, expired. */
 const TRANSIENT_REPLIES = new Set([1, 3, 4, 5, 6]);
 
 /**
  * Whether a failed attempt to connect may succeed later: no connection to the host, one that was lost or
- * took too long, or a status of 408, 425, 429, 500, 502, 503 or 504, be it a proxy's, or a SOCKS proxy
+ * took too long, a stream of HTTP/2 that was refused, or a status of 408, 425, 429, 500, 502, 503 or 504, be it a proxy's, or a SOCKS proxy
  * that could not reach it. All else would fail again: a
  * certificate, a refusal, an answer that is no WebSocket's, an option that is wrong.
  */

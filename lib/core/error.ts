@@ -176,6 +176,8 @@ export type HandshakeErrorCode =
   | "body"
   /** The Origin is not allowed. Server answers 403. */
   | "origin"
+  /** No WebSocket is served at the path of the request. Server answers 404. */
+  | "not-found"
   /** `onRequest` answered with a response. */
   | "rejected"
   /**
@@ -183,6 +185,11 @@ export type HandshakeErrorCode =
    * `enableConnectProtocol`. A server where this is found answers 501.
    */
   | "no-extended-connect"
+  /**
+   * The server refuses each stream of HTTP/2 before it looks at the request (RFC 9113 §8.7): it has no
+   * room for one more. A later attempt may succeed.
+   */
+  | "stream-refused"
   /** The server answered with another status than 101, over HTTP/2 2xx; see `response`. */
   | "status"
   /** The body of such an answer is not framed as its header fields say. */

@@ -33,6 +33,7 @@ export class DuplexTransport<T extends Duplex = Duplex> {
   };
 
   static readonly #written = function (this: DuplexTransport, error?: Error | null): void {
+    if (!error) this.taken();
     if (this.bufferedAmount > 0) return;
     this.#onWritten = undefined;
     if (!error) this.#handlers?.drain();
@@ -56,6 +57,9 @@ export class DuplexTransport<T extends Duplex = Duplex> {
 
   /** An error came. */
   protected failed(): void {}
+
+  /** The duplex has taken the parts of a write. */
+  protected taken(): void {}
 
   get bufferedAmount(): number {
     return this.duplex.writableLength + this.#dropped;
@@ -86,16 +90,20 @@ export class DuplexTransport<T extends Duplex = Duplex> {
 
   write(parts: readonly Uint8Array[]): void {
     const duplex = this.duplex;
-    if (!duplex.writable) {
-      // As if they had left, whoever sends on and on would, and the end not get its turn to be told.
-      for (const part of parts) this.#dropped += part.length;
-      return;
-    }
+    if (!duplex.writable) return this.drop(parts);
     if (parts.length > 1) duplex.cork();
     for (let i = 0; i < parts.length - 1; i++) duplex.write(parts[i]);
     this.#onWritten ??= DuplexTransport.#written.bind(this);
     duplex.write(parts[parts.length - 1], this.#onWritten);
     if (parts.length > 1) duplex.uncork();
+  }
+
+  /**
+   * Keeps counting parts that came too late. Otherwise a sender in a loop would never yield, and the end
+   * of the connection would never be reported.
+   */
+  protected drop(parts: readonly Uint8Array[]): void {
+    for (const part of parts) this.#dropped += part.length;
   }
 
   pause(): void {

@@ -20,8 +20,13 @@ import type { RawHeaders } from "../core/header.ts";
 import type { Address, Transport, TransportHandlers } from "../transport.ts";
 import { DuplexTransport, tcpAddress } from "./node_duplex.ts";
 
+// RFC 9113 §7
+const REFUSED_STREAM = 7;
 /** RFC 8441 §5 names it for what is the reset of a TCP connection. */
 const CANCEL = 8;
+const ENHANCE_YOUR_CALM = 11;
+
+const NOTHING = new Uint8Array(0);
 
 // Its sessions hold back what is written while any other stream waits for its window, until a frame
 // comes in (oven-sh/bun#43422).
@@ -43,6 +48,51 @@ export function remoteAddress(stream: Http2Stream): Address | undefined {
   return tcpAddress(socket?.remoteAddress, socket?.remotePort);
 }
 
+/**
+ * How many bytes a stream is given before it has taken those before: the payload of one DATA frame
+ * (RFC 9113 §4.2). Node counts what a stream has queued towards the `maxSessionMemory` of its session,
+ * and never takes it off again when the stream is destroyed (nodejs/node `Http2Stream::Destroy`).
+ */
+const GIVEN_AT_ONCE = 16384;
+
+/** Parts in their order, taken by length. */
+class PartQueue {
+  #parts: Uint8Array[] = [];
+  /** The index of the first part. */
+  #first = 0;
+  #length = 0;
+
+  /** The bytes of all parts. */
+  get length(): number {
+    return this.#length;
+  }
+
+  push(part: Uint8Array): void {
+    this.#parts.push(part);
+    this.#length += part.length;
+  }
+
+  /** Takes parts off the front, and divides the last one: at most so many bytes. */
+  take(length: number): Uint8Array[] {
+    const taken: Uint8Array[] = [];
+    for (let room = length; room > 0 && this.#first < this.#parts.length;) {
+      const part = this.#parts[this.#first];
+      const head = part.length > room ? part.subarray(0, room) : part;
+      if (head === part) this.#parts[this.#first++] = NOTHING;
+      else this.#parts[this.#first] = part.subarray(room);
+      taken.push(head);
+      room -= head.length;
+      this.#length -= head.length;
+    }
+    // Not at each part: to move all others would cost more with each of them.
+    if (this.#first > 0 && 2 * this.#first >= this.#parts.length) {
+      this.#parts = this.#parts.slice(this.#first);
+      this.#first = 0;
+    }
+    return taken;
+  }
+}
+
 /** One stream of a session as a {@linkcode Transport}. */
 export class Http2Transport extends DuplexTransport implements Transport {
   readonly localAddress: Address | undefined;
@@ -52,6 +102,10 @@ export class Http2Transport extends DuplexTransport implements Transport {
   /** The peer has ended its side. */
   #ended = false;
   #destroyed = false;
+  /** What the stream is not given yet. */
+  readonly #waiting = new PartQueue();
+  /** Our side ends after the parts that wait. */
+  #ending = false;
 
   /** @param stream a stream that nobody reads */
   constructor(stream: Http2Stream) {
@@ -77,9 +131,33 @@ export class Http2Transport extends DuplexTransport implements Transport {
     });
   }
 
+  override get bufferedAmount(): number {
+    return super.bufferedAmount + this.#waiting.length;
+  }
+
   override write(parts: readonly Uint8Array[]): void {
-    super.write(parts);
+    if (this.#ending) return this.drop(parts);
+    for (const part of parts) this.#waiting.push(part);
+    this.#give();
+  }
+
+  protected override taken(): void {
+    this.#give();
+  }
+
+  /** Gives the stream as much as it may have at once. */
+  #give(): void {
+    const room = GIVEN_AT_ONCE - this.#stream.writableLength;
+    const parts = this.#waiting.take(room);
+    if (parts.length > 0) super.write(parts);
+    if (this.#ending && this.#waiting.length === 0) super.end();
     if (IS_BUN && this.bufferedAmount > 0) nudge(this.#stream.session);
+  }
+
+  override end(): void {
+    if (this.#ending) return;
+    this.#ending = true;
+    this.#give();
   }
 
   get #isReset(): boolean {
@@ -127,14 +205,27 @@ export function respond(stream: ServerHttp2Stream, fields: RawHeaders): void {
 /**
  * Sends a request; its body stays open.
  *
- * @throws {HandshakeError} "connect-failed" when the session takes no more requests
+ * @throws {HandshakeError} "connect-failed" if the session takes no more requests
  */
-export function request(session: ClientHttp2Session, fields: RawHeaders): ClientHttp2Stream {
+export function request(watch: SessionWatch, fields: RawHeaders): ClientHttp2Stream {
+  watch.throwIfEnded();
+  let stream: ClientHttp2Stream;
   try {
-    return session.request(headersOf(fields), { endStream: false });
+    stream = watch.session.request(headersOf(fields), { endStream: false });
   } catch (cause) {
     throw sessionClosed(cause);
   }
+  stream.once("close", watch.join());
+  return stream;
+}
+
+/**
+ * Whether the server has refused a stream that ended without a response. REFUSED_STREAM says that it has
+ * not looked at the request (RFC 9113 §8.7). Node's servers say ENHANCE_YOUR_CALM instead, for a moment
+ * also after one of `maxConcurrentStreams` streams has ended.
+ */
+export function isRefused({ rstCode }: ClientHttp2Stream): boolean {
+  return rstCode === REFUSED_STREAM || rstCode === ENHANCE_YOUR_CALM;
 }
 
 /** The header fields of the final response; none if the stream ends without one. */
@@ -188,18 +279,32 @@ function sessionClosed(cause?: unknown): HandshakeError {
 /**
  * Waits until the server has said whether it takes the extended CONNECT (RFC 8441 §3).
  *
- * @throws {HandshakeError} "no-extended-connect" when it does not, "connect-failed" when the session
- * ends before it has
+ * @param watch the watch of the session
+ * @param signal ends the wait
+ * @throws {HandshakeError} "no-extended-connect" if the server does not take it, "connect-failed" if the
+ * session ends before its settings come
  */
-export async function remoteSettings(
-  session: ClientHttp2Session,
-  signal: AbortSignal,
-): Promise<void> {
-  if (session.closed || session.destroyed) throw sessionClosed();
+export async function remoteSettings(watch: SessionWatch, signal: AbortSignal): Promise<void> {
+  const { session } = watch;
+  watch.throwIfEnded();
   if (allowsConnect(session)) return;
-  let wait = waits.get(session);
-  if (wait === undefined) waits.set(session, wait = new SettingsWait(session));
-  await wait.join(signal);
+  await new Promise<void>((resolve, reject) => {
+    const wait: SessionUser = {
+      onSettings: () => settle(allowsConnect(session) ? undefined : noExtendedConnect()),
+      onEnd: (error) => settle(sessionClosed(error)),
+    };
+    const abort = () => settle(signal.reason);
+    const settle = (error?: unknown) => {
+      leave();
+      signal.removeEventListener("abort", abort);
+      if (error === undefined) resolve();
+      else reject(error);
+    };
+    const leave = watch.join(wait);
+    signal.addEventListener("abort", abort, { once: true });
+    if (signal.aborted) abort();
+    else watch.awaitSettings();
+  });
 }
 
 function allowsConnect(session: ClientHttp2Session): boolean {
@@ -207,61 +312,90 @@ function allowsConnect(session: ClientHttp2Session): boolean {
   return settings?.enableConnectProtocol === true;
 }
 
-type Outcome = (error?: unknown) => void;
+/** What is told of a session. */
+export interface SessionUser {
+  /** The server's settings have come. */
+  onSettings?(): void;
+  /** The session has ended, or is about to. */
+  onEnd?(error?: Error): void;
+}
 
-const waits = new WeakMap<ClientHttp2Session, SettingsWait>();
+const watches = new WeakMap<ClientHttp2Session, SessionWatch>();
 
-/** Those who wait for the settings of one session: it shall have one set of listeners for them all. */
-class SettingsWait {
-  readonly #session: ClientHttp2Session;
-  readonly #waiting = new Set<Outcome>();
-  readonly #check = () =>
-    this.#settle(allowsConnect(this.#session) ? undefined : noExtendedConnect());
-  readonly #fail = (error?: Error) => this.#settle(sessionClosed(error));
+/**
+ * The listeners of a client's session, one set for all that use it at the same time. While there are
+ * any, an error of the session is theirs, and does not end the process for want of a listener.
+ */
+export class SessionWatch {
+  /** The session. */
+  readonly session: ClientHttp2Session;
+  readonly #users = new Set<SessionUser>();
+  #error: Error | undefined;
+  #listening = false;
+  #asked = false;
 
-  constructor(session: ClientHttp2Session) {
-    this.#session = session;
-    session.on("remoteSettings", this.#check);
-    session.on("connect", this.#ask);
-    session.on("error", this.#fail);
-    session.on("close", this.#fail);
-    if (!session.connecting) this.#ask();
+  /** The watch of a session. */
+  static of(session: ClientHttp2Session): SessionWatch {
+    let watch = watches.get(session);
+    if (watch === undefined) watches.set(session, watch = new SessionWatch(session));
+    return watch;
   }
 
-  /** Nothing tells whether the settings have come already; but the answer to a ping is behind them. */
+  private constructor(session: ClientHttp2Session) {
+    this.session = session;
+  }
+
+  /** Uses the session until the function that is returned is called. */
+  join(user: SessionUser = {}): () => void {
+    if (!this.#listening) this.#listen("on");
+    this.#users.add(user);
+    return () => {
+      if (!this.#users.delete(user) || this.#users.size > 0) return;
+      // The error of a session that is destroyed comes after the end of its streams.
+      if (!this.session.destroyed) this.#listen("off");
+    };
+  }
+
+  /** @throws {HandshakeError} "connect-failed" if the session takes no more streams */
+  throwIfEnded(): void {
+    if (this.session.closed || this.session.destroyed) throw sessionClosed(this.#error);
+  }
+
+  /** Has `onSettings` called once the server's settings have come. */
+  awaitSettings(): void {
+    if (!this.session.connecting) this.#ask();
+  }
+
+  #listen(method: "on" | "off"): void {
+    this.#listening = method === "on";
+    this.session[method]("error", this.#onError);
+    this.session[method]("close", this.#onClose);
+    this.session[method]("remoteSettings", this.#onSettings);
+    this.session[method]("connect", this.#ask);
+  }
+
+  /** Nothing tells whether the settings have come already, but the answer to a ping comes after them. */
   readonly #ask = (): void => {
-    // RFC 9113 §3.4: the settings are the first that a server sends.
-    this.#session.ping((error) => {
-      if (error === null && waits.get(this.#session) === this) this.#check();
+    if (this.#asked || this.session.destroyed) return;
+    this.#asked = true;
+    // RFC 9113 §3.4: the settings are the first frame that a server sends.
+    this.session.ping((error) => {
+      this.#asked = false;
+      if (error === null) this.#onSettings();
     });
   };
 
-  join(signal: AbortSignal): Promise<void> {
-    return new Promise((resolve, reject) => {
-      const leave: Outcome = (error) => {
-        this.#waiting.delete(leave);
-        signal.removeEventListener("abort", abort);
-        if (this.#waiting.size === 0) this.#stop();
-        if (error === undefined) resolve();
-        else reject(error);
-      };
-      const abort = () => leave(signal.reason);
-      this.#waiting.add(leave);
-      signal.addEventListener("abort", abort, { once: true });
-      if (signal.aborted) abort();
-    });
-  }
+  readonly #onSettings = (): void => {
+    if (this.session.destroyed) return;
+    for (const user of this.#users) user.onSettings?.();
+  };
 
-  #settle(error?: unknown): void {
-    for (const leave of this.#waiting) leave(error);
-  }
+  readonly #onError = (error: Error): void => {
+    this.#error = error;
+    this.#onClose();
+  };
 
-  #stop(): void {
-    const session = this.#session;
-    waits.delete(session);
-    session.off("remoteSettings", this.#check);
-    session.off("connect", this.#ask);
-    session.off("error", this.#fail);
-    session.off("close", this.#fail);
-  }
+  readonly #onClose = (): void => {
+    for (const user of this.#users) user.onEnd?.(this.#error);
+  };
 }

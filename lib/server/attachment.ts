@@ -87,6 +87,13 @@ function checkPath(path: unknown): void {
   }
 }
 
+/** The refusal of a request for a WebSocket that nobody takes. */
+export function notFound(target: string): HandshakeError {
+  return new HandshakeError(`No WebSocket is served at ${pathOf(target)}`, "not-found", {
+    status: 404,
+  });
+}
+
 /** Whether a request is ours, or what the filter has thrown. */
 export function fits<Request>(
   path: Path<Request>,

@@ -38,8 +38,9 @@ const raw: Record<string, (stream: ServerHttp2Stream) => void> = {
     stream.respond({ ":status": 200 });
     setTimeout(() => stream.close(2), 20);
   },
-  "/raw/resets-early": (stream) => stream.close(7),
-  "/raw/silent": () => {},
+  "/raw/resets-early": (stream) => stream.close(2),
+  "/raw/refuses": (stream) => stream.close(7),
+  "/raw/silent": (stream) => stream.resume(),
   "/raw/201": (stream) => stream.respond({ ":status": 201 }),
   "/raw/long": (stream) => {
     stream.respond({ ":status": 404, "x-reason": "none" });
