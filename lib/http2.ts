@@ -280,11 +280,13 @@ async function open(
   if (taken.has(stream)) throw invalidState("Expected a stream that was not taken already");
   taken.add(stream);
   const fields = fieldsOf(headers);
-  return await acceptRead(new Http2Transport(stream), options, () => {
+  const check = () => {
     if (fault !== undefined) throw fault;
     checkServerRuntime();
     checkLocalSettings(stream.session);
-    return { handshake: handshakeOf(fields), head: http2RequestHead(fields) };
+  };
+  return await acceptRead(new Http2Transport(stream), options, () => {
+    return { handshake: handshakeOf(fields), head: http2RequestHead(fields), check };
   }, {
     respond: (head: ResponseHead) => respond(stream, http2ResponseFields(head)),
     refusalHeaders: http2RefusalHeaders,

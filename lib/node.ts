@@ -11,7 +11,15 @@ import type { IncomingMessage, Server as HttpServer } from "node:http";
 import type { Server as HttpsServer } from "node:https";
 import type { Duplex } from "node:stream";
 import type { Cancellable } from "./opening.ts";
-import { type Attachment, attachTo, fits, type UpgradeOptions } from "./server/attachment.ts";
+import {
+  type Attachment,
+  attachTo,
+  fits,
+  notFound,
+  type UpgradeOptions,
+} from "./server/attachment.ts";
+import { nextTurn } from "./connection/turn.ts";
+import { refusal } from "./core/agreement.ts";
 import type { WebSocketConnection } from "./connection/connection.ts";
 import type { HandshakeError } from "./core/error.ts";
 import { ServerHandshake } from "./core/server_handshake.ts";
@@ -19,9 +27,12 @@ import { invalidState } from "./invalid_state.ts";
 import {
   checkEncrypted,
   headOf,
+  ignoreErrors,
   isEncrypted,
+  isForWebSocket,
   remoteAddress,
   upgradedTransport,
+  watchUse,
 } from "./runtime/node_upgrade.ts";
 import { acceptRead, checkServeOptions } from "./server/server.ts";
 import type { Handler } from "./server/sessions.ts";
@@ -34,9 +45,10 @@ export type PathFilter = (path: string, request: IncomingMessage) => boolean;
 /** How a server is attached. */
 export interface AttachOptions extends UpgradeOptions {
   /**
-   * The path, without the query, of the requests to take, or what tells which. Others are left to the
-   * server's other 'upgrade' listeners, and stay without an answer where there are none: node:http
-   * leaves every upgrade to its listeners once it has one. Default: all requests
+   * The path, without the query, of the requests to take, or what tells which. Other requests for a
+   * WebSocket are left to the server's other 'upgrade' listeners, and answered with 404 if none of them
+   * uses the socket in the same turn of the event loop. A listener that takes its time uses it by giving
+   * it an 'error' listener, without which a reset would end the process. Default: all requests
    */
   path?: string | PathFilter;
 }
@@ -83,7 +95,12 @@ export async function upgrade(
   head: Uint8Array,
   options: UpgradeOptions = {},
 ): Promise<WebSocketConnection> {
-  checkServeOptions(options);
+  try {
+    checkServeOptions(options);
+  } catch (error) {
+    ignoreErrors(socket);
+    throw error;
+  }
   return await open(request, socket, head, options);
 }
 
@@ -97,21 +114,102 @@ async function open(
 ): Promise<WebSocketConnection> {
   if (taken.has(socket)) throw invalidState("Expected a socket that was not taken already");
   taken.add(socket);
-  return await acceptRead(upgradedTransport(socket), options, () => {
+  const check = () => {
     if (fault !== undefined) throw fault;
     checkEncrypted(isEncrypted(socket));
+  };
+  return await acceptRead(upgradedTransport(socket), options, () => {
     const handshake = new ServerHandshake();
     const head = headOf(request);
     // Ours to unmask in place.
     handshake.takeHead(head, new Uint8Array(trailing));
-    return { handshake, head };
+    return { handshake, head, check };
   });
+}
+
+/** Serves a request if it is its own, and says whether it does; or refuses it with the fault. */
+type Take = (
+  request: IncomingMessage,
+  socket: Duplex,
+  head: Uint8Array,
+  fault?: HandshakeError,
+) => boolean;
+
+/** All that is attached to one server, and their only 'upgrade' listener. */
+class Upgrades {
+  static readonly #ofServers = new WeakMap<object, Upgrades>();
+  readonly #server: HttpServer;
+  readonly #attached: Take[] = [];
+
+  /** Those of a server. */
+  static of(server: HttpServer): Upgrades {
+    let upgrades = Upgrades.#ofServers.get(server);
+    if (upgrades === undefined) {
+      Upgrades.#ofServers.set(server, upgrades = new Upgrades(server));
+    }
+    return upgrades;
+  }
+
+  constructor(server: HttpServer) {
+    this.#server = server;
+    this.#leavePlainHttp();
+  }
+
+  /** Adds one, and gives what removes it. */
+  add(take: Take): () => void {
+    const attached = this.#attached;
+    // Before others, to see what they do to the socket.
+    if (attached.push(take) === 1) this.#server.prependListener("upgrade", this.#onUpgrade);
+    return () => {
+      if (!attached.includes(take)) return;
+      attached.splice(attached.indexOf(take), 1);
+      if (attached.length === 0) this.#server.off("upgrade", this.#onUpgrade);
+    };
+  }
+
+  readonly #onUpgrade = (request: IncomingMessage, socket: Duplex, head: Uint8Array): void => {
+    if (taken.has(socket)) return;
+    const attached = [...this.#attached];
+    const isAsked = isForWebSocket(request);
+    if (isAsked && attached.some((take) => take(request, socket, head))) return;
+    const refuse = () => {
+      const fault = isAsked ? notFound(request.url ?? "") : notUpgrade(request);
+      attached[0](request, socket, head, fault);
+    };
+    if (!this.#hasOthers) return refuse();
+    const stopWatching = watchUse(socket);
+    nextTurn(() => stopWatching() || refuse());
+  };
+
+  get #hasOthers(): boolean {
+    const { length } = this.#attached;
+    return this.#server.listenerCount("upgrade") > (length > 0 ? 1 : 0);
+  }
+
+  /** A server need not upgrade (RFC 9110 §7.8): it answers as it would without us. */
+  #leavePlainHttp(): void {
+    const server = this.#server as HttpServer & { shouldUpgradeCallback?: ShouldUpgrade };
+    const { shouldUpgradeCallback: before } = server;
+    // Node 20 has no such method.
+    if (before === undefined) return;
+    server.shouldUpgradeCallback = (request) =>
+      before.call(server, request) && (isForWebSocket(request) || this.#hasOthers);
+  }
+}
+
+type ShouldUpgrade = (request: IncomingMessage) => boolean;
+
+function notUpgrade({ headers: { upgrade } }: IncomingMessage): HandshakeError {
+  return refusal(400, "not-upgrade", `Expected an upgrade to websocket, received ${upgrade}`);
 }
 
 /**
  * Serves the WebSockets of an HTTP server, which goes on with all other requests. Of several that are
- * attached to one server, the first whose `path` fits takes a request. When the handler returns, the
- * connection is closed with 1000; when it throws, with 1011, and `onError` is told.
+ * attached to one server, the first whose `path` fits takes a request; a request for a WebSocket that
+ * nobody takes is answered with 404. A request to upgrade to something else, such as h2c, stays a plain
+ * HTTP request unless the server has other 'upgrade' listeners; on Node 20 it is answered with 400. When
+ * the handler returns, the connection is closed with 1000; when it throws, with 1011, and `onError` is
+ * told.
  *
  * @example HTTP and WebSocket on one port
  * ```ts
@@ -143,17 +241,15 @@ export function attach(
 ): Attachment {
   return attachTo(options, handler, (take) => {
     checkEncrypted("setSecureContext" in server);
-    const listener = (request: IncomingMessage, socket: Duplex, head: Uint8Array) => {
-      if (taken.has(socket)) return;
-      const found = fits(options.path, request.url ?? "", request);
-      if (found === false) return;
+    return Upgrades.of(server).add((request, socket, head, given) => {
+      const found = given ?? fits(options.path, request.url ?? "", request);
+      if (found === false) return false;
       const fault = found === true ? undefined : found;
       take(
         (reusable, refused) => open(request, socket, head, reusable, refused ?? fault),
         remoteAddress(socket),
       );
-    };
-    server.on("upgrade", listener);
-    return () => void server.off("upgrade", listener);
+      return true;
+    });
   });
 }

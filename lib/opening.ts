@@ -21,7 +21,12 @@ function added<T>(list: T[], item: T): T[] {
   return list;
 }
 
-/** Reads a transport chunk by chunk, and never further than it is asked to. */
+/** How many bytes are read while nobody asks for them, so that a reset is noticed. */
+const READ_AHEAD = 65_536;
+/** What a chunk counts beside its bytes. */
+const CHUNK_OVERHEAD = 256;
+
+/** Reads a transport chunk by chunk, and not further than it is asked to unless it is watched. */
 export class TransportReader implements TransportHandlers {
   readonly transport: Transport;
   #chunks: Uint8Array[] = NONE;
@@ -29,15 +34,24 @@ export class TransportReader implements TransportHandlers {
   #closed = false;
   #error: Error | undefined;
   #waiting: (() => void)[] = NONE;
+  /** How much more may be read before somebody asks for it. */
+  #ahead = 0;
+  #onGone: ((error: HandshakeError) => void) | undefined;
 
   constructor(transport: Transport) {
     this.transport = transport;
     transport.handle(this);
   }
 
+  /** Whether the transport is gone. */
+  get isGone(): boolean {
+    return this.#closed;
+  }
+
   data(chunk: Uint8Array): void {
     this.#chunks = added(this.#chunks, chunk);
-    this.transport.pause();
+    this.#ahead -= chunk.length + CHUNK_OVERHEAD;
+    if (this.#ahead <= 0) this.transport.pause();
     this.#wake();
   }
 
@@ -53,7 +67,28 @@ export class TransportReader implements TransportHandlers {
   close(error?: Error): void {
     this.#closed = true;
     this.#error = error;
+    this.#onGone?.(this.#lost());
     this.#wake();
+  }
+
+  /**
+   * Calls back if the transport is gone before it is handed over. To notice that, it reads on, as far as
+   * `READ_AHEAD`: many platforms do not tell of a reset while reading is paused.
+   */
+  watch(onGone: (error: HandshakeError) => void): void {
+    if (this.#closed) return onGone(this.#lost());
+    this.#onGone = onGone;
+    this.#ahead = READ_AHEAD;
+    this.transport.resume();
+  }
+
+  #lost(): HandshakeError {
+    const why = this.#error === undefined ? "ended" : `failed: ${this.#error.message}`;
+    return new HandshakeError(
+      `Expected the client to wait for the response, its connection ${why}`,
+      "connection-lost",
+      { cause: this.#error },
+    );
   }
 
   /** Waits until the transport is gone. */

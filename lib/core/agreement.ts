@@ -168,17 +168,14 @@ function checkExtensions(
 
 /** A request that a proxy in between could frame in another way is not let through. */
 export function checkNoBody(headers: RawHeaders): void {
-  const lengths = headerValues(headers, "Content-Length");
-  if (
-    headerValues(headers, "Transfer-Encoding").length > 0 ||
-    lengths.some((length) => length !== "0")
-  ) {
-    throw refusal(
-      400,
-      "body",
-      "Expected a request without a body, received one that announces one",
-    );
-  }
+  if (!announcesBody(headers)) return;
+  throw refusal(400, "body", "Expected a request without a body, received one that announces one");
+}
+
+/** Whether the header fields of a request announce a body (RFC 9112 §6.3). */
+export function announcesBody(headers: RawHeaders): boolean {
+  return headerValues(headers, "Transfer-Encoding").length > 0 ||
+    headerValues(headers, "Content-Length").some((length) => length !== "0");
 }
 
 /**

@@ -172,7 +172,10 @@ export type HandshakeErrorCode =
   | "key"
   /** Host is missing or stands twice. Server answers 400. */
   | "host"
-  /** The request announces a body. Server answers 400. */
+  /**
+   * The request announces a body. Server answers 400 if the request asks for a WebSocket, and 413 if it is
+   * plain HTTP.
+   */
   | "body"
   /** The Origin is not allowed. Server answers 403. */
   | "origin"
@@ -215,7 +218,10 @@ export type HandshakeErrorCode =
   | "parameter-value"
   /** The running platform or this version cannot do what the URL or the options ask for. */
   | "unsupported"
-  /** `onRequest`, `selectProtocol` or `onResponse` threw. Server answers 500; see `cause`. */
+  /**
+   * A hook of the server threw, or returned something that it must not return. Server answers 500; see
+   * `cause`.
+   */
   | "hook-failed"
   /** `maxConnections` or `maxConnectionsPerAddress` is reached. Server answers 503. */
   | "too-many-connections"

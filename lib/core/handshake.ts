@@ -65,13 +65,22 @@ export function acceptToken(key: string): string {
   return base64(sha1(encoder.encode(key + GUID)));
 }
 
+/**
+ * Whether a head asks for, or agrees to, the upgrade.
+ *
+ * @throws {HandshakeError} "malformed-header"
+ */
+export function isUpgrade(headers: RawHeaders): boolean {
+  const connection = headerValues(headers, "Connection");
+  return names(headerValues(headers, "Upgrade"), "websocket", parseUpgrade) &&
+    names(connection, "upgrade", (value) => parseTokenList("Connection", value));
+}
+
 /** Checks that a head asks for, or agrees to, the upgrade. */
 export function checkUpgrade(headers: RawHeaders, code: HandshakeErrorCode, status?: number): void {
+  if (isUpgrade(headers)) return;
   const upgrade = headerValues(headers, "Upgrade");
   const connection = headerValues(headers, "Connection");
-  const asked = names(upgrade, "websocket", parseUpgrade);
-  const named = names(connection, "upgrade", (value) => parseTokenList("Connection", value));
-  if (asked && named) return;
   throw new HandshakeError(
     `Expected an upgrade to websocket, received Upgrade: ${upgrade.join(", ") || "none"} and ` +
       `Connection: ${connection.join(", ") || "none"}`,

@@ -54,7 +54,7 @@ function listen(options: ListenOptions, accept: (transport: Transport) => void):
         socket.setNoDelay(true);
         socket.data = new BunTransport(socket, ends.of(socket));
         if (tls === undefined) give(socket, accept);
-        else shaking.begin(socket);
+        else if (!shaking.begin(socket)) socket.close();
       },
       handshake(socket, success) {
         shaking.end(socket);
@@ -94,30 +94,40 @@ function give(socket: BunSocket, accept: (transport: Transport) => void): void {
 /** The TLS handshakes under way. */
 class Shaking {
   readonly #timeout: number;
-  readonly #timers = new Map<BunSocket, ReturnType<typeof setTimeout> | undefined>();
+  readonly #admit: NonNullable<ListenOptions["admit"]>;
+  /** What ends each of them. */
+  readonly #ends = new Map<BunSocket, () => void>();
 
-  constructor({ handshakeTimeout = 10_000 }: ListenOptions) {
+  constructor({ handshakeTimeout = 10_000, admit = () => () => {} }: ListenOptions) {
     this.#timeout = handshakeTimeout;
+    this.#admit = admit;
   }
 
-  begin(socket: BunSocket): void {
+  /** Gives false if there is no place for it. */
+  begin(socket: BunSocket): boolean {
+    const leave = this.#admit(socket.data.remoteAddress);
+    if (leave === undefined) return false;
     // A timer that is longer would fire at once.
     const limited = this.#timeout > 0 && this.#timeout < 2 ** 31;
     const timer = limited ? setTimeout(() => socket.close(), this.#timeout) : undefined;
-    this.#timers.set(socket, timer);
+    this.#ends.set(socket, () => {
+      clearTimeout(timer);
+      leave();
+    });
+    return true;
   }
 
   has(socket: BunSocket): boolean {
-    return this.#timers.has(socket);
+    return this.#ends.has(socket);
   }
 
   end(socket: BunSocket): void {
-    clearTimeout(this.#timers.get(socket));
-    this.#timers.delete(socket);
+    this.#ends.get(socket)?.();
+    this.#ends.delete(socket);
   }
 
   cut(): void {
-    for (const socket of [...this.#timers.keys()]) socket.close();
+    for (const socket of [...this.#ends.keys()]) socket.close();
   }
 }
 

@@ -7,7 +7,8 @@
  *
  * Deno closes a connection with TLS only once the handshake, or what was written, is through or its peer
  * has gone, be it that nobody waits for it: a peer that stays silent keeps the descriptor. It does not
- * keep the process.
+ * keep the process. So a server accepts a client only when it has a place for it, and a client that
+ * is silent keeps its place until it leaves.
  *
  * Nor can Nagle's algorithm be turned off for one with TLS that is accepted, or that shows a client's
  * certificate: of two small messages shortly after one another, the second may wait for the peer's
@@ -163,13 +164,16 @@ function asCertificateError(error: Error, servername: string): Error {
   return certificateError(servername, error);
 }
 
+/** How often a listener looks for a place for the next client, in milliseconds. */
+const PLACE_INTERVAL = 50;
+
 /** Listens with TLS. */
 async function listenTls(
   options: ListenOptions,
   accept: (transport: Transport) => void,
 ): Promise<Listener> {
   const { hostname, port, path, reusePort, tls, handshakeTimeout = 10_000 } = options;
-  const { onError = () => {} } = options;
+  const { onError = () => {}, admit = () => () => {} } = options;
   const { cert, key, ca, alpn } = tls!;
   if (ca !== undefined) throw unsupported("tls.ca of a server");
   if (path !== undefined) throw unsupported("TLS over a Unix socket");
@@ -182,23 +186,38 @@ async function listenTls(
   );
   const shaking = new Set<TlsConn>();
   let closed = false;
-  const shake = async (conn: TlsConn) => {
+  const shake = async ({ conn, leave }: { conn: TlsConn; leave: () => void }) => {
     shaking.add(conn);
+    let isLate = false;
     // A timer that is longer would fire at once.
     const limited = handshakeTimeout > 0 && handshakeTimeout < 2 ** 31;
-    const timer = limited ? setTimeout(() => closeQuietly(conn), handshakeTimeout) : undefined;
+    // Not closed: the descriptor would be kept all the same, and the client's leaving not be told.
+    const timer = limited ? setTimeout(() => isLate = true, handshakeTimeout) : undefined;
+    let isDone = false;
     try {
       await conn.handshake();
-      if (closed) closeQuietly(conn);
-      else accept(new DenoTransport(conn, true));
+      isDone = !closed && !isLate;
     } catch {
       // What a client does wrong is no error of the server's.
-      closeQuietly(conn);
     }
     clearTimeout(timer);
     shaking.delete(conn);
+    leave();
+    if (isDone) accept(new DenoTransport(conn, true));
+    else closeQuietly(conn);
   };
-  const finished = acceptAll(listener, shake, (error) => closed || onError(error), () => closed);
+  const next = async () => {
+    // Before the client is accepted: its descriptor could not be freed.
+    let leave = admit();
+    for (; leave === undefined && !closed; leave = admit()) await delay(PLACE_INTERVAL);
+    try {
+      return { conn: await listener.accept(), leave: leave ?? (() => {}) };
+    } catch (error) {
+      leave?.();
+      throw error;
+    }
+  };
+  const finished = acceptAll(next, shake, (error) => closed || onError(error), () => closed);
   const close = () => {
     closed = true;
     closeQuietly(listener);
@@ -226,7 +245,8 @@ async function listenTcp(
     }
     accept(new DenoTransport(conn, false));
   };
-  const finished = acceptAll(listener, take, (error) => closed || onError(error), () => closed);
+  const next = () => listener.accept();
+  const finished = acceptAll(next, take, (error) => closed || onError(error), () => closed);
   const close = () => {
     closed = true;
     closeQuietly(listener);
@@ -235,21 +255,25 @@ async function listenTcp(
   return { address: addressOf(listener.addr), close };
 }
 
+function delay(milliseconds: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, milliseconds));
+}
+
 async function acceptAll<C>(
-  listener: DenoListener<C>,
+  next: () => Promise<C>,
   accept: (conn: C) => void,
   onError: (error: Error) => void,
   isClosed: () => boolean,
 ): Promise<void> {
   while (!isClosed()) {
     try {
-      accept(await listener.accept());
+      accept(await next());
     } catch (error) {
       // A peer that was gone again before: its address is asked for in vain.
       if ((error as { code?: string }).code === "ENOTCONN") continue;
       onError(error as Error);
       // Such as too many open files: it may pass.
-      if (!isClosed()) await new Promise((resolve) => setTimeout(resolve, 100));
+      if (!isClosed()) await delay(100);
     }
   }
 }

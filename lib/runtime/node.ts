@@ -242,7 +242,7 @@ interface ServerParts {
 }
 
 function serverOf(
-  { tls, path, handshakeTimeout = 10_000 }: ListenOptions,
+  { tls, path, handshakeTimeout = 10_000, admit = () => () => {} }: ListenOptions,
   accept: (socket: Socket) => void,
 ): ServerParts {
   if (tls === undefined) {
@@ -256,8 +256,12 @@ function serverOf(
   }
   const { ca, cert, key, alpn } = tls;
   // The handshakes under way: a server that closes would wait for them.
-  const shaking = new Map<unknown, Socket>();
+  const shaking = new Map<unknown, { socket: Socket; leave: () => void }>();
   const keyOf = path === undefined ? peerOf : beneath;
+  const end = (key: unknown) => {
+    shaking.get(key)?.leave();
+    shaking.delete(key);
+  };
   const server = createTlsServer({
     cert,
     key,
@@ -271,18 +275,24 @@ function serverOf(
   });
   server.on("connection", (socket) => {
     const key = keyOf(socket);
-    shaking.set(key, socket);
-    socket.once("close", () => shaking.get(key) === socket && shaking.delete(key));
+    const leave = admit(tcpAddress(socket.remoteAddress, socket.remotePort));
+    if (leave === undefined) return socket.destroy();
+    shaking.set(key, { socket, leave });
+    socket.once("close", () => {
+      // The address of a client that has gone already is that of others like it.
+      if (shaking.get(key)?.socket === socket) shaking.delete(key);
+      leave();
+    });
   });
   server.on("secureConnection", (socket) => {
-    shaking.delete(keyOf(socket));
+    end(keyOf(socket));
     // Not before: a client that leaves during the handshake would stay half-open.
     socket.allowHalfOpen = true;
     accept(socket);
   });
   // What a client does wrong is no error of the server's. One that is too slow is still connected.
   server.on("tlsClientError", (_, socket) => socket.destroy());
-  return { server, cut: () => shaking.forEach((socket) => socket.destroy()) };
+  return { server, cut: () => shaking.forEach(({ socket }) => socket.destroy()) };
 }
 
 /** What a TCP connection and the TLS upon it have in common. */

@@ -74,6 +74,8 @@ export class DuplexTransport<T extends Duplex = Duplex> {
       queueMicrotask(() => this.#handlers!.close(this.#error));
       return;
     }
+    // A duplex tells of its end only once.
+    if (duplex.readableEnded) queueMicrotask(() => this.#handlers!.end());
     duplex.on("data", DuplexTransport.#onData);
     duplex.on("end", DuplexTransport.#onEnd);
     duplex.on("close", DuplexTransport.#onClose);

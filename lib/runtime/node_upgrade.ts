@@ -10,6 +10,7 @@ import type { Socket } from "node:net";
 import process from "node:process";
 import type { Duplex } from "node:stream";
 import { HandshakeError } from "../core/error.ts";
+import { parseUpgrade } from "../core/header.ts";
 import type { RequestHead } from "../core/http1.ts";
 import type { Address, Transport } from "../transport.ts";
 import { NodeTransport } from "./node.ts";
@@ -21,6 +22,70 @@ export function upgradedTransport(duplex: Duplex): Transport {
   // Those of node:https would end by themselves when the peer ends.
   socket.allowHalfOpen = true;
   return new NodeTransport(socket);
+}
+
+/** What those who take a socket do to it: one who passes it on to another server only sets options. */
+const USES = [
+  "on",
+  "addListener",
+  "prependListener",
+  "write",
+  "end",
+  "destroy",
+  "pause",
+  "resume",
+  "unshift",
+  "setTimeout",
+  "setNoDelay",
+  "setKeepAlive",
+];
+
+/**
+ * Watches whether anybody uses a socket, which has an 'error' listener from now on.
+ *
+ * @returns what ends the watch, and tells whether anybody did
+ */
+export function watchUse(socket: Duplex): () => boolean {
+  ignoreErrors(socket);
+  const methods = socket as unknown as Record<string, unknown>;
+  let isUsed = false;
+  const restores = USES.map((name) => {
+    const own = Object.getOwnPropertyDescriptor(methods, name);
+    const method = methods[name];
+    if (typeof method !== "function") return () => {};
+    const noted = (...args: unknown[]) => {
+      // Bun itself adds a 'close' listener behind the event.
+      isUsed ||= args[0] !== "close";
+      return method.apply(socket, args);
+    };
+    methods[name] = noted;
+    return () => {
+      // Somebody else may have replaced it by now.
+      if (methods[name] !== noted) return;
+      delete methods[name];
+      if (own !== undefined) Object.defineProperty(methods, name, own);
+    };
+  });
+  return () => {
+    for (const restore of restores) restore();
+    // By a listener that was called before.
+    const isDone = socket.destroyed || socket.writableEnded || (socket as Socket).bytesWritten > 0;
+    return isUsed || isDone;
+  };
+}
+
+/** Without an 'error' listener, a client that resets its connection would end the process. */
+export function ignoreErrors(socket: Duplex): void {
+  socket.on("error", () => {});
+}
+
+/** Whether a request asks for a WebSocket, and not for another protocol, such as h2c. */
+export function isForWebSocket({ headers: { upgrade = "" } }: IncomingMessage): boolean {
+  try {
+    return parseUpgrade(upgrade).some((name) => name.toLowerCase() === "websocket");
+  } catch {
+    return false;
+  }
 }
 
 /** Whence an upgrade comes. */

@@ -11,6 +11,7 @@ import type { WebSocketConnection } from "../connection/connection.ts";
 import type { CloseInfo } from "../core/close.ts";
 import { HandshakeError } from "../core/error.ts";
 import { checkServeOptions, reusableHeaders, type ServeOptions } from "./server.ts";
+import { hookFailed, kindOf } from "./hooks.ts";
 import { type Handler, Sessions } from "./sessions.ts";
 import type { Cancellable } from "../opening.ts";
 import type { Address } from "../transport.ts";
@@ -104,9 +105,13 @@ export function fits<Request>(
   const asked = pathOf(target);
   if (typeof path === "string") return asked === path;
   try {
-    return path(asked, request) === true;
+    const found: unknown = path(asked, request) ?? false;
+    if (typeof found === "boolean") return found;
+    // A promise would have to be waited for, and may reject.
+    Promise.resolve(found).catch(() => {});
+    throw new TypeError(`path must return true or false, received ${kindOf(found)}`);
   } catch (cause) {
-    return new HandshakeError("The path filter threw", "hook-failed", { status: 500, cause });
+    return hookFailed(cause);
   }
 }
 

@@ -5,14 +5,21 @@
  *
  * @module
  */
-import { chunkOf, LAST_CHUNK } from "../core/body.ts";
+import { BodyWriter } from "../core/body.ts";
 import { HandshakeError } from "../core/error.ts";
-import { type RequestHead, type ResponseHead, serializeResponseHead } from "../core/http1.ts";
+import {
+  type BodyFraming,
+  bodyFraming,
+  type RequestHead,
+  type ResponseHead,
+  serializeResponseHead,
+} from "../core/http1.ts";
 import { refusalHeaders } from "../core/server_handshake.ts";
 import type { Cancellable, TransportReader } from "../opening.ts";
 import type { ConnectionOptions } from "../options.ts";
 import { handled } from "../connection/outbox.ts";
 import { backgroundTimer } from "../connection/turn.ts";
+import { kindOf, type Listeners, report } from "./hooks.ts";
 
 /** How a response leaves over HTTP/2, which has frames of its own for it. */
 export interface Responder {
@@ -22,18 +29,55 @@ export interface Responder {
   refusalHeaders(error: HandshakeError): [string, string][];
 }
 
+/** A response that can be sent. */
+interface Answer {
+  head: ResponseHead;
+  /** The head as HTTP/1.1 has it. */
+  bytes: Uint8Array;
+  framing: BodyFraming;
+  body: ReadableStream<Uint8Array> | null;
+}
+
 /** `onRequest` gave a response. */
 export class Refusal extends HandshakeError {
   /** The response. */
-  readonly answer: Response;
-  /** What it answers. */
-  readonly request: RequestHead;
+  readonly answer: Answer;
 
-  constructor(answer: Response, request: RequestHead) {
-    super(`onRequest answered with status ${answer.status}`, "rejected", { status: answer.status });
+  /**
+   * @param response what `onRequest` returned
+   * @param request what it answers
+   * @throws {TypeError} for anything but a Response, and for one that cannot be sent
+   */
+  constructor(response: Response, request: RequestHead) {
+    const answer = answerOf(checkResponse(response), request);
+    super(`onRequest answered with status ${response.status}`, "rejected", {
+      status: response.status,
+    });
     this.answer = answer;
-    this.request = request;
   }
+}
+
+/** Checks what `onRequest` has returned, which may be a Response of another realm or package. */
+function checkResponse(response: unknown): Response {
+  const isResponse = Object.prototype.toString.call(response) === "[object Response]";
+  if (!isResponse && !(response instanceof Response)) {
+    throw new TypeError(
+      `onRequest must return a Response or undefined, received ${kindOf(response)}`,
+    );
+  }
+  const { status, body, bodyUsed } = response as Response;
+  // Response.error() has status 0, and the response of Deno.upgradeWebSocket() has 101.
+  if (!(status >= 200)) {
+    throw new TypeError(
+      `onRequest must return a Response with a status from 200 to 599, received ${status}`,
+    );
+  }
+  if (bodyUsed || body?.locked) {
+    throw new TypeError(
+      "onRequest must return a new Response for each request: the body of this one is in use",
+    );
+  }
+  return response as Response;
 }
 
 /** Cuts a client that takes longer than `closeTimeout` for what it is waited for. */
@@ -71,14 +115,20 @@ class Patience {
   }
 }
 
-/** Answers with the status of the error, or not at all, and waits until the transport is gone. */
+/**
+ * Answers with the status of the error, or not at all, and waits until the transport is gone.
+ *
+ * @param request what it answers, unless it could not be read
+ */
 export async function refuse(
   reader: TransportReader,
   error: unknown,
-  { closeTimeout = 10_000, signal }: Cancellable<Pick<ConnectionOptions, "closeTimeout">>,
+  request: RequestHead | undefined,
+  options: Cancellable<Pick<ConnectionOptions, "closeTimeout">> & Listeners,
   responder?: Responder,
 ): Promise<void> {
   const { transport } = reader;
+  const { closeTimeout = 10_000, signal } = options;
   const patience = new Patience(closeTimeout, () => transport.destroy());
   // A body may take as long as it likes, but not when the server wants to go or the client has left.
   const hurry = () => patience.beginLast();
@@ -87,13 +137,17 @@ export async function refuse(
   const gone = reader.dropInput(hurry);
   try {
     if (error instanceof HandshakeError && error.status !== undefined) {
-      await respond(reader, error, patience, responder);
+      const answer = error instanceof Refusal
+        ? error.answer
+        : answerOf(refusalResponse(error, responder), request);
+      await respond(reader, answer, request?.method === "HEAD", patience, responder);
       transport.end();
     } else {
       transport.destroy();
     }
-  } catch {
+  } catch (fault) {
     // The body failed: a client that counts its bytes or chunks does not take it for whole.
+    if (error instanceof Refusal && !reader.isGone) report(fault, options);
     transport.destroy();
   }
   patience.beginLast();
@@ -116,47 +170,68 @@ function refusalResponse(error: HandshakeError, responder?: Responder): Response
 
 async function respond(
   reader: TransportReader,
-  error: HandshakeError,
+  { head, bytes, framing, body }: Answer,
+  isHead: boolean,
   patience: Patience,
   responder?: Responder,
 ): Promise<void> {
-  const { answer, request } = error instanceof Refusal
-    ? error
-    : { answer: refusalResponse(error, responder), request: undefined };
-  const { status, statusText, body } = answer;
-  const framing = framingOf(answer, responder === undefined ? request?.version : "2.0");
-  const headers = fieldsOf(answer, framing);
-  const head = { version: "1.1", status, statusText, headers };
   const write = async (bytes: Uint8Array) => {
     patience.begin();
     await reader.write(bytes);
     patience.end();
   };
-  if (responder === undefined) await write(serializeResponseHead(head));
+  if (responder === undefined) await write(bytes);
   else responder.respond(head);
   if (body === null) return;
-  // RFC 9110 §9.3.2: the answer to HEAD has no body.
-  if (request?.method === "HEAD") return void handled(body.cancel());
-  await sendBody(reader, body, framing === "chunked" ? (bytes) => write(chunkOf(bytes)) : write);
-  if (framing === "chunked") await write(LAST_CHUNK);
+  // RFC 9110 §9.3.2: the response to HEAD has no body.
+  if (isHead) return void handled(body.cancel());
+  await sendBody(reader, body, new BodyWriter(framing), write);
+}
+
+/**
+ * Makes a response ready to be sent.
+ *
+ * @throws {TypeError} if its head cannot be sent, or announces a body that is not there
+ */
+function answerOf(response: Response, request: RequestHead | undefined): Answer {
+  const { status, statusText, body } = response;
+  const head = { version: "1.1", status, statusText, headers: fieldsOf(response, request) };
+  const bytes = serializeResponseHead(head);
+  const framing = framingOf(head);
+  const missing = body === null && typeof framing === "object" && framing.length > 0;
+  if (missing && request?.method !== "HEAD") {
+    throw new TypeError(
+      `onRequest must return a Response with the body that its Content-Length announces`,
+    );
+  }
+  return { head, bytes, framing, body };
 }
 
 /** How the client knows where the body ends (RFC 9112 §6.3). */
-type Framing = "none" | "length" | "chunked" | "until-close";
-
-function framingOf({ body, headers }: Response, version: string | undefined): Framing {
-  if (headers.has("content-length")) return "length";
-  if (body === null) return "none";
-  return version === "1.0" || version === "2.0" ? "until-close" : "chunked";
+function framingOf(head: ResponseHead): BodyFraming {
+  try {
+    return bodyFraming(head);
+  } catch (error) {
+    throw new TypeError((error as Error).message);
+  }
 }
 
-function fieldsOf({ status, headers }: Response, framing: Framing): [string, string][] {
+function fieldsOf(
+  { status, headers, body }: Response,
+  request: RequestHead | undefined,
+): [string, string][] {
   const fields = [...headers].filter(([name]) =>
-    name !== "connection" && name !== "transfer-encoding"
+    name !== "connection" && name !== "transfer-encoding" &&
+    // RFC 9110 §8.6: not beside 204.
+    !(name === "content-length" && status === 204)
   );
-  // RFC 9110 §8.6: not beside 204.
-  if (framing === "none" && status !== 204) fields.push(["content-length", "0"]);
-  if (framing === "chunked") fields.push(["transfer-encoding", "chunked"]);
+  const version = request?.version;
+  if (!headers.has("content-length")) {
+    if (body === null && status !== 204) fields.push(["content-length", "0"]);
+    // A client of HTTP/1.0 reads until the end, and HTTP/2 has frames.
+    const chunked = body !== null && version !== "1.0" && version !== "2.0";
+    if (chunked) fields.push(["transfer-encoding", "chunked"]);
+  }
   fields.push(["connection", headers.has("upgrade") ? "Upgrade, close" : "close"]);
   return fields;
 }
@@ -164,15 +239,25 @@ function fieldsOf({ status, headers }: Response, framing: Framing): [string, str
 async function sendBody(
   reader: TransportReader,
   body: ReadableStream<Uint8Array>,
+  writer: BodyWriter,
   write: (bytes: Uint8Array) => Promise<void>,
 ): Promise<void> {
   const source = body.getReader();
   // A body that never ends, or gives nothing for long, must not outlive the client.
   handled(reader.closed().then(() => source.cancel()));
-  for (;;) {
-    const { done, value } = await source.read();
-    if (done) return;
-    // A chunk of no bytes would be the last one.
-    if (value.length > 0) await write(value);
+  try {
+    for (;;) {
+      const { done, value = new Uint8Array(0) } = await source.read();
+      if (reader.isGone) return;
+      if (!(value instanceof Uint8Array)) {
+        throw new TypeError(`The body of a Response must give bytes, received ${kindOf(value)}`);
+      }
+      const bytes = writer.write(value, done);
+      if (bytes.length > 0) await write(bytes);
+      if (done) return;
+    }
+  } catch (error) {
+    handled(source.cancel(error));
+    throw error;
   }
 }

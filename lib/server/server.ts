@@ -6,10 +6,15 @@
  */
 import { extensionsOf } from "../compression.ts";
 import type { CloseInfo } from "../core/close.ts";
-import type { AcceptOptions, ReceivedOffer } from "../core/agreement.ts";
+import {
+  type AcceptOptions,
+  announcesBody,
+  type ReceivedOffer,
+  refusal,
+} from "../core/agreement.ts";
 import { HandshakeError } from "../core/error.ts";
 import { acceptExtensions } from "../core/extension.ts";
-import { checkExtraFields } from "../core/handshake.ts";
+import { checkExtraFields, isUpgrade } from "../core/handshake.ts";
 import type { RawHeaders } from "../core/header.ts";
 import { ServerHandshake } from "../core/server_handshake.ts";
 import type { HeadLimits, RequestHead, ResponseHead } from "../core/http1.ts";
@@ -26,8 +31,9 @@ import {
   checkTls,
   type ConnectionOptions,
 } from "../options.ts";
-import type { Address, Listener, TlsServeOptions, Transport } from "../transport.ts";
+import type { Address, Listener, ListenOptions, TlsServeOptions, Transport } from "../transport.ts";
 import { type Cancellable, type Deadline, TransportReader, withDeadline } from "../opening.ts";
+import { hook, hookFailed, reportRefused, requestOf } from "./hooks.ts";
 import { checkOrigin } from "./origin.ts";
 import { Refusal, refuse, type Responder } from "./refusal.ts";
 import { type Handler, Sessions } from "./sessions.ts";
@@ -69,7 +75,8 @@ export interface ServeOptions extends ConnectionOptions {
   selectProtocol?: (offered: readonly string[], request: Request) => string | undefined | void;
   /**
    * Sees every request before it is checked, plain HTTP too; a response is sent in place of the
-   * upgrade. Default: none
+   * upgrade. A plain request that announces a body is answered with 413 before: its body would be
+   * dropped. If the client leaves meanwhile, nothing comes of what it returns. Default: none
    */
   onRequest?: (
     request: Request,
@@ -81,18 +88,33 @@ export interface ServeOptions extends ConnectionOptions {
    * afterwards. Default: none
    */
   signal?: AbortSignal;
-  /** Told what a handler or a hook has thrown, and the listener's errors. Default: `console.error` */
+  /**
+   * Told what a handler or a hook has thrown, what a hook returned in place of what it must, why the body
+   * of a response of `onRequest` failed, and the listener's errors. Default: `console.error`
+   */
   onError?: (error: unknown) => void;
+  /**
+   * Told of every handshake that is turned down, before it is answered: by the library, by `onRequest`
+   * ("rejected", plain HTTP too), for want of a place or of time, or because the client left. `status` of
+   * the error is what is answered, if anything is. What it throws goes to `onError`. Default: nobody
+   *
+   * @param error why
+   * @param request what the client asked for, unless it was not read or there is no such Request
+   */
+  onRefused?: (error: HandshakeError, request?: Request) => void;
   /** How large the head of a request may be. */
   limits?: HeadLimits;
   /**
-   * How many connections there may be at a time, those whose handshake is under way among them; of one
-   * too many nothing is read, it gets 503. Not in `accept()` and `upgrade()`. Default: Infinity
+   * How many connections there may be at a time, those whose handshake, that of TLS too, is under way among
+   * them; of one too many nothing is read, it gets 503. With TLS one client at a time is told so, others
+   * are cut before the handshake; on Deno they wait until there is a place, and a client that is silent
+   * keeps its place until it leaves. Not in `accept()` and `upgrade()`. Default: Infinity
    */
   maxConnections?: number;
   /**
    * How many of them may come from one IP address, or one /64 of IPv6. Behind a reverse proxy all have
-   * the address of that. Not in `accept()` and `upgrade()`. Default: Infinity
+   * the address of that. On Deno, TLS handshakes do not count. Not in `accept()` and `upgrade()`.
+   * Default: Infinity
    */
   maxConnectionsPerAddress?: number;
   /**
@@ -154,7 +176,7 @@ export function checkServeOptions(options: Omit<ServeOptions, "path">): void {
   checkOptions(options);
   checkLimits(options.limits);
   checkConnectionLimits(options);
-  checkFunctions(options, ["selectProtocol", "onRequest", "onResponse", "onError"]);
+  checkFunctions(options, ["selectProtocol", "onRequest", "onResponse", "onError", "onRefused"]);
   checkType(options, "hostname", "string");
   checkType(options, "port", "number");
   checkType(options, "reusePort", "boolean");
@@ -210,8 +232,11 @@ class RunningServer implements Server {
       transport: provider,
       signal: this.#sessions.signal,
     };
-    const onError = (error: Error) => this.#sessions.report(error);
-    const place = { hostname, port, path, reusePort, tls, handshakeTimeout: openTimeout, onError };
+    const place: ListenOptions = {
+      ...{ hostname, port, path, reusePort, tls, handshakeTimeout: openTimeout },
+      onError: (error) => this.#sessions.report(error),
+      admit: (address) => this.#sessions.admit(address),
+    };
     this.#listener = await provider.listen(place, (transport) => {
       this.#sessions.take(
         (fault) =>
@@ -275,7 +300,9 @@ async function refuseUnread(
   options: Cancellable<ServeOptions>,
   fault: HandshakeError,
 ): Promise<never> {
-  await refuse(new TransportReader(transport), fault, options);
+  const reader = new TransportReader(transport);
+  reportRefused(fault, undefined, options);
+  await refuse(reader, fault, undefined, options);
   throw fault;
 }
 
@@ -289,6 +316,14 @@ export interface ReadRequest {
   };
   /** Its head. */
   head: RequestHead;
+  /** Throws the `HandshakeError` for which it is refused before anything else is looked at. */
+  check?: () => void;
+}
+
+/** What is known of the request so far. */
+interface Asked {
+  head?: RequestHead;
+  request?: Request;
 }
 
 /**
@@ -319,50 +354,77 @@ async function answer(
   read: () => ReadRequest | Promise<ReadRequest>,
   responder?: Responder,
 ): Promise<WebSocketConnection> {
+  const asked: Asked = {};
   try {
     return await withDeadline(
       options,
-      (deadline) => open(reader, read, options, deadline, responder),
+      (deadline) => open(reader, read, asked, options, deadline, responder),
     );
-  } catch (error) {
-    await refuse(reader, error, options, responder);
-    throw error;
+  } catch (thrown) {
+    const error = refusalOf(thrown, options);
+    if (options.onRefused !== undefined) {
+      const { secure = false } = reader.transport;
+      reportRefused(error, asked.request ?? requestOf(asked.head, secure), options);
+    }
+    await refuse(reader, error, asked.head, options, responder);
+    throw thrown;
   }
+}
+
+/** What a handshake is turned down with. */
+function refusalOf(thrown: unknown, { signal }: Cancellable<ServeOptions>): HandshakeError {
+  if (thrown instanceof HandshakeError) return thrown;
+  if (!signal?.aborted || thrown !== signal.reason) return hookFailed(thrown);
+  return new HandshakeError("The handshake was aborted", "shutdown", { cause: thrown });
 }
 
 async function open(
   reader: TransportReader,
   read: () => ReadRequest | Promise<ReadRequest>,
+  asked: Asked,
   options: Cancellable<ServeOptions>,
   deadline: Deadline,
   responder: Responder | undefined,
 ): Promise<WebSocketConnection> {
-  const { handshake, head } = await read();
+  const { handshake, head, check } = await read();
+  asked.head = head;
+  check?.();
   const { textCodec } = options.transport ?? await defaultProvider();
   const { secure = false } = reader.transport;
-  const { onRequest } = options;
-  let made: Request | undefined;
-  const request = () => made ??= toRequest(head, secure);
+  const { onRequest, selectProtocol, onResponse } = options;
+  const request = () => asked.request ??= toRequest(head, secure);
   // Who never looks at the request need not wait until it is made.
   if (head.method === "GET") checkRequest(head, secure);
   else request();
+  checkPlainBody(head);
+  // While a hook takes its time, the client may leave.
+  const wait = <T>(run: () => T | Promise<T>): Promise<T> => {
+    reader.watch((lost) => deadline.giveUp(lost));
+    deadline.throwIfPassed();
+    return hook(run);
+  };
   if (onRequest !== undefined) {
-    const answer = await hook(() => onRequest(request()));
-    if (answer !== undefined) throw new Refusal(answer, head);
+    const refusal = await wait(async () => {
+      const response = await onRequest(request());
+      return response === undefined ? undefined : new Refusal(response, head);
+    });
+    if (refusal !== undefined) throw refusal;
   }
-  const asked = handshake.check();
-  checkOrigin(asked.origin, request, options.origins);
-  const { selectProtocol } = options;
+  const offer = handshake.check();
+  checkOrigin(offer.origin, request, options.origins);
   const protocol = selectProtocol === undefined
-    ? commonProtocol(asked.protocols, options.protocols)
-    : await hook(() => selectProtocol(asked.protocols, request())) ?? "";
+    ? commonProtocol(offer.protocols, options.protocols)
+    : await wait(() => selectProtocol(offer.protocols, request())) ?? "";
   // Nothing is awaited for nothing, which would take a promise and its reactions.
   const supported = extensionsOf(options, false);
   const factories = supported instanceof Promise ? await supported : supported;
-  const agreed = acceptExtensions(asked.extensions, factories);
-  const fields = toRawHeaders(options.headers);
-  const plain = fields.length === 0 && options.onResponse === undefined;
-  const headers = plain ? fields : await extraHeaders(fields, options, request);
+  const agreed = acceptExtensions(offer.extensions, factories);
+  let headers: RawHeaders = toRawHeaders(options.headers);
+  if (headers.length > 0 || onResponse !== undefined) {
+    const fields = toHeaders(headers);
+    if (onResponse !== undefined) await wait(() => onResponse(fields, request()));
+    headers = [...fields];
+  }
   let accepted: { response: ResponseHead; bytes: Uint8Array };
   try {
     accepted = handshake.accept({ protocol, extensions: agreed.headers, headers });
@@ -370,7 +432,7 @@ async function open(
     throw hookFailed(cause);
   }
   const { response, bytes } = accepted;
-  // The hooks may have taken longer than the client was given.
+  // The hooks may have taken longer than the client was given, or would wait.
   deadline.throwIfPassed();
   if (responder === undefined) reader.transport.write([bytes]);
   else responder.respond(response);
@@ -381,7 +443,7 @@ async function open(
     activeExtensions: agreed.extensions,
     request: head,
     response,
-    webRequest: made,
+    webRequest: asked.request,
     secure,
     takeOver: (handlers) => reader.handOver(handshake.trailing, handlers),
     options,
@@ -389,28 +451,14 @@ async function open(
   });
 }
 
-/** Runs code of the user's, whose failure is not the client's. */
-async function hook<T>(run: () => T | Promise<T>): Promise<T> {
-  try {
-    return await run();
-  } catch (cause) {
-    throw hookFailed(cause);
-  }
-}
-
-function hookFailed(cause: unknown): HandshakeError {
-  return new HandshakeError("A hook of the server threw", "hook-failed", { status: 500, cause });
-}
-
-/** What is sent beside the fields of the handshake. */
-async function extraHeaders(
-  fields: RawHeaders,
-  { onResponse }: Pick<ServeOptions, "onResponse">,
-  request: () => Request,
-): Promise<RawHeaders> {
-  const headers = toHeaders(fields);
-  if (onResponse !== undefined) await hook(() => onResponse(headers, request()));
-  return [...headers];
+/**
+ * A plain HTTP request must not have a body, which `onRequest` could not see.
+ *
+ * @throws {HandshakeError} "body", status 413 (RFC 9110 §15.5.14)
+ */
+function checkPlainBody({ headers }: RequestHead): void {
+  if (!announcesBody(headers) || isUpgrade(headers)) return;
+  throw refusal(413, "body", "Expected a request without a body, received one that announces one");
 }
 
 /** The subprotocol for which the places in both lists add up to the least. */

@@ -11,6 +11,7 @@ import { CloseCode, type CloseInfo } from "../core/close.ts";
 import type { EndListener } from "../connection/ending.ts";
 import { ConnectionCount, type ConnectionLimits } from "./connection_limits.ts";
 import { HandshakeError } from "../core/error.ts";
+import { type Listeners, report } from "./hooks.ts";
 import type { Cancellation } from "../opening.ts";
 import { type WebSocketConnection, whenEnded } from "../connection/connection.ts";
 import type { Address } from "../transport.ts";
@@ -23,12 +24,13 @@ export type Handler = (ws: WebSocketConnection, request: Request) => unknown;
 export type Open = (fault?: HandshakeError) => Promise<WebSocketConnection>;
 
 /** What {@linkcode Sessions} need to know. */
-export interface SessionsOptions extends ConnectionLimits {
+export interface SessionsOptions extends ConnectionLimits, Listeners {
   /** Shuts down when aborted. */
   signal?: AbortSignal;
-  /** Told what a handler or a hook has thrown. */
-  onError?: (error: unknown) => void;
 }
+
+/** How many clients without a place are told so at a time; the others are cut. */
+const MAX_REFUSALS = 100;
 
 /** The connections of one server. Internal. */
 export class Sessions {
@@ -42,6 +44,10 @@ export class Sessions {
   #pending = 0;
   #onNonePending: (() => void) | undefined;
   readonly #count: ConnectionCount;
+  /** The TLS handshakes under way. */
+  #shaking = 0;
+  /** The clients that are told that there is no place. */
+  #refusals = 0;
   readonly #shutdown = new Shutdown();
   #stop: () => unknown = () => {};
   #info: CloseInfo = { closeCode: CloseCode.GoingAway };
@@ -79,6 +85,26 @@ export class Sessions {
   }
 
   /**
+   * Keeps a place for a client whose TLS handshake is about to begin.
+   *
+   * @returns what gives the place back, or undefined if there is none
+   */
+  admit(address: Address | undefined): (() => void) | undefined {
+    const place = this.#count.enter(address);
+    const isRefused = place instanceof HandshakeError;
+    // One at a time goes on without a place, to be told so.
+    if (isRefused && this.#shaking > 0) return undefined;
+    this.#shaking++;
+    let isOver = false;
+    return () => {
+      if (isOver) return;
+      isOver = true;
+      this.#shaking--;
+      if (!isRefused) this.#count.leave(place);
+    };
+  }
+
+  /**
    * Serves one more connection.
    *
    * @param open its handshake, which `signal` ends
@@ -87,10 +113,7 @@ export class Sessions {
   take(open: Open, address: Address | undefined): void {
     this.#pending++;
     const place = this.#count.enter(address);
-    if (place instanceof HandshakeError) {
-      begin(open, place).catch(() => {}).then(() => this.#left());
-      return;
-    }
+    if (place instanceof HandshakeError) return this.#refuse(open, place);
     begin(open).then(
       (ws) => this.#serve(ws, place),
       (error) => {
@@ -99,6 +122,16 @@ export class Sessions {
         this.#left();
       },
     );
+  }
+
+  #refuse(open: Open, error: HandshakeError): void {
+    const isTold = this.#refusals++ < MAX_REFUSALS;
+    // Without a status it is not answered.
+    begin(open, isTold ? error : new HandshakeError(error.message, error.code)).catch(() => {})
+      .then(() => {
+        this.#refusals--;
+        this.#left();
+      });
   }
 
   #refused(error: unknown): void {
@@ -159,12 +192,7 @@ export class Sessions {
 
   /** Tells `onError`. */
   report(error: unknown): void {
-    const { onError = (error: unknown) => console.error(error) } = this.#options;
-    try {
-      onError(error);
-    } catch (second) {
-      console.error(second);
-    }
+    report(error, this.#options);
   }
 
   /** Takes no more connections, closes those that are open, and waits for their end. */
