@@ -35,7 +35,11 @@ export interface PerMessageDeflateOptions {
   clientNoContextTakeover?: boolean;
   /** Whether the server compresses each message by itself (RFC 7692 §7.1.1.1). */
   serverNoContextTakeover?: boolean;
-  /** The base-2 logarithm of the client's window at the most, 8 to 15 (RFC 7692 §7.1.2.2). */
+  /**
+   * The base-2 logarithm of the client's window at the most, 8 to 15 (RFC 7692 §7.1.2.2). A client that
+   * is not given it leaves the value to the server, and takes the smaller one of the server's and that of
+   * `memory`; given 8 to 14 it offers this value, which some servers decline.
+   */
   clientMaxWindowBits?: number;
   /** The base-2 logarithm of the server's window at the most, 8 to 15 (RFC 7692 §7.1.2.1). */
   serverMaxWindowBits?: number;
@@ -159,13 +163,15 @@ export class PerMessageDeflate implements ExtensionFactory {
   }
 
   #offer(server: PerMessageDeflateOptions): ExtensionParameters {
-    const { clientNoContextTakeover, clientMaxWindowBits } = this.#settings;
+    const { clientNoContextTakeover } = this.#settings;
+    const { clientMaxWindowBits = MOST_BITS } = this.#init;
     const { serverNoContextTakeover, serverMaxWindowBits = MOST_BITS } = server;
     return parametersOf({
       server_no_context_takeover: serverNoContextTakeover || undefined,
       client_no_context_takeover: clientNoContextTakeover || undefined,
       server_max_window_bits: serverMaxWindowBits < MOST_BITS ? serverMaxWindowBits : undefined,
-      // RFC 7692 §7.1.2.2: without a value it says no more than that the server may set one.
+      // RFC 7692 §7.1.2.2: without a value it says no more than that the server may set one. Some
+      // servers that would set a larger one than a value here, or know no value, decline such an offer.
       client_max_window_bits: clientMaxWindowBits < MOST_BITS ? clientMaxWindowBits : true,
     });
   }
@@ -182,12 +188,14 @@ export class PerMessageDeflate implements ExtensionFactory {
     // RFC 7692 §7.1.2: in an answer there is always a value.
     if (own === true || peer === true) throw wrongValue("a number of window bits", "none");
     this.#checkAnswer(answer, peer);
-    const most = this.#settings.clientMaxWindowBits;
+    const { clientMaxWindowBits: offered = MOST_BITS } = this.#init;
     // RFC 7692 §7.1.2.2: the server may ask for the same as was offered, or less.
-    if (answer.client_max_window_bits !== undefined && own > most) {
-      throw wrongValue(`client_max_window_bits of at most ${most}`, own);
+    if (answer.client_max_window_bits !== undefined && own > offered) {
+      throw wrongValue(`client_max_window_bits of at most ${offered}`, own);
     }
-    return this.#extension("client", answer, Math.min(own, most), peer);
+    // A smaller window than agreed on is within it.
+    const windowBits = Math.min(own, this.#settings.clientMaxWindowBits);
+    return this.#extension("client", answer, windowBits, peer);
   }
 
   /** Whether what was demanded was granted: the offers without that were not made. */
