@@ -6,11 +6,12 @@
  *
  * @module
  */
-import { BodyReader } from "./core/body.ts";
+import { type BodyReader, bodyReader } from "./core/body.ts";
 import { HandshakeError } from "./core/error.ts";
-import { isFieldValue, isToken, type RawHeaders } from "./core/header.ts";
-import { bodyFraming, type RequestHead, type ResponseHead } from "./core/http1.ts";
+import type { RawHeaders } from "./core/header.ts";
+import type { RequestHead, ResponseHead } from "./core/http1.ts";
 import { base64 } from "./core/sha1.ts";
+import { requestUrl } from "./core/url.ts";
 import type { HeadersLike } from "./options.ts";
 
 /**
@@ -26,15 +27,29 @@ export function toRawHeaders(headers: HeadersLike = []): [string, string][] {
   return pairs.map(([name, value]) => [String(name), String(value)]);
 }
 
-/** The value of an Authorization header for the Basic scheme (RFC 7617 §2). */
+/**
+ * The value of an Authorization header for the Basic scheme (RFC 7617 §2).
+ *
+ * @throws {RangeError} If the user name contains a colon, which would end it.
+ */
 export function basicAuthorization(username: string, password: string): string {
+  if (username.includes(":")) {
+    // What follows the colon may be the password.
+    throw new RangeError("Expected a user name without a colon, received one with it");
+  }
   return `Basic ${base64(new TextEncoder().encode(`${username}:${password}`))}`;
 }
 
 /** Header fields as the web's Headers. */
 export function toHeaders(raw: RawHeaders): Headers {
   const headers = new Headers();
-  for (const [name, value] of raw) headers.append(name, value);
+  const cookies: string[] = [];
+  for (const [name, value] of raw) {
+    if (name.toLowerCase() === "cookie") cookies.push(value);
+    else headers.append(name, value);
+  }
+  // RFC 9113 §8.2.3: unlike other fields, these are not joined by a comma.
+  if (cookies.length > 0) headers.set("cookie", cookies.join("; "));
   return headers;
 }
 
@@ -54,53 +69,23 @@ function sentHeaders(raw: RawHeaders): Headers {
 /**
  * The head of a request as the web's Request, without a body.
  *
- * @throws {HandshakeError} "malformed-head", status 400, when there is no such Request
+ * @throws {HandshakeError} As {@linkcode requestUrl}; "malformed-head", status 400, if the web has no
+ * Request for this method or these header fields.
  */
 export function toRequest(head: RequestHead, secure: boolean): Request {
+  const url = requestUrl(head, secure);
   try {
-    const { target, base } = urlOf(head, secure);
-    const url = new URL(target, base);
-    url.username = url.password = url.hash = "";
     const headers = sentHeaders(head.headers);
     const request = new Request(url, { method: head.method, headers });
     // Its own may be changed, and lack what a page may not set.
     return Object.defineProperty(request, "headers", { value: headers });
   } catch (cause) {
-    throw noRequest(head, cause);
+    throw new HandshakeError(
+      `Expected a request that the web has too, received ${head.method} ${url.href}`,
+      "malformed-head",
+      { status: 400, cause },
+    );
   }
-}
-
-/**
- * Checks that there is a Request for a head whose method is GET.
- *
- * @throws {HandshakeError} as {@linkcode toRequest}
- */
-export function checkRequest(head: RequestHead, secure: boolean): void {
-  const { target, base } = urlOf(head, secure);
-  // Destructured, each field would take an iterator.
-  const fields = head.headers.every((field) => isToken(field[0]) && isFieldValue(field[1]));
-  if (!fields || !URL.canParse(target, base)) throw noRequest(head);
-}
-
-function urlOf(
-  { target, headers }: RequestHead,
-  secure: boolean,
-): { target: string; base: string } {
-  const base = `${secure ? "https" : "http"}://${hostOf(headers)}`;
-  // A target may be a whole URL (RFC 9112 §3.2.2); a path that begins with // is none.
-  return { target: target.startsWith("/") ? base + target : target, base };
-}
-
-function hostOf(headers: RawHeaders): string {
-  return headers.find((field) => field[0].toLowerCase() === "host")?.[1] ?? "localhost";
-}
-
-function noRequest({ method, target, headers }: RequestHead, cause?: unknown): HandshakeError {
-  return new HandshakeError(
-    `Expected a request for a URL, received ${method} ${target} for the host ${hostOf(headers)}`,
-    "malformed-head",
-    { status: 400, cause },
-  );
 }
 
 /** What a handshake's response says, as {@linkcode Response} would for another status than 101. */
@@ -203,9 +188,8 @@ export class RefusalBody {
   #parts: Uint8Array[] = [];
   #size = 0;
 
-  /** @throws {HandshakeError} "malformed-header" */
   constructor(head: ResponseHead) {
-    this.#reader = new BodyReader(bodyFraming(head));
+    this.#reader = bodyReader(head);
   }
 
   /**

@@ -57,6 +57,7 @@ import { parseWebSocketUrl, type WebSocketUrl } from "./core/url.ts";
 import type { TextCodec } from "./core/utf8.ts";
 import { backgroundTimer, nextTurn } from "./connection/turn.ts";
 import { defaultProvider } from "./default_provider.ts";
+import { toRawHeaders } from "./http.ts";
 import { invalidState } from "./invalid_state.ts";
 import { type Cancellable, type Deadline, TransportReader, withDeadline } from "./opening.ts";
 import {
@@ -78,8 +79,17 @@ import type { Handler } from "./server/sessions.ts";
 export type { Attachment, Handler, UpgradeOptions };
 
 /** The options of `connect()` but for how to reach the server, which the session has. */
-export interface ConnectHttp2Options
-  extends Omit<ConnectOptions, "path" | "tls" | "duplex" | "transport" | "maxRedirects" | "proxy"> {
+export interface ConnectHttp2Options extends
+  Omit<
+    ConnectOptions,
+    | "path"
+    | "tls"
+    | "duplex"
+    | "transport"
+    | "maxRedirects"
+    | "crossOriginHeaders"
+    | "proxy"
+  > {
 }
 
 /** How a server of HTTP/2 is attached. */
@@ -267,7 +277,18 @@ export async function upgradeHttp2(
 ): Promise<WebSocketConnection> {
   guard(stream);
   checkServeOptions(options);
-  return await open(stream, headers, options);
+  return await open(stream, headers, { ...options, headers: sendableHeaders(options) });
+}
+
+/**
+ * The header fields for all responses.
+ *
+ * @throws {TypeError} If one of them cannot be sent over HTTP/2.
+ */
+function sendableHeaders(options: UpgradeOptions): [string, string][] {
+  const headers = toRawHeaders(options.headers);
+  http2Response({ protocols: [], extensions: [], origin: undefined }, { headers });
+  return headers;
 }
 
 /** @param fault what keeps the request from being looked at */
@@ -341,7 +362,8 @@ export function attachHttp2(
   options: AttachHttp2Options,
   handler: Handler,
 ): Attachment {
-  return attachTo(options, handler, (take) => {
+  const headers = sendableHeaders(options);
+  return attachTo({ ...options, headers }, handler, (take) => {
     checkServerRuntime();
     const onStream = (stream: ServerHttp2Stream, headers: IncomingHttpHeaders) => {
       guard(stream);

@@ -34,7 +34,7 @@ import {
   upgradedTransport,
   watchUse,
 } from "./runtime/node_upgrade.ts";
-import { acceptRead, checkServeOptions } from "./server/server.ts";
+import { acceptRead, checkServeOptions, reusableHeaders } from "./server/server.ts";
 import type { Handler } from "./server/sessions.ts";
 
 export type { Attachment, Handler, UpgradeOptions };
@@ -95,13 +95,15 @@ export async function upgrade(
   head: Uint8Array,
   options: UpgradeOptions = {},
 ): Promise<WebSocketConnection> {
+  let headers: [string, string][];
   try {
     checkServeOptions(options);
+    headers = reusableHeaders(options);
   } catch (error) {
     ignoreErrors(socket);
     throw error;
   }
-  return await open(request, socket, head, options);
+  return await open(request, socket, head, { ...options, headers });
 }
 
 /** @param fault what keeps the request from being looked at */

@@ -235,7 +235,6 @@ describe("Endpoint: what the peer does wrong", () => {
     ["garbage", "malformed-head", () => "SSH-2.0\r\n\r\n"],
     ["HTTP/2", "http-version", () => "HTTP/2.0 101 a\r\n\r\n"],
     ["an end", "connection-lost", () => null],
-    ["a bad length", "malformed-header", () => "HTTP/1.1 403 a\r\nContent-Length: a\r\n\r\n"],
   ];
   for (const [name, code, bytes] of responses) {
     it(`Endpoint fails with "${code}" for a response with ${name}`, () => {
@@ -380,7 +379,7 @@ describe("Endpoint: refusals", () => {
 
   it("Endpoint takes any other status than 101 for a refusal", () => {
     for (
-      const [status, hasBody] of [[100, false], [204, false], [200, true], [302, true]] as const
+      const [status, hasBody] of [[204, false], [200, true], [302, true]] as const
     ) {
       const [client] = waiting();
       const [event] = read(client, `HTTP/1.1 ${status} Why\r\nLocation: /b\r\n\r\n`);

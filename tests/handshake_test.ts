@@ -117,12 +117,6 @@ describe("checkRequest", () => {
     ["a key of 15 bytes", request({ "Sec-WebSocket-Key": btoa("x".repeat(15)) }), "key", 400],
     ["a key of 17 bytes", request({ "Sec-WebSocket-Key": btoa("x".repeat(17)) }), "key", 400],
     ["a key without padding", request({ "Sec-WebSocket-Key": KEY.slice(0, 22) }), "key", 400],
-    [
-      "a key with unused bits",
-      request({ "Sec-WebSocket-Key": KEY.replace("Q=", "R=") }),
-      "key",
-      400,
-    ],
     ["a key in base64url", request({ "Sec-WebSocket-Key": KEY.replace("I", "-") }), "key", 400],
     ["two keys", request({ "Sec-WebSocket-Key": [KEY, KEY] }), "malformed-header", 400],
     ["two Origins", request({ "Origin": ["a", "a"] }), "malformed-header", 400],

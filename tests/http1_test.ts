@@ -79,7 +79,7 @@ describe("parseRequestHead", () => {
     ["another protocol", "GET / HTTQ/1.1\r\n\r\n", LINE, 0],
     ["a version in lower case", "GET / http/1.1\r\n\r\n", LINE, 0],
     ["a version of two digits", "GET / HTTP/1.11\r\n\r\n", LINE, 0],
-    ["an empty line before the request", "\r\nGET / HTTP/1.1\r\n\r\n", FIELD, 2],
+    ["an empty line before the request", "\r\nGET / HTTP/1.1\r\n\r\n", LINE, 0],
     ["a bare LF", "GET / HTTP/1.1\nHost: a\r\n\r\n", "Expected CR before LF", 14],
     ["a bare LF in a field", withField("Host: a\nb: c"), "Expected CR before LF", 23],
     ["a bare CR", "GET / HTTP/1.1\rHost: a\r\n\r\n", "Expected LF behind CR", 15],
@@ -382,16 +382,18 @@ describe("HeadReader", () => {
     }
   });
 
-  it("HeadReader does not parse the head anew for each byte", () => {
-    let parsed = 0;
-    const reader = new HeadReader((bytes, limits) => {
-      parsed++;
-      return parseRequestHead(bytes, limits);
+  it("HeadReader goes on where it stopped, and looks at each byte once", () => {
+    let from = 0;
+    const reader = new HeadReader((bytes, limits, progress) => {
+      assert.equal(progress.seen, from);
+      const parsed = parseRequestHead(bytes, limits, progress);
+      // A CR waits for its LF.
+      from = bytes.length - (bytes.at(-1) === 13 ? 1 : 0);
+      return parsed;
     });
     const head = withField(Array(100).fill("A: " + "b".repeat(80)).join("\r\n"));
     const given = single(latin1(head)).map((byte) => reader.push(byte));
     assert.equal(given.at(-1)?.head.headers.length, 100);
-    assert.ok(parsed <= 2 + head.length / 1024, `parsed ${parsed} times`);
   });
 
   it("HeadReader refuses an endless head byte by byte", () => {
@@ -425,6 +427,8 @@ describe("bodyFraming", () => {
     [200, [], "until-close"],
     [400, [["Content-Length", "12"]], { length: 12 }],
     [400, [["content-length", "0"]], { length: 0 }],
+    [400, [["Content-Length", "1".repeat(16)]], { length: 1111111111111111 }],
+    [400, [["Content-Length", "9".repeat(400)]], { length: Infinity }],
     [400, [["Transfer-Encoding", "Chunked"]], "chunked"],
     [400, [["Transfer-Encoding", "chunked"], ["Content-Length", "3"]], "chunked"],
     [400, [["Transfer-Encoding", "gzip, chunked"]], "until-close"],
@@ -439,8 +443,8 @@ describe("bodyFraming", () => {
     });
   }
 
-  it("bodyFraming refuses a Content-Length that is no number, too long, or there twice", () => {
-    const lengths = ["", "-1", "+1", "1.5", "0x10", "1, 1", "1 1", "1".repeat(16)];
+  it("bodyFraming refuses a Content-Length that is no number, or there twice", () => {
+    const lengths = ["", "-1", "+1", "1.5", "0x10", "1, 1", "1 1"];
     const fields = lengths.map((length): RawHeaders => [["Content-Length", length]]);
     for (const headers of [...fields, [...fields[0], ...fields[0]]]) {
       const head = { version: "1.1", status: 400, statusText: "", headers };

@@ -182,7 +182,8 @@ describe("Proxies", () => {
     ["nothing", "connection-lost", "", true],
     ["an end behind it", "connection-lost", "HTTP/1.1 200 OK\r\n\r\n", true],
     ["half a head and silence", "timeout", "HTTP/1.1 20"],
-    ["interim responses only", "timeout", "HTTP/1.1 100 a\r\n\r\n".repeat(100)],
+    ["interim responses only", "timeout", "HTTP/1.1 100 a\r\n\r\n".repeat(16)],
+    ["too many interim responses", "proxy", "HTTP/1.1 100 a\r\n\r\n".repeat(17)],
   ];
   for (const [name, code, answer, end = false] of answers) {
     it(`connect() says "${code}" of an HTTP proxy that answers ${name}`, async () => {

@@ -8,12 +8,8 @@
 import { HandshakeError } from "../core/error.ts";
 import { checkExtraFields, lost } from "../core/handshake.ts";
 import { headerValues, type RawHeaders } from "../core/header.ts";
-import {
-  HeadReader,
-  parseResponseHead,
-  type ResponseHead,
-  serializeRequestHead,
-} from "../core/http1.ts";
+import { type ResponseHead, ResponseReader, serializeRequestHead } from "../core/http1.ts";
+import { formatAuthority } from "../core/url.ts";
 import { basicAuthorization } from "../http.ts";
 import { type OnTimeout, readRefusal, type TransportReader } from "../opening.ts";
 
@@ -29,7 +25,7 @@ export function connectRequest(
   { hostname, port }: { hostname: string; port: number },
   { username, password, headers }: HttpProxy,
 ): Uint8Array {
-  const target = `${hostname.includes(":") ? `[${hostname}]` : hostname}:${port}`;
+  const target = formatAuthority(hostname, port);
   checkExtraFields(headers);
   const fields: [string, string][] = [["Host", target]];
   // RFC 9110 §11.7.1
@@ -73,29 +69,24 @@ export async function connectByHttp(
 async function readResponse(
   line: TransportReader,
 ): Promise<{ head: ResponseHead; rest: Uint8Array }> {
-  let reader = new HeadReader(parseResponseHead);
-  let chunk: Uint8Array = new Uint8Array(0);
+  const reader = new ResponseReader();
   for (;;) {
+    const chunk = await line.read();
+    if (chunk === null) throw lost("proxy's response");
     const read = pushTo(reader, chunk);
-    // RFC 9110 §15.2: interim responses come before the final one; 101 is final, and not asked for.
-    const interim = read !== undefined && read.head.status < 200 && read.head.status !== 101;
-    if (read !== undefined && !interim) return read;
-    if (interim) reader = new HeadReader(parseResponseHead);
-    const next = interim ? read.rest : await line.read();
-    if (next === null) throw lost("proxy's response");
-    chunk = next;
+    if (read !== undefined) return read;
   }
 }
 
 function pushTo(
-  reader: HeadReader<ResponseHead>,
+  reader: ResponseReader,
   chunk: Uint8Array,
 ): { head: ResponseHead; rest: Uint8Array } | undefined {
   try {
     return reader.push(chunk);
   } catch (cause) {
     const { message } = cause as Error;
-    throw new HandshakeError(`The proxy's answer is no HTTP: ${message}`, "proxy", { cause });
+    throw new HandshakeError(`The proxy's answer cannot be read: ${message}`, "proxy", { cause });
   }
 }
 

@@ -10,6 +10,8 @@ import {
   type ExtensionHeader,
   headerValue,
   headerValues,
+  isFieldValue,
+  isToken,
   parseExtensions,
   parseProtocols,
   type RawHeaders,
@@ -164,6 +166,17 @@ function checkExtensions(
     }
   }
   return chosen;
+}
+
+/** Checks header fields that another parser may have read. */
+export function checkFields(headers: RawHeaders): void {
+  // Destructured, each field would take an iterator.
+  if (headers.every((field) => isToken(field[0]) && isFieldValue(field[1]))) return;
+  throw refusal(
+    400,
+    "malformed-head",
+    "Expected header fields of a name and a value without control characters, received others",
+  );
 }
 
 /** A request that a proxy in between could frame in another way is not let through. */

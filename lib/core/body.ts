@@ -6,7 +6,7 @@
  * @module
  */
 import { HandshakeError, LocalProtocolError } from "./error.ts";
-import type { BodyFraming } from "./http1.ts";
+import { type BodyFraming, bodyFraming, type ResponseHead } from "./http1.ts";
 import { concat } from "./message.ts";
 
 const EMPTY = new Uint8Array(0);
@@ -26,7 +26,12 @@ export class BodyReader {
   #finished: boolean;
   #failure: HandshakeError | undefined;
 
-  constructor(framing: BodyFraming) {
+  /**
+   * @param framing How the body is delimited.
+   * @param failure Why the framing cannot be read. Default: none.
+   */
+  constructor(framing: BodyFraming, failure?: HandshakeError) {
+    this.#failure = failure;
     this.#chunked = framing === "chunked";
     this.#untilClose = framing === "until-close";
     this.#left = this.#chunked ? 0 : typeof framing === "object" ? framing.length : Infinity;
@@ -85,7 +90,7 @@ export class BodyReader {
       if (line !== "\r\n") this.#fail("the end of a chunk, received more than it announced");
       return;
     }
-    const digits = /^([0-9A-Fa-f]{1,13})[ \t]*(?:;[^\r\n]*)?\r\n$/.exec(line)?.[1];
+    const digits = /^([0-9A-Fa-f]+)[ \t]*(?:;[^\r\n]*)?\r\n$/.exec(line)?.[1];
     if (digits === undefined) return this.#fail("the size of a chunk, received another line");
     this.#left = parseInt(digits, 16);
     this.#behindChunk = true;
@@ -95,6 +100,19 @@ export class BodyReader {
 
   #fail(expected: string): void {
     this.#failure = failed(expected, "malformed-body");
+  }
+}
+
+/**
+ * A reader of the body of a response. If its header fields do not say how long the body is, the reader
+ * has failed: the status is known all the same.
+ */
+export function bodyReader(head: ResponseHead): BodyReader {
+  try {
+    return new BodyReader(bodyFraming(head));
+  } catch (error) {
+    if (error instanceof HandshakeError) return new BodyReader("until-close", error);
+    throw error;
   }
 }
 

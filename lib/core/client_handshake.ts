@@ -15,14 +15,14 @@ import { acceptToken, checkExtraFields, checkUpgrade, lost } from "./handshake.t
 import { headerValue, type RawHeaders } from "./header.ts";
 import {
   type HeadLimits,
-  HeadReader,
-  parseResponseHead,
   type RequestHead,
   type ResponseHead,
+  ResponseReader,
   serializeRequestHead,
 } from "./http1.ts";
 import { concat } from "./message.ts";
 import { base64 } from "./sha1.ts";
+import { isAuthority, readTarget } from "./url.ts";
 
 /** What a client asks for. */
 export interface ClientHandshakeOptions extends HandshakeOffer {
@@ -53,7 +53,7 @@ export class ClientHandshake {
   readonly request: RequestHead;
   readonly #key: string;
   readonly #options: ClientHandshakeOptions;
-  readonly #reader: HeadReader<ResponseHead>;
+  readonly #reader: ResponseReader;
   #response: ResponseHead | undefined;
   #trailing: Uint8Array[] = [];
 
@@ -61,12 +61,14 @@ export class ClientHandshake {
    * Makes the request.
    *
    * @param options what to ask for
-   * @throws {TypeError} for a header field that the handshake writes by itself, or a protocol that
-   * is no token
+   * @throws {TypeError} for a header field that the handshake writes by itself, a protocol that is no
+   * token, a host that is not a host with an optional port, or a target that is neither a path nor the
+   * URL of a WebSocket
    */
   constructor(options: ClientHandshakeOptions) {
     const { host, target, headers = [] } = options;
     checkExtraFields(headers);
+    checkPlace(host, target);
     this.#options = options;
     // RFC 6455 §4.1: a nonce of 16 random bytes.
     this.#key = base64(crypto.getRandomValues(new Uint8Array(16)));
@@ -79,7 +81,7 @@ export class ClientHandshake {
       ...offerFields(options),
     ];
     this.request = { method: "GET", target, version: "1.1", headers: [...fields, ...headers] };
-    this.#reader = new HeadReader(parseResponseHead, options.limits);
+    this.#reader = new ResponseReader(options.limits);
   }
 
   /**
@@ -93,9 +95,10 @@ export class ClientHandshake {
 
   /**
    * Takes the next bytes, or null at the end of the transport; gives the head of the response once
-   * it is whole.
+   * it is whole. At most 16 interim responses (1xx, but not 101) are skipped before it.
    *
-   * @throws {HandshakeError} "connection-lost" at an early end, and as {@linkcode parseResponseHead}
+   * @throws {HandshakeError} "connection-lost" at an early end, "head-too-large" for more interim
+   * responses, and as {@linkcode parseResponseHead}
    */
   receive(chunk: Uint8Array | null): ResponseHead | undefined {
     if (this.#response !== undefined) {
@@ -141,5 +144,15 @@ export class ClientHandshake {
       );
     }
     return checkAnswer(headers, this.#options);
+  }
+}
+
+/** RFC 9112 §3.2: where a request goes stands in two places, and must not reach out of them. */
+function checkPlace(host: string, target: string): void {
+  if (!isAuthority(host)) {
+    throw new TypeError(`Expected a host and a port, received ${JSON.stringify(host)}`);
+  }
+  if (readTarget(target) === undefined) {
+    throw new TypeError(`Expected a path or a URL as target, received ${JSON.stringify(target)}`);
   }
 }

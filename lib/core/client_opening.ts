@@ -6,13 +6,13 @@
  *
  * @module
  */
-import { BodyReader } from "./body.ts";
+import { type BodyReader, bodyReader } from "./body.ts";
 import { ClientHandshake } from "./client_handshake.ts";
 import { LocalProtocolError } from "./error.ts";
 import { finalizeExtensions, offerExtensions } from "./extension.ts";
 import { extraFields } from "./handshake.ts";
 import type { HandshakeEvent, OutgoingHandshakeEvent, RejectDataEvent } from "./handshake_event.ts";
-import { bodyFraming, type ResponseHead } from "./http1.ts";
+import type { ResponseHead } from "./http1.ts";
 import {
   chosenOf,
   type Established,
@@ -92,7 +92,7 @@ export class ClientOpening implements Opening {
 
   #refused(response: ResponseHead): HandshakeEvent {
     const { status, statusText, headers } = response;
-    const body = new BodyReader(bodyFraming(response));
+    const body = bodyReader(response);
     const hasBody = !body.finished;
     if (hasBody) this.#body = body;
     this.state = hasBody ? "rejecting" : "closed";

@@ -51,9 +51,10 @@ export function headerValue(headers: RawHeaders, name: string): string | undefin
   return values[0];
 }
 
-/** The characters of a token (RFC 9110 §5.6.2). */
-const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
-const TOKEN_HERE = /[!#$%&'*+\-.^_`|~0-9A-Za-z]+/y;
+/** A character of a token (RFC 9110 §5.6.2), as a regular expression. Internal. */
+export const TCHAR = "[!#$%&'*+\\-.^_`|~0-9A-Za-z]";
+const TOKEN = new RegExp(`^${TCHAR}+$`);
+const TOKEN_HERE = new RegExp(`${TCHAR}+`, "y");
 
 /** Whether the text is a token (RFC 9110 §5.6.2). */
 export function isToken(text: string): boolean {

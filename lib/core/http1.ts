@@ -5,7 +5,14 @@
  */
 import { HandshakeError, type HandshakeErrorCode } from "./error.ts";
 import { checkField } from "./handshake.ts";
-import { headerValue, headerValues, isFieldValue, isToken, type RawHeaders } from "./header.ts";
+import {
+  headerValue,
+  headerValues,
+  isFieldValue,
+  isToken,
+  type RawHeaders,
+  TCHAR,
+} from "./header.ts";
 import { concat } from "./message.ts";
 
 /** The head of a request. */
@@ -54,57 +61,116 @@ const EMPTY = new Uint8Array(0);
 const CR = 13;
 const LF = 10;
 
+/** What may follow each other in a start line, as regular expressions of one character or of a run. */
+type Pattern = readonly string[];
+
+const HTTP_VERSION: Pattern = [..."HTTP/", "\\d", "\\.", "\\d"];
+/** RFC 9112 §3: method, target and version. */
+const REQUEST_LINE: Pattern = [`${TCHAR}+`, " ", "[\\x21-\\x7e]+", " ", ...HTTP_VERSION];
+/** RFC 9112 §4: version, status and reason phrase. */
+const STATUS_LINE: Pattern = [...HTTP_VERSION, " ", "[1-9]", "\\d", "\\d", " ", "[^]+"];
+
+/** One of the two kinds of start lines, and what is wrong with a line that is not one. */
+interface StartLine {
+  whole: RegExp;
+  items: readonly { is: RegExp; repeats: boolean }[];
+  expected: string;
+  tooLong: HandshakeErrorCode;
+}
+
+function startLine(
+  pattern: Pattern,
+  whole: RegExp,
+  expected: string,
+  tooLong: HandshakeErrorCode,
+): StartLine {
+  const items = pattern.map((item) => ({
+    is: new RegExp(`^${item}$`),
+    repeats: item.endsWith("+"),
+  }));
+  return { whole, items, expected, tooLong };
+}
+
+const REQUEST = startLine(
+  REQUEST_LINE,
+  new RegExp(`^${REQUEST_LINE.join("")}$`),
+  "a request line of method, target and version",
+  "target-too-long",
+);
+const RESPONSE = startLine(
+  STATUS_LINE,
+  // Some servers that send no reason phrase leave out the space before it.
+  new RegExp(`^${STATUS_LINE.slice(0, -2).join("")}(?: .*)?$`),
+  "a status line of version, status and reason phrase",
+  "head-too-large",
+);
+
+/** How far a head has been read, so that a parser can go on there when more of it has come. */
+export class HeadProgress {
+  /** The start line, once it is whole. Internal. */
+  start: string | undefined;
+  /** The fields read. Internal. */
+  readonly headers: [string, string][] = [];
+  /** Where the line begins that is not whole. Internal. */
+  line = 0;
+  /** The end of the bytes that have been looked at. Internal. */
+  seen = 0;
+  /** The item of the start line that the next character may belong to. Internal. */
+  item = 0;
+  /** Whether that item has a character already. Internal. */
+  begun = false;
+}
+
 /**
  * Reads the head of a request; undefined while it is not whole.
  *
- * @throws {HandshakeError} "malformed-head", "target-too-long", "head-too-large" or "http-version"
+ * @param bytes The head from its first byte, and what follows it.
+ * @param limits The limits of the head.
+ * @param progress What an earlier call with the beginning of these bytes has left.
+ * @throws {HandshakeError} "malformed-head", "target-too-long", "head-too-large" or "http-version";
+ * as soon as a byte of the request line makes it impossible, and otherwise at the end of the line
  */
 export function parseRequestHead(
   bytes: Uint8Array,
   limits: HeadLimits = {},
+  progress: HeadProgress = new HeadProgress(),
 ): ParsedHead<RequestHead> | undefined {
-  const lines = readLines(bytes, limits, "target-too-long");
+  const lines = readLines(bytes, limits, progress, REQUEST);
   if (lines === undefined) return undefined;
-  const parts = /^([^ ]+) ([\x21-\x7e]+) HTTP\/(\d)\.(\d)$/.exec(lines.start);
-  if (parts === null || !isToken(parts[1])) {
-    throw malformed("Expected a request line of method, target and version", 0);
-  }
-  const [, method, target, major, minor] = parts;
-  if (major !== "1") {
-    throw new HandshakeError(`Expected HTTP/1.1, received HTTP/${major}.${minor}`, "http-version", {
-      status: 505,
-    });
-  }
-  return {
-    head: { method, target, version: `${major}.${minor}`, headers: lines.headers },
-    length: lines.length,
-  };
+  const [method, target, protocol] = lines.start.split(" ");
+  const version = checkVersion(protocol, 505);
+  return { head: { method, target, version, headers: lines.headers }, length: lines.length };
 }
 
 /**
  * Reads the head of a response; undefined while it is not whole.
  *
- * @throws {HandshakeError} "malformed-head", "head-too-large" or "http-version"
+ * @param bytes The head from its first byte, and what follows it.
+ * @param limits The limits of the head.
+ * @param progress What an earlier call with the beginning of these bytes has left.
+ * @throws {HandshakeError} "malformed-head", "head-too-large" or "http-version"; as soon as a byte of
+ * the status line makes it impossible, and otherwise at the end of the line
  */
 export function parseResponseHead(
   bytes: Uint8Array,
   limits: HeadLimits = {},
+  progress: HeadProgress = new HeadProgress(),
 ): ParsedHead<ResponseHead> | undefined {
-  const lines = readLines(bytes, limits, "head-too-large");
+  const lines = readLines(bytes, limits, progress, RESPONSE);
   if (lines === undefined) return undefined;
-  // The space before the reason phrase is left out by some servers that send none.
-  const parts = /^HTTP\/(\d)\.(\d) ([1-9]\d\d)(?: ([^\r\n]*))?$/.exec(lines.start);
-  if (parts === null || !isFieldValue(parts[4] ?? "")) {
-    throw malformed("Expected a status line of version, status and reason phrase", 0);
-  }
-  const [, major, minor, status, statusText = ""] = parts;
-  if (major !== "1") {
-    throw new HandshakeError(`Expected HTTP/1.1, received HTTP/${major}.${minor}`, "http-version");
-  }
+  const [protocol, status, ...phrase] = lines.start.split(" ");
+  const statusText = phrase.join(" ");
+  if (!isFieldValue(statusText)) throw malformed(`Expected ${RESPONSE.expected}`, 0);
+  const version = checkVersion(protocol);
   return {
-    head: { version: `${major}.${minor}`, status: +status, statusText, headers: lines.headers },
+    head: { version, status: +status, statusText, headers: lines.headers },
     length: lines.length,
   };
+}
+
+function checkVersion(protocol: string, status?: number): string {
+  if (protocol.startsWith("HTTP/1.")) return protocol.slice(5);
+  throw new HandshakeError(`Expected HTTP/1.1, received ${protocol}`, "http-version", { status });
 }
 
 interface Lines {
@@ -116,36 +182,71 @@ interface Lines {
 function readLines(
   bytes: Uint8Array,
   limits: HeadLimits,
-  startTooLong: HandshakeErrorCode,
+  progress: HeadProgress,
+  startLine: StartLine,
 ): Lines | undefined {
   const { maxHeaderCount = 128, maxLineLength = 8192, maxHeadSize = 16384 } = limits;
-  // In one piece: a view for each line would take more memory than the lines.
-  const text = latin1(bytes, Math.min(bytes.length, maxHeadSize));
-  const headers: [string, string][] = [];
-  let start: string | undefined;
-  let at = 0;
+  const { headers } = progress;
+  let text: string | undefined;
+  const base = progress.line;
   for (;;) {
-    const end = lineEnd(bytes, at);
+    const end = lineEnd(bytes, progress.seen);
+    const { start, line, seen: before } = progress;
     // A CR that is the last byte so far is not part of the line.
     const seen = end ?? bytes.length - (bytes.at(-1) === CR ? 1 : 0);
-    const length = seen - at;
+    const length = seen - line;
     if (length > maxLineLength) {
       throw tooLarge(
         `Expected a line of at most ${maxLineLength} bytes, received a longer one`,
-        start === undefined ? startTooLong : "head-too-large",
+        start === undefined ? startLine.tooLong : "head-too-large",
       );
     }
     if (seen + 2 > maxHeadSize) {
       throw tooLarge(`Expected a head of at most ${maxHeadSize} bytes, received a longer one`);
     }
-    if (end === undefined) return undefined;
+    progress.seen = seen;
+    if (end === undefined) {
+      if (start === undefined) checkBeginning(bytes, before, progress, startLine);
+      return undefined;
+    }
+    progress.line = progress.seen = end + 2;
     if (length === 0 && start !== undefined) return { start, headers, length: end + 2 };
-    if (start === undefined) start = text.slice(at, end);
-    else headers.push(parseField(text, at, end));
+    // In one piece: a view for each line would take more memory than the lines.
+    text ??= latin1(bytes, base, Math.min(bytes.length, maxHeadSize));
+    if (start === undefined) {
+      progress.start = text.slice(line - base, end - base);
+      if (!startLine.whole.test(progress.start)) {
+        throw malformed(`Expected ${startLine.expected}`, 0);
+      }
+    } else {
+      headers.push(parseField(text, line - base, end - base, base));
+    }
     if (headers.length > maxHeaderCount) {
       throw tooLarge(`Expected at most ${maxHeaderCount} header fields, received more`);
     }
-    at = end + 2;
+  }
+}
+
+/** Checks that a start line can still become one. Each of its bytes is looked at once. */
+function checkBeginning(
+  bytes: Uint8Array,
+  from: number,
+  progress: HeadProgress,
+  { items, whole, expected }: StartLine,
+): void {
+  const { seen } = progress;
+  for (const character of latin1(bytes, from, seen)) {
+    // A run ends before the first character that does not belong to it.
+    const ends = progress.begun && !items[progress.item].is.test(character);
+    if (ends) progress.item++;
+    const item = items[progress.item];
+    if (!item?.is.test(character)) throw malformed(`Expected ${expected}`, 0);
+    progress.begun = item.repeats;
+    if (!item.repeats) progress.item++;
+  }
+  // Behind a CR nothing but LF can come.
+  if (seen < bytes.length && !whole.test(latin1(bytes, 0, seen))) {
+    throw malformed(`Expected ${expected}`, 0);
   }
 }
 
@@ -166,15 +267,21 @@ function lineEnd(bytes: Uint8Array, start: number): number | undefined {
   return undefined;
 }
 
-/** Reads the field that stands in a line of the head. */
-function parseField(text: string, start: number, end: number): [string, string] {
+/**
+ * Reads the field that stands in a line of the head.
+ *
+ * @param base The offset of the text in the head.
+ */
+function parseField(text: string, start: number, end: number, base: number): [string, string] {
   const colon = text.indexOf(":", start);
   const name = text.slice(start, colon < end ? Math.max(colon, start) : start);
   // RFC 9112 §5.1: no white space before the colon; §5.2: a folded line begins with some.
-  if (!isToken(name)) throw malformed("Expected a header field of name, colon and value", start);
+  if (!isToken(name)) {
+    throw malformed("Expected a header field of name, colon and value", base + start);
+  }
   const value = trimmed(text, colon + 1, end);
   if (!isFieldValue(value)) {
-    throw malformed(`Expected a ${name} header without control characters`, start);
+    throw malformed(`Expected a ${name} header without control characters`, base + start);
   }
   return [name, value];
 }
@@ -193,10 +300,10 @@ function isBlank(character: string): boolean {
   return character === " " || character === "\t";
 }
 
-function latin1(bytes: Uint8Array, end: number): string {
+function latin1(bytes: Uint8Array, start: number, end: number): string {
   let text = "";
   // As many arguments at a time as any engine takes.
-  for (let at = 0; at < end; at += 8192) {
+  for (let at = start; at < end; at += 8192) {
     const part: ArrayLike<number> = bytes.subarray(at, Math.min(at + 8192, end));
     // Spread, they would go through an iterator.
     text += String.fromCharCode.apply(undefined, part as number[]);
@@ -268,23 +375,27 @@ function serialize(start: string, headers: RawHeaders): Uint8Array {
   return bytes;
 }
 
+/** Reads a head, if the bytes hold one; goes on where `progress` says that it stopped. */
+export type HeadParser<T> = (
+  bytes: Uint8Array,
+  limits: HeadLimits,
+  progress: HeadProgress,
+) => ParsedHead<T> | undefined;
+
 /** Gathers bytes until they hold a head. */
 export class HeadReader<T> {
-  readonly #parse: (bytes: Uint8Array, limits: HeadLimits) => ParsedHead<T> | undefined;
+  readonly #parse: HeadParser<T>;
   readonly #limits: HeadLimits;
+  readonly #progress = new HeadProgress();
   #bytes: Uint8Array = EMPTY;
-  #parsedAt = 0;
 
   /**
    * Makes a reader for one head.
    *
-   * @param parse the parser of the head
-   * @param limits how large it may be
+   * @param parse The parser of the head.
+   * @param limits The limits of the head.
    */
-  constructor(
-    parse: (bytes: Uint8Array, limits: HeadLimits) => ParsedHead<T> | undefined,
-    limits: HeadLimits = {},
-  ) {
+  constructor(parse: HeadParser<T>, limits: HeadLimits = {}) {
     this.#parse = parse;
     this.#limits = limits;
   }
@@ -296,9 +407,7 @@ export class HeadReader<T> {
    */
   push(chunk: Uint8Array): { head: T; rest: Uint8Array } | undefined {
     const bytes = this.#bytes.length === 0 ? chunk : concat([this.#bytes, chunk]);
-    // A peer that sends byte by byte must not have the whole head parsed anew for each of them.
-    const little = this.#parsedAt > 0 && bytes.length < this.#parsedAt + 1024;
-    const parsed = little && !endsWithin(bytes, this.#parsedAt) ? undefined : this.#read(bytes);
+    const parsed = this.#parse(bytes, this.#limits, this.#progress);
     // What is kept is our own; a subclass may have a slice() that does not copy, as Buffer has.
     if (parsed !== undefined) {
       const rest = parsed.length === bytes.length ? EMPTY : bytes.subarray(parsed.length);
@@ -307,21 +416,54 @@ export class HeadReader<T> {
     this.#bytes = bytes === chunk ? new Uint8Array(chunk) : bytes;
     return undefined;
   }
+}
 
-  #read(bytes: Uint8Array): ParsedHead<T> | undefined {
-    this.#parsedAt = bytes.length;
-    return this.#parse(bytes, this.#limits);
+/** How many interim responses may come before the final one. */
+const MOST_INTERIM = 16;
+
+/** Counts interim responses (RFC 9110 §15.2), which come before the final one. */
+export class InterimCount {
+  #count = 0;
+
+  /** @throws {HandshakeError} "head-too-large" if there are too many */
+  add(): void {
+    if (++this.#count <= MOST_INTERIM) return;
+    throw tooLarge(`Expected at most ${MOST_INTERIM} interim responses, received more`);
   }
 }
 
-/** Whether an empty line ends at or behind this offset. */
-function endsWithin(bytes: Uint8Array, from: number): boolean {
-  for (let at = Math.max(from - 3, 0); at + 3 < bytes.length; at++) {
-    if (bytes[at] === CR && bytes[at + 1] === LF && bytes[at + 2] === CR && bytes[at + 3] === LF) {
-      return true;
+/** Reads the head of a response and skips the interim responses before it. */
+export class ResponseReader {
+  readonly #limits: HeadLimits | undefined;
+  #reader: HeadReader<ResponseHead>;
+  readonly #interim = new InterimCount();
+
+  /**
+   * Makes a reader for the answer to one request.
+   *
+   * @param limits The limits of each head.
+   */
+  constructor(limits?: HeadLimits) {
+    this.#limits = limits;
+    this.#reader = new HeadReader(parseResponseHead, limits);
+  }
+
+  /**
+   * Adds bytes; gives the head of the final response once it is whole, with the bytes after it.
+   *
+   * @throws {HandshakeError} As {@linkcode parseResponseHead}, and "head-too-large" for too many
+   * interim responses.
+   */
+  push(chunk: Uint8Array): { head: ResponseHead; rest: Uint8Array } | undefined {
+    for (let bytes = chunk;;) {
+      const read = this.#reader.push(bytes);
+      // RFC 9110 §15.2: a client must read interim responses that it did not ask for. 101 is final here.
+      if (read === undefined || read.head.status >= 200 || read.head.status === 101) return read;
+      this.#interim.add();
+      this.#reader = new HeadReader(parseResponseHead, this.#limits);
+      bytes = read.rest;
     }
   }
-  return false;
 }
 
 /** How one knows where a body ends. */
@@ -340,7 +482,8 @@ export function bodyFraming(head: ResponseHead): BodyFraming {
   }
   const length = headerValue(head.headers, "Content-Length");
   if (length === undefined) return "until-close";
-  if (!/^\d{1,15}$/.test(length)) {
+  // A length that no number holds is as good as any that is never reached.
+  if (!/^\d+$/.test(length)) {
     throw new HandshakeError(
       `Expected a Content-Length of digits, received ${JSON.stringify(length)}`,
       "malformed-header",

@@ -10,6 +10,7 @@ import {
   type Agreement,
   answerFields,
   checkAnswer,
+  checkFields,
   checkNoBody,
   checkVersion,
   type HandshakeOffer,
@@ -23,6 +24,7 @@ import { HandshakeError } from "./error.ts";
 import { checkExtraFields, checkField } from "./handshake.ts";
 import { headerValue, headerValues, type RawHeaders } from "./header.ts";
 import type { RequestHead, ResponseHead } from "./http1.ts";
+import { isAuthority, readTarget, requestUrl } from "./url.ts";
 
 /** What a client asks for. */
 export interface Http2RequestOptions extends HandshakeOffer {
@@ -55,8 +57,11 @@ const CONNECTION_FIELDS = new Set([
  */
 export function http2Request(options: Http2RequestOptions): RawHeaders {
   const { scheme, authority, path, headers = [] } = options;
-  if (!/^\/[\x21-\x7e]*$/.test(path)) {
-    throw new TypeError(`Expected a path without blanks, received ${JSON.stringify(path)}`);
+  if (!isAuthority(authority)) {
+    throw new TypeError(`Expected a host and a port, received ${JSON.stringify(authority)}`);
+  }
+  if (!path.startsWith("/") || readTarget(path) === undefined) {
+    throw new TypeError(`Expected a path, received ${JSON.stringify(path)}`);
   }
   return [
     [":method", "CONNECT"],
@@ -95,9 +100,14 @@ export function checkHttp2Request(fields: RawHeaders): ReceivedOffer {
   if (headerValue(fields, ":scheme") === undefined || path === undefined) {
     throw refusal(400, "malformed-head", "Expected :scheme and :path, received not both");
   }
-  if (authorityOf(fields) === undefined) {
-    throw refusal(400, "host", "Expected :authority or one Host header, received none or several");
+  const head = http2RequestHead(fields);
+  const { host } = requestUrl(head, true);
+  for (const other of headerValues(fields, "host")) {
+    // RFC 9113 §8.3.1: a Host field that contradicts :authority is a malformed request.
+    if (requestUrl({ ...head, headers: [["host", other]] }, true).host === host) continue;
+    throw refusal(400, "host", "Expected one host, received :authority and another one in Host");
   }
+  checkFields(head.headers);
   checkNoBody(fields);
   // 426 would need a header that HTTP/2 does not have.
   checkVersion(fields, 400);
@@ -139,14 +149,16 @@ export function checkHttp2Response(fields: RawHeaders, offer: HandshakeOffer): A
  */
 export function http2RequestHead(fields: RawHeaders): RequestHead {
   const method = headerValue(fields, ":method") ?? "";
-  const authority = authorityOf(fields);
-  const headers = regularFields(fields).filter(([name]) => name.toLowerCase() !== "host");
+  const authority = headerValue(fields, ":authority");
+  const others = regularFields(fields).filter(([name]) => name.toLowerCase() !== "host");
+  // RFC 9113 §8.3.1: it stands in the place of Host.
+  const hosts = authority === undefined ? headerValues(fields, "host") : [authority];
   return {
     method: method === "CONNECT" ? "GET" : method,
     // RFC 9113 §8.5: a plain CONNECT has none.
     target: headerValue(fields, ":path") ?? "/",
     version: "2.0",
-    headers: authority === undefined ? headers : [["host", authority], ...headers],
+    headers: [...hosts.map((host): [string, string] => ["host", host]), ...others],
   };
 }
 
@@ -172,14 +184,6 @@ export function http2RefusalHeaders({ code }: HandshakeError): [string, string][
   if (code === "method") return [["allow", "CONNECT"]];
   if (code === "version") return [["sec-websocket-version", VERSION]];
   return [];
-}
-
-/** RFC 9113 §8.3.1: it stands in the place of Host. */
-function authorityOf(fields: RawHeaders): string | undefined {
-  const authority = headerValue(fields, ":authority");
-  if (authority !== undefined) return authority;
-  const hosts = headerValues(fields, "host");
-  return hosts.length === 1 ? hosts[0] : undefined;
 }
 
 /** Those that are no pseudo-header fields (RFC 9113 §8.3). */

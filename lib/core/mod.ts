@@ -63,8 +63,35 @@ export * from "./http2_handshake.ts";
 export * from "./handshake_event.ts";
 export * from "./client_handshake.ts";
 export * from "./server_handshake.ts";
-export * from "./header.ts";
-export * from "./http1.ts";
+export {
+  type ExtensionHeader,
+  headerValue,
+  headerValues,
+  isFieldValue,
+  isToken,
+  parseExtensions,
+  parseProtocols,
+  parseTokenList,
+  parseUpgrade,
+  type RawHeaders,
+  serializeExtensions,
+  serializeProtocols,
+} from "./header.ts";
+export {
+  type BodyFraming,
+  bodyFraming,
+  type HeadLimits,
+  type HeadParser,
+  HeadProgress,
+  HeadReader,
+  type ParsedHead,
+  parseRequestHead,
+  parseResponseHead,
+  type RequestHead,
+  type ResponseHead,
+  serializeRequestHead,
+  serializeResponseHead,
+} from "./http1.ts";
 export {
   type BinaryEvent,
   type Fragment,

@@ -6,6 +6,7 @@
 import {
   type AcceptOptions,
   answerFields,
+  checkFields,
   checkNoBody,
   checkVersion,
   readOffer,
@@ -15,7 +16,7 @@ import {
 } from "./agreement.ts";
 import { LocalProtocolError } from "./error.ts";
 import { acceptToken, checkExtraFields, checkUpgrade, lost } from "./handshake.ts";
-import { headerValue, headerValues } from "./header.ts";
+import { headerValue } from "./header.ts";
 import {
   type HeadLimits,
   HeadReader,
@@ -25,6 +26,7 @@ import {
   serializeResponseHead,
 } from "./http1.ts";
 import { concat } from "./message.ts";
+import { requestUrl } from "./url.ts";
 
 const EMPTY = new Uint8Array(0);
 /** Before the head was read. */
@@ -96,8 +98,8 @@ export class ServerHandshake {
   /**
    * Checks the request (RFC 6455 §4.2.1).
    *
-   * @throws {HandshakeError} "method", "not-upgrade", "http-version", "host", "body", "version",
-   * "key" or "malformed-header"; its `status` is the one to answer with
+   * @throws {HandshakeError} "host", "malformed-head", "method", "not-upgrade", "http-version",
+   * "body", "version", "key" or "malformed-header"; its `status` is the one to answer with
    */
   check(): HandshakeRequest {
     if (this.#request === undefined) throw new LocalProtocolError("Expected a request to check");
@@ -127,19 +129,20 @@ export class ServerHandshake {
  */
 export function checkRequest(head: RequestHead): HandshakeRequest {
   const { method, version, headers } = head;
+  // Which URL is asked for, and whether any, matters more than what is asked of it.
+  requestUrl(head, false);
+  checkFields(headers);
   if (method !== "GET") throw refusal(405, "method", `Expected the method GET, received ${method}`);
   checkUpgrade(headers, "not-upgrade", 426);
   if (version !== "1.1") {
     throw refusal(400, "http-version", `Expected HTTP/1.1, received HTTP/${version}`);
   }
-  if (headerValues(headers, "Host").length !== 1) {
-    throw refusal(400, "host", "Expected one Host header, received none or several");
-  }
   checkNoBody(headers);
   checkVersion(headers, 426);
   const key = headerValue(headers, "Sec-WebSocket-Key");
-  // 16 bytes are 22 digits, the last of which has its four lowest bits unused, and two of padding.
-  if (key === undefined || !/^[A-Za-z0-9+/]{21}[AQgw]==$/.test(key)) {
+  // 16 bytes are 22 digits and two of padding. The four lowest bits of the last digit have no meaning:
+  // RFC 4648 §3.5 leaves it to the decoder whether they must be 0.
+  if (key === undefined || !/^[A-Za-z0-9+/]{22}==$/.test(key)) {
     throw refusal(
       400,
       "key",

@@ -3,6 +3,9 @@
  *
  * @module
  */
+import { refusal } from "./agreement.ts";
+import { headerValues } from "./header.ts";
+import type { RequestHead } from "./http1.ts";
 
 /** What a WebSocket URL tells a client. */
 export interface WebSocketUrl {
@@ -66,6 +69,108 @@ export function percentDecode(text: string): string {
   } catch {
     return text;
   }
+}
+
+/** A host and, after a colon, a port: RFC 3986 §3.2.2 and §3.2.3, but the name is never empty. */
+const AUTHORITY = /^(?:\[[\da-f:.]+\]|(?:[\w.~!$&'()*+,;=-]|%[\da-f]{2})+)(?::\d*)?$/i;
+
+/**
+ * A request target in origin-form or absolute-form (RFC 9112 §3.2). Browsers send more characters than
+ * RFC 3986 has, but no fragment, and no backslash in a path: a URL would take that for a slash.
+ */
+const TARGET =
+  /^(?:(https?|wss?):\/\/([^/?]+)(?=[/?]|$)|(?=\/))((?:\/[!"$->@-[\]-~]*)?(?:\?[!"$-~]*)?)$/i;
+
+/** Whether the text may be the value of a Host field, or of `:authority`. Internal. */
+export function isAuthority(text: string): boolean {
+  return AUTHORITY.test(text);
+}
+
+/** A request target, read. */
+interface Target {
+  /** Whether the scheme is https or wss; undefined if the target has none. */
+  secure: boolean | undefined;
+  /** The host and port; undefined if the target has none. */
+  authority: string | undefined;
+  /** Path and query; the path may be empty if there is an authority. */
+  path: string;
+}
+
+/** Reads a request target; undefined for one that cannot be of a WebSocket. Internal. */
+export function readTarget(target: string): Target | undefined {
+  const parts = TARGET.exec(target);
+  if (parts === null) return undefined;
+  const [, scheme, authority, path] = parts;
+  if (authority !== undefined && !isAuthority(authority)) return undefined;
+  return {
+    secure: scheme === undefined ? undefined : /^(?:https|wss)$/i.test(scheme),
+    authority,
+    path,
+  };
+}
+
+/** The path of a request target as its URL has it; undefined if the target is not valid. Internal. */
+export function pathOfTarget(target: string): string | undefined {
+  const read = readTarget(target);
+  return read && join(false, read.authority ?? "localhost", read.path)?.pathname;
+}
+
+/**
+ * The URL that a request asks for (RFC 9112 §3.3), with the scheme http or https.
+ *
+ * @param head The head of the request.
+ * @param secure Whether the request was encrypted on its way.
+ * @throws {HandshakeError} "host" unless there is one Host field with a host and an optional port;
+ * "malformed-head" for a target that is neither a path nor the URL of a WebSocket. The status is 400.
+ */
+export function requestUrl(
+  { method, target, version, headers }: RequestHead,
+  secure: boolean,
+): URL {
+  const hosts = headerValues(headers, "Host");
+  // RFC 9112 §3.2: HTTP/1.0 knew requests without it.
+  if (hosts.length === 0 && version === "1.0") hosts.push("localhost");
+  if (hosts.length !== 1) {
+    throw refusal(400, "host", `Expected one Host header, received ${hosts.length}`);
+  }
+  const [host] = hosts;
+  const base = isAuthority(host) ? join(secure, host, "") : undefined;
+  if (base === undefined) {
+    throw refusal(
+      400,
+      "host",
+      `Expected a Host header of a host and a port, received ${JSON.stringify(host)}`,
+    );
+  }
+  // RFC 9112 §3.2.4: the server as a whole.
+  if (method === "OPTIONS" && target === "*") return base;
+  const read = readTarget(target);
+  // RFC 9113 §8.3.1: in HTTP/2 the authority has a field of its own.
+  const isMisplaced = version === "2.0" && read?.authority !== undefined;
+  const url = read && join(read.secure ?? secure, read.authority ?? host, read.path);
+  if (url === undefined || isMisplaced) {
+    throw refusal(
+      400,
+      "malformed-head",
+      `Expected a target that is a path or the URL of a WebSocket, received ${target}`,
+    );
+  }
+  return url;
+}
+
+/** Each part was checked, so that none can reach into the place of another. */
+function join(secure: boolean, authority: string, path: string): URL | undefined {
+  try {
+    return new URL(`${secure ? "https" : "http"}://${authority}${path}`);
+  } catch {
+    // A port over 65535, or an address or a name that is none.
+    return undefined;
+  }
+}
+
+/** A host and a port as they stand in a URL or a Host header. Internal. */
+export function formatAuthority(hostname: string, port: number): string {
+  return `${hostname.includes(":") ? `[${hostname}]` : hostname}:${port}`;
 }
 
 function syntaxError(message: string): DOMException {

@@ -17,6 +17,7 @@ import type {
 import process from "node:process";
 import { HandshakeError } from "../core/error.ts";
 import type { RawHeaders } from "../core/header.ts";
+import { InterimCount } from "../core/http1.ts";
 import type { Address, Transport, TransportHandlers } from "../transport.ts";
 import { DuplexTransport, tcpAddress } from "./node_duplex.ts";
 
@@ -228,9 +229,20 @@ export function isRefused({ rstCode }: ClientHttp2Stream): boolean {
   return rstCode === REFUSED_STREAM || rstCode === ENHANCE_YOUR_CALM;
 }
 
-/** The header fields of the final response; none if the stream ends without one. */
+/**
+ * The header fields of the final response; none if the stream ends without one. It rejects with a
+ * HandshakeError after too many interim ones.
+ */
 export function responseOf(stream: ClientHttp2Stream): Promise<RawHeaders | undefined> {
-  return new Promise((resolve) => {
+  return new Promise((resolve, reject) => {
+    const interim = new InterimCount();
+    stream.on("headers", () => {
+      try {
+        interim.add();
+      } catch (error) {
+        reject(error);
+      }
+    });
     stream.once("response", (headers) => resolve(fieldsOf(headers)));
     stream.once("close", () => resolve(undefined));
   });

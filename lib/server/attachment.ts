@@ -10,6 +10,7 @@
 import type { WebSocketConnection } from "../connection/connection.ts";
 import type { CloseInfo } from "../core/close.ts";
 import { HandshakeError } from "../core/error.ts";
+import { pathOfTarget } from "../core/url.ts";
 import { checkServeOptions, reusableHeaders, type ServeOptions } from "./server.ts";
 import { hookFailed, kindOf } from "./hooks.ts";
 import { type Handler, Sessions } from "./sessions.ts";
@@ -90,9 +91,13 @@ function checkPath(path: unknown): void {
 
 /** The refusal of a request for a WebSocket that nobody takes. */
 export function notFound(target: string): HandshakeError {
-  return new HandshakeError(`No WebSocket is served at ${pathOf(target)}`, "not-found", {
-    status: 404,
-  });
+  return new HandshakeError(
+    `No WebSocket is served at ${pathOfTarget(target) ?? target}`,
+    "not-found",
+    {
+      status: 404,
+    },
+  );
 }
 
 /** Whether a request is ours, or what the filter has thrown. */
@@ -102,7 +107,8 @@ export function fits<Request>(
   request: Request,
 ): boolean | HandshakeError {
   if (path === undefined) return true;
-  const asked = pathOf(target);
+  // As `request.url` of the handler will have it.
+  const asked = pathOfTarget(target) ?? target;
   if (typeof path === "string") return asked === path;
   try {
     const found: unknown = path(asked, request) ?? false;
@@ -112,15 +118,5 @@ export function fits<Request>(
     throw new TypeError(`path must return true or false, received ${kindOf(found)}`);
   } catch (cause) {
     return hookFailed(cause);
-  }
-}
-
-/** The path as `request.url` of the handler will have it. */
-function pathOf(target: string): string {
-  const base = "http://localhost";
-  try {
-    return new URL(target.startsWith("/") ? base + target : target, base).pathname;
-  } catch {
-    return target;
   }
 }

@@ -17,12 +17,12 @@ type Origins = readonly (string | RegExp | null)[] | "same-origin";
  */
 export function checkOrigin(
   origin: string | undefined,
-  request: () => Request,
+  url: () => URL,
   allowed: Origins | undefined,
 ): void {
   if (allowed === undefined) return;
   const found = allowed === "same-origin"
-    ? origin === undefined || hostOf(origin) === new URL(request().url).host
+    ? origin === undefined || isSameHost(origin, url())
     : allowed.some((one) =>
       one instanceof RegExp
         ? origin !== undefined && matches(one, origin)
@@ -36,15 +36,26 @@ export function checkOrigin(
   );
 }
 
-function hostOf(origin: string): string | undefined {
+/** Whether a page's host and port are those of a request. */
+function isSameHost(origin: string, asked: URL): boolean {
+  let page: URL;
   try {
-    return new URL(origin).host;
+    page = new URL(origin);
   } catch {
-    return undefined;
+    return false;
   }
+  if (page.protocol !== "http:" && page.protocol !== "https:") return false;
+  // Behind a proxy that encrypts, the port of a wss URL is no default one of the URL that we see.
+  return page.host === asked.host ||
+    (page.hostname === asked.hostname && portOf(page) === portOf(asked));
 }
 
-// A pattern with the flag g or y would remember where it stopped.
-function matches(pattern: RegExp, text: string): boolean {
-  return new RegExp(pattern, pattern.flags.replace(/[gy]/g, "")).test(text);
+function portOf({ protocol, port }: URL): string {
+  return port || (protocol === "https:" ? "443" : "80");
+}
+
+/** Whether a pattern matches the whole of a text. */
+function matches({ source, flags }: RegExp, text: string): boolean {
+  // A pattern with the flag g or y would remember where it stopped; with m, a line would do.
+  return new RegExp(`^(?:${source})$`, flags.replace(/[gmy]/g, "")).test(text);
 }

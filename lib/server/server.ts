@@ -14,15 +14,16 @@ import {
 } from "../core/agreement.ts";
 import { HandshakeError } from "../core/error.ts";
 import { acceptExtensions } from "../core/extension.ts";
-import { checkExtraFields, isUpgrade } from "../core/handshake.ts";
+import { checkExtraFields, checkField, isUpgrade } from "../core/handshake.ts";
 import type { RawHeaders } from "../core/header.ts";
 import { ServerHandshake } from "../core/server_handshake.ts";
 import type { HeadLimits, RequestHead, ResponseHead } from "../core/http1.ts";
+import { requestUrl } from "../core/url.ts";
 import { type ByteDuplex, fromStreams } from "../byte_streams.ts";
 import { WebSocketConnection } from "../connection/connection.ts";
 import { checkConnectionLimits } from "./connection_limits.ts";
 import { defaultProvider } from "../default_provider.ts";
-import { checkRequest, toHeaders, toRawHeaders, toRequest } from "../http.ts";
+import { toHeaders, toRawHeaders, toRequest } from "../http.ts";
 import {
   checkFunctions,
   checkLimits,
@@ -65,7 +66,10 @@ export interface ServeOptions extends ConnectionOptions {
   /**
    * The origins whose pages may connect: exact ones, patterns, and null for clients that send no
    * Origin, as those outside of browsers; or "same-origin" for pages of the host itself and for
-   * those clients. Others are refused with 403. Default: all
+   * those clients. A pattern must match the whole origin: /https:\/\/[a-z]+\.example\.com/ does not
+   * match "https://a.example.com.evil". "same-origin" compares the host and the port of the Origin
+   * header with those of the Host header; a default port may be left out in either. Others are refused
+   * with 403. Default: all
    */
   origins?: readonly (string | RegExp | null)[] | "same-origin";
   /**
@@ -267,7 +271,7 @@ class RunningServer implements Server {
 export function reusableHeaders(options: Pick<ServeOptions, "headers">): [string, string][] {
   const headers = toRawHeaders(options.headers);
   checkExtraFields(headers);
-  toHeaders(headers);
+  for (const [name, value] of headers) checkField(name, value);
   return headers;
 }
 
@@ -283,7 +287,8 @@ export async function accept(
   options: ServeOptions = {},
 ): Promise<WebSocketConnection> {
   checkServeOptions(options);
-  return await acceptOn(fromStreams(duplex), options);
+  const headers = reusableHeaders(options);
+  return await acceptOn(fromStreams(duplex), { ...options, headers });
 }
 
 function acceptOn(
@@ -393,9 +398,6 @@ async function open(
   const { secure = false } = reader.transport;
   const { onRequest, selectProtocol, onResponse } = options;
   const request = () => asked.request ??= toRequest(head, secure);
-  // Who never looks at the request need not wait until it is made.
-  if (head.method === "GET") checkRequest(head, secure);
-  else request();
   checkPlainBody(head);
   // While a hook takes its time, the client may leave.
   const wait = <T>(run: () => T | Promise<T>): Promise<T> => {
@@ -404,14 +406,16 @@ async function open(
     return hook(run);
   };
   if (onRequest !== undefined) {
+    // What is wrong with the request is not the hook's fault.
+    const made = request();
     const refusal = await wait(async () => {
-      const response = await onRequest(request());
+      const response = await onRequest(made);
       return response === undefined ? undefined : new Refusal(response, head);
     });
     if (refusal !== undefined) throw refusal;
   }
   const offer = handshake.check();
-  checkOrigin(offer.origin, request, options.origins);
+  checkOrigin(offer.origin, () => requestUrl(head, secure), options.origins);
   const protocol = selectProtocol === undefined
     ? commonProtocol(offer.protocols, options.protocols)
     : await wait(() => selectProtocol(offer.protocols, request())) ?? "";
