@@ -66,6 +66,7 @@ const UNSUPPORTED: Record<Exclude<keyof RuntimeOptions, keyof ConnectOptions>, u
   userAgent: undefined,
   // It follows none.
   maxRedirects: 0,
+  crossOriginHeaders: undefined,
   proxy: undefined,
 };
 

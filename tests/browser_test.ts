@@ -21,6 +21,7 @@ const OPTIONS: [name: string, refused: unknown, honoured?: unknown][] = [
   ["duplex", {}],
   ["userAgent", "a"],
   ["maxRedirects", 1, 0],
+  ["crossOriginHeaders", []],
   ["proxy", "http://127.0.0.1:1"],
 ];
 const CONNECT_ONLY: [name: string, refused: unknown, honoured?: unknown][] = [

@@ -130,7 +130,7 @@ describe("Redirects", () => {
     assert.equal(field(heads[3], "Authorization"), `Basic ${btoa("ada:lovelace")}`);
   });
 
-  it("connect() gives no credentials to another origin, nor those that a server names", async () => {
+  it("connect() gives nothing to another origin, nor the credentials that a server names", async () => {
     const heads: string[] = [];
     const locations: Record<string, string> = {};
     await withRawServer(redirecting({}, heads), async (other) => {
@@ -146,12 +146,9 @@ describe("Redirects", () => {
         });
       });
     });
-    assert.equal(field(heads[0], "X-Room"), "a");
-    for (const name of Object.keys(headers).filter((name) => name !== "X-Room")) {
-      assert.equal(field(heads[0], name), undefined, name);
-    }
+    for (const name of Object.keys(headers)) assert.equal(field(heads[0], name), undefined, name);
     assert.equal(field(heads[1], "Authorization"), undefined);
-    assert.equal(field(heads[1], "Origin"), "http://a");
+    assert.equal(field(heads[1], "Origin"), undefined);
   });
 
   it("connect() goes from ws to wss, and not back", async () => {

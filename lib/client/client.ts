@@ -24,7 +24,7 @@ import {
   type ConnectionOptions,
 } from "../options.ts";
 import { checkProxy, dialProxy, proxyFor, type ProxyOption } from "./proxy.ts";
-import { checkMaxRedirects, followRedirects, type Hop } from "./redirects.ts";
+import { checkCrossOriginHeaders, checkMaxRedirects, followRedirects } from "./redirects.ts";
 import type { DialOptions, TlsConnectOptions, Transport, TransportProvider } from "../transport.ts";
 import { VERSION } from "../version.ts";
 
@@ -48,11 +48,20 @@ export interface ConnectOptions extends ConnectionOptions {
   duplex?: Transport | ByteDuplex;
   /**
    * How many redirects are followed, at most 20; with 0, and with `path` or `duplex`, a redirect is a
-   * refusal with code "status". To another scheme, host or port go neither user name and password nor
-   * header fields that look like credentials (Authorization, Cookie and all whose names have auth,
-   * cookie, token, key, secret or the like in them), nor the client's certificate. Default: 0
+   * refusal with code "status". Another scheme, host or port gets nothing of the caller's unless
+   * `crossOriginHeaders` names it: no header fields, subprotocols, user name and password, and never the
+   * client's certificate. Default: 0
    */
   maxRedirects?: number;
+  /**
+   * Names of header fields that are also sent to another origin when a redirect leads there.
+   * "Sec-WebSocket-Protocol" stands for `protocols`, "Origin" for `origin`, "User-Agent" for
+   * `userAgent`, and "Authorization" also for the user name and password of the URL. A server that may
+   * redirect can choose who gets these fields, so name none that lets somebody in: a token in
+   * `protocols` is such a field too. Without its subprotocols a connection is opened all the same, with
+   * an empty `protocol`. Default: none
+   */
+  crossOriginHeaders?: readonly string[];
   /**
    * The proxy to go through: an http or https URL for one that knows CONNECT, a socks5 URL for SOCKS 5,
    * which looks up the server's name; both with user name and password where it asks for them, and not
@@ -108,19 +117,19 @@ export async function connect(
   checkPath(given.path);
   checkTls(given.tls);
   checkMaxRedirects(given.maxRedirects);
-  const options = { ...given, extensions: await extensionsOf(given, true) };
-  const { path, duplex, tls, maxRedirects = 0 } = options;
+  checkCrossOriginHeaders(given.crossOriginHeaders);
+  const headers = toRawHeaders(given.headers);
+  const options = { ...given, headers, extensions: await extensionsOf(given, true) };
+  const { path, duplex, maxRedirects = 0 } = options;
   const direct = path !== undefined || duplex !== undefined;
   checkProxy(options.proxy, direct);
-  const first: Hop = { target, headers: toRawHeaders(options.headers), tls };
   const followed = direct ? 0 : maxRedirects;
   const provider = options.transport ?? await defaultProvider();
   return await withDeadline(options, async ({ signal, onTimeout }) => {
-    return await followRedirects(first, followed, ({ target, headers, tls }) => {
-      const asked = { ...options, headers: headers as [string, string][], tls };
+    return await followRedirects({ target, options }, followed, ({ target, options }) => {
       // A refusal before this one is none any more.
       onTimeout((timeout) => timeout);
-      return connectTo(target, asked, provider, signal, onTimeout);
+      return connectTo(target, options, provider, signal, onTimeout);
     });
   });
 }
@@ -294,7 +303,6 @@ async function exchange(
     const chunk = await reader.read();
     if (chunk !== null && isTlsAlert(chunk)) throw plainOnTls();
     const response = handshake.receive(chunk);
-    // RFC 9110 §15.2: other interim responses come before the final one; no upgrade asks for any.
     if (response !== undefined) return response;
   }
 }

@@ -6,7 +6,7 @@
  * @module
  */
 import { HandshakeError, type RefusedResponse } from "../core/error.ts";
-import { headerValues, type RawHeaders } from "../core/header.ts";
+import { headerValues, isToken } from "../core/header.ts";
 import { parseWebSocketUrl, type WebSocketUrl } from "../core/url.ts";
 import { checkNumber } from "../options.ts";
 import type { TlsConnectOptions } from "../transport.ts";
@@ -14,14 +14,30 @@ import type { TlsConnectOptions } from "../transport.ts";
 /** The most that `maxRedirects` may be. */
 const MOST = 20;
 
-/** One request: where to, and what of the options depends on that. */
-export interface Hop {
-  /** Where to. */
+/** What a server is told, or shown, of the caller's. */
+export interface HopOptions {
+  /** The header fields. */
+  headers: [string, string][];
+  /** The subprotocols. */
+  protocols?: string[];
+  /** The Origin header. */
+  origin?: string;
+  /** The User-Agent header, or false for none. */
+  userAgent?: string | false;
+  /** The options of TLS. */
+  tls?: TlsConnectOptions;
+  /** Names of header fields that go to other origins too. */
+  crossOriginHeaders?: readonly string[];
+  /** Whether the server must choose one of the subprotocols. */
+  requireProtocol?: boolean;
+}
+
+/** One request. */
+export interface Hop<O extends HopOptions> {
+  /** Where it goes. */
   readonly target: WebSocketUrl;
-  /** The caller's header fields. */
-  readonly headers: RawHeaders;
-  /** The caller's options of TLS. */
-  readonly tls?: TlsConnectOptions;
+  /** The options that hold there. */
+  readonly options: O;
 }
 
 /**
@@ -38,15 +54,26 @@ export function checkMaxRedirects(maxRedirects: unknown): void {
 }
 
 /**
+ * Checks the option.
+ *
+ * @throws {TypeError} If it is not an array of names of header fields.
+ */
+export function checkCrossOriginHeaders(names: unknown = []): void {
+  const isName = (name: unknown) => typeof name === "string" && isToken(name);
+  if (Array.isArray(names) && names.every(isName)) return;
+  throw new TypeError("Expected crossOriginHeaders as an array of names of header fields");
+}
+
+/**
  * Makes a request, and those that redirects ask for.
  *
  * @param maxRedirects how many of them to follow
  * @throws {HandshakeError} "redirect", and what `request` throws
  */
-export async function followRedirects<T>(
-  first: Hop,
+export async function followRedirects<T, O extends HopOptions>(
+  first: Hop<O>,
   maxRedirects: number,
-  request: (hop: Hop) => Promise<T>,
+  request: (hop: Hop<O>) => Promise<T>,
 ): Promise<T> {
   const visited = new Set<string>();
   for (let hop = first;;) {
@@ -79,20 +106,46 @@ function locationsOf({ rawHeaders }: RefusedResponse): string[] {
   return headerValues(rawHeaders, "Location");
 }
 
-function nextHop({ target, headers, tls }: Hop, response: RefusedResponse): Hop {
+function nextHop<O extends HopOptions>(
+  { target, options }: Hop<O>,
+  response: RefusedResponse,
+): Hop<O> {
   const next = resolve(target, response);
   if (target.secure && !next.secure) {
     throw refusal("Expected a redirect from wss to wss, received one to ws", response);
   }
-  // What a server says is no reason to log in elsewhere, nor as somebody else.
-  if (originOf(next) === originOf(target)) {
-    const { username, password } = target;
-    return { target: { ...next, username, password }, headers, tls };
+  const stays = originOf(next) === originOf(target);
+  const names = new Set(options.crossOriginHeaders?.map((name) => name.toLowerCase()));
+  const goes = (name: string) => stays || names.has(name.toLowerCase());
+  // What a server says is no reason to log in as somebody else.
+  const { username, password } = goes("Authorization") ? target : NOBODY;
+  return {
+    target: { ...next, username, password },
+    options: stays ? options : { ...options, ...allowed(options, goes, response) },
+  };
+}
+
+const NOBODY = { username: "", password: "" };
+
+/** What another origin gets of the caller's: nothing but the header fields that go there by name. */
+function allowed(
+  { headers, protocols = [], origin, userAgent, tls, requireProtocol }: HopOptions,
+  goes: (name: string) => boolean,
+  response: RefusedResponse,
+): HopOptions {
+  const offers = protocols.length > 0 && goes("Sec-WebSocket-Protocol");
+  if (requireProtocol && protocols.length > 0 && !offers) {
+    throw refusal(
+      "Expected no redirect to another origin, to which crossOriginHeaders lets no subprotocol go",
+      response,
+    );
   }
   return {
-    target: { ...next, username: "", password: "" },
-    headers: headers.filter(([name]) => !isCredential(name)),
-    // The name is that of the first server.
+    headers: headers.filter(([name]) => goes(name)),
+    protocols: offers ? protocols : undefined,
+    origin: goes("Origin") ? origin : undefined,
+    userAgent: userAgent === false || goes("User-Agent") ? userAgent : undefined,
+    // The name is that of the first server, and the certificate is for that server.
     tls: tls && { ...tls, servername: undefined, cert: undefined, key: undefined },
   };
 }
@@ -101,7 +154,7 @@ function resolve({ href }: WebSocketUrl, response: RefusedResponse): WebSocketUr
   const [location, ...others] = locationsOf(response);
   if (others.length > 0) throw refusal("Expected one Location header, received several", response);
   try {
-    const url = new URL(location, href);
+    const url = new URL(escapeBytes(location), href);
     // RFC 6455 §3: a fragment has no meaning here.
     url.hash = "";
     return parseWebSocketUrl(url);
@@ -115,17 +168,20 @@ function resolve({ href }: WebSocketUrl, response: RefusedResponse): WebSocketUr
   }
 }
 
+/** The bytes of a header field that are not ASCII, as the URL of a UTF-8 text has them. */
+function escapeBytes(value: string): string {
+  return value.replace(
+    /[\x80-\xff]/g,
+    (byte) => `%${byte.charCodeAt(0).toString(16).toUpperCase()}`,
+  );
+}
+
 function originOf({ secure, host }: WebSocketUrl): string {
   return `${secure ? "wss" : "ws"}://${host}`;
 }
 
 function placeOf(target: WebSocketUrl): string {
   return originOf(target) + target.resourceName;
-}
-
-/** Authorization and Cookie, and what else is called like something that lets one in. */
-function isCredential(name: string): boolean {
-  return /auth|cookie|token|secret|key|passw|session|credential|signature/i.test(name);
 }
 
 function refusal(message: string, response: RefusedResponse, cause?: unknown): HandshakeError {
