@@ -13,6 +13,7 @@ import { connect, type ConnectOptions } from "./client/client.ts";
 import type { WebSocketConnection } from "./connection/connection.ts";
 import { HandshakeError, type WebSocketError } from "./core/error.ts";
 import type { Message } from "./core/message.ts";
+import { formatAuthority } from "./core/url.ts";
 import { serve, type ServeOptions } from "./server/server.ts";
 import { VERSION } from "./version.ts";
 
@@ -103,7 +104,8 @@ async function main(args: string[]): Promise<number> {
     return await (first === "serve" ? runServer(values) : runClient(first, values));
   } catch (error) {
     if (!(error instanceof UsageError)) throw error;
-    process.stderr.write(`sluice: ${error.message}\nTry sluice --help\n`);
+    note(`sluice: ${error.message}`);
+    note("Try sluice --help");
     return 2;
   }
 }
@@ -193,16 +195,12 @@ async function runServer(values: Values): Promise<number> {
   const scheme = options.tls === undefined ? "ws" : "wss";
   await print(
     address.transport === "tcp"
-      ? `Listening on ${scheme}://${bracketed(address.hostname)}:${address.port}/\n`
+      ? `Listening on ${scheme}://${formatAuthority(address.hostname, address.port)}/\n`
       : `Listening on ${address.path}\n`,
     0,
   );
   await server.finished;
   return 0;
-}
-
-function bracketed(hostname: string): string {
-  return hostname.includes(":") ? `[${hostname}]` : hostname;
 }
 
 // The client
@@ -347,15 +345,15 @@ class Terminal {
   }
 }
 
-/** The text without what a terminal would obey, or show in another order. */
+/** The text without what a terminal would obey, show in another order, or not show at all. */
 function printable(text: string): string {
-  return text.replace(/[\p{Cc}\u2028-\u202e\u2066-\u2069]/gu, (character) => {
+  return text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (character) => {
     const code = character.codePointAt(0)!;
     if (character === "\n") return "\\n";
     if (character === "\t") return "\\t";
-    return code < 256
-      ? `\\x${code.toString(16).padStart(2, "0")}`
-      : `\\u${code.toString(16).padStart(4, "0")}`;
+    const digits = code.toString(16);
+    if (code < 0x100) return `\\x${digits.padStart(2, "0")}`;
+    return code < 0x10000 ? `\\u${digits.padStart(4, "0")}` : `\\u{${digits}}`;
   });
 }
 
