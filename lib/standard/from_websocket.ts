@@ -172,14 +172,14 @@ function requestOf(
   request: Request | undefined,
 ): { head: RequestHead; secure: boolean } {
   const { protocol, host, pathname, search } = new URL(request?.url ?? (url || "ws://localhost/"));
-  const fields = [...request?.headers ?? []];
-  const headers = fields.some(([name]) => name === "host") ? fields : [["host", host], ...fields];
+  // The URL was made of the Host header, which another server may not have checked.
+  const fields = [...request?.headers ?? []].filter(([name]) => name !== "host");
   return {
     head: {
       method: "GET",
       target: pathname + search,
       version: "1.1",
-      headers: headers as [name: string, value: string][],
+      headers: [["host", host], ...fields] as [name: string, value: string][],
     },
     secure: protocol === "https:" || protocol === "wss:",
   };
