@@ -11,7 +11,12 @@ import type { ConnectOptions as RuntimeOptions } from "./client/client.ts";
 import type { WebSocketConnection } from "./connection/connection.ts";
 import { WebSocketError as OwnError } from "./core/error.ts";
 import { parseWebSocketUrl } from "./core/url.ts";
-import { fromWebSocket, type FromWebSocketOptions } from "./standard/from_websocket.ts";
+import { checkKnown } from "./core/options.ts";
+import {
+  connectionOver,
+  FROM_WEB_SOCKET_OPTIONS,
+  type FromWebSocketOptions,
+} from "./standard/from_websocket.ts";
 import { checkOptions, checkProtocols } from "./options.ts";
 import {
   type StandardOpenInfo,
@@ -70,6 +75,11 @@ const UNSUPPORTED: Record<Exclude<keyof RuntimeOptions, keyof ConnectOptions>, u
   proxy: undefined,
 };
 
+const { request: _, ...OWN_OPTIONS } = FROM_WEB_SOCKET_OPTIONS;
+
+/** Those of `connect()`, be it that a browser cannot honour them. */
+const KNOWN = { ...UNSUPPORTED, ...OWN_OPTIONS, protocols: true };
+
 /** What `connect()` has and the platform's own WebSocketStream has not. */
 const BEYOND_THE_STANDARD: Record<
   Exclude<keyof ConnectOptions, keyof WebSocketStreamOptions | "maxQueuedBytes">,
@@ -103,7 +113,7 @@ async function open(url: string, options: ConnectOptions): Promise<WebSocketConn
   }
   const { signal, protocols = [] } = options;
   signal?.throwIfAborted();
-  return await fromWebSocket(new WebSocket(url, protocols), options);
+  return await connectionOver(new WebSocket(url, protocols), options);
 }
 
 /**
@@ -123,6 +133,7 @@ export async function connect(
   url: string | URL,
   options: ConnectOptions = {},
 ): Promise<WebSocketConnection> {
+  checkKnown("connect()", options, KNOWN);
   const { href } = parseWebSocketUrl(url);
   checkOptions(options);
   checkProtocols(options.protocols);

@@ -28,10 +28,12 @@ import {
   attachTo,
   fits,
   notFound,
+  UPGRADE_OPTIONS,
   type UpgradeOptions,
 } from "./server/attachment.ts";
 import {
   checkConnectOptions,
+  CONNECT_OPTIONS,
   type ConnectOptions,
   handshakeOptions,
   open as openClient,
@@ -42,6 +44,7 @@ import type { HandshakeOffer } from "./core/agreement.ts";
 import { HandshakeError } from "./core/error.ts";
 import { lost } from "./core/handshake.ts";
 import type { RawHeaders } from "./core/header.ts";
+import { checkKnown, type OptionNames, optionsWithout } from "./core/options.ts";
 import type { ResponseHead } from "./core/http1.ts";
 import {
   checkHttp2Request,
@@ -92,6 +95,16 @@ export interface ConnectHttp2Options extends
   > {
 }
 
+const CONNECT_HTTP2_OPTIONS: OptionNames<ConnectHttp2Options> = optionsWithout(CONNECT_OPTIONS, [
+  "path",
+  "tls",
+  "duplex",
+  "transport",
+  "maxRedirects",
+  "crossOriginHeaders",
+  "proxy",
+]);
+
 /** How a server of HTTP/2 is attached. */
 export interface AttachHttp2Options extends UpgradeOptions {
   /**
@@ -102,6 +115,8 @@ export interface AttachHttp2Options extends UpgradeOptions {
    */
   path?: string | Http2PathFilter;
 }
+
+const ATTACH_OPTIONS: OptionNames<AttachHttp2Options> = { ...UPGRADE_OPTIONS, path: true };
 
 /** Tells which requests to take by the path of their URL, without the query. */
 export type Http2PathFilter = (path: string, headers: IncomingHttpHeaders) => boolean;
@@ -148,6 +163,7 @@ export async function connectHttp2(
   url: string | URL,
   given: ConnectHttp2Options = {},
 ): Promise<WebSocketConnection> {
+  checkKnown("connectHttp2()", given, CONNECT_HTTP2_OPTIONS);
   const target = parseWebSocketUrl(url);
   checkConnectOptions(given);
   const watch = SessionWatch.of(session);
@@ -276,6 +292,7 @@ export async function upgradeHttp2(
   options: UpgradeOptions = {},
 ): Promise<WebSocketConnection> {
   guard(stream);
+  checkKnown("upgradeHttp2()", options, UPGRADE_OPTIONS);
   checkServeOptions(options);
   return await open(stream, headers, { ...options, headers: sendableHeaders(options) });
 }
@@ -362,6 +379,7 @@ export function attachHttp2(
   options: AttachHttp2Options,
   handler: Handler,
 ): Attachment {
+  checkKnown("attachHttp2()", options, ATTACH_OPTIONS);
   const headers = sendableHeaders(options);
   return attachTo({ ...options, headers }, handler, (take) => {
     checkServerRuntime();

@@ -16,10 +16,12 @@ import {
   attachTo,
   fits,
   notFound,
+  UPGRADE_OPTIONS,
   type UpgradeOptions,
 } from "./server/attachment.ts";
 import { nextTurn } from "./connection/turn.ts";
 import { refusal } from "./core/agreement.ts";
+import { checkKnown, type OptionNames } from "./core/options.ts";
 import type { WebSocketConnection } from "./connection/connection.ts";
 import type { HandshakeError } from "./core/error.ts";
 import { ServerHandshake } from "./core/server_handshake.ts";
@@ -52,6 +54,8 @@ export interface AttachOptions extends UpgradeOptions {
    */
   path?: string | PathFilter;
 }
+
+const ATTACH_OPTIONS: OptionNames<AttachOptions> = { ...UPGRADE_OPTIONS, path: true };
 
 /** The sockets that were taken already. */
 const taken = new WeakSet<Duplex>();
@@ -97,6 +101,7 @@ export async function upgrade(
 ): Promise<WebSocketConnection> {
   let headers: [string, string][];
   try {
+    checkKnown("upgrade()", options, UPGRADE_OPTIONS);
     checkServeOptions(options);
     headers = reusableHeaders(options);
   } catch (error) {
@@ -241,6 +246,7 @@ export function attach(
   options: AttachOptions,
   handler: Handler,
 ): Attachment {
+  checkKnown("attach()", options, ATTACH_OPTIONS);
   return attachTo(options, handler, (take) => {
     checkEncrypted("setSecureContext" in server);
     return Upgrades.of(server).add((request, socket, head, given) => {

@@ -7,9 +7,15 @@ import type { CloseInfo } from "./core/close.ts";
 import type { ExtensionFactory } from "./core/extension.ts";
 import type { Frame } from "./core/frame.ts";
 import { isToken } from "./core/header.ts";
-import { checkDeflateOptions, type PerMessageDeflateOptions } from "./core/permessage_deflate.ts";
+import type { HeadLimits } from "./core/http1.ts";
+import { checkKnown, type OptionNames } from "./core/options.ts";
+import {
+  checkDeflateOptions,
+  DEFLATE_OPTIONS,
+  type PerMessageDeflateOptions,
+} from "./core/permessage_deflate.ts";
 import type { Message } from "./core/message.ts";
-import type { TlsConnectOptions, TransportProvider } from "./transport.ts";
+import type { TlsConnectOptions, TlsServeOptions, TransportProvider } from "./transport.ts";
 
 /** Bytes in any of the platform's forms. */
 export type BufferSource = ArrayBuffer | ArrayBufferView;
@@ -108,6 +114,48 @@ export interface ConnectionOptions {
   transport?: TransportProvider;
 }
 
+/** The options that clients and servers have in common. */
+export const CONNECTION_OPTIONS: OptionNames<ConnectionOptions> = {
+  protocols: true,
+  headers: true,
+  extensions: true,
+  compression: true,
+  signal: true,
+  maxMessageSize: true,
+  maxFrameSize: true,
+  maxControlFramesPerSecond: true,
+  maxBufferedAmount: true,
+  slow: true,
+  openTimeout: true,
+  pingInterval: true,
+  pingTimeout: true,
+  closeTimeout: true,
+  readableStrategy: true,
+  onFrame: true,
+  transport: true,
+};
+
+const STRATEGY_OPTIONS: OptionNames<InboxStrategy> = { highWaterMark: true, size: true };
+
+const LIMITS: OptionNames<HeadLimits> = {
+  maxHeaderCount: true,
+  maxLineLength: true,
+  maxHeadSize: true,
+};
+
+const TLS_SERVE_OPTIONS: OptionNames<TlsServeOptions> = {
+  cert: true,
+  key: true,
+  ca: true,
+  alpn: true,
+};
+
+const TLS_CONNECT_OPTIONS: OptionNames<TlsConnectOptions> = {
+  ...TLS_SERVE_OPTIONS,
+  servername: true,
+  insecureSkipVerify: true,
+};
+
 /**
  * Checks the subprotocols to offer (RFC 6455 §4.1).
  *
@@ -159,6 +207,10 @@ export function checkOptions(options: ConnectionOptions): void {
   checkFunctions(options, ["onFrame"]);
   const { readableStrategy } = options;
   checkKind("readableStrategy", readableStrategy, "an object", isObject);
+  // An object of a class may have members of its own.
+  if (readableStrategy !== undefined && isPlain(readableStrategy)) {
+    checkKnown("readableStrategy", readableStrategy, STRATEGY_OPTIONS);
+  }
   checkNumber("readableStrategy.highWaterMark", readableStrategy?.highWaterMark);
   checkFunctions(readableStrategy ?? {}, ["size"]);
   const { protocols = [], extensions = [], compression } = options;
@@ -168,7 +220,10 @@ export function checkOptions(options: ConnectionOptions): void {
     "a boolean or an object",
     (value) => typeof value === "boolean" || isObject(value),
   );
-  if (typeof compression === "object") checkDeflateOptions(compression);
+  if (typeof compression === "object") {
+    checkKnown("compression", compression, DEFLATE_OPTIONS);
+    checkDeflateOptions(compression);
+  }
   if (!Array.isArray(extensions) || !extensions.every(isFactory)) {
     throw new TypeError("Expected extensions as an array of extension factories");
   }
@@ -203,6 +258,7 @@ export function checkTls(tls: unknown, required: readonly string[] = []): void {
   if (typeof tls !== "object" || tls === null) {
     throw new TypeError(`Expected tls to be an object, received ${typeof tls}`);
   }
+  checkKnown("tls", tls, required.length > 0 ? TLS_SERVE_OPTIONS : TLS_CONNECT_OPTIONS);
   const options = tls as Record<string, unknown>;
   const texts = (value: unknown) => Array.isArray(value) && value.every(isText);
   const expect = (name: string, what: string, matches: (value: unknown) => boolean) => {
@@ -241,6 +297,11 @@ function isObject(value: unknown): boolean {
   return typeof value === "object" && value !== null;
 }
 
+function isPlain(value: object): boolean {
+  const prototype = Object.getPrototypeOf(value);
+  return prototype === Object.prototype || prototype === null;
+}
+
 function checkKind(
   name: string,
   value: unknown,
@@ -275,6 +336,7 @@ export function checkFunctions<T extends object>(
  */
 export function checkLimits(limits: unknown): void {
   checkKind("limits", limits, "an object", isObject);
+  if (limits !== undefined) checkKnown("limits", limits, LIMITS);
   for (const [name, value] of Object.entries(limits ?? {})) checkNumber(`limits.${name}`, value);
 }
 
@@ -317,6 +379,13 @@ export interface SendOptions {
    */
   signal?: AbortSignal;
 }
+
+/** The options of `send()`. */
+export const SEND_OPTIONS: OptionNames<SendOptions> = {
+  text: true,
+  compress: true,
+  signal: true,
+};
 
 /** How the connection was, or is being, closed. */
 export interface CloseDetails {

@@ -4,6 +4,7 @@
  * @module
  */
 import { connect, type ConnectOptions } from "./client/client.ts";
+import { checkKnown, type OptionNames } from "./core/options.ts";
 import type { WebSocketConnection } from "./connection/connection.ts";
 import { accept, type ServeOptions } from "./server/server.ts";
 import type { Transport, TransportHandlers } from "./transport.ts";
@@ -50,6 +51,20 @@ export interface PairOptions extends TransportPairOptions {
   server?: ServeOptions;
 }
 
+const TRANSPORT_PAIR_OPTIONS: OptionNames<TransportPairOptions> = {
+  delay: true,
+  chunkSize: true,
+  capacity: true,
+  fault: true,
+};
+const PAIR_OPTIONS: OptionNames<PairOptions> = {
+  ...TRANSPORT_PAIR_OPTIONS,
+  url: true,
+  client: true,
+  server: true,
+};
+const FAULT_OPTIONS: OptionNames<LineFault> = { from: true, after: true, how: true };
+
 /**
  * Two connected transports in memory.
  *
@@ -68,6 +83,12 @@ export interface PairOptions extends TransportPairOptions {
 export function transportPair(
   options: TransportPairOptions = {},
 ): [MemoryTransport, MemoryTransport] {
+  checkKnown("transportPair()", options, TRANSPORT_PAIR_OPTIONS);
+  return memoryPair(options);
+}
+
+function memoryPair(options: TransportPairOptions): [MemoryTransport, MemoryTransport] {
+  if (options.fault !== undefined) checkKnown("fault", options.fault, FAULT_OPTIONS);
   const near = new MemoryEnd(options, "client");
   const far = new MemoryEnd(options, "server");
   near.peer = far;
@@ -91,8 +112,9 @@ export function transportPair(
 export async function pair(
   options: PairOptions = {},
 ): Promise<[client: WebSocketConnection, server: WebSocketConnection]> {
+  checkKnown("pair()", options, PAIR_OPTIONS);
   const { url = "ws://localhost/" } = options;
-  const [near, far] = transportPair(options);
+  const [near, far] = memoryPair(options);
   return await Promise.all([
     connect(url, { ...options.client, duplex: near }),
     accept(far, options.server),

@@ -123,9 +123,10 @@ describe("wsproto: connections", () => {
       for (const [, from] of code.matchAll(/\bfrom\s+"([^"]+)"/g)) {
         assert.match(from, /^\.\/\w+\.ts$/, `${name} imports ${from}`);
       }
+      const withoutTexts = code.replace(/"(?:[^"\\]|\\.)*"/g, '""');
       const forbidden =
         /\b(async|await|Promise|setTimeout|setInterval|setImmediate|queueMicrotask|Worker|fetch)\b|\bimport\(/;
-      assert.doesNotMatch(code, forbidden, name);
+      assert.doesNotMatch(withoutTexts, forbidden, name);
     }
   });
 
@@ -231,7 +232,7 @@ describe("wsproto: semantics", () => {
 
   it("W44 backpressure: a sender waits for the reader, and what is held is bounded", async () => {
     const [near, far] = await pair(
-      { near: { pingInterval: 0 }, far: { pingInterval: 0 } } as never,
+      { client: { pingInterval: 0 }, server: { pingInterval: 0 } },
     );
     const message = new Uint8Array(16384);
     let sent = 0;

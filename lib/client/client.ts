@@ -11,6 +11,7 @@ import { HandshakeError } from "../core/error.ts";
 import { ClientHandshake } from "../core/client_handshake.ts";
 import { finalizeExtensions, offerExtensions } from "../core/extension.ts";
 import type { ResponseHead } from "../core/http1.ts";
+import { checkKnown, type OptionNames } from "../core/options.ts";
 import { parseWebSocketUrl, type WebSocketUrl } from "../core/url.ts";
 import type { TextCodec } from "../core/utf8.ts";
 import { defaultProvider } from "../default_provider.ts";
@@ -21,6 +22,7 @@ import {
   checkPath,
   checkProtocols,
   checkTls,
+  CONNECTION_OPTIONS,
   type ConnectionOptions,
 } from "../options.ts";
 import { checkProxy, dialProxy, proxyFor, type ProxyOption } from "./proxy.ts";
@@ -75,6 +77,19 @@ export interface ConnectOptions extends ConnectionOptions {
   proxy?: ProxyOption;
 }
 
+/** The options of `connect()`. */
+export const CONNECT_OPTIONS: OptionNames<ConnectOptions> = {
+  ...CONNECTION_OPTIONS,
+  origin: true,
+  userAgent: true,
+  path: true,
+  tls: true,
+  duplex: true,
+  maxRedirects: true,
+  crossOriginHeaders: true,
+  proxy: true,
+};
+
 /** Options of the WebSocketStream that nobody else needs. Internal. */
 export interface InternalConnectOptions extends ConnectOptions {
   /** See `ClientHandshakeOptions`. */
@@ -110,7 +125,16 @@ export interface InternalConnectOptions extends ConnectOptions {
  */
 export async function connect(
   url: string | URL,
-  given: ConnectOptions = {},
+  options: ConnectOptions = {},
+): Promise<WebSocketConnection> {
+  checkKnown("connect()", options, CONNECT_OPTIONS);
+  return await connectWith(url, options);
+}
+
+/** Connects, whatever else there is beside the options. Internal. */
+export async function connectWith(
+  url: string | URL,
+  given: InternalConnectOptions,
 ): Promise<WebSocketConnection> {
   const target = parseWebSocketUrl(url);
   checkConnectOptions(given);

@@ -6,6 +6,7 @@
  * @module
  */
 import { HandshakeError } from "../core/error.ts";
+import { checkKnown, type OptionNames } from "../core/options.ts";
 import { percentDecode, type WebSocketUrl } from "../core/url.ts";
 import { connectByHttp, connectRequest } from "./http_proxy.ts";
 import { type OnTimeout, TransportReader } from "../opening.ts";
@@ -28,6 +29,8 @@ export interface ProxyOptions {
   /** How an https proxy is connected to. Default: as the platform does */
   tls?: TlsConnectOptions;
 }
+
+const PROXY_OPTIONS: OptionNames<ProxyOptions> = { url: true, headers: true, tls: true };
 
 /**
  * A proxy, "environment" for the one that the environment variables name, or false for none. See
@@ -97,7 +100,10 @@ function readProxy(option: Exclude<ProxyOption, false>, name = "proxy"): Proxy {
 }
 
 function optionsOf(option: unknown): ProxyOptions {
-  if (typeof option === "object" && option !== null) return option as ProxyOptions;
+  if (typeof option === "object" && option !== null) {
+    checkKnown("proxy", option, PROXY_OPTIONS);
+    return option as ProxyOptions;
+  }
   throw new TypeError(
     `Expected proxy as a URL, an object or false, received ${
       option === null ? "null" : typeof option

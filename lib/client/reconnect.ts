@@ -6,9 +6,10 @@
  *
  * @module
  */
-import { connect, type ConnectOptions } from "./client.ts";
+import { CONNECT_OPTIONS, type ConnectOptions, connectWith } from "./client.ts";
 import type { WebSocketConnection } from "../connection/connection.ts";
 import { HandshakeError } from "../core/error.ts";
+import { checkKnown, type OptionNames } from "../core/options.ts";
 import { checkFunctions, checkNumber } from "../options.ts";
 import { LONGEST_DELAY } from "../connection/turn.ts";
 
@@ -50,6 +51,17 @@ export interface ReconnectOptions extends ConnectOptions {
   /** Ends the iteration when aborted, by throwing its reason; the connection at hand stays open. */
   signal?: AbortSignal;
 }
+
+const RECONNECT_OPTIONS: OptionNames<ReconnectOptions> = {
+  ...CONNECT_OPTIONS,
+  minDelay: true,
+  maxDelay: true,
+  backoffFactor: true,
+  minUptime: true,
+  maxAttempts: true,
+  retry: true,
+  onRetry: true,
+};
 
 /** Statuses that a server or a proxy gives when it might do better later (RFC 9110 §15, RFC 6585). */
 const TRANSIENT_STATUSES = new Set([408, 425, 429, 500, 502, 503, 504]);
@@ -115,6 +127,7 @@ export function reconnect(
   url: string | URL | (() => string | URL | Promise<string | URL>),
   options: ReconnectOptions = {},
 ): AsyncIterableIterator<WebSocketConnection> {
+  checkKnown("reconnect()", options, RECONNECT_OPTIONS);
   for (const name of NUMBERS) checkNumber(name, options[name]);
   checkFunctions(options, ["retry", "onRetry"]);
   return connections(url, options);
@@ -149,7 +162,7 @@ async function attempt(
   const { retry = isTransient, maxAttempts = Infinity, signal } = options;
   for (let failed = 1;; failed++) {
     try {
-      return await connect(typeof url === "function" ? await url() : url, options);
+      return await connectWith(typeof url === "function" ? await url() : url, options);
     } catch (error) {
       signal?.throwIfAborted();
       if (failed >= maxAttempts || !await retry(error, failed)) throw error;

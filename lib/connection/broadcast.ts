@@ -7,6 +7,7 @@
  */
 import { endSlow, type WebSocketConnection } from "./connection.ts";
 import type { Message } from "../core/message.ts";
+import { checkKnown, type OptionNames } from "../core/options.ts";
 import { checkNumber, checkOneOf } from "../options.ts";
 import { isTooMuch, MAX_BUFFERED_AMOUNT } from "./slow_consumer.ts";
 
@@ -25,6 +26,12 @@ export interface BroadcastOptions {
   /** See the same option of `send()`. */
   compress?: boolean;
 }
+
+const BROADCAST_OPTIONS: OptionNames<BroadcastOptions> = {
+  maxBufferedAmount: true,
+  slow: true,
+  compress: true,
+};
 
 const POLICIES: readonly unknown[] = ["close", "terminate", "drop-newest", "drop-oldest"];
 
@@ -58,6 +65,7 @@ export function broadcast(
   if (typeof message !== "string" && !(message instanceof Uint8Array)) {
     throw new TypeError(`Expected a string or a Uint8Array, received ${typeof message}`);
   }
+  checkKnown("broadcast()", options, BROADCAST_OPTIONS);
   const { maxBufferedAmount = MAX_BUFFERED_AMOUNT, slow = "close", compress } = options;
   checkNumber("maxBufferedAmount", maxBufferedAmount);
   checkOneOf("slow", slow, POLICIES);

@@ -7,6 +7,7 @@
  */
 import { CloseCode, type CloseInfo, isWireCloseCode, serializeClose } from "../core/close.ts";
 import { WebSocketError } from "../core/error.ts";
+import { checkKnown, type OptionNames } from "../core/options.ts";
 import type { CloseDetails } from "../options.ts";
 
 /** Shared by all that are open. */
@@ -60,8 +61,11 @@ export function closeInfoOf(reason: unknown): CloseInfo {
     : {};
 }
 
+const CLOSE_INFO: OptionNames<CloseInfo> = { closeCode: true, reason: true };
+
 /** Checks what a caller wants to close with. */
-export function checkCloseInfo(info: CloseInfo): void {
+export function checkCloseInfo(info: CloseInfo, owner = "close()"): void {
+  checkKnown(owner, info, CLOSE_INFO);
   const { closeCode, reason } = info;
   if (closeCode === CloseCode.NoStatus) {
     throw new RangeError("Expected a close code that may be sent, received 1005");

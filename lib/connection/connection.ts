@@ -9,19 +9,22 @@ import { checkCloseInfo } from "./close_record.ts";
 import type { Agreement } from "../core/agreement.ts";
 import { type RawHeaders, serializeExtensions } from "../core/header.ts";
 import type { RequestHead, ResponseHead } from "../core/http1.ts";
+import { checkKnown } from "../core/options.ts";
 import { randomPayload } from "../core/mask.ts";
 import type { Message } from "../core/message.ts";
 import { Driver } from "./driver.ts";
 import type { DriverInit } from "./driver_init.ts";
 import type { EndListener } from "./ending.ts";
 import { packHeads, type ResponseInfo, toRequest, toResponseInfo, unpackHeads } from "../http.ts";
+import { refuseForeignMembers } from "./foreign_members.ts";
 import type { IncomingMessage } from "./message_streams.ts";
-import type {
-  BufferSource,
-  CloseDetails,
-  ConnectionStats,
-  OutgoingMessage,
-  SendOptions,
+import {
+  type BufferSource,
+  type CloseDetails,
+  type ConnectionStats,
+  type OutgoingMessage,
+  SEND_OPTIONS,
+  type SendOptions,
 } from "../options.ts";
 import { handled } from "./outbox.ts";
 import { endAsSlow } from "./slow_consumer.ts";
@@ -79,6 +82,7 @@ export function endSlow(ws: WebSocketConnection, how: "close" | "terminate"): vo
 export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposable {
   static {
     driverOf = (ws) => ws.#driver;
+    refuseForeignMembers(this.prototype);
   }
 
   // Of the handshake no more than this: its reader and its lists of fields would take several KiB.
@@ -188,7 +192,9 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
    * a clean close too, and with InvalidStateError while another call waits or the connection is read
    * in another way
    */
-  receive(options: { signal?: AbortSignal } = {}): Promise<Message> {
+  receive(options?: { signal?: AbortSignal }): Promise<Message> {
+    const refused = refusal("receive()", options, SIGNAL_OPTION);
+    if (refused !== undefined) return refused;
     return this.#driver.receiver.receive(options);
   }
 
@@ -246,6 +252,8 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
    * that are not UTF-8 and should be text
    */
   send(message: OutgoingMessage, options?: SendOptions): Promise<void> {
+    const refused = refusal("send()", options, SEND_OPTIONS);
+    if (refused !== undefined) return refused;
     return this.#driver.sender.send(message, options);
   }
 
@@ -269,6 +277,8 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
    * {@linkcode WebSocketError} when it closes before the pong; with RangeError for a longer payload
    */
   ping(payload?: Uint8Array | string, options: { signal?: AbortSignal } = {}): Promise<number> {
+    const refused = refusal("ping()", options, SIGNAL_OPTION);
+    if (refused !== undefined) return refused;
     const signal = options?.signal;
     try {
       signal?.throwIfAborted();
@@ -322,6 +332,18 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
   /** Whether an error that a reader or writer got says no more than that this connection has ended. */
   isOwnError(error: unknown): boolean {
     return this.#driver.isOwnError(error);
+  }
+}
+
+const SIGNAL_OPTION = { signal: true };
+
+/** Rejects for an option that there is not. Null is taken for none. */
+function refusal(owner: string, options: unknown, names: object): Promise<never> | undefined {
+  if (options === undefined || options === null) return undefined;
+  try {
+    checkKnown(owner, options, names);
+  } catch (error) {
+    return handled(Promise.reject(error));
   }
 }
 

@@ -128,7 +128,7 @@ export class Receiver {
   }
 
   /** See `WebSocketConnection`. */
-  receive(options: { signal?: AbortSignal } = {}): Promise<Message> {
+  receive(options?: { signal?: AbortSignal }): Promise<Message> {
     const signal = options?.signal;
     try {
       this.#enter("receive");

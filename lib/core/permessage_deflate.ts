@@ -8,6 +8,7 @@ import { DeflateExtension } from "./deflate_extension.ts";
 import { HandshakeError } from "./error.ts";
 import type { Extension, ExtensionFactory, ExtensionParameters } from "./extension.ts";
 import type { Role } from "./frame.ts";
+import { checkKnown, type OptionNames } from "./options.ts";
 
 /**
  * How messages are compressed. `memory` sets the others, each of which may be given in its place: what
@@ -55,6 +56,24 @@ export interface PerMessageDeflateInit extends PerMessageDeflateOptions {
    */
   maxMessageSize?: number;
 }
+
+/** The options of {@linkcode PerMessageDeflate}. */
+export const DEFLATE_OPTIONS: OptionNames<PerMessageDeflateOptions> = {
+  memory: true,
+  level: true,
+  memLevel: true,
+  threshold: true,
+  clientNoContextTakeover: true,
+  serverNoContextTakeover: true,
+  clientMaxWindowBits: true,
+  serverMaxWindowBits: true,
+};
+
+const INIT_OPTIONS: OptionNames<PerMessageDeflateInit> = {
+  ...DEFLATE_OPTIONS,
+  engine: true,
+  maxMessageSize: true,
+};
 
 const FLAGS = ["server_no_context_takeover", "client_no_context_takeover"] as const;
 const BITS = ["server_max_window_bits", "client_max_window_bits"] as const;
@@ -148,6 +167,7 @@ export class PerMessageDeflate implements ExtensionFactory {
    * @throws {RangeError} for one that is out of range
    */
   constructor(init: PerMessageDeflateInit) {
+    checkKnown("PerMessageDeflate", init, INIT_OPTIONS);
     checkDeflateOptions(init);
     const preset = PRESETS[init.memory ?? "balanced"];
     const given = Object.entries(init).filter(([, value]) => value !== undefined);

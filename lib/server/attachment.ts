@@ -10,17 +10,32 @@
 import type { WebSocketConnection } from "../connection/connection.ts";
 import type { CloseInfo } from "../core/close.ts";
 import { HandshakeError } from "../core/error.ts";
+import { type OptionNames, optionsWithout } from "../core/options.ts";
 import { pathOfTarget } from "../core/url.ts";
-import { checkServeOptions, reusableHeaders, type ServeOptions } from "./server.ts";
+import { checkServeOptions, reusableHeaders, SERVE_OPTIONS, type ServeOptions } from "./server.ts";
 import { hookFailed, kindOf } from "./hooks.ts";
 import { type Handler, Sessions } from "./sessions.ts";
 import type { Cancellable } from "../opening.ts";
 import type { Address } from "../transport.ts";
 
-/** The options of `serve()` but for where to listen, and `limits`, which the HTTP server has. */
-export interface UpgradeOptions
-  extends Omit<ServeOptions, "hostname" | "port" | "path" | "transport" | "limits"> {
+/** The options of `serve()` but for where and how to listen, and `limits`, which the HTTP server has. */
+export interface UpgradeOptions extends
+  Omit<
+    ServeOptions,
+    "hostname" | "port" | "path" | "reusePort" | "tls" | "transport" | "limits"
+  > {
 }
+
+/** The options of `upgrade()` and `upgradeHttp2()`. */
+export const UPGRADE_OPTIONS: OptionNames<UpgradeOptions> = optionsWithout(SERVE_OPTIONS, [
+  "hostname",
+  "port",
+  "path",
+  "reusePort",
+  "tls",
+  "transport",
+  "limits",
+]);
 
 /** What is attached to an HTTP server. Calling it detaches it: what is open stays open. */
 export interface Attachment extends AsyncDisposable {

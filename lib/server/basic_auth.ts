@@ -6,6 +6,8 @@
  * @module
  */
 
+import { checkKnown, type OptionNames } from "../core/options.ts";
+
 /** A user name and a password. */
 export interface Credentials {
   /** The name, without a colon. */
@@ -23,6 +25,12 @@ export interface BasicAuthOptions {
   /** Tells whether somebody may connect. Default: none, `credentials` decide */
   verify?: (credentials: Credentials, request: Request) => boolean | Promise<boolean>;
 }
+
+const BASIC_AUTH_OPTIONS: OptionNames<BasicAuthOptions> = {
+  realm: true,
+  credentials: true,
+  verify: true,
+};
 
 /**
  * Makes an `onRequest` hook that lets in only those who know a password; others get 401. Names and
@@ -60,9 +68,7 @@ export function basicAuth(
 }
 
 function verifier(options: BasicAuthOptions): NonNullable<BasicAuthOptions["verify"]> {
-  if (typeof options !== "object" || options === null) {
-    throw new TypeError(`Expected options as an object, received ${typeof options}`);
-  }
+  checkKnown("basicAuth()", options, BASIC_AUTH_OPTIONS);
   const { credentials, verify } = options;
   if ((credentials === undefined) === (verify === undefined)) {
     throw new TypeError("Expected one of credentials and verify, received both or none");

@@ -19,6 +19,7 @@ import type { RawHeaders } from "../core/header.ts";
 import { ServerHandshake } from "../core/server_handshake.ts";
 import type { HeadLimits, RequestHead, ResponseHead } from "../core/http1.ts";
 import { requestUrl } from "../core/url.ts";
+import { checkKnown, type OptionNames } from "../core/options.ts";
 import { type ByteDuplex, fromStreams } from "../byte_streams.ts";
 import { WebSocketConnection } from "../connection/connection.ts";
 import { checkConnectionLimits } from "./connection_limits.ts";
@@ -30,6 +31,7 @@ import {
   checkOptions,
   checkPath,
   checkTls,
+  CONNECTION_OPTIONS,
   type ConnectionOptions,
 } from "../options.ts";
 import type { Address, Listener, ListenOptions, TlsServeOptions, Transport } from "../transport.ts";
@@ -128,6 +130,26 @@ export interface ServeOptions extends ConnectionOptions {
   maxLifetime?: number;
 }
 
+/** The options of `serve()`. */
+export const SERVE_OPTIONS: OptionNames<ServeOptions> = {
+  ...CONNECTION_OPTIONS,
+  hostname: true,
+  port: true,
+  path: true,
+  reusePort: true,
+  tls: true,
+  origins: true,
+  selectProtocol: true,
+  onRequest: true,
+  onResponse: true,
+  onError: true,
+  onRefused: true,
+  limits: true,
+  maxConnections: true,
+  maxConnectionsPerAddress: true,
+  maxLifetime: true,
+};
+
 export type { Handler };
 
 /** A server that runs. */
@@ -162,6 +184,7 @@ export interface Server extends AsyncDisposable {
  * {@linkcode HandshakeError}, code "unsupported", when the platform has no way for an option
  */
 export async function serve(options: ServeOptions, handler: Handler): Promise<Server> {
+  checkKnown("serve()", options, SERVE_OPTIONS);
   checkServeOptions(options);
   checkPath(options.path);
   checkTls(options.tls, ["cert", "key"]);
@@ -286,6 +309,7 @@ export async function accept(
   duplex: Transport | ByteDuplex,
   options: ServeOptions = {},
 ): Promise<WebSocketConnection> {
+  checkKnown("accept()", options, SERVE_OPTIONS);
   checkServeOptions(options);
   const headers = reusableHeaders(options);
   return await acceptOn(fromStreams(duplex), { ...options, headers });

@@ -197,7 +197,7 @@ export class Sessions {
 
   /** Takes no more connections, closes those that are open, and waits for their end. */
   async shutdown(info: CloseInfo = { closeCode: CloseCode.GoingAway }): Promise<void> {
-    checkCloseInfo(info);
+    checkCloseInfo(info, "shutdown()");
     if (!this.signal.aborted) {
       this.#info = info;
       const stopped = this.#stop();

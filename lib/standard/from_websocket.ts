@@ -13,6 +13,7 @@ import type { CloseInfo } from "../core/close.ts";
 import { HandshakeError } from "../core/error.ts";
 import type { RequestHead, ResponseHead } from "../core/http1.ts";
 import { MAX_MESSAGE_SIZE } from "../core/message.ts";
+import { checkKnown, type OptionNames } from "../core/options.ts";
 import { invalidState } from "../invalid_state.ts";
 import { NativeSocket } from "./native_socket.ts";
 import { withDeadline } from "../opening.ts";
@@ -53,6 +54,19 @@ export interface FromWebSocketOptions extends
    */
   request?: Request;
 }
+
+/** The options of `fromWebSocket()`. */
+export const FROM_WEB_SOCKET_OPTIONS: OptionNames<FromWebSocketOptions> = {
+  signal: true,
+  maxMessageSize: true,
+  maxBufferedAmount: true,
+  slow: true,
+  openTimeout: true,
+  closeTimeout: true,
+  readableStrategy: true,
+  maxQueuedBytes: true,
+  request: true,
+};
 
 const MAX_QUEUED_BYTES = 4194304;
 /** The values of `readyState` (WHATWG WebSockets). */
@@ -107,6 +121,15 @@ const used = new WeakSet<WebSocketLike>();
 export async function fromWebSocket(
   socket: WebSocketLike,
   options: FromWebSocketOptions = {},
+): Promise<WebSocketConnection> {
+  checkKnown("fromWebSocket()", options, FROM_WEB_SOCKET_OPTIONS);
+  return await connectionOver(socket, options);
+}
+
+/** Connects over a native WebSocket, whatever else there is beside the options. Internal. */
+export async function connectionOver(
+  socket: WebSocketLike,
+  options: FromWebSocketOptions,
 ): Promise<WebSocketConnection> {
   check(socket, options);
   const { maxMessageSize = MAX_MESSAGE_SIZE, maxQueuedBytes = MAX_QUEUED_BYTES } = options;

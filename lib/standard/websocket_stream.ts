@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { connect, type ConnectOptions, type InternalConnectOptions } from "../client/client.ts";
+import { type ConnectOptions, connectWith, type InternalConnectOptions } from "../client/client.ts";
 import type { WebSocketConnection } from "../connection/connection.ts";
 import { checkOptions, checkPath, checkTls } from "../options.ts";
 import {
@@ -62,7 +62,7 @@ export const WebSocketStream: WebSocketStreamConstructor<
     checkPath(options.path);
     checkTls(options.tls);
   },
-  connect: (url, options) => connect(url, { ...DEFAULTS, ...options }),
+  connect: (url, options) => connectWith(url, { ...DEFAULTS, ...options }),
   describe: (connection) => ({
     readable: connection.readable,
     writable: connection.writable,

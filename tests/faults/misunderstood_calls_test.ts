@@ -1,0 +1,304 @@
+/** Calls in the manner of other libraries: each is an error that says what to write instead. */
+import { describe, it } from "node:test";
+import assert from "node:assert/strict";
+import { createServer, type IncomingMessage } from "node:http";
+import { connect as connectSession, createServer as createHttp2Server } from "node:http2";
+import { Duplex } from "node:stream";
+import {
+  accept,
+  basicAuth,
+  broadcast,
+  connect,
+  fromWebSocket,
+  reconnect,
+  serve,
+  WebSocketStream,
+} from "../../mod.ts";
+import * as browser from "../../lib/browser.ts";
+import { attachHttp2, connectHttp2, upgradeHttp2 } from "../../lib/http2.ts";
+import { attach, upgrade } from "../../lib/node.ts";
+import { PerMessageDeflate } from "../../lib/core/mod.ts";
+import { pair, transportPair } from "../../lib/testing.ts";
+import { deflateEngine } from "../../lib/zlib.ts";
+import { FakeSocket } from "../native_sockets.ts";
+import { echo } from "../support.ts";
+
+type Options = Record<string, unknown>;
+type Case = [given: Options, message: RegExp];
+
+const URL = "ws://127.0.0.1:1/";
+const skipServer = "Deno" in globalThis ? "Deno has no server of HTTP/2" : false;
+
+/** Calls of each function with options that it does not have, and what the error says. */
+const CALLS: [
+  name: string,
+  call: (options: never) => unknown,
+  cases: Case[],
+  skip?: false | string,
+][] = [
+  ["connect", (options) => connect(URL, options), [
+    [{ maxPayload: 1 }, /^connect\(\) has no option maxPayload: use maxMessageSize$/],
+    [{ perMessageDeflate: false }, /perMessageDeflate: use compression$/],
+    [{ handshakeTimeout: 1 }, /handshakeTimeout: use openTimeout$/],
+    [{ followRedirects: true }, /followRedirects: use maxRedirects$/],
+    [{ rejectUnauthorized: false }, /rejectUnauthorized: use tls: \{ ca \}/],
+    [{ agent: {} }, /agent: use `proxy`/],
+    [{ subprotocols: [] }, /subprotocols: use protocols$/],
+    [{ max_size: 1 }, /max_size: use maxMessageSize$/],
+    [{ ping_interval: 1 }, /ping_interval: use pingInterval$/],
+    [{ additional_headers: {} }, /additional_headers: use headers$/],
+    [{ maxMesageSize: 1 }, /maxMesageSize: use maxMessageSize$/],
+    [{ header: {} }, /header: use headers$/],
+    [{ nonsense: 1 }, /^connect\(\) has no option nonsense$/],
+    [{ minDelay: 1 }, /minDelay/],
+    [Object.create({ maxPayload: 1 }), /maxPayload/],
+    [{ tls: { rejectUnauthorized: false } }, /^tls has no option rejectUnauthorized/],
+    [{ tls: { ALPNProtocols: [] } }, /ALPNProtocols: use alpn$/],
+    [{ compression: { windowBits: 9 } }, /^compression has no option windowBits/],
+    [{ compression: { server_no_context_takeover: true } }, /use serverNoContextTakeover$/],
+    [{ readableStrategy: { highwaterMark: 1 } }, /highwaterMark: use highWaterMark$/],
+    [{ proxy: { url: "http://127.0.0.1:1", auth: "a:b" } }, /^proxy has no option auth/],
+  ]],
+  ["serve", (options) => serve(options, echo), [
+    [{ verifyClient: () => false }, /^serve\(\) has no option verifyClient: use onRequest$/],
+    [{ host: "0.0.0.0" }, /host: use hostname$/],
+    [{ maxPayload: 1 }, /maxPayload: use maxMessageSize$/],
+    [{ maxPayloadLength: 1 }, /maxPayloadLength: use maxMessageSize$/],
+    [{ handleProtocols: () => "" }, /handleProtocols: use selectProtocol$/],
+    [{ idleTimeout: 1 }, /idleTimeout: use pingTimeout$/],
+    [{ backpressureLimit: 1 }, /backpressureLimit: use maxBufferedAmount$/],
+    [{ websocket: {} }, /websocket: the handler is an argument/],
+    [{ fetch: () => {} }, /fetch: plain requests are for `onRequest`/],
+    [{ onListen: () => {} }, /onListen: await serve\(\)/],
+    [{ cert: "" }, /cert: write tls: \{ cert, key \}/],
+    [{ server: {} }, /server: use attach\(\)/],
+    [{ process_request: () => {} }, /process_request: use onRequest$/],
+    [{ allowRequest: () => {} }, /allowRequest: use onRequest$/],
+    [{ origin: "a" }, /origin: use origins$/],
+    [{ limits: { maxHeaderSize: 1 } }, /^limits has no option maxHeaderSize: use maxHeadSize$/],
+    [{ tls: { cert: "", key: "", servername: "a" } }, /^tls has no option servername/],
+  ]],
+  ["accept", (options) => accept(transportPair()[0], options), [
+    [{ verifyClient: () => false }, /^accept\(\) has no option verifyClient/],
+  ]],
+  ["attach", (options) => attach(createServer(), options, echo), [
+    [{ verifyClient: () => false }, /^attach\(\) has no option verifyClient/],
+    [{ maxPayload: 1 }, /use maxMessageSize$/],
+    [{ port: 1 }, /port: the port is that/],
+    [{ tls: {} }, /TLS is the HTTP server's/],
+    [{ limits: {} }, /limits of its own/],
+  ]],
+  [
+    "upgrade",
+    (options) => upgrade({} as IncomingMessage, new Duplex(), new Uint8Array(), options),
+    [
+      [{ verifyClient: () => false }, /^upgrade\(\) has no option verifyClient/],
+      [{ path: "/" }, /path: the path is that/],
+    ],
+  ],
+  ["attachHttp2", (options) => attachHttp2(createHttp2Server(), options, echo), [
+    [{ maxPayload: 1 }, /^attachHttp2\(\) has no option maxPayload: use maxMessageSize$/],
+  ]],
+  [
+    "upgradeHttp2",
+    (options) => upgradeHttp2(new Duplex() as never, {}, options),
+    [[{ path: "/" }, /^upgradeHttp2\(\) has no option path/]],
+  ],
+  ["connectHttp2", (options) => {
+    const session = connectSession("http://127.0.0.1:1");
+    session.on("error", () => {});
+    return connectHttp2(session, URL, options);
+  }, [
+    [{ maxPayload: 1 }, /^connectHttp2\(\) has no option maxPayload: use maxMessageSize$/],
+    [{ proxy: URL }, /^connectHttp2\(\) has no option proxy$/],
+  ]],
+  ["reconnect", (options) => reconnect(URL, options), [
+    [{ maxRetries: 1 }, /^reconnect\(\) has no option maxRetries: use maxAttempts$/],
+    [{ reconnectInterval: 1 }, /use minDelay$/],
+    [{ connectionTimeout: 1 }, /use openTimeout$/],
+    [{ maxPayload: 1 }, /use maxMessageSize$/],
+  ]],
+  ["broadcast", (options) => broadcast([], "a", options), [
+    [{ exclude: [] }, /^broadcast\(\) has no option exclude$/],
+    [{ maxBackpressure: 1 }, /use maxBufferedAmount$/],
+  ]],
+  ["fromWebSocket", (options) => fromWebSocket(new FakeSocket(), options), [
+    [{ maxPayload: 1 }, /^fromWebSocket\(\) has no option maxPayload: use maxMessageSize$/],
+    [{ pingInterval: 1 }, /^fromWebSocket\(\) has no option pingInterval$/],
+  ]],
+  ["connect of the browser", (options) => browser.connect(URL, options), [
+    [{ subprotocols: [] }, /^connect\(\) has no option subprotocols: use protocols$/],
+    [{ request: {} }, /^connect\(\) has no option request$/],
+  ]],
+  ["pair", (options) => pair(options), [
+    [{ latency: 1 }, /^pair\(\) has no option latency$/],
+    [{ client: { maxPayload: 1 } }, /^connect\(\) has no option maxPayload/],
+    [{ fault: { from: "client", after: 1, how: "end", when: 1 } }, /^fault has no option when$/],
+  ]],
+  ["transportPair", (options) => transportPair(options), [
+    [{ url: URL }, /^transportPair\(\) has no option url$/],
+  ]],
+  ["PerMessageDeflate", (options) => new PerMessageDeflate(options), [
+    [{ engine: deflateEngine, windowBits: 9 }, /use serverMaxWindowBits and clientMaxWindowBits$/],
+    [{ engine: deflateEngine, maxPayload: 9 }, /use maxMessageSize$/],
+  ]],
+  ["basicAuth", (options) => basicAuth(options), [
+    [{ verify: () => true, users: {} }, /^basicAuth\(\) has no option users$/],
+  ]],
+];
+
+/** Throws, or rejects, with a TypeError that says this. */
+async function refuses(call: () => unknown, message: RegExp): Promise<void> {
+  await assert.rejects(async () => await call(), { name: "TypeError", message });
+}
+
+describe("F options of other libraries", () => {
+  for (const [name, call, cases] of CALLS) {
+    for (const [options, message] of cases) {
+      it(`F ${name}: ${message.source}`, async () => {
+        await refuses(() => call(options as never), message);
+      });
+    }
+  }
+
+  it("F an option that is undefined is none", async () => {
+    const [client, server] = await pair({ client: { maxPayload: undefined } as never });
+    await client.send("a", { binary: undefined } as never);
+    assert.equal(await server.receive({ timeout: undefined } as never), "a");
+    await client.close({ code: undefined } as never);
+  });
+
+  it("F a strategy of a class may have members of its own", async () => {
+    class Strategy {
+      highWaterMark = 1000;
+      unit = 1;
+      size = () => this.unit;
+    }
+    const [client, server] = await pair({ server: { readableStrategy: new Strategy() } });
+    await client.send("abc");
+    assert.equal(await server.receive(), "abc");
+    await client.close();
+    const native = new CountQueuingStrategy({ highWaterMark: 5 });
+    await (await pair({ server: { readableStrategy: native } }))[0].close();
+  });
+
+  it("F WebSocketStream ignores members that it does not know, as Web IDL has it", async () => {
+    for (const Class of [WebSocketStream, browser.WebSocketStream]) {
+      const signal = AbortSignal.abort(new Error("enough"));
+      const stream = Reflect.construct(Class, [URL, { signal, maxPayload: 1 }]) as InstanceType<
+        typeof WebSocketStream
+      >;
+      await assert.rejects(stream.opened, { message: "enough" });
+    }
+  });
+});
+
+describe("F arguments of other libraries", () => {
+  const wrong: [name: string, call: () => unknown, message: RegExp, skip?: string | false][] = [
+    [
+      "connect(url, protocols)",
+      () => connect(URL, ["chat"] as never),
+      /write \{ protocols: \[...\] \}$/,
+    ],
+    [
+      "connect(url, protocol)",
+      () => connect(URL, "chat" as never),
+      /write \{ protocols: \[...\] \}$/,
+    ],
+    ["connect(url, null)", () => connect(URL, null as never), /received null$/],
+    ["serve(handler)", () => (serve as (handler: unknown) => unknown)(echo), /before the handler/],
+    ["serve(port)", () => (serve as (port: unknown) => unknown)(8080), /received a number$/],
+    [
+      "attach(server, handler)",
+      () => (attach as (...args: unknown[]) => unknown)(createServer(), echo),
+      /before the handler/,
+    ],
+    [
+      "attachHttp2(server, handler)",
+      () => (attachHttp2 as (...args: unknown[]) => unknown)(createHttp2Server(), echo),
+      /before the handler/,
+      skipServer,
+    ],
+    [
+      "connect(url, protocols) of the browser",
+      () => browser.connect(URL, ["chat"] as never),
+      /write \{ protocols: \[...\] \}$/,
+    ],
+  ];
+  for (const [name, call, message, skip = false] of wrong) {
+    it(`F ${name}`, { skip }, () => refuses(call, message));
+  }
+
+  // deno-lint-ignore no-explicit-any
+  type Loose = any;
+  const calls: [name: string, call: (ws: Loose) => unknown, message: RegExp][] = [
+    ["close(code, reason)", (ws) => ws.close(4001, "x"), /write \{ closeCode, reason \}$/],
+    [
+      "close({ code })",
+      (ws) => ws.close({ code: 4001 }),
+      /^close\(\) has no option code: use closeCode$/,
+    ],
+    ["close({ code, reason })", (ws) => ws.close({ code: 4001, reason: "x" }), /use closeCode$/],
+    ["close({ closecode })", (ws) => ws.close({ closecode: 4001 }), /use closeCode$/],
+    ["close(null)", (ws) => ws.close(null), /received null$/],
+    ["send(message, callback)", (ws) => ws.send("a", () => {}), /await the promise/],
+    ["send(message, { binary })", (ws) => ws.send("a", { binary: true }), /binary: use text$/],
+    ["send(message, { fin })", (ws) => ws.send("a", { fin: false }), /fin: send an iterable/],
+    ["send(message, true)", (ws) => ws.send("a", true), /received a boolean$/],
+    ["receive({ timeout })", (ws) => ws.receive({ timeout: 5 }), /AbortSignal\.timeout/],
+    ["receive(5)", (ws) => ws.receive(5), /received a number$/],
+    ["ping(payload, true)", (ws) => ws.ping("a", true), /received a boolean$/],
+    ["onmessage =", (ws) => ws.onmessage = () => {}, /onmessage: write: for await/],
+    ["onopen =", (ws) => ws.onopen = () => {}, /onopen: a connection is open/],
+    ["onclose =", (ws) => ws.onclose = () => {}, /onclose: write: await ws\.closed$/],
+    ["onerror =", (ws) => ws.onerror = () => {}, /onerror: write: ws\.closed\.catch/],
+    ["binaryType =", (ws) => ws.binaryType = "blob", /always Uint8Arrays$/],
+    ["readyState", (ws) => ws.readyState === 1, /readyState: ws\.state is/],
+    ["addEventListener()", (ws) => ws.addEventListener("message", () => {}), /write: for await/],
+    [
+      "on(message)",
+      (ws) => ws.on("message", () => {}),
+      /^A connection has no on\(\): write: for await/,
+    ],
+    ["on(close)", (ws) => ws.on("close", () => {}), /write: await ws\.closed$/],
+    ["once(pong)", (ws) => ws.once("pong", () => {}), /write: await ws\.ping\(\)$/],
+  ];
+  for (const [name, call, message] of calls) {
+    it(`F ${name}: nothing is sent, and the connection stays open`, async () => {
+      const [client, server] = await pair();
+      await refuses(() => call(client), message);
+      await client.send("still");
+      assert.equal(await server.receive(), "still");
+      assert.equal(client.state, "open");
+      await client.close();
+    });
+  }
+
+  it("F shutdown({ code }) says what to write, and the server goes on", async () => {
+    const server = await serve({}, echo);
+    await refuses(
+      () => server.shutdown({ code: 1012 } as never),
+      /^shutdown\(\) has no option code/,
+    );
+    await server.shutdown({ closeCode: 1012 });
+  });
+
+  it("F promises reject, and do not throw", async () => {
+    const [client, server] = await pair();
+    const options = { wrong: 1 } as never;
+    for (const call of [() => client.send("a", options), () => client.receive(options)]) {
+      const promise = call();
+      await assert.rejects(promise, TypeError);
+    }
+    await client.close();
+    await server.closed;
+  });
+
+  it("F members that other WebSockets have are in no list of members", async () => {
+    const [client] = await pair();
+    const names: string[] = [];
+    for (const name in client) names.push(name);
+    assert.deepEqual(names.filter((name) => /^on|Listener|readyState/.test(name)), []);
+    await client.close();
+  });
+});
