@@ -149,11 +149,17 @@ export type HandshakeErrorCode =
   | "connection-lost"
   /** `openTimeout` went by. */
   | "timeout"
-  /** The head is no HTTP/1.1 message; the message says at which byte. Server answers 400. */
+  /**
+   * The head is no HTTP/1.1 message, and the message says at which byte; or the request target is neither
+   * a path nor the URL of a WebSocket. Server answers 400.
+   */
   | "malformed-head"
   /** The request target is longer than a line may be. Server answers 414. */
   | "target-too-long"
-  /** Too many header fields, a line or the head too long. Server answers 431. */
+  /**
+   * Too many header fields, a line or the head too long. Server answers 431. On a client also more than
+   * 16 interim responses.
+   */
   | "head-too-large"
   /** A version of HTTP that cannot be upgraded. Server answers 505. */
   | "http-version"
@@ -170,7 +176,10 @@ export type HandshakeErrorCode =
   | "version"
   /** Sec-WebSocket-Key is missing or not 16 bytes in base64. Server answers 400. */
   | "key"
-  /** Host is missing or stands twice. Server answers 400. */
+  /**
+   * Host is missing, stands twice or is not a host with an optional port; over HTTP/2 `:authority`.
+   * Server answers 400.
+   */
   | "host"
   /**
    * The request announces a body. Server answers 400 if the request asks for a WebSocket, and 413 if it is

@@ -8,10 +8,14 @@ import { connectHttp2 } from "../../lib/http2.ts";
 import { latin1 } from "../bytes.ts";
 import { certificates } from "../certificates.ts";
 import { dial, endSession, http2Server, noServer } from "../http2_servers.ts";
+import type { TlsConnectOptions, TransportProvider } from "../../lib/transport.ts";
+import { transportPair } from "../../lib/testing.ts";
 import {
+  type Answer,
   failure,
   field,
   portOf,
+  RawPeer,
   type RawSocket,
   rejection,
   requestOf,
@@ -160,6 +164,33 @@ describe("C5 a redirect takes nothing of the caller's to another origin", () => 
     assert.doesNotMatch(asked[0], /x-|cookie|protocol|origin|authorization/);
   });
 
+  it("C5 the client's certificate is for the first origin", async () => {
+    const shown: (TlsConnectOptions | undefined)[] = [];
+    const answer: Answer = (handshake, { target }) => {
+      const location = { "/away": "/again", "/again": "wss://other.test/" }[target];
+      if (location !== undefined) {
+        return latin1(`HTTP/1.1 302 a\r\nContent-Length: 0\r\nLocation: ${location}\r\n\r\n`);
+      }
+      handshake.check();
+      return handshake.accept().bytes;
+    };
+    const transport: TransportProvider = {
+      connect({ tls }) {
+        shown.push(tls);
+        const [near, far] = transportPair();
+        new RawPeer(far, "server", answer);
+        return Promise.resolve(near);
+      },
+      listen: () => assert.fail("Nobody listens"),
+    };
+    const [cert, key, ca] = ["A", "B", "C"].map((name) => `-----BEGIN ${name}-----`);
+    const tls = { cert, key, ca, servername: "first.test" };
+    const options = { transport, tls, maxRedirects: 2, crossOriginHeaders: ["cert"] };
+    (await connect("wss://localhost/away", options)).terminate();
+    const none = { cert: undefined, key: undefined, servername: "other.test" };
+    assert.deepEqual(shown, [tls, tls, { ...tls, ...none }]);
+  });
+
   it("C5 a WebSocketStream that must have a protocol fails instead", async () => {
     let connections = 0;
     await withRawServer(() => connections++, async (place) => {
@@ -216,7 +247,7 @@ describe("C7 a client fails at once at what is no HTTP", () => {
   ];
   for (const banner of banners) {
     it(`C7 ${JSON.stringify(banner)}`, async () => {
-      const error = await failure((raw) => raw.write(banner), { openTimeout: 0 });
+      const error = await failure((raw) => raw.write(banner), { openTimeout: 20_000 });
       assert.equal(error.code, "malformed-head");
     });
   }
@@ -266,7 +297,7 @@ describe("C8 interim responses are skipped", () => {
       const error = await failure(async (raw) => {
         await requestOf(raw);
         raw.write(interim(count));
-      }, { openTimeout: 0 });
+      }, { openTimeout: 20_000 });
       assert.equal(error.code, "head-too-large");
     }
   });
@@ -328,7 +359,7 @@ describe("B7 an HTTP proxy may answer with 16 interim responses", () => {
       await until(() => raw.text.length > asked.length && raw.text.endsWith("\r\n\r\n"));
       raw.write(upgradeResponse(raw.text.slice(asked.length)));
     }, async (url) => {
-      const options = { proxy: url.replace("ws:", "http:"), openTimeout: 0 };
+      const options = { proxy: url.replace("ws:", "http:"), openTimeout: 20_000 };
       await connect("ws://server.test/", options).then((ws) => ws.terminate(), (thrown) => {
         error = thrown;
       });
