@@ -76,7 +76,7 @@ import {
   responseOf,
   SessionWatch,
 } from "./runtime/node_http2.ts";
-import { acceptRead, checkServeOptions, type ReadRequest } from "./server/server.ts";
+import { acceptRead, checkServeOptions, plainBody, type ReadRequest } from "./server/server.ts";
 import type { Handler } from "./server/sessions.ts";
 
 export type { Attachment, Handler, UpgradeOptions };
@@ -322,6 +322,9 @@ async function open(
     if (fault !== undefined) throw fault;
     checkServerRuntime();
     checkLocalSettings(stream.session);
+    // RFC 9110 §9.3.1, §9.3.2: a body has no meaning in GET and HEAD.
+    const mayHaveBody = !["CONNECT", "GET", "HEAD"].includes(headers[":method"] ?? "");
+    if (mayHaveBody && !stream.endAfterHeaders) throw plainBody();
   };
   return await acceptRead(new Http2Transport(stream), options, () => {
     return { handshake: handshakeOf(fields), head: http2RequestHead(fields), check };

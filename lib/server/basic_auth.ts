@@ -7,6 +7,7 @@
  */
 
 import { checkKnown, type OptionNames } from "../core/options.ts";
+import { kindOf } from "./hooks.ts";
 
 /** A user name and a password. */
 export interface Credentials {
@@ -22,7 +23,10 @@ export interface BasicAuthOptions {
   realm?: string;
   /** Those who may connect. Default: none, `verify` decides */
   credentials?: Credentials | Iterable<Credentials>;
-  /** Tells whether somebody may connect. Default: none, `credentials` decide */
+  /**
+   * Tells whether somebody may connect. Anything but true and false is an error: the client gets 500, and
+   * `onError` is told. Default: none, `credentials` decide
+   */
   verify?: (credentials: Credentials, request: Request) => boolean | Promise<boolean>;
 }
 
@@ -59,7 +63,12 @@ export function basicAuth(
   const challenge = challengeOf(options.realm ?? "WebSocket");
   return async (request) => {
     const given = credentialsOf(request);
-    if (given !== undefined && await verify(given, request)) return undefined;
+    const isKnown: unknown = given !== undefined && await verify(given, request);
+    // Such as a user that was found, whatever the password.
+    if (typeof isKnown !== "boolean") {
+      throw new TypeError(`verify must return true or false, received ${kindOf(isKnown)}`);
+    }
+    if (isKnown) return undefined;
     return new Response("Unauthorized\n", {
       status: 401,
       headers: { "WWW-Authenticate": challenge },

@@ -374,7 +374,19 @@ async function readRequest(reader: TransportReader, limits?: HeadLimits): Promis
   const handshake = new ServerHandshake(limits);
   let head: RequestHead | undefined;
   while (head === undefined) head = handshake.receive(await reader.read());
-  return { handshake, head };
+  const { headers } = head;
+  const check = () => {
+    if (announcesBody(headers) && !isUpgrade(headers)) throw plainBody();
+  };
+  return { handshake, head, check };
+}
+
+/**
+ * The refusal of a plain request with a body, which `onRequest` could not see (RFC 9110 §15.5.14).
+ * Internal.
+ */
+export function plainBody(): HandshakeError {
+  return refusal(413, "body", "Expected a plain request without a body, received one with a body");
 }
 
 async function answer(
@@ -422,7 +434,6 @@ async function open(
   const { secure = false } = reader.transport;
   const { onRequest, selectProtocol, onResponse } = options;
   const request = () => asked.request ??= toRequest(head, secure);
-  checkPlainBody(head);
   // While a hook takes its time, the client may leave.
   const wait = <T>(run: () => T | Promise<T>): Promise<T> => {
     reader.watch((lost) => deadline.giveUp(lost));
@@ -477,16 +488,6 @@ async function open(
     options,
     textCodec,
   });
-}
-
-/**
- * A plain HTTP request must not have a body, which `onRequest` could not see.
- *
- * @throws {HandshakeError} "body", status 413 (RFC 9110 §15.5.14)
- */
-function checkPlainBody({ headers }: RequestHead): void {
-  if (!announcesBody(headers) || isUpgrade(headers)) return;
-  throw refusal(413, "body", "Expected a request without a body, received one that announces one");
 }
 
 /** The subprotocol for which the places in both lists add up to the least. */
