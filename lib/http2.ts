@@ -348,9 +348,10 @@ function handshakeOf(fields: RawHeaders): ReadRequest["handshake"] {
 /**
  * Serves the WebSockets of a server of `node:http2`, whose `settings` must have
  * `enableConnectProtocol: true`; it goes on with all other requests. A server that has no other 'stream'
- * and no 'request' listeners leaves these to `onRequest`; what that does not answer is refused. Of several that are attached to one
- * server, the first whose `path` fits takes a request. When the handler returns, the connection is
- * closed with 1000; when it throws, with 1011, and `onError` is told.
+ * and no 'request' listeners leaves these to `onRequest`; what that does not answer is refused. Of several
+ * that are attached to one server, the first whose `path` fits takes a request. When the promise of the
+ * handler resolves, its connection is closed with 1000; when it rejects, with 1011, and `onError` is told.
+ * A handler that returns no promise leaves the connection open; see {@linkcode Handler}.
  *
  * @example HTTP and WebSocket on one port
  * ```ts

@@ -215,8 +215,9 @@ function notUpgrade({ headers: { upgrade } }: IncomingMessage): HandshakeError {
  * attached to one server, the first whose `path` fits takes a request; a request for a WebSocket that
  * nobody takes is answered with 404. A request to upgrade to something else, such as h2c, stays a plain
  * HTTP request unless the server has other 'upgrade' listeners; on Node 20 it is answered with 400. When
- * the handler returns, the connection is closed with 1000; when it throws, with 1011, and `onError` is
- * told.
+ * the promise of the handler resolves, its connection is closed with 1000; when it rejects, with 1011, and
+ * `onError` is told. A handler that returns no promise leaves the connection open; see
+ * {@linkcode Handler}.
  *
  * @example HTTP and WebSocket on one port
  * ```ts

@@ -132,6 +132,7 @@ describe("K111 the command line", () => {
     const handler = (ws: WebSocketConnection, { headers, url }: Request) => {
       seen.push(ws.protocol, headers.get("x-a"), headers.get("x-b"), headers.get("origin"));
       seen.push(headers.get("authorization"), new URL(url).search);
+      ws.close({ closeCode: 1000 });
     };
     await withServer({ protocols: ["b"] }, async (server) => {
       const url = urlOf(server, "/?q=1").replace("//", "//ada:secret@");
@@ -154,7 +155,10 @@ describe("K111 the command line", () => {
 
   it("offers compression, unless told not to", async () => {
     const seen: string[] = [];
-    const handler = (ws: WebSocketConnection) => void seen.push(ws.extensions.slice(0, 18));
+    const handler = (ws: WebSocketConnection) => {
+      seen.push(ws.extensions.slice(0, 18));
+      ws.close({ closeCode: 1000 });
+    };
     await withServer({ compression: true }, async (server) => {
       for (const args of [[], ["--compression", "on"], ["--compression", "off"]]) {
         await withRun([...args, urlOf(server)], async (run) => assert.equal(await run.code, 0));

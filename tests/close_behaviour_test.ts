@@ -69,7 +69,7 @@ describe("WebSocketConnection.close", () => {
   }
 
   const refused: [name: string, info: unknown, type: typeof TypeError][] = [
-    ...[0, -1, 1.5, NaN, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65536 + 1000].map(
+    ...[0, -1, 1.5, NaN, 999, 1004, 1006, 1015, 1016, 2999, 5000, 65536 + 1000].map(
       (
         closeCode,
       ): [string, unknown, typeof TypeError] => [`code ${closeCode}`, { closeCode }, RangeError],

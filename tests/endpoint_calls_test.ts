@@ -93,7 +93,7 @@ describe("Endpoint: what its caller does wrong changes nothing", () => {
       RangeError,
     ],
     ["in a message", begun, [{ type: "binary", data }]],
-    ["after its Close", closing, [{ type: "close" }, { type: "text", data: "" }, { type: "pong" }]],
+    ["after its Close", closing, [{ type: "close" }, { type: "text", data: "" }, { type: "ping" }]],
   ];
   const next: [make: Make, event: OutgoingEndpointEvent][] = [
     [client, REQUEST],

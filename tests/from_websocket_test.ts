@@ -153,7 +153,7 @@ describe("fromWebSocket: closing", () => {
   }
 
   overEach("codes that a native WebSocket does not send are refused", async ({ ours, peer }) => {
-    for (const closeCode of [999, 1001, 1005, 1006, 1011, 2999, 5000]) {
+    for (const closeCode of [999, 1001, 1006, 1011, 2999, 5000]) {
       assert.throws(() => ours.close({ closeCode }), RangeError);
     }
     assert.throws(() => ours.close({ closeCode: 3000, reason: "*".repeat(124) }), RangeError);

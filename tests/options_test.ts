@@ -79,7 +79,7 @@ describe("Options", () => {
 
   it("Server.shutdown() checks its information as close() does", async () => {
     await withServer({}, async (server) => {
-      for (const closeCode of [1005, 1006, 0]) {
+      for (const closeCode of [1004, 1006, 0]) {
         await assert.rejects(server.shutdown({ closeCode }), RangeError);
       }
       await server.shutdown({ reason: "a reason alone goes with 1000" });

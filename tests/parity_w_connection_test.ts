@@ -227,7 +227,10 @@ describe("wsproto: semantics", () => {
       assert.deepEqual(frames.slice(0, 10), hex("82 7f 00 00 00 00 00 0f 42 40"));
       assert.equal(frames.length, 10 + payload.length + 4);
       await raw.close();
-    }, (ws) => void ws.send(payload).catch(() => {}));
+    }, (ws) => {
+      ws.send(payload).catch(() => {});
+      ws.close({ closeCode: 1000 });
+    });
   });
 
   it("W44 backpressure: a sender waits for the reader, and what is held is bounded", async () => {

@@ -46,8 +46,8 @@ describe("The handler of serve", () => {
     });
   });
 
-  it("A handler that returns closes with 1000", async () => {
-    for (const handler of [() => {}, async () => await turn(), () => "a value"]) {
+  it("A handler whose promise resolves closes with 1000", async () => {
+    for (const handler of [async () => {}, async () => await turn(), () => Promise.resolve("a")]) {
       await withServer({ onError: (error) => assert.fail(`${error}`) }, async (server) => {
         const ws = await connect(urlOf(server));
         assert.equal((await ws.closed).closeCode, 1000);

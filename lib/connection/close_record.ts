@@ -5,8 +5,8 @@
  *
  * @module
  */
-import { CloseCode, type CloseInfo, isWireCloseCode, serializeClose } from "../core/close.ts";
-import { WebSocketError } from "../core/error.ts";
+import { CloseCode, type CloseInfo, serializeClose } from "../core/close.ts";
+import { isScriptCloseCode, WebSocketError, webSocketErrorSlots } from "../core/error.ts";
 import { checkKnown, type OptionNames } from "../core/options.ts";
 import type { CloseDetails } from "../options.ts";
 
@@ -47,29 +47,62 @@ function describe(verb: string, info: Required<CloseInfo> | undefined): string {
   return `${verb} ${info.closeCode}${info.reason && ` ${JSON.stringify(info.reason)}`}`;
 }
 
-/** That of the platform, where it has one: who uses both need not care which is which. */
-const { WebSocketError: Native = WebSocketError } = globalThis as unknown as {
+/** The platform's own class, if it has one: its errors carry a code too. */
+const { WebSocketError: Native } = globalThis as unknown as {
   WebSocketError?: typeof WebSocketError;
 };
 
-/** The code and reason that a reason for cancelling or aborting carries. */
-export function closeInfoOf(reason: unknown): CloseInfo {
-  if (!(reason instanceof WebSocketError || reason instanceof Native)) return {};
-  if (reason.closeCode === null) return {};
-  return isWireCloseCode(reason.closeCode)
-    ? { closeCode: reason.closeCode, reason: reason.reason }
-    : {};
+/**
+ * What to close with when a stream is cancelled or aborted. A WebSocketError says it, if a script may send
+ * its code: the error of another connection may have any. Another error is 1011, unless the connection
+ * follows the standard, which has no code for it.
+ */
+export function closeInfoOf(reason: unknown, standard: boolean): CloseInfo {
+  const slots = webSocketErrorSlots(reason) ?? nativeSlots(reason);
+  if (slots === undefined) {
+    return !standard && isFailure(reason) ? { closeCode: CloseCode.InternalError } : {};
+  }
+  const { closeCode, reason: text } = slots;
+  return closeCode !== null && isScriptCloseCode(closeCode) ? { closeCode, reason: text } : {};
+}
+
+/** The code and reason by the class's own getters: properties of the error itself do not count. */
+function nativeSlots(reason: unknown): ReturnType<typeof webSocketErrorSlots> {
+  if (Native === undefined) return undefined;
+  const slot = (name: "closeCode" | "reason") =>
+    Object.getOwnPropertyDescriptor(Native.prototype, name)!.get!.call(reason);
+  try {
+    return { closeCode: slot("closeCode"), reason: slot("reason") };
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * Whether a reason without a code says that something went wrong. An AbortError says that somebody has had
+ * enough, and what only looks like a WebSocketError says nothing.
+ */
+function isFailure(reason: unknown): boolean {
+  try {
+    return reason instanceof Error && !(reason instanceof WebSocketError) &&
+      reason.name !== "AbortError";
+  } catch {
+    // A getter or a trap of the caller's has thrown.
+    return false;
+  }
 }
 
 const CLOSE_INFO: OptionNames<CloseInfo> = { closeCode: true, reason: true };
 
-/** Checks what a caller wants to close with. */
+/**
+ * Checks what a caller wants to close with.
+ *
+ * @throws {TypeError} If the code or the reason is of the wrong type.
+ * @throws {RangeError} If the code must not be sent, or the reason is too long. 1005 stands for no code.
+ */
 export function checkCloseInfo(info: CloseInfo, owner = "close()"): void {
   checkKnown(owner, info, CLOSE_INFO);
   const { closeCode, reason } = info;
-  if (closeCode === CloseCode.NoStatus) {
-    throw new RangeError("Expected a close code that may be sent, received 1005");
-  }
   // Null is no number, and not taken for one that was left out.
   const implied = reason ? CloseCode.Normal : undefined;
   serializeClose({ closeCode: closeCode === undefined ? implied : closeCode, reason });

@@ -14,7 +14,7 @@ import { randomPayload } from "../core/mask.ts";
 import type { Message } from "../core/message.ts";
 import { Driver } from "./driver.ts";
 import type { DriverInit } from "./driver_init.ts";
-import type { EndListener } from "./ending.ts";
+import type { EndListener, LeaveRule } from "./ending.ts";
 import { packHeads, type ResponseInfo, toRequest, toResponseInfo, unpackHeads } from "../http.ts";
 import { refuseForeignMembers } from "./foreign_members.ts";
 import type { IncomingMessage } from "./message_streams.ts";
@@ -45,6 +45,19 @@ export interface ConnectionInit extends DriverInit {
 }
 
 let driverOf: (ws: WebSocketConnection) => Driver;
+
+/** Says what becomes of a connection when a stream of it is cancelled or aborted. Internal. */
+export function setLeaveRule(ws: WebSocketConnection, rule: LeaveRule): void {
+  driverOf(ws).setLeaveRule(rule);
+}
+
+/**
+ * Closes a connection whose handler has settled: with 1000, or with 1011 if it has rejected. Tells whether
+ * somebody was still waiting for a message. Internal.
+ */
+export function closeAfterHandler(ws: WebSocketConnection, rejected: boolean): boolean {
+  return driverOf(ws).handlerSettled(rejected);
+}
 
 /** Tells of the end of the connection without the promise that `closed` makes. Internal. */
 export function whenEnded(ws: WebSocketConnection, listener: EndListener): void {
@@ -141,20 +154,25 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
     return this.#driver.transport.remoteAddress;
   }
 
-  /** "open" until a Close frame was sent or acted on, "closed" when the transport has ended. */
+  /**
+   * "open" until a Close frame was sent or acted on, "closed" when the transport has ended, or the
+   * connection has failed: when `closed` has settled.
+   */
   get state(): "open" | "closing" | "closed" {
     return this.#driver.state;
   }
 
   /**
-   * Settles when the transport has ended: resolves with the peer's code and reason if both Close
-   * frames were exchanged, whatever the code; rejects with a {@linkcode WebSocketError} otherwise.
+   * Resolves with the peer's code and reason when both Close frames were exchanged, whatever the code,
+   * and the transport has ended. Rejects with a {@linkcode WebSocketError} as soon as it is certain that
+   * the connection does not end so. It settles before, or in the same turn as, the reads and writes that
+   * the end cuts off.
    */
   get closed(): Promise<Required<CloseInfo>> {
     // Made when first asked for: most connections are closed without anybody asking.
     return this.#closed ??= handled(
       new Promise((resolve, reject) =>
-        this.#driver.whenEnded({
+        this.#driver.whenDecided({
           ended: (error) => {
             if (error === undefined) resolve(this.#driver.closeRecord.received);
             else reject(error);
@@ -209,8 +227,16 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
 
   /**
    * The messages as a stream, made when first asked for. It closes after any clean close, and errors
-   * with a {@linkcode WebSocketError} otherwise. Cancelling it closes the connection: with the code of
-   * the reason if that is a WebSocketError, else without one.
+   * with a {@linkcode WebSocketError} otherwise.
+   *
+   * Cancelling it closes the connection. A reason that is a WebSocketError is sent, if its code is 1000 or
+   * 3000-4999; another error, except an AbortError, is 1011, so that the peer sees what failed in a
+   * `pipeTo()` or `pipeThrough()`; anything else is a Close without a code. In a handler that returns a
+   * promise, a cancel without a code waits until the promise settles, or somebody asks for `closed`:
+   * leaving a loop by an error cancels without a reason, and the connection then closes with 1011. On a
+   * `WebSocketStream` only a WebSocketError has a code, as in the standard.
+   *
+   * The promise of its `pipeTo()` may be ignored: a rejection is not an unhandled one.
    *
    * @throws {DOMException} InvalidStateError when the connection is read in another way
    */
@@ -260,8 +286,9 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
   /**
    * Messages written to it are sent; bytes are copied at the write, other chunks than strings and
    * buffer sources are converted to strings. A write resolves as `send()` does. Closing it closes the
-   * connection, and waits for the closing handshake; aborting it closes the connection with the code of
-   * the reason if that is a {@linkcode WebSocketError}, else without one. Made when first asked for.
+   * connection without a code, and waits for the closing handshake; aborting it closes the connection as
+   * cancelling `readable` does. Writes that the end of the connection cuts off reject when `closed` has
+   * settled, not before. Made when first asked for.
    */
   get writable(): WritableStream<Message | BufferSource> {
     return this.#driver.sender.writable;
@@ -308,7 +335,8 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
    * Closes the connection: sends a Close frame behind all that was sent, and waits until the peer has
    * answered it and the transport has ended, at most for `closeTimeout`. Further calls change nothing.
    *
-   * @param info the code and reason; a reason alone goes with 1000; nothing: no code
+   * @param info The code and reason. A reason alone goes with 1000; nothing, or 1005, means no code, so
+   * that what `closed` of another connection gave can be passed on
    * @returns a promise of the peer's code and reason, or 1006 where none came; it never rejects
    * @throws {TypeError} for a code or reason of the wrong type
    * @throws {RangeError} for a code that must not be sent, or a reason over 123 bytes of UTF-8
@@ -316,7 +344,9 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
   close(info: CloseInfo = {}): Promise<Required<CloseInfo>> {
     checkCloseInfo(info);
     this.#driver.startClose(info);
-    return this.closed.catch(() => this.#driver.closeRecord.received);
+    return new Promise((resolve) =>
+      this.#driver.whenEnded({ ended: () => resolve(this.#driver.closeRecord.received) })
+    );
   }
 
   /** Ends the transport at once, without a closing handshake. `closed` rejects with 1006. */

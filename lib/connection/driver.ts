@@ -15,7 +15,7 @@ import { type CloseEvent, response } from "../core/event.ts";
 import { webTextCodec } from "../core/utf8.ts";
 import { randomPayload } from "../core/mask.ts";
 import { type DriverInit, type Machine, type MachineHost, machineOf } from "./driver_init.ts";
-import { Ending, type EndListener, NOT_ENDING } from "./ending.ts";
+import { Ending, type EndListener, type LeaveRule, NOT_ENDING, withListener } from "./ending.ts";
 import { invalidState } from "../invalid_state.ts";
 import { Keepalive, type KeepaliveHost, Pings } from "./keepalive.ts";
 import type { ConnectionStats } from "../options.ts";
@@ -49,6 +49,8 @@ export class Driver
   #pings: Pings | undefined;
   #ending: Readonly<Ending> = NOT_ENDING;
   #onEnd: EndListener | undefined;
+  #onDecided: EndListener | undefined;
+  #leaveRule: LeaveRule = "direct";
 
   #paused = false;
   #pauses = 0;
@@ -72,16 +74,21 @@ export class Driver
 
   /** See `WebSocketConnection`. */
   get state(): "open" | "closing" | "closed" {
-    if (this.#ending.finished) return "closed";
+    if (this.#ending.decided || this.#ending.finished) return "closed";
     return this.canSend() ? "open" : "closing";
   }
 
   /** Tells of the end of the transport. */
   whenEnded(listener: EndListener): void {
-    const before = this.#onEnd;
     if (this.#ending.settled) listener.ended(this.#ending.error);
-    else if (before === undefined) this.#onEnd = listener;
-    else this.#onEnd = { ended: (error) => (before.ended(error), listener.ended(error)) };
+    else this.#onEnd = withListener(this.#onEnd, listener);
+  }
+
+  /** Tells of the end as soon as it is certain: when the connection has failed, or with the transport. */
+  whenDecided(listener: EndListener): void {
+    if (this.#ending.decided) return listener.ended(this.#ending.error);
+    this.#onDecided = withListener(this.#onDecided, listener);
+    this.#stopWaitingForHandler();
   }
 
   /** The Close frames that went. */
@@ -95,7 +102,15 @@ export class Driver
     return this.#ending as Ending;
   }
 
+  /** `closed` settles before what the end cuts off, or in the same turn. */
+  #decide(): void {
+    if (this.#ending.decided) return;
+    this.#ownEnding.decided = true;
+    this.#onDecided?.ended(this.#ending.error);
+  }
+
   #settle(): void {
+    this.#decide();
     this.#ownEnding.settled = true;
     this.#onEnd?.ended(this.#ending.error);
   }
@@ -285,15 +300,16 @@ export class Driver
     // The standard calls a close clean only if all that was written had left before.
     const { pending } = this.sender;
     this.#sendClose(response(event) as CloseEvent);
-    this.sender.refuse(this.closedError(), { all: pending });
     if (pending || this.#ending.transportClosed) {
       const late = pending ? "while messages waited to be sent" : "before it was answered";
       const { closeCode, reason } = event;
       const message = `The peer has closed ${late} (${this.closeRecord})`;
-      const error = this.#ownEnding.error = webSocketError(message, closeCode, reason);
-      // All that the peer had to say was received: who reads only is not concerned.
-      if (pending) this.receiver.end(error, true);
+      this.#ownEnding.error = webSocketError(message, closeCode, reason);
+      this.#decide();
     }
+    this.sender.refuse(this.closedError(), { all: pending });
+    // All that the peer had to say was received: who reads only is not concerned.
+    if (pending) this.receiver.end(this.#ending.error!, true);
   }
 
   /** RFC 6455 §7.1.7: fails the connection: says why, reads no more, ends the transport. */
@@ -378,6 +394,7 @@ export class Driver
   }
 
   #endWith(error: WebSocketError): void {
+    this.#decide();
     // The transport may take its time to end, and no ping can be sent meanwhile.
     this.#keepalive?.stop();
     this.#pings?.fail(error);
@@ -395,7 +412,50 @@ export class Driver
 
   /** The reader or the writer of a stream gives up. */
   leave(reason: unknown): void {
-    this.startClose(closeInfoOf(reason));
+    const info = closeInfoOf(reason, this.#leaveRule === "standard");
+    if (this.#leaveRule !== "handler" || info.closeCode !== undefined) return this.startClose(info);
+    // A loop that an error leaves cancels without a reason, and then the handler rejects.
+    this.#ownEnding.leaving ??= reason === undefined ? { closeCode: CloseCode.Normal } : info;
+    if (this.#onDecided !== undefined) this.#stopWaitingForHandler();
+  }
+
+  /** Says what becomes of the connection when a stream of it is left. */
+  setLeaveRule(rule: LeaveRule): void {
+    this.#leaveRule = rule;
+    if (rule !== "handler") this.#stopWaitingForHandler();
+  }
+
+  /** There is no handler to wait for, or it may itself be what waits for the end. */
+  #stopWaitingForHandler(): void {
+    const { leaving } = this.#ending;
+    if (leaving !== undefined) nextTurn(() => this.startClose(leaving));
+  }
+
+  /**
+   * The handler that owned the connection has settled: the connection closes, and nobody reads it any
+   * more. Tells whether somebody was still waiting for a message.
+   */
+  handlerSettled(rejected: boolean): boolean {
+    if (!this.canSend()) return false;
+    const waiting = this.receiver.awaited;
+    const { leaving = { closeCode: CloseCode.Normal } } = this.#ending;
+    this.startClose(rejected ? { closeCode: CloseCode.InternalError } : leaving);
+    this.receiver.release(webSocketError("The handler has returned", CloseCode.Normal));
+    return waiting;
+  }
+
+  /** A write that the end has cut off is not to reject before `closed`, which its caller may await. */
+  cutOff(error: unknown): Promise<never> {
+    return new Promise((_, reject) => {
+      if (this.canSend()) reject(error);
+      else this.whenDecided({ ended: () => reject(error) });
+    });
+  }
+
+  /** Whether a ping is answered: RFC 6455 §5.5.2 wants it until the peer's Close frame has come. */
+  canAnswer(): boolean {
+    return this.canWrite() ||
+      (this.#ending.error === undefined && this.#protocol.state === "local-closing");
   }
 
   // What the parts ask for, as their hosts say
@@ -425,7 +485,7 @@ export class Driver
     // A clean end has come already where a pipe closes us in the turn that the end grants.
     if (this.#ending.finished && this.#ending.error === undefined) return;
     await new Promise<void>((resolve, reject) =>
-      this.whenEnded({ ended: (error) => error === undefined ? resolve() : reject(error) })
+      this.whenDecided({ ended: (error) => error === undefined ? resolve() : reject(error) })
     );
   }
 

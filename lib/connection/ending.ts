@@ -6,6 +6,7 @@
  * @module
  */
 import { CloseRecord } from "./close_record.ts";
+import type { CloseInfo } from "../core/close.ts";
 import type { WebSocketError } from "../core/error.ts";
 import { backgroundTimer } from "./turn.ts";
 
@@ -14,6 +15,21 @@ export interface EndListener {
   /** The transport has ended; the error says why it was none after a clean close. */
   ended(error?: WebSocketError): void;
 }
+
+/** Tells one more listener. */
+export function withListener(before: EndListener | undefined, listener: EndListener): EndListener {
+  if (before === undefined) return listener;
+  return { ended: (error) => (before.ended(error), listener.ended(error)) };
+}
+
+/** How a connection closes when a stream of it is cancelled or aborted without a code. */
+export type LeaveRule =
+  /** With 1011 for an error, and otherwise without a code. */
+  | "direct"
+  /** Without a code, whatever the reason. */
+  | "standard"
+  /** As "direct", but what is no error waits for the handler, which says whether it has failed. */
+  | "handler";
 
 /** What has happened so far at the end of one connection. */
 export class Ending {
@@ -30,6 +46,10 @@ export class Ending {
   inputEnded = false;
   transportClosed = false;
   transportError: Error | undefined;
+  /** What to close with when the handler has returned: its streams were left. */
+  leaving: CloseInfo | undefined;
+  /** How it ends is certain, and `closed` has settled. */
+  decided = false;
   /** The transport is gone, and all that waited was settled. */
   finished = false;
   /** And who waits for the end was told. */

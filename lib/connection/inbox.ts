@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { handled } from "./outbox.ts";
 import { nextTurn } from "./turn.ts";
 
 /** What a {@linkcode Budget} tells its owner. */
@@ -196,7 +197,7 @@ export class Inbox<T> {
    * @param cancel called when the reader cancels
    */
   stream(cancel: (reason: unknown) => void): ReadableStream<T> {
-    return new ReadableStream<T>({
+    return new Readable<T>({
       start: (controller) => {
         this.#onEnd = () => this.#finish(controller);
         if (this.#end !== undefined) this.#finish(controller);
@@ -242,5 +243,15 @@ export class Inbox<T> {
     const { clean, error } = this.#end!;
     if (clean) controller.close();
     else controller.error(error);
+  }
+}
+
+/**
+ * A stream whose `pipeTo()` may be left to itself, as any other promise of a connection: its rejection is
+ * for those who await it, and no unhandled one.
+ */
+class Readable<T> extends ReadableStream<T> {
+  override pipeTo(...args: Parameters<ReadableStream<T>["pipeTo"]>): Promise<void> {
+    return handled(super.pipeTo(...args));
   }
 }

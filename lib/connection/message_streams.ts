@@ -40,6 +40,11 @@ export class MessageStreams {
     this.readable = this.#messages.stream(cancel);
   }
 
+  /** Whether somebody waits for a message, or for a piece of one. */
+  get awaited(): boolean {
+    return this.#messages.awaited || this.#current?.awaited === true;
+  }
+
   /** Adds a piece. */
   push(fragment: Fragment): void {
     const { data, messageFinished } = fragment;

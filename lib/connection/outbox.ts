@@ -12,7 +12,8 @@ import { nextTurn } from "./turn.ts";
 /** How many bytes may wait, here and in the transport, before a send waits too. */
 export const SEND_MARK = 65536;
 
-const DONE: Promise<void> = Promise.resolve();
+/** What a send gives that need not wait. */
+export const DONE: Promise<void> = Promise.resolve();
 
 interface Waiter {
   resolve(): void;

@@ -62,6 +62,11 @@ export class Receiver {
     return this.#inbox.budget.fullWith(this.#mode === undefined ? this.#assembler?.size ?? 0 : 0);
   }
 
+  /** Whether somebody waits for a message. */
+  get awaited(): boolean {
+    return this.#inbox.awaited || this.#streams?.awaited === true;
+  }
+
   /** How it ended, once it has. */
   get ended(): End | undefined {
     return this.#inbox.ended;
@@ -125,6 +130,13 @@ export class Receiver {
   end(error: WebSocketError, clean: boolean): void {
     this.#inbox.end({ error, clean });
     this.#streams?.end({ error, clean });
+  }
+
+  /** Nobody reads any more: what waits or is to come is dropped, and whoever asks meets a clean end. */
+  release(error: WebSocketError): void {
+    this.#mode = "discard";
+    this.#drop();
+    this.end(error, true);
   }
 
   /** See `WebSocketConnection`. */

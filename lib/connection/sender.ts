@@ -40,6 +40,8 @@ export interface SenderHost extends Endable, Omit<SinkHost, "write"> {
   canWrite(): boolean;
   /** The error for those who send when they may not. */
   closedError(): DOMException;
+  /** Whether a ping may yet be answered. */
+  canAnswer(): boolean;
   /** A message was begun and cannot be finished. */
   failMidway(cause: unknown): void;
 }
@@ -339,6 +341,11 @@ export class Sender implements SinkHost {
     return this.#sendInTurn(ownItem(message), true, {});
   }
 
+  /** See {@linkcode SinkHost}. */
+  cutOff(error: unknown): Promise<never> {
+    return this.#host.cutOff(error);
+  }
+
   /** The writer of the stream has closed it. */
   finish(): Promise<void> {
     return this.#host.finish();
@@ -358,12 +365,13 @@ export class Sender implements SinkHost {
 
   /** RFC 6455 §5.5.2: a ping is answered; §5.5.3: of several, the last one is enough. */
   answer(payload: Uint8Array): void {
-    if (!this.#host.canWrite()) return;
+    if (!this.#host.canAnswer()) return;
     if (this.outbox.bufferedAmount > SEND_MARK) {
       // A peer that pings and does not read must not make us hold ever more pongs.
       this.#owedPong = payload.slice();
     } else {
-      this.control({ type: "pong", payload });
+      this.#protocol.write({ type: "pong", payload }, this.outbox.writer);
+      this.outbox.post();
     }
   }
 

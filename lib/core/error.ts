@@ -7,12 +7,13 @@ import { defineInterface, toDictionary, toUnsignedShort, toUsvString } from "./w
 
 type Raise = (
   message: string,
-  closeCode: number,
+  closeCode: number | null,
   reason: string,
   cause?: unknown,
 ) => WebSocketError;
 
 let raise: Raise;
+let slotsOf: (value: object) => { closeCode: number | null; reason: string } | undefined;
 
 /**
  * The connection ended other than by a clean close, or a reader met its end.
@@ -44,6 +45,8 @@ export class WebSocketError extends DOMException {
       }
       return error;
     };
+    slotsOf = (value) =>
+      #closeCode in value ? { closeCode: value.#closeCode, reason: value.#reason } : undefined;
   }
 
   /**
@@ -74,10 +77,20 @@ export class WebSocketError extends DOMException {
   }
 }
 
-/** Makes a WebSocketError with any code, the reserved ones too. Internal. */
+/**
+ * The code and reason that a WebSocketError was made with, whatever properties it has been given since;
+ * undefined for any other value. Internal.
+ */
+export function webSocketErrorSlots(
+  value: unknown,
+): { closeCode: number | null; reason: string } | undefined {
+  return typeof value === "object" && value !== null ? slotsOf(value) : undefined;
+}
+
+/** Makes a WebSocketError with any code, the reserved ones too, or with none. Internal. */
 export function webSocketError(
   message: string,
-  closeCode: number,
+  closeCode: number | null,
   reason: string = "",
   cause?: unknown,
 ): WebSocketError {
@@ -104,7 +117,7 @@ export function checkWebCloseInfo(init: unknown): { closeCode?: number; reason: 
   const closeCode = given === undefined ? undefined : toUnsignedShort(given, "closeCode");
   const { reason = "" } = dictionary;
   const text = toUsvString(reason);
-  if (closeCode !== undefined && closeCode !== 1000 && !(closeCode >= 3000 && closeCode <= 4999)) {
+  if (closeCode !== undefined && !isScriptCloseCode(closeCode)) {
     throw new DOMException(
       `Expected closeCode to be 1000 or 3000-4999, received ${closeCode}`,
       "InvalidAccessError",
@@ -119,6 +132,11 @@ export function checkWebCloseInfo(init: unknown): { closeCode?: number; reason: 
   }
   if (closeCode === undefined && text === "") return { reason: "" };
   return { closeCode: closeCode ?? 1000, reason: text };
+}
+
+/** Whether a script may close with this code: 1000 and 3000-4999 (WHATWG WebSockets). */
+export function isScriptCloseCode(closeCode: number): boolean {
+  return closeCode === 1000 || (closeCode >= 3000 && closeCode <= 4999);
 }
 
 /** Cuts a reason to at most 123 bytes of UTF-8 (RFC 6455 §5.5), between two characters. */

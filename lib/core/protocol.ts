@@ -332,8 +332,9 @@ export class Protocol {
    * Gives the bytes that send the event; each piece of a message becomes a frame. A call that throws
    * has changed nothing.
    *
-   * @throws {LocalProtocolError} where the state forbids it: after a Close frame was sent, or a piece
-   * of another type in the middle of a message
+   * @throws {LocalProtocolError} If the state forbids the event: after a Close frame was sent, except a
+   * pong while the peer's Close frame has not come, or a piece of another type in the middle of a
+   * message
    * @throws {RangeError} for a payload, close code or reason that a control frame cannot carry
    * @throws {TypeError} for data of the wrong type
    */
@@ -387,8 +388,10 @@ export class Protocol {
     return true;
   }
 
-  /** RFC 6455 §5.5.1: nothing is sent after a Close frame. */
+  /** RFC 6455 §5.5.1: no data is sent after a Close frame, and no ping by us. */
   #refusal(type?: ProtocolEvent["type"]): LocalProtocolError | undefined {
+    // RFC 6455 §5.5.2: a ping is answered unless the peer's Close frame has come.
+    if (type === "pong" && this.#state === "local-closing") return undefined;
     // Until ours is sent, what was begun may be finished, be it that the peer's has come.
     if (this.#state === "open" || this.#state === "remote-closing") return undefined;
     const what = type === undefined ? "message" : `${type} event`;

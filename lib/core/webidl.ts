@@ -30,10 +30,10 @@ export function defineInterface<T>(
  */
 export function toDictionary(value: unknown, what: string): Record<string, unknown> {
   if (value === undefined || value === null) return {};
-  if (typeof value !== "object" && typeof value !== "function") {
+  if (!isObject(value)) {
     throw new TypeError(`Expected ${what} as an object, received ${typeof value}`);
   }
-  return value as Record<string, unknown>;
+  return value;
 }
 
 /**
@@ -59,16 +59,29 @@ export function toUnsignedShort(value: unknown, what: string): number {
 }
 
 /**
- * Converts to a sequence of strings.
+ * Converts to a sequence of strings. As Web IDL says, each member of the iterable and of its iterator
+ * is read once, and `return()` is never called: a loop would call it when a conversion throws.
  *
- * @throws {TypeError} when the value is no object that can be iterated over
+ * @throws {TypeError} If the value is not an object that can be iterated over.
  */
 export function toStrings(value: unknown, what: string): string[] {
-  const iterable = typeof value === "object" || typeof value === "function" ? value : null;
-  if (typeof (iterable as Partial<Iterable<unknown>> | null)?.[Symbol.iterator] !== "function") {
-    throw new TypeError(`Expected ${what} to be a sequence of strings`);
-  }
+  const notSequence = () => new TypeError(`Expected ${what} to be a sequence of strings`);
+  if (!isObject(value)) throw notSequence();
+  const method = value[Symbol.iterator];
+  if (typeof method !== "function") throw notSequence();
+  const iterator: unknown = method.call(value);
+  if (!isObject(iterator)) throw notSequence();
+  const { next } = iterator;
+  if (typeof next !== "function") throw notSequence();
   const strings: string[] = [];
-  for (const item of iterable as Iterable<unknown>) strings.push(toUsvString(item));
-  return strings;
+  for (;;) {
+    const result: unknown = next.call(iterator);
+    if (!isObject(result)) throw notSequence();
+    if (result.done) return strings;
+    strings.push(toUsvString(result.value));
+  }
+}
+
+function isObject(value: unknown): value is Record<PropertyKey, unknown> {
+  return typeof value === "function" || (typeof value === "object" && value !== null);
 }

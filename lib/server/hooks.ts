@@ -9,7 +9,10 @@ import { toRequest } from "../http.ts";
 
 /** The listeners of a server's user. */
 export interface Listeners {
-  /** Told what a handler or a hook has thrown. Default: `console.error` */
+  /**
+   * Told what a handler or a hook has thrown, and of a handler that has forgotten to await.
+   * Default: `console.error`
+   */
   onError?: (error: unknown) => void;
   /** Told of every handshake that is turned down. Default: nobody */
   onRefused?: (error: HandshakeError, request?: Request) => void;

@@ -169,8 +169,9 @@ export interface Server extends AsyncDisposable {
 }
 
 /**
- * Listens for WebSockets. When the handler returns, the connection is closed with 1000; when it
- * throws, with 1011, and `onError` is told.
+ * Listens for WebSockets. When the promise of the handler resolves, its connection is closed with 1000;
+ * when it rejects, with 1011, and `onError` is told. A handler that returns no promise leaves the
+ * connection open; see {@linkcode Handler}.
  *
  * @example An echo that is no faster than its peer reads
  * ```ts

@@ -13,11 +13,25 @@ import { ConnectionCount, type ConnectionLimits } from "./connection_limits.ts";
 import { HandshakeError } from "../core/error.ts";
 import { type Listeners, report } from "./hooks.ts";
 import type { Cancellation } from "../opening.ts";
-import { type WebSocketConnection, whenEnded } from "../connection/connection.ts";
+import {
+  closeAfterHandler,
+  setLeaveRule,
+  type WebSocketConnection,
+  whenEnded,
+} from "../connection/connection.ts";
+import { invalidState } from "../invalid_state.ts";
 import type { Address } from "../transport.ts";
-import { backgroundTimer } from "../connection/turn.ts";
+import { backgroundTimer, nextTurn } from "../connection/turn.ts";
 
-/** What is done with each connection. */
+/**
+ * What is done with each connection. A handler that returns a promise, or another thenable, owns the
+ * connection until that settles: the connection is then closed with 1000, or with 1011 if the promise
+ * rejects, and `onError` is told. A handler that returns anything else leaves the connection open until
+ * it ends by itself.
+ *
+ * So `async (ws) => { ws.readable.pipeTo(ws.writable); }`, which does not await the pipe, closes at once;
+ * `onError` is told when somebody still waits for a message then.
+ */
 export type Handler = (ws: WebSocketConnection, request: Request) => unknown;
 
 /** The handshake of one connection, or its answer to a fault, with which it then rejects. */
@@ -31,6 +45,11 @@ export interface SessionsOptions extends ConnectionLimits, Listeners {
 
 /** How many clients without a place are told so at a time; the others are cut. */
 const MAX_REFUSALS = 100;
+
+const FORGOTTEN =
+  "The handler's promise resolved while a message was being waited for, and the connection was closed. " +
+  "Await or return the promise of pipeTo() or of the loop; a handler that returns no promise leaves the " +
+  "connection open";
 
 /** The connections of one server. Internal. */
 export class Sessions {
@@ -151,8 +170,19 @@ export class Sessions {
     // It is over when both have ended: a handler may go on when the connection has long done so.
     this.#pending++;
     whenEnded(ws, session);
-    // No asynchronous function: what it keeps while it waits is several times as large.
-    this.#handle(ws).then(session.returned.bind(session), session.threw.bind(session));
+    setLeaveRule(ws, "handler");
+    try {
+      const returned = this.#handle(ws);
+      if (isThenable(returned)) {
+        // No asynchronous function: what it keeps while it waits is several times as large.
+        Promise.resolve(returned).then(session.returned.bind(session), session.threw.bind(session));
+      } else {
+        setLeaveRule(ws, "direct");
+        this.#left();
+      }
+    } catch (error) {
+      session.threw(error);
+    }
   }
 
   /** A connection has ended. */
@@ -162,20 +192,17 @@ export class Sessions {
     this.#left();
   }
 
-  /** A handler has. */
-  handled(ws: WebSocketConnection, closeCode: number): void {
-    ws.close({ closeCode });
+  /** A handler has settled. */
+  handled(ws: WebSocketConnection, rejected: boolean): void {
+    const waiting = closeAfterHandler(ws, rejected);
+    if (waiting && !rejected) this.report(invalidState(FORGOTTEN));
     this.#left();
   }
 
-  #handle(ws: WebSocketConnection): Promise<unknown> {
-    try {
-      const handler = this.#handler;
-      if (this.#needsRequest) return Promise.resolve(handler(ws, ws.request));
-      return Promise.resolve((handler as (ws: WebSocketConnection) => unknown)(ws));
-    } catch (error) {
-      return Promise.reject(error);
-    }
+  #handle(ws: WebSocketConnection): unknown {
+    const handler = this.#handler;
+    if (this.#needsRequest) return handler(ws, ws.request);
+    return (handler as (ws: WebSocketConnection) => unknown)(ws);
   }
 
   #left(): void {
@@ -237,16 +264,17 @@ class Session implements EndListener {
     this.#sessions.ended(this.#ws, this.#place);
   }
 
-  /** The handler has returned. */
+  /** The handler's promise has resolved. */
   returned(): void {
-    this.#sessions.handled(this.#ws, CloseCode.Normal);
+    // A turn later a pipe that was not awaited has asked for its first message.
+    nextTurn(() => this.#sessions.handled(this.#ws, false));
   }
 
-  /** The handler has thrown. */
+  /** The handler has thrown, or its promise has rejected. */
   threw(error: unknown): void {
     // That the peer has left is no error of the handler's.
     if (!this.#ws.isOwnError(error)) this.#sessions.report(error);
-    this.#sessions.handled(this.#ws, CloseCode.InternalError);
+    this.#sessions.handled(this.#ws, true);
   }
 }
 
@@ -270,6 +298,11 @@ class Shutdown implements Cancellation {
     for (const listener of this.#listeners) listener();
     this.#listeners.clear();
   }
+}
+
+function isThenable(value: unknown): value is PromiseLike<unknown> {
+  const isObject = typeof value === "function" || (typeof value === "object" && value !== null);
+  return isObject && typeof (value as Partial<PromiseLike<unknown>>).then === "function";
 }
 
 /** A transport of somebody's own may throw at once. */

@@ -9,8 +9,8 @@
  */
 import { checkCloseInfo } from "../connection/close_record.ts";
 import { WebSocketConnection } from "../connection/connection.ts";
-import type { CloseInfo } from "../core/close.ts";
-import { HandshakeError } from "../core/error.ts";
+import { CloseCode, type CloseInfo } from "../core/close.ts";
+import { HandshakeError, isScriptCloseCode } from "../core/error.ts";
 import type { RequestHead, ResponseHead } from "../core/http1.ts";
 import { MAX_MESSAGE_SIZE } from "../core/message.ts";
 import { checkKnown, type OptionNames } from "../core/options.ts";
@@ -262,8 +262,8 @@ class NativeConnection extends WebSocketConnection {
 
   override close(info: CloseInfo = {}): Promise<Required<CloseInfo>> {
     checkCloseInfo(info);
-    const { closeCode = 1000 } = info;
-    if (closeCode !== 1000 && closeCode < 3000) {
+    const { closeCode = CloseCode.NoStatus } = info;
+    if (closeCode !== CloseCode.NoStatus && !isScriptCloseCode(closeCode)) {
       throw new RangeError(
         `Expected a close code of 1000 or 3000-4999 for a native WebSocket, received ${closeCode}`,
       );

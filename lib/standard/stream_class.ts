@@ -6,8 +6,8 @@
  *
  * @module
  */
-import type { WebSocketConnection } from "../connection/connection.ts";
-import type { CloseInfo } from "../core/close.ts";
+import { setLeaveRule, type WebSocketConnection } from "../connection/connection.ts";
+import { CloseCode, type CloseInfo } from "../core/close.ts";
 import { checkWebCloseInfo, HandshakeError, webSocketError } from "../core/error.ts";
 import type { Message } from "../core/message.ts";
 import { parseWebSocketUrl } from "../core/url.ts";
@@ -39,11 +39,14 @@ export interface StandardOpenInfo {
 export interface StandardWebSocketStream<OpenInfo = StandardOpenInfo> {
   /** The URL, serialised. */
   readonly url: string;
-  /** Resolves when the connection is open; rejects with a WebSocketError whose `cause` tells why. */
+  /**
+   * Resolves when the connection is open. Rejects with a WebSocketError without a close code, whose
+   * `cause` tells why, or with the reason of `signal`.
+   */
   readonly opened: Promise<OpenInfo>;
   /**
-   * Resolves with the peer's code and reason after a clean close; rejects with a WebSocketError
-   * otherwise, and when the connection was never open.
+   * Resolves with the peer's code and reason after a clean close. Rejects with a WebSocketError
+   * otherwise: with 1006 if the connection was never open, or with the reason of `signal`.
    */
   readonly closed: Promise<Required<CloseInfo>>;
   /**
@@ -113,21 +116,28 @@ export function webSocketStreamClass<Options, OpenInfo>(
       checkProtocols(others.protocols);
       check(others);
       const connection = this.#connect(others, signal);
-      this.#opened = handled(connection.then(describe));
-      this.#closed = handled(connection.then((ws) => ws.closed));
+      this.#opened = handled(connection.then(describe, rejecting(null)));
+      this.#closed = handled(connection.then((ws) => ws.closed, rejecting(CloseCode.Abnormal)));
     }
 
     async #connect(options: object, signal?: AbortSignal): Promise<WebSocketConnection> {
       const abort = () => this.#handshake.abort(signal!.reason);
+      const { signal: own } = this.#handshake;
       try {
         signal?.throwIfAborted();
         signal?.addEventListener("abort", abort, { once: true });
-        const { signal: own } = this.#handshake;
-        return this.#connection = await connect(this.#url, { ...options, signal: own });
+        const connection = await connect(this.#url, { ...options, signal: own });
+        if (own.aborted) {
+          // Given up in the turn in which the handshake was through.
+          connection.terminate();
+          throw own.reason;
+        }
+        setLeaveRule(connection, "standard");
+        return this.#connection = connection;
       } catch (error) {
-        if (signal?.aborted && error === signal.reason) throw error;
-        const message = error instanceof HandshakeError ? error.message : "The handshake failed";
-        throw webSocketError(message, 1006, "", error);
+        // Also where close() was called just before, in the same turn.
+        if (signal?.aborted) throw signal.reason;
+        throw new Failure(error);
       } finally {
         signal?.removeEventListener("abort", abort);
       }
@@ -164,6 +174,25 @@ export function webSocketStreamClass<Options, OpenInfo>(
   return WebSocketStream;
 }
 
+/** Why a handshake has failed: each promise rejects with an error of its own. */
+class Failure {
+  readonly cause: unknown;
+
+  constructor(cause: unknown) {
+    this.cause = cause;
+  }
+}
+
+/** @param closeCode the code of the error: a connection that was never open has none */
+function rejecting(closeCode: number | null): (reason: unknown) => never {
+  return (reason) => {
+    if (!(reason instanceof Failure)) throw reason;
+    const { cause } = reason;
+    const message = cause instanceof HandshakeError ? cause.message : "The handshake failed";
+    throw webSocketError(message, closeCode, "", cause);
+  };
+}
+
 const abortedOf = Object.getOwnPropertyDescriptor(AbortSignal.prototype, "aborted")!.get!;
 
 /** Web IDL's conversion of the dictionary WebSocketStreamOptions; what else there is goes along. */
@@ -179,9 +208,10 @@ function convert(
   }
   const converted: Record<string, unknown> = {};
   for (const name in dictionary) {
+    if (name === "protocols" || name === "signal") continue;
+    const value = dictionary[name];
     // Web IDL: a member that is undefined is none, and leaves the default.
-    if (name === "protocols" || name === "signal" || dictionary[name] === undefined) continue;
-    converted[name] = dictionary[name];
+    if (value !== undefined) converted[name] = value;
   }
   return { ...converted, protocols, signal };
 }

@@ -112,6 +112,7 @@ class Assembly implements MessageDuplex {
   #writableClosing = false;
   #pendingWrites = 0;
   #error: WebSocketError | undefined;
+  #settle!: { resolve(info: Required<CloseInfo>): void; reject(error: unknown): void };
   #finished = false;
   #wake = ignore;
 
@@ -123,10 +124,13 @@ class Assembly implements MessageDuplex {
     this.#maxFrameSize = maxFrameSize;
     this.#extensions = extensions;
     this.#protocol = new Protocol(role, { maxMessageSize });
+    this.closed = handled(
+      new Promise((resolve, reject) => this.#settle = { resolve, reject }),
+    );
     this.#receiver = new Receiver(options.readableStrategy, {
       onTaken: () => this.#wake(),
       onMode: () => {},
-      leave: (reason) => this.#startClose(closeInfoOf(reason)),
+      leave: (reason) => this.#startClose(closeInfoOf(reason, false)),
     });
     this.#controlRate = new ControlRate(options.maxControlFramesPerSecond);
     this.readable = this.#receiver.readable;
@@ -140,6 +144,8 @@ class Assembly implements MessageDuplex {
       cancel: () => {
         this.#outputGone = true;
         this.#roomForFrame();
+        // What the input still has is read, unless it never ends.
+        if (!this.#finished && !this.#cut.signal.aborted) this.#armCloseTimer();
       },
     }, { highWaterMark: SEND_MARK, size: (chunk) => chunk.length });
     this.#messages = fragmenter.writable.getWriter();
@@ -152,7 +158,7 @@ class Assembly implements MessageDuplex {
     );
     this.#sent = handled(bytes.pipeTo(duplex.writable, { signal: this.#cut.signal }));
     this.writable = this.#makeWritable();
-    this.closed = handled(this.#run());
+    this.#run().then(this.#settle.resolve, this.#settle.reject);
   }
 
   get #canSend(): boolean {
@@ -186,7 +192,7 @@ class Assembly implements MessageDuplex {
         this.#writableController = controller;
         controller.signal?.addEventListener(
           "abort",
-          () => this.#startClose(closeInfoOf(controller.signal.reason)),
+          () => this.#startClose(closeInfoOf(controller.signal.reason, false)),
         );
       },
       write: (chunk) => this.#write(toMessage(chunk)),
@@ -195,15 +201,19 @@ class Assembly implements MessageDuplex {
         this.#startClose({});
         if (!this.#finished || this.#error !== undefined) await this.closed;
       },
-      abort: (reason) => this.#startClose(closeInfoOf(reason)),
+      abort: (reason) => this.#startClose(closeInfoOf(reason, false)),
     });
   }
 
   async #write(message: Message): Promise<void> {
-    if (!this.#canSend) throw this.#closedError();
     this.#pendingWrites++;
     try {
+      if (!this.#canSend) throw this.#closedError();
       await this.#messages.write(typeof message === "string" ? message : new Uint8Array(message));
+    } catch (error) {
+      // A write that the end has cut off is not to reject before `closed`.
+      if (!this.#canSend || this.#outputGone) await this.closed.catch(ignore);
+      throw error;
     } finally {
       this.#pendingWrites--;
     }
@@ -274,7 +284,9 @@ class Assembly implements MessageDuplex {
   }
 
   #control(event: PongEvent | CloseEvent): void {
-    if (!this.#canSend) return;
+    // RFC 6455 §5.5.2: a ping is answered until the peer's Close frame has come.
+    const answers = event.type === "pong" && this.#protocol.state === "local-closing";
+    if (this.#error !== undefined || !(this.#canSend || answers)) return;
     const bytes = this.#protocol.send(event);
     if (!this.#outputGone) this.#bytes.enqueue(bytes);
   }
@@ -289,6 +301,10 @@ class Assembly implements MessageDuplex {
   #sendClose(event: CloseEvent): void {
     this.#control(event);
     this.#record.note("sent", event);
+    this.#armCloseTimer();
+  }
+
+  #armCloseTimer(): void {
     this.#cancelCloseTimer();
     if (this.#closeTimeout > 0) {
       this.#cancelCloseTimer = backgroundTimer(() => this.#cut.abort(), this.#closeTimeout);
@@ -304,6 +320,8 @@ class Assembly implements MessageDuplex {
     const { closeCode, reason } = event;
     const message = `The peer has closed while messages waited to be sent (${this.#record})`;
     this.#error = webSocketError(message, closeCode, reason);
+    // Before the writes that it cuts off.
+    this.#settle.reject(this.#error);
     handled(this.#messages.abort(this.#closedError()));
   }
 
@@ -317,10 +335,13 @@ class Assembly implements MessageDuplex {
   #lose(cause?: unknown): void {
     const message = `The transport ended without a Close frame (${this.#record})`;
     this.#error = webSocketError(message, CloseCode.Abnormal, "", cause);
+    this.#endStreams(this.#error);
   }
 
   /** RFC 6455 §7.1.1: the server ends the transport first, the client waits for it to do so. */
   async #end(): Promise<Required<CloseInfo>> {
+    // An output that takes nothing must not hold up an end that no Close frame has begun.
+    if (this.#error !== undefined) this.#armCloseTimer();
     const server = this.#protocol.role === "server" || this.#error !== undefined;
     if (server) await this.#endOutput();
     await this.#drainInput();
@@ -371,6 +392,7 @@ class Assembly implements MessageDuplex {
   }
 
   #endStreams(error: WebSocketError): void {
+    this.#settle.reject(error);
     handled(this.#messages.abort(error));
     if (!this.#writableClosing) this.#writableController.error(error);
     this.#receiver.end(error, false);

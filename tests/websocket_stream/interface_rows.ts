@@ -174,6 +174,30 @@ function noting(notes: string[], members: Record<string, unknown>, prefix = ""):
   return dictionary;
 }
 
+/** A sequence that notes how it is read. */
+function sequence(notes: string[], items: unknown[]): object {
+  let next = 0;
+  const iterator = {
+    get next() {
+      notes.push("next");
+      return () => {
+        notes.push("call");
+        return next < items.length ? { done: false, value: items[next++] } : { done: true };
+      };
+    },
+    get return() {
+      notes.push("return");
+      return () => ({});
+    },
+  };
+  return {
+    get [Symbol.iterator]() {
+      notes.push("iterator");
+      return () => iterator;
+    },
+  };
+}
+
 /** What converts to a string, and notes when. */
 function text(notes: string[], name: string, value: string): object {
   return {
@@ -324,6 +348,84 @@ export const INTERFACE_ROWS: Row[] = [
       stream.close();
       ignore(stream);
       assert.deepEqual(notes, ["url", "protocols", "first", "second", "signal"]);
+    },
+  },
+  {
+    title: "constructor arguments: E6 protocols are iterated once, and return() is not called",
+    run(env) {
+      for (const given of [["a", "b"], ["a", Symbol("b")], ["a", "a"], ["a", "b c"]]) {
+        const notes: string[] = [];
+        const protocols = sequence(notes, given);
+        try {
+          const stream = construct(env, ["ws://localhost/", { protocols }]);
+          stream.close();
+          ignore(stream);
+        } catch {
+          // What is wrong with them is said in other rows.
+        }
+        const read = typeof given[1] === "symbol" ? 2 : 3;
+        assert.deepEqual(notes, ["iterator", "next", ...Array(read).fill("call")]);
+      }
+    },
+  },
+  {
+    title: "constructor arguments: E6 an iterator that is none throws a TypeError",
+    run({ WebSocketStream }) {
+      const iterators: unknown[] = [
+        undefined,
+        5,
+        {},
+        { next: 5 },
+        { next: () => 5 },
+        { next: () => undefined },
+      ];
+      for (const iterator of iterators) {
+        const protocols = { [Symbol.iterator]: () => iterator };
+        throws("TypeError", () => new WebSocketStream("ws://localhost/", { protocols }), "");
+      }
+      throws("TypeError", () =>
+        new WebSocketStream("ws://localhost/", {
+          protocols: { [Symbol.iterator]: 5 },
+        }), "");
+    },
+  },
+  {
+    title: "constructor arguments: E6 what an iterator throws is thrown",
+    run({ WebSocketStream }) {
+      const error = new RangeError("thrown");
+      const raise = () => {
+        throw error;
+      };
+      const wrong: object[] = [
+        {
+          get [Symbol.iterator]() {
+            return raise();
+          },
+        },
+        { [Symbol.iterator]: raise },
+        {
+          [Symbol.iterator]: () => ({
+            get next() {
+              return raise();
+            },
+          }),
+        },
+        { [Symbol.iterator]: () => ({ next: raise }) },
+        {
+          [Symbol.iterator]: () => ({
+            next: () => ({
+              get done() {
+                return raise();
+              },
+            }),
+          }),
+        },
+        [{ toString: raise }],
+      ];
+      for (const protocols of wrong) {
+        const caught = thrown(() => new WebSocketStream("ws://localhost/", { protocols }));
+        assert.equal(caught as unknown, error);
+      }
     },
   },
   {

@@ -13,6 +13,7 @@ import {
   rest,
   type Row,
   settled,
+  type Stream,
   type StreamError,
   streamTo,
   turn,
@@ -28,6 +29,8 @@ const FLOOD = 64 * 1024 * 1024;
 const NO_RECEIVE_BACKPRESSURE = "a native WebSocket cannot be held back";
 const SAYS_1006 = "a native WebSocket that has not sent all says 1006 in place of the peer's code";
 const CRASHES = "Chromium's page crashes";
+/** Where the standard has no code. */
+const TELLS_OF_ERRORS = "a connection that is no WebSocketStream says 1011 for an error";
 /** An earlier draft had it so. */
 const ARRAY_BUFFERS = "Chromium gives an ArrayBuffer";
 
@@ -90,7 +93,12 @@ const LEAVING: Record<string, (opened: Opened, reason: unknown) => Promise<void>
   "writer.abort": ({ writable }, reason) => writable.getWriter().abort(reason),
 };
 
-const REASONS: [name: string, reason: (env: Env) => unknown, sent: Info][] = [
+const REASONS: [
+  name: string,
+  reason: (env: Env) => unknown,
+  sent: Info,
+  except?: Row["except"],
+][] = [
   [
     "a WebSocketError",
     ({ WebSocketError }) => new WebSocketError("", { closeCode: 3333, reason: "r" }),
@@ -104,7 +112,53 @@ const REASONS: [name: string, reason: (env: Env) => unknown, sent: Info][] = [
   ["nothing", () => undefined, NO_CODE],
   ["a string", () => "a", NO_CODE],
   ["a plain object", () => ({ closeCode: 3333, reason: "r" }), NO_CODE],
-  ["a DOMException", () => new DOMException("a", "DataCloneError"), NO_CODE],
+  ["an AbortError", () => new DOMException("a", "AbortError"), NO_CODE],
+  ["a DOMException", () => new DOMException("a", "DataCloneError"), NO_CODE, {
+    connection: TELLS_OF_ERRORS,
+  }],
+  ["an Error", () => new Error("a"), NO_CODE, { connection: TELLS_OF_ERRORS }],
+  [
+    "E3 an impostor of WebSocketError",
+    ({ WebSocketError }) => Object.assign(Object.create(WebSocketError.prototype), {}),
+    NO_CODE,
+  ],
+  ["E3 a WebSocketError with properties of its own", ({ WebSocketError }) => {
+    const error = new WebSocketError("", { closeCode: 3333, reason: "r" });
+    for (const [name, value] of [["closeCode", 4444], ["reason", "own"]] as const) {
+      Object.defineProperty(error, name, { value });
+    }
+    return error;
+  }, { closeCode: 3333, reason: "r" }],
+  ["E3 a WebSocketError whose own getters throw", ({ WebSocketError }) => {
+    const error = new WebSocketError("", { closeCode: 3333, reason: "r" });
+    const get = () => {
+      throw new Error("thrown by a getter");
+    };
+    for (const name of ["closeCode", "reason", "name", "message"]) {
+      Object.defineProperty(error, name, { get });
+    }
+    return error;
+  }, { closeCode: 3333, reason: "r" }],
+  ["E3 a WebSocketError without its prototype", ({ WebSocketError }) =>
+    Object.setPrototypeOf(
+      new WebSocketError("", { closeCode: 3333, reason: "r" }),
+      null,
+    ), { closeCode: 3333, reason: "r" }],
+  [
+    "E3 a Proxy of a WebSocketError",
+    ({ WebSocketError }) => new Proxy(new WebSocketError("", { closeCode: 3333 }), {}),
+    NO_CODE,
+  ],
+  [
+    "E3 a Proxy that throws",
+    () =>
+      new Proxy({}, {
+        get() {
+          throw new Error("thrown by a trap");
+        },
+      }),
+    NO_CODE,
+  ],
 ];
 
 /** What a promise became: a word, or the name of its error and the code in it. */
@@ -208,37 +262,50 @@ async function checkEnding(env: Env, row: typeof ENDINGS[number]): Promise<void>
     if (row.writing) {
       await peer.do(["pause"]);
       write = writer.write(new Uint8Array(FLOOD));
-      write.catch(() => {});
-      assert.equal(await settled(write, peer), "pending", "the write before the end");
+      await rest(peer);
     }
     writer.closed.catch(() => {});
     reader.closed.catch(() => {});
     const ended = row.end(opened, env, writer);
-    // What was held back is read, or else a peer would not see that we have closed.
-    if (row.writing) {
-      if (row.write === "InvalidStateError") {
-        assert.equal(await outcome(write!), row.write, "the pending write");
-      }
-      await peer.do(["resume"]);
-    }
+    // E1: `closed` first. A write that had been refused before would now be an unhandled rejection.
     assert.equal(await outcome(stream.closed, code), row.closed, "closed");
+    if (write !== undefined) assert.equal(await outcome(write), row.write, "the pending write");
+    if (row.writing) await peer.do(["resume"]);
     await ended;
     assert.equal(await outcome(reading, read), row.read, "the pending read");
     assert.equal(await outcome(reader.read(), read), row.read, "a later read");
-    if (write !== undefined) assert.equal(await outcome(write), row.write, "the pending write");
     assert.equal(await outcome(writer.write("a")), row.later, "a later write");
   });
 }
 
 export const STREAM_ROWS: Row[] = [
   {
-    title: "failed handshake: a status other than 101 rejects opened and closed alike",
+    title: "failed handshake: E4 opened and closed reject with an error each, closed with 1006",
     async run(env) {
-      const stream = streamTo(env, new Peer(env, "403"));
-      for (const promise of [stream.opened, stream.closed]) {
-        const error = await rejection(promise);
-        assert.ok(error instanceof env.WebSocketError);
-        assert.equal(error.reason, "");
+      const url = "ws://127.0.0.1:1/";
+      const given = () => {
+        const stream = streamTo(env, new Peer(env, "hang"));
+        stream.close();
+        return stream;
+      };
+      for (
+        const make of [
+          () => streamTo(env, new Peer(env, "403")),
+          () => streamTo(env, { url }),
+          given,
+        ]
+      ) {
+        const stream = make();
+        const [opened, closed] = await Promise.all([
+          rejection(stream.opened),
+          rejection(stream.closed),
+        ]);
+        for (const error of [opened, closed]) {
+          assert.ok(error instanceof env.WebSocketError);
+          assert.equal(error.reason, "");
+        }
+        assert.ok(opened !== closed, "two errors");
+        assert.deepEqual([opened.closeCode, closed.closeCode], [null, 1006]);
       }
     },
   },
@@ -302,6 +369,23 @@ export const STREAM_ROWS: Row[] = [
       await peer.until(({ ended }) => ended);
     },
   },
+  ...[false, true].map((aborted): Row => ({
+    title: `signal: E5 ${aborted ? "abort() then close()" : "close() then abort()"} in one turn`,
+    except: { native: "Chromium rejects with an AbortError of its own" },
+    async run(env) {
+      const peer = new Peer(env, "hang");
+      const controller = new AbortController();
+      const stream = streamTo(env, peer, { signal: controller.signal });
+      await peer.until(({ dialled }) => dialled);
+      const reason = new Error("enough");
+      if (!aborted) stream.close();
+      controller.abort(reason);
+      if (aborted) stream.close();
+      assert.equal(await rejection(stream.opened), reason);
+      assert.equal(await rejection(stream.closed), reason);
+      await peer.until(({ ended }) => ended);
+    },
+  })),
   {
     title: "signal: aborted after opening, no effect",
     async run(env) {
@@ -512,8 +596,9 @@ export const STREAM_ROWS: Row[] = [
       }),
   },
   ...Object.entries(LEAVING).flatMap(([how, leave]) =>
-    REASONS.map(([name, reason, sent]): Row => ({
+    REASONS.map(([name, reason, sent, except]): Row => ({
       title: `${how}(): ${name} sends ${sent.closeCode} ${sent.reason}`,
+      except,
       run: (env) =>
         withStream(env, async (opened) => {
           const left = leave(opened, reason(env));
@@ -523,22 +608,26 @@ export const STREAM_ROWS: Row[] = [
         }),
     }))
   ),
-  {
-    title: "readable.cancel(): a code that an endpoint may not send is an empty Close",
-    except: { native: "Chromium rejects the cancel with an InvalidAccessError" },
-    run: (env) =>
-      withStream(env, async ({ stream: lost, peer }) => {
-        await peer.do(["destroy"]);
-        const abnormal = await rejection(lost.closed);
-        assert.equal(abnormal.closeCode, 1006);
-        await withStream(env, async (opened) => {
-          const cancelled = opened.readable.cancel(abnormal);
-          assert.deepEqual(await answer(opened), NO_CODE);
-          await cancelled;
-          await opened.stream.closed;
-        });
-      }),
-  },
+  ...Object.entries(LEAVING).flatMap(([how, leave]) =>
+    [1001, 1002, 1006, 1011].map((closeCode): Row => ({
+      title: `${how}(): E2 the error of another connection with ${closeCode} is an empty Close`,
+      except: {
+        native: "Chromium rejects the cancel with an InvalidAccessError",
+        ...(closeCode === 1006 ? {} : { overWebSocket: SAYS_1006 }),
+      },
+      run: (env) =>
+        withStream(env, async ({ stream: lost, writable, peer }) => {
+          const error = await lostWith(closeCode, lost, writable, peer);
+          assert.equal(error.closeCode, closeCode);
+          await withStream(env, async (opened) => {
+            const left = leave(opened, error);
+            assert.deepEqual(await answer(opened), NO_CODE);
+            await left;
+            await opened.stream.closed;
+          });
+        }),
+    }))
+  ),
   {
     title: "readable.cancel(): a read that waits ends, and writing ends with an InvalidStateError",
     run: (env) =>
@@ -556,6 +645,7 @@ export const STREAM_ROWS: Row[] = [
   },
   {
     title: "writable.abort(): a read that waits ends when the peer has closed",
+    except: { connection: TELLS_OF_ERRORS },
     run: (env) =>
       withStream(env, async (opened) => {
         const { writable, readable, stream } = opened;
@@ -671,13 +761,13 @@ export const STREAM_ROWS: Row[] = [
         const written = writer.write(new Uint8Array(FLOOD));
         assert.equal(await settled(written, peer), "pending");
         await peer.do(["close", 4000, "r"]);
+        const error = await rejection(stream.closed);
+        assert.ok(error instanceof env.WebSocketError);
+        assert.deepEqual([error.closeCode, error.reason], [4000, "r"]);
         const refused = await rejection(written);
         assert.equal(refused.name, "InvalidStateError");
         assert.equal(await rejection(writer.write("a")), refused);
         await peer.do(["resume"]);
-        const error = await rejection(stream.closed);
-        assert.ok(error instanceof env.WebSocketError);
-        assert.deepEqual([error.closeCode, error.reason], [4000, "r"]);
         assert.equal((await readable.getReader().read()).done, true);
       }),
   },
@@ -693,7 +783,7 @@ export const STREAM_ROWS: Row[] = [
       }),
   },
   ...ENDINGS.map((row): Row => ({
-    title: `pending reads and writes: ${row.name}`,
+    title: `pending reads and writes: E1 closed first, at ${row.name}`,
     except: row.except,
     run: (env) => checkEnding(env, row),
   })),
@@ -719,6 +809,27 @@ export const STREAM_ROWS: Row[] = [
     },
   },
 ];
+
+/** Ends a connection uncleanly, with this code. */
+async function lostWith(
+  closeCode: number,
+  stream: Stream,
+  writable: WritableStream<unknown>,
+  peer: Peer,
+): Promise<StreamError> {
+  if (closeCode === 1006) {
+    await peer.do(["destroy"]);
+  } else {
+    // A Close is not clean while a write waits.
+    await peer.do(["pause"]);
+    const writer = writable.getWriter();
+    const writing = writer.write(new Uint8Array(FLOOD));
+    writing.catch(() => {});
+    assert.equal(await settled(writing, peer), "pending");
+    await peer.do(["close", closeCode]);
+  }
+  return await rejection(stream.closed);
+}
 
 /** RFC 6455 §5.5.1: a Close is answered with its code; the reason need not be repeated. */
 function answered(closeCode: number | undefined): string {
