@@ -217,6 +217,8 @@ describe("Proxies", () => {
     ["a method that was not offered", "proxy", [[5, 1]]],
     ["version 4", "proxy", [[4, 0]]],
     ["HTTP", "proxy", [[72, 84, 84, 80]]],
+    ["one byte of HTTP", "proxy", [[72]]],
+    ["one byte in place of a reply", "proxy", [M, [72]]],
     ["no to the password", "proxy", [[5, 2], [1, 1]]],
     ["half a method", "connection-lost", [[5], []]],
     ["half a reply", "connection-lost", [M, [5, 0, 0, 1, 0], []]],

@@ -121,7 +121,7 @@ export interface InternalConnectOptions extends ConnectOptions {
  * @returns the open connection. It rejects with a {@linkcode HandshakeError} when the handshake fails,
  * with the signal's reason when it is aborted, with a DOMException "SyntaxError" for an invalid URL or
  * subprotocol, with TypeError for a header that cannot be sent, and with RangeError for a path of a
- * Unix socket that is too long
+ * Unix socket that is too long, and for a user name with a colon, which Basic authentication cannot send
  */
 export async function connect(
   url: string | URL,

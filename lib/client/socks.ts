@@ -66,8 +66,7 @@ async function authenticate(
   const named = username !== "" || password !== "";
   const methods = named ? [NO_AUTHENTICATION, USERNAME_AND_PASSWORD] : [NO_AUTHENTICATION];
   write(line, [VERSION, methods.length], methods);
-  const [version, method] = await bytes.take(2);
-  checkVersion(version);
+  const method = await readCode(bytes);
   if (method === NONE_ACCEPTABLE) {
     throw refused(named ? "no user name and password either" : "one that asks who we are");
   }
@@ -81,8 +80,7 @@ async function authenticate(
 }
 
 async function readReply(bytes: ByteReader): Promise<void> {
-  const [version, reply] = await bytes.take(2);
-  checkVersion(version);
+  const reply = await readCode(bytes);
   if (reply !== 0) {
     throw refused(`reply ${reply} (${REPLIES[reply] ?? "unassigned"})`, { reply });
   }
@@ -103,8 +101,12 @@ function addressOf(hostname: string): Uint8Array {
   return concat([Uint8Array.of(3, name.length), name]);
 }
 
-function checkVersion(version: number): void {
+/** What follows the version, which tells at once whether this is a SOCKS 5 proxy at all. */
+async function readCode(bytes: ByteReader): Promise<number> {
+  const [version] = await bytes.take(1);
   if (version !== VERSION) throw refused(`version ${version}`);
+  const [code] = await bytes.take(1);
+  return code;
 }
 
 function refused(received: string, options: { reply?: number } = {}): HandshakeError {

@@ -49,6 +49,10 @@ export function parseWebSocketUrl(url: string | URL): WebSocketUrl {
   }
   // RFC 6455 §3: fragments have no meaning here. An empty one is still one.
   if (parsed.href.includes("#")) throw syntaxError("Expected a URL without a fragment");
+  // The URL standard lets some characters into a host that RFC 3986 does not: no server takes them.
+  if (!isAuthority(parsed.host)) {
+    throw syntaxError(`Expected a host name or an IP address, received ${parsed.host}`);
+  }
   const secure = parsed.protocol === "wss:";
   return {
     href: parsed.href,

@@ -1,7 +1,7 @@
 /** What a server makes of a request: the head, the Host header, the target and the Origin. */
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
-import { accept, serve, type ServeOptions, type Server } from "../../mod.ts";
+import { accept, connect, serve, type ServeOptions, type Server } from "../../mod.ts";
 import {
   checkHttp2Request,
   ClientHandshake,
@@ -16,7 +16,9 @@ import {
 import { upgrade } from "../../lib/node.ts";
 import { attachHttp2 } from "../../lib/http2.ts";
 import { transportPair } from "../../lib/testing.ts";
+import { requestUrl } from "../../lib/core/url.ts";
 import { latin1, single } from "../bytes.ts";
+import { fc } from "../property.ts";
 import { portOf as portOfHttp, withAttached, withHttp } from "../http_servers.ts";
 import { answerTo, CONNECT, http2Server, noServer, withHttp2 } from "../http2_servers.ts";
 import { portOf, RawSocket, rejection, until, upgradeRequest, withServer } from "../support.ts";
@@ -125,6 +127,22 @@ describe("C1 the Host header is a host and an optional port", () => {
     }
   });
 
+  it("C1 no Host reaches into the path, whatever it is", () => {
+    const character = fc.constantFrom(..."x.1:8[]/\\?#@%2f,; \t\u00fc-_");
+    const host = fc.oneof(fc.string({ unit: character, maxLength: 12 }), fc.webAuthority());
+    fc.assert(fc.property(host, (value) => {
+      const head = { method: "GET", target: "/pub?a", version: "1.1", headers: [["Host", value]] };
+      try {
+        const url = requestUrl(head as never, false);
+        assert.equal(url.pathname + url.search, "/pub?a");
+        assert.equal(url.username + url.password + url.hash, "");
+        assert.ok(value.endsWith(url.port), url.href);
+      } catch (error) {
+        if ((error as { code?: string }).code !== "host") throw error;
+      }
+    }));
+  });
+
   it("C1 attach() answers 400, whichever path a Host would make of it", async () => {
     for (const path of [undefined, "/pub", "/admin"]) {
       await withAttached({ path, onRequest }, async (server) => {
@@ -172,7 +190,10 @@ describe("C1 the Host header is a host and an optional port", () => {
     });
   });
 
-  it("C1 a client writes no Host that is none", () => {
+  it("C1 a client writes no Host that is none", async () => {
+    for (const url of ["ws://a{b}/", "ws://a`b/", 'ws://a"b/']) {
+      assert.equal((await rejection(connect(url))).name, "SyntaxError", url);
+    }
     for (const host of BAD_HOSTS.filter((host) => !["x:65536", "[:::]"].includes(host))) {
       // What an address or a port may be is the URL's matter.
       if (/^\[[\da-f.:]+\]$/.test(host)) continue;
