@@ -9,7 +9,7 @@
  */
 import type { ConnectOptions as RuntimeOptions } from "./client/client.ts";
 import type { WebSocketConnection } from "./connection/connection.ts";
-import { WebSocketError as OwnError } from "./core/error.ts";
+import { HandshakeError, WebSocketError as OwnError } from "./core/error.ts";
 import { parseWebSocketUrl } from "./core/url.ts";
 import { checkKnown } from "./core/options.ts";
 import {
@@ -29,7 +29,7 @@ import type { WebSocketLike } from "./standard/websocket_like.ts";
 
 export type { WebSocketConnection } from "./connection/connection.ts";
 export type { CloseInfo } from "./core/close.ts";
-export { HandshakeError } from "./core/error.ts";
+export { HandshakeError };
 export type { Message } from "./core/message.ts";
 export type { BufferSource, InboxStrategy } from "./options.ts";
 export type {
@@ -50,6 +50,8 @@ const platform = globalThis as unknown as {
   WebSocket?: new (url: string, protocols: string[]) => WebSocketLike;
   WebSocketStream?: WebSocketStreamConstructor;
   WebSocketError?: typeof OwnError;
+  document?: { baseURI?: string };
+  location?: { href: string };
 };
 
 /** The options of the runtimes that a page has not, and the values that it honours all the same. */
@@ -105,15 +107,57 @@ function refuse(options: object, unsupported: Record<string, unknown>): void {
   }
 }
 
+/** What relative URLs are resolved against: the URL of the page or of the worker, if there is one. */
+function baseUrl(): string | undefined {
+  return platform.document?.baseURI ?? platform.location?.href;
+}
+
 /** Connects by a native WebSocket, whose limits are said at `fromWebSocket()`. */
 async function open(url: string, options: ConnectOptions): Promise<WebSocketConnection> {
-  const { WebSocket } = platform;
-  if (WebSocket === undefined) {
+  if (platform.WebSocket === undefined) {
     throw new DOMException("Expected a platform with WebSocket", "NotSupportedError");
   }
-  const { signal, protocols = [] } = options;
-  signal?.throwIfAborted();
-  return await connectionOver(new WebSocket(url, protocols), options);
+  options.signal?.throwIfAborted();
+  try {
+    return await connectionOver(dial(platform.WebSocket, url, options.protocols), options);
+  } catch (error) {
+    throw isConnectFailed(error) ? notOpened(url, error.cause) : error;
+  }
+}
+
+/** @throws {HandshakeError} "connect-failed" if the browser does not even try to connect */
+function dial(
+  WebSocket: NonNullable<typeof platform.WebSocket>,
+  url: string,
+  protocols: string[] = [],
+): WebSocketLike {
+  let socket: WebSocketLike;
+  try {
+    socket = new WebSocket(url, protocols);
+  } catch (cause) {
+    throw notOpened(url, cause);
+  }
+  // A policy of the page can have it closed from the beginning.
+  if (socket.readyState > 1) throw notOpened(url, undefined);
+  return socket;
+}
+
+function isConnectFailed(error: unknown): error is HandshakeError {
+  return error instanceof HandshakeError && error.code === "connect-failed";
+}
+
+/** WHATWG WebSockets: a page must not learn why, but whoever develops it can. */
+function notOpened(url: string, cause: unknown): HandshakeError {
+  return new HandshakeError(
+    `The browser has opened no connection to ${
+      new URL(url).host
+    }, and does not say why. The server may ` +
+      "be unreachable, refuse the handshake, or have a certificate that is not trusted. The page's " +
+      "Content-Security-Policy may not allow it (connect-src), the page may come by https and the URL be " +
+      "ws, or the browser may block the port. Its console tells which",
+    "connect-failed",
+    cause === undefined ? {} : { cause },
+  );
 }
 
 /**
@@ -123,7 +167,8 @@ async function open(url: string, options: ConnectOptions): Promise<WebSocketConn
  * `maxQueuedBytes` (4 MiB by default) of messages that nobody reads fail it with 1013; it has no pings;
  * it closes with 1000 and 3000-4999 only.
  *
- * @param url a ws or wss URL; http and https are taken as these
+ * @param url a ws or wss URL; http and https are taken as these, and a relative URL is resolved against
+ * that of the page
  * @returns the open connection. It rejects with a {@linkcode HandshakeError} when the handshake fails,
  * of which a browser does not say why, with the signal's reason when it is aborted, with a DOMException
  * "SyntaxError" for an invalid URL or subprotocol, and "NotSupportedError" for an option that a browser
@@ -134,7 +179,7 @@ export async function connect(
   options: ConnectOptions = {},
 ): Promise<WebSocketConnection> {
   checkKnown("connect()", options, KNOWN);
-  const { href } = parseWebSocketUrl(url);
+  const { href } = parseWebSocketUrl(url, baseUrl());
   checkOptions(options);
   checkProtocols(options.protocols);
   refuse(options, UNSUPPORTED);
@@ -146,19 +191,10 @@ function checkStandard(options: object): void {
   refuse(options, BEYOND_THE_STANDARD);
 }
 
-/** The browser's own class, but that it ignores no option of ours. */
-function strict(native: WebSocketStreamConstructor): WebSocketStreamConstructor {
-  return new Proxy(native, {
-    construct(target, args, newTarget) {
-      if (Object(args[1]) === args[1]) checkStandard(args[1]);
-      return Reflect.construct(target, args, newTarget);
-    },
-  });
-}
-
 /** The same interface over the browser's WebSocket. */
 function overWebSocket(): WebSocketStreamConstructor {
   return webSocketStreamClass({
+    base: baseUrl,
     check: checkStandard,
     connect: (url, options) => open(url, { maxMessageSize: Infinity, ...options }),
     describe: ({ readable, writable, extensions, protocol }) => ({
@@ -174,33 +210,32 @@ function overWebSocket(): WebSocketStreamConstructor {
 export type WebSocketStream = StandardWebSocketStream<StandardOpenInfo>;
 
 /**
- * A WebSocket as two streams: the browser's own class where it has one, and otherwise the same over its
+ * A WebSocket as two streams: the browser's own class if it has one. Otherwise the same over its
  * `WebSocket`, which cannot be held back: more than 4 MiB of messages that nobody reads fail it with 1013
  * (`maxQueuedBytes` in the options is another limit).
  *
- * It takes the standard's options; one of `connect()` throws a DOMException "NotSupportedError".
+ * It takes the standard's options. Our own class throws a DOMException "NotSupportedError" for one of
+ * `connect()`, which the browser's class ignores.
  */
 export const WebSocketStream: WebSocketStreamConstructor<
   WebSocketStreamOptions & Pick<ConnectOptions, "maxQueuedBytes">
-> = platform.WebSocketStream === undefined
-  ? /* @__PURE__ */ overWebSocket()
-  : /* @__PURE__ */ strict(platform.WebSocketStream);
+> = platform.WebSocketStream ?? /* @__PURE__ */ overWebSocket();
 
 /** The error of a {@linkcode WebSocketStream}, and of the connections of `connect()`. */
 export type WebSocketError = OwnError;
 
 /**
- * The browser's own class where it has one, whose instances its streams know. Errors of `connect()`,
- * which are ours, are instances of it all the same.
+ * The browser's own class if it has one. Errors of `connect()`, whose codes the browser's class does not
+ * take, are instances of it all the same.
  */
-export const WebSocketError: typeof OwnError = platform.WebSocketStream === undefined
+export const WebSocketError: typeof OwnError = platform.WebSocketError === undefined
   ? OwnError
-  : /* @__PURE__ */ knowingOurs(platform.WebSocketError!);
+  : /* @__PURE__ */ adopted(platform.WebSocketError);
 
-function knowingOurs(native: typeof OwnError): typeof OwnError {
-  const hasInstance = (value: unknown) => value instanceof native || value instanceof OwnError;
-  return new Proxy(native, {
-    get: (target, name, receiver) =>
-      name === Symbol.hasInstance ? hasInstance : Reflect.get(target, name, receiver),
-  });
+/** Makes our errors instances of the browser's class. */
+function adopted(native: typeof OwnError): typeof OwnError {
+  const { prototype } = OwnError;
+  Object.setPrototypeOf(prototype, native.prototype);
+  Object.defineProperty(prototype, "constructor", { value: native });
+  return native;
 }

@@ -17,6 +17,7 @@ const THIS = {
 
 const ENTRIES: Record<string, string> = {
   "": "mod.ts",
+  "/browser": "lib/browser.ts",
   "/core": "lib/core/mod.ts",
   "/http2": "lib/http2.ts",
   "/node": "lib/node.ts",

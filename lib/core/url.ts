@@ -30,13 +30,15 @@ export interface WebSocketUrl {
 /**
  * Reads a WebSocket URL.
  *
+ * @param url The URL.
+ * @param base What a relative URL is resolved against. A page has such a URL, other programs have none.
  * @throws {DOMException} SyntaxError for an invalid URL, another scheme than ws, wss, http and
  * https, or a fragment
  */
-export function parseWebSocketUrl(url: string | URL): WebSocketUrl {
+export function parseWebSocketUrl(url: string | URL, base?: string): WebSocketUrl {
   let parsed: URL;
   try {
-    parsed = new URL(url);
+    parsed = new URL(url, base);
   } catch {
     // Up to the last "@" there may be a password, which is nothing for a log.
     const shown = String(url).replace(/^([a-z][a-z\d+.-]*:\/\/)?.*@/is, "$1");

@@ -133,9 +133,10 @@ export async function connectionOver(
 ): Promise<WebSocketConnection> {
   check(socket, options);
   const { maxMessageSize = MAX_MESSAGE_SIZE, maxQueuedBytes = MAX_QUEUED_BYTES } = options;
+  const { closeTimeout = 10_000 } = options;
   const request = requestOf(socket, options.request);
   used.add(socket);
-  const native = new NativeSocket(socket, { maxMessageSize, maxQueuedBytes });
+  const native = new NativeSocket(socket, { maxMessageSize, maxQueuedBytes, closeTimeout });
   try {
     await withDeadline(options, () => opened(socket));
   } catch (error) {

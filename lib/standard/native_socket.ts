@@ -32,7 +32,14 @@ export interface NativeLimits {
   maxMessageSize: number;
   /** What may wait to be read, and of one message to be sent whole. */
   maxQueuedBytes: number;
+  /** How long the socket may be closing, in milliseconds; 0 disables. */
+  closeTimeout: number;
 }
+
+/** The value of `readyState` from the first Close frame on (WHATWG WebSockets). */
+const CLOSING = 2;
+/** How often in `closeTimeout` the socket is asked whether it is closing. */
+const CLOSING_CHECKS = 4;
 
 /** How long to wait at most before asking again whether the platform has sent, in milliseconds. */
 const LONGEST_DELAY = 64;
@@ -83,6 +90,7 @@ export class NativeSocket implements Machine {
   #asksSoon = false;
   #cancelWatch: (() => void) | undefined;
   readonly #onWatch = () => this.#watch();
+  #cancelClosingCheck: (() => void) | undefined;
 
   /**
    * @param socket connecting or open
@@ -168,6 +176,7 @@ export class NativeSocket implements Machine {
   #letGo(): void {
     this.#deaf = this.#gone = true;
     this.#cancelWatch?.();
+    this.#cancelClosingCheck?.();
     this.#listen("removeEventListener");
   }
 
@@ -320,6 +329,7 @@ export class NativeSocket implements Machine {
 
   #handle(handlers: TransportHandlers): void {
     this.#handlers = handlers;
+    this.#checkClosing(0);
     const closed = this.#closed;
     queueMicrotask(() => {
       if (closed !== this.#closed) return;
@@ -335,6 +345,31 @@ export class NativeSocket implements Machine {
       else this.#closeSocket({ closeCode: CloseCode.NoStatus });
     }
     queueMicrotask(() => this.#close());
+  }
+
+  /**
+   * Ends the connection when the socket has been closing for `closeTimeout`: Node's WebSocket tells of the
+   * peer's Close only when the peer has ended its transport, too.
+   *
+   * @param found how often the socket was found to be closing, in a row
+   */
+  #checkClosing(found: number): void {
+    const { closeTimeout } = this.#limits;
+    if (closeTimeout === 0 || this.#gone) return;
+    this.#cancelClosingCheck?.();
+    this.#cancelClosingCheck = backgroundTimer(() => {
+      const { readyState } = this.#socket;
+      if (found < CLOSING_CHECKS) this.#checkClosing(readyState === CLOSING ? found + 1 : 0);
+      else this.#lose();
+    }, closeTimeout / CLOSING_CHECKS);
+  }
+
+  #lose(): void {
+    this.#letGo();
+    this.#socket.terminate?.();
+    this.#close(
+      webSocketError("The socket is closing, and its transport does not end", CloseCode.Abnormal),
+    );
   }
 
   /**

@@ -81,6 +81,8 @@ export interface WebSocketStreamConstructor<
 
 /** How the connections of a class of streams are made. */
 export interface StreamMaker<OpenInfo> {
+  /** What relative URLs are resolved against. Default: nothing, they are invalid */
+  base?(): string | undefined;
   /** Checks the options that the standard has not. */
   check(options: object): void;
   /** Connects. */
@@ -94,7 +96,7 @@ export interface StreamMaker<OpenInfo> {
 
 /** Makes a class of streams. */
 export function webSocketStreamClass<Options, OpenInfo>(
-  { check, connect, describe }: StreamMaker<OpenInfo>,
+  { base, check, connect, describe }: StreamMaker<OpenInfo>,
 ): WebSocketStreamConstructor<Options, OpenInfo> {
   class WebSocketStream {
     readonly #url: string;
@@ -112,7 +114,7 @@ export function webSocketStreamClass<Options, OpenInfo>(
       // Web IDL converts all arguments before anything is done with one of them.
       const text = toUsvString(url);
       const { signal, ...others } = convert(options);
-      this.#url = parseWebSocketUrl(text).href;
+      this.#url = parseWebSocketUrl(text, base?.()).href;
       checkProtocols(others.protocols);
       check(others);
       const connection = this.#connect(others, signal);

@@ -1,0 +1,79 @@
+/** The entry point for browsers in Chromium: with the browser's own class, without it, under a policy. */
+import { describe, it } from "node:test";
+import assert from "node:assert/strict";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import process from "node:process";
+import { attach } from "../../lib/node.ts";
+import { echo } from "../support.ts";
+import { bundle } from "./browser.ts";
+import { withBrowser } from "./chromium.ts";
+import { PEERS, unlessThere } from "./peers.ts";
+
+/** Which runtime drives the browser makes no difference to what runs in it. */
+const once = process.versions.deno === undefined ? { skip: "Deno drives it" } : {};
+const { skip } = { ...unlessThere(PEERS.chromium), ...once } as { skip?: string };
+
+/** Without a result for so long it hangs. */
+const DEADLINE = 60_000;
+
+/** Shows a page, and gives what it reports. */
+async function report(name: string): Promise<Record<string, unknown>> {
+  const { text } = await bundle("tests/interop/browser_entry_page.ts");
+  let done!: (report: Record<string, unknown>) => void;
+  const reported = new Promise<Record<string, unknown>>((resolve) => done = resolve);
+  const server = createServer((request, response) => {
+    const { pathname, search } = new URL(request.url!, "http://localhost");
+    if (pathname === "/report") done(JSON.parse(decodeURIComponent(search.slice(1))));
+    if (name === "policy") response.setHeader("Content-Security-Policy", "connect-src 'none'");
+    response.setHeader("Content-Type", pathname.endsWith(".js") ? "text/javascript" : "text/html");
+    const hide = name === "withoutClass"
+      ? "<script>delete globalThis.WebSocketStream; delete globalThis.WebSocketError</script>"
+      : "";
+    response.end(
+      pathname === "/page.js"
+        ? text
+        : `<!doctype html>${hide}<script type="module" src="/page.js"></script>`,
+    );
+  });
+  const attached = attach(server, { path: "/app/echo", onError: () => {} }, echo);
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const { port } = server.address() as AddressInfo;
+  const late = setTimeout(() => done({ error: `No report within ${DEADLINE} ms` }), DEADLINE);
+  try {
+    return await withBrowser(`http://127.0.0.1:${port}/app/${name}`, reported);
+  } finally {
+    clearTimeout(late);
+    await attached.shutdown();
+    server.closeAllConnections();
+    await new Promise((resolve) => server.close(resolve));
+  }
+}
+
+describe("The entry point for browsers in Chromium", () => {
+  it("E7 E8 it exports the browser's own classes, and its connections take relative URLs", {
+    skip,
+  }, async () => {
+    assert.deepEqual(await report("classes"), {
+      isNative: true,
+      url: "/app/echo",
+      byStream: "by stream",
+      byConnection: "by connection",
+      closeCode: 1009,
+      connectionError: true,
+      streamError: true,
+      domError: true,
+    });
+  });
+
+  it("E8 without a class of the browser's a stream takes relative URLs too", { skip }, async () => {
+    assert.deepEqual(await report("withoutClass"), { url: "/app/echo", byStream: "by stream" });
+  });
+
+  it("G4 a policy that forbids the connection is connect-failed, and its name is told", {
+    skip,
+  }, async () => {
+    const { connect } = await report("policy");
+    assert.match(connect as string, /^HandshakeError connect-failed: .*Content-Security-Policy/);
+  });
+});
