@@ -80,9 +80,14 @@ export async function withoutTimers(run: () => Promise<unknown>): Promise<number
   return count;
 }
 
-/** A signal, and how many listeners it has. */
-export function watchedSignal(): { signal: AbortSignal; listeners: () => number } {
-  const { signal } = new AbortController();
+/** A signal, how many listeners it has, and a way to abort it. */
+export function watchedSignal(): {
+  signal: AbortSignal;
+  listeners: () => number;
+  abort: (reason: unknown) => void;
+} {
+  const controller = new AbortController();
+  const { signal } = controller;
   let count = 0;
   for (const [method, change] of [["addEventListener", 1], ["removeEventListener", -1]] as const) {
     const original = signal[method].bind(signal) as (...args: unknown[]) => void;
@@ -91,5 +96,5 @@ export function watchedSignal(): { signal: AbortSignal; listeners: () => number 
       original(...args);
     };
   }
-  return { signal, listeners: () => count };
+  return { signal, listeners: () => count, abort: (reason) => controller.abort(reason) };
 }

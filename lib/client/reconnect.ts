@@ -1,25 +1,24 @@
 /**
- * A client that connects again.
- *
- * A file of its own because `connect()` gives one connection, and when to try for another one is a
- * question by itself.
+ * A client that connects again: an iterator of connections, with backoff.
  *
  * @module
  */
-import { CONNECT_OPTIONS, type ConnectOptions, connectWith } from "./client.ts";
-import type { WebSocketConnection } from "../connection/connection.ts";
-import { HandshakeError } from "../core/error.ts";
+import { abortable } from "../abortable.ts";
+import { type WebSocketConnection, whenEnded } from "../connection/connection.ts";
+import { HandshakeError, type RefusedResponse } from "../core/error.ts";
+import { parseHttpDate } from "../core/http_date.ts";
 import { checkKnown, type OptionNames } from "../core/options.ts";
 import { checkFunctions, checkNumber } from "../options.ts";
-import { LONGEST_DELAY } from "../connection/turn.ts";
+import { now, timer, wallClock } from "../timers.ts";
+import { connect, CONNECT_OPTIONS, type ConnectOptions } from "./client.ts";
 
 /** What {@linkcode ReconnectOptions.onRetry} is told. */
 export interface RetryInfo {
-  /** Why the last attempt failed; undefined where a connection has come to its end. */
+  /** Why the last attempt failed; undefined after the end of a connection. */
   readonly error: unknown;
-  /** How often it has come to this in a row, without a connection that lived for `minUptime`. */
+  /** The number of retries in a row, without a connection that lived for `minUptime`. */
   readonly attempt: number;
-  /** How long it waits until the next one, in milliseconds. */
+  /** The time until the next attempt, in milliseconds. */
   readonly delay: number;
 }
 
@@ -27,28 +26,36 @@ export interface RetryInfo {
 export interface ReconnectOptions extends ConnectOptions {
   /** The longest delay before the first retry, in milliseconds. Default: 1000 */
   minDelay?: number;
-  /** The longest delay at all, in milliseconds. Default: 60000 */
+  /**
+   * The longest delay at all, in milliseconds. More than 2147483647 (24 days) counts as that. Default:
+   * 60000
+   */
   maxDelay?: number;
-  /** By how much the longest delay grows with each failure. Default: 1.6 */
+  /** The factor by which the longest delay grows with each failure. Default: 1.6 */
   backoffFactor?: number;
   /**
-   * How long a connection must have lived, in milliseconds, for the delays to begin anew: they grow on
-   * behind one that ends sooner. Default: 5000
+   * How long a connection must have been up, in milliseconds, for the delays to start anew. After a
+   * connection that ended sooner they go on growing. The time that your code takes after the end of a
+   * connection does not count. Default: 5000
    */
   minUptime?: number;
   /**
-   * How many attempts to connect may fail in a row before it gives up; a connection begins the count
-   * anew, however short it lives. Default: Infinity
+   * How many attempts to connect may fail in a row before the iteration throws the last error. A
+   * connection, however short, starts the count anew. Default: Infinity
    */
   maxAttempts?: number;
   /**
-   * Whether to try again after a failure; otherwise the iteration throws it.
-   * Default: {@linkcode isTransient}
+   * Decides whether to try again after a failure; otherwise the iteration throws the error. It is not
+   * asked about an error whose property `fatal` is true, which is always thrown. Default:
+   * {@linkcode isTransient}, and true for whatever a function `url` throws
    */
   retry?: (error: unknown, attempt: number) => boolean | Promise<boolean>;
-  /** Told of each delay before it begins. Default: none */
+  /** Called before each delay. Default: none */
   onRetry?: (info: RetryInfo) => void;
-  /** Ends the iteration when aborted, by throwing its reason; the connection at hand stays open. */
+  /**
+   * Ends the iteration at once when aborted, whatever it waits for: the iteration throws the reason. A
+   * connection that you hold stays open, unless you have asked for the next one.
+   */
   signal?: AbortSignal;
 }
 
@@ -80,9 +87,9 @@ const TRANSIENT_REPLIES = new Set([1, 3, 4, 5, 6]);
 
 /**
  * Whether a failed attempt to connect may succeed later: no connection to the host, one that was lost or
- * took too long, a stream of HTTP/2 that was refused, or a status of 408, 425, 429, 500, 502, 503 or 504, be it a proxy's, or a SOCKS proxy
- * that could not reach it. All else would fail again: a
- * certificate, a refusal, an answer that is no WebSocket's, an option that is wrong.
+ * took too long, a stream of HTTP/2 that was refused, or a status of 408, 425, 429, 500, 502, 503 or 504,
+ * also from a proxy, or a SOCKS proxy that could not reach it. Everything else would fail again: a
+ * certificate, a refusal, an answer that is not a WebSocket's, an option that is wrong.
  */
 export function isTransient(error: unknown): boolean {
   if (!(error instanceof HandshakeError)) return false;
@@ -92,16 +99,17 @@ export function isTransient(error: unknown): boolean {
 }
 
 /**
- * Connects, and connects again whenever the loop goes on: an iterator of connections, one at a time. The
- * connection before is closed first, if it is open still. Delays are drawn at random up to a limit that
- * grows with each failure, so that many clients do not come back all at once; a server's Retry-After is
- * obeyed, up to `maxDelay`.
+ * Connects, and connects again whenever the loop goes on: an iterator of connections, one at a time. If
+ * the last connection is still open, it is closed first. Delays are drawn at random up to a limit that
+ * grows with each failure, so that many clients do not come back all at once. If the server sends
+ * Retry-After, the delay is that time, or `maxDelay` if that is shorter, with jitter.
  *
- * Nothing is sent again by itself. Of the messages in flight when a connection ends, those whose `send()`
- * was rejected have not left; of the others nobody can say whether the peer has read them, unless it
- * answers: let it acknowledge what must not be lost, and send what it did not once you are back.
+ * Nothing is sent again. If a connection ends, the messages whose `send()` was rejected have not left.
+ * Nobody can say whether the peer has read the others: have it acknowledge what must not be lost, and
+ * send the rest again on the next connection.
  *
- * `break` ends the iteration and leaves the connection at hand open.
+ * `break` ends the iteration and leaves the connection open. `return()` does so too, and ends an attempt
+ * or a delay at once.
  *
  * @example
  * ```ts
@@ -112,16 +120,27 @@ export function isTransient(error: unknown): boolean {
  *
  * const news: unknown[] = [];
  * for await (const ws of reconnect(`ws://127.0.0.1:${server.address.port}`, { minDelay: 10 })) {
- *   for await (const message of ws) news.push(message);
- *   if (news.length === 2) break;
+ *   try {
+ *     for await (const message of ws) news.push(message);
+ *   } catch (error) {
+ *     if (!ws.isOwnError(error)) throw error;
+ *     // The connection was lost: go on with the next one.
+ *   }
+ *   if (news.length >= 2) break;
  * }
  * console.log(news.join()); // news,news
  * await server.shutdown();
  * ```
  *
- * @param url where to; a function is asked before each attempt, as for a token that has to be fresh
+ * @param url where to connect to, or a function that is called before each attempt, for example to fetch
+ * a fresh token. If the function throws, that is a failed attempt like any other, unless the error has
+ * a property `fatal` that is true, as `Object.assign(new Error("logged out"), { fatal: true })` has
  * @param options those of `connect()`, and when to try again
- * @returns connections; the iteration throws what `retry` takes for final, and the signal's reason
+ * @returns an iterator of connections. It throws the error of an attempt that is not to be repeated, the
+ * reason of the signal, and TypeError if `url` gives anything but a string or URL, or `retry` anything
+ * but a boolean
+ * @throws {TypeError} If an option has the wrong type.
+ * @throws {RangeError} If a number is negative or NaN.
  */
 export function reconnect(
   url: string | URL | (() => string | URL | Promise<string | URL>),
@@ -130,96 +149,209 @@ export function reconnect(
   checkKnown("reconnect()", options, RECONNECT_OPTIONS);
   for (const name of NUMBERS) checkNumber(name, options[name]);
   checkFunctions(options, ["retry", "onRetry"]);
-  return connections(url, options);
+  return new Reconnection(url, options).iterate();
 }
 
 const NUMBERS = ["minDelay", "maxDelay", "backoffFactor", "minUptime", "maxAttempts"] as const;
 
-async function* connections(
-  url: Parameters<typeof reconnect>[0],
-  options: ReconnectOptions,
-): AsyncGenerator<WebSocketConnection, void, void> {
-  const { minUptime = 5000, signal } = options;
-  const backoff = new Backoff(options);
-  for (;;) {
-    const ws = await attempt(url, options, backoff);
-    const since = performance.now();
-    yield ws;
-    await ws.close();
-    signal?.throwIfAborted();
-    if (performance.now() - since >= minUptime) backoff.reset();
-    // Also behind one that has lived long: its server may have sent all its clients away at once.
-    await backoff.wait(undefined);
-  }
-}
+/** The reason that stands for a call of `return()`. */
+const RETURNED = Symbol("returned");
 
-/** Tries until there is a connection, or a failure that is final. */
-async function attempt(
-  url: Parameters<typeof reconnect>[0],
-  options: ReconnectOptions,
-  backoff: Backoff,
-): Promise<WebSocketConnection> {
-  const { retry = isTransient, maxAttempts = Infinity, signal } = options;
-  for (let failed = 1;; failed++) {
+type Iteration = AsyncGenerator<WebSocketConnection, void, void>;
+
+/** How an attempt to connect has come out. */
+type Outcome = { ws: WebSocketConnection } | { error: unknown; isTransient: boolean };
+
+/** One iteration over connections. */
+class Reconnection {
+  readonly #url: Parameters<typeof reconnect>[0];
+  readonly #options: ReconnectOptions;
+  readonly #connectOptions: ConnectOptions;
+  readonly #backoff: Backoff;
+  /** Aborted by the caller's signal, and by `return()`. */
+  readonly #controller = new AbortController();
+  readonly #signal: AbortSignal = this.#controller.signal;
+
+  constructor(url: Parameters<typeof reconnect>[0], options: ReconnectOptions) {
+    const { minDelay, maxDelay, backoffFactor, minUptime, maxAttempts, retry, onRetry, ...rest } =
+      options;
+    this.#url = url;
+    this.#options = { minUptime, maxAttempts, retry, onRetry, signal: options.signal };
+    this.#connectOptions = { ...rest, signal: this.#signal };
+    this.#backoff = new Backoff({ minDelay, maxDelay, backoffFactor });
+  }
+
+  iterate(): Iteration {
+    const iteration = this.#connections();
+    const finish = iteration.return.bind(iteration);
+    // A generator would not look at it before what it waits for has settled.
+    iteration.return = () => {
+      this.#controller.abort(RETURNED);
+      return finish();
+    };
+    return iteration;
+  }
+
+  async *#connections(): Iteration {
+    const { minUptime = 5000, signal } = this.#options;
+    const abort = () => this.#controller.abort(signal!.reason);
+    signal?.addEventListener("abort", abort, { once: true });
+    if (signal?.aborted) abort();
     try {
-      return await connectWith(typeof url === "function" ? await url() : url, options);
+      for (;;) {
+        const ws = await this.#connect();
+        const uptime = measureUptime(ws);
+        yield ws;
+        await abortable(ws.close(), this.#signal);
+        if (uptime() >= minUptime) this.#backoff.reset();
+        // Also after a long uptime: the server may have sent all its clients away at once.
+        await this.#wait(undefined);
+      }
     } catch (error) {
-      signal?.throwIfAborted();
-      if (failed >= maxAttempts || !await retry(error, failed)) throw error;
-      await backoff.wait(error);
+      if (error !== RETURNED) throw error;
+    } finally {
+      signal?.removeEventListener("abort", abort);
+    }
+  }
+
+  /** Tries until there is a connection, or a failure that is final. */
+  async #connect(): Promise<WebSocketConnection> {
+    const { maxAttempts = Infinity } = this.#options;
+    for (let failed = 1;; failed++) {
+      const outcome = await this.#try();
+      this.#signal.throwIfAborted();
+      if ("ws" in outcome) return outcome.ws;
+      const { error } = outcome;
+      const final = isFatal(error) || failed >= maxAttempts;
+      if (final || !await this.#mayRetry(outcome, failed)) throw error;
+      await this.#wait(error);
+    }
+  }
+
+  async #try(): Promise<Outcome> {
+    let url: string | URL;
+    try {
+      url = await this.#askUrl();
+    } catch (error) {
+      return { error, isTransient: true };
+    }
+    try {
+      const ws = await connect(checkUrl(url), this.#connectOptions);
+      // Nobody waits for it any more.
+      if (this.#signal.aborted) ws.close();
+      return { ws };
+    } catch (error) {
+      return { error, isTransient: isTransient(error) };
+    }
+  }
+
+  async #askUrl(): Promise<string | URL> {
+    const url = this.#url;
+    if (typeof url !== "function") return url;
+    return await abortable(Promise.resolve(url()), this.#signal);
+  }
+
+  async #mayRetry(
+    { error, isTransient }: { error: unknown; isTransient: boolean },
+    attempt: number,
+  ): Promise<boolean> {
+    const { retry } = this.#options;
+    if (retry === undefined) return isTransient;
+    const answer: unknown = await abortable(Promise.resolve(retry(error, attempt)), this.#signal);
+    if (typeof answer === "boolean") return answer;
+    throw new TypeError(`Expected retry to return a boolean, received ${typeof answer}`, {
+      cause: error,
+    });
+  }
+
+  async #wait(error: unknown): Promise<void> {
+    const delay = this.#backoff.next(error);
+    this.#options.onRetry?.({ error, attempt: this.#backoff.failures, delay });
+    let cancel!: () => void;
+    const over = new Promise<void>((resolve) => cancel = timer(resolve, delay));
+    try {
+      await abortable(over, this.#signal);
+    } finally {
+      cancel();
     }
   }
 }
 
-/** How long to wait: at random up to a limit that grows. */
+/** Counts the milliseconds from now until the end of a connection. */
+function measureUptime(ws: WebSocketConnection): () => number {
+  const openedAt = now();
+  let endedAt: number | undefined;
+  whenEnded(ws, { ended: () => endedAt = now() });
+  return () => (endedAt ?? now()) - openedAt;
+}
+
+function isFatal(error: unknown): boolean {
+  return (Object(error) as { fatal?: unknown }).fatal === true;
+}
+
+function checkUrl(url: unknown): string | URL {
+  if (typeof url === "string" || url instanceof URL) return url;
+  throw new TypeError(`Expected url to be, or to return, a string or URL, received ${typeof url}`);
+}
+
+/** The longest delay that is a number the platforms' timers know. */
+const LONGEST_DELAY = 2 ** 31 - 1;
+
+/** Draws the delays: at random up to a limit that grows. */
 class Backoff {
-  readonly #options: ReconnectOptions;
+  readonly #minDelay: number;
+  readonly #maxDelay: number;
+  readonly #factor: number;
   failures = 0;
 
-  constructor(options: ReconnectOptions) {
-    this.#options = options;
+  constructor(
+    { minDelay = 1000, maxDelay = 60_000, backoffFactor = 1.6 }: Pick<
+      ReconnectOptions,
+      "minDelay" | "maxDelay" | "backoffFactor"
+    >,
+  ) {
+    this.#minDelay = minDelay;
+    this.#maxDelay = Math.min(maxDelay, LONGEST_DELAY);
+    this.#factor = backoffFactor;
   }
 
   reset(): void {
     this.failures = 0;
   }
 
-  async wait(error: unknown): Promise<void> {
-    const { onRetry, signal } = this.#options;
-    const delay = this.#next(error);
+  /** The delay after one more failure. */
+  next(error: unknown): number {
+    const limit = this.#limit;
+    const most = this.#maxDelay;
     this.failures++;
-    onRetry?.({ error, attempt: this.failures, delay });
-    await sleep(delay, signal);
+    const asked = retryAfter(error);
+    // The server asks for more than the caller allows: still not all clients at once.
+    if (asked > most) return between(most / 2, most);
+    return between(asked, Math.min(most, asked + Math.max(limit, asked / 2)));
   }
 
-  #next(error: unknown): number {
-    const { minDelay = 1000, maxDelay = 60_000, backoffFactor = 1.6 } = this.#options;
-    const limit = Math.min(maxDelay, minDelay * backoffFactor ** this.failures);
-    return Math.min(maxDelay, Math.max(Math.random() * limit, retryAfter(error)));
+  get #limit(): number {
+    const limit = this.#minDelay * this.#factor ** this.failures;
+    // 0 times Infinity is no number.
+    return Math.min(this.#maxDelay, Number.isNaN(limit) ? this.#minDelay : limit);
   }
 }
 
-/** RFC 9110 §10.2.3: seconds, or a date. In milliseconds. */
+function between(least: number, most: number): number {
+  return least + Math.random() * (most - least);
+}
+
+/** How long the server asks to wait, in milliseconds. RFC 9110 §10.2.3: it gives seconds, or a date. */
 function retryAfter(error: unknown): number {
   const { response } = error instanceof HandshakeError ? error : {};
   const value = response?.headers.get("retry-after")?.trim() ?? "";
   if (/^\d+$/.test(value)) return Number(value) * 1000;
-  const date = Date.parse(value);
-  return Number.isNaN(date) ? 0 : Math.max(0, date - Date.now());
+  const date = parseHttpDate(value, wallClock());
+  return date === undefined ? 0 : Math.max(0, date - sentAt(response!));
 }
 
-function sleep(delay: number, signal: AbortSignal | undefined): Promise<void> {
-  return new Promise((resolve, reject) => {
-    if (signal?.aborted) return reject(signal.reason);
-    const end = () => {
-      signal?.removeEventListener("abort", abort);
-      resolve();
-    };
-    const timer = setTimeout(end, Math.min(delay, LONGEST_DELAY));
-    const abort = () => {
-      clearTimeout(timer);
-      reject(signal!.reason);
-    };
-    signal?.addEventListener("abort", abort, { once: true });
-  });
+/** When the response was made, by the clock of the server if that tells. */
+function sentAt(response: RefusedResponse): number {
+  const present = wallClock();
+  return parseHttpDate(response.headers.get("date")?.trim() ?? "", present) ?? present;
 }

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { abortable } from "../abortable.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
 import { checkCloseInfo } from "./close_record.ts";
 import type { Agreement } from "../core/agreement.ts";
@@ -382,12 +383,4 @@ function controlPayload(payload: Uint8Array | string): Uint8Array {
   // A subclass may have a slice() that does not copy, as Buffer has.
   if (payload instanceof Uint8Array) return new Uint8Array(payload);
   throw new TypeError(`Expected a payload of bytes or text, received ${typeof payload}`);
-}
-
-function abortable<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const abort = () => reject(signal.reason);
-    signal.addEventListener("abort", abort, { once: true });
-    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", abort));
-  });
 }
