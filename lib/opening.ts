@@ -9,7 +9,7 @@ import type { ResponseHead } from "./core/http1.ts";
 import { RefusalBody, toHeaders } from "./http.ts";
 import type { ConnectionOptions } from "./options.ts";
 import type { Transport, TransportHandlers } from "./transport.ts";
-import { backgroundTimer } from "./connection/turn.ts";
+import { deadline } from "./timers.ts";
 
 /** Shared by all that are empty. */
 const NONE: never[] = [];
@@ -260,13 +260,13 @@ export async function withDeadline<T>(
   let cancelTimer: (() => void) | undefined;
   try {
     return await new Promise<T>((resolve, reject) => {
-      const deadline = new Deadline(reject);
-      abort = () => deadline.giveUp(signal!.reason);
+      const attempt = new Deadline(reject);
+      abort = () => attempt.giveUp(signal!.reason);
       signal?.addEventListener("abort", abort, { once: true });
       if (openTimeout > 0) {
-        cancelTimer = backgroundTimer(() => deadline.timeOut(timedOut(openTimeout)), openTimeout);
+        cancelTimer = deadline(() => attempt.timeOut(timedOut(openTimeout)), openTimeout);
       }
-      run(deadline).then(resolve, reject);
+      run(attempt).then(resolve, reject);
     });
   } finally {
     cancelTimer?.();

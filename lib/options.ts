@@ -88,7 +88,10 @@ export interface ConnectionOptions {
    * frames, always wait, one chunk at a time. Default: "wait"
    */
   slow?: "wait" | "close" | "terminate";
-  /** How long the opening handshake may take, in milliseconds; 0 disables. Default: 10000 */
+  /**
+   * Maximum time for the opening handshake, in milliseconds. 0 disables the limit. A standstill of this
+   * process does not count: what has arrived meanwhile is read first. Default: 10000
+   */
   openTimeout?: number;
   /**
    * How often a ping is sent, in milliseconds; 0 disables: then a peer that leaves is not noticed while
@@ -97,13 +100,18 @@ export interface ConnectionOptions {
    */
   pingInterval?: number;
   /**
-   * How long a pong may take, in milliseconds, before the connection fails with 1011; 0 disables.
-   * Default: 20000, but 0 in a `WebSocketStream`
+   * Maximum time to wait for a pong, in milliseconds, before the connection fails with 1011. 0 disables
+   * the limit. The time starts anew whenever bytes come, or bytes leave that had to wait because the peer
+   * did not read. A peer that is gone is found after one such time without progress; after two of them
+   * while this side does not read, because the pong may have come; and after three if more than 64 KiB
+   * were sent before the ping and no pong has confirmed them, because a slow peer may still have to read
+   * these. Default: 20000, but 0 in a `WebSocketStream`
    */
   pingTimeout?: number;
   /**
-   * How long the closing handshake may take, in milliseconds, before the transport is cut; 0
-   * disables. Default: 10000
+   * Maximum time for the closing handshake, in milliseconds, before the transport is cut. 0 disables the
+   * limit. A standstill of this process does not count: what has arrived meanwhile is read first.
+   * Default: 10000
    */
   closeTimeout?: number;
   /** How much may wait to be read. Default: 65536, counting the length of each message plus 64 */

@@ -8,7 +8,7 @@ import { checkKnown, type OptionNames } from "./core/options.ts";
 import type { WebSocketConnection } from "./connection/connection.ts";
 import { accept, type ServeOptions } from "./server/server.ts";
 import type { Transport, TransportHandlers } from "./transport.ts";
-import { nextTurn } from "./connection/turn.ts";
+import { nextTurn, timer } from "./timers.ts";
 
 /** How the ends of a {@linkcode transportPair} behave. */
 export interface TransportPairOptions {
@@ -276,7 +276,7 @@ class MemoryEnd implements MemoryTransport {
   }
 
   #later(callback: () => void): void {
-    if (this.#delay > 0) setTimeout(callback, this.#delay);
+    if (this.#delay > 0) timer(callback, this.#delay);
     else nextTurn(callback);
   }
 }

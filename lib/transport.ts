@@ -90,7 +90,8 @@ export interface Transport {
   readonly secure?: boolean;
   /**
    * The bytes written that the platform has not taken yet, and those that it never will because they
-   * came too late. While it is over 0 the parts written may still be read and must not change.
+   * came too late. While it is over 0 the parts written may still be read and must not change. It falls
+   * as bytes leave, also in the middle of a long write: keepalive sees by it that the peer still reads.
    */
   readonly bufferedAmount: number;
   /**

@@ -7,6 +7,7 @@
  */
 import { CloseCode } from "../core/close.ts";
 import { RemoteProtocolError } from "../core/error.ts";
+import { now as clock } from "../timers.ts";
 
 /** What a peer may send where the caller does not say. */
 const MAX_CONTROL_FRAMES = 10_000;
@@ -29,7 +30,7 @@ export class ControlRate {
    * @param limit how many a second, and at once, beside one for each message
    * @param now a clock, in milliseconds
    */
-  constructor(limit: number = MAX_CONTROL_FRAMES, now: () => number = () => performance.now()) {
+  constructor(limit: number = MAX_CONTROL_FRAMES, now: () => number = clock) {
     this.#limit = this.#left = limit;
     this.#now = now;
     this.#countedAt = now();

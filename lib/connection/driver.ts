@@ -17,7 +17,7 @@ import { randomPayload } from "../core/mask.ts";
 import { type DriverInit, type Machine, type MachineHost, machineOf } from "./driver_init.ts";
 import { Ending, type EndListener, type LeaveRule, NOT_ENDING, withListener } from "./ending.ts";
 import { invalidState } from "../invalid_state.ts";
-import { Keepalive, type KeepaliveHost, Pings } from "./keepalive.ts";
+import { Keepalive, type KeepaliveHost, Pings, type Traffic } from "./keepalive.ts";
 import type { ConnectionStats } from "../options.ts";
 import { Receiver, type ReceiverHost } from "./receiver.ts";
 import { Sender, type SenderHost } from "./sender.ts";
@@ -497,8 +497,9 @@ export class Driver
     return this.#paused;
   }
 
-  traffic(): number {
-    return this.#bytesReceived + this.sender.outbox.bytesSent;
+  traffic(): Traffic {
+    const { bytesSent: sent } = this.sender.outbox;
+    return { received: this.#bytesReceived, sent, waiting: this.transport.bufferedAmount };
   }
 
   lost(): void {

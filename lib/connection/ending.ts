@@ -8,7 +8,7 @@
 import { CloseRecord } from "./close_record.ts";
 import type { CloseInfo } from "../core/close.ts";
 import type { WebSocketError } from "../core/error.ts";
-import { backgroundTimer } from "./turn.ts";
+import { deadline } from "../timers.ts";
 
 /** Whoever is told of the end: an object, which takes less memory than a function that remembers as much. */
 export interface EndListener {
@@ -61,7 +61,7 @@ export class Ending {
   /** Calls back unless the end comes within so many milliseconds from the first such call on; 0: never. */
   armTimer(timeout: number, callback: () => void): void {
     if (this.finished || timeout === 0 || this.#cancelTimer !== undefined) return;
-    this.#cancelTimer = backgroundTimer(callback, timeout);
+    this.#cancelTimer = deadline(callback, timeout);
   }
 
   /** The end has come. */

@@ -1,10 +1,10 @@
 /**
- * Pings that wait for their pongs, and the timer that sends some.
+ * Pings that wait for their pongs, and keepalive, which sends pings.
  *
  * @module
  */
 import { handled } from "./outbox.ts";
-import { backgroundTimer } from "./turn.ts";
+import { backgroundTimer, deadline, now } from "../timers.ts";
 
 interface PendingPing {
   payload: Uint8Array;
@@ -12,9 +12,6 @@ interface PendingPing {
   resolve(latency: number): void;
   reject(error: unknown): void;
 }
-
-/** A timer that is so late tells of a process that was halted, or busy, in milliseconds. */
-const STANDSTILL = 50;
 
 /** Shared by all that wait for none. */
 const NONE: readonly PendingPing[] = [];
@@ -33,7 +30,7 @@ export class Pings {
   add(payload: Uint8Array): Promise<number> {
     return handled(
       new Promise((resolve, reject) => {
-        const ping = { payload, sentAt: performance.now(), resolve, reject };
+        const ping = { payload, sentAt: now(), resolve, reject };
         this.#pending = [...this.#pending, ping];
       }),
     );
@@ -50,11 +47,11 @@ export class Pings {
    */
   pong(payload: Uint8Array): boolean {
     const index = this.#pending.findIndex((ping) => equal(ping.payload, payload));
-    const now = performance.now();
+    const answeredAt = now();
     const answered = this.#pending.slice(0, index + 1);
     this.#pending = index + 1 === this.#pending.length ? NONE : this.#pending.slice(index + 1);
     for (const ping of answered) {
-      this.#latency = now - ping.sentAt;
+      this.#latency = answeredAt - ping.sentAt;
       ping.resolve(this.#latency);
     }
     return index >= 0;
@@ -72,25 +69,43 @@ function equal(a: Uint8Array, b: Uint8Array): boolean {
   return a.length === b.length && a.every((byte, i) => byte === b[i]);
 }
 
+/** The bytes of a connection. */
+export interface Traffic {
+  /** The bytes that came. */
+  received: number;
+  /** The bytes that the transport was given. */
+  sent: number;
+  /** Those of them that wait in the transport, because the platform takes no more. */
+  waiting: number;
+}
+
 /** What a {@linkcode Keepalive} asks of its connection. */
 export interface KeepaliveHost {
   /** Sends a ping; settles with its pong. */
   sendPing(): Promise<unknown>;
   /** Whether we have stopped reading, so that no pong can be seen. */
   paused(): boolean;
-  /** Bytes both ways so far: whether the connection is alive at all. */
-  traffic(): number;
+  /** The bytes so far. */
+  traffic(): Traffic;
   /** The peer does not answer. */
   lost(): void;
 }
 
-/** Sends a ping at an interval and waits for its pong, with one timer. */
+/**
+ * With more bytes than this before the ping, the platform may hold so many of them that a slow reader
+ * needs several deadlines to reach the ping, and nothing of that can be seen here.
+ */
+const MUCH = 65536;
+
+/** Sends a ping at an interval and waits for its pong. */
 export class Keepalive {
   readonly #host: KeepaliveHost;
   readonly #interval: number;
   readonly #timeout: number;
   #cancel: (() => void) | undefined;
   #stopped = false;
+  /** The bytes that were sent before the last ping that was answered: the peer has read these. */
+  #confirmed = 0;
 
   /**
    * @param host the connection
@@ -101,7 +116,7 @@ export class Keepalive {
     this.#host = host;
     this.#interval = interval;
     this.#timeout = timeout;
-    if (interval > 0) this.#after(interval, () => this.#ping());
+    if (interval > 0) this.#pingLater();
   }
 
   /** Sends no more. */
@@ -110,34 +125,68 @@ export class Keepalive {
     this.#cancel?.();
   }
 
-  #after(delay: number, callback: () => void): void {
+  #pingLater(): void {
     this.#cancel?.();
-    if (!this.#stopped) this.#cancel = backgroundTimer(callback, delay);
+    if (!this.#stopped) this.#cancel = backgroundTimer(() => this.#ping(), this.#interval);
   }
 
   #ping(): void {
-    this.#host.sendPing().then(() => this.#after(this.#interval, () => this.#ping()), () => {});
-    if (this.#timeout > 0) this.#await(0, this.#host.traffic());
+    const { sent } = this.#host.traffic();
+    this.#host.sendPing().then(() => {
+      this.#confirmed = sent;
+      this.#pingLater();
+    }, () => {});
+    if (this.#timeout > 0) this.#awaitPong(new Progress(this.#host), sent - this.#confirmed > MUCH);
   }
 
   /**
-   * Waits for the pong. While our own side does not read it could not be seen, so that the deadline
-   * does not count then, unless nothing at all has moved for two of them. Once it reads again the
-   * pong has its whole time; once more, too, where the process stood still: it may lie there unread.
+   * Waits for the pong. Each deadline starts anew when bytes have moved. If none have, the pong gets one
+   * more deadline while we do not read, because it may have come, and two more if much was sent before
+   * the ping, because it may not have reached the peer.
    */
-  #await(quiet: number, traffic: number, mayStandStill = true): void {
-    const pausedBefore = this.#host.paused();
-    const due = performance.now() + this.#timeout;
-    this.#after(this.#timeout, () => {
-      const late = performance.now() - due;
-      if (mayStandStill && late > Math.max(this.#timeout / 4, STANDSTILL)) {
-        return this.#await(quiet, traffic, false);
-      }
-      const now = this.#host.traffic();
-      const stillQuiet = now === traffic ? quiet + 1 : 0;
-      const paused = pausedBefore || this.#host.paused();
-      if (paused && stillQuiet < 2) this.#await(stillQuiet, now);
-      else this.#host.lost();
-    });
+  #awaitPong(progress: Progress, hasMuchBefore: boolean, quiet = 1): void {
+    this.#cancel?.();
+    if (this.#stopped) return;
+    this.#cancel = deadline(
+      () => {
+        const most = hasMuchBefore ? 3 : this.#host.paused() ? 2 : 1;
+        if (quiet >= most) this.#host.lost();
+        else this.#awaitPong(progress, hasMuchBefore, quiet + 1);
+      },
+      this.#timeout,
+      () => {
+        const hasProgressed = progress.look();
+        if (hasProgressed) quiet = 1;
+        return hasProgressed;
+      },
+    );
+  }
+}
+
+/** Looks from time to time whether a connection makes progress. */
+class Progress {
+  readonly #host: KeepaliveHost;
+  #last: Traffic;
+  #wasPaused: boolean;
+
+  constructor(host: KeepaliveHost) {
+    this.#host = host;
+    this.#last = host.traffic();
+    this.#wasPaused = host.paused();
+  }
+
+  /** Whether there was any since the last look. */
+  look(): boolean {
+    const before = this.#last;
+    const wasPaused = this.#wasPaused;
+    const now = this.#last = this.#host.traffic();
+    const isPaused = this.#wasPaused = this.#host.paused();
+    if (now.received !== before.received) return true;
+    // A pong that came meanwhile is yet to be read.
+    if (wasPaused && !isPaused) return true;
+    const moved = now.sent - now.waiting !== before.sent - before.waiting;
+    // The platform takes bytes for a dead peer too, as long as it has room. Bytes that had to wait leave
+    // only when the peer reads. While we do not read, we cannot be so strict.
+    return moved && (before.waiting > 0 || isPaused);
   }
 }

@@ -7,6 +7,7 @@
  *
  * @module
  */
+import { deadline } from "../timers.ts";
 import type {
   Listener,
   ListenOptions,
@@ -107,11 +108,9 @@ class Shaking {
   begin(socket: BunSocket): boolean {
     const leave = this.#admit(socket.data.remoteAddress);
     if (leave === undefined) return false;
-    // A timer that is longer would fire at once.
-    const limited = this.#timeout > 0 && this.#timeout < 2 ** 31;
-    const timer = limited ? setTimeout(() => socket.close(), this.#timeout) : undefined;
+    const cancelDeadline = deadline(() => socket.close(), this.#timeout || Infinity);
     this.#ends.set(socket, () => {
-      clearTimeout(timer);
+      cancelDeadline();
       leave();
     });
     return true;

@@ -17,6 +17,7 @@
  * @module
  */
 import { HandshakeError } from "../core/error.ts";
+import { deadline, timer } from "../timers.ts";
 import type {
   DialOptions,
   Listener,
@@ -189,10 +190,8 @@ async function listenTls(
   const shake = async ({ conn, leave }: { conn: TlsConn; leave: () => void }) => {
     shaking.add(conn);
     let isLate = false;
-    // A timer that is longer would fire at once.
-    const limited = handshakeTimeout > 0 && handshakeTimeout < 2 ** 31;
     // Not closed: the descriptor would be kept all the same, and the client's leaving not be told.
-    const timer = limited ? setTimeout(() => isLate = true, handshakeTimeout) : undefined;
+    const cancelDeadline = deadline(() => isLate = true, handshakeTimeout || Infinity);
     let isDone = false;
     try {
       await conn.handshake();
@@ -200,7 +199,7 @@ async function listenTls(
     } catch {
       // What a client does wrong is no error of the server's.
     }
-    clearTimeout(timer);
+    cancelDeadline();
     shaking.delete(conn);
     leave();
     if (isDone) accept(new DenoTransport(conn, true));
@@ -256,7 +255,7 @@ async function listenTcp(
 }
 
 function delay(milliseconds: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, milliseconds));
+  return new Promise((resolve) => timer(resolve, milliseconds));
 }
 
 async function acceptAll<C>(

@@ -344,7 +344,6 @@ export class DenoTransport implements Transport {
     try {
       for (let next = this.#next(); next !== undefined; next = this.#next()) {
         await this.#writeAll(next.bytes);
-        this.#waiting -= next.bytes.length;
         if (next.place === undefined) this.#borrowed -= next.bytes.length;
         else freePlace(next.place);
         if (this.#waiting + this.#dropped === 0) this.#handlers?.drain();
@@ -373,7 +372,9 @@ export class DenoTransport implements Transport {
 
   async #writeAll(bytes: Uint8Array): Promise<void> {
     for (let at = 0; at < bytes.length && !this.#destroyed;) {
-      at += await this.#conn.write(at === 0 ? bytes : bytes.subarray(at));
+      const written = await this.#conn.write(at === 0 ? bytes : bytes.subarray(at));
+      at += written;
+      this.#waiting -= written;
     }
   }
 

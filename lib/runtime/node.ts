@@ -16,6 +16,7 @@ import {
   type TLSSocket,
 } from "node:tls";
 import { HandshakeError } from "../core/error.ts";
+import { deadline } from "../timers.ts";
 import type {
   Address,
   DialOptions,
@@ -268,15 +269,18 @@ function serverOf(
     ca,
     requestCert: ca !== undefined,
     ALPNProtocols: alpn,
-    // 0 would stand for the default.
-    handshakeTimeout: handshakeTimeout > 0 && handshakeTimeout < 2 ** 31
-      ? handshakeTimeout
-      : 2 ** 31 - 1,
+    // The platform's own timer does not look into the socket first, and 0 would stand for its default.
+    handshakeTimeout: 2 ** 31 - 1,
   });
   server.on("connection", (socket) => {
     const key = keyOf(socket);
-    const leave = admit(tcpAddress(socket.remoteAddress, socket.remotePort));
-    if (leave === undefined) return socket.destroy();
+    const leavePlace = admit(tcpAddress(socket.remoteAddress, socket.remotePort));
+    if (leavePlace === undefined) return socket.destroy();
+    const cancelDeadline = deadline(() => socket.destroy(), handshakeTimeout || Infinity);
+    const leave = () => {
+      cancelDeadline();
+      leavePlace();
+    };
     shaking.set(key, { socket, leave });
     socket.once("close", () => {
       // The address of a client that has gone already is that of others like it.

@@ -18,7 +18,7 @@ import { refusalHeaders } from "../core/server_handshake.ts";
 import type { Cancellable, TransportReader } from "../opening.ts";
 import type { ConnectionOptions } from "../options.ts";
 import { handled } from "../connection/outbox.ts";
-import { backgroundTimer } from "../connection/turn.ts";
+import { deadline } from "../timers.ts";
 import { kindOf, type Listeners, report } from "./hooks.ts";
 
 /** How a response leaves over HTTP/2, which has frames of its own for it. */
@@ -93,7 +93,7 @@ class Patience {
   }
 
   begin(): void {
-    if (this.#timeout > 0) this.#cancel ??= backgroundTimer(this.#cut, this.#timeout);
+    if (this.#timeout > 0) this.#cancel ??= deadline(this.#cut, this.#timeout);
   }
 
   /** What was waited for has come, unless it was for the end. */

@@ -21,7 +21,7 @@ import {
 } from "../connection/connection.ts";
 import { invalidState } from "../invalid_state.ts";
 import type { Address } from "../transport.ts";
-import { backgroundTimer, nextTurn } from "../connection/turn.ts";
+import { backgroundTimer, nextTurn } from "../timers.ts";
 
 /**
  * What is done with each connection. A handler that returns a promise, or another thenable, owns the
@@ -211,10 +211,8 @@ export class Sessions {
 
   #limitLifetime(ws: WebSocketConnection): (() => void) | undefined {
     const { maxLifetime = 0 } = this.#options;
-    if (maxLifetime === 0 || maxLifetime === Infinity) return undefined;
-    const close = () => ws.close({ closeCode: CloseCode.GoingAway });
-    // A timer that is longer would fire at once.
-    return backgroundTimer(close, Math.min(maxLifetime, 2 ** 31 - 1));
+    if (maxLifetime === 0) return undefined;
+    return backgroundTimer(() => ws.close({ closeCode: CloseCode.GoingAway }), maxLifetime);
   }
 
   /** Tells `onError`. */

@@ -23,7 +23,7 @@ import { SEND_MARK } from "../connection/outbox.ts";
 import { viewOf } from "../connection/outgoing.ts";
 import { sizeOf, wholeFragment } from "../connection/receiver.ts";
 import type { Transport, TransportHandlers } from "../transport.ts";
-import { backgroundTimer, nextTurn } from "../connection/turn.ts";
+import { backgroundTimer, nextTurn } from "../timers.ts";
 import type { WebSocketLike, WebSocketLikeEvent } from "./websocket_like.ts";
 
 /** What a {@linkcode NativeSocket} may hold. */

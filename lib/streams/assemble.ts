@@ -28,7 +28,7 @@ import {
   FrameEncoderStream,
   MessageFragmenterStream,
 } from "./transforms.ts";
-import { backgroundTimer, nextTurn } from "../connection/turn.ts";
+import { deadline, nextTurn } from "../timers.ts";
 
 /** How {@linkcode assemble} works. */
 export interface AssembleOptions extends
@@ -307,7 +307,7 @@ class Assembly implements MessageDuplex {
   #armCloseTimer(): void {
     this.#cancelCloseTimer();
     if (this.#closeTimeout > 0) {
-      this.#cancelCloseTimer = backgroundTimer(() => this.#cut.abort(), this.#closeTimeout);
+      this.#cancelCloseTimer = deadline(() => this.#cut.abort(), this.#closeTimeout);
     }
   }
 
