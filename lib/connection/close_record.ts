@@ -97,13 +97,16 @@ const CLOSE_INFO: OptionNames<CloseInfo> = { closeCode: true, reason: true };
 /**
  * Checks what a caller wants to close with.
  *
+ * @returns The code and reason. Each was read once: a getter may say something else the next time
  * @throws {TypeError} If the code or the reason is of the wrong type.
  * @throws {RangeError} If the code must not be sent, or the reason is too long. 1005 stands for no code.
  */
-export function checkCloseInfo(info: CloseInfo, owner = "close()"): void {
+export function checkCloseInfo(info: CloseInfo, owner = "close()"): CloseInfo {
   checkKnown(owner, info, CLOSE_INFO);
   const { closeCode, reason } = info;
   // Null is no number, and not taken for one that was left out.
   const implied = reason ? CloseCode.Normal : undefined;
-  serializeClose({ closeCode: closeCode === undefined ? implied : closeCode, reason });
+  const checked = { closeCode: closeCode === undefined ? implied : closeCode, reason };
+  serializeClose(checked);
+  return checked;
 }

@@ -343,8 +343,7 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
    * @throws {RangeError} for a code that must not be sent, or a reason over 123 bytes of UTF-8
    */
   close(info: CloseInfo = {}): Promise<Required<CloseInfo>> {
-    checkCloseInfo(info);
-    this.#driver.startClose(info);
+    this.#driver.startClose(checkCloseInfo(info));
     return new Promise((resolve) =>
       this.#driver.whenEnded({ ended: () => resolve(this.#driver.closeRecord.received) })
     );

@@ -134,8 +134,7 @@ export class Receiver {
 
   /** Nobody reads any more: what waits or is to come is dropped, and whoever asks meets a clean end. */
   release(error: WebSocketError): void {
-    this.#mode = "discard";
-    this.#drop();
+    this.#stop();
     this.end(error, true);
   }
 
@@ -224,10 +223,14 @@ export class Receiver {
   }
 
   #leave(reason: unknown): void {
+    this.#stop();
+    this.#host.leave(reason);
+  }
+
+  #stop(): void {
     this.#mode = "discard";
     this.#host.onMode(false);
     this.#drop();
-    this.#host.leave(reason);
   }
 
   #drop(): void {

@@ -222,11 +222,11 @@ export class Sessions {
 
   /** Takes no more connections, closes those that are open, and waits for their end. */
   async shutdown(info: CloseInfo = { closeCode: CloseCode.GoingAway }): Promise<void> {
-    checkCloseInfo(info, "shutdown()");
+    const checked = checkCloseInfo(info, "shutdown()");
     if (!this.signal.aborted) {
-      this.#info = info;
+      this.#info = checked;
       const stopped = this.#stop();
-      for (const ws of this.connections) ws.close(info);
+      for (const ws of this.connections) ws.close(checked);
       this.#shutdown.abort(
         new HandshakeError("The server shuts down", "shutdown", { status: 503 }),
       );

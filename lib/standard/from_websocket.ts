@@ -262,14 +262,14 @@ class NativeConnection extends WebSocketConnection {
   }
 
   override close(info: CloseInfo = {}): Promise<Required<CloseInfo>> {
-    checkCloseInfo(info);
-    const { closeCode = CloseCode.NoStatus } = info;
+    const checked = checkCloseInfo(info);
+    const { closeCode = CloseCode.NoStatus } = checked;
     if (closeCode !== CloseCode.NoStatus && !isScriptCloseCode(closeCode)) {
       throw new RangeError(
         `Expected a close code of 1000 or 3000-4999 for a native WebSocket, received ${closeCode}`,
       );
     }
-    return super.close(info);
+    return super.close(checked);
   }
 }
 

@@ -307,6 +307,21 @@ describe("E14 close() with what closed gave", () => {
     });
   }
 
+  it("E14 the members of the argument are read once", async () => {
+    await inBothRoles(async (ws, peer) => {
+      const notes: string[] = [];
+      ws.close({
+        get closeCode() {
+          return notes.push("closeCode") === 1 ? 4001 : -1;
+        },
+        get reason() {
+          return notes.push("reason") === 2 ? "r" : "x".repeat(124);
+        },
+      });
+      assert.deepEqual(await peer.nextClose(), { closeCode: 4001, reason: "r" });
+    });
+  });
+
   it("E14 1005 with a reason, and 1006, are still refused", async () => {
     const [ws] = await pair();
     for (const info of [{ closeCode: 1005, reason: "r" }, { closeCode: 1006 }]) {
