@@ -47,10 +47,13 @@ export type PathFilter = (path: string, request: IncomingMessage) => boolean;
 /** How a server is attached. */
 export interface AttachOptions extends UpgradeOptions {
   /**
-   * The path, without the query, of the requests to take, or what tells which. Other requests for a
-   * WebSocket are left to the server's other 'upgrade' listeners, and answered with 404 if none of them
-   * uses the socket in the same turn of the event loop. A listener that takes its time uses it by giving
-   * it an 'error' listener, without which a reset would end the process. Default: all requests
+   * The path of the requests to take, without the query, or a function that decides by the path. Other
+   * requests for a WebSocket are left to the server's other 'upgrade' listeners. They are answered with
+   * 404 if no listener uses the socket in the same turn of the event loop. A listener that needs more
+   * time uses the socket by adding an 'error' listener, which it needs anyway: without one, a client that
+   * resets its connection ends the process.
+   *
+   * @default all requests
    */
   path?: string | PathFilter;
 }
@@ -134,7 +137,10 @@ async function open(
   });
 }
 
-/** Serves a request if it is its own, and says whether it does; or refuses it with the fault. */
+/**
+ * Serves a request if it matches the path of an attachment, and returns whether it does. With a fault, it
+ * refuses the request.
+ */
 type Take = (
   request: IncomingMessage,
   socket: Duplex,
@@ -142,13 +148,13 @@ type Take = (
   fault?: HandshakeError,
 ) => boolean;
 
-/** All that is attached to one server, and their only 'upgrade' listener. */
+/** The attachments of one server, and the 'upgrade' listener that they share. */
 class Upgrades {
   static readonly #ofServers = new WeakMap<object, Upgrades>();
   readonly #server: HttpServer;
   readonly #attached: Take[] = [];
 
-  /** Those of a server. */
+  /** Returns the attachments of a server. */
   static of(server: HttpServer): Upgrades {
     let upgrades = Upgrades.#ofServers.get(server);
     if (upgrades === undefined) {
@@ -162,10 +168,10 @@ class Upgrades {
     this.#leavePlainHttp();
   }
 
-  /** Adds one, and gives what removes it. */
+  /** Adds an attachment. Returns a function that removes it. */
   add(take: Take): () => void {
     const attached = this.#attached;
-    // Before others, to see what they do to the socket.
+    // This listener runs before the others, so that it sees what they do to the socket.
     if (attached.push(take) === 1) this.#server.prependListener("upgrade", this.#onUpgrade);
     return () => {
       if (!attached.includes(take)) return;
@@ -193,11 +199,11 @@ class Upgrades {
     return this.#server.listenerCount("upgrade") > (length > 0 ? 1 : 0);
   }
 
-  /** A server need not upgrade (RFC 9110 §7.8): it answers as it would without us. */
+  /** Leaves requests for other protocols to the server, which need not upgrade (RFC 9110 §7.8). */
   #leavePlainHttp(): void {
     const server = this.#server as HttpServer & { shouldUpgradeCallback?: ShouldUpgrade };
     const { shouldUpgradeCallback: before } = server;
-    // Node 20 has no such method.
+    // Node 20 does not have this method.
     if (before === undefined) return;
     server.shouldUpgradeCallback = (request) =>
       before.call(server, request) && (isForWebSocket(request) || this.#hasOthers);

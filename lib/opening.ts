@@ -21,12 +21,12 @@ function added<T>(list: T[], item: T): T[] {
   return list;
 }
 
-/** How many bytes are read while nobody asks for them, so that a reset is noticed. */
+/** How many bytes are read before anybody asks for them, in order to notice a reset. */
 const READ_AHEAD = 65_536;
-/** What a chunk counts beside its bytes. */
+/** How many bytes a chunk counts in addition to its own. */
 const CHUNK_OVERHEAD = 256;
 
-/** Reads a transport chunk by chunk, and not further than it is asked to unless it is watched. */
+/** Reads a transport chunk by chunk. It reads no further than asked, except while it is watched. */
 export class TransportReader implements TransportHandlers {
   readonly transport: Transport;
   #chunks: Uint8Array[] = NONE;
@@ -34,7 +34,7 @@ export class TransportReader implements TransportHandlers {
   #closed = false;
   #error: Error | undefined;
   #waiting: (() => void)[] = NONE;
-  /** How much more may be read before somebody asks for it. */
+  /** How many more bytes may be read before anybody asks for them. */
   #ahead = 0;
   #onGone: ((error: HandshakeError) => void) | undefined;
 
@@ -72,8 +72,8 @@ export class TransportReader implements TransportHandlers {
   }
 
   /**
-   * Calls back if the transport is gone before it is handed over. To notice that, it reads on, as far as
-   * `READ_AHEAD`: many platforms do not tell of a reset while reading is paused.
+   * Calls back if the transport closes before it is handed over. Reading goes on for this purpose, up to
+   * `READ_AHEAD` bytes: a platform does not report a reset while reading is paused.
    */
   watch(onGone: (error: HandshakeError) => void): void {
     if (this.#closed) return onGone(this.#lost());

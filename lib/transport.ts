@@ -158,11 +158,11 @@ export interface ListenOptions {
   /** Told what goes wrong while it listens; it listens on. Default: nobody */
   onError?: (error: Error) => void;
   /**
-   * Asked for a place before each TLS handshake. It returns a function to call when that handshake is over,
-   * directly before `accept` if the handshake succeeded; or undefined if there is no place: then the client
-   * is cut, or not accepted for now. Default: there is always a place
+   * Reserves a place before a TLS handshake. Returns a function to call when the handshake is over, directly
+   * before `accept` if it succeeded. Returns undefined if there is no place: the client is then cut, or
+   * accepted later. Default: there is always a place
    *
-   * @param remoteAddress the client's address, where it is known by then
+   * @param remoteAddress the client's address, if it is known by then
    */
   admit?: (remoteAddress?: Address) => (() => void) | undefined;
 }

@@ -87,11 +87,14 @@ function guarded(
   host: MachineHost,
 ): ConnectionOptions["onFrame"] {
   if (onFrame === undefined) return undefined;
+  const fail = (error: unknown) => nextTurn(() => host.onThrown(error));
   return (direction, frame) => {
     try {
-      onFrame(direction, frame);
+      const returned: unknown = onFrame(direction, frame);
+      // Nobody waits for it, but it may reject.
+      if (returned instanceof Promise) returned.catch(fail);
     } catch (error) {
-      nextTurn(() => host.onThrown(error));
+      fail(error);
     }
   };
 }

@@ -96,7 +96,7 @@ function give(socket: BunSocket, accept: (transport: Transport) => void): void {
 class Shaking {
   readonly #timeout: number;
   readonly #admit: NonNullable<ListenOptions["admit"]>;
-  /** What ends each of them. */
+  /** The function that ends each handshake. */
   readonly #ends = new Map<BunSocket, () => void>();
 
   constructor({ handshakeTimeout = 10_000, admit = () => () => {} }: ListenOptions) {
@@ -104,7 +104,7 @@ class Shaking {
     this.#admit = admit;
   }
 
-  /** Gives false if there is no place for it. */
+  /** Returns false if there is no place for the client. */
   begin(socket: BunSocket): boolean {
     const leave = this.#admit(socket.data.remoteAddress);
     if (leave === undefined) return false;

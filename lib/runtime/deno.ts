@@ -7,8 +7,8 @@
  *
  * Deno closes a connection with TLS only once the handshake, or what was written, is through or its peer
  * has gone, be it that nobody waits for it: a peer that stays silent keeps the descriptor. It does not
- * keep the process. So a server accepts a client only when it has a place for it, and a client that
- * is silent keeps its place until it leaves.
+ * keep the process. For this reason a server accepts a client only when there is a place for it, and
+ * a silent client keeps its place until it leaves.
  *
  * Nor can Nagle's algorithm be turned off for one with TLS that is accepted, or that shows a client's
  * certificate: of two small messages shortly after one another, the second may wait for the peer's
@@ -190,7 +190,8 @@ async function listenTls(
   const shake = async ({ conn, leave }: { conn: TlsConn; leave: () => void }) => {
     shaking.add(conn);
     let isLate = false;
-    // Not closed: the descriptor would be kept all the same, and the client's leaving not be told.
+    // The connection is not closed yet. Closing it would not free the descriptor, and it would no longer
+    // be reported when the client leaves.
     const cancelDeadline = deadline(() => isLate = true, handshakeTimeout || Infinity);
     let isDone = false;
     try {
@@ -206,7 +207,7 @@ async function listenTls(
     else closeQuietly(conn);
   };
   const next = async () => {
-    // Before the client is accepted: its descriptor could not be freed.
+    // Wait before accepting the client: afterwards its descriptor cannot be freed.
     let leave = admit();
     for (; leave === undefined && !closed; leave = admit()) await delay(PLACE_INTERVAL);
     try {

@@ -283,7 +283,7 @@ function serverOf(
     };
     shaking.set(key, { socket, leave });
     socket.once("close", () => {
-      // The address of a client that has gone already is that of others like it.
+      // Two clients that have left before they were accepted have the same (unknown) address.
       if (shaking.get(key)?.socket === socket) shaking.delete(key);
       leave();
     });

@@ -74,7 +74,7 @@ export class DuplexTransport<T extends Duplex = Duplex> {
       queueMicrotask(() => this.#handlers!.close(this.#error));
       return;
     }
-    // A duplex tells of its end only once.
+    // A duplex emits 'end' only once.
     if (duplex.readableEnded) queueMicrotask(() => this.#handlers!.end());
     duplex.on("data", DuplexTransport.#onData);
     duplex.on("end", DuplexTransport.#onEnd);

@@ -24,7 +24,10 @@ export function upgradedTransport(duplex: Duplex): Transport {
   return new NodeTransport(socket);
 }
 
-/** What those who take a socket do to it: one who passes it on to another server only sets options. */
+/**
+ * The methods that a listener calls when it takes a socket. A proxy only sets options until it has
+ * connected to the other server.
+ */
 const USES = [
   "on",
   "addListener",
@@ -41,9 +44,9 @@ const USES = [
 ];
 
 /**
- * Watches whether anybody uses a socket, which has an 'error' listener from now on.
+ * Watches whether anybody uses a socket. The socket gets an 'error' listener.
  *
- * @returns what ends the watch, and tells whether anybody did
+ * @returns A function that ends the watch and returns whether the socket was used.
  */
 export function watchUse(socket: Duplex): () => boolean {
   ignoreErrors(socket);
@@ -54,13 +57,13 @@ export function watchUse(socket: Duplex): () => boolean {
     const method = methods[name];
     if (typeof method !== "function") return () => {};
     const noted = (...args: unknown[]) => {
-      // Bun itself adds a 'close' listener behind the event.
+      // Bun itself adds a 'close' listener after the event.
       isUsed ||= args[0] !== "close";
       return method.apply(socket, args);
     };
     methods[name] = noted;
     return () => {
-      // Somebody else may have replaced it by now.
+      // Another listener may have replaced the method.
       if (methods[name] !== noted) return;
       delete methods[name];
       if (own !== undefined) Object.defineProperty(methods, name, own);
@@ -68,13 +71,13 @@ export function watchUse(socket: Duplex): () => boolean {
   });
   return () => {
     for (const restore of restores) restore();
-    // By a listener that was called before.
+    // A listener that was called before this one may have answered already.
     const isDone = socket.destroyed || socket.writableEnded || (socket as Socket).bytesWritten > 0;
     return isUsed || isDone;
   };
 }
 
-/** Without an 'error' listener, a client that resets its connection would end the process. */
+/** Adds an 'error' listener. Without one, a client that resets its connection ends the process. */
 export function ignoreErrors(socket: Duplex): void {
   socket.on("error", () => {});
 }

@@ -128,7 +128,7 @@ export function fits<Request>(
   try {
     const found: unknown = path(asked, request) ?? false;
     if (typeof found === "boolean") return found;
-    // A promise would have to be waited for, and may reject.
+    // A promise cannot be waited for here, and its rejection must not go unhandled.
     Promise.resolve(found).catch(() => {});
     throw new TypeError(`path must return true or false, received ${kindOf(found)}`);
   } catch (cause) {

@@ -7,18 +7,19 @@ import { HandshakeError } from "../core/error.ts";
 import type { RequestHead } from "../core/http1.ts";
 import { toRequest } from "../http.ts";
 
-/** The listeners of a server's user. */
+/** The callbacks that report what goes wrong. */
 export interface Listeners {
   /**
    * Told what a handler or a hook has thrown, and of a handler that has forgotten to await.
-   * Default: `console.error`
+   *
+   * @default {console.error}
    */
   onError?: (error: unknown) => void;
-  /** Told of every handshake that is turned down. Default: nobody */
+  /** Told of every handshake that is turned down. */
   onRefused?: (error: HandshakeError, request?: Request) => void;
 }
 
-/** Tells `onError`. */
+/** Reports an error to `onError`. */
 export function report(
   error: unknown,
   { onError = (error: unknown) => console.error(error) }: Listeners,
@@ -26,7 +27,7 @@ export function report(
   call(() => onError(error), (second) => console.error(second));
 }
 
-/** Tells `onRefused` of a handshake that is turned down. */
+/** Reports a handshake that is turned down to `onRefused`. */
 export function reportRefused(
   error: HandshakeError,
   request: Request | undefined,
@@ -37,7 +38,7 @@ export function reportRefused(
   call(() => onRefused(error, request), (thrown) => report(thrown, listeners));
 }
 
-/** The Request of a head, where one can be made. */
+/** The Request of a head, if one can be made. */
 export function requestOf(head: RequestHead | undefined, secure: boolean): Request | undefined {
   try {
     return head && toRequest(head, secure);
@@ -46,7 +47,7 @@ export function requestOf(head: RequestHead | undefined, secure: boolean): Reque
   }
 }
 
-/** Calls a listener, which may be asynchronous though nobody waits for it. */
+/** Calls a listener. An asynchronous listener is not waited for, but its rejection is handled. */
 function call(listener: () => unknown, onThrown: (error: unknown) => void): void {
   try {
     Promise.resolve(listener()).catch(onThrown);
@@ -56,7 +57,7 @@ function call(listener: () => unknown, onThrown: (error: unknown) => void): void
 }
 
 /**
- * Runs code of the user's, whose failure is not the client's.
+ * Runs a hook of the user.
  *
  * @throws {HandshakeError} "hook-failed", status 500
  */
@@ -68,12 +69,12 @@ export async function hook<T>(run: () => T | Promise<T>): Promise<T> {
   }
 }
 
-/** The error of a hook that threw, or that returned what it must not return. */
+/** The error of a hook that threw, or that returned a wrong value. */
 export function hookFailed(cause: unknown): HandshakeError {
   return new HandshakeError("A hook of the server failed", "hook-failed", { status: 500, cause });
 }
 
-/** What was received, for an error message. */
+/** The kind of a value, for an error message. */
 export function kindOf(value: unknown): string {
   return value === null ? "null" : typeof value;
 }

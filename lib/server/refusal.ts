@@ -29,10 +29,10 @@ export interface Responder {
   refusalHeaders(error: HandshakeError): [string, string][];
 }
 
-/** A response that can be sent. */
+/** A response that is ready to be sent. */
 interface Answer {
   head: ResponseHead;
-  /** The head as HTTP/1.1 has it. */
+  /** The head in the format of HTTP/1.1. */
   bytes: Uint8Array;
   framing: BodyFraming;
   body: ReadableStream<Uint8Array> | null;
@@ -44,9 +44,9 @@ export class Refusal extends HandshakeError {
   readonly answer: Answer;
 
   /**
-   * @param response what `onRequest` returned
-   * @param request what it answers
-   * @throws {TypeError} for anything but a Response, and for one that cannot be sent
+   * @param response the value that `onRequest` returned
+   * @param request the request that it answers
+   * @throws {TypeError} If the value is not a Response, or cannot be sent.
    */
   constructor(response: Response, request: RequestHead) {
     const answer = answerOf(checkResponse(response), request);
@@ -57,7 +57,7 @@ export class Refusal extends HandshakeError {
   }
 }
 
-/** Checks what `onRequest` has returned, which may be a Response of another realm or package. */
+/** Checks the value that `onRequest` returned. A Response of another realm or package is accepted. */
 function checkResponse(response: unknown): Response {
   const isResponse = Object.prototype.toString.call(response) === "[object Response]";
   if (!isResponse && !(response instanceof Response)) {
@@ -118,7 +118,7 @@ class Patience {
 /**
  * Answers with the status of the error, or not at all, and waits until the transport is gone.
  *
- * @param request what it answers, unless it could not be read
+ * @param request the request, if it was read
  */
 export async function refuse(
   reader: TransportReader,
@@ -189,9 +189,9 @@ async function respond(
 }
 
 /**
- * Makes a response ready to be sent.
+ * Prepares a response for sending.
  *
- * @throws {TypeError} if its head cannot be sent, or announces a body that is not there
+ * @throws {TypeError} If its head cannot be sent, or announces a body that is missing.
  */
 function answerOf(response: Response, request: RequestHead | undefined): Answer {
   const { status, statusText, body } = response;
@@ -222,13 +222,13 @@ function fieldsOf(
 ): [string, string][] {
   const fields = [...headers].filter(([name]) =>
     name !== "connection" && name !== "transfer-encoding" &&
-    // RFC 9110 §8.6: not beside 204.
+    // RFC 9110 §8.6: a 204 response has no Content-Length.
     !(name === "content-length" && status === 204)
   );
   const version = request?.version;
   if (!headers.has("content-length")) {
     if (body === null && status !== 204) fields.push(["content-length", "0"]);
-    // A client of HTTP/1.0 reads until the end, and HTTP/2 has frames.
+    // A client of HTTP/1.0 reads until the connection ends, and HTTP/2 has its own framing.
     const chunked = body !== null && version !== "1.0" && version !== "2.0";
     if (chunked) fields.push(["transfer-encoding", "chunked"]);
   }

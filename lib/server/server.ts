@@ -80,9 +80,10 @@ export interface ServeOptions extends ConnectionOptions {
    */
   selectProtocol?: (offered: readonly string[], request: Request) => string | undefined | void;
   /**
-   * Sees every request before it is checked, plain HTTP too; a response is sent in place of the
-   * upgrade. A plain request that announces a body is answered with 413 before: its body would be
-   * dropped. If the client leaves meanwhile, nothing comes of what it returns. Default: none
+   * Sees every request before it is checked, plain HTTP too. A Response that it returns is sent instead of
+   * the upgrade; the hook returns a new one for each request. A plain request with a body is answered with
+   * 413 and not shown to the hook, because the body would be dropped. If the client leaves before the hook
+   * returns, the result is ignored. Default: none
    */
   onRequest?: (
     request: Request,
@@ -95,31 +96,32 @@ export interface ServeOptions extends ConnectionOptions {
    */
   signal?: AbortSignal;
   /**
-   * Told what a handler or a hook has thrown, what a hook returned in place of what it must, why the body
-   * of a response of `onRequest` failed, and the listener's errors. Default: `console.error`
+   * Told what a handler or a hook has thrown, which wrong value a hook has returned, why the body of a
+   * Response of `onRequest` failed, and the listener's errors. Default: `console.error`
    */
   onError?: (error: unknown) => void;
   /**
-   * Told of every handshake that is turned down, before it is answered: by the library, by `onRequest`
-   * ("rejected", plain HTTP too), for want of a place or of time, or because the client left. `status` of
-   * the error is what is answered, if anything is. What it throws goes to `onError`. Default: nobody
+   * Told of every handshake that is turned down, before the answer is sent: the library or `onRequest`
+   * refused it (code "rejected", plain HTTP too), a limit was reached, time ran out, or the client left.
+   * What the callback throws goes to `onError`. It is not told of TLS handshakes that fail. Default: none
    *
-   * @param error why
-   * @param request what the client asked for, unless it was not read or there is no such Request
+   * @param error the reason; its `status` is the one of the answer, undefined if there is no answer
+   * @param request the request, if one was read and the web has a Request for it
    */
   onRefused?: (error: HandshakeError, request?: Request) => void;
   /** How large the head of a request may be. */
   limits?: HeadLimits;
   /**
-   * How many connections there may be at a time, those whose handshake, that of TLS too, is under way among
-   * them; of one too many nothing is read, it gets 503. With TLS one client at a time is told so, others
-   * are cut before the handshake; on Deno they wait until there is a place, and a client that is silent
-   * keeps its place until it leaves. Not in `accept()` and `upgrade()`. Default: Infinity
+   * Maximum number of connections at a time. Handshakes under way count, also those of TLS. Another client
+   * is answered with 503, and nothing is read of it. With TLS, one client at a time completes its
+   * handshake to receive the 503, and the others are cut; on Deno the others wait until there is a
+   * place, and a silent client keeps its place until it leaves. Not in `accept()` and `upgrade()`.
+   * Default: Infinity
    */
   maxConnections?: number;
   /**
    * How many of them may come from one IP address, or one /64 of IPv6. Behind a reverse proxy all have
-   * the address of that. On Deno, TLS handshakes do not count. Not in `accept()` and `upgrade()`.
+   * the address of that. On Deno, TLS handshakes under way do not count. Not in `accept()` and `upgrade()`.
    * Default: Infinity
    */
   maxConnectionsPerAddress?: number;
@@ -346,11 +348,11 @@ export interface ReadRequest {
   };
   /** Its head. */
   head: RequestHead;
-  /** Throws the `HandshakeError` for which it is refused before anything else is looked at. */
+  /** Throws a `HandshakeError` if the request is to be refused before anything else is checked. */
   check?: () => void;
 }
 
-/** What is known of the request so far. */
+/** The parts of a request that are known so far. */
 interface Asked {
   head?: RequestHead;
   request?: Request;
@@ -413,7 +415,7 @@ async function answer(
   }
 }
 
-/** What a handshake is turned down with. */
+/** The error that a handshake is turned down with. */
 function refusalOf(thrown: unknown, { signal }: Cancellable<ServeOptions>): HandshakeError {
   if (thrown instanceof HandshakeError) return thrown;
   if (!signal?.aborted || thrown !== signal.reason) return hookFailed(thrown);
@@ -435,7 +437,7 @@ async function open(
   const { secure = false } = reader.transport;
   const { onRequest, selectProtocol, onResponse } = options;
   const request = () => asked.request ??= toRequest(head, secure);
-  // While a hook takes its time, the client may leave.
+  // The client may leave while a hook is waited for.
   const wait = <T>(run: () => T | Promise<T>): Promise<T> => {
     reader.watch((lost) => deadline.giveUp(lost));
     deadline.throwIfPassed();
@@ -472,7 +474,7 @@ async function open(
     throw hookFailed(cause);
   }
   const { response, bytes } = accepted;
-  // The hooks may have taken longer than the client was given, or would wait.
+  // The hooks may have taken longer than `openTimeout`, or longer than the client waited.
   deadline.throwIfPassed();
   if (responder === undefined) reader.transport.write([bytes]);
   else responder.respond(response);

@@ -43,7 +43,7 @@ export interface SessionsOptions extends ConnectionLimits, Listeners {
   signal?: AbortSignal;
 }
 
-/** How many clients without a place are told so at a time; the others are cut. */
+/** How many clients are answered with 503 at a time. The others are cut. */
 const MAX_REFUSALS = 100;
 
 const FORGOTTEN =
@@ -63,9 +63,9 @@ export class Sessions {
   #pending = 0;
   #onNonePending: (() => void) | undefined;
   readonly #count: ConnectionCount;
-  /** The TLS handshakes under way. */
+  /** How many TLS handshakes are under way. */
   #shaking = 0;
-  /** The clients that are told that there is no place. */
+  /** How many clients are being answered with 503. */
   #refusals = 0;
   readonly #shutdown = new Shutdown();
   #stop: () => unknown = () => {};
@@ -104,14 +104,14 @@ export class Sessions {
   }
 
   /**
-   * Keeps a place for a client whose TLS handshake is about to begin.
+   * Reserves a place for a client whose TLS handshake is about to begin.
    *
-   * @returns what gives the place back, or undefined if there is none
+   * @returns a function that gives the place back, or undefined if there is no place
    */
   admit(address: Address | undefined): (() => void) | undefined {
     const place = this.#count.enter(address);
     const isRefused = place instanceof HandshakeError;
-    // One at a time goes on without a place, to be told so.
+    // One client at a time goes on without a place, so that it can be answered with 503.
     if (isRefused && this.#shaking > 0) return undefined;
     this.#shaking++;
     let isOver = false;
@@ -145,7 +145,7 @@ export class Sessions {
 
   #refuse(open: Open, error: HandshakeError): void {
     const isTold = this.#refusals++ < MAX_REFUSALS;
-    // Without a status it is not answered.
+    // An error without a status is not answered.
     begin(open, isTold ? error : new HandshakeError(error.message, error.code)).catch(() => {})
       .then(() => {
         this.#refusals--;

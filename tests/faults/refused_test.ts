@@ -12,6 +12,7 @@ import {
   serve,
   type ServeOptions,
   type WebSocketConnection,
+  type WebSocketError,
 } from "../../mod.ts";
 import { attach, upgrade } from "../../lib/node.ts";
 import { encodeFrame } from "../../lib/core/mod.ts";
@@ -22,11 +23,13 @@ import { MESSAGE, portOf as httpPortOf, withHttp } from "../http_servers.ts";
 import { answerTo as http2AnswerTo, CONNECT, noServer, withHttp2 } from "../http2_servers.ts";
 import {
   echo,
+  inBothRoles,
   portOf,
   RawSocket,
   rejection,
   rest,
   still,
+  textFrame,
   until,
   upgradeRequest,
   withRawServer,
@@ -546,6 +549,19 @@ describe("C15 what the other hooks return", () => {
       });
     });
   }
+
+  it("C15 an onFrame that rejects fails the connection with 1011, and no more", async () => {
+    const fault = new Error("fault");
+    for (const seen of ["in", "out"]) {
+      const onFrame = (direction: string) => direction === seen ? Promise.reject(fault) : undefined;
+      await inBothRoles(async (ws, peer) => {
+        ws.send("a").catch(() => {});
+        peer.send(textFrame("b"));
+        const error = await rejection<WebSocketError>(ws.closed);
+        assert.deepEqual([error.closeCode, error.cause], [1011, fault]);
+      }, { onFrame: onFrame as never });
+    }
+  });
 
   for (const chosen of [5, "invented", {}]) {
     it(`C15 a subprotocol of ${JSON.stringify(chosen)} is answered with 500, and reported`, async () => {
