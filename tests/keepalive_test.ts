@@ -287,7 +287,7 @@ describe("Keepalive", () => {
     const ws = await server;
     peer.polite = false;
     far.end();
-    await until(() => ws.state === "closing");
+    await until(() => ws.state === "closed");
     const sent = ws.stats.bytesSent;
     for (let i = 0; i < 50; i++) await turn();
     assert.equal(ws.stats.bytesSent, sent);

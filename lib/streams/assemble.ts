@@ -78,10 +78,24 @@ export interface MessageDuplex {
  * console.log((await client.readable.getReader().read()).value); // Hello
  * await writer.close();
  * ```
+ *
+ * @throws {TypeError} If the duplex is not a pair of byte streams, or one of them is locked.
  */
 export function assemble(duplex: ByteDuplex, options: AssembleOptions): MessageDuplex {
+  checkDuplex(duplex);
   const { readable, writable, closed } = new Assembly(duplex, options);
   return { readable, writable, closed };
+}
+
+/** Streams that cannot be piped would carry nothing, and the duplex would never end. */
+function checkDuplex(duplex: ByteDuplex): void {
+  const { readable, writable } = (duplex ?? {}) as Partial<ByteDuplex>;
+  if (!(readable instanceof ReadableStream && writable instanceof WritableStream)) {
+    throw new TypeError("Expected a readable and a writable stream of bytes");
+  }
+  if (readable.locked || writable.locked) {
+    throw new TypeError("Expected streams that are not locked");
+  }
 }
 
 const ignore = () => {};

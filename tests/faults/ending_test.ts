@@ -227,6 +227,26 @@ describe("E9 assemble() ends though its output takes nothing", () => {
   }
 });
 
+describe("E9 assemble() refuses what it cannot carry", () => {
+  it("E9 streams that are locked, or none", () => {
+    const lockedReadable = new ReadableStream<Uint8Array>();
+    lockedReadable.getReader();
+    const lockedWritable = new WritableStream<Uint8Array>();
+    lockedWritable.getWriter();
+    const wrong: unknown[] = [
+      null,
+      {},
+      { readable: new ReadableStream() },
+      { readable: new WritableStream(), writable: new ReadableStream() },
+      { readable: lockedReadable, writable: new WritableStream() },
+      { readable: new ReadableStream(), writable: lockedWritable },
+    ];
+    for (const duplex of wrong) {
+      assert.throws(() => assemble(duplex as ByteDuplex, { role: "client" }), TypeError);
+    }
+  });
+});
+
 describe("E12 a ping that comes after our Close is answered", () => {
   it("E12 until the peer's Close has come", async () => {
     await inBothRoles(async (ws, peer) => {

@@ -15,7 +15,10 @@ const handlers: Record<string, Handler> = {
     await Promise.race([wake.promise, ws.closed.catch(() => {})]);
     await echo(ws);
   },
-  "/wake": () => wake.resolve(),
+  "/wake": async () => {
+    wake.resolve();
+    await wake.promise;
+  },
   "/source": async (ws) => {
     for (let sent = 0;; sent += 65536) {
       console.log("sent", sent);
