@@ -6,6 +6,7 @@
 import { connect, type ConnectOptions } from "./client/client.ts";
 import { checkKnown, type OptionNames } from "./core/options.ts";
 import type { WebSocketConnection } from "./connection/connection.ts";
+import { Queue } from "./core/queue.ts";
 import { accept, type ServeOptions } from "./server/server.ts";
 import type { Transport, TransportHandlers } from "./transport.ts";
 import { nextTurn, timer } from "./timers.ts";
@@ -128,7 +129,7 @@ class MemoryEnd implements MemoryTransport {
   readonly #capacity: number;
   #handlers: TransportHandlers | undefined;
   /** What the peer has written and this end has not read; null is its end, an error that of the line. */
-  #arriving: (Uint8Array | null | Error)[] = [];
+  readonly #arriving = new Queue<Uint8Array | null | Error>();
   #underWay = 0;
   #paused = true;
   #scheduled = false;
@@ -271,7 +272,7 @@ class MemoryEnd implements MemoryTransport {
     if (this.#closed) return;
     this.#closed = true;
     this.#error = error;
-    this.#arriving = [];
+    this.#arriving.clear();
     this.#handlers?.close(error);
   }
 

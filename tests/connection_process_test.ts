@@ -37,7 +37,7 @@ describe("A process that uses WebSocketConnection", () => {
   }
 
   it("A process that uses a transport which throws goes on with its other connections", async () => {
-    const stdout = "arrives, 1 thrown: Error: A fault of the transport\n";
+    const stdout = "arrives, 0 uncaught, 1006 because of Error: A fault of the transport\n";
     assert.deepEqual(await run("throwing_transport"), { code: 0, stdout, stderr: "" });
   });
 

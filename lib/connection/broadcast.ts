@@ -5,17 +5,19 @@
  *
  * @module
  */
-import { endSlow, type WebSocketConnection } from "./connection.ts";
+import { endSlow, heldAmount, type WebSocketConnection } from "./connection.ts";
 import type { Message } from "../core/message.ts";
 import { checkKnown, type OptionNames } from "../core/options.ts";
+import { Queue } from "../core/queue.ts";
 import { checkNumber, checkOneOf } from "../options.ts";
-import { isTooMuch, MAX_BUFFERED_AMOUNT } from "./slow_consumer.ts";
+import { isTooMuch, MAX_BUFFERED_AMOUNT, MESSAGE_OVERHEAD } from "./slow_consumer.ts";
 
 /** How {@linkcode broadcast} treats those who are too slow. */
 export interface BroadcastOptions {
   /**
-   * How many bytes may wait for a connection, this message included, of text its code units; one
-   * message is always let through. Default: 1048576
+   * How many bytes may wait for a connection, this message included, of text its code units. A message
+   * that has to be kept as an object counts 768 bytes more, as with "drop-oldest" and behind a message
+   * of several frames. One message is always let through. Default: 1048576
    */
   maxBufferedAmount?: number;
   /**
@@ -53,7 +55,7 @@ const feeds = new WeakMap<WebSocketConnection, Feed>();
  * ```
  *
  * @param to connections, such as `server.connections`
- * @param message a string or bytes; the bytes must not be changed while they wait
+ * @param message a string or bytes, which are copied
  * @throws {TypeError} for a message that is neither a string nor bytes, or options of the wrong type
  * @throws {RangeError} for an option with a wrong value
  */
@@ -69,11 +71,13 @@ export function broadcast(
   const { maxBufferedAmount = MAX_BUFFERED_AMOUNT, slow = "close", compress } = options;
   checkNumber("maxBufferedAmount", maxBufferedAmount);
   checkOneOf("slow", slow, POLICIES);
+  // Nobody tells the caller when the last connection has sent them. A subclass may not copy in slice().
+  const held = typeof message === "string" ? message : new Uint8Array(message);
   for (const ws of to) {
     if (ws.state !== "open") continue;
-    if (slow === "drop-oldest") feedOf(ws).push(message, maxBufferedAmount, compress);
-    else if (!isTooMuch(ws.bufferedAmount, message.length, maxBufferedAmount)) {
-      void ws.send(message, { compress });
+    if (slow === "drop-oldest") feedOf(ws).push(held, maxBufferedAmount, compress);
+    else if (!isTooMuch(heldAmount(ws), held.length, maxBufferedAmount)) {
+      void ws.send(held, { compress });
     } else if (slow !== "drop-newest") endSlow(ws, slow);
   }
 }
@@ -92,7 +96,7 @@ interface Waiting {
 /** Gives a connection its messages as it takes them, and holds the newest of the others. */
 class Feed {
   readonly #ws: WebSocketConnection;
-  #waiting: Waiting[] = [];
+  readonly #waiting = new Queue<Waiting>();
   #size = 0;
   #running = false;
 
@@ -102,14 +106,14 @@ class Feed {
 
   push(message: Message, most: number, compress: boolean | undefined): void {
     this.#waiting.push({ message, compress });
-    this.#size += message.length;
-    while (this.#waiting.length > 1 && this.#size + this.#ws.bufferedAmount > most) this.#take();
+    this.#size += message.length + MESSAGE_OVERHEAD;
+    while (this.#waiting.length > 1 && this.#size + heldAmount(this.#ws) > most) this.#take();
     if (!this.#running) void this.#run();
   }
 
   #take(): Waiting | undefined {
     const first = this.#waiting.shift();
-    this.#size -= first?.message.length ?? 0;
+    if (first !== undefined) this.#size -= first.message.length + MESSAGE_OVERHEAD;
     return first;
   }
 
@@ -121,7 +125,7 @@ class Feed {
       }
     } catch {
       // The connection has ended, and with it all that waits.
-      this.#waiting = [];
+      this.#waiting.clear();
       this.#size = 0;
     }
     this.#running = false;

@@ -65,6 +65,11 @@ export function whenEnded(ws: WebSocketConnection, listener: EndListener): void 
   driverOf(ws).whenEnded(listener);
 }
 
+/** What waits to be sent, in bytes of memory. Internal. */
+export function heldAmount(ws: WebSocketConnection): number {
+  return driverOf(ws).sender.heldAmount;
+}
+
 /** Ends a connection whose peer does not keep up. Internal. */
 export function endSlow(ws: WebSocketConnection, how: "close" | "terminate"): void {
   endAsSlow(driverOf(ws), how);
@@ -333,8 +338,13 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
   }
 
   /**
-   * Closes the connection: sends a Close frame behind all that was sent, and waits until the peer has
-   * answered it and the transport has ended, at most for `closeTimeout`. Further calls change nothing.
+   * Closes the connection: sends a Close frame after all messages that were at hand, and waits until the
+   * peer has answered it and the transport has ended, at most for `closeTimeout`. Further calls change
+   * nothing.
+   *
+   * A message that is sent as an iterable or a stream is not at hand. If it has begun, it is cut short;
+   * if it has not, it is refused, and so are the messages that wait after it: each `send()` rejects with
+   * InvalidStateError. Await those before you close.
    *
    * @param info The code and reason. A reason alone goes with 1000; nothing, or 1005, means no code, so
    * that what `closed` of another connection gave can be passed on

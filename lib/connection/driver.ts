@@ -289,7 +289,7 @@ export class Driver
     if (this.canWrite()) this.#answerClose(event);
     this.#ownEnding.shaken = this.#protocol.state === "closed" && this.#ending.error === undefined;
     if (this.#ending.transportClosed) return this.#finish();
-    this.sender.outbox.flush();
+    this.sender.outbox.flushAll();
     // RFC 6455 §7.1.1: the server ends the transport first, the client waits for it to do so.
     if (this.#protocol.endsTransport || this.#ending.inputEnded) this.transport.end();
     this.#armCloseTimer();
@@ -327,7 +327,7 @@ export class Driver
   #end(error: WebSocketError): void {
     this.#endWith(error);
     if (this.#ending.transportClosed) return this.#finish();
-    this.sender.outbox.flush();
+    this.sender.outbox.flushAll();
     this.transport.end();
     this.#armCloseTimer();
   }
@@ -359,6 +359,7 @@ export class Driver
 
   close(error: Error | undefined): void {
     this.#ownEnding.transportClosed = true;
+    if (!this.sender.outbox.isLentIntact) this.vanished(true);
     this.#ownEnding.transportError = error;
     this.#keepalive?.stop();
     if (this.#ending.shaken || this.#ending.error !== undefined) return this.#finish();
@@ -404,10 +405,11 @@ export class Driver
 
   /** The error for those who send when they may not. */
   closedError(): DOMException {
-    const message = `Expected an open connection, it is ${this.state} (${this.closeRecord})`;
-    const error = invalidState(message, this.#ending.error);
-    this.#ownEnding.addRefusal(error);
-    return error;
+    return this.refusal(`Expected an open connection, it is ${this.state}`);
+  }
+
+  refusal(message: string): DOMException {
+    return this.#ownEnding.refusal(`${message} (${this.closeRecord})`);
   }
 
   /** The reader or the writer of a stream gives up. */
@@ -478,6 +480,25 @@ export class Driver
 
   failMidway(cause: unknown): void {
     this.#fail(CloseCode.InternalError, "The message was cut short by its sender", cause);
+  }
+
+  vanished(lent: boolean): void {
+    const message = "The bytes to send were detached or resized before they had left";
+    if (!lent) return this.#fail(CloseCode.InternalError, message);
+    this.#cut(webSocketError(message, CloseCode.InternalError));
+  }
+
+  transportThrew(cause: unknown): void {
+    this.#cut(webSocketError("The transport threw", CloseCode.Abnormal, "", cause));
+  }
+
+  /** Ends the transport at once, where no Close frame can tell the peer why. */
+  #cut(error: WebSocketError): void {
+    if (this.#ending.finished || this.#ending.error !== undefined) return;
+    this.#ownEnding.stopped = true;
+    this.#ownEnding.error = error;
+    this.#endWith(error);
+    this.transport.destroy();
   }
 
   async finish(): Promise<void> {

@@ -8,6 +8,7 @@
 import { CloseRecord } from "./close_record.ts";
 import type { CloseInfo } from "../core/close.ts";
 import type { WebSocketError } from "../core/error.ts";
+import { invalidState } from "../invalid_state.ts";
 import { deadline } from "../timers.ts";
 
 /** Whoever is told of the end: an object, which takes less memory than a function that remembers as much. */
@@ -55,8 +56,9 @@ export class Ending {
   /** And who waits for the end was told. */
   settled = false;
   #cancelTimer: (() => void) | undefined;
-  /** The errors that those got who called at the wrong moment. */
+  /** The errors that those got who called at the wrong moment, and the last of them. */
   #refusals: WeakSet<object> | undefined;
+  #lastRefusal: DOMException | undefined;
 
   /** Calls back unless the end comes within so many milliseconds from the first such call on; 0: never. */
   armTimer(timeout: number, callback: () => void): void {
@@ -69,9 +71,13 @@ export class Ending {
     this.#cancelTimer?.();
   }
 
-  /** Notes the error of a call at the wrong moment. */
-  addRefusal(error: object): void {
+  /** The error of a call at the wrong moment: the same one as long as there is nothing else to say. */
+  refusal(message: string): DOMException {
+    const last = this.#lastRefusal;
+    if (last?.message === message && last.cause === this.error) return last;
+    const error = this.#lastRefusal = invalidState(message, this.error);
     (this.#refusals ??= new WeakSet()).add(error);
+    return error;
   }
 
   /** Whether an error says no more than that the connection is at its end. */

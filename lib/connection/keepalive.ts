@@ -3,22 +3,21 @@
  *
  * @module
  */
+import { Queue } from "../core/queue.ts";
 import { handled } from "./outbox.ts";
 import { backgroundTimer, deadline, now } from "../timers.ts";
 
 interface PendingPing {
-  payload: Uint8Array;
+  key: string;
   sentAt: number;
   resolve(latency: number): void;
   reject(error: unknown): void;
 }
 
-/** Shared by all that wait for none. */
-const NONE: readonly PendingPing[] = [];
-
 /** The pings that were sent and not answered yet. */
 export class Pings {
-  #pending: readonly PendingPing[] = NONE;
+  readonly #pending = new Queue<PendingPing>();
+  readonly #payloads = new Set<string>();
   #latency: number | undefined;
 
   /** The time that the last answered ping took, in milliseconds. */
@@ -28,17 +27,16 @@ export class Pings {
 
   /** Notes a ping; resolves with the milliseconds until its pong. */
   add(payload: Uint8Array): Promise<number> {
+    const key = keyOf(payload);
+    this.#payloads.add(key);
     return handled(
-      new Promise((resolve, reject) => {
-        const ping = { payload, sentAt: now(), resolve, reject };
-        this.#pending = [...this.#pending, ping];
-      }),
+      new Promise((resolve, reject) => this.#pending.push({ key, sentAt: now(), resolve, reject })),
     );
   }
 
   /** Whether a ping with this payload waits. */
   has(payload: Uint8Array): boolean {
-    return this.#pending.some((ping) => equal(ping.payload, payload));
+    return this.#payloads.has(keyOf(payload));
   }
 
   /**
@@ -46,27 +44,33 @@ export class Pings {
    * any.
    */
   pong(payload: Uint8Array): boolean {
-    const index = this.#pending.findIndex((ping) => equal(ping.payload, payload));
+    const key = keyOf(payload);
+    if (!this.#payloads.has(key)) return false;
     const answeredAt = now();
-    const answered = this.#pending.slice(0, index + 1);
-    this.#pending = index + 1 === this.#pending.length ? NONE : this.#pending.slice(index + 1);
-    for (const ping of answered) {
+    for (let answers = false; !answers;) {
+      const ping = this.#take()!;
+      answers = ping.key === key;
       this.#latency = answeredAt - ping.sentAt;
       ping.resolve(this.#latency);
     }
-    return index >= 0;
+    return true;
+  }
+
+  #take(): PendingPing | undefined {
+    const ping = this.#pending.shift();
+    if (ping !== undefined) this.#payloads.delete(ping.key);
+    return ping;
   }
 
   /** No pong will come. */
   fail(error: unknown): void {
-    const failed = this.#pending;
-    this.#pending = NONE;
-    for (const ping of failed) ping.reject(error);
+    for (let ping = this.#take(); ping !== undefined; ping = this.#take()) ping.reject(error);
   }
 }
 
-function equal(a: Uint8Array, b: Uint8Array): boolean {
-  return a.length === b.length && a.every((byte, i) => byte === b[i]);
+/** The bytes of a payload as a string, which can be looked up. */
+function keyOf(payload: Uint8Array): string {
+  return String.fromCharCode(...payload);
 }
 
 /** The bytes of a connection. */

@@ -3,7 +3,9 @@
  *
  * @module
  */
+import { BORROW_FROM } from "../core/frame_writer.ts";
 import type { Message } from "../core/message.ts";
+import { wholeLength } from "../core/utf8.ts";
 import type { BufferSource, OutgoingMessage } from "../options.ts";
 
 /** The bytes of a buffer source, not copied. Undefined for anything else. */
@@ -27,6 +29,11 @@ export function isFixed(bytes: Uint8Array): boolean {
   const buffer: object = bytes.buffer;
   const plain = buffer instanceof ArrayBuffer || isBuffer(buffer, "ArrayBuffer");
   return plain && !(buffer as { resizable?: boolean }).resizable;
+}
+
+/** Whether a message is left where it is until it has left: it would take long to copy, and is fixed. */
+export function isBorrowable(message: Message): boolean {
+  return typeof message !== "string" && message.length >= BORROW_FROM && isFixed(message);
 }
 
 /**
@@ -100,25 +107,36 @@ export class StreamSource implements AsyncIterable<Message> {
 /** What a sender has its turn for: a message at hand, or one whose items are yet to come. */
 export type Turn = "whole" | "items";
 
-interface Waiting {
-  turn: Turn;
+/** Whoever waits for a turn. */
+export interface Waiting {
+  readonly turn: Turn;
+  /** How many bytes wait with it: of text, code units. */
+  readonly length: number;
+  /** The turn has come; `release()` ends it. */
   enter(): void;
+  /** The turn does not come. */
   fail(error: unknown): void;
+  // The neighbours in the queue: any of them may leave it, and none may cost more when many wait.
+  previous?: Waiting;
+  next?: Waiting;
 }
-
-/** Shared by all where nobody waits. */
-const NONE: Waiting[] = [];
 
 /** Lets one sender after the other have its turn. */
 export class SendTurns {
-  /** The length of the messages that wait for their turn: of text in code units. */
-  length = 0;
   /** Ends the message of several frames that is under way, whatever it waits for. */
   interrupt: ((error: unknown) => void) | undefined;
   /** Whether extensions work on a frame. They take no other before, and this one is written in any case. */
   encoding = false;
+  /** The length of the whole message that is being encoded. */
+  underway = 0;
+  /** Whether the message under way has begun: a frame of it was written. */
+  begun = false;
   #holder: Turn | undefined;
-  #waiting: Waiting[] = NONE;
+  #first: Waiting | undefined;
+  #last: Waiting | undefined;
+  #count = 0;
+  #length = 0;
+  #releasing = false;
 
   /** Whether somebody has the turn. */
   get busy(): boolean {
@@ -130,49 +148,105 @@ export class SendTurns {
     return this.#holder;
   }
 
+  /** How many wait for their turn. */
+  get count(): number {
+    return this.#count;
+  }
+
+  /** The length of the messages that wait, the one that is being encoded too: of text in code units. */
+  get length(): number {
+    return this.#length + this.underway;
+  }
+
+  /** Gives the turn to those who wait, one after the other; to this one at once if nobody has it. */
+  join(waiting: Waiting): void {
+    waiting.previous = this.#last;
+    if (this.#last === undefined) this.#first = waiting;
+    else this.#last.next = waiting;
+    this.#last = waiting;
+    this.#count++;
+    this.#length += waiting.length;
+    if (!this.busy) this.#advance();
+  }
+
+  /** Leaves the queue. */
+  leave(waiting: Waiting): void {
+    const { previous, next } = waiting;
+    if (previous === undefined) this.#first = next;
+    else previous.next = next;
+    if (next === undefined) this.#last = previous;
+    else next.previous = previous;
+    waiting.previous = waiting.next = undefined;
+    this.#count--;
+    this.#length -= waiting.length;
+  }
+
   /** Waits for the turn; `release()` ends it. */
   acquire(turn: Turn, signal?: AbortSignal): Promise<void> {
     if (signal?.aborted) return Promise.reject(signal.reason);
-    if (!this.busy) {
-      this.#holder = turn;
-      return Promise.resolve();
-    }
     return new Promise((resolve, reject) => {
-      const settle = () => {
-        signal?.removeEventListener("abort", abort);
-        this.#waiting = this.#waiting.filter((other) => other !== entry);
-      };
-      const fail = (error: unknown) => {
-        settle();
-        reject(error);
-      };
-      const abort = () => fail(signal!.reason);
-      const entry = {
-        turn,
-        fail,
-        enter: () => {
-          settle();
-          resolve();
-        },
-      };
-      signal?.addEventListener("abort", abort, { once: true });
-      if (this.#waiting === NONE) this.#waiting = [];
-      this.#waiting.push(entry);
+      const waiting: Waiting = { turn, length: 0, enter: resolve, fail: reject };
+      this.join(abortable(waiting, this, signal));
     });
   }
 
   /** Ends the turn. */
   release(): void {
-    this.#holder = this.#waiting[0]?.turn;
-    this.#waiting[0]?.enter();
+    this.#holder = undefined;
+    this.begun = false;
+    this.#advance();
+  }
+
+  /** Lets the next ones have their turns. A loop: many may have theirs and end it at once. */
+  #advance(): void {
+    if (this.#releasing) return;
+    this.#releasing = true;
+    while (this.#holder === undefined && this.#first !== undefined) {
+      const waiting = this.#first;
+      this.leave(waiting);
+      this.#holder = waiting.turn;
+      waiting.enter();
+    }
+    this.#releasing = false;
   }
 
   /** Refuses all who wait, or those who wait for such a turn. */
   fail(error: unknown, turn?: Turn): void {
-    for (const one of this.#waiting) {
-      if (turn === undefined || one.turn === turn) one.fail(error);
+    for (let next, waiting = this.#first; waiting !== undefined; waiting = next) {
+      next = waiting.next;
+      if (turn !== undefined && waiting.turn !== turn) continue;
+      this.leave(waiting);
+      waiting.fail(error);
     }
   }
+}
+
+/** The same, which leaves the queue when the signal is aborted. */
+export function abortable(
+  waiting: Waiting,
+  turns: SendTurns,
+  signal: AbortSignal | undefined,
+): Waiting {
+  if (signal === undefined) return waiting;
+  const settled = () => signal.removeEventListener("abort", abort);
+  const abort = () => {
+    turns.leave(outer);
+    waiting.fail(signal.reason);
+  };
+  const outer: Waiting = {
+    turn: waiting.turn,
+    length: waiting.length,
+    enter() {
+      settled();
+      waiting.enter();
+    },
+    fail(error) {
+      settled();
+      waiting.fail(error);
+    },
+  };
+  signal.addEventListener("abort", abort, { once: true });
+  return outer;
 }
 
 /** An item of a message of several frames. */
@@ -218,20 +292,29 @@ export function ownItem<T>(value: T): T | Uint8Array {
 export function itemConverter(text: boolean | undefined): (item: Item) => Message {
   let decoder: TextDecoder | undefined;
   let encoder: TextEncoder | undefined;
+  /** What an item that should be bytes cuts off of a character. */
+  let half = "";
   let begun: Message | undefined;
   /** Items that should be text may cut its characters anywhere. */
   const decode = (bytes: Uint8Array, stream: boolean) => {
     decoder ??= new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
     return asText(() => decoder!.decode(bytes, { stream }));
   };
+  const encode = (data: string, last: boolean) => {
+    encoder ??= new TextEncoder();
+    const text = half + data;
+    const end = last ? text.length : wholeLength(text);
+    half = text.slice(end);
+    return encoder.encode(text.slice(0, end));
+  };
   const convert = (data: Message, last: boolean) => {
     if (text === undefined || text === (typeof data === "string")) return data;
     if (typeof data !== "string") return decode(data, !last);
-    encoder ??= new TextEncoder();
-    return encoder.encode(data);
+    return encode(data, last);
   };
   return ({ value, last, behind }) => {
     if (behind && decoder !== undefined) return decode(new Uint8Array(0), false);
+    if (behind && encoder !== undefined) return encode("", true);
     if (behind) return typeof begun === "string" ? "" : new Uint8Array(0);
     const data = typeof value === "string" ? value : viewOf(value);
     if (data === undefined) {

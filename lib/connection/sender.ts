@@ -5,16 +5,18 @@
  *
  * @module
  */
-import { BORROW_FROM, type Ownership } from "../core/frame_writer.ts";
+import type { Ownership } from "../core/frame_writer.ts";
 import type { Message } from "../core/message.ts";
 import type { CloseEvent, PingEvent, PongEvent } from "../core/event.ts";
 import type { Protocol } from "../core/protocol.ts";
 import type { TextCodec } from "../core/utf8.ts";
 import type { BufferSource, OutgoingMessage, SendOptions } from "../options.ts";
 import { MessageSink, type SinkHost } from "./message_sink.ts";
-import { handled, Outbox, SEND_MARK } from "./outbox.ts";
+import { handled, Outbox, type OutboxHost, SEND_MARK } from "./outbox.ts";
 import {
+  abortable,
   asText,
+  isBorrowable,
   isFixed,
   itemConverter,
   marked,
@@ -22,8 +24,15 @@ import {
   SendTurns,
   StreamSource,
   toSendable,
+  type Waiting,
 } from "./outgoing.ts";
-import { type Endable, endAsSlow, isTooMuch, type SlowPolicy } from "./slow_consumer.ts";
+import {
+  type Endable,
+  endAsSlow,
+  isTooMuch,
+  MESSAGE_OVERHEAD,
+  type SlowPolicy,
+} from "./slow_consumer.ts";
 import type { Transport } from "../transport.ts";
 
 /** From this length on a message is given to extensions as one that they may work on elsewhere. */
@@ -32,8 +41,26 @@ const LATER_FROM = 16384;
 /** One for all: to make one for every message costs as much as to look at the message. */
 const DEFAULTS: SendOptions = {};
 
+/** Why messages do not leave that closing came before. */
+const NOT_BEGUN = "Cannot send: the connection was closed before the message had begun. " +
+  "Await send() before close()";
+const CUT_SHORT =
+  "The message was cut short: the connection was closed before its last item came. " +
+  "Await send() before close()";
+
+/** A message at hand whose turn has come. */
+interface WholeMessage {
+  message: Message;
+  /** The length that the message had when it was given to `send()`. */
+  length: number;
+  borrow: boolean;
+  compress: boolean | undefined;
+  resolve(sent: Promise<void>): void;
+  reject(error: unknown): void;
+}
+
 /** What a {@linkcode Sender} asks of its connection. */
-export interface SenderHost extends Endable, Omit<SinkHost, "write"> {
+export interface SenderHost extends Endable, OutboxHost, Omit<SinkHost, "write"> {
   /** Whether messages may be sent. */
   canSend(): boolean;
   /** Whether frames may yet be written: until our Close frame goes, behind what was accepted. */
@@ -42,6 +69,8 @@ export interface SenderHost extends Endable, Omit<SinkHost, "write"> {
   closedError(): DOMException;
   /** Whether a ping may yet be answered. */
   canAnswer(): boolean;
+  /** An error that says no more than that this connection is at its end. */
+  refusal(message: string): DOMException;
   /** A message was begun and cannot be finished. */
   failMidway(cause: unknown): void;
 }
@@ -61,6 +90,8 @@ export class Sender implements SinkHost {
   #owedPong: Uint8Array | undefined;
   #sink: MessageSink | undefined;
   #ended: { error: unknown } | undefined;
+  /** Our Close frame goes after the messages that are at hand. */
+  #closing = false;
 
   /**
    * @param protocol the machine that writes the frames
@@ -80,7 +111,7 @@ export class Sender implements SinkHost {
     this.#codec = codec;
     this.#host = host;
     this.#policy = policy;
-    this.outbox = new Outbox(protocol.role, transport, codec);
+    this.outbox = new Outbox(protocol.role, transport, codec, host);
   }
 
   /** Messages sent so far. */
@@ -91,6 +122,12 @@ export class Sender implements SinkHost {
   /** The bytes that wait: for their turn, in the batch, and in the transport. */
   get bufferedAmount(): number {
     return (this.#turns?.length ?? 0) + this.outbox.bufferedAmount;
+  }
+
+  /** The same with what the messages take that wait for their turn, in bytes of memory. */
+  get heldAmount(): number {
+    const waiting = (this.#turns?.count ?? 0) * MESSAGE_OVERHEAD;
+    return this.bufferedAmount + this.outbox.writer.unused + waiting;
   }
 
   /** Whether messages wait for room, or in the middle of another one. */
@@ -115,29 +152,33 @@ export class Sender implements SinkHost {
       signal?.throwIfAborted();
       const sendable = toSendable(message);
       if (typeof sendable !== "string" && !(sendable instanceof Uint8Array)) {
+        if (this.#busy) this.#checkRoom(MESSAGE_OVERHEAD);
         return handled(this.#sendFragments(sendable, options));
       }
       const typed = text === undefined ? sendable : this.#convert(sendable, text);
-      if (this.#policy !== undefined) this.#checkRoom(typed, this.#policy);
+      this.#checkRoom(typed.length);
       if (!this.#host.canSend()) throw this.#host.closedError();
-      if (!this.#waits(typed)) return this.#sendWhole(typed, true, options.compress);
-      return handled(this.#sendInTurn(typed, true, options));
+      if (!this.#waits(typed)) return this.#sendWhole(typed, isBorrowable(typed), options.compress);
+      return handled(this.#sendInTurn(typed, options));
     } catch (error) {
       return handled(Promise.reject(error));
     }
   }
 
-  /** Ends the connection where there is no room for one more message. */
-  #checkRoom({ length }: Message, { slow, maxBufferedAmount }: SlowPolicy): void {
-    if (!this.#host.canSend()) return;
-    if (isTooMuch(this.bufferedAmount, length, maxBufferedAmount)) endAsSlow(this.#host, slow);
+  /** Ends the connection where there is no room for so much more. */
+  #checkRoom(length: number): void {
+    if (this.#policy === undefined || !this.#host.canSend()) return;
+    const { slow, maxBufferedAmount } = this.#policy;
+    if (isTooMuch(this.heldAmount, length, maxBufferedAmount)) endAsSlow(this.#host, slow);
   }
 
   /** The message as the type that the option `text` asks for. */
   #convert(message: Message, text: boolean): Message {
     if (text === (typeof message === "string")) return message;
     if (typeof message === "string") return new TextEncoder().encode(message);
-    return asText(() => this.#codec.decode(message, 0, message.length));
+    // Another thread may write to what is shared while it is decoded.
+    const bytes = isFixed(message) ? message : ownItem(message);
+    return asText(() => this.#codec.decode(bytes, 0, bytes.length));
   }
 
   /** Whether an extension may want to work on the message elsewhere. */
@@ -150,17 +191,15 @@ export class Sender implements SinkHost {
     return this.#busy || this.#slow(message);
   }
 
-  /** @param lend whether the message stays as it is until it has left */
-  #sendWhole(message: Message, lend: boolean, compress?: boolean): Promise<void> {
+  /** @param borrow whether the bytes stay their owner's until they have left */
+  #sendWhole(message: Message, borrow: boolean, compress?: boolean): Promise<void> {
     if (!this.#host.canWrite()) throw this.#host.closedError();
     this.#messagesSent++;
     if (typeof message === "string" && this.#protocol.writeText(message, this.outbox.writer)) {
       return this.outbox.settle(false);
     }
-    const long = typeof message !== "string" && message.length >= BORROW_FROM;
-    const borrow = lend && long && isFixed(message);
     this.#write(message, true, compress, borrow ? "borrow" : "copy");
-    return this.outbox.settle(borrow);
+    return this.outbox.settle(borrow, this.#protocol.extended);
   }
 
   #write(
@@ -169,6 +208,22 @@ export class Sender implements SinkHost {
     compress: boolean | undefined,
     ownership: Ownership,
     later?: (error?: Error) => void,
+  ): boolean {
+    try {
+      return this.#writeEvent(data, fin, compress, ownership, later);
+    } catch (error) {
+      // The peer's half of an extension knows nothing of what ours has failed on.
+      if (this.#protocol.extended && this.#host.canWrite()) this.#host.failMidway(error);
+      throw error;
+    }
+  }
+
+  #writeEvent(
+    data: Message,
+    fin: boolean,
+    compress: boolean | undefined,
+    ownership: Ownership,
+    later: ((error?: Error) => void) | undefined,
   ): boolean {
     const { writer } = this.outbox;
     // Two objects and not one of either type: the engine knows each of them by its shape.
@@ -187,35 +242,52 @@ export class Sender implements SinkHost {
       );
   }
 
-  /** Sends behind the message that is under way (RFC 6455 §5.4), or one that takes its time. */
-  async #sendInTurn(message: Message, lend: boolean, options: SendOptions): Promise<void> {
+  /** Sends after the message that is under way (RFC 6455 §5.4), or one that takes its time. */
+  #sendInTurn(message: Message, { compress, signal }: SendOptions): Promise<void> {
     const turns = this.#turns ??= new SendTurns();
-    turns.length += message.length;
-    let sent: { left: Promise<void> };
-    try {
-      await turns.acquire("whole", options.signal);
-      try {
-        sent = await this.#sendNow(message, lend, options, turns);
-      } finally {
-        turns.release();
-      }
-    } finally {
-      turns.length -= message.length;
-    }
-    await sent.left;
+    return new Promise((resolve, reject) => {
+      const borrow = isBorrowable(message);
+      const held = borrow ? message : ownItem(message);
+      const { length } = message;
+      const turn: Waiting = {
+        turn: "whole",
+        length,
+        enter: () =>
+          this.#sendNow({ message: held, length, borrow, compress, resolve, reject }, turns),
+        fail: reject,
+      };
+      turns.join(abortable(turn, turns, signal));
+    });
   }
 
-  /** Its turn has come. The promise of having left is given inside of another, lest it be waited for. */
-  async #sendNow(
-    message: Message,
-    lend: boolean,
-    { compress }: SendOptions,
-    turns: SendTurns,
-  ): Promise<{ left: Promise<void> }> {
-    if (!this.#slow(message)) return { left: this.#sendWhole(message, lend, compress) };
-    await this.#writeLater(lend ? message : ownItem(message), true, compress, turns);
-    this.#messagesSent++;
-    return { left: this.outbox.settle(false) };
+  /** The turn of a whole message has come. */
+  #sendNow(whole: WholeMessage, turns: SendTurns): void {
+    const { message, length, borrow, compress, resolve, reject } = whole;
+    const finish = (send: () => Promise<void>) => {
+      try {
+        resolve(handled(send()));
+      } catch (error) {
+        reject(error);
+      }
+      turns.underway = 0;
+      turns.release();
+    };
+    if (message.length !== length) {
+      return finish(() => {
+        this.#host.vanished(false);
+        return this.outbox.settle(false);
+      });
+    }
+    if (!this.#slow(message)) return finish(() => this.#sendWhole(message, borrow, compress));
+    turns.underway = length;
+    const settle = () => {
+      this.#messagesSent++;
+      return this.outbox.settle(false);
+    };
+    this.#writeLater(message, true, compress, turns).then(
+      () => finish(settle),
+      (error) => finish(() => Promise.reject(error)),
+    );
   }
 
   /** Writes a frame as soon as the extensions are done with it, unless the connection ends before. */
@@ -225,13 +297,16 @@ export class Sender implements SinkHost {
     compress: boolean | undefined,
     turns: SendTurns,
   ): Promise<void> {
-    if (!this.#host.canWrite()) throw this.#host.closedError();
     return new Promise((resolve, reject) => {
+      if (!this.#host.canWrite()) throw this.#host.closedError();
       turns.interrupt = reject;
       turns.encoding = true;
       const written = this.#write(data, fin, compress, "copy", (error) => {
         turns.encoding = false;
-        if (error === undefined) return resolve();
+        if (error === undefined) {
+          // The transport may have been cut meanwhile.
+          return this.#host.canWrite() ? resolve() : reject(this.#host.closedError());
+        }
         // The peer's half of the compressor knows nothing of what ours has failed on.
         if (this.#host.canWrite()) this.#host.failMidway(error);
         reject(error);
@@ -284,44 +359,54 @@ export class Sender implements SinkHost {
   ): Promise<void> {
     const source = marked(items);
     const convert = itemConverter(text);
-    let begun = false;
     try {
       for (;;) {
-        const { done, value } = await this.#interruptible(source.next(), signal, turns);
+        const { done, value } = await this.#interruptible(() => source.next(), signal, turns);
         if (done) return;
-        this.#checkGoingOn(signal);
+        this.#checkGoingOn(signal, turns);
         const data = convert(value);
         if (this.#slow(data)) await this.#writeLater(data, value.last, compress, turns);
         else this.#write(data, value.last, compress, "copy");
         if (value.last) break;
-        begun = true;
-        await this.#interruptible(this.outbox.settle(false), signal, turns);
+        turns.begun = true;
+        const settled = () => this.outbox.settle(false, this.#protocol.extended);
+        await this.#interruptible(settled, signal, turns);
       }
       this.#messagesSent++;
     } catch (error) {
       // The source may be in the middle of an item, and is told once it has it.
       handled(source.return());
-      if (begun && this.#host.canSend()) this.#host.failMidway(error);
+      if (turns.begun && this.#host.canSend()) this.#host.failMidway(error);
       throw error;
     }
   }
 
-  #checkGoingOn(signal: AbortSignal | undefined): void {
+  #checkGoingOn(signal: AbortSignal | undefined, turns: SendTurns): void {
     signal?.throwIfAborted();
-    if (!this.#host.canSend()) throw this.#host.closedError();
+    if (!this.#host.canSend()) throw this.#refusal(turns.begun);
   }
 
-  /** Waits, unless the connection ends or the signal is aborted meanwhile. */
+  /** The error for a message that does not leave, or not whole, because the connection is closing. */
+  #refusal(begun: boolean): DOMException {
+    if (!this.#closing) return this.#host.closedError();
+    return this.#host.refusal(begun ? CUT_SHORT : NOT_BEGUN);
+  }
+
+  /**
+   * Waits, unless the connection ends or the signal is aborted meanwhile.
+   *
+   * @param begin called if neither has happened yet: nobody would see how its promise ends
+   */
   #interruptible<T>(
-    promise: Promise<T>,
+    begin: () => Promise<T>,
     signal: AbortSignal | undefined,
     turns: SendTurns,
   ): Promise<T> {
-    this.#checkGoingOn(signal);
+    this.#checkGoingOn(signal, turns);
     // Not a race: one against a promise that long outlives it would leave a reaction there.
     return new Promise((resolve, reject) => {
       turns.interrupt = reject;
-      promise.then(resolve, reject);
+      begin().then(resolve, reject);
     });
   }
 
@@ -338,7 +423,7 @@ export class Sender implements SinkHost {
   write(message: Message): Promise<void> {
     if (!this.#host.canSend()) throw this.#host.closedError();
     if (!this.#waits(message)) return this.#sendWhole(message, false);
-    return this.#sendInTurn(ownItem(message), true, {});
+    return this.#sendInTurn(ownItem(message), DEFAULTS);
   }
 
   /** See {@linkcode SinkHost}. */
@@ -385,20 +470,22 @@ export class Sender implements SinkHost {
 
   /**
    * Lets the messages leave that were accepted and are at hand, then has the Close written. One whose
-   * items are yet to come might never end: it is cut short, and so is what waits behind it.
+   * items are yet to come might never end: it is cut short, and what waits after it is refused.
    */
   beforeClose(write: () => void): void {
     const turns = this.#turns;
+    this.#closing = true;
     if (turns?.holder !== "whole") {
       write();
-      return this.refuse(this.#host.closedError(), { all: false });
+      turns?.fail(this.#refusal(false));
+      return turns?.interrupt?.(this.#refusal(turns.begun));
     }
-    turns.fail(this.#host.closedError(), "items");
-    const turn = turns.acquire("whole").then(() => {
-      turns.release();
+    turns.fail(this.#refusal(false), "items");
+    const enter = () => {
       write();
-    });
-    handled(turn);
+      turns.release();
+    };
+    turns.join({ turn: "whole", length: 0, enter, fail: () => {} });
   }
 
   /**

@@ -11,6 +11,12 @@ import type { ConnectionOptions } from "../options.ts";
 /** How many bytes may wait for a connection where the caller does not say. */
 export const MAX_BUFFERED_AMOUNT = 1048576;
 
+/**
+ * What a message that waits as an object takes beside its own bytes, in bytes: the object, the promise of
+ * its sender and the functions that settle it.
+ */
+export const MESSAGE_OVERHEAD = 768;
+
 /** What is done about a peer that is too slow, where its sends do not just wait. */
 export interface SlowPolicy {
   slow: "close" | "terminate";

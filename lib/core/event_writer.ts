@@ -13,6 +13,7 @@ import { encodeWith, type Extension, type OutgoingFrame } from "./extension.ts";
 import { type Frame, MAX_CONTROL_LENGTH, Opcode } from "./frame.ts";
 import type { FrameWriter, Ownership } from "./frame_writer.ts";
 import type { Fragment, TextEvent } from "./message.ts";
+import { wholeLength } from "./utf8.ts";
 
 const encoder = new TextEncoder();
 
@@ -28,6 +29,10 @@ export class EventWriter {
   readonly #refusal: (() => Error | undefined) | undefined;
   /** The type of the message that we are in the middle of sending. */
   #sending: "text" | "binary" | undefined;
+  /** The half of a character that the last piece of text has cut off. */
+  #half = "";
+  /** The frame that was written, which nobody was told of yet. */
+  #seen: Frame | undefined;
 
   /**
    * @param options the extensions, and who is told of frames
@@ -77,11 +82,30 @@ export class EventWriter {
     return this.#sending !== undefined;
   }
 
+  /** Tells of the frame that was written: not before, because who is told may write another one. */
+  tell(): void {
+    const frame = this.#seen;
+    this.#seen = undefined;
+    if (frame !== undefined) this.#onFrame?.("out", frame);
+  }
+
   #text(event: TextEvent, writer: FrameWriter): void {
     const opcode = this.#opcode(event, Opcode.Text);
-    const { data, messageFinished: fin } = event;
-    this.#onFrame?.("out", { fin, rsv: 0, opcode, payload: encoder.encode(data) });
-    writer.text(opcode, data, fin);
+    const text = this.#characters(event);
+    const { messageFinished: fin } = event;
+    if (this.#onFrame !== undefined) {
+      this.#seen = { fin, rsv: 0, opcode, payload: encoder.encode(text) };
+    }
+    writer.text(opcode, text, fin);
+  }
+
+  /** The characters of a piece of text that are whole, with what the piece before it has cut off. */
+  #characters({ data, messageFinished }: TextEvent): string {
+    if (messageFinished && this.#half === "") return data;
+    const text = this.#half + data;
+    const end = messageFinished ? text.length : wholeLength(text);
+    this.#half = text.slice(end);
+    return text.slice(0, end);
   }
 
   #control(opcode: Opcode, payload: Uint8Array, writer: FrameWriter): void {
@@ -93,7 +117,10 @@ export class EventWriter {
     writer: FrameWriter,
     ownership: Ownership,
   ): void {
-    this.#onFrame?.("out", { fin, rsv, opcode, payload });
+    if (this.#onFrame !== undefined) {
+      // A copy: the bytes may be the caller's, and are masked where they are our own.
+      this.#seen = { fin, rsv, opcode, payload: new Uint8Array(payload) };
+    }
     writer.bytes(opcode, payload, fin, rsv, ownership);
   }
 
@@ -104,22 +131,26 @@ export class EventWriter {
     ownership: Ownership,
     later: Written | undefined,
   ): boolean {
-    const before = this.#sending;
+    const [sending, half] = [this.#sending, this.#half];
     const opcode = this.#opcode(event, event.type === "text" ? Opcode.Text : Opcode.Binary);
-    const payload = event.type === "text" ? encoder.encode(event.data) : event.data;
+    const payload = event.type === "text" ? encoder.encode(this.#characters(event)) : event.data;
     const { messageFinished: fin, compress } = event;
     const put = (frame: OutgoingFrame) =>
       this.#frame(frame, writer, frame.payload === payload ? ownership : "own");
+    let isDue = true;
     const encoded = later && ((error: Error | undefined, frame: OutgoingFrame) => {
+      if (!isDue) return;
+      isDue = false;
       const refused = error ?? this.#refusal?.();
       if (refused === undefined) put(frame);
+      this.tell();
       later(refused);
     });
     let frame: OutgoingFrame | undefined;
     try {
       frame = encodeWith(this.#extensions, { opcode, fin, rsv: 0, payload, compress }, encoded);
     } catch (error) {
-      this.#sending = before;
+      [this.#sending, this.#half] = [sending, half];
       throw error;
     }
     if (frame !== undefined) put(frame);

@@ -128,25 +128,56 @@ export class ExtensionReader {
   }
 }
 
-/** Has a frame changed by one extension after the other; `later` as in {@linkcode Extension.encode}. */
+/**
+ * Has a frame changed by one extension after the other; `later` as in {@linkcode Extension.encode}.
+ *
+ * @throws {TypeError} for an extension that gives no bytes
+ */
 export function encodeWith(
   extensions: readonly Extension[],
   frame: OutgoingFrame,
   later?: EncodedFrame,
 ): OutgoingFrame | undefined {
-  for (let at = 0; at < extensions.length; at++) {
-    const rest = extensions.slice(at + 1);
-    const changed = extensions[at].encode(
-      frame,
-      later && ((error, frame) => {
-        const whole = error === undefined ? encodeWith(rest, frame, later) : frame;
-        if (whole !== undefined) later(error, whole);
-      }),
-    );
+  if (later === undefined || extensions.length === 0) return encodeFrom(extensions, 0, frame);
+  // The caller could change or detach the bytes while an extension works on them elsewhere.
+  return encodeFrom(extensions, 0, { ...frame, payload: new Uint8Array(frame.payload) }, later);
+}
+
+function encodeFrom(
+  extensions: readonly Extension[],
+  start: number,
+  frame: OutgoingFrame,
+  later?: EncodedFrame,
+): OutgoingFrame | undefined {
+  for (let at = start; at < extensions.length; at++) {
+    const changed = extensions[at].encode(frame, later && goesOn(extensions, at + 1, later));
     if (changed === undefined) return undefined;
-    frame = changed;
+    frame = checkEncoded(changed);
   }
   return frame;
+}
+
+/** Takes what an extension has worked on elsewhere, and has the rest of them change it. */
+function goesOn(
+  extensions: readonly Extension[],
+  start: number,
+  later: EncodedFrame,
+): EncodedFrame {
+  return (error, frame) => {
+    if (error !== undefined) return later(error, frame);
+    let changed: OutgoingFrame | undefined;
+    try {
+      changed = encodeFrom(extensions, start, checkEncoded(frame), later);
+    } catch (thrown) {
+      return later(thrown as Error, frame);
+    }
+    if (changed !== undefined) later(undefined, changed);
+  };
+}
+
+function checkEncoded(frame: OutgoingFrame): OutgoingFrame {
+  if (frame?.payload instanceof Uint8Array) return frame;
+  throw new TypeError(`Expected an extension to give bytes, received ${typeof frame?.payload}`);
 }
 
 /** What a client offers (RFC 6455 §9.1). */

@@ -12,6 +12,7 @@ import {
   writeKey,
 } from "./frame.ts";
 import { applyMask, copyMasked, maskingKey } from "./mask.ts";
+import { Queue } from "./queue.ts";
 import { type TextCodec, webTextCodec } from "./utf8.ts";
 
 /** The size of a batch buffer, in bytes: 64 KiB of messages, in one piece with their headers. */
@@ -26,6 +27,7 @@ export const BORROW_FROM = 8192;
 const EMPTY = new Uint8Array(0);
 /** Shared by all who write nothing at the moment. */
 const NONE: Uint8Array[] = [];
+const NONE_LENT: Part[] = [];
 const encoder = new TextEncoder();
 
 // A fresh zeroed buffer for every batch would cost more than the batch. Connections share these, so
@@ -45,22 +47,64 @@ export type Ownership =
   /** It was made for this frame: it may be changed. */
   | "own";
 
+/** A piece of what was written. */
+interface Part {
+  bytes: Uint8Array;
+  /** The length that it was written with. The owner of bytes that are borrowed may detach them. */
+  length: number;
+  /** Of bytes that are borrowed: how long the header is, at the end of the part before it. */
+  header: number;
+  /** The buffer that is full, and is free once this part has left. */
+  full: Uint8Array | undefined;
+}
+
+function isIntact({ bytes, length }: Part): boolean {
+  return bytes.length === length;
+}
+
+/** The bytes of the part's buffer, if it is full, that no frame has fitted into. */
+function unusedOf({ bytes, length, full }: Part): number {
+  return full === undefined ? 0 : full.length - (bytes.byteOffset - full.byteOffset) - length;
+}
+
 /** What was written and has not left. */
 class Batch {
   buffer: Uint8Array = EMPTY;
   start = 0;
   end = 0;
   /** Finished pieces, before the one at hand. */
-  parts: Uint8Array[] = NONE;
+  readonly parts: Queue<Part> = new Queue();
   partsSize = 0;
-  /** Buffers that were filled up and hold bytes that were not all taken yet. */
-  filled: Uint8Array[] = NONE;
-  /** Buffers that were filled up and taken, and whose bytes may not have left yet. */
+  /** Buffers that were full and taken, and whose bytes may not have left yet. */
   taken: Uint8Array[] = NONE;
+  /** What was borrowed and taken, and may not have left yet. */
+  lent: Part[] = NONE_LENT;
+  /** The bytes of full buffers that no frame has fitted into. */
+  unused = 0;
 
   /** The bytes written and not yet taken. */
   get size(): number {
     return this.partsSize + this.end - this.start;
+  }
+
+  /** Ends the piece at hand. */
+  cut(full?: Uint8Array): void {
+    const length = this.end - this.start;
+    if (length === 0 && full === undefined) return;
+    const part = { bytes: this.buffer.subarray(this.start, this.end), length, header: 0, full };
+    this.parts.push(part);
+    this.unused += unusedOf(part);
+    this.partsSize += length;
+    this.start = this.end;
+  }
+
+  /** Drops what was not taken, and the header at the end of what was. */
+  drop(header: number, taken: Uint8Array[]): void {
+    this.parts.clear();
+    this.partsSize = this.unused = 0;
+    this.start = this.end;
+    const last = taken.pop()!;
+    if (last.length > header) taken.push(last.subarray(0, last.length - header));
   }
 }
 
@@ -75,6 +119,7 @@ export class FrameWriter {
   #batch: Batch | undefined;
   /** Whether the batch before has filled more than a first buffer. */
   #wroteMuch = false;
+  #hasVanished = false;
 
   /**
    * Makes a writer for one connection.
@@ -90,6 +135,11 @@ export class FrameWriter {
   /** The bytes written and not yet taken. */
   get size(): number {
     return this.#batch === undefined ? 0 : this.#batch.size;
+  }
+
+  /** The bytes of memory that are held beside those written. */
+  get unused(): number {
+    return this.#batch === undefined ? 0 : this.#batch.unused;
   }
 
   /** Writes a frame with text as its payload, and gives the length of the payload in bytes. */
@@ -129,19 +179,49 @@ export class FrameWriter {
     batch.end = start + length;
   }
 
-  /** Hands over what was written. The bytes must not change until {@linkcode recycle}. */
-  take(): Uint8Array[] {
+  /**
+   * Hands over what was written. The bytes must not change until {@linkcode recycle}. If borrowed bytes
+   * have not the length that they were written with, their frame is dropped, and all that was written
+   * after it; see {@linkcode hasVanished}.
+   *
+   * @param most from so many bytes on no more is taken
+   * @param copy whether to copy what is borrowed
+   */
+  take(most: number = Infinity, copy: boolean = false): Uint8Array[] {
     const batch = this.#batch;
-    if (batch === undefined) return [];
-    cut(batch);
-    const parts = batch.parts;
-    batch.parts = NONE;
-    batch.partsSize = 0;
-    if (batch.taken === NONE) batch.taken = batch.filled;
-    else batch.taken.push(...batch.filled);
-    batch.filled = NONE;
-    // What all share is nobody's to keep.
-    return parts === NONE ? [] : parts;
+    const taken: Uint8Array[] = [];
+    this.#hasVanished = false;
+    if (batch === undefined) return taken;
+    batch.cut();
+    let size = 0;
+    for (let next = batch.parts.first; next !== undefined; next = batch.parts.first) {
+      const { bytes, length, header, full } = next;
+      // A header goes with its payload.
+      if (size >= most && header === 0 && length > 0) break;
+      if (!isIntact(next)) {
+        batch.drop(header, taken);
+        this.#hasVanished = true;
+        break;
+      }
+      batch.parts.shift();
+      batch.partsSize -= length;
+      batch.unused -= unusedOf(next);
+      size += length;
+      if (length > 0) taken.push(copy && header > 0 ? new Uint8Array(bytes) : bytes);
+      if (header > 0 && !copy) batch.lent = added(batch.lent, next, NONE_LENT);
+      if (full !== undefined) batch.taken = added(batch.taken, full, NONE);
+    }
+    return taken;
+  }
+
+  /** Whether the last `take()` has dropped a frame. */
+  get hasVanished(): boolean {
+    return this.#hasVanished;
+  }
+
+  /** Whether all that is lent, taken and not recycled, has the length that it had. */
+  get isLentIntact(): boolean {
+    return this.#batch === undefined || this.#batch.lent.every(isIntact);
   }
 
   /** Says that nothing handed over is in use any more: the buffers are free for other batches. */
@@ -151,6 +231,7 @@ export class FrameWriter {
     const much = batch.taken !== NONE || batch.end > FIRST_SIZE;
     for (const buffer of batch.taken) release(buffer);
     batch.taken = NONE;
+    batch.lent = NONE_LENT;
     if (batch.size > 0) return;
     // The next batch is likely to be as large as this one.
     this.#wroteMuch = much;
@@ -174,7 +255,8 @@ export class FrameWriter {
   #beside(first: number, payload: Uint8Array, ownership: Ownership): void {
     const batch = this.#reserve(MAX_HEADER_LENGTH);
     const { length } = payload;
-    let at = writeHeader(batch.buffer, batch.end, first, this.#masked, length);
+    const start = batch.end;
+    let at = writeHeader(batch.buffer, start, first, this.#masked, length);
     // Masking changes the payload, so that what is not our own is copied even if it could be borrowed.
     const copied = ownership === "copy" || (this.#masked && ownership === "borrow");
     let key = 0;
@@ -186,8 +268,9 @@ export class FrameWriter {
     batch.end = at;
     if (copied) return this.#copy(payload, key, batch);
     if (this.#masked) applyMask(payload, 0, length, key, 0);
-    cut(batch);
-    batch.parts = added(batch.parts, payload);
+    batch.cut();
+    const header = ownership === "borrow" ? at - start : 0;
+    batch.parts.push({ bytes: payload, length, header, full: undefined });
     batch.partsSize += length;
   }
 
@@ -224,27 +307,22 @@ export class FrameWriter {
     if (full.length === FIRST_SIZE) {
       // The little that it holds moves along, lest the batch be of one piece more.
       buffer.set(full.subarray(batch.start, batch.end));
-      batch.end -= batch.start;
+      const held = batch.end - batch.start;
+      batch.end = batch.start;
+      batch.cut(full);
+      batch.end = held;
     } else {
-      cut(batch);
+      batch.cut(full.length > 0 ? full : undefined);
       batch.end = 0;
     }
-    if (full.length > 0) batch.filled = added(batch.filled, full);
     batch.buffer = buffer;
     batch.start = 0;
   }
 }
 
-/** Ends the piece at hand. */
-function cut(batch: Batch): void {
-  if (batch.end === batch.start) return;
-  batch.parts = added(batch.parts, batch.buffer.subarray(batch.start, batch.end));
-  batch.partsSize += batch.end - batch.start;
-  batch.start = batch.end;
-}
-
-function added(list: Uint8Array[], item: Uint8Array): Uint8Array[] {
-  if (list === NONE) return [item];
+/** Adds to a list of its own, for which the empty one that all share makes way. */
+function added<T>(list: T[], item: T, none: T[]): T[] {
+  if (list === none) return [item];
   list.push(item);
   return list;
 }

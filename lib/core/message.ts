@@ -317,9 +317,10 @@ export interface FragmentsOptions {
 const encoder = new TextEncoder();
 
 /**
- * Cuts a message into frames.
+ * Cuts a message into frames, whose payloads are parts of it.
  *
- * @throws {RangeError} when `maxFrameSize` is no whole number from 1 on
+ * @throws {RangeError} If `maxFrameSize` is no whole number from 1 on.
+ * @throws {TypeError} If the bytes of the message were detached or resized before the last frame.
  */
 export function* fragments(message: Message, options: FragmentsOptions = {}): Generator<Frame> {
   const { maxFrameSize = Infinity } = options;
@@ -330,13 +331,19 @@ export function* fragments(message: Message, options: FragmentsOptions = {}): Ge
   }
   const text = typeof message === "string";
   const bytes = text ? encoder.encode(message) : message;
+  const { length } = bytes;
   let opcode: Opcode = text ? Opcode.Text : Opcode.Binary;
   let at = 0;
   do {
-    const end = Math.min(bytes.length, at + maxFrameSize);
-    yield { fin: end === bytes.length, rsv: 0, opcode, payload: bytes.subarray(at, end) };
+    if (bytes.length !== length) {
+      throw new TypeError(
+        "Expected the bytes to stay until all frames were made, they were detached",
+      );
+    }
+    const end = Math.min(length, at + maxFrameSize);
+    yield { fin: end === length, rsv: 0, opcode, payload: bytes.subarray(at, end) };
     // RFC 6455 §5.4: all fragments but the first are continuations.
     opcode = Opcode.Continuation;
     at = end;
-  } while (at < bytes.length);
+  } while (at < length);
 }

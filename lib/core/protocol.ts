@@ -372,6 +372,7 @@ export class Protocol {
       this.#failed = this.#failure !== undefined;
       this.#state = this.#state === "remote-closing" ? "closed" : "local-closing";
     }
+    if (this.#observer !== undefined) this.#events.tell();
     return written;
   }
 

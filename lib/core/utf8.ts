@@ -116,6 +116,16 @@ export class Utf8Decoder {
   }
 }
 
+/**
+ * The length of a text in code units without the first half of a character that its end cuts off. That
+ * half goes with the text that comes next, as in `TextEncoderStream`: encoded by itself it is U+FFFD.
+ */
+export function wholeLength(text: string): number {
+  const { length } = text;
+  const last = text.charCodeAt(length - 1);
+  return last >= 0xd800 && last < 0xdc00 ? length - 1 : length;
+}
+
 /** How many bytes the character takes that this byte begins. */
 function sequenceLength(lead: number): number {
   return lead < 0x80 ? 1 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;

@@ -6,6 +6,7 @@
  *
  * @module
  */
+import { Queue } from "../core/queue.ts";
 import type { Address, Transport, TransportHandlers } from "../transport.ts";
 import { free } from "./node_duplex.ts";
 
@@ -43,8 +44,11 @@ export interface SocketHandlers {
   error(socket: BunSocket, error: Error): void;
 }
 
-/** Shared by all where nothing waits. */
-const NONE: Uint8Array[] = [];
+/** Bytes that wait to be written. Their owner may detach them: then their length is another one. */
+interface Waiting {
+  bytes: Uint8Array;
+  length: number;
+}
 
 /** Stands for that of a Unix socket. */
 const NO_PORT = -1;
@@ -100,7 +104,7 @@ export class BunTransport implements Transport {
   readonly #remotePort: number;
   readonly #socket: BunSocket;
   #handlers: TransportHandlers | undefined;
-  #queue: Uint8Array[] = NONE;
+  #queue: Queue<Waiting> | undefined;
   #buffered = 0;
   /** The bytes that came too late to be written. */
   #dropped = 0;
@@ -173,9 +177,10 @@ export class BunTransport implements Transport {
   }
 
   #wait(bytes: Uint8Array): void {
-    if (this.#queue === NONE) this.#queue = [];
-    this.#queue.push(bytes);
-    this.#buffered += bytes.length;
+    const { length } = bytes;
+    this.#queue ??= new Queue();
+    this.#queue.push({ bytes, length });
+    this.#buffered += length;
   }
 
   /** Gives how many bytes have left: of a socket that is gone, none. */
@@ -230,16 +235,20 @@ export class BunTransport implements Transport {
 
   drained(): void {
     if (this.#buffered === 0) return;
-    while (this.#queue.length > 0) {
-      const bytes = this.#queue[0];
+    const queue = this.#queue!;
+    for (let next = queue.first; next !== undefined; next = queue.first) {
+      const { bytes, length } = next;
+      if (bytes.length !== length) return this.failed(new TypeError("The bytes were detached"));
       const taken = this.#send(bytes);
       this.#buffered -= taken;
-      if (taken < bytes.length) {
-        this.#queue[0] = bytes.subarray(taken);
+      if (taken < length) {
+        next.bytes = bytes.subarray(taken);
+        next.length = length - taken;
         return;
       }
-      this.#queue.shift();
+      queue.shift();
     }
+    this.#queue = undefined;
     if (this.#output === "ending") this.#socket.shutdown();
     if (this.#dropped === 0) this.#handlers!.drain();
   }
@@ -255,7 +264,7 @@ export class BunTransport implements Transport {
     this.#output = "gone";
     this.#held = undefined;
     this.#error ??= error;
-    this.#queue = NONE;
+    this.#queue = undefined;
     this.#buffered = 0;
     this.#handlers?.close(this.#error);
   }

@@ -6,6 +6,7 @@
  * @module
  */
 import { setImmediate } from "node:timers";
+import { Queue } from "../core/queue.ts";
 import type { Address, Transport, TransportHandlers } from "../transport.ts";
 
 /** The address of one of Deno's connections. */
@@ -73,14 +74,15 @@ const FAILED = -1;
 /** So many microtasks later a read is settled that had nothing to wait for. */
 const TICKS = 8;
 
-/** Bytes that wait to be written, and the place that is free when they are. */
+/**
+ * Bytes that wait to be written, and the place that is free when they are. The owner of the bytes may
+ * detach them: then their length is another one.
+ */
 interface Waiting {
   readonly bytes: Uint8Array;
+  readonly length: number;
   readonly place: Uint8Array<ArrayBuffer> | undefined;
 }
-
-/** Shared by all where nothing waits. */
-const NONE: Waiting[] = [];
 
 /** Those who write in the next turn. */
 let due: DenoTransport[] = [];
@@ -91,7 +93,7 @@ export class DenoTransport implements Transport {
   readonly #conn: Conn;
   readonly #readsAhead: boolean;
   #handlers: TransportHandlers | undefined;
-  #queue: Waiting[] = NONE;
+  #queue: Queue<Waiting> | undefined;
   /** The bytes that wait, and those of them that were not copied. */
   #waiting = 0;
   #borrowed = 0;
@@ -201,18 +203,18 @@ export class DenoTransport implements Transport {
   /** Has a part wait that is not copied. */
   #borrow(part: Uint8Array): void {
     this.#borrowed += part.length;
-    this.#push({ bytes: part, place: undefined });
+    this.#push({ bytes: part, length: part.length, place: undefined });
   }
 
   #cut(): void {
     const place = this.#place!;
-    this.#push({ bytes: place.subarray(0, this.#filled), place });
+    this.#push({ bytes: place.subarray(0, this.#filled), length: this.#filled, place });
     this.#place = undefined;
     this.#filled = 0;
   }
 
   #push(waiting: Waiting): void {
-    if (this.#queue === NONE) this.#queue = [];
+    this.#queue ??= new Queue();
     this.#queue.push(waiting);
   }
 
@@ -343,8 +345,8 @@ export class DenoTransport implements Transport {
   async #flush(): Promise<void> {
     try {
       for (let next = this.#next(); next !== undefined; next = this.#next()) {
-        await this.#writeAll(next.bytes);
-        if (next.place === undefined) this.#borrowed -= next.bytes.length;
+        await this.#writeAll(next);
+        if (next.place === undefined) this.#borrowed -= next.length;
         else freePlace(next.place);
         if (this.#waiting + this.#dropped === 0) this.#handlers?.drain();
       }
@@ -358,8 +360,8 @@ export class DenoTransport implements Transport {
 
   /** What is to be written next. */
   #next(): Waiting | undefined {
-    if (this.#queue.length === 0 && this.#filled > 0) this.#cut();
-    return this.#queue.shift();
+    if (!this.#queue?.length && this.#filled > 0) this.#cut();
+    return this.#queue?.shift();
   }
 
   async #endOutput(): Promise<void> {
@@ -370,8 +372,9 @@ export class DenoTransport implements Transport {
     this.#destroyAtEnd();
   }
 
-  async #writeAll(bytes: Uint8Array): Promise<void> {
-    for (let at = 0; at < bytes.length && !this.#destroyed;) {
+  async #writeAll({ bytes, length }: Waiting): Promise<void> {
+    for (let at = 0; at < length && !this.#destroyed;) {
+      if (bytes.length !== length) throw new TypeError("The bytes were detached");
       const written = await this.#conn.write(at === 0 ? bytes : bytes.subarray(at));
       at += written;
       this.#waiting -= written;
@@ -386,7 +389,7 @@ export class DenoTransport implements Transport {
     if (this.#destroyed) return;
     this.#destroyed = true;
     this.#error = error;
-    this.#queue = NONE;
+    this.#queue = undefined;
     this.#filled = 0;
     this.#place = undefined;
     closeQuietly(this.#conn);

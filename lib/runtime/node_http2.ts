@@ -17,6 +17,7 @@ import type {
 import process from "node:process";
 import { HandshakeError } from "../core/error.ts";
 import type { RawHeaders } from "../core/header.ts";
+import { Queue } from "../core/queue.ts";
 import { InterimCount } from "../core/http1.ts";
 import type { Address, Transport, TransportHandlers } from "../transport.ts";
 import { DuplexTransport, tcpAddress } from "./node_duplex.ts";
@@ -26,8 +27,6 @@ const REFUSED_STREAM = 7;
 /** RFC 8441 §5 names it for what is the reset of a TCP connection. */
 const CANCEL = 8;
 const ENHANCE_YOUR_CALM = 11;
-
-const NOTHING = new Uint8Array(0);
 
 // Its sessions hold back what is written while any other stream waits for its window, until a frame
 // comes in (oven-sh/bun#43422).
@@ -58,9 +57,8 @@ const GIVEN_AT_ONCE = 16384;
 
 /** Parts in their order, taken by length. */
 class PartQueue {
-  #parts: Uint8Array[] = [];
-  /** The index of the first part. */
-  #first = 0;
+  /** With the length that each has: the owner of one that is lent may detach it. */
+  readonly #parts = new Queue<{ part: Uint8Array; length: number }>();
   #length = 0;
 
   /** The bytes of all parts. */
@@ -69,26 +67,26 @@ class PartQueue {
   }
 
   push(part: Uint8Array): void {
-    this.#parts.push(part);
+    this.#parts.push({ part, length: part.length });
     this.#length += part.length;
   }
 
-  /** Takes parts off the front, and divides the last one: at most so many bytes. */
-  take(length: number): Uint8Array[] {
+  /** Takes parts off the front, and divides the last one: at most so many bytes. None if one was detached. */
+  take(most: number): Uint8Array[] | undefined {
     const taken: Uint8Array[] = [];
-    for (let room = length; room > 0 && this.#first < this.#parts.length;) {
-      const part = this.#parts[this.#first];
-      const head = part.length > room ? part.subarray(0, room) : part;
-      if (head === part) this.#parts[this.#first++] = NOTHING;
-      else this.#parts[this.#first] = part.subarray(room);
+    for (let room = most; room > 0 && this.#parts.length > 0;) {
+      const first = this.#parts.first!;
+      const { part, length } = first;
+      if (part.length !== length) return undefined;
+      const head = length > room ? part.subarray(0, room) : part;
+      if (head === part) this.#parts.shift();
+      else {
+        first.part = part.subarray(room);
+        first.length = length - room;
+      }
       taken.push(head);
       room -= head.length;
       this.#length -= head.length;
-    }
-    // Not at each part: to move all others would cost more with each of them.
-    if (this.#first > 0 && 2 * this.#first >= this.#parts.length) {
-      this.#parts = this.#parts.slice(this.#first);
-      this.#first = 0;
     }
     return taken;
   }
@@ -150,6 +148,8 @@ export class Http2Transport extends DuplexTransport implements Transport {
   #give(): void {
     const room = GIVEN_AT_ONCE - this.#stream.writableLength;
     const parts = this.#waiting.take(room);
+    // A part of the frame may have left, so that nothing can follow.
+    if (parts === undefined) return this.destroy();
     if (parts.length > 0) super.write(parts);
     if (this.#ending && this.#waiting.length === 0) super.end();
     if (IS_BUN && this.bufferedAmount > 0) nudge(this.#stream.session);

@@ -65,6 +65,8 @@ export class NativeSocket implements Machine {
   readonly extended = false;
   readonly #socket: WebSocketLike;
   readonly #limits: NativeLimits;
+  /** Whether it copies what it sends, as the standard says. The package `ws` keeps it until it has left. */
+  readonly #copies: boolean;
   readonly #budget = new Budget(Infinity);
   readonly #queue = new Inbox<Item>(this.#budget, itemSize);
   readonly #listeners;
@@ -97,7 +99,9 @@ export class NativeSocket implements Machine {
    * @param limits what it may hold
    */
   constructor(socket: WebSocketLike, limits: NativeLimits) {
+    const { WebSocket: platform } = globalThis as { WebSocket?: new (url: string) => object };
     this.#socket = socket;
+    this.#copies = platform !== undefined && socket instanceof platform;
     this.#limits = limits;
     this.#listeners = {
       message: ({ data }: WebSocketLikeEvent) => this.#onMessage(data),
@@ -249,9 +253,9 @@ export class NativeSocket implements Machine {
     if (event.type === "text") {
       this.#write(event.data, event.messageFinished, false);
     } else if (event.type === "binary") {
-      // `ws` keeps what it is given, where the standard has it copied.
-      const lent = ownership === "borrow";
-      this.#write(lent ? event.data : new Uint8Array(event.data), event.messageFinished, lent);
+      const borrow = ownership === "borrow";
+      const data = borrow && this.#copies ? event.data : new Uint8Array(event.data);
+      this.#write(data, event.messageFinished, borrow);
     } else if (event.type === "close") {
       this.#state = this.#state === "remote-closing" ? "closed" : "local-closing";
       // An answer too: most platforms have given it by themselves, and then this is without effect.
@@ -260,8 +264,9 @@ export class NativeSocket implements Machine {
     return true;
   }
 
-  #write(data: Message, messageFinished: boolean, lent: boolean): void {
-    if (messageFinished && this.#pieces.length === 0) return this.#send(data, lent);
+  /** @param awaited whether the sender waits until the socket has sent */
+  #write(data: Message, messageFinished: boolean, awaited: boolean): void {
+    if (messageFinished && this.#pieces.length === 0) return this.#send(data, awaited);
     this.#gathered += data.length;
     const { maxQueuedBytes } = this.#limits;
     if (this.#gathered > maxQueuedBytes) {
@@ -279,7 +284,7 @@ export class NativeSocket implements Machine {
     this.#send(typeof data === "string" ? pieces.join("") : concat(pieces as Uint8Array[]), false);
   }
 
-  #send(data: Message, lent: boolean): void {
+  #send(data: Message, awaited: boolean): void {
     // What cannot leave any more waits for ever, so that sends behind it do not seem to succeed.
     this.#buffered += data.length;
     if (this.#gone) return;
@@ -291,7 +296,7 @@ export class NativeSocket implements Machine {
     this.#bytesSent += data.length;
     // Asking costs more than adding up, and makes a difference only when a send has to wait.
     if (this.#buffered > SEND_MARK) this.#buffered = this.#socket.bufferedAmount ?? 0;
-    this.#watchFrom(lent || this.#buffered > SEND_MARK);
+    this.#watchFrom(awaited || this.#buffered > SEND_MARK);
   }
 
   #closeSocket({ closeCode, reason }: CloseInfo): void {

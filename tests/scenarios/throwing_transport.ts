@@ -23,5 +23,6 @@ faulty.near.write = () => {
 faulty.client.send("lost").catch(() => {});
 sound.client.send("arrives").catch(() => {});
 const message = await sound.server.receive();
-console.log(`${message}, ${errors.length} thrown: ${errors[0]}`);
+const { closeCode, cause } = await faulty.client.closed.catch((error) => error);
+console.log(`${message}, ${errors.length} uncaught, ${closeCode} because of ${cause}`);
 process.exit();
