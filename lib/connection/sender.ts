@@ -149,12 +149,11 @@ export class Sender implements SinkHost {
   send(message: OutgoingMessage, options: SendOptions = DEFAULTS): Promise<void> {
     try {
       const { signal, text } = options;
-      signal?.throwIfAborted();
       const sendable = toSendable(message);
       if (typeof sendable !== "string" && !(sendable instanceof Uint8Array)) {
-        if (this.#busy) this.#checkRoom(MESSAGE_OVERHEAD);
         return handled(this.#sendFragments(sendable, options));
       }
+      signal?.throwIfAborted();
       const typed = text === undefined ? sendable : this.#convert(sendable, text);
       this.#checkRoom(typed.length);
       if (!this.#host.canSend()) throw this.#host.closedError();
@@ -322,6 +321,8 @@ export class Sender implements SinkHost {
     options: SendOptions,
   ): Promise<void> {
     try {
+      options.signal?.throwIfAborted();
+      if (this.#busy) this.#checkRoom(MESSAGE_OVERHEAD);
       if (!this.#host.canSend()) throw this.#host.closedError();
       const turns = this.#turns ??= new SendTurns();
       await turns.acquire("items", options.signal);
