@@ -1,9 +1,11 @@
 /**
- * Gives inputs that are nearly valid to what reads what peers send: `deno task fuzz [TARGET...] [--seed
- * N] [--inputs N] [--seconds N]`, both for each target. Without a target, all of them; `--list` names
- * them. Each input has a seed of its own, which a failure prints, and with which it comes again.
+ * Gives inputs that are nearly valid to what reads what peers send, and random calls to the public API:
+ * `deno task fuzz [TARGET...] [--seed N] [--inputs N] [--seconds N] [--runtime deno,bun]`. The number of
+ * inputs and the seconds hold for each target. Without a target, all of them; `--list` names them. Each
+ * input has a seed of its own, which a failure prints, and with which it comes again.
  *
- * It needs nothing of Deno: `bun scripts/fuzz.ts` and `node scripts/fuzz.ts` do the same there.
+ * Without `--runtime` it needs nothing of Deno: `bun scripts/fuzz.ts` and `node scripts/fuzz.ts` do the
+ * same there.
  */
 import process from "node:process";
 import { parseArgs } from "node:util";
@@ -16,6 +18,7 @@ const { values, positionals } = parseArgs({
     seed: { type: "string", default: "1" },
     inputs: { type: "string" },
     seconds: { type: "string" },
+    runtime: { type: "string" },
     list: { type: "boolean", default: false },
   },
   allowPositionals: true,
@@ -67,7 +70,18 @@ async function fuzz(): Promise<void> {
   console.log(`${sum.toLocaleString("en-US")} inputs, 0 failures, 0 unhandled rejections`);
 }
 
-if (values.list) {
+/** Runs this program on other runtimes, one after the other. */
+async function fuzzOn(runtimes: string): Promise<void> {
+  const { fuzzOnRuntimes } = await import("./fuzz/runtimes.ts");
+  const args = process.argv.slice(2).filter((arg, i, all) =>
+    arg !== "--" && !arg.startsWith("--runtime") && all[i - 1] !== "--runtime"
+  );
+  if (!await fuzzOnRuntimes(runtimes.split(","), args)) process.exitCode = 1;
+}
+
+if (values.runtime !== undefined) {
+  await fuzzOn(values.runtime);
+} else if (values.list) {
   for (const name of names) console.log(`  ${name.padEnd(17)}${TARGETS[name].what}`);
 } else {
   await fuzz().catch((error) => {

@@ -1,4 +1,5 @@
 /** What is fuzzed, and how inputs are run. */
+import process from "node:process";
 import { HandshakeError, RemoteProtocolError } from "../../lib/core/mod.ts";
 import { Random } from "./random.ts";
 
@@ -10,6 +11,8 @@ export interface Target {
   inputs: number;
   /** Makes an input, has it taken, and says in a word what became of it. Throws what must not be. */
   run(random: Random): string | Promise<string>;
+  /** Says more of the input that has just failed: what it does, and how little of it is enough. */
+  explain?(): Promise<string>;
   /** Runs before the first input. */
   begin?(): Promise<void>;
   /** Runs behind the last one. */
@@ -38,14 +41,18 @@ export interface RunResult {
 
 /** In milliseconds: longer than any input takes. */
 const DEADLINE = 30_000;
+// A target may put a time of its own in place of the platform's.
+const { setTimeout, clearTimeout } = globalThis;
 
 /** An input that did what must not be. */
 export class FuzzFailure extends Error {
   /** The seed of the input alone. */
   readonly seed: number;
 
-  constructor(name: string, seed: number, cause: unknown) {
-    super(`${name} fails; again: deno task fuzz ${name} --seed ${seed} --inputs 1`, { cause });
+  /** @param explanation what the target says of it */
+  constructor(name: string, seed: number, cause: unknown, explanation = "") {
+    const again = `deno task fuzz ${name} --seed ${seed} --inputs 1 --runtime ${runtimeName()}`;
+    super(`${name} fails; again: ${again}${explanation && `\n${explanation}`}`, { cause });
     this.seed = seed;
   }
 }
@@ -80,8 +87,14 @@ async function runInput(name: string, target: Target, seed: number): Promise<str
     const outcome = target.run(new Random(seed));
     return typeof outcome === "string" ? outcome : await soon(outcome);
   } catch (error) {
-    throw new FuzzFailure(name, seed, error);
+    throw new FuzzFailure(name, seed, error, await target.explain?.());
   }
+}
+
+/** The runtime that this is, by the name that `--runtime` knows it by. */
+function runtimeName(): string {
+  const { bun, deno, node } = process.versions as Record<string, string | undefined>;
+  return deno !== undefined ? "deno" : bun !== undefined ? "bun" : `node${node!.split(".")[0]}`;
 }
 
 /** What a promise gives, which must not take for ever. */

@@ -1,8 +1,14 @@
 /** All targets by name. */
+import { API } from "./api.ts";
 import { CORE } from "./core.ts";
 import { DEFLATE } from "./deflate.ts";
 import { LIVE } from "./live.ts";
 import type { Target } from "./target.ts";
 
 /** All targets by name. */
-export const TARGETS: Readonly<Record<string, Target>> = { ...CORE, ...DEFLATE, ...LIVE };
+export const TARGETS: Readonly<Record<string, Target>> = {
+  ...CORE,
+  ...DEFLATE,
+  ...LIVE,
+  ...API,
+};

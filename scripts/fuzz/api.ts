@@ -1,0 +1,289 @@
+/**
+ * A random user: both ends of a connection, in memory or over TCP, get random operations of the whole
+ * public API. Afterwards all invariants must hold.
+ *
+ * The generator is our own and not fast-check's commands: each run has one number that repeats it on
+ * every runtime, and operations overlap, which fast-check's do not.
+ */
+import process from "node:process";
+import { countSockets } from "../../tests/resources.ts";
+import { RealClock, turn, VirtualClock, wait } from "./api/clock.ts";
+import { findBroken } from "./api/invariants.ts";
+import { AFTER_END, OPERATIONS, readOn, useAfterEnd } from "./api/operations.ts";
+import {
+  chooseSetup,
+  closeServer,
+  describeSetup,
+  openPair,
+  PLAIN,
+  type Setup,
+} from "./api/setup.ts";
+import { describe, World } from "./api/world.ts";
+import { Random } from "./random.ts";
+import type { Target } from "./target.ts";
+
+/** One operation of a run. */
+interface Step {
+  end: 0 | 1;
+  name: string;
+  /** What the operation chooses by, so that it is the same when others are left out. */
+  seed: number;
+  /** What goes by before the next one: nothing, so many turns, all movement, or so much time. */
+  pause: { turns: number } | "rest" | { time: number };
+}
+
+/** All of a run. */
+interface Plan {
+  /** Whether nothing is done that may end the connection other than cleanly. */
+  calm: boolean;
+  setup: Setup;
+  steps: Step[];
+  /** Who closes at the end, if the connection is open still. */
+  closes: readonly (0 | 1)[];
+  /** Whether both ends read to the end. */
+  readOn: boolean;
+}
+
+const ALL = Object.entries(OPERATIONS);
+
+/** The names of operations, each as often as it weighs. */
+function weighed(operations: typeof ALL): string[] {
+  return operations.flatMap(([name, { weight }]) => Array<string>(weight).fill(name));
+}
+
+const CHOICES = weighed(ALL);
+const CALM_CHOICES = weighed(ALL.filter(([, { wild }]) => !wild));
+
+function makePlan(random: Random): Plan {
+  const calm = random.once(3);
+  const setup = chooseSetup(random, calm);
+  const steps = Array.from({ length: 2 + random.below(24) }, (): Step => ({
+    end: random.pick([0, 1] as const),
+    name: random.pick(calm ? CALM_CHOICES : CHOICES),
+    seed: random.below(2 ** 31),
+    pause: random.pick([
+      { turns: 0 },
+      { turns: 0 },
+      { turns: 1 + random.below(4) },
+      "rest",
+      { time: random.pick([1, 5, 50, 300]) },
+    ]),
+  }));
+  const closes = random.pick([[0], [1], [0, 1], []] as const);
+  return { calm, setup, steps, closes, readOn: !random.once(4) };
+}
+
+/** What nobody has caught or handled. */
+const uncaught: string[] = [];
+const noteRejection = (error: unknown) => void uncaught.push(`unhandled: ${describe(error)}`);
+const noteException = (error: unknown) => void uncaught.push(`uncaught: ${describe(error)}`);
+
+/** Runs a plan, and gives its world when all is over. */
+async function runPlan(plan: Plan): Promise<World> {
+  const inMemory = plan.setup.carrier === "memory";
+  const clock = inMemory ? new VirtualClock() : new RealClock();
+  const world = new World(clock, plan.calm);
+  uncaught.length = 0;
+  try {
+    await Promise.race([clock.stuck, carryOut(plan, world)]);
+    world.broken.splice(0, Infinity, ...findBroken(world));
+  } catch (error) {
+    world.broken.push(`the run has failed: ${(error as Error)?.stack ?? error}`);
+  } finally {
+    clock.stop();
+  }
+  return world;
+}
+
+async function carryOut(plan: Plan, world: World): Promise<void> {
+  if (await openPair({ ...plan.setup }, world)) await useConnection(plan, world);
+  world.track("the end of the server", closeServer(world), "never");
+  await world.clock.settle(() => settled(world), true);
+}
+
+async function useConnection(plan: Plan, world: World): Promise<void> {
+  const { clock, users } = world;
+  for (const user of users) user.track("closed", user.ws.closed);
+  for (const [i, step] of plan.steps.entries()) {
+    const user = users[step.end];
+    world.say(`${i}. ${user.name}: ${step.name}`);
+    const before = world.tracked.length;
+    OPERATIONS[step.name].run(user, new Random(step.seed));
+    for (const { what } of world.tracked.slice(before)) world.say(`     ${what}`);
+    await pauseAfter(step, world);
+  }
+  world.say("the end");
+  if (plan.readOn) { for (const user of users) readOn(user); }
+  world.line?.goOn();
+  for (const end of plan.closes) {
+    users[end].gaveUp = true;
+    users[end].track("close() at the end", users[end].ws.close({ closeCode: 1000 }), "never");
+  }
+  const closed = () => users.every(({ ws }) => ws.state === "closed");
+  if (plan.closes.length > 0) await clock.settle(closed, false);
+  if (!closed()) world.trouble.add("cut at the end");
+  for (const { ws } of users) ws.terminate();
+  world.openGates(true);
+  world.line?.goOn();
+  await clock.settle(() => settled(world), true);
+  world.line?.close();
+  for (const user of users) useAfterEnd(user);
+  await clock.rest();
+}
+
+async function pauseAfter({ pause }: Step, { clock }: World): Promise<void> {
+  if (pause === "rest") await clock.rest();
+  else if ("time" in pause) await clock.sleep(pause.time);
+  else await clock.turns(pause.turns);
+}
+
+function settled({ tracked, clock, users, sources }: World): boolean {
+  return clock.timers === 0 && tracked.every(({ state }) => state !== "pending") &&
+    sources.every(({ busy }) => !busy) && users.every(({ ws }) => ws.state === "closed");
+}
+
+/** The trace of a run: what was done, what became of it, what is wrong. */
+function traceOf(plan: Plan, world: World): string {
+  const outcomes = world.tracked.filter(({ what }) => !what.endsWith(AFTER_END))
+    .map(({ what, state, error }) => {
+      const why = state === "rejected" ? ` by ${describe(error)}` : "";
+      return `  ${what}: ${state}${why}`;
+    });
+  return [
+    ...new Set(world.broken.map((line) => `BROKEN ${line}`)),
+    `setup: ${describeSetup(plan.setup)}`,
+    `trouble: ${[...world.trouble].join(", ") || "none"}`,
+    ...world.trace,
+    "what became of it:",
+    ...outcomes,
+    ...world.users.map(({ name, ws }) => `  ${name} ${JSON.stringify(ws.closeInfo)}`),
+  ].join("\n");
+}
+
+/** What broke first, without what differs from run to run. */
+function kindOf({ broken }: World): string | undefined {
+  return broken[0]?.replace(/\d+/g, "0");
+}
+
+/** Runs a plan and gives its world, with what nobody has caught, and sockets that are left. */
+async function tryPlan(plan: Plan): Promise<World> {
+  const sockets = countSockets();
+  const world = await runPlan(plan);
+  // The platforms tell of unhandled rejections when all microtasks have run.
+  await turn();
+  await turn();
+  world.broken.push(...uncaught);
+  if (plan.setup.carrier === "memory") return world;
+  for (let waits = 0; waits < 500 && countSockets() > sockets; waits++) await wait(5);
+  const left = countSockets() - sockets;
+  if (left > 0) world.broken.push(`no socket is left: ${left} are`);
+  return world;
+}
+
+/** How often a plan is tried with less, and for how long at most, in milliseconds. */
+const MOST_TRIES = 300;
+const MOST_TIME = 60_000;
+
+/** Leaves out what a failure does without. */
+async function shrink(plan: Plan, failed: World): Promise<[Plan, World]> {
+  const kind = kindOf(failed);
+  let smallest: [Plan, World] = [plan, failed];
+  let tries = 0;
+  const end = performance.now() + MOST_TIME;
+  const attempt = async (less: Plan) => {
+    if (tries++ >= MOST_TRIES || performance.now() > end) return false;
+    const world = await tryPlan(less);
+    if (kindOf(world) !== kind) return false;
+    smallest = [less, world];
+    return true;
+  };
+  for (let size = Math.ceil(plan.steps.length / 2); size >= 1; size = size >> 1) {
+    for (let at = 0; at < smallest[0].steps.length;) {
+      const { steps } = smallest[0];
+      const fewer = [...steps.slice(0, at), ...steps.slice(at + size)];
+      if (!await attempt({ ...smallest[0], steps: fewer })) at += size;
+    }
+  }
+  for (const less of plainer(smallest[0].setup)) {
+    await attempt({ ...smallest[0], setup: less(smallest[0].setup) });
+  }
+  return smallest;
+}
+
+/** The ways in which a setup may become plainer. */
+function plainer({ options }: Setup): ((setup: Setup) => Setup)[] {
+  const names = Object.keys(PLAIN) as (keyof Setup)[];
+  const without = (end: 0 | 1, name: string) => (setup: Setup): Setup => {
+    const { [name]: _, ...others } = setup.options[end] as Record<string, unknown>;
+    const both: Setup["options"] = [...setup.options];
+    both[end] = others;
+    return { ...setup, options: both };
+  };
+  return [
+    ...names.filter((name) => name !== "options")
+      .map((name) => (setup: Setup) => ({ ...setup, [name]: PLAIN[name] })),
+    ...Object.keys(options[0]).map((name) => without(0, name)),
+    ...Object.keys(options[1]).map((name) => without(1, name)),
+  ];
+}
+
+/** In a word, how a run has ended. */
+function outcomeOf({ users, trouble }: World): string {
+  if (users.length < 2) return "not opened";
+  const [client, server] = users.map(({ ws }) => ws.closeInfo);
+  if (client?.received === undefined || server?.received === undefined) return "broken off";
+  return trouble.size === 0 ? "closed" : "closed in spite of trouble";
+}
+
+/** What is to be explained. */
+let lastFailure: [Plan, World] | undefined;
+
+/**
+ * Runs what a seed stands for, and tells all that was done and what became of it.
+ *
+ * @param random what the plan is made of
+ */
+export async function traceRun(random: Random): Promise<string> {
+  const plan = makePlan(random);
+  return traceOf(plan, await tryPlan(plan));
+}
+
+/** The random user as a target. */
+export const API: Readonly<Record<string, Target>> = {
+  api: {
+    what: "a random user of both ends, in memory and over TCP: no invariant is broken",
+    inputs: 2000,
+    async begin() {
+      process.on("unhandledRejection", noteRejection);
+      process.on("uncaughtException", noteException);
+      // What the library loads when it is first needed takes time, but no virtual one.
+      for (const carrier of ["tcp", "memory"] as const) {
+        await tryPlan({
+          calm: true,
+          setup: { ...PLAIN, carrier, options: [{ compression: true }, { compression: true }] },
+          steps: [],
+          closes: [0],
+          readOn: true,
+        });
+      }
+    },
+    end() {
+      process.off("unhandledRejection", noteRejection);
+      process.off("uncaughtException", noteException);
+      return Promise.resolve();
+    },
+    async run(random) {
+      const plan = makePlan(random);
+      const world = await tryPlan(plan);
+      if (world.broken.length === 0) return outcomeOf(world);
+      lastFailure = [plan, world];
+      throw new Error(world.broken.join("\n"));
+    },
+    async explain() {
+      const [plan, world] = lastFailure!;
+      const again = await tryPlan(plan);
+      if (kindOf(again) === kindOf(world)) return traceOf(...await shrink(plan, again));
+      return `It does not fail each time. When it did:\n${traceOf(plan, world)}`;
+    },
+  },
+};

@@ -1,0 +1,290 @@
+/**
+ * The time of one run. In memory it is virtual: it stands still while anything moves and then jumps to
+ * the next timer, so that a run takes no time and is the same each time. Over TCP it is the platform's.
+ */
+
+const { setTimeout: realTimeout, clearTimeout: realClear, performance } = globalThis;
+const realNow = performance.now.bind(performance);
+const ownNow = Object.getOwnPropertyDescriptor(performance, "now");
+// Not `globalThis.setImmediate`: a type that browsers lack.
+const { setImmediate } = globalThis as unknown as { setImmediate(callback: () => void): unknown };
+
+/** A later turn of the event loop. */
+export function turn(): Promise<void> {
+  return new Promise((resolve) => void setImmediate(() => resolve()));
+}
+
+/** The platform's time, in milliseconds. */
+export function wait(milliseconds: number): Promise<void> {
+  return new Promise((resolve) => void realTimeout(resolve, milliseconds));
+}
+
+/** So many turns without a movement mean that all is at rest. */
+const QUIET_TURNS = 8;
+/** How often `settle()` waits for threads, on a machine that has much else to do. */
+const MOST_PATIENCE = 500;
+/** How often the virtual time jumps while `settle()` waits: pings would go on for ever. */
+const MOST_JUMPS = 60;
+/** How long `settle()` waits over TCP for what must come, in milliseconds, and for what may. */
+const DEADLINE = 5000;
+const PATIENCE = 500;
+/** What may come does not, once nothing has moved for so long, in milliseconds. */
+const QUIET_TIME = 100;
+/** A run over TCP is stuck after so long, in milliseconds. */
+const LONGEST_RUN = 15_000;
+/** Sleeps are no longer than this over TCP, in milliseconds. */
+const LONGEST_SLEEP = 20;
+
+/** After so many rests in which nothing was waited for, the program is stuck. */
+const MOST_IDLE = 1000;
+
+interface Timer {
+  at: number;
+  callback: () => void;
+  /** Whether the library has set it. */
+  library: boolean;
+}
+
+/** What the program asks of time. */
+export abstract class Clock {
+  /** How many timers of the library have fired. */
+  fired = 0;
+  /** Rejects if the program waits for what cannot come. */
+  readonly stuck: Promise<never>;
+  protected reportStuck!: () => void;
+  /** Set once threads may work for a connection: they are waited for before time jumps. */
+  threads = false;
+  #moves = 0;
+
+  constructor() {
+    this.stuck = new Promise((_, reject) => {
+      this.reportStuck = () => reject(new Error("The program waits for what does not come"));
+    });
+    this.stuck.catch(() => {});
+  }
+
+  /** Something has happened. */
+  touch(): void {
+    this.#moves++;
+  }
+
+  protected get moves(): number {
+    return this.#moves;
+  }
+
+  /** How many timers of the library wait. */
+  abstract get timers(): number;
+  /** Waits for a time. */
+  abstract sleep(milliseconds: number): Promise<void>;
+  /** Waits until nothing moves, without letting time pass. */
+  abstract rest(): Promise<void>;
+  /**
+   * Waits until the condition holds, or nothing more is going to happen.
+   *
+   * @param must whether the condition must come to hold
+   */
+  abstract settle(condition: () => boolean, must: boolean): Promise<void>;
+  /** Gives the platform's timers back. */
+  abstract stop(): void;
+
+  /** Waits for some turns of the event loop. */
+  async turns(count: number): Promise<void> {
+    for (let i = 0; i < count; i++) {
+      this.touch();
+      await turn();
+    }
+  }
+}
+
+/** Puts others in place of the platform's timers. */
+function replaceTimers(set: typeof setTimeout, clear: (timer: never) => void): void {
+  globalThis.setTimeout = set;
+  globalThis.clearTimeout = clear as typeof clearTimeout;
+}
+
+function restoreTimers(): void {
+  globalThis.setTimeout = realTimeout;
+  globalThis.clearTimeout = realClear;
+}
+
+/** What `settle()` waits for in virtual time. */
+interface Settling {
+  condition: () => boolean;
+  resolve: () => void;
+  jumps: number;
+  /** How often to wait for threads before it is given up. */
+  patience: number;
+}
+
+/** Time that jumps from timer to timer. */
+export class VirtualClock extends Clock {
+  #now = 1000;
+  #waiting: Timer[] = [];
+  #resting: (() => void)[] = [];
+  #settling: Settling | undefined;
+  #stopped = false;
+
+  constructor() {
+    super();
+    replaceTimers(
+      ((callback: (...args: unknown[]) => void, delay = 0, ...args: unknown[]) =>
+        this.#set(() => callback(...args), delay, true)) as unknown as typeof setTimeout,
+      (timer) => this.#clear(timer),
+    );
+    performance.now = () => this.#now;
+    void this.#drive();
+  }
+
+  #set(callback: () => void, delay: number, library: boolean): Timer {
+    const timer = { at: this.#now + Math.max(1, delay), callback, library, unref() {}, ref() {} };
+    // Timers of one time fire in the order in which they were set.
+    const behind = this.#waiting.findIndex(({ at }) => at > timer.at);
+    this.#waiting.splice(behind < 0 ? this.#waiting.length : behind, 0, timer);
+    return timer;
+  }
+
+  #clear(timer: Timer | undefined): void {
+    this.#waiting = this.#waiting.filter((other) => other !== timer);
+  }
+
+  get timers(): number {
+    return this.#waiting.filter(({ library }) => library).length;
+  }
+
+  sleep(milliseconds: number): Promise<void> {
+    return new Promise((resolve) => void this.#set(resolve, milliseconds, false));
+  }
+
+  rest(): Promise<void> {
+    return new Promise((resolve) => void this.#resting.push(resolve));
+  }
+
+  settle(condition: () => boolean, must: boolean): Promise<void> {
+    const patience = must && this.threads ? MOST_PATIENCE : 0;
+    return new Promise((resolve) => {
+      this.#settling = { condition, resolve, jumps: 0, patience };
+    });
+  }
+
+  /** Jumps whenever all is at rest. */
+  async #drive(): Promise<void> {
+    let idle = 0;
+    while (!this.#stopped) {
+      await this.#quiet();
+      if (this.#resting.length > 0) this.#resolveResting();
+      else if (this.#isSettled()) this.#resolveSettling();
+      else if (this.#waiting.length > 0) await this.#jump();
+      else if (this.#settling !== undefined && this.#settling.patience-- > 0) await wait(5);
+      else if (this.#settling !== undefined) this.#resolveSettling();
+      else if (idle++ > MOST_IDLE) this.reportStuck();
+    }
+  }
+
+  async #quiet(): Promise<void> {
+    for (let rounds = 0; rounds < (this.threads ? 2 : 1); rounds++) {
+      for (let quiet = 0; quiet < QUIET_TURNS && !this.#stopped; quiet++) {
+        const before = this.moves;
+        await turn();
+        if (this.moves !== before) quiet = rounds = 0;
+      }
+      if (this.threads && rounds === 0) await wait(3);
+    }
+  }
+
+  #resolveResting(): void {
+    const resting = this.#resting;
+    this.#resting = [];
+    this.touch();
+    for (const resolve of resting) resolve();
+  }
+
+  #isSettled(): boolean {
+    const settling = this.#settling;
+    return settling !== undefined && (settling.condition() || settling.jumps++ >= MOST_JUMPS);
+  }
+
+  #resolveSettling(): void {
+    const settling = this.#settling;
+    this.#settling = undefined;
+    settling?.resolve();
+  }
+
+  async #jump(): Promise<void> {
+    this.#now = Math.max(this.#now, this.#waiting[0].at);
+    while (this.#waiting.length > 0 && this.#waiting[0].at <= this.#now) {
+      const timer = this.#waiting.shift()!;
+      if (timer.library) this.fired++;
+      this.touch();
+      timer.callback();
+      await Promise.resolve();
+    }
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    restoreTimers();
+    // On some platforms the original is a method of the prototype.
+    if (ownNow === undefined) delete (performance as { now?: unknown }).now;
+    else Object.defineProperty(performance, "now", ownNow);
+  }
+}
+
+/** The platform's time. Timers are counted, and work as ever. */
+export class RealClock extends Clock {
+  readonly #waiting = new Set<unknown>();
+  readonly #deadline = realTimeout(() => this.reportStuck(), LONGEST_RUN);
+
+  constructor() {
+    super();
+    const set = (callback: (...args: unknown[]) => void, delay?: number, ...args: unknown[]) => {
+      const timer = realTimeout(() => {
+        this.#waiting.delete(timer);
+        this.fired++;
+        callback(...args);
+      }, delay);
+      this.#waiting.add(timer);
+      return timer;
+    };
+    replaceTimers(set as unknown as typeof setTimeout, (timer) => {
+      this.#waiting.delete(timer);
+      realClear(timer);
+    });
+  }
+
+  get timers(): number {
+    return this.#waiting.size;
+  }
+
+  sleep(milliseconds: number): Promise<void> {
+    return wait(Math.min(milliseconds, LONGEST_SLEEP));
+  }
+
+  async rest(): Promise<void> {
+    const end = realNow() + QUIET_TIME;
+    // Pings may go on for ever.
+    for (let quiet = 0; quiet < 3 && realNow() < end; quiet++) {
+      const before = this.moves;
+      await wait(1);
+      if (this.moves !== before) quiet = 0;
+    }
+  }
+
+  async settle(condition: () => boolean, must: boolean): Promise<void> {
+    const end = realNow() + (must ? DEADLINE : PATIENCE);
+    let moves = this.moves;
+    let moved = realNow();
+    for (let turns = 0; !condition() && realNow() < end; turns++) {
+      // Most of what is waited for comes at once.
+      if (turns < 50) await turn();
+      else await wait(1);
+      if (this.moves !== moves) moved = realNow();
+      else if (!must && realNow() > moved + QUIET_TIME) return;
+      moves = this.moves;
+    }
+  }
+
+  stop(): void {
+    realClear(this.#deadline);
+    restoreTimers();
+  }
+}
