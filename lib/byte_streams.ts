@@ -33,6 +33,9 @@ export function fromStreams(duplex: Transport | ByteDuplex): Transport {
   return isTransport(duplex) ? duplex : new StreamTransport(duplex);
 }
 
+/** The most bytes that are written to a stream as one chunk: 1 MiB and its frame. */
+const LONGEST_PIECE = 1_572_864;
+
 class StreamTransport implements Transport {
   readonly #reader: ReadableStreamDefaultReader<Uint8Array>;
   readonly #writer: WritableStreamDefaultWriter<Uint8Array>;
@@ -73,7 +76,14 @@ class StreamTransport implements Transport {
     for (const part of parts) {
       // As if they had left, whoever sends on and on would, and the end not get its turn to be told.
       if (this.#outputEnded || this.#closed) this.#bufferedAmount += part.length;
-      else this.#write(part);
+      else this.#writeInPieces(part);
+    }
+  }
+
+  /** A long part goes in pieces, so that it shows whether the peer reads. */
+  #writeInPieces(part: Uint8Array): void {
+    for (let at = 0; at < part.length; at += LONGEST_PIECE) {
+      this.#write(part.subarray(at, at + LONGEST_PIECE));
     }
   }
 

@@ -673,6 +673,51 @@ for (const [name, provider] of Object.entries({ nodeProvider, platform })) {
   });
 }
 
+/** Ways to write 30 MB. */
+const WRITES: Record<string, (transport: Transport) => void> = {
+  "one part": (transport) => transport.write([new Uint8Array(30_000_000)]),
+  "many parts": (transport) => {
+    for (let i = 0; i < 300; i++) transport.write([LARGE]);
+  },
+  "many parts of one write": (transport) => {
+    transport.write(Array.from({ length: 300 }, () => LARGE));
+  },
+};
+
+for (const [name, make] of Object.entries(PAIRS)) {
+  // In memory, what is written as one arrives as one.
+  if (name.includes("memory")) continue;
+  for (const [form, write] of Object.entries(WRITES)) {
+    it(`B9 what waits becomes less while ${form} leaves over ${name}`, async () => {
+      const [near, far] = await make();
+      near.handle({ data() {}, drain() {}, end() {}, close() {} });
+      let received = 0;
+      let closed = false;
+      const amounts: number[] = [];
+      far.handle({
+        data: (chunk) => {
+          received += chunk.length;
+          amounts.push(near.bufferedAmount);
+        },
+        drain() {},
+        end() {},
+        close: () => closed = true,
+      });
+      far.pause();
+      write(near);
+      const waiting = await still(() => near.bufferedAmount);
+      assert.ok(waiting > 10_000_000, `${waiting} bytes wait`);
+      far.resume();
+      await until(() => received === 30_000_000);
+      const steps = new Set(amounts.filter((amount) => amount > 0 && amount < waiting));
+      assert.ok(steps.size >= 2, `of ${waiting} bytes ${[...steps]} wait`);
+      near.destroy();
+      far.destroy();
+      await until(() => closed);
+    });
+  }
+}
+
 describe("The option transport", () => {
   it("A provider of one's own carries client and server", async () => {
     let accept!: (transport: Transport) => void;

@@ -6,11 +6,56 @@
  * @module
  */
 import type { Duplex } from "node:stream";
+import { Queue } from "../core/queue.ts";
 import type { Address, TransportHandlers } from "../transport.ts";
 
 const OWNER = Symbol("transport");
 
 type Owned = Duplex & { [OWNER]?: DuplexTransport };
+
+/**
+ * How many bytes a duplex is given before it has taken those before. A duplex that is given more writes
+ * all of it as one, and does not tell meanwhile whether the peer reads. 1 MiB and its frame are written
+ * at once.
+ */
+const GIVEN_AT_ONCE = 1_572_864;
+
+/** Parts in their order, taken by length. */
+class PartQueue {
+  /** With the length that each has: the owner of one that is lent may detach it. */
+  readonly #parts = new Queue<{ part: Uint8Array; length: number }>();
+  #length = 0;
+
+  /** The bytes of all parts. */
+  get length(): number {
+    return this.#length;
+  }
+
+  push(part: Uint8Array): void {
+    this.#parts.push({ part, length: part.length });
+    this.#length += part.length;
+  }
+
+  /** Takes parts off the front, and divides the last one: at most so many bytes. None if one was detached. */
+  take(most: number): Uint8Array[] | undefined {
+    const taken: Uint8Array[] = [];
+    for (let room = most; room > 0 && this.#parts.length > 0;) {
+      const first = this.#parts.first!;
+      const { part, length } = first;
+      if (part.length !== length) return undefined;
+      const head = length > room ? part.subarray(0, room) : part;
+      if (head === part) this.#parts.shift();
+      else {
+        first.part = part.subarray(room);
+        first.length = length - room;
+      }
+      taken.push(head);
+      room -= head.length;
+      this.#length -= head.length;
+    }
+    return taken;
+  }
+}
 
 /** A duplex whose halves end one by one. */
 export class DuplexTransport<T extends Duplex = Duplex> {
@@ -33,7 +78,7 @@ export class DuplexTransport<T extends Duplex = Duplex> {
   };
 
   static readonly #written = function (this: DuplexTransport, error?: Error | null): void {
-    if (!error) this.taken();
+    if (!error && this.#waiting !== undefined) this.#giveMore();
     if (this.bufferedAmount > 0) return;
     this.#onWritten = undefined;
     if (!error) this.#handlers?.drain();
@@ -43,13 +88,23 @@ export class DuplexTransport<T extends Duplex = Duplex> {
   protected readonly duplex: T;
   #handlers: TransportHandlers | undefined;
   #error: Error | undefined;
+  readonly #givenAtOnce: number;
+  /** What the duplex is not given yet. */
+  #waiting: PartQueue | undefined;
+  /** Our side ends after the parts that wait. */
+  #ending = false;
   /** The bytes that came too late to be written. */
   #dropped = 0;
   /** Kept until all has left: a function for every write would be much garbage, one for good 100 bytes. */
   #onWritten: ((error?: Error | null) => void) | undefined;
 
-  constructor(duplex: T) {
+  /**
+   * @param duplex what carries the bytes
+   * @param givenAtOnce the most bytes that it is given before it has taken those before
+   */
+  constructor(duplex: T, givenAtOnce: number = GIVEN_AT_ONCE) {
     this.duplex = duplex;
+    this.#givenAtOnce = givenAtOnce;
     (duplex as Owned)[OWNER] = this;
     // An error may come before anybody handles this transport.
     duplex.on("error", DuplexTransport.#onError);
@@ -58,11 +113,8 @@ export class DuplexTransport<T extends Duplex = Duplex> {
   /** An error came. */
   protected failed(): void {}
 
-  /** The duplex has taken the parts of a write. */
-  protected taken(): void {}
-
   get bufferedAmount(): number {
-    return this.duplex.writableLength + this.#dropped;
+    return this.duplex.writableLength + (this.#waiting?.length ?? 0) + this.#dropped;
   }
 
   handle(handlers: TransportHandlers): void {
@@ -92,7 +144,38 @@ export class DuplexTransport<T extends Duplex = Duplex> {
 
   write(parts: readonly Uint8Array[]): void {
     const duplex = this.duplex;
-    if (!duplex.writable) return this.drop(parts);
+    if (this.#ending || !duplex.writable) return this.#drop(parts);
+    if (this.#waiting === undefined && this.#hasRoom(parts)) return this.give(parts);
+    this.#waiting ??= new PartQueue();
+    for (const part of parts) this.#waiting.push(part);
+    this.#giveMore();
+  }
+
+  #hasRoom(parts: readonly Uint8Array[]): boolean {
+    let size = this.duplex.writableLength;
+    for (const part of parts) size += part.length;
+    return size <= this.#givenAtOnce;
+  }
+
+  /** Gives the duplex as much of what waits as it may have now. */
+  #giveMore(): void {
+    const { duplex } = this;
+    const waiting = this.#waiting!;
+    if (!duplex.writable) return;
+    const parts = waiting.take(this.#givenAtOnce - duplex.writableLength);
+    if (parts === undefined) {
+      // A part of the frame may have left, so that nothing can follow.
+      this.#error ??= new TypeError("The bytes were detached");
+      return this.destroy();
+    }
+    if (waiting.length === 0) this.#waiting = undefined;
+    if (parts.length > 0) this.give(parts);
+    if (this.#ending && this.#waiting === undefined) duplex.end();
+  }
+
+  /** Gives parts to the duplex, as one. */
+  protected give(parts: readonly Uint8Array[]): void {
+    const duplex = this.duplex;
     if (parts.length > 1) duplex.cork();
     for (let i = 0; i < parts.length - 1; i++) duplex.write(parts[i]);
     this.#onWritten ??= DuplexTransport.#written.bind(this);
@@ -104,7 +187,7 @@ export class DuplexTransport<T extends Duplex = Duplex> {
    * Keeps counting parts that came too late. Otherwise a sender in a loop would never yield, and the end
    * of the connection would never be reported.
    */
-  protected drop(parts: readonly Uint8Array[]): void {
+  #drop(parts: readonly Uint8Array[]): void {
     for (const part of parts) this.#dropped += part.length;
   }
 
@@ -117,7 +200,8 @@ export class DuplexTransport<T extends Duplex = Duplex> {
   }
 
   end(): void {
-    this.duplex.end();
+    this.#ending = true;
+    if (this.#waiting === undefined) this.duplex.end();
   }
 
   destroy(): void {

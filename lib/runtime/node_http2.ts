@@ -17,7 +17,6 @@ import type {
 import process from "node:process";
 import { HandshakeError } from "../core/error.ts";
 import type { RawHeaders } from "../core/header.ts";
-import { Queue } from "../core/queue.ts";
 import { InterimCount } from "../core/http1.ts";
 import type { Address, Transport, TransportHandlers } from "../transport.ts";
 import { DuplexTransport, tcpAddress } from "./node_duplex.ts";
@@ -55,43 +54,6 @@ export function remoteAddress(stream: Http2Stream): Address | undefined {
  */
 const GIVEN_AT_ONCE = 16384;
 
-/** Parts in their order, taken by length. */
-class PartQueue {
-  /** With the length that each has: the owner of one that is lent may detach it. */
-  readonly #parts = new Queue<{ part: Uint8Array; length: number }>();
-  #length = 0;
-
-  /** The bytes of all parts. */
-  get length(): number {
-    return this.#length;
-  }
-
-  push(part: Uint8Array): void {
-    this.#parts.push({ part, length: part.length });
-    this.#length += part.length;
-  }
-
-  /** Takes parts off the front, and divides the last one: at most so many bytes. None if one was detached. */
-  take(most: number): Uint8Array[] | undefined {
-    const taken: Uint8Array[] = [];
-    for (let room = most; room > 0 && this.#parts.length > 0;) {
-      const first = this.#parts.first!;
-      const { part, length } = first;
-      if (part.length !== length) return undefined;
-      const head = length > room ? part.subarray(0, room) : part;
-      if (head === part) this.#parts.shift();
-      else {
-        first.part = part.subarray(room);
-        first.length = length - room;
-      }
-      taken.push(head);
-      room -= head.length;
-      this.#length -= head.length;
-    }
-    return taken;
-  }
-}
-
 /** One stream of a session as a {@linkcode Transport}. */
 export class Http2Transport extends DuplexTransport implements Transport {
   readonly localAddress: Address | undefined;
@@ -101,14 +63,10 @@ export class Http2Transport extends DuplexTransport implements Transport {
   /** The peer has ended its side. */
   #ended = false;
   #destroyed = false;
-  /** What the stream is not given yet. */
-  readonly #waiting = new PartQueue();
-  /** Our side ends after the parts that wait. */
-  #ending = false;
 
   /** @param stream a stream that nobody reads */
   constructor(stream: Http2Stream) {
-    super(stream);
+    super(stream, GIVEN_AT_ONCE);
     this.#stream = stream;
     // A session that is gone knows no more.
     const { socket, encrypted } = stream.session ?? {};
@@ -130,35 +88,9 @@ export class Http2Transport extends DuplexTransport implements Transport {
     });
   }
 
-  override get bufferedAmount(): number {
-    return super.bufferedAmount + this.#waiting.length;
-  }
-
-  override write(parts: readonly Uint8Array[]): void {
-    if (this.#ending) return this.drop(parts);
-    for (const part of parts) this.#waiting.push(part);
-    this.#give();
-  }
-
-  protected override taken(): void {
-    this.#give();
-  }
-
-  /** Gives the stream as much as it may have at once. */
-  #give(): void {
-    const room = GIVEN_AT_ONCE - this.#stream.writableLength;
-    const parts = this.#waiting.take(room);
-    // A part of the frame may have left, so that nothing can follow.
-    if (parts === undefined) return this.destroy();
-    if (parts.length > 0) super.write(parts);
-    if (this.#ending && this.#waiting.length === 0) super.end();
+  protected override give(parts: readonly Uint8Array[]): void {
+    super.give(parts);
     if (IS_BUN && this.bufferedAmount > 0) nudge(this.#stream.session);
-  }
-
-  override end(): void {
-    if (this.#ending) return;
-    this.#ending = true;
-    this.#give();
   }
 
   get #isReset(): boolean {
