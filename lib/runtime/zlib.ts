@@ -12,12 +12,11 @@ import type {
 } from "../core/deflate.ts";
 import { concat } from "../core/message.ts";
 import { Handle, type HandleOptions, hasHandles } from "./zlib_handle.ts";
-import { publicEngine, storedBlock } from "./zlib_public.ts";
+import { History } from "./zlib_history.ts";
+import { publicEngine } from "./zlib_public.ts";
 
 /** The most that comes out of a step, in bytes. */
 const PIECE = 65536;
-/** The least room that is worth a step. */
-const LEAST_ROOM = 1024;
 const EMPTY = new Uint8Array(0);
 // What RFC 7692 §7.2.2 puts back, and an empty block behind it: to data that was cut short this is no
 // empty block but more data, of which something comes out, or an error.
@@ -25,27 +24,16 @@ const TAIL = new Uint8Array([0x00, 0x00, 0xff, 0xff, 0x00, 0x00, 0x00, 0xff, 0xf
 /** zlib: makes matches at distance 1 only. */
 const Z_RLE = 3;
 
-// To go on behind a final block costs as much as 32 KiB of data do, and it may be of two bytes.
+// To go on behind a final block costs about 2 microseconds, because zlib gets its window back.
 const FINAL_BLOCKS = 16;
 const FINAL_BLOCK_EVERY = 256;
 
-// What comes out is carved from this; bytes that were given out are not used again.
-let slab: Uint8Array = EMPTY;
-let carved = 0;
+/** Where all that is done at once is put out. Nothing of it is handed on. */
+const scratch = new Uint8Array(PIECE);
 
-/** Sees to it that there is room behind `carved`. */
-function reserve(room: number): void {
-  if (slab.length - carved >= room) return;
-  slab = new Uint8Array(PIECE);
-  carved = 0;
-}
-
-/** Carves what was written behind `carved`. */
-function carve(room: number): Uint8Array {
-  const end = slab.length - room;
-  const bytes = slab.subarray(carved, end);
-  carved = end;
-  return bytes;
+/** What the last step has written there, in a buffer of its own. */
+function written(handle: Handle): Uint8Array {
+  return scratch.slice(0, PIECE - handle.room);
 }
 
 // Handles that are free: to make one costs more than to compress a short message with it.
@@ -98,24 +86,15 @@ class HandleDeflater implements Deflater {
 
   deflate(input: Uint8Array): Uint8Array {
     const handle = this.#loan.handle;
-    // Most of what is short and does not get shorter fits into this.
-    reserve(Math.min(input.length + 64, PIECE / 4));
-    handle.step(input, 0, slab, carved);
-    throwIfFailed(handle);
-    const output = carve(handle.room);
-    return handle.room === 0 ? this.#rest(output, input) : output;
-  }
-
-  #rest(first: Uint8Array, input: Uint8Array): Uint8Array {
-    const handle = this.#loan.handle;
-    const parts = [first];
-    while (handle.room === 0) {
-      reserve(PIECE / 4);
-      handle.step(input, input.length - handle.left, slab, carved);
+    const parts: Uint8Array[] = [];
+    let at = 0;
+    do {
+      handle.step(input, at, scratch, 0);
       throwIfFailed(handle);
-      parts.push(carve(handle.room));
-    }
-    return concat(parts);
+      parts.push(written(handle));
+      at = input.length - handle.left;
+    } while (handle.room === 0);
+    return parts.length === 1 ? parts[0] : concat(parts);
   }
 
   deflateLater(
@@ -156,6 +135,8 @@ class HandleInflater implements Inflater {
   #at = 0;
   /** Whether the last step has filled its output, and may have more. */
   #full = false;
+  /** Whether zlib has stopped behind a final block. */
+  #stopped = false;
   #finishing = false;
   /** How many final blocks may still come in the present message. */
   #finalBlocks = FINAL_BLOCKS;
@@ -183,48 +164,60 @@ class HandleInflater implements Inflater {
 
   next(): Uint8Array {
     if (this.idle) return EMPTY;
-    const expected = 4 * (this.#input.length - this.#at);
-    reserve(Math.max(LEAST_ROOM, Math.min(expected, PIECE)));
-    this.#loan.handle.step(this.#input, this.#at, slab, carved);
-    const output = carve(this.#loan.handle.room);
+    const handle = this.#ready();
+    handle.step(this.#input, this.#at, scratch, 0);
+    throwIfFailed(handle);
+    const output = written(handle);
     this.#stepped(output);
     return output;
   }
 
   nextLater(done: (error: Error | undefined, output: Uint8Array) => void): void {
-    const output = new Uint8Array(PIECE);
-    const handle = this.#loan.handle;
-    handle.stepLater(this.#input, this.#at, output, 0, () => {
-      const written = output.subarray(0, PIECE - handle.room);
+    const room = new Uint8Array(PIECE);
+    const handle = this.#ready();
+    handle.stepLater(this.#input, this.#at, room, 0, () => {
+      const output = handle.room === 0 ? room : room.slice(0, PIECE - handle.room);
       try {
-        this.#stepped(written);
+        throwIfFailed(handle);
+        this.#stepped(output);
       } catch (error) {
         return done(error as Error, EMPTY);
       }
-      done(undefined, written);
+      done(undefined, output);
     });
   }
 
-  #stepped(output: Uint8Array): void {
+  /** RFC 7692 §7.2.3.4: data may follow a final block, at which zlib stops and forgets its window. */
+  #ready(): Handle {
     const handle = this.#loan.handle;
+    if (!this.#stopped) return handle;
+    this.#stopped = false;
+    handle.reset();
+    const window = this.#history?.block() ?? EMPTY;
+    if (window.length > 0) handle.step(window, 0, scratch, 0);
     throwIfFailed(handle);
-    this.#at = this.#input.length - handle.left;
-    this.#full = handle.room === 0;
+    return handle;
+  }
+
+  #stepped(output: Uint8Array): void {
+    const { left, room } = this.#loan.handle;
+    this.#at = this.#input.length - left;
+    this.#full = room === 0;
+    this.#stopped = !this.#full && left > 0;
     this.#history?.add(output);
-    if (!this.#full && handle.left > 0) this.#goOn();
+    if (this.#stopped && --this.#finalBlocks < 0) throw new Error("too many final blocks");
     if (this.#finishing) this.#checkEnd(output);
   }
 
-  /** RFC 7692 §7.2.3.4: bytes may follow a final block, before which zlib stops and forgets. */
-  #goOn(): void {
-    if (--this.#finalBlocks < 0) throw new Error("too many final blocks");
-    this.#loan.handle.reset();
-    this.#history?.replay(this.#loan.handle);
-  }
-
-  /** A message that is whole ends with the head of an empty block, which the tail makes whole. */
+  /**
+   * A message that is whole ends with the head of an empty block, which the tail makes whole, or with a
+   * final block, behind which zlib takes nothing of the tail.
+   */
   #checkEnd(output: Uint8Array): void {
-    if (output.length > 0) throw new Error("unexpected end of data");
+    if (output.length > 0 || (this.#stopped && this.#at > 0)) {
+      throw new Error("unexpected end of data");
+    }
+    if (this.#stopped) this.#at = this.#input.length;
     if (!this.idle) return;
     this.#finishing = false;
     this.#finalBlocks = FINAL_BLOCKS;
@@ -232,52 +225,12 @@ class HandleInflater implements Inflater {
 
   reset(): void {
     this.#loan.handle.reset();
+    this.#stopped = false;
     this.#history?.clear();
   }
 
   close(): void {
     this.#loan.end();
-  }
-}
-
-/** The last bytes that came out: as many as the window holds. */
-class History {
-  readonly #size: number;
-  #ring: Uint8Array = EMPTY;
-  #at = 0;
-  #length = 0;
-
-  constructor(windowBits: number) {
-    this.#size = 1 << windowBits;
-  }
-
-  add(bytes: Uint8Array): void {
-    const size = this.#size;
-    if (this.#ring.length === 0) this.#ring = new Uint8Array(size);
-    const kept = bytes.length > size ? bytes.subarray(bytes.length - size) : bytes;
-    const before = Math.min(kept.length, size - this.#at);
-    if (before === kept.length) {
-      this.#ring.set(kept, this.#at);
-    } else {
-      this.#ring.set(kept.subarray(0, before), this.#at);
-      this.#ring.set(kept.subarray(before), 0);
-    }
-    this.#at = (this.#at + kept.length) % size;
-    this.#length = Math.min(size, this.#length + kept.length);
-  }
-
-  clear(): void {
-    this.#at = this.#length = 0;
-  }
-
-  /** Gives them to a handle that was reset, as if they had come again. */
-  replay(handle: Handle): void {
-    const length = this.#length;
-    if (length === 0) return;
-    const old = length < this.#size ? EMPTY : this.#ring.subarray(this.#at);
-    const block = storedBlock(concat([old, this.#ring.subarray(0, this.#at)]));
-    handle.step(block, 0, new Uint8Array(length + 1), 0);
-    throwIfFailed(handle);
   }
 }
 

@@ -14,12 +14,17 @@ import type {
   InflaterOptions,
 } from "../core/deflate.ts";
 import { concat } from "../core/message.ts";
+import { History } from "./zlib_history.ts";
 
 const { Z_SYNC_FLUSH, Z_RLE, Z_DEFAULT_STRATEGY } = constants;
 const EMPTY = new Uint8Array(0);
-/** RFC 7692 §7.2.2, and behind it an empty final block: without an end zlib finds the data cut short. */
-const TAIL = new Uint8Array([0x00, 0x00, 0xff, 0xff, 0x01, 0x00, 0x00, 0xff, 0xff]);
+/** RFC 7692 §7.2.1: what is left out at the end of a message. */
+const HELD_BACK = [0x00, 0x00, 0xff, 0xff];
+/** The same, and behind it an empty final block: without an end zlib finds the data cut short. */
+const TAIL = new Uint8Array([...HELD_BACK, 0x01, 0x00, 0x00, 0xff, 0xff]);
 const PIECE = 65536;
+/** How many final blocks may be in a message: all that follows one is copied. */
+const FINAL_BLOCKS = 16;
 /** The most bytes that a message may have, whatever the limit. */
 const MOST = 2 ** 30;
 
@@ -36,7 +41,7 @@ class PublicDeflater implements Deflater {
   }
 
   deflate(input: Uint8Array): Uint8Array {
-    return own(deflateRawSync(input, this.#options));
+    return new Uint8Array(deflateRawSync(input, this.#options));
   }
 
   deflateLater(
@@ -44,7 +49,7 @@ class PublicDeflater implements Deflater {
     done: (error: Error | undefined, output: Uint8Array) => void,
   ): void {
     deflateRaw(input, this.#options, (error, output) => {
-      if (!this.#closed) done(error ?? undefined, error ? EMPTY : own(output));
+      if (!this.#closed) done(error ?? undefined, error ? EMPTY : new Uint8Array(output));
     });
   }
 
@@ -55,11 +60,6 @@ class PublicDeflater implements Deflater {
   }
 }
 
-/** A Buffer as what it is beneath: its `slice()` would not copy. */
-function own({ buffer, byteOffset, byteLength }: Uint8Array): Uint8Array {
-  return new Uint8Array(buffer, byteOffset, byteLength);
-}
-
 interface Inflated {
   buffer: Uint8Array;
   engine: { bytesWritten: number };
@@ -68,9 +68,8 @@ interface Inflated {
 /** Gathers a message, and inflates it when it is whole. */
 class PublicInflater implements Inflater {
   readonly #options: InflaterOptions;
-  readonly #window: number;
   readonly #most: number;
-  #history: Uint8Array = EMPTY;
+  readonly #history: History;
   #parts: Uint8Array[] = [];
   #size = 0;
   #whole = false;
@@ -80,7 +79,7 @@ class PublicInflater implements Inflater {
 
   constructor(options: InflaterOptions) {
     this.#options = options;
-    this.#window = 1 << options.windowBits;
+    this.#history = new History(options.windowBits);
     this.#most = Math.min(MOST, options.maxMessageSize);
   }
 
@@ -96,18 +95,17 @@ class PublicInflater implements Inflater {
   }
 
   finish(): void {
-    this.#parts.push(TAIL);
     this.#whole = true;
   }
 
   next(): Uint8Array {
     if (this.#whole) {
-      this.#output = this.#inflate(concat(this.#parts));
+      this.#output = this.#inflate(concat([...this.#parts, TAIL]));
       this.#parts = [];
       this.#size = this.#given = 0;
       this.#whole = false;
     }
-    const piece = this.#output.subarray(this.#given, this.#given + PIECE);
+    const piece = this.#output.slice(this.#given, this.#given + PIECE);
     this.#given += piece.length;
     if (this.#given === this.#output.length) {
       this.#output = EMPTY;
@@ -130,44 +128,57 @@ class PublicInflater implements Inflater {
     });
   }
 
+  /** Inflates a message, behind which stands the tail. */
   #inflate(input: Uint8Array): Uint8Array {
+    const end = input.length - TAIL.length;
     const outputs: Uint8Array[] = [];
     let left = this.#most;
-    // RFC 7692 §7.2.3.4: bytes may follow a final block, where zlib stops.
-    for (let at = 0; at < input.length;) {
+    let at = 0;
+    // RFC 7692 §7.2.3.4: data may follow a final block, where zlib stops.
+    do {
+      if (outputs.length > FINAL_BLOCKS) throw new Error("too many final blocks");
       const { output, read } = this.#inflateTo(input.subarray(at), left);
+      // A message that is whole ends with a final block, or with the head of an empty block.
+      const whole = at + read <= end ||
+        (at + read === input.length && !this.#hasTail(output, input.subarray(at, end)));
+      if (!whole) throw new Error("unexpected end of data");
       outputs.push(output);
       left -= output.length;
       at += read;
-      this.#remember(output);
-    }
-    return concat(outputs);
+      this.#history.add(output);
+    } while (at < end);
+    return outputs.length === 1 ? outputs[0] : concat(outputs);
   }
 
   /** Inflates up to the end, or that of a final block. */
   #inflateTo(input: Uint8Array, most: number): { output: Uint8Array; read: number } {
-    const history = this.#history;
-    const head = storedBlock(history);
+    const window = this.#history.block();
+    const known = this.#history.length;
     const options = {
       windowBits: this.#options.windowBits,
-      maxOutputLength: history.length + most + 1,
+      maxOutputLength: known + most + 1,
       info: true,
     };
     let inflated: Inflated;
     try {
       // The platforms differ in whether they have dictionaries.
-      inflated = inflateRawSync(concat([head, input]), options) as unknown as Inflated;
+      inflated = inflateRawSync(concat([window, input]), options) as unknown as Inflated;
     } catch (error) {
       if ((error as { code?: string }).code === "ERR_BUFFER_TOO_LARGE") throw this.#tooLong();
       throw error;
     }
-    const output = own(inflated.buffer).subarray(history.length);
+    const output = new Uint8Array(inflated.buffer).slice(known);
     if (output.length > most) throw this.#tooLong();
-    return { output, read: inflated.engine.bytesWritten - head.length };
+    return { output, read: inflated.engine.bytesWritten - window.length };
   }
 
-  #remember(output: Uint8Array): void {
-    this.#history = concat([this.#history, output]).slice(-this.#window);
+  /** Whether the tail was taken for the last bytes of a stored block that was cut short. */
+  #hasTail(output: Uint8Array, data: Uint8Array): boolean {
+    if (!HELD_BACK.every((byte, i) => byte === output.at(i - HELD_BACK.length))) return false;
+    const { windowBits } = this.#options;
+    const input = concat([this.#history.block(), data]);
+    const without = inflateRawSync(input, { windowBits, finishFlush: Z_SYNC_FLUSH });
+    return without.length < this.#history.length + output.length;
   }
 
   #tooLong(): RangeError {
@@ -177,19 +188,12 @@ class PublicInflater implements Inflater {
   }
 
   reset(): void {
-    this.#history = EMPTY;
+    this.#history.clear();
   }
 
   close(): void {
     this.#closed = true;
   }
-}
-
-/** The bytes as a block without compression (RFC 1951 §3.2.4), at most 65535 of them. */
-export function storedBlock(bytes: Uint8Array): Uint8Array {
-  const { length } = bytes;
-  if (length === 0) return EMPTY;
-  return concat([new Uint8Array([0, length, length >> 8, ~length, ~length >> 8]), bytes]);
 }
 
 /** An engine of the public functions only. */
