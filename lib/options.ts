@@ -39,9 +39,16 @@ export type HeadersLike =
 
 /** How the messages that wait are measured. */
 export interface InboxStrategy {
-  /** From which sum on no more is read from the transport. Default: 65536 */
+  /**
+   * The sum from which on no more is read from the transport; one message is always let in. With `size`
+   * left out it is about the memory that waits, in bytes. Default: 65536
+   */
   highWaterMark?: number;
-  /** What one message counts. Default: its length plus 64 */
+  /**
+   * Measures a message, once, when it has to wait. A result that is negative, Infinity or no number, as
+   * that of a `ByteLengthQueuingStrategy` for text, is a RangeError as in a stream: the connection fails
+   * with 1011. Default: the length of the message plus 64, or 256 if it is bytes, for its object
+   */
   size?: (message: Message) => number;
 }
 
@@ -114,9 +121,15 @@ export interface ConnectionOptions {
    * Default: 10000
    */
   closeTimeout?: number;
-  /** How much may wait to be read. Default: 65536, counting the length of each message plus 64 */
+  /**
+   * How much may wait to be read. Default: 65536, counting the length of each message plus 64, or 256 if
+   * it is bytes
+   */
   readableStrategy?: InboxStrategy;
-  /** Called with each frame, for diagnosis; see the same member of `ProtocolOptions`. Default: none */
+  /**
+   * Called with each frame, for diagnosis. Its payload is only to be looked at; see the same member of
+   * `ProtocolOptions`. Default: none
+   */
   onFrame?: (direction: "in" | "out", frame: Frame) => void;
   /** What makes the transport. Default: that of the running platform */
   transport?: TransportProvider;

@@ -62,14 +62,14 @@ describe("The inbox of a WebSocketConnection", () => {
         await until(() => ws.stats.paused);
         await rest();
         const { queued, pauses, messagesReceived } = ws.stats;
-        assert.ok(queued >= INBOX && queued <= INBOX + 10_128, `${queued} bytes wait`);
+        assert.ok(queued >= INBOX && queued <= INBOX + 10_256, `${queued} bytes wait`);
         assert.equal(pauses, 1);
         assert.ok(messagesReceived < 10);
         for (let i = 0; i < 40; i++) await take();
         assert.equal(ws.stats.paused, false);
         assert.equal(ws.stats.queued, 0);
         assert.equal(ws.stats.messagesReceived, 40);
-        assert.ok(ws.stats.peakQueued <= INBOX + 10_128);
+        assert.ok(ws.stats.peakQueued <= INBOX + 10_256);
       });
     });
   }
@@ -81,7 +81,7 @@ describe("The inbox of a WebSocketConnection", () => {
     });
   });
 
-  it("The inbox counts 64 for a message beside its length", async () => {
+  it("The inbox counts 64 for a text beside its length", async () => {
     await inBothRoles(async (ws, peer) => {
       peer.send(...Array.from({ length: 2000 }, () => textFrame("")));
       await until(() => ws.stats.paused);

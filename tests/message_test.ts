@@ -285,27 +285,29 @@ describe("MessageAssembler", () => {
     );
   });
 
-  /** A piece in a chunk of this size; a message must not hold on to much more than itself. */
+  /** A piece in a chunk of this size. */
   const views: readonly { length: number; chunk: number; copied: boolean }[] = [
-    { length: 64, chunk: 64, copied: true },
-    { length: 65, chunk: 1000, copied: false },
-    { length: 65, chunk: 65536, copied: true },
-    { length: 4096, chunk: 65536, copied: false },
-    { length: 4095, chunk: 65536, copied: true },
+    { length: 64, chunk: 64, copied: false },
+    { length: 64, chunk: 65, copied: true },
+    { length: 65, chunk: 1000, copied: true },
+    { length: 65535, chunk: 65536, copied: true },
+    { length: 65536, chunk: 65536, copied: false },
+    { length: 0, chunk: 0, copied: true },
   ];
   for (const { length, chunk, copied } of views) {
-    it(`MessageAssembler ${copied ? "copies" : "gives a view of"} ${length} of ${chunk} bytes`, () => {
+    it(`MessageAssembler ${copied ? "copies" : "takes over"} ${length} of ${chunk} bytes`, () => {
       const bytes = pattern(chunk);
       const data = bytes.subarray(0, length);
       const whole = { ...binaryPiece(data), messageFinished: true };
       const message = new MessageAssembler().push(whole) as Uint8Array;
       assert.deepEqual(message, data);
       assert.equal(message.buffer !== bytes.buffer, copied);
+      assert.equal(message.buffer.byteLength, length);
     });
   }
 
   it("MessageAssembler does not hold on to the chunks that small fragments came in", () => {
-    for (const length of [1, 100, 1024, 4095]) {
+    for (const length of [1, 100, 1024, 4095, 65535]) {
       const assembler = new MessageAssembler();
       const chunk = pattern(65536);
       assembler.push(binaryPiece(chunk.subarray(0, length)));

@@ -94,8 +94,6 @@ export const CONNECT_OPTIONS: OptionNames<ConnectOptions> = {
 export interface InternalConnectOptions extends ConnectOptions {
   /** See `ClientHandshakeOptions`. */
   requireProtocol?: boolean;
-  /** See `DriverInit`. */
-  wholeBuffers?: boolean;
 }
 
 /**
@@ -309,7 +307,6 @@ export async function open(
       takeOver: (handlers) => reader.handOver(handshake.trailing, handlers),
       options,
       textCodec,
-      wholeBuffers: options.wholeBuffers,
     });
   } catch (error) {
     transport.destroy();

@@ -84,6 +84,9 @@ export function endSlow(ws: WebSocketConnection, how: "close" | "terminate"): vo
  *
  * Errors come in order: what was received whole before one is delivered before it.
  *
+ * Bytes that are received are the reader's. Each message, and each piece of one, is a `Uint8Array` with
+ * a buffer of its own, which may be changed or transferred.
+ *
  * @example
  * ```ts
  * import { connect, serve } from "@sluice/sluice";
@@ -345,6 +348,10 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
    * A message that is sent as an iterable or a stream is not at hand. If it has begun, it is cut short;
    * if it has not, it is refused, and so are the messages that wait after it: each `send()` rejects with
    * InvalidStateError. Await those before you close.
+   *
+   * Messages that the peer sends before its own Close can still be read. They are not waited for: if the
+   * queue is full when one comes, that message and all that come after it are dropped, so that there is no
+   * gap in those that are read.
    *
    * @param info The code and reason. A reason alone goes with 1000; nothing, or 1005, means no code, so
    * that what `closed` of another connection gave can be passed on

@@ -25,7 +25,7 @@ import { slowPolicyOf } from "./slow_consumer.ts";
 import type { Transport, TransportHandlers } from "../transport.ts";
 import { nextTurn } from "./turn.ts";
 
-/** How many bytes may wait while an extension works on those before them. */
+/** How much memory may wait while an extension works on what came before, in bytes. */
 const READ_MARK = 65536;
 
 /**
@@ -65,7 +65,7 @@ export class Driver
     this.transport = transport;
     this.#protocol = machineOf(init, this);
     this.#maxControlFrames = options.maxControlFramesPerSecond;
-    this.receiver = new Receiver(options.readableStrategy, this, init.wholeBuffers);
+    this.receiver = new Receiver(options.readableStrategy, this);
     this.sender = new Sender(this.#protocol, transport, textCodec, this, slowPolicyOf(options));
     if (pingInterval > 0) this.#keepalive = new Keepalive(this, pingInterval, pingTimeout);
     takeOver(this);
@@ -192,7 +192,7 @@ export class Driver
 
   /** Whether more comes than extensions can take: what waits for them is held as it came. */
   get #behind(): boolean {
-    return this.#protocol.pending && this.#protocol.bufferedAmount > READ_MARK;
+    return this.#protocol.pending && this.#protocol.bufferedMemory > READ_MARK;
   }
 
   /** Takes events as long as there is room for them. */

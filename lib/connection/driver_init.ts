@@ -22,7 +22,7 @@ export type Machine = Pick<
   | "endsTransport"
   | "pending"
   | "extended"
-  | "bufferedAmount"
+  | "bufferedMemory"
   | "gathers"
   | "release"
   | "receive"
@@ -47,11 +47,6 @@ export interface DriverInit {
   activeExtensions?: readonly Extension[];
   /** How text is encoded and decoded. Default: TextEncoder and TextDecoder */
   textCodec?: TextCodec;
-  /**
-   * Whether the bytes of a message fill their buffer, as a browser's do. Default: false, they may be a
-   * part of what was received
-   */
-  wholeBuffers?: boolean;
   /** What stands in for the protocol machine. Default: none, it is made */
   machine?: Machine;
 }

@@ -4,8 +4,18 @@
  *
  * @module
  */
+import type { Message } from "../core/message.ts";
 import { handled } from "./outbox.ts";
 import { nextTurn } from "./turn.ts";
+
+// What the object of a message takes beside its length while it waits, in bytes, about.
+const TEXT_OVERHEAD = 64;
+const BYTES_OVERHEAD = 256;
+
+/** What a message, or a piece of one, counts unless the caller measures it. */
+export function sizeOf(message: Message): number {
+  return message.length + (typeof message === "string" ? TEXT_OVERHEAD : BYTES_OVERHEAD);
+}
 
 /** What a {@linkcode Budget} tells its owner. */
 export interface BudgetHost {
@@ -17,6 +27,7 @@ export interface BudgetHost {
 export class Budget {
   readonly #limit: number;
   readonly #host: BudgetHost | undefined;
+  #items = 0;
   #used = 0;
   #peak = 0;
   #taken = 0;
@@ -53,13 +64,15 @@ export class Budget {
 
   /** Counts what comes into a queue. */
   add(size: number): void {
+    this.#items++;
     this.#used += size;
     if (this.#used > this.#peak) this.#peak = this.#used;
   }
 
   /** Counts what was taken out of one. */
   remove(size: number): void {
-    this.#used -= size;
+    // Sums of fractions are not exact.
+    this.#used = --this.#items === 0 ? 0 : Math.max(0, this.#used - size);
     this.#taken++;
     this.#host?.onTaken();
   }
@@ -104,6 +117,8 @@ export class Inbox<T> {
   readonly budget: Budget;
   readonly #sizeOf: (item: T) => number;
   #items: T[] = NONE;
+  /** What each of them counts, as measured when it was added. */
+  #sizes: number[] = NONE;
   #head = 0;
   #waiter: Waiter<T> | undefined;
   #end: End | undefined;
@@ -134,13 +149,25 @@ export class Inbox<T> {
     return this.#end;
   }
 
-  /** Adds an item, or hands it to whoever waits. */
+  /**
+   * Adds an item, or hands it to whoever waits.
+   *
+   * @throws what its measure throws; the item is then not added
+   */
   push(item: T): void {
     const waiter = this.#waiter;
     if (waiter === undefined) {
-      if (this.#items === NONE) this.#items = [];
-      this.#items.push(item);
-      this.budget.add(this.#sizeOf(item));
+      const sizeOf = this.#sizeOf;
+      const size = sizeOf(item);
+      if (this.#items === NONE) {
+        // An array that grows by push() takes room for many: most pieces of messages are alone in theirs.
+        this.#items = [item];
+        this.#sizes = [size];
+      } else {
+        this.#items.push(item);
+        this.#sizes.push(size);
+      }
+      this.budget.add(size);
     } else {
       this.#waiter = undefined;
       this.budget.pass();
@@ -152,16 +179,18 @@ export class Inbox<T> {
   take(): T | undefined {
     if (this.#head === this.#items.length) return undefined;
     const item = this.#items[this.#head];
+    const size = this.#sizes[this.#head];
     this.#items[this.#head++] = undefined as T;
     // The places in front are given back when they are half of all, so that each is moved once.
     if (this.#head === this.#items.length) {
-      this.#items = NONE;
+      this.#items = this.#sizes = NONE;
       this.#head = 0;
     } else if (this.#head >= 1024 && this.#head * 2 >= this.#items.length) {
       this.#items.splice(0, this.#head);
+      this.#sizes.splice(0, this.#head);
       this.#head = 0;
     }
-    this.budget.remove(this.#sizeOf(item));
+    this.budget.remove(size);
     return item;
   }
 
@@ -195,9 +224,13 @@ export class Inbox<T> {
    * A stream over the items. Its own queue stays empty: what is not read waits here.
    *
    * @param cancel called when the reader cancels
+   * @param present makes what the reader gets of an item
    */
-  stream(cancel: (reason: unknown) => void): ReadableStream<T> {
-    return new Readable<T>({
+  stream<U>(
+    cancel: (reason: unknown) => void,
+    present: (item: T) => U,
+  ): ReadableStream<U> {
+    return new Readable<U>({
       start: (controller) => {
         this.#onEnd = () => this.#finish(controller);
         if (this.#end !== undefined) this.#finish(controller);
@@ -207,8 +240,8 @@ export class Inbox<T> {
         this.#taking = true;
         const item = this.take();
         this.#taking = false;
-        if (item === undefined) return this.#pull(controller);
-        controller.enqueue(item);
+        if (item === undefined) return this.#pull(controller, present);
+        controller.enqueue(present(item));
         if (this.length === 0 && this.#end?.clean) controller.close();
       },
       cancel: (reason) => {
@@ -219,11 +252,14 @@ export class Inbox<T> {
     }, { highWaterMark: 0 });
   }
 
-  #pull(controller: ReadableStreamDefaultController<T>): Promise<void> {
+  #pull<U>(
+    controller: ReadableStreamDefaultController<U>,
+    present: (item: T) => U,
+  ): Promise<void> {
     return new Promise((resolve, reject) => {
       this.wait({
         give: (item) => {
-          controller.enqueue(item);
+          controller.enqueue(present(item));
           resolve();
         },
         end: ({ clean, error }) => {
@@ -236,7 +272,7 @@ export class Inbox<T> {
   }
 
   /** The end came while nobody was waiting. */
-  #finish(controller: ReadableStreamDefaultController<T>): void {
+  #finish(controller: ReadableStreamDefaultController): void {
     // What waits is left to later pulls: in the stream's own queue it would count no more, and an
     // error would drop it.
     if (this.length > 0 || this.#taking) return;

@@ -8,25 +8,37 @@
  */
 import { webSocketError } from "../core/error.ts";
 import { type Fragment, type Message, ownBytes } from "../core/message.ts";
-import { type Budget, type End, Inbox } from "./inbox.ts";
+import { type Budget, type End, Inbox, sizeOf } from "./inbox.ts";
 
 /** A message that may still be arriving. */
 export interface IncomingMessage {
   /** Whether it is text or bytes. */
   readonly type: "text" | "binary";
-  /** Its pieces, as they come: strings of a text message, bytes of a binary one. */
+  /**
+   * Its pieces, as they come: strings of a text message, bytes of a binary one. Each piece of bytes has a
+   * buffer of its own.
+   */
   readonly readable: ReadableStream<Message>;
 }
 
-/** What a message, and each piece of one, counts beside its length. */
-const OVERHEAD = 64;
+/** Memory that a message takes beside its pieces, in bytes, while it waits. */
+const MESSAGE_OVERHEAD = 512;
+
+/** How a message ends. */
+const WHOLE: End = { clean: true, error: undefined };
+
+/** A message that waits to be taken. Its stream is made when it is. */
+interface Waiting {
+  readonly type: "text" | "binary";
+  readonly pieces: Inbox<Message>;
+}
 
 /** Turns the pieces of messages into a stream of streams. */
 export class MessageStreams {
   /** The messages. */
   readonly readable: ReadableStream<IncomingMessage>;
   readonly #budget: Budget;
-  readonly #messages: Inbox<IncomingMessage>;
+  readonly #messages: Inbox<Waiting>;
   #current: Inbox<Message> | undefined;
   #skipping = false;
 
@@ -36,8 +48,8 @@ export class MessageStreams {
    */
   constructor(budget: Budget, cancel: (reason: unknown) => void) {
     this.#budget = budget;
-    this.#messages = new Inbox(budget, () => OVERHEAD);
-    this.readable = this.#messages.stream(cancel);
+    this.#messages = new Inbox(budget, () => MESSAGE_OVERHEAD);
+    this.readable = this.#messages.stream(cancel, (message) => this.#present(message));
   }
 
   /** Whether somebody waits for a message, or for a piece of one. */
@@ -49,10 +61,9 @@ export class MessageStreams {
   push(fragment: Fragment): void {
     const { data, messageFinished } = fragment;
     if (this.#current === undefined && !this.#skipping) this.#begin(fragment.type);
-    // A piece that waits must not hold on to the whole chunk that it came in.
     if (data.length > 0) this.#current?.push(typeof data === "string" ? data : ownBytes(data));
     if (!messageFinished) return;
-    this.#current?.end({ clean: true, error: undefined });
+    this.#current?.end(WHOLE);
     this.#current = undefined;
     this.#skipping = false;
   }
@@ -70,14 +81,19 @@ export class MessageStreams {
   }
 
   #begin(type: "text" | "binary"): void {
-    const current = new Inbox<Message>(this.#budget, (piece) => piece.length + OVERHEAD);
+    const current = new Inbox<Message>(this.#budget, sizeOf);
     this.#current = current;
-    const readable = current.stream(() => {
-      if (this.#current !== current) return;
+    this.#messages.push({ type, pieces: current });
+  }
+
+  #present({ type, pieces }: Waiting): IncomingMessage {
+    const cancel = () => {
+      if (this.#current !== pieces) return;
       this.#current = undefined;
       this.#skipping = true;
-    });
-    this.#messages.push({ type, readable });
+    };
+    const readable = pieces.stream(cancel, (piece) => piece);
+    return { type, readable };
   }
 
   #cut(error: unknown): void {

@@ -9,17 +9,23 @@ import { CloseCode } from "../core/close.ts";
 import type { WebSocketError } from "../core/error.ts";
 import { type Fragment, type Message, MessageAssembler, wholeMessage } from "../core/message.ts";
 import type { Protocol } from "../core/protocol.ts";
-import { Budget, type BudgetHost, type End, Inbox, type Waiter } from "./inbox.ts";
+import { Budget, type BudgetHost, type End, Inbox, sizeOf, type Waiter } from "./inbox.ts";
 import { invalidState } from "../invalid_state.ts";
 import { type IncomingMessage, MessageStreams } from "./message_streams.ts";
 import type { ConnectionStats, InboxStrategy } from "../options.ts";
 
 const HIGH_WATER_MARK = 65536;
-/** What a message counts beside its length. */
-const OVERHEAD = 64;
 
-/** What a message counts, where the caller does not say. */
-export const sizeOf = (message: Message): number => message.length + OVERHEAD;
+/** The caller's measure, whose results are checked as those of a stream's strategy are. */
+function checked(measure: (message: Message) => unknown): (message: Message) => number {
+  return (message) => {
+    const size = +(measure(message) as number);
+    if (size >= 0 && size < Infinity) return size;
+    throw new RangeError(
+      `Expected readableStrategy.size to give a finite number of 0 or more, received ${size}`,
+    );
+  };
+}
 
 type Mode = "receive" | "readable" | "messages" | "discard";
 
@@ -34,7 +40,6 @@ export interface ReceiverHost extends BudgetHost {
 /** Keeps what came until it is read. */
 export class Receiver {
   readonly #host: ReceiverHost;
-  readonly #wholeBuffers: boolean;
   readonly #inbox: Inbox<Message>;
   /** Made for the first message that comes in pieces. */
   #assembler: MessageAssembler | undefined;
@@ -42,17 +47,18 @@ export class Receiver {
   #readable: ReadableStream<Message> | undefined;
   #streams: MessageStreams | undefined;
   #messagesReceived = 0;
+  /** Whether a late message was dropped: all that come after it are dropped, too. */
+  #dropping = false;
 
   /**
    * @param strategy how much may wait
    * @param host the connection
-   * @param wholeBuffers whether bytes are to fill their buffer
    */
-  constructor(strategy: InboxStrategy = {}, host: ReceiverHost, wholeBuffers: boolean = false) {
-    const { highWaterMark = HIGH_WATER_MARK, size = sizeOf } = strategy;
+  constructor(strategy: InboxStrategy = {}, host: ReceiverHost) {
+    const { highWaterMark = HIGH_WATER_MARK, size } = strategy;
     this.#host = host;
-    this.#wholeBuffers = wholeBuffers;
-    this.#inbox = new Inbox(new Budget(highWaterMark, host), size);
+    const measure = size === undefined ? sizeOf : checked(size);
+    this.#inbox = new Inbox(new Budget(highWaterMark, host), measure);
   }
 
   /** Whether no more should be received for now. */
@@ -91,20 +97,21 @@ export class Receiver {
   /**
    * Takes a piece of a message.
    *
-   * @param late whether a message for which there is no room is dropped
+   * @param late whether a message for which there is no room is dropped, and all that come after it
    */
   deliver(fragment: Fragment, late: boolean): void {
     if (fragment.messageFinished) this.#messagesReceived++;
     if (this.#mode === "discard") return;
-    const drop = late && this.#inbox.budget.full;
-    if (this.#streams !== undefined) {
-      if (drop) this.#streams.drop(fragment);
-      else this.#streams.push(fragment);
-      return;
-    }
+    if (late && this.#inbox.budget.full) this.#dropping = true;
+    if (this.#dropping) return this.#dropPiece(fragment);
+    if (this.#streams !== undefined) return this.#streams.push(fragment);
     const message = this.#assemble(fragment);
-    if (message === undefined || drop) return;
-    this.#inbox.push(this.#wholeBuffers ? whole(message) : message);
+    if (message !== undefined) this.#inbox.push(message);
+  }
+
+  #dropPiece(fragment: Fragment): void {
+    this.#assembler?.takePartial();
+    this.#streams?.drop(fragment);
   }
 
   #assemble(fragment: Fragment): Message | undefined {
@@ -114,7 +121,7 @@ export class Receiver {
 
   /** Takes a message that lies whole in the chunk at hand, if there is room for it; tells whether. */
   takeWhole(machine: Pick<Protocol, "nextMessage">): boolean {
-    if (this.full) return false;
+    if (this.full || this.#dropping) return false;
     const message = machine.nextMessage();
     if (message === undefined) return false;
     if (this.#streams !== undefined) {
@@ -122,7 +129,7 @@ export class Receiver {
       return true;
     }
     this.#messagesReceived++;
-    if (this.#mode !== "discard") this.#inbox.push(this.#wholeBuffers ? whole(message) : message);
+    if (this.#mode !== "discard") this.#inbox.push(message);
     return true;
   }
 
@@ -189,7 +196,7 @@ export class Receiver {
   get readable(): ReadableStream<Message> {
     if (this.#readable === undefined) {
       this.#enter("readable");
-      this.#readable = this.#inbox.stream((reason) => this.#leave(reason));
+      this.#readable = this.#inbox.stream((reason) => this.#leave(reason), (message) => message);
     }
     return this.#readable;
   }
@@ -310,12 +317,6 @@ function endsIteration({ clean, error }: End): boolean {
 
 function alreadyAwaited(): DOMException {
   return invalidState("Expected one receive() at a time");
-}
-
-/** The message; bytes that are a part of a larger buffer are copied out of it. */
-function whole(message: Message): Message {
-  if (typeof message === "string" || message.length === message.buffer.byteLength) return message;
-  return new Uint8Array(message);
 }
 
 /** A message that came whole. */

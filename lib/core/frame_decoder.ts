@@ -17,8 +17,8 @@ import {
   startOf,
   wholeLength,
 } from "./frame.ts";
-import { giveInput, type Input, takeInput } from "./frame_input.ts";
-import { applyMask, copyMasked } from "./mask.ts";
+import { giveInput, type Input, takeInput, withoutMuchElse } from "./frame_input.ts";
+import { applyMask, copyMasked, unmaskedCopy } from "./mask.ts";
 
 /** A frame, or as much of its payload as is at hand. */
 export interface FramePiece {
@@ -50,10 +50,12 @@ export interface FrameDecoderOptions {
   allocate?: (length: number) => Uint8Array;
 }
 
-/** Reads frames that lie whole in a chunk. */
-export interface WholeReader<T> {
-  /** Reads one; its payload is already unmasked. Undefined leaves the frame where it is. */
-  readWhole(opcode: number, bytes: Uint8Array, start: number, end: number): T | undefined;
+/** What {@linkcode FrameDecoder.takeWhole} asks. Internal. */
+export interface WholeReader {
+  /** Whether a frame of this many bytes may be a message of its own now. */
+  takesWhole(length: number): boolean;
+  /** Decodes the text of one, which is unmasked. Undefined leaves the frame where it is. */
+  decodeWhole(bytes: Uint8Array, start: number, end: number): string | undefined;
 }
 
 const EMPTY = new Uint8Array(0);
@@ -81,8 +83,9 @@ function shared(
  * is nothing more to take. It holds no more than the chunks pushed and not yet taken.
  *
  * A frame that lies whole in one chunk is one piece, and so is every control frame. The first piece
- * of a longer frame comes with its header, be it empty. Pieces are views of the chunks pushed, but
- * for masked ones when the input is not owned.
+ * of a longer frame comes with its header, be it empty. The pieces of data frames are views of the
+ * chunks pushed: whoever changes or transfers one changes the chunk and the other pieces of it. If the
+ * input is not owned, masked pieces are copies. The payload of a control frame is always a copy.
  *
  * @example
  * ```ts
@@ -97,9 +100,9 @@ function shared(
 export class FrameDecoder {
   readonly #options: Required<FrameDecoderOptions>;
   /**
-   * Whether a binary message of one frame that comes in several chunks is put together here, for those
-   * who want it whole: each of its bytes is then copied once. Its header comes first, with an empty
-   * piece. Turned off meanwhile, the next piece has all bytes so far. Default: false
+   * Whether a binary message of one frame is put together here, in a buffer of its own, for those who
+   * want it whole: each of its bytes is then copied once. If it comes in several chunks, its header comes
+   * first, with an empty piece. Turned off meanwhile, the next piece has all bytes so far. Default: false
    */
   gathers: boolean = false;
 
@@ -122,24 +125,42 @@ export class FrameDecoder {
   push(chunk: Uint8Array): void {
     if (chunk.length === 0 || this.#failure !== undefined) return;
     const input = this.#input ??= takeInput();
-    if (!input.unread) return this.#use(chunk, input);
-    input.wait(chunk);
+    const bytes = chunk.constructor === Uint8Array ? chunk : view(chunk, 0, chunk.length);
+    if (!input.unread) return this.#use(bytes, input);
+    input.wait(bytes);
   }
 
-  /** Lets go of the chunk that was pushed last; false while it, or a view of it, may still be in use. */
+  /**
+   * Lets go of the chunk that was pushed last; false while it, or a view of it, may still be in use.
+   * What was not read of it is copied if that is the smaller part of its buffer.
+   */
   release(): boolean {
     const input = this.#input;
     // Before a failure views may have been given out.
     if (input === undefined) return this.#failure === undefined;
-    if (input.unread) return false;
-    this.#use(EMPTY, input);
+    if (!input.unread) this.#use(EMPTY, input);
+    else if (input.hasMore || !this.#copyRest(input)) return false;
     // Until the next chunk comes it stays so, however often it is asked for.
     if (input.lent) return false;
-    if (!input.withinFrame) {
+    if (!input.unread && !input.withinFrame) {
       this.#input = undefined;
       giveInput(input);
     }
     return true;
+  }
+
+  #copyRest(input: Input): boolean {
+    const { chunk, offset } = input;
+    const rest = view(chunk, offset, chunk.length - offset);
+    input.chunk = withoutMuchElse(rest);
+    input.offset = 0;
+    this.#chunkPosition += offset;
+    return input.chunk !== rest;
+  }
+
+  /** The memory that the bytes not taken yet hold, in bytes, about: each chunk counts as an object, too. */
+  get bufferedMemory(): number {
+    return this.#input === undefined ? 0 : this.#input.memory;
   }
 
   /** How many of the bytes pushed were not taken yet. */
@@ -165,10 +186,10 @@ export class FrameDecoder {
 
   /**
    * Takes the next frame where it is a whole message and lies whole in the chunk at hand, as most
-   * short ones do: without an object for its header, and one for its payload. Undefined for all
-   * else, which `next()` reads or refuses. Internal.
+   * short ones do: without an object for its header. Bytes are given in a buffer of their own.
+   * Undefined for all else, which `next()` reads or refuses. Internal.
    */
-  takeWhole<T>(reader: WholeReader<T>): T | undefined {
+  takeWhole(reader: WholeReader): string | Uint8Array | undefined {
     const input = this.#input;
     const { role, ownsInput, maxFrameSize } = this.#options;
     if (input === undefined || input.withinFrame || !ownsInput) return undefined;
@@ -178,19 +199,18 @@ export class FrameDecoder {
     const start = offset + headerLength(length, masked);
     const end = start + length;
     if (length < 0 || end > chunk.length || length > maxFrameSize) return undefined;
-    const opcode = chunk[offset] & 0x0f;
+    if (!reader.takesWhole(length)) return undefined;
     const key = masked ? readKey(chunk, start - 4) : 0;
-    if (masked) applyMask(chunk, start, end, key, 0);
-    const message = reader.readWhole(opcode, chunk, start, end);
-    if (message !== undefined) {
+    if ((chunk[offset] & 0x0f) === Opcode.Binary) {
       input.offset = end;
-      // Bytes may be a view of the chunk; text is none.
-      if (opcode === Opcode.Binary) input.lent = true;
-    } else if (masked) {
-      // It is left as it came.
-      applyMask(chunk, start, end, key, 0);
+      return masked ? unmaskedCopy(chunk, start, end, key) : chunk.slice(start, end);
     }
-    return message;
+    if (masked) applyMask(chunk, start, end, key, 0);
+    const text = reader.decodeWhole(chunk, start, end);
+    if (text !== undefined) input.offset = end;
+    // It is left as it came.
+    else if (masked) applyMask(chunk, start, end, key, 0);
+    return text;
   }
 
   /**
@@ -217,7 +237,7 @@ export class FrameDecoder {
   /** Whether there is a byte to read; goes on to the next chunk where the present one is used up. */
   #readable(input: Input): boolean {
     if (input.offset < input.chunk.length) return true;
-    const chunk = input.waiting.shift();
+    const chunk = input.shift();
     this.#use(chunk ?? EMPTY, input);
     return chunk !== undefined;
   }
@@ -307,22 +327,27 @@ export class FrameDecoder {
   }
 
   #controlPiece(header: FrameHeader, input: Input): FramePiece | undefined {
-    const { length } = header;
-    if (input.scratchLength === 0 && input.chunk.length - input.offset >= length) {
-      const payload = this.#take(length, input);
-      input.header = undefined;
-      return { header, payload, last: true };
+    const payload = this.#controlPayload(header.length, input);
+    if (payload === undefined) return undefined;
+    input.header = undefined;
+    if (header.masked) applyMask(payload, 0, payload.length, input.key, 0);
+    return { header, payload, last: true };
+  }
+
+  /** A copy of the payload as it came, once it has come whole. */
+  #controlPayload(length: number, input: Input): Uint8Array | undefined {
+    const { chunk, offset } = input;
+    if (input.scratchLength === 0 && chunk.length - offset >= length) {
+      input.offset = offset + length;
+      return chunk.slice(offset, offset + length);
     }
     const scratch = input.scratch ??= new Uint8Array(MAX_CONTROL_LENGTH);
     while (input.scratchLength < length) {
       if (!this.#readable(input)) return undefined;
       scratch[input.scratchLength++] = input.chunk[input.offset++];
     }
-    const payload = scratch.slice(0, length);
     input.scratchLength = 0;
-    input.header = undefined;
-    if (header.masked) applyMask(payload, 0, length, input.key, 0);
-    return { header, payload, last: true };
+    return scratch.slice(0, length);
   }
 
   #dataPiece(header: FrameHeader, input: Input): FramePiece | undefined {
@@ -334,7 +359,7 @@ export class FrameDecoder {
       return { header, payload: EMPTY, last: false };
     }
     const size = Math.min(left, input.chunk.length - input.offset);
-    if (this.#mayGather(header, input, size === left)) {
+    if (this.#mayGather(header, input)) {
       input.gathered = EMPTY;
       if (!input.started && size < left) {
         input.started = true;
@@ -350,9 +375,8 @@ export class FrameDecoder {
     return { header, payload, last };
   }
 
-  /** Whether to put a frame together that begins, in place of lending bytes of the chunk at hand. */
-  #mayGather({ opcode, fin, length }: FrameHeader, input: Input, whole: boolean): boolean {
-    if (whole && length < COPIED_FROM) return false;
+  /** Whether to put a frame together that begins, instead of lending bytes of the chunk at hand. */
+  #mayGather({ opcode, fin }: FrameHeader, input: Input): boolean {
     // Text is checked, and can fail, at each piece.
     return this.gathers && input.given === 0 && opcode === Opcode.Binary && fin &&
       input.gathered === undefined;
@@ -422,9 +446,6 @@ export class FrameDecoder {
     throw this.#failure;
   }
 }
-
-/** A payload of so many bytes that lies whole in a chunk is copied, lest the chunk be kept with it. */
-const COPIED_FROM = 65536;
 
 /** Memory is taken for no more than so many times what has come of a frame. */
 const PLAUSIBLE = 16;

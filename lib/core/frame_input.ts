@@ -11,12 +11,17 @@ import type { FrameHeader } from "./frame.ts";
 const EMPTY = new Uint8Array(0);
 /** Shared by all where nothing waits. */
 const NONE: Uint8Array[] = [];
+/** Memory that a chunk takes beside its bytes, at the least. */
+const CHUNK_OVERHEAD = 256;
 
 /** What came and was not read yet, and how far the frame in it was read. */
 export class Input {
   chunk: Uint8Array = EMPTY;
   offset = 0;
-  waiting: Uint8Array[] = NONE;
+  /** The chunks behind the one at hand, from `#next` on. */
+  #waiting: Uint8Array[] = NONE;
+  #next = 0;
+  #waitingLength = 0;
 
   /** A header, or the payload of a control frame, that came in several chunks. */
   scratch: Uint8Array | undefined;
@@ -36,26 +41,53 @@ export class Input {
 
   /** Adds a chunk behind the one at hand. */
   wait(chunk: Uint8Array): void {
-    if (this.waiting === NONE) this.waiting = [];
-    this.waiting.push(chunk);
+    if (this.#waiting === NONE) this.#waiting = [];
+    this.#waiting.push(withoutMuchElse(chunk));
+    this.#waitingLength += chunk.length;
+  }
+
+  /** Takes the first of the chunks that wait. */
+  shift(): Uint8Array | undefined {
+    if (this.#next === this.#waiting.length) return undefined;
+    const chunk = this.#waiting[this.#next];
+    this.#waiting[this.#next++] = EMPTY;
+    this.#waitingLength -= chunk.length;
+    if (this.#next === this.#waiting.length) {
+      this.#waiting = NONE;
+      this.#next = 0;
+    }
+    return chunk;
+  }
+
+  /** Whether chunks wait behind the one at hand. */
+  get hasMore(): boolean {
+    return this.#waiting !== NONE;
   }
 
   /** How many bytes wait to be read. */
   get length(): number {
-    let sum = this.chunk.length - this.offset;
-    for (const chunk of this.waiting) sum += chunk.length;
-    return sum;
+    return this.chunk.length - this.offset + this.#waitingLength;
+  }
+
+  /** The memory that they take, about. */
+  get memory(): number {
+    return this.length + CHUNK_OVERHEAD * (this.#waiting.length - this.#next);
   }
 
   /** Whether bytes wait to be read. */
   get unread(): boolean {
-    return this.offset < this.chunk.length || this.waiting.length > 0;
+    return this.offset < this.chunk.length || this.hasMore;
   }
 
   /** Whether a frame has begun and is not whole. */
   get withinFrame(): boolean {
     return this.header !== undefined || this.scratchLength > 0;
   }
+}
+
+/** The bytes; a copy where most of their buffer holds other things, which they would keep. */
+export function withoutMuchElse(bytes: Uint8Array): Uint8Array {
+  return 2 * bytes.length > bytes.buffer.byteLength ? bytes : new Uint8Array(bytes);
 }
 
 /** One that nobody has: most chunks are read to their end in the turn in which they come. */

@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { WIDE_FROM, wideMask } from "./wide_mask.ts";
+import { WIDE_FROM, wideMask, wideMaskedCopy, WINDOW } from "./wide_mask.ts";
 
 /** Below this many bytes a view of 32-bit words costs more than it saves. */
 const WORDS_FROM = 64;
@@ -60,6 +60,29 @@ export function copyMasked(
   if (length >= WIDE_FROM && wideMask(source, 0, length, target, at, rotate(key, phase))) return;
   target.set(source, at);
   applyMask(target, at, at + length, key, phase);
+}
+
+/**
+ * Copies bytes into a buffer of their own, unmasked. The bytes themselves may be unmasked on the way.
+ *
+ * @param bytes the array that holds them, which must be no subclass of Uint8Array
+ * @param start the first of them
+ * @param end behind the last of them
+ * @param key the masking key, whose first byte is for the first of them
+ */
+export function unmaskedCopy(
+  bytes: Uint8Array,
+  start: number,
+  end: number,
+  key: number,
+): Uint8Array {
+  const length = end - start;
+  if (length >= WIDE_FROM && length <= WINDOW) {
+    const copy = wideMaskedCopy(bytes, start, end, key);
+    if (copy !== undefined) return copy;
+  }
+  applyMask(bytes, start, end, key, 0);
+  return bytes.slice(start, end);
 }
 
 function maskWords(words: Int32Array, key: number): void {

@@ -111,12 +111,13 @@ export class FragmentReader {
       : { type: "binary", data: payload, frameFinished: last, messageFinished };
   }
 
-  /** Reads a frame that is a whole message; what is not as it should be is left to `read()`. */
-  readWhole(opcode: number, bytes: Uint8Array, start: number, end: number): Message | undefined {
-    if (this.#underway || end - start > this.#maxMessageSize) return undefined;
-    if (opcode === Opcode.Binary) {
-      return ownBytes(new Uint8Array(bytes.buffer, bytes.byteOffset + start, end - start));
-    }
+  /** Whether a frame of this many bytes may be a message of its own now; if not, `read()` says why. */
+  takesWhole(length: number): boolean {
+    return !this.#underway && length <= this.#maxMessageSize;
+  }
+
+  /** Decodes the text of such a frame; undefined if it is not UTF-8, which `read()` refuses. */
+  decodeWhole(bytes: Uint8Array, start: number, end: number): string | undefined {
     try {
       return this.#codec.decode(bytes, start, end);
     } catch {
@@ -193,14 +194,20 @@ function misplaced(expected: string, received: string): RemoteProtocolError {
 
 /** Pieces below this size are gathered, so that each does not cost an object of its own. */
 const SMALL = 1024;
+/** They are gathered up to this many bytes. */
+const GATHERED = 16384;
+/** The room that is taken for the first of them, in bytes. */
+const FIRST_ROOM = 64;
+const EMPTY = new Uint8Array(0);
 
 /**
  * Puts the pieces of messages together. It holds one message at a time, in memory that is
- * proportional to its size, however small its pieces are.
+ * proportional to its size, however small its pieces are. Bytes are copied into a buffer of the
+ * message's own, unless they are a single piece that fills its buffer.
  */
 export class MessageAssembler {
-  #text: Rope<string> | undefined;
-  #binary: Rope<Uint8Array> | undefined;
+  #text: TextRope | undefined;
+  #binary: ByteRope | undefined;
 
   /** Adds a piece; gives the message when it is whole. */
   push(fragment: Fragment): Message | undefined {
@@ -210,11 +217,11 @@ export class MessageAssembler {
     // The length alone, which its reader has checked.
     if (!fragment.messageFinished && fragment.data.length === 0) return undefined;
     if (fragment.type === "text") {
-      this.#text ??= new Rope((parts) => parts.join(""));
+      this.#text ??= new TextRope();
       this.#text.add(fragment.data);
     } else {
-      this.#binary ??= new Rope(concat);
-      this.#binary.add(ownBytes(fragment.data));
+      this.#binary ??= new ByteRope();
+      this.#binary.add(fragment.data);
     }
     return fragment.messageFinished ? this.#whole() : undefined;
   }
@@ -246,19 +253,14 @@ export function wholeMessage(fragment: Fragment): Message {
   return fragment.type === "text" ? fragment.data : ownBytes(fragment.data);
 }
 
-/** A growing list of pieces in two levels: small ones are joined a thousand at a time. */
-class Rope<T extends string | Uint8Array> {
-  readonly #join: (parts: T[]) => T;
-  #large: T[] = [];
-  #small: T[] = [];
+/** A growing text, as a list of pieces in two levels: small ones are joined a thousand at a time. */
+class TextRope {
+  #large: string[] = [];
+  #small: string[] = [];
   #smallSize = 0;
   size = 0;
 
-  constructor(join: (parts: T[]) => T) {
-    this.#join = join;
-  }
-
-  add(part: T): void {
+  add(part: string): void {
     this.size += part.length;
     if (part.length >= SMALL) {
       this.#gather();
@@ -266,19 +268,58 @@ class Rope<T extends string | Uint8Array> {
     } else if (part.length > 0) {
       this.#small.push(part);
       this.#smallSize += part.length;
-      if (this.#small.length >= SMALL || this.#smallSize >= 16 * SMALL) this.#gather();
+      if (this.#small.length >= SMALL || this.#smallSize >= GATHERED) this.#gather();
     }
   }
 
-  join(): T {
+  join(): string {
     this.#gather();
-    return this.#large.length === 1 ? this.#large[0] : this.#join(this.#large);
+    return this.#large.join("");
   }
 
   #gather(): void {
     if (this.#small.length === 0) return;
-    this.#large.push(this.#join(this.#small));
+    this.#large.push(this.#small.join(""));
     this.#small = [];
+    this.#smallSize = 0;
+  }
+}
+
+/** A growing list of bytes; small pieces are copied one behind the other. */
+class ByteRope {
+  #large: Uint8Array[] = [];
+  #small: Uint8Array = EMPTY;
+  #smallSize = 0;
+  size = 0;
+
+  add(part: Uint8Array): void {
+    this.size += part.length;
+    if (part.length >= SMALL) {
+      this.#gather();
+      this.#large.push(ownBytes(part));
+      return;
+    }
+    const end = this.#smallSize + part.length;
+    if (end > this.#small.length) this.#grow(end);
+    this.#small.set(part, this.#smallSize);
+    this.#smallSize = end;
+    if (end >= GATHERED) this.#gather();
+  }
+
+  join(): Uint8Array {
+    this.#gather();
+    return this.#large.length === 1 ? this.#large[0] : concat(this.#large);
+  }
+
+  #grow(least: number): void {
+    const larger = new Uint8Array(Math.max(2 * least, FIRST_ROOM));
+    larger.set(this.#small.subarray(0, this.#smallSize));
+    this.#small = larger;
+  }
+
+  #gather(): void {
+    if (this.#smallSize === 0) return;
+    this.#large.push(this.#small.slice(0, this.#smallSize));
     this.#smallSize = 0;
   }
 }
@@ -296,16 +337,11 @@ export function concat(parts: readonly Uint8Array[]): Uint8Array {
   return whole;
 }
 
-/** Below this many bytes a copy costs less than a view. */
-const COPY_BELOW = 64;
-
-/**
- * Bytes that may be kept: a view where it is a good part of the chunk it came in, a copy where
- * it would hold on to far more memory than its own.
- */
+/** The bytes in a buffer of their own: a copy, unless they fill the one that they are in. */
 export function ownBytes(bytes: Uint8Array): Uint8Array {
   const { length } = bytes;
-  return length <= COPY_BELOW || length * 16 < bytes.buffer.byteLength ? bytes.slice() : bytes;
+  // Empty arrays are shared.
+  return length > 0 && length === bytes.buffer.byteLength ? bytes : new Uint8Array(bytes);
 }
 
 /** How {@linkcode fragments} cuts. */

@@ -46,7 +46,9 @@ export interface ProtocolOptions
   onReady?: () => void;
   /**
    * Called with each frame that came or is about to leave, for diagnosis: frames that come in pieces
-   * are put together for it, which takes memory. Default: none
+   * are put together for it, which takes memory. The payload of a frame that came is a copy. That of a
+   * frame about to leave must not be changed: it may be the caller's own bytes, which may go to other
+   * connections too, and what it holds after the call is undefined. Default: none
    */
   onFrame?: (direction: "in" | "out", frame: Frame) => void;
 }
@@ -188,7 +190,7 @@ export class Protocol {
     this.#decoder.gathers = gathers && this.#extended === undefined;
   }
 
-  /** Lets go of the chunk that was received last; false while it, or a view of it, may still be in use. */
+  /** See {@linkcode FrameDecoder.release}. */
   release(): boolean {
     return this.#decoder.release();
   }
@@ -196,6 +198,11 @@ export class Protocol {
   /** How many received bytes were not read as events yet. */
   get bufferedAmount(): number {
     return this.#decoder.bufferedAmount;
+  }
+
+  /** See {@linkcode FrameDecoder.bufferedMemory}. */
+  get bufferedMemory(): number {
+    return this.#decoder.bufferedMemory;
   }
 
   /** Whether an extension works elsewhere on what comes next: `next()` gives nothing meanwhile. */
@@ -255,7 +262,8 @@ export class Protocol {
 
   /**
    * Takes the next message where it lies whole in one frame and in the chunk at hand; otherwise, and
-   * where there is more to do than to read it, `next()` has what comes next. Internal.
+   * where there is more to do than to read it, `next()` has what comes next. Bytes have a buffer of
+   * their own. Internal.
    */
   nextMessage(): Message | undefined {
     if (this.#extended !== undefined || this.#observer !== undefined) return undefined;

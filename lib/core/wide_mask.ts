@@ -11,7 +11,7 @@
 export const WIDE_FROM = 1024;
 
 /** The memory of the module, and how much of it is masked at once: one page of WebAssembly's. */
-const WINDOW = 65536;
+export const WINDOW = 65536;
 
 interface Machine {
   /** Masks the first bytes of the window; up to 63 bytes behind them, too. */
@@ -63,6 +63,30 @@ export function wideMask(
     target.set(length === WINDOW ? window : view(window, 0, length), offset + at - start);
   }
   return true;
+}
+
+/**
+ * Copies at most 64 KiB into a buffer of their own, masked.
+ *
+ * @param source the array that holds the bytes
+ * @param start the first of them
+ * @param end behind the last of them
+ * @param key the masking key, turned so that its lowest byte is for the first of them
+ * @returns the copy, or undefined where the platform has no way for it
+ */
+export function wideMaskedCopy(
+  source: Uint8Array,
+  start: number,
+  end: number,
+  key: number,
+): Uint8Array | undefined {
+  if (machine === undefined) machine = made();
+  if (machine === null) return undefined;
+  const { window } = machine;
+  const length = end - start;
+  window.set(view(source, start, length));
+  machine.mask(length, key);
+  return window.slice(0, length);
 }
 
 /** A plain Uint8Array: `subarray()` of a subclass, as Node's Buffer is, would cost more. */

@@ -39,8 +39,8 @@ export interface FromWebSocketOptions extends
     | "readableStrategy"
   > {
   /**
-   * How much may wait beside what `readableStrategy` allows, counting the length of each message plus
-   * 64: a native WebSocket cannot be held back, so that what is not read in time piles up. When it is
+   * How much may wait beside what `readableStrategy` allows, counting each message as
+   * `readableStrategy` does: a native WebSocket cannot be held back, so that what is not read in time piles up. When it is
    * more, the connection fails with 1013, behind what waits already. A message that is sent in pieces,
    * which are gathered until it is whole, may be as long; beyond, the send rejects with RangeError, and
    * the connection fails with 1011 as with any message that is cut short. Infinity disables. Default:

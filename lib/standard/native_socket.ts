@@ -14,14 +14,14 @@ import { CloseCode, type CloseInfo, isWireCloseCode } from "../core/close.ts";
 import { RemoteProtocolError, webSocketError } from "../core/error.ts";
 import type { Role } from "../core/frame.ts";
 import type { FrameWriter, Ownership } from "../core/frame_writer.ts";
-import { concat, type Fragment, type Message } from "../core/message.ts";
+import { concat, type Fragment, type Message, ownBytes } from "../core/message.ts";
 import type { CloseEvent, ProtocolEvent } from "../core/event.ts";
 import type { ProtocolState } from "../core/protocol.ts";
 import type { Machine } from "../connection/driver_init.ts";
-import { Budget, Inbox } from "../connection/inbox.ts";
+import { Budget, Inbox, sizeOf } from "../connection/inbox.ts";
 import { SEND_MARK } from "../connection/outbox.ts";
 import { viewOf } from "../connection/outgoing.ts";
-import { sizeOf, wholeFragment } from "../connection/receiver.ts";
+import { wholeFragment } from "../connection/receiver.ts";
 import type { Transport, TransportHandlers } from "../transport.ts";
 import { backgroundTimer, nextTurn } from "../timers.ts";
 import type { WebSocketLike, WebSocketLikeEvent } from "./websocket_like.ts";
@@ -223,7 +223,7 @@ export class NativeSocket implements Machine {
   }
 
   /** What waits to be read. */
-  get bufferedAmount(): number {
+  get bufferedMemory(): number {
     return this.#budget.used;
   }
 
@@ -410,7 +410,7 @@ export class NativeSocket implements Machine {
 function toMessage(data: unknown): Message | undefined {
   if (typeof data === "string") return data;
   const view = viewOf(data);
-  return view && new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+  return view && ownBytes(new Uint8Array(view.buffer, view.byteOffset, view.byteLength));
 }
 
 /** The length in bytes, where it makes a difference to the limit. */

@@ -22,13 +22,12 @@ export interface WebSocketOpenInfo extends StandardOpenInfo {
 /** A WebSocket as two streams, as WHATWG's draft has it, with the connection beneath. */
 export type WebSocketStream = StandardWebSocketStream<WebSocketOpenInfo>;
 
-/** As a browser: no limit on the size of messages, no keepalive, and no more in a buffer than was sent. */
+/** As a browser: no limit on the size of messages, and no keepalive. */
 const DEFAULTS = {
   maxMessageSize: Infinity,
   pingInterval: 0,
   pingTimeout: 0,
   requireProtocol: true,
-  wholeBuffers: true,
 } satisfies InternalConnectOptions;
 
 /**

@@ -11,8 +11,8 @@ import { ControlRate } from "../connection/control_rate.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
 import { RemoteProtocolError, type WebSocketError, webSocketError } from "../core/error.ts";
 import type { Role } from "../core/frame.ts";
-import type { FramePiece } from "../core/frame_decoder.ts";
-import { MAX_MESSAGE_SIZE, type Message } from "../core/message.ts";
+import { FrameDecoder, type FrameDecoderOptions, type FramePiece } from "../core/frame_decoder.ts";
+import { type Fragment, MAX_MESSAGE_SIZE, type Message } from "../core/message.ts";
 import { type CloseEvent, type PongEvent, response } from "../core/event.ts";
 import { bitsOf, type Extension } from "../core/extension.ts";
 import { Protocol } from "../core/protocol.ts";
@@ -21,10 +21,11 @@ import type { BufferSource, ConnectionOptions } from "../options.ts";
 import { handled, SEND_MARK } from "../connection/outbox.ts";
 import { toMessage } from "../connection/outgoing.ts";
 import { Receiver } from "../connection/receiver.ts";
+import { Batch } from "./batch.ts";
+import { PullStream } from "./pull_stream.ts";
 import {
   ExtensionDecoderStream,
   ExtensionEncoderStream,
-  FrameDecoderStream,
   FrameEncoderStream,
   MessageFragmenterStream,
 } from "./transforms.ts";
@@ -51,7 +52,7 @@ export interface AssembleOptions extends
 
 /** A duplex of messages. */
 export interface MessageDuplex {
-  /** The messages that come. */
+  /** The messages that come. Bytes are the reader's: each message has a buffer of its own. */
   readonly readable: ReadableStream<Message>;
   /** The messages to send. */
   readonly writable: WritableStream<Message | BufferSource>;
@@ -99,6 +100,26 @@ function checkDuplex(duplex: ByteDuplex): void {
 }
 
 const ignore = () => {};
+
+/**
+ * Bytes to frames. Each chunk is copied first, because it may belong to somebody else: after that, the
+ * parts of it that become messages need no further copy.
+ */
+function decoderOf(options: FrameDecoderOptions): PullStream<Uint8Array, FramePiece[]> {
+  const decoder = new FrameDecoder({ ...options, ownsInput: true });
+  decoder.gathers = options.rsvInUse === 0;
+  const machine = {
+    push(chunk: Uint8Array) {
+      if (!(chunk instanceof Uint8Array)) {
+        throw new TypeError(`Expected bytes, received ${typeof chunk}`);
+      }
+      decoder.push(new Uint8Array(chunk));
+    },
+    next: () => decoder.next(),
+    end: () => decoder.end(),
+  };
+  return new PullStream(new Batch(machine, { size: ({ payload }) => payload.length }));
+}
 
 class Assembly implements MessageDuplex {
   readonly readable: ReadableStream<Message>;
@@ -235,7 +256,7 @@ class Assembly implements MessageDuplex {
 
   /** Receives until the connection is at its end, and then ends it. */
   async #run(): Promise<Required<CloseInfo>> {
-    const decoder = FrameDecoderStream.batched({
+    const decoder = decoderOf({
       role: this.#protocol.role,
       maxFrameSize: this.#maxFrameSize,
       rsvInUse: bitsOf(this.#extensions),
@@ -282,8 +303,16 @@ class Assembly implements MessageDuplex {
         if (event.type === "ping" || event.type === "pong") {
           this.#controlRate.count(this.#receiver.messagesReceived);
           if (event.type === "ping") this.#answer({ type: "pong", payload: event.payload });
-        } else this.#receiver.deliver(event, !this.#canSend);
+        } else this.#deliver(event);
       }
+    }
+  }
+
+  #deliver(fragment: Fragment): void {
+    try {
+      this.#receiver.deliver(fragment, !this.#canSend);
+    } catch (cause) {
+      throw new RemoteProtocolError("A callback threw", CloseCode.InternalError, { cause });
     }
   }
 
@@ -342,7 +371,7 @@ class Assembly implements MessageDuplex {
   #fail(error: RemoteProtocolError): void {
     const { event } = error;
     if (this.#canSend && event?.type === "close") this.#sendClose(event);
-    this.#error = webSocketError(error.message, error.closeCode, "", error);
+    this.#error = webSocketError(error.message, error.closeCode, "", error.cause ?? error);
     this.#endStreams(this.#error);
   }
 

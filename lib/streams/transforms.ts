@@ -41,7 +41,7 @@ function isMessage(item: Message | Frame): item is Message {
 /**
  * Bytes to frames (RFC 6455 §5.2), in pieces: a frame that lies whole in a chunk is one piece, and so is
  * every control frame. Errors with a RemoteProtocolError: 1002, 1009, or 1006 when the input ends within
- * a frame.
+ * a frame. The payload of a data frame may be a view of a chunk that was written.
  */
 export class FrameDecoderStream extends PullStream<Uint8Array, FramePiece> {
   /**
@@ -187,7 +187,7 @@ export interface MessageAssemblerOptions extends MessageOptions {
 /**
  * Frames to messages (RFC 6455 §5.4, §5.6). Control frames are items too, unless `onControl` takes
  * them. Errors with a RemoteProtocolError: 1002, 1007 or 1009, or 1006 when the input ends within a
- * message.
+ * message. Bytes have a buffer of their own, unless a piece fills the buffer of a chunk that was written.
  */
 export class MessageAssemblerStream extends PullStream<FramePiece, Message | Frame> {
   /**
