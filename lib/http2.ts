@@ -403,7 +403,7 @@ export function attachHttp2(
         // That of the 'request' event leaves each CONNECT to the 'connect' listeners.
         const ownOnly = others(server) <= (server.listenerCount("request") > 0 ? 1 : 0);
         if (ownOnly) nextTurn(refuse);
-        else backgroundTimer(refuse, GRACE);
+        else stream.once("close", backgroundTimer(refuse, GRACE));
       }
     };
     streamListeners.add(onStream);

@@ -7,7 +7,7 @@ import type { CloseInfo } from "./core/close.ts";
 import type { ExtensionFactory } from "./core/extension.ts";
 import type { Frame } from "./core/frame.ts";
 import { isToken } from "./core/header.ts";
-import type { HeadLimits } from "./core/http1.ts";
+import { HEAD_LIMITS } from "./core/http1.ts";
 import { checkKnown, type OptionNames } from "./core/options.ts";
 import {
   checkDeflateOptions,
@@ -157,12 +157,6 @@ export const CONNECTION_OPTIONS: OptionNames<ConnectionOptions> = {
 };
 
 const STRATEGY_OPTIONS: OptionNames<InboxStrategy> = { highWaterMark: true, size: true };
-
-const LIMITS: OptionNames<HeadLimits> = {
-  maxHeaderCount: true,
-  maxLineLength: true,
-  maxHeadSize: true,
-};
 
 const TLS_SERVE_OPTIONS: OptionNames<TlsServeOptions> = {
   cert: true,
@@ -357,7 +351,7 @@ export function checkFunctions<T extends object>(
  */
 export function checkLimits(limits: unknown): void {
   checkKind("limits", limits, "an object", isObject);
-  if (limits !== undefined) checkKnown("limits", limits, LIMITS);
+  if (limits !== undefined) checkKnown("limits", limits, HEAD_LIMITS);
   for (const [name, value] of Object.entries(limits ?? {})) checkNumber(`limits.${name}`, value);
 }
 

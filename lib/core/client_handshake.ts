@@ -21,6 +21,7 @@ import {
   serializeRequestHead,
 } from "./http1.ts";
 import { concat } from "./message.ts";
+import { checkKnown, type OptionNames } from "./options.ts";
 import { base64 } from "./sha1.ts";
 import { isAuthority, readTarget } from "./url.ts";
 
@@ -35,6 +36,16 @@ export interface ClientHandshakeOptions extends HandshakeOffer {
   /** How large the head of the response may be. */
   limits?: HeadLimits;
 }
+
+const CLIENT_HANDSHAKE_OPTIONS: OptionNames<ClientHandshakeOptions> = {
+  host: true,
+  target: true,
+  protocols: true,
+  extensions: true,
+  requireProtocol: true,
+  headers: true,
+  limits: true,
+};
 
 /**
  * The client's side of the opening handshake: `send()`, then `receive()` until it gives the head of
@@ -66,6 +77,7 @@ export class ClientHandshake {
    * URL of a WebSocket
    */
   constructor(options: ClientHandshakeOptions) {
+    checkKnown("ClientHandshake", options, CLIENT_HANDSHAKE_OPTIONS);
     const { host, target, headers = [] } = options;
     checkExtraFields(headers);
     checkPlace(host, target);

@@ -13,7 +13,13 @@ import type { Role } from "./frame.ts";
 import type { HandshakeEvent, OutgoingHandshakeEvent } from "./handshake_event.ts";
 import type { HeadLimits, RequestHead, ResponseHead } from "./http1.ts";
 import { Input, type Opening } from "./opening.ts";
-import { Protocol, type ProtocolOptions, type ProtocolState } from "./protocol.ts";
+import { checkKnown, type OptionNames } from "./options.ts";
+import {
+  Protocol,
+  PROTOCOL_OPTIONS,
+  type ProtocolOptions,
+  type ProtocolState,
+} from "./protocol.ts";
 import { refusalHeaders } from "./server_handshake.ts";
 import { ServerOpening } from "./server_opening.ts";
 
@@ -45,6 +51,12 @@ export interface EndpointOptions extends Omit<ProtocolOptions, "extensions"> {
   requireProtocol?: boolean;
 }
 
+const ENDPOINT_OPTIONS: OptionNames<EndpointOptions> = {
+  ...PROTOCOL_OPTIONS,
+  limits: true,
+  requireProtocol: true,
+};
+
 const HANDSHAKE_EVENTS: readonly string[] = ["request", "accept", "reject", "rejectData"];
 
 /**
@@ -75,7 +87,7 @@ const HANDSHAKE_EVENTS: readonly string[] = ["request", "accept", "reject", "rej
 export class Endpoint {
   /** Which end this is. */
   readonly role: Role;
-  readonly #options: EndpointOptions;
+  readonly #protocolOptions: ProtocolOptions;
   readonly #input: Input = new Input();
   readonly #opening: Opening;
   #protocol: Protocol | undefined;
@@ -90,9 +102,10 @@ export class Endpoint {
    * @param options extensions, limits, and whether received chunks may be changed
    */
   constructor(role: Role, options: EndpointOptions = {}) {
+    checkKnown("Endpoint", options, ENDPOINT_OPTIONS);
     this.role = role;
-    this.#options = options;
-    const { extensions = [], limits, requireProtocol } = options;
+    const { extensions = [], limits, requireProtocol, ...others } = options;
+    this.#protocolOptions = others;
     const opening = { extensions, limits, requireProtocol };
     this.#opening = role === "client"
       ? new ClientOpening(opening, this.#input)
@@ -236,7 +249,10 @@ export class Endpoint {
     const { established } = this.#opening;
     if (established === undefined) return;
     const { extensions } = established;
-    const protocol = this.#protocol = new Protocol(this.role, { ...this.#options, extensions });
+    const protocol = this.#protocol = new Protocol(this.role, {
+      ...this.#protocolOptions,
+      extensions,
+    });
     for (let chunk = this.#input.take(); chunk !== undefined; chunk = this.#input.take()) {
       protocol.receive(chunk);
       if (chunk === null) return;

@@ -14,6 +14,7 @@ import {
   TCHAR,
 } from "./header.ts";
 import { concat } from "./message.ts";
+import type { OptionNames } from "./options.ts";
 
 /** The head of a request. */
 export interface RequestHead {
@@ -48,6 +49,13 @@ export interface HeadLimits {
   /** The length of the whole head, in bytes. Default: 16384 */
   maxHeadSize?: number;
 }
+
+/** The names of the limits. Internal. */
+export const HEAD_LIMITS: OptionNames<HeadLimits> = {
+  maxHeaderCount: true,
+  maxLineLength: true,
+  maxHeadSize: true,
+};
 
 /** A head, and where it ends. */
 export interface ParsedHead<T> {

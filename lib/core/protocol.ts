@@ -18,6 +18,7 @@ import {
   MessageAssembler,
   type MessageOptions,
 } from "./message.ts";
+import { checkKnown, type OptionNames } from "./options.ts";
 import type { TextCodec } from "./utf8.ts";
 
 /** Shared by all that have none. */
@@ -52,6 +53,18 @@ export interface ProtocolOptions
    */
   onFrame?: (direction: "in" | "out", frame: Frame) => void;
 }
+
+/** The names of the options. Internal. */
+export const PROTOCOL_OPTIONS: OptionNames<ProtocolOptions> = {
+  maxMessageSize: true,
+  textCodec: true,
+  maxFrameSize: true,
+  ownsInput: true,
+  allocate: true,
+  extensions: true,
+  onReady: true,
+  onFrame: true,
+};
 
 /** What a connection with extensions has beside the others. */
 class Extended {
@@ -155,6 +168,7 @@ export class Protocol {
    * @param options limits, and whether received chunks may be changed
    */
   constructor(role: Role, options: ProtocolOptions = {}) {
+    checkKnown("Protocol", options, PROTOCOL_OPTIONS);
     this.#role = role;
     const { extensions = NONE, onReady, onFrame } = options;
     this.#observer = onFrame && new FrameObserver(onFrame);

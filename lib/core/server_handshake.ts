@@ -18,6 +18,7 @@ import { LocalProtocolError } from "./error.ts";
 import { acceptToken, checkExtraFields, checkUpgrade, lost } from "./handshake.ts";
 import { headerValue } from "./header.ts";
 import {
+  HEAD_LIMITS,
   type HeadLimits,
   HeadReader,
   parseRequestHead,
@@ -26,6 +27,7 @@ import {
   serializeResponseHead,
 } from "./http1.ts";
 import { concat } from "./message.ts";
+import { checkKnown } from "./options.ts";
 import { requestUrl } from "./url.ts";
 
 const EMPTY = new Uint8Array(0);
@@ -55,6 +57,7 @@ export class ServerHandshake {
    * @param limits how large the head of the request may be
    */
   constructor(limits: HeadLimits = {}) {
+    checkKnown("limits", limits, HEAD_LIMITS);
     this.#reader = new HeadReader(parseRequestHead, limits);
   }
 

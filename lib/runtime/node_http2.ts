@@ -320,7 +320,7 @@ export class SessionWatch {
 
   /** Nothing tells whether the settings have come already, but the answer to a ping comes after them. */
   readonly #ask = (): void => {
-    if (this.#asked || this.session.destroyed) return;
+    if (this.#asked || this.session.closed || this.session.destroyed) return;
     this.#asked = true;
     // RFC 9113 §3.4: the settings are the first frame that a server sends.
     this.session.ping((error) => {

@@ -15,6 +15,7 @@ import { FrameDecoder, type FrameDecoderOptions, type FramePiece } from "../core
 import { type Fragment, MAX_MESSAGE_SIZE, type Message } from "../core/message.ts";
 import { type CloseEvent, type PongEvent, response } from "../core/event.ts";
 import { bitsOf, type Extension } from "../core/extension.ts";
+import { checkKnown, type OptionNames } from "../core/options.ts";
 import { Protocol } from "../core/protocol.ts";
 import { invalidState } from "../invalid_state.ts";
 import type { BufferSource, ConnectionOptions } from "../options.ts";
@@ -50,6 +51,16 @@ export interface AssembleOptions extends
   extensions?: readonly Extension[];
 }
 
+const ASSEMBLE_OPTIONS: OptionNames<AssembleOptions> = {
+  maxMessageSize: true,
+  maxFrameSize: true,
+  maxControlFramesPerSecond: true,
+  readableStrategy: true,
+  closeTimeout: true,
+  role: true,
+  extensions: true,
+};
+
 /** A duplex of messages. */
 export interface MessageDuplex {
   /** The messages that come. Bytes are the reader's: each message has a buffer of its own. */
@@ -83,6 +94,7 @@ export interface MessageDuplex {
  * @throws {TypeError} If the duplex is not a pair of byte streams, or one of them is locked.
  */
 export function assemble(duplex: ByteDuplex, options: AssembleOptions): MessageDuplex {
+  checkKnown("assemble()", options, ASSEMBLE_OPTIONS);
   checkDuplex(duplex);
   const { readable, writable, closed } = new Assembly(duplex, options);
   return { readable, writable, closed };

@@ -21,6 +21,7 @@ import {
 } from "../core/frame.ts";
 import { FrameDecoder, type FrameDecoderOptions, type FramePiece } from "../core/frame_decoder.ts";
 import { maskingKey } from "../core/mask.ts";
+import { checkKnown, type OptionNames } from "../core/options.ts";
 import {
   FragmentReader,
   fragments,
@@ -31,6 +32,19 @@ import {
   type MessageOptions,
 } from "../core/message.ts";
 import { type Machine, PullStream } from "./pull_stream.ts";
+
+const DECODER_OPTIONS: OptionNames<FrameDecoderOptions> = {
+  role: true,
+  maxFrameSize: true,
+  ownsInput: true,
+  rsvInUse: true,
+  allocate: true,
+};
+
+function decoderOf(options: FrameDecoderOptions): FrameDecoder {
+  checkKnown("FrameDecoderStream", options, DECODER_OPTIONS);
+  return new FrameDecoder(options);
+}
 
 const payloadSize = ({ payload }: FramePiece | Frame): number => payload.length;
 
@@ -50,7 +64,7 @@ export class FrameDecoderStream extends PullStream<Uint8Array, FramePiece> {
    * @param options the role of the end that receives, and the limits
    */
   constructor(options: FrameDecoderOptions) {
-    super(new FrameDecoder(options));
+    super(decoderOf(options));
   }
 
   /**
@@ -60,7 +74,7 @@ export class FrameDecoderStream extends PullStream<Uint8Array, FramePiece> {
    * @param options as those of the constructor
    */
   static batched(options: FrameDecoderOptions): PullStream<Uint8Array, FramePiece[]> {
-    return new PullStream(new Batch(new FrameDecoder(options), { size: payloadSize }));
+    return new PullStream(new Batch(decoderOf(options), { size: payloadSize }));
   }
 }
 
@@ -184,6 +198,12 @@ export interface MessageAssemblerOptions extends MessageOptions {
   onControl?: (frame: Frame) => void;
 }
 
+const ASSEMBLER_OPTIONS: OptionNames<MessageAssemblerOptions> = {
+  maxMessageSize: true,
+  textCodec: true,
+  onControl: true,
+};
+
 /**
  * Frames to messages (RFC 6455 §5.4, §5.6). Control frames are items too, unless `onControl` takes
  * them. Errors with a RemoteProtocolError: 1002, 1007 or 1009, or 1006 when the input ends within a
@@ -224,6 +244,7 @@ class Assembling implements Machine<FramePiece, Message | Frame> {
   #piece: FramePiece | undefined;
 
   constructor(options: MessageAssemblerOptions) {
+    checkKnown("MessageAssemblerStream", options, ASSEMBLER_OPTIONS);
     this.#reader = new FragmentReader({
       ...options,
       maxMessageSize: options.maxMessageSize ?? MAX_MESSAGE_SIZE,
@@ -275,11 +296,14 @@ export class MessageFragmenterStream extends PullStream<Message | Frame, Frame> 
   }
 }
 
+const FRAGMENTER_OPTIONS: OptionNames<FragmentsOptions> = { maxFrameSize: true };
+
 class Fragmenting implements Machine<Message | Frame, Frame> {
   readonly #options: FragmentsOptions;
   #frames: Iterator<Frame> = [].values();
 
   constructor(options: FragmentsOptions) {
+    checkKnown("MessageFragmenterStream", options, FRAGMENTER_OPTIONS);
     this.#options = options;
   }
 
@@ -327,13 +351,16 @@ export class FrameEncoderStream extends PullStream<Frame, Uint8Array> {
   }
 }
 
+const ENCODER_OPTIONS: OptionNames<FrameEncoderOptions> = { role: true };
+
 class Encoding implements Machine<readonly Frame[], Uint8Array> {
   readonly #masked: boolean;
   #frames: readonly Frame[] = [];
   #at = 0;
 
-  constructor({ role }: FrameEncoderOptions) {
-    this.#masked = role === "client";
+  constructor(options: FrameEncoderOptions) {
+    checkKnown("FrameEncoderStream", options, ENCODER_OPTIONS);
+    this.#masked = options.role === "client";
   }
 
   push(frames: readonly Frame[]): void {

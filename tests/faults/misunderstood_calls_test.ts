@@ -17,7 +17,20 @@ import {
 import * as browser from "../../lib/browser.ts";
 import { attachHttp2, connectHttp2, upgradeHttp2 } from "../../lib/http2.ts";
 import { attach, upgrade } from "../../lib/node.ts";
-import { PerMessageDeflate } from "../../lib/core/mod.ts";
+import {
+  ClientHandshake,
+  Endpoint,
+  PerMessageDeflate,
+  Protocol,
+  ServerHandshake,
+} from "../../lib/core/mod.ts";
+import {
+  assemble,
+  FrameDecoderStream,
+  FrameEncoderStream,
+  MessageAssemblerStream,
+  MessageFragmenterStream,
+} from "../../lib/streams.ts";
 import { pair, transportPair } from "../../lib/testing.ts";
 import { deflateEngine } from "../../lib/zlib.ts";
 import { FakeSocket } from "../native_sockets.ts";
@@ -141,6 +154,38 @@ const CALLS: [
   ["PerMessageDeflate", (options) => new PerMessageDeflate(options), [
     [{ engine: deflateEngine, windowBits: 9 }, /use serverMaxWindowBits and clientMaxWindowBits$/],
     [{ engine: deflateEngine, maxPayload: 9 }, /use maxMessageSize$/],
+  ]],
+  ["Endpoint", (options) => new Endpoint("client", options), [
+    [{ maxPayload: 1 }, /^Endpoint has no option maxPayload: use maxMessageSize$/],
+  ]],
+  ["Endpoint of a server", (options) => new Endpoint("server", options), [
+    [{ limits: { maxHeaderSize: 1 } }, /^limits has no option maxHeaderSize: use maxHeadSize$/],
+  ]],
+  ["Protocol", (options) => new Protocol("client", options), [
+    [{ max_message_size: 1 }, /^Protocol has no option max_message_size: use maxMessageSize$/],
+  ]],
+  ["ClientHandshake", (options) => new ClientHandshake(options), [
+    [{ host: "a", target: "/", subprotocols: [] }, /^ClientHandshake .*: use protocols$/],
+  ]],
+  ["ServerHandshake", (options) => new ServerHandshake(options), [
+    [{ maxHeaderSize: 1 }, /: use maxHeadSize$/],
+  ]],
+  ["assemble", (options) => assemble({} as never, options), [
+    [{ role: "client", maxPayload: 1 }, /^assemble\(\) .*: use maxMessageSize$/],
+    [{ role: "client", pingInterval: 1 }, /^assemble\(\) has no option pingInterval$/],
+  ]],
+  ["FrameDecoderStream", (options) => new FrameDecoderStream(options), [
+    [{ role: "client", maxPayload: 1 }, /maxPayload$/],
+    [{ role: "client", maxFrameLength: 1 }, /: use maxFrameSize$/],
+  ]],
+  ["FrameEncoderStream", (options) => FrameEncoderStream.batched(options), [
+    [{ role: "client", mask: true }, /^FrameEncoderStream has no option mask$/],
+  ]],
+  ["MessageAssemblerStream", (options) => MessageAssemblerStream.batched(options), [
+    [{ maxPayload: 1 }, /: use maxMessageSize$/],
+  ]],
+  ["MessageFragmenterStream", (options) => new MessageFragmenterStream(options), [
+    [{ maxFrameLength: 1 }, /: use maxFrameSize$/],
   ]],
   ["basicAuth", (options) => basicAuth(options), [
     [{ verify: () => true, users: {} }, /^basicAuth\(\) has no option users$/],
