@@ -10,7 +10,7 @@ import {
 } from "../../../mod.ts";
 import type { Random } from "../random.ts";
 import { BREAKS } from "./line.ts";
-import { type Sent, type Source, type User } from "./world.ts";
+import type { Sent, Source, User } from "./world.ts";
 
 /** Something that the user of one end does. It begins in one turn and may go on behind it. */
 export interface Operation {
