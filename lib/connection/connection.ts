@@ -220,7 +220,9 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
    * in another way
    */
   receive(options?: { signal?: AbortSignal }): Promise<Message> {
-    const refused = refusal("receive()", options, SIGNAL_OPTION);
+    const refused = options === undefined
+      ? undefined
+      : refusal("receive()", options, SIGNAL_OPTION);
     if (refused !== undefined) return refused;
     return this.#driver.receiver.receive(options);
   }
@@ -287,7 +289,7 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
    * that are not UTF-8 and should be text
    */
   send(message: OutgoingMessage, options?: SendOptions): Promise<void> {
-    const refused = refusal("send()", options, SEND_OPTIONS);
+    const refused = options === undefined ? undefined : refusal("send()", options, SEND_OPTIONS);
     if (refused !== undefined) return refused;
     return this.#driver.sender.send(message, options);
   }
@@ -313,7 +315,7 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
    * {@linkcode WebSocketError} when it closes before the pong; with RangeError for a longer payload
    */
   ping(payload?: Uint8Array | string, options: { signal?: AbortSignal } = {}): Promise<number> {
-    const refused = refusal("ping()", options, SIGNAL_OPTION);
+    const refused = options === undefined ? undefined : refusal("ping()", options, SIGNAL_OPTION);
     if (refused !== undefined) return refused;
     const signal = options?.signal;
     try {
@@ -386,7 +388,7 @@ const SIGNAL_OPTION = { signal: true };
 
 /** Rejects for an option that there is not. Null is taken for none. */
 function refusal(owner: string, options: unknown, names: object): Promise<never> | undefined {
-  if (options === undefined || options === null) return undefined;
+  if (options === null) return undefined;
   try {
     checkKnown(owner, options, names);
   } catch (error) {
