@@ -17,14 +17,34 @@ import type { HeadersLike } from "./options.ts";
 /**
  * Header fields as pairs.
  *
- * @throws {TypeError} when they are given in no known form
+ * @throws {TypeError} If they are given in no known form, or one of them is neither text nor a number:
+ * `undefined` would be sent as a word.
  */
 export function toRawHeaders(headers: HeadersLike = []): [string, string][] {
   if (typeof headers !== "object" || headers === null) {
     throw new TypeError(`Expected headers as an object, received ${typeof headers}`);
   }
-  const pairs = Symbol.iterator in headers ? [...headers] : Object.entries(headers);
-  return pairs.map(([name, value]) => [String(name), String(value)]);
+  const pairs: unknown[] = Symbol.iterator in headers ? [...headers] : Object.entries(headers);
+  return pairs.map(toField);
+}
+
+function toField(pair: unknown): [string, string] {
+  if (!Array.isArray(pair) || pair.length !== 2) {
+    throw new TypeError("Expected each item of headers to be [name, value], received another");
+  }
+  const [name, value] = pair;
+  if (typeof name !== "string") {
+    throw new TypeError(`Expected the name of a header to be a string, received ${typeof name}`);
+  }
+  if (typeof value !== "string" && typeof value !== "number") {
+    const received = Array.isArray(value)
+      ? "an array: write one [name, value] for each of its items"
+      : value === null
+      ? "null"
+      : typeof value;
+    throw new TypeError(`Expected the ${name} header to be a string, received ${received}`);
+  }
+  return [name, String(value)];
 }
 
 /**

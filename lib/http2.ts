@@ -26,6 +26,7 @@ import type { Duplex } from "node:stream";
 import {
   type Attachment,
   attachTo,
+  checkServer,
   fits,
   notFound,
   UPGRADE_OPTIONS,
@@ -383,6 +384,7 @@ export function attachHttp2(
   options: AttachHttp2Options,
   handler: Handler,
 ): Attachment {
+  checkServer(server, "node:http2", ["on", "listenerCount", "close", "updateSettings"]);
   checkKnown("attachHttp2()", options, ATTACH_OPTIONS);
   const headers = sendableHeaders(options);
   return attachTo({ ...options, headers }, handler, (take) => {

@@ -14,6 +14,7 @@ import type { Cancellable } from "./opening.ts";
 import {
   type Attachment,
   attachTo,
+  checkServer,
   fits,
   notFound,
   UPGRADE_OPTIONS,
@@ -253,6 +254,8 @@ export function attach(
   options: AttachOptions,
   handler: Handler,
 ): Attachment {
+  // An application of Express has some methods of a server.
+  checkServer(server, "node:http or node:https", ["prependListener", "listenerCount", "close"]);
   checkKnown("attach()", options, ATTACH_OPTIONS);
   return attachTo(options, handler, (take) => {
     checkEncrypted("setSecureContext" in server);

@@ -218,16 +218,10 @@ export function checkOptions(options: ConnectionOptions): void {
   }
   for (const name of NUMBERS) checkNumber(name, options[name]);
   checkOneOf("slow", options.slow, SLOW);
-  checkKind("signal", options.signal, "an AbortSignal", (value) => value instanceof AbortSignal);
+  checkSignal(options.signal);
   checkFunctions(options, ["onFrame"]);
-  const { readableStrategy } = options;
-  checkKind("readableStrategy", readableStrategy, "an object", isObject);
-  // An object of a class may have members of its own.
-  if (readableStrategy !== undefined && isPlain(readableStrategy)) {
-    checkKnown("readableStrategy", readableStrategy, STRATEGY_OPTIONS);
-  }
-  checkNumber("readableStrategy.highWaterMark", readableStrategy?.highWaterMark);
-  checkFunctions(readableStrategy ?? {}, ["size"]);
+  checkTransport(options.transport);
+  checkStrategy(options.readableStrategy);
   const { protocols = [], extensions = [], compression } = options;
   checkKind(
     "compression",
@@ -245,6 +239,29 @@ export function checkOptions(options: ConnectionOptions): void {
   if (!Array.isArray(protocols) || protocols.some((protocol) => typeof protocol !== "string")) {
     throw new TypeError("Expected protocols as an array of strings");
   }
+}
+
+/** Checks a strategy that may be left out. */
+export function checkStrategy(strategy: InboxStrategy | undefined): void {
+  checkKind("readableStrategy", strategy, "an object", isObject);
+  // An object of a class may have members of its own.
+  if (strategy !== undefined && isPlain(strategy)) {
+    checkKnown("readableStrategy", strategy, STRATEGY_OPTIONS);
+  }
+  checkNumber("readableStrategy.highWaterMark", strategy?.highWaterMark);
+  checkFunctions(strategy ?? {}, ["size"]);
+}
+
+/** Checks a signal that may be left out. */
+export function checkSignal(signal: unknown): void {
+  checkKind("signal", signal, "an AbortSignal", (value) => value instanceof AbortSignal);
+}
+
+function checkTransport(transport: unknown): void {
+  const { connect, listen } = Object(transport) as Partial<TransportProvider>;
+  const isProvider = [connect, listen].every((method) => typeof method === "function");
+  if (transport === undefined || isProvider) return;
+  throw new TypeError("Expected transport to be an object with the methods connect() and listen()");
 }
 
 /**
@@ -283,6 +300,8 @@ export function checkTls(tls: unknown, required: readonly string[] = []): void {
   for (const name of ["cert", "key", "servername"]) expect(name, "a string", isText);
   expect("ca", "a string or an array of strings", (value) => isText(value) || texts(value));
   expect("alpn", "an array of strings", texts);
+  // The text "false" would count as true.
+  expect("insecureSkipVerify", "true or false", (value) => typeof value === "boolean");
   if ((options.cert === undefined) !== (options.key === undefined)) {
     throw new TypeError("Expected tls.cert and tls.key together, received one of them");
   }
@@ -369,6 +388,24 @@ function isText(value: unknown): boolean {
 export function checkOneOf(name: string, value: unknown, these: readonly unknown[]): void {
   if (value === undefined || these.includes(value)) return;
   throw new RangeError(`Expected ${name} to be one of ${these.join(", ")}, received ${value}`);
+}
+
+/** Checks options that are strings or left out. */
+export function checkTexts<T extends object>(
+  options: T,
+  names: readonly (keyof T & string)[],
+): void {
+  for (const name of names) checkKind(name, options[name], "a string", isText);
+}
+
+/** Checks options that are true, false or left out. */
+export function checkBooleans<T extends object>(
+  options: T,
+  names: readonly (keyof T & string)[],
+): void {
+  for (const name of names) {
+    checkKind(name, options[name], "true or false", (value) => typeof value === "boolean");
+  }
 }
 
 /** Checks a number of 0 or more that may be left out. */

@@ -49,7 +49,7 @@ export interface PairOptions extends TransportPairOptions {
   /** The options of the client. */
   client?: Omit<ConnectOptions, "duplex">;
   /** The options of the server. */
-  server?: ServeOptions;
+  server?: Omit<ServeOptions, "hostname" | "port" | "path" | "reusePort" | "tls">;
 }
 
 const TRANSPORT_PAIR_OPTIONS: OptionNames<TransportPairOptions> = {

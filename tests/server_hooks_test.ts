@@ -1,6 +1,13 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
-import { connect, type HandshakeError, serve, type ServeOptions, type Server } from "../mod.ts";
+import {
+  connect,
+  type ExtensionFactory,
+  type HandshakeError,
+  serve,
+  type ServeOptions,
+  type Server,
+} from "../mod.ts";
 import { echo, portOf, RawSocket, rejection, turn, until, urlOf, withServer } from "./support.ts";
 
 type Hook = ServeOptions["onRequest"];
@@ -109,10 +116,18 @@ describe("The hooks of serve", () => {
     });
   });
 
-  it("An option of the wrong type that only a client brings out is reported", async () => {
+  it("An extension that fails, which only a client brings out, is reported", async () => {
     const errors: unknown[] = [];
     const onError = (error: unknown) => void errors.push(error);
-    await withServer({ origins: "https://example.com" as never, onError }, async (server) => {
+    const broken = {
+      name: "permessage-deflate",
+      offer: () => [],
+      accept: () => {
+        throw new TypeError("broken");
+      },
+      finalize: () => undefined,
+    } as unknown as ExtensionFactory;
+    await withServer({ extensions: [broken], onError }, async (server) => {
       await rejection(connect(urlOf(server)));
       await until(() => errors.length > 0);
       assert.ok(errors[0] instanceof TypeError, `${errors[0]}`);

@@ -10,6 +10,7 @@ import type { Agreement } from "../core/agreement.ts";
 import { HandshakeError } from "../core/error.ts";
 import { ClientHandshake } from "../core/client_handshake.ts";
 import { finalizeExtensions, offerExtensions } from "../core/extension.ts";
+import { checkExtraFields, checkField } from "../core/handshake.ts";
 import type { ResponseHead } from "../core/http1.ts";
 import { checkKnown, type OptionNames } from "../core/options.ts";
 import { parseWebSocketUrl, type WebSocketUrl } from "../core/url.ts";
@@ -21,6 +22,7 @@ import {
   checkOptions,
   checkPath,
   checkProtocols,
+  checkTexts,
   checkTls,
   CONNECTION_OPTIONS,
   type ConnectionOptions,
@@ -135,17 +137,9 @@ export async function connectWith(
   given: InternalConnectOptions,
 ): Promise<WebSocketConnection> {
   const target = parseWebSocketUrl(url);
-  checkConnectOptions(given);
-  checkPath(given.path);
-  checkTls(given.tls);
-  checkMaxRedirects(given.maxRedirects);
-  checkCrossOriginHeaders(given.crossOriginHeaders);
-  const headers = toRawHeaders(given.headers);
+  const headers = checkDialling(given);
   const options = { ...given, headers, extensions: await extensionsOf(given, true) };
-  const { path, duplex, maxRedirects = 0 } = options;
-  const direct = path !== undefined || duplex !== undefined;
-  checkProxy(options.proxy, direct);
-  const followed = direct ? 0 : maxRedirects;
+  const followed = isDirect(options) ? 0 : options.maxRedirects ?? 0;
   const provider = options.transport ?? await defaultProvider();
   return await withDeadline(options, async ({ signal, onTimeout }) => {
     return await followRedirects({ target, options }, followed, ({ target, options }) => {
@@ -179,10 +173,36 @@ async function connectTo(
   });
 }
 
+/** Whether the transport is another than one to the URL's host and port. */
+function isDirect({ path, duplex }: ConnectOptions): boolean {
+  return path !== undefined || duplex !== undefined;
+}
+
+/**
+ * Checks the options of `connect()`, and reads the header fields: an iterator gives them once. Internal.
+ *
+ * @throws {TypeError} If one of them has the wrong type.
+ * @throws {RangeError} If one of them has a wrong value.
+ */
+export function checkDialling(options: ConnectOptions): [string, string][] {
+  checkConnectOptions(options);
+  checkPath(options.path);
+  checkTls(options.tls);
+  checkMaxRedirects(options.maxRedirects);
+  checkCrossOriginHeaders(options.crossOriginHeaders);
+  checkProxy(options.proxy, isDirect(options));
+  const headers = toRawHeaders(options.headers);
+  checkExtraFields(headers);
+  for (const [name, value] of headers) checkField(name, value);
+  return headers;
+}
+
 /** Checks what matters whatever the transport is. Internal. */
 export function checkConnectOptions(options: ConnectOptions): void {
   checkOptions(options);
   checkProtocols(options.protocols);
+  checkTexts(options, ["origin"]);
+  if (options.userAgent !== false) checkTexts(options, ["userAgent"]);
 }
 
 /** What to ask for. Internal. */

@@ -8,9 +8,10 @@ import { type WebSocketConnection, whenEnded } from "../connection/connection.ts
 import { HandshakeError, type RefusedResponse } from "../core/error.ts";
 import { parseHttpDate } from "../core/http_date.ts";
 import { checkKnown, type OptionNames } from "../core/options.ts";
+import { parseWebSocketUrl } from "../core/url.ts";
 import { checkFunctions, checkNumber } from "../options.ts";
 import { now, timer, wallClock } from "../timers.ts";
-import { connect, CONNECT_OPTIONS, type ConnectOptions } from "./client.ts";
+import { checkDialling, connect, CONNECT_OPTIONS, type ConnectOptions } from "./client.ts";
 
 /** What {@linkcode ReconnectOptions.onRetry} is told. */
 export interface RetryInfo {
@@ -137,10 +138,11 @@ export function isTransient(error: unknown): boolean {
  * a property `fatal` that is true, as `Object.assign(new Error("logged out"), { fatal: true })` has
  * @param options those of `connect()`, and when to try again
  * @returns an iterator of connections. It throws the error of an attempt that is not to be repeated, the
- * reason of the signal, and TypeError if `url` gives anything but a string or URL, or `retry` anything
- * but a boolean
- * @throws {TypeError} If an option has the wrong type.
- * @throws {RangeError} If a number is negative or NaN.
+ * reason of the signal, and TypeError if a function `url` gives anything but a string or URL, or `retry`
+ * anything but a boolean
+ * @throws {TypeError} If `url` or an option has the wrong type.
+ * @throws {RangeError} If an option has a wrong value, such as a negative number.
+ * @throws {DOMException} SyntaxError if `url` is not a URL of a WebSocket, or a subprotocol is not a token.
  */
 export function reconnect(
   url: string | URL | (() => string | URL | Promise<string | URL>),
@@ -149,7 +151,10 @@ export function reconnect(
   checkKnown("reconnect()", options, RECONNECT_OPTIONS);
   for (const name of NUMBERS) checkNumber(name, options[name]);
   checkFunctions(options, ["retry", "onRetry"]);
-  return new Reconnection(url, options).iterate();
+  if (typeof url !== "function") parseWebSocketUrl(checkUrl(url));
+  // Each attempt sends the header fields, and an iterator gives them once.
+  const headers = checkDialling(options);
+  return new Reconnection(url, { ...options, headers }).iterate();
 }
 
 const NUMBERS = ["minDelay", "maxDelay", "backoffFactor", "minUptime", "maxAttempts"] as const;

@@ -9,7 +9,7 @@ import { endSlow, heldAmount, type WebSocketConnection } from "./connection.ts";
 import type { Message } from "../core/message.ts";
 import { checkKnown, type OptionNames } from "../core/options.ts";
 import { Queue } from "../core/queue.ts";
-import { checkNumber, checkOneOf } from "../options.ts";
+import { checkBooleans, checkNumber, checkOneOf } from "../options.ts";
 import { isTooMuch, MAX_BUFFERED_AMOUNT, MESSAGE_OVERHEAD } from "./slow_consumer.ts";
 
 /** How {@linkcode broadcast} treats those who are too slow. */
@@ -71,6 +71,7 @@ export function broadcast(
   const { maxBufferedAmount = MAX_BUFFERED_AMOUNT, slow = "close", compress } = options;
   checkNumber("maxBufferedAmount", maxBufferedAmount);
   checkOneOf("slow", slow, POLICIES);
+  checkBooleans(options, ["compress"]);
   // Nobody tells the caller when the last connection has sent them. A subclass may not copy in slice().
   const held = typeof message === "string" ? message : new Uint8Array(message);
   for (const ws of to) {

@@ -21,6 +21,8 @@ import { refuseForeignMembers } from "./foreign_members.ts";
 import type { IncomingMessage } from "./message_streams.ts";
 import {
   type BufferSource,
+  checkBooleans,
+  checkSignal,
   type CloseDetails,
   type ConnectionStats,
   type OutgoingMessage,
@@ -386,11 +388,13 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
 
 const SIGNAL_OPTION = { signal: true };
 
-/** Rejects for an option that there is not. Null is taken for none. */
+/** Rejects for an option that there is not, or that has the wrong type. Null is taken for none. */
 function refusal(owner: string, options: unknown, names: object): Promise<never> | undefined {
   if (options === null) return undefined;
   try {
     checkKnown(owner, options, names);
+    checkBooleans(options as SendOptions, ["text", "compress"]);
+    checkSignal((options as SendOptions).signal);
   } catch (error) {
     return handled(Promise.reject(error));
   }

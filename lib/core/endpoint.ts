@@ -9,7 +9,7 @@ import { ClientOpening } from "./client_opening.ts";
 import { HandshakeError, LocalProtocolError, RemoteProtocolError } from "./error.ts";
 import type { OutgoingEvent, ProtocolEvent } from "./event.ts";
 import type { ExtensionFactory } from "./extension.ts";
-import type { Role } from "./frame.ts";
+import { checkRole, type Role } from "./frame.ts";
 import type { HandshakeEvent, OutgoingHandshakeEvent } from "./handshake_event.ts";
 import type { HeadLimits, RequestHead, ResponseHead } from "./http1.ts";
 import { Input, type Opening } from "./opening.ts";
@@ -100,8 +100,10 @@ export class Endpoint {
    *
    * @param role which end it is
    * @param options extensions, limits, and whether received chunks may be changed
+   * @throws {TypeError} If there is no such role or option.
    */
   constructor(role: Role, options: EndpointOptions = {}) {
+    checkRole(role);
     checkKnown("Endpoint", options, ENDPOINT_OPTIONS);
     this.role = role;
     const { extensions = [], limits, requireProtocol, ...others } = options;

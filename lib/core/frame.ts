@@ -9,6 +9,17 @@ import { copyMasked, maskingKey } from "./mask.ts";
 /** Which end of the connection this is. Clients mask what they send, servers do not. */
 export type Role = "client" | "server";
 
+/**
+ * Checks a role. Internal.
+ *
+ * @throws {TypeError} If it is neither "client" nor "server".
+ */
+export function checkRole(role: unknown): void {
+  if (role === "client" || role === "server") return;
+  const received = typeof role === "string" ? JSON.stringify(role) : typeof role;
+  throw new TypeError(`Expected role to be "client" or "server", received ${received}`);
+}
+
 /** What a frame is (RFC 6455 §5.2 and §11.8). */
 export const Opcode = {
   /** 0: goes on with the message begun before. */

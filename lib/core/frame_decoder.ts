@@ -6,6 +6,7 @@
 import { RemoteProtocolError } from "./error.ts";
 import {
   checkFrameHeader,
+  checkRole,
   type FrameHeader,
   headerLength,
   headerSize,
@@ -75,7 +76,9 @@ function shared(
     options;
   const same = last !== undefined && last.role === role && last.maxFrameSize === maxFrameSize &&
     last.ownsInput === ownsInput && last.rsvInUse === rsvInUse && last.allocate === allocate;
-  return same ? last! : last = { role, maxFrameSize, ownsInput, rsvInUse, allocate };
+  if (same) return last!;
+  checkRole(role);
+  return last = { role, maxFrameSize, ownsInput, rsvInUse, allocate };
 }
 
 /**

@@ -415,7 +415,13 @@ export class HeadReader<T> {
    */
   push(chunk: Uint8Array): { head: T; rest: Uint8Array } | undefined {
     const bytes = this.#bytes.length === 0 ? chunk : concat([this.#bytes, chunk]);
-    const parsed = this.#parse(bytes, this.#limits, this.#progress);
+    let parsed: ParsedHead<T> | undefined;
+    try {
+      parsed = this.#parse(bytes, this.#limits, this.#progress);
+    } catch (error) {
+      this.#bytes = new Uint8Array(bytes.subarray(0, 16));
+      throw error;
+    }
     // What is kept is our own; a subclass may have a slice() that does not copy, as Buffer has.
     if (parsed !== undefined) {
       const rest = parsed.length === bytes.length ? EMPTY : bytes.subarray(parsed.length);
@@ -423,6 +429,11 @@ export class HeadReader<T> {
     }
     this.#bytes = bytes === chunk ? new Uint8Array(chunk) : bytes;
     return undefined;
+  }
+
+  /** Whether a head that is not whole, or that cannot be read, begins with this text of up to 16 bytes. */
+  startsWith(text: string): boolean {
+    return latin1(this.#bytes, 0, Math.min(this.#bytes.length, text.length)) === text;
   }
 }
 

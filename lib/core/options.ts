@@ -84,44 +84,74 @@ const FOREIGN: { readonly [name: string]: string | undefined } = {
   zlibdeflateoptions: "level and memLevel",
 };
 
-/** What to write where no option of ours has the same meaning. */
-const INSTEAD: ReadonlyMap<string, string> = new Map([
-  ["agent", "use `proxy`, or a `transport` of your own"],
-  ["auth", "put user name and password into the URL"],
-  ["autopong", "pings are always answered"],
-  ["ca", "write tls: { ca }"],
-  ["cert", "write tls: { cert, key }"],
-  ["clienttracking", "`connections` of the server has them"],
-  ["compress", "use `compression`"],
-  ["createconnection", "use `duplex`"],
-  ["dispatcher", "use `proxy`, or a `transport` of your own"],
-  ["drain", "await the promises of send()"],
-  ["fetch", "plain requests are for `onRequest`"],
-  ["fin", "send an iterable or a stream as one message of several frames"],
-  ["handler", "the handler is an argument of its own, after the options"],
-  ["hostname", "the host is that of the URL, or of the HTTP server"],
-  ["httpserver", "use attach() of /node"],
-  ["key", "write tls: { cert, key }"],
-  ["limits", "the HTTP server has limits of its own"],
-  ["message", "the handler reads the messages"],
-  ["noserver", "use upgrade() of /node"],
-  ["onclose", "await `closed` of the connection"],
-  ["onlisten", "await serve()"],
-  ["onmessage", "read the messages from the connection"],
-  ["onopen", "await the connection"],
-  ["open", "the handler is called with each connection"],
-  ["passphrase", "give the key without a passphrase"],
-  ["path", "the path is that of the URL, or of the HTTP server"],
-  ["pfx", "use `cert` and `key`"],
-  ["port", "the port is that of the URL, or of the HTTP server"],
-  ["rejectunauthorized", "use tls: { ca }, or tls: { insecureSkipVerify } in tests"],
-  ["server", "use attach() of /node"],
-  ["servername", "write tls: { servername }"],
-  ["timeout", "write signal: AbortSignal.timeout(milliseconds)"],
-  ["tls", "TLS is the HTTP server's, or that of the session"],
-  ["wasclean", "pass closeCode and reason only"],
-  ["websocket", "the handler is an argument of its own, after the options"],
-]);
+/**
+ * What to write where no option of ours has the same meaning. Each hint is for those who have a certain
+ * option, so that nobody is told to write what does not exist there.
+ */
+const INSTEAD: readonly (readonly [has: string, hints: { readonly [name: string]: string }])[] = [
+  // A client.
+  ["userAgent", {
+    agent: "use `proxy`, or a `transport` of your own",
+    auth: "put user name and password into the URL",
+    createconnection: "use `duplex`",
+    rejectunauthorized: "use tls: { ca }, or tls: { insecureSkipVerify } in tests",
+    servername: "write tls: { servername }",
+    timeout: "write signal: AbortSignal.timeout(milliseconds)",
+  }],
+  ["insecureSkipVerify", {
+    rejectunauthorized: "use `ca`, or `insecureSkipVerify` in tests",
+  }],
+  // Anything that encrypts.
+  ["tls", {
+    ca: "write tls: { ca }",
+    cert: "write tls: { cert, key }",
+    key: "write tls: { cert, key }",
+    passphrase: "write tls: { cert, key }, with a key that has no passphrase",
+    pfx: "write tls: { cert, key }",
+  }],
+  ["alpn", {
+    passphrase: "give the key without a passphrase",
+    pfx: "use `cert` and `key`",
+  }],
+  // A server.
+  ["onRequest", {
+    auth: "use onRequest: basicAuth({ ... })",
+    clienttracking: "`connections` of the server has them",
+    fetch: "plain requests are for `onRequest`",
+    handler: "the handler is an argument of its own, after the options",
+    httpserver: "use attach() of /node",
+    message: "the handler reads the messages",
+    noserver: "use upgrade() of /node",
+    onlisten: "await serve()",
+    open: "the handler is called with each connection",
+    server: "use attach() of /node",
+    websocket: "the handler is an argument of its own, after the options",
+  }],
+  // Any connection.
+  ["maxMessageSize", {
+    autopong: "pings are always answered",
+    drain: "await the promises of send()",
+    hostname: "the host is that of the URL, or of the HTTP server",
+    limits: "the HTTP server has limits of its own",
+    onclose: "await `closed` of the connection",
+    onmessage: "read the messages from the connection",
+    onopen: "await the connection",
+    path: "the path is that of the URL, or of the HTTP server",
+    port: "the port is that of the URL, or of the HTTP server",
+    tls: "TLS is the HTTP server's, or that of the session or the transport",
+  }],
+  // Anything that waits.
+  ["signal", { timeout: "write signal: AbortSignal.timeout(milliseconds)" }],
+  // One message.
+  ["text", { fin: "send an iterable or a stream as one message of several frames" }],
+  ["closeCode", { wasclean: "pass closeCode and reason only" }],
+];
+
+/** The hint for a name, if there is one for those who have these options. */
+function insteadFor(key: string, names: object): string | undefined {
+  const found = INSTEAD.find(([has, hints]) => has in names && Object.hasOwn(hints, key));
+  return found?.[1][key];
+}
 
 /** The names of options but for some. */
 export function optionsWithout<T extends object, K extends keyof T>(
@@ -158,7 +188,7 @@ export function checkKnown(owner: string, options: unknown, names: object): void
 /** The error for an option that there is not. */
 export function unknownOption(owner: string, name: string, names: object): TypeError {
   const key = plain(name);
-  const hint = foreign(key, names) ?? INSTEAD.get(key) ?? similar(key, names);
+  const hint = foreign(key, names) ?? insteadFor(key, names) ?? similar(key, names);
   return new TypeError(`${owner} has no option ${name}${hint === undefined ? "" : `: ${hint}`}`);
 }
 
@@ -172,10 +202,11 @@ function insteadOf(options: unknown, names: object): string {
   const isProtocols = typeof options === "string" || Array.isArray(options);
   if (isProtocols && "protocols" in names) return ": write { protocols: [...] }";
   if (typeof options === "number" && "closeCode" in names) return ": write { closeCode, reason }";
+  if (typeof options === "number" && "port" in names) return `: write { port: ${options} }`;
   if (typeof options !== "function") return "";
   return "onError" in names
     ? ": the options come before the handler, write {} for none"
-    : ": await the promise in place of a callback";
+    : ": await the promise instead of passing a callback";
 }
 
 function plain(name: string): string {

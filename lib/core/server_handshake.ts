@@ -92,6 +92,16 @@ export class ServerHandshake {
     this.#trailing = [trailing];
   }
 
+  /**
+   * Whether the request is a HEAD, whose response has no body (RFC 9110 §9.3.2). The method is known also
+   * of a request that is not whole or cannot be read.
+   */
+  get isHead(): boolean {
+    return this.#request === undefined
+      ? this.#reader.startsWith("HEAD ")
+      : this.#request.method === "HEAD";
+  }
+
   /** What came behind the head. */
   get trailing(): Uint8Array {
     if (this.#trailing.length !== 1) this.#trailing = [concat(this.#trailing)];

@@ -12,7 +12,13 @@ import type { CloseInfo } from "../core/close.ts";
 import { HandshakeError } from "../core/error.ts";
 import { type OptionNames, optionsWithout } from "../core/options.ts";
 import { pathOfTarget } from "../core/url.ts";
-import { checkServeOptions, reusableHeaders, SERVE_OPTIONS, type ServeOptions } from "./server.ts";
+import {
+  checkServeOptions,
+  LISTENING,
+  reusableHeaders,
+  SERVE_OPTIONS,
+  type ServeOptions,
+} from "./server.ts";
 import { hookFailed, kindOf } from "./hooks.ts";
 import { type Handler, Sessions } from "./sessions.ts";
 import type { Cancellable } from "../opening.ts";
@@ -28,11 +34,7 @@ export interface UpgradeOptions extends
 
 /** The options of `upgrade()` and `upgradeHttp2()`. */
 export const UPGRADE_OPTIONS: OptionNames<UpgradeOptions> = optionsWithout(SERVE_OPTIONS, [
-  "hostname",
-  "port",
-  "path",
-  "reusePort",
-  "tls",
+  ...LISTENING,
   "transport",
   "limits",
 ]);
@@ -102,6 +104,28 @@ function checkPath(path: unknown): void {
   if (!path.startsWith("/")) {
     throw new RangeError(`Expected path to begin with /, received ${JSON.stringify(path)}`);
   }
+  // Another one would match no request, and nobody would be told.
+  const { pathname } = new URL(path.replace(/^\/+/, "/"), "http://localhost");
+  if (path.startsWith("//") || path === pathname) return;
+  throw new RangeError(
+    `Expected path as the pathname of a URL, like ${pathname}, received ${JSON.stringify(path)}`,
+  );
+}
+
+/**
+ * Checks that something is a server which emits the events of one.
+ *
+ * @param what the module whose server is expected
+ * @param methods the methods that only such a server has
+ * @throws {TypeError} If it is something else, such as an application that runs on a server.
+ */
+export function checkServer(server: unknown, what: string, methods: readonly string[]): void {
+  const members = Object(server) as Record<string, unknown>;
+  if (methods.every((name) => typeof members[name] === "function")) return;
+  throw new TypeError(
+    `Expected a server of ${what}: that of an Express application is what its listen() returns, that of ` +
+      `Fastify is its member server`,
+  );
 }
 
 /** The refusal of a request for a WebSocket that nobody takes. */

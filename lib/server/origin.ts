@@ -11,6 +11,45 @@ import { HandshakeError } from "../core/error.ts";
 type Origins = readonly (string | RegExp | null)[] | "same-origin";
 
 /**
+ * Checks the option.
+ *
+ * @throws {TypeError} If it is neither "same-origin" nor an array of strings, patterns and null.
+ * @throws {RangeError} If one of the strings is not an origin as browsers send it: it would match none.
+ */
+export function checkOrigins(origins: unknown): void {
+  if (origins === undefined || origins === "same-origin") return;
+  const isItem = (one: unknown) => typeof one === "string" || one instanceof RegExp || one === null;
+  if (!Array.isArray(origins) || !origins.every(isItem)) {
+    throw new TypeError(
+      `Expected origins as "same-origin" or an array of strings, patterns and null${
+        origins === "*" ? ": leave the option out for all origins" : ""
+      }`,
+    );
+  }
+  for (const one of origins) {
+    if (typeof one !== "string" || one === originOf(one)) continue;
+    throw new RangeError(
+      `Expected origins as browsers send them, like "${
+        originOf(one) ?? "https://example.com"
+      }", received ${JSON.stringify(one)}`,
+    );
+  }
+}
+
+/** The origin of a URL as an Origin header has it (RFC 6454 §6.2); undefined if there is none. */
+function originOf(text: string): string | undefined {
+  if (text === "null") return text;
+  try {
+    const { protocol, host, origin } = new URL(text);
+    if (origin !== "null") return origin;
+    // That of an extension of a browser, which the URL standard takes for opaque.
+    return host === "" ? undefined : `${protocol}//${host}`;
+  } catch {
+    return undefined;
+  }
+}
+
+/**
  * RFC 6455 §10.2: a server may serve the pages of some origins only.
  *
  * @throws {HandshakeError} "origin", status 403, for another one

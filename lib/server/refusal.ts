@@ -29,6 +29,9 @@ export interface Responder {
   refusalHeaders(error: HandshakeError): [string, string][];
 }
 
+/** The part of a request that its answer depends on. */
+type Asked = Pick<RequestHead, "method" | "version">;
+
 /** A response that is ready to be sent. */
 interface Answer {
   head: ResponseHead;
@@ -118,12 +121,12 @@ class Patience {
 /**
  * Answers with the status of the error, or not at all, and waits until the transport is gone.
  *
- * @param request the request, if it was read
+ * @param request the request, if at least its method is known
  */
 export async function refuse(
   reader: TransportReader,
   error: unknown,
-  request: RequestHead | undefined,
+  request: Asked | undefined,
   options: Cancellable<Pick<ConnectionOptions, "closeTimeout">> & Listeners,
   responder?: Responder,
 ): Promise<void> {
@@ -193,7 +196,7 @@ async function respond(
  *
  * @throws {TypeError} If its head cannot be sent, or announces a body that is missing.
  */
-function answerOf(response: Response, request: RequestHead | undefined): Answer {
+function answerOf(response: Response, request: Asked | undefined): Answer {
   const { status, statusText, body } = response;
   const head = { version: "1.1", status, statusText, headers: fieldsOf(response, request) };
   const bytes = serializeResponseHead(head);
@@ -218,7 +221,7 @@ function framingOf(head: ResponseHead): BodyFraming {
 
 function fieldsOf(
   { status, headers, body }: Response,
-  request: RequestHead | undefined,
+  request: Asked | undefined,
 ): [string, string][] {
   const fields = [...headers].filter(([name]) =>
     name !== "connection" && name !== "transfer-encoding" &&

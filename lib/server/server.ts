@@ -19,7 +19,7 @@ import type { RawHeaders } from "../core/header.ts";
 import { ServerHandshake } from "../core/server_handshake.ts";
 import type { HeadLimits, RequestHead, ResponseHead } from "../core/http1.ts";
 import { requestUrl } from "../core/url.ts";
-import { checkKnown, type OptionNames } from "../core/options.ts";
+import { checkKnown, type OptionNames, optionsWithout } from "../core/options.ts";
 import { type ByteDuplex, fromStreams } from "../byte_streams.ts";
 import { WebSocketConnection } from "../connection/connection.ts";
 import { checkConnectionLimits } from "./connection_limits.ts";
@@ -37,7 +37,7 @@ import {
 import type { Address, Listener, ListenOptions, TlsServeOptions, Transport } from "../transport.ts";
 import { type Cancellable, type Deadline, TransportReader, withDeadline } from "../opening.ts";
 import { hook, hookFailed, reportRefused, requestOf } from "./hooks.ts";
-import { checkOrigin } from "./origin.ts";
+import { checkOrigin, checkOrigins } from "./origin.ts";
 import { Refusal, refuse, type Responder } from "./refusal.ts";
 import { type Handler, Sessions } from "./sessions.ts";
 
@@ -152,6 +152,12 @@ export const SERVE_OPTIONS: OptionNames<ServeOptions> = {
   maxLifetime: true,
 };
 
+/** The options that say where and how to listen. */
+export const LISTENING = ["hostname", "port", "path", "reusePort", "tls"] as const;
+
+/** The options of `accept()`, whose transport is there already. */
+const ACCEPT_OPTIONS = optionsWithout(SERVE_OPTIONS, LISTENING);
+
 export type { Handler };
 
 /** A server that runs. */
@@ -206,6 +212,7 @@ export function checkServeOptions(options: Omit<ServeOptions, "path">): void {
   checkOptions(options);
   checkLimits(options.limits);
   checkConnectionLimits(options);
+  checkOrigins(options.origins);
   checkFunctions(options, ["selectProtocol", "onRequest", "onResponse", "onError", "onRefused"]);
   checkType(options, "hostname", "string");
   checkType(options, "port", "number");
@@ -310,10 +317,10 @@ export function reusableHeaders(options: Pick<ServeOptions, "headers">): [string
  */
 export async function accept(
   duplex: Transport | ByteDuplex,
-  options: ServeOptions = {},
+  options: Omit<ServeOptions, "hostname" | "port" | "path" | "reusePort" | "tls"> = {},
 ): Promise<WebSocketConnection> {
-  checkKnown("accept()", options, SERVE_OPTIONS);
   checkServeOptions(options);
+  checkKnown("accept()", options, ACCEPT_OPTIONS);
   const headers = reusableHeaders(options);
   return await acceptOn(fromStreams(duplex), { ...options, headers });
 }
@@ -323,7 +330,8 @@ function acceptOn(
   options: Cancellable<ServeOptions>,
 ): Promise<WebSocketConnection> {
   const reader = new TransportReader(transport);
-  return answer(reader, options, () => readRequest(reader, options.limits));
+  const handshake = new ServerHandshake(options.limits);
+  return answer(reader, options, () => readRequest(reader, handshake), undefined, { handshake });
 }
 
 /** Answers a client without reading what it asks for. */
@@ -356,6 +364,13 @@ export interface ReadRequest {
 interface Asked {
   head?: RequestHead;
   request?: Request;
+  /** Reads the head, if no other parser has read it. */
+  handshake?: ServerHandshake;
+}
+
+/** What an answer depends on: that of a HEAD has no body, be it that the rest cannot be read. */
+function answered({ head, handshake }: Asked): Pick<RequestHead, "method" | "version"> | undefined {
+  return head ?? (handshake?.isHead ? { method: "HEAD", version: "1.1" } : undefined);
 }
 
 /**
@@ -373,8 +388,10 @@ export async function acceptRead(
   return await answer(new TransportReader(transport), options, read, responder);
 }
 
-async function readRequest(reader: TransportReader, limits?: HeadLimits): Promise<ReadRequest> {
-  const handshake = new ServerHandshake(limits);
+async function readRequest(
+  reader: TransportReader,
+  handshake: ServerHandshake,
+): Promise<ReadRequest> {
   let head: RequestHead | undefined;
   while (head === undefined) head = handshake.receive(await reader.read());
   const { headers } = head;
@@ -397,8 +414,8 @@ async function answer(
   options: Cancellable<ServeOptions>,
   read: () => ReadRequest | Promise<ReadRequest>,
   responder?: Responder,
+  asked: Asked = {},
 ): Promise<WebSocketConnection> {
-  const asked: Asked = {};
   try {
     return await withDeadline(
       options,
@@ -410,7 +427,7 @@ async function answer(
       const { secure = false } = reader.transport;
       reportRefused(error, asked.request ?? requestOf(asked.head, secure), options);
     }
-    await refuse(reader, error, asked.head, options, responder);
+    await refuse(reader, error, answered(asked), options, responder);
     throw thrown;
   }
 }

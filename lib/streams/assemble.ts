@@ -18,7 +18,12 @@ import { bitsOf, type Extension } from "../core/extension.ts";
 import { checkKnown, type OptionNames } from "../core/options.ts";
 import { Protocol } from "../core/protocol.ts";
 import { invalidState } from "../invalid_state.ts";
-import type { BufferSource, ConnectionOptions } from "../options.ts";
+import {
+  type BufferSource,
+  checkNumber,
+  checkStrategy,
+  type ConnectionOptions,
+} from "../options.ts";
 import { handled, SEND_MARK } from "../connection/outbox.ts";
 import { toMessage } from "../connection/outgoing.ts";
 import { Receiver } from "../connection/receiver.ts";
@@ -61,6 +66,13 @@ const ASSEMBLE_OPTIONS: OptionNames<AssembleOptions> = {
   extensions: true,
 };
 
+const NUMBERS = [
+  "maxMessageSize",
+  "maxFrameSize",
+  "maxControlFramesPerSecond",
+  "closeTimeout",
+] as const;
+
 /** A duplex of messages. */
 export interface MessageDuplex {
   /** The messages that come. Bytes are the reader's: each message has a buffer of its own. */
@@ -91,10 +103,14 @@ export interface MessageDuplex {
  * await writer.close();
  * ```
  *
- * @throws {TypeError} If the duplex is not a pair of byte streams, or one of them is locked.
+ * @throws {TypeError} If the duplex is not a pair of byte streams, or one of them is locked; if there is
+ * no such option, or it has the wrong type.
+ * @throws {RangeError} If a number is negative or NaN.
  */
 export function assemble(duplex: ByteDuplex, options: AssembleOptions): MessageDuplex {
   checkKnown("assemble()", options, ASSEMBLE_OPTIONS);
+  for (const name of NUMBERS) checkNumber(name, options[name]);
+  checkStrategy(options.readableStrategy);
   checkDuplex(duplex);
   const { readable, writable, closed } = new Assembly(duplex, options);
   return { readable, writable, closed };

@@ -12,6 +12,7 @@ import {
   PENDING,
 } from "../core/extension.ts";
 import {
+  checkRole,
   type Frame,
   frameLength,
   isControl,
@@ -360,6 +361,7 @@ class Encoding implements Machine<readonly Frame[], Uint8Array> {
 
   constructor(options: FrameEncoderOptions) {
     checkKnown("FrameEncoderStream", options, ENCODER_OPTIONS);
+    checkRole(options.role);
     this.#masked = options.role === "client";
   }
 

@@ -3,6 +3,7 @@ import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { createServer, type IncomingMessage } from "node:http";
 import { connect as connectSession, createServer as createHttp2Server } from "node:http2";
+import { EventEmitter } from "node:events";
 import { Duplex } from "node:stream";
 import {
   accept,
@@ -20,6 +21,7 @@ import { attach, upgrade } from "../../lib/node.ts";
 import {
   ClientHandshake,
   Endpoint,
+  FrameDecoder,
   PerMessageDeflate,
   Protocol,
   ServerHandshake,
@@ -34,7 +36,7 @@ import {
 import { pair, transportPair } from "../../lib/testing.ts";
 import { deflateEngine } from "../../lib/zlib.ts";
 import { FakeSocket } from "../native_sockets.ts";
-import { echo } from "../support.ts";
+import { echo, urlOf } from "../support.ts";
 
 type Options = Record<string, unknown>;
 type Case = [given: Options, message: RegExp];
@@ -238,6 +240,230 @@ describe("F options of other libraries", () => {
   });
 });
 
+describe("F hints that fit", () => {
+  const hints: [name: string, call: () => unknown, message: RegExp][] = [
+    [
+      "a server has no insecureSkipVerify",
+      () => serve({ rejectUnauthorized: false } as never, echo),
+      /^serve\(\) has no option rejectUnauthorized$/,
+    ],
+    [
+      "nor a proxy",
+      () => serve({ agent: {} } as never, echo),
+      /^serve\(\) has no option agent$/,
+    ],
+    [
+      "users of a server are a hook's",
+      () => serve({ auth: "a:b" } as never, echo),
+      /auth: use onRequest: basicAuth/,
+    ],
+    [
+      "close() has no handler",
+      () => pair().then(([ws]) => ws.close({ onmessage: 1 } as never)),
+      /^close\(\) has no option onmessage$/,
+    ],
+    [
+      "inside of tls",
+      () => connect("wss://127.0.0.1:1", { tls: { rejectUnauthorized: false } } as never),
+      /^tls has no option rejectUnauthorized: use `ca`/,
+    ],
+    [
+      "limits have no port",
+      () => serve({ limits: { port: 1 } } as never, echo),
+      /^limits has no option port$/,
+    ],
+  ];
+  for (const [name, call, message] of hints) it(`F ${name}`, () => refuses(call, message));
+});
+
+describe("F values that would be misunderstood in silence", () => {
+  const cert = "-----BEGIN CERTIFICATE-----";
+  const rows: [name: string, call: () => unknown, message: RegExp, error?: string][] = [
+    // Options that have a function's name but no meaning there.
+    ["accept({ tls })", () => accept(transportPair()[0], { tls: {} } as never), /TLS is the HTTP/],
+    ["accept({ port })", () => accept(transportPair()[0], { port: 1 } as never), /port is that of/],
+    [
+      "pair({ server: { hostname } })",
+      () => pair({ server: { hostname: "a" } as never }),
+      /host is/,
+    ],
+    // Origins that no browser sends.
+    ["origins: *", () => serve({ origins: "*" as never }, echo), /leave the option out/],
+    ["origins: a string", () => serve({ origins: "https://a" as never }, echo), /an array/],
+    ["origins: true", () => serve({ origins: true as never }, echo), /an array/],
+    [
+      "origins: a URL",
+      () => serve({ origins: [new globalThis.URL("https://a")] as never }, echo),
+      /array/,
+    ],
+    ["origins: [*]", () => serve({ origins: ["*"] }, echo), /"\*"$/, "RangeError"],
+    [
+      "origins with a path",
+      () => serve({ origins: ["https://a.test/"] }, echo),
+      /like "https:\/\/a\.test", received/,
+      "RangeError",
+    ],
+    [
+      "origins with a default port",
+      () => attach(createServer(), { origins: ["https://A.test:443"] }, echo),
+      /like "https:\/\/a\.test"/,
+      "RangeError",
+    ],
+    ["origins without a scheme", () => serve({ origins: ["a.test"] }, echo), /like/, "RangeError"],
+    // Paths that no request has.
+    ...["/\u00fc", "/a b", "/chat?x=1", "/chat#x", "/a/../b"].map((
+      path,
+    ): [string, () => unknown, RegExp, string] => [
+      `path: ${path}`,
+      () => attach(createServer(), { path }, echo),
+      /^Expected path as the pathname of a URL, like \//,
+      "RangeError",
+    ]),
+    // Servers that emit no 'upgrade'.
+    [
+      "attach(undefined)",
+      () => attach(undefined as never, {}, echo),
+      /^Expected a server of node:http/,
+    ],
+    ["attach(port)", () => attach(8080 as never, {}, echo), /Expected a server of node:http/],
+    ["attach(app) of Express", () => {
+      const app = Object.assign(() => {}, new EventEmitter(), { listen() {} });
+      Object.setPrototypeOf(app, EventEmitter.prototype);
+      return attach(app as never, {}, echo);
+    }, /what its listen\(\) returns/],
+    ["attach(app) of Fastify", () => {
+      return attach({ server: createServer(), listen() {}, close() {} } as never, {}, echo);
+    }, /its member server/],
+    ["attachHttp2(server of HTTP/1.1)", () => {
+      return attachHttp2(createServer() as never, {}, echo);
+    }, /Expected a server of node:http2/],
+    // Header fields that would be sent as other text.
+    ...([
+      [{ "X-A": undefined }, /the X-A header to be a string, received undefined/],
+      [{ "X-A": null }, /received null/],
+      [{ "X-A": ["a", "b"] }, /write one \[name, value\] for each/],
+      [["X-A: b"], /to be \[name, value\]/],
+      [[["X-A"]], /to be \[name, value\]/],
+      [[["X-A", "b", "c"]], /to be \[name, value\]/],
+      ["X-A: b", /headers as an object/],
+    ] as [unknown, RegExp][]).flatMap(([headers, message]): [string, () => unknown, RegExp][] => [
+      [`connect({ headers: ${JSON.stringify(headers)} })`, () => {
+        return connect(URL, { headers: headers as never });
+      }, message],
+      [`serve({ headers: ${JSON.stringify(headers)} })`, () => {
+        return serve({ headers: headers as never }, echo);
+      }, message],
+    ]),
+    // Others of the wrong type.
+    ["origin", () => connect(URL, { origin: {} as never }), /origin to be a string/],
+    ["userAgent", () => connect(URL, { userAgent: true as never }), /userAgent to be a string/],
+    [
+      "transport of connect()",
+      () => connect(URL, { transport: {} as never }),
+      /methods connect\(\)/,
+    ],
+    [
+      "transport of serve()",
+      () => serve({ transport: "tcp" as never }, echo),
+      /methods connect\(\)/,
+    ],
+    [
+      "insecureSkipVerify",
+      () => connect("wss://127.0.0.1:1", { tls: { insecureSkipVerify: "false" as never } }),
+      /tls\.insecureSkipVerify to be true or false/,
+    ],
+    ["tls without a key", () => connect("wss://127.0.0.1:1", { tls: { cert } }), /together/],
+    [
+      "broadcast({ compress })",
+      () => broadcast([], "a", { compress: "no" as never }),
+      /true or false/,
+    ],
+  ];
+  for (const [name, call, message, error = "TypeError"] of rows) {
+    const skip = name.startsWith("attachHttp2") && skipServer;
+    it(`F ${name}`, { skip }, async () => {
+      await assert.rejects(async () => await call(), { name: error, message });
+    });
+  }
+
+  it("F send() and receive() refuse values of the wrong type, and send nothing", async () => {
+    const [client, server] = await pair();
+    for (const options of [{ text: "yes" }, { compress: 1 }, { signal: {} }]) {
+      await refuses(
+        () => client.send("a", options as never),
+        /^Expected (text|compress|signal) to be/,
+      );
+    }
+    await refuses(() => client.receive({ signal: 5 } as never), /signal to be an AbortSignal/);
+    await client.send("still");
+    assert.equal(await server.receive(), "still");
+    await client.close();
+  });
+
+  it("F origins of pages that are not of the web are taken", async () => {
+    const origins = ["null", "chrome-extension://abcdef", "http://[::1]:8080", null, /./];
+    await (await serve({ origins }, echo)).shutdown();
+  });
+
+  it("F reconnect() throws at the call", () => {
+    const wrong: [options: unknown, error: string][] = [
+      [{ tls: { rejectUnauthorized: false } }, "TypeError"],
+      [{ maxMessageSize: "1" }, "TypeError"],
+      [{ maxMessageSize: -1 }, "RangeError"],
+      [{ headers: { "X-A": undefined } }, "TypeError"],
+      [{ headers: { "X-A": "\n" } }, "TypeError"],
+      [{ compression: { windowBits: 9 } }, "TypeError"],
+      [{ proxy: { host: "a" } }, "TypeError"],
+      [{ protocols: ["a b"] }, "SyntaxError"],
+    ];
+    for (const [options, name] of wrong) {
+      assert.throws(() => reconnect(URL, options as never), { name }, JSON.stringify(options));
+    }
+    assert.throws(() => reconnect("nowhere"), { name: "SyntaxError" });
+    assert.throws(() => reconnect(["ws://a"] as never), { name: "TypeError" });
+  });
+
+  it("F reconnect() sends header fields that can be read once with each attempt", async () => {
+    const seen: (string | null)[] = [];
+    const onRequest = ({ headers }: Request) => void seen.push(headers.get("x-token"));
+    const server = await serve({ onRequest }, async () => {});
+    const headers = new Map([["X-Token", "abc"]]).entries();
+    for await (const _ of reconnect(urlOf(server), { headers, minDelay: 1 })) {
+      if (seen.length === 3) break;
+    }
+    assert.deepEqual(seen, ["abc", "abc", "abc"]);
+    await server.shutdown();
+  });
+
+  it("F the parts refuse roles and options that there are not", () => {
+    const duplex = { readable: new ReadableStream(), writable: new WritableStream() };
+    const calls: [call: () => unknown, message: RegExp][] = [
+      [() => assemble(duplex, { role: "client", maxPayload: 1 } as never), /use maxMessageSize$/],
+      [
+        () => assemble(duplex, { role: "client", closeTimeout: "1" } as never),
+        /closeTimeout to be/,
+      ],
+      [() => assemble(duplex, {} as never), /role to be "client" or "server", received undefined/],
+      [() => new FrameDecoderStream({ role: "client", maxPayload: 1 } as never), /maxPayload/],
+      [() => FrameDecoderStream.batched({ role: "peer" } as never), /received "peer"/],
+      [() => new FrameEncoderStream({ mask: true } as never), /has no option mask/],
+      [() => FrameEncoderStream.batched({} as never), /role to be/],
+      [() => new MessageAssemblerStream({ maxPayload: 1 } as never), /use maxMessageSize$/],
+      [() => MessageAssemblerStream.batched({ maxPayload: 1 } as never), /use maxMessageSize$/],
+      [
+        () => new MessageFragmenterStream({ fragmentSize: 1 } as never),
+        /has no option fragmentSize/,
+      ],
+      [() => MessageFragmenterStream.batched({ fragmentSize: 1 } as never), /has no option/],
+      [() => new FrameDecoder({} as never), /role to be/],
+      [() => new Endpoint({ role: "client" } as never), /role to be .* received object/],
+      [() => new Endpoint("client", { maxPayload: 1 } as never), /use maxMessageSize$/],
+      [() => new ClientHandshake({ host: "a", target: "/", path: "/" } as never), /no option path/],
+    ];
+    for (const [call, message] of calls) assert.throws(call, { name: "TypeError", message });
+  });
+});
+
 describe("F arguments of other libraries", () => {
   const wrong: [name: string, call: () => unknown, message: RegExp, skip?: string | false][] = [
     [
@@ -252,7 +478,7 @@ describe("F arguments of other libraries", () => {
     ],
     ["connect(url, null)", () => connect(URL, null as never), /received null$/],
     ["serve(handler)", () => (serve as (handler: unknown) => unknown)(echo), /before the handler/],
-    ["serve(port)", () => (serve as (port: unknown) => unknown)(8080), /received a number$/],
+    ["serve(port)", () => (serve as (port: unknown) => unknown)(8080), /write \{ port: 8080 \}$/],
     [
       "attach(server, handler)",
       () => (attach as (...args: unknown[]) => unknown)(createServer(), echo),

@@ -413,6 +413,32 @@ describe("C10 a HEAD that is refused", () => {
     }
   }
 
+  const unread: [what: string, request: string, status: number][] = [
+    ["HTTP/2.0", "HEAD / HTTP/2.0\r\nHost: a\r\n\r\n", 505],
+    ["a field that is none", "HEAD / HTTP/1.1\r\nHost : a\r\n\r\n", 400],
+    ["a target that is too long", `HEAD /${"a".repeat(9000)}`, 414],
+    ["a field that is too long", `HEAD / HTTP/1.1\r\nA: ${"a".repeat(9000)}`, 431],
+    ["no end", "HEAD / HTTP/1.1\r\nHost: a\r\n", 408],
+  ];
+  for (const [what, request, status] of unread) {
+    it(`C10 serve() sends no body to a HEAD with ${what}`, async () => {
+      await withServer({ openTimeout: 500 }, async (server) => {
+        const answer = await answerTo(portOf(server), request);
+        assert.equal(statusOf(answer), status);
+        assert.match(answer, /\r\ncontent-length: [1-9]/i);
+        assert.equal(bodyOf(answer), "");
+      });
+    });
+  }
+
+  it("C10 serve() sends a body to a GET that cannot be read", async () => {
+    await withServer({}, async (server) => {
+      const answer = await answerTo(portOf(server), "GET / HTTP/1.1\r\nHost : a\r\n\r\n");
+      assert.equal(statusOf(answer), 400);
+      assert.notEqual(bodyOf(answer), "");
+    });
+  });
+
   it("C10 serve() sends no body to a plain HEAD", async () => {
     await withServer({}, async (server) => {
       const answer = await answerTo(portOf(server), "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
