@@ -79,7 +79,7 @@ const UNSUPPORTED: Record<Exclude<keyof RuntimeOptions, keyof ConnectOptions>, u
 
 const { request: _, ...OWN_OPTIONS } = FROM_WEB_SOCKET_OPTIONS;
 
-/** Those of `connect()`, be it that a browser cannot honour them. */
+/** The options of `connect()`, also those that a browser cannot honour. */
 const KNOWN = { ...UNSUPPORTED, ...OWN_OPTIONS, protocols: true };
 
 /** What `connect()` has and the platform's own WebSocketStream has not. */

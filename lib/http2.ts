@@ -477,7 +477,7 @@ function others(server: Http2Server | Http2SecureServer): number {
 function isTaken(stream: ServerHttp2Stream, server: Http2Server | Http2SecureServer): boolean {
   return taken.has(stream) || stream.headersSent || stream.destroyed || stream.closed ||
     stream.readableFlowing !== null || stream.listenerCount("readable") > 0 ||
-    // Node emits 'connect' only where there is a 'request' listener too.
+    // Node emits 'connect' only if there is a 'request' listener too.
     (hasConnectListener(server) && server.listenerCount("request") > 0);
 }
 

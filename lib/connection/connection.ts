@@ -388,7 +388,7 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
 
 const SIGNAL_OPTION = { signal: true };
 
-/** Rejects for an option that there is not, or that has the wrong type. Null is taken for none. */
+/** Rejects for an option that does not exist or has the wrong type. Null counts as no options. */
 function refusal(owner: string, options: unknown, names: object): Promise<never> | undefined {
   if (options === null) return undefined;
   try {

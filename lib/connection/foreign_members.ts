@@ -5,7 +5,7 @@
  * @module
  */
 
-/** What to write in place of a listener for an event. */
+/** What to write instead of a listener for an event. */
 const INSTEAD: { readonly [event: string]: string | undefined } = {
   open: "a connection is open when you get it",
   message: "write: for await (const message of ws)",

@@ -100,7 +100,7 @@ export class Endpoint {
    *
    * @param role which end it is
    * @param options extensions, limits, and whether received chunks may be changed
-   * @throws {TypeError} If there is no such role or option.
+   * @throws {TypeError} If the role or an option does not exist.
    */
   constructor(role: Role, options: EndpointOptions = {}) {
     checkRole(role);

@@ -153,7 +153,7 @@ function insteadFor(key: string, names: object): string | undefined {
   return found?.[1][key];
 }
 
-/** The names of options but for some. */
+/** The names of options without some of them. */
 export function optionsWithout<T extends object, K extends keyof T>(
   names: T,
   others: readonly K[],
@@ -163,12 +163,12 @@ export function optionsWithout<T extends object, K extends keyof T>(
 }
 
 /**
- * Checks that options are an object, and that it has no others than these. One that is undefined is none.
+ * Checks that options are an object that has only these names. An option that is undefined does not count.
  *
  * @param owner what the options belong to, for the message
  * @param options the options
  * @param names the names of all options that there are
- * @throws {TypeError} If the options are no object, or have an option that there is not.
+ * @throws {TypeError} If the options are not an object, or one of them does not exist.
  */
 export function checkKnown(owner: string, options: unknown, names: object): void {
   if (typeof options !== "object" || options === null || Array.isArray(options)) {
@@ -185,7 +185,7 @@ export function checkKnown(owner: string, options: unknown, names: object): void
   }
 }
 
-/** The error for an option that there is not. */
+/** The error for an option that does not exist. */
 export function unknownOption(owner: string, name: string, names: object): TypeError {
   const key = plain(name);
   const hint = foreign(key, names) ?? insteadFor(key, names) ?? similar(key, names);
@@ -197,7 +197,7 @@ function kindOf(value: unknown): string {
   return Array.isArray(value) ? "an array" : `a ${typeof value}`;
 }
 
-/** What to write in place of options that are no object. */
+/** What to write instead of options that are not an object. */
 function insteadOf(options: unknown, names: object): string {
   const isProtocols = typeof options === "string" || Array.isArray(options);
   if (isProtocols && "protocols" in names) return ": write { protocols: [...] }";

@@ -24,7 +24,7 @@ import { type Handler, Sessions } from "./sessions.ts";
 import type { Cancellable } from "../opening.ts";
 import type { Address } from "../transport.ts";
 
-/** The options of `serve()` but for where and how to listen, and `limits`, which the HTTP server has. */
+/** The options of `serve()` without those for listening, and without `limits`, which the HTTP server has. */
 export interface UpgradeOptions extends
   Omit<
     ServeOptions,

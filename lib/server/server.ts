@@ -368,7 +368,10 @@ interface Asked {
   handshake?: ServerHandshake;
 }
 
-/** What an answer depends on: that of a HEAD has no body, be it that the rest cannot be read. */
+/**
+ * The part of a request that its answer depends on. The answer to a HEAD has no body, even if the rest of
+ * the request cannot be read.
+ */
 function answered({ head, handshake }: Asked): Pick<RequestHead, "method" | "version"> | undefined {
   return head ?? (handshake?.isHead ? { method: "HEAD", version: "1.1" } : undefined);
 }

@@ -103,8 +103,8 @@ export interface MessageDuplex {
  * await writer.close();
  * ```
  *
- * @throws {TypeError} If the duplex is not a pair of byte streams, or one of them is locked; if there is
- * no such option, or it has the wrong type.
+ * @throws {TypeError} If the duplex is not a pair of byte streams, or one of them is locked; if an option
+ * does not exist or has the wrong type.
  * @throws {RangeError} If a number is negative or NaN.
  */
 export function assemble(duplex: ByteDuplex, options: AssembleOptions): MessageDuplex {
