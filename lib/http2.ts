@@ -59,7 +59,8 @@ import {
 } from "./core/http2_handshake.ts";
 import { parseWebSocketUrl, type WebSocketUrl } from "./core/url.ts";
 import type { TextCodec } from "./core/utf8.ts";
-import { backgroundTimer, nextTurn } from "./connection/turn.ts";
+import { sleep } from "./abortable.ts";
+import { backgroundTimer, nextTurn } from "./timers.ts";
 import { defaultProvider } from "./default_provider.ts";
 import { toRawHeaders } from "./http.ts";
 import { invalidState } from "./invalid_state.ts";
@@ -195,20 +196,6 @@ export async function connectHttp2(
 /** RFC 9113 §8.7: a request that the server has not looked at may be sent again. */
 function mayRetry(error: unknown): boolean {
   return error instanceof HandshakeError && error.code === "stream-refused";
-}
-
-/** Waits for a number of milliseconds, or until the signal is aborted. */
-function sleep(delay: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    const end = () => {
-      cancel();
-      signal.removeEventListener("abort", end);
-      resolve();
-    };
-    const cancel = backgroundTimer(end, delay);
-    signal.addEventListener("abort", end, { once: true });
-    if (signal.aborted) end();
-  });
 }
 
 /** What a client asks for, and of whom. */

@@ -20,7 +20,7 @@ import {
   UPGRADE_OPTIONS,
   type UpgradeOptions,
 } from "./server/attachment.ts";
-import { nextTurn } from "./connection/turn.ts";
+import { nextTurn } from "./timers.ts";
 import { refusal } from "./core/agreement.ts";
 import { checkKnown, type OptionNames } from "./core/options.ts";
 import type { WebSocketConnection } from "./connection/connection.ts";

@@ -3,14 +3,14 @@
  *
  * @module
  */
-import { abortable } from "../abortable.ts";
-import { type WebSocketConnection, whenEnded } from "../connection/connection.ts";
+import { abortable, sleep } from "../abortable.ts";
+import { closingSince, type WebSocketConnection, whenEnded } from "../connection/connection.ts";
 import { HandshakeError, type RefusedResponse } from "../core/error.ts";
 import { parseHttpDate } from "../core/http_date.ts";
 import { checkKnown, type OptionNames } from "../core/options.ts";
 import { parseWebSocketUrl } from "../core/url.ts";
 import { checkFunctions, checkNumber } from "../options.ts";
-import { now, timer, wallClock } from "../timers.ts";
+import { now, wallClock } from "../timers.ts";
 import { checkDialling, connect, CONNECT_OPTIONS, type ConnectOptions } from "./client.ts";
 
 /** What {@linkcode ReconnectOptions.onRetry} is told. */
@@ -272,22 +272,16 @@ class Reconnection {
   async #wait(error: unknown): Promise<void> {
     const delay = this.#backoff.next(error);
     this.#options.onRetry?.({ error, attempt: this.#backoff.failures, delay });
-    let cancel!: () => void;
-    const over = new Promise<void>((resolve) => cancel = timer(resolve, delay));
-    try {
-      await abortable(over, this.#signal);
-    } finally {
-      cancel();
-    }
+    await sleep(delay, this.#signal);
   }
 }
 
-/** Counts the milliseconds from now until the end of a connection. */
+/** Counts the milliseconds from now until a connection closes, or ends without a Close frame. */
 function measureUptime(ws: WebSocketConnection): () => number {
   const openedAt = now();
   let endedAt: number | undefined;
   whenEnded(ws, { ended: () => endedAt = now() });
-  return () => (endedAt ?? now()) - openedAt;
+  return () => (closingSince(ws) ?? endedAt ?? now()) - openedAt;
 }
 
 function isFatal(error: unknown): boolean {

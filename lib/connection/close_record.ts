@@ -9,6 +9,7 @@ import { CloseCode, type CloseInfo, serializeClose } from "../core/close.ts";
 import { isScriptCloseCode, WebSocketError, webSocketErrorSlots } from "../core/error.ts";
 import { checkKnown, type OptionNames } from "../core/options.ts";
 import type { CloseDetails } from "../options.ts";
+import { now } from "../timers.ts";
 
 /** Shared by all that are open. */
 const NONE: CloseDetails = {};
@@ -16,6 +17,12 @@ const NONE: CloseDetails = {};
 /** The Close frames of a connection. */
 export class CloseRecord {
   #details: CloseDetails = NONE;
+  #startedAt: number | undefined;
+
+  /** When the first of them went, by the clock of `now()`. */
+  get startedAt(): number | undefined {
+    return this.#startedAt;
+  }
 
   /** The frames seen so far; undefined before the first. */
   get details(): CloseDetails | undefined {
@@ -30,6 +37,7 @@ export class CloseRecord {
   /** Notes a frame. */
   note(direction: "received" | "sent", { closeCode, reason }: Required<CloseInfo>): void {
     const { first = direction } = this.#details;
+    this.#startedAt ??= now();
     this.#details = { ...this.#details, [direction]: { closeCode, reason }, first };
   }
 

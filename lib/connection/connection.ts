@@ -72,6 +72,11 @@ export function heldAmount(ws: WebSocketConnection): number {
   return driverOf(ws).sender.heldAmount;
 }
 
+/** When its closing handshake has started, by the clock of `now()`. Internal. */
+export function closingSince(ws: WebSocketConnection): number | undefined {
+  return driverOf(ws).closeRecord.startedAt;
+}
+
 /** Ends a connection whose peer does not keep up. Internal. */
 export function endSlow(ws: WebSocketConnection, how: "close" | "terminate"): void {
   endAsSlow(driverOf(ws), how);

@@ -23,7 +23,7 @@ import { Receiver, type ReceiverHost } from "./receiver.ts";
 import { Sender, type SenderHost } from "./sender.ts";
 import { slowPolicyOf } from "./slow_consumer.ts";
 import type { Transport, TransportHandlers } from "../transport.ts";
-import { nextTurn } from "./turn.ts";
+import { nextTurn } from "../timers.ts";
 
 /** How much memory may wait while an extension works on what came before, in bytes. */
 const READ_MARK = 65536;

@@ -12,7 +12,7 @@ import { Protocol } from "../core/protocol.ts";
 import { type TextCodec, webTextCodec } from "../core/utf8.ts";
 import type { ConnectionOptions } from "../options.ts";
 import type { Transport, TransportHandlers } from "../transport.ts";
-import { nextTurn } from "./turn.ts";
+import { nextTurn } from "../timers.ts";
 
 /** What a driver needs of a {@linkcode Protocol}, or of what stands in for one. */
 export type Machine = Pick<

@@ -6,7 +6,7 @@
  */
 import type { Message } from "../core/message.ts";
 import { handled } from "./outbox.ts";
-import { nextTurn } from "./turn.ts";
+import { nextTurn } from "../timers.ts";
 
 // What the object of a message takes beside its length while it waits, in bytes, about.
 const TEXT_OVERHEAD = 64;

@@ -7,7 +7,8 @@ import type { Role } from "../core/frame.ts";
 import { FrameWriter } from "../core/frame_writer.ts";
 import type { TextCodec } from "../core/utf8.ts";
 import type { Transport } from "../transport.ts";
-import { longTurn, nextTurn } from "./turn.ts";
+import { nextTurn } from "../timers.ts";
+import { longTurn } from "./turn.ts";
 
 /** How many bytes may wait, here and in the transport, before a send waits too. */
 export const SEND_MARK = 65536;

@@ -1,11 +1,9 @@
 /**
- * The event loop's turns and the timers, for those who import them from here.
+ * How long the present turn of the event loop has lasted.
  *
  * @module
  */
 import { nextTurn, now } from "../timers.ts";
-
-export { backgroundTimer, nextTurn } from "../timers.ts";
 
 /** From so many milliseconds on a turn in which messages are sent is a long one. */
 const LONG = 4;

@@ -21,7 +21,7 @@ import {
 import { toStreams } from "../../lib/byte_streams.ts";
 import { assemble } from "../../lib/streams.ts";
 import { transportPair } from "../../lib/testing.ts";
-import { nextTurn } from "../../lib/connection/turn.ts";
+import { nextTurn } from "../../lib/timers.ts";
 import { FrameCollector, memoryLine, Peer, socketLine } from "./peer.ts";
 import { close, encode, type Outcome, type Row, type Script, scripts } from "./row.ts";
 

@@ -14,7 +14,7 @@ import { transportPair } from "../../lib/testing.ts";
 import type { TransportProvider } from "../../lib/transport.ts";
 import { readSource, withPrograms } from "../programs.ts";
 import { watchedSignal } from "../resources.ts";
-import { RawPeer, rejection, until } from "../support.ts";
+import { closeFrame, RawPeer, rejection, until } from "../support.ts";
 import { inVirtualTime, settle } from "../virtual_time.ts";
 
 const URL = "ws://localhost/";
@@ -313,6 +313,39 @@ describe("H5 Uptime is the connection's", () => {
       });
     });
   }
+
+  it("H5 a connection is not up while the server has closed it and keeps the transport", async () => {
+    await inVirtualTime(async (time) => {
+      const attempts: number[] = [];
+      const transport: TransportProvider = {
+        ...SILENT,
+        connect: () => {
+          const [near, far] = transportPair();
+          const peer = new RawPeer(far, "server", (handshake) => {
+            handshake.check();
+            setTimeout(() => peer.send(closeFrame(1013)), 0);
+            return handshake.accept().bytes;
+          });
+          peer.polite = false;
+          return Promise.resolve(near);
+        },
+      };
+      const onRetry = ({ attempt }: RetryInfo) => void attempts.push(attempt);
+      const connections = reconnect(URL, { transport, onRetry, pingInterval: 0 });
+      for (let i = 0; i < 4; i++) {
+        const next = connections.next();
+        // Longer than closeTimeout and the longest delay.
+        await time.advance(80_000);
+        const { value: ws } = await next;
+        await time.advance(0);
+        assert.notEqual(ws.state, "open");
+      }
+      assert.deepEqual(attempts, [1, 2, 3]);
+      const ended = connections.return!();
+      await time.advance(80_000);
+      await ended;
+    });
+  });
 });
 
 describe("H6 Delays are numbers", () => {
