@@ -72,6 +72,11 @@ export interface TransportHandlers {
    * kept them: their memory may be used again.
    */
   data(chunk: Uint8Array): boolean | void;
+  /**
+   * Whether somebody takes what comes. While it is false a transport that can choose reads little at a
+   * time: a chunk that is not read to its end is held until somebody does. Default: true
+   */
+  readonly keepsUp?: boolean;
   /** `bufferedAmount` has fallen to 0. */
   drain(): void;
   /** The peer has ended its side; no more data comes. */

@@ -56,6 +56,8 @@ export class Driver
   #pauses = 0;
   #pumping = false;
   #bytesReceived = 0;
+  /** How many messages had been taken when the last chunk came. */
+  #takenBefore = 0;
 
   /** @param init the transport, from the handshake's hands, and the options */
   constructor(init: DriverInit) {
@@ -176,11 +178,16 @@ export class Driver
   data(chunk: Uint8Array): boolean {
     const received = this.#bytesReceived += chunk.length;
     if (this.#ending.stopped || this.#protocol.state === "closed") return false;
+    this.#takenBefore = this.receiver.taken;
     this.#protocol.receive(chunk);
     if (this.#pumping) return false;
     this.#pump();
     // It speaks of the last chunk, and another may have come within a callback of the user's.
     return this.#protocol.release() && received === this.#bytesReceived;
+  }
+
+  get keepsUp(): boolean {
+    return this.receiver.empty || this.receiver.taken !== this.#takenBefore;
   }
 
   /** Whether to take no more out of the protocol for now. */

@@ -62,6 +62,11 @@ export class Budget {
     return this.#peak;
   }
 
+  /** How many items were taken so far. */
+  get taken(): number {
+    return this.#taken;
+  }
+
   /** Counts what comes into a queue. */
   add(size: number): void {
     this.#items++;

@@ -73,6 +73,16 @@ export class Receiver {
     return this.#inbox.awaited || this.#streams?.awaited === true;
   }
 
+  /** Whether nothing waits. */
+  get empty(): boolean {
+    return this.#inbox.budget.used === 0;
+  }
+
+  /** How many messages, and pieces of them, were taken so far. */
+  get taken(): number {
+    return this.#inbox.budget.taken;
+  }
+
   /** How it ended, once it has. */
   get ended(): End | undefined {
     return this.#inbox.ended;

@@ -68,7 +68,8 @@ export interface Extension {
   push(piece: FramePiece): void;
   /**
    * Gives the next piece as it was before the peer's extension changed it. Its header has the frame's
-   * `fin` and opcode; `length` is 0 where it is not known yet.
+   * `fin` and opcode; `length` is 0 where it is not known yet. A payload that the extension has made is the
+   * caller's: the extension does not use it again.
    *
    * @param ready where it is given, the answer may be {@linkcode PENDING}, and this is called once
    * when there is another

@@ -18,14 +18,14 @@ import {
   startOf,
   wholeLength,
 } from "./frame.ts";
-import { giveInput, type Input, takeInput, withoutMuchElse } from "./frame_input.ts";
+import { giveInput, type Input, takeInput } from "./frame_input.ts";
 import { applyMask, copyMasked, unmaskedCopy } from "./mask.ts";
 
 /** A frame, or as much of its payload as is at hand. */
 export interface FramePiece {
   /** The header of the frame; the same object for each of its pieces. */
   readonly header: FrameHeader;
-  /** Bytes of the payload, unmasked. */
+  /** Bytes of the payload, unmasked. They may be a view of a chunk. */
   readonly payload: Uint8Array;
   /** Whether the payload ends with them. */
   readonly last: boolean;
@@ -133,32 +133,20 @@ export class FrameDecoder {
     input.wait(bytes);
   }
 
-  /**
-   * Lets go of the chunk that was pushed last; false while it, or a view of it, may still be in use.
-   * What was not read of it is copied if that is the smaller part of its buffer.
-   */
+  /** Lets go of the chunk that was pushed last; false while it, or a view of it, may still be in use. */
   release(): boolean {
     const input = this.#input;
     // Before a failure views may have been given out.
     if (input === undefined) return this.#failure === undefined;
-    if (!input.unread) this.#use(EMPTY, input);
-    else if (input.hasMore || !this.#copyRest(input)) return false;
+    if (input.unread) return false;
+    this.#use(EMPTY, input);
     // Until the next chunk comes it stays so, however often it is asked for.
     if (input.lent) return false;
-    if (!input.unread && !input.withinFrame) {
+    if (!input.withinFrame) {
       this.#input = undefined;
       giveInput(input);
     }
     return true;
-  }
-
-  #copyRest(input: Input): boolean {
-    const { chunk, offset } = input;
-    const rest = view(chunk, offset, chunk.length - offset);
-    input.chunk = withoutMuchElse(rest);
-    input.offset = 0;
-    this.#chunkPosition += offset;
-    return input.chunk !== rest;
   }
 
   /** The memory that the bytes not taken yet hold, in bytes, about: each chunk counts as an object, too. */
@@ -404,8 +392,9 @@ export class FrameDecoder {
     if (!last && this.gathers) return undefined;
     input.gathered = undefined;
     if (last) input.header = undefined;
-    // Behind it lies what the memory held before.
-    return { header, payload: last ? bytes : bytes.slice(0, input.given), last };
+    // After these bytes lies what the memory held before.
+    const whole = last && bytes.length === length;
+    return { header, payload: whole ? bytes : new Uint8Array(view(bytes, 0, input.given)), last };
   }
 
   /**

@@ -7,10 +7,9 @@
  * @module
  */
 import type { FrameHeader } from "./frame.ts";
+import { Queue } from "./queue.ts";
 
 const EMPTY = new Uint8Array(0);
-/** Shared by all where nothing waits. */
-const NONE: Uint8Array[] = [];
 /** Memory that a chunk takes beside its bytes, at the least. */
 const CHUNK_OVERHEAD = 256;
 
@@ -18,9 +17,8 @@ const CHUNK_OVERHEAD = 256;
 export class Input {
   chunk: Uint8Array = EMPTY;
   offset = 0;
-  /** The chunks behind the one at hand, from `#next` on. */
-  #waiting: Uint8Array[] = NONE;
-  #next = 0;
+  /** The chunks behind the one at hand. Made for the first of them. */
+  #waiting: Queue<Uint8Array> | undefined;
   #waitingLength = 0;
 
   /** A header, or the payload of a control frame, that came in several chunks. */
@@ -41,27 +39,21 @@ export class Input {
 
   /** Adds a chunk behind the one at hand. */
   wait(chunk: Uint8Array): void {
-    if (this.#waiting === NONE) this.#waiting = [];
+    this.#waiting ??= new Queue();
     this.#waiting.push(withoutMuchElse(chunk));
     this.#waitingLength += chunk.length;
   }
 
   /** Takes the first of the chunks that wait. */
   shift(): Uint8Array | undefined {
-    if (this.#next === this.#waiting.length) return undefined;
-    const chunk = this.#waiting[this.#next];
-    this.#waiting[this.#next++] = EMPTY;
-    this.#waitingLength -= chunk.length;
-    if (this.#next === this.#waiting.length) {
-      this.#waiting = NONE;
-      this.#next = 0;
-    }
+    const chunk = this.#waiting?.shift();
+    if (chunk !== undefined) this.#waitingLength -= chunk.length;
     return chunk;
   }
 
   /** Whether chunks wait behind the one at hand. */
   get hasMore(): boolean {
-    return this.#waiting !== NONE;
+    return this.#waitingLength > 0;
   }
 
   /** How many bytes wait to be read. */
@@ -71,7 +63,7 @@ export class Input {
 
   /** The memory that they take, about. */
   get memory(): number {
-    return this.length + CHUNK_OVERHEAD * (this.#waiting.length - this.#next);
+    return this.length + CHUNK_OVERHEAD * (this.#waiting?.length ?? 0);
   }
 
   /** Whether bytes wait to be read. */
@@ -86,7 +78,7 @@ export class Input {
 }
 
 /** The bytes; a copy where most of their buffer holds other things, which they would keep. */
-export function withoutMuchElse(bytes: Uint8Array): Uint8Array {
+function withoutMuchElse(bytes: Uint8Array): Uint8Array {
   return 2 * bytes.length > bytes.buffer.byteLength ? bytes : new Uint8Array(bytes);
 }
 

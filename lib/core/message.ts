@@ -32,7 +32,7 @@ export interface TextEvent {
 export interface BinaryEvent {
   /** Tells the events apart. */
   type: "binary";
-  /** The bytes. */
+  /** The bytes. In an event that was received they may be a view of the input. */
   data: Uint8Array;
   /** Whether the frame ends with this piece. */
   frameFinished: boolean;

@@ -266,7 +266,7 @@ export class DenoTransport implements Transport {
   }
 
   get #bringsMuch(): boolean {
-    return this.#came >= MUCH && !this.#isKept;
+    return this.#came >= MUCH && !this.#isKept && this.#handlers!.keepsUp !== false;
   }
 
   /** Its own place is filled: reads what there is behind it already, or else once more. */
