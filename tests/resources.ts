@@ -1,6 +1,6 @@
 /** What a process holds open, counted by the platform. */
 import assert from "node:assert/strict";
-import { readdirSync, readlinkSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
 import process from "node:process";
 import { until } from "./support.ts";
 
@@ -12,12 +12,28 @@ export function countSockets(): number {
   return readdirSync(DESCRIPTORS).filter(isSocket).length;
 }
 
+/** How many of them are TCP. Deno makes itself a pair of others when it has run for some seconds. */
+export function countTcpSockets(): number {
+  if (process.platform !== "linux") return 0;
+  const tables = ["tcp", "tcp6"].map((name) => `/proc/self/net/${name}`).filter(existsSync);
+  const rows = tables.flatMap((table) => readFileSync(table, "utf8").split("\n"));
+  const inodes = new Set(rows.map((row) => row.trim().split(/\s+/)[9]));
+  return readdirSync(DESCRIPTORS).filter((descriptor) => {
+    const inode = /^socket:\[(\d+)\]$/.exec(targetOf(descriptor))?.[1];
+    return inode !== undefined && inodes.has(inode);
+  }).length;
+}
+
 function isSocket(descriptor: string): boolean {
+  return targetOf(descriptor).startsWith("socket:");
+}
+
+function targetOf(descriptor: string): string {
   try {
-    return readlinkSync(`${DESCRIPTORS}/${descriptor}`).startsWith("socket:");
+    return readlinkSync(`${DESCRIPTORS}/${descriptor}`);
   } catch {
     // The one that reads the folder has gone.
-    return false;
+    return "";
   }
 }
 

@@ -6,9 +6,9 @@
  * every runtime, and operations overlap, which fast-check's do not.
  */
 import process from "node:process";
-import { countSockets } from "../../tests/resources.ts";
+import { countTcpSockets } from "../../tests/resources.ts";
 import { RealClock, turn, VirtualClock, wait } from "./api/clock.ts";
-import { findBroken } from "./api/invariants.ts";
+import { findBroken, hasReadOn } from "./api/invariants.ts";
 import { AFTER_END, OPERATIONS, readOn, useAfterEnd } from "./api/operations.ts";
 import {
   chooseSetup,
@@ -18,7 +18,7 @@ import {
   PLAIN,
   type Setup,
 } from "./api/setup.ts";
-import { describe, World } from "./api/world.ts";
+import { describe, type Sent, World } from "./api/world.ts";
 import { Random } from "./random.ts";
 import type { Target } from "./target.ts";
 
@@ -115,6 +115,10 @@ async function useConnection(plan: Plan, world: World): Promise<void> {
   world.say("the end");
   if (plan.readOn) { for (const user of users) readOn(user); }
   world.line?.goOn();
+  if (plan.calm) {
+    await clock.settle(() => waitingSends(world).length === 0, false);
+    noteWaitingSends(world);
+  }
   for (const end of plan.closes) {
     users[end].gaveUp = true;
     users[end].track("close() at the end", users[end].ws.close({ closeCode: 1000 }), "never");
@@ -131,14 +135,29 @@ async function useConnection(plan: Plan, world: World): Promise<void> {
   await clock.rest();
 }
 
+/** Where both ends read and nobody closes, all that was sent leaves. */
+function noteWaitingSends(world: World): void {
+  const { users, trouble, clock } = world;
+  if (trouble.size > 0 || users.some(({ gaveUp, dropped }) => gaveUp || dropped)) return;
+  // Over TCP it may take longer than there is patience for.
+  if (!users.every(hasReadOn) || clock instanceof RealClock) return;
+  for (const { lane, index } of waitingSends(world)) {
+    world.broken.push(`${lane}.${index} waits though the peer reads`);
+  }
+}
+
+function waitingSends({ users }: World): Sent[] {
+  return users.flatMap(({ sent }) => sent.filter(({ state }) => state === "waiting"));
+}
+
 async function pauseAfter({ pause }: Step, { clock }: World): Promise<void> {
   if (pause === "rest") await clock.rest();
   else if ("time" in pause) await clock.sleep(pause.time);
   else await clock.turns(pause.turns);
 }
 
-function settled({ tracked, clock, users, sources }: World): boolean {
-  return clock.timers === 0 && tracked.every(({ state }) => state !== "pending") &&
+function settled({ tracked, users, sources }: World): boolean {
+  return tracked.every(({ state }) => state !== "pending") &&
     sources.every(({ busy }) => !busy) && users.every(({ ws }) => ws.state === "closed");
 }
 
@@ -167,15 +186,15 @@ function kindOf({ broken }: World): string | undefined {
 
 /** Runs a plan and gives its world, with what nobody has caught, and sockets that are left. */
 async function tryPlan(plan: Plan): Promise<World> {
-  const sockets = countSockets();
+  const sockets = countTcpSockets();
   const world = await runPlan(plan);
   // The platforms tell of unhandled rejections when all microtasks have run.
   await turn();
   await turn();
   world.broken.push(...uncaught);
   if (plan.setup.carrier === "memory") return world;
-  for (let waits = 0; waits < 500 && countSockets() > sockets; waits++) await wait(5);
-  const left = countSockets() - sockets;
+  for (let waits = 0; waits < 500 && countTcpSockets() > sockets; waits++) await wait(5);
+  const left = countTcpSockets() - sockets;
   if (left > 0) world.broken.push(`no socket is left: ${left} are`);
   return world;
 }
@@ -257,7 +276,7 @@ export const API: Readonly<Record<string, Target>> = {
       process.on("unhandledRejection", noteRejection);
       process.on("uncaughtException", noteException);
       // What the library loads when it is first needed takes time, but no virtual one.
-      for (const carrier of ["tcp", "memory"] as const) {
+      for (const carrier of ["tcp", "proxy", "memory"] as const) {
         await tryPlan({
           calm: true,
           setup: { ...PLAIN, carrier, options: [{ compression: true }, { compression: true }] },

@@ -116,7 +116,7 @@ function cleanEndsHaveBothCloseFrames(world: World): string[] {
 }
 
 /** Whether nothing that the user has begun before kept it from reading all. */
-function hasReadOn({ readingOn }: User): boolean {
+export function hasReadOn({ readingOn }: User): boolean {
   return readingOn !== undefined && (readingOn.error as Error | undefined)?.name !== INVALID_STATE;
 }
 

@@ -439,6 +439,7 @@ function asyncItems(
       next,
       return: () => {
         source.released++;
+        if (random.once(4)) return Promise.reject(user.world.fault("the source's return() throws"));
         return Promise.resolve({ done: true, value: undefined });
       },
     }),
@@ -464,7 +465,7 @@ function streamOf(
       if (done) controller.close();
       else controller.enqueue(value);
     },
-    cancel: () => void iterator.return?.(),
+    cancel: async () => void await iterator.return?.(),
   }, { highWaterMark: user.world.trace.length % 2 });
 }
 
