@@ -343,7 +343,7 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
   pong(payload: Uint8Array | string = ""): Promise<void> {
     try {
       this.#driver.sender.control({ type: "pong", payload: controlPayload(payload) });
-      return this.#driver.sender.outbox.settle(false);
+      return this.#driver.sender.outbox.settle();
     } catch (error) {
       return handled(Promise.reject(error));
     }

@@ -8,13 +8,16 @@ import { FrameWriter } from "../core/frame_writer.ts";
 import type { TextCodec } from "../core/utf8.ts";
 import type { Transport } from "../transport.ts";
 import { nextTurn } from "../timers.ts";
-import { longTurn } from "./turn.ts";
+import { TurnClock } from "./turn.ts";
 
 /** How many bytes may wait, here and in the transport, before a send waits too. */
 export const SEND_MARK = 65536;
 
 /** Each time that so many messages were sent, a power of 2, the length of this turn is looked at. */
 const LOOK_EVERY = 64;
+
+/** What a message that is long, or that an extension changes, is taken for at least. */
+const COSTLY = 0.5;
 
 /** How many bytes the transport is given at a time: it may copy them. */
 const GIVE_MOST = 4 * SEND_MARK;
@@ -62,6 +65,7 @@ export class Outbox {
   #scheduled = false;
   #bytesSent = 0;
   #messages = 0;
+  readonly #clock = new TurnClock();
   /** For sends whose bytes are in the batch at hand, and those whose bytes the transport has. */
   #batched: Departure | undefined;
   #flushed: Departure | undefined;
@@ -102,38 +106,48 @@ export class Outbox {
 
   /** Sees to it that what was written leaves in this turn. */
   post(): void {
-    this.#post(this.writer.size);
+    const { size } = this.writer;
+    if (size >= SEND_MARK) this.flush();
+    else if (size > 0) this.#schedule();
+  }
+
+  #schedule(): void {
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    if (due.push(this) === 1) nextTurn(Outbox.#flushDue);
   }
 
   /**
    * Does as `post()`; the promise resolves at once while there is room, and otherwise once what was
    * written has left. If this turn of the event loop has been long, it resolves in the next one: a loop
    * that awaits its sends must let timers and other connections run.
+   */
+  settle(): Promise<void> {
+    const { size } = this.writer;
+    if (size >= SEND_MARK) return this.settleLong(false);
+    if (size > 0) this.#schedule();
+    if (size + this.#transport.bufferedAmount > SEND_MARK) return this.#departure();
+    return (++this.#messages & (LOOK_EVERY - 1)) === 0 ? this.#clock.look(1) ?? DONE : DONE;
+  }
+
+  /**
+   * The same for a message that is long, or takes long to send, so that a few of them make a turn long.
    *
    * @param borrowed whether the batch holds bytes that are not our own
-   * @param costly whether to send the message took so long that few of them make a turn long
    */
-  settle(borrowed: boolean, costly: boolean = false): Promise<void> {
-    const { size } = this.writer;
-    this.#post(size);
+  settleLong(borrowed: boolean): Promise<void> {
+    const work = COSTLY + this.writer.size / SEND_MARK;
+    this.post();
     if (this.#failure !== undefined) return handled(Promise.reject(this.#failure.error));
     const { bufferedAmount } = this;
     if (bufferedAmount > SEND_MARK || (borrowed && bufferedAmount > 0)) return this.#departure();
-    const look = (++this.#messages & (LOOK_EVERY - 1)) === 0 || size >= SEND_MARK || costly;
-    return look ? longTurn() ?? DONE : DONE;
+    return this.#clock.look(work) ?? DONE;
   }
 
   /** When what waits now has left. */
   #departure(): Promise<void> {
     if (this.writer.size > 0) return (this.#batched ??= new Departure()).promise;
     return (this.#flushed ??= new Departure()).promise;
-  }
-
-  #post(size: number): void {
-    if (size >= SEND_MARK) return this.flush();
-    if (this.#scheduled || size === 0) return;
-    this.#scheduled = true;
-    if (due.push(this) === 1) nextTurn(Outbox.#flushDue);
   }
 
   static #flushDue(): void {
@@ -155,26 +169,26 @@ export class Outbox {
    * given before; `drained()` goes on. What waits here is held once, and can still be checked.
    */
   flush(): void {
-    while (this.#transport.bufferedAmount === 0) {
-      this.#settleFlushed();
-      if (this.writer.size === 0) return;
-      if (!this.#give(GIVE_MOST, false)) return;
+    const transport = this.#transport;
+    while (transport.bufferedAmount === 0 && this.#give(GIVE_MOST, false)) {
+      if (transport.bufferedAmount === 0) this.#settleFlushed();
     }
   }
 
   /** Gives the batch to the transport in any case: nothing is written after it. */
   flushAll(): void {
-    if (this.writer.size > 0) this.#give(Infinity, this.#transport.bufferedAmount > 0);
+    this.#give(Infinity, this.#transport.bufferedAmount > 0);
     if (this.#transport.bufferedAmount === 0) this.#settleFlushed();
   }
 
-  /** Tells whether there may be more to give. */
+  /** Tells whether something was given, and more may be. */
   #give(most: number, copy: boolean): boolean {
     const { writer } = this;
+    if (writer.size === 0) return false;
     const parts = writer.take(most, copy);
     for (const { length } of parts) this.#bytesSent += length;
     // Sends wait for the last of their bytes.
-    if (writer.size === 0) this.#depart();
+    if (writer.size === 0 && this.#batched !== undefined) this.#depart(this.#batched);
     try {
       if (parts.length > 0) this.#transport.write(parts);
     } catch (error) {
@@ -188,13 +202,10 @@ export class Outbox {
   }
 
   /** The sends in the batch wait for the transport from now on. */
-  #depart(): void {
-    const batched = this.#batched;
+  #depart(batched: Departure): void {
     this.#batched = undefined;
     if (this.#flushed === undefined) this.#flushed = batched;
-    else if (batched !== undefined) {
-      this.#flushed.promise.then(batched.resolve, batched.reject);
-    }
+    else this.#flushed.promise.then(batched.resolve, batched.reject);
   }
 
   /** The transport has taken all that it was given. */
@@ -216,7 +227,7 @@ export class Outbox {
     this.writer.recycle();
     const flushed = this.#flushed;
     this.#flushed = undefined;
-    if (flushed !== undefined) flushed.resolve(longTurn());
+    if (flushed !== undefined) flushed.resolve(this.#clock.look(1));
   }
 }
 

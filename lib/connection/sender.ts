@@ -155,7 +155,7 @@ export class Sender implements SinkHost {
       }
       signal?.throwIfAborted();
       const typed = text === undefined ? sendable : this.#convert(sendable, text);
-      this.#checkRoom(typed.length);
+      if (this.#policy !== undefined) this.#checkRoom(typed.length);
       if (!this.#host.canSend()) throw this.#host.closedError();
       if (!this.#waits(typed)) return this.#sendWhole(typed, isBorrowable(typed), options.compress);
       return handled(this.#sendInTurn(typed, options));
@@ -195,10 +195,12 @@ export class Sender implements SinkHost {
     if (!this.#host.canWrite()) throw this.#host.closedError();
     this.#messagesSent++;
     if (typeof message === "string" && this.#protocol.writeText(message, this.outbox.writer)) {
-      return this.outbox.settle(false);
+      return this.outbox.settle();
     }
     this.#write(message, true, compress, borrow ? "borrow" : "copy");
-    return this.outbox.settle(borrow, this.#protocol.extended);
+    return borrow || this.#protocol.extended
+      ? this.outbox.settleLong(borrow)
+      : this.outbox.settle();
   }
 
   #write(
@@ -274,14 +276,14 @@ export class Sender implements SinkHost {
     if (message.length !== length) {
       return finish(() => {
         this.#host.vanished(false);
-        return this.outbox.settle(false);
+        return this.outbox.settleLong(false);
       });
     }
     if (!this.#slow(message)) return finish(() => this.#sendWhole(message, borrow, compress));
     turns.underway = length;
     const settle = () => {
       this.#messagesSent++;
-      return this.outbox.settle(false);
+      return this.outbox.settleLong(false);
     };
     this.#writeLater(message, true, compress, turns).then(
       () => finish(settle),
@@ -331,7 +333,7 @@ export class Sender implements SinkHost {
       if (items instanceof StreamSource) items.cancel(error);
       throw error;
     }
-    await this.outbox.settle(false);
+    await this.outbox.settle();
   }
 
   async #sendItems(
@@ -370,7 +372,8 @@ export class Sender implements SinkHost {
         else this.#write(data, value.last, compress, "copy");
         if (value.last) break;
         turns.begun = true;
-        const settled = () => this.outbox.settle(false, this.#protocol.extended);
+        const settled = () =>
+          this.#protocol.extended ? this.outbox.settleLong(false) : this.outbox.settle();
         await this.#interruptible(settled, signal, turns);
       }
       this.#messagesSent++;

@@ -192,6 +192,11 @@ export class FrameWriter {
     const taken: Uint8Array[] = [];
     this.#hasVanished = false;
     if (batch === undefined) return taken;
+    if (batch.parts.length === 0) {
+      if (batch.size > 0) taken.push(batch.buffer.subarray(batch.start, batch.end));
+      batch.start = batch.end;
+      return taken;
+    }
     batch.cut();
     let size = 0;
     for (let next = batch.parts.first; next !== undefined; next = batch.parts.first) {
@@ -221,7 +226,8 @@ export class FrameWriter {
 
   /** Whether all that is lent, taken and not recycled, has the length that it had. */
   get isLentIntact(): boolean {
-    return this.#batch === undefined || this.#batch.lent.every(isIntact);
+    const lent = this.#batch?.lent ?? NONE_LENT;
+    return lent === NONE_LENT || lent.every(isIntact);
   }
 
   /** Says that nothing handed over is in use any more: the buffers are free for other batches. */
