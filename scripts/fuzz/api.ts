@@ -116,7 +116,8 @@ async function useConnection(plan: Plan, world: World): Promise<void> {
   if (plan.readOn) { for (const user of users) readOn(user); }
   world.line?.goOn();
   if (plan.calm) {
-    await clock.settle(() => waitingSends(world).length === 0, false);
+    // Not so long that a ping would leave, and take along what waits.
+    await clock.settle(() => waitingSends(world).length === 0, clock.threads, 900);
     noteWaitingSends(world);
   }
   for (const end of plan.closes) {

@@ -82,8 +82,9 @@ export abstract class Clock {
    * Waits until the condition holds, or nothing more is going to happen.
    *
    * @param must whether the condition must come to hold
+   * @param within how long it may take in virtual time, in milliseconds
    */
-  abstract settle(condition: () => boolean, must: boolean): Promise<void>;
+  abstract settle(condition: () => boolean, must: boolean, within?: number): Promise<void>;
   /** Gives the platform's timers back. */
   abstract stop(): void;
 
@@ -114,6 +115,8 @@ interface Settling {
   jumps: number;
   /** How often to wait for threads before it is given up. */
   patience: number;
+  /** Timers that are later do not fire. */
+  until: number;
 }
 
 /** Time that jumps from timer to timer. */
@@ -159,10 +162,11 @@ export class VirtualClock extends Clock {
     return new Promise((resolve) => void this.#resting.push(resolve));
   }
 
-  settle(condition: () => boolean, must: boolean): Promise<void> {
+  settle(condition: () => boolean, must: boolean, within = Infinity): Promise<void> {
     const patience = must && this.threads ? MOST_PATIENCE : 0;
+    const until = this.#now + within;
     return new Promise((resolve) => {
-      this.#settling = { condition, resolve, jumps: 0, patience };
+      this.#settling = { condition, resolve, jumps: 0, patience, until };
     });
   }
 
@@ -173,7 +177,7 @@ export class VirtualClock extends Clock {
       await this.#quiet();
       if (this.#resting.length > 0) this.#resolveResting();
       else if (this.#isSettled()) this.#resolveSettling();
-      else if (this.#waiting.length > 0) await this.#jump();
+      else if (this.#mayJump()) await this.#jump();
       else if (this.#settling !== undefined && this.#settling.patience-- > 0) await wait(5);
       else if (this.#settling !== undefined) this.#resolveSettling();
       else if (idle++ > MOST_IDLE) this.reportStuck();
@@ -207,6 +211,11 @@ export class VirtualClock extends Clock {
     const settling = this.#settling;
     this.#settling = undefined;
     settling?.resolve();
+  }
+
+  #mayJump(): boolean {
+    const next = this.#waiting[0];
+    return next !== undefined && next.at <= (this.#settling?.until ?? Infinity);
   }
 
   async #jump(): Promise<void> {
