@@ -29,7 +29,7 @@ export interface ReconnectOptions extends ConnectOptions {
   minDelay?: number;
   /**
    * The longest delay at all, in milliseconds. More than 2147483647 (24 days) counts as that. Default:
-   * 60000
+   * 60000, and up to 72000 after a Retry-After
    */
   maxDelay?: number;
   /** The factor by which the longest delay grows with each failure. Default: 1.6 */
@@ -51,7 +51,7 @@ export interface ReconnectOptions extends ConnectOptions {
    * {@linkcode isTransient}, and true for whatever a function `url` throws
    */
   retry?: (error: unknown, attempt: number) => boolean | Promise<boolean>;
-  /** Called before each delay. Default: none */
+  /** Called before each delay. If it throws or rejects, the iteration throws the error. Default: none */
   onRetry?: (info: RetryInfo) => void;
   /**
    * Ends the iteration at once when aborted, whatever it waits for: the iteration throws the reason. A
@@ -189,10 +189,15 @@ class Reconnection {
   iterate(): Iteration {
     const iteration = this.#connections();
     const finish = iteration.return.bind(iteration);
-    // A generator would not look at it before what it waits for has settled.
+    // A generator would not look at them before what it waits for has settled.
     iteration.return = () => {
       this.#controller.abort(RETURNED);
       return finish();
+    };
+    const fail = iteration.throw.bind(iteration);
+    iteration.throw = (error) => {
+      this.#controller.abort(RETURNED);
+      return fail(error);
     };
     return iteration;
   }
@@ -269,9 +274,15 @@ class Reconnection {
     });
   }
 
+  /** Calls `onRetry`. One that rejects ends the iteration with its error, as one that throws. */
+  #tell(info: RetryInfo): void {
+    const returned: unknown = this.#options.onRetry?.(info);
+    Promise.resolve(returned).catch((error) => this.#controller.abort(error));
+  }
+
   async #wait(error: unknown): Promise<void> {
     const delay = this.#backoff.next(error);
-    this.#options.onRetry?.({ error, attempt: this.#backoff.failures, delay });
+    this.#tell({ error, attempt: this.#backoff.failures, delay });
     await sleep(delay, this.#signal);
   }
 }
@@ -296,21 +307,27 @@ function checkUrl(url: unknown): string | URL {
 /** The longest delay that is a number the platforms' timers know. */
 const LONGEST_DELAY = 2 ** 31 - 1;
 
+/** The longest delay if the caller gives none, and the same with the jitter after a Retry-After of a minute. */
+const MAX_DELAY = 60_000;
+const MAX_DELAY_WITH_JITTER = 72_000;
+
 /** Draws the delays: at random up to a limit that grows. */
 class Backoff {
   readonly #minDelay: number;
   readonly #maxDelay: number;
+  readonly #maxDelayWithJitter: number;
   readonly #factor: number;
   failures = 0;
 
   constructor(
-    { minDelay = 1000, maxDelay = 60_000, backoffFactor = 1.6 }: Pick<
+    { minDelay = 1000, maxDelay, backoffFactor = 1.6 }: Pick<
       ReconnectOptions,
       "minDelay" | "maxDelay" | "backoffFactor"
     >,
   ) {
     this.#minDelay = minDelay;
-    this.#maxDelay = Math.min(maxDelay, LONGEST_DELAY);
+    this.#maxDelay = Math.min(maxDelay ?? MAX_DELAY, LONGEST_DELAY);
+    this.#maxDelayWithJitter = maxDelay === undefined ? MAX_DELAY_WITH_JITTER : this.#maxDelay;
     this.#factor = backoffFactor;
   }
 
@@ -326,7 +343,7 @@ class Backoff {
     const asked = retryAfter(error);
     // The server asks for more than the caller allows: still not all clients at once.
     if (asked > most) return between(most / 2, most);
-    return between(asked, Math.min(most, asked + Math.max(limit, asked / 2)));
+    return between(asked, Math.min(this.#maxDelayWithJitter, asked + Math.max(limit, asked / 2)));
   }
 
   get #limit(): number {

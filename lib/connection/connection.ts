@@ -10,6 +10,7 @@ import { checkCloseInfo } from "./close_record.ts";
 import type { Agreement } from "../core/agreement.ts";
 import { type RawHeaders, serializeExtensions } from "../core/header.ts";
 import type { RequestHead, ResponseHead } from "../core/http1.ts";
+import { checkControl } from "../core/event_writer.ts";
 import { checkKnown } from "../core/options.ts";
 import { randomPayload } from "../core/mask.ts";
 import type { Message } from "../core/message.ts";
@@ -224,7 +225,7 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
    * @param options `signal` takes the call back; no message is lost by it
    * @returns a promise that rejects with a {@linkcode WebSocketError} when there are no more, after
    * a clean close too, and with InvalidStateError while another call waits or the connection is read
-   * in another way
+   * in another way. The promise may be awaited at any time later: a rejection is not an unhandled one
    */
   receive(options?: { signal?: AbortSignal }): Promise<Message> {
     const refused = options === undefined
@@ -298,7 +299,7 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
   send(message: OutgoingMessage, options?: SendOptions): Promise<void> {
     const refused = options === undefined ? undefined : refusal("send()", options, SEND_OPTIONS);
     if (refused !== undefined) return refused;
-    return this.#driver.sender.send(message, options);
+    return this.#driver.sender.send(message, options ?? undefined);
   }
 
   /**
@@ -406,8 +407,8 @@ function refusal(owner: string, options: unknown, names: object): Promise<never>
 }
 
 function controlPayload(payload: Uint8Array | string): Uint8Array {
-  if (typeof payload === "string") return new TextEncoder().encode(payload);
+  if (typeof payload === "string") return checkControl(new TextEncoder().encode(payload));
   // A subclass may have a slice() that does not copy, as Buffer has.
-  if (payload instanceof Uint8Array) return new Uint8Array(payload);
+  if (payload instanceof Uint8Array) return new Uint8Array(checkControl(payload));
   throw new TypeError(`Expected a payload of bytes or text, received ${typeof payload}`);
 }

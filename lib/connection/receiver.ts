@@ -11,6 +11,7 @@ import { type Fragment, type Message, MessageAssembler, wholeMessage } from "../
 import type { Protocol } from "../core/protocol.ts";
 import { Budget, type BudgetHost, type End, Inbox, sizeOf, type Waiter } from "./inbox.ts";
 import { invalidState } from "../invalid_state.ts";
+import { handled } from "./outbox.ts";
 import { type IncomingMessage, MessageStreams } from "./message_streams.ts";
 import type { ConnectionStats, InboxStrategy } from "../options.ts";
 
@@ -163,17 +164,16 @@ export class Receiver {
       signal?.throwIfAborted();
       if (this.#inbox.awaited) throw alreadyAwaited();
     } catch (error) {
-      return Promise.reject(error);
+      return handled(Promise.reject(error));
     }
     const message = this.#inbox.take();
     return message === undefined ? this.#wait(signal) : Promise.resolve(message);
   }
 
   #wait(signal: AbortSignal | undefined): Promise<Message> {
-    return new Promise((resolve, reject) => {
-      const waiting = new Waiting(resolve, reject);
-      this.#inbox.wait(signal === undefined ? waiting : this.#abortable(waiting, signal));
-    });
+    const waiting = new Waiting();
+    this.#inbox.wait(signal === undefined ? waiting : this.#abortable(waiting, signal));
+    return waiting.promise;
   }
 
   #abortable(waiting: Waiting, signal: AbortSignal): Waiter<Message> {
@@ -270,14 +270,25 @@ export class Receiver {
   }
 }
 
-/** Whoever waits in `receive()`. */
+/**
+ * Whoever waits in `receive()`. A rejection counts as handled: the caller may be waiting for something
+ * else when it comes, for example for a `send()` that rejects for the same reason.
+ */
 class Waiting implements Waiter<Message> {
-  readonly give: (message: Message) => void;
-  readonly reject: (error: unknown) => void;
+  readonly promise: Promise<Message>;
+  give!: (message: Message) => void;
+  #reject!: (error: unknown) => void;
 
-  constructor(resolve: (message: Message) => void, reject: (error: unknown) => void) {
-    this.give = resolve;
-    this.reject = reject;
+  constructor() {
+    this.promise = new Promise((resolve, reject) => {
+      this.give = resolve;
+      this.#reject = reject;
+    });
+  }
+
+  reject(error: unknown): void {
+    handled(this.promise);
+    this.#reject(error);
   }
 
   end({ error }: End): void {
@@ -294,6 +305,8 @@ type Resolve = (result: IteratorResult<Message> | Promise<never>) => void;
 class Iteration implements AsyncIterator<Message>, Waiter<Message> {
   readonly #inbox: Inbox<Message>;
   #resolve!: Resolve;
+  /** What `next()` has given and is not settled yet. */
+  #awaited: Promise<IteratorResult<Message>> | undefined;
 
   constructor(inbox: Inbox<Message>) {
     this.#inbox = inbox;
@@ -302,18 +315,21 @@ class Iteration implements AsyncIterator<Message>, Waiter<Message> {
   next(): Promise<IteratorResult<Message>> {
     const value = this.#inbox.take();
     if (value !== undefined) return Promise.resolve({ done: false, value });
-    if (this.#inbox.awaited) return Promise.reject(alreadyAwaited());
-    return new Promise((resolve) => {
-      this.#resolve = resolve;
-      this.#inbox.wait(this);
-    });
+    if (this.#inbox.awaited) return handled(Promise.reject(alreadyAwaited()));
+    const awaited = new Promise<IteratorResult<Message>>((resolve) => this.#resolve = resolve);
+    this.#awaited = awaited;
+    this.#inbox.wait(this);
+    return awaited;
   }
 
   give(value: Message): void {
+    this.#awaited = undefined;
     this.#resolve({ done: false, value });
   }
 
   end(end: End): void {
+    handled(this.#awaited!);
+    this.#awaited = undefined;
     if (endsIteration(end)) this.#resolve({ done: true, value: undefined });
     else this.#resolve(Promise.reject(end.error));
   }

@@ -170,7 +170,12 @@ export class EventWriter {
   }
 }
 
-function checkControl(payload: Uint8Array): Uint8Array {
+/**
+ * Checks the payload of a ping or a pong (RFC 6455 §5.5).
+ *
+ * @throws {RangeError} If it is longer than 125 bytes.
+ */
+export function checkControl(payload: Uint8Array): Uint8Array {
   if (payload.length > MAX_CONTROL_LENGTH) {
     throw new RangeError(
       `Expected a control payload of at most 125 bytes, received ${payload.length}`,

@@ -23,7 +23,7 @@ import { SEND_MARK } from "../connection/outbox.ts";
 import { viewOf } from "../connection/outgoing.ts";
 import { wholeFragment } from "../connection/receiver.ts";
 import type { Transport, TransportHandlers } from "../transport.ts";
-import { backgroundTimer, nextTurn } from "../timers.ts";
+import { backgroundTimer, deadline, nextTurn } from "../timers.ts";
 import type { WebSocketLike, WebSocketLikeEvent } from "./websocket_like.ts";
 
 /** What a {@linkcode NativeSocket} may hold. */
@@ -334,7 +334,7 @@ export class NativeSocket implements Machine {
 
   #handle(handlers: TransportHandlers): void {
     this.#handlers = handlers;
-    this.#checkClosing(0);
+    this.#checkClosing();
     const closed = this.#closed;
     queueMicrotask(() => {
       if (closed !== this.#closed) return;
@@ -355,17 +355,13 @@ export class NativeSocket implements Machine {
   /**
    * Ends the connection when the socket has been closing for `closeTimeout`: Node's WebSocket tells of the
    * peer's Close only when the peer has ended its transport, too.
-   *
-   * @param found how often the socket was found to be closing, in a row
    */
-  #checkClosing(found: number): void {
+  #checkClosing(): void {
     const { closeTimeout } = this.#limits;
     if (closeTimeout === 0 || this.#gone) return;
-    this.#cancelClosingCheck?.();
     this.#cancelClosingCheck = backgroundTimer(() => {
-      const { readyState } = this.#socket;
-      if (found < CLOSING_CHECKS) this.#checkClosing(readyState === CLOSING ? found + 1 : 0);
-      else this.#lose();
+      if (this.#socket.readyState !== CLOSING) return this.#checkClosing();
+      this.#cancelClosingCheck = deadline(() => this.#lose(), closeTimeout);
     }, closeTimeout / CLOSING_CHECKS);
   }
 

@@ -12,6 +12,7 @@ import {
 } from "../../mod.ts";
 import * as browser from "../../lib/browser.ts";
 import { encodeFrame, Opcode, serializeClose } from "../../lib/core/mod.ts";
+import { nextTurn } from "../../lib/timers.ts";
 import { utf8 } from "../bytes.ts";
 import { FakeSocket } from "../native_sockets.ts";
 import { withPrograms } from "../programs.ts";
@@ -25,6 +26,7 @@ import {
   withRawServer,
   withServer,
 } from "../support.ts";
+import { inVirtualTime, settle } from "../virtual_time.ts";
 
 /** Runs with other globals than those of the platform. */
 async function withGlobals(globals: Record<string, unknown>, run: () => unknown): Promise<void> {
@@ -233,6 +235,24 @@ describe("G5 native WebSockets whose peer does not end the transport", () => {
     assert.equal(socket.terminated, 1);
     assert.equal(ws.state, "closed");
     await until(() => socket.listeners.message === 0);
+  });
+
+  it("G5 a close that has arrived during a standstill is read first", async () => {
+    for (const before of [0, 990, 1240]) {
+      await inVirtualTime(async (time) => {
+        const socket = new FakeSocket();
+        const ws = await fromWebSocket(socket, { closeTimeout: 1000 });
+        socket.readyState = 2;
+        await time.advance(before);
+        time.standStill(5000);
+        // What has arrived is told in the turn after the timers.
+        await new Promise<void>((resolve) => nextTurn(resolve));
+        socket.emit("close", { code: 1000, reason: "", wasClean: true });
+        await settle();
+        assert.equal((await ws.closed).closeCode, 1000);
+        assert.equal(time.waiting, 0);
+      });
+    }
   });
 
   it("G5 a socket that is open is left alone, and so is one without closeTimeout", async () => {

@@ -94,7 +94,9 @@ describe("H1 Retry-After with jitter", () => {
     ["2", {}, 2000, 3000],
     ["2", { minDelay: 1 }, 2000, 3000],
     ["30", {}, 30_000, 45_000],
-    ["50", {}, 50_000, 60_000],
+    ["50", {}, 50_000, 72_000],
+    ["50", { maxDelay: 60_000 }, 50_000, 60_000],
+    ["60", {}, 60_000, 72_000],
     ["3600", {}, 30_000, 60_000],
     ["9".repeat(400), {}, 30_000, 60_000],
     ["9".repeat(400), { maxDelay: Infinity }, 2 ** 30 - 1, 2 ** 31 - 1],
@@ -182,6 +184,31 @@ for (const [name, begin] of Object.entries(WAITS)) {
     });
   });
 }
+
+for (const [name, begin] of Object.entries(WAITS)) {
+  it(`H4 throw() ends the iteration at once while it waits for ${name}`, async () => {
+    await inVirtualTime(async (time) => {
+      const { connections, next } = await begin(PATIENT);
+      assert.equal((await rejection(connections.throw!(new Error("enough")))).message, "enough");
+      assert.deepEqual(await next, { done: true, value: undefined });
+      assert.equal(time.waiting, 0);
+    });
+  });
+}
+
+it("H2 an onRetry that rejects ends the iteration with its error, as one that throws", async () => {
+  const fail = () => {
+    throw new Error("enough");
+  };
+  for (const onRetry of [fail, async () => await fail()]) {
+    await inVirtualTime(async (time) => {
+      const connections = reconnect(URL, { ...PATIENT, transport: DEAD, onRetry });
+      assert.equal((await rejection(connections.next())).message, "enough");
+      assert.equal(time.now, 0);
+      assert.equal(time.waiting, 0);
+    });
+  }
+});
 
 it("H2 a signal that is aborted while the loop runs ends the iteration at the next step", async () => {
   const { signal, abort } = watchedSignal();

@@ -103,6 +103,70 @@ describe("A5 a source of items that fails while its connection ends", () => {
   });
 });
 
+describe("A5 a message that is awaited only after the connection has ended", () => {
+  const PROGRAM = `
+    import { pair } from "@sluice/sluice/testing";
+    const sleep = (delay) => new Promise((resolve) => setTimeout(resolve, delay));
+    const aborted = (controller) => (controller.abort(new Error("enough")), controller.signal);
+    const ways = {
+      "receive()": (ws) => ws.receive(),
+      "receive() with a signal": (ws) => ws.receive({ signal: new AbortController().signal }),
+      "receive() with a signal that is aborted": (ws) => ws.receive({ signal: aborted(new AbortController()) }),
+      "receive() with a signal that is aborted later": (ws) => ws.receive({ signal: AbortSignal.timeout(1) }),
+      "a second receive()": (ws) => [ws.receive(), ws.receive()][1],
+      "receive() beside a stream": (ws) => [ws.readable, ws.receive()][1],
+      "next()": (ws) => ws[Symbol.asyncIterator]().next(),
+      "a second next()": (ws) => [ws.receive(), ws[Symbol.asyncIterator]().next()][1],
+    };
+    const ends = {
+      "the peer's close()": (ws, peer) => peer.close({ closeCode: 4000 }),
+      "terminate()": (ws) => ws.terminate(),
+      "the peer's terminate()": (ws, peer) => peer.terminate(),
+    };
+    for (const [way, begin] of Object.entries(ways)) {
+      for (const [end, run] of Object.entries(ends)) {
+        const [ws, peer] = await pair();
+        const message = begin(ws);
+        run(ws, peer);
+        await sleep(5);
+        const outcomes = [message, begin(ws)].map((one) => one.then(() => "a message", () => ""));
+        await sleep(5);
+        begin(ws);
+        console.log((await Promise.all(outcomes)).join("") || "rejected");
+        for (const end of [ws, peer]) end.terminate();
+      }
+    }
+    await sleep(50);
+  `;
+
+  it("A5 rejects, and is no unhandled rejection", async () => {
+    await withPrograms(async (start) => {
+      const child = await start("messages.ts", PROGRAM);
+      const code = await child.exited;
+      assert.deepEqual([child.stderr, child.stdout, code], ["", "rejected\n".repeat(24), 0]);
+    });
+  });
+});
+
+it("F a payload of any length that is too long is refused with the same error", async () => {
+  const [client, server] = await pair();
+  for (const length of [126, 20_000, 1_000_000]) {
+    const bytes = new Uint8Array(length);
+    for (const payload of [bytes, "x".repeat(length)]) {
+      for (const call of ["ping", "pong"] as const) {
+        const error = await rejection(client[call](payload));
+        assert.equal(error.name, "RangeError");
+        assert.match(error.message, /125 bytes, received \d+$/);
+      }
+    }
+  }
+  const none = null as unknown as undefined;
+  await client.send("as without options", none);
+  assert.equal(await server.receive(none), "as without options");
+  assert.equal(typeof await client.ping("", none), "number");
+  for (const ws of [client, server]) ws.terminate();
+});
+
 /** Ways in which the owner of bytes takes them away. */
 const detaching: [name: string, make: (length: number) => [Uint8Array, detach: () => void]][] = [
   ["transferred", (length) => {
