@@ -50,7 +50,7 @@ export type { ByteDuplex } from "./byte_streams.ts";
 export type { CloseInfo } from "./core/close.ts";
 export type { EncodedFrame, Extension, OutgoingFrame, PENDING } from "./core/extension.ts";
 export type { Frame, FrameHeader, Opcode, Role } from "./core/frame.ts";
-export type { FrameDecoderOptions, FramePiece } from "./core/frame_decoder.ts";
+export type { FrameDecoderOptions, FramePiece } from "./core/decoder.ts";
 export type { FragmentsOptions, Message, MessageOptions } from "./core/message.ts";
 export type { TextCodec } from "./core/utf8.ts";
 export type { BufferSource, InboxStrategy } from "./options.ts";

@@ -7,6 +7,7 @@ import {
   memoryLevel,
   protocolLevel,
   socketLevel,
+  transformsLevel,
 } from "./conformance/levels.ts";
 import { ROWS } from "./conformance/rows.ts";
 
@@ -15,6 +16,7 @@ const ROLES: readonly Role[] = ["server", "client"];
 /** What each row is run at; where there are two echoes, by a pipe and by a loop. */
 const LEVELS: readonly [name: string, levels: readonly Level[]][] = [
   ["protocol", [protocolLevel]],
+  ["transforms", [transformsLevel]],
   ["assemble", [assembleLevel]],
   ["memory", [memoryLevel("pipe"), memoryLevel("loop")]],
   ["socket", [socketLevel("pipe"), socketLevel("loop")]],

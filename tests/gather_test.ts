@@ -3,9 +3,9 @@ import assert from "node:assert/strict";
 import {
   encodeFrame,
   FrameDecoder,
-  type FramePiece,
   Opcode,
   Protocol,
+  type ProtocolOptions,
   type Role,
 } from "../lib/core/mod.ts";
 import { pair, transportPair } from "../lib/testing.ts";
@@ -22,67 +22,71 @@ function frameOf(payload: Uint8Array, role: Role, opcode: Opcode = Opcode.Binary
   return encodeFrame({ fin, rsv: 0, opcode, payload }, { mask });
 }
 
-function gathering(role: Role): FrameDecoder {
-  const decoder = new FrameDecoder({ role, ownsInput: true });
-  decoder.gathers = true;
-  return decoder;
+/** A protocol that puts messages together, as a connection has it. */
+function gathering(role: Role, options: ProtocolOptions = {}): Protocol {
+  const protocol = new Protocol(role, { ...options, ownsInput: true });
+  protocol.whole = true;
+  return protocol;
 }
 
-function piecesOf(decoder: FrameDecoder, chunks: readonly Uint8Array[]): FramePiece[] {
-  const pieces: FramePiece[] = [];
+/** The data of the messages, or pieces of them, that these chunks give. */
+function dataOf(protocol: Protocol, chunks: readonly Uint8Array[]): Message[] {
+  const data: Message[] = [];
   for (const chunk of chunks) {
-    decoder.push(chunk);
-    for (let piece = decoder.next(); piece; piece = decoder.next()) pieces.push(piece);
+    protocol.receive(chunk);
+    for (const event of protocol.events()) {
+      if (event.type === "text" || event.type === "binary") data.push(event.data);
+    }
   }
-  return pieces;
+  return data;
 }
 
-const shape = (pieces: FramePiece[]) =>
-  pieces.map(({ payload, last }) => [payload.length, last] as const);
-
-describe("FrameDecoder.gathers", () => {
+describe("Messages that are put together", () => {
   for (const role of ["client", "server"] as const) {
-    it(`a ${role} gets a frame whole wherever it is cut`, () => {
+    it(`a ${role} gets a message whole wherever it is cut`, () => {
       const payload = pattern(300);
       for (const chunks of cuts(frameOf(payload, role))) {
-        const pieces = piecesOf(gathering(role), chunks);
-        assert.deepEqual(pieces.at(-1)!.payload, payload);
-        assert.ok(pieces.slice(0, -1).every((piece) => piece.payload.length === 0));
-        assert.ok(pieces.length <= 2);
+        assert.deepEqual(dataOf(gathering(role), chunks), [payload]);
       }
     });
 
-    it(`a ${role} gets frames in their order wherever the input is cut`, () => {
+    it(`a ${role} gets messages in their order wherever the input is cut`, () => {
       fc.assert(fc.property(fc.array(binary, { maxLength: 8 }), offsets(600), (payloads, at) => {
         const input = concat(payloads.map((payload) => frameOf(payload, role)));
-        const pieces = piecesOf(gathering(role), cut(input, ...at));
-        const whole = pieces.filter(({ last }) => last).map(({ payload }) => payload);
-        assert.deepEqual(whole, payloads);
+        assert.deepEqual(dataOf(gathering(role), cut(input, ...at)), payloads);
       }));
     });
   }
 
-  it("it goes through all the chunks that wait", () => {
-    for (const role of ["client", "server"] as const) {
-      const payload = pattern(3000);
-      const frame = frameOf(payload, role);
-      const decoder = gathering(role);
-      decoder.push(frame.slice(0, 100));
-      assert.equal(decoder.next()?.last, false);
-      assert.equal(decoder.next(), undefined);
-      for (let at = 100; at < frame.length; at += 100) decoder.push(frame.slice(at, at + 100));
-      assert.deepEqual(decoder.next()?.payload, payload);
-      assert.equal(decoder.release(), true);
+  it("each has a buffer of its own", () => {
+    for (const chunks of cuts(frameOf(pattern(300), "server"))) {
+      const [message] = dataOf(gathering("server"), chunks) as Uint8Array[];
+      assert.equal(message.buffer.byteLength, 300);
+      assert.ok(chunks.every((chunk) => chunk.buffer !== message.buffer));
     }
   });
 
-  it("the header comes first, before memory is taken for the rest", () => {
-    const decoder = gathering("server");
-    decoder.push(hex("82 ff 00 00 00 02 80 00 00 00 00 00 00 00 01"));
-    assert.equal(decoder.next()?.header.length, 10 * 2 ** 30);
-    assert.equal(decoder.next(), undefined);
-    decoder.push(new Uint8Array(65536));
-    assert.equal(decoder.next(), undefined);
+  it("a message takes all the chunks that wait", () => {
+    for (const role of ["client", "server"] as const) {
+      const payload = pattern(3000);
+      const frame = frameOf(payload, role);
+      const protocol = gathering(role);
+      for (let at = 0; at < frame.length; at += 100) protocol.receive(frame.slice(at, at + 100));
+      assert.deepEqual(dataOf(protocol, []), []);
+      const [event] = protocol.events();
+      assert.ok(event.type === "binary");
+      assert.deepEqual(event.data, payload);
+      assert.equal(protocol.release(), true);
+    }
+  });
+
+  it("a declared length takes no memory by itself", () => {
+    const sizes = allocated(() => {
+      const protocol = gathering("server");
+      dataOf(protocol, [hex("82 ff 00 00 00 02 80 00 00 00 00 00 00 00 01")]);
+      dataOf(protocol, [new Uint8Array(65536)]);
+    });
+    assert.ok(sizes.every((size) => size <= 16 * 65536), `${sizes}`);
   });
 
   it("no more memory is taken than 16 times what has come", () => {
@@ -90,13 +94,11 @@ describe("FrameDecoder.gathers", () => {
       const payload = pattern(1_000_000);
       const frame = frameOf(payload, "server");
       const taken: number[] = [];
-      const decoder = gathering("server");
+      const protocol = gathering("server");
       for (let at = 0; at < frame.length; at += chunkSize) {
+        const chunk = frame.slice(at, at + chunkSize);
         const sizes = allocated(() => {
-          decoder.push(frame.slice(at, at + chunkSize));
-          decoder.next();
-          const piece = decoder.next();
-          if (piece?.last) assert.deepEqual(piece.payload, payload);
+          for (const data of dataOf(protocol, [chunk])) assert.deepEqual(data, payload);
         });
         for (const size of sizes) assert.ok(size <= 16 * (at + chunkSize), `${size} at ${at}`);
         taken.push(...sizes);
@@ -106,73 +108,50 @@ describe("FrameDecoder.gathers", () => {
     }
   });
 
-  it("what is no binary message of one frame comes in pieces", () => {
-    for (
-      const [opcode, fin] of [
-        [Opcode.Text, true],
-        [Opcode.Binary, false],
-        [Opcode.Continuation, true],
-      ] as const
-    ) {
-      const frame = frameOf(pattern(300).map((byte) => byte & 0x7f), "server", opcode, fin);
-      const pieces = piecesOf(gathering("server"), cut(frame, 108, 208));
-      assert.deepEqual(shape(pieces), [[100, false], [100, false], [100, true]]);
+  it("turned off within a message, what has come so far is given out, and the rest in pieces", () => {
+    for (const opcode of [Opcode.Binary, Opcode.Text]) {
+      const payload = pattern(300).map((byte) => byte & 0x7f);
+      const expected = opcode === Opcode.Text ? new TextDecoder().decode(payload) : payload;
+      const [first, second, third, fourth] = cut(frameOf(payload, "server", opcode), 58, 108, 208);
+      const protocol = gathering("server");
+      assert.deepEqual(dataOf(protocol, [first, second]), []);
+      assert.equal(protocol.held, 100);
+      protocol.whole = false;
+      const held = protocol.takeHeld()!;
+      assert.equal(held.messageFinished, false);
+      const data = [held.data, ...dataOf(protocol, [third, fourth])];
+      assert.deepEqual(data.map(({ length }) => length), [100, 100, 100]);
+      assert.deepEqual(joined(data), expected);
+      assert.equal(protocol.takeHeld(), undefined);
     }
   });
 
-  it("a frame that lies whole in a chunk is copied out of it", () => {
-    const chunk = frameOf(pattern(300), "server");
-    const pieces = piecesOf(gathering("server"), [chunk]);
-    assert.deepEqual(shape(pieces), [[300, true]]);
-    const [{ payload }] = pieces;
-    assert.equal(payload.buffer.byteLength, 300);
-    chunk.fill(0);
-    assert.deepEqual(payload, pattern(300));
-  });
-
-  it("turned off within a frame, the next piece has all that came so far", () => {
-    const payload = pattern(300);
-    const [first, second, third, fourth] = cut(frameOf(payload, "server"), 58, 108, 208);
-    const decoder = gathering("server");
-    const pieces = piecesOf(decoder, [first, second]);
-    assert.deepEqual(shape(pieces), [[0, false]]);
-    decoder.gathers = false;
-    pieces.push(...piecesOf(decoder, [third, fourth]));
-    assert.deepEqual(shape(pieces), [[0, false], [200, false], [100, true]]);
-    assert.deepEqual(concat(pieces.map((piece) => piece.payload)), payload);
-  });
-
-  it("turned on within a frame, the rest of it comes in pieces", () => {
+  it("turned on within a message, the rest of it is one piece", () => {
     const payload = pattern(300);
     const [first, second, third] = cut(frameOf(payload, "server"), 108, 208);
-    const decoder = new FrameDecoder({ role: "server" });
-    const pieces = piecesOf(decoder, [first]);
-    decoder.gathers = true;
-    pieces.push(...piecesOf(decoder, [second, third]));
-    assert.deepEqual(shape(pieces), [[100, false], [100, false], [100, true]]);
-    assert.deepEqual(concat(pieces.map((piece) => piece.payload)), payload);
+    const protocol = new Protocol("server");
+    const data = dataOf(protocol, [first]);
+    protocol.whole = true;
+    data.push(...dataOf(protocol, [second, third]));
+    assert.deepEqual(data.map(({ length }) => length), [100, 200]);
+    assert.deepEqual(joined(data), payload);
   });
 
-  it("a chunk is let go of once it was read and nothing that was given out is a part of it", () => {
-    const payload = pattern(300);
-    const frame = frameOf(payload, "server");
-    const decoder = gathering("server");
+  it("a chunk is let go of once it has been read", () => {
+    const frame = frameOf(pattern(300), "server");
+    const protocol = gathering("server");
     const [first, second] = cut(frame, 108);
-    decoder.push(first);
-    assert.equal(decoder.release(), false, "not read");
-    while (decoder.next());
-    assert.equal(decoder.release(), true, "copied");
-    const part = frameOf(payload, "server", Opcode.Binary, false);
-    decoder.push(concat([second, part]));
-    decoder.next();
-    assert.equal(decoder.release(), false, "read in part");
-    decoder.next();
-    assert.equal(decoder.release(), false, "a view of it was given out");
-    assert.equal(decoder.release(), false, "and is still out");
-    decoder.push(first);
-    assert.equal(decoder.release(), false, "not read");
-    while (decoder.next());
-    assert.equal(decoder.release(), true, "the view was one of another chunk");
+    protocol.receive(first);
+    assert.equal(protocol.release(), false, "not read");
+    dataOf(protocol, []);
+    for (const _ of protocol.events());
+    assert.equal(protocol.release(), true, "read");
+    protocol.receive(concat([second, frame]));
+    protocol.next();
+    assert.equal(protocol.release(), false, "read in part");
+    protocol.next();
+    protocol.next();
+    assert.equal(protocol.release(), true, "read to its end");
   });
 
   it("memory that was not zeroed is given out with nothing of what it held", () => {
@@ -182,90 +161,78 @@ describe("FrameDecoder.gathers", () => {
       return new Uint8Array(length).fill(0xee);
     };
     const payload = pattern(3000);
-    const decoder = new FrameDecoder({ role: "server", ownsInput: true, allocate });
-    decoder.gathers = true;
+    const protocol = gathering("server", { allocate });
     const [first, second] = cut(frameOf(payload, "server"), 108);
-    assert.deepEqual(piecesOf(decoder, [first, second]).at(-1)!.payload, payload);
-    assert.deepEqual(piecesOf(decoder, [first]).map(({ payload }) => payload.length), [0]);
-    decoder.gathers = false;
-    const [piece] = piecesOf(decoder, [second.slice(0, 1)]);
-    assert.deepEqual(piece.payload, payload.subarray(0, 101));
-    assert.equal(piece.payload.buffer.byteLength, 101);
-    assert.equal(taken.length, 3);
+    assert.deepEqual(dataOf(protocol, [first, second]), [payload]);
+    assert.deepEqual(dataOf(protocol, [first.slice()]), []);
+    protocol.whole = false;
+    const { data } = protocol.takeHeld()!;
+    assert.equal((data as Uint8Array).buffer.byteLength, 100);
+    assert.ok(taken.length > 0);
   });
 
   it("what was given out before a failure is not let go of", () => {
-    const decoder = gathering("server");
+    const decoder = new FrameDecoder({ role: "server", ownsInput: true });
     decoder.push(concat([frameOf(pattern(300), "server"), hex("83 80")]));
     decoder.next();
     assert.throws(() => decoder.next(), { closeCode: 1002 });
     assert.equal(decoder.release(), false);
   });
 
-  it("decoders that take turns have nothing of each other", () => {
-    const decoders = (["server", "client", "server"] as const).map((role, i) => {
+  it("connections that take turns have nothing of each other", () => {
+    const ends = (["server", "client", "server"] as const).map((role, i) => {
       const payload = pattern(300 + i);
       const chunks = cut(concat(Array(4).fill(frameOf(payload, role))), 1, 3, 310, 700);
-      return { decoder: gathering(role), payload, chunks, received: [] as Uint8Array[] };
+      return { role, protocol: gathering(role), payload, chunks, received: [] as Message[] };
     });
     for (let i = 0; i < 5; i++) {
-      for (const { decoder, chunks, received } of decoders) {
-        received.push(...piecesOf(decoder, [chunks[i]]).map((piece) => piece.payload.slice()));
-        decoder.release();
+      for (const { protocol, chunks, received } of ends) {
+        received.push(...dataOf(protocol, [chunks[i]]));
+        protocol.release();
       }
     }
-    for (const { decoder, payload, received } of decoders) {
-      assertSameBytes(concat(received), concat(Array(4).fill(payload)));
-      decoder.push(hex("83 80"));
-      const at = 4 * (payload.length + 4 + (decoder === decoders[1].decoder ? 0 : 4));
-      assert.throws(() => decoder.next(), { message: new RegExp(`frame at byte ${at}\\)`) });
+    for (const { role, protocol, payload, received } of ends) {
+      assertSameBytes(joined(received) as Uint8Array, concat(Array(4).fill(payload)));
+      protocol.receive(hex("83 80"));
+      const at = 4 * (payload.length + 4 + (role === "client" ? 0 : 4));
+      assert.throws(() => protocol.next(), { message: new RegExp(`frame at byte ${at}\\)`) });
     }
   });
 
   it("an end before anything was read is told of at its own place", () => {
-    const other = gathering("server");
-    piecesOf(other, [frameOf(pattern(300), "server"), frameOf(pattern(300), "server")]);
-    other.release();
-    const first = gathering("server");
+    const first = new FrameDecoder({ role: "server" });
     first.push(hex("82"));
     assert.throws(() => first.end(), { message: /frame at byte 0\)/ });
-    const second = gathering("server");
-    piecesOf(second, [frameOf(pattern(300), "server")]);
+    const second = new FrameDecoder({ role: "server", ownsInput: true });
+    second.push(frameOf(pattern(300), "server"));
+    assert.equal(second.next()?.last, true);
     second.push(hex("82"));
     assert.throws(() => second.end(), { message: /frame at byte 308\)/ });
   });
 
   it("what becomes of chunks that were let go of does not matter", () => {
     const payload = pattern(300);
-    const decoder = gathering("server");
+    const protocol = gathering("server");
+    const received: Message[] = [];
     for (const chunk of cut(frameOf(payload, "server"), 3, 8, 100)) {
-      decoder.push(chunk);
-      for (let piece = decoder.next(); piece; piece = decoder.next()) {
-        if (piece.last) assert.deepEqual(piece.payload, payload);
-      }
-      assert.equal(decoder.release(), true);
+      received.push(...dataOf(protocol, [chunk]));
+      assert.equal(protocol.release(), true);
       structuredClone(chunk.buffer, { transfer: [chunk.buffer as ArrayBuffer] });
-      assert.equal(decoder.bufferedAmount, 0);
+      assert.equal(protocol.bufferedAmount, 0);
     }
-    decoder.push(hex("83 80"));
-    assert.throws(() => decoder.next(), { message: /frame at byte 308/ });
-  });
-
-  it("an end within the frame is an error", () => {
-    const decoder = gathering("server");
-    piecesOf(decoder, [frameOf(pattern(300), "server").subarray(0, 200)]);
-    assert.throws(() => decoder.end(), { closeCode: 1006 });
+    assert.deepEqual(received, [payload]);
+    protocol.receive(hex("83 80"));
+    assert.throws(() => protocol.next(), { message: /frame at byte 308/ });
   });
 });
 
 describe("A connection whose messages are read whole", () => {
-  it("lets go of a chunk behind messages: of none it is a part", () => {
-    for (const opcode of [Opcode.Text, Opcode.Binary] as const) {
+  it("lets go of a chunk after messages", () => {
+    for (const opcode of [Opcode.Text, Opcode.Binary]) {
       const payload = new Uint8Array(1000).fill(97);
-      const protocol = new Protocol("server", { ownsInput: true });
-      protocol.receive(frameOf(payload, "server", opcode));
-      const message = protocol.nextMessage();
-      assert.deepEqual(message, opcode === Opcode.Text ? "a".repeat(1000) : payload);
+      const protocol = gathering("server");
+      const data = dataOf(protocol, [frameOf(payload, "server", opcode)]);
+      assert.deepEqual(data, [opcode === Opcode.Text ? "a".repeat(1000) : payload]);
       assert.equal(protocol.release(), true);
     }
   });
@@ -309,8 +276,7 @@ describe("A connection whose messages are read whole", () => {
   });
 
   it("refuses a message on its declared length", () => {
-    const protocol = new Protocol("server", { maxMessageSize: 1000 });
-    protocol.gathers = true;
+    const protocol = gathering("server", { maxMessageSize: 1000 });
     protocol.receive(frameOf(pattern(2000), "server").subarray(0, 50));
     assert.throws(() => protocol.next(), { closeCode: 1009 });
   });
@@ -342,6 +308,11 @@ describe("A connection whose messages are read whole", () => {
     await client.closed;
   });
 });
+
+/** Pieces of one message, put together. */
+function joined(data: readonly Message[]): Message {
+  return typeof data[0] === "string" ? data.join("") : concat(data as Uint8Array[]);
+}
 
 /** The sizes of the arrays that are made meanwhile. */
 function allocated(run: () => void): number[] {

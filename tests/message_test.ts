@@ -2,7 +2,6 @@ import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import {
   type Fragment,
-  FragmentReader,
   fragments,
   type FramePiece,
   type Message,
@@ -11,6 +10,7 @@ import {
   Opcode,
 } from "../lib/core/mod.ts";
 import { concat, hex, pattern, utf8 } from "./bytes.ts";
+import { PieceReader } from "./pieces.ts";
 import { binary, fc, text } from "./property.ts";
 
 /** A whole frame as one piece. */
@@ -29,8 +29,8 @@ function pieces(opcode: number, payloads: Uint8Array[], fin = true): FramePiece[
 const { Continuation, Text, Binary } = Opcode;
 const NONE = new Uint8Array(0);
 
-describe("FragmentReader", () => {
-  it("FragmentReader gives the type of the message for each of its frames", () => {
+describe("MessageReader", () => {
+  it("MessageReader gives the type of the message for each of its frames", () => {
     const read = readAll([
       frame(Text, "a", false),
       frame(Continuation, "b", false),
@@ -49,7 +49,7 @@ describe("FragmentReader", () => {
     ]);
   });
 
-  it("FragmentReader tells pieces of a frame from its end", () => {
+  it("MessageReader tells pieces of a frame from its end", () => {
     const [whole, half] = [[utf8("a"), utf8("b"), NONE], [utf8("c"), utf8("d")]];
     const read = readAll([...pieces(Text, whole, false), ...pieces(Continuation, half)]);
     assert.deepEqual(read.map(({ frameFinished }) => frameFinished), [
@@ -68,9 +68,9 @@ describe("FragmentReader", () => {
     ]);
   });
 
-  it("FragmentReader refuses an end within a message", () => {
+  it("MessageReader refuses an end within a message", () => {
     const message = "Expected the message to go on, the input ended within it";
-    const reader = new FragmentReader();
+    const reader = new PieceReader();
     reader.end();
     for (const opcode of [Text, Binary]) {
       reader.read(frame(opcode, "a", false));
@@ -113,23 +113,23 @@ describe("FragmentReader", () => {
     ],
   ];
   for (const [title, frames, message] of misplaced) {
-    it(`FragmentReader refuses ${title}, as its last frame`, () => {
-      const reader = new FragmentReader();
+    it(`MessageReader refuses ${title}, as its last frame`, () => {
+      const reader = new PieceReader();
       for (const piece of frames.slice(0, -1)) reader.read(piece);
       assert.throws(() => reader.read(frames.at(-1)!), failure(1002, message));
     });
   }
 
-  it("FragmentReader refuses a message on the length its frame declares", () => {
-    const reader = new FragmentReader({ maxMessageSize: 1000 });
+  it("MessageReader refuses a message on the length its frame declares", () => {
+    const reader = new PieceReader({ maxMessageSize: 1000 });
     const header = { ...frame(Binary, "").header, length: 2 ** 53 - 1 };
     const message = "Expected a message of at most 1000 bytes, received at least 9007199254740991";
     const nothing = { header, payload: NONE, last: false };
     assert.throws(() => reader.read(nothing), failure(1009, message));
   });
 
-  it("FragmentReader limits the sum of all fragments, and begins anew with each message", () => {
-    const reader = new FragmentReader({ maxMessageSize: 10 });
+  it("MessageReader limits the sum of all fragments, and begins anew with each message", () => {
+    const reader = new PieceReader({ maxMessageSize: 10 });
     for (let i = 0; i < 3; i++) {
       reader.read(frame(Binary, pattern(4), false));
       reader.read(frame(Continuation, pattern(6)));
@@ -140,18 +140,18 @@ describe("FragmentReader", () => {
     assert.throws(() => reader.read(frame(Continuation, "aaaa")), failure(1009, message));
   });
 
-  it("FragmentReader limits text by its bytes, not its characters", () => {
-    const reader = new FragmentReader({ maxMessageSize: 4 });
+  it("MessageReader limits text by its bytes, not its characters", () => {
+    const reader = new PieceReader({ maxMessageSize: 4 });
     reader.read(frame(Text, "éé"));
     assert.throws(() => reader.read(frame(Text, "ééé")), { closeCode: 1009 });
   });
 
-  it("FragmentReader counts a frame once, however many its pieces", () => {
+  it("MessageReader counts a frame once, however many its pieces", () => {
     const options = { maxMessageSize: 3 };
     assert.equal(readAll(pieces(Binary, [hex("01"), hex("02"), hex("03")]), options).length, 3);
   });
 
-  it("FragmentReader gives whole characters only, across pieces and frames", () => {
+  it("MessageReader gives whole characters only, across pieces and frames", () => {
     const [a, b, c, d] = [...utf8("😀")].map((byte) => Uint8Array.of(byte));
     const frames = [...pieces(Text, [a, b], false), ...pieces(Continuation, [NONE, c, d])];
     assert.deepEqual(readAll(frames).map(({ data }) => data), ["", "", "", "", "😀"]);
@@ -175,16 +175,16 @@ describe("FragmentReader", () => {
     ], 1],
   ];
   for (const [title, frames, at] of invalid) {
-    it(`FragmentReader refuses invalid UTF-8 in ${title} as soon as it is there`, () => {
-      const reader = new FragmentReader();
+    it(`MessageReader refuses invalid UTF-8 in ${title} as soon as it is there`, () => {
+      const reader = new PieceReader();
       for (const piece of frames.slice(0, -1)) reader.read(piece);
       const message = `Expected UTF-8 in a text message, invalid at byte ${at}`;
       assert.throws(() => reader.read(frames.at(-1)!), failure(1007, message));
     });
   }
 
-  it("FragmentReader counts bytes of text anew for each message", () => {
-    const reader = new FragmentReader();
+  it("MessageReader counts bytes of text anew for each message", () => {
+    const reader = new PieceReader();
     reader.read(frame(Text, "a", false));
     reader.read(frame(Continuation, "b"));
     reader.read(frame(Text, "whole"));
@@ -192,12 +192,12 @@ describe("FragmentReader", () => {
     assert.throws(() => reader.read(frame(Text, hex("61 ff"), false)), failure(1007, message));
   });
 
-  it("FragmentReader takes any bytes in a binary message", () => {
+  it("MessageReader takes any bytes in a binary message", () => {
     const [{ data }] = readAll([frame(Binary, hex("ff fe c0 80"))]);
     assert.deepEqual(data, hex("ff fe c0 80"));
   });
 
-  it("FragmentReader decodes whole messages with the codec it is given", () => {
+  it("MessageReader decodes whole messages with the codec it is given", () => {
     const textCodec = { decode: () => "decoded", encodeInto: () => 0 };
     assert.equal(readAll([frame(Text, "abc")], { textCodec })[0].data, "decoded");
   });
@@ -350,7 +350,7 @@ describe("fragments", () => {
     }
   });
 
-  it("fragments cuts what FragmentReader and MessageAssembler put together again", () => {
+  it("fragments cuts what MessageReader and MessageAssembler put together again", () => {
     const size = fc.integer({ min: 1, max: 40 });
     const wellFormed = text.filter((value) => !/\p{Surrogate}/u.test(value));
     fc.assert(fc.property(fc.oneof(wellFormed, binary), size, (message, maxFrameSize) => {
@@ -367,7 +367,7 @@ function binaryPiece(data: Uint8Array): Fragment {
 }
 
 function readAll(frames: readonly FramePiece[], options?: MessageOptions): Fragment[] {
-  const reader = new FragmentReader(options);
+  const reader = new PieceReader(options);
   return frames.map((piece) => reader.read(piece));
 }
 

@@ -6,6 +6,7 @@ import {
   FrameDecoder,
   FrameWriter,
   LocalProtocolError,
+  MessageAssembler,
   Opcode,
   Protocol,
   type ProtocolEvent,
@@ -402,95 +403,84 @@ describe("Protocol.writeText", () => {
   });
 });
 
-describe("Protocol.nextMessage", () => {
-  /** What one end reads out of the bytes: messages, events, and what it fails with. */
-  function readAll(role: Role, bytes: Uint8Array, options: ProtocolOptions, whole: boolean) {
+describe("Protocol.whole", () => {
+  /** What one end reads out of the bytes: messages, other events, and what it fails with. */
+  function readAll(role: Role, chunks: Uint8Array[], options: ProtocolOptions, whole: boolean) {
     const protocol = new Protocol(role, { ...options, ownsInput: true });
-    protocol.receive(bytes.slice());
+    protocol.whole = whole;
+    const assembler = new MessageAssembler();
     const read: unknown[] = [];
-    let taken = 0;
     try {
-      for (;;) {
-        const message = whole ? protocol.nextMessage() : undefined;
-        if (message !== undefined) taken++;
-        const event = message ?? protocol.next();
-        if (event === undefined) return { read, taken };
-        const given = typeof event === "object" && "messageFinished" in event;
-        read.push(given && event.messageFinished ? event.data : event);
+      for (const chunk of chunks) {
+        protocol.receive(chunk.slice());
+        for (const event of protocol.events()) {
+          const isPiece = event.type === "text" || event.type === "binary";
+          if (whole && isPiece) assert.ok(event.frameFinished && event.messageFinished);
+          const item = isPiece ? assembler.push(event) : event;
+          if (item !== undefined) read.push(item);
+        }
       }
+      return read;
     } catch (error) {
       const { name, message } = error as Error;
-      return { read: [...read, { name, message }], taken };
+      return [...read, { name, message }];
     }
   }
 
-  const bits = (frame: Uint8Array, first: number) => Uint8Array.of(first, ...frame.slice(1));
   const part = textFrame("a", false);
   const rest = textFrame("b", true, Opcode.Continuation);
   const bad: Frame = { opcode: Opcode.Text, payload: hex("61 62 ff 63") };
-  const rows: [title: string, taken: number, frames: Frame[], options?: ProtocolOptions][] = [
-    ["short texts", 2, [textFrame("Hello"), textFrame("")]],
-    ["short bytes", 2, [0, 70].map((n) => ({ opcode: Opcode.Binary, payload: pattern(n) }))],
-    ...[125, 126, 127, 65535].map((n): [string, number, Frame[]] => [
+  const rows: [title: string, frames: Frame[], options?: ProtocolOptions][] = [
+    ["short texts", [textFrame("Hello"), textFrame("")]],
+    ["short bytes", [0, 70].map((n) => ({ opcode: Opcode.Binary, payload: pattern(n) }))],
+    ...[125, 126, 127, 65535, 65536].map((n): [string, Frame[]] => [
       `${n} bytes`,
-      1,
-      [textFrame("x".repeat(n))],
+      [textFrame("x".repeat(n)), { opcode: Opcode.Binary, payload: pattern(n) }],
     ]),
-    ["65536 bytes", 0, [textFrame("x".repeat(65536))]],
-    ["a ping between texts", 2, [
+    ["a ping between texts", [
       textFrame("a"),
       { opcode: Opcode.Ping, payload: hex("01") },
       textFrame("b"),
     ]],
-    ["fragments between texts", 2, [textFrame("a"), part, rest, textFrame("b")]],
-    ["a text within a message", 1, [textFrame("a"), part, textFrame("b")]],
-    ["no UTF-8, short", 1, [textFrame("a"), bad]],
-    ["no UTF-8, long", 0, [{ opcode: Opcode.Text, payload: new Uint8Array(300).fill(0xff) }]],
-    ["a message that is too long", 1, [textFrame("a"), textFrame("abc")], { maxMessageSize: 2 }],
-    ["a frame that is too long", 1, [textFrame("a"), textFrame("abc")], { maxFrameSize: 2 }],
-    ["what follows a Close", 1, [textFrame("a"), closeFrame("03 e8"), textFrame("b")]],
+    ["a ping between fragments", [part, { opcode: Opcode.Ping, payload: hex("01") }, rest]],
+    ["fragments between texts", [textFrame("a"), part, rest, textFrame("b")]],
+    ["binary fragments", [
+      { opcode: Opcode.Binary, fin: false, payload: pattern(70) },
+      { opcode: Opcode.Continuation, fin: false, payload: pattern(3000) },
+      { opcode: Opcode.Continuation, payload: hex("01") },
+    ]],
+    ["a text within a message", [textFrame("a"), part, textFrame("b")]],
+    ["no UTF-8, short", [textFrame("a"), bad]],
+    ["no UTF-8, long", [{ opcode: Opcode.Text, payload: new Uint8Array(300).fill(0xff) }]],
+    ["a message that is too long", [textFrame("a"), textFrame("abc")], { maxMessageSize: 2 }],
+    ["a frame that is too long", [textFrame("a"), textFrame("abc")], { maxFrameSize: 2 }],
+    ["what follows a Close", [textFrame("a"), closeFrame("03 e8"), textFrame("b")]],
   ];
 
   for (const role of ROLES) {
-    it(`Protocol.nextMessage as ${role} reads what next() reads, and leaves all else to it`, () => {
-      for (const [title, taken, frames, options = {}] of rows) {
+    for (const [title, frames, options = {}] of rows) {
+      it(`Protocol.whole as ${role} gives what the pieces give: ${title}`, () => {
         const bytes = concat(frames.map((frame) => incoming(role, frame)));
-        const { read } = readAll(role, bytes, options, false);
-        assert.deepEqual(readAll(role, bytes, options, true), { read, taken }, title);
-        // Cut off anywhere, nothing is taken that is not whole.
-        for (const length of [1, 2, 3, 5, 9, 130].filter((length) => length < bytes.length)) {
-          const cutOff = bytes.subarray(0, length);
-          const { read } = readAll(role, cutOff, options, false);
-          assert.deepEqual(readAll(role, cutOff, options, true).read, read, `${title}, ${length}`);
+        const expected = readAll(role, [bytes], options, false);
+        assert.deepEqual(readAll(role, [bytes], options, true), expected);
+        for (const at of [1, 2, 3, 5, 9, 130].filter((at) => at < bytes.length)) {
+          const chunks = [bytes.subarray(0, at), bytes.subarray(at)];
+          assert.deepEqual(readAll(role, chunks, options, true), expected, `cut at ${at}`);
         }
-      }
-    });
-
-    it(`Protocol.nextMessage as ${role} leaves headers that are wrong to next()`, () => {
-      const frame = incoming(role, textFrame("abc"));
-      const unmasked = encodeFrame(textFrame("abc"));
-      const masked = encodeFrame(textFrame("abc"), { mask: true });
-      const padded = role === "server" ? hex("81 fe 00 01 00 00 00 00 61") : hex("81 7e 00 01 61");
-      const wrong = role === "server" ? unmasked : masked;
-      for (
-        const bytes of [bits(frame, 0xc1), bits(frame, 0x83), bits(frame, 0x80), wrong, padded]
-      ) {
-        const expected = readAll(role, bytes, {}, false);
-        assert.equal(expected.read.length, 1);
-        assert.deepEqual(readAll(role, bytes, {}, true), expected);
-      }
-    });
+      });
+    }
   }
 
-  it("Protocol.nextMessage takes nothing that onFrame or an extension has to see", () => {
-    const bytes = incoming("server", textFrame("a"));
+  it("Protocol.whole tells onFrame of each frame, too", () => {
     const seen: unknown[] = [];
-    readAll("server", bytes, { onFrame: (_, frame) => seen.push(frame) }, true);
+    const bytes = incoming("server", textFrame("a"));
+    assert.deepEqual(
+      readAll("server", [bytes], { onFrame: (_, frame) => seen.push(frame) }, true),
+      [
+        "a",
+      ],
+    );
     assert.equal(seen.length, 1);
-    const protocol = new Protocol("server");
-    protocol.receive(bytes);
-    assert.equal(protocol.nextMessage(), undefined);
-    assert.deepEqual(protocol.next(), textEvent("a"));
   });
 });
 

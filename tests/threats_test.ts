@@ -8,13 +8,13 @@ import process from "node:process";
 import { type CloseInfo, connect } from "../mod.ts";
 import {
   encodeFrame,
-  FragmentReader,
   FrameDecoder,
   MessageAssembler,
   Opcode,
   Protocol,
   RemoteProtocolError,
 } from "../lib/core/mod.ts";
+import { PieceReader } from "./pieces.ts";
 import { assertSameBytes, concat, hex, pattern, utf8 } from "./bytes.ts";
 import { collectGarbage } from "./garbage.ts";
 import {
@@ -240,7 +240,7 @@ describe("quadratic reassembly", () => {
       }
       // Quadratic would be 10^12 steps, and not come to its end.
       const decoder = new FrameDecoder({ role: "client" });
-      const reader = new FragmentReader();
+      const reader = new PieceReader();
       const assembler = new MessageAssembler();
       let message: string | Uint8Array | undefined;
       for (let at = 0; at < frames.length; at += 2) {

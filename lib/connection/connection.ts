@@ -123,7 +123,6 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
   readonly #driver: Driver;
   #request: Request | undefined;
   #response: ResponseInfo | undefined;
-  #closed: Promise<Required<CloseInfo>> | undefined;
 
   /** Connections come from `connect()`, `serve()` and `accept()`. Internal. */
   constructor(init: ConnectionInit) {
@@ -186,17 +185,7 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
    * the end cuts off.
    */
   get closed(): Promise<Required<CloseInfo>> {
-    // Made when first asked for: most connections are closed without anybody asking.
-    return this.#closed ??= handled(
-      new Promise((resolve, reject) =>
-        this.#driver.whenDecided({
-          ended: (error) => {
-            if (error === undefined) resolve(this.#driver.closeRecord.received);
-            else reject(error);
-          },
-        })
-      ),
-    );
+    return this.#driver.closed;
   }
 
   /** The Close frames that were seen; undefined before the first. */

@@ -12,6 +12,7 @@ import { ControlRate } from "./control_rate.ts";
 import { CloseCode, type CloseInfo, truncateReason } from "../core/close.ts";
 import { RemoteProtocolError, WebSocketError, webSocketError } from "../core/error.ts";
 import { type CloseEvent, response } from "../core/event.ts";
+import type { Fragment } from "../core/message.ts";
 import { webTextCodec } from "../core/utf8.ts";
 import { randomPayload } from "../core/mask.ts";
 import { type DriverInit, type Machine, type MachineHost, machineOf } from "./driver_init.ts";
@@ -19,6 +20,7 @@ import { Ending, type EndListener, type LeaveRule, NOT_ENDING, withListener } fr
 import { invalidState } from "../invalid_state.ts";
 import { Keepalive, type KeepaliveHost, Pings, type Traffic } from "./keepalive.ts";
 import type { ConnectionStats } from "../options.ts";
+import { handled } from "./outbox.ts";
 import { Receiver, type ReceiverHost } from "./receiver.ts";
 import { Sender, type SenderHost } from "./sender.ts";
 import { slowPolicyOf } from "./slow_consumer.ts";
@@ -51,6 +53,8 @@ export class Driver
   #onEnd: EndListener | undefined;
   #onDecided: EndListener | undefined;
   #leaveRule: LeaveRule = "direct";
+  /** Made when it is first asked for: most connections are closed without anybody asking. */
+  #closed: Promise<Required<CloseInfo>> | undefined;
 
   #paused = false;
   #pauses = 0;
@@ -91,6 +95,18 @@ export class Driver
     if (this.#ending.decided) return listener.ended(this.#ending.error);
     this.#onDecided = withListener(this.#onDecided, listener);
     this.#stopWaitingForHandler();
+  }
+
+  /** See `WebSocketConnection`. */
+  get closed(): Promise<Required<CloseInfo>> {
+    return this.#closed ??= handled(
+      new Promise((resolve, reject) =>
+        this.whenDecided({
+          ended: (error) =>
+            error === undefined ? resolve(this.closeRecord.received) : reject(error),
+        })
+      ),
+    );
   }
 
   /** The Close frames that went. */
@@ -214,7 +230,6 @@ export class Driver
   /** Takes one event; tells whether there was one. */
   #step(): boolean {
     try {
-      if (this.receiver.takeWhole(this.#protocol)) return true;
       const event = this.#protocol.next();
       if (event === undefined) {
         if (this.#ending.inputEnded && !this.#protocol.pending) this.#stop(undefined);
@@ -481,8 +496,16 @@ export class Driver
     if (this.#paused) this.#pump();
   }
 
+  get held(): number {
+    return this.#protocol.held;
+  }
+
+  takeHeld(): Fragment | undefined {
+    return this.#protocol.takeHeld();
+  }
+
   onMode(whole: boolean): void {
-    this.#protocol.gathers = whole;
+    this.#protocol.whole = whole;
   }
 
   failMidway(cause: unknown): void {

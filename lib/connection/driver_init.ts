@@ -23,11 +23,12 @@ export type Machine = Pick<
   | "pending"
   | "extended"
   | "bufferedMemory"
-  | "gathers"
+  | "whole"
+  | "held"
+  | "takeHeld"
   | "release"
   | "receive"
   | "next"
-  | "nextMessage"
   | "write"
   | "writeText"
   | "dispose"
@@ -64,7 +65,7 @@ export function machineOf(init: DriverInit, host: MachineHost): Machine {
   if (init.machine !== undefined) return init.machine;
   const { activeExtensions: extensions } = init;
   const { options: { maxMessageSize = MAX_MESSAGE_SIZE, maxFrameSize, onFrame } } = init;
-  return new Protocol(init.role, {
+  const protocol = new Protocol(init.role, {
     maxMessageSize,
     maxFrameSize,
     onFrame: guarded(onFrame, host),
@@ -74,6 +75,8 @@ export function machineOf(init: DriverInit, host: MachineHost): Machine {
     extensions,
     onReady: extensions?.length ? () => host.onReady() : undefined,
   });
+  protocol.whole = true;
+  return protocol;
 }
 
 /** A callback of the user's that throws fails the connection, and not what it was called from. */

@@ -7,8 +7,7 @@
  */
 import { CloseCode } from "../core/close.ts";
 import type { WebSocketError } from "../core/error.ts";
-import { type Fragment, type Message, MessageAssembler, wholeMessage } from "../core/message.ts";
-import type { Protocol } from "../core/protocol.ts";
+import type { Fragment, Message } from "../core/message.ts";
 import { Budget, type BudgetHost, type End, Inbox, sizeOf, type Waiter } from "./inbox.ts";
 import { invalidState } from "../invalid_state.ts";
 import { handled } from "./outbox.ts";
@@ -32,6 +31,10 @@ type Mode = "receive" | "readable" | "messages" | "discard";
 
 /** What a {@linkcode Receiver} tells its connection. */
 export interface ReceiverHost extends BudgetHost {
+  /** What is held of a message that is put together. */
+  readonly held: number;
+  /** Gives out what is held, as one piece. */
+  takeHeld(): Fragment | undefined;
   /** It was said how messages are read: whole, or in pieces. */
   onMode(whole: boolean): void;
   /** The reader of a stream has cancelled it. */
@@ -42,8 +45,6 @@ export interface ReceiverHost extends BudgetHost {
 export class Receiver {
   readonly #host: ReceiverHost;
   readonly #inbox: Inbox<Message>;
-  /** Made for the first message that comes in pieces. */
-  #assembler: MessageAssembler | undefined;
   #mode: Mode | undefined;
   #readable: ReadableStream<Message> | undefined;
   #streams: MessageStreams | undefined;
@@ -66,7 +67,7 @@ export class Receiver {
   get full(): boolean {
     if (this.#mode === "discard") return false;
     // As long as nobody has said how the messages are read, a part of one counts as well.
-    return this.#inbox.budget.fullWith(this.#mode === undefined ? this.#assembler?.size ?? 0 : 0);
+    return this.#inbox.budget.fullWith(this.#mode === undefined ? this.#host.held : 0);
   }
 
   /** Whether somebody waits for a message. */
@@ -113,35 +114,17 @@ export class Receiver {
   deliver(fragment: Fragment, late: boolean): void {
     if (fragment.messageFinished) this.#messagesReceived++;
     if (this.#mode === "discard") return;
-    if (late && this.#inbox.budget.full) this.#dropping = true;
-    if (this.#dropping) return this.#dropPiece(fragment);
+    if (late && this.#inbox.budget.full) this.#startDropping();
+    if (this.#dropping) return this.#streams?.drop(fragment);
     if (this.#streams !== undefined) return this.#streams.push(fragment);
-    const message = this.#assemble(fragment);
-    if (message !== undefined) this.#inbox.push(message);
+    this.#inbox.push(fragment.data);
   }
 
-  #dropPiece(fragment: Fragment): void {
-    this.#assembler?.takePartial();
-    this.#streams?.drop(fragment);
-  }
-
-  #assemble(fragment: Fragment): Message | undefined {
-    if (this.#assembler === undefined && fragment.messageFinished) return wholeMessage(fragment);
-    return (this.#assembler ??= new MessageAssembler()).push(fragment);
-  }
-
-  /** Takes a message that lies whole in the chunk at hand, if there is room for it; tells whether. */
-  takeWhole(machine: Pick<Protocol, "nextMessage">): boolean {
-    if (this.full || this.#dropping) return false;
-    const message = machine.nextMessage();
-    if (message === undefined) return false;
-    if (this.#streams !== undefined) {
-      this.deliver(wholeFragment(message), false);
-      return true;
-    }
-    this.#messagesReceived++;
-    if (this.#mode !== "discard") this.#inbox.push(message);
-    return true;
+  /** Nothing is put together any more: the pieces of what is dropped are dropped as they come. */
+  #startDropping(): void {
+    this.#dropping = true;
+    this.#host.onMode(false);
+    this.#host.takeHeld();
   }
 
   /** No more comes; what waits can still be read. */
@@ -228,7 +211,7 @@ export class Receiver {
     for (let data = this.#inbox.take(); data !== undefined; data = this.#inbox.take()) {
       streams.push(wholeFragment(data));
     }
-    const partial = this.#assembler?.takePartial();
+    const partial = this.#host.takeHeld();
     if (partial !== undefined) streams.push(partial);
     if (this.ended !== undefined) streams.end(this.ended);
   }
@@ -251,7 +234,7 @@ export class Receiver {
   }
 
   #drop(): void {
-    this.#assembler?.takePartial();
+    this.#host.takeHeld();
     this.#inbox.clear();
     this.#host.onTaken();
   }

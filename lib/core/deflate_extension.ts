@@ -15,7 +15,7 @@ import type {
 import { RemoteProtocolError } from "./error.ts";
 import { type EncodedFrame, type Extension, type OutgoingFrame, PENDING } from "./extension.ts";
 import { type FrameHeader, Opcode, Rsv } from "./frame.ts";
-import type { FramePiece } from "./frame_decoder.ts";
+import type { FramePiece } from "./decoder.ts";
 
 /**
  * From this many bytes on compression goes elsewhere: here it would hold up the event loop for a third of

@@ -5,8 +5,8 @@
  * @module
  */
 import { HandshakeError } from "./error.ts";
-import { isControl, type Opcode } from "./frame.ts";
-import type { FramePiece } from "./frame_decoder.ts";
+import { type FramePiece, isControl } from "./decoder.ts";
+import type { Opcode } from "./frame.ts";
 import type { ExtensionHeader } from "./header.ts";
 
 /** The parameters of an extension, in order; the value is undefined where there is none. */

@@ -3,7 +3,6 @@
  *
  * @module
  */
-import { RemoteProtocolError } from "./error.ts";
 import { copyMasked, maskingKey } from "./mask.ts";
 
 /** Which end of the connection this is. Clients mask what they send, servers do not. */
@@ -73,100 +72,15 @@ export const MAX_CONTROL_LENGTH = 125;
 /** The longest header of a frame, in bytes: two, eight of length, four of masking key. */
 export const MAX_HEADER_LENGTH = 14;
 
-/** Whether the opcode is that of a control frame: Close, Ping, Pong, and the reserved ones. */
-export function isControl(opcode: number): boolean {
-  return (opcode & 8) !== 0;
-}
-
 function isKnown(opcode: number): boolean {
   return Number.isInteger(opcode) &&
     ((opcode >= Opcode.Continuation && opcode <= Opcode.Binary) ||
       (opcode >= Opcode.Close && opcode <= Opcode.Pong));
 }
 
-/**
- * Checks all that the header of one frame can tell by itself.
- *
- * @param header the header, as received
- * @param role which end receives it
- * @param rsvInUse the reserved bits that a negotiated extension has given a meaning
- * @throws {RemoteProtocolError} 1002
- */
-export function checkFrameHeader(header: FrameHeader, role: Role, rsvInUse: number): void {
-  const { fin, rsv, opcode, masked, length } = header;
-  // RFC 6455 §5.2: a reserved bit without an extension that gives it a meaning fails the connection.
-  if ((rsv & ~rsvInUse) !== 0) {
-    throw violation(`Expected reserved bits that no extension uses to be 0, received RSV ${rsv}`);
-  }
-  // RFC 6455 §5.2: so does an unknown opcode.
-  if (!isKnown(opcode)) throw violation(`Expected a known opcode, received ${opcode}`);
-  if (isControl(opcode)) {
-    // RFC 6455 §5.5: control frames are at most 125 bytes long and not fragmented.
-    if (length > MAX_CONTROL_LENGTH) {
-      throw violation("Expected a control frame of at most 125 bytes, received a longer one");
-    }
-    if (!fin) throw violation("Expected a whole control frame, received a fragment");
-    // RFC 7692 §6.1: and no extension known compresses them.
-    if (rsv !== 0) {
-      throw violation(`Expected a control frame without reserved bits, received ${rsv}`);
-    }
-  }
-  // RFC 6455 §5.1: a server takes masked frames only, a client unmasked ones only.
-  if (masked !== (role === "server")) {
-    throw violation(
-      role === "server"
-        ? "Expected a masked frame from the client, received an unmasked one"
-        : "Expected an unmasked frame from the server, received a masked one",
-    );
-  }
-}
-
-function violation(message: string): RemoteProtocolError {
-  return new RemoteProtocolError(message, 1002);
-}
-
 /** The length in bytes of the header of a frame that this end sends. */
 export function headerLength(length: number, masked: boolean): number {
   return (length < 126 ? 2 : length < 65536 ? 4 : 10) + (masked ? 4 : 0);
-}
-
-/** How many bytes the header takes whose second byte this is. */
-export function headerSize(second: number): number {
-  const length = second & 0x7f;
-  return 2 + (length === 126 ? 2 : length === 127 ? 8 : 0) + (second >> 7) * 4;
-}
-
-/** The header as far as its first two bytes tell; the length may yet be 126 or 127. */
-export function startOf(first: number, second: number): FrameHeader {
-  return {
-    fin: (first & 0x80) !== 0,
-    rsv: (first >> 4) & 7,
-    opcode: first & 0x0f,
-    masked: (second & 0x80) !== 0,
-    length: second & 0x7f,
-  };
-}
-
-/** The first bytes of frames that are a message each. */
-const FIN_TEXT = 0x81;
-const FIN_BINARY = 0x82;
-
-/**
- * The length of the payload where a frame begins here that is a whole message of less than 64 KiB,
- * without reserved bits; otherwise -1.
- */
-export function wholeLength(chunk: Uint8Array, at: number, masked: boolean): number {
-  const left = chunk.length - at;
-  if (left < 2) return -1;
-  const first = chunk[at];
-  const second = chunk[at + 1];
-  if ((first !== FIN_TEXT && first !== FIN_BINARY) || second >= 0x80 !== masked) return -1;
-  const length = second & 0x7f;
-  if (length < 126) return length;
-  if (length === 127 || left < 4) return -1;
-  const longer = (chunk[at + 2] << 8) | chunk[at + 3];
-  // RFC 6455 §5.2: the length stands in the fewest bytes that hold it.
-  return longer < 126 ? -1 : longer;
 }
 
 /**
@@ -234,7 +148,9 @@ export function encodeFrame(frame: Frame, options: EncodeFrameOptions = {}): Uin
   if (mask instanceof Uint8Array && mask.length !== 4) {
     throw new RangeError(`Expected a masking key of 4 bytes, received ${mask.length}`);
   }
-  const key = mask === true ? maskingKey() : mask && readKey(mask, 0);
+  const key = mask === true
+    ? maskingKey()
+    : mask && new DataView(mask.buffer, mask.byteOffset).getInt32(0, true);
   writeFrame(bytes, 0, frame, key);
   return bytes;
 }
@@ -278,17 +194,11 @@ function checkOutgoing(fin: boolean, rsv: number, opcode: number, length: number
   if (!Number.isInteger(rsv) || rsv < 0 || rsv > 7) {
     throw new RangeError(`Expected rsv to be a number of 3 bits, received ${rsv}`);
   }
-  if (!isControl(opcode)) return;
+  if ((opcode & 8) === 0) return;
   if (!fin) throw new RangeError("Expected a whole control frame, received a fragment");
   if (length > MAX_CONTROL_LENGTH) {
     throw new RangeError(`Expected a control payload of at most 125 bytes, received ${length}`);
   }
-}
-
-/** Reads a masking key as the number that {@linkcode copyMasked} takes. */
-export function readKey(bytes: Uint8Array, offset: number): number {
-  return bytes[offset] | (bytes[offset + 1] << 8) | (bytes[offset + 2] << 16) |
-    (bytes[offset + 3] << 24);
 }
 
 /** Writes a masking key. */

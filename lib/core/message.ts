@@ -3,9 +3,10 @@
  *
  * @module
  */
+import { CloseCode } from "./close.ts";
+import type { DataPiece, FramePiece } from "./decoder.ts";
 import { RemoteProtocolError } from "./error.ts";
-import { type Frame, type FrameHeader, Opcode } from "./frame.ts";
-import type { FramePiece } from "./frame_decoder.ts";
+import { type Frame, Opcode } from "./frame.ts";
 import { type TextCodec, Utf8Decoder, webTextCodec } from "./utf8.ts";
 
 /** The longest message that is put together where nobody says otherwise, in bytes: 1 MiB. */
@@ -53,81 +54,72 @@ export interface MessageOptions {
   textCodec?: TextCodec;
 }
 
-/** What is known of the message that comes in pieces. */
-class Pieces {
-  /** The opcode of the message under way, or 0 between messages. */
-  opcode = 0;
-  /** The length of the message so far, with what its frames declare and has not come. */
-  size = 0;
-  declared = 0;
-  withinFrame = false;
-  withinText = false;
-  /** For text that does not lie whole in one piece. */
-  utf8: Utf8Decoder | undefined;
-}
+const EMPTY = new Uint8Array(0);
 
 /**
- * Reads the pieces of data frames as pieces of messages: checks the order of fragments, the length
- * of the message, on what its frames declare already, and text, at each piece. A frame that an
- * extension has inflated declares nothing: what comes of it counts.
+ * Reads the pieces of data frames as messages, or as pieces of messages: checks the order of fragments,
+ * the length of the message, which counts what its frames declare, and text, at each piece. A frame that
+ * an extension has inflated declares nothing: its bytes count as they come.
  */
-export class FragmentReader {
+export class MessageReader {
+  /**
+   * Whether `read()` puts messages together. Otherwise it gives each piece; a binary one may be a view of
+   * what was received.
+   */
+  whole: boolean;
   readonly #maxMessageSize: number;
   readonly #codec: TextCodec;
-  /** Made for the first frame that is not read whole. */
-  #pieces: Pieces | undefined;
+  readonly #allocate: Allocate | undefined;
+  /** Opcode of the message under way, or 0 between messages. */
+  #opcode = 0;
+  #withinFrame = false;
+  /** Length of the message so far, with everything that its frames declare. */
+  #size = 0;
+  /** What the current frame has declared and has not been received. */
+  #declared = 0;
+  /** Decodes text that does not lie whole in one piece. */
+  #utf8: Utf8Decoder | undefined;
+  #withinText = false;
+  #parts: MessageParts | undefined;
 
   /**
    * Makes a reader for one connection.
    *
    * @param options the limit and the codec
+   * @param whole whether `read()` puts messages together
+   * @param allocate takes memory for messages, which need not be zeroed
    */
-  constructor(options: MessageOptions = {}) {
+  constructor(options: MessageOptions = {}, whole: boolean = false, allocate?: Allocate) {
     this.#maxMessageSize = options.maxMessageSize ?? Infinity;
     this.#codec = options.textCodec ?? webTextCodec;
+    this.#allocate = allocate;
+    this.whole = whole;
+  }
+
+  /** What is held of a message that is put together: bytes, or code units of text. */
+  get held(): number {
+    return this.#parts === undefined ? 0 : this.#parts.size;
   }
 
   /**
-   * Reads one piece of a data frame.
+   * Reads one piece of a data frame. Undefined if it is put together with the ones that follow.
    *
    * @throws {RemoteProtocolError} 1002, 1007 or 1009
    */
-  read(piece: FramePiece): Fragment {
-    const { header, payload, last } = piece;
-    const pieces = this.#pieces ??= new Pieces();
-    if (!pieces.withinFrame) this.#beginFrame(header, pieces);
-    this.#count(payload.length, pieces);
-    const messageFinished = last && header.fin;
-    const { opcode } = pieces;
-    pieces.withinFrame = !last;
-    if (messageFinished) pieces.opcode = 0;
-    return opcode === Opcode.Text
-      ? {
-        type: "text",
-        data: this.#text(payload, messageFinished, pieces),
-        frameFinished: last,
-        messageFinished,
-      }
-      : { type: "binary", data: payload, frameFinished: last, messageFinished };
+  read(piece: DataPiece): Fragment | undefined {
+    if (!this.#withinFrame) this.#beginFrame(piece.opcode, piece.length);
+    this.#withinFrame = !piece.last;
+    this.#declared -= piece.size;
+    if (this.#declared < 0) this.#grow(-this.#declared, 0);
+    const finished = piece.last && piece.fin;
+    return this.#opcode === Opcode.Text
+      ? this.#readText(piece, finished)
+      : this.#readBinary(piece, finished);
   }
 
-  /** Whether a frame of this many bytes may be a message of its own now; if not, `read()` says why. */
-  takesWhole(length: number): boolean {
-    return !this.#underway && length <= this.#maxMessageSize;
-  }
-
-  /** Decodes the text of such a frame; undefined if it is not UTF-8, which `read()` refuses. */
-  decodeWhole(bytes: Uint8Array, start: number, end: number): string | undefined {
-    try {
-      return this.#codec.decode(bytes, start, end);
-    } catch {
-      return undefined;
-    }
-  }
-
-  /** Whether a message has begun and is not whole. */
-  get #underway(): boolean {
-    return this.#pieces !== undefined && this.#pieces.opcode !== 0;
+  /** Gives out what is held of an unfinished message, as one piece, and forgets it. */
+  takeHeld(): Fragment | undefined {
+    return this.#parts?.takePartial(this.#opcode === Opcode.Text);
   }
 
   /**
@@ -136,69 +128,85 @@ export class FragmentReader {
    * @throws {RemoteProtocolError} 1006 when the input ends within a message
    */
   end(): void {
-    if (!this.#underway) return;
+    if (this.#opcode === 0) return;
     throw new RemoteProtocolError("Expected the message to go on, the input ended within it", 1006);
   }
 
-  #beginFrame(header: FrameHeader, pieces: Pieces): void {
-    const { opcode, length } = header;
+  #beginFrame(opcode: number, length: number): void {
     if (opcode === Opcode.Continuation) {
       // RFC 6455 §5.4: a continuation needs a message to continue.
-      if (pieces.opcode === 0) throw misplaced("a frame that begins a message", "a continuation");
+      if (this.#opcode === 0) throw misplaced("a frame that begins a message", "a continuation");
     } else {
       // RFC 6455 §5.4: the fragments of two messages are not interleaved.
-      if (pieces.opcode !== 0) throw misplaced("a continuation", "a frame that begins a message");
-      pieces.opcode = opcode;
-      pieces.size = 0;
+      if (this.#opcode !== 0) throw misplaced("a continuation", "a frame that begins a message");
+      this.#opcode = opcode;
+      this.#size = 0;
     }
-    pieces.declared = length;
-    this.#grow(length, pieces);
+    this.#grow(length, length);
   }
 
-  /** Counts what came, as far as it was not declared. */
-  #count(length: number, pieces: Pieces): void {
-    pieces.declared -= length;
-    if (pieces.declared >= 0) return;
-    const more = -pieces.declared;
-    pieces.declared = 0;
-    this.#grow(more, pieces);
-  }
-
-  #grow(length: number, pieces: Pieces): void {
-    pieces.size += length;
-    if (pieces.size <= this.#maxMessageSize) return;
+  #grow(more: number, declared: number): void {
+    this.#size += more;
+    this.#declared = declared;
+    if (this.#size <= this.#maxMessageSize) return;
     throw new RemoteProtocolError(
-      `Expected a message of at most ${this.#maxMessageSize} bytes, received at least ${pieces.size}`,
-      1009,
+      `Expected a message of at most ${this.#maxMessageSize} bytes, received at least ${this.#size}`,
+      CloseCode.MessageTooBig,
     );
   }
 
-  #text(payload: Uint8Array, last: boolean, pieces: Pieces): string {
-    // A message that lies whole in one piece needs no state.
-    if (last && !pieces.withinText && payload.length > 0) {
+  #readText(piece: DataPiece, finished: boolean): Fragment | undefined {
+    const text = this.#decode(piece, finished);
+    if (finished) this.#opcode = 0;
+    if (!this.whole) {
+      return { type: "text", data: text, frameFinished: piece.last, messageFinished: finished };
+    }
+    if (finished && this.held === 0) return fragment(text, true, true);
+    const parts = this.#parts ??= new MessageParts(this.#allocate);
+    parts.addText(text);
+    return finished ? fragment(parts.take(true), true, true) : undefined;
+  }
+
+  #decode(piece: DataPiece, finished: boolean): string {
+    // Text that lies whole in one piece needs no state.
+    if (finished && !this.#withinText && piece.size > 0) {
       try {
-        return this.#codec.decode(payload, 0, payload.length);
+        return piece.text(this.#codec);
       } catch {
         // The incremental decoder finds the place and says it.
       }
     }
-    pieces.withinText = !last;
-    pieces.utf8 ??= new Utf8Decoder("a text message", this.#codec);
-    return pieces.utf8.push(payload, last);
+    this.#withinText = !finished;
+    this.#utf8 ??= new Utf8Decoder("a text message", this.#codec);
+    return this.#utf8.push(piece.bytes(), finished);
   }
+
+  #readBinary(piece: DataPiece, finished: boolean): Fragment | undefined {
+    if (finished) this.#opcode = 0;
+    if (!this.whole) {
+      return {
+        type: "binary",
+        data: piece.bytes(),
+        frameFinished: piece.last,
+        messageFinished: finished,
+      };
+    }
+    if (finished && this.held === 0) return fragment(piece.copy(), true, true);
+    const parts = this.#parts ??= new MessageParts(this.#allocate);
+    parts.addBytes(piece, this.#declared);
+    return finished ? fragment(parts.take(false), true, true) : undefined;
+  }
+}
+
+function fragment(data: Message, frameFinished: boolean, messageFinished: boolean): Fragment {
+  return typeof data === "string"
+    ? { type: "text", data, frameFinished, messageFinished }
+    : { type: "binary", data, frameFinished, messageFinished };
 }
 
 function misplaced(expected: string, received: string): RemoteProtocolError {
   return new RemoteProtocolError(`Expected ${expected}, received ${received}`, 1002);
 }
-
-/** Pieces below this size are gathered, so that each does not cost an object of its own. */
-const SMALL = 1024;
-/** They are gathered up to this many bytes. */
-const GATHERED = 16384;
-/** The room that is taken for the first of them, in bytes. */
-const FIRST_ROOM = 64;
-const EMPTY = new Uint8Array(0);
 
 /**
  * Puts the pieces of messages together. It holds one message at a time, in memory that is
@@ -206,121 +214,166 @@ const EMPTY = new Uint8Array(0);
  * message's own, unless they are a single piece that fills its buffer.
  */
 export class MessageAssembler {
-  #text: TextRope | undefined;
-  #binary: ByteRope | undefined;
+  readonly #parts = new MessageParts();
+  #isText = false;
 
-  /** Adds a piece; gives the message when it is whole. */
-  push(fragment: Fragment): Message | undefined {
-    if (fragment.messageFinished && this.#text === undefined && this.#binary === undefined) {
-      return wholeMessage(fragment);
-    }
-    // The length alone, which its reader has checked.
-    if (!fragment.messageFinished && fragment.data.length === 0) return undefined;
-    if (fragment.type === "text") {
-      this.#text ??= new TextRope();
-      this.#text.add(fragment.data);
+  /** Adds a piece; gives the message when it is whole. A binary message has a buffer of its own. */
+  push({ type, data, messageFinished }: Fragment): Message | undefined {
+    this.#isText = type === "text";
+    if (type === "text") {
+      if (messageFinished && this.size === 0) return data;
+      this.#parts.addText(data);
     } else {
-      this.#binary ??= new ByteRope();
-      this.#binary.add(fragment.data);
+      if (messageFinished && this.size === 0) return ownBytes(data);
+      this.#parts.addBytes(new Received(data), 0);
     }
-    return fragment.messageFinished ? this.#whole() : undefined;
+    return messageFinished ? this.#parts.take(this.#isText) : undefined;
   }
 
-  /** What is held: bytes of a binary message, code units of a text message. */
+  /** Amount held: bytes of a binary message, code units of a text message. */
   get size(): number {
-    return (this.#text?.size ?? 0) + (this.#binary?.size ?? 0);
+    return this.#parts.size;
   }
 
   /** Gives out what is held of an unfinished message, as one piece, and forgets it. */
   takePartial(): Fragment | undefined {
-    if (this.#text === undefined && this.#binary === undefined) return undefined;
-    const unfinished = { frameFinished: false, messageFinished: false };
-    const data = this.#whole();
-    return typeof data === "string"
-      ? { type: "text", data, ...unfinished }
-      : { type: "binary", data, ...unfinished };
-  }
-
-  #whole(): Message {
-    const message = this.#text === undefined ? this.#binary!.join() : this.#text.join();
-    this.#text = this.#binary = undefined;
-    return message;
+    return this.#parts.takePartial(this.#isText);
   }
 }
 
-/** The message that a piece is the whole of. */
-export function wholeMessage(fragment: Fragment): Message {
-  return fragment.type === "text" ? fragment.data : ownBytes(fragment.data);
-}
-
-/** A growing text, as a list of pieces in two levels: small ones are joined a thousand at a time. */
-class TextRope {
-  #large: string[] = [];
-  #small: string[] = [];
-  #smallSize = 0;
+/** A piece that an extension has decoded, or that another decoder has given. */
+export class DecodedPiece implements DataPiece {
+  fin = true;
+  opcode = 0;
+  length = 0;
   size = 0;
+  last = true;
+  #payload: Uint8Array = EMPTY;
 
-  add(part: string): void {
-    this.size += part.length;
-    if (part.length >= SMALL) {
-      this.#gather();
-      this.#large.push(part);
-    } else if (part.length > 0) {
-      this.#small.push(part);
-      this.#smallSize += part.length;
-      if (this.#small.length >= SMALL || this.#smallSize >= GATHERED) this.#gather();
-    }
+  /** Describes this piece from now on. */
+  set({ header, payload, last }: FramePiece): this {
+    this.fin = header.fin;
+    this.opcode = header.opcode;
+    this.length = header.length;
+    this.size = payload.length;
+    this.last = last;
+    this.#payload = payload;
+    return this;
   }
 
-  join(): string {
-    this.#gather();
-    return this.#large.join("");
+  bytes(): Uint8Array {
+    return this.#payload;
   }
 
-  #gather(): void {
-    if (this.#small.length === 0) return;
-    this.#large.push(this.#small.join(""));
-    this.#small = [];
-    this.#smallSize = 0;
+  copy(): Uint8Array {
+    return ownBytes(this.#payload);
+  }
+
+  text(codec: TextCodec): string {
+    return codec.decode(this.#payload, 0, this.size);
+  }
+
+  copyTo(target: Uint8Array, at: number): void {
+    target.set(this.#payload, at);
   }
 }
 
-/** A growing list of bytes; small pieces are copied one behind the other. */
-class ByteRope {
-  #large: Uint8Array[] = [];
-  #small: Uint8Array = EMPTY;
-  #smallSize = 0;
+/** The bytes in a buffer of their own: a copy, unless they fill the buffer that they are in. */
+export function ownBytes(bytes: Uint8Array): Uint8Array {
+  const { length } = bytes;
+  // Empty arrays are shared.
+  return length > 0 && length === bytes.buffer.byteLength ? bytes : new Uint8Array(bytes);
+}
+
+/** Bytes that are no longer masked. */
+class Received implements Pick<DataPiece, "size" | "copyTo"> {
+  readonly #bytes: Uint8Array;
+
+  constructor(bytes: Uint8Array) {
+    this.#bytes = bytes;
+  }
+
+  get size(): number {
+    return this.#bytes.length;
+  }
+
+  copyTo(target: Uint8Array, at: number): void {
+    target.set(this.#bytes, at);
+  }
+}
+
+/** Takes memory that need not be zeroed. */
+type Allocate = (length: number) => Uint8Array;
+
+/** Memory is taken for no more than so many times what has been received. */
+const PLAUSIBLE = 16;
+/** This many strings are joined at a time. */
+const JOINED = 1024;
+
+/** The parts of a message that is put together. */
+class MessageParts {
+  /** What is held: bytes, or code units of text. */
   size = 0;
+  readonly #allocate: Allocate;
+  #bytes: Uint8Array = EMPTY;
+  #strings: string[] = [];
+  #joined: string[] = [];
 
-  add(part: Uint8Array): void {
-    this.size += part.length;
-    if (part.length >= SMALL) {
-      this.#gather();
-      this.#large.push(ownBytes(part));
-      return;
-    }
-    const end = this.#smallSize + part.length;
-    if (end > this.#small.length) this.#grow(end);
-    this.#small.set(part, this.#smallSize);
-    this.#smallSize = end;
-    if (end >= GATHERED) this.#gather();
+  constructor(allocate: Allocate = (length) => new Uint8Array(length)) {
+    this.#allocate = allocate;
   }
 
-  join(): Uint8Array {
-    this.#gather();
-    return this.#large.length === 1 ? this.#large[0] : concat(this.#large);
+  addText(text: string): void {
+    this.size += text.length;
+    if (text === "" || this.#strings.push(text) < JOINED) return;
+    this.#joined.push(this.#strings.join(""));
+    this.#strings = [];
   }
 
-  #grow(least: number): void {
-    const larger = new Uint8Array(Math.max(2 * least, FIRST_ROOM));
-    larger.set(this.#small.subarray(0, this.#smallSize));
-    this.#small = larger;
+  /**
+   * Adds bytes.
+   *
+   * @param declared how many bytes the frame has declared beside these
+   */
+  addBytes(piece: Pick<DataPiece, "size" | "copyTo">, declared: number): void {
+    const end = this.size + piece.size;
+    if (end > this.#bytes.length) this.#grow(end, end + declared);
+    if (piece.size > 0) piece.copyTo(this.#bytes, this.size);
+    this.size = end;
   }
 
-  #gather(): void {
-    if (this.#smallSize === 0) return;
-    this.#large.push(this.#small.slice(0, this.#smallSize));
-    this.#smallSize = 0;
+  /** Makes room: for what was declared if that is plausible, and for twice as much as before. */
+  #grow(needed: number, expected: number): void {
+    const { size } = this;
+    const plausible = expected <= needed * PLAUSIBLE;
+    const longer = this.#allocate(plausible ? Math.max(expected, 2 * size) : 2 * needed);
+    if (size > 0) longer.set(this.#bytes.subarray(0, size));
+    this.#bytes = longer;
+  }
+
+  /** Gives out what is held as a piece of a message, and forgets it. */
+  takePartial(text: boolean): Fragment | undefined {
+    return this.size === 0 ? undefined : fragment(this.take(text), false, false);
+  }
+
+  /** Gives out everything as one message, in memory of its own, and forgets it. */
+  take(text: boolean): Message {
+    const { size } = this;
+    this.size = 0;
+    return text ? this.#takeText() : this.#takeBytes(size);
+  }
+
+  #takeText(): string {
+    const text = [...this.#joined, ...this.#strings].join("");
+    this.#joined = [];
+    this.#strings = [];
+    return text;
+  }
+
+  #takeBytes(size: number): Uint8Array {
+    const bytes = this.#bytes;
+    this.#bytes = EMPTY;
+    return bytes.length === size && size > 0 ? bytes : bytes.slice(0, size);
   }
 }
 
@@ -335,13 +388,6 @@ export function concat(parts: readonly Uint8Array[]): Uint8Array {
     at += part.length;
   }
   return whole;
-}
-
-/** The bytes in a buffer of their own: a copy, unless they fill the one that they are in. */
-export function ownBytes(bytes: Uint8Array): Uint8Array {
-  const { length } = bytes;
-  // Empty arrays are shared.
-  return length > 0 && length === bytes.buffer.byteLength ? bytes : new Uint8Array(bytes);
 }
 
 /** How {@linkcode fragments} cuts. */

@@ -19,7 +19,6 @@ export {
   WebSocketError,
 } from "./error.ts";
 export {
-  checkFrameHeader,
   encodeFrame,
   type EncodeFrameOptions,
   type Frame,
@@ -50,7 +49,7 @@ export {
   type OutgoingFrame,
   PENDING,
 } from "./extension.ts";
-export * from "./frame_decoder.ts";
+export { FrameDecoder, type FrameDecoderOptions, type FramePiece } from "./decoder.ts";
 export * from "./frame_writer.ts";
 export {
   type AcceptOptions,
@@ -95,7 +94,6 @@ export {
 export {
   type BinaryEvent,
   type Fragment,
-  FragmentReader,
   fragments,
   type FragmentsOptions,
   type Message,

@@ -7,16 +7,22 @@ import { CloseCode, parseClose } from "./close.ts";
 import { LocalProtocolError, RemoteProtocolError } from "./error.ts";
 import { type CloseEvent, complete, type OutgoingEvent, type ProtocolEvent } from "./event.ts";
 import { EventWriter, type Written } from "./event_writer.ts";
+import {
+  type DataPiece,
+  FrameDecoder,
+  type FrameDecoderOptions,
+  type FramePiece,
+} from "./decoder.ts";
 import { bitsOf, type Extension, ExtensionReader, PENDING } from "./extension.ts";
 import { type Frame, Opcode, type Role } from "./frame.ts";
-import { FrameDecoder, type FrameDecoderOptions, type FramePiece } from "./frame_decoder.ts";
 import { FrameWriter, type Ownership } from "./frame_writer.ts";
 import {
   concat,
-  FragmentReader,
-  type Message,
+  DecodedPiece,
+  type Fragment,
   MessageAssembler,
   type MessageOptions,
+  MessageReader,
 } from "./message.ts";
 import { checkKnown, type OptionNames } from "./options.ts";
 import type { TextCodec } from "./utf8.ts";
@@ -40,6 +46,13 @@ export interface ProtocolOptions
   extends MessageOptions, Omit<FrameDecoderOptions, "role" | "rsvInUse"> {
   /** The extensions that were agreed on, in that order; they are this object's from now on. Default: none */
   extensions?: readonly Extension[];
+  /**
+   * Takes memory for a message that is put together, in bytes. It need not be zeroed: all of it is written
+   * before it is given out.
+   *
+   * @default {(length) => new Uint8Array(length)}
+   */
+  allocate?: (length: number) => Uint8Array;
   /**
    * Lets extensions work elsewhere, as on another thread: called when `pending` is over and `next()`
    * may have more. Default: none, all is done at once
@@ -73,6 +86,7 @@ class Extended {
   pending = false;
   readonly #reader: ExtensionReader;
   readonly #onReady: (() => void) | undefined;
+  readonly #piece = new DecodedPiece();
 
   constructor(
     extensions: readonly Extension[],
@@ -87,12 +101,13 @@ class Extended {
     });
   }
 
-  next(): FramePiece | typeof PENDING | undefined {
-    // Set before: what is ready at once would otherwise be taken for pending for ever.
+  next(): DataPiece | undefined {
+    // Set before the call: an extension may be ready before it returns.
     this.pending = this.#onReady !== undefined;
     const piece = this.#reader.next(this.#onReady);
-    if (piece !== PENDING) this.pending = false;
-    return piece;
+    if (piece === PENDING) return undefined;
+    this.pending = false;
+    return piece && this.#piece.set(piece);
   }
 }
 
@@ -107,19 +122,18 @@ class FrameObserver {
   }
 
   received({ header, payload, last }: FramePiece): void {
-    // A copy of what is whole: the bytes themselves belong to whoever gets the message.
-    const data = last ? payload.slice() : payload;
     this.#assembler ??= new MessageAssembler();
     const whole = this.#assembler.push({
       type: "binary",
-      data,
+      data: payload,
       frameFinished: last,
       messageFinished: last,
     });
     if (whole === undefined) return;
-    const { onFrame } = this;
     const { fin, rsv, opcode } = header;
-    onFrame("in", { fin, rsv, opcode: opcode as Opcode, payload: whole as Uint8Array });
+    const payloadOfFrame = whole as Uint8Array;
+    const { onFrame } = this;
+    onFrame("in", { fin, rsv, opcode: opcode as Opcode, payload: payloadOfFrame });
   }
 }
 
@@ -147,7 +161,8 @@ export class Protocol {
   readonly #observer: FrameObserver | undefined;
   readonly #codec: TextCodec | undefined;
   readonly #decoder: FrameDecoder;
-  readonly #reader: FragmentReader;
+  readonly #piece = new DecodedPiece();
+  readonly #messages: MessageReader;
   /** None where there are no extensions. */
   readonly #extended: Extended | undefined;
   #state: ProtocolState = "open";
@@ -174,9 +189,9 @@ export class Protocol {
     this.#observer = onFrame && new FrameObserver(onFrame);
     this.#codec = options.textCodec;
     this.#decoder = new FrameDecoder({ ...options, role, rsvInUse: bitsOf(extensions) });
-    this.#reader = new FragmentReader(options);
+    this.#messages = new MessageReader(options, false, options.allocate);
     if (extensions.length > 0) {
-      this.#extended = new Extended(extensions, () => this.#decode(), onReady);
+      this.#extended = new Extended(extensions, () => this.#receivedPiece(), onReady);
     }
   }
 
@@ -198,15 +213,33 @@ export class Protocol {
     return this.#state === "closed" && this.#role === "server";
   }
 
-  /** See {@linkcode FrameDecoder.gathers}. Default: false */
-  set gathers(gathers: boolean) {
-    // What extensions work on they take in pieces.
-    this.#decoder.gathers = gathers && this.#extended === undefined;
+  /**
+   * Whether messages are put together, so that each is one event. Otherwise each piece is an event.
+   *
+   * @default {false}
+   */
+  get whole(): boolean {
+    return this.#messages.whole;
+  }
+
+  set whole(whole: boolean) {
+    this.#messages.whole = whole;
+  }
+
+  /** What is held of a message that is put together: bytes, or code units of text. */
+  get held(): number {
+    return this.#messages.held;
+  }
+
+  /** Gives out what is held of an unfinished message, as one piece, and forgets it. */
+  takeHeld(): Fragment | undefined {
+    return this.#messages.takeHeld();
   }
 
   /** See {@linkcode FrameDecoder.release}. */
   release(): boolean {
-    return this.#decoder.release();
+    // An extension may keep views of what it was given.
+    return this.#extended === undefined && this.#decoder.release();
   }
 
   /** How many received bytes were not read as events yet. */
@@ -266,31 +299,29 @@ export class Protocol {
     if (this.#failure !== undefined) throw this.#failure;
     if (this.pending) return undefined;
     try {
-      const piece = this.#next();
-      if (piece !== undefined) return piece === PENDING ? undefined : this.#read(piece);
+      for (let piece = this.#nextPiece(); piece !== undefined; piece = this.#nextPiece()) {
+        const event = this.#read(piece);
+        if (event !== undefined) return event;
+      }
+      if (this.pending) return undefined;
     } catch (error) {
       throw this.#fail(error);
     }
     return this.#ended ? this.#lost() : undefined;
   }
 
-  /**
-   * Takes the next message where it lies whole in one frame and in the chunk at hand; otherwise, and
-   * where there is more to do than to read it, `next()` has what comes next. Bytes have a buffer of
-   * their own. Internal.
-   */
-  nextMessage(): Message | undefined {
-    if (this.#extended !== undefined || this.#observer !== undefined) return undefined;
-    if (this.#state !== "open" || this.#failure !== undefined) return undefined;
-    return this.#decoder.takeWhole(this.#reader);
+  /** The next piece as the peer meant it: as received, or as the extensions have decoded it. */
+  #nextPiece(): DataPiece | undefined {
+    if (this.#extended !== undefined) return this.#extended.next();
+    if (this.#observer !== undefined) {
+      const piece = this.#receivedPiece();
+      return piece && this.#piece.set(piece);
+    }
+    return this.#decoder.advance() ? this.#decoder : undefined;
   }
 
-  #next(): FramePiece | typeof PENDING | undefined {
-    return this.#extended === undefined ? this.#decode() : this.#extended.next();
-  }
-
-  /** A piece as it came. */
-  #decode(): FramePiece | undefined {
+  /** The next piece as it was received. */
+  #receivedPiece(): FramePiece | undefined {
     const piece = this.#decoder.next();
     if (piece !== undefined) this.#observer?.received(piece);
     return piece;
@@ -310,7 +341,7 @@ export class Protocol {
   receivePiece(piece: FramePiece): ProtocolEvent {
     try {
       this.#observer?.received(piece);
-      return this.#read(piece);
+      return this.#read(this.#piece.set(piece))!;
     } catch (error) {
       throw this.#fail(error);
     }
@@ -327,20 +358,19 @@ export class Protocol {
       : new RemoteProtocolError(message, closeCode, { cause: error, event: null });
   }
 
-  #read(piece: FramePiece): ProtocolEvent {
-    const { header: { opcode }, payload } = piece;
-    switch (opcode) {
+  #read(piece: DataPiece): ProtocolEvent | undefined {
+    switch (piece.opcode) {
       case Opcode.Ping:
-        return { type: "ping", payload };
+        return { type: "ping", payload: piece.copy() };
       case Opcode.Pong:
-        return { type: "pong", payload };
+        return { type: "pong", payload: piece.copy() };
       case Opcode.Close: {
-        const info = parseClose(payload);
+        const info = parseClose(piece.bytes());
         this.#state = this.#state === "local-closing" ? "closed" : "remote-closing";
         return { type: "close", ...info };
       }
       default:
-        return this.#reader.read(piece);
+        return this.#messages.read(piece);
     }
   }
 

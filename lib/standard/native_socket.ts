@@ -215,7 +215,11 @@ export class NativeSocket implements Machine {
   receive(): void {}
 
   /** Without effect: messages come whole. */
-  gathers = false;
+  whole = true;
+  readonly held = 0;
+
+  /** Nothing: messages come whole. */
+  takeHeld(): undefined {}
 
   /** There are no chunks. */
   release(): boolean {
@@ -234,9 +238,6 @@ export class NativeSocket implements Machine {
   writeText(): boolean {
     return false;
   }
-
-  /** Nothing: all are events. */
-  nextMessage(): undefined {}
 
   /** The next event. */
   next(): ProtocolEvent | undefined {

@@ -5,6 +5,12 @@
  */
 import { Batch, MAX_BATCH_SIZE, Spread } from "./batch.ts";
 import {
+  FrameDecoder,
+  type FrameDecoderOptions,
+  type FramePiece,
+  isControl,
+} from "../core/decoder.ts";
+import {
   encodeWith,
   type Extension,
   ExtensionReader,
@@ -15,22 +21,20 @@ import {
   checkRole,
   type Frame,
   frameLength,
-  isControl,
   type Opcode,
   type Role,
   writeFrame,
 } from "../core/frame.ts";
-import { FrameDecoder, type FrameDecoderOptions, type FramePiece } from "../core/frame_decoder.ts";
 import { maskingKey } from "../core/mask.ts";
 import { checkKnown, type OptionNames } from "../core/options.ts";
 import {
-  FragmentReader,
+  DecodedPiece,
   fragments,
   type FragmentsOptions,
   MAX_MESSAGE_SIZE,
   type Message,
-  MessageAssembler,
   type MessageOptions,
+  MessageReader,
 } from "../core/message.ts";
 import { type Machine, PullStream } from "./pull_stream.ts";
 
@@ -39,7 +43,6 @@ const DECODER_OPTIONS: OptionNames<FrameDecoderOptions> = {
   maxFrameSize: true,
   ownsInput: true,
   rsvInUse: true,
-  allocate: true,
 };
 
 function decoderOf(options: FrameDecoderOptions): FrameDecoder {
@@ -239,17 +242,15 @@ export class MessageAssemblerStream extends PullStream<FramePiece, Message | Fra
 }
 
 class Assembling implements Machine<FramePiece, Message | Frame> {
-  readonly #reader: FragmentReader;
-  readonly #assembler = new MessageAssembler();
+  readonly #reader: MessageReader;
+  readonly #decoded = new DecodedPiece();
   readonly #onControl: ((frame: Frame) => void) | undefined;
   #piece: FramePiece | undefined;
 
   constructor(options: MessageAssemblerOptions) {
     checkKnown("MessageAssemblerStream", options, ASSEMBLER_OPTIONS);
-    this.#reader = new FragmentReader({
-      ...options,
-      maxMessageSize: options.maxMessageSize ?? MAX_MESSAGE_SIZE,
-    });
+    const { maxMessageSize = MAX_MESSAGE_SIZE } = options;
+    this.#reader = new MessageReader({ ...options, maxMessageSize }, true);
     this.#onControl = options.onControl;
   }
 
@@ -262,7 +263,7 @@ class Assembling implements Machine<FramePiece, Message | Frame> {
     this.#piece = undefined;
     if (piece === undefined) return undefined;
     const { fin, rsv, opcode } = piece.header;
-    if (!isControl(opcode)) return this.#assembler.push(this.#reader.read(piece));
+    if (!isControl(opcode)) return this.#reader.read(this.#decoded.set(piece))?.data;
     const frame: Frame = { fin, rsv, opcode: opcode as Opcode, payload: piece.payload };
     if (this.#onControl === undefined) return frame;
     this.#onControl(frame);

@@ -4,6 +4,7 @@ import { type AddressInfo, connect as dial, createServer, type Socket } from "no
 import {
   accept,
   connect,
+  type Message,
   serve,
   type WebSocketConnection,
   type WebSocketError,
@@ -18,8 +19,15 @@ import {
   response,
   type Role,
 } from "../../lib/core/mod.ts";
-import { toStreams } from "../../lib/byte_streams.ts";
-import { assemble } from "../../lib/streams.ts";
+import { type ByteDuplex, toStreams } from "../../lib/byte_streams.ts";
+import { parseClose, serializeClose } from "../../lib/core/close.ts";
+import {
+  assemble,
+  FrameDecoderStream,
+  FrameEncoderStream,
+  MessageAssemblerStream,
+  MessageFragmenterStream,
+} from "../../lib/streams.ts";
 import { transportPair } from "../../lib/testing.ts";
 import { nextTurn } from "../../lib/timers.ts";
 import { FrameCollector, memoryLine, Peer, socketLine } from "./peer.ts";
@@ -163,6 +171,57 @@ export const assembleLevel: Level = async (row, role, rechop) => {
   const peer = new Peer(peerOf(role), memoryLine(far), { handshake: false });
   const duplex = assemble(toStreams(near), { role });
   const outcome = outcomeOf(duplex, duplex.readable.pipeTo(duplex.writable), "pipe");
+  const frames = await play(peer, turnsOf(row, role, rechop), false);
+  return { frames, outcome: await outcome };
+};
+
+/** An echo of the piped transforms, with the answers that a `Protocol` would give. */
+async function echoTransforms({ readable, writable }: ByteDuplex, role: Role): Promise<Outcome> {
+  const items = readable
+    // A decoder that fails must not take the transport with it: our Close is still to leave.
+    .pipeThrough(new FrameDecoderStream({ role }), { preventCancel: true })
+    .pipeThrough(new MessageAssemblerStream())
+    .getReader();
+  const fragmenter = new MessageFragmenterStream();
+  const sent = fragmenter.readable
+    .pipeThrough(new FrameEncoderStream({ role }))
+    .pipeTo(writable);
+  const writer = fragmenter.writable.getWriter();
+  const answer = async (item: Message | Frame): Promise<Outcome | undefined> => {
+    if (typeof item === "string" || item instanceof Uint8Array) {
+      return void await writer.write(item);
+    }
+    const { opcode, payload } = item;
+    if (opcode === Opcode.Ping) await writer.write({ opcode: Opcode.Pong, payload });
+    if (opcode !== Opcode.Close) return;
+    const { closeCode } = parseClose(payload);
+    await writer.write(item);
+    return { clean: true, code: closeCode };
+  };
+  let outcome: Outcome | undefined;
+  try {
+    while (outcome === undefined) {
+      const { done, value } = await items.read();
+      outcome = done ? { clean: false, code: 1006 } : await answer(value);
+    }
+  } catch (error) {
+    assert.ok(error instanceof RemoteProtocolError);
+    const { closeCode: code, event } = error;
+    if (code !== 1006 && event?.type === "close") {
+      await writer.write({ opcode: Opcode.Close, payload: serializeClose(event) });
+    }
+    outcome = { clean: false, code };
+  }
+  await writer.close();
+  await sent;
+  return outcome;
+}
+
+/** The transforms, piped. */
+export const transformsLevel: Level = async (row, role, rechop) => {
+  const [near, far] = transportPair();
+  const peer = new Peer(peerOf(role), memoryLine(far), { handshake: false });
+  const outcome = echoTransforms(toStreams(near), role);
   const frames = await play(peer, turnsOf(row, role, rechop), false);
   return { frames, outcome: await outcome };
 };

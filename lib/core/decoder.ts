@@ -1,0 +1,490 @@
+/**
+ * Frames out of bytes (RFC 6455 §5.2).
+ *
+ * @module
+ */
+import { CloseCode } from "./close.ts";
+import { RemoteProtocolError } from "./error.ts";
+import { checkRole, type FrameHeader, MAX_CONTROL_LENGTH, Opcode, type Role } from "./frame.ts";
+import { applyMask, copyMasked, unmaskedCopy } from "./mask.ts";
+import { Queue } from "./queue.ts";
+import type { TextCodec } from "./utf8.ts";
+
+/** A frame, or as much of its payload as has been received. */
+export interface FramePiece {
+  /** The header of the frame; the same object for each of its pieces. */
+  readonly header: FrameHeader;
+  /** Bytes of the payload, unmasked. They may be a view of a chunk. */
+  readonly payload: Uint8Array;
+  /** Whether the payload ends with them. */
+  readonly last: boolean;
+}
+
+/** A piece of a data frame, as the reader of messages sees it. */
+export interface DataPiece {
+  /** Whether the frame is the last of its message. */
+  readonly fin: boolean;
+  /** Opcode of the frame. */
+  readonly opcode: number;
+  /** Length of the frame's payload in bytes, as far as it is known. */
+  readonly length: number;
+  /** Length of this piece, in bytes. */
+  readonly size: number;
+  /** Whether the frame ends with this piece. */
+  readonly last: boolean;
+  /** The bytes of the piece, unmasked. They may be a view of a received chunk. */
+  bytes(): Uint8Array;
+  /** The bytes of the piece as text. Throws if they are not UTF-8. */
+  text(codec: TextCodec): string;
+  /** The bytes of the piece, unmasked, in a buffer of their own. */
+  copy(): Uint8Array;
+  /** Copies the bytes into `target` at `at`, unmasked. */
+  copyTo(target: Uint8Array, at: number): void;
+}
+
+/** How a {@linkcode FrameDecoder} works. */
+export interface FrameDecoderOptions {
+  /** Which end receives the frames: a server takes masked ones only, a client unmasked ones only. */
+  role: Role;
+  /**
+   * Maximum payload of a frame, in bytes. A longer frame fails with 1009.
+   *
+   * @default {Infinity}
+   */
+  maxFrameSize?: number;
+  /**
+   * Whether the decoder may change the chunks that it is given, to unmask in place. Otherwise it copies
+   * what is masked.
+   *
+   * @default {false}
+   */
+  ownsInput?: boolean;
+  /**
+   * The reserved bits that a negotiated extension uses.
+   *
+   * @default {0}
+   */
+  rsvInUse?: number;
+}
+
+const EMPTY = new Uint8Array(0);
+/** Memory that a chunk takes beside its bytes, at the least. */
+const CHUNK_OVERHEAD = 256;
+
+/**
+ * A pull machine: `push()` gives it bytes, `next()` takes a piece of a frame out of it, until there
+ * is nothing more to take. It holds no more than the chunks pushed and not yet taken.
+ *
+ * A frame that lies whole in one chunk is one piece, and so is every control frame. The first piece
+ * of a longer frame comes with its header, even if it is empty. Pieces are views of the chunks pushed,
+ * except for masked ones when the input is not owned, and for those of
+ * control frames, which are copies: whoever changes or transfers one changes the chunk and its other pieces.
+ *
+ * @example
+ * ```ts
+ * import { FrameDecoder } from "@sluice/sluice/core";
+ *
+ * const decoder = new FrameDecoder({ role: "client" });
+ * decoder.push(new Uint8Array([0x81, 0x02, 0x68, 0x69]));
+ * const piece = decoder.next();
+ * console.log(piece?.header.opcode, piece?.payload, piece?.last); // 1, [104, 105], true
+ * ```
+ */
+export class FrameDecoder implements DataPiece {
+  readonly #role: Role;
+  readonly #maxFrameSize: number;
+  readonly #ownsInput: boolean;
+  readonly #rsvInUse: number;
+
+  // The frame at hand and the piece of its payload, valid once `advance()` has returned true.
+
+  /** @internal */
+  fin: boolean = true;
+  /** @internal */
+  rsv: number = 0;
+  /** @internal */
+  opcode: number = 0;
+  /** @internal */
+  masked: boolean = false;
+  /** @internal */
+  length: number = 0;
+  /** @internal */
+  size: number = 0;
+  /** @internal */
+  last: boolean = true;
+  #header: FrameHeader | undefined;
+  /** The masking key of the frame, and of the piece until it is unmasked. A key of 0 changes nothing. */
+  #frameKey = 0;
+  #pieceKey = 0;
+  /** Where the piece lies. */
+  #piece: Uint8Array = EMPTY;
+  #start = 0;
+  /** Bytes of the payload up to the end of the piece. */
+  #given = 0;
+  /** Whether a header has been read whose frame has not ended. */
+  #withinFrame = false;
+  #started = false;
+
+  // Input that has not been read.
+
+  #chunk: Uint8Array = EMPTY;
+  #offset = 0;
+  /** The chunks after the current one. Made for the first of them. */
+  #waiting: Queue<Uint8Array> | undefined;
+  #waitingSize = 0;
+  /** Whether a view of the current chunk has been given out. */
+  #lent = false;
+  /** Where the current chunk and the current frame begin in the whole input. */
+  #chunkPosition = 0;
+  #framePosition = 0;
+
+  /** A header, or the payload of a control frame, that came in several chunks. */
+  #scratch: Uint8Array | undefined;
+  #scratchLength = 0;
+  #failure: RemoteProtocolError | undefined;
+
+  /**
+   * Makes a decoder for one connection.
+   *
+   * @param options the role, and the limits
+   */
+  constructor(options: FrameDecoderOptions) {
+    const { role, maxFrameSize = Infinity, ownsInput = false, rsvInUse = 0 } = options;
+    checkRole(role);
+    this.#role = role;
+    this.#maxFrameSize = maxFrameSize;
+    this.#ownsInput = ownsInput;
+    this.#rsvInUse = rsvInUse;
+  }
+
+  /** Gives it the next bytes. They are dropped after a failure. */
+  push(chunk: Uint8Array): void {
+    if (chunk.length === 0 || this.#failure !== undefined) return;
+    const bytes = chunk.constructor === Uint8Array ? chunk : view(chunk, 0, chunk.length);
+    if (this.bufferedAmount === 0) return this.#use(bytes);
+    this.#waiting ??= new Queue();
+    this.#waiting.push(withoutMuchElse(bytes));
+    this.#waitingSize += bytes.length;
+  }
+
+  /** Number of bytes pushed that have not been read. */
+  get bufferedAmount(): number {
+    return this.#chunk.length - this.#offset + this.#waitingSize;
+  }
+
+  /**
+   * Memory that the unread bytes hold, in bytes, about. Each chunk counts as an object, too.
+   *
+   * @internal
+   */
+  get bufferedMemory(): number {
+    return this.bufferedAmount + CHUNK_OVERHEAD * (this.#waiting?.length ?? 0);
+  }
+
+  /**
+   * Lets go of the last chunk. False while some of it is unread, or a view of it may be in use.
+   *
+   * @internal
+   */
+  release(): boolean {
+    if (this.#lent || this.bufferedAmount > 0) return false;
+    this.#use(EMPTY);
+    this.#piece = EMPTY;
+    return true;
+  }
+
+  /**
+   * Takes the next piece, or undefined when more bytes are needed.
+   *
+   * @throws {RemoteProtocolError} 1002 or 1009; and again at every later call
+   */
+  next(): FramePiece | undefined {
+    if (!this.advance()) return undefined;
+    const { fin, rsv, opcode, masked, length, last } = this;
+    this.#header ??= { fin, rsv, opcode, masked, length };
+    return { header: this.#header, payload: this.bytes(), last };
+  }
+
+  /**
+   * Says that no more bytes come.
+   *
+   * @throws {RemoteProtocolError} 1006 when the input ends within a frame: no Close frame can have come
+   */
+  end(): void {
+    if (this.#failure !== undefined) throw this.#failure;
+    const within = this.#withinFrame || this.#scratchLength > 0;
+    if (!within && this.bufferedAmount === 0) return;
+    if (!within) this.#framePosition = this.#chunkPosition + this.#offset;
+    this.#fail("Expected the input to end between two frames, it ended within one", 1006);
+  }
+
+  /**
+   * Goes on to the next piece, which the fields then describe. False when more bytes are needed.
+   *
+   * @internal
+   */
+  advance(): boolean {
+    if (this.#failure !== undefined) throw this.#failure;
+    if (!this.#withinFrame && !this.#readHeader()) return false;
+    return isControl(this.opcode) ? this.#controlPiece() : this.#dataPiece();
+  }
+
+  /** @internal */
+  bytes(): Uint8Array {
+    const { size } = this;
+    if (size === 0) return EMPTY;
+    if (!this.#ownsInput && this.#pieceKey !== 0) return this.copy();
+    this.#unmask();
+    if (this.#piece === this.#chunk) this.#lent = true;
+    return view(this.#piece, this.#start, size);
+  }
+
+  /** @internal */
+  text(codec: TextCodec): string {
+    if (!this.#ownsInput && this.#pieceKey !== 0) return codec.decode(this.bytes(), 0, this.size);
+    this.#unmask();
+    return codec.decode(this.#piece, this.#start, this.#start + this.size);
+  }
+
+  /** @internal */
+  copy(): Uint8Array {
+    const start = this.#start;
+    const end = start + this.size;
+    const key = this.#pieceKey;
+    if (key === 0) return this.#piece.slice(start, end);
+    if (this.#ownsInput && this.#given === this.size) {
+      return unmaskedCopy(this.#piece, start, end, key);
+    }
+    const copy = new Uint8Array(this.size);
+    this.copyTo(copy, 0);
+    return copy;
+  }
+
+  /** @internal */
+  copyTo(target: Uint8Array, at: number): void {
+    const bytes = view(this.#piece, this.#start, this.size);
+    if (this.#pieceKey === 0) return target.set(bytes, at);
+    copyMasked(bytes, target, at, this.#pieceKey, this.#given - this.size);
+  }
+
+  #unmask(): void {
+    if (this.#pieceKey === 0) return;
+    const start = this.#start;
+    applyMask(this.#piece, start, start + this.size, this.#pieceKey, this.#given - this.size);
+    this.#pieceKey = 0;
+  }
+
+  #use(chunk: Uint8Array): void {
+    this.#chunkPosition += this.#chunk.length;
+    this.#chunk = chunk;
+    this.#offset = 0;
+    this.#lent = false;
+  }
+
+  /** Whether there is a byte to read. Goes on to the next chunk when the current one has been read. */
+  #readable(): boolean {
+    if (this.#offset < this.#chunk.length) return true;
+    const chunk = this.#waiting?.shift();
+    if (chunk === undefined) return false;
+    this.#use(chunk);
+    this.#waitingSize -= chunk.length;
+    return true;
+  }
+
+  #readHeader(): boolean {
+    if (!this.#readable()) return false;
+    const chunk = this.#chunk;
+    const offset = this.#offset;
+    if (this.#scratchLength === 0) {
+      this.#framePosition = this.#chunkPosition + offset;
+      const left = chunk.length - offset;
+      if (left >= 2 && left >= headerSize(chunk[offset + 1])) {
+        this.#offset = this.#parseHeader(chunk, offset);
+        return true;
+      }
+    }
+    return this.#gatherHeader();
+  }
+
+  /** Reads a header that does not lie whole in one chunk. */
+  #gatherHeader(): boolean {
+    const scratch = this.#scratch ??= new Uint8Array(MAX_CONTROL_LENGTH);
+    while (this.#readable()) {
+      scratch[this.#scratchLength++] = this.#chunk[this.#offset++];
+      if (this.#scratchLength < 2) continue;
+      // What the first two bytes make impossible fails at once, without waiting for the rest.
+      if (this.#scratchLength === 2) this.#parseStart(scratch[0], scratch[1]);
+      if (this.#scratchLength === headerSize(scratch[1])) {
+        this.#scratchLength = 0;
+        this.#parseHeader(scratch, 0);
+        return true;
+      }
+    }
+    return false;
+  }
+
+  /** Reads a whole header, and returns the offset of what follows it. */
+  #parseHeader(bytes: Uint8Array, offset: number): number {
+    this.#parseStart(bytes[offset], bytes[offset + 1]);
+    let at = offset + 2;
+    if (this.length === 126) {
+      this.length = (bytes[at] << 8) | bytes[at + 1];
+      // RFC 6455 §5.2: the length is encoded in the fewest bytes that can hold it.
+      if (this.length < 126) this.#failLength(this.length, 2);
+      at += 2;
+    } else if (this.length === 127) {
+      this.length = this.#readLongLength(bytes, at);
+      at += 8;
+    }
+    if (this.length > this.#maxFrameSize) {
+      const expected = `Expected a frame of at most ${this.#maxFrameSize} bytes`;
+      this.#fail(`${expected}, received ${this.length}`, CloseCode.MessageTooBig);
+    }
+    this.#frameKey = this.masked ? readKey(bytes, at) : 0;
+    this.#header = undefined;
+    this.#given = 0;
+    this.#withinFrame = true;
+    this.#started = false;
+    return this.masked ? at + 4 : at;
+  }
+
+  /** Reads and checks what the first two bytes tell. The length may turn out to be longer. */
+  #parseStart(first: number, second: number): void {
+    this.fin = (first & 0x80) !== 0;
+    this.rsv = (first >> 4) & 7;
+    this.opcode = first & 0x0f;
+    this.masked = (second & 0x80) !== 0;
+    this.length = second & 0x7f;
+    const fault = faultOf(this, this.#role, this.#rsvInUse);
+    if (fault !== undefined) this.#fail(fault, CloseCode.ProtocolError);
+  }
+
+  #readLongLength(bytes: Uint8Array, at: number): number {
+    const high = readUint32(bytes, at);
+    // RFC 6455 §5.2: the most significant bit is 0.
+    if (high > 0x7fffffff) {
+      this.#fail("Expected a length below 2^63, received a greater one", CloseCode.ProtocolError);
+    }
+    const length = high * 2 ** 32 + readUint32(bytes, at + 4);
+    if (length < 65536) this.#failLength(length, 8);
+    if (length > Number.MAX_SAFE_INTEGER) {
+      const message = "Expected a frame of less than 2^53 bytes, received a longer one";
+      this.#fail(message, CloseCode.MessageTooBig);
+    }
+    return length;
+  }
+
+  /** Describes the piece that lies at `start` in `bytes`. */
+  #give(bytes: Uint8Array, start: number, size: number): true {
+    this.#piece = bytes;
+    this.#start = start;
+    this.#pieceKey = this.#frameKey;
+    this.#given += size;
+    this.#started = true;
+    this.size = size;
+    this.last = this.#given === this.length;
+    this.#withinFrame = !this.last;
+    return true;
+  }
+
+  #dataPiece(): boolean {
+    const left = this.length - this.#given;
+    const more = left > 0 && this.#readable();
+    // The declared length alone may already be too much for the reader: the first piece may be empty.
+    if (left > 0 && !more && this.#started) return false;
+    const start = this.#offset;
+    const size = more ? Math.min(left, this.#chunk.length - start) : 0;
+    this.#offset += size;
+    return this.#give(this.#chunk, start, size);
+  }
+
+  #controlPiece(): boolean {
+    const { length } = this;
+    const start = this.#offset;
+    if (this.#scratchLength === 0 && this.#chunk.length - start >= length) {
+      this.#offset += length;
+      return this.#give(this.#chunk.slice(start, this.#offset), 0, length);
+    }
+    const scratch = this.#scratch ??= new Uint8Array(MAX_CONTROL_LENGTH);
+    while (this.#scratchLength < length) {
+      if (!this.#readable()) return false;
+      scratch[this.#scratchLength++] = this.#chunk[this.#offset++];
+    }
+    this.#scratchLength = 0;
+    return this.#give(scratch.slice(0, length), 0, length);
+  }
+
+  #failLength(length: number, bytes: number): never {
+    const message = `Expected the length ${length} in fewer bytes, received it in ${bytes}`;
+    this.#fail(message, CloseCode.ProtocolError);
+  }
+
+  #fail(message: string, closeCode: number): never {
+    const where = `${message} (frame at byte ${this.#framePosition})`;
+    this.#failure = new RemoteProtocolError(where, closeCode);
+    this.#chunk = this.#piece = EMPTY;
+    this.#waiting = undefined;
+    this.#offset = this.#waitingSize = 0;
+    throw this.#failure;
+  }
+}
+
+/** Reads a masking key as a number whose lowest byte is the first byte of the key. */
+export function readKey(bytes: Uint8Array, at: number): number {
+  return bytes[at] | (bytes[at + 1] << 8) | (bytes[at + 2] << 16) | (bytes[at + 3] << 24);
+}
+
+/** Number of bytes of the header whose second byte this is. */
+function headerSize(second: number): number {
+  const length = second & 0x7f;
+  return 2 + (length === 126 ? 2 : length === 127 ? 8 : 0) + (second >> 7) * 4;
+}
+
+function readUint32(bytes: Uint8Array, at: number): number {
+  return ((bytes[at] << 24) | (bytes[at + 1] << 16) | (bytes[at + 2] << 8) | bytes[at + 3]) >>> 0;
+}
+
+/** The bytes, or a copy of them if most of their buffer holds other things, which they would keep. */
+function withoutMuchElse(bytes: Uint8Array): Uint8Array {
+  return 2 * bytes.length > bytes.buffer.byteLength ? bytes : new Uint8Array(bytes);
+}
+
+/** A plain Uint8Array, even if the chunk is an instance of a subclass such as Buffer. */
+function view(chunk: Uint8Array, start: number, size: number): Uint8Array {
+  return new Uint8Array(chunk.buffer, chunk.byteOffset + start, size);
+}
+
+/** Whether the opcode is that of a control frame (RFC 6455 §5.5). */
+export function isControl(opcode: number): boolean {
+  return (opcode & 8) !== 0;
+}
+
+/**
+ * Checks everything that the header of a frame can tell by itself.
+ *
+ * @param rsvInUse the reserved bits that a negotiated extension has given a meaning
+ * @returns what is wrong with it, if anything
+ */
+function faultOf(header: FrameHeader, role: Role, rsvInUse: number): string | undefined {
+  const { fin, rsv, opcode, masked, length } = header;
+  // RFC 6455 §5.2: a reserved bit without an extension that gives it a meaning fails the connection.
+  if ((rsv & ~rsvInUse) !== 0) {
+    return `Expected reserved bits that no extension uses to be 0, received RSV ${rsv}`;
+  }
+  if (isControl(opcode)) {
+    // RFC 6455 §5.2: so does an unknown opcode.
+    if (opcode > Opcode.Pong) return `Expected a known opcode, received ${opcode}`;
+    // RFC 6455 §5.5: control frames are at most 125 bytes long and not fragmented.
+    if (length > MAX_CONTROL_LENGTH) {
+      return "Expected a control frame of at most 125 bytes, received a longer one";
+    }
+    if (!fin) return "Expected a whole control frame, received a fragment";
+    // RFC 7692 §6.1: no known extension compresses them.
+    if (rsv !== 0) return `Expected a control frame without reserved bits, received ${rsv}`;
+  } else if (opcode > Opcode.Binary) return `Expected a known opcode, received ${opcode}`;
+  // RFC 6455 §5.1: a server takes masked frames only, a client unmasked ones only.
+  if (masked === (role === "server")) return undefined;
+  return role === "server"
+    ? "Expected a masked frame from the client, received an unmasked one"
+    : "Expected an unmasked frame from the server, received a masked one";
+}
