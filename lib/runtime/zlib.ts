@@ -33,7 +33,8 @@ const scratch = new Uint8Array(PIECE);
 
 /** What the last step has written there, in a buffer of its own. */
 function written(handle: Handle): Uint8Array {
-  return scratch.slice(0, PIECE - handle.room);
+  const length = PIECE - handle.room;
+  return length === 0 ? EMPTY : scratch.slice(0, length);
 }
 
 // Handles that are free: to make one costs more than to compress a short message with it.

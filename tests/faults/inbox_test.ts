@@ -4,11 +4,18 @@ import assert from "node:assert/strict";
 import process from "node:process";
 import { accept, type Message, WebSocketError } from "../../mod.ts";
 import type { WebSocketConnection } from "../../mod.ts";
-import { ClientHandshake, encodeFrame, type Frame, Opcode } from "../../lib/core/mod.ts";
+import {
+  ClientHandshake,
+  encodeFrame,
+  type Frame,
+  FrameDecoder,
+  Opcode,
+} from "../../lib/core/mod.ts";
 import { assemble } from "../../lib/streams.ts";
 import type { Transport, TransportHandlers } from "../../lib/transport.ts";
 import { concat, hex, pattern } from "../bytes.ts";
 import { collectGarbage } from "../garbage.ts";
+import { Toy } from "../toy_extension.ts";
 import {
   binaryFrame,
   closeFrame,
@@ -239,6 +246,51 @@ describe("B5 what a paused connection holds", () => {
       });
     }
   }
+});
+
+describe("B5 chunks that wait to be decoded", () => {
+  it("B5 they are counted with their objects", () => {
+    const decoder = new FrameDecoder({ role: "client" });
+    const frame = encodeFrame({ opcode: Opcode.Binary, payload: pattern(1000) });
+    for (const byte of frame) decoder.push(Uint8Array.of(byte));
+    assert.equal(decoder.bufferedAmount, frame.length);
+    assert.ok(decoder.bufferedMemory > 200 * frame.length);
+    const pieces: Uint8Array[] = [];
+    for (let piece = decoder.next(); piece; piece = decoder.next()) pieces.push(piece.payload);
+    assert.deepEqual(concat(pieces), pattern(1000));
+    assert.equal(decoder.bufferedMemory, 0);
+  });
+
+  it("B5 a small one does not hold the large buffer that it is a part of", () => {
+    const decoder = new FrameDecoder({ role: "client" });
+    const frame = encodeFrame({ opcode: Opcode.Binary, payload: pattern(10) });
+    decoder.push(frame);
+    const large = new Uint8Array(65536);
+    large.set(frame, 1000);
+    decoder.push(large.subarray(1000, 1000 + frame.length));
+    large.fill(0);
+    for (let i = 0; i < 2; i++) assert.deepEqual(decoder.next()?.payload, pattern(10));
+  });
+
+  it("B5 while an extension works on what came before, the transport is paused in time", async () => {
+    const feed = new Feed(() => Uint8Array.of(0));
+    const accepted = accept(feed, {
+      pingInterval: 0,
+      extensions: [new Toy("slow", 0, { slow: true })],
+    });
+    await until(() => feed.handled);
+    const extensions = [{ name: "slow", parameters: [] }];
+    feed.give(new ClientHandshake({ host: "localhost", target: "/", extensions }).send());
+    const ws = await accepted;
+    assert.equal(ws.extensions, "slow");
+    const frame = masked(binaryFrame(pattern(10)));
+    let count = 0;
+    // Both frames in one turn: the extension is at work on the first one.
+    feed.give(frame);
+    while (!feed.paused && count < 65536) feed.give(frame.subarray(count % 16, count++ % 16 + 1));
+    assert.ok(count < 300, `${count} chunks`);
+    ws.terminate();
+  });
 });
 
 /** The memory in use, without what is garbage. */
