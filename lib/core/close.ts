@@ -58,7 +58,6 @@ export interface CloseInfo {
 export const MAX_REASON_LENGTH = 123;
 
 const encoder = new TextEncoder();
-const EMPTY = new Uint8Array(0);
 
 /**
  * Whether a close code may travel in a Close frame, and so may be sent and received
@@ -113,7 +112,7 @@ export function serializeClose(info: CloseInfo): Uint8Array {
     throw new TypeError(`Expected reason to be a string, received ${typeof reason}`);
   }
   if (closeCode === undefined || closeCode === CloseCode.NoStatus) {
-    if (reason === "") return EMPTY;
+    if (reason === "") return new Uint8Array(0);
     throw new RangeError("Expected a close code beside the reason, received a reason alone");
   }
   if (!isWireCloseCode(closeCode)) {

@@ -232,7 +232,7 @@ export class FrameDecoder implements DataPiece {
   /** @internal */
   bytes(): Uint8Array {
     const { size } = this;
-    if (size === 0) return EMPTY;
+    if (size === 0) return new Uint8Array(0);
     if (!this.#ownsInput && this.#pieceKey !== 0) return this.copy();
     this.#unmask();
     if (this.#piece === this.#chunk) this.#lent = true;

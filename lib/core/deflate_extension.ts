@@ -24,6 +24,8 @@ import type { FramePiece } from "./decoder.ts";
 const DEFLATE_LATER_FROM = 32768;
 /** The same for what came and came out of a message so far: inflating is ten times as fast. */
 const INFLATE_LATER_FROM = 131072;
+/** A piece below this many bytes is inflated here at first, because to go elsewhere would cost more. */
+const SHORT = 1024;
 const TAIL_LENGTH = 4;
 const EMPTY = new Uint8Array(0);
 
@@ -93,6 +95,8 @@ class Incoming {
   /** The bytes of the message that came, and that came out. */
   #received = 0;
   #produced = 0;
+  /** How often the inflater was asked for what comes out of the present piece. */
+  #steps = 0;
 
   constructor({ engine, inflater }: DeflateExtensionOptions) {
     this.#engine = engine;
@@ -107,6 +111,7 @@ class Incoming {
     if (!this.#compressed) return;
     this.#inflater ??= this.#engine.inflater(this.#options);
     this.#received += piece.payload.length;
+    this.#steps = 0;
     this.#try(() => this.#inflater!.push(piece.payload));
   }
 
@@ -152,10 +157,11 @@ class Incoming {
       }
       // Within the message more is to come. Behind it there should not be, and what is held is the last.
       if (came === undefined && this.#held.length > 0 && !this.#finished) return this.#give(EMPTY);
-      if (came === undefined && ready !== undefined && this.#takesLong()) {
+      if (came === undefined && ready !== undefined && this.#takesLong(piece)) {
         this.#inflateLater(inflater, ready);
         return PENDING;
       }
+      this.#steps++;
       const output = came === undefined ? inflater.next() : this.#take();
       this.#produced += output.length;
       if (this.#held.length > 0 && output.length > 0) return this.#give(output);
@@ -186,8 +192,9 @@ class Incoming {
   }
 
   /** What follows the end is nothing, unless the engine inflates the message as a whole. */
-  #takesLong(): boolean {
+  #takesLong({ payload }: FramePiece): boolean {
     if (this.#finished && this.#produced > 0) return false;
+    if (!this.#finished && this.#steps === 0 && payload.length < SHORT) return false;
     return this.#received + this.#produced >= INFLATE_LATER_FROM;
   }
 

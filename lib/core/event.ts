@@ -9,8 +9,6 @@ import { CloseCode } from "./close.ts";
 import type { HandshakeEvent } from "./handshake_event.ts";
 import type { BinaryEvent, Fragment, TextEvent } from "./message.ts";
 
-const EMPTY = new Uint8Array(0);
-
 /** A ping (RFC 6455 §5.5.2). */
 export interface PingEvent {
   /** Tells the events apart. */
@@ -66,7 +64,7 @@ export function complete(event: OutgoingEvent): ProtocolEvent {
       return { ...event, frameFinished: true, messageFinished: event.messageFinished ?? true };
     case "ping":
     case "pong": {
-      const { type, payload = EMPTY } = event;
+      const { type, payload = new Uint8Array(0) } = event;
       if (!(payload instanceof Uint8Array)) throw wrongData(type, payload);
       return { type, payload };
     }

@@ -281,8 +281,9 @@ export class DecodedPiece implements DataPiece {
 /** The bytes in a buffer of their own: a copy, unless they fill the buffer that they are in. */
 export function ownBytes(bytes: Uint8Array): Uint8Array {
   const { length } = bytes;
-  // Empty arrays are shared.
-  return length > 0 && length === bytes.buffer.byteLength ? bytes : new Uint8Array(bytes);
+  // An empty array may be shared, and may have been transferred.
+  if (length === 0) return new Uint8Array(0);
+  return length === bytes.buffer.byteLength ? bytes : new Uint8Array(bytes);
 }
 
 /** Bytes that are no longer masked. */
@@ -373,7 +374,8 @@ class MessageParts {
   #takeBytes(size: number): Uint8Array {
     const bytes = this.#bytes;
     this.#bytes = EMPTY;
-    return bytes.length === size && size > 0 ? bytes : bytes.slice(0, size);
+    // Memory that was allocated elsewhere may be part of a larger buffer.
+    return ownBytes(bytes.length === size ? bytes : bytes.subarray(0, size));
   }
 }
 

@@ -2,11 +2,12 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import process from "node:process";
-import { deflateRawSync } from "node:zlib";
+import { constants, deflateRawSync } from "node:zlib";
 import { connect, type Message } from "../../mod.ts";
 import {
   type DeflateEngine,
   encodeFrame,
+  type Fragment,
   type Frame,
   type Inflater,
   MessageAssembler,
@@ -17,7 +18,7 @@ import {
   Rsv,
 } from "../../lib/core/mod.ts";
 import { deflateEngines } from "../../lib/runtime/zlib.ts";
-import { assertSameBytes, concat, hex, pattern, single, utf8 } from "../bytes.ts";
+import { assertSameBytes, concat, cut, hex, pattern, single, utf8 } from "../bytes.ts";
 import { requestOf, ROLES, upgradeResponse, withRawServer } from "../support.ts";
 
 const INFLATER = { windowBits: 15, contextTakeover: true, maxMessageSize: 2 ** 26 };
@@ -242,6 +243,51 @@ describe("B3 final blocks in a message", () => {
       assert.ok(least <= 3, `${least} microseconds a byte`);
     });
   }
+
+  it("B3 short fragments of a long message are inflated where they come", async () => {
+    // Noise, so that each byte that comes in means that one comes out.
+    const noise = crypto.getRandomValues(new Uint8Array(60_000));
+    const bytes = concat([noise, noise.toReversed(), noise.map((byte) => byte ^ 0x5a)]);
+    const packed = new Uint8Array(deflateRawSync(bytes, { finishFlush: constants.Z_SYNC_FLUSH }));
+    let elsewhere = 0;
+    const engine: DeflateEngine = {
+      ...ENGINES[0],
+      inflater: (options) => {
+        const inflater = ENGINES[0].inflater(options);
+        const { nextLater } = inflater;
+        inflater.nextLater = (done) => {
+          elsewhere++;
+          nextLater.call(inflater, done);
+        };
+        return inflater;
+      },
+    };
+    const factory = new PerMessageDeflate({ engine });
+    const { extension } = factory.accept(factory.offer()[0])!;
+    let ready = () => {};
+    const protocol = new Protocol("server", { extensions: [extension], onReady: () => ready() });
+    const assembler = new MessageAssembler();
+    let message: Message | undefined;
+    const receive = async (payload: Uint8Array, rsv: number, opcode: Opcode, fin: boolean) => {
+      protocol.receive(encodeFrame({ fin, rsv, opcode, payload }, { mask: hex("01 02 03 04") }));
+      for (;;) {
+        for (const event of protocol.events()) message = assembler.push(event as Fragment);
+        if (!protocol.pending) return;
+        await new Promise<void>((resolve) => ready = resolve);
+      }
+    };
+    const [first, rest] = cut(packed.subarray(0, -4), 170_000);
+    await receive(first, Rsv.Rsv1, Opcode.Binary, false);
+    const before = elsewhere;
+    assert.ok(before > 0);
+    for (let at = 0; at < rest.length; at += 5) {
+      const fin = at + 5 >= rest.length;
+      await receive(rest.subarray(at, at + 5), 0, Opcode.Continuation, fin);
+    }
+    assertSameBytes(message as Uint8Array, bytes);
+    assert.equal(elsewhere, before);
+    protocol.dispose();
+  });
 
   it("B3 they are limited by the length of the message", () => {
     for (const engine of ENGINES) {
