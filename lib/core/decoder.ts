@@ -90,7 +90,7 @@ const CHUNK_OVERHEAD = 256;
  * console.log(piece?.header.opcode, piece?.payload, piece?.last); // 1, [104, 105], true
  * ```
  */
-export class FrameDecoder implements DataPiece {
+export class FrameDecoder {
   readonly #role: Role;
   readonly #maxFrameSize: number;
   readonly #ownsInput: boolean;

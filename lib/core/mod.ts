@@ -107,6 +107,6 @@ export {
   type PerMessageDeflateOptions,
   supportedExtensions,
 } from "./permessage_deflate.ts";
-export * from "./protocol.ts";
+export { Protocol, type ProtocolOptions, type ProtocolState } from "./protocol.ts";
 export { parseWebSocketUrl, type WebSocketUrl } from "./url.ts";
 export { type TextCodec, Utf8Decoder, webTextCodec } from "./utf8.ts";
