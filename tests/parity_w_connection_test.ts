@@ -123,7 +123,8 @@ describe("wsproto: connections", () => {
       for (const [, from] of code.matchAll(/\bfrom\s+"([^"]+)"/g)) {
         assert.match(from, /^\.\/\w+\.ts$/, `${name} imports ${from}`);
       }
-      const withoutTexts = code.replace(/"(?:[^"\\]|\\.)*"/g, '""');
+      // What stands in quotes, or is the name of a member, is no call.
+      const withoutTexts = code.replace(/"(?:[^"\\]|\\.)*"/g, '""').replace(/\b\w+: /g, "");
       const forbidden =
         /\b(async|await|Promise|setTimeout|setInterval|setImmediate|queueMicrotask|Worker|fetch)\b|\bimport\(/;
       assert.doesNotMatch(withoutTexts, forbidden, name);
