@@ -197,20 +197,23 @@ export class Receiver {
   /** See `WebSocketConnection`. */
   messages(): ReadableStream<IncomingMessage> {
     if (this.#streams === undefined) {
-      this.#enter("messages");
+      this.#setMode("messages");
       const streams = new MessageStreams(this.#inbox.budget, (reason) => this.#leave(reason));
       this.#handOver(streams);
-      // Only now: what comes because there is room again is later than what has waited.
       this.#streams = streams;
+      // Only now: a piece that comes because there is room again is later than all that has waited.
+      this.#host.onTaken();
     }
     return this.#streams.readable;
   }
 
   /** Passes on what was received, whole or in part, before anybody asked for streams. */
   #handOver(streams: MessageStreams): void {
+    // A message that comes meanwhile, because there is room again, still comes whole.
     for (let data = this.#inbox.take(); data !== undefined; data = this.#inbox.take()) {
       streams.push(wholeFragment(data));
     }
+    this.#host.onMode(false);
     const partial = this.#host.takeHeld();
     if (partial !== undefined) streams.push(partial);
     if (this.ended !== undefined) streams.end(this.ended);
@@ -241,15 +244,19 @@ export class Receiver {
 
   #enter(mode: Mode): void {
     if (this.#mode === mode) return;
+    this.#setMode(mode);
+    this.#host.onMode(mode !== "discard");
+    // A part of a message, which has counted so far, counts no more.
+    this.#host.onTaken();
+  }
+
+  #setMode(mode: Mode): void {
     if (this.#mode !== undefined) {
       throw invalidState(
         `Expected to be read by ${this.#mode} as before, received a call for ${mode}`,
       );
     }
     this.#mode = mode;
-    this.#host.onMode(mode === "receive" || mode === "readable");
-    // A part of a message, which has counted so far, counts no more.
-    this.#host.onTaken();
   }
 }
 
