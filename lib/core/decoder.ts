@@ -112,10 +112,13 @@ export class FrameDecoder {
   size: number = 0;
   /** @internal */
   last: boolean = true;
+  /** The object for the header of the frame that begins at this position. */
   #header: FrameHeader | undefined;
-  /** The masking key of the frame, and of the piece until it is unmasked. A key of 0 changes nothing. */
-  #frameKey = 0;
-  #pieceKey = 0;
+  #headerPosition = -1;
+  /** The masking key. A key of 0 changes nothing. */
+  #key = 0;
+  /** Whether the piece has been unmasked. */
+  #isPlain = false;
   /** Where the piece lies. */
   #piece: Uint8Array = EMPTY;
   #start = 0;
@@ -123,7 +126,6 @@ export class FrameDecoder {
   #given = 0;
   /** Whether a header has been read whose frame has not ended. */
   #withinFrame = false;
-  #started = false;
 
   // Input that has not been read.
 
@@ -201,7 +203,10 @@ export class FrameDecoder {
   next(): FramePiece | undefined {
     if (!this.advance()) return undefined;
     const { fin, rsv, opcode, masked, length, last } = this;
-    this.#header ??= { fin, rsv, opcode, masked, length };
+    if (this.#header === undefined || this.#headerPosition !== this.#framePosition) {
+      this.#header = { fin, rsv, opcode, masked, length };
+      this.#headerPosition = this.#framePosition;
+    }
     return { header: this.#header, payload: this.bytes(), last };
   }
 
@@ -225,15 +230,16 @@ export class FrameDecoder {
    */
   advance(): boolean {
     if (this.#failure !== undefined) throw this.#failure;
-    if (!this.#withinFrame && !this.#readHeader()) return false;
-    return isControl(this.opcode) ? this.#controlPiece() : this.#dataPiece();
+    const begins = !this.#withinFrame;
+    if (begins && !this.#readHeader()) return false;
+    return isControl(this.opcode) ? this.#controlPiece() : this.#dataPiece(begins);
   }
 
   /** @internal */
   bytes(): Uint8Array {
     const { size } = this;
     if (size === 0) return new Uint8Array(0);
-    if (!this.#ownsInput && this.#pieceKey !== 0) return this.copy();
+    if (!this.#ownsInput && this.#isMasked) return this.copy();
     this.#unmask();
     if (this.#piece === this.#chunk) this.#lent = true;
     return view(this.#piece, this.#start, size);
@@ -241,7 +247,7 @@ export class FrameDecoder {
 
   /** @internal */
   text(codec: TextCodec): string {
-    if (!this.#ownsInput && this.#pieceKey !== 0) return codec.decode(this.bytes(), 0, this.size);
+    if (!this.#ownsInput && this.#isMasked) return codec.decode(this.bytes(), 0, this.size);
     this.#unmask();
     return codec.decode(this.#piece, this.#start, this.#start + this.size);
   }
@@ -250,10 +256,10 @@ export class FrameDecoder {
   copy(): Uint8Array {
     const start = this.#start;
     const end = start + this.size;
-    const key = this.#pieceKey;
-    if (key === 0) return this.#piece.slice(start, end);
+    if (!this.#isMasked) return this.#piece.slice(start, end);
     if (this.#ownsInput && this.#given === this.size) {
-      return unmaskedCopy(this.#piece, start, end, key);
+      this.#isPlain = true;
+      return unmaskedCopy(this.#piece, start, end, this.#key);
     }
     const copy = new Uint8Array(this.size);
     this.copyTo(copy, 0);
@@ -263,15 +269,19 @@ export class FrameDecoder {
   /** @internal */
   copyTo(target: Uint8Array, at: number): void {
     const bytes = view(this.#piece, this.#start, this.size);
-    if (this.#pieceKey === 0) return target.set(bytes, at);
-    copyMasked(bytes, target, at, this.#pieceKey, this.#given - this.size);
+    if (!this.#isMasked) return target.set(bytes, at);
+    copyMasked(bytes, target, at, this.#key, this.#given - this.size);
+  }
+
+  get #isMasked(): boolean {
+    return this.#key !== 0 && !this.#isPlain;
   }
 
   #unmask(): void {
-    if (this.#pieceKey === 0) return;
+    if (!this.#isMasked) return;
     const start = this.#start;
-    applyMask(this.#piece, start, start + this.size, this.#pieceKey, this.#given - this.size);
-    this.#pieceKey = 0;
+    applyMask(this.#piece, start, start + this.size, this.#key, this.#given - this.size);
+    this.#isPlain = true;
   }
 
   #use(chunk: Uint8Array): void {
@@ -340,11 +350,8 @@ export class FrameDecoder {
       const expected = `Expected a frame of at most ${this.#maxFrameSize} bytes`;
       this.#fail(`${expected}, received ${this.length}`, CloseCode.MessageTooBig);
     }
-    this.#frameKey = this.masked ? readKey(bytes, at) : 0;
-    this.#header = undefined;
+    this.#key = this.masked ? readKey(bytes, at) : 0;
     this.#given = 0;
-    this.#withinFrame = true;
-    this.#started = false;
     return this.masked ? at + 4 : at;
   }
 
@@ -376,22 +383,21 @@ export class FrameDecoder {
 
   /** Describes the piece that lies at `start` in `bytes`. */
   #give(bytes: Uint8Array, start: number, size: number): true {
-    this.#piece = bytes;
+    if (this.#piece !== bytes) this.#piece = bytes;
     this.#start = start;
-    this.#pieceKey = this.#frameKey;
+    if (this.#isPlain) this.#isPlain = false;
     this.#given += size;
-    this.#started = true;
     this.size = size;
     this.last = this.#given === this.length;
     this.#withinFrame = !this.last;
     return true;
   }
 
-  #dataPiece(): boolean {
+  #dataPiece(begins: boolean): boolean {
     const left = this.length - this.#given;
     const more = left > 0 && this.#readable();
     // The declared length alone may already be too much for the reader: the first piece may be empty.
-    if (left > 0 && !more && this.#started) return false;
+    if (left > 0 && !more && !begins) return false;
     const start = this.#offset;
     const size = more ? Math.min(left, this.#chunk.length - start) : 0;
     this.#offset += size;
@@ -407,7 +413,10 @@ export class FrameDecoder {
     }
     const scratch = this.#scratch ??= new Uint8Array(MAX_CONTROL_LENGTH);
     while (this.#scratchLength < length) {
-      if (!this.#readable()) return false;
+      if (!this.#readable()) {
+        this.#withinFrame = true;
+        return false;
+      }
       scratch[this.#scratchLength++] = this.#chunk[this.#offset++];
     }
     this.#scratchLength = 0;
