@@ -32,12 +32,17 @@ function median(values: number[]): number {
   return values.toSorted((a, b) => a - b)[values.length >> 1];
 }
 
-/** Well below what any leak of a context, or of a kilobyte a message, would come to. */
-const MOST_GROWTH = 30;
+/** In MiB: well below what a leak of a context, or of a kilobyte a message, comes to in half of the run. */
+const MOST_GROWTH = 15;
 
+/**
+ * Memory that leaks grows all the time. An engine may enlarge its young generation once, by 32 MiB, so
+ * that what counts is the half of the run in which less was added.
+ */
 function assertFlat({ samples }: Report): void {
-  const grown = median(samples.slice(-3)) - median(samples.slice(2, 5));
-  assert.ok(grown < MOST_GROWTH, `grown by ${grown} MiB: ${samples.join(" ")}`);
+  const [first, middle, last] = [2, 4, -3].map((at) => median(samples.slice(at).slice(0, 3)));
+  const grown = Math.min(middle - first, last - middle);
+  assert.ok(grown < MOST_GROWTH, `grown by ${grown} MiB in each half: ${samples.join(" ")}`);
 }
 
 describe("permessage-deflate: what it costs", () => {
