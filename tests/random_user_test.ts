@@ -101,6 +101,9 @@ const WORLDS: readonly [title: string, change: (world: World) => void, broken?: 
       released: 0,
     });
   }, /was not released/],
+  ["an error that onError was told of", ({ reported }) => {
+    reported.push(new Error("a client left"));
+  }, /only handlers/],
   ["a listener that is left", (world) => {
     world.signal().signal.addEventListener("abort", () => {});
   }, /listener/],

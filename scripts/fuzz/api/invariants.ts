@@ -156,6 +156,19 @@ function sourcesAreReleased({ sources }: World): string[] {
   });
 }
 
+/**
+ * A server's `onError` is told of what handlers throw, and of a handler that ends while somebody reads.
+ * It is told of nothing that a client does.
+ */
+function onlyHandlersAreReported({ reported, reasons }: World): string[] {
+  return reported.filter((error) => !reasons.has(error) && !isHint(error)).map(describe);
+}
+
+function isHint(error: unknown): boolean {
+  return error instanceof DOMException &&
+    error.message.startsWith("The handler's promise resolved");
+}
+
 function noListenerIsLeft({ signals }: World): string[] {
   return signals.filter(({ listeners, signal }) => listeners > 0 && !signal.aborted)
     .map(({ listeners }) => `${listeners} listen to a signal still`);
@@ -178,6 +191,7 @@ const INVARIANTS: Readonly<Record<string, Invariant>> = {
   "without trouble the end is clean": withoutTroubleTheEndIsClean,
   "no end breaks the protocol": noEndBreaksTheProtocol,
   "sources are released": sourcesAreReleased,
+  "only handlers are reported": onlyHandlersAreReported,
   "no listener is left": noListenerIsLeft,
   "no timer is left": noTimerIsLeft,
 };
