@@ -3,7 +3,6 @@ import assert from "node:assert/strict";
 import {
   encodeFrame,
   type Frame,
-  FrameDecoder,
   FrameWriter,
   LocalProtocolError,
   MessageAssembler,
@@ -357,19 +356,6 @@ describe("Protocol.send", () => {
     peer.receive(concat(writer.take()));
     assert.deepEqual(run("server", {}, [], peer).frames, [TEXT, event, CLOSE]);
     assertSameBytes(data, pattern(10000));
-  });
-});
-
-describe("Protocol.receivePiece", () => {
-  it("Protocol.receivePiece reads what a decoder elsewhere has decoded", () => {
-    const decoder = new FrameDecoder({ role: "client" });
-    const protocol = new Protocol("client");
-    for (const frame of [textFrame("a"), closeFrame("03 e8")]) {
-      decoder.push(incoming("client", frame));
-    }
-    assert.deepEqual(protocol.receivePiece(decoder.next()!), TEXT);
-    assert.deepEqual(protocol.receivePiece(decoder.next()!), closeEvent(1000));
-    assert.equal(protocol.state, "remote-closing");
   });
 });
 

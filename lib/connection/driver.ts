@@ -330,7 +330,7 @@ export class Driver
       this.#decide();
     }
     this.sender.refuse(this.closedError(), { all: pending });
-    // All that the peer had to say was received: who reads only is not concerned.
+    // Everything that the peer sent was received: a reader sees a clean end.
     if (pending) this.receiver.end(this.#ending.error!, true);
   }
 

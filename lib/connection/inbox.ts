@@ -155,7 +155,7 @@ export class Inbox<T> {
   }
 
   /**
-   * Adds an item, or hands it to whoever waits.
+   * Adds an item, or hands it to the waiting reader.
    *
    * @throws what its measure throws; the item is then not added
    */

@@ -107,7 +107,7 @@ export class StreamSource implements AsyncIterable<Message> {
 /** What a sender has its turn for: a message at hand, or one whose items are yet to come. */
 export type Turn = "whole" | "items";
 
-/** Whoever waits for a turn. */
+/** A message that waits for its turn. */
 export interface Waiting {
   readonly turn: Turn;
   /** How many bytes wait with it: of text, code units. */

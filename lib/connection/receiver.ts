@@ -261,7 +261,7 @@ export class Receiver {
 }
 
 /**
- * Whoever waits in `receive()`. A rejection counts as handled: the caller may be waiting for something
+ * A call of `receive()` that waits. A rejection counts as handled: the caller may be waiting for something
  * else when it comes, for example for a `send()` that rejects for the same reason.
  */
 class Waiting implements Waiter<Message> {

@@ -20,7 +20,7 @@ export interface FramePiece {
   readonly last: boolean;
 }
 
-/** A piece of a data frame, as the reader of messages sees it. */
+/** A piece of a data frame, as the reader of messages sees it. Its bytes are read once, in one of the ways below. */
 export interface DataPiece {
   /** Whether the frame is the last of its message. */
   readonly fin: boolean;

@@ -16,7 +16,7 @@ const WORDS_FROM = 64;
  *
  * @param bytes where they lie
  * @param start the first of them
- * @param end behind the last of them
+ * @param end offset after the last of them
  * @param key the masking key
  * @param phase how many bytes of the payload came before: the first byte meets key byte `phase % 4`
  */
@@ -67,7 +67,7 @@ export function copyMasked(
  *
  * @param bytes the array that holds them, which must be no subclass of Uint8Array
  * @param start the first of them
- * @param end behind the last of them
+ * @param end offset after the last of them
  * @param key the masking key, whose first byte is for the first of them
  */
 export function unmaskedCopy(

@@ -332,21 +332,6 @@ export class Protocol {
     for (let event = this.next(); event !== undefined; event = this.next()) yield event;
   }
 
-  /**
-   * Reads a piece of a frame that a {@linkcode FrameDecoder} elsewhere has decoded, and an
-   * {@linkcode ExtensionReader}, in place of `receive()` and `next()`.
-   *
-   * @throws {RemoteProtocolError} when the peer broke the protocol
-   */
-  receivePiece(piece: FramePiece): ProtocolEvent {
-    try {
-      this.#observer?.received(piece);
-      return this.#read(this.#piece.set(piece))!;
-    } catch (error) {
-      throw this.#fail(error);
-    }
-  }
-
   #fail(error: unknown): unknown {
     if (this.#extended !== undefined) this.#extended.pending = false;
     if (!(error instanceof RemoteProtocolError)) return error;

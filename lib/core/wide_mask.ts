@@ -39,7 +39,7 @@ let machine: Machine | null | undefined;
  *
  * @param source where they lie
  * @param start the first of them
- * @param end behind the last of them
+ * @param end offset after the last of them
  * @param target where they go to
  * @param offset the place of the first of them there
  * @param key the masking key, turned so that its lowest byte is for the first of them
@@ -70,7 +70,7 @@ export function wideMask(
  *
  * @param source the array that holds the bytes
  * @param start the first of them
- * @param end behind the last of them
+ * @param end offset after the last of them
  * @param key the masking key, turned so that its lowest byte is for the first of them
  * @returns the copy, or undefined where the platform has no way for it
  */

@@ -20,7 +20,7 @@ const { Z_SYNC_FLUSH, Z_RLE, Z_DEFAULT_STRATEGY } = constants;
 const EMPTY = new Uint8Array(0);
 /** RFC 7692 §7.2.1: what is left out at the end of a message. */
 const HELD_BACK = [0x00, 0x00, 0xff, 0xff];
-/** The same, and behind it an empty final block: without an end zlib finds the data cut short. */
+/** The same, followed by an empty final block: without an end zlib reports that the data was cut short. */
 const TAIL = new Uint8Array([...HELD_BACK, 0x01, 0x00, 0x00, 0xff, 0xff]);
 const PIECE = 65536;
 /** How many final blocks may be in a message: all that follows one is copied. */
