@@ -1,24 +1,52 @@
 /**
- * Waiting that a signal ends.
+ * Waiting that an AbortSignal ends.
  *
  * @module
  */
 import { timer } from "./timers.ts";
 
+/** The part of an AbortSignal that waiting needs. */
+export interface Cancellation {
+  /** Whether the signal was aborted. */
+  readonly aborted: boolean;
+  /** The reason why the signal was aborted. */
+  readonly reason: unknown;
+  addEventListener(type: "abort", listener: () => void, options?: { once: boolean }): void;
+  removeEventListener(type: "abort", listener: () => void): void;
+}
+
+/**
+ * Calls back once when a signal is aborted, or at once if it is aborted already.
+ *
+ * @param signal the signal; without one, the callback is never called
+ * @param callback the function to call with the reason of the signal
+ * @returns a function that removes the listener
+ */
+export function onAbort(
+  signal: Cancellation | undefined,
+  callback: (reason: unknown) => void,
+): () => void {
+  if (signal === undefined) return () => {};
+  const abort = () => callback(signal.reason);
+  if (signal.aborted) {
+    abort();
+    return () => {};
+  }
+  signal.addEventListener("abort", abort, { once: true });
+  return () => signal.removeEventListener("abort", abort);
+}
+
 /**
  * Waits for a promise until a signal is aborted.
  *
- * @param promise what to wait for; its rejection counts as handled
- * @param signal ends the waiting
+ * @param promise the promise; its rejection counts as handled
+ * @param signal the signal that ends the waiting
  * @returns a promise that settles like the given one, or rejects with the reason of the signal
  */
 export function abortable<T>(promise: PromiseLike<T>, signal: AbortSignal): Promise<T> {
   return new Promise((resolve, reject) => {
-    const abort = () => reject(signal.reason);
-    const settle = () => signal.removeEventListener("abort", abort);
-    signal.addEventListener("abort", abort, { once: true });
-    if (signal.aborted) abort();
-    promise.then((value) => (settle(), resolve(value)), (error) => (settle(), reject(error)));
+    const stop = onAbort(signal, reject);
+    promise.then((value) => (stop(), resolve(value)), (error) => (stop(), reject(error)));
   });
 }
 
@@ -26,7 +54,7 @@ export function abortable<T>(promise: PromiseLike<T>, signal: AbortSignal): Prom
  * Waits for a number of milliseconds, or until a signal is aborted.
  *
  * @param delay the time to wait, in milliseconds
- * @param signal ends the waiting
+ * @param signal the signal that ends the waiting
  * @returns a promise that rejects with the reason of the signal
  */
 export async function sleep(delay: number, signal: AbortSignal): Promise<void> {

@@ -59,7 +59,7 @@ import {
 } from "./core/http2_handshake.ts";
 import { parseWebSocketUrl, type WebSocketUrl } from "./core/url.ts";
 import type { TextCodec } from "./core/utf8.ts";
-import { sleep } from "./abortable.ts";
+import { onAbort, sleep } from "./abortable.ts";
 import { backgroundTimer, nextTurn } from "./timers.ts";
 import { defaultProvider } from "./default_provider.ts";
 import { toRawHeaders } from "./http.ts";
@@ -218,7 +218,7 @@ async function openStream(
   const responded = responseOf(stream);
   const transport = new Http2Transport(stream);
   const reader = new TransportReader(transport);
-  signal.addEventListener("abort", () => transport.destroy(), { once: true });
+  onAbort(signal, () => transport.destroy());
   let response: RawHeaders = [];
   const handshake = {
     request: http2RequestHead(fields),

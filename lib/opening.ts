@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { type Cancellation, onAbort } from "./abortable.ts";
 import { HandshakeError } from "./core/error.ts";
 import type { ResponseHead } from "./core/http1.ts";
 import { RefusalBody, toHeaders } from "./http.ts";
@@ -167,18 +168,6 @@ export class TransportReader implements TransportHandlers {
   }
 }
 
-/** What ends a handshake: an AbortSignal, or what takes less where there are many of them. */
-export interface Cancellation {
-  /** Whether it was ended. */
-  readonly aborted: boolean;
-  /** Why. */
-  readonly reason: unknown;
-  /** Calls back when it is ended. */
-  addEventListener(type: "abort", listener: () => void, options?: { once: boolean }): void;
-  /** Does so no more. */
-  removeEventListener(type: "abort", listener: () => void): void;
-}
-
 /** Options whose signal may be any such. */
 export type Cancellable<T> = Omit<T, "signal"> & { signal?: Cancellation };
 
@@ -256,13 +245,12 @@ export async function withDeadline<T>(
   run: (deadline: Deadline) => Promise<T>,
 ): Promise<T> {
   if (signal?.aborted) throw signal.reason;
-  let abort!: () => void;
+  let stopWatching: (() => void) | undefined;
   let cancelTimer: (() => void) | undefined;
   try {
     return await new Promise<T>((resolve, reject) => {
       const attempt = new Deadline(reject);
-      abort = () => attempt.giveUp(signal!.reason);
-      signal?.addEventListener("abort", abort, { once: true });
+      stopWatching = onAbort(signal, (reason) => attempt.giveUp(reason));
       if (openTimeout > 0) {
         cancelTimer = deadline(() => attempt.timeOut(timedOut(openTimeout)), openTimeout);
       }
@@ -270,7 +258,7 @@ export async function withDeadline<T>(
     });
   } finally {
     cancelTimer?.();
-    signal?.removeEventListener("abort", abort);
+    stopWatching?.();
   }
 }
 

@@ -199,8 +199,8 @@ describe("The imports of the library", () => {
     assert.deepEqual(broken(core, (to) => !to.startsWith("lib/core/")), []);
   });
 
-  it("A runtime's adapter imports the transport contract, the timers, the core and built-in modules", () => {
-    const allowed = /^lib\/((?:transport|timers)\.ts$|core\/|runtime\/)|^node:|^bun$/;
+  it("A runtime's adapter imports the transport contract, waiting, the core and built-in modules", () => {
+    const allowed = /^lib\/((?:abortable|transport|timers)\.ts$|core\/|runtime\/)|^node:|^bun$/;
     assert.deepEqual(broken(runtime, (to) => !allowed.test(to)), []);
   });
 

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { onAbort } from "../abortable.ts";
 import { type ByteDuplex, fromStreams } from "../byte_streams.ts";
 import { extensionsOf } from "../compression.ts";
 import { WebSocketConnection } from "../connection/connection.ts";
@@ -162,8 +163,7 @@ async function connectTo(
   const request = handshake.send();
   const reader = await reach(target, options, provider, signal, onTimeout);
   const { transport } = reader;
-  signal.addEventListener("abort", () => transport.destroy(), { once: true });
-  if (signal.aborted) transport.destroy();
+  onAbort(signal, () => transport.destroy());
   const { textCodec } = provider;
   return await open(reader, handshake, () => exchange(reader, handshake, request), {
     target,

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { abortable, sleep } from "../abortable.ts";
+import { abortable, onAbort, sleep } from "../abortable.ts";
 import { closingSince, type WebSocketConnection, whenEnded } from "../connection/connection.ts";
 import { HandshakeError, type RefusedResponse } from "../core/error.ts";
 import { parseHttpDate } from "../core/http_date.ts";
@@ -204,9 +204,7 @@ class Reconnection {
 
   async *#connections(): Iteration {
     const { minUptime = 5000, signal } = this.#options;
-    const abort = () => this.#controller.abort(signal!.reason);
-    signal?.addEventListener("abort", abort, { once: true });
-    if (signal?.aborted) abort();
+    const stopWatching = onAbort(signal, (reason) => this.#controller.abort(reason));
     try {
       for (;;) {
         const ws = await this.#connect();
@@ -220,7 +218,7 @@ class Reconnection {
     } catch (error) {
       if (error !== RETURNED) throw error;
     } finally {
-      signal?.removeEventListener("abort", abort);
+      stopWatching();
     }
   }
 

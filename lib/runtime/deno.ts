@@ -16,6 +16,7 @@
  *
  * @module
  */
+import { onAbort } from "../abortable.ts";
 import { HandshakeError } from "../core/error.ts";
 import { deadline, timer } from "../timers.ts";
 import type {
@@ -26,7 +27,6 @@ import type {
   Transport,
   TransportProvider,
 } from "../transport.ts";
-import { certificateError } from "./certificate_error.ts";
 import {
   addressOf,
   closeQuietly,
@@ -34,9 +34,8 @@ import {
   DenoTransport,
   type NetAddress,
 } from "./deno_transport.ts";
-import { nodeProvider } from "./node.ts";
+import { certificateError, nodeProvider, openTunnel } from "./node.ts";
 import { denoTextCodec } from "./node_text.ts";
-import { openTunnel } from "./tunnel.ts";
 
 interface TlsConn extends Conn {
   handshake(): Promise<unknown>;
@@ -93,9 +92,7 @@ async function dialTls(options: DialOptions): Promise<Transport> {
 /** Waits for the TLS handshake. */
 async function shake(conn: TlsConn, options: DialOptions): Promise<Transport> {
   const { signal, hostname, tls = options.tunnel?.tls } = options;
-  const abort = () => closeQuietly(conn);
-  signal?.addEventListener("abort", abort, { once: true });
-  if (signal?.aborted) abort();
+  const stopWatching = onAbort(signal, () => closeQuietly(conn));
   try {
     await conn.handshake();
     return new DenoTransport(conn, true);
@@ -104,7 +101,7 @@ async function shake(conn: TlsConn, options: DialOptions): Promise<Transport> {
     if (signal?.aborted) throw signal.reason;
     throw asCertificateError(error as Error, tls?.servername ?? hostname);
   } finally {
-    signal?.removeEventListener("abort", abort);
+    stopWatching();
   }
 }
 

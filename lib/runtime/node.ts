@@ -15,6 +15,7 @@ import {
   type PeerCertificate,
   type TLSSocket,
 } from "node:tls";
+import { onAbort } from "../abortable.ts";
 import { HandshakeError } from "../core/error.ts";
 import { deadline } from "../timers.ts";
 import type {
@@ -25,11 +26,10 @@ import type {
   TlsConnectOptions,
   Transport,
   TransportProvider,
+  Tunnel,
 } from "../transport.ts";
-import { certificateError } from "./certificate_error.ts";
 import { DuplexTransport, tcpAddress } from "./node_duplex.ts";
 import { nodeTextCodec } from "./node_text.ts";
-import { openTunnel } from "./tunnel.ts";
 
 /** The socket knows both. */
 const KNOWN = {};
@@ -140,21 +140,19 @@ function established(
   ends: { local?: Address; remote?: Address },
 ): Promise<NodeTransport> {
   return new Promise((resolve, reject) => {
-    const abort = () => {
+    const stopWatching = onAbort(signal, (reason) => {
       socket.destroy();
-      reject(signal!.reason);
-    };
+      reject(reason);
+    });
     const fail = (error: Error) => {
-      signal?.removeEventListener("abort", abort);
+      stopWatching();
       reject(isUntrusted(socket, tls) ? certificateError(tls!.servername!, error) : error);
     };
     const closed = () => fail(new Error("The connection was closed before it was established"));
-    signal?.addEventListener("abort", abort, { once: true });
-    if (signal?.aborted) abort();
     socket.on("error", fail);
     socket.on("close", closed);
     socket.once(tls === undefined ? "connect" : "secureConnect", () => {
-      signal?.removeEventListener("abort", abort);
+      stopWatching();
       socket.removeListener("error", fail);
       socket.removeListener("close", closed);
       resolve(new NodeTransport(socket, ends));
@@ -197,6 +195,49 @@ function checkIdentity(servername: string, certificate: PeerCertificate): Error 
 function isUntrusted(socket: Socket, tls: TlsConnectOptions | undefined): boolean {
   const { authorizationError } = socket as Partial<TLSSocket>;
   return tls !== undefined && !tls.insecureSkipVerify && Boolean(authorizationError);
+}
+
+/** The names that OpenSSL, BoringSSL and rustls have for the checks of a certificate. */
+const CHECKS: readonly (readonly [pattern: RegExp, finding: string])[] = [
+  [/ALTNAME|not valid for name|NotValidForName/, "one for another host name (wrong host name)"],
+  [/HAS_EXPIRED|\b[Ee]xpired/, "one that has expired"],
+  [/NOT_YET_VALID|NotValidYet|not valid yet/, "one that is not yet valid"],
+  [
+    /UNABLE_TO_(?:GET|VERIFY)|SELF_SIGNED|UNTRUSTED|UnknownIssuer/,
+    "one of an unknown authority",
+  ],
+];
+
+/** The error for a certificate that the platform does not accept. */
+export function certificateError(servername: string, cause: unknown): HandshakeError {
+  const { code, message } = cause as { code?: unknown; message?: string };
+  const text = `${String(code)} ${message}`;
+  const finding = CHECKS.find(([pattern]) => pattern.test(text))?.[1] ?? "one that is not valid";
+  return new HandshakeError(
+    `Expected a valid certificate for ${servername}, received ${finding}: ${message}`,
+    "certificate",
+    { cause },
+  );
+}
+
+/**
+ * Opens the tunnel of a proxy. If opening it fails, or the signal is aborted, the transport is destroyed.
+ */
+export async function openTunnel(
+  { open }: Tunnel,
+  transport: Transport,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const stopWatching = onAbort(signal, () => transport.destroy());
+  try {
+    await open(transport);
+    signal?.throwIfAborted();
+  } catch (error) {
+    transport.destroy();
+    throw signal?.aborted ? signal.reason : error;
+  } finally {
+    stopWatching();
+  }
 }
 
 /** Listens on TCP or a Unix socket, with TLS where it is asked for. */

@@ -15,6 +15,7 @@ import type {
   ServerHttp2Stream,
 } from "node:http2";
 import process from "node:process";
+import { abortable } from "../abortable.ts";
 import { HandshakeError } from "../core/error.ts";
 import type { RawHeaders } from "../core/header.ts";
 import { InterimCount } from "../core/http1.ts";
@@ -232,23 +233,16 @@ export async function remoteSettings(watch: SessionWatch, signal: AbortSignal): 
   const { session } = watch;
   watch.throwIfEnded();
   if (allowsConnect(session)) return;
-  await new Promise<void>((resolve, reject) => {
-    const wait: SessionUser = {
-      onSettings: () => settle(allowsConnect(session) ? undefined : noExtendedConnect()),
-      onEnd: (error) => settle(sessionClosed(error)),
-    };
-    const abort = () => settle(signal.reason);
-    const settle = (error?: unknown) => {
-      leave();
-      signal.removeEventListener("abort", abort);
-      if (error === undefined) resolve();
-      else reject(error);
-    };
-    const leave = watch.join(wait);
-    signal.addEventListener("abort", abort, { once: true });
-    if (signal.aborted) abort();
-    else watch.awaitSettings();
+  signal.throwIfAborted();
+  let leave!: () => void;
+  const answer = new Promise<void>((resolve, reject) => {
+    leave = watch.join({
+      onSettings: () => allowsConnect(session) ? resolve() : reject(noExtendedConnect()),
+      onEnd: (error) => reject(sessionClosed(error)),
+    });
   });
+  watch.awaitSettings();
+  await abortable(answer, signal).finally(leave);
 }
 
 function allowsConnect(session: ClientHttp2Session): boolean {

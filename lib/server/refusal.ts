@@ -5,6 +5,7 @@
  *
  * @module
  */
+import { onAbort } from "../abortable.ts";
 import { BodyWriter } from "../core/body.ts";
 import { HandshakeError } from "../core/error.ts";
 import {
@@ -135,8 +136,7 @@ export async function refuse(
   const patience = new Patience(closeTimeout, () => transport.destroy());
   // A body may take as long as it likes, but not when the server wants to go or the client has left.
   const hurry = () => patience.beginLast();
-  signal?.addEventListener("abort", hurry, { once: true });
-  if (signal?.aborted) hurry();
+  const stopWatching = onAbort(signal, hurry);
   const gone = reader.dropInput(hurry);
   try {
     if (error instanceof HandshakeError && error.status !== undefined) {
@@ -156,7 +156,7 @@ export async function refuse(
   patience.beginLast();
   await gone;
   patience.stop();
-  signal?.removeEventListener("abort", hurry);
+  stopWatching();
 }
 
 function refusalResponse(error: HandshakeError, responder?: Responder): Response {

@@ -12,7 +12,7 @@ import type { EndListener } from "../connection/ending.ts";
 import { ConnectionCount, type ConnectionLimits } from "./connection_limits.ts";
 import { HandshakeError } from "../core/error.ts";
 import { type Listeners, report } from "./hooks.ts";
-import type { Cancellation } from "../opening.ts";
+import { type Cancellation, onAbort } from "../abortable.ts";
 import {
   closeAfterHandler,
   setLeaveRule,
@@ -97,10 +97,7 @@ export class Sessions {
   start(stop: () => unknown): void {
     this.#stop = stop;
     const { signal } = this.#options;
-    const shutdown = () => void this.shutdown();
-    signal?.addEventListener("abort", shutdown, { once: true });
-    this.finished.then(() => signal?.removeEventListener("abort", shutdown));
-    if (signal?.aborted) shutdown();
+    this.finished.then(onAbort(signal, () => void this.shutdown()));
   }
 
   /**

@@ -6,6 +6,7 @@
  *
  * @module
  */
+import { onAbort } from "../abortable.ts";
 import { setLeaveRule, type WebSocketConnection } from "../connection/connection.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
 import { checkWebCloseInfo, HandshakeError, webSocketError } from "../core/error.ts";
@@ -123,11 +124,10 @@ export function webSocketStreamClass<Options, OpenInfo>(
     }
 
     async #connect(options: object, signal?: AbortSignal): Promise<WebSocketConnection> {
-      const abort = () => this.#handshake.abort(signal!.reason);
       const { signal: own } = this.#handshake;
+      const stopWatching = onAbort(signal, (reason) => this.#handshake.abort(reason));
       try {
         signal?.throwIfAborted();
-        signal?.addEventListener("abort", abort, { once: true });
         const connection = await connect(this.#url, { ...options, signal: own });
         if (own.aborted) {
           // Given up in the turn in which the handshake was through.
@@ -141,7 +141,7 @@ export function webSocketStreamClass<Options, OpenInfo>(
         if (signal?.aborted) throw signal.reason;
         throw new Failure(error);
       } finally {
-        signal?.removeEventListener("abort", abort);
+        stopWatching();
       }
     }
 
