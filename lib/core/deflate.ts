@@ -1,18 +1,21 @@
 /**
- * What compresses and decompresses for {@linkcode PerMessageDeflate}.
- *
- * A file of its own because it is the contract with the platform: the core has no zlib.
+ * Compresses and decompresses the messages of one connection (RFC 7692 §6, §7.2), with an engine that
+ * the platform provides.
  *
  * @module
  */
+import type { FramePiece } from "./decoder.ts";
+import { RemoteProtocolError } from "./error.ts";
+import { type EncodedFrame, type Extension, type OutgoingFrame, PENDING } from "./extension.ts";
+import { type FrameHeader, Opcode, Rsv } from "./frame.ts";
 
 /** How a {@linkcode Deflater} works. */
 export interface DeflaterOptions {
-  /** The base-2 logarithm of the window, 8 to 15: nothing further back may be referred to. */
+  /** The base-2 logarithm of the window, 8 to 15. Output never refers to bytes further back. */
   windowBits: number;
   /** The effort, 0 to 9, or -1 for the platform's default. */
   level: number;
-  /** How much memory it may take, 1 to 9. */
+  /** How much memory the compressor may take, 1 to 9. */
   memLevel: number;
 }
 
@@ -20,15 +23,13 @@ export interface DeflaterOptions {
 export interface InflaterOptions {
   /** The base-2 logarithm of the window, 8 to 15. */
   windowBits: number;
-  /**
-   * Whether messages may refer to the ones before. Otherwise `reset()` is called behind each.
-   */
+  /** Whether messages may refer to earlier ones. Otherwise `reset()` is called after each message. */
   contextTakeover: boolean;
-  /** The most bytes that a message may have: where it takes a whole message at once, it stops there. */
+  /** Maximum size of a message, in bytes, for an engine that inflates a whole message at once. */
   maxMessageSize: number;
 }
 
-/** Raw DEFLATE (RFC 1951) as a platform has it. All of them may be shared by any connections. */
+/** Raw DEFLATE (RFC 1951) as a platform has it. Any number of connections may share an engine. */
 export interface DeflateEngine {
   /** Makes a compressor. */
   deflater(options: DeflaterOptions): Deflater;
@@ -36,43 +37,318 @@ export interface DeflateEngine {
   inflater(options: InflaterOptions): Inflater;
 }
 
-/** Compresses, one input after the other. */
+/** Compresses one input after the other. */
 export interface Deflater {
   /**
-   * Compresses all of the input, and flushes: what comes out ends with 00 00 ff ff, or is empty where
-   * there was nothing to flush. The bytes are the caller's.
+   * Compresses all of the input, and flushes: the output ends with 00 00 ff ff, or is empty if there
+   * was nothing to flush. The output belongs to the caller.
    */
   deflate(input: Uint8Array): Uint8Array;
-  /** The same beside the event loop. The input must not change, nor may another call come, until `done`. */
+  /**
+   * Does the same on another thread. Until `done` is called, the input must not change and no other
+   * method but `close()` may be called.
+   */
   deflateLater(
     input: Uint8Array,
     done: (error: Error | undefined, output: Uint8Array) => void,
   ): void;
   /** Forgets what came before. */
   reset(): void;
-  /** Frees it. What is under way is not reported any more. */
+  /** Frees the compressor. The result of work that still runs is not reported. */
   close(): void;
 }
 
-/** Decompresses, one message after the other, in pieces. */
+/** Decompresses one message after the other, in pieces. */
 export interface Inflater {
-  /** Gives it the next bytes of a message, once it is `idle`. They must not change until it is again. */
+  /**
+   * Gives the inflater the next bytes of a message; `idle` must be true. The bytes must not change until
+   * `idle` is true again.
+   */
   push(input: Uint8Array): void;
-  /** Says that the message ends, once it is `idle`. What is still to come is taken as before. */
+  /** Says that the message ends; `idle` must be true. The rest of the output is taken as before. */
   finish(): void;
-  /** Whether nothing more comes out before the next `push()` or `finish()`. */
+  /** Whether there is no more output before the next `push()` or `finish()`. */
   readonly idle: boolean;
   /**
-   * Takes the next piece of at most 64 KiB, which may be empty. The bytes are the caller's.
+   * Takes the next piece of output, of at most 64 KiB. It may be empty, and belongs to the caller.
    *
-   * @throws {Error} for data that is invalid or cut short; it is then of no more use
-   * @throws {RangeError} beyond `maxMessageSize`, where it stops there
+   * @throws {Error} If the data is invalid or incomplete. The inflater cannot be used afterwards.
+   * @throws {RangeError} If the message exceeds `maxMessageSize` and the engine checks this limit.
    */
   next(): Uint8Array;
-  /** The same beside the event loop. No other call may come until `done`. */
+  /** Does the same on another thread. No other method but `close()` may be called until `done` is. */
   nextLater(done: (error: Error | undefined, output: Uint8Array) => void): void;
   /** Forgets what came before. */
   reset(): void;
-  /** Frees it. What is under way is not reported any more. */
+  /** Frees the inflater. The result of work that still runs is not reported. */
   close(): void;
+}
+
+/** From this many bytes on, a message is compressed on another thread. */
+const DEFLATE_LATER_FROM = 32768;
+/** The same for inflating, counting the message's bytes before and after inflation so far. */
+const INFLATE_LATER_FROM = 131072;
+/** The first output of a piece shorter than this is always inflated at once. */
+const SHORT = 1024;
+const TAIL_LENGTH = 4;
+const EMPTY = new Uint8Array(0);
+
+/** What was agreed on for one connection. Internal. */
+export interface DeflateAgreement {
+  name: string;
+  engine: DeflateEngine;
+  /** Messages below this many bytes are not compressed. */
+  threshold: number;
+  deflater: DeflaterOptions;
+  inflater: InflaterOptions;
+  /** Whether our messages refer to earlier ones. */
+  contextTakeover: boolean;
+}
+
+/** permessage-deflate on one connection. Internal. */
+export class DeflateExtension implements Extension {
+  readonly name: string;
+  readonly rsv: number = Rsv.Rsv1;
+  readonly #incoming: Incoming;
+  readonly #outgoing: Outgoing;
+
+  constructor(agreement: DeflateAgreement) {
+    this.name = agreement.name;
+    this.#incoming = new Incoming(agreement);
+    this.#outgoing = new Outgoing(agreement);
+  }
+
+  push(piece: FramePiece): void {
+    this.#incoming.push(piece);
+  }
+
+  next(ready?: () => void): FramePiece | typeof PENDING | undefined {
+    return this.#incoming.next(ready);
+  }
+
+  encode(frame: OutgoingFrame, later?: EncodedFrame): OutgoingFrame | undefined {
+    return this.#outgoing.encode(frame, later);
+  }
+
+  close(): void {
+    this.#incoming.close();
+    this.#outgoing.close();
+  }
+}
+
+/** The receiving half. */
+class Incoming {
+  readonly #engine: DeflateEngine;
+  readonly #options: InflaterOptions;
+  #inflater: Inflater | undefined;
+  #isInMessage = false;
+  #isCompressed = false;
+  #isInFrame = false;
+  /** The header of the current frame as it was before compression. */
+  #plainHeader: FrameHeader | undefined;
+  #piece: FramePiece | undefined;
+  /** Whether `finish()` was called for the current message. */
+  #isFinished = false;
+  /** Output that is kept until it is known whether more follows. */
+  #held: Uint8Array = EMPTY;
+  /** What another thread has reported. */
+  #result: { error: Error | undefined; output: Uint8Array } | undefined;
+  #isPending = false;
+  #isClosed = false;
+  /** The bytes of the current message, before and after inflation. */
+  #received = 0;
+  #produced = 0;
+  /** How many outputs of the current piece were asked for. */
+  #steps = 0;
+
+  constructor({ engine, inflater }: DeflateAgreement) {
+    this.#engine = engine;
+    this.#options = inflater;
+  }
+
+  push(piece: FramePiece): void {
+    if (this.#isClosed) return;
+    if (!this.#isInFrame) this.#begin(piece.header);
+    this.#isInFrame = !piece.last;
+    this.#piece = piece;
+    if (!this.#isCompressed) return;
+    this.#inflater ??= this.#engine.inflater(this.#options);
+    this.#received += piece.payload.length;
+    this.#steps = 0;
+    this.#inflating(() => this.#inflater!.push(piece.payload));
+  }
+
+  #begin(header: FrameHeader): void {
+    const { opcode, rsv, fin } = header;
+    const continues = opcode === Opcode.Continuation;
+    // RFC 7692 §6.2: only the first frame of a message has the bit.
+    if (continues && (rsv & Rsv.Rsv1) !== 0) {
+      throw new RemoteProtocolError("A continuation frame has the bit RSV1 set", 1002);
+    }
+    // A frame out of order passes unchanged: the message reader refuses it.
+    if (continues !== this.#isInMessage) this.#isCompressed = false;
+    else if (!continues) this.#isCompressed = (rsv & Rsv.Rsv1) !== 0;
+    this.#isInMessage = !fin;
+    const length = this.#isCompressed ? 0 : header.length;
+    this.#plainHeader = { ...header, rsv: rsv & ~Rsv.Rsv1, length };
+  }
+
+  next(ready: (() => void) | undefined): FramePiece | typeof PENDING | undefined {
+    const piece = this.#piece;
+    if (this.#isClosed) return undefined;
+    if (this.#isPending) return PENDING;
+    if (piece === undefined) return undefined;
+    if (this.#isCompressed) return this.#inflating(() => this.#inflate(piece, ready));
+    this.#piece = undefined;
+    return { header: this.#plainHeader!, payload: piece.payload, last: piece.last };
+  }
+
+  #inflate(
+    piece: FramePiece,
+    ready: (() => void) | undefined,
+  ): FramePiece | typeof PENDING | undefined {
+    const inflater = this.#inflater!;
+    for (;;) {
+      const result = this.#result;
+      if (result === undefined && inflater.idle) {
+        // An empty message should be one byte (RFC 7692 §7.2.3.6); some peers send none.
+        const ends = piece.last && piece.header.fin && this.#received > 0;
+        if (!ends || this.#isFinished) return this.#finishPiece(piece.last);
+        inflater.finish();
+        this.#isFinished = true;
+        continue;
+      }
+      // After finish() there may be no more output, and then the held output is the last.
+      if (result === undefined && this.#held.length > 0 && !this.#isFinished) {
+        return this.#give(EMPTY);
+      }
+      if (result === undefined && ready !== undefined && this.#takesLong(piece)) {
+        this.#inflateLater(inflater, ready);
+        return PENDING;
+      }
+      this.#steps++;
+      const output = result === undefined ? inflater.next() : this.#takeResult();
+      this.#produced += output.length;
+      if (this.#held.length > 0 && output.length > 0) return this.#give(output);
+      if (output.length > 0) this.#held = output;
+    }
+  }
+
+  /** Gives the held output, and holds `held` instead. */
+  #give(held: Uint8Array, last = false): FramePiece {
+    const payload = this.#held;
+    this.#held = held;
+    return { header: this.#plainHeader!, payload, last };
+  }
+
+  #finishPiece(last: boolean): FramePiece | undefined {
+    this.#piece = undefined;
+    if (last && this.#isFinished) this.#endMessage();
+    return last || this.#held.length > 0 ? this.#give(EMPTY, last) : undefined;
+  }
+
+  #endMessage(): void {
+    this.#isFinished = false;
+    this.#received = this.#produced = 0;
+    if (this.#options.contextTakeover) return;
+    this.#inflater!.close();
+    this.#inflater = undefined;
+  }
+
+  /** After finish() there is no more output, unless the engine inflates whole messages. */
+  #takesLong({ payload }: FramePiece): boolean {
+    if (this.#isFinished && this.#produced > 0) return false;
+    if (!this.#isFinished && this.#steps === 0 && payload.length < SHORT) return false;
+    return this.#received + this.#produced >= INFLATE_LATER_FROM;
+  }
+
+  #inflateLater(inflater: Inflater, ready: () => void): void {
+    this.#isPending = true;
+    inflater.nextLater((error, output) => {
+      this.#isPending = false;
+      this.#result = { error, output };
+      ready();
+    });
+  }
+
+  #takeResult(): Uint8Array {
+    const { error, output } = this.#result!;
+    this.#result = undefined;
+    if (error !== undefined) throw error;
+    return output;
+  }
+
+  /** RFC 7692 names no close code for invalid data. RFC 6455 §7.4.1: 1007 is for inconsistent data. */
+  #inflating<T>(work: () => T): T {
+    try {
+      return work();
+    } catch (error) {
+      this.close();
+      const { message } = error as Error;
+      if (error instanceof RangeError) throw new RemoteProtocolError(message, 1009);
+      throw new RemoteProtocolError(`A compressed message is not valid: ${message}`, 1007);
+    }
+  }
+
+  close(): void {
+    this.#isClosed = true;
+    this.#inflater?.close();
+    this.#inflater = undefined;
+    this.#piece = undefined;
+    this.#held = EMPTY;
+  }
+}
+
+/** The sending half. */
+class Outgoing {
+  readonly #options: DeflateAgreement;
+  #deflater: Deflater | undefined;
+  #isCompressing = false;
+
+  constructor(options: DeflateAgreement) {
+    this.#options = options;
+  }
+
+  encode(frame: OutgoingFrame, later: EncodedFrame | undefined): OutgoingFrame | undefined {
+    if (frame.opcode !== Opcode.Continuation) this.#isCompressing = this.#wantsCompression(frame);
+    if (!this.#isCompressing) return frame;
+    const { engine, deflater: options } = this.#options;
+    const deflater = this.#deflater ??= engine.deflater(options);
+    const { payload } = frame;
+    if (later === undefined || payload.length < DEFLATE_LATER_FROM) {
+      return this.#finishFrame(frame, deflater.deflate(payload));
+    }
+    deflater.deflateLater(payload, (error, output) => {
+      later(error, error === undefined ? this.#finishFrame(frame, output) : frame);
+    });
+    return undefined;
+  }
+
+  #wantsCompression({ compress, fin, payload }: OutgoingFrame): boolean {
+    return compress ?? (!fin || payload.length >= this.#options.threshold);
+  }
+
+  #finishFrame(frame: OutgoingFrame, output: Uint8Array): OutgoingFrame {
+    const { opcode, fin } = frame;
+    if (fin) this.#endMessage();
+    const rsv = opcode === Opcode.Continuation ? frame.rsv : frame.rsv | Rsv.Rsv1;
+    return { ...frame, rsv, payload: fin ? withoutTail(output) : output };
+  }
+
+  #endMessage(): void {
+    if (this.#options.contextTakeover) return;
+    this.#deflater?.close();
+    this.#deflater = undefined;
+  }
+
+  close(): void {
+    this.#deflater?.close();
+    this.#deflater = undefined;
+  }
+}
+
+/** RFC 7692 §7.2.1: the last four bytes of a message are not sent. */
+function withoutTail(output: Uint8Array): Uint8Array {
+  // RFC 7692 §7.2.3.6: an empty message is the header of an empty block.
+  return output.length === 0 ? new Uint8Array(1) : output.subarray(0, -TAIL_LENGTH);
 }

@@ -1,6 +1,6 @@
 /**
- * Extensions of the protocol (RFC 6455 §9): what an end supports, how the ends agree, and what then
- * changes the data frames between them.
+ * Extensions of the protocol (RFC 6455 §9): their contract, how both ends agree on them, and how they
+ * change data frames.
  *
  * @module
  */
@@ -9,88 +9,83 @@ import { type FramePiece, isControl } from "./decoder.ts";
 import type { Opcode } from "./frame.ts";
 import type { ExtensionHeader } from "./header.ts";
 
-/** The parameters of an extension, in order; the value is undefined where there is none. */
+/** The parameters of an extension, in order. A parameter without a value has undefined. */
 export type ExtensionParameters = ExtensionHeader["parameters"];
 
 /** An extension as one end supports it, before the handshake. */
 export interface ExtensionFactory {
   /** The name under which it is registered. */
   readonly name: string;
-  /** A client's offers, the preferred one first; the others are what it could fall back to. */
+  /** A client's offers, the preferred one first. */
   offer(): readonly ExtensionParameters[];
   /**
-   * A client reads what the server has chosen.
+   * A client reads the parameters that the server has chosen.
    *
-   * @throws {HandshakeError} for parameters that do not answer an offer
+   * @throws {HandshakeError} If the parameters do not answer an offer.
    */
   finalize(parameters: ExtensionParameters): Extension;
-  /** A server answers one offer; undefined declines it. */
+  /** A server answers one offer. Returns undefined to decline the offer. */
   accept(
     parameters: ExtensionParameters,
   ): { parameters: ExtensionParameters; extension: Extension } | undefined;
 }
 
-/** Stands for output that is being worked on elsewhere. */
+/** Returned instead of output that another thread still works on. */
 export const PENDING: unique symbol = Symbol("pending");
 
-/** A data frame that is about to leave. */
+/** A data frame to send. */
 export interface OutgoingFrame {
-  /** The opcode; 0 in the middle of a message. */
+  /** The opcode; 0 for all frames of a message but the first. */
   opcode: Opcode;
-  /** Whether the message ends with it. */
+  /** Whether this frame is the last one of the message. */
   fin: boolean;
   /** The reserved bits that extensions have set so far. */
   rsv: number;
-  /** The payload. An extension does not change these bytes but gives others. */
+  /** The payload. An extension must not change these bytes, but returns others. */
   payload: Uint8Array;
-  /** Whether the sender wants the message compressed. Default: as the extension does by itself */
+  /** Whether to compress the message. By default the extension decides. */
   compress?: boolean;
 }
 
-/** Takes what was pending: the frame, or what went wrong. */
+/** Called with a frame that was pending, or with an error. */
 export type EncodedFrame = (error: Error | undefined, frame: OutgoingFrame) => void;
 
 /**
- * An extension as agreed on for one connection. It changes data frames; control frames pass it by.
- * Inbound it is a pull machine: `push()` gives it a piece, then `next()` is called until it gives
- * undefined.
+ * An extension on one connection. It changes data frames, never control frames. Received pieces are
+ * given to `push()`; after each piece, `next()` is called until it returns undefined.
  */
 export interface Extension {
   /** The name under which it is registered. */
   readonly name: string;
-  /** The reserved bits that it gives a meaning (`Rsv`). */
+  /** The reserved bits that the extension uses (`Rsv`). */
   readonly rsv: number;
   /**
-   * Takes a piece of a data frame as it came.
+   * Takes a piece of a received data frame.
    *
-   * @throws {RemoteProtocolError} where the peer uses the extension wrongly
+   * @throws {RemoteProtocolError} If the peer uses the extension wrongly.
    */
   push(piece: FramePiece): void;
   /**
-   * Gives the next piece as it was before the peer's extension changed it. Its header has the frame's
-   * `fin` and opcode; `length` is 0 where it is not known yet. A payload that the extension has made is the
-   * caller's: the extension does not use it again.
+   * Returns the next piece as it was before the peer's extension changed it. Its header has the frame's
+   * `fin` and opcode; `length` is 0 while the length is unknown. A new payload belongs to the caller.
    *
-   * @param ready where it is given, the answer may be {@linkcode PENDING}, and this is called once
-   * when there is another
-   * @throws {RemoteProtocolError} where the data cannot be what a peer has sent
+   * @param ready Called once when there is output again, if the method has returned {@linkcode PENDING}.
+   * Without this parameter the method must not return PENDING.
+   * @throws {RemoteProtocolError} If the data is not valid.
    */
   next(ready?: () => void): FramePiece | typeof PENDING | undefined;
   /**
-   * Changes a frame that is about to leave.
+   * Changes a frame to send.
    *
-   * @param later where it is given, the answer may be undefined, and this is called with it; no other
-   * frame is given to it before
+   * @param later Called with the result, if the method has returned undefined; no other frame is given to
+   * the extension before. Without this parameter the method must not return undefined.
    */
   encode(frame: OutgoingFrame, later?: EncodedFrame): OutgoingFrame | undefined;
-  /** Frees what it holds. What is pending is not called back. */
+  /** Frees all resources. No callback is called afterwards. */
   close(): void;
 }
 
-/**
- * Pieces of frames as they were before the peer's extensions changed them, pulled out of a source of
- * pieces as they came.
- */
+/** Reads received pieces through the extensions of a connection. */
 export class ExtensionReader {
   readonly #extensions: readonly Extension[];
   readonly #source: () => FramePiece | undefined;
@@ -98,8 +93,8 @@ export class ExtensionReader {
   /**
    * Makes a reader for one connection.
    *
-   * @param extensions in the order in which they were agreed on
-   * @param source gives the pieces of a {@linkcode FrameDecoder}
+   * @param extensions The extensions, in the order in which they were agreed on.
+   * @param source Returns the next piece of a {@linkcode FrameDecoder}, if there is one.
    */
   constructor(extensions: readonly Extension[], source: () => FramePiece | undefined) {
     this.#extensions = extensions;
@@ -107,15 +102,15 @@ export class ExtensionReader {
   }
 
   /**
-   * Takes the next piece, or undefined when the source has none.
+   * Reads the next piece. Returns undefined if the source has none.
    *
-   * @param ready see {@linkcode Extension.next}
+   * @param ready See {@linkcode Extension.next}.
    */
   next(ready?: () => void): FramePiece | typeof PENDING | undefined {
     return this.#pull(0, ready);
   }
 
-  /** RFC 6455 §9.1: the extension named first was applied first, and is undone last. */
+  /** RFC 6455 §9.1: the first extension was applied first, and is undone last. */
   #pull(at: number, ready?: () => void): FramePiece | typeof PENDING | undefined {
     const extension = this.#extensions[at];
     if (extension === undefined) return this.#source();
@@ -130,9 +125,9 @@ export class ExtensionReader {
 }
 
 /**
- * Has a frame changed by one extension after the other; `later` as in {@linkcode Extension.encode}.
+ * Changes a frame by each extension in turn; for `later` see {@linkcode Extension.encode}.
  *
- * @throws {TypeError} for an extension that gives no bytes
+ * @throws {TypeError} If an extension returns something else than bytes.
  */
 export function encodeWith(
   extensions: readonly Extension[],
@@ -140,7 +135,7 @@ export function encodeWith(
   later?: EncodedFrame,
 ): OutgoingFrame | undefined {
   if (later === undefined || extensions.length === 0) return encodeFrom(extensions, 0, frame);
-  // The caller could change or detach the bytes while an extension works on them elsewhere.
+  // The caller could change or detach the bytes while another thread reads them.
   return encodeFrom(extensions, 0, { ...frame, payload: new Uint8Array(frame.payload) }, later);
 }
 
@@ -151,15 +146,15 @@ function encodeFrom(
   later?: EncodedFrame,
 ): OutgoingFrame | undefined {
   for (let at = start; at < extensions.length; at++) {
-    const changed = extensions[at].encode(frame, later && goesOn(extensions, at + 1, later));
+    const changed = extensions[at].encode(frame, later && continueFrom(extensions, at + 1, later));
     if (changed === undefined) return undefined;
     frame = checkEncoded(changed);
   }
   return frame;
 }
 
-/** Takes what an extension has worked on elsewhere, and has the rest of them change it. */
-function goesOn(
+/** Continues with the extensions from `start` on, once the result of the one before is there. */
+function continueFrom(
   extensions: readonly Extension[],
   start: number,
   later: EncodedFrame,
@@ -178,7 +173,7 @@ function goesOn(
 
 function checkEncoded(frame: OutgoingFrame): OutgoingFrame {
   if (frame?.payload instanceof Uint8Array) return frame;
-  throw new TypeError(`Expected an extension to give bytes, received ${typeof frame?.payload}`);
+  throw new TypeError(`An extension must return bytes, received ${typeof frame?.payload}`);
 }
 
 /** What a client offers (RFC 6455 §9.1). */
@@ -191,8 +186,8 @@ export function offerExtensions(supported: readonly ExtensionFactory[]): Extensi
 /**
  * A client reads which of its offers the server has accepted.
  *
- * @throws {HandshakeError} "extension" for one that was not offered, or stands twice, or uses the same
- * reserved bits as another one; and what {@linkcode ExtensionFactory.finalize} throws
+ * @throws {HandshakeError} If an extension was not offered, occurs twice or uses a reserved bit of another
+ * one ("extension"), or if {@linkcode ExtensionFactory.finalize} throws.
  */
 export function finalizeExtensions(
   chosen: readonly ExtensionHeader[],
@@ -214,27 +209,27 @@ function finalizeOne(
   supported: readonly ExtensionFactory[],
 ): Extension {
   const factory = supported.find((one) => one.name === name);
-  // RFC 6455 §4.1: an extension that was not asked for fails the connection.
-  if (factory === undefined) throw refused("only extensions that were offered", name);
-  if (agreed.some((one) => one.name === name)) throw refused("each extension once", name);
+  // RFC 6455 §4.1: an extension that was not offered fails the connection.
+  if (factory === undefined) throw refuse(name, "was not offered");
+  if (agreed.some((one) => one.name === name)) throw refuse(name, "occurs twice");
   const extension = factory.finalize(parameters);
   // RFC 6455 §9.1, §5.2: a reserved bit has one meaning.
   if ((extension.rsv & bitsOf(agreed)) === 0) return extension;
   extension.close();
-  throw refused("extensions that share no reserved bit", name);
+  throw refuse(name, "uses a reserved bit of another extension");
 }
 
-/** What a server answers, and what is then in use. */
+/** The extensions that a server has accepted. */
 export interface AcceptedExtensions {
-  /** What stands in the response. */
+  /** The extensions and parameters for the response. */
   readonly headers: readonly ExtensionHeader[];
-  /** What changes the frames. */
+  /** The same extensions, in use. */
   readonly extensions: readonly Extension[];
 }
 
 /**
- * A server chooses among the offers of a client: of each extension that it supports, in its own order
- * of preference, the first offer that it can accept.
+ * A server chooses among a client's offers: for each extension that it supports, in its own order of
+ * preference, the first offer that it can accept.
  */
 export function acceptExtensions(
   offers: readonly ExtensionHeader[],
@@ -260,11 +255,11 @@ export function acceptExtensions(
   return { headers, extensions };
 }
 
-/** The reserved bits that extensions use together. */
+/** The reserved bits that the extensions use. Internal. */
 export function bitsOf(extensions: readonly Extension[]): number {
   return extensions.reduce((bits, { rsv }) => bits | rsv, 0);
 }
 
-function refused(expected: string, name: string): HandshakeError {
-  return new HandshakeError(`Expected ${expected}, received ${name}`, "extension");
+function refuse(name: string, why: string): HandshakeError {
+  return new HandshakeError(`The server chose the extension ${name}, which ${why}`, "extension");
 }

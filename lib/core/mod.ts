@@ -6,7 +6,13 @@
  */
 export * from "./close.ts";
 export * from "./endpoint.ts";
-export * from "./deflate.ts";
+export type {
+  DeflateEngine,
+  Deflater,
+  DeflaterOptions,
+  Inflater,
+  InflaterOptions,
+} from "./deflate.ts";
 export {
   type ErrorAnswer,
   HandshakeError,

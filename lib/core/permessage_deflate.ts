@@ -1,35 +1,38 @@
 /**
- * What two ends agree on to compress their messages (RFC 7692 §7.1).
+ * Negotiates the compression of messages (RFC 7692 §7.1).
  *
  * @module
  */
-import type { DeflateEngine } from "./deflate.ts";
-import { DeflateExtension } from "./deflate_extension.ts";
+import { type DeflateEngine, DeflateExtension } from "./deflate.ts";
 import { HandshakeError } from "./error.ts";
 import type { Extension, ExtensionFactory, ExtensionParameters } from "./extension.ts";
 import type { Role } from "./frame.ts";
 import { checkKnown, type OptionNames } from "./options.ts";
 
 /**
- * How messages are compressed. `memory` sets the others, each of which may be given in its place: what
- * stands here by itself is a demand, without which the peer's offer or answer is refused; what comes
- * from `memory` is a wish.
+ * How messages are compressed. `memory` sets the other options. An option that is given itself is a
+ * demand: a peer that does not grant it gets no compression, or is refused. A value that comes from
+ * `memory` is a wish.
  */
 export interface PerMessageDeflateOptions {
   /**
    * How much memory a connection may hold. "high": windows of 32 KiB and `memLevel` 8, about 270 KiB.
    * "balanced": windows of 4 KiB and `memLevel` 5, 60 to 130 KiB, for a few percent less compression.
-   * "low": as that, but each message is compressed by itself, and nothing is held between messages.
-   * Default: "balanced"
+   * "low": the same, but each message is compressed by itself, and nothing is held between messages.
+   * @default {"balanced"}
    */
   memory?: "low" | "balanced" | "high";
-  /** The effort, 0 to 9, or -1 for zlib's default, which is 6. Default: -1 */
+  /**
+   * The effort, 0 to 9, or -1 for zlib's default, which is 6.
+   * @default {-1}
+   */
   level?: number;
-  /** How much memory the compressor may take beside its window, 1 to 9: 2^(memLevel + 9) bytes. */
+  /** Memory that the compressor may take in addition to its window, 1 to 9: 2^(memLevel + 9) bytes. */
   memLevel?: number;
   /**
-   * Messages below this many bytes are sent as they are: a packet does not get fewer by them. Those sent
-   * piece by piece are compressed. Default: 1024
+   * Minimum size of a message that is compressed, in bytes. A message that is sent in pieces is
+   * compressed whatever its size.
+   * @default {1024}
    */
   threshold?: number;
   /** Whether the client compresses each message by itself (RFC 7692 §7.1.1.2). */
@@ -37,22 +40,23 @@ export interface PerMessageDeflateOptions {
   /** Whether the server compresses each message by itself (RFC 7692 §7.1.1.1). */
   serverNoContextTakeover?: boolean;
   /**
-   * The base-2 logarithm of the client's window at the most, 8 to 15 (RFC 7692 §7.1.2.2). A client that
-   * is not given it leaves the value to the server, and takes the smaller one of the server's and that of
-   * `memory`; given 8 to 14 it offers this value, which some servers decline.
+   * Maximum size of the client's window, as its base-2 logarithm, 8 to 15 (RFC 7692 §7.1.2.2). A client
+   * without this option leaves the value to the server, and uses the smaller of the server's value and
+   * that of `memory`. With 8 to 14 it offers this value, which some servers decline.
    */
   clientMaxWindowBits?: number;
-  /** The base-2 logarithm of the server's window at the most, 8 to 15 (RFC 7692 §7.1.2.1). */
+  /** Maximum size of the server's window, as its base-2 logarithm, 8 to 15 (RFC 7692 §7.1.2.1). */
   serverMaxWindowBits?: number;
 }
 
-/** What {@linkcode PerMessageDeflate} needs beside its options. */
+/** What {@linkcode PerMessageDeflate} needs in addition to its options. */
 export interface PerMessageDeflateInit extends PerMessageDeflateOptions {
   /** What compresses. */
   engine: DeflateEngine;
   /**
-   * The limit of a message in bytes, for an engine that inflates a message as a whole; that each
-   * message is within it is checked elsewhere. Default: Infinity
+   * Maximum size of a message, in bytes, for an engine that inflates a whole message at once. The
+   * receiver checks the size of each message itself.
+   * @default {Infinity}
    */
   maxMessageSize?: number;
 }
@@ -81,8 +85,8 @@ const BITS = ["server_max_window_bits", "client_max_window_bits"] as const;
 type Flag = (typeof FLAGS)[number];
 type Bits = (typeof BITS)[number];
 
-/** The parameters read; undefined where there is none, true where it has no value. */
-type Read = { [name in Flag]?: true } & { [name in Bits]?: number | true };
+/** Parsed parameters: undefined for a missing one, true for one without a value. */
+type Parameters = { [name in Flag]?: true } & { [name in Bits]?: number | true };
 
 const SMALL = { memLevel: 5, clientMaxWindowBits: 12, serverMaxWindowBits: 12 };
 const PRESETS = {
@@ -97,7 +101,7 @@ const PRESETS = {
   },
 };
 
-/** The highest there is: what holds where nothing is said (RFC 7692 §7.1.2). */
+/** RFC 7692 §7.1.2: the window without a parameter. */
 const MOST_BITS = 15;
 const LEAST_BITS = 8;
 
@@ -160,11 +164,11 @@ export class PerMessageDeflate implements ExtensionFactory {
   readonly #settings: Required<Omit<PerMessageDeflateOptions, "memory">>;
 
   /**
-   * Makes it for any number of connections.
+   * Makes an extension for any number of connections.
    *
-   * @param init what compresses, and how
-   * @throws {TypeError} for a value of the wrong type
-   * @throws {RangeError} for one that is out of range
+   * @param init The engine and the options.
+   * @throws {TypeError} If an option has the wrong type.
+   * @throws {RangeError} If an option is out of range.
    */
   constructor(init: PerMessageDeflateInit) {
     checkKnown("PerMessageDeflate", init, INIT_OPTIONS);
@@ -175,7 +179,7 @@ export class PerMessageDeflate implements ExtensionFactory {
     this.#settings = { level: -1, threshold: 1024, ...preset, ...Object.fromEntries(given) };
   }
 
-  /** What a client offers: all that is wished for, or else what is demanded alone. */
+  /** A client offers everything that it wishes for and, as an alternative, only what it demands. */
   offer(): readonly ExtensionParameters[] {
     const wished = this.#offer(this.#settings);
     const demanded = this.#offer(this.#init);
@@ -190,8 +194,8 @@ export class PerMessageDeflate implements ExtensionFactory {
       server_no_context_takeover: serverNoContextTakeover || undefined,
       client_no_context_takeover: clientNoContextTakeover || undefined,
       server_max_window_bits: serverMaxWindowBits < MOST_BITS ? serverMaxWindowBits : undefined,
-      // RFC 7692 §7.1.2.2: without a value it says no more than that the server may set one. Some
-      // servers that would set a larger one than a value here, or know no value, decline such an offer.
+      // RFC 7692 §7.1.2.2: without a value the server may set one. Some servers decline an offer with
+      // a value.
       client_max_window_bits: clientMaxWindowBits < MOST_BITS ? clientMaxWindowBits : true,
     });
   }
@@ -199,47 +203,49 @@ export class PerMessageDeflate implements ExtensionFactory {
   /**
    * A client reads the server's answer.
    *
-   * @throws {HandshakeError} "duplicate-parameter", "parameter-name" or "parameter-value"
+   * @throws {HandshakeError} If a parameter is wrong: "duplicate-parameter", "parameter-name" or
+   * "parameter-value".
    */
   finalize(parameters: ExtensionParameters): Extension {
-    const answer = read(parameters);
+    const answer = parseParameters(parameters);
     const { client_max_window_bits: own = MOST_BITS } = answer;
     const { server_max_window_bits: peer = MOST_BITS } = answer;
-    // RFC 7692 §7.1.2: in an answer there is always a value.
-    if (own === true || peer === true) throw wrongValue("a number of window bits", "none");
+    // RFC 7692 §7.1.2: in an answer, both parameters have a value.
+    if (own === true) throw wrongValue("client_max_window_bits", "a number", "no value");
+    if (peer === true) throw wrongValue("server_max_window_bits", "a number", "no value");
     this.#checkAnswer(answer, peer);
     const { clientMaxWindowBits: offered = MOST_BITS } = this.#init;
-    // RFC 7692 §7.1.2.2: the server may ask for the same as was offered, or less.
+    // RFC 7692 §7.1.2.2: the server may choose the offered value or a smaller one.
     if (answer.client_max_window_bits !== undefined && own > offered) {
-      throw wrongValue(`client_max_window_bits of at most ${offered}`, own);
+      throw wrongValue("client_max_window_bits", `at most ${offered}`, own);
     }
-    // A smaller window than agreed on is within it.
+    // A client may use a smaller window than the agreed one.
     const windowBits = Math.min(own, this.#settings.clientMaxWindowBits);
     return this.#extension("client", answer, windowBits, peer);
   }
 
-  /** Whether what was demanded was granted: the offers without that were not made. */
-  #checkAnswer(answer: Read, windowBits: number): void {
+  /** Checks that the server grants what every offer demanded. */
+  #checkAnswer(answer: Parameters, windowBits: number): void {
     const { serverNoContextTakeover, serverMaxWindowBits = MOST_BITS } = this.#init;
-    // RFC 7692 §7.1.1.1: it is accepted by standing in the answer.
+    // RFC 7692 §7.1.1.1: a server accepts the parameter by including it in the answer.
     if (serverNoContextTakeover && !answer.server_no_context_takeover) {
       throw missing("server_no_context_takeover");
     }
-    // RFC 7692 §7.1.2.1: so is this, with the same value or a smaller one.
+    // RFC 7692 §7.1.2.1: the same, with the offered value or a smaller one.
     if (serverMaxWindowBits === MOST_BITS) return;
     if (answer.server_max_window_bits === undefined) throw missing("server_max_window_bits");
     if (windowBits > serverMaxWindowBits) {
-      throw wrongValue(`server_max_window_bits of at most ${serverMaxWindowBits}`, windowBits);
+      throw wrongValue("server_max_window_bits", `at most ${serverMaxWindowBits}`, windowBits);
     }
   }
 
-  /** A server answers one offer; undefined where it is invalid, or cannot be granted. */
+  /** A server answers one offer. Returns undefined if the offer is invalid or cannot be granted. */
   accept(
     parameters: ExtensionParameters,
   ): { parameters: ExtensionParameters; extension: Extension } | undefined {
-    let offer: Read;
+    let offer: Parameters;
     try {
-      offer = read(parameters);
+      offer = parseParameters(parameters);
     } catch {
       // RFC 7692 §7.1: an offer with invalid parameters is declined.
       return undefined;
@@ -252,14 +258,14 @@ export class PerMessageDeflate implements ExtensionFactory {
     return { parameters: parametersOf(answer), extension };
   }
 
-  #answer(offer: Read): Read | undefined {
+  #answer(offer: Parameters): Parameters | undefined {
     const { serverMaxWindowBits, clientMaxWindowBits } = this.#settings;
     const asked = offer.server_max_window_bits ?? MOST_BITS;
-    // RFC 7692 §7.1.2.1: in an offer this one has a value.
+    // RFC 7692 §7.1.2.1: in an offer, server_max_window_bits has a value.
     if (asked === true) return undefined;
     const own = Math.min(asked, serverMaxWindowBits);
     const allowed = offer.client_max_window_bits;
-    // RFC 7692 §7.1.2.2: a client that does not offer it cannot be told.
+    // RFC 7692 §7.1.2.2: the answer may have the parameter only if the offer has it.
     if (allowed === undefined && (this.#init.clientMaxWindowBits ?? MOST_BITS) < MOST_BITS) {
       return undefined;
     }
@@ -268,7 +274,7 @@ export class PerMessageDeflate implements ExtensionFactory {
     return {
       server_no_context_takeover: offer.server_no_context_takeover || serverNoContextTakeover ||
         undefined,
-      // RFC 7692 §7.1.1.2: it may stand in an answer whether or not it was offered.
+      // RFC 7692 §7.1.1.2: the answer may have this parameter even if the offer does not.
       client_no_context_takeover: offer.client_no_context_takeover || clientNoContextTakeover ||
         undefined,
       server_max_window_bits: offer.server_max_window_bits !== undefined || own < MOST_BITS
@@ -278,11 +284,16 @@ export class PerMessageDeflate implements ExtensionFactory {
     };
   }
 
-  #extension(role: Role, agreed: Read, windowBits: number, peerWindowBits: number): Extension {
+  #extension(
+    role: Role,
+    agreed: Parameters,
+    windowBits: number,
+    peerWindowBits: number,
+  ): Extension {
     const { level, memLevel, threshold, clientNoContextTakeover } = this.#settings;
     const { engine, maxMessageSize = Infinity } = this.#init;
     const server = !agreed.server_no_context_takeover;
-    // RFC 7692 §7.1.1.2: what a client has announced it does, whatever the answer.
+    // RFC 7692 §7.1.1.2: a client does what it has announced, whatever the answer.
     const client = !agreed.client_no_context_takeover &&
       !(role === "client" && clientNoContextTakeover);
     return new DeflateExtension({
@@ -300,12 +311,12 @@ export class PerMessageDeflate implements ExtensionFactory {
   }
 }
 
-/** The extensions that this library has, by their registered names. */
+/** The extensions of this library, by their registered names. */
 export const supportedExtensions: {
   readonly [name: string]: new (init: PerMessageDeflateInit) => ExtensionFactory;
 } = { "permessage-deflate": PerMessageDeflate };
 
-function parametersOf(values: Read): ExtensionParameters {
+function parametersOf(values: Parameters): ExtensionParameters {
   return [...FLAGS, ...BITS].flatMap((name) => {
     const value = values[name];
     if (value === undefined) return [];
@@ -313,22 +324,22 @@ function parametersOf(values: Read): ExtensionParameters {
   });
 }
 
-/** RFC 7692 §7.1: each parameter is one of four, stands once, and has a value that it can have. */
-function read(parameters: ExtensionParameters): Read {
-  const values: Read = {};
+/** RFC 7692 §7.1: four parameters are defined; each may occur once, with a valid value. */
+function parseParameters(parameters: ExtensionParameters): Parameters {
+  const values: Parameters = {};
   for (const [name, value] of parameters) {
     if (Object.hasOwn(values, name)) {
-      throw new HandshakeError(`Expected ${name} once`, "duplicate-parameter");
+      throw new HandshakeError(`The parameter ${name} occurs twice`, "duplicate-parameter");
     }
     if (isOneOf(FLAGS, name)) {
-      // RFC 7692 §7.1.1: neither of these has a value.
-      if (value !== undefined) throw wrongValue(`${name} without a value`, value);
+      // RFC 7692 §7.1.1: these two have no value.
+      if (value !== undefined) throw wrongValue(name, "without a value", value);
       values[name] = true;
     } else if (isOneOf(BITS, name)) {
       values[name] = value === undefined ? true : windowBitsOf(name, value);
     } else {
       throw new HandshakeError(
-        `Expected parameters of permessage-deflate, received ${name}`,
+        `permessage-deflate has no parameter ${name}`,
         "parameter-name",
       );
     }
@@ -342,14 +353,20 @@ function isOneOf<T extends string>(names: readonly T[], name: string): name is T
 
 /** RFC 7692 §7.1.2: a decimal integer from 8 to 15, without leading zeros. */
 function windowBitsOf(name: string, value: string): number {
-  if (!/^(?:[89]|1[0-5])$/.test(value)) throw wrongValue(`${name} from 8 to 15`, value);
+  if (!/^(?:[89]|1[0-5])$/.test(value)) throw wrongValue(name, "from 8 to 15", value);
   return Number(value);
 }
 
-function wrongValue(expected: string, value: string | number): HandshakeError {
-  return new HandshakeError(`Expected ${expected}, received ${value}`, "parameter-value");
+function wrongValue(name: string, expected: string, value: string | number): HandshakeError {
+  return new HandshakeError(
+    `The parameter ${name} of permessage-deflate must be ${expected}, received ${value}`,
+    "parameter-value",
+  );
 }
 
 function missing(name: string): HandshakeError {
-  return new HandshakeError(`Expected ${name}, which was offered, in the answer`, "parameter-name");
+  return new HandshakeError(
+    `The server's answer lacks the parameter ${name}, which was offered`,
+    "parameter-name",
+  );
 }

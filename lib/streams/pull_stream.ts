@@ -1,51 +1,45 @@
 /**
- * What all transforms are: a machine between a writable and a readable.
- *
- * A file of its own because it knows streams and nothing of WebSockets, and the transforms the reverse.
+ * Machines that turn input into output, as pairs of streams, one item or one array of items at a time.
  *
  * @module
  */
 import { PENDING } from "../core/extension.ts";
 
-/** A machine that is given input and from which output is taken. */
+/** Turns input into output. After each `push()`, `next()` is called until it returns undefined. */
 export interface Machine<I, O> {
-  /** Gives it input. */
+  /** Takes input. */
   push(input: I): void;
-  /** Takes the next output, if there is any. When it is pending, `ready` is called once it is there. */
+  /** Returns the next output, if there is any. `ready` is called when pending output is there. */
   next(ready: () => void): O | typeof PENDING | undefined;
-  /** Says that no more input comes. */
-  end(): void;
+  /** Called when there is no more input. */
+  end?(): void;
 }
 
 /**
- * A pull machine as a pair of streams, as `CompressionStream` is one. Its readable holds nothing: each
- * item is taken out of the machine when it is asked for, so that what came before an error is read
- * before the error is met. A TransformStream would drop it: erroring one empties its queue.
+ * A machine as a pair of streams, like `CompressionStream`. The readable queues nothing: each item is
+ * taken from the machine when it is asked for, so that all items before an error are read before the
+ * error. (A `TransformStream` that errors drops its queue.)
  */
 export class PullStream<I, O> {
-  /** What comes out. */
+  /** The output. */
   readonly readable: ReadableStream<O>;
-  /** What goes in. A write resolves when all that it gave was taken. */
+  /** The input. A write resolves when the machine has no more output for it. */
   readonly writable: WritableStream<I>;
   readonly #machine: Machine<I, O>;
   #output!: ReadableStreamDefaultController<O>;
   #input!: WritableStreamDefaultController;
-  /** Resolves the write, or the close, that is under way. */
-  #taken: (() => void) | undefined;
-  #refused: ((error: unknown) => void) | undefined;
-  /** Resolves the pull that waits for input. */
-  #pulled: (() => void) | undefined;
-  #closing = false;
+  /** Settle the current write or close. */
+  #resolveWrite: (() => void) | undefined;
+  #rejectWrite: ((error: unknown) => void) | undefined;
+  /** Resolves the pull that waits for output. */
+  #resolvePull: (() => void) | undefined;
+  #isClosing = false;
   readonly #ready = () => {
-    // Whoever has cancelled in the meantime waits for nothing.
-    if (this.#pulled !== undefined) this.#advance();
+    // The reader may have cancelled in the meantime.
+    if (this.#resolvePull !== undefined) this.#advance();
   };
 
-  /**
-   * Makes the streams of a machine.
-   *
-   * @param machine what turns the input into output
-   */
+  /** @param machine Turns the input into output. */
   constructor(machine: Machine<I, O>) {
     this.#machine = machine;
     this.readable = new ReadableStream<O>({
@@ -62,72 +56,209 @@ export class PullStream<I, O> {
     this.writable = new WritableStream<I>({
       start: (controller) => {
         this.#input = controller;
-        // abort() below waits for the write under way, and that one for a reader or an extension.
-        controller.signal?.addEventListener("abort", () => this.#refuse(controller.signal.reason));
+        // abort() below is called after the current write, which waits for a reader or an extension.
+        controller.signal?.addEventListener(
+          "abort",
+          () => this.#rejectAll(controller.signal.reason),
+        );
       },
       write: (chunk) => this.#write(() => machine.push(chunk)),
-      close: () => this.#write(() => this.#closing = true),
+      close: () => this.#write(() => this.#isClosing = true),
       abort: (reason) => this.#fail(reason),
     });
   }
 
-  #write(give: () => void): Promise<void> {
+  #write(act: () => void): Promise<void> {
     return new Promise((resolve, reject) => {
-      this.#taken = resolve;
-      this.#refused = reject;
-      give();
-      if (this.#pulled !== undefined) this.#advance();
+      this.#resolveWrite = resolve;
+      this.#rejectWrite = reject;
+      act();
+      if (this.#resolvePull !== undefined) this.#advance();
     });
   }
 
   #pull(): Promise<void> {
     return new Promise((resolve) => {
-      this.#pulled = resolve;
+      this.#resolvePull = resolve;
       this.#advance();
     });
   }
 
-  /** Answers the pull that waits, if the machine can; otherwise lets the next input in. */
+  /** Answers the waiting pull if there is output, or lets the next input in. */
   #advance(): void {
     try {
       const item = this.#machine.next(this.#ready);
       if (item === PENDING) return;
       if (item !== undefined) return this.#settlePull(() => this.#output.enqueue(item));
-      if (this.#closing) this.#end();
+      if (this.#isClosing) {
+        this.#machine.end?.();
+        this.#settlePull(() => this.#output.close());
+      }
     } catch (error) {
       return this.#fail(error);
     }
     this.#settleWrite();
   }
 
-  #end(): void {
-    this.#machine.end();
-    this.#settlePull(() => this.#output.close());
-  }
-
   #fail(error: unknown): void {
     this.#input.error(error);
-    this.#refuse(error);
+    this.#rejectAll(error);
   }
 
-  /** Fails whoever waits, and the output. */
-  #refuse(error: unknown): void {
-    const refused = this.#refused;
-    this.#taken = this.#refused = undefined;
-    refused?.(error);
+  /** Fails the waiting write and the output. */
+  #rejectAll(error: unknown): void {
+    const reject = this.#rejectWrite;
+    this.#resolveWrite = this.#rejectWrite = undefined;
+    reject?.(error);
     this.#settlePull(() => this.#output.error(error));
   }
 
   #settlePull(act: () => void): void {
-    const pulled = this.#pulled;
-    this.#pulled = undefined;
+    const resolve = this.#resolvePull;
+    this.#resolvePull = undefined;
     act();
-    pulled?.();
+    resolve?.();
   }
 
   #settleWrite(): void {
-    const taken = this.#taken;
-    this.#taken = this.#refused = undefined;
-    taken?.();
+    const resolve = this.#resolveWrite;
+    this.#resolveWrite = this.#rejectWrite = undefined;
+    resolve?.();
+  }
+}
+
+/** Maximum number of items in a batch. */
+const MAX_ITEMS = 1024;
+/** A batch of this many bytes of payload takes no further item. */
+export const MAX_BATCH_SIZE = 65536;
+
+/** Makes a machine of arrays out of one of single items. */
+export function batched<I, O>(
+  machine: Machine<I, O>,
+  options: BatchOptions<O>,
+): PullStream<readonly I[], O[]> {
+  return new PullStream(new Batch(new Spread(machine), options));
+}
+
+/** Gives the items of an array to a machine, one by one. */
+class Spread<I, O> implements Machine<readonly I[], O> {
+  readonly #machine: Machine<I, O>;
+  #items: readonly I[] = [];
+  #at = 0;
+
+  constructor(machine: Machine<I, O>) {
+    this.#machine = machine;
+  }
+
+  push(items: readonly I[]): void {
+    this.#items = items;
+    this.#at = 0;
+  }
+
+  next(ready: () => void): O | typeof PENDING | undefined {
+    for (;;) {
+      const item = this.#machine.next(ready);
+      if (item !== undefined || this.#at === this.#items.length) return item;
+      this.#machine.push(this.#items[this.#at++]);
+    }
+  }
+
+  end(): void {
+    this.#machine.end?.();
+  }
+}
+
+/** How a {@linkcode Batch} gathers. */
+export interface BatchOptions<O> {
+  /** Measures an item, in bytes. */
+  size: (item: O) => number;
+  /**
+   * Returns what to do with an item instead of adding it to a batch, or undefined. It is done when all
+   * items before have been read.
+   */
+  divert?: (item: O) => (() => void) | undefined;
+}
+
+/**
+ * Gathers the output that a machine has at hand. A batch ends when the machine has no more output, when
+ * its output is pending, or when it fails: then the error comes instead of the next batch.
+ */
+export class Batch<I, O> implements Machine<I, O[]> {
+  readonly #machine: Machine<I, O>;
+  readonly #options: BatchOptions<O>;
+  /** An error that the machine threw after the last batch. */
+  #failure: { error: unknown } | undefined;
+  /** An item that is diverted once the batch before has been read. */
+  #held: O | undefined;
+  #isPending = false;
+  #isGathering = false;
+  #wake: () => void = () => {};
+  readonly #ready = () => {
+    this.#isPending = false;
+    // While gathering, the loop continues by itself.
+    if (!this.#isGathering) this.#wake();
+  };
+
+  constructor(machine: Machine<I, O>, options: BatchOptions<O>) {
+    this.#machine = machine;
+    this.#options = options;
+  }
+
+  push(input: I): void {
+    this.#machine.push(input);
+  }
+
+  next(ready: () => void): O[] | typeof PENDING | undefined {
+    this.#wake = ready;
+    const batch: O[] = [];
+    this.#isGathering = true;
+    try {
+      if (this.#failure === undefined) this.#gather(batch);
+    } catch (error) {
+      this.#failure = { error };
+    } finally {
+      this.#isGathering = false;
+    }
+    if (batch.length > 0) return batch;
+    if (this.#failure !== undefined) throw this.#failure.error;
+    return this.#isPending ? PENDING : undefined;
+  }
+
+  end(): void {
+    this.#machine.end?.();
+  }
+
+  #gather(batch: O[]): void {
+    const { size } = this.#options;
+    for (let room = MAX_BATCH_SIZE; room > 0 && batch.length < MAX_ITEMS;) {
+      const item = this.#next(batch.length > 0);
+      if (item === undefined) return;
+      room -= size(item);
+      batch.push(item);
+    }
+  }
+
+  /** Returns the next item for the batch, unless an item before has to be diverted first. */
+  #next(hasItems: boolean): O | undefined {
+    for (;;) {
+      const item = this.#held ?? this.#take();
+      const act = item === undefined ? undefined : this.#options.divert?.(item);
+      if (act === undefined) return item;
+      this.#held = hasItems ? item : undefined;
+      if (hasItems) return undefined;
+      act();
+    }
+  }
+
+  #take(): O | undefined {
+    while (!this.#isPending) {
+      // Set before the call: the machine may call #ready at once.
+      this.#isPending = true;
+      const item = this.#machine.next(this.#ready);
+      if (item === PENDING) continue;
+      this.#isPending = false;
+      return item;
+    }
+    return undefined;
   }
 }

@@ -1,9 +1,8 @@
 /**
- * The core's machines as streams: bytes to frames to messages, and the reverse.
+ * The transforms: bytes to frames to messages, and the reverse.
  *
  * @module
  */
-import { Batch, MAX_BATCH_SIZE, Spread } from "./batch.ts";
 import {
   FrameDecoder,
   type FrameDecoderOptions,
@@ -36,7 +35,7 @@ import {
   type MessageOptions,
   MessageReader,
 } from "../core/message.ts";
-import { type Machine, PullStream } from "./pull_stream.ts";
+import { Batch, batched, type Machine, MAX_BATCH_SIZE, PullStream } from "./pull_stream.ts";
 
 const DECODER_OPTIONS: OptionNames<FrameDecoderOptions> = {
   role: true,
@@ -57,25 +56,25 @@ function isMessage(item: Message | Frame): item is Message {
 }
 
 /**
- * Bytes to frames (RFC 6455 §5.2), in pieces: a frame that lies whole in a chunk is one piece, and so is
- * every control frame. Errors with a RemoteProtocolError: 1002, 1009, or 1006 when the input ends within
+ * Bytes to frames (RFC 6455 §5.2), in pieces. A frame that is complete in one chunk is one piece, and so
+ * is every control frame. Errors with a RemoteProtocolError: 1002, 1009, or 1006 if the input ends within
  * a frame. The payload of a data frame may be a view of a chunk that was written.
  */
 export class FrameDecoderStream extends PullStream<Uint8Array, FramePiece> {
   /**
    * Makes a decoder for one connection.
    *
-   * @param options the role of the end that receives, and the limits
+   * @param options The role of the receiving end, and the limits.
    */
   constructor(options: FrameDecoderOptions) {
     super(decoderOf(options));
   }
 
   /**
-   * Makes a decoder that gives arrays: the pieces of a chunk of bytes, at most 1024, and no further
-   * ones once they are 64 KiB of payload together. An error comes behind the pieces before it.
+   * Makes a decoder that gives arrays: the pieces of a chunk of bytes, at most 1024, and none after the
+   * first 64 KiB of payload. An error comes after the pieces before it.
    *
-   * @param options as those of the constructor
+   * @param options The options of the constructor.
    */
   static batched(options: FrameDecoderOptions): PullStream<Uint8Array, FramePiece[]> {
     return new PullStream(new Batch(decoderOf(options), { size: payloadSize }));
@@ -83,14 +82,14 @@ export class FrameDecoderStream extends PullStream<Uint8Array, FramePiece> {
 }
 
 /**
- * Frames as they came to frames as they were before the peer's extensions changed them. Control frames
+ * Frames as received to frames as they were before the peer's extensions changed them. Control frames
  * pass through. Errors with the RemoteProtocolError of an extension.
  */
 export class ExtensionDecoderStream extends PullStream<FramePiece, FramePiece> {
   /**
    * Makes a decoder for one connection.
    *
-   * @param extensions what was agreed on, in that order; whoever made them closes them
+   * @param extensions The extensions, in the order in which they were agreed on. The caller closes them.
    */
   constructor(extensions: readonly Extension[]) {
     super(new ExtensionDecoding(extensions));
@@ -98,15 +97,14 @@ export class ExtensionDecoderStream extends PullStream<FramePiece, FramePiece> {
 
   /**
    * Makes a decoder that takes and gives arrays, bounded as those of {@linkcode FrameDecoderStream}.
-   * One ends where an extension works elsewhere on what comes next.
+   * An array ends when the next output of an extension is pending.
    *
-   * @param extensions as those of the constructor
+   * @param extensions The extensions of the constructor.
    */
   static batched(
     extensions: readonly Extension[],
   ): PullStream<readonly FramePiece[], FramePiece[]> {
-    const machine = new Spread(new ExtensionDecoding(extensions));
-    return new PullStream(new Batch(machine, { size: payloadSize }));
+    return batched(new ExtensionDecoding(extensions), { size: payloadSize });
   }
 }
 
@@ -129,16 +127,14 @@ class ExtensionDecoding implements Machine<FramePiece, FramePiece> {
   next(ready: () => void): FramePiece | typeof PENDING | undefined {
     return this.#reader.next(ready);
   }
-
-  end(): void {}
 }
 
-/** Frames to frames as extensions make them. Control frames pass through. */
+/** Frames to frames as the extensions change them. Control frames pass through. */
 export class ExtensionEncoderStream extends PullStream<Frame, Frame> {
   /**
    * Makes an encoder for one connection.
    *
-   * @param extensions what was agreed on, in that order; whoever made them closes them
+   * @param extensions The extensions, in the order in which they were agreed on. The caller closes them.
    */
   constructor(extensions: readonly Extension[]) {
     super(new ExtensionEncoding(extensions));
@@ -146,21 +142,20 @@ export class ExtensionEncoderStream extends PullStream<Frame, Frame> {
 
   /**
    * Makes an encoder that takes and gives arrays, bounded as those of {@linkcode FrameDecoderStream}.
-   * One ends where an extension works elsewhere on what comes next.
+   * An array ends when the next output of an extension is pending.
    *
-   * @param extensions as those of the constructor
+   * @param extensions The extensions of the constructor.
    */
   static batched(extensions: readonly Extension[]): PullStream<readonly Frame[], Frame[]> {
-    const machine = new Spread(new ExtensionEncoding(extensions));
-    return new PullStream(new Batch(machine, { size: payloadSize }));
+    return batched(new ExtensionEncoding(extensions), { size: payloadSize });
   }
 }
 
 class ExtensionEncoding implements Machine<Frame, Frame> {
   readonly #extensions: readonly Extension[];
   #frame: Frame | undefined;
-  /** What came of the frame that was pending. */
-  #changed: Frame | undefined;
+  /** A frame that is ready. */
+  #encoded: Frame | undefined;
   #failure: Error | undefined;
 
   constructor(extensions: readonly Extension[]) {
@@ -168,36 +163,38 @@ class ExtensionEncoding implements Machine<Frame, Frame> {
   }
 
   push(frame: Frame): void {
-    this.#frame = frame;
+    if (isControl(frame.opcode)) this.#encoded = frame;
+    else this.#frame = frame;
   }
 
   next(ready: () => void): Frame | typeof PENDING | undefined {
     if (this.#failure !== undefined) throw this.#failure;
-    const frame = this.#frame ?? this.#changed;
-    if (frame === undefined || frame === this.#changed || isControl(frame.opcode)) {
-      this.#frame = this.#changed = undefined;
-      return frame;
+    if (this.#frame === undefined) {
+      const encoded = this.#encoded;
+      this.#encoded = undefined;
+      return encoded;
     }
+    const { fin = true, rsv = 0, opcode, payload } = this.#frame;
     this.#frame = undefined;
-    const { fin = true, rsv = 0, opcode, payload } = frame;
-    const later = (error: Error | undefined, changed: OutgoingFrame) => {
+    const later = (error: Error | undefined, encoded: OutgoingFrame) => {
       this.#failure = error;
-      this.#changed = changed;
+      this.#encoded = encoded;
       ready();
     };
     return encodeWith(this.#extensions, { fin, rsv, opcode, payload }, later) ?? PENDING;
   }
-
-  end(): void {}
 }
 
-/** How a {@linkcode MessageAssemblerStream} works. */
+/** Options of a {@linkcode MessageAssemblerStream}. */
 export interface MessageAssemblerOptions extends MessageOptions {
-  /** The longest message, in bytes; a longer one fails with 1009. Default: 1048576 */
+  /**
+   * Maximum size of a message, in bytes. A larger message fails with 1009.
+   * @default {1_048_576}
+   */
   maxMessageSize?: number;
   /**
-   * Called with each control frame, when the messages before it were read. Default: they are items of
-   * the stream, between messages
+   * Called with each control frame, after the messages before it have been read. By default, control
+   * frames are items of the stream.
    */
   onControl?: (frame: Frame) => void;
 }
@@ -210,14 +207,15 @@ const ASSEMBLER_OPTIONS: OptionNames<MessageAssemblerOptions> = {
 
 /**
  * Frames to messages (RFC 6455 §5.4, §5.6). Control frames are items too, unless `onControl` takes
- * them. Errors with a RemoteProtocolError: 1002, 1007 or 1009, or 1006 when the input ends within a
- * message. Bytes have a buffer of their own, unless a piece fills the buffer of a chunk that was written.
+ * them. Errors with a RemoteProtocolError: 1002, 1007 or 1009, or 1006 if the input ends within a
+ * message. A binary message has a buffer of its own, unless a piece fills the buffer of a chunk that was
+ * written.
  */
 export class MessageAssemblerStream extends PullStream<FramePiece, Message | Frame> {
   /**
    * Makes an assembler for one connection.
    *
-   * @param options the limit, and who is told of control frames
+   * @param options The limit, and a callback for control frames.
    */
   constructor(options: MessageAssemblerOptions = {}) {
     super(new Assembling(options));
@@ -225,10 +223,10 @@ export class MessageAssemblerStream extends PullStream<FramePiece, Message | Fra
 
   /**
    * Makes an assembler that takes and gives arrays, bounded as those of {@linkcode FrameDecoderStream}.
-   * Control frames keep their place in them; one that `onControl` takes ends the array before it. An
-   * error comes behind the messages before it.
+   * Control frames keep their place; one that `onControl` takes ends the array before it. An error
+   * comes after the messages before it.
    *
-   * @param options as those of the constructor
+   * @param options The options of the constructor.
    */
   static batched(
     options: MessageAssemblerOptions = {},
@@ -237,7 +235,7 @@ export class MessageAssemblerStream extends PullStream<FramePiece, Message | Fra
     const divert = onControl &&
       ((item: Message | Frame) => isMessage(item) ? undefined : () => onControl(item));
     const size = (item: Message | Frame) => isMessage(item) ? item.length : payloadSize(item);
-    return new PullStream(new Batch(new Spread(new Assembling(rest)), { size, divert }));
+    return batched(new Assembling(rest), { size, divert });
   }
 }
 
@@ -280,7 +278,7 @@ export class MessageFragmenterStream extends PullStream<Message | Frame, Frame> 
   /**
    * Makes a fragmenter.
    *
-   * @param options how long a frame may be
+   * @param options The maximum size of a frame.
    */
   constructor(options: FragmentsOptions = {}) {
     super(new Fragmenting(options));
@@ -289,12 +287,12 @@ export class MessageFragmenterStream extends PullStream<Message | Frame, Frame> 
   /**
    * Makes a fragmenter that takes and gives arrays, bounded as those of {@linkcode FrameDecoderStream}.
    *
-   * @param options as those of the constructor
+   * @param options The options of the constructor.
    */
   static batched(
     options: FragmentsOptions = {},
   ): PullStream<readonly (Message | Frame)[], Frame[]> {
-    return new PullStream(new Batch(new Spread(new Fragmenting(options)), { size: payloadSize }));
+    return batched(new Fragmenting(options), { size: payloadSize });
   }
 }
 
@@ -316,13 +314,11 @@ class Fragmenting implements Machine<Message | Frame, Frame> {
   next(): Frame | undefined {
     return this.#frames.next().value;
   }
-
-  end(): void {}
 }
 
-/** How a {@linkcode FrameEncoderStream} works. */
+/** Options of a {@linkcode FrameEncoderStream}. */
 export interface FrameEncoderOptions {
-  /** Which end sends: a client masks its frames, a server does not. */
+  /** The role of the sending end: a client masks its frames, a server does not. */
   role: Role;
 }
 
@@ -331,22 +327,18 @@ export class FrameEncoderStream extends PullStream<Frame, Uint8Array> {
   /**
    * Makes an encoder.
    *
-   * @param options the role of the end that sends
+   * @param options The role of the sending end.
    */
   constructor(options: FrameEncoderOptions) {
     const machine = new Encoding(options);
-    super({
-      push: (frame) => machine.push([frame]),
-      next: () => machine.next(),
-      end: () => machine.end(),
-    });
+    super({ push: (frame) => machine.push([frame]), next: () => machine.next() });
   }
 
   /**
-   * Makes an encoder that takes arrays and gives a chunk for each: a new one when it has reached 64 KiB.
-   * Nobody else holds the chunk. The error of an invalid frame comes behind the frames before it.
+   * Makes an encoder that takes arrays and gives a chunk for each array, or several of about 64 KiB. A
+   * chunk belongs to the reader. The error of an invalid frame comes after the frames before it.
    *
-   * @param options as those of the constructor
+   * @param options The options of the constructor.
    */
   static batched(options: FrameEncoderOptions): PullStream<readonly Frame[], Uint8Array> {
     return new PullStream(new Encoding(options));
@@ -382,7 +374,7 @@ class Encoding implements Machine<readonly Frame[], Uint8Array> {
     return bytes;
   }
 
-  /** How many of the frames go into the next chunk. */
+  /** Measures the next chunk: the index after its last frame, and its size in bytes. */
   #measure(): { end: number; size: number } {
     let end = this.#at;
     let size = 0;
@@ -391,11 +383,9 @@ class Encoding implements Machine<readonly Frame[], Uint8Array> {
         size += frameLength(this.#frames[end], this.#masked);
       }
     } catch (error) {
-      // It is met again when those before it have left.
+      // The frames before it are encoded first; the next call throws again.
       if (size === 0) throw error;
     }
     return { end, size };
   }
-
-  end(): void {}
 }
