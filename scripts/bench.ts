@@ -149,15 +149,17 @@ async function removeProfiles() {
 }
 
 async function runPlan(plan: Plan) {
-  const { kind, runtime, tls } = plan;
+  const { kind, runtime, tls, load } = plan;
   if (kind === "idle") return await printIdle(plan);
   const verdicts: string[] = [];
   for (const size of plan.sizes) {
     for (const type of plan.types) {
       const { connections, inFlight } = plan;
-      const workload: Workload = { kind, type, size, tls, connections, inFlight };
+      const workload: Workload = { kind, type, size, tls, load, connections, inFlight };
       const spread = spreadOf(workload);
-      const what = `${size} bytes, ${type}${tls ? ", TLS" : ""}`;
+      const what = `${size} bytes, ${type}${tls ? ", TLS" : ""}${
+        load === "burst" ? ", burst" : ""
+      }`;
       const title = `${kind}: ${what}, ${runtime.name} (${runtime.version})`;
       console.log(`${title}, ${spread.connections} x ${spread.inFlight} in flight`);
       if (plan.profile) await removeProfiles();

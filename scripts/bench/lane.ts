@@ -10,7 +10,7 @@ export interface Load {
   settle?(): Promise<void>;
   /** How long the messages of the last run took, in microseconds. */
   latencies?(): { p50: number; p99: number };
-  close(): void;
+  close(): void | Promise<void>;
 }
 
 /** Where a lane leads. */

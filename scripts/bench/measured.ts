@@ -40,17 +40,16 @@ export function programOf(
   };
 }
 
-/** The process, from its start to its end. */
-export class Measured {
+/** A process that is asked by lines, from its start to its end. */
+export class LineProcess {
   readonly #process: Deno.ChildProcess;
   readonly #input: WritableStreamDefaultWriter<Uint8Array>;
   readonly #lines: ReadableStreamDefaultReader<string>;
 
-  constructor(program: Program) {
-    const { command, args } = pinned(program);
+  constructor({ command, args, env }: Program) {
     this.#process = new Deno.Command(command, {
       args,
-      env: program.env,
+      env,
       cwd: ROOT,
       stdin: "piped",
       stdout: "piped",
@@ -71,14 +70,8 @@ export class Measured {
   /** What it says by itself. */
   async number(): Promise<number> {
     const { value } = await this.#lines.read();
-    if (value === undefined) throw new Error("The process that is measured has ended");
+    if (value === undefined) throw new Error("The process has ended");
     return Number(value);
-  }
-
-  async clocks(): Promise<Clocks> {
-    const measured = await this.ask("") / 1e6;
-    const { user, system } = process.cpuUsage();
-    return { measured, own: (user + system) / 1e6, time: performance.now() / 1e3 };
   }
 
   /** End it. */
@@ -87,6 +80,19 @@ export class Measured {
     await this.#input.close().catch(() => {});
     await this.#lines.cancel();
     await this.#process.status;
+  }
+}
+
+/** The process that is measured, on a core of its own. */
+export class Measured extends LineProcess {
+  constructor(program: Program) {
+    super({ ...pinned(program), env: program.env });
+  }
+
+  async clocks(): Promise<Clocks> {
+    const measured = await this.ask("") / 1e6;
+    const { user, system } = process.cpuUsage();
+    return { measured, own: (user + system) / 1e6, time: performance.now() / 1e3 };
   }
 }
 

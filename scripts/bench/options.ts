@@ -2,7 +2,7 @@
 import { parseArgs } from "node:util";
 import { findRuntime, type Runtime, SUITE_RUNTIMES } from "../runtimes.ts";
 import type { MessageType } from "./frames.ts";
-import { type Candidate, type Kind, KINDS } from "./workload.ts";
+import { type Candidate, type Kind, KINDS, type LoadName, LOADS } from "./workload.ts";
 
 /** `idle` is no contest: it looks at memory. */
 const BENCHMARKS = [...KINDS, "idle"] as const;
@@ -24,6 +24,7 @@ export const USAGE = `deno task bench [${BENCHMARKS.join(" | ")}]
     --type text,binary
     --connections 32        --in-flight 16 on each
     --rounds 5              --seconds 1 of CPU time each, or --messages N
+    --load stream           of ${LOADS.join(", ")}: how echo's messages are sent
     --transport default     of ${TRANSPORTS.join(", ")}
     --tls                   --profile (Node)
 deno task bench report [RUNTIME...] [--rounds 3] [--seconds 0.6]
@@ -37,6 +38,7 @@ export interface Plan {
   /** The last one is what the others are compared with. */
   candidates: Candidate[];
   tls: boolean;
+  load: LoadName;
   /** Undefined: as many as suit the work. */
   connections: number | undefined;
   inFlight: number | undefined;
@@ -58,6 +60,7 @@ export async function planFrom(args: string[]): Promise<Plan> {
       runtime: { type: "string", default: "node24" },
       peers: { type: "string" },
       transport: { type: "string", default: "default" },
+      load: { type: "string", default: "stream" },
       tls: { type: "boolean", default: false },
       type: { type: "string", default: "text" },
       size: { type: "string" },
@@ -86,6 +89,7 @@ export async function planFrom(args: string[]): Promise<Plan> {
     runtime,
     candidates: candidatesOf(profile ? peers.filter((name) => name !== WS) : peers, transports),
     tls,
+    load: oneOf("load", values.load, LOADS),
     connections: count("connections"),
     inFlight: count("in-flight"),
     types: values.type.split(",").map((name) => oneOf("type", name, ["text", "binary"] as const)),
@@ -104,7 +108,7 @@ function defaultPeers(kind: Plan["kind"], { engine }: Runtime): string {
   return engine === "node" ? "loop,streams,undici,ws" : "loop,streams,native";
 }
 
-function check({ kind, runtime, candidates, tls, profile }: Plan, transports: string[]) {
+function check({ kind, runtime, candidates, tls, load, profile }: Plan, transports: string[]) {
   const refuse = (refused: boolean, message: string) => {
     if (refused) throw new RangeError(message);
   };
@@ -116,6 +120,7 @@ function check({ kind, runtime, candidates, tls, profile }: Plan, transports: st
   );
   refuse(kind === "deflate" && byHand, `${BY_HAND.join(" and ")} do not compress`);
   refuse(tls && !["echo", "latency"].includes(kind), `The benchmark ${kind} has no --tls`);
+  refuse(load === "burst" && (kind !== "echo" || tls), "--load burst is for echo without --tls");
   refuse(kind === "client" && custom, "The benchmark client has no --transport");
   refuse(profile && runtime.engine !== "node", "--profile needs Node");
 }

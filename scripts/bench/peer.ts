@@ -51,7 +51,7 @@ export class ServerPeer implements Contestant {
   }
 
   async close() {
-    this.#load?.close();
+    await this.#load?.close();
     await this.#server?.close();
   }
 }

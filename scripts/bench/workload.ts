@@ -1,6 +1,7 @@
 /** What is measured: the work, who does it, and how much of it is tried first. */
 import type { Runtime } from "../runtimes.ts";
 import type { Contestant } from "./contest.ts";
+import { BurstLoad } from "./burst_load.ts";
 import { DeflateLoad } from "./deflate_load.ts";
 import type { MessageType } from "./frames.ts";
 import { LatencyLoad } from "./latency_load.ts";
@@ -17,6 +18,15 @@ export const KINDS = ["echo", "deflate", "latency", "open", "client"] as const;
 /** One of them. */
 export type Kind = typeof KINDS[number];
 
+/**
+ * `stream`: as many messages are sent as have come back, by this process. `burst`: all that may be in
+ * flight are sent in one write, by a process that does nothing else.
+ */
+export const LOADS = ["stream", "burst"] as const;
+
+/** One of them. */
+export type LoadName = typeof LOADS[number];
+
 /** A work to compare peers by. */
 export interface Workload {
   kind: Kind;
@@ -24,6 +34,8 @@ export interface Workload {
   /** Bytes of each message. */
   size: number;
   tls?: boolean;
+  /** How the messages of `echo` are sent. */
+  load?: LoadName;
   /** How many, where it is not as many as usual. */
   connections?: number;
   inFlight?: number;
@@ -71,7 +83,7 @@ export function contestantOf(
   { name, peer, transport }: Candidate,
   profileFolder?: URL,
 ): Contestant {
-  const { kind, type, size, tls } = workload;
+  const { kind, type, size, tls, load } = workload;
   const spread = spreadOf(workload);
   if (kind === "client") {
     return new ClientPeer(name, peerProgram(runtime, "client.ts", [peer]), {
@@ -84,7 +96,7 @@ export function contestantOf(
   const program = peerProgram(runtime, "server.ts", [peer, transport, ...mode], profileFolder);
   const options: LoadOptions = { type, size, ...spread, tls, raw: peer === "tcp" };
   const connect = {
-    echo: (port: number) => EchoLoad.connect(port, options),
+    echo: (port: number) => (load === "burst" ? BurstLoad : EchoLoad).connect(port, options),
     deflate: (port: number) => DeflateLoad.connect(port, options),
     latency: (port: number) => LatencyLoad.connect(port, options),
     open: (port: number) => Promise.resolve(new OpenLoad(port)),

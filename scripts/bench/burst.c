@@ -1,0 +1,182 @@
+// A load that sends whole windows: all frames that may be in flight on a connection leave in one write, and the next window
+// when all of them have come back. Chunks are then as large as the kernel has them, and the load costs the machine little.
+//
+//   burst PORT CONNECTIONS WINDOW FIRST_BYTE SIZE RAW
+//
+// Each line read is a number of messages; the answer is how many were echoed. RAW is 1 if the server echoes bytes and knows no frames.
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include <fcntl.h>
+
+#define CHUNK (1 << 20)
+
+struct lane {
+  int fd;
+  size_t unsent;   // bytes of the window that have not left
+  size_t missing;  // bytes of echoes that have not come back
+  long windows;    // windows that are yet to be sent
+};
+
+static const unsigned char KEY[4] = {0x37, 0xfa, 0x21, 0x3d};
+static const char REQUEST[] =
+    "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+static unsigned char *window_bytes, *echo_bytes, *chunk;
+static size_t window_size, echo_size;
+static int poller;
+static int is_verifying = 1;  // the first window is compared whole, later ones by the start of each chunk
+
+static void fail(const char *what) {
+  fprintf(stderr, "burst: %s: %s\n", what, strerror(errno));
+  exit(1);
+}
+
+// RFC 6455 section 5.2.
+static size_t frame(unsigned char *out, int first, size_t size, int masked) {
+  size_t n = 0;
+  unsigned char mask = masked ? 0x80 : 0;
+  out[n++] = first;
+  if (size < 126) {
+    out[n++] = mask | size;
+  } else if (size < 65536) {
+    out[n++] = mask | 126;
+    out[n++] = size >> 8;
+    out[n++] = size & 255;
+  } else {
+    out[n++] = mask | 127;
+    for (int shift = 56; shift >= 0; shift -= 8) out[n++] = (uint64_t)size >> shift & 255;
+  }
+  if (masked) {
+    memcpy(out + n, KEY, 4);
+    n += 4;
+  }
+  for (size_t i = 0; i < size; i++) {
+    unsigned char byte = 'a' + (i + (i >> 8)) % 26;
+    out[n++] = masked ? byte ^ KEY[i & 3] : byte;
+  }
+  return n;
+}
+
+static size_t frames(unsigned char **bytes, int count, int first, size_t size, int masked) {
+  *bytes = malloc(count * (size + 14));
+  size_t n = 0;
+  for (int i = 0; i < count; i++) n += frame(*bytes + n, first, size, masked);
+  return n;
+}
+
+static void open_lane(struct lane *lane, int port) {
+  struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port)};
+  to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  lane->fd = socket(AF_INET, SOCK_STREAM, 0);
+  int on = 1;
+  setsockopt(lane->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  if (connect(lane->fd, (struct sockaddr *)&to, sizeof to) < 0) fail("connect");
+  if (write(lane->fd, REQUEST, sizeof REQUEST - 1) != sizeof REQUEST - 1) fail("write");
+  char head[4096];
+  size_t n = 0;
+  do {
+    ssize_t got = read(lane->fd, head + n, 1);
+    if (got <= 0 || ++n == sizeof head) fail("handshake");
+  } while (n < 4 || memcmp(head + n - 4, "\r\n\r\n", 4) != 0);
+  if (memcmp(head, "HTTP/1.1 101", 12) != 0) fail("refused");
+  fcntl(lane->fd, F_SETFL, O_NONBLOCK);
+  struct epoll_event event = {.events = EPOLLIN, .data.ptr = lane};
+  if (epoll_ctl(poller, EPOLL_CTL_ADD, lane->fd, &event) < 0) fail("epoll_ctl");
+}
+
+static void watch(struct lane *lane) {
+  struct epoll_event event = {.events = EPOLLIN | (lane->unsent ? EPOLLOUT : 0), .data.ptr = lane};
+  if (epoll_ctl(poller, EPOLL_CTL_MOD, lane->fd, &event) < 0) fail("epoll_ctl");
+}
+
+static void send_rest(struct lane *lane) {
+  int waited = lane->unsent != window_size;
+  while (lane->unsent > 0) {
+    ssize_t sent = send(lane->fd, window_bytes + window_size - lane->unsent, lane->unsent, MSG_NOSIGNAL);
+    if (sent < 0 && errno == EAGAIN) break;
+    if (sent < 0) fail("send");
+    lane->unsent -= sent;
+  }
+  if (waited || lane->unsent > 0) watch(lane);
+}
+
+static void next_window(struct lane *lane) {
+  lane->windows--;
+  lane->missing = echo_size;
+  lane->unsent = window_size;
+  send_rest(lane);
+}
+
+// Reads what has come and compares it; returns 1 if the lane has nothing left to do.
+static int receive(struct lane *lane) {
+  for (;;) {
+    ssize_t got = recv(lane->fd, chunk, CHUNK, 0);
+    if (got < 0 && errno == EAGAIN) return 0;
+    if (got <= 0) fail("the server has ended the connection");
+    if ((size_t)got > lane->missing) fail("more came than was sent");
+    if (memcmp(chunk, echo_bytes + echo_size - lane->missing, is_verifying || got < 64 ? (size_t)got : 64) != 0) fail("not an echo");
+    lane->missing -= got;
+    if (lane->missing > 0) continue;
+    if (lane->windows == 0) return 1;
+    next_window(lane);
+  }
+}
+
+static void run(struct lane *lanes, int count, long windows) {
+  int busy = count;
+  for (int i = 0; i < count; i++) {
+    lanes[i].windows = windows;
+    next_window(&lanes[i]);
+  }
+  struct epoll_event events[64];
+  while (busy > 0) {
+    int ready = epoll_wait(poller, events, 64, -1);
+    if (ready < 0) fail("epoll_wait");
+    for (int i = 0; i < ready; i++) {
+      struct lane *lane = events[i].data.ptr;
+      if (lane->unsent > 0 && events[i].events & EPOLLOUT) send_rest(lane);
+      if (events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR)) busy -= receive(lane);
+    }
+  }
+}
+
+int main(int argc, char **argv) {
+  if (argc != 7) {
+    fprintf(stderr, "burst PORT CONNECTIONS WINDOW FIRST_BYTE SIZE RAW\n");
+    return 2;
+  }
+  int port = atoi(argv[1]), connections = atoi(argv[2]), window = atoi(argv[3]);
+  int first = atoi(argv[4]), raw = atoi(argv[6]);
+  size_t size = atol(argv[5]);
+  window_size = frames(&window_bytes, window, first, size, 1);
+  echo_size = frames(&echo_bytes, window, first, size, raw);
+  chunk = malloc(CHUNK);
+  poller = epoll_create1(0);
+  struct lane *lanes = calloc(connections, sizeof *lanes);
+  for (int i = 0; i < connections; i++) open_lane(&lanes[i], port);
+  run(lanes, connections, 1);
+  is_verifying = 0;
+  puts("0");
+  fflush(stdout);
+  char line[64];
+  while (fgets(line, sizeof line, stdin)) {
+    long each = (long)connections * window;
+    long windows = (atol(line) + each - 1) / each;
+    if (windows < 1) windows = 1;
+    run(lanes, connections, windows);
+    printf("%ld\n", windows * each);
+    fflush(stdout);
+  }
+  return 0;
+}

@@ -1,0 +1,55 @@
+/**
+ * A load that is a process of its own, compiled from `burst.c`: each connection sends a whole window of
+ * frames in one write, and the next one when all of them have come back. Needs a C compiler.
+ */
+import { mustRun, ROOT } from "../process.ts";
+import { firstByteOf } from "./frames.ts";
+import type { Load } from "./lane.ts";
+import type { LoadOptions } from "./load.ts";
+import { LineProcess } from "./measured.ts";
+
+const SOURCE = new URL("burst.c", import.meta.url);
+const PROGRAM = new URL(".cache/bench/burst", ROOT);
+
+/** Connections to one server, held by a process of their own. */
+export class BurstLoad implements Load {
+  readonly #process: LineProcess;
+
+  private constructor(process: LineProcess) {
+    this.#process = process;
+  }
+
+  /** Compiles the program if it is older than its source, connects, and has one window echoed. */
+  static async connect(port: number, options: LoadOptions): Promise<BurstLoad> {
+    await compile();
+    const { connections, inFlight, type, size, raw = false } = options;
+    const args = [port, connections, inFlight, firstByteOf(type), size, Number(raw)].map(String);
+    const process = new LineProcess({ command: PROGRAM.pathname, args });
+    await process.number();
+    return new BurstLoad(process);
+  }
+
+  run(messages: number): Promise<number> {
+    return this.#process.ask(String(messages));
+  }
+
+  async close() {
+    await this.#process.close();
+  }
+}
+
+async function compile() {
+  const [source, program] = await Promise.all([SOURCE, PROGRAM].map(modified));
+  if (program > source) return;
+  await Deno.mkdir(new URL(".", PROGRAM), { recursive: true });
+  await mustRun("cc", ["-O2", "-Wall", "-o", PROGRAM.pathname, SOURCE.pathname]);
+}
+
+async function modified(file: URL): Promise<number> {
+  try {
+    return (await Deno.stat(file)).mtime?.getTime() ?? 0;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return 0;
+    throw error;
+  }
+}
