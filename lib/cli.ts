@@ -133,7 +133,7 @@ function commonOptions(values: Values) {
   const interval = number("ping", values.ping);
   return {
     protocols: values.subprotocol,
-    path: values.unix,
+    unix: values.unix,
     maxMessageSize: size === 0 ? Infinity : size,
     pingInterval: interval === undefined ? undefined : interval * 1000,
     compression: onOff("compression", values.compression),

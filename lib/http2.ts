@@ -87,10 +87,10 @@ export type { Attachment, Handler, UpgradeOptions };
 export interface ConnectHttp2Options extends
   Omit<
     ConnectOptions,
-    | "path"
+    | "unix"
     | "tls"
-    | "duplex"
     | "transport"
+    | "provider"
     | "maxRedirects"
     | "crossOriginHeaders"
     | "proxy"
@@ -98,10 +98,10 @@ export interface ConnectHttp2Options extends
 }
 
 const CONNECT_HTTP2_OPTIONS: OptionNames<ConnectHttp2Options> = optionsWithout(CONNECT_OPTIONS, [
-  "path",
+  "unix",
   "tls",
-  "duplex",
   "transport",
+  "provider",
   "maxRedirects",
   "crossOriginHeaders",
   "proxy",
@@ -363,7 +363,7 @@ function handshakeOf(fields: RawHeaders): ReadRequest["handshake"] {
  * }
  * ```
  *
- * @returns a function that detaches: no more requests are taken, and what is open stays open
+ * @returns the attachment, which can be detached or shut down
  * @throws {HandshakeError} "unsupported" on Deno, whose server of `node:http2` can be made to crash
  */
 export function attachHttp2(

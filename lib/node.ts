@@ -245,7 +245,7 @@ function notUpgrade({ headers: { upgrade } }: IncomingMessage): HandshakeError {
  * });
  * ```
  *
- * @returns a function that detaches: no more requests are taken, and what is open stays open
+ * @returns the attachment, which can be detached or shut down
  * @throws {HandshakeError} "unsupported" for a server of `node:https` on Deno, which cannot hold a peer
  * back
  */

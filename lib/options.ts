@@ -131,8 +131,8 @@ export interface ConnectionOptions {
    * `ProtocolOptions`. Default: none
    */
   onFrame?: (direction: "in" | "out", frame: Frame) => void;
-  /** What makes the transport. Default: that of the running platform */
-  transport?: TransportProvider;
+  /** Makes the transports. Default: the provider of the running platform */
+  provider?: TransportProvider;
 }
 
 /** The options that clients and servers have in common. */
@@ -153,7 +153,7 @@ export const CONNECTION_OPTIONS: OptionNames<ConnectionOptions> = {
   closeTimeout: true,
   readableStrategy: true,
   onFrame: true,
-  transport: true,
+  provider: true,
 };
 
 const STRATEGY_OPTIONS: OptionNames<InboxStrategy> = { highWaterMark: true, size: true };
@@ -220,7 +220,7 @@ export function checkOptions(options: ConnectionOptions): void {
   checkOneOf("slow", options.slow, SLOW);
   checkSignal(options.signal);
   checkFunctions(options, ["onFrame"]);
-  checkTransport(options.transport);
+  checkProvider(options.provider);
   checkStrategy(options.readableStrategy);
   const { protocols = [], extensions = [], compression } = options;
   checkKind(
@@ -257,25 +257,44 @@ export function checkSignal(signal: unknown): void {
   checkKind("signal", signal, "an AbortSignal", (value) => value instanceof AbortSignal);
 }
 
-function checkTransport(transport: unknown): void {
-  const { connect, listen } = Object(transport) as Partial<TransportProvider>;
-  const isProvider = [connect, listen].every((method) => typeof method === "function");
-  if (transport === undefined || isProvider) return;
-  throw new TypeError("Expected transport to be an object with the methods connect() and listen()");
+function checkProvider(provider: unknown): void {
+  if (provider === undefined || isProvider(provider)) return;
+  const instead = typeof Object(provider).handle === "function" ? ": write { transport }" : "";
+  throw new TypeError(
+    `Expected provider to be an object with the methods connect() and listen()${instead}`,
+  );
+}
+
+/**
+ * Checks a transport that may be left out. Streams are checked when they are used.
+ *
+ * @throws {TypeError} If it is a provider.
+ */
+export function checkTransport(transport: unknown): void {
+  if (transport === undefined || !isProvider(transport)) return;
+  throw new TypeError(
+    "Expected transport to be a transport or a pair of byte streams, received what makes transports: " +
+      "write { provider }",
+  );
+}
+
+function isProvider(value: unknown): boolean {
+  const { connect, listen } = Object(value) as Partial<TransportProvider>;
+  return [connect, listen].every((method) => typeof method === "function");
 }
 
 /**
  * Checks the path of a Unix socket.
  *
- * @throws {TypeError} when it is no string
- * @throws {RangeError} when it is empty
+ * @throws {TypeError} If it is no string.
+ * @throws {RangeError} If it is empty.
  */
-export function checkPath(path: unknown): void {
-  if (path === undefined) return;
-  if (typeof path !== "string") {
-    throw new TypeError(`Expected path to be a string, received ${typeof path}`);
+export function checkUnix(unix: unknown): void {
+  if (unix === undefined) return;
+  if (typeof unix !== "string") {
+    throw new TypeError(`Expected unix to be a string, received ${typeof unix}`);
   }
-  if (path === "") throw new RangeError("Expected path not to be empty");
+  if (unix === "") throw new RangeError("Expected unix not to be empty");
 }
 
 /**

@@ -47,9 +47,9 @@ export interface PairOptions extends TransportPairOptions {
   /** The URL that the client asks for. Default: "ws://localhost/" */
   url?: string | URL;
   /** The options of the client. */
-  client?: Omit<ConnectOptions, "duplex">;
+  client?: Omit<ConnectOptions, "transport">;
   /** The options of the server. */
-  server?: Omit<ServeOptions, "hostname" | "port" | "path" | "reusePort" | "tls">;
+  server?: Omit<ServeOptions, "hostname" | "port" | "unix" | "reusePort" | "tls">;
 }
 
 const TRANSPORT_PAIR_OPTIONS: OptionNames<TransportPairOptions> = {
@@ -75,7 +75,7 @@ const FAULT_OPTIONS: OptionNames<LineFault> = { from: true, after: true, how: tr
  * import { accept, connect } from "@sluice/sluice";
  *
  * const [near, far] = transportPair({ chunkSize: 1 });
- * const [client, server] = await Promise.all([connect("ws://test/", { duplex: near }), accept(far)]);
+ * const [client, server] = await Promise.all([connect("ws://test/", { transport: near }), accept(far)]);
  * near.fail(new Error("cable cut"));
  * await server.closed.catch((error) => console.log(error.closeCode)); // 1006
  * await client.closed.catch((error) => console.log(error.cause.message)); // cable cut
@@ -117,7 +117,7 @@ export async function pair(
   const { url = "ws://localhost/" } = options;
   const [near, far] = memoryPair(options);
   return await Promise.all([
-    connect(url, { ...options.client, duplex: near }),
+    connect(url, { ...options.client, transport: near }),
     accept(far, options.server),
   ]);
 }

@@ -136,8 +136,8 @@ export interface DialOptions {
   hostname: string;
   /** The port. */
   port: number;
-  /** The path of a Unix socket to connect to in place of them. Default: none */
-  path?: string;
+  /** The path of a Unix socket to connect to instead. Default: none */
+  unix?: string;
   /** Encrypts, as these options say. Default: no TLS */
   tls?: TlsConnectOptions;
   /** Asks for a tunnel and goes on inside of it. Default: none */
@@ -152,8 +152,8 @@ export interface ListenOptions {
   hostname: string;
   /** The port; 0 for a free one. */
   port: number;
-  /** The path of a Unix socket to listen on in place of them. Default: none */
-  path?: string;
+  /** The path of a Unix socket to listen on instead. Default: none */
+  unix?: string;
   /** Whether others that say so too may listen on the same TCP port. Default: false */
   reusePort?: boolean;
   /** Encrypts, as these options say. Default: no TLS */

@@ -20,8 +20,7 @@ export async function attachTo(info: CloseInfo): Promise<number> {
   const attached: Attachment = attach(createServer(), options, async (ws, request) => {
     await ws.send(request.url);
   });
-  const detach: () => void = attach(createSecureServer(), { path: "/chat" }, () => {});
-  detach();
+  attach(createSecureServer(), { path: "/chat" }, () => {}).detach();
   const open: ReadonlySet<WebSocketConnection> = attached.connections;
   await attached.shutdown(info);
   return open.size;

@@ -140,8 +140,8 @@ describe("The end of what attach attached", () => {
     await withAttached({}, async (server, attached) => {
       const ws = await connect(urlOf(server));
       await until(() => attached.connections.size === 1);
-      attached();
-      attached();
+      attached.detach();
+      attached.detach();
       assert.equal(server.listeners("upgrade").length, 0);
       server.on("upgrade", (_request, socket) => socket.end("HTTP/1.1 404 No\r\n\r\n"));
       assert.equal(await statusOf(server), 404);

@@ -257,7 +257,7 @@ describe("A connection that cannot come about", () => {
     ["a Unix socket where nobody listens", "connect-failed", async () => {
       const folder = await mkdtemp(join(tmpdir(), "sluice-"));
       try {
-        return await failureOf("ws://localhost/", { path: join(folder, "socket") });
+        return await failureOf("ws://localhost/", { unix: join(folder, "socket") });
       } finally {
         await rm(folder, { recursive: true });
       }

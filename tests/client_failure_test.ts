@@ -118,7 +118,7 @@ describe("How connect fails", () => {
       let gone = false;
       far.handle({ data() {}, drain() {}, end: () => gone = true, close() {} });
       const failed = rejection<HandshakeError>(
-        connect("ws://a/", { duplex: near, openTimeout: 100 }),
+        connect("ws://a/", { transport: near, openTimeout: 100 }),
       );
       await until(() => gone);
       const { code, response } = await failed;

@@ -61,7 +61,7 @@ describe("The arguments of connect", () => {
       let heard = 0;
       const note = () => void heard++;
       far.handle({ data: note, drain: note, end: note, close: note });
-      const options = { headers: given, duplex: near };
+      const options = { headers: given, transport: near };
       await assert.rejects(connect("ws://localhost/", options), TypeError);
       await rest();
       assert.equal(heard, 0);
@@ -194,9 +194,9 @@ describe("The signal of connect", () => {
   });
 
   it("connect() gives up a provider that never connects", async () => {
-    const transport = { connect: () => new Promise<never>(() => {}), listen: () => assert.fail() };
+    const provider = { connect: () => new Promise<never>(() => {}), listen: () => assert.fail() };
     const controller = new AbortController();
-    const opening = connect("ws://localhost/", { transport, signal: controller.signal });
+    const opening = connect("ws://localhost/", { provider, signal: controller.signal });
     assert.equal(await isPending(opening), true);
     const reason = new Error("enough");
     controller.abort(reason);
@@ -309,7 +309,7 @@ describe("The connection of connect", () => {
     for (const wrap of [toStreams, (transport: ReturnType<typeof transportPair>[0]) => transport]) {
       const [near, far] = transportPair();
       const accepting = accept(wrap(far));
-      const client = await connect("ws://localhost/path", { duplex: wrap(near) });
+      const client = await connect("ws://localhost/path", { transport: wrap(near) });
       const server = await accepting;
       assert.equal(new URL(server.request.url).pathname, "/path");
       await client.send("a");
@@ -323,7 +323,7 @@ describe("The connection of connect", () => {
   it("connect() over wss uses a duplex of one's own as it is", async () => {
     const [near, far] = transportPair();
     const accepting = accept(far);
-    const client = await connect("wss://localhost/", { duplex: near });
+    const client = await connect("wss://localhost/", { transport: near });
     assert.equal(new URL(client.request.url).protocol, "https:");
     client.terminate();
     await rejection((await accepting).closed);

@@ -80,7 +80,7 @@ async function run(fault: LineFault | undefined, way: Way, chunkSize?: number): 
   const taps: [Tap, Tap] = [tap(near), tap(far)];
   const { signal, listeners } = watchedSignal();
   const options = { ...(fault?.how === "silence" ? IMPATIENT : PATIENT), signal };
-  const client = connect("ws://localhost/", { ...options, duplex: near });
+  const client = connect("ws://localhost/", { ...options, transport: near });
   const reports = await exchange(client, accept(far, options), way);
   assert.equal(listeners(), 0, "Listeners of a signal are left");
   await until(() => taps.every(({ closes }) => closes > 0));

@@ -264,7 +264,7 @@ describe("A connection whose messages are read whole", () => {
       return 1;
     };
     const [client, server] = await Promise.all([
-      connect("ws://localhost/", { duplex: near }),
+      connect("ws://localhost/", { transport: near }),
       accept(far, { readableStrategy: { highWaterMark: 10, size } }),
     ]);
     assert.equal(handlers.data(frameOf(pattern(300), "server")), false);

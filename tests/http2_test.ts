@@ -221,7 +221,7 @@ describe("What upgradeHttp2() and attachHttp2() are called with", () => {
       const plain = { ":method": "CONNECT", ":authority": "a:1" };
       assert.equal((await answerTo(session, plain)).status, 405);
       await first.shutdown();
-      attached();
+      attached.detach();
       assert.equal((await rejection<HandshakeError>(open("/echo"))).response?.status, 405);
       assert.equal(server.listenerCount("connect"), 0);
     });

@@ -59,13 +59,13 @@ describe("Options", () => {
   }
   for (const [option, value, error] of COMMON) {
     it(`connect() refuses ${option}: ${show(value)}`, async () => {
-      const options = { [option]: value, duplex: transportPair()[0] } as ConnectOptions;
+      const options = { [option]: value, transport: transportPair()[0] } as ConnectOptions;
       await assert.rejects(connect("ws://localhost/", options), error);
     });
   }
   for (const duplex of [null, 5, {}, { readable: new ReadableStream() }]) {
     it(`connect() and accept() refuse the duplex ${show(duplex)}`, async () => {
-      await assert.rejects(connect("ws://localhost/", { duplex: duplex as never }), TypeError);
+      await assert.rejects(connect("ws://localhost/", { transport: duplex as never }), TypeError);
       await assert.rejects(accept(duplex as never), TypeError);
     });
   }
@@ -73,7 +73,7 @@ describe("Options", () => {
   it("connect() says that a duplex gives what is no bytes", async () => {
     const readable = ReadableStream.from(["text"]) as unknown as ReadableStream<Uint8Array>;
     const duplex = { readable, writable: new WritableStream<Uint8Array>() };
-    const error = await rejection(connect("ws://localhost/", { duplex }));
+    const error = await rejection(connect("ws://localhost/", { transport: duplex }));
     assert.ok(error.cause instanceof TypeError);
   });
 

@@ -236,8 +236,8 @@ describe("Parity of the server", () => {
   it("K25 serves the same over a Unix socket", async () => {
     const folder = await mkdtemp(join(tmpdir(), "sluice-parity-"));
     const path = join(folder, "s");
-    await withServer({ path }, async () => {
-      const ws = await connect("ws://localhost/", { path });
+    await withServer({ unix: path }, async () => {
+      const ws = await connect("ws://localhost/", { unix: path });
       await ws.send("a");
       assert.equal(await ws.receive(), "a");
       await ws.close();

@@ -375,7 +375,7 @@ describe("Proxies", () => {
       };
       const proxy = urlOf(server).replace("ws:", "http:");
       for (const option of [proxy, "environment"]) {
-        const error = await failureOf(urlOf(server), { proxy: option, transport: plain });
+        const error = await failureOf(urlOf(server), { proxy: option, provider: plain });
         assert.equal(error.code, "unsupported");
       }
       assert.equal(server.connections.size, 0);
@@ -434,14 +434,14 @@ describe("Proxies", () => {
     });
   }
 
-  it("connect() refuses a proxy beside path or duplex, and asks none for them", async () => {
+  it("connect() refuses a proxy beside unix or transport, and asks none for them", async () => {
     const proxy = "http://127.0.0.1:1";
     const [near] = transportPair();
-    for (const place of [{ path: "/tmp/none" }, { duplex: near }]) {
+    for (const place of [{ unix: "/tmp/none" }, { transport: near }]) {
       assert.ok(await rejection(connect("ws://a/", { proxy, ...place })) instanceof TypeError);
     }
     const path = "/tmp/sluice-none.sock";
-    const error = await failureOf("ws://a/", { proxy: "environment", path });
+    const error = await failureOf("ws://a/", { proxy: "environment", unix: path });
     assert.match(error.message, /sluice-none/);
   });
 });

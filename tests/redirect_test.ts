@@ -187,7 +187,7 @@ describe("Redirects", () => {
       end: () => {},
       close: () => {},
     });
-    const error = await failureOf("ws://localhost/", { duplex: near, maxRedirects: 3 });
+    const error = await failureOf("ws://localhost/", { transport: near, maxRedirects: 3 });
     assert.equal(error.code, "status");
   });
 

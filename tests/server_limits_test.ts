@@ -176,7 +176,7 @@ describe("Limits of a server", () => {
       port: 0,
       maxConnections: 1,
       onError: (error) => errors.push(error as Error),
-      transport: {
+      provider: {
         ...await defaultProvider(),
         listen(_options, accept) {
           take = accept;

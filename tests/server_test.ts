@@ -291,7 +291,7 @@ describe("accept", () => {
   it("accept() gives a connection over a transport alone", async () => {
     const [near, far] = transportPair();
     const accepting = accept(far, { protocols: ["a"] });
-    const client = await connect("ws://localhost/", { duplex: near, protocols: ["a"] });
+    const client = await connect("ws://localhost/", { transport: near, protocols: ["a"] });
     const server = await accepting;
     assert.equal(server.protocol, "a");
     await server.send("a");
@@ -303,7 +303,7 @@ describe("accept", () => {
   it("accept() answers a refusal, and rejects with it", async () => {
     const [near, far] = transportPair();
     const accepting = rejection<HandshakeError>(accept(far, { origins: ["https://a"] }));
-    const client = await rejection<HandshakeError>(connect("ws://localhost/", { duplex: near }));
+    const client = await rejection<HandshakeError>(connect("ws://localhost/", { transport: near }));
     assert.equal(client.response!.status, 403);
     const error = await accepting;
     assert.ok(error instanceof HandshakeError);

@@ -251,7 +251,7 @@ export async function withPeer(
   const [near, far] = transportPair(line);
   const peer = new RawPeer(far, role === "client" ? "server" : "client");
   const ws = role === "client"
-    ? await connect("ws://localhost/", { pingInterval: 0, ...options, duplex: near })
+    ? await connect("ws://localhost/", { pingInterval: 0, ...options, transport: near })
     : await accept(near, { pingInterval: 0, ...options });
   return [ws, peer];
 }

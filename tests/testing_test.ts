@@ -94,7 +94,7 @@ describe("transportPair", () => {
     const [client, server] = await Promise.all((() => {
       const [near, far] = transportPair();
       setTimeout(() => near.fail(cut), 20);
-      return [connect("ws://a/", { duplex: near }), accept(far)];
+      return [connect("ws://a/", { transport: near }), accept(far)];
     })());
     for (const ws of [client, server]) {
       await until(() => ws.state === "closed");
@@ -103,7 +103,7 @@ describe("transportPair", () => {
       assert.equal(error.cause, cut);
     }
     const [near, far] = transportPair({ delay: 5 });
-    const opening = rejection<HandshakeError>(connect("ws://a/", { duplex: near }));
+    const opening = rejection<HandshakeError>(connect("ws://a/", { transport: near }));
     const accepting = rejection<HandshakeError>(accept(far));
     far.fail(cut);
     assert.equal((await opening).code, "connection-lost");

@@ -238,12 +238,12 @@ describe("TLS over a Unix socket", () => {
     const folder = await mkdtemp(join(tmpdir(), "sluice-"));
     const path = join(folder, "socket");
     const server = await serve(
-      { path, tls: leaf, openTimeout: 0 },
+      { unix: path, tls: leaf, openTimeout: 0 },
       (ws) => ws.readable.pipeTo(ws.writable),
     );
     const raws = [1, 2].map(() => new RawSocket(connectSocket(path)));
     // They are accepted in order.
-    const ws = await connect("wss://localhost/", { path, tls: { ca } });
+    const ws = await connect("wss://localhost/", { unix: path, tls: { ca } });
     const shutdown = server.shutdown();
     assert.equal((await ws.closed).closeCode, 1001);
     await shutdown;
@@ -256,13 +256,13 @@ describe("TLS over a Unix socket", () => {
     const folder = await mkdtemp(join(tmpdir(), "sluice-"));
     const path = join(folder, "socket");
     if (onDeno) {
-      await assert.rejects(serve({ path, tls: leaf }, () => {}), { code: "unsupported" });
-      await failureOf("wss://localhost/", "unsupported", { path });
+      await assert.rejects(serve({ unix: path, tls: leaf }, () => {}), { code: "unsupported" });
+      await failureOf("wss://localhost/", "unsupported", { unix: path });
     } else {
       await withServer(async () => {
-        await check("wss://localhost/", { path, tls: { ca } });
-        await failureOf("wss://elsewhere.test/", "certificate", { path });
-      }, { path });
+        await check("wss://localhost/", { unix: path, tls: { ca } });
+        await failureOf("wss://elsewhere.test/", "certificate", { unix: path });
+      }, { unix: path });
     }
     await rm(folder, { recursive: true });
   });

@@ -63,8 +63,8 @@ async function unixPair(): Promise<Pair> {
   const path = join(folder, "socket");
   let accepted!: (transport: Transport) => void;
   const accepting = new Promise<Transport>((resolve) => accepted = resolve);
-  const listener = await platform.listen({ hostname: "", port: 0, path }, accepted);
-  const dialled = await platform.connect({ hostname: "", port: 0, path });
+  const listener = await platform.listen({ hostname: "", port: 0, unix: path }, accepted);
+  const dialled = await platform.connect({ hostname: "", port: 0, unix: path });
   const pair: Pair = [dialled, await accepting];
   listener.close();
   await rm(folder, { recursive: true });
@@ -735,8 +735,8 @@ describe("The option transport", () => {
       },
     };
     const closing = new Promise<void>((resolve) => closed = resolve);
-    const server = await serve({ transport: provider }, (ws) => ws.readable.pipeTo(ws.writable));
-    const ws = await connect(urlOf(server), { transport: provider });
+    const server = await serve({ provider }, (ws) => ws.readable.pipeTo(ws.writable));
+    const ws = await connect(urlOf(server), { provider });
     await ws.send("gr\u00fc\u00df");
     assert.equal(await ws.receive(), "gr\u00fc\u00df");
     assert.equal(await isPending(closing), true);

@@ -34,7 +34,7 @@ async function leaveStale(path: string): Promise<void> {
 }
 
 async function failureOf(path: string): Promise<HandshakeError> {
-  const error = await rejection<HandshakeError>(connect("ws://localhost/", { path }));
+  const error = await rejection<HandshakeError>(connect("ws://localhost/", { unix: path }));
   assert.ok(error instanceof HandshakeError);
   assert.equal(error.code, "connect-failed");
   assert.ok(error.message.includes(path), error.message);
@@ -46,11 +46,11 @@ const cause = (error: Error) => (error.cause as { code?: string }).code;
 describe("Unix sockets", () => {
   it("connect() and serve() meet on the path, and tell it as their address", async () => {
     await withPath(async (path) => {
-      const server = await serve({ path }, async (ws) => {
+      const server = await serve({ unix: path }, async (ws) => {
         for await (const message of ws) await ws.send(message);
       });
       assert.deepEqual(server.address, { transport: "unix", path });
-      const ws = await connect("ws://example.test:81/chat?a", { path });
+      const ws = await connect("ws://example.test:81/chat?a", { unix: path });
       await ws.send("Hello");
       assert.equal(await ws.receive(), "Hello");
       assert.equal(ws.request.url, "http://example.test:81/chat?a");
@@ -67,8 +67,8 @@ describe("Unix sockets", () => {
 
   it("WebSocketStream connects to the path", async () => {
     await withPath(async (path) => {
-      const server = await serve({ path }, (ws) => ws.send("Hello"));
-      const stream = new WebSocketStream("ws://localhost/", { path });
+      const server = await serve({ unix: path }, (ws) => ws.send("Hello"));
+      const stream = new WebSocketStream("ws://localhost/", { unix: path });
       const reader = (await stream.opened).readable.getReader();
       assert.equal((await reader.read()).value, "Hello");
       await stream.closed;
@@ -78,8 +78,8 @@ describe("Unix sockets", () => {
 
   it("A message of a MiB passes whole", async () => {
     await withPath(async (path) => {
-      const server = await serve({ path }, (ws) => ws.readable.pipeTo(ws.writable));
-      const ws = await connect("ws://localhost/", { path });
+      const server = await serve({ unix: path }, (ws) => ws.readable.pipeTo(ws.writable));
+      const ws = await connect("ws://localhost/", { unix: path });
       const message = new Uint8Array(1 << 20).map((_, i) => i * 31);
       ws.send(message);
       assert.deepEqual(await ws.receive(), message);
@@ -91,8 +91,8 @@ describe("Unix sockets", () => {
   it("The server's file goes when it shuts down, and the path can be used again", async () => {
     await withPath(async (path) => {
       for (let i = 0; i < 2; i++) {
-        const server = await serve({ path }, (ws) => ws.receive().catch(() => {}));
-        const ws = await connect("ws://localhost/", { path });
+        const server = await serve({ unix: path }, (ws) => ws.receive().catch(() => {}));
+        const ws = await connect("ws://localhost/", { unix: path });
         assert.equal(existsSync(path), true);
         await server.shutdown();
         assert.equal(existsSync(path), false);
@@ -118,7 +118,7 @@ describe("Unix sockets", () => {
     await withPath(async (path) => {
       await leaveStale(path);
       assert.equal(cause(await failureOf(path)), "ECONNREFUSED");
-      const error = await rejection<NodeJS.ErrnoException>(serve({ path }, () => {}));
+      const error = await rejection<NodeJS.ErrnoException>(serve({ unix: path }, () => {}));
       assert.equal(error.code, "EADDRINUSE");
       assert.equal(existsSync(path), true);
     });
@@ -126,10 +126,10 @@ describe("Unix sockets", () => {
 
   it("A second server on a path is refused, and the first one goes on", async () => {
     await withPath(async (path) => {
-      const server = await serve({ path }, (ws) => ws.send("first"));
-      const error = await rejection<NodeJS.ErrnoException>(serve({ path }, () => {}));
+      const server = await serve({ unix: path }, (ws) => ws.send("first"));
+      const error = await rejection<NodeJS.ErrnoException>(serve({ unix: path }, () => {}));
       assert.equal(error.code, "EADDRINUSE");
-      const ws = await connect("ws://localhost/", { path });
+      const ws = await connect("ws://localhost/", { unix: path });
       assert.equal(await ws.receive(), "first");
       await ws.closed;
       await server.shutdown();
@@ -138,13 +138,13 @@ describe("Unix sockets", () => {
 
   it("A server that cannot make its file says so", async () => {
     await withPath(async (path) => {
-      await assert.rejects(serve({ path: join(path, "socket") }, () => {}), Error);
+      await assert.rejects(serve({ unix: join(path, "socket") }, () => {}), Error);
     });
   });
 
   it("The path must be a string that is not empty", async () => {
     for (const [path, type] of [[1, TypeError], [null, TypeError], ["", RangeError]] as const) {
-      const options = { path } as ServeOptions;
+      const options = { unix: path } as ServeOptions;
       await assert.rejects(serve(options, () => {}), type);
       await assert.rejects(connect("ws://localhost/", options), type);
     }
@@ -156,17 +156,17 @@ describe("Unix sockets", () => {
       // Bytes count, not characters.
       const start = join(dirname(path), "\u00fc");
       const longest = start.padEnd(most - 1, "a");
-      const server = await serve({ path: longest }, (ws) => ws.send("Hello"));
+      const server = await serve({ unix: longest }, (ws) => ws.send("Hello"));
       assert.ok(existsSync(longest));
       for (const tooLong of [`${longest}a`, `${longest}aa`, longest.padEnd(300, "a")]) {
         const expected = {
           name: "RangeError",
           message: /at most 10\d bytes of UTF-8, received \d+/,
         };
-        await assert.rejects(connect("ws://localhost/", { path: tooLong }), expected);
-        await assert.rejects(serve({ path: tooLong }, () => {}), expected);
+        await assert.rejects(connect("ws://localhost/", { unix: tooLong }), expected);
+        await assert.rejects(serve({ unix: tooLong }, () => {}), expected);
       }
-      const ws = await connect("ws://localhost/", { path: longest });
+      const ws = await connect("ws://localhost/", { unix: longest });
       assert.equal(await ws.receive(), "Hello");
       await ws.closed;
       await server.shutdown();
@@ -176,10 +176,10 @@ describe("Unix sockets", () => {
   it("A peer that vanishes ends the connection with 1006", async () => {
     await withPath(async (path) => {
       const codes: (number | null)[] = [];
-      const server = await serve({ path, onError: () => {} }, async (ws) => {
+      const server = await serve({ unix: path, onError: () => {} }, async (ws) => {
         await ws.closed.catch((error) => codes.push(error.closeCode));
       });
-      const ws = await connect("ws://localhost/", { path });
+      const ws = await connect("ws://localhost/", { unix: path });
       ws.terminate();
       await rejection(ws.closed);
       await until(() => codes.length === 1);

@@ -108,7 +108,7 @@ describe("Servers of node:https", () => {
   /** A client over TLS. */
   async function connectOverTls(server: Server, path: string): Promise<WebSocketConnection> {
     const duplex = new NodeTransport(await socketTo(server));
-    return await connect(`ws://127.0.0.1${path}`, { duplex });
+    return await connect(`ws://127.0.0.1${path}`, { transport: duplex });
   }
 
   const works = { skip: onDeno ? "node:https on Deno does not hold a peer back" : false };

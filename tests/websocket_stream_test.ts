@@ -18,8 +18,8 @@ const WRONG: [options: Record<string, unknown>, name: string][] = [
   [{ maxMessageSize: -1 }, "RangeError"],
   [{ pingInterval: NaN }, "RangeError"],
   [{ onFrame: 1 }, "TypeError"],
-  [{ path: 1 }, "TypeError"],
-  [{ path: "" }, "RangeError"],
+  [{ unix: 1 }, "TypeError"],
+  [{ unix: "" }, "RangeError"],
   [{ tls: 1 }, "TypeError"],
   [{ tls: { cert: "a" } }, "TypeError"],
 ];

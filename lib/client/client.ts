@@ -21,10 +21,11 @@ import { basicAuthorization, toRawHeaders } from "../http.ts";
 import { type OnTimeout, readRefusal, TransportReader, withDeadline } from "../opening.ts";
 import {
   checkOptions,
-  checkPath,
   checkProtocols,
   checkTexts,
   checkTls,
+  checkTransport,
+  checkUnix,
   CONNECTION_OPTIONS,
   type ConnectionOptions,
 } from "../options.ts";
@@ -46,13 +47,13 @@ export interface ConnectOptions extends ConnectionOptions {
    * The path of a Unix socket to connect to, as long as the platform's addresses allow: 107 bytes on
    * Linux, 103 on macOS. The host of the URL then stands in the Host header only. Default: none
    */
-  path?: string;
+  unix?: string;
   /** How a wss URL is connected to. Default: as the platform does */
   tls?: TlsConnectOptions;
-  /** A transport, or a pair of byte streams, to use in place of dialling. Default: none */
-  duplex?: Transport | ByteDuplex;
+  /** A transport, or a pair of byte streams, to use instead of dialling. Default: none */
+  transport?: Transport | ByteDuplex;
   /**
-   * How many redirects are followed, at most 20; with 0, and with `path` or `duplex`, a redirect is a
+   * How many redirects are followed, at most 20; with 0, and with `unix` or `transport`, a redirect is a
    * refusal with code "status". Another scheme, host or port gets nothing of the caller's unless
    * `crossOriginHeaders` names it: no header fields, subprotocols, user name and password, and never the
    * client's certificate. Default: 0
@@ -70,7 +71,7 @@ export interface ConnectOptions extends ConnectionOptions {
   /**
    * The proxy to go through: an http or https URL for one that knows CONNECT, a socks5 URL for SOCKS 5,
    * which looks up the server's name; both with user name and password where it asks for them, and not
-   * beside `path` or `duplex`. `remoteAddress` is then that of the proxy.
+   * beside `unix` or `transport`. `remoteAddress` is then that of the proxy.
    *
    * "environment" takes the one that the environment names: HTTPS_PROXY for wss, HTTP_PROXY for ws, and
    * ALL_PROXY where there is none, each in lower case first; none for the hosts in NO_PROXY: names, which
@@ -85,9 +86,9 @@ export const CONNECT_OPTIONS: OptionNames<ConnectOptions> = {
   ...CONNECTION_OPTIONS,
   origin: true,
   userAgent: true,
-  path: true,
+  unix: true,
   tls: true,
-  duplex: true,
+  transport: true,
   maxRedirects: true,
   crossOriginHeaders: true,
   proxy: true,
@@ -141,7 +142,7 @@ export async function connectWith(
   const headers = checkDialling(given);
   const options = { ...given, headers, extensions: await extensionsOf(given, true) };
   const followed = isDirect(options) ? 0 : options.maxRedirects ?? 0;
-  const provider = options.transport ?? await defaultProvider();
+  const provider = options.provider ?? await defaultProvider();
   return await withDeadline(options, async ({ signal, onTimeout }) => {
     return await followRedirects({ target, options }, followed, ({ target, options }) => {
       // A refusal before this one is none any more.
@@ -174,8 +175,8 @@ async function connectTo(
 }
 
 /** Whether the transport is another than one to the URL's host and port. */
-function isDirect({ path, duplex }: ConnectOptions): boolean {
-  return path !== undefined || duplex !== undefined;
+function isDirect({ unix, transport }: ConnectOptions): boolean {
+  return unix !== undefined || transport !== undefined;
 }
 
 /**
@@ -186,7 +187,8 @@ function isDirect({ path, duplex }: ConnectOptions): boolean {
  */
 export function checkDialling(options: ConnectOptions): [string, string][] {
   checkConnectOptions(options);
-  checkPath(options.path);
+  checkUnix(options.unix);
+  checkTransport(options.transport);
   checkTls(options.tls);
   checkMaxRedirects(options.maxRedirects);
   checkCrossOriginHeaders(options.crossOriginHeaders);
@@ -230,31 +232,31 @@ async function reach(
   signal: AbortSignal,
   onTimeout: OnTimeout,
 ): Promise<TransportReader> {
-  const { duplex, path } = options;
-  if (duplex !== undefined) return new TransportReader(fromStreams(duplex));
+  const { transport, unix } = options;
+  if (transport !== undefined) return new TransportReader(fromStreams(transport));
   const place = placeOf(target, options, signal);
-  const proxy = path === undefined ? proxyFor(options.proxy, target, provider) : undefined;
+  const proxy = unix === undefined ? proxyFor(options.proxy, target, provider) : undefined;
   if (proxy !== undefined) return await dialProxy(proxy, place, provider, dial, onTimeout);
   return new TransportReader(await dial(provider, place));
 }
 
 function placeOf(
   { secure, hostname, port }: WebSocketUrl,
-  { path, tls }: ConnectOptions,
+  { unix, tls }: ConnectOptions,
   signal: AbortSignal,
 ): DialOptions {
   // The name stays the one of the URL, whichever address is dialled.
   const encryption = secure ? { ...tls, servername: tls?.servername ?? hostname } : undefined;
-  return { hostname, port, path, tls: encryption, signal };
+  return { hostname, port, unix, tls: encryption, signal };
 }
 
 async function dial(
   provider: Pick<TransportProvider, "connect">,
   place: DialOptions,
 ): Promise<Transport> {
-  const { hostname, port, path, tunnel, signal } = place;
+  const { hostname, port, unix, tunnel, signal } = place;
   // Whatever the platform takes localhost for, the server may listen on the other loopback address.
-  const others = path === undefined && hostname === "localhost" ? ["127.0.0.1", "::1"] : [];
+  const others = unix === undefined && hostname === "localhost" ? ["127.0.0.1", "::1"] : [];
   try {
     return await provider.connect(place);
   } catch (cause) {
@@ -268,7 +270,7 @@ async function dial(
     }
     throw new HandshakeError(
       `Expected a connection to ${tunnel === undefined ? "" : "the proxy "}${
-        path ?? `${hostname} port ${port}`
+        unix ?? `${hostname} port ${port}`
       }: ${describe(cause)}`,
       "connect-failed",
       { cause },

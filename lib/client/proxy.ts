@@ -61,7 +61,7 @@ const PORTS = { http: 80, https: 443, socks5: 1080 } as const;
  */
 export function checkProxy(option: unknown, direct: boolean): void {
   if (option === undefined || option === false || option === "environment") return;
-  if (direct) throw new TypeError("Expected no proxy beside path or duplex");
+  if (direct) throw new TypeError("Expected no proxy beside unix or transport");
   readProxy(option as ProxyOptions);
 }
 

@@ -41,7 +41,7 @@ const { Bun: sockets } = globalThis as unknown as { Bun: BunSockets };
 
 /** What listens, as the options say. */
 function listen(options: ListenOptions, accept: (transport: Transport) => void): Listener {
-  const { hostname, port, path, tls, reusePort } = options;
+  const { hostname, port, unix: path, tls, reusePort } = options;
   if (path !== undefined) checkUnixPath(path);
   const shaking = new Shaking(options);
   const ends = new LocalEnds(tls !== undefined, path);

@@ -105,10 +105,10 @@ async function shake(conn: TlsConn, options: DialOptions): Promise<Transport> {
   }
 }
 
-async function openTls({ hostname, port, path, tls = {}, signal }: DialOptions): Promise<TlsConn> {
+async function openTls({ hostname, port, unix, tls = {}, signal }: DialOptions): Promise<TlsConn> {
   const { cert, key, servername = hostname } = tls;
   const trust = trustOf(tls, hostname);
-  if (path !== undefined) throw unsupported("TLS over a Unix socket");
+  if (unix !== undefined) throw unsupported("TLS over a Unix socket");
   if (cert === undefined || key === undefined) {
     return await startTls(await openTcp({ hostname, port, signal }), trust);
   }
@@ -170,11 +170,11 @@ async function listenTls(
   options: ListenOptions,
   accept: (transport: Transport) => void,
 ): Promise<Listener> {
-  const { hostname, port, path, reusePort, tls, handshakeTimeout = 10_000 } = options;
+  const { hostname, port, unix, reusePort, tls, handshakeTimeout = 10_000 } = options;
   const { onError = () => {}, admit = () => () => {} } = options;
   const { cert, key, ca, alpn } = tls!;
   if (ca !== undefined) throw unsupported("tls.ca of a server");
-  if (path !== undefined) throw unsupported("TLS over a Unix socket");
+  if (unix !== undefined) throw unsupported("TLS over a Unix socket");
   // Without the flag, Deno would end the process.
   if (reusePort && sockets.listenDatagram === undefined) {
     throw unsupported("reusePort with TLS without the flag --unstable-net");
@@ -281,8 +281,8 @@ function listen(
 ): Promise<Listener> {
   if (options.tls !== undefined) return listenTls(options, accept);
   // Deno's own sockets have `reusePort` with a flag only.
-  const { path, reusePort } = options;
-  if (path !== undefined || reusePort) return nodeProvider.listen(options, accept);
+  const { unix, reusePort } = options;
+  if (unix !== undefined || reusePort) return nodeProvider.listen(options, accept);
   return listenTcp(options, accept);
 }
 

@@ -100,7 +100,7 @@ export function checkUnixPath(path: string): void {
   const length = new TextEncoder().encode(path).length;
   if (length <= most) return;
   throw new RangeError(
-    `Expected path to be at most ${most} bytes of UTF-8, received ${length}: ${path}`,
+    `Expected unix to be at most ${most} bytes of UTF-8, received ${length}: ${path}`,
   );
 }
 
@@ -113,7 +113,7 @@ export async function dial(
   options: DialOptions,
   adopt: (transport: NodeTransport) => Transport = (transport) => transport,
 ): Promise<Transport> {
-  const { path, tls, tunnel, signal } = options;
+  const { unix: path, tls, tunnel, signal } = options;
   signal?.throwIfAborted();
   const socket = tls === undefined ? dialPlain(options) : dialTls(options);
   const ends = { remote: unixAddress(path) };
@@ -160,11 +160,11 @@ function established(
   });
 }
 
-function dialPlain({ hostname, port, path }: DialOptions): Socket {
+function dialPlain({ hostname, port, unix: path }: DialOptions): Socket {
   return connect({ ...placeOf(hostname, port, path), allowHalfOpen: true });
 }
 
-function dialTls({ hostname, port, path, tls }: DialOptions): TLSSocket {
+function dialTls({ hostname, port, unix: path, tls }: DialOptions): TLSSocket {
   const options = tlsOptions({ ...tls, servername: tls?.servername ?? hostname });
   const place = { ...placeOf(hostname, port, path), allowHalfOpen: true };
   return connectTls({ ...place, ...options });
@@ -242,7 +242,7 @@ export async function openTunnel(
 
 /** Listens on TCP or a Unix socket, with TLS where it is asked for. */
 function listen(options: ListenOptions, accept: (transport: Transport) => void): Promise<Listener> {
-  const { hostname, port, path, onError = () => {} } = options;
+  const { hostname, port, unix: path, onError = () => {} } = options;
   const reusePort = path === undefined && options.reusePort;
   return new Promise((resolve, reject) => {
     // Older ones do not know the option, and would listen without it.
@@ -284,7 +284,7 @@ interface ServerParts {
 }
 
 function serverOf(
-  { tls, path, handshakeTimeout = 10_000, admit = () => () => {} }: ListenOptions,
+  { tls, unix: path, handshakeTimeout = 10_000, admit = () => () => {} }: ListenOptions,
   accept: (socket: Socket) => void,
 ): ServerParts {
   if (tls === undefined) {

@@ -28,24 +28,25 @@ import type { Address } from "../transport.ts";
 export interface UpgradeOptions extends
   Omit<
     ServeOptions,
-    "hostname" | "port" | "path" | "reusePort" | "tls" | "transport" | "limits"
+    "hostname" | "port" | "unix" | "reusePort" | "tls" | "provider" | "limits"
   > {
 }
 
 /** The options of `upgrade()` and `upgradeHttp2()`. */
 export const UPGRADE_OPTIONS: OptionNames<UpgradeOptions> = optionsWithout(SERVE_OPTIONS, [
   ...LISTENING,
-  "transport",
+  "provider",
   "limits",
 ]);
 
-/** What is attached to an HTTP server. Calling it detaches it: what is open stays open. */
+/** A WebSocket server that is attached to an HTTP server. */
 export interface Attachment extends AsyncDisposable {
-  (): void;
   /** The connections that are open or closing. */
   readonly connections: ReadonlySet<WebSocketConnection>;
   /** Resolves when `shutdown()` is through: all handlers have returned, all transports ended. */
   readonly finished: Promise<void>;
+  /** Takes no more requests. Connections that are open stay open. */
+  detach(): void;
   /**
    * Detaches, closes the connections that are open, and waits for `finished`. The `close()` of an HTTP
    * server waits for them, and does not close them.
@@ -87,13 +88,37 @@ export function attachTo(
     sessions.take((fault) => open(reusable, fault), address)
   );
   sessions.start(detach);
-  const shutdown = (info?: CloseInfo) => sessions.shutdown(info);
-  return Object.assign(() => detach(), {
-    connections: sessions.connections,
-    finished: sessions.finished,
-    shutdown,
-    [Symbol.asyncDispose]: () => shutdown(),
-  });
+  return new RunningAttachment(sessions, detach);
+}
+
+class RunningAttachment implements Attachment {
+  readonly #sessions: Sessions;
+  readonly #detach: () => void;
+
+  constructor(sessions: Sessions, detach: () => void) {
+    this.#sessions = sessions;
+    this.#detach = detach;
+  }
+
+  get connections(): ReadonlySet<WebSocketConnection> {
+    return this.#sessions.connections;
+  }
+
+  get finished(): Promise<void> {
+    return this.#sessions.finished;
+  }
+
+  detach(): void {
+    this.#detach();
+  }
+
+  shutdown(info?: CloseInfo): Promise<void> {
+    return this.#sessions.shutdown(info);
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.shutdown();
+  }
 }
 
 function checkPath(path: unknown): void {

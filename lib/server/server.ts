@@ -29,8 +29,8 @@ import {
   checkFunctions,
   checkLimits,
   checkOptions,
-  checkPath,
   checkTls,
+  checkUnix,
   CONNECTION_OPTIONS,
   type ConnectionOptions,
 } from "../options.ts";
@@ -55,7 +55,7 @@ export interface ServeOptions extends ConnectionOptions {
    * addresses allow: 107 bytes on Linux, 103 on macOS. Its file must not exist, and goes when the
    * server shuts down. Default: none
    */
-  path?: string;
+  unix?: string;
   /**
    * Shares the TCP port with other servers that have this option, in this process or in others; the
    * platform spreads the clients over them. On Linux with Bun, Deno (with TLS only if it was started
@@ -137,7 +137,7 @@ export const SERVE_OPTIONS: OptionNames<ServeOptions> = {
   ...CONNECTION_OPTIONS,
   hostname: true,
   port: true,
-  path: true,
+  unix: true,
   reusePort: true,
   tls: true,
   origins: true,
@@ -153,7 +153,7 @@ export const SERVE_OPTIONS: OptionNames<ServeOptions> = {
 };
 
 /** The options that say where and how to listen. */
-export const LISTENING = ["hostname", "port", "path", "reusePort", "tls"] as const;
+export const LISTENING = ["hostname", "port", "unix", "reusePort", "tls"] as const;
 
 /** The options of `accept()`, whose transport is there already. */
 const ACCEPT_OPTIONS = optionsWithout(SERVE_OPTIONS, LISTENING);
@@ -195,7 +195,7 @@ export interface Server extends AsyncDisposable {
 export async function serve(options: ServeOptions, handler: Handler): Promise<Server> {
   checkKnown("serve()", options, SERVE_OPTIONS);
   checkServeOptions(options);
-  checkPath(options.path);
+  checkUnix(options.unix);
   checkTls(options.tls, ["cert", "key"]);
   const server = new RunningServer(options, handler);
   await server.listen();
@@ -208,7 +208,7 @@ export async function serve(options: ServeOptions, handler: Handler): Promise<Se
  * @throws {TypeError} for a value of the wrong type
  * @throws {RangeError} for a number that is negative or none
  */
-export function checkServeOptions(options: Omit<ServeOptions, "path">): void {
+export function checkServeOptions(options: Omit<ServeOptions, "unix">): void {
   checkOptions(options);
   checkLimits(options.limits);
   checkConnectionLimits(options);
@@ -258,19 +258,19 @@ class RunningServer implements Server {
   }
 
   async listen(): Promise<void> {
-    const { hostname = "127.0.0.1", port = 0, path, reusePort, tls, openTimeout, signal } =
+    const { hostname = "127.0.0.1", port = 0, unix, reusePort, tls, openTimeout, signal } =
       this.#options;
     signal?.throwIfAborted();
-    const provider = this.#options.transport ?? await defaultProvider();
+    const provider = this.#options.provider ?? await defaultProvider();
     const headers = reusableHeaders(this.#options);
     const options = {
       ...this.#options,
       headers,
-      transport: provider,
+      provider,
       signal: this.#sessions.signal,
     };
     const place: ListenOptions = {
-      ...{ hostname, port, path, reusePort, tls, handshakeTimeout: openTimeout },
+      ...{ hostname, port, unix, reusePort, tls, handshakeTimeout: openTimeout },
       onError: (error) => this.#sessions.report(error),
       admit: (address) => this.#sessions.admit(address),
     };
@@ -316,13 +316,13 @@ export function reusableHeaders(options: Pick<ServeOptions, "headers">): [string
  * and with the signal's reason when it was aborted
  */
 export async function accept(
-  duplex: Transport | ByteDuplex,
-  options: Omit<ServeOptions, "hostname" | "port" | "path" | "reusePort" | "tls"> = {},
+  transport: Transport | ByteDuplex,
+  options: Omit<ServeOptions, "hostname" | "port" | "unix" | "reusePort" | "tls"> = {},
 ): Promise<WebSocketConnection> {
   checkServeOptions(options);
   checkKnown("accept()", options, ACCEPT_OPTIONS);
   const headers = reusableHeaders(options);
-  return await acceptOn(fromStreams(duplex), { ...options, headers });
+  return await acceptOn(fromStreams(transport), { ...options, headers });
 }
 
 function acceptOn(
@@ -453,7 +453,7 @@ async function open(
   const { handshake, head, check } = await read();
   asked.head = head;
   check?.();
-  const { textCodec } = options.transport ?? await defaultProvider();
+  const { textCodec } = options.provider ?? await defaultProvider();
   const { secure = false } = reader.transport;
   const { onRequest, selectProtocol, onResponse } = options;
   const request = () => asked.request ??= toRequest(head, secure);

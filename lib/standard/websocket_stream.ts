@@ -5,7 +5,7 @@
  */
 import { type ConnectOptions, connectWith, type InternalConnectOptions } from "../client/client.ts";
 import type { WebSocketConnection } from "../connection/connection.ts";
-import { checkOptions, checkPath, checkTls } from "../options.ts";
+import { checkOptions, checkTls, checkUnix } from "../options.ts";
 import {
   type StandardOpenInfo,
   type StandardWebSocketStream,
@@ -58,7 +58,7 @@ export const WebSocketStream: WebSocketStreamConstructor<
 > = /* @__PURE__ */ webSocketStreamClass({
   check(options: ConnectOptions) {
     checkOptions(options);
-    checkPath(options.path);
+    checkUnix(options.unix);
     checkTls(options.tls);
   },
   connect: (url, options) => connectWith(url, { ...DEFAULTS, ...options }),

@@ -54,7 +54,7 @@ function deflateOfWs() {
 
 async function serveLoop(): Promise<number> {
   const { serve } = await import("../../mod.ts");
-  const server = await serve({ ...OPTIONS, tls, transport }, async (ws) => {
+  const server = await serve({ ...OPTIONS, tls, provider: transport }, async (ws) => {
     for await (const message of ws) await ws.send(message);
   });
   return portOf(server.address);
@@ -63,7 +63,7 @@ async function serveLoop(): Promise<number> {
 async function servePipe(): Promise<number> {
   const { serve } = await import("../../mod.ts");
   const server = await serve(
-    { ...OPTIONS, tls, transport },
+    { ...OPTIONS, tls, provider: transport },
     (ws) => ws.readable.pipeTo(ws.writable),
   );
   return portOf(server.address);

@@ -68,7 +68,7 @@ async function opened(
     const key = /Sec-WebSocket-Key: (\S+)/.exec(text(chunk))?.[1];
     if (key !== undefined) far.write([responseTo(key, fields)]);
   });
-  return [await connect("ws://a/", { ...options, duplex: near }), far];
+  return [await connect("ws://a/", { ...options, transport: near }), far];
 }
 
 function responseTo(key: string, fields: string): Uint8Array {
@@ -195,7 +195,7 @@ const opening: Target = {
     try {
       ws = await soon(
         role === "client"
-          ? connect("ws://a/", { ...LIMITS, protocols: ["chat"], duplex: near })
+          ? connect("ws://a/", { ...LIMITS, protocols: ["chat"], transport: near })
           : accept(near, { ...LIMITS, protocols: ["chat"] }),
       );
     } catch (error) {

@@ -239,7 +239,7 @@ export function memoryLevel(echo: Echo): Level {
     const [ws] = await Promise.all([
       role === "server"
         ? accept(near, OPTIONS)
-        : connect("ws://localhost/", { ...OPTIONS, duplex: near }),
+        : connect("ws://localhost/", { ...OPTIONS, transport: near }),
       peer.open(),
     ]);
     const outcome = outcomeOf(ws, echoOver(ws, echo), echo);

@@ -94,7 +94,7 @@ describe("D1 a client takes any window that a server sets it", () => {
       };
       const [near, far] = transportPair();
       const [ours, theirs] = await Promise.all([
-        connect("ws://localhost/", { duplex: near, pingInterval: 0 }),
+        connect("ws://localhost/", { transport: near, pingInterval: 0 }),
         accept(far, { extensions: [answering], pingInterval: 0 }),
       ]);
       assert.equal(ours.extensions, `permessage-deflate; client_max_window_bits=${bits}`);

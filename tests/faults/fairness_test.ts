@@ -14,7 +14,7 @@ const MOST = 4000;
 async function fast(compression: boolean): Promise<WebSocketConnection> {
   const [near, far] = transportPair();
   const [client] = await Promise.all([
-    connect("ws://localhost/", { duplex: near, pingInterval: 0 }),
+    connect("ws://localhost/", { transport: near, pingInterval: 0 }),
     accept(far, { pingInterval: 0, compression }),
   ]);
   near.write = () => {};
@@ -107,7 +107,7 @@ describe("B8 a loop of awaited sends lets timers run", () => {
     const ws = await fast(false);
     const [near, far] = transportPair();
     const [client, server] = await Promise.all([
-      connect("ws://localhost/", { duplex: near, pingInterval: 0 }),
+      connect("ws://localhost/", { transport: near, pingInterval: 0 }),
       accept(far, { pingInterval: 0 }),
     ]);
     const echoing = server.readable.pipeTo(server.writable);

@@ -42,6 +42,7 @@ type Options = Record<string, unknown>;
 type Case = [given: Options, message: RegExp];
 
 const URL = "ws://127.0.0.1:1/";
+const PROVIDER = { connect() {}, listen() {} };
 const skipServer = "Deno" in globalThis ? "Deno has no server of HTTP/2" : false;
 
 /** Calls of each function with options that it does not have, and what the error says. */
@@ -65,6 +66,10 @@ const CALLS: [
     [{ maxMesageSize: 1 }, /maxMesageSize: use maxMessageSize$/],
     [{ header: {} }, /header: use headers$/],
     [{ nonsense: 1 }, /^connect\(\) has no option nonsense$/],
+    [{ duplex: transportPair()[0] }, /duplex: use transport$/],
+    [{ path: "/tmp/a" }, /path: use unix$/],
+    [{ transport: PROVIDER }, /^Expected transport to be .*: write \{ provider \}$/],
+    [{ provider: transportPair()[0] }, /^Expected provider to be .*: write \{ transport \}$/],
     [{ minDelay: 1 }, /minDelay/],
     [Object.create({ maxPayload: 1 }), /maxPayload/],
     [{ tls: { rejectUnauthorized: false } }, /^tls has no option rejectUnauthorized/],
@@ -77,6 +82,8 @@ const CALLS: [
   ["serve", (options) => serve(options, echo), [
     [{ verifyClient: () => false }, /^serve\(\) has no option verifyClient: use onRequest$/],
     [{ host: "0.0.0.0" }, /host: use hostname$/],
+    [{ path: "/tmp/a" }, /path: use unix$/],
+    [{ transport: PROVIDER }, /transport: use provider$/],
     [{ maxPayload: 1 }, /maxPayload: use maxMessageSize$/],
     [{ maxPayloadLength: 1 }, /maxPayloadLength: use maxMessageSize$/],
     [{ handleProtocols: () => "" }, /handleProtocols: use selectProtocol$/],
@@ -358,13 +365,13 @@ describe("F values that would be misunderstood in silence", () => {
     ["origin", () => connect(URL, { origin: {} as never }), /origin to be a string/],
     ["userAgent", () => connect(URL, { userAgent: true as never }), /userAgent to be a string/],
     [
-      "transport of connect()",
-      () => connect(URL, { transport: {} as never }),
+      "provider of connect()",
+      () => connect(URL, { provider: {} as never }),
       /methods connect\(\)/,
     ],
     [
-      "transport of serve()",
-      () => serve({ transport: "tcp" as never }, echo),
+      "provider of serve()",
+      () => serve({ provider: "tcp" as never }, echo),
       /methods connect\(\)/,
     ],
     [

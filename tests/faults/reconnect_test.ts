@@ -104,9 +104,9 @@ describe("H1 Retry-After with jitter", () => {
   ];
   for (const [value, options, least, most] of rows) {
     it(`H1 Retry-After: ${value.slice(0, 9)} ${JSON.stringify(options)}`, async () => {
-      const transport = refusing({ "Retry-After": value });
+      const provider = refusing({ "Retry-After": value });
       const delays: number[] = [];
-      for (let i = 0; i < 40; i++) delays.push(...await delaysOf({ transport, ...options }));
+      for (let i = 0; i < 40; i++) delays.push(...await delaysOf({ provider, ...options }));
       assert.ok(delays.every((delay) => delay >= least && delay <= most), `${delays}`);
       const width = most - least;
       assert.ok(Math.max(...delays) - Math.min(...delays) > width / 2, "they are spread");
@@ -128,22 +128,22 @@ const WAITS: Record<
     return await waiting(connections);
   },
   "retry()": async (options) => {
-    const connections = reconnect(URL, { ...options, transport: DEAD, retry: never });
+    const connections = reconnect(URL, { ...options, provider: DEAD, retry: never });
     return await waiting(connections);
   },
   "a delay": async (options) => {
-    const connections = reconnect(URL, { ...options, transport: DEAD, minDelay: 60_000 });
+    const connections = reconnect(URL, { ...options, provider: DEAD, minDelay: 60_000 });
     return await waiting(connections);
   },
   "a handshake": async (options) => {
-    return await waiting(reconnect(URL, { ...options, transport: MUTE }));
+    return await waiting(reconnect(URL, { ...options, provider: MUTE }));
   },
   "dialling": async (options) => {
-    const transport = { ...MUTE, connect: never };
-    return await waiting(reconnect(URL, { ...options, transport }));
+    const provider = { ...MUTE, connect: never };
+    return await waiting(reconnect(URL, { ...options, provider }));
   },
   "the end of a mute peer": async (options) => {
-    const connections = reconnect(URL, { ...options, transport: SILENT });
+    const connections = reconnect(URL, { ...options, provider: SILENT });
     assert.equal((await connections.next()).done, false);
     return await waiting(connections);
   },
@@ -202,7 +202,7 @@ it("H2 an onRetry that rejects ends the iteration with its error, as one that th
   };
   for (const onRetry of [fail, async () => await fail()]) {
     await inVirtualTime(async (time) => {
-      const connections = reconnect(URL, { ...PATIENT, transport: DEAD, onRetry });
+      const connections = reconnect(URL, { ...PATIENT, provider: DEAD, onRetry });
       assert.equal((await rejection(connections.next())).message, "enough");
       assert.equal(time.now, 0);
       assert.equal(time.waiting, 0);
@@ -212,7 +212,7 @@ it("H2 an onRetry that rejects ends the iteration with its error, as one that th
 
 it("H2 a signal that is aborted while the loop runs ends the iteration at the next step", async () => {
   const { signal, abort } = watchedSignal();
-  const connections = reconnect(URL, { ...PATIENT, transport: SILENT, signal });
+  const connections = reconnect(URL, { ...PATIENT, provider: SILENT, signal });
   const { value: ws } = await connections.next();
   abort(new Error("stop"));
   await settle();
@@ -222,7 +222,7 @@ it("H2 a signal that is aborted while the loop runs ends the iteration at the ne
 });
 
 it("H4 return() while the loop runs leaves the connection open", async () => {
-  const connections = reconnect(URL, { ...PATIENT, transport: SILENT });
+  const connections = reconnect(URL, { ...PATIENT, provider: SILENT });
   const { value: ws } = await connections.next();
   assert.deepEqual(await connections.return!(), { done: true, value: undefined });
   await settle();
@@ -253,7 +253,7 @@ describe("H3 A url() that fails", () => {
         let asked = 0;
         const url = () => ++asked < 3 ? fail() : Promise.resolve(URL);
         const onRetry = (info: RetryInfo) => void retries.push(info);
-        const connections = reconnect(url, { ...PATIENT, transport: SILENT, onRetry });
+        const connections = reconnect(url, { ...PATIENT, provider: SILENT, onRetry });
         const next = connections.next();
         await time.advance(10_000);
         const { value: ws } = await next;
@@ -299,7 +299,7 @@ describe("H3 A url() that fails", () => {
   for (const wrong of [undefined, null, 1, 0, "yes", NaN]) {
     it(`H3 a retry() that gives ${wrong} is an error of the caller's`, async () => {
       const retry = () => wrong as unknown as boolean;
-      const connections = reconnect(URL, { transport: DEAD, retry });
+      const connections = reconnect(URL, { provider: DEAD, retry });
       const error = await rejection(connections.next());
       assert.ok(error instanceof TypeError);
       assert.match(error.message, /retry.*boolean/);
@@ -320,12 +320,12 @@ describe("H5 Uptime is the connection's", () => {
     it(`H5 a connection of ${lives} ms, and ${works} ms of work after it`, async () => {
       await inVirtualTime(async (time) => {
         const attempts: number[] = [];
-        const transport = providerOf((ws) => {
+        const provider = providerOf((ws) => {
           if (lives === 0) ws.close();
           else setTimeout(() => ws.close(), lives);
         });
         const onRetry = ({ attempt }: RetryInfo) => void attempts.push(attempt);
-        const options = { transport, onRetry, minUptime: 500, pingInterval: 0 };
+        const options = { provider, onRetry, minUptime: 500, pingInterval: 0 };
         const connections = reconnect(URL, options);
         for (let i = 0; i < 5; i++) {
           const next = connections.next();
@@ -344,7 +344,7 @@ describe("H5 Uptime is the connection's", () => {
   it("H5 a connection is not up while the server has closed it and keeps the transport", async () => {
     await inVirtualTime(async (time) => {
       const attempts: number[] = [];
-      const transport: TransportProvider = {
+      const provider: TransportProvider = {
         ...SILENT,
         connect: () => {
           const [near, far] = transportPair();
@@ -358,7 +358,7 @@ describe("H5 Uptime is the connection's", () => {
         },
       };
       const onRetry = ({ attempt }: RetryInfo) => void attempts.push(attempt);
-      const connections = reconnect(URL, { transport, onRetry, pingInterval: 0 });
+      const connections = reconnect(URL, { provider, onRetry, pingInterval: 0 });
       for (let i = 0; i < 4; i++) {
         const next = connections.next();
         // Longer than closeTimeout and the longest delay.
@@ -392,7 +392,7 @@ describe("H6 Delays are numbers", () => {
   ];
   for (const [options, most, failures = 60] of rows) {
     it(`H6 ${failures} failures with ${JSON.stringify(options, numbers)}: at most ${most}`, async () => {
-      const delays = await delaysOf({ ...options, transport: DEAD }, failures);
+      const delays = await delaysOf({ ...options, provider: DEAD }, failures);
       const wrong = delays.filter((delay) => !(delay >= 0 && delay <= most));
       assert.deepEqual(wrong, []);
       assert.equal(delays.length, failures);
@@ -497,7 +497,7 @@ describe("H7 Retry-After as a date", () => {
   for (const [name, headers, least, most] of rows) {
     it(`H7 ${name}: a delay from ${least} to ${most}`, async () => {
       for (let i = 0; i < 10; i++) {
-        const [delay] = await delaysOf({ transport: refusing(headers()) });
+        const [delay] = await delaysOf({ provider: refusing(headers()) });
         assert.ok(delay >= least && delay <= most, `${delay}`);
       }
     });

@@ -174,7 +174,7 @@ describe("C5 a redirect takes nothing of the caller's to another origin", () => 
       handshake.check();
       return handshake.accept().bytes;
     };
-    const transport: TransportProvider = {
+    const provider: TransportProvider = {
       connect({ tls }) {
         shown.push(tls);
         const [near, far] = transportPair();
@@ -185,7 +185,7 @@ describe("C5 a redirect takes nothing of the caller's to another origin", () => 
     };
     const [cert, key, ca] = ["A", "B", "C"].map((name) => `-----BEGIN ${name}-----`);
     const tls = { cert, key, ca, servername: "first.test" };
-    const options = { transport, tls, maxRedirects: 2, crossOriginHeaders: ["cert"] };
+    const options = { provider, tls, maxRedirects: 2, crossOriginHeaders: ["cert"] };
     (await connect("wss://localhost/away", options)).terminate();
     const none = { cert: undefined, key: undefined, servername: "other.test" };
     assert.deepEqual(shown, [tls, tls, { ...tls, ...none }]);

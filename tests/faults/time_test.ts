@@ -45,7 +45,7 @@ const WAITS: Record<string, () => Promise<Wait>> = {
       answer = handshake.accept().bytes;
       return undefined;
     });
-    const outcome = connect("ws://localhost/", { duplex: near, openTimeout: TIMEOUT });
+    const outcome = connect("ws://localhost/", { transport: near, openTimeout: TIMEOUT });
     outcome.catch(() => {});
     // The platform's transports are loaded first.
     while (answer === undefined) await settle();

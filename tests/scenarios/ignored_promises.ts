@@ -68,7 +68,7 @@ for (const path of ["/throw", "/terminate", "/silent", "/echo"]) {
 // Streams that are made and left alone, read or locked, when the line breaks.
 for (const use of ["readable", "writable", "messages", "reader", "writer", "discard"]) {
   const [near, far] = transportPair();
-  const [client, peer] = await Promise.all([connect("ws://a/", { duplex: near }), accept(far)]);
+  const [client, peer] = await Promise.all([connect("ws://a/", { transport: near }), accept(far)]);
   for (const ws of [client, peer]) {
     if (use === "readable") ws.readable;
     if (use === "writable") ws.writable;

@@ -9,7 +9,7 @@ process.on("uncaughtException", (error) => errors.push(error));
 async function connection() {
   const [near, far] = transportPair();
   const [client, server] = await Promise.all([
-    connect("ws://localhost/", { duplex: near, pingInterval: 0 }),
+    connect("ws://localhost/", { transport: near, pingInterval: 0 }),
     accept(far, { pingInterval: 0 }),
   ]);
   return { near, client, server };

@@ -10,7 +10,7 @@ await client.send("a");
 
 // A handshake that nobody answers, and a Close that nobody answers.
 const [near] = transportPair();
-connect("ws://a/", { duplex: near, openTimeout: 60_000 }).catch(() => {});
+connect("ws://a/", { transport: near, openTimeout: 60_000 }).catch(() => {});
 const [waiting] = await pair({ client: { closeTimeout: 60_000 }, delay: 1 });
 waiting.ping().catch(() => {});
 console.log("done");

@@ -197,7 +197,7 @@ function openClient(
   signal: AbortSignal,
   provider?: TransportProvider,
 ): Promise<User> {
-  const all = { ...options, signal, ...(provider === undefined ? {} : { transport: provider }) };
+  const all = { ...options, signal, ...(provider === undefined ? {} : { provider }) };
   if (client === "connect") {
     return connect(url, all).then((ws) => new User("client", ws, world));
   }
