@@ -39,7 +39,11 @@ export class PullStream<I, O> {
     if (this.#resolvePull !== undefined) this.#advance();
   };
 
-  /** @param machine Turns the input into output. */
+  /**
+   * Makes the streams of a machine.
+   *
+   * @param machine Turns the input into output.
+   */
   constructor(machine: Machine<I, O>) {
     this.#machine = machine;
     this.readable = new ReadableStream<O>({
