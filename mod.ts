@@ -77,4 +77,4 @@ export type {
   WebSocketStreamConstructor,
 } from "./lib/standard/stream_class.ts";
 export { type WebSocketOpenInfo, WebSocketStream } from "./lib/standard/websocket_stream.ts";
-export type { WebSocketLike, WebSocketLikeEvent } from "./lib/standard/websocket_like.ts";
+export type { WebSocketLike, WebSocketLikeEvent } from "./lib/standard/native_socket.ts";

@@ -25,7 +25,7 @@ import {
   type WebSocketStreamConstructor,
   type WebSocketStreamOptions,
 } from "./standard/stream_class.ts";
-import type { WebSocketLike } from "./standard/websocket_like.ts";
+import type { WebSocketLike } from "./standard/native_socket.ts";
 
 export type { WebSocketConnection } from "./connection/connection.ts";
 export type { CloseInfo } from "./core/close.ts";

@@ -42,7 +42,7 @@ import {
 import { extensionsOf } from "./compression.ts";
 import type { WebSocketConnection } from "./connection/connection.ts";
 import type { HandshakeOffer } from "./core/agreement.ts";
-import { HandshakeError } from "./core/error.ts";
+import { HandshakeError, invalidState } from "./core/error.ts";
 import { lost } from "./core/handshake.ts";
 import type { RawHeaders } from "./core/header.ts";
 import { checkKnown, type OptionNames, optionsWithout } from "./core/options.ts";
@@ -63,7 +63,6 @@ import { onAbort, sleep } from "./abortable.ts";
 import { backgroundTimer, nextTurn } from "./timers.ts";
 import { defaultProvider } from "./default_provider.ts";
 import { toRawHeaders } from "./http.ts";
-import { invalidState } from "./invalid_state.ts";
 import { type Cancellable, type Deadline, TransportReader, withDeadline } from "./opening.ts";
 import {
   checkLocalSettings,

@@ -24,9 +24,8 @@ import { nextTurn } from "./timers.ts";
 import { refusal } from "./core/agreement.ts";
 import { checkKnown, type OptionNames } from "./core/options.ts";
 import type { WebSocketConnection } from "./connection/connection.ts";
-import type { HandshakeError } from "./core/error.ts";
+import { type HandshakeError, invalidState } from "./core/error.ts";
 import { ServerHandshake } from "./core/server_handshake.ts";
-import { invalidState } from "./invalid_state.ts";
 import {
   checkEncrypted,
   headOf,

@@ -1,8 +1,8 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { parseWebSocketUrl } from "../lib/core/mod.ts";
-import { ipBytes } from "../lib/ip.ts";
-import { environmentProxy } from "../lib/client/proxy_environment.ts";
+import { ipBytes } from "../lib/core/url.ts";
+import { environmentProxy } from "../lib/client/proxy.ts";
 
 function proxyOf(url: string, variables: Record<string, string>): string | undefined {
   return environmentProxy(parseWebSocketUrl(url), (name) => variables[name])?.url;

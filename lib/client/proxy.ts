@@ -1,32 +1,37 @@
 /**
- * Proxies of the client: which one is used, and how it is asked for a connection to the server.
- *
- * A file of its own because a proxy is spoken with before the handshake, and knows nothing of it.
+ * Proxies of the client: which proxy is used for a server, and how it is asked for a connection.
  *
  * @module
  */
 import { HandshakeError } from "../core/error.ts";
+import { checkExtraFields, lost } from "../core/handshake.ts";
+import { headerValues, type RawHeaders } from "../core/header.ts";
+import { type ResponseHead, ResponseReader, serializeRequestHead } from "../core/http1.ts";
 import { checkKnown, type OptionNames } from "../core/options.ts";
-import { percentDecode, type WebSocketUrl } from "../core/url.ts";
-import { connectByHttp, connectRequest } from "./http_proxy.ts";
-import { type OnTimeout, TransportReader } from "../opening.ts";
+import {
+  formatAuthority,
+  ipBytes,
+  percentDecode,
+  shareBits,
+  type WebSocketUrl,
+} from "../core/url.ts";
+import { basicAuthorization, toRawHeaders } from "../http.ts";
+import { type OnTimeout, readRefusal, TransportReader } from "../opening.ts";
 import { checkTls, type HeadersLike } from "../options.ts";
-import { toRawHeaders } from "../http.ts";
-import { environmentProxy } from "./proxy_environment.ts";
-import { checkCredentials, connectBySocks } from "./socks.ts";
 import type { DialOptions, TlsConnectOptions, Transport, TransportProvider } from "../transport.ts";
+import { checkSocksCredentials, connectBySocks } from "./socks.ts";
 
 /** A proxy, and what it is given. */
 export interface ProxyOptions {
   /**
-   * Where it is, with user name and password where it asks for them. The schemes are http and https for
-   * an HTTP proxy that knows CONNECT, reached in clear or over TLS (default ports 80 and 443), and socks5
-   * or, which is the same here, socks5h (1080): the proxy looks up the name of the server.
+   * The URL of the proxy, with user name and password if it asks for them. The schemes are http and https
+   * for an HTTP proxy that supports CONNECT, reached in clear text or over TLS (default ports 80 and 443),
+   * and socks5 or its synonym socks5h (1080). The proxy resolves the name of the server.
    */
   url: string | URL;
-  /** More header fields for an HTTP proxy; the server does not see them. Default: none */
+  /** More header fields for an HTTP proxy. The server does not see them. */
   headers?: HeadersLike;
-  /** How an https proxy is connected to. Default: as the platform does */
+  /** Options of TLS for an https proxy. */
   tls?: TlsConnectOptions;
 }
 
@@ -38,7 +43,7 @@ const PROXY_OPTIONS: OptionNames<ProxyOptions> = { url: true, headers: true, tls
  */
 export type ProxyOption = string | URL | ProxyOptions | false;
 
-/** A proxy, read. */
+/** A proxy, as read from the option. */
 export interface Proxy {
   readonly scheme: "http" | "https" | "socks5";
   /** The host; an IPv6 address without its brackets. */
@@ -46,26 +51,26 @@ export interface Proxy {
   readonly port: number;
   readonly username: string;
   readonly password: string;
-  readonly headers: readonly (readonly [string, string])[];
+  readonly headers: RawHeaders;
   readonly tls?: TlsConnectOptions;
 }
 
 const PORTS = { http: 80, https: 443, socks5: 1080 } as const;
 
 /**
- * Checks the option.
+ * Checks the option `proxy`.
  *
- * @param direct whether the transport is another than one to the URL's host and port
- * @throws {TypeError} for a value of the wrong type, or a proxy for a transport that needs none
- * @throws {RangeError} for a URL that is none of a proxy
+ * @param isDirect Whether the options name another way to the server than its host and port.
+ * @throws {TypeError} If the option has the wrong type, or if `isDirect`.
+ * @throws {RangeError} If the URL is not one of a proxy.
  */
-export function checkProxy(option: unknown, direct: boolean): void {
+export function checkProxy(option: unknown, isDirect: boolean): void {
   if (option === undefined || option === false || option === "environment") return;
-  if (direct) throw new TypeError("Expected no proxy beside unix or transport");
+  if (isDirect) throw new TypeError("Expected no proxy beside unix or transport");
   readProxy(option as ProxyOptions);
 }
 
-/** The proxy for a server, if there is one for it. */
+/** Returns the proxy for a server, or undefined. */
 export function proxyFor(
   option: ProxyOption | undefined,
   target: WebSocketUrl,
@@ -76,7 +81,7 @@ export function proxyFor(
   const { environment } = provider;
   if (environment === undefined) {
     throw new HandshakeError(
-      "Expected no proxy from the environment: this transport cannot read it",
+      'Cannot use proxy: "environment": this transport cannot read environment variables',
       "unsupported",
     );
   }
@@ -85,37 +90,25 @@ export function proxyFor(
 }
 
 function readProxy(option: Exclude<ProxyOption, false>, name = "proxy"): Proxy {
-  const { url, headers, tls }: ProxyOptions = typeof option === "string" || option instanceof URL
-    ? { url: option }
-    : optionsOf(option);
+  const isUrl = typeof option === "string" || option instanceof URL;
+  if (!isUrl) checkKnown("proxy", option, PROXY_OPTIONS);
+  const { url, headers, tls }: ProxyOptions = isUrl ? { url: option } : option;
   if (typeof url !== "string" && !(url instanceof URL)) {
     throw new TypeError(`Expected the URL of a proxy, received ${typeof url}`);
   }
   checkTls(tls);
-  const proxy = { ...readUrl(String(url), name), headers: toRawHeaders(headers), tls };
-  // What cannot be sent is known before there is a connection.
-  if (proxy.scheme === "socks5") checkCredentials(proxy);
+  const proxy = { ...parseProxyUrl(String(url), name), headers: toRawHeaders(headers), tls };
+  // Report now what could not be sent later.
+  if (proxy.scheme === "socks5") checkSocksCredentials(proxy);
   else connectRequest({ hostname: "localhost", port: 80 }, proxy);
   return proxy;
 }
 
-function optionsOf(option: unknown): ProxyOptions {
-  if (typeof option === "object" && option !== null) {
-    checkKnown("proxy", option, PROXY_OPTIONS);
-    return option as ProxyOptions;
-  }
-  throw new TypeError(
-    `Expected proxy as a URL, an object or false, received ${
-      option === null ? "null" : typeof option
-    }`,
-  );
-}
-
-/** A message has nothing of the URL in it, which may hold a password. */
-function readUrl(text: string, name: string): Omit<Proxy, "headers" | "tls"> {
+/** The error message does not show the URL, which may contain a password. */
+function parseProxyUrl(text: string, name: string): Omit<Proxy, "headers" | "tls"> {
   const [, given = "", rest = ""] = /^(https?|socks5h?):\/\/(.+)$/is.exec(text) ?? [];
   try {
-    // The platform's URL knows no socks5, and of its own schemes leaves out the usual port.
+    // `URL` does not know socks5, and drops the default port of a scheme that it knows.
     const [url, other] = [new URL(`http://${rest}`), new URL(`https://${rest}`)];
     const scheme = given.toLowerCase().replace("socks5h", "socks5") as Proxy["scheme"];
     return {
@@ -131,10 +124,10 @@ function readUrl(text: string, name: string): Omit<Proxy, "headers" | "tls"> {
 }
 
 /**
- * Connects to a server by way of a proxy.
+ * Connects to a server through a proxy.
  *
- * @param place the server
- * @param dial connects to the proxy
+ * @param place The server.
+ * @param dial Connects to the proxy.
  */
 export async function dialProxy(
   proxy: Proxy,
@@ -155,8 +148,8 @@ export async function dialProxy(
     try {
       return await provider.connect(options);
     } catch (error) {
-      // Not the proxy's fault, and no reason to look for it elsewhere.
-      throw reader === undefined ? error : behind(proxy, place, error);
+      // Once the tunnel is open, the failure is the server's, and another proxy address would not help.
+      throw reader === undefined ? error : tunnelFailed(proxy, place, error);
     }
   };
   const tls = scheme === "https"
@@ -166,17 +159,140 @@ export async function dialProxy(
   const transport = await dial({ connect }, { hostname, port, tls, tunnel, signal: place.signal });
   if (reader?.transport === transport) return reader;
   if (reader !== undefined) return new TransportReader(transport);
-  // One that does not know of tunnels would tell the proxy what is meant for the server.
+  // This provider has ignored `tunnel`: the proxy would read what is meant for the server.
   transport.destroy();
-  throw new HandshakeError("Expected no proxy: this transport knows none", "unsupported");
+  throw new HandshakeError(
+    "Cannot use a proxy: this transport does not support one",
+    "unsupported",
+  );
 }
 
-function behind(proxy: Proxy, place: DialOptions, cause: unknown): unknown {
+function tunnelFailed(proxy: Proxy, place: DialOptions, cause: unknown): unknown {
   if (cause instanceof HandshakeError || place.signal?.aborted) return cause;
   return new HandshakeError(
-    `Expected TLS with ${place.hostname} port ${place.port} through the proxy ${proxy.hostname}: ` +
-      `${(cause as Error).message}`,
+    `Cannot establish TLS with ${place.hostname} port ${place.port} through the proxy ` +
+      `${proxy.hostname}: ${(cause as Error).message}`,
     "connect-failed",
     { cause },
   );
+}
+
+/** @throws {TypeError} If a header field cannot be sent. */
+function connectRequest(
+  { hostname, port }: { hostname: string; port: number },
+  { username, password, headers }: Proxy,
+): Uint8Array {
+  const target = formatAuthority(hostname, port);
+  checkExtraFields(headers);
+  const fields: [string, string][] = [["Host", target]];
+  // RFC 9110 §11.7.1
+  const isGiven = headerValues(headers, "Proxy-Authorization").length > 0;
+  if ((username !== "" || password !== "") && !isGiven) {
+    fields.push(["Proxy-Authorization", basicAuthorization(username, password)]);
+  }
+  return serializeRequestHead({
+    method: "CONNECT",
+    target,
+    version: "1.1",
+    headers: [...fields, ...headers],
+  });
+}
+
+/**
+ * Asks an HTTP proxy for a tunnel to the server (RFC 9110 §9.3.6), and waits for it.
+ *
+ * @throws {HandshakeError} If the proxy refuses ("proxy") or the connection ends ("connection-lost").
+ */
+async function connectByHttp(
+  line: TransportReader,
+  server: { hostname: string; port: number },
+  proxy: Proxy,
+  onTimeout: OnTimeout,
+): Promise<void> {
+  line.transport.write([connectRequest(server, proxy)]);
+  const { head, rest } = await readProxyResponse(line);
+  const { status, statusText } = head;
+  // RFC 9110 §9.3.6: any 2xx opens the tunnel, whatever the response says of its body.
+  if (status < 200 || status > 299) {
+    const message = `The proxy refused the connection: ${status} ${statusText}`;
+    throw await readRefusal(new HandshakeError(message, "proxy"), head, rest, line, onTimeout);
+  }
+  if (rest.length > 0) {
+    throw new HandshakeError(
+      `The proxy sent ${rest.length} bytes after its response, before the server was asked`,
+      "proxy",
+    );
+  }
+}
+
+async function readProxyResponse(
+  line: TransportReader,
+): Promise<{ head: ResponseHead; rest: Uint8Array }> {
+  const reader = new ResponseReader();
+  for (;;) {
+    const chunk = await line.read();
+    if (chunk === null) throw lost("proxy's response");
+    try {
+      const response = reader.push(chunk);
+      if (response !== undefined) return response;
+    } catch (cause) {
+      const { message } = cause as Error;
+      throw new HandshakeError(`Cannot read the proxy's response: ${message}`, "proxy", { cause });
+    }
+  }
+}
+
+type Environment = (name: string) => string | undefined;
+
+/** Returns the URL of the proxy that the environment names for a server, and the variable's name. */
+export function environmentProxy(
+  target: Pick<WebSocketUrl, "secure" | "hostname" | "port">,
+  environment: Environment,
+): { url: string; variable: string } | undefined {
+  const exempt = firstSet(["no_proxy", "NO_PROXY"], environment)?.value ?? "";
+  if (exempt.split(/[\s,]+/).some((entry) => matchesEntry(entry, target))) return undefined;
+  const scheme = target.secure ? "https" : "http";
+  const names = [`${scheme}_proxy`, `${scheme}_proxy`.toUpperCase(), "all_proxy", "ALL_PROXY"];
+  // In a CGI program, HTTP_PROXY is the request header "Proxy", which anybody can send.
+  const isCgi = environment("REQUEST_METHOD") !== undefined;
+  const found = firstSet(names.filter((name) => !(isCgi && name === "HTTP_PROXY")), environment);
+  if (found === undefined) return undefined;
+  const { value, name } = found;
+  return { url: /^[a-z][a-z\d+.-]*:\/\//i.test(value) ? value : `http://${value}`, variable: name };
+}
+
+/** Returns the first variable that is set and not empty. */
+function firstSet(
+  names: readonly string[],
+  environment: Environment,
+): { name: string; value: string } | undefined {
+  for (const name of names) {
+    const value = environment(name)?.trim();
+    if (value) return { name, value };
+  }
+}
+
+/** Whether an entry of NO_PROXY matches the server. */
+function matchesEntry(
+  entry: string,
+  { hostname, port }: Pick<WebSocketUrl, "hostname" | "port">,
+): boolean {
+  if (entry === "*") return true;
+  // An IPv6 address is in brackets if a port follows; without brackets it contains colons.
+  const parts = /^(?:\[([^\]]*)\]|([^:]*))(?::(\d+))?$/.exec(entry);
+  const [name, wanted] = parts === null ? [entry] : [parts[1] ?? parts[2], parts[3]];
+  if (!name || (wanted !== undefined && Number(wanted) !== port)) return false;
+  const address = ipBytes(hostname);
+  if (address !== undefined) return matchesAddress(name, address);
+  // A name matches its subdomains too, with a leading dot or without.
+  const domain = name.toLowerCase().replace(/^\*?\./, "").replace(/\.$/, "");
+  const host = hostname.replace(/\.$/, "");
+  return host === domain || host.endsWith(`.${domain}`);
+}
+
+function matchesAddress(name: string, address: Uint8Array): boolean {
+  const [text, length] = name.split("/");
+  const other = ipBytes(text);
+  if (other === undefined || (length !== undefined && !/^\d{1,3}$/.test(length))) return false;
+  return shareBits(other, address, length === undefined ? other.length * 8 : Number(length));
 }

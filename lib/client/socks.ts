@@ -1,16 +1,14 @@
 /**
- * Asking a SOCKS 5 proxy for a connection (RFC 1928), with user name and password (RFC 1929).
- *
- * A file of its own because it is one of two ways to ask.
+ * Asks a SOCKS 5 proxy for a connection (RFC 1928), with user name and password (RFC 1929).
  *
  * @module
  */
 import { HandshakeError } from "../core/error.ts";
 import { concat } from "../core/message.ts";
-import { ipBytes } from "../ip.ts";
+import { ipBytes } from "../core/url.ts";
 import type { TransportReader } from "../opening.ts";
 
-/** Who asks; empty where nobody is named. */
+/** User name and password; both are empty if there are none. */
 export interface SocksCredentials {
   readonly username: string;
   readonly password: string;
@@ -33,17 +31,17 @@ const REPLIES: Readonly<Record<number, string>> = {
   8: "address type not supported",
 };
 
-/** @throws {RangeError} for a user name or password that is too long to be sent */
-export function checkCredentials({ username, password }: SocksCredentials): void {
-  // RFC 1929 §2: the lengths are bytes.
+/** @throws {RangeError} If the user name or the password is too long to be sent. */
+export function checkSocksCredentials({ username, password }: SocksCredentials): void {
+  // RFC 1929 §2: each length is one byte.
   if (utf8(username).length <= 255 && utf8(password).length <= 255) return;
   throw new RangeError("Expected a SOCKS user name and password of at most 255 bytes each");
 }
 
 /**
- * Asks for a connection to the server, whose name the proxy looks up, and waits for it.
+ * Asks for a connection to the server, whose name the proxy resolves, and waits for it.
  *
- * @throws {HandshakeError} "proxy", or "connection-lost"
+ * @throws {HandshakeError} If the proxy refuses ("proxy") or the connection ends ("connection-lost").
  */
 export async function connectBySocks(
   line: TransportReader,
@@ -68,53 +66,52 @@ async function authenticate(
   write(line, [VERSION, methods.length], methods);
   const method = await readCode(bytes);
   if (method === NONE_ACCEPTABLE) {
-    throw refused(named ? "no user name and password either" : "one that asks who we are");
+    throw refused(named ? "it accepts no user name and password" : "it wants authentication");
   }
-  if (!methods.includes(method)) throw refused(`the method ${method}, which was not offered`);
+  if (!methods.includes(method)) {
+    throw refused(`it chose the authentication method ${method}, which was not offered`);
+  }
   if (method === NO_AUTHENTICATION) return;
-  const [name, word] = [utf8(username), utf8(password)];
-  write(line, [1, name.length], name, [word.length], word);
-  // Some proxies put their own version in place of the first byte.
+  const [name, secret] = [utf8(username), utf8(password)];
+  write(line, [1, name.length], name, [secret.length], secret);
+  // The first byte is a version, and differs between proxies.
   const [, status] = await bytes.take(2);
-  if (status !== 0) throw refused(`status ${status} for this user name and password`);
+  if (status !== 0) throw refused(`it rejects this user name and password (status ${status})`);
 }
 
 async function readReply(bytes: ByteReader): Promise<void> {
   const reply = await readCode(bytes);
   if (reply !== 0) {
-    throw refused(`reply ${reply} (${REPLIES[reply] ?? "unassigned"})`, { reply });
+    throw refused(`${REPLIES[reply] ?? "unassigned reply"} (reply ${reply})`, { reply });
   }
   const [, type] = await bytes.take(2);
-  // RFC 1928 §5: IPv4, a name with its length before it, IPv6. Whence it connects is no matter to us.
+  // RFC 1928 §5: an IPv4 address, a name that starts with its length, or an IPv6 address. The address
+  // from which the proxy connects is not used.
   const lengths: Record<number, number> = { 1: 4, 4: 16 };
   const length = type === 3 ? (await bytes.take(1))[0] : lengths[type];
-  if (length === undefined) throw refused(`the address type ${type}`);
+  if (length === undefined) throw refused(`its reply has the unknown address type ${type}`);
   await bytes.take(length + 2);
-  if (!bytes.empty) throw refused("bytes behind its reply");
+  if (!bytes.isEmpty) throw refused("it sent bytes after its reply, before the server was asked");
 }
 
 function addressOf(hostname: string): Uint8Array {
   const ip = ipBytes(hostname);
   if (ip !== undefined) return concat([Uint8Array.of(ip.length === 4 ? 1 : 4), ip]);
   const name = utf8(hostname);
-  if (name.length > 255) throw refused("a host name of more than 255 bytes to ask it for");
+  if (name.length > 255) throw refused("the host name is longer than 255 bytes");
   return concat([Uint8Array.of(3, name.length), name]);
 }
 
-/** What follows the version, which tells at once whether this is a SOCKS 5 proxy at all. */
+/** Reads the version, which shows whether this is a SOCKS 5 proxy, and the byte after it. */
 async function readCode(bytes: ByteReader): Promise<number> {
   const [version] = await bytes.take(1);
-  if (version !== VERSION) throw refused(`version ${version}`);
+  if (version !== VERSION) throw refused(`it answers with version ${version}`);
   const [code] = await bytes.take(1);
   return code;
 }
 
-function refused(received: string, options: { reply?: number } = {}): HandshakeError {
-  return new HandshakeError(
-    `Expected a connection by the SOCKS 5 proxy, received ${received}`,
-    "proxy",
-    options,
-  );
+function refused(why: string, options: { reply?: number } = {}): HandshakeError {
+  return new HandshakeError(`Cannot connect through the SOCKS 5 proxy: ${why}`, "proxy", options);
 }
 
 function write(line: TransportReader, ...parts: (Uint8Array | readonly number[])[]): void {
@@ -125,7 +122,7 @@ function utf8(text: string): Uint8Array {
   return new TextEncoder().encode(text);
 }
 
-/** Reads so many bytes at a time. */
+/** Reads a given number of bytes at a time. */
 class ByteReader {
   readonly #line: TransportReader;
   #bytes: Uint8Array = new Uint8Array(0);
@@ -134,8 +131,8 @@ class ByteReader {
     this.#line = line;
   }
 
-  /** Whether nothing has come that was not taken. */
-  get empty(): boolean {
+  /** Whether all bytes received have been taken. */
+  get isEmpty(): boolean {
     return this.#bytes.length === 0;
   }
 
@@ -144,7 +141,7 @@ class ByteReader {
       const chunk = await this.#line.read();
       if (chunk === null) {
         throw new HandshakeError(
-          "Expected an answer of the SOCKS 5 proxy, the connection ended before it was whole",
+          "The connection ended before the SOCKS 5 proxy had answered",
           "connection-lost",
         );
       }

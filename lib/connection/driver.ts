@@ -10,14 +10,18 @@
 import { closeInfoOf, type CloseRecord } from "./close_record.ts";
 import { ControlRate } from "./control_rate.ts";
 import { CloseCode, type CloseInfo, truncateReason } from "../core/close.ts";
-import { RemoteProtocolError, WebSocketError, webSocketError } from "../core/error.ts";
+import {
+  invalidState,
+  RemoteProtocolError,
+  WebSocketError,
+  webSocketError,
+} from "../core/error.ts";
 import { type CloseEvent, response } from "../core/event.ts";
 import type { Fragment } from "../core/message.ts";
 import { webTextCodec } from "../core/utf8.ts";
 import { randomPayload } from "../core/mask.ts";
 import { type DriverInit, type Machine, type MachineHost, machineOf } from "./driver_init.ts";
 import { Ending, type EndListener, type LeaveRule, NOT_ENDING, withListener } from "./ending.ts";
-import { invalidState } from "../invalid_state.ts";
 import { Keepalive, type KeepaliveHost, Pings, type Traffic } from "./keepalive.ts";
 import type { ConnectionStats } from "../options.ts";
 import { handled } from "./outbox.ts";

@@ -7,8 +7,7 @@
  */
 import { CloseRecord } from "./close_record.ts";
 import type { CloseInfo } from "../core/close.ts";
-import type { WebSocketError } from "../core/error.ts";
-import { invalidState } from "../invalid_state.ts";
+import { invalidState, type WebSocketError } from "../core/error.ts";
 import { deadline } from "../timers.ts";
 
 /** Whoever is told of the end: an object, which takes less memory than a function that remembers as much. */

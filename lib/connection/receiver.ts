@@ -6,10 +6,9 @@
  * @module
  */
 import { CloseCode } from "../core/close.ts";
-import type { WebSocketError } from "../core/error.ts";
+import { invalidState, type WebSocketError } from "../core/error.ts";
 import type { Fragment, Message } from "../core/message.ts";
 import { Budget, type BudgetHost, type End, Inbox, sizeOf, type Waiter } from "./inbox.ts";
-import { invalidState } from "../invalid_state.ts";
 import { handled } from "./outbox.ts";
 import { type IncomingMessage, MessageStreams } from "./message_streams.ts";
 import type { ConnectionStats, InboxStrategy } from "../options.ts";

@@ -40,10 +40,7 @@ export class WebSocketError extends DOMException {
       const error = new WebSocketError(message);
       error.#closeCode = closeCode;
       error.#reason = reason;
-      if (cause !== undefined) {
-        Object.defineProperty(error, "cause", { value: cause, configurable: true, writable: true });
-      }
-      return error;
+      return withCause(error, cause);
     };
     slotsOf = (value) =>
       #closeCode in value ? { closeCode: value.#closeCode, reason: value.#reason } : undefined;
@@ -95,6 +92,20 @@ export function webSocketError(
   cause?: unknown,
 ): WebSocketError {
   return raise(message, closeCode, reason, cause);
+}
+
+/** Makes the error for a call at the wrong moment. Internal. */
+export function invalidState(message: string, cause?: unknown): DOMException {
+  return withCause(new DOMException(message, "InvalidStateError"), cause);
+}
+
+function withCause<T extends DOMException>(error: T, cause: unknown): T {
+  if (cause === undefined) return error;
+  return Object.defineProperty(error, "cause", {
+    value: cause,
+    configurable: true,
+    writable: true,
+  });
 }
 
 // A subclass of DOMException gets no stack of its own in JavaScriptCore.

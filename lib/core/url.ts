@@ -179,6 +179,43 @@ export function formatAuthority(hostname: string, port: number): string {
   return `${hostname.includes(":") ? `[${hostname}]` : hostname}:${port}`;
 }
 
+/**
+ * Parses an IP address; an IPv6 address has no brackets. Internal.
+ *
+ * @returns The 4 or 16 bytes of the address, or undefined for a name.
+ */
+export function ipBytes(text: string): Uint8Array | undefined {
+  if (/^\d+(?:\.\d+){3}$/.test(text)) {
+    const parts = text.split(".").map(Number);
+    return parts.every((part) => part < 256) ? Uint8Array.from(parts) : undefined;
+  }
+  if (!/^[\da-f.:]*:[\da-f.:]*$/i.test(text)) return undefined;
+  try {
+    // `URL` gives the shortest form (RFC 5952), without an IPv4 address at its end.
+    return expandIpv6(new URL(`http://[${text}]`).hostname.slice(1, -1));
+  } catch {
+    return undefined;
+  }
+}
+
+function expandIpv6(text: string): Uint8Array {
+  const [head, tail] = text.split("::").map((half) => half === "" ? [] : half.split(":"));
+  const gap = tail === undefined ? 0 : 8 - head.length - tail.length;
+  const groups = [...head, ...Array(gap).fill("0"), ...(tail ?? [])];
+  return Uint8Array.from(
+    groups.map((group) => parseInt(group, 16)).flatMap((n) => [n >> 8, n & 255]),
+  );
+}
+
+/** Whether two addresses are of one kind and share their first bits. Internal. */
+export function shareBits(a: Uint8Array, b: Uint8Array, bits: number): boolean {
+  if (a.length !== b.length || bits > a.length * 8) return false;
+  return a.every((byte, i) => {
+    const ignored = Math.min(8, Math.max(0, (i + 1) * 8 - bits));
+    return byte >> ignored === b[i] >> ignored;
+  });
+}
+
 function syntaxError(message: string): DOMException {
   return new DOMException(message, "SyntaxError");
 }

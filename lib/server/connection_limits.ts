@@ -6,7 +6,7 @@
  * @module
  */
 import { HandshakeError } from "../core/error.ts";
-import { ipBytes } from "../ip.ts";
+import { ipBytes } from "../core/url.ts";
 import { checkNumber } from "../options.ts";
 import type { Address } from "../transport.ts";
 

@@ -10,7 +10,7 @@ import { checkCloseInfo } from "../connection/close_record.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
 import type { EndListener } from "../connection/ending.ts";
 import { ConnectionCount, type ConnectionLimits } from "./connection_limits.ts";
-import { HandshakeError } from "../core/error.ts";
+import { HandshakeError, invalidState } from "../core/error.ts";
 import { type Listeners, report } from "./hooks.ts";
 import { type Cancellation, onAbort } from "../abortable.ts";
 import {
@@ -19,7 +19,6 @@ import {
   type WebSocketConnection,
   whenEnded,
 } from "../connection/connection.ts";
-import { invalidState } from "../invalid_state.ts";
 import type { Address } from "../transport.ts";
 import { backgroundTimer, nextTurn } from "../timers.ts";
 

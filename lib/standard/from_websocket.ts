@@ -10,12 +10,10 @@
 import { checkCloseInfo } from "../connection/close_record.ts";
 import { WebSocketConnection } from "../connection/connection.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
-import { HandshakeError, isScriptCloseCode } from "../core/error.ts";
+import { HandshakeError, invalidState, isScriptCloseCode } from "../core/error.ts";
 import type { RequestHead, ResponseHead } from "../core/http1.ts";
 import { MAX_MESSAGE_SIZE } from "../core/message.ts";
 import { checkKnown, type OptionNames } from "../core/options.ts";
-import { invalidState } from "../invalid_state.ts";
-import { NativeSocket } from "./native_socket.ts";
 import { withDeadline } from "../opening.ts";
 import {
   checkNumber,
@@ -24,7 +22,7 @@ import {
   type ConnectionStats,
 } from "../options.ts";
 import { handled } from "../connection/outbox.ts";
-import type { WebSocketLike, WebSocketLikeEvent } from "./websocket_like.ts";
+import { NativeSocket, type WebSocketLike, type WebSocketLikeEvent } from "./native_socket.ts";
 
 /** How a native WebSocket is used. */
 export interface FromWebSocketOptions extends

@@ -6,7 +6,7 @@ import { type ByteDuplex, toStreams } from "../../lib/byte_streams.ts";
 import { encodeFrame, Opcode } from "../../lib/core/mod.ts";
 import { assemble, type MessageDuplex } from "../../lib/streams.ts";
 import { pair, transportPair } from "../../lib/testing.ts";
-import type { WebSocketLike, WebSocketLikeEvent } from "../../lib/standard/websocket_like.ts";
+import type { WebSocketLike, WebSocketLikeEvent } from "../../lib/standard/native_socket.ts";
 import { pattern } from "../bytes.ts";
 import {
   brief,
