@@ -58,6 +58,7 @@ export {
   serve,
   type ServeOptions,
   type Server,
+  type ShutdownOptions,
 } from "./lib/server/server.ts";
 export type {
   Address,

@@ -1,15 +1,15 @@
 /** Routes by the path of the URL, with URLPattern: on Deno, Bun, and Node from version 24 on. */
 import process from "node:process";
-import { type Handler, serve } from "sluice";
+import { serve, type WebSocketConnection } from "sluice";
 
-const rooms = new Map<string, Set<Parameters<Handler>[0]>>();
+const rooms = new Map<string, Set<WebSocketConnection>>();
 
 const routes: [
   pattern: URLPattern,
-  handler: (...args: [...Parameters<Handler>, URLPatternResult]) => unknown,
+  handler: (ws: WebSocketConnection, match: URLPatternResult) => unknown,
 ][] = [
   [new URLPattern({ pathname: "/echo" }), (ws) => ws.readable.pipeTo(ws.writable)],
-  [new URLPattern({ pathname: "/rooms/:name" }), async (ws, _request, { pathname }) => {
+  [new URLPattern({ pathname: "/rooms/:name" }), async (ws, { pathname }) => {
     const name = pathname.groups.name!;
     const room = rooms.get(name) ?? new Set();
     rooms.set(name, room.add(ws));
@@ -30,12 +30,12 @@ const server = await serve({
     const found = routes.some(([pattern]) => pattern.test(request.url));
     return found ? undefined : new Response("Not found\n", { status: 404 });
   },
-}, (ws, request) => {
+}, (ws) => {
   for (const [pattern, handler] of routes) {
-    const match = pattern.exec(request.url);
-    if (match !== null) return handler(ws, request, match);
+    const match = pattern.exec(ws.request.url);
+    if (match !== null) return handler(ws, match);
   }
 });
 
-if (server.address.transport === "tcp") console.log("port:", server.address.port);
+console.log("port:", server.port);
 process.once("SIGTERM", () => server.shutdown());

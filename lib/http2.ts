@@ -78,9 +78,9 @@ import {
   SessionWatch,
 } from "./runtime/node_http2.ts";
 import { acceptRead, checkServeOptions, plainBody, type ReadRequest } from "./server/server.ts";
-import type { Handler } from "./server/sessions.ts";
+import type { Handler, ShutdownOptions } from "./server/sessions.ts";
 
-export type { Attachment, Handler, UpgradeOptions };
+export type { Attachment, Handler, ShutdownOptions, UpgradeOptions };
 
 /** The options of `connect()` but for how to reach the server, which the session has. */
 export interface ConnectHttp2Options extends

@@ -37,9 +37,9 @@ import {
   watchUse,
 } from "./runtime/node_upgrade.ts";
 import { acceptRead, checkServeOptions, reusableHeaders } from "./server/server.ts";
-import type { Handler } from "./server/sessions.ts";
+import type { Handler, ShutdownOptions } from "./server/sessions.ts";
 
-export type { Attachment, Handler, UpgradeOptions };
+export type { Attachment, Handler, ShutdownOptions, UpgradeOptions };
 
 /** Tells which requests to take by the path of their URL, without the query. */
 export type PathFilter = (path: string, request: IncomingMessage) => boolean;

@@ -36,9 +36,8 @@ async function main() {
     accepted = ws;
     return ws.readable.pipeTo(ws.writable);
   });
-  if (server.address.transport !== "tcp") throw new TypeError("Expected a TCP address");
 
-  const stream = new WebSocketStream(`ws://127.0.0.1:${server.address.port}/`);
+  const stream = new WebSocketStream(server.url!);
   const { readable, writable, connection } = await stream.opened;
   const demo: Demo = {
     url: stream.url,

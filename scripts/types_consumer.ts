@@ -43,14 +43,14 @@ export function makeDeflate(engine: DeflateEngine = deflateEngine): PerMessageDe
 export async function startServer(): Promise<number> {
   const server: Server = await serve(
     { port: 0, hostname: "127.0.0.1", protocols: ["chat"] },
-    (ws: WebSocketConnection, request: Request) => {
-      console.log(request.url, ws.protocol, ws.bufferedAmount);
+    (ws: WebSocketConnection) => {
+      console.log(ws.request.url, ws.protocol, ws.bufferedAmount);
       return ws.readable.pipeTo(ws.writable);
     },
   );
-  const { address } = server;
-  await server.shutdown({ closeCode: 1001 });
-  return address.transport === "tcp" ? address.port : 0;
+  const { port = 0, url = "" } = server;
+  await server.shutdown({ closeCode: 1001, timeout: 1000 });
+  return port + url.length;
 }
 
 /** A client that reads in each of the ways. */

@@ -17,8 +17,8 @@ export async function attachTo(info: CloseInfo): Promise<number> {
     origins: "same-origin",
     onRequest: (request) => request.url === "" ? new Response(null, { status: 404 }) : undefined,
   };
-  const attached: Attachment = attach(createServer(), options, async (ws, request) => {
-    await ws.send(request.url);
+  const attached: Attachment = attach(createServer(), options, async (ws) => {
+    await ws.send(ws.request.url);
   });
   attach(createSecureServer(), { path: "/chat" }, () => {}).detach();
   const open: ReadonlySet<WebSocketConnection> = attached.connections;

@@ -148,7 +148,7 @@ describe("The path of attach", () => {
       }
       assert.equal(await statusOf(server, "/c"), 404);
       assert.deepEqual(asked, ["/b", "/c"]);
-      await Promise.all(attached.map(({ shutdown }) => shutdown()));
+      await Promise.all(attached.map((one) => one.shutdown()));
     });
   });
 });

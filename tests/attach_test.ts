@@ -59,7 +59,8 @@ describe("attach", () => {
 
   it("attach() gives the handler the request as it came", async () => {
     let seen: unknown;
-    const handler: Handler = (ws, request) => {
+    const handler: Handler = (ws) => {
+      const { request } = ws;
       const repeated = ws.rawHeaders.request.filter(([name]) => name === "X-A");
       const { remoteAddress } = ws;
       seen = [request.url, request.method, request.headers.get("x-a"), repeated];
@@ -166,7 +167,7 @@ describe("The end of what attach attached", () => {
       assert.equal(server.listeners("upgrade").length, 0);
       for (const ws of clients) assert.equal((await ws.closed).closeCode, 1001);
     }, async (ws: WebSocketConnection) => {
-      await echo(ws, ws.request);
+      await echo(ws);
       await rest();
       returned++;
     });

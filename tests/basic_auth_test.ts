@@ -99,6 +99,6 @@ describe("basicAuth", () => {
       const ws = await connect(url);
       await ws.close();
       assert.deepEqual(names, ["ada"]);
-    }, (_ws, request) => void names.push(credentialsOf(request)?.username));
+    }, (ws) => void names.push(credentialsOf(ws.request)?.username));
   });
 });

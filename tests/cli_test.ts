@@ -129,7 +129,8 @@ describe("K111 the command line", () => {
 
   it("sends header fields, origin and subprotocols, and hides the password", async () => {
     const seen: unknown[] = [];
-    const handler = (ws: WebSocketConnection, { headers, url }: Request) => {
+    const handler = (ws: WebSocketConnection) => {
+      const { headers, url } = ws.request;
       seen.push(ws.protocol, headers.get("x-a"), headers.get("x-b"), headers.get("origin"));
       seen.push(headers.get("authorization"), new URL(url).search);
       ws.close({ closeCode: 1000 });

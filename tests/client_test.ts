@@ -115,7 +115,7 @@ describe("The request of connect", () => {
   });
 
   it("connect() sends user name and password as Authorization", async () => {
-    const server = await serve({}, (ws, request) => ws.send(request.headers.get("authorization")!));
+    const server = await serve({}, (ws) => ws.send(ws.request.headers.get("authorization")!));
     const cases: [userinfo: string, sent: string][] = [
       ["user:pass", "user:pass"],
       ["user", "user:"],

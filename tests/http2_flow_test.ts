@@ -35,7 +35,7 @@ describe("Backpressure over HTTP/2", () => {
   it("A server that does not read stops its client, and no other stream", { skip }, async () => {
     const { handler: late, release } = lateEcho();
     const handler = (ws: WebSocketConnection) =>
-      ws.request.url.endsWith("/late") ? late(ws, ws.request) : ws.readable.pipeTo(ws.writable);
+      ws.request.url.endsWith("/late") ? late(ws) : ws.readable.pipeTo(ws.writable);
     await withHttp2({ handler }, async ({ open, attached }) => {
       const slow = await open("/late");
       const [theirs] = attached.connections;

@@ -46,9 +46,9 @@ describe("A connection over HTTP/2", () => {
       protocols: ["chat"],
       headers: { "X-B": "2" },
       maxMessageSize: Infinity,
-      handler: async (ws, request) => {
-        const url = new URL(request.url);
-        const { headers, method } = request;
+      handler: async (ws) => {
+        const url = new URL(ws.request.url);
+        const { headers, method } = ws.request;
         const { remoteAddress, protocol } = ws;
         const address = remoteAddress?.transport === "tcp" ? remoteAddress.hostname : undefined;
         const path = url.pathname + url.search;
@@ -185,7 +185,7 @@ describe("What upgradeHttp2() and attachHttp2() are called with", () => {
       if (headers[":path"] === "/attached") return;
       const ws = upgradeHttp2(stream, headers, { protocols: ["own"] });
       errors.push((await rejection(upgradeHttp2(stream, headers))).name);
-      await echo(await ws, (await ws).request);
+      await echo(await ws);
     });
     const path = (path: string) => path === "/attached";
     await withHttp2({ path, protocols: ["attached"], server }, async ({ open }) => {

@@ -88,7 +88,7 @@ export function lateEcho(): { handler: Handler; release: () => void } {
   const released = new Promise<void>((resolve) => release = resolve);
   const handler: Handler = async (ws) => {
     await released;
-    await echo(ws, ws.request);
+    await echo(ws);
   };
   return { handler, release };
 }

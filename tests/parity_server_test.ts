@@ -47,8 +47,8 @@ async function answerTo(server: Server, request: string): Promise<string> {
 describe("Parity of the server", () => {
   it("K01 K03 serves with a handler, which gets the connection and the request", async () => {
     const seen: string[] = [];
-    const handler = async (ws: WebSocketConnection, request: Request) => {
-      seen.push(new URL(request.url).pathname);
+    const handler = async (ws: WebSocketConnection) => {
+      seen.push(new URL(ws.request.url).pathname);
       await ws.send("Hello");
     };
     await withServer({ hostname: "127.0.0.1", port: 0 }, async (server) => {

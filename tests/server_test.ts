@@ -5,7 +5,10 @@ import {
   connect,
   HandshakeError,
   serve,
+  type ServeOptions,
   type Server,
+  type Transport,
+  type TransportProvider,
   type WebSocketConnection,
 } from "../mod.ts";
 import { transportPair } from "../lib/testing.ts";
@@ -19,9 +22,11 @@ import {
   rest,
   turn,
   until,
+  upgradeRequest,
   urlOf,
   withServer,
 } from "./support.ts";
+import { inVirtualTime } from "./virtual_time.ts";
 
 /** Connects, and tells the status of the refusal, or 101. */
 async function statusOf(server: Server, options: Parameters<typeof connect>[1] = {}) {
@@ -35,14 +40,16 @@ async function statusOf(server: Server, options: Parameters<typeof connect>[1] =
 }
 
 describe("The handler of serve", () => {
-  it("A handler gets the connection and its request", async () => {
-    await withServer({}, async (server) => {
+  it("A handler gets the connection, which has its request", async () => {
+    let asked: Request | undefined;
+    const onRequest = (request: Request) => void (asked = request);
+    await withServer({ onRequest }, async (server) => {
       const ws = await connect(urlOf(server, "/a?b"));
       assert.equal(await ws.receive(), "/a?b true");
       await ws.close();
-    }, (ws, request) => {
-      const { pathname, search } = new URL(request.url);
-      return ws.send(`${pathname}${search} ${ws.request === request}`);
+    }, (ws) => {
+      const { pathname, search } = new URL(ws.request.url);
+      return ws.send(`${pathname}${search} ${ws.request === asked}`);
     });
   });
 
@@ -278,6 +285,86 @@ describe("Server", () => {
     await until(() => over);
     await down;
     raw.socket.destroy();
+  });
+
+  it("shutdown() cuts what is left after its timeout, and finished resolves", async () => {
+    const errors: unknown[] = [];
+    let handled = 0;
+    const options: ServeOptions = { closeTimeout: 0, onError: (error) => errors.push(error) };
+    const server = await serve(options, async (ws) => {
+      await ws.closed.catch(() => {});
+      handled++;
+      await new Promise(() => {});
+    });
+    const raw = await RawSocket.connect(portOf(server));
+    raw.write(upgradeRequest());
+    await until(() => server.connections.size === 1);
+    const long = server.shutdown();
+    await rest();
+    assert.equal(await isPending(server.finished), true);
+    // A second call may be less patient.
+    await server.shutdown({ timeout: 20 });
+    await Promise.all([long, server.finished]);
+    assert.deepEqual([server.connections.size, handled, errors], [0, 1, []]);
+    raw.socket.destroy();
+    await (await serve({ port: portOf(server) }, echo)).shutdown();
+  });
+
+  it("shutdown() waits for no handler that is stuck", async () => {
+    const server = await serve({}, () => new Promise(() => {}));
+    const ws = await connect(urlOf(server));
+    const { closed } = ws;
+    await server.shutdown({ timeout: 20, closeCode: 1012 });
+    assert.deepEqual(await closed, { closeCode: 1012, reason: "" });
+  });
+
+  it("shutdown() waits 30 seconds by default, and for ever with a timeout of 0", async () => {
+    for (const [options, isPatient] of [[undefined, false], [{ timeout: 0 }, true]] as const) {
+      await inVirtualTime(async (time) => {
+        const listening = { address: { transport: "tcp", hostname: "a", port: 1 } } as const;
+        let accept!: (transport: Transport) => void;
+        const provider: TransportProvider = {
+          connect: () => assert.fail(),
+          listen: (_, accepting) => {
+            accept = accepting;
+            return Promise.resolve({ ...listening, close: () => Promise.resolve() });
+          },
+        };
+        const server = await serve({ provider }, () => new Promise(() => {}));
+        const [near, far] = transportPair();
+        accept(far);
+        const ws = await connect("ws://a/", { transport: near });
+        let isDown = false;
+        const down = server.shutdown(options).then(() => isDown = true);
+        await ws.closed;
+        await time.advance(29_000);
+        assert.equal(isDown, false);
+        await time.advance(1_000);
+        assert.equal(isDown, !isPatient);
+        void server.shutdown({ timeout: 1 });
+        await time.advance(1);
+        await down;
+      });
+    }
+  });
+
+  it("shutdown() refuses a timeout that is none", async () => {
+    await withServer({}, async (server) => {
+      await assert.rejects(server.shutdown({ timeout: "1" as never }), TypeError);
+      await assert.rejects(server.shutdown({ timeout: -1 }), RangeError);
+    });
+  });
+
+  it("A server knows its URL, host name and port", async () => {
+    const cases = [["127.0.0.1", "127.0.0.1"], ["0.0.0.0", "localhost"]];
+    for (const [hostname, host] of cases) {
+      await withServer({ hostname }, async (server) => {
+        assert.equal(server.hostname, hostname);
+        assert.equal(server.port, portOf(server));
+        assert.equal(server.url, `ws://${host}:${server.port}`);
+        await (await connect(server.url)).close();
+      });
+    }
   });
 
   it("serve() rejects where it cannot listen", async () => {

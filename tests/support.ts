@@ -471,7 +471,7 @@ export const echo = (ws: WebSocketConnection): Promise<void> => ws.readable.pipe
 export async function withServer(
   options: ServeOptions,
   run: (server: Server) => unknown,
-  handler: (ws: WebSocketConnection, request: Request) => unknown = echo,
+  handler: (ws: WebSocketConnection) => unknown = echo,
 ): Promise<void> {
   const server = await serve(options, handler);
   try {

@@ -75,6 +75,7 @@ describe("TLS", () => {
       const ws = await connect(`${wssOf(server)}chat`, { tls: { ca } });
       assert.equal(ws.request.url, `https://localhost:${portOf(server)}/chat`);
       assert.equal(seen, ws.request.url);
+      assert.equal(server.url, `wss://${server.hostname}:${portOf(server)}`);
       assert.equal([...server.connections][0].request.url, seen);
       assert.deepEqual(ws.remoteAddress, server.address);
       assert.deepEqual([...server.connections][0].remoteAddress, ws.localAddress);

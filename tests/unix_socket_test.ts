@@ -50,6 +50,8 @@ describe("Unix sockets", () => {
         for await (const message of ws) await ws.send(message);
       });
       assert.deepEqual(server.address, { transport: "unix", path });
+      const { url, hostname, port } = server;
+      assert.deepEqual([url, hostname, port], [undefined, undefined, undefined]);
       const ws = await connect("ws://example.test:81/chat?a", { unix: path });
       await ws.send("Hello");
       assert.equal(await ws.receive(), "Hello");

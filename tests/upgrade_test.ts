@@ -31,7 +31,7 @@ describe("upgrade", () => {
     await withHttp(async (server) => {
       server.on("upgrade", async (request, socket, head) => {
         const ws = await upgrade(request, socket, head, { protocols: ["chat"] });
-        await echo(ws, ws.request);
+        await echo(ws);
       });
       const ws = await connect(urlOf(server), { protocols: ["chat"] });
       assert.equal(ws.protocol, "chat");
@@ -62,7 +62,7 @@ describe("upgrade", () => {
       server.on("upgrade", (request, socket, head) => {
         for (let i = 0; i < 2; i++) {
           upgrade(request, socket, head).then(
-            (ws) => echo(ws, ws.request),
+            (ws) => echo(ws),
             (error) => names.push(error.name),
           );
         }
@@ -115,9 +115,9 @@ describe("Servers of node:https", () => {
   it("attach() serves WebSockets over TLS", works, async () => {
     await withHttps(async (server) => {
       let url: string | undefined;
-      const attached = attach(server, {}, (ws, request) => {
-        url = request.url;
-        return echo(ws, request);
+      const attached = attach(server, {}, (ws) => {
+        url = ws.request.url;
+        return echo(ws);
       });
       const ws = await connectOverTls(server, "/a");
       for (const message of ["Hello", "x".repeat(200_000)]) {

@@ -110,9 +110,8 @@ export interface InternalConnectOptions extends ConnectOptions {
  * const server = await serve({ port: 0 }, async (ws) => {
  *   for await (const message of ws) await ws.send(message);
  * });
- * if (server.address.transport !== "tcp") throw new Error("not TCP");
  *
- * const ws = await connect(`ws://127.0.0.1:${server.address.port}`, { maxMessageSize: 65536 });
+ * const ws = await connect(server.url!, { maxMessageSize: 65536 });
  * await ws.send("Hello");
  * console.log(await ws.receive()); // Hello
  * await ws.close({ closeCode: 1000 });

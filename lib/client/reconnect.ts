@@ -117,10 +117,9 @@ export function isTransient(error: unknown): boolean {
  * import { reconnect, serve } from "@sluice/sluice";
  *
  * const server = await serve({ port: 0 }, (ws) => ws.send("news"));
- * if (server.address.transport !== "tcp") throw new Error("not TCP");
  *
  * const news: unknown[] = [];
- * for await (const ws of reconnect(`ws://127.0.0.1:${server.address.port}`, { minDelay: 10 })) {
+ * for await (const ws of reconnect(server.url!, { minDelay: 10 })) {
  *   try {
  *     for await (const message of ws) news.push(message);
  *   } catch (error) {

@@ -109,8 +109,8 @@ const CLOSE_INFO: OptionNames<CloseInfo> = { closeCode: true, reason: true };
  * @throws {TypeError} If the code or the reason is of the wrong type.
  * @throws {RangeError} If the code must not be sent, or the reason is too long. 1005 stands for no code.
  */
-export function checkCloseInfo(info: CloseInfo, owner = "close()"): CloseInfo {
-  checkKnown(owner, info, CLOSE_INFO);
+export function checkCloseInfo(info: CloseInfo): CloseInfo {
+  checkKnown("close()", info, CLOSE_INFO);
   const { closeCode, reason } = info;
   // Null is no number, and not taken for one that was left out.
   const implied = reason ? CloseCode.Normal : undefined;

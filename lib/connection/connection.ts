@@ -100,9 +100,8 @@ export function endSlow(ws: WebSocketConnection, how: "close" | "terminate"): vo
  * import { connect, serve } from "@sluice/sluice";
  *
  * const server = await serve({ hostname: "127.0.0.1", port: 0 }, (ws) => ws.readable.pipeTo(ws.writable));
- * if (server.address.transport !== "tcp") throw new Error("not TCP");
  *
- * const ws = await connect(`ws://127.0.0.1:${server.address.port}`);
+ * const ws = await connect(server.url!);
  * await ws.send("Hello");
  * console.log(await ws.receive()); // Hello
  * await ws.close();

@@ -284,7 +284,7 @@ export interface RefusedResponse {
 export interface HandshakeErrorOptions {
   /** The error beneath. */
   cause?: unknown;
-  /** The status that a server answers with. */
+  /** The HTTP status. Default: that of `response` */
   status?: number;
   /** The response of the server, or the proxy, that refused. */
   response?: RefusedResponse;
@@ -298,7 +298,10 @@ export class HandshakeError extends Error {
   override readonly name = "HandshakeError";
   /** Which condition failed; see {@linkcode HandshakeErrorCode}. */
   readonly code: HandshakeErrorCode;
-  /** On a server: the HTTP status that the refusal is answered with. */
+  /**
+   * The HTTP status of the response: on a server, the one that the refusal is answered with; on a client,
+   * that of `response`.
+   */
   readonly status?: number;
   /** On a client: the response of the server, or the HTTP proxy, that refused. */
   readonly response?: RefusedResponse;
@@ -315,7 +318,8 @@ export class HandshakeError extends Error {
   constructor(message: string, code: HandshakeErrorCode, options: HandshakeErrorOptions = {}) {
     super(message, "cause" in options ? { cause: options.cause } : undefined);
     this.code = code;
-    if (options.status !== undefined) this.status = options.status;
+    const { status = options.response?.status } = options;
+    if (status !== undefined) this.status = status;
     if (options.response !== undefined) this.response = options.response;
     if (options.reply !== undefined) this.reply = options.reply;
   }

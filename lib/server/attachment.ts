@@ -8,7 +8,6 @@
  * @module
  */
 import type { WebSocketConnection } from "../connection/connection.ts";
-import type { CloseInfo } from "../core/close.ts";
 import { HandshakeError } from "../core/error.ts";
 import { type OptionNames, optionsWithout } from "../core/options.ts";
 import { pathOfTarget } from "../core/url.ts";
@@ -20,7 +19,7 @@ import {
   type ServeOptions,
 } from "./server.ts";
 import { hookFailed, kindOf } from "./hooks.ts";
-import { type Handler, Sessions } from "./sessions.ts";
+import { type Handler, Sessions, type ShutdownOptions } from "./sessions.ts";
 import type { Cancellable } from "../opening.ts";
 import type { Address } from "../transport.ts";
 
@@ -43,7 +42,10 @@ export const UPGRADE_OPTIONS: OptionNames<UpgradeOptions> = optionsWithout(SERVE
 export interface Attachment extends AsyncDisposable {
   /** The connections that are open or closing. */
   readonly connections: ReadonlySet<WebSocketConnection>;
-  /** Resolves when `shutdown()` is through: all handlers have returned, all transports ended. */
+  /**
+   * Resolves when `shutdown()` is through: all handlers have settled and all transports have ended, or
+   * `timeout` has passed.
+   */
   readonly finished: Promise<void>;
   /** Takes no more requests. Connections that are open stay open. */
   detach(): void;
@@ -51,9 +53,9 @@ export interface Attachment extends AsyncDisposable {
    * Detaches, closes the connections that are open, and waits for `finished`. The `close()` of an HTTP
    * server waits for them, and does not close them.
    *
-   * @param info the code and reason to close with. Default: 1001
+   * @param options The code and reason to close with, 1001 by default, and how long it may take.
    */
-  shutdown(info?: CloseInfo): Promise<void>;
+  shutdown(options?: ShutdownOptions): Promise<void>;
 }
 
 /** The path of the requests to take, or what tells which. */
@@ -88,37 +90,9 @@ export function attachTo(
     sessions.take((fault) => open(reusable, fault), address)
   );
   sessions.start(detach);
-  return new RunningAttachment(sessions, detach);
-}
-
-class RunningAttachment implements Attachment {
-  readonly #sessions: Sessions;
-  readonly #detach: () => void;
-
-  constructor(sessions: Sessions, detach: () => void) {
-    this.#sessions = sessions;
-    this.#detach = detach;
-  }
-
-  get connections(): ReadonlySet<WebSocketConnection> {
-    return this.#sessions.connections;
-  }
-
-  get finished(): Promise<void> {
-    return this.#sessions.finished;
-  }
-
-  detach(): void {
-    this.#detach();
-  }
-
-  shutdown(info?: CloseInfo): Promise<void> {
-    return this.#sessions.shutdown(info);
-  }
-
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.shutdown();
-  }
+  const { connections, finished } = sessions;
+  const shutdown = (options?: ShutdownOptions) => sessions.shutdown(options);
+  return { connections, finished, detach, shutdown, [Symbol.asyncDispose]: () => shutdown() };
 }
 
 function checkPath(path: unknown): void {

@@ -46,9 +46,8 @@ const BASIC_AUTH_OPTIONS: OptionNames<BasicAuthOptions> = {
  *
  * const onRequest = basicAuth({ credentials: { username: "ada", password: "lovelace" } });
  * const server = await serve({ port: 0, onRequest }, (ws) => ws.send("Welcome"));
- * if (server.address.transport !== "tcp") throw new Error("not TCP");
  *
- * const ws = await connect(`ws://ada:lovelace@127.0.0.1:${server.address.port}`);
+ * const ws = await connect(`ws://ada:lovelace@127.0.0.1:${server.port}`);
  * console.log(await ws.receive()); // Welcome
  * await server.shutdown();
  * ```
@@ -120,8 +119,8 @@ function challengeOf(realm: string): string {
  * ```ts
  * import { credentialsOf, serve } from "@sluice/sluice";
  *
- * const server = await serve({ port: 0 }, async (ws, request) => {
- *   await ws.send(`Hello ${credentialsOf(request)?.username ?? "stranger"}`);
+ * const server = await serve({ port: 0 }, async (ws) => {
+ *   await ws.send(`Hello ${credentialsOf(ws.request)?.username ?? "stranger"}`);
  * });
  * await server.shutdown();
  * ```

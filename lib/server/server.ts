@@ -5,7 +5,6 @@
  * @module
  */
 import { extensionsOf } from "../compression.ts";
-import type { CloseInfo } from "../core/close.ts";
 import {
   type AcceptOptions,
   announcesBody,
@@ -18,7 +17,7 @@ import { checkExtraFields, checkField, isUpgrade } from "../core/handshake.ts";
 import type { RawHeaders } from "../core/header.ts";
 import { ServerHandshake } from "../core/server_handshake.ts";
 import type { HeadLimits, RequestHead, ResponseHead } from "../core/http1.ts";
-import { requestUrl } from "../core/url.ts";
+import { formatAuthority, requestUrl } from "../core/url.ts";
 import { checkKnown, type OptionNames, optionsWithout } from "../core/options.ts";
 import { type ByteDuplex, fromStreams } from "../byte_streams.ts";
 import { WebSocketConnection } from "../connection/connection.ts";
@@ -39,7 +38,7 @@ import { type Cancellable, type Deadline, TransportReader, withDeadline } from "
 import { hook, hookFailed, reportRefused, requestOf } from "./hooks.ts";
 import { checkOrigin, checkOrigins } from "./origin.ts";
 import { Refusal, refuse, type Responder } from "./refusal.ts";
-import { type Handler, Sessions } from "./sessions.ts";
+import { type Handler, Sessions, type ShutdownOptions } from "./sessions.ts";
 
 /** How a server works. */
 export interface ServeOptions extends ConnectionOptions {
@@ -158,22 +157,34 @@ export const LISTENING = ["hostname", "port", "unix", "reusePort", "tls"] as con
 /** The options of `accept()`, whose transport is there already. */
 const ACCEPT_OPTIONS = optionsWithout(SERVE_OPTIONS, LISTENING);
 
-export type { Handler };
+export type { Handler, ShutdownOptions };
 
 /** A server that runs. */
 export interface Server extends AsyncDisposable {
   /** Where it listens. */
   readonly address: Address;
+  /**
+   * The URL to connect to, as "ws://127.0.0.1:8080" or, with TLS, "wss://...". For a server that listens on
+   * all interfaces the host is "localhost". Undefined on a Unix socket.
+   */
+  readonly url: string | undefined;
+  /** The host name or IP address that it listens on. Undefined on a Unix socket. */
+  readonly hostname: string | undefined;
+  /** The port that it listens on. Undefined on a Unix socket. */
+  readonly port: number | undefined;
   /** The connections that are open or closing. */
   readonly connections: ReadonlySet<WebSocketConnection>;
-  /** Resolves when the server was shut down, all handlers have returned and all transports ended. */
+  /**
+   * Resolves when the server was shut down: all handlers have settled and all transports have ended, or
+   * `timeout` has passed.
+   */
   readonly finished: Promise<void>;
   /**
    * Takes no more connections, closes those that are open, and waits for `finished`.
    *
-   * @param info the code and reason to close with. Default: 1001
+   * @param options The code and reason to close with, 1001 by default, and how long it may take.
    */
-  shutdown(info?: CloseInfo): Promise<void>;
+  shutdown(options?: ShutdownOptions): Promise<void>;
 }
 
 /**
@@ -249,6 +260,22 @@ class RunningServer implements Server {
     return this.#listener.address;
   }
 
+  get url(): string | undefined {
+    const { hostname = "", port } = this;
+    if (port === undefined) return undefined;
+    const isAny = ["0.0.0.0", "::"].includes(hostname);
+    const scheme = this.#options.tls === undefined ? "ws" : "wss";
+    return `${scheme}://${formatAuthority(isAny ? "localhost" : hostname, port)}`;
+  }
+
+  get hostname(): string | undefined {
+    return this.address.transport === "tcp" ? this.address.hostname : undefined;
+  }
+
+  get port(): number | undefined {
+    return this.address.transport === "tcp" ? this.address.port : undefined;
+  }
+
   get connections(): ReadonlySet<WebSocketConnection> {
     return this.#sessions.connections;
   }
@@ -286,8 +313,8 @@ class RunningServer implements Server {
     this.#sessions.start(() => this.#listener.close());
   }
 
-  shutdown(info?: CloseInfo): Promise<void> {
-    return this.#sessions.shutdown(info);
+  shutdown(options?: ShutdownOptions): Promise<void> {
+    return this.#sessions.shutdown(options);
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -11,6 +11,7 @@ import { CloseCode, type CloseInfo } from "../core/close.ts";
 import type { EndListener } from "../connection/ending.ts";
 import { ConnectionCount, type ConnectionLimits } from "./connection_limits.ts";
 import { HandshakeError, invalidState } from "../core/error.ts";
+import { checkKnown, type OptionNames } from "../core/options.ts";
 import { type Listeners, report } from "./hooks.ts";
 import { type Cancellation, onAbort } from "../abortable.ts";
 import {
@@ -19,8 +20,9 @@ import {
   type WebSocketConnection,
   whenEnded,
 } from "../connection/connection.ts";
+import { checkNumber } from "../options.ts";
 import type { Address } from "../transport.ts";
-import { backgroundTimer, nextTurn } from "../timers.ts";
+import { backgroundTimer, nextTurn, timer } from "../timers.ts";
 
 /**
  * What is done with each connection. A handler that returns a promise, or another thenable, owns the
@@ -31,7 +33,27 @@ import { backgroundTimer, nextTurn } from "../timers.ts";
  * So `async (ws) => { ws.readable.pipeTo(ws.writable); }`, which does not await the pipe, closes at once;
  * `onError` is told when somebody still waits for a message then.
  */
-export type Handler = (ws: WebSocketConnection, request: Request) => unknown;
+export type Handler = (ws: WebSocketConnection) => unknown;
+
+/** How a server shuts down: the code and reason to close with, and how long that may take. */
+export interface ShutdownOptions extends CloseInfo {
+  /**
+   * Maximum time for handlers to settle and connections to end, in milliseconds. Then the transports are
+   * cut, and handlers that have not settled are not waited for any more. 0 disables the limit.
+   *
+   * @default {30_000}
+   */
+  timeout?: number;
+}
+
+const SHUTDOWN_OPTIONS: OptionNames<ShutdownOptions> = {
+  closeCode: true,
+  reason: true,
+  timeout: true,
+};
+
+/** Maximum time for transports that were cut to end, in milliseconds. */
+const CUT_TIMEOUT = 1000;
 
 /** The handshake of one connection, or its answer to a fault, with which it then rejects. */
 export type Open = (fault?: HandshakeError) => Promise<WebSocketConnection>;
@@ -57,10 +79,12 @@ export class Sessions {
   readonly finished: Promise<void>;
   readonly #options: SessionsOptions;
   readonly #handler: Handler;
-  readonly #needsRequest: boolean;
   /** How many there are to be waited for, from the handshake on. */
   #pending = 0;
-  #onNonePending: (() => void) | undefined;
+  /** Called when there is nothing to wait for any more. */
+  #onOver: () => void = () => {};
+  /** Whether a shutdown has taken too long. */
+  #isCut = false;
   readonly #count: ConnectionCount;
   /** How many TLS handshakes are under way. */
   #shaking = 0;
@@ -79,7 +103,6 @@ export class Sessions {
     this.#options = options;
     this.#count = new ConnectionCount(options);
     this.#handler = handler;
-    this.#needsRequest = mayLookAtSecond(handler);
     this.finished = new Promise((resolve) => this.#finish = resolve);
   }
 
@@ -168,7 +191,7 @@ export class Sessions {
     whenEnded(ws, session);
     setLeaveRule(ws, "handler");
     try {
-      const returned = this.#handle(ws);
+      const returned = this.#handler(ws);
       if (isThenable(returned)) {
         // No asynchronous function: what it keeps while it waits is several times as large.
         Promise.resolve(returned).then(session.returned.bind(session), session.threw.bind(session));
@@ -195,14 +218,9 @@ export class Sessions {
     this.#left();
   }
 
-  #handle(ws: WebSocketConnection): unknown {
-    const handler = this.#handler;
-    if (this.#needsRequest) return handler(ws, ws.request);
-    return (handler as (ws: WebSocketConnection) => unknown)(ws);
-  }
-
   #left(): void {
-    if (--this.#pending === 0) this.#onNonePending?.();
+    if (--this.#pending === 0) this.#onOver();
+    else if (this.#isCut && this.connections.size === 0) this.#onOver();
   }
 
   #limitLifetime(ws: WebSocketConnection): (() => void) | undefined {
@@ -217,20 +235,45 @@ export class Sessions {
   }
 
   /** Takes no more connections, closes those that are open, and waits for their end. */
-  async shutdown(info: CloseInfo = { closeCode: CloseCode.GoingAway }): Promise<void> {
-    const checked = checkCloseInfo(info, "shutdown()");
-    if (!this.signal.aborted) {
-      this.#info = checked;
-      const stopped = this.#stop();
-      for (const ws of this.connections) ws.close(checked);
-      this.#shutdown.abort(
-        new HandshakeError("The server shuts down", "shutdown", { status: 503 }),
-      );
-      if (this.#pending > 0) await new Promise<void>((resolve) => this.#onNonePending = resolve);
+  async shutdown(options: ShutdownOptions = {}): Promise<void> {
+    checkKnown("shutdown()", options, SHUTDOWN_OPTIONS);
+    const { timeout = 30_000, closeCode, reason } = options;
+    checkNumber("timeout", timeout);
+    const isDefault = closeCode === undefined && reason === undefined;
+    const info = checkCloseInfo(
+      isDefault ? { closeCode: CloseCode.GoingAway } : { closeCode, reason },
+    );
+    // The process goes on until then, so that whoever awaits the shutdown goes on too.
+    const cancelTimer = timer(() => this.#cut(), timeout || Infinity);
+    try {
+      if (!this.signal.aborted) await Promise.race([this.#shutDown(info), this.finished]);
+      await this.finished;
+    } finally {
+      cancelTimer();
+    }
+  }
+
+  async #shutDown(info: CloseInfo): Promise<void> {
+    this.#info = info;
+    const over = new Promise<void>((resolve) => this.#onOver = resolve);
+    const stopped = this.#stop();
+    for (const ws of this.connections) ws.close(info);
+    this.#shutdown.abort(new HandshakeError("The server shuts down", "shutdown", { status: 503 }));
+    try {
+      if (this.#pending > 0) await over;
       await stopped;
+    } finally {
       this.#finish();
     }
-    await this.finished;
+  }
+
+  /** Cuts the transports, and waits for no handler any more. */
+  #cut(): void {
+    this.#isCut = true;
+    for (const ws of this.connections) ws.terminate();
+    if (this.connections.size === 0) this.#onOver();
+    // A transport, or the answer of a hook, may still not end.
+    backgroundTimer(() => this.#finish(), CUT_TIMEOUT);
   }
 }
 
@@ -306,13 +349,4 @@ function begin(open: Open, fault?: HandshakeError): Promise<WebSocketConnection>
   } catch (error) {
     return Promise.reject(error);
   }
-}
-
-/**
- * Whether a function may look at a second argument: any but an arrow function of one plain parameter,
- * which has no `arguments` either. A Request takes 3 KiB, and half the time of a handshake.
- */
-function mayLookAtSecond(handler: Handler): boolean {
-  const source = Function.prototype.toString.call(handler);
-  return !/^(?:async\b\s*)?(?:\(\s*[\w$]+\s*\)|[\w$]+)\s*=>/.test(source);
 }

@@ -101,9 +101,8 @@ const used = new WeakSet<WebSocketLike>();
  * import { fromWebSocket, serve } from "@sluice/sluice";
  *
  * const server = await serve({ port: 0 }, (ws) => ws.readable.pipeTo(ws.writable));
- * if (server.address.transport !== "tcp") throw new Error("not TCP");
  *
- * const ws = await fromWebSocket(new WebSocket(`ws://127.0.0.1:${server.address.port}`));
+ * const ws = await fromWebSocket(new WebSocket(server.url!));
  * await ws.send("Hello");
  * console.log(await ws.receive()); // Hello
  * await ws.close({ closeCode: 1000 });

@@ -40,9 +40,8 @@ const DEFAULTS = {
  * import { serve, WebSocketStream } from "@sluice/sluice";
  *
  * const server = await serve({ port: 0 }, (ws) => ws.readable.pipeTo(ws.writable));
- * if (server.address.transport !== "tcp") throw new Error("not TCP");
  *
- * const stream = new WebSocketStream(`ws://127.0.0.1:${server.address.port}`);
+ * const stream = new WebSocketStream(server.url!);
  * const { readable, writable } = await stream.opened;
  * const writer = writable.getWriter();
  * await writer.write("Hello");

@@ -27,9 +27,9 @@ async function withHandler(
     await until(() => served !== undefined);
     await run(client, served!);
     client.terminate();
-  }, (ws, request) => {
+  }, (ws) => {
     served = ws;
-    return handler(ws, request);
+    return handler(ws);
   });
   return errors;
 }

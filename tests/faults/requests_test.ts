@@ -1,7 +1,14 @@
 /** What a server makes of a request: the head, the Host header, the target and the Origin. */
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
-import { accept, connect, serve, type ServeOptions, type Server } from "../../mod.ts";
+import {
+  accept,
+  connect,
+  serve,
+  type ServeOptions,
+  type Server,
+  type WebSocketConnection,
+} from "../../mod.ts";
 import {
   checkHttp2Request,
   ClientHandshake,
@@ -456,7 +463,8 @@ describe("C7 a first line that cannot be HTTP fails at its first impossible byte
 it("C9 two Cookie fields are one list", async () => {
   const asked: (string | null)[] = [];
   const onRequest = ({ headers }: Request) => void asked.push(headers.get("cookie"));
-  const handler = (_: unknown, { headers }: Request) => void asked.push(headers.get("Cookie"));
+  const handler = ({ request }: WebSocketConnection) =>
+    void asked.push(request.headers.get("Cookie"));
   await withServer({ onRequest }, async (server) => {
     const request = upgradeRequest({ Cookie: "a=1", "X-A": "1", COOKIE: "b=2; c=3", "x-a": "2" });
     await statusOf(portOf(server), request);

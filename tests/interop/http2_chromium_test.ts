@@ -49,8 +49,8 @@ const SCRIPT = `
     fetch("/result", { method: "POST", body: JSON.stringify(body) }));
 `;
 
-const handler: Handler = (ws, request) => {
-  const { pathname } = new URL(request.url);
+const handler: Handler = (ws) => {
+  const { pathname } = new URL(ws.request.url);
   if (pathname === "/closes") return ws.close({ closeCode: 4002, reason: "bye" });
   if (pathname === "/terminates") return ws.terminate();
   return ws.readable.pipeTo(ws.writable);

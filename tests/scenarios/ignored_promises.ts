@@ -11,8 +11,8 @@ async function* failing(): AsyncGenerator<string> {
   throw new Error("the source failed");
 }
 
-const server = await serve({ onError: () => {}, closeTimeout: 100 }, async (ws, request) => {
-  switch (new URL(request.url).pathname) {
+const server = await serve({ onError: () => {}, closeTimeout: 100 }, async (ws) => {
+  switch (new URL(ws.request.url).pathname) {
     case "/throw":
       throw new Error("the handler failed");
     case "/terminate":
