@@ -1,7 +1,7 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { Opcode } from "../lib/core/mod.ts";
-import { Keepalive } from "../lib/connection/keepalive.ts";
+import { Keepalive } from "../lib/connection/heartbeat.ts";
 import { transportPair } from "../lib/testing.ts";
 import { accept } from "../mod.ts";
 import { pattern, utf8 } from "./bytes.ts";

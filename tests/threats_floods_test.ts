@@ -11,7 +11,7 @@ import {
   parseClose,
   RemoteProtocolError,
 } from "../lib/core/mod.ts";
-import { ControlRate } from "../lib/connection/control_rate.ts";
+import { ControlRate } from "../lib/connection/heartbeat.ts";
 import { assemble } from "../lib/streams.ts";
 import { toStreams } from "../lib/byte_streams.ts";
 import { transportPair } from "../lib/testing.ts";

@@ -4,7 +4,7 @@
  * @module
  */
 import { abortable, onAbort, sleep } from "../abortable.ts";
-import { closingSince, type WebSocketConnection, whenEnded } from "../connection/connection.ts";
+import { driverOf, type WebSocketConnection } from "../connection/connection.ts";
 import { HandshakeError, type RefusedResponse } from "../core/error.ts";
 import { parseHttpDate } from "../core/http_date.ts";
 import { checkKnown, type OptionNames } from "../core/options.ts";
@@ -288,8 +288,9 @@ class Reconnection {
 function measureUptime(ws: WebSocketConnection): () => number {
   const openedAt = now();
   let endedAt: number | undefined;
-  whenEnded(ws, { ended: () => endedAt = now() });
-  return () => (closingSince(ws) ?? endedAt ?? now()) - openedAt;
+  const { closing } = driverOf(ws);
+  closing.whenEnded(() => endedAt = now());
+  return () => (closing.startedAt ?? endedAt ?? now()) - openedAt;
 }
 
 function isFatal(error: unknown): boolean {

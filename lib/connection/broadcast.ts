@@ -5,12 +5,12 @@
  *
  * @module
  */
-import { endSlow, heldAmount, type WebSocketConnection } from "./connection.ts";
+import { driverOf, type WebSocketConnection } from "./connection.ts";
 import type { Message } from "../core/message.ts";
 import { checkKnown, type OptionNames } from "../core/options.ts";
 import { Queue } from "../core/queue.ts";
 import { checkBooleans, checkNumber, checkOneOf } from "../options.ts";
-import { isTooMuch, MAX_BUFFERED_AMOUNT, MESSAGE_OVERHEAD } from "./slow_consumer.ts";
+import { endAsSlow, isTooMuch, MAX_BUFFERED_AMOUNT, MESSAGE_OVERHEAD } from "./slow_consumer.ts";
 
 /** How {@linkcode broadcast} treats those who are too slow. */
 export interface BroadcastOptions {
@@ -77,9 +77,9 @@ export function broadcast(
   for (const ws of to) {
     if (ws.state !== "open") continue;
     if (slow === "drop-oldest") feedOf(ws).push(held, maxBufferedAmount, compress);
-    else if (!isTooMuch(heldAmount(ws), held.length, maxBufferedAmount)) {
+    else if (!isTooMuch(driverOf(ws).sender.heldAmount, held.length, maxBufferedAmount)) {
       void ws.send(held, { compress });
-    } else if (slow !== "drop-newest") endSlow(ws, slow);
+    } else if (slow !== "drop-newest") endAsSlow(driverOf(ws).closing, slow);
   }
 }
 
@@ -108,7 +108,9 @@ class Feed {
   push(message: Message, most: number, compress: boolean | undefined): void {
     this.#waiting.push({ message, compress });
     this.#size += message.length + MESSAGE_OVERHEAD;
-    while (this.#waiting.length > 1 && this.#size + heldAmount(this.#ws) > most) this.#take();
+    while (this.#waiting.length > 1 && this.#size + driverOf(this.#ws).sender.heldAmount > most) {
+      this.#take();
+    }
     if (!this.#running) void this.#run();
   }
 

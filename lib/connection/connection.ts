@@ -6,7 +6,7 @@
  */
 import { abortable } from "../abortable.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
-import { checkCloseInfo } from "./close_record.ts";
+import { checkCloseInfo } from "./closing.ts";
 import type { Agreement } from "../core/agreement.ts";
 import { type RawHeaders, serializeExtensions } from "../core/header.ts";
 import type { RequestHead, ResponseHead } from "../core/http1.ts";
@@ -14,9 +14,7 @@ import { checkControl } from "../core/event_writer.ts";
 import { checkKnown } from "../core/options.ts";
 import { randomPayload } from "../core/mask.ts";
 import type { Message } from "../core/message.ts";
-import { Driver } from "./driver.ts";
-import type { DriverInit } from "./driver_init.ts";
-import type { EndListener, LeaveRule } from "./ending.ts";
+import { Driver, type DriverInit } from "./driver.ts";
 import { packHeads, type ResponseInfo, toRequest, toResponseInfo, unpackHeads } from "../http.ts";
 import { refuseForeignMembers } from "./foreign_members.ts";
 import type { IncomingMessage } from "./message_streams.ts";
@@ -31,7 +29,6 @@ import {
   type SendOptions,
 } from "../options.ts";
 import { handled } from "./outbox.ts";
-import { endAsSlow } from "./slow_consumer.ts";
 import type { Address } from "../transport.ts";
 
 /** What a connection begins with. Internal. */
@@ -48,40 +45,8 @@ export interface ConnectionInit extends DriverInit {
   secure: boolean;
 }
 
-let driverOf: (ws: WebSocketConnection) => Driver;
-
-/** Says what becomes of a connection when a stream of it is cancelled or aborted. Internal. */
-export function setLeaveRule(ws: WebSocketConnection, rule: LeaveRule): void {
-  driverOf(ws).setLeaveRule(rule);
-}
-
-/**
- * Closes a connection whose handler has settled: with 1000, or with 1011 if it has rejected. Tells whether
- * somebody was still waiting for a message. Internal.
- */
-export function closeAfterHandler(ws: WebSocketConnection, rejected: boolean): boolean {
-  return driverOf(ws).handlerSettled(rejected);
-}
-
-/** Tells of the end of the connection without the promise that `closed` makes. Internal. */
-export function whenEnded(ws: WebSocketConnection, listener: EndListener): void {
-  driverOf(ws).whenEnded(listener);
-}
-
-/** What waits to be sent, in bytes of memory. Internal. */
-export function heldAmount(ws: WebSocketConnection): number {
-  return driverOf(ws).sender.heldAmount;
-}
-
-/** When its closing handshake has started, by the clock of `now()`. Internal. */
-export function closingSince(ws: WebSocketConnection): number | undefined {
-  return driverOf(ws).closeRecord.startedAt;
-}
-
-/** Ends a connection whose peer does not keep up. Internal. */
-export function endSlow(ws: WebSocketConnection, how: "close" | "terminate"): void {
-  endAsSlow(driverOf(ws), how);
-}
+/** The driver of a connection. Internal. */
+export let driverOf: (ws: WebSocketConnection) => Driver;
 
 /**
  * An open WebSocket, of a client or of a server.
@@ -174,7 +139,7 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
    * connection has failed: when `closed` has settled.
    */
   get state(): "open" | "closing" | "closed" {
-    return this.#driver.state;
+    return this.#driver.closing.state;
   }
 
   /**
@@ -184,12 +149,12 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
    * the end cuts off.
    */
   get closed(): Promise<Required<CloseInfo>> {
-    return this.#driver.closed;
+    return this.#driver.closing.closed;
   }
 
   /** The Close frames that were seen; undefined before the first. */
   get closeInfo(): CloseDetails | undefined {
-    return this.#driver.closeRecord.details;
+    return this.#driver.closing.details;
   }
 
   /** The bytes accepted by `send()` and `writable`, and not yet taken by the transport. */
@@ -358,15 +323,14 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
    * @throws {RangeError} for a code that must not be sent, or a reason over 123 bytes of UTF-8
    */
   close(info: CloseInfo = {}): Promise<Required<CloseInfo>> {
-    this.#driver.startClose(checkCloseInfo(info));
-    return new Promise((resolve) =>
-      this.#driver.whenEnded({ ended: () => resolve(this.#driver.closeRecord.received) })
-    );
+    const { closing } = this.#driver;
+    closing.startClose(checkCloseInfo(info));
+    return new Promise((resolve) => closing.whenEnded(() => resolve(closing.received)));
   }
 
   /** Ends the transport at once, without a closing handshake. `closed` rejects with 1006. */
   terminate(): void {
-    this.#driver.terminate();
+    this.#driver.closing.terminate();
   }
 
   /** Closes with 1000 and waits for it, so that `await using` may hold a connection. */
@@ -376,7 +340,7 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
 
   /** Whether an error that a reader or writer got says no more than that this connection has ended. */
   isOwnError(error: unknown): boolean {
-    return this.#driver.isOwnError(error);
+    return this.#driver.closing.isOwnError(error);
   }
 }
 

@@ -99,10 +99,12 @@ export class Budget {
 
 /** How a queue ended. */
 export interface End {
-  /** What a reader gets that asks for one more. */
-  readonly error: unknown;
   /** Whether a stream closes here; otherwise it is errored. */
   readonly clean: boolean;
+  /** The close code of the connection. */
+  readonly closeCode?: number;
+  /** What a reader gets that asks for one more. */
+  readonly error: unknown;
 }
 
 /** Whoever waits for the next item. */
@@ -267,8 +269,8 @@ export class Inbox<T> {
           controller.enqueue(present(item));
           resolve();
         },
-        end: ({ clean, error }) => {
-          if (!clean) return reject(error);
+        end: (end) => {
+          if (!end.clean) return reject(end.error);
           controller.close();
           resolve();
         },
@@ -281,9 +283,9 @@ export class Inbox<T> {
     // What waits is left to later pulls: in the stream's own queue it would count no more, and an
     // error would drop it.
     if (this.length > 0 || this.#taking) return;
-    const { clean, error } = this.#end!;
-    if (clean) controller.close();
-    else controller.error(error);
+    const end = this.#end!;
+    if (end.clean) controller.close();
+    else controller.error(end.error);
   }
 }
 

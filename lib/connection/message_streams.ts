@@ -76,7 +76,7 @@ export class MessageStreams {
 
   /** No more messages come. */
   end(end: End): void {
-    this.#cut(end.error);
+    if (this.#current !== undefined) this.#cut(end.error);
     this.#messages.end(end);
   }
 

@@ -70,7 +70,7 @@ export class Outbox {
   #batched: Departure | undefined;
   #flushed: Departure | undefined;
   /** Why nothing leaves any more. */
-  #failure: { error: unknown } | undefined;
+  #failure: (() => unknown) | undefined;
 
   /**
    * @param role which end this is
@@ -138,7 +138,7 @@ export class Outbox {
   settleLong(borrowed: boolean): Promise<void> {
     const work = COSTLY + this.writer.size / SEND_MARK;
     this.post();
-    if (this.#failure !== undefined) return handled(Promise.reject(this.#failure.error));
+    if (this.#failure !== undefined) return handled(Promise.reject(this.#failure()));
     const { bufferedAmount } = this;
     if (bufferedAmount > SEND_MARK || (borrowed && bufferedAmount > 0)) return this.#departure();
     return this.#clock.look(work) ?? DONE;
@@ -215,10 +215,10 @@ export class Outbox {
   }
 
   /** Ends all waiting. */
-  fail(error: unknown): void {
-    this.#failure = { error };
-    this.#flushed?.reject(error);
-    this.#batched?.reject(error);
+  fail(error: () => unknown): void {
+    this.#failure = error;
+    this.#flushed?.reject(error());
+    this.#batched?.reject(error());
     this.#flushed = this.#batched = undefined;
   }
 

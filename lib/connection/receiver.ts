@@ -6,7 +6,7 @@
  * @module
  */
 import { CloseCode } from "../core/close.ts";
-import { invalidState, type WebSocketError } from "../core/error.ts";
+import { invalidState } from "../core/error.ts";
 import type { Fragment, Message } from "../core/message.ts";
 import { Budget, type BudgetHost, type End, Inbox, sizeOf, type Waiter } from "./inbox.ts";
 import { handled } from "./outbox.ts";
@@ -127,15 +127,15 @@ export class Receiver {
   }
 
   /** No more comes; what waits can still be read. */
-  end(error: WebSocketError, clean: boolean): void {
-    this.#inbox.end({ error, clean });
-    this.#streams?.end({ error, clean });
+  end(end: End): void {
+    this.#inbox.end(end);
+    this.#streams?.end(end);
   }
 
   /** Nobody reads any more: what waits or is to come is dropped, and whoever asks meets a clean end. */
-  release(error: WebSocketError): void {
+  release(end: End): void {
     this.#stop();
-    this.end(error, true);
+    this.end(end);
   }
 
   /** See `WebSocketConnection`. */
@@ -324,10 +324,10 @@ class Iteration implements AsyncIterator<Message>, Waiter<Message> {
   }
 }
 
-function endsIteration({ clean, error }: End): boolean {
-  if (!clean) return false;
-  const code = (error as WebSocketError).closeCode;
-  return code === CloseCode.Normal || code === CloseCode.GoingAway || code === CloseCode.NoStatus;
+function endsIteration({ clean, closeCode }: End): boolean {
+  return clean &&
+    (closeCode === CloseCode.Normal || closeCode === CloseCode.GoingAway ||
+      closeCode === CloseCode.NoStatus);
 }
 
 function alreadyAwaited(): DOMException {

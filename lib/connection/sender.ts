@@ -89,7 +89,7 @@ export class Sender implements SinkHost {
   /** The pong that is due once the transport has room. */
   #owedPong: Uint8Array | undefined;
   #sink: MessageSink | undefined;
-  #ended: { error: unknown } | undefined;
+  #endError: (() => unknown) | undefined;
   /** Our Close frame goes after the messages that are at hand. */
   #closing = false;
 
@@ -418,7 +418,7 @@ export class Sender implements SinkHost {
   get writable(): WritableStream<Message | BufferSource> {
     if (this.#sink === undefined) {
       this.#sink = new MessageSink(this);
-      if (this.#ended !== undefined) this.#sink.end(this.#ended.error);
+      if (this.#endError !== undefined) this.#sink.end(this.#endError());
     }
     return this.#sink.writable;
   }
@@ -493,19 +493,16 @@ export class Sender implements SinkHost {
   }
 
   /**
-   * Refuses the sends that wait for their turn and the message that is under way, and if need be the
-   * sends that wait for room.
+   * Nothing more is sent: refuses the message that is under way, and the sends that wait for their turn or
+   * for room. The error is made when somebody gets it.
    */
-  refuse(error: unknown, { all }: { all: boolean }): void {
-    this.#turns?.fail(error);
-    this.#turns?.interrupt?.(error);
-    if (all) this.outbox.fail(error);
-  }
-
-  /** Nothing more is sent. */
-  end(error: unknown): void {
-    this.refuse(error, { all: true });
-    this.#ended = { error };
-    this.#sink?.end(error);
+  end(error: () => unknown): void {
+    this.#endError = error;
+    if (this.#turns !== undefined) {
+      this.#turns.fail(error());
+      this.#turns.interrupt?.(error());
+    }
+    this.outbox.fail(error);
+    this.#sink?.end(error());
   }
 }

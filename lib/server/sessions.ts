@@ -6,20 +6,14 @@
  *
  * @module
  */
-import { checkCloseInfo } from "../connection/close_record.ts";
+import { checkCloseInfo } from "../connection/closing.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
-import type { EndListener } from "../connection/ending.ts";
 import { ConnectionCount, type ConnectionLimits } from "./connection_limits.ts";
 import { HandshakeError, invalidState } from "../core/error.ts";
 import { checkKnown, type OptionNames } from "../core/options.ts";
 import { type Listeners, report } from "./hooks.ts";
 import { type Cancellation, onAbort } from "../abortable.ts";
-import {
-  closeAfterHandler,
-  setLeaveRule,
-  type WebSocketConnection,
-  whenEnded,
-} from "../connection/connection.ts";
+import { driverOf, type WebSocketConnection } from "../connection/connection.ts";
 import { checkNumber } from "../options.ts";
 import type { Address } from "../transport.ts";
 import { backgroundTimer, nextTurn, timer } from "../timers.ts";
@@ -188,15 +182,16 @@ export class Sessions {
     const session = new Session(this, ws, place, this.#limitLifetime(ws));
     // It is over when both have ended: a handler may go on when the connection has long done so.
     this.#pending++;
-    whenEnded(ws, session);
-    setLeaveRule(ws, "handler");
+    const { closing } = driverOf(ws);
+    closing.whenEnded(() => session.ended());
+    closing.leaveRule = "handler";
     try {
       const returned = this.#handler(ws);
       if (isThenable(returned)) {
         // No asynchronous function: what it keeps while it waits is several times as large.
         Promise.resolve(returned).then(session.returned.bind(session), session.threw.bind(session));
       } else {
-        setLeaveRule(ws, "direct");
+        closing.handlerLeft();
         this.#left();
       }
     } catch (error) {
@@ -213,7 +208,7 @@ export class Sessions {
 
   /** A handler has settled. */
   handled(ws: WebSocketConnection, rejected: boolean): void {
-    const waiting = closeAfterHandler(ws, rejected);
+    const waiting = driverOf(ws).closing.handlerSettled(rejected);
     if (waiting && !rejected) this.report(invalidState(FORGOTTEN));
     this.#left();
   }
@@ -278,7 +273,7 @@ export class Sessions {
 }
 
 /** What is done at the end of one connection: an object takes less than functions that remember it. */
-class Session implements EndListener {
+class Session {
   readonly #sessions: Sessions;
   readonly #ws: WebSocketConnection;
   readonly #place: string;

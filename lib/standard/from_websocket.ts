@@ -7,7 +7,7 @@
  *
  * @module
  */
-import { checkCloseInfo } from "../connection/close_record.ts";
+import { checkCloseInfo } from "../connection/closing.ts";
 import { WebSocketConnection } from "../connection/connection.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
 import { HandshakeError, invalidState, isScriptCloseCode } from "../core/error.ts";

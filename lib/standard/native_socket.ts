@@ -17,7 +17,7 @@ import type { FrameWriter, Ownership } from "../core/frame_writer.ts";
 import { concat, type Fragment, type Message, ownBytes } from "../core/message.ts";
 import type { CloseEvent, ProtocolEvent } from "../core/event.ts";
 import type { ProtocolState } from "../core/protocol.ts";
-import type { Machine } from "../connection/driver_init.ts";
+import type { Machine } from "../connection/driver.ts";
 import { Budget, Inbox, sizeOf } from "../connection/inbox.ts";
 import { SEND_MARK } from "../connection/outbox.ts";
 import { viewOf } from "../connection/outgoing.ts";

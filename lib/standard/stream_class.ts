@@ -7,7 +7,7 @@
  * @module
  */
 import { onAbort } from "../abortable.ts";
-import { setLeaveRule, type WebSocketConnection } from "../connection/connection.ts";
+import { driverOf, type WebSocketConnection } from "../connection/connection.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
 import { checkWebCloseInfo, HandshakeError, webSocketError } from "../core/error.ts";
 import type { Message } from "../core/message.ts";
@@ -134,7 +134,7 @@ export function webSocketStreamClass<Options, OpenInfo>(
           connection.terminate();
           throw own.reason;
         }
-        setLeaveRule(connection, "standard");
+        driverOf(connection).closing.leaveRule = "standard";
         return this.#connection = connection;
       } catch (error) {
         // Also where close() was called just before, in the same turn.

@@ -101,7 +101,7 @@ export function assemble(duplex: ByteDuplex, options: AssembleOptions): MessageD
     activeExtensions: extensions,
   });
   const { receiver: { readable }, sender: { writable } } = driver;
-  return { readable, writable, closed: driver.closed };
+  return { readable, writable, closed: driver.closing.closed };
 }
 
 /** Streams that cannot be piped would carry nothing, and the duplex would never end. */

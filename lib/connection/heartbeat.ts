@@ -1,8 +1,10 @@
 /**
- * Pings that wait for their pongs, and keepalive, which sends pings.
+ * Pings and pongs: those that wait, those that keepalive sends, and how many the peer may send.
  *
  * @module
  */
+import { CloseCode } from "../core/close.ts";
+import { RemoteProtocolError } from "../core/error.ts";
 import { Queue } from "../core/queue.ts";
 import { handled } from "./outbox.ts";
 import { backgroundTimer, deadline, now } from "../timers.ts";
@@ -63,8 +65,8 @@ export class Pings {
   }
 
   /** No pong will come. */
-  fail(error: unknown): void {
-    for (let ping = this.#take(); ping !== undefined; ping = this.#take()) ping.reject(error);
+  fail(error: () => unknown): void {
+    for (let ping = this.#take(); ping !== undefined; ping = this.#take()) ping.reject(error());
   }
 }
 
@@ -192,5 +194,54 @@ class Progress {
     // The platform takes bytes for a dead peer too, as long as it has room. Bytes that had to wait leave
     // only when the peer reads. While we do not read, we cannot be so strict.
     return moved && (before.waiting > 0 || isPaused);
+  }
+}
+
+/** What a peer may send where the caller does not say. */
+const MAX_CONTROL_FRAMES = 10_000;
+/** In milliseconds. */
+const SECOND = 1000;
+
+/**
+ * Counts the pings and pongs that come. A frame costs its receiver as much as a small message does, and an
+ * answer besides, but fills no queue, so that nothing else would hold back a flood of them.
+ */
+export class ControlRate {
+  readonly #limit: number;
+  readonly #clock: () => number;
+  /** How many may still come. */
+  #left: number;
+  #countedAt: number;
+  #messages = 0;
+
+  /**
+   * @param limit how many a second, and at once, beside one for each message
+   * @param clock a clock, in milliseconds
+   */
+  constructor(limit: number = MAX_CONTROL_FRAMES, clock: () => number = now) {
+    this.#limit = this.#left = limit;
+    this.#clock = clock;
+    this.#countedAt = clock();
+  }
+
+  /**
+   * Counts one more.
+   *
+   * @param messages how many messages have come so far
+   * @throws {RemoteProtocolError} with 1008 when it is one too many
+   */
+  count(messages: number): void {
+    if (this.#limit === Infinity) return;
+    const time = this.#clock();
+    const earned = (time - this.#countedAt) / SECOND * this.#limit + messages - this.#messages;
+    this.#left = Math.min(this.#limit, this.#left + earned) - 1;
+    this.#countedAt = time;
+    this.#messages = messages;
+    if (this.#left >= 0) return;
+    throw new RemoteProtocolError(
+      `Expected at most ${this.#limit} control frames a second, received more`,
+      // RFC 6455 §7.4.1: the peer breaks a rule of ours, and none of the protocol.
+      CloseCode.PolicyViolation,
+    );
   }
 }
