@@ -9,26 +9,48 @@
  */
 import process from "node:process";
 import { parseArgs } from "node:util";
+import {
+  knownNames,
+  positiveNumber,
+  readArguments,
+  RUNTIME_NAMES,
+  wholeNumber,
+  withoutSeparator,
+} from "./arguments.ts";
 import { TARGETS } from "./fuzz/targets.ts";
-import { type RunResult, runTarget } from "./fuzz/target.ts";
+import { type RunOptions, type RunResult, runTarget } from "./fuzz/target.ts";
 
-const { values, positionals } = parseArgs({
-  args: process.argv.slice(2).filter((arg) => arg !== "--"),
-  options: {
-    seed: { type: "string", default: "1" },
-    inputs: { type: "string" },
-    seconds: { type: "string" },
-    runtime: { type: "string" },
-    list: { type: "boolean", default: false },
-  },
-  allowPositionals: true,
-});
+const USAGE = "deno task fuzz [TARGET...] [--seed N] [--inputs N] [--seconds N] " +
+  "[--runtime deno,bun] [--list]";
 
-function number(name: string, text: string | undefined): number | undefined {
-  if (text === undefined) return undefined;
-  const value = Number(text);
-  if (Number.isFinite(value) && value >= 0) return value;
-  throw new RangeError(`Expected --${name} as a number; got ${text}`);
+interface Plan extends RunOptions {
+  names: readonly string[];
+  runtimes: readonly string[] | undefined;
+  list: boolean;
+}
+
+function planFrom(args: string[]): Plan {
+  const { values, positionals } = parseArgs({
+    args,
+    options: {
+      seed: { type: "string", default: "1" },
+      inputs: { type: "string" },
+      seconds: { type: "string" },
+      runtime: { type: "string" },
+      list: { type: "boolean", default: false },
+    },
+    allowPositionals: true,
+  });
+  return {
+    names: knownNames("target", positionals, Object.keys(TARGETS)),
+    seed: wholeNumber("--seed", values.seed, 0)!,
+    inputs: wholeNumber("--inputs", values.inputs, 1),
+    seconds: positiveNumber("--seconds", values.seconds),
+    runtimes: values.runtime === undefined
+      ? undefined
+      : knownNames("runtime", values.runtime.split(","), RUNTIME_NAMES),
+    list: values.list,
+  };
 }
 
 /** What nobody has awaited is a failure of the target under way. */
@@ -45,18 +67,7 @@ function show(name: string, { inputs, seconds, outcomes }: RunResult): void {
   );
 }
 
-const options = {
-  seed: number("seed", values.seed)!,
-  inputs: number("inputs", values.inputs),
-  seconds: number("seconds", values.seconds),
-};
-const names = positionals.length > 0 ? positionals : Object.keys(TARGETS);
-const unknown = names.filter((name) => !(name in TARGETS));
-if (unknown.length > 0) {
-  throw new RangeError(`Expected targets of ${Object.keys(TARGETS)}; got ${unknown}`);
-}
-
-async function fuzz(): Promise<void> {
+async function fuzz({ names, ...options }: Plan): Promise<void> {
   console.log(`  seed ${options.seed}${"inputs".padStart(19 - `${options.seed}`.length)}`);
   let sum = 0;
   for (const name of names) {
@@ -67,24 +78,22 @@ async function fuzz(): Promise<void> {
     sum += result.inputs;
     show(name, result);
   }
+  if (sum === 0) throw new Error("No input was run");
   console.log(`${sum.toLocaleString("en-US")} inputs, 0 failures, 0 unhandled rejections`);
 }
 
-/** Runs this program on other runtimes, one after the other. */
-async function fuzzOn(runtimes: string): Promise<void> {
-  const { fuzzOnRuntimes } = await import("./fuzz/runtimes.ts");
-  const args = process.argv.slice(2).filter((arg, i, all) =>
-    arg !== "--" && !arg.startsWith("--runtime") && all[i - 1] !== "--runtime"
+const args = withoutSeparator(process.argv.slice(2));
+const plan = await readArguments(USAGE, () => planFrom(args));
+if (plan.list) {
+  for (const name of plan.names) console.log(`  ${name.padEnd(17)}${TARGETS[name].what}`);
+} else if (plan.runtimes !== undefined) {
+  const { runOnRuntimes } = await import("./on_runtimes.ts");
+  const others = args.filter((arg, i) =>
+    !arg.startsWith("--runtime") && args[i - 1] !== "--runtime"
   );
-  if (!await fuzzOnRuntimes(runtimes.split(","), args)) process.exitCode = 1;
-}
-
-if (values.runtime !== undefined) {
-  await fuzzOn(values.runtime);
-} else if (values.list) {
-  for (const name of names) console.log(`  ${name.padEnd(17)}${TARGETS[name].what}`);
+  if (!await runOnRuntimes("scripts/fuzz.ts", plan.runtimes, others)) process.exitCode = 1;
 } else {
-  await fuzz().catch((error) => {
+  await fuzz(plan).catch((error) => {
     console.error(error);
     process.exitCode = 1;
   });

@@ -1,0 +1,80 @@
+/** What the tasks do about arguments that go nowhere: a usage line, and exit code 2. */
+import process from "node:process";
+
+/** The names of the runtimes on the command line, in the order in which the suite has them. */
+export const RUNTIME_NAMES = ["deno", "bun", "node22", "node24", "node26"] as const;
+
+/** An argument that goes nowhere. */
+export class UsageError extends Error {}
+
+/**
+ * Reads the arguments of a task. If `read` throws because of one of them, the process prints why and the
+ * usage, and exits with code 2.
+ *
+ * @param usage what may be given
+ * @param read reads the arguments
+ */
+export async function readArguments<T>(usage: string, read: () => T | Promise<T>): Promise<T> {
+  try {
+    return await read();
+  } catch (error) {
+    if (!(error instanceof UsageError) && !isParseError(error)) throw error;
+    // The advice that parseArgs() adds is no help here.
+    const [message] = (error as Error).message.split(". ");
+    console.error(`${message}\nUsage: ${usage}`);
+    process.exit(2);
+  }
+}
+
+/** What `parseArgs()` of node:util throws. */
+function isParseError(error: unknown): boolean {
+  return /^ERR_PARSE_ARGS_/.test((error as { code?: string }).code ?? "");
+}
+
+/** The arguments without the "--" that `deno task` passes on. */
+export function withoutSeparator(args: readonly string[]): string[] {
+  return args.filter((arg) => arg !== "--");
+}
+
+/** Refuses any argument, for a task that takes none. */
+export function takeNoArguments(name: string, args: readonly string[]): Promise<void> {
+  return readArguments(`deno task ${name}`, () => {
+    const [first] = withoutSeparator(args);
+    if (first !== undefined) throw new UsageError(`Unexpected argument: ${first}`);
+  });
+}
+
+/** The names, each of which must be known; all that are known if there are none. */
+export function knownNames(
+  what: string,
+  names: readonly string[],
+  known: readonly string[],
+): readonly string[] {
+  const unknown = names.filter((name) => !known.includes(name));
+  if (unknown.length > 0) {
+    throw new UsageError(
+      `Unknown ${what}: ${unknown.join(", ")} (known: ${known.join(", ")})`,
+    );
+  }
+  return names.length > 0 ? names : known;
+}
+
+/** The whole number that an option has, if it was given. */
+export function wholeNumber(
+  option: string,
+  text: string | undefined,
+  least: number,
+): number | undefined {
+  if (text === undefined) return undefined;
+  const value = Number(text);
+  if (/^\d+$/.test(text) && Number.isSafeInteger(value) && value >= least) return value;
+  throw new UsageError(`Expected ${option} to be a whole number of at least ${least}, got ${text}`);
+}
+
+/** The number above 0 that an option has, if it was given. */
+export function positiveNumber(option: string, text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  const value = Number(text);
+  if (value > 0 && value < Infinity) return value;
+  throw new UsageError(`Expected ${option} to be a number above 0, got ${text}`);
+}

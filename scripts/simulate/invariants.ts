@@ -1,0 +1,270 @@
+/** What must hold after each simulation, whatever has happened. */
+import { HandshakeError, WebSocketError } from "../../mod.ts";
+import type { End } from "./network.ts";
+import { type Attempt, closeText, describe, type Half, type World } from "./world.ts";
+
+/** One invariant: gives what is wrong, a line each. */
+type Invariant = (world: World) => string[];
+
+/** The defaults of the library, in milliseconds. */
+const DEFAULTS = {
+  openTimeout: 10_000,
+  closeTimeout: 10_000,
+  pingInterval: 20_000,
+  pingTimeout: 20_000,
+};
+
+/** The slices in which the library counts time are rounded up, in milliseconds. */
+const ROUNDING = 8;
+/** The error of sums of fractions, in milliseconds. */
+const ROUNDING_DOWN = 0.001;
+/** What a reader may hold beside one message, in bytes: the inbox, and a chunk that is being read. */
+const HELD = 65_536 + 65_536;
+/** What a sender who awaits each send may have waiting beside one message, in bytes. */
+const BUFFERED = 2 * 65_536;
+
+function optionOf(half: Half, name: keyof typeof DEFAULTS): number {
+  return optionsOf(half)[name] ?? DEFAULTS[name];
+}
+
+function optionsOf({ name, world: { plan } }: Half) {
+  const index = /^client (\d+)/.exec(name)?.[1];
+  return index === undefined ? plan.server : plan.clients[Number(index)].options;
+}
+
+/** How much later something may happen because the process stood still, in milliseconds. */
+function standstillsOf({ time, plan }: World, timeout: number): number {
+  const count = plan.incidents.filter(({ what }) => what === "standstill").length;
+  // A slice that ends late is counted again.
+  return time.standstills + count * Math.ceil(timeout / 4);
+}
+
+function nothingBrokeOnTheWay({ broken }: World): string[] {
+  return broken;
+}
+
+function everyPromiseHasSettled({ tracked }: World): string[] {
+  return tracked.filter(({ state }) => state === "pending").map(({ what }) => what);
+}
+
+function errorsAreDocumented({ tracked, attempts }: World): string[] {
+  const errors = [
+    ...tracked.filter(({ state }) => state === "rejected"),
+    ...attempts.map(({ name, error }) => ({ what: name, error })),
+  ];
+  return errors.filter(({ error }) => error !== undefined && !isDocumented(error))
+    .map(({ what, error }) => `${what}: ${describe(error)}`);
+}
+
+function isDocumented(error: unknown): boolean {
+  return error instanceof WebSocketError || error instanceof HandshakeError ||
+    (error as Error).name === "InvalidStateError";
+}
+
+function connectionsHaveEnded({ halves }: World): string[] {
+  return halves.filter(({ closed, ws }) => closed === "pending" || ws.state !== "closed")
+    .map(({ name, ws, closed }) => `${name} is ${ws.state}, its closed is ${closed}`);
+}
+
+function transportsHaveEnded({ network }: World): string[] {
+  // A machine that was never told, because its line is dead, belongs to a proxy.
+  return network.lines.flatMap(({ ends, faults }) =>
+    ends.filter((end) => !end.closed && faults.length === 0 && !isProxy(end))
+  ).map((end) => `${JSON.stringify(end.localAddress)} is open`);
+}
+
+function isProxy({ localAddress }: End): boolean {
+  return localAddress.transport === "tcp" && localAddress.hostname.endsWith("-proxy");
+}
+
+/** Messages of one end come to the other one in order, unchanged and once. */
+function messagesComeInOrder({ halves, plan }: World): string[] {
+  return halves.flatMap((half) => {
+    const wrong = half.received.filter((index) => typeof index === "string")
+      .map((what) => `${half.name} has received what was not sent: ${what}`);
+    if (wrong.length > 0 || mayDrop(half, plan.broadcast.slow)) return wrong;
+    const expected = half.received.map((_, i) => i);
+    const at = expected.find((i) => half.received[i] !== i);
+    return at === undefined ? [] : [`${half.name} has received ${half.received[at]} as ${at}`];
+  });
+}
+
+/** Whether messages may be left out, because the end is in a room that drops them. */
+function mayDrop({ name, peer }: Half, slow: string | undefined): boolean {
+  if (!name.startsWith("client")) return false;
+  return slow!.startsWith("drop") && peer !== undefined && peer.world.room.has(peer);
+}
+
+/** Who has read to a clean end that the peer began has read all that the peer had sent. */
+function noMessageIsLost({ halves }: World): string[] {
+  return halves.flatMap((half) => {
+    const { name, readEnd, closed, closeInfo, isTerminated, peer } = half;
+    if (readEnd !== "clean" || closed !== "clean" || isTerminated || peer === undefined) return [];
+    if (closeInfo?.first !== "received") return [];
+    const sent = peer.sent.filter(({ state }) => state === "sent").length;
+    return half.received.length < sent
+      ? [`${name} has read ${half.received.length} of ${sent} messages to a clean end`]
+      : [];
+  });
+}
+
+/** A Close frame that one end has received is the one that the other end has sent. */
+function bothEndsAgree({ halves }: World): string[] {
+  return halves.flatMap(({ name, closeInfo, peer }) => {
+    const { received } = closeInfo ?? {};
+    if (received === undefined || peer === undefined) return [];
+    const sent = peer.closeInfo?.sent;
+    if (received.closeCode === sent?.closeCode && received.reason === sent.reason) return [];
+    return [`${name} ${closeText(closeInfo)}, its peer ${closeText(peer.closeInfo)}`];
+  });
+}
+
+function cleanEndsHaveBothCloseFrames({ halves }: World): string[] {
+  return halves.filter(({ closed, closeInfo }) =>
+    closed === "clean" && (closeInfo?.sent === undefined || closeInfo.received === undefined)
+  ).map(({ name, closeInfo }) => `${name} ${closeText(closeInfo)}`);
+}
+
+function nobodyBreaksTheProtocol({ halves, attempts }: World): string[] {
+  const codes = ["timeout", "connection-lost", "connect-failed", "status", "proxy", "shutdown"];
+  return [
+    ...halves.filter(({ error, closeInfo }) =>
+      [(error as WebSocketError | undefined)?.closeCode, closeInfo?.received?.closeCode]
+        .some((code) => code === 1002 || code === 1007 || code === 1009)
+    ).map(({ name, error }) => `${name}: ${describe(error)}`),
+    ...attempts.filter(({ error }) =>
+      error instanceof HandshakeError && !codes.includes(error.code)
+    ).map(({ name, error }) => `${name}: ${describe(error)}`),
+  ];
+}
+
+/** If nothing went wrong on purpose, all connections open, and all end cleanly. */
+function calmRunsAreClean({ plan, attempts, halves }: World): string[] {
+  if (!plan.calm) return [];
+  const slow = plan.broadcast.slow === "close" || plan.broadcast.slow === "terminate";
+  const room = slow && plan.clients.some(({ service }) => service === "room");
+  return [
+    ...attempts.filter(({ error }) => error !== undefined && !isShutdown(error))
+      .map(({ name, error }) => `${name}: ${describe(error)}`),
+    ...halves.filter(({ closed, error }) =>
+      closed !== "clean" && !room && !/while messages waited/.test((error as Error)?.message)
+    ).map(({ name, error }) => `${name}: ${describe(error)}`),
+  ];
+}
+
+/** A server that has shut down refuses who comes, or is not there. */
+function isShutdown(error: unknown): boolean {
+  return error instanceof HandshakeError &&
+    ["connect-failed", "connection-lost", "status", "proxy"].includes(error.code);
+}
+
+/** An opening handshake takes no longer than `openTimeout`, and does not give up before. */
+function openTimeoutsAreKept(world: World): string[] {
+  return world.attempts.flatMap(({ name, startedAt, endedAt, error, openTimeout }: Attempt) => {
+    if (openTimeout === 0) return [];
+    const took = (endedAt ?? world.time.now) - startedAt;
+    const most = openTimeout + ROUNDING + standstillsOf(world, openTimeout);
+    const isTimeout = error instanceof HandshakeError && error.code === "timeout";
+    if (took > most) return [`${name} took ${took} ms of ${openTimeout}`];
+    if (isTimeout && took < openTimeout - ROUNDING_DOWN) {
+      return [`${name} gave up after ${took} ms of ${openTimeout}`];
+    }
+    return [];
+  });
+}
+
+/** A connection whose line has gone silent is noticed by keepalive, and not before its time. */
+function keepaliveIsOnTime(world: World): string[] {
+  return world.halves.flatMap((half) => {
+    const { name, end, error, silence } = half;
+    if (end === undefined || !/^Keepalive:/.test((error as Error)?.message ?? "")) return [];
+    const timeout = optionOf(half, "pingTimeout");
+    return silence < timeout - ROUNDING_DOWN
+      ? [`${name} gave up after ${silence} ms of ${timeout}`]
+      : [];
+  });
+}
+
+/** How long after a silence begins its connection is found dead, in milliseconds. */
+function deadConnectionsAreFound(world: World): string[] {
+  return world.halves.flatMap((half) => {
+    const { name, end, closedAt = world.time.now } = half;
+    const interval = optionOf(half, "pingInterval");
+    const timeout = optionOf(half, "pingTimeout");
+    const closeTimeout = optionOf(half, "closeTimeout");
+    if (end === undefined || interval === 0 || timeout === 0) return [];
+    if (end.line.silentSince === undefined) return [];
+    const since = Math.max(end.line.silentSince, half.openedAt);
+    const closing = half.closeInfo?.sent !== undefined && half.closeInfo.first === "sent";
+    // Once our Close frame has left, closeTimeout takes over; 0 is for ever.
+    if (closing && closeTimeout === 0) return [];
+    const most = interval + 4 * (timeout + ROUNDING) + closeTimeout + ROUNDING +
+      standstillsOf(world, 4 * timeout + closeTimeout) + 4 * end.line.options.latency;
+    const took = closedAt - since;
+    return took > most ? [`${name} was found dead after ${took} ms, expected ${most}`] : [];
+  });
+}
+
+/** The delays of `reconnect()` are as long as it says. */
+function retriesAreOnTime(world: World): string[] {
+  return world.retries.flatMap(({ name, at, delay, nextAt }) => {
+    if (delay > 6000) return [`${name} is to wait for ${delay} ms`];
+    if (nextAt === undefined) return [];
+    const waited = nextAt - at;
+    // Timers count whole milliseconds, and none is shorter than one.
+    const isLate = waited > Math.max(1, delay) + 1 + world.time.standstills;
+    return waited < delay - 1 || isLate ? [`${name} waited for ${waited} ms of ${delay}`] : [];
+  });
+}
+
+function memoryIsBounded(world: World): string[] {
+  const { halves, plan } = world;
+  const longest = Math.max(0, ...plan.clients.flatMap(({ sizes }) => sizes)) * 4;
+  return halves.flatMap((half) => {
+    const { name, mostHeld, end } = half;
+    const room = world.room.has(half) ? plan.broadcast.maxBufferedAmount! : 0;
+    const wrong: string[] = [];
+    if (mostHeld > HELD + longest) wrong.push(`${name} held ${mostHeld} bytes`);
+    const buffered = end?.mostBuffered ?? 0;
+    if (buffered > BUFFERED + longest + room) wrong.push(`${name} had ${buffered} bytes waiting`);
+    return wrong;
+  });
+}
+
+/** A server's `onError` is told of what its own code throws, and of nothing that a client does. */
+function nothingIsReported({ reported }: World): string[] {
+  return reported.map(describe);
+}
+
+function noTimerIsLeft({ timersLeft }: World): string[] {
+  return timersLeft > 0 ? [`${timersLeft} are`] : [];
+}
+
+/** All invariants, by what they say. */
+const INVARIANTS: Readonly<Record<string, Invariant>> = {
+  "nothing broke on the way": nothingBrokeOnTheWay,
+  "every promise has settled": everyPromiseHasSettled,
+  "errors are documented ones": errorsAreDocumented,
+  "connections have ended": connectionsHaveEnded,
+  "transports have ended": transportsHaveEnded,
+  "messages come in order": messagesComeInOrder,
+  "no message is lost in silence": noMessageIsLost,
+  "both ends agree about Close frames": bothEndsAgree,
+  "clean ends have both Close frames": cleanEndsHaveBothCloseFrames,
+  "nobody breaks the protocol": nobodyBreaksTheProtocol,
+  "calm runs are clean": calmRunsAreClean,
+  "openTimeout is kept": openTimeoutsAreKept,
+  "keepalive gives up on time": keepaliveIsOnTime,
+  "dead connections are found": deadConnectionsAreFound,
+  "retries come on time": retriesAreOnTime,
+  "memory is bounded": memoryIsBounded,
+  "nothing is reported": nothingIsReported,
+  "no timer is left": noTimerIsLeft,
+};
+
+/** What does not hold, a line each. */
+export function findBroken(world: World): string[] {
+  return Object.entries(INVARIANTS).flatMap(([name, check]) =>
+    check(world).map((wrong) => `${name}: ${wrong}`)
+  );
+}

@@ -1,0 +1,178 @@
+/** What happens in one simulation, drawn from its seed. */
+import type {
+  BroadcastOptions,
+  ConnectionOptions,
+  ConnectOptions,
+  ServeOptions,
+} from "../../mod.ts";
+import type { Random } from "../fuzz/random.ts";
+import { type Break, BREAKS, type LineOptions } from "./network.ts";
+import type { ProxyKind } from "./proxy.ts";
+
+/** What a server does with a connection. */
+export const SERVICES = ["echo by pipe", "echo by loop", "sink", "source", "room"] as const;
+export type Service = typeof SERVICES[number];
+
+/** How a client reads. */
+export const READINGS = ["iterate", "receive", "reader", "messages"] as const;
+
+/** How a client ends. */
+export const ENDINGS = [
+  "close when all has come",
+  "close at once",
+  "terminate",
+  "wait for the server",
+] as const;
+
+/** What one client does. */
+export interface ClientPlan {
+  service: Service;
+  proxy: ProxyKind | undefined;
+  /** How many connections it makes, one after the other, if it reconnects. */
+  connections: number;
+  startsAt: number;
+  /** What each connection sends: the lengths of the messages. */
+  sizes: number[];
+  /** How long it waits after each message that it sends, and that it reads, in milliseconds. */
+  sendPause: number;
+  readPause: number;
+  reading: typeof READINGS[number];
+  ending: typeof ENDINGS[number];
+  options: ConnectOptions;
+}
+
+/** Something that happens at a time, and is nobody's intention. */
+export type Incident =
+  | { at: number; what: "break"; how: Break; way: 0 | 1; line: number }
+  | { at: number; what: "stall"; duration: number; line: number }
+  | { at: number; what: "standstill"; duration: number }
+  | { at: number; what: "wall clock"; difference: number };
+
+/** All of a simulation. */
+export interface Plan {
+  /** Whether nothing may go wrong: no incidents, and limits that are far away. */
+  calm: boolean;
+  line: LineOptions;
+  server: Omit<ServeOptions, "port" | "hostname">;
+  /** How long the server waits after each message that it reads, in milliseconds. */
+  readPause: number;
+  broadcast: BroadcastOptions;
+  clients: ClientPlan[];
+  incidents: Incident[];
+  /** When the server shuts down, unless the clients are gone before. */
+  shutdownAt: number;
+}
+
+/** The times in which incidents happen and clients start, in milliseconds. */
+const MOST_TIMES = [20, 500, 10_000, 60_000];
+/** Timeouts that pass, and one that does not, in milliseconds. */
+const TIMEOUTS = [1, 100, 3000];
+const PATIENT = 3_600_000;
+/** With compression, longer messages may be worked on by threads, whose time is not simulated. */
+const SHORT_SIZES = [0, 1, 20, 125, 126, 1000, 4000];
+const SIZES = [...SHORT_SIZES, 20_000, 65_535, 65_536, 150_000];
+
+function planLine(random: Random, calm: boolean): LineOptions {
+  return {
+    latency: random.pick(calm ? [0, 1, 20, 80] : [0, 1, 20, 80, 300, 2000]),
+    jitter: random.pick([0, 0, 5, 50]),
+    bandwidth: random.pick([Infinity, Infinity, 12_500, 1000, 100]),
+    segment: random.pick([Infinity, Infinity, 1460, 50, 1]),
+    sendBuffer: random.pick([65_536, 65_536, 4096, 0]),
+    receiveBuffer: random.pick([65_536, 65_536, 4096, 500]),
+  };
+}
+
+function planOptions(random: Random, calm: boolean): ConnectionOptions {
+  const options: ConnectionOptions = {};
+  if (random.once(3)) options.pingInterval = random.pick([0, 50, 1000, 5000]);
+  // A calm run may have lines so slow that the defaults would be too short.
+  if (calm || random.once(3)) options.pingTimeout = random.pick(calm ? [0, PATIENT] : TIMEOUTS);
+  if (calm || random.once(3)) options.closeTimeout = random.pick(calm ? [0, PATIENT] : TIMEOUTS);
+  if (calm || random.once(3)) options.openTimeout = random.pick(calm ? [0, PATIENT] : TIMEOUTS);
+  if (random.once(4)) options.readableStrategy = { highWaterMark: random.pick([0, 1, 1000]) };
+  if (random.once(6)) options.maxBufferedAmount = random.pick([0, 1000, 100_000]);
+  if (!calm && random.once(6)) options.slow = random.pick(["close", "terminate"] as const);
+  return options;
+}
+
+const COMPRESSIONS = [
+  true,
+  { threshold: 0 },
+  { threshold: 0, serverNoContextTakeover: true },
+  { threshold: 100, memory: "low" },
+] as const;
+
+function planClient(random: Random, calm: boolean, compressed: boolean, most: number): ClientPlan {
+  const service = random.pick(SERVICES);
+  const sizes = compressed || random.once(2) ? SHORT_SIZES : SIZES;
+  const reconnects = random.once(3);
+  const endings = calm ? ENDINGS.filter((ending) => ending !== "terminate") : ENDINGS;
+  return {
+    service,
+    proxy: random.pick([undefined, undefined, undefined, "http", "socks5"] as const),
+    connections: reconnects ? 1 + random.below(4) : 0,
+    startsAt: random.below(most),
+    sizes: random.list(12, () => random.pick(sizes)),
+    sendPause: random.pick([0, 0, 0, 1, 50, 500]),
+    readPause: random.pick([0, 0, 0, 1, 50, 500]),
+    reading: random.pick(READINGS),
+    ending: random.pick(endings),
+    options: {
+      ...planOptions(random, calm),
+      ...(compressed ? { compression: random.pick(COMPRESSIONS) } : {}),
+    },
+  };
+}
+
+function planIncident(random: Random, most: number): Incident {
+  const at = random.below(2 * most);
+  switch (random.below(6)) {
+    case 0:
+      return { at, what: "standstill", duration: random.pick([10, 200, 3000, 60_000]) };
+    case 1:
+      return { at, what: "wall clock", difference: random.pick([-1e9, -5000, 5000, 1e9]) };
+    case 2:
+      return {
+        at,
+        what: "stall",
+        duration: random.pick([10, 300, 5000, 120_000]),
+        line: random.below(6),
+      };
+    default:
+      return {
+        at,
+        what: "break",
+        how: random.pick(BREAKS),
+        way: random.pick([0, 1] as const),
+        line: random.below(6),
+      };
+  }
+}
+
+/** Draws a plan. */
+export function makePlan(random: Random): Plan {
+  const calm = random.once(3);
+  const most = random.pick(MOST_TIMES);
+  const compressed = random.once(3);
+  const server: Plan["server"] = planOptions(random, calm);
+  if (compressed) server.compression = random.pick(COMPRESSIONS);
+  if (!calm && random.once(6)) server.maxConnections = random.below(3);
+  if (!calm && random.once(6)) server.maxLifetime = random.pick([1, 100, 5000]);
+  return {
+    calm,
+    line: planLine(random, calm),
+    server,
+    readPause: random.pick([0, 0, 0, 1, 50, 500]),
+    broadcast: {
+      maxBufferedAmount: random.pick([0, 1000, 1_048_576]),
+      slow: random.pick(["close", "terminate", "drop-newest", "drop-oldest"] as const),
+    },
+    clients: Array.from(
+      { length: 1 + random.below(4) },
+      () => planClient(random, calm, compressed, most),
+    ),
+    incidents: calm ? [] : random.list(5, () => planIncident(random, most)),
+    shutdownAt: most + random.pick([0, 100, 30_000, 300_000]),
+  };
+}

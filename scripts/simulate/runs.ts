@@ -1,0 +1,81 @@
+/** Runs simulations one after the other. */
+import { pair } from "../../lib/testing.ts";
+import { live } from "./life.ts";
+
+/** How many simulations to run. */
+export interface SimulateOptions {
+  /** The seed of the first one; those that follow have the numbers after it. */
+  seed: number;
+  runs: number;
+  /** For how long at most. Default: Infinity */
+  seconds?: number;
+  /** Prints what has happened. Default: false */
+  trace?: boolean;
+}
+
+/** What came of them. */
+export interface Summary {
+  runs: number;
+  /** How many connections were opened. */
+  connections: number;
+  /** The time that has passed in them, in milliseconds. */
+  duration: number;
+  /** The time that they have taken, in seconds. */
+  seconds: number;
+  /** How connections and attempts have ended, and how often. */
+  ends: Map<string, number>;
+  /** Stands for all that has happened. */
+  hash: string;
+  failures: number;
+}
+
+/** Failures are printed up to this many. */
+const MOST_FAILURES = 10;
+/** Lines of the trace of a failure. */
+const MOST_LINES = 60;
+
+/** Runs simulations, and prints those that break an invariant. */
+export async function simulate(options: SimulateOptions): Promise<Summary> {
+  const { seed, runs, seconds = Infinity, trace = false } = options;
+  const started = performance.now();
+  const elapsed = () => (performance.now() - started) / 1000;
+  const summary = { runs: 0, connections: 0, duration: 0, failures: 0 };
+  const ends = new Map<string, number>();
+  let hash = 0;
+  await warmUp();
+  for (; summary.runs < runs && elapsed() < seconds; summary.runs++) {
+    const one = await live(seed + summary.runs);
+    summary.connections += one.connections;
+    summary.duration += one.duration;
+    for (const [end, count] of one.ends) ends.set(end, (ends.get(end) ?? 0) + count);
+    hash = Math.imul(hash ^ Number.parseInt(one.hash, 16), 0x01000193);
+    if (trace) console.log(one.trace.join("\n"));
+    if (one.broken.length === 0) continue;
+    if (++summary.failures <= MOST_FAILURES) {
+      console.log(`✗ deno task simulate --seed ${seed + summary.runs} --runs 1 --trace`);
+      for (const line of one.broken) console.log(`    ${line}`);
+      if (!trace && summary.failures === 1) console.log(one.trace.slice(-MOST_LINES).join("\n"));
+    }
+  }
+  return {
+    ...summary,
+    ends,
+    seconds: elapsed(),
+    hash: (hash >>> 0).toString(16).padStart(8, "0"),
+  };
+}
+
+let warm: Promise<void> | undefined;
+
+/** What the library loads when it is first needed takes time of the platform, which is not simulated. */
+function warmUp(): Promise<void> {
+  return warm ??= (async () => {
+    const [client, server] = await pair({
+      client: { compression: { threshold: 0 } },
+      server: { compression: { threshold: 0 } },
+    });
+    await client.send("warm");
+    await server.receive();
+    await client.close();
+  })();
+}

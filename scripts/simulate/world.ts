@@ -1,0 +1,227 @@
+/** What one simulation knows: its connections, their messages, and what was promised for when. */
+import {
+  type CloseDetails,
+  HandshakeError,
+  type Message,
+  type WebSocketConnection,
+  WebSocketError,
+} from "../../mod.ts";
+import type { End, Line, Network } from "./network.ts";
+import type { Plan } from "./plan.ts";
+import type { SimulatedTime } from "./time.ts";
+
+/** A message that one end has sent. */
+export interface Sent {
+  body: Message;
+  /** "sent" once its promise has resolved; "unknown" if there is none. */
+  state: "waiting" | "sent" | "refused" | "unknown";
+}
+
+/** One end of a connection. */
+export class Half {
+  readonly name: string;
+  readonly world: World;
+  readonly ws: WebSocketConnection;
+  /** Its end of the line, as far as the next machine. */
+  readonly end: End | undefined;
+  peer: Half | undefined;
+  readonly sent: Sent[] = [];
+  /** The indexes of the messages that it has received of its peer; a string for what is none of them. */
+  readonly received: (number | string)[] = [];
+  /** The bytes of these messages. */
+  receivedBytes = 0;
+  /** How its reading to the end has ended, if it has read so far. */
+  readEnd: "clean" | "error" | undefined;
+  closeCalledAt: number | undefined;
+  isTerminated = false;
+  openedAt: number;
+  closedAt: number | undefined;
+  /** How long nothing had come when it was closed, in milliseconds. */
+  silence = 0;
+  closed: "pending" | "clean" | "failed" = "pending";
+  error: unknown;
+  /** The most bytes that it held which its reader had not taken. */
+  mostHeld = 0;
+
+  constructor(name: string, world: World, ws: WebSocketConnection, end: End | undefined) {
+    this.name = name;
+    this.world = world;
+    this.ws = ws;
+    this.end = end;
+    this.openedAt = world.time.now;
+    world.halves.push(this);
+    world.say(`${name} is open`);
+    // The opening handshake has taken its bytes.
+    const before = end?.delivered ?? 0;
+    if (end !== undefined) {
+      end.onDelivery = () => {
+        this.mostHeld = Math.max(this.mostHeld, end.delivered - before - this.receivedBytes);
+      };
+    }
+    ws.closed.then(
+      () => this.#settle("clean", undefined),
+      (error) => this.#settle("failed", error),
+    );
+  }
+
+  #settle(how: "clean" | "failed", error: unknown): void {
+    this.closed = how;
+    this.error = error;
+    this.closedAt = this.world.time.now;
+    this.silence = this.closedAt - (this.end?.lastDelivery ?? 0);
+    this.world.say(
+      `${this.name} is closed: ${how} ${describe(error)} ${closeText(this.closeInfo)}`,
+    );
+  }
+
+  get closeInfo(): CloseDetails | undefined {
+    return this.ws.closeInfo;
+  }
+
+  /** Sends a message, and notes what becomes of it. False if it was refused. */
+  async send(body: Message): Promise<boolean> {
+    const sent: Sent = { body, state: "waiting" };
+    this.sent.push(sent);
+    const sending = this.ws.send(body);
+    try {
+      await this.world.track(`${this.name}: send()`, sending);
+      sent.state = "sent";
+      return true;
+    } catch {
+      sent.state = "refused";
+      return false;
+    }
+  }
+
+  /** Notes a message that was read. */
+  receive(message: Message): void {
+    const index = this.#indexOf(message);
+    this.receivedBytes += message.length;
+    this.received.push(index ?? `${typeof message} of ${message.length}`);
+    this.world.say(`${this.name} has received ${index ?? "?"} (${message.length})`);
+  }
+
+  /** Which of the peer's messages it is: the first one that is the same and has not come yet. */
+  #indexOf(message: Message): number | undefined {
+    const before = this.received.at(-1);
+    const from = typeof before === "number" ? before + 1 : 0;
+    const sent = this.peer?.sent ?? [];
+    for (let index = from; index < sent.length; index++) {
+      if (isSame(sent[index].body, message)) return index;
+    }
+  }
+
+  async close(closeCode: number): Promise<void> {
+    this.closeCalledAt ??= this.world.time.now;
+    this.world.say(`${this.name}: close(${closeCode})`);
+    await this.world.track(`${this.name}: close()`, this.ws.close({ closeCode })).catch(() => {});
+  }
+
+  terminate(): void {
+    this.isTerminated = true;
+    this.world.say(`${this.name}: terminate()`);
+    this.ws.terminate();
+  }
+}
+
+function isSame(a: Message, b: Message): boolean {
+  if (typeof a === "string" || typeof b === "string") return a === b;
+  return a.length === b.length && a.every((byte, i) => byte === b[i]);
+}
+
+/** An attempt to connect. */
+export interface Attempt {
+  name: string;
+  startedAt: number;
+  endedAt: number | undefined;
+  openTimeout: number;
+  error: unknown;
+  lines: Line[];
+}
+
+/** A promise of the library. */
+export interface Tracked {
+  what: string;
+  state: "pending" | "resolved" | "rejected";
+  error: unknown;
+}
+
+/** A delay that `reconnect()` has announced. */
+export interface Retry {
+  name: string;
+  at: number;
+  delay: number;
+  /** When the next attempt began. */
+  nextAt: number | undefined;
+}
+
+/** The state of one simulation. */
+export class World {
+  readonly plan: Plan;
+  readonly time: SimulatedTime;
+  network!: Network;
+  readonly halves: Half[] = [];
+  /** The connections to which the server broadcasts. */
+  readonly room = new Set<Half>();
+  readonly attempts: Attempt[] = [];
+  readonly retries: Retry[] = [];
+  readonly tracked: Tracked[] = [];
+  readonly trace: string[] = [];
+  /** What was broken while it ran. */
+  readonly broken: string[] = [];
+  /** What the server's `onError` was told. */
+  readonly reported: unknown[] = [];
+  /** When the server was asked to shut down, and when it had. */
+  shutdown: { at: number; finishedAt: number | undefined } | undefined;
+  timersLeft = 0;
+  #hash = 0x811c9dc5;
+
+  constructor(plan: Plan, time: SimulatedTime) {
+    this.plan = plan;
+    this.time = time;
+  }
+
+  /** A number that stands for all that has happened, and when. */
+  get hash(): string {
+    return (this.#hash >>> 0).toString(16).padStart(8, "0");
+  }
+
+  /** Notes what has happened. */
+  say(text: string): void {
+    const line = `${this.time.now.toFixed(3).padStart(12)}  ${text}`;
+    this.trace.push(line);
+    for (let i = 0; i < line.length; i++) {
+      this.#hash = Math.imul(this.#hash ^ line.charCodeAt(i), 0x01000193);
+    }
+  }
+
+  /** Watches a promise to its end, and gives it. */
+  track<T>(what: string, promise: Promise<T>): Promise<T> {
+    const tracked: Tracked = { what, state: "pending", error: undefined };
+    this.tracked.push(tracked);
+    promise.then(() => {
+      tracked.state = "resolved";
+    }, (error) => {
+      tracked.state = "rejected";
+      tracked.error = error;
+      this.say(`${what} rejects: ${describe(error)}`);
+    });
+    return promise;
+  }
+}
+
+/** An error in a few words. */
+export function describe(error: unknown): string {
+  if (error === undefined) return "";
+  if (error instanceof WebSocketError) return `${error.closeCode} ${error.message}`;
+  if (error instanceof HandshakeError) return `${error.code} ${error.message}`;
+  const { name, message } = error as Error;
+  return `${name} ${message}`;
+}
+
+/** The Close frames of a connection. */
+export function closeText(info: CloseDetails | undefined): string {
+  return `(sent ${info?.sent?.closeCode ?? "none"}, received ${
+    info?.received?.closeCode ?? "none"
+  })`;
+}
