@@ -28,6 +28,8 @@
  *
  * bench/NOTES.md says more about how it is measured.
  */
+import { parseArgs } from "node:util";
+import { readArguments } from "./arguments.ts";
 import { contest, type Round } from "./bench/contest.ts";
 import { separateCores } from "./bench/cores.ts";
 import { type Memory, memoryOf } from "./bench/idle.ts";
@@ -176,20 +178,23 @@ async function runPlan(plan: Plan) {
 async function main([command, ...rest]: string[]) {
   if (command === "--help") return console.log(USAGE);
   if (command === "report") return await report(rest);
-  if (command === "render") return await (rest.includes("--check") ? checkRendered() : render());
-  if (command === "guard") return await guard();
-  const plan = await planOrUsage(Deno.args);
+  if (command === "render") {
+    const check = await readArguments(USAGE, () => onlyFlag(rest, "check"));
+    return await (check ? checkRendered() : render());
+  }
+  if (command === "guard") {
+    await readArguments(USAGE, () => onlyFlag(rest));
+    return await guard();
+  }
+  const plan = await readArguments(USAGE, () => planFrom(Deno.args));
   await separateCores();
   await runPlan(plan);
 }
 
-async function planOrUsage(args: string[]): Promise<Plan> {
-  try {
-    return await planFrom(args);
-  } catch (error) {
-    console.error(`${(error as Error).message}\n\n${USAGE}`);
-    Deno.exit(2);
-  }
+/** Whether the flag was given; nothing else may be. */
+function onlyFlag(args: string[], flag?: string): boolean {
+  const options = flag === undefined ? {} : { [flag]: { type: "boolean" as const } };
+  return Object.keys(parseArgs({ args, options }).values).length > 0;
 }
 
 await main(Deno.args);

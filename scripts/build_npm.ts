@@ -1,6 +1,7 @@
 /** Builds the npm package into npm/: `deno task build:npm`. */
 import { cp } from "node:fs/promises";
 import config from "../deno.json" with { type: "json" };
+import { takeNoArguments } from "./arguments.ts";
 import { ROOT, runDevTool } from "./process.ts";
 
 /** Where the package is built. */
@@ -121,6 +122,7 @@ function ignoreNotFound(error: unknown) {
 }
 
 if (import.meta.main) {
+  await takeNoArguments("build:npm", Deno.args);
   await buildNpm();
   console.log(`Built ${config.name} ${config.version} in npm/`);
 }

@@ -1,5 +1,6 @@
 /** Formatting, lint, types and documentation: `deno task check`. All of them run, then it fails. */
 import config from "../deno.json" with { type: "json" };
+import { takeNoArguments } from "./arguments.ts";
 import { BROWSER } from "./build_npm.ts";
 import { run } from "./process.ts";
 
@@ -13,6 +14,7 @@ const STEPS = [
   ["doc", "--lint", ...Object.values(config.exports), BROWSER],
 ];
 
+await takeNoArguments("check", Deno.args);
 for (const args of STEPS) {
   const { code, output } = await run(Deno.execPath(), args);
   console.log(`${code === 0 ? "ok    " : "FAILED"} deno ${args.join(" ")}`);

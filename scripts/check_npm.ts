@@ -1,4 +1,5 @@
 /** Checks the npm package as a user gets it: `deno task check:npm`. */
+import { takeNoArguments } from "./arguments.ts";
 import { ROOT, runDevTool } from "./process.ts";
 import { copyProgram, installTarball } from "./tarball.ts";
 
@@ -29,6 +30,7 @@ const RESOLUTIONS = [
 /** As a bundler for browsers resolves. */
 const BROWSER = [["--customConditions", "browser", ...RESOLUTIONS[0]]];
 
+await takeNoArguments("check:npm", Deno.args);
 await using consumer = await installTarball();
 
 await step("publint", () => runDevTool("publint", ["run", consumer.tarball.pathname, "--strict"]));

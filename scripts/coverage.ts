@@ -4,6 +4,7 @@
  *
  * A line of comment counts as reached, so that the second number is higher than that of lines of code.
  */
+import { takeNoArguments } from "./arguments.ts";
 import { ROOT, run } from "./process.ts";
 import { findRuntime, runtimeVariables, SUITE_RUNTIMES } from "./runtimes.ts";
 import { runSuite, testFiles } from "./suite.ts";
@@ -48,7 +49,7 @@ async function runTests(): Promise<boolean> {
   const files = (await testFiles("tests")).filter((file) => !MORE_OF_THE_SAME.test(file));
   console.log(`${runtime.name} (${runtime.version}): ${files.length} files ...`);
   const env = { ...await runtimeVariables(), NODE_V8_COVERAGE: DATA.pathname };
-  const { tests } = await runSuite(runtime, { files, verbose: false, env });
+  const [{ tests }] = await runSuite([{ runtime, files }], { env });
   const failed = tests.filter(({ outcome }) => outcome === "failed");
   for (const { name, detail } of failed) console.log(`✗ ${name}\n${detail}`);
   return failed.length === 0;
@@ -72,6 +73,7 @@ function partly(output: string): string {
   return output.split("\n").filter((line) => !/^ .*\|\s*100 \|\s*$/.test(line)).join("\n").trim();
 }
 
+await takeNoArguments("coverage", Deno.args);
 const passed = await runTests();
 const reached = [];
 for (const goal of GOALS) reached.push(await check(goal));

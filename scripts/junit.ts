@@ -10,6 +10,8 @@ export interface TestCase {
   outcome: "passed" | "failed" | "skipped";
   /** What the runtime wrote about the failure. */
   detail: string;
+  /** Why it was skipped, if it was and the test says so. */
+  reason?: string;
 }
 
 interface Node {

@@ -4,9 +4,20 @@
  * without a file: all whose tests name rows. It fails when a test fails or a row is not shown
  * everywhere.
  */
+import { parseArgs } from "node:util";
+import {
+  knownNames,
+  readArguments,
+  RUNTIME_NAMES,
+  UsageError,
+  withoutSeparator,
+} from "./arguments.ts";
 import { coverage, ROWS, rowsShown, type Table, TABLES, unknownRows } from "./parity_rows.ts";
 import { findRuntimes, type RuntimeSpec, SUITE_RUNTIMES } from "./runtimes.ts";
 import { type Report, runSuite } from "./suite.ts";
+import { appliesTo } from "./test_plan.ts";
+
+const USAGE = "deno task parity [W] [K] [RUNTIME...] [FILE...]";
 
 /** The files with tests whose titles begin with a row. */
 function parityFiles(): string[] {
@@ -24,14 +35,14 @@ interface Plan {
 }
 
 function planFrom(args: readonly string[]): Plan {
-  const files = args.filter((arg) => arg.endsWith(".ts"));
-  const names = args.filter((arg) => !arg.endsWith(".ts") && arg !== "--");
+  const { positionals } = parseArgs({ args: withoutSeparator(args), allowPositionals: true });
+  const files = positionals.filter((arg) => arg.endsWith(".ts"));
+  const names = positionals.filter((arg) => !arg.endsWith(".ts"));
+  knownNames("table or runtime", names, [...TABLES, ...RUNTIME_NAMES]);
   const tables = TABLES.filter((table) => names.includes(table));
   const runtimes = SUITE_RUNTIMES.filter(({ name }) => names.includes(name));
-  if (tables.length + runtimes.length < new Set(names).size) {
-    const known = [...TABLES, ...SUITE_RUNTIMES.map(({ name }) => name)];
-    throw new RangeError(`Expected of ${known.join(", ")}; received ${names.join(", ")}`);
-  }
+  const missing = files.filter((file) => !parityFiles().includes(file));
+  if (missing.length > 0) throw new UsageError(`No tests of rows in ${missing.join(", ")}`);
   return {
     tables: tables.length > 0 ? tables : TABLES,
     runtimes: runtimes.length > 0 ? runtimes : SUITE_RUNTIMES,
@@ -41,15 +52,15 @@ function planFrom(args: readonly string[]): Plan {
 }
 
 async function runAll({ runtimes, named, files }: Plan): Promise<Report[]> {
-  const reports: Report[] = [];
-  for (const runtime of await findRuntimes(runtimes, named)) {
-    const report = await runSuite(runtime, { files, verbose: false });
-    console.log(
-      `${report.title}: ${report.tests.length} tests, ${rowsShown(report.tests).size} rows`,
-    );
-    reports.push(report);
-  }
-  return reports;
+  const found = await findRuntimes(runtimes, named);
+  const shares = found.map((runtime) => ({
+    runtime,
+    files: files.filter((file) => appliesTo(file, runtime.engine)),
+  }));
+  return await runSuite(shares, {
+    onReport: ({ title, tests }) =>
+      console.log(`${title}: ${tests.length} tests, ${rowsShown(tests).size} rows`),
+  });
 }
 
 /** Prints the rows of a table, and says whether all were shown everywhere. */
@@ -66,7 +77,7 @@ function printTable(table: Table, reports: readonly Report[]): boolean {
   return everywhere.length === ROWS[table].length;
 }
 
-const plan = planFrom(Deno.args);
+const plan = await readArguments(USAGE, () => planFrom(Deno.args));
 const reports = await runAll(plan);
 const tests = reports.flatMap((report) => report.tests);
 const failed = reports.flatMap(({ title, tests }) =>

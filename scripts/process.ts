@@ -1,10 +1,10 @@
-/** Running other programs: output kept, a deadline, and nothing left behind. */
+/** Running other programs: output kept, a limit on time or on silence, and nothing left behind. */
 
 /** What a finished program left. */
 export interface RunResult {
   /** Exit code; 128 and the signal's number when a signal ended it. */
   code: number;
-  /** True when the deadline passed and the program was killed. */
+  /** True when the program was killed: the deadline passed, or the program was silent for too long. */
   timedOut: boolean;
   /** Standard output and standard error, in the order they came. */
   output: string;
@@ -16,8 +16,13 @@ export interface RunOptions {
   cwd?: string | URL;
   /** Environment variables added to ours. */
   env?: Record<string, string>;
-  /** Milliseconds after which the program and its children are killed. */
+  /** Milliseconds after which the program and its children are killed. Default: 5 minutes */
   deadline?: number;
+  /**
+   * Milliseconds without output after which they are killed, in place of the deadline: a program that
+   * tells of its progress may take as long as it needs.
+   */
+  patience?: number;
   /** Called with each piece of output as it comes. */
   onOutput?: (text: string) => void;
 }
@@ -49,14 +54,16 @@ export async function run(
   running.add(child);
 
   const result: RunResult = { code: 0, timedOut: false, output: "" };
+  const giveUp = () => {
+    result.timedOut = true;
+    kill(child);
+  };
+  const watch = new Watch(giveUp, options);
   const keep = (text: string) => {
+    watch.restart();
     result.output += text;
     options.onOutput?.(text);
   };
-  const timer = setTimeout(() => {
-    result.timedOut = true;
-    kill(child);
-  }, options.deadline ?? DEFAULT_DEADLINE);
   try {
     const [status] = await Promise.all([
       child.status,
@@ -65,10 +72,36 @@ export async function run(
     ]);
     result.code = status.code;
   } finally {
-    clearTimeout(timer);
+    watch.stop();
     running.delete(child);
   }
   return result;
+}
+
+/** Number of ticks that a limit is counted in: a machine that stands still makes no ticks. */
+const TICKS = 20;
+
+/** Calls back when a program has used up its time. */
+class Watch {
+  #left = TICKS;
+  readonly #byProgress: boolean;
+  readonly #timer: ReturnType<typeof setInterval>;
+
+  constructor(giveUp: () => void, { patience, deadline = DEFAULT_DEADLINE }: RunOptions) {
+    this.#byProgress = patience !== undefined;
+    this.#timer = setInterval(() => {
+      if (--this.#left === 0) giveUp();
+    }, (patience ?? deadline) / TICKS);
+  }
+
+  /** Starts the time anew, if it is counted from the last output. */
+  restart(): void {
+    if (this.#byProgress) this.#left = TICKS;
+  }
+
+  stop(): void {
+    clearInterval(this.#timer);
+  }
 }
 
 /** Run a program that is expected to succeed; its output is in the error when it does not. */

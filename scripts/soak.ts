@@ -7,8 +7,18 @@
  * code.
  */
 import { parseArgs } from "node:util";
+import {
+  knownNames,
+  positiveNumber,
+  readArguments,
+  RUNTIME_NAMES,
+  UsageError,
+  withoutSeparator,
+} from "./arguments.ts";
 import { ROOT, run } from "./process.ts";
 import { findRuntimes, type Runtime, SUITE_RUNTIMES } from "./runtimes.ts";
+
+const USAGE = "deno task soak [NAME...] [--size 1GiB] [--seconds 120] [--runtime deno,bun]";
 
 type Row = Record<string, string>;
 
@@ -23,47 +33,35 @@ const UNITS: Record<string, number> = { "": 1, KiB: 2 ** 10, MiB: 2 ** 20, GiB: 
 const DEADLINE = 30 * 60_000;
 
 interface Plan {
-  soaks: string[];
-  runtimes: string[];
+  soaks: readonly string[];
+  runtimes: readonly string[];
   size: number;
   seconds: number;
 }
 
 function planFrom(args: string[]): Plan {
   const { values, positionals } = parseArgs({
-    args: args.filter((arg) => arg !== "--"),
+    args: withoutSeparator(args),
     options: {
       size: { type: "string", default: "1GiB" },
       seconds: { type: "string", default: "120" },
-      runtime: { type: "string", default: SUITE_RUNTIMES.map(({ name }) => name).join() },
+      runtime: { type: "string", default: RUNTIME_NAMES.join() },
     },
     allowPositionals: true,
   });
   return {
-    soaks: known("soaks", positionals, Object.keys(SOAKS)),
-    runtimes: known("runtimes", values.runtime.split(","), SUITE_RUNTIMES.map(({ name }) => name)),
+    soaks: knownNames("soak", positionals, Object.keys(SOAKS)),
+    runtimes: knownNames("runtime", values.runtime.split(","), RUNTIME_NAMES),
     size: bytes(values.size),
-    seconds: seconds(values.seconds),
+    seconds: positiveNumber("--seconds", values.seconds)!,
   };
-}
-
-function seconds(text: string): number {
-  const value = Number(text);
-  if (value > 0) return value;
-  throw new RangeError(`Expected --seconds as a number above 0; got ${text}`);
-}
-
-function known(what: string, names: string[], all: string[]): string[] {
-  const unknown = names.filter((name) => !all.includes(name));
-  if (unknown.length === 0) return names.length > 0 ? names : all;
-  throw new RangeError(`Expected ${what} of ${all.join(", ")}; got ${unknown.join(", ")}`);
 }
 
 function bytes(text: string): number {
   const [, digits, unit] = /^(\d+)\s*([KMG]iB|)$/.exec(text) ?? [];
   const size = Number(digits) * UNITS[unit];
   if (size > 0) return size;
-  throw new RangeError(`Expected --size in bytes, KiB, MiB or GiB, such as 64MiB; got ${text}`);
+  throw new UsageError(`Expected --size in bytes, KiB, MiB or GiB, such as 64MiB; got ${text}`);
 }
 
 /** Run one soak on one runtime; a row more says why it failed, if it did. */
@@ -105,7 +103,7 @@ function printTable(rows: Row[]) {
 
 const length = (text: string) => text.length;
 
-const plan = planFrom(Deno.args);
+const plan = await readArguments(USAGE, () => planFrom(Deno.args));
 const specs = SUITE_RUNTIMES.filter(({ name }) => plan.runtimes.includes(name));
 const runtimes = await findRuntimes(specs, false);
 let failed = runtimes.length === 0;

@@ -1,5 +1,5 @@
 /**
- * The one test suite, run by one runtime. Each file has a process of its own: one that crashes or
+ * The one test suite, run by several runtimes. Each file has a process of its own: one that crashes or
  * hangs costs the others nothing, and `node --test-force-exit` is then dependable (with several
  * files it loses results that were still on their way from its child processes).
  */
@@ -12,49 +12,136 @@ export interface Report {
   /** Name and version of the runtime. */
   title: string;
   tests: TestCase[];
+  /** Time from the first file to the end of the last one. */
   seconds: number;
 }
 
-/** What to run. */
-export interface SuiteOptions {
-  /** Test files, relative to the repository. */
+/** The test files that one runtime runs. */
+export interface Share {
+  runtime: Runtime;
+  /** Paths relative to the repository. */
   files: string[];
+}
+
+/** How to run the tests. */
+export interface SuiteOptions {
   /** Only tests whose name matches; on Deno that is the name of the outermost group. */
   filter?: string;
-  /** Print all that the runtime prints. */
-  verbose: boolean;
+  /** Print all that the runtimes print. Default: false */
+  verbose?: boolean;
   /** Environment variables for the tests. */
   env?: Record<string, string>;
-  /** How many files run at the same time. Default: one for each core */
+  /** How many files run at the same time. Default: one for each core, and one more */
   jobs?: number;
+  /** Called with what came of a file, when it has ended. */
+  onFile?: (runtime: Runtime, tests: TestCase[]) => void;
+  /** Called with each report when it is complete. */
+  onReport?: (report: Report) => void;
+}
+
+interface Job {
+  runtime: Runtime;
+  file: string;
 }
 
 const MINUTE = 60_000;
-/** How long one file may take; on a quiet machine each takes a fraction of it. */
-const FILE_DEADLINE = 10 * MINUTE;
-/** Of one test: Bun's own is 5 seconds, Node has none, and Deno has no such option. */
-const TEST_TIMEOUT = 2 * MINUTE;
-const HEARTBEAT = MINUTE / 2;
+/** A file in which no test has ended for so long is given up. A busy machine only makes it slower. */
+const PATIENCE = 5 * MINUTE;
+/** The same for one test, so that the report names the test that hangs. Deno has no such option. */
+const TEST_TIMEOUT = 4 * MINUTE;
+const HEARTBEAT = MINUTE;
 const REPORTS = new URL(".cache/test/", ROOT);
+/** How long each file took, written by one run for the order of the next one. */
+const TIMES = new URL("times.json", REPORTS);
 
-/** Run the suite on one runtime. */
-export async function runSuite(runtime: Runtime, options: SuiteOptions): Promise<Report> {
-  const { files, jobs = navigator.hardwareConcurrency } = options;
+/** Runs the files of all shares, the longest first, several at a time. */
+export async function runSuite(shares: Share[], options: SuiteOptions = {}): Promise<Report[]> {
+  const { jobs = navigator.hardwareConcurrency + 1 } = options;
+  await Deno.mkdir(REPORTS, { recursive: true });
+  const times = await readTimes();
+  const queue = longestFirst(shares, times);
+  const left = new Map(shares.map(({ runtime, files }) => [runtime, files.length]));
+  const results = new Map<Runtime, Map<string, TestCase[]>>();
   const started = performance.now();
-  const results: TestCase[][] = [];
-  let next = 0;
+  const reports: Report[] = [];
+  const running = new Map<Job, number>();
+  const heartbeat = setInterval(() => printRunning(running), HEARTBEAT);
+  const finish = ({ runtime, files }: Share) => {
+    const found = results.get(runtime);
+    const report = {
+      title: titleOf(runtime),
+      tests: files.flatMap((file) => found?.get(file) ?? []),
+      seconds: secondsSince(started),
+    };
+    reports.push(report);
+    options.onReport?.(report);
+  };
   const work = async () => {
-    while (next < files.length) {
-      const at = next++;
-      const tests = await runFile(runtime, files[at], options);
-      results[at] = tests.map((test) => ({ ...test, name: `${files[at]}: ${test.name}` }));
+    for (let job = queue.shift(); job !== undefined; job = queue.shift()) {
+      const { runtime, file } = job;
+      const start = performance.now();
+      running.set(job, start);
+      const tests = await runFile(runtime, file, options);
+      running.delete(job);
+      if (options.filter === undefined) times[keyOf(job)] = secondsSince(start);
+      const named = tests.map((test) => ({ ...test, name: `${file}: ${test.name}` }));
+      options.onFile?.(runtime, named);
+      if (!results.has(runtime)) results.set(runtime, new Map());
+      results.get(runtime)!.set(file, named);
+      left.set(runtime, left.get(runtime)! - 1);
+      if (left.get(runtime) === 0) finish(shares.find((share) => share.runtime === runtime)!);
     }
   };
-  await Promise.all(Array.from({ length: Math.max(1, jobs) }, work));
-  const tests = results.flat();
-  if (tests.length === 0) tests.push(failure("the suite", "the runner ran no test"));
-  const seconds = Math.round((performance.now() - started) / 100) / 10;
-  return { title: `${runtime.name} (${runtime.version})`, tests, seconds };
+  await Promise.all(Array.from({ length: Math.max(1, jobs) }, work)).finally(() =>
+    clearInterval(heartbeat)
+  );
+  await Deno.writeTextFile(TIMES, JSON.stringify(times, null, 1));
+  return reports;
+}
+
+/** Name and version of a runtime. */
+export function titleOf({ name, version }: Runtime): string {
+  return `${name} (${version})`;
+}
+
+function keyOf({ runtime, file }: Job): string {
+  return `${runtime.name} ${file}`;
+}
+
+function secondsSince(start: number): number {
+  return Math.round((performance.now() - start) / 100) / 10;
+}
+
+async function readTimes(): Promise<Record<string, number>> {
+  try {
+    return JSON.parse(await Deno.readTextFile(TIMES));
+  } catch {
+    return {};
+  }
+}
+
+/** Files of which nothing is known take a time that goes with their size: those come after `SLOW`. */
+const SECONDS_PER_BYTE = 1e-4;
+/** The files that take longest on a machine that has not run them yet. */
+const SLOW = /\/(conformance\w*|deflate_\w+|faults\/random_user|load|matrix|fuzz)_test\.ts$/;
+
+function longestFirst(shares: Share[], times: Record<string, number>): Job[] {
+  const guess = ({ file }: Job) =>
+    SLOW.test(file) ? 30 : Deno.statSync(new URL(file, ROOT)).size * SECONDS_PER_BYTE;
+  const jobs = shares.flatMap(({ runtime, files }) =>
+    files.map((file): Job => ({ runtime, file }))
+  );
+  const expected = new Map(jobs.map((job) => [job, times[keyOf(job)] ?? guess(job)]));
+  return jobs.sort((a, b) => expected.get(b)! - expected.get(a)!);
+}
+
+function printRunning(running: Map<Job, number>): void {
+  const now = performance.now();
+  const lines = [...running].filter(([, start]) => now - start > HEARTBEAT)
+    .map(([{ runtime, file }, start]) =>
+      `${file} on ${runtime.name} (${Math.round((now - start) / 1000)} s)`
+    );
+  if (lines.length > 0) console.log(`  still running: ${lines.join(", ")}`);
 }
 
 /** The files named *_test.ts in a folder and the folders in it, in the order of their names. */
@@ -75,21 +162,20 @@ async function runFile(
 ): Promise<TestCase[]> {
   const folder = new URL(`${runtime.name}/`, REPORTS);
   await Deno.mkdir(folder, { recursive: true });
-  const report = new URL(`${file.replaceAll("/", ".")}.xml`, folder);
-  await removeIfThere(report);
+  const name = file.replaceAll("/", ".");
+  const report = new URL(`${name}.xml`, folder);
+  const skips = new URL(`${name}.skips`, folder);
+  for (const old of [report, skips]) await removeIfThere(old);
 
-  const heartbeat = setInterval(
-    () => console.log(`  ${runtime.name}: ${file} is still running`),
-    HEARTBEAT,
-  );
   const args = testArguments(runtime.engine, file, report.pathname, options.filter);
   const result = await run(runtime.path, args, {
-    deadline: FILE_DEADLINE,
-    env: { NO_COLOR: "1", DENO_NO_UPDATE_CHECK: "1", ...options.env },
+    patience: PATIENCE,
+    env: { NO_COLOR: "1", DENO_NO_UPDATE_CHECK: "1", SKIPS: skips.pathname, ...options.env },
     onOutput: options.verbose ? printPrefixed(runtime.name) : undefined,
-  }).finally(() => clearInterval(heartbeat));
+  });
 
   let tests = await readReport(report, runtime.engine);
+  addReasons(tests, await readIfThere(skips));
   if (options.filter !== undefined) {
     // What does not match is reported as skipped or not at all, and not every file has a match.
     tests = tests.filter(({ outcome }) => outcome !== "skipped");
@@ -131,11 +217,17 @@ function testArguments(engine: Engine, file: string, report: string, filter?: st
 }
 
 async function readReport(report: URL, engine: Engine): Promise<TestCase[]> {
-  try {
-    return parseJUnit(await Deno.readTextFile(report), { groupsAreTests: engine === "deno" });
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return [];
-    throw error;
+  return parseJUnit(await readIfThere(report), { groupsAreTests: engine === "deno" });
+}
+
+/** Adds why tests were skipped: lines of a title and a reason, which `tests/it.ts` has written. */
+function addReasons(tests: TestCase[], skips: string): void {
+  const reasons = new Map(
+    skips.split("\n").filter(Boolean).map((line) => JSON.parse(line) as [string, string]),
+  );
+  for (const test of tests) {
+    if (test.outcome !== "skipped") continue;
+    test.reason = [...reasons].find(([title]) => test.name.endsWith(title))?.[1];
   }
 }
 
@@ -144,7 +236,7 @@ function runnerProblem(
   result: RunResult,
   tests: TestCase[],
 ): string | undefined {
-  if (result.timedOut) return `the runner did not end within ${FILE_DEADLINE / 1000} s`;
+  if (result.timedOut) return `no test ended within ${PATIENCE / 1000} s`;
   if (tests.length === 0) return `the runner ran no test (exit code ${result.code})`;
   if (result.code !== 0 && !tests.some(({ outcome }) => outcome === "failed")) {
     return `the runner ended with exit code ${result.code} though no test failed`;
@@ -168,9 +260,17 @@ function printPrefixed(name: string): (text: string) => void {
   };
 }
 
-async function removeIfThere(file: URL) {
+async function removeIfThere(file: URL): Promise<void> {
+  await ifThere(Deno.remove(file));
+}
+
+async function readIfThere(file: URL): Promise<string> {
+  return await ifThere(Deno.readTextFile(file)) ?? "";
+}
+
+async function ifThere<T>(result: Promise<T>): Promise<T | undefined> {
   try {
-    await Deno.remove(file);
+    return await result;
   } catch (error) {
     if (!(error instanceof Deno.errors.NotFound)) throw error;
   }

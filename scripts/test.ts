@@ -1,8 +1,18 @@
 /**
- * Runs the tests: `deno task test [RUNTIME...] [FILE...] [--filter PATTERN] [--verbose]`. Without
- * a runtime: the suite on all of them, then the smoke test of the npm package ("npm").
+ * Runs the tests: `deno task test [RUNTIME...] [FILE...] [--all] [--filter PATTERN] [--verbose]`.
+ *
+ * Without a runtime: everything on Deno, what depends on the runtime on Bun and Node 24, and the smoke
+ * test of the npm package ("npm"). With `--all`, everything on every runtime. Files that are named run on
+ * every runtime, or on those that are named too.
  */
 import { parseArgs } from "node:util";
+import {
+  knownNames,
+  readArguments,
+  RUNTIME_NAMES,
+  UsageError,
+  withoutSeparator,
+} from "./arguments.ts";
 import type { TestCase } from "./junit.ts";
 import {
   findRuntimes,
@@ -12,99 +22,134 @@ import {
   SUITE_RUNTIMES,
 } from "./runtimes.ts";
 import { runSmoke } from "./smoke.ts";
-import { type Report, runSuite, type SuiteOptions, testFiles } from "./suite.ts";
+import { type Report, runSuite, type Share, testFiles, titleOf } from "./suite.ts";
+import { appliesTo, dependsOnRuntime, unknownFiles } from "./test_plan.ts";
 import { isThere, PEERS } from "../tests/interop/peers.ts";
 
+const USAGE = "deno task test [RUNTIME...] [FILE...] [--all] [--filter PATTERN] [--verbose]";
 const SMOKE = "npm";
 const SMOKE_RUNTIMES = [
   NODE20,
   ...SUITE_RUNTIMES.filter(({ name }) => /^(bun|node26)$/.test(name)),
 ];
+/** The runtimes that run all files, or a part of them, if none is named. */
+const QUICK: Record<string, "all files" | "what depends on the runtime"> = {
+  deno: "all files",
+  bun: "what depends on the runtime",
+  node24: "what depends on the runtime",
+};
 
-interface Plan extends SuiteOptions {
+interface Plan {
+  filter: string | undefined;
+  verbose: boolean;
   suite: readonly RuntimeSpec[];
+  /** The files of a runtime. */
+  filesFor(runtime: RuntimeSpec): string[];
   smoke: boolean;
   /** True when runtimes were named: one that is missing is then an error. */
   named: boolean;
 }
 
-async function planFrom(args: string[]): Promise<Plan> {
+async function planFrom(args: readonly string[]): Promise<Plan> {
   const { values, positionals } = parseArgs({
-    args: args.filter((arg) => arg !== "--"),
-    options: { filter: { type: "string" }, verbose: { type: "boolean", default: false } },
+    args: withoutSeparator(args),
+    options: {
+      all: { type: "boolean", default: false },
+      filter: { type: "string" },
+      verbose: { type: "boolean", default: false },
+    },
     allowPositionals: true,
   });
+  const { all, filter, verbose } = values;
+  const existing = await testFiles("tests");
+  const renamed = unknownFiles(existing);
+  if (renamed.length > 0) throw new Error(`scripts/test_plan.ts names ${renamed.join(", ")}`);
   const files = positionals.filter((arg) => arg.endsWith(".ts"));
+  const missing = files.filter((file) => !existing.includes(file));
+  if (missing.length > 0) throw new UsageError(`No such test file: ${missing.join(", ")}`);
   const names = positionals.filter((arg) => !arg.endsWith(".ts"));
-  const known = [...SUITE_RUNTIMES.map(({ name }) => name), SMOKE];
-  const unknown = names.filter((name) => !known.includes(name));
-  if (unknown.length > 0) {
-    throw new RangeError(`Expected runtimes of ${known.join(", ")}; got ${unknown.join(", ")}`);
-  }
-  const partial = files.length > 0 || values.filter !== undefined;
+  const chosen = knownNames("runtime", names, [...RUNTIME_NAMES, SMOKE]);
+  if (all && positionals.length > 0) throw new UsageError("--all takes no runtimes and no files");
+  const everything = all || positionals.length > 0;
   return {
-    files: files.length > 0 ? files : await testFiles("tests"),
-    filter: values.filter,
-    verbose: values.verbose,
-    suite: SUITE_RUNTIMES.filter(({ name }) => names.length === 0 || names.includes(name)),
-    smoke: names.length === 0 ? !partial : names.includes(SMOKE),
+    filter,
+    verbose,
+    suite: SUITE_RUNTIMES.filter(({ name }) => everything ? chosen.includes(name) : name in QUICK),
+    filesFor: ({ name, engine }) =>
+      (files.length > 0 ? files : existing).filter((file) =>
+        appliesTo(file, engine) &&
+        (everything || QUICK[name] === "all files" || dependsOnRuntime(file))
+      ),
+    smoke: names.length > 0 ? names.includes(SMOKE) : files.length === 0 && filter === undefined,
     named: names.length > 0,
   };
 }
 
-/** Say which peers are missing: a runtime's report does not say why a test was skipped. */
-function notePeers({ files }: Plan) {
-  if (!files.some((file) => file.includes("/interop/"))) return;
-  for (const peer of Object.values(PEERS).filter((peer) => !isThere(peer))) {
-    console.log(`peer ${peer.name}: missing, install the Debian package ${peer.package}`);
-  }
+async function sharesOf(plan: Plan): Promise<Share[]> {
+  const runtimes = await findRuntimes(plan.suite, plan.named);
+  return runtimes.map((runtime) => ({ runtime, files: plan.filesFor(runtime) }))
+    .filter(({ files }) => files.length > 0);
 }
 
-async function runAll(plan: Plan): Promise<Report[]> {
-  const reports: Report[] = [];
-  const runtimes = await findRuntimes(plan.suite, plan.named);
-  const env = runtimes.length > 0 ? await runtimeVariables() : {};
-  for (const runtime of runtimes) {
-    console.log(`${runtime.name} (${runtime.version}): ${plan.files.length} files ...`);
-    reports.push(print(await runSuite(runtime, { ...plan, env })));
+async function runAll(plan: Plan, shares: Share[]): Promise<Report[]> {
+  const env = shares.length > 0 ? await runtimeVariables() : {};
+  for (const { runtime, files } of shares) {
+    console.log(`${titleOf(runtime)}: ${files.length} files ...`);
   }
+  const { filter, verbose } = plan;
+  const reports = await runSuite(shares, {
+    filter,
+    verbose,
+    env,
+    onFile: (runtime, tests) => printFailures(titleOf(runtime), tests),
+    onReport: printReport,
+  });
   if (plan.smoke) {
     console.log("npm package: build, pack, install, smoke test ...");
-    reports.push(print(await runSmoke(await findRuntimes(SMOKE_RUNTIMES, false))));
+    const report = await runSmoke(await findRuntimes(SMOKE_RUNTIMES, false));
+    printFailures(report.title, report.tests);
+    printReport(report);
+    reports.push(report);
   }
   return reports;
 }
 
-function print(report: Report): Report {
-  for (const test of report.tests.filter(({ outcome }) => outcome === "failed")) {
-    console.log(`\n✗ ${report.title}: ${test.name}\n${indent(test.detail)}\n`);
+function printFailures(title: string, tests: readonly TestCase[]): void {
+  for (const { name, detail } of tests.filter(({ outcome }) => outcome === "failed")) {
+    console.log(`\n✗ ${title}: ${name}\n${indent(detail)}\n`);
   }
-  console.log(`${report.title}: ${summary(report.tests)} in ${report.seconds} s`);
-  return report;
+}
+
+function printReport({ title, tests, seconds }: Report): void {
+  console.log(`${title}: ${summary(tests)} in ${seconds} s`);
 }
 
 function indent(text: string): string {
   return text.replace(/^/gm, "    ");
 }
 
-function count(tests: TestCase[], outcome: TestCase["outcome"]): number {
+function count(tests: readonly TestCase[], outcome: TestCase["outcome"]): number {
   return tests.filter((test) => test.outcome === outcome).length;
 }
 
-function summary(tests: TestCase[]): string {
+function summary(tests: readonly TestCase[]): string {
   const counts = (["passed", "failed", "skipped"] as const).map((outcome) =>
     `${count(tests, outcome)} ${outcome}`
   );
   return counts.join(", ");
 }
 
-/** Say which tests one runtime did not report and another did: one suite has one list of tests. */
-function compare(reports: Report[]) {
+/** Says which tests one runtime did not report and another did: one suite has one list of tests. */
+function compare(reports: readonly Report[], shares: readonly Share[]): void {
   const everyTest = new Map<string, TestCase>();
   for (const { tests } of reports) for (const test of tests) everyTest.set(key(test), test);
-  for (const { tests, title } of reports) {
-    const reported = new Set(tests.map(key));
-    const missing = [...everyTest].filter(([key]) => !reported.has(key));
+  for (const { runtime, files } of shares) {
+    const title = titleOf(runtime);
+    const own = new Set(files);
+    const reported = new Set(reports.find((report) => report.title === title)?.tests.map(key));
+    const missing = [...everyTest].filter(([key, test]) =>
+      !reported.has(key) && own.has(fileOf(test))
+    );
     for (const [, { name }] of missing.slice(0, 5)) {
       console.log(`note: ${title} did not report "${name}", another runtime did`);
     }
@@ -112,15 +157,48 @@ function compare(reports: Report[]) {
   }
 }
 
+function fileOf({ name }: TestCase): string {
+  return name.slice(0, name.indexOf(": "));
+}
+
 /** The runtimes differ in how they write control characters in a name. */
 function key({ name }: TestCase): string {
   return name.replace(/\\x..|\\.|[^ -~]/g, "");
 }
 
-const plan = await planFrom(Deno.args);
-notePeers(plan);
-const reports = await runAll(plan);
-if (plan.filter === undefined) compare(reports.filter(({ title }) => title !== "npm package"));
+/** Says how many tests were skipped, and why. */
+function printSkips(reports: readonly Report[]): void {
+  const counts = new Map<string, { tests: number; titles: Set<string> }>();
+  for (const { title, tests } of reports) {
+    for (const { outcome, reason = "no reason given" } of tests) {
+      if (outcome !== "skipped") continue;
+      if (!counts.has(reason)) counts.set(reason, { tests: 0, titles: new Set() });
+      const entry = counts.get(reason)!;
+      entry.tests++;
+      entry.titles.add(title.split(" ")[0]);
+    }
+  }
+  for (const [reason, { tests, titles }] of [...counts].sort(([a], [b]) => a < b ? -1 : 1)) {
+    console.log(`skipped ${`${tests}`.padStart(4)}  ${reason} (${[...titles].join(", ")})`);
+  }
+}
+
+/** Says which peers are missing. */
+function printMissingPeers(shares: readonly Share[]): void {
+  if (!shares.some(({ files }) => files.some((file) => file.includes("/interop/")))) return;
+  for (const peer of Object.values(PEERS).filter((peer) => !isThere(peer))) {
+    console.log(`peer ${peer.name} is missing: install the Debian package ${peer.package}`);
+  }
+}
+
+const plan = await readArguments(USAGE, () => planFrom(Deno.args));
+const shares = await sharesOf(plan);
+const reports = await runAll(plan, shares);
+if (plan.filter === undefined) compare(reports, shares);
+printSkips(reports);
+printMissingPeers(shares);
 const tests = reports.flatMap((report) => report.tests);
+const nothingRan = count(tests, "passed") + count(tests, "failed") === 0;
+if (nothingRan) console.log("No test was run");
+if (nothingRan || count(tests, "failed") > 0) Deno.exitCode = 1;
 console.log(summary(tests));
-if (tests.length === 0 || count(tests, "failed") > 0) Deno.exitCode = 1;

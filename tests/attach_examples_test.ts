@@ -1,9 +1,10 @@
-import { describe, it } from "node:test";
+import { describe } from "node:test";
 import assert from "node:assert/strict";
+import { it, notApplicable } from "./it.ts";
 import { connect } from "../mod.ts";
 import { insideRepository, readSource, withPrograms } from "./programs.ts";
 
-const skip = "Deno" in globalThis ? false : "only Deno has it";
+const skip = "Deno" in globalThis ? false : notApplicable("only Deno has Deno.serve()");
 
 const examples: [name: string, greeting: string, skip?: string | false][] = [
   ["http.ts", "Hello from node:http"],

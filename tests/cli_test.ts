@@ -1,4 +1,4 @@
-import { describe, it } from "node:test";
+import { describe } from "node:test";
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { existsSync } from "node:fs";
@@ -8,6 +8,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
 import config from "../deno.json" with { type: "json" };
+import { it, peerMissing } from "./it.ts";
 import { serve, type WebSocketConnection } from "../mod.ts";
 import { certificates } from "./certificates.ts";
 import { urlOf, withServer } from "./support.ts";
@@ -280,7 +281,7 @@ describe("K111 the command line", () => {
 
   // What a user sees: a prompt, and messages that do not mix with the line that is typed.
   const script = ["/usr/bin/script"].find((path) => existsSync(path));
-  const skip = script === undefined && "needs the program script";
+  const skip = script === undefined && peerMissing("the program script");
   it("K111 on a terminal it prompts, and control-D closes", { skip }, async () => {
     const server = await serve({ port: 0 }, (ws) => ws.readable.pipeTo(ws.writable));
     try {

@@ -1,17 +1,15 @@
+/** The conformance rows at the levels that need no platform; `conformance_socket_test.ts` has the other one. */
 import { describe, it } from "node:test";
-import type { Role } from "../lib/core/mod.ts";
 import {
   assembleLevel,
   check,
   type Level,
   memoryLevel,
   protocolLevel,
-  socketLevel,
   transformsLevel,
 } from "./conformance/levels.ts";
 import { ROWS } from "./conformance/rows.ts";
-
-const ROLES: readonly Role[] = ["server", "client"];
+import { ROLES } from "./support.ts";
 
 /** What each row is run at; where there are two echoes, by a pipe and by a loop. */
 const LEVELS: readonly [name: string, levels: readonly Level[]][] = [
@@ -19,7 +17,6 @@ const LEVELS: readonly [name: string, levels: readonly Level[]][] = [
   ["transforms", [transformsLevel]],
   ["assemble", [assembleLevel]],
   ["memory", [memoryLevel("pipe"), memoryLevel("loop")]],
-  ["socket", [socketLevel("pipe"), socketLevel("loop")]],
 ];
 
 for (const [name, levels] of LEVELS) {

@@ -1,5 +1,6 @@
-import { describe, it } from "node:test";
+import { describe } from "node:test";
 import assert from "node:assert/strict";
+import { it } from "./it.ts";
 import type { Message, WebSocketError } from "../mod.ts";
 import { concat, pattern } from "./bytes.ts";
 import { KINDS, type NativeInit, type NativePair } from "./native_sockets.ts";

@@ -1,10 +1,11 @@
 /** The client over HTTP/2 and a server in a process of its own: on Deno, which has no server, too. */
-import { after, before, describe, it } from "node:test";
+import { after, before, describe } from "node:test";
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import type { ClientHttp2Session } from "node:http2";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
+import { it, peerMissing } from "./it.ts";
 import type { HandshakeError, WebSocketConnection, WebSocketError } from "../mod.ts";
 import { connectHttp2, type ConnectHttp2Options } from "../lib/http2.ts";
 import { assertSameBytes, pattern } from "./bytes.ts";
@@ -16,7 +17,7 @@ import { rejection, still, until } from "./support.ts";
 const node = process.env.RUNTIME_NODE24;
 const missing = node === undefined || !existsSync(node);
 const skip = noServer !== undefined && missing
-  ? `${noServer}, and the runner gave no Node by RUNTIME_NODE24`
+  ? peerMissing("no Node 24, which the runner gives by RUNTIME_NODE24")
   : undefined;
 const runtime = noServer !== undefined && !missing ? { path: node, name: "node24" } : undefined;
 const BOUND = 2 * 1024 * 1024;

@@ -1,6 +1,7 @@
-import { describe, it } from "node:test";
+import { describe } from "node:test";
 import assert from "node:assert/strict";
 import type { ClientHttp2Stream, Http2Session, Http2Stream, ServerHttp2Stream } from "node:http2";
+import { it } from "./it.ts";
 import type { WebSocketConnection, WebSocketError } from "../mod.ts";
 import { encodeFrame, FrameDecoder, Opcode, serializeClose } from "../lib/core/mod.ts";
 import { concat, hex, utf8 } from "./bytes.ts";

@@ -1,8 +1,9 @@
-import { describe, it } from "node:test";
+import { describe } from "node:test";
 import assert from "node:assert/strict";
 import type { ClientHttp2Session, ServerHttp2Stream } from "node:http2";
 import { createServer, type Socket } from "node:net";
 import type { AddressInfo } from "node:net";
+import { it } from "./it.ts";
 import type { HandshakeError, WebSocketConnection } from "../mod.ts";
 import { connectHttp2, type ConnectHttp2Options, upgradeHttp2 } from "../lib/http2.ts";
 import { lateEcho } from "./http_servers.ts";

@@ -1,4 +1,4 @@
-import { describe, it } from "node:test";
+import { describe } from "node:test";
 import assert from "node:assert/strict";
 import {
   createServer,
@@ -7,6 +7,7 @@ import {
   type ServerHttp2Stream,
 } from "node:http2";
 import process from "node:process";
+import { it, notApplicable } from "./it.ts";
 import { HandshakeError, type WebSocketConnection } from "../mod.ts";
 import type { Extension, ExtensionFactory, FramePiece } from "../lib/core/mod.ts";
 import { attachHttp2, type AttachHttp2Options, connectHttp2, upgradeHttp2 } from "../lib/http2.ts";
@@ -260,7 +261,9 @@ describe("What upgradeHttp2() and attachHttp2() are called with", () => {
     assert.equal(server.listenerCount("connect"), 0);
   });
 
-  it("On Deno attachHttp2() is unsupported", { skip: skip ? undefined : "not Deno" }, () => {
+  it("On Deno attachHttp2() is unsupported", {
+    skip: skip ? undefined : notApplicable("attachHttp2() is there"),
+  }, () => {
     const error = (() => {
       try {
         attachHttp2(createServer(), {}, echo);

@@ -2,9 +2,10 @@
  * The client of the runtime that runs this file against a server on each of the runtimes, in a process
  * of its own: the suite on all of them goes through every pair once.
  */
-import { after, before, describe, it } from "node:test";
+import { after, before, describe } from "node:test";
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
+import { it } from "./it.ts";
 import {
   type CloseDetails,
   connect,

@@ -2,6 +2,7 @@
 import { once } from "node:events";
 import type { AddressInfo } from "node:net";
 import type * as Ws from "ws";
+import { notApplicable } from "./it.ts";
 import { connect, fromWebSocket, type FromWebSocketOptions, serve } from "../mod.ts";
 import type { WebSocketConnection, WebSocketLike } from "../mod.ts";
 import { portOf } from "./support.ts";
@@ -40,7 +41,7 @@ export const KINDS: readonly Kind[] = [
   { title: "the server of ws", skip: false, open: openWs },
   {
     title: "Deno.upgradeWebSocket",
-    skip: "Deno" in globalThis ? false : "only Deno has it",
+    skip: "Deno" in globalThis ? false : notApplicable("only Deno has this class"),
     open: openDeno,
   },
 ];

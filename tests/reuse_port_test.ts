@@ -1,12 +1,14 @@
-import { describe, it } from "node:test";
+import { describe } from "node:test";
 import assert from "node:assert/strict";
 import process from "node:process";
+import { it, notApplicable } from "./it.ts";
 import { connect, HandshakeError, serve, type ServeOptions } from "../mod.ts";
 import { certificates } from "./certificates.ts";
 import { withPrograms } from "./programs.ts";
 import { portOf, rejection } from "./support.ts";
 
-const NOT_ON_LINUX = process.platform !== "linux" && "elsewhere the platforms differ";
+const NOT_ON_LINUX = process.platform !== "linux" &&
+  notApplicable("elsewhere the platforms differ");
 const onDeno = "Deno" in globalThis;
 
 /** Two servers on one port, of which each has been reached. */

@@ -1,10 +1,11 @@
-import { describe, it } from "node:test";
+import { describe } from "node:test";
 import assert from "node:assert/strict";
+import { it, notApplicable } from "./it.ts";
 import { connect, type HandshakeError } from "../mod.ts";
 import { insideRepository, readSource, withPrograms } from "./programs.ts";
 import { rejection, until } from "./support.ts";
 
-const skip = "URLPattern" in globalThis ? false : "URLPattern is not there";
+const skip = "URLPattern" in globalThis ? false : notApplicable("there is no URLPattern here");
 
 describe("Routing", () => {
   it("examples/routing.ts finds its handlers by the path", { skip }, async () => {

@@ -1,5 +1,6 @@
 /** The other runtimes of the suite, whose paths its runner gives as environment variables. */
 import process from "node:process";
+import { peerMissing } from "./it.ts";
 
 /** A runtime that can run a program. */
 export interface OtherRuntime {
@@ -17,7 +18,8 @@ const NAMES = ["deno", "bun", "node22", "node24", "node26"];
 export const RUNTIMES: readonly OtherRuntime[] = NAMES.map((name) => {
   const variable = `RUNTIME_${name.toUpperCase()}`;
   const path = process.env[variable];
-  const missing = path === undefined && `no ${name} is here: the runner gives it by ${variable}`;
+  const missing = path === undefined &&
+    peerMissing(`${name}, which the runner gives by ${variable}`);
   // Where everything is expected to be here, nothing passes by being left out.
   return { name, path, skip: process.env.PEERS === "required" ? false : missing };
 });

@@ -1,9 +1,10 @@
-import { describe, it } from "node:test";
+import { describe } from "node:test";
 import assert from "node:assert/strict";
 import { mkdtemp, rm } from "node:fs/promises";
 import { connect as connectSocket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { it, knownLimit, notApplicable } from "./it.ts";
 import {
   connect,
   type ConnectOptions,
@@ -22,10 +23,10 @@ import { sendToSleeper, withTlsEnds } from "./sleeping_reader.ts";
 import { portOf, RawSocket, rejection, until, withRawServer } from "./support.ts";
 
 const onDeno = "Deno" in globalThis;
-const NOT_ON_DENO = onDeno ? "Deno's sockets have no way for it" : false;
+const NOT_ON_DENO = onDeno ? knownLimit("Deno's sockets have no way for it") : false;
 
 /** There, what is closed in the middle of its handshake is gone only when its peer moves. */
-const LINGERS = onDeno ? "Deno's sockets wait for the peer before they close" : false;
+const LINGERS = onDeno ? knownLimit("Deno's sockets wait for the peer before they close") : false;
 
 type Serving = Omit<ServeOptions, "tls"> & { tls?: TlsServeOptions };
 
@@ -221,7 +222,9 @@ describe("Certificates of clients", () => {
     }, { tls: { ...leaf, ca } });
   });
 
-  it("A server says where it cannot ask for them", { skip: !onDeno && "it can" }, async () => {
+  it("A server says where it cannot ask for them", {
+    skip: !onDeno && notApplicable("it can"),
+  }, async () => {
     const { ca, leaf } = await certificates();
     await assert.rejects(serve({ tls: { ...leaf, ca } }, () => {}), { code: "unsupported" });
   });

@@ -1,10 +1,11 @@
-import { describe, it } from "node:test";
+import { describe } from "node:test";
 import assert from "node:assert/strict";
 import type { Server } from "node:http";
 import { createServer as createSecureServer } from "node:https";
 import type { Socket } from "node:net";
 import process from "node:process";
 import { connect as connectSecure } from "node:tls";
+import { it, knownLimit, notApplicable } from "./it.ts";
 import { connect, HandshakeError, type WebSocketConnection } from "../mod.ts";
 import { attach, upgrade } from "../lib/node.ts";
 import { NodeTransport } from "../lib/runtime/node.ts";
@@ -111,7 +112,9 @@ describe("Servers of node:https", () => {
     return await connect(`ws://127.0.0.1${path}`, { transport: duplex });
   }
 
-  const works = { skip: onDeno ? "node:https on Deno does not hold a peer back" : false };
+  const works = {
+    skip: onDeno ? knownLimit("node:https on Deno does not hold a peer back") : false,
+  };
   it("attach() serves WebSockets over TLS", works, async () => {
     await withHttps(async (server) => {
       let url: string | undefined;
@@ -150,7 +153,7 @@ describe("Servers of node:https", () => {
     });
   });
 
-  const fails = { skip: onDeno ? false : "node:https holds a peer back here" };
+  const fails = { skip: onDeno ? false : notApplicable("node:https holds a peer back here") };
   it("attach() and upgrade() say that they are unsupported", fails, async () => {
     await withHttps(async (server) => {
       const error = { name: "HandshakeError", code: "unsupported" };

@@ -1,7 +1,8 @@
 import { Buffer } from "node:buffer";
-import { describe, it } from "node:test";
+import { describe } from "node:test";
 import assert from "node:assert/strict";
 import { createDeflateRaw, deflateRawSync, inflateRawSync } from "node:zlib";
+import { it, notApplicable } from "./it.ts";
 import type { DeflateEngine, Deflater, Inflater } from "../lib/core/mod.ts";
 import { deflateEngines } from "../lib/runtime/zlib.ts";
 import { concat, hex, pattern, utf8 } from "./bytes.ts";
@@ -378,7 +379,9 @@ describe("DEFLATE by the handle way", () => {
   ];
   const handle = (createDeflateRaw() as unknown as { _handle: object })._handle;
   const { configurable } = Object.getOwnPropertyDescriptor(Object.getPrototypeOf(handle), "init")!;
-  const fixed = configurable ? false : "the methods of a handle cannot become accessors here";
+  const fixed = configurable
+    ? false
+    : notApplicable("the methods of a handle cannot become accessors here");
   for (const [title, patch] of unlike) {
     const skip = patch.includes("defineProperty") && fixed;
     it(`gives way to the other where a handle ${title}`, { skip }, async () => {

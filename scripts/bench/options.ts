@@ -1,5 +1,6 @@
 /** What the command line asks for. */
 import { parseArgs } from "node:util";
+import { UsageError } from "../arguments.ts";
 import { findRuntime, type Runtime, SUITE_RUNTIMES } from "../runtimes.ts";
 import type { MessageType } from "./frames.ts";
 import { type Candidate, type Kind, KINDS, type LoadName, LOADS } from "./workload.ts";
@@ -52,7 +53,7 @@ export interface Plan {
   profile: boolean;
 }
 
-/** Read the arguments; throws RangeError for those that go nowhere. */
+/** Read the arguments; throws UsageError for those that go nowhere. */
 export async function planFrom(args: string[]): Promise<Plan> {
   const { values, positionals } = parseArgs({
     args: args.filter((arg) => arg !== "--"),
@@ -110,7 +111,7 @@ function defaultPeers(kind: Plan["kind"], { engine }: Runtime): string {
 
 function check({ kind, runtime, candidates, tls, load, profile }: Plan, transports: string[]) {
   const refuse = (refused: boolean, message: string) => {
-    if (refused) throw new RangeError(message);
+    if (refused) throw new UsageError(message);
   };
   const custom = transports.join() !== "default";
   const byHand = candidates.some(({ peer }) => BY_HAND.includes(peer));
@@ -140,7 +141,7 @@ export function candidatesOf(peers: string[], transports: string[] = ["default"]
 function oneOf<T extends string>(what: string, name: string, known: readonly T[]): T {
   const found = known.find((other) => other === name);
   if (found === undefined) {
-    throw new RangeError(`Expected a ${what} of ${known.join(", ")}; got ${name}`);
+    throw new UsageError(`Expected a ${what} of ${known.join(", ")}; got ${name}`);
   }
   return found;
 }
@@ -149,14 +150,14 @@ function oneOf<T extends string>(what: string, name: string, known: readonly T[]
 export function natural(option: string, text: string): number {
   const value = Number(text);
   if (Number.isInteger(value) && value > 0) return value;
-  throw new RangeError(`Expected ${option} to be a number of at least 1, got ${text}`);
+  throw new UsageError(`Expected ${option} to be a number of at least 1, got ${text}`);
 }
 
 /** A number above 0. */
 export function positive(option: string, text: string): number {
   const value = Number(text);
   if (value > 0 && value < Infinity) return value;
-  throw new RangeError(`Expected ${option} to be a number above 0, got ${text}`);
+  throw new UsageError(`Expected ${option} to be a number above 0, got ${text}`);
 }
 
 /** A runtime of the suite. */

@@ -1,12 +1,13 @@
 /** Runs the suite on several runtimes and writes bench/results/. */
 import { parseArgs } from "node:util";
+import { readArguments } from "../arguments.ts";
 import type { Runtime } from "../runtimes.ts";
 import { bundleSizes } from "./bundle.ts";
 import { contest } from "./contest.ts";
 import { separateCores } from "./cores.ts";
 import { memoryOf } from "./idle.ts";
 import { machine, pythonWebsockets, versions } from "./machine.ts";
-import { candidatesOf, findRuntimeByName, natural, positive } from "./options.ts";
+import { candidatesOf, findRuntimeByName, natural, positive, USAGE } from "./options.ts";
 import { render } from "./render.ts";
 import { type Measurement, type Results, writeResults } from "./results.ts";
 import { median, valuesOf } from "./statistics.ts";
@@ -18,8 +19,7 @@ interface Settings {
   seconds: number;
 }
 
-/** `deno task bench report [RUNTIME...] [--rounds 3] [--seconds 0.6]`. */
-export async function report(args: string[]) {
+async function settingsFrom(args: string[]): Promise<Settings & { runtimes: Runtime[] }> {
   const { values, positionals } = parseArgs({
     args,
     options: {
@@ -28,13 +28,18 @@ export async function report(args: string[]) {
     },
     allowPositionals: true,
   });
-  const settings = {
+  const names = positionals.length > 0 ? positionals : RUNTIMES;
+  return {
     rounds: natural("--rounds", values.rounds),
     seconds: positive("--seconds", values.seconds),
+    runtimes: await Promise.all(names.map(findRuntimeByName)),
   };
+}
+
+/** `deno task bench report [RUNTIME...] [--rounds 3] [--seconds 0.6]`. */
+export async function report(args: string[]) {
+  const { runtimes, ...settings } = await readArguments(USAGE, () => settingsFrom(args));
   const start = performance.now();
-  const names = positionals.length > 0 ? positionals : RUNTIMES;
-  const runtimes = await Promise.all(names.map(findRuntimeByName));
   const separate = await separateCores();
   if (await pythonWebsockets() === undefined) console.log("python3-websockets is missing here");
   for (const runtime of runtimes) {

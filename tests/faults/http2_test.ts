@@ -1,5 +1,5 @@
 /** Faults over HTTP/2: streams and sessions without an 'error' listener, and streams that are refused. */
-import { describe, it } from "node:test";
+import { describe } from "node:test";
 import assert from "node:assert/strict";
 import {
   type ClientHttp2Session,
@@ -8,6 +8,7 @@ import {
   type ServerHttp2Stream,
 } from "node:http2";
 import { type AddressInfo, createServer, type Socket } from "node:net";
+import { it } from "../it.ts";
 import { type HandshakeError, isTransient, type WebSocketConnection } from "../../mod.ts";
 import { connectHttp2 } from "../../lib/http2.ts";
 import {

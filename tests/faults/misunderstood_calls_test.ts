@@ -1,10 +1,11 @@
 /** Calls in the manner of other libraries: each is an error that says what to write instead. */
-import { describe, it } from "node:test";
+import { describe } from "node:test";
 import assert from "node:assert/strict";
 import { createServer, type IncomingMessage } from "node:http";
 import { connect as connectSession, createServer as createHttp2Server } from "node:http2";
 import { EventEmitter } from "node:events";
 import { Duplex } from "node:stream";
+import { it, knownLimit } from "../it.ts";
 import {
   accept,
   basicAuth,
@@ -43,7 +44,7 @@ type Case = [given: Options, message: RegExp];
 
 const URL = "ws://127.0.0.1:1/";
 const PROVIDER = { connect() {}, listen() {} };
-const skipServer = "Deno" in globalThis ? "Deno has no server of HTTP/2" : false;
+const skipServer = "Deno" in globalThis && knownLimit("attachHttp2() is not there on Deno");
 
 /** Calls of each function with options that it does not have, and what the error says. */
 const CALLS: [

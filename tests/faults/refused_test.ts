@@ -1,9 +1,10 @@
 /** Handshakes that a server turns down: what is sent, who is told, and which results of hooks pass. */
-import { after, describe, it } from "node:test";
+import { after, describe } from "node:test";
 import assert from "node:assert/strict";
 import { createServer } from "node:http";
 import { connect as connectSocket, type Socket } from "node:net";
 import process from "node:process";
+import { it } from "../it.ts";
 import {
   accept,
   basicAuth,

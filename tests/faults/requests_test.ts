@@ -1,6 +1,7 @@
 /** What a server makes of a request: the head, the Host header, the target and the Origin. */
-import { describe, it } from "node:test";
+import { describe } from "node:test";
 import assert from "node:assert/strict";
+import { it } from "../it.ts";
 import {
   accept,
   connect,

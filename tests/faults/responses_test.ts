@@ -1,7 +1,8 @@
 /** What a client makes of the answers of servers and proxies, and what it tells other origins. */
-import { describe, it } from "node:test";
+import { describe } from "node:test";
 import assert from "node:assert/strict";
 import type { ServerHttp2Stream } from "node:http2";
+import { it } from "../it.ts";
 import { connect, type ConnectOptions, HandshakeError, WebSocketStream } from "../../mod.ts";
 import { ClientHandshake, Endpoint, RemoteProtocolError } from "../../lib/core/mod.ts";
 import { connectHttp2 } from "../../lib/http2.ts";

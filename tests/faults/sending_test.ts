@@ -1,7 +1,8 @@
 /** What is sent, and what its owner does to it meanwhile; sends that wait in turn; sends at the end. */
-import { describe, it } from "node:test";
+import { describe } from "node:test";
 import assert from "node:assert/strict";
 import process from "node:process";
+import { it } from "../it.ts";
 import {
   broadcast,
   type Message,

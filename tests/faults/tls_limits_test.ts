@@ -1,8 +1,9 @@
 /** Clients that open a connection and say nothing: how many of them a server holds. */
-import { describe, it } from "node:test";
+import { describe } from "node:test";
 import assert from "node:assert/strict";
 import { connect as connectSocket, type Socket } from "node:net";
 import process from "node:process";
+import { it, knownLimit, notApplicable } from "../it.ts";
 import { connect, type HandshakeError, serve, type ServeOptions, type Server } from "../../mod.ts";
 import { certificates } from "../certificates.ts";
 import { countSockets } from "../resources.ts";
@@ -42,9 +43,11 @@ async function open(server: Server) {
   return await connect(`wss://127.0.0.1:${portOf(server)}/`, { tls: { ca }, openTimeout: 20_000 });
 }
 
+const NOT_COUNTED = !onLinux && notApplicable("nothing counts sockets here");
+
 describe(
   "B6 silent clients of a server with TLS",
-  { skip: !onLinux && "nothing counts here" },
+  { skip: NOT_COUNTED },
   () => {
     for (const max of [1, 5, 20]) {
       it(`B6 at most ${max} of them are held where maxConnections is ${max}`, async () => {
@@ -56,7 +59,9 @@ describe(
       });
     }
 
-    const perAddress = { skip: onDeno && "a handshake is not counted by address there" };
+    const perAddress = {
+      skip: onDeno && knownLimit("Deno does not count a handshake by address"),
+    };
     it("B6 they count towards maxConnectionsPerAddress", perAddress, async () => {
       await withTls(
         { maxConnectionsPerAddress: 4, openTimeout: 60_000 },
@@ -100,7 +105,7 @@ describe(
       });
     });
 
-    const late = { skip: onDeno && "Deno keeps them until they leave" };
+    const late = { skip: onDeno && knownLimit("Deno keeps them until they leave") };
     it("B6 they are cut after openTimeout, and make room", late, async () => {
       await withTls({ maxConnections: 2, openTimeout: 1500 }, async (server, dial, held) => {
         for (let i = 0; i < SILENT; i++) dial();
@@ -133,7 +138,7 @@ describe(
 );
 
 describe("B6 clients that are told that there is no place", () => {
-  it("B6 some are told so at a time, and the others are cut", { skip: !onLinux }, async () => {
+  it("B6 some are told so at a time, and the others are cut", { skip: NOT_COUNTED }, async () => {
     const before = countSockets();
     const server = await serve({ maxConnections: 0 }, echo);
     const raws: RawSocket[] = [];

@@ -1,18 +1,16 @@
 /** The entry point for browsers in Chromium: with the browser's own class, without it, under a policy. */
-import { describe, it } from "node:test";
+import { describe } from "node:test";
 import assert from "node:assert/strict";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
-import process from "node:process";
+import { it } from "../it.ts";
 import { attach } from "../../lib/node.ts";
 import { echo } from "../support.ts";
 import { bundle } from "./browser.ts";
 import { withBrowser } from "./chromium.ts";
 import { PEERS, unlessThere } from "./peers.ts";
 
-/** Which runtime drives the browser makes no difference to what runs in it. */
-const once = process.versions.deno === undefined ? { skip: "Deno drives it" } : {};
-const { skip } = { ...unlessThere(PEERS.chromium), ...once } as { skip?: string };
+const { skip } = unlessThere(PEERS.chromium);
 
 /** Without a result for so long it hangs. */
 const DEADLINE = 60_000;

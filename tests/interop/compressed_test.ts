@@ -1,10 +1,11 @@
 /** Compressed messages with a browser, and through nginx. */
-import { describe, it } from "node:test";
+import { describe } from "node:test";
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createServer, type IncomingMessage } from "node:http";
 import type { AddressInfo } from "node:net";
 import type * as Ws from "ws";
+import { it } from "../it.ts";
 import {
   connect,
   type PerMessageDeflateOptions,

@@ -1,8 +1,9 @@
 /** Chromium as the client of an HTTP/2 server: a browser that uses RFC 8441. */
-import { describe, it } from "node:test";
+import { describe } from "node:test";
 import assert from "node:assert/strict";
 import { createSecureServer, type ServerHttp2Stream } from "node:http2";
 import type { AddressInfo } from "node:net";
+import { it } from "../it.ts";
 import { attachHttp2, type AttachHttp2Options, type Handler } from "../../lib/http2.ts";
 import { certificates } from "../certificates.ts";
 import { noServer } from "../http2_servers.ts";

@@ -1,11 +1,12 @@
 /** Our client over HTTP/2 through haproxy, which speaks HTTP/1.1 to a server of "ws". */
-import { describe, it } from "node:test";
+import { describe } from "node:test";
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import type { IncomingMessage } from "node:http";
 import type { ClientHttp2Session } from "node:http2";
 import type { AddressInfo } from "node:net";
 import type * as Ws from "ws";
+import { it } from "../it.ts";
 import type { HandshakeError, Message } from "../../mod.ts";
 import { connectHttp2, type ConnectHttp2Options } from "../../lib/http2.ts";
 import { pattern } from "../bytes.ts";

@@ -10,6 +10,7 @@ import { accessSync, constants } from "node:fs";
 import { delimiter, join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
+import { peerMissing } from "../it.ts";
 
 /** An implementation that is none of ours. */
 export interface Peer {
@@ -82,7 +83,7 @@ export function isThere(peer: Peer): boolean {
 /** For the options of a test: why it is skipped, if it is. */
 export function unlessThere(peer: Peer): { skip?: string } {
   if (process.env.PEERS === "required" || isThere(peer)) return {};
-  return { skip: `the Debian package ${peer.package} is missing` };
+  return { skip: peerMissing(`the Debian package ${peer.package}`) };
 }
 
 /**

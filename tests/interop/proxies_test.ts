@@ -1,11 +1,12 @@
 /** Our client through tinyproxy and microsocks, to our server. */
-import { describe, it } from "node:test";
+import { describe } from "node:test";
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { it } from "../it.ts";
 import { connect, type HandshakeError, serve, type Server } from "../../mod.ts";
 import { pattern } from "../bytes.ts";
 import { certificates } from "../certificates.ts";

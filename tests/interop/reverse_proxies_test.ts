@@ -1,6 +1,7 @@
 /** Our client through nginx and haproxy, as reverse proxies, to our server. */
-import { describe, it } from "node:test";
+import { describe } from "node:test";
 import assert from "node:assert/strict";
+import { it } from "../it.ts";
 import { connect, type HandshakeError, type ServeOptions, type Server } from "../../mod.ts";
 import { pattern } from "../bytes.ts";
 import { portOf, rejection, until, withServer } from "../support.ts";
