@@ -1,6 +1,6 @@
 /**
  * Measures how many messages a process handles in a second of its CPU time, beside others that do the
- * same: `deno task bench [echo | deflate | latency | open | client | idle]`; `--help` lists the
+ * same: `deno task bench [echo | deflate | latency | open | client | fanout | idle]`; `--help` lists the
  * options.
  *
  * The servers: `loop` and `pipe`, ours by `for await (const message of ws) await ws.send(message)` and
@@ -19,7 +19,8 @@
  *
  * `deflate` has JSON texts of 1 KiB and 64 KiB compressed, with context takeover and the same settings
  * of zlib for all; then it measures the memory of a connection. `latency` has one message in flight,
- * `open` counts opening handshakes, `idle` looks at the memory of `--connections` (5000).
+ * `open` counts opening handshakes, `fanout` has the messages of one connection sent to all
+ * (`--connections 1000`), `idle` looks at the memory of `--connections` (5000).
  *
  * `deno task bench report [RUNTIME...] [--rounds 3] [--seconds 0.6]` runs all of it, writes
  * bench/results/ and what is made from it: the chart, bench/RESULTS.md and the table of the README.

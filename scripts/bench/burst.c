@@ -1,9 +1,12 @@
-// A load that sends whole windows: all frames that may be in flight on a connection leave in one write, and the next window
-// when all of them have come back. Chunks are then as large as the kernel has them, and the load costs the machine little.
+// A load that sends whole windows: all frames that may be in flight on a connection leave in one
+// write, and the next window when all of them have come back. Chunks are then as large as the kernel
+// has them, and the load costs the machine little.
 //
-//   burst PORT CONNECTIONS WINDOW FIRST_BYTE SIZE RAW
+//   burst PORT CONNECTIONS WINDOW FIRST_BYTE SIZE RAW FAN_OUT
 //
-// Each line read is a number of messages; the answer is how many were echoed. RAW is 1 if the server echoes bytes and knows no frames.
+// Each line that is read is a number of messages; the answer is how many have come back. RAW is 1 if
+// the server echoes bytes and knows no frames. With FAN_OUT 1 only the first connection sends, and
+// its messages come back on all of them.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -133,12 +136,7 @@ static int receive(struct lane *lane) {
   }
 }
 
-static void run(struct lane *lanes, int count, long windows) {
-  int busy = count;
-  for (int i = 0; i < count; i++) {
-    lanes[i].windows = windows;
-    next_window(&lanes[i]);
-  }
+static void wait_for(int busy) {
   struct epoll_event events[64];
   while (busy > 0) {
     int ready = epoll_wait(poller, events, 64, -1);
@@ -151,13 +149,33 @@ static void run(struct lane *lanes, int count, long windows) {
   }
 }
 
+// Sends windows until each lane has had its share of them.
+static void run(struct lane *lanes, int count, long windows) {
+  int busy = count;
+  for (int i = 0; i < count; i++) {
+    lanes[i].windows = windows;
+    next_window(&lanes[i]);
+  }
+  wait_for(busy);
+}
+
+// Sends windows on the first lane only, each when the one before has come back on all lanes.
+static void fan_out(struct lane *lanes, int count, long windows) {
+  for (long sent = 0; sent < windows; sent++) {
+    for (int i = 1; i < count; i++) lanes[i].missing = echo_size;
+    lanes[0].windows = 1;
+    next_window(&lanes[0]);
+    wait_for(count);
+  }
+}
 int main(int argc, char **argv) {
-  if (argc != 7) {
-    fprintf(stderr, "burst PORT CONNECTIONS WINDOW FIRST_BYTE SIZE RAW\n");
+  if (argc != 8) {
+    fprintf(stderr, "burst PORT CONNECTIONS WINDOW FIRST_BYTE SIZE RAW FAN_OUT\n");
     return 2;
   }
   int port = atoi(argv[1]), connections = atoi(argv[2]), window = atoi(argv[3]);
-  int first = atoi(argv[4]), raw = atoi(argv[6]);
+  int first = atoi(argv[4]), raw = atoi(argv[6]), is_fan_out = atoi(argv[7]);
+  void (*work)(struct lane *, int, long) = is_fan_out ? fan_out : run;
   size_t size = atol(argv[5]);
   window_size = frames(&window_bytes, window, first, size, 1);
   echo_size = frames(&echo_bytes, window, first, size, raw);
@@ -165,7 +183,7 @@ int main(int argc, char **argv) {
   poller = epoll_create1(0);
   struct lane *lanes = calloc(connections, sizeof *lanes);
   for (int i = 0; i < connections; i++) open_lane(&lanes[i], port);
-  run(lanes, connections, 1);
+  work(lanes, connections, 1);
   is_verifying = 0;
   puts("0");
   fflush(stdout);
@@ -174,7 +192,7 @@ int main(int argc, char **argv) {
     long each = (long)connections * window;
     long windows = (atol(line) + each - 1) / each;
     if (windows < 1) windows = 1;
-    run(lanes, connections, windows);
+    work(lanes, connections, windows);
     printf("%ld\n", windows * each);
     fflush(stdout);
   }

@@ -1,6 +1,6 @@
 /**
  * A load that is a process of its own, compiled from `burst.c`: each connection sends a whole window of
- * frames in one write, and the next one when all of them have come back. Needs a C compiler.
+ * frames in one write, and the next one when all of them have come back. It needs a C compiler.
  */
 import { mustRun, ROOT } from "../process.ts";
 import { firstByteOf } from "./frames.ts";
@@ -19,11 +19,16 @@ export class BurstLoad implements Load {
     this.#process = process;
   }
 
-  /** Compiles the program if it is older than its source, connects, and has one window echoed. */
-  static async connect(port: number, options: LoadOptions): Promise<BurstLoad> {
+  /**
+   * Compiles the program if it is older than its source, connects, and has one window echoed.
+   *
+   * @param isFanOut whether one connection sends what comes back on all of them
+   */
+  static async connect(port: number, options: LoadOptions, isFanOut = false): Promise<BurstLoad> {
     await compile();
     const { connections, inFlight, type, size, raw = false } = options;
-    const args = [port, connections, inFlight, firstByteOf(type), size, Number(raw)].map(String);
+    const sent = [inFlight, firstByteOf(type), size];
+    const args = [port, connections, ...sent, Number(raw), Number(isFanOut)].map(String);
     const process = new LineProcess({ command: PROGRAM.pathname, args });
     await process.number();
     return new BurstLoad(process);

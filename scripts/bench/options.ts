@@ -13,6 +13,7 @@ const BY_HAND = ["chain", "batch"];
 /** Those that have no transport of ours beneath them. */
 const OTHERS = ["tcp", "python", "native", "bufferutil", WS];
 const SERVERS = ["loop", "pipe", ...BY_HAND, ...OTHERS];
+const FAN_OUT = ["loop", "tcp", "native", "bufferutil", WS];
 const CLIENTS = ["loop", "streams", "undici", "native", "bufferutil", WS];
 const TRANSPORTS = ["default", "node"];
 
@@ -23,7 +24,7 @@ export const USAGE = `deno task bench [${BENCHMARKS.join(" | ")}]
                             of client: ${CLIENTS.join(", ")}; the last is compared with
     --size 16,1024          bytes of a message
     --type text,binary
-    --connections 32        --in-flight 16 on each
+    --connections 32        --in-flight 16 on each; of fanout: 1000, and 1 in all
     --rounds 5              --seconds 1 of CPU time each, or --messages N
     --load stream           of ${LOADS.join(", ")}: how echo's messages are sent
     --transport default     of ${TRANSPORTS.join(", ")}
@@ -105,6 +106,7 @@ export async function planFrom(args: string[]): Promise<Plan> {
 }
 
 function defaultPeers(kind: Plan["kind"], { engine }: Runtime): string {
+  if (kind === "fanout") return engine === "node" ? "loop,tcp,ws" : "loop,tcp,native";
   if (kind !== "client") return kind === "deflate" ? "loop,ws" : "loop,pipe,ws";
   return engine === "node" ? "loop,streams,undici,ws" : "loop,streams,native";
 }
@@ -122,6 +124,10 @@ function check({ kind, runtime, candidates, tls, load, profile }: Plan, transpor
   refuse(kind === "deflate" && byHand, `${BY_HAND.join(" and ")} do not compress`);
   refuse(tls && !["echo", "latency"].includes(kind), `The benchmark ${kind} has no --tls`);
   refuse(load === "burst" && (kind !== "echo" || tls), "--load burst is for echo without --tls");
+  refuse(
+    kind === "fanout" && candidates.some(({ peer }) => !FAN_OUT.includes(peer)),
+    `The benchmark fanout has the peers ${FAN_OUT.join(", ")}`,
+  );
   refuse(kind === "client" && custom, "The benchmark client has no --transport");
   refuse(profile && runtime.engine !== "node", "--profile needs Node");
 }

@@ -2,7 +2,7 @@
  * Bytes back as they come, by the fastest sockets of the runtime: what no server of messages can
  * reach. A file of its own because nothing in it is about WebSockets.
  */
-import { createServer } from "node:net";
+import { createServer, type Socket } from "node:net";
 
 const HOSTNAME = "127.0.0.1";
 /** What the load waits for before it begins. */
@@ -29,17 +29,27 @@ interface Bun {
   }): { port: number };
 }
 
-/** Gives the port. */
-export async function serveTcp(): Promise<number> {
+/**
+ * Starts a server that gives bytes back; resolves with its port.
+ *
+ * @param isFanOut whether all connections get what one has sent
+ */
+export async function serveTcp(isFanOut: boolean): Promise<number> {
   const { Bun } = globalThis as { Bun?: Bun };
-  if (Bun !== undefined) return serveBun(Bun);
+  if (Bun !== undefined && !isFanOut) return serveBun(Bun);
+  const all = new Set<Socket>();
   const server = createServer({ noDelay: true }, (socket) => {
     socket.once("data", () => {
       socket.write(HEAD);
-      socket.on("data", (chunk) => socket.write(chunk) || socket.pause());
+      all.add(socket);
+      socket.on("data", (chunk) => {
+        if (!isFanOut) return void (socket.write(chunk) || socket.pause());
+        for (const other of all) other.write(chunk);
+      });
       socket.on("drain", () => socket.resume());
     });
     socket.on("error", () => {});
+    socket.on("close", () => all.delete(socket));
   });
   await new Promise<void>((resolve) => server.listen({ host: HOSTNAME, port: 0 }, resolve));
   const address = server.address();

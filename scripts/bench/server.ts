@@ -1,11 +1,11 @@
 /**
  * The measured process: an echo server that runs on each of the runtimes.
  *
- * `server.ts PEER TRANSPORT [tls | deflate | deflate-each]` prints its port on a line. Each line that it
+ * `server.ts PEER TRANSPORT [tls | deflate | deflate-each | fanout]` prints its port on a line. Each line that it
  * reads is answered with the CPU time used so far, user and system, in microseconds, or, for "memory"
  * and "heap", with the resident memory or the engine's in bytes, garbage not counted. It ends with its
  * standard input. "deflate" compresses with context takeover, "deflate-each" without, both with the
- * same settings of zlib for all.
+ * same settings of zlib for all. "fanout" sends each message to all connections.
  */
 import process from "node:process";
 import { createInterface } from "node:readline";
@@ -25,7 +25,7 @@ const PEERS: Record<string, () => Promise<number>> = {
   ws: serveWs,
   bufferutil: serveBufferutil,
   native: serveNative,
-  tcp: async () => await (await import("./raw_tcp.ts")).serveTcp(),
+  tcp: async () => await (await import("./raw_tcp.ts")).serveTcp(isFanOut()),
 };
 
 /** The sockets of our peers. */
@@ -52,10 +52,23 @@ function deflateOfWs() {
   return { zlibDeflateOptions, threshold, clientNoContextTakeover, serverNoContextTakeover };
 }
 
+function isFanOut(): boolean {
+  return process.argv[4] === "fanout";
+}
+
 async function serveLoop(): Promise<number> {
+  if (isFanOut()) return await serveBroadcast();
   const { serve } = await import("../../mod.ts");
   const server = await serve({ ...OPTIONS, tls, provider: transport }, async (ws) => {
     for await (const message of ws) await ws.send(message);
+  });
+  return portOf(server.address);
+}
+
+async function serveBroadcast(): Promise<number> {
+  const { broadcast, serve } = await import("../../mod.ts");
+  const server = await serve({ ...OPTIONS, provider: transport }, async (ws) => {
+    for await (const message of ws) broadcast(server.connections, message);
   });
   return portOf(server.address);
 }
@@ -86,7 +99,10 @@ async function serveWs(): Promise<number> {
     : (await import("node:http")).createServer();
   const server = new WebSocketServer({ server: http, perMessageDeflate: deflateOfWs() });
   server.on("connection", (ws) => {
-    ws.on("message", (data, binary) => ws.send(data, { binary }));
+    ws.on("message", (data, binary) => {
+      if (!isFanOut()) return ws.send(data, { binary });
+      for (const client of server.clients) client.send(data, { binary });
+    });
   });
   await new Promise<void>((resolve) => http.listen({ host: HOST.hostname, port: 0 }, resolve));
   return portOf(http.address());
@@ -101,11 +117,13 @@ async function serveBufferutil(): Promise<number> {
 
 interface BunSocket {
   send(data: string | Uint8Array): number;
+  subscribe(topic: string): void;
 }
 
 interface BunServer {
   port: number;
   upgrade(request: Request): boolean;
+  publish(topic: string, data: string | Uint8Array): number;
 }
 
 interface BunGlobal {
@@ -124,10 +142,16 @@ function serveNative(): Promise<number> {
   const { Bun } = globalThis as { Bun?: BunGlobal };
   if (Bun !== undefined) return Promise.resolve(serveBun(Bun));
   const { promise, resolve } = Promise.withResolvers<number>();
+  const all = new Set<WebSocket>();
   Deno.serve({ ...HOST, onListen: ({ port }) => resolve(port) }, (request) => {
     const { socket, response } = Deno.upgradeWebSocket(request, { idleTimeout: 0 });
     socket.binaryType = "arraybuffer";
-    socket.onmessage = ({ data }) => socket.send(data);
+    socket.onopen = () => all.add(socket);
+    socket.onclose = () => all.delete(socket);
+    socket.onmessage = ({ data }) => {
+      if (!isFanOut()) return socket.send(data);
+      for (const other of all) other.send(data);
+    };
     return response;
   });
   return promise;
@@ -137,7 +161,14 @@ function serveBun(bun: BunGlobal): number {
   const server = bun.serve({
     ...HOST,
     fetch: (request, server) => server.upgrade(request) ? undefined : new Response(null),
-    websocket: { idleTimeout: 0, sendPings: false, message: (ws, data) => ws.send(data) },
+    websocket: {
+      idleTimeout: 0,
+      sendPings: false,
+      open: (ws: BunSocket) => ws.subscribe("all"),
+      message: isFanOut()
+        ? (_, data) => void server.publish("all", data)
+        : (ws, data) => void ws.send(data),
+    },
   });
   return server.port;
 }

@@ -152,6 +152,7 @@ function headingOf({ kind, type, size, connections, inFlight, figure }: Measurem
     client: `Clients: ${message}, ${spread}`,
     latency: `One in flight on one connection: ${message}, ${figure}`,
     open: "Opening handshakes of a server",
+    fanout: `One message to ${connections} connections: ${message}, ${inFlight} in a burst`,
     idle: `${connections} idle connections, each: ${figure}`,
   };
   return titles[kind];

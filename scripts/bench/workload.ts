@@ -11,9 +11,10 @@ import { ClientPeer, peerProgram, ServerPeer } from "./peer.ts";
 
 /**
  * `echo`: messages echoed by a server; `deflate`: the same, compressed; `latency`: one in flight;
- * `open`: opening handshakes; `client`: messages of clients that a raw server answers.
+ * `open`: opening handshakes; `client`: messages of clients that a raw server answers; `fanout`:
+ * messages of one connection that all connections get.
  */
-export const KINDS = ["echo", "deflate", "latency", "open", "client"] as const;
+export const KINDS = ["echo", "deflate", "latency", "open", "client", "fanout"] as const;
 
 /** One of them. */
 export type Kind = typeof KINDS[number];
@@ -54,6 +55,7 @@ export function spreadOf(
   { kind, size, connections, inFlight }: Workload,
 ): { connections: number; inFlight: number } {
   if (kind === "latency") return { connections: 1, inFlight: 1 };
+  if (kind === "fanout") return { connections: connections ?? 1000, inFlight: inFlight ?? 1 };
   const large = size >= 2 ** 20;
   return { connections: connections ?? (large ? 4 : 32), inFlight: inFlight ?? (large ? 2 : 16) };
 }
@@ -92,7 +94,7 @@ export function contestantOf(
       ...spread,
     });
   }
-  const mode = kind === "deflate" ? ["deflate"] : tls ? ["tls"] : [];
+  const mode = kind === "deflate" || kind === "fanout" ? [kind] : tls ? ["tls"] : [];
   const program = peerProgram(runtime, "server.ts", [peer, transport, ...mode], profileFolder);
   const options: LoadOptions = { type, size, ...spread, tls, raw: peer === "tcp" };
   const connect = {
@@ -100,6 +102,7 @@ export function contestantOf(
     deflate: (port: number) => DeflateLoad.connect(port, options),
     latency: (port: number) => LatencyLoad.connect(port, options),
     open: (port: number) => Promise.resolve(new OpenLoad(port)),
+    fanout: (port: number) => BurstLoad.connect(port, options, true),
   };
   return new ServerPeer(name, program, connect[kind]);
 }
