@@ -4,9 +4,10 @@
  * @module
  */
 import { handled } from "./connection/outbox.ts";
-import type { Transport, TransportHandlers } from "./transport.ts";
+import type { Transport } from "./transport.ts";
+import { BaseTransport } from "./transport_base.ts";
 
-/** Two byte streams, as a socket of Deno, a `TransformStream` or a `CompressionStream` has them. */
+/** A pair of byte streams, such as a socket of Deno, a `TransformStream` or a `CompressionStream`. */
 export interface ByteDuplex {
   /** What the peer sends. */
   readonly readable: ReadableStream<Uint8Array>;
@@ -14,86 +15,59 @@ export interface ByteDuplex {
   readonly writable: WritableStream<Uint8Array>;
 }
 
-/** Whether this is a transport already. */
-export function isTransport(duplex: Transport | ByteDuplex): duplex is Transport {
-  return "handle" in duplex;
-}
-
 /**
  * A pair of byte streams as a transport.
  *
- * @throws {TypeError} for anything else
+ * @throws {TypeError} If `duplex` is neither a transport nor such a pair
  */
 export function fromStreams(duplex: Transport | ByteDuplex): Transport {
   const { readable, writable, handle } = (duplex ?? {}) as Partial<Transport & ByteDuplex>;
-  const streams = readable instanceof ReadableStream && writable instanceof WritableStream;
-  if (typeof handle !== "function" && !streams) {
-    throw new TypeError("Expected a transport, or a readable and a writable stream of bytes");
+  if (typeof handle === "function") return duplex as Transport;
+  if (readable instanceof ReadableStream && writable instanceof WritableStream) {
+    return new StreamTransport({ readable, writable });
   }
-  return isTransport(duplex) ? duplex : new StreamTransport(duplex);
+  throw new TypeError("Expected a transport, or a readable and a writable stream of bytes");
 }
 
-/** The most bytes that are written to a stream as one chunk: 1 MiB and its frame. */
+/** Maximum size of a chunk that is written to a stream, in bytes: a message of 1 MiB and its frame. */
 const LONGEST_PIECE = 1_572_864;
 
-class StreamTransport implements Transport {
+class StreamTransport extends BaseTransport {
   readonly #reader: ReadableStreamDefaultReader<Uint8Array>;
   readonly #writer: WritableStreamDefaultWriter<Uint8Array>;
-  #handlers: TransportHandlers | undefined;
-  #paused = true;
+  #paused = false;
   #reading = false;
-  #inputEnded = false;
-  #outputEnded = false;
-  #closed = false;
-  #error: Error | undefined;
-  #bufferedAmount = 0;
 
   constructor({ readable, writable }: ByteDuplex) {
+    super();
     this.#reader = readable.getReader();
     this.#writer = writable.getWriter();
     handled(this.#reader.closed);
     handled(this.#writer.closed);
   }
 
-  get bufferedAmount(): number {
-    return this.#bufferedAmount;
-  }
-
-  handle(handlers: TransportHandlers): void {
-    const first = this.#handlers === undefined;
-    this.#handlers = handlers;
-    if (!first) return;
-    if (this.#closed) {
-      queueMicrotask(() => this.#handlers!.close(this.#error));
-      return;
-    }
-    // A sink that fails by itself is a transport that is gone.
-    this.#writer.closed.catch((error) => this.#close(error));
+  protected start(): void {
+    // A sink may fail while nothing is written.
+    this.#writer.closed.catch((error) => this.#failed(error));
     this.resume();
   }
 
-  write(parts: readonly Uint8Array[]): void {
+  protected send(parts: readonly Uint8Array[]): void {
     for (const part of parts) {
-      // As if they had left, whoever sends on and on would, and the end not get its turn to be told.
-      if (this.#outputEnded || this.#closed) this.#bufferedAmount += part.length;
-      else this.#writeInPieces(part);
+      // Several pieces of a long part show whether the peer reads.
+      for (let at = 0; at < part.length; at += LONGEST_PIECE) {
+        this.#write(part.subarray(at, at + LONGEST_PIECE));
+      }
     }
   }
 
-  /** A long part goes in pieces, so that it shows whether the peer reads. */
-  #writeInPieces(part: Uint8Array): void {
-    for (let at = 0; at < part.length; at += LONGEST_PIECE) {
-      this.#write(part.subarray(at, at + LONGEST_PIECE));
-    }
-  }
-
-  #write(part: Uint8Array): void {
-    this.#bufferedAmount += part.length;
-    // A stream may hand the chunk on and keep it; ours is used again.
-    this.#writer.write(new Uint8Array(part)).then(() => {
-      this.#bufferedAmount -= part.length;
-      if (this.#bufferedAmount === 0 && !this.#closed) this.#handlers?.drain();
-    }, (error) => this.#close(error));
+  #write(piece: Uint8Array): void {
+    this.unsent += piece.length;
+    // The sink may keep the chunk, and the caller may use its bytes again.
+    this.#writer.write(new Uint8Array(piece)).then(
+      () => this.reportSent(piece.length),
+      (error) => this.#failed(error),
+    );
   }
 
   pause(): void {
@@ -102,67 +76,46 @@ class StreamTransport implements Transport {
 
   resume(): void {
     this.#paused = false;
-    if (!this.#reading && !this.#inputEnded && !this.#closed) this.#read();
+    if (!this.#reading && this.handlers !== undefined) this.#read();
   }
 
   async #read(): Promise<void> {
     this.#reading = true;
     try {
-      while (!this.#paused && !this.#closed) {
+      while (!this.#paused && !this.isInputEnded && !this.isDestroyed) {
         const { done, value } = await this.#reader.read();
-        if (this.#closed || this.#inputEnded) return;
-        if (done) return this.#endInput();
-        if (!(value instanceof Uint8Array)) {
-          throw new TypeError(`Expected bytes, received ${typeof value}`);
-        }
-        // What comes from a stream may belong to somebody else, and is about to be unmasked in place.
-        this.#handlers!.data(new Uint8Array(value));
+        if (done) this.reportEnd();
+        else if (!this.isDestroyed) this.#give(value);
       }
     } catch (error) {
-      this.#close(error);
+      this.#failed(error);
     } finally {
       this.#reading = false;
     }
   }
 
-  #endInput(): void {
-    this.#inputEnded = true;
-    this.#handlers!.end();
-    if (this.#outputEnded) this.#close();
+  #give(chunk: unknown): void {
+    if (!(chunk instanceof Uint8Array)) {
+      throw new TypeError(`Expected bytes, received ${typeof chunk}`);
+    }
+    // The chunk may belong to somebody else, and the handler will unmask its bytes in place.
+    this.handlers!.data(new Uint8Array(chunk));
   }
 
-  end(): void {
-    if (this.#outputEnded || this.#closed) return;
-    this.#outputEnded = true;
-    this.#writer.close().then(() => {
-      if (this.#inputEnded) this.#close();
-    }, (error) => this.#close(error));
+  protected finish(): void {
+    this.#writer.close().then(() => this.reportFinished(), (error) => this.#failed(error));
   }
 
-  destroy(): void {
-    if (this.#closed) return;
-    // That we cancel the input is not the end that the peer makes.
-    this.#inputEnded = this.#outputEnded = true;
-    const reason = new DOMException("The transport was destroyed", "AbortError");
+  protected cut(): void {
+    const reason = this.error ?? new DOMException("The transport was destroyed", "AbortError");
     handled(this.#reader.cancel(reason));
     handled(this.#writer.abort(reason));
-    queueMicrotask(() => this.#close());
+    queueMicrotask(() => this.reportClose());
   }
 
-  #close(error?: unknown): void {
-    if (this.#closed) return;
-    this.#closed = true;
-    if (error !== undefined) {
-      handled(this.#reader.cancel(error));
-      handled(this.#writer.abort(error));
-    }
-    this.#error = error === undefined ? undefined : toError(error);
-    this.#handlers?.close(this.#error);
+  #failed(error: unknown): void {
+    this.fail(error instanceof Error ? error : new Error(String(error)));
   }
-}
-
-function toError(error: unknown): Error {
-  return error instanceof Error ? error : new Error(String(error));
 }
 
 /**

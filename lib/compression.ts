@@ -1,8 +1,6 @@
 /**
  * The option `compression` as an extension.
  *
- * A file of its own because the client and the server read it alike, and differ in their default.
- *
  * @module
  */
 import { HandshakeError } from "./core/error.ts";
@@ -15,8 +13,8 @@ import type { ConnectionOptions } from "./options.ts";
 /**
  * The extensions that the options ask for.
  *
- * @param byDefault whether messages are compressed where the options do not say
- * @throws {HandshakeError} "unsupported" when they do say, and the platform cannot
+ * @param byDefault whether to compress if the options do not say
+ * @throws {HandshakeError} "unsupported" if the options ask for compression and the platform has none
  */
 export function extensionsOf(
   options: Omit<ConnectionOptions, "signal">,
@@ -38,7 +36,7 @@ async function withCompression(
   }
   const options = wanted === true ? {} : wanted;
   const deflate = new PerMessageDeflate({ ...options, engine, maxMessageSize });
-  // The caller may have set it up for themselves.
+  // The caller may have configured the extension.
   if (extensions.some(({ name }) => name === deflate.name)) return extensions;
   return [...extensions, deflate];
 }

@@ -200,7 +200,8 @@ describe("The imports of the library", () => {
   });
 
   it("A runtime's adapter imports the transport contract, waiting, the core and built-in modules", () => {
-    const allowed = /^lib\/((?:abortable|transport|timers)\.ts$|core\/|runtime\/)|^node:|^bun$/;
+    const allowed =
+      /^lib\/((?:abortable|transport|transport_base|timers)\.ts$|core\/|runtime\/)|^node:|^bun$/;
     assert.deepEqual(broken(runtime, (to) => !allowed.test(to)), []);
   });
 

@@ -1,33 +1,58 @@
 /**
- * Bun's own sockets, which cost less than `node:net`'s do. Connecting is left to `node:net`, for what
- * `Bun.connect()` has begun cannot be given up; the socket beneath it is taken over then.
- *
- * A file of its own because nothing of it is known elsewhere. Of Bun's types it declares the few that
- * it needs: the package is compiled without them.
+ * Bun's own sockets, which cost less than those of `node:net`. Connecting is left to `node:net`, because
+ * `Bun.connect()` cannot be given up; the socket beneath it is taken over afterwards. The few types of Bun
+ * that are used are declared here, because the package is compiled without Bun's types.
  *
  * @module
  */
 import { deadline } from "../timers.ts";
 import type {
+  Address,
   Listener,
   ListenOptions,
   TlsServeOptions,
   Transport,
   TransportProvider,
 } from "../transport.ts";
-import {
-  type BunSocket,
-  BunTransport,
-  HANDLERS,
-  LocalEnds,
-  type SocketHandlers,
-  tcpAddress,
-} from "./bun_transport.ts";
+import { BaseTransport, ByteQueue, sizeOf, tcpAddress } from "../transport_base.ts";
 import { checkUnixPath, dial, nodeProvider, type NodeTransport } from "./node.ts";
+import { free } from "./node_duplex.ts";
+
+/** The part of Bun's sockets that is used here. */
+interface BunSocket {
+  data: BunTransport;
+  readonly localAddress: string;
+  readonly localPort: number;
+  readonly remoteAddress: string;
+  readonly remotePort: number;
+  /** Returns the number of bytes that were taken, or -1 if the socket is closed. */
+  write(bytes: Uint8Array): number;
+  pause(): void;
+  resume(): void;
+  /** Ends our side. */
+  shutdown(): void;
+  close(): void;
+  setNoDelay(noDelay: boolean): void;
+  /** Keeps the process from ending. */
+  ref(): void;
+  /** Replaces the handlers. */
+  reload(options: { socket: Partial<SocketHandlers> }): void;
+}
+
+interface SocketHandlers {
+  binaryType: "uint8array";
+  open(socket: BunSocket): void;
+  handshake(socket: BunSocket, success: boolean): void;
+  data(socket: BunSocket, chunk: Uint8Array): void;
+  drain(socket: BunSocket): void;
+  end(socket: BunSocket): void;
+  close(socket: BunSocket, error?: Error): void;
+  error(socket: BunSocket, error: Error): void;
+}
 
 type Place = { hostname: string; port: number; reusePort?: boolean } | { unix: string };
 
-interface BunSockets {
+interface BunRuntime {
   listen(
     options: Place & {
       allowHalfOpen: boolean;
@@ -35,17 +60,184 @@ interface BunSockets {
       tls?: Record<string, unknown>;
     },
   ): { readonly hostname: string; readonly port: number; stop(): void };
+  allocUnsafe(length: number): Uint8Array;
 }
 
-const { Bun: sockets } = globalThis as unknown as { Bun: BunSockets };
+const { Bun: runtime } = globalThis as unknown as { Bun: BunRuntime };
 
-/** What listens, as the options say. */
+/** Maximum size of parts that are joined into one write: a copy costs less than a system call for each part. */
+const JOINED = 262_144;
+
+/** From this many bytes on, a chunk that its handler has kept is freed when the handler lets go of it. */
+const HELD_FROM = 65_536;
+
+/** From this many bytes on, memory that is not zeroed costs less. */
+const ALLOCATED_FROM = 16_384;
+
+function allocate(length: number): Uint8Array {
+  return length < ALLOCATED_FROM ? new Uint8Array(length) : runtime.allocUnsafe(length);
+}
+
+/** The buffer in which parts are joined. A socket copies bytes before `write()` returns. */
+let joinBuffer = new Uint8Array(0);
+
+/** Joins the parts. The result is valid until the next call. */
+function join(parts: readonly Uint8Array[], size: number): Uint8Array {
+  if (joinBuffer.length < size) joinBuffer = new Uint8Array(JOINED);
+  let at = 0;
+  for (const part of parts) {
+    joinBuffer.set(part, at);
+    at += part.length;
+  }
+  return joinBuffer.subarray(0, size);
+}
+
+/** What a socket does not know itself, or no longer knows once it is closed. */
+interface SocketInfo {
+  secure: boolean;
+  localAddress: Address | undefined;
+  remoteAddress: Address | undefined;
+}
+
+/** A socket as a {@linkcode Transport}. It must be half-open when one side has ended. */
+class BunTransport extends BaseTransport implements Transport {
+  readonly secure: boolean;
+  readonly localAddress: Address | undefined;
+  readonly remoteAddress: Address | undefined;
+  readonly #socket: BunSocket;
+  #queue: ByteQueue | undefined;
+  #paused = false;
+  /** The last chunk, if the handler has kept it and paused. Only such a chunk may be given back. */
+  #held: Uint8Array | undefined;
+
+  constructor(socket: BunSocket, { secure, localAddress, remoteAddress }: SocketInfo) {
+    super();
+    this.#socket = socket;
+    this.secure = secure;
+    this.localAddress = localAddress;
+    this.remoteAddress = remoteAddress;
+  }
+
+  get allocate(): (length: number) => Uint8Array {
+    return allocate;
+  }
+
+  protected start(): void {
+    this.#socket.resume();
+  }
+
+  protected send(parts: readonly Uint8Array[]): void {
+    const size = parts.length === 1 ? Infinity : sizeOf(parts);
+    if (size <= JOINED && this.unsent === 0) {
+      const bytes = join(parts, size);
+      const taken = this.#write(bytes);
+      if (taken < size) this.#wait(bytes.slice(taken));
+      return;
+    }
+    for (const part of parts) {
+      const taken = this.unsent === 0 ? this.#write(part) : 0;
+      if (taken < part.length) this.#wait(part.subarray(taken));
+    }
+  }
+
+  #wait(bytes: Uint8Array): void {
+    this.#queue ??= new ByteQueue();
+    this.#queue.push(bytes);
+    this.unsent += bytes.length;
+  }
+
+  /** Returns the number of bytes that were taken. */
+  #write(bytes: Uint8Array): number {
+    const taken = this.#socket.write(bytes);
+    if (taken >= 0) return taken;
+    // A socket that is paused would not report its end.
+    this.#socket.resume();
+    return 0;
+  }
+
+  pause(): void {
+    this.#paused = true;
+    this.#socket.pause();
+  }
+
+  resume(released?: boolean): void {
+    if (released && this.#held !== undefined) free(this.#held);
+    this.#held = undefined;
+    this.#paused = false;
+    this.#socket.resume();
+  }
+
+  protected finish(): void {
+    this.#socket.shutdown();
+  }
+
+  protected cut(): void {
+    this.#socket.close();
+  }
+
+  // The events of the socket
+
+  onData(chunk: Uint8Array): void {
+    if (this.isDestroyed) return;
+    this.#held = undefined;
+    if (this.handlers!.data(chunk) === true) free(chunk);
+    else if (this.#paused && chunk.length >= HELD_FROM) this.#held = chunk;
+  }
+
+  onDrain(): void {
+    for (;;) {
+      const bytes = this.firstOf(this.#queue);
+      if (bytes === undefined) return;
+      const taken = this.#write(bytes);
+      this.#queue!.remove(taken);
+      if (taken === this.unsent) this.#queue = undefined;
+      this.reportSent(taken);
+      if (taken < bytes.length) return;
+    }
+  }
+
+  onEnd(): void {
+    this.reportEnd();
+  }
+
+  onError(error: Error): void {
+    this.fail(error);
+  }
+
+  onClose(error?: Error): void {
+    // Bun does not report the peer's end if our side has ended first.
+    if (this.isEnding && error === undefined) this.reportEnd();
+    this.#held = this.#queue = undefined;
+    this.reportClose(error);
+  }
+}
+
+const HANDLERS: Omit<SocketHandlers, "open" | "handshake"> = {
+  binaryType: "uint8array",
+  data: (socket, chunk) => socket.data.onData(chunk),
+  drain: (socket) => socket.data.onDrain(),
+  end: (socket) => socket.data.onEnd(),
+  close: (socket, error) => socket.data.onClose(error),
+  error: (socket, error) => socket.data.onError(error),
+};
+
+function infoOf(socket: BunSocket, { unix: path, tls }: ListenOptions): SocketInfo {
+  const secure = tls !== undefined;
+  if (path !== undefined) {
+    return { secure, localAddress: { transport: "unix", path }, remoteAddress: undefined };
+  }
+  return {
+    secure,
+    localAddress: tcpAddress(socket.localAddress, socket.localPort),
+    remoteAddress: tcpAddress(socket.remoteAddress, socket.remotePort),
+  };
+}
+
 function listen(options: ListenOptions, accept: (transport: Transport) => void): Listener {
   const { hostname, port, unix: path, tls, reusePort } = options;
   if (path !== undefined) checkUnixPath(path);
   const shaking = new Shaking(options);
-  const ends = new LocalEnds(tls !== undefined, path);
-  const listener = sockets.listen({
+  const listener = runtime.listen({
     ...(path === undefined ? { hostname, port, reusePort } : { unix: path }),
     allowHalfOpen: true,
     tls: tls && tlsOptions(tls),
@@ -53,23 +245,23 @@ function listen(options: ListenOptions, accept: (transport: Transport) => void):
       ...HANDLERS,
       open(socket) {
         socket.setNoDelay(true);
-        socket.data = new BunTransport(socket, ends.of(socket));
+        socket.data = new BunTransport(socket, infoOf(socket, options));
         if (tls === undefined) give(socket, accept);
         else if (!shaking.begin(socket)) socket.close();
       },
       handshake(socket, success) {
         shaking.end(socket);
-        // What a client does wrong is no error of the server's.
+        // A client's mistake is not an error of the server.
         if (success) give(socket, accept);
         else socket.close();
       },
       end(socket) {
         if (shaking.has(socket)) socket.close();
-        else socket.data.inputEnded();
+        else socket.data.onEnd();
       },
       close(socket, error) {
         shaking.end(socket);
-        socket.data.closed(error);
+        socket.data.onClose(error);
       },
     },
   });
@@ -80,13 +272,13 @@ function listen(options: ListenOptions, accept: (transport: Transport) => void):
   };
   return {
     address: path === undefined
-      ? tcpAddress(listener.hostname, listener.port)
+      ? { transport: "tcp", hostname: listener.hostname, port: listener.port }
       : { transport: "unix", path },
     close,
   };
 }
 
-/** Hands a socket over, which is not read before it is handled. */
+/** Hands a socket over. The socket is not read before it is handled. */
 function give(socket: BunSocket, accept: (transport: Transport) => void): void {
   socket.pause();
   accept(socket.data);
@@ -146,25 +338,23 @@ function list(protocols: string[] | undefined): Uint8Array | undefined {
 const METHODS = ["write", "pause", "resume", "shutdown", "close", "ref", "reload"] as const;
 
 /**
- * Takes over the socket beneath one of `node:net` that is connected. That there is one is private: what
- * is not as expected stays with `node:net`.
+ * Takes over the socket beneath a connected socket of `node:net`. The socket beneath is private: if it is
+ * not as expected, the transport over `node:net` is returned.
  */
 function adopt(transport: NodeTransport): Transport {
-  const { socket } = transport;
+  const { socket, localAddress, remoteAddress } = transport;
   const owner = socket as unknown as { _handle?: BunSocket | null };
   const handle = owner._handle;
   if (!handle || METHODS.some((name) => typeof handle[name] !== "function")) return transport;
-  // What it was told already would be lost.
+  // Bytes and ends that `node:net` has read already would be lost.
   if (socket.destroyed || socket.readableEnded || socket.readableLength > 0) return transport;
-  const { localAddress: address, remoteAddress: remote, secure } = transport;
-  const path = remote?.transport === "unix" ? remote.path : undefined;
-  if (address === undefined && path === undefined) return transport;
+  if (localAddress === undefined && remoteAddress?.transport !== "unix") return transport;
   handle.pause();
-  handle.data = new BunTransport(handle, { secure, address }, path);
+  handle.data = new BunTransport(handle, transport);
   handle.reload({ socket: HANDLERS });
-  // It would not be, had node:net been paused.
+  // A socket that was paused by `node:net` would not keep the process from ending.
   handle.ref();
-  // Whatever is still to come of the one above finds nothing.
+  // The socket of `node:net` cannot act on the handle any more.
   owner._handle = null;
   return handle.data;
 }

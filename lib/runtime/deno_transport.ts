@@ -1,21 +1,20 @@
 /**
  * Deno's own connections as transports.
  *
- * A file of its own because how one is made, by TCP or TLS, is another matter, and `deno.ts` has it.
- *
  * @module
  */
 import { setImmediate } from "node:timers";
 import { Queue } from "../core/queue.ts";
-import type { Address, Transport, TransportHandlers } from "../transport.ts";
+import type { Address, Transport } from "../transport.ts";
+import { BaseTransport, sizeOf } from "../transport_base.ts";
 
-/** The address of one of Deno's connections. */
+/** The address of a connection. */
 export interface NetAddress {
   hostname: string;
   port: number;
 }
 
-/** As much of Deno's connections as is used here. */
+/** The part of Deno's connections that is used here. */
 export interface Conn {
   readonly localAddr: NetAddress;
   readonly remoteAddr: NetAddress;
@@ -26,111 +25,100 @@ export interface Conn {
 }
 
 /**
- * How many bytes a connection reads at first, into a place of its own: a read that waits holds its
- * place, and most connections are idle.
+ * Size of the buffer that a connection owns, in bytes. A read that waits holds its buffer, and most
+ * connections are idle.
  */
 const OWN_SIZE = 512;
 
-/** Where it reads when there is more, and where when there was much before. */
-const PLACE_SIZE = 32_768;
+/** Size of a shared buffer, for a connection that has more to read. */
+const SHARED_SIZE = 32_768;
 /**
- * Four messages of 64 KiB with their headers. To read and write in such pieces costs the kernel far less
- * than to do so in smaller ones.
+ * Size of a large shared buffer, for a connection that has read much before: four messages of 64 KiB with
+ * their headers. The kernel moves the same bytes in fewer, larger pieces at a lower cost.
  */
 const LARGE_SIZE = 266_240;
+/** A read of so many bytes makes the next one use a large buffer. */
 const MUCH = 24_576;
 
-/** As many places are kept as connections are likely to read into at a time. */
+/** Maximum number of free buffers of each size: about as many connections read at the same time. */
 const MAX_FREE = 32;
-const places: Uint8Array<ArrayBuffer>[] = [];
-const largePlaces: Uint8Array<ArrayBuffer>[] = [];
+const sharedBuffers: Uint8Array<ArrayBuffer>[] = [];
+const largeBuffers: Uint8Array<ArrayBuffer>[] = [];
 
-/** A place that connections share, one after the other. */
-function takePlace(large: boolean): Uint8Array<ArrayBuffer> {
-  if (large) return largePlaces.pop() ?? new Uint8Array(LARGE_SIZE);
-  return places.pop() ?? new Uint8Array(PLACE_SIZE);
+/** Takes a buffer that connections share, one after the other. */
+function takeBuffer(large: boolean): Uint8Array<ArrayBuffer> {
+  if (large) return largeBuffers.pop() ?? new Uint8Array(LARGE_SIZE);
+  return sharedBuffers.pop() ?? new Uint8Array(SHARED_SIZE);
 }
 
-function freePlace(place: Uint8Array<ArrayBuffer>): void {
-  const free = place.length === LARGE_SIZE ? largePlaces : places;
-  if (free.length < MAX_FREE) free.push(place);
+function freeBuffer(buffer: Uint8Array<ArrayBuffer>): void {
+  const free = buffer.length === LARGE_SIZE ? largeBuffers : sharedBuffers;
+  if (free.length < MAX_FREE) free.push(buffer);
 }
 
-/** Stands for a place that the handler has kept for good. */
+/** Stands for a buffer that the handler keeps for good. */
 const KEPT = new Uint8Array(0);
 
-/** From so many bytes on a write waits for others in the same turn, until they are so many. */
-const LARGE = PLACE_SIZE;
+/** A write of at least `LARGE` bytes waits for further writes in the same turn, up to `FULL` bytes. */
+const LARGE = SHARED_SIZE;
 const FULL = 262_144;
 
-/** A part of so many bytes is not copied, but for its beginning, which leaves with what is before it. */
+/** A part of at least `LONG` bytes is not copied, except for its beginning, which fills a buffer. */
 const LONG = 131_072;
 const BEFORE_LONG = 65_536;
 
-/** What comes of a read that brings nothing. */
+/** Results of a read that brings no bytes. */
 const ENDED = 0;
 const FAILED = -1;
 
-/** So many microtasks later a read is settled that had nothing to wait for. */
+/** After so many microtasks a read has settled if it had nothing to wait for. */
 const TICKS = 8;
 
-/**
- * Bytes that wait to be written, and the place that is free when they are. The owner of the bytes may
- * detach them: then their length is another one.
- */
+/** Bytes that wait to be written, and the shared buffer that is free when they have left. */
 interface Waiting {
   readonly bytes: Uint8Array;
+  /** The length that the bytes had: the owner of borrowed bytes may detach them. */
   readonly length: number;
-  readonly place: Uint8Array<ArrayBuffer> | undefined;
+  readonly buffer: Uint8Array<ArrayBuffer> | undefined;
 }
 
-/** Those who write in the next turn. */
+/** The transports that write in the next turn. */
 let due: DenoTransport[] = [];
 
 /** One of Deno's connections as a {@linkcode Transport}. */
-export class DenoTransport implements Transport {
+export class DenoTransport extends BaseTransport implements Transport {
   readonly secure: boolean;
   readonly #conn: Conn;
   readonly #readsAhead: boolean;
-  #handlers: TransportHandlers | undefined;
   #queue: Queue<Waiting> | undefined;
-  /** The bytes that wait, and those of them that were not copied. */
-  #waiting = 0;
+  /** The bytes that wait and were not copied. */
   #borrowed = 0;
-  /** Where the last of what waits is copied to, and how much of it is filled. */
-  #place: Uint8Array<ArrayBuffer> | undefined;
+  /** The buffer into which bytes that wait are copied, and how much of the buffer is filled. */
+  #outgoing: Uint8Array<ArrayBuffer> | undefined;
   #filled = 0;
-  /** The bytes that came too late to be written. */
-  #dropped = 0;
-  /** Where it reads when it does not know what comes. */
   #own: Uint8Array<ArrayBuffer>;
-  /** The place whose bytes the handler has not let go of yet. */
+  /** The buffer whose bytes the handler has not let go of yet. */
   #held: Uint8Array<ArrayBuffer> | undefined;
-  /** What the last reads have brought, and whether there is likely more. */
-  #came = 0;
+  /** How many bytes the last read has brought, and whether more are likely to follow. */
+  #lastRead = 0;
   #isMore = false;
-  /** Whether the handler has kept the chunk before the last one: a large place is not for giving away. */
+  /** Whether the handler has kept the chunk before the last one. A large buffer should not be kept. */
   #isKept = false;
   #paused = false;
   #isReading = false;
   #isWriting = false;
-  /** Resolve when what is under way has ended. */
+  /** These resolve when the loop has ended. */
   #reading: Promise<void> | undefined;
   #writing: Promise<void> | undefined;
-  #inputEnded = false;
-  #ending = false;
-  #outputEnded = false;
-  #destroyed = false;
-  #gone = false;
-  #error: Error | undefined;
   #readError: Error | undefined;
 
   /**
-   * @param conn a connection, its TLS handshake done
-   * @param secure whether it has TLS
-   * @param readsAhead false where somebody else is to read on from where it is paused
+   * @param conn a connection whose TLS handshake is done
+   * @param secure whether the connection has TLS
+   * @param readsAhead false if another reader continues where the transport is paused
    */
   constructor(conn: Conn, secure: boolean, readsAhead: boolean = true) {
+    super();
     this.#conn = conn;
     this.#readsAhead = readsAhead;
     this.secure = secure;
@@ -145,77 +133,17 @@ export class DenoTransport implements Transport {
     return addressOf(this.#conn.remoteAddr);
   }
 
-  get bufferedAmount(): number {
-    // What was copied and leaves in this turn is as good as taken.
-    return (this.#isWriting || this.#borrowed > 0 ? this.#waiting : 0) + this.#dropped;
+  override get bufferedAmount(): number {
+    // Bytes that were copied and leave in this turn count as taken.
+    return (this.#isWriting || this.#borrowed > 0 ? this.unsent : 0) + this.late;
   }
 
-  handle(handlers: TransportHandlers): void {
-    const first = this.#handlers === undefined;
-    this.#handlers = handlers;
-    if (first && this.#gone) queueMicrotask(() => this.#handlers!.close(this.#error));
-    if (first) this.#startReading();
-  }
+  // Reading
 
-  write(parts: readonly Uint8Array[]): void {
-    const size = sizeOf(parts);
-    if (this.#ending || this.#destroyed) {
-      // As if they had left, whoever sends on and on would, and the end not get its turn to be told.
-      this.#dropped += size;
-      return;
-    }
-    this.#waiting += size;
-    if (parts.length === 1 && size < LARGE && this.#waiting === size) {
-      this.#borrow(parts[0]);
-    } else {
-      for (const part of parts) this.#add(part);
-    }
-    if (this.#isWriting) return;
-    const more = this.#held !== undefined && size >= LARGE;
-    if (!more || this.#waiting >= FULL || this.#borrowed > 0) return this.#startWriting();
-    // Of what came there is more to be answered: many writes cost the kernel more than a large one.
-    if (due.push(this) === 1) setImmediate(DenoTransport.#writeDue);
-  }
-
-  static #writeDue(): void {
-    const transports = due;
-    due = [];
-    for (const transport of transports) transport.#startWriting();
-  }
-
-  /** Copies the part, or its beginning if it is long, behind what waits. */
-  #add(part: Uint8Array): void {
-    let rest = part;
-    while (rest.length > 0) {
-      if (rest.length >= LONG && this.#filled >= BEFORE_LONG) this.#cut();
-      if (rest.length >= LONG && this.#filled === 0) return this.#borrow(rest);
-      const place = this.#place ??= takePlace(this.#waiting > PLACE_SIZE);
-      // A place that was taken for a few bytes may be the smaller one.
-      const most = rest.length < LONG ? place.length : Math.min(BEFORE_LONG, place.length);
-      const size = Math.min(rest.length, most - this.#filled);
-      place.set(size < rest.length ? rest.subarray(0, size) : rest, this.#filled);
-      this.#filled += size;
-      rest = rest.subarray(size);
-      if (rest.length > 0) this.#cut();
-    }
-  }
-
-  /** Has a part wait that is not copied. */
-  #borrow(part: Uint8Array): void {
-    this.#borrowed += part.length;
-    this.#push({ bytes: part, length: part.length, place: undefined });
-  }
-
-  #cut(): void {
-    const place = this.#place!;
-    this.#push({ bytes: place.subarray(0, this.#filled), length: this.#filled, place });
-    this.#place = undefined;
-    this.#filled = 0;
-  }
-
-  #push(waiting: Waiting): void {
-    this.#queue ??= new Queue();
-    this.#queue.push(waiting);
+  protected start(): void {
+    if (this.#isReading) return;
+    this.#isReading = true;
+    this.#reading = this.#read();
   }
 
   pause(): void {
@@ -225,119 +153,156 @@ export class DenoTransport implements Transport {
   resume(released?: boolean): void {
     this.#paused = false;
     if (released && this.#held !== undefined) {
-      if (this.#held !== KEPT) freePlace(this.#held);
+      if (this.#held !== KEPT) freeBuffer(this.#held);
       this.#held = undefined;
     }
-    this.#startReading();
-  }
-
-  end(): void {
-    if (this.#ending || this.#destroyed) return;
-    this.#ending = true;
-    this.#startWriting();
-  }
-
-  destroy(): void {
-    this.#destroy();
-  }
-
-  #startReading(): void {
-    if (this.#handlers === undefined || this.#isReading) return;
-    this.#isReading = true;
-    this.#reading = this.#read();
+    if (this.handlers !== undefined) this.start();
   }
 
   async #read(): Promise<void> {
-    while (!this.#paused && !this.#inputEnded && !this.#destroyed) {
-      const place = this.#isMore ? takePlace(this.#bringsMuch) : this.#own;
+    while (!this.#paused && !this.isInputEnded && !this.isDestroyed) {
+      const buffer = this.#isMore ? takeBuffer(this.#bringsMuch) : this.#own;
       let length: number;
-      // Not a function of its own: one that waits takes memory of each idle connection.
+      // Not a function of its own: an asynchronous call takes memory of each idle connection.
       try {
-        length = await this.#conn.read(place) ?? ENDED;
+        length = await this.#conn.read(buffer) ?? ENDED;
       } catch (error) {
         length = this.#failed(error as Error);
       }
-      const filled = length === OWN_SIZE && place === this.#own;
-      if (filled && this.#readsAhead) await this.#readBehind();
-      else this.#settle(place, 0, length);
+      const isFilled = length === OWN_SIZE && buffer === this.#own;
+      if (isFilled && this.#readsAhead) await this.#readOn();
+      else this.#settle(buffer, 0, length);
     }
-    // Not a microtask later: a call of resume() in between would be lost.
+    // In the same microtask as the check: a call of resume() in between would be lost.
     this.#isReading = false;
   }
 
   get #bringsMuch(): boolean {
-    return this.#came >= MUCH && !this.#isKept && this.#handlers!.keepsUp !== false;
+    return this.#lastRead >= MUCH && !this.#isKept && this.handlers!.keepsUp !== false;
   }
 
-  /** Its own place is filled: reads what there is behind it already, or else once more. */
-  async #readBehind(): Promise<void> {
-    const place = takePlace(this.#bringsMuch);
-    place.set(this.#own);
+  /** The own buffer is filled. Reads once more, and joins both reads if the second one is ready at once. */
+  async #readOn(): Promise<void> {
+    const buffer = takeBuffer(this.#bringsMuch);
+    buffer.set(this.#own);
     let more: number | undefined;
-    const reading = this.#conn.read(place.subarray(OWN_SIZE)).then(
+    const reading = this.#conn.read(buffer.subarray(OWN_SIZE)).then(
       (length) => more = length ?? ENDED,
       (error) => more = this.#failed(error),
     );
     for (let i = 0; i < TICKS && more === undefined; i++) await undefined;
-    if (more !== undefined && more > 0) return this.#settle(place, 0, OWN_SIZE + more);
+    if (more !== undefined && more > 0) return this.#settle(buffer, 0, OWN_SIZE + more);
     this.#settle(this.#own, 0, OWN_SIZE);
-    this.#settle(place, OWN_SIZE, await reading);
+    this.#settle(buffer, OWN_SIZE, await reading);
   }
 
-  /** What has come of a read that failed. */
+  /** The result of a read that failed. */
   #failed(error: Error): number {
-    // A peer that is gone without a closing alert has ended, as everywhere else.
+    // A peer that leaves without a closing alert of TLS has ended, as on every other platform.
     if (error.name === "UnexpectedEof") return ENDED;
     this.#readError = error;
     return FAILED;
   }
 
-  /** A read has brought so much into the place, or else has ended, behind what is there already. */
-  #settle(place: Uint8Array<ArrayBuffer>, start: number, length: number): void {
-    // What a socket has read when it is destroyed is lost.
-    if (this.#destroyed) return;
-    if (length === FAILED) return this.#destroy(this.#readError);
-    if (length === ENDED) return this.#endInput();
+  /**
+   * Hands on what a read has brought.
+   *
+   * @param start number of bytes that were in the buffer before
+   * @param length the result of the read
+   */
+  #settle(buffer: Uint8Array<ArrayBuffer>, start: number, length: number): void {
+    // Bytes that are read after the end are lost, as on a socket.
+    if (this.isDestroyed) return;
+    if (length === FAILED) return this.fail(this.#readError!);
+    if (length === ENDED) return this.reportEnd();
     const end = start + length;
-    this.#came = end;
-    this.#isMore = end === place.length && place !== this.#own;
-    // Of the chunk before nothing will be told any more.
+    this.#lastRead = end;
+    this.#isMore = end === buffer.length && buffer !== this.#own;
+    // The handler can no longer give the chunk before back.
     this.#isKept = this.#held !== undefined;
     this.#held = undefined;
-    if (place === this.#own) this.#giveOwn(length);
-    else this.#give(place, start, end);
+    if (buffer === this.#own) this.#giveOwn(length);
+    else this.#give(buffer, start, end);
   }
 
-  /** A chunk that fills little of its place is copied, lest the rest be kept with it. */
+  /** Hands on bytes of the own buffer. A copy of few bytes keeps less memory than the buffer. */
   #giveOwn(length: number): void {
     const own = this.#own;
-    if (length < OWN_SIZE / 2) this.#handlers!.data(own.slice(0, length));
-    else if (this.#handlers!.data(own.subarray(0, length)) !== true) {
+    if (length < OWN_SIZE / 2) this.handlers!.data(own.slice(0, length));
+    else if (this.handlers!.data(own.subarray(0, length)) !== true) {
       this.#own = new Uint8Array(OWN_SIZE);
     }
   }
 
-  #give(place: Uint8Array<ArrayBuffer>, start: number, end: number): void {
-    if (end - start < place.length / 2) {
-      const chunk = place.slice(start, end);
-      freePlace(place);
-      this.#handlers!.data(chunk);
-    } else if (this.#handlers!.data(place.subarray(start, end)) === true) {
-      freePlace(place);
+  #give(buffer: Uint8Array<ArrayBuffer>, start: number, end: number): void {
+    if (end - start < buffer.length / 2) {
+      const chunk = buffer.slice(start, end);
+      freeBuffer(buffer);
+      this.handlers!.data(chunk);
+    } else if (this.handlers!.data(buffer.subarray(start, end)) === true) {
+      freeBuffer(buffer);
     } else {
-      // Only who is paused gives it back later; who is not would keep it for as long as it is idle.
-      this.#held = this.#paused ? place : KEPT;
+      // Only a handler that has paused gives the buffer back later. Otherwise the transport would hold the
+      // buffer for as long as the connection is idle.
+      this.#held = this.#paused ? buffer : KEPT;
     }
   }
 
-  #endInput(): void {
-    this.#inputEnded = true;
-    this.#handlers!.end();
-    this.#destroyAtEnd();
+  // Writing
+
+  protected send(parts: readonly Uint8Array[]): void {
+    const size = sizeOf(parts);
+    this.unsent += size;
+    if (parts.length === 1 && size < LARGE && this.unsent === size) this.#borrow(parts[0]);
+    else for (const part of parts) this.#copy(part);
+    if (this.#isWriting) return;
+    const isMoreExpected = this.#held !== undefined && size >= LARGE;
+    if (!isMoreExpected || this.unsent >= FULL || this.#borrowed > 0) return this.#startWriting();
+    // The handler has more messages to answer: one large write costs the kernel less than many.
+    if (due.push(this) === 1) setImmediate(DenoTransport.#writeDue);
+  }
+
+  static #writeDue(): void {
+    const transports = due;
+    due = [];
+    for (const transport of transports) transport.#startWriting();
+  }
+
+  /** Copies a part after the bytes that wait. If the part is long, copies only its beginning. */
+  #copy(part: Uint8Array): void {
+    let rest = part;
+    while (rest.length > 0) {
+      if (rest.length >= LONG && this.#filled >= BEFORE_LONG) this.#cutOutgoing();
+      if (rest.length >= LONG && this.#filled === 0) return this.#borrow(rest);
+      const buffer = this.#outgoing ??= takeBuffer(this.unsent > SHARED_SIZE);
+      const most = rest.length < LONG ? buffer.length : Math.min(BEFORE_LONG, buffer.length);
+      const size = Math.min(rest.length, most - this.#filled);
+      buffer.set(size < rest.length ? rest.subarray(0, size) : rest, this.#filled);
+      this.#filled += size;
+      rest = rest.subarray(size);
+      if (rest.length > 0) this.#cutOutgoing();
+    }
+  }
+
+  #borrow(part: Uint8Array): void {
+    this.#borrowed += part.length;
+    this.#push(part, undefined);
+  }
+
+  #cutOutgoing(): void {
+    const buffer = this.#outgoing!;
+    this.#push(buffer.subarray(0, this.#filled), buffer);
+    this.#outgoing = undefined;
+    this.#filled = 0;
+  }
+
+  #push(bytes: Uint8Array, buffer: Uint8Array<ArrayBuffer> | undefined): void {
+    this.#queue ??= new Queue();
+    this.#queue.push({ bytes, length: bytes.length, buffer });
   }
 
   #startWriting(): void {
-    if (this.#isWriting) return;
+    if (this.#isWriting || this.isDestroyed) return;
     this.#isWriting = true;
     this.#writing = this.#flush();
   }
@@ -346,69 +311,53 @@ export class DenoTransport implements Transport {
     try {
       for (let next = this.#next(); next !== undefined; next = this.#next()) {
         await this.#writeAll(next);
-        if (next.place === undefined) this.#borrowed -= next.length;
-        else freePlace(next.place);
-        if (this.#waiting + this.#dropped === 0) this.#handlers?.drain();
       }
-      // What is written from now on finds nobody at work.
       this.#isWriting = false;
-      if (this.#ending && !this.#destroyed) await this.#endOutput();
+      if (this.isEnding) await this.#endOutput();
     } catch (error) {
-      this.#destroy(error as Error);
+      this.fail(error as Error);
     }
   }
 
-  /** What is to be written next. */
   #next(): Waiting | undefined {
-    if (!this.#queue?.length && this.#filled > 0) this.#cut();
+    if (this.isDestroyed) return undefined;
+    if (!this.#queue?.length && this.#filled > 0) this.#cutOutgoing();
     return this.#queue?.shift();
   }
 
-  async #endOutput(): Promise<void> {
-    // Nothing is written behind it.
-    this.#isWriting = true;
-    await this.#conn.closeWrite();
-    this.#outputEnded = true;
-    this.#destroyAtEnd();
-  }
-
-  async #writeAll({ bytes, length }: Waiting): Promise<void> {
-    for (let at = 0; at < length && !this.#destroyed;) {
+  async #writeAll({ bytes, length, buffer }: Waiting): Promise<void> {
+    for (let at = 0; at < length && !this.isDestroyed;) {
       if (bytes.length !== length) throw new TypeError("The bytes were detached");
       const written = await this.#conn.write(at === 0 ? bytes : bytes.subarray(at));
       at += written;
-      this.#waiting -= written;
+      if (at === length && buffer === undefined) this.#borrowed -= length;
+      if (at === length && buffer !== undefined) freeBuffer(buffer);
+      this.reportSent(written);
     }
   }
 
-  #destroyAtEnd(): void {
-    if (this.#inputEnded && this.#outputEnded) this.#destroy();
+  protected finish(): void {
+    this.#startWriting();
   }
 
-  #destroy(error?: Error): void {
-    if (this.#destroyed) return;
-    this.#destroyed = true;
-    this.#error = error;
+  async #endOutput(): Promise<void> {
+    // Nothing may be written any more.
+    this.#isWriting = true;
+    await this.#conn.closeWrite();
+    this.reportFinished();
+  }
+
+  protected cut(): void {
     this.#queue = undefined;
     this.#filled = 0;
-    this.#place = undefined;
+    this.#outgoing = undefined;
     closeQuietly(this.#conn);
-    // Closing ends what is under way. Turns later, as with a socket.
-    Promise.all([this.#reading, this.#writing]).then(() => {
-      this.#gone = true;
-      this.#waiting = this.#borrowed = 0;
-      this.#handlers?.close(this.#error);
-    });
+    // Closing the connection ends both loops. As on a socket, the end is reported in a later turn.
+    Promise.all([this.#reading, this.#writing]).then(() => this.reportClose());
   }
 }
 
-function sizeOf(parts: readonly Uint8Array[]): number {
-  let size = 0;
-  for (const part of parts) size += part.length;
-  return size;
-}
-
-/** Closes what may be closed already. */
+/** Closes a resource that may be closed already. */
 export function closeQuietly(closable: { close(): void }): void {
   try {
     closable.close();
@@ -417,7 +366,7 @@ export function closeQuietly(closable: { close(): void }): void {
   }
 }
 
-/** Where one of Deno's connections or listeners is. */
+/** The address of a connection or listener of Deno. */
 export function addressOf({ hostname, port }: NetAddress): Address {
   return { transport: "tcp", hostname, port };
 }

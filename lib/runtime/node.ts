@@ -18,6 +18,7 @@ import {
 import { onAbort } from "../abortable.ts";
 import { HandshakeError } from "../core/error.ts";
 import { deadline } from "../timers.ts";
+import { tcpAddress } from "../transport_base.ts";
 import type {
   Address,
   DialOptions,
@@ -28,43 +29,40 @@ import type {
   TransportProvider,
   Tunnel,
 } from "../transport.ts";
-import { DuplexTransport, tcpAddress } from "./node_duplex.ts";
+import { DuplexTransport } from "./node_duplex.ts";
 import { nodeTextCodec } from "./node_text.ts";
 
-/** The socket knows both. */
-const KNOWN = {};
+/** The addresses of both ends of a socket. */
+interface Ends {
+  local?: Address;
+  remote?: Address;
+}
 
 /** A socket as a {@linkcode Transport}. It must have been made with `allowHalfOpen`. */
 export class NodeTransport extends DuplexTransport<Socket> implements Transport {
-  readonly #ends: { local?: Address; remote?: Address };
+  readonly #ends: Ends | undefined;
 
   /**
    * @param socket a connected socket
-   * @param ends the addresses that the socket does not know itself: those of a Unix socket
+   * @param ends the addresses that the socket itself does not know: those of a Unix socket
    */
-  constructor(socket: Socket, ends: { local?: Address; remote?: Address } = KNOWN) {
+  constructor(socket: Socket, ends?: Ends) {
     super(socket);
     this.#ends = ends;
-    // What stands in for the socket of an upgrade whose request has a body cannot.
+    // The socket of an upgrade whose request has a body may be replaced by a duplex without this method.
     socket.setNoDelay?.(true);
   }
 
-  protected override failed(): void {
-    // Node leaves a socket open whose TLS has failed for good.
-    this.destroy();
-  }
-
-  /** What it is made of. */
   get socket(): Socket {
     return this.duplex;
   }
 
   get localAddress(): Address | undefined {
-    return this.#ends.local ?? tcpAddress(this.duplex.localAddress, this.duplex.localPort);
+    return this.#ends?.local ?? tcpAddress(this.duplex.localAddress, this.duplex.localPort);
   }
 
   get remoteAddress(): Address | undefined {
-    return this.#ends.remote ?? tcpAddress(this.duplex.remoteAddress, this.duplex.remotePort);
+    return this.#ends?.remote ?? tcpAddress(this.duplex.remoteAddress, this.duplex.remotePort);
   }
 
   get secure(): boolean {
@@ -137,7 +135,7 @@ function established(
   socket: Socket,
   tls: TlsConnectOptions | undefined,
   signal: AbortSignal | undefined,
-  ends: { local?: Address; remote?: Address },
+  ends: Ends,
 ): Promise<NodeTransport> {
   return new Promise((resolve, reject) => {
     const stopWatching = onAbort(signal, (reason) => {

@@ -1,194 +1,117 @@
 /**
- * A duplex of `node:stream` as the bytes of a transport.
- *
- * A file of its own because sockets and the streams of HTTP/2 are such, and differ in all else.
+ * Transports over duplex streams of `node:stream`, such as sockets and the streams of HTTP/2.
  *
  * @module
  */
 import type { Duplex } from "node:stream";
-import { Queue } from "../core/queue.ts";
-import type { Address, TransportHandlers } from "../transport.ts";
-
-const OWNER = Symbol("transport");
-
-type Owned = Duplex & { [OWNER]?: DuplexTransport };
+import { BaseTransport, ByteQueue, sizeOf } from "../transport_base.ts";
 
 /**
- * How many bytes a duplex is given before it has taken those before. A duplex that is given more writes
- * all of it as one, and does not tell meanwhile whether the peer reads. 1 MiB and its frame are written
- * at once.
+ * Maximum number of bytes that a duplex holds. A duplex that is given more writes all of it at once, and
+ * does not show meanwhile whether the peer reads. A message of 1 MiB with its frame is written at once.
  */
-const GIVEN_AT_ONCE = 1_572_864;
+const CAPACITY = 1_572_864;
 
-/** Parts in their order, taken by length. */
-class PartQueue {
-  /** With the length that each has: the owner of one that is lent may detach it. */
-  readonly #parts = new Queue<{ part: Uint8Array; length: number }>();
-  #length = 0;
-
-  /** The bytes of all parts. */
-  get length(): number {
-    return this.#length;
-  }
-
-  push(part: Uint8Array): void {
-    this.#parts.push({ part, length: part.length });
-    this.#length += part.length;
-  }
-
-  /** Takes parts off the front, and divides the last one: at most so many bytes. None if one was detached. */
-  take(most: number): Uint8Array[] | undefined {
-    const taken: Uint8Array[] = [];
-    for (let room = most; room > 0 && this.#parts.length > 0;) {
-      const first = this.#parts.first!;
-      const { part, length } = first;
-      if (part.length !== length) return undefined;
-      const head = length > room ? part.subarray(0, room) : part;
-      if (head === part) this.#parts.shift();
-      else {
-        first.part = part.subarray(room);
-        first.length = length - room;
-      }
-      taken.push(head);
-      room -= head.length;
-      this.#length -= head.length;
-    }
-    return taken;
-  }
-}
-
-/** A duplex whose halves end one by one. */
-export class DuplexTransport<T extends Duplex = Duplex> {
-  // Listeners of all transports, which find theirs by the duplex: four functions for each of them would
-  // take as much memory as the socket does.
-  static readonly #onError = function (this: Owned, error: Error): void {
-    const owner = this[OWNER]!;
-    owner.#error = error;
-    owner.failed();
-  };
-  static readonly #onData = function (this: Owned, chunk: Uint8Array): void {
-    if (this[OWNER]!.#handlers!.data(chunk) === true) free(chunk);
-  };
-  static readonly #onEnd = function (this: Owned): void {
-    this[OWNER]!.#handlers!.end();
-  };
-  static readonly #onClose = function (this: Owned): void {
-    const owner = this[OWNER]!;
-    owner.#handlers!.close(owner.#error);
-  };
-
-  static readonly #written = function (this: DuplexTransport, error?: Error | null): void {
-    if (!error && this.#waiting !== undefined) this.#giveMore();
-    if (this.bufferedAmount > 0) return;
-    this.#onWritten = undefined;
-    if (!error) this.#handlers?.drain();
-  };
-
-  /** What carries the bytes. */
+/** A duplex as a transport. Its halves must end one by one. */
+export class DuplexTransport<T extends Duplex = Duplex> extends BaseTransport {
   protected readonly duplex: T;
-  #handlers: TransportHandlers | undefined;
-  #error: Error | undefined;
-  readonly #givenAtOnce: number;
-  /** What the duplex is not given yet. */
-  #waiting: PartQueue | undefined;
-  /** Our side ends after the parts that wait. */
-  #ending = false;
-  /** The bytes that came too late to be written. */
-  #dropped = 0;
-  /** Kept until all has left: a function for every write would be much garbage, one for good 100 bytes. */
-  #onWritten: ((error?: Error | null) => void) | undefined;
+  readonly #capacity: number;
+  /** The bytes that the duplex has not been given yet. */
+  #queue: ByteQueue | undefined;
+  /** Whether bytes wait whose departure must be reported. */
+  #owesDrain = false;
 
   /**
-   * @param duplex what carries the bytes
-   * @param givenAtOnce the most bytes that it is given before it has taken those before
+   * @param duplex the stream that carries the bytes
+   * @param capacity the maximum number of bytes that the duplex holds
    */
-  constructor(duplex: T, givenAtOnce: number = GIVEN_AT_ONCE) {
+  constructor(duplex: T, capacity: number = CAPACITY) {
+    super();
     this.duplex = duplex;
-    this.#givenAtOnce = givenAtOnce;
-    (duplex as Owned)[OWNER] = this;
-    // An error may come before anybody handles this transport.
-    duplex.on("error", DuplexTransport.#onError);
+    this.#capacity = capacity;
+    // An error may come before the transport is handled.
+    duplex.on("error", (error) => this.fail(error));
   }
 
-  /** An error came. */
-  protected failed(): void {}
-
-  get bufferedAmount(): number {
-    return this.duplex.writableLength + (this.#waiting?.length ?? 0) + this.#dropped;
+  override get bufferedAmount(): number {
+    return this.duplex.writableLength + this.unsent + this.late;
   }
 
-  handle(handlers: TransportHandlers): void {
-    const first = this.#handlers === undefined;
-    this.#handlers = handlers;
-    if (!first) return;
-    const duplex = this.duplex;
-    if (duplex.destroyed) {
-      queueMicrotask(() => this.#handlers!.close(this.#error));
-      return;
-    }
+  protected start(): void {
+    const { duplex } = this;
+    if (duplex.destroyed) return queueMicrotask(() => this.reportClose());
     // A duplex emits 'end' only once.
-    if (duplex.readableEnded) queueMicrotask(() => this.#handlers!.end());
-    duplex.on("data", DuplexTransport.#onData);
-    duplex.on("end", DuplexTransport.#onEnd);
-    duplex.on("close", DuplexTransport.#onClose);
+    if (duplex.readableEnded) queueMicrotask(this.#onEnd);
+    duplex.on("data", this.#onData);
+    duplex.on("end", this.#onEnd);
+    duplex.on("close", this.#onClose);
   }
 
-  /** Lets go of the duplex, paused, for somebody else to read. */
+  /** Pauses the duplex and stops listening to it, so that its bytes can be read in another way. */
   release(): void {
-    const duplex = this.duplex;
+    const { duplex } = this;
     duplex.pause();
-    duplex.off("data", DuplexTransport.#onData);
-    duplex.off("end", DuplexTransport.#onEnd);
-    duplex.off("close", DuplexTransport.#onClose);
+    duplex.off("data", this.#onData);
+    duplex.off("end", this.#onEnd);
+    duplex.off("close", this.#onClose);
   }
 
-  write(parts: readonly Uint8Array[]): void {
-    const duplex = this.duplex;
-    if (this.#ending || !duplex.writable) return this.#drop(parts);
-    if (this.#waiting === undefined && this.#hasRoom(parts)) return this.give(parts);
-    this.#waiting ??= new PartQueue();
-    for (const part of parts) this.#waiting.push(part);
+  readonly #onData = (chunk: Uint8Array): void => {
+    if (this.handlers!.data(chunk) === true && chunk.length >= FREED_FROM) free(chunk);
+  };
+
+  readonly #onEnd = (): void => this.reportEnd();
+
+  readonly #onClose = (): void => this.reportClose();
+
+  readonly #onWritten = (error?: Error | null): void => {
+    if (error || !this.#owesDrain) return;
+    if (this.#queue !== undefined) this.#giveMore();
+    if (this.bufferedAmount > 0) return;
+    this.#owesDrain = false;
+    this.reportDrain();
+  };
+
+  protected send(parts: readonly Uint8Array[]): void {
+    const { duplex } = this;
+    if (!duplex.writable) return this.drop(parts);
+    const size = sizeOf(parts);
+    if (this.unsent === 0 && duplex.writableLength + size <= this.#capacity) {
+      return this.give(parts);
+    }
+    this.unsent += size;
+    this.#queue ??= new ByteQueue();
+    for (const part of parts) this.#queue.push(part);
     this.#giveMore();
   }
 
-  #hasRoom(parts: readonly Uint8Array[]): boolean {
-    let size = this.duplex.writableLength;
-    for (const part of parts) size += part.length;
-    return size <= this.#givenAtOnce;
-  }
-
-  /** Gives the duplex as much of what waits as it may have now. */
+  /** Gives the duplex as many of the waiting bytes as it has room for. */
   #giveMore(): void {
     const { duplex } = this;
-    const waiting = this.#waiting!;
     if (!duplex.writable) return;
-    const parts = waiting.take(this.#givenAtOnce - duplex.writableLength);
-    if (parts === undefined) {
-      // A part of the frame may have left, so that nothing can follow.
-      this.#error ??= new TypeError("The bytes were detached");
-      return this.destroy();
+    const parts: Uint8Array[] = [];
+    for (let room = this.#capacity - duplex.writableLength; room > 0 && this.unsent > 0;) {
+      const part = this.firstOf(this.#queue)?.subarray(0, room);
+      if (part === undefined) return;
+      this.#queue!.remove(part.length);
+      this.unsent -= part.length;
+      room -= part.length;
+      parts.push(part);
     }
-    if (waiting.length === 0) this.#waiting = undefined;
+    if (this.unsent === 0) this.#queue = undefined;
     if (parts.length > 0) this.give(parts);
-    if (this.#ending && this.#waiting === undefined) duplex.end();
+    if (this.unsent === 0 && this.isEnding) this.finish();
   }
 
-  /** Gives parts to the duplex, as one. */
+  /** Gives the duplex all of the parts, as one write. */
   protected give(parts: readonly Uint8Array[]): void {
-    const duplex = this.duplex;
-    if (parts.length > 1) duplex.cork();
-    for (let i = 0; i < parts.length - 1; i++) duplex.write(parts[i]);
-    this.#onWritten ??= DuplexTransport.#written.bind(this);
-    duplex.write(parts[parts.length - 1], this.#onWritten);
-    if (parts.length > 1) duplex.uncork();
-  }
-
-  /**
-   * Keeps counting parts that came too late. Otherwise a sender in a loop would never yield, and the end
-   * of the connection would never be reported.
-   */
-  #drop(parts: readonly Uint8Array[]): void {
-    for (const part of parts) this.#dropped += part.length;
+    const { duplex } = this;
+    const last = parts.length - 1;
+    if (last > 0) duplex.cork();
+    for (let i = 0; i < last; i++) duplex.write(parts[i]);
+    duplex.write(parts[last], this.#onWritten);
+    if (last > 0) duplex.uncork();
+    this.#owesDrain ||= duplex.writableLength > 0 || this.unsent > 0;
   }
 
   pause(): void {
@@ -199,37 +122,27 @@ export class DuplexTransport<T extends Duplex = Duplex> {
     this.duplex.resume();
   }
 
-  end(): void {
-    this.#ending = true;
-    if (this.#waiting === undefined) this.duplex.end();
+  protected finish(): void {
+    this.duplex.end();
   }
 
-  destroy(): void {
+  protected cut(): void {
     this.duplex.destroy();
   }
 }
 
-/** Below this many bytes it does not pay. */
+/** From this many bytes on it pays to free a chunk. */
 const FREED_FROM = 16384;
 
 /**
- * Gives memory back without waiting for the garbage collector, which the memory of chunks would have
- * run again and again.
+ * Frees the memory of a chunk at once. Otherwise chunks would make the garbage collector run again and
+ * again.
  */
 export function free(chunk: Uint8Array): void {
   // The length first: on Bun an array of bytes makes its buffer only when it is asked for.
   if (chunk.length < FREED_FROM) return;
   const { buffer } = chunk;
-  // A part of a buffer may not be ours alone. Node 20 does not know the method.
+  // A part of a buffer may not be ours alone. Node 20 does not have the method.
   if (chunk.length !== buffer.byteLength) return;
   (buffer as { transfer?(length: number): unknown }).transfer?.(0);
-}
-
-/** An address of TCP, where there is one. */
-export function tcpAddress(
-  hostname: string | undefined,
-  port: number | undefined,
-): Address | undefined {
-  if (hostname === undefined || port === undefined) return undefined;
-  return { transport: "tcp", hostname, port };
 }

@@ -19,8 +19,9 @@ import { abortable } from "../abortable.ts";
 import { HandshakeError } from "../core/error.ts";
 import type { RawHeaders } from "../core/header.ts";
 import { InterimCount } from "../core/http1.ts";
-import type { Address, Transport, TransportHandlers } from "../transport.ts";
-import { DuplexTransport, tcpAddress } from "./node_duplex.ts";
+import type { Address, Transport } from "../transport.ts";
+import { tcpAddress } from "../transport_base.ts";
+import { DuplexTransport } from "./node_duplex.ts";
 
 // RFC 9113 §7
 const REFUSED_STREAM = 7;
@@ -56,19 +57,14 @@ export function remoteAddress(stream: Http2Stream): Address | undefined {
 const GIVEN_AT_ONCE = 16384;
 
 /** One stream of a session as a {@linkcode Transport}. */
-export class Http2Transport extends DuplexTransport implements Transport {
+export class Http2Transport extends DuplexTransport<Http2Stream> implements Transport {
   readonly localAddress: Address | undefined;
   readonly remoteAddress: Address | undefined;
   readonly secure: boolean;
-  readonly #stream: Http2Stream;
-  /** The peer has ended its side. */
-  #ended = false;
-  #destroyed = false;
 
   /** @param stream a stream that nobody reads */
   constructor(stream: Http2Stream) {
     super(stream, GIVEN_AT_ONCE);
-    this.#stream = stream;
     // A session that is gone knows no more.
     const { socket, encrypted } = stream.session ?? {};
     this.localAddress = tcpAddress(socket?.localAddress, socket?.localPort);
@@ -76,41 +72,37 @@ export class Http2Transport extends DuplexTransport implements Transport {
     this.secure = encrypted === true;
   }
 
-  override handle(handlers: TransportHandlers): void {
-    super.handle({
-      data: (chunk) => handlers.data(chunk),
-      drain: () => handlers.drain(),
-      // A stream that is reset ends, as if it had nothing more to say.
-      end: () => {
-        this.#ended = !this.#isReset;
-        if (this.#ended) handlers.end();
-      },
-      close: (error) => handlers.close(error ?? this.#resetError()),
-    });
+  protected override reportEnd(): void {
+    // Node also ends a stream that was reset.
+    if (!this.#isReset) super.reportEnd();
+  }
+
+  protected override reportClose(): void {
+    const isOver = this.isInputEnded || this.isDestroyed || !this.#isReset;
+    super.reportClose(isOver ? undefined : this.#resetError());
   }
 
   protected override give(parts: readonly Uint8Array[]): void {
     super.give(parts);
-    if (IS_BUN && this.bufferedAmount > 0) nudge(this.#stream.session);
+    if (IS_BUN && this.bufferedAmount > 0) nudge(this.duplex.session);
   }
 
   get #isReset(): boolean {
-    return this.#stream.aborted || Boolean(this.#stream.rstCode);
+    return this.duplex.aborted || Boolean(this.duplex.rstCode);
   }
 
-  #resetError(): Error | undefined {
-    if (this.#ended || this.#destroyed || !this.#isReset) return undefined;
-    return new Error(`The stream was reset with code ${this.#stream.rstCode ?? 0}`);
+  #resetError(): Error {
+    return new Error(`The stream was reset with code ${this.duplex.rstCode ?? 0}`);
   }
 
-  override destroy(): void {
-    if (this.#stream.destroyed) return;
-    this.#destroyed = true;
-    // Closing would end our side in passing, and what is cut short would look whole.
-    this.#stream._final = (done) => done();
-    // This says with which code, and the other does not wait for what is still to be sent.
-    this.#stream.close(CANCEL);
-    this.#stream.destroy();
+  protected override cut(): void {
+    const stream = this.duplex;
+    if (stream.destroyed) return;
+    // close() would end our side, so that a message that was cut short would look whole.
+    stream._final = (done) => done();
+    // close() sends the code; destroy() does not wait for bytes that are still to be sent.
+    stream.close(CANCEL);
+    stream.destroy();
   }
 }
 

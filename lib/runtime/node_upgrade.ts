@@ -14,7 +14,7 @@ import { parseUpgrade } from "../core/header.ts";
 import type { RequestHead } from "../core/http1.ts";
 import type { Address, Transport } from "../transport.ts";
 import { NodeTransport } from "./node.ts";
-import { tcpAddress } from "./node_duplex.ts";
+import { tcpAddress } from "../transport_base.ts";
 
 /** The socket of an upgrade as a transport. */
 export function upgradedTransport(duplex: Duplex): Transport {

@@ -1,8 +1,12 @@
 /**
  * `node:zlib`, which all the runtimes have, as the {@linkcode DeflateEngine}.
  *
+ * The handles beneath the stream objects of `node:zlib` compress synchronously and keep the context. They
+ * are private, so that the public functions replace them wherever they are not as expected.
+ *
  * @module
  */
+import { constants, deflateRaw, deflateRawSync, inflateRawSync, type ZlibOptions } from "node:zlib";
 import type {
   DeflateEngine,
   Deflater,
@@ -12,143 +16,193 @@ import type {
 } from "../core/deflate.ts";
 import { concat } from "../core/message.ts";
 import { Handle, type HandleOptions, hasHandles } from "./zlib_handle.ts";
-import { History } from "./zlib_history.ts";
-import { publicEngine } from "./zlib_public.ts";
 
-/** The most that comes out of a step, in bytes. */
-const PIECE = 65536;
+type Done = (error: Error | undefined, output: Uint8Array) => void;
+
+const { Z_DEFAULT_STRATEGY, Z_RLE, Z_SYNC_FLUSH } = constants;
 const EMPTY = new Uint8Array(0);
-// What RFC 7692 §7.2.2 puts back, and an empty block behind it: to data that was cut short this is no
-// empty block but more data, of which something comes out, or an error.
-const TAIL = new Uint8Array([0x00, 0x00, 0xff, 0xff, 0x00, 0x00, 0x00, 0xff, 0xff]);
-/** zlib: makes matches at distance 1 only. */
-const Z_RLE = 3;
 
-// To go on behind a final block costs about 2 microseconds, because zlib gets its window back.
+/** Maximum size of a piece that comes out of an inflater, in bytes. */
+const PIECE = 65536;
+
+/**
+ * Maximum number of final blocks in a message: a handle gets its window back after each one, and the
+ * public functions copy all that follows it. A handle allows one more for each `FINAL_BLOCK_EVERY` bytes.
+ */
 const FINAL_BLOCKS = 16;
 const FINAL_BLOCK_EVERY = 256;
 
-/** Where all that is done at once is put out. Nothing of it is handed on. */
-const scratch = new Uint8Array(PIECE);
-
-/** What the last step has written there, in a buffer of its own. */
-function written(handle: Handle): Uint8Array {
-  const length = PIECE - handle.room;
-  return length === 0 ? EMPTY : scratch.slice(0, length);
+/**
+ * The settings for a window. zlib has no raw deflate with a window of 256 bytes, but matches at distance 1
+ * fit into any window.
+ */
+function windowOptions(windowBits: number): { windowBits: number; strategy: number } {
+  if (windowBits === 8) return { windowBits: 9, strategy: Z_RLE };
+  return { windowBits, strategy: Z_DEFAULT_STRATEGY };
 }
 
-// Handles that are free: to make one costs more than to compress a short message with it.
-const IDLE_MOST = 16;
-const idle: Handle[] = [];
+function joined(parts: readonly Uint8Array[]): Uint8Array {
+  return parts.length === 1 ? parts[0] : concat(parts as Uint8Array[]);
+}
 
-function acquire(options: HandleOptions): Handle {
-  const at = idle.findLastIndex(({ options: other }) =>
+/** The head of a block without compression (RFC 1951 §3.2.4). */
+const HEAD_LENGTH = 5;
+
+/** The window of an inflater. zlib forgets it at a final block, RFC 7692 §7.2.3.4 does not. */
+class Window {
+  readonly #size: number;
+  /** Room for a head, the window, and half as much again, so that the window seldom has to move. */
+  #bytes: Uint8Array = EMPTY;
+  #start = HEAD_LENGTH;
+  #end = HEAD_LENGTH;
+
+  constructor(windowBits: number) {
+    this.#size = 1 << windowBits;
+  }
+
+  get length(): number {
+    return this.#end - this.#start;
+  }
+
+  /** Adds bytes that came out. */
+  add(bytes: Uint8Array): void {
+    const size = this.#size;
+    if (bytes.length === 0) return;
+    if (this.#bytes === EMPTY) this.#bytes = new Uint8Array(HEAD_LENGTH + size + size / 2);
+    const last = bytes.length > size ? bytes.subarray(bytes.length - size) : bytes;
+    if (this.#end + last.length > this.#bytes.length) {
+      this.#start = Math.max(this.#start, this.#end - (size - last.length));
+      this.#bytes.copyWithin(HEAD_LENGTH, this.#start, this.#end);
+      this.#end = HEAD_LENGTH + this.length;
+      this.#start = HEAD_LENGTH;
+    }
+    this.#bytes.set(last, this.#end);
+    this.#end += last.length;
+    this.#start = Math.max(this.#start, this.#end - size);
+  }
+
+  clear(): void {
+    this.#start = this.#end = HEAD_LENGTH;
+  }
+
+  /** The window as a block without compression, until the next call of `add()`; empty if the window is. */
+  block(): Uint8Array {
+    const { length } = this;
+    if (length === 0) return EMPTY;
+    const at = this.#start - HEAD_LENGTH;
+    this.#bytes.set([0, length, length >> 8, ~length, ~length >> 8], at);
+    return this.#bytes.subarray(at, this.#end);
+  }
+}
+
+// By handles
+
+/** Free handles: making one costs more than compressing a short message with it. */
+const freeHandles: Handle[] = [];
+const MOST_FREE = 16;
+
+function takeHandle(options: HandleOptions): Handle {
+  const at = freeHandles.findLastIndex(({ options: other }) =>
     other.kind === options.kind && other.windowBits === options.windowBits &&
     other.level === options.level && other.memLevel === options.memLevel &&
     other.strategy === options.strategy
   );
-  return at < 0 ? new Handle(options) : idle.splice(at, 1)[0];
+  return at < 0 ? new Handle(options) : freeHandles.splice(at, 1)[0];
 }
 
-function release(handle: Handle): void {
+function freeHandle(handle: Handle): void {
   if (handle.pending || handle.error !== undefined) return handle.close();
   handle.reset();
-  idle.push(handle);
-  if (idle.length > IDLE_MOST) idle.shift()!.close();
+  freeHandles.push(handle);
+  if (freeHandles.length > MOST_FREE) freeHandles.shift()!.close();
 }
 
-/** A handle until it is given back: from then on it is somebody else's. */
-class Loan {
+/** The output of synchronous steps. Bytes are copied out of it. */
+const scratch = new Uint8Array(PIECE);
+
+function copyOutput({ room }: Handle): Uint8Array {
+  return room === PIECE ? EMPTY : scratch.slice(0, PIECE - room);
+}
+
+/** What compresses or decompresses with a handle, until it is closed. */
+class HandleUser {
   #handle: Handle | undefined;
 
   constructor(options: HandleOptions) {
-    this.#handle = acquire(options);
+    this.#handle = takeHandle(options);
   }
 
-  get handle(): Handle {
+  protected get handle(): Handle {
     if (this.#handle === undefined) throw new Error("Expected an engine that is not closed");
     return this.#handle;
   }
 
-  end(): void {
-    if (this.#handle !== undefined) release(this.#handle);
+  close(): void {
+    if (this.#handle !== undefined) freeHandle(this.#handle);
     this.#handle = undefined;
   }
 }
 
-class HandleDeflater implements Deflater {
-  readonly #loan: Loan;
-
+class HandleDeflater extends HandleUser implements Deflater {
   constructor({ windowBits, level, memLevel }: DeflaterOptions) {
-    // zlib has no raw deflate with a window of 256 bytes. Matches at distance 1 fit into any.
-    const small = windowBits === 8 ? { windowBits: 9, strategy: Z_RLE } : { windowBits };
-    this.#loan = new Loan({ kind: "deflate", level, memLevel, ...small });
+    super({ kind: "deflate", level, memLevel, ...windowOptions(windowBits) });
   }
 
   deflate(input: Uint8Array): Uint8Array {
-    const handle = this.#loan.handle;
+    const { handle } = this;
     const parts: Uint8Array[] = [];
     let at = 0;
     do {
-      handle.step(input, at, scratch, 0);
-      throwIfFailed(handle);
-      parts.push(written(handle));
+      handle.step(input, at, scratch);
+      parts.push(copyOutput(handle));
       at = input.length - handle.left;
     } while (handle.room === 0);
-    return parts.length === 1 ? parts[0] : concat(parts);
+    return joined(parts);
   }
 
-  deflateLater(
-    input: Uint8Array,
-    done: (error: Error | undefined, output: Uint8Array) => void,
-  ): void {
+  deflateLater(input: Uint8Array, done: Done): void {
+    const { handle } = this;
     const parts: Uint8Array[] = [];
-    const handle = this.#loan.handle;
     const step = (at: number) => {
       const output = new Uint8Array(PIECE);
-      handle.stepLater(input, at, output, 0, () => {
+      handle.stepLater(input, at, output, () => {
         if (handle.error !== undefined) return done(handle.error, EMPTY);
         parts.push(output.subarray(0, PIECE - handle.room));
         if (handle.room === 0) step(input.length - handle.left);
-        else done(undefined, parts.length === 1 ? parts[0] : concat(parts));
+        else done(undefined, joined(parts));
       });
     };
     step(0);
   }
 
   reset(): void {
-    this.#loan.handle.reset();
-  }
-
-  close(): void {
-    this.#loan.end();
+    this.handle.reset();
   }
 }
 
-function throwIfFailed(handle: Handle): void {
-  if (handle.error !== undefined) throw handle.error;
-}
+// RFC 7692 §7.2.2: the four bytes that end a message, then an empty block. If the data was cut short, the
+// tail is taken for data, so that bytes come out or an error is found.
+const TAIL = new Uint8Array([0x00, 0x00, 0xff, 0xff, 0x00, 0x00, 0x00, 0xff, 0xff]);
 
-class HandleInflater implements Inflater {
-  readonly #loan: Loan;
-  readonly #history: History | undefined;
+class HandleInflater extends HandleUser implements Inflater {
+  readonly #window: Window | undefined;
   #input: Uint8Array = EMPTY;
   #at = 0;
-  /** Whether the last step has filled its output, and may have more. */
-  #full = false;
-  /** Whether zlib has stopped behind a final block. */
-  #stopped = false;
-  #finishing = false;
-  /** How many final blocks may still come in the present message. */
+  /** Whether the last step has filled its output, so that more may come out. */
+  #isFull = false;
+  /** Whether zlib has stopped after a final block. */
+  #isStopped = false;
+  #isFinishing = false;
+  /** The number of final blocks that may still come in the present message. */
   #finalBlocks = FINAL_BLOCKS;
 
   constructor({ windowBits, contextTakeover }: InflaterOptions) {
-    this.#loan = new Loan({ kind: "inflate", windowBits });
-    if (contextTakeover) this.#history = new History(windowBits);
+    super({ kind: "inflate", windowBits });
+    if (contextTakeover) this.#window = new Window(windowBits);
   }
 
   get idle(): boolean {
-    return this.#at === this.#input.length && !this.#full;
+    return this.#at === this.#input.length && !this.#isFull;
   }
 
   push(input: Uint8Array): void {
@@ -160,27 +214,26 @@ class HandleInflater implements Inflater {
   finish(): void {
     this.#input = TAIL;
     this.#at = 0;
-    this.#finishing = true;
+    this.#isFinishing = true;
   }
 
   next(): Uint8Array {
     if (this.idle) return EMPTY;
-    const handle = this.#ready();
-    handle.step(this.#input, this.#at, scratch, 0);
-    throwIfFailed(handle);
-    const output = written(handle);
-    this.#stepped(output);
+    const handle = this.#readyHandle();
+    handle.step(this.#input, this.#at, scratch);
+    const output = copyOutput(handle);
+    this.#advance(output);
     return output;
   }
 
-  nextLater(done: (error: Error | undefined, output: Uint8Array) => void): void {
+  nextLater(done: Done): void {
     const room = new Uint8Array(PIECE);
-    const handle = this.#ready();
-    handle.stepLater(this.#input, this.#at, room, 0, () => {
+    const handle = this.#readyHandle();
+    handle.stepLater(this.#input, this.#at, room, () => {
+      if (handle.error !== undefined) return done(handle.error, EMPTY);
       const output = handle.room === 0 ? room : room.slice(0, PIECE - handle.room);
       try {
-        throwIfFailed(handle);
-        this.#stepped(output);
+        this.#advance(output);
       } catch (error) {
         return done(error as Error, EMPTY);
       }
@@ -189,49 +242,210 @@ class HandleInflater implements Inflater {
   }
 
   /** RFC 7692 §7.2.3.4: data may follow a final block, at which zlib stops and forgets its window. */
-  #ready(): Handle {
-    const handle = this.#loan.handle;
-    if (!this.#stopped) return handle;
-    this.#stopped = false;
+  #readyHandle(): Handle {
+    const { handle } = this;
+    if (!this.#isStopped) return handle;
+    this.#isStopped = false;
     handle.reset();
-    const window = this.#history?.block() ?? EMPTY;
-    if (window.length > 0) handle.step(window, 0, scratch, 0);
-    throwIfFailed(handle);
+    const block = this.#window?.block() ?? EMPTY;
+    if (block.length > 0) handle.step(block, 0, scratch);
     return handle;
   }
 
-  #stepped(output: Uint8Array): void {
-    const { left, room } = this.#loan.handle;
+  #advance(output: Uint8Array): void {
+    const { left, room } = this.handle;
     this.#at = this.#input.length - left;
-    this.#full = room === 0;
-    this.#stopped = !this.#full && left > 0;
-    this.#history?.add(output);
-    if (this.#stopped && --this.#finalBlocks < 0) throw new Error("too many final blocks");
-    if (this.#finishing) this.#checkEnd(output);
+    this.#isFull = room === 0;
+    this.#isStopped = !this.#isFull && left > 0;
+    this.#window?.add(output);
+    if (this.#isStopped && --this.#finalBlocks < 0) throw new Error("too many final blocks");
+    if (this.#isFinishing) this.#checkEnd(output);
   }
 
   /**
-   * A message that is whole ends with the head of an empty block, which the tail makes whole, or with a
-   * final block, behind which zlib takes nothing of the tail.
+   * A whole message ends with the head of an empty block, which the tail completes, or with a final block,
+   * after which zlib takes nothing of the tail.
    */
   #checkEnd(output: Uint8Array): void {
-    if (output.length > 0 || (this.#stopped && this.#at > 0)) {
+    if (output.length > 0 || (this.#isStopped && this.#at > 0)) {
       throw new Error("unexpected end of data");
     }
-    if (this.#stopped) this.#at = this.#input.length;
+    if (this.#isStopped) this.#at = this.#input.length;
     if (!this.idle) return;
-    this.#finishing = false;
+    this.#isFinishing = false;
     this.#finalBlocks = FINAL_BLOCKS;
   }
 
   reset(): void {
-    this.#loan.handle.reset();
-    this.#stopped = false;
-    this.#history?.clear();
+    this.handle.reset();
+    this.#isStopped = false;
+    this.#window?.clear();
+  }
+}
+
+// By the public functions
+
+/** Compresses each input by itself, which a peer that keeps the context can also read. */
+class PublicDeflater implements Deflater {
+  readonly #options: ZlibOptions;
+  #isClosed = false;
+
+  constructor({ windowBits, level, memLevel }: DeflaterOptions) {
+    this.#options = { level, memLevel, finishFlush: Z_SYNC_FLUSH, ...windowOptions(windowBits) };
+  }
+
+  deflate(input: Uint8Array): Uint8Array {
+    return new Uint8Array(deflateRawSync(input, this.#options));
+  }
+
+  deflateLater(input: Uint8Array, done: Done): void {
+    deflateRaw(input, this.#options, (error, output) => {
+      if (!this.#isClosed) done(error ?? undefined, error ? EMPTY : new Uint8Array(output));
+    });
+  }
+
+  reset(): void {}
+
+  close(): void {
+    this.#isClosed = true;
+  }
+}
+
+/** RFC 7692 §7.2.1: the bytes that are left out at the end of a message. */
+const HELD_BACK = [0x00, 0x00, 0xff, 0xff];
+/** The same and an empty final block: without an end zlib reports that the data was cut short. */
+const FINAL_TAIL = new Uint8Array([...HELD_BACK, 0x01, 0x00, 0x00, 0xff, 0xff]);
+/** Maximum size of a message for the public functions, in bytes, whatever the limit. */
+const MOST = 2 ** 30;
+
+interface Inflated {
+  buffer: Uint8Array;
+  engine: { bytesWritten: number };
+}
+
+/** Gathers a message, and inflates it when it is whole. */
+class PublicInflater implements Inflater {
+  readonly #windowBits: number;
+  readonly #most: number;
+  readonly #window: Window;
+  #parts: Uint8Array[] = [];
+  #size = 0;
+  #isWhole = false;
+  /** The output that was not taken yet. */
+  #output: Uint8Array = EMPTY;
+  #isClosed = false;
+
+  constructor({ windowBits, maxMessageSize }: InflaterOptions) {
+    this.#windowBits = windowBits;
+    this.#window = new Window(windowBits);
+    this.#most = Math.min(MOST, maxMessageSize);
+  }
+
+  get idle(): boolean {
+    return !this.#isWhole && this.#output.length === 0;
+  }
+
+  push(input: Uint8Array): void {
+    this.#size += input.length;
+    // No compression adds so many bytes to a message within the limit.
+    if (this.#size > 2 * this.#most + 1024) throw this.#tooLong();
+    this.#parts.push(input.slice());
+  }
+
+  finish(): void {
+    this.#isWhole = true;
+  }
+
+  next(): Uint8Array {
+    if (this.#isWhole) {
+      this.#output = this.#inflate(concat([...this.#parts, FINAL_TAIL]));
+      this.#parts = [];
+      this.#size = 0;
+      this.#isWhole = false;
+    }
+    const piece = this.#output.slice(0, PIECE);
+    this.#output = this.#output.length > PIECE ? this.#output.subarray(PIECE) : EMPTY;
+    return piece;
+  }
+
+  nextLater(done: Done): void {
+    setImmediate(() => {
+      if (this.#isClosed) return;
+      let piece: Uint8Array;
+      try {
+        piece = this.next();
+      } catch (error) {
+        return done(error as Error, EMPTY);
+      }
+      done(undefined, piece);
+    });
+  }
+
+  /** Inflates a message that ends with the tail. */
+  #inflate(input: Uint8Array): Uint8Array {
+    const end = input.length - FINAL_TAIL.length;
+    const outputs: Uint8Array[] = [];
+    let left = this.#most;
+    let at = 0;
+    // RFC 7692 §7.2.3.4: data may follow a final block, where zlib stops.
+    do {
+      if (outputs.length > FINAL_BLOCKS) throw new Error("too many final blocks");
+      const { output, read } = this.#inflateBlocks(input.subarray(at), left);
+      // A whole message ends with a final block, or with the head of an empty block.
+      const isWhole = at + read <= end ||
+        (at + read === input.length && !this.#hasTail(output, input.subarray(at, end)));
+      if (!isWhole) throw new Error("unexpected end of data");
+      outputs.push(output);
+      left -= output.length;
+      at += read;
+      this.#window.add(output);
+    } while (at < end);
+    return joined(outputs);
+  }
+
+  /** Inflates up to the end, or to the end of a final block. */
+  #inflateBlocks(input: Uint8Array, most: number): { output: Uint8Array; read: number } {
+    const { length: known } = this.#window;
+    // The window comes first, as a block: not all platforms have dictionaries.
+    const block = this.#window.block();
+    let inflated: Inflated;
+    try {
+      inflated = inflateRawSync(concat([block, input]), {
+        windowBits: this.#windowBits,
+        maxOutputLength: known + most + 1,
+        info: true,
+      }) as unknown as Inflated;
+    } catch (error) {
+      if ((error as { code?: string }).code === "ERR_BUFFER_TOO_LARGE") throw this.#tooLong();
+      throw error;
+    }
+    const output = new Uint8Array(inflated.buffer).slice(known);
+    if (output.length > most) throw this.#tooLong();
+    return { output, read: inflated.engine.bytesWritten - block.length };
+  }
+
+  /** Whether the tail was taken for the last bytes of a stored block that was cut short. */
+  #hasTail(output: Uint8Array, data: Uint8Array): boolean {
+    if (!HELD_BACK.every((byte, i) => byte === output.at(i - HELD_BACK.length))) return false;
+    const without = inflateRawSync(concat([this.#window.block(), data]), {
+      windowBits: this.#windowBits,
+      finishFlush: Z_SYNC_FLUSH,
+    });
+    return without.length < this.#window.length + output.length;
+  }
+
+  #tooLong(): RangeError {
+    return new RangeError(
+      `Expected a message of at most ${this.#most} bytes, received a longer one`,
+    );
+  }
+
+  reset(): void {
+    this.#window.clear();
   }
 
   close(): void {
-    this.#loan.end();
+    this.#isClosed = true;
   }
 }
 
@@ -240,12 +454,18 @@ const handleEngine: DeflateEngine = {
   inflater: (options) => new HandleInflater(options),
 };
 
-/** Each way to compress that this platform has, the best one first. */
+/** Compresses by the public functions only: whole messages, without a context. */
+export const publicEngine: DeflateEngine = {
+  deflater: (options) => new PublicDeflater(options),
+  inflater: (options) => new PublicInflater(options),
+};
+
+/** Each engine that this platform has, the best one first. */
 export function deflateEngines(): DeflateEngine[] {
   return hasHandles() ? [handleEngine, publicEngine] : [publicEngine];
 }
 
-/** The best way to compress that this platform has. */
+/** The best engine that this platform has. */
 export const deflateEngine: DeflateEngine = {
   deflater: (options) => deflateEngines()[0].deflater(options),
   inflater: (options) => deflateEngines()[0].inflater(options),

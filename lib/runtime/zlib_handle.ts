@@ -1,10 +1,7 @@
 /**
- * The handle beneath the stream objects of `node:zlib`: the only way to compress synchronously and
- * keep the context. It is private to the platform.
- *
- * A file of its own so that what depends on a private thing stands in one place. A wrong call would
- * end the process on some platforms, so that nothing is called before the platform has been seen to
- * call it in the same way.
+ * The handle beneath the stream objects of `node:zlib`. It is private to the platform, and on some
+ * platforms a wrong call ends the process. So a handle is called only in the ways in which the platform
+ * has been seen to call it.
  *
  * @module
  */
@@ -12,7 +9,7 @@ import { constants, createDeflateRaw, type DeflateRaw } from "node:zlib";
 
 const { Z_SYNC_FLUSH } = constants;
 
-/** How a handle is made. */
+/** The settings of a handle. */
 export interface HandleOptions {
   kind: "deflate" | "inflate";
   windowBits: number;
@@ -23,7 +20,7 @@ export interface HandleOptions {
 
 type Write = (...args: unknown[]) => void;
 
-/** What is called on it. */
+/** The part of the platform's handles that is used here. */
 interface RawHandle {
   init(...args: unknown[]): unknown;
   write: Write;
@@ -33,28 +30,27 @@ interface RawHandle {
   onerror: ((message: string) => void) | undefined;
 }
 
-/** How this platform's handles are made and called, as seen. */
+/** How this platform makes and calls its handles. */
 interface Shape {
   make: new (mode: number) => RawHandle;
-  /** What `init()` is given behind the four settings. */
+  /** The arguments of `init()` after the four settings. */
   rest: unknown[];
-  /** Whether the counts are written to an array given to `init()`, or to every call. */
+  /** Whether the array for the counts is given to `init()`, or to every call. */
   stateAtInit: boolean;
 }
 
 let shape: Shape | undefined;
-let looked = false;
+let isKnown = false;
 
 /** Whether handles can be used here: they look and act as expected. */
 export function hasHandles(): boolean {
-  if (!looked) {
-    looked = true;
-    try {
-      shape = lookAtCalls();
-      if (shape !== undefined && !roundTrips()) shape = undefined;
-    } catch {
-      shape = undefined;
-    }
+  if (isKnown) return shape !== undefined;
+  isKnown = true;
+  try {
+    shape = observeCalls();
+    if (shape !== undefined && !roundTrips()) shape = undefined;
+  } catch {
+    shape = undefined;
   }
   return shape !== undefined;
 }
@@ -63,22 +59,22 @@ interface StreamWithHandle extends DeflateRaw {
   _handle: RawHandle;
 }
 
-/** Watches how the platform itself calls `init()` and `write()`. */
-function lookAtCalls(): Shape | undefined {
+/** Observes how the platform itself calls `init()` and `write()`. Undefined if that is not as expected. */
+function observeCalls(): Shape | undefined {
   const { _handle } = createDeflateRaw() as StreamWithHandle;
   const prototype = Object.getPrototypeOf(_handle) as RawHandle;
-  const { stream, args } = watchInit(prototype);
+  const { stream, args } = observeInit(prototype);
   stream.on("error", () => {});
   const rest = args.slice(4);
   const stateAtInit = rest.some(isState);
-  // Where it is not, a wrong call throws and does no harm.
-  const fits = initFits(args) && (!stateAtInit || writeFits(watchWrite(stream)));
+  // If the array is given to every call, a wrong call throws and does no harm.
+  const fits = initFits(args) && (!stateAtInit || writeFits(observeWrite(stream)));
   stream.destroy();
   if (!fits) return undefined;
   return { make: prototype.constructor as Shape["make"], rest, stateAtInit };
 }
 
-function watchInit(prototype: RawHandle): { stream: StreamWithHandle; args: unknown[] } {
+function observeInit(prototype: RawHandle): { stream: StreamWithHandle; args: unknown[] } {
   const { init } = prototype;
   let seen: unknown[] = [];
   prototype.init = function (...args) {
@@ -93,8 +89,8 @@ function watchInit(prototype: RawHandle): { stream: StreamWithHandle; args: unkn
   }
 }
 
-/** Nothing is compressed: the stream goes on waiting for it. */
-function watchWrite(stream: StreamWithHandle): unknown[] {
+/** The write is not carried out: the stream keeps waiting for its result. */
+function observeWrite(stream: StreamWithHandle): unknown[] {
   let seen: unknown[] = [];
   Object.assign(stream._handle, {
     write: (...args: unknown[]) => {
@@ -108,7 +104,7 @@ function watchWrite(stream: StreamWithHandle): unknown[] {
 function initFits(args: unknown[]): boolean {
   const [windowBits, level, memLevel, strategy, ...rest] = args;
   if (windowBits !== 13 || level !== 3 || memLevel !== 5 || strategy !== 0) return false;
-  // A dictionary, which there is none of, and flags that are off.
+  // A dictionary, which is absent, and flags that are off.
   const others = rest.filter((value) => !isState(value) && typeof value !== "function");
   return rest.length - others.length <= 2 && rest.some((value) => typeof value === "function") &&
     others.every((value) => value === undefined || value === false);
@@ -125,7 +121,7 @@ function writeFits(args: unknown[]): boolean {
     inputLength === 3 && output instanceof Uint8Array && outputAt === 0 && room === output.length;
 }
 
-/** Whether two messages, the second of which refers to the first, survive. */
+/** Whether two messages, the second of which refers to the first, survive, and an error is reported. */
 function roundTrips(): boolean {
   const text = "Sluice, sluice, and sluice again";
   const input = new TextEncoder().encode(text);
@@ -135,38 +131,42 @@ function roundTrips(): boolean {
   for (let i = 0; i < 2; i++) {
     const packed = new Uint8Array(128);
     const unpacked = new Uint8Array(128);
-    deflate.step(input, 0, packed, 0);
+    deflate.step(input, 0, packed);
     lengths.push(packed.length - deflate.room);
-    inflate.step(packed.subarray(0, lengths[i]), 0, unpacked, 0);
+    inflate.step(packed.subarray(0, lengths[i]), 0, unpacked);
     const length = unpacked.length - inflate.room;
     if (new TextDecoder().decode(unpacked.subarray(0, length)) !== text) return false;
   }
   deflate.close();
-  inflate.step(new Uint8Array([0xff]), 0, new Uint8Array(8), 0);
-  const failed = inflate.error !== undefined;
+  let hasFailed = false;
+  try {
+    inflate.step(new Uint8Array([0xff]), 0, new Uint8Array(8));
+  } catch {
+    hasFailed = true;
+  }
   inflate.close();
-  return failed && lengths[1] < lengths[0] && lengths[1] > 4;
+  return hasFailed && lengths[1] < lengths[0] && lengths[1] > 4;
 }
 
-/** One stream of zlib's. */
+/** A stream of zlib. */
 export class Handle {
-  /** What it was made with. */
   readonly options: HandleOptions;
-  /** What went wrong in the last step. */
+  /** The error of the last step. */
   error: Error | undefined;
   readonly #raw: RawHandle;
   readonly #state = new Uint32Array(2);
-  readonly #stateAtInit: boolean;
+  /** The arguments of a write after the usual seven. */
+  readonly #rest: readonly unknown[];
   #done: (() => void) | undefined;
-  #pending = false;
-  #closed = false;
+  #isPending = false;
+  #isClosed = false;
 
   constructor(options: HandleOptions) {
     const { make: Raw, rest, stateAtInit } = shape!;
     const { kind, windowBits, level = 6, memLevel = 8, strategy = 0 } = options;
     const { DEFLATERAW, INFLATERAW } = constants as unknown as Record<string, number>;
     this.options = options;
-    this.#stateAtInit = stateAtInit;
+    this.#rest = stateAtInit ? [] : [this.#state];
     this.#raw = new Raw(kind === "deflate" ? DEFLATERAW : INFLATERAW);
     this.#raw.onerror = (message) => {
       this.error = new Error(message);
@@ -179,72 +179,70 @@ export class Handle {
     this.#raw.init(windowBits, level, memLevel, strategy, ...own);
   }
 
-  /** Bytes of the output that the last step has not written. */
+  /** The bytes of the output that the last step has not written. */
   get room(): number {
     return this.#state[0];
   }
 
-  /** Bytes of the input that the last step has not read. */
+  /** The bytes of the input that the last step has not read. */
   get left(): number {
     return this.#state[1];
   }
 
-  /** Reads the input from the offset on, and writes from the offset on, as far as both go. */
-  step(input: Uint8Array, at: number, output: Uint8Array, start: number): void {
-    this.error = undefined;
-    const [length, room] = [input.length - at, output.length - start];
-    if (this.#stateAtInit) {
-      this.#raw.writeSync(Z_SYNC_FLUSH, input, at, length, output, start, room);
-    } else {
-      this.#raw.writeSync(Z_SYNC_FLUSH, input, at, length, output, start, room, this.#state);
-    }
+  /** Whether a step is under way. */
+  get pending(): boolean {
+    return this.#isPending;
   }
 
-  /** The same in the platform's thread pool where it has one, or else a turn of the event loop later. */
-  stepLater(
-    input: Uint8Array,
-    at: number,
-    output: Uint8Array,
-    start: number,
-    done: () => void,
-  ): void {
+  /**
+   * Reads the input from an offset on, and fills the output, until one of them is used up.
+   *
+   * @throws {Error} If the input is not valid
+   */
+  step(input: Uint8Array, at: number, output: Uint8Array): void {
+    this.#write("writeSync", input, at, output);
+    if (this.error !== undefined) throw this.error;
+  }
+
+  /**
+   * Does the same in the platform's thread pool, or else a turn of the event loop later. An error is
+   * found in `error`.
+   */
+  stepLater(input: Uint8Array, at: number, output: Uint8Array, done: () => void): void {
     this.#done = done;
-    if (!this.#stateAtInit) {
-      this.step(input, at, output, start);
-      this.#pending = true;
-      setImmediate(() => this.#settle());
-      return;
-    }
-    this.#pending = true;
+    const isThreaded = this.#rest.length === 0;
+    this.#isPending = isThreaded;
+    this.#write(isThreaded ? "write" : "writeSync", input, at, output);
+    if (isThreaded) return;
+    this.#isPending = true;
+    setImmediate(() => this.#settle());
+  }
+
+  #write(method: "write" | "writeSync", input: Uint8Array, at: number, output: Uint8Array): void {
     this.error = undefined;
-    const [length, room] = [input.length - at, output.length - start];
-    this.#raw.write(Z_SYNC_FLUSH, input, at, length, output, start, room);
+    const [length, room] = [input.length - at, output.length];
+    this.#raw[method](Z_SYNC_FLUSH, input, at, length, output, 0, room, ...this.#rest);
   }
 
   #settle(): void {
-    if (!this.#pending) return;
-    this.#pending = false;
+    if (!this.#isPending) return;
+    this.#isPending = false;
     const done = this.#done;
     this.#done = undefined;
-    if (this.#closed) this.#raw.close();
+    if (this.#isClosed) this.#raw.close();
     else done?.();
   }
 
-  /** Whether a step is under way. */
-  get pending(): boolean {
-    return this.#pending;
-  }
-
-  /** Forgets what came before. */
+  /** Forgets the bytes that came before. */
   reset(): void {
     this.#raw.reset();
   }
 
-  /** Frees it, once a step that is under way has ended; that is not reported any more. */
+  /** Frees the handle, after a step that is under way. The end of that step is not reported. */
   close(): void {
-    if (this.#closed) return;
-    this.#closed = true;
-    // The thread still writes where it was told to.
-    if (!this.#pending) this.#raw.close();
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    // The thread still writes into its buffers.
+    if (!this.#isPending) this.#raw.close();
   }
 }

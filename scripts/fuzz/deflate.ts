@@ -19,7 +19,7 @@ import {
   type Role,
   Rsv,
 } from "../../lib/core/mod.ts";
-import { publicEngine } from "../../lib/runtime/zlib_public.ts";
+import { publicEngine } from "../../lib/runtime/zlib.ts";
 import { deflateEngine } from "../../lib/zlib.ts";
 import { joined } from "./frames.ts";
 import { chop, mutateBytes, type Random } from "./random.ts";

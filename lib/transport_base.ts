@@ -1,0 +1,187 @@
+/**
+ * The part that all transports share: who is called, which bytes have not left, and how both sides end.
+ *
+ * @module
+ */
+import { Queue } from "./core/queue.ts";
+import type { Address, Transport, TransportHandlers } from "./transport.ts";
+
+/** How far our side has come to its end. */
+type Phase = "open" | "ending" | "ended" | "destroyed" | "closed";
+
+/** A transport over some platform's channel of bytes. */
+export abstract class BaseTransport implements Transport {
+  protected handlers: TransportHandlers | undefined;
+  /** The bytes written that have not left yet. */
+  protected unsent = 0;
+  /** The bytes that were written after our side had ended. */
+  protected late = 0;
+  /** Why the transport failed. */
+  protected error: Error | undefined;
+  #phase: Phase = "open";
+  #isInputEnded = false;
+
+  get bufferedAmount(): number {
+    return this.unsent + this.late;
+  }
+
+  protected get isInputEnded(): boolean {
+    return this.#isInputEnded;
+  }
+
+  protected get isDestroyed(): boolean {
+    return this.#phase === "destroyed" || this.#phase === "closed";
+  }
+
+  protected get isEnding(): boolean {
+    return this.#phase === "ending";
+  }
+
+  handle(handlers: TransportHandlers): void {
+    const isFirst = this.handlers === undefined;
+    this.handlers = handlers;
+    if (!isFirst) return;
+    if (this.#phase === "closed") queueMicrotask(() => this.handlers!.close(this.error));
+    else this.start();
+  }
+
+  write(parts: readonly Uint8Array[]): void {
+    if (this.#phase === "open") this.send(parts);
+    else this.drop(parts);
+  }
+
+  abstract pause(): void;
+
+  abstract resume(released?: boolean): void;
+
+  end(): void {
+    if (this.#phase !== "open") return;
+    this.#phase = "ending";
+    if (this.unsent === 0) this.finish();
+  }
+
+  destroy(): void {
+    if (this.isDestroyed) return;
+    this.#phase = "destroyed";
+    this.cut();
+  }
+
+  /** Starts to read. */
+  protected abstract start(): void;
+
+  /** Sends the parts, or adds their bytes to `unsent`. */
+  protected abstract send(parts: readonly Uint8Array[]): void;
+
+  /** Ends our side: all bytes have left. */
+  protected abstract finish(): void;
+
+  /** Ends both sides. `reportClose()` must follow. */
+  protected abstract cut(): void;
+
+  /**
+   * Keeps counting bytes that are written too late. Otherwise a sender in a loop would never yield, and
+   * the end of the connection would never be reported.
+   */
+  protected drop(parts: readonly Uint8Array[]): void {
+    this.late += sizeOf(parts);
+  }
+
+  /** Bytes have left. If they were the last, our side ends if it is due to end. */
+  protected reportSent(length: number): void {
+    this.unsent -= length;
+    if (this.unsent > 0) return;
+    if (this.isEnding) this.finish();
+    this.reportDrain();
+  }
+
+  protected reportDrain(): void {
+    if (this.bufferedAmount === 0 && !this.isDestroyed) this.handlers?.drain();
+  }
+
+  /** The peer has ended its side. */
+  protected reportEnd(): void {
+    if (this.#isInputEnded || this.isDestroyed) return;
+    this.#isInputEnded = true;
+    this.handlers?.end();
+    this.#destroyAtEnd();
+  }
+
+  /** Our side has ended. For platforms that do not close by themselves when both sides have ended. */
+  protected reportFinished(): void {
+    if (this.isEnding) this.#phase = "ended";
+    this.#destroyAtEnd();
+  }
+
+  #destroyAtEnd(): void {
+    if (this.#isInputEnded && this.#phase === "ended") this.destroy();
+  }
+
+  /** The transport has failed. */
+  protected fail(error: Error): void {
+    if (this.isDestroyed) return;
+    this.error ??= error;
+    this.destroy();
+  }
+
+  /** The first bytes of a queue. Fails the transport if they were detached, and returns undefined. */
+  protected firstOf(queue: ByteQueue | undefined): Uint8Array | undefined {
+    if (!queue?.isDetached) return queue?.first;
+    // A part of the frame may have left, so that no other bytes can follow.
+    this.fail(new TypeError("The bytes were detached"));
+    return undefined;
+  }
+
+  /** The transport is gone. */
+  protected reportClose(error?: Error): void {
+    if (this.#phase === "closed") return;
+    this.#phase = "closed";
+    this.error ??= error;
+    this.handlers?.close(this.error);
+  }
+}
+
+/** Bytes that wait, in order. */
+export class ByteQueue {
+  /** Each part with the length that it had: the owner of borrowed bytes may detach them. */
+  readonly #parts = new Queue<{ bytes: Uint8Array; length: number }>();
+
+  push(bytes: Uint8Array): void {
+    this.#parts.push({ bytes, length: bytes.length });
+  }
+
+  get first(): Uint8Array | undefined {
+    return this.#parts.first?.bytes;
+  }
+
+  /** Whether the first bytes were detached. */
+  get isDetached(): boolean {
+    const { first } = this.#parts;
+    return first !== undefined && first.bytes.length !== first.length;
+  }
+
+  /** Removes bytes from the front of `first`. */
+  remove(length: number): void {
+    const first = this.#parts.first!;
+    if (length === first.length) {
+      this.#parts.shift();
+    } else {
+      first.bytes = first.bytes.subarray(length);
+      first.length -= length;
+    }
+  }
+}
+
+export function sizeOf(parts: readonly Uint8Array[]): number {
+  let size = 0;
+  for (const part of parts) size += part.length;
+  return size;
+}
+
+/** An address of TCP, if it is known. */
+export function tcpAddress(
+  hostname: string | undefined,
+  port: number | undefined,
+): Address | undefined {
+  if (hostname === undefined || port === undefined) return undefined;
+  return { transport: "tcp", hostname, port };
+}
