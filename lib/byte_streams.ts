@@ -52,7 +52,8 @@ class StreamTransport extends BaseTransport {
     this.resume();
   }
 
-  protected send(parts: readonly Uint8Array[]): void {
+  write(parts: readonly Uint8Array[]): void {
+    if (this.phase !== "open") return this.drop(parts);
     for (const part of parts) {
       // Several pieces of a long part show whether the peer reads.
       for (let at = 0; at < part.length; at += LONGEST_PIECE) {

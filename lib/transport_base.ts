@@ -18,59 +18,45 @@ export abstract class BaseTransport implements Transport {
   protected late = 0;
   /** Why the transport failed. */
   protected error: Error | undefined;
-  #phase: Phase = "open";
-  #isInputEnded = false;
+  protected phase: Phase = "open";
+  protected isInputEnded = false;
 
   get bufferedAmount(): number {
     return this.unsent + this.late;
   }
 
-  protected get isInputEnded(): boolean {
-    return this.#isInputEnded;
-  }
-
   protected get isDestroyed(): boolean {
-    return this.#phase === "destroyed" || this.#phase === "closed";
-  }
-
-  protected get isEnding(): boolean {
-    return this.#phase === "ending";
+    return this.phase === "destroyed" || this.phase === "closed";
   }
 
   handle(handlers: TransportHandlers): void {
     const isFirst = this.handlers === undefined;
     this.handlers = handlers;
     if (!isFirst) return;
-    if (this.#phase === "closed") queueMicrotask(() => this.handlers!.close(this.error));
+    if (this.phase === "closed") queueMicrotask(() => this.handlers!.close(this.error));
     else this.start();
   }
 
-  write(parts: readonly Uint8Array[]): void {
-    if (this.#phase === "open") this.send(parts);
-    else this.drop(parts);
-  }
+  abstract write(parts: readonly Uint8Array[]): void;
 
   abstract pause(): void;
 
   abstract resume(released?: boolean): void;
 
   end(): void {
-    if (this.#phase !== "open") return;
-    this.#phase = "ending";
+    if (this.phase !== "open") return;
+    this.phase = "ending";
     if (this.unsent === 0) this.finish();
   }
 
   destroy(): void {
     if (this.isDestroyed) return;
-    this.#phase = "destroyed";
+    this.phase = "destroyed";
     this.cut();
   }
 
   /** Starts to read. */
   protected abstract start(): void;
-
-  /** Sends the parts, or adds their bytes to `unsent`. */
-  protected abstract send(parts: readonly Uint8Array[]): void;
 
   /** Ends our side: all bytes have left. */
   protected abstract finish(): void;
@@ -90,7 +76,7 @@ export abstract class BaseTransport implements Transport {
   protected reportSent(length: number): void {
     this.unsent -= length;
     if (this.unsent > 0) return;
-    if (this.isEnding) this.finish();
+    if (this.phase === "ending") this.finish();
     this.reportDrain();
   }
 
@@ -100,20 +86,20 @@ export abstract class BaseTransport implements Transport {
 
   /** The peer has ended its side. */
   protected reportEnd(): void {
-    if (this.#isInputEnded || this.isDestroyed) return;
-    this.#isInputEnded = true;
+    if (this.isInputEnded || this.isDestroyed) return;
+    this.isInputEnded = true;
     this.handlers?.end();
     this.#destroyAtEnd();
   }
 
   /** Our side has ended. For platforms that do not close by themselves when both sides have ended. */
   protected reportFinished(): void {
-    if (this.isEnding) this.#phase = "ended";
+    if (this.phase === "ending") this.phase = "ended";
     this.#destroyAtEnd();
   }
 
   #destroyAtEnd(): void {
-    if (this.#isInputEnded && this.#phase === "ended") this.destroy();
+    if (this.isInputEnded && this.phase === "ended") this.destroy();
   }
 
   /** The transport has failed. */
@@ -133,8 +119,8 @@ export abstract class BaseTransport implements Transport {
 
   /** The transport is gone. */
   protected reportClose(error?: Error): void {
-    if (this.#phase === "closed") return;
-    this.#phase = "closed";
+    if (this.phase === "closed") return;
+    this.phase = "closed";
     this.error ??= error;
     this.handlers?.close(this.error);
   }

@@ -5,7 +5,6 @@
  *
  * @module
  */
-import { deadline } from "../timers.ts";
 import type {
   Address,
   Listener,
@@ -15,7 +14,7 @@ import type {
   TransportProvider,
 } from "../transport.ts";
 import { BaseTransport, ByteQueue, sizeOf, tcpAddress } from "../transport_base.ts";
-import { checkUnixPath, dial, nodeProvider, type NodeTransport } from "./node.ts";
+import { checkUnixPath, dial, Handshakes, nodeProvider, type NodeTransport } from "./node.ts";
 import { free } from "./node_duplex.ts";
 
 /** The part of Bun's sockets that is used here. */
@@ -126,7 +125,8 @@ class BunTransport extends BaseTransport implements Transport {
     this.#socket.resume();
   }
 
-  protected send(parts: readonly Uint8Array[]): void {
+  write(parts: readonly Uint8Array[]): void {
+    if (this.phase !== "open") return this.drop(parts);
     const size = parts.length === 1 ? Infinity : sizeOf(parts);
     if (size <= JOINED && this.unsent === 0) {
       const bytes = join(parts, size);
@@ -206,7 +206,7 @@ class BunTransport extends BaseTransport implements Transport {
 
   onClose(error?: Error): void {
     // Bun does not report the peer's end if our side has ended first.
-    if (this.isEnding && error === undefined) this.reportEnd();
+    if (this.phase === "ending" && error === undefined) this.reportEnd();
     this.#held = this.#queue = undefined;
     this.reportClose(error);
   }
@@ -236,7 +236,7 @@ function infoOf(socket: BunSocket, { unix: path, tls }: ListenOptions): SocketIn
 function listen(options: ListenOptions, accept: (transport: Transport) => void): Listener {
   const { hostname, port, unix: path, tls, reusePort } = options;
   if (path !== undefined) checkUnixPath(path);
-  const shaking = new Shaking(options);
+  const handshakes = new Handshakes<BunSocket>(options);
   const listener = runtime.listen({
     ...(path === undefined ? { hostname, port, reusePort } : { unix: path }),
     allowHalfOpen: true,
@@ -247,27 +247,29 @@ function listen(options: ListenOptions, accept: (transport: Transport) => void):
         socket.setNoDelay(true);
         socket.data = new BunTransport(socket, infoOf(socket, options));
         if (tls === undefined) give(socket, accept);
-        else if (!shaking.begin(socket)) socket.close();
+        else if (!handshakes.begin(socket, socket.data.remoteAddress, () => socket.close())) {
+          socket.close();
+        }
       },
       handshake(socket, success) {
-        shaking.end(socket);
+        handshakes.end(socket);
         // A client's mistake is not an error of the server.
         if (success) give(socket, accept);
         else socket.close();
       },
       end(socket) {
-        if (shaking.has(socket)) socket.close();
+        if (handshakes.has(socket)) socket.close();
         else socket.data.onEnd();
       },
       close(socket, error) {
-        shaking.end(socket);
+        handshakes.end(socket);
         socket.data.onClose(error);
       },
     },
   });
   const close = () => {
     listener.stop();
-    shaking.cut();
+    handshakes.cut();
     return Promise.resolve();
   };
   return {
@@ -282,44 +284,6 @@ function listen(options: ListenOptions, accept: (transport: Transport) => void):
 function give(socket: BunSocket, accept: (transport: Transport) => void): void {
   socket.pause();
   accept(socket.data);
-}
-
-/** The TLS handshakes under way. */
-class Shaking {
-  readonly #timeout: number;
-  readonly #admit: NonNullable<ListenOptions["admit"]>;
-  /** The function that ends each handshake. */
-  readonly #ends = new Map<BunSocket, () => void>();
-
-  constructor({ handshakeTimeout = 10_000, admit = () => () => {} }: ListenOptions) {
-    this.#timeout = handshakeTimeout;
-    this.#admit = admit;
-  }
-
-  /** Returns false if there is no place for the client. */
-  begin(socket: BunSocket): boolean {
-    const leave = this.#admit(socket.data.remoteAddress);
-    if (leave === undefined) return false;
-    const cancelDeadline = deadline(() => socket.close(), this.#timeout || Infinity);
-    this.#ends.set(socket, () => {
-      cancelDeadline();
-      leave();
-    });
-    return true;
-  }
-
-  has(socket: BunSocket): boolean {
-    return this.#ends.has(socket);
-  }
-
-  end(socket: BunSocket): void {
-    this.#ends.get(socket)?.();
-    this.#ends.delete(socket);
-  }
-
-  cut(): void {
-    for (const socket of [...this.#ends.keys()]) socket.close();
-  }
 }
 
 function tlsOptions({ cert, key, ca, alpn }: TlsServeOptions): Record<string, unknown> {

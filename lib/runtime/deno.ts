@@ -1,25 +1,26 @@
 /**
- * TLS, and the TCP of servers, by Deno's own sockets; everything else there is `node:net`'s.
+ * TLS, and the TCP of servers, by Deno's own sockets. Deno's `node:tls` continues to read while it is
+ * paused, and its `node:net` reads too little at a time for long messages. Everything else is left to
+ * `node.ts`. The few types of Deno that are used are declared here, because the package is compiled without
+ * Deno's types.
  *
- * A file of its own because Deno's `node:tls` reads on while it is paused, so that a slow reader would
- * have to hold all that its peer sends, and because `node:net` reads less at a time than pays for long
- * messages. Of Deno's types it declares the few that it needs: the package is compiled without them.
+ * Two limits of Deno's TLS matter here:
  *
- * Deno closes a connection with TLS only once the handshake, or what was written, is through or its peer
- * has gone, be it that nobody waits for it: a peer that stays silent keeps the descriptor. It does not
- * keep the process. For this reason a server accepts a client only when there is a place for it, and
- * a silent client keeps its place until it leaves.
- *
- * Nor can Nagle's algorithm be turned off for one with TLS that is accepted, or that shows a client's
- * certificate: of two small messages shortly after one another, the second may wait for the peer's
- * acknowledgement, some 40 ms.
+ * - A connection is closed only when the handshake, or the bytes written, are through or the peer has left.
+ *   A silent peer keeps its descriptor, though not the process. So a server accepts a client only when there
+ *   is a place for it, and a silent client keeps its place until it leaves.
+ * - Nagle's algorithm cannot be turned off for a connection that is accepted or shows a client's certificate.
+ *   The second of two small messages may wait for the peer's acknowledgement, about 40 ms.
  *
  * @module
  */
+import { Buffer, isAscii } from "node:buffer";
 import { onAbort } from "../abortable.ts";
 import { HandshakeError } from "../core/error.ts";
+import type { TextCodec } from "../core/utf8.ts";
 import { deadline, timer } from "../timers.ts";
 import type {
+  Address,
   DialOptions,
   Listener,
   ListenOptions,
@@ -34,8 +35,7 @@ import {
   DenoTransport,
   type NetAddress,
 } from "./deno_transport.ts";
-import { certificateError, nodeProvider, openTunnel } from "./node.ts";
-import { denoTextCodec } from "./node_text.ts";
+import { certificateError, nodeProvider, nodeTextCodec, openTunnel } from "./node.ts";
 
 interface TlsConn extends Conn {
   handshake(): Promise<unknown>;
@@ -70,7 +70,7 @@ interface DenoSockets {
       reusePort?: boolean;
     },
   ): DenoListener<TlsConn>;
-  /** It is there with the flag that allows `reusePort`, too. */
+  /** Exists with the flag that also allows `reusePort`. */
   listenDatagram?: unknown;
 }
 
@@ -82,7 +82,7 @@ async function dialTls(options: DialOptions): Promise<Transport> {
   signal?.throwIfAborted();
   if (tunnel === undefined) return await shake(await openTls(options), options);
   if (options.tls === undefined) return await shake(await openInner(options), options);
-  // startTls() takes a connection without TLS only.
+  // startTls() takes only a connection without TLS.
   if (tunnel.tls !== undefined) throw unsupported("TLS inside of TLS, as of wss by an https proxy");
   const transport = await shake(await openTls(options), options);
   await openTunnel(tunnel, transport, signal);
@@ -112,12 +112,12 @@ async function openTls({ hostname, port, unix, tls = {}, signal }: DialOptions):
   if (cert === undefined || key === undefined) {
     return await startTls(await openTcp({ hostname, port, signal }), trust);
   }
-  // startTls() would leave the certificate out.
+  // startTls() would not show the certificate.
   if (servername !== hostname) throw unsupported("a client's certificate beside a servername");
   return await sockets.connectTls({ ...trust, port, cert, key });
 }
 
-/** Begins TLS inside of a tunnel through a peer without. */
+/** Begins TLS inside a tunnel through a proxy without TLS. */
 async function openInner({ hostname, port, tunnel, signal }: DialOptions): Promise<TlsConn> {
   const { open, tls = {} } = tunnel!;
   const trust = trustOf(tls, hostname);
@@ -131,7 +131,7 @@ async function startTls(conn: Conn, trust: TlsTrust): Promise<TlsConn> {
   try {
     return await sockets.startTls(conn, trust);
   } catch (error) {
-    // What it refuses at once, as a certificate that is none, leaves the socket open.
+    // startTls() leaves the socket open if it refuses an option, such as a certificate that is not valid.
     closeQuietly(conn);
     throw error;
   }
@@ -166,10 +166,7 @@ function asCertificateError(error: Error, servername: string): Error {
 const PLACE_INTERVAL = 50;
 
 /** Listens with TLS. */
-async function listenTls(
-  options: ListenOptions,
-  accept: (transport: Transport) => void,
-): Promise<Listener> {
+function listenTls(options: ListenOptions, accept: (transport: Transport) => void): Listener {
   const { hostname, port, unix, reusePort, tls, handshakeTimeout = 10_000 } = options;
   const { onError = () => {}, admit = () => () => {} } = options;
   const { cert, key, ca, alpn } = tls!;
@@ -179,12 +176,9 @@ async function listenTls(
   if (reusePort && sockets.listenDatagram === undefined) {
     throw unsupported("reusePort with TLS without the flag --unstable-net");
   }
-  const listener = await Promise.resolve().then(() =>
-    sockets.listenTls({ hostname, port, cert, key, alpnProtocols: alpn, reusePort })
-  );
+  const listener = sockets.listenTls({ hostname, port, cert, key, alpnProtocols: alpn, reusePort });
   const shaking = new Set<TlsConn>();
-  let closed = false;
-  const shake = async ({ conn, leave }: { conn: TlsConn; leave: () => void }) => {
+  const shake = async (conn: TlsConn, leave: () => void) => {
     shaking.add(conn);
     let isLate = false;
     // The connection is not closed yet. Closing it would not free the descriptor, and it would no longer
@@ -193,9 +187,9 @@ async function listenTls(
     let isDone = false;
     try {
       await conn.handshake();
-      isDone = !closed && !isLate;
+      isDone = !accepting.isClosed && !isLate;
     } catch {
-      // What a client does wrong is no error of the server's.
+      // A client's mistake is not an error of the server.
     }
     cancelDeadline();
     shaking.delete(conn);
@@ -203,88 +197,123 @@ async function listenTls(
     if (isDone) accept(new DenoTransport(conn, true));
     else closeQuietly(conn);
   };
-  const next = async () => {
+  const accepting = new Accepting(listener, onError, async () => {
     // Wait before accepting the client: afterwards its descriptor cannot be freed.
     let leave = admit();
-    for (; leave === undefined && !closed; leave = admit()) await delay(PLACE_INTERVAL);
+    for (; leave === undefined && !accepting.isClosed; leave = admit()) await delay(PLACE_INTERVAL);
     try {
-      return { conn: await listener.accept(), leave: leave ?? (() => {}) };
+      void shake(await listener.accept(), leave ?? (() => {}));
     } catch (error) {
       leave?.();
       throw error;
     }
+  });
+  return {
+    address: accepting.address,
+    close: () => {
+      const finished = accepting.close();
+      shaking.forEach(closeQuietly);
+      return finished;
+    },
   };
-  const finished = acceptAll(next, shake, (error) => closed || onError(error), () => closed);
-  const close = () => {
-    closed = true;
-    closeQuietly(listener);
-    shaking.forEach(closeQuietly);
-    return finished;
-  };
-  return { address: addressOf(listener.addr), close };
 }
 
 /** Listens without TLS. */
-async function listenTcp(
+function listenTcp(
   { hostname, port, onError = () => {} }: ListenOptions,
   accept: (transport: Transport) => void,
-): Promise<Listener> {
-  const listener = await Promise.resolve().then(() => sockets.listen({ hostname, port }));
-  let closed = false;
-  const take = (conn: TcpConn) => {
-    // It may have come in the same turn.
-    if (closed) return closeQuietly(conn);
+): Listener {
+  const listener = sockets.listen({ hostname, port });
+  const accepting = new Accepting(listener, onError, async () => {
+    const conn = await listener.accept();
     try {
+      // The listener may have been closed in the same turn.
+      if (accepting.isClosed) return closeQuietly(conn);
       conn.setNoDelay(true);
     } catch {
-      // On some platforms a socket whose peer has gone again takes no options.
+      // On some platforms a socket whose peer has left takes no options.
       return closeQuietly(conn);
     }
     accept(new DenoTransport(conn, false));
-  };
-  const next = () => listener.accept();
-  const finished = acceptAll(next, take, (error) => closed || onError(error), () => closed);
-  const close = () => {
-    closed = true;
-    closeQuietly(listener);
-    return finished;
-  };
-  return { address: addressOf(listener.addr), close };
+  });
+  return accepting;
+}
+
+/** Time between two attempts to accept after an error, such as too many open files, in milliseconds. */
+const RETRY_INTERVAL = 100;
+
+/** Accepts connections until it is closed. */
+class Accepting implements Listener {
+  readonly address: Address;
+  isClosed = false;
+  readonly #listener: DenoListener<Conn>;
+  readonly #finished: Promise<void>;
+
+  /** @param acceptNext accepts the next connection */
+  constructor(
+    listener: DenoListener<Conn>,
+    onError: (error: Error) => void,
+    acceptNext: () => Promise<void>,
+  ) {
+    this.address = addressOf(listener.addr);
+    this.#listener = listener;
+    // In a later microtask: the caller's variable must have its value first.
+    this.#finished = Promise.resolve().then(() => this.#run(acceptNext, onError));
+  }
+
+  async #run(acceptNext: () => Promise<void>, onError: (error: Error) => void): Promise<void> {
+    while (!this.isClosed) {
+      try {
+        await acceptNext();
+      } catch (error) {
+        // The peer has left already, so that its address is not known.
+        if ((error as { code?: string }).code === "ENOTCONN") continue;
+        if (this.isClosed) return;
+        onError(error as Error);
+        await delay(RETRY_INTERVAL);
+      }
+    }
+  }
+
+  close(): Promise<void> {
+    this.isClosed = true;
+    closeQuietly(this.#listener);
+    return this.#finished;
+  }
 }
 
 function delay(milliseconds: number): Promise<void> {
   return new Promise((resolve) => timer(resolve, milliseconds));
 }
 
-async function acceptAll<C>(
-  next: () => Promise<C>,
-  accept: (conn: C) => void,
-  onError: (error: Error) => void,
-  isClosed: () => boolean,
-): Promise<void> {
-  while (!isClosed()) {
-    try {
-      accept(await next());
-    } catch (error) {
-      // A peer that was gone again before: its address is asked for in vain.
-      if ((error as { code?: string }).code === "ENOTCONN") continue;
-      onError(error as Error);
-      // Such as too many open files: it may pass.
-      if (!isClosed()) await delay(100);
-    }
-  }
-}
-
 function listen(
   options: ListenOptions,
   accept: (transport: Transport) => void,
-): Promise<Listener> {
+): Listener | Promise<Listener> {
   if (options.tls !== undefined) return listenTls(options, accept);
-  // Deno's own sockets have `reusePort` with a flag only.
+  // Deno's own sockets have `reusePort` only with a flag.
   const { unix, reusePort } = options;
   if (unix !== undefined || reusePort) return nodeProvider.listen(options, accept);
   return listenTcp(options, accept);
 }
+
+const { latin1Slice } = Buffer.prototype as unknown as {
+  latin1Slice(this: Uint8Array, start: number, end: number): string;
+};
+
+/** From this many bytes on, Deno decodes ASCII faster than UTF-8. */
+const LONG_TEXT = 256;
+
+/** The codec of `node:buffer`, except for long ASCII, which it decodes slowly on Deno. */
+export const denoTextCodec: TextCodec = {
+  ...nodeTextCodec,
+  decode(bytes, start, end) {
+    if (end - start < LONG_TEXT) return nodeTextCodec.decode(bytes, start, end);
+    return isAscii(new Uint8Array(bytes.buffer, bytes.byteOffset + start, end - start))
+      ? latin1Slice.call(bytes, start, end)
+      : nodeTextCodec.decode(bytes, start, end);
+  },
+};
 
 /** TLS, and TCP that is accepted, by Deno; TCP that is dialled and Unix sockets by `node:net`. */
 export const denoProvider: TransportProvider = {
@@ -294,5 +323,5 @@ export const denoProvider: TransportProvider = {
     options.tls === undefined && options.tunnel?.tls === undefined
       ? nodeProvider.connect(options)
       : dialTls(options),
-  listen,
+  listen: (options, accept) => Promise.resolve().then(() => listen(options, accept)),
 };

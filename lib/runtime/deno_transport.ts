@@ -250,7 +250,8 @@ export class DenoTransport extends BaseTransport implements Transport {
 
   // Writing
 
-  protected send(parts: readonly Uint8Array[]): void {
+  write(parts: readonly Uint8Array[]): void {
+    if (this.phase !== "open") return this.drop(parts);
     const size = sizeOf(parts);
     this.unsent += size;
     if (parts.length === 1 && size < LARGE && this.unsent === size) this.#borrow(parts[0]);
@@ -313,7 +314,7 @@ export class DenoTransport extends BaseTransport implements Transport {
         await this.#writeAll(next);
       }
       this.#isWriting = false;
-      if (this.isEnding) await this.#endOutput();
+      if (this.phase === "ending") await this.#endOutput();
     } catch (error) {
       this.fail(error as Error);
     }

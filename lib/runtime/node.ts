@@ -1,9 +1,9 @@
 /**
- * Transports over `node:net` and `node:tls`, which Node, Bun and Deno have. What the others do better
- * by themselves is in their own adapters.
+ * Transports over `node:net` and `node:tls`. Bun and Deno use them too, unless their own sockets do better.
  *
  * @module
  */
+import { Buffer } from "node:buffer";
 import { X509Certificate } from "node:crypto";
 import { connect, createServer, isIP, type Server, type Socket } from "node:net";
 import process from "node:process";
@@ -17,8 +17,8 @@ import {
 } from "node:tls";
 import { onAbort } from "../abortable.ts";
 import { HandshakeError } from "../core/error.ts";
+import { type TextCodec, webTextCodec } from "../core/utf8.ts";
 import { deadline } from "../timers.ts";
-import { tcpAddress } from "../transport_base.ts";
 import type {
   Address,
   DialOptions,
@@ -29,8 +29,8 @@ import type {
   TransportProvider,
   Tunnel,
 } from "../transport.ts";
+import { tcpAddress } from "../transport_base.ts";
 import { DuplexTransport } from "./node_duplex.ts";
-import { nodeTextCodec } from "./node_text.ts";
 
 /** The addresses of both ends of a socket. */
 interface Ends {
@@ -85,13 +85,13 @@ function placeOf(
 }
 
 /**
- * Checks that the path of a Unix socket fits into its address: some platforms cut one that is too long,
- * and a client would reach whoever listens at what is left of it.
+ * Checks that the path of a Unix socket fits into its address. Some platforms cut a path that is too long,
+ * so that a client would reach another server.
  *
- * @throws {RangeError} when it is longer
+ * @throws {RangeError} If the path is too long
  */
 export function checkUnixPath(path: string): void {
-  // The path of a named pipe is of another kind.
+  // Named pipes have no such limit.
   if (process.platform === "win32") return;
   // sun_path holds 108 bytes on Linux and 104 on the BSDs, a NUL at the end among them.
   const most = process.platform === "linux" ? 107 : 103;
@@ -103,9 +103,9 @@ export function checkUnixPath(path: string): void {
 }
 
 /**
- * Connects over TCP or a Unix socket, and TLS where it is asked for; then through the tunnel.
+ * Connects over TCP or a Unix socket, with TLS if the options ask for it, and then through the tunnel.
  *
- * @param adopt may put another transport in the place of one that is connected and was not used yet
+ * @param adopt may replace the transport when it is connected and has not been used yet
  */
 export async function dial(
   options: DialOptions,
@@ -122,7 +122,7 @@ export async function dial(
     return adopted;
   }
   await openTunnel(tunnel, transport, signal);
-  // Not every platform's TLS in TLS knows them.
+  // On some platforms TLS in TLS does not know the addresses.
   const inside = { local: transport.localAddress, remote: transport.remoteAddress };
   transport.release();
   const inner = connectTls({ ...tlsOptions(tunnel.tls), socket });
@@ -243,7 +243,7 @@ function listen(options: ListenOptions, accept: (transport: Transport) => void):
   const { hostname, port, unix: path, onError = () => {} } = options;
   const reusePort = path === undefined && options.reusePort;
   return new Promise((resolve, reject) => {
-    // Older ones do not know the option, and would listen without it.
+    // Older versions ignore the option and would listen without it.
     if (reusePort && !canReusePort(process.versions.node)) throw unsupportedReusePort();
     const fail = (error: NodeJS.ErrnoException) =>
       reject(reusePort && error.code === "ENOTSUP" ? unsupportedReusePort(error) : error);
@@ -275,75 +275,100 @@ function unsupportedReusePort(cause?: Error): HandshakeError {
   );
 }
 
-interface ServerParts {
-  server: Server;
-  /** Cuts the connections that were not accepted yet. */
-  cut(): void;
+/** The TLS handshakes that are under way at a listener. */
+export class Handshakes<K> {
+  readonly #timeout: number;
+  readonly #admit: NonNullable<ListenOptions["admit"]>;
+  readonly #pending = new Map<K, { cut: () => void; end: () => void }>();
+
+  constructor({ handshakeTimeout = 10_000, admit = () => () => {} }: ListenOptions) {
+    this.#timeout = handshakeTimeout || Infinity;
+    this.#admit = admit;
+  }
+
+  /**
+   * Begins a handshake.
+   *
+   * @param key the client
+   * @param cut cuts the connection
+   * @returns a function that ends the handshake, or undefined if there is no place for the client
+   */
+  begin(key: K, address: Address | undefined, cut: () => void): (() => void) | undefined {
+    const leave = this.#admit(address);
+    if (leave === undefined) return undefined;
+    const cancelDeadline = deadline(cut, this.#timeout);
+    let isOver = false;
+    const end = () => {
+      if (isOver) return;
+      isOver = true;
+      // Clients that have left before they were accepted may have the same (unknown) address as their key.
+      if (this.#pending.get(key)?.end === end) this.#pending.delete(key);
+      cancelDeadline();
+      leave();
+    };
+    this.#pending.set(key, { cut, end });
+    return end;
+  }
+
+  has(key: K): boolean {
+    return this.#pending.has(key);
+  }
+
+  end(key: K): void {
+    this.#pending.get(key)?.end();
+  }
+
+  cut(): void {
+    for (const { cut } of [...this.#pending.values()]) cut();
+  }
 }
 
-function serverOf(
-  { tls, unix: path, handshakeTimeout = 10_000, admit = () => () => {} }: ListenOptions,
-  accept: (socket: Socket) => void,
-): ServerParts {
+/** A server, and a function that cuts the connections that were not accepted yet. */
+interface ServerParts {
+  server: Server;
+  cut: () => void;
+}
+
+function serverOf(options: ListenOptions, accept: (socket: Socket) => void): ServerParts {
+  const { tls, unix } = options;
   if (tls === undefined) {
-    const server = createServer({ allowHalfOpen: true }, (socket) => {
-      // The platform's own listener, which ends what may not be half open, has nothing to do here. A list
-      // of it and ours would take 100 bytes.
-      for (const listener of socket.listeners("end")) socket.off("end", listener as () => void);
-      accept(socket);
-    });
-    return { server, cut: () => {} };
+    return { server: createServer({ allowHalfOpen: true }, accept), cut: () => {} };
   }
   const { ca, cert, key, alpn } = tls;
-  // The handshakes under way: a server that closes would wait for them.
-  const shaking = new Map<unknown, { socket: Socket; leave: () => void }>();
-  const keyOf = path === undefined ? peerOf : beneath;
-  const end = (key: unknown) => {
-    shaking.get(key)?.leave();
-    shaking.delete(key);
-  };
+  const handshakes = new Handshakes<unknown>(options);
+  const keyOf = unix === undefined ? peerOf : beneath;
   const server = createTlsServer({
     cert,
     key,
     ca,
     requestCert: ca !== undefined,
     ALPNProtocols: alpn,
-    // The platform's own timer does not look into the socket first, and 0 would stand for its default.
+    // The platform's timer does not read the socket before it fires, and 0 would stand for its default.
     handshakeTimeout: 2 ** 31 - 1,
   });
   server.on("connection", (socket) => {
-    const key = keyOf(socket);
-    const leavePlace = admit(tcpAddress(socket.remoteAddress, socket.remotePort));
-    if (leavePlace === undefined) return socket.destroy();
-    const cancelDeadline = deadline(() => socket.destroy(), handshakeTimeout || Infinity);
-    const leave = () => {
-      cancelDeadline();
-      leavePlace();
-    };
-    shaking.set(key, { socket, leave });
-    socket.once("close", () => {
-      // Two clients that have left before they were accepted have the same (unknown) address.
-      if (shaking.get(key)?.socket === socket) shaking.delete(key);
-      leave();
-    });
+    const address = tcpAddress(socket.remoteAddress, socket.remotePort);
+    const end = handshakes.begin(keyOf(socket), address, () => socket.destroy());
+    if (end === undefined) socket.destroy();
+    else socket.once("close", end);
   });
   server.on("secureConnection", (socket) => {
-    end(keyOf(socket));
+    handshakes.end(keyOf(socket));
     // Not before: a client that leaves during the handshake would stay half-open.
     socket.allowHalfOpen = true;
     accept(socket);
   });
-  // What a client does wrong is no error of the server's. One that is too slow is still connected.
+  // A client's mistake is not an error of the server. A client that is too slow is still connected.
   server.on("tlsClientError", (_, socket) => socket.destroy());
-  return { server, cut: () => shaking.forEach(({ socket }) => socket.destroy()) };
+  return { server, cut: () => handshakes.cut() };
 }
 
-/** What a TCP connection and the TLS upon it have in common. */
+/** A key that a TCP connection and the TLS socket over it have in common. */
 function peerOf({ remoteAddress, remotePort }: Socket): string {
   return `${remoteAddress} ${remotePort}`;
 }
 
-/** The same for a Unix socket, whose peers have no address: Node keeps what TLS is upon. */
+/** The same for a Unix socket, whose peers have no address. Node keeps the socket beneath TLS. */
 function beneath(socket: Socket): Socket {
   return (socket as { _parent?: Socket | null })._parent ?? socket;
 }
@@ -362,7 +387,37 @@ function close(server: Server, cut: () => void): Promise<void> {
   });
 }
 
-/** TCP, Unix sockets and TLS by way of `node:net` and `node:tls`. */
+type Slice = (this: Uint8Array, start: number, end: number) => string;
+type Write = (this: Uint8Array, text: string, offset: number) => number;
+const { utf8Slice, utf8Write } = Buffer.prototype as unknown as {
+  utf8Slice: Slice;
+  utf8Write: Write;
+};
+
+/** Up to this many code units a loop beats a call of the platform. */
+const SHORT = 24;
+
+/** Text by way of `node:buffer`, which is faster than TextEncoder and TextDecoder for short text. */
+export const nodeTextCodec: TextCodec = {
+  decode(bytes, start, end) {
+    const text = utf8Slice.call(bytes, start, end);
+    // U+FFFD stands for invalid bytes, unless the peer has sent it.
+    return text.includes("\uFFFD") ? webTextCodec.decode(bytes, start, end) : text;
+  },
+
+  encodeInto(text, target, offset) {
+    const { length } = text;
+    if (length > SHORT) return utf8Write.call(target, text, offset);
+    for (let i = 0; i < length; i++) {
+      const unit = text.charCodeAt(i);
+      if (unit >= 0x80) return utf8Write.call(target, text, offset);
+      target[offset + i] = unit;
+    }
+    return length;
+  },
+};
+
+/** TCP, Unix sockets and TLS by `node:net` and `node:tls`. */
 export const nodeProvider: TransportProvider = {
   connect: (options) => dial(options),
   listen,

@@ -4,7 +4,7 @@
  * @module
  */
 import type { Duplex } from "node:stream";
-import { BaseTransport, ByteQueue, sizeOf } from "../transport_base.ts";
+import { BaseTransport, ByteQueue } from "../transport_base.ts";
 
 /**
  * Maximum number of bytes that a duplex holds. A duplex that is given more writes all of it at once, and
@@ -72,10 +72,11 @@ export class DuplexTransport<T extends Duplex = Duplex> extends BaseTransport {
     this.reportDrain();
   };
 
-  protected send(parts: readonly Uint8Array[]): void {
+  write(parts: readonly Uint8Array[]): void {
     const { duplex } = this;
-    if (!duplex.writable) return this.drop(parts);
-    const size = sizeOf(parts);
+    if (this.phase !== "open" || !duplex.writable) return this.drop(parts);
+    let size = 0;
+    for (const part of parts) size += part.length;
     if (this.unsent === 0 && duplex.writableLength + size <= this.#capacity) {
       return this.give(parts);
     }
@@ -100,7 +101,7 @@ export class DuplexTransport<T extends Duplex = Duplex> extends BaseTransport {
     }
     if (this.unsent === 0) this.#queue = undefined;
     if (parts.length > 0) this.give(parts);
-    if (this.unsent === 0 && this.isEnding) this.finish();
+    if (this.unsent === 0 && this.phase === "ending") this.finish();
   }
 
   /** Gives the duplex all of the parts, as one write. */
