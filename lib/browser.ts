@@ -11,13 +11,13 @@ import type { ConnectOptions as RuntimeOptions } from "./client/client.ts";
 import type { WebSocketConnection } from "./connection/connection.ts";
 import { HandshakeError, WebSocketError as OwnError } from "./core/error.ts";
 import { parseWebSocketUrl } from "./core/url.ts";
-import { checkKnown } from "./core/options.ts";
+import { checkKnown, checkValues } from "./core/options.ts";
 import {
   connectionOver,
   FROM_WEB_SOCKET_OPTIONS,
   type FromWebSocketOptions,
 } from "./standard/from_websocket.ts";
-import { checkOptions, checkProtocols } from "./options.ts";
+import { checkProtocols } from "./options.ts";
 import {
   type StandardOpenInfo,
   type StandardWebSocketStream,
@@ -80,7 +80,7 @@ const UNSUPPORTED: Record<Exclude<keyof RuntimeOptions, keyof ConnectOptions>, u
 const { request: _, ...OWN_OPTIONS } = FROM_WEB_SOCKET_OPTIONS;
 
 /** The options of `connect()`, also those that a browser cannot honour. */
-const KNOWN = { ...UNSUPPORTED, ...OWN_OPTIONS, protocols: true };
+const KNOWN = { ...UNSUPPORTED, ...OWN_OPTIONS, protocols: checkProtocols };
 
 /** What `connect()` has and the platform's own WebSocketStream has not. */
 const BEYOND_THE_STANDARD: Record<
@@ -180,8 +180,6 @@ export async function connect(
 ): Promise<WebSocketConnection> {
   checkKnown("connect()", options, KNOWN);
   const { href } = parseWebSocketUrl(url, baseUrl());
-  checkOptions(options);
-  checkProtocols(options.protocols);
   refuse(options, UNSUPPORTED);
   return await open(href, options);
 }
@@ -189,6 +187,7 @@ export async function connect(
 function checkStandard(options: object): void {
   refuse(options, UNSUPPORTED);
   refuse(options, BEYOND_THE_STANDARD);
+  checkValues(options, OWN_OPTIONS);
 }
 
 /** The same interface over the browser's WebSocket. */

@@ -33,7 +33,6 @@ import {
   type UpgradeOptions,
 } from "./server/attachment.ts";
 import {
-  checkConnectOptions,
   CONNECT_OPTIONS,
   type ConnectOptions,
   handshakeOptions,
@@ -77,7 +76,7 @@ import {
   responseOf,
   SessionWatch,
 } from "./runtime/node_http2.ts";
-import { acceptRead, checkServeOptions, plainBody, type ReadRequest } from "./server/server.ts";
+import { acceptRead, plainBody, type ReadRequest } from "./server/server.ts";
 import type { Handler, ShutdownOptions } from "./server/sessions.ts";
 
 export type { Attachment, Handler, ShutdownOptions, UpgradeOptions };
@@ -166,7 +165,6 @@ export async function connectHttp2(
 ): Promise<WebSocketConnection> {
   checkKnown("connectHttp2()", given, CONNECT_HTTP2_OPTIONS);
   const target = parseWebSocketUrl(url);
-  checkConnectOptions(given);
   const watch = SessionWatch.of(session);
   const leave = watch.join();
   try {
@@ -280,7 +278,6 @@ export async function upgradeHttp2(
 ): Promise<WebSocketConnection> {
   guard(stream);
   checkKnown("upgradeHttp2()", options, UPGRADE_OPTIONS);
-  checkServeOptions(options);
   return await open(stream, headers, { ...options, headers: sendableHeaders(options) });
 }
 

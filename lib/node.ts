@@ -36,7 +36,7 @@ import {
   upgradedTransport,
   watchUse,
 } from "./runtime/node_upgrade.ts";
-import { acceptRead, checkServeOptions, reusableHeaders } from "./server/server.ts";
+import { acceptRead, reusableHeaders } from "./server/server.ts";
 import type { Handler, ShutdownOptions } from "./server/sessions.ts";
 
 export type { Attachment, Handler, ShutdownOptions, UpgradeOptions };
@@ -105,7 +105,6 @@ export async function upgrade(
   let headers: [string, string][];
   try {
     checkKnown("upgrade()", options, UPGRADE_OPTIONS);
-    checkServeOptions(options);
     headers = reusableHeaders(options);
   } catch (error) {
     ignoreErrors(socket);

@@ -13,24 +13,22 @@ import { ClientHandshake } from "../core/client_handshake.ts";
 import { finalizeExtensions, offerExtensions } from "../core/extension.ts";
 import { checkExtraFields, checkField } from "../core/handshake.ts";
 import type { ResponseHead } from "../core/http1.ts";
-import { checkKnown, type OptionNames } from "../core/options.ts";
+import { checkInteger, checkKnown, checkText, type OptionNames } from "../core/options.ts";
 import { parseWebSocketUrl, type WebSocketUrl } from "../core/url.ts";
 import type { TextCodec } from "../core/utf8.ts";
 import { defaultProvider } from "../default_provider.ts";
 import { basicAuthorization, toRawHeaders } from "../http.ts";
 import { type OnTimeout, readRefusal, TransportReader, withDeadline } from "../opening.ts";
 import {
-  checkOptions,
+  checkNotEmpty,
   checkProtocols,
-  checkTexts,
-  checkTls,
+  checkTlsConnect,
   checkTransport,
-  checkUnix,
   CONNECTION_OPTIONS,
   type ConnectionOptions,
 } from "../options.ts";
 import { checkProxy, dialProxy, proxyFor, type ProxyOption } from "./proxy.ts";
-import { checkCrossOriginHeaders, checkMaxRedirects, followRedirects } from "./redirects.ts";
+import { checkFieldNames, followRedirects } from "./redirects.ts";
 import type { DialOptions, TlsConnectOptions, Transport, TransportProvider } from "../transport.ts";
 import { VERSION } from "../version.ts";
 
@@ -84,14 +82,15 @@ export interface ConnectOptions extends ConnectionOptions {
 /** The options of `connect()`. */
 export const CONNECT_OPTIONS: OptionNames<ConnectOptions> = {
   ...CONNECTION_OPTIONS,
-  origin: true,
-  userAgent: true,
-  unix: true,
-  tls: true,
-  transport: true,
-  maxRedirects: true,
-  crossOriginHeaders: true,
-  proxy: true,
+  protocols: checkProtocols,
+  origin: checkText,
+  userAgent: (name, value) => value === false || checkText(name, value),
+  unix: checkNotEmpty,
+  tls: checkTlsConnect,
+  transport: checkTransport,
+  maxRedirects: (name, value) => checkInteger(name, value, 0, 20),
+  crossOriginHeaders: checkFieldNames,
+  proxy: checkProxy,
 };
 
 /** Options of the WebSocketStream that nobody else needs. Internal. */
@@ -179,31 +178,20 @@ function isDirect({ unix, transport }: ConnectOptions): boolean {
 }
 
 /**
- * Checks the options of `connect()`, and reads the header fields: an iterator gives them once. Internal.
+ * Checks how the options go together, and reads the header fields: an iterator gives them once. Internal.
  *
- * @throws {TypeError} If one of them has the wrong type.
- * @throws {RangeError} If one of them has a wrong value.
+ * @throws {TypeError} If a proxy is given for a connection that is not made to host and port, or if a
+ * header field cannot be sent.
  */
 export function checkDialling(options: ConnectOptions): [string, string][] {
-  checkConnectOptions(options);
-  checkUnix(options.unix);
-  checkTransport(options.transport);
-  checkTls(options.tls);
-  checkMaxRedirects(options.maxRedirects);
-  checkCrossOriginHeaders(options.crossOriginHeaders);
-  checkProxy(options.proxy, isDirect(options));
+  const { proxy } = options;
+  if (proxy !== undefined && proxy !== false && proxy !== "environment" && isDirect(options)) {
+    throw new TypeError("Expected no proxy beside unix or transport");
+  }
   const headers = toRawHeaders(options.headers);
   checkExtraFields(headers);
   for (const [name, value] of headers) checkField(name, value);
   return headers;
-}
-
-/** Checks what matters whatever the transport is. Internal. */
-export function checkConnectOptions(options: ConnectOptions): void {
-  checkOptions(options);
-  checkProtocols(options.protocols);
-  checkTexts(options, ["origin"]);
-  if (options.userAgent !== false) checkTexts(options, ["userAgent"]);
 }
 
 /** What to ask for. Internal. */

@@ -7,7 +7,7 @@ import { HandshakeError } from "../core/error.ts";
 import { checkExtraFields, lost } from "../core/handshake.ts";
 import { headerValues, type RawHeaders } from "../core/header.ts";
 import { type ResponseHead, ResponseReader, serializeRequestHead } from "../core/http1.ts";
-import { checkKnown, type OptionNames } from "../core/options.ts";
+import { checkNested, type OptionNames } from "../core/options.ts";
 import {
   formatAuthority,
   ipBytes,
@@ -17,7 +17,7 @@ import {
 } from "../core/url.ts";
 import { basicAuthorization, toRawHeaders } from "../http.ts";
 import { type OnTimeout, readRefusal, TransportReader } from "../opening.ts";
-import { checkTls, type HeadersLike } from "../options.ts";
+import { checkTlsConnect, type HeadersLike } from "../options.ts";
 import type { DialOptions, TlsConnectOptions, Transport, TransportProvider } from "../transport.ts";
 import { checkSocksCredentials, connectBySocks } from "./socks.ts";
 
@@ -35,7 +35,11 @@ export interface ProxyOptions {
   tls?: TlsConnectOptions;
 }
 
-const PROXY_OPTIONS: OptionNames<ProxyOptions> = { url: true, headers: true, tls: true };
+const PROXY_OPTIONS: OptionNames<ProxyOptions> = {
+  url: true,
+  headers: true,
+  tls: checkTlsConnect,
+};
 
 /**
  * A proxy, "environment" for the one that the environment variables name, or false for none. See
@@ -60,14 +64,11 @@ const PORTS = { http: 80, https: 443, socks5: 1080 } as const;
 /**
  * Checks the option `proxy`.
  *
- * @param isDirect Whether the options name another way to the server than its host and port.
- * @throws {TypeError} If the option has the wrong type, or if `isDirect`.
+ * @throws {TypeError} If the option has the wrong type.
  * @throws {RangeError} If the URL is not one of a proxy.
  */
-export function checkProxy(option: unknown, isDirect: boolean): void {
-  if (option === undefined || option === false || option === "environment") return;
-  if (isDirect) throw new TypeError("Expected no proxy beside unix or transport");
-  readProxy(option as ProxyOptions);
+export function checkProxy(name: string, option: unknown): void {
+  if (option !== false && option !== "environment") readProxy(option as ProxyOptions, name);
 }
 
 /** Returns the proxy for a server, or undefined. */
@@ -91,12 +92,11 @@ export function proxyFor(
 
 function readProxy(option: Exclude<ProxyOption, false>, name = "proxy"): Proxy {
   const isUrl = typeof option === "string" || option instanceof URL;
-  if (!isUrl) checkKnown("proxy", option, PROXY_OPTIONS);
+  if (!isUrl) checkNested("proxy", option, PROXY_OPTIONS);
   const { url, headers, tls }: ProxyOptions = isUrl ? { url: option } : option;
   if (typeof url !== "string" && !(url instanceof URL)) {
     throw new TypeError(`Expected the URL of a proxy, received ${typeof url}`);
   }
-  checkTls(tls);
   const proxy = { ...parseProxyUrl(String(url), name), headers: toRawHeaders(headers), tls };
   // Report now what could not be sent later.
   if (proxy.scheme === "socks5") checkSocksCredentials(proxy);

@@ -7,9 +7,8 @@ import { abortable, onAbort, sleep } from "../abortable.ts";
 import { driverOf, type WebSocketConnection } from "../connection/connection.ts";
 import { HandshakeError, type RefusedResponse } from "../core/error.ts";
 import { parseHttpDate } from "../core/http_date.ts";
-import { checkKnown, type OptionNames } from "../core/options.ts";
+import { checkFunction, checkKnown, checkNumber, type OptionNames } from "../core/options.ts";
 import { parseWebSocketUrl } from "../core/url.ts";
-import { checkFunctions, checkNumber } from "../options.ts";
 import { now, wallClock } from "../timers.ts";
 import { checkDialling, connect, CONNECT_OPTIONS, type ConnectOptions } from "./client.ts";
 
@@ -62,13 +61,13 @@ export interface ReconnectOptions extends ConnectOptions {
 
 const RECONNECT_OPTIONS: OptionNames<ReconnectOptions> = {
   ...CONNECT_OPTIONS,
-  minDelay: true,
-  maxDelay: true,
-  backoffFactor: true,
-  minUptime: true,
-  maxAttempts: true,
-  retry: true,
-  onRetry: true,
+  minDelay: checkNumber,
+  maxDelay: checkNumber,
+  backoffFactor: checkNumber,
+  minUptime: checkNumber,
+  maxAttempts: checkNumber,
+  retry: checkFunction,
+  onRetry: checkFunction,
 };
 
 /** Statuses that a server or a proxy gives when it might do better later (RFC 9110 §15, RFC 6585). */
@@ -148,15 +147,11 @@ export function reconnect(
   options: ReconnectOptions = {},
 ): AsyncIterableIterator<WebSocketConnection> {
   checkKnown("reconnect()", options, RECONNECT_OPTIONS);
-  for (const name of NUMBERS) checkNumber(name, options[name]);
-  checkFunctions(options, ["retry", "onRetry"]);
   if (typeof url !== "function") parseWebSocketUrl(checkUrl(url));
   // Each attempt sends the header fields, and an iterator gives them once.
   const headers = checkDialling(options);
   return new Reconnection(url, { ...options, headers }).iterate();
 }
-
-const NUMBERS = ["minDelay", "maxDelay", "backoffFactor", "minUptime", "maxAttempts"] as const;
 
 /** The reason that stands for a call of `return()`. */
 const RETURNED = Symbol("returned");

@@ -7,12 +7,9 @@
  */
 import { HandshakeError, type RefusedResponse } from "../core/error.ts";
 import { headerValues, isToken } from "../core/header.ts";
+import { checkType } from "../core/options.ts";
 import { parseWebSocketUrl, type WebSocketUrl } from "../core/url.ts";
-import { checkNumber } from "../options.ts";
 import type { TlsConnectOptions } from "../transport.ts";
-
-/** The most that `maxRedirects` may be. */
-const MOST = 20;
 
 /** What a server is told, or shown, of the caller's. */
 export interface HopOptions {
@@ -40,28 +37,15 @@ export interface Hop<O extends HopOptions> {
   readonly options: O;
 }
 
-/**
- * Checks the option.
- *
- * @throws {TypeError} when it is no number
- * @throws {RangeError} when it is no whole number from 0 to 20
- */
-export function checkMaxRedirects(maxRedirects: unknown): void {
-  checkNumber("maxRedirects", maxRedirects);
-  const count = (maxRedirects ?? 0) as number;
-  if (Number.isInteger(count) && count <= MOST) return;
-  throw new RangeError(`Expected maxRedirects as a whole number up to ${MOST}, received ${count}`);
-}
-
-/**
- * Checks the option.
- *
- * @throws {TypeError} If it is not an array of names of header fields.
- */
-export function checkCrossOriginHeaders(names: unknown = []): void {
-  const isName = (name: unknown) => typeof name === "string" && isToken(name);
-  if (Array.isArray(names) && names.every(isName)) return;
-  throw new TypeError("Expected crossOriginHeaders as an array of names of header fields");
+/** Checks the option `crossOriginHeaders`. */
+export function checkFieldNames(name: string, value: unknown): void {
+  const isName = (item: unknown) => typeof item === "string" && isToken(item);
+  checkType(
+    name,
+    value,
+    "an array of names of header fields",
+    Array.isArray(value) && value.every(isName),
+  );
 }
 
 /**

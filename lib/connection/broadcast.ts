@@ -7,9 +7,14 @@
  */
 import { driverOf, type WebSocketConnection } from "./connection.ts";
 import type { Message } from "../core/message.ts";
-import { checkKnown, type OptionNames } from "../core/options.ts";
+import {
+  checkBoolean,
+  checkKnown,
+  checkNumber,
+  checkOneOf,
+  type OptionNames,
+} from "../core/options.ts";
 import { Queue } from "../core/queue.ts";
-import { checkBooleans, checkNumber, checkOneOf } from "../options.ts";
 import { endAsSlow, isTooMuch, MAX_BUFFERED_AMOUNT, MESSAGE_OVERHEAD } from "./slow_consumer.ts";
 
 /** How {@linkcode broadcast} treats those who are too slow. */
@@ -30,12 +35,11 @@ export interface BroadcastOptions {
 }
 
 const BROADCAST_OPTIONS: OptionNames<BroadcastOptions> = {
-  maxBufferedAmount: true,
-  slow: true,
-  compress: true,
+  maxBufferedAmount: checkNumber,
+  slow: (name, value) =>
+    checkOneOf(name, value, ["close", "terminate", "drop-newest", "drop-oldest"]),
+  compress: checkBoolean,
 };
-
-const POLICIES: readonly unknown[] = ["close", "terminate", "drop-newest", "drop-oldest"];
 
 /** What waits for connections whose oldest messages may be dropped. */
 const feeds = new WeakMap<WebSocketConnection, Feed>();
@@ -69,9 +73,6 @@ export function broadcast(
   }
   checkKnown("broadcast()", options, BROADCAST_OPTIONS);
   const { maxBufferedAmount = MAX_BUFFERED_AMOUNT, slow = "close", compress } = options;
-  checkNumber("maxBufferedAmount", maxBufferedAmount);
-  checkOneOf("slow", slow, POLICIES);
-  checkBooleans(options, ["compress"]);
   // Nobody tells the caller when the last connection has sent them. A subclass may not copy in slice().
   const held = typeof message === "string" ? message : new Uint8Array(message);
   for (const ws of to) {

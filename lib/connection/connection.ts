@@ -20,7 +20,6 @@ import { refuseForeignMembers } from "./foreign_members.ts";
 import type { IncomingMessage } from "./message_streams.ts";
 import {
   type BufferSource,
-  checkBooleans,
   checkSignal,
   type CloseDetails,
   type ConnectionStats,
@@ -344,15 +343,13 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
   }
 }
 
-const SIGNAL_OPTION = { signal: true };
+const SIGNAL_OPTION = { signal: checkSignal };
 
 /** Rejects for an option that does not exist or has the wrong type. Null counts as no options. */
 function refusal(owner: string, options: unknown, names: object): Promise<never> | undefined {
   if (options === null) return undefined;
   try {
     checkKnown(owner, options, names);
-    checkBooleans(options as SendOptions, ["text", "compress"]);
-    checkSignal((options as SendOptions).signal);
   } catch (error) {
     return handled(Promise.reject(error));
   }

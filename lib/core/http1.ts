@@ -14,7 +14,7 @@ import {
   TCHAR,
 } from "./header.ts";
 import { concat } from "./message.ts";
-import type { OptionNames } from "./options.ts";
+import { checkNumber, type OptionNames } from "./options.ts";
 
 /** The head of a request. */
 export interface RequestHead {
@@ -52,9 +52,9 @@ export interface HeadLimits {
 
 /** The names of the limits. Internal. */
 export const HEAD_LIMITS: OptionNames<HeadLimits> = {
-  maxHeaderCount: true,
-  maxLineLength: true,
-  maxHeadSize: true,
+  maxHeaderCount: checkNumber,
+  maxLineLength: checkNumber,
+  maxHeadSize: checkNumber,
 };
 
 /** A head, and where it ends. */

@@ -1,94 +1,67 @@
 /**
- * Which options a function has. An option that it does not have is an error: `verifyClient`, ignored, would
- * let everybody in.
+ * Checks the options of a function: their names and their values. An unknown option is an error, because
+ * an ignored `verifyClient` would let everybody in.
  *
  * @module
  */
 
-/** The names of all options of a type; TypeScript sees to it that none is missing. */
-export type OptionNames<T> = { readonly [name in keyof T]-?: true };
+/** Checks the value of an option, which is not undefined, and throws if the value is wrong. */
+export type OptionCheck = (name: string, value: unknown) => void;
+
+/** All options of a type, each with its check, or with true if its value is checked elsewhere. */
+export type OptionNames<T> = { readonly [name in keyof T]-?: true | OptionCheck };
 
 /**
- * What other libraries call our options, in lower case and without underscores, and our names, of which
- * the first that a function has is meant: those of ws, Bun.serve, Deno.serve, uWebSockets, socket.io,
- * Python's websockets, WebSocket-Node and reconnecting-websocket.
+ * Our options, and what other libraries call them: ws, Bun.serve, Deno.serve, uWebSockets, socket.io,
+ * Python's websockets, WebSocket-Node and reconnecting-websocket. A name also matches in snake_case.
  */
-const FOREIGN: { readonly [name: string]: string | undefined } = {
-  additionalheaders: "headers",
-  allowrequest: "onRequest",
-  alpnprotocols: "alpn",
-  backpressurelimit: "maxBufferedAmount",
-  binary: "text",
-  cacerts: "ca",
-  certfile: "cert",
-  closeonbackpressurelimit: "slow",
-  code: "closeCode",
-  connectiontimeout: "openTimeout",
-  cors: "origins",
-  duplex: "transport",
-  extraheaders: "headers",
-  followredirects: "maxRedirects",
-  handleprotocols: "selectProtocol",
-  handshaketimeout: "openTimeout",
-  heartbeatinterval: "pingInterval",
-  heartbeattimeout: "pingTimeout",
-  host: "hostname",
-  // Of tls.
-  hostname: "servername",
-  idletimeout: "pingTimeout",
-  isbinary: "text",
-  keepalive: "pingInterval",
-  keepalivegraceperiod: "pingTimeout",
-  keepaliveinterval: "pingInterval",
-  keyfile: "key",
-  maxbackpressure: "maxBufferedAmount",
-  maxframelength: "maxFrameSize",
-  maxheadersize: "maxHeadSize",
-  maxhttpbuffersize: "maxMessageSize",
-  maxline: "maxLineLength",
-  maxmessagelength: "maxMessageSize",
-  maxpayload: "maxMessageSize",
-  maxpayloadlength: "maxMessageSize",
-  maxqueue: "readableStrategy",
-  maxreceivedframesize: "maxFrameSize",
-  maxreceivedmessagesize: "maxMessageSize",
-  maxreconnectiondelay: "maxDelay",
-  maxretries: "maxAttempts",
-  maxsize: "maxMessageSize",
-  maxwindowbits: "serverMaxWindowBits and clientMaxWindowBits",
-  minreconnectiondelay: "minDelay",
-  path: "unix",
-  permessagedeflate: "compression",
-  processrequest: "onRequest",
-  processresponse: "onResponse",
-  protocol: "protocols",
-  reconnectiondelaygrowfactor: "backoffFactor",
-  reconnectinterval: "minDelay",
-  requestcert: "ca",
-  selectsubprotocol: "selectProtocol",
-  serverhostname: "servername",
-  sendpings: "pingInterval",
-  shouldreconnect: "retry",
-  sock: "transport",
-  socket: "transport",
-  socketpath: "unix",
-  ssl: "tls",
-  status: "closeCode",
-  statuscode: "closeCode",
-  subprotocols: "protocols",
-  tlsoptions: "tls",
-  transport: "provider",
-  upgradetimeout: "openTimeout",
-  useragentheader: "userAgent",
-  verifyclient: "onRequest",
-  windowbits: "serverMaxWindowBits and clientMaxWindowBits",
-  writelimit: "maxBufferedAmount",
-  zlibdeflateoptions: "level and memLevel",
-};
+const FOREIGN: readonly (readonly [ours: string, theirs: string])[] = [
+  ["alpn", "ALPNProtocols"],
+  ["backoffFactor", "reconnectionDelayGrowFactor"],
+  ["ca", "caCerts requestCert"],
+  ["cert", "certFile"],
+  ["closeCode", "code status statusCode"],
+  ["compression", "perMessageDeflate"],
+  ["headers", "additionalHeaders extraHeaders"],
+  ["hostname", "host"],
+  ["key", "keyFile"],
+  ["level and memLevel", "zlibDeflateOptions"],
+  ["maxAttempts", "maxRetries"],
+  ["maxBufferedAmount", "backpressureLimit maxBackpressure writeLimit"],
+  ["maxDelay", "maxReconnectionDelay"],
+  ["maxFrameSize", "maxFrameLength maxReceivedFrameSize"],
+  ["maxHeadSize", "maxHeaderSize"],
+  ["maxLineLength", "maxLine"],
+  [
+    "maxMessageSize",
+    "maxHttpBufferSize maxMessageLength maxPayload maxPayloadLength maxReceivedMessageSize maxSize",
+  ],
+  ["maxRedirects", "followRedirects"],
+  ["minDelay", "minReconnectionDelay reconnectInterval"],
+  ["onRequest", "allowRequest processRequest verifyClient"],
+  ["onResponse", "processResponse"],
+  ["openTimeout", "connectionTimeout handshakeTimeout upgradeTimeout"],
+  ["origins", "cors"],
+  ["pingInterval", "heartbeatInterval keepAlive keepaliveInterval sendPings"],
+  ["pingTimeout", "heartbeatTimeout idleTimeout keepaliveGracePeriod"],
+  ["protocols", "protocol subprotocols"],
+  ["provider", "transport"],
+  ["readableStrategy", "maxQueue"],
+  ["retry", "shouldReconnect"],
+  ["selectProtocol", "handleProtocols selectSubprotocol"],
+  ["serverMaxWindowBits and clientMaxWindowBits", "maxWindowBits windowBits"],
+  ["servername", "hostname serverHostname"],
+  ["slow", "closeOnBackpressureLimit"],
+  ["text", "binary isBinary"],
+  ["tls", "ssl tlsOptions"],
+  ["transport", "duplex sock socket"],
+  ["unix", "path socketPath"],
+  ["userAgent", "userAgentHeader"],
+];
 
 /**
- * What to write where no option of ours has the same meaning. Each hint is for those who have a certain
- * option, so that nobody is told to write what does not exist there.
+ * What to write if none of our options has the same meaning. A hint is given only if the function has the
+ * option `has`, so that the hint names nothing that does not exist.
  */
 const INSTEAD: readonly (readonly [has: string, hints: { readonly [name: string]: string }])[] = [
   // A client.
@@ -149,13 +122,7 @@ const INSTEAD: readonly (readonly [has: string, hints: { readonly [name: string]
   ["closeCode", { wasclean: "pass closeCode and reason only" }],
 ];
 
-/** The hint for a name, if there is one for those who have these options. */
-function insteadFor(key: string, names: object): string | undefined {
-  const found = INSTEAD.find(([has, hints]) => has in names && Object.hasOwn(hints, key));
-  return found?.[1][key];
-}
-
-/** The names of options without some of them. */
+/** Returns the names of options without some of them. */
 export function optionsWithout<T extends object, K extends keyof T>(
   names: T,
   others: readonly K[],
@@ -165,42 +132,109 @@ export function optionsWithout<T extends object, K extends keyof T>(
 }
 
 /**
- * Checks that options are an object that has only these names. An option that is undefined does not count.
+ * Checks the names of options, and their values.
  *
- * @param owner what the options belong to, for the message
- * @param options the options
- * @param names the names of all options that there are
- * @throws {TypeError} If the options are not an object, or one of them does not exist.
+ * @param owner The function or the option that the options belong to.
+ * @throws {TypeError} If the options are not an object, one of them does not exist, or has a wrong type.
+ * @throws {RangeError} If an option has a wrong value.
  */
 export function checkKnown(owner: string, options: unknown, names: object): void {
+  checkNames(owner, options, names);
+  checkValues(options as object, names);
+}
+
+/** Checks that options are an object, and that all of them exist. Undefined options do not count. */
+export function checkNames(owner: string, options: unknown, names: object): void {
   if (typeof options !== "object" || options === null || Array.isArray(options)) {
     throw new TypeError(
       `Expected the options of ${owner} to be an object, received ${kindOf(options)}${
-        insteadOf(options, names)
+        insteadOfObject(options, names)
       }`,
     );
   }
-  // Inherited ones too, as of an object made from defaults.
+  // Inherited options count too.
   for (const name in options) {
     if (Object.hasOwn(names, name) || options[name as never] === undefined) continue;
     throw unknownOption(owner, name, names);
   }
 }
 
-/** The error for an option that does not exist. */
+/** Checks the values of options. */
+export function checkValues(options: object, names: object, prefix = ""): void {
+  for (const [name, check] of Object.entries(names) as [string, unknown][]) {
+    if (typeof check !== "function") continue;
+    const value = options[name as never];
+    if (value !== undefined) check(prefix + name, value);
+  }
+}
+
+/** Checks an option that is an object with options of its own. */
+export function checkNested(name: string, options: unknown, names: object): void {
+  checkNames(name, options, names);
+  checkValues(options as object, names, `${name}.`);
+}
+
+/** Checks the type of an option. */
+export function checkType(name: string, value: unknown, type: string, isValid: boolean): void {
+  if (isValid || value === undefined) return;
+  throw new TypeError(`Expected ${name} to be ${type}, received ${kindOf(value)}`);
+}
+
+/** Checks for a number of at least 0. */
+export function checkNumber(name: string, value: unknown): void {
+  checkType(name, value, "a number", typeof value === "number");
+  if (value === undefined || (value as number) >= 0) return;
+  throw new RangeError(`Expected ${name} to be at least 0, received ${value}`);
+}
+
+/** Checks for an integer in a range; Infinity counts as an integer. */
+export function checkInteger(name: string, value: unknown, least: number, most: number): void {
+  checkType(name, value, "a number", typeof value === "number");
+  const number = value as number;
+  const isInteger = Number.isInteger(number) || number === Infinity;
+  if (isInteger && number >= least && number <= most) return;
+  throw new RangeError(
+    `Expected ${name} to be an integer from ${least} to ${most}, received ${value}`,
+  );
+}
+
+/** Checks for a string. */
+export function checkText(name: string, value: unknown): void {
+  checkType(name, value, "a string", typeof value === "string");
+}
+
+/** Checks for true or false. */
+export function checkBoolean(name: string, value: unknown): void {
+  checkType(name, value, "true or false", typeof value === "boolean");
+}
+
+/** Checks for a function. */
+export function checkFunction(name: string, value: unknown): void {
+  checkType(name, value, "a function", typeof value === "function");
+}
+
+/** Checks for one of some values. */
+export function checkOneOf(name: string, value: unknown, values: readonly unknown[]): void {
+  if (value === undefined || values.includes(value)) return;
+  throw new RangeError(`Expected ${name} to be one of ${values.join(", ")}, received ${value}`);
+}
+
+/** Makes the error for an option that does not exist. */
 export function unknownOption(owner: string, name: string, names: object): TypeError {
   const key = plain(name);
-  const hint = foreign(key, names) ?? insteadFor(key, names) ?? similar(key, names);
+  const hint = foreignHint(key, names) ?? insteadHint(key, names) ?? similarHint(key, names);
   return new TypeError(`${owner} has no option ${name}${hint === undefined ? "" : `: ${hint}`}`);
 }
 
-function kindOf(value: unknown): string {
-  if (value === null) return "null";
-  return Array.isArray(value) ? "an array" : `a ${typeof value}`;
+/** The kind of a value, for an error message. */
+export function kindOf(value: unknown): string {
+  if (value === null || value === undefined) return String(value);
+  if (Array.isArray(value)) return "an array";
+  return typeof value === "object" ? "an object" : `a ${typeof value}`;
 }
 
 /** What to write instead of options that are not an object. */
-function insteadOf(options: unknown, names: object): string {
+function insteadOfObject(options: unknown, names: object): string {
   const isProtocols = typeof options === "string" || Array.isArray(options);
   if (isProtocols && "protocols" in names) return ": write { protocols: [...] }";
   if (typeof options === "number" && "closeCode" in names) return ": write { closeCode, reason }";
@@ -215,21 +249,27 @@ function plain(name: string): string {
   return name.replace(/[-_]/g, "").toLowerCase();
 }
 
-function foreign(key: string, names: object): string | undefined {
-  const ours = FOREIGN[key];
-  if (ours === undefined || !Object.hasOwn(names, ours.split(" ")[0])) return undefined;
-  return `use ${ours}`;
+function foreignHint(key: string, names: object): string | undefined {
+  const found = FOREIGN.find(([ours, theirs]) =>
+    theirs.toLowerCase().split(" ").includes(key) && Object.hasOwn(names, ours.split(" ")[0])
+  );
+  return found && `use ${found[0]}`;
 }
 
-/** An option whose name differs by its spelling only. */
-function similar(key: string, names: object): string | undefined {
+function insteadHint(key: string, names: object): string | undefined {
+  const found = INSTEAD.find(([has, hints]) => has in names && Object.hasOwn(hints, key));
+  return found?.[1][key];
+}
+
+/** The option whose name differs only by its spelling. */
+function similarHint(key: string, names: object): string | undefined {
   const most = key.length > 6 ? 2 : 1;
-  const found = Object.keys(names).find((name) => distance(plain(name), key) <= most);
+  const found = Object.keys(names).find((name) => editDistance(plain(name), key) <= most);
   return found && `use ${found}`;
 }
 
-/** How many letters are to be changed, added or taken away (Levenshtein's distance). */
-function distance(a: string, b: string): number {
+/** The number of letters to change, add or remove (Levenshtein distance). */
+function editDistance(a: string, b: string): number {
   let row = Array.from({ length: b.length + 1 }, (_, i) => i);
   for (let i = 1; i <= a.length; i++) {
     const next = [i];

@@ -7,7 +7,14 @@ import { type DeflateEngine, DeflateExtension } from "./deflate.ts";
 import { HandshakeError } from "./error.ts";
 import type { Extension, ExtensionFactory, ExtensionParameters } from "./extension.ts";
 import type { Role } from "./frame.ts";
-import { checkKnown, type OptionNames } from "./options.ts";
+import {
+  checkBoolean,
+  checkInteger,
+  checkKnown,
+  checkNumber,
+  checkOneOf,
+  type OptionNames,
+} from "./options.ts";
 
 /**
  * How messages are compressed. `memory` sets the other options. An option that is given itself is a
@@ -63,20 +70,24 @@ export interface PerMessageDeflateInit extends PerMessageDeflateOptions {
 
 /** The options of {@linkcode PerMessageDeflate}. */
 export const DEFLATE_OPTIONS: OptionNames<PerMessageDeflateOptions> = {
-  memory: true,
-  level: true,
-  memLevel: true,
-  threshold: true,
-  clientNoContextTakeover: true,
-  serverNoContextTakeover: true,
-  clientMaxWindowBits: true,
-  serverMaxWindowBits: true,
+  memory: (name, value) => checkOneOf(name, value, ["low", "balanced", "high"]),
+  level: (name, value) => checkInteger(name, value, -1, 9),
+  memLevel: (name, value) => checkInteger(name, value, 1, 9),
+  threshold: (name, value) => checkInteger(name, value, 0, Infinity),
+  clientNoContextTakeover: checkBoolean,
+  serverNoContextTakeover: checkBoolean,
+  clientMaxWindowBits: checkWindowBits,
+  serverMaxWindowBits: checkWindowBits,
 };
+
+function checkWindowBits(name: string, value: unknown): void {
+  checkInteger(name, value, 8, 15);
+}
 
 const INIT_OPTIONS: OptionNames<PerMessageDeflateInit> = {
   ...DEFLATE_OPTIONS,
   engine: true,
-  maxMessageSize: true,
+  maxMessageSize: checkNumber,
 };
 
 const FLAGS = ["server_no_context_takeover", "client_no_context_takeover"] as const;
@@ -103,46 +114,6 @@ const PRESETS = {
 
 /** RFC 7692 §7.1.2: the window without a parameter. */
 const MOST_BITS = 15;
-const LEAST_BITS = 8;
-
-const RANGES = [
-  ["level", -1, 9],
-  ["memLevel", 1, 9],
-  ["threshold", 0, Infinity],
-  ["clientMaxWindowBits", LEAST_BITS, MOST_BITS],
-  ["serverMaxWindowBits", LEAST_BITS, MOST_BITS],
-] as const;
-const SWITCHES = ["clientNoContextTakeover", "serverNoContextTakeover"] as const;
-
-/**
- * Checks the types and values that JavaScript lets through.
- *
- * @throws {TypeError} for a value of the wrong type
- * @throws {RangeError} for one that is out of range
- */
-export function checkDeflateOptions(options: PerMessageDeflateOptions): void {
-  for (const [name, least, most] of RANGES) {
-    const value: unknown = options[name];
-    if (value === undefined) continue;
-    if (typeof value !== "number") {
-      throw new TypeError(`Expected ${name} to be a number, received ${typeof value}`);
-    }
-    const whole = Number.isInteger(value) || (value === Infinity && most === Infinity);
-    if (!whole || value < least || value > most) {
-      throw new RangeError(`Expected ${name} from ${least} to ${most}, received ${value}`);
-    }
-  }
-  for (const name of SWITCHES) {
-    const value: unknown = options[name];
-    if (value !== undefined && typeof value !== "boolean") {
-      throw new TypeError(`Expected ${name} to be a boolean, received ${typeof value}`);
-    }
-  }
-  const { memory = "balanced" } = options;
-  if (!Object.hasOwn(PRESETS, memory)) {
-    throw new RangeError(`Expected memory to be low, balanced or high, received ${memory}`);
-  }
-}
 
 /**
  * Compression of messages (RFC 7692), as one end supports it.
@@ -172,7 +143,6 @@ export class PerMessageDeflate implements ExtensionFactory {
    */
   constructor(init: PerMessageDeflateInit) {
     checkKnown("PerMessageDeflate", init, INIT_OPTIONS);
-    checkDeflateOptions(init);
     const preset = PRESETS[init.memory ?? "balanced"];
     const given = Object.entries(init).filter(([, value]) => value !== undefined);
     this.#init = init;

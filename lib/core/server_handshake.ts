@@ -27,7 +27,7 @@ import {
   serializeResponseHead,
 } from "./http1.ts";
 import { concat } from "./message.ts";
-import { checkKnown } from "./options.ts";
+import { checkNested } from "./options.ts";
 import { requestUrl } from "./url.ts";
 
 const EMPTY = new Uint8Array(0);
@@ -57,7 +57,7 @@ export class ServerHandshake {
    * @param limits how large the head of the request may be
    */
   constructor(limits: HeadLimits = {}) {
-    checkKnown("limits", limits, HEAD_LIMITS);
+    checkNested("limits", limits, HEAD_LIMITS);
     this.#reader = new HeadReader(parseRequestHead, limits);
   }
 

@@ -9,16 +9,10 @@
  */
 import type { WebSocketConnection } from "../connection/connection.ts";
 import { HandshakeError } from "../core/error.ts";
-import { type OptionNames, optionsWithout } from "../core/options.ts";
+import { kindOf, type OptionNames, optionsWithout } from "../core/options.ts";
 import { pathOfTarget } from "../core/url.ts";
-import {
-  checkServeOptions,
-  LISTENING,
-  reusableHeaders,
-  SERVE_OPTIONS,
-  type ServeOptions,
-} from "./server.ts";
-import { hookFailed, kindOf } from "./hooks.ts";
+import { LISTENING, reusableHeaders, SERVE_OPTIONS, type ServeOptions } from "./server.ts";
+import { hookFailed } from "./hooks.ts";
 import { type Handler, Sessions, type ShutdownOptions } from "./sessions.ts";
 import type { Cancellable } from "../opening.ts";
 import type { Address } from "../transport.ts";
@@ -80,7 +74,6 @@ export function attachTo(
     ) => void,
   ) => () => void,
 ): Attachment {
-  checkServeOptions(options);
   checkPath(options.path);
   options.signal?.throwIfAborted();
   const headers = reusableHeaders(options);

@@ -6,8 +6,7 @@
  * @module
  */
 
-import { checkKnown, type OptionNames } from "../core/options.ts";
-import { kindOf } from "./hooks.ts";
+import { checkKnown, kindOf, type OptionNames } from "../core/options.ts";
 
 /** A user name and a password. */
 export interface Credentials {

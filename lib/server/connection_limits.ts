@@ -7,7 +7,6 @@
  */
 import { HandshakeError } from "../core/error.ts";
 import { ipBytes } from "../core/url.ts";
-import { checkNumber } from "../options.ts";
 import type { Address } from "../transport.ts";
 
 /** The limits of a server's connections. */
@@ -21,18 +20,6 @@ export interface ConnectionLimits {
   maxConnectionsPerAddress?: number;
   /** How long each may be open, in milliseconds; 0 disables. Default: 0 */
   maxLifetime?: number;
-}
-
-/**
- * Checks the limits.
- *
- * @throws {TypeError} for a value of the wrong type
- * @throws {RangeError} for a number that is negative or none
- */
-export function checkConnectionLimits(options: ConnectionLimits): void {
-  for (const name of ["maxConnections", "maxConnectionsPerAddress", "maxLifetime"] as const) {
-    checkNumber(name, options[name]);
-  }
 }
 
 /** Counts connections. */

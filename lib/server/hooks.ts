@@ -73,8 +73,3 @@ export async function hook<T>(run: () => T | Promise<T>): Promise<T> {
 export function hookFailed(cause: unknown): HandshakeError {
   return new HandshakeError("A hook of the server failed", "hook-failed", { status: 500, cause });
 }
-
-/** The kind of a value, for an error message. */
-export function kindOf(value: unknown): string {
-  return value === null ? "null" : typeof value;
-}

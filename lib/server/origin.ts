@@ -16,8 +16,8 @@ type Origins = readonly (string | RegExp | null)[] | "same-origin";
  * @throws {TypeError} If it is neither "same-origin" nor an array of strings, patterns and null.
  * @throws {RangeError} If one of the strings is not an origin as browsers send it: it would match none.
  */
-export function checkOrigins(origins: unknown): void {
-  if (origins === undefined || origins === "same-origin") return;
+export function checkOrigins(_name: string, origins: unknown): void {
+  if (origins === "same-origin") return;
   const isItem = (one: unknown) => typeof one === "string" || one instanceof RegExp || one === null;
   if (!Array.isArray(origins) || !origins.every(isItem)) {
     throw new TypeError(

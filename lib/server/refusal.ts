@@ -20,7 +20,8 @@ import type { Cancellable, TransportReader } from "../opening.ts";
 import type { ConnectionOptions } from "../options.ts";
 import { handled } from "../connection/outbox.ts";
 import { deadline } from "../timers.ts";
-import { kindOf, type Listeners, report } from "./hooks.ts";
+import { kindOf } from "../core/options.ts";
+import { type Listeners, report } from "./hooks.ts";
 
 /** How a response leaves over HTTP/2, which has frames of its own for it. */
 export interface Responder {

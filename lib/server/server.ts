@@ -16,20 +16,30 @@ import { acceptExtensions } from "../core/extension.ts";
 import { checkExtraFields, checkField, isUpgrade } from "../core/handshake.ts";
 import type { RawHeaders } from "../core/header.ts";
 import { ServerHandshake } from "../core/server_handshake.ts";
-import type { HeadLimits, RequestHead, ResponseHead } from "../core/http1.ts";
+import {
+  HEAD_LIMITS,
+  type HeadLimits,
+  type RequestHead,
+  type ResponseHead,
+} from "../core/http1.ts";
 import { formatAuthority, requestUrl } from "../core/url.ts";
-import { checkKnown, type OptionNames, optionsWithout } from "../core/options.ts";
+import {
+  checkBoolean,
+  checkFunction,
+  checkInteger,
+  checkKnown,
+  checkNested,
+  checkNumber,
+  type OptionNames,
+  optionsWithout,
+} from "../core/options.ts";
 import { type ByteDuplex, fromStreams } from "../byte_streams.ts";
 import { WebSocketConnection } from "../connection/connection.ts";
-import { checkConnectionLimits } from "./connection_limits.ts";
 import { defaultProvider } from "../default_provider.ts";
 import { toHeaders, toRawHeaders, toRequest } from "../http.ts";
 import {
-  checkFunctions,
-  checkLimits,
-  checkOptions,
-  checkTls,
-  checkUnix,
+  checkNotEmpty,
+  checkTlsServe,
   CONNECTION_OPTIONS,
   type ConnectionOptions,
 } from "../options.ts";
@@ -134,21 +144,21 @@ export interface ServeOptions extends ConnectionOptions {
 /** The options of `serve()`. */
 export const SERVE_OPTIONS: OptionNames<ServeOptions> = {
   ...CONNECTION_OPTIONS,
-  hostname: true,
-  port: true,
-  unix: true,
-  reusePort: true,
-  tls: true,
-  origins: true,
-  selectProtocol: true,
-  onRequest: true,
-  onResponse: true,
-  onError: true,
-  onRefused: true,
-  limits: true,
-  maxConnections: true,
-  maxConnectionsPerAddress: true,
-  maxLifetime: true,
+  hostname: checkNotEmpty,
+  port: (name, value) => checkInteger(name, value, 0, 65535),
+  unix: checkNotEmpty,
+  reusePort: checkBoolean,
+  tls: checkTlsServe,
+  origins: checkOrigins,
+  selectProtocol: checkFunction,
+  onRequest: checkFunction,
+  onResponse: checkFunction,
+  onError: checkFunction,
+  onRefused: checkFunction,
+  limits: (name, value) => checkNested(name, value, HEAD_LIMITS),
+  maxConnections: checkNumber,
+  maxConnectionsPerAddress: checkNumber,
+  maxLifetime: checkNumber,
 };
 
 /** The options that say where and how to listen. */
@@ -205,45 +215,9 @@ export interface Server extends AsyncDisposable {
  */
 export async function serve(options: ServeOptions, handler: Handler): Promise<Server> {
   checkKnown("serve()", options, SERVE_OPTIONS);
-  checkServeOptions(options);
-  checkUnix(options.unix);
-  checkTls(options.tls, ["cert", "key"]);
   const server = new RunningServer(options, handler);
   await server.listen();
   return server;
-}
-
-/**
- * Checks the options of a server, before a client could bring out what is wrong with them. Internal.
- *
- * @throws {TypeError} for a value of the wrong type
- * @throws {RangeError} for a number that is negative or none
- */
-export function checkServeOptions(options: Omit<ServeOptions, "unix">): void {
-  checkOptions(options);
-  checkLimits(options.limits);
-  checkConnectionLimits(options);
-  checkOrigins(options.origins);
-  checkFunctions(options, ["selectProtocol", "onRequest", "onResponse", "onError", "onRefused"]);
-  checkType(options, "hostname", "string");
-  checkType(options, "port", "number");
-  checkType(options, "reusePort", "boolean");
-  const { hostname, port = 0 }: ServeOptions = options;
-  // A platform would listen on all interfaces.
-  if (hostname === "") throw new RangeError("Expected hostname not to be empty");
-  if (!(Number.isInteger(port) && port >= 0 && port < 65536)) {
-    throw new RangeError(`Expected port to be an integer from 0 to 65535, received ${port}`);
-  }
-}
-
-function checkType(
-  options: ServeOptions,
-  name: "hostname" | "port" | "reusePort",
-  expected: "string" | "number" | "boolean",
-): void {
-  const received = typeof options[name];
-  if (received === "undefined" || received === expected) return;
-  throw new TypeError(`Expected ${name} to be a ${expected}, received ${received}`);
 }
 
 class RunningServer implements Server {
@@ -346,7 +320,6 @@ export async function accept(
   transport: Transport | ByteDuplex,
   options: Omit<ServeOptions, "hostname" | "port" | "unix" | "reusePort" | "tls"> = {},
 ): Promise<WebSocketConnection> {
-  checkServeOptions(options);
   checkKnown("accept()", options, ACCEPT_OPTIONS);
   const headers = reusableHeaders(options);
   return await acceptOn(fromStreams(transport), { ...options, headers });

@@ -10,11 +10,10 @@ import { checkCloseInfo } from "../connection/closing.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
 import { ConnectionCount, type ConnectionLimits } from "./connection_limits.ts";
 import { HandshakeError, invalidState } from "../core/error.ts";
-import { checkKnown, type OptionNames } from "../core/options.ts";
+import { checkKnown, checkNumber, type OptionNames } from "../core/options.ts";
 import { type Listeners, report } from "./hooks.ts";
 import { type Cancellation, onAbort } from "../abortable.ts";
 import { driverOf, type WebSocketConnection } from "../connection/connection.ts";
-import { checkNumber } from "../options.ts";
 import type { Address } from "../transport.ts";
 import { backgroundTimer, nextTurn, timer } from "../timers.ts";
 
@@ -43,7 +42,7 @@ export interface ShutdownOptions extends CloseInfo {
 const SHUTDOWN_OPTIONS: OptionNames<ShutdownOptions> = {
   closeCode: true,
   reason: true,
-  timeout: true,
+  timeout: checkNumber,
 };
 
 /** Maximum time for transports that were cut to end, in milliseconds. */
@@ -233,7 +232,6 @@ export class Sessions {
   async shutdown(options: ShutdownOptions = {}): Promise<void> {
     checkKnown("shutdown()", options, SHUTDOWN_OPTIONS);
     const { timeout = 30_000, closeCode, reason } = options;
-    checkNumber("timeout", timeout);
     const isDefault = closeCode === undefined && reason === undefined;
     const info = checkCloseInfo(
       isDefault ? { closeCode: CloseCode.GoingAway } : { closeCode, reason },

@@ -13,11 +13,12 @@ import { CloseCode, type CloseInfo } from "../core/close.ts";
 import { HandshakeError, invalidState, isScriptCloseCode } from "../core/error.ts";
 import type { RequestHead, ResponseHead } from "../core/http1.ts";
 import { MAX_MESSAGE_SIZE } from "../core/message.ts";
-import { checkKnown, type OptionNames } from "../core/options.ts";
+import { checkKnown, checkNumber, checkType, type OptionNames } from "../core/options.ts";
 import { withDeadline } from "../opening.ts";
 import {
-  checkNumber,
-  checkOptions,
+  checkSignal,
+  checkSlow,
+  checkStrategy,
   type ConnectionOptions,
   type ConnectionStats,
 } from "../options.ts";
@@ -55,15 +56,15 @@ export interface FromWebSocketOptions extends
 
 /** The options of `fromWebSocket()`. */
 export const FROM_WEB_SOCKET_OPTIONS: OptionNames<FromWebSocketOptions> = {
-  signal: true,
-  maxMessageSize: true,
-  maxBufferedAmount: true,
-  slow: true,
-  openTimeout: true,
-  closeTimeout: true,
-  readableStrategy: true,
-  maxQueuedBytes: true,
-  request: true,
+  signal: checkSignal,
+  maxMessageSize: checkNumber,
+  maxBufferedAmount: checkNumber,
+  slow: checkSlow,
+  openTimeout: checkNumber,
+  closeTimeout: checkNumber,
+  readableStrategy: checkStrategy,
+  maxQueuedBytes: checkNumber,
+  request: (name, value) => checkType(name, value, "a Request", value instanceof Request),
 };
 
 const MAX_QUEUED_BYTES = 4194304;
@@ -123,12 +124,12 @@ export async function fromWebSocket(
   return await connectionOver(socket, options);
 }
 
-/** Connects over a native WebSocket, whatever else there is beside the options. Internal. */
+/** Connects over a native WebSocket, with options that have been checked. Internal. */
 export async function connectionOver(
   socket: WebSocketLike,
   options: FromWebSocketOptions,
 ): Promise<WebSocketConnection> {
-  check(socket, options);
+  checkSocket(socket);
   const { maxMessageSize = MAX_MESSAGE_SIZE, maxQueuedBytes = MAX_QUEUED_BYTES } = options;
   const { closeTimeout = 10_000 } = options;
   const request = requestOf(socket, options.request);
@@ -143,12 +144,7 @@ export async function connectionOver(
   return new NativeConnection(socket, native, request, options);
 }
 
-function check(socket: WebSocketLike, options: FromWebSocketOptions): void {
-  checkOptions(options);
-  checkNumber("maxQueuedBytes", options.maxQueuedBytes);
-  if (options.request !== undefined && !(options.request instanceof Request)) {
-    throw new TypeError(`Expected request to be a Request, received ${typeof options.request}`);
-  }
+function checkSocket(socket: WebSocketLike): void {
   const { readyState, send, close, addEventListener } = socket ?? {} as Partial<WebSocketLike>;
   const functions = [send, close, addEventListener].every((one) => typeof one === "function");
   if (typeof readyState !== "number" || !functions) {

@@ -116,7 +116,7 @@ export function webSocketStreamClass<Options, OpenInfo>(
       const text = toUsvString(url);
       const { signal, ...others } = convert(options);
       this.#url = parseWebSocketUrl(text, base?.()).href;
-      checkProtocols(others.protocols);
+      if (others.protocols !== undefined) checkProtocols("protocols", others.protocols);
       check(others);
       const connection = this.#connect(others, signal);
       this.#opened = handled(connection.then(describe, rejecting(null)));

@@ -3,9 +3,14 @@
  *
  * @module
  */
-import { type ConnectOptions, connectWith, type InternalConnectOptions } from "../client/client.ts";
+import {
+  CONNECT_OPTIONS,
+  type ConnectOptions,
+  connectWith,
+  type InternalConnectOptions,
+} from "../client/client.ts";
 import type { WebSocketConnection } from "../connection/connection.ts";
-import { checkOptions, checkTls, checkUnix } from "../options.ts";
+import { checkValues } from "../core/options.ts";
 import {
   type StandardOpenInfo,
   type StandardWebSocketStream,
@@ -55,11 +60,7 @@ export const WebSocketStream: WebSocketStreamConstructor<
   Omit<ConnectOptions, "protocols"> & { protocols?: Iterable<string> },
   WebSocketOpenInfo
 > = /* @__PURE__ */ webSocketStreamClass({
-  check(options: ConnectOptions) {
-    checkOptions(options);
-    checkUnix(options.unix);
-    checkTls(options.tls);
-  },
+  check: (options) => checkValues(options, CONNECT_OPTIONS),
   connect: (url, options) => connectWith(url, { ...DEFAULTS, ...options }),
   describe: (connection) => ({
     readable: connection.readable,

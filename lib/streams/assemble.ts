@@ -9,13 +9,8 @@ import type { CloseInfo } from "../core/close.ts";
 import type { Extension } from "../core/extension.ts";
 import type { Role } from "../core/frame.ts";
 import type { Message } from "../core/message.ts";
-import { checkKnown, type OptionNames } from "../core/options.ts";
-import {
-  type BufferSource,
-  checkNumber,
-  checkStrategy,
-  type ConnectionOptions,
-} from "../options.ts";
+import { checkKnown, checkNumber, type OptionNames } from "../core/options.ts";
+import { type BufferSource, checkStrategy, type ConnectionOptions } from "../options.ts";
 
 /** How {@linkcode assemble} works. */
 export interface AssembleOptions extends
@@ -37,21 +32,14 @@ export interface AssembleOptions extends
 }
 
 const ASSEMBLE_OPTIONS: OptionNames<AssembleOptions> = {
-  maxMessageSize: true,
-  maxFrameSize: true,
-  maxControlFramesPerSecond: true,
-  readableStrategy: true,
-  closeTimeout: true,
+  maxMessageSize: checkNumber,
+  maxFrameSize: checkNumber,
+  maxControlFramesPerSecond: checkNumber,
+  readableStrategy: checkStrategy,
+  closeTimeout: checkNumber,
   role: true,
   extensions: true,
 };
-
-const NUMBERS = [
-  "maxMessageSize",
-  "maxFrameSize",
-  "maxControlFramesPerSecond",
-  "closeTimeout",
-] as const;
 
 /** A duplex of messages. */
 export interface MessageDuplex {
@@ -88,8 +76,6 @@ export interface MessageDuplex {
  */
 export function assemble(duplex: ByteDuplex, options: AssembleOptions): MessageDuplex {
   checkKnown("assemble()", options, ASSEMBLE_OPTIONS);
-  for (const name of NUMBERS) checkNumber(name, options[name]);
-  checkStrategy(options.readableStrategy);
   checkDuplex(duplex);
   const { role, extensions } = options;
   const transport = fromStreams(duplex);
