@@ -43,7 +43,7 @@ const unhandled: unknown[] = [];
 export async function live(seed: number): Promise<Life> {
   const random = new Random(seed);
   const plan = makePlan(random);
-  const time = new SimulatedTime(random);
+  const time = new SimulatedTime(seed);
   const world = new World(plan, time);
   world.network = new Network(time, random, () => plan.line, (text) => world.say(text));
   const note = (error: unknown) => void unhandled.push(error);

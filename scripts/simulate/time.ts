@@ -4,7 +4,7 @@
  *
  * Import this module before the library: the library looks up `setImmediate` when it is loaded.
  */
-import type { Random } from "../fuzz/random.ts";
+import { Random } from "../fuzz/random.ts";
 
 type Callback = () => void;
 type Later = (callback: (...args: unknown[]) => void, ...args: unknown[]) => unknown;
@@ -107,16 +107,18 @@ export class SimulatedTime {
   now = 0;
   /** How long the process has stood still so far, in milliseconds. */
   standstills = 0;
-  readonly #random: Random;
+  readonly #numbers: Random;
+  /** Has no part in what happens: how many mask keys are drawn at a time depends on earlier runs. */
+  readonly #bytes = new Random(0);
   readonly #timers = new Agenda();
   readonly #network = new Agenda();
   #turns: Callback[] = [];
   #order = 0;
   #wallClock = Date.UTC(2030, 0, 1);
 
-  /** @param random makes what the platform's random numbers are in this simulation */
-  constructor(random: Random) {
-    this.#random = random;
+  /** @param seed the seed of what the platform's random numbers are in this simulation */
+  constructor(seed: number) {
+    this.#numbers = new Random(seed);
   }
 
   /** How many timers of the library wait. */
@@ -226,10 +228,10 @@ export class SimulatedTime {
     }) as unknown as typeof clearTimeout;
     performance.now = () => 1e6 + this.now;
     Date.now = () => this.#wallClock + this.now;
-    Math.random = () => this.#random.below(2 ** 31) / 2 ** 31;
+    Math.random = () => this.#numbers.below(2 ** 31) / 2 ** 31;
     crypto.getRandomValues = (<T extends ArrayBufferView>(view: T) => {
       const { buffer, byteOffset, byteLength } = view;
-      new Uint8Array(buffer, byteOffset, byteLength).set(this.#random.bytes(byteLength));
+      new Uint8Array(buffer, byteOffset, byteLength).set(this.#bytes.bytes(byteLength));
       return view;
     }) as typeof crypto.getRandomValues;
   }
