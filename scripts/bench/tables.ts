@@ -76,10 +76,10 @@ export function readmeTable(all: Results[]): string {
 
 ${table(rows)}
 
-Of ${outcomes.length} goals set for this, ${reached} are reached, ${missed} are missed, and ${
+Of ${outcomes.length} goals, ${reached} are reached, ${
     outcomes.length - reached - missed
-  } lie between what was aimed at and what was asked for at least:
-[bench/RESULTS.md](bench/RESULTS.md) has them all, with clients, latency, memory, compression and what the library weighs.`;
+  } reach the minimum but not the aim, and ${missed} are missed.
+[bench/RESULTS.md](bench/RESULTS.md) has all of them, with clients, latency, memory, compression and bundle sizes.`;
 }
 
 /** All of it. */

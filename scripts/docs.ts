@@ -1,0 +1,69 @@
+/**
+ * The documentation: `deno task docs [build]` builds the site into site/, `deno task docs serve` builds
+ * and shows it, and `deno task docs check` checks links, options, errors and the types of code blocks.
+ */
+import { cp, rm } from "node:fs/promises";
+import config from "../deno.json" with { type: "json" };
+import { checkBlocks } from "./docs/blocks.ts";
+import { checkLinks } from "./docs/links.ts";
+import { checkReference } from "./docs/reference.ts";
+import { BROWSER } from "./build_npm.ts";
+import { ROOT, run } from "./process.ts";
+
+const SITE = "site";
+const API = ".cache/docs/api";
+
+async function build(): Promise<void> {
+  const entries = [...new Set([...Object.values(config.exports), BROWSER])];
+  await remove(API);
+  await deno("doc", "-q", "--html", "--name=Sluice", `--output=${API}`, ...entries);
+  await Deno.mkdir(new URL(".cache/docs/", ROOT), { recursive: true });
+  await Deno.writeTextFile(new URL(".cache/docs/api.json", ROOT), JSON.stringify(await apiPages()));
+  await deno("run", "-A", "npm:vitepress", "build", "docs");
+  await cp(new URL(API, ROOT), new URL(`${SITE}/api`, ROOT), { recursive: true });
+  console.log(`Built into ${SITE}/`);
+}
+
+/** The pages of the API reference by the names of the symbols; of several, that of the first entry point. */
+async function apiPages(): Promise<Record<string, string>> {
+  const pages: Record<string, string> = {};
+  for (const entry of ["", ...Object.keys(config.exports).map((name) => name.slice(2))]) {
+    const folder = `${entry}${entry && "/"}~`;
+    for await (const { name } of Deno.readDir(new URL(`${API}/${folder}`, ROOT))) {
+      const [, symbol] = /^(\w+)\.html$/.exec(name) ?? [];
+      if (symbol !== undefined) pages[symbol] ??= `${folder}/${name}`;
+    }
+  }
+  return pages;
+}
+
+async function remove(folder: string): Promise<void> {
+  await rm(new URL(folder, ROOT), { recursive: true, force: true });
+}
+
+async function deno(...args: string[]): Promise<void> {
+  const { code, output } = await run(Deno.execPath(), args, { env: { NO_COLOR: "1" } });
+  if (code === 0) return;
+  console.log(output);
+  throw new Error(`deno ${args.join(" ")} ends with ${code}`);
+}
+
+/** Shows the built site until it is interrupted. */
+async function serve(): Promise<void> {
+  await build();
+  const args = ["run", "-A", "npm:vitepress", "preview", "docs", "--port", "4173"];
+  await new Deno.Command(Deno.execPath(), { args, cwd: ROOT }).spawn().status;
+}
+
+/** Prints what is wrong with the pages, and fails if anything is. */
+async function check(): Promise<void> {
+  const problems = [...await checkLinks(), ...await checkReference(), ...await checkBlocks()];
+  for (const problem of problems) console.log(problem);
+  if (problems.length > 0) Deno.exitCode = 1;
+}
+
+const [command = "build"] = Deno.args;
+if (command === "build") await build();
+else if (command === "serve") await serve();
+else if (command === "check") await check();
+else throw new RangeError(`Expected build, serve or check, received ${command}`);

@@ -1,0 +1,92 @@
+import { describe, it } from "node:test";
+import assert from "node:assert/strict";
+import { createServer } from "node:net";
+import process from "node:process";
+import { type Block, pages, type Section, sectionsOf } from "./docs.ts";
+import { type Child, insideRepository, withPrograms } from "./programs.ts";
+
+/** The ports that the pages use; a test takes free ones instead. */
+const PORTS = /\b(?:8080|8081|8443)\b/g;
+
+const RUNTIMES = ["deno", "bun", "node"] as const;
+const RUNTIME = RUNTIMES.find((name) => process.versions[name] !== undefined)!;
+const sections = (await Promise.all((await pages()).map(sectionsOf))).flat();
+
+/** What is left of a text if each runtime's way to print a value is left out. */
+function words(text: string): string[] {
+  return text.replace(/Uint8Array(\(\d+\))?/g, "").match(/[\w.:/-]+/g) ?? [];
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const { port } = server.address() as { port: number };
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
+/** Whether this runtime runs a block: some are for one runtime only. */
+function isForThisRuntime({ attributes }: Block): boolean {
+  if (attributes.includes("no-run")) return false;
+  const named = RUNTIMES.filter((name) => attributes.includes(name));
+  return named.length === 0 || named.includes(RUNTIME);
+}
+
+async function runSection({ blocks }: Section): Promise<void> {
+  const ports = new Map<string, string>();
+  for (const { program } of blocks) {
+    for (const [port] of program.matchAll(PORTS)) {
+      if (!ports.has(port)) ports.set(port, String(await freePort()));
+    }
+  }
+  const asShown = (text: string) => {
+    for (const [shown, used] of ports) text = text.replaceAll(used, shown);
+    return text;
+  };
+  await withPrograms(async (start) => {
+    for (const block of blocks) {
+      const { line, name = `line_${line}.m${block.language}`, output } = block;
+      const program = block.program.replace(PORTS, (port) => ports.get(port)!);
+      const child = await start(name, program);
+      const isServer = await endsOrListens(child, `${block.page}:${line}`);
+      if (output === undefined) continue;
+      const expected = words(output);
+      const printed = () => words(asShown(child.stdout));
+      if (isServer) await until(() => printed().length >= expected.length);
+      assert.deepEqual(printed(), expected, `the output of ${block.page}:${line}`);
+    }
+  }, await insideRepository());
+}
+
+/** Waits for a program without keeping the machine busy. */
+async function until(condition: () => boolean): Promise<void> {
+  const end = performance.now() + 60_000;
+  while (!condition()) {
+    if (performance.now() > end) throw new Error(`Expected within a minute: ${condition}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+/** Waits until a program has ended well, or says that it is listening; then it is a server. */
+async function endsOrListens(child: Child, place: string): Promise<boolean> {
+  let code: number | null | undefined;
+  child.exited.then((exitCode) => code = exitCode);
+  await until(() => code !== undefined || /listening/i.test(child.stdout));
+  if (code === undefined) return true;
+  assert.equal(code, 0, `${place} ends with ${code}:\n${child.stdout}${child.stderr}`);
+  return false;
+}
+
+describe("The programs of the documentation", () => {
+  it("The pages are found", () => {
+    assert.ok(new Set(sections.map(({ page }) => page)).size >= 3);
+  });
+
+  for (const { page, heading, blocks } of sections) {
+    const here = blocks.filter(isForThisRuntime);
+    const skip = here.length === 0 ? "nothing in it runs on this runtime" : undefined;
+    it(`${page} ${heading || "(start)"}: the programs run and print what the page shows`, {
+      skip,
+    }, () => runSection({ page, heading, blocks: here }));
+  }
+});
