@@ -14,7 +14,7 @@ describe("README", () => {
     assert.deepEqual([...found.keys()], ["server.ts", "client.ts", "client.mjs"]);
     await withPrograms(async (start) => {
       const server = await start("server.ts", found.get("server.ts")!.replace("8080", "0"));
-      const [, port] = await server.printed(/port: (\d+)/);
+      const [, port] = await server.printed(/listening on .*:(\d+)/);
       const expected = {
         "client.ts": /^Hello\n$/,
         "client.mjs": /^Hello Uint8Array\(3\) \[ 1, 2, 3 \]\n$/,
