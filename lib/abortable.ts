@@ -1,5 +1,5 @@
 /**
- * Waiting that an AbortSignal ends.
+ * Waiting: that an AbortSignal ends, and whose rejection nobody need see.
  *
  * @module
  */
@@ -65,4 +65,12 @@ export async function sleep(delay: number, signal: AbortSignal): Promise<void> {
   } finally {
     cancel();
   }
+}
+
+const ignore = () => {};
+
+/** Marks a promise as handled: whoever wants its rejection still gets it. */
+export function handled<T>(promise: Promise<T>): Promise<T> {
+  promise.catch(ignore);
+  return promise;
 }

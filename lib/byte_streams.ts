@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { handled } from "./connection/outbox.ts";
+import { handled } from "./abortable.ts";
 import type { Transport } from "./transport.ts";
 import { BaseTransport } from "./transport_base.ts";
 

@@ -124,3 +124,51 @@ function afterTurns(turns: number, callback: () => void): void {
   if (turns === 0) callback();
   else nextTurn(() => afterTurns(turns - 1, callback));
 }
+
+/** As much may be sent by one connection in a turn of the event loop, in bytes and work that takes as long. */
+const MOST_WORK = 4_194_304;
+
+/** From so many milliseconds on a turn is long, however little was sent. */
+const LONG = 10;
+
+/** The turns in which work was counted so far, and whether the present one is among them. */
+let turns = 0;
+let isTurnKnown = false;
+/** Given to those who wait for the next turn. */
+let next: Promise<void> | undefined;
+let arrive: (() => void) | undefined;
+
+function knowTurn(): void {
+  if (isTurnKnown) return;
+  isTurnKnown = true;
+  nextTurn(() => {
+    isTurnKnown = false;
+    turns++;
+    arrive?.();
+    next = arrive = undefined;
+  });
+}
+
+/**
+ * Counts what somebody does in a turn of the event loop. Whoever goes on and on in microtasks keeps timers
+ * and sockets from theirs.
+ */
+export class TurnClock {
+  #turn = -1;
+  #began = 0;
+  #work = 0;
+
+  /** Counts work, in bytes. Gives a promise of the next turn if this one is long. */
+  count(work: number): Promise<void> | undefined {
+    knowTurn();
+    if (this.#turn !== turns) {
+      this.#turn = turns;
+      this.#began = now();
+      this.#work = work;
+      return undefined;
+    }
+    this.#work += work;
+    if (this.#work < MOST_WORK && now() - this.#began < LONG) return undefined;
+    return next ??= new Promise((resolve) => arrive = resolve);
+  }
+}

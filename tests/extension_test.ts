@@ -13,7 +13,6 @@ import {
   type ExtensionHeader,
   finalizeExtensions,
   type Frame,
-  FrameWriter,
   LocalProtocolError,
   offerExtensions,
   Opcode,
@@ -405,18 +404,12 @@ describe("Extensions: on a connection", () => {
     };
     const client = new Protocol("client", { extensions: [codec] });
     const server = new Protocol("server");
-    const writer = new FrameWriter("client");
-    const event = {
-      type: "binary",
-      data: bytes(1),
-      frameFinished: true,
-      messageFinished: true,
-    } as const;
     let refused: Error | undefined;
-    assert.equal(client.write(event, writer, "copy", (error) => refused = error), false);
+    const later = (error?: Error) => refused = error;
+    assert.equal(client.writeMessage(bytes(1), true, false, undefined, later), false);
     server.receive(client.send({ type: "close", closeCode: 1000, reason: "" }));
     finish!();
     assert.ok(refused instanceof LocalProtocolError);
-    assert.equal(writer.size, 0);
+    assert.equal(client.encoder.size, 0);
   });
 });

@@ -9,7 +9,7 @@ import {
   Opcode,
   type Role,
 } from "../lib/core/mod.ts";
-import { headerLength, writeHeader } from "../lib/core/frame.ts";
+import { headerLength, writeHeader } from "../lib/core/encoder.ts";
 import { concat, cut, cuts, hex, pattern, single, utf8 } from "./bytes.ts";
 import {
   type FrameRow,

@@ -1,7 +1,7 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { readKey } from "../lib/core/decoder.ts";
-import { writeKey } from "../lib/core/frame.ts";
+import { writeKey } from "../lib/core/encoder.ts";
 import { applyMask, copyMasked, maskingKey } from "../lib/core/mask.ts";
 import { wideMask } from "../lib/core/wide_mask.ts";
 import { pattern } from "./bytes.ts";

@@ -3,7 +3,6 @@ import assert from "node:assert/strict";
 import {
   encodeFrame,
   type Frame,
-  FrameWriter,
   LocalProtocolError,
   MessageAssembler,
   Opcode,
@@ -342,49 +341,48 @@ describe("Protocol.send", () => {
     assert.equal(protocol.send({ type: "ping", payload: payload.subarray(1) }).length, 127);
   });
 
-  it("Protocol.write writes a batch, and leaves a borrowed payload as it is", () => {
-    const protocol = new Protocol("client");
-    const writer = new FrameWriter("client");
-    const data = pattern(10000);
-    const event: ProtocolEvent = { ...BINARY, data };
-    protocol.write(TEXT, writer);
-    protocol.write(event, writer, "borrow");
-    protocol.write(CLOSE, writer);
-    assert.equal(protocol.state, "local-closing");
-    assert.throws(() => protocol.write(TEXT, writer), LocalProtocolError);
-    const peer = new Protocol("server");
-    peer.receive(concat(writer.take()));
-    assert.deepEqual(run("server", {}, [], peer).frames, [TEXT, event, CLOSE]);
-    assertSameBytes(data, pattern(10000));
-  });
-});
-
-describe("Protocol.writeText", () => {
-  /** What is written, or undefined where that is left to `write()`. */
-  function written(protocol: Protocol, role: Role, text: string): Uint8Array | undefined {
-    const writer = new FrameWriter(role);
-    return protocol.writeText(text, writer) ? concat(writer.take()) : undefined;
-  }
-
-  it("Protocol.writeText writes a message as write() does", () => {
-    for (const text of ["", "Hello", "é".repeat(63), "x".repeat(70000)]) {
-      const expected = new Protocol("server").send(textEvent(text));
-      assert.deepEqual(written(new Protocol("server"), "server", text), expected);
-      const reader = new Protocol("server");
-      reader.receive(written(new Protocol("client"), "client", text)!);
-      assert.deepEqual([...reader.events()], [textEvent(text)]);
+  it("Protocol writes a batch, and leaves a lent payload as it is", () => {
+    for (const role of ["client", "server"] as const) {
+      const protocol = new Protocol(role);
+      const data = pattern(10000);
+      protocol.write(TEXT);
+      assert.equal(protocol.writeMessage(data, true, true), true);
+      protocol.write(CLOSE);
+      assert.equal(protocol.state, "local-closing");
+      assert.throws(() => protocol.write(TEXT), LocalProtocolError);
+      assert.throws(() => protocol.writeMessage("a", true), LocalProtocolError);
+      const other = role === "client" ? "server" : "client";
+      const peer = new Protocol(other);
+      peer.receive(concat(protocol.encoder.take()));
+      assert.deepEqual(run(other, {}, [], peer).frames, [TEXT, { ...BINARY, data }, CLOSE]);
+      assertSameBytes(data, pattern(10000));
     }
   });
 
-  it("Protocol.writeText leaves to write() what is seen, or in the wrong place", () => {
-    const observed = new Protocol("server", { onFrame: () => {} });
-    assert.equal(written(observed, "server", "a"), undefined);
+  it("Protocol.writeMessage writes whole text as send() does, also observed and midway", () => {
+    const written = (protocol: Protocol, text: string) => {
+      protocol.writeMessage(text, true);
+      return concat(protocol.encoder.take());
+    };
+    for (const text of ["", "Hello", "é".repeat(63), "x".repeat(70000)]) {
+      const expected = new Protocol("server").send(textEvent(text));
+      const seen: Frame[] = [];
+      const onFrame = (_: string, frame: Frame) => void seen.push(frame);
+      assert.deepEqual(written(new Protocol("server"), text), expected);
+      assert.deepEqual(written(new Protocol("server", { onFrame }), text), expected);
+      assert.deepEqual(seen, [{ fin: true, rsv: 0, opcode: 1, payload: utf8(text) }]);
+      const reader = new Protocol("server");
+      reader.receive(written(new Protocol("client"), text));
+      assert.deepEqual([...reader.events()], [textEvent(text)]);
+    }
     const midway = new Protocol("server");
     midway.send(textEvent("a", false));
-    assert.equal(written(midway, "server", "b"), undefined);
-    assert.deepEqual(midway.send(textEvent("b")), hex("80 01 62"));
+    assert.throws(() => midway.writeMessage(hex("01"), true), LocalProtocolError);
+    assert.deepEqual(written(midway, "b"), hex("80 01 62"));
     for (const state of ["local-closing", "closed"] as const) {
-      assert.equal(written(STATES[state]("server"), "server", "a"), undefined, state);
+      const protocol = STATES[state]("server");
+      assert.throws(() => protocol.writeMessage("a", true), LocalProtocolError, state);
+      assert.equal(protocol.encoder.size, 0);
     }
   });
 });

@@ -1,8 +1,6 @@
 /**
  * One message to many connections.
  *
- * A file of its own because what to do about the slowest of many is no question of a single connection.
- *
  * @module
  */
 import { driverOf, type WebSocketConnection } from "./connection.ts";
@@ -15,7 +13,7 @@ import {
   type OptionNames,
 } from "../core/options.ts";
 import { Queue } from "../core/queue.ts";
-import { endAsSlow, isTooMuch, MAX_BUFFERED_AMOUNT, MESSAGE_OVERHEAD } from "./slow_consumer.ts";
+import { MAX_BUFFERED_AMOUNT, MESSAGE_OVERHEAD } from "./sender.ts";
 
 /** How {@linkcode broadcast} treats those who are too slow. */
 export interface BroadcastOptions {
@@ -77,10 +75,10 @@ export function broadcast(
   const held = typeof message === "string" ? message : new Uint8Array(message);
   for (const ws of to) {
     if (ws.state !== "open") continue;
+    const { sender } = driverOf(ws);
     if (slow === "drop-oldest") feedOf(ws).push(held, maxBufferedAmount, compress);
-    else if (!isTooMuch(driverOf(ws).sender.heldAmount, held.length, maxBufferedAmount)) {
-      void ws.send(held, { compress });
-    } else if (slow !== "drop-newest") endAsSlow(driverOf(ws).closing, slow);
+    else if (!sender.isTooMuch(held.length, maxBufferedAmount)) void ws.send(held, { compress });
+    else if (slow !== "drop-newest") sender.endAsSlow(slow);
   }
 }
 

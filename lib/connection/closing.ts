@@ -17,7 +17,7 @@ import type { CloseEvent } from "../core/event.ts";
 import { checkKnown, type OptionNames } from "../core/options.ts";
 import type { Protocol } from "../core/protocol.ts";
 import type { CloseDetails } from "../options.ts";
-import { handled } from "./outbox.ts";
+import { handled } from "../abortable.ts";
 import type { End } from "./inbox.ts";
 import type { Receiver } from "./receiver.ts";
 import type { Sender, SenderHost } from "./sender.ts";
@@ -393,7 +393,7 @@ export class Closing implements SenderHost {
   /** Ends our side, if it is for us to do so, after everything that was written. */
   #endTransport(isOurTurn: boolean): void {
     if (this.transport === "closed") return this.#endWithTransport();
-    this.#parts.sender.outbox.flushAll();
+    this.#parts.sender.flushAll();
     if (isOurTurn) this.#parts.transport.end();
     this.#startTimer();
   }
@@ -409,7 +409,7 @@ export class Closing implements SenderHost {
   transportClosed(error: Error | undefined): void {
     this.transport = "closed";
     this.#transportError = error;
-    if (!this.#parts.sender.outbox.isLentIntact) this.vanished(true);
+    if (!this.#parts.sender.isLentIntact) this.vanished(true);
     this.#parts.stopKeepalive();
     // What was received whole is still delivered: the rest of one chunk, whatever waits already.
     if (this.isReading) this.#parts.pump();

@@ -4,13 +4,13 @@
  *
  * @module
  */
-import { abortable } from "../abortable.ts";
+import { abortable, handled } from "../abortable.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
 import { checkCloseInfo } from "./closing.ts";
 import type { Agreement } from "../core/agreement.ts";
 import { type RawHeaders, serializeExtensions } from "../core/header.ts";
 import type { RequestHead, ResponseHead } from "../core/http1.ts";
-import { checkControl } from "../core/event_writer.ts";
+import { checkControl } from "../core/encoder.ts";
 import { checkKnown } from "../core/options.ts";
 import { randomPayload } from "../core/mask.ts";
 import type { Message } from "../core/message.ts";
@@ -27,7 +27,6 @@ import {
   SEND_OPTIONS,
   type SendOptions,
 } from "../options.ts";
-import { handled } from "./outbox.ts";
 import type { Address } from "../transport.ts";
 
 /** What a connection begins with. Internal. */
@@ -295,8 +294,7 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
    */
   pong(payload: Uint8Array | string = ""): Promise<void> {
     try {
-      this.#driver.sender.control({ type: "pong", payload: controlPayload(payload) });
-      return this.#driver.sender.outbox.settle();
+      return this.#driver.sender.control({ type: "pong", payload: controlPayload(payload) });
     } catch (error) {
       return handled(Promise.reject(error));
     }

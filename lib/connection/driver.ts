@@ -13,11 +13,10 @@ import type { Role } from "../core/frame.ts";
 import { randomPayload } from "../core/mask.ts";
 import { type Fragment, MAX_MESSAGE_SIZE } from "../core/message.ts";
 import { Protocol } from "../core/protocol.ts";
-import { type TextCodec, webTextCodec } from "../core/utf8.ts";
+import type { TextCodec } from "../core/utf8.ts";
 import type { ConnectionOptions, ConnectionStats } from "../options.ts";
 import { Receiver, type ReceiverHost } from "./receiver.ts";
 import { Sender } from "./sender.ts";
-import { slowPolicyOf } from "./slow_consumer.ts";
 import type { Transport, TransportHandlers } from "../transport.ts";
 import { nextTurn } from "../timers.ts";
 
@@ -39,8 +38,9 @@ export type Machine = Pick<
   | "release"
   | "receive"
   | "next"
+  | "encoder"
   | "write"
-  | "writeText"
+  | "writeMessage"
   | "dispose"
 >;
 
@@ -84,15 +84,14 @@ export class Driver implements TransportHandlers, ReceiverHost, ClosingParts, Ke
 
   /** @param init the transport, as the handshake leaves it, and the options */
   constructor(init: DriverInit) {
-    const { transport, takeOver, options, textCodec = webTextCodec } = init;
+    const { transport, takeOver, options } = init;
     const { pingInterval = 20_000, pingTimeout = 20_000, closeTimeout = 10_000 } = options;
     this.transport = transport;
     this.machine = init.machine ?? this.#makeProtocol(init);
     this.#maxControlFrames = options.maxControlFramesPerSecond;
     this.closing = new Closing(this, closeTimeout);
     this.receiver = new Receiver(options.readableStrategy, this);
-    const policy = slowPolicyOf(options);
-    this.sender = new Sender(this.machine, transport, textCodec, this.closing, policy);
+    this.sender = new Sender(this.machine, transport, this.closing, options);
     if (pingInterval > 0) this.#keepalive = new Keepalive(this, pingInterval, pingTimeout);
     takeOver(this);
     if (!this.#paused) transport.resume();
@@ -104,7 +103,7 @@ export class Driver implements TransportHandlers, ReceiverHost, ClosingParts, Ke
       maxMessageSize,
       maxFrameSize,
       onFrame: onFrame && guarded(onFrame, (error) => this.#failThrown(error)),
-      textCodec: textCodec ?? webTextCodec,
+      textCodec,
       allocate: transport.allocate,
       ownsInput: true,
       extensions: activeExtensions,
@@ -120,7 +119,7 @@ export class Driver implements TransportHandlers, ReceiverHost, ClosingParts, Ke
       ...this.receiver.stats,
       messagesSent: this.sender.messagesSent,
       bytesReceived: this.#bytesReceived,
-      bytesSent: this.sender.outbox.bytesSent,
+      bytesSent: this.sender.bytesSent,
       paused: this.#paused,
       pauses: this.#pauses,
     };
@@ -274,7 +273,7 @@ export class Driver implements TransportHandlers, ReceiverHost, ClosingParts, Ke
   }
 
   traffic(): Traffic {
-    const { bytesSent: sent } = this.sender.outbox;
+    const { bytesSent: sent } = this.sender;
     return { received: this.#bytesReceived, sent, waiting: this.transport.bufferedAmount };
   }
 

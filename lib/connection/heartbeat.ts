@@ -6,7 +6,7 @@
 import { CloseCode } from "../core/close.ts";
 import { RemoteProtocolError } from "../core/error.ts";
 import { Queue } from "../core/queue.ts";
-import { handled } from "./outbox.ts";
+import { handled } from "../abortable.ts";
 import { backgroundTimer, deadline, now } from "../timers.ts";
 
 interface PendingPing {

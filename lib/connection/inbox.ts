@@ -5,7 +5,7 @@
  * @module
  */
 import type { Message } from "../core/message.ts";
-import { handled } from "./outbox.ts";
+import { handled } from "../abortable.ts";
 import { nextTurn } from "../timers.ts";
 
 // What the object of a message takes beside its length while it waits, in bytes, about.

@@ -1,11 +1,11 @@
 /**
- * What a caller may send, and whose turn it is.
+ * What a caller may send, as messages and the items of messages.
  *
  * @module
  */
-import { BORROW_FROM } from "../core/frame_writer.ts";
+import { LEND_FROM } from "../core/encoder.ts";
 import type { Message } from "../core/message.ts";
-import { wholeLength } from "../core/utf8.ts";
+import { WholeCharacters } from "../core/utf8.ts";
 import type { BufferSource, OutgoingMessage } from "../options.ts";
 
 /** The bytes of a buffer source, not copied. Undefined for anything else. */
@@ -31,9 +31,9 @@ export function isFixed(bytes: Uint8Array): boolean {
   return plain && !(buffer as { resizable?: boolean }).resizable;
 }
 
-/** Whether a message is left where it is until it has left: it would take long to copy, and is fixed. */
-export function isBorrowable(message: Message): boolean {
-  return typeof message !== "string" && message.length >= BORROW_FROM && isFixed(message);
+/** Whether bytes are left where they are until they have left: they would take long to copy, and are fixed. */
+export function isLendable(bytes: Uint8Array): boolean {
+  return bytes.length >= LEND_FROM && isFixed(bytes);
 }
 
 /**
@@ -104,151 +104,6 @@ export class StreamSource implements AsyncIterable<Message> {
   }
 }
 
-/** What a sender has its turn for: a message at hand, or one whose items are yet to come. */
-export type Turn = "whole" | "items";
-
-/** A message that waits for its turn. */
-export interface Waiting {
-  readonly turn: Turn;
-  /** How many bytes wait with it: of text, code units. */
-  readonly length: number;
-  /** The turn has come; `release()` ends it. */
-  enter(): void;
-  /** The turn does not come. */
-  fail(error: unknown): void;
-  // The neighbours in the queue: any of them may leave it, and none may cost more when many wait.
-  previous?: Waiting;
-  next?: Waiting;
-}
-
-/** Lets one sender after the other have its turn. */
-export class SendTurns {
-  /** Ends the message of several frames that is under way, whatever it waits for. */
-  interrupt: ((error: unknown) => void) | undefined;
-  /** Whether extensions work on a frame. They take no other before, and this one is written in any case. */
-  encoding = false;
-  /** The length of the whole message that is being encoded. */
-  underway = 0;
-  /** Whether the message under way has begun: a frame of it was written. */
-  begun = false;
-  #holder: Turn | undefined;
-  #first: Waiting | undefined;
-  #last: Waiting | undefined;
-  #count = 0;
-  #length = 0;
-  #releasing = false;
-
-  /** Whether somebody has the turn. */
-  get busy(): boolean {
-    return this.#holder !== undefined;
-  }
-
-  /** For what. */
-  get holder(): Turn | undefined {
-    return this.#holder;
-  }
-
-  /** How many wait for their turn. */
-  get count(): number {
-    return this.#count;
-  }
-
-  /** The length of the messages that wait, the one that is being encoded too: of text in code units. */
-  get length(): number {
-    return this.#length + this.underway;
-  }
-
-  /** Gives the turn to those who wait, one after the other; to this one at once if nobody has it. */
-  join(waiting: Waiting): void {
-    waiting.previous = this.#last;
-    if (this.#last === undefined) this.#first = waiting;
-    else this.#last.next = waiting;
-    this.#last = waiting;
-    this.#count++;
-    this.#length += waiting.length;
-    if (!this.busy) this.#advance();
-  }
-
-  /** Leaves the queue. */
-  leave(waiting: Waiting): void {
-    const { previous, next } = waiting;
-    if (previous === undefined) this.#first = next;
-    else previous.next = next;
-    if (next === undefined) this.#last = previous;
-    else next.previous = previous;
-    waiting.previous = waiting.next = undefined;
-    this.#count--;
-    this.#length -= waiting.length;
-  }
-
-  /** Waits for the turn; `release()` ends it. */
-  acquire(turn: Turn, signal?: AbortSignal): Promise<void> {
-    if (signal?.aborted) return Promise.reject(signal.reason);
-    return new Promise((resolve, reject) => {
-      const waiting: Waiting = { turn, length: 0, enter: resolve, fail: reject };
-      this.join(abortable(waiting, this, signal));
-    });
-  }
-
-  /** Ends the turn. */
-  release(): void {
-    this.#holder = undefined;
-    this.begun = false;
-    this.#advance();
-  }
-
-  /** Lets the next ones have their turns. A loop: many may have theirs and end it at once. */
-  #advance(): void {
-    if (this.#releasing) return;
-    this.#releasing = true;
-    while (this.#holder === undefined && this.#first !== undefined) {
-      const waiting = this.#first;
-      this.leave(waiting);
-      this.#holder = waiting.turn;
-      waiting.enter();
-    }
-    this.#releasing = false;
-  }
-
-  /** Refuses all who wait, or those who wait for such a turn. */
-  fail(error: unknown, turn?: Turn): void {
-    for (let next, waiting = this.#first; waiting !== undefined; waiting = next) {
-      next = waiting.next;
-      if (turn !== undefined && waiting.turn !== turn) continue;
-      this.leave(waiting);
-      waiting.fail(error);
-    }
-  }
-}
-
-/** The same, which leaves the queue when the signal is aborted. */
-export function abortable(
-  waiting: Waiting,
-  turns: SendTurns,
-  signal: AbortSignal | undefined,
-): Waiting {
-  if (signal === undefined) return waiting;
-  const settled = () => signal.removeEventListener("abort", abort);
-  const abort = () => {
-    turns.leave(outer);
-    waiting.fail(signal.reason);
-  };
-  const outer: Waiting = {
-    turn: waiting.turn,
-    length: waiting.length,
-    enter() {
-      settled();
-      waiting.enter();
-    },
-    fail(error) {
-      settled();
-      waiting.fail(error);
-    },
-  };
-  signal.addEventListener("abort", abort, { once: true });
-  return outer;
-}
-
 /** An item of a message of several frames. */
 export interface Item {
   /** What its source gave. */
@@ -292,8 +147,7 @@ export function ownItem<T>(value: T): T | Uint8Array {
 export function itemConverter(text: boolean | undefined): (item: Item) => Message {
   let decoder: TextDecoder | undefined;
   let encoder: TextEncoder | undefined;
-  /** What an item that should be bytes cuts off of a character. */
-  let half = "";
+  const characters = new WholeCharacters();
   let begun: Message | undefined;
   /** Items that should be text may cut its characters anywhere. */
   const decode = (bytes: Uint8Array, stream: boolean) => {
@@ -302,10 +156,7 @@ export function itemConverter(text: boolean | undefined): (item: Item) => Messag
   };
   const encode = (data: string, last: boolean) => {
     encoder ??= new TextEncoder();
-    const text = half + data;
-    const end = last ? text.length : wholeLength(text);
-    half = text.slice(end);
-    return encoder.encode(text.slice(0, end));
+    return encoder.encode(characters.take(data, last));
   };
   const convert = (data: Message, last: boolean) => {
     if (text === undefined || text === (typeof data === "string")) return data;

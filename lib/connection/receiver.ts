@@ -9,7 +9,7 @@ import { CloseCode } from "../core/close.ts";
 import { invalidState } from "../core/error.ts";
 import type { Fragment, Message } from "../core/message.ts";
 import { Budget, type BudgetHost, type End, Inbox, sizeOf, type Waiter } from "./inbox.ts";
-import { handled } from "./outbox.ts";
+import { handled } from "../abortable.ts";
 import { type IncomingMessage, MessageStreams } from "./message_streams.ts";
 import type { ConnectionStats, InboxStrategy } from "../options.ts";
 

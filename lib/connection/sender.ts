@@ -1,143 +1,202 @@
 /**
- * The sending half of a connection: `send()`, the stream of messages to send, and control frames.
- *
- * A file of its own because it knows nothing of what is received.
+ * The sending half of a connection: messages in turn, one write for each turn of the event loop, and
+ * when a send settles.
  *
  * @module
  */
-import type { Ownership } from "../core/frame_writer.ts";
-import type { Message } from "../core/message.ts";
+import { handled, onAbort } from "../abortable.ts";
+import { CloseCode, type CloseInfo } from "../core/close.ts";
 import type { CloseEvent, PingEvent, PongEvent } from "../core/event.ts";
+import type { Message } from "../core/message.ts";
 import type { Protocol } from "../core/protocol.ts";
-import type { TextCodec } from "../core/utf8.ts";
-import type { BufferSource, OutgoingMessage, SendOptions } from "../options.ts";
-import { MessageSink, type SinkHost } from "./message_sink.ts";
-import { handled, Outbox, type OutboxHost, SEND_MARK } from "./outbox.ts";
+import { webTextCodec } from "../core/utf8.ts";
+import type { BufferSource, ConnectionOptions, OutgoingMessage, SendOptions } from "../options.ts";
 import {
-  abortable,
   asText,
-  isBorrowable,
   isFixed,
+  isLendable,
   itemConverter,
   marked,
   ownItem,
-  SendTurns,
   StreamSource,
+  toMessage,
   toSendable,
-  type Waiting,
 } from "./outgoing.ts";
-import {
-  type Endable,
-  endAsSlow,
-  isTooMuch,
-  MESSAGE_OVERHEAD,
-  type SlowPolicy,
-} from "./slow_consumer.ts";
 import type { Transport } from "../transport.ts";
+import { nextTurn, TurnClock } from "../timers.ts";
+import { SendTurns } from "./turns.ts";
+
+/** How many bytes may wait, here and in the transport, before a send waits too. */
+export const SEND_MARK = 65536;
+
+/** How many bytes the transport is given at a time: it may copy them. */
+const GIVE_MOST = 4 * SEND_MARK;
 
 /** From this length on a message is given to extensions as one that they may work on elsewhere. */
 const LATER_FROM = 16384;
 
+/** The work of sending a message, in bytes: those of the message, and so many more. */
+const MESSAGE_WORK = 1024;
+
+/** The same for a message that an extension changes. */
+const EXTENDED_WORK = 32768;
+
+/** After so much work the length of the turn is looked at. */
+const LOOK_EVERY = 65536;
+
+/** How many bytes may wait for a connection where the caller does not say. */
+export const MAX_BUFFERED_AMOUNT = 1048576;
+
+/**
+ * What a message that waits as an object takes beside its own bytes, in bytes: the object, the promise of
+ * its sender and the functions that settle it.
+ */
+export const MESSAGE_OVERHEAD = 768;
+
 /** One for all: to make one for every message costs as much as to look at the message. */
 const DEFAULTS: SendOptions = {};
 
-/** Why messages do not leave that closing came before. */
+/** What a send gives that need not wait. */
+const DONE: Promise<void> = Promise.resolve();
+
 const NOT_BEGUN = "Cannot send: the connection was closed before the message had begun. " +
   "Await send() before close()";
 const CUT_SHORT =
   "The message was cut short: the connection was closed before its last item came. " +
   "Await send() before close()";
 
-/** A message at hand whose turn has come. */
-interface WholeMessage {
-  message: Message;
-  /** The length that the message had when it was given to `send()`. */
-  length: number;
-  borrow: boolean;
-  compress: boolean | undefined;
-  resolve(sent: Promise<void>): void;
-  reject(error: unknown): void;
-}
-
-/** What a {@linkcode Sender} asks of its connection. */
-export interface SenderHost extends Endable, OutboxHost, Omit<SinkHost, "write"> {
+/** The connection of a {@linkcode Sender}. */
+export interface SenderHost {
   /** Whether messages may be sent. */
   canSend(): boolean;
-  /** Whether frames may yet be written: until our Close frame goes, behind what was accepted. */
+  /** Whether frames may yet be written: until our Close frame goes, after what was accepted. */
   canWrite(): boolean;
-  /** The error for those who send when they may not. */
-  closedError(): DOMException;
   /** Whether a ping may yet be answered. */
   canAnswer(): boolean;
+  /** The error for those who send when they may not. */
+  closedError(): DOMException;
   /** An error that says no more than that this connection is at its end. */
   refusal(message: string): DOMException;
   /** A message was begun and cannot be finished. */
   failMidway(cause: unknown): void;
+  /**
+   * A caller has detached the bytes of a message that waited.
+   *
+   * @param lent whether the transport had them already, so that a part of the frame may have left
+   */
+  vanished(lent: boolean): void;
+  /** The transport has thrown. */
+  transportThrew(error: unknown): void;
+  /** Starts the closing handshake. */
+  startClose(info: CloseInfo): void;
+  /** Ends the transport at once. */
+  terminate(): void;
+  /** Rejects with the error of a write: if the end has cut it off, no sooner than `closed` settles. */
+  cutOff(error: unknown): Promise<never>;
+  /** The writer of the stream has closed it; resolves when the connection is closed. */
+  finish(): Promise<void>;
+  /** The writer of the stream has aborted it. */
+  leave(reason: unknown): void;
+}
+
+/** All sends that wait for the same bytes share one promise. */
+class Departure {
+  resolve!: (when: void | PromiseLike<void>) => void;
+  reject!: (error: unknown) => void;
+  readonly promise: Promise<void> = handled(
+    new Promise((resolve, reject) => {
+      this.resolve = resolve;
+      this.reject = reject;
+    }),
+  );
+}
+
+/** Those that are flushed in the next turn. */
+let due: Sender[] = [];
+
+function flushDue(): void {
+  const senders = due;
+  due = [];
+  for (const sender of senders) sender.flushDue();
 }
 
 /** Sends, one message after the other. */
-export class Sender implements SinkHost {
-  /** Where the frames are gathered. */
-  readonly outbox: Outbox;
-  readonly #protocol: Pick<Protocol, "role" | "extended" | "write" | "writeText">;
-  readonly #codec: TextCodec;
+export class Sender {
+  readonly #machine: Pick<Protocol, "encoder" | "write" | "writeMessage">;
+  readonly #encoder: Protocol["encoder"];
+  readonly #isExtended: boolean;
+  readonly #transport: Transport;
   readonly #host: SenderHost;
-  readonly #policy: SlowPolicy | undefined;
+  /** What is done about a peer that is too slow, and from how many bytes on. */
+  readonly #slow: NonNullable<ConnectionOptions["slow"]>;
+  readonly #maxBufferedAmount: number;
+  #messagesSent = 0;
+  #bytesSent = 0;
   /** Made for the first message that cannot be sent in one go. */
   #turns: SendTurns | undefined;
-  #messagesSent = 0;
+  /** Whether this is to be flushed in the next turn. */
+  #isDue = false;
+  /** Whether the transport has bytes that have not left. Then it says so by `drained()`. */
+  #isFull: boolean;
+  /** Work since the length of the turn was last looked at. */
+  #work = 0;
+  readonly #clock = new TurnClock();
+  /** For sends whose bytes are in the batch, and those whose bytes the transport has. */
+  #batched: Departure | undefined;
+  #given: Departure | undefined;
   /** The pong that is due once the transport has room. */
   #owedPong: Uint8Array | undefined;
   #sink: MessageSink | undefined;
+  /** Why nothing is sent any more. */
   #endError: (() => unknown) | undefined;
   /** Our Close frame goes after the messages that are at hand. */
-  #closing = false;
+  #isClosing = false;
 
   /**
-   * @param protocol the machine that writes the frames
+   * @param machine the machine that writes the frames
    * @param transport where they go
-   * @param codec how text is encoded
    * @param host the connection
-   * @param policy what is done about a peer that is too slow. Default: sends wait
+   * @param options what is done about a peer that is too slow
    */
   constructor(
-    protocol: Pick<Protocol, "role" | "extended" | "write" | "writeText">,
+    machine: Pick<Protocol, "encoder" | "extended" | "write" | "writeMessage">,
     transport: Transport,
-    codec: TextCodec,
     host: SenderHost,
-    policy?: SlowPolicy,
+    options: Pick<ConnectionOptions, "slow" | "maxBufferedAmount">,
   ) {
-    this.#protocol = protocol;
-    this.#codec = codec;
+    this.#machine = machine;
+    this.#encoder = machine.encoder;
+    this.#isExtended = machine.extended;
+    this.#transport = transport;
+    this.#isFull = transport.bufferedAmount > 0;
     this.#host = host;
-    this.#policy = policy;
-    this.outbox = new Outbox(protocol.role, transport, codec, host);
+    this.#slow = options.slow ?? "wait";
+    this.#maxBufferedAmount = options.maxBufferedAmount ?? MAX_BUFFERED_AMOUNT;
   }
 
-  /** Messages sent so far. */
   get messagesSent(): number {
     return this.#messagesSent;
   }
 
+  /** The bytes given to the transport. */
+  get bytesSent(): number {
+    return this.#bytesSent;
+  }
+
   /** The bytes that wait: for their turn, in the batch, and in the transport. */
   get bufferedAmount(): number {
-    return (this.#turns?.length ?? 0) + this.outbox.bufferedAmount;
+    return (this.#turns?.length ?? 0) + this.#unsent;
   }
 
   /** The same with what the messages take that wait for their turn, in bytes of memory. */
   get heldAmount(): number {
     const waiting = (this.#turns?.count ?? 0) * MESSAGE_OVERHEAD;
-    return this.bufferedAmount + this.outbox.writer.unused + waiting;
+    return this.bufferedAmount + this.#encoder.unused + waiting;
   }
 
   /** Whether messages wait for room, or in the middle of another one. */
   get pending(): boolean {
-    return this.outbox.congested || this.#busy;
-  }
-
-  /** Whether a message has its turn. */
-  get #busy(): boolean {
-    return this.#turns !== undefined && this.#turns.busy;
+    return this.#batched !== undefined || this.#given !== undefined || this.#isBusy;
   }
 
   /** Whether somebody has asked for the stream. */
@@ -145,150 +204,241 @@ export class Sender implements SinkHost {
     return this.#sink !== undefined;
   }
 
+  /** Whether the bytes that the transport was lent are as they were. */
+  get isLentIntact(): boolean {
+    return this.#encoder.isLentIntact;
+  }
+
+  /** The bytes that wait in the batch and in the transport. */
+  get #unsent(): number {
+    return this.#encoder.size + this.#transport.bufferedAmount;
+  }
+
+  /** Whether a message has its turn. */
+  get #isBusy(): boolean {
+    return this.#turns !== undefined && this.#turns.holder !== undefined;
+  }
+
+  /** Whether an extension may want to work on the message elsewhere. */
+  #isSlow(message: Message): boolean {
+    return this.#isExtended && message.length >= LATER_FROM;
+  }
+
   /** See `WebSocketConnection`. */
   send(message: OutgoingMessage, options: SendOptions = DEFAULTS): Promise<void> {
     try {
       const { signal, text } = options;
-      const sendable = toSendable(message);
+      const sendable = typeof message === "string" ? message : toSendable(message);
       if (typeof sendable !== "string" && !(sendable instanceof Uint8Array)) {
-        return handled(this.#sendFragments(sendable, options));
+        return handled(this.#sendItems(sendable, options));
       }
       signal?.throwIfAborted();
-      const typed = text === undefined ? sendable : this.#convert(sendable, text);
-      if (this.#policy !== undefined) this.#checkRoom(typed.length);
-      if (!this.#host.canSend()) throw this.#host.closedError();
-      if (!this.#waits(typed)) return this.#sendWhole(typed, isBorrowable(typed), options.compress);
-      return handled(this.#sendInTurn(typed, options));
+      const data = text === undefined ? sendable : convert(sendable, text);
+      if (this.#slow !== "wait") this.#checkRoom(data.length);
+      return this.#send(data, typeof data !== "string" && isLendable(data), options);
     } catch (error) {
       return handled(Promise.reject(error));
     }
   }
 
-  /** Ends the connection where there is no room for so much more. */
-  #checkRoom(length: number): void {
-    if (this.#policy === undefined || !this.#host.canSend()) return;
-    const { slow, maxBufferedAmount } = this.#policy;
-    if (isTooMuch(this.heldAmount, length, maxBufferedAmount)) endAsSlow(this.#host, slow);
+  /** Sends a message that was written to the stream. Its bytes are copied before this returns. */
+  write(message: Message): Promise<void> {
+    return this.#send(message, false, DEFAULTS);
   }
 
-  /** The message as the type that the option `text` asks for. */
-  #convert(message: Message, text: boolean): Message {
-    if (text === (typeof message === "string")) return message;
-    if (typeof message === "string") return new TextEncoder().encode(message);
-    // Another thread may write to what is shared while it is decoded.
-    const bytes = isFixed(message) ? message : ownItem(message);
-    return asText(() => this.#codec.decode(bytes, 0, bytes.length));
-  }
-
-  /** Whether an extension may want to work on the message elsewhere. */
-  #slow(message: Message): boolean {
-    return this.#protocol.extended && message.length >= LATER_FROM;
-  }
-
-  /** Whether the message takes its turn, or is to have one. */
-  #waits(message: Message): boolean {
-    return this.#busy || this.#slow(message);
-  }
-
-  /** @param borrow whether the bytes stay their owner's until they have left */
-  #sendWhole(message: Message, borrow: boolean, compress?: boolean): Promise<void> {
-    if (!this.#host.canWrite()) throw this.#host.closedError();
-    this.#messagesSent++;
-    if (typeof message === "string" && this.#protocol.writeText(message, this.outbox.writer)) {
-      return this.outbox.settle();
+  /** @param lend whether the bytes stay as they are until they have left */
+  #send(message: Message, lend: boolean, options: SendOptions): Promise<void> {
+    if (!this.#host.canSend()) throw this.#host.closedError();
+    if (this.#turns !== undefined || this.#isExtended) {
+      if (this.#isBusy || this.#isSlow(message)) return this.#sendInTurn(message, lend, options);
     }
-    this.#write(message, true, compress, borrow ? "borrow" : "copy");
-    return borrow || this.#protocol.extended
-      ? this.outbox.settleLong(borrow)
-      : this.outbox.settle();
+    this.#write(message, true, lend, options.compress);
+    this.#messagesSent++;
+    return this.#settle(message.length, lend);
   }
 
   #write(
     data: Message,
     fin: boolean,
+    lend: boolean,
     compress: boolean | undefined,
-    ownership: Ownership,
     later?: (error?: Error) => void,
   ): boolean {
     try {
-      return this.#writeEvent(data, fin, compress, ownership, later);
+      return this.#machine.writeMessage(data, fin, lend, compress, later);
     } catch (error) {
       // The peer's half of an extension knows nothing of what ours has failed on.
-      if (this.#protocol.extended && this.#host.canWrite()) this.#host.failMidway(error);
+      if (this.#isExtended && this.#host.canWrite()) this.#host.failMidway(error);
       throw error;
     }
   }
 
-  #writeEvent(
-    data: Message,
-    fin: boolean,
-    compress: boolean | undefined,
-    ownership: Ownership,
-    later: ((error?: Error) => void) | undefined,
-  ): boolean {
-    const { writer } = this.outbox;
-    // Two objects and not one of either type: the engine knows each of them by its shape.
-    return typeof data === "string"
-      ? this.#protocol.write(
-        { type: "text", data, frameFinished: true, messageFinished: fin, compress },
-        writer,
-        "copy",
-        later,
-      )
-      : this.#protocol.write(
-        { type: "binary", data, frameFinished: true, messageFinished: fin, compress },
-        writer,
-        ownership,
-        later,
-      );
+  /** Sends a ping, a pong or a Close, between the frames of a message if need be. */
+  control(event: PingEvent | PongEvent | CloseEvent): Promise<void> {
+    if (!this.#host.canWrite()) throw this.#host.closedError();
+    this.#machine.write(event);
+    return this.#settle(0);
   }
+
+  /** RFC 6455 §5.5.2: a ping is answered; §5.5.3: of several, the last one is enough. */
+  answer(payload: Uint8Array): void {
+    if (!this.#host.canAnswer()) return;
+    if (this.#unsent > SEND_MARK) {
+      // A peer that pings and does not read must not make us hold ever more pongs.
+      this.#owedPong = payload.slice();
+    } else {
+      this.#machine.write({ type: "pong", payload });
+      this.#settle(0);
+    }
+  }
+
+  // Bytes to the transport
+
+  /**
+   * Sees to it that what was written leaves in this turn. The promise resolves at once while there is
+   * room, and otherwise once what was written has left. If this turn of the event loop has been long, it
+   * resolves in the next one: a loop that awaits its sends must let timers and other connections run.
+   *
+   * @param length that of the message
+   * @param lent whether the bytes of the message are its owner's
+   */
+  #settle(length: number, lent: boolean = false): Promise<void> {
+    let waiting = this.#encoder.size;
+    if (waiting >= SEND_MARK) {
+      this.flush();
+      waiting = this.#encoder.size;
+    } else if (waiting > 0 && !this.#isDue) {
+      this.#isDue = true;
+      if (due.push(this) === 1) nextTurn(flushDue);
+    }
+    if (this.#endError !== undefined) return handled(Promise.reject(this.#endError()));
+    if (this.#isFull) waiting += this.#transport.bufferedAmount;
+    if (waiting > SEND_MARK || (lent && waiting > 0)) return this.#departure();
+    const work = this.#work += length + (this.#isExtended ? EXTENDED_WORK : MESSAGE_WORK);
+    if (work < LOOK_EVERY) return DONE;
+    this.#work = 0;
+    return this.#clock.count(work) ?? DONE;
+  }
+
+  /** When what waits now has left. */
+  #departure(): Promise<void> {
+    if (this.#encoder.size > 0) return (this.#batched ??= new Departure()).promise;
+    return (this.#given ??= new Departure()).promise;
+  }
+
+  /** The next turn has come. */
+  flushDue(): void {
+    this.#isDue = false;
+    this.flush();
+  }
+
+  /**
+   * Gives the batch to the transport, a part at a time and only once the transport has taken what it was
+   * given before; `drained()` goes on. What waits here is held once, and can still be checked.
+   */
+  flush(): void {
+    while (!this.#isFull && this.#give(GIVE_MOST, false));
+  }
+
+  /** Gives the batch to the transport in any case: nothing is written after it. */
+  flushAll(): void {
+    this.#give(Infinity, this.#isFull);
+  }
+
+  /** Gives a part of the batch to the transport; tells whether there may be more. */
+  #give(most: number, copy: boolean): boolean {
+    const parts = this.#encoder.take(most, copy);
+    for (const { length } of parts) this.#bytesSent += length;
+    const isLast = this.#encoder.size === 0;
+    // Sends wait for the last of their bytes.
+    if (isLast && this.#batched !== undefined) this.#depart(this.#batched);
+    try {
+      if (parts.length > 0) this.#transport.write(parts);
+      this.#isFull = this.#transport.bufferedAmount > 0;
+    } catch (error) {
+      // What was taken is lost, and the stream of frames out of step. No other connection is harmed.
+      this.#host.transportThrew(error);
+      return false;
+    }
+    if (this.#encoder.hasVanished) {
+      this.#host.vanished(false);
+      return false;
+    }
+    if (!this.#isFull) this.#left();
+    return !isLast;
+  }
+
+  /** The sends in the batch wait for the transport from now on. */
+  #depart(batched: Departure): void {
+    this.#batched = undefined;
+    if (this.#given === undefined) this.#given = batched;
+    else this.#given.promise.then(batched.resolve, batched.reject);
+  }
+
+  /** The transport has taken all that it was given. */
+  drained(): void {
+    this.#isFull = false;
+    this.#left();
+    this.flush();
+    const payload = this.#owedPong;
+    this.#owedPong = undefined;
+    if (payload !== undefined) this.answer(payload);
+  }
+
+  #left(): void {
+    if (!this.#encoder.recycle()) return this.#host.vanished(true);
+    const given = this.#given;
+    if (given === undefined) return;
+    this.#given = undefined;
+    given.resolve(this.#clock.count(LOOK_EVERY));
+  }
+
+  // Messages that take a turn: behind another one, made of items, or changed elsewhere
 
   /** Sends after the message that is under way (RFC 6455 §5.4), or one that takes its time. */
-  #sendInTurn(message: Message, { compress, signal }: SendOptions): Promise<void> {
+  #sendInTurn(message: Message, lend: boolean, options: SendOptions): Promise<void> {
     const turns = this.#turns ??= new SendTurns();
-    return new Promise((resolve, reject) => {
-      const borrow = isBorrowable(message);
-      const held = borrow ? message : ownItem(message);
-      const { length } = message;
-      const turn: Waiting = {
-        turn: "whole",
-        length,
-        enter: () =>
-          this.#sendNow({ message: held, length, borrow, compress, resolve, reject }, turns),
-        fail: reject,
+    const held = lend ? message : ownItem(message);
+    const { length } = message;
+    const sent = new Promise<void>((resolve, reject) => {
+      const enter = () => {
+        const sending = this.#sendHeld(held, length, lend, options.compress, turns);
+        sending.then(resolve, reject);
       };
-      turns.join(abortable(turn, turns, signal));
+      turns.join({ turn: "whole", length, enter, fail: reject }, options.signal);
     });
+    return handled(sent);
   }
 
-  /** The turn of a whole message has come. */
-  #sendNow(whole: WholeMessage, turns: SendTurns): void {
-    const { message, length, borrow, compress, resolve, reject } = whole;
-    const finish = (send: () => Promise<void>) => {
-      try {
-        resolve(handled(send()));
-      } catch (error) {
-        reject(error);
-      }
+  /**
+   * Sends a message whose turn has come.
+   *
+   * @param length the length that the message had when it was given to `send()`
+   */
+  async #sendHeld(
+    message: Message,
+    length: number,
+    lend: boolean,
+    compress: boolean | undefined,
+    turns: SendTurns,
+  ): Promise<void> {
+    let settled: Promise<void>;
+    try {
+      if (!this.#host.canWrite()) throw this.#host.closedError();
+      if (message.length !== length) {
+        // This fails the connection, and with it all sends.
+        this.#host.vanished(false);
+      } else if (this.#isSlow(message)) {
+        turns.underway = length;
+        await this.#writeLater(message, true, compress, turns);
+      } else this.#write(message, true, lend, compress);
+      this.#messagesSent++;
+      settled = this.#settle(length, lend);
+    } finally {
       turns.underway = 0;
       turns.release();
-    };
-    if (message.length !== length) {
-      return finish(() => {
-        this.#host.vanished(false);
-        return this.outbox.settleLong(false);
-      });
     }
-    if (!this.#slow(message)) return finish(() => this.#sendWhole(message, borrow, compress));
-    turns.underway = length;
-    const settle = () => {
-      this.#messagesSent++;
-      return this.outbox.settleLong(false);
-    };
-    this.#writeLater(message, true, compress, turns).then(
-      () => finish(settle),
-      (error) => finish(() => Promise.reject(error)),
-    );
+    await settled;
   }
 
   /** Writes a frame as soon as the extensions are done with it, unless the connection ends before. */
@@ -299,10 +449,9 @@ export class Sender implements SinkHost {
     turns: SendTurns,
   ): Promise<void> {
     return new Promise((resolve, reject) => {
-      if (!this.#host.canWrite()) throw this.#host.closedError();
       turns.interrupt = reject;
       turns.encoding = true;
-      const written = this.#write(data, fin, compress, "copy", (error) => {
+      const isWritten = this.#write(data, fin, false, compress, (error) => {
         turns.encoding = false;
         if (error === undefined) {
           // The transport may have been cut meanwhile.
@@ -312,47 +461,36 @@ export class Sender implements SinkHost {
         if (this.#host.canWrite()) this.#host.failMidway(error);
         reject(error);
       });
-      if (!written) return;
+      if (!isWritten) return;
       turns.encoding = false;
       resolve();
     });
   }
 
-  async #sendFragments(
+  async #sendItems(
     items: AsyncIterable<Message> | Iterable<Message>,
     options: SendOptions,
   ): Promise<void> {
+    const { signal } = options;
     try {
-      options.signal?.throwIfAborted();
-      if (this.#busy) this.#checkRoom(MESSAGE_OVERHEAD);
+      signal?.throwIfAborted();
+      if (this.#isBusy) this.#checkRoom(MESSAGE_OVERHEAD);
       if (!this.#host.canSend()) throw this.#host.closedError();
       const turns = this.#turns ??= new SendTurns();
-      await turns.acquire("items", options.signal);
-      await this.#sendItems(items, options, turns);
+      await turns.acquire("items", signal);
+      // What is being encoded is waited for: the message goes on, or fails, after it.
+      const stop = onAbort(signal, (reason) => turns.encoding || turns.interrupt?.(reason));
+      try {
+        await this.#writeItems(items, options, turns);
+      } finally {
+        stop();
+        turns.release();
+      }
     } catch (error) {
       if (items instanceof StreamSource) items.cancel(error);
       throw error;
     }
-    await this.outbox.settle();
-  }
-
-  async #sendItems(
-    items: AsyncIterable<Message> | Iterable<Message>,
-    options: SendOptions,
-    turns: SendTurns,
-  ): Promise<void> {
-    const { signal } = options;
-    const abort = () => {
-      // What is being encoded is waited for: the message goes on, or fails, behind it.
-      if (!turns.encoding) turns.interrupt?.(signal!.reason);
-    };
-    signal?.addEventListener("abort", abort, { once: true });
-    try {
-      await this.#writeItems(items, options, turns);
-    } finally {
-      signal?.removeEventListener("abort", abort);
-      turns.release();
-    }
+    await this.#settle(0);
   }
 
   async #writeItems(
@@ -361,20 +499,18 @@ export class Sender implements SinkHost {
     turns: SendTurns,
   ): Promise<void> {
     const source = marked(items);
-    const convert = itemConverter(text);
+    const toItem = itemConverter(text);
     try {
       for (;;) {
         const { done, value } = await this.#interruptible(() => source.next(), signal, turns);
         if (done) return;
         this.#checkGoingOn(signal, turns);
-        const data = convert(value);
-        if (this.#slow(data)) await this.#writeLater(data, value.last, compress, turns);
-        else this.#write(data, value.last, compress, "copy");
+        const data = toItem(value);
+        if (this.#isSlow(data)) await this.#writeLater(data, value.last, compress, turns);
+        else this.#write(data, value.last, false, compress);
         if (value.last) break;
         turns.begun = true;
-        const settled = () =>
-          this.#protocol.extended ? this.outbox.settleLong(false) : this.outbox.settle();
-        await this.#interruptible(settled, signal, turns);
+        await this.#interruptible(() => this.#settle(data.length), signal, turns);
       }
       this.#messagesSent++;
     } catch (error) {
@@ -388,12 +524,6 @@ export class Sender implements SinkHost {
   #checkGoingOn(signal: AbortSignal | undefined, turns: SendTurns): void {
     signal?.throwIfAborted();
     if (!this.#host.canSend()) throw this.#refusal(turns.begun);
-  }
-
-  /** The error for a message that does not leave, or not whole, because the connection is closing. */
-  #refusal(begun: boolean): DOMException {
-    if (!this.#closing) return this.#host.closedError();
-    return this.#host.refusal(begun ? CUT_SHORT : NOT_BEGUN);
   }
 
   /**
@@ -414,62 +544,37 @@ export class Sender implements SinkHost {
     });
   }
 
+  // Peers that are too slow
+
+  /** Whether a message of this length would make too much wait. One message is always let through. */
+  isTooMuch(length: number, most: number): boolean {
+    const held = this.heldAmount;
+    return held > 0 && held + length > most;
+  }
+
+  /** Ends the connection where the caller wants it, and there is no room for so much more. */
+  #checkRoom(length: number): void {
+    const slow = this.#slow;
+    if (slow === "wait" || !this.#host.canSend()) return;
+    if (this.isTooMuch(length, this.#maxBufferedAmount)) this.endAsSlow(slow);
+  }
+
+  /** Ends a connection whose peer does not keep up. */
+  endAsSlow(how: "close" | "terminate"): void {
+    if (how === "terminate") this.#host.terminate();
+    // RFC 6455 §7.4.1: the peer breaks a rule of ours.
+    else this.#host.startClose({ closeCode: CloseCode.PolicyViolation, reason: "Too slow" });
+  }
+
+  // The end
+
   /** See `WebSocketConnection`. */
   get writable(): WritableStream<Message | BufferSource> {
     if (this.#sink === undefined) {
-      this.#sink = new MessageSink(this);
+      this.#sink = new MessageSink(this, this.#host);
       if (this.#endError !== undefined) this.#sink.end(this.#endError());
     }
     return this.#sink.writable;
-  }
-
-  /** Sends a message that was written to the stream. */
-  write(message: Message): Promise<void> {
-    if (!this.#host.canSend()) throw this.#host.closedError();
-    if (!this.#waits(message)) return this.#sendWhole(message, false);
-    return this.#sendInTurn(ownItem(message), DEFAULTS);
-  }
-
-  /** See {@linkcode SinkHost}. */
-  cutOff(error: unknown): Promise<never> {
-    return this.#host.cutOff(error);
-  }
-
-  /** The writer of the stream has closed it. */
-  finish(): Promise<void> {
-    return this.#host.finish();
-  }
-
-  /** The writer of the stream has aborted it. */
-  leave(reason: unknown): void {
-    this.#host.leave(reason);
-  }
-
-  /** Sends a ping, a pong or a Close, between the frames of a message if need be. */
-  control(event: PingEvent | PongEvent | CloseEvent): void {
-    if (!this.#host.canWrite()) throw this.#host.closedError();
-    this.#protocol.write(event, this.outbox.writer);
-    this.outbox.post();
-  }
-
-  /** RFC 6455 §5.5.2: a ping is answered; §5.5.3: of several, the last one is enough. */
-  answer(payload: Uint8Array): void {
-    if (!this.#host.canAnswer()) return;
-    if (this.outbox.bufferedAmount > SEND_MARK) {
-      // A peer that pings and does not read must not make us hold ever more pongs.
-      this.#owedPong = payload.slice();
-    } else {
-      this.#protocol.write({ type: "pong", payload }, this.outbox.writer);
-      this.outbox.post();
-    }
-  }
-
-  /** The transport has room again. */
-  drained(): void {
-    this.outbox.drained();
-    const payload = this.#owedPong;
-    this.#owedPong = undefined;
-    if (payload !== undefined) this.answer(payload);
   }
 
   /**
@@ -478,7 +583,7 @@ export class Sender implements SinkHost {
    */
   beforeClose(write: () => void): void {
     const turns = this.#turns;
-    this.#closing = true;
+    this.#isClosing = true;
     if (turns?.holder !== "whole") {
       write();
       turns?.fail(this.#refusal(false));
@@ -492,6 +597,12 @@ export class Sender implements SinkHost {
     turns.join({ turn: "whole", length: 0, enter, fail: () => {} });
   }
 
+  /** The error for a message that does not leave, or not whole, because the connection is closing. */
+  #refusal(begun: boolean): DOMException {
+    if (!this.#isClosing) return this.#host.closedError();
+    return this.#host.refusal(begun ? CUT_SHORT : NOT_BEGUN);
+  }
+
   /**
    * Nothing more is sent: refuses the message that is under way, and the sends that wait for their turn or
    * for room. The error is made when somebody gets it.
@@ -502,7 +613,53 @@ export class Sender implements SinkHost {
       this.#turns.fail(error());
       this.#turns.interrupt?.(error());
     }
-    this.outbox.fail(error);
+    this.#given?.reject(error());
+    this.#batched?.reject(error());
+    this.#given = this.#batched = undefined;
     this.#sink?.end(error());
   }
+}
+
+/** The stream of messages to send. */
+class MessageSink {
+  readonly writable: WritableStream<Message | BufferSource>;
+  #controller!: WritableStreamDefaultController;
+  #isClosing = false;
+
+  constructor(sender: Sender, host: SenderHost) {
+    this.writable = new WritableStream({
+      start: (controller) => {
+        this.#controller = controller;
+        // An abort waits for the write that is under way, and that may wait for the peer.
+        onAbort(controller.signal, (reason) => host.leave(reason));
+      },
+      write: (chunk) => {
+        try {
+          const sent = sender.write(toMessage(chunk));
+          return sent === DONE ? sent : sent.catch((error) => host.cutOff(error));
+        } catch (error) {
+          return host.cutOff(error);
+        }
+      },
+      close: () => {
+        this.#isClosing = true;
+        return host.finish();
+      },
+      abort: (reason) => host.leave(reason),
+    });
+  }
+
+  /** Nothing more is sent. A stream that was closed by its writer stays closed. */
+  end(error: unknown): void {
+    if (!this.#isClosing) this.#controller.error(error);
+  }
+}
+
+/** The message as the type that the option `text` asks for. */
+function convert(message: Message, text: boolean): Message {
+  if (text === (typeof message === "string")) return message;
+  if (typeof message === "string") return new TextEncoder().encode(message);
+  // Another thread may write to what is shared while it is decoded.
+  const bytes = isFixed(message) ? message : ownItem(message) as Uint8Array;
+  return asText(() => webTextCodec.decode(bytes, 0, bytes.length));
 }

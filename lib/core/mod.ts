@@ -24,15 +24,8 @@ export {
   type RemoteProtocolErrorOptions,
   WebSocketError,
 } from "./error.ts";
-export {
-  encodeFrame,
-  type EncodeFrameOptions,
-  type Frame,
-  type FrameHeader,
-  Opcode,
-  type Role,
-  Rsv,
-} from "./frame.ts";
+export { encodeFrame, type EncodeFrameOptions, type Encoder, type Written } from "./encoder.ts";
+export { type Frame, type FrameHeader, Opcode, type Role, Rsv } from "./frame.ts";
 export {
   type CloseEvent,
   type OutgoingEvent,
@@ -41,7 +34,6 @@ export {
   type ProtocolEvent,
   response,
 } from "./event.ts";
-export type { Written } from "./event_writer.ts";
 export {
   type AcceptedExtensions,
   acceptExtensions,
@@ -56,7 +48,6 @@ export {
   PENDING,
 } from "./extension.ts";
 export { FrameDecoder, type FrameDecoderOptions, type FramePiece } from "./decoder.ts";
-export * from "./frame_writer.ts";
 export {
   type AcceptOptions,
   type Agreement,

@@ -3,10 +3,10 @@
  *
  * @module
  */
-import { CloseCode, parseClose } from "./close.ts";
+import { CloseCode, parseClose, serializeClose } from "./close.ts";
 import { LocalProtocolError, RemoteProtocolError } from "./error.ts";
 import { type CloseEvent, complete, type OutgoingEvent, type ProtocolEvent } from "./event.ts";
-import { EventWriter, type Written } from "./event_writer.ts";
+import { Encoder, type Written } from "./encoder.ts";
 import {
   type DataPiece,
   FrameDecoder,
@@ -15,17 +15,16 @@ import {
 } from "./decoder.ts";
 import { bitsOf, type Extension, ExtensionReader, PENDING } from "./extension.ts";
 import { type Frame, Opcode, type Role } from "./frame.ts";
-import { FrameWriter, type Ownership } from "./frame_writer.ts";
 import {
   concat,
   DecodedPiece,
   type Fragment,
+  type Message,
   MessageAssembler,
   type MessageOptions,
   MessageReader,
 } from "./message.ts";
 import { checkKnown, type OptionNames } from "./options.ts";
-import type { TextCodec } from "./utf8.ts";
 
 /** Shared by all that have none. */
 const NONE: readonly Extension[] = [];
@@ -159,7 +158,6 @@ export class Protocol {
   readonly #role: Role;
   /** None where nobody wants to see the frames. */
   readonly #observer: FrameObserver | undefined;
-  readonly #codec: TextCodec | undefined;
   readonly #decoder: FrameDecoder;
   readonly #piece = new DecodedPiece();
   readonly #messages: MessageReader;
@@ -172,9 +170,8 @@ export class Protocol {
   #failure: RemoteProtocolError | undefined;
   /** And that we have said so (RFC 6455 §7.1.7). */
   #failed = false;
-  /** Made for the first event that is not just written. */
-  #events: EventWriter | undefined;
-  #writer: FrameWriter | undefined;
+  /** Holds the frames that were written, until they are taken. */
+  readonly encoder: Encoder;
 
   /**
    * Makes the machine for one end, behind the opening handshake.
@@ -187,9 +184,14 @@ export class Protocol {
     this.#role = role;
     const { extensions = NONE, onReady, onFrame } = options;
     this.#observer = onFrame && new FrameObserver(onFrame);
-    this.#codec = options.textCodec;
     this.#decoder = new FrameDecoder({ ...options, role, rsvInUse: bitsOf(extensions) });
     this.#messages = new MessageReader(options, false, options.allocate);
+    this.encoder = new Encoder(role, {
+      textCodec: options.textCodec,
+      extensions,
+      observed: onFrame !== undefined,
+      refusal: extensions === NONE ? undefined : () => this.#refusal(),
+    });
     if (extensions.length > 0) {
       this.#extended = new Extended(extensions, () => this.#receivedPiece(), onReady);
     }
@@ -376,54 +378,65 @@ export class Protocol {
    * @throws {TypeError} for data of the wrong type
    */
   send(event: OutgoingEvent): Uint8Array {
-    const writer = this.#writer ??= new FrameWriter(this.#role, this.#codec);
-    this.write(complete(event), writer);
-    const bytes = concat(writer.take());
-    writer.recycle();
+    this.write(complete(event));
+    const bytes = concat(this.encoder.take());
+    this.encoder.recycle();
     return bytes;
   }
 
-  /**
-   * Does as `send()`, into a batch.
-   *
-   * @param ownership what may be done with the bytes of a long binary piece
-   * @param later where it is given, an extension may work elsewhere on the piece of a message: the
-   * answer is then false, this is called once the frame is in the batch, or refused because a Close
-   * frame went meanwhile, and no other piece of a message is to be written before
-   * @returns whether the event was written
-   */
-  write(
-    event: ProtocolEvent,
-    writer: FrameWriter,
-    ownership: Ownership = "copy",
-    later?: Written,
-  ): boolean {
-    const refused = this.#refusal(event.type);
-    if (refused !== undefined) throw refused;
-    this.#events ??= new EventWriter(
-      { onFrame: this.#observer?.onFrame, extensions: this.#extended?.extensions },
-      this.#extended === undefined ? undefined : () => this.#refusal(),
-    );
-    const written = this.#events.write(event, writer, ownership, later);
-    if (event.type === "close") {
-      this.#failed = this.#failure !== undefined;
-      this.#state = this.#state === "remote-closing" ? "closed" : "local-closing";
+  /** Does as `send()`, into the batch of the `encoder`. */
+  write(event: ProtocolEvent): void {
+    switch (event.type) {
+      case "text":
+      case "binary":
+        this.writeMessage(event.data, event.messageFinished, false, event.compress);
+        return;
+      case "ping":
+      case "pong":
+        this.#checkSendable(event.type);
+        this.encoder.control(event.type === "ping" ? Opcode.Ping : Opcode.Pong, event.payload);
+        break;
+      case "close":
+        this.#checkSendable(event.type);
+        this.encoder.control(Opcode.Close, serializeClose(event));
+        this.#failed = this.#failure !== undefined;
+        this.#state = this.#state === "remote-closing" ? "closed" : "local-closing";
     }
-    if (this.#observer !== undefined) this.#events.tell();
-    return written;
+    if (this.#observer !== undefined) this.#tell();
   }
 
   /**
-   * Writes a whole message of text where there is nothing to do but to write it; tells whether it was
-   * written. Otherwise `write()` does, or says why not. Internal.
+   * Writes a piece of a message; see {@linkcode Encoder.message}. A frame that was pending is refused if a
+   * Close frame goes meanwhile.
+   *
+   * @throws {LocalProtocolError} as `send()`
    */
-  writeText(text: string, writer: FrameWriter): boolean {
-    if (this.#state !== "open" || this.#extended !== undefined || this.#observer !== undefined) {
-      return false;
-    }
-    if (this.#events !== undefined && this.#events.underway) return false;
-    writer.text(Opcode.Text, text, true);
-    return true;
+  writeMessage(
+    data: Message,
+    fin: boolean,
+    lend?: boolean,
+    compress?: boolean,
+    later?: Written,
+  ): boolean {
+    if (this.#state !== "open") this.#checkSendable(typeof data === "string" ? "text" : "binary");
+    const told = later && ((error?: Error) => {
+      this.#tell();
+      later(error);
+    });
+    const isWritten = this.encoder.message(data, fin, lend, compress, told);
+    if (this.#observer !== undefined) this.#tell();
+    return isWritten;
+  }
+
+  /** Tells of the frame that was written. */
+  #tell(): void {
+    const frame = this.encoder.takeSeen();
+    if (frame !== undefined) this.#observer?.onFrame("out", frame);
+  }
+
+  #checkSendable(type: ProtocolEvent["type"]): void {
+    const refused = this.#refusal(type);
+    if (refused !== undefined) throw refused;
   }
 
   /** RFC 6455 §5.5.1: no data is sent after a Close frame, and no ping by us. */

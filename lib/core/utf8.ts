@@ -117,13 +117,22 @@ export class Utf8Decoder {
 }
 
 /**
- * The length of a text in code units without the first half of a character that its end cuts off. That
- * half goes with the text that comes next, as in `TextEncoderStream`: encoded by itself it is U+FFFD.
+ * Cuts text between its characters. The first half of a character at the end of a piece goes with the
+ * next piece, as in `TextEncoderStream`: encoded by itself it would become U+FFFD.
  */
-export function wholeLength(text: string): number {
-  const { length } = text;
-  const last = text.charCodeAt(length - 1);
-  return last >= 0xd800 && last < 0xdc00 ? length - 1 : length;
+export class WholeCharacters {
+  /** The half that the last piece has cut off. */
+  half = "";
+
+  /** Takes a piece, and gives the characters that are whole. After the last piece, another text may begin. */
+  take(piece: string, last: boolean): string {
+    const text = this.half + piece;
+    const unit = text.charCodeAt(text.length - 1);
+    const isCut = !last && unit >= 0xd800 && unit < 0xdc00;
+    const end = isCut ? text.length - 1 : text.length;
+    this.half = text.slice(end);
+    return text.slice(0, end);
+  }
 }
 
 /** How many bytes the character takes that this byte begins. */

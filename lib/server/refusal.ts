@@ -5,7 +5,7 @@
  *
  * @module
  */
-import { onAbort } from "../abortable.ts";
+import { handled, onAbort } from "../abortable.ts";
 import { BodyWriter } from "../core/body.ts";
 import { HandshakeError } from "../core/error.ts";
 import {
@@ -18,7 +18,6 @@ import {
 import { refusalHeaders } from "../core/server_handshake.ts";
 import type { Cancellable, TransportReader } from "../opening.ts";
 import type { ConnectionOptions } from "../options.ts";
-import { handled } from "../connection/outbox.ts";
 import { deadline } from "../timers.ts";
 import { kindOf } from "../core/options.ts";
 import { type Listeners, report } from "./hooks.ts";

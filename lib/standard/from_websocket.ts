@@ -22,7 +22,7 @@ import {
   type ConnectionOptions,
   type ConnectionStats,
 } from "../options.ts";
-import { handled } from "../connection/outbox.ts";
+import { handled } from "../abortable.ts";
 import { NativeSocket, type WebSocketLike, type WebSocketLikeEvent } from "./native_socket.ts";
 
 /** How a native WebSocket is used. */

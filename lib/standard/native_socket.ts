@@ -13,13 +13,13 @@
 import { CloseCode, type CloseInfo, isWireCloseCode } from "../core/close.ts";
 import { RemoteProtocolError, webSocketError } from "../core/error.ts";
 import type { Role } from "../core/frame.ts";
-import type { FrameWriter, Ownership } from "../core/frame_writer.ts";
+import { Encoder } from "../core/encoder.ts";
 import { concat, type Fragment, type Message, ownBytes } from "../core/message.ts";
 import type { CloseEvent, ProtocolEvent } from "../core/event.ts";
 import type { ProtocolState } from "../core/protocol.ts";
 import type { Machine } from "../connection/driver.ts";
 import { Budget, Inbox, sizeOf } from "../connection/inbox.ts";
-import { SEND_MARK } from "../connection/outbox.ts";
+import { SEND_MARK } from "../connection/sender.ts";
 import { viewOf } from "../connection/outgoing.ts";
 import { wholeFragment } from "../connection/receiver.ts";
 import type { Transport, TransportHandlers } from "../transport.ts";
@@ -283,11 +283,6 @@ export class NativeSocket implements Machine {
   /** Nothing: no extensions are ours to free. */
   dispose(): void {}
 
-  /** Nothing: all are events. */
-  writeText(): boolean {
-    return false;
-  }
-
   /** The next event. */
   next(): ProtocolEvent | undefined {
     const item = this.#queue.take();
@@ -298,19 +293,21 @@ export class NativeSocket implements Machine {
     return item;
   }
 
-  /** Sends a message, or gathers its pieces, and closes the socket. Its frames are not ours to write. */
-  write(event: ProtocolEvent, _writer: FrameWriter, ownership: Ownership = "copy"): boolean {
-    if (event.type === "text") {
-      this.#write(event.data, event.messageFinished, false);
-    } else if (event.type === "binary") {
-      const borrow = ownership === "borrow";
-      const data = borrow && this.#copies ? event.data : new Uint8Array(event.data);
-      this.#write(data, event.messageFinished, borrow);
-    } else if (event.type === "close") {
-      this.#state = this.#state === "remote-closing" ? "closed" : "local-closing";
-      // An answer too: most platforms have given it by themselves, and then this is without effect.
-      this.#closeSocket(event);
-    }
+  /** Nothing is written to it: the frames are not ours. */
+  readonly encoder = new Encoder("server");
+
+  /** Closes the socket; pings and pongs are the platform's. */
+  write(event: ProtocolEvent): void {
+    if (event.type !== "close") return;
+    this.#state = this.#state === "remote-closing" ? "closed" : "local-closing";
+    // An answer too: most platforms have given it by themselves, and then this is without effect.
+    this.#closeSocket(event);
+  }
+
+  /** Sends a message, or gathers its pieces. */
+  writeMessage(data: Message, fin: boolean, lend: boolean): boolean {
+    const isKept = typeof data === "string" || (lend && this.#copies);
+    this.#write(isKept ? data : new Uint8Array(data), fin, lend);
     return true;
   }
 

@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { onAbort } from "../abortable.ts";
+import { handled, onAbort } from "../abortable.ts";
 import { driverOf, type WebSocketConnection } from "../connection/connection.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
 import { checkWebCloseInfo, HandshakeError, webSocketError } from "../core/error.ts";
@@ -14,7 +14,6 @@ import type { Message } from "../core/message.ts";
 import { parseWebSocketUrl } from "../core/url.ts";
 import { defineInterface, toDictionary, toStrings, toUsvString } from "../core/webidl.ts";
 import { type BufferSource, checkProtocols } from "../options.ts";
-import { handled } from "../connection/outbox.ts";
 
 /** The options of the standard. */
 export interface WebSocketStreamOptions {

@@ -9,6 +9,7 @@ import {
   type FramePiece,
   isControl,
 } from "../core/decoder.ts";
+import { frameLength, writeFrame } from "../core/encoder.ts";
 import {
   encodeWith,
   type Extension,
@@ -16,14 +17,7 @@ import {
   type OutgoingFrame,
   PENDING,
 } from "../core/extension.ts";
-import {
-  checkRole,
-  type Frame,
-  frameLength,
-  type Opcode,
-  type Role,
-  writeFrame,
-} from "../core/frame.ts";
+import { checkRole, type Frame, type Opcode, type Role } from "../core/frame.ts";
 import { maskingKey } from "../core/mask.ts";
 import { checkKnown, type OptionNames } from "../core/options.ts";
 import {

@@ -7,7 +7,7 @@ import {
   type WebSocketConnection,
 } from "../../mod.ts";
 import type { Role } from "../../lib/core/mod.ts";
-import { handled } from "../../lib/connection/outbox.ts";
+import { handled } from "../../lib/abortable.ts";
 import { portOf } from "../support.ts";
 import type { EndOptions, PeerEnd, PeerProcess } from "./peer_process.ts";
 

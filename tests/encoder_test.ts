@@ -1,14 +1,8 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { isDeepStrictEqual } from "node:util";
-import {
-  BORROW_FROM,
-  FrameDecoder,
-  FrameWriter,
-  Opcode,
-  type Ownership,
-  type Role,
-} from "../lib/core/mod.ts";
+import { FrameDecoder, Opcode, type Role } from "../lib/core/mod.ts";
+import { Encoder, LEND_FROM } from "../lib/core/encoder.ts";
 import { assertSameBytes, concat, cut, pattern, utf8 } from "./bytes.ts";
 import { FRAMES } from "./frame_table.ts";
 import { fc, offsets } from "./property.ts";
@@ -47,20 +41,20 @@ const TEXTS = [
   { character: "😀", counts: [31, 32, 5461, 16383, 16384] },
 ];
 
-describe("FrameWriter", () => {
-  it("FrameWriter writes each frame of the table as a server", () => {
+describe("Encoder", () => {
+  it("Encoder writes each frame of the table as a server", () => {
     for (const { title, fin, rsv, opcode, payload, unmasked } of FRAMES) {
-      const writer = new FrameWriter("server");
-      writer.bytes(opcode, payload, fin, rsv);
+      const writer = new Encoder("server");
+      writer.frame(opcode, payload, fin, rsv);
       assert.equal(writer.size, unmasked.length, title);
       assertSameBytes(concat(writer.take()), unmasked);
       assert.equal(writer.size, 0, title);
     }
   });
 
-  it("FrameWriter writes each frame of the table as a client, each with a key of its own", () => {
-    const writer = new FrameWriter("client");
-    for (const { opcode, payload, fin, rsv } of FRAMES) writer.bytes(opcode, payload, fin, rsv);
+  it("Encoder writes each frame of the table as a client, each with a key of its own", () => {
+    const writer = new Encoder("client");
+    for (const { opcode, payload, fin, rsv } of FRAMES) writer.frame(opcode, payload, fin, rsv);
     const parts = writer.take();
     const frames = FRAMES.map(({ fin, rsv, opcode, payload }) => ({ fin, rsv, opcode, payload }));
     assert.deepEqual(read("client", parts), frames);
@@ -68,8 +62,8 @@ describe("FrameWriter", () => {
 
   for (const { character, counts } of TEXTS) {
     for (const role of ROLES) {
-      it(`FrameWriter.text writes ${character} any number of times (${role})`, () => {
-        const writer = new FrameWriter(role);
+      it(`Encoder.text writes ${character} any number of times (${role})`, () => {
+        const writer = new Encoder(role);
         for (const count of counts) {
           const text = character.repeat(count);
           const payload = utf8(text);
@@ -83,13 +77,13 @@ describe("FrameWriter", () => {
     }
   }
 
-  it("FrameWriter.text makes U+FFFD of a lone surrogate", () => {
-    const writer = new FrameWriter("server");
+  it("Encoder.text makes U+FFFD of a lone surrogate", () => {
+    const writer = new Encoder("server");
     assert.equal(writer.text(Opcode.Text, "a\ud800b", true), 5);
     assert.deepEqual(read("server", writer.take())[0].payload, utf8("a\ufffdb"));
   });
 
-  it("FrameWriter writes what FrameDecoder reads, in the same order", () => {
+  it("Encoder writes what FrameDecoder reads, in the same order", () => {
     const size = fc.oneof(fc.nat(300), fc.constantFrom(8191, 8192, 65535, 65536, 70000));
     const payload = fc.oneof(
       fc.string({ unit: "binary", maxLength: 400 }),
@@ -99,16 +93,16 @@ describe("FrameWriter", () => {
     const item = fc.record({
       payload,
       fin: fc.boolean(),
-      ownership: fc.constantFrom<Ownership>("copy", "borrow", "own"),
+      lend: fc.boolean(),
       take: fc.boolean(),
     });
     const items = fc.array(item, { maxLength: 12 });
     fc.assert(fc.property(fc.constantFrom(...ROLES), items, offsets(5000), (role, written, at) => {
-      const writer = new FrameWriter(role);
+      const writer = new Encoder(role);
       const sent: Uint8Array[] = [];
-      for (const { payload, fin, ownership, take } of written) {
+      for (const { payload, fin, lend, take } of written) {
         if (typeof payload === "string") writer.text(Opcode.Text, payload, fin);
-        else writer.bytes(Opcode.Binary, payload.slice(), fin, 0, ownership);
+        else writer.frame(Opcode.Binary, payload.slice(), fin, 0, lend);
         if (take) flush(writer, sent);
       }
       flush(writer, sent);
@@ -123,22 +117,22 @@ describe("FrameWriter", () => {
   });
 });
 
-describe("FrameWriter and the payload of its caller", () => {
+describe("Encoder and the payload of its caller", () => {
   for (const role of ROLES) {
-    for (const length of [BORROW_FROM - 1, BORROW_FROM, 70000, 200_001]) {
-      it(`FrameWriter copies ${length} bytes that it may only copy (${role})`, () => {
-        const writer = new FrameWriter(role);
+    for (const length of [LEND_FROM - 1, LEND_FROM, 70000, 200_001]) {
+      it(`Encoder copies ${length} bytes that it may only copy (${role})`, () => {
+        const writer = new Encoder(role);
         const payload = pattern(length);
-        writer.bytes(Opcode.Binary, payload, true);
+        writer.frame(Opcode.Binary, payload, true);
         assertSameBytes(payload, pattern(length));
         payload.fill(0);
         assertSameBytes(read(role, writer.take())[0].payload, pattern(length));
       });
 
-      it(`FrameWriter does not change ${length} bytes that it borrows (${role})`, () => {
-        const writer = new FrameWriter(role);
+      it(`Encoder does not change ${length} bytes that it borrows (${role})`, () => {
+        const writer = new Encoder(role);
         const payload = pattern(length);
-        writer.bytes(Opcode.Binary, payload, true, 0, "borrow");
+        writer.frame(Opcode.Binary, payload, true, 0, true);
         assertSameBytes(read(role, writer.take())[0].payload, pattern(length));
         assertSameBytes(payload, pattern(length));
       });
@@ -146,49 +140,47 @@ describe("FrameWriter and the payload of its caller", () => {
   }
 
   /** Whether the bytes to send are those of the payload itself. */
-  const sharing: { role: Role; ownership: Ownership; length: number; shared: boolean }[] = [
-    { role: "server", ownership: "copy", length: BORROW_FROM, shared: false },
-    { role: "server", ownership: "borrow", length: BORROW_FROM, shared: true },
-    { role: "server", ownership: "own", length: BORROW_FROM, shared: true },
-    { role: "server", ownership: "borrow", length: BORROW_FROM - 1, shared: false },
-    { role: "client", ownership: "copy", length: BORROW_FROM, shared: false },
-    { role: "client", ownership: "borrow", length: BORROW_FROM, shared: false },
-    { role: "client", ownership: "own", length: BORROW_FROM, shared: true },
+  const sharing: { role: Role; lend: boolean; length: number; shared: boolean }[] = [
+    { role: "server", lend: false, length: LEND_FROM, shared: false },
+    { role: "server", lend: true, length: LEND_FROM, shared: true },
+    { role: "server", lend: true, length: LEND_FROM - 1, shared: false },
+    { role: "client", lend: false, length: LEND_FROM, shared: false },
+    { role: "client", lend: true, length: LEND_FROM, shared: false },
   ];
-  for (const { role, ownership, length, shared } of sharing) {
+  for (const { role, lend, length, shared } of sharing) {
     const verb = shared ? "sends" : "does not send";
-    it(`FrameWriter ${verb} the buffer of a payload to ${ownership} (${role}, ${length})`, () => {
-      const writer = new FrameWriter(role);
+    it(`Encoder ${verb} the buffer of a payload if lend is ${lend} (${role}, ${length})`, () => {
+      const writer = new Encoder(role);
       const payload = pattern(length);
-      writer.bytes(Opcode.Binary, payload, true, 0, ownership);
+      writer.frame(Opcode.Binary, payload, true, 0, lend);
       assert.equal(writer.take().some(({ buffer }) => buffer === payload.buffer), shared);
     });
   }
 });
 
-describe("FrameWriter and its batches", () => {
-  it("FrameWriter gives many small frames as one piece", () => {
-    const writer = new FrameWriter("server");
+describe("Encoder and its batches", () => {
+  it("Encoder gives many small frames as one piece", () => {
+    const writer = new Encoder("server");
     for (let i = 0; i < 1000; i++) writer.text(Opcode.Text, "Hello", true);
     assert.equal(writer.size, 7000);
     assert.equal(writer.take().length, 1);
     assert.deepEqual(writer.take(), []);
   });
 
-  it("FrameWriter gives a list each time that is its caller's own", () => {
-    const writer = new FrameWriter("server");
-    writer.bytes(Opcode.Binary, pattern(3), true);
+  it("Encoder gives a list each time that is its caller's own", () => {
+    const writer = new Encoder("server");
+    writer.frame(Opcode.Binary, pattern(3), true);
     writer.take();
     writer.take().push(pattern(5));
     assert.deepEqual(writer.take(), []);
   });
 
-  it("FrameWriter does not change what was taken before it is recycled", () => {
-    const writer = new FrameWriter("client");
+  it("Encoder does not change what was taken before it is recycled", () => {
+    const writer = new Encoder("client");
     const taken: Uint8Array[] = [];
     const copies: Uint8Array[] = [];
     for (let i = 0; i < 300; i++) {
-      writer.bytes(Opcode.Binary, pattern(i * 10), true);
+      writer.frame(Opcode.Binary, pattern(i * 10), true);
       const parts = writer.take();
       taken.push(...parts);
       copies.push(...parts.map((part) => part.slice()));
@@ -197,8 +189,8 @@ describe("FrameWriter and its batches", () => {
     assert.equal(read("client", taken).length, 300);
   });
 
-  it("FrameWriter keeps what was written between take and recycle", () => {
-    const writer = new FrameWriter("server");
+  it("Encoder keeps what was written between take and recycle", () => {
+    const writer = new Encoder("server");
     writer.text(Opcode.Text, "one", true);
     writer.take();
     writer.text(Opcode.Text, "two", true);
@@ -209,24 +201,24 @@ describe("FrameWriter and its batches", () => {
     assert.equal(others.length, 7000);
   });
 
-  it("FrameWriter uses its buffers again although there is always more to send", () => {
-    const writer = new FrameWriter("server");
+  it("Encoder uses its buffers again although there is always more to send", () => {
+    const writer = new Encoder("server");
     const buffers = new Set<ArrayBufferLike>();
     for (let i = 0; i < 1000; i++) {
-      writer.bytes(Opcode.Binary, pattern(8000), true);
+      writer.frame(Opcode.Binary, pattern(8000), true);
       const parts = writer.take();
       parts.forEach(({ buffer }) => buffers.add(buffer));
-      writer.bytes(Opcode.Binary, pattern(8000), true);
+      writer.frame(Opcode.Binary, pattern(8000), true);
       writer.recycle();
     }
     // 16 MB went through buffers of 64 KiB; the shared pool holds 16 of them.
     assert.ok(buffers.size <= 20, `${buffers.size} buffers were used`);
   });
 
-  it("FrameWriter never gives two writers the same buffer at a time", () => {
-    const writers = Array.from({ length: 40 }, () => new FrameWriter("server"));
+  it("Encoder never gives two writers the same buffer at a time", () => {
+    const writers = Array.from({ length: 40 }, () => new Encoder("server"));
     for (let round = 0; round < 3; round++) {
-      writers.forEach((writer, i) => writer.bytes(Opcode.Binary, pattern(i), true));
+      writers.forEach((writer, i) => writer.frame(Opcode.Binary, pattern(i), true));
       const parts = writers.map((writer) => writer.take());
       parts.forEach((part, i) => assert.deepEqual(read("server", part)[0].payload, pattern(i)));
       writers.forEach((writer) => writer.recycle());
@@ -235,7 +227,7 @@ describe("FrameWriter and its batches", () => {
 });
 
 /** Takes the batch as a transport does: copied, then free again. */
-function flush(writer: FrameWriter, sent: Uint8Array[]): void {
+function flush(writer: Encoder, sent: Uint8Array[]): void {
   sent.push(...writer.take().map((part) => part.slice()));
   writer.recycle();
 }

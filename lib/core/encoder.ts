@@ -1,0 +1,592 @@
+/**
+ * Messages and control frames to bytes (RFC 6455 §5), many frames to a buffer.
+ *
+ * @module
+ */
+import { LocalProtocolError } from "./error.ts";
+import { encodeWith, type Extension, type OutgoingFrame } from "./extension.ts";
+import { type Frame, MAX_CONTROL_LENGTH, Opcode, type Role } from "./frame.ts";
+import { applyMask, copyMasked, maskingKey } from "./mask.ts";
+import type { Message } from "./message.ts";
+import { Queue } from "./queue.ts";
+import { type TextCodec, webTextCodec, WholeCharacters } from "./utf8.ts";
+
+/** The longest header of a frame, in bytes: two, eight of length, four of masking key. */
+const MAX_HEADER_LENGTH = 14;
+
+/** The length of the header of a frame, in bytes, with the length of the payload in the fewest bytes. */
+export function headerLength(length: number, masked: boolean): number {
+  return (length < 126 ? 2 : length < 65536 ? 4 : 10) + (masked ? 4 : 0);
+}
+
+/**
+ * Writes a frame header without its masking key (RFC 6455 §5.2).
+ *
+ * @param first the first byte: FIN, the reserved bits, the opcode
+ * @returns the offset after the header
+ */
+export function writeHeader(
+  target: Uint8Array,
+  offset: number,
+  first: number,
+  masked: boolean,
+  length: number,
+): number {
+  const maskBit = masked ? 0x80 : 0;
+  target[offset++] = first;
+  if (length < 126) {
+    target[offset++] = maskBit | length;
+  } else if (length < 65536) {
+    target[offset++] = maskBit | 126;
+    target[offset++] = length >> 8;
+    target[offset++] = length;
+  } else {
+    target[offset++] = maskBit | 127;
+    const high = Math.floor(length / 2 ** 32);
+    for (let shift = 24; shift >= 0; shift -= 8) target[offset++] = high >>> shift;
+    for (let shift = 24; shift >= 0; shift -= 8) target[offset++] = length >>> shift;
+  }
+  return offset;
+}
+
+/** Writes a masking key. */
+export function writeKey(target: Uint8Array, offset: number, key: number): void {
+  target[offset] = key;
+  target[offset + 1] = key >>> 8;
+  target[offset + 2] = key >>> 16;
+  target[offset + 3] = key >>> 24;
+}
+
+/** Options of {@linkcode encodeFrame}. */
+export interface EncodeFrameOptions {
+  /**
+   * The masking key of 4 bytes, or true for a fresh one, as a client must. Default: none, as a
+   * server must
+   */
+  mask?: Uint8Array | true;
+}
+
+/**
+ * Writes one frame.
+ *
+ * @example
+ * ```ts
+ * import { encodeFrame, Opcode } from "@sluice/sluice/core";
+ *
+ * const payload = new TextEncoder().encode("Hello");
+ * console.log(encodeFrame({ opcode: Opcode.Text, payload }));
+ * // 81 05 48 65 6c 6c 6f
+ * ```
+ *
+ * @throws {RangeError} for a control frame that is fragmented or over 125 bytes, an unknown opcode,
+ * or a masking key that is not 4 bytes long
+ */
+export function encodeFrame(frame: Frame, options: EncodeFrameOptions = {}): Uint8Array {
+  const { mask } = options;
+  const bytes = new Uint8Array(frameLength(frame, mask !== undefined));
+  if (mask instanceof Uint8Array && mask.length !== 4) {
+    throw new RangeError(`Expected a masking key of 4 bytes, received ${mask.length}`);
+  }
+  const key = mask === true
+    ? maskingKey()
+    : mask && new DataView(mask.buffer, mask.byteOffset).getInt32(0, true);
+  writeFrame(bytes, 0, frame, key);
+  return bytes;
+}
+
+/**
+ * The length in bytes of a frame to send.
+ *
+ * @throws {RangeError} as {@linkcode encodeFrame}
+ */
+export function frameLength(frame: Frame, masked: boolean): number {
+  const { fin = true, rsv = 0, opcode, payload } = frame;
+  if (!isKnown(opcode)) throw new RangeError(`Expected a known opcode, received ${opcode}`);
+  if (!Number.isInteger(rsv) || rsv < 0 || rsv > 7) {
+    throw new RangeError(`Expected rsv to be a number of 3 bits, received ${rsv}`);
+  }
+  if ((opcode & 8) !== 0) {
+    // RFC 6455 §5.5: control frames are not fragmented.
+    if (!fin) throw new RangeError("Expected a whole control frame, received a fragment");
+    checkControl(payload);
+  }
+  return headerLength(payload.length, masked) + payload.length;
+}
+
+function isKnown(opcode: number): boolean {
+  return Number.isInteger(opcode) &&
+    ((opcode >= Opcode.Continuation && opcode <= Opcode.Binary) ||
+      (opcode >= Opcode.Close && opcode <= Opcode.Pong));
+}
+
+/**
+ * Checks the payload of a control frame (RFC 6455 §5.5).
+ *
+ * @throws {RangeError} If it is longer than 125 bytes.
+ */
+export function checkControl(payload: Uint8Array): Uint8Array {
+  if (payload.length > MAX_CONTROL_LENGTH) {
+    throw new RangeError(
+      `Expected a control payload of at most 125 bytes, received ${payload.length}`,
+    );
+  }
+  return payload;
+}
+
+/**
+ * Writes a frame where there is room for its {@linkcode frameLength}.
+ *
+ * @param key the masking key; undefined where none is used
+ * @returns the offset after the frame
+ */
+export function writeFrame(
+  target: Uint8Array,
+  offset: number,
+  frame: Frame,
+  key: number | undefined,
+): number {
+  const { fin = true, rsv = 0, opcode, payload } = frame;
+  const { length } = payload;
+  const at = writeHeader(target, offset, firstByte(fin, rsv, opcode), key !== undefined, length);
+  if (key === undefined) {
+    target.set(payload, at);
+    return at + length;
+  }
+  writeKey(target, at, key);
+  copyMasked(payload, target, at + 4, key, 0);
+  return at + 4 + length;
+}
+
+function firstByte(fin: boolean, rsv: number, opcode: number): number {
+  return (fin ? 0x80 : 0) | (rsv << 4) | opcode;
+}
+
+/** The size of a buffer, in bytes: 64 KiB of messages in one piece with their headers. */
+const BUFFER_SIZE = 65536 + 512;
+
+/** The size of a first buffer: where all connections write at once, most write little. */
+const FIRST_SIZE = 2048;
+
+/** From this many bytes on a payload is not copied into a buffer if it is lent. */
+export const LEND_FROM = 8192;
+
+/** Below this many code units a loop beats every platform's way to encode text. */
+const SHORT_TEXT = 24;
+
+const EMPTY = new Uint8Array(0);
+const utf8 = new TextEncoder();
+
+// A fresh zeroed buffer costs more than what is written to it. Connections share these, so that an
+// idle one holds none; as many are kept as connections are likely to write in one turn.
+const buffers: Uint8Array[] = [];
+const MAX_BUFFERS = 64;
+const firstBuffers: Uint8Array[] = [];
+const MAX_FIRST_BUFFERS = 512;
+
+function release(buffer: Uint8Array): void {
+  if (buffer.length === FIRST_SIZE) {
+    if (firstBuffers.length < MAX_FIRST_BUFFERS) firstBuffers.push(buffer);
+  } else if (buffer.length === BUFFER_SIZE && buffers.length < MAX_BUFFERS) buffers.push(buffer);
+}
+
+/** A finished part of the batch. */
+interface Part {
+  bytes: Uint8Array;
+  /** The length that the part was written with. The owner of lent bytes may detach them. */
+  length: number;
+  /** If the bytes are lent: the length of their header, which is at the end of the part before. */
+  header: number;
+  /** The buffer that is full, and is free once this part has left. */
+  full: Uint8Array | undefined;
+}
+
+function isIntact({ bytes, length }: Part): boolean {
+  return bytes.length === length;
+}
+
+/** The bytes of the part's buffer, if it is full, that no frame has fitted into. */
+function unusedOf({ bytes, length, full }: Part): number {
+  return full === undefined ? 0 : full.length - (bytes.byteOffset - full.byteOffset) - length;
+}
+
+/** Told that a frame is in the batch, or why it is not. */
+export type Written = (error?: Error) => void;
+
+/** Options of an {@linkcode Encoder}. */
+export interface EncoderOptions {
+  /** How text is encoded. Default: TextEncoder */
+  textCodec?: TextCodec;
+  /** What changes the data frames. Default: none */
+  extensions?: readonly Extension[];
+  /** Whether each frame that was written is kept for `takeSeen()`. Default: false */
+  observed?: boolean;
+  /** Tells why a frame that was pending may no longer be sent. Needed with extensions only. */
+  refusal?: () => Error | undefined;
+}
+
+/**
+ * Writes frames one after the other into a batch, which `take()` hands over as few pieces of bytes, for
+ * one gathered write.
+ */
+export class Encoder {
+  readonly #masked: boolean;
+  readonly #codec: TextCodec;
+  readonly #extensions: readonly Extension[];
+  readonly #observed: boolean;
+  readonly #refusal: (() => Error | undefined) | undefined;
+  /** The opcode of the message under way; 0 between messages. */
+  #message: Opcode = 0;
+  #characters: WholeCharacters | undefined;
+  #seen: Frame | undefined;
+
+  #buffer: Uint8Array = EMPTY;
+  /** Where in the buffer the bytes begin that were not taken, and where they end. */
+  #start = 0;
+  #end = 0;
+  /** Finished parts, before the bytes in the buffer at hand. */
+  readonly #parts = new Queue<Part>();
+  #partsSize = 0;
+  #unused = 0;
+  /** Buffers that are full, and lent parts, whose bytes were taken and may not have left. */
+  readonly #taken: Uint8Array[] = [];
+  #lent: Part[] = [];
+  /** Whether the batch before has filled more than a first buffer. */
+  #wroteMuch = false;
+  #hasVanished = false;
+
+  /**
+   * Makes an encoder for one connection.
+   *
+   * @param role which end writes: a client masks
+   */
+  constructor(role: Role, options: EncoderOptions = {}) {
+    const { textCodec = webTextCodec, extensions = [], observed = false, refusal } = options;
+    this.#masked = role === "client";
+    this.#codec = textCodec;
+    this.#extensions = extensions;
+    this.#observed = observed;
+    this.#refusal = refusal;
+  }
+
+  /** The bytes written and not yet taken. */
+  get size(): number {
+    return this.#partsSize + this.#end - this.#start;
+  }
+
+  /** The bytes of memory that are held beside those written. */
+  get unused(): number {
+    return this.#unused;
+  }
+
+  /** Whether the last `take()` has dropped a frame. */
+  get hasVanished(): boolean {
+    return this.#hasVanished;
+  }
+
+  /** Whether all that is lent and taken has the length that it had. */
+  get isLentIntact(): boolean {
+    return this.#lent.every(isIntact);
+  }
+
+  /** The frame that was written last, once: whoever is told of it may write another one. */
+  takeSeen(): Frame | undefined {
+    const frame = this.#seen;
+    this.#seen = undefined;
+    return frame;
+  }
+
+  /**
+   * Writes a piece of a message as a frame. A call that throws has changed nothing.
+   *
+   * @param data the piece: text or bytes
+   * @param fin whether the message ends with it
+   * @param lend whether the bytes stay as they are until they have left: long ones are then not copied
+   * @param compress what the sender asks of an extension that compresses
+   * @param later where it is given, an extension may work elsewhere on the piece: the answer is then
+   * false, this is called once the frame is in the batch, or refused, and no other piece of a message
+   * is to be written before
+   * @returns whether the frame was written
+   */
+  message(
+    data: Message,
+    fin: boolean,
+    lend: boolean = false,
+    compress?: boolean,
+    later?: Written,
+  ): boolean {
+    const begun = this.#message;
+    const type = typeof data === "string" ? Opcode.Text : Opcode.Binary;
+    // RFC 6455 §5.4: a message is of one type, and its frames but the first are continuations.
+    if (begun !== 0 && begun !== type) throw wrongType(begun);
+    const opcode = begun === 0 ? type : Opcode.Continuation;
+    if (this.#extensions.length > 0) {
+      return this.#extended(data, { opcode, fin, compress }, lend, later);
+    }
+    this.#message = fin ? 0 : type;
+    if (typeof data !== "string") {
+      this.frame(opcode, data, fin, 0, lend);
+      return true;
+    }
+    const text = fin && this.#characters === undefined ? data : this.#whole(data, fin);
+    if (this.#observed) this.#seen = { fin, rsv: 0, opcode, payload: utf8.encode(text) };
+    this.text(opcode, text, fin);
+    return true;
+  }
+
+  /**
+   * Writes a control frame.
+   *
+   * @throws {RangeError} If the payload is longer than 125 bytes.
+   */
+  control(opcode: Opcode, payload: Uint8Array): void {
+    this.frame(opcode, checkControl(payload), true);
+  }
+
+  /** The characters of a piece of text that are whole, with what the piece before it has cut off. */
+  #whole(data: string, fin: boolean): string {
+    return (this.#characters ??= new WholeCharacters()).take(data, fin);
+  }
+
+  /** Writes a piece of a message as the extensions make it. */
+  #extended(
+    data: Message,
+    { opcode, fin, compress }: { opcode: Opcode; fin: boolean; compress: boolean | undefined },
+    lend: boolean,
+    later: Written | undefined,
+  ): boolean {
+    const half = this.#characters?.half ?? "";
+    const payload = typeof data === "string" ? utf8.encode(this.#whole(data, fin)) : data;
+    const put = ({ opcode, payload: changed, fin, rsv }: OutgoingFrame) =>
+      // What was made for this frame is nobody else's.
+      this.frame(opcode, changed, fin, rsv, lend || changed !== data);
+    let isDue = true;
+    const encoded = later && ((error: Error | undefined, frame: OutgoingFrame) => {
+      if (!isDue) return;
+      isDue = false;
+      const refused = error ?? this.#refusal?.();
+      if (refused === undefined) put(frame);
+      later(refused);
+    });
+    let frame: OutgoingFrame | undefined;
+    try {
+      frame = encodeWith(this.#extensions, { opcode, fin, rsv: 0, payload, compress }, encoded);
+    } catch (error) {
+      if (this.#characters !== undefined) this.#characters.half = half;
+      throw error;
+    }
+    this.#message = fin ? 0 : typeof data === "string" ? Opcode.Text : Opcode.Binary;
+    if (frame !== undefined) put(frame);
+    return frame !== undefined;
+  }
+
+  /** Writes a frame with text as its payload, and gives the length of the payload in bytes. */
+  text(opcode: number, text: string, fin: boolean, rsv: number = 0): number {
+    const { length } = text;
+    if (3 * length > BUFFER_SIZE / 2) {
+      const payload = utf8.encode(text);
+      this.#put(firstByte(fin, rsv, opcode), payload, true);
+      return payload.length;
+    }
+    this.#reserve(MAX_HEADER_LENGTH + 3 * length);
+    const buffer = this.#buffer;
+    // One byte a code unit is the most likely; should the header prove longer, the text moves.
+    const likely = this.#end + headerLength(length, this.#masked);
+    let size = length <= SHORT_TEXT ? 0 : -1;
+    while (size >= 0 && size < length) {
+      const unit = text.charCodeAt(size);
+      if (unit < 0x80) buffer[likely + size++] = unit;
+      else size = -1;
+    }
+    if (size < 0) size = this.#codec.encodeInto(text, buffer, likely);
+    const start = size === length ? likely : this.#end + headerLength(size, this.#masked);
+    if (start !== likely) buffer.copyWithin(start, likely, likely + size);
+    this.#finish(firstByte(fin, rsv, opcode), size, start);
+    return size;
+  }
+
+  /** Writes a frame with bytes as its payload. */
+  frame(
+    opcode: number,
+    payload: Uint8Array,
+    fin: boolean,
+    rsv: number = 0,
+    lend: boolean = false,
+  ): void {
+    if (this.#observed) {
+      // A copy: the bytes may be the caller's.
+      this.#seen = { fin, rsv, opcode: opcode as Opcode, payload: new Uint8Array(payload) };
+    }
+    this.#put(firstByte(fin, rsv, opcode), payload, lend);
+  }
+
+  #put(first: number, payload: Uint8Array, lend: boolean): void {
+    const { length } = payload;
+    if (length >= LEND_FROM) return this.#putLong(first, payload, lend);
+    this.#reserve(MAX_HEADER_LENGTH + length);
+    const start = this.#end + headerLength(length, this.#masked);
+    this.#buffer.set(payload, start);
+    this.#finish(first, length, start);
+  }
+
+  /** Writes the header, and masks the payload, which is in the buffer already. */
+  #finish(first: number, length: number, start: number): void {
+    const at = writeHeader(this.#buffer, this.#end, first, this.#masked, length);
+    this.#end = start + length;
+    if (!this.#masked) return;
+    const key = maskingKey();
+    writeKey(this.#buffer, at, key);
+    applyMask(this.#buffer, start, this.#end, key, 0);
+  }
+
+  #putLong(first: number, payload: Uint8Array, lend: boolean): void {
+    this.#reserve(MAX_HEADER_LENGTH);
+    const { length } = payload;
+    const start = this.#end;
+    this.#end = writeHeader(this.#buffer, start, first, this.#masked, length);
+    if (this.#masked) {
+      const key = maskingKey();
+      writeKey(this.#buffer, this.#end, key);
+      this.#end += 4;
+      return this.#copy(payload, key);
+    }
+    if (!lend) return this.#copy(payload, undefined);
+    const header = this.#end - start;
+    this.#cut(undefined);
+    this.#parts.push({ bytes: payload, length, header, full: undefined });
+    this.#partsSize += length;
+  }
+
+  /** Copies a payload into as many buffers as it takes, which are used again and again. */
+  #copy(payload: Uint8Array, key: number | undefined): void {
+    const { length } = payload;
+    for (let at = 0; at < length;) {
+      if (this.#end === this.#buffer.length) this.#reserve(1);
+      const size = Math.min(length - at, this.#buffer.length - this.#end);
+      const part = payload.subarray(at, at + size);
+      if (key === undefined) this.#buffer.set(part, this.#end);
+      else copyMasked(part, this.#buffer, this.#end, key, at);
+      this.#end += size;
+      at += size;
+    }
+  }
+
+  /** Makes room for so many bytes in one piece. */
+  #reserve(size: number): void {
+    if (this.#buffer.length - this.#end < size) this.#extend(size);
+  }
+
+  #extend(size: number): void {
+    const full = this.#buffer;
+    if (full.length === 0 && size <= FIRST_SIZE && !this.#wroteMuch) {
+      this.#buffer = firstBuffers.pop() ?? new Uint8Array(FIRST_SIZE);
+      return;
+    }
+    const buffer = buffers.pop() ?? new Uint8Array(BUFFER_SIZE);
+    this.#wroteMuch = true;
+    if (full.length === FIRST_SIZE) {
+      // The little that it holds moves along: otherwise the batch would have one piece more.
+      buffer.set(full.subarray(this.#start, this.#end));
+      this.#taken.push(full);
+      this.#end -= this.#start;
+    } else {
+      if (full.length > 0) this.#cut(full);
+      this.#end = 0;
+    }
+    this.#start = 0;
+    this.#buffer = buffer;
+  }
+
+  /** Ends the part at hand. */
+  #cut(full: Uint8Array | undefined): void {
+    const length = this.#end - this.#start;
+    if (length > 0) {
+      const bytes = this.#buffer.subarray(this.#start, this.#end);
+      const part = { bytes, length, header: 0, full };
+      this.#parts.push(part);
+      this.#unused += unusedOf(part);
+      this.#partsSize += length;
+      this.#start = this.#end;
+    } else if (full !== undefined) this.#taken.push(full);
+  }
+
+  /**
+   * Hands over what was written. The bytes must not change until {@linkcode recycle}. If lent bytes
+   * have not the length that they were written with, their frame is dropped, and all that was written
+   * after it; see {@linkcode hasVanished}.
+   *
+   * @param most from so many bytes on no more is taken
+   * @param copy whether to copy what is lent
+   */
+  take(most: number = Infinity, copy: boolean = false): Uint8Array[] {
+    this.#hasVanished = false;
+    const taken: Uint8Array[] = [];
+    if (this.#partsSize === 0) {
+      if (this.#end > this.#start) taken.push(this.#buffer.subarray(this.#start, this.#end));
+      this.#start = this.#end;
+      return taken;
+    }
+    this.#cut(undefined);
+    let size = 0;
+    for (let next = this.#parts.first; next !== undefined; next = this.#parts.first) {
+      // A header goes with its payload.
+      if (size >= most && next.header === 0) break;
+      if (!isIntact(next)) {
+        this.#drop(next, taken);
+        break;
+      }
+      this.#parts.shift();
+      size += next.length;
+      taken.push(this.#taking(next, copy));
+    }
+    return taken;
+  }
+
+  #taking(part: Part, copy: boolean): Uint8Array {
+    const { bytes, length, header, full } = part;
+    this.#partsSize -= length;
+    this.#unused -= unusedOf(part);
+    if (full !== undefined) this.#taken.push(full);
+    if (header === 0) return bytes;
+    if (copy) return new Uint8Array(bytes);
+    this.#lent.push(part);
+    return bytes;
+  }
+
+  /** Drops what was not taken, and the header of the part, at the end of what was. */
+  #drop({ header }: Part, taken: Uint8Array[]): void {
+    this.#parts.clear();
+    this.#partsSize = this.#unused = 0;
+    this.#start = this.#end;
+    this.#hasVanished = true;
+    const last = taken.pop()!;
+    if (last.length > header) taken.push(last.subarray(0, last.length - header));
+  }
+
+  /**
+   * Says that nothing handed over is in use any more: the buffers are free for other connections.
+   *
+   * @returns whether what was lent has the length that it had; otherwise nothing is freed
+   */
+  recycle(): boolean {
+    if (this.#lent.length > 0) {
+      if (!this.isLentIntact) return false;
+      this.#lent = [];
+    }
+    const isMuch = this.#taken.length > 0 || this.#end > FIRST_SIZE;
+    for (let full = this.#taken.pop(); full !== undefined; full = this.#taken.pop()) release(full);
+    if (this.#partsSize > 0 || this.#end > this.#start || this.#end === 0) return true;
+    // The next batch is likely to be as large as this one.
+    this.#wroteMuch = isMuch;
+    release(this.#buffer);
+    this.#buffer = EMPTY;
+    this.#start = this.#end = 0;
+    return true;
+  }
+}
+
+function wrongType(begun: Opcode): LocalProtocolError {
+  const [begunType, otherType] = begun === Opcode.Text ? ["text", "binary"] : ["binary", "text"];
+  return new LocalProtocolError(
+    `Expected the ${begunType} message to go on, received a ${otherType} event`,
+  );
+}
