@@ -8,7 +8,8 @@ import { checkKnown, type OptionNames } from "./core/options.ts";
 import type { WebSocketConnection } from "./connection/connection.ts";
 import { Queue } from "./core/queue.ts";
 import { accept, type ServeOptions } from "./server/server.ts";
-import type { Transport, TransportHandlers } from "./transport.ts";
+import type { Transport } from "./transport.ts";
+import { BaseTransport } from "./transport_base.ts";
 import { nextTurn, timer } from "./timers.ts";
 
 /** How the ends of a {@linkcode transportPair} behave. */
@@ -122,30 +123,24 @@ export async function pair(
   ]);
 }
 
-class MemoryEnd implements MemoryTransport {
+class MemoryEnd extends BaseTransport implements MemoryTransport {
   peer!: MemoryEnd;
   readonly #delay: number;
   readonly #chunkSize: number;
   readonly #capacity: number;
-  #handlers: TransportHandlers | undefined;
-  /** What the peer has written and this end has not read; null is its end, an error that of the line. */
+  /** The bytes that this end has not read yet; null is the end of the peer's side, an error a reset. */
   readonly #arriving = new Queue<Uint8Array | null | Error>();
   #underWay = 0;
-  #paused = true;
-  #scheduled = false;
-  #inputEnded = false;
-  #outputEnded = false;
-  #closed = false;
-  #dropped = 0;
-  #error: Error | undefined;
-
+  #isPaused = true;
+  #isScheduled = false;
   /** How many bytes may leave before the line breaks, and how it does then. */
   #left: number;
   readonly #how: LineFault["how"] | undefined;
-  /** Nothing that this end writes arrives any more, nor its end. */
-  #mute = false;
+  /** Whether nothing that this end sends arrives any more. */
+  #isMute = false;
 
   constructor(options: TransportPairOptions, side: LineFault["from"]) {
+    super();
     const { delay = 0, chunkSize = Infinity, capacity = 65536, fault } = options;
     this.#left = fault?.from === side ? fault.after : Infinity;
     this.#how = fault?.how;
@@ -154,35 +149,27 @@ class MemoryEnd implements MemoryTransport {
     this.#capacity = capacity;
   }
 
-  get bufferedAmount(): number {
-    const underWay = this.#closed ? 0 : Math.max(0, this.peer.#underWay - this.#capacity);
-    return underWay + this.#dropped;
+  override get bufferedAmount(): number {
+    const isClosed = this.phase === "closed";
+    return (isClosed ? 0 : Math.max(0, this.peer.#underWay - this.#capacity)) + this.late;
   }
 
-  handle(handlers: TransportHandlers): void {
-    const first = this.#handlers === undefined;
-    this.#handlers = handlers;
-    if (first && this.#closed) this.#later(() => this.#handlers!.close(this.#error));
-    else this.resume();
+  protected start(): void {
+    this.resume();
   }
 
   write(parts: readonly Uint8Array[]): void {
+    if (this.phase !== "open") return this.drop(parts);
     for (const part of parts) {
-      // What comes too late waits for ever, as on a socket.
-      if (this.#outputEnded || this.#closed) this.#dropped += part.length;
-      else this.#write(part);
-    }
-  }
-
-  #write(part: Uint8Array): void {
-    for (let at = 0; at < part.length; at += this.#chunkSize) {
-      const end = Math.min(part.length, at + this.#chunkSize);
-      this.#send(new Uint8Array(part.subarray(at, end)));
+      for (let at = 0; at < part.length; at += this.#chunkSize) {
+        const end = Math.min(part.length, at + this.#chunkSize);
+        this.#send(new Uint8Array(part.subarray(at, end)));
+      }
     }
   }
 
   #send(item: Uint8Array | null): void {
-    if (this.#mute) return;
+    if (this.#isMute) return;
     if (item === null || item.length < this.#left) {
       this.#left -= item?.length ?? 0;
       return this.peer.#arrive(item);
@@ -191,65 +178,67 @@ class MemoryEnd implements MemoryTransport {
     this.#break();
   }
 
-  /** The line breaks behind what was sent so far. */
+  /** Breaks the line after the bytes that were sent. */
   #break(): void {
-    this.#mute = true;
-    if (this.#how === "silence") this.peer.#mute = true;
+    this.#isMute = true;
+    if (this.#how === "silence") this.peer.#isMute = true;
     else if (this.#how === "reset") this.peer.#arrive(new Error("The line was reset"));
     else this.peer.#arrive(null);
     if (this.#how !== "end") return;
-    this.peer.#mute = true;
+    this.peer.#isMute = true;
     this.#arrive(null);
   }
 
   pause(): void {
-    this.#paused = true;
+    this.#isPaused = true;
   }
 
   resume(): void {
-    this.#paused = false;
+    this.#isPaused = false;
     this.#schedule();
   }
 
-  end(): void {
-    if (this.#outputEnded || this.#closed) return;
-    this.#outputEnded = true;
+  protected finish(): void {
     this.#send(null);
-    if (this.#inputEnded) this.#close();
+    this.reportFinished();
   }
 
-  destroy(): void {
-    this.#later(() => this.#close());
-    // As from a socket, what was written before still arrives.
-    if (!this.#outputEnded) this.#send(null);
-    this.#outputEnded = true;
+  protected cut(): void {
+    this.#later(() => this.reportClose());
+    // As on a socket, bytes that were written before still arrive.
+    this.#send(null);
   }
 
-  fail(error: Error): void {
-    for (const end of [this, this.peer]) end.#later(() => end.#close(error));
+  override fail(error: Error): void {
+    for (const end of [this, this.peer]) end.#later(() => end.reportClose(error));
+  }
+
+  protected override reportClose(error?: Error): void {
+    this.#arriving.clear();
+    super.reportClose(error);
   }
 
   #arrive(item: Uint8Array | null | Error): void {
-    if (this.#closed) return;
+    if (this.phase === "closed") return;
     if (item instanceof Uint8Array) this.#underWay += item.length;
     this.#arriving.push(item);
     this.#schedule();
   }
 
   #schedule(): void {
-    if (this.#scheduled || this.#paused || this.#handlers === undefined) return;
+    if (this.#isScheduled || this.#isPaused || this.handlers === undefined) return;
     if (this.#arriving.length === 0) return;
-    this.#scheduled = true;
+    this.#isScheduled = true;
     this.#later(() => {
-      this.#scheduled = false;
+      this.#isScheduled = false;
       this.#deliver();
     });
   }
 
   #deliver(): void {
-    while (!this.#paused && !this.#closed && this.#arriving.length > 0) {
+    while (!this.#isPaused && !this.isDestroyed && this.#arriving.length > 0) {
       const item = this.#arriving.shift()!;
-      if (item === null) this.#endInput();
+      if (item === null) this.reportEnd();
       else if (item instanceof Error) this.fail(item);
       else this.#give(item);
     }
@@ -258,22 +247,8 @@ class MemoryEnd implements MemoryTransport {
   #give(chunk: Uint8Array): void {
     const before = this.peer.bufferedAmount;
     this.#underWay -= chunk.length;
-    this.#handlers!.data(chunk);
-    if (before > 0 && this.peer.bufferedAmount === 0) this.peer.#handlers?.drain();
-  }
-
-  #endInput(): void {
-    this.#inputEnded = true;
-    this.#handlers!.end();
-    if (this.#outputEnded) this.#close();
-  }
-
-  #close(error?: Error): void {
-    if (this.#closed) return;
-    this.#closed = true;
-    this.#error = error;
-    this.#arriving.clear();
-    this.#handlers?.close(error);
+    this.handlers!.data(chunk);
+    if (before > 0) this.peer.reportDrain();
   }
 
   #later(callback: () => void): void {

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { onAbort } from "../abortable.ts";
 import { PENDING } from "../core/extension.ts";
 
 /** Turns input into output. After each `push()`, `next()` is called until it returns undefined. */
@@ -61,10 +62,7 @@ export class PullStream<I, O> {
       start: (controller) => {
         this.#input = controller;
         // abort() below is called after the current write, which waits for a reader or an extension.
-        controller.signal?.addEventListener(
-          "abort",
-          () => this.#rejectAll(controller.signal.reason),
-        );
+        onAbort(controller.signal, (reason) => this.#rejectAll(reason));
       },
       write: (chunk) => this.#write(() => machine.push(chunk)),
       close: () => this.#write(() => this.#isClosing = true),
