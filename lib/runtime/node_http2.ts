@@ -1,7 +1,5 @@
 /**
- * A stream of `node:http2` as a transport, its header fields, and what a session allows.
- *
- * A file of its own because only those who have a session of HTTP/2 load it.
+ * Streams of `node:http2` as transports, their header fields, and the settings of their sessions.
  *
  * @module
  */
@@ -23,38 +21,40 @@ import type { Address, Transport } from "../transport.ts";
 import { tcpAddress } from "../transport_base.ts";
 import { DuplexTransport } from "./node_duplex.ts";
 
-// RFC 9113 §7
+// Error codes (RFC 9113 §7)
 const REFUSED_STREAM = 7;
-/** RFC 8441 §5 names it for what is the reset of a TCP connection. */
+/** RFC 8441 §5: stands for the reset of a TCP connection. */
 const CANCEL = 8;
 const ENHANCE_YOUR_CALM = 11;
 
-// Its sessions hold back what is written while any other stream waits for its window, until a frame
-// comes in (oven-sh/bun#43422).
+/**
+ * A session of Bun holds back the bytes of a stream while any other stream waits for its window, until a
+ * frame comes in (oven-sh/bun#43422).
+ */
 const IS_BUN = process.versions.bun !== undefined;
 
-/** The sessions that a frame is sure to come in on. */
+/** The sessions whose ping was not answered yet. */
 const nudged = new WeakSet<Http2Session>();
 
-/** Has a frame come in: the answer to a ping, one at a time. */
+/** Makes a frame come in: the answer to a ping. */
 function nudge(session: Http2Session | undefined): void {
   if (session === undefined || session.destroyed || nudged.has(session)) return;
   if (session.state.outboundQueueSize === 0) return;
   if (session.ping(() => nudged.delete(session))) nudged.add(session);
 }
 
-/** Whence a stream comes; undefined when its session is gone. */
+/** The address of the peer; undefined if the session is gone. */
 export function remoteAddress(stream: Http2Stream): Address | undefined {
   const { socket } = stream.session ?? {};
   return tcpAddress(socket?.remoteAddress, socket?.remotePort);
 }
 
 /**
- * How many bytes a stream is given before it has taken those before: the payload of one DATA frame
- * (RFC 9113 §4.2). Node counts what a stream has queued towards the `maxSessionMemory` of its session,
- * and never takes it off again when the stream is destroyed (nodejs/node `Http2Stream::Destroy`).
+ * Maximum number of bytes that a stream holds: the payload of one DATA frame (RFC 9113 §4.2). Node counts
+ * the bytes that a stream holds towards the `maxSessionMemory` of its session, and still counts them after
+ * the stream was destroyed (`Http2Stream::Destroy` in Node's source).
  */
-const GIVEN_AT_ONCE = 16384;
+const CAPACITY = 16384;
 
 /** One stream of a session as a {@linkcode Transport}. */
 export class Http2Transport extends DuplexTransport<Http2Stream> implements Transport {
@@ -64,8 +64,8 @@ export class Http2Transport extends DuplexTransport<Http2Stream> implements Tran
 
   /** @param stream a stream that nobody reads */
   constructor(stream: Http2Stream) {
-    super(stream, GIVEN_AT_ONCE);
-    // A session that is gone knows no more.
+    super(stream, CAPACITY);
+    // A session that is gone does not know the addresses.
     const { socket, encrypted } = stream.session ?? {};
     this.localAddress = tcpAddress(socket?.localAddress, socket?.localPort);
     this.remoteAddress = remoteAddress(stream);
@@ -106,7 +106,7 @@ export class Http2Transport extends DuplexTransport<Http2Stream> implements Tran
   }
 }
 
-/** Header fields as they came; the platform has joined most of the repeated ones. */
+/** Header fields as they came. The platform has joined most of the repeated ones. */
 export function fieldsOf(headers: IncomingHttpHeaders): RawHeaders {
   return Object.entries(headers).flatMap(([name, value]) =>
     [value ?? []].flat().map((one): [string, string] => [name, String(one)])
@@ -129,7 +129,7 @@ export function respond(stream: ServerHttp2Stream, fields: RawHeaders): void {
 }
 
 /**
- * Sends a request; its body stays open.
+ * Sends a request, whose body stays open.
  *
  * @throws {HandshakeError} "connect-failed" if the session takes no more requests
  */
@@ -146,17 +146,17 @@ export function request(watch: SessionWatch, fields: RawHeaders): ClientHttp2Str
 }
 
 /**
- * Whether the server has refused a stream that ended without a response. REFUSED_STREAM says that it has
- * not looked at the request (RFC 9113 §8.7). Node's servers say ENHANCE_YOUR_CALM instead, for a moment
- * also after one of `maxConcurrentStreams` streams has ended.
+ * Whether the server has refused a stream that ended without a response. REFUSED_STREAM says that the
+ * server has not looked at the request (RFC 9113 §8.7). Node's servers say ENHANCE_YOUR_CALM instead, for a
+ * moment also after one of `maxConcurrentStreams` streams has ended.
  */
 export function isRefused({ rstCode }: ClientHttp2Stream): boolean {
   return rstCode === REFUSED_STREAM || rstCode === ENHANCE_YOUR_CALM;
 }
 
 /**
- * The header fields of the final response; none if the stream ends without one. It rejects with a
- * HandshakeError after too many interim ones.
+ * Waits for the header fields of the final response; undefined if the stream ends without one. Rejects
+ * with a HandshakeError after too many interim responses.
  */
 export function responseOf(stream: ClientHttp2Stream): Promise<RawHeaders | undefined> {
   return new Promise((resolve, reject) => {
@@ -174,7 +174,7 @@ export function responseOf(stream: ClientHttp2Stream): Promise<RawHeaders | unde
 }
 
 /**
- * Refuses to be a server where a client can bring the process down.
+ * Refuses to be a server on a runtime where a client can make the process crash.
  *
  * @throws {HandshakeError} "unsupported", status 501
  */
@@ -188,12 +188,12 @@ export function checkServerRuntime(): void {
 }
 
 /**
- * Checks that a server has said that it takes the extended CONNECT (RFC 8441 §3).
+ * Checks that the server has told the client that it takes the extended CONNECT (RFC 8441 §3).
  *
  * @throws {HandshakeError} "no-extended-connect", status 501
  */
 export function checkLocalSettings(session: Http2Session | undefined): void {
-  // What the client has not confirmed yet is not among the local settings.
+  // Settings that the client has not confirmed yet are not among the local settings.
   if (session === undefined || session.pendingSettingsAck) return;
   if (session.localSettings.enableConnectProtocol !== true) throw noExtendedConnect(501);
 }
@@ -216,25 +216,15 @@ function sessionClosed(cause?: unknown): HandshakeError {
 /**
  * Waits until the server has said whether it takes the extended CONNECT (RFC 8441 §3).
  *
- * @param watch the watch of the session
- * @param signal ends the wait
  * @throws {HandshakeError} "no-extended-connect" if the server does not take it, "connect-failed" if the
  * session ends before its settings come
  */
 export async function remoteSettings(watch: SessionWatch, signal: AbortSignal): Promise<void> {
-  const { session } = watch;
   watch.throwIfEnded();
-  if (allowsConnect(session)) return;
+  if (allowsConnect(watch.session)) return;
   signal.throwIfAborted();
-  let leave!: () => void;
-  const answer = new Promise<void>((resolve, reject) => {
-    leave = watch.join({
-      onSettings: () => allowsConnect(session) ? resolve() : reject(noExtendedConnect()),
-      onEnd: (error) => reject(sessionClosed(error)),
-    });
-  });
-  watch.awaitSettings();
-  await abortable(answer, signal).finally(leave);
+  await abortable(watch.settings(), signal);
+  if (!allowsConnect(watch.session)) throw noExtendedConnect();
 }
 
 function allowsConnect(session: ClientHttp2Session): boolean {
@@ -242,29 +232,21 @@ function allowsConnect(session: ClientHttp2Session): boolean {
   return settings?.enableConnectProtocol === true;
 }
 
-/** What is told of a session. */
-export interface SessionUser {
-  /** The server's settings have come. */
-  onSettings?(): void;
-  /** The session has ended, or is about to. */
-  onEnd?(error?: Error): void;
-}
-
 const watches = new WeakMap<ClientHttp2Session, SessionWatch>();
 
 /**
- * The listeners of a client's session, one set for all that use it at the same time. While there are
- * any, an error of the session is theirs, and does not end the process for want of a listener.
+ * The listeners of a client's session, one set for all of its users. While there are users, an error of
+ * the session is reported to them, and does not end the process for want of a listener.
  */
 export class SessionWatch {
-  /** The session. */
   readonly session: ClientHttp2Session;
-  readonly #users = new Set<SessionUser>();
+  #users = 0;
   #error: Error | undefined;
-  #listening = false;
-  #asked = false;
+  #isListening = false;
+  #hasAsked = false;
+  /** Settles when the server's settings have come, or the session has ended. */
+  #settings: { promise: Promise<void>; settle: (error?: HandshakeError) => void } | undefined;
 
-  /** The watch of a session. */
   static of(session: ClientHttp2Session): SessionWatch {
     let watch = watches.get(session);
     if (watch === undefined) watches.set(session, watch = new SessionWatch(session));
@@ -275,14 +257,16 @@ export class SessionWatch {
     this.session = session;
   }
 
-  /** Uses the session until the function that is returned is called. */
-  join(user: SessionUser = {}): () => void {
-    if (!this.#listening) this.#listen("on");
-    this.#users.add(user);
+  /** Uses the session until the returned function is called. */
+  join(): () => void {
+    this.#users++;
+    if (!this.#isListening) this.#listen("on");
+    let hasLeft = false;
     return () => {
-      if (!this.#users.delete(user) || this.#users.size > 0) return;
+      if (hasLeft) return;
+      hasLeft = true;
       // The error of a session that is destroyed comes after the end of its streams.
-      if (!this.session.destroyed) this.#listen("off");
+      if (--this.#users === 0 && !this.session.destroyed) this.#listen("off");
     };
   }
 
@@ -291,13 +275,21 @@ export class SessionWatch {
     if (this.session.closed || this.session.destroyed) throw sessionClosed(this.#error);
   }
 
-  /** Has `onSettings` called once the server's settings have come. */
-  awaitSettings(): void {
+  /** Waits for the server's settings. */
+  settings(): Promise<void> {
+    if (this.#settings !== undefined) return this.#settings.promise;
+    let settle!: (error?: HandshakeError) => void;
+    const promise = new Promise<void>((resolve, reject) => {
+      settle = (error) => error === undefined ? resolve() : reject(error);
+    });
+    this.#settings = { promise, settle };
     if (!this.session.connecting) this.#ask();
+    return promise;
   }
 
   #listen(method: "on" | "off"): void {
-    this.#listening = method === "on";
+    this.#isListening = method === "on";
+    this.#settings = undefined;
     this.session[method]("error", this.#onError);
     this.session[method]("close", this.#onClose);
     this.session[method]("remoteSettings", this.#onSettings);
@@ -306,18 +298,17 @@ export class SessionWatch {
 
   /** Nothing tells whether the settings have come already, but the answer to a ping comes after them. */
   readonly #ask = (): void => {
-    if (this.#asked || this.session.closed || this.session.destroyed) return;
-    this.#asked = true;
+    if (this.#hasAsked || this.session.closed || this.session.destroyed) return;
+    this.#hasAsked = true;
     // RFC 9113 §3.4: the settings are the first frame that a server sends.
     this.session.ping((error) => {
-      this.#asked = false;
+      this.#hasAsked = false;
       if (error === null) this.#onSettings();
     });
   };
 
   readonly #onSettings = (): void => {
-    if (this.session.destroyed) return;
-    for (const user of this.#users) user.onSettings?.();
+    if (!this.session.destroyed) this.#settle();
   };
 
   readonly #onError = (error: Error): void => {
@@ -325,7 +316,10 @@ export class SessionWatch {
     this.#onClose();
   };
 
-  readonly #onClose = (): void => {
-    for (const user of this.#users) user.onEnd?.(this.#error);
-  };
+  readonly #onClose = (): void => this.#settle(sessionClosed(this.#error));
+
+  #settle(error?: HandshakeError): void {
+    this.#settings?.settle(error);
+    this.#settings = undefined;
+  }
 }
