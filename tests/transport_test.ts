@@ -103,7 +103,7 @@ const PAIRS: Record<string, () => Pair | Promise<Pair>> = {
   "a Unix socket, dialled": unixPair,
   "a Unix socket, accepted": async () => (await unixPair()).reverse() as Pair,
   "memory": () => transportPair(),
-  "memory, with a delay and small chunks": () => transportPair({ delay: 2, chunkSize: 1000 }),
+  "memory, with a delay and small chunks": () => transportPair({ delay: 1, chunkSize: 10_000 }),
   "TransformStreams": streamPair,
   "memory through streams and back": () => throughStreams(transportPair()),
   "node:net through streams and back": async () => throughStreams(await socketPair(nodeProvider)),

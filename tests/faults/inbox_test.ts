@@ -215,8 +215,7 @@ describe("B5 what a paused connection holds", () => {
     for (const [title, frames] of all) {
       it(`B5 ${title}, read by ${way}: at most twice the limit`, async () => {
         const options = { pingInterval: 0, maxControlFramesPerSecond: Infinity };
-        const count = 60;
-
+        const count = 24;
         const open: [WebSocketConnection, Feed][] = [];
         const kept: unknown[] = [];
         for (let i = 0; i < count + 5; i++) {
