@@ -7,6 +7,7 @@ import config from "../deno.json" with { type: "json" };
 import { checkBlocks } from "./docs/blocks.ts";
 import { checkLinks } from "./docs/links.ts";
 import { checkReference } from "./docs/reference.ts";
+import { knownNames, readArguments, UsageError, withoutSeparator } from "./arguments.ts";
 import { BROWSER } from "./build_npm.ts";
 import { ROOT, run } from "./process.ts";
 
@@ -62,8 +63,11 @@ async function check(): Promise<void> {
   if (problems.length > 0) Deno.exitCode = 1;
 }
 
-const [command = "build"] = Deno.args;
-if (command === "build") await build();
-else if (command === "serve") await serve();
-else if (command === "check") await check();
-else throw new RangeError(`Expected build, serve or check, received ${command}`);
+const COMMANDS: Record<string, () => Promise<void>> = { build, serve, check };
+
+const command = await readArguments("deno task docs [build|serve|check]", () => {
+  const [name, ...rest] = withoutSeparator(Deno.args);
+  if (rest.length > 0) throw new UsageError(`Unexpected argument: ${rest[0]}`);
+  return knownNames("command", name === undefined ? ["build"] : [name], Object.keys(COMMANDS))[0];
+});
+await COMMANDS[command]();

@@ -1,8 +1,9 @@
-import { describe, it } from "node:test";
+import { describe } from "node:test";
 import assert from "node:assert/strict";
 import { createServer } from "node:net";
 import process from "node:process";
 import { type Block, pages, type Section, sectionsOf } from "./docs.ts";
+import { it, notApplicable } from "./it.ts";
 import { type Child, insideRepository, withPrograms } from "./programs.ts";
 
 /** The ports that the pages use; a test takes free ones instead. */
@@ -84,7 +85,9 @@ describe("The programs of the documentation", () => {
 
   for (const { page, heading, blocks } of sections) {
     const here = blocks.filter(isForThisRuntime);
-    const skip = here.length === 0 ? "nothing in it runs on this runtime" : undefined;
+    const skip = here.length === 0
+      ? notApplicable("its programs are for another runtime")
+      : undefined;
     it(`${page} ${heading || "(start)"}: the programs run and print what the page shows`, {
       skip,
     }, () => runSection({ page, heading, blocks: here }));

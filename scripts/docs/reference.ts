@@ -1,10 +1,12 @@
-/** What the reference pages must name: every option, every error code. */
+/** What the reference pages must name: every option, error code, close code and flag of the command. */
 import config from "../../deno.json" with { type: "json" };
+import { CloseCode } from "../../mod.ts";
 import { ROOT, run } from "../process.ts";
 
-/** The interfaces of the public options, and the headings of docs/reference/options.md about them. */
 const OPTIONS = new URL("docs/reference/options.md", ROOT);
 const ERRORS = new URL("docs/reference/errors.md", ROOT);
+const CLOSE_CODES = new URL("docs/reference/close-codes.md", ROOT);
+const CLI = new URL("docs/reference/cli.md", ROOT);
 
 /** The interfaces that the page of options covers; inherited members are those of the first ones. */
 const INTERFACES = [
@@ -40,7 +42,12 @@ interface Declaration {
 /** Checks that the reference names what exists and nothing else. */
 export async function checkReference(): Promise<string[]> {
   const symbols = await publicSymbols();
-  return [...await checkOptions(symbols), ...await checkErrors(symbols)];
+  return [
+    ...await checkOptions(symbols),
+    ...await checkErrors(symbols),
+    ...await checkCloseCodes(),
+    ...await checkCommandLine(),
+  ];
 }
 
 async function checkOptions(symbols: Map<string, Declaration>): Promise<string[]> {
@@ -61,6 +68,22 @@ async function checkErrors(symbols: Map<string, Declaration>): Promise<string[]>
   const page = await Deno.readTextFile(ERRORS);
   const section = /^## Codes of HandshakeError$([^]*?)^## /m.exec(page)?.[1] ?? "";
   return differences("docs/reference/errors.md", "code", codes, rowsOf(section));
+}
+
+async function checkCloseCodes(): Promise<string[]> {
+  const page = await Deno.readTextFile(CLOSE_CODES);
+  const rows = [...page.matchAll(/^\| (\d+) +\| `(\w+)`/gm)].map(([, code, name]) =>
+    `${name} ${code}`
+  );
+  const codes = Object.entries(CloseCode).map((entry) => entry.join(" "));
+  return differences("docs/reference/close-codes.md", "code", new Set(codes), new Set(rows));
+}
+
+async function checkCommandLine(): Promise<string[]> {
+  const { output } = await run(Deno.execPath(), ["run", "-A", "lib/cli.ts", "--help"]);
+  const optionsOf = (text: string) => new Set(text.match(/(?<![\w-])--[a-z][a-z-]*/g));
+  const page = await Deno.readTextFile(CLI);
+  return differences("docs/reference/cli.md", "option", optionsOf(output), optionsOf(page));
 }
 
 /** The names in the first cells of the tables: `name`, `"code"` or `name(parameters)`. */
