@@ -37,7 +37,7 @@ function take(event: EndpointEvent): void {
     case "close":
       console.log("closed:", event.closeCode, event.reason);
   }
-  // Pings, and a Close that is not an answer to ours.
+  // Answer pings, and a Close that the server sent first.
   const due = response(event);
   if (due !== undefined && endpoint.state !== "closed") send(due);
 }

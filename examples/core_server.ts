@@ -9,7 +9,7 @@ import {
   response,
 } from "sluice/core";
 
-/** What there is to send because of an event. */
+/** The event that answers another one, if any. */
 function answer(event: EndpointEvent): OutgoingEndpointEvent | undefined {
   switch (event.type) {
     case "request":
@@ -17,7 +17,7 @@ function answer(event: EndpointEvent): OutgoingEndpointEvent | undefined {
       return { type: "reject", status: 404 };
     case "text":
     case "binary":
-      // A piece of a message, which need not be whole.
+      // A piece of a message is sent back as a piece.
       return event;
     default:
       return response(event);
@@ -27,7 +27,7 @@ function answer(event: EndpointEvent): OutgoingEndpointEvent | undefined {
 function serve(socket: Socket): void {
   const endpoint = new Endpoint("server", { maxMessageSize: 1024 * 1024 });
   const send = (event: OutgoingEndpointEvent) => {
-    // What the client does not read is not to be read from it either.
+    // If the client does not read, stop reading from it.
     if (!socket.write(endpoint.send(event))) socket.pause();
   };
   const receive = (chunk: Uint8Array | null) => {
@@ -44,7 +44,7 @@ function serve(socket: Socket): void {
       if (error.event !== undefined) send(error.event);
       socket.end();
     }
-    // It is the server that ends, behind all that was written.
+    // The server ends the connection, after everything was written.
     if (endpoint.endsTransport) socket.end();
   };
   socket.on("data", receive);

@@ -1,6 +1,7 @@
 /**
- * HTTP and WebSocket on one port with `Deno.serve`, for those who cannot use `node:http` (see http.ts):
- * what a client sends faster than it is read piles up here, to `maxQueuedBytes` at most.
+ * HTTP and WebSocket on one port with `Deno.serve`. If you can, use `node:http` instead (see http.ts):
+ * here a client that sends too fast cannot be slowed down. Its messages wait in memory, up to
+ * `maxQueuedBytes`.
  */
 import { fromWebSocket } from "sluice";
 
@@ -24,7 +25,7 @@ const server = Deno.serve({
 });
 
 Deno.addSignalListener("SIGTERM", async () => {
-  // It closes the WebSockets too, with 1001.
+  // Closes the WebSockets too, with 1001.
   await server.shutdown();
   console.log("closed");
   Deno.exit();

@@ -8,7 +8,7 @@ const app = fastify();
 app.get("/", () => "Hello from Fastify");
 
 const attached = attach(app.server, { path: "/echo" }, (ws) => ws.readable.pipeTo(ws.writable));
-// So that app.close() does not wait for them for ever.
+// app.close() waits for the WebSockets, so close them first.
 app.addHook("preClose", () => attached.shutdown());
 
 await app.listen({ port: 8080, host: "127.0.0.1" });

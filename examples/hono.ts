@@ -9,7 +9,7 @@ const app = new Hono();
 app.get("/", (context) => context.text("Hello from Hono"));
 
 const options = { fetch: app.fetch, port: 8080, hostname: "127.0.0.1" };
-// It is one of node:http unless you ask for another.
+// A server of node:http, unless the option `createServer` says otherwise.
 const server = serve(options, ({ port }) => console.log("port:", port)) as Server;
 
 const attached = attach(server, { path: "/echo" }, (ws) => ws.readable.pipeTo(ws.writable));

@@ -4,7 +4,7 @@ import type { AddressInfo } from "node:net";
 import process from "node:process";
 import { attachHttp2, connectHttp2 } from "sluice/http2";
 
-// Browsers want TLS: createSecureServer({ cert, key, settings }, ...).
+// Browsers need TLS: createSecureServer({ cert, key, settings }, ...).
 const settings = { enableConnectProtocol: true };
 const server = createServer({ settings }, (_request, response) => {
   response.end("Hello from node:http2");
