@@ -1,60 +1,67 @@
 /**
- * A client that connects again: an iterator of connections, with backoff.
+ * Connects again and again: an iterator of connections, with backoff.
  *
  * @module
  */
 import { abortable, onAbort, sleep } from "../abortable.ts";
 import { driverOf, type WebSocketConnection } from "../connection/connection.ts";
 import { HandshakeError, type RefusedResponse } from "../core/error.ts";
-import { parseHttpDate } from "../core/http_date.ts";
 import { checkFunction, checkKnown, checkNumber, type OptionNames } from "../core/options.ts";
 import { parseWebSocketUrl } from "../core/url.ts";
 import { now, wallClock } from "../timers.ts";
 import { checkDialling, connect, CONNECT_OPTIONS, type ConnectOptions } from "./client.ts";
 
-/** What {@linkcode ReconnectOptions.onRetry} is told. */
+/** The argument of {@linkcode ReconnectOptions.onRetry}. */
 export interface RetryInfo {
-  /** Why the last attempt failed; undefined after the end of a connection. */
+  /** The error of the last attempt, or undefined after the end of a connection. */
   readonly error: unknown;
-  /** The number of retries in a row, without a connection that lived for `minUptime`. */
+  /** Number of retries since a connection lasted for `minUptime`. */
   readonly attempt: number;
-  /** The time until the next attempt, in milliseconds. */
+  /** Time until the next attempt, in milliseconds. */
   readonly delay: number;
 }
 
-/** How {@linkcode reconnect} tries. */
+/** Options of {@linkcode reconnect}. */
 export interface ReconnectOptions extends ConnectOptions {
-  /** The longest delay before the first retry, in milliseconds. Default: 1000 */
+  /**
+   * Maximum delay before the first retry, in milliseconds.
+   * @default {1000}
+   */
   minDelay?: number;
   /**
-   * The longest delay at all, in milliseconds. More than 2147483647 (24 days) counts as that. Default:
-   * 60000, and up to 72000 after a Retry-After
+   * Maximum of all delays, in milliseconds. The limit is 2,147,483,647 (24 days).
+   * @default {60_000}, and up to 72,000 after a Retry-After
    */
   maxDelay?: number;
-  /** The factor by which the longest delay grows with each failure. Default: 1.6 */
+  /**
+   * Factor by which the maximum delay grows with each failure.
+   * @default {1.6}
+   */
   backoffFactor?: number;
   /**
-   * How long a connection must have been up, in milliseconds, for the delays to start anew. After a
-   * connection that ended sooner they go on growing. The time that your code takes after the end of a
-   * connection does not count. Default: 5000
+   * Time that a connection must last, in milliseconds, so that the delays start from the beginning. After
+   * a shorter connection the delays continue to grow. Time that your code takes after the end of the
+   * connection does not count.
+   * @default {5000}
    */
   minUptime?: number;
   /**
-   * How many attempts to connect may fail in a row before the iteration throws the last error. A
-   * connection, however short, starts the count anew. Default: Infinity
+   * Maximum number of failed attempts in a row. Then the iteration throws the last error. A connection,
+   * however short, resets the count.
+   * @default {Infinity}
    */
   maxAttempts?: number;
   /**
-   * Decides whether to try again after a failure; otherwise the iteration throws the error. It is not
-   * asked about an error whose property `fatal` is true, which is always thrown. Default:
-   * {@linkcode isTransient}, and true for whatever a function `url` throws
+   * Decides whether to try again after a failure; if not, the iteration throws the error. An error whose
+   * property `fatal` is true is always thrown. By default, {@linkcode isTransient} decides, and every
+   * error of a function `url` is followed by a retry.
    */
   retry?: (error: unknown, attempt: number) => boolean | Promise<boolean>;
-  /** Called before each delay. If it throws or rejects, the iteration throws the error. Default: none */
+  /** Called before each delay. If the callback throws or rejects, the iteration throws its error. */
   onRetry?: (info: RetryInfo) => void;
   /**
-   * Ends the iteration at once when aborted, whatever it waits for: the iteration throws the reason. A
-   * connection that you hold stays open, unless you have asked for the next one.
+   * Ends the iteration at once when aborted; the iteration throws the reason. The current connection stays
+   * open, unless the next one has been asked for.
    */
   signal?: AbortSignal;
 }
@@ -70,10 +77,10 @@ const RECONNECT_OPTIONS: OptionNames<ReconnectOptions> = {
   onRetry: checkFunction,
 };
 
-/** Statuses that a server or a proxy gives when it might do better later (RFC 9110 §15, RFC 6585). */
+/** Statuses after which a later attempt may succeed (RFC 9110 §15, RFC 6585). */
 const TRANSIENT_STATUSES = new Set([408, 425, 429, 500, 502, 503, 504]);
 
-/** Conditions that may be over at the next attempt. */
+/** Codes of a HandshakeError after which a later attempt may succeed. */
 const TRANSIENT_CODES = new Set([
   "connect-failed",
   "connection-lost",
@@ -82,14 +89,14 @@ const TRANSIENT_CODES = new Set([
   "stream-refused",
 ]);
 
-/** What a SOCKS proxy replies then (RFC 1928 §6): failures, unreachable, refused, expired. */
+/** The same replies of a SOCKS proxy (RFC 1928 §6): failure, unreachable, refused, expired. */
 const TRANSIENT_REPLIES = new Set([1, 3, 4, 5, 6]);
 
 /**
- * Whether a failed attempt to connect may succeed later: no connection to the host, one that was lost or
- * took too long, a stream of HTTP/2 that was refused, or a status of 408, 425, 429, 500, 502, 503 or 504,
- * also from a proxy, or a SOCKS proxy that could not reach it. Everything else would fail again: a
- * certificate, a refusal, an answer that is not a WebSocket's, an option that is wrong.
+ * Whether a later attempt to connect may succeed. This is true if the host could not be reached, the
+ * connection was lost or took too long, an HTTP/2 stream was refused, the server or a proxy answered with
+ * the status 408, 425, 429, 500, 502, 503 or 504, or a SOCKS proxy could not reach the server. Other
+ * failures would happen again, such as a wrong certificate, a refusal or a wrong option.
  */
 export function isTransient(error: unknown): boolean {
   if (!(error instanceof HandshakeError)) return false;
@@ -99,17 +106,17 @@ export function isTransient(error: unknown): boolean {
 }
 
 /**
- * Connects, and connects again whenever the loop goes on: an iterator of connections, one at a time. If
- * the last connection is still open, it is closed first. Delays are drawn at random up to a limit that
- * grows with each failure, so that many clients do not come back all at once. If the server sends
- * Retry-After, the delay is that time, or `maxDelay` if that is shorter, with jitter.
+ * Connects, and connects again each time the loop asks for the next connection. A connection that is still
+ * open is closed first. Each delay is random, up to a limit that grows with each failure, so that many
+ * clients do not come back at the same time. If the server sends Retry-After, the delay is that time, or
+ * `maxDelay` if it is shorter, with jitter.
  *
- * Nothing is sent again. If a connection ends, the messages whose `send()` was rejected have not left.
- * Nobody can say whether the peer has read the others: have it acknowledge what must not be lost, and
- * send the rest again on the next connection.
+ * Nothing is sent again. Messages whose `send()` was rejected have not left. The peer may or may not have
+ * read the other messages: let the peer acknowledge messages that must not be lost, and send the rest again
+ * on the next connection.
  *
- * `break` ends the iteration and leaves the connection open. `return()` does so too, and ends an attempt
- * or a delay at once.
+ * `break` ends the iteration and leaves the connection open. `return()` does the same, and also ends an
+ * attempt or a delay at once.
  *
  * @example
  * ```ts
@@ -131,13 +138,13 @@ export function isTransient(error: unknown): boolean {
  * await server.shutdown();
  * ```
  *
- * @param url where to connect to, or a function that is called before each attempt, for example to fetch
- * a fresh token. If the function throws, that is a failed attempt like any other, unless the error has
- * a property `fatal` that is true, as `Object.assign(new Error("logged out"), { fatal: true })` has
- * @param options those of `connect()`, and when to try again
- * @returns an iterator of connections. It throws the error of an attempt that is not to be repeated, the
- * reason of the signal, and TypeError if a function `url` gives anything but a string or URL, or `retry`
- * anything but a boolean
+ * @param url The URL, or a function that is called before each attempt, for example to fetch a new token.
+ * If the function throws, the attempt has failed, and `retry` decides. An error with a property `fatal`
+ * that is true ends the iteration: `Object.assign(new Error("logged out"), { fatal: true })`.
+ * @param options The options of `connect()`, and when to try again.
+ * @returns An iterator of connections. It throws the error of an attempt that is not repeated, the reason
+ * of the signal, or a TypeError if a function `url` does not return a string or URL, or `retry` does not
+ * return a boolean.
  * @throws {TypeError} If `url` or an option has the wrong type.
  * @throws {RangeError} If an option has a wrong value, such as a negative number.
  * @throws {DOMException} SyntaxError if `url` is not a URL of a WebSocket, or a subprotocol is not a token.
@@ -153,12 +160,12 @@ export function reconnect(
   return new Reconnection(url, { ...options, headers }).iterate();
 }
 
-/** The reason that stands for a call of `return()`. */
+/** The reason of an abort by `return()`. */
 const RETURNED = Symbol("returned");
 
 type Iteration = AsyncGenerator<WebSocketConnection, void, void>;
 
-/** How an attempt to connect has come out. */
+/** The result of an attempt to connect. */
 type Outcome = { ws: WebSocketConnection } | { error: unknown; isTransient: boolean };
 
 /** One iteration over connections. */
@@ -167,7 +174,7 @@ class Reconnection {
   readonly #options: ReconnectOptions;
   readonly #connectOptions: ConnectOptions;
   readonly #backoff: Backoff;
-  /** Aborted by the caller's signal, and by `return()`. */
+  /** Aborted by the caller's signal and by `return()`. */
   readonly #controller = new AbortController();
   readonly #signal: AbortSignal = this.#controller.signal;
 
@@ -183,7 +190,7 @@ class Reconnection {
   iterate(): Iteration {
     const iteration = this.#connections();
     const finish = iteration.return.bind(iteration);
-    // A generator would not look at them before what it waits for has settled.
+    // A generator would wait for its current promise first.
     iteration.return = () => {
       this.#controller.abort(RETURNED);
       return finish();
@@ -216,7 +223,7 @@ class Reconnection {
     }
   }
 
-  /** Tries until there is a connection, or a failure that is final. */
+  /** Tries until there is a connection or a final failure. */
   async #connect(): Promise<WebSocketConnection> {
     const { maxAttempts = Infinity } = this.#options;
     for (let failed = 1;; failed++) {
@@ -224,8 +231,8 @@ class Reconnection {
       this.#signal.throwIfAborted();
       if ("ws" in outcome) return outcome.ws;
       const { error } = outcome;
-      const final = isFatal(error) || failed >= maxAttempts;
-      if (final || !await this.#mayRetry(outcome, failed)) throw error;
+      const isFinal = isFatal(error) || failed >= maxAttempts;
+      if (isFinal || !await this.#mayRetry(outcome, failed)) throw error;
       await this.#wait(error);
     }
   }
@@ -239,7 +246,7 @@ class Reconnection {
     }
     try {
       const ws = await connect(checkUrl(url), this.#connectOptions);
-      // Nobody waits for it any more.
+      // The iteration has ended in the meantime.
       if (this.#signal.aborted) ws.close();
       return { ws };
     } catch (error) {
@@ -266,15 +273,15 @@ class Reconnection {
     });
   }
 
-  /** Calls `onRetry`. One that rejects ends the iteration with its error, as one that throws. */
-  #tell(info: RetryInfo): void {
+  /** Calls `onRetry`. If it throws or rejects, the iteration ends with the error. */
+  #reportRetry(info: RetryInfo): void {
     const returned: unknown = this.#options.onRetry?.(info);
     Promise.resolve(returned).catch((error) => this.#controller.abort(error));
   }
 
   async #wait(error: unknown): Promise<void> {
     const delay = this.#backoff.next(error);
-    this.#tell({ error, attempt: this.#backoff.failures, delay });
+    this.#reportRetry({ error, attempt: this.#backoff.failures, delay });
     await sleep(delay, this.#signal);
   }
 }
@@ -297,14 +304,14 @@ function checkUrl(url: unknown): string | URL {
   throw new TypeError(`Expected url to be, or to return, a string or URL, received ${typeof url}`);
 }
 
-/** The longest delay that is a number the platforms' timers know. */
+/** The longest delay of the platforms' timers. */
 const LONGEST_DELAY = 2 ** 31 - 1;
 
-/** The longest delay if the caller gives none, and the same with the jitter after a Retry-After of a minute. */
+/** The default of `maxDelay`, and the same with the jitter after a Retry-After of a minute. */
 const MAX_DELAY = 60_000;
 const MAX_DELAY_WITH_JITTER = 72_000;
 
-/** Draws the delays: at random up to a limit that grows. */
+/** Draws random delays up to a limit that grows. */
 class Backoff {
   readonly #minDelay: number;
   readonly #maxDelay: number;
@@ -328,29 +335,32 @@ class Backoff {
     this.failures = 0;
   }
 
-  /** The delay after one more failure. */
+  /** Returns the delay after one more failure. */
   next(error: unknown): number {
     const limit = this.#limit;
     const most = this.#maxDelay;
     this.failures++;
     const asked = retryAfter(error);
-    // The server asks for more than the caller allows: still not all clients at once.
-    if (asked > most) return between(most / 2, most);
-    return between(asked, Math.min(this.#maxDelayWithJitter, asked + Math.max(limit, asked / 2)));
+    // If the server asks for more than `maxDelay`, the clients still spread out.
+    if (asked > most) return randomBetween(most / 2, most);
+    return randomBetween(
+      asked,
+      Math.min(this.#maxDelayWithJitter, asked + Math.max(limit, asked / 2)),
+    );
   }
 
   get #limit(): number {
     const limit = this.#minDelay * this.#factor ** this.failures;
-    // 0 times Infinity is no number.
+    // 0 * Infinity is NaN.
     return Math.min(this.#maxDelay, Number.isNaN(limit) ? this.#minDelay : limit);
   }
 }
 
-function between(least: number, most: number): number {
+function randomBetween(least: number, most: number): number {
   return least + Math.random() * (most - least);
 }
 
-/** How long the server asks to wait, in milliseconds. RFC 9110 §10.2.3: it gives seconds, or a date. */
+/** The time that the server asks to wait, in milliseconds. RFC 9110 §10.2.3: seconds or a date. */
 function retryAfter(error: unknown): number {
   const { response } = error instanceof HandshakeError ? error : {};
   const value = response?.headers.get("retry-after")?.trim() ?? "";
@@ -359,8 +369,55 @@ function retryAfter(error: unknown): number {
   return date === undefined ? 0 : Math.max(0, date - sentAt(response!));
 }
 
-/** When the response was made, by the clock of the server if that tells. */
+/** When the response was made, by the clock of the server if it sends a date. */
 function sentAt(response: RefusedResponse): number {
   const present = wallClock();
   return parseHttpDate(response.headers.get("date")?.trim() ?? "", present) ?? present;
+}
+
+const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+
+const MONTH = `(?<month>${MONTHS.join("|")})`;
+const TIME = "(?<hour>\\d\\d):(?<minute>\\d\\d):(?<second>\\d\\d)";
+
+/** RFC 9110 §5.6.7: a recipient must accept all three formats, of which two are obsolete. */
+const FORMATS = [
+  // IMF-fixdate: Sun, 06 Nov 1994 08:49:37 GMT
+  `(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), (?<day>\\d\\d) ${MONTH} (?<year>\\d{4}) ${TIME} GMT`,
+  // rfc850-date: Sunday, 06-Nov-94 08:49:37 GMT
+  `(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day, (?<day>\\d\\d)-${MONTH}-(?<year>\\d\\d) ${TIME} GMT`,
+  // asctime-date: Sun Nov  6 08:49:37 1994
+  `(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) ${MONTH} (?<day>\\d\\d| \\d) ${TIME} (?<year>\\d{4})`,
+].map((format) => new RegExp(`^${format}$`));
+
+/**
+ * Parses a date in a header field.
+ *
+ * @param now The present, in milliseconds since 1970. A year of two digits is near it.
+ * @returns The milliseconds since 1970, or undefined if the text is not a date.
+ */
+export function parseHttpDate(text: string, now: number): number | undefined {
+  for (const format of FORMATS) {
+    const { groups } = format.exec(text) ?? {};
+    if (groups !== undefined) return toTime(groups, now);
+  }
+}
+
+function toTime(groups: Record<string, string>, now: number): number | undefined {
+  const [day, hour, minute, second] = ["day", "hour", "minute", "second"].map((name) =>
+    Number(groups[name])
+  );
+  const year = groups.year.length === 4 ? Number(groups.year) : nearYear(Number(groups.year), now);
+  const date = new Date(0);
+  date.setUTCFullYear(year, MONTHS.indexOf(groups.month), day);
+  // RFC 9110 §5.6.7: a second of 60 is a leap second.
+  if (date.getUTCDate() !== day || hour > 23 || minute > 59 || second > 60) return undefined;
+  return date.setUTCHours(hour, minute, second);
+}
+
+/** RFC 9110 §5.6.7: a year that seems to be more than 50 years ahead is in the past. */
+function nearYear(digits: number, now: number): number {
+  const present = new Date(now).getUTCFullYear();
+  const year = present - present % 100 + digits;
+  return year > present + 50 ? year - 100 : year;
 }

@@ -1,7 +1,5 @@
 /**
- * Redirects of the opening handshake (RFC 6455 §4.1, RFC 9110 §15.4).
- *
- * A file of its own because what may go on to another server, and what must not, is a matter by itself.
+ * Follows redirects of the opening handshake (RFC 6455 §4.1, RFC 9110 §15.4).
  *
  * @module
  */
@@ -11,29 +9,22 @@ import { checkType } from "../core/options.ts";
 import { parseWebSocketUrl, type WebSocketUrl } from "../core/url.ts";
 import type { TlsConnectOptions } from "../transport.ts";
 
-/** What a server is told, or shown, of the caller's. */
+/** The options of `connect()` that a server sees. */
 export interface HopOptions {
-  /** The header fields. */
   headers: [string, string][];
-  /** The subprotocols. */
   protocols?: string[];
-  /** The Origin header. */
   origin?: string;
-  /** The User-Agent header, or false for none. */
   userAgent?: string | false;
-  /** The options of TLS. */
   tls?: TlsConnectOptions;
-  /** Names of header fields that go to other origins too. */
+  /** Names of header fields that are sent to other origins too. */
   crossOriginHeaders?: readonly string[];
-  /** Whether the server must choose one of the subprotocols. */
+  /** Whether the server must choose a subprotocol. */
   requireProtocol?: boolean;
 }
 
 /** One request. */
 export interface Hop<O extends HopOptions> {
-  /** Where it goes. */
   readonly target: WebSocketUrl;
-  /** The options that hold there. */
   readonly options: O;
 }
 
@@ -49,10 +40,9 @@ export function checkFieldNames(name: string, value: unknown): void {
 }
 
 /**
- * Makes a request, and those that redirects ask for.
+ * Makes a request, and follows redirects.
  *
- * @param maxRedirects how many of them to follow
- * @throws {HandshakeError} "redirect", and what `request` throws
+ * @throws {HandshakeError} If a redirect is not followed ("redirect"), or if `request` throws.
  */
 export async function followRedirects<T, O extends HopOptions>(
   first: Hop<O>,
@@ -68,17 +58,20 @@ export async function followRedirects<T, O extends HopOptions>(
       const response = redirectOf(error);
       if (response === undefined || maxRedirects === 0) throw error;
       if (visited.size > maxRedirects) {
-        throw refusal(`Expected at most ${maxRedirects} redirects, received more`, response);
+        throw refusal(
+          `The server redirects more than maxRedirects (${maxRedirects}) times`,
+          response,
+        );
       }
       hop = nextHop(hop, response);
       if (visited.has(placeOf(hop.target))) {
-        throw refusal("Expected no redirect to where we came from", response);
+        throw refusal("The server redirects in a loop", response);
       }
     }
   }
 }
 
-/** The response, if it is one that says where else to go. */
+/** The response, if it is a redirect with a location. */
 function redirectOf(error: unknown): RefusedResponse | undefined {
   if (!(error instanceof HandshakeError) || error.code !== "status") return undefined;
   const { response } = error;
@@ -96,23 +89,23 @@ function nextHop<O extends HopOptions>(
 ): Hop<O> {
   const next = resolve(target, response);
   if (target.secure && !next.secure) {
-    throw refusal("Expected a redirect from wss to wss, received one to ws", response);
+    throw refusal("The server redirects from wss to ws, which is not encrypted", response);
   }
   const stays = originOf(next) === originOf(target);
   const names = new Set(options.crossOriginHeaders?.map((name) => name.toLowerCase()));
   const goes = (name: string) => stays || names.has(name.toLowerCase());
-  // What a server says is no reason to log in as somebody else.
+  // The user name and password in a location are ignored: a server must not choose them.
   const { username, password } = goes("Authorization") ? target : NOBODY;
   return {
     target: { ...next, username, password },
-    options: stays ? options : { ...options, ...allowed(options, goes, response) },
+    options: stays ? options : { ...options, ...crossOriginOptions(options, goes, response) },
   };
 }
 
 const NOBODY = { username: "", password: "" };
 
-/** What another origin gets of the caller's: nothing but the header fields that go there by name. */
-function allowed(
+/** The options for another origin: only the header fields that `crossOriginHeaders` names. */
+function crossOriginOptions(
   { headers, protocols = [], origin, userAgent, tls, requireProtocol }: HopOptions,
   goes: (name: string) => boolean,
   response: RefusedResponse,
@@ -120,7 +113,7 @@ function allowed(
   const offers = protocols.length > 0 && goes("Sec-WebSocket-Protocol");
   if (requireProtocol && protocols.length > 0 && !offers) {
     throw refusal(
-      "Expected no redirect to another origin, to which crossOriginHeaders lets no subprotocol go",
+      "The server redirects to another origin, and crossOriginHeaders does not name Sec-WebSocket-Protocol",
       response,
     );
   }
@@ -129,30 +122,30 @@ function allowed(
     protocols: offers ? protocols : undefined,
     origin: goes("Origin") ? origin : undefined,
     userAgent: userAgent === false || goes("User-Agent") ? userAgent : undefined,
-    // The name is that of the first server, and the certificate is for that server.
+    // The name and the certificate were given for the first server.
     tls: tls && { ...tls, servername: undefined, cert: undefined, key: undefined },
   };
 }
 
 function resolve({ href }: WebSocketUrl, response: RefusedResponse): WebSocketUrl {
   const [location, ...others] = locationsOf(response);
-  if (others.length > 0) throw refusal("Expected one Location header, received several", response);
+  if (others.length > 0) throw refusal("The redirect has several Location headers", response);
   try {
     const url = new URL(escapeBytes(location), href);
-    // RFC 6455 §3: a fragment has no meaning here.
+    // RFC 6455 §3: a WebSocket URL has no fragment.
     url.hash = "";
     return parseWebSocketUrl(url);
   } catch (cause) {
     const shown = location.length > 200 ? `${location.slice(0, 200)}…` : location;
     throw refusal(
-      `Expected a redirect to a WebSocket URL, received ${JSON.stringify(shown)}`,
+      `The server redirects to ${JSON.stringify(shown)}, which is not a WebSocket URL`,
       response,
       cause,
     );
   }
 }
 
-/** The bytes of a header field that are not ASCII, as the URL of a UTF-8 text has them. */
+/** Percent-encodes the bytes of a header field that are not ASCII. */
 function escapeBytes(value: string): string {
   return value.replace(
     /[\x80-\xff]/g,

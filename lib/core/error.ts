@@ -16,11 +16,11 @@ let raise: Raise;
 let slotsOf: (value: object) => { closeCode: number | null; reason: string } | undefined;
 
 /**
- * The connection ended other than by a clean close, or a reader met its end.
+ * The connection did not end with a clean close, or a call came after its end.
  *
- * This is the interface of the WebSocketStream draft. `closeCode` is the code of the peer's Close
- * frame; where none came, the code with which our side failed the connection (1002, 1007, 1008, 1009,
- * 1011), or 1006 where the transport was simply gone. `cause` holds what lies beneath.
+ * This is the interface of the WebSocketStream draft. `closeCode` is the code of the peer's Close frame.
+ * Without a Close frame it is the code with which this side failed the connection (1002, 1007, 1008,
+ * 1009, 1011), or 1006 if the transport was lost. `cause` is the underlying error.
  *
  * @example
  * ```ts
@@ -47,13 +47,13 @@ export class WebSocketError extends DOMException {
   }
 
   /**
-   * Makes an error as a caller may: to abort or cancel a stream with, for one.
+   * Makes an error, for example to abort or cancel a stream.
    *
-   * @param message what went wrong
-   * @param init the close code and reason to carry; a reason alone gets code 1000
-   * @throws {TypeError} when `init` is no object or its code no number of 16 bits
-   * @throws {DOMException} InvalidAccessError for a code other than 1000 and 3000-4999, SyntaxError
-   * for a reason of over 123 bytes of UTF-8
+   * @param message The error message.
+   * @param init The close code and reason. A reason without a code has the code 1000.
+   * @throws {TypeError} If `init` is not an object, or its code is not a number of 16 bits.
+   * @throws {DOMException} InvalidAccessError If the code is not 1000 or 3000-4999; SyntaxError if the
+   * reason is longer than 123 bytes of UTF-8.
    */
   constructor(message: string = "", init: { closeCode?: number; reason?: string } = {}) {
     super(message, "WebSocketError");
@@ -63,28 +63,25 @@ export class WebSocketError extends DOMException {
     captureStack(this);
   }
 
-  /** The close code, or null where none is known. */
+  /** The close code, or null if there is none. */
   get closeCode(): number | null {
     return this.#closeCode;
   }
 
-  /** The reason given with the code, or an empty string. */
+  /** The reason for closing, or an empty string. */
   get reason(): string {
     return this.#reason;
   }
 }
 
-/**
- * The code and reason that a WebSocketError was made with, whatever properties it has been given since;
- * undefined for any other value. Internal.
- */
+/** The code and reason that a WebSocketError was made with; undefined for another value. Internal. */
 export function webSocketErrorSlots(
   value: unknown,
 ): { closeCode: number | null; reason: string } | undefined {
   return typeof value === "object" && value !== null ? slotsOf(value) : undefined;
 }
 
-/** Makes a WebSocketError with any code, the reserved ones too, or with none. Internal. */
+/** Makes a WebSocketError with any code, including reserved codes, or without a code. Internal. */
 export function webSocketError(
   message: string,
   closeCode: number | null,
@@ -108,21 +105,15 @@ function withCause<T extends DOMException>(error: T, cause: unknown): T {
   });
 }
 
-// A subclass of DOMException gets no stack of its own in JavaScriptCore.
+// In JavaScriptCore, a subclass of DOMException has no stack.
 function captureStack(error: Error): void {
   const { captureStackTrace } = Error as { captureStackTrace?: (target: object) => void };
   if (!error.stack) captureStackTrace?.(error);
 }
 
-/**
- * The WebSocketStream draft's conversion and check of a close code and reason.
- *
- * @throws {TypeError} when the value is no object or the code no number of 16 bits
- * @throws {DOMException} InvalidAccessError for a code other than 1000 and 3000-4999, SyntaxError
- * for a reason of over 123 bytes of UTF-8
- */
+/** Converts and checks a close code and reason as the WebSocketStream draft says. Internal. */
 export function checkWebCloseInfo(init: unknown): { closeCode?: number; reason: string } {
-  // Web IDL reads and converts the members in the order of their names.
+  // Web IDL reads and converts the members in alphabetical order.
   const dictionary = toDictionary(init, "close information");
   const given = dictionary.closeCode;
   const closeCode = given === undefined ? undefined : toUnsignedShort(given, "closeCode");
@@ -137,7 +128,7 @@ export function checkWebCloseInfo(init: unknown): { closeCode?: number; reason: 
   const { length } = new TextEncoder().encode(text);
   if (length > 123) {
     throw new DOMException(
-      `Expected a reason of at most 123 bytes of UTF-8, received ${length}`,
+      `Expected a reason of at most 123 bytes of UTF-8, received ${length} bytes`,
       "SyntaxError",
     );
   }
@@ -157,113 +148,95 @@ export function truncateReason(reason: string): string {
   return reason.slice(0, read);
 }
 
-/** What a {@linkcode HandshakeError} can say about the opening handshake. */
+/** The condition of a {@linkcode HandshakeError}. */
 export type HandshakeErrorCode =
-  /**
-   * No connection to the host: refused, unreachable, unknown name, or no agreement on TLS. `cause`
-   * has the details.
-   */
+  /** The host could not be reached: refused, unreachable, unknown name, no agreement on TLS. See `cause`. */
   | "connect-failed"
-  /**
-   * The server's certificate is not valid; the message says which check failed: unknown authority,
-   * expired, wrong host name. `cause` has the details.
-   */
+  /** The server's certificate is not valid: unknown authority, expired, wrong host name. See `cause`. */
   | "certificate"
-  /**
-   * The proxy refused to connect us to the server, or answered with something else; see `response` and
-   * `reply`.
-   */
+  /** The proxy refused, or its answer cannot be read. See `response` and `reply`. */
   | "proxy"
-  /** The transport ended or failed before the handshake was through. */
+  /** The transport ended or failed before the handshake was complete. */
   | "connection-lost"
-  /** `openTimeout` went by. */
+  /** The handshake took longer than `openTimeout`. A server answers 408. */
   | "timeout"
   /**
-   * The head is no HTTP/1.1 message, and the message says at which byte; or the request target is neither
-   * a path nor the URL of a WebSocket. Server answers 400.
+   * The head is not a valid HTTP/1.1 message, or the request target is neither a path nor the URL of a
+   * WebSocket. A server answers 400.
    */
   | "malformed-head"
-  /** The request target is longer than a line may be. Server answers 414. */
+  /** The request target is too long. A server answers 414. */
   | "target-too-long"
   /**
-   * Too many header fields, a line or the head too long. Server answers 431. On a client also more than
-   * 16 interim responses.
+   * The head has too many fields, a line that is too long, or is too large. A server answers 431. A client
+   * also accepts at most 16 interim responses.
    */
   | "head-too-large"
-  /** A version of HTTP that cannot be upgraded. Server answers 505. */
+  /** The HTTP version has no upgrade. A server answers 505. */
   | "http-version"
-  /** A header that stands twice or cannot be read; the message names it. Server answers 400. */
+  /** A header field occurs twice or cannot be parsed. A server answers 400. */
   | "malformed-header"
-  /** The method is not GET, or over HTTP/2 not CONNECT. Server answers 405. */
+  /** The method is not GET, or over HTTP/2 not CONNECT. A server answers 405. */
   | "method"
   /**
-   * A plain HTTP request: no Upgrade to websocket. Server answers 426. Over HTTP/2: the `:protocol` is
-   * not websocket. Server answers 501.
+   * The request does not ask for an upgrade to websocket. A server answers 426, or over HTTP/2, if
+   * `:protocol` is not websocket, 501.
    */
   | "not-upgrade"
   /** Sec-WebSocket-Version is missing (400) or not 13 (426, over HTTP/2 400). */
   | "version"
-  /** Sec-WebSocket-Key is missing or not 16 bytes in base64. Server answers 400. */
+  /** Sec-WebSocket-Key is missing or not 16 bytes in base64. A server answers 400. */
   | "key"
-  /**
-   * Host is missing, stands twice or is not a host with an optional port; over HTTP/2 `:authority`.
-   * Server answers 400.
-   */
+  /** Host, or over HTTP/2 `:authority`, is missing, occurs twice or is not valid. A server answers 400. */
   | "host"
   /**
-   * The request announces a body. Server answers 400 if the request asks for a WebSocket, and 413 if it is
+   * The request has a body. A server answers 400 if the request asks for a WebSocket, and 413 if it is
    * plain HTTP.
    */
   | "body"
-  /** The Origin is not allowed. Server answers 403. */
+  /** The origin is not allowed. A server answers 403. */
   | "origin"
-  /** No WebSocket is served at the path of the request. Server answers 404. */
+  /** There is no WebSocket at the path of the request. A server answers 404. */
   | "not-found"
-  /** `onRequest` answered with a response. */
+  /** `onRequest` returned a response. */
   | "rejected"
   /**
-   * The session of HTTP/2 does not allow the extended CONNECT (RFC 8441 §3): the server's settings lack
-   * `enableConnectProtocol`. A server where this is found answers 501.
+   * The HTTP/2 session does not allow extended CONNECT (RFC 8441 §3): the server's settings lack
+   * `enableConnectProtocol`. A server answers 501.
    */
   | "no-extended-connect"
-  /**
-   * The server refuses each stream of HTTP/2 before it looks at the request (RFC 9113 §8.7): it has no
-   * room for one more. A later attempt may succeed.
-   */
+  /** The server refused the HTTP/2 stream without processing it (RFC 9113 §8.7). */
   | "stream-refused"
-  /** The server answered with another status than 101, over HTTP/2 2xx; see `response`. */
+  /** The status of the response is not 101, or over HTTP/2 not 2xx. See `response`. */
   | "status"
-  /** The body of such an answer is not framed as its header fields say. */
+  /** The body of such a response cannot be read. */
   | "malformed-body"
   /**
-   * A redirect that is not followed, though `maxRedirects` allows some: one too many, back to where we
-   * came from, from wss to ws, or to something else than a WebSocket; see `response`.
+   * The client does not follow a redirect, although `maxRedirects` is greater than 0: too many, a loop, from
+   * wss to ws, or not to a WebSocket. See `response`.
    */
   | "redirect"
-  /** The 101 response lacks the Upgrade to websocket. */
+  /** The response with status 101 does not upgrade to websocket. */
   | "upgrade"
-  /** Sec-WebSocket-Accept does not answer our key. */
+  /** Sec-WebSocket-Accept does not match the key. */
   | "accept"
   /** The server chose a subprotocol that was not offered. */
   | "subprotocol"
   /** The server chose an extension that was not offered. */
   | "extension"
-  /** A parameter of an extension stands twice. */
+  /** A parameter of an extension occurs twice. */
   | "duplicate-parameter"
-  /** A parameter that the extension does not know, or that answers no offer. */
+  /** A parameter of an extension is unknown, or does not answer an offer. */
   | "parameter-name"
-  /** A parameter of an extension has a value that it cannot have. */
+  /** A parameter of an extension has an invalid value. */
   | "parameter-value"
-  /** The running platform or this version cannot do what the URL or the options ask for. */
+  /** The platform, or its version, does not support what the URL or the options ask for. */
   | "unsupported"
-  /**
-   * A hook of the server threw, or returned something that it must not return. Server answers 500; see
-   * `cause`.
-   */
+  /** A hook of the server threw or returned a wrong value. A server answers 500. See `cause`. */
   | "hook-failed"
-  /** `maxConnections` or `maxConnectionsPerAddress` is reached. Server answers 503. */
+  /** `maxConnections` or `maxConnectionsPerAddress` is reached. A server answers 503. */
   | "too-many-connections"
-  /** The server shuts down. Server answers 503. */
+  /** The server is shutting down. A server answers 503. */
   | "shutdown";
 
 /** The response of a server that refused the handshake. */
@@ -280,7 +253,7 @@ export interface RefusedResponse {
   readonly body: ReadableStream<Uint8Array>;
 }
 
-/** What else a {@linkcode HandshakeError} may carry. */
+/** Options of a {@linkcode HandshakeError}. */
 export interface HandshakeErrorOptions {
   /** The error beneath. */
   cause?: unknown;
@@ -292,7 +265,7 @@ export interface HandshakeErrorOptions {
   reply?: number;
 }
 
-/** The opening handshake failed (RFC 6455 §4). `code` tells which of its conditions. */
+/** The opening handshake failed (RFC 6455 §4). `code` says why. */
 export class HandshakeError extends Error {
   /** "HandshakeError". */
   override readonly name = "HandshakeError";
@@ -309,11 +282,11 @@ export class HandshakeError extends Error {
   readonly reply?: number;
 
   /**
-   * Makes an error with its code.
+   * Makes an error.
    *
-   * @param message what was expected and what came
-   * @param code which condition failed
-   * @param options what else is known
+   * @param message The error message.
+   * @param code The condition that failed.
+   * @param options The cause, the status and the response.
    */
   constructor(message: string, code: HandshakeErrorCode, options: HandshakeErrorOptions = {}) {
     super(message, "cause" in options ? { cause: options.cause } : undefined);
@@ -325,13 +298,13 @@ export class HandshakeError extends Error {
   }
 }
 
-/** The caller asked the core for something that its state or the protocol forbids. Nothing changed. */
+/** The state of the machine or the protocol does not allow a call. The call has changed nothing. */
 export class LocalProtocolError extends Error {
   /** "LocalProtocolError". */
   override readonly name = "LocalProtocolError";
 }
 
-/** What answers a peer that broke the protocol: a Close frame, or during the handshake a refusal. */
+/** The answer to a peer that broke the protocol: a Close frame, or a refusal of the handshake. */
 export type ErrorAnswer =
   | { type: "close"; closeCode: number; reason: string }
   | {
@@ -342,11 +315,11 @@ export type ErrorAnswer =
     hasBody: boolean;
   };
 
-/** What else a {@linkcode RemoteProtocolError} may carry. */
+/** Options of a {@linkcode RemoteProtocolError}. */
 export interface RemoteProtocolErrorOptions {
   /** The error beneath. */
   cause?: unknown;
-  /** The event to answer with, or null. Default: a Close with the code, and the message as its reason */
+  /** The event to answer with, or null for none. By default, a Close frame with code and message. */
   event?: ErrorAnswer | null;
 }
 
@@ -355,19 +328,18 @@ export class RemoteProtocolError extends Error {
   /** "RemoteProtocolError". */
   override readonly name = "RemoteProtocolError";
   /**
-   * The close code that the RFC names for this failure: 1002, 1007 or 1009; 1006 when the input ended in
-   * the middle of something, and when the opening handshake failed: then `cause` is the
-   * {@linkcode HandshakeError}.
+   * The close code for this failure: 1002, 1007 or 1009, or 1006 if the input ended too early, or if the
+   * opening handshake failed; then `cause` is the {@linkcode HandshakeError}.
    */
   readonly closeCode: number;
   readonly #event: ErrorAnswer | null | undefined;
 
   /**
-   * Makes an error with the close code that answers it.
+   * Makes an error.
    *
-   * @param message what was expected and what came
-   * @param closeCode the code to send
-   * @param options what else is known
+   * @param message The error message.
+   * @param closeCode The close code to send.
+   * @param options The cause, and the event to answer with.
    */
   constructor(message: string, closeCode: number, options: RemoteProtocolErrorOptions = {}) {
     super(message, "cause" in options ? { cause: options.cause } : undefined);
@@ -376,9 +348,9 @@ export class RemoteProtocolError extends Error {
   }
 
   /**
-   * The event to answer with: a Close with the code, and the message as its reason; a "reject" with the
-   * status for a request that is none for a WebSocket; none where nothing can be answered: the input has
-   * ended, our Close frame went before, or a server's response is no good.
+   * The event to answer with: a Close frame with the code, and the message as its reason, or a "reject"
+   * for a wrong request. Undefined if no answer is possible: the input has ended, a Close frame was sent
+   * before, or the response of a server is wrong.
    */
   get event(): ErrorAnswer | undefined {
     if (this.#event !== undefined || this.closeCode === 1006) return this.#event ?? undefined;

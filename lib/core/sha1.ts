@@ -1,11 +1,10 @@
 /**
- * SHA-1 (RFC 3174), for the accept token alone: WebCrypto has it asynchronously only.
+ * SHA-1 (RFC 3174) and base64, for Sec-WebSocket-Accept. WebCrypto has only an asynchronous SHA-1.
  *
  * @module
  */
 
-// No call comes in between, so that all can have the same.
-/** The words of a block. */
+/** The words of a block. All calls share the array: each of them is synchronous and fills it first. */
 const words = new Int32Array(80);
 const state = new Int32Array(5);
 
@@ -29,7 +28,7 @@ export function sha1(message: Uint8Array): Uint8Array {
   return digest;
 }
 
-/** RFC 3174 §4: behind the message a bit 1, bits 0, and its length in bits as the last 64 of all. */
+/** RFC 3174 §4: after the message come a bit 1, bits 0, and the length in bits as a number of 64 bits. */
 function wordAt(message: Uint8Array, at: number, size: number): number {
   if (at === size - 8) return Math.floor(message.length / 2 ** 29);
   if (at === size - 4) return message.length << 3;
@@ -41,7 +40,7 @@ function wordAt(message: Uint8Array, at: number, size: number): number {
   return word;
 }
 
-/** RFC 3174 §6.1: the eighty steps of one block. Destructuring here would take 14 KiB a handshake. */
+/** RFC 3174 §6.1: the eighty steps of one block. */
 function compress(): void {
   let a = state[0];
   let b = state[1];
@@ -75,25 +74,9 @@ function rotate(word: number, bits: number): number {
   return (word << bits) | (word >>> (32 - bits));
 }
 
-const ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-const PADDING = "=".charCodeAt(0);
-const decoder = new TextDecoder();
-
-/** Base64 (RFC 4648 §4), with padding. */
+/** Encodes bytes in base64 (RFC 4648 §4), with padding. */
 export function base64(bytes: Uint8Array): string {
-  // As a string that grows it would take an object for each character.
-  const text = new Uint8Array(Math.ceil(bytes.length / 3) * 4);
-  for (let i = 0, at = 0; i < bytes.length; i += 3, at += 4) {
-    const left = bytes.length - i;
-    const group = (bytes[i] << 16) | ((bytes[i + 1] ?? 0) << 8) | (bytes[i + 2] ?? 0);
-    text[at] = digit(group >> 18);
-    text[at + 1] = digit((group >> 12) & 63);
-    text[at + 2] = left > 1 ? digit((group >> 6) & 63) : PADDING;
-    text[at + 3] = left > 2 ? digit(group & 63) : PADDING;
-  }
-  return decoder.decode(text);
-}
-
-function digit(value: number): number {
-  return ALPHABET.charCodeAt(value);
+  let text = "";
+  for (let i = 0; i < bytes.length; i++) text += String.fromCharCode(bytes[i]);
+  return btoa(text);
 }

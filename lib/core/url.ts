@@ -7,40 +7,40 @@ import { refusal } from "./agreement.ts";
 import { headerValues } from "./header.ts";
 import type { RequestHead } from "./http1.ts";
 
-/** What a WebSocket URL tells a client. */
+/** A parsed WebSocket URL. */
 export interface WebSocketUrl {
-  /** The URL, serialised; http and https have become ws and wss. */
+  /** The serialised URL; http and https are replaced by ws and wss. */
   readonly href: string;
-  /** Whether the connection is to be encrypted. */
+  /** Whether the connection is encrypted. */
   readonly secure: boolean;
   /** The host, in lower case; an IPv6 address without its brackets. */
   readonly hostname: string;
-  /** The port, the default one too. */
+  /** The port, also if it is the default port. */
   readonly port: number;
-  /** What stands in the Host header: the host, and the port where it is not the default one. */
+  /** The value of the Host header: the host, and the port unless it is the default port. */
   readonly host: string;
-  /** Path and query, as they stand in the request. */
+  /** Path and query, as in the request. */
   readonly resourceName: string;
-  /** The user name, percent-decoded; an empty string where there is none. */
+  /** The user name, percent-decoded, or an empty string. */
   readonly username: string;
   /** The password, percent-decoded. */
   readonly password: string;
 }
 
 /**
- * Reads a WebSocket URL.
+ * Parses a WebSocket URL.
  *
  * @param url The URL.
- * @param base What a relative URL is resolved against. A page has such a URL, other programs have none.
- * @throws {DOMException} SyntaxError for an invalid URL, another scheme than ws, wss, http and
- * https, or a fragment
+ * @param base The base of a relative URL, such as the URL of a page.
+ * @throws {DOMException} SyntaxError If the URL is invalid, has another scheme than ws, wss, http and
+ * https, or has a fragment.
  */
 export function parseWebSocketUrl(url: string | URL, base?: string): WebSocketUrl {
   let parsed: URL;
   try {
     parsed = new URL(url, base);
   } catch {
-    // Up to the last "@" there may be a password, which is nothing for a log.
+    // The part before the last "@" may contain a password, which must not be logged.
     const shown = String(url).replace(/^([a-z][a-z\d+.-]*:\/\/)?.*@/is, "$1");
     throw syntaxError(`Expected a URL, received ${JSON.stringify(shown)}`);
   }
@@ -49,9 +49,9 @@ export function parseWebSocketUrl(url: string | URL, base?: string): WebSocketUr
   if (parsed.protocol !== "ws:" && parsed.protocol !== "wss:") {
     throw syntaxError(`Expected a ws or wss URL, received the scheme ${parsed.protocol}`);
   }
-  // RFC 6455 §3: fragments have no meaning here. An empty one is still one.
+  // RFC 6455 §3: there must be no fragment. An empty fragment counts too.
   if (parsed.href.includes("#")) throw syntaxError("Expected a URL without a fragment");
-  // The URL standard lets some characters into a host that RFC 3986 does not: no server takes them.
+  // The URL standard allows characters in a host that RFC 3986 does not, and that no server accepts.
   if (!isAuthority(parsed.host)) {
     throw syntaxError(`Expected a host name or an IP address, received ${parsed.host}`);
   }
@@ -68,7 +68,7 @@ export function parseWebSocketUrl(url: string | URL, base?: string): WebSocketUr
   };
 }
 
-/** Undoes percent-encoding; a text that is not encoded so stays as it is. */
+/** Decodes percent-encoding; a text that is not encoded is returned unchanged. Internal. */
 export function percentDecode(text: string): string {
   try {
     return decodeURIComponent(text);
@@ -82,7 +82,7 @@ const AUTHORITY = /^(?:\[[\da-f:.]+\]|(?:[\w.~!$&'()*+,;=-]|%[\da-f]{2})+)(?::\d
 
 /**
  * A request target in origin-form or absolute-form (RFC 9112 §3.2). Browsers send more characters than
- * RFC 3986 has, but no fragment, and no backslash in a path: a URL would take that for a slash.
+ * RFC 3986 allows, but no fragment, and no backslash in a path, which `URL` would read as a slash.
  */
 const TARGET =
   /^(?:(https?|wss?):\/\/([^/?]+)(?=[/?]|$)|(?=\/))((?:\/[!"$->@-[\]-~]*)?(?:\?[!"$-~]*)?)$/i;
@@ -92,7 +92,7 @@ export function isAuthority(text: string): boolean {
   return AUTHORITY.test(text);
 }
 
-/** A request target, read. */
+/** A parsed request target. */
 interface Target {
   /** Whether the scheme is https or wss; undefined if the target has none. */
   secure: boolean | undefined;
@@ -102,7 +102,7 @@ interface Target {
   path: string;
 }
 
-/** Reads a request target; undefined for one that cannot be of a WebSocket. Internal. */
+/** Parses a request target; undefined if the target cannot be that of a WebSocket. Internal. */
 export function readTarget(target: string): Target | undefined {
   const parts = TARGET.exec(target);
   if (parts === null) return undefined;
@@ -164,17 +164,17 @@ export function requestUrl(
   return url;
 }
 
-/** Each part was checked, so that none can reach into the place of another. */
+/** The parts were checked, so that none of them can end within another. */
 function join(secure: boolean, authority: string, path: string): URL | undefined {
   try {
     return new URL(`${secure ? "https" : "http"}://${authority}${path}`);
   } catch {
-    // A port over 65535, or an address or a name that is none.
+    // The port is over 65535, or the host is not valid.
     return undefined;
   }
 }
 
-/** A host and a port as they stand in a URL or a Host header. Internal. */
+/** Formats a host and a port as in a URL or a Host header. Internal. */
 export function formatAuthority(hostname: string, port: number): string {
   return `${hostname.includes(":") ? `[${hostname}]` : hostname}:${port}`;
 }

@@ -1,7 +1,5 @@
 /**
- * What Web IDL says of interfaces and conversions, and a class in JavaScript does not do by itself.
- *
- * A file of its own because both WebSocketError and WebSocketStream are such interfaces.
+ * Interfaces and conversions of Web IDL.
  *
  * @module
  */
@@ -9,7 +7,7 @@
 /**
  * Makes a class look like an interface: its members are enumerable, and its instances have a tag.
  *
- * @param members its attributes and operations
+ * @param members The attributes and operations.
  */
 export function defineInterface<T>(
   constructor: { readonly prototype: T },
@@ -17,29 +15,29 @@ export function defineInterface<T>(
   members: readonly (keyof T)[],
 ): void {
   const { prototype } = constructor;
-  // Bundlers rename classes.
+  // A bundler may have renamed the class.
   Object.defineProperty(constructor, "name", { value: name, configurable: true });
   for (const member of members) Object.defineProperty(prototype, member, { enumerable: true });
   Object.defineProperty(prototype, Symbol.toStringTag, { value: name, configurable: true });
 }
 
 /**
- * Converts to a dictionary, as which null and undefined have no members.
+ * Converts to a dictionary. Null and undefined are empty dictionaries.
  *
- * @throws {TypeError} when the value is no object
+ * @throws {TypeError} If the value is not an object.
  */
 export function toDictionary(value: unknown, what: string): Record<string, unknown> {
   if (value === undefined || value === null) return {};
   if (!isObject(value)) {
-    throw new TypeError(`Expected ${what} as an object, received ${typeof value}`);
+    throw new TypeError(`Expected ${what} to be an object, received ${typeof value}`);
   }
   return value;
 }
 
 /**
- * Converts to a string in which a lone surrogate is U+FFFD.
+ * Converts to a string, and each lone surrogate to U+FFFD.
  *
- * @throws {TypeError} for a symbol, and what else converts to no string
+ * @throws {TypeError} If the value is a symbol, or cannot be converted.
  */
 export function toUsvString(value: unknown): string {
   // Unlike String(), a template refuses a symbol.
@@ -49,13 +47,13 @@ export function toUsvString(value: unknown): string {
 /**
  * Converts to an [EnforceRange] unsigned short.
  *
- * @throws {TypeError} for what is no number of 16 bits
+ * @throws {TypeError} If the value is not a number of 16 bits.
  */
 export function toUnsignedShort(value: unknown, what: string): number {
   // Unlike Number(), the operator refuses a BigInt.
   const number = Math.trunc(+(value as number));
   if (number >= 0 && number <= 0xffff) return number;
-  throw new TypeError(`Expected ${what} as a number of 16 bits, received ${number}`);
+  throw new TypeError(`Expected ${what} to be a number of 16 bits, received ${number}`);
 }
 
 /**

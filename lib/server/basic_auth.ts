@@ -1,12 +1,10 @@
 /**
  * Basic authentication (RFC 7617) as a hook of the server.
  *
- * A file of its own because the server knows nothing of users.
- *
  * @module
  */
 
-import { checkKnown, kindOf, type OptionNames } from "../core/options.ts";
+import { checkFunction, checkKnown, checkText, kindOf, type OptionNames } from "../core/options.ts";
 
 /** A user name and a password. */
 export interface Credentials {
@@ -16,28 +14,31 @@ export interface Credentials {
   password: string;
 }
 
-/** How {@linkcode basicAuth} decides. Exactly one of `credentials` and `verify` is given. */
+/** Options of {@linkcode basicAuth}. Exactly one of `credentials` and `verify` must be given. */
 export interface BasicAuthOptions {
-  /** What the user is asked to log in to. Default: "WebSocket" */
+  /**
+   * Name of the protected area, which a browser may show to the user.
+   * @default {"WebSocket"}
+   */
   realm?: string;
-  /** Those who may connect. Default: none, `verify` decides */
+  /** User names and passwords that may connect. */
   credentials?: Credentials | Iterable<Credentials>;
   /**
-   * Tells whether somebody may connect. Anything but true and false is an error: the client gets 500, and
-   * `onError` is told. Default: none, `credentials` decide
+   * Decides whether a user may connect. If the result is neither true nor false, the client is answered
+   * with 500, and `onError` is called.
    */
   verify?: (credentials: Credentials, request: Request) => boolean | Promise<boolean>;
 }
 
 const BASIC_AUTH_OPTIONS: OptionNames<BasicAuthOptions> = {
-  realm: true,
+  realm: checkRealm,
   credentials: true,
-  verify: true,
+  verify: checkFunction,
 };
 
 /**
- * Makes an `onRequest` hook that lets in only those who know a password; others get 401. Names and
- * passwords are compared in a time that does not depend on what they have in common.
+ * Makes an `onRequest` hook that asks for a user name and a password, and answers other requests with 401.
+ * Names and passwords are compared in constant time.
  *
  * @example
  * ```ts
@@ -51,8 +52,9 @@ const BASIC_AUTH_OPTIONS: OptionNames<BasicAuthOptions> = {
  * await server.shutdown();
  * ```
  *
- * @throws {TypeError} for options of the wrong type, or with both or none of `credentials` and `verify`
- * @throws {RangeError} for a user name with a colon, or a realm that no header field can hold
+ * @throws {TypeError} If an option has the wrong type, or both or none of `credentials` and `verify` are
+ * given.
+ * @throws {RangeError} If a user name contains a colon, or the realm cannot be sent in a header field.
  */
 export function basicAuth(
   options: BasicAuthOptions,
@@ -62,7 +64,7 @@ export function basicAuth(
   return async (request) => {
     const given = credentialsOf(request);
     const isKnown: unknown = given !== undefined && await verify(given, request);
-    // Such as a user that was found, whatever the password.
+    // A common mistake is to return the user that was found.
     if (typeof isKnown !== "boolean") {
       throw new TypeError(`verify must return true or false, received ${kindOf(isKnown)}`);
     }
@@ -81,8 +83,7 @@ function verifier(options: BasicAuthOptions): NonNullable<BasicAuthOptions["veri
     throw new TypeError("Expected one of credentials and verify, received both or none");
   }
   if (verify !== undefined) {
-    if (typeof verify === "function") return verify;
-    throw new TypeError(`Expected verify to be a function, received ${typeof verify}`);
+    return verify;
   }
   const known = Symbol.iterator in credentials! ? [...credentials] : [credentials!];
   for (const one of known) checkCredentials(one);
@@ -95,24 +96,24 @@ function checkCredentials({ username, password }: Credentials): void {
   }
   // RFC 7617 §2: the first colon ends the name.
   if (username.includes(":")) {
-    // What stands behind it may be the password.
-    throw new RangeError("Expected a user name without a colon, received one with it");
+    // The message does not show the text, which may contain the password.
+    throw new RangeError("Expected a user name without a colon");
   }
 }
 
-/** RFC 7617 §2, §2.1: the realm is a quoted string; the credentials are to be sent as UTF-8. */
+function checkRealm(name: string, realm: unknown): void {
+  checkText(name, realm);
+  if (/^[\t\x20-\x7e]*$/.test(realm as string)) return;
+  throw new RangeError(`Expected ${name} to have printable ASCII characters only`);
+}
+
+/** RFC 7617 §2, §2.1: the realm is a quoted string; the client must send UTF-8. */
 function challengeOf(realm: string): string {
-  if (typeof realm !== "string") {
-    throw new TypeError(`Expected realm to be a string, received ${typeof realm}`);
-  }
-  if (!/^[\t\x20-\x7e]*$/.test(realm)) {
-    throw new RangeError("Expected a realm of printable ASCII characters, received others");
-  }
   return `Basic realm="${realm.replace(/["\\]/g, "\\$&")}", charset="UTF-8"`;
 }
 
 /**
- * The credentials that a request carries by Basic authentication, or undefined.
+ * Returns the credentials of a request with Basic authentication, or undefined.
  *
  * @example
  * ```ts
@@ -143,7 +144,7 @@ function decode(token: string): string | undefined {
   }
 }
 
-/** Compares with all of them, be it that one was found already. */
+/** Compares with all known credentials, also after a match, so that the time is constant. */
 async function isAmong(known: readonly Credentials[], given: Credentials): Promise<boolean> {
   let found = 0;
   for (const one of known) {
@@ -154,7 +155,7 @@ async function isAmong(known: readonly Credentials[], given: Credentials): Promi
   return found === 1;
 }
 
-/** Compares digests, which have one length and tell nothing of where the texts differ. */
+/** Compares digests, which have the same length and do not show where the texts differ. */
 async function isSame(a: string, b: string): Promise<number> {
   const [left, right] = await Promise.all([digest(a), digest(b)]);
   let difference = 0;

@@ -1,48 +1,46 @@
 /**
- * Which pages may connect.
- *
- * A file of its own because it is a rule of the server's and no step of its handshake.
+ * Checks the origin of requests (RFC 6455 §10.2).
  *
  * @module
  */
 import { HandshakeError } from "../core/error.ts";
 
-/** Origins of pages, exact ones or patterns; null for clients that send none. */
+/** Exact origins or patterns; null allows clients that send no Origin. */
 type Origins = readonly (string | RegExp | null)[] | "same-origin";
 
 /**
- * Checks the option.
+ * Checks the option `origins`.
  *
- * @throws {TypeError} If it is neither "same-origin" nor an array of strings, patterns and null.
- * @throws {RangeError} If one of the strings is not an origin as browsers send it: it would match none.
+ * @throws {TypeError} If the option is neither "same-origin" nor an array of strings, patterns and null.
+ * @throws {RangeError} If a string is not an origin as browsers send it, and would never match.
  */
-export function checkOrigins(_name: string, origins: unknown): void {
+export function checkOrigins(name: string, origins: unknown): void {
   if (origins === "same-origin") return;
   const isItem = (one: unknown) => typeof one === "string" || one instanceof RegExp || one === null;
   if (!Array.isArray(origins) || !origins.every(isItem)) {
     throw new TypeError(
-      `Expected origins as "same-origin" or an array of strings, patterns and null${
-        origins === "*" ? ": leave the option out for all origins" : ""
+      `Expected ${name} to be "same-origin" or an array of strings, patterns and null${
+        origins === "*" ? ": leave the option out to allow all origins" : ""
       }`,
     );
   }
   for (const one of origins) {
     if (typeof one !== "string" || one === originOf(one)) continue;
     throw new RangeError(
-      `Expected origins as browsers send them, like "${
+      `Expected ${name} to be as browsers send them, like "${
         originOf(one) ?? "https://example.com"
       }", received ${JSON.stringify(one)}`,
     );
   }
 }
 
-/** The origin of a URL as an Origin header has it (RFC 6454 §6.2); undefined if there is none. */
+/** The origin of a URL as in an Origin header (RFC 6454 §6.2); undefined if there is none. */
 function originOf(text: string): string | undefined {
   if (text === "null") return text;
   try {
     const { protocol, host, origin } = new URL(text);
     if (origin !== "null") return origin;
-    // That of an extension of a browser, which the URL standard takes for opaque.
+    // The URL standard has no origin for the pages of a browser extension, but browsers send one.
     return host === "" ? undefined : `${protocol}//${host}`;
   } catch {
     return undefined;
@@ -50,9 +48,9 @@ function originOf(text: string): string | undefined {
 }
 
 /**
- * RFC 6455 §10.2: a server may serve the pages of some origins only.
+ * Checks the origin of a request.
  *
- * @throws {HandshakeError} "origin", status 403, for another one
+ * @throws {HandshakeError} If the origin is not allowed ("origin", status 403).
  */
 export function checkOrigin(
   origin: string | undefined,
@@ -69,13 +67,15 @@ export function checkOrigin(
     );
   if (found) return;
   throw new HandshakeError(
-    `Expected an allowed Origin, received ${origin ?? "none"}`,
+    origin === undefined
+      ? "A request without Origin is not allowed"
+      : `The origin ${origin} is not allowed`,
     "origin",
     { status: 403 },
   );
 }
 
-/** Whether a page's host and port are those of a request. */
+/** Whether host and port of a page are those of the request. */
 function isSameHost(origin: string, asked: URL): boolean {
   let page: URL;
   try {
@@ -84,7 +84,7 @@ function isSameHost(origin: string, asked: URL): boolean {
     return false;
   }
   if (page.protocol !== "http:" && page.protocol !== "https:") return false;
-  // Behind a proxy that encrypts, the port of a wss URL is no default one of the URL that we see.
+  // Behind a proxy that encrypts, this server sees another scheme, and so another default port.
   return page.host === asked.host ||
     (page.hostname === asked.hostname && portOf(page) === portOf(asked));
 }
@@ -93,8 +93,8 @@ function portOf({ protocol, port }: URL): string {
   return port || (protocol === "https:" ? "443" : "80");
 }
 
-/** Whether a pattern matches the whole of a text. */
+/** Whether a pattern matches the whole text. */
 function matches({ source, flags }: RegExp, text: string): boolean {
-  // A pattern with the flag g or y would remember where it stopped; with m, a line would do.
+  // The flags g and y keep a position, and m would let a single line match.
   return new RegExp(`^(?:${source})$`, flags.replace(/[gmy]/g, "")).test(text);
 }

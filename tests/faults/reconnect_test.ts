@@ -9,7 +9,7 @@ import {
   type ServeOptions,
   type WebSocketConnection,
 } from "../../mod.ts";
-import { parseHttpDate } from "../../lib/core/http_date.ts";
+import { parseHttpDate } from "../../lib/client/reconnect.ts";
 import { transportPair } from "../../lib/testing.ts";
 import type { TransportProvider } from "../../lib/transport.ts";
 import { readSource, withPrograms } from "../programs.ts";
