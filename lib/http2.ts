@@ -38,7 +38,6 @@ import {
   handshakeOptions,
   open as openClient,
 } from "./client/client.ts";
-import { extensionsOf } from "./compression.ts";
 import type { WebSocketConnection } from "./connection/connection.ts";
 import type { HandshakeOffer } from "./core/agreement.ts";
 import { HandshakeError, invalidState } from "./core/error.ts";
@@ -60,7 +59,7 @@ import { parseWebSocketUrl, type WebSocketUrl } from "./core/url.ts";
 import type { TextCodec } from "./core/utf8.ts";
 import { onAbort, sleep } from "./abortable.ts";
 import { backgroundTimer, nextTurn } from "./timers.ts";
-import { defaultProvider } from "./default_provider.ts";
+import { defaultProvider, extensionsOf } from "./platform.ts";
 import { toRawHeaders } from "./http.ts";
 import { type Cancellable, type Deadline, TransportReader, withDeadline } from "./opening.ts";
 import {

@@ -31,7 +31,7 @@ const GOALS: readonly Goal[] = [
 /** What no test on Node can reach, for who reads the table. */
 const UNREACHED = `What is left in the second table:
   browser.ts          a browser with a WebSocketStream of its own (tests/interop/chromium_test.ts)
-  compression.ts      a platform without node:zlib
+  platform.ts         a platform without node:zlib
   native_socket.ts    extensions, which a native WebSocket has no way to have
   cli.ts, http2.ts, attachment.ts    what fails between two steps of the platform`;
 

@@ -85,7 +85,7 @@ describe("The entry point for browsers", () => {
   it("It bundles without a module of a runtime, and without what only a runtime can do", async () => {
     const { text, inputs } = await bundle("lib/browser.ts");
     assert.equal(/\bfrom\s*"|\bimport\s*\(|\brequire\s*\(|node:/.exec(withoutComments(text)), null);
-    const outside = /lib\/(client|server|default_provider|runtime\/.*|node|http2)\.ts$/;
+    const outside = /lib\/(client|server|platform|runtime\/.*|node|http2)\.ts$/;
     assert.deepEqual(inputs.filter((input) => outside.test(input)), []);
     assert.ok(inputs.some((input) => input.endsWith("lib/standard/from_websocket.ts")));
   });

@@ -217,7 +217,7 @@ describe("The imports of the library", () => {
   });
 
   it("Nothing imports a runtime's adapter but who chooses it and the entry points for it", () => {
-    const choosers = ["lib/default_provider.ts", "lib/http2.ts", "lib/node.ts", "lib/zlib.ts"];
+    const choosers = ["lib/http2.ts", "lib/node.ts", "lib/platform.ts", "lib/zlib.ts"];
     const importing = others.filter(({ edges }) =>
       edges.some(({ to }) => to.startsWith("lib/runtime/"))
     );

@@ -11,7 +11,7 @@ import {
   reconnect,
   type Server,
 } from "../mod.ts";
-import { defaultProvider } from "../lib/default_provider.ts";
+import { defaultProvider } from "../lib/platform.ts";
 import { transportPair } from "../lib/testing.ts";
 import { certificates } from "./certificates.ts";
 import { withProxy } from "./proxies.ts";

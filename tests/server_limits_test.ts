@@ -10,7 +10,7 @@ import {
   type ServeOptions,
   type WebSocketConnection,
 } from "../mod.ts";
-import { defaultProvider } from "../lib/default_provider.ts";
+import { defaultProvider } from "../lib/platform.ts";
 import { attach } from "../lib/node.ts";
 import { ConnectionCount } from "../lib/server/connection_limits.ts";
 import { transportPair } from "../lib/testing.ts";

@@ -13,7 +13,7 @@ import {
   type TransportProvider,
 } from "../mod.ts";
 import { fromStreams, toStreams } from "../lib/byte_streams.ts";
-import { defaultProvider } from "../lib/default_provider.ts";
+import { defaultProvider } from "../lib/platform.ts";
 import { nodeProvider } from "../lib/runtime/node.ts";
 import { transportPair } from "../lib/testing.ts";
 import { certificates } from "./certificates.ts";

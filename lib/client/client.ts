@@ -5,7 +5,6 @@
  */
 import { onAbort } from "../abortable.ts";
 import { type ByteDuplex, fromStreams } from "../byte_streams.ts";
-import { extensionsOf } from "../compression.ts";
 import { WebSocketConnection } from "../connection/connection.ts";
 import type { Agreement } from "../core/agreement.ts";
 import { HandshakeError } from "../core/error.ts";
@@ -16,7 +15,7 @@ import type { ResponseHead } from "../core/http1.ts";
 import { checkInteger, checkKnown, checkText, type OptionNames } from "../core/options.ts";
 import { parseWebSocketUrl, type WebSocketUrl } from "../core/url.ts";
 import type { TextCodec } from "../core/utf8.ts";
-import { defaultProvider } from "../default_provider.ts";
+import { defaultProvider, extensionsOf } from "../platform.ts";
 import { basicAuthorization, toRawHeaders } from "../http.ts";
 import { type OnTimeout, readRefusal, TransportReader, withDeadline } from "../opening.ts";
 import {

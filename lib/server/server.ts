@@ -4,7 +4,6 @@
  *
  * @module
  */
-import { extensionsOf } from "../compression.ts";
 import {
   type AcceptOptions,
   announcesBody,
@@ -35,7 +34,7 @@ import {
 } from "../core/options.ts";
 import { type ByteDuplex, fromStreams } from "../byte_streams.ts";
 import { WebSocketConnection } from "../connection/connection.ts";
-import { defaultProvider } from "../default_provider.ts";
+import { defaultProvider, extensionsOf } from "../platform.ts";
 import { toHeaders, toRawHeaders, toRequest } from "../http.ts";
 import {
   checkNotEmpty,

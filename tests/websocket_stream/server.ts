@@ -2,7 +2,7 @@
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { Opcode, parseClose } from "../../lib/core/mod.ts";
-import { defaultProvider } from "../../lib/default_provider.ts";
+import { defaultProvider } from "../../lib/platform.ts";
 import type { Listener, Transport } from "../../lib/transport.ts";
 import { utf8 } from "../bytes.ts";
 import type { Certificates } from "../certificates.ts";

@@ -1,14 +1,23 @@
 /**
- * The option `compression` as an extension.
+ * The transports and the compression of the running platform. No other module asks what the platform is.
  *
  * @module
  */
+import type { DeflateEngine } from "./core/deflate.ts";
 import { HandshakeError } from "./core/error.ts";
 import type { ExtensionFactory } from "./core/extension.ts";
 import { MAX_MESSAGE_SIZE } from "./core/message.ts";
-import { PerMessageDeflate, type PerMessageDeflateOptions } from "./core/permessage_deflate.ts";
-import { defaultDeflate } from "./default_provider.ts";
+import { PerMessageDeflate } from "./core/permessage_deflate.ts";
 import type { ConnectionOptions } from "./options.ts";
+import type { TransportProvider } from "./transport.ts";
+
+/** Loads the provider of the running platform. */
+export async function defaultProvider(): Promise<TransportProvider> {
+  // Sockets of `node:tls` on Deno continue to read while they are paused.
+  if ("Deno" in globalThis) return (await import("./runtime/deno.ts")).denoProvider;
+  if ("Bun" in globalThis) return (await import("./runtime/bun.ts")).bunProvider;
+  return (await import("./runtime/node.ts")).nodeProvider;
+}
 
 /**
  * The extensions that the options ask for.
@@ -21,22 +30,26 @@ export function extensionsOf(
   byDefault: boolean,
 ): readonly ExtensionFactory[] | Promise<readonly ExtensionFactory[]> {
   const { extensions = [], compression = byDefault } = options;
-  return compression === false ? extensions : withCompression(extensions, compression, options);
+  return compression === false ? extensions : withCompression(extensions, options);
 }
 
 async function withCompression(
   extensions: readonly ExtensionFactory[],
-  wanted: true | PerMessageDeflateOptions,
   { compression, maxMessageSize = MAX_MESSAGE_SIZE }: Omit<ConnectionOptions, "signal">,
 ): Promise<readonly ExtensionFactory[]> {
-  const engine = await defaultDeflate();
+  const engine = await loadDeflate();
   if (engine === undefined) {
     if (compression === undefined) return extensions;
     throw new HandshakeError("Expected a platform that can compress", "unsupported");
   }
-  const options = wanted === true ? {} : wanted;
+  const options = typeof compression === "object" ? compression : {};
   const deflate = new PerMessageDeflate({ ...options, engine, maxMessageSize });
   // The caller may have configured the extension.
   if (extensions.some(({ name }) => name === deflate.name)) return extensions;
   return [...extensions, deflate];
+}
+
+/** Loads the engine that compresses; undefined if the platform has none. */
+function loadDeflate(): Promise<DeflateEngine | undefined> {
+  return import("./runtime/zlib.ts").then(({ deflateEngine }) => deflateEngine, () => undefined);
 }
