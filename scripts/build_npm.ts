@@ -13,8 +13,6 @@ const DESCRIPTION =
   "WebSocket client and server on WHATWG Streams, with backpressure end to end, " +
   "for Deno, Bun and Node";
 const COMMAND = "./lib/cli.ts";
-/** What "." is to bundlers for browsers. A runtime that knows this condition too has others first. */
-export const BROWSER = "./lib/browser.ts";
 const DOCUMENTS = ["README.md", "CHANGELOG.md", "SECURITY.md", "LICENSE"];
 
 /**
@@ -63,7 +61,7 @@ async function compile() {
     String(value),
   ]);
   const folders = ["--rootDir", SOURCES.pathname, "--outDir", new URL("dist", NPM_DIR).pathname];
-  const entryPoints = [...Object.values(config.exports), COMMAND, BROWSER]
+  const entryPoints = [...Object.values(config.exports), COMMAND]
     .map((path) => new URL(path, SOURCES).pathname);
   await runDevTool("tsc", [...flags, ...folders, ...entryPoints]);
 }
@@ -106,7 +104,8 @@ function exportsEntry([subpath, source]: [string, string]) {
   if (subpath !== ".") return [subpath, target];
   // The first condition that is met decides: a bundler for Workers sets "browser" too.
   const runtimes = { deno: target, bun: target, workerd: target, node: target };
-  return [subpath, { ...runtimes, browser: targetOf(BROWSER), ...target }];
+  const browser = targetOf(config.exports["./browser"]);
+  return [subpath, { ...runtimes, "react-native": browser, browser, ...target }];
 }
 
 function targetOf(source: string) {

@@ -8,14 +8,13 @@ import { checkBlocks } from "./docs/blocks.ts";
 import { checkLinks } from "./docs/links.ts";
 import { checkReference } from "./docs/reference.ts";
 import { knownNames, readArguments, UsageError, withoutSeparator } from "./arguments.ts";
-import { BROWSER } from "./build_npm.ts";
 import { ROOT, run } from "./process.ts";
 
 const SITE = "site";
 const API = ".cache/docs/api";
 
 async function build(): Promise<void> {
-  const entries = [...new Set([...Object.values(config.exports), BROWSER])];
+  const entries = Object.values(config.exports);
   await remove(API);
   await deno("doc", "-q", "--html", "--name=Sluice", `--output=${API}`, ...entries);
   await Deno.mkdir(new URL(".cache/docs/", ROOT), { recursive: true });

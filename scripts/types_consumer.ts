@@ -32,6 +32,13 @@ import {
   MessageFragmenterStream,
 } from "sluice/streams";
 import { pair } from "sluice/testing";
+import {
+  type ByteDuplex,
+  fromStreams,
+  toStreams,
+  type Transport,
+  type TransportProvider,
+} from "sluice/transport";
 import { type DeflateEngine, deflateEngine } from "sluice/zlib";
 
 /** What a user of the core compresses with. */
@@ -118,6 +125,14 @@ export function describeError(error: unknown): string {
   if (error instanceof WebSocketError) return `${error.closeCode} ${error.reason}`;
   if (error instanceof HandshakeError) return error.code;
   return String(error);
+}
+
+/** A transport of one's own. */
+export async function useTransport(duplex: ByteDuplex, own: TransportProvider): Promise<string> {
+  const transport: Transport = fromStreams(duplex);
+  const ws = await connect("ws://localhost/", { transport: toStreams(transport) });
+  await connect("ws://localhost/", { provider: own, unix: "/run/app.sock" });
+  return ws.protocol;
 }
 
 /** The core, without I/O. */

@@ -1,5 +1,6 @@
 /** The names of the entry point for browsers. It is compiled as `types_consumer.ts` is. */
 import { connect, type WebSocketConnection, WebSocketError, WebSocketStream } from "sluice";
+import { connect as connectPage } from "sluice/browser";
 
 /** As the standard's draft has them. */
 interface CloseInfo {
@@ -36,6 +37,7 @@ export const standard: [
 export async function usePage(): Promise<string> {
   const ws: WebSocketConnection = await connect("wss://example.com/", { maxMessageSize: 1024 });
   await ws.send("text");
+  await (await connectPage("/chat")).close();
   const stream: WebSocketStream = new WebSocketStream("wss://example.com/");
   const { readable, writable } = await stream.opened;
   await readable.pipeTo(writable);

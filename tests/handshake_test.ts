@@ -2,17 +2,16 @@ import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import {
   acceptToken,
-  checkRequest,
   ClientHandshake,
   type ClientHandshakeOptions,
   type ExtensionHeader,
   headerValue,
   parseRequestHead,
   type RawHeaders,
-  refusalHeaders,
   type RequestHead,
   ServerHandshake,
 } from "../lib/core/mod.ts";
+import { checkRequest, refusalHeaders } from "../lib/core/server_handshake.ts";
 import { concat, cut, cuts, hex, latin1, pattern } from "./bytes.ts";
 import { fc, offsets } from "./property.ts";
 

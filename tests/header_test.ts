@@ -4,8 +4,6 @@ import {
   type ExtensionHeader,
   headerValue,
   headerValues,
-  isFieldValue,
-  isToken,
   parseExtensions,
   parseProtocols,
   parseTokenList,
@@ -14,6 +12,7 @@ import {
   serializeExtensions,
   serializeProtocols,
 } from "../lib/core/mod.ts";
+import { isFieldValue, isToken } from "../lib/core/header.ts";
 import { packHeads, unpackHeads } from "../lib/http.ts";
 import { fc } from "./property.ts";
 

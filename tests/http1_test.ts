@@ -1,9 +1,7 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import {
-  bodyFraming,
   type HeadLimits,
-  HeadReader,
   type ParsedHead,
   parseRequestHead,
   parseResponseHead,
@@ -13,6 +11,7 @@ import {
   serializeRequestHead,
   serializeResponseHead,
 } from "../lib/core/mod.ts";
+import { bodyFraming, HeadReader } from "../lib/core/http1.ts";
 import { concat, cut, hex, latin1, single } from "./bytes.ts";
 import { fc, offsets } from "./property.ts";
 

@@ -1,9 +1,9 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
+import { HandshakeError, LocalProtocolError, type RawHeaders } from "../lib/core/mod.ts";
 import {
   checkHttp2Request,
   checkHttp2Response,
-  HandshakeError,
   http2RefusalHeaders,
   http2Request,
   http2RequestHead,
@@ -11,9 +11,7 @@ import {
   http2Response,
   http2ResponseFields,
   http2ResponseHead,
-  LocalProtocolError,
-  type RawHeaders,
-} from "../lib/core/mod.ts";
+} from "../lib/core/http2_handshake.ts";
 
 const TARGET: Http2RequestOptions = {
   scheme: "https",

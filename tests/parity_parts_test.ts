@@ -4,7 +4,6 @@ import assert from "node:assert/strict";
 import {
   ClientHandshake,
   encodeFrame,
-  ExtensionReader,
   FrameDecoder,
   headerValue,
   headerValues,
@@ -22,6 +21,7 @@ import {
   serializeProtocols,
   ServerHandshake,
 } from "../lib/core/mod.ts";
+import { ExtensionReader } from "../lib/core/extension.ts";
 import { toMessage } from "../lib/connection/outgoing.ts";
 import { concat, hex, latin1, utf8 } from "./bytes.ts";
 import { field, upgradeRequest, upgradeResponse } from "./support.ts";

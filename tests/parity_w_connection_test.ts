@@ -5,14 +5,10 @@ import { readdirSync, readFileSync } from "node:fs";
 import { pair } from "../lib/testing.ts";
 import {
   acceptExtensions,
-  checkHttp2Request,
-  checkHttp2Response,
   Endpoint,
   type EndpointEvent,
   type EndpointState,
   finalizeExtensions,
-  http2Request,
-  http2Response,
   LocalProtocolError,
   offerExtensions,
   type OutgoingEndpointEvent,
@@ -20,6 +16,12 @@ import {
   RemoteProtocolError,
   response,
 } from "../lib/core/mod.ts";
+import {
+  checkHttp2Request,
+  checkHttp2Response,
+  http2Request,
+  http2Response,
+} from "../lib/core/http2_handshake.ts";
 import { concat, cut, hex, latin1 } from "./bytes.ts";
 import { asked, failureOf, open, read, waiting } from "./endpoints.ts";
 import {

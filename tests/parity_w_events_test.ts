@@ -11,8 +11,8 @@ import {
   parseClose,
   response,
   Rsv,
-  truncateReason,
 } from "../lib/core/mod.ts";
+import { truncateReason } from "../lib/core/error.ts";
 import { concat, hex, utf8 } from "./bytes.ts";
 import { check, protocolLevel } from "./conformance/levels.ts";
 import { ROWS } from "./conformance/rows.ts";

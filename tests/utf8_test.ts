@@ -1,6 +1,6 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
-import { Utf8Decoder, webTextCodec } from "../lib/core/mod.ts";
+import { Utf8Decoder, webTextCodec } from "../lib/core/utf8.ts";
 import { denoTextCodec } from "../lib/runtime/deno.ts";
 import { nodeTextCodec } from "../lib/runtime/node.ts";
 import { concat, cut, cuts, hex, single, utf8 } from "./bytes.ts";

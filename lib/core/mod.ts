@@ -4,82 +4,56 @@
  *
  * @module
  */
-export * from "./close.ts";
-export * from "./endpoint.ts";
+
+// One end of a connection.
+export { Endpoint } from "./endpoint.ts";
 export type {
-  DeflateEngine,
-  Deflater,
-  DeflaterOptions,
-  Inflater,
-  InflaterOptions,
-} from "./deflate.ts";
-export {
-  type ErrorAnswer,
-  HandshakeError,
-  type HandshakeErrorCode,
-  type HandshakeErrorOptions,
-  LocalProtocolError,
-  type RefusedResponse,
-  RemoteProtocolError,
-  type RemoteProtocolErrorOptions,
-  WebSocketError,
-} from "./error.ts";
-export { encodeFrame, type EncodeFrameOptions, type Encoder, type Written } from "./encoder.ts";
+  EndpointEvent,
+  EndpointOptions,
+  EndpointState,
+  OutgoingEndpointEvent,
+} from "./endpoint.ts";
+export { Protocol, type ProtocolOptions, type ProtocolState } from "./protocol.ts";
+export { response } from "./event.ts";
+export type { CloseEvent, OutgoingEvent, PingEvent, PongEvent, ProtocolEvent } from "./event.ts";
+export type {
+  AcceptEvent,
+  ExtensionChoice,
+  HandshakeEvent,
+  OutgoingAccept,
+  OutgoingHandshakeEvent,
+  OutgoingReject,
+  OutgoingRejectData,
+  OutgoingRequest,
+  RejectDataEvent,
+  RejectEvent,
+  RequestEvent,
+} from "./handshake_event.ts";
+
+// Frames and messages.
+export { encodeFrame, type EncodeFrameOptions } from "./encoder.ts";
 export { type Frame, type FrameHeader, Opcode, type Role, Rsv } from "./frame.ts";
-export {
-  type CloseEvent,
-  type OutgoingEvent,
-  type PingEvent,
-  type PongEvent,
-  type ProtocolEvent,
-  response,
-} from "./event.ts";
-export {
-  type AcceptedExtensions,
-  acceptExtensions,
-  type EncodedFrame,
-  type Extension,
-  type ExtensionFactory,
-  type ExtensionParameters,
-  ExtensionReader,
-  finalizeExtensions,
-  offerExtensions,
-  type OutgoingFrame,
-  PENDING,
-} from "./extension.ts";
 export { FrameDecoder, type FrameDecoderOptions, type FramePiece } from "./decoder.ts";
-export {
-  type AcceptOptions,
-  type Agreement,
-  type HandshakeOffer,
-  type ReceivedOffer,
-} from "./agreement.ts";
+export { fragments, MessageAssembler } from "./message.ts";
+export type {
+  BinaryEvent,
+  Fragment,
+  FragmentsOptions,
+  Message,
+  MessageOptions,
+  TextEvent,
+} from "./message.ts";
+export type { TextCodec } from "./utf8.ts";
+export { CloseCode, type CloseInfo, parseClose, serializeClose } from "./close.ts";
+
+// The opening handshake.
+export { ClientHandshake, type ClientHandshakeOptions } from "./client_handshake.ts";
+export { type HandshakeRequest, ServerHandshake } from "./server_handshake.ts";
+export type { AcceptOptions, Agreement, HandshakeOffer, ReceivedOffer } from "./agreement.ts";
 export { acceptToken } from "./handshake.ts";
-export * from "./http2_handshake.ts";
-export * from "./handshake_event.ts";
-export * from "./client_handshake.ts";
-export * from "./server_handshake.ts";
 export {
-  type ExtensionHeader,
-  headerValue,
-  headerValues,
-  isFieldValue,
-  isToken,
-  parseExtensions,
-  parseProtocols,
-  parseTokenList,
-  parseUpgrade,
-  type RawHeaders,
-  serializeExtensions,
-  serializeProtocols,
-} from "./header.ts";
-export {
-  type BodyFraming,
-  bodyFraming,
   type HeadLimits,
-  type HeadParser,
-  HeadProgress,
-  HeadReader,
+  type HeadProgress,
   type ParsedHead,
   parseRequestHead,
   parseResponseHead,
@@ -89,21 +63,54 @@ export {
   serializeResponseHead,
 } from "./http1.ts";
 export {
-  type BinaryEvent,
-  type Fragment,
-  fragments,
-  type FragmentsOptions,
-  type Message,
-  MessageAssembler,
-  type MessageOptions,
-  type TextEvent,
-} from "./message.ts";
+  type ExtensionHeader,
+  headerValue,
+  headerValues,
+  parseExtensions,
+  parseProtocols,
+  parseTokenList,
+  parseUpgrade,
+  type RawHeaders,
+  serializeExtensions,
+  serializeProtocols,
+} from "./header.ts";
+export { parseWebSocketUrl, type WebSocketUrl } from "./url.ts";
+
+// Extensions.
+export { acceptExtensions, finalizeExtensions, offerExtensions, PENDING } from "./extension.ts";
+export type {
+  AcceptedExtensions,
+  EncodedFrame,
+  Extension,
+  ExtensionFactory,
+  ExtensionParameters,
+  OutgoingFrame,
+} from "./extension.ts";
 export {
   PerMessageDeflate,
   type PerMessageDeflateInit,
   type PerMessageDeflateOptions,
   supportedExtensions,
 } from "./permessage_deflate.ts";
-export { Protocol, type ProtocolOptions, type ProtocolState } from "./protocol.ts";
-export { parseWebSocketUrl, type WebSocketUrl } from "./url.ts";
-export { type TextCodec, Utf8Decoder, webTextCodec } from "./utf8.ts";
+export type {
+  DeflateEngine,
+  Deflater,
+  DeflaterOptions,
+  Inflater,
+  InflaterOptions,
+} from "./deflate.ts";
+
+// Errors.
+export {
+  HandshakeError,
+  LocalProtocolError,
+  RemoteProtocolError,
+  WebSocketError,
+} from "./error.ts";
+export type {
+  ErrorAnswer,
+  HandshakeErrorCode,
+  HandshakeErrorOptions,
+  RefusedResponse,
+  RemoteProtocolErrorOptions,
+} from "./error.ts";

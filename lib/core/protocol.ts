@@ -170,7 +170,11 @@ export class Protocol {
   #failure: RemoteProtocolError | undefined;
   /** And that we have said so (RFC 6455 §7.1.7). */
   #failed = false;
-  /** Holds the frames that were written, until they are taken. */
+  /**
+   * Holds the frames that were written, until they are taken.
+   *
+   * @internal
+   */
   readonly encoder: Encoder;
 
   /**
@@ -384,7 +388,11 @@ export class Protocol {
     return bytes;
   }
 
-  /** Does as `send()`, into the batch of the `encoder`. */
+  /**
+   * Does as `send()`, into the batch of the `encoder`.
+   *
+   * @internal
+   */
   write(event: ProtocolEvent): void {
     switch (event.type) {
       case "text":
@@ -410,6 +418,7 @@ export class Protocol {
    * Close frame goes meanwhile.
    *
    * @throws {LocalProtocolError} as `send()`
+   * @internal
    */
   writeMessage(
     data: Message,

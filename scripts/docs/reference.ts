@@ -111,9 +111,10 @@ function differences(
   ];
 }
 
-/** The first declaration of every name that the entry points export. */
+/** The first declaration of every name that the entry points export, except those for browsers alone. */
 async function publicSymbols(): Promise<Map<string, Declaration>> {
-  const entries = Object.values(config.exports);
+  const { "./browser": _, ...exports } = config.exports;
+  const entries = Object.values(exports);
   const { code, output } = await run(Deno.execPath(), ["doc", "-q", "--json", ...entries]);
   if (code !== 0) throw new Error(output);
   const { nodes } = JSON.parse(output) as {

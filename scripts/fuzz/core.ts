@@ -5,7 +5,6 @@ import {
   type Frame,
   FrameDecoder,
   HandshakeError,
-  HeadReader,
   LocalProtocolError,
   type Message,
   MessageAssembler,
@@ -22,6 +21,7 @@ import {
   serializeExtensions,
   ServerHandshake,
 } from "../../lib/core/mod.ts";
+import { HeadReader } from "../../lib/core/http1.ts";
 import { frameInput, joined, type Said } from "./frames.ts";
 import { requestInput, responseInput, valueInput } from "./heads.ts";
 import { chop, type Random } from "./random.ts";

@@ -11,16 +11,15 @@ import {
   type WebSocketConnection,
 } from "../../mod.ts";
 import {
-  checkHttp2Request,
   ClientHandshake,
   Endpoint,
-  HeadReader,
-  http2Request,
   parseRequestHead,
   parseResponseHead,
   type RawHeaders,
   RemoteProtocolError,
 } from "../../lib/core/mod.ts";
+import { checkHttp2Request, http2Request } from "../../lib/core/http2_handshake.ts";
+import { HeadReader } from "../../lib/core/http1.ts";
 import { upgrade } from "../../lib/node.ts";
 import { attachHttp2 } from "../../lib/http2.ts";
 import { transportPair } from "../../lib/testing.ts";
