@@ -2,11 +2,13 @@ import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { isDeepStrictEqual } from "node:util";
 import { FrameDecoder, Opcode, type Role } from "../lib/core/mod.ts";
-import { Encoder, LEND_FROM } from "../lib/core/encoder.ts";
+import { Encoder, firstByte, LEND_FROM } from "../lib/core/encoder.ts";
 import { assertSameBytes, concat, cut, pattern, utf8 } from "./bytes.ts";
 import { FRAMES } from "./frame_table.ts";
 import { fc, offsets } from "./property.ts";
 
+const TEXT = firstByte(true, 0, Opcode.Text);
+const BINARY = firstByte(true, 0, Opcode.Binary);
 const ROLES: Role[] = ["client", "server"];
 
 interface Read {
@@ -45,7 +47,7 @@ describe("Encoder", () => {
   it("Encoder writes each frame of the table as a server", () => {
     for (const { title, fin, rsv, opcode, payload, unmasked } of FRAMES) {
       const writer = new Encoder("server");
-      writer.frame(opcode, payload, fin, rsv);
+      writer.writeBytes(firstByte(fin, rsv, opcode), payload);
       assert.equal(writer.size, unmasked.length, title);
       assertSameBytes(concat(writer.take()), unmasked);
       assert.equal(writer.size, 0, title);
@@ -54,7 +56,9 @@ describe("Encoder", () => {
 
   it("Encoder writes each frame of the table as a client, each with a key of its own", () => {
     const writer = new Encoder("client");
-    for (const { opcode, payload, fin, rsv } of FRAMES) writer.frame(opcode, payload, fin, rsv);
+    for (const { opcode, payload, fin, rsv } of FRAMES) {
+      writer.writeBytes(firstByte(fin, rsv, opcode), payload);
+    }
     const parts = writer.take();
     const frames = FRAMES.map(({ fin, rsv, opcode, payload }) => ({ fin, rsv, opcode, payload }));
     assert.deepEqual(read("client", parts), frames);
@@ -62,12 +66,12 @@ describe("Encoder", () => {
 
   for (const { character, counts } of TEXTS) {
     for (const role of ROLES) {
-      it(`Encoder.text writes ${character} any number of times (${role})`, () => {
+      it(`Encoder.writeText writes ${character} any number of times (${role})`, () => {
         const writer = new Encoder(role);
         for (const count of counts) {
           const text = character.repeat(count);
           const payload = utf8(text);
-          assert.equal(writer.text(Opcode.Text, text, true, 4), payload.length);
+          writer.writeText(firstByte(true, 4, Opcode.Text), text);
           const [frame, ...more] = read(role, writer.take());
           assert.deepEqual([frame.fin, frame.rsv, frame.opcode, more], [true, 4, Opcode.Text, []]);
           assertSameBytes(frame.payload, payload);
@@ -77,9 +81,10 @@ describe("Encoder", () => {
     }
   }
 
-  it("Encoder.text makes U+FFFD of a lone surrogate", () => {
+  it("Encoder.writeText makes U+FFFD of a lone surrogate", () => {
     const writer = new Encoder("server");
-    assert.equal(writer.text(Opcode.Text, "a\ud800b", true), 5);
+    writer.writeText(TEXT, "a\ud800b");
+    assert.equal(writer.size, 7);
     assert.deepEqual(read("server", writer.take())[0].payload, utf8("a\ufffdb"));
   });
 
@@ -101,8 +106,8 @@ describe("Encoder", () => {
       const writer = new Encoder(role);
       const sent: Uint8Array[] = [];
       for (const { payload, fin, lend, take } of written) {
-        if (typeof payload === "string") writer.text(Opcode.Text, payload, fin);
-        else writer.frame(Opcode.Binary, payload.slice(), fin, 0, lend);
+        if (typeof payload === "string") writer.writeText(firstByte(fin, 0, Opcode.Text), payload);
+        else writer.writeBytes(firstByte(fin, 0, Opcode.Binary), payload.slice(), lend);
         if (take) flush(writer, sent);
       }
       flush(writer, sent);
@@ -123,7 +128,7 @@ describe("Encoder and the payload of its caller", () => {
       it(`Encoder copies ${length} bytes that it may only copy (${role})`, () => {
         const writer = new Encoder(role);
         const payload = pattern(length);
-        writer.frame(Opcode.Binary, payload, true);
+        writer.writeBytes(BINARY, payload);
         assertSameBytes(payload, pattern(length));
         payload.fill(0);
         assertSameBytes(read(role, writer.take())[0].payload, pattern(length));
@@ -132,7 +137,7 @@ describe("Encoder and the payload of its caller", () => {
       it(`Encoder does not change ${length} bytes that it borrows (${role})`, () => {
         const writer = new Encoder(role);
         const payload = pattern(length);
-        writer.frame(Opcode.Binary, payload, true, 0, true);
+        writer.writeBytes(BINARY, payload, true);
         assertSameBytes(read(role, writer.take())[0].payload, pattern(length));
         assertSameBytes(payload, pattern(length));
       });
@@ -152,7 +157,7 @@ describe("Encoder and the payload of its caller", () => {
     it(`Encoder ${verb} the buffer of a payload if lend is ${lend} (${role}, ${length})`, () => {
       const writer = new Encoder(role);
       const payload = pattern(length);
-      writer.frame(Opcode.Binary, payload, true, 0, lend);
+      writer.writeBytes(BINARY, payload, lend);
       assert.equal(writer.take().some(({ buffer }) => buffer === payload.buffer), shared);
     });
   }
@@ -161,7 +166,7 @@ describe("Encoder and the payload of its caller", () => {
 describe("Encoder and its batches", () => {
   it("Encoder gives many small frames as one piece", () => {
     const writer = new Encoder("server");
-    for (let i = 0; i < 1000; i++) writer.text(Opcode.Text, "Hello", true);
+    for (let i = 0; i < 1000; i++) writer.writeText(TEXT, "Hello");
     assert.equal(writer.size, 7000);
     assert.equal(writer.take().length, 1);
     assert.deepEqual(writer.take(), []);
@@ -169,7 +174,7 @@ describe("Encoder and its batches", () => {
 
   it("Encoder gives a list each time that is its caller's own", () => {
     const writer = new Encoder("server");
-    writer.frame(Opcode.Binary, pattern(3), true);
+    writer.writeBytes(BINARY, pattern(3));
     writer.take();
     writer.take().push(pattern(5));
     assert.deepEqual(writer.take(), []);
@@ -180,7 +185,7 @@ describe("Encoder and its batches", () => {
     const taken: Uint8Array[] = [];
     const copies: Uint8Array[] = [];
     for (let i = 0; i < 300; i++) {
-      writer.frame(Opcode.Binary, pattern(i * 10), true);
+      writer.writeBytes(BINARY, pattern(i * 10));
       const parts = writer.take();
       taken.push(...parts);
       copies.push(...parts.map((part) => part.slice()));
@@ -191,11 +196,11 @@ describe("Encoder and its batches", () => {
 
   it("Encoder keeps what was written between take and recycle", () => {
     const writer = new Encoder("server");
-    writer.text(Opcode.Text, "one", true);
+    writer.writeText(TEXT, "one");
     writer.take();
-    writer.text(Opcode.Text, "two", true);
+    writer.writeText(TEXT, "two");
     writer.recycle();
-    for (let i = 0; i < 7000; i++) writer.text(Opcode.Text, "more than a buffer", true);
+    for (let i = 0; i < 7000; i++) writer.writeText(TEXT, "more than a buffer");
     const [first, ...others] = read("server", writer.take());
     assert.deepEqual(first.payload, utf8("two"));
     assert.equal(others.length, 7000);
@@ -205,10 +210,10 @@ describe("Encoder and its batches", () => {
     const writer = new Encoder("server");
     const buffers = new Set<ArrayBufferLike>();
     for (let i = 0; i < 1000; i++) {
-      writer.frame(Opcode.Binary, pattern(8000), true);
+      writer.writeBytes(BINARY, pattern(8000));
       const parts = writer.take();
       parts.forEach(({ buffer }) => buffers.add(buffer));
-      writer.frame(Opcode.Binary, pattern(8000), true);
+      writer.writeBytes(BINARY, pattern(8000));
       writer.recycle();
     }
     // 16 MB went through buffers of 64 KiB; the shared pool holds 16 of them.
@@ -218,7 +223,7 @@ describe("Encoder and its batches", () => {
   it("Encoder never gives two writers the same buffer at a time", () => {
     const writers = Array.from({ length: 40 }, () => new Encoder("server"));
     for (let round = 0; round < 3; round++) {
-      writers.forEach((writer, i) => writer.frame(Opcode.Binary, pattern(i), true));
+      writers.forEach((writer, i) => writer.writeBytes(BINARY, pattern(i)));
       const parts = writers.map((writer) => writer.take());
       parts.forEach((part, i) => assert.deepEqual(read("server", part)[0].payload, pattern(i)));
       writers.forEach((writer) => writer.recycle());

@@ -406,7 +406,7 @@ describe("Extensions: on a connection", () => {
     const server = new Protocol("server");
     let refused: Error | undefined;
     const later = (error?: Error) => refused = error;
-    assert.equal(client.writeMessage(bytes(1), true, false, undefined, later), false);
+    assert.equal(client.writePiece(bytes(1), true, false, undefined, later), false);
     server.receive(client.send({ type: "close", closeCode: 1000, reason: "" }));
     finish!();
     assert.ok(refused instanceof LocalProtocolError);

@@ -2,8 +2,7 @@ import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { readKey } from "../lib/core/decoder.ts";
 import { writeKey } from "../lib/core/encoder.ts";
-import { applyMask, copyMasked, maskingKey } from "../lib/core/mask.ts";
-import { wideMask } from "../lib/core/wide_mask.ts";
+import { applyMask, copyMasked, maskingKey, wideMask } from "../lib/core/mask.ts";
 import { pattern } from "./bytes.ts";
 import { fc } from "./property.ts";
 
@@ -98,8 +97,8 @@ describe("wideMask", () => {
       }
     };
     for (const [i, other] of [undefined, { ...platform, Module: refusing }].entries()) {
-      const fresh: typeof import("../lib/core/wide_mask.ts") = await import(
-        `../lib/core/wide_mask.ts?${i}`
+      const fresh: typeof import("../lib/core/mask.ts") = await import(
+        `../lib/core/mask.ts?${i}`
       );
       Object.defineProperty(globalThis, "WebAssembly", { value: other, configurable: true });
       try {

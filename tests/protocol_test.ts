@@ -346,11 +346,11 @@ describe("Protocol.send", () => {
       const protocol = new Protocol(role);
       const data = pattern(10000);
       protocol.write(TEXT);
-      assert.equal(protocol.writeMessage(data, true, true), true);
+      assert.equal(protocol.writePiece(data, true, true), true);
       protocol.write(CLOSE);
       assert.equal(protocol.state, "local-closing");
       assert.throws(() => protocol.write(TEXT), LocalProtocolError);
-      assert.throws(() => protocol.writeMessage("a", true), LocalProtocolError);
+      assert.throws(() => protocol.writePiece("a", true), LocalProtocolError);
       const other = role === "client" ? "server" : "client";
       const peer = new Protocol(other);
       peer.receive(concat(protocol.encoder.take()));
@@ -359,9 +359,9 @@ describe("Protocol.send", () => {
     }
   });
 
-  it("Protocol.writeMessage writes whole text as send() does, also observed and midway", () => {
+  it("Protocol.writePiece writes whole text as send() does, also observed and midway", () => {
     const written = (protocol: Protocol, text: string) => {
-      protocol.writeMessage(text, true);
+      protocol.writePiece(text, true);
       return concat(protocol.encoder.take());
     };
     for (const text of ["", "Hello", "é".repeat(63), "x".repeat(70000)]) {
@@ -377,11 +377,11 @@ describe("Protocol.send", () => {
     }
     const midway = new Protocol("server");
     midway.send(textEvent("a", false));
-    assert.throws(() => midway.writeMessage(hex("01"), true), LocalProtocolError);
+    assert.throws(() => midway.writePiece(hex("01"), true), LocalProtocolError);
     assert.deepEqual(written(midway, "b"), hex("80 01 62"));
     for (const state of ["local-closing", "closed"] as const) {
       const protocol = STATES[state]("server");
-      assert.throws(() => protocol.writeMessage("a", true), LocalProtocolError, state);
+      assert.throws(() => protocol.writePiece("a", true), LocalProtocolError, state);
       assert.equal(protocol.encoder.size, 0);
     }
   });

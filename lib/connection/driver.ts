@@ -40,7 +40,7 @@ export type Machine = Pick<
   | "next"
   | "encoder"
   | "write"
-  | "writeMessage"
+  | "writePiece"
   | "dispose"
 >;
 

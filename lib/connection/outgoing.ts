@@ -3,7 +3,6 @@
  *
  * @module
  */
-import { LEND_FROM } from "../core/encoder.ts";
 import type { Message } from "../core/message.ts";
 import { WholeCharacters } from "../core/utf8.ts";
 import type { BufferSource, OutgoingMessage } from "../options.ts";
@@ -29,11 +28,6 @@ export function isFixed(bytes: Uint8Array): boolean {
   const buffer: object = bytes.buffer;
   const plain = buffer instanceof ArrayBuffer || isBuffer(buffer, "ArrayBuffer");
   return plain && !(buffer as { resizable?: boolean }).resizable;
-}
-
-/** Whether bytes are left where they are until they have left: they would take long to copy, and are fixed. */
-export function isLendable(bytes: Uint8Array): boolean {
-  return bytes.length >= LEND_FROM && isFixed(bytes);
 }
 
 /**

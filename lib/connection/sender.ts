@@ -6,6 +6,7 @@
  */
 import { handled, onAbort } from "../abortable.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
+import { LEND_FROM } from "../core/encoder.ts";
 import type { CloseEvent, PingEvent, PongEvent } from "../core/event.ts";
 import type { Message } from "../core/message.ts";
 import type { Protocol } from "../core/protocol.ts";
@@ -14,7 +15,6 @@ import type { BufferSource, ConnectionOptions, OutgoingMessage, SendOptions } fr
 import {
   asText,
   isFixed,
-  isLendable,
   itemConverter,
   marked,
   ownItem,
@@ -111,18 +111,12 @@ class Departure {
   );
 }
 
-/** Those that are flushed in the next turn. */
+/** Those that are flushed in the next turn: one callback serves all. */
 let due: Sender[] = [];
-
-function flushDue(): void {
-  const senders = due;
-  due = [];
-  for (const sender of senders) sender.flushDue();
-}
 
 /** Sends, one message after the other. */
 export class Sender {
-  readonly #machine: Pick<Protocol, "encoder" | "write" | "writeMessage">;
+  readonly #machine: Pick<Protocol, "encoder" | "write" | "writePiece">;
   readonly #encoder: Protocol["encoder"];
   readonly #isExtended: boolean;
   readonly #transport: Transport;
@@ -159,7 +153,7 @@ export class Sender {
    * @param options what is done about a peer that is too slow
    */
   constructor(
-    machine: Pick<Protocol, "encoder" | "extended" | "write" | "writeMessage">,
+    machine: Pick<Protocol, "encoder" | "extended" | "write" | "writePiece">,
     transport: Transport,
     host: SenderHost,
     options: Pick<ConnectionOptions, "slow" | "maxBufferedAmount">,
@@ -228,14 +222,17 @@ export class Sender {
   send(message: OutgoingMessage, options: SendOptions = DEFAULTS): Promise<void> {
     try {
       const { signal, text } = options;
-      const sendable = typeof message === "string" ? message : toSendable(message);
+      const sendable = typeof message === "string" || message instanceof Uint8Array
+        ? message
+        : toSendable(message);
       if (typeof sendable !== "string" && !(sendable instanceof Uint8Array)) {
         return handled(this.#sendItems(sendable, options));
       }
       signal?.throwIfAborted();
       const data = text === undefined ? sendable : convert(sendable, text);
       if (this.#slow !== "wait") this.#checkRoom(data.length);
-      return this.#send(data, typeof data !== "string" && isLendable(data), options);
+      const lend = data.length >= LEND_FROM && typeof data !== "string" && isFixed(data);
+      return this.#send(data, lend, options);
     } catch (error) {
       return handled(Promise.reject(error));
     }
@@ -265,7 +262,7 @@ export class Sender {
     later?: (error?: Error) => void,
   ): boolean {
     try {
-      return this.#machine.writeMessage(data, fin, lend, compress, later);
+      return this.#machine.writePiece(data, fin, lend, compress, later);
     } catch (error) {
       // The peer's half of an extension knows nothing of what ours has failed on.
       if (this.#isExtended && this.#host.canWrite()) this.#host.failMidway(error);
@@ -283,7 +280,7 @@ export class Sender {
   /** RFC 6455 §5.5.2: a ping is answered; §5.5.3: of several, the last one is enough. */
   answer(payload: Uint8Array): void {
     if (!this.#host.canAnswer()) return;
-    if (this.#unsent > SEND_MARK) {
+    if (this.#isFull && this.#unsent > SEND_MARK) {
       // A peer that pings and does not read must not make us hold ever more pongs.
       this.#owedPong = payload.slice();
     } else {
@@ -309,7 +306,7 @@ export class Sender {
       waiting = this.#encoder.size;
     } else if (waiting > 0 && !this.#isDue) {
       this.#isDue = true;
-      if (due.push(this) === 1) nextTurn(flushDue);
+      if (due.push(this) === 1) nextTurn(Sender.#flushDue);
     }
     if (this.#endError !== undefined) return handled(Promise.reject(this.#endError()));
     if (this.#isFull) waiting += this.#transport.bufferedAmount;
@@ -326,10 +323,13 @@ export class Sender {
     return (this.#given ??= new Departure()).promise;
   }
 
-  /** The next turn has come. */
-  flushDue(): void {
-    this.#isDue = false;
-    this.flush();
+  static #flushDue(): void {
+    const senders = due;
+    due = [];
+    for (const sender of senders) {
+      sender.#isDue = false;
+      sender.flush();
+    }
   }
 
   /**

@@ -157,8 +157,11 @@ export function writeFrame(
   return at + 4 + length;
 }
 
-function firstByte(fin: boolean, rsv: number, opcode: number): number {
-  return (fin ? 0x80 : 0) | (rsv << 4) | opcode;
+const FIN = 0x80;
+
+/** The first byte of a frame: FIN, the reserved bits, the opcode. */
+export function firstByte(fin: boolean, rsv: number, opcode: number): number {
+  return (fin ? FIN : 0) | (rsv << 4) | opcode;
 }
 
 /** The size of a buffer, in bytes: 64 KiB of messages in one piece with their headers. */
@@ -218,8 +221,8 @@ export interface EncoderOptions {
   textCodec?: TextCodec;
   /** What changes the data frames. Default: none */
   extensions?: readonly Extension[];
-  /** Whether each frame that was written is kept for `takeSeen()`. Default: false */
-  observed?: boolean;
+  /** Told of each frame that was written, by `tell()`. Default: nobody */
+  onFrame?: (frame: Frame) => void;
   /** Tells why a frame that was pending may no longer be sent. Needed with extensions only. */
   refusal?: () => Error | undefined;
 }
@@ -232,8 +235,14 @@ export class Encoder {
   readonly #masked: boolean;
   readonly #codec: TextCodec;
   readonly #extensions: readonly Extension[];
-  readonly #observed: boolean;
+  readonly #onFrame: ((frame: Frame) => void) | undefined;
   readonly #refusal: (() => Error | undefined) | undefined;
+  /** The bytes written and not yet taken. */
+  size = 0;
+  /** The bytes of memory that are held beside those written. */
+  unused = 0;
+  /** Whether the last `take()` has dropped a frame. */
+  hasVanished = false;
   /** The opcode of the message under way; 0 between messages. */
   #message: Opcode = 0;
   #characters: WholeCharacters | undefined;
@@ -245,14 +254,11 @@ export class Encoder {
   #end = 0;
   /** Finished parts, before the bytes in the buffer at hand. */
   readonly #parts = new Queue<Part>();
-  #partsSize = 0;
-  #unused = 0;
   /** Buffers that are full, and lent parts, whose bytes were taken and may not have left. */
   readonly #taken: Uint8Array[] = [];
   #lent: Part[] = [];
   /** Whether the batch before has filled more than a first buffer. */
   #wroteMuch = false;
-  #hasVanished = false;
 
   /**
    * Makes an encoder for one connection.
@@ -260,27 +266,12 @@ export class Encoder {
    * @param role which end writes: a client masks
    */
   constructor(role: Role, options: EncoderOptions = {}) {
-    const { textCodec = webTextCodec, extensions = [], observed = false, refusal } = options;
+    const { textCodec = webTextCodec, extensions = [], onFrame, refusal } = options;
     this.#masked = role === "client";
     this.#codec = textCodec;
     this.#extensions = extensions;
-    this.#observed = observed;
+    this.#onFrame = onFrame;
     this.#refusal = refusal;
-  }
-
-  /** The bytes written and not yet taken. */
-  get size(): number {
-    return this.#partsSize + this.#end - this.#start;
-  }
-
-  /** The bytes of memory that are held beside those written. */
-  get unused(): number {
-    return this.#unused;
-  }
-
-  /** Whether the last `take()` has dropped a frame. */
-  get hasVanished(): boolean {
-    return this.#hasVanished;
   }
 
   /** Whether all that is lent and taken has the length that it had. */
@@ -288,11 +279,11 @@ export class Encoder {
     return this.#lent.every(isIntact);
   }
 
-  /** The frame that was written last, once: whoever is told of it may write another one. */
-  takeSeen(): Frame | undefined {
+  /** Tells of the frame that was written last. Not at once: whoever is told of it may write another one. */
+  tell(): void {
     const frame = this.#seen;
     this.#seen = undefined;
-    return frame;
+    if (frame !== undefined) this.#onFrame?.(frame);
   }
 
   /**
@@ -307,7 +298,7 @@ export class Encoder {
    * is to be written before
    * @returns whether the frame was written
    */
-  message(
+  writePiece(
     data: Message,
     fin: boolean,
     lend: boolean = false,
@@ -320,16 +311,13 @@ export class Encoder {
     if (begun !== 0 && begun !== type) throw wrongType(begun);
     const opcode = begun === 0 ? type : Opcode.Continuation;
     if (this.#extensions.length > 0) {
-      return this.#extended(data, { opcode, fin, compress }, lend, later);
+      return this.#writeExtended(data, { opcode, fin, compress }, lend, later);
     }
     this.#message = fin ? 0 : type;
-    if (typeof data !== "string") {
-      this.frame(opcode, data, fin, 0, lend);
-      return true;
-    }
-    const text = fin && this.#characters === undefined ? data : this.#whole(data, fin);
-    if (this.#observed) this.#seen = { fin, rsv: 0, opcode, payload: utf8.encode(text) };
-    this.text(opcode, text, fin);
+    const first = fin ? FIN | opcode : opcode;
+    if (typeof data !== "string") this.writeBytes(first, data, lend);
+    else if (fin && this.#characters === undefined) this.writeText(first, data);
+    else this.writeText(first, this.#whole(data, fin));
     return true;
   }
 
@@ -338,8 +326,8 @@ export class Encoder {
    *
    * @throws {RangeError} If the payload is longer than 125 bytes.
    */
-  control(opcode: Opcode, payload: Uint8Array): void {
-    this.frame(opcode, checkControl(payload), true);
+  writeControl(opcode: Opcode, payload: Uint8Array): void {
+    this.writeBytes(FIN | opcode, checkControl(payload));
   }
 
   /** The characters of a piece of text that are whole, with what the piece before it has cut off. */
@@ -348,7 +336,7 @@ export class Encoder {
   }
 
   /** Writes a piece of a message as the extensions make it. */
-  #extended(
+  #writeExtended(
     data: Message,
     { opcode, fin, compress }: { opcode: Opcode; fin: boolean; compress: boolean | undefined },
     lend: boolean,
@@ -358,13 +346,14 @@ export class Encoder {
     const payload = typeof data === "string" ? utf8.encode(this.#whole(data, fin)) : data;
     const put = ({ opcode, payload: changed, fin, rsv }: OutgoingFrame) =>
       // What was made for this frame is nobody else's.
-      this.frame(opcode, changed, fin, rsv, lend || changed !== data);
+      this.writeBytes(firstByte(fin, rsv, opcode), changed, lend || changed !== data);
     let isDue = true;
     const encoded = later && ((error: Error | undefined, frame: OutgoingFrame) => {
       if (!isDue) return;
       isDue = false;
       const refused = error ?? this.#refusal?.();
       if (refused === undefined) put(frame);
+      this.tell();
       later(refused);
     });
     let frame: OutgoingFrame | undefined;
@@ -379,13 +368,15 @@ export class Encoder {
     return frame !== undefined;
   }
 
-  /** Writes a frame with text as its payload, and gives the length of the payload in bytes. */
-  text(opcode: number, text: string, fin: boolean, rsv: number = 0): number {
+  /**
+   * Writes a frame with text as its payload.
+   *
+   * @param first the first byte of the frame
+   */
+  writeText(first: number, text: string): void {
     const { length } = text;
-    if (3 * length > BUFFER_SIZE / 2) {
-      const payload = utf8.encode(text);
-      this.#put(firstByte(fin, rsv, opcode), payload, true);
-      return payload.length;
+    if (3 * length > BUFFER_SIZE / 2 || this.#onFrame !== undefined) {
+      return this.writeBytes(first, utf8.encode(text), true);
     }
     this.#reserve(MAX_HEADER_LENGTH + 3 * length);
     const buffer = this.#buffer;
@@ -400,37 +391,35 @@ export class Encoder {
     if (size < 0) size = this.#codec.encodeInto(text, buffer, likely);
     const start = size === length ? likely : this.#end + headerLength(size, this.#masked);
     if (start !== likely) buffer.copyWithin(start, likely, likely + size);
-    this.#finish(firstByte(fin, rsv, opcode), size, start);
-    return size;
+    this.#finish(first, size, start);
   }
 
-  /** Writes a frame with bytes as its payload. */
-  frame(
-    opcode: number,
-    payload: Uint8Array,
-    fin: boolean,
-    rsv: number = 0,
-    lend: boolean = false,
-  ): void {
-    if (this.#observed) {
-      // A copy: the bytes may be the caller's.
-      this.#seen = { fin, rsv, opcode: opcode as Opcode, payload: new Uint8Array(payload) };
-    }
-    this.#put(firstByte(fin, rsv, opcode), payload, lend);
-  }
-
-  #put(first: number, payload: Uint8Array, lend: boolean): void {
+  /**
+   * Writes a frame with bytes as its payload.
+   *
+   * @param first the first byte of the frame
+   * @param lend whether the bytes stay as they are until they have left
+   */
+  writeBytes(first: number, payload: Uint8Array, lend: boolean = false): void {
+    if (this.#onFrame !== undefined) this.#see(first, payload);
     const { length } = payload;
-    if (length >= LEND_FROM) return this.#putLong(first, payload, lend);
+    if (length >= LEND_FROM) return this.#writeLong(first, payload, lend);
     this.#reserve(MAX_HEADER_LENGTH + length);
     const start = this.#end + headerLength(length, this.#masked);
     this.#buffer.set(payload, start);
     this.#finish(first, length, start);
   }
 
+  #see(first: number, payload: Uint8Array): void {
+    const [fin, rsv, opcode] = [first >= FIN, (first >> 4) & 7, (first & 15) as Opcode];
+    // A copy: the bytes may be the caller's.
+    this.#seen = { fin, rsv, opcode, payload: new Uint8Array(payload) };
+  }
+
   /** Writes the header, and masks the payload, which is in the buffer already. */
   #finish(first: number, length: number, start: number): void {
     const at = writeHeader(this.#buffer, this.#end, first, this.#masked, length);
+    this.size += start + length - this.#end;
     this.#end = start + length;
     if (!this.#masked) return;
     const key = maskingKey();
@@ -438,7 +427,7 @@ export class Encoder {
     applyMask(this.#buffer, start, this.#end, key, 0);
   }
 
-  #putLong(first: number, payload: Uint8Array, lend: boolean): void {
+  #writeLong(first: number, payload: Uint8Array, lend: boolean): void {
     this.#reserve(MAX_HEADER_LENGTH);
     const { length } = payload;
     const start = this.#end;
@@ -447,13 +436,14 @@ export class Encoder {
       const key = maskingKey();
       writeKey(this.#buffer, this.#end, key);
       this.#end += 4;
+      this.size += this.#end - start + length;
       return this.#copy(payload, key);
     }
-    if (!lend) return this.#copy(payload, undefined);
     const header = this.#end - start;
+    this.size += header + length;
+    if (!lend) return this.#copy(payload, undefined);
     this.#cut(undefined);
     this.#parts.push({ bytes: payload, length, header, full: undefined });
-    this.#partsSize += length;
   }
 
   /** Copies a payload into as many buffers as it takes, which are used again and again. */
@@ -472,11 +462,8 @@ export class Encoder {
 
   /** Makes room for so many bytes in one piece. */
   #reserve(size: number): void {
-    if (this.#buffer.length - this.#end < size) this.#extend(size);
-  }
-
-  #extend(size: number): void {
     const full = this.#buffer;
+    if (full.length - this.#end >= size) return;
     if (full.length === 0 && size <= FIRST_SIZE && !this.#wroteMuch) {
       this.#buffer = firstBuffers.pop() ?? new Uint8Array(FIRST_SIZE);
       return;
@@ -503,8 +490,7 @@ export class Encoder {
       const bytes = this.#buffer.subarray(this.#start, this.#end);
       const part = { bytes, length, header: 0, full };
       this.#parts.push(part);
-      this.#unused += unusedOf(part);
-      this.#partsSize += length;
+      this.unused += unusedOf(part);
       this.#start = this.#end;
     } else if (full !== undefined) this.#taken.push(full);
   }
@@ -518,11 +504,13 @@ export class Encoder {
    * @param copy whether to copy what is lent
    */
   take(most: number = Infinity, copy: boolean = false): Uint8Array[] {
-    this.#hasVanished = false;
+    this.hasVanished = false;
     const taken: Uint8Array[] = [];
-    if (this.#partsSize === 0) {
-      if (this.#end > this.#start) taken.push(this.#buffer.subarray(this.#start, this.#end));
+    if (this.size === this.#end - this.#start) {
+      // All of it is in the buffer at hand.
+      if (this.size > 0) taken.push(this.#buffer.subarray(this.#start, this.#end));
       this.#start = this.#end;
+      this.size = 0;
       return taken;
     }
     this.#cut(undefined);
@@ -543,8 +531,8 @@ export class Encoder {
 
   #taking(part: Part, copy: boolean): Uint8Array {
     const { bytes, length, header, full } = part;
-    this.#partsSize -= length;
-    this.#unused -= unusedOf(part);
+    this.size -= length;
+    this.unused -= unusedOf(part);
     if (full !== undefined) this.#taken.push(full);
     if (header === 0) return bytes;
     if (copy) return new Uint8Array(bytes);
@@ -555,9 +543,9 @@ export class Encoder {
   /** Drops what was not taken, and the header of the part, at the end of what was. */
   #drop({ header }: Part, taken: Uint8Array[]): void {
     this.#parts.clear();
-    this.#partsSize = this.#unused = 0;
+    this.size = this.unused = 0;
     this.#start = this.#end;
-    this.#hasVanished = true;
+    this.hasVanished = true;
     const last = taken.pop()!;
     if (last.length > header) taken.push(last.subarray(0, last.length - header));
   }
@@ -574,7 +562,7 @@ export class Encoder {
     }
     const isMuch = this.#taken.length > 0 || this.#end > FIRST_SIZE;
     for (let full = this.#taken.pop(); full !== undefined; full = this.#taken.pop()) release(full);
-    if (this.#partsSize > 0 || this.#end > this.#start || this.#end === 0) return true;
+    if (this.size > 0 || this.#end === 0) return true;
     // The next batch is likely to be as large as this one.
     this.#wroteMuch = isMuch;
     release(this.#buffer);

@@ -1,15 +1,19 @@
 /**
- * Masking (RFC 6455 §5.3).
+ * Masking (RFC 6455 §5.3): byte by byte, by words of 32 bits, and by the vector instructions of
+ * WebAssembly.
  *
- * A masking key is held as a number whose lowest byte is the first byte of the key, so that on the
- * little-endian platforms that JavaScript runs on four bytes can be masked at a time.
+ * A masking key is a number whose lowest byte is the first byte of the key.
  *
  * @module
  */
-import { WIDE_FROM, wideMask, wideMaskedCopy, WINDOW } from "./wide_mask.ts";
-
 /** Below this many bytes a view of 32-bit words costs more than it saves. */
 const WORDS_FROM = 64;
+
+/** Below this many bytes the way into WebAssembly and out of it costs more than it saves. */
+const WIDE_FROM = 1024;
+
+/** The memory of the module, and how much of it is masked at once: one page of WebAssembly's. */
+const WINDOW = 65536;
 
 /**
  * Masks or unmasks bytes in place.
@@ -127,4 +131,172 @@ export function maskingKey(): number {
 /** Four bytes from the cryptographic source, as the payload of a ping. */
 export function randomPayload(): Uint8Array {
   return new Uint8Array(Int32Array.of(maskingKey()).buffer);
+}
+
+// Many bytes at once. A platform may have no WebAssembly, no vectors, or forbid it by a page's policy.
+
+interface Machine {
+  /** Masks the first bytes of the window; up to 63 bytes behind them, too. */
+  mask(length: number, key: number): void;
+  readonly window: Uint8Array;
+}
+
+interface Exports {
+  mask(length: number, key: number): void;
+  memory: { buffer: ArrayBuffer };
+}
+
+/** Of the platform's types, what is needed: they come with the DOM's. */
+interface Platform {
+  Module: new (bytes: Uint8Array) => object;
+  Instance: new (module: object) => { exports: unknown };
+}
+
+/** Made when there is a use for it; null where that failed. */
+let machine: Machine | null | undefined;
+
+function vectors(): Machine | null {
+  // Tried once: a page's security policy reports each attempt.
+  return machine === undefined ? machine = makeMachine() : machine;
+}
+
+/**
+ * Copies bytes to another place, masked; to their own place, too. It gives false, and has done nothing,
+ * where the platform has no way for it.
+ *
+ * @param source where they lie
+ * @param start the first of them
+ * @param end offset after the last of them
+ * @param target where they go to
+ * @param offset the place of the first of them there
+ * @param key the masking key, turned so that its lowest byte is for the first of them
+ */
+export function wideMask(
+  source: Uint8Array,
+  start: number,
+  end: number,
+  target: Uint8Array,
+  offset: number,
+  key: number,
+): boolean {
+  const machine = vectors();
+  if (machine === null) return false;
+  const { window } = machine;
+  for (let at = start; at < end; at += WINDOW) {
+    const length = Math.min(WINDOW, end - at);
+    window.set(view(source, at, length));
+    machine.mask(length, key);
+    target.set(length === WINDOW ? window : view(window, 0, length), offset + at - start);
+  }
+  return true;
+}
+
+/**
+ * Copies at most 64 KiB into a buffer of their own, masked.
+ *
+ * @param source the array that holds the bytes
+ * @param start the first of them
+ * @param end offset after the last of them
+ * @param key the masking key, turned so that its lowest byte is for the first of them
+ * @returns the copy, or undefined where the platform has no way for it
+ */
+function wideMaskedCopy(
+  source: Uint8Array,
+  start: number,
+  end: number,
+  key: number,
+): Uint8Array | undefined {
+  const machine = vectors();
+  if (machine === null) return undefined;
+  const { window } = machine;
+  const length = end - start;
+  window.set(view(source, start, length));
+  machine.mask(length, key);
+  return window.slice(0, length);
+}
+
+/** A plain Uint8Array: `subarray()` of a subclass, as Node's Buffer is, would cost more. */
+function view(bytes: Uint8Array, start: number, length: number): Uint8Array {
+  return new Uint8Array(bytes.buffer, bytes.byteOffset + start, length);
+}
+
+function makeMachine(): Machine | null {
+  const { WebAssembly: platform } = globalThis as unknown as { WebAssembly?: Platform };
+  if (platform === undefined) return null;
+  try {
+    const { exports } = new platform.Instance(new platform.Module(moduleBytes()));
+    const { mask, memory } = exports as Exports;
+    return { mask, window: new Uint8Array(memory.buffer) };
+  } catch {
+    // It is forbidden, there are no vectors, or there is no room for its memory.
+    return null;
+  }
+}
+
+// The module, in WebAssembly's binary format: what stands in a row is an instruction, or a section
+// with its number and length before it.
+
+const I32 = 0x7f;
+const V128 = 0x7b;
+
+/** The parameters and the variables of the function. */
+const LENGTH = 0;
+const KEY = 1;
+const AT = 2;
+const KEYS = 3;
+
+function moduleBytes(): Uint8Array {
+  const type = [1, 0x60, 2, I32, I32, 0];
+  const functions = [1, 0];
+  const memory = [1, 1, 1, 1];
+  const exports = [2, ...name("mask"), 0, 0, ...name("memory"), 2, 0];
+  const body = maskBody();
+  return Uint8Array.from([
+    ...[0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0], // "\0asm", and the version
+    ...[1, type.length, ...type],
+    ...[3, functions.length, ...functions],
+    ...[5, memory.length, ...memory],
+    ...[7, exports.length, ...exports],
+    ...[10, body.length + 2, 1, body.length, ...body],
+  ]);
+}
+
+function maskBody(): number[] {
+  return [
+    ...[2, 1, I32, 1, V128], // AT and KEYS, which begin as 0
+    ...get(KEY),
+    ...[0xfd, 0x11], // i32x4.splat
+    ...[0x21, KEYS], // local.set
+    ...[0x03, 0x40], // loop
+    ...[0, 16, 32, 48].flatMap(maskVector),
+    ...get(AT),
+    ...[0x41, 0xc0, 0x00], // i32.const 64
+    0x6a, // i32.add
+    ...[0x22, AT], // local.tee
+    ...get(LENGTH),
+    0x49, // i32.lt_u
+    ...[0x0d, 0], // br_if
+    0x0b, // end of the loop
+    0x0b, // end of the function
+  ];
+}
+
+/** Masks sixteen bytes, so far behind those that AT points at. */
+function maskVector(offset: number): number[] {
+  return [
+    ...get(AT),
+    ...get(AT),
+    ...[0xfd, 0x00, 4, offset], // v128.load, aligned to 2^4
+    ...get(KEYS),
+    ...[0xfd, 0x51], // v128.xor
+    ...[0xfd, 0x0b, 4, offset], // v128.store
+  ];
+}
+
+function get(local: number): number[] {
+  return [0x20, local];
+}
+
+function name(text: string): number[] {
+  return [text.length, ...new TextEncoder().encode(text)];
 }

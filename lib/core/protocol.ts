@@ -193,7 +193,7 @@ export class Protocol {
     this.encoder = new Encoder(role, {
       textCodec: options.textCodec,
       extensions,
-      observed: onFrame !== undefined,
+      onFrame: onFrame && ((frame) => onFrame("out", frame)),
       refusal: extensions === NONE ? undefined : () => this.#refusal(),
     });
     if (extensions.length > 0) {
@@ -397,30 +397,30 @@ export class Protocol {
     switch (event.type) {
       case "text":
       case "binary":
-        this.writeMessage(event.data, event.messageFinished, false, event.compress);
+        this.writePiece(event.data, event.messageFinished, false, event.compress);
         return;
       case "ping":
       case "pong":
-        this.#checkSendable(event.type);
-        this.encoder.control(event.type === "ping" ? Opcode.Ping : Opcode.Pong, event.payload);
+        if (this.#state !== "open") this.#checkSendable(event.type);
+        this.encoder.writeControl(event.type === "ping" ? Opcode.Ping : Opcode.Pong, event.payload);
         break;
       case "close":
-        this.#checkSendable(event.type);
-        this.encoder.control(Opcode.Close, serializeClose(event));
+        if (this.#state !== "open") this.#checkSendable(event.type);
+        this.encoder.writeControl(Opcode.Close, serializeClose(event));
         this.#failed = this.#failure !== undefined;
         this.#state = this.#state === "remote-closing" ? "closed" : "local-closing";
     }
-    if (this.#observer !== undefined) this.#tell();
+    if (this.#observer !== undefined) this.encoder.tell();
   }
 
   /**
-   * Writes a piece of a message; see {@linkcode Encoder.message}. A frame that was pending is refused if a
+   * Writes a piece of a message; see {@linkcode Encoder.writePiece}. A frame that was pending is refused if a
    * Close frame goes meanwhile.
    *
    * @throws {LocalProtocolError} as `send()`
    * @internal
    */
-  writeMessage(
+  writePiece(
     data: Message,
     fin: boolean,
     lend?: boolean,
@@ -428,19 +428,9 @@ export class Protocol {
     later?: Written,
   ): boolean {
     if (this.#state !== "open") this.#checkSendable(typeof data === "string" ? "text" : "binary");
-    const told = later && ((error?: Error) => {
-      this.#tell();
-      later(error);
-    });
-    const isWritten = this.encoder.message(data, fin, lend, compress, told);
-    if (this.#observer !== undefined) this.#tell();
+    const isWritten = this.encoder.writePiece(data, fin, lend, compress, later);
+    if (this.#observer !== undefined) this.encoder.tell();
     return isWritten;
-  }
-
-  /** Tells of the frame that was written. */
-  #tell(): void {
-    const frame = this.encoder.takeSeen();
-    if (frame !== undefined) this.#observer?.onFrame("out", frame);
   }
 
   #checkSendable(type: ProtocolEvent["type"]): void {

@@ -394,9 +394,6 @@ const { utf8Slice, utf8Write } = Buffer.prototype as unknown as {
   utf8Write: Write;
 };
 
-/** Up to this many code units a loop beats a call of the platform. */
-const SHORT = 24;
-
 /** Text by way of `node:buffer`, which is faster than TextEncoder and TextDecoder for short text. */
 export const nodeTextCodec: TextCodec = {
   decode(bytes, start, end) {
@@ -405,16 +402,7 @@ export const nodeTextCodec: TextCodec = {
     return text.includes("\uFFFD") ? webTextCodec.decode(bytes, start, end) : text;
   },
 
-  encodeInto(text, target, offset) {
-    const { length } = text;
-    if (length > SHORT) return utf8Write.call(target, text, offset);
-    for (let i = 0; i < length; i++) {
-      const unit = text.charCodeAt(i);
-      if (unit >= 0x80) return utf8Write.call(target, text, offset);
-      target[offset + i] = unit;
-    }
-    return length;
-  },
+  encodeInto: (text, target, offset) => utf8Write.call(target, text, offset),
 };
 
 /** TCP, Unix sockets and TLS by `node:net` and `node:tls`. */

@@ -305,7 +305,7 @@ export class NativeSocket implements Machine {
   }
 
   /** Sends a message, or gathers its pieces. */
-  writeMessage(data: Message, fin: boolean, lend: boolean): boolean {
+  writePiece(data: Message, fin: boolean, lend: boolean): boolean {
     const isKept = typeof data === "string" || (lend && this.#copies);
     this.#write(isKept ? data : new Uint8Array(data), fin, lend);
     return true;
