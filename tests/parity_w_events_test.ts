@@ -176,8 +176,8 @@ describe("wsproto: the project", () => {
     assert.match(version, /^\d+\.\d+\.\d+$/);
     assert.match(await readSource("CHANGELOG.md"), /semantic versioning.*documented API/);
     const readme = await readSource("README.md");
-    const documented = readme.match(/@sluice\/sluice(\/\w+)?/g)!.map((name) =>
-      `.${name.slice(14)}`
+    const documented = [...readme.matchAll(/`sluice(\/\w+)?`/g)].map(([, entry = ""]) =>
+      `.${entry}`
     );
     assert.deepEqual([...new Set(documented)].sort(), Object.keys(exports).sort());
     for (const path of Object.values<string>(exports)) {
