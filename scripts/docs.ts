@@ -12,6 +12,8 @@ import { ROOT, run } from "./process.ts";
 
 const SITE = "site";
 const API = ".cache/docs/api";
+/** Is there while the site is built: elsewhere the page is bench/RESULTS.md. */
+const MEASUREMENTS = new URL("docs/measurements.md", ROOT);
 
 async function build(): Promise<void> {
   const entries = Object.values(config.exports);
@@ -19,7 +21,12 @@ async function build(): Promise<void> {
   await deno("doc", "-q", "--html", "--name=Sluice", `--output=${API}`, ...entries);
   await Deno.mkdir(new URL(".cache/docs/", ROOT), { recursive: true });
   await Deno.writeTextFile(new URL(".cache/docs/api.json", ROOT), JSON.stringify(await apiPages()));
-  await deno("run", "-A", "npm:vitepress", "build", "docs");
+  await Deno.writeTextFile(MEASUREMENTS, await measurements());
+  try {
+    await deno("run", "-A", "npm:vitepress", "build", "docs");
+  } finally {
+    await Deno.remove(MEASUREMENTS);
+  }
   await cp(new URL(API, ROOT), new URL(`${SITE}/api`, ROOT), { recursive: true });
   console.log(`Built into ${SITE}/`);
 }
@@ -35,6 +42,14 @@ async function apiPages(): Promise<Record<string, string>> {
     }
   }
   return pages;
+}
+
+/** bench/RESULTS.md as a page of the site, with the chart. */
+async function measurements(): Promise<string> {
+  const results = await Deno.readTextFile(new URL("bench/RESULTS.md", ROOT));
+  const chart = "![Echo servers beside a raw TCP echo](../bench/results/echo.svg)";
+  return results.replace("# Results\n", `# Measurements\n\n${chart}\n`)
+    .replaceAll("](NOTES.md)", "](../bench/NOTES.md)");
 }
 
 async function remove(folder: string): Promise<void> {

@@ -20,6 +20,11 @@ function apiPage(code: string): string | undefined {
   return call !== undefined || isType ? api.get(name) : undefined;
 }
 
+/** Where the site has a file that is not in docs/. */
+function linkOutside(path: string): string {
+  return path === "bench/RESULTS.md" ? "/measurements.html" : REPOSITORY + path;
+}
+
 /** Links that leave docs/ point to a file of the repository, and names of the API to their pages. */
 function addLinks(md: MarkdownIt): void {
   md.core.ruler.push("sluice-links", ({ tokens, env, Token: Constructor }) => {
@@ -31,7 +36,7 @@ function addLinks(md: MarkdownIt): void {
           inLink = true;
           const href = child.attrGet("href") ?? "";
           if (href.startsWith(leaves)) {
-            child.attrSet("href", REPOSITORY + href.slice(leaves.length));
+            child.attrSet("href", linkOutside(href.slice(leaves.length)));
           }
         }
         if (child.type === "link_close") inLink = false;
@@ -133,6 +138,7 @@ export default defineConfig({
           { text: "Errors and codes", link: "/reference/errors" },
           { text: "Close codes", link: "/reference/close-codes" },
           { text: "Command line", link: "/reference/cli" },
+          { text: "Measurements", link: "/measurements" },
           { text: "Questions", link: "/faq" },
         ],
       },

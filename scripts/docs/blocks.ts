@@ -8,11 +8,10 @@ export async function checkBlocks(): Promise<string[]> {
   const blocks = sections.flatMap(({ blocks }) => blocks).filter(({ language }) =>
     language === "ts"
   );
-  // Inside of the repository, so that the development dependencies are found.
-  const folder = await Deno.makeTempDir({
-    dir: new URL("docs", ROOT).pathname,
-    prefix: ".blocks-",
-  });
+  // Inside of the repository, so that the development dependencies are found. The name is always the
+  // same, so that Deno need not check again what has not changed.
+  const folder = new URL("docs/.blocks", ROOT).pathname;
+  await Deno.mkdir(folder, { recursive: true });
   try {
     const files = await Promise.all(blocks.map(async (block) => {
       const file = `${folder}/${nameOf(block)}.ts`;
