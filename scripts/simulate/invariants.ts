@@ -13,6 +13,7 @@ const DEFAULTS = {
   pingInterval: 20_000,
   pingTimeout: 20_000,
 };
+const SHUTDOWN_TIMEOUT = 30_000;
 
 /** The slices in which the library counts time are rounded up, in milliseconds. */
 const ROUNDING = 8;
@@ -173,6 +174,19 @@ function openTimeoutsAreKept(world: World): string[] {
   });
 }
 
+/** A connection that was asked to close is closed when `closeTimeout` has passed. */
+function closeTimeoutsAreKept(world: World): string[] {
+  return world.halves.flatMap((half) => {
+    const { name, closeCalledAt, closedAt = world.time.now } = half;
+    const closeTimeout = optionOf(half, "closeTimeout");
+    if (closeCalledAt === undefined || closeTimeout === 0) return [];
+    const took = closedAt - closeCalledAt;
+    return took > closeTimeout + ROUNDING + standstillsOf(world, closeTimeout)
+      ? [`${name} took ${took} ms of ${closeTimeout}`]
+      : [];
+  });
+}
+
 /** A connection whose line has gone silent is noticed by keepalive, and not before its time. */
 function keepaliveIsOnTime(world: World): string[] {
   return world.halves.flatMap((half) => {
@@ -203,6 +217,17 @@ function deadConnectionsAreFound(world: World): string[] {
     const took = closedAt - since;
     return took > most ? [`${name} was found dead after ${took} ms, expected ${most}`] : [];
   });
+}
+
+/** A shutdown takes no longer than its `timeout`. */
+function shutdownIsInTime(world: World): string[] {
+  const { plan, shutdown, time } = world;
+  const { timeout = SHUTDOWN_TIMEOUT } = plan.shutdown;
+  if (timeout === 0 || shutdown === undefined) return [];
+  const took = (shutdown.finishedAt ?? time.now) - shutdown.at;
+  return took > timeout + ROUNDING + time.standstills
+    ? [`It took ${took} ms, and timeout is ${timeout}`]
+    : [];
 }
 
 /** The delays of `reconnect()` are as long as it says. */
@@ -254,8 +279,10 @@ const INVARIANTS: Readonly<Record<string, Invariant>> = {
   "nobody breaks the protocol": nobodyBreaksTheProtocol,
   "calm runs are clean": calmRunsAreClean,
   "openTimeout is kept": openTimeoutsAreKept,
+  "closeTimeout is kept": closeTimeoutsAreKept,
   "keepalive gives up on time": keepaliveIsOnTime,
   "dead connections are found": deadConnectionsAreFound,
+  "a shutdown is over in time": shutdownIsInTime,
   "retries come on time": retriesAreOnTime,
   "memory is bounded": memoryIsBounded,
   "nothing is reported": nothingIsReported,

@@ -15,7 +15,7 @@ import {
 import { Random } from "../fuzz/random.ts";
 import { findBroken } from "./invariants.ts";
 import { type End, type Line, Network } from "./network.ts";
-import { type ClientPlan, type Incident, makePlan, type Service } from "./plan.ts";
+import { type ClientPlan, type Incident, makePlan, PATIENT, type Service } from "./plan.ts";
 import { type ProxyKind, proxyUrl, runProxy } from "./proxy.ts";
 import { type Attempt, describe, Half, World } from "./world.ts";
 
@@ -120,27 +120,23 @@ class Program {
     const clients = Promise.all(plan.clients.map((client, i) => this.#runClient(client, i)));
     await Promise.race([clients, this.#time.sleep(plan.shutdownAt)]);
     await this.#shutDown();
+    await Promise.race([clients, this.#time.sleep(PATIENT)]);
+    // Those whose line is dead would wait for ever if they send no pings.
+    for (const half of this.#world.halves) if (half.closed === "pending") half.terminate();
     await clients;
     for (const proxy of proxies) await proxy.close();
     // Transports may take as long as the longest timeout to end.
-    if (this.#time.timers > 0) await this.#time.sleep(LONGEST_SHUTDOWN);
+    if (this.#time.timers > 0) await this.#time.sleep(PATIENT);
+    this.#world.say("the end");
   }
 
   async #shutDown(): Promise<void> {
     this.#world.say("the server shuts down");
     const shutdown: World["shutdown"] = { at: this.#time.now, finishedAt: undefined };
     this.#world.shutdown = shutdown;
-    // A peer that is gone without a word is waited for as long as the options say, which may be for ever.
-    const patience = this.#time.sleep(LONGEST_SHUTDOWN).then(() => {
-      for (const half of this.#world.halves) if (half.closed === "pending") half.terminate();
-    });
-    await Promise.race([
-      patience,
-      this.#world.track("shutdown()", this.#server.shutdown()).then(() => {
-        shutdown.finishedAt = this.#time.now;
-        this.#world.say("the server has shut down");
-      }),
-    ]);
+    await this.#world.track("shutdown()", this.#server.shutdown(this.#world.plan.shutdown));
+    shutdown.finishedAt = this.#time.now;
+    this.#world.say("the server has shut down");
   }
 
   // What happens on its own
@@ -323,9 +319,6 @@ class Program {
   }
 }
 
-/** How long the server may take to shut down before everything is cut, in milliseconds. */
-const LONGEST_SHUTDOWN = 3_600_000;
-
 function proxyOf(kind: ProxyKind): string {
   return proxyUrl(kind, `${kind}-proxy`);
 }
@@ -392,7 +385,6 @@ const SERVICE_PROGRAMS: Readonly<Record<Service, (context: Context) => Promise<v
       if (!await half.send(messageOf(index, size))) break;
       await pause();
     }
-    half.closeCalledAt ??= world.time.now;
   },
   room: (context) => {
     context.world.room.add(context.half);

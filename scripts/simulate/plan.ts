@@ -4,6 +4,7 @@ import type {
   ConnectionOptions,
   ConnectOptions,
   ServeOptions,
+  ShutdownOptions,
 } from "../../mod.ts";
 import type { Random } from "../fuzz/random.ts";
 import { type Break, BREAKS, type LineOptions } from "./network.ts";
@@ -61,13 +62,15 @@ export interface Plan {
   incidents: Incident[];
   /** When the server shuts down, unless the clients are gone before. */
   shutdownAt: number;
+  shutdown: ShutdownOptions;
 }
 
 /** The times in which incidents happen and clients start, in milliseconds. */
 const MOST_TIMES = [20, 500, 10_000, 60_000];
-/** Timeouts that pass, and one that does not, in milliseconds. */
+/** Timeouts that pass, in milliseconds. */
 const TIMEOUTS = [1, 100, 3000];
-const PATIENT = 3_600_000;
+/** Longer than anything takes, in milliseconds. */
+export const PATIENT = 3_600_000;
 /** With compression, longer messages may be worked on by threads, whose time is not simulated. */
 const SHORT_SIZES = [0, 1, 20, 125, 126, 1000, 4000];
 const SIZES = [...SHORT_SIZES, 20_000, 65_535, 65_536, 150_000];
@@ -174,5 +177,6 @@ export function makePlan(random: Random): Plan {
     ),
     incidents: calm ? [] : random.list(5, () => planIncident(random, most)),
     shutdownAt: most + random.pick([0, 100, 30_000, 300_000]),
+    shutdown: calm ? { timeout: 0 } : random.pick([{}, { timeout: 100 }, { timeout: 5000 }]),
   };
 }
