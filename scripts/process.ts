@@ -23,6 +23,8 @@ export interface RunOptions {
    * tells of its progress may take as long as it needs.
    */
   patience?: number;
+  /** Whether output shows progress; other output does not count. Default: all does */
+  isProgress?: (text: string) => boolean;
   /** Called with each piece of output as it comes. */
   onOutput?: (text: string) => void;
 }
@@ -60,7 +62,7 @@ export async function run(
   };
   const watch = new Watch(giveUp, options);
   const keep = (text: string) => {
-    watch.restart();
+    if (options.isProgress?.(text) ?? true) watch.restart();
     result.output += text;
     options.onOutput?.(text);
   };

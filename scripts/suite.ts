@@ -170,6 +170,8 @@ async function runFile(
   const args = testArguments(runtime.engine, file, report.pathname, options.filter);
   const result = await run(runtime.path, args, {
     patience: PATIENCE,
+    // Deno says of a test that it takes long, again and again.
+    isProgress: (text) => !text.includes("has been running for over"),
     env: { NO_COLOR: "1", DENO_NO_UPDATE_CHECK: "1", SKIPS: skips.pathname, ...options.env },
     onOutput: options.verbose ? printPrefixed(runtime.name) : undefined,
   });

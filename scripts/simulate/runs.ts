@@ -77,5 +77,8 @@ function warmUp(): Promise<void> {
     await client.send("warm");
     await server.receive();
     await client.close();
+    await server.closed;
+    // Both transports end some turns later.
+    await new Promise((resolve) => setTimeout(resolve, 20));
   })();
 }

@@ -224,7 +224,10 @@ export class SimulatedTime {
     };
     globalThis.setTimeout = set as unknown as typeof setTimeout;
     globalThis.clearTimeout = ((timer?: Event) => {
-      if (timer !== undefined) timer.callback = undefined;
+      if (timer === undefined) return;
+      if (Object.hasOwn(Object(timer), "isOfLibrary")) timer.callback = undefined;
+      // One that was set before the simulation began.
+      else realClear(timer as never);
     }) as unknown as typeof clearTimeout;
     performance.now = () => 1e6 + this.now;
     Date.now = () => this.#wallClock + this.now;
