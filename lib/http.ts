@@ -1,12 +1,8 @@
 /**
  * Heads of HTTP messages as the web's Request, Response and Headers.
  *
- * A file of its own because the core may not use these, and the client, the server and the
- * connection all do.
- *
  * @module
  */
-import { type BodyReader, bodyReader } from "./core/body.ts";
 import { HandshakeError } from "./core/error.ts";
 import type { RawHeaders } from "./core/header.ts";
 import type { RequestHead, ResponseHead } from "./core/http1.ts";
@@ -123,122 +119,26 @@ export function toResponseInfo({ status, statusText, headers }: ResponseHead): R
   return { status, statusText, headers: sentHeaders(headers) };
 }
 
-/** How the response begins of nearly all servers. */
-const SWITCHING = ["1.1", "101", "Switching Protocols"];
-
-/** Fields that many heads have, each with the value that it has in most of them, if there is one. */
-const COMMON: readonly (readonly [name: string, value?: string])[] = [
-  ["Host"],
-  ["Upgrade", "websocket"],
-  ["Connection", "Upgrade"],
-  ["Sec-WebSocket-Key"],
-  ["Sec-WebSocket-Version", "13"],
-  ["Sec-WebSocket-Extensions", "permessage-deflate; client_max_window_bits"],
-  ["Sec-WebSocket-Protocol"],
-  ["Sec-WebSocket-Accept"],
-  ["Origin"],
-  ["User-Agent"],
-  ["Accept-Encoding", "gzip, deflate, br, zstd"],
-  ["Accept-Language"],
-  ["Cache-Control", "no-cache"],
-  ["Pragma", "no-cache"],
-  ["Cookie"],
-];
-
-// A name is a token and so of ASCII: what is beyond is free to stand for a name, or for a whole field.
-const FIRST_CODE = 0x80;
-const nameCode = (index: number) => String.fromCharCode(FIRST_CODE + 2 * index);
-const fieldCode = (index: number) => String.fromCharCode(FIRST_CODE + 2 * index + 1);
-const CODES = new Map(
-  COMMON.map(([name, value], i) => [name, { name: nameCode(i), field: fieldCode(i), value }]),
-);
-
-/** Both heads as one string, which takes a twentieth of the memory of their lists of fields. */
-export function packHeads(request: RequestHead, response: ResponseHead): string {
-  const { version, status, statusText } = response;
-  const parts = ["", request.version, request.method, request.target];
-  pushFields(parts, request.headers);
-  // How many belong to the request.
-  parts[0] = `${parts.length - 1}`;
-  const start = [version, `${status}`, statusText];
-  if (start.every((part, i) => part === SWITCHING[i])) parts.push("");
-  else parts.push(...start);
-  pushFields(parts, response.headers);
-  // No parser lets a line break into any of them.
-  return parts.join("\n");
-}
-
-function pushFields(parts: string[], fields: RawHeaders): void {
-  for (const field of fields) {
-    const code = CODES.get(field[0]);
-    if (code === undefined) parts.push(field[0], field[1]);
-    else if (code.value === field[1]) parts.push(code.field);
-    else parts.push(code.name, field[1]);
-  }
-}
-
-/** Undoes {@linkcode packHeads}. */
-export function unpackHeads(packed: string): { request: RequestHead; response: ResponseHead } {
-  const [count, ...parts] = packed.split("\n");
-  const [requestVersion, method, target, ...asked] = parts.splice(0, +count);
-  if (parts[0] === "") parts.splice(0, 1, ...SWITCHING);
-  const [version, status, statusText, ...answered] = parts;
-  return {
-    request: { method, target, version: requestVersion, headers: fieldsOf(asked) },
-    response: { version, status: +status, statusText, headers: fieldsOf(answered) },
-  };
-}
-
-function fieldsOf(parts: readonly string[]): [string, string][] {
-  const fields: [string, string][] = [];
-  for (let i = 0; i < parts.length; i++) {
-    const code = parts[i].charCodeAt(0) - FIRST_CODE;
-    const [name, value = ""] = code >= 0 ? COMMON[code >> 1] : [parts[i]];
-    fields.push([name, code % 2 === 1 ? value : parts[++i]]);
-  }
-  return fields;
-}
-
 /** How much of the body of a refusal is kept, in bytes. */
 const MAX_BODY = 65536;
 
 /** The body of a response that refuses, at most 64 KiB of it, as far as it has come. */
 export class RefusalBody {
-  readonly #reader: BodyReader;
-  #parts: Uint8Array[] = [];
-  #size = 0;
+  readonly #parts: Uint8Array[] = [];
 
-  constructor(head: ResponseHead) {
-    this.#reader = bodyReader(head);
-  }
-
-  /**
-   * Reads it, and gives it as a stream. One that fails is a stream that errors behind what came.
-   *
-   * @param read gives the next bytes, or null at the end
-   */
-  async read(
-    first: Uint8Array,
-    read: () => Promise<Uint8Array | null>,
-  ): Promise<ReadableStream<Uint8Array>> {
-    const reader = this.#reader;
-    let chunk: Uint8Array | null = first;
+  /** Reads the body, and gives it as a stream. One that fails is a stream that errors after its bytes. */
+  async read(pieces: AsyncIterable<Uint8Array>): Promise<ReadableStream<Uint8Array>> {
+    let size = 0;
     try {
-      for (; this.#push(chunk); chunk = await read());
+      for await (const piece of pieces) {
+        this.#parts.push(piece.slice(0, MAX_BODY - size));
+        size += piece.length;
+        if (size >= MAX_BODY) break;
+      }
     } catch (error) {
       return this.stream(error);
     }
-    return this.stream(this.#size < MAX_BODY && !reader.finished ? reader.failure : undefined);
-  }
-
-  /** Takes a chunk, and tells whether there is more to read. */
-  #push(chunk: Uint8Array | null): boolean {
-    const reader = this.#reader;
-    if (chunk === null) reader.end();
-    const data = reader.push(chunk ?? new Uint8Array(0));
-    this.#parts.push(data.slice(0, MAX_BODY - this.#size));
-    this.#size += data.length;
-    return this.#size < MAX_BODY && !reader.finished && reader.failure === undefined;
+    return this.stream();
   }
 
   /**

@@ -35,33 +35,26 @@ import {
 import {
   CONNECT_OPTIONS,
   type ConnectOptions,
-  handshakeOptions,
   open as openClient,
+  openingOf,
+  requestOf,
 } from "./client/client.ts";
 import type { WebSocketConnection } from "./connection/connection.ts";
-import type { HandshakeOffer } from "./core/agreement.ts";
 import { HandshakeError, invalidState } from "./core/error.ts";
-import { lost } from "./core/handshake.ts";
-import type { RawHeaders } from "./core/header.ts";
+import { http2Response, lost, plainBody } from "./core/handshake.ts";
 import { checkKnown, type OptionNames, optionsWithout } from "./core/options.ts";
-import type { ResponseHead } from "./core/http1.ts";
-import {
-  checkHttp2Request,
-  checkHttp2Response,
-  http2RefusalHeaders,
-  http2Request,
-  http2RequestHead,
-  http2Response,
-  http2ResponseFields,
-  http2ResponseHead,
-} from "./core/http2_handshake.ts";
 import { parseWebSocketUrl, type WebSocketUrl } from "./core/url.ts";
-import type { TextCodec } from "./core/utf8.ts";
 import { onAbort, sleep } from "./abortable.ts";
 import { backgroundTimer, nextTurn } from "./timers.ts";
 import { defaultProvider, extensionsOf } from "./platform.ts";
 import { toRawHeaders } from "./http.ts";
-import { type Cancellable, type Deadline, TransportReader, withDeadline } from "./opening.ts";
+import {
+  type Cancellable,
+  type Deadline,
+  type Opening,
+  TransportReader,
+  withDeadline,
+} from "./opening.ts";
 import {
   checkLocalSettings,
   checkServerRuntime,
@@ -75,7 +68,7 @@ import {
   responseOf,
   SessionWatch,
 } from "./runtime/node_http2.ts";
-import { acceptRead, plainBody, type ReadRequest } from "./server/server.ts";
+import { acceptOn } from "./server/server.ts";
 import type { Handler, ShutdownOptions } from "./server/sessions.ts";
 
 export type { Attachment, Handler, ShutdownOptions, UpgradeOptions };
@@ -119,8 +112,6 @@ const ATTACH_OPTIONS: OptionNames<AttachHttp2Options> = { ...UPGRADE_OPTIONS, pa
 
 /** Tells which requests to take by the path of their URL, without the query. */
 export type Http2PathFilter = (path: string, headers: IncomingHttpHeaders) => boolean;
-
-const NOTHING = new Uint8Array(0);
 
 /** How often a request that is refused is sent again, after 1, 2, 4 ms and so on: for half a second. */
 const MOST_RETRIES = 9;
@@ -168,16 +159,18 @@ export async function connectHttp2(
   const leave = watch.join();
   try {
     const options = { ...given, extensions: await extensionsOf(given, true) };
-    const { host, target: path, ...offer } = handshakeOptions(target, options);
-    const scheme = target.secure ? "https" : "http";
-    const fields = http2Request({ ...offer, scheme, authority: host, path });
     const { textCodec } = await defaultProvider();
+    const scheme = target.secure ? "https" : "http";
+    const request = { ...requestOf(target, options), scheme } as const;
+    // Before the settings are waited for: the request may be one that cannot be sent.
+    openingOf(options, textCodec).endpoint.send(request);
     return await withDeadline(options, async (deadline) => {
       await remoteSettings(watch, deadline.signal);
-      const asked = { watch, fields, offer, target, options, textCodec };
       for (let refusals = 0;; refusals++) {
+        const opening = openingOf(options, textCodec);
+        opening.endpoint.send(request);
         try {
-          return await openStream(asked, deadline);
+          return await openStream(watch, opening, target, deadline);
         } catch (error) {
           if (!mayRetry(error) || refusals === MOST_RETRIES) throw error;
           await sleep(2 ** refusals, deadline.signal);
@@ -194,37 +187,24 @@ function mayRetry(error: unknown): boolean {
   return error instanceof HandshakeError && error.code === "stream-refused";
 }
 
-/** What a client asks for, and of whom. */
-interface Asked {
-  watch: SessionWatch;
-  fields: RawHeaders;
-  offer: HandshakeOffer;
-  target: WebSocketUrl;
-  options: ConnectHttp2Options;
-  textCodec: TextCodec | undefined;
-}
-
 /** Opens a connection by one more stream. */
 async function openStream(
-  { watch, fields, offer, target, options, textCodec }: Asked,
+  watch: SessionWatch,
+  opening: Opening,
+  target: WebSocketUrl,
   { signal, onTimeout }: Deadline,
 ): Promise<WebSocketConnection> {
   signal.throwIfAborted();
-  const stream = request(watch, fields);
+  const { endpoint } = opening;
+  const stream = request(watch, endpoint.fields!);
   const responded = responseOf(stream);
   const transport = new Http2Transport(stream);
   const reader = new TransportReader(transport);
   onAbort(signal, () => transport.destroy());
-  let response: RawHeaders = [];
-  const handshake = {
-    request: http2RequestHead(fields),
-    trailing: NOTHING,
-    check: () => checkHttp2Response(response, offer),
+  const arrived = async () => {
+    endpoint.takeFields(await responded ?? await failure(stream, reader));
   };
-  return await openClient(reader, handshake, async () => {
-    response = await responded ?? await failure(stream, reader);
-    return http2ResponseHead(response);
-  }, { target, options, textCodec, onTimeout });
+  return await openClient(reader, opening, target, onTimeout, arrived());
 }
 
 /** Why a stream has ended without a response. */
@@ -300,32 +280,18 @@ async function open(
 ): Promise<WebSocketConnection> {
   if (taken.has(stream)) throw invalidState("Expected a stream that was not taken already");
   taken.add(stream);
-  const fields = fieldsOf(headers);
-  const check = () => {
-    if (fault !== undefined) throw fault;
-    checkServerRuntime();
-    checkLocalSettings(stream.session);
-    // RFC 9110 §9.3.1, §9.3.2: a body has no meaning in GET and HEAD.
-    const mayHaveBody = !["CONNECT", "GET", "HEAD"].includes(headers[":method"] ?? "");
-    if (mayHaveBody && !stream.endAfterHeaders) throw plainBody();
-  };
-  return await acceptRead(new Http2Transport(stream), options, () => {
-    return { handshake: handshakeOf(fields), head: http2RequestHead(fields), check };
-  }, {
-    respond: (head: ResponseHead) => respond(stream, http2ResponseFields(head)),
-    refusalHeaders: http2RefusalHeaders,
-  });
-}
-
-function handshakeOf(fields: RawHeaders): ReadRequest["handshake"] {
-  return {
-    check: () => checkHttp2Request(fields),
-    accept: (options) => {
-      const response = http2ResponseHead(http2Response(checkHttp2Request(fields), options));
-      return { response, bytes: NOTHING };
+  return await acceptOn(new Http2Transport(stream), options, {
+    give: (endpoint) => {
+      endpoint.takeFields(fieldsOf(headers));
+      if (fault !== undefined) throw fault;
+      checkServerRuntime();
+      checkLocalSettings(stream.session);
+      // RFC 9110 §9.3.1, §9.3.2: a body has no meaning in GET and HEAD.
+      const mayHaveBody = !["CONNECT", "GET", "HEAD"].includes(headers[":method"] ?? "");
+      if (mayHaveBody && !stream.endAfterHeaders) throw plainBody();
     },
-    trailing: NOTHING,
-  };
+    respond: ({ fields }) => respond(stream, fields!),
+  });
 }
 
 /**

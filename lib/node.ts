@@ -21,11 +21,9 @@ import {
   type UpgradeOptions,
 } from "./server/attachment.ts";
 import { nextTurn } from "./timers.ts";
-import { refusal } from "./core/agreement.ts";
 import { checkKnown, type OptionNames } from "./core/options.ts";
 import type { WebSocketConnection } from "./connection/connection.ts";
-import { type HandshakeError, invalidState } from "./core/error.ts";
-import { ServerHandshake } from "./core/server_handshake.ts";
+import { type HandshakeError, invalidState, refusal } from "./core/error.ts";
 import {
   checkEncrypted,
   headOf,
@@ -36,7 +34,7 @@ import {
   upgradedTransport,
   watchUse,
 } from "./runtime/node_upgrade.ts";
-import { acceptRead, reusableHeaders } from "./server/server.ts";
+import { acceptOn, reusableHeaders } from "./server/server.ts";
 import type { Handler, ShutdownOptions } from "./server/sessions.ts";
 
 export type { Attachment, Handler, ShutdownOptions, UpgradeOptions };
@@ -123,16 +121,15 @@ async function open(
 ): Promise<WebSocketConnection> {
   if (taken.has(socket)) throw invalidState("Expected a socket that was not taken already");
   taken.add(socket);
-  const check = () => {
-    if (fault !== undefined) throw fault;
-    checkEncrypted(isEncrypted(socket));
-  };
-  return await acceptRead(upgradedTransport(socket), options, () => {
-    const handshake = new ServerHandshake();
-    const head = headOf(request);
-    // Ours to unmask in place.
-    handshake.takeHead(head, new Uint8Array(trailing));
-    return { handshake, head, check };
+  const head = headOf(request);
+  // A copy, which may be unmasked in place.
+  const rest = new Uint8Array(trailing);
+  return await acceptOn(upgradedTransport(socket), options, {
+    give: (endpoint) => {
+      endpoint.takeHead(head, rest);
+      if (fault !== undefined) throw fault;
+      checkEncrypted(isEncrypted(socket));
+    },
   });
 }
 

@@ -1,26 +1,22 @@
 /**
- * What both ends need during the opening handshake: a transport that is read chunk by chunk, and a
- * deadline.
+ * The asynchronous part of the opening handshake, for both ends: it moves bytes from the transport into the
+ * `Endpoint`, within a time limit, and makes the connection of an endpoint that is open.
  *
  * @module
  */
 import { type Cancellation, onAbort } from "./abortable.ts";
-import { HandshakeError } from "./core/error.ts";
+import { WebSocketConnection } from "./connection/connection.ts";
+import { type MachineHost, protocolOptions } from "./connection/driver.ts";
+import { bodyReader } from "./core/body.ts";
+import { Endpoint, type EndpointEvent, type EndpointOptions } from "./core/endpoint.ts";
+import { HandshakeError, RemoteProtocolError } from "./core/error.ts";
+import type { Role } from "./core/frame.ts";
 import type { ResponseHead } from "./core/http1.ts";
 import { RefusalBody, toHeaders } from "./http.ts";
 import type { ConnectionOptions } from "./options.ts";
 import type { Transport, TransportHandlers } from "./transport.ts";
+import type { TextCodec } from "./core/utf8.ts";
 import { deadline } from "./timers.ts";
-
-/** Shared by all that are empty. */
-const NONE: never[] = [];
-
-/** Adds to a list. One that grows from nothing would take room for 17 at once. */
-function added<T>(list: T[], item: T): T[] {
-  if (list.length === 0) return [item];
-  list.push(item);
-  return list;
-}
 
 /** How many bytes are read before anybody asks for them, in order to notice a reset. */
 const READ_AHEAD = 65_536;
@@ -30,11 +26,11 @@ const CHUNK_OVERHEAD = 256;
 /** Reads a transport chunk by chunk. It reads no further than asked, except while it is watched. */
 export class TransportReader implements TransportHandlers {
   readonly transport: Transport;
-  #chunks: Uint8Array[] = NONE;
+  #chunks: Uint8Array[] = [];
   #inputEnded = false;
   #closed = false;
   #error: Error | undefined;
-  #waiting: (() => void)[] = NONE;
+  #waiting: (() => void)[] = [];
   /** How many more bytes may be read before anybody asks for them. */
   #ahead = 0;
   #onGone: ((error: HandshakeError) => void) | undefined;
@@ -50,7 +46,7 @@ export class TransportReader implements TransportHandlers {
   }
 
   data(chunk: Uint8Array): void {
-    this.#chunks = added(this.#chunks, chunk);
+    this.#chunks.push(chunk);
     this.#ahead -= chunk.length + CHUNK_OVERHEAD;
     if (this.#ahead <= 0) this.transport.pause();
     this.#wake();
@@ -116,17 +112,11 @@ export class TransportReader implements TransportHandlers {
     while (this.transport.bufferedAmount > 0 && !this.#closed) await this.#woken();
   }
 
-  /**
-   * Hands the transport over, with all that has happened meanwhile: what came behind the handshake, and
-   * its end if that was met.
-   *
-   * @param trailing what came behind the head in the same chunk
-   */
-  handOver(trailing: Uint8Array, handlers: TransportHandlers): void {
+  /** Hands the transport over, with the chunks that nobody has read, and its end if that has come. */
+  handOver(handlers: TransportHandlers): void {
     this.transport.handle(handlers);
-    if (trailing.length > 0) handlers.data(trailing);
     for (const chunk of this.#chunks) handlers.data(chunk);
-    this.#chunks = NONE;
+    this.#chunks = [];
     if (this.#inputEnded) handlers.end();
     if (this.#closed) handlers.close(this.#error);
   }
@@ -138,7 +128,7 @@ export class TransportReader implements TransportHandlers {
    */
   async dropInput(onInputEnd: () => void): Promise<void> {
     while (!this.#ended) {
-      this.#chunks = NONE;
+      this.#chunks = [];
       await this.#more();
     }
     onInputEnd();
@@ -146,9 +136,7 @@ export class TransportReader implements TransportHandlers {
   }
 
   #wake(): void {
-    const waiting = this.#waiting;
-    this.#waiting = NONE;
-    for (const resolve of waiting) resolve();
+    for (const resolve of this.#waiting.splice(0)) resolve();
   }
 
   get #ended(): boolean {
@@ -156,15 +144,122 @@ export class TransportReader implements TransportHandlers {
   }
 
   #woken(): Promise<void> {
-    return new Promise((resolve) => {
-      this.#waiting = added(this.#waiting, resolve);
-    });
+    return new Promise((resolve) => this.#waiting.push(resolve));
   }
 
   #more(): Promise<void> {
     const woken = this.#woken();
     this.transport.resume();
     return woken;
+  }
+}
+
+/** The options of a connection, and what its platform has. */
+type OpeningInit =
+  & Pick<EndpointOptions, "extensions" | "limits" | "requireProtocol">
+  & { options: Omit<ConnectionOptions, "signal">; textCodec: TextCodec | undefined };
+
+/** What the endpoint calls once messages travel. It holds nothing of the opening handshake. */
+interface Link {
+  driver?: MachineHost;
+  transport?: Transport;
+}
+
+/** An `Endpoint`, on its way to a connection. */
+export class Opening {
+  readonly endpoint: Endpoint;
+  readonly #init: OpeningInit;
+  readonly #link: Link = {};
+
+  constructor(role: Role, init: OpeningInit) {
+    const { extensions = [], limits, requireProtocol, options, textCodec } = init;
+    const link = this.#link;
+    this.#init = init;
+    this.endpoint = new Endpoint(role, {
+      ...{ extensions, limits, requireProtocol },
+      ...protocolOptions(options, {
+        textCodec,
+        isExtended: extensions.length > 0,
+        allocate: (length) => link.transport?.allocate?.(length) ?? new Uint8Array(length),
+      }, () => link.driver!),
+    });
+  }
+
+  /**
+   * The next event of the opening handshake.
+   *
+   * @param onChunk called with each chunk before it is looked at
+   * @throws {HandshakeError} If the peer's head is at fault, or the connection was lost.
+   */
+  async next(
+    reader: TransportReader,
+    onChunk?: (chunk: Uint8Array | null) => void,
+  ): Promise<EndpointEvent> {
+    for (;;) {
+      const event = this.#nextAtHand();
+      if (event !== undefined) return event;
+      const chunk = await reader.read();
+      onChunk?.(chunk);
+      this.endpoint.receive(chunk);
+    }
+  }
+
+  #nextAtHand(): EndpointEvent | undefined {
+    try {
+      return this.endpoint.next();
+    } catch (error) {
+      throw error instanceof RemoteProtocolError ? error.cause : error;
+    }
+  }
+
+  /** The pieces of the body of a refusal. */
+  async *body(reader: TransportReader): AsyncIterable<Uint8Array> {
+    while (this.endpoint.state === "rejecting") {
+      const event = await this.next(reader);
+      if (event.type === "rejectData") yield event.data;
+    }
+  }
+
+  /** Makes the connection. */
+  connect(
+    reader: TransportReader,
+    { secure, webRequest }: { secure: boolean; webRequest?: Request },
+  ): WebSocketConnection {
+    const { role, protocol, agreement, request, response } = this.endpoint;
+    const { transport } = reader;
+    protocol.whole = true;
+    const { options, textCodec } = this.#init;
+    const link = this.#link;
+    link.transport = transport;
+    return new WebSocketConnection({
+      ...{ role, transport, options, textCodec, webRequest, secure },
+      machine: protocol,
+      agreement: agreement!,
+      request: request!,
+      response: response!,
+      takeOver: (driver) => {
+        link.driver = driver;
+        reader.handOver(driver);
+      },
+    });
+  }
+}
+
+/** The pieces of the body of a response whose head was read. */
+export async function* bodyOf(
+  head: ResponseHead,
+  trailing: Uint8Array,
+  reader: TransportReader,
+): AsyncIterable<Uint8Array> {
+  const body = bodyReader(head);
+  let chunk: Uint8Array | null = trailing;
+  for (;;) {
+    if (chunk === null) body.end();
+    const data = body.push(chunk ?? new Uint8Array(0));
+    if (data.length > 0) yield data;
+    if (body.failure !== undefined) throw body.failure;
+    if (body.finished) return;
+    chunk = await reader.read();
   }
 }
 
@@ -178,13 +273,12 @@ export type OnTimeout = (failure: (timeout: HandshakeError) => Error) => void;
  * The error of a response that refuses, with the response and its body.
  *
  * @param error what is wrong with the response
- * @param trailing what came behind its head
+ * @param pieces the body
  */
 export async function readRefusal(
   { message, code }: HandshakeError,
   head: ResponseHead,
-  trailing: Uint8Array,
-  reader: TransportReader,
+  pieces: AsyncIterable<Uint8Array>,
   onTimeout: OnTimeout,
 ): Promise<HandshakeError> {
   const { status, statusText, headers } = head;
@@ -192,10 +286,10 @@ export async function readRefusal(
     new HandshakeError(message, code, {
       response: { status, statusText, headers: toHeaders(headers), rawHeaders: headers, body },
     });
-  const body = new RefusalBody(head);
+  const body = new RefusalBody();
   // That it was refused matters more than that the server is slow to say why.
   onTimeout((timeout) => refusal(body.stream(timeout)));
-  return refusal(await body.read(trailing, () => reader.read()));
+  return refusal(await body.read(pieces));
 }
 
 /** When a handshake is given up. */

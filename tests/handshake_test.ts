@@ -11,7 +11,7 @@ import {
   type RequestHead,
   ServerHandshake,
 } from "../lib/core/mod.ts";
-import { checkRequest, refusalHeaders } from "../lib/core/server_handshake.ts";
+import { checkRequest, refusalHeaders } from "../lib/core/handshake.ts";
 import { concat, cut, cuts, hex, latin1, pattern } from "./bytes.ts";
 import { fc, offsets } from "./property.ts";
 
@@ -142,12 +142,12 @@ describe("checkRequest", () => {
   }
 
   it("refusalHeaders tells the client what would have been taken", () => {
-    assert.deepEqual(refusalHeaders(405), [["Allow", "GET"]]);
-    assert.deepEqual(refusalHeaders(426), [
+    assert.deepEqual(refusalHeaders({ status: 405, code: "method" }), [["Allow", "GET"]]);
+    assert.deepEqual(refusalHeaders({ status: 426, code: "version" }), [
       ["Upgrade", "websocket"],
       ["Sec-WebSocket-Version", "13"],
     ]);
-    assert.deepEqual(refusalHeaders(400), []);
+    assert.deepEqual(refusalHeaders({ status: 400, code: "key" }), []);
   });
 });
 

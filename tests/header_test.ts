@@ -13,7 +13,6 @@ import {
   serializeProtocols,
 } from "../lib/core/mod.ts";
 import { isFieldValue, isToken } from "../lib/core/header.ts";
-import { packHeads, unpackHeads } from "../lib/http.ts";
 import { fc } from "./property.ts";
 
 const TOKEN_CHARACTERS = "!#$%&'*+-.^_`|~0123456789" +
@@ -258,34 +257,3 @@ function failure(name: string, expected: string, at: number): object {
     message: `Expected ${expected} in the ${name} header at character ${at}`,
   };
 }
-
-describe("packHeads", () => {
-  const request = (headers: RawHeaders) => ({
-    method: "GET",
-    target: "/\xe9",
-    version: "1.1",
-    headers,
-  });
-  const response = (statusText: string, headers: RawHeaders) => ({
-    version: "1.1",
-    status: 101,
-    statusText,
-    headers,
-  });
-  const fields: Record<string, RawHeaders> = {
-    "none": [],
-    "usual ones": [["Upgrade", "websocket"], ["Connection", "Upgrade"], ["Cookie", "a=b"]],
-    "usual names with other values": [["Upgrade", "WebSocket"], ["Host", ""], ["Pragma", ""]],
-    "usual names in other case": [["upgrade", "websocket"], ["COOKIE", "a"], ["hOST", "b"]],
-    "repeated ones": [["X-A", "1"], ["Cookie", "1"], ["X-A", "1"], ["Cookie", "2"]],
-    "what stands for a name, as a value": [["X-A", "\x80"], ["Host", "\x81"], ["Upgrade", "\x82"]],
-  };
-  for (const [what, headers] of Object.entries(fields)) {
-    it(`heads with ${what} come apart as they were`, () => {
-      for (const statusText of ["Switching Protocols", "", "Other"]) {
-        const heads = { request: request(headers), response: response(statusText, headers) };
-        assert.deepEqual(unpackHeads(packHeads(heads.request, heads.response)), heads);
-      }
-    });
-  }
-});

@@ -11,7 +11,8 @@ import {
   serializeRequestHead,
   serializeResponseHead,
 } from "../lib/core/mod.ts";
-import { bodyFraming, HeadReader } from "../lib/core/http1.ts";
+import { bodyFraming } from "../lib/core/body.ts";
+import { HeadReader } from "../lib/core/http1.ts";
 import { concat, cut, hex, latin1, single } from "./bytes.ts";
 import { fc, offsets } from "./property.ts";
 

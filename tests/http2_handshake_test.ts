@@ -4,14 +4,14 @@ import { HandshakeError, LocalProtocolError, type RawHeaders } from "../lib/core
 import {
   checkHttp2Request,
   checkHttp2Response,
-  http2RefusalHeaders,
   http2Request,
   http2RequestHead,
   type Http2RequestOptions,
   http2Response,
   http2ResponseFields,
   http2ResponseHead,
-} from "../lib/core/http2_handshake.ts";
+  refusalHeaders,
+} from "../lib/core/handshake.ts";
 
 const TARGET: Http2RequestOptions = {
   scheme: "https",
@@ -216,9 +216,9 @@ describe("The response over HTTP/2", () => {
     ]);
   });
 
-  it("http2RefusalHeaders tells what the client may do", () => {
+  it("refusalHeaders tells over HTTP/2 what the client may do", () => {
     const headers = (code: "method" | "version" | "body") =>
-      http2RefusalHeaders(new HandshakeError("", code));
+      refusalHeaders(new HandshakeError("", code), "2.0");
     assert.deepEqual(headers("method"), [["allow", "CONNECT"]]);
     assert.deepEqual(headers("version"), [["sec-websocket-version", "13"]]);
     assert.deepEqual(headers("body"), []);

@@ -21,7 +21,7 @@ import {
   checkHttp2Response,
   http2Request,
   http2Response,
-} from "../lib/core/http2_handshake.ts";
+} from "../lib/core/handshake.ts";
 import { concat, cut, hex, latin1 } from "./bytes.ts";
 import { asked, failureOf, open, read, waiting } from "./endpoints.ts";
 import {

@@ -5,19 +5,17 @@
  */
 import { onAbort } from "../abortable.ts";
 import { type ByteDuplex, fromStreams } from "../byte_streams.ts";
-import { WebSocketConnection } from "../connection/connection.ts";
-import type { Agreement } from "../core/agreement.ts";
+import type { WebSocketConnection } from "../connection/connection.ts";
 import { HandshakeError } from "../core/error.ts";
-import { ClientHandshake } from "../core/client_handshake.ts";
-import { finalizeExtensions, offerExtensions } from "../core/extension.ts";
-import { checkExtraFields, checkField } from "../core/handshake.ts";
-import type { ResponseHead } from "../core/http1.ts";
+import { checkExtraFields, wrongStatus } from "../core/handshake.ts";
+import type { OutgoingRequest } from "../core/handshake_event.ts";
+import { checkField } from "../core/header.ts";
 import { checkInteger, checkKnown, checkText, type OptionNames } from "../core/options.ts";
 import { parseWebSocketUrl, type WebSocketUrl } from "../core/url.ts";
 import type { TextCodec } from "../core/utf8.ts";
 import { defaultProvider, extensionsOf } from "../platform.ts";
 import { basicAuthorization, toRawHeaders } from "../http.ts";
-import { type OnTimeout, readRefusal, TransportReader, withDeadline } from "../opening.ts";
+import { type OnTimeout, Opening, readRefusal, TransportReader, withDeadline } from "../opening.ts";
 import {
   checkNotEmpty,
   checkProtocols,
@@ -152,23 +150,19 @@ export async function connectWith(
 /** Connects to one server, which may refuse. */
 async function connectTo(
   target: WebSocketUrl,
-  options: ConnectOptions,
+  options: InternalConnectOptions,
   provider: TransportProvider,
   signal: AbortSignal,
   onTimeout: OnTimeout,
 ): Promise<WebSocketConnection> {
-  const handshake = new ClientHandshake(handshakeOptions(target, options));
-  const request = handshake.send();
+  const opening = openingOf(options, provider.textCodec);
+  // Before there is a connection: the request may be one that cannot be sent.
+  const bytes = opening.endpoint.send(requestOf(target, options));
   const reader = await reach(target, options, provider, signal, onTimeout);
   const { transport } = reader;
   onAbort(signal, () => transport.destroy());
-  const { textCodec } = provider;
-  return await open(reader, handshake, () => exchange(reader, handshake, request), {
-    target,
-    options,
-    textCodec,
-    onTimeout,
-  });
+  transport.write([bytes]);
+  return await open(reader, opening, target, onTimeout);
 }
 
 /** Whether the transport is another than one to the URL's host and port. */
@@ -193,13 +187,21 @@ export function checkDialling(options: ConnectOptions): [string, string][] {
   return headers;
 }
 
+/** An endpoint for one request. Internal. */
+export function openingOf(
+  options: InternalConnectOptions,
+  textCodec: TextCodec | undefined,
+): Opening {
+  const { extensions, requireProtocol } = options;
+  return new Opening("client", { extensions, requireProtocol, options, textCodec });
+}
+
 /** What to ask for. Internal. */
-export function handshakeOptions(
+export function requestOf(
   { host, resourceName, username, password }: WebSocketUrl,
   options: InternalConnectOptions,
-): ConstructorParameters<typeof ClientHandshake>[0] {
-  const { protocols, origin, requireProtocol, userAgent = `sluice/${VERSION}` } = options;
-  const extensions = offerExtensions(options.extensions ?? []);
+): OutgoingRequest {
+  const { protocols, origin, userAgent = `sluice/${VERSION}` } = options;
   const headers = toRawHeaders(options.headers);
   const given = (name: string) => headers.some(([field]) => field.toLowerCase() === name);
   // RFC 9110 §10.1.5
@@ -208,7 +210,7 @@ export function handshakeOptions(
   if ((username !== "" || password !== "") && !given("authorization")) {
     headers.push(["Authorization", basicAuthorization(username, password)]);
   }
-  return { host, target: resourceName, protocols, extensions, headers, requireProtocol };
+  return { type: "request", host, target: resourceName, protocols, headers };
 }
 
 async function reach(
@@ -281,82 +283,36 @@ function describe(error: unknown): string {
 /**
  * Waits for the response to a request that was sent, and begins the connection. Internal.
  *
- * @param receive gives the head of the response
+ * @param arrived settles when the head of the response was given to the endpoint, if another parser reads it
  */
 export async function open(
   reader: TransportReader,
-  handshake: Pick<ClientHandshake, "request" | "check" | "trailing">,
-  receive: () => Promise<ResponseHead>,
-  { target, options, textCodec, onTimeout }: {
-    target: WebSocketUrl;
-    options: InternalConnectOptions;
-    textCodec: TextCodec | undefined;
-    onTimeout: OnTimeout;
-  },
+  opening: Opening,
+  { secure }: WebSocketUrl,
+  onTimeout: OnTimeout,
+  arrived?: Promise<void>,
 ): Promise<WebSocketConnection> {
-  const { transport } = reader;
   try {
-    const response = await receive();
-    let agreement: Agreement;
-    try {
-      agreement = handshake.check();
-    } catch (error) {
-      throw await refused(error, reader, response, handshake.trailing, onTimeout);
-    }
-    const supported = options.extensions ?? [];
-    return new WebSocketConnection({
-      role: "client",
-      transport,
-      agreement,
-      activeExtensions: finalizeExtensions(agreement.extensions, supported),
-      request: handshake.request,
-      response,
-      secure: target.secure,
-      takeOver: (handlers) => reader.handOver(handshake.trailing, handlers),
-      options,
-      textCodec,
-    });
+    await arrived;
+    const { type } = await opening.next(
+      reader,
+      arrived === undefined ? checkNoTlsAlert : undefined,
+    );
+    if (type === "accept") return opening.connect(reader, { secure });
+    const response = opening.endpoint.response!;
+    throw await readRefusal(wrongStatus(response), response, opening.body(reader), onTimeout);
   } catch (error) {
-    transport.destroy();
+    reader.transport.destroy();
     throw error;
   }
 }
 
-async function exchange(
-  reader: TransportReader,
-  handshake: ClientHandshake,
-  request: Uint8Array,
-): Promise<ResponseHead> {
-  reader.transport.write([request]);
-  for (;;) {
-    const chunk = await reader.read();
-    if (chunk !== null && isTlsAlert(chunk)) throw plainOnTls();
-    const response = handshake.receive(chunk);
-    if (response !== undefined) return response;
-  }
-}
-
 /** Some servers answer a plain request on their TLS port with an alert, others just close. */
-function isTlsAlert(chunk: Uint8Array): boolean {
+function checkNoTlsAlert(chunk: Uint8Array | null): void {
   // RFC 8446 §5.1: the type of the record, and the version of old.
-  return chunk[0] === 21 && chunk[1] === 3;
-}
-
-function plainOnTls(): HandshakeError {
-  return new HandshakeError(
+  if (chunk === null || chunk[0] !== 21 || chunk[1] !== 3) return;
+  throw new HandshakeError(
     "Expected an HTTP response, received a TLS alert: the server expects wss",
     "connection-lost",
   );
-}
-
-/** The error of a response that does not open a connection; one of another status has a body. */
-async function refused(
-  error: unknown,
-  reader: TransportReader,
-  head: ResponseHead,
-  trailing: Uint8Array,
-  onTimeout: OnTimeout,
-): Promise<unknown> {
-  if (!(error instanceof HandshakeError) || error.code !== "status") return error;
-  return await readRefusal(error, head, trailing, reader, onTimeout);
 }

@@ -16,7 +16,7 @@ import {
   type WebSocketUrl,
 } from "../core/url.ts";
 import { basicAuthorization, toRawHeaders } from "../http.ts";
-import { type OnTimeout, readRefusal, TransportReader } from "../opening.ts";
+import { bodyOf, type OnTimeout, readRefusal, TransportReader } from "../opening.ts";
 import { checkTlsConnect, type HeadersLike } from "../options.ts";
 import type { DialOptions, TlsConnectOptions, Transport, TransportProvider } from "../transport.ts";
 import { checkSocksCredentials, connectBySocks } from "./socks.ts";
@@ -215,7 +215,8 @@ async function connectByHttp(
   // RFC 9110 §9.3.6: any 2xx opens the tunnel, whatever the response says of its body.
   if (status < 200 || status > 299) {
     const message = `The proxy refused the connection: ${status} ${statusText}`;
-    throw await readRefusal(new HandshakeError(message, "proxy"), head, rest, line, onTimeout);
+    const error = new HandshakeError(message, "proxy");
+    throw await readRefusal(error, head, bodyOf(head, rest, line), onTimeout);
   }
   if (rest.length > 0) {
     throw new HandshakeError(

@@ -7,7 +7,7 @@
 import { abortable, handled } from "../abortable.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
 import { checkCloseInfo } from "./closing.ts";
-import type { Agreement } from "../core/agreement.ts";
+import type { Agreement } from "../core/handshake.ts";
 import { type RawHeaders, serializeExtensions } from "../core/header.ts";
 import type { RequestHead, ResponseHead } from "../core/http1.ts";
 import { checkControl } from "../core/encoder.ts";
@@ -15,7 +15,7 @@ import { checkKnown } from "../core/options.ts";
 import { randomPayload } from "../core/mask.ts";
 import type { Message } from "../core/message.ts";
 import { Driver, type DriverInit } from "./driver.ts";
-import { packHeads, type ResponseInfo, toRequest, toResponseInfo, unpackHeads } from "../http.ts";
+import { type ResponseInfo, toRequest, toResponseInfo } from "../http.ts";
 import { refuseForeignMembers } from "./foreign_members.ts";
 import type { IncomingMessage } from "./message_streams.ts";
 import {
@@ -77,10 +77,10 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
     refuseForeignMembers(this.prototype);
   }
 
-  // Of the handshake no more than this: its reader and its lists of fields would take several KiB.
   readonly #protocol: string;
   readonly #extensions: string;
-  readonly #heads: string;
+  readonly #requestHead: RequestHead;
+  readonly #responseHead: ResponseHead;
   readonly #secure: boolean;
   readonly #driver: Driver;
   #request: Request | undefined;
@@ -90,7 +90,8 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
   constructor(init: ConnectionInit) {
     this.#protocol = init.agreement.protocol;
     this.#extensions = serializeExtensions(init.agreement.extensions);
-    this.#heads = packHeads(init.request, init.response);
+    this.#requestHead = init.request;
+    this.#responseHead = init.response;
     this.#secure = init.secure;
     this.#request = init.webRequest;
     this.#driver = new Driver(init);
@@ -108,18 +109,17 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
 
   /** The request of the handshake. It is made when first asked for. */
   get request(): Request {
-    return this.#request ??= toRequest(unpackHeads(this.#heads).request, this.#secure);
+    return this.#request ??= toRequest(this.#requestHead, this.#secure);
   }
 
   /** The response of the handshake. */
   get response(): ResponseInfo {
-    return this.#response ??= toResponseInfo(unpackHeads(this.#heads).response);
+    return this.#response ??= toResponseInfo(this.#responseHead);
   }
 
   /** The header fields of both as they travelled: in order, repeated ones kept. */
   get rawHeaders(): { readonly request: RawHeaders; readonly response: RawHeaders } {
-    const { request, response } = unpackHeads(this.#heads);
-    return { request: request.headers, response: response.headers };
+    return { request: this.#requestHead.headers, response: this.#responseHead.headers };
   }
 
   /** The address of this end, where the transport has one. */

@@ -12,7 +12,7 @@ import type { Extension } from "../core/extension.ts";
 import type { Role } from "../core/frame.ts";
 import { randomPayload } from "../core/mask.ts";
 import { type Fragment, MAX_MESSAGE_SIZE } from "../core/message.ts";
-import { Protocol } from "../core/protocol.ts";
+import { Protocol, type ProtocolOptions } from "../core/protocol.ts";
 import type { TextCodec } from "../core/utf8.ts";
 import type { ConnectionOptions, ConnectionStats } from "../options.ts";
 import { Receiver, type ReceiverHost } from "./receiver.ts";
@@ -31,6 +31,7 @@ export type Machine = Pick<
   | "endsTransport"
   | "pending"
   | "extended"
+  | "bufferedAmount"
   | "bufferedMemory"
   | "whole"
   | "held"
@@ -51,19 +52,51 @@ export interface DriverInit {
   /** The open transport, which the handshake has handled so far. */
   transport: Transport;
   /** Takes the transport over from the handshake, with the bytes that came after it. */
-  takeOver: (handlers: TransportHandlers) => void;
+  takeOver: (driver: TransportHandlers & MachineHost) => void;
   /** The options of the caller. */
   options: Omit<ConnectionOptions, "signal">;
   /** The extensions that were agreed on. Default: none */
   activeExtensions?: readonly Extension[];
   /** How text is encoded and decoded. Default: TextEncoder and TextDecoder */
   textCodec?: TextCodec;
-  /** What stands in for the protocol machine. Default: a new `Protocol` */
+  /** The protocol machine, or what stands in for one. Default: a new `Protocol` */
   machine?: Machine;
 }
 
+/** What a protocol machine calls. */
+export interface MachineHost {
+  /** Takes the events that are there. */
+  pump(): void;
+  /** A callback of the user's threw. */
+  failThrown(error: unknown): void;
+}
+
+/**
+ * The options of a connection's `Protocol`.
+ *
+ * @param host returns the driver, once there is one
+ */
+export function protocolOptions(
+  { maxMessageSize = MAX_MESSAGE_SIZE, maxFrameSize, onFrame }: DriverInit["options"],
+  { textCodec, allocate, isExtended }: {
+    textCodec: TextCodec | undefined;
+    allocate: ((length: number) => Uint8Array) | undefined;
+    /** Whether there may be extensions. */
+    isExtended: boolean;
+  },
+  host: () => MachineHost,
+): Omit<ProtocolOptions, "extensions"> {
+  return {
+    ...{ maxMessageSize, maxFrameSize, textCodec, allocate },
+    onFrame: onFrame && guarded(onFrame, (error) => host().failThrown(error)),
+    ownsInput: true,
+    onReady: isExtended ? () => host().pump() : undefined,
+  };
+}
+
 /** Drives the machines of one connection. */
-export class Driver implements TransportHandlers, ReceiverHost, ClosingParts, KeepaliveHost {
+export class Driver
+  implements TransportHandlers, MachineHost, ReceiverHost, ClosingParts, KeepaliveHost {
   readonly transport: Transport;
   readonly machine: Machine;
   readonly receiver: Receiver;
@@ -93,21 +126,19 @@ export class Driver implements TransportHandlers, ReceiverHost, ClosingParts, Ke
     this.receiver = new Receiver(options.readableStrategy, this);
     this.sender = new Sender(this.machine, transport, this.closing, options);
     if (pingInterval > 0) this.#keepalive = new Keepalive(this, pingInterval, pingTimeout);
+    const trailing = this.machine.bufferedAmount;
+    this.#bytesReceived = trailing;
     takeOver(this);
+    if (trailing > 0) this.pump();
     if (!this.#paused) transport.resume();
   }
 
   #makeProtocol({ role, transport, options, activeExtensions, textCodec }: DriverInit): Protocol {
-    const { maxMessageSize = MAX_MESSAGE_SIZE, maxFrameSize, onFrame } = options;
+    const { allocate } = transport;
+    const isExtended = activeExtensions !== undefined && activeExtensions.length > 0;
     const protocol = new Protocol(role, {
-      maxMessageSize,
-      maxFrameSize,
-      onFrame: onFrame && guarded(onFrame, (error) => this.#failThrown(error)),
-      textCodec,
-      allocate: transport.allocate,
-      ownsInput: true,
+      ...protocolOptions(options, { textCodec, allocate, isExtended }, () => this),
       extensions: activeExtensions,
-      onReady: activeExtensions?.length ? () => this.pump() : undefined,
     });
     protocol.whole = true;
     return protocol;
@@ -196,12 +227,12 @@ export class Driver implements TransportHandlers, ReceiverHost, ClosingParts, Ke
     } catch (error) {
       // Anything else was thrown by a callback of the user's, and must not take the process down.
       if (error instanceof RemoteProtocolError) closing.inputOver(error);
-      else this.#failThrown(error);
+      else this.failThrown(error);
     }
     return true;
   }
 
-  #failThrown(error: unknown): void {
+  failThrown(error: unknown): void {
     this.closing.fail(CloseCode.InternalError, "A callback threw", error);
   }
 

@@ -1,18 +1,43 @@
 /**
  * The body of a response that refuses a handshake, piece by piece (RFC 9112 §6, §7.1).
  *
- * A file of its own because heads are read whole, and bodies never.
- *
  * @module
  */
 import { HandshakeError, LocalProtocolError } from "./error.ts";
-import { type BodyFraming, bodyFraming, type ResponseHead } from "./http1.ts";
+import { headerValue, headerValues } from "./header.ts";
+import type { ResponseHead } from "./http1.ts";
 import { concat } from "./message.ts";
 
 const EMPTY = new Uint8Array(0);
 
 /** The longest line before a chunk, in bytes. */
 const MAX_LINE = 1024;
+
+/** How the end of a body is known. */
+export type BodyFraming = { length: number } | "chunked" | "until-close";
+
+/**
+ * How the body of a response is delimited (RFC 9112 §6.3), unless it answers a HEAD.
+ *
+ * @throws {HandshakeError} "malformed-header"
+ */
+export function bodyFraming(head: ResponseHead): BodyFraming {
+  if (head.status < 200 || head.status === 204 || head.status === 304) return { length: 0 };
+  const codings = headerValues(head.headers, "Transfer-Encoding");
+  if (codings.length > 0) {
+    return codings.join(",").trim().toLowerCase() === "chunked" ? "chunked" : "until-close";
+  }
+  const length = headerValue(head.headers, "Content-Length");
+  if (length === undefined) return "until-close";
+  // A length that no number holds is as good as any that is never reached.
+  if (!/^\d+$/.test(length)) {
+    throw new HandshakeError(
+      `Expected a Content-Length of digits, received ${JSON.stringify(length)}`,
+      "malformed-header",
+    );
+  }
+  return { length: +length };
+}
 
 /** Takes a body out of its framing. It holds nothing but the line before a chunk. */
 export class BodyReader {
@@ -122,11 +147,11 @@ function failed(expected: string, code: "malformed-body" | "connection-lost"): H
 
 const CRLF = new Uint8Array([13, 10]);
 
-/** What ends a body in the chunked coding. */
-export const LAST_CHUNK: Uint8Array = new TextEncoder().encode("0\r\n\r\n");
+/** The end of a body in the chunked coding. */
+const LAST_CHUNK = new TextEncoder().encode("0\r\n\r\n");
 
 /** A piece of a body in the chunked coding; none for no bytes, which would be the last one. */
-export function chunkOf(bytes: Uint8Array): Uint8Array {
+function chunkOf(bytes: Uint8Array): Uint8Array {
   if (bytes.length === 0) return EMPTY;
   const size = new TextEncoder().encode(`${bytes.length.toString(16)}\r\n`);
   return concat([size, bytes, CRLF]);

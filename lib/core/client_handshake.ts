@@ -3,16 +3,19 @@
  *
  * @module
  */
+import { HandshakeError, LocalProtocolError } from "./error.ts";
 import {
   type Agreement,
-  checkAnswer,
+  checkHttp2Response,
+  checkResponse,
   type HandshakeOffer,
-  offerFields,
-  VERSION,
-} from "./agreement.ts";
-import { HandshakeError, LocalProtocolError } from "./error.ts";
-import { acceptToken, checkExtraFields, checkUpgrade, lost } from "./handshake.ts";
-import { headerValue, type RawHeaders } from "./header.ts";
+  http2Request,
+  http2RequestHead,
+  http2ResponseHead,
+  lost,
+  upgradeRequest,
+} from "./handshake.ts";
+import type { RawHeaders } from "./header.ts";
 import {
   type HeadLimits,
   type RequestHead,
@@ -22,8 +25,6 @@ import {
 } from "./http1.ts";
 import { concat } from "./message.ts";
 import { checkKnown, type OptionNames } from "./options.ts";
-import { base64 } from "./sha1.ts";
-import { isAuthority, readTarget } from "./url.ts";
 
 /** What a client asks for. */
 export interface ClientHandshakeOptions extends HandshakeOffer {
@@ -35,6 +36,12 @@ export interface ClientHandshakeOptions extends HandshakeOffer {
   headers?: RawHeaders;
   /** How large the head of the response may be. */
   limits?: HeadLimits;
+  /**
+   * Asks over HTTP/2, by a request with this scheme: "https" for a wss URL, "http" for a ws URL.
+   *
+   * @default HTTP/1.1
+   */
+  scheme?: "http" | "https";
 }
 
 const CLIENT_HANDSHAKE_OPTIONS: OptionNames<ClientHandshakeOptions> = {
@@ -45,11 +52,15 @@ const CLIENT_HANDSHAKE_OPTIONS: OptionNames<ClientHandshakeOptions> = {
   requireProtocol: true,
   headers: true,
   limits: true,
+  scheme: true,
 };
+
+const EMPTY = new Uint8Array(0);
 
 /**
  * The client's side of the opening handshake: `send()`, then `receive()` until it gives the head of
- * the response, then `check()`. What came behind the head is in `trailing`.
+ * the response, then `check()`. The bytes after the head are in `trailing`. {@linkcode Endpoint} does all
+ * of this.
  *
  * @example
  * ```ts
@@ -62,10 +73,14 @@ const CLIENT_HANDSHAKE_OPTIONS: OptionNames<ClientHandshakeOptions> = {
 export class ClientHandshake {
   /** The request. */
   readonly request: RequestHead;
+  /** The header fields of the request over HTTP/2. */
+  readonly fields: RawHeaders | undefined;
   readonly #key: string;
   readonly #options: ClientHandshakeOptions;
   readonly #reader: ResponseReader;
   #response: ResponseHead | undefined;
+  /** The response over HTTP/2. */
+  #received: RawHeaders | undefined;
   #trailing: Uint8Array[] = [];
 
   /**
@@ -78,31 +93,32 @@ export class ClientHandshake {
    */
   constructor(options: ClientHandshakeOptions) {
     checkKnown("ClientHandshake", options, CLIENT_HANDSHAKE_OPTIONS);
-    const { host, target, headers = [] } = options;
-    checkExtraFields(headers);
-    checkPlace(host, target);
+    const { host, target, scheme } = options;
     this.#options = options;
-    // RFC 6455 §4.1: a nonce of 16 random bytes.
-    this.#key = base64(crypto.getRandomValues(new Uint8Array(16)));
-    const fields: [string, string][] = [
-      ["Host", host],
-      ["Upgrade", "websocket"],
-      ["Connection", "Upgrade"],
-      ["Sec-WebSocket-Key", this.#key],
-      ["Sec-WebSocket-Version", VERSION],
-      ...offerFields(options),
-    ];
-    this.request = { method: "GET", target, version: "1.1", headers: [...fields, ...headers] };
     this.#reader = new ResponseReader(options.limits);
+    if (scheme === undefined) {
+      const { head, key } = upgradeRequest(options);
+      this.request = head;
+      this.#key = key;
+    } else {
+      this.fields = http2Request({ ...options, scheme, authority: host, path: target });
+      this.request = http2RequestHead(this.fields);
+      this.#key = "";
+    }
+  }
+
+  /** The head of the response, once it was received. */
+  get response(): ResponseHead | undefined {
+    return this.#response;
   }
 
   /**
-   * The bytes of the request.
+   * The bytes of the request; none over HTTP/2.
    *
    * @throws {TypeError} for a target or header field that would break out of its place
    */
   send(): Uint8Array {
-    return serializeRequestHead(this.request);
+    return this.fields === undefined ? serializeRequestHead(this.request) : EMPTY;
   }
 
   /**
@@ -119,10 +135,17 @@ export class ClientHandshake {
       return undefined;
     }
     if (chunk === null) throw lost("response");
-    const read = this.#reader.push(chunk);
+    const read = this.#asResponse(() => this.#reader.push(chunk));
     if (read === undefined) return undefined;
-    this.#trailing = [read.rest];
+    this.#trailing.push(read.rest);
     return this.#response = read.head;
+  }
+
+  /** Takes the header fields of the response over HTTP/2, instead of `receive()`; gives its head. */
+  takeFields(fields: RawHeaders): ResponseHead {
+    if (this.#response !== undefined) throw new LocalProtocolError("Expected no second head");
+    this.#received = fields;
+    return this.#response = http2ResponseHead(fields);
   }
 
   /** What came behind the head: the first frames, or the body of a refusal. */
@@ -139,32 +162,23 @@ export class ClientHandshake {
    * "malformed-header"
    */
   check(): Agreement {
-    if (this.#response === undefined) throw new LocalProtocolError("Expected a response to check");
-    const { version, status, statusText, headers } = this.#response;
-    if (status !== 101) {
-      throw new HandshakeError(`Expected status 101, received ${status} ${statusText}`, "status");
-    }
-    if (version !== "1.1") {
-      throw new HandshakeError(`Expected HTTP/1.1, received HTTP/${version}`, "http-version");
-    }
-    checkUpgrade(headers, "upgrade");
-    const accept = headerValue(headers, "Sec-WebSocket-Accept");
-    if (accept !== acceptToken(this.#key)) {
-      throw new HandshakeError(
-        `Expected Sec-WebSocket-Accept to answer the key, received ${accept ?? "none"}`,
-        "accept",
-      );
-    }
-    return checkAnswer(headers, this.#options);
+    const response = this.#response;
+    if (response === undefined) throw new LocalProtocolError("Expected a response to check");
+    return this.#asResponse(() =>
+      this.#received === undefined
+        ? checkResponse(response, this.#key, this.#options)
+        : checkHttp2Response(this.#received, this.#options)
+    );
   }
-}
 
-/** RFC 9112 §3.2: where a request goes stands in two places, and must not reach out of them. */
-function checkPlace(host: string, target: string): void {
-  if (!isAuthority(host)) {
-    throw new TypeError(`Expected a host and a port, received ${JSON.stringify(host)}`);
-  }
-  if (readTarget(target) === undefined) {
-    throw new TypeError(`Expected a path or a URL as target, received ${JSON.stringify(target)}`);
+  /** Runs a check of the response: the status of its error is the one that came, if one came. */
+  #asResponse<T>(run: () => T): T {
+    try {
+      return run();
+    } catch (error) {
+      if (!(error instanceof HandshakeError)) throw error;
+      const { message, code, cause } = error;
+      throw new HandshakeError(message, code, { status: this.#response?.status, cause });
+    }
   }
 }

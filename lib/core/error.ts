@@ -257,7 +257,7 @@ export interface RefusedResponse {
 export interface HandshakeErrorOptions {
   /** The error beneath. */
   cause?: unknown;
-  /** The HTTP status. Default: that of `response` */
+  /** The HTTP status of the response. Default: that of `response`, if there is one */
   status?: number;
   /** The response of the server, or the proxy, that refused. */
   response?: RefusedResponse;
@@ -272,8 +272,8 @@ export class HandshakeError extends Error {
   /** Which condition failed; see {@linkcode HandshakeErrorCode}. */
   readonly code: HandshakeErrorCode;
   /**
-   * The HTTP status of the response: on a server, the one that the refusal is answered with; on a client,
-   * that of `response`.
+   * The HTTP status of the response: the one that came, or on a server the one to answer with. Undefined if
+   * there is no response.
    */
   readonly status?: number;
   /** On a client: the response of the server, or the HTTP proxy, that refused. */
@@ -296,6 +296,15 @@ export class HandshakeError extends Error {
     if (options.response !== undefined) this.response = options.response;
     if (options.reply !== undefined) this.reply = options.reply;
   }
+}
+
+/** The error for a request that a server answers with this status. Internal. */
+export function refusal(
+  status: number,
+  code: HandshakeErrorCode,
+  message: string,
+): HandshakeError {
+  return new HandshakeError(message, code, { status });
 }
 
 /** The state of the machine or the protocol does not allow a call. The call has changed nothing. */

@@ -1,23 +1,42 @@
 /**
- * What both ends of the opening handshake have in common (RFC 6455 §4).
+ * The rules of the opening handshake, over HTTP/1.1 (RFC 6455 §4) and over a stream of HTTP/2 (RFC 8441):
+ * what is offered, checked, accepted and refused. Over HTTP/2 heads are lists of header fields, and
+ * `http2RequestHead()` and `http2ResponseHead()` read them as the heads that HTTP/1.1 would have.
  *
  * @module
  */
-import { HandshakeError, type HandshakeErrorCode } from "./error.ts";
+import { type BodyFraming, bodyFraming } from "./body.ts";
+import { HandshakeError, type HandshakeErrorCode, LocalProtocolError, refusal } from "./error.ts";
+import type { OutgoingReject } from "./handshake_event.ts";
 import {
+  checkField,
+  type ExtensionHeader,
+  headerValue,
   headerValues,
   isFieldValue,
   isToken,
+  parseExtensions,
+  parseProtocols,
   parseTokenList,
   parseUpgrade,
   type RawHeaders,
+  serializeExtensions,
+  serializeProtocols,
 } from "./header.ts";
+import type { RequestHead, ResponseHead } from "./http1.ts";
 import { base64, sha1 } from "./sha1.ts";
+import { isAuthority, readTarget, requestUrl } from "./url.ts";
 
 const encoder = new TextEncoder();
 
 /** RFC 6455 §1.3. */
 const GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/** The version of the protocol (RFC 6455 §4.1). */
+const VERSION = "13";
+
+/** The version in the heads of HTTP/2. */
+const HTTP2 = "2.0";
 
 /** The header fields that the handshake writes by itself. */
 const OWN_FIELDS = new Set([
@@ -33,51 +52,257 @@ const OWN_FIELDS = new Set([
   "transfer-encoding",
 ]);
 
-/** Refuses header fields of the caller's that would contradict our own. */
-export function checkExtraFields(headers: RawHeaders): void {
-  for (const field of headers) {
-    if (OWN_FIELDS.has(field[0].toLowerCase())) {
-      throw new TypeError(`Expected no ${field[0]} header, which the handshake writes by itself`);
-    }
-  }
+/** RFC 9113 §8.2.2: the header fields of a connection of HTTP/1.1, which HTTP/2 does not have. */
+const CONNECTION_FIELDS = new Set([
+  "connection",
+  "http2-settings",
+  "keep-alive",
+  "proxy-connection",
+  "te",
+  "transfer-encoding",
+  "upgrade",
+]);
+
+/** What both ends agreed on. */
+export interface Agreement {
+  /** The subprotocol, or an empty string. */
+  readonly protocol: string;
+  /** The extensions in use. */
+  readonly extensions: readonly ExtensionHeader[];
 }
 
-/** Refuses a header field that would break out of its place. */
-export function checkField(name: string, value: string): void {
-  if (!isToken(name)) {
-    throw new TypeError(`Expected a header name to be a token, received ${JSON.stringify(name)}`);
-  }
-  if (!isFieldValue(value)) {
-    throw new TypeError(
-      // The value may be a password.
-      `Expected a ${name} header of Latin-1 without control characters, received another`,
-    );
-  }
+/** What a client offers. */
+export interface HandshakeOffer {
+  /** The subprotocols offered, the preferred one first. Default: none */
+  protocols?: readonly string[];
+  /** The extensions offered, the preferred one first. Default: none */
+  extensions?: readonly ExtensionHeader[];
+  /**
+   * Whether a server that chooses none of the subprotocols offered is an error, as it is in a
+   * browser. Default: false
+   */
+  requireProtocol?: boolean;
 }
 
-/** The header fields of a head but for those that the handshake writes by itself. */
-export function extraFields(headers: RawHeaders): RawHeaders {
-  return headers.filter(([name]) => !OWN_FIELDS.has(name.toLowerCase()));
+/** What a client offered and where it comes from, as a server reads it. */
+export interface ReceivedOffer {
+  /** The subprotocols offered, in the client's order. */
+  readonly protocols: readonly string[];
+  /** The extensions offered, in the client's order. */
+  readonly extensions: readonly ExtensionHeader[];
+  /** The Origin header, if there is one. */
+  readonly origin: string | undefined;
 }
 
-/** The value of Sec-WebSocket-Accept that answers a key (RFC 6455 §4.2.2). */
-export function acceptToken(key: string): string {
-  return base64(sha1(encoder.encode(key + GUID)));
+/** What a client asked for over HTTP/1.1, as a server reads it. */
+export interface HandshakeRequest extends ReceivedOffer {
+  /** The key, as it came. */
+  readonly key: string;
+}
+
+/** What a server answers. */
+export interface AcceptOptions {
+  /** The subprotocol chosen. Default: none */
+  protocol?: string;
+  /** The extensions accepted. Default: none */
+  extensions?: readonly ExtensionHeader[];
+  /** More header fields. Default: none */
+  headers?: RawHeaders;
+}
+
+/** What a client asks for over HTTP/2. */
+export interface Http2RequestOptions extends HandshakeOffer {
+  /** "https" for a wss URL, "http" for a ws URL. */
+  scheme: "http" | "https";
+  /** The host, and the port unless it is the default port. */
+  authority: string;
+  /** Path and query. */
+  path: string;
+  /** More header fields. Default: none */
+  headers?: RawHeaders;
+}
+
+// The request
+
+/**
+ * The head of a client's request (RFC 6455 §4.1).
+ *
+ * @throws {TypeError} If a header field is one that the handshake writes by itself, if a protocol is not a
+ * token, or if the host or the target would break out of its place.
+ */
+export function upgradeRequest(
+  { host, target, headers = [], ...offer }:
+    & HandshakeOffer
+    & { host: string; target: string; headers?: RawHeaders },
+): { head: RequestHead; key: string } {
+  checkExtraFields(headers);
+  // RFC 9112 §3.2: host and target are in two places.
+  checkAuthority(host);
+  if (readTarget(target) === undefined) {
+    throw new TypeError(`Expected a path or a URL as target, received ${JSON.stringify(target)}`);
+  }
+  // RFC 6455 §4.1: a nonce of 16 random bytes.
+  const key = base64(crypto.getRandomValues(new Uint8Array(16)));
+  const fields: [string, string][] = [
+    ["Host", host],
+    ["Upgrade", "websocket"],
+    ["Connection", "Upgrade"],
+    ["Sec-WebSocket-Key", key],
+    ["Sec-WebSocket-Version", VERSION],
+    ...agreementFields(offer.protocols, offer.extensions),
+  ];
+  const head = { method: "GET", target, version: "1.1", headers: [...fields, ...headers] };
+  return { head, key };
 }
 
 /**
- * Whether a head asks for, or agrees to, the upgrade.
+ * The header fields of a client's request over HTTP/2 (RFC 8441 §4, §5): an extended CONNECT instead of
+ * the upgrade, without a key.
  *
- * @throws {HandshakeError} "malformed-header"
+ * @throws {TypeError} for a header field that the handshake writes by itself, that HTTP/2 does not have
+ * or that would break out of its place, and for a subprotocol that is no token
  */
-export function isUpgrade(headers: RawHeaders): boolean {
-  const connection = headerValues(headers, "Connection");
-  return names(headerValues(headers, "Upgrade"), "websocket", parseUpgrade) &&
-    names(connection, "upgrade", (value) => parseTokenList("Connection", value));
+export function http2Request(options: Http2RequestOptions): RawHeaders {
+  const { scheme, authority, path, protocols, extensions, headers = [] } = options;
+  checkAuthority(authority);
+  if (!path.startsWith("/") || readTarget(path) === undefined) {
+    throw new TypeError(`Expected a path, received ${JSON.stringify(path)}`);
+  }
+  return [
+    [":method", "CONNECT"],
+    [":protocol", "websocket"],
+    [":scheme", scheme],
+    [":authority", authority],
+    [":path", path],
+    ["sec-websocket-version", VERSION],
+    ...toLowerCase(agreementFields(protocols, extensions)),
+    ...http2Fields(headers),
+  ];
+}
+
+function checkAuthority(host: string): void {
+  if (isAuthority(host)) return;
+  throw new TypeError(`Expected a host and a port, received ${JSON.stringify(host)}`);
+}
+
+/**
+ * Checks the head of a request for a WebSocket (RFC 6455 §4.2.1).
+ *
+ * @throws {HandshakeError} "body", "host", "malformed-head", "method", "not-upgrade", "http-version",
+ * "version", "key" or "malformed-header"; its `status` is the one to answer with
+ */
+export function checkRequest(head: RequestHead): HandshakeRequest {
+  const { method, version, headers } = head;
+  if (announcesBody(headers) && !isUpgrade(headers)) throw plainBody();
+  // Which URL is asked for, and whether any, matters more than what is asked of it.
+  requestUrl(head, false);
+  checkFields(headers);
+  if (method !== "GET") throw refusal(405, "method", `Expected the method GET, received ${method}`);
+  checkUpgrade(headers, "not-upgrade", 426);
+  if (version !== "1.1") {
+    throw refusal(400, "http-version", `Expected HTTP/1.1, received HTTP/${version}`);
+  }
+  checkNoBody(headers);
+  checkVersion(headers, 426);
+  const key = headerValue(headers, "Sec-WebSocket-Key");
+  // 16 bytes are 22 digits and two of padding. The four lowest bits of the last digit have no meaning:
+  // RFC 4648 §3.5 leaves it to the decoder whether they must be 0.
+  if (key === undefined || !/^[A-Za-z0-9+/]{22}==$/.test(key)) {
+    throw refusal(
+      400,
+      "key",
+      `Expected Sec-WebSocket-Key to be 16 bytes in base64, received ${key ?? "none"}`,
+    );
+  }
+  return { key, ...readOffer(headers) };
+}
+
+/**
+ * Checks a request for a WebSocket over HTTP/2.
+ *
+ * @throws {HandshakeError} "method", "not-upgrade", "malformed-head", "host", "body", "version" or
+ * "malformed-header"; its `status` is the one to answer with
+ */
+export function checkHttp2Request(fields: RawHeaders): ReceivedOffer {
+  const method = headerValue(fields, ":method");
+  if (method !== "CONNECT") {
+    throw refusal(405, "method", `Expected the method CONNECT, received ${method ?? "none"}`);
+  }
+  const protocol = headerValue(fields, ":protocol");
+  if (protocol !== "websocket") {
+    // RFC 9220 §3 names the status that RFC 8441 leaves open.
+    throw refusal(
+      501,
+      "not-upgrade",
+      `Expected the :protocol websocket, received ${protocol ?? "none"}`,
+    );
+  }
+  // RFC 8441 §4: an extended CONNECT has both, unlike a plain one.
+  const path = headerValue(fields, ":path");
+  if (headerValue(fields, ":scheme") === undefined || path === undefined) {
+    throw refusal(400, "malformed-head", "Expected :scheme and :path, received not both");
+  }
+  const head = http2RequestHead(fields);
+  const { host } = requestUrl(head, true);
+  for (const other of headerValues(fields, "host")) {
+    // RFC 9113 §8.3.1: a Host field that contradicts :authority is a malformed request.
+    if (requestUrl({ ...head, headers: [["host", other]] }, true).host === host) continue;
+    throw refusal(400, "host", "Expected one host, received :authority and another one in Host");
+  }
+  checkFields(head.headers);
+  checkNoBody(fields);
+  // 426 would need a header that HTTP/2 does not have.
+  checkVersion(fields, 400);
+  return readOffer(fields);
+}
+
+/**
+ * The refusal of a plain request with a body, which no hook can see because the body would be dropped
+ * (RFC 9110 §15.5.14).
+ */
+export function plainBody(): HandshakeError {
+  return refusal(413, "body", "Expected a plain request without a body, received one with a body");
+}
+
+/** Checks header fields that another parser may have read. */
+function checkFields(headers: RawHeaders): void {
+  if (headers.every((field) => isToken(field[0]) && isFieldValue(field[1]))) return;
+  throw refusal(
+    400,
+    "malformed-head",
+    "Expected header fields of a name and a value without control characters, received others",
+  );
+}
+
+/** A proxy could frame a request that announces a body in another way. */
+function checkNoBody(headers: RawHeaders): void {
+  if (!announcesBody(headers)) return;
+  throw refusal(400, "body", "Expected a request without a body, received one that announces one");
+}
+
+/** Whether the header fields of a request announce a body (RFC 9112 §6.3). */
+function announcesBody(headers: RawHeaders): boolean {
+  return headerValues(headers, "Transfer-Encoding").length > 0 ||
+    headerValues(headers, "Content-Length").some((length) => length !== "0");
+}
+
+/**
+ * Checks the version of the protocol (RFC 6455 §4.4).
+ *
+ * @param unknown the status for another version than ours
+ */
+function checkVersion(headers: RawHeaders, unknown: number): void {
+  const version = headerValue(headers, "Sec-WebSocket-Version");
+  if (version === VERSION) return;
+  throw refusal(
+    version === undefined ? 400 : unknown,
+    "version",
+    `Expected Sec-WebSocket-Version ${VERSION}, received ${version ?? "none"}`,
+  );
 }
 
 /** Checks that a head asks for, or agrees to, the upgrade. */
-export function checkUpgrade(headers: RawHeaders, code: HandshakeErrorCode, status?: number): void {
+function checkUpgrade(headers: RawHeaders, code: HandshakeErrorCode, status?: number): void {
   if (isUpgrade(headers)) return;
   const upgrade = headerValues(headers, "Upgrade");
   const connection = headerValues(headers, "Connection");
@@ -89,7 +314,14 @@ export function checkUpgrade(headers: RawHeaders, code: HandshakeErrorCode, stat
   );
 }
 
-/** Whether one of the elements in all values is this, whatever its case. */
+/** @throws {HandshakeError} "malformed-header" */
+function isUpgrade(headers: RawHeaders): boolean {
+  const connection = headerValues(headers, "Connection");
+  return names(headerValues(headers, "Upgrade"), "websocket", parseUpgrade) &&
+    names(connection, "upgrade", (value) => parseTokenList("Connection", value));
+}
+
+/** Whether one of the elements in all values is this name, whatever its case. */
 function names(
   values: readonly string[],
   name: string,
@@ -100,10 +332,328 @@ function names(
   return values.flatMap(parse).some((element) => element.toLowerCase() === name);
 }
 
+/** @throws {HandshakeError} "malformed-header" */
+function readOffer(headers: RawHeaders): ReceivedOffer {
+  const protocols = headerValues(headers, "Sec-WebSocket-Protocol").flatMap(parseProtocols);
+  if (new Set(protocols).size !== protocols.length) {
+    // RFC 6455 §4.1: the elements are unique.
+    throw refusal(400, "malformed-header", "Expected each subprotocol once, received one twice");
+  }
+  return {
+    protocols,
+    extensions: headerValues(headers, "Sec-WebSocket-Extensions").flatMap(parseExtensions),
+    origin: headerValue(headers, "Origin"),
+  };
+}
+
+// The answer
+
+/**
+ * The head of the 101 response (RFC 6455 §4.2.2).
+ *
+ * @throws {LocalProtocolError} for a subprotocol that was not offered
+ * @throws {TypeError} for a header field that the handshake writes by itself
+ */
+export function upgradeResponse(request: HandshakeRequest, options: AcceptOptions): ResponseHead {
+  const { headers = [] } = options;
+  checkExtraFields(headers);
+  const fields: [string, string][] = [
+    ["Upgrade", "websocket"],
+    ["Connection", "Upgrade"],
+    ["Sec-WebSocket-Accept", acceptToken(request.key)],
+    ...answerFields(request, options),
+  ];
+  return {
+    version: "1.1",
+    status: 101,
+    statusText: "Switching Protocols",
+    headers: [...fields, ...headers],
+  };
+}
+
+/**
+ * The header fields of the response over HTTP/2 to a request that was checked.
+ *
+ * @throws {LocalProtocolError} for a subprotocol that was not offered
+ * @throws {TypeError} as {@linkcode http2Request}
+ */
+export function http2Response(offer: ReceivedOffer, options: AcceptOptions = {}): RawHeaders {
+  return [
+    [":status", "200"],
+    ...toLowerCase(answerFields(offer, options)),
+    ...http2Fields(options.headers ?? []),
+  ];
+}
+
+/** The value of Sec-WebSocket-Accept that answers a key (RFC 6455 §4.2.2). */
+export function acceptToken(key: string): string {
+  return base64(sha1(encoder.encode(key + GUID)));
+}
+
+/** @throws {LocalProtocolError} for a subprotocol that was not offered */
+function answerFields(
+  offer: ReceivedOffer,
+  { protocol = "", extensions }: AcceptOptions,
+): [string, string][] {
+  if (protocol !== "" && !offer.protocols.includes(protocol)) {
+    throw new LocalProtocolError(
+      `Expected one of the subprotocols offered (${offer.protocols.join(", ") || "none"}), ` +
+        `received ${protocol}`,
+    );
+  }
+  return agreementFields(protocol === "" ? [] : [protocol], extensions);
+}
+
+/** @throws {TypeError} for a name or value that is not a token */
+function agreementFields(
+  protocols: readonly string[] = [],
+  extensions: readonly ExtensionHeader[] = [],
+): [string, string][] {
+  const fields: [string, string][] = [];
+  if (protocols.length > 0) fields.push(["Sec-WebSocket-Protocol", serializeProtocols(protocols)]);
+  if (extensions.length > 0) {
+    fields.push(["Sec-WebSocket-Extensions", serializeExtensions(extensions)]);
+  }
+  return fields;
+}
+
+/**
+ * Checks the response to a request (RFC 6455 §4.1).
+ *
+ * @throws {HandshakeError} "status", "http-version", "upgrade", "accept", "subprotocol", "extension" or
+ * "malformed-header"
+ */
+export function checkResponse(head: ResponseHead, key: string, offer: HandshakeOffer): Agreement {
+  const { version, status, headers } = head;
+  if (status !== 101) throw wrongStatus(head);
+  if (version !== "1.1") {
+    throw new HandshakeError(`Expected HTTP/1.1, received HTTP/${version}`, "http-version");
+  }
+  checkUpgrade(headers, "upgrade");
+  const accept = headerValue(headers, "Sec-WebSocket-Accept");
+  if (accept !== acceptToken(key)) {
+    throw new HandshakeError(
+      `Expected Sec-WebSocket-Accept to answer the key, received ${accept ?? "none"}`,
+      "accept",
+    );
+  }
+  return readAnswer(headers, offer);
+}
+
+/**
+ * Checks the response to a request over HTTP/2.
+ *
+ * @throws {HandshakeError} "status", "subprotocol", "extension" or "malformed-header"
+ */
+export function checkHttp2Response(fields: RawHeaders, offer: HandshakeOffer): Agreement {
+  const head = http2ResponseHead(fields);
+  if (!accepts(head)) throw wrongStatus(head);
+  return readAnswer(head.headers, offer);
+}
+
+/** Whether the status of a response agrees to a WebSocket. */
+export function accepts({ version, status }: ResponseHead): boolean {
+  // RFC 9110 §9.3.6: any status of success opens a tunnel.
+  return version === HTTP2 ? status >= 200 && status < 300 : status === 101;
+}
+
+/** The error for a response with another status. */
+export function wrongStatus({ version, status, statusText }: ResponseHead): HandshakeError {
+  const expected = version === HTTP2 ? "200" : "101";
+  const received = `${status} ${statusText}`.trimEnd();
+  return new HandshakeError(`Expected status ${expected}, received ${received}`, "status");
+}
+
+/** @throws {HandshakeError} "subprotocol", "extension" or "malformed-header" */
+function readAnswer(
+  headers: RawHeaders,
+  { protocols = [], extensions: offered = [], requireProtocol = false }: HandshakeOffer,
+): Agreement {
+  const protocol = headerValue(headers, "Sec-WebSocket-Protocol");
+  // RFC 6455 §4.1: a subprotocol that was not asked for fails the connection.
+  const missing = protocol === undefined && requireProtocol && protocols.length > 0;
+  if (missing || (protocol !== undefined && !protocols.includes(protocol))) {
+    throw new HandshakeError(
+      `Expected one of the subprotocols offered (${protocols.join(", ") || "none"}), received ${
+        protocol ?? "none"
+      }`,
+      "subprotocol",
+    );
+  }
+  const extensions = headerValues(headers, "Sec-WebSocket-Extensions").flatMap(parseExtensions);
+  for (const { name } of extensions) {
+    // RFC 6455 §4.1: so does an extension that was not asked for.
+    if (offered.some((offer) => offer.name === name)) continue;
+    throw new HandshakeError(
+      `Expected only extensions that were offered, received ${name}`,
+      "extension",
+    );
+  }
+  return { protocol: protocol ?? "", extensions };
+}
+
+// The refusal
+
+/** The header fields that belong to the refusal of a request with this error. */
+export function refusalHeaders(
+  { status, code }: Pick<HandshakeError, "status" | "code">,
+  version = "1.1",
+): [string, string][] {
+  if (version === HTTP2) {
+    if (code === "method") return [["allow", "CONNECT"]];
+    return code === "version" ? [["sec-websocket-version", VERSION]] : [];
+  }
+  // RFC 9110 §15.5.6, §15.5.22; RFC 6455 §4.2.2 for the version.
+  if (status === 405) return [["Allow", "GET"]];
+  if (status === 426) return [["Upgrade", "websocket"], ["Sec-WebSocket-Version", VERSION]];
+  return [];
+}
+
+/**
+ * The head of a refusal, and how its body is framed.
+ *
+ * @param request What is known of the request.
+ * @throws {RangeError} If the status is not one of a refusal.
+ * @throws {TypeError} If the client would take the body to be framed in another way.
+ */
+export function refusalResponse(
+  { status = 400, statusText = "", headers = [], hasBody = false }: OutgoingReject,
+  request: { version: string; isHead: boolean },
+): { response: ResponseHead; framing: BodyFraming } {
+  if (!Number.isInteger(status) || status < 200 || status > 599) {
+    throw new RangeError(`Expected a status from 200 to 599, received ${status}`);
+  }
+  const isHttp2 = request.version === HTTP2;
+  const fields = headers.filter(([name]) => !isHttp2 || !isConnectionField(name));
+  const given = (name: string) => headerValues(fields, name).length > 0;
+  if (!given("Content-Length") && !given("Transfer-Encoding")) {
+    // RFC 9110 §8.6: Content-Length stands beside neither of these.
+    if (!hasBody && status !== 204 && status !== 304) fields.push(["Content-Length", "0"]);
+    // RFC 9112 §6.1: a client of HTTP/1.0 does not know the chunked coding.
+    const isChunked = hasBody && request.version !== "1.0" && !isHttp2;
+    if (isChunked) fields.push(["Transfer-Encoding", "chunked"]);
+  }
+  // RFC 9110 §7.8: Upgrade is named there too.
+  if (!isHttp2 && !given("Connection")) {
+    fields.push(["Connection", given("Upgrade") ? "Upgrade, close" : "close"]);
+  }
+  const version = isHttp2 ? HTTP2 : "1.1";
+  const response = { version, status, statusText, headers: fields };
+  return { response, framing: refusalFraming(response, hasBody, request.isHead) };
+}
+
+/** Returns how a client will take the body to be framed. */
+function refusalFraming(response: ResponseHead, hasBody: boolean, isHead: boolean): BodyFraming {
+  const { status, headers } = response;
+  const coding = headerValues(headers, "Transfer-Encoding").join(", ").toLowerCase();
+  const hasLength = headerValues(headers, "Content-Length").length > 0;
+  if ((coding !== "" && coding !== "chunked") || (coding !== "" && hasLength)) {
+    throw new TypeError(
+      `Expected Content-Length or Transfer-Encoding: chunked, received ${
+        hasLength ? "both" : coding
+      }`,
+    );
+  }
+  let framing: BodyFraming;
+  try {
+    framing = bodyFraming(response);
+  } catch (error) {
+    throw error instanceof HandshakeError ? new TypeError(error.message) : error;
+  }
+  if (hasBody && (status === 204 || status === 304)) {
+    throw new TypeError(`Expected no body beside status ${status}, received one to send`);
+  }
+  const isAnnounced = framing === "chunked" || (typeof framing === "object" && framing.length > 0);
+  // RFC 9110 §9.3.2: the response to HEAD announces the body that GET would get.
+  if (!hasBody && !isHead && isAnnounced) {
+    throw new TypeError("Expected no header field that announces a body without one to send");
+  }
+  return framing;
+}
+
 /** The error for an input that ends within a head. */
 export function lost(what: string): HandshakeError {
   return new HandshakeError(
     `Expected the head of the ${what}, the connection ended before it was whole`,
     "connection-lost",
   );
+}
+
+// Header fields
+
+/** Refuses header fields of the caller's that would contradict our own. */
+export function checkExtraFields(headers: RawHeaders): void {
+  for (const [name] of headers) {
+    if (OWN_FIELDS.has(name.toLowerCase())) {
+      throw new TypeError(`Expected no ${name} header, which the handshake writes by itself`);
+    }
+  }
+}
+
+/** The header fields of a head without those that the handshake writes by itself. */
+export function extraFields(headers: RawHeaders): RawHeaders {
+  return headers.filter(([name]) => !OWN_FIELDS.has(name.toLowerCase()));
+}
+
+/**
+ * The head of a request over HTTP/2 as HTTP/1.1 would have it: a GET instead of a CONNECT, with a Host
+ * header.
+ *
+ * @throws {HandshakeError} "malformed-header"
+ */
+export function http2RequestHead(fields: RawHeaders): RequestHead {
+  const method = headerValue(fields, ":method") ?? "";
+  const authority = headerValue(fields, ":authority");
+  const others = regularFields(fields).filter(([name]) => name.toLowerCase() !== "host");
+  // RFC 9113 §8.3.1: :authority replaces Host.
+  const hosts = authority === undefined ? headerValues(fields, "host") : [authority];
+  return {
+    method: method === "CONNECT" ? "GET" : method,
+    // RFC 9113 §8.5: a plain CONNECT has none.
+    target: headerValue(fields, ":path") ?? "/",
+    version: HTTP2,
+    headers: [...hosts.map((host): [string, string] => ["host", host]), ...others],
+  };
+}
+
+/**
+ * The head of a response over HTTP/2 as HTTP/1.1 would have it.
+ *
+ * @throws {HandshakeError} "malformed-header"
+ */
+export function http2ResponseHead(fields: RawHeaders): ResponseHead {
+  const status = Number(headerValue(fields, ":status"));
+  return { version: HTTP2, status, statusText: "", headers: regularFields(fields) };
+}
+
+/** The header fields of a response as HTTP/2 has them, without those of the connection. */
+export function http2ResponseFields({ status, headers }: ResponseHead): RawHeaders {
+  const fields = toLowerCase(headers).filter(([name]) => !isConnectionField(name));
+  return [[":status", `${status}`], ...fields];
+}
+
+/** The fields that are not pseudo-header fields (RFC 9113 §8.3). */
+function regularFields(fields: RawHeaders): RawHeaders {
+  return fields.filter(([name]) => !name.startsWith(":"));
+}
+
+/** RFC 9113 §8.2: names travel in lower case. */
+function toLowerCase(headers: RawHeaders): [string, string][] {
+  return headers.map(([name, value]) => [name.toLowerCase(), value]);
+}
+
+function isConnectionField(name: string): boolean {
+  return CONNECTION_FIELDS.has(name.toLowerCase());
+}
+
+/** The header fields of the caller's as HTTP/2 has them. */
+function http2Fields(headers: RawHeaders): [string, string][] {
+  checkExtraFields(headers);
+  for (const [name, value] of headers) {
+    checkField(name, value);
+    if (isConnectionField(name)) {
+      throw new TypeError(`Expected no ${name} header, which HTTP/2 does not have`);
+    }
+  }
+  return toLowerCase(headers);
 }

@@ -1,8 +1,6 @@
 /**
  * What happens during the opening handshake, as events (RFC 6455 §4).
  *
- * A file of its own because both ends' halves of an `Endpoint` take and give them.
- *
  * @module
  */
 import type { ExtensionHeader, RawHeaders } from "./header.ts";
@@ -72,7 +70,14 @@ export interface ExtensionChoice {
 export type OutgoingRequest =
   & Pick<RequestEvent, "type" | "host" | "target">
   & Partial<Omit<RequestEvent, "extensions">>
-  & ExtensionChoice;
+  & ExtensionChoice
+  & {
+    /**
+     * Sends it over HTTP/2, with this scheme: "https" for a wss URL, "http" for a ws URL. Its head is
+     * `Endpoint.fields`, and no bytes. Default: HTTP/1.1
+     */
+    scheme?: "http" | "https";
+  };
 
 /** An answer to send; chooses no subprotocol and adds no header fields where it does not say. */
 export type OutgoingAccept =
@@ -83,7 +88,8 @@ export type OutgoingAccept =
 /**
  * A refusal to send: status 400 and no body where it does not say. One with a body announces it by
  * Content-Length or Transfer-Encoding: chunked among its header fields; without either it is chunked,
- * for a client of HTTP/1.0 until the end of the connection.
+ * for a client of HTTP/1.0, and over HTTP/2, until the end of the connection or stream. The response to a
+ * HEAD may announce a body and have none.
  */
 export type OutgoingReject = Pick<RejectEvent, "type"> & Partial<RejectEvent>;
 

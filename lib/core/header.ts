@@ -19,19 +19,12 @@ export interface ExtensionHeader {
 
 /** The values of all fields with this name, whatever its case. */
 export function headerValues(headers: RawHeaders, name: string): string[] {
-  let values: string[] | undefined;
-  for (const field of headers) {
-    if (!isNamed(field[0], name)) continue;
-    // An empty list that grows takes room for 17 at once.
-    if (values === undefined) values = [field[1]];
-    else values.push(field[1]);
+  const values: string[] = [];
+  const lowerCase = name.toLowerCase();
+  for (const [field, value] of headers) {
+    if (field.length === name.length && field.toLowerCase() === lowerCase) values.push(value);
   }
-  return values ?? [];
-}
-
-function isNamed(field: string, name: string): boolean {
-  if (field.length !== name.length) return false;
-  return field === name || field.toLowerCase() === name.toLowerCase();
+  return values;
 }
 
 /**
@@ -67,6 +60,19 @@ export function isToken(text: string): boolean {
  */
 export function isFieldValue(text: string): boolean {
   return /^[\t\x20-\x7e\x80-\xff]*$/.test(text);
+}
+
+/** Refuses a header field that would break out of its place. Internal. */
+export function checkField(name: string, value: string): void {
+  if (!isToken(name)) {
+    throw new TypeError(`Expected a header name to be a token, received ${JSON.stringify(name)}`);
+  }
+  if (!isFieldValue(value)) {
+    throw new TypeError(
+      // The value may be a password.
+      `Expected a ${name} header of Latin-1 without control characters, received another`,
+    );
+  }
 }
 
 /** Reads a value from left to right. */

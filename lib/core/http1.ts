@@ -4,16 +4,7 @@
  * @module
  */
 import { HandshakeError, type HandshakeErrorCode } from "./error.ts";
-import { checkField } from "./handshake.ts";
-import {
-  headerValue,
-  headerValues,
-  isFieldValue,
-  isToken,
-  type RawHeaders,
-  TCHAR,
-} from "./header.ts";
-import { concat } from "./message.ts";
+import { checkField, isFieldValue, isToken, type RawHeaders, TCHAR } from "./header.ts";
 import { checkNumber, type OptionNames } from "./options.ts";
 
 /** The head of a request. */
@@ -287,25 +278,16 @@ function parseField(text: string, start: number, end: number, base: number): [st
   if (!isToken(name)) {
     throw malformed("Expected a header field of name, colon and value", base + start);
   }
-  const value = trimmed(text, colon + 1, end);
+  let from = colon + 1;
+  let to = end;
+  // In a loop: a regular expression for the blanks at the end would take quadratic time.
+  while (from < to && (text[from] === " " || text[from] === "\t")) from++;
+  while (from < to && (text[to - 1] === " " || text[to - 1] === "\t")) to--;
+  const value = text.slice(from, to);
   if (!isFieldValue(value)) {
     throw malformed(`Expected a ${name} header without control characters`, base + start);
   }
   return [name, value];
-}
-
-// A regular expression anchored at the end only would try each run of blanks from each of its
-// places.
-function trimmed(text: string, start: number, end: number): string {
-  let from = start;
-  let to = end;
-  while (from < to && isBlank(text[from])) from++;
-  while (from < to && isBlank(text[to - 1])) to--;
-  return text.slice(from, to);
-}
-
-function isBlank(character: string): boolean {
-  return character === " " || character === "\t";
 }
 
 function latin1(bytes: Uint8Array, start: number, end: number): string {
@@ -395,7 +377,9 @@ export class HeadReader<T> {
   readonly #parse: HeadParser<T>;
   readonly #limits: HeadLimits;
   readonly #progress = new HeadProgress();
-  #bytes: Uint8Array = EMPTY;
+  /** What came, and room for more. */
+  #buffer: Uint8Array = EMPTY;
+  #length = 0;
 
   /**
    * Makes a reader for one head.
@@ -414,26 +398,31 @@ export class HeadReader<T> {
    * @throws {HandshakeError} as the parser does
    */
   push(chunk: Uint8Array): { head: T; rest: Uint8Array } | undefined {
-    const bytes = this.#bytes.length === 0 ? chunk : concat([this.#bytes, chunk]);
-    let parsed: ParsedHead<T> | undefined;
-    try {
-      parsed = this.#parse(bytes, this.#limits, this.#progress);
-    } catch (error) {
-      this.#bytes = new Uint8Array(bytes.subarray(0, 16));
-      throw error;
-    }
-    // What is kept is our own; a subclass may have a slice() that does not copy, as Buffer has.
-    if (parsed !== undefined) {
-      const rest = parsed.length === bytes.length ? EMPTY : bytes.subarray(parsed.length);
-      return { head: parsed.head, rest: rest === EMPTY ? EMPTY : new Uint8Array(rest) };
-    }
-    this.#bytes = bytes === chunk ? new Uint8Array(chunk) : bytes;
-    return undefined;
+    this.#append(chunk);
+    const bytes = this.#buffer.subarray(0, this.#length);
+    const parsed = this.#parse(bytes, this.#limits, this.#progress);
+    if (parsed === undefined) return undefined;
+    this.#buffer = EMPTY;
+    this.#length = 0;
+    return { head: parsed.head, rest: bytes.subarray(parsed.length) };
   }
 
-  /** Whether a head that is not whole, or that cannot be read, begins with this text of up to 16 bytes. */
+  /** Whether the bytes so far begin with this text. */
   startsWith(text: string): boolean {
-    return latin1(this.#bytes, 0, Math.min(this.#bytes.length, text.length)) === text;
+    return latin1(this.#buffer, 0, Math.min(this.#length, text.length)) === text;
+  }
+
+  #append(chunk: Uint8Array): void {
+    const length = this.#length + chunk.length;
+    if (length > this.#buffer.length) {
+      // Twice as much each time, so that each byte is copied a constant number of times.
+      const capacity = this.#length === 0 ? length : Math.max(length, 2 * this.#length);
+      const buffer = new Uint8Array(capacity);
+      buffer.set(this.#buffer.subarray(0, this.#length));
+      this.#buffer = buffer;
+    }
+    this.#buffer.set(chunk, this.#length);
+    this.#length = length;
   }
 }
 
@@ -483,30 +472,4 @@ export class ResponseReader {
       bytes = read.rest;
     }
   }
-}
-
-/** How one knows where a body ends. */
-export type BodyFraming = { length: number } | "chunked" | "until-close";
-
-/**
- * How the body of a response is delimited (RFC 9112 §6.3), for one that is no answer to HEAD.
- *
- * @throws {HandshakeError} "malformed-header"
- */
-export function bodyFraming(head: ResponseHead): BodyFraming {
-  if (head.status < 200 || head.status === 204 || head.status === 304) return { length: 0 };
-  const codings = headerValues(head.headers, "Transfer-Encoding");
-  if (codings.length > 0) {
-    return codings.join(",").trim().toLowerCase() === "chunked" ? "chunked" : "until-close";
-  }
-  const length = headerValue(head.headers, "Content-Length");
-  if (length === undefined) return "until-close";
-  // A length that no number holds is as good as any that is never reached.
-  if (!/^\d+$/.test(length)) {
-    throw new HandshakeError(
-      `Expected a Content-Length of digits, received ${JSON.stringify(length)}`,
-      "malformed-header",
-    );
-  }
-  return { length: +length };
 }

@@ -48,9 +48,16 @@ export { CloseCode, type CloseInfo, parseClose, serializeClose } from "./close.t
 
 // The opening handshake.
 export { ClientHandshake, type ClientHandshakeOptions } from "./client_handshake.ts";
-export { type HandshakeRequest, ServerHandshake } from "./server_handshake.ts";
-export type { AcceptOptions, Agreement, HandshakeOffer, ReceivedOffer } from "./agreement.ts";
+export { ServerHandshake } from "./server_handshake.ts";
+export type { BodyFraming } from "./body.ts";
 export { acceptToken } from "./handshake.ts";
+export type {
+  AcceptOptions,
+  Agreement,
+  HandshakeOffer,
+  HandshakeRequest,
+  ReceivedOffer,
+} from "./handshake.ts";
 export {
   type HeadLimits,
   type HeadProgress,

@@ -3,20 +3,23 @@
  *
  * @module
  */
+import type { BodyFraming } from "./body.ts";
+import { LocalProtocolError } from "./error.ts";
 import {
   type AcceptOptions,
-  answerFields,
-  checkFields,
-  checkNoBody,
-  checkVersion,
-  readOffer,
+  checkHttp2Request,
+  checkRequest,
+  type HandshakeRequest,
+  http2RequestHead,
+  http2Response,
+  http2ResponseHead,
+  lost,
   type ReceivedOffer,
-  refusal,
-  VERSION,
-} from "./agreement.ts";
-import { LocalProtocolError } from "./error.ts";
-import { acceptToken, checkExtraFields, checkUpgrade, lost } from "./handshake.ts";
-import { headerValue } from "./header.ts";
+  refusalResponse,
+  upgradeResponse,
+} from "./handshake.ts";
+import type { OutgoingReject } from "./handshake_event.ts";
+import type { RawHeaders } from "./header.ts";
 import {
   HEAD_LIMITS,
   type HeadLimits,
@@ -28,28 +31,21 @@ import {
 } from "./http1.ts";
 import { concat } from "./message.ts";
 import { checkNested } from "./options.ts";
-import { requestUrl } from "./url.ts";
 
 const EMPTY = new Uint8Array(0);
-/** Before the head was read. */
-const NONE: Uint8Array[] = [];
-
-/** What a client asked for, as a server reads it. */
-export interface HandshakeRequest extends ReceivedOffer {
-  /** The key, as it came. */
-  readonly key: string;
-}
 
 /**
  * The server's side of the opening handshake: `receive()` until it gives the head of the request (or
- * `takeHead()`), `check()`, then `accept()` for the bytes of the 101 response. What came behind the
- * head is in `trailing`.
+ * `takeHead()`, or `takeFields()`), `check()`, then `accept()` or `reject()` for the bytes of the response.
+ * The bytes after the head are in `trailing`. {@linkcode Endpoint} does all of this.
  */
 export class ServerHandshake {
   readonly #reader: HeadReader<RequestHead>;
   #request: RequestHead | undefined;
-  #checked: HandshakeRequest | undefined;
-  #trailing: Uint8Array[] = NONE;
+  /** The request over HTTP/2. */
+  #fields: RawHeaders | undefined;
+  #offer: ReceivedOffer | undefined;
+  #trailing: Uint8Array[] = [];
 
   /**
    * Makes a handshake that waits for its request.
@@ -59,6 +55,16 @@ export class ServerHandshake {
   constructor(limits: HeadLimits = {}) {
     checkNested("limits", limits, HEAD_LIMITS);
     this.#reader = new HeadReader(parseRequestHead, limits);
+  }
+
+  /** The head of the request, once it was read. */
+  get request(): RequestHead | undefined {
+    return this.#request;
+  }
+
+  /** What the client offers, once it was checked. */
+  get offer(): ReceivedOffer | undefined {
+    return this.#offer;
   }
 
   /**
@@ -76,20 +82,32 @@ export class ServerHandshake {
     if (chunk === null) throw lost("request");
     const read = this.#reader.push(chunk);
     if (read === undefined) return undefined;
-    this.#trailing = [read.rest];
+    this.#trailing.push(read.rest);
     return this.#request = read.head;
   }
 
   /**
-   * Takes a head that another HTTP parser has read, in place of `receive()`.
+   * Takes a head that another HTTP parser has read, instead of `receive()`.
    *
    * @param request the head; its header fields as they came, repeated ones kept
    * @param trailing what came behind the head. Default: nothing
+   * @throws {LocalProtocolError} after another head
    */
   takeHead(request: RequestHead, trailing: Uint8Array = EMPTY): void {
     if (this.#request !== undefined) throw new LocalProtocolError("Expected no second head");
     this.#request = request;
-    this.#trailing = [trailing];
+    this.#trailing.push(trailing);
+  }
+
+  /**
+   * Takes the header fields of a request over HTTP/2, instead of `receive()`.
+   *
+   * @throws {LocalProtocolError} after another head
+   * @throws {HandshakeError} "malformed-header"
+   */
+  takeFields(fields: RawHeaders): void {
+    this.takeHead(http2RequestHead(fields));
+    this.#fields = fields;
   }
 
   /**
@@ -111,84 +129,51 @@ export class ServerHandshake {
   /**
    * Checks the request (RFC 6455 §4.2.1).
    *
-   * @throws {HandshakeError} "host", "malformed-head", "method", "not-upgrade", "http-version",
-   * "body", "version", "key" or "malformed-header"; its `status` is the one to answer with
+   * @throws {HandshakeError} as {@linkcode checkRequest} or {@linkcode checkHttp2Request}
    */
-  check(): HandshakeRequest {
+  check(): HandshakeRequest;
+  check(): ReceivedOffer {
     if (this.#request === undefined) throw new LocalProtocolError("Expected a request to check");
-    return this.#checked = checkRequest(this.#request);
+    return this.#offer = this.#fields === undefined
+      ? checkRequest(this.#request)
+      : checkHttp2Request(this.#fields);
   }
 
   /**
-   * The bytes of the 101 response to a request that was checked.
+   * The response that agrees to a request that was checked.
    *
    * @throws {LocalProtocolError} for a subprotocol that was not offered, or
    * @throws {TypeError} for a header field that the handshake writes by itself or that would break
    * out of its place
    */
   accept(options: AcceptOptions = {}): { response: ResponseHead; bytes: Uint8Array } {
-    if (this.#checked === undefined) {
+    if (this.#offer === undefined) {
       throw new LocalProtocolError("Expected a request that was checked");
     }
-    const response = acceptResponse(this.#checked, options);
-    return { response, bytes: serializeResponseHead(response) };
-  }
-}
-
-/**
- * Checks the head of a request for a WebSocket (RFC 6455 §4.2.1).
- *
- * @throws {HandshakeError} as {@linkcode ServerHandshake.check}
- */
-export function checkRequest(head: RequestHead): HandshakeRequest {
-  const { method, version, headers } = head;
-  // Which URL is asked for, and whether any, matters more than what is asked of it.
-  requestUrl(head, false);
-  checkFields(headers);
-  if (method !== "GET") throw refusal(405, "method", `Expected the method GET, received ${method}`);
-  checkUpgrade(headers, "not-upgrade", 426);
-  if (version !== "1.1") {
-    throw refusal(400, "http-version", `Expected HTTP/1.1, received HTTP/${version}`);
-  }
-  checkNoBody(headers);
-  checkVersion(headers, 426);
-  const key = headerValue(headers, "Sec-WebSocket-Key");
-  // 16 bytes are 22 digits and two of padding. The four lowest bits of the last digit have no meaning:
-  // RFC 4648 §3.5 leaves it to the decoder whether they must be 0.
-  if (key === undefined || !/^[A-Za-z0-9+/]{22}==$/.test(key)) {
-    throw refusal(
-      400,
-      "key",
-      `Expected Sec-WebSocket-Key to be 16 bytes in base64, received ${key ?? "none"}`,
+    return this.#answer(
+      this.#fields === undefined
+        ? upgradeResponse(this.#offer as HandshakeRequest, options)
+        : http2ResponseHead(http2Response(this.#offer, options)),
     );
   }
-  return { key, ...readOffer(headers) };
-}
 
-/** The head of the 101 response (RFC 6455 §4.2.2). */
-function acceptResponse(request: HandshakeRequest, options: AcceptOptions): ResponseHead {
-  const { headers = [] } = options;
-  checkExtraFields(headers);
-  const fields: [string, string][] = [
-    ["Upgrade", "websocket"],
-    ["Connection", "Upgrade"],
-    ["Sec-WebSocket-Accept", acceptToken(request.key)],
-  ];
-  fields.push(...answerFields(request, options));
-  return {
-    version: "1.1",
-    status: 101,
-    statusText: "Switching Protocols",
-    headers: headers.length === 0 ? fields : [...fields, ...headers],
-  };
-}
-
-/** The header fields that belong to a refusal with this status. */
-export function refusalHeaders(status: number): [string, string][] {
-  // RFC 9110 §15.5.6, §15.5.22; RFC 6455 §4.2.2 for the version.
-  if (status === 405) return [["Allow", "GET"]];
-  if (status === 426) {
-    return [["Upgrade", "websocket"], ["Sec-WebSocket-Version", VERSION]];
+  /**
+   * The response that refuses the request, whatever was read of it.
+   *
+   * @throws {RangeError} for a status that is none of a refusal
+   * @throws {TypeError} for a header field that would break out of its place, or that contradicts the others
+   */
+  reject(
+    options: OutgoingReject,
+  ): { response: ResponseHead; bytes: Uint8Array; framing: BodyFraming } {
+    const { version = "1.1" } = this.#request ?? {};
+    const { response, framing } = refusalResponse(options, { version, isHead: this.isHead });
+    return { ...this.#answer(response), framing };
   }
-  return [];
+
+  /** Over HTTP/2 there are no bytes. */
+  #answer(response: ResponseHead): { response: ResponseHead; bytes: Uint8Array } {
+    const bytes = this.#fields === undefined ? serializeResponseHead(response) : EMPTY;
+    return { response, bytes };
+  }
 }

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { refusal } from "./agreement.ts";
+import { refusal } from "./error.ts";
 import { headerValues } from "./header.ts";
 import type { RequestHead } from "./http1.ts";
 

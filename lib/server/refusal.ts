@@ -1,44 +1,22 @@
 /**
  * Refusing a handshake, or answering plain HTTP: a response whose end is the end of the connection.
  *
- * A file of its own because it is HTTP, and the rest of the server is not.
- *
  * @module
  */
 import { handled, onAbort } from "../abortable.ts";
-import { BodyWriter } from "../core/body.ts";
+import type { Endpoint } from "../core/endpoint.ts";
 import { HandshakeError } from "../core/error.ts";
-import {
-  type BodyFraming,
-  bodyFraming,
-  type RequestHead,
-  type ResponseHead,
-  serializeResponseHead,
-} from "../core/http1.ts";
-import { refusalHeaders } from "../core/server_handshake.ts";
+import { refusalHeaders } from "../core/handshake.ts";
 import type { Cancellable, TransportReader } from "../opening.ts";
 import type { ConnectionOptions } from "../options.ts";
 import { deadline } from "../timers.ts";
 import { kindOf } from "../core/options.ts";
 import { type Listeners, report } from "./hooks.ts";
 
-/** How a response leaves over HTTP/2, which has frames of its own for it. */
-export interface Responder {
-  /** Sends the head. */
-  respond(head: ResponseHead): void;
-  /** The header fields that belong to the refusal with this error. */
-  refusalHeaders(error: HandshakeError): [string, string][];
-}
-
-/** The part of a request that its answer depends on. */
-type Asked = Pick<RequestHead, "method" | "version">;
-
-/** A response that is ready to be sent. */
+/** A response whose head is ready to be sent. */
 interface Answer {
-  head: ResponseHead;
-  /** The head in the format of HTTP/1.1. */
-  bytes: Uint8Array;
-  framing: BodyFraming;
+  /** The head; empty over HTTP/2. */
+  head: Uint8Array;
   body: ReadableStream<Uint8Array> | null;
 }
 
@@ -49,11 +27,11 @@ export class Refusal extends HandshakeError {
 
   /**
    * @param response the value that `onRequest` returned
-   * @param request the request that it answers
+   * @param endpoint the endpoint that has read the request
    * @throws {TypeError} If the value is not a Response, or cannot be sent.
    */
-  constructor(response: Response, request: RequestHead) {
-    const answer = answerOf(checkResponse(response), request);
+  constructor(response: Response, endpoint: Endpoint) {
+    const answer = answerOf(checkResponse(response), endpoint);
     super(`onRequest answered with status ${response.status}`, "rejected", {
       status: response.status,
     });
@@ -122,14 +100,15 @@ class Patience {
 /**
  * Answers with the status of the error, or not at all, and waits until the transport is gone.
  *
- * @param request the request, if at least its method is known
+ * @param endpoint the endpoint, which may have read the request
+ * @param respond sends the head of the response, unless it is written to the transport
  */
 export async function refuse(
   reader: TransportReader,
-  error: unknown,
-  request: Asked | undefined,
+  endpoint: Endpoint,
+  error: HandshakeError,
   options: Cancellable<Pick<ConnectionOptions, "closeTimeout">> & Listeners,
-  responder?: Responder,
+  respond?: (endpoint: Endpoint) => void,
 ): Promise<void> {
   const { transport } = reader;
   const { closeTimeout = 10_000, signal } = options;
@@ -138,12 +117,23 @@ export async function refuse(
   const hurry = () => patience.beginLast();
   const stopWatching = onAbort(signal, hurry);
   const gone = reader.dropInput(hurry);
+  const write = async (bytes: Uint8Array) => {
+    patience.begin();
+    await reader.write(bytes);
+    patience.end();
+  };
   try {
-    if (error instanceof HandshakeError && error.status !== undefined) {
-      const answer = error instanceof Refusal
+    if (error.status !== undefined) {
+      const { head, body } = error instanceof Refusal
         ? error.answer
-        : answerOf(refusalResponse(error, responder), request);
-      await respond(reader, answer, request?.method === "HEAD", patience, responder);
+        : answerOf(refusalResponse(error, endpoint), endpoint);
+      if (respond === undefined) await write(head);
+      else respond(endpoint);
+      if (body !== null) {
+        // RFC 9110 §9.3.2: the response to HEAD has no body.
+        if (endpoint.isHead) handled(body.cancel());
+        else await sendBody(reader, endpoint, body, write);
+      }
       transport.end();
     } else {
       transport.destroy();
@@ -159,36 +149,16 @@ export async function refuse(
   stopWatching();
 }
 
-function refusalResponse(error: HandshakeError, responder?: Responder): Response {
+function refusalResponse(error: HandshakeError, { request }: Endpoint): Response {
   // What a hook has thrown is not the client's business.
   const text = error.code === "hook-failed" ? "Internal Server Error" : error.message;
   const body = new TextEncoder().encode(`${text}\n`);
   const headers: [string, string][] = [
-    ...(responder?.refusalHeaders(error) ?? refusalHeaders(error.status!)),
+    ...refusalHeaders(error, request?.version),
     ["Content-Type", "text/plain; charset=utf-8"],
     ["Content-Length", String(body.length)],
   ];
   return new Response(body, { status: error.status, headers });
-}
-
-async function respond(
-  reader: TransportReader,
-  { head, bytes, framing, body }: Answer,
-  isHead: boolean,
-  patience: Patience,
-  responder?: Responder,
-): Promise<void> {
-  const write = async (bytes: Uint8Array) => {
-    patience.begin();
-    await reader.write(bytes);
-    patience.end();
-  };
-  if (responder === undefined) await write(bytes);
-  else responder.respond(head);
-  if (body === null) return;
-  // RFC 9110 §9.3.2: the response to HEAD has no body.
-  if (isHead) return void handled(body.cancel());
-  await sendBody(reader, body, new BodyWriter(framing), write);
 }
 
 /**
@@ -196,53 +166,21 @@ async function respond(
  *
  * @throws {TypeError} If its head cannot be sent, or announces a body that is missing.
  */
-function answerOf(response: Response, request: Asked | undefined): Answer {
-  const { status, statusText, body } = response;
-  const head = { version: "1.1", status, statusText, headers: fieldsOf(response, request) };
-  const bytes = serializeResponseHead(head);
-  const framing = framingOf(head);
-  const missing = body === null && typeof framing === "object" && framing.length > 0;
-  if (missing && request?.method !== "HEAD") {
-    throw new TypeError(
-      `onRequest must return a Response with the body that its Content-Length announces`,
-    );
-  }
-  return { head, bytes, framing, body };
-}
-
-/** How the client knows where the body ends (RFC 9112 §6.3). */
-function framingOf(head: ResponseHead): BodyFraming {
-  try {
-    return bodyFraming(head);
-  } catch (error) {
-    throw new TypeError((error as Error).message);
-  }
-}
-
-function fieldsOf(
-  { status, headers, body }: Response,
-  request: Asked | undefined,
-): [string, string][] {
+function answerOf({ status, statusText, headers, body }: Response, endpoint: Endpoint): Answer {
   const fields = [...headers].filter(([name]) =>
     name !== "connection" && name !== "transfer-encoding" &&
     // RFC 9110 §8.6: a 204 response has no Content-Length.
     !(name === "content-length" && status === 204)
   );
-  const version = request?.version;
-  if (!headers.has("content-length")) {
-    if (body === null && status !== 204) fields.push(["content-length", "0"]);
-    // A client of HTTP/1.0 reads until the connection ends, and HTTP/2 has its own framing.
-    const chunked = body !== null && version !== "1.0" && version !== "2.0";
-    if (chunked) fields.push(["transfer-encoding", "chunked"]);
-  }
-  fields.push(["connection", headers.has("upgrade") ? "Upgrade, close" : "close"]);
-  return fields;
+  const hasBody = body !== null;
+  const head = endpoint.send({ type: "reject", status, statusText, headers: fields, hasBody });
+  return { head, body };
 }
 
 async function sendBody(
   reader: TransportReader,
+  endpoint: Endpoint,
   body: ReadableStream<Uint8Array>,
-  writer: BodyWriter,
   write: (bytes: Uint8Array) => Promise<void>,
 ): Promise<void> {
   const source = body.getReader();
@@ -255,7 +193,7 @@ async function sendBody(
       if (!(value instanceof Uint8Array)) {
         throw new TypeError(`The body of a Response must give bytes, received ${kindOf(value)}`);
       }
-      const bytes = writer.write(value, done);
+      const bytes = endpoint.send({ type: "rejectData", data: value, bodyFinished: done });
       if (bytes.length > 0) await write(bytes);
       if (done) return;
     }

@@ -4,23 +4,11 @@
  *
  * @module
  */
-import {
-  type AcceptOptions,
-  announcesBody,
-  type ReceivedOffer,
-  refusal,
-} from "../core/agreement.ts";
 import { HandshakeError } from "../core/error.ts";
-import { acceptExtensions } from "../core/extension.ts";
-import { checkExtraFields, checkField, isUpgrade } from "../core/handshake.ts";
-import type { RawHeaders } from "../core/header.ts";
-import { ServerHandshake } from "../core/server_handshake.ts";
-import {
-  HEAD_LIMITS,
-  type HeadLimits,
-  type RequestHead,
-  type ResponseHead,
-} from "../core/http1.ts";
+import { Endpoint } from "../core/endpoint.ts";
+import { checkExtraFields } from "../core/handshake.ts";
+import { checkField } from "../core/header.ts";
+import { HEAD_LIMITS, type HeadLimits } from "../core/http1.ts";
 import { formatAuthority, requestUrl } from "../core/url.ts";
 import {
   checkBoolean,
@@ -33,7 +21,7 @@ import {
   optionsWithout,
 } from "../core/options.ts";
 import { type ByteDuplex, fromStreams } from "../byte_streams.ts";
-import { WebSocketConnection } from "../connection/connection.ts";
+import type { WebSocketConnection } from "../connection/connection.ts";
 import { defaultProvider, extensionsOf } from "../platform.ts";
 import { toHeaders, toRawHeaders, toRequest } from "../http.ts";
 import {
@@ -43,10 +31,16 @@ import {
   type ConnectionOptions,
 } from "../options.ts";
 import type { Address, Listener, ListenOptions, TlsServeOptions, Transport } from "../transport.ts";
-import { type Cancellable, type Deadline, TransportReader, withDeadline } from "../opening.ts";
+import {
+  type Cancellable,
+  type Deadline,
+  Opening,
+  TransportReader,
+  withDeadline,
+} from "../opening.ts";
 import { hook, hookFailed, reportRefused, requestOf } from "./hooks.ts";
 import { checkOrigin, checkOrigins } from "./origin.ts";
-import { Refusal, refuse, type Responder } from "./refusal.ts";
+import { Refusal, refuse } from "./refusal.ts";
 import { type Handler, Sessions, type ShutdownOptions } from "./sessions.ts";
 
 /** How a server works. */
@@ -324,13 +318,29 @@ export async function accept(
   return await acceptOn(fromStreams(transport), { ...options, headers });
 }
 
-function acceptOn(
+/**
+ * As {@linkcode accept}. Internal.
+ *
+ * @param source the request, if another HTTP parser has read it
+ */
+export async function acceptOn(
   transport: Transport,
   options: Cancellable<ServeOptions>,
+  source?: RequestSource,
 ): Promise<WebSocketConnection> {
-  const reader = new TransportReader(transport);
-  const handshake = new ServerHandshake(options.limits);
-  return answer(reader, options, () => readRequest(reader, handshake), undefined, { handshake });
+  const asked: Asked = { reader: new TransportReader(transport), source };
+  try {
+    return await withDeadline(options, (deadline) => open(asked, options, deadline));
+  } catch (thrown) {
+    const error = refusalOf(thrown, options);
+    const { reader, endpoint = new Endpoint("server"), request } = asked;
+    if (options.onRefused !== undefined) {
+      const { secure = false } = transport;
+      reportRefused(error, request ?? requestOf(endpoint.request, secure), options);
+    }
+    await refuse(reader, endpoint, error, options, source?.respond);
+    throw thrown;
+  }
 }
 
 /** Answers a client without reading what it asks for. */
@@ -341,97 +351,24 @@ async function refuseUnread(
 ): Promise<never> {
   const reader = new TransportReader(transport);
   reportRefused(fault, undefined, options);
-  await refuse(reader, fault, undefined, options);
+  await refuse(reader, new Endpoint("server"), fault, options);
   throw fault;
 }
 
-/** A request whose head was read. Internal. */
-export interface ReadRequest {
-  /** What checks it and makes the answer: a `ServerHandshake`, over HTTP/1.1. */
-  handshake: {
-    check(): ReceivedOffer;
-    accept(options: AcceptOptions): { response: ResponseHead; bytes: Uint8Array };
-    readonly trailing: Uint8Array;
-  };
-  /** Its head. */
-  head: RequestHead;
-  /** Throws a `HandshakeError` if the request is to be refused before anything else is checked. */
-  check?: () => void;
+/** A request whose head another HTTP parser has read. Internal. */
+export interface RequestSource {
+  /** Gives the head to the endpoint, or throws a `HandshakeError`, which is answered. */
+  give(endpoint: Endpoint): void;
+  /** Sends the head of the response, unless it is written to the transport. */
+  respond?(endpoint: Endpoint): void;
 }
 
-/** The parts of a request that are known so far. */
+/** The opening handshake of one client, as far as it has come. */
 interface Asked {
-  head?: RequestHead;
+  readonly reader: TransportReader;
+  readonly source: RequestSource | undefined;
+  endpoint?: Endpoint;
   request?: Request;
-  /** Reads the head, if no other parser has read it. */
-  handshake?: ServerHandshake;
-}
-
-/**
- * The part of a request that its answer depends on. The answer to a HEAD has no body, even if the rest of
- * the request cannot be read.
- */
-function answered({ head, handshake }: Asked): Pick<RequestHead, "method" | "version"> | undefined {
-  return head ?? (handshake?.isHead ? { method: "HEAD", version: "1.1" } : undefined);
-}
-
-/**
- * As {@linkcode accept}, for a request that another HTTP parser has read. Internal.
- *
- * @param read gives it; a `HandshakeError` that it throws is answered
- * @param responder sends the head of the response, where it is not written to the transport
- */
-export async function acceptRead(
-  transport: Transport,
-  options: Cancellable<ServeOptions>,
-  read: () => ReadRequest,
-  responder?: Responder,
-): Promise<WebSocketConnection> {
-  return await answer(new TransportReader(transport), options, read, responder);
-}
-
-async function readRequest(
-  reader: TransportReader,
-  handshake: ServerHandshake,
-): Promise<ReadRequest> {
-  let head: RequestHead | undefined;
-  while (head === undefined) head = handshake.receive(await reader.read());
-  const { headers } = head;
-  const check = () => {
-    if (announcesBody(headers) && !isUpgrade(headers)) throw plainBody();
-  };
-  return { handshake, head, check };
-}
-
-/**
- * The refusal of a plain request with a body, which `onRequest` could not see (RFC 9110 §15.5.14).
- * Internal.
- */
-export function plainBody(): HandshakeError {
-  return refusal(413, "body", "Expected a plain request without a body, received one with a body");
-}
-
-async function answer(
-  reader: TransportReader,
-  options: Cancellable<ServeOptions>,
-  read: () => ReadRequest | Promise<ReadRequest>,
-  responder?: Responder,
-  asked: Asked = {},
-): Promise<WebSocketConnection> {
-  try {
-    return await withDeadline(
-      options,
-      (deadline) => open(reader, read, asked, options, deadline, responder),
-    );
-  } catch (thrown) {
-    const error = refusalOf(thrown, options);
-    if (options.onRefused !== undefined) {
-      const { secure = false } = reader.transport;
-      reportRefused(error, asked.request ?? requestOf(asked.head, secure), options);
-    }
-    await refuse(reader, error, answered(asked), options, responder);
-    throw thrown;
-  }
 }
 
 /** The error that a handshake is turned down with. */
@@ -441,20 +378,36 @@ function refusalOf(thrown: unknown, { signal }: Cancellable<ServeOptions>): Hand
   return new HandshakeError("The handshake was aborted", "shutdown", { cause: thrown });
 }
 
-async function open(
+/** Reads the request. Returns what is wrong with a request that `onRequest` sees all the same. */
+async function readRequest(
+  opening: Opening,
   reader: TransportReader,
-  read: () => ReadRequest | Promise<ReadRequest>,
+): Promise<HandshakeError | undefined> {
+  try {
+    await opening.next(reader);
+  } catch (error) {
+    const isShown = opening.endpoint.request !== undefined && error instanceof HandshakeError &&
+      error.status !== 413;
+    if (!isShown) throw error;
+    return error;
+  }
+}
+
+async function open(
   asked: Asked,
   options: Cancellable<ServeOptions>,
   deadline: Deadline,
-  responder: Responder | undefined,
 ): Promise<WebSocketConnection> {
-  const { handshake, head, check } = await read();
-  asked.head = head;
-  check?.();
+  const { reader, source } = asked;
+  const { limits, onRequest, selectProtocol, onResponse } = options;
   const { textCodec } = options.provider ?? await defaultProvider();
+  const extensions = await extensionsOf(options, false);
+  const opening = new Opening("server", { extensions, limits, options, textCodec });
+  const endpoint = asked.endpoint = opening.endpoint;
+  source?.give(endpoint);
+  const fault = await readRequest(opening, reader);
+  const head = endpoint.request!;
   const { secure = false } = reader.transport;
-  const { onRequest, selectProtocol, onResponse } = options;
   const request = () => asked.request ??= toRequest(head, secure);
   // The client may leave while a hook is waited for.
   const wait = <T>(run: () => T | Promise<T>): Promise<T> => {
@@ -467,49 +420,29 @@ async function open(
     const made = request();
     const refusal = await wait(async () => {
       const response = await onRequest(made);
-      return response === undefined ? undefined : new Refusal(response, head);
+      return response === undefined ? undefined : new Refusal(response, endpoint);
     });
     if (refusal !== undefined) throw refusal;
   }
-  const offer = handshake.check();
-  checkOrigin(offer.origin, () => requestUrl(head, secure), options.origins);
+  if (fault !== undefined) throw fault;
+  const { origin, protocols } = endpoint.offer!;
+  checkOrigin(origin, () => requestUrl(head, secure), options.origins);
   const protocol = selectProtocol === undefined
-    ? commonProtocol(offer.protocols, options.protocols)
-    : await wait(() => selectProtocol(offer.protocols, request())) ?? "";
-  // Nothing is awaited for nothing, which would take a promise and its reactions.
-  const supported = extensionsOf(options, false);
-  const factories = supported instanceof Promise ? await supported : supported;
-  const agreed = acceptExtensions(offer.extensions, factories);
-  let headers: RawHeaders = toRawHeaders(options.headers);
-  if (headers.length > 0 || onResponse !== undefined) {
-    const fields = toHeaders(headers);
-    if (onResponse !== undefined) await wait(() => onResponse(fields, request()));
-    headers = [...fields];
-  }
-  let accepted: { response: ResponseHead; bytes: Uint8Array };
+    ? commonProtocol(protocols, options.protocols)
+    : await wait(() => selectProtocol(protocols, request())) ?? "";
+  const fields = toHeaders(toRawHeaders(options.headers));
+  if (onResponse !== undefined) await wait(() => onResponse(fields, request()));
+  // The hooks may have taken longer than `openTimeout`, or longer than the client waited.
+  deadline.throwIfPassed();
+  let bytes: Uint8Array;
   try {
-    accepted = handshake.accept({ protocol, extensions: agreed.headers, headers });
+    bytes = endpoint.send({ type: "accept", protocol, headers: [...fields] });
   } catch (cause) {
     throw hookFailed(cause);
   }
-  const { response, bytes } = accepted;
-  // The hooks may have taken longer than `openTimeout`, or longer than the client waited.
-  deadline.throwIfPassed();
-  if (responder === undefined) reader.transport.write([bytes]);
-  else responder.respond(response);
-  return new WebSocketConnection({
-    role: "server",
-    transport: reader.transport,
-    agreement: { protocol, extensions: agreed.headers },
-    activeExtensions: agreed.extensions,
-    request: head,
-    response,
-    webRequest: asked.request,
-    secure,
-    takeOver: (handlers) => reader.handOver(handshake.trailing, handlers),
-    options,
-    textCodec,
-  });
+  if (source?.respond === undefined) reader.transport.write([bytes]);
+  else source.respond(endpoint);
+  return opening.connect(reader, { secure, webRequest: asked.request });
 }
 
 /** The subprotocol for which the places in both lists add up to the least. */

@@ -276,6 +276,10 @@ export class NativeSocket implements Machine {
   }
 
   /** What waits to be read. */
+  get bufferedAmount(): number {
+    return 0;
+  }
+
   get bufferedMemory(): number {
     return this.#budget.used;
   }

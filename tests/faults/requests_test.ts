@@ -18,7 +18,7 @@ import {
   type RawHeaders,
   RemoteProtocolError,
 } from "../../lib/core/mod.ts";
-import { checkHttp2Request, http2Request } from "../../lib/core/http2_handshake.ts";
+import { checkHttp2Request, http2Request } from "../../lib/core/handshake.ts";
 import { HeadReader } from "../../lib/core/http1.ts";
 import { upgrade } from "../../lib/node.ts";
 import { attachHttp2 } from "../../lib/http2.ts";
