@@ -185,14 +185,16 @@ class BunTransport extends BaseTransport implements Transport {
   }
 
   onDrain(): void {
-    for (;;) {
+    while (this.unsent > 0) {
       const bytes = this.firstOf(this.#queue);
       if (bytes === undefined) return;
       const taken = this.#write(bytes);
       this.#queue!.remove(taken);
-      if (taken === this.unsent) this.#queue = undefined;
+      // The handler writes again when all bytes have left; these bytes wait for the next event.
+      const isLast = taken === this.unsent;
+      if (isLast) this.#queue = undefined;
       this.reportSent(taken);
-      if (taken < bytes.length) return;
+      if (isLast || taken < bytes.length) return;
     }
   }
 
