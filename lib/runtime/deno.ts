@@ -99,7 +99,8 @@ async function shake(conn: TlsConn, options: DialOptions): Promise<Transport> {
   } catch (error) {
     closeQuietly(conn);
     if (signal?.aborted) throw signal.reason;
-    throw asCertificateError(error as Error, tls?.servername ?? hostname);
+    if (!(error as Error).message.startsWith("invalid peer certificate")) throw error;
+    throw certificateError(tls?.servername ?? hostname, error);
   } finally {
     stopWatching();
   }
@@ -146,20 +147,12 @@ async function openTcp(options: NetAddress & { signal?: AbortSignal }): Promise<
 function trustOf(tls: TlsConnectOptions, hostname: string): TlsTrust {
   const { ca, alpn, servername = hostname, insecureSkipVerify } = tls;
   if (insecureSkipVerify) throw unsupported("insecureSkipVerify; its command line can");
-  return { hostname: servername, caCerts: listOf(ca), alpnProtocols: alpn };
+  const caCerts = typeof ca === "string" ? [ca] : ca;
+  return { hostname: servername, caCerts, alpnProtocols: alpn };
 }
 
 function unsupported(what: string): HandshakeError {
   return new HandshakeError(`Expected no ${what}: Deno has no way for it`, "unsupported");
-}
-
-function listOf(ca: string | string[] | undefined): string[] | undefined {
-  return typeof ca === "string" ? [ca] : ca;
-}
-
-function asCertificateError(error: Error, servername: string): Error {
-  if (!error.message.startsWith("invalid peer certificate")) return error;
-  return certificateError(servername, error);
 }
 
 /** How often a listener looks for a place for the next client, in milliseconds. */
