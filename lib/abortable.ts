@@ -5,16 +5,6 @@
  */
 import { timer } from "./timers.ts";
 
-/** The part of an AbortSignal that waiting needs. */
-export interface Cancellation {
-  /** Whether the signal was aborted. */
-  readonly aborted: boolean;
-  /** The reason why the signal was aborted. */
-  readonly reason: unknown;
-  addEventListener(type: "abort", listener: () => void, options?: { once: boolean }): void;
-  removeEventListener(type: "abort", listener: () => void): void;
-}
-
 /**
  * Calls back once when a signal is aborted, or at once if it is aborted already.
  *
@@ -23,7 +13,7 @@ export interface Cancellation {
  * @returns a function that removes the listener
  */
 export function onAbort(
-  signal: Cancellation | undefined,
+  signal: AbortSignal | undefined,
   callback: (reason: unknown) => void,
 ): () => void {
   if (signal === undefined) return () => {};

@@ -7,9 +7,6 @@
  * KiB, and goes on counting if it is cut then. Raise the option for sessions that live long, or that
  * carry many such connections: beyond it the session refuses each new stream.
  *
- * An entry point of its own because its declarations need those of `node:http2`, which the others must
- * not.
- *
  * @module
  */
 import type {
@@ -48,13 +45,7 @@ import { onAbort, sleep } from "./abortable.ts";
 import { backgroundTimer, nextTurn } from "./timers.ts";
 import { defaultProvider, extensionsOf } from "./platform.ts";
 import { toRawHeaders } from "./http.ts";
-import {
-  type Cancellable,
-  type Deadline,
-  type Opening,
-  TransportReader,
-  withDeadline,
-} from "./opening.ts";
+import { type Deadline, type Opening, TransportReader, withDeadline } from "./opening.ts";
 import {
   checkLocalSettings,
   checkServerRuntime,
@@ -275,7 +266,7 @@ function sendableHeaders(options: UpgradeOptions): [string, string][] {
 async function open(
   stream: ServerHttp2Stream,
   headers: IncomingHttpHeaders,
-  options: Cancellable<UpgradeOptions>,
+  options: UpgradeOptions,
   fault?: HandshakeError,
 ): Promise<WebSocketConnection> {
   if (taken.has(stream)) throw invalidState("Expected a stream that was not taken already");

@@ -2,15 +2,11 @@
  * WebSockets on the HTTP server that you already have: `node:http` and `node:https`, on Node, Bun and
  * Deno, and all that is built on them.
  *
- * An entry point of its own because its declarations need those of `node:http`, which the others must
- * not.
- *
  * @module
  */
 import type { IncomingMessage, Server as HttpServer } from "node:http";
 import type { Server as HttpsServer } from "node:https";
 import type { Duplex } from "node:stream";
-import type { Cancellable } from "./opening.ts";
 import {
   type Attachment,
   attachTo,
@@ -92,7 +88,8 @@ const taken = new WeakSet<Duplex>();
  * @param head what came behind the request
  * @returns the open connection. It rejects with a {@linkcode HandshakeError} when the handshake failed,
  * with the signal's reason when it was aborted, and with InvalidStateError for a socket that was taken
- * already. Deno's `node:https` cannot hold a peer back: there it is "unsupported"
+ * already. A wrong option leaves the socket to the caller, who then answers or destroys it. Deno's
+ * `node:https` cannot hold a peer back: there it is "unsupported"
  */
 export async function upgrade(
   request: IncomingMessage,
@@ -116,7 +113,7 @@ async function open(
   request: IncomingMessage,
   socket: Duplex,
   trailing: Uint8Array,
-  options: Cancellable<UpgradeOptions>,
+  options: UpgradeOptions,
   fault?: HandshakeError,
 ): Promise<WebSocketConnection> {
   if (taken.has(socket)) throw invalidState("Expected a socket that was not taken already");

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { type Cancellation, onAbort } from "./abortable.ts";
+import { onAbort } from "./abortable.ts";
 import { WebSocketConnection } from "./connection/connection.ts";
 import { type MachineHost, protocolOptions } from "./connection/driver.ts";
 import { bodyReader } from "./core/body.ts";
@@ -27,6 +27,9 @@ const CHUNK_OVERHEAD = 256;
 export class TransportReader implements TransportHandlers {
   readonly transport: Transport;
   #chunks: Uint8Array[] = [];
+  /** Whether the peer has ended its side. */
+  #isHalfClosed = false;
+  /** Whether no more chunks come. */
   #inputEnded = false;
   #closed = false;
   #error: Error | undefined;
@@ -57,12 +60,12 @@ export class TransportReader implements TransportHandlers {
   }
 
   end(): void {
-    this.#inputEnded = true;
+    this.#inputEnded = this.#isHalfClosed = true;
     this.#wake();
   }
 
   close(error?: Error): void {
-    this.#closed = true;
+    this.#closed = this.#inputEnded = true;
     this.#error = error;
     this.#onGone?.(this.#lost());
     this.#wake();
@@ -95,7 +98,7 @@ export class TransportReader implements TransportHandlers {
 
   /** The next chunk, or null at the end of the input; rejects when the transport failed. */
   async read(): Promise<Uint8Array | null> {
-    while (this.#chunks.length === 0 && !this.#ended) await this.#more();
+    while (this.#chunks.length === 0 && !this.#inputEnded) await this.#woken(true);
     const chunk = this.#chunks.shift();
     if (chunk !== undefined) return chunk;
     if (this.#error === undefined) return null;
@@ -117,7 +120,7 @@ export class TransportReader implements TransportHandlers {
     this.transport.handle(handlers);
     for (const chunk of this.#chunks) handlers.data(chunk);
     this.#chunks = [];
-    if (this.#inputEnded) handlers.end();
+    if (this.#isHalfClosed) handlers.end();
     if (this.#closed) handlers.close(this.#error);
   }
 
@@ -127,9 +130,9 @@ export class TransportReader implements TransportHandlers {
    * @param onInputEnd called when the peer has ended its side
    */
   async dropInput(onInputEnd: () => void): Promise<void> {
-    while (!this.#ended) {
+    while (!this.#inputEnded) {
       this.#chunks = [];
-      await this.#more();
+      await this.#woken(true);
     }
     onInputEnd();
     await this.closed();
@@ -139,18 +142,12 @@ export class TransportReader implements TransportHandlers {
     for (const resolve of this.#waiting.splice(0)) resolve();
   }
 
-  get #ended(): boolean {
-    return this.#inputEnded || this.#closed;
-  }
-
-  #woken(): Promise<void> {
-    return new Promise((resolve) => this.#waiting.push(resolve));
-  }
-
-  #more(): Promise<void> {
-    const woken = this.#woken();
-    this.transport.resume();
-    return woken;
+  /** Waits until something happens. */
+  #woken(reads = false): Promise<void> {
+    return new Promise((resolve) => {
+      this.#waiting.push(resolve);
+      if (reads) this.transport.resume();
+    });
   }
 }
 
@@ -263,9 +260,6 @@ export async function* bodyOf(
   }
 }
 
-/** Options whose signal may be any such. */
-export type Cancellable<T> = Omit<T, "signal"> & { signal?: Cancellation };
-
 /** Says what a handshake that runs out of time has failed with by then, in place of "timeout". */
 export type OnTimeout = (failure: (timeout: HandshakeError) => Error) => void;
 
@@ -335,7 +329,7 @@ export class Deadline {
 
 /** Runs a handshake within `openTimeout`, and until `signal` is aborted. */
 export async function withDeadline<T>(
-  { signal, openTimeout = 10_000 }: Cancellable<Pick<ConnectionOptions, "openTimeout">>,
+  { signal, openTimeout = 10_000 }: Pick<ConnectionOptions, "signal" | "openTimeout">,
   run: (deadline: Deadline) => Promise<T>,
 ): Promise<T> {
   if (signal?.aborted) throw signal.reason;

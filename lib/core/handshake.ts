@@ -193,7 +193,8 @@ function checkAuthority(host: string): void {
  */
 export function checkRequest(head: RequestHead): HandshakeRequest {
   const { method, version, headers } = head;
-  if (announcesBody(headers) && !isUpgrade(headers)) throw plainBody();
+  const hasBody = announcesBody(headers);
+  if (hasBody && !isUpgrade(headers)) throw plainBody();
   // Which URL is asked for, and whether any, matters more than what is asked of it.
   requestUrl(head, false);
   checkFields(headers);
@@ -202,7 +203,7 @@ export function checkRequest(head: RequestHead): HandshakeRequest {
   if (version !== "1.1") {
     throw refusal(400, "http-version", `Expected HTTP/1.1, received HTTP/${version}`);
   }
-  checkNoBody(headers);
+  if (hasBody) throw unexpectedBody();
   checkVersion(headers, 426);
   const key = headerValue(headers, "Sec-WebSocket-Key");
   // 16 bytes are 22 digits and two of padding. The four lowest bits of the last digit have no meaning:
@@ -250,7 +251,7 @@ export function checkHttp2Request(fields: RawHeaders): ReceivedOffer {
     throw refusal(400, "host", "Expected one host, received :authority and another one in Host");
   }
   checkFields(head.headers);
-  checkNoBody(fields);
+  if (announcesBody(fields)) throw unexpectedBody();
   // 426 would need a header that HTTP/2 does not have.
   checkVersion(fields, 400);
   return readOffer(fields);
@@ -275,9 +276,8 @@ function checkFields(headers: RawHeaders): void {
 }
 
 /** A proxy could frame a request that announces a body in another way. */
-function checkNoBody(headers: RawHeaders): void {
-  if (!announcesBody(headers)) return;
-  throw refusal(400, "body", "Expected a request without a body, received one that announces one");
+function unexpectedBody(): HandshakeError {
+  return refusal(400, "body", "Expected a request without a body, received one that announces one");
 }
 
 /** Whether the header fields of a request announce a body (RFC 9112 §6.3). */

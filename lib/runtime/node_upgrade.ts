@@ -1,8 +1,6 @@
 /**
  * What `node:http` hands over with an 'upgrade' event, as a transport and the head of a request.
  *
- * A file of its own because only those who have an HTTP server load it.
- *
  * @module
  */
 import type { IncomingMessage } from "node:http";

@@ -2,9 +2,6 @@
 /**
  * What is attached to an HTTP server that somebody else runs.
  *
- * A file of its own because servers of HTTP/1.1 and HTTP/2 differ only in the event that brings a
- * request.
- *
  * @module
  */
 import type { WebSocketConnection } from "../connection/connection.ts";
@@ -14,7 +11,6 @@ import { pathOfTarget } from "../core/url.ts";
 import { LISTENING, reusableHeaders, SERVE_OPTIONS, type ServeOptions } from "./server.ts";
 import { hookFailed } from "./hooks.ts";
 import { type Handler, Sessions, type ShutdownOptions } from "./sessions.ts";
-import type { Cancellable } from "../opening.ts";
 import type { Address } from "../transport.ts";
 
 /** The options of `serve()` without those for listening, and without `limits`, which the HTTP server has. */
@@ -67,7 +63,7 @@ export function attachTo(
   listen: (
     take: (
       open: (
-        options: Cancellable<UpgradeOptions>,
+        options: UpgradeOptions,
         fault?: HandshakeError,
       ) => Promise<WebSocketConnection>,
       address: Address | undefined,

@@ -1,8 +1,6 @@
 /**
  * How many connections a server has, in all and from each address.
  *
- * A file of its own because it counts, and the sessions need only know whether there is room.
- *
  * @module
  */
 import { HandshakeError } from "../core/error.ts";

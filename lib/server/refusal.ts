@@ -7,7 +7,7 @@ import { handled, onAbort } from "../abortable.ts";
 import type { Endpoint } from "../core/endpoint.ts";
 import { HandshakeError } from "../core/error.ts";
 import { refusalHeaders } from "../core/handshake.ts";
-import type { Cancellable, TransportReader } from "../opening.ts";
+import type { TransportReader } from "../opening.ts";
 import type { ConnectionOptions } from "../options.ts";
 import { deadline } from "../timers.ts";
 import { kindOf } from "../core/options.ts";
@@ -107,7 +107,7 @@ export async function refuse(
   reader: TransportReader,
   endpoint: Endpoint,
   error: HandshakeError,
-  options: Cancellable<Pick<ConnectionOptions, "closeTimeout">> & Listeners,
+  options: Pick<ConnectionOptions, "signal" | "closeTimeout"> & Listeners,
   respond?: (endpoint: Endpoint) => void,
 ): Promise<void> {
   const { transport } = reader;

@@ -31,13 +31,7 @@ import {
   type ConnectionOptions,
 } from "../options.ts";
 import type { Address, Listener, ListenOptions, TlsServeOptions, Transport } from "../transport.ts";
-import {
-  type Cancellable,
-  type Deadline,
-  Opening,
-  TransportReader,
-  withDeadline,
-} from "../opening.ts";
+import { type Deadline, Opening, TransportReader, withDeadline } from "../opening.ts";
 import { hook, hookFailed, reportRefused, requestOf } from "./hooks.ts";
 import { checkOrigin, checkOrigins } from "./origin.ts";
 import { Refusal, refuse } from "./refusal.ts";
@@ -325,7 +319,7 @@ export async function accept(
  */
 export async function acceptOn(
   transport: Transport,
-  options: Cancellable<ServeOptions>,
+  options: ServeOptions,
   source?: RequestSource,
 ): Promise<WebSocketConnection> {
   const asked: Asked = { reader: new TransportReader(transport), source };
@@ -346,7 +340,7 @@ export async function acceptOn(
 /** Answers a client without reading what it asks for. */
 async function refuseUnread(
   transport: Transport,
-  options: Cancellable<ServeOptions>,
+  options: ServeOptions,
   fault: HandshakeError,
 ): Promise<never> {
   const reader = new TransportReader(transport);
@@ -372,7 +366,7 @@ interface Asked {
 }
 
 /** The error that a handshake is turned down with. */
-function refusalOf(thrown: unknown, { signal }: Cancellable<ServeOptions>): HandshakeError {
+function refusalOf(thrown: unknown, { signal }: ServeOptions): HandshakeError {
   if (thrown instanceof HandshakeError) return thrown;
   if (!signal?.aborted || thrown !== signal.reason) return hookFailed(thrown);
   return new HandshakeError("The handshake was aborted", "shutdown", { cause: thrown });
@@ -395,7 +389,7 @@ async function readRequest(
 
 async function open(
   asked: Asked,
-  options: Cancellable<ServeOptions>,
+  options: ServeOptions,
   deadline: Deadline,
 ): Promise<WebSocketConnection> {
   const { reader, source } = asked;

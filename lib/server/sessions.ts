@@ -1,9 +1,6 @@
 /**
  * The connections that one handler serves, from the handshake to the end, and their shutdown.
  *
- * A file of its own because a server that listens and one that is attached to an HTTP server differ
- * only in where their connections come from.
- *
  * @module
  */
 import { checkCloseInfo } from "../connection/closing.ts";
@@ -12,7 +9,7 @@ import { ConnectionCount, type ConnectionLimits } from "./connection_limits.ts";
 import { HandshakeError, invalidState } from "../core/error.ts";
 import { checkKnown, checkNumber, type OptionNames } from "../core/options.ts";
 import { type Listeners, report } from "./hooks.ts";
-import { type Cancellation, onAbort } from "../abortable.ts";
+import { onAbort } from "../abortable.ts";
 import { driverOf, type WebSocketConnection } from "../connection/connection.ts";
 import type { Address } from "../transport.ts";
 import { backgroundTimer, nextTurn, timer } from "../timers.ts";
@@ -83,7 +80,7 @@ export class Sessions {
   #shaking = 0;
   /** How many clients are being answered with 503. */
   #refusals = 0;
-  readonly #shutdown = new Shutdown();
+  readonly #shutdown = new AbortController();
   #stop: () => unknown = () => {};
   #info: CloseInfo = { closeCode: CloseCode.GoingAway };
   #finish!: () => void;
@@ -100,8 +97,8 @@ export class Sessions {
   }
 
   /** Aborted when it shuts down: ends the handshakes that are under way. */
-  get signal(): Cancellation {
-    return this.#shutdown;
+  get signal(): AbortSignal {
+    return this.#shutdown.signal;
   }
 
   /**
@@ -145,7 +142,7 @@ export class Sessions {
     this.#pending++;
     const place = this.#count.enter(address);
     if (place instanceof HandshakeError) return this.#refuse(open, place);
-    begin(open).then(
+    open().then(
       (ws) => this.#serve(ws, place),
       (error) => {
         this.#count.leave(place);
@@ -158,11 +155,12 @@ export class Sessions {
   #refuse(open: Open, error: HandshakeError): void {
     const isTold = this.#refusals++ < MAX_REFUSALS;
     // An error without a status is not answered.
-    begin(open, isTold ? error : new HandshakeError(error.message, error.code)).catch(() => {})
-      .then(() => {
+    open(isTold ? error : new HandshakeError(error.message, error.code)).catch(() => {}).then(
+      () => {
         this.#refusals--;
         this.#left();
-      });
+      },
+    );
   }
 
   #refused(error: unknown): void {
@@ -178,37 +176,45 @@ export class Sessions {
   #serve(ws: WebSocketConnection, place: string): void {
     this.connections.add(ws);
     if (this.signal.aborted) ws.close(this.#info);
-    const session = new Session(this, ws, place, this.#limitLifetime(ws));
+    const cancelTimer = this.#limitLifetime(ws);
+    const { closing } = driverOf(ws);
     // It is over when both have ended: a handler may go on when the connection has long done so.
     this.#pending++;
-    const { closing } = driverOf(ws);
-    closing.whenEnded(() => session.ended());
+    closing.whenEnded(() => {
+      cancelTimer?.();
+      this.#count.leave(place);
+      this.connections.delete(ws);
+      this.#left();
+    });
     closing.leaveRule = "handler";
     try {
       const returned = this.#handler(ws);
       if (isThenable(returned)) {
-        // No asynchronous function: what it keeps while it waits is several times as large.
-        Promise.resolve(returned).then(session.returned.bind(session), session.threw.bind(session));
+        Promise.resolve(returned).then(
+          // A turn later a pipe that was not awaited has asked for its first message.
+          () => nextTurn(() => this.#handled(ws)),
+          (error) => this.#threw(ws, error),
+        );
       } else {
         closing.handlerLeft();
         this.#left();
       }
     } catch (error) {
-      session.threw(error);
+      this.#threw(ws, error);
     }
   }
 
-  /** A connection has ended. */
-  ended(ws: WebSocketConnection, place: string): void {
-    this.#count.leave(place);
-    this.connections.delete(ws);
+  /** A handler's promise has resolved. */
+  #handled(ws: WebSocketConnection): void {
+    if (driverOf(ws).closing.handlerSettled(false)) this.report(invalidState(FORGOTTEN));
     this.#left();
   }
 
-  /** A handler has settled. */
-  handled(ws: WebSocketConnection, rejected: boolean): void {
-    const waiting = driverOf(ws).closing.handlerSettled(rejected);
-    if (waiting && !rejected) this.report(invalidState(FORGOTTEN));
+  /** A handler has thrown, or its promise has rejected. */
+  #threw(ws: WebSocketConnection, error: unknown): void {
+    // That the peer has left is no error of the handler's.
+    if (!ws.isOwnError(error)) this.report(error);
+    driverOf(ws).closing.handlerSettled(true);
     this.#left();
   }
 
@@ -270,76 +276,7 @@ export class Sessions {
   }
 }
 
-/** What is done at the end of one connection: an object takes less than functions that remember it. */
-class Session {
-  readonly #sessions: Sessions;
-  readonly #ws: WebSocketConnection;
-  readonly #place: string;
-  readonly #cancelTimer: (() => void) | undefined;
-
-  constructor(
-    sessions: Sessions,
-    ws: WebSocketConnection,
-    place: string,
-    cancelTimer: (() => void) | undefined,
-  ) {
-    this.#sessions = sessions;
-    this.#ws = ws;
-    this.#place = place;
-    this.#cancelTimer = cancelTimer;
-  }
-
-  ended(): void {
-    this.#cancelTimer?.();
-    this.#sessions.ended(this.#ws, this.#place);
-  }
-
-  /** The handler's promise has resolved. */
-  returned(): void {
-    // A turn later a pipe that was not awaited has asked for its first message.
-    nextTurn(() => this.#sessions.handled(this.#ws, false));
-  }
-
-  /** The handler has thrown, or its promise has rejected. */
-  threw(error: unknown): void {
-    // That the peer has left is no error of the handler's.
-    if (!this.#ws.isOwnError(error)) this.#sessions.report(error);
-    this.#sessions.handled(this.#ws, true);
-  }
-}
-
-/** Ends the handshakes under way: each would need 800 bytes to listen to an AbortSignal. */
-class Shutdown implements Cancellation {
-  aborted = false;
-  reason: unknown;
-  readonly #listeners = new Set<() => void>();
-
-  addEventListener(_: "abort", listener: () => void): void {
-    this.#listeners.add(listener);
-  }
-
-  removeEventListener(_: "abort", listener: () => void): void {
-    this.#listeners.delete(listener);
-  }
-
-  abort(reason: unknown): void {
-    this.aborted = true;
-    this.reason = reason;
-    for (const listener of this.#listeners) listener();
-    this.#listeners.clear();
-  }
-}
-
 function isThenable(value: unknown): value is PromiseLike<unknown> {
   const isObject = typeof value === "function" || (typeof value === "object" && value !== null);
   return isObject && typeof (value as Partial<PromiseLike<unknown>>).then === "function";
-}
-
-/** A transport of somebody's own may throw at once. */
-function begin(open: Open, fault?: HandshakeError): Promise<WebSocketConnection> {
-  try {
-    return open(fault);
-  } catch (error) {
-    return Promise.reject(error);
-  }
 }
