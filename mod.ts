@@ -13,7 +13,12 @@ export {
   type Credentials,
   credentialsOf,
 } from "./lib/server/basic_auth.ts";
-export { broadcast, type BroadcastOptions } from "./lib/connection/broadcast.ts";
+export {
+  broadcast,
+  type BroadcastOptions,
+  type BroadcastResult,
+} from "./lib/connection/broadcast.ts";
+export { relay, type RelayOptions } from "./lib/connection/relay.ts";
 export type { ByteDuplex } from "./lib/byte_streams.ts";
 export { connect, type ConnectOptions } from "./lib/client/client.ts";
 export type { WebSocketConnection } from "./lib/connection/connection.ts";

@@ -52,6 +52,24 @@ describe("broadcast", () => {
     for (const server of servers) server.terminate();
   });
 
+  it("tells how many get the message, miss it and were closed, and leaves some out", async () => {
+    const { servers, readers, slow } = await audience();
+    const limit = { maxBufferedAmount: 250_000 };
+    flood([slow], 3, { ...limit, slow: "drop-newest" });
+    const missed = broadcast(servers, LARGE, { ...limit, slow: "drop-newest" });
+    assert.deepEqual(missed, { sent: 2, missed: 1, closed: 0 });
+    const closed = broadcast(servers, LARGE, { ...limit, slow: "terminate" });
+    assert.deepEqual(closed, { sent: 2, missed: 0, closed: 1 });
+    assert.deepEqual(broadcast(servers, "a"), { sent: 2, missed: 0, closed: 0 });
+    for (const except of [servers[0], [servers[0]], new Set(servers.slice(0, 1))]) {
+      assert.deepEqual(broadcast(servers, "b", { except }), { sent: 1, missed: 0, closed: 0 });
+    }
+    assert.throws(() => broadcast(servers, "b", { except: {} as never }), TypeError);
+    await take(readers[0], 2);
+    assert.equal(await readers[0].receive(), "a");
+    for (const server of servers) server.terminate();
+  });
+
   it("a message of several frames that is under way is not cut into", async () => {
     const [client, server] = await pair();
     let more = () => {};

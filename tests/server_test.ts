@@ -318,8 +318,17 @@ describe("Server", () => {
     assert.deepEqual(await closed, { closeCode: 1012, reason: "" });
   });
 
-  it("shutdown() waits 30 seconds by default, and for ever with a timeout of 0", async () => {
-    for (const [options, isPatient] of [[undefined, false], [{ timeout: 0 }, true]] as const) {
+  it("shutdown() with a timeout of 0 cuts at once", async () => {
+    const server = await serve({}, () => new Promise(() => {}));
+    const { closed } = await connect(urlOf(server));
+    await server.shutdown({ timeout: 0 });
+    await closed.catch(({ closeCode }) => assert.equal(closeCode, 1006));
+  });
+
+  it("shutdown() waits 30 seconds by default, and for ever with Infinity", async () => {
+    for (
+      const [options, isPatient] of [[undefined, false], [{ timeout: Infinity }, true]] as const
+    ) {
       await inVirtualTime(async (time) => {
         const listening = { address: { transport: "tcp", hostname: "a", port: 1 } } as const;
         let accept!: (transport: Transport) => void;

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { driverOf, type WebSocketConnection } from "./connection.ts";
+import { driverOf, WebSocketConnection } from "./connection.ts";
 import type { Message } from "../core/message.ts";
 import {
   checkBoolean,
@@ -30,6 +30,18 @@ export interface BroadcastOptions {
   slow?: "close" | "terminate" | "drop-newest" | "drop-oldest";
   /** See the same option of `send()`. */
   compress?: boolean;
+  /** Connections that do not get the message, such as the one that it came from. Default: none */
+  except?: WebSocketConnection | Iterable<WebSocketConnection>;
+}
+
+/** What became of a message that was sent to many connections. */
+export interface BroadcastResult {
+  /** How many connections get the message. */
+  readonly sent: number;
+  /** How many miss it, because they are too slow. */
+  readonly missed: number;
+  /** How many were closed or cut, because they are too slow. */
+  readonly closed: number;
 }
 
 const BROADCAST_OPTIONS: OptionNames<BroadcastOptions> = {
@@ -37,6 +49,11 @@ const BROADCAST_OPTIONS: OptionNames<BroadcastOptions> = {
   slow: (name, value) =>
     checkOneOf(name, value, ["close", "terminate", "drop-newest", "drop-oldest"]),
   compress: checkBoolean,
+  except: (name, value) => {
+    const isMany = typeof Object(value)[Symbol.iterator] === "function";
+    if (value === undefined || value instanceof WebSocketConnection || isMany) return;
+    throw new TypeError(`Expected ${name} to be a connection or an iterable of connections`);
+  },
 };
 
 /** What waits for connections whose oldest messages may be dropped. */
@@ -58,6 +75,8 @@ const feeds = new WeakMap<WebSocketConnection, Feed>();
  *
  * @param to connections, such as `server.connections`
  * @param message a string or bytes, which are copied
+ * @returns how many connections get the message, miss it, and were closed. Those that were closing already
+ * do not count
  * @throws {TypeError} for a message that is neither a string nor bytes, or options of the wrong type
  * @throws {RangeError} for an option with a wrong value
  */
@@ -65,7 +84,7 @@ export function broadcast(
   to: Iterable<WebSocketConnection>,
   message: Message,
   options: BroadcastOptions = {},
-): void {
+): BroadcastResult {
   if (typeof message !== "string" && !(message instanceof Uint8Array)) {
     throw new TypeError(`Expected a string or a Uint8Array, received ${typeof message}`);
   }
@@ -73,13 +92,24 @@ export function broadcast(
   const { maxBufferedAmount = MAX_BUFFERED_AMOUNT, slow = "close", compress } = options;
   // Nobody tells the caller when the last connection has sent them. A subclass may not copy in slice().
   const held = typeof message === "string" ? message : new Uint8Array(message);
+  const { except = [] } = options;
+  const excluded = new Set(except instanceof WebSocketConnection ? [except] : except);
+  const result = { sent: 0, missed: 0, closed: 0 };
   for (const ws of to) {
-    if (ws.state !== "open") continue;
+    if (ws.state !== "open" || excluded.has(ws)) continue;
     const { sender } = driverOf(ws);
-    if (slow === "drop-oldest") feedOf(ws).push(held, maxBufferedAmount, compress);
-    else if (!sender.isTooMuch(held.length, maxBufferedAmount)) void ws.send(held, { compress });
-    else if (slow !== "drop-newest") sender.endAsSlow(slow);
+    if (slow === "drop-oldest" || !sender.isTooMuch(held.length, maxBufferedAmount)) {
+      if (slow === "drop-oldest") feedOf(ws).push(held, maxBufferedAmount, compress);
+      else void ws.send(held, { compress });
+      result.sent++;
+    } else if (slow === "drop-newest") {
+      result.missed++;
+    } else {
+      sender.endAsSlow(slow);
+      result.closed++;
+    }
   }
+  return result;
 }
 
 function feedOf(ws: WebSocketConnection): Feed {

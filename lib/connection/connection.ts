@@ -85,6 +85,7 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
   readonly #driver: Driver;
   #request: Request | undefined;
   #response: ResponseInfo | undefined;
+  #abort: AbortController | undefined;
 
   /** Connections come from `connect()`, `serve()` and `accept()`. Internal. */
   constructor(init: ConnectionInit) {
@@ -148,6 +149,20 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
    */
   get closed(): Promise<Required<CloseInfo>> {
     return this.#driver.closing.closed;
+  }
+
+  /**
+   * Aborts when the connection has ended, for what is done on its behalf: a `fetch()`, a query, a timer.
+   * The reason is the error that `closed` rejects with, or after a clean close an InvalidStateError; a
+   * handler that rejects with it is not reported to `onError`. Made when first asked for.
+   */
+  get signal(): AbortSignal {
+    if (this.#abort === undefined) {
+      const abort = this.#abort = new AbortController();
+      const { closing } = this.#driver;
+      closing.whenEnded((error) => abort.abort(error ?? closing.closedError()));
+    }
+    return this.#abort.signal;
   }
 
   /** The Close frames that were seen; undefined before the first. */

@@ -29,7 +29,8 @@ export type Handler = (ws: WebSocketConnection) => unknown;
 export interface ShutdownOptions extends CloseInfo {
   /**
    * Maximum time for handlers to settle and connections to end, in milliseconds. Then the transports are
-   * cut, and handlers that have not settled are not waited for any more. 0 disables the limit.
+   * cut, and handlers that have not settled are not waited for any more. 0 cuts at once, Infinity
+   * disables the limit.
    *
    * @default {30_000}
    */
@@ -243,7 +244,7 @@ export class Sessions {
       isDefault ? { closeCode: CloseCode.GoingAway } : { closeCode, reason },
     );
     // The process goes on until then, so that whoever awaits the shutdown goes on too.
-    const cancelTimer = timer(() => this.#cut(), timeout || Infinity);
+    const cancelTimer = timer(() => this.#cut(), timeout);
     try {
       if (!this.signal.aborted) await Promise.race([this.#shutDown(info), this.finished]);
       await this.finished;

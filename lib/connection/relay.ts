@@ -1,0 +1,94 @@
+/**
+ * Two connections as one: what comes from either goes to the other.
+ *
+ * @module
+ */
+import { CloseCode, type CloseInfo, isWireCloseCode } from "../core/close.ts";
+import { invalidState, type WebSocketError } from "../core/error.ts";
+import { checkKnown, type OptionNames } from "../core/options.ts";
+import { checkSignal } from "../options.ts";
+import type { WebSocketConnection } from "./connection.ts";
+
+/** Options of {@linkcode relay}. */
+export interface RelayOptions {
+  /** Closes both connections with 1001 when aborted. */
+  signal?: AbortSignal;
+}
+
+const RELAY_OPTIONS: OptionNames<RelayOptions> = { signal: checkSignal };
+
+/**
+ * Pipes the messages of each of two connections to the other, and passes the end on: a Close with its code
+ * and reason, a Close without a code as one without, a failure with its code, and a connection that is lost
+ * (1006) by cutting the other. Each side is read only as fast as the other takes what it sends.
+ *
+ * @example
+ * ```ts
+ * import { connect, relay, serve } from "@sluice/sluice";
+ *
+ * const backend = await serve({ port: 0 }, (ws) => ws.readable.pipeTo(ws.writable));
+ * const gateway = await serve({ port: 0 }, async (ws) => {
+ *   await relay(ws, await connect(backend.url!, { signal: ws.signal }));
+ * });
+ *
+ * const client = await connect(gateway.url!);
+ * await client.send("Hello");
+ * console.log(await client.receive()); // Hello
+ * await client.close({ closeCode: 4000 });
+ * await gateway.shutdown();
+ * await backend.shutdown();
+ * ```
+ *
+ * @param a One connection, which is not read or written otherwise.
+ * @param b The other connection.
+ * @returns A promise of how both have ended, in this order: the code and reason that each peer has sent, or
+ * 1006. It rejects only for wrong arguments.
+ * @throws {TypeError} If both are the same connection.
+ * @throws {DOMException} InvalidStateError if one of them is read or written by somebody else.
+ */
+export async function relay(
+  a: WebSocketConnection,
+  b: WebSocketConnection,
+  options: RelayOptions = {},
+): Promise<[a: Required<CloseInfo>, b: Required<CloseInfo>]> {
+  checkKnown("relay()", options, RELAY_OPTIONS);
+  if (a === b) throw new TypeError("Expected two connections, received the same one twice");
+  for (const { readable, writable } of [a, b]) {
+    if (readable.locked || writable.locked) {
+      throw invalidState("Expected connections that nobody else reads or writes");
+    }
+  }
+  const { signal } = options;
+  const leave = () => {
+    for (const ws of [a, b]) void ws.close({ closeCode: CloseCode.GoingAway });
+  };
+  signal?.addEventListener("abort", leave, { once: true });
+  if (signal?.aborted) leave();
+  try {
+    return await Promise.all([pass(a, b), pass(b, a)]);
+  } finally {
+    signal?.removeEventListener("abort", leave);
+  }
+}
+
+/** Pipes one way, and ends the second connection as the first has ended. */
+async function pass(
+  from: WebSocketConnection,
+  to: WebSocketConnection,
+): Promise<Required<CloseInfo>> {
+  const streams = { preventAbort: true, preventCancel: true, preventClose: true };
+  const piped = from.readable.pipeTo(to.writable, streams).catch(() => {});
+  const end = await from.closed.catch(endOf);
+  // What came before the end leaves first.
+  await piped;
+  const { closeCode } = end;
+  if (closeCode === CloseCode.NoStatus) void to.close();
+  else if (isWireCloseCode(closeCode)) void to.close(end);
+  else to.terminate();
+  return end;
+}
+
+function endOf(error: unknown): Required<CloseInfo> {
+  const { closeCode, reason } = error as WebSocketError;
+  return { closeCode: closeCode ?? CloseCode.Abnormal, reason };
+}

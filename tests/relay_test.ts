@@ -1,0 +1,112 @@
+import { describe } from "node:test";
+import assert from "node:assert/strict";
+import { it } from "./it.ts";
+import { relay, type WebSocketConnection } from "../mod.ts";
+import { pair } from "../lib/testing.ts";
+import { rejection, still } from "./support.ts";
+
+const INVALID_STATE = { name: "InvalidStateError" };
+
+interface Chain {
+  /** The ends that are not relayed. */
+  client: WebSocketConnection;
+  backend: WebSocketConnection;
+  relayed: ReturnType<typeof relay>;
+}
+
+/** A client and a backend with a relay between them. */
+async function chain(options?: Parameters<typeof relay>[2]): Promise<Chain> {
+  const [client, near] = await pair();
+  const [far, backend] = await pair();
+  return { client, backend, relayed: relay(near, far, options) };
+}
+
+describe("relay", () => {
+  it("relay() passes text and bytes both ways", async () => {
+    const { client, backend, relayed } = await chain();
+    for (const [from, to] of [[client, backend], [backend, client]]) {
+      await from.send("Hello");
+      await from.send(Uint8Array.of(1, 2));
+      assert.equal(await to.receive(), "Hello");
+      assert.deepEqual(await to.receive(), Uint8Array.of(1, 2));
+    }
+    await client.close({ closeCode: 1000 });
+    await relayed;
+  });
+
+  for (const side of ["client", "backend"] as const) {
+    const other = side === "client" ? "backend" : "client";
+
+    it(`relay() passes on the code and reason of the ${side}, after its messages`, async () => {
+      const ends = await chain();
+      await ends[side].send("last");
+      void ends[side].close({ closeCode: 4000, reason: "bye" });
+      assert.equal(await ends[other].receive(), "last");
+      assert.deepEqual(await ends[other].closed, { closeCode: 4000, reason: "bye" });
+      const both = { closeCode: 4000, reason: "bye" };
+      assert.deepEqual(await ends.relayed, [both, both]);
+    });
+
+    it(`relay() passes on a Close of the ${side} without a code`, async () => {
+      const ends = await chain();
+      void ends[side].close();
+      assert.deepEqual(await ends[other].closed, { closeCode: 1005, reason: "" });
+      const codes = (await ends.relayed).map(({ closeCode }) => closeCode);
+      assert.deepEqual(codes, [1005, 1005]);
+    });
+
+    it(`relay() cuts the other side when the ${side} is lost`, async () => {
+      const ends = await chain();
+      ends[side].terminate();
+      const error = await rejection<Error & { closeCode: number }>(ends[other].closed);
+      assert.equal(error.closeCode, 1006);
+      const codes = (await ends.relayed).map(({ closeCode }) => closeCode);
+      assert.deepEqual(codes, [1006, 1006]);
+    });
+  }
+
+  it("relay() passes on why its own end has failed", async () => {
+    const [client, near] = await pair({ server: { maxMessageSize: 10 } });
+    const [far, backend] = await pair();
+    const relayed = relay(near, far);
+    await client.send("x".repeat(11));
+    assert.equal((await backend.closed).closeCode, 1009);
+    assert.equal((await relayed)[0].closeCode, 1009);
+  });
+
+  it("relay() reads no faster than the other side takes", async () => {
+    const { client, backend, relayed } = await chain();
+    let sent = 0;
+    const sending = (async () => {
+      for (; sent < 200; sent++) await client.send(new Uint8Array(65536));
+    })();
+    const taken = await still(() => sent);
+    assert.ok(taken < 100, `${taken} messages were taken, which nobody reads`);
+    for (let i = 0; i < 200; i++) await backend.receive();
+    await sending;
+    await backend.close({ closeCode: 1000 });
+    await relayed;
+  });
+
+  it("relay() closes both with 1001 when its signal aborts", async () => {
+    const controller = new AbortController();
+    const { client, backend, relayed } = await chain({ signal: controller.signal });
+    controller.abort();
+    const codes = [await client.closed, await backend.closed].map(({ closeCode }) => closeCode);
+    assert.deepEqual(codes, [1001, 1001]);
+    await relayed;
+  });
+
+  it("relay() refuses one connection twice, and those that are in use", async () => {
+    const [client, server] = await pair();
+    const [other] = await pair();
+    await assert.rejects(relay(client, client), TypeError);
+    await assert.rejects(relay(client, other, { timeout: 1 } as never), TypeError);
+    const reader = client.readable.getReader();
+    await assert.rejects(relay(client, other), INVALID_STATE);
+    reader.releaseLock();
+    other.discard();
+    await assert.rejects(relay(client, other), INVALID_STATE);
+    await server.close();
+  });
+});
