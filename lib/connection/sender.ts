@@ -309,6 +309,8 @@ export class Sender {
       if (due.push(this) === 1) nextTurn(Sender.#flushDue);
     }
     if (this.#endError !== undefined) return handled(Promise.reject(this.#endError()));
+    // A native WebSocket takes the message when it is written, and nothing waits in the batch.
+    if (waiting === 0) this.#isFull = this.#transport.bufferedAmount > 0;
     if (this.#isFull) waiting += this.#transport.bufferedAmount;
     if (waiting > SEND_MARK || (lent && waiting > 0)) return this.#departure();
     const work = this.#work += length + (this.#isExtended ? EXTENDED_WORK : MESSAGE_WORK);
