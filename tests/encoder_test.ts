@@ -220,6 +220,38 @@ describe("Encoder and its batches", () => {
     assert.ok(buffers.size <= 20, `${buffers.size} buffers were used`);
   });
 
+  it("Encoder frees no buffer whose bytes have not left, however little is taken at a time", () => {
+    const size = fc.oneof(fc.nat(2100), fc.constantFrom(8192, 9000, 65_522));
+    const frame = fc.record({
+      size,
+      lend: fc.boolean(),
+      most: fc.option(fc.constantFrom(1, 3000)),
+    });
+    const frames = fc.array(frame, { maxLength: 12 });
+    fc.assert(fc.property(frames, (frames) => {
+      const writer = new Encoder("server");
+      const sent: Uint8Array[] = [];
+      const take = (most?: number) => {
+        sent.push(...writer.take(most).map((part) => part.slice()));
+        writer.recycle();
+        // Another connection uses what is free.
+        const other = new Encoder("server");
+        for (const size of [2000, 66_000]) {
+          other.writeBytes(BINARY, new Uint8Array(size).fill(255));
+        }
+        other.take();
+        other.recycle();
+      };
+      for (const { size, lend, most } of frames) {
+        writer.writeBytes(BINARY, pattern(size), lend);
+        if (most !== null) take(most);
+      }
+      while (writer.size > 0) take(1);
+      const payloads = read("server", sent).map(({ payload }) => payload);
+      assert.ok(isDeepStrictEqual(payloads, frames.map(({ size }) => pattern(size))));
+    }));
+  });
+
   it("Encoder never gives two writers the same buffer at a time", () => {
     const writers = Array.from({ length: 40 }, () => new Encoder("server"));
     for (let round = 0; round < 3; round++) {

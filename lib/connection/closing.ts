@@ -280,7 +280,7 @@ export class Closing implements SenderHost {
   terminate(): void {
     // After both Close frames the close stays a clean one.
     if (this.phase === "shaken") this.#parts.transport.destroy();
-    else this.#cut("The connection was terminated", CloseCode.Abnormal);
+    else this.cut("The connection was terminated", CloseCode.Abnormal);
   }
 
   // The input ends
@@ -349,7 +349,7 @@ export class Closing implements SenderHost {
   }
 
   /** Ends the transport at once, because no Close frame can tell the peer why. */
-  #cut(message: string, closeCode: number, cause?: unknown): void {
+  cut(message: string, closeCode: number, cause?: unknown): void {
     this.#decideFailure(webSocketError(message, closeCode, "", cause));
     if (this.transport === "closed") this.#endWithTransport();
     else this.#parts.transport.destroy();
@@ -373,21 +373,6 @@ export class Closing implements SenderHost {
     return true;
   }
 
-  failMidway(cause: unknown): void {
-    this.fail(CloseCode.InternalError, "The message was cut short by its sender", cause);
-  }
-
-  /** The bytes of a message were detached while they waited, or while the transport had them (`lent`). */
-  vanished(lent: boolean): void {
-    const message = "The bytes to send were detached or resized before they had left";
-    if (lent) this.#cut(message, CloseCode.InternalError);
-    else this.fail(CloseCode.InternalError, message);
-  }
-
-  transportThrew(cause: unknown): void {
-    this.#cut("The transport threw", CloseCode.Abnormal, cause);
-  }
-
   // The transport ends
 
   /** Ends our side, if it is for us to do so, after everything that was written. */
@@ -409,7 +394,7 @@ export class Closing implements SenderHost {
   transportClosed(error: Error | undefined): void {
     this.transport = "closed";
     this.#transportError = error;
-    if (!this.#parts.sender.isLentIntact) this.vanished(true);
+    this.#parts.sender.checkLent();
     this.#parts.stopKeepalive();
     // What was received whole is still delivered: the rest of one chunk, whatever waits already.
     if (this.isReading) this.#parts.pump();

@@ -7,6 +7,8 @@ import type { Message } from "../core/message.ts";
 import { WholeCharacters } from "../core/utf8.ts";
 import type { BufferSource, OutgoingMessage } from "../options.ts";
 
+const encoder = new TextEncoder();
+
 /** The bytes of a buffer source, not copied. Undefined for anything else. */
 export function viewOf(value: unknown): Uint8Array | undefined {
   if (value instanceof Uint8Array) return value;
@@ -98,37 +100,36 @@ export class StreamSource implements AsyncIterable<Message> {
   }
 }
 
-/** An item of a message of several frames. */
-export interface Item {
-  /** What its source gave. */
-  value: unknown;
+/** A piece of a message of several frames. */
+export interface Piece {
+  data: Message;
   /** Whether the message ends with it. */
   last: boolean;
-  /** Whether it is none of the source's, but the end behind them. */
-  behind: boolean;
 }
 
 /**
- * The items of a message, the last one marked. An asynchronous source may take its time to say that
- * an item was the last, so that each is sent as it comes, and an empty one behind them.
+ * The pieces of a message, all of one type. An asynchronous source may take its time to say that an item
+ * was the last, so that each is given as it comes, and an empty piece after them.
+ *
+ * @param text the type that the option `text` asks for
  */
-export async function* marked(
+export async function* piecesOf(
   items: AsyncIterable<Message> | Iterable<Message>,
-): AsyncGenerator<Item, void, void> {
-  let held: Item | undefined;
+  text: boolean | undefined,
+): AsyncGenerator<Piece, void, void> {
+  const converter = new ItemConverter(text);
   if (Symbol.asyncIterator in items) {
-    for await (const value of items) {
-      held = { value: undefined, last: true, behind: true };
-      yield { value, last: false, behind: false };
-    }
-  } else {
-    for (const value of items) {
-      if (held !== undefined) yield held;
-      // The source goes on while the item is held, and may use its buffer again.
-      held = { value: ownItem(value), last: false, behind: false };
-    }
+    for await (const item of items) yield { data: converter.convert(item, false), last: false };
+    if (converter.hasBegun) yield { data: converter.finish(), last: true };
+    return;
   }
-  if (held !== undefined) yield { ...held, last: true };
+  let held: { item: unknown } | undefined;
+  for (const item of items) {
+    if (held !== undefined) yield { data: converter.convert(held.item, false), last: false };
+    // The source goes on while the item is held, and may use its buffer again.
+    held = { item: ownItem(item) };
+  }
+  if (held !== undefined) yield { data: converter.convert(held.item, true), last: true };
 }
 
 /** The item, copied where it is bytes: a subclass may have a slice() that does not copy, as Buffer has. */
@@ -137,40 +138,49 @@ export function ownItem<T>(value: T): T | Uint8Array {
   return bytes === undefined ? value : new Uint8Array(bytes);
 }
 
-/** Makes the items of a message what is sent; all must be of one type. */
-export function itemConverter(text: boolean | undefined): (item: Item) => Message {
-  let decoder: TextDecoder | undefined;
-  let encoder: TextEncoder | undefined;
-  const characters = new WholeCharacters();
-  let begun: Message | undefined;
-  /** Items that should be text may cut its characters anywhere. */
-  const decode = (bytes: Uint8Array, stream: boolean) => {
-    decoder ??= new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-    return asText(() => decoder!.decode(bytes, { stream }));
-  };
-  const encode = (data: string, last: boolean) => {
-    encoder ??= new TextEncoder();
-    return encoder.encode(characters.take(data, last));
-  };
-  const convert = (data: Message, last: boolean) => {
-    if (text === undefined || text === (typeof data === "string")) return data;
-    if (typeof data !== "string") return decode(data, !last);
-    return encode(data, last);
-  };
-  return ({ value, last, behind }) => {
-    if (behind && decoder !== undefined) return decode(new Uint8Array(0), false);
-    if (behind && encoder !== undefined) return encode("", true);
-    if (behind) return typeof begun === "string" ? "" : new Uint8Array(0);
-    const data = typeof value === "string" ? value : viewOf(value);
+/** Makes the items of a message what is sent. They may cut characters anywhere. */
+class ItemConverter {
+  readonly #text: boolean | undefined;
+  #decoder: TextDecoder | undefined;
+  readonly #characters = new WholeCharacters();
+  /** The type of the pieces so far, and whether the items are of the other one. */
+  #type: "string" | "object" | undefined;
+  #isConverting = false;
+
+  constructor(text: boolean | undefined) {
+    this.#text = text;
+  }
+
+  get hasBegun(): boolean {
+    return this.#type !== undefined;
+  }
+
+  convert(item: unknown, last: boolean): Message {
+    const data = typeof item === "string" ? item : viewOf(item);
     if (data === undefined) {
-      throw new TypeError(`Expected each item to be a string or bytes, received ${typeof value}`);
+      throw new TypeError(`Expected each item to be a string or bytes, received ${typeof item}`);
     }
-    const typed = convert(data, last);
-    if (begun !== undefined && typeof typed !== typeof begun) {
+    this.#isConverting = this.#text !== undefined && this.#text !== (typeof data === "string");
+    const piece = this.#isConverting ? this.#convert(data, last) : data;
+    const type = typeof piece as "string" | "object";
+    if (this.#type !== undefined && this.#type !== type) {
       throw new TypeError("Expected the items of a message to be of one type, received both");
     }
-    return begun = typed;
-  };
+    this.#type = type;
+    return piece;
+  }
+
+  /** The piece after all items. */
+  finish(): Message {
+    const nothing = (this.#type === "string") === this.#isConverting ? new Uint8Array(0) : "";
+    return this.#isConverting ? this.#convert(nothing, true) : nothing;
+  }
+
+  #convert(data: Message, last: boolean): Message {
+    if (typeof data === "string") return encoder.encode(this.#characters.take(data, last));
+    const decoder = this.#decoder ??= new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+    return asText(() => decoder.decode(data, { stream: !last }));
+  }
 }
 
 /**

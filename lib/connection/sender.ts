@@ -15,9 +15,8 @@ import type { BufferSource, ConnectionOptions, OutgoingMessage, SendOptions } fr
 import {
   asText,
   isFixed,
-  itemConverter,
-  marked,
   ownItem,
+  piecesOf,
   StreamSource,
   toMessage,
   toSendable,
@@ -61,6 +60,7 @@ const DONE: Promise<void> = Promise.resolve();
 
 const NOT_BEGUN = "Cannot send: the connection was closed before the message had begun. " +
   "Await send() before close()";
+const VANISHED = "The bytes to send were detached or resized before they had left";
 const CUT_SHORT =
   "The message was cut short: the connection was closed before its last item came. " +
   "Await send() before close()";
@@ -77,16 +77,10 @@ export interface SenderHost {
   closedError(): DOMException;
   /** An error that says no more than that this connection is at its end. */
   refusal(message: string): DOMException;
-  /** A message was begun and cannot be finished. */
-  failMidway(cause: unknown): void;
-  /**
-   * A caller has detached the bytes of a message that waited.
-   *
-   * @param lent whether the transport had them already, so that a part of the frame may have left
-   */
-  vanished(lent: boolean): void;
-  /** The transport has thrown. */
-  transportThrew(error: unknown): void;
+  /** Fails the connection, and tells the peer why. */
+  fail(closeCode: number, message: string, cause?: unknown): void;
+  /** Fails the connection, and ends the transport at once: a part of a frame may have left. */
+  cut(message: string, closeCode: number, cause?: unknown): void;
   /** Starts the closing handshake. */
   startClose(info: CloseInfo): void;
   /** Ends the transport at once. */
@@ -198,11 +192,6 @@ export class Sender {
     return this.#sink !== undefined;
   }
 
-  /** Whether the bytes that the transport was lent are as they were. */
-  get isLentIntact(): boolean {
-    return this.#encoder.isLentIntact;
-  }
-
   /** The bytes that wait in the batch and in the transport. */
   get #unsent(): number {
     return this.#encoder.size + this.#transport.bufferedAmount;
@@ -265,7 +254,7 @@ export class Sender {
       return this.#machine.writePiece(data, fin, lend, compress, later);
     } catch (error) {
       // The peer's half of an extension knows nothing of what ours has failed on.
-      if (this.#isExtended && this.#host.canWrite()) this.#host.failMidway(error);
+      if (this.#isExtended && this.#host.canWrite()) this.#failMidway(error);
       throw error;
     }
   }
@@ -359,11 +348,11 @@ export class Sender {
       this.#isFull = this.#transport.bufferedAmount > 0;
     } catch (error) {
       // What was taken is lost, and the stream of frames out of step. No other connection is harmed.
-      this.#host.transportThrew(error);
+      this.#host.cut("The transport threw", CloseCode.Abnormal, error);
       return false;
     }
     if (this.#encoder.hasVanished) {
-      this.#host.vanished(false);
+      this.#host.fail(CloseCode.InternalError, VANISHED);
       return false;
     }
     if (!this.#isFull) this.#left();
@@ -388,11 +377,22 @@ export class Sender {
   }
 
   #left(): void {
-    if (!this.#encoder.recycle()) return this.#host.vanished(true);
+    if (!this.#encoder.recycle()) return this.checkLent();
     const given = this.#given;
     if (given === undefined) return;
     this.#given = undefined;
     given.resolve(this.#clock.count(LOOK_EVERY));
+  }
+
+  /** Fails the connection unless the bytes that the transport was lent are as long as they were. */
+  checkLent(): void {
+    if (!this.#encoder.isLentIntact) this.#host.cut(VANISHED, CloseCode.InternalError);
+  }
+
+  /** A message was begun and cannot be finished. */
+  #failMidway(cause: unknown): void {
+    const message = "The message was cut short by its sender";
+    this.#host.fail(CloseCode.InternalError, message, cause);
   }
 
   // Messages that take a turn: behind another one, made of items, or changed elsewhere
@@ -429,7 +429,7 @@ export class Sender {
       if (!this.#host.canWrite()) throw this.#host.closedError();
       if (message.length !== length) {
         // This fails the connection, and with it all sends.
-        this.#host.vanished(false);
+        this.#host.fail(CloseCode.InternalError, VANISHED);
       } else if (this.#isSlow(message)) {
         turns.underway = length;
         await this.#writeLater(message, true, compress, turns);
@@ -460,7 +460,7 @@ export class Sender {
           return this.#host.canWrite() ? resolve() : reject(this.#host.closedError());
         }
         // The peer's half of the compressor knows nothing of what ours has failed on.
-        if (this.#host.canWrite()) this.#host.failMidway(error);
+        if (this.#host.canWrite()) this.#failMidway(error);
         reject(error);
       });
       if (!isWritten) return;
@@ -500,17 +500,16 @@ export class Sender {
     { text, signal, compress }: SendOptions,
     turns: SendTurns,
   ): Promise<void> {
-    const source = marked(items);
-    const toItem = itemConverter(text);
+    const source = piecesOf(items, text);
     try {
       for (;;) {
         const { done, value } = await this.#interruptible(() => source.next(), signal, turns);
         if (done) return;
         this.#checkGoingOn(signal, turns);
-        const data = toItem(value);
-        if (this.#isSlow(data)) await this.#writeLater(data, value.last, compress, turns);
-        else this.#write(data, value.last, false, compress);
-        if (value.last) break;
+        const { data, last } = value;
+        if (this.#isSlow(data)) await this.#writeLater(data, last, compress, turns);
+        else this.#write(data, last, false, compress);
+        if (last) break;
         turns.begun = true;
         await this.#interruptible(() => this.#settle(data.length), signal, turns);
       }
@@ -518,7 +517,7 @@ export class Sender {
     } catch (error) {
       // The source may be in the middle of an item, and is told once it has it.
       handled(source.return());
-      if (turns.begun && this.#host.canSend()) this.#host.failMidway(error);
+      if (turns.begun && this.#host.canSend()) this.#failMidway(error);
       throw error;
     }
   }

@@ -473,26 +473,36 @@ export class Encoder {
     if (full.length === FIRST_SIZE) {
       // The little that it holds moves along: otherwise the batch would have one piece more.
       buffer.set(full.subarray(this.#start, this.#end));
-      this.#taken.push(full);
+      this.#retire(full);
       this.#end -= this.#start;
     } else {
-      if (full.length > 0) this.#cut(full);
+      if (this.#end > this.#start) this.#cut(full);
+      else if (full.length > 0) this.#retire(full);
       this.#end = 0;
     }
     this.#start = 0;
     this.#buffer = buffer;
   }
 
+  /** Has a buffer freed once all parts before it have left. */
+  #retire(full: Uint8Array): void {
+    if (this.#parts.length === 0) this.#taken.push(full);
+    else this.#parts.push({ bytes: EMPTY, length: 0, header: 0, full });
+  }
+
   /** Ends the part at hand. */
   #cut(full: Uint8Array | undefined): void {
     const length = this.#end - this.#start;
-    if (length > 0) {
-      const bytes = this.#buffer.subarray(this.#start, this.#end);
-      const part = { bytes, length, header: 0, full };
-      this.#parts.push(part);
-      this.unused += unusedOf(part);
-      this.#start = this.#end;
-    } else if (full !== undefined) this.#taken.push(full);
+    if (length === 0) return;
+    const part = {
+      bytes: this.#buffer.subarray(this.#start, this.#end),
+      length,
+      header: 0,
+      full,
+    };
+    this.#parts.push(part);
+    this.unused += unusedOf(part);
+    this.#start = this.#end;
   }
 
   /**
@@ -516,15 +526,16 @@ export class Encoder {
     this.#cut(undefined);
     let size = 0;
     for (let next = this.#parts.first; next !== undefined; next = this.#parts.first) {
-      // A header goes with its payload.
-      if (size >= most && next.header === 0) break;
+      // A header goes with its payload, and an empty part only frees a buffer.
+      if (size >= most && next.header === 0 && next.length > 0) break;
       if (!isIntact(next)) {
         this.#drop(next, taken);
         break;
       }
       this.#parts.shift();
       size += next.length;
-      taken.push(this.#taking(next, copy));
+      if (next.length > 0) taken.push(this.#taking(next, copy));
+      else this.#taken.push(next.full!);
     }
     return taken;
   }

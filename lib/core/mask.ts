@@ -233,70 +233,35 @@ function makeMachine(): Machine | null {
   }
 }
 
-// The module, in WebAssembly's binary format: what stands in a row is an instruction, or a section
-// with its number and length before it.
-
-const I32 = 0x7f;
-const V128 = 0x7b;
-
-/** The parameters and the variables of the function. */
-const LENGTH = 0;
-const KEY = 1;
-const AT = 2;
-const KEYS = 3;
-
-function moduleBytes(): Uint8Array {
-  const type = [1, 0x60, 2, I32, I32, 0];
-  const functions = [1, 0];
-  const memory = [1, 1, 1, 1];
-  const exports = [2, ...name("mask"), 0, 0, ...name("memory"), 2, 0];
-  const body = maskBody();
-  return Uint8Array.from([
-    ...[0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0], // "\0asm", and the version
-    ...[1, type.length, ...type],
-    ...[3, functions.length, ...functions],
-    ...[5, memory.length, ...memory],
-    ...[7, exports.length, ...exports],
-    ...[10, body.length + 2, 1, body.length, ...body],
-  ]);
-}
-
-function maskBody(): number[] {
-  return [
-    ...[2, 1, I32, 1, V128], // AT and KEYS, which begin as 0
-    ...get(KEY),
-    ...[0xfd, 0x11], // i32x4.splat
-    ...[0x21, KEYS], // local.set
-    ...[0x03, 0x40], // loop
-    ...[0, 16, 32, 48].flatMap(maskVector),
-    ...get(AT),
-    ...[0x41, 0xc0, 0x00], // i32.const 64
-    0x6a, // i32.add
-    ...[0x22, AT], // local.tee
-    ...get(LENGTH),
-    0x49, // i32.lt_u
-    ...[0x0d, 0], // br_if
-    0x0b, // end of the loop
-    0x0b, // end of the function
-  ];
-}
-
-/** Masks sixteen bytes, so far behind those that AT points at. */
+/** Loads 16 bytes at `$at` + offset, masks them and stores them. */
 function maskVector(offset: number): number[] {
   return [
-    ...get(AT),
-    ...get(AT),
-    ...[0xfd, 0x00, 4, offset], // v128.load, aligned to 2^4
-    ...get(KEYS),
-    ...[0xfd, 0x51], // v128.xor
-    ...[0xfd, 0x0b, 4, offset], // v128.store
+    ...[0x20, 2, 0x20, 2, 0xfd, 0x00, 4, offset], // local.get $at, local.get $at, v128.load
+    ...[0x20, 3, 0xfd, 0x51, 0xfd, 0x0b, 4, offset], // local.get $keys, v128.xor, v128.store
   ];
 }
 
-function get(local: number): number[] {
-  return [0x20, local];
-}
-
-function name(text: string): number[] {
-  return [text.length, ...new TextEncoder().encode(text)];
+/**
+ * The module, in WebAssembly's binary format. Its function is
+ * `(func (param $length i32) (param $key i32) (local $at i32) (local $keys v128))`.
+ */
+function moduleBytes(): Uint8Array {
+  const body = [
+    ...[2, 1, 0x7f, 1, 0x7b], // two locals: i32 and v128
+    ...[0x20, 1, 0xfd, 0x11, 0x21, 3], // local.get $key, i32x4.splat, local.set $keys
+    ...[0x03, 0x40], // loop
+    ...[0, 16, 32, 48].flatMap(maskVector),
+    ...[0x20, 2, 0x41, 0xc0, 0x00, 0x6a, 0x22, 2], // local.get $at, i32.const 64, i32.add, local.tee $at
+    ...[0x20, 0, 0x49, 0x0d, 0], // local.get $length, i32.lt_u, br_if
+    ...[0x0b, 0x0b], // end of the loop and of the function
+  ];
+  return Uint8Array.from([
+    ...[0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0], // "\0asm", version 1
+    ...[1, 6, 1, 0x60, 2, 0x7f, 0x7f, 0], // a type: (i32, i32) -> ()
+    ...[3, 2, 1, 0], // a function of that type
+    ...[5, 4, 1, 1, 1, 1], // a memory of one page
+    ...[7, 17, 2, 4, 0x6d, 0x61, 0x73, 0x6b, 0, 0], // exports: the function as "mask"
+    ...[6, 0x6d, 0x65, 0x6d, 0x6f, 0x72, 0x79, 2, 0], // the memory as "memory"
+    ...[10, body.length + 2, 1, body.length, ...body], // the code
+  ]);
 }
