@@ -6,6 +6,7 @@ import {
   HandshakeError,
   LocalProtocolError,
   type OutgoingEndpointEvent,
+  type OutgoingRequest,
   RemoteProtocolError,
   response,
 } from "../lib/core/mod.ts";
@@ -416,5 +417,115 @@ describe("Endpoint: extensions that work elsewhere", () => {
     await until(() => ready > 0);
     assert.equal(server.pending, false);
     assert.deepEqual([...server.events()], [TEXT]);
+  });
+});
+
+describe("Endpoint over HTTP/2", () => {
+  const CONNECT: OutgoingEndpointEvent = { ...REQUEST as OutgoingRequest, scheme: "https" };
+
+  /** A client and a server, the client's request given to the server with some fields changed. */
+  function connecting(
+    changes: Record<string, string> = {},
+  ): { client: Endpoint; server: Endpoint } {
+    const client = new Endpoint("client");
+    const server = new Endpoint("server");
+    assert.equal(client.send({ ...CONNECT, protocols: ["a", "b"] } as never).length, 0);
+    server.takeFields(client.fields!.map(([name, value]) => [name, changes[name] ?? value]));
+    return { client, server };
+  }
+
+  it("Endpoint opens by header fields, and goes on with bytes", () => {
+    const { client, server } = connecting();
+    assert.deepEqual(client.fields!.slice(0, 5), [
+      [":method", "CONNECT"],
+      [":protocol", "websocket"],
+      [":scheme", "https"],
+      [":authority", "example.com"],
+      [":path", "/chat?a=b"],
+    ]);
+    const [event] = [...server.events()];
+    assert.ok(event.type === "request");
+    assert.deepEqual([event.host, event.protocols], ["example.com", ["a", "b"]]);
+    assert.deepEqual(server.offer, { protocols: ["a", "b"], extensions: [], origin: undefined });
+    assert.equal(server.send({ type: "accept", protocol: "b", headers: [["X-A", "1"]] }).length, 0);
+    assert.deepEqual(server.fields, [
+      [":status", "200"],
+      ["sec-websocket-protocol", "b"],
+      ["x-a", "1"],
+    ]);
+    client.takeFields(server.fields!);
+    assert.deepEqual([...client.events()].map(({ type }) => type), ["accept"]);
+    assert.deepEqual(client.agreement, { protocol: "b", extensions: [] });
+    assert.deepEqual(client.agreement, server.agreement);
+    assert.equal(client.request?.version, "2.0");
+    assert.deepEqual(read(client, server.send({ type: "text", data: "Hello" })), [TEXT]);
+  });
+
+  it("Endpoint refuses by header fields, whose body is the stream's", () => {
+    const { client, server } = connecting({ ":method": "GET" });
+    const error = failureOf(server);
+    assert.ok(error.event?.type === "reject");
+    assert.deepEqual([error.event.status, error.event.headers], [405, [["allow", "CONNECT"]]]);
+    const headers: [string, string][] = [["Connection", "close"], ["Transfer-Encoding", "chunked"]];
+    assert.equal(server.send({ ...error.event, headers, hasBody: true }).length, 0);
+    assert.deepEqual(server.fields, [[":status", "405"]]);
+    client.takeFields(server.fields!);
+    const bytes = server.send({ type: "rejectData", data: utf8("no") });
+    assert.deepEqual(bytes, utf8("no"));
+    assert.deepEqual(read(client, bytes, null), [
+      { type: "reject", status: 405, statusText: "", headers: [], hasBody: true },
+      { type: "rejectData", data: utf8("no"), bodyFinished: false },
+      { type: "rejectData", data: hex(""), bodyFinished: true },
+    ]);
+    assert.equal(client.state, "closed");
+  });
+
+  it("Endpoint fails for an answer that does not fit, with its status", () => {
+    const { client } = connecting();
+    client.takeFields([[":status", "200"], ["sec-websocket-protocol", "c"]]);
+    const { code, status } = failureOf(client).cause as HandshakeError;
+    assert.deepEqual([code, status], ["subprotocol", 200]);
+  });
+
+  it("Endpoint takes header fields where a head is due, and once", () => {
+    const { client, server } = connecting();
+    const fields = client.fields!;
+    assert.throws(() => new Endpoint("client").takeFields(fields), LocalProtocolError);
+    assert.throws(() => server.takeFields(fields), LocalProtocolError);
+    client.takeFields([[":status", "200"]]);
+    assert.throws(() => client.takeFields([[":status", "200"]]), LocalProtocolError);
+    assert.equal(new Endpoint("server").fields, undefined);
+  });
+});
+
+describe("Endpoint: statuses and HEAD", () => {
+  it("Endpoint on a client gives its errors the status of the response, if one came", () => {
+    const statuses = ["HTTP/1.1 101 a\r\nUpgrade: x\r\n\r\n", "HTTP/1.1 x"].map((bytes) => {
+      const [client] = waiting();
+      feed(client, bytes);
+      const { code, status } = failureOf(client).cause as HandshakeError;
+      return [code, status];
+    });
+    assert.deepEqual(statuses, [["upgrade", 101], ["malformed-head", undefined]]);
+  });
+
+  it("Endpoint lets the refusal of a HEAD announce a body without one", () => {
+    const server = new Endpoint("server");
+    feed(server, upgradeRequest({}, "HEAD / HTTP/1.1"));
+    assert.equal((failureOf(server).cause as HandshakeError).code, "method");
+    assert.equal(server.isHead, true);
+    server.send({ type: "reject", status: 405, headers: [["Content-Length", "5"]] });
+    assert.equal(server.state, "closed");
+    const early = new Endpoint("server");
+    read(early, "HEAD / HT");
+    assert.equal(early.isHead, true);
+    assert.equal(waiting()[0].isHead, false);
+  });
+
+  it("Endpoint answers a plain request with a body by 413", () => {
+    const server = new Endpoint("server");
+    feed(server, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nHello");
+    const { code, status } = failureOf(server).cause as HandshakeError;
+    assert.deepEqual([code, status], ["body", 413]);
   });
 });

@@ -131,8 +131,7 @@ export class ServerHandshake {
    *
    * @throws {HandshakeError} as {@linkcode checkRequest} or {@linkcode checkHttp2Request}
    */
-  check(): HandshakeRequest;
-  check(): ReceivedOffer {
+  check(): ReceivedOffer & Partial<HandshakeRequest> {
     if (this.#request === undefined) throw new LocalProtocolError("Expected a request to check");
     return this.#offer = this.#fields === undefined
       ? checkRequest(this.#request)
