@@ -1,8 +1,6 @@
 /**
- * What compresses, for {@linkcode PerMessageDeflate} of the core. `connect()` and `serve()` find it by
+ * The engine that compresses, for `PerMessageDeflate` of the core. `connect()` and `serve()` find it by
  * themselves.
- *
- * An entry point of its own because the core has no platform.
  *
  * @example
  * ```ts

@@ -1,5 +1,5 @@
 /**
- * What `node:http` hands over with an 'upgrade' event, as a transport and the head of a request.
+ * The socket and the request of an 'upgrade' event of `node:http`, as a transport and a request head.
  *
  * @module
  */
@@ -17,7 +17,7 @@ import { tcpAddress } from "../transport_base.ts";
 /** The socket of an upgrade as a transport. */
 export function upgradedTransport(duplex: Duplex): Transport {
   const socket = duplex as Socket;
-  // Those of node:https would end by themselves when the peer ends.
+  // A socket of node:https would end by itself when the peer ends.
   socket.allowHalfOpen = true;
   return new NodeTransport(socket);
 }
@@ -89,7 +89,7 @@ export function isForWebSocket({ headers: { upgrade = "" } }: IncomingMessage): 
   }
 }
 
-/** Whence an upgrade comes. */
+/** The address of the client. */
 export function remoteAddress(socket: Duplex): Address | undefined {
   const { remoteAddress, remotePort } = socket as Socket;
   return tcpAddress(remoteAddress, remotePort);
@@ -100,7 +100,7 @@ export function isEncrypted(socket: Duplex): boolean {
   return (socket as { encrypted?: boolean }).encrypted === true;
 }
 
-/** The head of a request as it came: in order, repeated fields kept. */
+/** The head of a request with its fields in order, repeated ones too. */
 export function headOf(
   { method = "", url = "", httpVersion, rawHeaders }: IncomingMessage,
 ): RequestHead {
@@ -110,7 +110,7 @@ export function headOf(
 }
 
 /**
- * Refuses sockets of `node:tls` where pausing one does not stop it from reading.
+ * Refuses sockets of `node:tls` on a runtime where they continue to read while they are paused.
  *
  * @throws {HandshakeError} "unsupported", status 501
  */
