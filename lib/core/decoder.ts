@@ -68,6 +68,8 @@ export interface FrameDecoderOptions {
 }
 
 const EMPTY = new Uint8Array(0);
+/** Stands for the offset after a header that is not whole. */
+const INCOMPLETE = -1;
 /** Memory that a chunk takes beside its bytes, at the least. */
 const CHUNK_OVERHEAD = 256;
 
@@ -163,7 +165,7 @@ export class FrameDecoder {
   push(chunk: Uint8Array): void {
     if (chunk.length === 0 || this.#failure !== undefined) return;
     const bytes = chunk.constructor === Uint8Array ? chunk : view(chunk, 0, chunk.length);
-    if (this.bufferedAmount === 0) return this.#use(bytes);
+    if (this.#offset === this.#chunk.length && this.#waitingSize === 0) return this.#use(bytes);
     this.#waiting ??= new Queue();
     this.#waiting.push(withoutMuchElse(bytes));
     this.#waitingSize += bytes.length;
@@ -189,9 +191,10 @@ export class FrameDecoder {
    * @internal
    */
   release(): boolean {
-    if (this.#lent || this.bufferedAmount > 0) return false;
-    this.#use(EMPTY);
-    this.#piece = EMPTY;
+    if (this.#lent || this.#offset < this.#chunk.length || this.#waitingSize > 0) return false;
+    this.#chunkPosition += this.#offset;
+    this.#chunk = this.#piece = EMPTY;
+    this.#offset = 0;
     return true;
   }
 
@@ -207,7 +210,8 @@ export class FrameDecoder {
       this.#header = { fin, rsv, opcode, masked, length };
       this.#headerPosition = this.#framePosition;
     }
-    return { header: this.#header, payload: this.bytes(), last };
+    const payload = isControl(opcode) ? this.copy() : this.bytes();
+    return { header: this.#header, payload, last };
   }
 
   /**
@@ -232,7 +236,30 @@ export class FrameDecoder {
     if (this.#failure !== undefined) throw this.#failure;
     const begins = !this.#withinFrame;
     if (begins && !this.#readHeader()) return false;
-    return isControl(this.opcode) ? this.#controlPiece() : this.#dataPiece(begins);
+    const left = this.length - this.#given;
+    if (left > 0 && this.#offset === this.#chunk.length) this.#nextChunk();
+    let bytes = this.#chunk;
+    let start = this.#offset;
+    let size = Math.min(left, bytes.length - start);
+    if ((size < left || this.#scratchLength > 0) && isControl(this.opcode)) {
+      const payload = this.#gatherPayload();
+      if (payload === undefined) return false;
+      bytes = payload;
+      start = 0;
+      size = left;
+    } else {
+      // The declared length alone may already be too much for the reader: the first piece may be empty.
+      if (size === 0 && left > 0 && !begins) return false;
+      this.#offset = start + size;
+    }
+    if (this.#piece !== bytes) this.#piece = bytes;
+    this.#start = start;
+    if (this.#isPlain) this.#isPlain = false;
+    this.#given += size;
+    this.size = size;
+    this.last = size === left;
+    this.#withinFrame = size < left;
+    return true;
   }
 
   /** @internal */
@@ -240,15 +267,17 @@ export class FrameDecoder {
     const { size } = this;
     if (size === 0) return new Uint8Array(0);
     if (!this.#ownsInput && this.#isMasked) return this.copy();
-    this.#unmask();
+    if (this.#isMasked) this.#unmask();
     if (this.#piece === this.#chunk) this.#lent = true;
     return view(this.#piece, this.#start, size);
   }
 
   /** @internal */
   text(codec: TextCodec): string {
-    if (!this.#ownsInput && this.#isMasked) return codec.decode(this.bytes(), 0, this.size);
-    this.#unmask();
+    if (this.#key !== 0 && !this.#isPlain) {
+      if (!this.#ownsInput) return codec.decode(this.copy(), 0, this.size);
+      this.#unmask();
+    }
     return codec.decode(this.#piece, this.#start, this.#start + this.size);
   }
 
@@ -278,7 +307,6 @@ export class FrameDecoder {
   }
 
   #unmask(): void {
-    if (!this.#isMasked) return;
     const start = this.#start;
     applyMask(this.#piece, start, start + this.size, this.#key, this.#given - this.size);
     this.#isPlain = true;
@@ -291,9 +319,8 @@ export class FrameDecoder {
     this.#lent = false;
   }
 
-  /** Whether there is a byte to read. Goes on to the next chunk when the current one has been read. */
-  #readable(): boolean {
-    if (this.#offset < this.#chunk.length) return true;
+  /** Goes on to the next chunk when the current one has been read. False if there is none. */
+  #nextChunk(): boolean {
     const chunk = this.#waiting?.shift();
     if (chunk === undefined) return false;
     this.#use(chunk);
@@ -302,71 +329,78 @@ export class FrameDecoder {
   }
 
   #readHeader(): boolean {
-    if (!this.#readable()) return false;
-    const chunk = this.#chunk;
-    const offset = this.#offset;
-    if (this.#scratchLength === 0) {
-      this.#framePosition = this.#chunkPosition + offset;
-      const left = chunk.length - offset;
-      if (left >= 2 && left >= headerSize(chunk[offset + 1])) {
-        this.#offset = this.#parseHeader(chunk, offset);
-        return true;
-      }
-    }
-    return this.#gatherHeader();
+    if (this.#offset === this.#chunk.length && !this.#nextChunk()) return false;
+    if (this.#scratchLength > 0) return this.#gatherHeader();
+    this.#framePosition = this.#chunkPosition + this.#offset;
+    const after = this.#parseHeader(this.#chunk, this.#offset, this.#chunk.length);
+    if (after === INCOMPLETE) return this.#gatherHeader();
+    this.#offset = after;
+    return true;
   }
 
   /** Reads a header that does not lie whole in one chunk. */
   #gatherHeader(): boolean {
     const scratch = this.#scratch ??= new Uint8Array(MAX_CONTROL_LENGTH);
-    while (this.#readable()) {
+    while (this.#offset < this.#chunk.length || this.#nextChunk()) {
       scratch[this.#scratchLength++] = this.#chunk[this.#offset++];
-      if (this.#scratchLength < 2) continue;
-      // What the first two bytes make impossible fails at once, without waiting for the rest.
-      if (this.#scratchLength === 2) this.#parseStart(scratch[0], scratch[1]);
-      if (this.#scratchLength === headerSize(scratch[1])) {
+      if (this.#parseHeader(scratch, 0, this.#scratchLength) !== INCOMPLETE) {
         this.#scratchLength = 0;
-        this.#parseHeader(scratch, 0);
         return true;
       }
     }
     return false;
   }
 
-  /** Reads a whole header, and returns the offset of what follows it. */
-  #parseHeader(bytes: Uint8Array, offset: number): number {
-    this.#parseStart(bytes[offset], bytes[offset + 1]);
-    let at = offset + 2;
-    if (this.length === 126) {
-      this.length = (bytes[at] << 8) | bytes[at + 1];
-      // RFC 6455 §5.2: the length is encoded in the fewest bytes that can hold it.
-      if (this.length < 126) this.#failLength(this.length, 2);
-      at += 2;
-    } else if (this.length === 127) {
-      this.length = this.#readLongLength(bytes, at);
-      at += 8;
+  /** Reads the payload of a control frame that does not lie whole in one chunk. */
+  #gatherPayload(): Uint8Array | undefined {
+    const scratch = this.#scratch ??= new Uint8Array(MAX_CONTROL_LENGTH);
+    this.#withinFrame = true;
+    while (this.#scratchLength < this.length) {
+      if (this.#offset === this.#chunk.length && !this.#nextChunk()) return undefined;
+      scratch[this.#scratchLength++] = this.#chunk[this.#offset++];
     }
+    this.#scratchLength = 0;
+    return scratch.slice(0, this.length);
+  }
+
+  /**
+   * Reads and checks a header. What its first two bytes make impossible fails without waiting for the rest.
+   *
+   * @returns the offset after it, or INCOMPLETE if it goes on after `end`
+   */
+  #parseHeader(bytes: Uint8Array, offset: number, end: number): number {
+    if (end - offset < 2) return INCOMPLETE;
+    const first = bytes[offset];
+    const second = bytes[offset + 1];
+    this.fin = first >= 0x80;
+    this.rsv = (first >> 4) & 7;
+    this.opcode = first & 0x0f;
+    this.masked = second >= 0x80;
+    this.length = second & 0x7f;
+    const fault = faultOf(this, this.#role, this.#rsvInUse);
+    if (fault !== undefined) this.#fail(fault, CloseCode.ProtocolError);
+    const at = offset + 2;
+    const afterLength = this.length < 126 ? at : at + (this.length === 126 ? 2 : 8);
+    const after = this.masked ? afterLength + 4 : afterLength;
+    if (after > end) return INCOMPLETE;
+    if (afterLength > at) this.length = this.#readLength(bytes, at, afterLength);
     if (this.length > this.#maxFrameSize) {
       const expected = `Expected a frame of at most ${this.#maxFrameSize} bytes`;
       this.#fail(`${expected}, received ${this.length}`, CloseCode.MessageTooBig);
     }
-    this.#key = this.masked ? readKey(bytes, at) : 0;
+    this.#key = this.masked ? readKey(bytes, afterLength) : 0;
     this.#given = 0;
-    return this.masked ? at + 4 : at;
+    return after;
   }
 
-  /** Reads and checks what the first two bytes tell. The length may turn out to be longer. */
-  #parseStart(first: number, second: number): void {
-    this.fin = (first & 0x80) !== 0;
-    this.rsv = (first >> 4) & 7;
-    this.opcode = first & 0x0f;
-    this.masked = (second & 0x80) !== 0;
-    this.length = second & 0x7f;
-    const fault = faultOf(this, this.#role, this.#rsvInUse);
-    if (fault !== undefined) this.#fail(fault, CloseCode.ProtocolError);
-  }
-
-  #readLongLength(bytes: Uint8Array, at: number): number {
+  /** Reads a length of 2 or 8 bytes. */
+  #readLength(bytes: Uint8Array, at: number, end: number): number {
+    if (end - at === 2) {
+      const length = (bytes[at] << 8) | bytes[at + 1];
+      // RFC 6455 §5.2: the length is encoded in the fewest bytes that can hold it.
+      if (length < 126) this.#failLength(length, 2);
+      return length;
+    }
     const high = readUint32(bytes, at);
     // RFC 6455 §5.2: the most significant bit is 0.
     if (high > 0x7fffffff) {
@@ -379,48 +413,6 @@ export class FrameDecoder {
       this.#fail(message, CloseCode.MessageTooBig);
     }
     return length;
-  }
-
-  /** Describes the piece that lies at `start` in `bytes`. */
-  #give(bytes: Uint8Array, start: number, size: number): true {
-    if (this.#piece !== bytes) this.#piece = bytes;
-    this.#start = start;
-    if (this.#isPlain) this.#isPlain = false;
-    this.#given += size;
-    this.size = size;
-    this.last = this.#given === this.length;
-    this.#withinFrame = !this.last;
-    return true;
-  }
-
-  #dataPiece(begins: boolean): boolean {
-    const left = this.length - this.#given;
-    const more = left > 0 && this.#readable();
-    // The declared length alone may already be too much for the reader: the first piece may be empty.
-    if (left > 0 && !more && !begins) return false;
-    const start = this.#offset;
-    const size = more ? Math.min(left, this.#chunk.length - start) : 0;
-    this.#offset += size;
-    return this.#give(this.#chunk, start, size);
-  }
-
-  #controlPiece(): boolean {
-    const { length } = this;
-    const start = this.#offset;
-    if (this.#scratchLength === 0 && this.#chunk.length - start >= length) {
-      this.#offset += length;
-      return this.#give(this.#chunk.slice(start, this.#offset), 0, length);
-    }
-    const scratch = this.#scratch ??= new Uint8Array(MAX_CONTROL_LENGTH);
-    while (this.#scratchLength < length) {
-      if (!this.#readable()) {
-        this.#withinFrame = true;
-        return false;
-      }
-      scratch[this.#scratchLength++] = this.#chunk[this.#offset++];
-    }
-    this.#scratchLength = 0;
-    return this.#give(scratch.slice(0, length), 0, length);
   }
 
   #failLength(length: number, bytes: number): never {
@@ -441,12 +433,6 @@ export class FrameDecoder {
 /** Reads a masking key as a number whose lowest byte is the first byte of the key. */
 export function readKey(bytes: Uint8Array, at: number): number {
   return bytes[at] | (bytes[at + 1] << 8) | (bytes[at + 2] << 16) | (bytes[at + 3] << 24);
-}
-
-/** Number of bytes of the header whose second byte this is. */
-function headerSize(second: number): number {
-  const length = second & 0x7f;
-  return 2 + (length === 126 ? 2 : length === 127 ? 8 : 0) + (second >> 7) * 4;
 }
 
 function readUint32(bytes: Uint8Array, at: number): number {
