@@ -39,7 +39,7 @@ export type { Message } from "./lib/core/message.ts";
 export type { TextCodec } from "./lib/core/utf8.ts";
 export { fromWebSocket, type FromWebSocketOptions } from "./lib/standard/from_websocket.ts";
 export type { ResponseInfo } from "./lib/http.ts";
-export type { IncomingMessage } from "./lib/connection/message_streams.ts";
+export type { IncomingMessage } from "./lib/connection/receiver.ts";
 export type {
   BufferSource,
   CloseDetails,

@@ -18,8 +18,7 @@ import { checkKnown, type OptionNames } from "../core/options.ts";
 import type { Protocol } from "../core/protocol.ts";
 import type { CloseDetails } from "../options.ts";
 import { handled } from "../abortable.ts";
-import type { End } from "./inbox.ts";
-import type { Receiver } from "./receiver.ts";
+import type { End, Receiver } from "./receiver.ts";
 import type { Sender, SenderHost } from "./sender.ts";
 import { deadline, nextTurn, now } from "../timers.ts";
 import type { Transport } from "../transport.ts";
@@ -107,6 +106,8 @@ export interface ClosingParts {
 /** Brings one connection to its end. */
 export class Closing implements SenderHost {
   phase: Phase = "open";
+  /** Whether input is still decoded: in the phases "open" and "closing". */
+  isReading = true;
   /** How far the transport itself has come. */
   transport: "open" | "half-closed" | "closed" = "open";
   /** Why the connection does not end with a clean close. */
@@ -144,11 +145,6 @@ export class Closing implements SenderHost {
     return phase === "failed" || phase === "settling" || phase === "ended" ? "closed" : "closing";
   }
 
-  /** Whether input is still decoded. */
-  get isReading(): boolean {
-    return this.phase === "open" || this.phase === "closing";
-  }
-
   /** Whether messages may be sent. */
   canSend(): boolean {
     return this.phase === "open" || this.phase === "draining";
@@ -174,6 +170,7 @@ export class Closing implements SenderHost {
     if (next === undefined) return false;
     if (this.phase === "open") this.#parts.stopKeepalive();
     this.phase = next;
+    this.isReading = next === "open" || next === "closing";
     return true;
   }
 
@@ -290,7 +287,7 @@ export class Closing implements SenderHost {
    * one of them leaves before our Close.
    */
   inputOver(end: InputEnd): void {
-    if (this.#take("inputOver")) this.#parts.receiver.whenQuiet(() => this.#actOn(end));
+    if (this.#take("inputOver")) this.#parts.receiver.budget.whenQuiet(() => this.#actOn(end));
   }
 
   #actOn(end: InputEnd): void {

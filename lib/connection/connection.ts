@@ -17,7 +17,7 @@ import type { Message } from "../core/message.ts";
 import { Driver, type DriverInit } from "./driver.ts";
 import { type ResponseInfo, toRequest, toResponseInfo } from "../http.ts";
 import { refuseForeignMembers } from "./foreign_members.ts";
-import type { IncomingMessage } from "./message_streams.ts";
+import type { IncomingMessage } from "./receiver.ts";
 import {
   type BufferSource,
   checkSignal,

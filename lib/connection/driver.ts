@@ -8,10 +8,11 @@ import { Closing, type ClosingParts } from "./closing.ts";
 import { ControlRate, Keepalive, type KeepaliveHost, Pings, type Traffic } from "./heartbeat.ts";
 import { CloseCode } from "../core/close.ts";
 import { invalidState, RemoteProtocolError } from "../core/error.ts";
+import type { ProtocolEvent } from "../core/event.ts";
 import type { Extension } from "../core/extension.ts";
 import type { Role } from "../core/frame.ts";
 import { randomPayload } from "../core/mask.ts";
-import { type Fragment, MAX_MESSAGE_SIZE } from "../core/message.ts";
+import { MAX_MESSAGE_SIZE } from "../core/message.ts";
 import { Protocol, type ProtocolOptions } from "../core/protocol.ts";
 import type { TextCodec } from "../core/utf8.ts";
 import type { ConnectionOptions, ConnectionStats } from "../options.ts";
@@ -160,17 +161,15 @@ export class Driver
 
   data(chunk: Uint8Array): boolean {
     const received = this.#bytesReceived += chunk.length;
-    if (!this.closing.isReading) return false;
-    this.#takenBefore = this.receiver.taken;
-    this.machine.receive(chunk);
-    if (this.#pumping) return false;
-    this.pump();
+    this.#takenBefore = this.receiver.budget.taken;
+    this.pump(chunk);
     // It speaks of the last chunk, and another may have come within a callback of the user's.
-    return this.machine.release() && received === this.#bytesReceived;
+    return received === this.#bytesReceived && !this.#pumping && this.machine.release();
   }
 
   get keepsUp(): boolean {
-    return this.receiver.empty || this.receiver.taken !== this.#takenBefore;
+    const { used, taken } = this.receiver.budget;
+    return used === 0 || taken !== this.#takenBefore;
   }
 
   drain(): void {
@@ -185,51 +184,62 @@ export class Driver
     this.closing.transportClosed(error);
   }
 
-  /** Whether to take no more out of the protocol for now. */
-  get #full(): boolean {
-    // After our own Close nothing waits for room: the peer's Close may lie behind it. And of a
-    // transport that is gone only the rest of a chunk is left.
-    const { phase, transport } = this.closing;
-    return phase === "open" && transport !== "closed" && this.receiver.full;
-  }
-
-  /** Whether more comes than extensions can take: what waits for them is held as it came. */
-  get #behind(): boolean {
-    return this.machine.pending && this.machine.bufferedMemory > READ_MARK;
-  }
-
-  /** Takes events as long as there is room for them. */
-  pump(): void {
+  /**
+   * Takes events as long as there is room for them.
+   *
+   * @param chunk bytes that have come. Default: none
+   */
+  pump(chunk?: Uint8Array): void {
+    const { closing, machine } = this;
+    if (chunk !== undefined && closing.isReading) machine.receive(chunk);
     if (this.#pumping) return;
     this.#pumping = true;
-    while (this.closing.isReading && !this.#full && this.#step());
+    while (closing.isReading && !this.#isFull) {
+      try {
+        const event = machine.next();
+        if (event !== undefined) this.#handle(event);
+        else if (closing.transport === "open" || machine.pending) break;
+        else closing.inputOver(undefined);
+      } catch (error) {
+        // Anything else was thrown by a callback of the user's, and must not take the process down.
+        if (error instanceof RemoteProtocolError) closing.inputOver(error);
+        else this.failThrown(error);
+      }
+    }
     this.#pumping = false;
-    this.#setPaused(this.closing.isReading && (this.#full || this.#behind));
+    // What waits for extensions is held as it came.
+    const isBehind = machine.extended && machine.pending &&
+      machine.bufferedMemory > READ_MARK;
+    const paused = closing.isReading && (isBehind || this.#isFull);
+    if (paused !== this.#paused) this.#setPaused(paused);
   }
 
-  /** Takes one event; tells whether there was one. */
-  #step(): boolean {
-    const { closing, machine } = this;
-    try {
-      const event = machine.next();
-      if (event === undefined) {
-        if (closing.transport !== "open" && !machine.pending) closing.inputOver(undefined);
-        return false;
-      }
-      if (event.type === "ping") {
+  /** Whether to take no more events for now. */
+  get #isFull(): boolean {
+    // After our own Close nothing waits for room: the peer's Close may lie behind it. If the transport is
+    // gone, only the rest of a chunk is left.
+    const { phase, transport } = this.closing;
+    if (phase !== "open" || transport === "closed") return false;
+    const { budget, mode } = this.receiver;
+    // As long as nobody has said how the messages are read, a part of one counts as well.
+    return budget.isFull || (mode === undefined && budget.wouldFill(this.machine.held));
+  }
+
+  #handle(event: ProtocolEvent): void {
+    switch (event.type) {
+      case "text":
+      case "binary":
+        return this.receiver.deliver(event, this.closing.phase === "closing");
+      case "ping":
         this.#countControl();
-        this.sender.answer(event.payload);
-      } else if (event.type === "pong") {
+        return this.sender.answer(event.payload);
+      case "pong":
         // What we have asked for is no flood.
         if (!this.#pings?.pong(event.payload)) this.#countControl();
-      } else if (event.type === "close") closing.inputOver(event);
-      else this.receiver.deliver(event, closing.phase === "closing");
-    } catch (error) {
-      // Anything else was thrown by a callback of the user's, and must not take the process down.
-      if (error instanceof RemoteProtocolError) closing.inputOver(error);
-      else this.failThrown(error);
+        return;
+      case "close":
+        return this.closing.inputOver(event);
     }
-    return true;
   }
 
   failThrown(error: unknown): void {
@@ -242,7 +252,6 @@ export class Driver
   }
 
   #setPaused(paused: boolean): void {
-    if (paused === this.#paused) return;
     this.#paused = paused;
     if (paused) {
       this.#pauses++;
@@ -256,18 +265,6 @@ export class Driver
 
   onTaken(): void {
     if (this.#paused) this.pump();
-  }
-
-  get held(): number {
-    return this.machine.held;
-  }
-
-  takeHeld(): Fragment | undefined {
-    return this.machine.takeHeld();
-  }
-
-  onMode(whole: boolean): void {
-    this.machine.whole = whole;
   }
 
   leave(reason: unknown): void {

@@ -164,7 +164,9 @@ export class FrameDecoder {
   /** Gives it the next bytes. They are dropped after a failure. */
   push(chunk: Uint8Array): void {
     if (chunk.length === 0 || this.#failure !== undefined) return;
-    const bytes = chunk.constructor === Uint8Array ? chunk : view(chunk, 0, chunk.length);
+    const bytes = chunk.constructor === Uint8Array
+      ? chunk
+      : new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.length);
     if (this.#offset === this.#chunk.length && this.#waitingSize === 0) return this.#use(bytes);
     this.#waiting ??= new Queue();
     this.#waiting.push(withoutMuchElse(bytes));
@@ -329,7 +331,10 @@ export class FrameDecoder {
   }
 
   #readHeader(): boolean {
-    if (this.#offset === this.#chunk.length && !this.#nextChunk()) return false;
+    if (this.#offset === this.#chunk.length) {
+      if (this.#waitingSize === 0) return false;
+      this.#nextChunk();
+    }
     if (this.#scratchLength > 0) return this.#gatherHeader();
     this.#framePosition = this.#chunkPosition + this.#offset;
     const after = this.#parseHeader(this.#chunk, this.#offset, this.#chunk.length);
@@ -466,7 +471,7 @@ function faultOf(header: FrameHeader, role: Role, rsvInUse: number): string | un
   if ((rsv & ~rsvInUse) !== 0) {
     return `Expected reserved bits that no extension uses to be 0, received RSV ${rsv}`;
   }
-  if (isControl(opcode)) {
+  if (opcode >= Opcode.Close) {
     // RFC 6455 §5.2: so does an unknown opcode.
     if (opcode > Opcode.Pong) return `Expected a known opcode, received ${opcode}`;
     // RFC 6455 §5.5: control frames are at most 125 bytes long and not fragmented.

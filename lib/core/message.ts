@@ -110,11 +110,15 @@ export class MessageReader {
     if (!this.#withinFrame) this.#beginFrame(piece.opcode, piece.length);
     this.#withinFrame = !piece.last;
     this.#declared -= piece.size;
-    if (this.#declared < 0) this.#grow(-this.#declared, 0);
+    if (this.#declared < 0) {
+      this.#size -= this.#declared;
+      this.#declared = 0;
+    }
+    if (this.#size > this.#maxMessageSize) throw this.#tooBig();
     const finished = piece.last && piece.fin;
-    return this.#opcode === Opcode.Text
-      ? this.#readText(piece, finished)
-      : this.#readBinary(piece, finished);
+    const isText = this.#opcode === Opcode.Text;
+    if (finished) this.#opcode = 0;
+    return isText ? this.#readText(piece, finished) : this.#readBinary(piece, finished);
   }
 
   /** Gives out what is held of an unfinished message, as one piece, and forgets it. */
@@ -142,56 +146,56 @@ export class MessageReader {
       this.#opcode = opcode;
       this.#size = 0;
     }
-    this.#grow(length, length);
+    this.#size += length;
+    this.#declared = length;
   }
 
-  #grow(more: number, declared: number): void {
-    this.#size += more;
-    this.#declared = declared;
-    if (this.#size <= this.#maxMessageSize) return;
-    throw new RemoteProtocolError(
+  #tooBig(): RemoteProtocolError {
+    return new RemoteProtocolError(
       `Expected a message of at most ${this.#maxMessageSize} bytes, received at least ${this.#size}`,
       CloseCode.MessageTooBig,
     );
   }
 
   #readText(piece: DataPiece, finished: boolean): Fragment | undefined {
-    const text = this.#decode(piece, finished);
-    if (finished) this.#opcode = 0;
+    const data = finished && !this.#withinText && piece.size > 0
+      ? this.#decodeWhole(piece)
+      : this.#decodeNext(piece, finished);
     if (!this.whole) {
-      return { type: "text", data: text, frameFinished: piece.last, messageFinished: finished };
+      return { type: "text", data, frameFinished: piece.last, messageFinished: finished };
     }
-    if (finished && this.held === 0) return fragment(text, true, true);
+    if (finished && (this.#parts === undefined || this.#parts.size === 0)) {
+      return { type: "text", data, frameFinished: true, messageFinished: true };
+    }
     const parts = this.#parts ??= new MessageParts(this.#allocate);
-    parts.addText(text);
+    parts.addText(data);
     return finished ? fragment(parts.take(true), true, true) : undefined;
   }
 
-  #decode(piece: DataPiece, finished: boolean): string {
-    // Text that lies whole in one piece needs no state.
-    if (finished && !this.#withinText && piece.size > 0) {
-      try {
-        return piece.text(this.#codec);
-      } catch {
-        // The incremental decoder finds the place and says it.
-      }
+  /** Decodes text that lies whole in one piece, which needs no state. */
+  #decodeWhole(piece: DataPiece): string {
+    try {
+      return piece.text(this.#codec);
+    } catch {
+      // The incremental decoder finds the place and says it.
+      return this.#decodeNext(piece, true);
     }
+  }
+
+  #decodeNext(piece: DataPiece, finished: boolean): string {
     this.#withinText = !finished;
     this.#utf8 ??= new Utf8Decoder("a text message", this.#codec);
     return this.#utf8.push(piece.bytes(), finished);
   }
 
   #readBinary(piece: DataPiece, finished: boolean): Fragment | undefined {
-    if (finished) this.#opcode = 0;
     if (!this.whole) {
-      return {
-        type: "binary",
-        data: piece.bytes(),
-        frameFinished: piece.last,
-        messageFinished: finished,
-      };
+      const data = piece.bytes();
+      return { type: "binary", data, frameFinished: piece.last, messageFinished: finished };
     }
-    if (finished && this.held === 0) return fragment(piece.copy(), true, true);
+    if (finished && (this.#parts === undefined || this.#parts.size === 0)) {
+      return { type: "binary", data: piece.copy(), frameFinished: true, messageFinished: true };
+    }
     const parts = this.#parts ??= new MessageParts(this.#allocate);
     parts.addBytes(piece, this.#declared);
     return finished ? fragment(parts.take(false), true, true) : undefined;

@@ -155,6 +155,8 @@ class FrameObserver {
  * ```
  */
 export class Protocol {
+  /** Whether there are extensions. */
+  readonly extended: boolean;
   readonly #role: Role;
   /** None where nobody wants to see the frames. */
   readonly #observer: FrameObserver | undefined;
@@ -196,7 +198,8 @@ export class Protocol {
       onFrame: onFrame && ((frame) => onFrame("out", frame)),
       refusal: extensions === NONE ? undefined : () => this.#refusal(),
     });
-    if (extensions.length > 0) {
+    this.extended = extensions.length > 0;
+    if (this.extended) {
       this.#extended = new Extended(extensions, () => this.#receivedPiece(), onReady);
     }
   }
@@ -263,11 +266,6 @@ export class Protocol {
     return this.#extended !== undefined && this.#extended.pending;
   }
 
-  /** Whether there are extensions. */
-  get extended(): boolean {
-    return this.#extended !== undefined;
-  }
-
   /** Frees what the extensions hold; what is pending is not called back. */
   dispose(): void {
     for (const extension of this.#extended?.extensions ?? NONE) extension.close();
@@ -303,27 +301,31 @@ export class Protocol {
       return undefined;
     }
     if (this.#failure !== undefined) throw this.#failure;
-    if (this.pending) return undefined;
+    const extended = this.#extended;
+    if (extended !== undefined && extended.pending) return undefined;
+    const decoder = this.#decoder;
+    const isPlain = extended === undefined && this.#observer === undefined;
     try {
-      for (let piece = this.#nextPiece(); piece !== undefined; piece = this.#nextPiece()) {
-        const event = this.#read(piece);
+      for (;;) {
+        const piece = isPlain ? decoder.advance() && decoder : this.#filteredPiece();
+        if (!piece) break;
+        const event = (piece.opcode & 8) === 0
+          ? this.#messages.read(piece)
+          : this.#readControl(piece);
         if (event !== undefined) return event;
       }
-      if (this.pending) return undefined;
     } catch (error) {
       throw this.#fail(error);
     }
+    if (extended !== undefined && extended.pending) return undefined;
     return this.#ended ? this.#lost() : undefined;
   }
 
-  /** The next piece as the peer meant it: as received, or as the extensions have decoded it. */
-  #nextPiece(): DataPiece | undefined {
+  /** The next piece as the extensions have decoded it, or as received if only an observer wants to see it. */
+  #filteredPiece(): DataPiece | undefined {
     if (this.#extended !== undefined) return this.#extended.next();
-    if (this.#observer !== undefined) {
-      const piece = this.#receivedPiece();
-      return piece && this.#piece.set(piece);
-    }
-    return this.#decoder.advance() ? this.#decoder : undefined;
+    const piece = this.#receivedPiece();
+    return piece && this.#piece.set(piece);
   }
 
   /** The next piece as it was received. */
@@ -349,20 +351,12 @@ export class Protocol {
       : new RemoteProtocolError(message, closeCode, { cause: error, event: null });
   }
 
-  #read(piece: DataPiece): ProtocolEvent | undefined {
-    switch (piece.opcode) {
-      case Opcode.Ping:
-        return { type: "ping", payload: piece.copy() };
-      case Opcode.Pong:
-        return { type: "pong", payload: piece.copy() };
-      case Opcode.Close: {
-        const info = parseClose(piece.bytes());
-        this.#state = this.#state === "local-closing" ? "closed" : "remote-closing";
-        return { type: "close", ...info };
-      }
-      default:
-        return this.#messages.read(piece);
-    }
+  #readControl(piece: DataPiece): ProtocolEvent {
+    if (piece.opcode === Opcode.Ping) return { type: "ping", payload: piece.copy() };
+    if (piece.opcode === Opcode.Pong) return { type: "pong", payload: piece.copy() };
+    const info = parseClose(piece.copy());
+    this.#state = this.#state === "local-closing" ? "closed" : "remote-closing";
+    return { type: "close", ...info };
   }
 
   /** RFC 6455 §7.1.5: a transport that ends without a Close frame is reported as 1006. */

@@ -18,10 +18,9 @@ import { concat, type Fragment, type Message, ownBytes } from "../core/message.t
 import type { CloseEvent, ProtocolEvent } from "../core/event.ts";
 import type { ProtocolState } from "../core/protocol.ts";
 import type { Machine } from "../connection/driver.ts";
-import { Budget, Inbox, sizeOf } from "../connection/inbox.ts";
 import { SEND_MARK } from "../connection/sender.ts";
 import { viewOf } from "../connection/outgoing.ts";
-import { wholeFragment } from "../connection/receiver.ts";
+import { Budget, Inbox, sizeOf, wholeFragment } from "../connection/receiver.ts";
 import type { Transport, TransportHandlers } from "../transport.ts";
 import { backgroundTimer, deadline, nextTurn } from "../timers.ts";
 
