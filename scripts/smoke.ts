@@ -5,7 +5,7 @@ import type { Runtime } from "./runtimes.ts";
 import type { Report } from "./suite.ts";
 import { copyProgram, installTarball } from "./tarball.ts";
 
-const DEADLINE = 60_000;
+const DEADLINE = 180_000;
 
 /** Run the smoke test on each of the runtimes; each counts as one test. */
 export async function runSmoke(runtimes: Runtime[]): Promise<Report> {

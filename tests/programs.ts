@@ -8,7 +8,7 @@ import { fileURLToPath } from "node:url";
 
 const ROOT = new URL("../", import.meta.url);
 
-const DEADLINE = 60_000;
+const DEADLINE = 180_000;
 
 const THIS = {
   path: process.execPath,

@@ -28,7 +28,7 @@ import { type MemoryTransport, transportPair, type TransportPairOptions } from "
 import type { Transport } from "../lib/transport.ts";
 import { concat, hex, latin1, utf8 } from "./bytes.ts";
 
-const DEADLINE = 30_000;
+const DEADLINE = 120_000;
 
 export const ROLES: readonly Role[] = ["client", "server"];
 

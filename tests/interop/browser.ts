@@ -9,7 +9,7 @@ import { withBrowser } from "./chromium.ts";
 
 const ROOT = new URL("../../", import.meta.url);
 /** Without a result for so long it hangs. */
-const DEADLINE = 60_000;
+const DEADLINE = 180_000;
 
 /** What a row came to: an empty string, or what went wrong. */
 export type Results = ReadonlyMap<string, string>;

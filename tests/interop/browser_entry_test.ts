@@ -13,7 +13,7 @@ import { PEERS, unlessThere } from "./peers.ts";
 const { skip } = unlessThere(PEERS.chromium);
 
 /** Without a result for so long it hangs. */
-const DEADLINE = 60_000;
+const DEADLINE = 180_000;
 
 /** Shows a page, and gives what it reports. */
 async function report(name: string): Promise<Record<string, unknown>> {

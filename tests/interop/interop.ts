@@ -18,7 +18,7 @@ const SETTINGS: readonly { title: string; compression: boolean }[] = [
 ];
 
 /** Longer than anything within a row waits by itself, in milliseconds. */
-const DEADLINE = 60_000;
+const DEADLINE = 180_000;
 
 /** Defines the tests of a peer. */
 export function interop(peer: Peer): void {

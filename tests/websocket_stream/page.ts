@@ -11,7 +11,7 @@ interface Settings {
   place: Place;
 }
 
-const DEADLINE = 30_000;
+const DEADLINE = 120_000;
 
 async function runAll({ url, control, place }: Settings): Promise<void> {
   const scope = globalThis as unknown as Partial<Env>;
