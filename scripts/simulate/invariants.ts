@@ -1,5 +1,6 @@
 /** What must hold after each simulation, whatever has happened. */
 import { HandshakeError, WebSocketError } from "../../mod.ts";
+import { byteLength, messageOf } from "./message.ts";
 import type { End } from "./network.ts";
 import { type Attempt, closeText, describe, type Half, type World } from "./world.ts";
 
@@ -19,7 +20,7 @@ const SHUTDOWN_TIMEOUT = 30_000;
 const ROUNDING = 8;
 /** The error of sums of fractions, in milliseconds. */
 const ROUNDING_DOWN = 0.001;
-/** What a reader may hold beside one message, in bytes: the inbox, and a chunk that is being read. */
+/** What a reader may hold beside two messages, in bytes: the inbox, and a chunk that is being read. */
 const HELD = 65_536 + 65_536;
 /** What a sender who awaits each send may have waiting beside one message, in bytes. */
 const BUFFERED = 2 * 65_536;
@@ -244,12 +245,17 @@ function retriesAreOnTime(world: World): string[] {
 
 function memoryIsBounded(world: World): string[] {
   const { halves, plan } = world;
-  const longest = Math.max(0, ...plan.clients.flatMap(({ sizes }) => sizes)) * 4;
+  const longest = Math.max(
+    0,
+    ...plan.clients.flatMap(({ sizes }) =>
+      sizes.map((size, index) => byteLength(messageOf(index, size)))
+    ),
+  );
   return halves.flatMap((half) => {
     const { name, mostHeld, end } = half;
     const room = world.room.has(half) ? plan.broadcast.maxBufferedAmount! : 0;
     const wrong: string[] = [];
-    if (mostHeld > HELD + longest) wrong.push(`${name} held ${mostHeld} bytes`);
+    if (mostHeld > HELD + 2 * longest) wrong.push(`${name} held ${mostHeld} bytes`);
     const buffered = end?.mostBuffered ?? 0;
     if (buffered > BUFFERED + longest + room) wrong.push(`${name} had ${buffered} bytes waiting`);
     return wrong;

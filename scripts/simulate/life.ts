@@ -14,6 +14,7 @@ import {
 } from "../../mod.ts";
 import { Random } from "../fuzz/random.ts";
 import { findBroken } from "./invariants.ts";
+import { messageOf } from "./message.ts";
 import { type End, type Line, Network } from "./network.ts";
 import { type ClientPlan, type Incident, makePlan, PATIENT, type Service } from "./plan.ts";
 import { type ProxyKind, proxyUrl, runProxy } from "./proxy.ts";
@@ -57,7 +58,7 @@ export async function live(seed: number): Promise<Life> {
   } finally {
     process.off("unhandledRejection", note);
   }
-  world.timersLeft = time.timers;
+  world.timersLeft ||= time.timers;
   for (const error of unhandled.splice(0)) world.broken.push(`unhandled: ${describe(error)}`);
   return {
     connections: world.halves.filter(({ name }) => name.startsWith("client")).length,
@@ -107,6 +108,7 @@ class Program {
         hostname: "server",
         port: PORT,
         provider: network.machine("server"),
+        onRequest: plan.openPause === undefined ? undefined : () => this.#pause(plan.openPause!),
         onError: (error) => void this.#world.reported.push(error),
       },
       (ws) => this.#handle(ws),
@@ -125,6 +127,8 @@ class Program {
     for (const half of this.#world.halves) if (half.closed === "pending") half.terminate();
     await clients;
     for (const proxy of proxies) await proxy.close();
+    const ends = this.#world.network.lines.flatMap(({ ends }) => ends);
+    if (ends.every(({ closed }) => closed)) this.#world.timersLeft = this.#time.timers;
     // Transports may take as long as the longest timeout to end.
     if (this.#time.timers > 0) await this.#time.sleep(PATIENT);
     this.#world.say("the end");
@@ -143,7 +147,10 @@ class Program {
 
   async #meet(incident: Incident): Promise<void> {
     await this.#time.sleep(incident.at);
-    const { lines } = this.#world.network;
+    // Something that happens to a line that is closed shows nothing.
+    const lines = this.#world.network.lines.filter(({ ends }) =>
+      ends.some(({ closed }) => !closed)
+    );
     if (incident.what === "standstill") this.#time.standStill(incident.duration);
     else if (incident.what === "wall clock") this.#time.setWallClock(incident.difference);
     else if (lines.length === 0) return;
@@ -329,17 +336,6 @@ function isEcho(service: Service): boolean {
 
 function joined(parts: readonly Uint8Array[]): Uint8Array {
   return new Uint8Array(parts.flatMap((part) => [...part]));
-}
-
-const LETTERS = ["a", "é", "€", "😀"];
-
-/** A message that tells which it is, if it is long enough. */
-function messageOf(index: number, size: number): Message {
-  if (index % 2 === 0) {
-    const letter = LETTERS[index / 2 % LETTERS.length];
-    return `${index}|`.padEnd(size, letter).slice(0, size).toWellFormed();
-  }
-  return new Uint8Array(size).fill(index);
 }
 
 interface Context {

@@ -57,6 +57,8 @@ export interface Plan {
   server: Omit<ServeOptions, "port" | "hostname">;
   /** How long the server waits after each message that it reads, in milliseconds. */
   readPause: number;
+  /** How long the hook `onRequest` takes, if there is one, in milliseconds. */
+  openPause: number | undefined;
   broadcast: BroadcastOptions;
   clients: ClientPlan[];
   incidents: Incident[];
@@ -74,6 +76,9 @@ export const PATIENT = 3_600_000;
 /** With compression, longer messages may be worked on by threads, whose time is not simulated. */
 const SHORT_SIZES = [0, 1, 20, 125, 126, 1000, 4000];
 const SIZES = [...SHORT_SIZES, 20_000, 65_535, 65_536, 150_000];
+
+/** So many long messages are more than anybody may keep. */
+const FLOOD = 30;
 
 function planLine(random: Random, calm: boolean): LineOptions {
   return {
@@ -116,7 +121,9 @@ function planClient(random: Random, calm: boolean, compressed: boolean, most: nu
     proxy: random.pick([undefined, undefined, undefined, "http", "socks5"] as const),
     connections: reconnects ? 1 + random.below(4) : 0,
     startsAt: random.below(most),
-    sizes: random.list(12, () => random.pick(sizes)),
+    sizes: random.once(4)
+      ? Array(FLOOD).fill(compressed ? 4000 : 20_000)
+      : random.list(12, () => random.pick(sizes)),
     sendPause: random.pick([0, 0, 0, 1, 50, 500]),
     readPause: random.pick([0, 0, 0, 1, 50, 500]),
     reading: random.pick(READINGS),
@@ -167,6 +174,7 @@ export function makePlan(random: Random): Plan {
     line: planLine(random, calm),
     server,
     readPause: random.pick([0, 0, 0, 1, 50, 500]),
+    openPause: random.pick([undefined, undefined, undefined, 0, 50, 2000]),
     broadcast: {
       maxBufferedAmount: random.pick([0, 1000, 1_048_576]),
       slow: random.pick(["close", "terminate", "drop-newest", "drop-oldest"] as const),

@@ -6,6 +6,7 @@ import {
   type WebSocketConnection,
   WebSocketError,
 } from "../../mod.ts";
+import { byteLength } from "./message.ts";
 import type { End, Line, Network } from "./network.ts";
 import type { Plan } from "./plan.ts";
 import type { SimulatedTime } from "./time.ts";
@@ -55,6 +56,8 @@ export class Half {
     const before = end?.delivered ?? 0;
     if (end !== undefined) {
       end.onDelivery = () => {
+        // What comes after our close() may be dropped, and who has stopped reading holds nothing back.
+        if (ws.state !== "open" || this.readEnd !== undefined) return;
         this.mostHeld = Math.max(this.mostHeld, end.delivered - before - this.receivedBytes);
       };
     }
@@ -96,7 +99,7 @@ export class Half {
   /** Notes a message that was read. */
   receive(message: Message): void {
     const index = this.#indexOf(message);
-    this.receivedBytes += message.length;
+    this.receivedBytes += byteLength(message);
     this.received.push(index ?? `${typeof message} of ${message.length}`);
     this.world.say(`${this.name} has received ${index ?? "?"} (${message.length})`);
   }
