@@ -273,7 +273,8 @@ export class Sessions {
     for (const ws of this.connections) ws.terminate();
     if (this.connections.size === 0) this.#onOver();
     // A transport, or the answer of a hook, may still not end.
-    backgroundTimer(() => this.#finish(), CUT_TIMEOUT);
+    const cancelTimer = backgroundTimer(() => this.#finish(), CUT_TIMEOUT);
+    this.finished.then(cancelTimer);
   }
 }
 

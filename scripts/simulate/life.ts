@@ -127,6 +127,7 @@ class Program {
     for (const half of this.#world.halves) if (half.closed === "pending") half.terminate();
     await clients;
     for (const proxy of proxies) await proxy.close();
+    await this.#time.sleep(1);
     const ends = this.#world.network.lines.flatMap(({ ends }) => ends);
     if (ends.every(({ closed }) => closed)) this.#world.timersLeft = this.#time.timers;
     // Transports may take as long as the longest timeout to end.

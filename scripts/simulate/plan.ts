@@ -185,6 +185,6 @@ export function makePlan(random: Random): Plan {
     ),
     incidents: calm ? [] : random.list(5, () => planIncident(random, most)),
     shutdownAt: most + random.pick([0, 100, 30_000, 300_000]),
-    shutdown: calm ? { timeout: 0 } : random.pick([{}, { timeout: 100 }, { timeout: 5000 }]),
+    shutdown: calm ? { timeout: Infinity } : random.pick([{}, { timeout: 100 }, { timeout: 5000 }]),
   };
 }
