@@ -145,19 +145,22 @@ describe("Encoder and the payload of its caller", () => {
   }
 
   /** Whether the bytes to send are those of the payload itself. */
-  const sharing: { role: Role; lend: boolean; length: number; shared: boolean }[] = [
-    { role: "server", lend: false, length: LEND_FROM, shared: false },
+  const sharing: { role: Role; lend?: true; isOwn?: true; length: number; shared: boolean }[] = [
+    { role: "server", length: LEND_FROM, shared: false },
     { role: "server", lend: true, length: LEND_FROM, shared: true },
     { role: "server", lend: true, length: LEND_FROM - 1, shared: false },
-    { role: "client", lend: false, length: LEND_FROM, shared: false },
+    { role: "client", length: LEND_FROM, shared: false },
     { role: "client", lend: true, length: LEND_FROM, shared: false },
+    { role: "client", isOwn: true, length: LEND_FROM, shared: true },
+    { role: "server", isOwn: true, length: LEND_FROM, shared: true },
   ];
-  for (const { role, lend, length, shared } of sharing) {
+  for (const { role, lend = false, isOwn = false, length, shared } of sharing) {
     const verb = shared ? "sends" : "does not send";
-    it(`Encoder ${verb} the buffer of a payload if lend is ${lend} (${role}, ${length})`, () => {
+    const whose = isOwn ? "own" : lend ? "lent" : "foreign";
+    it(`Encoder ${verb} the buffer of a payload that is ${whose} (${role}, ${length})`, () => {
       const writer = new Encoder(role);
       const payload = pattern(length);
-      writer.writeBytes(BINARY, payload, lend);
+      writer.writeBytes(BINARY, payload, lend, isOwn);
       assert.equal(writer.take().some(({ buffer }) => buffer === payload.buffer), shared);
     });
   }

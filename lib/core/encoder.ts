@@ -345,8 +345,7 @@ export class Encoder {
     const half = this.#characters?.half ?? "";
     const payload = typeof data === "string" ? utf8.encode(this.#whole(data, fin)) : data;
     const put = ({ opcode, payload: changed, fin, rsv }: OutgoingFrame) =>
-      // What was made for this frame is nobody else's.
-      this.writeBytes(firstByte(fin, rsv, opcode), changed, lend || changed !== data);
+      this.writeBytes(firstByte(fin, rsv, opcode), changed, lend, changed !== data);
     let isDue = true;
     const encoded = later && ((error: Error | undefined, frame: OutgoingFrame) => {
       if (!isDue) return;
@@ -376,7 +375,7 @@ export class Encoder {
   writeText(first: number, text: string): void {
     const { length } = text;
     if (3 * length > BUFFER_SIZE / 2 || this.#onFrame !== undefined) {
-      return this.writeBytes(first, utf8.encode(text), true);
+      return this.writeBytes(first, utf8.encode(text), true, true);
     }
     this.#reserve(MAX_HEADER_LENGTH + 3 * length);
     const buffer = this.#buffer;
@@ -399,11 +398,17 @@ export class Encoder {
    *
    * @param first the first byte of the frame
    * @param lend whether the bytes stay as they are until they have left
+   * @param isOwn whether the bytes were made for this frame, and may be changed
    */
-  writeBytes(first: number, payload: Uint8Array, lend: boolean = false): void {
+  writeBytes(
+    first: number,
+    payload: Uint8Array,
+    lend: boolean = false,
+    isOwn: boolean = false,
+  ): void {
     if (this.#onFrame !== undefined) this.#see(first, payload);
     const { length } = payload;
-    if (length >= LEND_FROM) return this.#writeLong(first, payload, lend);
+    if (length >= LEND_FROM) return this.#writeLong(first, payload, lend, isOwn);
     this.#reserve(MAX_HEADER_LENGTH + length);
     const start = this.#end + headerLength(length, this.#masked);
     this.#buffer.set(payload, start);
@@ -427,21 +432,22 @@ export class Encoder {
     applyMask(this.#buffer, start, this.#end, key, 0);
   }
 
-  #writeLong(first: number, payload: Uint8Array, lend: boolean): void {
+  #writeLong(first: number, payload: Uint8Array, lend: boolean, isOwn: boolean): void {
     this.#reserve(MAX_HEADER_LENGTH);
     const { length } = payload;
     const start = this.#end;
+    let key: number | undefined;
     this.#end = writeHeader(this.#buffer, start, first, this.#masked, length);
     if (this.#masked) {
-      const key = maskingKey();
+      key = maskingKey();
       writeKey(this.#buffer, this.#end, key);
       this.#end += 4;
-      this.size += this.#end - start + length;
-      return this.#copy(payload, key);
     }
     const header = this.#end - start;
     this.size += header + length;
-    if (!lend) return this.#copy(payload, undefined);
+    // Masking changes the payload, so that lent bytes are copied too.
+    if (!isOwn && (this.#masked || !lend)) return this.#copy(payload, key);
+    if (key !== undefined) applyMask(payload, 0, length, key, 0);
     this.#cut(undefined);
     this.#parts.push({ bytes: payload, length, header, full: undefined });
   }
