@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { onAbort } from "../abortable.ts";
 import { CloseCode, type CloseInfo, isWireCloseCode } from "../core/close.ts";
 import { invalidState, type WebSocketError } from "../core/error.ts";
 import { checkKnown, type OptionNames } from "../core/options.ts";
@@ -59,15 +60,13 @@ export async function relay(
     }
   }
   const { signal } = options;
-  const leave = () => {
+  const stopWatching = onAbort(signal, () => {
     for (const ws of [a, b]) void ws.close({ closeCode: CloseCode.GoingAway });
-  };
-  signal?.addEventListener("abort", leave, { once: true });
-  if (signal?.aborted) leave();
+  });
   try {
     return await Promise.all([pass(a, b), pass(b, a)]);
   } finally {
-    signal?.removeEventListener("abort", leave);
+    stopWatching();
   }
 }
 
