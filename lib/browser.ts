@@ -1,9 +1,6 @@
 /**
- * Sluice in a browser: the package's entry point there. A page can only connect, and only through what
- * the browser has, so that there are no servers here, and only the options that a browser can honour;
- * another one throws a NotSupportedError.
- *
- * A file of its own because nothing that it imports may name a built-in module of a runtime.
+ * Sluice in a browser. A page can only connect, through the browser's WebSocket: there are no servers, and
+ * an option that a browser cannot support throws a NotSupportedError.
  *
  * @module
  */
@@ -39,13 +36,13 @@ export type {
   WebSocketStreamOptions,
 } from "./standard/stream_class.ts";
 
-/** How a page connects. */
+/** Options of {@linkcode connect}. */
 export interface ConnectOptions extends Omit<FromWebSocketOptions, "request"> {
-  /** The subprotocols, the preferred one first. Default: none */
+  /** Subprotocols, the preferred one first. */
   protocols?: string[];
 }
 
-/** The platform's, as far as they are needed here. */
+/** The globals of the browser. */
 const platform = globalThis as unknown as {
   WebSocket?: new (url: string, protocols: string[]) => WebSocketLike;
   WebSocketStream?: WebSocketStreamConstructor;
@@ -54,11 +51,11 @@ const platform = globalThis as unknown as {
   location?: { href: string };
 };
 
-/** The options of the runtimes that a page has not, and the values that it honours all the same. */
+/** Options that a page does not have, each with the value that is allowed all the same. */
 const UNSUPPORTED: Record<Exclude<keyof RuntimeOptions, keyof ConnectOptions>, unknown> = {
   headers: undefined,
   extensions: undefined,
-  // A browser offers it by itself.
+  // A browser offers compression by itself.
   compression: true,
   maxFrameSize: Infinity,
   maxControlFramesPerSecond: Infinity,
@@ -71,7 +68,7 @@ const UNSUPPORTED: Record<Exclude<keyof RuntimeOptions, keyof ConnectOptions>, u
   tls: undefined,
   transport: undefined,
   userAgent: undefined,
-  // It follows none.
+  // A browser follows no redirects.
   maxRedirects: 0,
   crossOriginHeaders: undefined,
   proxy: undefined,
@@ -79,10 +76,10 @@ const UNSUPPORTED: Record<Exclude<keyof RuntimeOptions, keyof ConnectOptions>, u
 
 const { request: _, ...OWN_OPTIONS } = FROM_WEB_SOCKET_OPTIONS;
 
-/** The options of `connect()`, also those that a browser cannot honour. */
+/** The options of `connect()`, including those that a browser cannot support. */
 const KNOWN = { ...UNSUPPORTED, ...OWN_OPTIONS, protocols: checkProtocols };
 
-/** What `connect()` has and the platform's own WebSocketStream has not. */
+/** Options of `connect()` that the platform's WebSocketStream does not have. */
 const BEYOND_THE_STANDARD: Record<
   Exclude<keyof ConnectOptions, keyof WebSocketStreamOptions | "maxQueuedBytes">,
   unknown
@@ -95,27 +92,27 @@ const BEYOND_THE_STANDARD: Record<
   slow: "wait",
 };
 
-/** @throws {DOMException} NotSupportedError for an option that has another value than one of these */
+/** @throws {DOMException} NotSupportedError If an option has another value than the allowed one. */
 function refuse(options: object, unsupported: Record<string, unknown>): void {
-  for (const [name, honoured] of Object.entries(unsupported)) {
+  for (const [name, allowed] of Object.entries(unsupported)) {
     const value = (options as Record<string, unknown>)[name];
-    if (value === undefined || value === honoured) continue;
+    if (value === undefined || value === allowed) continue;
     throw new DOMException(
-      `Expected no option ${name}, which a browser does not support`,
+      `A browser does not support the option ${name}`,
       "NotSupportedError",
     );
   }
 }
 
-/** What relative URLs are resolved against: the URL of the page or of the worker, if there is one. */
+/** The base of relative URLs: the URL of the page or of the worker, if there is one. */
 function baseUrl(): string | undefined {
   return platform.document?.baseURI ?? platform.location?.href;
 }
 
-/** Connects by a native WebSocket, whose limits are said at `fromWebSocket()`. */
+/** Connects by a native WebSocket; for its limits see `fromWebSocket()`. */
 async function open(url: string, options: ConnectOptions): Promise<WebSocketConnection> {
   if (platform.WebSocket === undefined) {
-    throw new DOMException("Expected a platform with WebSocket", "NotSupportedError");
+    throw new DOMException("This platform has no WebSocket", "NotSupportedError");
   }
   options.signal?.throwIfAborted();
   try {
@@ -125,7 +122,7 @@ async function open(url: string, options: ConnectOptions): Promise<WebSocketConn
   }
 }
 
-/** @throws {HandshakeError} "connect-failed" if the browser does not even try to connect */
+/** @throws {HandshakeError} If the browser does not try to connect ("connect-failed"). */
 function dial(
   WebSocket: NonNullable<typeof platform.WebSocket>,
   url: string,
@@ -137,7 +134,7 @@ function dial(
   } catch (cause) {
     throw notOpened(url, cause);
   }
-  // A policy of the page can have it closed from the beginning.
+  // The Content-Security-Policy of the page may not allow the connection.
   if (socket.readyState > 1) throw notOpened(url, undefined);
   return socket;
 }
@@ -146,7 +143,7 @@ function isConnectFailed(error: unknown): error is HandshakeError {
   return error instanceof HandshakeError && error.code === "connect-failed";
 }
 
-/** WHATWG WebSockets: a page must not learn why, but whoever develops it can. */
+/** WHATWG WebSockets: a page must not learn the reason. The message lists possible reasons. */
 function notOpened(url: string, cause: unknown): HandshakeError {
   return new HandshakeError(
     `The browser has opened no connection to ${
@@ -161,18 +158,18 @@ function notOpened(url: string, cause: unknown): HandshakeError {
 }
 
 /**
- * Connects to a server, by the browser's WebSocket.
+ * Connects to a server by the browser's WebSocket.
  *
- * The connection has the limits of a native WebSocket: it cannot be held back, so that more than
- * `maxQueuedBytes` (4 MiB by default) of messages that nobody reads fail it with 1013; it has no pings;
- * it closes with 1000 and 3000-4999 only.
+ * The connection has the limits of a native WebSocket. It cannot be paused: more than `maxQueuedBytes` (4
+ * MiB by default) of messages that are not read fail the connection with 1013. It has no pings, and closes
+ * with 1000 and 3000-4999 only.
  *
- * @param url a ws or wss URL; http and https are taken as these, and a relative URL is resolved against
- * that of the page
- * @returns the open connection. It rejects with a {@linkcode HandshakeError} when the handshake fails,
- * of which a browser does not say why, with the signal's reason when it is aborted, with a DOMException
- * "SyntaxError" for an invalid URL or subprotocol, and "NotSupportedError" for an option that a browser
- * cannot honour
+ * @param url A ws or wss URL. The schemes http and https stand for ws and wss, and a relative URL is resolved
+ * against that of the page.
+ * @returns The open connection. The promise rejects with a {@linkcode HandshakeError} if the handshake fails
+ * (a browser does not say why), with the reason of the signal if it is aborted, with a DOMException
+ * "SyntaxError" if the URL or a subprotocol is invalid, and with "NotSupportedError" if a browser cannot
+ * support an option.
  */
 export async function connect(
   url: string | URL,
@@ -190,7 +187,7 @@ function checkStandard(options: object): void {
   checkValues(options, OWN_OPTIONS);
 }
 
-/** The same interface over the browser's WebSocket. */
+/** Makes the class over the browser's WebSocket. */
 function overWebSocket(): WebSocketStreamConstructor {
   return webSocketStreamClass({
     base: baseUrl,
@@ -209,23 +206,23 @@ function overWebSocket(): WebSocketStreamConstructor {
 export type WebSocketStream = StandardWebSocketStream<StandardOpenInfo>;
 
 /**
- * A WebSocket as two streams: the browser's own class if it has one. Otherwise the same over its
- * `WebSocket`, which cannot be held back: more than 4 MiB of messages that nobody reads fail it with 1013
- * (`maxQueuedBytes` in the options is another limit).
+ * A WebSocket as two streams: the browser's class if it has one, and otherwise the same over its
+ * `WebSocket`. This one cannot be paused: more than `maxQueuedBytes` (4 MiB by default) of messages that are
+ * not read fail the connection with 1013.
  *
- * It takes the standard's options. Our own class throws a DOMException "NotSupportedError" for one of
- * `connect()`, which the browser's class ignores.
+ * The class takes the standard's options. For other options of `connect()`, our class throws a DOMException
+ * "NotSupportedError"; the browser's class ignores them.
  */
 export const WebSocketStream: WebSocketStreamConstructor<
   WebSocketStreamOptions & Pick<ConnectOptions, "maxQueuedBytes">
 > = platform.WebSocketStream ?? /* @__PURE__ */ overWebSocket();
 
-/** The error of a {@linkcode WebSocketStream}, and of the connections of `connect()`. */
+/** The error of a {@linkcode WebSocketStream} and of the connections of `connect()`. */
 export type WebSocketError = OwnError;
 
 /**
- * The browser's own class if it has one. Errors of `connect()`, whose codes the browser's class does not
- * take, are instances of it all the same.
+ * The browser's class if it has one. The errors of `connect()` are instances of it too, although their codes
+ * are not allowed in its constructor.
  */
 export const WebSocketError: typeof OwnError = platform.WebSocketError === undefined
   ? OwnError

@@ -9,13 +9,12 @@ import { readFileSync } from "node:fs";
 import process from "node:process";
 import { createInterface, type Interface } from "node:readline";
 import { parseArgs } from "node:util";
-import { connect, type ConnectOptions } from "./client/client.ts";
+import { connect, type ConnectOptions, VERSION } from "./client/client.ts";
 import type { WebSocketConnection } from "./connection/connection.ts";
 import { HandshakeError, type WebSocketError } from "./core/error.ts";
 import type { Message } from "./core/message.ts";
 import { formatAuthority } from "./core/url.ts";
 import { serve, type ServeOptions } from "./server/server.ts";
-import { VERSION } from "./version.ts";
 
 const HELP = `Usage: sluice [options] URL       connects, sends the lines typed, prints what comes
        sluice serve [options]     runs an echo server

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { accept, connect, type ConnectOptions, serve } from "../mod.ts";
 import { encodeFrame } from "../lib/core/mod.ts";
 import { toStreams } from "../lib/byte_streams.ts";
-import { VERSION } from "../lib/version.ts";
+import { VERSION } from "../lib/client/client.ts";
 import { transportPair } from "../lib/testing.ts";
 import { concat, latin1, utf8 } from "./bytes.ts";
 import {

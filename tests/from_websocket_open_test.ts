@@ -151,6 +151,20 @@ describe("fromWebSocket: a socket by hand", () => {
     });
   });
 
+  it("Each message that waits counts 768 bytes more for maxBufferedAmount", async () => {
+    await withFake((ws, fake) => {
+      fake.bufferedAmount = 0;
+      let sent = 0;
+      while (sent < 100 && ws.state === "open") {
+        ws.send("x").catch(() => {});
+        fake.bufferedAmount = ++sent;
+      }
+      // The last send finds the limit exceeded and closes the connection.
+      assert.equal(sent, 11);
+      fake.bufferedAmount = 0;
+    }, { maxBufferedAmount: 10 * 769, slow: "terminate" });
+  });
+
   it("A send that waits is rejected when the socket closes", async () => {
     for (const wasClean of [true, false]) {
       await withFake(async (ws, fake) => {

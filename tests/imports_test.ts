@@ -3,7 +3,13 @@ import assert from "node:assert/strict";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 
 const ROOT = new URL("../", import.meta.url);
+/** A file of more lines has more than one idea. */
 const LONGEST_FILE = 700;
+/** A file of fewer lines belongs to its user, unless it is an entry point. */
+const SHORTEST_FILE = 40;
+
+/** The folders of lib/ from the bottom to the top. A folder imports no folder of a later group. */
+const LAYERS = [["core"], ["connection"], ["client", "server", "streams"], ["standard"]];
 
 interface Import {
   specifier: string;
@@ -68,6 +74,18 @@ function sources(): File[] {
   return found.map(readSource);
 }
 
+/** The exports of the package, the command and the page's entry point. */
+function findEntryPoints(): Set<string> {
+  const manifest = JSON.parse(readFileSync(new URL("deno.json", ROOT), "utf8"));
+  const exported = Object.values(manifest.exports as Record<string, string>);
+  return new Set([...exported, "./lib/cli.ts", "./lib/browser.ts"].map((path) => path.slice(2)));
+}
+
+function linesOf(text: string): number {
+  return text.trimEnd().split("\n").length;
+}
+
+const entryPoints = findEntryPoints();
 const files = sources();
 const core = files.filter(({ path }) => path.startsWith("lib/core/"));
 const runtime = files.filter(({ path }) => path.startsWith("lib/runtime/"));
@@ -230,8 +248,27 @@ describe("The imports of the library", () => {
     assert.deepEqual(naming.map(({ path }) => path), []);
   });
 
-  it(`No file is longer than ${LONGEST_FILE} lines`, () => {
-    const long = files.filter(({ text }) => text.trimEnd().split("\n").length > LONGEST_FILE);
+  it("Imports point down from folder to folder, and to no entry point", () => {
+    const layerOf = (path: string) => {
+      const folder = /^lib\/([^/]+)\//.exec(path)?.[1];
+      return LAYERS.findIndex((folders) => folders.includes(folder!));
+    };
+    const isUpward = (to: string, from: string) =>
+      layerOf(from) >= 0 && layerOf(to) > layerOf(from);
+    assert.deepEqual(broken(files, (to, { path }) => isUpward(to, path)), []);
+    const library = files.filter(({ path }) => path !== "mod.ts");
+    assert.deepEqual(broken(library, (to) => entryPoints.has(to)), []);
+  });
+
+  it(`No file has more than ${LONGEST_FILE} lines`, () => {
+    const long = files.filter(({ text }) => linesOf(text) > LONGEST_FILE);
     assert.deepEqual(long.map(({ path }) => path), []);
+  });
+
+  it(`No file but an entry point has fewer than ${SHORTEST_FILE} lines`, () => {
+    const short = files.filter(({ path, text }) =>
+      linesOf(text) < SHORTEST_FILE && !entryPoints.has(path)
+    );
+    assert.deepEqual(short.map(({ path }) => path), []);
   });
 });

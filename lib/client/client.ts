@@ -27,25 +27,27 @@ import {
 import { checkProxy, dialProxy, proxyFor, type ProxyOption } from "./proxy.ts";
 import { checkFieldNames, followRedirects } from "./redirects.ts";
 import type { DialOptions, TlsConnectOptions, Transport, TransportProvider } from "../transport.ts";
-import { VERSION } from "../version.ts";
 
-/** How a client connects. */
+/** The version of the library, as in its manifests. */
+export const VERSION = "0.1.0";
+
+/** Options of {@linkcode connect}. */
 export interface ConnectOptions extends ConnectionOptions {
-  /** The Origin header. Default: none, as for all that is no browser */
+  /** The Origin header. By default there is none. */
   origin?: string;
   /**
-   * The User-Agent header, which one in `headers` replaces; false for none.
-   * Default: "sluice/" and the version
+   * The User-Agent header, or false for none. A User-Agent in `headers` replaces it.
+   * @default "sluice/" and the version
    */
   userAgent?: string | false;
   /**
-   * The path of a Unix socket to connect to, as long as the platform's addresses allow: 107 bytes on
-   * Linux, 103 on macOS. The host of the URL then stands in the Host header only. Default: none
+   * Path of a Unix socket to connect to, of at most 107 bytes on Linux and 103 on macOS. The host of the
+   * URL is then used for the Host header only.
    */
   unix?: string;
-  /** How a wss URL is connected to. Default: as the platform does */
+  /** Options of TLS for a wss URL. By default, the certificate authorities of the platform are used. */
   tls?: TlsConnectOptions;
-  /** A transport, or a pair of byte streams, to use instead of dialling. Default: none */
+  /** A transport, or a pair of byte streams, to use instead of dialling. */
   transport?: Transport | ByteDuplex;
   /**
    * How many redirects are followed, at most 20; with 0, and with `unix` or `transport`, a redirect is a

@@ -17,7 +17,7 @@ import { Protocol, type ProtocolOptions } from "../core/protocol.ts";
 import type { TextCodec } from "../core/utf8.ts";
 import type { ConnectionOptions, ConnectionStats } from "../options.ts";
 import { Receiver, type ReceiverHost } from "./receiver.ts";
-import { Sender } from "./sender.ts";
+import { Sender, type WritingMachine } from "./sender.ts";
 import type { Transport, TransportHandlers } from "../transport.ts";
 import { nextTurn } from "../timers.ts";
 
@@ -25,26 +25,24 @@ import { nextTurn } from "../timers.ts";
 const READ_MARK = 65536;
 
 /** What a driver needs of a {@linkcode Protocol}, or of what stands in for one. */
-export type Machine = Pick<
-  Protocol,
-  | "role"
-  | "state"
-  | "endsTransport"
-  | "pending"
-  | "extended"
-  | "bufferedAmount"
-  | "bufferedMemory"
-  | "whole"
-  | "held"
-  | "takeHeld"
-  | "release"
-  | "receive"
-  | "next"
-  | "encoder"
-  | "write"
-  | "writePiece"
-  | "dispose"
->;
+export type Machine =
+  & Pick<
+    Protocol,
+    | "role"
+    | "state"
+    | "endsTransport"
+    | "pending"
+    | "bufferedAmount"
+    | "bufferedMemory"
+    | "whole"
+    | "held"
+    | "takeHeld"
+    | "release"
+    | "receive"
+    | "next"
+    | "dispose"
+  >
+  & WritingMachine;
 
 /** What a driver begins with. */
 export interface DriverInit {
@@ -60,7 +58,7 @@ export interface DriverInit {
   activeExtensions?: readonly Extension[];
   /** How text is encoded and decoded. Default: TextEncoder and TextDecoder */
   textCodec?: TextCodec;
-  /** The protocol machine, or what stands in for one. Default: a new `Protocol` */
+  /** The protocol machine, or a native WebSocket instead. Default: a new `Protocol` */
   machine?: Machine;
 }
 

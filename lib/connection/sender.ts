@@ -108,9 +108,16 @@ class Departure {
 /** Those that are flushed in the next turn: one callback serves all. */
 let due: Sender[] = [];
 
+/** The machine that writes the frames, or a native WebSocket, which sends messages itself. */
+export interface WritingMachine
+  extends Pick<Protocol, "encoder" | "extended" | "write" | "writePiece"> {
+  /** Of a native WebSocket: the memory that unsent messages take in addition to their bytes. */
+  readonly overhead?: number;
+}
+
 /** Sends, one message after the other. */
 export class Sender {
-  readonly #machine: Pick<Protocol, "encoder" | "write" | "writePiece">;
+  readonly #machine: WritingMachine;
   readonly #encoder: Protocol["encoder"];
   readonly #isExtended: boolean;
   readonly #transport: Transport;
@@ -147,7 +154,7 @@ export class Sender {
    * @param options what is done about a peer that is too slow
    */
   constructor(
-    machine: Pick<Protocol, "encoder" | "extended" | "write" | "writePiece">,
+    machine: WritingMachine,
     transport: Transport,
     host: SenderHost,
     options: Pick<ConnectionOptions, "slow" | "maxBufferedAmount">,
@@ -179,7 +186,7 @@ export class Sender {
   /** The same with what the messages take that wait for their turn, in bytes of memory. */
   get heldAmount(): number {
     const waiting = (this.#turns?.count ?? 0) * MESSAGE_OVERHEAD;
-    return this.bufferedAmount + this.#encoder.unused + waiting;
+    return this.bufferedAmount + this.#encoder.unused + waiting + (this.#machine.overhead ?? 0);
   }
 
   /** Whether messages wait for room, or in the middle of another one. */

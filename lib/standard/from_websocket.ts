@@ -1,9 +1,6 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 /**
- * Connections over native WebSockets, for those whose server or browser gives nothing else.
- *
- * A file of its own because it is an opening handshake as `client.ts` and `server.ts` are, where the
- * platform has done most of it.
+ * Connections over native WebSockets, for servers and browsers that provide nothing else.
  *
  * @module
  */
@@ -13,7 +10,7 @@ import { CloseCode, type CloseInfo } from "../core/close.ts";
 import { HandshakeError, invalidState, isScriptCloseCode } from "../core/error.ts";
 import type { RequestHead, ResponseHead } from "../core/http1.ts";
 import { MAX_MESSAGE_SIZE } from "../core/message.ts";
-import { checkKnown, checkNumber, checkType, type OptionNames } from "../core/options.ts";
+import { checkKnown, checkNumber, checkType, kindOf, type OptionNames } from "../core/options.ts";
 import { withDeadline } from "../opening.ts";
 import {
   checkSignal,
@@ -25,7 +22,7 @@ import {
 import { handled } from "../abortable.ts";
 import { NativeSocket, type WebSocketLike, type WebSocketLikeEvent } from "./native_socket.ts";
 
-/** How a native WebSocket is used. */
+/** Options of {@linkcode fromWebSocket}. */
 export interface FromWebSocketOptions extends
   Pick<
     ConnectionOptions,
@@ -38,18 +35,18 @@ export interface FromWebSocketOptions extends
     | "readableStrategy"
   > {
   /**
-   * How much may wait beside what `readableStrategy` allows, counting each message as
-   * `readableStrategy` does: a native WebSocket cannot be held back, so that what is not read in time piles up. When it is
-   * more, the connection fails with 1013, behind what waits already. A message that is sent in pieces,
-   * which are gathered until it is whole, may be as long; beyond, the send rejects with RangeError, and
-   * the connection fails with 1011 as with any message that is cut short. Infinity disables. Default:
-   * 4194304
+   * Maximum size of the messages that wait to be read beyond `readableStrategy`, which also measures them.
+   * A native WebSocket cannot be paused, so that messages pile up if they are not read in time. Beyond the
+   * limit, the connection fails with 1013, after the messages that wait. The same limit holds for a message
+   * that is sent in pieces, because the pieces are gathered first: beyond the limit, the send rejects with
+   * RangeError, and the connection fails with 1011. Infinity disables the limit.
+   * @default {4_194_304}
    */
   maxQueuedBytes?: number;
   /**
-   * On a server: the request that was upgraded, which the socket does not know. Its URL and header
-   * fields are read at once; on Deno give a copy, made before the upgrade, which closes the request.
-   * Default: one for the URL of the socket, without header fields
+   * On a server, the request that was upgraded, which the socket does not know. Its URL and header fields
+   * are read at once. On Deno, give a copy that was made before the upgrade, which closes the request. By
+   * default, a request for the URL of the socket, without header fields.
    */
   request?: Request;
 }
@@ -72,29 +69,29 @@ const MAX_QUEUED_BYTES = 4194304;
 const CONNECTING = 0;
 const OPEN = 1;
 
-/** The sockets that have a connection: another one would take its messages away. */
+/** The sockets that have a connection. A second connection would take messages away. */
 const used = new WeakSet<WebSocketLike>();
 
 /**
- * A connection over a native WebSocket: of a browser, of `Deno.upgradeWebSocket()`, of Cloudflare
- * Workers (behind its `accept()`, and within `waitUntil()`), of the global class of any runtime, or of
- * the package `ws`. Call it before the first message comes: what came earlier is lost.
+ * Makes a connection over a native WebSocket: of a browser, of `Deno.upgradeWebSocket()`, of Cloudflare
+ * Workers (after its `accept()`, and within `waitUntil()`), of the global class of any runtime, or of the
+ * package `ws`. Call it before the first message arrives: earlier messages are lost.
  *
- * Where a socket or a `node:http` server is to be had, `connect()`, `serve()` and `attach()` are better,
- * because a native WebSocket
+ * If a socket or a `node:http` server is available, use `connect()`, `serve()` or `attach()` instead. A
+ * native WebSocket
  *
- * - cannot be held back: it receives as fast as the peer sends, read or not. `maxQueuedBytes` bounds
- *   what waits, and fails the connection
- * - does not say when it has sent: while its `bufferedAmount` is not 0, sends over 64 KiB wait, and it
- *   is asked again after 1 to 64 ms. Where it has none (Workers), they never wait
+ * - cannot be paused: it receives as fast as the peer sends. `maxQueuedBytes` limits the messages that
+ *   wait, and fails the connection
+ * - does not report when it has sent: sends beyond 64 KiB wait while its `bufferedAmount` is not 0, which
+ *   is checked every 1 to 64 ms. Without `bufferedAmount` (Workers), sends never wait
  * - has no pings: `ping()` and `pong()` reject with NotSupportedError, and there is no keepalive
- * - closes with 1000 and 3000-4999 only: `close()` throws RangeError for other codes. Where the
- *   connection fails with one, as with 1009 for a message too long, the peer is told that code if the
- *   platform sends it, and otherwise the code plus 3000; our own errors have the code itself
+ * - closes with 1000 and 3000-4999 only: `close()` throws RangeError for other codes. If the connection
+ *   fails with another code, such as 1009, the peer receives the code plus 3000 unless the platform can
+ *   send the code itself; our own errors have the code itself
  * - sends whole messages: an iterable or a stream is gathered first
- * - has no `terminate()`, but in `ws` and Bun: elsewhere the socket is closed and let go
- * - knows little: `request` has the URL, on a client (see the option of that name), `response` the
- *   subprotocol and extensions, but not of Deno's server; addresses are missing. `stats` counts the
+ * - has no `terminate()`, except for `ws` and Bun: other sockets are closed and no longer used
+ * - knows little: on a client, `request` has the URL (see the option `request`); `response` has the
+ *   subprotocol and extensions, except on Deno's server; addresses are missing. `stats` counts the
  *   lengths of messages as bytes
  *
  * @example
@@ -110,11 +107,11 @@ const used = new WeakSet<WebSocketLike>();
  * await server.shutdown();
  * ```
  *
- * @param socket connecting or open, with nobody else to listen to it or send
- * @returns the connection, once the socket is open. It rejects with a {@linkcode HandshakeError} when
- * the socket does not open ("connect-failed") or not in time ("timeout"), with the signal's reason when
- * it is aborted before, with InvalidStateError for a socket that is closing, closed or used for another
- * connection, and with TypeError for anything else than a WebSocket
+ * @param socket A socket that is connecting or open, and that nobody else listens to or sends with.
+ * @returns The connection, when the socket is open. The promise rejects with a {@linkcode HandshakeError}
+ * if the socket does not open ("connect-failed") or not in time ("timeout"), with the reason of the signal
+ * if it is aborted, with InvalidStateError if the socket is closing, closed or used for another connection,
+ * and with TypeError if `socket` is not a WebSocket.
  */
 export async function fromWebSocket(
   socket: WebSocketLike,
@@ -148,16 +145,12 @@ function checkSocket(socket: WebSocketLike): void {
   const { readyState, send, close, addEventListener } = socket ?? {} as Partial<WebSocketLike>;
   const functions = [send, close, addEventListener].every((one) => typeof one === "function");
   if (typeof readyState !== "number" || !functions) {
-    throw new TypeError(
-      `Expected a WebSocket, received ${socket === null ? "null" : typeof socket}`,
-    );
+    throw new TypeError(`Expected a WebSocket, received ${kindOf(socket)}`);
   }
   if (readyState > OPEN) {
-    throw invalidState(
-      `Expected a WebSocket that is connecting or open, its state is ${readyState}`,
-    );
+    throw invalidState(`The WebSocket is closing or closed (readyState ${readyState})`);
   }
-  if (used.has(socket)) throw invalidState("Expected a WebSocket that has no connection yet");
+  if (used.has(socket)) throw invalidState("The WebSocket has a connection already");
 }
 
 /** Waits until the socket is open. */
@@ -171,7 +164,7 @@ function opened(socket: WebSocketLike): Promise<void> {
       const detail = event.message ? `: ${event.message}` : "";
       reject(
         new HandshakeError(
-          `Expected the WebSocket to open, it does not${detail}`,
+          `The WebSocket failed to open${detail}`,
           "connect-failed",
           {
             cause: event.error,
@@ -183,13 +176,13 @@ function opened(socket: WebSocketLike): Promise<void> {
   });
 }
 
-/** What is known of the request. */
+/** Makes the head of the request, as far as it is known. */
 function requestOf(
   { url }: WebSocketLike,
   request: Request | undefined,
 ): { head: RequestHead; secure: boolean } {
   const { protocol, host, pathname, search } = new URL(request?.url ?? (url || "ws://localhost/"));
-  // The URL was made of the Host header, which another server may not have checked.
+  // The host in the URL has been checked; the Host header may have not.
   const fields = [...request?.headers ?? []].filter(([name]) => name !== "host");
   return {
     head: {
@@ -202,7 +195,7 @@ function requestOf(
   };
 }
 
-/** What is known of the response. */
+/** Makes the head of the response, as far as it is known. */
 function responseOf({ protocol, extensions }: WebSocketLike): ResponseHead {
   const headers: [name: string, value: string][] = [];
   if (protocol) headers.push(["sec-websocket-protocol", protocol]);
@@ -210,7 +203,7 @@ function responseOf({ protocol, extensions }: WebSocketLike): ResponseHead {
   return { version: "1.1", status: 101, statusText: "Switching Protocols", headers };
 }
 
-/** A connection without what a native WebSocket cannot do. */
+/** A connection without the features that a native WebSocket does not have. */
 class NativeConnection extends WebSocketConnection {
   readonly #socket: WebSocketLike;
   readonly #native: NativeSocket;
@@ -259,7 +252,7 @@ class NativeConnection extends WebSocketConnection {
     const { closeCode = CloseCode.NoStatus } = checked;
     if (closeCode !== CloseCode.NoStatus && !isScriptCloseCode(closeCode)) {
       throw new RangeError(
-        `Expected a close code of 1000 or 3000-4999 for a native WebSocket, received ${closeCode}`,
+        `A native WebSocket closes with 1000 or 3000-4999 only, received ${closeCode}`,
       );
     }
     return super.close(checked);
@@ -267,6 +260,6 @@ class NativeConnection extends WebSocketConnection {
 }
 
 function notSupported(what: string): Promise<never> {
-  const message = `Expected a transport of bytes, a native WebSocket has no ${what}`;
+  const message = `A native WebSocket has no ${what}`;
   return handled(Promise.reject(new DOMException(message, "NotSupportedError")));
 }

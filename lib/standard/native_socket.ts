@@ -1,32 +1,27 @@
 /**
- * A native WebSocket as what a connection drives.
- *
- * A file of its own because it stands in for both parts beneath a driver: a native socket gives
- * messages and not bytes, so that it is the protocol machine, whose events are its messages, and the
- * transport, whose end is the socket's. The rules of a connection (one reader, order at the end, sends
- * in turn) stay the driver's. Frames written in memory for a `Protocol` to read again would leave the
- * driver as it is, but take 2 to 4 µs more for a message of 1 KiB and 90 µs for one of 64 KiB, which is
- * more than the native socket itself takes.
+ * Makes a native WebSocket usable by a connection. A native WebSocket gives messages instead of bytes, so
+ * that it replaces both parts below the driver: the protocol machine and the transport.
  *
  * @module
  */
-import { CloseCode, type CloseInfo, isWireCloseCode } from "../core/close.ts";
-import { RemoteProtocolError, webSocketError } from "../core/error.ts";
-import type { Role } from "../core/frame.ts";
-import { Encoder } from "../core/encoder.ts";
-import { concat, type Fragment, type Message, ownBytes } from "../core/message.ts";
-import type { CloseEvent, ProtocolEvent } from "../core/event.ts";
-import type { ProtocolState } from "../core/protocol.ts";
 import type { Machine } from "../connection/driver.ts";
-import { SEND_MARK } from "../connection/sender.ts";
 import { viewOf } from "../connection/outgoing.ts";
 import { Budget, Inbox, sizeOf, wholeFragment } from "../connection/receiver.ts";
-import type { Transport, TransportHandlers } from "../transport.ts";
+import { MESSAGE_OVERHEAD, SEND_MARK } from "../connection/sender.ts";
+import { CloseCode, type CloseInfo, isWireCloseCode } from "../core/close.ts";
+import { Encoder } from "../core/encoder.ts";
+import { RemoteProtocolError, webSocketError } from "../core/error.ts";
+import type { CloseEvent, ProtocolEvent } from "../core/event.ts";
+import type { Role } from "../core/frame.ts";
+import { concat, type Fragment, type Message, ownBytes } from "../core/message.ts";
+import type { ProtocolState } from "../core/protocol.ts";
 import { backgroundTimer, deadline, nextTurn } from "../timers.ts";
+import type { TransportHandlers } from "../transport.ts";
+import { BaseTransport } from "../transport_base.ts";
 
-/** What is read of the events of a native WebSocket. */
+/** An event of a native WebSocket. */
 export interface WebSocketLikeEvent {
-  /** Which of them it is. */
+  /** The type of the event. */
   readonly type: string;
   /** Of "message": the message. */
   readonly data?: unknown;
@@ -34,19 +29,19 @@ export interface WebSocketLikeEvent {
   readonly code?: number;
   /** Of "close": the reason. */
   readonly reason?: string;
-  /** Of "close": whether both Close frames went. */
+  /** Of "close": whether both Close frames were exchanged. */
   readonly wasClean?: boolean;
-  /** Of "error": what went wrong, where the platform says so. */
+  /** Of "error": the error, on some platforms. */
   readonly error?: unknown;
-  /** Of "error": the same in words, where the platform says so. */
+  /** Of "error": the error message, on some platforms. */
   readonly message?: string;
 }
 
-/** What is needed of a native WebSocket: those of all platforms fit, and those of the package `ws`. */
+/** A native WebSocket: that of any platform, or of the package `ws`. */
 export interface WebSocketLike {
   /** 0 while it connects, 1 when it is open, then 2 and 3. */
   readonly readyState: number;
-  /** The bytes given to `send()` that the platform has not sent yet. Missing: nothing holds us back */
+  /** Bytes given to `send()` that the platform has not sent yet. If missing, sends never wait. */
   readonly bufferedAmount?: number;
   /** The subprotocol. */
   readonly protocol?: string | null;
@@ -54,118 +49,268 @@ export interface WebSocketLike {
   readonly extensions?: string | null;
   /** The URL, on a client. */
   readonly url?: string | null;
-  /** How binary messages come; it is set to "arraybuffer". */
+  /** The type of binary messages; it is set to "arraybuffer". */
   binaryType?: string;
   /** Sends a message. */
   send(data: string | Uint8Array<ArrayBuffer>): void;
   /** Starts the closing handshake. */
   close(code?: number, reason?: string): void;
-  /** Ends the transport, where the platform has it. */
+  /** Cuts the transport, if the platform has this method. */
   terminate?(): void;
-  /** Calls back at an event. */
+  /** Adds a listener. */
   addEventListener(
     type: "open" | "message" | "error" | "close",
     listener: (event: WebSocketLikeEvent) => void,
   ): void;
-  /** Calls back no more. */
+  /** Removes a listener. */
   removeEventListener(
     type: "open" | "message" | "error" | "close",
     listener: (event: WebSocketLikeEvent) => void,
   ): void;
 }
 
-/** What a {@linkcode NativeSocket} may hold. */
+/** The limits of a {@linkcode NativeSocket}. */
 export interface NativeLimits {
-  /** The longest message received, in bytes. */
+  /** Maximum size of a message to receive, in bytes. */
   maxMessageSize: number;
-  /** What may wait to be read, and of one message to be sent whole. */
+  /** Maximum size of the messages that wait to be read, and of a message that is sent in pieces. */
   maxQueuedBytes: number;
-  /** How long the socket may be closing, in milliseconds; 0 disables. */
+  /** Maximum time that the socket may be closing, in milliseconds. 0 disables the limit. */
   closeTimeout: number;
 }
 
-/** The value of `readyState` from the first Close frame on (WHATWG WebSockets). */
+/** The value of `readyState` after the first Close frame (WHATWG WebSockets). */
 const CLOSING = 2;
-/** How often in `closeTimeout` the socket is asked whether it is closing. */
+/** How often in `closeTimeout` `readyState` is checked. */
 const CLOSING_CHECKS = 4;
-
-/** How long to wait at most before asking again whether the platform has sent, in milliseconds. */
+/** Maximum time between two checks of `bufferedAmount`, in milliseconds. */
 const LONGEST_DELAY = 64;
-/** Added to a close code that a native WebSocket does not send, to make it one for private use. */
+/** Added to a close code that a native WebSocket refuses, so that it is one for private use. */
 const PRIVATE_USE = 3000;
-
 const EMPTY = new Uint8Array(0);
 
-/** What was received, or in its place what is wrong with it. */
 type Item = Fragment | CloseEvent | RemoteProtocolError;
 
 const itemSize = (item: Item): number => "data" in item ? sizeOf(item.data) : 0;
 
-/** That the events of "error" have a listener: without one `ws` throws. */
+/** Without a listener for "error", the package `ws` throws. */
 const ignore = () => {};
 
-/** Drives a native WebSocket. */
+/** The end of a native socket, and what it has not sent. No bytes pass through this transport. */
+class NativeTransport extends BaseTransport {
+  readonly #socket: WebSocketLike;
+  readonly #closeTimeout: number;
+  readonly #onRelease: () => void;
+  /** Whether the socket has closed, or is not used any more. */
+  isReleased = false;
+  /** Estimated number of messages that the platform has not sent. */
+  #waitingMessages = 0;
+  #delay = 1;
+  #checksSoon = false;
+  #cancelCheck: (() => void) | undefined;
+  #cancelClosingCheck: (() => void) | undefined;
+  readonly #check = () => this.#checkBuffered();
+
+  /** @param onRelease Called when the socket is not used any more. */
+  constructor(socket: WebSocketLike, closeTimeout: number, onRelease: () => void) {
+    super();
+    this.#socket = socket;
+    this.#closeTimeout = closeTimeout;
+    this.#onRelease = onRelease;
+  }
+
+  override handle(handlers: TransportHandlers): void {
+    const wasClosed = this.isClosed;
+    // The driver reads what has arrived so far, before it learns of the end.
+    queueMicrotask(() => {
+      if (wasClosed === this.isClosed) handlers.data(EMPTY);
+    });
+    super.handle(handlers);
+  }
+
+  get isClosed(): boolean {
+    return this.phase === "closed";
+  }
+
+  /** Whether the connection has ended its side. */
+  get isEnding(): boolean {
+    return this.phase === "ending";
+  }
+
+  protected start(): void {
+    this.#watchClosing();
+  }
+
+  write(): void {}
+
+  // The socket itself cannot be paused; the driver leaves its events in the queue.
+  pause(): void {}
+
+  resume(): void {}
+
+  protected finish(): void {
+    if (this.isReleased) queueMicrotask(() => this.close());
+  }
+
+  protected cut(): void {
+    if (!this.isReleased) {
+      this.release();
+      if (this.#socket.terminate !== undefined) this.#socket.terminate();
+      else this.closeSocket({ closeCode: CloseCode.NoStatus });
+    }
+    queueMicrotask(() => this.close());
+  }
+
+  /** Reports that there is something to read. */
+  notify(): void {
+    this.handlers?.data(EMPTY);
+  }
+
+  /** Reports the end. */
+  close(error?: Error): void {
+    this.reportClose(error);
+  }
+
+  /** Stops using the socket. Messages that have not been sent wait for ever. */
+  release(): void {
+    this.isReleased = true;
+    this.late += this.unsent;
+    this.unsent = 0;
+    this.#cancelCheck?.();
+    this.#cancelClosingCheck?.();
+    this.#onRelease();
+  }
+
+  /** @param isAwaited Whether the sender waits until the socket has sent. */
+  send(data: Message, isAwaited: boolean): void {
+    if (this.isReleased) {
+      this.late += data.length;
+      return;
+    }
+    this.#socket.send(data as string | Uint8Array<ArrayBuffer>);
+    this.unsent += data.length;
+    this.#waitingMessages++;
+    // The amount matters only when a send has to wait.
+    if (this.unsent > SEND_MARK) this.#measure();
+    this.#scheduleCheck(isAwaited || this.unsent > SEND_MARK);
+  }
+
+  closeSocket({ closeCode, reason }: CloseInfo): void {
+    for (const code of [closeCode!, closeCode! + PRIVATE_USE]) {
+      try {
+        if (closeCode === CloseCode.NoStatus) this.#socket.close();
+        else this.#socket.close(code, reason);
+        return;
+      } catch {
+        // WHATWG WebSockets: only 1000 and 3000-4999 are allowed.
+      }
+    }
+  }
+
+  /** The memory that the waiting messages take in addition to their bytes. */
+  get overhead(): number {
+    if (this.unsent > 0 && !this.isReleased) this.#measure();
+    return this.#waitingMessages * MESSAGE_OVERHEAD;
+  }
+
+  /** The platform counts bytes only. The number of messages is estimated. */
+  #measure(): void {
+    const { bufferedAmount = 0 } = this.#socket;
+    const share = bufferedAmount === 0 ? 0 : Math.min(1, bufferedAmount / this.unsent);
+    this.#waitingMessages = Math.ceil(this.#waitingMessages * share);
+    this.unsent = bufferedAmount;
+  }
+
+  /** No event reports that the platform has sent. A turn of the event loop is sooner than a timer. */
+  #scheduleCheck(isSoon: boolean): void {
+    if (isSoon && !this.#checksSoon) {
+      this.#checksSoon = true;
+      nextTurn(this.#check);
+    } else if (this.#cancelCheck === undefined) {
+      this.#cancelCheck = backgroundTimer(this.#check, this.#delay);
+    }
+  }
+
+  #checkBuffered(): void {
+    this.#checksSoon = false;
+    this.#cancelCheck?.();
+    this.#cancelCheck = undefined;
+    if (this.isReleased) return;
+    const before = this.unsent;
+    this.#measure();
+    const { unsent } = this;
+    this.#delay = unsent < before || unsent === 0 ? 1 : Math.min(2 * this.#delay, LONGEST_DELAY);
+    if (unsent === 0) this.reportDrain();
+    else this.#scheduleCheck(false);
+  }
+
+  /**
+   * Ends the connection when the socket has been closing for `closeTimeout`: Node's WebSocket reports the
+   * peer's Close frame only after the peer has ended its transport.
+   */
+  #watchClosing(): void {
+    if (this.#closeTimeout === 0 || this.isReleased) return;
+    this.#cancelClosingCheck = backgroundTimer(() => {
+      if (this.#socket.readyState !== CLOSING) return this.#watchClosing();
+      this.#cancelClosingCheck = deadline(() => this.#lose(), this.#closeTimeout);
+    }, this.#closeTimeout / CLOSING_CHECKS);
+  }
+
+  #lose(): void {
+    this.release();
+    this.#socket.terminate?.();
+    const message = "The socket was closing for longer than closeTimeout";
+    this.close(webSocketError(message, CloseCode.Abnormal));
+  }
+}
+
+/** The protocol machine over a native WebSocket. Its events are the messages of the socket. */
 export class NativeSocket implements Machine {
-  /** Of no meaning to a native WebSocket; as a server's, nothing is masked. */
+  /** A native WebSocket masks by itself. */
   readonly role: Role = "server";
-  /** An extension is the platform's business. */
+  /** The platform applies the extensions. */
   readonly pending = false;
   readonly extended = false;
-  readonly #socket: WebSocketLike;
+  /** Messages are always whole. */
+  whole = true;
+  readonly held = 0;
+  readonly bufferedAmount = 0;
+  /** The platform writes the frames. */
+  readonly encoder = new Encoder("server");
+  readonly transport: NativeTransport;
   readonly #limits: NativeLimits;
-  /** Whether it copies what it sends, as the standard says. The package `ws` keeps it until it has left. */
+  /** Whether the socket copies what it sends, as the standard says. The package `ws` does not. */
   readonly #copies: boolean;
   readonly #budget = new Budget(Infinity);
   readonly #queue = new Inbox<Item>(this.#budget, itemSize);
-  readonly #listeners;
-  /** The transport; the frames that it could be given are never written. */
-  readonly transport: Transport = this.#asTransport();
-  #handlers: TransportHandlers | undefined;
   #state: ProtocolState = "open";
-  /** Nothing more is taken from the socket. */
-  #deaf = false;
-  /** The socket has closed, or was let go. */
-  #gone = false;
-  /** The connection has ended its side. */
-  #ended = false;
-  #closed = false;
+  /** Whether further messages are ignored. */
+  #isDeaf = false;
   #error: Error | undefined;
   #bytesReceived = 0;
   #bytesSent = 0;
-  /** The pieces of a message to send that is not whole yet. */
+  /** The pieces of a message to send that is not complete yet. */
   #pieces: Message[] = [];
   #gathered = 0;
-  #buffered = 0;
-  #delay = 1;
-  #asksSoon = false;
-  #cancelWatch: (() => void) | undefined;
-  readonly #onWatch = () => this.#watch();
-  #cancelClosingCheck: (() => void) | undefined;
 
-  /**
-   * @param socket connecting or open
-   * @param limits what it may hold
-   */
+  /** @param socket A socket that is connecting or open. */
   constructor(socket: WebSocketLike, limits: NativeLimits) {
     const { WebSocket: platform } = globalThis as { WebSocket?: new (url: string) => object };
-    this.#socket = socket;
     this.#copies = platform !== undefined && socket instanceof platform;
     this.#limits = limits;
-    this.#listeners = {
+    const listeners = {
       message: ({ data }: WebSocketLikeEvent) => this.#onMessage(data),
       error: (event: WebSocketLikeEvent) => this.#error ??= errorOf(event),
       close: (event: WebSocketLikeEvent) => this.#onClose(event),
     };
+    const types = ["message", "error", "close"] as const;
+    this.transport = new NativeTransport(socket, limits.closeTimeout, () => {
+      this.#isDeaf = true;
+      for (const type of types) socket.removeEventListener(type, listeners[type]);
+    });
     socket.binaryType = "arraybuffer";
     socket.addEventListener("error", ignore);
-    this.#listen("addEventListener");
-  }
-
-  #listen(method: "addEventListener" | "removeEventListener"): void {
-    const { message, error, close } = this.#listeners;
-    this.#socket[method]("message", message);
-    this.#socket[method]("error", error);
-    this.#socket[method]("close", close);
+    for (const type of types) socket.addEventListener(type, listeners[type]);
   }
 
   /** The bytes of the messages received. */
@@ -173,120 +318,96 @@ export class NativeSocket implements Machine {
     return this.#bytesReceived;
   }
 
-  /** The bytes of the messages sent; text counts its length. */
+  /** The bytes of the messages sent. Text counts its UTF-16 code units. */
   get bytesSent(): number {
     return this.#bytesSent;
   }
 
-  // From the socket
-
   #onMessage(data: unknown): void {
-    if (this.#deaf) return;
+    if (this.#isDeaf) return;
     const message = toMessage(data);
     if (message === undefined) {
-      return this.#refuse("Expected text or an ArrayBuffer", CloseCode.UnsupportedData);
+      return this.#refuse(
+        "The native WebSocket gave neither text nor an ArrayBuffer",
+        CloseCode.UnsupportedData,
+      );
     }
     const { maxMessageSize, maxQueuedBytes } = this.#limits;
     const size = byteLength(message, maxMessageSize);
     if (size > maxMessageSize) {
       return this.#refuse(
-        `Expected a message of at most ${maxMessageSize} bytes, received ${size}`,
+        `Message of ${size} bytes exceeds maxMessageSize (${maxMessageSize})`,
         CloseCode.MessageTooBig,
       );
     }
     const { used } = this.#budget;
-    // As in the inbox, one is let in whatever the limit.
+    // One message is always let in.
     if (used > 0 && used + sizeOf(message) > maxQueuedBytes) {
       return this.#fail(
-        `Expected messages to be read as they come, ${maxQueuedBytes} bytes of them wait`,
+        `Messages were not read in time: they exceed maxQueuedBytes (${maxQueuedBytes})`,
         CloseCode.TryAgainLater,
       );
     }
     this.#bytesReceived += size;
     this.#queue.push(wholeFragment(message));
-    this.#handlers?.data(EMPTY);
+    this.transport.notify();
   }
 
-  /** Takes no more, and says so behind what came before. */
+  /** Ignores further messages, and reports the error after the messages before. */
   #refuse(message: string, closeCode: number): void {
-    this.#deaf = true;
+    this.#isDeaf = true;
     this.#queue.push(new RemoteProtocolError(message, closeCode));
-    this.#handlers?.data(EMPTY);
+    this.transport.notify();
   }
 
   #onClose({ code = 0, reason = "", wasClean }: WebSocketLikeEvent): void {
-    this.#letGo();
-    if (this.#ended) return this.#close();
-    // What is unclean is reported as 1006, or 0, or with the code that the platform itself had sent.
+    const { transport } = this;
+    transport.release();
+    if (transport.isEnding) return transport.close();
+    // An unclean end has the code 1006, 0, or the code that the platform has sent itself.
     if (wasClean === false || !(isWireCloseCode(code) || code === CloseCode.NoStatus)) {
-      return this.#close(this.#error);
+      return transport.close(this.#error);
     }
     this.#queue.push({ type: "close", closeCode: code, reason });
-    this.#handlers?.data(EMPTY);
+    transport.notify();
   }
 
-  #letGo(): void {
-    this.#deaf = this.#gone = true;
-    this.#cancelWatch?.();
-    this.#cancelClosingCheck?.();
-    this.#listen("removeEventListener");
-  }
-
-  /** Ends the connection: the peer is told the code. */
+  /** Ends the connection, and tells the peer the code. */
   #fail(message: string, closeCode: number, cause?: unknown): void {
-    if (this.#gone) return;
-    this.#closeSocket({ closeCode, reason: message });
-    this.#letGo();
-    this.#close(webSocketError(message, closeCode, "", cause));
+    const { transport } = this;
+    if (transport.isReleased) return;
+    transport.closeSocket({ closeCode, reason: message });
+    transport.release();
+    transport.close(webSocketError(message, closeCode, "", cause));
   }
 
-  #close(error?: Error): void {
-    if (this.#closed) return;
-    this.#closed = true;
-    this.#error = error;
-    this.#handlers?.close(error);
-  }
-
-  // As the protocol machine
-
-  /** Where the closing handshake stands. */
   get state(): ProtocolState {
     return this.#state;
   }
 
-  /** Whether both Close frames went: the socket has ended its transport then. */
+  /** After both Close frames, the socket ends its transport itself. */
   get endsTransport(): boolean {
     return this.#state === "closed";
-  }
-
-  /** Nothing: what is received comes from the socket's events. */
-  receive(): void {}
-
-  /** Without effect: messages come whole. */
-  whole = true;
-  readonly held = 0;
-
-  /** Nothing: messages come whole. */
-  takeHeld(): undefined {}
-
-  /** There are no chunks. */
-  release(): boolean {
-    return false;
-  }
-
-  /** What waits to be read. */
-  get bufferedAmount(): number {
-    return 0;
   }
 
   get bufferedMemory(): number {
     return this.#budget.used;
   }
 
-  /** Nothing: no extensions are ours to free. */
+  get overhead(): number {
+    return this.transport.overhead;
+  }
+
+  receive(): void {}
+
+  takeHeld(): undefined {}
+
+  release(): boolean {
+    return false;
+  }
+
   dispose(): void {}
 
-  /** The next event. */
   next(): ProtocolEvent | undefined {
     const item = this.#queue.take();
     if (item instanceof RemoteProtocolError) throw item;
@@ -296,160 +417,49 @@ export class NativeSocket implements Machine {
     return item;
   }
 
-  /** Nothing is written to it: the frames are not ours. */
-  readonly encoder = new Encoder("server");
-
-  /** Closes the socket; pings and pongs are the platform's. */
+  /** Closes the socket. The platform sends pings and pongs itself. */
   write(event: ProtocolEvent): void {
     if (event.type !== "close") return;
     this.#state = this.#state === "remote-closing" ? "closed" : "local-closing";
-    // An answer too: most platforms have given it by themselves, and then this is without effect.
-    this.#closeSocket(event);
+    // Most platforms answer a Close frame themselves; then this call has no effect.
+    this.transport.closeSocket(event);
   }
 
   /** Sends a message, or gathers its pieces. */
   writePiece(data: Message, fin: boolean, lend: boolean): boolean {
     const isKept = typeof data === "string" || (lend && this.#copies);
-    this.#write(isKept ? data : new Uint8Array(data), fin, lend);
+    const kept = isKept ? data : new Uint8Array(data);
+    if (fin && this.#pieces.length === 0) this.#send(kept, lend);
+    else this.#gather(kept, fin);
     return true;
   }
 
-  /** @param awaited whether the sender waits until the socket has sent */
-  #write(data: Message, messageFinished: boolean, awaited: boolean): void {
-    if (messageFinished && this.#pieces.length === 0) return this.#send(data, awaited);
+  #gather(data: Message, fin: boolean): void {
     this.#gathered += data.length;
     const { maxQueuedBytes } = this.#limits;
-    if (this.#gathered > maxQueuedBytes) {
-      this.#pieces = [];
-      this.#gathered = 0;
-      throw new RangeError(
-        `Expected the pieces of a message to make up at most ${maxQueuedBytes} bytes, it goes on`,
-      );
-    }
+    const isTooLong = this.#gathered > maxQueuedBytes;
     this.#pieces.push(data);
-    if (!messageFinished) return;
+    if (!fin && !isTooLong) return;
     const pieces = this.#pieces;
     this.#pieces = [];
     this.#gathered = 0;
+    if (isTooLong) {
+      throw new RangeError(
+        `The pieces of a message exceed maxQueuedBytes (${maxQueuedBytes}), and a native WebSocket ` +
+          "sends whole messages",
+      );
+    }
     this.#send(typeof data === "string" ? pieces.join("") : concat(pieces as Uint8Array[]), false);
   }
 
-  #send(data: Message, awaited: boolean): void {
-    // What cannot leave any more waits for ever, so that sends behind it do not seem to succeed.
-    this.#buffered += data.length;
-    if (this.#gone) return;
+  #send(data: Message, isAwaited: boolean): void {
+    const { transport } = this;
     try {
-      this.#socket.send(data as string | Uint8Array<ArrayBuffer>);
+      transport.send(data, isAwaited);
     } catch (error) {
       return this.#fail("The native WebSocket does not send", CloseCode.InternalError, error);
     }
-    this.#bytesSent += data.length;
-    // Asking costs more than adding up, and makes a difference only when a send has to wait.
-    if (this.#buffered > SEND_MARK) this.#buffered = this.#socket.bufferedAmount ?? 0;
-    this.#watchFrom(awaited || this.#buffered > SEND_MARK);
-  }
-
-  #closeSocket({ closeCode, reason }: CloseInfo): void {
-    for (const code of [closeCode!, closeCode! + PRIVATE_USE]) {
-      try {
-        if (closeCode === CloseCode.NoStatus) this.#socket.close();
-        else this.#socket.close(code, reason);
-        return;
-      } catch {
-        // Only 1000 and 3000-4999 are for the users of a native WebSocket (WHATWG WebSockets).
-      }
-    }
-  }
-
-  // As the transport
-
-  #asTransport(): Transport {
-    const buffered = () => this.#buffered;
-    return {
-      get bufferedAmount() {
-        return buffered();
-      },
-      handle: (handlers) => this.#handle(handlers),
-      write() {},
-      // The events that wait are not taken meanwhile; the socket itself cannot be held back.
-      pause() {},
-      resume() {},
-      end: () => {
-        this.#ended = true;
-        if (this.#gone) queueMicrotask(() => this.#close());
-      },
-      destroy: () => this.#destroy(),
-    };
-  }
-
-  #handle(handlers: TransportHandlers): void {
-    this.#handlers = handlers;
-    this.#checkClosing();
-    const closed = this.#closed;
-    queueMicrotask(() => {
-      if (closed !== this.#closed) return;
-      handlers.data(EMPTY);
-      if (closed) handlers.close(this.#error);
-    });
-  }
-
-  #destroy(): void {
-    if (!this.#gone) {
-      this.#letGo();
-      if (this.#socket.terminate !== undefined) this.#socket.terminate();
-      else this.#closeSocket({ closeCode: CloseCode.NoStatus });
-    }
-    queueMicrotask(() => this.#close());
-  }
-
-  /**
-   * Ends the connection when the socket has been closing for `closeTimeout`: Node's WebSocket tells of the
-   * peer's Close only when the peer has ended its transport, too.
-   */
-  #checkClosing(): void {
-    const { closeTimeout } = this.#limits;
-    if (closeTimeout === 0 || this.#gone) return;
-    this.#cancelClosingCheck = backgroundTimer(() => {
-      if (this.#socket.readyState !== CLOSING) return this.#checkClosing();
-      this.#cancelClosingCheck = deadline(() => this.#lose(), closeTimeout);
-    }, closeTimeout / CLOSING_CHECKS);
-  }
-
-  #lose(): void {
-    this.#letGo();
-    this.#socket.terminate?.();
-    this.#close(
-      webSocketError("The socket is closing, and its transport does not end", CloseCode.Abnormal),
-    );
-  }
-
-  /**
-   * No event says that the platform has sent, so that it is asked from time to time.
-   *
-   * @param soon whether somebody waits for it; a turn of the event loop of its own costs more than a
-   * timer
-   */
-  #watchFrom(soon: boolean): void {
-    if (soon && !this.#asksSoon) {
-      this.#asksSoon = true;
-      nextTurn(this.#onWatch);
-    } else if (this.#cancelWatch === undefined) {
-      this.#cancelWatch = backgroundTimer(this.#onWatch, this.#delay);
-    }
-  }
-
-  #watch(): void {
-    this.#asksSoon = false;
-    this.#cancelWatch?.();
-    this.#cancelWatch = undefined;
-    if (this.#gone) return;
-    const { bufferedAmount = 0 } = this.#socket;
-    this.#delay = bufferedAmount < this.#buffered || bufferedAmount === 0
-      ? 1
-      : Math.min(2 * this.#delay, LONGEST_DELAY);
-    this.#buffered = bufferedAmount;
-    if (bufferedAmount === 0) this.#handlers?.drain();
-    else this.#watchFrom(false);
+    if (!transport.isReleased) this.#bytesSent += data.length;
   }
 }
 
@@ -459,7 +469,7 @@ function toMessage(data: unknown): Message | undefined {
   return view && ownBytes(new Uint8Array(view.buffer, view.byteOffset, view.byteLength));
 }
 
-/** The length in bytes, where it makes a difference to the limit. */
+/** The length in bytes; of text that is certainly within the limit, the code units. */
 function byteLength(message: Message, limit: number): number {
   const { length } = message;
   if (typeof message !== "string" || length > limit || 3 * length <= limit) return length;

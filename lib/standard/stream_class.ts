@@ -1,8 +1,5 @@
 /**
- * The interface of the standard's draft over a connection, however that is made.
- *
- * A file of its own because the client and the browser make it in different ways, and a bundle for
- * browsers must not hold the client.
+ * The class WebSocketStream of the standard's draft, over connections of any kind.
  *
  * @module
  */
@@ -15,48 +12,47 @@ import { parseWebSocketUrl } from "../core/url.ts";
 import { defineInterface, toDictionary, toStrings, toUsvString } from "../core/webidl.ts";
 import { type BufferSource, checkProtocols } from "../options.ts";
 
-/** The options of the standard. */
+/** Options of the standard's WebSocketStream. */
 export interface WebSocketStreamOptions {
-  /** The subprotocols, the preferred one first. Default: none */
+  /** Subprotocols, the preferred one first. */
   protocols?: Iterable<string>;
-  /** Ends the opening handshake when aborted; without effect afterwards. Default: none */
+  /** Ends the opening handshake when aborted. The signal has no effect afterwards. */
   signal?: AbortSignal;
 }
 
-/** What `opened` of a {@linkcode StandardWebSocketStream} resolves with. */
+/** The result of `opened` of a {@linkcode StandardWebSocketStream}. */
 export interface StandardOpenInfo {
-  /** The messages that come. */
+  /** The messages received. */
   readonly readable: ReadableStream<Message>;
   /** The messages to send. */
   readonly writable: WritableStream<Message | BufferSource>;
-  /** The extensions agreed on, as in the header, or an empty string. */
+  /** The negotiated extensions, as in the header, or an empty string. */
   readonly extensions: string;
-  /** The subprotocol agreed on, or an empty string. */
+  /** The negotiated subprotocol, or an empty string. */
   readonly protocol: string;
 }
 
-/** A WebSocket as two streams, as WHATWG's draft has it. */
+/** A WebSocket as two streams, as in WHATWG's draft. */
 export interface StandardWebSocketStream<OpenInfo = StandardOpenInfo> {
-  /** The URL, serialised. */
+  /** The serialised URL. */
   readonly url: string;
   /**
-   * Resolves when the connection is open. Rejects with a WebSocketError without a close code, whose
-   * `cause` tells why, or with the reason of `signal`.
+   * Resolves when the connection is open. Rejects with a WebSocketError that has a `cause` and no close
+   * code, or with the reason of `signal`.
    */
   readonly opened: Promise<OpenInfo>;
   /**
-   * Resolves with the peer's code and reason after a clean close. Rejects with a WebSocketError
-   * otherwise: with 1006 if the connection was never open, or with the reason of `signal`.
+   * Resolves with the peer's code and reason after a clean close. Otherwise rejects with a WebSocketError,
+   * with 1006 if the connection was never open, or with the reason of `signal`.
    */
   readonly closed: Promise<Required<CloseInfo>>;
   /**
-   * Closes the connection, or gives up the handshake.
+   * Closes the connection, or aborts the handshake.
    *
-   * @param info the code, 1000 or 3000-4999, and reason; a reason alone goes with 1000; nothing: no
-   * code
-   * @throws {TypeError} when the argument is no object
-   * @throws {DOMException} InvalidAccessError for another code, SyntaxError for a reason of over 123
-   * bytes of UTF-8
+   * @param info The code, 1000 or 3000-4999, and the reason. A reason without a code has the code 1000.
+   * @throws {TypeError} If the argument is not an object.
+   * @throws {DOMException} InvalidAccessError If the code is not allowed; SyntaxError if the reason is longer
+   * than 123 bytes of UTF-8.
    */
   close(info?: CloseInfo): void;
 }
@@ -66,31 +62,31 @@ export interface WebSocketStreamConstructor<
   Options = WebSocketStreamOptions,
   OpenInfo = StandardOpenInfo,
 > {
-  /** What all of them have in common. */
+  /** The prototype of all instances. */
   readonly prototype: StandardWebSocketStream<OpenInfo>;
   /**
-   * Begins to connect.
+   * Starts to connect.
    *
-   * @param url a ws or wss URL; http and https are taken as these
-   * @throws {TypeError} without a URL, or for options of the wrong type
-   * @throws {DOMException} SyntaxError for an invalid URL, or a subprotocol that is no token or stands
-   * twice
+   * @param url A ws or wss URL. The schemes http and https stand for ws and wss.
+   * @throws {TypeError} If there is no URL, or an option has the wrong type.
+   * @throws {DOMException} SyntaxError If the URL is invalid, or a subprotocol is not a token or occurs
+   * twice.
    */
   new (url: string | URL, options?: Options): StandardWebSocketStream<OpenInfo>;
 }
 
-/** How the connections of a class of streams are made. */
+/** How a class of streams makes its connections. */
 export interface StreamMaker<OpenInfo> {
-  /** What relative URLs are resolved against. Default: nothing, they are invalid */
+  /** Returns the base of relative URLs. Without it they are invalid. */
   base?(): string | undefined;
-  /** Checks the options that the standard has not. */
+  /** Checks the options that are not in the standard. */
   check(options: object): void;
   /** Connects. */
   connect(
     url: string,
     options: { protocols?: string[]; signal: AbortSignal },
   ): Promise<WebSocketConnection>;
-  /** What to say of the open connection. */
+  /** Makes the result of `opened`. */
   describe(connection: WebSocketConnection): OpenInfo;
 }
 
@@ -111,7 +107,7 @@ export function webSocketStreamClass<Options, OpenInfo>(
 
     constructor(url: string | URL, options: unknown = {}) {
       if (arguments.length === 0) throw new TypeError("Expected a URL, received nothing");
-      // Web IDL converts all arguments before anything is done with one of them.
+      // Web IDL converts all arguments before it uses one of them.
       const text = toUsvString(url);
       const { signal, ...others } = convert(options);
       this.#url = parseWebSocketUrl(text, base?.()).href;
@@ -129,14 +125,14 @@ export function webSocketStreamClass<Options, OpenInfo>(
         signal?.throwIfAborted();
         const connection = await connect(this.#url, { ...options, signal: own });
         if (own.aborted) {
-          // Given up in the turn in which the handshake was through.
+          // The handshake was aborted in the turn in which it completed.
           connection.terminate();
           throw own.reason;
         }
         driverOf(connection).closing.leaveRule = "standard";
         return this.#connection = connection;
       } catch (error) {
-        // Also where close() was called just before, in the same turn.
+        // The signal has priority over a close() in the same turn.
         if (signal?.aborted) throw signal.reason;
         throw new Failure(error);
       } finally {
@@ -152,7 +148,7 @@ export function webSocketStreamClass<Options, OpenInfo>(
       try {
         return this.#opened;
       } catch (error) {
-        // Web IDL: what gives a promise rejects it where others throw.
+        // Web IDL: a getter of a promise does not throw, but returns a rejected promise.
         return Promise.reject(error);
       }
     }
@@ -175,7 +171,7 @@ export function webSocketStreamClass<Options, OpenInfo>(
   return WebSocketStream;
 }
 
-/** Why a handshake has failed: each promise rejects with an error of its own. */
+/** The reason why a handshake failed. Each promise rejects with its own error. */
 class Failure {
   readonly cause: unknown;
 
@@ -184,7 +180,7 @@ class Failure {
   }
 }
 
-/** @param closeCode the code of the error: a connection that was never open has none */
+/** @param closeCode The code of the error. */
 function rejecting(closeCode: number | null): (reason: unknown) => never {
   return (reason) => {
     if (!(reason instanceof Failure)) throw reason;
@@ -196,7 +192,7 @@ function rejecting(closeCode: number | null): (reason: unknown) => never {
 
 const abortedOf = Object.getOwnPropertyDescriptor(AbortSignal.prototype, "aborted")!.get!;
 
-/** Web IDL's conversion of the dictionary WebSocketStreamOptions; what else there is goes along. */
+/** Converts the dictionary WebSocketStreamOptions as Web IDL says, and keeps other members. */
 function convert(
   options: unknown,
 ): Record<string, unknown> & { protocols?: string[]; signal?: AbortSignal } {
@@ -211,13 +207,13 @@ function convert(
   for (const name in dictionary) {
     if (name === "protocols" || name === "signal") continue;
     const value = dictionary[name];
-    // Web IDL: a member that is undefined is none, and leaves the default.
+    // Web IDL: a member that is undefined does not exist.
     if (value !== undefined) converted[name] = value;
   }
   return { ...converted, protocols, signal };
 }
 
-/** Whether it is one, and not in name only. */
+/** Whether a value is an AbortSignal, and not only has its prototype. */
 function isSignal(value: unknown): value is AbortSignal {
   try {
     abortedOf.call(value);

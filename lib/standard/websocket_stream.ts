@@ -1,5 +1,5 @@
 /**
- * The client in the shape of the standard's draft.
+ * WebSocketStream over the client.
  *
  * @module
  */
@@ -18,16 +18,16 @@ import {
   type WebSocketStreamConstructor,
 } from "./stream_class.ts";
 
-/** What `opened` of a {@linkcode WebSocketStream} resolves with. */
+/** The result of `opened` of a {@linkcode WebSocketStream}. */
 export interface WebSocketOpenInfo extends StandardOpenInfo {
-  /** The connection beneath, with all that the standard has not: pings, statistics, addresses. */
+  /** The underlying connection, with pings, statistics and addresses. */
   readonly connection: WebSocketConnection;
 }
 
-/** A WebSocket as two streams, as WHATWG's draft has it, with the connection beneath. */
+/** A WebSocket as two streams, as in WHATWG's draft, with the underlying connection. */
 export type WebSocketStream = StandardWebSocketStream<WebSocketOpenInfo>;
 
-/** As a browser: no limit on the size of messages, and no keepalive. */
+/** The defaults of a browser: no limit on the size of messages, and no keepalive. */
 const DEFAULTS = {
   maxMessageSize: Infinity,
   pingInterval: 0,
@@ -36,9 +36,9 @@ const DEFAULTS = {
 } satisfies InternalConnectOptions;
 
 /**
- * A WebSocket as two streams, as WHATWG's draft has it. Its defaults are a browser's: no limit on the
- * size of messages and no keepalive. Its options are the standard's `protocols` and `signal`, and those
- * of `connect()`.
+ * A WebSocket as two streams, as in WHATWG's draft. It has the defaults of a browser: no limit on the size
+ * of messages and no keepalive. It takes the options of `connect()`, `protocols` and `signal` as in the
+ * standard.
  *
  * @example
  * ```ts

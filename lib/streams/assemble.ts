@@ -12,7 +12,7 @@ import type { Message } from "../core/message.ts";
 import { checkKnown, checkNumber, type OptionNames } from "../core/options.ts";
 import { type BufferSource, checkStrategy, type ConnectionOptions } from "../options.ts";
 
-/** How {@linkcode assemble} works. */
+/** Options of {@linkcode assemble}. */
 export interface AssembleOptions extends
   Pick<
     ConnectionOptions,
@@ -22,11 +22,10 @@ export interface AssembleOptions extends
     | "readableStrategy"
     | "closeTimeout"
   > {
-  /** Which end this is. */
+  /** The role of this end. */
   role: Role;
   /**
-   * The extensions that were agreed on, in that order; they are closed with the connection.
-   * Default: none
+   * The extensions, in the order in which they were agreed on. They are closed with the connection.
    */
   extensions?: readonly Extension[];
 }
@@ -43,17 +42,17 @@ const ASSEMBLE_OPTIONS: OptionNames<AssembleOptions> = {
 
 /** A duplex of messages. */
 export interface MessageDuplex {
-  /** The messages that come. Bytes are the reader's: each message has a buffer of its own. */
+  /** The messages received. A binary message has a buffer of its own. */
   readonly readable: ReadableStream<Message>;
   /** The messages to send. */
   readonly writable: WritableStream<Message | BufferSource>;
-  /** Settles as that of a `WebSocketConnection`. */
+  /** Settles like `closed` of a `WebSocketConnection`. */
   readonly closed: Promise<Required<CloseInfo>>;
 }
 
 /**
- * Makes a duplex of messages over a pair of byte streams, after the opening handshake. It answers pings
- * and does the closing handshake as a `WebSocketConnection` does, but sends no pings of its own.
+ * Makes a duplex of messages over a pair of byte streams, after the opening handshake. It answers pings and
+ * does the closing handshake like a `WebSocketConnection`, but sends no pings.
  *
  * @example
  * ```ts
@@ -90,7 +89,7 @@ export function assemble(duplex: ByteDuplex, options: AssembleOptions): MessageD
   return { readable, writable, closed: driver.closing.closed };
 }
 
-/** Streams that cannot be piped would carry nothing, and the duplex would never end. */
+/** Over other streams, the duplex would never end. */
 function checkDuplex(duplex: ByteDuplex): void {
   const { readable, writable } = (duplex ?? {}) as Partial<ByteDuplex>;
   if (!(readable instanceof ReadableStream && writable instanceof WritableStream)) {
