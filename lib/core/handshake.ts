@@ -583,16 +583,16 @@ export function lost(what: string): HandshakeError {
 
 /** Refuses header fields of the caller's that would contradict our own. */
 export function checkExtraFields(headers: RawHeaders): void {
-  for (const [name] of headers) {
-    if (OWN_FIELDS.has(name.toLowerCase())) {
-      throw new TypeError(`Expected no ${name} header, which the handshake writes by itself`);
+  for (const field of headers) {
+    if (OWN_FIELDS.has(field[0].toLowerCase())) {
+      throw new TypeError(`Expected no ${field[0]} header, which the handshake writes by itself`);
     }
   }
 }
 
 /** The header fields of a head without those that the handshake writes by itself. */
 export function extraFields(headers: RawHeaders): RawHeaders {
-  return headers.filter(([name]) => !OWN_FIELDS.has(name.toLowerCase()));
+  return headers.filter((field) => !OWN_FIELDS.has(field[0].toLowerCase()));
 }
 
 /**

@@ -20,9 +20,10 @@ export interface ExtensionHeader {
 /** The values of all fields with this name, whatever its case. */
 export function headerValues(headers: RawHeaders, name: string): string[] {
   const values: string[] = [];
-  const lowerCase = name.toLowerCase();
-  for (const [field, value] of headers) {
-    if (field.length === name.length && field.toLowerCase() === lowerCase) values.push(value);
+  for (const field of headers) {
+    const given = field[0];
+    if (given.length !== name.length) continue;
+    if (given === name || given.toLowerCase() === name.toLowerCase()) values.push(field[1]);
   }
   return values;
 }

@@ -7,7 +7,7 @@
 import { HandshakeError } from "../core/error.ts";
 import { Endpoint } from "../core/endpoint.ts";
 import { checkExtraFields } from "../core/handshake.ts";
-import { checkField } from "../core/header.ts";
+import { checkField, type RawHeaders } from "../core/header.ts";
 import { HEAD_LIMITS, type HeadLimits } from "../core/http1.ts";
 import { formatAuthority, requestUrl } from "../core/url.ts";
 import {
@@ -424,13 +424,17 @@ async function open(
   const protocol = selectProtocol === undefined
     ? commonProtocol(protocols, options.protocols)
     : await wait(() => selectProtocol(protocols, request())) ?? "";
-  const fields = toHeaders(toRawHeaders(options.headers));
-  if (onResponse !== undefined) await wait(() => onResponse(fields, request()));
+  let headers: RawHeaders = toRawHeaders(options.headers);
+  if (headers.length > 0 || onResponse !== undefined) {
+    const fields = toHeaders(headers);
+    if (onResponse !== undefined) await wait(() => onResponse(fields, request()));
+    headers = [...fields];
+  }
   // The hooks may have taken longer than `openTimeout`, or longer than the client waited.
   deadline.throwIfPassed();
   let bytes: Uint8Array;
   try {
-    bytes = endpoint.send({ type: "accept", protocol, headers: [...fields] });
+    bytes = endpoint.send({ type: "accept", protocol, headers });
   } catch (cause) {
     throw hookFailed(cause);
   }
