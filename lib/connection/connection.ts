@@ -271,9 +271,10 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
   /**
    * Messages written to it are sent; bytes are copied at the write, other chunks than strings and
    * buffer sources are converted to strings. A write resolves as `send()` does. Closing it closes the
-   * connection without a code, and waits for the closing handshake; aborting it closes the connection as
-   * cancelling `readable` does. Writes that the end of the connection cuts off reject when `closed` has
-   * settled, not before. Made when first asked for.
+   * connection without a code, and waits for the closing handshake. As with any stream, that begins after
+   * the writes before it, which wait for a peer that does not read: abort the stream to give up. Aborting
+   * it closes the connection as cancelling `readable` does. Writes that the end of the connection cuts off
+   * reject when `closed` has settled, not before. Made when first asked for.
    */
   get writable(): WritableStream<Message | BufferSource> {
     return this.#driver.sender.writable;
