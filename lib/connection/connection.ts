@@ -16,7 +16,6 @@ import { randomPayload } from "../core/mask.ts";
 import type { Message } from "../core/message.ts";
 import { Driver, type DriverInit } from "./driver.ts";
 import { type ResponseInfo, toRequest, toResponseInfo } from "../http.ts";
-import { refuseForeignMembers } from "./foreign_members.ts";
 import type { IncomingMessage } from "./receiver.ts";
 import {
   type BufferSource,
@@ -41,6 +40,61 @@ export interface ConnectionInit extends DriverInit {
   webRequest?: Request;
   /** Whether the transport is encrypted. */
   secure: boolean;
+}
+
+/** What to write instead of a listener for an event. */
+const INSTEAD: { readonly [event: string]: string | undefined } = {
+  open: "a connection is open when you get it",
+  message: "write: for await (const message of ws)",
+  close: "write: await ws.closed",
+  error: "write: ws.closed.catch((error) => ...)",
+  ping: "pings are answered; the option `onFrame` sees each frame",
+  pong: "write: await ws.ping()",
+  drain: "write: await ws.send(message)",
+};
+
+const HANDLERS = ["open", "message", "close", "error"];
+const METHODS = ["addEventListener", "removeEventListener", "on", "once", "off", "addListener"];
+
+/**
+ * Makes members of other WebSockets throw a TypeError: a listener that is never called would be waited for
+ * in silence. The members stay out of the types, and no loop over the members finds them.
+ */
+function refuseForeignMembers(prototype: object): void {
+  for (const event of HANDLERS) refuseSetting(prototype, `on${event}`, INSTEAD[event]!);
+  refuseSetting(prototype, "binaryType", "binary messages are always Uint8Arrays");
+  refuseReading(prototype, "readyState", `ws.state is "open", "closing" or "closed"`);
+  for (const name of METHODS) {
+    define(prototype, name, {
+      value(event: unknown) {
+        const instead = typeof event === "string" ? INSTEAD[event] : undefined;
+        throw new TypeError(`A connection has no ${name}(): ${instead ?? INSTEAD.message}`);
+      },
+      writable: true,
+    });
+  }
+}
+
+/** Reading it would give undefined, which equals no state. */
+function refuseReading(prototype: object, name: string, instead: string): void {
+  define(prototype, name, {
+    get() {
+      throw new TypeError(`A connection has no ${name}: ${instead}`);
+    },
+  });
+}
+
+function refuseSetting(prototype: object, name: string, instead: string): void {
+  define(prototype, name, {
+    get: () => undefined,
+    set() {
+      throw new TypeError(`A connection has no ${name}: ${instead}`);
+    },
+  });
+}
+
+function define(prototype: object, name: string, descriptor: PropertyDescriptor): void {
+  Object.defineProperty(prototype, name, { ...descriptor, configurable: true });
 }
 
 /** The driver of a connection. Internal. */

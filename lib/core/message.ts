@@ -158,9 +158,16 @@ export class MessageReader {
   }
 
   #readText(piece: DataPiece, finished: boolean): Fragment | undefined {
-    const data = finished && !this.#withinText && piece.size > 0
-      ? this.#decodeWhole(piece)
-      : this.#decodeNext(piece, finished);
+    let data: string | undefined;
+    // Text that lies whole in one piece needs no state.
+    if (finished && !this.#withinText && piece.size > 0) {
+      try {
+        data = piece.text(this.#codec);
+      } catch {
+        // The incremental decoder finds the place and says it.
+      }
+    }
+    data ??= this.#decodeNext(piece, finished);
     if (!this.whole) {
       return { type: "text", data, frameFinished: piece.last, messageFinished: finished };
     }
@@ -170,16 +177,6 @@ export class MessageReader {
     const parts = this.#parts ??= new MessageParts(this.#allocate);
     parts.addText(data);
     return finished ? fragment(parts.take(true), true, true) : undefined;
-  }
-
-  /** Decodes text that lies whole in one piece, which needs no state. */
-  #decodeWhole(piece: DataPiece): string {
-    try {
-      return piece.text(this.#codec);
-    } catch {
-      // The incremental decoder finds the place and says it.
-      return this.#decodeNext(piece, true);
-    }
   }
 
   #decodeNext(piece: DataPiece, finished: boolean): string {
