@@ -8,7 +8,7 @@ import { Closing, type ClosingParts } from "./closing.ts";
 import { ControlRate, Keepalive, type KeepaliveHost, Pings, type Traffic } from "./heartbeat.ts";
 import { CloseCode } from "../core/close.ts";
 import { invalidState, RemoteProtocolError } from "../core/error.ts";
-import type { ProtocolEvent } from "../core/event.ts";
+import type { CloseEvent, PingEvent, PongEvent } from "../core/event.ts";
 import type { Extension } from "../core/extension.ts";
 import type { Role } from "../core/frame.ts";
 import { randomPayload } from "../core/mask.ts";
@@ -195,9 +195,12 @@ export class Driver
     while (closing.isReading && !this.#isFull) {
       try {
         const event = machine.next();
-        if (event !== undefined) this.#handle(event);
-        else if (closing.transport === "open" || machine.pending) break;
-        else closing.inputOver(undefined);
+        if (event === undefined) {
+          if (closing.transport === "open" || machine.pending) break;
+          closing.inputOver(undefined);
+        } else if (event.type === "text" || event.type === "binary") {
+          this.receiver.deliver(event, closing.phase === "closing");
+        } else this.#handleControl(event);
       } catch (error) {
         // Anything else was thrown by a callback of the user's, and must not take the process down.
         if (error instanceof RemoteProtocolError) closing.inputOver(error);
@@ -223,11 +226,8 @@ export class Driver
     return budget.isFull || (mode === undefined && budget.wouldFill(this.machine.held));
   }
 
-  #handle(event: ProtocolEvent): void {
+  #handleControl(event: PingEvent | PongEvent | CloseEvent): void {
     switch (event.type) {
-      case "text":
-      case "binary":
-        return this.receiver.deliver(event, this.closing.phase === "closing");
       case "ping":
         this.#countControl();
         return this.sender.answer(event.payload);
