@@ -12,15 +12,24 @@ import type { Transport } from "./transport.ts";
 import { BaseTransport } from "./transport_base.ts";
 import { nextTurn, timer } from "./timers.ts";
 
-/** How the ends of a {@linkcode transportPair} behave. */
+/** Options of {@linkcode transportPair}. */
 export interface TransportPairOptions {
-  /** How long bytes travel, in milliseconds. Default: 0, the next turn of the event loop */
+  /**
+   * Time that bytes need to arrive, in milliseconds. With 0 they arrive in the next turn of the event loop.
+   * @default {0}
+   */
   delay?: number;
-  /** The most bytes that arrive at once. Default: Infinity, as they were written */
+  /**
+   * Maximum number of bytes that arrive at once.
+   * @default {Infinity}
+   */
   chunkSize?: number;
-  /** How many bytes may be under way before `bufferedAmount` grows. Default: 65536 */
+  /**
+   * Number of bytes that may be under way before `bufferedAmount` grows.
+   * @default {65_536}
+   */
   capacity?: number;
-  /** Breaks the line, once. Default: never */
+  /** Breaks the line once. By default it never breaks. */
   fault?: LineFault;
 }
 
@@ -43,13 +52,16 @@ export interface MemoryTransport extends Transport {
   fail(error: Error): void;
 }
 
-/** How a {@linkcode pair} is connected. */
+/** Options of {@linkcode pair}. */
 export interface PairOptions extends TransportPairOptions {
-  /** The URL that the client asks for. Default: "ws://localhost/" */
+  /**
+   * URL that the client connects to.
+   * @default {"ws://localhost/"}
+   */
   url?: string | URL;
-  /** The options of the client. */
+  /** Options of the client. */
   client?: Omit<ConnectOptions, "transport">;
-  /** The options of the server. */
+  /** Options of the server. */
   server?: Omit<ServeOptions, "hostname" | "port" | "unix" | "reusePort" | "tls">;
 }
 

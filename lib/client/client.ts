@@ -57,23 +57,22 @@ export interface ConnectOptions extends ConnectionOptions {
    */
   maxRedirects?: number;
   /**
-   * Names of header fields that are also sent to another origin when a redirect leads there.
-   * "Sec-WebSocket-Protocol" stands for `protocols`, "Origin" for `origin`, "User-Agent" for
-   * `userAgent`, and "Authorization" also for the user name and password of the URL. A server that may
-   * redirect can choose who gets these fields, so name none that lets somebody in: a token in
-   * `protocols` is such a field too. Without its subprotocols a connection is opened all the same, with
-   * an empty `protocol`. Default: none
+   * Names of header fields that are also sent to another origin after a redirect. "Sec-WebSocket-Protocol"
+   * stands for `protocols`, "Origin" for `origin`, "User-Agent" for `userAgent`, and "Authorization" also for
+   * the user name and password of the URL. The server that redirects chooses who receives these fields, so
+   * name no field with a secret, such as a token in `protocols`. Without its subprotocols the connection is
+   * opened all the same, with an empty `protocol`.
    */
   crossOriginHeaders?: readonly string[];
   /**
-   * The proxy to go through: an http or https URL for one that knows CONNECT, a socks5 URL for SOCKS 5,
-   * which looks up the server's name; both with user name and password where it asks for them, and not
-   * beside `unix` or `transport`. `remoteAddress` is then that of the proxy.
+   * The proxy to connect through: an http or https URL of a proxy that supports CONNECT, or a socks5 URL of
+   * a SOCKS 5 proxy, which resolves the server's name. The URL may contain a user name and a password. The
+   * option cannot be combined with `unix` or `transport`. `remoteAddress` is the address of the proxy.
    *
-   * "environment" takes the one that the environment names: HTTPS_PROXY for wss, HTTP_PROXY for ws, and
-   * ALL_PROXY where there is none, each in lower case first; none for the hosts in NO_PROXY: names, which
-   * stand for all below them too, addresses, ranges as 10.0.0.0/8, each with a port or without, or "*".
-   * Default: none
+   * "environment" uses the proxy that the environment variables name: HTTPS_PROXY for wss, HTTP_PROXY for ws,
+   * or else ALL_PROXY; the lower-case name of each has priority. NO_PROXY lists hosts without a proxy:
+   * names, which include their subdomains, addresses, ranges such as 10.0.0.0/8, each with or without a port,
+   * or "*".
    */
   proxy?: ProxyOption;
 }
