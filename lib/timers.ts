@@ -125,10 +125,10 @@ function afterTurns(turns: number, callback: () => void): void {
   else nextTurn(() => afterTurns(turns - 1, callback));
 }
 
-/** As much may be sent by one connection in a turn of the event loop, in bytes and work that takes as long. */
+/** Maximum work of one connection in a turn of the event loop, in bytes sent. */
 const MOST_WORK = 4_194_304;
 
-/** From so many milliseconds on a turn is long, however little was sent. */
+/** A turn of this many milliseconds is long, however little was sent. */
 const LONG = 10;
 
 /** The turns in which work was counted so far, and whether the present one is among them. */

@@ -28,34 +28,34 @@ import { SendTurns } from "./turns.ts";
 /** How many bytes may wait, here and in the transport, before a send waits too. */
 export const SEND_MARK = 65536;
 
-/** How many bytes the transport is given at a time: it may copy them. */
+/** The bytes that the transport is given at a time. It may copy them. */
 const GIVE_MOST = 4 * SEND_MARK;
 
-/** From this length on a message is given to extensions as one that they may work on elsewhere. */
+/** Extensions may work on messages of this length and more on another thread. */
 const LATER_FROM = 16384;
 
-/** The work of sending a message, in bytes: those of the message, and so many more. */
+/** The work of sending a message is its length plus this number of bytes. */
 const MESSAGE_WORK = 1024;
 
 /** The same for a message that an extension changes. */
 const EXTENDED_WORK = 32768;
 
-/** After so much work the length of the turn is looked at. */
+/** After this much work the sender checks whether the turn of the event loop has been long. */
 const LOOK_EVERY = 65536;
 
-/** How many bytes may wait for a connection where the caller does not say. */
+/** Default for the maximum number of bytes that may wait for a connection. */
 export const MAX_BUFFERED_AMOUNT = 1048576;
 
 /**
- * What a message that waits as an object takes beside its own bytes, in bytes: the object, the promise of
- * its sender and the functions that settle it.
+ * The memory of a message that waits as an object, without its own bytes: the object, the promise of its
+ * sender and the functions that settle the promise.
  */
 export const MESSAGE_OVERHEAD = 768;
 
-/** One for all: to make one for every message costs as much as to look at the message. */
+/** The options of a send without options. */
 const DEFAULTS: SendOptions = {};
 
-/** What a send gives that need not wait. */
+/** The result of a send that need not wait. */
 const DONE: Promise<void> = Promise.resolve();
 
 const NOT_BEGUN = "Cannot send: the connection was closed before the message had begun. " +
@@ -69,9 +69,9 @@ const CUT_SHORT =
 export interface SenderHost {
   /** Whether messages may be sent. */
   canSend(): boolean;
-  /** Whether frames may yet be written: until our Close frame goes, after what was accepted. */
+  /** Whether frames may still be written. They may until our Close frame, which follows accepted messages. */
   canWrite(): boolean;
-  /** Whether a ping may yet be answered. */
+  /** Whether a ping may still be answered. */
   canAnswer(): boolean;
   /** The error for those who send when they may not. */
   closedError(): DOMException;
@@ -105,7 +105,7 @@ class Departure {
   );
 }
 
-/** Those that are flushed in the next turn: one callback serves all. */
+/** The senders to flush in the next turn: one callback serves all. */
 let due: Sender[] = [];
 
 /** The machine that writes the frames, or a native WebSocket, which sends messages itself. */
