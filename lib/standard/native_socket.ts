@@ -276,7 +276,7 @@ export class NativeSocket implements Machine {
   readonly held = 0;
   readonly bufferedAmount = 0;
   /** The platform writes the frames. */
-  readonly encoder = new Encoder("server");
+  readonly encoder: Encoder = new Encoder("server");
   readonly transport: NativeTransport;
   readonly #limits: NativeLimits;
   /** Whether the socket copies what it sends, as the standard says. The package `ws` does not. */
