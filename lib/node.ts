@@ -35,11 +35,30 @@ import type { Handler, ShutdownOptions } from "./server/sessions.ts";
 
 export type { Attachment, Handler, ShutdownOptions, UpgradeOptions };
 
+type HookName = "onRequest" | "selectProtocol" | "onResponse";
+
 /** Tells which requests to take by the path of their URL, without the query. */
 export type PathFilter = (path: string, request: IncomingMessage) => boolean;
 
-/** How a server is attached. */
-export interface AttachOptions extends UpgradeOptions {
+/** How a server is attached. The hooks also get the request of `node:http`, for sessions and middleware. */
+export interface AttachOptions extends Omit<UpgradeOptions, HookName> {
+  /** See the same option of `serve()`. Default: none */
+  onRequest?: (
+    request: Request,
+    incoming: IncomingMessage,
+  ) => Response | void | undefined | Promise<Response | void | undefined>;
+  /** See the same option of `serve()`. Default: as there */
+  selectProtocol?: (
+    offered: readonly string[],
+    request: Request,
+    incoming: IncomingMessage,
+  ) => string | undefined | void;
+  /** See the same option of `serve()`. Default: none */
+  onResponse?: (
+    headers: Headers,
+    request: Request,
+    incoming: IncomingMessage,
+  ) => void | Promise<void>;
   /**
    * The path of the requests to take, without the query, or a function that decides by the path. Other
    * requests for a WebSocket are left to the server's other 'upgrade' listeners. They are answered with
@@ -50,6 +69,22 @@ export interface AttachOptions extends UpgradeOptions {
    * @default all requests
    */
   path?: string | PathFilter;
+}
+
+/** Has the hooks get the request of `node:http` as their last argument. */
+function withIncoming(
+  options: UpgradeOptions,
+  incoming: IncomingMessage,
+): UpgradeOptions {
+  const { onRequest, selectProtocol, onResponse } = options as Pick<AttachOptions, HookName>;
+  if (!onRequest && !selectProtocol && !onResponse) return options;
+  return {
+    ...options,
+    onRequest: onRequest && ((request) => onRequest(request, incoming)),
+    selectProtocol: selectProtocol &&
+      ((offered, request) => selectProtocol(offered, request, incoming)),
+    onResponse: onResponse && ((headers, request) => onResponse(headers, request, incoming)),
+  };
 }
 
 const ATTACH_OPTIONS: OptionNames<AttachOptions> = { ...UPGRADE_OPTIONS, path: true };
@@ -249,14 +284,15 @@ export function attach(
   // An application of Express has some methods of a server.
   checkServer(server, "node:http or node:https", ["prependListener", "listenerCount", "close"]);
   checkKnown("attach()", options, ATTACH_OPTIONS);
-  return attachTo(options, handler, (take) => {
+  return attachTo(options as UpgradeOptions, handler, (take) => {
     checkEncrypted("setSecureContext" in server);
     return Upgrades.of(server).add((request, socket, head, given) => {
       const found = given ?? fits(options.path, request.url ?? "", request);
       if (found === false) return false;
       const fault = found === true ? undefined : found;
       take(
-        (reusable, refused) => open(request, socket, head, reusable, refused ?? fault),
+        (reusable, refused) =>
+          open(request, socket, head, withIncoming(reusable, request), refused ?? fault),
         remoteAddress(socket),
       );
       return true;

@@ -1,4 +1,4 @@
-import { createServer } from "node:http";
+import { createServer, type IncomingMessage } from "node:http";
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { connect, type HandshakeError, type WebSocketConnection } from "../mod.ts";
@@ -72,6 +72,21 @@ describe("attach", () => {
       const repeated = [["X-A", "1"], ["X-A", "2"]];
       assert.deepEqual(seen, ["http://localhost/a?b=c", "GET", "1, 2", repeated]);
     }, handler);
+  });
+
+  it("attach() gives its hooks the request of node:http", async () => {
+    const seen: unknown[] = [];
+    const see = ({ url }: Request, incoming: IncomingMessage) =>
+      void seen.push(url === `http://${incoming.headers.host}${incoming.url}`);
+    await withAttached({
+      onRequest: see,
+      selectProtocol: (_, request, incoming) => see(request, incoming),
+      onResponse: (_, request, incoming) => see(request, incoming),
+    }, async (server) => {
+      const ws = await connect(urlOf(server, "/a?b=c"));
+      await ws.close();
+      assert.deepEqual(seen, [true, true, true]);
+    });
   });
 
   it("attach() keeps messages right behind the request", async () => {

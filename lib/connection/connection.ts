@@ -14,8 +14,10 @@ import { checkControl } from "../core/encoder.ts";
 import { checkKnown } from "../core/options.ts";
 import { randomPayload } from "../core/mask.ts";
 import type { Message } from "../core/message.ts";
+import { requestUrl } from "../core/url.ts";
 import { Driver, type DriverInit } from "./driver.ts";
 import { type ResponseInfo, toRequest, toResponseInfo } from "../http.ts";
+import { addressText, makeInspectable, withoutSecrets } from "../inspect.ts";
 import type { IncomingMessage } from "./receiver.ts";
 import {
   type BufferSource,
@@ -129,6 +131,7 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
   static {
     driverOf = (ws) => ws.#driver;
     refuseForeignMembers(this.prototype);
+    makeInspectable(this.prototype, "WebSocketConnection", (ws) => ws.#state());
   }
 
   readonly #protocol: string;
@@ -403,6 +406,20 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
   /** Closes with 1000 and waits for it, so that `await using` may hold a connection. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close({ closeCode: CloseCode.Normal });
+  }
+
+  /** What `console.log()` prints. */
+  #state(): object {
+    const { state, protocol, extensions, bufferedAmount, closeInfo, stats: { queued, paused } } =
+      this;
+    return {
+      url: withoutSecrets(requestUrl(this.#requestHead, this.#secure)).replace(/^http/, "ws"),
+      role: this.#driver.machine.role,
+      ...{ state, protocol, extensions },
+      localAddress: addressText(this.localAddress),
+      remoteAddress: addressText(this.remoteAddress),
+      ...{ queued, paused, bufferedAmount, closeInfo },
+    };
   }
 
   /** Whether an error that a reader or writer got says no more than that this connection has ended. */

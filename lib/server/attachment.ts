@@ -11,6 +11,7 @@ import { pathOfTarget } from "../core/url.ts";
 import { LISTENING, reusableHeaders, SERVE_OPTIONS, type ServeOptions } from "./server.ts";
 import { hookFailed } from "./hooks.ts";
 import { type Handler, Sessions, type ShutdownOptions } from "./sessions.ts";
+import { makeInspectable } from "../inspect.ts";
 import type { Address } from "../transport.ts";
 
 /** The options of `serve()` without those for listening, and without `limits`, which the HTTP server has. */
@@ -81,7 +82,13 @@ export function attachTo(
   sessions.start(detach);
   const { connections, finished } = sessions;
   const shutdown = (options?: ShutdownOptions) => sessions.shutdown(options);
-  return { connections, finished, detach, shutdown, [Symbol.asyncDispose]: () => shutdown() };
+  const attachment = {
+    ...{ connections, finished, detach, shutdown },
+    [Symbol.asyncDispose]: () => shutdown(),
+  };
+  const path = typeof options.path === "string" ? options.path : undefined;
+  makeInspectable(attachment, "Attachment", () => ({ path, connections: connections.size }));
+  return attachment;
 }
 
 function checkPath(path: unknown): void {

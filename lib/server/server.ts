@@ -32,6 +32,7 @@ import {
 } from "../options.ts";
 import type { Address, Listener, ListenOptions, TlsServeOptions, Transport } from "../transport.ts";
 import { type Deadline, Opening, TransportReader, withDeadline } from "../opening.ts";
+import { addressText, makeInspectable } from "../inspect.ts";
 import { hook, hookFailed, reportRefused, requestOf } from "./hooks.ts";
 import { checkOrigin, checkOrigins } from "./origin.ts";
 import { Refusal, refuse } from "./refusal.ts";
@@ -208,6 +209,14 @@ export async function serve(options: ServeOptions, handler: Handler): Promise<Se
 }
 
 class RunningServer implements Server {
+  static {
+    makeInspectable(this.prototype, "Server", (server) => ({
+      url: server.url,
+      address: addressText(server.address),
+      connections: server.connections.size,
+    }));
+  }
+
   readonly #options: ServeOptions;
   readonly #sessions: Sessions;
   #listener!: Listener;

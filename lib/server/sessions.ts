@@ -189,7 +189,8 @@ export class Sessions {
     });
     closing.leaveRule = "handler";
     try {
-      const returned = this.#handler(ws);
+      const handler = this.#handler;
+      const returned = handler(ws);
       if (isThenable(returned)) {
         Promise.resolve(returned).then(
           // A turn later a pipe that was not awaited has asked for its first message.

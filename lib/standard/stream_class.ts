@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { makeInspectable, withoutSecrets } from "../inspect.ts";
 import { handled, onAbort } from "../abortable.ts";
 import { driverOf, type WebSocketConnection } from "../connection/connection.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
@@ -103,6 +104,10 @@ export function webSocketStreamClass<Options, OpenInfo>(
 
     static {
       defineInterface(this, "WebSocketStream", ["url", "opened", "closed", "close"]);
+      makeInspectable(this.prototype, "WebSocketStream", (stream) => ({
+        url: withoutSecrets(new URL(stream.#url)),
+        connection: stream.#connection,
+      }));
     }
 
     constructor(url: string | URL, options: unknown = {}) {

@@ -1,0 +1,61 @@
+/**
+ * How objects of the library look in `console.log()` on Node, Deno and Bun.
+ *
+ * @module
+ */
+import type { Address } from "./transport.ts";
+
+type Inspect = (value: unknown, options?: object) => string;
+
+/**
+ * Has the objects of a class print their state instead of their members. Values that are undefined or ""
+ * are left out.
+ *
+ * @param target The prototype of the class, or one object.
+ * @param name The name to print.
+ * @param describe Gives the state. It must not contain credentials.
+ */
+export function makeInspectable<T extends object>(
+  target: T,
+  name: string,
+  describe: (object: T) => object,
+): void {
+  const print = (object: T, inspect: Inspect, options: object): string => {
+    const state = Object.entries(stateOf(object, describe));
+    const known = state.filter(([, value]) => value !== undefined && value !== "");
+    return `${name} ${inspect(Object.fromEntries(known), options)}`;
+  };
+  // Node and Bun.
+  define(target, "nodejs.util.inspect.custom", function (this: T, _: number, options, inspect) {
+    return print(this, inspect, options);
+  });
+  define(target, "Deno.customInspect", function (this: T, inspect, options) {
+    return print(this, inspect, options);
+  });
+}
+
+/** The state of an object; nothing for the prototype itself, which has none. */
+function stateOf<T extends object>(object: T, describe: (object: T) => object): object {
+  try {
+    return describe(object);
+  } catch {
+    return {};
+  }
+}
+
+// deno-lint-ignore no-explicit-any
+function define(target: object, symbol: string, value: (...args: any[]) => string): void {
+  Object.defineProperty(target, Symbol.for(symbol), { value, configurable: true, writable: true });
+}
+
+/** A URL without what may be secret: the user name, the password, the query and the fragment. */
+export function withoutSecrets({ protocol, host, pathname }: URL): string {
+  return `${protocol}//${host}${pathname}`;
+}
+
+/** An address as text, such as "127.0.0.1:8080" or the path of a Unix socket. */
+export function addressText(address: Address | undefined): string | undefined {
+  if (address === undefined || address.transport === "unix") return address?.path;
+  const { hostname, port } = address;
+  return hostname.includes(":") ? `[${hostname}]:${port}` : `${hostname}:${port}`;
+}
