@@ -1,8 +1,9 @@
 import { describe } from "node:test";
 import assert from "node:assert/strict";
 import { it, notApplicable } from "./it.ts";
-import { connect } from "../mod.ts";
+import { connect, type HandshakeError } from "../mod.ts";
 import { insideRepository, readSource, withPrograms } from "./programs.ts";
+import { echo, rejection, withServer } from "./support.ts";
 
 const skip = "Deno" in globalThis ? false : notApplicable("only Deno has Deno.serve()");
 
@@ -40,4 +41,34 @@ describe("The examples of servers", () => {
       },
     );
   }
+
+  it("examples/gateway.ts lets those through who have logged in", async () => {
+    const program = (await readSource("examples/gateway.ts")).replaceAll("8080", "0");
+    let user: string | null = null;
+    await withServer({}, async (backend) => {
+      await withPrograms(async (start) => {
+        const child = await start("gateway.ts", program, { env: { BACKEND: backend.url! } });
+        const [, port] = await child.printed(/port: (\d+)/);
+        const url = `ws://127.0.0.1:${port}/chat`;
+        const refused = await rejection<HandshakeError>(connect(url));
+        assert.equal(refused.status, 401);
+        const login = await fetch(`http://127.0.0.1:${port}/login/ada`, {
+          method: "POST",
+          headers: { Connection: "close" },
+        });
+        assert.equal(await login.text(), "Welcome");
+        const [cookie] = login.headers.get("set-cookie")!.split(";");
+        const ws = await connect(url, { headers: { Cookie: cookie } });
+        await ws.send("Hello");
+        assert.equal(await ws.receive(), "Hello");
+        assert.equal(user, "ada");
+        assert.deepEqual(await ws.close({ closeCode: 4000 }), { closeCode: 4000, reason: "" });
+        child.stop();
+        await child.exited;
+      }, await insideRepository());
+    }, (ws) => {
+      user = ws.request.headers.get("x-user");
+      return echo(ws);
+    });
+  });
 });
