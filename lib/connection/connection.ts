@@ -107,7 +107,9 @@ export let driverOf: (ws: WebSocketConnection) => Driver;
  *
  * It is read in one of three ways: message by message, with `receive()` or `for await`; as a stream
  * of messages, with `readable`; as a stream of streams, with `messages()`. All take from one queue;
- * when it is full the transport is not read further, so that the peer has to wait.
+ * when it is full the transport is not read further, so that the peer has to wait. A connection that is
+ * read message by message may go on as a stream when no call waits and each loop was left: `await
+ * ws.receive()` for the first message, then `ws.readable`. A stream, once made, stays the way to read.
  *
  * Errors come in order: what was received whole before one is delivered before it.
  *

@@ -327,6 +327,9 @@ export class Receiver {
     this.#inbox = new Inbox(this.budget, measure);
   }
 
+  /** How many loops over the messages have not been left. */
+  loops = 0;
+
   /** Whether somebody waits for a message. */
   get awaited(): boolean {
     return this.#inbox.waiter !== undefined || this.#streams?.awaited === true;
@@ -414,7 +417,8 @@ export class Receiver {
   /** See `WebSocketConnection`. */
   iterate(): AsyncIterator<Message> {
     this.#enter("receive");
-    return new Iteration(this.#inbox);
+    this.loops++;
+    return new Iteration(this, this.#inbox);
   }
 
   /** See `WebSocketConnection`. */
@@ -484,10 +488,11 @@ export class Receiver {
   }
 
   #setMode(mode: Mode): void {
-    if (this.mode !== undefined) {
-      throw invalidState(
-        `Expected to be read by ${this.mode} as before, received a call for ${mode}`,
-      );
+    if (this.mode !== undefined && this.mode !== "receive") {
+      throw invalidState(`Cannot read by ${mode}: the connection is read by ${this.mode}`);
+    }
+    if (this.awaited || this.loops > 0) {
+      throw invalidState(`Cannot read by ${mode}: a receive() or a loop waits for messages`);
     }
     this.mode = mode;
   }
@@ -526,16 +531,27 @@ type Resolve = (result: IteratorResult<Message> | Promise<never>) => void;
  * keeps one function of the promise, which it rejects by resolving it with another one.
  */
 class Iteration implements AsyncIterator<Message>, Waiter<Message> {
+  readonly #receiver: Receiver;
   readonly #inbox: Inbox<Message>;
+  #isLeft = false;
   #resolve!: Resolve;
   /** What `next()` has given and is not settled yet. */
   #awaited: Promise<IteratorResult<Message>> | undefined;
 
-  constructor(inbox: Inbox<Message>) {
+  constructor(receiver: Receiver, inbox: Inbox<Message>) {
+    this.#receiver = receiver;
     this.#inbox = inbox;
   }
 
+  /** The loop is left. The connection may then be read in another way. */
+  return(): Promise<IteratorResult<Message>> {
+    if (!this.#isLeft) this.#receiver.loops--;
+    this.#isLeft = true;
+    return Promise.resolve({ done: true, value: undefined });
+  }
+
   next(): Promise<IteratorResult<Message>> {
+    if (this.#isLeft) return Promise.resolve({ done: true, value: undefined });
     const value = this.#inbox.take();
     if (value !== undefined) return Promise.resolve({ done: false, value });
     if (this.#inbox.waiter !== undefined) return handled(Promise.reject(alreadyAwaited()));
