@@ -63,6 +63,7 @@ export {
   serve,
   type ServeOptions,
   type Server,
+  type ServerStats,
   type ShutdownOptions,
 } from "./lib/server/server.ts";
 export type {

@@ -60,9 +60,9 @@ import {
   SessionWatch,
 } from "./runtime/node_http2.ts";
 import { acceptOn } from "./server/server.ts";
-import type { Handler, ShutdownOptions } from "./server/sessions.ts";
+import type { Handler, ServerStats, ShutdownOptions } from "./server/sessions.ts";
 
-export type { Attachment, Handler, ShutdownOptions, UpgradeOptions };
+export type { Attachment, Handler, ServerStats, ShutdownOptions, UpgradeOptions };
 
 /** The options of `connect()` but for how to reach the server, which the session has. */
 export interface ConnectHttp2Options extends

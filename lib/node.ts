@@ -31,17 +31,16 @@ import {
   watchUse,
 } from "./runtime/node_upgrade.ts";
 import { acceptOn, reusableHeaders } from "./server/server.ts";
-import type { Handler, ShutdownOptions } from "./server/sessions.ts";
+import type { Handler, ServerStats, ShutdownOptions } from "./server/sessions.ts";
 
-export type { Attachment, Handler, ShutdownOptions, UpgradeOptions };
-
-type HookName = "onRequest" | "selectProtocol" | "onResponse";
+export type { Attachment, Handler, ServerStats, ShutdownOptions, UpgradeOptions };
 
 /** Tells which requests to take by the path of their URL, without the query. */
 export type PathFilter = (path: string, request: IncomingMessage) => boolean;
 
 /** How a server is attached. The hooks also get the request of `node:http`, for sessions and middleware. */
-export interface AttachOptions extends Omit<UpgradeOptions, HookName> {
+export interface AttachOptions
+  extends Omit<UpgradeOptions, "onRequest" | "selectProtocol" | "onResponse"> {
   /** See the same option of `serve()`. Default: none */
   onRequest?: (
     request: Request,
@@ -76,7 +75,7 @@ function withIncoming(
   options: UpgradeOptions,
   incoming: IncomingMessage,
 ): UpgradeOptions {
-  const { onRequest, selectProtocol, onResponse } = options as Pick<AttachOptions, HookName>;
+  const { onRequest, selectProtocol, onResponse } = options as AttachOptions;
   if (!onRequest && !selectProtocol && !onResponse) return options;
   return {
     ...options,

@@ -42,6 +42,30 @@ describe("The examples of servers", () => {
     );
   }
 
+  it("examples/metrics.ts counts for Prometheus", async () => {
+    const program = (await readSource("examples/metrics.ts")).replaceAll("8080", "0");
+    await withPrograms(async (start) => {
+      const child = await start("metrics.ts", program);
+      const [, port] = await child.printed(/port: (\d+)/);
+      const ws = await connect(`ws://127.0.0.1:${port}`);
+      await ws.send("Hello");
+      assert.equal(await ws.receive(), "Hello");
+      const headers = { Connection: "close" };
+      const read = async () => {
+        const response = await fetch(`http://127.0.0.1:${port}/metrics`, { headers });
+        return await response.text();
+      };
+      await read();
+      const text = await read();
+      assert.match(text, /^websocket_open 1$/m);
+      assert.match(text, /^websocket_refused_total\{code="rejected"\} 1$/m);
+      assert.match(text, /^websocket_messages_received_total 1$/m);
+      await ws.close();
+      child.stop();
+      await child.exited;
+    }, await insideRepository());
+  });
+
   it("examples/gateway.ts lets those through who have logged in", async () => {
     const program = (await readSource("examples/gateway.ts")).replaceAll("8080", "0");
     let user: string | null = null;

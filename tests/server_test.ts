@@ -364,6 +364,30 @@ describe("Server", () => {
     });
   });
 
+  it("A server counts connections, refusals, messages and bytes", async () => {
+    const options = { origins: ["https://a"], maxConnections: 2 };
+    await withServer(options, async (server) => {
+      assert.equal(await statusOf(server, { origin: "https://b" }), 403);
+      const clients = [];
+      for (let i = 0; i < 2; i++) {
+        clients.push(await connect(urlOf(server), { origin: "https://a", compression: false }));
+      }
+      assert.equal(await statusOf(server, { origin: "https://a" }), 503);
+      for (const ws of clients) {
+        await ws.send("Hello");
+        assert.equal(await ws.receive(), "Hello");
+      }
+      const refused = { origin: 1, "too-many-connections": 1 };
+      const totals = { messagesReceived: 2, messagesSent: 2, bytesReceived: 22, bytesSent: 14 };
+      assert.deepEqual(server.stats, { opened: 2, ended: 0, refused, ...totals });
+      await clients[0].close();
+      await until(() => server.stats.ended === 1);
+      const closes = { bytesReceived: 22 + 6, bytesSent: 14 + 2 };
+      assert.deepEqual(server.stats, { opened: 2, ended: 1, refused, ...totals, ...closes });
+      await clients[1].close();
+    });
+  });
+
   it("A server knows its URL, host name and port", async () => {
     const cases = [["127.0.0.1", "127.0.0.1"], ["0.0.0.0", "localhost"]];
     for (const [hostname, host] of cases) {

@@ -10,7 +10,7 @@ import { kindOf, type OptionNames, optionsWithout } from "../core/options.ts";
 import { pathOfTarget } from "../core/url.ts";
 import { LISTENING, reusableHeaders, SERVE_OPTIONS, type ServeOptions } from "./server.ts";
 import { hookFailed } from "./hooks.ts";
-import { type Handler, Sessions, type ShutdownOptions } from "./sessions.ts";
+import { type Handler, type ServerStats, Sessions, type ShutdownOptions } from "./sessions.ts";
 import { makeInspectable } from "../inspect.ts";
 import type { Address } from "../transport.ts";
 
@@ -33,6 +33,8 @@ export const UPGRADE_OPTIONS: OptionNames<UpgradeOptions> = optionsWithout(SERVE
 export interface Attachment extends AsyncDisposable {
   /** The connections that are open or closing. */
   readonly connections: ReadonlySet<WebSocketConnection>;
+  /** What the attachment has done so far: connections, refusals, messages and bytes. */
+  readonly stats: ServerStats;
   /**
    * Resolves when `shutdown()` is through: all handlers have settled and all transports have ended, or
    * `timeout` has passed.
@@ -84,6 +86,9 @@ export function attachTo(
   const shutdown = (options?: ShutdownOptions) => sessions.shutdown(options);
   const attachment = {
     ...{ connections, finished, detach, shutdown },
+    get stats() {
+      return sessions.stats;
+    },
     [Symbol.asyncDispose]: () => shutdown(),
   };
   const path = typeof options.path === "string" ? options.path : undefined;

@@ -36,7 +36,7 @@ import { addressText, makeInspectable } from "../inspect.ts";
 import { hook, hookFailed, reportRefused, requestOf } from "./hooks.ts";
 import { checkOrigin, checkOrigins } from "./origin.ts";
 import { Refusal, refuse } from "./refusal.ts";
-import { type Handler, Sessions, type ShutdownOptions } from "./sessions.ts";
+import { type Handler, type ServerStats, Sessions, type ShutdownOptions } from "./sessions.ts";
 
 /** How a server works. */
 export interface ServeOptions extends ConnectionOptions {
@@ -155,7 +155,7 @@ export const LISTENING = ["hostname", "port", "unix", "reusePort", "tls"] as con
 /** The options of `accept()`, whose transport is there already. */
 const ACCEPT_OPTIONS = optionsWithout(SERVE_OPTIONS, LISTENING);
 
-export type { Handler, ShutdownOptions };
+export type { Handler, ServerStats, ShutdownOptions };
 
 /** A server that runs. */
 export interface Server extends AsyncDisposable {
@@ -172,6 +172,8 @@ export interface Server extends AsyncDisposable {
   readonly port: number | undefined;
   /** The connections that are open or closing. */
   readonly connections: ReadonlySet<WebSocketConnection>;
+  /** What the server has done so far: connections, refusals, messages and bytes. */
+  readonly stats: ServerStats;
   /**
    * Resolves when the server was shut down: all handlers have settled and all transports have ended, or
    * `timeout` has passed.
@@ -248,6 +250,10 @@ class RunningServer implements Server {
 
   get connections(): ReadonlySet<WebSocketConnection> {
     return this.#sessions.connections;
+  }
+
+  get stats(): ServerStats {
+    return this.#sessions.stats;
   }
 
   get finished(): Promise<void> {

@@ -6,7 +6,7 @@
 import { checkCloseInfo } from "../connection/closing.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
 import { ConnectionCount, type ConnectionLimits } from "./connection_limits.ts";
-import { HandshakeError, invalidState } from "../core/error.ts";
+import { HandshakeError, type HandshakeErrorCode, invalidState } from "../core/error.ts";
 import { checkKnown, checkNumber, type OptionNames } from "../core/options.ts";
 import { type Listeners, report } from "./hooks.ts";
 import { onAbort } from "../abortable.ts";
@@ -42,6 +42,32 @@ const SHUTDOWN_OPTIONS: OptionNames<ShutdownOptions> = {
   reason: true,
   timeout: checkNumber,
 };
+
+/** What a server has done so far. */
+export interface ServerStats {
+  /** How many connections were opened. */
+  readonly opened: number;
+  /** How many of them have ended. */
+  readonly ended: number;
+  /** How many handshakes were turned down, by the `code` of the error. */
+  readonly refused: Readonly<Partial<Record<HandshakeErrorCode, number>>>;
+  /** Messages received completely, of all connections. */
+  readonly messagesReceived: number;
+  /** Messages sent, of all connections. */
+  readonly messagesSent: number;
+  /** Bytes received, including frame headers, of all connections. */
+  readonly bytesReceived: number;
+  /** Bytes given to the transports, including frame headers, of all connections. */
+  readonly bytesSent: number;
+}
+
+const TOTALS = ["messagesReceived", "messagesSent", "bytesReceived", "bytesSent"] as const;
+
+type Totals = Record<typeof TOTALS[number], number>;
+
+function addTo(totals: Totals, stats: Readonly<Totals>): void {
+  for (const name of TOTALS) totals[name] += stats[name];
+}
 
 /** Maximum time for transports that were cut to end, in milliseconds. */
 const CUT_TIMEOUT = 1000;
@@ -85,6 +111,15 @@ export class Sessions {
   #stop: () => unknown = () => {};
   #info: CloseInfo = { closeCode: CloseCode.GoingAway };
   #finish!: () => void;
+  #opened = 0;
+  readonly #refusedBy: Partial<Record<HandshakeErrorCode, number>> = {};
+  /** Of the connections that have ended. */
+  readonly #totals: Totals = {
+    messagesReceived: 0,
+    messagesSent: 0,
+    bytesReceived: 0,
+    bytesSent: 0,
+  };
 
   /** @throws {TypeError} when the handler is none */
   constructor(options: SessionsOptions, handler: Handler) {
@@ -95,6 +130,18 @@ export class Sessions {
     this.#count = new ConnectionCount(options);
     this.#handler = handler;
     this.finished = new Promise((resolve) => this.#finish = resolve);
+  }
+
+  /** What the server has done so far. */
+  get stats(): ServerStats {
+    const totals = { ...this.#totals };
+    for (const ws of this.connections) addTo(totals, ws.stats);
+    const opened = this.#opened;
+    return {
+      ...{ opened, ended: opened - this.connections.size },
+      refused: { ...this.#refusedBy },
+      ...totals,
+    };
   }
 
   /** Aborted when it shuts down: ends the handshakes that are under way. */
@@ -154,6 +201,7 @@ export class Sessions {
   }
 
   #refuse(open: Open, error: HandshakeError): void {
+    this.#countRefused(error);
     const isTold = this.#refusals++ < MAX_REFUSALS;
     // An error without a status is not answered.
     open(isTold ? error : new HandshakeError(error.message, error.code)).catch(() => {}).then(
@@ -164,7 +212,12 @@ export class Sessions {
     );
   }
 
+  #countRefused({ code }: HandshakeError): void {
+    this.#refusedBy[code] = (this.#refusedBy[code] ?? 0) + 1;
+  }
+
   #refused(error: unknown): void {
+    if (error instanceof HandshakeError) this.#countRefused(error);
     // What the peer did wrong was answered; what our own hooks did wrong is reported.
     if (error instanceof HandshakeError && error.code === "hook-failed") {
       this.report(error.cause);
@@ -176,6 +229,7 @@ export class Sessions {
 
   #serve(ws: WebSocketConnection, place: string): void {
     this.connections.add(ws);
+    this.#opened++;
     if (this.signal.aborted) ws.close(this.#info);
     const cancelTimer = this.#limitLifetime(ws);
     const { closing } = driverOf(ws);
@@ -185,6 +239,7 @@ export class Sessions {
       cancelTimer?.();
       this.#count.leave(place);
       this.connections.delete(ws);
+      addTo(this.#totals, ws.stats);
       this.#left();
     });
     closing.leaveRule = "handler";
