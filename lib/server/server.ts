@@ -41,90 +41,98 @@ import { type Handler, type ServerStats, Sessions, type ShutdownOptions } from "
 /** How a server works. */
 export interface ServeOptions extends ConnectionOptions {
   /**
-   * Where to listen: a host name or IP address. Default: "127.0.0.1", which other machines cannot
-   * reach; "0.0.0.0" or "::" for all interfaces
+   * Host name or IP address to listen on. Other machines cannot reach the default. "0.0.0.0" and "::" stand
+   * for all interfaces.
+   * @default {"127.0.0.1"}
    */
   hostname?: string;
-  /** The port; 0 for a free one. Default: 0 */
+  /**
+   * Port to listen on. 0 chooses a free port.
+   * @default {0}
+   */
   port?: number;
   /**
-   * The path of a Unix socket to listen on, in place of `hostname` and `port`, as long as the platform's
-   * addresses allow: 107 bytes on Linux, 103 on macOS. Its file must not exist, and goes when the
-   * server shuts down. Default: none
+   * Path of a Unix socket to listen on instead of `hostname` and `port`, of at most 107 bytes on Linux and
+   * 103 on macOS. The file must not exist, and is removed when the server shuts down.
    */
   unix?: string;
   /**
-   * Shares the TCP port with other servers that have this option, in this process or in others; the
-   * platform spreads the clients over them. On Linux with Bun, Deno (with TLS only if it was started
-   * with `--unstable-net`) and Node from 22.12 on; `serve()` rejects where the platform has no way for
-   * it. Without effect on a Unix socket. Default: false
+   * Whether to share the TCP port with other servers that have this option, in this process or in others.
+   * The platform distributes the clients. Supported on Linux with Bun, Deno (with TLS only with
+   * `--unstable-net`) and Node 22.12 and later; elsewhere `serve()` rejects. The option has no effect on a
+   * Unix socket.
+   * @default {false}
    */
   reusePort?: boolean;
-  /** Serves wss, with this certificate. Default: no TLS */
+  /** Certificate and options of TLS, to serve wss. By default the server has no TLS. */
   tls?: TlsServeOptions;
   /**
-   * The origins whose pages may connect: exact ones, patterns, and null for clients that send no
-   * Origin, as those outside of browsers; or "same-origin" for pages of the host itself and for
-   * those clients. A pattern must match the whole origin: /https:\/\/[a-z]+\.example\.com/ does not
-   * match "https://a.example.com.evil". "same-origin" compares the host and the port of the Origin
-   * header with those of the Host header; a default port may be left out in either. Others are refused
-   * with 403. Default: all
+   * Origins whose pages may connect: exact origins, patterns, and null for clients that send no Origin, such
+   * as clients outside of browsers. Other clients are answered with 403. By default all origins are allowed.
+   *
+   * A pattern must match the whole origin: /https:\/\/[a-z]+\.example\.com/ does not match
+   * "https://a.example.com.evil". "same-origin" allows pages of the server's own host, and clients without
+   * Origin: it compares the host and port of the Origin header with those of the Host header, where either
+   * may omit the default port.
    */
   origins?: readonly (string | RegExp | null)[] | "same-origin";
   /**
-   * Chooses one of the subprotocols that the client offers, or none. Default: the one of `protocols`
-   * for which the places in both lists add up to the least; none where there is none in common
+   * Chooses one of the subprotocols that the client offers, or none. By default, the server chooses from
+   * `protocols` the one whose positions in both lists have the lowest sum.
    */
   selectProtocol?: (offered: readonly string[], request: Request) => string | undefined | void;
   /**
-   * Sees every request before it is checked, plain HTTP too. A Response that it returns is sent instead of
-   * the upgrade; the hook returns a new one for each request. A plain request with a body is answered with
-   * 413 and not shown to the hook, because the body would be dropped. If the client leaves before the hook
-   * returns, the result is ignored. Default: none
+   * Called with every request before it is checked, including plain HTTP. If the hook returns a Response, it
+   * is sent instead of the upgrade; each request needs a new Response. A plain request with a body is
+   * answered with 413, and the hook is not called, because the body would be dropped. If the client leaves
+   * before the hook returns, the result is ignored.
    */
   onRequest?: (
     request: Request,
   ) => Response | void | undefined | Promise<Response | void | undefined>;
-  /** May add to the header fields of the 101 response. Default: none */
+  /** Called before the 101 response is sent, and may add header fields. */
   onResponse?: (headers: Headers, request: Request) => void | Promise<void>;
   /**
-   * Shuts the server down when aborted; in `accept()`: ends the opening handshake, without effect
-   * afterwards. Default: none
+   * Shuts the server down when aborted. In `accept()`, the signal ends the opening handshake, and has no
+   * effect afterwards.
    */
   signal?: AbortSignal;
   /**
-   * Told what a handler or a hook has thrown, which wrong value a hook has returned, why the body of a
-   * Response of `onRequest` failed, and the listener's errors. Default: `console.error`
+   * Called with errors that a handler or a hook has thrown, with errors of wrong values that a hook has
+   * returned, of the body of a Response of `onRequest`, and of the listener.
+   * @default {console.error}
    */
   onError?: (error: unknown) => void;
   /**
-   * Told of every handshake that is turned down, before the answer is sent: the library or `onRequest`
-   * refused it (code "rejected", plain HTTP too), a limit was reached, time ran out, or the client left.
-   * What the callback throws goes to `onError`. It is not told of TLS handshakes that fail. Default: none
+   * Called for every handshake that is refused, before the answer is sent: the library or `onRequest` refused
+   * it (code "rejected", including plain HTTP), a limit was reached, the time was over, or the client left.
+   * Errors of the callback go to `onError`. TLS handshakes that fail are not reported.
    *
-   * @param error the reason; its `status` is the one of the answer, undefined if there is no answer
-   * @param request the request, if one was read and the web has a Request for it
+   * @param error The reason. Its `status` is that of the answer, or undefined if there is no answer.
+   * @param request The request, if it was read and can be represented as a Request.
    */
   onRefused?: (error: HandshakeError, request?: Request) => void;
-  /** How large the head of a request may be. */
+  /** Limits for the head of a request. */
   limits?: HeadLimits;
   /**
-   * Maximum number of connections at a time. Handshakes under way count, also those of TLS. Another client
-   * is answered with 503, and nothing is read of it. With TLS, one client at a time completes its
-   * handshake to receive the 503, and the others are cut; on Deno the others wait until there is a
-   * place, and a silent client keeps its place until it leaves. Not in `accept()` and `upgrade()`.
-   * Default: Infinity
+   * Maximum number of connections at a time, including handshakes and TLS handshakes. Further clients are
+   * answered with 503, and their requests are not read. With TLS, one client at a time completes its
+   * handshake to receive the 503, and the others are cut; on Deno the others wait until there is a place, and
+   * a silent client keeps its place until it leaves. The option has no effect in `accept()` and `upgrade()`.
+   * @default {Infinity}
    */
   maxConnections?: number;
   /**
-   * How many of them may come from one IP address, or one /64 of IPv6. Behind a reverse proxy all have
-   * the address of that. On Deno, TLS handshakes under way do not count. Not in `accept()` and `upgrade()`.
-   * Default: Infinity
+   * Maximum number of connections from one IP address, or one /64 of IPv6. Behind a reverse proxy, all clients
+   * have the address of the proxy. On Deno, TLS handshakes do not count. The option has no effect in
+   * `accept()` and `upgrade()`.
+   * @default {Infinity}
    */
   maxConnectionsPerAddress?: number;
   /**
-   * How long a connection may be open, in milliseconds, before it is closed with 1001; 0 disables. Not in
-   * `accept()` and `upgrade()`. Default: 0
+   * Maximum time that a connection may be open, in milliseconds, before it is closed with 1001. 0 disables the
+   * limit. The option has no effect in `accept()` and `upgrade()`.
+   * @default {0}
    */
   maxLifetime?: number;
 }
