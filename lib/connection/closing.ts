@@ -152,8 +152,9 @@ export class Closing implements SenderHost {
 
   /** Whether our Close frame may still be written. */
   canWrite(): boolean {
-    if (this.canSend()) return true;
-    if (this.phase !== "closing" && this.phase !== "draining-closing") return false;
+    const { phase } = this;
+    if (phase === "open" || phase === "draining") return true;
+    if (phase !== "closing" && phase !== "draining-closing") return false;
     // It may wait for the messages before it.
     const { state } = this.#parts.machine;
     return state === "open" || state === "remote-closing";
@@ -392,7 +393,8 @@ export class Closing implements SenderHost {
     this.transport = "closed";
     this.#transportError = error;
     this.#parts.sender.checkLent();
-    this.#parts.stopKeepalive();
+    // In the other phases it has been stopped.
+    if (this.phase === "open") this.#parts.stopKeepalive();
     // What was received whole is still delivered: the rest of one chunk, whatever waits already.
     if (this.isReading) this.#parts.pump();
     else this.#endWithTransport();
@@ -406,11 +408,8 @@ export class Closing implements SenderHost {
     this.#cancelTimer?.();
     if (this.error !== undefined) return this.#tellEnd();
     const { closeCode, reason } = this.received;
-    const end = this.#cleanEnd(
-      `The connection was closed (${this.#describe()})`,
-      closeCode,
-      reason,
-    );
+    const message = () => `The connection was closed (${this.#describe()})`;
+    const end = this.#cleanEnd(message, closeCode, reason);
     this.#parts.failPings(() => end.error);
     receiver.end(end);
     // A pipe from `readable` to `writable` needs a turn to close the latter.
@@ -430,9 +429,9 @@ export class Closing implements SenderHost {
   }
 
   /** A clean end. Its error is made for the first who asks for more. */
-  #cleanEnd(message: string, closeCode: number, reason: string): End {
+  #cleanEnd(message: () => string, closeCode: number, reason: string): End {
     let error: WebSocketError | undefined;
-    const make = () => error ??= this.#own(webSocketError(message, closeCode, reason));
+    const make = () => error ??= this.#own(webSocketError(message(), closeCode, reason));
     return {
       clean: true,
       closeCode,
@@ -475,7 +474,7 @@ export class Closing implements SenderHost {
     const waiting = receiver.awaited;
     const { Normal: closeCode, InternalError } = CloseCode;
     this.startClose(rejected ? { closeCode: InternalError } : this.#leaving ?? { closeCode });
-    receiver.release(this.#cleanEnd("The handler has returned", closeCode, ""));
+    receiver.release(this.#cleanEnd(() => "The handler has returned", closeCode, ""));
     return waiting;
   }
 

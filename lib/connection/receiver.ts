@@ -567,10 +567,11 @@ class Iteration implements AsyncIterator<Message>, Waiter<Message> {
   }
 
   end(end: End): void {
-    handled(this.#awaited!);
+    const awaited = this.#awaited!;
     this.#awaited = undefined;
-    if (endsIteration(end)) this.#resolve({ done: true, value: undefined });
-    else this.#resolve(Promise.reject(end.error));
+    if (endsIteration(end)) return this.#resolve({ done: true, value: undefined });
+    handled(awaited);
+    this.#resolve(Promise.reject(end.error));
   }
 }
 

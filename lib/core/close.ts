@@ -92,6 +92,7 @@ export function parseClose(payload: Uint8Array): Required<CloseInfo> {
       CloseCode.ProtocolError,
     );
   }
+  if (payload.length === 2) return { closeCode, reason: "" };
   const reason = new Utf8Decoder("a close reason").push(payload.subarray(2), true);
   return { closeCode, reason };
 }
