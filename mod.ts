@@ -1,9 +1,9 @@
 /**
- * Sluice: WebSocket on WHATWG Streams, for Deno, Bun and Node.
+ * WebSocket on WHATWG streams, for Deno, Bun and Node.
  *
- * `connect()` and `serve()` give a {@linkcode WebSocketConnection}: a duplex of messages whose
- * `readable` and `writable` are WHATWG streams with real backpressure in both directions.
- * {@linkcode WebSocketStream} is the client in the shape of the standard's draft.
+ * `connect()` and `serve()` return a {@linkcode WebSocketConnection}, whose `readable` and `writable` are
+ * streams of messages with backpressure in both directions. {@linkcode WebSocketStream} is the client
+ * with the API of the proposed standard.
  *
  * @module
  */

@@ -1,16 +1,14 @@
 /**
- * Waiting: that an AbortSignal ends, and whose rejection nobody need see.
+ * Waiting that an AbortSignal can end.
  *
  * @module
  */
 import { timer } from "./timers.ts";
 
 /**
- * Calls back once when a signal is aborted, or at once if it is aborted already.
+ * Calls back once when a signal is aborted, or at once if the signal is already aborted.
  *
- * @param signal the signal; without one, the callback is never called
- * @param callback the function to call with the reason of the signal
- * @returns a function that removes the listener
+ * @returns A function that removes the listener.
  */
 export function onAbort(
   signal: AbortSignal | undefined,
@@ -27,11 +25,9 @@ export function onAbort(
 }
 
 /**
- * Waits for a promise until a signal is aborted.
+ * Waits for a promise until a signal is aborted. The rejection of the promise counts as handled.
  *
- * @param promise the promise; its rejection counts as handled
- * @param signal the signal that ends the waiting
- * @returns a promise that settles like the given one, or rejects with the reason of the signal
+ * @returns A promise that settles like the given one, or rejects with the reason of the signal.
  */
 export function abortable<T>(promise: PromiseLike<T>, signal: AbortSignal): Promise<T> {
   return new Promise((resolve, reject) => {
@@ -40,13 +36,7 @@ export function abortable<T>(promise: PromiseLike<T>, signal: AbortSignal): Prom
   });
 }
 
-/**
- * Waits for a number of milliseconds, or until a signal is aborted.
- *
- * @param delay the time to wait, in milliseconds
- * @param signal the signal that ends the waiting
- * @returns a promise that rejects with the reason of the signal
- */
+/** Waits for a number of milliseconds. Rejects with the reason of the signal if it is aborted. */
 export async function sleep(delay: number, signal: AbortSignal): Promise<void> {
   let cancel!: () => void;
   const over = new Promise<void>((resolve) => cancel = timer(resolve, delay));
@@ -59,7 +49,7 @@ export async function sleep(delay: number, signal: AbortSignal): Promise<void> {
 
 const ignore = () => {};
 
-/** Marks a promise as handled: whoever wants its rejection still gets it. */
+/** Marks a promise as handled. Callers that await the promise still get its rejection. */
 export function handled<T>(promise: Promise<T>): Promise<T> {
   promise.catch(ignore);
   return promise;

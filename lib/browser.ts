@@ -1,6 +1,6 @@
 /**
- * Sluice in a browser. A page can only connect, through the browser's WebSocket: there are no servers, and
- * an option that a browser cannot support throws a NotSupportedError.
+ * Sluice in a browser. A page can only connect, and uses the browser's WebSocket. Options that a browser
+ * cannot support throw a NotSupportedError.
  *
  * @module
  */
@@ -42,7 +42,6 @@ export interface ConnectOptions extends Omit<FromWebSocketOptions, "request"> {
   protocols?: string[];
 }
 
-/** The globals of the browser. */
 const platform = globalThis as unknown as {
   WebSocket?: new (url: string, protocols: string[]) => WebSocketLike;
   WebSocketStream?: WebSocketStreamConstructor;
@@ -51,7 +50,7 @@ const platform = globalThis as unknown as {
   location?: { href: string };
 };
 
-/** Options that a page does not have, each with the value that is allowed all the same. */
+/** Options that a browser does not support, each with the only value that is allowed. */
 const UNSUPPORTED: Record<Exclude<keyof RuntimeOptions, keyof ConnectOptions>, unknown> = {
   headers: undefined,
   extensions: undefined,
@@ -76,7 +75,6 @@ const UNSUPPORTED: Record<Exclude<keyof RuntimeOptions, keyof ConnectOptions>, u
 
 const { request: _, ...OWN_OPTIONS } = FROM_WEB_SOCKET_OPTIONS;
 
-/** The options of `connect()`, including those that a browser cannot support. */
 const KNOWN = { ...UNSUPPORTED, ...OWN_OPTIONS, protocols: checkProtocols };
 
 /** Options of `connect()` that the platform's WebSocketStream does not have. */
@@ -104,12 +102,11 @@ function refuse(options: object, unsupported: Record<string, unknown>): void {
   }
 }
 
-/** The base of relative URLs: the URL of the page or of the worker, if there is one. */
+/** Returns the base of relative URLs: the URL of the page or of the worker, if there is one. */
 function baseUrl(): string | undefined {
   return platform.document?.baseURI ?? platform.location?.href;
 }
 
-/** Connects by a native WebSocket; for its limits see `fromWebSocket()`. */
 async function open(url: string, options: ConnectOptions): Promise<WebSocketConnection> {
   if (platform.WebSocket === undefined) {
     throw new DOMException("This platform has no WebSocket", "NotSupportedError");
@@ -160,16 +157,16 @@ function notOpened(url: string, cause: unknown): HandshakeError {
 /**
  * Connects to a server by the browser's WebSocket.
  *
- * The connection has the limits of a native WebSocket. It cannot be paused: more than `maxQueuedBytes` (4
- * MiB by default) of messages that are not read fail the connection with 1013. It has no pings, and closes
- * with 1000 and 3000-4999 only.
+ * The connection has the limits of a native WebSocket. The library cannot slow the peer down: if more
+ * than `maxQueuedBytes` (4 MiB by default) of messages wait to be read, the connection fails with 1013.
+ * There are no pings, and the only close codes are 1000 and 3000-4999.
  *
- * @param url A ws or wss URL. The schemes http and https stand for ws and wss, and a relative URL is resolved
- * against that of the page.
- * @returns The open connection. The promise rejects with a {@linkcode HandshakeError} if the handshake fails
- * (a browser does not say why), with the reason of the signal if it is aborted, with a DOMException
- * "SyntaxError" if the URL or a subprotocol is invalid, and with "NotSupportedError" if a browser cannot
- * support an option.
+ * @param url A ws or wss URL. The schemes http and https stand for ws and wss. A relative URL is resolved
+ * against the URL of the page.
+ * @returns The open connection. The promise rejects with a {@linkcode HandshakeError} if the handshake
+ * fails (a browser does not report why), with the reason of the signal if it is aborted, with a
+ * DOMException "SyntaxError" if the URL or a subprotocol is invalid, and with "NotSupportedError" if a
+ * browser cannot support an option.
  */
 export async function connect(
   url: string | URL,
@@ -187,7 +184,6 @@ function checkStandard(options: object): void {
   checkValues(options, OWN_OPTIONS);
 }
 
-/** Makes the class over the browser's WebSocket. */
 function overWebSocket(): WebSocketStreamConstructor {
   return webSocketStreamClass({
     base: baseUrl,
@@ -206,9 +202,9 @@ function overWebSocket(): WebSocketStreamConstructor {
 export type WebSocketStream = StandardWebSocketStream<StandardOpenInfo>;
 
 /**
- * A WebSocket as two streams: the browser's class if it has one, and otherwise the same over its
- * `WebSocket`. This one cannot be paused: more than `maxQueuedBytes` (4 MiB by default) of messages that are
- * not read fail the connection with 1013.
+ * A WebSocket as two streams: the browser's class if it has one, and otherwise our class over the
+ * browser's `WebSocket`. Our class cannot slow the peer down: if more than `maxQueuedBytes` (4 MiB by
+ * default) of messages wait to be read, the connection fails with 1013.
  *
  * The class takes the standard's options. For other options of `connect()`, our class throws a DOMException
  * "NotSupportedError"; the browser's class ignores them.
@@ -221,8 +217,8 @@ export const WebSocketStream: WebSocketStreamConstructor<
 export type WebSocketError = OwnError;
 
 /**
- * The browser's class if it has one. The errors of `connect()` are instances of it too, although their codes
- * are not allowed in its constructor.
+ * The browser's class if it has one. The errors of `connect()` are instances of this class too, although
+ * its constructor does not accept their codes.
  */
 export const WebSocketError: typeof OwnError = platform.WebSocketError === undefined
   ? OwnError

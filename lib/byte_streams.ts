@@ -1,5 +1,5 @@
 /**
- * Pairs of WHATWG byte streams as transports, and transports as such pairs.
+ * Converts pairs of WHATWG byte streams to transports, and transports to pairs of streams.
  *
  * @module
  */
@@ -9,16 +9,16 @@ import { BaseTransport } from "./transport_base.ts";
 
 /** A pair of byte streams, such as a socket of Deno, a `TransformStream` or a `CompressionStream`. */
 export interface ByteDuplex {
-  /** What the peer sends. */
+  /** The bytes that the peer sends. */
   readonly readable: ReadableStream<Uint8Array>;
-  /** What the peer receives. */
+  /** The bytes that the peer receives. */
   readonly writable: WritableStream<Uint8Array>;
 }
 
 /**
- * A pair of byte streams as a transport.
+ * Makes a transport from a pair of byte streams. A transport is returned as it is.
  *
- * @throws {TypeError} If `duplex` is neither a transport nor such a pair
+ * @throws {TypeError} If `duplex` is neither a transport nor a pair of streams.
  */
 export function fromStreams(duplex: Transport | ByteDuplex): Transport {
   const { readable, writable, handle } = (duplex ?? {}) as Partial<Transport & ByteDuplex>;
@@ -29,7 +29,7 @@ export function fromStreams(duplex: Transport | ByteDuplex): Transport {
   throw new TypeError("Expected a transport, or a readable and a writable stream of bytes");
 }
 
-/** Maximum size of a chunk that is written to a stream, in bytes: a message of 1 MiB and its frame. */
+/** Maximum size of a chunk that is written to a stream, in bytes. */
 const LONGEST_PIECE = 1_572_864;
 
 class StreamTransport extends BaseTransport {
@@ -55,7 +55,7 @@ class StreamTransport extends BaseTransport {
   write(parts: readonly Uint8Array[]): void {
     if (this.phase !== "open") return this.drop(parts);
     for (const part of parts) {
-      // Several pieces of a long part show whether the peer reads.
+      // Split long parts, so that `bufferedAmount` falls while a slow peer reads them.
       for (let at = 0; at < part.length; at += LONGEST_PIECE) {
         this.#write(part.subarray(at, at + LONGEST_PIECE));
       }
@@ -64,7 +64,7 @@ class StreamTransport extends BaseTransport {
 
   #write(piece: Uint8Array): void {
     this.unsent += piece.length;
-    // The sink may keep the chunk, and the caller may use its bytes again.
+    // Copy the chunk: the sink may keep it, and the caller may change its bytes.
     this.#writer.write(new Uint8Array(piece)).then(
       () => this.reportSent(piece.length),
       (error) => this.#failed(error),
@@ -99,7 +99,7 @@ class StreamTransport extends BaseTransport {
     if (!(chunk instanceof Uint8Array)) {
       throw new TypeError(`Expected bytes, received ${typeof chunk}`);
     }
-    // The chunk may belong to somebody else, and the handler will unmask its bytes in place.
+    // Copy the chunk: the handler unmasks its bytes in place, and the stream's source may still own them.
     this.handlers!.data(new Uint8Array(chunk));
   }
 
@@ -120,8 +120,8 @@ class StreamTransport extends BaseTransport {
 }
 
 /**
- * A transport as a pair of byte streams. The writable resolves a write when the transport has taken
- * it; closing it ends our side, and the readable closes when the peer ends its own.
+ * Makes a pair of byte streams from a transport. A write resolves when the platform has taken the bytes.
+ * Closing `writable` ends this side, and `readable` closes when the peer ends its side.
  */
 export function toStreams(transport: Transport): ByteDuplex {
   let input!: ReadableStreamDefaultController<Uint8Array>;

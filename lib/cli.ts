@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 /**
- * The command `sluice`: a WebSocket client to type into, and an echo server to try it on.
+ * The command `sluice`: an interactive WebSocket client, and an echo server.
  *
  * @module
  */
@@ -90,7 +90,7 @@ function parse(args: string[]) {
   }
 }
 
-/** Runs the command, and gives its exit code. */
+/** Runs the command, and returns its exit code. */
 async function main(args: string[]): Promise<number> {
   try {
     const { values, positionals } = parse(args);
@@ -109,7 +109,7 @@ async function main(args: string[]): Promise<number> {
   }
 }
 
-/** Refuses an option of the other half, which would be without effect. */
+/** Rejects options of the other command, which would have no effect. */
 function checkNone(names: readonly (keyof Values)[], values: Values, whose: string): void {
   const given = names.find((name) => values[name] !== undefined);
   if (given !== undefined) {
@@ -126,7 +126,7 @@ function note(text: string): void {
   process.stderr.write(`${printable(text)}\n`);
 }
 
-/** What both ends have in common. */
+/** Returns the options that the client and the server have in common. */
 function commonOptions(values: Values) {
   const size = number("max-size", values["max-size"]);
   const interval = number("ping", values.ping);
@@ -250,7 +250,7 @@ function shown(url: string): string {
   return parsed.href;
 }
 
-/** Whether an error says that what was asked for is wrong. */
+/** Whether an error reports a wrong argument or option. */
 function isUsage(error: unknown): boolean {
   return error instanceof TypeError || error instanceof RangeError ||
     (error instanceof DOMException && error.name === "SyntaxError");
@@ -267,7 +267,7 @@ async function refused(error: unknown): Promise<number> {
   return 3;
 }
 
-/** Sends line by line, no faster than they leave. */
+/** Sends each line as a message, and waits for each send. */
 async function sendAll(
   ws: WebSocketConnection,
   lines: Iterable<string> | AsyncIterable<string>,
@@ -277,7 +277,7 @@ async function sendAll(
     for await (const line of lines) await ws.send(line);
     if (thenClose) await ws.close({ closeCode: 1000 });
   } catch {
-    // Whoever receives learns why the connection has ended.
+    // `receiveAll()` reports why the connection has ended.
   }
 }
 
@@ -290,7 +290,7 @@ async function receiveAll(
   try {
     for (;;) {
       const message = await ws.receive();
-      // Those that were under way when enough had come.
+      // Ignore messages that arrive after the last one that was asked for.
       if (received > 0 && received >= count) continue;
       await terminal.show(message);
       if (++received >= count) void ws.close({ closeCode: 1000 });
@@ -304,12 +304,11 @@ async function receiveAll(
   }
 }
 
-/** Where lines are typed and messages printed. */
+/** Reads lines from the terminal, and prints messages. */
 class Terminal {
   readonly #interactive = Boolean(process.stdin.isTTY && process.stdout.isTTY);
   #reader: Interface | undefined;
 
-  /** The lines typed. */
   lines(): AsyncIterable<string> {
     this.#reader = createInterface({
       input: process.stdin,
@@ -339,12 +338,12 @@ class Terminal {
 
   close(): void {
     this.#reader?.close();
-    // A read of a terminal that is under way would hold the process open.
+    // A pending read of the terminal would keep the process running.
     process.stdin.destroy();
   }
 }
 
-/** The text without what a terminal would obey, show in another order, or not show at all. */
+/** Escapes control characters, and characters that are invisible or change the order of the text. */
 function printable(text: string): string {
   return text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (character) => {
     const code = character.codePointAt(0)!;

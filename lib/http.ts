@@ -1,5 +1,5 @@
 /**
- * Heads of HTTP messages as the web's Request, Response and Headers.
+ * Converts heads of HTTP messages to the web's Request, Response and Headers.
  *
  * @module
  */
@@ -11,9 +11,9 @@ import { requestUrl } from "./core/url.ts";
 import type { HeadersLike } from "./options.ts";
 
 /**
- * Header fields as pairs.
+ * Returns header fields as pairs.
  *
- * @throws {TypeError} If they are given in no known form, or one of them is neither text nor a number:
+ * @throws {TypeError} If `headers` has no known form, or a value is neither a string nor a number:
  * `undefined` would be sent as a word.
  */
 export function toRawHeaders(headers: HeadersLike = []): [string, string][] {
@@ -44,19 +44,18 @@ function toField(pair: unknown): [string, string] {
 }
 
 /**
- * The value of an Authorization header for the Basic scheme (RFC 7617 §2).
+ * Returns the value of an Authorization header for the Basic scheme (RFC 7617 §2).
  *
  * @throws {RangeError} If the user name contains a colon, which would end it.
  */
 export function basicAuthorization(username: string, password: string): string {
   if (username.includes(":")) {
-    // What follows the colon may be the password.
+    // The message does not show the text, which may contain the password.
     throw new RangeError("Expected a user name without a colon, received one with it");
   }
   return `Basic ${base64(new TextEncoder().encode(`${username}:${password}`))}`;
 }
 
-/** Header fields as the web's Headers. */
 export function toHeaders(raw: RawHeaders): Headers {
   const headers = new Headers();
   const cookies: string[] = [];
@@ -64,12 +63,12 @@ export function toHeaders(raw: RawHeaders): Headers {
     if (name.toLowerCase() === "cookie") cookies.push(value);
     else headers.append(name, value);
   }
-  // RFC 9113 §8.2.3: unlike other fields, these are not joined by a comma.
+  // RFC 9113 §8.2.3: cookie fields are joined by a semicolon, not by a comma.
   if (cookies.length > 0) headers.set("cookie", cookies.join("; "));
   return headers;
 }
 
-/** As the web's Headers do whose guard is "immutable" (Fetch §5.1). */
+/** Throws, as Headers with the guard "immutable" do (Fetch §5.1). */
 const refuseChange = {
   value: (): never => {
     throw new TypeError("Expected no change of headers that were sent or received");
@@ -77,23 +76,23 @@ const refuseChange = {
 };
 const UNCHANGEABLE = { append: refuseChange, set: refuseChange, delete: refuseChange };
 
-/** Header fields that travelled, and which nobody can change any more. */
+/** Makes Headers that cannot be changed. */
 function sentHeaders(raw: RawHeaders): Headers {
   return Object.defineProperties(toHeaders(raw), UNCHANGEABLE);
 }
 
 /**
- * The head of a request as the web's Request, without a body.
+ * Makes a Request without a body from the head of a request.
  *
- * @throws {HandshakeError} As {@linkcode requestUrl}; "malformed-head", status 400, if the web has no
- * Request for this method or these header fields.
+ * @throws {HandshakeError} If the URL is invalid; see {@linkcode requestUrl}. If Request does not support
+ * the method or a header field ("malformed-head", status 400).
  */
 export function toRequest(head: RequestHead, secure: boolean): Request {
   const url = requestUrl(head, secure);
   try {
     const headers = sentHeaders(head.headers);
     const request = new Request(url, { method: head.method, headers });
-    // Its own may be changed, and lack what a page may not set.
+    // The request's own headers can be changed, and lack the fields that a page may not set.
     return Object.defineProperty(request, "headers", { value: headers });
   } catch (cause) {
     throw new HandshakeError(
@@ -104,7 +103,7 @@ export function toRequest(head: RequestHead, secure: boolean): Request {
   }
 }
 
-/** What a handshake's response says, as {@linkcode Response} would for another status than 101. */
+/** Status and header fields of the response of a handshake. */
 export interface ResponseInfo {
   /** The status code. */
   readonly status: number;
@@ -114,19 +113,21 @@ export interface ResponseInfo {
   readonly headers: Headers;
 }
 
-/** The head of a response, for reading. */
 export function toResponseInfo({ status, statusText, headers }: ResponseHead): ResponseInfo {
   return { status, statusText, headers: sentHeaders(headers) };
 }
 
-/** How much of the body of a refusal is kept, in bytes. */
+/** Maximum size of the body of a refusal that is kept, in bytes. */
 const MAX_BODY = 65536;
 
-/** The body of a response that refuses, at most 64 KiB of it, as far as it has come. */
+/** Reads the body of a response that refuses a handshake, up to 64 KiB. */
 export class RefusalBody {
   readonly #parts: Uint8Array[] = [];
 
-  /** Reads the body, and gives it as a stream. One that fails is a stream that errors after its bytes. */
+  /**
+   * Reads the body, and returns it as a stream. If reading fails, the stream errors after the bytes
+   * received.
+   */
   async read(pieces: AsyncIterable<Uint8Array>): Promise<ReadableStream<Uint8Array>> {
     let size = 0;
     try {
@@ -142,9 +143,9 @@ export class RefusalBody {
   }
 
   /**
-   * What has come, as a stream.
+   * Returns the bytes received so far as a stream.
    *
-   * @param failure what it errors with in the end. Default: none
+   * @param failure The error of the stream after these bytes. By default, the stream closes.
    */
   stream(failure?: unknown): ReadableStream<Uint8Array> {
     const parts = this.#parts;
@@ -152,7 +153,7 @@ export class RefusalBody {
       start(controller) {
         for (const part of parts) if (part.length > 0) controller.enqueue(part);
       },
-      // Behind what came: an error would drop it.
+      // Fail only after the chunks have been read: an error drops chunks that are still in the queue.
       pull(controller) {
         if (failure === undefined) controller.close();
         else controller.error(failure);

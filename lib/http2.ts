@@ -118,7 +118,7 @@ const taken = new WeakSet<ServerHttp2Stream>();
  * @example
  * ```ts
  * import { connect } from "node:http2";
- * import { connectHttp2 } from "@sluice/sluice/http2";
+ * import { connectHttp2 } from "sluice/http2";
  *
  * export async function chat(): Promise<void> {
  *   const session = connect("https://localhost:8443");
@@ -219,7 +219,7 @@ async function failure(stream: ClientHttp2Stream, reader: TransportReader): Prom
  * @example A listener of your own
  * ```ts
  * import { createServer, type ServerHttp2Stream } from "node:http2";
- * import { upgradeHttp2 } from "@sluice/sluice/http2";
+ * import { upgradeHttp2 } from "sluice/http2";
  *
  * const server = createServer({ settings: { enableConnectProtocol: true } });
  * server.on("stream", async (stream: ServerHttp2Stream, headers) => {
@@ -296,7 +296,7 @@ async function open(
  * @example HTTP and WebSocket on one port
  * ```ts
  * import { connect, createServer } from "node:http2";
- * import { attachHttp2, connectHttp2 } from "@sluice/sluice/http2";
+ * import { attachHttp2, connectHttp2 } from "sluice/http2";
  *
  * const settings = { enableConnectProtocol: true };
  * const server = createServer({ settings }, (_request, response) => void response.end("Hello"));

@@ -99,8 +99,8 @@ const taken = new WeakSet<Duplex>();
  * @example A listener of your own
  * ```ts
  * import { createServer } from "node:http";
- * import { connect } from "@sluice/sluice";
- * import { upgrade } from "@sluice/sluice/node";
+ * import { connect } from "sluice";
+ * import { upgrade } from "sluice/node";
  *
  * const server = createServer((_request, response) => void response.end("Hello"));
  * server.on("upgrade", async (request, socket, head) => {
@@ -255,8 +255,8 @@ function notUpgrade({ headers: { upgrade } }: IncomingMessage): HandshakeError {
  * @example HTTP and WebSocket on one port
  * ```ts
  * import { createServer } from "node:http";
- * import { connect } from "@sluice/sluice";
- * import { attach } from "@sluice/sluice/node";
+ * import { connect } from "sluice";
+ * import { attach } from "sluice/node";
  *
  * const server = createServer((_request, response) => void response.end("Hello"));
  * const attached = attach(server, { path: "/echo" }, (ws) => ws.readable.pipeTo(ws.writable));

@@ -1,6 +1,6 @@
 /**
- * The asynchronous part of the opening handshake, for both ends: it moves bytes from the transport into the
- * `Endpoint`, within a time limit, and makes the connection of an endpoint that is open.
+ * The I/O of the opening handshake, for client and server: it moves bytes from the transport into the
+ * `Endpoint`, enforces the time limit, and makes the connection.
  *
  * @module
  */
@@ -18,23 +18,22 @@ import type { Transport, TransportHandlers } from "./transport.ts";
 import type { TextCodec } from "./core/utf8.ts";
 import { deadline } from "./timers.ts";
 
-/** How many bytes are read before anybody asks for them, in order to notice a reset. */
+/** Maximum number of bytes to read ahead in order to notice a reset. */
 const READ_AHEAD = 65_536;
-/** How many bytes a chunk counts in addition to its own. */
+/** Number of bytes that each chunk counts in addition to its length. */
 const CHUNK_OVERHEAD = 256;
 
-/** Reads a transport chunk by chunk. It reads no further than asked, except while it is watched. */
+/** Reads a transport chunk by chunk. Reads ahead only while the transport is watched. */
 export class TransportReader implements TransportHandlers {
   readonly transport: Transport;
   #chunks: Uint8Array[] = [];
-  /** Whether the peer has ended its side. */
   #isHalfClosed = false;
-  /** Whether no more chunks come. */
+  /** Whether no more chunks can arrive. */
   #inputEnded = false;
   #closed = false;
   #error: Error | undefined;
   #waiting: (() => void)[] = [];
-  /** How many more bytes may be read before anybody asks for them. */
+  /** How many more bytes may be read ahead. */
   #ahead = 0;
   #onGone: ((error: HandshakeError) => void) | undefined;
 
@@ -43,7 +42,6 @@ export class TransportReader implements TransportHandlers {
     transport.handle(this);
   }
 
-  /** Whether the transport is gone. */
   get isGone(): boolean {
     return this.#closed;
   }
@@ -91,12 +89,15 @@ export class TransportReader implements TransportHandlers {
     );
   }
 
-  /** Waits until the transport is gone. */
   async closed(): Promise<void> {
     while (!this.#closed) await this.#woken();
   }
 
-  /** The next chunk, or null at the end of the input; rejects when the transport failed. */
+  /**
+   * Returns the next chunk, or null at the end of the input.
+   *
+   * @throws {HandshakeError} If the transport failed ("connection-lost").
+   */
   async read(): Promise<Uint8Array | null> {
     while (this.#chunks.length === 0 && !this.#inputEnded) await this.#woken(true);
     const chunk = this.#chunks.shift();
@@ -109,13 +110,15 @@ export class TransportReader implements TransportHandlers {
     );
   }
 
-  /** Writes, and waits while the transport is not ready for more. */
+  /** Writes the bytes, and waits until the platform has taken them. */
   async write(bytes: Uint8Array): Promise<void> {
     this.transport.write([bytes]);
     while (this.transport.bufferedAmount > 0 && !this.#closed) await this.#woken();
   }
 
-  /** Hands the transport over, with the chunks that nobody has read, and its end if that has come. */
+  /**
+   * Hands over the transport with the chunks that have not been read, and with its end if it has ended.
+   */
   handOver(handlers: TransportHandlers): void {
     this.transport.handle(handlers);
     for (const chunk of this.#chunks) handlers.data(chunk);
@@ -125,9 +128,9 @@ export class TransportReader implements TransportHandlers {
   }
 
   /**
-   * Waits until the transport is gone. What still comes is dropped.
+   * Waits until the transport is gone, and drops the chunks that arrive.
    *
-   * @param onInputEnd called when the peer has ended its side
+   * @param onInputEnd Called when the peer has ended its side.
    */
   async dropInput(onInputEnd: () => void): Promise<void> {
     while (!this.#inputEnded) {
@@ -151,18 +154,21 @@ export class TransportReader implements TransportHandlers {
   }
 }
 
-/** The options of a connection, and what its platform has. */
+/** Options of the endpoint and of the connection, and the text codec of the platform. */
 type OpeningInit =
   & Pick<EndpointOptions, "extensions" | "limits" | "requireProtocol">
   & { options: Omit<ConnectionOptions, "signal">; textCodec: TextCodec | undefined };
 
-/** What the endpoint calls once messages travel. It holds nothing of the opening handshake. */
+/**
+ * The objects that the endpoint calls after the handshake. Holds nothing of the opening handshake, so
+ * that its memory can be freed.
+ */
 interface Link {
   driver?: MachineHost;
   transport?: Transport;
 }
 
-/** An `Endpoint`, on its way to a connection. */
+/** An opening handshake, which becomes a connection. */
 export class Opening {
   readonly endpoint: Endpoint;
   readonly #init: OpeningInit;
@@ -183,10 +189,10 @@ export class Opening {
   }
 
   /**
-   * The next event of the opening handshake.
+   * Returns the next event of the opening handshake.
    *
-   * @param onChunk called with each chunk before it is looked at
-   * @throws {HandshakeError} If the peer's head is at fault, or the connection was lost.
+   * @param onChunk Called with each chunk before it is parsed.
+   * @throws {HandshakeError} If the peer's head is malformed, or the connection was lost.
    */
   async next(
     reader: TransportReader,
@@ -209,7 +215,7 @@ export class Opening {
     }
   }
 
-  /** The pieces of the body of a refusal. */
+  /** Yields the body of a refusal. */
   async *body(reader: TransportReader): AsyncIterable<Uint8Array> {
     while (this.endpoint.state === "rejecting") {
       const event = await this.next(reader);
@@ -217,7 +223,6 @@ export class Opening {
     }
   }
 
-  /** Makes the connection. */
   connect(
     reader: TransportReader,
     { secure, webRequest }: { secure: boolean; webRequest?: Request },
@@ -242,7 +247,7 @@ export class Opening {
   }
 }
 
-/** The pieces of the body of a response whose head was read. */
+/** Yields the body of a response whose head has been read. */
 export async function* bodyOf(
   head: ResponseHead,
   trailing: Uint8Array,
@@ -260,14 +265,13 @@ export async function* bodyOf(
   }
 }
 
-/** Says what a handshake that runs out of time has failed with by then, in place of "timeout". */
+/** Sets the error of a handshake that runs out of time, instead of "timeout". */
 export type OnTimeout = (failure: (timeout: HandshakeError) => Error) => void;
 
 /**
- * The error of a response that refuses, with the response and its body.
+ * Reads the body of a refusal, and returns an error with the response and its body.
  *
- * @param error what is wrong with the response
- * @param pieces the body
+ * @param pieces The body.
  */
 export async function readRefusal(
   { message, code }: HandshakeError,
@@ -281,24 +285,24 @@ export async function readRefusal(
       response: { status, statusText, headers: toHeaders(headers), rawHeaders: headers, body },
     });
   const body = new RefusalBody();
-  // That it was refused matters more than that the server is slow to say why.
+  // If the time runs out now, the refusal is more useful than the timeout.
   onTimeout((timeout) => refusal(body.stream(timeout)));
   return refusal(await body.read(pieces));
 }
 
-/** When a handshake is given up. */
+/** Gives up a handshake when its time is over or its signal is aborted. */
 export class Deadline {
   #passed: { reason: unknown } | undefined;
   #controller: AbortController | undefined;
   #failure: ((timeout: HandshakeError) => Error) | undefined;
   readonly #reject: (reason: unknown) => void;
 
-  /** @param reject called when it is given up, with the reason */
+  /** @param reject Called with the reason when the handshake is given up. */
   constructor(reject: (reason: unknown) => void) {
     this.#reject = reject;
   }
 
-  /** Aborted when it is given up. Made when first asked for: a server's handshake does without. */
+  /** Aborted when the handshake is given up. Created on demand, because few servers need it. */
   get signal(): AbortSignal {
     if (this.#controller === undefined) {
       this.#controller = new AbortController();
@@ -307,15 +311,14 @@ export class Deadline {
     return this.#controller.signal;
   }
 
-  /** Says what a handshake that runs out of time has failed with by then. */
+  /** Sets the error of a handshake that runs out of time. */
   readonly onTimeout: OnTimeout = (failure) => this.#failure = failure;
 
-  /** Throws the reason once it was given up. */
+  /** Throws the reason if the handshake has been given up. */
   throwIfPassed(): void {
     if (this.#passed !== undefined) throw this.#passed.reason;
   }
 
-  /** The time is over. */
   timeOut(timeout: HandshakeError): void {
     this.giveUp(this.#failure === undefined ? timeout : this.#failure(timeout));
   }

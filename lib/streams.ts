@@ -9,7 +9,7 @@
  *   FrameEncoderStream,
  *   MessageAssemblerStream,
  *   MessageFragmenterStream,
- * } from "@sluice/sluice/streams";
+ * } from "sluice/streams";
  *
  * const bytes = new Uint8Array([0x81, 0x82, 0, 0, 0, 0, 0x68, 0x69]);
  * const echo = ReadableStream.from([bytes])
@@ -31,7 +31,7 @@
  *   FrameEncoderStream,
  *   MessageAssemblerStream,
  *   MessageFragmenterStream,
- * } from "@sluice/sluice/streams";
+ * } from "sluice/streams";
  *
  * const frame = [0x81, 0x82, 0, 0, 0, 0, 0x68, 0x69];
  * const echo = ReadableStream.from([new Uint8Array([...frame, ...frame])])

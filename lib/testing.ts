@@ -84,8 +84,8 @@ const FAULT_OPTIONS: OptionNames<LineFault> = { from: true, after: true, how: tr
  *
  * @example
  * ```ts
- * import { transportPair } from "@sluice/sluice/testing";
- * import { accept, connect } from "@sluice/sluice";
+ * import { transportPair } from "sluice/testing";
+ * import { accept, connect } from "sluice";
  *
  * const [near, far] = transportPair({ chunkSize: 1 });
  * const [client, server] = await Promise.all([connect("ws://test/", { transport: near }), accept(far)]);
@@ -115,7 +115,7 @@ function memoryPair(options: TransportPairOptions): [MemoryTransport, MemoryTran
  *
  * @example
  * ```ts
- * import { pair } from "@sluice/sluice/testing";
+ * import { pair } from "sluice/testing";
  *
  * const [client, server] = await pair({ client: { protocols: ["chat"] }, server: { protocols: ["chat"] } });
  * await client.send("Hello");

@@ -4,8 +4,8 @@
  *
  * @example
  * ```ts
- * import { PerMessageDeflate } from "@sluice/sluice/core";
- * import { deflateEngine } from "@sluice/sluice/zlib";
+ * import { PerMessageDeflate } from "sluice/core";
+ * import { deflateEngine } from "sluice/zlib";
  *
  * const deflate = new PerMessageDeflate({ engine: deflateEngine, memory: "low" });
  * console.log(deflate.offer().length); // 2

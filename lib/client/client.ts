@@ -102,7 +102,7 @@ export interface InternalConnectOptions extends ConnectOptions {
  *
  * @example
  * ```ts
- * import { connect, serve } from "@sluice/sluice";
+ * import { connect, serve } from "sluice";
  *
  * const server = await serve({ port: 0 }, async (ws) => {
  *   for await (const message of ws) await ws.send(message);

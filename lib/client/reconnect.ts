@@ -120,7 +120,7 @@ export function isTransient(error: unknown): boolean {
  *
  * @example
  * ```ts
- * import { reconnect, serve } from "@sluice/sluice";
+ * import { reconnect, serve } from "sluice";
  *
  * const server = await serve({ port: 0 }, (ws) => ws.send("news"));
  *

@@ -42,7 +42,7 @@ const BASIC_AUTH_OPTIONS: OptionNames<BasicAuthOptions> = {
  *
  * @example
  * ```ts
- * import { basicAuth, connect, serve } from "@sluice/sluice";
+ * import { basicAuth, connect, serve } from "sluice";
  *
  * const onRequest = basicAuth({ credentials: { username: "ada", password: "lovelace" } });
  * const server = await serve({ port: 0, onRequest }, (ws) => ws.send("Welcome"));
@@ -117,7 +117,7 @@ function challengeOf(realm: string): string {
  *
  * @example
  * ```ts
- * import { credentialsOf, serve } from "@sluice/sluice";
+ * import { credentialsOf, serve } from "sluice";
  *
  * const server = await serve({ port: 0 }, async (ws) => {
  *   await ws.send(`Hello ${credentialsOf(ws.request)?.username ?? "stranger"}`);

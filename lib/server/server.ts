@@ -202,7 +202,7 @@ export interface Server extends AsyncDisposable {
  *
  * @example An echo that is no faster than its peer reads
  * ```ts
- * import { serve } from "@sluice/sluice";
+ * import { serve } from "sluice";
  *
  * const server = await serve({ hostname: "127.0.0.1", port: 0 }, (ws) => ws.readable.pipeTo(ws.writable));
  * await server.shutdown();
