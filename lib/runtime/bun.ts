@@ -1,7 +1,7 @@
 /**
- * Bun's own sockets, which cost less than those of `node:net`. Connecting is left to `node:net`, because
- * `Bun.connect()` cannot be given up; the socket beneath it is taken over afterwards. The few types of Bun
- * that are used are declared here, because the package is compiled without Bun's types.
+ * Transports over Bun's own sockets. `Bun.connect()` cannot be aborted, so `node:net` connects and the
+ * socket beneath it is taken over. The package is compiled without Bun's types, so the few types that are
+ * used are declared here.
  *
  * @module
  */
@@ -17,7 +17,6 @@ import { BaseTransport, ByteQueue, sizeOf, tcpAddress } from "../transport_base.
 import { checkUnixPath, dial, Handshakes, nodeProvider, type NodeTransport } from "./node.ts";
 import { free } from "./node_duplex.ts";
 
-/** The part of Bun's sockets that is used here. */
 interface BunSocket {
   data: BunTransport;
   readonly localAddress: string;
@@ -28,13 +27,12 @@ interface BunSocket {
   write(bytes: Uint8Array): number;
   pause(): void;
   resume(): void;
-  /** Ends our side. */
+  /** Ends this side. */
   shutdown(): void;
   close(): void;
   setNoDelay(noDelay: boolean): void;
-  /** Keeps the process from ending. */
+  /** Keeps the process alive. */
   ref(): void;
-  /** Replaces the handlers. */
   reload(options: { socket: Partial<SocketHandlers> }): void;
 }
 
@@ -64,13 +62,13 @@ interface BunRuntime {
 
 const { Bun: runtime } = globalThis as unknown as { Bun: BunRuntime };
 
-/** Maximum size of parts that are joined into one write: a copy costs less than a system call for each part. */
+/** Maximum size of parts that are joined into one write, in bytes. */
 const JOINED = 262_144;
 
-/** From this many bytes on, a chunk that its handler has kept is freed when the handler lets go of it. */
+/** A kept chunk of at least this size, in bytes, is freed when its handler releases it. */
 const HELD_FROM = 65_536;
 
-/** From this many bytes on, memory that is not zeroed costs less. */
+/** At least this many bytes are allocated without being zeroed. */
 const ALLOCATED_FROM = 16_384;
 
 function allocate(length: number): Uint8Array {
@@ -91,7 +89,7 @@ function join(parts: readonly Uint8Array[], size: number): Uint8Array {
   return joinBuffer.subarray(0, size);
 }
 
-/** What a socket does not know itself, or no longer knows once it is closed. */
+/** What a socket does not know itself, or no longer knows after it has closed. */
 interface SocketInfo {
   secure: boolean;
   localAddress: Address | undefined;
@@ -106,7 +104,7 @@ class BunTransport extends BaseTransport implements Transport {
   readonly #socket: BunSocket;
   #queue: ByteQueue | undefined;
   #paused = false;
-  /** The last chunk, if the handler has kept it and paused. Only such a chunk may be given back. */
+  /** The last chunk, if the handler has kept it and paused. Only such a chunk may be released later. */
   #held: Uint8Array | undefined;
 
   constructor(socket: BunSocket, { secure, localAddress, remoteAddress }: SocketInfo) {
@@ -146,11 +144,10 @@ class BunTransport extends BaseTransport implements Transport {
     this.unsent += bytes.length;
   }
 
-  /** Returns the number of bytes that were taken. */
   #write(bytes: Uint8Array): number {
     const taken = this.#socket.write(bytes);
     if (taken >= 0) return taken;
-    // A socket that is paused would not report its end.
+    // A paused socket would not report its end.
     this.#socket.resume();
     return 0;
   }
@@ -175,8 +172,6 @@ class BunTransport extends BaseTransport implements Transport {
     this.#socket.close();
   }
 
-  // The events of the socket
-
   onData(chunk: Uint8Array): void {
     if (this.isDestroyed) return;
     this.#held = undefined;
@@ -190,7 +185,7 @@ class BunTransport extends BaseTransport implements Transport {
       if (bytes === undefined) return;
       const taken = this.#write(bytes);
       this.#queue!.remove(taken);
-      // The handler writes again when all bytes have left; these bytes wait for the next event.
+      // The handler writes again when all bytes have been sent. These bytes wait for the next event.
       const isLast = taken === this.unsent;
       if (isLast) this.#queue = undefined;
       this.reportSent(taken);
@@ -282,7 +277,7 @@ function listen(options: ListenOptions, accept: (transport: Transport) => void):
   };
 }
 
-/** Hands a socket over. The socket is not read before it is handled. */
+/** Hands a socket over. The socket stays paused until the transport has a handler. */
 function give(socket: BunSocket, accept: (transport: Transport) => void): void {
   socket.pause();
   accept(socket.data);
@@ -293,39 +288,39 @@ function tlsOptions({ cert, key, ca, alpn }: TlsServeOptions): Record<string, un
   return { cert, key, ca, requestCert, rejectUnauthorized: requestCert, ALPNProtocols: list(alpn) };
 }
 
-/** RFC 7301 §3.1: each name with its length before it. */
+/** RFC 7301 §3.1: a length precedes each name. */
 function list(protocols: string[] | undefined): Uint8Array | undefined {
   if (protocols === undefined) return undefined;
   const names = protocols.map((name) => new TextEncoder().encode(name));
   return Uint8Array.from(names.flatMap((name) => [name.length, ...name]));
 }
 
-/** The methods that are called. */
+/** The methods that an adopted socket needs. */
 const METHODS = ["write", "pause", "resume", "shutdown", "close", "ref", "reload"] as const;
 
 /**
- * Takes over the socket beneath a connected socket of `node:net`. The socket beneath is private: if it is
- * not as expected, the transport over `node:net` is returned.
+ * Takes over the socket beneath a connected socket of `node:net`. That socket is private to Bun: if it
+ * does not look as expected, the transport over `node:net` is returned.
  */
 function adopt(transport: NodeTransport): Transport {
   const { socket, localAddress, remoteAddress } = transport;
   const owner = socket as unknown as { _handle?: BunSocket | null };
   const handle = owner._handle;
   if (!handle || METHODS.some((name) => typeof handle[name] !== "function")) return transport;
-  // Bytes and ends that `node:net` has read already would be lost.
+  // Bytes that `node:net` has already read, or an end that it has seen, would be lost.
   if (socket.destroyed || socket.readableEnded || socket.readableLength > 0) return transport;
   if (localAddress === undefined && remoteAddress?.transport !== "unix") return transport;
   handle.pause();
   handle.data = new BunTransport(handle, transport);
   handle.reload({ socket: HANDLERS });
-  // A socket that was paused by `node:net` would not keep the process from ending.
+  // `node:net` may have paused the socket, and a paused socket does not keep the process alive.
   handle.ref();
-  // The socket of `node:net` cannot act on the handle any more.
+  // The socket of `node:net` can no longer act on the handle.
   owner._handle = null;
   return handle.data;
 }
 
-/** Accepts by Bun's own sockets, and dials by `node:net` for them. */
+/** Listens with Bun's own sockets and connects through `node:net`. */
 export const bunProvider: TransportProvider = {
   ...nodeProvider,
   connect: (options) => dial(options, adopt),

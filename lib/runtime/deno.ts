@@ -1,16 +1,14 @@
 /**
- * TLS, and the TCP of servers, by Deno's own sockets. Deno's `node:tls` continues to read while it is
- * paused, and its `node:net` reads too little at a time for long messages. Everything else is left to
- * `node.ts`. The few types of Deno that are used are declared here, because the package is compiled without
- * Deno's types.
+ * Transports over Deno's own sockets: TLS connections and TCP servers. Everything else uses `node.ts`,
+ * because Deno's `node:tls` continues to read while it is paused. The package is compiled without Deno's
+ * types, so the few types that are used are declared here.
  *
  * Two limits of Deno's TLS matter here:
  *
- * - A connection is closed only when the handshake, or the bytes written, are through or the peer has left.
- *   A silent peer keeps its descriptor, though not the process. So a server accepts a client only when there
- *   is a place for it, and a silent client keeps its place until it leaves.
- * - Nagle's algorithm cannot be turned off for a connection that is accepted or shows a client's certificate.
- *   The second of two small messages may wait for the peer's acknowledgement, about 40 ms.
+ * - `close()` takes effect only when the handshake and all writes have finished, or the peer has left. A
+ *   silent client keeps its descriptor until it leaves, so the server reserves a place before it accepts.
+ * - Nagle's algorithm cannot be turned off for an accepted connection or one with a client certificate.
+ *   The second of two small messages may wait about 40 ms for the peer's acknowledgement.
  *
  * @module
  */
@@ -70,26 +68,25 @@ interface DenoSockets {
       reusePort?: boolean;
     },
   ): DenoListener<TlsConn>;
-  /** Exists with the flag that also allows `reusePort`. */
+  /** Exists only with the flag that also allows `reusePort`. */
   listenDatagram?: unknown;
 }
 
 const { Deno: sockets } = globalThis as unknown as { Deno: DenoSockets };
 
-/** Connects with TLS, to the peer or through a tunnel. */
+/** Connects with TLS, directly or through a tunnel. */
 async function dialTls(options: DialOptions): Promise<Transport> {
   const { signal, tunnel } = options;
   signal?.throwIfAborted();
   if (tunnel === undefined) return await shake(await openTls(options), options);
   if (options.tls === undefined) return await shake(await openInner(options), options);
-  // startTls() takes only a connection without TLS.
+  // startTls() accepts only a connection without TLS.
   if (tunnel.tls !== undefined) throw unsupported("TLS inside of TLS, as of wss by an https proxy");
   const transport = await shake(await openTls(options), options);
   await openTunnel(tunnel, transport, signal);
   return transport;
 }
 
-/** Waits for the TLS handshake. */
 async function shake(conn: TlsConn, options: DialOptions): Promise<Transport> {
   const { signal, hostname, tls = options.tunnel?.tls } = options;
   const stopWatching = onAbort(signal, () => closeQuietly(conn));
@@ -113,12 +110,12 @@ async function openTls({ hostname, port, unix, tls = {}, signal }: DialOptions):
   if (cert === undefined || key === undefined) {
     return await startTls(await openTcp({ hostname, port, signal }), trust);
   }
-  // startTls() would not show the certificate.
+  // startTls() would not send the certificate.
   if (servername !== hostname) throw unsupported("a client's certificate beside a servername");
   return await sockets.connectTls({ ...trust, port, cert, key });
 }
 
-/** Begins TLS inside a tunnel through a proxy without TLS. */
+/** Starts TLS inside a tunnel through a proxy without TLS. */
 async function openInner({ hostname, port, tunnel, signal }: DialOptions): Promise<TlsConn> {
   const { open, tls = {} } = tunnel!;
   const trust = trustOf(tls, hostname);
@@ -132,7 +129,7 @@ async function startTls(conn: Conn, trust: TlsTrust): Promise<TlsConn> {
   try {
     return await sockets.startTls(conn, trust);
   } catch (error) {
-    // startTls() leaves the socket open if it refuses an option, such as a certificate that is not valid.
+    // startTls() leaves the socket open if it rejects an option, such as an invalid certificate.
     closeQuietly(conn);
     throw error;
   }
@@ -155,17 +152,16 @@ function unsupported(what: string): HandshakeError {
   return new HandshakeError(`Expected no ${what}: Deno has no way for it`, "unsupported");
 }
 
-/** How often a listener looks for a place for the next client, in milliseconds. */
+/** Interval at which a full listener checks for a free place, in milliseconds. */
 const PLACE_INTERVAL = 50;
 
-/** Listens with TLS. */
 function listenTls(options: ListenOptions, accept: (transport: Transport) => void): Listener {
   const { hostname, port, unix, reusePort, tls, handshakeTimeout = 10_000 } = options;
   const { onError = () => {}, admit = () => () => {} } = options;
   const { cert, key, ca, alpn } = tls!;
   if (ca !== undefined) throw unsupported("tls.ca of a server");
   if (unix !== undefined) throw unsupported("TLS over a Unix socket");
-  // Without the flag, Deno would end the process.
+  // Without the flag, Deno would exit the process.
   if (reusePort && sockets.listenDatagram === undefined) {
     throw unsupported("reusePort with TLS without the flag --unstable-net");
   }
@@ -174,8 +170,8 @@ function listenTls(options: ListenOptions, accept: (transport: Transport) => voi
   const shake = async (conn: TlsConn, leave: () => void) => {
     shaking.add(conn);
     let isLate = false;
-    // The connection is not closed yet. Closing it would not free the descriptor, and it would no longer
-    // be reported when the client leaves.
+    // Do not close the connection yet. Closing would not free the descriptor, and Deno would no longer
+    // report that the client has left.
     const cancelDeadline = deadline(() => isLate = true, handshakeTimeout || Infinity);
     let isDone = false;
     try {
@@ -191,7 +187,7 @@ function listenTls(options: ListenOptions, accept: (transport: Transport) => voi
     else closeQuietly(conn);
   };
   const accepting = new Accepting(listener, onError, async () => {
-    // Wait before accepting the client: afterwards its descriptor cannot be freed.
+    // Reserve a place before accepting: the descriptor of an accepted client cannot be freed.
     let leave = admit();
     for (; leave === undefined && !accepting.isClosed; leave = admit()) await delay(PLACE_INTERVAL);
     try {
@@ -211,7 +207,6 @@ function listenTls(options: ListenOptions, accept: (transport: Transport) => voi
   };
 }
 
-/** Listens without TLS. */
 function listenTcp(
   { hostname, port, onError = () => {} }: ListenOptions,
   accept: (transport: Transport) => void,
@@ -224,7 +219,7 @@ function listenTcp(
       if (accepting.isClosed) return closeQuietly(conn);
       conn.setNoDelay(true);
     } catch {
-      // On some platforms a socket whose peer has left takes no options.
+      // On some platforms, setting an option fails if the peer has left.
       return closeQuietly(conn);
     }
     accept(new DenoTransport(conn, false));
@@ -232,17 +227,16 @@ function listenTcp(
   return accepting;
 }
 
-/** Time between two attempts to accept after an error, such as too many open files, in milliseconds. */
+/** Time to wait before the next accept after an error, such as too many open files, in milliseconds. */
 const RETRY_INTERVAL = 100;
 
-/** Accepts connections until it is closed. */
 class Accepting implements Listener {
   readonly address: Address;
   isClosed = false;
   readonly #listener: DenoListener<Conn>;
   readonly #finished: Promise<void>;
 
-  /** @param acceptNext accepts the next connection */
+  /** @param acceptNext Accepts the next connection. */
   constructor(
     listener: DenoListener<Conn>,
     onError: (error: Error) => void,
@@ -250,7 +244,7 @@ class Accepting implements Listener {
   ) {
     this.address = addressOf(listener.addr);
     this.#listener = listener;
-    // In a later microtask: the caller's variable must have its value first.
+    // Start in a later microtask, when the caller has assigned its variable.
     this.#finished = Promise.resolve().then(() => this.#run(acceptNext, onError));
   }
 
@@ -259,7 +253,7 @@ class Accepting implements Listener {
       try {
         await acceptNext();
       } catch (error) {
-        // The peer has left already, so that its address is not known.
+        // The peer has already left, so its address is unknown.
         if ((error as { code?: string }).code === "ENOTCONN") continue;
         if (this.isClosed) return;
         onError(error as Error);
@@ -284,7 +278,7 @@ function listen(
   accept: (transport: Transport) => void,
 ): Listener | Promise<Listener> {
   if (options.tls !== undefined) return listenTls(options, accept);
-  // Deno's own sockets have `reusePort` only with a flag.
+  // Deno's own sockets support `reusePort` only with a flag.
   const { unix, reusePort } = options;
   if (unix !== undefined || reusePort) return nodeProvider.listen(options, accept);
   return listenTcp(options, accept);
@@ -294,10 +288,10 @@ const { latin1Slice } = Buffer.prototype as unknown as {
   latin1Slice(this: Uint8Array, start: number, end: number): string;
 };
 
-/** From this many bytes on, Deno decodes ASCII faster than UTF-8. */
+/** From this many bytes on, ASCII is decoded as Latin-1, which Deno does faster. */
 const LONG_TEXT = 256;
 
-/** The codec of `node:buffer`, except for long ASCII, which it decodes slowly on Deno. */
+/** The codec of `node:buffer`, except that long ASCII is decoded as Latin-1. */
 export const denoTextCodec: TextCodec = {
   ...nodeTextCodec,
   decode(bytes, start, end) {
@@ -308,7 +302,7 @@ export const denoTextCodec: TextCodec = {
   },
 };
 
-/** TLS, and TCP that is accepted, by Deno; TCP that is dialled and Unix sockets by `node:net`. */
+/** Uses Deno's sockets for TLS and TCP servers, and `node:net` for TCP clients and Unix sockets. */
 export const denoProvider: TransportProvider = {
   ...nodeProvider,
   textCodec: denoTextCodec,

@@ -1,5 +1,5 @@
 /**
- * Deno's own connections as transports.
+ * Transports over Deno's own connections.
  *
  * @module
  */
@@ -8,13 +8,11 @@ import { Queue } from "../core/queue.ts";
 import type { Address, Transport } from "../transport.ts";
 import { BaseTransport, sizeOf } from "../transport_base.ts";
 
-/** The address of a connection. */
 export interface NetAddress {
   hostname: string;
   port: number;
 }
 
-/** The part of Deno's connections that is used here. */
 export interface Conn {
   readonly localAddr: NetAddress;
   readonly remoteAddr: NetAddress;
@@ -25,27 +23,24 @@ export interface Conn {
 }
 
 /**
- * Size of the buffer that a connection owns, in bytes. A read that waits holds its buffer, and most
- * connections are idle.
+ * Size of the buffer that each connection owns, in bytes. It is small because a waiting read holds its
+ * buffer, and most connections are idle.
  */
 const OWN_SIZE = 512;
 
-/** Size of a shared buffer, for a connection that has more to read. */
+/** Size of a shared buffer, in bytes. Connections with more to read use one. */
 const SHARED_SIZE = 32_768;
-/**
- * Size of a large shared buffer, for a connection that has read much before: four messages of 64 KiB with
- * their headers. The kernel moves the same bytes in fewer, larger pieces at a lower cost.
- */
+/** Size of a large shared buffer, in bytes: four messages of 64 KiB with their headers. */
 const LARGE_SIZE = 266_240;
-/** A read of so many bytes makes the next one use a large buffer. */
+/** A read of at least this many bytes makes the next read use a large buffer. */
 const MUCH = 24_576;
 
-/** Maximum number of free buffers of each size: about as many connections read at the same time. */
+/** Maximum number of free buffers of each size. */
 const MAX_FREE = 32;
 const sharedBuffers: Uint8Array<ArrayBuffer>[] = [];
 const largeBuffers: Uint8Array<ArrayBuffer>[] = [];
 
-/** Takes a buffer that connections share, one after the other. */
+/** Takes a shared buffer. Connections use shared buffers one after the other. */
 function takeBuffer(large: boolean): Uint8Array<ArrayBuffer> {
   if (large) return largeBuffers.pop() ?? new Uint8Array(LARGE_SIZE);
   return sharedBuffers.pop() ?? new Uint8Array(SHARED_SIZE);
@@ -67,39 +62,39 @@ const FULL = 262_144;
 const LONG = 131_072;
 const BEFORE_LONG = 65_536;
 
-/** Results of a read that brings no bytes. */
+/** Results of a read that delivers no bytes. */
 const ENDED = 0;
 const FAILED = -1;
 
-/** After so many microtasks a read has settled if it had nothing to wait for. */
+/** A read that has bytes at hand settles within this many microtasks. */
 const TICKS = 8;
 
-/** Bytes that wait to be written, and the shared buffer that is free when they have left. */
+/** Bytes waiting to be written, and the shared buffer that becomes free when they have been sent. */
 interface Waiting {
   readonly bytes: Uint8Array;
-  /** The length that the bytes had: the owner of borrowed bytes may detach them. */
+  /** The original length. The owner of borrowed bytes may detach them, which sets their length to 0. */
   readonly length: number;
   readonly buffer: Uint8Array<ArrayBuffer> | undefined;
 }
 
-/** The transports that write in the next turn. */
+/** The transports that will write in the next turn. */
 let due: DenoTransport[] = [];
 
-/** One of Deno's connections as a {@linkcode Transport}. */
+/** A connection of Deno as a {@linkcode Transport}. */
 export class DenoTransport extends BaseTransport implements Transport {
   readonly secure: boolean;
   readonly #conn: Conn;
   readonly #readsAhead: boolean;
   #queue: Queue<Waiting> | undefined;
-  /** The bytes that wait and were not copied. */
+  /** Number of waiting bytes that were not copied. */
   #borrowed = 0;
-  /** The buffer into which bytes that wait are copied, and how much of the buffer is filled. */
+  /** The buffer for copies of waiting bytes, and the number of bytes in it. */
   #outgoing: Uint8Array<ArrayBuffer> | undefined;
   #filled = 0;
   #own: Uint8Array<ArrayBuffer>;
-  /** The buffer whose bytes the handler has not let go of yet. */
+  /** The buffer whose bytes the handler has not released yet. */
   #held: Uint8Array<ArrayBuffer> | undefined;
-  /** How many bytes the last read has brought, and whether more are likely to follow. */
+  /** The size of the last read, and whether more bytes are likely to follow. */
   #lastRead = 0;
   #isMore = false;
   /** Whether the handler has kept the chunk before the last one. A large buffer should not be kept. */
@@ -107,15 +102,14 @@ export class DenoTransport extends BaseTransport implements Transport {
   #paused = false;
   #isReading = false;
   #isWriting = false;
-  /** These resolve when the loop has ended. */
   #reading: Promise<void> | undefined;
   #writing: Promise<void> | undefined;
   #readError: Error | undefined;
 
   /**
-   * @param conn a connection whose TLS handshake is done
-   * @param secure whether the connection has TLS
-   * @param readsAhead false if another reader continues where the transport is paused
+   * @param conn A connection whose TLS handshake is done.
+   * @param secure Whether the connection has TLS.
+   * @param readsAhead False if another reader continues where the transport is paused.
    */
   constructor(conn: Conn, secure: boolean, readsAhead: boolean = true) {
     super();
@@ -134,11 +128,9 @@ export class DenoTransport extends BaseTransport implements Transport {
   }
 
   override get bufferedAmount(): number {
-    // Bytes that were copied and leave in this turn count as taken.
+    // Copied bytes that will be sent in this turn do not count as buffered.
     return (this.#isWriting || this.#borrowed > 0 ? this.unsent : 0) + this.late;
   }
-
-  // Reading
 
   protected start(): void {
     if (this.#isReading) return;
@@ -163,7 +155,7 @@ export class DenoTransport extends BaseTransport implements Transport {
     while (!this.#paused && !this.isInputEnded && !this.isDestroyed) {
       const buffer = this.#isMore ? takeBuffer(this.#bringsMuch) : this.#own;
       let length: number;
-      // Not a function of its own: an asynchronous call takes memory of each idle connection.
+      // This code is inlined: each pending asynchronous call would hold memory for an idle connection.
       try {
         length = await this.#conn.read(buffer) ?? ENDED;
       } catch (error) {
@@ -173,7 +165,8 @@ export class DenoTransport extends BaseTransport implements Transport {
       if (isFilled && this.#readsAhead) await this.#readOn();
       else this.#settle(buffer, 0, length);
     }
-    // In the same microtask as the check: a call of resume() in between would be lost.
+    // Clear the flag in the same microtask as the check above. Otherwise a resume() in between would be
+    // lost.
     this.#isReading = false;
   }
 
@@ -181,7 +174,6 @@ export class DenoTransport extends BaseTransport implements Transport {
     return this.#lastRead >= MUCH && !this.#isKept && this.handlers!.keepsUp !== false;
   }
 
-  /** The own buffer is filled. Reads once more, and joins both reads if the second one is ready at once. */
   async #readOn(): Promise<void> {
     const buffer = takeBuffer(this.#bringsMuch);
     buffer.set(this.#own);
@@ -196,36 +188,38 @@ export class DenoTransport extends BaseTransport implements Transport {
     this.#settle(buffer, OWN_SIZE, await reading);
   }
 
-  /** The result of a read that failed. */
   #failed(error: Error): number {
-    // A peer that leaves without a closing alert of TLS has ended, as on every other platform.
+    // A peer that leaves without a TLS closing alert has ended, as on every other platform.
     if (error.name === "UnexpectedEof") return ENDED;
     this.#readError = error;
     return FAILED;
   }
 
   /**
-   * Hands on what a read has brought.
+   * Hands on the result of a read.
    *
-   * @param start number of bytes that were in the buffer before
-   * @param length the result of the read
+   * @param start Number of bytes that were in the buffer before the read.
+   * @param length Number of bytes read, or `ENDED` or `FAILED`.
    */
   #settle(buffer: Uint8Array<ArrayBuffer>, start: number, length: number): void {
-    // Bytes that are read after the end are lost, as on a socket.
+    // Bytes that arrive after the end are dropped, as on a socket.
     if (this.isDestroyed) return;
     if (length === FAILED) return this.fail(this.#readError!);
     if (length === ENDED) return this.reportEnd();
     const end = start + length;
     this.#lastRead = end;
     this.#isMore = end === buffer.length && buffer !== this.#own;
-    // The handler can no longer give the chunk before back.
+    // From now on the handler cannot release the previous chunk.
     this.#isKept = this.#held !== undefined;
     this.#held = undefined;
     if (buffer === this.#own) this.#giveOwn(length);
     else this.#give(buffer, start, end);
   }
 
-  /** Hands on bytes of the own buffer. A copy of few bytes keeps less memory than the buffer. */
+  /**
+   * Hands on bytes of the connection's own buffer. Few bytes are copied, so that the buffer can be
+   * reused.
+   */
   #giveOwn(length: number): void {
     const own = this.#own;
     if (length < OWN_SIZE / 2) this.handlers!.data(own.slice(0, length));
@@ -242,13 +236,11 @@ export class DenoTransport extends BaseTransport implements Transport {
     } else if (this.handlers!.data(buffer.subarray(start, end)) === true) {
       freeBuffer(buffer);
     } else {
-      // Only a handler that has paused gives the buffer back later. Otherwise the transport would hold the
-      // buffer for as long as the connection is idle.
+      // Only a handler that has paused releases the buffer later. In other cases the transport must not
+      // hold the buffer, because the connection may stay idle.
       this.#held = this.#paused ? buffer : KEPT;
     }
   }
-
-  // Writing
 
   write(parts: readonly Uint8Array[]): void {
     if (this.phase !== "open") return this.drop(parts);
@@ -259,7 +251,7 @@ export class DenoTransport extends BaseTransport implements Transport {
     if (this.#isWriting) return;
     const isMoreExpected = this.#held !== undefined && size >= LARGE;
     if (!isMoreExpected || this.unsent >= FULL || this.#borrowed > 0) return this.#startWriting();
-    // The handler has more messages to answer: one large write costs the kernel less than many.
+    // The handler has more messages to answer. Their answers are sent in one large write.
     if (due.push(this) === 1) setImmediate(DenoTransport.#writeDue);
   }
 
@@ -269,7 +261,7 @@ export class DenoTransport extends BaseTransport implements Transport {
     for (const transport of transports) transport.#startWriting();
   }
 
-  /** Copies a part after the bytes that wait. If the part is long, copies only its beginning. */
+  /** Copies a part after the waiting bytes. If the part is long, copies only its beginning. */
   #copy(part: Uint8Array): void {
     let rest = part;
     while (rest.length > 0) {
@@ -342,7 +334,7 @@ export class DenoTransport extends BaseTransport implements Transport {
   }
 
   async #endOutput(): Promise<void> {
-    // Nothing may be written any more.
+    // Prevents further writes.
     this.#isWriting = true;
     await this.#conn.closeWrite();
     this.reportFinished();
@@ -358,16 +350,15 @@ export class DenoTransport extends BaseTransport implements Transport {
   }
 }
 
-/** Closes a resource that may be closed already. */
+/** Closes a resource that may already be closed. */
 export function closeQuietly(closable: { close(): void }): void {
   try {
     closable.close();
   } catch {
-    // It is closed already.
+    // The resource is already closed.
   }
 }
 
-/** The address of a connection or listener of Deno. */
 export function addressOf({ hostname, port }: NetAddress): Address {
   return { transport: "tcp", hostname, port };
 }

@@ -1,5 +1,5 @@
 /**
- * Transports over `node:net` and `node:tls`. Bun and Deno use them too, unless their own sockets do better.
+ * Transports over `node:net` and `node:tls`, and the provider for Node.
  *
  * @module
  */
@@ -32,24 +32,23 @@ import type {
 import { tcpAddress } from "../transport_base.ts";
 import { DuplexTransport } from "./node_duplex.ts";
 
-/** The addresses of both ends of a socket. */
 interface Ends {
   local?: Address;
   remote?: Address;
 }
 
-/** A socket as a {@linkcode Transport}. It must have been made with `allowHalfOpen`. */
+/** A socket as a {@linkcode Transport}. The socket must have been created with `allowHalfOpen`. */
 export class NodeTransport extends DuplexTransport<Socket> implements Transport {
   readonly #ends: Ends | undefined;
 
   /**
-   * @param socket a connected socket
-   * @param ends the addresses that the socket itself does not know: those of a Unix socket
+   * @param socket A connected socket.
+   * @param ends The addresses of a Unix socket, which the socket itself does not know.
    */
   constructor(socket: Socket, ends?: Ends) {
     super(socket);
     this.#ends = ends;
-    // The socket of an upgrade whose request has a body may be replaced by a duplex without this method.
+    // After an upgrade whose request has a body, the socket may be a duplex without this method.
     socket.setNoDelay?.(true);
   }
 
@@ -85,15 +84,15 @@ function placeOf(
 }
 
 /**
- * Checks that the path of a Unix socket fits into its address. Some platforms cut a path that is too long,
- * so that a client would reach another server.
+ * Checks that the path of a Unix socket fits into a socket address. Some platforms truncate a longer
+ * path, so that a client would reach another server.
  *
- * @throws {RangeError} If the path is too long
+ * @throws {RangeError} If the path is too long.
  */
 export function checkUnixPath(path: string): void {
   // Named pipes have no such limit.
   if (process.platform === "win32") return;
-  // sun_path holds 108 bytes on Linux and 104 on the BSDs, a NUL at the end among them.
+  // sun_path holds 108 bytes on Linux and 104 on the BSDs, including the final NUL.
   const most = process.platform === "linux" ? 107 : 103;
   const length = new TextEncoder().encode(path).length;
   if (length <= most) return;
@@ -103,9 +102,9 @@ export function checkUnixPath(path: string): void {
 }
 
 /**
- * Connects over TCP or a Unix socket, with TLS if the options ask for it, and then through the tunnel.
+ * Connects over TCP or a Unix socket, then through the tunnel, with TLS if the options ask for it.
  *
- * @param adopt may replace the transport when it is connected and has not been used yet
+ * @param adopt Function that may replace a connected transport before its first use.
  */
 export async function dial(
   options: DialOptions,
@@ -122,7 +121,7 @@ export async function dial(
     return adopted;
   }
   await openTunnel(tunnel, transport, signal);
-  // On some platforms TLS in TLS does not know the addresses.
+  // On some platforms, TLS inside TLS does not know the addresses.
   const inside = { local: transport.localAddress, remote: transport.remoteAddress };
   transport.release();
   const inner = connectTls({ ...tlsOptions(tunnel.tls), socket });
@@ -130,7 +129,6 @@ export async function dial(
   return await established(inner, tunnel.tls, signal, inside);
 }
 
-/** The transport of a socket, once it is connected. */
 function established(
   socket: Socket,
   tls: TlsConnectOptions | undefined,
@@ -195,7 +193,7 @@ function isUntrusted(socket: Socket, tls: TlsConnectOptions | undefined): boolea
   return tls !== undefined && !tls.insecureSkipVerify && Boolean(authorizationError);
 }
 
-/** The names that OpenSSL, BoringSSL and rustls have for the checks of a certificate. */
+/** Error texts of OpenSSL, BoringSSL and rustls for a failed certificate check. */
 const CHECKS: readonly (readonly [pattern: RegExp, finding: string])[] = [
   [/ALTNAME|not valid for name|NotValidForName/, "one for another host name (wrong host name)"],
   [/HAS_EXPIRED|\b[Ee]xpired/, "one that has expired"],
@@ -206,7 +204,7 @@ const CHECKS: readonly (readonly [pattern: RegExp, finding: string])[] = [
   ],
 ];
 
-/** The error for a certificate that the platform does not accept. */
+/** Returns the error for a certificate that the platform has rejected. */
 export function certificateError(servername: string, cause: unknown): HandshakeError {
   const { code, message } = cause as { code?: unknown; message?: string };
   const text = `${String(code)} ${message}`;
@@ -218,9 +216,7 @@ export function certificateError(servername: string, cause: unknown): HandshakeE
   );
 }
 
-/**
- * Opens the tunnel of a proxy. If opening it fails, or the signal is aborted, the transport is destroyed.
- */
+/** Opens the tunnel of a proxy. The transport is destroyed if opening fails or the signal is aborted. */
 export async function openTunnel(
   { open }: Tunnel,
   transport: Transport,
@@ -238,12 +234,12 @@ export async function openTunnel(
   }
 }
 
-/** Listens on TCP or a Unix socket, with TLS where it is asked for. */
+/** Listens on TCP or a Unix socket, with TLS if the options ask for it. */
 function listen(options: ListenOptions, accept: (transport: Transport) => void): Promise<Listener> {
   const { hostname, port, unix: path, onError = () => {} } = options;
   const reusePort = path === undefined && options.reusePort;
   return new Promise((resolve, reject) => {
-    // Older versions ignore the option and would listen without it.
+    // Older versions would ignore the option.
     if (reusePort && !canReusePort(process.versions.node)) throw unsupportedReusePort();
     const fail = (error: NodeJS.ErrnoException) =>
       reject(reusePort && error.code === "ENOTSUP" ? unsupportedReusePort(error) : error);
@@ -275,7 +271,7 @@ function unsupportedReusePort(cause?: Error): HandshakeError {
   );
 }
 
-/** The TLS handshakes that are under way at a listener. */
+/** The pending TLS handshakes of a listener. */
 export class Handshakes<K> {
   readonly #timeout: number;
   readonly #admit: NonNullable<ListenOptions["admit"]>;
@@ -289,9 +285,9 @@ export class Handshakes<K> {
   /**
    * Begins a handshake.
    *
-   * @param key the client
-   * @param cut cuts the connection
-   * @returns a function that ends the handshake, or undefined if there is no place for the client
+   * @param key The client.
+   * @param cut Function that cuts the connection.
+   * @returns A function that ends the handshake, or undefined if there is no place for the client.
    */
   begin(key: K, address: Address | undefined, cut: () => void): (() => void) | undefined {
     const leave = this.#admit(address);
@@ -301,7 +297,7 @@ export class Handshakes<K> {
     const end = () => {
       if (isOver) return;
       isOver = true;
-      // Clients that have left before they were accepted may have the same (unknown) address as their key.
+      // Clients that left before they were accepted may share the same unknown address as their key.
       if (this.#pending.get(key)?.end === end) this.#pending.delete(key);
       cancelDeadline();
       leave();
@@ -323,7 +319,6 @@ export class Handshakes<K> {
   }
 }
 
-/** A server, and a function that cuts the connections that were not accepted yet. */
 interface ServerParts {
   server: Server;
   cut: () => void;
@@ -343,7 +338,8 @@ function serverOf(options: ListenOptions, accept: (socket: Socket) => void): Ser
     ca,
     requestCert: ca !== undefined,
     ALPNProtocols: alpn,
-    // The platform's timer does not read the socket before it fires, and 0 would stand for its default.
+    // Handshakes has its own timer. The platform's timer ignores bytes that have arrived but were not
+    // read, and 0 would mean its default.
     handshakeTimeout: 2 ** 31 - 1,
   });
   server.on("connection", (socket) => {
@@ -354,21 +350,21 @@ function serverOf(options: ListenOptions, accept: (socket: Socket) => void): Ser
   });
   server.on("secureConnection", (socket) => {
     handshakes.end(keyOf(socket));
-    // Not before: a client that leaves during the handshake would stay half-open.
+    // If this were set earlier, a client that leaves during the handshake would stay half-open.
     socket.allowHalfOpen = true;
     accept(socket);
   });
-  // A client's mistake is not an error of the server. A client that is too slow is still connected.
+  // A client's mistake is not an error of the server. After a timeout the client is still connected.
   server.on("tlsClientError", (_, socket) => socket.destroy());
   return { server, cut: () => handshakes.cut() };
 }
 
-/** A key that a TCP connection and the TLS socket over it have in common. */
+/** Returns a key that a TCP connection and the TLS socket over it share. */
 function peerOf({ remoteAddress, remotePort }: Socket): string {
   return `${remoteAddress} ${remotePort}`;
 }
 
-/** The same for a Unix socket, whose peers have no address. Node keeps the socket beneath TLS. */
+/** Returns such a key for a Unix socket, whose peer has no address: the socket beneath TLS. */
 function beneath(socket: Socket): Socket {
   return (socket as { _parent?: Socket | null })._parent ?? socket;
 }
@@ -394,18 +390,17 @@ const { utf8Slice, utf8Write } = Buffer.prototype as unknown as {
   utf8Write: Write;
 };
 
-/** Text by way of `node:buffer`, which is faster than TextEncoder and TextDecoder for short text. */
+/** Encodes and decodes text with `node:buffer`, which is faster for short text than the web's classes. */
 export const nodeTextCodec: TextCodec = {
   decode(bytes, start, end) {
     const text = utf8Slice.call(bytes, start, end);
-    // U+FFFD stands for invalid bytes, unless the peer has sent it.
+    // U+FFFD stands for invalid bytes, unless the peer has sent that character.
     return text.includes("\uFFFD") ? webTextCodec.decode(bytes, start, end) : text;
   },
 
   encodeInto: (text, target, offset) => utf8Write.call(target, text, offset),
 };
 
-/** TCP, Unix sockets and TLS by `node:net` and `node:tls`. */
 export const nodeProvider: TransportProvider = {
   connect: (options) => dial(options),
   listen,

@@ -1,5 +1,5 @@
 /**
- * Transports over duplex streams of `node:stream`, such as sockets and the streams of HTTP/2.
+ * Transports over duplex streams of `node:stream`, such as sockets and HTTP/2 streams.
  *
  * @module
  */
@@ -7,29 +7,29 @@ import type { Duplex } from "node:stream";
 import { BaseTransport, ByteQueue } from "../transport_base.ts";
 
 /**
- * Maximum number of bytes that a duplex holds. A duplex that is given more writes all of it at once, and
- * does not show meanwhile whether the peer reads. A message of 1 MiB with its frame is written at once.
+ * Maximum number of bytes that a duplex is given, so that a message of 1 MiB is written at once. A duplex
+ * passes on everything it was given in one write, and does not show meanwhile whether the peer reads.
  */
 const CAPACITY = 1_572_864;
 
-/** A duplex as a transport. Its halves must end one by one. */
+/** A duplex as a transport. The two sides of the duplex must end independently. */
 export class DuplexTransport<T extends Duplex = Duplex> extends BaseTransport {
   protected readonly duplex: T;
   readonly #capacity: number;
   /** The bytes that the duplex has not been given yet. */
   #queue: ByteQueue | undefined;
-  /** Whether bytes wait whose departure must be reported. */
+  /** Whether the transport must report that the waiting bytes were sent. */
   #owesDrain = false;
 
   /**
-   * @param duplex the stream that carries the bytes
-   * @param capacity the maximum number of bytes that the duplex holds
+   * @param duplex The stream that carries the bytes.
+   * @param capacity Maximum number of bytes that the duplex holds.
    */
   constructor(duplex: T, capacity: number = CAPACITY) {
     super();
     this.duplex = duplex;
     this.#capacity = capacity;
-    // An error may come before the transport is handled.
+    // An error may occur before the transport has a handler.
     duplex.on("error", (error) => this.fail(error));
   }
 
@@ -47,7 +47,7 @@ export class DuplexTransport<T extends Duplex = Duplex> extends BaseTransport {
     duplex.on("close", this.#onClose);
   }
 
-  /** Pauses the duplex and stops listening to it, so that its bytes can be read in another way. */
+  /** Pauses the duplex and stops listening to it, so that another reader can continue. */
   release(): void {
     const { duplex } = this;
     duplex.pause();
@@ -86,7 +86,7 @@ export class DuplexTransport<T extends Duplex = Duplex> extends BaseTransport {
     this.#giveMore();
   }
 
-  /** Gives the duplex as many of the waiting bytes as it has room for. */
+  /** Gives the duplex as many waiting bytes as it has room for. */
   #giveMore(): void {
     const { duplex } = this;
     if (!duplex.writable) return;
@@ -104,7 +104,7 @@ export class DuplexTransport<T extends Duplex = Duplex> extends BaseTransport {
     if (this.unsent === 0 && this.phase === "ending") this.finish();
   }
 
-  /** Gives the duplex all of the parts, as one write. */
+  /** Gives the duplex all parts as one write. */
   protected give(parts: readonly Uint8Array[]): void {
     const { duplex } = this;
     const last = parts.length - 1;
@@ -132,18 +132,15 @@ export class DuplexTransport<T extends Duplex = Duplex> extends BaseTransport {
   }
 }
 
-/** From this many bytes on it pays to free a chunk. */
+/** Minimum size of a chunk that is freed at once, in bytes. */
 const FREED_FROM = 16384;
 
-/**
- * Frees the memory of a chunk at once. Otherwise chunks would make the garbage collector run again and
- * again.
- */
+/** Frees the memory of a chunk at once, without waiting for the garbage collector. */
 export function free(chunk: Uint8Array): void {
-  // The length first: on Bun an array of bytes makes its buffer only when it is asked for.
+  // Check the length first: Bun creates the buffer of an array only when it is asked for.
   if (chunk.length < FREED_FROM) return;
   const { buffer } = chunk;
-  // A part of a buffer may not be ours alone. Node 20 does not have the method.
+  // A part of a larger buffer may be shared. Node 20 does not have the method.
   if (chunk.length !== buffer.byteLength) return;
   (buffer as { transfer?(length: number): unknown }).transfer?.(0);
 }

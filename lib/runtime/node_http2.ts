@@ -1,5 +1,5 @@
 /**
- * Streams of `node:http2` as transports, their header fields, and the settings of their sessions.
+ * Transports over streams of `node:http2`, and the header fields and settings of HTTP/2.
  *
  * @module
  */
@@ -23,27 +23,27 @@ import { DuplexTransport } from "./node_duplex.ts";
 
 // Error codes (RFC 9113 §7)
 const REFUSED_STREAM = 7;
-/** RFC 8441 §5: stands for the reset of a TCP connection. */
+/** RFC 8441 §5: CANCEL corresponds to a TCP reset. */
 const CANCEL = 8;
 const ENHANCE_YOUR_CALM = 11;
 
 /**
- * A session of Bun holds back the bytes of a stream while any other stream waits for its window, until a
- * frame comes in (oven-sh/bun#43422).
+ * Bun stops sending the bytes of a stream while another stream waits for its window. Sending resumes when
+ * a frame arrives (oven-sh/bun#43422).
  */
 const IS_BUN = process.versions.bun !== undefined;
 
-/** The sessions whose ping was not answered yet. */
+/** The sessions with an unanswered ping. */
 const nudged = new WeakSet<Http2Session>();
 
-/** Makes a frame come in: the answer to a ping. */
+/** Sends a ping, whose answer is a frame that makes Bun send again. */
 function nudge(session: Http2Session | undefined): void {
   if (session === undefined || session.destroyed || nudged.has(session)) return;
   if (session.state.outboundQueueSize === 0) return;
   if (session.ping(() => nudged.delete(session))) nudged.add(session);
 }
 
-/** The address of the peer; undefined if the session is gone. */
+/** Returns the address of the peer, or undefined if the session has ended. */
 export function remoteAddress(stream: Http2Stream): Address | undefined {
   const { socket } = stream.session ?? {};
   return tcpAddress(socket?.remoteAddress, socket?.remotePort);
@@ -51,21 +51,20 @@ export function remoteAddress(stream: Http2Stream): Address | undefined {
 
 /**
  * Maximum number of bytes that a stream holds: the payload of one DATA frame (RFC 9113 §4.2). Node counts
- * the bytes that a stream holds towards the `maxSessionMemory` of its session, and still counts them after
- * the stream was destroyed (`Http2Stream::Destroy` in Node's source).
+ * these bytes towards the `maxSessionMemory` of the session, even after the stream was destroyed.
  */
 const CAPACITY = 16384;
 
-/** One stream of a session as a {@linkcode Transport}. */
+/** A stream of a session as a {@linkcode Transport}. */
 export class Http2Transport extends DuplexTransport<Http2Stream> implements Transport {
   readonly localAddress: Address | undefined;
   readonly remoteAddress: Address | undefined;
   readonly secure: boolean;
 
-  /** @param stream a stream that nobody reads */
+  /** @param stream A stream without other readers. */
   constructor(stream: Http2Stream) {
     super(stream, CAPACITY);
-    // A session that is gone does not know the addresses.
+    // A session that has ended does not know the addresses.
     const { socket, encrypted } = stream.session ?? {};
     this.localAddress = tcpAddress(socket?.localAddress, socket?.localPort);
     this.remoteAddress = remoteAddress(stream);
@@ -73,7 +72,7 @@ export class Http2Transport extends DuplexTransport<Http2Stream> implements Tran
   }
 
   protected override reportEnd(): void {
-    // Node also ends a stream that was reset.
+    // Node also emits 'end' for a stream that was reset.
     if (!this.#isReset) super.reportEnd();
   }
 
@@ -98,15 +97,15 @@ export class Http2Transport extends DuplexTransport<Http2Stream> implements Tran
   protected override cut(): void {
     const stream = this.duplex;
     if (stream.destroyed) return;
-    // close() would end our side, so that a message that was cut short would look whole.
+    // By default, close() ends this side first, so that a truncated message would look complete.
     stream._final = (done) => done();
-    // close() sends the code; destroy() does not wait for bytes that are still to be sent.
+    // close() sends the code; destroy() discards the bytes that wait.
     stream.close(CANCEL);
     stream.destroy();
   }
 }
 
-/** Header fields as they came. The platform has joined most of the repeated ones. */
+/** Returns the header fields as received. The platform has joined most repeated fields. */
 export function fieldsOf(headers: IncomingHttpHeaders): RawHeaders {
   return Object.entries(headers).flatMap(([name, value]) =>
     [value ?? []].flat().map((one): [string, string] => [name, String(one)])
@@ -122,16 +121,15 @@ function headersOf(fields: RawHeaders): OutgoingHttpHeaders {
   return headers;
 }
 
-/** Sends the head of a response. */
 export function respond(stream: ServerHttp2Stream, fields: RawHeaders): void {
   // The client may have left.
   if (!stream.destroyed && !stream.closed) stream.respond(headersOf(fields));
 }
 
 /**
- * Sends a request, whose body stays open.
+ * Sends a request with an open body.
  *
- * @throws {HandshakeError} "connect-failed" if the session takes no more requests
+ * @throws {HandshakeError} "connect-failed", if the session accepts no more requests.
  */
 export function request(watch: SessionWatch, fields: RawHeaders): ClientHttp2Stream {
   watch.throwIfEnded();
@@ -146,17 +144,17 @@ export function request(watch: SessionWatch, fields: RawHeaders): ClientHttp2Str
 }
 
 /**
- * Whether the server has refused a stream that ended without a response. REFUSED_STREAM says that the
- * server has not looked at the request (RFC 9113 §8.7). Node's servers say ENHANCE_YOUR_CALM instead, for a
- * moment also after one of `maxConcurrentStreams` streams has ended.
+ * Whether the server has refused a stream that ended without a response. RFC 9113 §8.7: REFUSED_STREAM
+ * means that the request was not processed. Node's servers send ENHANCE_YOUR_CALM instead, and also
+ * briefly after one of `maxConcurrentStreams` streams has ended.
  */
 export function isRefused({ rstCode }: ClientHttp2Stream): boolean {
   return rstCode === REFUSED_STREAM || rstCode === ENHANCE_YOUR_CALM;
 }
 
 /**
- * Waits for the header fields of the final response; undefined if the stream ends without one. Rejects
- * with a HandshakeError after too many interim responses.
+ * Waits for the header fields of the final response. Resolves with undefined if the stream ends without
+ * one. Rejects with a HandshakeError after too many interim responses.
  */
 export function responseOf(stream: ClientHttp2Stream): Promise<RawHeaders | undefined> {
   return new Promise((resolve, reject) => {
@@ -174,9 +172,9 @@ export function responseOf(stream: ClientHttp2Stream): Promise<RawHeaders | unde
 }
 
 /**
- * Refuses to be a server on a runtime where a client can make the process crash.
+ * Refuses to serve on a runtime where a client can crash the process.
  *
- * @throws {HandshakeError} "unsupported", status 501
+ * @throws {HandshakeError} "unsupported", with status 501, on such a runtime.
  */
 export function checkServerRuntime(): void {
   if (process.versions.deno === undefined) return;
@@ -188,12 +186,12 @@ export function checkServerRuntime(): void {
 }
 
 /**
- * Checks that the server has told the client that it takes the extended CONNECT (RFC 8441 §3).
+ * Checks that the server has announced the extended CONNECT to the client (RFC 8441 §3).
  *
- * @throws {HandshakeError} "no-extended-connect", status 501
+ * @throws {HandshakeError} "no-extended-connect", with status 501, if the server has not.
  */
 export function checkLocalSettings(session: Http2Session | undefined): void {
-  // Settings that the client has not confirmed yet are not among the local settings.
+  // Settings that the client has not acknowledged are missing from the local settings.
   if (session === undefined || session.pendingSettingsAck) return;
   if (session.localSettings.enableConnectProtocol !== true) throw noExtendedConnect(501);
 }
@@ -214,10 +212,10 @@ function sessionClosed(cause?: unknown): HandshakeError {
 }
 
 /**
- * Waits until the server has said whether it takes the extended CONNECT (RFC 8441 §3).
+ * Waits for the server's settings and checks that they allow the extended CONNECT (RFC 8441 §3).
  *
- * @throws {HandshakeError} "no-extended-connect" if the server does not take it, "connect-failed" if the
- * session ends before its settings come
+ * @throws {HandshakeError} "no-extended-connect", if the server does not support it; "connect-failed", if
+ *   the session ends before its settings arrive.
  */
 export async function remoteSettings(watch: SessionWatch, signal: AbortSignal): Promise<void> {
   watch.throwIfEnded();
@@ -235,8 +233,8 @@ function allowsConnect(session: ClientHttp2Session): boolean {
 const watches = new WeakMap<ClientHttp2Session, SessionWatch>();
 
 /**
- * The listeners of a client's session, one set for all of its users. While there are users, an error of
- * the session is reported to them, and does not end the process for want of a listener.
+ * The listeners of a client's session, one set for all users. While the session has users, its errors are
+ * reported to them. Without a listener, an error would end the process.
  */
 export class SessionWatch {
   readonly session: ClientHttp2Session;
@@ -244,7 +242,7 @@ export class SessionWatch {
   #error: Error | undefined;
   #isListening = false;
   #hasAsked = false;
-  /** Settles when the server's settings have come, or the session has ended. */
+  /** Settles when the server's settings have arrived, or the session has ended. */
   #settings: { promise: Promise<void>; settle: (error?: HandshakeError) => void } | undefined;
 
   static of(session: ClientHttp2Session): SessionWatch {
@@ -265,12 +263,12 @@ export class SessionWatch {
     return () => {
       if (hasLeft) return;
       hasLeft = true;
-      // The error of a session that is destroyed comes after the end of its streams.
+      // The error of a destroyed session is emitted after the end of its streams.
       if (--this.#users === 0 && !this.session.destroyed) this.#listen("off");
     };
   }
 
-  /** @throws {HandshakeError} "connect-failed" if the session takes no more streams */
+  /** @throws {HandshakeError} "connect-failed", if the session accepts no more streams. */
   throwIfEnded(): void {
     if (this.session.closed || this.session.destroyed) throw sessionClosed(this.#error);
   }
@@ -296,11 +294,14 @@ export class SessionWatch {
     this.session[method]("connect", this.#ask);
   }
 
-  /** Nothing tells whether the settings have come already, but the answer to a ping comes after them. */
+  /**
+   * The platform does not tell whether the settings have arrived, but the answer to a ping comes after
+   * them.
+   */
   readonly #ask = (): void => {
     if (this.#hasAsked || this.session.closed || this.session.destroyed) return;
     this.#hasAsked = true;
-    // RFC 9113 §3.4: the settings are the first frame that a server sends.
+    // RFC 9113 §3.4: SETTINGS is the first frame that a server sends.
     this.session.ping((error) => {
       this.#hasAsked = false;
       if (error === null) this.#onSettings();

@@ -1,5 +1,6 @@
 /**
- * The socket and the request of an 'upgrade' event of `node:http`, as a transport and a request head.
+ * Turns the socket and the request of an 'upgrade' event of `node:http` into a transport and a request
+ * head.
  *
  * @module
  */
@@ -14,16 +15,15 @@ import type { Address, Transport } from "../transport.ts";
 import { NodeTransport } from "./node.ts";
 import { tcpAddress } from "../transport_base.ts";
 
-/** The socket of an upgrade as a transport. */
 export function upgradedTransport(duplex: Duplex): Transport {
   const socket = duplex as Socket;
-  // A socket of node:https would end by itself when the peer ends.
+  // By default, a socket of node:https ends itself when the peer ends.
   socket.allowHalfOpen = true;
   return new NodeTransport(socket);
 }
 
 /**
- * The methods that a listener calls when it takes a socket. A proxy only sets options until it has
+ * The methods that a listener calls when it takes a socket. A proxy calls only setters until it has
  * connected to the other server.
  */
 const USES = [
@@ -42,7 +42,7 @@ const USES = [
 ];
 
 /**
- * Watches whether anybody uses a socket. The socket gets an 'error' listener.
+ * Watches whether other code uses a socket. Adds an 'error' listener to the socket.
  *
  * @returns A function that ends the watch and returns whether the socket was used.
  */
@@ -69,18 +69,18 @@ export function watchUse(socket: Duplex): () => boolean {
   });
   return () => {
     for (const restore of restores) restore();
-    // A listener that was called before this one may have answered already.
+    // A listener that was called earlier may have answered already.
     const isDone = socket.destroyed || socket.writableEnded || (socket as Socket).bytesWritten > 0;
     return isUsed || isDone;
   };
 }
 
-/** Adds an 'error' listener. Without one, a client that resets its connection ends the process. */
+/** Adds an 'error' listener. Without one, a client that resets its connection would end the process. */
 export function ignoreErrors(socket: Duplex): void {
   socket.on("error", () => {});
 }
 
-/** Whether a request asks for a WebSocket, and not for another protocol, such as h2c. */
+/** Whether a request asks for a WebSocket, and not for another protocol such as h2c. */
 export function isForWebSocket({ headers: { upgrade = "" } }: IncomingMessage): boolean {
   try {
     return parseUpgrade(upgrade).some((name) => name.toLowerCase() === "websocket");
@@ -89,18 +89,16 @@ export function isForWebSocket({ headers: { upgrade = "" } }: IncomingMessage): 
   }
 }
 
-/** The address of the client. */
 export function remoteAddress(socket: Duplex): Address | undefined {
   const { remoteAddress, remotePort } = socket as Socket;
   return tcpAddress(remoteAddress, remotePort);
 }
 
-/** Whether the socket is encrypted. */
 export function isEncrypted(socket: Duplex): boolean {
   return (socket as { encrypted?: boolean }).encrypted === true;
 }
 
-/** The head of a request with its fields in order, repeated ones too. */
+/** Returns the head of a request. The fields keep their order and their repetitions. */
 export function headOf(
   { method = "", url = "", httpVersion, rawHeaders }: IncomingMessage,
 ): RequestHead {
@@ -110,9 +108,9 @@ export function headOf(
 }
 
 /**
- * Refuses sockets of `node:tls` on a runtime where they continue to read while they are paused.
+ * Refuses sockets of `node:tls` on a runtime that continues to read while they are paused.
  *
- * @throws {HandshakeError} "unsupported", status 501
+ * @throws {HandshakeError} "unsupported", with status 501, if the socket is encrypted on such a runtime.
  */
 export function checkEncrypted(encrypted: boolean): void {
   if (!encrypted || process.versions.deno === undefined) return;

@@ -1,8 +1,8 @@
 /**
- * `node:zlib`, which all the runtimes have, as the {@linkcode DeflateEngine}.
+ * The {@linkcode DeflateEngine} over `node:zlib`.
  *
- * The handles beneath the stream objects of `node:zlib` compress synchronously and keep the context. They
- * are private, so that the public functions replace them wherever they are not as expected.
+ * The handles beneath the streams of `node:zlib` compress synchronously and keep the context. They are
+ * private, so the public functions are used if the handles do not behave as expected.
  *
  * @module
  */
@@ -22,19 +22,20 @@ type Done = (error: Error | undefined, output: Uint8Array) => void;
 const { Z_DEFAULT_STRATEGY, Z_RLE, Z_SYNC_FLUSH } = constants;
 const EMPTY = new Uint8Array(0);
 
-/** Maximum size of a piece that comes out of an inflater, in bytes. */
+/** Maximum size of a piece of output of an inflater, in bytes. */
 const PIECE = 65536;
 
 /**
- * Maximum number of final blocks in a message: a handle gets its window back after each one, and the
- * public functions copy all that follows it. A handle allows one more for each `FINAL_BLOCK_EVERY` bytes.
+ * Maximum number of final blocks in a message, because each one causes extra work: a handle needs its
+ * window again, and the public functions copy the rest. A handle allows one more per `FINAL_BLOCK_EVERY`
+ * bytes.
  */
 const FINAL_BLOCKS = 16;
 const FINAL_BLOCK_EVERY = 256;
 
 /**
- * The settings for a window. zlib has no raw deflate with a window of 256 bytes, but matches at distance 1
- * fit into any window.
+ * Returns the settings for a window. zlib has no raw deflate with a window of 256 bytes, but matches at
+ * distance 1 fit into any window.
  */
 function windowOptions(windowBits: number): { windowBits: number; strategy: number } {
   if (windowBits === 8) return { windowBits: 9, strategy: Z_RLE };
@@ -45,13 +46,15 @@ function joined(parts: readonly Uint8Array[]): Uint8Array {
   return parts.length === 1 ? parts[0] : concat(parts as Uint8Array[]);
 }
 
-/** The head of a block without compression (RFC 1951 §3.2.4). */
+/** Length of the header of an uncompressed block (RFC 1951 §3.2.4). */
 const HEAD_LENGTH = 5;
 
-/** The window of an inflater. zlib forgets it at a final block, RFC 7692 §7.2.3.4 does not. */
+/**
+ * The window of an inflater. zlib forgets its window at a final block, but RFC 7692 §7.2.3.4 keeps it.
+ */
 class Window {
   readonly #size: number;
-  /** Room for a head, the window, and half as much again, so that the window seldom has to move. */
+  /** Room for a header, the window and half its size, so that the window seldom has to be moved. */
   #bytes: Uint8Array = EMPTY;
   #start = HEAD_LENGTH;
   #end = HEAD_LENGTH;
@@ -64,7 +67,7 @@ class Window {
     return this.#end - this.#start;
   }
 
-  /** Adds bytes that came out. */
+  /** Adds output. */
   add(bytes: Uint8Array): void {
     const size = this.#size;
     if (bytes.length === 0) return;
@@ -85,7 +88,10 @@ class Window {
     this.#start = this.#end = HEAD_LENGTH;
   }
 
-  /** The window as a block without compression, until the next call of `add()`; empty if the window is. */
+  /**
+   * Returns the window as an uncompressed block that is valid until the next `add()`. Empty if the window
+   * is.
+   */
   block(): Uint8Array {
     const { length } = this;
     if (length === 0) return EMPTY;
@@ -95,9 +101,9 @@ class Window {
   }
 }
 
-// By handles
+// With handles
 
-/** Free handles: making one costs more than compressing a short message with it. */
+/** Free handles, because creating a handle takes longer than compressing a short message. */
 const freeHandles: Handle[] = [];
 const MOST_FREE = 16;
 
@@ -117,14 +123,14 @@ function freeHandle(handle: Handle): void {
   if (freeHandles.length > MOST_FREE) freeHandles.shift()!.close();
 }
 
-/** The output of synchronous steps. Bytes are copied out of it. */
+/** The output of synchronous steps. The caller copies bytes out of it. */
 const scratch = new Uint8Array(PIECE);
 
 function copyOutput({ room }: Handle): Uint8Array {
   return room === PIECE ? EMPTY : scratch.slice(0, PIECE - room);
 }
 
-/** What compresses or decompresses with a handle, until it is closed. */
+/** Compresses or decompresses with a handle until it is closed. */
 class HandleUser {
   #handle: Handle | undefined;
 
@@ -180,20 +186,20 @@ class HandleDeflater extends HandleUser implements Deflater {
   }
 }
 
-// RFC 7692 §7.2.2: the four bytes that end a message, then an empty block. If the data was cut short, the
-// tail is taken for data, so that bytes come out or an error is found.
+// RFC 7692 §7.2.2: the four bytes that end a message, then an empty block. If the data was truncated,
+// zlib takes the tail for data, and either returns output or reports an error.
 const TAIL = new Uint8Array([0x00, 0x00, 0xff, 0xff, 0x00, 0x00, 0x00, 0xff, 0xff]);
 
 class HandleInflater extends HandleUser implements Inflater {
   readonly #window: Window | undefined;
   #input: Uint8Array = EMPTY;
   #at = 0;
-  /** Whether the last step has filled its output, so that more may come out. */
+  /** Whether the last step has filled its output, so that more output may follow. */
   #isFull = false;
   /** Whether zlib has stopped after a final block. */
   #isStopped = false;
   #isFinishing = false;
-  /** The number of final blocks that may still come in the present message. */
+  /** Number of final blocks that are still allowed in the current message. */
   #finalBlocks = FINAL_BLOCKS;
 
   constructor({ windowBits, contextTakeover }: InflaterOptions) {
@@ -241,7 +247,7 @@ class HandleInflater extends HandleUser implements Inflater {
     });
   }
 
-  /** RFC 7692 §7.2.3.4: data may follow a final block, at which zlib stops and forgets its window. */
+  /** RFC 7692 §7.2.3.4: data may follow a final block, where zlib stops and forgets its window. */
   #readyHandle(): Handle {
     const { handle } = this;
     if (!this.#isStopped) return handle;
@@ -263,8 +269,8 @@ class HandleInflater extends HandleUser implements Inflater {
   }
 
   /**
-   * A whole message ends with the head of an empty block, which the tail completes, or with a final block,
-   * after which zlib takes nothing of the tail.
+   * Checks that the message is complete. A complete message ends with the header of an empty block, which
+   * the tail completes, or with a final block, after which zlib reads nothing of the tail.
    */
   #checkEnd(output: Uint8Array): void {
     if (output.length > 0 || (this.#isStopped && this.#at > 0)) {
@@ -283,9 +289,9 @@ class HandleInflater extends HandleUser implements Inflater {
   }
 }
 
-// By the public functions
+// With the public functions
 
-/** Compresses each input by itself, which a peer that keeps the context can also read. */
+/** Compresses each input separately. A peer that keeps the context can read the result too. */
 class PublicDeflater implements Deflater {
   readonly #options: ZlibOptions;
   #isClosed = false;
@@ -311,11 +317,11 @@ class PublicDeflater implements Deflater {
   }
 }
 
-/** RFC 7692 §7.2.1: the bytes that are left out at the end of a message. */
+/** RFC 7692 §7.2.1: the bytes that are omitted at the end of a message. */
 const HELD_BACK = [0x00, 0x00, 0xff, 0xff];
-/** The same and an empty final block: without an end zlib reports that the data was cut short. */
+/** `HELD_BACK` and an empty final block. Without a final block, zlib reports truncated data. */
 const FINAL_TAIL = new Uint8Array([...HELD_BACK, 0x01, 0x00, 0x00, 0xff, 0xff]);
-/** Maximum size of a message for the public functions, in bytes, whatever the limit. */
+/** Maximum size of a message for the public functions, in bytes, whatever limit is set. */
 const MOST = 2 ** 30;
 
 interface Inflated {
@@ -323,7 +329,7 @@ interface Inflated {
   engine: { bytesWritten: number };
 }
 
-/** Gathers a message, and inflates it when it is whole. */
+/** Collects a message and inflates it when it is complete. */
 class PublicInflater implements Inflater {
   readonly #windowBits: number;
   readonly #most: number;
@@ -331,7 +337,7 @@ class PublicInflater implements Inflater {
   #parts: Uint8Array[] = [];
   #size = 0;
   #isWhole = false;
-  /** The output that was not taken yet. */
+  /** The output that has not been taken yet. */
   #output: Uint8Array = EMPTY;
   #isClosed = false;
 
@@ -347,7 +353,7 @@ class PublicInflater implements Inflater {
 
   push(input: Uint8Array): void {
     this.#size += input.length;
-    // No compression adds so many bytes to a message within the limit.
+    // No compressor adds this many bytes to a message within the limit.
     if (this.#size > 2 * this.#most + 1024) throw this.#tooLong();
     this.#parts.push(input.slice());
   }
@@ -391,7 +397,7 @@ class PublicInflater implements Inflater {
     do {
       if (outputs.length > FINAL_BLOCKS) throw new Error("too many final blocks");
       const { output, read } = this.#inflateBlocks(input.subarray(at), left);
-      // A whole message ends with a final block, or with the head of an empty block.
+      // A complete message ends with a final block, or with the header of an empty block.
       const isWhole = at + read <= end ||
         (at + read === input.length && !this.#hasTail(output, input.subarray(at, end)));
       if (!isWhole) throw new Error("unexpected end of data");
@@ -403,10 +409,10 @@ class PublicInflater implements Inflater {
     return joined(outputs);
   }
 
-  /** Inflates up to the end, or to the end of a final block. */
+  /** Inflates until the end of the input or of a final block. */
   #inflateBlocks(input: Uint8Array, most: number): { output: Uint8Array; read: number } {
     const { length: known } = this.#window;
-    // The window comes first, as a block: not all platforms have dictionaries.
+    // The window is passed as a leading block, because not all platforms support dictionaries.
     const block = this.#window.block();
     let inflated: Inflated;
     try {
@@ -424,7 +430,7 @@ class PublicInflater implements Inflater {
     return { output, read: inflated.engine.bytesWritten - block.length };
   }
 
-  /** Whether the tail was taken for the last bytes of a stored block that was cut short. */
+  /** Whether zlib took the tail for the last bytes of a truncated stored block. */
   #hasTail(output: Uint8Array, data: Uint8Array): boolean {
     if (!HELD_BACK.every((byte, i) => byte === output.at(i - HELD_BACK.length))) return false;
     const without = inflateRawSync(concat([this.#window.block(), data]), {
@@ -454,18 +460,18 @@ const handleEngine: DeflateEngine = {
   inflater: (options) => new HandleInflater(options),
 };
 
-/** Compresses by the public functions only: whole messages, without a context. */
+/** Compresses with the public functions only: complete messages, without a context. */
 export const publicEngine: DeflateEngine = {
   deflater: (options) => new PublicDeflater(options),
   inflater: (options) => new PublicInflater(options),
 };
 
-/** Each engine that this platform has, the best one first. */
+/** Returns the engines that this platform supports, the best one first. */
 export function deflateEngines(): DeflateEngine[] {
   return hasHandles() ? [handleEngine, publicEngine] : [publicEngine];
 }
 
-/** The best engine that this platform has. */
+/** The best engine that this platform supports. */
 export const deflateEngine: DeflateEngine = {
   deflater: (options) => deflateEngines()[0].deflater(options),
   inflater: (options) => deflateEngines()[0].inflater(options),

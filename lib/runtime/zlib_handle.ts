@@ -1,7 +1,7 @@
 /**
- * The handle beneath the stream objects of `node:zlib`. It is private to the platform, and on some
- * platforms a wrong call ends the process. So a handle is called only in the ways in which the platform
- * has been seen to call it.
+ * The handle beneath the streams of `node:zlib`. The handle is private, and on some platforms a wrong
+ * call crashes the process. Therefore a handle is only called in the ways that the platform itself was
+ * seen to use.
  *
  * @module
  */
@@ -9,7 +9,6 @@ import { constants, createDeflateRaw, type DeflateRaw } from "node:zlib";
 
 const { Z_SYNC_FLUSH } = constants;
 
-/** The settings of a handle. */
 export interface HandleOptions {
   kind: "deflate" | "inflate";
   windowBits: number;
@@ -20,7 +19,6 @@ export interface HandleOptions {
 
 type Write = (...args: unknown[]) => void;
 
-/** The part of the platform's handles that is used here. */
 interface RawHandle {
   init(...args: unknown[]): unknown;
   write: Write;
@@ -30,19 +28,19 @@ interface RawHandle {
   onerror: ((message: string) => void) | undefined;
 }
 
-/** How this platform makes and calls its handles. */
+/** How this platform creates and calls its handles. */
 interface Shape {
   make: new (mode: number) => RawHandle;
   /** The arguments of `init()` after the four settings. */
   rest: unknown[];
-  /** Whether the array for the counts is given to `init()`, or to every call. */
+  /** Whether the array for the counts is passed to `init()` or to every call. */
   stateAtInit: boolean;
 }
 
 let shape: Shape | undefined;
 let isKnown = false;
 
-/** Whether handles can be used here: they look and act as expected. */
+/** Whether handles look and behave as expected on this platform. */
 export function hasHandles(): boolean {
   if (isKnown) return shape !== undefined;
   isKnown = true;
@@ -59,7 +57,9 @@ interface StreamWithHandle extends DeflateRaw {
   _handle: RawHandle;
 }
 
-/** Observes how the platform itself calls `init()` and `write()`. Undefined if that is not as expected. */
+/**
+ * Observes how the platform calls `init()` and `write()`. Returns undefined if the calls are unexpected.
+ */
 function observeCalls(): Shape | undefined {
   const { _handle } = createDeflateRaw() as StreamWithHandle;
   const prototype = Object.getPrototypeOf(_handle) as RawHandle;
@@ -67,7 +67,7 @@ function observeCalls(): Shape | undefined {
   stream.on("error", () => {});
   const rest = args.slice(4);
   const stateAtInit = rest.some(isState);
-  // If the array is given to every call, a wrong call throws and does no harm.
+  // If the array is passed to every call, a wrong call throws and does no harm.
   const fits = initFits(args) && (!stateAtInit || writeFits(observeWrite(stream)));
   stream.destroy();
   if (!fits) return undefined;
@@ -89,7 +89,7 @@ function observeInit(prototype: RawHandle): { stream: StreamWithHandle; args: un
   }
 }
 
-/** The write is not carried out: the stream keeps waiting for its result. */
+/** Records a write without carrying it out. The stream keeps waiting for its result. */
 function observeWrite(stream: StreamWithHandle): unknown[] {
   let seen: unknown[] = [];
   Object.assign(stream._handle, {
@@ -104,7 +104,7 @@ function observeWrite(stream: StreamWithHandle): unknown[] {
 function initFits(args: unknown[]): boolean {
   const [windowBits, level, memLevel, strategy, ...rest] = args;
   if (windowBits !== 13 || level !== 3 || memLevel !== 5 || strategy !== 0) return false;
-  // A dictionary, which is absent, and flags that are off.
+  // An absent dictionary, and flags that are off.
   const others = rest.filter((value) => !isState(value) && typeof value !== "function");
   return rest.length - others.length <= 2 && rest.some((value) => typeof value === "function") &&
     others.every((value) => value === undefined || value === false);
@@ -121,7 +121,7 @@ function writeFits(args: unknown[]): boolean {
     inputLength === 3 && output instanceof Uint8Array && outputAt === 0 && room === output.length;
 }
 
-/** Whether two messages, the second of which refers to the first, survive, and an error is reported. */
+/** Whether a message can refer to the message before it, and an error is reported. */
 function roundTrips(): boolean {
   const text = "Sluice, sluice, and sluice again";
   const input = new TextEncoder().encode(text);
@@ -148,10 +148,9 @@ function roundTrips(): boolean {
   return hasFailed && lengths[1] < lengths[0] && lengths[1] > 4;
 }
 
-/** A stream of zlib. */
+/** A deflate or inflate stream of zlib. */
 export class Handle {
   readonly options: HandleOptions;
-  /** The error of the last step. */
   error: Error | undefined;
   readonly #raw: RawHandle;
   readonly #state = new Uint32Array(2);
@@ -179,25 +178,24 @@ export class Handle {
     this.#raw.init(windowBits, level, memLevel, strategy, ...own);
   }
 
-  /** The bytes of the output that the last step has not written. */
+  /** Number of bytes of the output that the last step has not written. */
   get room(): number {
     return this.#state[0];
   }
 
-  /** The bytes of the input that the last step has not read. */
+  /** Number of bytes of the input that the last step has not read. */
   get left(): number {
     return this.#state[1];
   }
 
-  /** Whether a step is under way. */
   get pending(): boolean {
     return this.#isPending;
   }
 
   /**
-   * Reads the input from an offset on, and fills the output, until one of them is used up.
+   * Reads the input from an offset on and fills the output until one of them is used up.
    *
-   * @throws {Error} If the input is not valid
+   * @throws {Error} If the input is invalid.
    */
   step(input: Uint8Array, at: number, output: Uint8Array): void {
     this.#write("writeSync", input, at, output);
@@ -205,8 +203,8 @@ export class Handle {
   }
 
   /**
-   * Does the same in the platform's thread pool, or else a turn of the event loop later. An error is
-   * found in `error`.
+   * Like `step()`, but runs in the platform's thread pool, or a turn of the event loop later. `error`
+   * holds the error, if there was one.
    */
   stepLater(input: Uint8Array, at: number, output: Uint8Array, done: () => void): void {
     this.#done = done;
@@ -238,7 +236,7 @@ export class Handle {
     this.#raw.reset();
   }
 
-  /** Frees the handle, after a step that is under way. The end of that step is not reported. */
+  /** Frees the handle after the current step. The end of that step is not reported. */
   close(): void {
     if (this.#isClosed) return;
     this.#isClosed = true;

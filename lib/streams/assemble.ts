@@ -1,5 +1,5 @@
 /**
- * A duplex of messages over a duplex of bytes.
+ * Makes a duplex of messages over a duplex of bytes.
  *
  * @module
  */
@@ -22,11 +22,9 @@ export interface AssembleOptions extends
     | "readableStrategy"
     | "closeTimeout"
   > {
-  /** The role of this end. */
+  /** Role of this end. */
   role: Role;
-  /**
-   * The extensions, in the order in which they were agreed on. They are closed with the connection.
-   */
+  /** Extensions, in the order in which they were negotiated. They are closed with the connection. */
   extensions?: readonly Extension[];
 }
 
@@ -51,12 +49,19 @@ export interface MessageDuplex {
 }
 
 /**
- * Makes a duplex of messages over a pair of byte streams, after the opening handshake. It answers pings and
- * does the closing handshake like a `WebSocketConnection`, but sends no pings.
+ * Makes a duplex of messages over a pair of byte streams, after the opening handshake. The duplex answers
+ * pings and performs the closing handshake like a `WebSocketConnection`, but sends no pings of its own.
+ *
+ * @param duplex The byte streams. Neither may be locked.
+ * @param options The role of this end, the extensions and the limits.
+ * @returns The streams of messages, and a promise of the end.
+ * @throws {TypeError} If `duplex` is not a pair of byte streams, if one of them is locked, if an option
+ *   does not exist, or if an option has the wrong type.
+ * @throws {RangeError} If a number is negative or NaN.
  *
  * @example
  * ```ts
- * import { assemble } from "@sluice/sluice/streams";
+ * import { assemble } from "sluice/streams";
  *
  * const up = new TransformStream<Uint8Array, Uint8Array>();
  * const down = new TransformStream<Uint8Array, Uint8Array>();
@@ -68,10 +73,6 @@ export interface MessageDuplex {
  * console.log((await client.readable.getReader().read()).value); // Hello
  * await writer.close();
  * ```
- *
- * @throws {TypeError} If the duplex is not a pair of byte streams, or one of them is locked; if an option
- * does not exist or has the wrong type.
- * @throws {RangeError} If a number is negative or NaN.
  */
 export function assemble(duplex: ByteDuplex, options: AssembleOptions): MessageDuplex {
   checkKnown("assemble()", options, ASSEMBLE_OPTIONS);

@@ -1,5 +1,5 @@
 /**
- * Machines that turn input into output, as pairs of streams, one item or one array of items at a time.
+ * Pairs of streams over machines that turn input into output.
  *
  * @module
  */
@@ -10,16 +10,19 @@ import { PENDING } from "../core/extension.ts";
 export interface Machine<I, O> {
   /** Takes input. */
   push(input: I): void;
-  /** Returns the next output, if there is any. `ready` is called when pending output is there. */
+  /**
+   * Returns the next output, `PENDING` or undefined. `ready` is called when pending output becomes
+   * available.
+   */
   next(ready: () => void): O | typeof PENDING | undefined;
   /** Called when there is no more input. */
   end?(): void;
 }
 
 /**
- * A machine as a pair of streams, like `CompressionStream`. The readable queues nothing: each item is
- * taken from the machine when it is asked for, so that all items before an error are read before the
- * error. (A `TransformStream` that errors drops its queue.)
+ * A machine as a pair of streams, like `CompressionStream`. The readable queues nothing: it takes each
+ * item from the machine on demand, so that all items before an error can be read. (A `TransformStream`
+ * that errors drops its queue.)
  */
 export class PullStream<I, O> {
   /** The output. */
@@ -29,7 +32,7 @@ export class PullStream<I, O> {
   readonly #machine: Machine<I, O>;
   #output!: ReadableStreamDefaultController<O>;
   #input!: WritableStreamDefaultController;
-  /** Settle the current write or close. */
+  /** These settle the current write or close. */
   #resolveWrite: (() => void) | undefined;
   #rejectWrite: ((error: unknown) => void) | undefined;
   /** Resolves the pull that waits for output. */
@@ -43,7 +46,7 @@ export class PullStream<I, O> {
   /**
    * Makes the streams of a machine.
    *
-   * @param machine Turns the input into output.
+   * @param machine The machine that turns the input into output.
    */
   constructor(machine: Machine<I, O>) {
     this.#machine = machine;
@@ -61,7 +64,7 @@ export class PullStream<I, O> {
     this.writable = new WritableStream<I>({
       start: (controller) => {
         this.#input = controller;
-        // abort() below is called after the current write, which waits for a reader or an extension.
+        // abort() below is only called after the current write, which waits for a reader or an extension.
         onAbort(controller.signal, (reason) => this.#rejectAll(reason));
       },
       write: (chunk) => this.#write(() => machine.push(chunk)),
@@ -131,10 +134,10 @@ export class PullStream<I, O> {
 
 /** Maximum number of items in a batch. */
 const MAX_ITEMS = 1024;
-/** A batch of this many bytes of payload takes no further item. */
+/** Number of payload bytes after which a batch ends. */
 export const MAX_BATCH_SIZE = 65536;
 
-/** Makes a machine of arrays out of one of single items. */
+/** Makes a machine of arrays from a machine of single items. */
 export function batched<I, O>(
   machine: Machine<I, O>,
   options: BatchOptions<O>,
@@ -170,27 +173,27 @@ class Spread<I, O> implements Machine<readonly I[], O> {
   }
 }
 
-/** How a {@linkcode Batch} gathers. */
+/** Options of a {@linkcode Batch}. */
 export interface BatchOptions<O> {
-  /** Measures an item, in bytes. */
+  /** Returns the size of an item, in bytes. */
   size: (item: O) => number;
   /**
-   * Returns what to do with an item instead of adding it to a batch, or undefined. It is done when all
-   * items before have been read.
+   * Returns the function that handles an item outside of the batches, or undefined if the item belongs in
+   * a batch. The function is called when all items before it have been read.
    */
   divert?: (item: O) => (() => void) | undefined;
 }
 
 /**
- * Gathers the output that a machine has at hand. A batch ends when the machine has no more output, when
- * its output is pending, or when it fails: then the error comes instead of the next batch.
+ * Collects the available output of a machine. A batch ends when the machine has no more output, its
+ * output is pending, or it fails. The error then takes the place of the next batch.
  */
 export class Batch<I, O> implements Machine<I, O[]> {
   readonly #machine: Machine<I, O>;
   readonly #options: BatchOptions<O>;
   /** An error that the machine threw after the last batch. */
   #failure: { error: unknown } | undefined;
-  /** An item that is diverted once the batch before has been read. */
+  /** An item to divert when the batch before it has been read. */
   #held: O | undefined;
   #isPending = false;
   #isGathering = false;
@@ -240,7 +243,7 @@ export class Batch<I, O> implements Machine<I, O[]> {
     }
   }
 
-  /** Returns the next item for the batch, unless an item before has to be diverted first. */
+  /** Returns the next item of the batch, unless an earlier item must be diverted first. */
   #next(hasItems: boolean): O | undefined {
     for (;;) {
       const item = this.#held ?? this.#take();

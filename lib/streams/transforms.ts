@@ -1,5 +1,5 @@
 /**
- * The transforms: bytes to frames to messages, and the reverse.
+ * Transform streams from bytes to frames to messages, and back.
  *
  * @module
  */
@@ -50,9 +50,10 @@ function isMessage(item: Message | Frame): item is Message {
 }
 
 /**
- * Bytes to frames (RFC 6455 §5.2), in pieces. A frame that is complete in one chunk is one piece, and so
- * is every control frame. Errors with a RemoteProtocolError: 1002, 1009, or 1006 if the input ends within
- * a frame. The payload of a data frame may be a view of a chunk that was written.
+ * Decodes bytes into frames (RFC 6455 §5.2), in pieces. Every control frame, and every frame that arrives
+ * complete in one chunk, is one piece. The payload of a data frame may be a view of a chunk that was
+ * written. The stream errors with a RemoteProtocolError: 1002, 1009, or 1006 if the input ends within a
+ * frame.
  */
 export class FrameDecoderStream extends PullStream<Uint8Array, FramePiece> {
   /**
@@ -65,7 +66,7 @@ export class FrameDecoderStream extends PullStream<Uint8Array, FramePiece> {
   }
 
   /**
-   * Makes a decoder that gives arrays: the pieces of a chunk of bytes, at most 1024, and none after the
+   * Makes a decoder whose items are arrays: the pieces of one chunk, at most 1024, and none after the
    * first 64 KiB of payload. An error comes after the pieces before it.
    *
    * @param options The options of the constructor.
@@ -76,24 +77,24 @@ export class FrameDecoderStream extends PullStream<Uint8Array, FramePiece> {
 }
 
 /**
- * Frames as received to frames as they were before the peer's extensions changed them. Control frames
- * pass through. Errors with the RemoteProtocolError of an extension.
+ * Undoes the changes that the peer's extensions made to frames. Control frames pass through. The stream
+ * errors with the RemoteProtocolError of an extension.
  */
 export class ExtensionDecoderStream extends PullStream<FramePiece, FramePiece> {
   /**
    * Makes a decoder for one connection.
    *
-   * @param extensions The extensions, in the order in which they were agreed on. The caller closes them.
+   * @param extensions The extensions, in the order in which they were negotiated. The caller closes them.
    */
   constructor(extensions: readonly Extension[]) {
     super(new ExtensionDecoding(extensions));
   }
 
   /**
-   * Makes a decoder that takes and gives arrays, bounded as those of {@linkcode FrameDecoderStream}.
-   * An array ends when the next output of an extension is pending.
+   * Makes a decoder of arrays, limited like those of {@linkcode FrameDecoderStream}. An array also ends
+   * when the output of an extension is pending.
    *
-   * @param extensions The extensions of the constructor.
+   * @param extensions The extensions, in the order in which they were negotiated.
    */
   static batched(
     extensions: readonly Extension[],
@@ -123,22 +124,22 @@ class ExtensionDecoding implements Machine<FramePiece, FramePiece> {
   }
 }
 
-/** Frames to frames as the extensions change them. Control frames pass through. */
+/** Applies the extensions to frames. Control frames pass through. */
 export class ExtensionEncoderStream extends PullStream<Frame, Frame> {
   /**
    * Makes an encoder for one connection.
    *
-   * @param extensions The extensions, in the order in which they were agreed on. The caller closes them.
+   * @param extensions The extensions, in the order in which they were negotiated. The caller closes them.
    */
   constructor(extensions: readonly Extension[]) {
     super(new ExtensionEncoding(extensions));
   }
 
   /**
-   * Makes an encoder that takes and gives arrays, bounded as those of {@linkcode FrameDecoderStream}.
-   * An array ends when the next output of an extension is pending.
+   * Makes an encoder of arrays, limited like those of {@linkcode FrameDecoderStream}. An array also ends
+   * when the output of an extension is pending.
    *
-   * @param extensions The extensions of the constructor.
+   * @param extensions The extensions, in the order in which they were negotiated.
    */
   static batched(extensions: readonly Extension[]): PullStream<readonly Frame[], Frame[]> {
     return batched(new ExtensionEncoding(extensions), { size: payloadSize });
@@ -148,7 +149,6 @@ export class ExtensionEncoderStream extends PullStream<Frame, Frame> {
 class ExtensionEncoding implements Machine<Frame, Frame> {
   readonly #extensions: readonly Extension[];
   #frame: Frame | undefined;
-  /** A frame that is ready. */
   #encoded: Frame | undefined;
   #failure: Error | undefined;
 
@@ -200,25 +200,25 @@ const ASSEMBLER_OPTIONS: OptionNames<MessageAssemblerOptions> = {
 };
 
 /**
- * Frames to messages (RFC 6455 §5.4, §5.6). Control frames are items too, unless `onControl` takes
- * them. Errors with a RemoteProtocolError: 1002, 1007 or 1009, or 1006 if the input ends within a
- * message. A binary message has a buffer of its own, unless a piece fills the buffer of a chunk that was
- * written.
+ * Assembles frames into messages (RFC 6455 §5.4, §5.6). Control frames are items too, unless `onControl`
+ * is set. A binary message has a buffer of its own, unless a piece fills the buffer of a chunk that was
+ * written. The stream errors with a RemoteProtocolError: 1002, 1007, 1009, or 1006 if the input ends
+ * within a message.
  */
 export class MessageAssemblerStream extends PullStream<FramePiece, Message | Frame> {
   /**
    * Makes an assembler for one connection.
    *
-   * @param options The limit, and a callback for control frames.
+   * @param options The limit, and the callback for control frames.
    */
   constructor(options: MessageAssemblerOptions = {}) {
     super(new Assembling(options));
   }
 
   /**
-   * Makes an assembler that takes and gives arrays, bounded as those of {@linkcode FrameDecoderStream}.
-   * Control frames keep their place; one that `onControl` takes ends the array before it. An error
-   * comes after the messages before it.
+   * Makes an assembler of arrays, limited like those of {@linkcode FrameDecoderStream}. Control frames
+   * keep their place; a frame for `onControl` ends the array before it. An error comes after the messages
+   * before it.
    *
    * @param options The options of the constructor.
    */
@@ -267,7 +267,10 @@ class Assembling implements Machine<FramePiece, Message | Frame> {
   }
 }
 
-/** Messages to frames. Frames pass through, so that control frames can be written between messages. */
+/**
+ * Splits messages into frames. Frames pass through, so that control frames can be written between
+ * messages.
+ */
 export class MessageFragmenterStream extends PullStream<Message | Frame, Frame> {
   /**
    * Makes a fragmenter.
@@ -279,7 +282,7 @@ export class MessageFragmenterStream extends PullStream<Message | Frame, Frame> 
   }
 
   /**
-   * Makes a fragmenter that takes and gives arrays, bounded as those of {@linkcode FrameDecoderStream}.
+   * Makes a fragmenter of arrays, limited like those of {@linkcode FrameDecoderStream}.
    *
    * @param options The options of the constructor.
    */
@@ -312,11 +315,14 @@ class Fragmenting implements Machine<Message | Frame, Frame> {
 
 /** Options of a {@linkcode FrameEncoderStream}. */
 export interface FrameEncoderOptions {
-  /** The role of the sending end: a client masks its frames, a server does not. */
+  /** Role of the sending end. A client masks its frames, a server does not. */
   role: Role;
 }
 
-/** Frames to bytes (RFC 6455 §5.2), a chunk for each frame. Errors with RangeError for an invalid frame. */
+/**
+ * Encodes frames into bytes (RFC 6455 §5.2), one chunk per frame. Errors with a RangeError for an invalid
+ * frame.
+ */
 export class FrameEncoderStream extends PullStream<Frame, Uint8Array> {
   /**
    * Makes an encoder.
@@ -329,8 +335,8 @@ export class FrameEncoderStream extends PullStream<Frame, Uint8Array> {
   }
 
   /**
-   * Makes an encoder that takes arrays and gives a chunk for each array, or several of about 64 KiB. A
-   * chunk belongs to the reader. The error of an invalid frame comes after the frames before it.
+   * Makes an encoder that turns each array into one chunk, or into several of about 64 KiB. A chunk
+   * belongs to the reader. The error of an invalid frame comes after the frames before it.
    *
    * @param options The options of the constructor.
    */
@@ -377,7 +383,7 @@ class Encoding implements Machine<readonly Frame[], Uint8Array> {
         size += frameLength(this.#frames[end], this.#masked);
       }
     } catch (error) {
-      // The frames before it are encoded first; the next call throws again.
+      // The frames before the invalid one are encoded first. The next call throws again.
       if (size === 0) throw error;
     }
     return { end, size };
