@@ -1,5 +1,5 @@
 /**
- * The transports and the compression of the running platform. No other module asks what the platform is.
+ * Finds the transports and the compression of the running platform.
  *
  * @module
  */
@@ -13,17 +13,17 @@ import type { TransportProvider } from "./transport.ts";
 
 /** Loads the provider of the running platform. */
 export async function defaultProvider(): Promise<TransportProvider> {
-  // Sockets of `node:tls` on Deno continue to read while they are paused.
+  // Deno has its own provider: on Deno, sockets of `node:tls` continue to read while they are paused.
   if ("Deno" in globalThis) return (await import("./runtime/deno.ts")).denoProvider;
   if ("Bun" in globalThis) return (await import("./runtime/bun.ts")).bunProvider;
   return (await import("./runtime/node.ts")).nodeProvider;
 }
 
 /**
- * The extensions that the options ask for.
+ * Returns the extensions that the options ask for.
  *
- * @param byDefault whether to compress if the options do not say
- * @throws {HandshakeError} "unsupported" if the options ask for compression and the platform has none
+ * @param byDefault Whether to compress if the options do not say.
+ * @throws {HandshakeError} If the options ask for compression and the platform has none ("unsupported").
  */
 export function extensionsOf(
   options: Omit<ConnectionOptions, "signal">,
@@ -44,12 +44,12 @@ async function withCompression(
   }
   const options = typeof compression === "object" ? compression : {};
   const deflate = new PerMessageDeflate({ ...options, engine, maxMessageSize });
-  // The caller may have configured the extension.
+  // The caller may have given a PerMessageDeflate of their own.
   if (extensions.some(({ name }) => name === deflate.name)) return extensions;
   return [...extensions, deflate];
 }
 
-/** Loads the engine that compresses; undefined if the platform has none. */
+/** Loads the compression engine. Resolves to undefined if the platform has none. */
 function loadDeflate(): Promise<DeflateEngine | undefined> {
   return import("./runtime/zlib.ts").then(({ deflateEngine }) => deflateEngine, () => undefined);
 }

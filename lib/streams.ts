@@ -1,6 +1,6 @@
 /**
- * The core's machines as streams: bytes to frames to messages, and the reverse. Pipe them together as
- * you like, or let {@linkcode assemble} do it.
+ * Streams that turn bytes into frames and frames into messages, and the reverse. Pipe them together, or
+ * use {@linkcode assemble}.
  *
  * @example An echo made by hand
  * ```ts
@@ -20,9 +20,8 @@
  * for await (const chunk of echo) console.log(chunk); // Uint8Array [0x81, 0x02, 0x68, 0x69]
  * ```
  *
- * Each of them has a batch form, made by `batched()`, whose chunks are arrays of what was at hand; one
- * of bytes has many frames. With small messages that is several times as fast, because what a chunk
- * costs on its way through streams is far more than what a frame costs.
+ * Each class has a batch form, made by `batched()`, whose chunks are arrays. The batch form of a stream
+ * of bytes puts several frames into one chunk. Batches are faster for small messages.
  *
  * @example The same in batches
  * ```ts

@@ -1,5 +1,5 @@
 /**
- * The clock and the timers of the library: every file that waits, or asks for the time, uses this one.
+ * The clock and the timers of the library. All modules use them, so that tests can replace the time.
  *
  * @module
  */
@@ -8,46 +8,45 @@ type Schedule = (callback: () => void) => unknown;
 
 const { setImmediate } = globalThis as { setImmediate?: Schedule };
 
-/** Calls back in a later macrotask, when all microtasks of the present one have run. */
+/** Calls back in a later macrotask, after all pending microtasks. */
 export const nextTurn: Schedule = setImmediate ?? ((callback) => setTimeout(callback, 0));
 
-/** The longest delay that the platforms' timers take, in milliseconds. A longer one fires at once. */
+/** Maximum delay of the platforms' timers, in milliseconds. A longer delay fires at once. */
 const LONGEST_DELAY = 2 ** 31 - 1;
 
-/** A timer that is this late shows that the process stood still or was busy, in milliseconds. */
+/** Lateness of a timer, in milliseconds, that shows that the process stood still or was busy. */
 const STANDSTILL = 50;
 
-/** The number of slices that the time of a deadline is counted in. */
+/** Number of slices of a deadline. */
 const SLICES = 4;
 
 /**
- * Turns of the event loop after which the platform has read its sockets, and a reader that pauses the
- * transport after each chunk has taken a few of them.
+ * Number of turns of the event loop after which the platform has read its sockets, and a reader that
+ * pauses the transport after each chunk has taken several chunks.
  */
 const TURNS = 4;
 
-/** The milliseconds of a clock that never goes back. */
+/** Returns the time of a clock that never goes back, in milliseconds. */
 export function now(): number {
   return performance.now();
 }
 
-/** The milliseconds since 1970 by the clock of this machine, which may be wrong. */
+/** Returns the milliseconds since 1970. The clock of the machine may be wrong. */
 export function wallClock(): number {
   return Date.now();
 }
 
 /**
- * Calls back once, after a delay of any length.
+ * Calls back once after a delay of any length.
  *
- * @param callback what to call
- * @param delay the delay, in milliseconds; Infinity for never
- * @returns a function that cancels the timer
+ * @param delay The delay, in milliseconds. Infinity means never.
+ * @returns A function that cancels the timer.
  */
 export function timer(callback: () => void, delay: number): () => void {
   return startTimer(callback, delay, false);
 }
 
-/** Like {@linkcode timer}, and does not hold the process open. */
+/** Like {@linkcode timer}, but does not keep the process running. */
 export function backgroundTimer(callback: () => void, delay: number): () => void {
   return startTimer(callback, delay, true);
 }
@@ -55,13 +54,13 @@ export function backgroundTimer(callback: () => void, delay: number): () => void
 function startTimer(callback: () => void, delay: number, background: boolean): () => void {
   if (delay === Infinity) return () => {};
   if (delay > LONGEST_DELAY) return startLongTimer(callback, delay, background);
-  // Browsers hand out numbers, which hold nothing open.
+  // Browsers return a number, which has no `unref()`.
   const started = setTimeout(callback, delay) as { unref?: () => void } | number;
   if (background && typeof started === "object") started.unref?.();
   return () => clearTimeout(started as number);
 }
 
-/** A timer that is made of several, one after the other. */
+/** Chains several timers. */
 function startLongTimer(callback: () => void, delay: number, background: boolean): () => void {
   let cancel = startTimer(
     () => cancel = startTimer(callback, delay - LONGEST_DELAY, background),
@@ -73,16 +72,14 @@ function startLongTimer(callback: () => void, delay: number, background: boolean
 
 /**
  * Calls back when the peer has used up its time. The clock alone does not decide: if the event loop or
- * the whole process stood still, the answer may lie unread in the socket. So the time is counted in
- * slices, and a slice that ends late does not count, unless the one before was late too. At the end, the
- * callback runs only after some turns in which an answer could have been read.
+ * the process stood still, the answer may wait unread in the socket. So the time is counted in slices,
+ * and a slice that ends late does not count, unless the slice before it was late too. At the end, the
+ * callback runs only after some turns in which an answer could have been read. A deadline does not keep
+ * the process running.
  *
- * A deadline does not hold the process open.
- *
- * @param callback what to call, unless the deadline was cancelled
- * @param timeout the time that the peer has, in milliseconds; Infinity for any time
- * @param hasProgressed asked after each slice; if it gives true, the time starts anew. Default: false
- * @returns a function that cancels the deadline
+ * @param timeout The time that the peer has, in milliseconds. Infinity means no limit.
+ * @param hasProgressed Called after each slice. If it returns true, the time starts again.
+ * @returns A function that cancels the deadline.
  */
 export function deadline(
   callback: () => void,
@@ -125,16 +122,16 @@ function afterTurns(turns: number, callback: () => void): void {
   else nextTurn(() => afterTurns(turns - 1, callback));
 }
 
-/** Maximum work of one connection in a turn of the event loop, in bytes sent. */
+/** Maximum number of bytes that one connection sends in a turn of the event loop. */
 const MOST_WORK = 4_194_304;
 
-/** A turn of this many milliseconds is long, however little was sent. */
+/** Duration of a long turn, in milliseconds. */
 const LONG = 10;
 
-/** The turns in which work was counted so far, and whether the present one is among them. */
+/** The number of turns in which work was counted, and whether the current turn is one of them. */
 let turns = 0;
 let isTurnKnown = false;
-/** Given to those who wait for the next turn. */
+/** The promise of the next turn, shared by all senders that wait for it. */
 let next: Promise<void> | undefined;
 let arrive: (() => void) | undefined;
 
@@ -150,15 +147,15 @@ function knowTurn(): void {
 }
 
 /**
- * Counts what somebody does in a turn of the event loop. Whoever goes on and on in microtasks keeps timers
- * and sockets from theirs.
+ * Counts the work of a sender in a turn of the event loop. A sender that continues in microtasks would
+ * keep timers and sockets from running.
  */
 export class TurnClock {
   #turn = -1;
   #began = 0;
   #work = 0;
 
-  /** Counts work, in bytes. Gives a promise of the next turn if this one is long. */
+  /** Counts work, in bytes. Returns a promise of the next turn if the current turn has been long. */
   count(work: number): Promise<void> | undefined {
     knowTurn();
     if (this.#turn !== turns) {

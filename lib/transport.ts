@@ -1,6 +1,6 @@
 /**
- * The contract between a connection and the channel that carries its bytes. It is made of callbacks,
- * because WHATWG byte streams cost a fifth of the throughput; `byte_streams.ts` has adapters both ways.
+ * The contract between a connection and the channel that carries its bytes. It uses callbacks because
+ * they are faster than byte streams; `byte_streams.ts` converts in both directions.
  *
  * @module
  */
@@ -26,60 +26,64 @@ export type Address =
 /** The TLS options of a client. Certificates and keys are in PEM format. */
 export interface TlsConnectOptions {
   /**
-   * Certificates of the authorities to trust instead of the platform's authorities. On Deno they are
-   * trusted in addition. Default: none
+   * Certificates of the authorities to trust instead of the platform's authorities. On Deno, they are
+   * trusted in addition.
    */
   ca?: string | string[];
-  /** The certificate that the client shows if the server asks for one, and its chain. Default: none */
+  /** Certificate of the client, and its chain, for a server that asks for one. */
   cert?: string;
-  /** The private key of `cert`. Default: none */
+  /** Private key of `cert`. */
   key?: string;
   /**
-   * The name that the server's certificate must be valid for. On Deno it cannot be combined with `cert`.
-   * Default: the host name of the server
+   * Name that the server's certificate must be valid for. On Deno, it cannot be combined with `cert`. By
+   * default, the host name of the server.
    */
   servername?: string;
-  /** The application protocols to offer (ALPN), the preferred one first. Default: none */
+  /** Application protocols to offer (ALPN), the preferred one first. */
   alpn?: string[];
   /**
-   * Accepts any certificate, so that anybody can read and change the bytes. Use it only in tests. On Deno,
-   * use the flag `--unsafely-ignore-certificate-errors` instead. Default: false
+   * Accepts any certificate, so that anybody can read and change the bytes. Use it only in tests. On
+   * Deno, use the flag `--unsafely-ignore-certificate-errors` instead.
+   * @default {false}
    */
   insecureSkipVerify?: boolean;
 }
 
 /** The TLS options of a server. Certificates and keys are in PEM format. */
 export interface TlsServeOptions {
-  /** The server's certificate, and its chain. */
+  /** Certificate of the server, and its chain. */
   cert: string;
-  /** The private key of `cert`. */
+  /** Private key of `cert`. */
   key: string;
   /**
    * Certificates of the authorities whose clients are accepted. Each client must then show a certificate.
-   * Not available on Deno. Default: none
+   * Not available on Deno.
    */
   ca?: string | string[];
-  /** The application protocols to choose from (ALPN), the preferred one first. Default: none */
+  /** Application protocols to choose from (ALPN), the preferred one first. */
   alpn?: string[];
 }
 
 /** The callbacks of a {@linkcode Transport}. */
 export interface TransportHandlers {
   /**
-   * Bytes have arrived. The handler may change and keep them. It returns true if it has not kept them, so
-   * that their memory may be used again.
+   * Called when bytes have arrived. The handler may change and keep them. It returns true if it has not
+   * kept the bytes, so that their memory can be used again.
    */
   data(chunk: Uint8Array): boolean | void;
   /**
-   * Whether the handler takes bytes as fast as they arrive. While it is false, a transport that can choose
-   * reads little at a time, because a chunk is held until all of it has been taken. Default: true
+   * Whether the handler takes bytes as fast as they arrive. While it is false, a transport that can
+   * choose reads little at a time, because a chunk stays in memory until all of it has been taken.
+   * @default {true}
    */
   readonly keepsUp?: boolean;
-  /** `bufferedAmount` has fallen to 0. */
+  /** Called when `bufferedAmount` has fallen to 0. */
   drain(): void;
-  /** The peer has ended its side. No more data follows. */
+  /** Called when the peer has ended its side. No more data follows. */
   end(): void;
-  /** The transport is closed, with an error if it has failed. Called once, after all other callbacks. */
+  /**
+   * Called once, after all other callbacks, when the transport is closed; with an error if it has failed.
+   */
   close(error?: Error): void;
 }
 
@@ -89,17 +93,21 @@ export interface Transport {
   readonly localAddress?: Address;
   /** The address of the peer, if it has one. */
   readonly remoteAddress?: Address;
-  /** Whether the bytes are encrypted. Default: false */
+  /**
+   * Whether the bytes are encrypted.
+   * @default {false}
+   */
   readonly secure?: boolean;
   /**
-   * The number of bytes written that the platform has not taken yet, and of bytes that were written too
-   * late to be sent. While it is above 0, the parts written may still be read and must not change. It falls
-   * as bytes leave, even in the middle of a long write, so that keepalive can see that the peer reads.
+   * Number of bytes written that the platform has not taken yet, plus the bytes that were written after
+   * `end()` or `destroy()`. While it is above 0, the parts written may still be read and must not change.
+   * It falls as bytes leave, even in the middle of a long write, so that keepalive can see that the peer
+   * reads.
    */
   readonly bufferedAmount: number;
   /**
-   * Allocates memory that need not be zeroed, if that costs the platform less. It is called as a function.
-   * Default: the memory is zeroed
+   * Allocates memory that need not be zeroed, if the platform has a faster way. It is called as a
+   * function.
    */
   readonly allocate?: (length: number) => Uint8Array;
   /** Sets the handlers. Nothing is read before the first call. */
@@ -111,8 +119,8 @@ export interface Transport {
   /**
    * Continues to read.
    *
-   * @param released whether the handler no longer keeps the last chunk, for which `data()` did not return
-   * true
+   * @param released Whether the handler no longer keeps the last chunk, for which `data()` did not return
+   * true.
    */
   resume(released?: boolean): void;
   /** Ends our side after all bytes written. */
@@ -125,48 +133,54 @@ export interface Transport {
 export interface Tunnel {
   /** Asks the proxy for the tunnel. Called before anything else is sent or read. */
   open(transport: Transport): Promise<void>;
-  /** The TLS options inside the tunnel. Default: no TLS */
+  /** TLS options inside the tunnel. By default, the tunnel carries clear text. */
   tls?: TlsConnectOptions;
 }
 
-/** Where to connect, and how. */
+/** The peer to connect to, and the options of the connection. */
 export interface DialOptions {
   /** The host name or IP address. */
   hostname: string;
   /** The port. */
   port: number;
-  /** The path of a Unix socket to connect to instead. Default: none */
+  /** Path of a Unix socket to connect to instead. */
   unix?: string;
-  /** The TLS options. Default: no TLS */
+  /** TLS options. By default, the connection is not encrypted. */
   tls?: TlsConnectOptions;
-  /** The tunnel to open and use. Default: none */
+  /** Tunnel to open and use. */
   tunnel?: Tunnel;
   /** Gives up when aborted. */
   signal?: AbortSignal;
 }
 
-/** Where to listen, and how. */
+/** The address to listen on, and the options of the listener. */
 export interface ListenOptions {
   /** The host name or IP address. */
   hostname: string;
-  /** The port; 0 for a free one. */
+  /** The port. 0 chooses a free port. */
   port: number;
-  /** The path of a Unix socket to listen on instead. Default: none */
+  /** Path of a Unix socket to listen on instead. */
   unix?: string;
-  /** Whether other processes with this option may listen on the same TCP port. Default: false */
+  /**
+   * Whether other processes with this option may listen on the same TCP port.
+   * @default {false}
+   */
   reusePort?: boolean;
-  /** The TLS options. Default: no TLS */
+  /** TLS options. By default, the connection is not encrypted. */
   tls?: TlsServeOptions;
-  /** Maximum time for a TLS handshake, in milliseconds. 0 disables the limit. Default: 10000 */
+  /**
+   * Maximum time for a TLS handshake, in milliseconds. 0 disables the limit.
+   * @default {10_000}
+   */
   handshakeTimeout?: number;
-  /** Called with errors of a listener that continues to listen. Default: they are ignored */
+  /** Called with errors of a listener that continues to listen. */
   onError?: (error: Error) => void;
   /**
-   * Reserves a place before a TLS handshake. Returns a function to call when the handshake is over, directly
-   * before `accept` if the handshake succeeded. Returns undefined if there is no place: the client is then
-   * cut, or accepted later. Default: there is always a place
+   * Reserves a place before a TLS handshake. Returns a function to call when the handshake is over,
+   * directly before `accept` if the handshake succeeded. Returns undefined if there is no place: the
+   * client is then cut, or accepted later. By default, there is always a place.
    *
-   * @param remoteAddress the address of the client, if it is known
+   * @param remoteAddress The address of the client, if it is known.
    */
   admit?: (remoteAddress?: Address) => (() => void) | undefined;
 }
@@ -188,11 +202,8 @@ export interface TransportProvider {
    * if the platform does not support one of the options.
    */
   listen(options: ListenOptions, accept: (transport: Transport) => void): Promise<Listener>;
-  /**
-   * Returns the value of an environment variable. Throws if the platform does not permit it. Default: there
-   * are no environment variables
-   */
+  /** Returns the value of an environment variable. Throws if the platform does not permit it. */
   environment?(name: string): string | undefined;
-  /** A faster way to encode and decode text than TextEncoder and TextDecoder. Default: none */
+  /** A faster way to encode and decode text than TextEncoder and TextDecoder. */
   readonly textCodec?: TextCodec;
 }

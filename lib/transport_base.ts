@@ -1,12 +1,12 @@
 /**
- * The part that all transports share: who is called, which bytes have not left, and how both sides end.
+ * The base class of all transports, and their queue of bytes.
  *
  * @module
  */
 import { Queue } from "./core/queue.ts";
 import type { Address, Transport, TransportHandlers } from "./transport.ts";
 
-/** How far our side has come to its end. */
+/** The state of this side. */
 type Phase = "open" | "ending" | "ended" | "destroyed" | "closed";
 
 /** A transport over some platform's channel of bytes. */
@@ -14,7 +14,7 @@ export abstract class BaseTransport implements Transport {
   protected handlers: TransportHandlers | undefined;
   /** The bytes written that have not left yet. */
   protected unsent = 0;
-  /** The bytes that were written after our side had ended. */
+  /** The bytes that were written after this side had ended. */
   protected late = 0;
   /** Why the transport failed. */
   protected error: Error | undefined;
@@ -55,10 +55,9 @@ export abstract class BaseTransport implements Transport {
     this.cut();
   }
 
-  /** Starts to read. */
   protected abstract start(): void;
 
-  /** Ends our side: all bytes have left. */
+  /** Ends this side. Called when all bytes have left. */
   protected abstract finish(): void;
 
   /** Ends both sides. `reportClose()` must follow. */
@@ -72,7 +71,7 @@ export abstract class BaseTransport implements Transport {
     this.late += sizeOf(parts);
   }
 
-  /** Bytes have left. If they were the last, our side ends if it is due to end. */
+  /** Counts bytes that have left. After the last byte, this side ends if `end()` was called. */
   protected reportSent(length: number): void {
     this.unsent -= length;
     if (this.unsent > 0) return;
@@ -84,7 +83,6 @@ export abstract class BaseTransport implements Transport {
     if (this.bufferedAmount === 0 && !this.isDestroyed) this.handlers?.drain();
   }
 
-  /** The peer has ended its side. */
   protected reportEnd(): void {
     if (this.isInputEnded || this.isDestroyed) return;
     this.isInputEnded = true;
@@ -92,7 +90,10 @@ export abstract class BaseTransport implements Transport {
     this.#destroyAtEnd();
   }
 
-  /** Our side has ended. For platforms that do not close by themselves when both sides have ended. */
+  /**
+   * Reports that this side has ended. Only for platforms that do not close by themselves when both sides
+   * have ended.
+   */
   protected reportFinished(): void {
     if (this.phase === "ending") this.phase = "ended";
     this.#destroyAtEnd();
@@ -102,22 +103,22 @@ export abstract class BaseTransport implements Transport {
     if (this.isInputEnded && this.phase === "ended") this.destroy();
   }
 
-  /** The transport has failed. */
   protected fail(error: Error): void {
     if (this.isDestroyed) return;
     this.error ??= error;
     this.destroy();
   }
 
-  /** The first bytes of a queue. Fails the transport if they were detached, and returns undefined. */
+  /**
+   * Returns the first bytes of a queue. If they were detached, fails the transport and returns undefined.
+   */
   protected firstOf(queue: ByteQueue | undefined): Uint8Array | undefined {
     if (!queue?.isDetached) return queue?.first;
-    // A part of the frame may have left, so that no other bytes can follow.
+    // Part of the frame may have left, so that no other bytes can follow.
     this.fail(new TypeError("The bytes were detached"));
     return undefined;
   }
 
-  /** The transport is gone. */
   protected reportClose(error?: Error): void {
     if (this.phase === "closed") return;
     this.phase = "closed";
@@ -126,9 +127,9 @@ export abstract class BaseTransport implements Transport {
   }
 }
 
-/** Bytes that wait, in order. */
+/** A queue of bytes. */
 export class ByteQueue {
-  /** Each part with the length that it had: the owner of borrowed bytes may detach them. */
+  /** Each part with its original length: the owner of borrowed bytes may detach them. */
   readonly #parts = new Queue<{ bytes: Uint8Array; length: number }>();
 
   push(bytes: Uint8Array): void {
@@ -163,7 +164,6 @@ export function sizeOf(parts: readonly Uint8Array[]): number {
   return size;
 }
 
-/** An address of TCP, if it is known. */
 export function tcpAddress(
   hostname: string | undefined,
   port: number | undefined,

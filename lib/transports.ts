@@ -1,6 +1,6 @@
 /**
- * What those need who bring their own transport: the contract between a connection and what carries its
- * bytes, a {@linkcode Transport} made by a {@linkcode TransportProvider}, and byte streams as transports.
+ * The types to implement a transport: a {@linkcode TransportProvider} makes each {@linkcode Transport},
+ * and {@linkcode fromStreams} makes one from a pair of byte streams.
  *
  * @module
  */

@@ -1,5 +1,5 @@
 /**
- * The engine that compresses, for `PerMessageDeflate` of the core. `connect()` and `serve()` find it by
+ * The compression engine for `PerMessageDeflate` of the core. `connect()` and `serve()` load it by
  * themselves.
  *
  * @example

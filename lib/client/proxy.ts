@@ -1,5 +1,5 @@
 /**
- * Proxies of the client: which proxy is used for a server, and how it is asked for a connection.
+ * Chooses the proxy for a server, and asks it for a connection.
  *
  * @module
  */
@@ -21,7 +21,7 @@ import { checkTlsConnect, type HeadersLike } from "../options.ts";
 import type { DialOptions, TlsConnectOptions, Transport, TransportProvider } from "../transport.ts";
 import { checkSocksCredentials, connectBySocks } from "./socks.ts";
 
-/** A proxy, and what it is given. */
+/** A proxy, and the options of the connection to it. */
 export interface ProxyOptions {
   /**
    * The URL of the proxy, with user name and password if it asks for them. The schemes are http and https
@@ -29,7 +29,7 @@ export interface ProxyOptions {
    * and socks5 or its synonym socks5h (1080). The proxy resolves the name of the server.
    */
   url: string | URL;
-  /** More header fields for an HTTP proxy. The server does not see them. */
+  /** Additional header fields for an HTTP proxy. The server does not see them. */
   headers?: HeadersLike;
   /** Options of TLS for an https proxy. */
   tls?: TlsConnectOptions;
@@ -42,15 +42,14 @@ const PROXY_OPTIONS: OptionNames<ProxyOptions> = {
 };
 
 /**
- * A proxy, "environment" for the one that the environment variables name, or false for none. See
+ * A proxy, "environment" for the proxy that the environment variables name, or false for none. See
  * `proxy` of `connect()`.
  */
 export type ProxyOption = string | URL | ProxyOptions | false;
 
-/** A proxy, as read from the option. */
 export interface Proxy {
   readonly scheme: "http" | "https" | "socks5";
-  /** The host; an IPv6 address without its brackets. */
+  /** The host name or IP address. An IPv6 address has no brackets. */
   readonly hostname: string;
   readonly port: number;
   readonly username: string;

@@ -1,5 +1,5 @@
 /**
- * Connects again and again: an iterator of connections, with backoff.
+ * Connects repeatedly: an iterator of connections, with backoff.
  *
  * @module
  */
@@ -89,7 +89,7 @@ const TRANSIENT_CODES = new Set([
   "stream-refused",
 ]);
 
-/** The same replies of a SOCKS proxy (RFC 1928 §6): failure, unreachable, refused, expired. */
+/** Replies of a SOCKS proxy after which a later attempt may succeed (RFC 1928 §6). */
 const TRANSIENT_REPLIES = new Set([1, 3, 4, 5, 6]);
 
 /**
@@ -106,14 +106,14 @@ export function isTransient(error: unknown): boolean {
 }
 
 /**
- * Connects, and connects again each time the loop asks for the next connection. A connection that is still
+ * Connects, and connects again when the loop asks for the next connection. A connection that is still
  * open is closed first. Each delay is random, up to a limit that grows with each failure, so that many
- * clients do not come back at the same time. If the server sends Retry-After, the delay is that time, or
- * `maxDelay` if it is shorter, with jitter.
+ * clients do not reconnect at the same time. If the server sends Retry-After, the delay is that time or
+ * `maxDelay`, whichever is shorter, with jitter.
  *
- * Nothing is sent again. Messages whose `send()` was rejected have not left. The peer may or may not have
- * read the other messages: let the peer acknowledge messages that must not be lost, and send the rest again
- * on the next connection.
+ * Nothing is sent again. Messages whose `send()` was rejected have not been sent. The peer may or may not
+ * have read the other messages: let the peer acknowledge messages that must not be lost, and send the
+ * others again on the next connection.
  *
  * `break` ends the iteration and leaves the connection open. `return()` does the same, and also ends an
  * attempt or a delay at once.
@@ -165,10 +165,8 @@ const RETURNED = Symbol("returned");
 
 type Iteration = AsyncGenerator<WebSocketConnection, void, void>;
 
-/** The result of an attempt to connect. */
 type Outcome = { ws: WebSocketConnection } | { error: unknown; isTransient: boolean };
 
-/** One iteration over connections. */
 class Reconnection {
   readonly #url: Parameters<typeof reconnect>[0];
   readonly #options: ReconnectOptions;
@@ -213,7 +211,7 @@ class Reconnection {
         yield ws;
         await abortable(ws.close(), this.#signal);
         if (uptime() >= minUptime) this.#backoff.reset();
-        // Also after a long uptime: the server may have sent all its clients away at once.
+        // Wait also after a long uptime: the server may have disconnected all clients at once.
         await this.#wait(undefined);
       }
     } catch (error) {
@@ -304,10 +302,9 @@ function checkUrl(url: unknown): string | URL {
   throw new TypeError(`Expected url to be, or to return, a string or URL, received ${typeof url}`);
 }
 
-/** The longest delay of the platforms' timers. */
 const LONGEST_DELAY = 2 ** 31 - 1;
 
-/** The default of `maxDelay`, and the same with the jitter after a Retry-After of a minute. */
+/** The default of `maxDelay`, without and with the jitter after a Retry-After of one minute. */
 const MAX_DELAY = 60_000;
 const MAX_DELAY_WITH_JITTER = 72_000;
 
@@ -360,7 +357,9 @@ function randomBetween(least: number, most: number): number {
   return least + Math.random() * (most - least);
 }
 
-/** The time that the server asks to wait, in milliseconds. RFC 9110 §10.2.3: seconds or a date. */
+/**
+ * Returns the time that the server asks to wait, in milliseconds. RFC 9110 §10.2.3: seconds or a date.
+ */
 function retryAfter(error: unknown): number {
   const { response } = error instanceof HandshakeError ? error : {};
   const value = response?.headers.get("retry-after")?.trim() ?? "";
@@ -369,7 +368,7 @@ function retryAfter(error: unknown): number {
   return date === undefined ? 0 : Math.max(0, date - sentAt(response!));
 }
 
-/** When the response was made, by the clock of the server if it sends a date. */
+/** Returns the time of the response, by the clock of the server if the response has a date. */
 function sentAt(response: RefusedResponse): number {
   const present = wallClock();
   return parseHttpDate(response.headers.get("date")?.trim() ?? "", present) ?? present;
@@ -393,7 +392,7 @@ const FORMATS = [
 /**
  * Parses a date in a header field.
  *
- * @param now The present, in milliseconds since 1970. A year of two digits is near it.
+ * @param now The current time, in milliseconds since 1970. A two-digit year is close to it.
  * @returns The milliseconds since 1970, or undefined if the text is not a date.
  */
 export function parseHttpDate(text: string, now: number): number | undefined {

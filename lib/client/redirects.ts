@@ -9,7 +9,7 @@ import { checkType } from "../core/options.ts";
 import { parseWebSocketUrl, type WebSocketUrl } from "../core/url.ts";
 import type { TlsConnectOptions } from "../transport.ts";
 
-/** The options of `connect()` that a server sees. */
+/** The options of `connect()` that a server can see. */
 export interface HopOptions {
   headers: [string, string][];
   protocols?: string[];
@@ -22,7 +22,7 @@ export interface HopOptions {
   requireProtocol?: boolean;
 }
 
-/** One request. */
+/** One request in a chain of redirects. */
 export interface Hop<O extends HopOptions> {
   readonly target: WebSocketUrl;
   readonly options: O;
@@ -71,7 +71,7 @@ export async function followRedirects<T, O extends HopOptions>(
   }
 }
 
-/** The response, if it is a redirect with a location. */
+/** Returns the response if it is a redirect with a location. */
 function redirectOf(error: unknown): RefusedResponse | undefined {
   if (!(error instanceof HandshakeError) || error.code !== "status") return undefined;
   const { response } = error;

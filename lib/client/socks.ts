@@ -8,7 +8,7 @@ import { concat } from "../core/message.ts";
 import { ipBytes } from "../core/url.ts";
 import type { TransportReader } from "../opening.ts";
 
-/** User name and password; both are empty if there are none. */
+/** User name and password. Both are empty if there are none. */
 export interface SocksCredentials {
   readonly username: string;
   readonly password: string;
@@ -39,7 +39,7 @@ export function checkSocksCredentials({ username, password }: SocksCredentials):
 }
 
 /**
- * Asks for a connection to the server, whose name the proxy resolves, and waits for it.
+ * Asks the proxy for a connection to the server. The proxy resolves the server's name.
  *
  * @throws {HandshakeError} If the proxy refuses ("proxy") or the connection ends ("connection-lost").
  */
@@ -122,7 +122,6 @@ function utf8(text: string): Uint8Array {
   return new TextEncoder().encode(text);
 }
 
-/** Reads a given number of bytes at a time. */
 class ByteReader {
   readonly #line: TransportReader;
   #bytes: Uint8Array = new Uint8Array(0);
