@@ -1,5 +1,5 @@
 /**
- * The body of a response that refuses a handshake, piece by piece (RFC 9112 §6, §7.1).
+ * Reads and writes the body of a response that refuses a handshake (RFC 9112 §6, §7.1).
  *
  * @module
  */
@@ -10,16 +10,16 @@ import { concat } from "./message.ts";
 
 const EMPTY = new Uint8Array(0);
 
-/** The longest line before a chunk, in bytes. */
+/** Maximum length of the line before a chunk, in bytes. */
 const MAX_LINE = 1024;
 
-/** How the end of a body is known. */
+/** How the length of a body is determined. */
 export type BodyFraming = { length: number } | "chunked" | "until-close";
 
 /**
- * How the body of a response is delimited (RFC 9112 §6.3), unless it answers a HEAD.
- *
- * @throws {HandshakeError} "malformed-header"
+ * Returns how the body of a response is delimited (RFC 9112 §6.3). Responses to HEAD are not
+ * considered.
+ * @throws {HandshakeError} "malformed-header", if Content-Length is not valid.
  */
 export function bodyFraming(head: ResponseHead): BodyFraming {
   if (head.status < 200 || head.status === 204 || head.status === 304) return { length: 0 };
@@ -29,7 +29,7 @@ export function bodyFraming(head: ResponseHead): BodyFraming {
   }
   const length = headerValue(head.headers, "Content-Length");
   if (length === undefined) return "until-close";
-  // A length that no number holds is as good as any that is never reached.
+  // A length that overflows becomes Infinity, which is never reached.
   if (!/^\d+$/.test(length)) {
     throw new HandshakeError(
       `Expected a Content-Length of digits, received ${JSON.stringify(length)}`,
@@ -39,22 +39,18 @@ export function bodyFraming(head: ResponseHead): BodyFraming {
   return { length: +length };
 }
 
-/** Takes a body out of its framing. It holds nothing but the line before a chunk. */
+/** Removes the framing from a body. It buffers only the line before a chunk. */
 export class BodyReader {
   readonly #chunked: boolean;
   readonly #untilClose: boolean;
-  /** Bytes that are still to come: of the body, or of the chunk at hand. */
+  /** Bytes that remain of the body, or of the current chunk. */
   #left: number;
-  /** What there is of a line of the chunked coding. */
+  /** The part of a chunk line that has been received. */
   #line = "";
   #behindChunk = false;
   #finished: boolean;
   #failure: HandshakeError | undefined;
 
-  /**
-   * @param framing How the body is delimited.
-   * @param failure Why the framing cannot be read. Default: none.
-   */
   constructor(framing: BodyFraming, failure?: HandshakeError) {
     this.#failure = failure;
     this.#chunked = framing === "chunked";
@@ -63,17 +59,17 @@ export class BodyReader {
     this.#finished = !this.#chunked && this.#left === 0;
   }
 
-  /** Whether the body came whole. What comes behind it is dropped. */
+  /** Whether the whole body has been received. Bytes after the body are dropped. */
   get finished(): boolean {
     return this.#finished;
   }
 
-  /** Why it never will: its framing is broken, or the input ended. */
+  /** Why the body will never be complete: its framing is broken, or the input ended. */
   get failure(): HandshakeError | undefined {
     return this.#failure;
   }
 
-  /** Takes the next bytes; gives what they hold of the body, where one piece suffices as a view. */
+  /** Returns the part of the body that `bytes` contains. It may be a view of `bytes`. */
   push(bytes: Uint8Array): Uint8Array {
     const parts: Uint8Array[] = [];
     for (let at = 0; at < bytes.length && !this.#finished && this.#failure === undefined;) {
@@ -90,14 +86,14 @@ export class BodyReader {
     return parts.length === 1 ? parts[0] : concat(parts);
   }
 
-  /** Says that no more bytes come. */
+  /** Reports the end of the input. */
   end(): void {
     if (this.#finished) return;
     if (this.#untilClose) this.#finished = true;
     else this.#failure ??= failed("the whole body, the connection ended before", "connection-lost");
   }
 
-  /** Reads as much of a line as is there, and gives the offset behind it. */
+  /** Reads a line, or the part of it that has been received. Returns the offset after the line. */
   #readLine(bytes: Uint8Array, at: number): number {
     const rest = bytes.subarray(at, at + MAX_LINE);
     const length = rest.indexOf(10) + 1 || rest.length;
@@ -119,7 +115,7 @@ export class BodyReader {
     if (digits === undefined) return this.#fail("the size of a chunk, received another line");
     this.#left = parseInt(digits, 16);
     this.#behindChunk = true;
-    // RFC 9112 §7.1.2: what may follow is trailer fields, which nobody here asks for.
+    // RFC 9112 §7.1.2: only trailer fields can follow, which are ignored.
     this.#finished = this.#left === 0;
   }
 
@@ -129,8 +125,8 @@ export class BodyReader {
 }
 
 /**
- * A reader of the body of a response. If its header fields do not say how long the body is, the reader
- * has failed: the status is known all the same.
+ * Makes a reader for the body of a response. If the header fields do not give the length of the
+ * body, the reader has failed from the start.
  */
 export function bodyReader(head: ResponseHead): BodyReader {
   try {
@@ -147,17 +143,16 @@ function failed(expected: string, code: "malformed-body" | "connection-lost"): H
 
 const CRLF = new Uint8Array([13, 10]);
 
-/** The end of a body in the chunked coding. */
 const LAST_CHUNK = new TextEncoder().encode("0\r\n\r\n");
 
-/** A piece of a body in the chunked coding; none for no bytes, which would be the last one. */
+/** Encodes a chunk. Empty bytes give no chunk, because an empty chunk ends the body. */
 function chunkOf(bytes: Uint8Array): Uint8Array {
   if (bytes.length === 0) return EMPTY;
   const size = new TextEncoder().encode(`${bytes.length.toString(16)}\r\n`);
   return concat([size, bytes, CRLF]);
 }
 
-/** Puts a body into its framing. */
+/** Adds the framing to a body. */
 export class BodyWriter {
   readonly #framing: BodyFraming;
   #sent = 0;
@@ -167,10 +162,8 @@ export class BodyWriter {
   }
 
   /**
-   * Gives the bytes of a piece.
-   *
-   * @param last whether the body ends with it
-   * @throws {LocalProtocolError} for more bytes, or at the end less, than were announced
+   * Returns the bytes of a piece of the body; `last` tells whether the body ends with the piece.
+   * @throws {LocalProtocolError} If the body is longer or, at its end, shorter than announced.
    */
   write(bytes: Uint8Array, last: boolean): Uint8Array {
     const framing = this.#framing;

@@ -1,5 +1,5 @@
 /**
- * The client's side of the opening handshake (RFC 6455 §4.1), bytes in and bytes out.
+ * The client's side of the opening handshake (RFC 6455 §4.1).
  *
  * @module
  */
@@ -26,20 +26,22 @@ import {
 import { concat } from "./message.ts";
 import { checkKnown, type OptionNames } from "./options.ts";
 
-/** What a client asks for. */
+/** Options of a {@linkcode ClientHandshake}. */
 export interface ClientHandshakeOptions extends HandshakeOffer {
   /** The value of the Host header. */
   host: string;
   /** The request target: path and query. */
   target: string;
-  /** More header fields. Default: none */
+  /**
+   * Additional header fields.
+   * @default {[]}
+   */
   headers?: RawHeaders;
-  /** How large the head of the response may be. */
+  /** Limits for the head of the response. */
   limits?: HeadLimits;
   /**
-   * Asks over HTTP/2, by a request with this scheme: "https" for a wss URL, "http" for a ws URL.
-   *
-   * @default HTTP/1.1
+   * The scheme of a request over HTTP/2: "https" for a wss URL, "http" for a ws URL. Without it,
+   * the request uses HTTP/1.1.
    */
   scheme?: "http" | "https";
 }
@@ -58,20 +60,20 @@ const CLIENT_HANDSHAKE_OPTIONS: OptionNames<ClientHandshakeOptions> = {
 const EMPTY = new Uint8Array(0);
 
 /**
- * The client's side of the opening handshake: `send()`, then `receive()` until it gives the head of
- * the response, then `check()`. The bytes after the head are in `trailing`. {@linkcode Endpoint} does all
- * of this.
+ * The client's side of the opening handshake. Call `send()`, then `receive()` until it returns the
+ * head of the response, then `check()`. `trailing` has the bytes after the head. {@linkcode
+ * Endpoint} does all of this.
  *
  * @example
  * ```ts
- * import { ClientHandshake } from "@sluice/sluice/core";
+ * import { ClientHandshake } from "sluice/core";
  *
  * const handshake = new ClientHandshake({ host: "example.com", target: "/chat" });
  * console.log(new TextDecoder().decode(handshake.send()).split("\r\n")[0]); // GET /chat HTTP/1.1
  * ```
  */
 export class ClientHandshake {
-  /** The request. */
+  /** The head of the request. */
   readonly request: RequestHead;
   /** The header fields of the request over HTTP/2. */
   readonly fields: RawHeaders | undefined;
@@ -79,17 +81,16 @@ export class ClientHandshake {
   readonly #options: ClientHandshakeOptions;
   readonly #reader: ResponseReader;
   #response: ResponseHead | undefined;
-  /** The response over HTTP/2. */
   #received: RawHeaders | undefined;
   #trailing: Uint8Array[] = [];
 
   /**
    * Makes the request.
    *
-   * @param options what to ask for
-   * @throws {TypeError} for a header field that the handshake writes by itself, a protocol that is no
-   * token, a host that is not a host with an optional port, or a target that is neither a path nor the
-   * URL of a WebSocket
+   * @param options What to ask for.
+   * @throws {TypeError} If a header field is one that the handshake writes itself, a protocol is
+   * not a token, the host is not a host with an optional port, or the target is neither a path nor
+   * the URL of a WebSocket.
    */
   constructor(options: ClientHandshakeOptions) {
     checkKnown("ClientHandshake", options, CLIENT_HANDSHAKE_OPTIONS);
@@ -107,30 +108,31 @@ export class ClientHandshake {
     }
   }
 
-  /** The head of the response, once it was received. */
+  /** The head of the response, or undefined until it has been received. */
   get response(): ResponseHead | undefined {
     return this.#response;
   }
 
   /**
-   * The bytes of the request; none over HTTP/2.
+   * Returns the bytes of the request. There are none over HTTP/2.
    *
-   * @throws {TypeError} for a target or header field that would break out of its place
+   * @throws {TypeError} If the target or a header field contains characters that are not allowed
+   * there.
    */
   send(): Uint8Array {
     return this.fields === undefined ? serializeRequestHead(this.request) : EMPTY;
   }
 
   /**
-   * Takes the next bytes, or null at the end of the transport; gives the head of the response once
-   * it is whole. At most 16 interim responses (1xx, but not 101) are skipped before it.
+   * Adds the next bytes, or null at the end of the transport. Returns the head of the response once
+   * it is complete. At most 16 interim responses (1xx, except 101) may come before the response.
    *
-   * @throws {HandshakeError} "connection-lost" at an early end, "head-too-large" for more interim
-   * responses, and as {@linkcode parseResponseHead}
+   * @throws {HandshakeError} "connection-lost" if the transport ends too early, "head-too-large" if
+   * there are more interim responses, and the errors of {@linkcode parseResponseHead}.
    */
   receive(chunk: Uint8Array | null): ResponseHead | undefined {
     if (this.#response !== undefined) {
-      // Joined when asked for: one by one that would be quadratic.
+      // Joined when read: joining at each call would take quadratic time.
       if (chunk !== null) this.#trailing.push(chunk.slice());
       return undefined;
     }
@@ -141,14 +143,14 @@ export class ClientHandshake {
     return this.#response = read.head;
   }
 
-  /** Takes the header fields of the response over HTTP/2, instead of `receive()`; gives its head. */
+  /** Adds the header fields of a response over HTTP/2, instead of `receive()`. Returns the head. */
   takeFields(fields: RawHeaders): ResponseHead {
     if (this.#response !== undefined) throw new LocalProtocolError("Expected no second head");
     this.#received = fields;
     return this.#response = http2ResponseHead(fields);
   }
 
-  /** What came behind the head: the first frames, or the body of a refusal. */
+  /** The bytes after the head: the first frames, or the body of a refusal. */
   get trailing(): Uint8Array {
     if (this.#trailing.length !== 1) this.#trailing = [concat(this.#trailing)];
     return this.#trailing[0];
@@ -157,9 +159,9 @@ export class ClientHandshake {
   /**
    * Checks the response (RFC 6455 §4.1).
    *
-   * @throws {LocalProtocolError} before the head of the response is there
+   * @throws {LocalProtocolError} If the head of the response has not been received.
    * @throws {HandshakeError} "status", "upgrade", "accept", "subprotocol", "extension" or
-   * "malformed-header"
+   * "malformed-header".
    */
   check(): Agreement {
     const response = this.#response;
@@ -171,7 +173,7 @@ export class ClientHandshake {
     );
   }
 
-  /** Runs a check of the response: the status of its error is the one that came, if one came. */
+  /** Runs `run` and adds the status of the response to its error. */
   #asResponse<T>(run: () => T): T {
     try {
       return run();

@@ -11,57 +11,56 @@ export { truncateReason } from "./error.ts";
 /**
  * The close codes that have a name (RFC 6455 §7.4.1 and the IANA registry).
  *
- * `NoStatus`, `Abnormal` and `TlsHandshake` are for reporting only: they never travel in a frame.
+ * `NoStatus`, `Abnormal` and `TlsHandshake` are only reported. They are never sent in a frame.
  */
 export const CloseCode = {
-  /** 1000: the purpose of the connection is fulfilled. */
+  /** 1000: the connection has served its purpose. */
   Normal: 1000,
-  /** 1001: an endpoint goes away: a server shuts down, a page is left. */
+  /** 1001: an endpoint goes away, because a server shuts down or the user leaves a page. */
   GoingAway: 1001,
-  /** 1002: the peer broke the protocol. */
+  /** 1002: the peer violated the protocol. */
   ProtocolError: 1002,
-  /** 1003: a type of data that the endpoint does not take. */
+  /** 1003: the endpoint does not accept this type of data. */
   UnsupportedData: 1003,
-  /** 1005: reported where a Close frame carried no code. */
+  /** 1005: reported if the Close frame has no code. */
   NoStatus: 1005,
-  /** 1006: reported where no Close frame came at all. */
+  /** 1006: reported if no Close frame was received. */
   Abnormal: 1006,
-  /** 1007: data that does not fit the type of the message, as invalid UTF-8 in text. */
+  /** 1007: the data does not fit the type of the message, such as invalid UTF-8 in text. */
   InvalidPayload: 1007,
-  /** 1008: a message against the endpoint's policy. */
+  /** 1008: a message violates the policy of the endpoint. */
   PolicyViolation: 1008,
-  /** 1009: a message too big to process. */
+  /** 1009: a message is too big. */
   MessageTooBig: 1009,
-  /** 1010: the client wanted an extension that the server did not accept. */
+  /** 1010: the client needs an extension that the server did not accept. */
   MandatoryExtension: 1010,
-  /** 1011: the endpoint met an unexpected condition. */
+  /** 1011: an unexpected error occurred. */
   InternalError: 1011,
   /** 1012: the service restarts. */
   ServiceRestart: 1012,
   /** 1013: the service is overloaded; try again later. */
   TryAgainLater: 1013,
-  /** 1014: a gateway got an invalid response from its upstream. */
+  /** 1014: a gateway received an invalid response. */
   BadGateway: 1014,
-  /** 1015: reported where the TLS handshake failed. */
+  /** 1015: reported if the TLS handshake failed. */
   TlsHandshake: 1015,
 } as const;
 
-/** How a connection was, or is to be, closed. */
+/** The code and the reason for closing a connection. */
 export interface CloseInfo {
-  /** The close code (RFC 6455 §7.4). Left out: the Close frame carries none. */
+  /** The close code (RFC 6455 §7.4). Undefined if the Close frame has no code. */
   closeCode?: number;
-  /** The reason: at most 123 bytes of UTF-8. */
+  /** The reason, at most 123 bytes of UTF-8. */
   reason?: string;
 }
 
-/** The longest reason that fits a control frame beside the code, in bytes of UTF-8 (RFC 6455 §5.5). */
+/** Maximum length of a reason, in bytes of UTF-8 (RFC 6455 §5.5). */
 export const MAX_REASON_LENGTH = 123;
 
 const encoder = new TextEncoder();
 
 /**
- * Whether a close code may travel in a Close frame, and so may be sent and received
- * (RFC 6455 §7.4 and the IANA registry): 1000-1003, 1007-1014, 3000-4999.
+ * Returns whether a close code may be sent in a Close frame (RFC 6455 §7.4 and the IANA registry).
  */
 export function isWireCloseCode(code: number): boolean {
   return Number.isInteger(code) &&
@@ -70,15 +69,15 @@ export function isWireCloseCode(code: number): boolean {
 }
 
 /**
- * Reads the payload of a Close frame. An empty one gives code 1005 and no reason.
+ * Parses the payload of a Close frame. An empty payload gives code 1005 and no reason.
  *
- * @throws {RemoteProtocolError} 1002 for a payload of one byte or a code that must not be sent,
- * 1007 for a reason that is not UTF-8
+ * @throws {RemoteProtocolError} 1002 if the payload is one byte or has a code that must not be
+ * sent, 1007 if the reason is not UTF-8.
  */
 export function parseClose(payload: Uint8Array): Required<CloseInfo> {
-  // RFC 6455 §7.1.5: no status code present is reported as 1005.
+  // RFC 6455 §7.1.5: a missing status code is reported as 1005.
   if (payload.length === 0) return { closeCode: CloseCode.NoStatus, reason: "" };
-  // RFC 6455 §5.5.1: a body, where there is one, begins with a code of two bytes.
+  // RFC 6455 §5.5.1: if there is a body, it begins with a 2-byte code.
   if (payload.length === 1) {
     throw new RemoteProtocolError(
       "Expected a Close payload of 0 or at least 2 bytes, received 1",
@@ -98,11 +97,11 @@ export function parseClose(payload: Uint8Array): Required<CloseInfo> {
 }
 
 /**
- * Writes the payload of a Close frame. Without a code, or with 1005, it is empty.
+ * Serializes the payload of a Close frame. Without a code, or with 1005, it is empty.
  *
- * @throws {RangeError} for a code that must not be sent, a reason over 123 bytes, or a reason
- * without a code
- * @throws {TypeError} for a code that is not a number or a reason that is not a string
+ * @throws {RangeError} If the code must not be sent, the reason is longer than 123 bytes, or there
+ * is a reason without a code.
+ * @throws {TypeError} If the code is not a number or the reason is not a string.
  */
 export function serializeClose(info: CloseInfo): Uint8Array {
   const { closeCode, reason = "" } = info;

@@ -1,6 +1,5 @@
 /**
- * Compresses and decompresses the messages of one connection (RFC 7692 §6, §7.2), with an engine that
- * the platform provides.
+ * Compresses and decompresses the messages of one connection (RFC 7692 §6, §7.2).
  *
  * @module
  */
@@ -9,27 +8,29 @@ import { RemoteProtocolError } from "./error.ts";
 import { type EncodedFrame, type Extension, type OutgoingFrame, PENDING } from "./extension.ts";
 import { type FrameHeader, Opcode, Rsv } from "./frame.ts";
 
-/** How a {@linkcode Deflater} works. */
+/** Options of a {@linkcode Deflater}. */
 export interface DeflaterOptions {
-  /** The base-2 logarithm of the window, 8 to 15. Output never refers to bytes further back. */
+  /** Base-2 logarithm of the window size, 8 to 15. */
   windowBits: number;
-  /** The effort, 0 to 9, or -1 for the platform's default. */
+  /** The compression level, 0 to 9, or -1 for the platform's default. */
   level: number;
-  /** How much memory the compressor may take, 1 to 9. */
+  /** The memory level of the compressor, 1 to 9. */
   memLevel: number;
 }
 
-/** How an {@linkcode Inflater} works. */
+/** Options of an {@linkcode Inflater}. */
 export interface InflaterOptions {
-  /** The base-2 logarithm of the window, 8 to 15. */
+  /** Base-2 logarithm of the window size, 8 to 15. */
   windowBits: number;
-  /** Whether messages may refer to earlier ones. Otherwise `reset()` is called after each message. */
+  /**
+   * Whether messages may refer to earlier ones. Otherwise `reset()` is called after each message.
+   */
   contextTakeover: boolean;
   /** Maximum size of a message, in bytes, for an engine that inflates a whole message at once. */
   maxMessageSize: number;
 }
 
-/** Raw DEFLATE (RFC 1951) as a platform has it. Any number of connections may share an engine. */
+/** The platform's implementation of raw DEFLATE (RFC 1951). Connections may share an engine. */
 export interface DeflateEngine {
   /** Makes a compressor. */
   deflater(options: DeflaterOptions): Deflater;
@@ -37,75 +38,77 @@ export interface DeflateEngine {
   inflater(options: InflaterOptions): Inflater;
 }
 
-/** Compresses one input after the other. */
+/** Compresses the messages of one connection. */
 export interface Deflater {
   /**
-   * Compresses all of the input, and flushes: the output ends with 00 00 ff ff, or is empty if there
-   * was nothing to flush. The output belongs to the caller.
+   * Compresses all of the input and flushes. The output ends with 00 00 ff ff, or is empty if there
+   * was nothing to flush. The caller owns the output.
    */
   deflate(input: Uint8Array): Uint8Array;
   /**
-   * Does the same on another thread. Until `done` is called, the input must not change and no other
-   * method but `close()` may be called.
+   * Does the same on another thread. Until `done` is called, the input must not change and only
+   * `close()` may be called.
    */
   deflateLater(
     input: Uint8Array,
     done: (error: Error | undefined, output: Uint8Array) => void,
   ): void;
-  /** Forgets what came before. */
+  /** Forgets the earlier messages. */
   reset(): void;
-  /** Frees the compressor. The result of work that still runs is not reported. */
+  /** Frees the compressor. A pending `done` is not called. */
   close(): void;
 }
 
-/** Decompresses one message after the other, in pieces. */
+/** Decompresses the messages of one connection, in pieces. */
 export interface Inflater {
   /**
-   * Gives the inflater the next bytes of a message; `idle` must be true. The bytes must not change until
-   * `idle` is true again.
+   * Adds the next bytes of a message; `idle` must be true. The bytes must not change until `idle`
+   * is true again.
    */
   push(input: Uint8Array): void;
-  /** Says that the message ends; `idle` must be true. The rest of the output is taken as before. */
+  /** Ends the message; `idle` must be true. `next()` returns the rest of the output. */
   finish(): void;
   /** Whether there is no more output before the next `push()` or `finish()`. */
   readonly idle: boolean;
   /**
-   * Takes the next piece of output, of at most 64 KiB. It may be empty, and belongs to the caller.
+   * Returns the next piece of output, at most 64 KiB. The piece may be empty. The caller owns it.
    *
    * @throws {Error} If the data is invalid or incomplete. The inflater cannot be used afterwards.
    * @throws {RangeError} If the message exceeds `maxMessageSize` and the engine checks this limit.
    */
   next(): Uint8Array;
-  /** Does the same on another thread. No other method but `close()` may be called until `done` is. */
+  /** Does the same on another thread. Until `done` is called, only `close()` may be called. */
   nextLater(done: (error: Error | undefined, output: Uint8Array) => void): void;
-  /** Forgets what came before. */
+  /** Forgets the earlier messages. */
   reset(): void;
-  /** Frees the inflater. The result of work that still runs is not reported. */
+  /** Frees the inflater. A pending `done` is not called. */
   close(): void;
 }
 
-/** From this many bytes on, a message is compressed on another thread. */
+/** Minimum size of a message that is compressed on another thread, in bytes. */
 const DEFLATE_LATER_FROM = 32768;
-/** The same for inflating, counting the message's bytes before and after inflation so far. */
+/**
+ * Minimum size of a message that is inflated on another thread, counting its bytes before and after
+ * inflation so far.
+ */
 const INFLATE_LATER_FROM = 131072;
-/** The first output of a piece shorter than this is always inflated at once. */
+/** The first output of a piece shorter than this is always inflated synchronously. */
 const SHORT = 1024;
 const TAIL_LENGTH = 4;
 const EMPTY = new Uint8Array(0);
 
-/** What was agreed on for one connection. Internal. */
+/** The parameters of permessage-deflate on one connection. */
 export interface DeflateAgreement {
   name: string;
   engine: DeflateEngine;
-  /** Messages below this many bytes are not compressed. */
+  /** Minimum size of a message that is compressed, in bytes. */
   threshold: number;
   deflater: DeflaterOptions;
   inflater: InflaterOptions;
-  /** Whether our messages refer to earlier ones. */
   contextTakeover: boolean;
 }
 
-/** permessage-deflate on one connection. Internal. */
+/** permessage-deflate on one connection. */
 export class DeflateExtension implements Extension {
   readonly name: string;
   readonly rsv: number = Rsv.Rsv1;
@@ -136,7 +139,6 @@ export class DeflateExtension implements Extension {
   }
 }
 
-/** The receiving half. */
 class Incoming {
   readonly #engine: DeflateEngine;
   readonly #options: InflaterOptions;
@@ -144,21 +146,20 @@ class Incoming {
   #isInMessage = false;
   #isCompressed = false;
   #isInFrame = false;
-  /** The header of the current frame as it was before compression. */
+  /** The header of the current frame before compression. */
   #plainHeader: FrameHeader | undefined;
   #piece: FramePiece | undefined;
-  /** Whether `finish()` was called for the current message. */
   #isFinished = false;
-  /** Output that is kept until it is known whether more follows. */
+  /** Output that is kept until it is known whether more output follows. */
   #held: Uint8Array = EMPTY;
-  /** What another thread has reported. */
+  /** The result from another thread. */
   #result: { error: Error | undefined; output: Uint8Array } | undefined;
   #isPending = false;
   #isClosed = false;
-  /** The bytes of the current message, before and after inflation. */
+  /** Bytes of the current message, before and after inflation. */
   #received = 0;
   #produced = 0;
-  /** How many outputs of the current piece were asked for. */
+  /** Number of outputs of the current piece that were requested. */
   #steps = 0;
 
   constructor({ engine, inflater }: DeflateAgreement) {
@@ -185,7 +186,7 @@ class Incoming {
     if (continues && (rsv & Rsv.Rsv1) !== 0) {
       throw new RemoteProtocolError("A continuation frame has the bit RSV1 set", 1002);
     }
-    // A frame out of order passes unchanged: the message reader refuses it.
+    // A frame out of order passes unchanged, so that the message reader rejects it.
     if (continues !== this.#isInMessage) this.#isCompressed = false;
     else if (!continues) this.#isCompressed = (rsv & Rsv.Rsv1) !== 0;
     this.#isInMessage = !fin;
@@ -218,7 +219,7 @@ class Incoming {
         this.#isFinished = true;
         continue;
       }
-      // After finish() there may be no more output, and then the held output is the last.
+      // After finish() there may be no more output. Then the held output is the last.
       if (result === undefined && this.#held.length > 0 && !this.#isFinished) {
         return this.#give(EMPTY);
       }
@@ -234,7 +235,7 @@ class Incoming {
     }
   }
 
-  /** Gives the held output, and holds `held` instead. */
+  /** Returns the held output, and holds `held` instead. */
   #give(held: Uint8Array, last = false): FramePiece {
     const payload = this.#held;
     this.#held = held;
@@ -299,7 +300,6 @@ class Incoming {
   }
 }
 
-/** The sending half. */
 class Outgoing {
   readonly #options: DeflateAgreement;
   #deflater: Deflater | undefined;

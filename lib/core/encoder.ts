@@ -1,5 +1,5 @@
 /**
- * Messages and control frames to bytes (RFC 6455 §5), many frames to a buffer.
+ * Encodes messages and control frames as bytes (RFC 6455 §5), and collects the frames in buffers.
  *
  * @module
  */
@@ -11,19 +11,17 @@ import type { Message } from "./message.ts";
 import { Queue } from "./queue.ts";
 import { type TextCodec, webTextCodec, WholeCharacters } from "./utf8.ts";
 
-/** The longest header of a frame, in bytes: two, eight of length, four of masking key. */
+/** Maximum length of a frame header: 2 bytes, a length of 8 bytes, a masking key of 4 bytes. */
 const MAX_HEADER_LENGTH = 14;
 
-/** The length of the header of a frame, in bytes, with the length of the payload in the fewest bytes. */
+/** Returns the length of a frame header, in bytes. */
 export function headerLength(length: number, masked: boolean): number {
   return (length < 126 ? 2 : length < 65536 ? 4 : 10) + (masked ? 4 : 0);
 }
 
 /**
- * Writes a frame header without its masking key (RFC 6455 §5.2).
- *
- * @param first the first byte: FIN, the reserved bits, the opcode
- * @returns the offset after the header
+ * Writes a frame header without its masking key (RFC 6455 §5.2). Returns the offset after the
+ * header.
  */
 export function writeHeader(
   target: Uint8Array,
@@ -49,7 +47,6 @@ export function writeHeader(
   return offset;
 }
 
-/** Writes a masking key. */
 export function writeKey(target: Uint8Array, offset: number, key: number): void {
   target[offset] = key;
   target[offset + 1] = key >>> 8;
@@ -59,27 +56,24 @@ export function writeKey(target: Uint8Array, offset: number, key: number): void 
 
 /** Options of {@linkcode encodeFrame}. */
 export interface EncodeFrameOptions {
-  /**
-   * The masking key of 4 bytes, or true for a fresh one, as a client must. Default: none, as a
-   * server must
-   */
+  /** The masking key of 4 bytes, or true for a random one. Clients must mask; servers must not. */
   mask?: Uint8Array | true;
 }
 
 /**
- * Writes one frame.
+ * Encodes one frame.
  *
  * @example
  * ```ts
- * import { encodeFrame, Opcode } from "@sluice/sluice/core";
+ * import { encodeFrame, Opcode } from "sluice/core";
  *
  * const payload = new TextEncoder().encode("Hello");
  * console.log(encodeFrame({ opcode: Opcode.Text, payload }));
  * // 81 05 48 65 6c 6c 6f
  * ```
  *
- * @throws {RangeError} for a control frame that is fragmented or over 125 bytes, an unknown opcode,
- * or a masking key that is not 4 bytes long
+ * @throws {RangeError} If a control frame is fragmented or longer than 125 bytes, the opcode is
+ * unknown, or the masking key is not 4 bytes long.
  */
 export function encodeFrame(frame: Frame, options: EncodeFrameOptions = {}): Uint8Array {
   const { mask } = options;
@@ -95,9 +89,9 @@ export function encodeFrame(frame: Frame, options: EncodeFrameOptions = {}): Uin
 }
 
 /**
- * The length in bytes of a frame to send.
+ * Checks a frame to send and returns its length in bytes.
  *
- * @throws {RangeError} as {@linkcode encodeFrame}
+ * @throws {RangeError} If {@linkcode encodeFrame} would throw it.
  */
 export function frameLength(frame: Frame, masked: boolean): number {
   const { fin = true, rsv = 0, opcode, payload } = frame;
@@ -106,7 +100,7 @@ export function frameLength(frame: Frame, masked: boolean): number {
     throw new RangeError(`Expected rsv to be a number of 3 bits, received ${rsv}`);
   }
   if ((opcode & 8) !== 0) {
-    // RFC 6455 §5.5: control frames are not fragmented.
+    // RFC 6455 §5.5: control frames must not be fragmented.
     if (!fin) throw new RangeError("Expected a whole control frame, received a fragment");
     checkControl(payload);
   }
@@ -134,10 +128,8 @@ export function checkControl(payload: Uint8Array): Uint8Array {
 }
 
 /**
- * Writes a frame where there is room for its {@linkcode frameLength}.
- *
- * @param key the masking key; undefined where none is used
- * @returns the offset after the frame
+ * Writes a frame into a target with room for its {@linkcode frameLength}. Returns the offset after
+ * the frame.
  */
 export function writeFrame(
   target: Uint8Array,
@@ -159,28 +151,27 @@ export function writeFrame(
 
 const FIN = 0x80;
 
-/** The first byte of a frame: FIN, the reserved bits, the opcode. */
+/** Returns the first byte of a frame: FIN, the reserved bits and the opcode. */
 export function firstByte(fin: boolean, rsv: number, opcode: number): number {
   return (fin ? FIN : 0) | (rsv << 4) | opcode;
 }
 
-/** The size of a buffer, in bytes: 64 KiB of messages in one piece with their headers. */
+/** Size of a buffer: a message of 64 KiB and its headers fit. */
 const BUFFER_SIZE = 65536 + 512;
 
-/** The size of a first buffer: where all connections write at once, most write little. */
+/** Size of a connection's first buffer. Most connections write little. */
 const FIRST_SIZE = 2048;
 
-/** From this many bytes on a payload is not copied into a buffer if it is lent. */
+/** From this size on, a lent payload is not copied into a buffer. */
 export const LEND_FROM = 8192;
 
-/** Below this many code units a loop beats every platform's way to encode text. */
+/** Texts shorter than this are encoded in a loop. */
 const SHORT_TEXT = 24;
 
 const EMPTY = new Uint8Array(0);
 const utf8 = new TextEncoder();
 
-// A fresh zeroed buffer costs more than what is written to it. Connections share these, so that an
-// idle one holds none; as many are kept as connections are likely to write in one turn.
+// Connections share these buffers, so that an idle connection holds none.
 const buffers: Uint8Array[] = [];
 const MAX_BUFFERS = 64;
 const firstBuffers: Uint8Array[] = [];
@@ -195,11 +186,13 @@ function release(buffer: Uint8Array): void {
 /** A finished part of the batch. */
 interface Part {
   bytes: Uint8Array;
-  /** The length that the part was written with. The owner of lent bytes may detach them. */
+  /** The length of the part when it was written. The owner may detach lent bytes. */
   length: number;
-  /** If the bytes are lent: the length of their header, which is at the end of the part before. */
+  /**
+   * If the bytes are lent: the length of their header, which is at the end of the previous part.
+   */
   header: number;
-  /** The buffer that is full, and is free once this part has left. */
+  /** The full buffer to free after this part has been sent. */
   full: Uint8Array | undefined;
 }
 
@@ -207,29 +200,25 @@ function isIntact({ bytes, length }: Part): boolean {
   return bytes.length === length;
 }
 
-/** The bytes of the part's buffer, if it is full, that no frame has fitted into. */
+/** Returns the number of unused bytes in the part's full buffer. */
 function unusedOf({ bytes, length, full }: Part): number {
   return full === undefined ? 0 : full.length - (bytes.byteOffset - full.byteOffset) - length;
 }
 
-/** Told that a frame is in the batch, or why it is not. */
+/** Called when a frame is in the batch, or with the reason why it is not. */
 export type Written = (error?: Error) => void;
 
-/** Options of an {@linkcode Encoder}. */
 export interface EncoderOptions {
-  /** How text is encoded. Default: TextEncoder */
   textCodec?: TextCodec;
-  /** What changes the data frames. Default: none */
   extensions?: readonly Extension[];
-  /** Told of each frame that was written, by `tell()`. Default: nobody */
+  /** Called by `tell()` for each frame that was written. */
   onFrame?: (frame: Frame) => void;
-  /** Tells why a frame that was pending may no longer be sent. Needed with extensions only. */
+  /** Returns why a pending frame may no longer be sent. Only needed with extensions. */
   refusal?: () => Error | undefined;
 }
 
 /**
- * Writes frames one after the other into a batch, which `take()` hands over as few pieces of bytes, for
- * one gathered write.
+ * Writes frames into a batch. `take()` returns the batch as a few arrays, for one gathered write.
  */
 export class Encoder {
   readonly #masked: boolean;
@@ -237,34 +226,29 @@ export class Encoder {
   readonly #extensions: readonly Extension[];
   readonly #onFrame: ((frame: Frame) => void) | undefined;
   readonly #refusal: (() => Error | undefined) | undefined;
-  /** The bytes written and not yet taken. */
+  /** Bytes that were written and not yet taken. */
   size = 0;
-  /** The bytes of memory that are held beside those written. */
+  /** Memory that is held in addition to `size`, in bytes. */
   unused = 0;
-  /** Whether the last `take()` has dropped a frame. */
+  /** Whether the last `take()` dropped a frame because its lent bytes changed length. */
   hasVanished = false;
-  /** The opcode of the message under way; 0 between messages. */
+  /** The opcode of the current message, or 0 between messages. */
   #message: Opcode = 0;
   #characters: WholeCharacters | undefined;
   #seen: Frame | undefined;
 
   #buffer: Uint8Array = EMPTY;
-  /** Where in the buffer the bytes begin that were not taken, and where they end. */
+  /** The range of the buffer that has not been taken. */
   #start = 0;
   #end = 0;
-  /** Finished parts, before the bytes in the buffer at hand. */
+  /** Finished parts, before the bytes in the current buffer. */
   readonly #parts = new Queue<Part>();
-  /** Buffers that are full, and lent parts, whose bytes were taken and may not have left. */
+  /** Full buffers and lent parts that were taken and may not have been sent yet. */
   readonly #taken: Uint8Array[] = [];
   #lent: Part[] = [];
-  /** Whether the batch before has filled more than a first buffer. */
+  /** Whether the previous batch filled more than a first buffer. */
   #wroteMuch = false;
 
-  /**
-   * Makes an encoder for one connection.
-   *
-   * @param role which end writes: a client masks
-   */
   constructor(role: Role, options: EncoderOptions = {}) {
     const { textCodec = webTextCodec, extensions = [], onFrame, refusal } = options;
     this.#masked = role === "client";
@@ -274,12 +258,15 @@ export class Encoder {
     this.#refusal = refusal;
   }
 
-  /** Whether all that is lent and taken has the length that it had. */
+  /** Whether no lent bytes have changed their length, in the batch or after `take()`. */
   get isLentIntact(): boolean {
     return this.#lent.every(isIntact);
   }
 
-  /** Tells of the frame that was written last. Not at once: whoever is told of it may write another one. */
+  /**
+   * Reports the last written frame to `onFrame`. This is not done while writing, because `onFrame`
+   * may write another frame.
+   */
   tell(): void {
     const frame = this.#seen;
     this.#seen = undefined;
@@ -287,16 +274,15 @@ export class Encoder {
   }
 
   /**
-   * Writes a piece of a message as a frame. A call that throws has changed nothing.
+   * Writes a piece of a message as a frame. If the call throws, nothing has changed.
    *
-   * @param data the piece: text or bytes
-   * @param fin whether the message ends with it
-   * @param lend whether the bytes stay as they are until they have left: long ones are then not copied
-   * @param compress what the sender asks of an extension that compresses
-   * @param later where it is given, an extension may work elsewhere on the piece: the answer is then
-   * false, this is called once the frame is in the batch, or refused, and no other piece of a message
-   * is to be written before
-   * @returns whether the frame was written
+   * @param lend Whether the bytes do not change until they have been sent. Long lent bytes are not
+   * copied.
+   * @param compress Whether to compress the message, for an extension that compresses.
+   * @param later Allows an extension to work on another thread. Then the method returns false,
+   * calls `later` once the frame is in the batch or refused, and no other piece may be written
+   * before.
+   * @returns Whether the frame was written.
    */
   writePiece(
     data: Message,
@@ -307,7 +293,7 @@ export class Encoder {
   ): boolean {
     const begun = this.#message;
     const type = typeof data === "string" ? Opcode.Text : Opcode.Binary;
-    // RFC 6455 §5.4: a message is of one type, and its frames but the first are continuations.
+    // RFC 6455 §5.4: a message has one type, and all its frames after the first are continuations.
     if (begun !== 0 && begun !== type) throw wrongType(begun);
     const opcode = begun === 0 ? type : Opcode.Continuation;
     if (this.#extensions.length > 0) {
@@ -321,21 +307,19 @@ export class Encoder {
     return true;
   }
 
-  /**
-   * Writes a control frame.
-   *
-   * @throws {RangeError} If the payload is longer than 125 bytes.
-   */
   writeControl(opcode: Opcode, payload: Uint8Array): void {
     this.writeBytes(FIN | opcode, checkControl(payload));
   }
 
-  /** The characters of a piece of text that are whole, with what the piece before it has cut off. */
+  /**
+   * Returns the complete characters of a piece of text, including the one that the previous piece
+   * cut off.
+   */
   #whole(data: string, fin: boolean): string {
     return (this.#characters ??= new WholeCharacters()).take(data, fin);
   }
 
-  /** Writes a piece of a message as the extensions make it. */
+  /** Writes a piece of a message through the extensions. */
   #writeExtended(
     data: Message,
     { opcode, fin, compress }: { opcode: Opcode; fin: boolean; compress: boolean | undefined },
@@ -367,11 +351,7 @@ export class Encoder {
     return frame !== undefined;
   }
 
-  /**
-   * Writes a frame with text as its payload.
-   *
-   * @param first the first byte of the frame
-   */
+  /** Writes a frame with text as its payload; `first` is the first byte of the frame. */
   writeText(first: number, text: string): void {
     const { length } = text;
     if (3 * length > BUFFER_SIZE / 2 || this.#onFrame !== undefined) {
@@ -379,7 +359,7 @@ export class Encoder {
     }
     this.#reserve(MAX_HEADER_LENGTH + 3 * length);
     const buffer = this.#buffer;
-    // One byte a code unit is the most likely; should the header prove longer, the text moves.
+    // Reserve a header for one byte per code unit. If the header is longer, the text moves.
     const likely = this.#end + headerLength(length, this.#masked);
     let size = length <= SHORT_TEXT ? 0 : -1;
     while (size >= 0 && size < length) {
@@ -396,9 +376,9 @@ export class Encoder {
   /**
    * Writes a frame with bytes as its payload.
    *
-   * @param first the first byte of the frame
-   * @param lend whether the bytes stay as they are until they have left
-   * @param isOwn whether the bytes were made for this frame, and may be changed
+   * @param first The first byte of the frame.
+   * @param lend Whether the bytes do not change until they have been sent.
+   * @param isOwn Whether the bytes were made for this frame and may be changed.
    */
   writeBytes(
     first: number,
@@ -417,11 +397,11 @@ export class Encoder {
 
   #see(first: number, payload: Uint8Array): void {
     const [fin, rsv, opcode] = [first >= FIN, (first >> 4) & 7, (first & 15) as Opcode];
-    // A copy: the bytes may be the caller's.
+    // The bytes may belong to the caller, so copy them.
     this.#seen = { fin, rsv, opcode, payload: new Uint8Array(payload) };
   }
 
-  /** Writes the header, and masks the payload, which is in the buffer already. */
+  /** Writes the header, and masks the payload, which is already in the buffer. */
   #finish(first: number, length: number, start: number): void {
     const at = writeHeader(this.#buffer, this.#end, first, this.#masked, length);
     this.size += start + length - this.#end;
@@ -445,14 +425,14 @@ export class Encoder {
     }
     const header = this.#end - start;
     this.size += header + length;
-    // Masking changes the payload, so that lent bytes are copied too.
+    // Masking changes the payload, so lent bytes are copied too.
     if (!isOwn && (this.#masked || !lend)) return this.#copy(payload, key);
     if (key !== undefined) applyMask(payload, 0, length, key, 0);
     this.#cut(undefined);
     this.#parts.push({ bytes: payload, length, header, full: undefined });
   }
 
-  /** Copies a payload into as many buffers as it takes, which are used again and again. */
+  /** Copies a payload into as many buffers as it needs. */
   #copy(payload: Uint8Array, key: number | undefined): void {
     const { length } = payload;
     for (let at = 0; at < length;) {
@@ -466,7 +446,7 @@ export class Encoder {
     }
   }
 
-  /** Makes room for so many bytes in one piece. */
+  /** Makes room for `size` contiguous bytes. */
   #reserve(size: number): void {
     const full = this.#buffer;
     if (full.length - this.#end >= size) return;
@@ -477,7 +457,7 @@ export class Encoder {
     const buffer = buffers.pop() ?? new Uint8Array(BUFFER_SIZE);
     this.#wroteMuch = true;
     if (full.length === FIRST_SIZE) {
-      // The little that it holds moves along: otherwise the batch would have one piece more.
+      // Move the few bytes to the new buffer. Otherwise the batch would have another part.
       buffer.set(full.subarray(this.#start, this.#end));
       this.#retire(full);
       this.#end -= this.#start;
@@ -490,13 +470,13 @@ export class Encoder {
     this.#buffer = buffer;
   }
 
-  /** Has a buffer freed once all parts before it have left. */
+  /** Frees the buffer after all earlier parts have been sent. */
   #retire(full: Uint8Array): void {
     if (this.#parts.length === 0) this.#taken.push(full);
     else this.#parts.push({ bytes: EMPTY, length: 0, header: 0, full });
   }
 
-  /** Ends the part at hand. */
+  /** Ends the current part. */
   #cut(full: Uint8Array | undefined): void {
     const length = this.#end - this.#start;
     if (length === 0) return;
@@ -512,18 +492,17 @@ export class Encoder {
   }
 
   /**
-   * Hands over what was written. The bytes must not change until {@linkcode recycle}. If lent bytes
-   * have not the length that they were written with, their frame is dropped, and all that was written
-   * after it; see {@linkcode hasVanished}.
+   * Returns the bytes that were written. They must not change until {@linkcode recycle}. If lent
+   * bytes have changed their length, their frame and everything after it is dropped; see {@linkcode
+   * hasVanished}.
    *
-   * @param most from so many bytes on no more is taken
-   * @param copy whether to copy what is lent
+   * @param most Stop after this many bytes.
+   * @param copy Whether to copy lent bytes.
    */
   take(most: number = Infinity, copy: boolean = false): Uint8Array[] {
     this.hasVanished = false;
     const taken: Uint8Array[] = [];
     if (this.size === this.#end - this.#start) {
-      // All of it is in the buffer at hand.
       if (this.size > 0) taken.push(this.#buffer.subarray(this.#start, this.#end));
       this.#start = this.#end;
       this.size = 0;
@@ -532,7 +511,7 @@ export class Encoder {
     this.#cut(undefined);
     let size = 0;
     for (let next = this.#parts.first; next !== undefined; next = this.#parts.first) {
-      // A header goes with its payload, and an empty part only frees a buffer.
+      // A header stays with its payload. An empty part only frees a buffer.
       if (size >= most && next.header === 0 && next.length > 0) break;
       if (!isIntact(next)) {
         this.#drop(next, taken);
@@ -557,7 +536,7 @@ export class Encoder {
     return bytes;
   }
 
-  /** Drops what was not taken, and the header of the part, at the end of what was. */
+  /** Drops everything that was not taken, and the header of `part` at the end of `taken`. */
   #drop({ header }: Part, taken: Uint8Array[]): void {
     this.#parts.clear();
     this.size = this.unused = 0;
@@ -568,9 +547,8 @@ export class Encoder {
   }
 
   /**
-   * Says that nothing handed over is in use any more: the buffers are free for other connections.
-   *
-   * @returns whether what was lent has the length that it had; otherwise nothing is freed
+   * Reports that the taken bytes are no longer in use, and frees their buffers. Returns false, and
+   * frees nothing, if lent bytes have changed their length.
    */
   recycle(): boolean {
     if (this.#lent.length > 0) {
@@ -580,7 +558,7 @@ export class Encoder {
     const isMuch = this.#taken.length > 0 || this.#end > FIRST_SIZE;
     for (let full = this.#taken.pop(); full !== undefined; full = this.#taken.pop()) release(full);
     if (this.size > 0 || this.#end === 0) return true;
-    // The next batch is likely to be as large as this one.
+    // The next batch will probably be as large as this one.
     this.#wroteMuch = isMuch;
     release(this.#buffer);
     this.#buffer = EMPTY;

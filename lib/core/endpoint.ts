@@ -1,6 +1,5 @@
 /**
- * One end of a connection from its first byte to its last, without I/O. `connect()`, `serve()`, `accept()`
- * and `upgrade()` run on it, over HTTP/1.1 and HTTP/2.
+ * One end of a connection, from the opening handshake to the end, over HTTP/1.1 and HTTP/2.
  *
  * @module
  */
@@ -44,30 +43,34 @@ import {
 } from "./protocol.ts";
 import { ServerHandshake } from "./server_handshake.ts";
 
-/** Where a connection stands. */
+/** The state of an {@linkcode Endpoint}. */
 export type EndpointState =
-  /** The opening handshake is under way. */
+  /** The opening handshake is in progress. */
   | "connecting"
-  /** The server has refused, and the body of its answer is under way. */
+  /** The server has refused, and is sending the body of its response. */
   | "rejecting"
-  /** It is open, or closing. */
+  /** The connection is open or closing. */
   | ProtocolState;
 
-/** What an {@linkcode Endpoint} receives; `type` tells the events apart. */
+/** An event that an {@linkcode Endpoint} receives. */
 export type EndpointEvent = HandshakeEvent | ProtocolEvent;
 
-/** What an {@linkcode Endpoint} sends: an event as received, or less where there is a default. */
+/** An event that an {@linkcode Endpoint} sends. Fields that have a default may be omitted. */
 export type OutgoingEndpointEvent = OutgoingHandshakeEvent | OutgoingEvent;
 
-/** How an {@linkcode Endpoint} works. */
+/** Options of an {@linkcode Endpoint}. */
 export interface EndpointOptions extends Omit<ProtocolOptions, "extensions"> {
-  /** The extensions supported, the preferred one first. Default: none */
+  /**
+   * The supported extensions, in order of preference.
+   * @default {[]}
+   */
   extensions?: readonly ExtensionFactory[];
-  /** How large the head that the peer sends may be. */
+  /** Limits for the head that the peer sends. */
   limits?: HeadLimits;
   /**
-   * On a client: whether a server that chooses none of the subprotocols offered is an error, as it is in
-   * a browser. Default: false
+   * On a client: whether the handshake fails if the server chooses none of the offered
+   * subprotocols, as in a browser.
+   * @default {false}
    */
   requireProtocol?: boolean;
 }
@@ -83,19 +86,19 @@ const HANDSHAKE_EVENTS: readonly string[] = ["request", "accept", "reject", "rej
 const EMPTY = new Uint8Array(0);
 
 /**
- * Bytes in, events out; events in, bytes out: the opening handshake, the messages and the closing
- * handshake of one end. Nothing is answered by itself: what a request, a ping or a Close asks for is an
- * event to send; `response()` makes the last two.
+ * One end of a connection: bytes in, events out; events in, bytes out. An endpoint sends nothing on
+ * its own. To answer a request, a ping or a Close, send an event; `response()` makes the answer to
+ * a ping or a Close.
  *
- * After each `receive()` take all `events()`. Do not receive faster than they are dealt with, and write
- * what `send()` gives before more is sent: then backpressure is the transport's.
+ * After each `receive()`, take all `events()`. To keep backpressure, process the events before you
+ * receive more, and write the bytes that `send()` returns before you send more.
  *
- * Over a stream of HTTP/2 (RFC 8441) heads are no bytes: `takeFields()` takes the peer's, and `fields` has
- * those of this end after `send()`.
+ * Over an HTTP/2 stream (RFC 8441), heads are header fields instead of bytes. `takeFields()` adds
+ * the peer's fields, and `fields` has those of this end after `send()`.
  *
  * @example
  * ```ts
- * import { Endpoint } from "@sluice/sluice/core";
+ * import { Endpoint } from "sluice/core";
  *
  * const client = new Endpoint("client");
  * const server = new Endpoint("server");
@@ -111,36 +114,35 @@ const EMPTY = new Uint8Array(0);
  * ```
  */
 export class Endpoint {
-  /** Which end this is. */
+  /** The role of this end. */
   readonly role: Role;
   readonly #supported: readonly ExtensionFactory[];
   readonly #options: Pick<EndpointOptions, "limits" | "requireProtocol">;
   readonly #protocolOptions: ProtocolOptions;
-  /** A client's, once the request was sent. */
   #client: ClientHandshake | undefined;
   readonly #server: ServerHandshake | undefined;
   #state: "connecting" | "rejecting" | "closed" = "connecting";
-  /** The input that was not read yet; null is its end. */
+  /** Input that has not been read. Null is the end of the input. */
   #input: (Uint8Array | null)[] = [];
   #inputBegun = false;
   #inputEnded = false;
-  /** Whether the request was given out as an event, or will never be. */
+  /** Whether the request was returned as an event, or never will be. */
   #asked = false;
   #response: ResponseHead | undefined;
   #agreement: Agreement | undefined;
-  /** The body of a refusal that comes. */
+  /** The body of a refusal that is received. */
   #incoming: BodyReader | undefined;
   /** The body of a refusal that is sent. */
   #outgoing: BodyWriter | undefined;
-  /** What the peer did wrong in the opening handshake, until it is answered. */
+  /** The peer's error in the opening handshake, until it is answered. */
   #failure: RemoteProtocolError | undefined;
   #protocol: Protocol | undefined;
 
   /**
    * Makes one end of a connection.
    *
-   * @param role which end it is
-   * @param options extensions, limits, and whether received chunks may be changed
+   * @param role The role of this end.
+   * @param options The extensions and limits.
    * @throws {TypeError} If the role or an option does not exist.
    */
   constructor(role: Role, options: EndpointOptions = {}) {
@@ -154,27 +156,27 @@ export class Endpoint {
     if (role === "server") this.#server = new ServerHandshake(limits);
   }
 
-  /** Where the connection stands. */
+  /** The state of the connection. */
   get state(): EndpointState {
     return this.#protocol?.state ?? this.#state;
   }
 
-  /** The head of the request, once it was sent or received. */
+  /** The head of the request, or undefined until it has been sent or received. */
   get request(): RequestHead | undefined {
     return this.#client?.request ?? this.#server?.request;
   }
 
-  /** The head of the response, once it was sent or received. */
+  /** The head of the response, or undefined until it has been sent or received. */
   get response(): ResponseHead | undefined {
     return this.#response;
   }
 
-  /** On a server: what the client offers, once its request was checked. */
+  /** On a server: what the client offers, or undefined until its request has been checked. */
   get offer(): ReceivedOffer | undefined {
     return this.#server?.offer;
   }
 
-  /** What both ends agreed on, once the connection is open. */
+  /** What both ends agreed on, or undefined until the connection is open. */
   get agreement(): Agreement | undefined {
     return this.#agreement;
   }
@@ -185,15 +187,17 @@ export class Endpoint {
     return this.#response && http2ResponseFields(this.#response);
   }
 
-  /** On a server: whether the request is a HEAD, so that no body is sent (RFC 9110 §9.3.2). */
+  /**
+   * On a server: whether the request is a HEAD, so that the response has no body (RFC 9110 §9.3.2).
+   */
   get isHead(): boolean {
     return this.#server !== undefined && this.#server.isHead;
   }
 
   /**
-   * What this end does after the opening handshake: to write into batches, for one.
+   * The protocol after the opening handshake, for example to write batches.
    *
-   * @throws {LocalProtocolError} before the connection is open
+   * @throws {LocalProtocolError} If the connection is not open yet.
    */
   get protocol(): Protocol {
     if (this.#protocol !== undefined) return this.#protocol;
@@ -201,47 +205,52 @@ export class Endpoint {
   }
 
   /**
-   * Whether this end is the one to end the transport now, once all bytes were written: the server does
-   * after both Close frames and after a refusal (RFC 6455 §7.1.1), a client after a failed handshake.
+   * Whether this end should end the transport after all bytes have been written. A server does so
+   * after both Close frames and after a refusal (RFC 6455 §7.1.1), a client after a failed
+   * handshake.
    */
   get endsTransport(): boolean {
     return this.#protocol?.endsTransport ?? this.#state === "closed";
   }
 
-  /** How many received bytes were not read as events yet. */
+  /** Number of received bytes that have not been read as events. */
   get bufferedAmount(): number {
     return this.#protocol?.bufferedAmount ??
       this.#input.reduce((sum, chunk) => sum + (chunk?.length ?? 0), 0);
   }
 
-  /** Whether an extension works elsewhere on what comes next: `next()` gives nothing meanwhile. */
+  /**
+   * Whether an extension is processing the next event on another thread. `next()` returns undefined
+   * meanwhile.
+   */
   get pending(): boolean {
     return this.#protocol?.pending ?? false;
   }
 
-  /** Frees what the extensions hold; what is pending is not called back. */
+  /** Frees the resources of the extensions. Pending callbacks are not called. */
   dispose(): void {
     this.#protocol?.dispose();
   }
 
   /**
-   * On a server: takes a request that another HTTP parser has read, instead of receiving it. `next()`
-   * then gives its event.
+   * On a server: takes a request that another HTTP parser has read. `next()` then returns its
+   * event.
    *
-   * @param head the head; its header fields as they came, repeated ones kept
-   * @param trailing what came behind the head. Default: nothing
-   * @throws {LocalProtocolError} on a client, or after other input
+   * @param head The head, with all header fields in their order.
+   * @param trailing The bytes after the head.
+   * @throws {LocalProtocolError} If this end is a client, or has received other input.
    */
   takeHead(head: RequestHead, trailing: Uint8Array = EMPTY): void {
     this.#untouched().takeHead(head, trailing);
   }
 
   /**
-   * Takes the header fields of the peer's head over HTTP/2, instead of receiving it. `next()` then gives
-   * its event. `receive()` takes the data of the stream.
+   * Takes the header fields of the peer's head over HTTP/2. `next()` then returns its event.
+   * `receive()` takes the data of the stream.
    *
-   * @throws {LocalProtocolError} on a client before its request was sent, or after other input
-   * @throws {HandshakeError} "malformed-header"
+   * @throws {LocalProtocolError} If this end is a client that has not sent its request, or has
+   * received other input.
+   * @throws {HandshakeError} "malformed-header".
    */
   takeFields(fields: RawHeaders): void {
     const handshake = this.role === "client" ? this.#client : this.#untouched();
@@ -258,11 +267,11 @@ export class Endpoint {
   }
 
   /**
-   * Takes the next bytes from the transport, or null at its end. What follows the handshake in the same
-   * chunk is kept; what follows the end of what this end listens to is dropped.
+   * Adds the next bytes from the transport, or null at its end. Bytes after the handshake are kept.
+   * Bytes after the end of the connection are dropped.
    *
-   * @throws {LocalProtocolError} after the end, when the connection is closed, and on a client before the
-   * request was sent
+   * @throws {LocalProtocolError} If the input has ended, the connection is closed, or this end is a
+   * client that has not sent its request.
    */
   receive(bytes: Uint8Array | null): void {
     if (this.#protocol !== undefined) return this.#protocol.receive(bytes);
@@ -275,18 +284,18 @@ export class Endpoint {
     }
     this.#inputBegun = true;
     this.#inputEnded = bytes === null;
-    // A server that refuses is no longer interested in what the client sends.
+    // A server that refuses ignores what the client sends.
     const refuses = this.#server !== undefined &&
       (this.#state !== "connecting" || this.#failure !== undefined);
     if (!refuses) this.#input.push(bytes);
   }
 
   /**
-   * Reads the next event, or gives undefined when there is none yet.
+   * Returns the next event, or undefined if there is none yet.
    *
-   * @throws {RemoteProtocolError} when the peer broke the protocol, and again at every later call until a
-   * refusal is sent; its `event` is the one to send, its `cause` the HandshakeError where it was in the
-   * opening handshake
+   * @throws {RemoteProtocolError} If the peer violated the protocol. Later calls throw it again
+   * until a refusal is sent. `event` is the event to answer with. If the opening handshake failed,
+   * `cause` is the HandshakeError.
    */
   next(): EndpointEvent | undefined {
     if (this.#protocol !== undefined) return this.#protocol.next();
@@ -301,12 +310,12 @@ export class Endpoint {
     }
   }
 
-  /** Reads the events that are at hand. */
+  /** Returns the available events. */
   *events(): IterableIterator<EndpointEvent> {
     for (let event = this.next(); event !== undefined; event = this.next()) yield event;
   }
 
-  /** What follows the request is for later; without an answer there is nothing more to tell. */
+  /** Reads the request. The input after it stays unread until the request is answered. */
   #nextRequest(handshake: ServerHandshake): HandshakeEvent | undefined {
     if (this.#asked) return undefined;
     const head = this.#readHead(handshake, handshake.request);
@@ -327,7 +336,9 @@ export class Endpoint {
     return { type: "accept", protocol, extensions, headers: extraFields(response.headers) };
   }
 
-  /** Reads the peer's head, unless another parser has read it. What follows stays in the input. */
+  /**
+   * Reads the peer's head, unless another parser has read it. The bytes after it stay in the input.
+   */
   #readHead<T>(
     handshake: { receive(chunk: Uint8Array | null): T | undefined; readonly trailing: Uint8Array },
     given: T | undefined,
@@ -359,7 +370,7 @@ export class Endpoint {
       if (chunk === null) body.end();
       const data = body.push(chunk ?? EMPTY);
       if (body.finished) this.#state = "closed";
-      // Many a chunk holds nothing but a part of the framing.
+      // A chunk may contain only a part of the framing.
       if (data.length > 0 || body.finished) {
         return { type: "rejectData", data, bodyFinished: body.finished };
       }
@@ -368,14 +379,14 @@ export class Endpoint {
   }
 
   /**
-   * Gives the bytes that send the event. A call that throws has changed nothing.
+   * Returns the bytes that send an event. If the call throws, nothing has changed.
    *
-   * @throws {LocalProtocolError} where the state forbids it, for a subprotocol that was not offered, an
-   * extension that is not supported, or a body of another length than announced
-   * @throws {RangeError} for a payload, close code or reason that a control frame cannot carry, or a
-   * status that is none of a refusal
-   * @throws {TypeError} for data of the wrong type, and for a header field that the handshake writes by
-   * itself, that contradicts the others or that would break out of its place
+   * @throws {LocalProtocolError} If the state does not allow the event, a subprotocol was not
+   * offered, an extension is not supported, or the body is longer or shorter than announced.
+   * @throws {RangeError} If a control frame cannot hold the payload, close code or reason, or the
+   * status is not one of a refusal.
+   * @throws {TypeError} If data has the wrong type, or a header field is one that the handshake
+   * writes itself, contradicts another field, or contains characters that are not allowed.
    */
   send(event: OutgoingEndpointEvent): Uint8Array {
     const opens = isHandshakeEvent(event);
@@ -450,7 +461,7 @@ export class Endpoint {
     return bytes;
   }
 
-  /** Those of the supported extensions that an event names. */
+  /** Returns the supported extensions that an event names. */
   #chosen({ extensions }: ExtensionChoice): readonly ExtensionFactory[] {
     const supported = this.#supported;
     if (extensions === undefined) return supported;
@@ -461,7 +472,7 @@ export class Endpoint {
     return supported.filter(({ name }) => extensions.some((one) => one.name === name));
   }
 
-  /** Goes on with what follows the handshake. */
+  /** Starts the protocol after the handshake. */
   #begin(extensions: readonly Extension[]): void {
     const protocol = new Protocol(this.role, { ...this.#protocolOptions, extensions });
     for (const chunk of this.#input) protocol.receive(chunk);
@@ -473,7 +484,7 @@ export class Endpoint {
     if (!(error instanceof HandshakeError)) return error;
     const { message, status } = error;
     this.#input = [];
-    // What a server's response does wrong can be answered by nothing but the end.
+    // A client cannot answer a wrong response. It can only end the transport.
     const isAnswerable = this.#server !== undefined && status !== undefined;
     if (!isAnswerable) this.#state = "closed";
     const headers = refusalHeaders(error, this.request?.version);

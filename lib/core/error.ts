@@ -16,11 +16,11 @@ let raise: Raise;
 let slotsOf: (value: object) => { closeCode: number | null; reason: string } | undefined;
 
 /**
- * The connection did not end with a clean close, or a call came after its end.
+ * The connection did not end with a clean close, or a method was called after its end.
  *
- * This is the interface of the WebSocketStream draft. `closeCode` is the code of the peer's Close frame.
- * Without a Close frame it is the code with which this side failed the connection (1002, 1007, 1008,
- * 1009, 1011), or 1006 if the transport was lost. `cause` is the underlying error.
+ * This is the interface of the WebSocketStream draft. `closeCode` is the code of the peer's Close
+ * frame. Without a Close frame it is the code with which this side failed the connection (1002,
+ * 1007, 1008, 1009, 1011), or 1006 if the transport was lost. `cause` is the underlying error.
  *
  * @example
  * ```ts
@@ -74,14 +74,16 @@ export class WebSocketError extends DOMException {
   }
 }
 
-/** The code and reason that a WebSocketError was made with; undefined for another value. Internal. */
+/**
+ * Returns the code and reason that a WebSocketError was made with, or undefined for another value.
+ */
 export function webSocketErrorSlots(
   value: unknown,
 ): { closeCode: number | null; reason: string } | undefined {
   return typeof value === "object" && value !== null ? slotsOf(value) : undefined;
 }
 
-/** Makes a WebSocketError with any code, including reserved codes, or without a code. Internal. */
+/** Makes a WebSocketError with any code, including reserved codes, or without a code. */
 export function webSocketError(
   message: string,
   closeCode: number | null,
@@ -91,7 +93,7 @@ export function webSocketError(
   return raise(message, closeCode, reason, cause);
 }
 
-/** Makes the error for a call at the wrong moment. Internal. */
+/** Makes the error for a call at the wrong moment. */
 export function invalidState(message: string, cause?: unknown): DOMException {
   return withCause(new DOMException(message, "InvalidStateError"), cause);
 }
@@ -111,7 +113,7 @@ function captureStack(error: Error): void {
   if (!error.stack) captureStackTrace?.(error);
 }
 
-/** Converts and checks a close code and reason as the WebSocketStream draft says. Internal. */
+/** Converts and checks a close code and reason as the WebSocketStream draft says. */
 export function checkWebCloseInfo(init: unknown): { closeCode?: number; reason: string } {
   // Web IDL reads and converts the members in alphabetical order.
   const dictionary = toDictionary(init, "close information");
@@ -136,19 +138,19 @@ export function checkWebCloseInfo(init: unknown): { closeCode?: number; reason: 
   return { closeCode: closeCode ?? 1000, reason: text };
 }
 
-/** Whether a script may close with this code: 1000 and 3000-4999 (WHATWG WebSockets). */
+/** Returns whether a script may close with this code (WHATWG WebSockets). */
 export function isScriptCloseCode(closeCode: number): boolean {
   return closeCode === 1000 || (closeCode >= 3000 && closeCode <= 4999);
 }
 
 /** Cuts a reason to at most 123 bytes of UTF-8 (RFC 6455 §5.5), between two characters. */
 export function truncateReason(reason: string): string {
-  // A TextEncoder stops before the first character that does not fit whole.
+  // A TextEncoder stops before the first character that does not fit.
   const { read } = new TextEncoder().encodeInto(reason, new Uint8Array(123));
   return reason.slice(0, read);
 }
 
-/** The condition of a {@linkcode HandshakeError}. */
+/** The code of a {@linkcode HandshakeError}. */
 export type HandshakeErrorCode =
   /** The host could not be reached: refused, unreachable, unknown name, no agreement on TLS. See `cause`. */
   | "connect-failed"
@@ -209,11 +211,11 @@ export type HandshakeErrorCode =
   | "stream-refused"
   /** The status of the response is not 101, or over HTTP/2 not 2xx. See `response`. */
   | "status"
-  /** The body of such a response cannot be read. */
+  /** The body of the response cannot be read. */
   | "malformed-body"
   /**
-   * The client does not follow a redirect, although `maxRedirects` is greater than 0: too many, a loop, from
-   * wss to ws, or not to a WebSocket. See `response`.
+   * A redirect was not followed although `maxRedirects` is greater than 0: there were too many, or
+   * a loop, or it leads from wss to ws or not to a WebSocket. See `response`.
    */
   | "redirect"
   /** The response with status 101 does not upgrade to websocket. */
@@ -247,19 +249,22 @@ export interface RefusedResponse {
   readonly statusText: string;
   /** The header fields. */
   readonly headers: Headers;
-  /** The header fields as they came, in order, repeated ones kept. */
+  /** All header fields in the order in which they were received. */
   readonly rawHeaders: readonly (readonly [name: string, value: string])[];
-  /** The body, at most 64 KiB of it. */
+  /** The body, limited to 64 KiB. */
   readonly body: ReadableStream<Uint8Array>;
 }
 
 /** Options of a {@linkcode HandshakeError}. */
 export interface HandshakeErrorOptions {
-  /** The error beneath. */
+  /** The underlying error. */
   cause?: unknown;
-  /** The HTTP status of the response. Default: that of `response`, if there is one */
+  /**
+   * The HTTP status of the response.
+   * @default {response?.status}
+   */
   status?: number;
-  /** The response of the server, or the proxy, that refused. */
+  /** The response of the server or proxy that refused. */
   response?: RefusedResponse;
   /** The reply of the SOCKS proxy that refused. */
   reply?: number;
@@ -269,16 +274,18 @@ export interface HandshakeErrorOptions {
 export class HandshakeError extends Error {
   /** "HandshakeError". */
   override readonly name = "HandshakeError";
-  /** Which condition failed; see {@linkcode HandshakeErrorCode}. */
+  /** The condition that failed. */
   readonly code: HandshakeErrorCode;
   /**
-   * The HTTP status of the response: the one that came, or on a server the one to answer with. Undefined if
-   * there is no response.
+   * The HTTP status of the response. On a server, the status to answer with. Undefined if there is
+   * no response.
    */
   readonly status?: number;
-  /** On a client: the response of the server, or the HTTP proxy, that refused. */
+  /** On a client: the response of the server or HTTP proxy that refused. */
   readonly response?: RefusedResponse;
-  /** On a client: the reply of the SOCKS proxy that refused (RFC 1928 §6), as 5 for "refused". */
+  /**
+   * On a client: the reply of the SOCKS proxy that refused (RFC 1928 §6), such as 5 for "refused".
+   */
   readonly reply?: number;
 
   /**
@@ -298,7 +305,7 @@ export class HandshakeError extends Error {
   }
 }
 
-/** The error for a request that a server answers with this status. Internal. */
+/** Makes the error for a request that a server answers with this status. */
 export function refusal(
   status: number,
   code: HandshakeErrorCode,
@@ -307,13 +314,15 @@ export function refusal(
   return new HandshakeError(message, code, { status });
 }
 
-/** The state of the machine or the protocol does not allow a call. The call has changed nothing. */
+/** The current state does not allow the call. The call has changed nothing. */
 export class LocalProtocolError extends Error {
   /** "LocalProtocolError". */
   override readonly name = "LocalProtocolError";
 }
 
-/** The answer to a peer that broke the protocol: a Close frame, or a refusal of the handshake. */
+/**
+ * The answer to a peer that violated the protocol: a Close frame, or a refusal of the handshake.
+ */
 export type ErrorAnswer =
   | { type: "close"; closeCode: number; reason: string }
   | {
@@ -326,19 +335,22 @@ export type ErrorAnswer =
 
 /** Options of a {@linkcode RemoteProtocolError}. */
 export interface RemoteProtocolErrorOptions {
-  /** The error beneath. */
+  /** The underlying error. */
   cause?: unknown;
-  /** The event to answer with, or null for none. By default, a Close frame with code and message. */
+  /**
+   * The event to answer with, or null for none. By default, a Close frame with the code and
+   * message.
+   */
   event?: ErrorAnswer | null;
 }
 
-/** The peer broke the protocol. */
+/** The peer violated the protocol. */
 export class RemoteProtocolError extends Error {
   /** "RemoteProtocolError". */
   override readonly name = "RemoteProtocolError";
   /**
-   * The close code for this failure: 1002, 1007 or 1009, or 1006 if the input ended too early, or if the
-   * opening handshake failed; then `cause` is the {@linkcode HandshakeError}.
+   * The close code: 1002, 1007 or 1009; or 1006 if the input ended too early or the opening
+   * handshake failed. If the handshake failed, `cause` is the {@linkcode HandshakeError}.
    */
   readonly closeCode: number;
   readonly #event: ErrorAnswer | null | undefined;
@@ -357,9 +369,9 @@ export class RemoteProtocolError extends Error {
   }
 
   /**
-   * The event to answer with: a Close frame with the code, and the message as its reason, or a "reject"
-   * for a wrong request. Undefined if no answer is possible: the input has ended, a Close frame was sent
-   * before, or the response of a server is wrong.
+   * The event to answer with: a Close frame with the code and the message, or a "reject" for a
+   * wrong request. Undefined if no answer is possible, because the input has ended, a Close frame
+   * was sent before, or the response of a server is wrong.
    */
   get event(): ErrorAnswer | undefined {
     if (this.#event !== undefined || this.closeCode === 1006) return this.#event ?? undefined;

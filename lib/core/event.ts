@@ -1,7 +1,5 @@
 /**
- * What happens on a connection after the opening handshake, as events.
- *
- * A file of its own because those who write events need not know the states of `protocol.ts`.
+ * The events of a connection after the opening handshake.
  *
  * @module
  */
@@ -11,36 +9,36 @@ import type { BinaryEvent, Fragment, TextEvent } from "./message.ts";
 
 /** A ping (RFC 6455 §5.5.2). */
 export interface PingEvent {
-  /** Tells the events apart. */
+  /** The type of the event. */
   type: "ping";
-  /** At most 125 bytes. */
+  /** The payload, at most 125 bytes. */
   payload: Uint8Array;
 }
 
 /** A pong (RFC 6455 §5.5.3). */
 export interface PongEvent {
-  /** Tells the events apart. */
+  /** The type of the event. */
   type: "pong";
-  /** At most 125 bytes. */
+  /** The payload, at most 125 bytes. */
   payload: Uint8Array;
 }
 
 /** The closing handshake, or the end of the transport without one (RFC 6455 §5.5.1, §7.1.5). */
 export interface CloseEvent {
-  /** Tells the events apart. */
+  /** The type of the event. */
   type: "close";
-  /** The close code; 1005 where the frame carries none, 1006 where no frame came. */
+  /** The close code, 1005 if the frame has none, or 1006 if no frame was received. */
   closeCode: number;
-  /** The reason. */
+  /** The reason, or an empty string. */
   reason: string;
 }
 
-/** What a `Protocol` receives and sends after the opening handshake. */
+/** An event that a `Protocol` receives after the opening handshake. */
 export type ProtocolEvent = Fragment | PingEvent | PongEvent | CloseEvent;
 
 /**
- * What may be sent: an event, of which may be left out what is not special. Left out, a piece is the last
- * of its message, a ping or pong carries nothing, and a Close neither code nor reason.
+ * An event to send. Fields that have a default may be omitted: a piece is the last of its message,
+ * a ping or pong has no payload, and a Close has neither code nor reason.
  */
 export type OutgoingEvent =
   | (Pick<TextEvent, "type" | "data"> & Partial<TextEvent>)
@@ -50,9 +48,9 @@ export type OutgoingEvent =
   | (Pick<CloseEvent, "type"> & Partial<CloseEvent>);
 
 /**
- * Fills in what was left out. Internal.
+ * Adds the defaults to an event to send.
  *
- * @throws {TypeError} for no event, and for data of another type than its own
+ * @throws {TypeError} If the event does not exist, or its data has the wrong type.
  */
 export function complete(event: OutgoingEvent): ProtocolEvent {
   switch (event.type) {
@@ -87,8 +85,9 @@ function wrongData(type: string, data: unknown): TypeError {
 }
 
 /**
- * The event that answers another: a pong with the payload of a ping (RFC 6455 §5.5.3), a Close with
- * the code and reason of a Close (§5.5.1). Others need none.
+ * Returns the event that answers another event: a pong with the payload of a ping (RFC 6455
+ * §5.5.3), or a Close with the code and reason of a Close (§5.5.1). Returns undefined for all other
+ * events.
  */
 export function response(
   event: ProtocolEvent | HandshakeEvent,
