@@ -24,7 +24,7 @@ let slotsOf: (value: object) => { closeCode: number | null; reason: string } | u
  *
  * @example
  * ```ts
- * import { WebSocketError } from "@sluice/sluice";
+ * import { WebSocketError } from "sluice";
  *
  * const error = new WebSocketError("Out of paper", { closeCode: 4001, reason: "paper" });
  * console.log(error.name, error.closeCode); // WebSocketError 4001

@@ -1,6 +1,6 @@
 /**
- * Extensions of the protocol (RFC 6455 §9): their contract, how both ends agree on them, and how they
- * change data frames.
+ * The interface of protocol extensions (RFC 6455 §9), their negotiation, and how they change data
+ * frames.
  *
  * @module
  */
@@ -12,36 +12,35 @@ import type { ExtensionHeader } from "./header.ts";
 /** The parameters of an extension, in order. A parameter without a value has undefined. */
 export type ExtensionParameters = ExtensionHeader["parameters"];
 
-/** An extension as one end supports it, before the handshake. */
+/** An extension that one end supports, before the handshake. */
 export interface ExtensionFactory {
-  /** The name under which it is registered. */
+  /** The registered name of the extension. */
   readonly name: string;
-  /** A client's offers, the preferred one first. */
+  /** Returns a client's offers, in order of preference. */
   offer(): readonly ExtensionParameters[];
   /**
-   * A client reads the parameters that the server has chosen.
-   *
+   * Makes a client's extension from the parameters that the server has chosen.
    * @throws {HandshakeError} If the parameters do not answer an offer.
    */
   finalize(parameters: ExtensionParameters): Extension;
-  /** A server answers one offer. Returns undefined to decline the offer. */
+  /** Makes a server's extension from one offer. Returns undefined to decline the offer. */
   accept(
     parameters: ExtensionParameters,
   ): { parameters: ExtensionParameters; extension: Extension } | undefined;
 }
 
-/** Returned instead of output that another thread still works on. */
+/** Returned instead of output while another thread produces the output. */
 export const PENDING: unique symbol = Symbol("pending");
 
 /** A data frame to send. */
 export interface OutgoingFrame {
-  /** The opcode; 0 for all frames of a message but the first. */
+  /** The opcode; 0 for all frames of a message except the first. */
   opcode: Opcode;
   /** Whether this frame is the last one of the message. */
   fin: boolean;
-  /** The reserved bits that extensions have set so far. */
+  /** The reserved bits that earlier extensions have set. */
   rsv: number;
-  /** The payload. An extension must not change these bytes, but returns others. */
+  /** The payload. An extension must not change these bytes. It returns other bytes instead. */
   payload: Uint8Array;
   /** Whether to compress the message. By default the extension decides. */
   compress?: boolean;
@@ -51,34 +50,34 @@ export interface OutgoingFrame {
 export type EncodedFrame = (error: Error | undefined, frame: OutgoingFrame) => void;
 
 /**
- * An extension on one connection. It changes data frames, never control frames. Received pieces are
- * given to `push()`; after each piece, `next()` is called until it returns undefined.
+ * An extension on one connection. It changes data frames, never control frames. `push()` takes a
+ * received piece. After each piece, `next()` is called until it returns undefined.
  */
 export interface Extension {
-  /** The name under which it is registered. */
+  /** The registered name of the extension. */
   readonly name: string;
   /** The reserved bits that the extension uses (`Rsv`). */
   readonly rsv: number;
   /**
    * Takes a piece of a received data frame.
-   *
-   * @throws {RemoteProtocolError} If the peer uses the extension wrongly.
+   * @throws {RemoteProtocolError} If the peer violates the rules of the extension.
    */
   push(piece: FramePiece): void;
   /**
-   * Returns the next piece as it was before the peer's extension changed it. Its header has the frame's
-   * `fin` and opcode; `length` is 0 while the length is unknown. A new payload belongs to the caller.
+   * Returns the next piece as it was before the peer's extension changed it. The header has `fin`
+   * and the opcode of the frame; its `length` is 0 if the length is unknown. The caller owns the
+   * payload.
    *
-   * @param ready Called once when there is output again, if the method has returned {@linkcode PENDING}.
-   * Without this parameter the method must not return PENDING.
+   * @param ready Called once when there is output again, if the method has returned {@linkcode
+   * PENDING}. Without this parameter the method must not return PENDING.
    * @throws {RemoteProtocolError} If the data is not valid.
    */
   next(ready?: () => void): FramePiece | typeof PENDING | undefined;
   /**
    * Changes a frame to send.
    *
-   * @param later Called with the result, if the method has returned undefined; no other frame is given to
-   * the extension before. Without this parameter the method must not return undefined.
+   * @param later Called with the result, if the method has returned undefined. No other frame is
+   * given to the extension before. Without this parameter the method must not return undefined.
    */
   encode(frame: OutgoingFrame, later?: EncodedFrame): OutgoingFrame | undefined;
   /** Frees all resources. No callback is called afterwards. */
@@ -91,8 +90,6 @@ export class ExtensionReader {
   readonly #source: () => FramePiece | undefined;
 
   /**
-   * Makes a reader for one connection.
-   *
    * @param extensions The extensions, in the order in which they were agreed on.
    * @param source Returns the next piece of a {@linkcode FrameDecoder}, if there is one.
    */
@@ -102,9 +99,8 @@ export class ExtensionReader {
   }
 
   /**
-   * Reads the next piece. Returns undefined if the source has none.
-   *
-   * @param ready See {@linkcode Extension.next}.
+   * Reads the next piece. Returns undefined if the source has none. For `ready` see {@linkcode
+   * Extension.next}.
    */
   next(ready?: () => void): FramePiece | typeof PENDING | undefined {
     return this.#pull(0, ready);
@@ -124,11 +120,7 @@ export class ExtensionReader {
   }
 }
 
-/**
- * Changes a frame by each extension in turn; for `later` see {@linkcode Extension.encode}.
- *
- * @throws {TypeError} If an extension returns something else than bytes.
- */
+/** Changes a frame by each extension in turn. For `later` see {@linkcode Extension.encode}. */
 export function encodeWith(
   extensions: readonly Extension[],
   frame: OutgoingFrame,
@@ -153,7 +145,7 @@ function encodeFrom(
   return frame;
 }
 
-/** Continues with the extensions from `start` on, once the result of the one before is there. */
+/** Continues with the extensions from `start` on, after the previous extension has finished. */
 function continueFrom(
   extensions: readonly Extension[],
   start: number,
@@ -176,7 +168,7 @@ function checkEncoded(frame: OutgoingFrame): OutgoingFrame {
   throw new TypeError(`An extension must return bytes, received ${typeof frame?.payload}`);
 }
 
-/** What a client offers (RFC 6455 §9.1). */
+/** Returns a client's offers of all supported extensions (RFC 6455 §9.1). */
 export function offerExtensions(supported: readonly ExtensionFactory[]): ExtensionHeader[] {
   return supported.flatMap((one) =>
     one.offer().map((parameters) => ({ name: one.name, parameters }))
@@ -184,10 +176,9 @@ export function offerExtensions(supported: readonly ExtensionFactory[]): Extensi
 }
 
 /**
- * A client reads which of its offers the server has accepted.
- *
- * @throws {HandshakeError} If an extension was not offered, occurs twice or uses a reserved bit of another
- * one ("extension"), or if {@linkcode ExtensionFactory.finalize} throws.
+ * Makes a client's extensions from the server's answer.
+ * @throws {HandshakeError} "extension" if an extension was not offered, occurs twice or uses a
+ * reserved bit of another extension; and the errors of {@linkcode ExtensionFactory.finalize}.
  */
 export function finalizeExtensions(
   chosen: readonly ExtensionHeader[],
@@ -213,7 +204,7 @@ function finalizeOne(
   if (factory === undefined) throw refuse(name, "was not offered");
   if (agreed.some((one) => one.name === name)) throw refuse(name, "occurs twice");
   const extension = factory.finalize(parameters);
-  // RFC 6455 §9.1, §5.2: a reserved bit has one meaning.
+  // RFC 6455 §9.1, §5.2: a reserved bit has only one meaning.
   if ((extension.rsv & bitsOf(agreed)) === 0) return extension;
   extension.close();
   throw refuse(name, "uses a reserved bit of another extension");
@@ -223,13 +214,13 @@ function finalizeOne(
 export interface AcceptedExtensions {
   /** The extensions and parameters for the response. */
   readonly headers: readonly ExtensionHeader[];
-  /** The same extensions, in use. */
+  /** The same extensions, ready for use. */
   readonly extensions: readonly Extension[];
 }
 
 /**
- * A server chooses among a client's offers: for each extension that it supports, in its own order of
- * preference, the first offer that it can accept.
+ * Chooses among a client's offers: for each supported extension, in the server's order of
+ * preference, the first offer that the extension accepts.
  */
 export function acceptExtensions(
   offers: readonly ExtensionHeader[],
@@ -242,7 +233,7 @@ export function acceptExtensions(
       if (name !== factory.name) continue;
       const accepted = factory.accept(parameters);
       if (accepted === undefined) continue;
-      // RFC 6455 §9.1, §5.2: a reserved bit has one meaning.
+      // RFC 6455 §9.1, §5.2: a reserved bit has only one meaning.
       if ((accepted.extension.rsv & bitsOf(extensions)) !== 0) {
         accepted.extension.close();
         continue;
@@ -255,7 +246,6 @@ export function acceptExtensions(
   return { headers, extensions };
 }
 
-/** The reserved bits that the extensions use. Internal. */
 export function bitsOf(extensions: readonly Extension[]): number {
   return extensions.reduce((bits, { rsv }) => bits | rsv, 0);
 }

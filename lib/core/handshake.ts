@@ -1,7 +1,7 @@
 /**
- * The rules of the opening handshake, over HTTP/1.1 (RFC 6455 §4) and over a stream of HTTP/2 (RFC 8441):
- * what is offered, checked, accepted and refused. Over HTTP/2 heads are lists of header fields, and
- * `http2RequestHead()` and `http2ResponseHead()` read them as the heads that HTTP/1.1 would have.
+ * The rules of the opening handshake over HTTP/1.1 (RFC 6455 §4) and over an HTTP/2 stream (RFC
+ * 8441). HTTP/2 heads are lists of header fields; `http2RequestHead()` and `http2ResponseHead()`
+ * convert them.
  *
  * @module
  */
@@ -32,13 +32,12 @@ const encoder = new TextEncoder();
 /** RFC 6455 §1.3. */
 const GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/** The version of the protocol (RFC 6455 §4.1). */
 const VERSION = "13";
 
-/** The version in the heads of HTTP/2. */
+/** The version in heads that were converted from HTTP/2. */
 const HTTP2 = "2.0";
 
-/** The header fields that the handshake writes by itself. */
+/** Header fields that the handshake writes itself. */
 const OWN_FIELDS = new Set([
   "host",
   "upgrade",
@@ -52,7 +51,7 @@ const OWN_FIELDS = new Set([
   "transfer-encoding",
 ]);
 
-/** RFC 9113 §8.2.2: the header fields of a connection of HTTP/1.1, which HTTP/2 does not have. */
+/** RFC 9113 §8.2.2: HTTP/2 does not have these header fields. */
 const CONNECTION_FIELDS = new Set([
   "connection",
   "http2-settings",
@@ -67,68 +66,78 @@ const CONNECTION_FIELDS = new Set([
 export interface Agreement {
   /** The subprotocol, or an empty string. */
   readonly protocol: string;
-  /** The extensions in use. */
+  /** The extensions in use, in order. */
   readonly extensions: readonly ExtensionHeader[];
 }
 
 /** What a client offers. */
 export interface HandshakeOffer {
-  /** The subprotocols offered, the preferred one first. Default: none */
+  /**
+   * The offered subprotocols, in order of preference.
+   * @default {[]}
+   */
   protocols?: readonly string[];
-  /** The extensions offered, the preferred one first. Default: none */
+  /**
+   * The offered extensions, in order of preference.
+   * @default {[]}
+   */
   extensions?: readonly ExtensionHeader[];
   /**
-   * Whether a server that chooses none of the subprotocols offered is an error, as it is in a
-   * browser. Default: false
+   * Whether the handshake fails if the server chooses none of the offered subprotocols, as in a
+   * browser.
+   * @default {false}
    */
   requireProtocol?: boolean;
 }
 
-/** What a client offered and where it comes from, as a server reads it. */
+/** A client's offer, as a server has received it. */
 export interface ReceivedOffer {
-  /** The subprotocols offered, in the client's order. */
+  /** The offered subprotocols, in the client's order. */
   readonly protocols: readonly string[];
-  /** The extensions offered, in the client's order. */
+  /** The offered extensions, in the client's order. */
   readonly extensions: readonly ExtensionHeader[];
-  /** The Origin header, if there is one. */
+  /** The value of the Origin header, if there is one. */
   readonly origin: string | undefined;
 }
 
-/** What a client asked for over HTTP/1.1, as a server reads it. */
+/** A client's request over HTTP/1.1, as a server has received it. */
 export interface HandshakeRequest extends ReceivedOffer {
-  /** The key, as it came. */
+  /** The value of Sec-WebSocket-Key. */
   readonly key: string;
 }
 
-/** What a server answers. */
+/** A server's answer to a request. */
 export interface AcceptOptions {
-  /** The subprotocol chosen. Default: none */
+  /** The chosen subprotocol. By default, none. */
   protocol?: string;
-  /** The extensions accepted. Default: none */
+  /**
+   * The accepted extensions.
+   * @default {[]}
+   */
   extensions?: readonly ExtensionHeader[];
-  /** More header fields. Default: none */
+  /**
+   * Additional header fields.
+   * @default {[]}
+   */
   headers?: RawHeaders;
 }
 
-/** What a client asks for over HTTP/2. */
+/** A client's request over HTTP/2. */
 export interface Http2RequestOptions extends HandshakeOffer {
   /** "https" for a wss URL, "http" for a ws URL. */
   scheme: "http" | "https";
   /** The host, and the port unless it is the default port. */
   authority: string;
-  /** Path and query. */
   path: string;
-  /** More header fields. Default: none */
   headers?: RawHeaders;
 }
 
 // The request
 
 /**
- * The head of a client's request (RFC 6455 §4.1).
- *
- * @throws {TypeError} If a header field is one that the handshake writes by itself, if a protocol is not a
- * token, or if the host or the target would break out of its place.
+ * Makes the head of a client's request and its key (RFC 6455 §4.1).
+ * @throws {TypeError} If a header field is one that the handshake writes itself, a protocol is not
+ * a token, or the host or the target contains characters that are not allowed there.
  */
 export function upgradeRequest(
   { host, target, headers = [], ...offer }:
@@ -136,12 +145,12 @@ export function upgradeRequest(
     & { host: string; target: string; headers?: RawHeaders },
 ): { head: RequestHead; key: string } {
   checkExtraFields(headers);
-  // RFC 9112 §3.2: host and target are in two places.
+  // RFC 9112 §3.2: the target does not contain the host.
   checkAuthority(host);
   if (readTarget(target) === undefined) {
     throw new TypeError(`Expected a path or a URL as target, received ${JSON.stringify(target)}`);
   }
-  // RFC 6455 §4.1: a nonce of 16 random bytes.
+  // RFC 6455 §4.1: the key is a nonce of 16 random bytes.
   const key = base64(crypto.getRandomValues(new Uint8Array(16)));
   const fields: [string, string][] = [
     ["Host", host],
@@ -156,11 +165,11 @@ export function upgradeRequest(
 }
 
 /**
- * The header fields of a client's request over HTTP/2 (RFC 8441 §4, §5): an extended CONNECT instead of
- * the upgrade, without a key.
- *
- * @throws {TypeError} for a header field that the handshake writes by itself, that HTTP/2 does not have
- * or that would break out of its place, and for a subprotocol that is no token
+ * Returns the header fields of a client's request over HTTP/2: an extended CONNECT without a key
+ * (RFC 8441 §4, §5).
+ * @throws {TypeError} If a header field is one that the handshake writes itself or that HTTP/2 does
+ * not have, a header field contains characters that are not allowed, or a subprotocol is not a
+ * token.
  */
 export function http2Request(options: Http2RequestOptions): RawHeaders {
   const { scheme, authority, path, protocols, extensions, headers = [] } = options;
@@ -187,15 +196,14 @@ function checkAuthority(host: string): void {
 
 /**
  * Checks the head of a request for a WebSocket (RFC 6455 §4.2.1).
- *
- * @throws {HandshakeError} "body", "host", "malformed-head", "method", "not-upgrade", "http-version",
- * "version", "key" or "malformed-header"; its `status` is the one to answer with
+ * @throws {HandshakeError} "body", "host", "malformed-head", "method", "not-upgrade",
+ * "http-version", "version", "key" or "malformed-header". Its `status` is the one to answer with.
  */
 export function checkRequest(head: RequestHead): HandshakeRequest {
   const { method, version, headers } = head;
   const hasBody = announcesBody(headers);
   if (hasBody && !isUpgrade(headers)) throw plainBody();
-  // Which URL is asked for, and whether any, matters more than what is asked of it.
+  // An invalid host or target is reported before the other errors.
   requestUrl(head, false);
   checkFields(headers);
   if (method !== "GET") throw refusal(405, "method", `Expected the method GET, received ${method}`);
@@ -206,8 +214,8 @@ export function checkRequest(head: RequestHead): HandshakeRequest {
   if (hasBody) throw unexpectedBody();
   checkVersion(headers, 426);
   const key = headerValue(headers, "Sec-WebSocket-Key");
-  // 16 bytes are 22 digits and two of padding. The four lowest bits of the last digit have no meaning:
-  // RFC 4648 §3.5 leaves it to the decoder whether they must be 0.
+  // 22 digits of base64 and 2 of padding are 16 bytes. The last digit has four unused bits, and RFC
+  // 4648 §3.5 lets a decoder accept any value in them.
   if (key === undefined || !/^[A-Za-z0-9+/]{22}==$/.test(key)) {
     throw refusal(
       400,
@@ -220,9 +228,8 @@ export function checkRequest(head: RequestHead): HandshakeRequest {
 
 /**
  * Checks a request for a WebSocket over HTTP/2.
- *
  * @throws {HandshakeError} "method", "not-upgrade", "malformed-head", "host", "body", "version" or
- * "malformed-header"; its `status` is the one to answer with
+ * "malformed-header". Its `status` is the one to answer with.
  */
 export function checkHttp2Request(fields: RawHeaders): ReceivedOffer {
   const method = headerValue(fields, ":method");
@@ -231,14 +238,14 @@ export function checkHttp2Request(fields: RawHeaders): ReceivedOffer {
   }
   const protocol = headerValue(fields, ":protocol");
   if (protocol !== "websocket") {
-    // RFC 9220 §3 names the status that RFC 8441 leaves open.
+    // RFC 8441 names no status here; RFC 9220 §3 does.
     throw refusal(
       501,
       "not-upgrade",
       `Expected the :protocol websocket, received ${protocol ?? "none"}`,
     );
   }
-  // RFC 8441 §4: an extended CONNECT has both, unlike a plain one.
+  // RFC 8441 §4: unlike a plain CONNECT, an extended CONNECT has both fields.
   const path = headerValue(fields, ":path");
   if (headerValue(fields, ":scheme") === undefined || path === undefined) {
     throw refusal(400, "malformed-head", "Expected :scheme and :path, received not both");
@@ -252,20 +259,20 @@ export function checkHttp2Request(fields: RawHeaders): ReceivedOffer {
   }
   checkFields(head.headers);
   if (announcesBody(fields)) throw unexpectedBody();
-  // 426 would need a header that HTTP/2 does not have.
+  // Status 426 requires an Upgrade header, which HTTP/2 does not have.
   checkVersion(fields, 400);
   return readOffer(fields);
 }
 
 /**
- * The refusal of a plain request with a body, which no hook can see because the body would be dropped
- * (RFC 9110 §15.5.14).
+ * Makes the error for a plain request with a body. Hooks cannot see the body, because it would be
+ * dropped (RFC 9110 §15.5.14).
  */
 export function plainBody(): HandshakeError {
   return refusal(413, "body", "Expected a plain request without a body, received one with a body");
 }
 
-/** Checks header fields that another parser may have read. */
+/** Checks header fields, because another parser may have read them. */
 function checkFields(headers: RawHeaders): void {
   if (headers.every((field) => isToken(field[0]) && isFieldValue(field[1]))) return;
   throw refusal(
@@ -275,21 +282,23 @@ function checkFields(headers: RawHeaders): void {
   );
 }
 
-/** A proxy could frame a request that announces a body in another way. */
+/**
+ * Makes the error for a WebSocket request with a body. A proxy could frame the request in another
+ * way.
+ */
 function unexpectedBody(): HandshakeError {
   return refusal(400, "body", "Expected a request without a body, received one that announces one");
 }
 
-/** Whether the header fields of a request announce a body (RFC 9112 §6.3). */
+/** Returns whether a request announces a body (RFC 9112 §6.3). */
 function announcesBody(headers: RawHeaders): boolean {
   return headerValues(headers, "Transfer-Encoding").length > 0 ||
     headerValues(headers, "Content-Length").some((length) => length !== "0");
 }
 
 /**
- * Checks the version of the protocol (RFC 6455 §4.4).
- *
- * @param unknown the status for another version than ours
+ * Checks the version of the protocol (RFC 6455 §4.4); `unknown` is the status for any other
+ * version.
  */
 function checkVersion(headers: RawHeaders, unknown: number): void {
   const version = headerValue(headers, "Sec-WebSocket-Version");
@@ -301,7 +310,7 @@ function checkVersion(headers: RawHeaders, unknown: number): void {
   );
 }
 
-/** Checks that a head asks for, or agrees to, the upgrade. */
+/** Checks that a head asks for the upgrade, or agrees to it. */
 function checkUpgrade(headers: RawHeaders, code: HandshakeErrorCode, status?: number): void {
   if (isUpgrade(headers)) return;
   const upgrade = headerValues(headers, "Upgrade");
@@ -314,29 +323,27 @@ function checkUpgrade(headers: RawHeaders, code: HandshakeErrorCode, status?: nu
   );
 }
 
-/** @throws {HandshakeError} "malformed-header" */
 function isUpgrade(headers: RawHeaders): boolean {
   const connection = headerValues(headers, "Connection");
   return names(headerValues(headers, "Upgrade"), "websocket", parseUpgrade) &&
     names(connection, "upgrade", (value) => parseTokenList("Connection", value));
 }
 
-/** Whether one of the elements in all values is this name, whatever its case. */
+/** Returns whether one of the values contains this name, in any case. */
 function names(
   values: readonly string[],
   name: string,
   parse: (value: string) => string[],
 ): boolean {
-  // Nearly all heads have it alone.
+  // The usual case is a single value.
   if (values.length === 1 && values[0].toLowerCase() === name) return true;
   return values.flatMap(parse).some((element) => element.toLowerCase() === name);
 }
 
-/** @throws {HandshakeError} "malformed-header" */
 function readOffer(headers: RawHeaders): ReceivedOffer {
   const protocols = headerValues(headers, "Sec-WebSocket-Protocol").flatMap(parseProtocols);
   if (new Set(protocols).size !== protocols.length) {
-    // RFC 6455 §4.1: the elements are unique.
+    // RFC 6455 §4.1: the offered subprotocols are unique.
     throw refusal(400, "malformed-header", "Expected each subprotocol once, received one twice");
   }
   return {
@@ -346,13 +353,12 @@ function readOffer(headers: RawHeaders): ReceivedOffer {
   };
 }
 
-// The answer
+// The response
 
 /**
- * The head of the 101 response (RFC 6455 §4.2.2).
- *
- * @throws {LocalProtocolError} for a subprotocol that was not offered
- * @throws {TypeError} for a header field that the handshake writes by itself
+ * Makes the head of the 101 response (RFC 6455 §4.2.2).
+ * @throws {LocalProtocolError} If the subprotocol was not offered.
+ * @throws {TypeError} If a header field is one that the handshake writes itself.
  */
 export function upgradeResponse(request: HandshakeRequest, options: AcceptOptions): ResponseHead {
   const { headers = [] } = options;
@@ -372,10 +378,9 @@ export function upgradeResponse(request: HandshakeRequest, options: AcceptOption
 }
 
 /**
- * The header fields of the response over HTTP/2 to a request that was checked.
- *
- * @throws {LocalProtocolError} for a subprotocol that was not offered
- * @throws {TypeError} as {@linkcode http2Request}
+ * Returns the header fields of the response over HTTP/2 to a request that has been checked.
+ * @throws {LocalProtocolError} If the subprotocol was not offered.
+ * @throws {TypeError} If a header field is not allowed; see {@linkcode http2Request}.
  */
 export function http2Response(offer: ReceivedOffer, options: AcceptOptions = {}): RawHeaders {
   return [
@@ -385,12 +390,11 @@ export function http2Response(offer: ReceivedOffer, options: AcceptOptions = {})
   ];
 }
 
-/** The value of Sec-WebSocket-Accept that answers a key (RFC 6455 §4.2.2). */
+/** Computes the value of Sec-WebSocket-Accept for a key (RFC 6455 §4.2.2). */
 export function acceptToken(key: string): string {
   return base64(sha1(encoder.encode(key + GUID)));
 }
 
-/** @throws {LocalProtocolError} for a subprotocol that was not offered */
 function answerFields(
   offer: ReceivedOffer,
   { protocol = "", extensions }: AcceptOptions,
@@ -404,7 +408,6 @@ function answerFields(
   return agreementFields(protocol === "" ? [] : [protocol], extensions);
 }
 
-/** @throws {TypeError} for a name or value that is not a token */
 function agreementFields(
   protocols: readonly string[] = [],
   extensions: readonly ExtensionHeader[] = [],
@@ -419,9 +422,8 @@ function agreementFields(
 
 /**
  * Checks the response to a request (RFC 6455 §4.1).
- *
- * @throws {HandshakeError} "status", "http-version", "upgrade", "accept", "subprotocol", "extension" or
- * "malformed-header"
+ * @throws {HandshakeError} "status", "http-version", "upgrade", "accept", "subprotocol",
+ * "extension" or "malformed-header".
  */
 export function checkResponse(head: ResponseHead, key: string, offer: HandshakeOffer): Agreement {
   const { version, status, headers } = head;
@@ -442,8 +444,7 @@ export function checkResponse(head: ResponseHead, key: string, offer: HandshakeO
 
 /**
  * Checks the response to a request over HTTP/2.
- *
- * @throws {HandshakeError} "status", "subprotocol", "extension" or "malformed-header"
+ * @throws {HandshakeError} "status", "subprotocol", "extension" or "malformed-header".
  */
 export function checkHttp2Response(fields: RawHeaders, offer: HandshakeOffer): Agreement {
   const head = http2ResponseHead(fields);
@@ -451,26 +452,24 @@ export function checkHttp2Response(fields: RawHeaders, offer: HandshakeOffer): A
   return readAnswer(head.headers, offer);
 }
 
-/** Whether the status of a response agrees to a WebSocket. */
+/** Returns whether a response accepts the WebSocket. */
 export function accepts({ version, status }: ResponseHead): boolean {
-  // RFC 9110 §9.3.6: any status of success opens a tunnel.
+  // RFC 9110 §9.3.6: any successful status opens a tunnel.
   return version === HTTP2 ? status >= 200 && status < 300 : status === 101;
 }
 
-/** The error for a response with another status. */
 export function wrongStatus({ version, status, statusText }: ResponseHead): HandshakeError {
   const expected = version === HTTP2 ? "200" : "101";
   const received = `${status} ${statusText}`.trimEnd();
   return new HandshakeError(`Expected status ${expected}, received ${received}`, "status");
 }
 
-/** @throws {HandshakeError} "subprotocol", "extension" or "malformed-header" */
 function readAnswer(
   headers: RawHeaders,
   { protocols = [], extensions: offered = [], requireProtocol = false }: HandshakeOffer,
 ): Agreement {
   const protocol = headerValue(headers, "Sec-WebSocket-Protocol");
-  // RFC 6455 §4.1: a subprotocol that was not asked for fails the connection.
+  // RFC 6455 §4.1: the client fails the connection if the subprotocol was not offered.
   const missing = protocol === undefined && requireProtocol && protocols.length > 0;
   if (missing || (protocol !== undefined && !protocols.includes(protocol))) {
     throw new HandshakeError(
@@ -482,7 +481,7 @@ function readAnswer(
   }
   const extensions = headerValues(headers, "Sec-WebSocket-Extensions").flatMap(parseExtensions);
   for (const { name } of extensions) {
-    // RFC 6455 §4.1: so does an extension that was not asked for.
+    // RFC 6455 §4.1: the client fails the connection if an extension was not offered.
     if (offered.some((offer) => offer.name === name)) continue;
     throw new HandshakeError(
       `Expected only extensions that were offered, received ${name}`,
@@ -494,7 +493,7 @@ function readAnswer(
 
 // The refusal
 
-/** The header fields that belong to the refusal of a request with this error. */
+/** Returns the header fields that a refusal with this error needs. */
 export function refusalHeaders(
   { status, code }: Pick<HandshakeError, "status" | "code">,
   version = "1.1",
@@ -503,18 +502,18 @@ export function refusalHeaders(
     if (code === "method") return [["allow", "CONNECT"]];
     return code === "version" ? [["sec-websocket-version", VERSION]] : [];
   }
-  // RFC 9110 §15.5.6, §15.5.22; RFC 6455 §4.2.2 for the version.
+  // RFC 9110 §15.5.6, §15.5.22; for the version RFC 6455 §4.2.2.
   if (status === 405) return [["Allow", "GET"]];
   if (status === 426) return [["Upgrade", "websocket"], ["Sec-WebSocket-Version", VERSION]];
   return [];
 }
 
 /**
- * The head of a refusal, and how its body is framed.
+ * Makes the head of a refusal, and determines how its body is framed.
  *
  * @param request What is known of the request.
  * @throws {RangeError} If the status is not one of a refusal.
- * @throws {TypeError} If the client would take the body to be framed in another way.
+ * @throws {TypeError} If the header fields do not match the body.
  */
 export function refusalResponse(
   { status = 400, statusText = "", headers = [], hasBody = false }: OutgoingReject,
@@ -527,13 +526,13 @@ export function refusalResponse(
   const fields = headers.filter(([name]) => !isHttp2 || !isConnectionField(name));
   const given = (name: string) => headerValues(fields, name).length > 0;
   if (!given("Content-Length") && !given("Transfer-Encoding")) {
-    // RFC 9110 §8.6: Content-Length stands beside neither of these.
+    // RFC 9110 §8.6: these statuses have no Content-Length.
     if (!hasBody && status !== 204 && status !== 304) fields.push(["Content-Length", "0"]);
-    // RFC 9112 §6.1: a client of HTTP/1.0 does not know the chunked coding.
+    // RFC 9112 §6.1: HTTP/1.0 clients do not know the chunked coding.
     const isChunked = hasBody && request.version !== "1.0" && !isHttp2;
     if (isChunked) fields.push(["Transfer-Encoding", "chunked"]);
   }
-  // RFC 9110 §7.8: Upgrade is named there too.
+  // RFC 9110 §7.8: Connection must name Upgrade.
   if (!isHttp2 && !given("Connection")) {
     fields.push(["Connection", given("Upgrade") ? "Upgrade, close" : "close"]);
   }
@@ -542,7 +541,7 @@ export function refusalResponse(
   return { response, framing: refusalFraming(response, hasBody, request.isHead) };
 }
 
-/** Returns how a client will take the body to be framed. */
+/** Determines how a client will read the body, and checks that this matches the body to send. */
 function refusalFraming(response: ResponseHead, hasBody: boolean, isHead: boolean): BodyFraming {
   const { status, headers } = response;
   const coding = headerValues(headers, "Transfer-Encoding").join(", ").toLowerCase();
@@ -571,7 +570,7 @@ function refusalFraming(response: ResponseHead, hasBody: boolean, isHead: boolea
   return framing;
 }
 
-/** The error for an input that ends within a head. */
+/** Makes the error for an input that ends within a head. */
 export function lost(what: string): HandshakeError {
   return new HandshakeError(
     `Expected the head of the ${what}, the connection ended before it was whole`,
@@ -581,7 +580,7 @@ export function lost(what: string): HandshakeError {
 
 // Header fields
 
-/** Refuses header fields of the caller's that would contradict our own. */
+/** Checks that the caller's header fields do not contradict those of the handshake. */
 export function checkExtraFields(headers: RawHeaders): void {
   for (const field of headers) {
     if (OWN_FIELDS.has(field[0].toLowerCase())) {
@@ -590,16 +589,14 @@ export function checkExtraFields(headers: RawHeaders): void {
   }
 }
 
-/** The header fields of a head without those that the handshake writes by itself. */
+/** Returns the header fields of a head except those that the handshake writes itself. */
 export function extraFields(headers: RawHeaders): RawHeaders {
   return headers.filter((field) => !OWN_FIELDS.has(field[0].toLowerCase()));
 }
 
 /**
- * The head of a request over HTTP/2 as HTTP/1.1 would have it: a GET instead of a CONNECT, with a Host
- * header.
- *
- * @throws {HandshakeError} "malformed-header"
+ * Converts the head of a request over HTTP/2 to that of HTTP/1.1: a GET with a Host header.
+ * @throws {HandshakeError} "malformed-header", if a field occurs twice.
  */
 export function http2RequestHead(fields: RawHeaders): RequestHead {
   const method = headerValue(fields, ":method") ?? "";
@@ -617,27 +614,26 @@ export function http2RequestHead(fields: RawHeaders): RequestHead {
 }
 
 /**
- * The head of a response over HTTP/2 as HTTP/1.1 would have it.
- *
- * @throws {HandshakeError} "malformed-header"
+ * Converts the head of a response over HTTP/2 to that of HTTP/1.1.
+ * @throws {HandshakeError} "malformed-header", if a field occurs twice.
  */
 export function http2ResponseHead(fields: RawHeaders): ResponseHead {
   const status = Number(headerValue(fields, ":status"));
   return { version: HTTP2, status, statusText: "", headers: regularFields(fields) };
 }
 
-/** The header fields of a response as HTTP/2 has them, without those of the connection. */
+/** Returns the header fields of a response over HTTP/2, without the connection's fields. */
 export function http2ResponseFields({ status, headers }: ResponseHead): RawHeaders {
   const fields = toLowerCase(headers).filter(([name]) => !isConnectionField(name));
   return [[":status", `${status}`], ...fields];
 }
 
-/** The fields that are not pseudo-header fields (RFC 9113 §8.3). */
+/** Returns the fields that are not pseudo-header fields (RFC 9113 §8.3). */
 function regularFields(fields: RawHeaders): RawHeaders {
   return fields.filter(([name]) => !name.startsWith(":"));
 }
 
-/** RFC 9113 §8.2: names travel in lower case. */
+/** RFC 9113 §8.2: field names are in lower case. */
 function toLowerCase(headers: RawHeaders): [string, string][] {
   return headers.map(([name, value]) => [name.toLowerCase(), value]);
 }
@@ -646,7 +642,7 @@ function isConnectionField(name: string): boolean {
   return CONNECTION_FIELDS.has(name.toLowerCase());
 }
 
-/** The header fields of the caller's as HTTP/2 has them. */
+/** Checks the caller's header fields and converts them for HTTP/2. */
 function http2Fields(headers: RawHeaders): [string, string][] {
   checkExtraFields(headers);
   for (const [name, value] of headers) {

@@ -1,5 +1,5 @@
 /**
- * What happens during the opening handshake, as events (RFC 6455 §4).
+ * The events of the opening handshake (RFC 6455 §4).
  *
  * @module
  */
@@ -7,35 +7,35 @@ import type { ExtensionHeader, RawHeaders } from "./header.ts";
 
 /** A client asks for a WebSocket. */
 export interface RequestEvent {
-  /** Tells the events apart. */
+  /** The type of the event. */
   type: "request";
   /** The value of the Host header. */
   host: string;
   /** The request target: path and query. */
   target: string;
-  /** The subprotocols offered, the preferred one first. */
+  /** The offered subprotocols, in order of preference. */
   protocols: readonly string[];
-  /** The extensions offered, the preferred one first. */
+  /** The offered extensions, in order of preference. */
   extensions: readonly ExtensionHeader[];
-  /** The header fields but for those that the handshake writes by itself. */
+  /** The header fields except those that the handshake writes itself. */
   headers: RawHeaders;
 }
 
-/** A server agrees: from here on messages travel. */
+/** A server accepts the WebSocket. Messages may follow. */
 export interface AcceptEvent {
-  /** Tells the events apart. */
+  /** The type of the event. */
   type: "accept";
-  /** The subprotocol chosen, or an empty string. */
+  /** The chosen subprotocol, or an empty string. */
   protocol: string;
   /** The extensions in use. */
   extensions: readonly ExtensionHeader[];
-  /** The header fields but for those that the handshake writes by itself. */
+  /** The header fields except those that the handshake writes itself. */
   headers: RawHeaders;
 }
 
-/** A server refuses, in plain HTTP. */
+/** A server refuses the WebSocket with an HTTP response. */
 export interface RejectEvent {
-  /** Tells the events apart. */
+  /** The type of the event. */
   type: "reject";
   /** The status code. */
   status: number;
@@ -43,60 +43,60 @@ export interface RejectEvent {
   statusText: string;
   /** The header fields. */
   headers: RawHeaders;
-  /** Whether a body follows, as "rejectData" events. */
+  /** Whether a body follows, in "rejectData" events. */
   hasBody: boolean;
 }
 
 /** A piece of the body of a refusal. */
 export interface RejectDataEvent {
-  /** Tells the events apart. */
+  /** The type of the event. */
   type: "rejectData";
-  /** The bytes, out of their framing. There may be none in the last piece. */
+  /** The bytes of the body, without framing. The last piece may be empty. */
   data: Uint8Array;
   /** Whether the body ends with this piece. */
   bodyFinished: boolean;
 }
 
-/** What an `Endpoint` receives during the opening handshake. */
+/** An event that an `Endpoint` receives during the opening handshake. */
 export type HandshakeEvent = RequestEvent | AcceptEvent | RejectEvent | RejectDataEvent;
 
-/** Which of the supported extensions to use. */
+/** The extensions to use. */
 export interface ExtensionChoice {
-  /** Their names, as received or as the supported ones are. Default: all that are supported */
+  /** The names of the extensions. By default, all supported extensions. */
   extensions?: readonly { readonly name: string }[];
 }
 
-/** A request to send; offers no subprotocol and adds no header fields where it does not say. */
+/** A request to send. By default, it offers no subprotocol and adds no header fields. */
 export type OutgoingRequest =
   & Pick<RequestEvent, "type" | "host" | "target">
   & Partial<Omit<RequestEvent, "extensions">>
   & ExtensionChoice
   & {
     /**
-     * Sends it over HTTP/2, with this scheme: "https" for a wss URL, "http" for a ws URL. Its head is
-     * `Endpoint.fields`, and no bytes. Default: HTTP/1.1
+     * The scheme of a request over HTTP/2: "https" for a wss URL, "http" for a ws URL.
+     * `Endpoint.fields` then has the head. Without it, the request uses HTTP/1.1.
      */
     scheme?: "http" | "https";
   };
 
-/** An answer to send; chooses no subprotocol and adds no header fields where it does not say. */
+/** An answer to send. By default, it chooses no subprotocol and adds no header fields. */
 export type OutgoingAccept =
   & Pick<AcceptEvent, "type">
   & Partial<Omit<AcceptEvent, "extensions">>
   & ExtensionChoice;
 
 /**
- * A refusal to send: status 400 and no body where it does not say. One with a body announces it by
- * Content-Length or Transfer-Encoding: chunked among its header fields; without either it is chunked,
- * for a client of HTTP/1.0, and over HTTP/2, until the end of the connection or stream. The response to a
- * HEAD may announce a body and have none.
+ * A refusal to send. By default, the status is 400 and there is no body. The header fields announce
+ * a body with Content-Length or "Transfer-Encoding: chunked". Without either, the body is chunked;
+ * over HTTP/2 and for an HTTP/1.0 client, it ends with the stream or connection. The response to a
+ * HEAD may announce a body, but has none.
  */
 export type OutgoingReject = Pick<RejectEvent, "type"> & Partial<RejectEvent>;
 
-/** A piece of its body to send; the last one where it does not say. */
+/** A piece of the body to send. By default, it is the last piece. */
 export type OutgoingRejectData = Pick<RejectDataEvent, "type" | "data"> & Partial<RejectDataEvent>;
 
-/** What an `Endpoint` sends during the opening handshake. */
+/** An event that an `Endpoint` sends during the opening handshake. */
 export type OutgoingHandshakeEvent =
   | OutgoingRequest
   | OutgoingAccept

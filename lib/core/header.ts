@@ -1,23 +1,23 @@
 /**
- * The values of the header fields that the opening handshake uses (RFC 9110 §5.6, RFC 6455 §9.1).
- * Every parser takes time linear in the length of the value.
+ * Parses and serializes the header fields of the opening handshake (RFC 9110 §5.6, RFC 6455 §9.1).
+ * Every parser takes linear time.
  *
  * @module
  */
 import { HandshakeError } from "./error.ts";
 
-/** Header fields as they stand in a head, in order, repeated ones kept. */
+/** Header fields in their order. A name may occur several times. */
 export type RawHeaders = readonly (readonly [name: string, value: string])[];
 
-/** An extension with its parameters, as offered or accepted. */
+/** An extension and its parameters, as offered or accepted. */
 export interface ExtensionHeader {
   /** The name of the extension. */
   readonly name: string;
-  /** The parameters, in order; the value is undefined where there is none. */
+  /** The parameters, in order. The value is undefined for a parameter without a value. */
   readonly parameters: readonly (readonly [name: string, value: string | undefined])[];
 }
 
-/** The values of all fields with this name, whatever its case. */
+/** Returns the values of all fields with this name, in any case. */
 export function headerValues(headers: RawHeaders, name: string): string[] {
   const values: string[] = [];
   for (const field of headers) {
@@ -29,9 +29,9 @@ export function headerValues(headers: RawHeaders, name: string): string[] {
 }
 
 /**
- * The value of the one field with this name, or undefined.
+ * Returns the value of the only field with this name, or undefined.
  *
- * @throws {HandshakeError} "malformed-header" when there are several
+ * @throws {HandshakeError} "malformed-header", if there are several fields.
  */
 export function headerValue(headers: RawHeaders, name: string): string | undefined {
   const values = headerValues(headers, name);
@@ -45,25 +45,25 @@ export function headerValue(headers: RawHeaders, name: string): string | undefin
   return values[0];
 }
 
-/** A character of a token (RFC 9110 §5.6.2), as a regular expression. Internal. */
+/** A regular expression for a character of a token (RFC 9110 §5.6.2). */
 export const TCHAR = "[!#$%&'*+\\-.^_`|~0-9A-Za-z]";
 const TOKEN = new RegExp(`^${TCHAR}+$`);
 const TOKEN_HERE = new RegExp(`${TCHAR}+`, "y");
 
-/** Whether the text is a token (RFC 9110 §5.6.2). */
+/** Returns whether the text is a token (RFC 9110 §5.6.2). */
 export function isToken(text: string): boolean {
   return TOKEN.test(text);
 }
 
 /**
- * Whether the text may stand as the value of a header field: no control characters, so no line
- * breaks, and nothing beyond Latin-1 (RFC 9110 §5.5).
+ * Returns whether the text is a valid field value: Latin-1 without control characters (RFC 9110
+ * §5.5).
  */
 export function isFieldValue(text: string): boolean {
   return /^[\t\x20-\x7e\x80-\xff]*$/.test(text);
 }
 
-/** Refuses a header field that would break out of its place. Internal. */
+/** Checks the name and the value of a header field. */
 export function checkField(name: string, value: string): void {
   if (!isToken(name)) {
     throw new TypeError(`Expected a header name to be a token, received ${JSON.stringify(name)}`);
@@ -87,14 +87,14 @@ class Scanner {
     this.#text = text;
   }
 
-  /** Passes over white space; tells whether the value ends here. */
+  /** Skips white space. Returns whether the value ends here. */
   atEnd(): boolean {
     const text = this.#text;
     while (text[this.#at] === " " || text[this.#at] === "\t") this.#at++;
     return this.#at === text.length;
   }
 
-  /** Passes over a character, if it is the next one. */
+  /** Skips a character, if it is the next one. */
   take(character: string): boolean {
     if (this.atEnd() || this.#text[this.#at] !== character) return false;
     this.#at++;
@@ -110,7 +110,7 @@ class Scanner {
     return this.#text.slice(start, this.#at);
   }
 
-  /** A quoted-string, with its quotes and escapes undone (RFC 9110 §5.6.4). */
+  /** Reads a quoted-string (RFC 9110 §5.6.4). Returns its text without quotes and escapes. */
   quoted(): string {
     let value = "";
     for (; this.#at < this.#text.length; this.#at++) {
@@ -128,7 +128,7 @@ class Scanner {
     return this.fail("the end of a quoted string");
   }
 
-  /** Reads a list; empty elements are allowed, an empty list is not (RFC 9110 §5.6.1). */
+  /** Reads a list. The list may have empty elements but must not be empty (RFC 9110 §5.6.1). */
   list<T>(element: () => T): T[] {
     const found: T[] = [];
     while (!this.atEnd()) {
@@ -150,9 +150,9 @@ class Scanner {
 }
 
 /**
- * Reads a list of tokens, as Connection, Upgrade and Sec-WebSocket-Protocol hold one.
+ * Parses a list of tokens, such as the value of a Connection header.
  *
- * @throws {HandshakeError} "malformed-header"
+ * @throws {HandshakeError} "malformed-header", if the value is not a list of tokens.
  */
 export function parseTokenList(name: string, value: string): string[] {
   const scanner = new Scanner(name, value);
@@ -160,9 +160,9 @@ export function parseTokenList(name: string, value: string): string[] {
 }
 
 /**
- * Reads the value of an Upgrade header: a list of protocols, each with a version or without.
+ * Parses the value of an Upgrade header: a list of protocols, which may have versions.
  *
- * @throws {HandshakeError} "malformed-header"
+ * @throws {HandshakeError} "malformed-header", if the value is not valid.
  */
 export function parseUpgrade(value: string): string[] {
   const scanner = new Scanner("Upgrade", value);
@@ -173,10 +173,9 @@ export function parseUpgrade(value: string): string[] {
 }
 
 /**
- * Reads the value of a Sec-WebSocket-Extensions header (RFC 6455 §9.1). One without an extension is
- * refused: the header need not stand there.
+ * Parses the value of a Sec-WebSocket-Extensions header (RFC 6455 §9.1).
  *
- * @throws {HandshakeError} "malformed-header"
+ * @throws {HandshakeError} "malformed-header", if the value is not valid or has no extension.
  */
 export function parseExtensions(value: string): ExtensionHeader[] {
   const scanner = new Scanner("Sec-WebSocket-Extensions", value);
@@ -194,15 +193,15 @@ export function parseExtensions(value: string): ExtensionHeader[] {
 function parameterValue(scanner: Scanner): string {
   if (!scanner.take('"')) return scanner.token();
   const value = scanner.quoted();
-  // RFC 6455 §9.1: what stands in quotes must, without them, be a token.
+  // RFC 6455 §9.1: the text between the quotes must be a token.
   if (!isToken(value)) scanner.fail("a token between the quotes");
   return value;
 }
 
 /**
- * Writes the value of a Sec-WebSocket-Extensions header.
+ * Serializes the value of a Sec-WebSocket-Extensions header.
  *
- * @throws {TypeError} for a name or value that is not a token
+ * @throws {TypeError} If a name or value is not a token.
  */
 export function serializeExtensions(extensions: readonly ExtensionHeader[]): string {
   return extensions.map(({ name, parameters }) =>
@@ -216,18 +215,18 @@ export function serializeExtensions(extensions: readonly ExtensionHeader[]): str
 }
 
 /**
- * Reads the value of a Sec-WebSocket-Protocol header.
+ * Parses the value of a Sec-WebSocket-Protocol header.
  *
- * @throws {HandshakeError} "malformed-header"
+ * @throws {HandshakeError} "malformed-header", if the value is not a list of tokens.
  */
 export function parseProtocols(value: string): string[] {
   return parseTokenList("Sec-WebSocket-Protocol", value);
 }
 
 /**
- * Writes the value of a Sec-WebSocket-Protocol header.
+ * Serializes the value of a Sec-WebSocket-Protocol header.
  *
- * @throws {TypeError} for a protocol that is not a token
+ * @throws {TypeError} If a protocol is not a token.
  */
 export function serializeProtocols(protocols: readonly string[]): string {
   return protocols.map(requireToken).join(", ");

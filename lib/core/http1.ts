@@ -1,5 +1,5 @@
 /**
- * Heads of HTTP/1.1 messages, read strictly and within limits (RFC 9112).
+ * Parses and serializes the heads of HTTP/1.1 messages, strictly and within limits (RFC 9112).
  *
  * @module
  */
@@ -9,11 +9,11 @@ import { checkNumber, type OptionNames } from "./options.ts";
 
 /** The head of a request. */
 export interface RequestHead {
-  /** The method, as GET. */
+  /** The method, such as GET. */
   readonly method: string;
-  /** The request target, as /chat?room=1. */
+  /** The request target, such as /chat?room=1. */
   readonly target: string;
-  /** The version of HTTP, as 1.1. */
+  /** The HTTP version, such as 1.1. */
   readonly version: string;
   /** The header fields. */
   readonly headers: RawHeaders;
@@ -21,7 +21,7 @@ export interface RequestHead {
 
 /** The head of a response. */
 export interface ResponseHead {
-  /** The version of HTTP, as 1.1. */
+  /** The HTTP version, such as 1.1. */
   readonly version: string;
   /** The status code. */
   readonly status: number;
@@ -31,28 +31,36 @@ export interface ResponseHead {
   readonly headers: RawHeaders;
 }
 
-/** How large a head may be. */
+/** Limits for the head of a message. */
 export interface HeadLimits {
-  /** The number of header fields. Default: 128 */
+  /**
+   * Maximum number of header fields.
+   * @default {128}
+   */
   maxHeaderCount?: number;
-  /** The length of a line, in bytes. Default: 8192 */
+  /**
+   * Maximum length of a line, in bytes.
+   * @default {8192}
+   */
   maxLineLength?: number;
-  /** The length of the whole head, in bytes. Default: 16384 */
+  /**
+   * Maximum length of the head, in bytes.
+   * @default {16384}
+   */
   maxHeadSize?: number;
 }
 
-/** The names of the limits. Internal. */
 export const HEAD_LIMITS: OptionNames<HeadLimits> = {
   maxHeaderCount: checkNumber,
   maxLineLength: checkNumber,
   maxHeadSize: checkNumber,
 };
 
-/** A head, and where it ends. */
+/** A parsed head and its length. */
 export interface ParsedHead<T> {
   /** The head. */
   head: T;
-  /** Its length in bytes, the empty line included; what follows was not touched. */
+  /** The length of the head in bytes, including the empty line. */
   length: number;
 }
 
@@ -60,7 +68,9 @@ const EMPTY = new Uint8Array(0);
 const CR = 13;
 const LF = 10;
 
-/** What may follow each other in a start line, as regular expressions of one character or of a run. */
+/**
+ * The items of a start line, as regular expressions for one character or for a run of characters.
+ */
 type Pattern = readonly string[];
 
 const HTTP_VERSION: Pattern = [..."HTTP/", "\\d", "\\.", "\\d"];
@@ -69,7 +79,7 @@ const REQUEST_LINE: Pattern = [`${TCHAR}+`, " ", "[\\x21-\\x7e]+", " ", ...HTTP_
 /** RFC 9112 §4: version, status and reason phrase. */
 const STATUS_LINE: Pattern = [...HTTP_VERSION, " ", "[1-9]", "\\d", "\\d", " ", "[^]+"];
 
-/** One of the two kinds of start lines, and what is wrong with a line that is not one. */
+/** A kind of start line, and the errors for an invalid one. */
 interface StartLine {
   whole: RegExp;
   items: readonly { is: RegExp; repeats: boolean }[];
@@ -98,36 +108,36 @@ const REQUEST = startLine(
 );
 const RESPONSE = startLine(
   STATUS_LINE,
-  // Some servers that send no reason phrase leave out the space before it.
+  // Some servers that send no reason phrase omit the space before it.
   new RegExp(`^${STATUS_LINE.slice(0, -2).join("")}(?: .*)?$`),
   "a status line of version, status and reason phrase",
   "head-too-large",
 );
 
-/** How far a head has been read, so that a parser can go on there when more of it has come. */
+/** The state of a parser between two calls, so that it does not read the same bytes again. */
 export class HeadProgress {
-  /** The start line, once it is whole. Internal. */
+  /** The start line, once it is complete. Internal. */
   start: string | undefined;
-  /** The fields read. Internal. */
+  /** The fields that have been read. Internal. */
   readonly headers: [string, string][] = [];
-  /** Where the line begins that is not whole. Internal. */
+  /** The offset of the first incomplete line. Internal. */
   line = 0;
-  /** The end of the bytes that have been looked at. Internal. */
+  /** The end of the bytes that have been checked. Internal. */
   seen = 0;
-  /** The item of the start line that the next character may belong to. Internal. */
+  /** The index of the current item of the start line. Internal. */
   item = 0;
-  /** Whether that item has a character already. Internal. */
+  /** Whether the current item has a character. Internal. */
   begun = false;
 }
 
 /**
- * Reads the head of a request; undefined while it is not whole.
+ * Parses the head of a request. Returns undefined while the head is incomplete.
  *
- * @param bytes The head from its first byte, and what follows it.
+ * @param bytes All bytes received so far, from the first byte of the head.
  * @param limits The limits of the head.
- * @param progress What an earlier call with the beginning of these bytes has left.
- * @throws {HandshakeError} "malformed-head", "target-too-long", "head-too-large" or "http-version";
- * as soon as a byte of the request line makes it impossible, and otherwise at the end of the line
+ * @param progress The state that an earlier call with the beginning of these bytes has left.
+ * @throws {HandshakeError} "malformed-head", "target-too-long", "head-too-large" or "http-version".
+ * An impossible request line fails at once, other errors at the end of their line.
  */
 export function parseRequestHead(
   bytes: Uint8Array,
@@ -142,13 +152,13 @@ export function parseRequestHead(
 }
 
 /**
- * Reads the head of a response; undefined while it is not whole.
+ * Parses the head of a response. Returns undefined while the head is incomplete.
  *
- * @param bytes The head from its first byte, and what follows it.
+ * @param bytes All bytes received so far, from the first byte of the head.
  * @param limits The limits of the head.
- * @param progress What an earlier call with the beginning of these bytes has left.
- * @throws {HandshakeError} "malformed-head", "head-too-large" or "http-version"; as soon as a byte of
- * the status line makes it impossible, and otherwise at the end of the line
+ * @param progress The state that an earlier call with the beginning of these bytes has left.
+ * @throws {HandshakeError} "malformed-head", "head-too-large" or "http-version". An impossible
+ * status line fails at once, other errors at the end of their line.
  */
 export function parseResponseHead(
   bytes: Uint8Array,
@@ -191,7 +201,7 @@ function readLines(
   for (;;) {
     const end = lineEnd(bytes, progress.seen);
     const { start, line, seen: before } = progress;
-    // A CR that is the last byte so far is not part of the line.
+    // If the last byte is a CR, it is not part of the line.
     const seen = end ?? bytes.length - (bytes.at(-1) === CR ? 1 : 0);
     const length = seen - line;
     if (length > maxLineLength) {
@@ -210,7 +220,7 @@ function readLines(
     }
     progress.line = progress.seen = end + 2;
     if (length === 0 && start !== undefined) return { start, headers, length: end + 2 };
-    // In one piece: a view for each line would take more memory than the lines.
+    // Decode the whole head once instead of each line.
     text ??= latin1(bytes, base, Math.min(bytes.length, maxHeadSize));
     if (start === undefined) {
       progress.start = text.slice(line - base, end - base);
@@ -226,7 +236,7 @@ function readLines(
   }
 }
 
-/** Checks that a start line can still become one. Each of its bytes is looked at once. */
+/** Checks that an incomplete start line can still become valid. Each byte is checked once. */
 function checkBeginning(
   bytes: Uint8Array,
   from: number,
@@ -243,18 +253,18 @@ function checkBeginning(
     progress.begun = item.repeats;
     if (!item.repeats) progress.item++;
   }
-  // Behind a CR nothing but LF can come.
+  // Only LF may follow a CR.
   if (seen < bytes.length && !whole.test(latin1(bytes, 0, seen))) {
     throw malformed(`Expected ${expected}`, 0);
   }
 }
 
-/** Where the line ends that begins here. RFC 9112 §2.2: with CR LF; neither of them alone. */
+/** Returns where the line ends that begins at `start`. RFC 9112 §2.2: lines end with CR LF. */
 function lineEnd(bytes: Uint8Array, start: number): number | undefined {
   for (let at = start; at < bytes.length; at++) {
     const byte = bytes[at];
     if (byte === LF) throw malformed("Expected CR before LF", at);
-    // A head is text: a byte that it cannot hold ends the wait for the rest.
+    // A control character makes the head invalid. Do not wait for the rest of the line.
     if (byte < 0x20 && byte !== CR && byte !== 9) {
       throw malformed("Expected no control character", at);
     }
@@ -266,21 +276,17 @@ function lineEnd(bytes: Uint8Array, start: number): number | undefined {
   return undefined;
 }
 
-/**
- * Reads the field that stands in a line of the head.
- *
- * @param base The offset of the text in the head.
- */
+/** Parses the field in a line of the head; `base` is the offset of the text in the head. */
 function parseField(text: string, start: number, end: number, base: number): [string, string] {
   const colon = text.indexOf(":", start);
   const name = text.slice(start, colon < end ? Math.max(colon, start) : start);
-  // RFC 9112 §5.1: no white space before the colon; §5.2: a folded line begins with some.
+  // RFC 9112 §5.1, §5.2: there is no white space before the colon, and no folded line.
   if (!isToken(name)) {
     throw malformed("Expected a header field of name, colon and value", base + start);
   }
   let from = colon + 1;
   let to = end;
-  // In a loop: a regular expression for the blanks at the end would take quadratic time.
+  // A loop, because a regular expression for trailing blanks takes quadratic time.
   while (from < to && (text[from] === " " || text[from] === "\t")) from++;
   while (from < to && (text[to - 1] === " " || text[to - 1] === "\t")) to--;
   const value = text.slice(from, to);
@@ -292,10 +298,9 @@ function parseField(text: string, start: number, end: number, base: number): [st
 
 function latin1(bytes: Uint8Array, start: number, end: number): string {
   let text = "";
-  // As many arguments at a time as any engine takes.
+  // Engines limit the number of arguments.
   for (let at = start; at < end; at += 8192) {
     const part: ArrayLike<number> = bytes.subarray(at, Math.min(at + 8192, end));
-    // Spread, they would go through an iterator.
     text += String.fromCharCode.apply(undefined, part as number[]);
   }
   return text;
@@ -312,9 +317,9 @@ function tooLarge(message: string, code: HandshakeErrorCode = "head-too-large"):
 }
 
 /**
- * Writes the head of a request.
+ * Serializes the head of a request.
  *
- * @throws {TypeError} for anything that would break out of its place
+ * @throws {TypeError} If a part contains characters that are not allowed there.
  */
 export function serializeRequestHead(head: RequestHead): Uint8Array {
   if (!isToken(head.method) || !/^[\x21-\x7e]+$/.test(head.target)) {
@@ -329,9 +334,9 @@ export function serializeRequestHead(head: RequestHead): Uint8Array {
 }
 
 /**
- * Writes the head of a response.
+ * Serializes the head of a response.
  *
- * @throws {TypeError} for anything that would break out of its place
+ * @throws {TypeError} If a part contains characters that are not allowed there.
  */
 export function serializeResponseHead(head: ResponseHead): Uint8Array {
   if (!isFieldValue(head.statusText)) {
@@ -365,38 +370,28 @@ function serialize(start: string, headers: RawHeaders): Uint8Array {
   return bytes;
 }
 
-/** Reads a head, if the bytes hold one; goes on where `progress` says that it stopped. */
+/** Parses a head. Continues where `progress` says that the last call stopped. */
 export type HeadParser<T> = (
   bytes: Uint8Array,
   limits: HeadLimits,
   progress: HeadProgress,
 ) => ParsedHead<T> | undefined;
 
-/** Gathers bytes until they hold a head. */
+/** Collects bytes until they contain a complete head. */
 export class HeadReader<T> {
   readonly #parse: HeadParser<T>;
   readonly #limits: HeadLimits;
   readonly #progress = new HeadProgress();
-  /** What came, and room for more. */
+  /** The received bytes, and room for more. */
   #buffer: Uint8Array = EMPTY;
   #length = 0;
 
-  /**
-   * Makes a reader for one head.
-   *
-   * @param parse The parser of the head.
-   * @param limits The limits of the head.
-   */
   constructor(parse: HeadParser<T>, limits: HeadLimits = {}) {
     this.#parse = parse;
     this.#limits = limits;
   }
 
-  /**
-   * Adds bytes; gives the head once it is whole, with the bytes behind it.
-   *
-   * @throws {HandshakeError} as the parser does
-   */
+  /** Adds bytes. Returns the head once it is complete, and the bytes after it. */
   push(chunk: Uint8Array): { head: T; rest: Uint8Array } | undefined {
     this.#append(chunk);
     const bytes = this.#buffer.subarray(0, this.#length);
@@ -407,7 +402,7 @@ export class HeadReader<T> {
     return { head: parsed.head, rest: bytes.subarray(parsed.length) };
   }
 
-  /** Whether the bytes so far begin with this text. */
+  /** Returns whether the received bytes begin with this text. */
   startsWith(text: string): boolean {
     return latin1(this.#buffer, 0, Math.min(this.#length, text.length)) === text;
   }
@@ -415,7 +410,7 @@ export class HeadReader<T> {
   #append(chunk: Uint8Array): void {
     const length = this.#length + chunk.length;
     if (length > this.#buffer.length) {
-      // Twice as much each time, so that each byte is copied a constant number of times.
+      // Doubling the capacity makes the total time linear.
       const capacity = this.#length === 0 ? length : Math.max(length, 2 * this.#length);
       const buffer = new Uint8Array(capacity);
       buffer.set(this.#buffer.subarray(0, this.#length));
@@ -426,14 +421,13 @@ export class HeadReader<T> {
   }
 }
 
-/** How many interim responses may come before the final one. */
+/** Maximum number of interim responses before the final one. */
 const MOST_INTERIM = 16;
 
 /** Counts interim responses (RFC 9110 §15.2), which come before the final one. */
 export class InterimCount {
   #count = 0;
 
-  /** @throws {HandshakeError} "head-too-large" if there are too many */
   add(): void {
     if (++this.#count <= MOST_INTERIM) return;
     throw tooLarge(`Expected at most ${MOST_INTERIM} interim responses, received more`);
@@ -446,26 +440,19 @@ export class ResponseReader {
   #reader: HeadReader<ResponseHead>;
   readonly #interim = new InterimCount();
 
-  /**
-   * Makes a reader for the answer to one request.
-   *
-   * @param limits The limits of each head.
-   */
   constructor(limits?: HeadLimits) {
     this.#limits = limits;
     this.#reader = new HeadReader(parseResponseHead, limits);
   }
 
   /**
-   * Adds bytes; gives the head of the final response once it is whole, with the bytes after it.
-   *
-   * @throws {HandshakeError} As {@linkcode parseResponseHead}, and "head-too-large" for too many
-   * interim responses.
+   * Adds bytes. Returns the head of the final response once it is complete, and the bytes after it.
    */
   push(chunk: Uint8Array): { head: ResponseHead; rest: Uint8Array } | undefined {
     for (let bytes = chunk;;) {
       const read = this.#reader.push(bytes);
-      // RFC 9110 §15.2: a client must read interim responses that it did not ask for. 101 is final here.
+      // RFC 9110 §15.2: a client must accept interim responses that it did not ask for. 101 is
+      // final here.
       if (read === undefined || read.head.status >= 200 || read.head.status === 101) return read;
       this.#interim.add();
       this.#reader = new HeadReader(parseResponseHead, this.#limits);

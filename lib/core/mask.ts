@@ -1,28 +1,23 @@
 /**
- * Masking (RFC 6455 §5.3): byte by byte, by words of 32 bits, and by the vector instructions of
- * WebAssembly.
- *
- * A masking key is a number whose lowest byte is the first byte of the key.
+ * Masking (RFC 6455 §5.3) by bytes, by 32-bit words, and by vector instructions of WebAssembly. The
+ * lowest byte of a masking key is the first byte of the key.
  *
  * @module
  */
-/** Below this many bytes a view of 32-bit words costs more than it saves. */
+/** Payloads shorter than this are masked by bytes. */
 const WORDS_FROM = 64;
 
-/** Below this many bytes the way into WebAssembly and out of it costs more than it saves. */
+/** Payloads shorter than this are not masked in WebAssembly. */
 const WIDE_FROM = 1024;
 
-/** The memory of the module, and how much of it is masked at once: one page of WebAssembly's. */
+/** Size of the WebAssembly memory: one page. Longer payloads are masked in several steps. */
 const WINDOW = 65536;
 
 /**
- * Masks or unmasks bytes in place.
+ * Masks or unmasks the bytes from `start` to `end` in place.
  *
- * @param bytes where they lie
- * @param start the first of them
- * @param end offset after the last of them
- * @param key the masking key
- * @param phase how many bytes of the payload came before: the first byte meets key byte `phase % 4`
+ * @param phase Number of bytes of the payload before `start`. The first byte is masked with byte
+ * `phase % 4` of the key.
  */
 export function applyMask(
   bytes: Uint8Array,
@@ -45,13 +40,9 @@ export function applyMask(
 }
 
 /**
- * Copies bytes to another place, masked or unmasked.
+ * Copies bytes to `target` at offset `at`, masked or unmasked.
  *
- * @param source the bytes
- * @param target where they go to
- * @param at the place of the first of them there
- * @param key the masking key
- * @param phase how many bytes of the payload came before
+ * @param phase Number of bytes of the payload before the first byte.
  */
 export function copyMasked(
   source: Uint8Array,
@@ -67,12 +58,11 @@ export function copyMasked(
 }
 
 /**
- * Copies bytes into a buffer of their own, unmasked. The bytes themselves may be unmasked on the way.
+ * Copies the bytes from `start` to `end` into a new buffer, unmasked. The original bytes may be
+ * unmasked too.
  *
- * @param bytes the array that holds them, which must be no subclass of Uint8Array
- * @param start the first of them
- * @param end offset after the last of them
- * @param key the masking key, whose first byte is for the first of them
+ * @param bytes An array that is not an instance of a subclass, such as Buffer.
+ * @param key The masking key, rotated so that its lowest byte is for the byte at `start`.
  */
 export function unmaskedCopy(
   bytes: Uint8Array,
@@ -94,7 +84,7 @@ function maskWords(words: Int32Array, key: number): void {
   for (let i = 0; i < length; i++) words[i] ^= key;
 }
 
-/** Masks byte by byte and gives the key turned on for the byte that follows. */
+/** Masks by bytes. Returns the key rotated for the byte at `end`. */
 function maskBytes(bytes: Uint8Array, start: number, end: number, key: number): number {
   let at = start;
   for (; at + 4 <= end; at += 4) {
@@ -112,12 +102,12 @@ function rotate(key: number, phase: number): number {
   return bits === 0 ? key : (key >>> bits) | (key << (32 - bits));
 }
 
-// RFC 6455 §5.3: each frame has a fresh key that cannot be predicted. One call to the source of
-// randomness costs far more than the bytes it gives, so they are drawn in advance.
+// RFC 6455 §5.3: each frame has a new key that cannot be predicted. Random numbers are drawn in
+// blocks, because each call to the random source is slow.
 const pool = new Int32Array(1024);
 let used = pool.length;
 
-/** A fresh masking key from the cryptographic source. */
+/** Returns a new masking key from the cryptographic random source. */
 export function maskingKey(): number {
   if (used === pool.length) {
     crypto.getRandomValues(pool);
@@ -128,15 +118,15 @@ export function maskingKey(): number {
   return key;
 }
 
-/** Four bytes from the cryptographic source, as the payload of a ping. */
+/** Returns 4 bytes from the cryptographic random source, as the payload of a ping. */
 export function randomPayload(): Uint8Array {
   return new Uint8Array(Int32Array.of(maskingKey()).buffer);
 }
 
-// Many bytes at once. A platform may have no WebAssembly, no vectors, or forbid it by a page's policy.
+// WebAssembly. It may be missing, lack vector instructions, or be forbidden by a page's policy.
 
 interface Machine {
-  /** Masks the first bytes of the window; up to 63 bytes behind them, too. */
+  /** Masks the first `length` bytes of the memory, and up to 63 bytes after them. */
   mask(length: number, key: number): void;
   readonly window: Uint8Array;
 }
@@ -146,30 +136,25 @@ interface Exports {
   memory: { buffer: ArrayBuffer };
 }
 
-/** Of the platform's types, what is needed: they come with the DOM's. */
+/** The types of WebAssembly that are used, because TypeScript has them only in its DOM library. */
 interface Platform {
   Module: new (bytes: Uint8Array) => object;
   Instance: new (module: object) => { exports: unknown };
 }
 
-/** Made when there is a use for it; null where that failed. */
+/** Created when first needed. Null if that failed. */
 let machine: Machine | null | undefined;
 
 function vectors(): Machine | null {
-  // Tried once: a page's security policy reports each attempt.
+  // Try only once, because a page's security policy reports each attempt.
   return machine === undefined ? machine = makeMachine() : machine;
 }
 
 /**
- * Copies bytes to another place, masked; to their own place, too. It gives false, and has done nothing,
- * where the platform has no way for it.
+ * Copies bytes from `start` to `end`, masked, to `target` at `offset`, which may be the same place.
+ * Returns false, and copies nothing, if WebAssembly is not available.
  *
- * @param source where they lie
- * @param start the first of them
- * @param end offset after the last of them
- * @param target where they go to
- * @param offset the place of the first of them there
- * @param key the masking key, turned so that its lowest byte is for the first of them
+ * @param key The masking key, rotated so that its lowest byte is for the byte at `start`.
  */
 export function wideMask(
   source: Uint8Array,
@@ -192,13 +177,10 @@ export function wideMask(
 }
 
 /**
- * Copies at most 64 KiB into a buffer of their own, masked.
+ * Copies at most 64 KiB into a new buffer, masked. Returns undefined if WebAssembly is not
+ * available.
  *
- * @param source the array that holds the bytes
- * @param start the first of them
- * @param end offset after the last of them
- * @param key the masking key, turned so that its lowest byte is for the first of them
- * @returns the copy, or undefined where the platform has no way for it
+ * @param key The masking key, rotated so that its lowest byte is for the byte at `start`.
  */
 function wideMaskedCopy(
   source: Uint8Array,
@@ -215,7 +197,7 @@ function wideMaskedCopy(
   return window.slice(0, length);
 }
 
-/** A plain Uint8Array: `subarray()` of a subclass, as Node's Buffer is, would cost more. */
+/** Returns a view that is a plain Uint8Array. Views of a subclass, such as Buffer, are slower. */
 function view(bytes: Uint8Array, start: number, length: number): Uint8Array {
   return new Uint8Array(bytes.buffer, bytes.byteOffset + start, length);
 }
@@ -228,7 +210,7 @@ function makeMachine(): Machine | null {
     const { mask, memory } = exports as Exports;
     return { mask, window: new Uint8Array(memory.buffer) };
   } catch {
-    // It is forbidden, there are no vectors, or there is no room for its memory.
+    // WebAssembly is forbidden, has no vector instructions, or has no memory left.
     return null;
   }
 }

@@ -120,8 +120,8 @@ const MOST_BITS = 15;
  *
  * @example
  * ```ts
- * import { PerMessageDeflate } from "@sluice/sluice/core";
- * import { deflateEngine } from "@sluice/sluice/zlib";
+ * import { PerMessageDeflate } from "sluice/core";
+ * import { deflateEngine } from "sluice/zlib";
  *
  * const server = new PerMessageDeflate({ engine: deflateEngine, serverMaxWindowBits: 10 });
  * console.log(server.accept([["client_no_context_takeover", undefined]])?.parameters);
