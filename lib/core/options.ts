@@ -1,19 +1,19 @@
 /**
- * Checks the options of a function: their names and their values. An unknown option is an error, because
- * an ignored `verifyClient` would let everybody in.
+ * Checks the names and values of options. An unknown option is an error, because an ignored
+ * `verifyClient` would let everybody in.
  *
  * @module
  */
 
-/** Checks the value of an option, which is not undefined, and throws if the value is wrong. */
+/** Checks the value of an option. The value is not undefined. Throws if the value is wrong. */
 export type OptionCheck = (name: string, value: unknown) => void;
 
-/** All options of a type, each with its check, or with true if its value is checked elsewhere. */
+/** The options of a type, each with its check, or with true if its value is checked elsewhere. */
 export type OptionNames<T> = { readonly [name in keyof T]-?: true | OptionCheck };
 
 /**
- * Our options, and what other libraries call them: ws, Bun.serve, Deno.serve, uWebSockets, socket.io,
- * Python's websockets, WebSocket-Node and reconnecting-websocket. A name also matches in snake_case.
+ * Our options, and their names in ws, Bun.serve, Deno.serve, uWebSockets, socket.io, Python's
+ * websockets, WebSocket-Node and reconnecting-websocket. A name also matches in snake_case.
  */
 const FOREIGN: readonly (readonly [ours: string, theirs: string])[] = [
   ["alpn", "ALPNProtocols"],
@@ -60,11 +60,11 @@ const FOREIGN: readonly (readonly [ours: string, theirs: string])[] = [
 ];
 
 /**
- * What to write if none of our options has the same meaning. A hint is given only if the function has the
- * option `has`, so that the hint names nothing that does not exist.
+ * Hints for names without an equal option of ours. A hint is only given if the function has the
+ * option `has`.
  */
 const INSTEAD: readonly (readonly [has: string, hints: { readonly [name: string]: string }])[] = [
-  // A client.
+  // Clients.
   ["userAgent", {
     agent: "use `proxy`, or a `provider` of your own",
     auth: "put user name and password into the URL",
@@ -76,7 +76,7 @@ const INSTEAD: readonly (readonly [has: string, hints: { readonly [name: string]
   ["insecureSkipVerify", {
     rejectunauthorized: "use `ca`, or `insecureSkipVerify` in tests",
   }],
-  // Anything that encrypts.
+  // Everything that encrypts.
   ["tls", {
     ca: "write tls: { ca }",
     cert: "write tls: { cert, key }",
@@ -88,7 +88,7 @@ const INSTEAD: readonly (readonly [has: string, hints: { readonly [name: string]
     passphrase: "give the key without a passphrase",
     pfx: "use `cert` and `key`",
   }],
-  // A server.
+  // Servers.
   ["onRequest", {
     auth: "use onRequest: basicAuth({ ... })",
     clienttracking: "`connections` of the server has them",
@@ -102,7 +102,7 @@ const INSTEAD: readonly (readonly [has: string, hints: { readonly [name: string]
     server: "use attach() of /node",
     websocket: "the handler is an argument of its own, after the options",
   }],
-  // Any connection.
+  // Connections.
   ["maxMessageSize", {
     autopong: "pings are always answered",
     drain: "await the promises of send()",
@@ -115,14 +115,13 @@ const INSTEAD: readonly (readonly [has: string, hints: { readonly [name: string]
     port: "the port is that of the URL, or of the HTTP server",
     tls: "TLS is the HTTP server's, or that of the session or the transport",
   }],
-  // Anything that waits.
+  // Everything that waits.
   ["signal", { timeout: "write signal: AbortSignal.timeout(milliseconds)" }],
-  // One message.
+  // Messages.
   ["text", { fin: "send an iterable or a stream as one message of several frames" }],
   ["closeCode", { wasclean: "pass closeCode and reason only" }],
 ];
 
-/** Returns the names of options without some of them. */
 export function optionsWithout<T extends object, K extends keyof T>(
   names: T,
   others: readonly K[],
@@ -135,7 +134,8 @@ export function optionsWithout<T extends object, K extends keyof T>(
  * Checks the names of options, and their values.
  *
  * @param owner The function or the option that the options belong to.
- * @throws {TypeError} If the options are not an object, one of them does not exist, or has a wrong type.
+ * @throws {TypeError} If the options are not an object, or one of them does not exist or has a
+ * wrong type.
  * @throws {RangeError} If an option has a wrong value.
  */
 export function checkKnown(owner: string, options: unknown, names: object): void {
@@ -143,7 +143,7 @@ export function checkKnown(owner: string, options: unknown, names: object): void
   checkValues(options as object, names);
 }
 
-/** Checks that options are an object, and that all of them exist. Undefined options do not count. */
+/** Checks that options are an object, and that all of them exist. Undefined options are ignored. */
 export function checkNames(owner: string, options: unknown, names: object): void {
   if (typeof options !== "object" || options === null || Array.isArray(options)) {
     throw new TypeError(
@@ -152,14 +152,13 @@ export function checkNames(owner: string, options: unknown, names: object): void
       }`,
     );
   }
-  // Inherited options count too.
+  // The loop includes inherited options.
   for (const name in options) {
     if (Object.hasOwn(names, name) || options[name as never] === undefined) continue;
     throw unknownOption(owner, name, names);
   }
 }
 
-/** Checks the values of options. */
 export function checkValues(options: object, names: object, prefix = ""): void {
   for (const [name, check] of Object.entries(names) as [string, unknown][]) {
     if (typeof check !== "function") continue;
@@ -174,20 +173,19 @@ export function checkNested(name: string, options: unknown, names: object): void
   checkValues(options as object, names, `${name}.`);
 }
 
-/** Checks the type of an option. */
 export function checkType(name: string, value: unknown, type: string, isValid: boolean): void {
   if (isValid || value === undefined) return;
   throw new TypeError(`Expected ${name} to be ${type}, received ${kindOf(value)}`);
 }
 
-/** Checks for a number of at least 0. */
+/** Checks that a value is a number of at least 0. */
 export function checkNumber(name: string, value: unknown): void {
   checkType(name, value, "a number", typeof value === "number");
   if (value === undefined || (value as number) >= 0) return;
   throw new RangeError(`Expected ${name} to be at least 0, received ${value}`);
 }
 
-/** Checks for an integer in a range; Infinity counts as an integer. */
+/** Checks that a value is an integer in a range. Infinity counts as an integer. */
 export function checkInteger(name: string, value: unknown, least: number, most: number): void {
   checkType(name, value, "a number", typeof value === "number");
   const number = value as number;
@@ -198,22 +196,18 @@ export function checkInteger(name: string, value: unknown, least: number, most: 
   );
 }
 
-/** Checks for a string. */
 export function checkText(name: string, value: unknown): void {
   checkType(name, value, "a string", typeof value === "string");
 }
 
-/** Checks for true or false. */
 export function checkBoolean(name: string, value: unknown): void {
   checkType(name, value, "true or false", typeof value === "boolean");
 }
 
-/** Checks for a function. */
 export function checkFunction(name: string, value: unknown): void {
   checkType(name, value, "a function", typeof value === "function");
 }
 
-/** Checks for one of some values. */
 export function checkOneOf(name: string, value: unknown, values: readonly unknown[]): void {
   if (value === undefined || values.includes(value)) return;
   throw new RangeError(`Expected ${name} to be one of ${values.join(", ")}, received ${value}`);
@@ -226,14 +220,14 @@ export function unknownOption(owner: string, name: string, names: object): TypeE
   return new TypeError(`${owner} has no option ${name}${hint === undefined ? "" : `: ${hint}`}`);
 }
 
-/** The kind of a value, for an error message. */
+/** Returns the kind of a value, for an error message. */
 export function kindOf(value: unknown): string {
   if (value === null || value === undefined) return String(value);
   if (Array.isArray(value)) return "an array";
   return typeof value === "object" ? "an object" : `a ${typeof value}`;
 }
 
-/** What to write instead of options that are not an object. */
+/** Returns what to write instead of options that are not an object. */
 function insteadOfObject(options: unknown, names: object): string {
   const isProtocols = typeof options === "string" || Array.isArray(options);
   if (isProtocols && "protocols" in names) return ": write { protocols: [...] }";
@@ -261,14 +255,14 @@ function insteadHint(key: string, names: object): string | undefined {
   return found?.[1][key];
 }
 
-/** The option whose name differs only by its spelling. */
+/** Returns the option whose name has a similar spelling. */
 function similarHint(key: string, names: object): string | undefined {
   const most = key.length > 6 ? 2 : 1;
   const found = Object.keys(names).find((name) => editDistance(plain(name), key) <= most);
   return found && `use ${found}`;
 }
 
-/** The number of letters to change, add or remove (Levenshtein distance). */
+/** Returns the number of letters to change, add or remove (Levenshtein distance). */
 function editDistance(a: string, b: string): number {
   let row = Array.from({ length: b.length + 1 }, (_, i) => i);
   for (let i = 1; i <= a.length; i++) {

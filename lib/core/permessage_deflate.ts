@@ -1,5 +1,5 @@
 /**
- * Negotiates the compression of messages (RFC 7692 §7.1).
+ * Negotiates permessage-deflate (RFC 7692 §7.1).
  *
  * @module
  */
@@ -17,28 +17,32 @@ import {
 } from "./options.ts";
 
 /**
- * How messages are compressed. `memory` sets the other options. An option that is given itself is a
- * demand: a peer that does not grant it gets no compression, or is refused. A value that comes from
- * `memory` is a wish.
+ * Options of message compression. `memory` sets the defaults of the other options. If the peer does
+ * not grant an option that is set, messages are not compressed or the handshake fails. The defaults
+ * from `memory` are optional for the peer.
  */
 export interface PerMessageDeflateOptions {
   /**
-   * How much memory a connection may hold. "high": windows of 32 KiB and `memLevel` 8, about 270 KiB.
-   * "balanced": windows of 4 KiB and `memLevel` 5, 60 to 130 KiB, for a few percent less compression.
-   * "low": the same, but each message is compressed by itself, and nothing is held between messages.
+   * Memory that a connection may hold. "high": windows of 32 KiB and `memLevel` 8, about 270 KiB.
+   * "balanced": windows of 4 KiB and `memLevel` 5, 60 to 130 KiB; the output is a few percent
+   * larger. "low": as "balanced", but each message is compressed by itself, and no memory is held
+   * between messages.
    * @default {"balanced"}
    */
   memory?: "low" | "balanced" | "high";
   /**
-   * The effort, 0 to 9, or -1 for zlib's default, which is 6.
+   * The compression level, 0 to 9, or -1 for zlib's default, which is 6.
    * @default {-1}
    */
   level?: number;
-  /** Memory that the compressor may take in addition to its window, 1 to 9: 2^(memLevel + 9) bytes. */
+  /**
+   * Memory of the compressor in addition to its window, 1 to 9. The compressor takes 2^(memLevel +
+   * 9) bytes.
+   */
   memLevel?: number;
   /**
    * Minimum size of a message that is compressed, in bytes. A message that is sent in pieces is
-   * compressed whatever its size.
+   * always compressed.
    * @default {1024}
    */
   threshold?: number;
@@ -47,28 +51,28 @@ export interface PerMessageDeflateOptions {
   /** Whether the server compresses each message by itself (RFC 7692 §7.1.1.1). */
   serverNoContextTakeover?: boolean;
   /**
-   * Maximum size of the client's window, as its base-2 logarithm, 8 to 15 (RFC 7692 §7.1.2.2). A client
-   * without this option leaves the value to the server, and uses the smaller of the server's value and
-   * that of `memory`. With 8 to 14 it offers this value, which some servers decline.
+   * Maximum size of the client's window, as its base-2 logarithm, 8 to 15 (RFC 7692 §7.1.2.2). A
+   * client without this option accepts any value from the server, and uses the smaller of the
+   * server's value and that of `memory`. With 8 to 14 it offers this value, which some servers
+   * decline.
    */
   clientMaxWindowBits?: number;
   /** Maximum size of the server's window, as its base-2 logarithm, 8 to 15 (RFC 7692 §7.1.2.1). */
   serverMaxWindowBits?: number;
 }
 
-/** What {@linkcode PerMessageDeflate} needs in addition to its options. */
+/** Options of a {@linkcode PerMessageDeflate}. */
 export interface PerMessageDeflateInit extends PerMessageDeflateOptions {
-  /** What compresses. */
+  /** The implementation of DEFLATE. */
   engine: DeflateEngine;
   /**
    * Maximum size of a message, in bytes, for an engine that inflates a whole message at once. The
-   * receiver checks the size of each message itself.
+   * receiver also checks the size of each message.
    * @default {Infinity}
    */
   maxMessageSize?: number;
 }
 
-/** The options of {@linkcode PerMessageDeflate}. */
 export const DEFLATE_OPTIONS: OptionNames<PerMessageDeflateOptions> = {
   memory: (name, value) => checkOneOf(name, value, ["low", "balanced", "high"]),
   level: (name, value) => checkInteger(name, value, -1, 9),
@@ -96,7 +100,7 @@ const BITS = ["server_max_window_bits", "client_max_window_bits"] as const;
 type Flag = (typeof FLAGS)[number];
 type Bits = (typeof BITS)[number];
 
-/** Parsed parameters: undefined for a missing one, true for one without a value. */
+/** Parsed parameters. A missing parameter is undefined, a parameter without a value is true. */
 type Parameters = { [name in Flag]?: true } & { [name in Bits]?: number | true };
 
 const SMALL = { memLevel: 5, clientMaxWindowBits: 12, serverMaxWindowBits: 12 };
@@ -112,11 +116,11 @@ const PRESETS = {
   },
 };
 
-/** RFC 7692 §7.1.2: the window without a parameter. */
+/** RFC 7692 §7.1.2: the window size without a parameter. */
 const MOST_BITS = 15;
 
 /**
- * Compression of messages (RFC 7692), as one end supports it.
+ * The extension permessage-deflate (RFC 7692), as one end supports it.
  *
  * @example
  * ```ts
@@ -129,7 +133,7 @@ const MOST_BITS = 15;
  * ```
  */
 export class PerMessageDeflate implements ExtensionFactory {
-  /** "permessage-deflate". */
+  /** The registered name, "permessage-deflate". */
   readonly name: string = "permessage-deflate";
   readonly #init: PerMessageDeflateInit;
   readonly #settings: Required<Omit<PerMessageDeflateOptions, "memory">>;
@@ -149,7 +153,10 @@ export class PerMessageDeflate implements ExtensionFactory {
     this.#settings = { level: -1, threshold: 1024, ...preset, ...Object.fromEntries(given) };
   }
 
-  /** A client offers everything that it wishes for and, as an alternative, only what it demands. */
+  /**
+   * Returns a client's offers: first everything that it prefers, then only what its options
+   * require.
+   */
   offer(): readonly ExtensionParameters[] {
     const wished = this.#offer(this.#settings);
     const demanded = this.#offer(this.#init);
@@ -164,17 +171,16 @@ export class PerMessageDeflate implements ExtensionFactory {
       server_no_context_takeover: serverNoContextTakeover || undefined,
       client_no_context_takeover: clientNoContextTakeover || undefined,
       server_max_window_bits: serverMaxWindowBits < MOST_BITS ? serverMaxWindowBits : undefined,
-      // RFC 7692 §7.1.2.2: without a value the server may set one. Some servers decline an offer with
-      // a value.
+      // RFC 7692 §7.1.2.2: without a value, the server may choose one. Some servers decline an
+      // offer with a value.
       client_max_window_bits: clientMaxWindowBits < MOST_BITS ? clientMaxWindowBits : true,
     });
   }
 
   /**
-   * A client reads the server's answer.
+   * Makes a client's extension from the server's answer.
    *
-   * @throws {HandshakeError} If a parameter is wrong: "duplicate-parameter", "parameter-name" or
-   * "parameter-value".
+   * @throws {HandshakeError} "duplicate-parameter", "parameter-name" or "parameter-value".
    */
   finalize(parameters: ExtensionParameters): Extension {
     const answer = parseParameters(parameters);
@@ -194,7 +200,7 @@ export class PerMessageDeflate implements ExtensionFactory {
     return this.#extension("client", answer, windowBits, peer);
   }
 
-  /** Checks that the server grants what every offer demanded. */
+  /** Checks that the server grants what every offer requires. */
   #checkAnswer(answer: Parameters, windowBits: number): void {
     const { serverNoContextTakeover, serverMaxWindowBits = MOST_BITS } = this.#init;
     // RFC 7692 §7.1.1.1: a server accepts the parameter by including it in the answer.
@@ -209,7 +215,10 @@ export class PerMessageDeflate implements ExtensionFactory {
     }
   }
 
-  /** A server answers one offer. Returns undefined if the offer is invalid or cannot be granted. */
+  /**
+   * Makes a server's extension from one offer. Returns undefined if the offer is invalid or cannot
+   * be granted.
+   */
   accept(
     parameters: ExtensionParameters,
   ): { parameters: ExtensionParameters; extension: Extension } | undefined {
@@ -263,7 +272,7 @@ export class PerMessageDeflate implements ExtensionFactory {
     const { level, memLevel, threshold, clientNoContextTakeover } = this.#settings;
     const { engine, maxMessageSize = Infinity } = this.#init;
     const server = !agreed.server_no_context_takeover;
-    // RFC 7692 §7.1.1.2: a client does what it has announced, whatever the answer.
+    // RFC 7692 §7.1.1.2: a client must keep its announcement, whatever the answer.
     const client = !agreed.client_no_context_takeover &&
       !(role === "client" && clientNoContextTakeover);
     return new DeflateExtension({
@@ -294,7 +303,7 @@ function parametersOf(values: Parameters): ExtensionParameters {
   });
 }
 
-/** RFC 7692 §7.1: four parameters are defined; each may occur once, with a valid value. */
+/** RFC 7692 §7.1: four parameters are defined. Each may occur once, with a valid value. */
 function parseParameters(parameters: ExtensionParameters): Parameters {
   const values: Parameters = {};
   for (const [name, value] of parameters) {

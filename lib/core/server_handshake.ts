@@ -1,5 +1,5 @@
 /**
- * The server's side of the opening handshake (RFC 6455 §4.2), bytes in and bytes out.
+ * The server's side of the opening handshake (RFC 6455 §4.2).
  *
  * @module
  */
@@ -35,47 +35,48 @@ import { checkNested } from "./options.ts";
 const EMPTY = new Uint8Array(0);
 
 /**
- * The server's side of the opening handshake: `receive()` until it gives the head of the request (or
- * `takeHead()`, or `takeFields()`), `check()`, then `accept()` or `reject()` for the bytes of the response.
- * The bytes after the head are in `trailing`. {@linkcode Endpoint} does all of this.
+ * The server's side of the opening handshake. Call `receive()` until it returns the head of the
+ * request (or `takeHead()`, or `takeFields()`), then `check()`, then `accept()` or `reject()`,
+ * which return the bytes of the response. `trailing` has the bytes after the head. {@linkcode
+ * Endpoint} does all of this.
  */
 export class ServerHandshake {
   readonly #reader: HeadReader<RequestHead>;
   #request: RequestHead | undefined;
-  /** The request over HTTP/2. */
   #fields: RawHeaders | undefined;
   #offer: ReceivedOffer | undefined;
   #trailing: Uint8Array[] = [];
 
   /**
-   * Makes a handshake that waits for its request.
+   * Makes a handshake that waits for a request.
    *
-   * @param limits how large the head of the request may be
+   * @param limits The limits for the head of the request.
    */
   constructor(limits: HeadLimits = {}) {
     checkNested("limits", limits, HEAD_LIMITS);
     this.#reader = new HeadReader(parseRequestHead, limits);
   }
 
-  /** The head of the request, once it was read. */
+  /** The head of the request, or undefined until it has been received. */
   get request(): RequestHead | undefined {
     return this.#request;
   }
 
-  /** What the client offers, once it was checked. */
+  /** What the client offers, or undefined until the request has been checked. */
   get offer(): ReceivedOffer | undefined {
     return this.#offer;
   }
 
   /**
-   * Takes the next bytes, or null at the end of the transport; gives the head of the request once
-   * it is whole.
+   * Adds the next bytes, or null at the end of the transport. Returns the head of the request once
+   * it is complete.
    *
-   * @throws {HandshakeError} "connection-lost" at an early end, and as {@linkcode parseRequestHead}
+   * @throws {HandshakeError} "connection-lost" if the transport ends too early, and the errors of
+   * {@linkcode parseRequestHead}.
    */
   receive(chunk: Uint8Array | null): RequestHead | undefined {
     if (this.#request !== undefined) {
-      // Joined when asked for: one by one that would be quadratic.
+      // Joined when read: joining at each call would take quadratic time.
       if (chunk !== null) this.#trailing.push(chunk.slice());
       return undefined;
     }
@@ -87,11 +88,11 @@ export class ServerHandshake {
   }
 
   /**
-   * Takes a head that another HTTP parser has read, instead of `receive()`.
+   * Adds a head that another HTTP parser has read, instead of `receive()`.
    *
-   * @param request the head; its header fields as they came, repeated ones kept
-   * @param trailing what came behind the head. Default: nothing
-   * @throws {LocalProtocolError} after another head
+   * @param request The head, with all header fields in their order.
+   * @param trailing The bytes after the head.
+   * @throws {LocalProtocolError} If there is a head already.
    */
   takeHead(request: RequestHead, trailing: Uint8Array = EMPTY): void {
     if (this.#request !== undefined) throw new LocalProtocolError("Expected no second head");
@@ -100,10 +101,10 @@ export class ServerHandshake {
   }
 
   /**
-   * Takes the header fields of a request over HTTP/2, instead of `receive()`.
+   * Adds the header fields of a request over HTTP/2, instead of `receive()`.
    *
-   * @throws {LocalProtocolError} after another head
-   * @throws {HandshakeError} "malformed-header"
+   * @throws {LocalProtocolError} If there is a head already.
+   * @throws {HandshakeError} "malformed-header".
    */
   takeFields(fields: RawHeaders): void {
     this.takeHead(http2RequestHead(fields));
@@ -111,8 +112,8 @@ export class ServerHandshake {
   }
 
   /**
-   * Whether the request is a HEAD, whose response has no body (RFC 9110 §9.3.2). The method is known also
-   * of a request that is not whole or cannot be read.
+   * Whether the request is a HEAD, whose response has no body (RFC 9110 §9.3.2). This is also known
+   * if the request is incomplete or invalid.
    */
   get isHead(): boolean {
     return this.#request === undefined
@@ -120,7 +121,7 @@ export class ServerHandshake {
       : this.#request.method === "HEAD";
   }
 
-  /** What came behind the head. */
+  /** The bytes after the head. */
   get trailing(): Uint8Array {
     if (this.#trailing.length !== 1) this.#trailing = [concat(this.#trailing)];
     return this.#trailing[0];
@@ -129,7 +130,7 @@ export class ServerHandshake {
   /**
    * Checks the request (RFC 6455 §4.2.1).
    *
-   * @throws {HandshakeError} as {@linkcode checkRequest} or {@linkcode checkHttp2Request}
+   * @throws {HandshakeError} If the request is wrong. Its `status` is the one to answer with.
    */
   check(): ReceivedOffer & Partial<HandshakeRequest> {
     if (this.#request === undefined) throw new LocalProtocolError("Expected a request to check");
@@ -139,11 +140,11 @@ export class ServerHandshake {
   }
 
   /**
-   * The response that agrees to a request that was checked.
+   * Makes the response that accepts a request that has been checked.
    *
-   * @throws {LocalProtocolError} for a subprotocol that was not offered, or
-   * @throws {TypeError} for a header field that the handshake writes by itself or that would break
-   * out of its place
+   * @throws {LocalProtocolError} If the subprotocol was not offered.
+   * @throws {TypeError} If a header field is one that the handshake writes itself or contains
+   * characters that are not allowed.
    */
   accept(options: AcceptOptions = {}): { response: ResponseHead; bytes: Uint8Array } {
     if (this.#offer === undefined) {
@@ -157,10 +158,11 @@ export class ServerHandshake {
   }
 
   /**
-   * The response that refuses the request, whatever was read of it.
+   * Makes the response that refuses the request. The request may be incomplete or invalid.
    *
-   * @throws {RangeError} for a status that is none of a refusal
-   * @throws {TypeError} for a header field that would break out of its place, or that contradicts the others
+   * @throws {RangeError} If the status is not one of a refusal.
+   * @throws {TypeError} If a header field contains characters that are not allowed, or contradicts
+   * another field.
    */
   reject(
     options: OutgoingReject,
@@ -170,7 +172,6 @@ export class ServerHandshake {
     return { ...this.#answer(response), framing };
   }
 
-  /** Over HTTP/2 there are no bytes. */
   #answer(response: ResponseHead): { response: ResponseHead; bytes: Uint8Array } {
     const bytes = this.#fields === undefined ? serializeResponseHead(response) : EMPTY;
     return { response, bytes };

@@ -4,11 +4,11 @@
  * @module
  */
 
-/** The words of a block. All calls share the array: each of them is synchronous and fills it first. */
+/** The words of a block. All calls can share the array, because they are synchronous. */
 const words = new Int32Array(80);
 const state = new Int32Array(5);
 
-/** The SHA-1 digest of the bytes, 20 bytes. */
+/** Computes the SHA-1 digest of bytes. */
 export function sha1(message: Uint8Array): Uint8Array {
   state[0] = 0x67452301;
   state[1] = 0xefcdab89;
@@ -28,7 +28,10 @@ export function sha1(message: Uint8Array): Uint8Array {
   return digest;
 }
 
-/** RFC 3174 §4: after the message come a bit 1, bits 0, and the length in bits as a number of 64 bits. */
+/**
+ * RFC 3174 §4: the message is followed by a bit 1, bits 0, and its length in bits as a 64-bit
+ * number.
+ */
 function wordAt(message: Uint8Array, at: number, size: number): number {
   if (at === size - 8) return Math.floor(message.length / 2 ** 29);
   if (at === size - 4) return message.length << 3;
@@ -40,7 +43,7 @@ function wordAt(message: Uint8Array, at: number, size: number): number {
   return word;
 }
 
-/** RFC 3174 §6.1: the eighty steps of one block. */
+/** RFC 3174 §6.1: the 80 steps of one block. */
 function compress(): void {
   let a = state[0];
   let b = state[1];

@@ -9,11 +9,11 @@ import type { RequestHead } from "./http1.ts";
 
 /** A parsed WebSocket URL. */
 export interface WebSocketUrl {
-  /** The serialised URL; http and https are replaced by ws and wss. */
+  /** The serialized URL, with the scheme ws or wss. */
   readonly href: string;
   /** Whether the connection is encrypted. */
   readonly secure: boolean;
-  /** The host, in lower case; an IPv6 address without its brackets. */
+  /** The host in lower case. An IPv6 address has no brackets. */
   readonly hostname: string;
   /** The port, also if it is the default port. */
   readonly port: number;
@@ -23,7 +23,7 @@ export interface WebSocketUrl {
   readonly resourceName: string;
   /** The user name, percent-decoded, or an empty string. */
   readonly username: string;
-  /** The password, percent-decoded. */
+  /** The password, percent-decoded, or an empty string. */
   readonly password: string;
 }
 
@@ -32,15 +32,15 @@ export interface WebSocketUrl {
  *
  * @param url The URL.
  * @param base The base of a relative URL, such as the URL of a page.
- * @throws {DOMException} SyntaxError If the URL is invalid, has another scheme than ws, wss, http and
- * https, or has a fragment.
+ * @throws {DOMException} SyntaxError if the URL is invalid, has another scheme than ws, wss, http
+ * and https, or has a fragment.
  */
 export function parseWebSocketUrl(url: string | URL, base?: string): WebSocketUrl {
   let parsed: URL;
   try {
     parsed = new URL(url, base);
   } catch {
-    // The part before the last "@" may contain a password, which must not be logged.
+    // The part before the last "@" may contain a password, which must not appear in logs.
     const shown = String(url).replace(/^([a-z][a-z\d+.-]*:\/\/)?.*@/is, "$1");
     throw syntaxError(`Expected a URL, received ${JSON.stringify(shown)}`);
   }
@@ -49,9 +49,9 @@ export function parseWebSocketUrl(url: string | URL, base?: string): WebSocketUr
   if (parsed.protocol !== "ws:" && parsed.protocol !== "wss:") {
     throw syntaxError(`Expected a ws or wss URL, received the scheme ${parsed.protocol}`);
   }
-  // RFC 6455 §3: there must be no fragment. An empty fragment counts too.
+  // RFC 6455 §3: a URL must not have a fragment. An empty fragment counts too.
   if (parsed.href.includes("#")) throw syntaxError("Expected a URL without a fragment");
-  // The URL standard allows characters in a host that RFC 3986 does not, and that no server accepts.
+  // The URL standard allows some characters in a host that RFC 3986 forbids and no server accepts.
   if (!isAuthority(parsed.host)) {
     throw syntaxError(`Expected a host name or an IP address, received ${parsed.host}`);
   }
@@ -68,7 +68,7 @@ export function parseWebSocketUrl(url: string | URL, base?: string): WebSocketUr
   };
 }
 
-/** Decodes percent-encoding; a text that is not encoded is returned unchanged. Internal. */
+/** Decodes percent-encoding. Text that is not valid percent-encoding is returned unchanged. */
 export function percentDecode(text: string): string {
   try {
     return decodeURIComponent(text);
@@ -77,32 +77,32 @@ export function percentDecode(text: string): string {
   }
 }
 
-/** A host and, after a colon, a port: RFC 3986 §3.2.2 and §3.2.3, but the name is never empty. */
+/** A host and an optional port (RFC 3986 §3.2.2, §3.2.3). The name must not be empty. */
 const AUTHORITY = /^(?:\[[\da-f:.]+\]|(?:[\w.~!$&'()*+,;=-]|%[\da-f]{2})+)(?::\d*)?$/i;
 
 /**
- * A request target in origin-form or absolute-form (RFC 9112 §3.2). Browsers send more characters than
- * RFC 3986 allows, but no fragment, and no backslash in a path, which `URL` would read as a slash.
+ * A request target in origin-form or absolute-form (RFC 9112 §3.2). Browsers send more characters
+ * than RFC 3986 allows, but no fragment, and no backslash in a path, which `URL` would read as a
+ * slash.
  */
 const TARGET =
   /^(?:(https?|wss?):\/\/([^/?]+)(?=[/?]|$)|(?=\/))((?:\/[!"$->@-[\]-~]*)?(?:\?[!"$-~]*)?)$/i;
 
-/** Whether the text may be the value of a Host field, or of `:authority`. Internal. */
+/** Returns whether the text is a valid value of a Host field or of `:authority`. */
 export function isAuthority(text: string): boolean {
   return AUTHORITY.test(text);
 }
 
-/** A parsed request target. */
 interface Target {
-  /** Whether the scheme is https or wss; undefined if the target has none. */
+  /** Whether the scheme is https or wss. Undefined if the target has no scheme. */
   secure: boolean | undefined;
-  /** The host and port; undefined if the target has none. */
+  /** The host and port. Undefined if the target has none. */
   authority: string | undefined;
-  /** Path and query; the path may be empty if there is an authority. */
+  /** Path and query. The path may be empty if there is an authority. */
   path: string;
 }
 
-/** Parses a request target; undefined if the target cannot be that of a WebSocket. Internal. */
+/** Parses a request target. Returns undefined if the target cannot be that of a WebSocket. */
 export function readTarget(target: string): Target | undefined {
   const parts = TARGET.exec(target);
   if (parts === null) return undefined;
@@ -115,26 +115,25 @@ export function readTarget(target: string): Target | undefined {
   };
 }
 
-/** The path of a request target as its URL has it; undefined if the target is not valid. Internal. */
+/** Returns the normalized path of a request target, or undefined if the target is not valid. */
 export function pathOfTarget(target: string): string | undefined {
   const read = readTarget(target);
   return read && join(false, read.authority ?? "localhost", read.path)?.pathname;
 }
 
 /**
- * The URL that a request asks for (RFC 9112 §3.3), with the scheme http or https.
- *
- * @param head The head of the request.
- * @param secure Whether the request was encrypted on its way.
- * @throws {HandshakeError} "host" unless there is one Host field with a host and an optional port;
- * "malformed-head" for a target that is neither a path nor the URL of a WebSocket. The status is 400.
+ * Returns the URL that a request asks for (RFC 9112 §3.3), with the scheme http or https; `secure`
+ * tells whether the request was encrypted.
+ * @throws {HandshakeError} "host" unless there is one Host field with a host and an optional port,
+ * or "malformed-head" if the target is neither a path nor the URL of a WebSocket. The status is
+ * 400.
  */
 export function requestUrl(
   { method, target, version, headers }: RequestHead,
   secure: boolean,
 ): URL {
   const hosts = headerValues(headers, "Host");
-  // RFC 9112 §3.2: HTTP/1.0 knew requests without it.
+  // RFC 9112 §3.2: HTTP/1.0 requests may have no Host field.
   if (hosts.length === 0 && version === "1.0") hosts.push("localhost");
   if (hosts.length !== 1) {
     throw refusal(400, "host", `Expected one Host header, received ${hosts.length}`);
@@ -148,10 +147,10 @@ export function requestUrl(
       `Expected a Host header of a host and a port, received ${JSON.stringify(host)}`,
     );
   }
-  // RFC 9112 §3.2.4: the server as a whole.
+  // RFC 9112 §3.2.4: "*" means the whole server.
   if (method === "OPTIONS" && target === "*") return base;
   const read = readTarget(target);
-  // RFC 9113 §8.3.1: in HTTP/2 the authority has a field of its own.
+  // RFC 9113 §8.3.1: HTTP/2 has a separate field for the authority.
   const isMisplaced = version === "2.0" && read?.authority !== undefined;
   const url = read && join(read.secure ?? secure, read.authority ?? host, read.path);
   if (url === undefined || isMisplaced) {
@@ -164,25 +163,24 @@ export function requestUrl(
   return url;
 }
 
-/** The parts were checked, so that none of them can end within another. */
+/** The parts have been checked, so that none of them can end within another. */
 function join(secure: boolean, authority: string, path: string): URL | undefined {
   try {
     return new URL(`${secure ? "https" : "http"}://${authority}${path}`);
   } catch {
-    // The port is over 65535, or the host is not valid.
+    // The port is greater than 65535, or the host is not valid.
     return undefined;
   }
 }
 
-/** Formats a host and a port as in a URL or a Host header. Internal. */
+/** Formats a host and a port as in a URL or a Host header. */
 export function formatAuthority(hostname: string, port: number): string {
   return `${hostname.includes(":") ? `[${hostname}]` : hostname}:${port}`;
 }
 
 /**
- * Parses an IP address; an IPv6 address has no brackets. Internal.
- *
- * @returns The 4 or 16 bytes of the address, or undefined for a name.
+ * Returns the 4 or 16 bytes of an IP address, or undefined for a name. An IPv6 address has no
+ * brackets.
  */
 export function ipBytes(text: string): Uint8Array | undefined {
   if (/^\d+(?:\.\d+){3}$/.test(text)) {
@@ -191,7 +189,7 @@ export function ipBytes(text: string): Uint8Array | undefined {
   }
   if (!/^[\da-f.:]*:[\da-f.:]*$/i.test(text)) return undefined;
   try {
-    // `URL` gives the shortest form (RFC 5952), without an IPv4 address at its end.
+    // `URL` returns the shortest form (RFC 5952), without an IPv4 address at its end.
     return expandIpv6(new URL(`http://[${text}]`).hostname.slice(1, -1));
   } catch {
     return undefined;
@@ -207,7 +205,7 @@ function expandIpv6(text: string): Uint8Array {
   );
 }
 
-/** Whether two addresses are of one kind and share their first bits. Internal. */
+/** Returns whether two addresses are of the same kind and share their first bits. */
 export function shareBits(a: Uint8Array, b: Uint8Array, bits: number): boolean {
   if (a.length !== b.length || bits > a.length * 8) return false;
   return a.every((byte, i) => {

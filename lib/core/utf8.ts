@@ -6,19 +6,19 @@
 import { RemoteProtocolError } from "./error.ts";
 
 /**
- * How text becomes bytes and back. The default rests on TextEncoder and TextDecoder; a runtime's
- * adapter may bring a faster one.
+ * Encodes and decodes UTF-8. The default uses TextEncoder and TextDecoder. A runtime may have a
+ * faster codec.
  */
 export interface TextCodec {
   /**
-   * Decodes the UTF-8 from `start` on and before `end`. A byte order mark is kept.
+   * Decodes the UTF-8 from `start` to `end`. A byte order mark is kept.
    *
-   * @throws when the bytes are not UTF-8
+   * @throws {Error} If the bytes are not UTF-8.
    */
   decode(bytes: Uint8Array, start: number, end: number): string;
   /**
-   * Encodes into `target` from `offset` on, where there must be room for three bytes a code unit;
-   * gives the number of bytes written. Lone surrogates become U+FFFD.
+   * Encodes text into `target` at `offset` and returns the number of bytes written. The target must
+   * have room for three bytes per code unit. Lone surrogates become U+FFFD.
    */
   encodeInto(text: string, target: Uint8Array, offset: number): number;
 }
@@ -33,23 +33,21 @@ export const webTextCodec: TextCodec = {
 };
 
 /**
- * Decodes UTF-8 in pieces and fails at the first byte that cannot be part of it, not at the end of
- * the character or of the message.
+ * Decodes UTF-8 in pieces. It fails at the first invalid byte, before the end of the character or
+ * message.
  */
 export class Utf8Decoder {
   readonly #what: string;
   readonly #codec: TextCodec;
-  /** The beginning of a character that the last piece cut off. */
+  /** The first bytes of a character that the last piece cut off. */
   readonly #carry = new Uint8Array(4);
   #carried = 0;
-  /** Bytes decoded before the present piece, for messages. */
+  /** Number of bytes decoded before the current piece, for error messages. */
   #position = 0;
 
   /**
-   * Makes a decoder for one text after the other.
-   *
-   * @param what what is decoded, for messages
-   * @param codec how whole characters are decoded
+   * @param what What is decoded, for error messages.
+   * @param codec The codec for complete characters.
    */
   constructor(what: string, codec: TextCodec = webTextCodec) {
     this.#what = what;
@@ -57,12 +55,11 @@ export class Utf8Decoder {
   }
 
   /**
-   * Decodes a piece; a character that the piece cuts off comes with the next one.
+   * Decodes a piece. A character that the piece cuts off is returned with the next piece. After the
+   * last piece, the decoder is ready for another text.
    *
-   * @param bytes the piece
-   * @param last whether the text ends with it; the decoder is then ready for another text
-   * @throws {RemoteProtocolError} 1007 at the first impossible byte, or at a text that ends within
-   * a character
+   * @throws {RemoteProtocolError} 1007 at the first invalid byte, or if the text ends within a
+   * character.
    */
   push(bytes: Uint8Array, last: boolean): string {
     if (this.#carried > 0) return this.#pushAfterCarry(bytes, last);
@@ -117,14 +114,14 @@ export class Utf8Decoder {
 }
 
 /**
- * Cuts text between its characters. The first half of a character at the end of a piece goes with the
- * next piece, as in `TextEncoderStream`: encoded by itself it would become U+FFFD.
+ * Cuts text between its characters. The first half of a surrogate pair at the end of a piece is
+ * moved to the next piece, as in `TextEncoderStream`. Otherwise it would become U+FFFD.
  */
 export class WholeCharacters {
-  /** The half that the last piece has cut off. */
+  /** The half of a pair that the last piece has cut off. */
   half = "";
 
-  /** Takes a piece, and gives the characters that are whole. After the last piece, another text may begin. */
+  /** Returns the complete characters of a piece. After the last piece, another text may begin. */
   take(piece: string, last: boolean): string {
     const text = this.half + piece;
     const unit = text.charCodeAt(text.length - 1);
@@ -135,12 +132,12 @@ export class WholeCharacters {
   }
 }
 
-/** How many bytes the character takes that this byte begins. */
+/** Returns the length of the character that begins with this byte. */
 function sequenceLength(lead: number): number {
   return lead < 0x80 ? 1 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
 }
 
-/** How many bytes at the end begin a character that is not whole. */
+/** Returns the number of bytes at the end that begin an incomplete character. */
 function incompleteTail(bytes: Uint8Array): number {
   const { length } = bytes;
   for (let back = 1; back <= 3 && back <= length; back++) {
@@ -152,8 +149,8 @@ function incompleteTail(bytes: Uint8Array): number {
 }
 
 /**
- * The index of the first byte that no valid text has at its place; `length` if there is none, be it
- * that the last character is cut off. RFC 3629 §4, and Table 3-7 of the Unicode Standard.
+ * Returns the index of the first byte that no valid text has at its place, or `length` if there is
+ * none. The last character may be incomplete. RFC 3629 §4; Unicode Standard, Table 3-7.
  */
 function firstInvalid(bytes: Uint8Array): number {
   let at = 0;
@@ -163,7 +160,7 @@ function firstInvalid(bytes: Uint8Array): number {
       at++;
       continue;
     }
-    // C0 and C1 would be overlong; F5 and up lie beyond U+10FFFF.
+    // C0 and C1 would be overlong. F5 and above are beyond U+10FFFF.
     if (lead < 0xc2 || lead > 0xf4) return at;
     const length = sequenceLength(lead);
     for (let i = 1; i < length; i++) {

@@ -5,9 +5,8 @@
  */
 
 /**
- * Makes a class look like an interface: its members are enumerable, and its instances have a tag.
- *
- * @param members The attributes and operations.
+ * Makes a class look like a Web IDL interface: its members are enumerable, and its instances have a
+ * tag.
  */
 export function defineInterface<T>(
   constructor: { readonly prototype: T },
@@ -21,11 +20,7 @@ export function defineInterface<T>(
   Object.defineProperty(prototype, Symbol.toStringTag, { value: name, configurable: true });
 }
 
-/**
- * Converts to a dictionary. Null and undefined are empty dictionaries.
- *
- * @throws {TypeError} If the value is not an object.
- */
+/** Converts to a dictionary. Null and undefined become empty dictionaries. */
 export function toDictionary(value: unknown, what: string): Record<string, unknown> {
   if (value === undefined || value === null) return {};
   if (!isObject(value)) {
@@ -34,33 +29,24 @@ export function toDictionary(value: unknown, what: string): Record<string, unkno
   return value;
 }
 
-/**
- * Converts to a string, and each lone surrogate to U+FFFD.
- *
- * @throws {TypeError} If the value is a symbol, or cannot be converted.
- */
+/** Converts to a string. Lone surrogates become U+FFFD. */
 export function toUsvString(value: unknown): string {
-  // Unlike String(), a template refuses a symbol.
+  // A template rejects a symbol, unlike String().
   return `${value}`.replace(/\p{Surrogate}/gu, "\ufffd");
 }
 
-/**
- * Converts to an [EnforceRange] unsigned short.
- *
- * @throws {TypeError} If the value is not a number of 16 bits.
- */
+/** Converts to an [EnforceRange] unsigned short. */
 export function toUnsignedShort(value: unknown, what: string): number {
-  // Unlike Number(), the operator refuses a BigInt.
+  // The operator rejects a BigInt, unlike Number().
   const number = Math.trunc(+(value as number));
   if (number >= 0 && number <= 0xffff) return number;
   throw new TypeError(`Expected ${what} to be a number of 16 bits, received ${number}`);
 }
 
 /**
- * Converts to a sequence of strings. As Web IDL says, each member of the iterable and of its iterator
- * is read once, and `return()` is never called: a loop would call it when a conversion throws.
- *
- * @throws {TypeError} If the value is not an object that can be iterated over.
+ * Converts to a sequence of strings. As Web IDL says, each member of the iterable and of its
+ * iterator is read once, and `return()` is never called. A `for` loop would call it if a conversion
+ * throws.
  */
 export function toStrings(value: unknown, what: string): string[] {
   const notSequence = () => new TypeError(`Expected ${what} to be a sequence of strings`);
