@@ -188,18 +188,19 @@ export class Driver
    * @param chunk bytes that have come. Default: none
    */
   pump(chunk?: Uint8Array): void {
-    const { closing, machine } = this;
+    const { closing, machine, receiver } = this;
+    const { budget } = receiver;
     if (chunk !== undefined && closing.isReading) machine.receive(chunk);
     if (this.#pumping) return;
     this.#pumping = true;
-    while (closing.isReading && !this.#isFull) {
+    while (closing.isReading && !((budget.isFull || receiver.mode === undefined) && this.#isFull)) {
       try {
         const event = machine.next();
         if (event === undefined) {
           if (closing.transport === "open" || machine.pending) break;
           closing.inputOver(undefined);
         } else if (event.type === "text" || event.type === "binary") {
-          this.receiver.deliver(event, closing.phase === "closing");
+          receiver.deliver(event, closing.phase === "closing");
         } else this.#handleControl(event);
       } catch (error) {
         // Anything else was thrown by a callback of the user's, and must not take the process down.
@@ -211,7 +212,8 @@ export class Driver
     // What waits for extensions is held as it came.
     const isBehind = machine.extended && machine.pending &&
       machine.bufferedMemory > READ_MARK;
-    const paused = closing.isReading && (isBehind || this.#isFull);
+    const isFull = (budget.isFull || receiver.mode === undefined) && this.#isFull;
+    const paused = closing.isReading && (isBehind || isFull);
     if (paused !== this.#paused) this.#setPaused(paused);
   }
 
