@@ -1,5 +1,5 @@
 /**
- * One message to many connections.
+ * Sends one message to many connections.
  *
  * @module
  */
@@ -15,32 +15,35 @@ import {
 import { Queue } from "../core/queue.ts";
 import { MAX_BUFFERED_AMOUNT, MESSAGE_OVERHEAD } from "./sender.ts";
 
-/** How {@linkcode broadcast} treats those who are too slow. */
+/** Options of {@linkcode broadcast}. */
 export interface BroadcastOptions {
   /**
-   * How many bytes may wait for a connection, this message included, of text its code units. A message
-   * that has to be kept as an object counts 768 bytes more, as with "drop-oldest" and behind a message
-   * of several frames. One message is always let through. Default: 1048576
+   * Maximum number of bytes that may wait for a connection, this message included. Text counts its UTF-16
+   * code units. A message that waits as an object counts 768 bytes more, for example with "drop-oldest"
+   * or after a message of several frames. One message is always allowed.
+   * @default {1_048_576}
    */
   maxBufferedAmount?: number;
   /**
-   * What becomes of a connection for which more would wait, the same at each call: it is closed with 1008 or cut, or misses
-   * this message, or the oldest of those that wait to be sent. Default: "close"
+   * What to do with a connection that would exceed `maxBufferedAmount`. "close" closes it with 1008,
+   * "terminate" cuts it, "drop-newest" skips this message, and "drop-oldest" drops the oldest messages
+   * that wait. Use the same value in each call.
+   * @default {"close"}
    */
   slow?: "close" | "terminate" | "drop-newest" | "drop-oldest";
-  /** See the same option of `send()`. */
+  /** Whether to compress the message, as in `send()`. */
   compress?: boolean;
-  /** Connections that do not get the message, such as the one that it came from. Default: none */
+  /** Connections that do not get the message, such as its sender. By default, none. */
   except?: WebSocketConnection | Iterable<WebSocketConnection>;
 }
 
-/** What became of a message that was sent to many connections. */
+/** Result of {@linkcode broadcast}. */
 export interface BroadcastResult {
-  /** How many connections get the message. */
+  /** Number of connections that get the message. */
   readonly sent: number;
-  /** How many miss it, because they are too slow. */
+  /** Number of connections that miss the message, because they are too slow. */
   readonly missed: number;
-  /** How many were closed or cut, because they are too slow. */
+  /** Number of connections that were closed or cut, because they are too slow. */
   readonly closed: number;
 }
 
@@ -56,16 +59,16 @@ const BROADCAST_OPTIONS: OptionNames<BroadcastOptions> = {
   },
 };
 
-/** What waits for connections whose oldest messages may be dropped. */
+/** The waiting messages of connections with "drop-oldest". */
 const feeds = new WeakMap<WebSocketConnection, Feed>();
 
 /**
- * Sends a message to many connections, and waits for none of them. Those that are closing are left out;
- * a connection that does not keep up costs no more memory than `maxBufferedAmount`.
+ * Sends a message to many connections without waiting for any of them. Connections that are closing are
+ * skipped. For a slow connection, at most `maxBufferedAmount` bytes wait.
  *
  * @example
  * ```ts
- * import { broadcast, serve } from "@sluice/sluice";
+ * import { broadcast, serve } from "sluice";
  *
  * const server = await serve({ port: 0 }, async (ws) => {
  *   for await (const message of ws) broadcast(server.connections, message);
@@ -73,12 +76,12 @@ const feeds = new WeakMap<WebSocketConnection, Feed>();
  * await server.shutdown();
  * ```
  *
- * @param to connections, such as `server.connections`
- * @param message a string or bytes, which are copied
- * @returns how many connections get the message, miss it, and were closed. Those that were closing already
- * do not count
- * @throws {TypeError} for a message that is neither a string nor bytes, or options of the wrong type
- * @throws {RangeError} for an option with a wrong value
+ * @param to The connections, such as `server.connections`.
+ * @param message A string, or bytes, which are copied.
+ * @returns The numbers of connections that get the message, miss it, and were closed. Connections that
+ * were closing already do not count.
+ * @throws {TypeError} If the message is neither a string nor bytes, or an option has the wrong type.
+ * @throws {RangeError} If an option has an invalid value.
  */
 export function broadcast(
   to: Iterable<WebSocketConnection>,
@@ -90,7 +93,8 @@ export function broadcast(
   }
   checkKnown("broadcast()", options, BROADCAST_OPTIONS);
   const { maxBufferedAmount = MAX_BUFFERED_AMOUNT, slow = "close", compress } = options;
-  // Nobody tells the caller when the last connection has sent them. A subclass may not copy in slice().
+  // Copy the bytes: the caller is not told when the last connection has sent them. Don't use slice(),
+  // which a subclass may override with one that does not copy.
   const held = typeof message === "string" ? message : new Uint8Array(message);
   const { except = [] } = options;
   const excluded = new Set(except instanceof WebSocketConnection ? [except] : except);
@@ -123,7 +127,7 @@ interface Waiting {
   compress: boolean | undefined;
 }
 
-/** Gives a connection its messages as it takes them, and holds the newest of the others. */
+/** Sends one connection its messages as fast as it takes them, and holds the newest of the others. */
 class Feed {
   readonly #ws: WebSocketConnection;
   readonly #waiting = new Queue<Waiting>();
@@ -156,7 +160,7 @@ class Feed {
         await this.#ws.send(next.message, { compress: next.compress });
       }
     } catch {
-      // The connection has ended, and with it all that waits.
+      // The connection has ended, so the waiting messages are dropped.
       this.#waiting.clear();
       this.#size = 0;
     }

@@ -1,6 +1,6 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 /**
- * The connection as its users see it; `driver.ts` is what makes it run.
+ * The connection that applications use. `driver.ts` runs it.
  *
  * @module
  */
@@ -32,15 +32,11 @@ import type { Address } from "../transport.ts";
 
 /** What a connection begins with. Internal. */
 export interface ConnectionInit extends DriverInit {
-  /** What the handshake agreed on. */
   agreement: Agreement;
-  /** The head of the request. */
   request: RequestHead;
-  /** The head of the response. */
   response: ResponseHead;
-  /** The request, where it was made already. */
+  /** The request, if it was made already. */
   webRequest?: Request;
-  /** Whether the transport is encrypted. */
   secure: boolean;
 }
 
@@ -59,8 +55,8 @@ const HANDLERS = ["open", "message", "close", "error"];
 const METHODS = ["addEventListener", "removeEventListener", "on", "once", "off", "addListener"];
 
 /**
- * Makes members of other WebSockets throw a TypeError: a listener that is never called would be waited for
- * in silence. The members stay out of the types, and no loop over the members finds them.
+ * Makes members of other WebSocket APIs throw a TypeError. Otherwise a handler that is never called would
+ * go unnoticed. The members are not in the types and not enumerable.
  */
 function refuseForeignMembers(prototype: object): void {
   for (const event of HANDLERS) refuseSetting(prototype, `on${event}`, INSTEAD[event]!);
@@ -77,7 +73,7 @@ function refuseForeignMembers(prototype: object): void {
   }
 }
 
-/** Reading it would give undefined, which equals no state. */
+/** Reading the member would give undefined, which is different from every state. */
 function refuseReading(prototype: object, name: string, instead: string): void {
   define(prototype, name, {
     get() {
@@ -99,26 +95,24 @@ function define(prototype: object, name: string, descriptor: PropertyDescriptor)
   Object.defineProperty(prototype, name, { ...descriptor, configurable: true });
 }
 
-/** The driver of a connection. Internal. */
+/** Returns the driver of a connection. Internal. */
 export let driverOf: (ws: WebSocketConnection) => Driver;
 
 /**
  * An open WebSocket, of a client or of a server.
  *
- * It is read in one of three ways: message by message, with `receive()` or `for await`; as a stream
- * of messages, with `readable`; as a stream of streams, with `messages()`. All take from one queue;
- * when it is full the transport is not read further, so that the peer has to wait. A connection that is
- * read message by message may go on as a stream when no call waits and each loop was left: `await
- * ws.receive()` for the first message, then `ws.readable`. A stream, once made, stays the way to read.
+ * A connection can be read in one of three ways: message by message, with `receive()` or `for await`; as
+ * a stream of messages, with `readable`; as a stream of streams, with `messages()`. All of them take from
+ * one queue. When the queue is full, the transport is not read, so that the peer has to wait.
  *
- * Errors come in order: what was received whole before one is delivered before it.
+ * Errors come in order: messages that were received completely before an error are delivered before it.
  *
- * Bytes that are received are the reader's. Each message, and each piece of one, is a `Uint8Array` with
- * a buffer of its own, which may be changed or transferred.
+ * The reader owns the received bytes. Each message, and each piece of a message, is a `Uint8Array` with a
+ * buffer of its own, which may be changed or transferred.
  *
  * @example
  * ```ts
- * import { connect, serve } from "@sluice/sluice";
+ * import { connect, serve } from "sluice";
  *
  * const server = await serve({ hostname: "127.0.0.1", port: 0 }, (ws) => ws.readable.pipeTo(ws.writable));
  *
@@ -157,17 +151,17 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
     this.#driver = new Driver(init);
   }
 
-  /** The subprotocol agreed on, or an empty string. */
+  /** The negotiated subprotocol, or an empty string. */
   get protocol(): string {
     return this.#protocol;
   }
 
-  /** The extensions agreed on, as in the header, or an empty string. */
+  /** The negotiated extensions, as in the header, or an empty string. */
   get extensions(): string {
     return this.#extensions;
   }
 
-  /** The request of the handshake. It is made when first asked for. */
+  /** The request of the handshake. It is created on first access. */
   get request(): Request {
     return this.#request ??= toRequest(this.#requestHead, this.#secure);
   }
@@ -177,43 +171,45 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
     return this.#response ??= toResponseInfo(this.#responseHead);
   }
 
-  /** The header fields of both as they travelled: in order, repeated ones kept. */
+  /**
+   * The header fields of the request and the response as received: in order, including repeated fields.
+   */
   get rawHeaders(): { readonly request: RawHeaders; readonly response: RawHeaders } {
     return { request: this.#requestHead.headers, response: this.#responseHead.headers };
   }
 
-  /** The address of this end, where the transport has one. */
+  /** The address of this end, if the transport has one. */
   get localAddress(): Address | undefined {
     return this.#driver.transport.localAddress;
   }
 
-  /** The address of the peer, where the transport has one. */
+  /** The address of the peer, if the transport has one. */
   get remoteAddress(): Address | undefined {
     return this.#driver.transport.remoteAddress;
   }
 
   /**
-   * "open" until a Close frame was sent or acted on, "closed" when the transport has ended, or the
-   * connection has failed: when `closed` has settled.
+   * "open" until a Close frame was sent or processed. "closed" when `closed` has settled: the transport
+   * has ended, or the connection has failed.
    */
   get state(): "open" | "closing" | "closed" {
     return this.#driver.closing.state;
   }
 
   /**
-   * Resolves with the peer's code and reason when both Close frames were exchanged, whatever the code,
-   * and the transport has ended. Rejects with a {@linkcode WebSocketError} as soon as it is certain that
-   * the connection does not end so. It settles before, or in the same turn as, the reads and writes that
-   * the end cuts off.
+   * Resolves with the peer's code and reason when both Close frames were exchanged and the transport has
+   * ended, whatever the code. Rejects with a {@linkcode WebSocketError} as soon as a clean close is no
+   * longer possible. `closed` settles before the reads and writes that the end interrupts, or in the same
+   * turn.
    */
   get closed(): Promise<Required<CloseInfo>> {
     return this.#driver.closing.closed;
   }
 
   /**
-   * Aborts when the connection has ended, for what is done on its behalf: a `fetch()`, a query, a timer.
-   * The reason is the error that `closed` rejects with, or after a clean close an InvalidStateError; a
-   * handler that rejects with it is not reported to `onError`. Made when first asked for.
+   * Aborts when the connection has ended. Pass the signal to work that is done for the connection, such
+   * as a `fetch()`, a query or a timer. The reason is the error that `closed` rejects with, or an
+   * InvalidStateError after a clean close. If a handler rejects with the reason, `onError` is not called.
    */
   get signal(): AbortSignal {
     if (this.#abort === undefined) {
@@ -224,17 +220,17 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
     return this.#abort.signal;
   }
 
-  /** The Close frames that were seen; undefined before the first. */
+  /** The Close frames that were sent and received. Undefined before the first one. */
   get closeInfo(): CloseDetails | undefined {
     return this.#driver.closing.details;
   }
 
-  /** The bytes accepted by `send()` and `writable`, and not yet taken by the transport. */
+  /** Number of bytes that `send()` and `writable` have accepted and the transport has not taken yet. */
   get bufferedAmount(): number {
     return this.#driver.sender.bufferedAmount;
   }
 
-  /** How long the last ping took to be answered, in milliseconds. */
+  /** Time between the last answered ping and its pong, in milliseconds. */
   get latency(): number | undefined {
     return this.#driver.latency;
   }
@@ -245,12 +241,13 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
   }
 
   /**
-   * The next message.
+   * Receives the next message.
    *
-   * @param options `signal` takes the call back; no message is lost by it
-   * @returns a promise that rejects with a {@linkcode WebSocketError} when there are no more, after
-   * a clean close too, and with InvalidStateError while another call waits or the connection is read
-   * in another way. The promise may be awaited at any time later: a rejection is not an unhandled one
+   * @param options `signal` cancels the call. No message is lost.
+   * @returns A promise of the message. It rejects with a {@linkcode WebSocketError} if there are no more
+   * messages, also after a clean close, and with InvalidStateError if another call is waiting or the
+   * connection is read in another way. The promise may be awaited later: its rejection never counts as
+   * unhandled.
    */
   receive(options?: { signal?: AbortSignal }): Promise<Message> {
     const refused = options === undefined
@@ -261,65 +258,67 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
   }
 
   /**
-   * Iterates over the messages. It ends when the connection was closed with 1000, 1001 or without a
-   * code, and throws a {@linkcode WebSocketError} otherwise. Leaving the loop leaves the connection
-   * open.
+   * Iterates over the messages. The iteration ends if the connection was closed with 1000, 1001 or
+   * without a code; otherwise it throws a {@linkcode WebSocketError}. Leaving the loop leaves the
+   * connection open.
    */
   [Symbol.asyncIterator](): AsyncIterator<Message> {
     return this.#driver.receiver.iterate();
   }
 
   /**
-   * The messages as a stream, made when first asked for. It closes after any clean close, and errors
-   * with a {@linkcode WebSocketError} otherwise.
+   * The messages as a stream. It closes after any clean close, and errors with a {@linkcode
+   * WebSocketError} otherwise.
    *
-   * Cancelling it closes the connection. A reason that is a WebSocketError is sent, if its code is 1000 or
-   * 3000-4999; another error, except an AbortError, is 1011, so that the peer sees what failed in a
-   * `pipeTo()` or `pipeThrough()`; anything else is a Close without a code. In a handler that returns a
-   * promise, a cancel without a code waits until the promise settles, or somebody asks for `closed`:
-   * leaving a loop by an error cancels without a reason, and the connection then closes with 1011. On a
-   * `WebSocketStream` only a WebSocketError has a code, as in the standard.
+   * Cancelling the stream closes the connection. The reason decides on the close code:
    *
-   * The promise of its `pipeTo()` may be ignored: a rejection is not an unhandled one.
+   * - A WebSocketError with the code 1000 or 3000-4999 is sent as it is.
+   * - Another error, except an AbortError, is sent as 1011, so that the peer sees that a `pipeTo()` or
+   *   `pipeThrough()` has failed. On a `WebSocketStream` it has no code, as in the standard.
+   * - Anything else closes without a code. In a handler that returns a promise, this close waits until
+   *   the promise settles or `closed` is accessed. If an error leaves a loop over the stream, the loop
+   *   cancels without a reason, the handler rejects, and the connection closes with 1011.
    *
-   * @throws {DOMException} InvalidStateError when the connection is read in another way
+   * The promise of `pipeTo()` may be ignored: its rejection never counts as unhandled.
+   *
+   * @throws {DOMException} InvalidStateError If the connection is read in another way.
    */
   get readable(): ReadableStream<Message> {
     return this.#driver.receiver.readable;
   }
 
   /**
-   * The messages as a stream of streams, one a message, so that one of any size can be read in bounded
-   * memory (set `maxMessageSize` to allow it). Read or cancel each before the next: what is not read
-   * counts towards the queue, and when that is full nothing more is received.
+   * The messages as a stream of streams, one for each message. A message of any size can be read in
+   * bounded memory (set `maxMessageSize` to allow it). Read or cancel each message before the next one:
+   * unread pieces count towards the queue, and a full queue stops receiving.
    *
-   * @throws {DOMException} InvalidStateError when the connection is read in another way
+   * @throws {DOMException} InvalidStateError If the connection is read in another way.
    */
   messages(): ReadableStream<IncomingMessage> {
     return this.#driver.receiver.messages();
   }
 
   /**
-   * Reads without keeping: incoming messages are checked and dropped, pings are answered. For those
-   * who only send.
+   * Checks and drops incoming messages, and still answers pings. Use it if you only send.
    *
-   * @throws {DOMException} InvalidStateError when the connection is read in another way
+   * @throws {DOMException} InvalidStateError If the connection is read in another way.
    */
   discard(): void {
     this.#driver.receiver.discard();
   }
 
   /**
-   * Sends a message. A string is text and a buffer source is binary; an iterable or a stream is one
-   * message with a frame for each item, and an asynchronous one ends with an empty frame.
+   * Sends a message. A string is sent as text, a buffer source as binary. An iterable or a stream is one
+   * message with a frame for each item; an asynchronous one ends with an empty frame.
    *
-   * Without awaiting, a binary message of 8192 bytes or more must not be changed until the promise has
-   * settled.
+   * Do not change a binary message of 8192 bytes or more until the promise has settled.
    *
-   * @returns a promise that resolves when the message, and all before it, takes up at most 64 KiB of
-   * waiting bytes, or else when the transport has taken it. It rejects with InvalidStateError when
-   * the connection is closing or closed, or is ended by this call (`slow`), TypeError for what cannot be sent, RangeError for bytes
-   * that are not UTF-8 and should be text
+   * @param message The message.
+   * @param options Options of this message.
+   * @returns A promise that resolves when at most 64 KiB of this and earlier messages wait, or when the
+   * transport has taken them. It rejects with InvalidStateError if the connection is closing or closed,
+   * or if this call ends it (see `slow`); with TypeError if the message cannot be sent; with RangeError
+   * if bytes that should be sent as text are not UTF-8.
    */
   send(message: OutgoingMessage, options?: SendOptions): Promise<void> {
     const refused = options === undefined ? undefined : refusal("send()", options, SEND_OPTIONS);
@@ -328,12 +327,13 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
   }
 
   /**
-   * Messages written to it are sent; bytes are copied at the write, other chunks than strings and
-   * buffer sources are converted to strings. A write resolves as `send()` does. Closing it closes the
-   * connection without a code, and waits for the closing handshake. As with any stream, that begins after
-   * the writes before it, which wait for a peer that does not read: abort the stream to give up. Aborting
-   * it closes the connection as cancelling `readable` does. Writes that the end of the connection cuts off
-   * reject when `closed` has settled, not before. Made when first asked for.
+   * A stream of messages to send. Bytes are copied when they are written. Chunks other than strings and
+   * buffer sources are converted to strings. A write resolves like `send()`.
+   *
+   * Closing the stream closes the connection without a code, and waits for the closing handshake. Like in
+   * any stream, the close waits for earlier writes, and these wait for a peer that does not read: abort
+   * the stream to give up. Aborting closes the connection like cancelling `readable`. If the end of the
+   * connection interrupts a write, the write rejects when `closed` has settled.
    */
   get writable(): WritableStream<Message | BufferSource> {
     return this.#driver.sender.writable;
@@ -342,11 +342,11 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
   /**
    * Sends a ping (RFC 6455 §5.5.2).
    *
-   * @param payload at most 125 bytes. Default: four random bytes
-   * @param options `signal` stops waiting for the pong
-   * @returns a promise of the time until the pong, in milliseconds. It rejects with InvalidStateError
-   * when the connection is closing or closed, or a ping with this payload waits already; with a
-   * {@linkcode WebSocketError} when it closes before the pong; with RangeError for a longer payload
+   * @param payload At most 125 bytes. By default, four random bytes.
+   * @param options `signal` stops waiting for the pong.
+   * @returns A promise of the time until the pong, in milliseconds. It rejects with InvalidStateError if
+   * the connection is closing or closed, or a ping with this payload is waiting; with a {@linkcode
+   * WebSocketError} if the connection closes before the pong; with RangeError if the payload is too long.
    */
   ping(payload?: Uint8Array | string, options: { signal?: AbortSignal } = {}): Promise<number> {
     const refused = options === undefined ? undefined : refusal("ping()", options, SIGNAL_OPTION);
@@ -363,9 +363,10 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
   }
 
   /**
-   * Sends a pong that nobody asked for (RFC 6455 §5.5.3). Pings are answered without it.
+   * Sends an unsolicited pong (RFC 6455 §5.5.3). Pings are answered automatically.
    *
-   * @param payload at most 125 bytes. Default: none
+   * @param payload At most 125 bytes. By default, none.
+   * @returns A promise that resolves like that of `send()`.
    */
   pong(payload: Uint8Array | string = ""): Promise<void> {
     try {
@@ -376,23 +377,23 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
   }
 
   /**
-   * Closes the connection: sends a Close frame after all messages that were at hand, and waits until the
-   * peer has answered it and the transport has ended, at most for `closeTimeout`. Further calls change
-   * nothing.
+   * Closes the connection: sends a Close frame after all complete messages, then waits until the peer has
+   * answered and the transport has ended, at most for `closeTimeout`. Further calls have no effect.
    *
-   * A message that is sent as an iterable or a stream is not at hand. If it has begun, it is cut short;
-   * if it has not, it is refused, and so are the messages that wait after it: each `send()` rejects with
-   * InvalidStateError. Await those before you close.
+   * A message that is sent as an iterable or a stream is not complete. If it has begun, it is cut short.
+   * If not, it is refused, and so are the messages after it: each `send()` rejects with
+   * InvalidStateError. Await those sends before you close.
    *
-   * Messages that the peer sends before its own Close can still be read. They are not waited for: if the
-   * queue is full when one comes, that message and all that come after it are dropped, so that there is no
-   * gap in those that are read.
+   * Messages that the peer sends before its own Close can still be read. If the queue is full when one
+   * arrives, that message and all later ones are dropped.
    *
-   * @param info The code and reason. A reason alone goes with 1000; nothing, or 1005, means no code, so
-   * that what `closed` of another connection gave can be passed on
-   * @returns a promise of the peer's code and reason, or 1006 where none came; it never rejects
-   * @throws {TypeError} for a code or reason of the wrong type
-   * @throws {RangeError} for a code that must not be sent, or a reason over 123 bytes of UTF-8
+   * @param info The code and reason. A reason without a code has the code 1000. An empty object or the
+   * code 1005 closes without a code, so that the result of `closed` of another connection can be passed
+   * on.
+   * @returns A promise of the peer's code and reason, or of 1006 if the peer has sent none. It never
+   * rejects.
+   * @throws {TypeError} If the code or reason has the wrong type.
+   * @throws {RangeError} If the code must not be sent, or the reason is longer than 123 bytes of UTF-8.
    */
   close(info: CloseInfo = {}): Promise<Required<CloseInfo>> {
     const { closing } = this.#driver;
@@ -405,12 +406,17 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
     this.#driver.closing.terminate();
   }
 
-  /** Closes with 1000 and waits for it, so that `await using` may hold a connection. */
+  /** Closes with 1000 and waits for the end. Called by `await using`. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close({ closeCode: CloseCode.Normal });
   }
 
-  /** What `console.log()` prints. */
+  /**
+   * Whether an error that a read or write got only says that this connection has ended.
+   *
+   * @param error The error.
+   * @returns True if the error says nothing else.
+   */
   #state(): object {
     const { state, protocol, extensions, bufferedAmount, closeInfo, stats: { queued, paused } } =
       this;
@@ -432,7 +438,7 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
 
 const SIGNAL_OPTION = { signal: checkSignal };
 
-/** Rejects for an option that does not exist or has the wrong type. Null counts as no options. */
+/** Don't use slice(): a subclass, such as Buffer, may override it with one that does not copy. */
 function refusal(owner: string, options: unknown, names: object): Promise<never> | undefined {
   if (options === null) return undefined;
   try {

@@ -1,5 +1,5 @@
 /**
- * Pings and pongs: those that wait, those that keepalive sends, and how many the peer may send.
+ * Pings and pongs: pings that wait, pings of keepalive, and the limit for the peer's control frames.
  *
  * @module
  */
@@ -22,12 +22,11 @@ export class Pings {
   readonly #payloads = new Set<string>();
   #latency: number | undefined;
 
-  /** The time that the last answered ping took, in milliseconds. */
   get latency(): number | undefined {
     return this.#latency;
   }
 
-  /** Notes a ping; resolves with the milliseconds until its pong. */
+  /** Adds a ping. Resolves with the milliseconds until its pong. */
   add(payload: Uint8Array): Promise<number> {
     const key = keyOf(payload);
     this.#payloads.add(key);
@@ -36,14 +35,13 @@ export class Pings {
     );
   }
 
-  /** Whether a ping with this payload waits. */
   has(payload: Uint8Array): boolean {
     return this.#payloads.has(keyOf(payload));
   }
 
   /**
-   * A pong came. RFC 6455 §5.5.3: it may answer the last of several pings alone. Tells whether it answers
-   * any.
+   * Handles a pong and returns whether it answers a ping. RFC 6455 §5.5.3: a pong may answer only the
+   * last of several pings.
    */
   pong(payload: Uint8Array): boolean {
     const key = keyOf(payload);
@@ -64,42 +62,39 @@ export class Pings {
     return ping;
   }
 
-  /** No pong will come. */
+  /** Rejects all pings, because no pong will come. */
   fail(error: () => unknown): void {
     for (let ping = this.#take(); ping !== undefined; ping = this.#take()) ping.reject(error());
   }
 }
 
-/** The bytes of a payload as a string, which can be looked up. */
 function keyOf(payload: Uint8Array): string {
   return String.fromCharCode(...payload);
 }
 
-/** The bytes of a connection. */
+/** Byte counts of a connection. */
 export interface Traffic {
-  /** The bytes that came. */
   received: number;
-  /** The bytes that the transport was given. */
+  /** Number of bytes that the transport was given. */
   sent: number;
-  /** Those of them that wait in the transport, because the platform takes no more. */
+  /** Number of these bytes that wait in the transport, because the platform takes no more. */
   waiting: number;
 }
 
-/** What a {@linkcode Keepalive} asks of its connection. */
+/** What a {@linkcode Keepalive} needs of its connection. */
 export interface KeepaliveHost {
-  /** Sends a ping; settles with its pong. */
+  /** Sends a ping. Settles with its pong. */
   sendPing(): Promise<unknown>;
-  /** Whether we have stopped reading, so that no pong can be seen. */
+  /** Whether reading is paused, so that no pong can be seen. */
   paused(): boolean;
-  /** The bytes so far. */
   traffic(): Traffic;
-  /** The peer does not answer. */
+  /** Called when the peer does not answer. */
   lost(): void;
 }
 
 /**
- * With more bytes than this before the ping, the platform may hold so many of them that a slow reader
- * needs several deadlines to reach the ping, and nothing of that can be seen here.
+ * With more bytes than this before the ping, a slow reader may need several deadlines to reach the ping,
+ * because the platform buffers an unknown part of these bytes.
  */
 const MUCH = 65536;
 
@@ -110,13 +105,13 @@ export class Keepalive {
   readonly #timeout: number;
   #cancel: (() => void) | undefined;
   #stopped = false;
-  /** The bytes that were sent before the last ping that was answered: the peer has read these. */
+  /** Number of bytes that were sent before the last answered ping. The peer has read these. */
   #confirmed = 0;
 
   /**
-   * @param host the connection
-   * @param interval how often to ping, in milliseconds
-   * @param timeout how long a pong may take, in milliseconds; 0 for as long as it likes
+   * @param host The connection.
+   * @param interval Interval between pings, in milliseconds.
+   * @param timeout Maximum time to wait for a pong, in milliseconds. 0 disables the limit.
    */
   constructor(host: KeepaliveHost, interval: number, timeout: number) {
     this.#host = host;
@@ -125,7 +120,6 @@ export class Keepalive {
     if (interval > 0) this.#pingLater();
   }
 
-  /** Sends no more. */
   stop(): void {
     this.#stopped = true;
     this.#cancel?.();
@@ -146,9 +140,9 @@ export class Keepalive {
   }
 
   /**
-   * Waits for the pong. Each deadline starts anew when bytes have moved. If none have, the pong gets one
-   * more deadline while we do not read, because it may have come, and two more if much was sent before
-   * the ping, because it may not have reached the peer.
+   * Waits for the pong. Each deadline starts anew when bytes have moved. If no bytes have moved, the pong
+   * gets one more deadline while reading is paused, because the pong may have arrived. It gets two more
+   * if much was sent before the ping, because the ping may not have reached the peer.
    */
   #awaitPong(progress: Progress, hasMuchBefore: boolean, quiet = 1): void {
     this.#cancel?.();
@@ -169,7 +163,7 @@ export class Keepalive {
   }
 }
 
-/** Looks from time to time whether a connection makes progress. */
+/** Checks whether a connection makes progress. */
 class Progress {
   readonly #host: KeepaliveHost;
   #last: Traffic;
@@ -181,42 +175,40 @@ class Progress {
     this.#wasPaused = host.paused();
   }
 
-  /** Whether there was any since the last look. */
+  /** Whether there was progress since the last call. */
   look(): boolean {
     const before = this.#last;
     const wasPaused = this.#wasPaused;
     const now = this.#last = this.#host.traffic();
     const isPaused = this.#wasPaused = this.#host.paused();
     if (now.received !== before.received) return true;
-    // A pong that came meanwhile is yet to be read.
+    // A pong that arrived meanwhile has not been read yet.
     if (wasPaused && !isPaused) return true;
     const moved = now.sent - now.waiting !== before.sent - before.waiting;
-    // The platform takes bytes for a dead peer too, as long as it has room. Bytes that had to wait leave
-    // only when the peer reads. While we do not read, we cannot be so strict.
+    // While it has room, the platform accepts bytes even for a dead peer. Bytes that had to wait are only
+    // sent when the peer reads. While reading is paused, any movement counts.
     return moved && (before.waiting > 0 || isPaused);
   }
 }
 
-/** What a peer may send where the caller does not say. */
+/** Default for the maximum number of control frames per second. */
 const MAX_CONTROL_FRAMES = 10_000;
-/** In milliseconds. */
 const SECOND = 1000;
 
 /**
- * Counts the pings and pongs that come. A frame costs its receiver as much as a small message does, and an
- * answer besides, but fills no queue, so that nothing else would hold back a flood of them.
+ * Limits the peer's pings and pongs. Control frames fill no queue, so backpressure does not limit them.
  */
 export class ControlRate {
   readonly #limit: number;
   readonly #clock: () => number;
-  /** How many may still come. */
+  /** Number of control frames that are still allowed. */
   #left: number;
   #countedAt: number;
   #messages = 0;
 
   /**
-   * @param limit how many a second, and at once, beside one for each message
-   * @param clock a clock, in milliseconds
+   * @param limit Maximum number per second, and at once, in addition to one for each message.
+   * @param clock A clock, in milliseconds.
    */
   constructor(limit: number = MAX_CONTROL_FRAMES, clock: () => number = now) {
     this.#limit = this.#left = limit;
@@ -225,10 +217,10 @@ export class ControlRate {
   }
 
   /**
-   * Counts one more.
+   * Counts a control frame.
    *
-   * @param messages how many messages have come so far
-   * @throws {RemoteProtocolError} with 1008 when it is one too many
+   * @param messages Number of messages received so far.
+   * @throws {RemoteProtocolError} If the limit is exceeded, with 1008.
    */
   count(messages: number): void {
     if (this.#limit === Infinity) return;
@@ -240,7 +232,7 @@ export class ControlRate {
     if (this.#left >= 0) return;
     throw new RemoteProtocolError(
       `Expected at most ${this.#limit} control frames a second, received more`,
-      // RFC 6455 §7.4.1: the peer breaks a rule of ours, and none of the protocol.
+      // RFC 6455 §7.4.1: the peer breaks a rule of this end, not of the protocol.
       CloseCode.PolicyViolation,
     );
   }

@@ -1,5 +1,5 @@
 /**
- * What a caller may send, as messages and the items of messages.
+ * Converts what a caller sends into messages and pieces of messages.
  *
  * @module
  */
@@ -9,7 +9,7 @@ import type { BufferSource, OutgoingMessage } from "../options.ts";
 
 const encoder = new TextEncoder();
 
-/** The bytes of a buffer source, not copied. Undefined for anything else. */
+/** Returns a view of the bytes of a buffer source, or undefined for anything else. */
 export function viewOf(value: unknown): Uint8Array | undefined {
   if (value instanceof Uint8Array) return value;
   if (ArrayBuffer.isView(value)) {
@@ -20,12 +20,12 @@ export function viewOf(value: unknown): Uint8Array | undefined {
     : undefined;
 }
 
-/** Whether it is such a buffer, be it one of another realm. */
+/** Whether a value is such a buffer, also one of another realm. */
 function isBuffer(value: unknown, kind: "ArrayBuffer" | "SharedArrayBuffer"): value is ArrayBuffer {
   return Object.prototype.toString.call(value) === `[object ${kind}]`;
 }
 
-/** Whether the bytes can neither be changed by another thread nor vanish. */
+/** Whether no other thread can change the bytes, and they cannot be resized away. */
 export function isFixed(bytes: Uint8Array): boolean {
   const buffer: object = bytes.buffer;
   const plain = buffer instanceof ArrayBuffer || isBuffer(buffer, "ArrayBuffer");
@@ -33,10 +33,10 @@ export function isFixed(bytes: Uint8Array): boolean {
 }
 
 /**
- * A chunk written to a stream of messages, as a message: strings and buffer sources as they are,
- * anything else as the string it converts to.
+ * Converts a chunk of a stream of messages into a message. Strings and buffer sources stay as they are;
+ * anything else is converted to a string.
  *
- * @throws {TypeError} for a shared or resizable buffer, and for what converts to no string
+ * @throws {TypeError} If the buffer is shared or resizable, or the chunk cannot be converted to a string.
  */
 export function toMessage(chunk: unknown): Message {
   if (typeof chunk === "string") return chunk;
@@ -50,13 +50,13 @@ export function toMessage(chunk: unknown): Message {
   return bytes;
 }
 
-/** A message in one piece, or in many. */
+/** A whole message, or the items of a message. */
 export type Sendable = Message | AsyncIterable<Message> | Iterable<Message>;
 
 /**
- * What `send()` was given.
+ * Converts the argument of `send()`.
  *
- * @throws {TypeError} when it can be sent in no way
+ * @throws {TypeError} If the argument cannot be sent.
  */
 export function toSendable(message: OutgoingMessage): Sendable {
   if (typeof message === "string") return message;
@@ -75,8 +75,8 @@ export function toSendable(message: OutgoingMessage): Sendable {
 }
 
 /**
- * A stream as a source that can be cancelled while it is silent: the iterator of a stream would wait
- * for the next chunk to say so.
+ * A stream as a source that can be cancelled while a read is pending. The iterator of a stream would
+ * first wait for the next chunk.
  */
 export class StreamSource implements AsyncIterable<Message> {
   readonly #reader: ReadableStreamDefaultReader<Message>;
@@ -94,7 +94,7 @@ export class StreamSource implements AsyncIterable<Message> {
     };
   }
 
-  /** Tells the stream that nobody wants the rest. */
+  /** Cancels the stream. */
   cancel(reason: unknown): void {
     this.#reader.cancel(reason).catch(() => {});
   }
@@ -103,15 +103,15 @@ export class StreamSource implements AsyncIterable<Message> {
 /** A piece of a message of several frames. */
 export interface Piece {
   data: Message;
-  /** Whether the message ends with it. */
+  /** Whether this is the last piece. */
   last: boolean;
 }
 
 /**
- * The pieces of a message, all of one type. An asynchronous source may take its time to say that an item
- * was the last, so that each is given as it comes, and an empty piece after them.
+ * Yields the pieces of a message, all of one type. An asynchronous source may be slow to report its end,
+ * so that each item is passed on at once, and an empty piece ends the message.
  *
- * @param text the type that the option `text` asks for
+ * @param text The type that the option `text` asks for.
  */
 export async function* piecesOf(
   items: AsyncIterable<Message> | Iterable<Message>,
@@ -126,24 +126,24 @@ export async function* piecesOf(
   let held: { item: unknown } | undefined;
   for (const item of items) {
     if (held !== undefined) yield { data: converter.convert(held.item, false), last: false };
-    // The source goes on while the item is held, and may use its buffer again.
+    // Copy the item: the source continues meanwhile, and may reuse its buffer.
     held = { item: ownItem(item) };
   }
   if (held !== undefined) yield { data: converter.convert(held.item, true), last: true };
 }
 
-/** The item, copied where it is bytes: a subclass may have a slice() that does not copy, as Buffer has. */
+/** Returns a copy of bytes, and anything else as it is. Don't use slice(), which Buffer overrides. */
 export function ownItem<T>(value: T): T | Uint8Array {
   const bytes = viewOf(value);
   return bytes === undefined ? value : new Uint8Array(bytes);
 }
 
-/** Makes the items of a message what is sent. They may cut characters anywhere. */
+/** Converts items to the type of the message. An item may end within a character. */
 class ItemConverter {
   readonly #text: boolean | undefined;
   #decoder: TextDecoder | undefined;
   readonly #characters = new WholeCharacters();
-  /** The type of the pieces so far, and whether the items are of the other one. */
+  /** The type of the pieces so far, and whether the items have the other type. */
   #type: "string" | "object" | undefined;
   #isConverting = false;
 
@@ -170,7 +170,7 @@ class ItemConverter {
     return piece;
   }
 
-  /** The piece after all items. */
+  /** Returns the piece after all items. */
   finish(): Message {
     const nothing = (this.#type === "string") === this.#isConverting ? new Uint8Array(0) : "";
     return this.#isConverting ? this.#convert(nothing, true) : nothing;
@@ -184,9 +184,9 @@ class ItemConverter {
 }
 
 /**
- * What gives text.
+ * Decodes text.
  *
- * @throws {RangeError} when the bytes are not UTF-8
+ * @throws {RangeError} If the bytes are not UTF-8.
  */
 export function asText(decode: () => string): string {
   try {

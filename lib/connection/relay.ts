@@ -1,5 +1,5 @@
 /**
- * Two connections as one: what comes from either goes to the other.
+ * Joins two connections: each gets the messages of the other.
  *
  * @module
  */
@@ -19,13 +19,13 @@ export interface RelayOptions {
 const RELAY_OPTIONS: OptionNames<RelayOptions> = { signal: checkSignal };
 
 /**
- * Pipes the messages of each of two connections to the other, and passes the end on: a Close with its code
- * and reason, a Close without a code as one without, a failure with its code, and a connection that is lost
- * (1006) by cutting the other. Each side is read only as fast as the other takes what it sends.
+ * Pipes the messages of each of two connections to the other, and passes on how a connection ends: a
+ * Close with its code and reason, a Close without a code, a failure with its code. A lost connection
+ * (1006) cuts the other one. Each side is read only as fast as the other side sends.
  *
  * @example
  * ```ts
- * import { connect, relay, serve } from "@sluice/sluice";
+ * import { connect, relay, serve } from "sluice";
  *
  * const backend = await serve({ port: 0 }, (ws) => ws.readable.pipeTo(ws.writable));
  * const gateway = await serve({ port: 0 }, async (ws) => {
@@ -40,12 +40,12 @@ const RELAY_OPTIONS: OptionNames<RelayOptions> = { signal: checkSignal };
  * await backend.shutdown();
  * ```
  *
- * @param a One connection, which is not read or written otherwise.
+ * @param a One connection. No other code may read or write it.
  * @param b The other connection.
- * @returns A promise of how both have ended, in this order: the code and reason that each peer has sent, or
- * 1006. It rejects only for wrong arguments.
- * @throws {TypeError} If both are the same connection.
- * @throws {DOMException} InvalidStateError if one of them is read or written by somebody else.
+ * @returns A promise of the ends of both connections, in this order: the code and reason that the peer
+ * has sent, or 1006. It rejects only for invalid arguments.
+ * @throws {TypeError} If both arguments are the same connection.
+ * @throws {DOMException} InvalidStateError If other code reads or writes one of the connections.
  */
 export async function relay(
   a: WebSocketConnection,
@@ -70,7 +70,7 @@ export async function relay(
   }
 }
 
-/** Pipes one way, and ends the second connection as the first has ended. */
+/** Pipes in one direction, then ends the second connection like the first one has ended. */
 async function pass(
   from: WebSocketConnection,
   to: WebSocketConnection,
@@ -78,7 +78,7 @@ async function pass(
   const streams = { preventAbort: true, preventCancel: true, preventClose: true };
   const piped = from.readable.pipeTo(to.writable, streams).catch(() => {});
   const end = await from.closed.catch(endOf);
-  // What came before the end leaves first.
+  // The messages before the end are sent first.
   await piped;
   const { closeCode } = end;
   if (closeCode === CloseCode.NoStatus) void to.close();

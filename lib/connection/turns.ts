@@ -1,57 +1,62 @@
 /**
- * Whose turn it is to send.
+ * A queue of messages that wait for their turn to be sent.
  *
  * @module
  */
 import { onAbort } from "../abortable.ts";
 
-/** What a sender has its turn for: a message at hand, or one whose items are yet to come. */
+/** What a turn is for: a whole message, or a message whose items are still to come. */
 export type Turn = "whole" | "items";
 
 /** A message that waits for its turn. */
 export interface Waiting {
   readonly turn: Turn;
-  /** How many bytes wait with it: of text, code units. */
+  /** Number of bytes that wait with the message. Text counts its UTF-16 code units. */
   readonly length: number;
-  /** The turn has come; `release()` ends it. */
+  /** Called when the turn begins. `release()` ends it. */
   enter(): void;
-  /** The turn does not come. */
+  /** Called if the message gets no turn. */
   fail(error: unknown): void;
-  /** Removes the listener for the signal that takes the message out of the queue. */
+  /** Removes the listener of the signal that takes the message out of the queue. */
   stop?: () => void;
-  // The neighbours in the queue: any of them may leave it, and none may cost more when many wait.
+  // The neighbours in the queue. With them, any message can leave the queue in constant time.
   previous?: Waiting;
   next?: Waiting;
 }
 
-/** Lets one sender after the other have its turn. */
+/** Gives one message after the other its turn. */
 export class SendTurns {
-  /** Ends the message of several frames that is under way, whatever it waits for. */
+  /** Interrupts the current message of several frames, whatever it waits for. */
   interrupt: ((error: unknown) => void) | undefined;
-  /** Whether extensions work on a frame. They take no other before, and this one is written in any case. */
+  /**
+   * Whether extensions work on a frame. They accept no other frame before, and this frame is always
+   * written.
+   */
   encoding = false;
   /** The length of the whole message that is being encoded. */
   underway = 0;
-  /** Whether the message under way has begun: a frame of it was written. */
+  /** Whether a frame of the current message was written. */
   begun = false;
-  /** What the turn is for; undefined if nobody has it. */
+  /** What the current turn is for; undefined between turns. */
   holder: Turn | undefined;
-  /** How many wait for their turn. */
+  /** Number of messages that wait for their turn. */
   count = 0;
   #first: Waiting | undefined;
   #last: Waiting | undefined;
   #length = 0;
   #isAdvancing = false;
 
-  /** The length of the messages that wait, the one that is being encoded too: of text in code units. */
+  /**
+   * Length of the waiting messages and the one that is being encoded. Text counts its UTF-16 code units.
+   */
   get length(): number {
     return this.#length + this.underway;
   }
 
   /**
-   * Gives the turn to those who wait, one after the other; to this one at once if nobody has it.
+   * Adds a message to the queue. Its turn begins at once if no other message has the turn.
    *
-   * @param signal takes it out of the queue
+   * @param signal Signal that takes the message out of the queue.
    */
   join(waiting: Waiting, signal?: AbortSignal): void {
     if (signal?.aborted) return waiting.fail(signal.reason);
@@ -82,19 +87,18 @@ export class SendTurns {
     this.#length -= waiting.length;
   }
 
-  /** Waits for the turn; `release()` ends it. */
+  /** Waits for a turn. `release()` ends it. */
   acquire(turn: Turn, signal?: AbortSignal): Promise<void> {
     return new Promise((enter, fail) => this.join({ turn, length: 0, enter, fail }, signal));
   }
 
-  /** Ends the turn. */
   release(): void {
     this.holder = undefined;
     this.begun = false;
     this.#advance();
   }
 
-  /** Lets the next ones have their turns. A loop: many may have theirs and end it at once. */
+  /** Begins the next turns. This is a loop, because a message may end its turn at once. */
   #advance(): void {
     if (this.#isAdvancing) return;
     this.#isAdvancing = true;
@@ -107,7 +111,7 @@ export class SendTurns {
     this.#isAdvancing = false;
   }
 
-  /** Refuses all who wait, or those who wait for such a turn. */
+  /** Refuses the messages that wait, or only those that wait for one kind of turn. */
   fail(error: unknown, turn?: Turn): void {
     for (let next, waiting = this.#first; waiting !== undefined; waiting = next) {
       next = waiting.next;

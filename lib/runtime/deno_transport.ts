@@ -165,8 +165,7 @@ export class DenoTransport extends BaseTransport implements Transport {
       if (isFilled && this.#readsAhead) await this.#readOn();
       else this.#settle(buffer, 0, length);
     }
-    // Clear the flag in the same microtask as the check above. Otherwise a resume() in between would be
-    // lost.
+    // Clear the flag in the microtask of the check. Otherwise a resume() in between would be lost.
     this.#isReading = false;
   }
 
@@ -174,6 +173,7 @@ export class DenoTransport extends BaseTransport implements Transport {
     return this.#lastRead >= MUCH && !this.#isKept && this.handlers!.keepsUp !== false;
   }
 
+  /** After a full own buffer: reads again, and joins both reads if the second one is ready at once. */
   async #readOn(): Promise<void> {
     const buffer = takeBuffer(this.#bringsMuch);
     buffer.set(this.#own);
@@ -216,10 +216,7 @@ export class DenoTransport extends BaseTransport implements Transport {
     else this.#give(buffer, start, end);
   }
 
-  /**
-   * Hands on bytes of the connection's own buffer. Few bytes are copied, so that the buffer can be
-   * reused.
-   */
+  /** Hands on bytes of the connection's own buffer. A small copy holds less memory than the buffer. */
   #giveOwn(length: number): void {
     const own = this.#own;
     if (length < OWN_SIZE / 2) this.handlers!.data(own.slice(0, length));

@@ -215,7 +215,7 @@ function sessionClosed(cause?: unknown): HandshakeError {
  * Waits for the server's settings and checks that they allow the extended CONNECT (RFC 8441 §3).
  *
  * @throws {HandshakeError} "no-extended-connect", if the server does not support it; "connect-failed", if
- *   the session ends before its settings arrive.
+ * the session ends before its settings arrive.
  */
 export async function remoteSettings(watch: SessionWatch, signal: AbortSignal): Promise<void> {
   watch.throwIfEnded();

@@ -52,13 +52,6 @@ export interface MessageDuplex {
  * Makes a duplex of messages over a pair of byte streams, after the opening handshake. The duplex answers
  * pings and performs the closing handshake like a `WebSocketConnection`, but sends no pings of its own.
  *
- * @param duplex The byte streams. Neither may be locked.
- * @param options The role of this end, the extensions and the limits.
- * @returns The streams of messages, and a promise of the end.
- * @throws {TypeError} If `duplex` is not a pair of byte streams, if one of them is locked, if an option
- *   does not exist, or if an option has the wrong type.
- * @throws {RangeError} If a number is negative or NaN.
- *
  * @example
  * ```ts
  * import { assemble } from "sluice/streams";
@@ -73,6 +66,13 @@ export interface MessageDuplex {
  * console.log((await client.readable.getReader().read()).value); // Hello
  * await writer.close();
  * ```
+ *
+ * @param duplex The byte streams. Neither may be locked.
+ * @param options The role of this end, the extensions and the limits.
+ * @returns The streams of messages, and a promise of the end.
+ * @throws {TypeError} If `duplex` is not a pair of byte streams, if one of them is locked, if an option
+ * does not exist, or if an option has the wrong type.
+ * @throws {RangeError} If a number is negative or NaN.
  */
 export function assemble(duplex: ByteDuplex, options: AssembleOptions): MessageDuplex {
   checkKnown("assemble()", options, ASSEMBLE_OPTIONS);
