@@ -1,11 +1,11 @@
 /**
- * WebSockets over HTTP/2 (RFC 8441): each is one stream of a session of `node:http2`, whose other
- * streams go on beside it. Both sides on Node and Bun; on Deno the client.
+ * WebSockets over HTTP/2 (RFC 8441). Each connection is one stream of a session of `node:http2`. Client
+ * and server on Node and Bun; only the client on Deno.
  *
- * Node limits what the streams of a session hold by the option `maxSessionMemory` of its `connect()` and
- * `createServer()`, in megabytes: 10 by default. A connection whose peer does not read counts with 16
- * KiB, and goes on counting if it is cut then. Raise the option for sessions that live long, or that
- * carry many such connections: beyond it the session refuses each new stream.
+ * Node limits the memory of all streams of a session: see the option `maxSessionMemory` of its
+ * `connect()` and `createServer()`, in megabytes (10 by default). A connection whose peer does not read
+ * counts with 16 KiB, even after it was cut. Raise the option for long sessions, or for sessions with
+ * many such connections: beyond the limit, the session refuses new streams.
  *
  * @module
  */
@@ -64,7 +64,7 @@ import type { Handler, ServerStats, ShutdownOptions } from "./server/sessions.ts
 
 export type { Attachment, Handler, ServerStats, ShutdownOptions, UpgradeOptions };
 
-/** The options of `connect()` but for how to reach the server, which the session has. */
+/** The options of `connect()`, without those that say how to reach the server. */
 export interface ConnectHttp2Options extends
   Omit<
     ConnectOptions,
@@ -88,31 +88,30 @@ const CONNECT_HTTP2_OPTIONS: OptionNames<ConnectHttp2Options> = optionsWithout(C
   "proxy",
 ]);
 
-/** How a server of HTTP/2 is attached. */
+/** Options of {@linkcode attachHttp2}. */
 export interface AttachHttp2Options extends UpgradeOptions {
   /**
-   * The path, without the query, of the requests to take, or what tells which. Others are left to the
-   * server's other 'stream' listeners and its 'connect' listeners. A request for a WebSocket that none of
-   * them has begun to read or to answer after one second is answered with 404; at once if there are no
-   * such listeners. Default: all requests
+   * The path of the requests to take, without the query, or a function that decides by the path. Other
+   * requests are left to the other 'stream' and 'connect' listeners of the server. If none of them has
+   * begun to read or answer a request for a WebSocket within one second, the request is answered with
+   * 404; if there are no such listeners, it is answered at once. By default, all requests are taken.
    */
   path?: string | Http2PathFilter;
 }
 
 const ATTACH_OPTIONS: OptionNames<AttachHttp2Options> = { ...UPGRADE_OPTIONS, path: true };
 
-/** Tells which requests to take by the path of their URL, without the query. */
+/** Decides by the path, without the query, whether to take a request. */
 export type Http2PathFilter = (path: string, headers: IncomingHttpHeaders) => boolean;
 
-/** How often a request that is refused is sent again, after 1, 2, 4 ms and so on: for half a second. */
+/** Maximum number of retries of a refused request. The delays are 1, 2, 4 ms and so on. */
 const MOST_RETRIES = 9;
 
-/** The streams that were taken already. */
 const taken = new WeakSet<ServerHttp2Stream>();
 
 /**
- * Connects by one more stream of a session, which stays open when the connection ends. Waits for the
- * server's settings where they have not come yet. User name and password of the URL are sent as Basic
+ * Connects through a new stream of a session. The session stays open when the connection ends. Waits for
+ * the server's settings if they have not arrived. The user name and password of the URL are sent as Basic
  * authentication.
  *
  * @example
@@ -131,13 +130,13 @@ const taken = new WeakSet<ServerHttp2Stream>();
  * }
  * ```
  *
- * @param session the session, which may still be connecting. Its errors are those of this call and of
- * its connections: while there are any, the session needs no 'error' listener
- * @param url a ws or wss URL, http and https are taken as these: what to ask for. Where it goes, and
- * whether it is encrypted, the session has decided
- * @returns the open connection. It rejects with a {@linkcode HandshakeError} when the handshake fails,
- * "no-extended-connect" when the server's settings do not allow it, "stream-refused" when the server has
- * no room for one more stream; otherwise as `connect()` does
+ * @param session The session, which may still be connecting. Its errors are reported by this call and by
+ * its connections, so that the session needs no 'error' listener while there are any.
+ * @param url The URL of the request. The schemes are ws, wss, http and https. The session decides where
+ * the request goes and whether it is encrypted.
+ * @returns The open connection. The promise rejects with a {@linkcode HandshakeError} if the handshake
+ * fails: "no-extended-connect" if the server's settings do not allow WebSockets, "stream-refused" if the
+ * server has no room for another stream. Otherwise it rejects as that of `connect()`.
  */
 export async function connectHttp2(
   session: ClientHttp2Session,
@@ -153,7 +152,7 @@ export async function connectHttp2(
     const { textCodec } = await defaultProvider();
     const scheme = target.secure ? "https" : "http";
     const request = { ...requestOf(target, options), scheme } as const;
-    // Before the settings are waited for: the request may be one that cannot be sent.
+    // Check the request before waiting for the settings.
     openingOf(options, textCodec).endpoint.send(request);
     return await withDeadline(options, async (deadline) => {
       await remoteSettings(watch, deadline.signal);
@@ -173,12 +172,11 @@ export async function connectHttp2(
   }
 }
 
-/** RFC 9113 §8.7: a request that the server has not looked at may be sent again. */
+/** RFC 9113 §8.7: a request that the server has not processed may be sent again. */
 function mayRetry(error: unknown): boolean {
   return error instanceof HandshakeError && error.code === "stream-refused";
 }
 
-/** Opens a connection by one more stream. */
 async function openStream(
   watch: SessionWatch,
   opening: Opening,
@@ -198,7 +196,7 @@ async function openStream(
   return await openClient(reader, opening, target, onTimeout, arrived());
 }
 
-/** Why a stream has ended without a response. */
+/** Throws the reason why a stream has ended without a response. */
 async function failure(stream: ClientHttp2Stream, reader: TransportReader): Promise<never> {
   if (isRefused(stream)) {
     throw new HandshakeError(
@@ -211,10 +209,10 @@ async function failure(stream: ClientHttp2Stream, reader: TransportReader): Prom
 }
 
 /**
- * Answers a request for a WebSocket: for what stands in a 'stream' listener of a server of
- * `node:http2`, whose `settings` must have `enableConnectProtocol: true`. It is one whose `:method` is
- * CONNECT and whose `:protocol` is websocket. Call it at once; what takes its time is for `onRequest`.
- * A refusal is answered with its status.
+ * Answers a request for a WebSocket in a 'stream' listener of a server of `node:http2`, whose `settings`
+ * must have `enableConnectProtocol: true`. Such a request has the `:method` CONNECT and the `:protocol`
+ * websocket. Call the function at once, and do asynchronous work in `onRequest`. A refusal is answered
+ * with its status.
  *
  * @example A listener of your own
  * ```ts
@@ -234,12 +232,12 @@ async function failure(stream: ClientHttp2Stream, reader: TransportReader): Prom
  * });
  * ```
  *
- * @param stream the stream of the event
- * @param headers its headers
- * @returns the open connection, whose `request` is a GET: the web has no Request for CONNECT. It
- * rejects with a {@linkcode HandshakeError} when the handshake failed, "no-extended-connect" when the
- * server's settings do not allow it; with the signal's reason when it was aborted; and with
- * InvalidStateError for a stream that was taken already. On Deno it is "unsupported"
+ * @param stream The stream of the event.
+ * @param headers The headers of the event.
+ * @returns The open connection, whose `request` is a GET, because the web has no Request for CONNECT. The
+ * promise rejects with a {@linkcode HandshakeError} if the handshake fails ("no-extended-connect" if the
+ * server's settings do not allow WebSockets, "unsupported" on Deno), with the reason of the signal if it
+ * is aborted, and with InvalidStateError if the stream was already taken.
  */
 export async function upgradeHttp2(
   stream: ServerHttp2Stream,
@@ -252,9 +250,9 @@ export async function upgradeHttp2(
 }
 
 /**
- * The header fields for all responses.
+ * Returns the header fields for all responses.
  *
- * @throws {TypeError} If one of them cannot be sent over HTTP/2.
+ * @throws {TypeError} If a field cannot be sent over HTTP/2.
  */
 function sendableHeaders(options: UpgradeOptions): [string, string][] {
   const headers = toRawHeaders(options.headers);
@@ -262,7 +260,7 @@ function sendableHeaders(options: UpgradeOptions): [string, string][] {
   return headers;
 }
 
-/** @param fault what keeps the request from being looked at */
+/** @param fault The error to refuse the request with, without reading it. */
 async function open(
   stream: ServerHttp2Stream,
   headers: IncomingHttpHeaders,
@@ -286,12 +284,13 @@ async function open(
 }
 
 /**
- * Serves the WebSockets of a server of `node:http2`, whose `settings` must have
- * `enableConnectProtocol: true`; it goes on with all other requests. A server that has no other 'stream'
- * and no 'request' listeners leaves these to `onRequest`; what that does not answer is refused. Of several
- * that are attached to one server, the first whose `path` fits takes a request. When the promise of the
- * handler resolves, its connection is closed with 1000; when it rejects, with 1011, and `onError` is told.
- * A handler that returns no promise leaves the connection open; see {@linkcode Handler}.
+ * Serves the WebSockets of a server of `node:http2`, whose `settings` must have `enableConnectProtocol:
+ * true`. The server continues to serve all other requests. If the server has neither other 'stream'
+ * listeners nor 'request' listeners, other requests go to `onRequest`, and are refused if it does not
+ * answer them. If several attachments match a request, the first takes it. When the handler's promise
+ * resolves, the connection is closed with 1000. When it rejects, the connection is closed with 1011, and
+ * `onError` is called. A handler that returns no promise leaves the connection open; see {@linkcode
+ * Handler}.
  *
  * @example HTTP and WebSocket on one port
  * ```ts
@@ -315,8 +314,9 @@ async function open(
  * }
  * ```
  *
- * @returns the attachment, which can be detached or shut down
- * @throws {HandshakeError} "unsupported" on Deno, whose server of `node:http2` can be made to crash
+ * @returns The attachment, which can be detached or shut down.
+ * @throws {HandshakeError} If the runtime is Deno ("unsupported"): a client can crash its server of
+ * `node:http2`.
  */
 export function attachHttp2(
   server: Http2Server | Http2SecureServer,
@@ -341,7 +341,8 @@ export function attachHttp2(
       if (found !== false) serve(found === true ? undefined : found);
       else {
         const refuse = () => isTaken(stream, server) || serve(notFound(target));
-        // That of the 'request' event leaves each CONNECT to the 'connect' listeners.
+        // The server's own listener for the 'request' event leaves each CONNECT to the 'connect'
+        // listeners.
         const ownOnly = others(server) <= (server.listenerCount("request") > 0 ? 1 : 0);
         if (ownOnly) nextTurn(refuse);
         else stream.once("close", backgroundTimer(refuse, GRACE));
@@ -357,21 +358,21 @@ export function attachHttp2(
   });
 }
 
-/** The 'connect' listeners of attachHttp2(), which answer nothing that others could. */
+/** The 'connect' listeners of attachHttp2(), which do not answer requests for WebSockets. */
 const placeholders = new WeakSet<object>();
 
-/** Whether the server's CONNECT requests have a listener of somebody else's. */
+/** Whether the server has a 'connect' listener that is not ours. */
 function hasConnectListener(server: Http2Server | Http2SecureServer): boolean {
   return server.listeners("connect").some((one) => !placeholders.has(one));
 }
 
 /**
- * Keeps a server that has 'request' listeners from answering each CONNECT with 405, as it does unless
- * there is a 'connect' listener; what nobody takes is answered as it would have been.
+ * Adds a 'connect' listener: without one, a server that has 'request' listeners answers each CONNECT with
+ * 405. A request that no other listener answers gets the same answer as without this listener.
  */
 function leaveConnect(server: Http2Server | Http2SecureServer): () => void {
   const listener = (request: Http2ServerRequest, response: Http2ServerResponse | Duplex) => {
-    // Of HTTP/1.1, on a server that speaks both.
+    // A server that allows HTTP/1.1 also emits 'connect' for HTTP/1.1.
     const isHttp2 = "writeHead" in response;
     const answer = () => {
       if (hasConnectListener(server)) return;
@@ -380,7 +381,7 @@ function leaveConnect(server: Http2Server | Http2SecureServer): () => void {
         response.writeHead(405).end();
       }
     };
-    // When all 'stream' listeners have seen it.
+    // Answer only after all 'stream' listeners have run.
     queueMicrotask(answer);
   };
   placeholders.add(listener);
@@ -388,10 +389,9 @@ function leaveConnect(server: Http2Server | Http2SecureServer): () => void {
   return () => void server.off("connect", listener);
 }
 
-/** The streams whose errors have a listener. */
 const guarded = new WeakSet<ServerHttp2Stream>();
 
-/** Sees to it that an error of a stream does not end the process, whoever takes the stream. */
+/** Adds an 'error' listener, so that an error of the stream does not end the process. */
 function guard(stream: ServerHttp2Stream): void {
   if (guarded.has(stream)) return;
   guarded.add(stream);
@@ -402,17 +402,19 @@ function guard(stream: ServerHttp2Stream): void {
 const streamListeners = new WeakSet<object>();
 
 /**
- * How long other 'stream' listeners have to take a request for a WebSocket, in milliseconds. One that
- * looks something up before it answers would throw if the stream were answered already.
+ * Time that other 'stream' listeners have to take a request for a WebSocket, in milliseconds. A listener
+ * that is slower would throw, because the stream has already been answered.
  */
 const GRACE = 1000;
 
-/** How many 'stream' listeners of somebody else's a server has, that of its 'request' event among them. */
+/**
+ * Returns the number of 'stream' listeners that are not ours, including the one of the 'request' event.
+ */
 function others(server: Http2Server | Http2SecureServer): number {
   return server.listeners("stream").filter((one) => !streamListeners.has(one)).length;
 }
 
-/** Whether somebody has answered a stream, reads it, or may yet do so as a 'connect' listener. */
+/** Whether another listener has answered or read a stream, or may still do so as a 'connect' listener. */
 function isTaken(stream: ServerHttp2Stream, server: Http2Server | Http2SecureServer): boolean {
   return taken.has(stream) || stream.headersSent || stream.destroyed || stream.closed ||
     stream.readableFlowing !== null || stream.listenerCount("readable") > 0 ||

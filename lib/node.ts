@@ -1,6 +1,6 @@
 /**
- * WebSockets on the HTTP server that you already have: `node:http` and `node:https`, on Node, Bun and
- * Deno, and all that is built on them.
+ * WebSockets on an HTTP server that you already have: a server of `node:http` or `node:https`, on Node,
+ * Bun and Deno, or of a framework that uses such a server.
  *
  * @module
  */
@@ -35,10 +35,10 @@ import type { Handler, ServerStats, ShutdownOptions } from "./server/sessions.ts
 
 export type { Attachment, Handler, ServerStats, ShutdownOptions, UpgradeOptions };
 
-/** Tells which requests to take by the path of their URL, without the query. */
+/** Decides by the path, without the query, whether to take a request. */
 export type PathFilter = (path: string, request: IncomingMessage) => boolean;
 
-/** How a server is attached. The hooks also get the request of `node:http`, for sessions and middleware. */
+/** Options of {@linkcode attach}. */
 export interface AttachOptions
   extends Omit<UpgradeOptions, "onRequest" | "selectProtocol" | "onResponse"> {
   /** See the same option of `serve()`. Default: none */
@@ -88,13 +88,11 @@ function withIncoming(
 
 const ATTACH_OPTIONS: OptionNames<AttachOptions> = { ...UPGRADE_OPTIONS, path: true };
 
-/** The sockets that were taken already. */
 const taken = new WeakSet<Duplex>();
 
 /**
- * Answers a request for a WebSocket that an HTTP server has read: for what stands in an 'upgrade'
- * listener. Call it at once; what takes its time is for `onRequest`. A refusal is answered with its
- * status.
+ * Answers a request for a WebSocket in an 'upgrade' listener of an HTTP server. Call the function at
+ * once, and do asynchronous work in `onRequest`. A refusal is answered with its status.
  *
  * @example A listener of your own
  * ```ts
@@ -117,13 +115,13 @@ const taken = new WeakSet<Duplex>();
  * });
  * ```
  *
- * @param request the request of the event
- * @param socket its socket
- * @param head what came behind the request
- * @returns the open connection. It rejects with a {@linkcode HandshakeError} when the handshake failed,
- * with the signal's reason when it was aborted, and with InvalidStateError for a socket that was taken
- * already. A wrong option leaves the socket to the caller, who then answers or destroys it. Deno's
- * `node:https` cannot hold a peer back: there it is "unsupported"
+ * @param request The request of the event.
+ * @param socket The socket of the event.
+ * @param head The bytes that arrived after the request.
+ * @returns The open connection. The promise rejects with a {@linkcode HandshakeError} if the handshake
+ * fails, with the reason of the signal if it is aborted, and with InvalidStateError if the socket was
+ * already taken. On Deno, a socket of `node:https` is "unsupported", because its peer cannot be slowed
+ * down. If an option is wrong, the socket stays with the caller, who must answer or destroy it.
  */
 export async function upgrade(
   request: IncomingMessage,
@@ -142,7 +140,7 @@ export async function upgrade(
   return await open(request, socket, head, { ...options, headers });
 }
 
-/** @param fault what keeps the request from being looked at */
+/** @param fault The error to refuse the request with, without reading it. */
 async function open(
   request: IncomingMessage,
   socket: Duplex,
@@ -153,7 +151,7 @@ async function open(
   if (taken.has(socket)) throw invalidState("Expected a socket that was not taken already");
   taken.add(socket);
   const head = headOf(request);
-  // A copy, which may be unmasked in place.
+  // Copy the bytes, because they are unmasked in place.
   const rest = new Uint8Array(trailing);
   return await acceptOn(upgradedTransport(socket), options, {
     give: (endpoint) => {
@@ -165,7 +163,7 @@ async function open(
 }
 
 /**
- * Serves a request if it matches the path of an attachment, and returns whether it does. With a fault, it
+ * Serves a request that matches the path of an attachment, and returns whether it does. With a fault, it
  * refuses the request.
  */
 type Take = (
@@ -181,7 +179,6 @@ class Upgrades {
   readonly #server: HttpServer;
   readonly #attached: Take[] = [];
 
-  /** Returns the attachments of a server. */
   static of(server: HttpServer): Upgrades {
     let upgrades = Upgrades.#ofServers.get(server);
     if (upgrades === undefined) {
@@ -226,7 +223,7 @@ class Upgrades {
     return this.#server.listenerCount("upgrade") > (length > 0 ? 1 : 0);
   }
 
-  /** Leaves requests for other protocols to the server, which need not upgrade (RFC 9110 §7.8). */
+  /** Leaves requests for other protocols to the server, which may ignore the upgrade (RFC 9110 §7.8). */
   #leavePlainHttp(): void {
     const server = this.#server as HttpServer & { shouldUpgradeCallback?: ShouldUpgrade };
     const { shouldUpgradeCallback: before } = server;
@@ -244,13 +241,13 @@ function notUpgrade({ headers: { upgrade } }: IncomingMessage): HandshakeError {
 }
 
 /**
- * Serves the WebSockets of an HTTP server, which goes on with all other requests. Of several that are
- * attached to one server, the first whose `path` fits takes a request; a request for a WebSocket that
- * nobody takes is answered with 404. A request to upgrade to something else, such as h2c, stays a plain
- * HTTP request unless the server has other 'upgrade' listeners; on Node 20 it is answered with 400. When
- * the promise of the handler resolves, its connection is closed with 1000; when it rejects, with 1011, and
- * `onError` is told. A handler that returns no promise leaves the connection open; see
- * {@linkcode Handler}.
+ * Serves the WebSockets of an HTTP server. The server continues to serve all other requests. If several
+ * attachments match a request, the first takes it. A request for a WebSocket that no attachment and no
+ * listener takes is answered with 404. A request to upgrade to another protocol, such as h2c, stays a
+ * plain HTTP request unless the server has other 'upgrade' listeners; on Node 20 it is answered with 400.
+ * When the handler's promise resolves, the connection is closed with 1000. When it rejects, the
+ * connection is closed with 1011, and `onError` is called. A handler that returns no promise leaves the
+ * connection open; see {@linkcode Handler}.
  *
  * @example HTTP and WebSocket on one port
  * ```ts
@@ -271,9 +268,9 @@ function notUpgrade({ headers: { upgrade } }: IncomingMessage): HandshakeError {
  * });
  * ```
  *
- * @returns the attachment, which can be detached or shut down
- * @throws {HandshakeError} "unsupported" for a server of `node:https` on Deno, which cannot hold a peer
- * back
+ * @returns The attachment, which can be detached or shut down.
+ * @throws {HandshakeError} If the server is one of `node:https` on Deno ("unsupported"), where a peer
+ * cannot be slowed down.
  */
 export function attach(
   server: HttpServer | HttpsServer,

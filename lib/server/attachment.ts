@@ -1,6 +1,6 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 /**
- * What is attached to an HTTP server that somebody else runs.
+ * Attaches WebSockets to an HTTP server of the caller.
  *
  * @module
  */
@@ -44,21 +44,21 @@ export interface Attachment extends AsyncDisposable {
   detach(): void;
   /**
    * Detaches, closes the connections that are open, and waits for `finished`. The `close()` of an HTTP
-   * server waits for them, and does not close them.
+   * server waits for the connections, but does not close them.
    *
    * @param options The code and reason to close with, 1001 by default, and how long it may take.
    */
   shutdown(options?: ShutdownOptions): Promise<void>;
 }
 
-/** The path of the requests to take, or what tells which. */
+/** The path of the requests to take, or a function that decides. */
 export type Path<Request> = string | ((path: string, request: Request) => boolean) | undefined;
 
 /**
- * Attaches, once the options are checked.
+ * Checks the options, and attaches.
  *
- * @param listen begins to take requests, and gives what ends it. Each is opened with the options it is
- * given, and those it has by itself
+ * @param listen Begins to take requests, and returns a function that stops. Each request is opened with
+ * the options that it is given.
  */
 export function attachTo(
   options: UpgradeOptions & { path?: Path<never> },
@@ -104,7 +104,7 @@ function checkPath(path: unknown): void {
   if (!path.startsWith("/")) {
     throw new RangeError(`Expected path to begin with /, received ${JSON.stringify(path)}`);
   }
-  // Another one would match no request, and nobody would be told.
+  // Such a path would silently match no request.
   const { pathname } = new URL(path.replace(/^\/+/, "/"), "http://localhost");
   if (path.startsWith("//") || path === pathname) return;
   throw new RangeError(
@@ -113,11 +113,11 @@ function checkPath(path: unknown): void {
 }
 
 /**
- * Checks that something is a server which emits the events of one.
+ * Checks for a server that emits the events we need.
  *
- * @param what the module whose server is expected
- * @param methods the methods that only such a server has
- * @throws {TypeError} If it is something else, such as an application that runs on a server.
+ * @param what The module whose server is expected.
+ * @param methods The methods that only such a server has.
+ * @throws {TypeError} If `server` is something else, such as an application of a framework.
  */
 export function checkServer(server: unknown, what: string, methods: readonly string[]): void {
   const members = Object(server) as Record<string, unknown>;
@@ -128,7 +128,7 @@ export function checkServer(server: unknown, what: string, methods: readonly str
   );
 }
 
-/** The refusal of a request for a WebSocket that nobody takes. */
+/** Returns the refusal of a request for a WebSocket that no attachment takes. */
 export function notFound(target: string): HandshakeError {
   return new HandshakeError(
     `No WebSocket is served at ${pathOfTarget(target) ?? target}`,
@@ -139,20 +139,20 @@ export function notFound(target: string): HandshakeError {
   );
 }
 
-/** Whether a request is ours, or what the filter has thrown. */
+/** Whether a request matches the path. Returns an error if the filter throws. */
 export function fits<Request>(
   path: Path<Request>,
   target: string,
   request: Request,
 ): boolean | HandshakeError {
   if (path === undefined) return true;
-  // As `request.url` of the handler will have it.
+  // The filter sees the same path as `request.url` of the handler.
   const asked = pathOfTarget(target) ?? target;
   if (typeof path === "string") return asked === path;
   try {
     const found: unknown = path(asked, request) ?? false;
     if (typeof found === "boolean") return found;
-    // A promise cannot be waited for here, and its rejection must not go unhandled.
+    // A promise cannot be awaited here. Its rejection must be handled.
     Promise.resolve(found).catch(() => {});
     throw new TypeError(`path must return true or false, received ${kindOf(found)}`);
   } catch (cause) {

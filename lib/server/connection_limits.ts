@@ -1,5 +1,5 @@
 /**
- * How many connections a server has, in all and from each address.
+ * Counts the connections of a server, in total and by address.
  *
  * @module
  */
@@ -7,20 +7,16 @@ import { HandshakeError } from "../core/error.ts";
 import { ipBytes } from "../core/url.ts";
 import type { Address } from "../transport.ts";
 
-/** The limits of a server's connections. */
+/** Limits for the connections of a server. See `ServeOptions`. */
 export interface ConnectionLimits {
-  /**
-   * How many there may be at a time. Each counts until its transport has ended, which a client may see a
-   * moment before the server does. Default: Infinity
-   */
+  /** Maximum number of connections at a time. A connection counts until its transport has ended. */
   maxConnections?: number;
-  /** How many of them from one address. Default: Infinity */
+  /** Maximum number of connections from one address. */
   maxConnectionsPerAddress?: number;
-  /** How long each may be open, in milliseconds; 0 disables. Default: 0 */
+  /** Maximum lifetime of a connection, in milliseconds. 0 disables the limit. */
   maxLifetime?: number;
 }
 
-/** Counts connections. */
 export class ConnectionCount {
   readonly #limits: ConnectionLimits;
   readonly #byAddress = new Map<string, number>();
@@ -30,7 +26,7 @@ export class ConnectionCount {
     this.#limits = limits;
   }
 
-  /** Counts one more, and gives its place, for `leave()`; an error where there is no room. */
+  /** Counts one more connection. Returns its key for `leave()`, or an error if there is no room. */
   enter(address: Address | undefined): string | HandshakeError {
     const { maxConnections = Infinity, maxConnectionsPerAddress = Infinity } = this.#limits;
     if (this.#all >= maxConnections) return tooMany(maxConnections, "");
@@ -44,7 +40,6 @@ export class ConnectionCount {
     return key;
   }
 
-  /** Counts it off again. */
   leave(key: string): void {
     this.#all--;
     if (key === "") return;
@@ -54,16 +49,16 @@ export class ConnectionCount {
   }
 }
 
-/** What counts as one address; an empty string where there is none, as with a Unix socket. */
+/** Returns the key of an address. The key is empty if there is no address, as with a Unix socket. */
 function keyOf(address: Address | undefined): string {
   if (address?.transport !== "tcp") return "";
   const bytes = ipBytes(address.hostname);
   if (bytes === undefined) return address.hostname;
   if (bytes.length === 4) return bytes.join(".");
-  // RFC 4291 §2.5.5.2: an IPv4 address, seen by a socket of both kinds.
+  // RFC 4291 §2.5.5.2: a dual-stack socket maps IPv4 addresses to IPv6.
   const isIpv4 = bytes.subarray(0, 12).join() === "0,0,0,0,0,0,0,0,0,0,255,255";
   if (isIpv4) return bytes.subarray(12).join(".");
-  // RFC 4291 §2.5.4: the other half is the client's to choose.
+  // RFC 4291 §2.5.4: the client chooses the other half.
   return bytes.subarray(0, 8).join(":");
 }
 

@@ -1,5 +1,5 @@
 /**
- * Calling the hooks of a server's user, and checking what they return.
+ * Calls the hooks of a server, and checks their results.
  *
  * @module
  */
@@ -7,19 +7,14 @@ import { HandshakeError } from "../core/error.ts";
 import type { RequestHead } from "../core/http1.ts";
 import { toRequest } from "../http.ts";
 
-/** The callbacks that report what goes wrong. */
+/** The callbacks that report errors. See `ServeOptions`. */
 export interface Listeners {
-  /**
-   * Told what a handler or a hook has thrown, and of a handler that has forgotten to await.
-   *
-   * @default {console.error}
-   */
+  /** Called with the errors of handlers and hooks. */
   onError?: (error: unknown) => void;
-  /** Told of every handshake that is turned down. */
+  /** Called with each handshake that is refused. */
   onRefused?: (error: HandshakeError, request?: Request) => void;
 }
 
-/** Reports an error to `onError`. */
 export function report(
   error: unknown,
   { onError = (error: unknown) => console.error(error) }: Listeners,
@@ -27,7 +22,6 @@ export function report(
   call(() => onError(error), (second) => console.error(second));
 }
 
-/** Reports a handshake that is turned down to `onRefused`. */
 export function reportRefused(
   error: HandshakeError,
   request: Request | undefined,
@@ -38,7 +32,7 @@ export function reportRefused(
   call(() => onRefused(error, request), (thrown) => report(thrown, listeners));
 }
 
-/** The Request of a head, if one can be made. */
+/** Makes the Request of a head, or returns undefined if the head has no Request. */
 export function requestOf(head: RequestHead | undefined, secure: boolean): Request | undefined {
   try {
     return head && toRequest(head, secure);
@@ -57,9 +51,9 @@ function call(listener: () => unknown, onThrown: (error: unknown) => void): void
 }
 
 /**
- * Runs a hook of the user.
+ * Runs a hook.
  *
- * @throws {HandshakeError} "hook-failed", status 500
+ * @throws {HandshakeError} If the hook throws or rejects ("hook-failed", status 500).
  */
 export async function hook<T>(run: () => T | Promise<T>): Promise<T> {
   try {
@@ -69,7 +63,7 @@ export async function hook<T>(run: () => T | Promise<T>): Promise<T> {
   }
 }
 
-/** The error of a hook that threw, or that returned a wrong value. */
+/** Returns the error of a hook that threw or returned a wrong value. */
 export function hookFailed(cause: unknown): HandshakeError {
   return new HandshakeError("A hook of the server failed", "hook-failed", { status: 500, cause });
 }

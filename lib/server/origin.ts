@@ -34,7 +34,9 @@ export function checkOrigins(name: string, origins: unknown): void {
   }
 }
 
-/** The origin of a URL as in an Origin header (RFC 6454 §6.2); undefined if there is none. */
+/**
+ * Returns the origin of a URL as an Origin header has it (RFC 6454 §6.2), or undefined if there is none.
+ */
 function originOf(text: string): string | undefined {
   if (text === "null") return text;
   try {
@@ -84,7 +86,8 @@ function isSameHost(origin: string, asked: URL): boolean {
     return false;
   }
   if (page.protocol !== "http:" && page.protocol !== "https:") return false;
-  // Behind a proxy that encrypts, this server sees another scheme, and so another default port.
+  // After a proxy that terminates TLS, this server sees another scheme, and therefore another default
+  // port.
   return page.host === asked.host ||
     (page.hostname === asked.hostname && portOf(page) === portOf(asked));
 }

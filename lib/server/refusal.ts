@@ -1,5 +1,5 @@
 /**
- * Refusing a handshake, or answering plain HTTP: a response whose end is the end of the connection.
+ * Refuses handshakes, and answers plain HTTP requests. The connection ends after the response.
  *
  * @module
  */
@@ -20,14 +20,13 @@ interface Answer {
   body: ReadableStream<Uint8Array> | null;
 }
 
-/** `onRequest` gave a response. */
+/** The response of `onRequest`, as an error. */
 export class Refusal extends HandshakeError {
-  /** The response. */
   readonly answer: Answer;
 
   /**
-   * @param response the value that `onRequest` returned
-   * @param endpoint the endpoint that has read the request
+   * @param response The value that `onRequest` returned.
+   * @param endpoint The endpoint that has read the request.
    * @throws {TypeError} If the value is not a Response, or cannot be sent.
    */
   constructor(response: Response, endpoint: Endpoint) {
@@ -62,7 +61,7 @@ function checkResponse(response: unknown): Response {
   return response as Response;
 }
 
-/** Cuts a client that takes longer than `closeTimeout` for what it is waited for. */
+/** Cuts a client that takes longer than `closeTimeout` to read a piece of the response, or to leave. */
 class Patience {
   readonly #timeout: number;
   readonly #cut: () => void;
@@ -78,14 +77,14 @@ class Patience {
     if (this.#timeout > 0) this.#cancel ??= deadline(this.#cut, this.#timeout);
   }
 
-  /** What was waited for has come, unless it was for the end. */
+  /** Stops the timer, unless the server waits for the end of the connection. */
   end(): void {
     if (this.#last) return;
     this.#cancel?.();
     this.#cancel = undefined;
   }
 
-  /** From now on the end is waited for, whatever else comes. */
+  /** Starts the last timer, for the end of the connection. */
   beginLast(): void {
     this.#last = true;
     this.begin();
@@ -98,10 +97,10 @@ class Patience {
 }
 
 /**
- * Answers with the status of the error, or not at all, and waits until the transport is gone.
+ * Answers with the status of the error, if it has one, and waits until the transport is gone.
  *
- * @param endpoint the endpoint, which may have read the request
- * @param respond sends the head of the response, unless it is written to the transport
+ * @param endpoint The endpoint, which may have read the request.
+ * @param respond Sends the head of the response, unless the head is written to the transport.
  */
 export async function refuse(
   reader: TransportReader,
@@ -113,7 +112,7 @@ export async function refuse(
   const { transport } = reader;
   const { closeTimeout = 10_000, signal } = options;
   const patience = new Patience(closeTimeout, () => transport.destroy());
-  // A body may take as long as it likes, but not when the server wants to go or the client has left.
+  // A body may take any time, unless the server shuts down or the client has left.
   const hurry = () => patience.beginLast();
   const stopWatching = onAbort(signal, hurry);
   const gone = reader.dropInput(hurry);
@@ -139,7 +138,7 @@ export async function refuse(
       transport.destroy();
     }
   } catch (fault) {
-    // The body failed: a client that counts its bytes or chunks does not take it for whole.
+    // The body failed. Cut the connection, so that the client notices that the body is not complete.
     if (error instanceof Refusal && !reader.isGone) report(fault, options);
     transport.destroy();
   }
@@ -150,7 +149,7 @@ export async function refuse(
 }
 
 function refusalResponse(error: HandshakeError, { request }: Endpoint): Response {
-  // What a hook has thrown is not the client's business.
+  // The client must not see the error of a hook.
   const text = error.code === "hook-failed" ? "Internal Server Error" : error.message;
   const body = new TextEncoder().encode(`${text}\n`);
   const headers: [string, string][] = [
@@ -184,7 +183,7 @@ async function sendBody(
   write: (bytes: Uint8Array) => Promise<void>,
 ): Promise<void> {
   const source = body.getReader();
-  // A body that never ends, or gives nothing for long, must not outlive the client.
+  // Cancel the body when the client has left. Otherwise a slow or endless body would continue.
   handled(reader.closed().then(() => source.cancel()));
   try {
     for (;;) {

@@ -1,5 +1,5 @@
 /**
- * The connections that one handler serves, from the handshake to the end, and their shutdown.
+ * Serves connections with a handler, from the handshake to the end, and shuts them down.
  *
  * @module
  */
@@ -15,17 +15,16 @@ import type { Address } from "../transport.ts";
 import { backgroundTimer, nextTurn, timer } from "../timers.ts";
 
 /**
- * What is done with each connection. A handler that returns a promise, or another thenable, owns the
- * connection until that settles: the connection is then closed with 1000, or with 1011 if the promise
- * rejects, and `onError` is told. A handler that returns anything else leaves the connection open until
- * it ends by itself.
+ * The function that serves a connection. If it returns a promise (or another thenable), the connection is
+ * closed when the promise settles: with 1000 if it resolves; with 1011 if it rejects, and `onError` is
+ * called. A handler that returns anything else leaves the connection open.
  *
- * So `async (ws) => { ws.readable.pipeTo(ws.writable); }`, which does not await the pipe, closes at once;
- * `onError` is told when somebody still waits for a message then.
+ * Await what the handler starts: `async (ws) => { ws.readable.pipeTo(ws.writable); }` closes the
+ * connection at once. `onError` is called if a message is still waited for at that time.
  */
 export type Handler = (ws: WebSocketConnection) => unknown;
 
-/** How a server shuts down: the code and reason to close with, and how long that may take. */
+/** Options of `shutdown()`: the code and reason to close with, and the time limit. */
 export interface ShutdownOptions extends CloseInfo {
   /**
    * Maximum time for handlers to settle and connections to end, in milliseconds. Then the transports are
@@ -45,11 +44,11 @@ const SHUTDOWN_OPTIONS: OptionNames<ShutdownOptions> = {
 
 /** What a server has done so far. */
 export interface ServerStats {
-  /** How many connections were opened. */
+  /** Number of connections that were opened. */
   readonly opened: number;
-  /** How many of them have ended. */
+  /** Number of connections that have ended. */
   readonly ended: number;
-  /** How many handshakes were turned down, by the `code` of the error. */
+  /** Number of handshakes that were refused, by the `code` of the error. */
   readonly refused: Readonly<Partial<Record<HandshakeErrorCode, number>>>;
   /** Messages received completely, of all connections. */
   readonly messagesReceived: number;
@@ -72,16 +71,16 @@ function addTo(totals: Totals, stats: Readonly<Totals>): void {
 /** Maximum time for transports that were cut to end, in milliseconds. */
 const CUT_TIMEOUT = 1000;
 
-/** The handshake of one connection, or its answer to a fault, with which it then rejects. */
+/** Opens one connection. With a fault, it answers with the fault and rejects. */
 export type Open = (fault?: HandshakeError) => Promise<WebSocketConnection>;
 
-/** What {@linkcode Sessions} need to know. */
+/** Options of {@linkcode Sessions}. */
 export interface SessionsOptions extends ConnectionLimits, Listeners {
   /** Shuts down when aborted. */
   signal?: AbortSignal;
 }
 
-/** How many clients are answered with 503 at a time. The others are cut. */
+/** Maximum number of clients that are answered with 503 at a time. Other clients are cut. */
 const MAX_REFUSALS = 100;
 
 const FORGOTTEN =
@@ -96,16 +95,16 @@ export class Sessions {
   readonly finished: Promise<void>;
   readonly #options: SessionsOptions;
   readonly #handler: Handler;
-  /** How many there are to be waited for, from the handshake on. */
+  /** The number of connections and handlers that a shutdown waits for, including handshakes. */
   #pending = 0;
-  /** Called when there is nothing to wait for any more. */
+  /** Called when a shutdown has nothing more to wait for. */
   #onOver: () => void = () => {};
-  /** Whether a shutdown has taken too long. */
+  /** Whether a shutdown has exceeded its time. */
   #isCut = false;
   readonly #count: ConnectionCount;
-  /** How many TLS handshakes are under way. */
+  /** The number of TLS handshakes under way. */
   #shaking = 0;
-  /** How many clients are being answered with 503. */
+  /** The number of clients that are being answered with 503. */
   #refusals = 0;
   readonly #shutdown = new AbortController();
   #stop: () => unknown = () => {};
@@ -121,7 +120,7 @@ export class Sessions {
     bytesSent: 0,
   };
 
-  /** @throws {TypeError} when the handler is none */
+  /** @throws {TypeError} If `handler` is not a function. */
   constructor(options: SessionsOptions, handler: Handler) {
     if (typeof handler !== "function") {
       throw new TypeError(`Expected a handler, received ${typeof handler}`);
@@ -144,15 +143,15 @@ export class Sessions {
     };
   }
 
-  /** Aborted when it shuts down: ends the handshakes that are under way. */
+  /** Aborted by a shutdown, to end the handshakes under way. */
   get signal(): AbortSignal {
     return this.#shutdown.signal;
   }
 
   /**
-   * Says how to take no more connections, and obeys the signal from now on.
+   * Starts to obey the signal of the options.
    *
-   * @param stop may give a promise that is to be waited for
+   * @param stop Stops taking connections. A promise that it returns is awaited.
    */
   start(stop: () => unknown): void {
     this.#stop = stop;
@@ -181,10 +180,10 @@ export class Sessions {
   }
 
   /**
-   * Serves one more connection.
+   * Serves a connection.
    *
-   * @param open its handshake, which `signal` ends
-   * @param address whence it comes
+   * @param open Runs the handshake.
+   * @param address The address of the client.
    */
   take(open: Open, address: Address | undefined): void {
     this.#pending++;
@@ -218,11 +217,11 @@ export class Sessions {
 
   #refused(error: unknown): void {
     if (error instanceof HandshakeError) this.#countRefused(error);
-    // What the peer did wrong was answered; what our own hooks did wrong is reported.
+    // The faults of the peer were answered. The faults of our own hooks are reported.
     if (error instanceof HandshakeError && error.code === "hook-failed") {
       this.report(error.cause);
     } else if (!(error instanceof HandshakeError)) {
-      // An option that cannot be used, which would otherwise look like a server that hangs up.
+      // An option cannot be used. Without a report, the server would seem to hang up.
       this.report(error);
     }
   }
@@ -233,7 +232,7 @@ export class Sessions {
     if (this.signal.aborted) ws.close(this.#info);
     const cancelTimer = this.#limitLifetime(ws);
     const { closing } = driverOf(ws);
-    // It is over when both have ended: a handler may go on when the connection has long done so.
+    // Wait for both the connection and the handler: a handler may run longer than its connection.
     this.#pending++;
     closing.whenEnded(() => {
       cancelTimer?.();
@@ -248,7 +247,7 @@ export class Sessions {
       const returned = handler(ws);
       if (isThenable(returned)) {
         Promise.resolve(returned).then(
-          // A turn later a pipe that was not awaited has asked for its first message.
+          // One turn later, a pipe that was not awaited has asked for its first message.
           () => nextTurn(() => this.#handled(ws)),
           (error) => this.#threw(ws, error),
         );
@@ -261,15 +260,13 @@ export class Sessions {
     }
   }
 
-  /** A handler's promise has resolved. */
   #handled(ws: WebSocketConnection): void {
     if (driverOf(ws).closing.handlerSettled(false)) this.report(invalidState(FORGOTTEN));
     this.#left();
   }
 
-  /** A handler has thrown, or its promise has rejected. */
   #threw(ws: WebSocketConnection, error: unknown): void {
-    // That the peer has left is no error of the handler's.
+    // The end of the connection is not an error of the handler.
     if (!ws.isOwnError(error)) this.report(error);
     driverOf(ws).closing.handlerSettled(true);
     this.#left();
@@ -286,7 +283,6 @@ export class Sessions {
     return backgroundTimer(() => ws.close({ closeCode: CloseCode.GoingAway }), maxLifetime);
   }
 
-  /** Tells `onError`. */
   report(error: unknown): void {
     report(error, this.#options);
   }
@@ -299,7 +295,7 @@ export class Sessions {
     const info = checkCloseInfo(
       isDefault ? { closeCode: CloseCode.GoingAway } : { closeCode, reason },
     );
-    // The process goes on until then, so that whoever awaits the shutdown goes on too.
+    // This timer keeps the process running, so that the caller's `await` continues.
     const cancelTimer = timer(() => this.#cut(), timeout);
     try {
       if (!this.signal.aborted) await Promise.race([this.#shutDown(info), this.finished]);
@@ -323,12 +319,12 @@ export class Sessions {
     }
   }
 
-  /** Cuts the transports, and waits for no handler any more. */
+  /** Cuts the transports, and no longer waits for handlers. */
   #cut(): void {
     this.#isCut = true;
     for (const ws of this.connections) ws.terminate();
     if (this.connections.size === 0) this.#onOver();
-    // A transport, or the answer of a hook, may still not end.
+    // Even a transport that was cut, or a hook, may never end.
     const cancelTimer = backgroundTimer(() => this.#finish(), CUT_TIMEOUT);
     this.finished.then(cancelTimer);
   }
