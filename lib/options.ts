@@ -1,5 +1,5 @@
 /**
- * The options and types that the client, the server, the connection and the streams share.
+ * The options and types that client, server, connection and streams share.
  *
  * @module
  */
@@ -63,7 +63,7 @@ export interface InboxStrategy {
 export interface ConnectionOptions {
   /** Subprotocols, the preferred one first. */
   protocols?: string[];
-  /** More header fields for the request, or for the response. */
+  /** Additional header fields for the request or the response. */
   headers?: HeadersLike;
   /**
    * Extensions of the protocol, the preferred one first. A client offers these extensions, a server accepts
@@ -150,7 +150,6 @@ export interface ConnectionOptions {
   provider?: TransportProvider;
 }
 
-/** The options that clients and servers have in common. */
 export const CONNECTION_OPTIONS: OptionNames<ConnectionOptions> = {
   protocols: checkTexts,
   headers: true,
@@ -189,7 +188,6 @@ const TLS_CONNECT_OPTIONS: OptionNames<TlsConnectOptions> = {
   insecureSkipVerify: checkBoolean,
 };
 
-/** Checks for an array of strings. */
 export function checkTexts(name: string, value: unknown): void {
   const isValid = Array.isArray(value) && value.every((item) => typeof item === "string");
   checkType(name, value, "an array of strings", isValid);
@@ -245,7 +243,6 @@ export function checkSlow(name: string, value: unknown): void {
   checkOneOf(name, value, ["wait", "close", "terminate"]);
 }
 
-/** Checks an option that is an AbortSignal. */
 export function checkSignal(name: string, value: unknown): void {
   checkType(name, value, "an AbortSignal", value instanceof AbortSignal);
 }
@@ -333,20 +330,19 @@ export interface SendOptions {
   /** Whether to compress the message, if compression was agreed on. By default, its size decides. */
   compress?: boolean;
   /**
-   * Takes the message back while it waits behind a fragmented one. A message of several frames that is
-   * aborted after its first frame fails the connection with 1011.
+   * Withdraws the message while it waits for a fragmented message to end. If a message of several frames
+   * is aborted after its first frame, the connection fails with 1011.
    */
   signal?: AbortSignal;
 }
 
-/** The options of `send()`. */
 export const SEND_OPTIONS: OptionNames<SendOptions> = {
   text: checkBoolean,
   compress: checkBoolean,
   signal: checkSignal,
 };
 
-/** How the connection was, or is being, closed. */
+/** The Close frames of a connection that is closed or closing. */
 export interface CloseDetails {
   /** The Close frame that was received. */
   received?: Required<CloseInfo>;

@@ -1,5 +1,5 @@
 /**
- * Two connected ends in memory, for tests of what is built on the library.
+ * Connected pairs in memory, for tests of code that uses the library.
  *
  * @module
  */
@@ -33,22 +33,22 @@ export interface TransportPairOptions {
   fault?: LineFault;
 }
 
-/** When, and how, the line of a {@linkcode transportPair} breaks. */
+/** Says when and how the line of a {@linkcode transportPair} breaks. */
 export interface LineFault {
-  /** Whose bytes are counted: those of the first end, which is the client of a {@linkcode pair}, or of the second. */
+  /** The end whose bytes are counted: "client" is the first end, "server" the second. */
   from: "client" | "server";
-  /** How many of them arrive, those of the opening handshake among them; the others are lost. */
+  /** Number of bytes that arrive, including the opening handshake. The other bytes are lost. */
   after: number;
   /**
-   * What happens then: "end" ends both directions; "half-close" this one alone; "reset" closes both ends
-   * with an error; with "silence" nothing arrives any more, and nobody is told.
+   * What happens then: "end" ends both directions, "half-close" ends only this direction, "reset" closes
+   * both ends with an error, and after "silence" no more bytes arrive and no end is notified.
    */
   how: "end" | "half-close" | "reset" | "silence";
 }
 
 /** One end of a {@linkcode transportPair}. */
 export interface MemoryTransport extends Transport {
-  /** Breaks the line: both ends are closed with this error, and what is under way is lost. */
+  /** Breaks the line: closes both ends with this error. Bytes under way are lost. */
   fail(error: Error): void;
 }
 
@@ -80,7 +80,7 @@ const PAIR_OPTIONS: OptionNames<PairOptions> = {
 const FAULT_OPTIONS: OptionNames<LineFault> = { from: true, after: true, how: true };
 
 /**
- * Two connected transports in memory.
+ * Makes two connected transports in memory.
  *
  * @example
  * ```ts
@@ -111,7 +111,7 @@ function memoryPair(options: TransportPairOptions): [MemoryTransport, MemoryTran
 }
 
 /**
- * A client and a server, connected in memory through a real handshake.
+ * Connects a client and a server in memory through a real handshake.
  *
  * @example
  * ```ts
@@ -140,15 +140,17 @@ class MemoryEnd extends BaseTransport implements MemoryTransport {
   readonly #delay: number;
   readonly #chunkSize: number;
   readonly #capacity: number;
-  /** The bytes that this end has not read yet; null is the end of the peer's side, an error a reset. */
+  /**
+   * The bytes that this end has not read yet. Null is the end of the peer's side, an error is a reset.
+   */
   readonly #arriving = new Queue<Uint8Array | null | Error>();
   #underWay = 0;
   #isPaused = true;
   #isScheduled = false;
-  /** How many bytes may leave before the line breaks, and how it does then. */
+  /** Number of bytes that may leave before the line breaks. */
   #left: number;
   readonly #how: LineFault["how"] | undefined;
-  /** Whether nothing that this end sends arrives any more. */
+  /** Whether bytes that this end sends are lost. */
   #isMute = false;
 
   constructor(options: TransportPairOptions, side: LineFault["from"]) {
@@ -217,7 +219,7 @@ class MemoryEnd extends BaseTransport implements MemoryTransport {
 
   protected cut(): void {
     this.#later(() => this.reportClose());
-    // As on a socket, bytes that were written before still arrive.
+    // Like on a socket, bytes written before still arrive.
     this.#send(null);
   }
 

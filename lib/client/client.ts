@@ -1,5 +1,5 @@
 /**
- * The client: dialling and the opening handshake.
+ * The client: it dials, and runs the opening handshake.
  *
  * @module
  */
@@ -50,18 +50,19 @@ export interface ConnectOptions extends ConnectionOptions {
   /** A transport, or a pair of byte streams, to use instead of dialling. */
   transport?: Transport | ByteDuplex;
   /**
-   * How many redirects are followed, at most 20; with 0, and with `unix` or `transport`, a redirect is a
-   * refusal with code "status". Another scheme, host or port gets nothing of the caller's unless
-   * `crossOriginHeaders` names it: no header fields, subprotocols, user name and password, and never the
-   * client's certificate. Default: 0
+   * Maximum number of redirects to follow, from 0 to 20. With 0, and with `unix` or `transport`, a
+   * redirect is a refusal with the code "status". A server with another scheme, host or port receives the
+   * header fields, subprotocols, user name and password only if `crossOriginHeaders` names them, and
+   * never the client's certificate.
+   * @default {0}
    */
   maxRedirects?: number;
   /**
-   * Names of header fields that are also sent to another origin after a redirect. "Sec-WebSocket-Protocol"
-   * stands for `protocols`, "Origin" for `origin`, "User-Agent" for `userAgent`, and "Authorization" also for
-   * the user name and password of the URL. The server that redirects chooses who receives these fields, so
-   * name no field with a secret, such as a token in `protocols`. Without its subprotocols the connection is
-   * opened all the same, with an empty `protocol`.
+   * Names of header fields that are also sent to another origin after a redirect.
+   * "Sec-WebSocket-Protocol" stands for `protocols`, "Origin" for `origin`, "User-Agent" for `userAgent`,
+   * and "Authorization" also for the user name and password of the URL. The server that redirects chooses
+   * the receiver of these fields, so name no field with a secret, such as a token in `protocols`. If the
+   * subprotocols are not sent, the connection opens with an empty `protocol`.
    */
   crossOriginHeaders?: readonly string[];
   /**
@@ -91,14 +92,14 @@ export const CONNECT_OPTIONS: OptionNames<ConnectOptions> = {
   proxy: checkProxy,
 };
 
-/** Options of the WebSocketStream that nobody else needs. Internal. */
+/** Additional options for WebSocketStream. Internal. */
 export interface InternalConnectOptions extends ConnectOptions {
   /** See `ClientHandshakeOptions`. */
   requireProtocol?: boolean;
 }
 
 /**
- * Connects to a server. User name and password of the URL are sent as Basic authentication.
+ * Connects to a server. The user name and password of the URL are sent as Basic authentication.
  *
  * @example
  * ```ts
@@ -115,11 +116,11 @@ export interface InternalConnectOptions extends ConnectOptions {
  * await server.shutdown();
  * ```
  *
- * @param url a ws or wss URL; http and https are taken as these
- * @returns the open connection. It rejects with a {@linkcode HandshakeError} when the handshake fails,
- * with the signal's reason when it is aborted, with a DOMException "SyntaxError" for an invalid URL or
- * subprotocol, with TypeError for a header that cannot be sent, and with RangeError for a path of a
- * Unix socket that is too long, and for a user name with a colon, which Basic authentication cannot send
+ * @param url A ws or wss URL. The schemes http and https stand for ws and wss.
+ * @returns The open connection. The promise rejects with a {@linkcode HandshakeError} if the handshake
+ * fails, with the reason of the signal if it is aborted, with a DOMException "SyntaxError" if the URL or
+ * a subprotocol is invalid, with a TypeError if a header field cannot be sent, and with a RangeError if
+ * the path of a Unix socket is too long or a user name contains a colon.
  */
 export async function connect(
   url: string | URL,
@@ -129,7 +130,7 @@ export async function connect(
   return await connectWith(url, options);
 }
 
-/** Connects, whatever else there is beside the options. Internal. */
+/** Connects without checking the names of the options. Internal. */
 export async function connectWith(
   url: string | URL,
   given: InternalConnectOptions,
@@ -141,14 +142,14 @@ export async function connectWith(
   const provider = options.provider ?? await defaultProvider();
   return await withDeadline(options, async ({ signal, onTimeout }) => {
     return await followRedirects({ target, options }, followed, ({ target, options }) => {
-      // A refusal before this one is none any more.
+      // A refusal of an earlier redirect no longer counts.
       onTimeout((timeout) => timeout);
       return connectTo(target, options, provider, signal, onTimeout);
     });
   });
 }
 
-/** Connects to one server, which may refuse. */
+/** Connects to one server. */
 async function connectTo(
   target: WebSocketUrl,
   options: InternalConnectOptions,
@@ -157,7 +158,7 @@ async function connectTo(
   onTimeout: OnTimeout,
 ): Promise<WebSocketConnection> {
   const opening = openingOf(options, provider.textCodec);
-  // Before there is a connection: the request may be one that cannot be sent.
+  // Check the request before dialling.
   const bytes = opening.endpoint.send(requestOf(target, options));
   const reader = await reach(target, options, provider, signal, onTimeout);
   const { transport } = reader;
@@ -166,16 +167,17 @@ async function connectTo(
   return await open(reader, opening, target, onTimeout);
 }
 
-/** Whether the transport is another than one to the URL's host and port. */
+/** Whether the connection does not use the URL's host and port. */
 function isDirect({ unix, transport }: ConnectOptions): boolean {
   return unix !== undefined || transport !== undefined;
 }
 
 /**
- * Checks how the options go together, and reads the header fields: an iterator gives them once. Internal.
+ * Checks combinations of options, and returns the header fields. They are read once, because an iterator
+ * can be read only once. Internal.
  *
- * @throws {TypeError} If a proxy is given for a connection that is not made to host and port, or if a
- * header field cannot be sent.
+ * @throws {TypeError} If a proxy is combined with `unix` or `transport`, or a header field cannot be
+ * sent.
  */
 export function checkDialling(options: ConnectOptions): [string, string][] {
   const { proxy } = options;
@@ -188,7 +190,7 @@ export function checkDialling(options: ConnectOptions): [string, string][] {
   return headers;
 }
 
-/** An endpoint for one request. Internal. */
+/** Makes the opening handshake for one request. Internal. */
 export function openingOf(
   options: InternalConnectOptions,
   textCodec: TextCodec | undefined,
@@ -197,7 +199,7 @@ export function openingOf(
   return new Opening("client", { extensions, requireProtocol, options, textCodec });
 }
 
-/** What to ask for. Internal. */
+/** Returns the request to send. Internal. */
 export function requestOf(
   { host, resourceName, username, password }: WebSocketUrl,
   options: InternalConnectOptions,
@@ -234,7 +236,7 @@ function placeOf(
   { unix, tls }: ConnectOptions,
   signal: AbortSignal,
 ): DialOptions {
-  // The name stays the one of the URL, whichever address is dialled.
+  // The name stays that of the URL even if another address is dialled.
   const encryption = secure ? { ...tls, servername: tls?.servername ?? hostname } : undefined;
   return { hostname, port, unix, tls: encryption, signal };
 }
@@ -244,13 +246,13 @@ async function dial(
   place: DialOptions,
 ): Promise<Transport> {
   const { hostname, port, unix, tunnel, signal } = place;
-  // Whatever the platform takes localhost for, the server may listen on the other loopback address.
+  // The server may listen on the loopback address that the platform does not choose for localhost.
   const others = unix === undefined && hostname === "localhost" ? ["127.0.0.1", "::1"] : [];
   try {
     return await provider.connect(place);
   } catch (cause) {
     if (signal?.aborted) throw signal.reason;
-    // A path that is too long is no matter of the network.
+    // A RangeError reports a path that is too long.
     if (cause instanceof HandshakeError || cause instanceof RangeError) throw cause;
     for (const other of others) {
       const transport = await provider.connect({ ...place, hostname: other }).catch(thrown);
@@ -268,23 +270,26 @@ async function dial(
 }
 
 /**
- * A host that answers and is not trusted is not passed over for another. Where the platform has no way
- * to check the name beside another address, what the name has failed with is to be told.
+ * Ignores the error of a fallback address, unless the host has answered and is not trusted. An
+ * "unsupported" error is ignored too, because the error of the name is more useful.
  */
 function thrown(error: unknown): undefined {
   if (error instanceof HandshakeError && error.code !== "unsupported") throw error;
 }
 
-/** A platform that tries several addresses gives an error without a message of its own. */
+/**
+ * Returns the message of an error. A platform that tries several addresses may throw an AggregateError
+ * without one.
+ */
 function describe(error: unknown): string {
   const { message, errors } = error as AggregateError;
   return message || (errors ?? []).map((one) => one.message).join("; ");
 }
 
 /**
- * Waits for the response to a request that was sent, and begins the connection. Internal.
+ * Waits for the response to a request that was sent, and makes the connection. Internal.
  *
- * @param arrived settles when the head of the response was given to the endpoint, if another parser reads it
+ * @param arrived Settles when the endpoint has the head of the response, if another parser reads it.
  */
 export async function open(
   reader: TransportReader,
@@ -308,9 +313,9 @@ export async function open(
   }
 }
 
-/** Some servers answer a plain request on their TLS port with an alert, others just close. */
+/** Detects a TLS alert, with which some servers answer a plain request on their TLS port. */
 function checkNoTlsAlert(chunk: Uint8Array | null): void {
-  // RFC 8446 §5.1: the type of the record, and the version of old.
+  // RFC 8446 §5.1: the record type, and the legacy version.
   if (chunk === null || chunk[0] !== 21 || chunk[1] !== 3) return;
   throw new HandshakeError(
     "Expected an HTTP response, received a TLS alert: the server expects wss",

@@ -1,6 +1,6 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 /**
- * The server: listening, the opening handshake, and graceful shutdown.
+ * The server: it listens, runs the opening handshake, and shuts down.
  *
  * @module
  */
@@ -38,7 +38,7 @@ import { checkOrigin, checkOrigins } from "./origin.ts";
 import { Refusal, refuse } from "./refusal.ts";
 import { type Handler, type ServerStats, Sessions, type ShutdownOptions } from "./sessions.ts";
 
-/** How a server works. */
+/** Options of {@linkcode serve}. */
 export interface ServeOptions extends ConnectionOptions {
   /**
    * Host name or IP address to listen on. Other machines cannot reach the default. "0.0.0.0" and "::" stand
@@ -157,30 +157,30 @@ export const SERVE_OPTIONS: OptionNames<ServeOptions> = {
   maxLifetime: checkNumber,
 };
 
-/** The options that say where and how to listen. */
+/** The options that say where to listen. */
 export const LISTENING = ["hostname", "port", "unix", "reusePort", "tls"] as const;
 
-/** The options of `accept()`, whose transport is there already. */
+/** The options of `accept()`, which does not listen. */
 const ACCEPT_OPTIONS = optionsWithout(SERVE_OPTIONS, LISTENING);
 
 export type { Handler, ServerStats, ShutdownOptions };
 
-/** A server that runs. */
+/** A running server. */
 export interface Server extends AsyncDisposable {
-  /** Where it listens. */
+  /** The address that the server listens on. */
   readonly address: Address;
   /**
-   * The URL to connect to, as "ws://127.0.0.1:8080" or, with TLS, "wss://...". For a server that listens on
-   * all interfaces the host is "localhost". Undefined on a Unix socket.
+   * The URL to connect to, such as "ws://127.0.0.1:8080", or "wss://..." with TLS. The host is
+   * "localhost" if the server listens on all interfaces. Undefined on a Unix socket.
    */
   readonly url: string | undefined;
-  /** The host name or IP address that it listens on. Undefined on a Unix socket. */
+  /** The host name or IP address that the server listens on. Undefined on a Unix socket. */
   readonly hostname: string | undefined;
-  /** The port that it listens on. Undefined on a Unix socket. */
+  /** The port that the server listens on. Undefined on a Unix socket. */
   readonly port: number | undefined;
   /** The connections that are open or closing. */
   readonly connections: ReadonlySet<WebSocketConnection>;
-  /** What the server has done so far: connections, refusals, messages and bytes. */
+  /** Counts of connections, refusals, messages and bytes so far. */
   readonly stats: ServerStats;
   /**
    * Resolves when the server was shut down: all handlers have settled and all transports have ended, or
@@ -188,7 +188,7 @@ export interface Server extends AsyncDisposable {
    */
   readonly finished: Promise<void>;
   /**
-   * Takes no more connections, closes those that are open, and waits for `finished`.
+   * Stops taking connections, closes the open connections, and waits for `finished`.
    *
    * @param options The code and reason to close with, 1001 by default, and how long it may take.
    */
@@ -196,11 +196,12 @@ export interface Server extends AsyncDisposable {
 }
 
 /**
- * Listens for WebSockets. When the promise of the handler resolves, its connection is closed with 1000;
- * when it rejects, with 1011, and `onError` is told. A handler that returns no promise leaves the
- * connection open; see {@linkcode Handler}.
+ * Listens for WebSocket connections, and calls the handler with each of them. When the handler's promise
+ * resolves, the connection is closed with 1000. When it rejects, the connection is closed with 1011, and
+ * `onError` is called. A handler that returns no promise leaves the connection open; see {@linkcode
+ * Handler}.
  *
- * @example An echo that is no faster than its peer reads
+ * @example An echo server with backpressure
  * ```ts
  * import { serve } from "sluice";
  *
@@ -208,8 +209,9 @@ export interface Server extends AsyncDisposable {
  * await server.shutdown();
  * ```
  *
- * @returns the server, once it listens; rejects with the platform's error when it cannot, and with a
- * {@linkcode HandshakeError}, code "unsupported", when the platform has no way for an option
+ * @returns The server, which is listening. The promise rejects with the platform's error if the server
+ * cannot listen, and with a {@linkcode HandshakeError} ("unsupported") if the platform does not support
+ * an option.
  */
 export async function serve(options: ServeOptions, handler: Handler): Promise<Server> {
   checkKnown("serve()", options, SERVE_OPTIONS);
@@ -307,10 +309,10 @@ class RunningServer implements Server {
 }
 
 /**
- * The header fields for all responses of a server: an iterator gives them once, and one that cannot be
- * sent should not wait for a client. Internal.
+ * Returns the header fields for all responses of a server. They are read once, because an iterator can be
+ * read only once, and checked now, before a client connects. Internal.
  *
- * @throws {TypeError} for a field that cannot be sent
+ * @throws {TypeError} If a field cannot be sent.
  */
 export function reusableHeaders(options: Pick<ServeOptions, "headers">): [string, string][] {
   const headers = toRawHeaders(options.headers);
@@ -320,11 +322,11 @@ export function reusableHeaders(options: Pick<ServeOptions, "headers">): [string
 }
 
 /**
- * The server's side of one connection, over a transport or a pair of byte streams of your own: reads
- * the request, checks it and answers it. A refusal is answered with its status.
+ * Accepts one connection over a transport or a pair of byte streams of the caller: reads the request,
+ * checks it and answers it. A refusal is answered with its status.
  *
- * @returns the open connection. It rejects with a {@linkcode HandshakeError} when the handshake failed
- * and with the signal's reason when it was aborted
+ * @returns The open connection. The promise rejects with a {@linkcode HandshakeError} if the handshake
+ * fails, and with the reason of the signal if it is aborted.
  */
 export async function accept(
   transport: Transport | ByteDuplex,
@@ -336,9 +338,9 @@ export async function accept(
 }
 
 /**
- * As {@linkcode accept}. Internal.
+ * Like {@linkcode accept}, with options that have been checked. Internal.
  *
- * @param source the request, if another HTTP parser has read it
+ * @param source The request, if another HTTP parser has read it.
  */
 export async function acceptOn(
   transport: Transport,
@@ -360,7 +362,7 @@ export async function acceptOn(
   }
 }
 
-/** Answers a client without reading what it asks for. */
+/** Answers a client without reading its request. */
 async function refuseUnread(
   transport: Transport,
   options: ServeOptions,
@@ -374,13 +376,13 @@ async function refuseUnread(
 
 /** A request whose head another HTTP parser has read. Internal. */
 export interface RequestSource {
-  /** Gives the head to the endpoint, or throws a `HandshakeError`, which is answered. */
+  /** Gives the head to the endpoint. A `HandshakeError` that it throws is answered. */
   give(endpoint: Endpoint): void;
-  /** Sends the head of the response, unless it is written to the transport. */
+  /** Sends the head of the response. By default, it is written to the transport. */
   respond?(endpoint: Endpoint): void;
 }
 
-/** The opening handshake of one client, as far as it has come. */
+/** The state of the opening handshake of one client. */
 interface Asked {
   readonly reader: TransportReader;
   readonly source: RequestSource | undefined;
@@ -388,14 +390,14 @@ interface Asked {
   request?: Request;
 }
 
-/** The error that a handshake is turned down with. */
+/** Returns the error to refuse the handshake with. */
 function refusalOf(thrown: unknown, { signal }: ServeOptions): HandshakeError {
   if (thrown instanceof HandshakeError) return thrown;
   if (!signal?.aborted || thrown !== signal.reason) return hookFailed(thrown);
   return new HandshakeError("The handshake was aborted", "shutdown", { cause: thrown });
 }
 
-/** Reads the request. Returns what is wrong with a request that `onRequest` sees all the same. */
+/** Reads the request. Returns the fault of a malformed request that `onRequest` may still see. */
 async function readRequest(
   opening: Opening,
   reader: TransportReader,
@@ -433,7 +435,7 @@ async function open(
     return hook(run);
   };
   if (onRequest !== undefined) {
-    // What is wrong with the request is not the hook's fault.
+    // Make the Request outside of the hook, so that its errors do not count as errors of the hook.
     const made = request();
     const refusal = await wait(async () => {
       const response = await onRequest(made);
@@ -466,7 +468,7 @@ async function open(
   return opening.connect(reader, { secure, webRequest: asked.request });
 }
 
-/** The subprotocol for which the places in both lists add up to the least. */
+/** Returns the common subprotocol whose positions in both lists have the lowest sum. */
 function commonProtocol(theirs: readonly string[], ours: readonly string[] = []): string {
   if (ours.length === 0 || theirs.length === 0) return "";
   const rank = (protocol: string) => ours.indexOf(protocol) + theirs.indexOf(protocol);
