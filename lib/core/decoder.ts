@@ -1,5 +1,5 @@
 /**
- * Frames out of bytes (RFC 6455 §5.2).
+ * Decodes frames from bytes (RFC 6455 §5.2).
  *
  * @module
  */
@@ -10,81 +10,83 @@ import { applyMask, copyMasked, unmaskedCopy } from "./mask.ts";
 import { Queue } from "./queue.ts";
 import type { TextCodec } from "./utf8.ts";
 
-/** A frame, or as much of its payload as has been received. */
+/** A frame, or the part of it that has been received. */
 export interface FramePiece {
-  /** The header of the frame; the same object for each of its pieces. */
+  /** The header of the frame. All pieces of a frame have the same object. */
   readonly header: FrameHeader;
-  /** Bytes of the payload, unmasked. They may be a view of a chunk. */
+  /** The bytes of the piece, unmasked. They may be a view of a received chunk. */
   readonly payload: Uint8Array;
-  /** Whether the payload ends with them. */
+  /** Whether the frame ends with this piece. */
   readonly last: boolean;
 }
 
-/** A piece of a data frame, as the reader of messages sees it. Its bytes are read once, in one of the ways below. */
+/** A piece of a data frame. Its bytes can be read once, with one of the methods. */
 export interface DataPiece {
   /** Whether the frame is the last of its message. */
   readonly fin: boolean;
-  /** Opcode of the frame. */
   readonly opcode: number;
-  /** Length of the frame's payload in bytes, as far as it is known. */
+  /** Length of the frame's payload in bytes, or 0 if the length is unknown. */
   readonly length: number;
-  /** Length of this piece, in bytes. */
+  /** Length of the piece, in bytes. */
   readonly size: number;
   /** Whether the frame ends with this piece. */
   readonly last: boolean;
-  /** The bytes of the piece, unmasked. They may be a view of a received chunk. */
+  /** Returns the bytes, unmasked. They may be a view of a received chunk. */
   bytes(): Uint8Array;
-  /** The bytes of the piece as text. Throws if they are not UTF-8. */
+  /** Returns the bytes as text. Throws if they are not UTF-8. */
   text(codec: TextCodec): string;
-  /** The bytes of the piece, unmasked, in a buffer of their own. */
+  /** Returns the bytes in a new buffer, unmasked. */
   copy(): Uint8Array;
   /** Copies the bytes into `target` at `at`, unmasked. */
   copyTo(target: Uint8Array, at: number): void;
 }
 
-/** How a {@linkcode FrameDecoder} works. */
+/** Options of a {@linkcode FrameDecoder}. */
 export interface FrameDecoderOptions {
-  /** Which end receives the frames: a server takes masked ones only, a client unmasked ones only. */
+  /**
+   * The role of the end that receives the frames. A server accepts only masked frames, a client
+   * only unmasked ones.
+   */
   role: Role;
   /**
    * Maximum payload of a frame, in bytes. A longer frame fails with 1009.
-   *
    * @default {Infinity}
    */
   maxFrameSize?: number;
   /**
-   * Whether the decoder may change the chunks that it is given, to unmask in place. Otherwise it copies
-   * what is masked.
-   *
+   * Whether the decoder may change the chunks, to unmask them in place. Otherwise it copies masked
+   * payloads.
    * @default {false}
    */
   ownsInput?: boolean;
   /**
-   * The reserved bits that a negotiated extension uses.
-   *
+   * The reserved bits that the agreed extensions use.
    * @default {0}
    */
   rsvInUse?: number;
 }
 
 const EMPTY = new Uint8Array(0);
-/** Stands for the offset after a header that is not whole. */
+/** Returned instead of an offset if a header is incomplete. */
 const INCOMPLETE = -1;
-/** Memory that a chunk takes beside its bytes, at the least. */
+/** Minimum memory of a chunk in addition to its bytes. */
 const CHUNK_OVERHEAD = 256;
 
 /**
- * A pull machine: `push()` gives it bytes, `next()` takes a piece of a frame out of it, until there
- * is nothing more to take. It holds no more than the chunks pushed and not yet taken.
+ * Decodes frames. `push()` adds bytes, and `next()` returns the next piece of a frame, until it
+ * returns undefined. The decoder holds only the chunks that have not been read.
  *
- * A frame that lies whole in one chunk is one piece, and so is every control frame. The first piece
- * of a longer frame comes with its header, even if it is empty. Pieces are views of the chunks pushed,
- * except for masked ones when the input is not owned, and for those of
- * control frames, which are copies: whoever changes or transfers one changes the chunk and its other pieces.
+ * If a frame is contained in one chunk, it is one piece. A control frame is always one piece. The
+ * first piece of a longer frame may be empty, because it is returned as soon as the header is
+ * complete.
+ *
+ * The payload of a piece is a view of a chunk, so changing or transferring it also changes the
+ * chunk. Payloads of control frames are copies, and so are masked payloads unless the decoder owns
+ * its input.
  *
  * @example
  * ```ts
- * import { FrameDecoder } from "@sluice/sluice/core";
+ * import { FrameDecoder } from "sluice/core";
  *
  * const decoder = new FrameDecoder({ role: "client" });
  * decoder.push(new Uint8Array([0x81, 0x02, 0x68, 0x69]));
@@ -98,7 +100,7 @@ export class FrameDecoder {
   readonly #ownsInput: boolean;
   readonly #rsvInUse: number;
 
-  // The frame at hand and the piece of its payload, valid once `advance()` has returned true.
+  // The current frame and the current piece of its payload. Valid if `advance()` has returned true.
 
   /** @internal */
   fin: boolean = true;
@@ -114,17 +116,16 @@ export class FrameDecoder {
   size: number = 0;
   /** @internal */
   last: boolean = true;
-  /** The object for the header of the frame that begins at this position. */
+  /** The header object of the frame that begins at `#headerPosition`. */
   #header: FrameHeader | undefined;
   #headerPosition = -1;
   /** The masking key. A key of 0 changes nothing. */
   #key = 0;
-  /** Whether the piece has been unmasked. */
   #isPlain = false;
-  /** Where the piece lies. */
+  /** The array that contains the piece, and the offset of the piece. */
   #piece: Uint8Array = EMPTY;
   #start = 0;
-  /** Bytes of the payload up to the end of the piece. */
+  /** Number of payload bytes up to the end of the piece. */
   #given = 0;
   /** Whether a header has been read whose frame has not ended. */
   #withinFrame = false;
@@ -133,16 +134,16 @@ export class FrameDecoder {
 
   #chunk: Uint8Array = EMPTY;
   #offset = 0;
-  /** The chunks after the current one. Made for the first of them. */
+  /** The chunks after the current one. */
   #waiting: Queue<Uint8Array> | undefined;
   #waitingSize = 0;
-  /** Whether a view of the current chunk has been given out. */
+  /** Whether a view of the current chunk has been returned. */
   #lent = false;
-  /** Where the current chunk and the current frame begin in the whole input. */
+  /** The positions of the current chunk and the current frame in the whole input. */
   #chunkPosition = 0;
   #framePosition = 0;
 
-  /** A header, or the payload of a control frame, that came in several chunks. */
+  /** The beginning of a header or of a control frame's payload that spans several chunks. */
   #scratch: Uint8Array | undefined;
   #scratchLength = 0;
   #failure: RemoteProtocolError | undefined;
@@ -150,7 +151,7 @@ export class FrameDecoder {
   /**
    * Makes a decoder for one connection.
    *
-   * @param options the role, and the limits
+   * @param options The role and the limits.
    */
   constructor(options: FrameDecoderOptions) {
     const { role, maxFrameSize = Infinity, ownsInput = false, rsvInUse = 0 } = options;
@@ -161,7 +162,7 @@ export class FrameDecoder {
     this.#rsvInUse = rsvInUse;
   }
 
-  /** Gives it the next bytes. They are dropped after a failure. */
+  /** Adds the next bytes. After an error they are dropped. */
   push(chunk: Uint8Array): void {
     if (chunk.length === 0 || this.#failure !== undefined) return;
     const bytes = chunk.constructor === Uint8Array
@@ -173,13 +174,13 @@ export class FrameDecoder {
     this.#waitingSize += bytes.length;
   }
 
-  /** Number of bytes pushed that have not been read. */
+  /** Number of bytes that have been added and not read. */
   get bufferedAmount(): number {
     return this.#chunk.length - this.#offset + this.#waitingSize;
   }
 
   /**
-   * Memory that the unread bytes hold, in bytes, about. Each chunk counts as an object, too.
+   * Approximate memory of the unread chunks, in bytes.
    *
    * @internal
    */
@@ -188,7 +189,7 @@ export class FrameDecoder {
   }
 
   /**
-   * Lets go of the last chunk. False while some of it is unread, or a view of it may be in use.
+   * Drops the last chunk. Returns false if the chunk is still in use.
    *
    * @internal
    */
@@ -201,9 +202,9 @@ export class FrameDecoder {
   }
 
   /**
-   * Takes the next piece, or undefined when more bytes are needed.
+   * Returns the next piece, or undefined if more bytes are needed.
    *
-   * @throws {RemoteProtocolError} 1002 or 1009; and again at every later call
+   * @throws {RemoteProtocolError} 1002 or 1009. Later calls throw it again.
    */
   next(): FramePiece | undefined {
     if (!this.advance()) return undefined;
@@ -217,9 +218,9 @@ export class FrameDecoder {
   }
 
   /**
-   * Says that no more bytes come.
+   * Reports the end of the input.
    *
-   * @throws {RemoteProtocolError} 1006 when the input ends within a frame: no Close frame can have come
+   * @throws {RemoteProtocolError} 1006 if the input ends within a frame.
    */
   end(): void {
     if (this.#failure !== undefined) throw this.#failure;
@@ -230,7 +231,8 @@ export class FrameDecoder {
   }
 
   /**
-   * Goes on to the next piece, which the fields then describe. False when more bytes are needed.
+   * Moves to the next piece, which the fields then describe. Returns false if more bytes are
+   * needed.
    *
    * @internal
    */
@@ -250,7 +252,8 @@ export class FrameDecoder {
       start = 0;
       size = left;
     } else {
-      // The declared length alone may already be too much for the reader: the first piece may be empty.
+      // A frame may have an empty first piece, because its declared length alone may exceed a
+      // limit.
       if (size === 0 && left > 0 && !begins) return false;
       this.#offset = start + size;
     }
@@ -321,7 +324,7 @@ export class FrameDecoder {
     this.#lent = false;
   }
 
-  /** Goes on to the next chunk when the current one has been read. False if there is none. */
+  /** Moves to the next chunk. Returns false if there is none. */
   #nextChunk(): boolean {
     const chunk = this.#waiting?.shift();
     if (chunk === undefined) return false;
@@ -343,7 +346,7 @@ export class FrameDecoder {
     return true;
   }
 
-  /** Reads a header that does not lie whole in one chunk. */
+  /** Reads a header that spans several chunks. */
   #gatherHeader(): boolean {
     const scratch = this.#scratch ??= new Uint8Array(MAX_CONTROL_LENGTH);
     while (this.#offset < this.#chunk.length || this.#nextChunk()) {
@@ -356,7 +359,7 @@ export class FrameDecoder {
     return false;
   }
 
-  /** Reads the payload of a control frame that does not lie whole in one chunk. */
+  /** Reads the payload of a control frame that spans several chunks. */
   #gatherPayload(): Uint8Array | undefined {
     const scratch = this.#scratch ??= new Uint8Array(MAX_CONTROL_LENGTH);
     this.#withinFrame = true;
@@ -369,9 +372,8 @@ export class FrameDecoder {
   }
 
   /**
-   * Reads and checks a header. What its first two bytes make impossible fails without waiting for the rest.
-   *
-   * @returns the offset after it, or INCOMPLETE if it goes on after `end`
+   * Reads and checks a header. Returns the offset after it, or INCOMPLETE. Errors in the first two
+   * bytes are reported without waiting for the rest.
    */
   #parseHeader(bytes: Uint8Array, offset: number, end: number): number {
     if (end - offset < 2) return INCOMPLETE;
@@ -398,7 +400,6 @@ export class FrameDecoder {
     return after;
   }
 
-  /** Reads a length of 2 or 8 bytes. */
   #readLength(bytes: Uint8Array, at: number, end: number): number {
     if (end - at === 2) {
       const length = (bytes[at] << 8) | bytes[at + 1];
@@ -407,7 +408,7 @@ export class FrameDecoder {
       return length;
     }
     const high = readUint32(bytes, at);
-    // RFC 6455 §5.2: the most significant bit is 0.
+    // RFC 6455 §5.2: the most significant bit must be 0.
     if (high > 0x7fffffff) {
       this.#fail("Expected a length below 2^63, received a greater one", CloseCode.ProtocolError);
     }
@@ -444,45 +445,43 @@ function readUint32(bytes: Uint8Array, at: number): number {
   return ((bytes[at] << 24) | (bytes[at + 1] << 16) | (bytes[at + 2] << 8) | bytes[at + 3]) >>> 0;
 }
 
-/** The bytes, or a copy of them if most of their buffer holds other things, which they would keep. */
+/**
+ * Copies the bytes if they are less than half of their buffer, so that the rest of the buffer is
+ * not kept.
+ */
 function withoutMuchElse(bytes: Uint8Array): Uint8Array {
   return 2 * bytes.length > bytes.buffer.byteLength ? bytes : new Uint8Array(bytes);
 }
 
-/** A plain Uint8Array, even if the chunk is an instance of a subclass such as Buffer. */
+/** Returns a plain Uint8Array, even if the chunk is an instance of a subclass such as Buffer. */
 function view(chunk: Uint8Array, start: number, size: number): Uint8Array {
   return new Uint8Array(chunk.buffer, chunk.byteOffset + start, size);
 }
 
-/** Whether the opcode is that of a control frame (RFC 6455 §5.5). */
+/** Returns whether the opcode is that of a control frame (RFC 6455 §5.5). */
 export function isControl(opcode: number): boolean {
   return (opcode & 8) !== 0;
 }
 
-/**
- * Checks everything that the header of a frame can tell by itself.
- *
- * @param rsvInUse the reserved bits that a negotiated extension has given a meaning
- * @returns what is wrong with it, if anything
- */
+/** Returns what is wrong with a header, or undefined. */
 function faultOf(header: FrameHeader, role: Role, rsvInUse: number): string | undefined {
   const { fin, rsv, opcode, masked, length } = header;
-  // RFC 6455 §5.2: a reserved bit without an extension that gives it a meaning fails the connection.
+  // RFC 6455 §5.2: a reserved bit is an error unless an agreed extension uses it.
   if ((rsv & ~rsvInUse) !== 0) {
     return `Expected reserved bits that no extension uses to be 0, received RSV ${rsv}`;
   }
   if (opcode >= Opcode.Close) {
-    // RFC 6455 §5.2: so does an unknown opcode.
+    // RFC 6455 §5.2: an unknown opcode is an error.
     if (opcode > Opcode.Pong) return `Expected a known opcode, received ${opcode}`;
-    // RFC 6455 §5.5: control frames are at most 125 bytes long and not fragmented.
+    // RFC 6455 §5.5: control frames have at most 125 bytes and must not be fragmented.
     if (length > MAX_CONTROL_LENGTH) {
       return "Expected a control frame of at most 125 bytes, received a longer one";
     }
     if (!fin) return "Expected a whole control frame, received a fragment";
-    // RFC 7692 §6.1: no known extension compresses them.
+    // RFC 7692 §6.1: control frames are not compressed.
     if (rsv !== 0) return `Expected a control frame without reserved bits, received ${rsv}`;
   } else if (opcode > Opcode.Binary) return `Expected a known opcode, received ${opcode}`;
-  // RFC 6455 §5.1: a server takes masked frames only, a client unmasked ones only.
+  // RFC 6455 §5.1: a server accepts only masked frames, a client only unmasked ones.
   if (masked === (role === "server")) return undefined;
   return role === "server"
     ? "Expected a masked frame from the client, received an unmasked one"

@@ -1,5 +1,5 @@
 /**
- * Frames to messages and back (RFC 6455 §5.4, §5.6).
+ * Converts frames to messages and messages to frames (RFC 6455 §5.4, §5.6).
  *
  * @module
  */
@@ -9,85 +9,92 @@ import { RemoteProtocolError } from "./error.ts";
 import { type Frame, Opcode } from "./frame.ts";
 import { type TextCodec, Utf8Decoder, webTextCodec } from "./utf8.ts";
 
-/** The longest message that is put together where nobody says otherwise, in bytes: 1 MiB. */
+/** Default for the maximum size of a message, in bytes: 1 MiB. */
 export const MAX_MESSAGE_SIZE = 1048576;
 
-/** A message: a string is a text message, bytes are a binary one. */
+/** A message. A string is a text message; bytes are a binary message. */
 export type Message = string | Uint8Array;
 
 /** A piece of a text message. */
 export interface TextEvent {
-  /** Tells the events apart. */
+  /** The type of the event. */
   type: "text";
-  /** Whole characters; what a piece cuts off comes with the next one. */
+  /** Complete characters. A character that is cut off is in the next piece. */
   data: string;
   /** Whether the frame ends with this piece. */
   frameFinished: boolean;
   /** Whether the message ends with this piece. */
   messageFinished: boolean;
-  /** When sent: whether to compress the message, where that was agreed on. Default: by its size */
+  /**
+   * When sending: whether to compress the message, if compression was agreed on. By default, its
+   * size decides.
+   */
   compress?: boolean;
 }
 
 /** A piece of a binary message. */
 export interface BinaryEvent {
-  /** Tells the events apart. */
+  /** The type of the event. */
   type: "binary";
-  /** The bytes. In an event that was received they may be a view of the input. */
+  /** The bytes. In a received event, they may be a view of the input. */
   data: Uint8Array;
   /** Whether the frame ends with this piece. */
   frameFinished: boolean;
   /** Whether the message ends with this piece. */
   messageFinished: boolean;
-  /** When sent: whether to compress the message, where that was agreed on. Default: by its size */
+  /**
+   * When sending: whether to compress the message, if compression was agreed on. By default, its
+   * size decides.
+   */
   compress?: boolean;
 }
 
 /** A piece of a message. */
 export type Fragment = TextEvent | BinaryEvent;
 
-/** How messages are read. */
+/** Options for reading messages. */
 export interface MessageOptions {
-  /** The longest message, in bytes; a longer one fails with 1009. Default: Infinity */
+  /**
+   * Maximum size of a message, in bytes. A longer message fails with 1009.
+   * @default {Infinity}
+   */
   maxMessageSize?: number;
-  /** How text is decoded. Default: TextDecoder and TextEncoder */
+  /** The codec for text. By default, TextDecoder and TextEncoder are used. */
   textCodec?: TextCodec;
 }
 
 const EMPTY = new Uint8Array(0);
 
 /**
- * Reads the pieces of data frames as messages, or as pieces of messages: checks the order of fragments,
- * the length of the message, which counts what its frames declare, and text, at each piece. A frame that
- * an extension has inflated declares nothing: its bytes count as they come.
+ * Reads pieces of data frames as messages, or as pieces of messages. It checks the order of the
+ * fragments, the size of the message and the UTF-8 of text. The size includes the declared length
+ * of a frame that has not been received completely. Inflated frames have no declared length.
  */
 export class MessageReader {
   /**
-   * Whether `read()` puts messages together. Otherwise it gives each piece; a binary one may be a view of
-   * what was received.
+   * Whether `read()` returns whole messages. Otherwise it returns each piece, and a binary piece
+   * may be a view of the input.
    */
   whole: boolean;
   readonly #maxMessageSize: number;
   readonly #codec: TextCodec;
   readonly #allocate: Allocate | undefined;
-  /** Opcode of the message under way, or 0 between messages. */
+  /** The opcode of the current message, or 0 between messages. */
   #opcode = 0;
   #withinFrame = false;
-  /** Length of the message so far, with everything that its frames declare. */
+  /** The size of the current message, including the declared length of its frames. */
   #size = 0;
-  /** What the current frame has declared and has not been received. */
+  /** The declared bytes of the current frame that have not been received. */
   #declared = 0;
-  /** Decodes text that does not lie whole in one piece. */
+  /** Decodes text that spans several pieces. */
   #utf8: Utf8Decoder | undefined;
   #withinText = false;
   #parts: MessageParts | undefined;
 
   /**
-   * Makes a reader for one connection.
-   *
-   * @param options the limit and the codec
-   * @param whole whether `read()` puts messages together
-   * @param allocate takes memory for messages, which need not be zeroed
+   * @param options The limit and the codec.
+   * @param whole Whether `read()` returns whole messages.
+   * @param allocate Returns memory for messages, which need not be zeroed.
    */
   constructor(options: MessageOptions = {}, whole: boolean = false, allocate?: Allocate) {
     this.#maxMessageSize = options.maxMessageSize ?? Infinity;
@@ -96,15 +103,15 @@ export class MessageReader {
     this.whole = whole;
   }
 
-  /** What is held of a message that is put together: bytes, or code units of text. */
+  /** Amount held of an incomplete message: bytes, or code units of text. */
   get held(): number {
     return this.#parts === undefined ? 0 : this.#parts.size;
   }
 
   /**
-   * Reads one piece of a data frame. Undefined if it is put together with the ones that follow.
+   * Reads one piece of a data frame. Returns undefined while the message is incomplete.
    *
-   * @throws {RemoteProtocolError} 1002, 1007 or 1009
+   * @throws {RemoteProtocolError} 1002, 1007 or 1009.
    */
   read(piece: DataPiece): Fragment | undefined {
     if (!this.#withinFrame) this.#beginFrame(piece.opcode, piece.length);
@@ -121,15 +128,15 @@ export class MessageReader {
     return isText ? this.#readText(piece, finished) : this.#readBinary(piece, finished);
   }
 
-  /** Gives out what is held of an unfinished message, as one piece, and forgets it. */
+  /** Returns the held part of an incomplete message as one piece, and forgets it. */
   takeHeld(): Fragment | undefined {
     return this.#parts?.takePartial(this.#opcode === Opcode.Text);
   }
 
   /**
-   * Says that no more pieces come.
+   * Reports the end of the input.
    *
-   * @throws {RemoteProtocolError} 1006 when the input ends within a message
+   * @throws {RemoteProtocolError} 1006 if the input ends within a message.
    */
   end(): void {
     if (this.#opcode === 0) return;
@@ -159,12 +166,12 @@ export class MessageReader {
 
   #readText(piece: DataPiece, finished: boolean): Fragment | undefined {
     let data: string | undefined;
-    // Text that lies whole in one piece needs no state.
+    // Text in a single piece needs no state.
     if (finished && !this.#withinText && piece.size > 0) {
       try {
         data = piece.text(this.#codec);
       } catch {
-        // The incremental decoder finds the place and says it.
+        // The incremental decoder finds the position of the error.
       }
     }
     data ??= this.#decodeNext(piece, finished);
@@ -210,15 +217,14 @@ function misplaced(expected: string, received: string): RemoteProtocolError {
 }
 
 /**
- * Puts the pieces of messages together. It holds one message at a time, in memory that is
- * proportional to its size, however small its pieces are. Bytes are copied into a buffer of the
- * message's own, unless they are a single piece that fills its buffer.
+ * Joins the pieces of messages. It holds one message at a time, and its memory is proportional to
+ * the size of the message, even if the pieces are small.
  */
 export class MessageAssembler {
   readonly #parts = new MessageParts();
   #isText = false;
 
-  /** Adds a piece; gives the message when it is whole. A binary message has a buffer of its own. */
+  /** Adds a piece. Returns the message when it is complete. A binary message has its own buffer. */
   push({ type, data, messageFinished }: Fragment): Message | undefined {
     this.#isText = type === "text";
     if (type === "text") {
@@ -231,18 +237,18 @@ export class MessageAssembler {
     return messageFinished ? this.#parts.take(this.#isText) : undefined;
   }
 
-  /** Amount held: bytes of a binary message, code units of a text message. */
+  /** Amount held: bytes of a binary message, or code units of a text message. */
   get size(): number {
     return this.#parts.size;
   }
 
-  /** Gives out what is held of an unfinished message, as one piece, and forgets it. */
+  /** Returns the held part of an incomplete message as one piece, and forgets it. */
   takePartial(): Fragment | undefined {
     return this.#parts.takePartial(this.#isText);
   }
 }
 
-/** A piece that an extension has decoded, or that another decoder has given. */
+/** A piece from an extension or another decoder. */
 export class DecodedPiece implements DataPiece {
   fin = true;
   opcode = 0;
@@ -251,7 +257,7 @@ export class DecodedPiece implements DataPiece {
   last = true;
   #payload: Uint8Array = EMPTY;
 
-  /** Describes this piece from now on. */
+  /** Sets the piece that this object describes. */
   set({ header, payload, last }: FramePiece): this {
     this.fin = header.fin;
     this.opcode = header.opcode;
@@ -279,15 +285,15 @@ export class DecodedPiece implements DataPiece {
   }
 }
 
-/** The bytes in a buffer of their own: a copy, unless they fill the buffer that they are in. */
+/** Returns bytes that fill their own buffer. They are copied if necessary. */
 export function ownBytes(bytes: Uint8Array): Uint8Array {
   const { length } = bytes;
-  // An empty array may be shared, and may have been transferred.
+  // An empty array may be shared, and its buffer may have been transferred.
   if (length === 0) return new Uint8Array(0);
   return length === bytes.buffer.byteLength ? bytes : new Uint8Array(bytes);
 }
 
-/** Bytes that are no longer masked. */
+/** Bytes that are not masked. */
 class Received implements Pick<DataPiece, "size" | "copyTo"> {
   readonly #bytes: Uint8Array;
 
@@ -304,17 +310,17 @@ class Received implements Pick<DataPiece, "size" | "copyTo"> {
   }
 }
 
-/** Takes memory that need not be zeroed. */
+/** Returns memory that need not be zeroed. */
 type Allocate = (length: number) => Uint8Array;
 
-/** Memory is taken for no more than so many times what has been received. */
+/** Memory is reserved for a declared length of at most this many times the received size. */
 const PLAUSIBLE = 16;
-/** This many strings are joined at a time. */
+/** Number of strings that are joined at a time. */
 const JOINED = 1024;
 
-/** The parts of a message that is put together. */
+/** The parts of an incomplete message. */
 class MessageParts {
-  /** What is held: bytes, or code units of text. */
+  /** Amount held: bytes, or code units of text. */
   size = 0;
   readonly #allocate: Allocate;
   #bytes: Uint8Array = EMPTY;
@@ -332,11 +338,7 @@ class MessageParts {
     this.#strings = [];
   }
 
-  /**
-   * Adds bytes.
-   *
-   * @param declared how many bytes the frame has declared beside these
-   */
+  /** Adds bytes; `declared` is the number of bytes of the frame that follow. */
   addBytes(piece: Pick<DataPiece, "size" | "copyTo">, declared: number): void {
     const end = this.size + piece.size;
     if (end > this.#bytes.length) this.#grow(end, end + declared);
@@ -344,7 +346,7 @@ class MessageParts {
     this.size = end;
   }
 
-  /** Makes room: for what was declared if that is plausible, and for twice as much as before. */
+  /** Makes room for the declared length, if it is plausible, or at least doubles the capacity. */
   #grow(needed: number, expected: number): void {
     const { size } = this;
     const plausible = expected <= needed * PLAUSIBLE;
@@ -353,12 +355,12 @@ class MessageParts {
     this.#bytes = longer;
   }
 
-  /** Gives out what is held as a piece of a message, and forgets it. */
+  /** Returns the held part as a piece of a message, and forgets it. */
   takePartial(text: boolean): Fragment | undefined {
     return this.size === 0 ? undefined : fragment(this.take(text), false, false);
   }
 
-  /** Gives out everything as one message, in memory of its own, and forgets it. */
+  /** Returns everything as one message in its own memory, and forgets it. */
   take(text: boolean): Message {
     const { size } = this;
     this.size = 0;
@@ -375,12 +377,12 @@ class MessageParts {
   #takeBytes(size: number): Uint8Array {
     const bytes = this.#bytes;
     this.#bytes = EMPTY;
-    // Memory that was allocated elsewhere may be part of a larger buffer.
+    // Memory from `allocate` may be part of a larger buffer.
     return ownBytes(bytes.length === size ? bytes : bytes.subarray(0, size));
   }
 }
 
-/** One array with the bytes of all. */
+/** Joins arrays of bytes. */
 export function concat(parts: readonly Uint8Array[]): Uint8Array {
   let size = 0;
   for (const part of parts) size += part.length;
@@ -393,18 +395,21 @@ export function concat(parts: readonly Uint8Array[]): Uint8Array {
   return whole;
 }
 
-/** How {@linkcode fragments} cuts. */
+/** Options of {@linkcode fragments}. */
 export interface FragmentsOptions {
-  /** The longest payload of a frame, in bytes. Default: Infinity, one frame a message */
+  /**
+   * Maximum payload of a frame, in bytes. By default, a message is one frame.
+   * @default {Infinity}
+   */
   maxFrameSize?: number;
 }
 
 const encoder = new TextEncoder();
 
 /**
- * Cuts a message into frames, whose payloads are parts of it.
+ * Splits a message into frames. Their payloads are views of the message.
  *
- * @throws {RangeError} If `maxFrameSize` is no whole number from 1 on.
+ * @throws {RangeError} If `maxFrameSize` is not an integer of at least 1.
  * @throws {TypeError} If the bytes of the message were detached or resized before the last frame.
  */
 export function* fragments(message: Message, options: FragmentsOptions = {}): Generator<Frame> {
@@ -427,7 +432,7 @@ export function* fragments(message: Message, options: FragmentsOptions = {}): Ge
     }
     const end = Math.min(length, at + maxFrameSize);
     yield { fin: end === length, rsv: 0, opcode, payload: bytes.subarray(at, end) };
-    // RFC 6455 §5.4: all fragments but the first are continuations.
+    // RFC 6455 §5.4: all fragments after the first are continuations.
     opcode = Opcode.Continuation;
     at = end;
   } while (at < length);

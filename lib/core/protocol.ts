@@ -1,5 +1,5 @@
 /**
- * The protocol after the opening handshake, without I/O (RFC 6455 §5 to §7).
+ * The protocol after the opening handshake (RFC 6455 §5 to §7).
  *
  * @module
  */
@@ -26,47 +26,47 @@ import {
 } from "./message.ts";
 import { checkKnown, type OptionNames } from "./options.ts";
 
-/** Shared by all that have none. */
 const NONE: readonly Extension[] = [];
 
-/** Where the closing handshake stands (RFC 6455 §7.1.3, §7.1.4). */
+/** The state of the closing handshake (RFC 6455 §7.1.3, §7.1.4). */
 export type ProtocolState =
-  /** No Close frame yet. */
+  /** No Close frame has been sent or received. */
   | "open"
-  /** We sent a Close frame and wait for the peer's. */
+  /** This end has sent a Close frame and waits for the peer's. */
   | "local-closing"
-  /** The peer sent a Close frame that we have not answered. */
+  /** The peer has sent a Close frame that this end has not answered. */
   | "remote-closing"
-  /** Both Close frames went, or the transport ended. */
+  /** Both ends have sent a Close frame, or the transport has ended. */
   | "closed";
 
-/** How a {@linkcode Protocol} works. */
+/** Options of a {@linkcode Protocol}. */
 export interface ProtocolOptions
   extends MessageOptions, Omit<FrameDecoderOptions, "role" | "rsvInUse"> {
-  /** The extensions that were agreed on, in that order; they are this object's from now on. Default: none */
+  /**
+   * The extensions in use, in the order in which they were agreed on. The protocol closes them.
+   * @default {[]}
+   */
   extensions?: readonly Extension[];
   /**
-   * Takes memory for a message that is put together, in bytes. It need not be zeroed: all of it is written
-   * before it is given out.
-   *
+   * Returns memory for a whole message, in bytes. The memory need not be zeroed, because it is
+   * overwritten completely.
    * @default {(length) => new Uint8Array(length)}
    */
   allocate?: (length: number) => Uint8Array;
   /**
-   * Lets extensions work elsewhere, as on another thread: called when `pending` is over and `next()`
-   * may have more. Default: none, all is done at once
+   * Allows extensions to work on other threads. Called when `pending` becomes false and `next()`
+   * may return an event. By default, extensions work synchronously.
    */
   onReady?: () => void;
   /**
-   * Called with each frame that came or is about to leave, for diagnosis: frames that come in pieces
-   * are put together for it, which takes memory. The payload of a frame that came is a copy. That of a
-   * frame about to leave must not be changed: it may be the caller's own bytes, which may go to other
-   * connections too, and what it holds after the call is undefined. Default: none
+   * Called with each frame that is received or about to be sent, for diagnosis. Received frames are
+   * joined from their pieces, which takes memory, and their payload is a copy. The payload of a
+   * frame to send must not be changed, because it may belong to the caller, and must not be used
+   * after the call.
    */
   onFrame?: (direction: "in" | "out", frame: Frame) => void;
 }
 
-/** The names of the options. Internal. */
 export const PROTOCOL_OPTIONS: OptionNames<ProtocolOptions> = {
   maxMessageSize: true,
   textCodec: true,
@@ -78,10 +78,10 @@ export const PROTOCOL_OPTIONS: OptionNames<ProtocolOptions> = {
   onFrame: true,
 };
 
-/** What a connection with extensions has beside the others. */
+/** The extensions of a connection. */
 class Extended {
   readonly extensions: readonly Extension[];
-  /** Whether one of them works elsewhere on what comes next. */
+  /** Whether an extension is processing the next event on another thread. */
   pending = false;
   readonly #reader: ExtensionReader;
   readonly #onReady: (() => void) | undefined;
@@ -101,7 +101,7 @@ class Extended {
   }
 
   next(): DataPiece | undefined {
-    // Set before the call: an extension may be ready before it returns.
+    // Set before the call, because an extension may be ready before it returns.
     this.pending = this.#onReady !== undefined;
     const piece = this.#reader.next(this.#onReady);
     if (piece === PENDING) return undefined;
@@ -110,10 +110,10 @@ class Extended {
   }
 }
 
-/** Tells of the frames that come, as they do. */
+/** Reports received frames to `onFrame`. */
 class FrameObserver {
   readonly onFrame: NonNullable<ProtocolOptions["onFrame"]>;
-  /** What came of a frame that is not whole yet. */
+  /** The pieces of an incomplete frame. */
   #assembler: MessageAssembler | undefined;
 
   constructor(onFrame: NonNullable<ProtocolOptions["onFrame"]>) {
@@ -137,12 +137,12 @@ class FrameObserver {
 }
 
 /**
- * Bytes in, events out; events in, bytes out. Nothing is answered by itself: `response()`
- * says what is due.
+ * The protocol after the opening handshake: bytes in, events out; events in, bytes out. It sends
+ * nothing on its own. `response()` makes the answer to a ping or a Close.
  *
  * @example
  * ```ts
- * import { Protocol, response } from "@sluice/sluice/core";
+ * import { Protocol, response } from "sluice/core";
  *
  * const client = new Protocol("client");
  * const server = new Protocol("server");
@@ -155,35 +155,35 @@ class FrameObserver {
  * ```
  */
 export class Protocol {
-  /** Whether there are extensions. */
+  /** Whether extensions are in use. */
   readonly extended: boolean;
   readonly #role: Role;
-  /** None where nobody wants to see the frames. */
+  /** Only set if there is an `onFrame`. */
   readonly #observer: FrameObserver | undefined;
   readonly #decoder: FrameDecoder;
   readonly #piece = new DecodedPiece();
   readonly #messages: MessageReader;
-  /** None where there are no extensions. */
+  /** Only set if there are extensions. */
   readonly #extended: Extended | undefined;
   #state: ProtocolState = "open";
-  /** The input ended; once what is buffered is read, this says so. */
+  /** Whether the input has ended. Buffered bytes may still be read. */
   #ended = false;
-  /** What the peer did wrong: nothing is read any more. */
+  /** The peer's error. Nothing more is read. */
   #failure: RemoteProtocolError | undefined;
-  /** And that we have said so (RFC 6455 §7.1.7). */
+  /** Whether the error has been sent (RFC 6455 §7.1.7). */
   #failed = false;
   /**
-   * Holds the frames that were written, until they are taken.
+   * Holds the written frames until they are taken.
    *
    * @internal
    */
   readonly encoder: Encoder;
 
   /**
-   * Makes the machine for one end, behind the opening handshake.
+   * Makes one end of a connection after the opening handshake.
    *
-   * @param role which end this is
-   * @param options limits, and whether received chunks may be changed
+   * @param role The role of this end.
+   * @param options The extensions and limits.
    */
   constructor(role: Role, options: ProtocolOptions = {}) {
     checkKnown("Protocol", options, PROTOCOL_OPTIONS);
@@ -204,26 +204,26 @@ export class Protocol {
     }
   }
 
-  /** Where the closing handshake stands. */
+  /** The state of the closing handshake. */
   get state(): ProtocolState {
     return this.#state;
   }
 
-  /** Which end this is. */
+  /** The role of this end. */
   get role(): Role {
     return this.#role;
   }
 
   /**
-   * Whether this end is the one to end the transport now: the server does, once both Close frames
-   * went, so that the client's port is not the one that lingers (RFC 6455 §7.1.1).
+   * Whether this end should end the transport now. The server does so after both Close frames, so
+   * that the client's port is not left in TIME_WAIT (RFC 6455 §7.1.1).
    */
   get endsTransport(): boolean {
     return this.#state === "closed" && this.#role === "server";
   }
 
   /**
-   * Whether messages are put together, so that each is one event. Otherwise each piece is an event.
+   * Whether each message is one event. Otherwise each piece of a message is an event.
    *
    * @default {false}
    */
@@ -235,46 +235,49 @@ export class Protocol {
     this.#messages.whole = whole;
   }
 
-  /** What is held of a message that is put together: bytes, or code units of text. */
+  /** Amount held of an incomplete message: bytes, or code units of text. */
   get held(): number {
     return this.#messages.held;
   }
 
-  /** Gives out what is held of an unfinished message, as one piece, and forgets it. */
+  /** Returns the held part of an incomplete message as one piece, and forgets it. */
   takeHeld(): Fragment | undefined {
     return this.#messages.takeHeld();
   }
 
-  /** See {@linkcode FrameDecoder.release}. */
+  /** @internal */
   release(): boolean {
-    // An extension may keep views of what it was given.
+    // Extensions may keep views of their input.
     return this.#extended === undefined && this.#decoder.release();
   }
 
-  /** How many received bytes were not read as events yet. */
+  /** Number of received bytes that have not been read as events. */
   get bufferedAmount(): number {
     return this.#decoder.bufferedAmount;
   }
 
-  /** See {@linkcode FrameDecoder.bufferedMemory}. */
+  /** @internal */
   get bufferedMemory(): number {
     return this.#decoder.bufferedMemory;
   }
 
-  /** Whether an extension works elsewhere on what comes next: `next()` gives nothing meanwhile. */
+  /**
+   * Whether an extension is processing the next event on another thread. `next()` returns undefined
+   * meanwhile.
+   */
   get pending(): boolean {
     return this.#extended !== undefined && this.#extended.pending;
   }
 
-  /** Frees what the extensions hold; what is pending is not called back. */
+  /** Frees the resources of the extensions. Pending callbacks are not called. */
   dispose(): void {
     for (const extension of this.#extended?.extensions ?? NONE) extension.close();
   }
 
   /**
-   * Takes the next bytes from the transport, or null at its end.
+   * Adds the next bytes from the transport, or null at its end.
    *
-   * @throws {LocalProtocolError} after the end, or when the connection is closed
+   * @throws {LocalProtocolError} If the input has ended or the connection is closed.
    */
   receive(bytes: Uint8Array | null): void {
     if (this.#ended) throw new LocalProtocolError("Expected no more input after its end");
@@ -285,15 +288,15 @@ export class Protocol {
     if (this.#state === "closed") {
       throw new LocalProtocolError("Expected no more input on a closed connection");
     }
-    // RFC 6455 §5.5.1, §7.1.7: what follows a Close frame, or a failure, is not processed.
+    // RFC 6455 §5.5.1, §7.1.7: bytes after a Close frame, or after an error, are not processed.
     if (this.#state !== "remote-closing" && this.#failure === undefined) this.#decoder.push(bytes);
   }
 
   /**
-   * Reads the next event, or gives undefined when there is none yet.
+   * Returns the next event, or undefined if there is none yet.
    *
-   * @throws {RemoteProtocolError} when the peer broke the protocol, and again at every later call until
-   * its `event` is sent
+   * @throws {RemoteProtocolError} If the peer violated the protocol. Later calls throw it again
+   * until its `event` is sent.
    */
   next(): ProtocolEvent | undefined {
     if (this.#state === "remote-closing" || this.#state === "closed" || this.#failed) {
@@ -321,21 +324,22 @@ export class Protocol {
     return this.#ended ? this.#lost() : undefined;
   }
 
-  /** The next piece as the extensions have decoded it, or as received if only an observer wants to see it. */
+  /**
+   * Returns the next piece after the extensions. Without extensions, this is the received piece.
+   */
   #filteredPiece(): DataPiece | undefined {
     if (this.#extended !== undefined) return this.#extended.next();
     const piece = this.#receivedPiece();
     return piece && this.#piece.set(piece);
   }
 
-  /** The next piece as it was received. */
   #receivedPiece(): FramePiece | undefined {
     const piece = this.#decoder.next();
     if (piece !== undefined) this.#observer?.received(piece);
     return piece;
   }
 
-  /** Reads the events that are at hand. */
+  /** Returns the available events. */
   *events(): IterableIterator<ProtocolEvent> {
     for (let event = this.next(); event !== undefined; event = this.next()) yield event;
   }
@@ -344,7 +348,7 @@ export class Protocol {
     if (this.#extended !== undefined) this.#extended.pending = false;
     if (!(error instanceof RemoteProtocolError)) return error;
     const { message, closeCode } = error;
-    // RFC 6455 §5.5.1: nothing more is sent after our Close.
+    // RFC 6455 §5.5.1: nothing is sent after this end's Close frame.
     const answerable = this.#refusal("close") === undefined;
     return this.#failure = answerable
       ? error
@@ -366,14 +370,13 @@ export class Protocol {
   }
 
   /**
-   * Gives the bytes that send the event; each piece of a message becomes a frame. A call that throws
-   * has changed nothing.
+   * Returns the bytes that send an event. Each piece of a message becomes a frame. If the call
+   * throws, nothing has changed.
    *
-   * @throws {LocalProtocolError} If the state forbids the event: after a Close frame was sent, except a
-   * pong while the peer's Close frame has not come, or a piece of another type in the middle of a
-   * message
-   * @throws {RangeError} for a payload, close code or reason that a control frame cannot carry
-   * @throws {TypeError} for data of the wrong type
+   * @throws {LocalProtocolError} If a Close frame was sent, except for a pong before the peer's
+   * Close frame; or if the piece has another type than the current message.
+   * @throws {RangeError} If a control frame cannot hold the payload, close code or reason.
+   * @throws {TypeError} If data has the wrong type.
    */
   send(event: OutgoingEvent): Uint8Array {
     this.write(complete(event));
@@ -383,7 +386,7 @@ export class Protocol {
   }
 
   /**
-   * Does as `send()`, into the batch of the `encoder`.
+   * Writes an event into the batch of the `encoder`, as `send()`.
    *
    * @internal
    */
@@ -408,10 +411,10 @@ export class Protocol {
   }
 
   /**
-   * Writes a piece of a message; see {@linkcode Encoder.writePiece}. A frame that was pending is refused if a
-   * Close frame goes meanwhile.
+   * Writes a piece of a message; see {@linkcode Encoder.writePiece}. If a Close frame is sent while
+   * the piece is pending, the piece is refused.
    *
-   * @throws {LocalProtocolError} as `send()`
+   * @throws {LocalProtocolError} If the state does not allow the piece.
    * @internal
    */
   writePiece(
@@ -432,11 +435,14 @@ export class Protocol {
     if (refused !== undefined) throw refused;
   }
 
-  /** RFC 6455 §5.5.1: no data is sent after a Close frame, and no ping by us. */
+  /**
+   * RFC 6455 §5.5.1: no data is sent after a Close frame, and this implementation sends no ping
+   * either.
+   */
   #refusal(type?: ProtocolEvent["type"]): LocalProtocolError | undefined {
-    // RFC 6455 §5.5.2: a ping is answered unless the peer's Close frame has come.
+    // RFC 6455 §5.5.2: a ping is answered until the peer's Close frame is received.
     if (type === "pong" && this.#state === "local-closing") return undefined;
-    // Until ours is sent, what was begun may be finished, be it that the peer's has come.
+    // After the peer's Close frame, this end may finish its message before it answers.
     if (this.#state === "open" || this.#state === "remote-closing") return undefined;
     const what = type === undefined ? "message" : `${type} event`;
     return new LocalProtocolError(
