@@ -245,7 +245,7 @@ export class Protocol {
     return this.#messages.takeHeld();
   }
 
-  /** @internal */
+  /** Drops the last chunk of the input. Returns false if the chunk is still in use. */
   release(): boolean {
     // Extensions may keep views of their input.
     return this.#extended === undefined && this.#decoder.release();
@@ -256,7 +256,7 @@ export class Protocol {
     return this.#decoder.bufferedAmount;
   }
 
-  /** @internal */
+  /** Approximate memory of the received bytes that have not been read, in bytes. */
   get bufferedMemory(): number {
     return this.#decoder.bufferedMemory;
   }
