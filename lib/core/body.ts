@@ -16,11 +16,7 @@ const MAX_LINE = 1024;
 /** How the length of a body is determined. */
 export type BodyFraming = { length: number } | "chunked" | "until-close";
 
-/**
- * Returns how the body of a response is delimited (RFC 9112 §6.3). Responses to HEAD are not
- * considered.
- * @throws {HandshakeError} "malformed-header", if Content-Length is not valid.
- */
+/** Returns how a response's body is delimited (RFC 9112 §6.3), unless the request was a HEAD. */
 export function bodyFraming(head: ResponseHead): BodyFraming {
   if (head.status < 200 || head.status === 204 || head.status === 304) return { length: 0 };
   const codings = headerValues(head.headers, "Transfer-Encoding");
@@ -86,7 +82,6 @@ export class BodyReader {
     return parts.length === 1 ? parts[0] : concat(parts);
   }
 
-  /** Reports the end of the input. */
   end(): void {
     if (this.#finished) return;
     if (this.#untilClose) this.#finished = true;
@@ -124,10 +119,7 @@ export class BodyReader {
   }
 }
 
-/**
- * Makes a reader for the body of a response. If the header fields do not give the length of the
- * body, the reader has failed from the start.
- */
+/** Makes a reader for the body of a response. It has failed if the framing is not valid. */
 export function bodyReader(head: ResponseHead): BodyReader {
   try {
     return new BodyReader(bodyFraming(head));
@@ -152,7 +144,6 @@ function chunkOf(bytes: Uint8Array): Uint8Array {
   return concat([size, bytes, CRLF]);
 }
 
-/** Adds the framing to a body. */
 export class BodyWriter {
   readonly #framing: BodyFraming;
   #sent = 0;
@@ -162,8 +153,7 @@ export class BodyWriter {
   }
 
   /**
-   * Returns the bytes of a piece of the body; `last` tells whether the body ends with the piece.
-   * @throws {LocalProtocolError} If the body is longer or, at its end, shorter than announced.
+   * Returns the framed bytes of a piece. Throws if the size of the body is not the announced one.
    */
   write(bytes: Uint8Array, last: boolean): Uint8Array {
     const framing = this.#framing;

@@ -86,7 +86,6 @@ export class ClientHandshake {
 
   /**
    * Makes the request.
-   *
    * @param options What to ask for.
    * @throws {TypeError} If a header field is one that the handshake writes itself, a protocol is
    * not a token, the host is not a host with an optional port, or the target is neither a path nor
@@ -115,7 +114,6 @@ export class ClientHandshake {
 
   /**
    * Returns the bytes of the request. There are none over HTTP/2.
-   *
    * @throws {TypeError} If the target or a header field contains characters that are not allowed
    * there.
    */
@@ -126,7 +124,6 @@ export class ClientHandshake {
   /**
    * Adds the next bytes, or null at the end of the transport. Returns the head of the response once
    * it is complete. At most 16 interim responses (1xx, except 101) may come before the response.
-   *
    * @throws {HandshakeError} "connection-lost" if the transport ends too early, "head-too-large" if
    * there are more interim responses, and the errors of {@linkcode parseResponseHead}.
    */
@@ -158,7 +155,6 @@ export class ClientHandshake {
 
   /**
    * Checks the response (RFC 6455 §4.1).
-   *
    * @throws {LocalProtocolError} If the head of the response has not been received.
    * @throws {HandshakeError} "status", "upgrade", "accept", "subprotocol", "extension" or
    * "malformed-header".

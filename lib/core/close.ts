@@ -59,9 +59,7 @@ export const MAX_REASON_LENGTH = 123;
 
 const encoder = new TextEncoder();
 
-/**
- * Returns whether a close code may be sent in a Close frame (RFC 6455 §7.4 and the IANA registry).
- */
+/** Returns whether a Close frame may have this code (RFC 6455 §7.4 and the IANA registry). */
 export function isWireCloseCode(code: number): boolean {
   return Number.isInteger(code) &&
     ((code >= 1000 && code <= 1003) || (code >= 1007 && code <= 1014) ||
@@ -70,7 +68,6 @@ export function isWireCloseCode(code: number): boolean {
 
 /**
  * Parses the payload of a Close frame. An empty payload gives code 1005 and no reason.
- *
  * @throws {RemoteProtocolError} 1002 if the payload is one byte or has a code that must not be
  * sent, 1007 if the reason is not UTF-8.
  */
@@ -98,7 +95,6 @@ export function parseClose(payload: Uint8Array): Required<CloseInfo> {
 
 /**
  * Serializes the payload of a Close frame. Without a code, or with 1005, it is empty.
- *
  * @throws {RangeError} If the code must not be sent, the reason is longer than 123 bytes, or there
  * is a reason without a code.
  * @throws {TypeError} If the code is not a number or the reason is not a string.

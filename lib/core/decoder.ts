@@ -22,20 +22,16 @@ export interface FramePiece {
 
 /** A piece of a data frame. Its bytes can be read once, with one of the methods. */
 export interface DataPiece {
-  /** Whether the frame is the last of its message. */
   readonly fin: boolean;
   readonly opcode: number;
   /** Length of the frame's payload in bytes, or 0 if the length is unknown. */
   readonly length: number;
-  /** Length of the piece, in bytes. */
   readonly size: number;
-  /** Whether the frame ends with this piece. */
   readonly last: boolean;
   /** Returns the bytes, unmasked. They may be a view of a received chunk. */
   bytes(): Uint8Array;
   /** Returns the bytes as text. Throws if they are not UTF-8. */
   text(codec: TextCodec): string;
-  /** Returns the bytes in a new buffer, unmasked. */
   copy(): Uint8Array;
   /** Copies the bytes into `target` at `at`, unmasked. */
   copyTo(target: Uint8Array, at: number): void;
@@ -134,7 +130,6 @@ export class FrameDecoder {
 
   #chunk: Uint8Array = EMPTY;
   #offset = 0;
-  /** The chunks after the current one. */
   #waiting: Queue<Uint8Array> | undefined;
   #waitingSize = 0;
   /** Whether a view of the current chunk has been returned. */
@@ -150,7 +145,6 @@ export class FrameDecoder {
 
   /**
    * Makes a decoder for one connection.
-   *
    * @param options The role and the limits.
    */
   constructor(options: FrameDecoderOptions) {
@@ -181,7 +175,6 @@ export class FrameDecoder {
 
   /**
    * Approximate memory of the unread chunks, in bytes.
-   *
    * @internal
    */
   get bufferedMemory(): number {
@@ -190,7 +183,6 @@ export class FrameDecoder {
 
   /**
    * Drops the last chunk. Returns false if the chunk is still in use.
-   *
    * @internal
    */
   release(): boolean {
@@ -203,7 +195,6 @@ export class FrameDecoder {
 
   /**
    * Returns the next piece, or undefined if more bytes are needed.
-   *
    * @throws {RemoteProtocolError} 1002 or 1009. Later calls throw it again.
    */
   next(): FramePiece | undefined {
@@ -219,7 +210,6 @@ export class FrameDecoder {
 
   /**
    * Reports the end of the input.
-   *
    * @throws {RemoteProtocolError} 1006 if the input ends within a frame.
    */
   end(): void {
@@ -233,7 +223,6 @@ export class FrameDecoder {
   /**
    * Moves to the next piece, which the fields then describe. Returns false if more bytes are
    * needed.
-   *
    * @internal
    */
   advance(): boolean {
@@ -324,7 +313,6 @@ export class FrameDecoder {
     this.#lent = false;
   }
 
-  /** Moves to the next chunk. Returns false if there is none. */
   #nextChunk(): boolean {
     const chunk = this.#waiting?.shift();
     if (chunk === undefined) return false;
@@ -346,7 +334,6 @@ export class FrameDecoder {
     return true;
   }
 
-  /** Reads a header that spans several chunks. */
   #gatherHeader(): boolean {
     const scratch = this.#scratch ??= new Uint8Array(MAX_CONTROL_LENGTH);
     while (this.#offset < this.#chunk.length || this.#nextChunk()) {
@@ -371,10 +358,7 @@ export class FrameDecoder {
     return scratch.slice(0, this.length);
   }
 
-  /**
-   * Reads and checks a header. Returns the offset after it, or INCOMPLETE. Errors in the first two
-   * bytes are reported without waiting for the rest.
-   */
+  /** Reads and checks a header. Returns the offset after it, or INCOMPLETE. */
   #parseHeader(bytes: Uint8Array, offset: number, end: number): number {
     if (end - offset < 2) return INCOMPLETE;
     const first = bytes[offset];
@@ -445,10 +429,7 @@ function readUint32(bytes: Uint8Array, at: number): number {
   return ((bytes[at] << 24) | (bytes[at + 1] << 16) | (bytes[at + 2] << 8) | bytes[at + 3]) >>> 0;
 }
 
-/**
- * Copies the bytes if they are less than half of their buffer, so that the rest of the buffer is
- * not kept.
- */
+/** Copies bytes that are less than half of their buffer, to release the rest of the buffer. */
 function withoutMuchElse(bytes: Uint8Array): Uint8Array {
   return 2 * bytes.length > bytes.buffer.byteLength ? bytes : new Uint8Array(bytes);
 }
@@ -458,7 +439,6 @@ function view(chunk: Uint8Array, start: number, size: number): Uint8Array {
   return new Uint8Array(chunk.buffer, chunk.byteOffset + start, size);
 }
 
-/** Returns whether the opcode is that of a control frame (RFC 6455 §5.5). */
 export function isControl(opcode: number): boolean {
   return (opcode & 8) !== 0;
 }

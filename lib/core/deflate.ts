@@ -72,7 +72,6 @@ export interface Inflater {
   readonly idle: boolean;
   /**
    * Returns the next piece of output, at most 64 KiB. The piece may be empty. The caller owns it.
-   *
    * @throws {Error} If the data is invalid or incomplete. The inflater cannot be used afterwards.
    * @throws {RangeError} If the message exceeds `maxMessageSize` and the engine checks this limit.
    */
@@ -87,28 +86,22 @@ export interface Inflater {
 
 /** Minimum size of a message that is compressed on another thread, in bytes. */
 const DEFLATE_LATER_FROM = 32768;
-/**
- * Minimum size of a message that is inflated on another thread, counting its bytes before and after
- * inflation so far.
- */
+/** The same for inflation, counting the bytes before and after inflation so far. */
 const INFLATE_LATER_FROM = 131072;
 /** The first output of a piece shorter than this is always inflated synchronously. */
 const SHORT = 1024;
 const TAIL_LENGTH = 4;
 const EMPTY = new Uint8Array(0);
 
-/** The parameters of permessage-deflate on one connection. */
 export interface DeflateAgreement {
   name: string;
   engine: DeflateEngine;
-  /** Minimum size of a message that is compressed, in bytes. */
   threshold: number;
   deflater: DeflaterOptions;
   inflater: InflaterOptions;
   contextTakeover: boolean;
 }
 
-/** permessage-deflate on one connection. */
 export class DeflateExtension implements Extension {
   readonly name: string;
   readonly rsv: number = Rsv.Rsv1;
@@ -152,7 +145,6 @@ class Incoming {
   #isFinished = false;
   /** Output that is kept until it is known whether more output follows. */
   #held: Uint8Array = EMPTY;
-  /** The result from another thread. */
   #result: { error: Error | undefined; output: Uint8Array } | undefined;
   #isPending = false;
   #isClosed = false;

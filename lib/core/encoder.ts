@@ -14,15 +14,11 @@ import { type TextCodec, webTextCodec, WholeCharacters } from "./utf8.ts";
 /** Maximum length of a frame header: 2 bytes, a length of 8 bytes, a masking key of 4 bytes. */
 const MAX_HEADER_LENGTH = 14;
 
-/** Returns the length of a frame header, in bytes. */
 export function headerLength(length: number, masked: boolean): number {
   return (length < 126 ? 2 : length < 65536 ? 4 : 10) + (masked ? 4 : 0);
 }
 
-/**
- * Writes a frame header without its masking key (RFC 6455 §5.2). Returns the offset after the
- * header.
- */
+/** Writes a frame header without its masking key. Returns the offset after the header. */
 export function writeHeader(
   target: Uint8Array,
   offset: number,
@@ -71,7 +67,6 @@ export interface EncodeFrameOptions {
  * console.log(encodeFrame({ opcode: Opcode.Text, payload }));
  * // 81 05 48 65 6c 6c 6f
  * ```
- *
  * @throws {RangeError} If a control frame is fragmented or longer than 125 bytes, the opcode is
  * unknown, or the masking key is not 4 bytes long.
  */
@@ -88,11 +83,7 @@ export function encodeFrame(frame: Frame, options: EncodeFrameOptions = {}): Uin
   return bytes;
 }
 
-/**
- * Checks a frame to send and returns its length in bytes.
- *
- * @throws {RangeError} If {@linkcode encodeFrame} would throw it.
- */
+/** Checks a frame to send and returns its length in bytes. */
 export function frameLength(frame: Frame, masked: boolean): number {
   const { fin = true, rsv = 0, opcode, payload } = frame;
   if (!isKnown(opcode)) throw new RangeError(`Expected a known opcode, received ${opcode}`);
@@ -113,11 +104,7 @@ function isKnown(opcode: number): boolean {
       (opcode >= Opcode.Close && opcode <= Opcode.Pong));
 }
 
-/**
- * Checks the payload of a control frame (RFC 6455 §5.5).
- *
- * @throws {RangeError} If it is longer than 125 bytes.
- */
+/** Checks the payload of a control frame (RFC 6455 §5.5). */
 export function checkControl(payload: Uint8Array): Uint8Array {
   if (payload.length > MAX_CONTROL_LENGTH) {
     throw new RangeError(
@@ -127,10 +114,7 @@ export function checkControl(payload: Uint8Array): Uint8Array {
   return payload;
 }
 
-/**
- * Writes a frame into a target with room for its {@linkcode frameLength}. Returns the offset after
- * the frame.
- */
+/** Writes a frame. The target must have room for {@linkcode frameLength} bytes. */
 export function writeFrame(
   target: Uint8Array,
   offset: number,
@@ -151,7 +135,6 @@ export function writeFrame(
 
 const FIN = 0x80;
 
-/** Returns the first byte of a frame: FIN, the reserved bits and the opcode. */
 export function firstByte(fin: boolean, rsv: number, opcode: number): number {
   return (fin ? FIN : 0) | (rsv << 4) | opcode;
 }
@@ -183,14 +166,11 @@ function release(buffer: Uint8Array): void {
   } else if (buffer.length === BUFFER_SIZE && buffers.length < MAX_BUFFERS) buffers.push(buffer);
 }
 
-/** A finished part of the batch. */
 interface Part {
   bytes: Uint8Array;
   /** The length of the part when it was written. The owner may detach lent bytes. */
   length: number;
-  /**
-   * If the bytes are lent: the length of their header, which is at the end of the previous part.
-   */
+  /** The length of the header of lent bytes. The header is at the end of the previous part. */
   header: number;
   /** The full buffer to free after this part has been sent. */
   full: Uint8Array | undefined;
@@ -200,7 +180,6 @@ function isIntact({ bytes, length }: Part): boolean {
   return bytes.length === length;
 }
 
-/** Returns the number of unused bytes in the part's full buffer. */
 function unusedOf({ bytes, length, full }: Part): number {
   return full === undefined ? 0 : full.length - (bytes.byteOffset - full.byteOffset) - length;
 }
@@ -217,9 +196,7 @@ export interface EncoderOptions {
   refusal?: () => Error | undefined;
 }
 
-/**
- * Writes frames into a batch. `take()` returns the batch as a few arrays, for one gathered write.
- */
+/** Writes frames into a batch, which `take()` returns for one gathered write. */
 export class Encoder {
   readonly #masked: boolean;
   readonly #codec: TextCodec;
@@ -232,7 +209,6 @@ export class Encoder {
   unused = 0;
   /** Whether the last `take()` dropped a frame because its lent bytes changed length. */
   hasVanished = false;
-  /** The opcode of the current message, or 0 between messages. */
   #message: Opcode = 0;
   #characters: WholeCharacters | undefined;
   #seen: Frame | undefined;
@@ -263,10 +239,7 @@ export class Encoder {
     return this.#lent.every(isIntact);
   }
 
-  /**
-   * Reports the last written frame to `onFrame`. This is not done while writing, because `onFrame`
-   * may write another frame.
-   */
+  /** Reports the last frame to `onFrame`. Separate, because `onFrame` may write another frame. */
   tell(): void {
     const frame = this.#seen;
     this.#seen = undefined;
@@ -275,7 +248,6 @@ export class Encoder {
 
   /**
    * Writes a piece of a message as a frame. If the call throws, nothing has changed.
-   *
    * @param lend Whether the bytes do not change until they have been sent. Long lent bytes are not
    * copied.
    * @param compress Whether to compress the message, for an extension that compresses.
@@ -311,15 +283,11 @@ export class Encoder {
     this.writeBytes(FIN | opcode, checkControl(payload));
   }
 
-  /**
-   * Returns the complete characters of a piece of text, including the one that the previous piece
-   * cut off.
-   */
+  /** Returns complete characters, including the one that the previous piece cut off. */
   #whole(data: string, fin: boolean): string {
     return (this.#characters ??= new WholeCharacters()).take(data, fin);
   }
 
-  /** Writes a piece of a message through the extensions. */
   #writeExtended(
     data: Message,
     { opcode, fin, compress }: { opcode: Opcode; fin: boolean; compress: boolean | undefined },
@@ -375,8 +343,6 @@ export class Encoder {
 
   /**
    * Writes a frame with bytes as its payload.
-   *
-   * @param first The first byte of the frame.
    * @param lend Whether the bytes do not change until they have been sent.
    * @param isOwn Whether the bytes were made for this frame and may be changed.
    */
@@ -401,7 +367,6 @@ export class Encoder {
     this.#seen = { fin, rsv, opcode, payload: new Uint8Array(payload) };
   }
 
-  /** Writes the header, and masks the payload, which is already in the buffer. */
   #finish(first: number, length: number, start: number): void {
     const at = writeHeader(this.#buffer, this.#end, first, this.#masked, length);
     this.size += start + length - this.#end;
@@ -432,7 +397,6 @@ export class Encoder {
     this.#parts.push({ bytes: payload, length, header, full: undefined });
   }
 
-  /** Copies a payload into as many buffers as it needs. */
   #copy(payload: Uint8Array, key: number | undefined): void {
     const { length } = payload;
     for (let at = 0; at < length;) {
@@ -446,7 +410,6 @@ export class Encoder {
     }
   }
 
-  /** Makes room for `size` contiguous bytes. */
   #reserve(size: number): void {
     const full = this.#buffer;
     if (full.length - this.#end >= size) return;
@@ -476,7 +439,6 @@ export class Encoder {
     else this.#parts.push({ bytes: EMPTY, length: 0, header: 0, full });
   }
 
-  /** Ends the current part. */
   #cut(full: Uint8Array | undefined): void {
     const length = this.#end - this.#start;
     if (length === 0) return;
@@ -492,10 +454,8 @@ export class Encoder {
   }
 
   /**
-   * Returns the bytes that were written. They must not change until {@linkcode recycle}. If lent
-   * bytes have changed their length, their frame and everything after it is dropped; see {@linkcode
-   * hasVanished}.
-   *
+   * Returns the written bytes, which must not change until {@linkcode recycle}. If lent bytes have
+   * changed their length, their frame and everything after it is dropped.
    * @param most Stop after this many bytes.
    * @param copy Whether to copy lent bytes.
    */
@@ -547,8 +507,8 @@ export class Encoder {
   }
 
   /**
-   * Reports that the taken bytes are no longer in use, and frees their buffers. Returns false, and
-   * frees nothing, if lent bytes have changed their length.
+   * Frees the buffers of the bytes that were taken. Returns false, and frees nothing, if lent bytes
+   * have changed their length.
    */
   recycle(): boolean {
     if (this.#lent.length > 0) {

@@ -130,9 +130,7 @@ export class Endpoint {
   #asked = false;
   #response: ResponseHead | undefined;
   #agreement: Agreement | undefined;
-  /** The body of a refusal that is received. */
   #incoming: BodyReader | undefined;
-  /** The body of a refusal that is sent. */
   #outgoing: BodyWriter | undefined;
   /** The peer's error in the opening handshake, until it is answered. */
   #failure: RemoteProtocolError | undefined;
@@ -140,7 +138,6 @@ export class Endpoint {
 
   /**
    * Makes one end of a connection.
-   *
    * @param role The role of this end.
    * @param options The extensions and limits.
    * @throws {TypeError} If the role or an option does not exist.
@@ -196,7 +193,6 @@ export class Endpoint {
 
   /**
    * The protocol after the opening handshake, for example to write batches.
-   *
    * @throws {LocalProtocolError} If the connection is not open yet.
    */
   get protocol(): Protocol {
@@ -235,7 +231,6 @@ export class Endpoint {
   /**
    * On a server: takes a request that another HTTP parser has read. `next()` then returns its
    * event.
-   *
    * @param head The head, with all header fields in their order.
    * @param trailing The bytes after the head.
    * @throws {LocalProtocolError} If this end is a client, or has received other input.
@@ -247,7 +242,6 @@ export class Endpoint {
   /**
    * Takes the header fields of the peer's head over HTTP/2. `next()` then returns its event.
    * `receive()` takes the data of the stream.
-   *
    * @throws {LocalProtocolError} If this end is a client that has not sent its request, or has
    * received other input.
    * @throws {HandshakeError} "malformed-header".
@@ -269,7 +263,6 @@ export class Endpoint {
   /**
    * Adds the next bytes from the transport, or null at its end. Bytes after the handshake are kept.
    * Bytes after the end of the connection are dropped.
-   *
    * @throws {LocalProtocolError} If the input has ended, the connection is closed, or this end is a
    * client that has not sent its request.
    */
@@ -292,7 +285,6 @@ export class Endpoint {
 
   /**
    * Returns the next event, or undefined if there is none yet.
-   *
    * @throws {RemoteProtocolError} If the peer violated the protocol. Later calls throw it again
    * until a refusal is sent. `event` is the event to answer with. If the opening handshake failed,
    * `cause` is the HandshakeError.
@@ -336,9 +328,7 @@ export class Endpoint {
     return { type: "accept", protocol, extensions, headers: extraFields(response.headers) };
   }
 
-  /**
-   * Reads the peer's head, unless another parser has read it. The bytes after it stay in the input.
-   */
+  /** Reads the peer's head, unless another parser has. Later bytes stay in the input. */
   #readHead<T>(
     handshake: { receive(chunk: Uint8Array | null): T | undefined; readonly trailing: Uint8Array },
     given: T | undefined,
@@ -380,7 +370,6 @@ export class Endpoint {
 
   /**
    * Returns the bytes that send an event. If the call throws, nothing has changed.
-   *
    * @throws {LocalProtocolError} If the state does not allow the event, a subprotocol was not
    * offered, an extension is not supported, or the body is longer or shorter than announced.
    * @throws {RangeError} If a control frame cannot hold the payload, close code or reason, or the
@@ -461,7 +450,6 @@ export class Endpoint {
     return bytes;
   }
 
-  /** Returns the supported extensions that an event names. */
   #chosen({ extensions }: ExtensionChoice): readonly ExtensionFactory[] {
     const supported = this.#supported;
     if (extensions === undefined) return supported;
@@ -472,7 +460,6 @@ export class Endpoint {
     return supported.filter(({ name }) => extensions.some((one) => one.name === name));
   }
 
-  /** Starts the protocol after the handshake. */
   #begin(extensions: readonly Extension[]): void {
     const protocol = new Protocol(this.role, { ...this.#protocolOptions, extensions });
     for (const chunk of this.#input) protocol.receive(chunk);

@@ -48,7 +48,6 @@ export class WebSocketError extends DOMException {
 
   /**
    * Makes an error, for example to abort or cancel a stream.
-   *
    * @param message The error message.
    * @param init The close code and reason. A reason without a code has the code 1000.
    * @throws {TypeError} If `init` is not an object, or its code is not a number of 16 bits.
@@ -74,9 +73,7 @@ export class WebSocketError extends DOMException {
   }
 }
 
-/**
- * Returns the code and reason that a WebSocketError was made with, or undefined for another value.
- */
+/** Returns the code and reason of a WebSocketError, or undefined for another value. */
 export function webSocketErrorSlots(
   value: unknown,
 ): { closeCode: number | null; reason: string } | undefined {
@@ -93,7 +90,6 @@ export function webSocketError(
   return raise(message, closeCode, reason, cause);
 }
 
-/** Makes the error for a call at the wrong moment. */
 export function invalidState(message: string, cause?: unknown): DOMException {
   return withCause(new DOMException(message, "InvalidStateError"), cause);
 }
@@ -290,7 +286,6 @@ export class HandshakeError extends Error {
 
   /**
    * Makes an error.
-   *
    * @param message The error message.
    * @param code The condition that failed.
    * @param options The cause, the status and the response.
@@ -305,7 +300,6 @@ export class HandshakeError extends Error {
   }
 }
 
-/** Makes the error for a request that a server answers with this status. */
 export function refusal(
   status: number,
   code: HandshakeErrorCode,
@@ -357,7 +351,6 @@ export class RemoteProtocolError extends Error {
 
   /**
    * Makes an error.
-   *
    * @param message The error message.
    * @param closeCode The close code to send.
    * @param options The cause, and the event to answer with.

@@ -47,11 +47,7 @@ export type OutgoingEvent =
   | (Pick<PongEvent, "type"> & Partial<PongEvent>)
   | (Pick<CloseEvent, "type"> & Partial<CloseEvent>);
 
-/**
- * Adds the defaults to an event to send.
- *
- * @throws {TypeError} If the event does not exist, or its data has the wrong type.
- */
+/** Adds the defaults to an event to send. Throws a TypeError if the event is not valid. */
 export function complete(event: OutgoingEvent): ProtocolEvent {
   switch (event.type) {
     case "text":

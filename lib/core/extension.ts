@@ -67,7 +67,6 @@ export interface Extension {
    * Returns the next piece as it was before the peer's extension changed it. The header has `fin`
    * and the opcode of the frame; its `length` is 0 if the length is unknown. The caller owns the
    * payload.
-   *
    * @param ready Called once when there is output again, if the method has returned {@linkcode
    * PENDING}. Without this parameter the method must not return PENDING.
    * @throws {RemoteProtocolError} If the data is not valid.
@@ -75,7 +74,6 @@ export interface Extension {
   next(ready?: () => void): FramePiece | typeof PENDING | undefined;
   /**
    * Changes a frame to send.
-   *
    * @param later Called with the result, if the method has returned undefined. No other frame is
    * given to the extension before. Without this parameter the method must not return undefined.
    */
@@ -89,18 +87,13 @@ export class ExtensionReader {
   readonly #extensions: readonly Extension[];
   readonly #source: () => FramePiece | undefined;
 
-  /**
-   * @param extensions The extensions, in the order in which they were agreed on.
-   * @param source Returns the next piece of a {@linkcode FrameDecoder}, if there is one.
-   */
   constructor(extensions: readonly Extension[], source: () => FramePiece | undefined) {
     this.#extensions = extensions;
     this.#source = source;
   }
 
   /**
-   * Reads the next piece. Returns undefined if the source has none. For `ready` see {@linkcode
-   * Extension.next}.
+   * Reads the next piece. Returns undefined if the source has none. See {@linkcode Extension.next}.
    */
   next(ready?: () => void): FramePiece | typeof PENDING | undefined {
     return this.#pull(0, ready);

@@ -65,5 +65,5 @@ export interface FrameHeader {
   length: number;
 }
 
-/** Maximum payload of a control frame, in bytes (RFC 6455 §5.5). */
+/** RFC 6455 §5.5. */
 export const MAX_CONTROL_LENGTH = 125;

@@ -122,9 +122,7 @@ export interface AcceptOptions {
   headers?: RawHeaders;
 }
 
-/** A client's request over HTTP/2. */
 export interface Http2RequestOptions extends HandshakeOffer {
-  /** "https" for a wss URL, "http" for a ws URL. */
   scheme: "http" | "https";
   /** The host, and the port unless it is the default port. */
   authority: string;
@@ -134,11 +132,7 @@ export interface Http2RequestOptions extends HandshakeOffer {
 
 // The request
 
-/**
- * Makes the head of a client's request and its key (RFC 6455 §4.1).
- * @throws {TypeError} If a header field is one that the handshake writes itself, a protocol is not
- * a token, or the host or the target contains characters that are not allowed there.
- */
+/** Makes the head of a client's request, and its key (RFC 6455 §4.1). */
 export function upgradeRequest(
   { host, target, headers = [], ...offer }:
     & HandshakeOffer
@@ -164,13 +158,7 @@ export function upgradeRequest(
   return { head, key };
 }
 
-/**
- * Returns the header fields of a client's request over HTTP/2: an extended CONNECT without a key
- * (RFC 8441 §4, §5).
- * @throws {TypeError} If a header field is one that the handshake writes itself or that HTTP/2 does
- * not have, a header field contains characters that are not allowed, or a subprotocol is not a
- * token.
- */
+/** Makes the header fields of an extended CONNECT (RFC 8441 §4, §5). It has no key. */
 export function http2Request(options: Http2RequestOptions): RawHeaders {
   const { scheme, authority, path, protocols, extensions, headers = [] } = options;
   checkAuthority(authority);
@@ -194,11 +182,7 @@ function checkAuthority(host: string): void {
   throw new TypeError(`Expected a host and a port, received ${JSON.stringify(host)}`);
 }
 
-/**
- * Checks the head of a request for a WebSocket (RFC 6455 §4.2.1).
- * @throws {HandshakeError} "body", "host", "malformed-head", "method", "not-upgrade",
- * "http-version", "version", "key" or "malformed-header". Its `status` is the one to answer with.
- */
+/** Checks a WebSocket request (RFC 6455 §4.2.1). The error's `status` is the one to answer with. */
 export function checkRequest(head: RequestHead): HandshakeRequest {
   const { method, version, headers } = head;
   const hasBody = announcesBody(headers);
@@ -226,11 +210,7 @@ export function checkRequest(head: RequestHead): HandshakeRequest {
   return { key, ...readOffer(headers) };
 }
 
-/**
- * Checks a request for a WebSocket over HTTP/2.
- * @throws {HandshakeError} "method", "not-upgrade", "malformed-head", "host", "body", "version" or
- * "malformed-header". Its `status` is the one to answer with.
- */
+/** Checks a WebSocket request over HTTP/2. The error's `status` is the one to answer with. */
 export function checkHttp2Request(fields: RawHeaders): ReceivedOffer {
   const method = headerValue(fields, ":method");
   if (method !== "CONNECT") {
@@ -264,10 +244,7 @@ export function checkHttp2Request(fields: RawHeaders): ReceivedOffer {
   return readOffer(fields);
 }
 
-/**
- * Makes the error for a plain request with a body. Hooks cannot see the body, because it would be
- * dropped (RFC 9110 §15.5.14).
- */
+/** RFC 9110 §15.5.14: a plain request with a body is refused, because hooks cannot see the body. */
 export function plainBody(): HandshakeError {
   return refusal(413, "body", "Expected a plain request without a body, received one with a body");
 }
@@ -282,24 +259,18 @@ function checkFields(headers: RawHeaders): void {
   );
 }
 
-/**
- * Makes the error for a WebSocket request with a body. A proxy could frame the request in another
- * way.
- */
+/** A proxy could frame the body of a WebSocket request in another way. */
 function unexpectedBody(): HandshakeError {
   return refusal(400, "body", "Expected a request without a body, received one that announces one");
 }
 
-/** Returns whether a request announces a body (RFC 9112 §6.3). */
+/** RFC 9112 §6.3. */
 function announcesBody(headers: RawHeaders): boolean {
   return headerValues(headers, "Transfer-Encoding").length > 0 ||
     headerValues(headers, "Content-Length").some((length) => length !== "0");
 }
 
-/**
- * Checks the version of the protocol (RFC 6455 §4.4); `unknown` is the status for any other
- * version.
- */
+/** RFC 6455 §4.4; `unknown` is the status for other versions. */
 function checkVersion(headers: RawHeaders, unknown: number): void {
   const version = headerValue(headers, "Sec-WebSocket-Version");
   if (version === VERSION) return;
@@ -355,11 +326,7 @@ function readOffer(headers: RawHeaders): ReceivedOffer {
 
 // The response
 
-/**
- * Makes the head of the 101 response (RFC 6455 §4.2.2).
- * @throws {LocalProtocolError} If the subprotocol was not offered.
- * @throws {TypeError} If a header field is one that the handshake writes itself.
- */
+/** Makes the head of the 101 response (RFC 6455 §4.2.2). */
 export function upgradeResponse(request: HandshakeRequest, options: AcceptOptions): ResponseHead {
   const { headers = [] } = options;
   checkExtraFields(headers);
@@ -377,11 +344,7 @@ export function upgradeResponse(request: HandshakeRequest, options: AcceptOption
   };
 }
 
-/**
- * Returns the header fields of the response over HTTP/2 to a request that has been checked.
- * @throws {LocalProtocolError} If the subprotocol was not offered.
- * @throws {TypeError} If a header field is not allowed; see {@linkcode http2Request}.
- */
+/** Makes the header fields of the response over HTTP/2 to a request that has been checked. */
 export function http2Response(offer: ReceivedOffer, options: AcceptOptions = {}): RawHeaders {
   return [
     [":status", "200"],
@@ -420,11 +383,7 @@ function agreementFields(
   return fields;
 }
 
-/**
- * Checks the response to a request (RFC 6455 §4.1).
- * @throws {HandshakeError} "status", "http-version", "upgrade", "accept", "subprotocol",
- * "extension" or "malformed-header".
- */
+/** Checks the response to a request (RFC 6455 §4.1). */
 export function checkResponse(head: ResponseHead, key: string, offer: HandshakeOffer): Agreement {
   const { version, status, headers } = head;
   if (status !== 101) throw wrongStatus(head);
@@ -442,10 +401,7 @@ export function checkResponse(head: ResponseHead, key: string, offer: HandshakeO
   return readAnswer(headers, offer);
 }
 
-/**
- * Checks the response to a request over HTTP/2.
- * @throws {HandshakeError} "status", "subprotocol", "extension" or "malformed-header".
- */
+/** Checks the response to a request over HTTP/2. */
 export function checkHttp2Response(fields: RawHeaders, offer: HandshakeOffer): Agreement {
   const head = http2ResponseHead(fields);
   if (!accepts(head)) throw wrongStatus(head);
@@ -510,8 +466,6 @@ export function refusalHeaders(
 
 /**
  * Makes the head of a refusal, and determines how its body is framed.
- *
- * @param request What is known of the request.
  * @throws {RangeError} If the status is not one of a refusal.
  * @throws {TypeError} If the header fields do not match the body.
  */
@@ -570,7 +524,6 @@ function refusalFraming(response: ResponseHead, hasBody: boolean, isHead: boolea
   return framing;
 }
 
-/** Makes the error for an input that ends within a head. */
 export function lost(what: string): HandshakeError {
   return new HandshakeError(
     `Expected the head of the ${what}, the connection ended before it was whole`,
@@ -589,15 +542,11 @@ export function checkExtraFields(headers: RawHeaders): void {
   }
 }
 
-/** Returns the header fields of a head except those that the handshake writes itself. */
 export function extraFields(headers: RawHeaders): RawHeaders {
   return headers.filter((field) => !OWN_FIELDS.has(field[0].toLowerCase()));
 }
 
-/**
- * Converts the head of a request over HTTP/2 to that of HTTP/1.1: a GET with a Host header.
- * @throws {HandshakeError} "malformed-header", if a field occurs twice.
- */
+/** Converts the head of a request over HTTP/2 to that of HTTP/1.1: a GET with a Host header. */
 export function http2RequestHead(fields: RawHeaders): RequestHead {
   const method = headerValue(fields, ":method") ?? "";
   const authority = headerValue(fields, ":authority");
@@ -613,10 +562,7 @@ export function http2RequestHead(fields: RawHeaders): RequestHead {
   };
 }
 
-/**
- * Converts the head of a response over HTTP/2 to that of HTTP/1.1.
- * @throws {HandshakeError} "malformed-header", if a field occurs twice.
- */
+/** Converts the head of a response over HTTP/2 to that of HTTP/1.1. */
 export function http2ResponseHead(fields: RawHeaders): ResponseHead {
   const status = Number(headerValue(fields, ":status"));
   return { version: HTTP2, status, statusText: "", headers: regularFields(fields) };
@@ -628,7 +574,7 @@ export function http2ResponseFields({ status, headers }: ResponseHead): RawHeade
   return [[":status", `${status}`], ...fields];
 }
 
-/** Returns the fields that are not pseudo-header fields (RFC 9113 §8.3). */
+/** RFC 9113 §8.3. */
 function regularFields(fields: RawHeaders): RawHeaders {
   return fields.filter(([name]) => !name.startsWith(":"));
 }

@@ -30,7 +30,6 @@ export function headerValues(headers: RawHeaders, name: string): string[] {
 
 /**
  * Returns the value of the only field with this name, or undefined.
- *
  * @throws {HandshakeError} "malformed-header", if there are several fields.
  */
 export function headerValue(headers: RawHeaders, name: string): string | undefined {
@@ -45,7 +44,7 @@ export function headerValue(headers: RawHeaders, name: string): string | undefin
   return values[0];
 }
 
-/** A regular expression for a character of a token (RFC 9110 §5.6.2). */
+/** RFC 9110 §5.6.2, as a regular expression for one character. */
 export const TCHAR = "[!#$%&'*+\\-.^_`|~0-9A-Za-z]";
 const TOKEN = new RegExp(`^${TCHAR}+$`);
 const TOKEN_HERE = new RegExp(`${TCHAR}+`, "y");
@@ -55,15 +54,11 @@ export function isToken(text: string): boolean {
   return TOKEN.test(text);
 }
 
-/**
- * Returns whether the text is a valid field value: Latin-1 without control characters (RFC 9110
- * §5.5).
- */
+/** RFC 9110 §5.5: no control characters, and only Latin-1. */
 export function isFieldValue(text: string): boolean {
   return /^[\t\x20-\x7e\x80-\xff]*$/.test(text);
 }
 
-/** Checks the name and the value of a header field. */
 export function checkField(name: string, value: string): void {
   if (!isToken(name)) {
     throw new TypeError(`Expected a header name to be a token, received ${JSON.stringify(name)}`);
@@ -76,7 +71,6 @@ export function checkField(name: string, value: string): void {
   }
 }
 
-/** Reads a value from left to right. */
 class Scanner {
   readonly #name: string;
   readonly #text: string;
@@ -151,7 +145,6 @@ class Scanner {
 
 /**
  * Parses a list of tokens, such as the value of a Connection header.
- *
  * @throws {HandshakeError} "malformed-header", if the value is not a list of tokens.
  */
 export function parseTokenList(name: string, value: string): string[] {
@@ -161,7 +154,6 @@ export function parseTokenList(name: string, value: string): string[] {
 
 /**
  * Parses the value of an Upgrade header: a list of protocols, which may have versions.
- *
  * @throws {HandshakeError} "malformed-header", if the value is not valid.
  */
 export function parseUpgrade(value: string): string[] {
@@ -174,7 +166,6 @@ export function parseUpgrade(value: string): string[] {
 
 /**
  * Parses the value of a Sec-WebSocket-Extensions header (RFC 6455 §9.1).
- *
  * @throws {HandshakeError} "malformed-header", if the value is not valid or has no extension.
  */
 export function parseExtensions(value: string): ExtensionHeader[] {
@@ -200,7 +191,6 @@ function parameterValue(scanner: Scanner): string {
 
 /**
  * Serializes the value of a Sec-WebSocket-Extensions header.
- *
  * @throws {TypeError} If a name or value is not a token.
  */
 export function serializeExtensions(extensions: readonly ExtensionHeader[]): string {
@@ -216,7 +206,6 @@ export function serializeExtensions(extensions: readonly ExtensionHeader[]): str
 
 /**
  * Parses the value of a Sec-WebSocket-Protocol header.
- *
  * @throws {HandshakeError} "malformed-header", if the value is not a list of tokens.
  */
 export function parseProtocols(value: string): string[] {
@@ -225,7 +214,6 @@ export function parseProtocols(value: string): string[] {
 
 /**
  * Serializes the value of a Sec-WebSocket-Protocol header.
- *
  * @throws {TypeError} If a protocol is not a token.
  */
 export function serializeProtocols(protocols: readonly string[]): string {

@@ -68,9 +68,7 @@ const EMPTY = new Uint8Array(0);
 const CR = 13;
 const LF = 10;
 
-/**
- * The items of a start line, as regular expressions for one character or for a run of characters.
- */
+/** The items of a start line: regular expressions for one character, or for a run of them. */
 type Pattern = readonly string[];
 
 const HTTP_VERSION: Pattern = [..."HTTP/", "\\d", "\\.", "\\d"];
@@ -132,7 +130,6 @@ export class HeadProgress {
 
 /**
  * Parses the head of a request. Returns undefined while the head is incomplete.
- *
  * @param bytes All bytes received so far, from the first byte of the head.
  * @param limits The limits of the head.
  * @param progress The state that an earlier call with the beginning of these bytes has left.
@@ -153,7 +150,6 @@ export function parseRequestHead(
 
 /**
  * Parses the head of a response. Returns undefined while the head is incomplete.
- *
  * @param bytes All bytes received so far, from the first byte of the head.
  * @param limits The limits of the head.
  * @param progress The state that an earlier call with the beginning of these bytes has left.
@@ -318,7 +314,6 @@ function tooLarge(message: string, code: HandshakeErrorCode = "head-too-large"):
 
 /**
  * Serializes the head of a request.
- *
  * @throws {TypeError} If a part contains characters that are not allowed there.
  */
 export function serializeRequestHead(head: RequestHead): Uint8Array {
@@ -335,7 +330,6 @@ export function serializeRequestHead(head: RequestHead): Uint8Array {
 
 /**
  * Serializes the head of a response.
- *
  * @throws {TypeError} If a part contains characters that are not allowed there.
  */
 export function serializeResponseHead(head: ResponseHead): Uint8Array {
@@ -377,7 +371,6 @@ export type HeadParser<T> = (
   progress: HeadProgress,
 ) => ParsedHead<T> | undefined;
 
-/** Collects bytes until they contain a complete head. */
 export class HeadReader<T> {
   readonly #parse: HeadParser<T>;
   readonly #limits: HeadLimits;
@@ -402,7 +395,6 @@ export class HeadReader<T> {
     return { head: parsed.head, rest: bytes.subarray(parsed.length) };
   }
 
-  /** Returns whether the received bytes begin with this text. */
   startsWith(text: string): boolean {
     return latin1(this.#buffer, 0, Math.min(this.#length, text.length)) === text;
   }
@@ -421,7 +413,6 @@ export class HeadReader<T> {
   }
 }
 
-/** Maximum number of interim responses before the final one. */
 const MOST_INTERIM = 16;
 
 /** Counts interim responses (RFC 9110 §15.2), which come before the final one. */
@@ -434,7 +425,6 @@ export class InterimCount {
   }
 }
 
-/** Reads the head of a response and skips the interim responses before it. */
 export class ResponseReader {
   readonly #limits: HeadLimits | undefined;
   #reader: HeadReader<ResponseHead>;
@@ -445,9 +435,7 @@ export class ResponseReader {
     this.#reader = new HeadReader(parseResponseHead, limits);
   }
 
-  /**
-   * Adds bytes. Returns the head of the final response once it is complete, and the bytes after it.
-   */
+  /** Adds bytes. Returns the head of the final response once it is complete, and the rest. */
   push(chunk: Uint8Array): { head: ResponseHead; rest: Uint8Array } | undefined {
     for (let bytes = chunk;;) {
       const read = this.#reader.push(bytes);

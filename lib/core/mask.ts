@@ -13,12 +13,7 @@ const WIDE_FROM = 1024;
 /** Size of the WebAssembly memory: one page. Longer payloads are masked in several steps. */
 const WINDOW = 65536;
 
-/**
- * Masks or unmasks the bytes from `start` to `end` in place.
- *
- * @param phase Number of bytes of the payload before `start`. The first byte is masked with byte
- * `phase % 4` of the key.
- */
+/** Masks bytes in place; `phase` is the number of payload bytes before `start`. */
 export function applyMask(
   bytes: Uint8Array,
   start: number,
@@ -40,9 +35,7 @@ export function applyMask(
 }
 
 /**
- * Copies bytes to `target` at offset `at`, masked or unmasked.
- *
- * @param phase Number of bytes of the payload before the first byte.
+ * Copies bytes, masked or unmasked; `phase` is the number of payload bytes before the first byte.
  */
 export function copyMasked(
   source: Uint8Array,
@@ -58,9 +51,7 @@ export function copyMasked(
 }
 
 /**
- * Copies the bytes from `start` to `end` into a new buffer, unmasked. The original bytes may be
- * unmasked too.
- *
+ * Copies bytes, unmasked. The original bytes may be unmasked too.
  * @param bytes An array that is not an instance of a subclass, such as Buffer.
  * @param key The masking key, rotated so that its lowest byte is for the byte at `start`.
  */
@@ -107,7 +98,6 @@ function rotate(key: number, phase: number): number {
 const pool = new Int32Array(1024);
 let used = pool.length;
 
-/** Returns a new masking key from the cryptographic random source. */
 export function maskingKey(): number {
   if (used === pool.length) {
     crypto.getRandomValues(pool);
@@ -151,9 +141,8 @@ function vectors(): Machine | null {
 }
 
 /**
- * Copies bytes from `start` to `end`, masked, to `target` at `offset`, which may be the same place.
- * Returns false, and copies nothing, if WebAssembly is not available.
- *
+ * Copies bytes, masked, to `target`, which may be their own place. Returns false, and copies
+ * nothing, if WebAssembly is not available.
  * @param key The masking key, rotated so that its lowest byte is for the byte at `start`.
  */
 export function wideMask(
@@ -176,12 +165,7 @@ export function wideMask(
   return true;
 }
 
-/**
- * Copies at most 64 KiB into a new buffer, masked. Returns undefined if WebAssembly is not
- * available.
- *
- * @param key The masking key, rotated so that its lowest byte is for the byte at `start`.
- */
+/** As {@linkcode wideMask}, for at most 64 KiB and a new buffer. Returns undefined if it cannot. */
 function wideMaskedCopy(
   source: Uint8Array,
   start: number,
@@ -215,7 +199,6 @@ function makeMachine(): Machine | null {
   }
 }
 
-/** Loads 16 bytes at `$at` + offset, masks them and stores them. */
 function maskVector(offset: number): number[] {
   return [
     ...[0x20, 2, 0x20, 2, 0xfd, 0x00, 4, offset], // local.get $at, local.get $at, v128.load
@@ -224,8 +207,7 @@ function maskVector(offset: number): number[] {
 }
 
 /**
- * The module, in WebAssembly's binary format. Its function is
- * `(func (param $length i32) (param $key i32) (local $at i32) (local $keys v128))`.
+ * The function is `(func (param $length i32) (param $key i32) (local $at i32) (local $keys v128))`.
  */
 function moduleBytes(): Uint8Array {
   const body = [

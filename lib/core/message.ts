@@ -68,34 +68,26 @@ const EMPTY = new Uint8Array(0);
 /**
  * Reads pieces of data frames as messages, or as pieces of messages. It checks the order of the
  * fragments, the size of the message and the UTF-8 of text. The size includes the declared length
- * of a frame that has not been received completely. Inflated frames have no declared length.
+ * of an incomplete frame. Inflated frames have no declared length.
  */
 export class MessageReader {
   /**
-   * Whether `read()` returns whole messages. Otherwise it returns each piece, and a binary piece
-   * may be a view of the input.
+   * Whether `read()` returns whole messages instead of pieces. A piece may be a view of the input.
    */
   whole: boolean;
   readonly #maxMessageSize: number;
   readonly #codec: TextCodec;
   readonly #allocate: Allocate | undefined;
-  /** The opcode of the current message, or 0 between messages. */
   #opcode = 0;
   #withinFrame = false;
   /** The size of the current message, including the declared length of its frames. */
   #size = 0;
   /** The declared bytes of the current frame that have not been received. */
   #declared = 0;
-  /** Decodes text that spans several pieces. */
   #utf8: Utf8Decoder | undefined;
   #withinText = false;
   #parts: MessageParts | undefined;
 
-  /**
-   * @param options The limit and the codec.
-   * @param whole Whether `read()` returns whole messages.
-   * @param allocate Returns memory for messages, which need not be zeroed.
-   */
   constructor(options: MessageOptions = {}, whole: boolean = false, allocate?: Allocate) {
     this.#maxMessageSize = options.maxMessageSize ?? Infinity;
     this.#codec = options.textCodec ?? webTextCodec;
@@ -108,11 +100,7 @@ export class MessageReader {
     return this.#parts === undefined ? 0 : this.#parts.size;
   }
 
-  /**
-   * Reads one piece of a data frame. Returns undefined while the message is incomplete.
-   *
-   * @throws {RemoteProtocolError} 1002, 1007 or 1009.
-   */
+  /** Reads one piece of a data frame. Returns undefined while the message is incomplete. */
   read(piece: DataPiece): Fragment | undefined {
     if (!this.#withinFrame) this.#beginFrame(piece.opcode, piece.length);
     this.#withinFrame = !piece.last;
@@ -133,11 +121,6 @@ export class MessageReader {
     return this.#parts?.takePartial(this.#opcode === Opcode.Text);
   }
 
-  /**
-   * Reports the end of the input.
-   *
-   * @throws {RemoteProtocolError} 1006 if the input ends within a message.
-   */
   end(): void {
     if (this.#opcode === 0) return;
     throw new RemoteProtocolError("Expected the message to go on, the input ended within it", 1006);
@@ -257,7 +240,6 @@ export class DecodedPiece implements DataPiece {
   last = true;
   #payload: Uint8Array = EMPTY;
 
-  /** Sets the piece that this object describes. */
   set({ header, payload, last }: FramePiece): this {
     this.fin = header.fin;
     this.opcode = header.opcode;
@@ -293,7 +275,6 @@ export function ownBytes(bytes: Uint8Array): Uint8Array {
   return length === bytes.buffer.byteLength ? bytes : new Uint8Array(bytes);
 }
 
-/** Bytes that are not masked. */
 class Received implements Pick<DataPiece, "size" | "copyTo"> {
   readonly #bytes: Uint8Array;
 
@@ -310,15 +291,12 @@ class Received implements Pick<DataPiece, "size" | "copyTo"> {
   }
 }
 
-/** Returns memory that need not be zeroed. */
 type Allocate = (length: number) => Uint8Array;
 
 /** Memory is reserved for a declared length of at most this many times the received size. */
 const PLAUSIBLE = 16;
-/** Number of strings that are joined at a time. */
 const JOINED = 1024;
 
-/** The parts of an incomplete message. */
 class MessageParts {
   /** Amount held: bytes, or code units of text. */
   size = 0;
@@ -338,7 +316,7 @@ class MessageParts {
     this.#strings = [];
   }
 
-  /** Adds bytes; `declared` is the number of bytes of the frame that follow. */
+  /** Adds bytes. The frame has declared `declared` more bytes. */
   addBytes(piece: Pick<DataPiece, "size" | "copyTo">, declared: number): void {
     const end = this.size + piece.size;
     if (end > this.#bytes.length) this.#grow(end, end + declared);
@@ -355,12 +333,10 @@ class MessageParts {
     this.#bytes = longer;
   }
 
-  /** Returns the held part as a piece of a message, and forgets it. */
   takePartial(text: boolean): Fragment | undefined {
     return this.size === 0 ? undefined : fragment(this.take(text), false, false);
   }
 
-  /** Returns everything as one message in its own memory, and forgets it. */
   take(text: boolean): Message {
     const { size } = this;
     this.size = 0;
@@ -382,7 +358,6 @@ class MessageParts {
   }
 }
 
-/** Joins arrays of bytes. */
 export function concat(parts: readonly Uint8Array[]): Uint8Array {
   let size = 0;
   for (const part of parts) size += part.length;
@@ -408,7 +383,6 @@ const encoder = new TextEncoder();
 
 /**
  * Splits a message into frames. Their payloads are views of the message.
- *
  * @throws {RangeError} If `maxFrameSize` is not an integer of at least 1.
  * @throws {TypeError} If the bytes of the message were detached or resized before the last frame.
  */

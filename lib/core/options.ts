@@ -59,10 +59,7 @@ const FOREIGN: readonly (readonly [ours: string, theirs: string])[] = [
   ["userAgent", "userAgentHeader"],
 ];
 
-/**
- * Hints for names without an equal option of ours. A hint is only given if the function has the
- * option `has`.
- */
+/** Hints for other names, given only if the function has the option `has`. */
 const INSTEAD: readonly (readonly [has: string, hints: { readonly [name: string]: string }])[] = [
   // Clients.
   ["userAgent", {
@@ -130,14 +127,7 @@ export function optionsWithout<T extends object, K extends keyof T>(
   return Object.fromEntries(left) as Omit<T, K>;
 }
 
-/**
- * Checks the names of options, and their values.
- *
- * @param owner The function or the option that the options belong to.
- * @throws {TypeError} If the options are not an object, or one of them does not exist or has a
- * wrong type.
- * @throws {RangeError} If an option has a wrong value.
- */
+/** Checks the names and values of options; `owner` is the function that the options belong to. */
 export function checkKnown(owner: string, options: unknown, names: object): void {
   checkNames(owner, options, names);
   checkValues(options as object, names);
@@ -178,7 +168,6 @@ export function checkType(name: string, value: unknown, type: string, isValid: b
   throw new TypeError(`Expected ${name} to be ${type}, received ${kindOf(value)}`);
 }
 
-/** Checks that a value is a number of at least 0. */
 export function checkNumber(name: string, value: unknown): void {
   checkType(name, value, "a number", typeof value === "number");
   if (value === undefined || (value as number) >= 0) return;
@@ -213,14 +202,12 @@ export function checkOneOf(name: string, value: unknown, values: readonly unknow
   throw new RangeError(`Expected ${name} to be one of ${values.join(", ")}, received ${value}`);
 }
 
-/** Makes the error for an option that does not exist. */
 export function unknownOption(owner: string, name: string, names: object): TypeError {
   const key = plain(name);
   const hint = foreignHint(key, names) ?? insteadHint(key, names) ?? similarHint(key, names);
   return new TypeError(`${owner} has no option ${name}${hint === undefined ? "" : `: ${hint}`}`);
 }
 
-/** Returns the kind of a value, for an error message. */
 export function kindOf(value: unknown): string {
   if (value === null || value === undefined) return String(value);
   if (Array.isArray(value)) return "an array";
@@ -262,7 +249,7 @@ function similarHint(key: string, names: object): string | undefined {
   return found && `use ${found}`;
 }
 
-/** Returns the number of letters to change, add or remove (Levenshtein distance). */
+/** Levenshtein distance. */
 function editDistance(a: string, b: string): number {
   let row = Array.from({ length: b.length + 1 }, (_, i) => i);
   for (let i = 1; i <= a.length; i++) {

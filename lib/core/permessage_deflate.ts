@@ -140,7 +140,6 @@ export class PerMessageDeflate implements ExtensionFactory {
 
   /**
    * Makes an extension for any number of connections.
-   *
    * @param init The engine and the options.
    * @throws {TypeError} If an option has the wrong type.
    * @throws {RangeError} If an option is out of range.
@@ -179,7 +178,6 @@ export class PerMessageDeflate implements ExtensionFactory {
 
   /**
    * Makes a client's extension from the server's answer.
-   *
    * @throws {HandshakeError} "duplicate-parameter", "parameter-name" or "parameter-value".
    */
   finalize(parameters: ExtensionParameters): Extension {

@@ -78,7 +78,6 @@ export const PROTOCOL_OPTIONS: OptionNames<ProtocolOptions> = {
   onFrame: true,
 };
 
-/** The extensions of a connection. */
 class Extended {
   readonly extensions: readonly Extension[];
   /** Whether an extension is processing the next event on another thread. */
@@ -113,7 +112,6 @@ class Extended {
 /** Reports received frames to `onFrame`. */
 class FrameObserver {
   readonly onFrame: NonNullable<ProtocolOptions["onFrame"]>;
-  /** The pieces of an incomplete frame. */
   #assembler: MessageAssembler | undefined;
 
   constructor(onFrame: NonNullable<ProtocolOptions["onFrame"]>) {
@@ -174,14 +172,12 @@ export class Protocol {
   #failed = false;
   /**
    * Holds the written frames until they are taken.
-   *
    * @internal
    */
   readonly encoder: Encoder;
 
   /**
    * Makes one end of a connection after the opening handshake.
-   *
    * @param role The role of this end.
    * @param options The extensions and limits.
    */
@@ -224,7 +220,6 @@ export class Protocol {
 
   /**
    * Whether each message is one event. Otherwise each piece of a message is an event.
-   *
    * @default {false}
    */
   get whole(): boolean {
@@ -276,7 +271,6 @@ export class Protocol {
 
   /**
    * Adds the next bytes from the transport, or null at its end.
-   *
    * @throws {LocalProtocolError} If the input has ended or the connection is closed.
    */
   receive(bytes: Uint8Array | null): void {
@@ -294,7 +288,6 @@ export class Protocol {
 
   /**
    * Returns the next event, or undefined if there is none yet.
-   *
    * @throws {RemoteProtocolError} If the peer violated the protocol. Later calls throw it again
    * until its `event` is sent.
    */
@@ -324,9 +317,7 @@ export class Protocol {
     return this.#ended ? this.#lost() : undefined;
   }
 
-  /**
-   * Returns the next piece after the extensions. Without extensions, this is the received piece.
-   */
+  /** Returns the next piece after the extensions, if there are any. */
   #filteredPiece(): DataPiece | undefined {
     if (this.#extended !== undefined) return this.#extended.next();
     const piece = this.#receivedPiece();
@@ -372,7 +363,6 @@ export class Protocol {
   /**
    * Returns the bytes that send an event. Each piece of a message becomes a frame. If the call
    * throws, nothing has changed.
-   *
    * @throws {LocalProtocolError} If a Close frame was sent, except for a pong before the peer's
    * Close frame; or if the piece has another type than the current message.
    * @throws {RangeError} If a control frame cannot hold the payload, close code or reason.
@@ -387,7 +377,6 @@ export class Protocol {
 
   /**
    * Writes an event into the batch of the `encoder`, as `send()`.
-   *
    * @internal
    */
   write(event: ProtocolEvent): void {
@@ -413,7 +402,6 @@ export class Protocol {
   /**
    * Writes a piece of a message; see {@linkcode Encoder.writePiece}. If a Close frame is sent while
    * the piece is pending, the piece is refused.
-   *
    * @throws {LocalProtocolError} If the state does not allow the piece.
    * @internal
    */
@@ -435,10 +423,7 @@ export class Protocol {
     if (refused !== undefined) throw refused;
   }
 
-  /**
-   * RFC 6455 §5.5.1: no data is sent after a Close frame, and this implementation sends no ping
-   * either.
-   */
+  /** RFC 6455 §5.5.1: after a Close frame no data is sent, and no ping either. */
   #refusal(type?: ProtocolEvent["type"]): LocalProtocolError | undefined {
     // RFC 6455 §5.5.2: a ping is answered until the peer's Close frame is received.
     if (type === "pong" && this.#state === "local-closing") return undefined;

@@ -16,7 +16,6 @@ export class Queue<T> {
     return this.#items.length - this.#head;
   }
 
-  /** The next item, which stays in the queue. */
   get first(): T | undefined {
     return this.#items[this.#head];
   }

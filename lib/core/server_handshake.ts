@@ -49,7 +49,6 @@ export class ServerHandshake {
 
   /**
    * Makes a handshake that waits for a request.
-   *
    * @param limits The limits for the head of the request.
    */
   constructor(limits: HeadLimits = {}) {
@@ -70,7 +69,6 @@ export class ServerHandshake {
   /**
    * Adds the next bytes, or null at the end of the transport. Returns the head of the request once
    * it is complete.
-   *
    * @throws {HandshakeError} "connection-lost" if the transport ends too early, and the errors of
    * {@linkcode parseRequestHead}.
    */
@@ -89,7 +87,6 @@ export class ServerHandshake {
 
   /**
    * Adds a head that another HTTP parser has read, instead of `receive()`.
-   *
    * @param request The head, with all header fields in their order.
    * @param trailing The bytes after the head.
    * @throws {LocalProtocolError} If there is a head already.
@@ -102,7 +99,6 @@ export class ServerHandshake {
 
   /**
    * Adds the header fields of a request over HTTP/2, instead of `receive()`.
-   *
    * @throws {LocalProtocolError} If there is a head already.
    * @throws {HandshakeError} "malformed-header".
    */
@@ -129,7 +125,6 @@ export class ServerHandshake {
 
   /**
    * Checks the request (RFC 6455 §4.2.1).
-   *
    * @throws {HandshakeError} If the request is wrong. Its `status` is the one to answer with.
    */
   check(): ReceivedOffer & Partial<HandshakeRequest> {
@@ -141,7 +136,6 @@ export class ServerHandshake {
 
   /**
    * Makes the response that accepts a request that has been checked.
-   *
    * @throws {LocalProtocolError} If the subprotocol was not offered.
    * @throws {TypeError} If a header field is one that the handshake writes itself or contains
    * characters that are not allowed.
@@ -159,7 +153,6 @@ export class ServerHandshake {
 
   /**
    * Makes the response that refuses the request. The request may be incomplete or invalid.
-   *
    * @throws {RangeError} If the status is not one of a refusal.
    * @throws {TypeError} If a header field contains characters that are not allowed, or contradicts
    * another field.

@@ -8,7 +8,6 @@
 const words = new Int32Array(80);
 const state = new Int32Array(5);
 
-/** Computes the SHA-1 digest of bytes. */
 export function sha1(message: Uint8Array): Uint8Array {
   state[0] = 0x67452301;
   state[1] = 0xefcdab89;
@@ -28,10 +27,7 @@ export function sha1(message: Uint8Array): Uint8Array {
   return digest;
 }
 
-/**
- * RFC 3174 §4: the message is followed by a bit 1, bits 0, and its length in bits as a 64-bit
- * number.
- */
+/** RFC 3174 §4: the message is followed by a bit 1, bits 0, and its length in 64 bits. */
 function wordAt(message: Uint8Array, at: number, size: number): number {
   if (at === size - 8) return Math.floor(message.length / 2 ** 29);
   if (at === size - 4) return message.length << 3;
@@ -77,7 +73,6 @@ function rotate(word: number, bits: number): number {
   return (word << bits) | (word >>> (32 - bits));
 }
 
-/** Encodes bytes in base64 (RFC 4648 §4), with padding. */
 export function base64(bytes: Uint8Array): string {
   let text = "";
   for (let i = 0; i < bytes.length; i++) text += String.fromCharCode(bytes[i]);

@@ -29,7 +29,6 @@ export interface WebSocketUrl {
 
 /**
  * Parses a WebSocket URL.
- *
  * @param url The URL.
  * @param base The base of a relative URL, such as the URL of a page.
  * @throws {DOMException} SyntaxError if the URL is invalid, has another scheme than ws, wss, http
@@ -81,9 +80,8 @@ export function percentDecode(text: string): string {
 const AUTHORITY = /^(?:\[[\da-f:.]+\]|(?:[\w.~!$&'()*+,;=-]|%[\da-f]{2})+)(?::\d*)?$/i;
 
 /**
- * A request target in origin-form or absolute-form (RFC 9112 §3.2). Browsers send more characters
- * than RFC 3986 allows, but no fragment, and no backslash in a path, which `URL` would read as a
- * slash.
+ * RFC 9112 §3.2. Browsers send characters that RFC 3986 does not allow, but no fragment, and no
+ * backslash in a path, which `URL` would read as a slash.
  */
 const TARGET =
   /^(?:(https?|wss?):\/\/([^/?]+)(?=[/?]|$)|(?=\/))((?:\/[!"$->@-[\]-~]*)?(?:\?[!"$-~]*)?)$/i;
@@ -122,11 +120,8 @@ export function pathOfTarget(target: string): string | undefined {
 }
 
 /**
- * Returns the URL that a request asks for (RFC 9112 §3.3), with the scheme http or https; `secure`
- * tells whether the request was encrypted.
- * @throws {HandshakeError} "host" unless there is one Host field with a host and an optional port,
- * or "malformed-head" if the target is neither a path nor the URL of a WebSocket. The status is
- * 400.
+ * Returns the URL of a request, with the scheme http or https (RFC 9112 §3.3).
+ * @throws {HandshakeError} "host" or "malformed-head", with the status 400.
  */
 export function requestUrl(
   { method, target, version, headers }: RequestHead,
@@ -173,15 +168,11 @@ function join(secure: boolean, authority: string, path: string): URL | undefined
   }
 }
 
-/** Formats a host and a port as in a URL or a Host header. */
 export function formatAuthority(hostname: string, port: number): string {
   return `${hostname.includes(":") ? `[${hostname}]` : hostname}:${port}`;
 }
 
-/**
- * Returns the 4 or 16 bytes of an IP address, or undefined for a name. An IPv6 address has no
- * brackets.
- */
+/** Parses an IP address without brackets. Returns 4 or 16 bytes, or undefined for a name. */
 export function ipBytes(text: string): Uint8Array | undefined {
   if (/^\d+(?:\.\d+){3}$/.test(text)) {
     const parts = text.split(".").map(Number);

@@ -12,7 +12,6 @@ import { RemoteProtocolError } from "./error.ts";
 export interface TextCodec {
   /**
    * Decodes the UTF-8 from `start` to `end`. A byte order mark is kept.
-   *
    * @throws {Error} If the bytes are not UTF-8.
    */
   decode(bytes: Uint8Array, start: number, end: number): string;
@@ -26,16 +25,12 @@ export interface TextCodec {
 const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 const encoder = new TextEncoder();
 
-/** The {@linkcode TextCodec} of the web platform. */
 export const webTextCodec: TextCodec = {
   decode: (bytes, start, end) => decoder.decode(bytes.subarray(start, end)),
   encodeInto: (text, target, offset) => encoder.encodeInto(text, target.subarray(offset)).written,
 };
 
-/**
- * Decodes UTF-8 in pieces. It fails at the first invalid byte, before the end of the character or
- * message.
- */
+/** Decodes UTF-8 in pieces. It fails at the first invalid byte, even within a character. */
 export class Utf8Decoder {
   readonly #what: string;
   readonly #codec: TextCodec;
@@ -45,21 +40,14 @@ export class Utf8Decoder {
   /** Number of bytes decoded before the current piece, for error messages. */
   #position = 0;
 
-  /**
-   * @param what What is decoded, for error messages.
-   * @param codec The codec for complete characters.
-   */
   constructor(what: string, codec: TextCodec = webTextCodec) {
     this.#what = what;
     this.#codec = codec;
   }
 
   /**
-   * Decodes a piece. A character that the piece cuts off is returned with the next piece. After the
-   * last piece, the decoder is ready for another text.
-   *
-   * @throws {RemoteProtocolError} 1007 at the first invalid byte, or if the text ends within a
-   * character.
+   * Decodes a piece. A character that is cut off is returned with the next piece. After the last
+   * piece, the decoder is ready for another text.
    */
   push(bytes: Uint8Array, last: boolean): string {
     if (this.#carried > 0) return this.#pushAfterCarry(bytes, last);
@@ -114,11 +102,10 @@ export class Utf8Decoder {
 }
 
 /**
- * Cuts text between its characters. The first half of a surrogate pair at the end of a piece is
- * moved to the next piece, as in `TextEncoderStream`. Otherwise it would become U+FFFD.
+ * Cuts text between its characters, as `TextEncoderStream` does. A surrogate that is cut off from
+ * its pair would become U+FFFD.
  */
 export class WholeCharacters {
-  /** The half of a pair that the last piece has cut off. */
   half = "";
 
   /** Returns the complete characters of a piece. After the last piece, another text may begin. */
@@ -132,7 +119,6 @@ export class WholeCharacters {
   }
 }
 
-/** Returns the length of the character that begins with this byte. */
 function sequenceLength(lead: number): number {
   return lead < 0x80 ? 1 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
 }
@@ -149,8 +135,8 @@ function incompleteTail(bytes: Uint8Array): number {
 }
 
 /**
- * Returns the index of the first byte that no valid text has at its place, or `length` if there is
- * none. The last character may be incomplete. RFC 3629 §4; Unicode Standard, Table 3-7.
+ * Returns the index of the first invalid byte, or `length`. The last character may be incomplete.
+ * RFC 3629 §4; Unicode Standard, Table 3-7.
  */
 function firstInvalid(bytes: Uint8Array): number {
   let at = 0;

@@ -4,10 +4,7 @@
  * @module
  */
 
-/**
- * Makes a class look like a Web IDL interface: its members are enumerable, and its instances have a
- * tag.
- */
+/** Makes the members of a class enumerable, and gives its instances a tag, as Web IDL says. */
 export function defineInterface<T>(
   constructor: { readonly prototype: T },
   name: string,
@@ -44,9 +41,8 @@ export function toUnsignedShort(value: unknown, what: string): number {
 }
 
 /**
- * Converts to a sequence of strings. As Web IDL says, each member of the iterable and of its
- * iterator is read once, and `return()` is never called. A `for` loop would call it if a conversion
- * throws.
+ * Converts to a sequence of strings. Web IDL reads each member of the iterable and of its iterator
+ * once, and never calls `return()`. A `for` loop would call it if a conversion throws.
  */
 export function toStrings(value: unknown, what: string): string[] {
   const notSequence = () => new TypeError(`Expected ${what} to be a sequence of strings`);
