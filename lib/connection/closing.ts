@@ -1,6 +1,6 @@
 /**
- * How a connection ends: a state machine from the open connection to the end of its transport, with the
- * Close frames that were seen and those who are told of the end.
+ * The end of a connection: a state machine from the open connection to the end of its transport, and the
+ * listeners that are told.
  *
  * @module
  */
@@ -23,41 +23,44 @@ import type { Sender, SenderHost } from "./sender.ts";
 import { deadline, nextTurn, now } from "../timers.ts";
 import type { Transport } from "../transport.ts";
 
-/** How far a connection has come to its end. */
+/** The phases of a connection on the way to its end. */
 export type Phase =
-  /** Messages go both ways. */
+  /** Both ends may send messages. */
   | "open"
-  /** We close: our Close frame leaves after the messages that were accepted. The peer's is read for. */
+  /**
+   * This end closes. Its Close frame follows the accepted messages, and reading continues until the
+   * peer's.
+   */
   | "closing"
-  /** The end of the input was met. The messages before it are being taken, and may be answered. */
+  /** The input has ended. The messages before the end are still being read and may be answered. */
   | "draining"
-  /** The same, and we close: nothing more is accepted. */
+  /** Like "draining", but this end closes too and accepts no more messages. */
   | "draining-closing"
-  /** Both Close frames have been exchanged. The transport has not ended. */
+  /** Both Close frames were exchanged. The transport has not ended yet. */
   | "shaken"
-  /** The connection has failed. The transport has not ended. */
+  /** The connection has failed. The transport has not ended yet. */
   | "failed"
   /** The transport has ended after a clean close. A pipe has one turn to close `writable`. */
   | "settling"
   /** The transport has ended, and everything that waited is settled. */
   | "ended";
 
-/** What takes a connection nearer to its end. */
+/** Events that bring a connection nearer to its end. */
 type Step =
-  /** We want to close. */
+  /** This end starts to close. */
   | "close"
-  /** The end of the input was met: a Close frame, a violation, or the end of the transport. */
+  /** The input has ended: by a Close frame, a violation, or the end of the transport. */
   | "inputOver"
-  /** The peer's Close frame has come, and ours has been written. */
+  /** The peer's Close frame was received, and this end's was written. */
   | "handshakeDone"
-  /** The connection cannot end cleanly any more. */
+  /** A clean close is no longer possible. */
   | "fail"
-  /** The transport has ended, in a phase that does not wait for anything else. */
+  /** The transport has ended, and the phase waits for nothing else. */
   | "transportOver"
-  /** A pipe has had its turn. */
+  /** The pipe's turn is over. */
   | "settle";
 
-/** The phase after a step. A step that a phase does not have is ignored. */
+/** The phase after a step. If a phase does not list a step, the step is ignored. */
 const NEXT: { readonly [step in Step]: { readonly [phase in Phase]?: Phase } } = {
   close: { open: "closing", draining: "draining-closing" },
   inputOver: { open: "draining", closing: "draining-closing" },
@@ -74,19 +77,22 @@ const NEXT: { readonly [step in Step]: { readonly [phase in Phase]?: Phase } } =
   settle: { settling: "ended" },
 };
 
-/** What ends the input: undefined if the transport ended without a Close frame. */
+/** What ended the input. Undefined if the transport ended without a Close frame. */
 export type InputEnd = CloseEvent | RemoteProtocolError | undefined;
 
-/** Called when a connection has ended or failed; the error says why there was no clean close. */
+/** Called when a connection has ended or failed. `error` says why there was no clean close. */
 export type EndListener = (error?: WebSocketError) => void;
 
 /** How a connection closes when one of its streams is cancelled or aborted without a code. */
 export type LeaveRule =
   /** With 1011 for an error, and otherwise without a code. */
   | "direct"
-  /** Without a code, whatever the reason. */
+  /** Without a code, whatever the reason is. */
   | "standard"
-  /** As "direct", but a reason that is no error waits for the handler, which may still reject. */
+  /**
+   * Like "direct", but if the reason is not an error, the close waits for the handler, which may still
+   * reject.
+   */
   | "handler";
 
 /** The parts of a connection that its end acts on. */
@@ -95,24 +101,22 @@ export interface ClosingParts {
   readonly transport: Transport;
   readonly receiver: Receiver;
   readonly sender: Sender;
-  /** Reads on if there is something to read and room for it. */
+  /** Continues reading if there is input and room for it. */
   pump(): void;
-  /** Sends no more pings. */
   stopKeepalive(): void;
-  /** Rejects the pings that wait for their pongs. */
   failPings(error: () => unknown): void;
 }
 
-/** Brings one connection to its end. */
+/** Brings a connection to its end. */
 export class Closing implements SenderHost {
   phase: Phase = "open";
-  /** Whether input is still decoded: in the phases "open" and "closing". */
+  /** Whether input is still decoded. True in the phases "open" and "closing". */
   isReading = true;
-  /** How far the transport itself has come. */
+  /** State of the transport itself. */
   transport: "open" | "half-closed" | "closed" = "open";
-  /** Why the connection does not end with a clean close. */
+  /** The reason why the connection does not end with a clean close. */
   error: WebSocketError | undefined;
-  /** When the first Close frame was seen, by the clock of `now()`. */
+  /** Time of the first Close frame, by the clock of `now()`. */
   startedAt: number | undefined;
   leaveRule: LeaveRule = "direct";
   readonly #parts: ClosingParts;
@@ -125,47 +129,45 @@ export class Closing implements SenderHost {
   #onDecided: EndListener[] = [];
   #onEnded: EndListener[] = [];
   #closed: Promise<Required<CloseInfo>> | undefined;
-  /** The errors that say no more than that the connection is at its end. */
+  /** The errors that only say that the connection has ended. */
   #ownErrors: WeakSet<object> | undefined;
   #lastRefusal: DOMException | undefined;
 
   /**
-   * @param parts the parts of the connection
-   * @param timeout how long the peer may take to close, in milliseconds; 0 for as long as it likes
+   * @param parts The parts of the connection.
+   * @param timeout Maximum time that the peer may take to close, in milliseconds. 0 disables the limit.
    */
   constructor(parts: ClosingParts, timeout: number) {
     this.#parts = parts;
     this.#timeout = timeout;
   }
 
-  /** See `WebSocketConnection`. */
   get state(): "open" | "closing" | "closed" {
     if (this.canSend()) return "open";
     const { phase } = this;
     return phase === "failed" || phase === "settling" || phase === "ended" ? "closed" : "closing";
   }
 
-  /** Whether messages may be sent. */
   canSend(): boolean {
     return this.phase === "open" || this.phase === "draining";
   }
 
-  /** Whether our Close frame may still be written. */
+  /** Whether this end's Close frame may still be written. */
   canWrite(): boolean {
     const { phase } = this;
     if (phase === "open" || phase === "draining") return true;
     if (phase !== "closing" && phase !== "draining-closing") return false;
-    // It may wait for the messages before it.
+    // The Close frame may be waiting for the messages before it.
     const { state } = this.#parts.machine;
     return state === "open" || state === "remote-closing";
   }
 
-  /** RFC 6455 §5.5.2: a ping is answered until the peer's Close frame has come. */
+  /** RFC 6455 §5.5.2: a ping is answered until the peer's Close frame was received. */
   canAnswer(): boolean {
     return this.canWrite() || this.phase === "closing";
   }
 
-  /** Takes a step; false if the present phase does not have it. */
+  /** Takes a step. Returns false if the current phase ignores the step. */
   #take(step: Step): boolean {
     const next = NEXT[step][this.phase];
     if (next === undefined) return false;
@@ -175,22 +177,24 @@ export class Closing implements SenderHost {
     return true;
   }
 
-  // Who is told
+  // Listeners and errors
 
-  /** Calls back when the transport has ended. */
+  /** Calls the listener when the transport has ended. */
   whenEnded(listener: EndListener): void {
     if (this.phase === "ended") listener(this.error);
     else this.#onEnded.push(listener);
   }
 
-  /** Calls back as soon as the end is certain: when the connection has failed, or its transport has ended. */
+  /**
+   * Calls the listener when the outcome is certain: the connection has failed, or its transport has
+   * ended.
+   */
   whenDecided(listener: EndListener): void {
     if (this.phase === "failed" || this.phase === "ended") return listener(this.error);
     this.#onDecided.push(listener);
     this.#stopWaitingForHandler();
   }
 
-  /** See `WebSocketConnection`. */
   get closed(): Promise<Required<CloseInfo>> {
     return this.#closed ??= handled(
       new Promise((resolve, reject) =>
@@ -204,7 +208,7 @@ export class Closing implements SenderHost {
     return this.#frames.received ?? { closeCode: CloseCode.Abnormal, reason: "" };
   }
 
-  /** The Close frames that were seen; undefined before the first. */
+  /** The Close frames that were seen. Undefined before the first one. */
   get details(): CloseDetails | undefined {
     return this.#frames.first === undefined ? undefined : { ...this.#frames };
   }
@@ -217,12 +221,15 @@ export class Closing implements SenderHost {
     return both.filter((part) => part !== "").join("; then ") || "no Close frame either way";
   }
 
-  /** The error for those who send when they may not. */
+  /** Returns the error for a send that is no longer allowed. */
   closedError(): DOMException {
     return this.refusal(`Expected an open connection, it is ${this.state}`);
   }
 
-  /** An error for a call at the wrong moment: the same one as long as there is nothing else to say. */
+  /**
+   * Returns an error for a call at the wrong moment. The same error is returned while the message is the
+   * same.
+   */
   refusal(what: string): DOMException {
     const message = `${what} (${this.#describe()})`;
     const last = this.#lastRefusal;
@@ -235,15 +242,13 @@ export class Closing implements SenderHost {
     return error;
   }
 
-  /** Whether an error says no more than that this connection is at its end. */
+  /** Whether an error only says that this connection has ended. */
   isOwnError(error: unknown): boolean {
     if (typeof error !== "object" || error === null) return false;
     return error === this.error || this.#ownErrors?.has(error) === true;
   }
 
-  // We close
-
-  /** RFC 6455 §7.1.2: starts the closing handshake. Without effect once it was started. */
+  /** RFC 6455 §7.1.2: starts the closing handshake, unless it was started before. */
   startClose(info: CloseInfo): void {
     if (!this.#take("close")) return;
     const { reason = "" } = info;
@@ -252,7 +257,7 @@ export class Closing implements SenderHost {
     this.#parts.sender.beforeClose(() => {
       if (this.canWrite()) this.#sendClose({ type: "close", closeCode, reason });
     });
-    // The peer's Close may lie behind messages for which there was no room.
+    // The peer's Close frame may follow messages for which there was no room.
     this.#parts.pump();
   }
 
@@ -267,7 +272,7 @@ export class Closing implements SenderHost {
     this.#frames = { ...this.#frames, [direction]: { closeCode, reason }, first };
   }
 
-  /** Ends the transport unless the peer does so in time. */
+  /** Ends the transport if the peer does not end it in time. */
   #startTimer(): void {
     const isNeeded = this.#timeout > 0 && this.transport !== "closed";
     if (!isNeeded || this.#cancelTimer !== undefined) return;
@@ -276,16 +281,14 @@ export class Closing implements SenderHost {
 
   /** Ends the transport at once. */
   terminate(): void {
-    // After both Close frames the close stays a clean one.
+    // After both Close frames, the close remains a clean one.
     if (this.phase === "shaken") this.#parts.transport.destroy();
     else this.cut("The connection was terminated", CloseCode.Abnormal);
   }
 
-  // The input ends
-
   /**
-   * Decodes no further. The end is acted on when the messages before it have had their turn: the echo of
-   * one of them leaves before our Close.
+   * Stops decoding. The end is processed when the messages before it have been handled, so that an answer
+   * to one of them is sent before this end's Close.
    */
   inputOver(end: InputEnd): void {
     if (this.#take("inputOver")) this.#parts.receiver.budget.whenQuiet(() => this.#actOn(end));
@@ -304,14 +307,14 @@ export class Closing implements SenderHost {
     if (this.#take("handshakeDone")) this.#endTransport(this.#endsTransport);
   }
 
-  /** RFC 6455 §7.1.1: the server ends the transport first, the client waits for it to do so. */
+  /** RFC 6455 §7.1.1: the server ends the transport first, and the client waits for that. */
   get #endsTransport(): boolean {
     return this.#parts.machine.endsTransport || this.transport === "half-closed";
   }
 
-  /** RFC 6455 §5.5.1: a Close is answered with a Close. Returns whether that makes a clean close. */
+  /** RFC 6455 §5.5.1: answers a Close with a Close. Returns whether the close is clean. */
   #answerClose({ type, closeCode, reason }: CloseEvent): boolean {
-    // The standard calls a close clean only if everything written had left before.
+    // In the standard, a close is clean only if everything that was written has been sent.
     const { pending } = this.#parts.sender;
     this.#sendClose({ type, closeCode, reason });
     if (!pending && this.transport !== "closed") return true;
@@ -322,23 +325,21 @@ export class Closing implements SenderHost {
     return false;
   }
 
-  /** The input ended without a Close frame. */
+  /** Handles the end of the input without a Close frame. */
   #lose(): void {
     const cause = this.#transportError;
     const detail = cause === undefined ? "" : `: ${cause.message}`;
     const message = `The transport ended without a Close frame${detail} (${this.#describe()})`;
-    // A transport that knows the close code says so itself.
+    // A transport that knows the close code reports it in its error.
     const error = cause instanceof WebSocketError
       ? cause
       : webSocketError(message, CloseCode.Abnormal, "", cause);
     if (this.#decideFailure(error)) this.#endTransport(true);
   }
 
-  // The connection fails
-
-  /** RFC 6455 §7.1.7: fails the connection: says why, reads no more, ends the transport. */
+  /** RFC 6455 §7.1.7: fails the connection. Sends the code, stops reading and ends the transport. */
   fail(closeCode: number, message: string, cause?: unknown): void {
-    // The message of an extension may be of any characters.
+    // The message of an extension may contain any characters.
     const reason = truncateReason(message);
     if (this.canWrite()) this.#sendClose({ type: "close", closeCode, reason });
     if (this.#decideFailure(webSocketError(message, closeCode, "", cause))) {
@@ -346,7 +347,7 @@ export class Closing implements SenderHost {
     }
   }
 
-  /** Ends the transport at once, because no Close frame can tell the peer why. */
+  /** Ends the transport at once, because no Close frame can tell the peer the reason. */
   cut(message: string, closeCode: number, cause?: unknown): void {
     this.#decideFailure(webSocketError(message, closeCode, "", cause));
     if (this.transport === "closed") this.#endWithTransport();
@@ -354,9 +355,9 @@ export class Closing implements SenderHost {
   }
 
   /**
-   * Decides that the connection has failed. `closed` rejects before everything that waits.
+   * Marks the connection as failed. `closed` rejects before everything else that waits.
    *
-   * @param isComplete whether everything that the peer has sent was received: streams then close
+   * @param isComplete Whether everything that the peer has sent was received, so that streams close.
    */
   #decideFailure(error: WebSocketError, isComplete = false): boolean {
     if (!this.#take("fail")) return false;
@@ -366,14 +367,11 @@ export class Closing implements SenderHost {
     this.#parts.failPings(() => error);
     sender.end(isComplete ? () => this.closedError() : () => error);
     receiver.end({ clean: isComplete, closeCode: error.closeCode ?? undefined, error });
-    // What still comes is dropped, up to the end of the transport.
+    // Further input is dropped until the transport ends.
     this.#parts.pump();
     return true;
   }
 
-  // The transport ends
-
-  /** Ends our side, if it is for us to do so, after everything that was written. */
   #endTransport(isOurTurn: boolean): void {
     if (this.transport === "closed") return this.#endWithTransport();
     this.#parts.sender.flushAll();
@@ -381,26 +379,24 @@ export class Closing implements SenderHost {
     this.#startTimer();
   }
 
-  /** The peer has ended its side of the transport. */
   transportHalfClosed(): void {
     this.transport = "half-closed";
     if (this.isReading) this.#parts.pump();
     else if (this.phase === "shaken" || this.phase === "failed") this.#parts.transport.end();
   }
 
-  /** The transport is gone. */
   transportClosed(error: Error | undefined): void {
     this.transport = "closed";
     this.#transportError = error;
     this.#parts.sender.checkLent();
-    // In the other phases it has been stopped.
+    // In the other phases, keepalive has been stopped before.
     if (this.phase === "open") this.#parts.stopKeepalive();
-    // What was received whole is still delivered: the rest of one chunk, whatever waits already.
+    // Messages that were received completely are still delivered.
     if (this.isReading) this.#parts.pump();
     else this.#endWithTransport();
   }
 
-  /** Settles everything that waits, if nothing is left to be read. */
+  /** Settles everything that waits, if nothing is left to read. */
   #endWithTransport(): void {
     if (!this.#take("transportOver")) return;
     const { machine, receiver, sender } = this.#parts;
@@ -412,7 +408,7 @@ export class Closing implements SenderHost {
     const end = this.#cleanEnd(message, closeCode, reason);
     this.#parts.failPings(() => end.error);
     receiver.end(end);
-    // A pipe from `readable` to `writable` needs a turn to close the latter.
+    // A pipe from `readable` to `writable` needs a turn to close `writable`.
     if (sender.streaming) nextTurn(() => this.#settle());
     else this.#settle();
   }
@@ -428,7 +424,7 @@ export class Closing implements SenderHost {
     for (const listener of this.#onEnded) listener(this.error);
   }
 
-  /** A clean end. Its error is made for the first who asks for more. */
+  /** Returns a clean end. Its error is created when it is first needed. */
   #cleanEnd(message: () => string, closeCode: number, reason: string): End {
     let error: WebSocketError | undefined;
     const make = () => error ??= this.#own(webSocketError(message(), closeCode, reason));
@@ -441,32 +437,33 @@ export class Closing implements SenderHost {
     };
   }
 
-  // Streams and handlers
-
-  /** The reader or the writer of a stream gives up. */
+  /** Closes because the reader or the writer of a stream has given up. */
   leave(reason: unknown): void {
     const info = closeInfoOf(reason, this.leaveRule === "standard");
     if (this.leaveRule !== "handler" || info.closeCode !== undefined) return this.startClose(info);
-    // A loop that an error leaves cancels without a reason, and then the handler rejects.
+    // A loop that ends with an error cancels without a reason, and then the handler rejects.
     this.#leaving ??= reason === undefined ? { closeCode: CloseCode.Normal } : info;
     if (this.#onDecided.length > 0) this.#stopWaitingForHandler();
   }
 
-  /** The handler has returned without a promise: nobody tells what becomes of the connection. */
+  /** The handler has returned without a promise, so nothing will report that it has finished. */
   handlerLeft(): void {
     this.leaveRule = "direct";
     this.#stopWaitingForHandler();
   }
 
-  /** There is no handler to wait for, or it may itself be what waits for the end. */
+  /**
+   * Closes in the next turn: there is no handler to wait for, or the handler itself may be waiting for
+   * the end.
+   */
   #stopWaitingForHandler(): void {
     const leaving = this.#leaving;
     if (leaving !== undefined) nextTurn(() => this.startClose(leaving));
   }
 
   /**
-   * The handler that owned the connection has settled: the connection closes, with 1000 or with 1011, and
-   * nobody reads it any more. Returns whether somebody was still waiting for a message.
+   * Closes the connection with 1000 or 1011, because its handler has settled and nothing reads it any
+   * more. Returns whether something was still waiting for a message.
    */
   handlerSettled(rejected: boolean): boolean {
     if (!this.canSend()) return false;
@@ -478,7 +475,7 @@ export class Closing implements SenderHost {
     return waiting;
   }
 
-  /** Rejects with the error of a write: if the end has cut it off, no sooner than `closed` settles. */
+  /** Rejects with the error of a write. If the end has interrupted the write, `closed` settles first. */
   cutOff(error: unknown): Promise<never> {
     return new Promise((_, reject) => {
       if (this.canSend()) reject(error);
@@ -486,10 +483,9 @@ export class Closing implements SenderHost {
     });
   }
 
-  /** The writer of a stream has closed it. Resolves when the connection is closed. */
   async finish(): Promise<void> {
     this.startClose({});
-    // The clean end has come already if a pipe closes us in the turn that it is given.
+    // If a pipe closes `writable` in the turn that it is given, the clean end has already happened.
     if (this.phase === "settling") return;
     await new Promise<void>((resolve, reject) =>
       this.whenDecided((error) => error === undefined ? resolve() : reject(error))
@@ -502,15 +498,15 @@ function describe(verb: string, info: Required<CloseInfo> | undefined): string {
   return `${verb} ${info.closeCode}${info.reason && ` ${JSON.stringify(info.reason)}`}`;
 }
 
-/** The platform's own class, if it has one: its errors carry a code too. */
+/** The platform's own class, if it has one. Its errors carry a code too. */
 const { WebSocketError: Native } = globalThis as unknown as {
   WebSocketError?: typeof WebSocketError;
 };
 
 /**
- * What to close with when a stream is cancelled or aborted. A WebSocketError says it, if a script may send
- * its code: the error of another connection may have any. Another error is 1011, unless the connection
- * follows the standard, which has no code for it.
+ * Returns what to close with when a stream is cancelled or aborted. A WebSocketError gives the code, if a
+ * script may send that code; an error of another connection may have any. For another error it is 1011,
+ * unless the connection follows the standard, which has no code for it.
  */
 export function closeInfoOf(reason: unknown, standard: boolean): CloseInfo {
   const slots = webSocketErrorSlots(reason) ?? nativeSlots(reason);
@@ -521,7 +517,9 @@ export function closeInfoOf(reason: unknown, standard: boolean): CloseInfo {
   return closeCode !== null && isScriptCloseCode(closeCode) ? { closeCode, reason: text } : {};
 }
 
-/** The code and reason by the class's own getters: properties of the error itself do not count. */
+/**
+ * Reads the code and reason with the getters of the class. Properties of the error itself do not count.
+ */
 function nativeSlots(reason: unknown): ReturnType<typeof webSocketErrorSlots> {
   if (Native === undefined) return undefined;
   const slot = (name: "closeCode" | "reason") =>
@@ -534,15 +532,15 @@ function nativeSlots(reason: unknown): ReturnType<typeof webSocketErrorSlots> {
 }
 
 /**
- * Whether a reason without a code says that something went wrong. An AbortError says that somebody has had
- * enough, and what only looks like a WebSocketError says nothing.
+ * Whether a reason without a code is a failure. An AbortError is a deliberate end, and an object that
+ * only looks like a WebSocketError is not trusted.
  */
 function isFailure(reason: unknown): boolean {
   try {
     return reason instanceof Error && !(reason instanceof WebSocketError) &&
       reason.name !== "AbortError";
   } catch {
-    // A getter or a trap of the caller's has thrown.
+    // A getter or a proxy of the caller has thrown.
     return false;
   }
 }
@@ -552,14 +550,14 @@ const CLOSE_INFO: OptionNames<CloseInfo> = { closeCode: true, reason: true };
 /**
  * Checks what a caller wants to close with.
  *
- * @returns The code and reason. Each was read once: a getter may say something else the next time
- * @throws {TypeError} If the code or the reason is of the wrong type.
- * @throws {RangeError} If the code must not be sent, or the reason is too long. 1005 stands for no code.
+ * @returns A copy, because a getter may return another value the next time. 1005 stands for no code.
+ * @throws {TypeError} If the code or the reason has the wrong type.
+ * @throws {RangeError} If the code must not be sent, or the reason is too long.
  */
 export function checkCloseInfo(info: CloseInfo): CloseInfo {
   checkKnown("close()", info, CLOSE_INFO);
   const { closeCode, reason } = info;
-  // Null is no number, and not taken for one that was left out.
+  // Null is not a number, and does not count as omitted.
   const implied = reason ? CloseCode.Normal : undefined;
   const checked = { closeCode: closeCode === undefined ? implied : closeCode, reason };
   serializeClose(checked);

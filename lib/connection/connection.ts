@@ -267,8 +267,8 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
   }
 
   /**
-   * The messages as a stream. It closes after any clean close, and errors with a {@linkcode
-   * WebSocketError} otherwise.
+   * The messages as a stream. It closes after any clean close, and errors with a
+   * {@linkcode WebSocketError} otherwise.
    *
    * Cancelling the stream closes the connection. The reason decides on the close code:
    *
@@ -345,8 +345,8 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
    * @param payload At most 125 bytes. By default, four random bytes.
    * @param options `signal` stops waiting for the pong.
    * @returns A promise of the time until the pong, in milliseconds. It rejects with InvalidStateError if
-   * the connection is closing or closed, or a ping with this payload is waiting; with a {@linkcode
-   * WebSocketError} if the connection closes before the pong; with RangeError if the payload is too long.
+   * the connection is closing or closed, or a ping with this payload is waiting; with a
+   * {@linkcode WebSocketError} if the connection closes before the pong; with RangeError if the payload is too long.
    */
   ping(payload?: Uint8Array | string, options: { signal?: AbortSignal } = {}): Promise<number> {
     const refused = options === undefined ? undefined : refusal("ping()", options, SIGNAL_OPTION);

@@ -1,6 +1,6 @@
 /**
- * The pump of a connection: takes events out of the protocol as long as there is room for them, and holds
- * the transport back otherwise.
+ * Runs a connection: takes events from the protocol while there is room for them, and otherwise pauses
+ * the transport.
  *
  * @module
  */
@@ -21,10 +21,10 @@ import { Sender, type WritingMachine } from "./sender.ts";
 import type { Transport, TransportHandlers } from "../transport.ts";
 import { nextTurn } from "../timers.ts";
 
-/** How much memory may wait while an extension works on what came before, in bytes. */
+/** Maximum memory that may wait while an extension works on earlier input, in bytes. */
 const READ_MARK = 65536;
 
-/** What a driver needs of a {@linkcode Protocol}, or of what stands in for one. */
+/** What a driver needs of a {@linkcode Protocol} or of its substitute. */
 export type Machine =
   & Pick<
     Protocol,
@@ -46,34 +46,32 @@ export type Machine =
 
 /** What a driver begins with. */
 export interface DriverInit {
-  /** Which end this is. */
   role: Role;
   /** The open transport, which the handshake has handled so far. */
   transport: Transport;
-  /** Takes the transport over from the handshake, with the bytes that came after it. */
+  /** Takes the transport over from the handshake, with the bytes that followed the handshake. */
   takeOver: (driver: TransportHandlers & MachineHost) => void;
   /** The options of the caller. */
   options: Omit<ConnectionOptions, "signal">;
-  /** The extensions that were agreed on. Default: none */
+  /** The negotiated extensions. By default, none. */
   activeExtensions?: readonly Extension[];
-  /** How text is encoded and decoded. Default: TextEncoder and TextDecoder */
+  /** Encodes and decodes text. By default, TextEncoder and TextDecoder. */
   textCodec?: TextCodec;
-  /** The protocol machine, or a native WebSocket instead. Default: a new `Protocol` */
+  /** The protocol machine, or a native WebSocket. By default, a new `Protocol`. */
   machine?: Machine;
 }
 
-/** What a protocol machine calls. */
 export interface MachineHost {
-  /** Takes the events that are there. */
+  /** Takes the available events. */
   pump(): void;
-  /** A callback of the user's threw. */
+  /** Fails the connection because a callback of the application has thrown. */
   failThrown(error: unknown): void;
 }
 
 /**
- * The options of a connection's `Protocol`.
+ * Returns the options of a connection's `Protocol`.
  *
- * @param host returns the driver, once there is one
+ * @param host Function that returns the driver, which is created later.
  */
 export function protocolOptions(
   { maxMessageSize = MAX_MESSAGE_SIZE, maxFrameSize, onFrame }: DriverInit["options"],
@@ -93,7 +91,7 @@ export function protocolOptions(
   };
 }
 
-/** Drives the machines of one connection. */
+/** Runs the machines of one connection. */
 export class Driver
   implements TransportHandlers, MachineHost, ReceiverHost, ClosingParts, KeepaliveHost {
   readonly transport: Transport;
@@ -103,7 +101,7 @@ export class Driver
   readonly closing: Closing;
   readonly #keepalive: Keepalive | undefined;
   readonly #maxControlFrames: number | undefined;
-  // Made for the first control frames.
+  // Created for the first control frames.
   #controlRate: ControlRate | undefined;
   #pings: Pings | undefined;
 
@@ -111,10 +109,10 @@ export class Driver
   #pauses = 0;
   #pumping = false;
   #bytesReceived = 0;
-  /** How many messages had been taken when the last chunk came. */
+  /** Number of messages that had been taken when the last chunk arrived. */
   #takenBefore = 0;
 
-  /** @param init the transport, as the handshake leaves it, and the options */
+  /** @param init The transport, as the handshake leaves it, and the options. */
   constructor(init: DriverInit) {
     const { transport, takeOver, options } = init;
     const { pingInterval = 20_000, pingTimeout = 20_000, closeTimeout = 10_000 } = options;
@@ -143,7 +141,6 @@ export class Driver
     return protocol;
   }
 
-  /** See `WebSocketConnection`. */
   get stats(): ConnectionStats {
     return {
       ...this.receiver.stats,
@@ -155,13 +152,11 @@ export class Driver
     };
   }
 
-  // From the transport to the receiver
-
   data(chunk: Uint8Array): boolean {
     const received = this.#bytesReceived += chunk.length;
     this.#takenBefore = this.receiver.budget.taken;
     this.pump(chunk);
-    // It speaks of the last chunk, and another may have come within a callback of the user's.
+    // release() is about the last chunk. A callback of the application may have led to another chunk.
     return received === this.#bytesReceived && !this.#pumping && this.machine.release();
   }
 
@@ -183,9 +178,9 @@ export class Driver
   }
 
   /**
-   * Takes events as long as there is room for them.
+   * Takes events while there is room for them.
    *
-   * @param chunk bytes that have come. Default: none
+   * @param chunk Bytes that have arrived.
    */
   pump(chunk?: Uint8Array): void {
     const { closing, machine, receiver } = this;
@@ -203,13 +198,13 @@ export class Driver
           receiver.deliver(event, closing.phase === "closing");
         } else this.#handleControl(event);
       } catch (error) {
-        // Anything else was thrown by a callback of the user's, and must not take the process down.
+        // Any other error was thrown by a callback of the application. It must not end the process.
         if (error instanceof RemoteProtocolError) closing.inputOver(error);
         else this.failThrown(error);
       }
     }
     this.#pumping = false;
-    // What waits for extensions is held as it came.
+    // Input that waits for extensions is kept as received.
     const isBehind = machine.extended && machine.pending &&
       machine.bufferedMemory > READ_MARK;
     const isFull = (budget.isFull || receiver.mode === undefined) && this.#isFull;
@@ -219,12 +214,12 @@ export class Driver
 
   /** Whether to take no more events for now. */
   get #isFull(): boolean {
-    // After our own Close nothing waits for room: the peer's Close may lie behind it. If the transport is
-    // gone, only the rest of a chunk is left.
+    // After this end's Close, nothing waits for room: the peer's Close may follow the messages. After the
+    // end of the transport, only the rest of a chunk is left.
     const { phase, transport } = this.closing;
     if (phase !== "open" || transport === "closed") return false;
     const { budget, mode } = this.receiver;
-    // As long as nobody has said how the messages are read, a part of one counts as well.
+    // Until the way of reading is known, a part of a message counts as well.
     return budget.isFull || (mode === undefined && budget.wouldFill(this.machine.held));
   }
 
@@ -234,7 +229,7 @@ export class Driver
         this.#countControl();
         return this.sender.answer(event.payload);
       case "pong":
-        // What we have asked for is no flood.
+        // A pong that was asked for is not part of a flood.
         if (!this.#pings?.pong(event.payload)) this.#countControl();
         return;
       case "close":
@@ -261,8 +256,6 @@ export class Driver
     }
   }
 
-  // For the receiver
-
   onTaken(): void {
     if (this.#paused) this.pump();
   }
@@ -271,14 +264,11 @@ export class Driver
     this.closing.leave(reason);
   }
 
-  // Pings
-
-  /** How long the last ping took to be answered, in milliseconds. */
+  /** Time between the last answered ping and its pong, in milliseconds. */
   get latency(): number | undefined {
     return this.#pings?.latency;
   }
 
-  /** Sends a ping; resolves with the milliseconds until its pong. */
   ping(payload: Uint8Array): Promise<number> {
     if (!this.closing.canSend()) throw this.closing.closedError();
     const pings = this.#pings ??= new Pings();
@@ -291,7 +281,7 @@ export class Driver
     this.#pings?.fail(error);
   }
 
-  /** Called in a timer: rejects where `ping()` throws. */
+  /** Called in a timer. Rejects where `ping()` throws. */
   async sendPing(): Promise<void> {
     await this.ping(randomPayload());
   }
@@ -316,13 +306,16 @@ export class Driver
 
 type OnFrame = NonNullable<ConnectionOptions["onFrame"]>;
 
-/** A callback of the user's that throws fails the connection, and not what it was called from. */
+/**
+ * Wraps a callback of the application. If it throws, the connection fails, and the caller does not see
+ * the error.
+ */
 function guarded(onFrame: OnFrame, onThrown: (error: unknown) => void): OnFrame {
   const fail = (error: unknown) => nextTurn(() => onThrown(error));
   return (direction, frame) => {
     try {
       const returned: unknown = onFrame(direction, frame);
-      // Nobody waits for it, but it may reject.
+      // Nothing waits for the promise, but it may reject.
       if (returned instanceof Promise) returned.catch(fail);
     } catch (error) {
       fail(error);

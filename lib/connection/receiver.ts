@@ -13,18 +13,18 @@ import { nextTurn } from "../timers.ts";
 
 const HIGH_WATER_MARK = 65536;
 
-// Memory that a message takes beside its length while it waits, in bytes, about.
+// Approximate memory that a waiting message takes in addition to its length, in bytes.
 const TEXT_OVERHEAD = 64;
 const BYTES_OVERHEAD = 256;
-/** The same for a message that is read in pieces, beside its pieces. */
+/** Approximate memory that a message in pieces takes in addition to its pieces, in bytes. */
 const STREAM_OVERHEAD = 512;
 
-/** Size of a message, or of a piece of one, unless the caller measures it. */
+/** Returns the size of a message, or of a piece of one, unless the caller measures messages. */
 export function sizeOf(message: Message): number {
   return message.length + (typeof message === "string" ? TEXT_OVERHEAD : BYTES_OVERHEAD);
 }
 
-/** The caller's measure, whose results are checked as those of a stream's strategy are. */
+/** Returns the caller's measure with its results checked, like those of a stream's strategy. */
 function checked(measure: (message: Message) => unknown): (message: Message) => number {
   return (message) => {
     const size = +(measure(message) as number);
@@ -35,35 +35,35 @@ function checked(measure: (message: Message) => unknown): (message: Message) => 
   };
 }
 
-/** How much may wait to be read, over all the queues of a connection. */
+/** Limits what may wait to be read, over all queues of a connection. */
 export class Budget {
-  /** Whether no more should come. One item is let in, whatever the limit. */
+  /** Whether the limit is reached. One item is allowed in any case. */
   isFull = false;
-  /** What waits now, and the most that ever waited. */
+  /** The size of the waiting items now, and its maximum so far. */
   used = 0;
   peak = 0;
-  /** How many items have been taken. */
+  /** Number of items that have been taken. */
   taken = 0;
   #items = 0;
   readonly #limit: number;
   readonly #onTaken: () => void;
 
   /**
-   * @param limit the size from which on it is full
-   * @param onTaken called after an item was taken, so that there may be room
+   * @param limit Size at which the budget is full.
+   * @param onTaken Called after an item was taken, when there may be room.
    */
   constructor(limit: number, onTaken: () => void = () => {}) {
     this.#limit = limit;
     this.#onTaken = onTaken;
   }
 
-  /** Whether this much more would make it full. */
+  /** Whether adding this size would reach the limit. */
   wouldFill(size: number): boolean {
     const sum = this.used + size;
     return sum > 0 && sum >= this.#limit;
   }
 
-  /** Counts an item that comes into a queue. */
+  /** Counts an item that was added to a queue. */
   add(size: number): void {
     this.#items++;
     this.used += size;
@@ -81,7 +81,7 @@ export class Budget {
   }
 
   /**
-   * Calls back after a whole turn of the event loop in which nothing was taken: the reader has read
+   * Calls back after a whole turn of the event loop in which nothing was taken. Then the reader has read
    * everything, or is not reading.
    */
   whenQuiet(callback: () => void): void {
@@ -92,63 +92,60 @@ export class Budget {
 
 /** How a queue ended. */
 export interface End {
-  /** Whether a stream closes here; otherwise it is errored. */
+  /** Whether a stream closes at this end. Otherwise the stream errors. */
   readonly clean: boolean;
   /** The close code of the connection. */
   readonly closeCode?: number;
-  /** What a reader gets that asks for one more. */
+  /** The error for a reader that asks for another item. */
   readonly error: unknown;
 }
 
-/** Whoever waits for the next item. */
+/** A reader that waits for the next item. */
 export interface Waiter<T> {
-  /** Gets it. */
   give(item: T): void;
-  /** There is none. */
+  /** Called if there is no further item. */
   end(end: End): void;
 }
 
-/** Shared by all that are empty. */
+/** Shared by all empty queues. */
 const NONE: never[] = [];
 
 /** A queue with one reader. */
 export class Inbox<T> {
-  /** What its items count towards. */
+  /** The budget that the items count towards. */
   readonly budget: Budget;
   readonly #sizeOf: (item: T) => number;
   #items: T[] = NONE;
-  /** What each of them counts, as measured when it was added. */
+  /** The size of each item, measured when it was added. */
   #sizes: number[] = NONE;
   #head = 0;
-  /** Whoever waits for an item. */
   waiter: Waiter<T> | undefined;
   #end: End | undefined;
   #onEnd: (() => void) | undefined;
   #taking = false;
 
   /**
-   * @param budget what its items count towards
-   * @param sizeOf how much one counts
+   * @param budget The budget that the items count towards.
+   * @param sizeOf Function that measures an item.
    */
   constructor(budget: Budget, sizeOf: (item: T) => number) {
     this.budget = budget;
     this.#sizeOf = sizeOf;
   }
 
-  /** How many items wait. */
+  /** Number of items that wait. */
   get length(): number {
     return this.#items.length - this.#head;
   }
 
-  /** How it ended, once it has; items may still wait. */
   get ended(): End | undefined {
     return this.#end;
   }
 
   /**
-   * Adds an item, or hands it to the waiting reader.
+   * Adds an item, or gives it to the waiting reader.
    *
-   * @throws what its measure throws; the item is then not added
+   * @throws The error of the measure. The item is then not added.
    */
   push(item: T): void {
     const waiter = this.waiter;
@@ -156,7 +153,7 @@ export class Inbox<T> {
       const sizeOf = this.#sizeOf;
       const size = sizeOf(item);
       if (this.#items === NONE) {
-        // An array that grows by push() takes room for many: most pieces of messages are alone in theirs.
+        // An array that grows by push() reserves room for many items, but most queues of pieces hold one.
         this.#items = [item];
         this.#sizes = [size];
       } else {
@@ -177,7 +174,7 @@ export class Inbox<T> {
     const item = this.#items[this.#head];
     const size = this.#sizes[this.#head];
     this.#items[this.#head++] = undefined as T;
-    // The places in front are given back when they are half of all, so that each is moved once.
+    // Remove the taken places when they are half of the array, so that each item is moved only once.
     if (this.#head === this.#items.length) {
       this.#items = this.#sizes = NONE;
       this.#head = 0;
@@ -196,17 +193,17 @@ export class Inbox<T> {
     else this.waiter = waiter;
   }
 
-  /** Takes back a `wait()`. */
+  /** Cancels a `wait()`. */
   unwait(waiter: Waiter<T>): void {
     if (this.waiter === waiter) this.waiter = undefined;
   }
 
-  /** Drops what waits to be read. */
+  /** Drops the waiting items. */
   clear(): void {
     while (this.take() !== undefined);
   }
 
-  /** Says that no more items come. What waits can still be taken. */
+  /** Marks the end. The waiting items can still be taken. */
   end(end: End): void {
     if (this.#end !== undefined) return;
     this.#end = end;
@@ -217,10 +214,10 @@ export class Inbox<T> {
   }
 
   /**
-   * A stream over the items. Its own queue stays empty: what is not read waits here.
+   * Returns a stream over the items. The stream's own queue stays empty.
    *
-   * @param cancel called when the reader cancels
-   * @param present makes what the reader gets of an item
+   * @param cancel Called when the reader cancels.
+   * @param present Function that converts an item for the reader.
    */
   stream<U>(
     cancel: (reason: unknown) => void,
@@ -232,7 +229,7 @@ export class Inbox<T> {
         if (this.#end !== undefined) this.#finish(controller);
       },
       pull: (controller) => {
-        // The room that it makes may let the end come at once, and that must wait for the item.
+        // Taking an item makes room, so that the end may arrive at once. The end must wait for this item.
         this.#taking = true;
         const item = this.take();
         this.#taking = false;
@@ -267,10 +264,10 @@ export class Inbox<T> {
     });
   }
 
-  /** The end came while nobody was waiting. */
+  /** Handles an end that arrived while no reader was waiting. */
   #finish(controller: ReadableStreamDefaultController): void {
-    // What waits is left to later pulls: in the stream's own queue it would count no more, and an
-    // error would drop it.
+    // Leave the waiting items to later pulls. In the stream's own queue they would not count towards the
+    // budget, and an error would drop them.
     if (this.length > 0 || this.#taking) return;
     const end = this.#end!;
     if (end.clean) controller.close();
@@ -278,10 +275,7 @@ export class Inbox<T> {
   }
 }
 
-/**
- * A stream whose `pipeTo()` may be left to itself, as any other promise of a connection: its rejection is
- * for those who await it, and no unhandled one.
- */
+/** A stream whose `pipeTo()` may be ignored: a rejection never counts as unhandled. */
 class Readable<T> extends ReadableStream<T> {
   override pipeTo(...args: Parameters<ReadableStream<T>["pipeTo"]>): Promise<void> {
     return handled(super.pipeTo(...args));
@@ -292,32 +286,32 @@ export type Mode = "receive" | "readable" | "messages" | "discard";
 
 /** What a {@linkcode Receiver} needs of its connection. */
 export interface ReceiverHost {
-  /** What puts the messages together, or gives them in pieces. */
+  /** Assembles the messages, or delivers them in pieces. */
   readonly machine: Pick<Protocol, "whole" | "held" | "takeHeld">;
-  /** There may be room for more. */
+  /** Called when there may be room for more. */
   onTaken(): void;
-  /** The reader of a stream has cancelled it. */
+  /** Called when the reader of a stream has cancelled it. */
   leave(reason: unknown): void;
 }
 
-/** Keeps what came until it is read. */
+/** Keeps messages until they are read. */
 export class Receiver {
-  /** What all queues together hold. */
+  /** The size of all queues together. */
   readonly budget: Budget;
-  /** Messages received whole so far. */
+  /** Number of messages that were received completely. */
   messagesReceived = 0;
   readonly #host: ReceiverHost;
   readonly #inbox: Inbox<Message>;
-  /** How messages are read, once that is known. */
+  /** The way of reading. Undefined until the application has chosen one. */
   mode: Mode | undefined;
   #readable: ReadableStream<Message> | undefined;
   #streams: MessageStreams | undefined;
-  /** Whether a late message was dropped: all that come after it are dropped, too. */
+  /** Whether a late message was dropped. All messages after it are dropped too. */
   #dropping = false;
 
   /**
-   * @param strategy how much may wait
-   * @param host the connection
+   * @param strategy The limit of the queues.
+   * @param host The connection.
    */
   constructor(strategy: InboxStrategy = {}, host: ReceiverHost) {
     const { highWaterMark = HIGH_WATER_MARK, size } = strategy;
@@ -327,24 +321,22 @@ export class Receiver {
     this.#inbox = new Inbox(this.budget, measure);
   }
 
-  /** How many loops over the messages have not been left. */
+  /** Number of loops over the messages that are still running. */
   loops = 0;
 
-  /** Whether somebody waits for a message. */
   get awaited(): boolean {
     return this.#inbox.waiter !== undefined || this.#streams?.awaited === true;
   }
 
-  /** What it has done so far. */
   get stats(): Pick<ConnectionStats, "messagesReceived" | "queued" | "peakQueued"> {
     const { used: queued, peak: peakQueued } = this.budget;
     return { messagesReceived: this.messagesReceived, queued, peakQueued };
   }
 
   /**
-   * Takes a piece of a message.
+   * Delivers a piece of a message.
    *
-   * @param late whether a message for which there is no room is dropped, and all that come after it
+   * @param late Whether to drop the message, and all messages after it, if there is no room.
    */
   deliver(fragment: Fragment, late: boolean): void {
     if (fragment.messageFinished) this.messagesReceived++;
@@ -355,26 +347,25 @@ export class Receiver {
     this.#inbox.push(fragment.data);
   }
 
-  /** Nothing is put together any more: the pieces of what is dropped are dropped as they come. */
+  /** From now on, messages are delivered in pieces, so that dropped messages are not assembled first. */
   #startDropping(): void {
     this.#dropping = true;
     this.#host.machine.whole = false;
     this.#host.machine.takeHeld();
   }
 
-  /** No more comes; what waits can still be read. */
+  /** Marks the end. The waiting messages can still be read. */
   end(end: End): void {
     this.#inbox.end(end);
     this.#streams?.end(end);
   }
 
-  /** Nobody reads any more: what waits or is to come is dropped, and whoever asks meets a clean end. */
+  /** Drops all messages, now and later, because nothing reads them. A further read gets a clean end. */
   release(end: End): void {
     this.#stop();
     this.end(end);
   }
 
-  /** See `WebSocketConnection`. */
   receive(options?: { signal?: AbortSignal }): Promise<Message> {
     const signal = options?.signal;
     try {
@@ -414,14 +405,12 @@ export class Receiver {
     return waiter;
   }
 
-  /** See `WebSocketConnection`. */
   iterate(): AsyncIterator<Message> {
     this.#enter("receive");
     this.loops++;
     return new Iteration(this, this.#inbox);
   }
 
-  /** See `WebSocketConnection`. */
   get readable(): ReadableStream<Message> {
     if (this.#readable === undefined) {
       this.#enter("readable");
@@ -430,22 +419,23 @@ export class Receiver {
     return this.#readable;
   }
 
-  /** See `WebSocketConnection`. */
   messages(): ReadableStream<IncomingMessage> {
     if (this.#streams === undefined) {
       this.#setMode("messages");
       const streams = new MessageStreams(this.budget, (reason) => this.#leave(reason));
       this.#handOver(streams);
       this.#streams = streams;
-      // Only now: a piece that comes because there is room again is later than all that has waited.
+      // Report the room only now, so that new pieces come after all pieces that have waited.
       this.#host.onTaken();
     }
     return this.#streams.readable;
   }
 
-  /** Passes on what was received, whole or in part, before anybody asked for streams. */
+  /**
+   * Passes on what was received before the application asked for streams, including a partial message.
+   */
   #handOver(streams: MessageStreams): void {
-    // A message that comes meanwhile, because there is room again, still comes whole.
+    // A message that arrives meanwhile, because there is room again, is still delivered whole.
     for (let data = this.#inbox.take(); data !== undefined; data = this.#inbox.take()) {
       streams.push(wholeFragment(data));
     }
@@ -456,7 +446,6 @@ export class Receiver {
     if (ended !== undefined) streams.end(ended);
   }
 
-  /** See `WebSocketConnection`. */
   discard(): void {
     this.#enter("discard");
     this.#drop();
@@ -483,7 +472,7 @@ export class Receiver {
     if (this.mode === mode) return;
     this.#setMode(mode);
     this.#host.machine.whole = mode !== "discard";
-    // A part of a message, which has counted so far, counts no more.
+    // A partial message no longer counts towards the budget.
     this.#host.onTaken();
   }
 
@@ -499,8 +488,8 @@ export class Receiver {
 }
 
 /**
- * A call of `receive()` that waits. A rejection counts as handled: the caller may be waiting for something
- * else when it comes, for example for a `send()` that rejects for the same reason.
+ * A pending call of `receive()`. A rejection counts as handled: the caller may be waiting for something
+ * else, such as a `send()` that rejects for the same reason.
  */
 class Waiting implements Waiter<Message> {
   readonly promise: Promise<Message>;
@@ -527,15 +516,15 @@ class Waiting implements Waiter<Message> {
 type Resolve = (result: IteratorResult<Message> | Promise<never>) => void;
 
 /**
- * One promise a message: an asynchronous function would make three. It is itself what then waits, and
- * keeps one function of the promise, which it rejects by resolving it with another one.
+ * Iterates with one promise per message. The iterator itself waits in the queue. It keeps only the
+ * promise's resolve function, and rejects by resolving with a rejected promise.
  */
 class Iteration implements AsyncIterator<Message>, Waiter<Message> {
   readonly #receiver: Receiver;
   readonly #inbox: Inbox<Message>;
   #isLeft = false;
   #resolve!: Resolve;
-  /** What `next()` has given and is not settled yet. */
+  /** The pending promise of `next()`. */
   #awaited: Promise<IteratorResult<Message>> | undefined;
 
   constructor(receiver: Receiver, inbox: Inbox<Message>) {
@@ -543,7 +532,7 @@ class Iteration implements AsyncIterator<Message>, Waiter<Message> {
     this.#inbox = inbox;
   }
 
-  /** The loop is left. The connection may then be read in another way. */
+  /** Leaves the loop. The connection may then be read in another way. */
   return(): Promise<IteratorResult<Message>> {
     if (!this.#isLeft) this.#receiver.loops--;
     this.#isLeft = true;
@@ -585,7 +574,6 @@ function alreadyAwaited(): DOMException {
   return invalidState("Expected one receive() at a time");
 }
 
-/** A message that came whole. */
 export function wholeFragment(data: Message): Fragment {
   const finished = { frameFinished: true, messageFinished: true };
   return typeof data === "string"
@@ -595,19 +583,19 @@ export function wholeFragment(data: Message): Fragment {
 
 /** A message that may still be arriving. */
 export interface IncomingMessage {
-  /** Whether it is text or bytes. */
+  /** Whether the message is text or bytes. */
   readonly type: "text" | "binary";
   /**
-   * Its pieces, as they come: strings of a text message, bytes of a binary one. Each piece of bytes has a
-   * buffer of its own.
+   * The pieces of the message, as they arrive: strings of a text message, bytes of a binary one. Each
+   * piece of bytes has a buffer of its own.
    */
   readonly readable: ReadableStream<Message>;
 }
 
-/** How a message ends. */
+/** The end of a complete message. */
 const WHOLE: End = { clean: true, error: undefined };
 
-/** A message that waits to be taken. Its stream is made when it is. */
+/** A message that waits to be taken. Its stream is created when the message is taken. */
 interface WaitingMessage {
   readonly type: "text" | "binary";
   readonly pieces: Inbox<Message>;
@@ -615,7 +603,6 @@ interface WaitingMessage {
 
 /** Turns the pieces of messages into a stream of streams. */
 class MessageStreams {
-  /** The messages. */
   readonly readable: ReadableStream<IncomingMessage>;
   readonly #budget: Budget;
   readonly #messages: Inbox<WaitingMessage>;
@@ -623,8 +610,8 @@ class MessageStreams {
   #skipping = false;
 
   /**
-   * @param budget what the pieces count towards
-   * @param cancel called when the reader of the messages cancels
+   * @param budget The budget that the pieces count towards.
+   * @param cancel Called when the reader of the messages cancels.
    */
   constructor(budget: Budget, cancel: (reason: unknown) => void) {
     this.#budget = budget;
@@ -632,12 +619,11 @@ class MessageStreams {
     this.readable = this.#messages.stream(cancel, (message) => this.#present(message));
   }
 
-  /** Whether somebody waits for a message, or for a piece of one. */
+  /** Whether a reader waits for a message, or for a piece of one. */
   get awaited(): boolean {
     return this.#messages.waiter !== undefined || this.#current?.waiter !== undefined;
   }
 
-  /** Adds a piece. */
   push(fragment: Fragment): void {
     const { data, messageFinished } = fragment;
     if (this.#current === undefined && !this.#skipping) this.#begin(fragment.type);
@@ -648,13 +634,12 @@ class MessageStreams {
     this.#skipping = false;
   }
 
-  /** Leaves out what remains of the message under way: its reader gets the error. */
+  /** Drops the rest of the current message. Its reader gets the error. */
   drop(fragment: Fragment): void {
     this.#cut(webSocketError("The message came after our Close frame, and too late", 1000));
     this.#skipping = !fragment.messageFinished;
   }
 
-  /** No more messages come. */
   end(end: End): void {
     if (this.#current !== undefined) this.#cut(end.error);
     this.#messages.end(end);

@@ -1,6 +1,6 @@
 /**
- * The sending half of a connection: messages in turn, one write for each turn of the event loop, and
- * when a send settles.
+ * The sending half of a connection: sends one message after the other, with one write per turn of the
+ * event loop, and settles the sends.
  *
  * @module
  */
@@ -25,30 +25,30 @@ import type { Transport } from "../transport.ts";
 import { nextTurn, TurnClock } from "../timers.ts";
 import { SendTurns } from "./turns.ts";
 
-/** How many bytes may wait, here and in the transport, before a send waits too. */
+/** Maximum number of bytes that may wait, here and in the transport, before a send waits too. */
 export const SEND_MARK = 65536;
 
-/** The bytes that the transport is given at a time. It may copy them. */
+/** Maximum number of bytes given to the transport at a time. The transport may copy them. */
 const GIVE_MOST = 4 * SEND_MARK;
 
-/** Extensions may work on messages of this length and more on another thread. */
+/** Minimum length of a message that extensions may process on another thread. */
 const LATER_FROM = 16384;
 
 /** The work of sending a message is its length plus this number of bytes. */
 const MESSAGE_WORK = 1024;
 
-/** The same for a message that an extension changes. */
+/** The same number for a message that an extension changes. */
 const EXTENDED_WORK = 32768;
 
-/** After this much work the sender checks whether the turn of the event loop has been long. */
+/** After this much work, the sender checks how long the turn of the event loop has been. */
 const LOOK_EVERY = 65536;
 
 /** Default for the maximum number of bytes that may wait for a connection. */
 export const MAX_BUFFERED_AMOUNT = 1048576;
 
 /**
- * The memory of a message that waits as an object, without its own bytes: the object, the promise of its
- * sender and the functions that settle the promise.
+ * Memory of a message that waits as an object, without its own bytes: the object, the promise of its
+ * sender, and the functions that settle the promise.
  */
 export const MESSAGE_OVERHEAD = 768;
 
@@ -65,35 +65,32 @@ const CUT_SHORT =
   "The message was cut short: the connection was closed before its last item came. " +
   "Await send() before close()";
 
-/** The connection of a {@linkcode Sender}. */
+/** What a {@linkcode Sender} needs of its connection. */
 export interface SenderHost {
-  /** Whether messages may be sent. */
   canSend(): boolean;
-  /** Whether frames may still be written. They may until our Close frame, which follows accepted messages. */
+  /**
+   * Whether frames may still be written. The last one is this end's Close frame, after the accepted
+   * messages.
+   */
   canWrite(): boolean;
-  /** Whether a ping may still be answered. */
   canAnswer(): boolean;
-  /** The error for those who send when they may not. */
+  /** The error for a send that is no longer allowed. */
   closedError(): DOMException;
-  /** An error that says no more than that this connection is at its end. */
+  /** An error that only says that this connection has ended. */
   refusal(message: string): DOMException;
-  /** Fails the connection, and tells the peer why. */
   fail(closeCode: number, message: string, cause?: unknown): void;
-  /** Fails the connection, and ends the transport at once: a part of a frame may have left. */
+  /** Fails the connection and ends the transport at once: a part of a frame may have been sent. */
   cut(message: string, closeCode: number, cause?: unknown): void;
-  /** Starts the closing handshake. */
   startClose(info: CloseInfo): void;
-  /** Ends the transport at once. */
   terminate(): void;
-  /** Rejects with the error of a write: if the end has cut it off, no sooner than `closed` settles. */
+  /** Rejects with the error of a write. If the end has interrupted the write, `closed` settles first. */
   cutOff(error: unknown): Promise<never>;
-  /** The writer of the stream has closed it; resolves when the connection is closed. */
+  /** Called when the writer of the stream has closed it. Resolves when the connection is closed. */
   finish(): Promise<void>;
-  /** The writer of the stream has aborted it. */
   leave(reason: unknown): void;
 }
 
-/** All sends that wait for the same bytes share one promise. */
+/** The promise that all sends waiting for the same bytes share. */
 class Departure {
   resolve!: (when: void | PromiseLike<void>) => void;
   reject!: (error: unknown) => void;
@@ -105,7 +102,7 @@ class Departure {
   );
 }
 
-/** The senders to flush in the next turn: one callback serves all. */
+/** The senders to flush in the next turn. One callback serves all of them. */
 let due: Sender[] = [];
 
 /** The machine that writes the frames, or a native WebSocket, which sends messages itself. */
@@ -115,43 +112,43 @@ export interface WritingMachine
   readonly overhead?: number;
 }
 
-/** Sends, one message after the other. */
+/** Sends one message after the other. */
 export class Sender {
   readonly #machine: WritingMachine;
   readonly #encoder: Protocol["encoder"];
   readonly #isExtended: boolean;
   readonly #transport: Transport;
   readonly #host: SenderHost;
-  /** What is done about a peer that is too slow, and from how many bytes on. */
+  /** What to do about a peer that is too slow, and the number of bytes that makes it so. */
   readonly #slow: NonNullable<ConnectionOptions["slow"]>;
   readonly #maxBufferedAmount: number;
   #messagesSent = 0;
   #bytesSent = 0;
-  /** Made for the first message that cannot be sent in one go. */
+  /** Created for the first message that cannot be sent at once. */
   #turns: SendTurns | undefined;
-  /** Whether this is to be flushed in the next turn. */
+  /** Whether this sender is to be flushed in the next turn. */
   #isDue = false;
-  /** Whether the transport has bytes that have not left. Then it says so by `drained()`. */
+  /** Whether the transport has unsent bytes. It calls `drained()` when they are sent. */
   #isFull: boolean;
-  /** Work since the length of the turn was last looked at. */
+  /** Work since the last check of the turn's length. */
   #work = 0;
   readonly #clock = new TurnClock();
-  /** For sends whose bytes are in the batch, and those whose bytes the transport has. */
+  /** The sends whose bytes are in the batch, and the sends whose bytes the transport has. */
   #batched: Departure | undefined;
   #given: Departure | undefined;
-  /** The pong that is due once the transport has room. */
+  /** The pong to send when the transport has room. */
   #owedPong: Uint8Array | undefined;
   #sink: MessageSink | undefined;
-  /** Why nothing is sent any more. */
+  /** Returns the reason why nothing is sent any more. */
   #endError: (() => unknown) | undefined;
-  /** Our Close frame goes after the messages that are at hand. */
+  /** Whether this end's Close frame waits for the complete messages. */
   #isClosing = false;
 
   /**
-   * @param machine the machine that writes the frames
-   * @param transport where they go
-   * @param host the connection
-   * @param options what is done about a peer that is too slow
+   * @param machine The machine that writes the frames.
+   * @param transport The transport that sends the frames.
+   * @param host The connection.
+   * @param options What to do about a peer that is too slow.
    */
   constructor(
     machine: WritingMachine,
@@ -173,48 +170,45 @@ export class Sender {
     return this.#messagesSent;
   }
 
-  /** The bytes given to the transport. */
   get bytesSent(): number {
     return this.#bytesSent;
   }
 
-  /** The bytes that wait: for their turn, in the batch, and in the transport. */
+  /** Number of bytes that wait for their turn, in the batch, and in the transport. */
   get bufferedAmount(): number {
     return (this.#turns?.length ?? 0) + this.#unsent;
   }
 
-  /** The same with what the messages take that wait for their turn, in bytes of memory. */
+  /** `bufferedAmount` plus the memory of the messages that wait for their turn, in bytes. */
   get heldAmount(): number {
     const waiting = (this.#turns?.count ?? 0) * MESSAGE_OVERHEAD;
     return this.bufferedAmount + this.#encoder.unused + waiting + (this.#machine.overhead ?? 0);
   }
 
-  /** Whether messages wait for room, or in the middle of another one. */
+  /** Whether messages wait for room, or a message is incomplete. */
   get pending(): boolean {
     return this.#batched !== undefined || this.#given !== undefined || this.#isBusy;
   }
 
-  /** Whether somebody has asked for the stream. */
+  /** Whether the stream was created. */
   get streaming(): boolean {
     return this.#sink !== undefined;
   }
 
-  /** The bytes that wait in the batch and in the transport. */
+  /** Number of bytes that wait in the batch and in the transport. */
   get #unsent(): number {
     return this.#encoder.size + this.#transport.bufferedAmount;
   }
 
-  /** Whether a message has its turn. */
   get #isBusy(): boolean {
     return this.#turns !== undefined && this.#turns.holder !== undefined;
   }
 
-  /** Whether an extension may want to work on the message elsewhere. */
+  /** Whether an extension may process the message on another thread. */
   #isSlow(message: Message): boolean {
     return this.#isExtended && message.length >= LATER_FROM;
   }
 
-  /** See `WebSocketConnection`. */
   send(message: OutgoingMessage, options: SendOptions = DEFAULTS): Promise<void> {
     try {
       const { signal, text } = options;
@@ -234,12 +228,12 @@ export class Sender {
     }
   }
 
-  /** Sends a message that was written to the stream. Its bytes are copied before this returns. */
+  /** Sends a message that was written to the stream. Its bytes are copied before this method returns. */
   write(message: Message): Promise<void> {
     return this.#send(message, false, DEFAULTS);
   }
 
-  /** @param lend whether the bytes stay as they are until they have left */
+  /** @param lend Whether the bytes stay unchanged until they have been sent. */
   #send(message: Message, lend: boolean, options: SendOptions): Promise<void> {
     if (!this.#host.canSend()) throw this.#host.closedError();
     if (this.#turns !== undefined || this.#isExtended) {
@@ -260,24 +254,25 @@ export class Sender {
     try {
       return this.#machine.writePiece(data, fin, lend, compress, later);
     } catch (error) {
-      // The peer's half of an extension knows nothing of what ours has failed on.
+      // The peer's half of the extension cannot follow after this failure.
       if (this.#isExtended && this.#host.canWrite()) this.#failMidway(error);
       throw error;
     }
   }
 
-  /** Sends a ping, a pong or a Close, between the frames of a message if need be. */
+  /** Sends a ping, a pong or a Close, also between the frames of a message. */
   control(event: PingEvent | PongEvent | CloseEvent): Promise<void> {
     if (!this.#host.canWrite()) throw this.#host.closedError();
     this.#machine.write(event);
     return this.#settle(0);
   }
 
-  /** RFC 6455 §5.5.2: a ping is answered; §5.5.3: of several, the last one is enough. */
+  /** RFC 6455 §5.5.2: a ping is answered. §5.5.3: of several pings, answering the last one is enough. */
   answer(payload: Uint8Array): void {
     if (!this.#host.canAnswer()) return;
     if (this.#isFull && this.#unsent > SEND_MARK) {
-      // A peer that pings and does not read must not make us hold ever more pongs.
+      // Keep only the last pong. Otherwise a peer that sends pings and does not read would make pongs
+      // pile up.
       this.#owedPong = payload.slice();
     } else {
       this.#machine.write({ type: "pong", payload });
@@ -285,15 +280,13 @@ export class Sender {
     }
   }
 
-  // Bytes to the transport
-
   /**
-   * Sees to it that what was written leaves in this turn. The promise resolves at once while there is
-   * room, and otherwise once what was written has left. If this turn of the event loop has been long, it
-   * resolves in the next one: a loop that awaits its sends must let timers and other connections run.
+   * Schedules the written bytes to be sent in this turn. The promise resolves at once while there is
+   * room, and otherwise when the bytes have been sent. If this turn of the event loop has been long, it
+   * resolves in the next one, so that a loop that awaits its sends lets timers and other connections run.
    *
-   * @param length that of the message
-   * @param lent whether the bytes of the message are its owner's
+   * @param length Length of the message.
+   * @param lent Whether the bytes of the message belong to the caller.
    */
   #settle(length: number, lent: boolean = false): Promise<void> {
     let waiting = this.#encoder.size;
@@ -305,7 +298,7 @@ export class Sender {
       if (due.push(this) === 1) nextTurn(Sender.#flushDue);
     }
     if (this.#endError !== undefined) return handled(Promise.reject(this.#endError()));
-    // A native WebSocket takes the message when it is written, and nothing waits in the batch.
+    // A native WebSocket accepts the message when it is written, so that nothing waits in the batch.
     if (waiting === 0) this.#isFull = this.#transport.bufferedAmount > 0;
     if (this.#isFull) waiting += this.#transport.bufferedAmount;
     if (waiting > SEND_MARK || (lent && waiting > 0)) return this.#departure();
@@ -315,7 +308,7 @@ export class Sender {
     return this.#clock.count(work) ?? DONE;
   }
 
-  /** When what waits now has left. */
+  /** Resolves when the bytes that wait now have been sent. */
   #departure(): Promise<void> {
     if (this.#encoder.size > 0) return (this.#batched ??= new Departure()).promise;
     return (this.#given ??= new Departure()).promise;
@@ -331,30 +324,30 @@ export class Sender {
   }
 
   /**
-   * Gives the batch to the transport, a part at a time and only once the transport has taken what it was
-   * given before; `drained()` goes on. What waits here is held once, and can still be checked.
+   * Gives the batch to the transport in parts, each when the transport has sent the one before.
+   * `drained()` continues. Bytes that wait here are held only once, and can still be checked.
    */
   flush(): void {
     while (!this.#isFull && this.#give(GIVE_MOST, false));
   }
 
-  /** Gives the batch to the transport in any case: nothing is written after it. */
+  /** Gives the whole batch to the transport, because nothing is written after it. */
   flushAll(): void {
     this.#give(Infinity, this.#isFull);
   }
 
-  /** Gives a part of the batch to the transport; tells whether there may be more. */
+  /** Gives a part of the batch to the transport. Returns whether there may be more. */
   #give(most: number, copy: boolean): boolean {
     const parts = this.#encoder.take(most, copy);
     for (const { length } of parts) this.#bytesSent += length;
     const isLast = this.#encoder.size === 0;
-    // Sends wait for the last of their bytes.
+    // Sends wait for their last byte.
     if (isLast && this.#batched !== undefined) this.#depart(this.#batched);
     try {
       if (parts.length > 0) this.#transport.write(parts);
       this.#isFull = this.#transport.bufferedAmount > 0;
     } catch (error) {
-      // What was taken is lost, and the stream of frames out of step. No other connection is harmed.
+      // The bytes are lost, so that the stream of frames is broken. Other connections are not affected.
       this.#host.cut("The transport threw", CloseCode.Abnormal, error);
       return false;
     }
@@ -366,14 +359,14 @@ export class Sender {
     return !isLast;
   }
 
-  /** The sends in the batch wait for the transport from now on. */
+  /** Makes the sends of the batch wait for the transport. */
   #depart(batched: Departure): void {
     this.#batched = undefined;
     if (this.#given === undefined) this.#given = batched;
     else this.#given.promise.then(batched.resolve, batched.reject);
   }
 
-  /** The transport has taken all that it was given. */
+  /** Called when the transport has sent everything it was given. */
   drained(): void {
     this.#isFull = false;
     this.#left();
@@ -391,20 +384,22 @@ export class Sender {
     given.resolve(this.#clock.count(LOOK_EVERY));
   }
 
-  /** Fails the connection unless the bytes that the transport was lent are as long as they were. */
+  /** Fails the connection if bytes that were lent to the transport have changed their length. */
   checkLent(): void {
     if (!this.#encoder.isLentIntact) this.#host.cut(VANISHED, CloseCode.InternalError);
   }
 
-  /** A message was begun and cannot be finished. */
+  /** Fails the connection, because a message was begun and cannot be finished. */
   #failMidway(cause: unknown): void {
     const message = "The message was cut short by its sender";
     this.#host.fail(CloseCode.InternalError, message, cause);
   }
 
-  // Messages that take a turn: behind another one, made of items, or changed elsewhere
+  // Messages that need a turn: after another message, made of items, or processed on another thread
 
-  /** Sends after the message that is under way (RFC 6455 §5.4), or one that takes its time. */
+  /**
+   * Sends after the current message (RFC 6455 §5.4), or a message that is processed on another thread.
+   */
   #sendInTurn(message: Message, lend: boolean, options: SendOptions): Promise<void> {
     const turns = this.#turns ??= new SendTurns();
     const held = lend ? message : ownItem(message);
@@ -422,7 +417,7 @@ export class Sender {
   /**
    * Sends a message whose turn has come.
    *
-   * @param length the length that the message had when it was given to `send()`
+   * @param length Length of the message when it was passed to `send()`.
    */
   async #sendHeld(
     message: Message,
@@ -450,7 +445,7 @@ export class Sender {
     await settled;
   }
 
-  /** Writes a frame as soon as the extensions are done with it, unless the connection ends before. */
+  /** Writes a frame when the extensions have processed it, unless the connection ends first. */
   #writeLater(
     data: Message,
     fin: boolean,
@@ -466,7 +461,7 @@ export class Sender {
           // The transport may have been cut meanwhile.
           return this.#host.canWrite() ? resolve() : reject(this.#host.closedError());
         }
-        // The peer's half of the compressor knows nothing of what ours has failed on.
+        // The peer's half of the extension cannot follow after this failure.
         if (this.#host.canWrite()) this.#failMidway(error);
         reject(error);
       });
@@ -487,7 +482,7 @@ export class Sender {
       if (!this.#host.canSend()) throw this.#host.closedError();
       const turns = this.#turns ??= new SendTurns();
       await turns.acquire("items", signal);
-      // What is being encoded is waited for: the message goes on, or fails, after it.
+      // A frame that is being encoded is finished first. Then the message continues or fails.
       const stop = onAbort(signal, (reason) => turns.encoding || turns.interrupt?.(reason));
       try {
         await this.#writeItems(items, options, turns);
@@ -522,7 +517,7 @@ export class Sender {
       }
       this.#messagesSent++;
     } catch (error) {
-      // The source may be in the middle of an item, and is told once it has it.
+      // The source may be producing an item. It handles return() after that item.
       handled(source.return());
       if (turns.begun && this.#host.canSend()) this.#failMidway(error);
       throw error;
@@ -535,9 +530,10 @@ export class Sender {
   }
 
   /**
-   * Waits, unless the connection ends or the signal is aborted meanwhile.
+   * Waits for a promise, unless the connection ends or the signal is aborted.
    *
-   * @param begin called if neither has happened yet: nobody would see how its promise ends
+   * @param begin Function that returns the promise. It is not called if either has happened already,
+   * because its result would be ignored.
    */
   #interruptible<T>(
     begin: () => Promise<T>,
@@ -545,22 +541,20 @@ export class Sender {
     turns: SendTurns,
   ): Promise<T> {
     this.#checkGoingOn(signal, turns);
-    // Not a race: one against a promise that long outlives it would leave a reaction there.
+    // Not Promise.race(): each race would add a reaction to a promise that lives much longer.
     return new Promise((resolve, reject) => {
       turns.interrupt = reject;
       begin().then(resolve, reject);
     });
   }
 
-  // Peers that are too slow
-
-  /** Whether a message of this length would make too much wait. One message is always let through. */
+  /** Whether too much would wait with a message of this length. One message is always allowed. */
   isTooMuch(length: number, most: number): boolean {
     const held = this.heldAmount;
     return held > 0 && held + length > most;
   }
 
-  /** Ends the connection where the caller wants it, and there is no room for so much more. */
+  /** Ends the connection if there is no room for the message and the option `slow` says so. */
   #checkRoom(length: number): void {
     const slow = this.#slow;
     if (slow === "wait" || !this.#host.canSend()) return;
@@ -570,13 +564,10 @@ export class Sender {
   /** Ends a connection whose peer does not keep up. */
   endAsSlow(how: "close" | "terminate"): void {
     if (how === "terminate") this.#host.terminate();
-    // RFC 6455 §7.4.1: the peer breaks a rule of ours.
+    // RFC 6455 §7.4.1: the peer breaks a rule of this end.
     else this.#host.startClose({ closeCode: CloseCode.PolicyViolation, reason: "Too slow" });
   }
 
-  // The end
-
-  /** See `WebSocketConnection`. */
   get writable(): WritableStream<Message | BufferSource> {
     if (this.#sink === undefined) {
       this.#sink = new MessageSink(this, this.#host);
@@ -586,8 +577,8 @@ export class Sender {
   }
 
   /**
-   * Lets the messages leave that were accepted and are at hand, then has the Close written. One whose
-   * items are yet to come might never end: it is cut short, and what waits after it is refused.
+   * Sends the accepted messages that are complete, then has the Close written. A message whose items are
+   * still to come might never end, so it is cut short, and the messages after it are refused.
    */
   beforeClose(write: () => void): void {
     const turns = this.#turns;
@@ -605,15 +596,19 @@ export class Sender {
     turns.join({ turn: "whole", length: 0, enter, fail: () => {} });
   }
 
-  /** The error for a message that does not leave, or not whole, because the connection is closing. */
+  /**
+   * Returns the error for a message that is not sent, or not completely, because the connection is
+   * closing.
+   */
   #refusal(begun: boolean): DOMException {
     if (!this.#isClosing) return this.#host.closedError();
     return this.#host.refusal(begun ? CUT_SHORT : NOT_BEGUN);
   }
 
   /**
-   * Nothing more is sent: refuses the message that is under way, and the sends that wait for their turn or
-   * for room. The error is made when somebody gets it.
+   * Stops sending: refuses the current message and the waiting sends.
+   *
+   * @param error Function that creates the error when it is needed.
    */
   end(error: () => unknown): void {
     this.#endError = error;
@@ -638,7 +633,7 @@ class MessageSink {
     this.writable = new WritableStream({
       start: (controller) => {
         this.#controller = controller;
-        // An abort waits for the write that is under way, and that may wait for the peer.
+        // The stream's abort() waits for the current write, which may wait for the peer.
         onAbort(controller.signal, (reason) => host.leave(reason));
       },
       write: (chunk) => {
@@ -657,17 +652,19 @@ class MessageSink {
     });
   }
 
-  /** Nothing more is sent. A stream that was closed by its writer stays closed. */
+  /**
+   * Errors the stream, because nothing more is sent. A stream that its writer has closed stays closed.
+   */
   end(error: unknown): void {
     if (!this.#isClosing) this.#controller.error(error);
   }
 }
 
-/** The message as the type that the option `text` asks for. */
+/** Converts the message to the type that the option `text` asks for. */
 function convert(message: Message, text: boolean): Message {
   if (text === (typeof message === "string")) return message;
   if (typeof message === "string") return new TextEncoder().encode(message);
-  // Another thread may write to what is shared while it is decoded.
+  // Another thread may change a shared buffer while it is decoded.
   const bytes = isFixed(message) ? message : ownItem(message) as Uint8Array;
   return asText(() => webTextCodec.decode(bytes, 0, bytes.length));
 }

@@ -1,6 +1,6 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 /**
- * Connections over native WebSockets, for servers and browsers that provide nothing else.
+ * Connections over native WebSockets, for servers and browsers without sockets.
  *
  * @module
  */
@@ -35,23 +35,24 @@ export interface FromWebSocketOptions extends
     | "readableStrategy"
   > {
   /**
-   * Maximum size of the messages that wait to be read beyond `readableStrategy`, which also measures them.
-   * A native WebSocket cannot be paused, so that messages pile up if they are not read in time. Beyond the
-   * limit, the connection fails with 1013, after the messages that wait. The same limit holds for a message
-   * that is sent in pieces, because the pieces are gathered first: beyond the limit, the send rejects with
-   * RangeError, and the connection fails with 1011. Infinity disables the limit.
+   * Maximum size of the messages that wait to be read beyond `readableStrategy`, which also measures
+   * them. A native WebSocket cannot be paused, so that messages pile up if they are not read in time.
+   * Beyond the limit, the connection fails with 1013, after the messages that wait.
+   *
+   * The limit also applies to a message that is sent in pieces, because the pieces are gathered first.
+   * Beyond it, the send rejects with RangeError and the connection fails with 1011. Infinity disables the
+   * limit.
    * @default {4_194_304}
    */
   maxQueuedBytes?: number;
   /**
-   * On a server, the request that was upgraded, which the socket does not know. Its URL and header fields
-   * are read at once. On Deno, give a copy that was made before the upgrade, which closes the request. By
-   * default, a request for the URL of the socket, without header fields.
+   * On a server, the request that was upgraded. Its URL and header fields are read at once. On Deno, pass
+   * a copy that was made before the upgrade, which closes the request. By default, a request for the URL
+   * of the socket, without header fields.
    */
   request?: Request;
 }
 
-/** The options of `fromWebSocket()`. */
 export const FROM_WEB_SOCKET_OPTIONS: OptionNames<FromWebSocketOptions> = {
   signal: checkSignal,
   maxMessageSize: checkNumber,
@@ -69,7 +70,7 @@ const MAX_QUEUED_BYTES = 4194304;
 const CONNECTING = 0;
 const OPEN = 1;
 
-/** The sockets that have a connection. A second connection would take messages away. */
+/** The sockets that have a connection. A second connection would take messages from the first one. */
 const used = new WeakSet<WebSocketLike>();
 
 /**
@@ -96,7 +97,7 @@ const used = new WeakSet<WebSocketLike>();
  *
  * @example
  * ```ts
- * import { fromWebSocket, serve } from "@sluice/sluice";
+ * import { fromWebSocket, serve } from "sluice";
  *
  * const server = await serve({ port: 0 }, (ws) => ws.readable.pipeTo(ws.writable));
  *
@@ -121,7 +122,7 @@ export async function fromWebSocket(
   return await connectionOver(socket, options);
 }
 
-/** Connects over a native WebSocket, with options that have been checked. Internal. */
+/** Connects over a native WebSocket, with checked options. Internal. */
 export async function connectionOver(
   socket: WebSocketLike,
   options: FromWebSocketOptions,
@@ -153,7 +154,6 @@ function checkSocket(socket: WebSocketLike): void {
   if (used.has(socket)) throw invalidState("The WebSocket has a connection already");
 }
 
-/** Waits until the socket is open. */
 function opened(socket: WebSocketLike): Promise<void> {
   if (socket.readyState !== CONNECTING) return Promise.resolve();
   const types = ["open", "error", "close"] as const;
@@ -176,13 +176,13 @@ function opened(socket: WebSocketLike): Promise<void> {
   });
 }
 
-/** Makes the head of the request, as far as it is known. */
+/** Returns the head of the request, as far as it is known. */
 function requestOf(
   { url }: WebSocketLike,
   request: Request | undefined,
 ): { head: RequestHead; secure: boolean } {
   const { protocol, host, pathname, search } = new URL(request?.url ?? (url || "ws://localhost/"));
-  // The host in the URL has been checked; the Host header may have not.
+  // The host in the URL has been checked; the Host header may not have been.
   const fields = [...request?.headers ?? []].filter(([name]) => name !== "host");
   return {
     head: {
@@ -195,7 +195,7 @@ function requestOf(
   };
 }
 
-/** Makes the head of the response, as far as it is known. */
+/** Returns the head of the response, as far as it is known. */
 function responseOf({ protocol, extensions }: WebSocketLike): ResponseHead {
   const headers: [name: string, value: string][] = [];
   if (protocol) headers.push(["sec-websocket-protocol", protocol]);

@@ -1,6 +1,6 @@
 /**
- * Makes a native WebSocket usable by a connection. A native WebSocket gives messages instead of bytes, so
- * that it replaces both parts below the driver: the protocol machine and the transport.
+ * Replaces the protocol machine and the transport of a connection by a native WebSocket, which delivers
+ * messages instead of bytes.
  *
  * @module
  */
@@ -85,7 +85,7 @@ const CLOSING = 2;
 const CLOSING_CHECKS = 4;
 /** Maximum time between two checks of `bufferedAmount`, in milliseconds. */
 const LONGEST_DELAY = 64;
-/** Added to a close code that a native WebSocket refuses, so that it is one for private use. */
+/** Added to a close code that a native WebSocket refuses. The sum is a code for private use. */
 const PRIVATE_USE = 3000;
 const EMPTY = new Uint8Array(0);
 
@@ -96,12 +96,12 @@ const itemSize = (item: Item): number => "data" in item ? sizeOf(item.data) : 0;
 /** Without a listener for "error", the package `ws` throws. */
 const ignore = () => {};
 
-/** The end of a native socket, and what it has not sent. No bytes pass through this transport. */
+/** The end and the unsent bytes of a native socket. No bytes pass through this transport. */
 class NativeTransport extends BaseTransport {
   readonly #socket: WebSocketLike;
   readonly #closeTimeout: number;
   readonly #onRelease: () => void;
-  /** Whether the socket has closed, or is not used any more. */
+  /** Whether the socket has closed or is no longer used. */
   isReleased = false;
   /** Estimated number of messages that the platform has not sent. */
   #waitingMessages = 0;
@@ -111,7 +111,7 @@ class NativeTransport extends BaseTransport {
   #cancelClosingCheck: (() => void) | undefined;
   readonly #check = () => this.#checkBuffered();
 
-  /** @param onRelease Called when the socket is not used any more. */
+  /** @param onRelease Called when the socket is no longer used. */
   constructor(socket: WebSocketLike, closeTimeout: number, onRelease: () => void) {
     super();
     this.#socket = socket;
@@ -121,7 +121,7 @@ class NativeTransport extends BaseTransport {
 
   override handle(handlers: TransportHandlers): void {
     const wasClosed = this.isClosed;
-    // The driver reads what has arrived so far, before it learns of the end.
+    // The driver first reads what has arrived, then learns of the end.
     queueMicrotask(() => {
       if (wasClosed === this.isClosed) handlers.data(EMPTY);
     });
@@ -143,7 +143,7 @@ class NativeTransport extends BaseTransport {
 
   write(): void {}
 
-  // The socket itself cannot be paused; the driver leaves its events in the queue.
+  // The socket cannot be paused. The driver leaves its messages in the queue.
   pause(): void {}
 
   resume(): void {}
@@ -161,17 +161,15 @@ class NativeTransport extends BaseTransport {
     queueMicrotask(() => this.close());
   }
 
-  /** Reports that there is something to read. */
   notify(): void {
     this.handlers?.data(EMPTY);
   }
 
-  /** Reports the end. */
   close(error?: Error): void {
     this.reportClose(error);
   }
 
-  /** Stops using the socket. Messages that have not been sent wait for ever. */
+  /** Stops using the socket. Unsent messages count as waiting for ever. */
   release(): void {
     this.isReleased = true;
     this.late += this.unsent;
@@ -213,7 +211,7 @@ class NativeTransport extends BaseTransport {
     return this.#waitingMessages * MESSAGE_OVERHEAD;
   }
 
-  /** The platform counts bytes only. The number of messages is estimated. */
+  /** Estimates the number of waiting messages, because the platform only counts bytes. */
   #measure(): void {
     const { bufferedAmount = 0 } = this.#socket;
     const share = bufferedAmount === 0 ? 0 : Math.min(1, bufferedAmount / this.unsent);
@@ -221,7 +219,7 @@ class NativeTransport extends BaseTransport {
     this.unsent = bufferedAmount;
   }
 
-  /** No event reports that the platform has sent. A turn of the event loop is sooner than a timer. */
+  /** No event reports that the platform has sent. A turn of the event loop comes sooner than a timer. */
   #scheduleCheck(isSoon: boolean): void {
     if (isSoon && !this.#checksSoon) {
       this.#checksSoon = true;
@@ -289,7 +287,7 @@ export class NativeSocket implements Machine {
   #error: Error | undefined;
   #bytesReceived = 0;
   #bytesSent = 0;
-  /** The pieces of a message to send that is not complete yet. */
+  /** The pieces of an incomplete message to send. */
   #pieces: Message[] = [];
   #gathered = 0;
 
@@ -313,12 +311,12 @@ export class NativeSocket implements Machine {
     for (const type of types) socket.addEventListener(type, listeners[type]);
   }
 
-  /** The bytes of the messages received. */
+  /** Bytes of the messages received. */
   get bytesReceived(): number {
     return this.#bytesReceived;
   }
 
-  /** The bytes of the messages sent. Text counts its UTF-16 code units. */
+  /** Bytes of the messages sent. Text counts its UTF-16 code units. */
   get bytesSent(): number {
     return this.#bytesSent;
   }
@@ -341,7 +339,7 @@ export class NativeSocket implements Machine {
       );
     }
     const { used } = this.#budget;
-    // One message is always let in.
+    // One message is always allowed.
     if (used > 0 && used + sizeOf(message) > maxQueuedBytes) {
       return this.#fail(
         `Messages were not read in time: they exceed maxQueuedBytes (${maxQueuedBytes})`,
@@ -353,7 +351,7 @@ export class NativeSocket implements Machine {
     this.transport.notify();
   }
 
-  /** Ignores further messages, and reports the error after the messages before. */
+  /** Ignores further messages. Reports the error after the messages before it. */
   #refuse(message: string, closeCode: number): void {
     this.#isDeaf = true;
     this.#queue.push(new RemoteProtocolError(message, closeCode));
@@ -469,7 +467,9 @@ function toMessage(data: unknown): Message | undefined {
   return view && ownBytes(new Uint8Array(view.buffer, view.byteOffset, view.byteLength));
 }
 
-/** The length in bytes; of text that is certainly within the limit, the code units. */
+/**
+ * Returns the length in bytes, or the number of code units of a text that is certainly within the limit.
+ */
 function byteLength(message: Message, limit: number): number {
   const { length } = message;
   if (typeof message !== "string" || length > limit || 3 * length <= limit) return length;

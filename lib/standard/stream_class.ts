@@ -1,5 +1,5 @@
 /**
- * The class WebSocketStream of the standard's draft, over connections of any kind.
+ * The class WebSocketStream of the standard's draft, over any kind of connection.
  *
  * @module
  */
@@ -76,13 +76,12 @@ export interface WebSocketStreamConstructor<
   new (url: string | URL, options?: Options): StandardWebSocketStream<OpenInfo>;
 }
 
-/** How a class of streams makes its connections. */
+/** How a WebSocketStream class creates its connections. */
 export interface StreamMaker<OpenInfo> {
-  /** Returns the base of relative URLs. Without it they are invalid. */
+  /** Returns the base of relative URLs. Without a base, relative URLs are invalid. */
   base?(): string | undefined;
   /** Checks the options that are not in the standard. */
   check(options: object): void;
-  /** Connects. */
   connect(
     url: string,
     options: { protocols?: string[]; signal: AbortSignal },
@@ -91,7 +90,7 @@ export interface StreamMaker<OpenInfo> {
   describe(connection: WebSocketConnection): OpenInfo;
 }
 
-/** Makes a class of streams. */
+/** Creates a WebSocketStream class. */
 export function webSocketStreamClass<Options, OpenInfo>(
   { base, check, connect, describe }: StreamMaker<OpenInfo>,
 ): WebSocketStreamConstructor<Options, OpenInfo> {

@@ -1,5 +1,5 @@
 /**
- * WebSocketStream over the client.
+ * The class WebSocketStream over the package's own client.
  *
  * @module
  */
@@ -36,13 +36,13 @@ const DEFAULTS = {
 } satisfies InternalConnectOptions;
 
 /**
- * A WebSocket as two streams, as in WHATWG's draft. It has the defaults of a browser: no limit on the size
- * of messages and no keepalive. It takes the options of `connect()`, `protocols` and `signal` as in the
- * standard.
+ * A WebSocket as two streams, as in WHATWG's draft. The defaults are those of a browser: no limit on the
+ * size of messages, and no keepalive. The options are those of `connect()`, with `protocols` and `signal`
+ * as in the standard.
  *
  * @example
  * ```ts
- * import { serve, WebSocketStream } from "@sluice/sluice";
+ * import { serve, WebSocketStream } from "sluice";
  *
  * const server = await serve({ port: 0 }, (ws) => ws.readable.pipeTo(ws.writable));
  *
