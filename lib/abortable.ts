@@ -6,9 +6,8 @@
 import { timer } from "./timers.ts";
 
 /**
- * Calls back once when a signal is aborted, or at once if the signal is already aborted.
- *
- * @returns A function that removes the listener.
+ * Calls back when a signal is aborted, at once if it already is. Returns a function that removes the
+ * listener.
  */
 export function onAbort(
   signal: AbortSignal | undefined,
@@ -25,9 +24,8 @@ export function onAbort(
 }
 
 /**
- * Waits for a promise until a signal is aborted. The rejection of the promise counts as handled.
- *
- * @returns A promise that settles like the given one, or rejects with the reason of the signal.
+ * Waits for a promise, or rejects with the reason of the signal. The rejection of the promise counts as
+ * handled.
  */
 export function abortable<T>(promise: PromiseLike<T>, signal: AbortSignal): Promise<T> {
   return new Promise((resolve, reject) => {

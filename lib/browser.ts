@@ -224,7 +224,6 @@ export const WebSocketError: typeof OwnError = platform.WebSocketError === undef
   ? OwnError
   : /* @__PURE__ */ adopted(platform.WebSocketError);
 
-/** Makes our errors instances of the browser's class. */
 function adopted(native: typeof OwnError): typeof OwnError {
   const { prototype } = OwnError;
   Object.setPrototypeOf(prototype, native.prototype);

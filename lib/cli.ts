@@ -79,7 +79,6 @@ type Values = ReturnType<typeof parse>["values"];
 const CLIENT_ONLY = ["header", "origin", "message", "count", "proxy", "ca", "insecure"] as const;
 const SERVER_ONLY = ["host", "port", "cert", "key"] as const;
 
-/** The command line is wrong. */
 class UsageError extends Error {}
 
 function parse(args: string[]) {
@@ -90,7 +89,6 @@ function parse(args: string[]) {
   }
 }
 
-/** Runs the command, and returns its exit code. */
 async function main(args: string[]): Promise<number> {
   try {
     const { values, positionals } = parse(args);
@@ -126,7 +124,6 @@ function note(text: string): void {
   process.stderr.write(`${printable(text)}\n`);
 }
 
-/** Returns the options that the client and the server have in common. */
 function commonOptions(values: Values) {
   const size = number("max-size", values["max-size"]);
   const interval = number("ping", values.ping);
@@ -304,7 +301,6 @@ async function receiveAll(
   }
 }
 
-/** Reads lines from the terminal, and prints messages. */
 class Terminal {
   readonly #interactive = Boolean(process.stdin.isTTY && process.stdout.isTTY);
   #reader: Interface | undefined;

@@ -142,11 +142,7 @@ export class RefusalBody {
     return this.stream();
   }
 
-  /**
-   * Returns the bytes received so far as a stream.
-   *
-   * @param failure The error of the stream after these bytes. By default, the stream closes.
-   */
+  /** Returns the bytes received so far as a stream, which errors with `failure` if there is one. */
   stream(failure?: unknown): ReadableStream<Uint8Array> {
     const parts = this.#parts;
     return new ReadableStream({

@@ -249,11 +249,6 @@ export async function upgradeHttp2(
   return await open(stream, headers, { ...options, headers: sendableHeaders(options) });
 }
 
-/**
- * Returns the header fields for all responses.
- *
- * @throws {TypeError} If a field cannot be sent over HTTP/2.
- */
 function sendableHeaders(options: UpgradeOptions): [string, string][] {
   const headers = toRawHeaders(options.headers);
   http2Response({ protocols: [], extensions: [], origin: undefined }, { headers });
@@ -341,8 +336,7 @@ export function attachHttp2(
       if (found !== false) serve(found === true ? undefined : found);
       else {
         const refuse = () => isTaken(stream, server) || serve(notFound(target));
-        // The server's own listener for the 'request' event leaves each CONNECT to the 'connect'
-        // listeners.
+        // The server's own 'stream' listener leaves each CONNECT to the 'connect' listeners.
         const ownOnly = others(server) <= (server.listenerCount("request") > 0 ? 1 : 0);
         if (ownOnly) nextTurn(refuse);
         else stream.once("close", backgroundTimer(refuse, GRACE));
@@ -398,7 +392,6 @@ function guard(stream: ServerHttp2Stream): void {
   stream.on("error", () => {});
 }
 
-/** The 'stream' listeners of attachHttp2(). */
 const streamListeners = new WeakSet<object>();
 
 /**
@@ -407,9 +400,7 @@ const streamListeners = new WeakSet<object>();
  */
 const GRACE = 1000;
 
-/**
- * Returns the number of 'stream' listeners that are not ours, including the one of the 'request' event.
- */
+/** Counts the 'stream' listeners that are not ours, including the one of the 'request' event. */
 function others(server: Http2Server | Http2SecureServer): number {
   return server.listeners("stream").filter((one) => !streamListeners.has(one)).length;
 }

@@ -1,5 +1,5 @@
 /**
- * How objects of the library look in `console.log()` on Node, Deno and Bun.
+ * Sets how `console.log()` prints the objects of the library, on Node, Deno and Bun.
  *
  * @module
  */
@@ -8,12 +8,8 @@ import type { Address } from "./transport.ts";
 type Inspect = (value: unknown, options?: object) => string;
 
 /**
- * Has the objects of a class print their state instead of their members. Values that are undefined or ""
- * are left out.
- *
- * @param target The prototype of the class, or one object.
- * @param name The name to print.
- * @param describe Gives the state. It must not contain credentials.
+ * Makes the objects of a class, given by its prototype, print their state instead of their members.
+ * Values that are undefined or "" are omitted. The state must not contain credentials.
  */
 export function makeInspectable<T extends object>(
   target: T,
@@ -34,7 +30,7 @@ export function makeInspectable<T extends object>(
   });
 }
 
-/** The state of an object; nothing for the prototype itself, which has none. */
+/** The prototype itself has no state. */
 function stateOf<T extends object>(object: T, describe: (object: T) => object): object {
   try {
     return describe(object);
@@ -48,12 +44,12 @@ function define(target: object, symbol: string, value: (...args: any[]) => strin
   Object.defineProperty(target, Symbol.for(symbol), { value, configurable: true, writable: true });
 }
 
-/** A URL without what may be secret: the user name, the password, the query and the fragment. */
+/** Returns a URL without the parts that may be secret: user name, password, query and fragment. */
 export function withoutSecrets({ protocol, host, pathname }: URL): string {
   return `${protocol}//${host}${pathname}`;
 }
 
-/** An address as text, such as "127.0.0.1:8080" or the path of a Unix socket. */
+/** Returns an address as text, such as "127.0.0.1:8080" or the path of a Unix socket. */
 export function addressText(address: Address | undefined): string | undefined {
   if (address === undefined || address.transport === "unix") return address?.path;
   const { hostname, port } = address;

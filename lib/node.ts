@@ -41,36 +41,33 @@ export type PathFilter = (path: string, request: IncomingMessage) => boolean;
 /** Options of {@linkcode attach}. */
 export interface AttachOptions
   extends Omit<UpgradeOptions, "onRequest" | "selectProtocol" | "onResponse"> {
-  /** See the same option of `serve()`. Default: none */
+  /** Like the option of `serve()`, with the request of `node:http` as an additional argument. */
   onRequest?: (
     request: Request,
     incoming: IncomingMessage,
   ) => Response | void | undefined | Promise<Response | void | undefined>;
-  /** See the same option of `serve()`. Default: as there */
+  /** Like the option of `serve()`, with the request of `node:http` as an additional argument. */
   selectProtocol?: (
     offered: readonly string[],
     request: Request,
     incoming: IncomingMessage,
   ) => string | undefined | void;
-  /** See the same option of `serve()`. Default: none */
+  /** Like the option of `serve()`, with the request of `node:http` as an additional argument. */
   onResponse?: (
     headers: Headers,
     request: Request,
     incoming: IncomingMessage,
   ) => void | Promise<void>;
   /**
-   * The path of the requests to take, without the query, or a function that decides by the path. Other
-   * requests for a WebSocket are left to the server's other 'upgrade' listeners. They are answered with
-   * 404 if no listener uses the socket in the same turn of the event loop. A listener that needs more
-   * time uses the socket by adding an 'error' listener, which it needs anyway: without one, a client that
-   * resets its connection ends the process.
-   *
-   * @default all requests
+   * The path of the requests to take, without the query, or a function that decides by the path. By
+   * default, all requests are taken. Other requests for a WebSocket are left to the other 'upgrade'
+   * listeners of the server. They are answered with 404 if no listener uses the socket in the same turn
+   * of the event loop. A listener that needs more time must add an 'error' listener to the socket at
+   * once, which it needs anyway: without one, a client that resets its connection ends the process.
    */
   path?: string | PathFilter;
 }
 
-/** Has the hooks get the request of `node:http` as their last argument. */
 function withIncoming(
   options: UpgradeOptions,
   incoming: IncomingMessage,
@@ -163,8 +160,8 @@ async function open(
 }
 
 /**
- * Serves a request that matches the path of an attachment, and returns whether it does. With a fault, it
- * refuses the request.
+ * Serves a request that matches the path, or refuses it with the fault. Returns whether the request was
+ * taken.
  */
 type Take = (
   request: IncomingMessage,
@@ -173,7 +170,6 @@ type Take = (
   fault?: HandshakeError,
 ) => boolean;
 
-/** The attachments of one server, and the 'upgrade' listener that they share. */
 class Upgrades {
   static readonly #ofServers = new WeakMap<object, Upgrades>();
   readonly #server: HttpServer;

@@ -33,7 +33,6 @@ export class TransportReader implements TransportHandlers {
   #closed = false;
   #error: Error | undefined;
   #waiting: (() => void)[] = [];
-  /** How many more bytes may be read ahead. */
   #ahead = 0;
   #onGone: ((error: HandshakeError) => void) | undefined;
 
@@ -70,8 +69,8 @@ export class TransportReader implements TransportHandlers {
   }
 
   /**
-   * Calls back if the transport closes before it is handed over. Reading goes on for this purpose, up to
-   * `READ_AHEAD` bytes: a platform does not report a reset while reading is paused.
+   * Calls back if the transport closes before it is handed over. Reads ahead up to `READ_AHEAD` bytes,
+   * because a platform does not report a reset while reading is paused.
    */
   watch(onGone: (error: HandshakeError) => void): void {
     if (this.#closed) return onGone(this.#lost());
@@ -93,11 +92,7 @@ export class TransportReader implements TransportHandlers {
     while (!this.#closed) await this.#woken();
   }
 
-  /**
-   * Returns the next chunk, or null at the end of the input.
-   *
-   * @throws {HandshakeError} If the transport failed ("connection-lost").
-   */
+  /** Returns the next chunk, or null at the end of the input. Rejects if the transport failed. */
   async read(): Promise<Uint8Array | null> {
     while (this.#chunks.length === 0 && !this.#inputEnded) await this.#woken(true);
     const chunk = this.#chunks.shift();
@@ -116,9 +111,7 @@ export class TransportReader implements TransportHandlers {
     while (this.transport.bufferedAmount > 0 && !this.#closed) await this.#woken();
   }
 
-  /**
-   * Hands over the transport with the chunks that have not been read, and with its end if it has ended.
-   */
+  /** Hands over the transport, the chunks that have not been read, and the end if it has been reached. */
   handOver(handlers: TransportHandlers): void {
     this.transport.handle(handlers);
     for (const chunk of this.#chunks) handlers.data(chunk);
@@ -128,9 +121,8 @@ export class TransportReader implements TransportHandlers {
   }
 
   /**
-   * Waits until the transport is gone, and drops the chunks that arrive.
-   *
-   * @param onInputEnd Called when the peer has ended its side.
+   * Waits until the transport is gone, and drops the chunks that arrive. Calls back when the peer ends
+   * its side.
    */
   async dropInput(onInputEnd: () => void): Promise<void> {
     while (!this.#inputEnded) {
@@ -168,7 +160,6 @@ interface Link {
   transport?: Transport;
 }
 
-/** An opening handshake, which becomes a connection. */
 export class Opening {
   readonly endpoint: Endpoint;
   readonly #init: OpeningInit;
@@ -189,9 +180,8 @@ export class Opening {
   }
 
   /**
-   * Returns the next event of the opening handshake.
+   * Returns the next event. Calls `onChunk` with each chunk before it is parsed.
    *
-   * @param onChunk Called with each chunk before it is parsed.
    * @throws {HandshakeError} If the peer's head is malformed, or the connection was lost.
    */
   async next(
@@ -215,7 +205,6 @@ export class Opening {
     }
   }
 
-  /** Yields the body of a refusal. */
   async *body(reader: TransportReader): AsyncIterable<Uint8Array> {
     while (this.endpoint.state === "rejecting") {
       const event = await this.next(reader);
@@ -268,11 +257,7 @@ export async function* bodyOf(
 /** Sets the error of a handshake that runs out of time, instead of "timeout". */
 export type OnTimeout = (failure: (timeout: HandshakeError) => Error) => void;
 
-/**
- * Reads the body of a refusal, and returns an error with the response and its body.
- *
- * @param pieces The body.
- */
+/** Reads the body of a refusal, and returns an error with the response and its body. */
 export async function readRefusal(
   { message, code }: HandshakeError,
   head: ResponseHead,
@@ -290,14 +275,12 @@ export async function readRefusal(
   return refusal(await body.read(pieces));
 }
 
-/** Gives up a handshake when its time is over or its signal is aborted. */
 export class Deadline {
   #passed: { reason: unknown } | undefined;
   #controller: AbortController | undefined;
   #failure: ((timeout: HandshakeError) => Error) | undefined;
   readonly #reject: (reason: unknown) => void;
 
-  /** @param reject Called with the reason when the handshake is given up. */
   constructor(reject: (reason: unknown) => void) {
     this.#reject = reject;
   }
@@ -311,10 +294,8 @@ export class Deadline {
     return this.#controller.signal;
   }
 
-  /** Sets the error of a handshake that runs out of time. */
   readonly onTimeout: OnTimeout = (failure) => this.#failure = failure;
 
-  /** Throws the reason if the handshake has been given up. */
   throwIfPassed(): void {
     if (this.#passed !== undefined) throw this.#passed.reason;
   }

@@ -352,15 +352,15 @@ export interface CloseDetails {
   first?: "received" | "sent";
 }
 
-/** What a connection has done so far. */
+/** Counts of a connection so far. */
 export interface ConnectionStats {
-  /** Messages received completely. */
+  /** Number of messages received completely. */
   readonly messagesReceived: number;
-  /** Messages sent. */
+  /** Number of messages sent. */
   readonly messagesSent: number;
-  /** Bytes received, including frame headers. */
+  /** Number of bytes received, including frame headers. */
   readonly bytesReceived: number;
-  /** Bytes given to the transport, including frame headers. */
+  /** Number of bytes given to the transport, including frame headers. */
   readonly bytesSent: number;
   /** Size of the messages that wait to be read, as `readableStrategy` measures it. */
   readonly queued: number;
@@ -368,6 +368,6 @@ export interface ConnectionStats {
   readonly peakQueued: number;
   /** Whether reading from the transport is paused, because messages wait to be read. */
   readonly paused: boolean;
-  /** How often reading was paused. */
+  /** Number of times that reading was paused. */
   readonly pauses: number;
 }

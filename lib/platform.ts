@@ -11,7 +11,6 @@ import { PerMessageDeflate } from "./core/permessage_deflate.ts";
 import type { ConnectionOptions } from "./options.ts";
 import type { TransportProvider } from "./transport.ts";
 
-/** Loads the provider of the running platform. */
 export async function defaultProvider(): Promise<TransportProvider> {
   // Deno has its own provider: on Deno, sockets of `node:tls` continue to read while they are paused.
   if ("Deno" in globalThis) return (await import("./runtime/deno.ts")).denoProvider;
@@ -49,7 +48,6 @@ async function withCompression(
   return [...extensions, deflate];
 }
 
-/** Loads the compression engine. Resolves to undefined if the platform has none. */
 function loadDeflate(): Promise<DeflateEngine | undefined> {
   return import("./runtime/zlib.ts").then(({ deflateEngine }) => deflateEngine, () => undefined);
 }

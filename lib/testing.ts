@@ -140,14 +140,11 @@ class MemoryEnd extends BaseTransport implements MemoryTransport {
   readonly #delay: number;
   readonly #chunkSize: number;
   readonly #capacity: number;
-  /**
-   * The bytes that this end has not read yet. Null is the end of the peer's side, an error is a reset.
-   */
+  /** Null is the end of the peer's side, an error is a reset. */
   readonly #arriving = new Queue<Uint8Array | null | Error>();
   #underWay = 0;
   #isPaused = true;
   #isScheduled = false;
-  /** Number of bytes that may leave before the line breaks. */
   #left: number;
   readonly #how: LineFault["how"] | undefined;
   /** Whether bytes that this end sends are lost. */
@@ -192,7 +189,6 @@ class MemoryEnd extends BaseTransport implements MemoryTransport {
     this.#break();
   }
 
-  /** Breaks the line after the bytes that were sent. */
   #break(): void {
     this.#isMute = true;
     if (this.#how === "silence") this.peer.#isMute = true;

@@ -17,7 +17,6 @@ const LONGEST_DELAY = 2 ** 31 - 1;
 /** Lateness of a timer, in milliseconds, that shows that the process stood still or was busy. */
 const STANDSTILL = 50;
 
-/** Number of slices of a deadline. */
 const SLICES = 4;
 
 /**
@@ -37,10 +36,8 @@ export function wallClock(): number {
 }
 
 /**
- * Calls back once after a delay of any length.
- *
- * @param delay The delay, in milliseconds. Infinity means never.
- * @returns A function that cancels the timer.
+ * Calls back once after a delay in milliseconds of any length, even Infinity. Returns a function that
+ * cancels it.
  */
 export function timer(callback: () => void, delay: number): () => void {
   return startTimer(callback, delay, false);
@@ -60,7 +57,6 @@ function startTimer(callback: () => void, delay: number, background: boolean): (
   return () => clearTimeout(started as number);
 }
 
-/** Chains several timers. */
 function startLongTimer(callback: () => void, delay: number, background: boolean): () => void {
   let cancel = startTimer(
     () => cancel = startTimer(callback, delay - LONGEST_DELAY, background),
@@ -125,7 +121,6 @@ function afterTurns(turns: number, callback: () => void): void {
 /** Maximum number of bytes that one connection sends in a turn of the event loop. */
 const MOST_WORK = 4_194_304;
 
-/** Duration of a long turn, in milliseconds. */
 const LONG = 10;
 
 /** The number of turns in which work was counted, and whether the current turn is one of them. */

@@ -6,7 +6,6 @@
 import { Queue } from "./core/queue.ts";
 import type { Address, Transport, TransportHandlers } from "./transport.ts";
 
-/** The state of this side. */
 type Phase = "open" | "ending" | "ended" | "destroyed" | "closed";
 
 /** A transport over some platform's channel of bytes. */
@@ -16,7 +15,6 @@ export abstract class BaseTransport implements Transport {
   protected unsent = 0;
   /** The bytes that were written after this side had ended. */
   protected late = 0;
-  /** Why the transport failed. */
   protected error: Error | undefined;
   protected phase: Phase = "open";
   protected isInputEnded = false;
@@ -90,10 +88,7 @@ export abstract class BaseTransport implements Transport {
     this.#destroyAtEnd();
   }
 
-  /**
-   * Reports that this side has ended. Only for platforms that do not close by themselves when both sides
-   * have ended.
-   */
+  /** For platforms that do not close by themselves when both sides have ended. */
   protected reportFinished(): void {
     if (this.phase === "ending") this.phase = "ended";
     this.#destroyAtEnd();
@@ -127,7 +122,6 @@ export abstract class BaseTransport implements Transport {
   }
 }
 
-/** A queue of bytes. */
 export class ByteQueue {
   /** Each part with its original length: the owner of borrowed bytes may detach them. */
   readonly #parts = new Queue<{ bytes: Uint8Array; length: number }>();

@@ -78,7 +78,6 @@ export interface ConnectOptions extends ConnectionOptions {
   proxy?: ProxyOption;
 }
 
-/** The options of `connect()`. */
 export const CONNECT_OPTIONS: OptionNames<ConnectOptions> = {
   ...CONNECTION_OPTIONS,
   protocols: checkProtocols,
@@ -149,7 +148,6 @@ export async function connectWith(
   });
 }
 
-/** Connects to one server. */
 async function connectTo(
   target: WebSocketUrl,
   options: InternalConnectOptions,
@@ -173,11 +171,8 @@ function isDirect({ unix, transport }: ConnectOptions): boolean {
 }
 
 /**
- * Checks combinations of options, and returns the header fields. They are read once, because an iterator
- * can be read only once. Internal.
- *
- * @throws {TypeError} If a proxy is combined with `unix` or `transport`, or a header field cannot be
- * sent.
+ * Checks combinations of options, and returns the header fields: an iterator can be read only once.
+ * Internal.
  */
 export function checkDialling(options: ConnectOptions): [string, string][] {
   const { proxy } = options;
@@ -190,7 +185,6 @@ export function checkDialling(options: ConnectOptions): [string, string][] {
   return headers;
 }
 
-/** Makes the opening handshake for one request. Internal. */
 export function openingOf(
   options: InternalConnectOptions,
   textCodec: TextCodec | undefined,
@@ -199,7 +193,6 @@ export function openingOf(
   return new Opening("client", { extensions, requireProtocol, options, textCodec });
 }
 
-/** Returns the request to send. Internal. */
 export function requestOf(
   { host, resourceName, username, password }: WebSocketUrl,
   options: InternalConnectOptions,
@@ -287,9 +280,8 @@ function describe(error: unknown): string {
 }
 
 /**
- * Waits for the response to a request that was sent, and makes the connection. Internal.
- *
- * @param arrived Settles when the endpoint has the head of the response, if another parser reads it.
+ * Waits for the response, and makes the connection. If another parser reads the head of the response,
+ * `arrived` settles when the endpoint has it. Internal.
  */
 export async function open(
   reader: TransportReader,

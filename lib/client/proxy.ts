@@ -61,8 +61,6 @@ export interface Proxy {
 const PORTS = { http: 80, https: 443, socks5: 1080 } as const;
 
 /**
- * Checks the option `proxy`.
- *
  * @throws {TypeError} If the option has the wrong type.
  * @throws {RangeError} If the URL is not one of a proxy.
  */
@@ -70,7 +68,6 @@ export function checkProxy(name: string, option: unknown): void {
   if (option !== false && option !== "environment") readProxy(option as ProxyOptions, name);
 }
 
-/** Returns the proxy for a server, or undefined. */
 export function proxyFor(
   option: ProxyOption | undefined,
   target: WebSocketUrl,
@@ -122,12 +119,7 @@ function parseProxyUrl(text: string, name: string): Omit<Proxy, "headers" | "tls
   }
 }
 
-/**
- * Connects to a server through a proxy.
- *
- * @param place The server.
- * @param dial Connects to the proxy.
- */
+/** Connects to the server at `place` through a proxy. The function `dial` connects to the proxy. */
 export async function dialProxy(
   proxy: Proxy,
   place: DialOptions,
@@ -261,7 +253,6 @@ export function environmentProxy(
   return { url: /^[a-z][a-z\d+.-]*:\/\//i.test(value) ? value : `http://${value}`, variable: name };
 }
 
-/** Returns the first variable that is set and not empty. */
 function firstSet(
   names: readonly string[],
   environment: Environment,
@@ -272,7 +263,6 @@ function firstSet(
   }
 }
 
-/** Whether an entry of NO_PROXY matches the server. */
 function matchesEntry(
   entry: string,
   { hostname, port }: Pick<WebSocketUrl, "hostname" | "port">,

@@ -160,7 +160,6 @@ export function reconnect(
   return new Reconnection(url, { ...options, headers }).iterate();
 }
 
-/** The reason of an abort by `return()`. */
 const RETURNED = Symbol("returned");
 
 type Iteration = AsyncGenerator<WebSocketConnection, void, void>;
@@ -221,7 +220,6 @@ class Reconnection {
     }
   }
 
-  /** Tries until there is a connection or a final failure. */
   async #connect(): Promise<WebSocketConnection> {
     const { maxAttempts = Infinity } = this.#options;
     for (let failed = 1;; failed++) {
@@ -244,7 +242,7 @@ class Reconnection {
     }
     try {
       const ws = await connect(checkUrl(url), this.#connectOptions);
-      // The iteration has ended in the meantime.
+      // The iteration ended during the attempt.
       if (this.#signal.aborted) ws.close();
       return { ws };
     } catch (error) {
@@ -308,7 +306,6 @@ const LONGEST_DELAY = 2 ** 31 - 1;
 const MAX_DELAY = 60_000;
 const MAX_DELAY_WITH_JITTER = 72_000;
 
-/** Draws random delays up to a limit that grows. */
 class Backoff {
   readonly #minDelay: number;
   readonly #maxDelay: number;
@@ -332,7 +329,6 @@ class Backoff {
     this.failures = 0;
   }
 
-  /** Returns the delay after one more failure. */
   next(error: unknown): number {
     const limit = this.#limit;
     const most = this.#maxDelay;
@@ -357,9 +353,7 @@ function randomBetween(least: number, most: number): number {
   return least + Math.random() * (most - least);
 }
 
-/**
- * Returns the time that the server asks to wait, in milliseconds. RFC 9110 §10.2.3: seconds or a date.
- */
+/** The time that the server asks to wait, in milliseconds. RFC 9110 §10.2.3: seconds or a date. */
 function retryAfter(error: unknown): number {
   const { response } = error instanceof HandshakeError ? error : {};
   const value = response?.headers.get("retry-after")?.trim() ?? "";
@@ -389,12 +383,7 @@ const FORMATS = [
   `(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) ${MONTH} (?<day>\\d\\d| \\d) ${TIME} (?<year>\\d{4})`,
 ].map((format) => new RegExp(`^${format}$`));
 
-/**
- * Parses a date in a header field.
- *
- * @param now The current time, in milliseconds since 1970. A two-digit year is close to it.
- * @returns The milliseconds since 1970, or undefined if the text is not a date.
- */
+/** Parses an HTTP date to milliseconds since 1970. A two-digit year is close to `now`. */
 export function parseHttpDate(text: string, now: number): number | undefined {
   for (const format of FORMATS) {
     const { groups } = format.exec(text) ?? {};

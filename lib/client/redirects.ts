@@ -16,19 +16,15 @@ export interface HopOptions {
   origin?: string;
   userAgent?: string | false;
   tls?: TlsConnectOptions;
-  /** Names of header fields that are sent to other origins too. */
   crossOriginHeaders?: readonly string[];
-  /** Whether the server must choose a subprotocol. */
   requireProtocol?: boolean;
 }
 
-/** One request in a chain of redirects. */
 export interface Hop<O extends HopOptions> {
   readonly target: WebSocketUrl;
   readonly options: O;
 }
 
-/** Checks the option `crossOriginHeaders`. */
 export function checkFieldNames(name: string, value: unknown): void {
   const isName = (item: unknown) => typeof item === "string" && isToken(item);
   checkType(
@@ -71,7 +67,6 @@ export async function followRedirects<T, O extends HopOptions>(
   }
 }
 
-/** Returns the response if it is a redirect with a location. */
 function redirectOf(error: unknown): RefusedResponse | undefined {
   if (!(error instanceof HandshakeError) || error.code !== "status") return undefined;
   const { response } = error;

@@ -38,11 +38,7 @@ export function checkSocksCredentials({ username, password }: SocksCredentials):
   throw new RangeError("Expected a SOCKS user name and password of at most 255 bytes each");
 }
 
-/**
- * Asks the proxy for a connection to the server. The proxy resolves the server's name.
- *
- * @throws {HandshakeError} If the proxy refuses ("proxy") or the connection ends ("connection-lost").
- */
+/** @throws {HandshakeError} If the proxy refuses ("proxy") or the connection ends ("connection-lost"). */
 export async function connectBySocks(
   line: TransportReader,
   { hostname, port }: { hostname: string; port: number },
@@ -130,7 +126,6 @@ class ByteReader {
     this.#line = line;
   }
 
-  /** Whether all bytes received have been taken. */
   get isEmpty(): boolean {
     return this.#bytes.length === 0;
   }

@@ -33,32 +33,29 @@ export const UPGRADE_OPTIONS: OptionNames<UpgradeOptions> = optionsWithout(SERVE
 export interface Attachment extends AsyncDisposable {
   /** The connections that are open or closing. */
   readonly connections: ReadonlySet<WebSocketConnection>;
-  /** What the attachment has done so far: connections, refusals, messages and bytes. */
+  /** Counts of connections, refusals, messages and bytes so far. */
   readonly stats: ServerStats;
   /**
-   * Resolves when `shutdown()` is through: all handlers have settled and all transports have ended, or
+   * Resolves when `shutdown()` is complete: all handlers have settled and all transports have ended, or
    * `timeout` has passed.
    */
   readonly finished: Promise<void>;
-  /** Takes no more requests. Connections that are open stay open. */
+  /** Stops taking requests. The open connections stay open. */
   detach(): void;
   /**
-   * Detaches, closes the connections that are open, and waits for `finished`. The `close()` of an HTTP
-   * server waits for the connections, but does not close them.
+   * Detaches, closes the open connections, and waits for `finished`. The `close()` of an HTTP server
+   * waits for the connections, but does not close them.
    *
    * @param options The code and reason to close with, 1001 by default, and how long it may take.
    */
   shutdown(options?: ShutdownOptions): Promise<void>;
 }
 
-/** The path of the requests to take, or a function that decides. */
 export type Path<Request> = string | ((path: string, request: Request) => boolean) | undefined;
 
 /**
- * Checks the options, and attaches.
- *
- * @param listen Begins to take requests, and returns a function that stops. Each request is opened with
- * the options that it is given.
+ * Checks the options, and calls `listen`, which begins to take requests and returns a function that
+ * stops.
  */
 export function attachTo(
   options: UpgradeOptions & { path?: Path<never> },
@@ -112,13 +109,7 @@ function checkPath(path: unknown): void {
   );
 }
 
-/**
- * Checks for a server that emits the events we need.
- *
- * @param what The module whose server is expected.
- * @param methods The methods that only such a server has.
- * @throws {TypeError} If `server` is something else, such as an application of a framework.
- */
+/** @throws {TypeError} If `server` lacks one of the methods, such as an application of a framework. */
 export function checkServer(server: unknown, what: string, methods: readonly string[]): void {
   const members = Object(server) as Record<string, unknown>;
   if (methods.every((name) => typeof members[name] === "function")) return;
@@ -128,7 +119,6 @@ export function checkServer(server: unknown, what: string, methods: readonly str
   );
 }
 
-/** Returns the refusal of a request for a WebSocket that no attachment takes. */
 export function notFound(target: string): HandshakeError {
   return new HandshakeError(
     `No WebSocket is served at ${pathOfTarget(target) ?? target}`,

@@ -9,11 +9,8 @@ import type { Address } from "../transport.ts";
 
 /** Limits for the connections of a server. See `ServeOptions`. */
 export interface ConnectionLimits {
-  /** Maximum number of connections at a time. A connection counts until its transport has ended. */
   maxConnections?: number;
-  /** Maximum number of connections from one address. */
   maxConnectionsPerAddress?: number;
-  /** Maximum lifetime of a connection, in milliseconds. 0 disables the limit. */
   maxLifetime?: number;
 }
 

@@ -9,9 +9,7 @@ import { toRequest } from "../http.ts";
 
 /** The callbacks that report errors. See `ServeOptions`. */
 export interface Listeners {
-  /** Called with the errors of handlers and hooks. */
   onError?: (error: unknown) => void;
-  /** Called with each handshake that is refused. */
   onRefused?: (error: HandshakeError, request?: Request) => void;
 }
 
@@ -50,11 +48,7 @@ function call(listener: () => unknown, onThrown: (error: unknown) => void): void
   }
 }
 
-/**
- * Runs a hook.
- *
- * @throws {HandshakeError} If the hook throws or rejects ("hook-failed", status 500).
- */
+/** @throws {HandshakeError} If the hook throws or rejects ("hook-failed", status 500). */
 export async function hook<T>(run: () => T | Promise<T>): Promise<T> {
   try {
     return await run();
@@ -63,7 +57,6 @@ export async function hook<T>(run: () => T | Promise<T>): Promise<T> {
   }
 }
 
-/** Returns the error of a hook that threw or returned a wrong value. */
 export function hookFailed(cause: unknown): HandshakeError {
   return new HandshakeError("A hook of the server failed", "hook-failed", { status: 500, cause });
 }

@@ -9,8 +9,6 @@ import { HandshakeError } from "../core/error.ts";
 type Origins = readonly (string | RegExp | null)[] | "same-origin";
 
 /**
- * Checks the option `origins`.
- *
  * @throws {TypeError} If the option is neither "same-origin" nor an array of strings, patterns and null.
  * @throws {RangeError} If a string is not an origin as browsers send it, and would never match.
  */
@@ -34,9 +32,7 @@ export function checkOrigins(name: string, origins: unknown): void {
   }
 }
 
-/**
- * Returns the origin of a URL as an Origin header has it (RFC 6454 §6.2), or undefined if there is none.
- */
+/** Returns the origin of a URL as an Origin header has it (RFC 6454 §6.2). */
 function originOf(text: string): string | undefined {
   if (text === "null") return text;
   try {
@@ -49,11 +45,7 @@ function originOf(text: string): string | undefined {
   }
 }
 
-/**
- * Checks the origin of a request.
- *
- * @throws {HandshakeError} If the origin is not allowed ("origin", status 403).
- */
+/** @throws {HandshakeError} If the origin is not allowed ("origin", status 403). */
 export function checkOrigin(
   origin: string | undefined,
   url: () => URL,
@@ -77,7 +69,6 @@ export function checkOrigin(
   );
 }
 
-/** Whether host and port of a page are those of the request. */
 function isSameHost(origin: string, asked: URL): boolean {
   let page: URL;
   try {
@@ -86,8 +77,7 @@ function isSameHost(origin: string, asked: URL): boolean {
     return false;
   }
   if (page.protocol !== "http:" && page.protocol !== "https:") return false;
-  // After a proxy that terminates TLS, this server sees another scheme, and therefore another default
-  // port.
+  // A proxy that terminates TLS changes the scheme, and therefore the default port.
   return page.host === asked.host ||
     (page.hostname === asked.hostname && portOf(page) === portOf(asked));
 }
@@ -96,7 +86,6 @@ function portOf({ protocol, port }: URL): string {
   return port || (protocol === "https:" ? "443" : "80");
 }
 
-/** Whether a pattern matches the whole text. */
 function matches({ source, flags }: RegExp, text: string): boolean {
   // The flags g and y keep a position, and m would let a single line match.
   return new RegExp(`^(?:${source})$`, flags.replace(/[gmy]/g, "")).test(text);

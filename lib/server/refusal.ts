@@ -13,7 +13,6 @@ import { deadline } from "../timers.ts";
 import { kindOf } from "../core/options.ts";
 import { type Listeners, report } from "./hooks.ts";
 
-/** A response whose head is ready to be sent. */
 interface Answer {
   /** The head; empty over HTTP/2. */
   head: Uint8Array;
@@ -24,11 +23,7 @@ interface Answer {
 export class Refusal extends HandshakeError {
   readonly answer: Answer;
 
-  /**
-   * @param response The value that `onRequest` returned.
-   * @param endpoint The endpoint that has read the request.
-   * @throws {TypeError} If the value is not a Response, or cannot be sent.
-   */
+  /** @throws {TypeError} If `response` is not a Response, or cannot be sent. */
   constructor(response: Response, endpoint: Endpoint) {
     const answer = answerOf(checkResponse(response), endpoint);
     super(`onRequest answered with status ${response.status}`, "rejected", {
@@ -84,7 +79,6 @@ class Patience {
     this.#cancel = undefined;
   }
 
-  /** Starts the last timer, for the end of the connection. */
   beginLast(): void {
     this.#last = true;
     this.begin();
@@ -97,10 +91,8 @@ class Patience {
 }
 
 /**
- * Answers with the status of the error, if it has one, and waits until the transport is gone.
- *
- * @param endpoint The endpoint, which may have read the request.
- * @param respond Sends the head of the response, unless the head is written to the transport.
+ * Answers with the status of the error, if it has one, and waits until the transport is gone. If
+ * `respond` is given, it sends the head of the response.
  */
 export async function refuse(
   reader: TransportReader,

@@ -157,7 +157,6 @@ export const SERVE_OPTIONS: OptionNames<ServeOptions> = {
   maxLifetime: checkNumber,
 };
 
-/** The options that say where to listen. */
 export const LISTENING = ["hostname", "port", "unix", "reusePort", "tls"] as const;
 
 /** The options of `accept()`, which does not listen. */
@@ -183,7 +182,7 @@ export interface Server extends AsyncDisposable {
   /** Counts of connections, refusals, messages and bytes so far. */
   readonly stats: ServerStats;
   /**
-   * Resolves when the server was shut down: all handlers have settled and all transports have ended, or
+   * Resolves when the server has shut down: all handlers have settled and all transports have ended, or
    * `timeout` has passed.
    */
   readonly finished: Promise<void>;
@@ -309,10 +308,8 @@ class RunningServer implements Server {
 }
 
 /**
- * Returns the header fields for all responses of a server. They are read once, because an iterator can be
- * read only once, and checked now, before a client connects. Internal.
- *
- * @throws {TypeError} If a field cannot be sent.
+ * Reads and checks the header fields for all responses, once: an iterator can be read only once.
+ * Internal.
  */
 export function reusableHeaders(options: Pick<ServeOptions, "headers">): [string, string][] {
   const headers = toRawHeaders(options.headers);
@@ -338,9 +335,8 @@ export async function accept(
 }
 
 /**
- * Like {@linkcode accept}, with options that have been checked. Internal.
- *
- * @param source The request, if another HTTP parser has read it.
+ * Like {@linkcode accept}, with checked options, and a source if another parser reads the request.
+ * Internal.
  */
 export async function acceptOn(
   transport: Transport,
@@ -362,7 +358,6 @@ export async function acceptOn(
   }
 }
 
-/** Answers a client without reading its request. */
 async function refuseUnread(
   transport: Transport,
   options: ServeOptions,
@@ -382,7 +377,6 @@ export interface RequestSource {
   respond?(endpoint: Endpoint): void;
 }
 
-/** The state of the opening handshake of one client. */
 interface Asked {
   readonly reader: TransportReader;
   readonly source: RequestSource | undefined;
@@ -390,7 +384,6 @@ interface Asked {
   request?: Request;
 }
 
-/** Returns the error to refuse the handshake with. */
 function refusalOf(thrown: unknown, { signal }: ServeOptions): HandshakeError {
   if (thrown instanceof HandshakeError) return thrown;
   if (!signal?.aborted || thrown !== signal.reason) return hookFailed(thrown);

@@ -27,10 +27,9 @@ export type Handler = (ws: WebSocketConnection) => unknown;
 /** Options of `shutdown()`: the code and reason to close with, and the time limit. */
 export interface ShutdownOptions extends CloseInfo {
   /**
-   * Maximum time for handlers to settle and connections to end, in milliseconds. Then the transports are
-   * cut, and handlers that have not settled are not waited for any more. 0 cuts at once, Infinity
-   * disables the limit.
-   *
+   * Maximum time for handlers to settle and connections to end, in milliseconds. After this time, the
+   * transports are cut, and the server no longer waits for handlers. 0 cuts at once, Infinity disables
+   * the limit.
    * @default {30_000}
    */
   timeout?: number;
@@ -42,7 +41,7 @@ const SHUTDOWN_OPTIONS: OptionNames<ShutdownOptions> = {
   timeout: checkNumber,
 };
 
-/** What a server has done so far. */
+/** Counts of a server so far. */
 export interface ServerStats {
   /** Number of connections that were opened. */
   readonly opened: number;
@@ -50,13 +49,13 @@ export interface ServerStats {
   readonly ended: number;
   /** Number of handshakes that were refused, by the `code` of the error. */
   readonly refused: Readonly<Partial<Record<HandshakeErrorCode, number>>>;
-  /** Messages received completely, of all connections. */
+  /** Number of messages received completely, on all connections. */
   readonly messagesReceived: number;
-  /** Messages sent, of all connections. */
+  /** Number of messages sent, on all connections. */
   readonly messagesSent: number;
-  /** Bytes received, including frame headers, of all connections. */
+  /** Number of bytes received, including frame headers, on all connections. */
   readonly bytesReceived: number;
-  /** Bytes given to the transports, including frame headers, of all connections. */
+  /** Number of bytes given to the transports, including frame headers, on all connections. */
   readonly bytesSent: number;
 }
 
@@ -74,9 +73,7 @@ const CUT_TIMEOUT = 1000;
 /** Opens one connection. With a fault, it answers with the fault and rejects. */
 export type Open = (fault?: HandshakeError) => Promise<WebSocketConnection>;
 
-/** Options of {@linkcode Sessions}. */
 export interface SessionsOptions extends ConnectionLimits, Listeners {
-  /** Shuts down when aborted. */
   signal?: AbortSignal;
 }
 
@@ -88,10 +85,9 @@ const FORGOTTEN =
   "Await or return the promise of pipeTo() or of the loop; a handler that returns no promise leaves the " +
   "connection open";
 
-/** The connections of one server. Internal. */
 export class Sessions {
   readonly connections: Set<WebSocketConnection> = new Set();
-  /** Resolves when `shutdown()` is through. */
+  /** Resolves when `shutdown()` is complete. */
   readonly finished: Promise<void>;
   readonly #options: SessionsOptions;
   readonly #handler: Handler;
@@ -99,12 +95,10 @@ export class Sessions {
   #pending = 0;
   /** Called when a shutdown has nothing more to wait for. */
   #onOver: () => void = () => {};
-  /** Whether a shutdown has exceeded its time. */
   #isCut = false;
   readonly #count: ConnectionCount;
-  /** The number of TLS handshakes under way. */
   #shaking = 0;
-  /** The number of clients that are being answered with 503. */
+  /** The number of clients that are being refused with 503. */
   #refusals = 0;
   readonly #shutdown = new AbortController();
   #stop: () => unknown = () => {};
@@ -112,7 +106,7 @@ export class Sessions {
   #finish!: () => void;
   #opened = 0;
   readonly #refusedBy: Partial<Record<HandshakeErrorCode, number>> = {};
-  /** Of the connections that have ended. */
+  /** The sums of the connections that have ended. */
   readonly #totals: Totals = {
     messagesReceived: 0,
     messagesSent: 0,
@@ -131,7 +125,6 @@ export class Sessions {
     this.finished = new Promise((resolve) => this.#finish = resolve);
   }
 
-  /** What the server has done so far. */
   get stats(): ServerStats {
     const totals = { ...this.#totals };
     for (const ws of this.connections) addTo(totals, ws.stats);
@@ -148,11 +141,7 @@ export class Sessions {
     return this.#shutdown.signal;
   }
 
-  /**
-   * Starts to obey the signal of the options.
-   *
-   * @param stop Stops taking connections. A promise that it returns is awaited.
-   */
+  /** Starts to obey the signal of the options. A promise that `stop` returns is awaited. */
   start(stop: () => unknown): void {
     this.#stop = stop;
     const { signal } = this.#options;
@@ -160,9 +149,8 @@ export class Sessions {
   }
 
   /**
-   * Reserves a place for a client whose TLS handshake is about to begin.
-   *
-   * @returns a function that gives the place back, or undefined if there is no place
+   * Reserves a place before a TLS handshake. Returns a function that gives it back, or undefined if there
+   * is no place.
    */
   admit(address: Address | undefined): (() => void) | undefined {
     const place = this.#count.enter(address);
@@ -179,12 +167,7 @@ export class Sessions {
     };
   }
 
-  /**
-   * Serves a connection.
-   *
-   * @param open Runs the handshake.
-   * @param address The address of the client.
-   */
+  /** Runs the handshake, and serves the connection with the handler. */
   take(open: Open, address: Address | undefined): void {
     this.#pending++;
     const place = this.#count.enter(address);
@@ -287,7 +270,6 @@ export class Sessions {
     report(error, this.#options);
   }
 
-  /** Takes no more connections, closes those that are open, and waits for their end. */
   async shutdown(options: ShutdownOptions = {}): Promise<void> {
     checkKnown("shutdown()", options, SHUTDOWN_OPTIONS);
     const { timeout = 30_000, closeCode, reason } = options;
@@ -319,7 +301,6 @@ export class Sessions {
     }
   }
 
-  /** Cuts the transports, and no longer waits for handlers. */
   #cut(): void {
     this.#isCut = true;
     for (const ws of this.connections) ws.terminate();
