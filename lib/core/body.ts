@@ -152,9 +152,7 @@ export class BodyWriter {
     this.#framing = framing;
   }
 
-  /**
-   * Returns the framed bytes of a piece. Throws if the size of the body is not the announced one.
-   */
+  /** Returns the framed bytes of a piece. Throws if the body has not its announced size. */
   write(bytes: Uint8Array, last: boolean): Uint8Array {
     const framing = this.#framing;
     if (framing === "until-close") return bytes.slice();

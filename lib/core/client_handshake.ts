@@ -39,10 +39,7 @@ export interface ClientHandshakeOptions extends HandshakeOffer {
   headers?: RawHeaders;
   /** Limits for the head of the response. */
   limits?: HeadLimits;
-  /**
-   * The scheme of a request over HTTP/2: "https" for a wss URL, "http" for a ws URL. Without it,
-   * the request uses HTTP/1.1.
-   */
+  /** The scheme of a request over HTTP/2: "https" for wss, "http" for ws. By default, HTTP/1.1. */
   scheme?: "http" | "https";
 }
 
@@ -61,8 +58,8 @@ const EMPTY = new Uint8Array(0);
 
 /**
  * The client's side of the opening handshake. Call `send()`, then `receive()` until it returns the
- * head of the response, then `check()`. `trailing` has the bytes after the head. {@linkcode
- * Endpoint} does all of this.
+ * head of the response, then `check()`. `trailing` has the bytes after the head.
+ * {@linkcode Endpoint} does all of this.
  *
  * @example
  * ```ts
@@ -124,8 +121,8 @@ export class ClientHandshake {
   /**
    * Adds the next bytes, or null at the end of the transport. Returns the head of the response once
    * it is complete. At most 16 interim responses (1xx, except 101) may come before the response.
-   * @throws {HandshakeError} "connection-lost" if the transport ends too early, "head-too-large" if
-   * there are more interim responses, and the errors of {@linkcode parseResponseHead}.
+   * @throws {HandshakeError} If the transport ends too early ("connection-lost"), there are more
+   * interim responses ("head-too-large"), or {@linkcode parseResponseHead} throws.
    */
   receive(chunk: Uint8Array | null): ResponseHead | undefined {
     if (this.#response !== undefined) {
@@ -156,8 +153,8 @@ export class ClientHandshake {
   /**
    * Checks the response (RFC 6455 §4.1).
    * @throws {LocalProtocolError} If the head of the response has not been received.
-   * @throws {HandshakeError} "status", "upgrade", "accept", "subprotocol", "extension" or
-   * "malformed-header".
+   * @throws {HandshakeError} If the response is wrong: "status", "upgrade", "accept",
+   * "subprotocol", "extension" or "malformed-header".
    */
   check(): Agreement {
     const response = this.#response;

@@ -68,8 +68,8 @@ export function isWireCloseCode(code: number): boolean {
 
 /**
  * Parses the payload of a Close frame. An empty payload gives code 1005 and no reason.
- * @throws {RemoteProtocolError} 1002 if the payload is one byte or has a code that must not be
- * sent, 1007 if the reason is not UTF-8.
+ * @throws {RemoteProtocolError} If the payload is one byte or has a code that must not be sent
+ * (1002), or the reason is not UTF-8 (1007).
  */
 export function parseClose(payload: Uint8Array): Required<CloseInfo> {
   // RFC 6455 §7.1.5: a missing status code is reported as 1005.

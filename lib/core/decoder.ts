@@ -39,10 +39,7 @@ export interface DataPiece {
 
 /** Options of a {@linkcode FrameDecoder}. */
 export interface FrameDecoderOptions {
-  /**
-   * The role of the end that receives the frames. A server accepts only masked frames, a client
-   * only unmasked ones.
-   */
+  /** The role of the receiver. A server accepts only masked frames, a client only unmasked ones. */
   role: Role;
   /**
    * Maximum payload of a frame, in bytes. A longer frame fails with 1009.
@@ -195,7 +192,8 @@ export class FrameDecoder {
 
   /**
    * Returns the next piece, or undefined if more bytes are needed.
-   * @throws {RemoteProtocolError} 1002 or 1009. Later calls throw it again.
+   * @throws {RemoteProtocolError} If a frame is wrong (1002) or too large (1009). Later calls throw
+   * the same error.
    */
   next(): FramePiece | undefined {
     if (!this.advance()) return undefined;
@@ -210,7 +208,7 @@ export class FrameDecoder {
 
   /**
    * Reports the end of the input.
-   * @throws {RemoteProtocolError} 1006 if the input ends within a frame.
+   * @throws {RemoteProtocolError} If the input ends within a frame (1006).
    */
   end(): void {
     if (this.#failure !== undefined) throw this.#failure;

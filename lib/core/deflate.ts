@@ -22,9 +22,7 @@ export interface DeflaterOptions {
 export interface InflaterOptions {
   /** Base-2 logarithm of the window size, 8 to 15. */
   windowBits: number;
-  /**
-   * Whether messages may refer to earlier ones. Otherwise `reset()` is called after each message.
-   */
+  /** Whether messages refer to earlier ones. Otherwise `reset()` is called after each message. */
   contextTakeover: boolean;
   /** Maximum size of a message, in bytes, for an engine that inflates a whole message at once. */
   maxMessageSize: number;

@@ -239,7 +239,7 @@ export class Encoder {
     return this.#lent.every(isIntact);
   }
 
-  /** Reports the last frame to `onFrame`. Separate, because `onFrame` may write another frame. */
+  /** Reports the last written frame to `onFrame`, which may write another frame. */
   tell(): void {
     const frame = this.#seen;
     this.#seen = undefined;

@@ -184,9 +184,7 @@ export class Endpoint {
     return this.#response && http2ResponseFields(this.#response);
   }
 
-  /**
-   * On a server: whether the request is a HEAD, so that the response has no body (RFC 9110 §9.3.2).
-   */
+  /** On a server: whether the request is a HEAD. Then no body is sent (RFC 9110 §9.3.2). */
   get isHead(): boolean {
     return this.#server !== undefined && this.#server.isHead;
   }
@@ -215,10 +213,7 @@ export class Endpoint {
       this.#input.reduce((sum, chunk) => sum + (chunk?.length ?? 0), 0);
   }
 
-  /**
-   * Whether an extension is processing the next event on another thread. `next()` returns undefined
-   * meanwhile.
-   */
+  /** Whether an extension is busy on another thread. `next()` returns undefined meanwhile. */
   get pending(): boolean {
     return this.#protocol?.pending ?? false;
   }
@@ -244,7 +239,7 @@ export class Endpoint {
    * `receive()` takes the data of the stream.
    * @throws {LocalProtocolError} If this end is a client that has not sent its request, or has
    * received other input.
-   * @throws {HandshakeError} "malformed-header".
+   * @throws {HandshakeError} If a header field occurs twice ("malformed-header").
    */
   takeFields(fields: RawHeaders): void {
     const handshake = this.role === "client" ? this.#client : this.#untouched();

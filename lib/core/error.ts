@@ -51,8 +51,8 @@ export class WebSocketError extends DOMException {
    * @param message The error message.
    * @param init The close code and reason. A reason without a code has the code 1000.
    * @throws {TypeError} If `init` is not an object, or its code is not a number of 16 bits.
-   * @throws {DOMException} InvalidAccessError If the code is not 1000 or 3000-4999; SyntaxError if the
-   * reason is longer than 123 bytes of UTF-8.
+   * @throws {DOMException} If the code is not 1000 or 3000-4999 (InvalidAccessError), or the reason is
+   * longer than 123 bytes of UTF-8 (SyntaxError).
    */
   constructor(message: string = "", init: { closeCode?: number; reason?: string } = {}) {
     super(message, "WebSocketError");
@@ -272,16 +272,11 @@ export class HandshakeError extends Error {
   override readonly name = "HandshakeError";
   /** The condition that failed. */
   readonly code: HandshakeErrorCode;
-  /**
-   * The HTTP status of the response. On a server, the status to answer with. Undefined if there is
-   * no response.
-   */
+  /** The HTTP status of the response. On a server, the status to answer with. */
   readonly status?: number;
   /** On a client: the response of the server or HTTP proxy that refused. */
   readonly response?: RefusedResponse;
-  /**
-   * On a client: the reply of the SOCKS proxy that refused (RFC 1928 §6), such as 5 for "refused".
-   */
+  /** On a client: the reply of the SOCKS proxy that refused, such as 5 (RFC 1928 §6). */
   readonly reply?: number;
 
   /**
@@ -314,9 +309,7 @@ export class LocalProtocolError extends Error {
   override readonly name = "LocalProtocolError";
 }
 
-/**
- * The answer to a peer that violated the protocol: a Close frame, or a refusal of the handshake.
- */
+/** The answer to a peer that violated the protocol: a Close frame or a refusal. */
 export type ErrorAnswer =
   | { type: "close"; closeCode: number; reason: string }
   | {
@@ -331,10 +324,7 @@ export type ErrorAnswer =
 export interface RemoteProtocolErrorOptions {
   /** The underlying error. */
   cause?: unknown;
-  /**
-   * The event to answer with, or null for none. By default, a Close frame with the code and
-   * message.
-   */
+  /** The event to answer with, or null for none. By default, a Close frame. */
   event?: ErrorAnswer | null;
 }
 

@@ -67,8 +67,8 @@ export interface Extension {
    * Returns the next piece as it was before the peer's extension changed it. The header has `fin`
    * and the opcode of the frame; its `length` is 0 if the length is unknown. The caller owns the
    * payload.
-   * @param ready Called once when there is output again, if the method has returned {@linkcode
-   * PENDING}. Without this parameter the method must not return PENDING.
+   * @param ready Called once when there is output again, if the method has returned
+   * {@linkcode PENDING}. Without this parameter the method must not return PENDING.
    * @throws {RemoteProtocolError} If the data is not valid.
    */
   next(ready?: () => void): FramePiece | typeof PENDING | undefined;
@@ -92,9 +92,7 @@ export class ExtensionReader {
     this.#source = source;
   }
 
-  /**
-   * Reads the next piece. Returns undefined if the source has none. See {@linkcode Extension.next}.
-   */
+  /** Reads the next piece. Returns undefined if the source has none. */
   next(ready?: () => void): FramePiece | typeof PENDING | undefined {
     return this.#pull(0, ready);
   }
@@ -170,8 +168,8 @@ export function offerExtensions(supported: readonly ExtensionFactory[]): Extensi
 
 /**
  * Makes a client's extensions from the server's answer.
- * @throws {HandshakeError} "extension" if an extension was not offered, occurs twice or uses a
- * reserved bit of another extension; and the errors of {@linkcode ExtensionFactory.finalize}.
+ * @throws {HandshakeError} If an extension was not offered, occurs twice or uses a reserved bit of
+ * another extension ("extension"), or if {@linkcode ExtensionFactory.finalize} throws.
  */
 export function finalizeExtensions(
   chosen: readonly ExtensionHeader[],

@@ -30,7 +30,7 @@ export function headerValues(headers: RawHeaders, name: string): string[] {
 
 /**
  * Returns the value of the only field with this name, or undefined.
- * @throws {HandshakeError} "malformed-header", if there are several fields.
+ * @throws {HandshakeError} If there are several fields ("malformed-header").
  */
 export function headerValue(headers: RawHeaders, name: string): string | undefined {
   const values = headerValues(headers, name);
@@ -145,7 +145,7 @@ class Scanner {
 
 /**
  * Parses a list of tokens, such as the value of a Connection header.
- * @throws {HandshakeError} "malformed-header", if the value is not a list of tokens.
+ * @throws {HandshakeError} If the value is not a list of tokens ("malformed-header").
  */
 export function parseTokenList(name: string, value: string): string[] {
   const scanner = new Scanner(name, value);
@@ -154,7 +154,7 @@ export function parseTokenList(name: string, value: string): string[] {
 
 /**
  * Parses the value of an Upgrade header: a list of protocols, which may have versions.
- * @throws {HandshakeError} "malformed-header", if the value is not valid.
+ * @throws {HandshakeError} If the value is not valid ("malformed-header").
  */
 export function parseUpgrade(value: string): string[] {
   const scanner = new Scanner("Upgrade", value);
@@ -166,7 +166,7 @@ export function parseUpgrade(value: string): string[] {
 
 /**
  * Parses the value of a Sec-WebSocket-Extensions header (RFC 6455 §9.1).
- * @throws {HandshakeError} "malformed-header", if the value is not valid or has no extension.
+ * @throws {HandshakeError} If the value is not valid or has no extension ("malformed-header").
  */
 export function parseExtensions(value: string): ExtensionHeader[] {
   const scanner = new Scanner("Sec-WebSocket-Extensions", value);
@@ -206,7 +206,7 @@ export function serializeExtensions(extensions: readonly ExtensionHeader[]): str
 
 /**
  * Parses the value of a Sec-WebSocket-Protocol header.
- * @throws {HandshakeError} "malformed-header", if the value is not a list of tokens.
+ * @throws {HandshakeError} If the value is not a list of tokens ("malformed-header").
  */
 export function parseProtocols(value: string): string[] {
   return parseTokenList("Sec-WebSocket-Protocol", value);

@@ -133,8 +133,9 @@ export class HeadProgress {
  * @param bytes All bytes received so far, from the first byte of the head.
  * @param limits The limits of the head.
  * @param progress The state that an earlier call with the beginning of these bytes has left.
- * @throws {HandshakeError} "malformed-head", "target-too-long", "head-too-large" or "http-version".
- * An impossible request line fails at once, other errors at the end of their line.
+ * @throws {HandshakeError} If the head is wrong: "malformed-head", "target-too-long",
+ * "head-too-large" or "http-version". An impossible request line fails at once, other errors at the
+ * end of their line.
  */
 export function parseRequestHead(
   bytes: Uint8Array,
@@ -153,8 +154,8 @@ export function parseRequestHead(
  * @param bytes All bytes received so far, from the first byte of the head.
  * @param limits The limits of the head.
  * @param progress The state that an earlier call with the beginning of these bytes has left.
- * @throws {HandshakeError} "malformed-head", "head-too-large" or "http-version". An impossible
- * status line fails at once, other errors at the end of their line.
+ * @throws {HandshakeError} If the head is wrong: "malformed-head", "head-too-large" or
+ * "http-version". An impossible status line fails at once, other errors at the end of their line.
  */
 export function parseResponseHead(
   bytes: Uint8Array,

@@ -34,9 +34,7 @@ export function applyMask(
   maskBytes(bytes, at, end, turned);
 }
 
-/**
- * Copies bytes, masked or unmasked; `phase` is the number of payload bytes before the first byte.
- */
+/** Copies bytes, masked or unmasked; `phase` is the number of payload bytes before `source`. */
 export function copyMasked(
   source: Uint8Array,
   target: Uint8Array,

@@ -25,10 +25,7 @@ export interface TextEvent {
   frameFinished: boolean;
   /** Whether the message ends with this piece. */
   messageFinished: boolean;
-  /**
-   * When sending: whether to compress the message, if compression was agreed on. By default, its
-   * size decides.
-   */
+  /** When sending: whether to compress the message. By default, its size decides. */
   compress?: boolean;
 }
 
@@ -42,10 +39,7 @@ export interface BinaryEvent {
   frameFinished: boolean;
   /** Whether the message ends with this piece. */
   messageFinished: boolean;
-  /**
-   * When sending: whether to compress the message, if compression was agreed on. By default, its
-   * size decides.
-   */
+  /** When sending: whether to compress the message. By default, its size decides. */
   compress?: boolean;
 }
 
@@ -71,9 +65,7 @@ const EMPTY = new Uint8Array(0);
  * of an incomplete frame. Inflated frames have no declared length.
  */
 export class MessageReader {
-  /**
-   * Whether `read()` returns whole messages instead of pieces. A piece may be a view of the input.
-   */
+  /** Whether `read()` returns whole messages. A piece may be a view of the input. */
   whole: boolean;
   readonly #maxMessageSize: number;
   readonly #codec: TextCodec;

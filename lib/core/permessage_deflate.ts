@@ -35,10 +35,7 @@ export interface PerMessageDeflateOptions {
    * @default {-1}
    */
   level?: number;
-  /**
-   * Memory of the compressor in addition to its window, 1 to 9. The compressor takes 2^(memLevel +
-   * 9) bytes.
-   */
+  /** Memory of the compressor in addition to its window, 1 to 9: `2 ** (memLevel + 9)` bytes. */
   memLevel?: number;
   /**
    * Minimum size of a message that is compressed, in bytes. A message that is sent in pieces is
@@ -152,10 +149,7 @@ export class PerMessageDeflate implements ExtensionFactory {
     this.#settings = { level: -1, threshold: 1024, ...preset, ...Object.fromEntries(given) };
   }
 
-  /**
-   * Returns a client's offers: first everything that it prefers, then only what its options
-   * require.
-   */
+  /** Returns a client's offers: first all that it prefers, then only what its options require. */
   offer(): readonly ExtensionParameters[] {
     const wished = this.#offer(this.#settings);
     const demanded = this.#offer(this.#init);
@@ -178,7 +172,8 @@ export class PerMessageDeflate implements ExtensionFactory {
 
   /**
    * Makes a client's extension from the server's answer.
-   * @throws {HandshakeError} "duplicate-parameter", "parameter-name" or "parameter-value".
+   * @throws {HandshakeError} If a parameter is wrong: "duplicate-parameter", "parameter-name" or
+   * "parameter-value".
    */
   finalize(parameters: ExtensionParameters): Extension {
     const answer = parseParameters(parameters);
@@ -213,10 +208,7 @@ export class PerMessageDeflate implements ExtensionFactory {
     }
   }
 
-  /**
-   * Makes a server's extension from one offer. Returns undefined if the offer is invalid or cannot
-   * be granted.
-   */
+  /** Makes a server's extension from one offer. Returns undefined to decline the offer. */
   accept(
     parameters: ExtensionParameters,
   ): { parameters: ExtensionParameters; extension: Extension } | undefined {

@@ -256,10 +256,7 @@ export class Protocol {
     return this.#decoder.bufferedMemory;
   }
 
-  /**
-   * Whether an extension is processing the next event on another thread. `next()` returns undefined
-   * meanwhile.
-   */
+  /** Whether an extension is busy on another thread. `next()` returns undefined meanwhile. */
   get pending(): boolean {
     return this.#extended !== undefined && this.#extended.pending;
   }

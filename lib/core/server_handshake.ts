@@ -37,8 +37,8 @@ const EMPTY = new Uint8Array(0);
 /**
  * The server's side of the opening handshake. Call `receive()` until it returns the head of the
  * request (or `takeHead()`, or `takeFields()`), then `check()`, then `accept()` or `reject()`,
- * which return the bytes of the response. `trailing` has the bytes after the head. {@linkcode
- * Endpoint} does all of this.
+ * which return the bytes of the response. `trailing` has the bytes after the head.
+ * {@linkcode Endpoint} does all of this.
  */
 export class ServerHandshake {
   readonly #reader: HeadReader<RequestHead>;
@@ -69,8 +69,8 @@ export class ServerHandshake {
   /**
    * Adds the next bytes, or null at the end of the transport. Returns the head of the request once
    * it is complete.
-   * @throws {HandshakeError} "connection-lost" if the transport ends too early, and the errors of
-   * {@linkcode parseRequestHead}.
+   * @throws {HandshakeError} If the transport ends too early ("connection-lost"), or
+   * {@linkcode parseRequestHead} throws.
    */
   receive(chunk: Uint8Array | null): RequestHead | undefined {
     if (this.#request !== undefined) {
@@ -100,7 +100,7 @@ export class ServerHandshake {
   /**
    * Adds the header fields of a request over HTTP/2, instead of `receive()`.
    * @throws {LocalProtocolError} If there is a head already.
-   * @throws {HandshakeError} "malformed-header".
+   * @throws {HandshakeError} If a header field occurs twice ("malformed-header").
    */
   takeFields(fields: RawHeaders): void {
     this.takeHead(http2RequestHead(fields));

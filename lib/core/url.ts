@@ -31,8 +31,8 @@ export interface WebSocketUrl {
  * Parses a WebSocket URL.
  * @param url The URL.
  * @param base The base of a relative URL, such as the URL of a page.
- * @throws {DOMException} SyntaxError if the URL is invalid, has another scheme than ws, wss, http
- * and https, or has a fragment.
+ * @throws {DOMException} If the URL is invalid, has another scheme than ws, wss, http and https, or
+ * has a fragment (SyntaxError).
  */
 export function parseWebSocketUrl(url: string | URL, base?: string): WebSocketUrl {
   let parsed: URL;
@@ -121,7 +121,8 @@ export function pathOfTarget(target: string): string | undefined {
 
 /**
  * Returns the URL of a request, with the scheme http or https (RFC 9112 §3.3).
- * @throws {HandshakeError} "host" or "malformed-head", with the status 400.
+ * @throws {HandshakeError} If the URL is not valid: "host" or "malformed-head", with the status
+ * 400.
  */
 export function requestUrl(
   { method, target, version, headers }: RequestHead,

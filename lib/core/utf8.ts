@@ -5,10 +5,7 @@
  */
 import { RemoteProtocolError } from "./error.ts";
 
-/**
- * Encodes and decodes UTF-8. The default uses TextEncoder and TextDecoder. A runtime may have a
- * faster codec.
- */
+/** Encodes and decodes UTF-8. The default codec uses TextEncoder and TextDecoder. */
 export interface TextCodec {
   /**
    * Decodes the UTF-8 from `start` to `end`. A byte order mark is kept.
