@@ -5,10 +5,7 @@
  */
 import { timer } from "./timers.ts";
 
-/**
- * Calls back when a signal is aborted, at once if it already is. Returns a function that removes the
- * listener.
- */
+/** Calls back when a signal is aborted, or already is. Returns a function that removes the listener. */
 export function onAbort(
   signal: AbortSignal | undefined,
   callback: (reason: unknown) => void,
@@ -23,10 +20,7 @@ export function onAbort(
   return () => signal.removeEventListener("abort", abort);
 }
 
-/**
- * Waits for a promise, or rejects with the reason of the signal. The rejection of the promise counts as
- * handled.
- */
+/** Waits for a promise, or rejects with the reason of the signal. Marks the promise as handled. */
 export function abortable<T>(promise: PromiseLike<T>, signal: AbortSignal): Promise<T> {
   return new Promise((resolve, reject) => {
     const stop = onAbort(signal, reject);

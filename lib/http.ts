@@ -11,8 +11,6 @@ import { requestUrl } from "./core/url.ts";
 import type { HeadersLike } from "./options.ts";
 
 /**
- * Returns header fields as pairs.
- *
  * @throws {TypeError} If `headers` has no known form, or a value is neither a string nor a number:
  * `undefined` would be sent as a word.
  */
@@ -44,7 +42,7 @@ function toField(pair: unknown): [string, string] {
 }
 
 /**
- * Returns the value of an Authorization header for the Basic scheme (RFC 7617 §2).
+ * Returns an Authorization header for the Basic scheme (RFC 7617 §2).
  *
  * @throws {RangeError} If the user name contains a colon, which would end it.
  */
@@ -82,8 +80,6 @@ function sentHeaders(raw: RawHeaders): Headers {
 }
 
 /**
- * Makes a Request without a body from the head of a request.
- *
  * @throws {HandshakeError} If the URL is invalid; see {@linkcode requestUrl}. If Request does not support
  * the method or a header field ("malformed-head", status 400).
  */

@@ -159,10 +159,7 @@ async function open(
   });
 }
 
-/**
- * Serves a request that matches the path, or refuses it with the fault. Returns whether the request was
- * taken.
- */
+/** Serves a request that matches the path, or refuses it with the fault. Returns whether it does so. */
 type Take = (
   request: IncomingMessage,
   socket: Duplex,

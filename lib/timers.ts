@@ -35,10 +35,7 @@ export function wallClock(): number {
   return Date.now();
 }
 
-/**
- * Calls back once after a delay in milliseconds of any length, even Infinity. Returns a function that
- * cancels it.
- */
+/** Calls back after a delay of any length, in milliseconds. Returns a function that cancels the timer. */
 export function timer(callback: () => void, delay: number): () => void {
   return startTimer(callback, delay, false);
 }

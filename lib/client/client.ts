@@ -170,10 +170,7 @@ function isDirect({ unix, transport }: ConnectOptions): boolean {
   return unix !== undefined || transport !== undefined;
 }
 
-/**
- * Checks combinations of options, and returns the header fields: an iterator can be read only once.
- * Internal.
- */
+/** Checks combinations of options, and reads the header fields, which an iterator yields only once. */
 export function checkDialling(options: ConnectOptions): [string, string][] {
   const { proxy } = options;
   if (proxy !== undefined && proxy !== false && proxy !== "environment" && isDirect(options)) {
@@ -270,10 +267,7 @@ function thrown(error: unknown): undefined {
   if (error instanceof HandshakeError && error.code !== "unsupported") throw error;
 }
 
-/**
- * Returns the message of an error. A platform that tries several addresses may throw an AggregateError
- * without one.
- */
+/** Returns the message of an error. The AggregateError of several addresses may have none. */
 function describe(error: unknown): string {
   const { message, errors } = error as AggregateError;
   return message || (errors ?? []).map((one) => one.message).join("; ");

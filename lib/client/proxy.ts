@@ -190,7 +190,7 @@ function connectRequest(
 }
 
 /**
- * Asks an HTTP proxy for a tunnel to the server (RFC 9110 §9.3.6), and waits for it.
+ * RFC 9110 §9.3.6.
  *
  * @throws {HandshakeError} If the proxy refuses ("proxy") or the connection ends ("connection-lost").
  */

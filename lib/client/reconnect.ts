@@ -155,7 +155,7 @@ export function reconnect(
 ): AsyncIterableIterator<WebSocketConnection> {
   checkKnown("reconnect()", options, RECONNECT_OPTIONS);
   if (typeof url !== "function") parseWebSocketUrl(checkUrl(url));
-  // Each attempt sends the header fields, and an iterator gives them once.
+  // Each attempt sends the header fields, which an iterator yields only once.
   const headers = checkDialling(options);
   return new Reconnection(url, { ...options, headers }).iterate();
 }

@@ -117,7 +117,7 @@ function crossOriginOptions(
     protocols: offers ? protocols : undefined,
     origin: goes("Origin") ? origin : undefined,
     userAgent: userAgent === false || goes("User-Agent") ? userAgent : undefined,
-    // The name and the certificate were given for the first server.
+    // The name and the certificate are for the first server only.
     tls: tls && { ...tls, servername: undefined, cert: undefined, key: undefined },
   };
 }

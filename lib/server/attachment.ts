@@ -53,10 +53,7 @@ export interface Attachment extends AsyncDisposable {
 
 export type Path<Request> = string | ((path: string, request: Request) => boolean) | undefined;
 
-/**
- * Checks the options, and calls `listen`, which begins to take requests and returns a function that
- * stops.
- */
+/** Checks the options, and calls `listen`, which takes requests and returns a function that stops. */
 export function attachTo(
   options: UpgradeOptions & { path?: Path<never> },
   handler: Handler,

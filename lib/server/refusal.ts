@@ -152,11 +152,7 @@ function refusalResponse(error: HandshakeError, { request }: Endpoint): Response
   return new Response(body, { status: error.status, headers });
 }
 
-/**
- * Prepares a response for sending.
- *
- * @throws {TypeError} If its head cannot be sent, or announces a body that is missing.
- */
+/** @throws {TypeError} If the head cannot be sent, or announces a body that is missing. */
 function answerOf({ status, statusText, headers, body }: Response, endpoint: Endpoint): Answer {
   const fields = [...headers].filter(([name]) =>
     name !== "connection" && name !== "transfer-encoding" &&

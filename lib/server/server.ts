@@ -307,10 +307,7 @@ class RunningServer implements Server {
   }
 }
 
-/**
- * Reads and checks the header fields for all responses, once: an iterator can be read only once.
- * Internal.
- */
+/** Checks and reads the header fields for all responses, which an iterator yields only once. */
 export function reusableHeaders(options: Pick<ServeOptions, "headers">): [string, string][] {
   const headers = toRawHeaders(options.headers);
   checkExtraFields(headers);
@@ -334,10 +331,7 @@ export async function accept(
   return await acceptOn(fromStreams(transport), { ...options, headers });
 }
 
-/**
- * Like {@linkcode accept}, with checked options, and a source if another parser reads the request.
- * Internal.
- */
+/** Like {@linkcode accept}. The options are checked, and another parser may have read the request. */
 export async function acceptOn(
   transport: Transport,
   options: ServeOptions,

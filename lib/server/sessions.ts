@@ -149,13 +149,13 @@ export class Sessions {
   }
 
   /**
-   * Reserves a place before a TLS handshake. Returns a function that gives it back, or undefined if there
-   * is no place.
+   * Reserves a place before a TLS handshake. Returns a function that frees the place, or undefined if
+   * there is none.
    */
   admit(address: Address | undefined): (() => void) | undefined {
     const place = this.#count.enter(address);
     const isRefused = place instanceof HandshakeError;
-    // One client at a time goes on without a place, so that it can be answered with 503.
+    // One client at a time continues without a place, so that it can be answered with 503.
     if (isRefused && this.#shaking > 0) return undefined;
     this.#shaking++;
     let isOver = false;
