@@ -234,7 +234,7 @@ export class Encoder {
     this.#refusal = refusal;
   }
 
-  /** Whether no lent bytes have changed their length, in the batch or after `take()`. */
+  /** Whether all lent bytes that were taken still have their length. */
   get isLentIntact(): boolean {
     return this.#lent.every(isIntact);
   }

@@ -47,7 +47,7 @@ import { ServerHandshake } from "./server_handshake.ts";
 export type EndpointState =
   /** The opening handshake is in progress. */
   | "connecting"
-  /** The server has refused, and is sending the body of its response. */
+  /** The server has refused, and the body of its response is not complete. */
   | "rejecting"
   /** The connection is open or closing. */
   | ProtocolState;
@@ -239,7 +239,7 @@ export class Endpoint {
    * `receive()` takes the data of the stream.
    * @throws {LocalProtocolError} If this end is a client that has not sent its request, or has
    * received other input.
-   * @throws {HandshakeError} If a header field occurs twice ("malformed-header").
+   * @throws {HandshakeError} If a pseudo-header field occurs twice ("malformed-header").
    */
   takeFields(fields: RawHeaders): void {
     const handshake = this.role === "client" ? this.#client : this.#untouched();

@@ -158,17 +158,11 @@ export type HandshakeErrorCode =
   | "connection-lost"
   /** The handshake took longer than `openTimeout`. A server answers 408. */
   | "timeout"
-  /**
-   * The head is not a valid HTTP/1.1 message, or the request target is neither a path nor the URL of a
-   * WebSocket. A server answers 400.
-   */
+  /** The head is not valid, or the target is not that of a WebSocket. A server answers 400. */
   | "malformed-head"
   /** The request target is too long. A server answers 414. */
   | "target-too-long"
-  /**
-   * The head has too many fields, a line that is too long, or is too large. A server answers 431. A client
-   * also accepts at most 16 interim responses.
-   */
+  /** The head exceeds a limit, or more than 16 interim responses came. A server answers 431. */
   | "head-too-large"
   /** The HTTP version has no upgrade. A server answers 505. */
   | "http-version"
@@ -187,10 +181,7 @@ export type HandshakeErrorCode =
   | "key"
   /** Host, or over HTTP/2 `:authority`, is missing, occurs twice or is not valid. A server answers 400. */
   | "host"
-  /**
-   * The request has a body. A server answers 400 if the request asks for a WebSocket, and 413 if it is
-   * plain HTTP.
-   */
+  /** The request has a body. A server answers 400, or 413 if the request is plain HTTP. */
   | "body"
   /** The origin is not allowed. A server answers 403. */
   | "origin"

@@ -555,7 +555,7 @@ export function http2RequestHead(fields: RawHeaders): RequestHead {
   const hosts = authority === undefined ? headerValues(fields, "host") : [authority];
   return {
     method: method === "CONNECT" ? "GET" : method,
-    // RFC 9113 §8.5: a plain CONNECT has none.
+    // RFC 9113 §8.5: a plain CONNECT has no path.
     target: headerValue(fields, ":path") ?? "/",
     version: HTTP2,
     headers: [...hosts.map((host): [string, string] => ["host", host]), ...others],

@@ -25,7 +25,7 @@ export interface TextEvent {
   frameFinished: boolean;
   /** Whether the message ends with this piece. */
   messageFinished: boolean;
-  /** When sending: whether to compress the message. By default, its size decides. */
+  /** When sending: whether to compress the message, if agreed. By default, its size decides. */
   compress?: boolean;
 }
 
@@ -39,7 +39,7 @@ export interface BinaryEvent {
   frameFinished: boolean;
   /** Whether the message ends with this piece. */
   messageFinished: boolean;
-  /** When sending: whether to compress the message. By default, its size decides. */
+  /** When sending: whether to compress the message, if agreed. By default, its size decides. */
   compress?: boolean;
 }
 
@@ -374,7 +374,7 @@ export interface FragmentsOptions {
 const encoder = new TextEncoder();
 
 /**
- * Splits a message into frames. Their payloads are views of the message.
+ * Splits a message into frames. The payloads are views of the bytes of the message.
  * @throws {RangeError} If `maxFrameSize` is not an integer of at least 1.
  * @throws {TypeError} If the bytes of the message were detached or resized before the last frame.
  */

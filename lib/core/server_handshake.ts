@@ -100,7 +100,7 @@ export class ServerHandshake {
   /**
    * Adds the header fields of a request over HTTP/2, instead of `receive()`.
    * @throws {LocalProtocolError} If there is a head already.
-   * @throws {HandshakeError} If a header field occurs twice ("malformed-header").
+   * @throws {HandshakeError} If a pseudo-header field occurs twice ("malformed-header").
    */
   takeFields(fields: RawHeaders): void {
     this.takeHead(http2RequestHead(fields));
