@@ -12,7 +12,7 @@ import {
 } from "../mod.ts";
 import { defaultProvider } from "../lib/platform.ts";
 import { attach } from "../lib/node.ts";
-import { ConnectionCount } from "../lib/server/connection_limits.ts";
+import { ConnectionCount } from "../lib/server/sessions.ts";
 import { transportPair } from "../lib/testing.ts";
 import type { Transport } from "../lib/transport.ts";
 import { certificates } from "./certificates.ts";

@@ -8,7 +8,7 @@ import { type ByteDuplex, fromStreams } from "../byte_streams.ts";
 import type { WebSocketConnection } from "../connection/connection.ts";
 import { HandshakeError } from "../core/error.ts";
 import { checkExtraFields, wrongStatus } from "../core/handshake.ts";
-import type { OutgoingRequest } from "../core/handshake_event.ts";
+import type { OutgoingRequest } from "../core/event.ts";
 import { checkField } from "../core/header.ts";
 import { checkInteger, checkKnown, checkText, type OptionNames } from "../core/options.ts";
 import { parseWebSocketUrl, type WebSocketUrl } from "../core/url.ts";

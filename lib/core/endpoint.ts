@@ -6,7 +6,17 @@
 import { type BodyReader, bodyReader, BodyWriter } from "./body.ts";
 import { ClientHandshake } from "./client_handshake.ts";
 import { HandshakeError, LocalProtocolError, RemoteProtocolError } from "./error.ts";
-import type { OutgoingEvent, ProtocolEvent } from "./event.ts";
+import type {
+  ExtensionChoice,
+  HandshakeEvent,
+  OutgoingAccept,
+  OutgoingEvent,
+  OutgoingHandshakeEvent,
+  OutgoingReject,
+  OutgoingRejectData,
+  OutgoingRequest,
+  ProtocolEvent,
+} from "./event.ts";
 import {
   acceptExtensions,
   type Extension,
@@ -23,15 +33,6 @@ import {
   type ReceivedOffer,
   refusalHeaders,
 } from "./handshake.ts";
-import type {
-  ExtensionChoice,
-  HandshakeEvent,
-  OutgoingAccept,
-  OutgoingHandshakeEvent,
-  OutgoingReject,
-  OutgoingRejectData,
-  OutgoingRequest,
-} from "./handshake_event.ts";
 import { headerValue, type RawHeaders } from "./header.ts";
 import type { HeadLimits, RequestHead, ResponseHead } from "./http1.ts";
 import { checkKnown, type OptionNames } from "./options.ts";

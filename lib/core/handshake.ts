@@ -7,7 +7,7 @@
  */
 import { type BodyFraming, bodyFraming } from "./body.ts";
 import { HandshakeError, type HandshakeErrorCode, LocalProtocolError, refusal } from "./error.ts";
-import type { OutgoingReject } from "./handshake_event.ts";
+import type { OutgoingReject } from "./event.ts";
 import {
   checkField,
   type ExtensionHeader,

@@ -15,20 +15,24 @@ export type {
 } from "./endpoint.ts";
 export { Protocol, type ProtocolOptions, type ProtocolState } from "./protocol.ts";
 export { response } from "./event.ts";
-export type { CloseEvent, OutgoingEvent, PingEvent, PongEvent, ProtocolEvent } from "./event.ts";
 export type {
   AcceptEvent,
+  CloseEvent,
   ExtensionChoice,
   HandshakeEvent,
   OutgoingAccept,
+  OutgoingEvent,
   OutgoingHandshakeEvent,
   OutgoingReject,
   OutgoingRejectData,
   OutgoingRequest,
+  PingEvent,
+  PongEvent,
+  ProtocolEvent,
   RejectDataEvent,
   RejectEvent,
   RequestEvent,
-} from "./handshake_event.ts";
+} from "./event.ts";
 
 // Frames and messages.
 export { encodeFrame, type EncodeFrameOptions } from "./encoder.ts";

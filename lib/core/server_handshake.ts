@@ -18,7 +18,7 @@ import {
   refusalResponse,
   upgradeResponse,
 } from "./handshake.ts";
-import type { OutgoingReject } from "./handshake_event.ts";
+import type { OutgoingReject } from "./event.ts";
 import type { RawHeaders } from "./header.ts";
 import {
   HEAD_LIMITS,
