@@ -93,8 +93,7 @@ export function broadcast(
   }
   checkKnown("broadcast()", options, BROADCAST_OPTIONS);
   const { maxBufferedAmount = MAX_BUFFERED_AMOUNT, slow = "close", compress } = options;
-  // Copy the bytes: the caller is not told when the last connection has sent them. Don't use slice(),
-  // which a subclass may override with one that does not copy.
+  // Copy the bytes: the caller is not told when they are sent. A subclass may not copy in slice().
   const held = typeof message === "string" ? message : new Uint8Array(message);
   const { except = [] } = options;
   const excluded = new Set(except instanceof WebSocketConnection ? [except] : except);

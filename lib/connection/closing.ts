@@ -23,14 +23,10 @@ import type { Sender, SenderHost } from "./sender.ts";
 import { deadline, nextTurn, now } from "../timers.ts";
 import type { Transport } from "../transport.ts";
 
-/** The phases of a connection on the way to its end. */
 export type Phase =
   /** Both ends may send messages. */
   | "open"
-  /**
-   * This end closes. Its Close frame follows the accepted messages, and reading continues until the
-   * peer's.
-   */
+  /** This end closes: its Close frame follows the accepted messages. Reading continues. */
   | "closing"
   /** The input has ended. The messages before the end are still being read and may be answered. */
   | "draining"
@@ -45,7 +41,6 @@ export type Phase =
   /** The transport has ended, and everything that waited is settled. */
   | "ended";
 
-/** Events that bring a connection nearer to its end. */
 type Step =
   /** This end starts to close. */
   | "close"
@@ -80,7 +75,6 @@ const NEXT: { readonly [step in Step]: { readonly [phase in Phase]?: Phase } } =
 /** What ended the input. Undefined if the transport ended without a Close frame. */
 export type InputEnd = CloseEvent | RemoteProtocolError | undefined;
 
-/** Called when a connection has ended or failed. `error` says why there was no clean close. */
 export type EndListener = (error?: WebSocketError) => void;
 
 /** How a connection closes when one of its streams is cancelled or aborted without a code. */
@@ -89,13 +83,9 @@ export type LeaveRule =
   | "direct"
   /** Without a code, whatever the reason is. */
   | "standard"
-  /**
-   * Like "direct", but if the reason is not an error, the close waits for the handler, which may still
-   * reject.
-   */
+  /** Like "direct", but a reason that is not an error waits for the handler, which may reject. */
   | "handler";
 
-/** The parts of a connection that its end acts on. */
 export interface ClosingParts {
   readonly machine: Pick<Protocol, "state" | "endsTransport" | "dispose">;
   readonly transport: Transport;
@@ -107,12 +97,10 @@ export interface ClosingParts {
   failPings(error: () => unknown): void;
 }
 
-/** Brings a connection to its end. */
 export class Closing implements SenderHost {
   phase: Phase = "open";
   /** Whether input is still decoded. True in the phases "open" and "closing". */
   isReading = true;
-  /** State of the transport itself. */
   transport: "open" | "half-closed" | "closed" = "open";
   /** The reason why the connection does not end with a clean close. */
   error: WebSocketError | undefined;
@@ -133,10 +121,7 @@ export class Closing implements SenderHost {
   #ownErrors: WeakSet<object> | undefined;
   #lastRefusal: DOMException | undefined;
 
-  /**
-   * @param parts The parts of the connection.
-   * @param timeout Maximum time that the peer may take to close, in milliseconds. 0 disables the limit.
-   */
+  /** @param timeout Maximum time to wait for the peer's close, in milliseconds. 0 disables the limit. */
   constructor(parts: ClosingParts, timeout: number) {
     this.#parts = parts;
     this.#timeout = timeout;
@@ -167,7 +152,6 @@ export class Closing implements SenderHost {
     return this.canWrite() || this.phase === "closing";
   }
 
-  /** Takes a step. Returns false if the current phase ignores the step. */
   #take(step: Step): boolean {
     const next = NEXT[step][this.phase];
     if (next === undefined) return false;
@@ -177,18 +161,13 @@ export class Closing implements SenderHost {
     return true;
   }
 
-  // Listeners and errors
-
   /** Calls the listener when the transport has ended. */
   whenEnded(listener: EndListener): void {
     if (this.phase === "ended") listener(this.error);
     else this.#onEnded.push(listener);
   }
 
-  /**
-   * Calls the listener when the outcome is certain: the connection has failed, or its transport has
-   * ended.
-   */
+  /** Calls the listener when the connection has failed or its transport has ended. */
   whenDecided(listener: EndListener): void {
     if (this.phase === "failed" || this.phase === "ended") return listener(this.error);
     this.#onDecided.push(listener);
@@ -203,12 +182,10 @@ export class Closing implements SenderHost {
     );
   }
 
-  /** The peer's code and reason, or 1006. */
   get received(): Required<CloseInfo> {
     return this.#frames.received ?? { closeCode: CloseCode.Abnormal, reason: "" };
   }
 
-  /** The Close frames that were seen. Undefined before the first one. */
   get details(): CloseDetails | undefined {
     return this.#frames.first === undefined ? undefined : { ...this.#frames };
   }
@@ -221,15 +198,11 @@ export class Closing implements SenderHost {
     return both.filter((part) => part !== "").join("; then ") || "no Close frame either way";
   }
 
-  /** Returns the error for a send that is no longer allowed. */
   closedError(): DOMException {
     return this.refusal(`Expected an open connection, it is ${this.state}`);
   }
 
-  /**
-   * Returns an error for a call at the wrong moment. The same error is returned while the message is the
-   * same.
-   */
+  /** Returns an error for a call at the wrong moment: the same one while the message is the same. */
   refusal(what: string): DOMException {
     const message = `${what} (${this.#describe()})`;
     const last = this.#lastRefusal;
@@ -272,24 +245,19 @@ export class Closing implements SenderHost {
     this.#frames = { ...this.#frames, [direction]: { closeCode, reason }, first };
   }
 
-  /** Ends the transport if the peer does not end it in time. */
   #startTimer(): void {
     const isNeeded = this.#timeout > 0 && this.transport !== "closed";
     if (!isNeeded || this.#cancelTimer !== undefined) return;
     this.#cancelTimer = deadline(() => this.#parts.transport.destroy(), this.#timeout);
   }
 
-  /** Ends the transport at once. */
   terminate(): void {
     // After both Close frames, the close remains a clean one.
     if (this.phase === "shaken") this.#parts.transport.destroy();
     else this.cut("The connection was terminated", CloseCode.Abnormal);
   }
 
-  /**
-   * Stops decoding. The end is processed when the messages before it have been handled, so that an answer
-   * to one of them is sent before this end's Close.
-   */
+  /** Stops decoding. The end waits until earlier messages were handled, so that they can be answered. */
   inputOver(end: InputEnd): void {
     if (this.#take("inputOver")) this.#parts.receiver.budget.whenQuiet(() => this.#actOn(end));
   }
@@ -325,7 +293,6 @@ export class Closing implements SenderHost {
     return false;
   }
 
-  /** Handles the end of the input without a Close frame. */
   #lose(): void {
     const cause = this.#transportError;
     const detail = cause === undefined ? "" : `: ${cause.message}`;
@@ -355,9 +322,8 @@ export class Closing implements SenderHost {
   }
 
   /**
-   * Marks the connection as failed. `closed` rejects before everything else that waits.
-   *
-   * @param isComplete Whether everything that the peer has sent was received, so that streams close.
+   * Marks the connection as failed. `closed` rejects before everything else that waits. `isComplete` says
+   * that everything the peer has sent was received, so that streams close.
    */
   #decideFailure(error: WebSocketError, isComplete = false): boolean {
     if (!this.#take("fail")) return false;
@@ -396,7 +362,6 @@ export class Closing implements SenderHost {
     else this.#endWithTransport();
   }
 
-  /** Settles everything that waits, if nothing is left to read. */
   #endWithTransport(): void {
     if (!this.#take("transportOver")) return;
     const { machine, receiver, sender } = this.#parts;
@@ -452,19 +417,13 @@ export class Closing implements SenderHost {
     this.#stopWaitingForHandler();
   }
 
-  /**
-   * Closes in the next turn: there is no handler to wait for, or the handler itself may be waiting for
-   * the end.
-   */
+  /** The close waits for a turn, because the handler itself may be waiting for the end. */
   #stopWaitingForHandler(): void {
     const leaving = this.#leaving;
     if (leaving !== undefined) nextTurn(() => this.startClose(leaving));
   }
 
-  /**
-   * Closes the connection with 1000 or 1011, because its handler has settled and nothing reads it any
-   * more. Returns whether something was still waiting for a message.
-   */
+  /** Closes with 1000 or 1011 after the handler. Returns whether a reader still waited for a message. */
   handlerSettled(rejected: boolean): boolean {
     if (!this.canSend()) return false;
     const { receiver } = this.#parts;
@@ -517,9 +476,7 @@ export function closeInfoOf(reason: unknown, standard: boolean): CloseInfo {
   return closeCode !== null && isScriptCloseCode(closeCode) ? { closeCode, reason: text } : {};
 }
 
-/**
- * Reads the code and reason with the getters of the class. Properties of the error itself do not count.
- */
+/** Uses the getters of the class, because properties of the error itself do not count. */
 function nativeSlots(reason: unknown): ReturnType<typeof webSocketErrorSlots> {
   if (Native === undefined) return undefined;
   const slot = (name: "closeCode" | "reason") =>

@@ -55,8 +55,8 @@ const HANDLERS = ["open", "message", "close", "error"];
 const METHODS = ["addEventListener", "removeEventListener", "on", "once", "off", "addListener"];
 
 /**
- * Makes members of other WebSocket APIs throw a TypeError. Otherwise a handler that is never called would
- * go unnoticed. The members are not in the types and not enumerable.
+ * Makes members of other WebSocket APIs throw a TypeError, because their handlers would never be called.
+ * The members are not in the types and not enumerable.
  */
 function refuseForeignMembers(prototype: object): void {
   for (const event of HANDLERS) refuseSetting(prototype, `on${event}`, INSTEAD[event]!);
@@ -171,9 +171,7 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
     return this.#response ??= toResponseInfo(this.#responseHead);
   }
 
-  /**
-   * The header fields of the request and the response as received: in order, including repeated fields.
-   */
+  /** The header fields of the request and the response, in order and with repeated fields. */
   get rawHeaders(): { readonly request: RawHeaders; readonly response: RawHeaders } {
     return { request: this.#requestHead.headers, response: this.#responseHead.headers };
   }
@@ -188,10 +186,7 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
     return this.#driver.transport.remoteAddress;
   }
 
-  /**
-   * "open" until a Close frame was sent or processed. "closed" when `closed` has settled: the transport
-   * has ended, or the connection has failed.
-   */
+  /** "open" until a Close frame was sent or processed; "closed" when `closed` has settled. */
   get state(): "open" | "closing" | "closed" {
     return this.#driver.closing.state;
   }
@@ -411,12 +406,6 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
     await this.close({ closeCode: CloseCode.Normal });
   }
 
-  /**
-   * Whether an error that a read or write got only says that this connection has ended.
-   *
-   * @param error The error.
-   * @returns True if the error says nothing else.
-   */
   #state(): object {
     const { state, protocol, extensions, bufferedAmount, closeInfo, stats: { queued, paused } } =
       this;
@@ -430,7 +419,7 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
     };
   }
 
-  /** Whether an error that a reader or writer got says no more than that this connection has ended. */
+  /** Whether an error of a read or write only says that this connection has ended. */
   isOwnError(error: unknown): boolean {
     return this.#driver.closing.isOwnError(error);
   }
@@ -438,7 +427,6 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
 
 const SIGNAL_OPTION = { signal: checkSignal };
 
-/** Don't use slice(): a subclass, such as Buffer, may override it with one that does not copy. */
 function refusal(owner: string, options: unknown, names: object): Promise<never> | undefined {
   if (options === null) return undefined;
   try {
@@ -450,7 +438,7 @@ function refusal(owner: string, options: unknown, names: object): Promise<never>
 
 function controlPayload(payload: Uint8Array | string): Uint8Array {
   if (typeof payload === "string") return checkControl(new TextEncoder().encode(payload));
-  // A subclass may have a slice() that does not copy, as Buffer has.
+  // Don't use slice(), which a subclass such as Buffer overrides without copying.
   if (payload instanceof Uint8Array) return new Uint8Array(checkControl(payload));
   throw new TypeError(`Expected a payload of bytes or text, received ${typeof payload}`);
 }

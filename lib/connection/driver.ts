@@ -1,6 +1,6 @@
 /**
- * Runs a connection: takes events from the protocol while there is room for them, and otherwise pauses
- * the transport.
+ * Runs a connection: takes events from the protocol while there is room, and otherwise pauses the
+ * transport.
  *
  * @module
  */
@@ -44,16 +44,13 @@ export type Machine =
   >
   & WritingMachine;
 
-/** What a driver begins with. */
 export interface DriverInit {
   role: Role;
   /** The open transport, which the handshake has handled so far. */
   transport: Transport;
   /** Takes the transport over from the handshake, with the bytes that followed the handshake. */
   takeOver: (driver: TransportHandlers & MachineHost) => void;
-  /** The options of the caller. */
   options: Omit<ConnectionOptions, "signal">;
-  /** The negotiated extensions. By default, none. */
   activeExtensions?: readonly Extension[];
   /** Encodes and decodes text. By default, TextEncoder and TextDecoder. */
   textCodec?: TextCodec;
@@ -62,23 +59,17 @@ export interface DriverInit {
 }
 
 export interface MachineHost {
-  /** Takes the available events. */
   pump(): void;
   /** Fails the connection because a callback of the application has thrown. */
   failThrown(error: unknown): void;
 }
 
-/**
- * Returns the options of a connection's `Protocol`.
- *
- * @param host Function that returns the driver, which is created later.
- */
+/** Returns the options of a `Protocol`. `host` returns the driver, which is created later. */
 export function protocolOptions(
   { maxMessageSize = MAX_MESSAGE_SIZE, maxFrameSize, onFrame }: DriverInit["options"],
   { textCodec, allocate, isExtended }: {
     textCodec: TextCodec | undefined;
     allocate: ((length: number) => Uint8Array) | undefined;
-    /** Whether there may be extensions. */
     isExtended: boolean;
   },
   host: () => MachineHost,
@@ -91,7 +82,6 @@ export function protocolOptions(
   };
 }
 
-/** Runs the machines of one connection. */
 export class Driver
   implements TransportHandlers, MachineHost, ReceiverHost, ClosingParts, KeepaliveHost {
   readonly transport: Transport;
@@ -101,7 +91,6 @@ export class Driver
   readonly closing: Closing;
   readonly #keepalive: Keepalive | undefined;
   readonly #maxControlFrames: number | undefined;
-  // Created for the first control frames.
   #controlRate: ControlRate | undefined;
   #pings: Pings | undefined;
 
@@ -112,7 +101,6 @@ export class Driver
   /** Number of messages that had been taken when the last chunk arrived. */
   #takenBefore = 0;
 
-  /** @param init The transport, as the handshake leaves it, and the options. */
   constructor(init: DriverInit) {
     const { transport, takeOver, options } = init;
     const { pingInterval = 20_000, pingTimeout = 20_000, closeTimeout = 10_000 } = options;
@@ -177,11 +165,7 @@ export class Driver
     this.closing.transportClosed(error);
   }
 
-  /**
-   * Takes events while there is room for them.
-   *
-   * @param chunk Bytes that have arrived.
-   */
+  /** Takes events while there is room for them. */
   pump(chunk?: Uint8Array): void {
     const { closing, machine, receiver } = this;
     const { budget } = receiver;
@@ -212,7 +196,6 @@ export class Driver
     if (paused !== this.#paused) this.#setPaused(paused);
   }
 
-  /** Whether to take no more events for now. */
   get #isFull(): boolean {
     // After this end's Close, nothing waits for room: the peer's Close may follow the messages. After the
     // end of the transport, only the rest of a chunk is left.
@@ -264,7 +247,6 @@ export class Driver
     this.closing.leave(reason);
   }
 
-  /** Time between the last answered ping and its pong, in milliseconds. */
   get latency(): number | undefined {
     return this.#pings?.latency;
   }
@@ -306,10 +288,7 @@ export class Driver
 
 type OnFrame = NonNullable<ConnectionOptions["onFrame"]>;
 
-/**
- * Wraps a callback of the application. If it throws, the connection fails, and the caller does not see
- * the error.
- */
+/** Wraps a callback of the application, so that the connection fails if the callback throws. */
 function guarded(onFrame: OnFrame, onThrown: (error: unknown) => void): OnFrame {
   const fail = (error: unknown) => nextTurn(() => onThrown(error));
   return (direction, frame) => {

@@ -16,7 +16,6 @@ interface PendingPing {
   reject(error: unknown): void;
 }
 
-/** The pings that were sent and not answered yet. */
 export class Pings {
   readonly #pending = new Queue<PendingPing>();
   readonly #payloads = new Set<string>();
@@ -39,10 +38,7 @@ export class Pings {
     return this.#payloads.has(keyOf(payload));
   }
 
-  /**
-   * Handles a pong and returns whether it answers a ping. RFC 6455 §5.5.3: a pong may answer only the
-   * last of several pings.
-   */
+  /** Returns whether a pong answers a ping. RFC 6455 §5.5.3: it may answer only the last of several. */
   pong(payload: Uint8Array): boolean {
     const key = keyOf(payload);
     if (!this.#payloads.has(key)) return false;
@@ -62,7 +58,6 @@ export class Pings {
     return ping;
   }
 
-  /** Rejects all pings, because no pong will come. */
   fail(error: () => unknown): void {
     for (let ping = this.#take(); ping !== undefined; ping = this.#take()) ping.reject(error());
   }
@@ -72,7 +67,6 @@ function keyOf(payload: Uint8Array): string {
   return String.fromCharCode(...payload);
 }
 
-/** Byte counts of a connection. */
 export interface Traffic {
   received: number;
   /** Number of bytes that the transport was given. */
@@ -81,24 +75,17 @@ export interface Traffic {
   waiting: number;
 }
 
-/** What a {@linkcode Keepalive} needs of its connection. */
 export interface KeepaliveHost {
-  /** Sends a ping. Settles with its pong. */
   sendPing(): Promise<unknown>;
   /** Whether reading is paused, so that no pong can be seen. */
   paused(): boolean;
   traffic(): Traffic;
-  /** Called when the peer does not answer. */
   lost(): void;
 }
 
-/**
- * With more bytes than this before the ping, a slow reader may need several deadlines to reach the ping,
- * because the platform buffers an unknown part of these bytes.
- */
+/** With more bytes than this before the ping, a slow reader may need several deadlines to reach it. */
 const MUCH = 65536;
 
-/** Sends a ping at an interval and waits for its pong. */
 export class Keepalive {
   readonly #host: KeepaliveHost;
   readonly #interval: number;
@@ -109,7 +96,6 @@ export class Keepalive {
   #confirmed = 0;
 
   /**
-   * @param host The connection.
    * @param interval Interval between pings, in milliseconds.
    * @param timeout Maximum time to wait for a pong, in milliseconds. 0 disables the limit.
    */
@@ -163,7 +149,6 @@ export class Keepalive {
   }
 }
 
-/** Checks whether a connection makes progress. */
 class Progress {
   readonly #host: KeepaliveHost;
   #last: Traffic;
@@ -175,7 +160,6 @@ class Progress {
     this.#wasPaused = host.paused();
   }
 
-  /** Whether there was progress since the last call. */
   look(): boolean {
     const before = this.#last;
     const wasPaused = this.#wasPaused;
@@ -195,33 +179,22 @@ class Progress {
 const MAX_CONTROL_FRAMES = 10_000;
 const SECOND = 1000;
 
-/**
- * Limits the peer's pings and pongs. Control frames fill no queue, so backpressure does not limit them.
- */
+/** Limits the peer's pings and pongs, which fill no queue and so escape backpressure. */
 export class ControlRate {
   readonly #limit: number;
   readonly #clock: () => number;
-  /** Number of control frames that are still allowed. */
   #left: number;
   #countedAt: number;
   #messages = 0;
 
-  /**
-   * @param limit Maximum number per second, and at once, in addition to one for each message.
-   * @param clock A clock, in milliseconds.
-   */
+  /** @param limit Maximum number per second, and at once, in addition to one for each message. */
   constructor(limit: number = MAX_CONTROL_FRAMES, clock: () => number = now) {
     this.#limit = this.#left = limit;
     this.#clock = clock;
     this.#countedAt = clock();
   }
 
-  /**
-   * Counts a control frame.
-   *
-   * @param messages Number of messages received so far.
-   * @throws {RemoteProtocolError} If the limit is exceeded, with 1008.
-   */
+  /** Counts a control frame. Throws a RemoteProtocolError (1008) if the limit is exceeded. */
   count(messages: number): void {
     if (this.#limit === Infinity) return;
     const time = this.#clock();

@@ -33,8 +33,7 @@ export function isFixed(bytes: Uint8Array): boolean {
 }
 
 /**
- * Converts a chunk of a stream of messages into a message. Strings and buffer sources stay as they are;
- * anything else is converted to a string.
+ * Converts a chunk of a stream of messages into a message. Strings and buffer sources stay as they are.
  *
  * @throws {TypeError} If the buffer is shared or resizable, or the chunk cannot be converted to a string.
  */
@@ -50,14 +49,9 @@ export function toMessage(chunk: unknown): Message {
   return bytes;
 }
 
-/** A whole message, or the items of a message. */
 export type Sendable = Message | AsyncIterable<Message> | Iterable<Message>;
 
-/**
- * Converts the argument of `send()`.
- *
- * @throws {TypeError} If the argument cannot be sent.
- */
+/** Converts the argument of `send()`. Throws a TypeError if the argument cannot be sent. */
 export function toSendable(message: OutgoingMessage): Sendable {
   if (typeof message === "string") return message;
   const bytes = viewOf(message as BufferSource);
@@ -74,10 +68,7 @@ export function toSendable(message: OutgoingMessage): Sendable {
   );
 }
 
-/**
- * A stream as a source that can be cancelled while a read is pending. The iterator of a stream would
- * first wait for the next chunk.
- */
+/** A stream as a source that can be cancelled while a read is pending, which its iterator cannot. */
 export class StreamSource implements AsyncIterable<Message> {
   readonly #reader: ReadableStreamDefaultReader<Message>;
 
@@ -94,24 +85,19 @@ export class StreamSource implements AsyncIterable<Message> {
     };
   }
 
-  /** Cancels the stream. */
   cancel(reason: unknown): void {
     this.#reader.cancel(reason).catch(() => {});
   }
 }
 
-/** A piece of a message of several frames. */
 export interface Piece {
   data: Message;
-  /** Whether this is the last piece. */
   last: boolean;
 }
 
 /**
  * Yields the pieces of a message, all of one type. An asynchronous source may be slow to report its end,
  * so that each item is passed on at once, and an empty piece ends the message.
- *
- * @param text The type that the option `text` asks for.
  */
 export async function* piecesOf(
   items: AsyncIterable<Message> | Iterable<Message>,
@@ -170,7 +156,6 @@ class ItemConverter {
     return piece;
   }
 
-  /** Returns the piece after all items. */
   finish(): Message {
     const nothing = (this.#type === "string") === this.#isConverting ? new Uint8Array(0) : "";
     return this.#isConverting ? this.#convert(nothing, true) : nothing;
@@ -183,11 +168,7 @@ class ItemConverter {
   }
 }
 
-/**
- * Decodes text.
- *
- * @throws {RangeError} If the bytes are not UTF-8.
- */
+/** Decodes text. Throws a RangeError if the bytes are not UTF-8. */
 export function asText(decode: () => string): string {
   try {
     return decode();

@@ -19,7 +19,7 @@ const BYTES_OVERHEAD = 256;
 /** Approximate memory that a message in pieces takes in addition to its pieces, in bytes. */
 const STREAM_OVERHEAD = 512;
 
-/** Returns the size of a message, or of a piece of one, unless the caller measures messages. */
+/** The size of a message or a piece, unless the caller measures messages. */
 export function sizeOf(message: Message): number {
   return message.length + (typeof message === "string" ? TEXT_OVERHEAD : BYTES_OVERHEAD);
 }
@@ -42,28 +42,22 @@ export class Budget {
   /** The size of the waiting items now, and its maximum so far. */
   used = 0;
   peak = 0;
-  /** Number of items that have been taken. */
   taken = 0;
   #items = 0;
   readonly #limit: number;
   readonly #onTaken: () => void;
 
-  /**
-   * @param limit Size at which the budget is full.
-   * @param onTaken Called after an item was taken, when there may be room.
-   */
+  /** @param limit Size at which the budget is full. */
   constructor(limit: number, onTaken: () => void = () => {}) {
     this.#limit = limit;
     this.#onTaken = onTaken;
   }
 
-  /** Whether adding this size would reach the limit. */
   wouldFill(size: number): boolean {
     const sum = this.used + size;
     return sum > 0 && sum >= this.#limit;
   }
 
-  /** Counts an item that was added to a queue. */
   add(size: number): void {
     this.#items++;
     this.used += size;
@@ -71,7 +65,6 @@ export class Budget {
     this.isFull = this.wouldFill(0);
   }
 
-  /** Counts an item that was taken out of a queue. */
   remove(size: number): void {
     // Sums of fractions are not exact.
     this.used = --this.#items === 0 ? 0 : Math.max(0, this.used - size);
@@ -80,27 +73,21 @@ export class Budget {
     this.#onTaken();
   }
 
-  /**
-   * Calls back after a whole turn of the event loop in which nothing was taken. Then the reader has read
-   * everything, or is not reading.
-   */
+  /** Calls back after a turn in which nothing was taken: all is read, or the reader is not reading. */
   whenQuiet(callback: () => void): void {
     const { taken } = this;
     nextTurn(() => this.taken === taken ? callback() : this.whenQuiet(callback));
   }
 }
 
-/** How a queue ended. */
 export interface End {
   /** Whether a stream closes at this end. Otherwise the stream errors. */
   readonly clean: boolean;
-  /** The close code of the connection. */
   readonly closeCode?: number;
   /** The error for a reader that asks for another item. */
   readonly error: unknown;
 }
 
-/** A reader that waits for the next item. */
 export interface Waiter<T> {
   give(item: T): void;
   /** Called if there is no further item. */
@@ -110,7 +97,6 @@ export interface Waiter<T> {
 /** Shared by all empty queues. */
 const NONE: never[] = [];
 
-/** A queue with one reader. */
 export class Inbox<T> {
   /** The budget that the items count towards. */
   readonly budget: Budget;
@@ -124,16 +110,11 @@ export class Inbox<T> {
   #onEnd: (() => void) | undefined;
   #taking = false;
 
-  /**
-   * @param budget The budget that the items count towards.
-   * @param sizeOf Function that measures an item.
-   */
   constructor(budget: Budget, sizeOf: (item: T) => number) {
     this.budget = budget;
     this.#sizeOf = sizeOf;
   }
 
-  /** Number of items that wait. */
   get length(): number {
     return this.#items.length - this.#head;
   }
@@ -142,11 +123,7 @@ export class Inbox<T> {
     return this.#end;
   }
 
-  /**
-   * Adds an item, or gives it to the waiting reader.
-   *
-   * @throws The error of the measure. The item is then not added.
-   */
+  /** Adds an item, or gives it to the waiting reader. If the measure throws, the item is not added. */
   push(item: T): void {
     const waiter = this.waiter;
     if (waiter === undefined) {
@@ -168,7 +145,6 @@ export class Inbox<T> {
     }
   }
 
-  /** Takes the next item, if there is one. */
   take(): T | undefined {
     if (this.#head === this.#items.length) return undefined;
     const item = this.#items[this.#head];
@@ -187,7 +163,6 @@ export class Inbox<T> {
     return item;
   }
 
-  /** Waits for an item when there is none to take. */
   wait(waiter: Waiter<T>): void {
     if (this.#end !== undefined) waiter.end(this.#end);
     else this.waiter = waiter;
@@ -198,7 +173,6 @@ export class Inbox<T> {
     if (this.waiter === waiter) this.waiter = undefined;
   }
 
-  /** Drops the waiting items. */
   clear(): void {
     while (this.take() !== undefined);
   }
@@ -213,12 +187,7 @@ export class Inbox<T> {
     else this.#onEnd?.();
   }
 
-  /**
-   * Returns a stream over the items. The stream's own queue stays empty.
-   *
-   * @param cancel Called when the reader cancels.
-   * @param present Function that converts an item for the reader.
-   */
+  /** Returns a stream over the items. The stream's own queue stays empty. `present` converts an item. */
   stream<U>(
     cancel: (reason: unknown) => void,
     present: (item: T) => U,
@@ -264,7 +233,6 @@ export class Inbox<T> {
     });
   }
 
-  /** Handles an end that arrived while no reader was waiting. */
   #finish(controller: ReadableStreamDefaultController): void {
     // Leave the waiting items to later pulls. In the stream's own queue they would not count towards the
     // budget, and an error would drop them.
@@ -284,21 +252,17 @@ class Readable<T> extends ReadableStream<T> {
 
 export type Mode = "receive" | "readable" | "messages" | "discard";
 
-/** What a {@linkcode Receiver} needs of its connection. */
 export interface ReceiverHost {
   /** Assembles the messages, or delivers them in pieces. */
   readonly machine: Pick<Protocol, "whole" | "held" | "takeHeld">;
   /** Called when there may be room for more. */
   onTaken(): void;
-  /** Called when the reader of a stream has cancelled it. */
   leave(reason: unknown): void;
 }
 
-/** Keeps messages until they are read. */
 export class Receiver {
   /** The size of all queues together. */
   readonly budget: Budget;
-  /** Number of messages that were received completely. */
   messagesReceived = 0;
   readonly #host: ReceiverHost;
   readonly #inbox: Inbox<Message>;
@@ -309,10 +273,7 @@ export class Receiver {
   /** Whether a late message was dropped. All messages after it are dropped too. */
   #dropping = false;
 
-  /**
-   * @param strategy The limit of the queues.
-   * @param host The connection.
-   */
+  /** @param strategy The limit of the queues. */
   constructor(strategy: InboxStrategy = {}, host: ReceiverHost) {
     const { highWaterMark = HIGH_WATER_MARK, size } = strategy;
     this.#host = host;
@@ -333,11 +294,7 @@ export class Receiver {
     return { messagesReceived: this.messagesReceived, queued, peakQueued };
   }
 
-  /**
-   * Delivers a piece of a message.
-   *
-   * @param late Whether to drop the message, and all messages after it, if there is no room.
-   */
+  /** Delivers a piece of a message. A `late` message without room is dropped, and all after it. */
   deliver(fragment: Fragment, late: boolean): void {
     if (fragment.messageFinished) this.messagesReceived++;
     if (this.mode === "discard") return;
@@ -431,9 +388,7 @@ export class Receiver {
     return this.#streams.readable;
   }
 
-  /**
-   * Passes on what was received before the application asked for streams, including a partial message.
-   */
+  /** Passes on what was received before streams were asked for, including a partial message. */
   #handOver(streams: MessageStreams): void {
     // A message that arrives meanwhile, because there is room again, is still delivered whole.
     for (let data = this.#inbox.take(); data !== undefined; data = this.#inbox.take()) {
@@ -516,8 +471,8 @@ class Waiting implements Waiter<Message> {
 type Resolve = (result: IteratorResult<Message> | Promise<never>) => void;
 
 /**
- * Iterates with one promise per message. The iterator itself waits in the queue. It keeps only the
- * promise's resolve function, and rejects by resolving with a rejected promise.
+ * Iterates with one promise per message. The iterator itself waits in the queue, and rejects by resolving
+ * the promise with a rejected one.
  */
 class Iteration implements AsyncIterator<Message>, Waiter<Message> {
   readonly #receiver: Receiver;
@@ -592,7 +547,6 @@ export interface IncomingMessage {
   readonly readable: ReadableStream<Message>;
 }
 
-/** The end of a complete message. */
 const WHOLE: End = { clean: true, error: undefined };
 
 /** A message that waits to be taken. Its stream is created when the message is taken. */
@@ -609,17 +563,13 @@ class MessageStreams {
   #current: Inbox<Message> | undefined;
   #skipping = false;
 
-  /**
-   * @param budget The budget that the pieces count towards.
-   * @param cancel Called when the reader of the messages cancels.
-   */
+  /** @param cancel Called when the reader of the messages cancels. */
   constructor(budget: Budget, cancel: (reason: unknown) => void) {
     this.#budget = budget;
     this.#messages = new Inbox(budget, () => STREAM_OVERHEAD);
     this.readable = this.#messages.stream(cancel, (message) => this.#present(message));
   }
 
-  /** Whether a reader waits for a message, or for a piece of one. */
   get awaited(): boolean {
     return this.#messages.waiter !== undefined || this.#current?.waiter !== undefined;
   }

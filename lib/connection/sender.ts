@@ -1,6 +1,5 @@
 /**
- * The sending half of a connection: sends one message after the other, with one write per turn of the
- * event loop, and settles the sends.
+ * The sending half of a connection: sends one message after the other, with one write per turn.
  *
  * @module
  */
@@ -46,16 +45,11 @@ const LOOK_EVERY = 65536;
 /** Default for the maximum number of bytes that may wait for a connection. */
 export const MAX_BUFFERED_AMOUNT = 1048576;
 
-/**
- * Memory of a message that waits as an object, without its own bytes: the object, the promise of its
- * sender, and the functions that settle the promise.
- */
+/** Memory of a message that waits as an object, without its bytes: the object and its promise. */
 export const MESSAGE_OVERHEAD = 768;
 
-/** The options of a send without options. */
 const DEFAULTS: SendOptions = {};
 
-/** The result of a send that need not wait. */
 const DONE: Promise<void> = Promise.resolve();
 
 const NOT_BEGUN = "Cannot send: the connection was closed before the message had begun. " +
@@ -65,16 +59,11 @@ const CUT_SHORT =
   "The message was cut short: the connection was closed before its last item came. " +
   "Await send() before close()";
 
-/** What a {@linkcode Sender} needs of its connection. */
 export interface SenderHost {
   canSend(): boolean;
-  /**
-   * Whether frames may still be written. The last one is this end's Close frame, after the accepted
-   * messages.
-   */
+  /** Whether frames may still be written. This end's Close frame is the last one. */
   canWrite(): boolean;
   canAnswer(): boolean;
-  /** The error for a send that is no longer allowed. */
   closedError(): DOMException;
   /** An error that only says that this connection has ended. */
   refusal(message: string): DOMException;
@@ -85,7 +74,6 @@ export interface SenderHost {
   terminate(): void;
   /** Rejects with the error of a write. If the end has interrupted the write, `closed` settles first. */
   cutOff(error: unknown): Promise<never>;
-  /** Called when the writer of the stream has closed it. Resolves when the connection is closed. */
   finish(): Promise<void>;
   leave(reason: unknown): void;
 }
@@ -112,7 +100,6 @@ export interface WritingMachine
   readonly overhead?: number;
 }
 
-/** Sends one message after the other. */
 export class Sender {
   readonly #machine: WritingMachine;
   readonly #encoder: Protocol["encoder"];
@@ -126,7 +113,6 @@ export class Sender {
   #bytesSent = 0;
   /** Created for the first message that cannot be sent at once. */
   #turns: SendTurns | undefined;
-  /** Whether this sender is to be flushed in the next turn. */
   #isDue = false;
   /** Whether the transport has unsent bytes. It calls `drained()` when they are sent. */
   #isFull: boolean;
@@ -144,12 +130,6 @@ export class Sender {
   /** Whether this end's Close frame waits for the complete messages. */
   #isClosing = false;
 
-  /**
-   * @param machine The machine that writes the frames.
-   * @param transport The transport that sends the frames.
-   * @param host The connection.
-   * @param options What to do about a peer that is too slow.
-   */
   constructor(
     machine: WritingMachine,
     transport: Transport,
@@ -190,12 +170,10 @@ export class Sender {
     return this.#batched !== undefined || this.#given !== undefined || this.#isBusy;
   }
 
-  /** Whether the stream was created. */
   get streaming(): boolean {
     return this.#sink !== undefined;
   }
 
-  /** Number of bytes that wait in the batch and in the transport. */
   get #unsent(): number {
     return this.#encoder.size + this.#transport.bufferedAmount;
   }
@@ -271,8 +249,7 @@ export class Sender {
   answer(payload: Uint8Array): void {
     if (!this.#host.canAnswer()) return;
     if (this.#isFull && this.#unsent > SEND_MARK) {
-      // Keep only the last pong. Otherwise a peer that sends pings and does not read would make pongs
-      // pile up.
+      // Keep only the last pong: a peer that does not read must not make pongs pile up.
       this.#owedPong = payload.slice();
     } else {
       this.#machine.write({ type: "pong", payload });
@@ -281,12 +258,10 @@ export class Sender {
   }
 
   /**
-   * Schedules the written bytes to be sent in this turn. The promise resolves at once while there is
-   * room, and otherwise when the bytes have been sent. If this turn of the event loop has been long, it
-   * resolves in the next one, so that a loop that awaits its sends lets timers and other connections run.
-   *
-   * @param length Length of the message.
-   * @param lent Whether the bytes of the message belong to the caller.
+   * Sends the written bytes in this turn. The promise resolves at once while there is room, and otherwise
+   * when the bytes have been sent. If this turn has been long, the promise resolves in the next one, so
+   * that a loop that awaits its sends lets timers and other connections run. `lent` bytes belong to the
+   * caller.
    */
   #settle(length: number, lent: boolean = false): Promise<void> {
     let waiting = this.#encoder.size;
@@ -308,7 +283,6 @@ export class Sender {
     return this.#clock.count(work) ?? DONE;
   }
 
-  /** Resolves when the bytes that wait now have been sent. */
   #departure(): Promise<void> {
     if (this.#encoder.size > 0) return (this.#batched ??= new Departure()).promise;
     return (this.#given ??= new Departure()).promise;
@@ -336,7 +310,6 @@ export class Sender {
     this.#give(Infinity, this.#isFull);
   }
 
-  /** Gives a part of the batch to the transport. Returns whether there may be more. */
   #give(most: number, copy: boolean): boolean {
     const parts = this.#encoder.take(most, copy);
     for (const { length } of parts) this.#bytesSent += length;
@@ -389,7 +362,6 @@ export class Sender {
     if (!this.#encoder.isLentIntact) this.#host.cut(VANISHED, CloseCode.InternalError);
   }
 
-  /** Fails the connection, because a message was begun and cannot be finished. */
   #failMidway(cause: unknown): void {
     const message = "The message was cut short by its sender";
     this.#host.fail(CloseCode.InternalError, message, cause);
@@ -397,9 +369,7 @@ export class Sender {
 
   // Messages that need a turn: after another message, made of items, or processed on another thread
 
-  /**
-   * Sends after the current message (RFC 6455 §5.4), or a message that is processed on another thread.
-   */
+  /** Sends after the current message (RFC 6455 §5.4), or after work on another thread. */
   #sendInTurn(message: Message, lend: boolean, options: SendOptions): Promise<void> {
     const turns = this.#turns ??= new SendTurns();
     const held = lend ? message : ownItem(message);
@@ -414,11 +384,7 @@ export class Sender {
     return handled(sent);
   }
 
-  /**
-   * Sends a message whose turn has come.
-   *
-   * @param length Length of the message when it was passed to `send()`.
-   */
+  /** Sends a message whose turn has come. `length` is its length when it was passed to `send()`. */
   async #sendHeld(
     message: Message,
     length: number,
@@ -430,7 +396,6 @@ export class Sender {
     try {
       if (!this.#host.canWrite()) throw this.#host.closedError();
       if (message.length !== length) {
-        // This fails the connection, and with it all sends.
         this.#host.fail(CloseCode.InternalError, VANISHED);
       } else if (this.#isSlow(message)) {
         turns.underway = length;
@@ -458,7 +423,6 @@ export class Sender {
       const isWritten = this.#write(data, fin, false, compress, (error) => {
         turns.encoding = false;
         if (error === undefined) {
-          // The transport may have been cut meanwhile.
           return this.#host.canWrite() ? resolve() : reject(this.#host.closedError());
         }
         // The peer's half of the extension cannot follow after this failure.
@@ -530,10 +494,8 @@ export class Sender {
   }
 
   /**
-   * Waits for a promise, unless the connection ends or the signal is aborted.
-   *
-   * @param begin Function that returns the promise. It is not called if either has happened already,
-   * because its result would be ignored.
+   * Waits for a promise, unless the connection ends or the signal is aborted. If either has happened
+   * already, `begin` is not called, because its result would be ignored.
    */
   #interruptible<T>(
     begin: () => Promise<T>,
@@ -561,7 +523,6 @@ export class Sender {
     if (this.isTooMuch(length, this.#maxBufferedAmount)) this.endAsSlow(slow);
   }
 
-  /** Ends a connection whose peer does not keep up. */
   endAsSlow(how: "close" | "terminate"): void {
     if (how === "terminate") this.#host.terminate();
     // RFC 6455 §7.4.1: the peer breaks a rule of this end.
@@ -577,8 +538,8 @@ export class Sender {
   }
 
   /**
-   * Sends the accepted messages that are complete, then has the Close written. A message whose items are
-   * still to come might never end, so it is cut short, and the messages after it are refused.
+   * Sends the complete messages, then has the Close written. A message whose items are still to come
+   * might never end, so it is cut short, and the messages after it are refused.
    */
   beforeClose(write: () => void): void {
     const turns = this.#turns;
@@ -596,20 +557,13 @@ export class Sender {
     turns.join({ turn: "whole", length: 0, enter, fail: () => {} });
   }
 
-  /**
-   * Returns the error for a message that is not sent, or not completely, because the connection is
-   * closing.
-   */
+  /** Returns the error for a message that is cut short or refused by the close. */
   #refusal(begun: boolean): DOMException {
     if (!this.#isClosing) return this.#host.closedError();
     return this.#host.refusal(begun ? CUT_SHORT : NOT_BEGUN);
   }
 
-  /**
-   * Stops sending: refuses the current message and the waiting sends.
-   *
-   * @param error Function that creates the error when it is needed.
-   */
+  /** Stops sending: refuses the current message and the waiting sends. */
   end(error: () => unknown): void {
     this.#endError = error;
     if (this.#turns !== undefined) {
@@ -623,7 +577,6 @@ export class Sender {
   }
 }
 
-/** The stream of messages to send. */
 class MessageSink {
   readonly writable: WritableStream<Message | BufferSource>;
   #controller!: WritableStreamDefaultController;
@@ -652,15 +605,12 @@ class MessageSink {
     });
   }
 
-  /**
-   * Errors the stream, because nothing more is sent. A stream that its writer has closed stays closed.
-   */
+  /** Errors the stream, unless its writer has closed it. */
   end(error: unknown): void {
     if (!this.#isClosing) this.#controller.error(error);
   }
 }
 
-/** Converts the message to the type that the option `text` asks for. */
 function convert(message: Message, text: boolean): Message {
   if (text === (typeof message === "string")) return message;
   if (typeof message === "string") return new TextEncoder().encode(message);

@@ -8,7 +8,6 @@ import { onAbort } from "../abortable.ts";
 /** What a turn is for: a whole message, or a message whose items are still to come. */
 export type Turn = "whole" | "items";
 
-/** A message that waits for its turn. */
 export interface Waiting {
   readonly turn: Turn;
   /** Number of bytes that wait with the message. Text counts its UTF-16 code units. */
@@ -17,21 +16,16 @@ export interface Waiting {
   enter(): void;
   /** Called if the message gets no turn. */
   fail(error: unknown): void;
-  /** Removes the listener of the signal that takes the message out of the queue. */
   stop?: () => void;
   // The neighbours in the queue. With them, any message can leave the queue in constant time.
   previous?: Waiting;
   next?: Waiting;
 }
 
-/** Gives one message after the other its turn. */
 export class SendTurns {
   /** Interrupts the current message of several frames, whatever it waits for. */
   interrupt: ((error: unknown) => void) | undefined;
-  /**
-   * Whether extensions work on a frame. They accept no other frame before, and this frame is always
-   * written.
-   */
+  /** Whether extensions work on a frame. This frame is always written, and no other frame before it. */
   encoding = false;
   /** The length of the whole message that is being encoded. */
   underway = 0;
@@ -39,25 +33,18 @@ export class SendTurns {
   begun = false;
   /** What the current turn is for; undefined between turns. */
   holder: Turn | undefined;
-  /** Number of messages that wait for their turn. */
   count = 0;
   #first: Waiting | undefined;
   #last: Waiting | undefined;
   #length = 0;
   #isAdvancing = false;
 
-  /**
-   * Length of the waiting messages and the one that is being encoded. Text counts its UTF-16 code units.
-   */
+  /** Length of the waiting messages and the one being encoded. Text counts its UTF-16 code units. */
   get length(): number {
     return this.#length + this.underway;
   }
 
-  /**
-   * Adds a message to the queue. Its turn begins at once if no other message has the turn.
-   *
-   * @param signal Signal that takes the message out of the queue.
-   */
+  /** Adds a message to the queue. Its turn begins at once if no other message has the turn. */
   join(waiting: Waiting, signal?: AbortSignal): void {
     if (signal?.aborted) return waiting.fail(signal.reason);
     if (signal !== undefined) {

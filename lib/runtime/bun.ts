@@ -1,7 +1,6 @@
 /**
  * Transports over Bun's own sockets. `Bun.connect()` cannot be aborted, so `node:net` connects and the
- * socket beneath it is taken over. The package is compiled without Bun's types, so the few types that are
- * used are declared here.
+ * socket beneath it is taken over. The few types of Bun that are used are declared here.
  *
  * @module
  */
@@ -27,7 +26,6 @@ interface BunSocket {
   write(bytes: Uint8Array): number;
   pause(): void;
   resume(): void;
-  /** Ends this side. */
   shutdown(): void;
   close(): void;
   setNoDelay(noDelay: boolean): void;
@@ -62,7 +60,6 @@ interface BunRuntime {
 
 const { Bun: runtime } = globalThis as unknown as { Bun: BunRuntime };
 
-/** Maximum size of parts that are joined into one write, in bytes. */
 const JOINED = 262_144;
 
 /** A kept chunk of at least this size, in bytes, is freed when its handler releases it. */
@@ -295,7 +292,6 @@ function list(protocols: string[] | undefined): Uint8Array | undefined {
   return Uint8Array.from(names.flatMap((name) => [name.length, ...name]));
 }
 
-/** The methods that an adopted socket needs. */
 const METHODS = ["write", "pause", "resume", "shutdown", "close", "ref", "reload"] as const;
 
 /**
@@ -315,7 +311,6 @@ function adopt(transport: NodeTransport): Transport {
   handle.reload({ socket: HANDLERS });
   // `node:net` may have paused the socket, and a paused socket does not keep the process alive.
   handle.ref();
-  // The socket of `node:net` can no longer act on the handle.
   owner._handle = null;
   return handle.data;
 }

@@ -1,9 +1,6 @@
 /**
  * Transports over Deno's own sockets: TLS connections and TCP servers. Everything else uses `node.ts`,
- * because Deno's `node:tls` continues to read while it is paused. The package is compiled without Deno's
- * types, so the few types that are used are declared here.
- *
- * Two limits of Deno's TLS matter here:
+ * because Deno's `node:tls` continues to read while it is paused. Two limits of Deno's TLS matter here:
  *
  * - `close()` takes effect only when the handshake and all writes have finished, or the peer has left. A
  *   silent client keeps its descriptor until it leaves, so the server reserves a place before it accepts.
@@ -74,7 +71,6 @@ interface DenoSockets {
 
 const { Deno: sockets } = globalThis as unknown as { Deno: DenoSockets };
 
-/** Connects with TLS, directly or through a tunnel. */
 async function dialTls(options: DialOptions): Promise<Transport> {
   const { signal, tunnel } = options;
   signal?.throwIfAborted();
@@ -236,7 +232,6 @@ class Accepting implements Listener {
   readonly #listener: DenoListener<Conn>;
   readonly #finished: Promise<void>;
 
-  /** @param acceptNext Accepts the next connection. */
   constructor(
     listener: DenoListener<Conn>,
     onError: (error: Error) => void,

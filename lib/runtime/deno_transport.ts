@@ -22,10 +22,7 @@ export interface Conn {
   close(): void;
 }
 
-/**
- * Size of the buffer that each connection owns, in bytes. It is small because a waiting read holds its
- * buffer, and most connections are idle.
- */
+/** Size of the buffer that each connection owns. It is small because an idle connection holds it. */
 const OWN_SIZE = 512;
 
 /** Size of a shared buffer, in bytes. Connections with more to read use one. */
@@ -35,12 +32,11 @@ const LARGE_SIZE = 266_240;
 /** A read of at least this many bytes makes the next read use a large buffer. */
 const MUCH = 24_576;
 
-/** Maximum number of free buffers of each size. */
 const MAX_FREE = 32;
 const sharedBuffers: Uint8Array<ArrayBuffer>[] = [];
 const largeBuffers: Uint8Array<ArrayBuffer>[] = [];
 
-/** Takes a shared buffer. Connections use shared buffers one after the other. */
+/** Takes a buffer that no other connection uses. */
 function takeBuffer(large: boolean): Uint8Array<ArrayBuffer> {
   if (large) return largeBuffers.pop() ?? new Uint8Array(LARGE_SIZE);
   return sharedBuffers.pop() ?? new Uint8Array(SHARED_SIZE);
@@ -77,16 +73,13 @@ interface Waiting {
   readonly buffer: Uint8Array<ArrayBuffer> | undefined;
 }
 
-/** The transports that will write in the next turn. */
 let due: DenoTransport[] = [];
 
-/** A connection of Deno as a {@linkcode Transport}. */
 export class DenoTransport extends BaseTransport implements Transport {
   readonly secure: boolean;
   readonly #conn: Conn;
   readonly #readsAhead: boolean;
   #queue: Queue<Waiting> | undefined;
-  /** Number of waiting bytes that were not copied. */
   #borrowed = 0;
   /** The buffer for copies of waiting bytes, and the number of bytes in it. */
   #outgoing: Uint8Array<ArrayBuffer> | undefined;
@@ -106,11 +99,7 @@ export class DenoTransport extends BaseTransport implements Transport {
   #writing: Promise<void> | undefined;
   #readError: Error | undefined;
 
-  /**
-   * @param conn A connection whose TLS handshake is done.
-   * @param secure Whether the connection has TLS.
-   * @param readsAhead False if another reader continues where the transport is paused.
-   */
+  /** @param readsAhead False if another reader continues where the transport is paused. */
   constructor(conn: Conn, secure: boolean, readsAhead: boolean = true) {
     super();
     this.#conn = conn;
@@ -195,12 +184,7 @@ export class DenoTransport extends BaseTransport implements Transport {
     return FAILED;
   }
 
-  /**
-   * Hands on the result of a read.
-   *
-   * @param start Number of bytes that were in the buffer before the read.
-   * @param length Number of bytes read, or `ENDED` or `FAILED`.
-   */
+  /** Hands on the result of a read into a buffer that already held `start` bytes. */
   #settle(buffer: Uint8Array<ArrayBuffer>, start: number, length: number): void {
     // Bytes that arrive after the end are dropped, as on a socket.
     if (this.isDestroyed) return;
@@ -233,8 +217,7 @@ export class DenoTransport extends BaseTransport implements Transport {
     } else if (this.handlers!.data(buffer.subarray(start, end)) === true) {
       freeBuffer(buffer);
     } else {
-      // Only a handler that has paused releases the buffer later. In other cases the transport must not
-      // hold the buffer, because the connection may stay idle.
+      // Keep the buffer only for a handler that has paused: otherwise an idle connection would hold it.
       this.#held = this.#paused ? buffer : KEPT;
     }
   }
@@ -331,7 +314,6 @@ export class DenoTransport extends BaseTransport implements Transport {
   }
 
   async #endOutput(): Promise<void> {
-    // Prevents further writes.
     this.#isWriting = true;
     await this.#conn.closeWrite();
     this.reportFinished();

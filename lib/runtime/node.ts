@@ -41,10 +41,7 @@ interface Ends {
 export class NodeTransport extends DuplexTransport<Socket> implements Transport {
   readonly #ends: Ends | undefined;
 
-  /**
-   * @param socket A connected socket.
-   * @param ends The addresses of a Unix socket, which the socket itself does not know.
-   */
+  /** @param ends The addresses of a Unix socket, which the socket itself does not know. */
   constructor(socket: Socket, ends?: Ends) {
     super(socket);
     this.#ends = ends;
@@ -83,12 +80,7 @@ function placeOf(
   return { path };
 }
 
-/**
- * Checks that the path of a Unix socket fits into a socket address. Some platforms truncate a longer
- * path, so that a client would reach another server.
- *
- * @throws {RangeError} If the path is too long.
- */
+/** Some platforms truncate a path that is too long, so that a client would reach another server. */
 export function checkUnixPath(path: string): void {
   // Named pipes have no such limit.
   if (process.platform === "win32") return;
@@ -103,8 +95,7 @@ export function checkUnixPath(path: string): void {
 
 /**
  * Connects over TCP or a Unix socket, then through the tunnel, with TLS if the options ask for it.
- *
- * @param adopt Function that may replace a connected transport before its first use.
+ * `adopt` may replace a connected transport before its first use.
  */
 export async function dial(
   options: DialOptions,
@@ -204,7 +195,6 @@ const CHECKS: readonly (readonly [pattern: RegExp, finding: string])[] = [
   ],
 ];
 
-/** Returns the error for a certificate that the platform has rejected. */
 export function certificateError(servername: string, cause: unknown): HandshakeError {
   const { code, message } = cause as { code?: unknown; message?: string };
   const text = `${String(code)} ${message}`;
@@ -234,7 +224,6 @@ export async function openTunnel(
   }
 }
 
-/** Listens on TCP or a Unix socket, with TLS if the options ask for it. */
 function listen(options: ListenOptions, accept: (transport: Transport) => void): Promise<Listener> {
   const { hostname, port, unix: path, onError = () => {} } = options;
   const reusePort = path === undefined && options.reusePort;
@@ -271,7 +260,6 @@ function unsupportedReusePort(cause?: Error): HandshakeError {
   );
 }
 
-/** The pending TLS handshakes of a listener. */
 export class Handshakes<K> {
   readonly #timeout: number;
   readonly #admit: NonNullable<ListenOptions["admit"]>;
@@ -282,13 +270,7 @@ export class Handshakes<K> {
     this.#admit = admit;
   }
 
-  /**
-   * Begins a handshake.
-   *
-   * @param key The client.
-   * @param cut Function that cuts the connection.
-   * @returns A function that ends the handshake, or undefined if there is no place for the client.
-   */
+  /** Returns the function that ends the handshake, or undefined if there is no place for the client. */
   begin(key: K, address: Address | undefined, cut: () => void): (() => void) | undefined {
     const leave = this.#admit(address);
     if (leave === undefined) return undefined;
@@ -338,8 +320,7 @@ function serverOf(options: ListenOptions, accept: (socket: Socket) => void): Ser
     ca,
     requestCert: ca !== undefined,
     ALPNProtocols: alpn,
-    // Handshakes has its own timer. The platform's timer ignores bytes that have arrived but were not
-    // read, and 0 would mean its default.
+    // Handshakes has its own timer. This one ignores bytes that were not read, and 0 means its default.
     handshakeTimeout: 2 ** 31 - 1,
   });
   server.on("connection", (socket) => {

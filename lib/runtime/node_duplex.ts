@@ -6,25 +6,17 @@
 import type { Duplex } from "node:stream";
 import { BaseTransport, ByteQueue } from "../transport_base.ts";
 
-/**
- * Maximum number of bytes that a duplex is given, so that a message of 1 MiB is written at once. A duplex
- * passes on everything it was given in one write, and does not show meanwhile whether the peer reads.
- */
+/** Maximum number of bytes that a duplex is given: it writes all of them before it reports progress. */
 const CAPACITY = 1_572_864;
 
 /** A duplex as a transport. The two sides of the duplex must end independently. */
 export class DuplexTransport<T extends Duplex = Duplex> extends BaseTransport {
   protected readonly duplex: T;
   readonly #capacity: number;
-  /** The bytes that the duplex has not been given yet. */
   #queue: ByteQueue | undefined;
   /** Whether the transport must report that the waiting bytes were sent. */
   #owesDrain = false;
 
-  /**
-   * @param duplex The stream that carries the bytes.
-   * @param capacity Maximum number of bytes that the duplex holds.
-   */
   constructor(duplex: T, capacity: number = CAPACITY) {
     super();
     this.duplex = duplex;
@@ -86,7 +78,6 @@ export class DuplexTransport<T extends Duplex = Duplex> extends BaseTransport {
     this.#giveMore();
   }
 
-  /** Gives the duplex as many waiting bytes as it has room for. */
   #giveMore(): void {
     const { duplex } = this;
     if (!duplex.writable) return;
@@ -132,7 +123,6 @@ export class DuplexTransport<T extends Duplex = Duplex> extends BaseTransport {
   }
 }
 
-/** Minimum size of a chunk that is freed at once, in bytes. */
 const FREED_FROM = 16384;
 
 /** Frees the memory of a chunk at once, without waiting for the garbage collector. */

@@ -28,12 +28,11 @@ const CANCEL = 8;
 const ENHANCE_YOUR_CALM = 11;
 
 /**
- * Bun stops sending the bytes of a stream while another stream waits for its window. Sending resumes when
- * a frame arrives (oven-sh/bun#43422).
+ * Bun holds a stream's bytes back while another stream waits for its window, until a frame arrives
+ * (oven-sh/bun#43422).
  */
 const IS_BUN = process.versions.bun !== undefined;
 
-/** The sessions with an unanswered ping. */
 const nudged = new WeakSet<Http2Session>();
 
 /** Sends a ping, whose answer is a frame that makes Bun send again. */
@@ -55,7 +54,6 @@ export function remoteAddress(stream: Http2Stream): Address | undefined {
  */
 const CAPACITY = 16384;
 
-/** A stream of a session as a {@linkcode Transport}. */
 export class Http2Transport extends DuplexTransport<Http2Stream> implements Transport {
   readonly localAddress: Address | undefined;
   readonly remoteAddress: Address | undefined;
@@ -126,11 +124,7 @@ export function respond(stream: ServerHttp2Stream, fields: RawHeaders): void {
   if (!stream.destroyed && !stream.closed) stream.respond(headersOf(fields));
 }
 
-/**
- * Sends a request with an open body.
- *
- * @throws {HandshakeError} "connect-failed", if the session accepts no more requests.
- */
+/** Sends a request with an open body. Throws a HandshakeError if the session accepts no more requests. */
 export function request(watch: SessionWatch, fields: RawHeaders): ClientHttp2Stream {
   watch.throwIfEnded();
   let stream: ClientHttp2Stream;
@@ -152,10 +146,7 @@ export function isRefused({ rstCode }: ClientHttp2Stream): boolean {
   return rstCode === REFUSED_STREAM || rstCode === ENHANCE_YOUR_CALM;
 }
 
-/**
- * Waits for the header fields of the final response. Resolves with undefined if the stream ends without
- * one. Rejects with a HandshakeError after too many interim responses.
- */
+/** Resolves with the fields of the final response, or undefined if the stream ends without one. */
 export function responseOf(stream: ClientHttp2Stream): Promise<RawHeaders | undefined> {
   return new Promise((resolve, reject) => {
     const interim = new InterimCount();
@@ -171,11 +162,7 @@ export function responseOf(stream: ClientHttp2Stream): Promise<RawHeaders | unde
   });
 }
 
-/**
- * Refuses to serve on a runtime where a client can crash the process.
- *
- * @throws {HandshakeError} "unsupported", with status 501, on such a runtime.
- */
+/** Refuses to serve on a runtime where a client can crash the process. */
 export function checkServerRuntime(): void {
   if (process.versions.deno === undefined) return;
   throw new HandshakeError(
@@ -185,11 +172,7 @@ export function checkServerRuntime(): void {
   );
 }
 
-/**
- * Checks that the server has announced the extended CONNECT to the client (RFC 8441 §3).
- *
- * @throws {HandshakeError} "no-extended-connect", with status 501, if the server has not.
- */
+/** Checks that the server has announced the extended CONNECT to the client (RFC 8441 §3). */
 export function checkLocalSettings(session: Http2Session | undefined): void {
   // Settings that the client has not acknowledged are missing from the local settings.
   if (session === undefined || session.pendingSettingsAck) return;
@@ -211,12 +194,7 @@ function sessionClosed(cause?: unknown): HandshakeError {
   });
 }
 
-/**
- * Waits for the server's settings and checks that they allow the extended CONNECT (RFC 8441 §3).
- *
- * @throws {HandshakeError} "no-extended-connect", if the server does not support it; "connect-failed", if
- * the session ends before its settings arrive.
- */
+/** Waits for the server's settings and checks that they allow the extended CONNECT (RFC 8441 §3). */
 export async function remoteSettings(watch: SessionWatch, signal: AbortSignal): Promise<void> {
   watch.throwIfEnded();
   if (allowsConnect(watch.session)) return;
@@ -268,12 +246,11 @@ export class SessionWatch {
     };
   }
 
-  /** @throws {HandshakeError} "connect-failed", if the session accepts no more streams. */
+  /** Throws a HandshakeError if the session accepts no more streams. */
   throwIfEnded(): void {
     if (this.session.closed || this.session.destroyed) throw sessionClosed(this.#error);
   }
 
-  /** Waits for the server's settings. */
   settings(): Promise<void> {
     if (this.#settings !== undefined) return this.#settings.promise;
     let settle!: (error?: HandshakeError) => void;
@@ -294,10 +271,7 @@ export class SessionWatch {
     this.session[method]("connect", this.#ask);
   }
 
-  /**
-   * The platform does not tell whether the settings have arrived, but the answer to a ping comes after
-   * them.
-   */
+  /** The answer to a ping comes after the settings, whose arrival the platform does not report. */
   readonly #ask = (): void => {
     if (this.#hasAsked || this.session.closed || this.session.destroyed) return;
     this.#hasAsked = true;

@@ -1,6 +1,5 @@
 /**
- * Turns the socket and the request of an 'upgrade' event of `node:http` into a transport and a request
- * head.
+ * The transport and the request head of an 'upgrade' event of `node:http`.
  *
  * @module
  */
@@ -22,10 +21,7 @@ export function upgradedTransport(duplex: Duplex): Transport {
   return new NodeTransport(socket);
 }
 
-/**
- * The methods that a listener calls when it takes a socket. A proxy calls only setters until it has
- * connected to the other server.
- */
+/** The methods that show that a listener takes a socket. A proxy first calls only setters. */
 const USES = [
   "on",
   "addListener",
@@ -41,11 +37,7 @@ const USES = [
   "setKeepAlive",
 ];
 
-/**
- * Watches whether other code uses a socket. Adds an 'error' listener to the socket.
- *
- * @returns A function that ends the watch and returns whether the socket was used.
- */
+/** Watches a socket. The returned function ends the watch and tells whether the socket was used. */
 export function watchUse(socket: Duplex): () => boolean {
   ignoreErrors(socket);
   const methods = socket as unknown as Record<string, unknown>;
@@ -107,11 +99,7 @@ export function headOf(
   return { method, target: url, version: httpVersion, headers };
 }
 
-/**
- * Refuses sockets of `node:tls` on a runtime that continues to read while they are paused.
- *
- * @throws {HandshakeError} "unsupported", with status 501, if the socket is encrypted on such a runtime.
- */
+/** Refuses sockets of `node:tls` on a runtime that continues to read while they are paused. */
 export function checkEncrypted(encrypted: boolean): void {
   if (!encrypted || process.versions.deno === undefined) return;
   throw new HandshakeError(

@@ -22,21 +22,16 @@ type Done = (error: Error | undefined, output: Uint8Array) => void;
 const { Z_DEFAULT_STRATEGY, Z_RLE, Z_SYNC_FLUSH } = constants;
 const EMPTY = new Uint8Array(0);
 
-/** Maximum size of a piece of output of an inflater, in bytes. */
 const PIECE = 65536;
 
 /**
- * Maximum number of final blocks in a message, because each one causes extra work: a handle needs its
- * window again, and the public functions copy the rest. A handle allows one more per `FINAL_BLOCK_EVERY`
- * bytes.
+ * Maximum number of final blocks in a message, because each one causes extra work. A handle allows one
+ * more per `FINAL_BLOCK_EVERY` bytes.
  */
 const FINAL_BLOCKS = 16;
 const FINAL_BLOCK_EVERY = 256;
 
-/**
- * Returns the settings for a window. zlib has no raw deflate with a window of 256 bytes, but matches at
- * distance 1 fit into any window.
- */
+/** zlib has no raw deflate with a window of 256 bytes, but matches at distance 1 fit into any window. */
 function windowOptions(windowBits: number): { windowBits: number; strategy: number } {
   if (windowBits === 8) return { windowBits: 9, strategy: Z_RLE };
   return { windowBits, strategy: Z_DEFAULT_STRATEGY };
@@ -49,9 +44,7 @@ function joined(parts: readonly Uint8Array[]): Uint8Array {
 /** Length of the header of an uncompressed block (RFC 1951 §3.2.4). */
 const HEAD_LENGTH = 5;
 
-/**
- * The window of an inflater. zlib forgets its window at a final block, but RFC 7692 §7.2.3.4 keeps it.
- */
+/** The window of an inflater. zlib forgets it at a final block, but RFC 7692 §7.2.3.4 keeps it. */
 class Window {
   readonly #size: number;
   /** Room for a header, the window and half its size, so that the window seldom has to be moved. */
@@ -67,7 +60,6 @@ class Window {
     return this.#end - this.#start;
   }
 
-  /** Adds output. */
   add(bytes: Uint8Array): void {
     const size = this.#size;
     if (bytes.length === 0) return;
@@ -88,10 +80,7 @@ class Window {
     this.#start = this.#end = HEAD_LENGTH;
   }
 
-  /**
-   * Returns the window as an uncompressed block that is valid until the next `add()`. Empty if the window
-   * is.
-   */
+  /** Returns the window as an uncompressed block, which is valid until the next `add()`. */
   block(): Uint8Array {
     const { length } = this;
     if (length === 0) return EMPTY;
@@ -130,7 +119,6 @@ function copyOutput({ room }: Handle): Uint8Array {
   return room === PIECE ? EMPTY : scratch.slice(0, PIECE - room);
 }
 
-/** Compresses or decompresses with a handle until it is closed. */
 class HandleUser {
   #handle: Handle | undefined;
 
@@ -196,7 +184,6 @@ class HandleInflater extends HandleUser implements Inflater {
   #at = 0;
   /** Whether the last step has filled its output, so that more output may follow. */
   #isFull = false;
-  /** Whether zlib has stopped after a final block. */
   #isStopped = false;
   #isFinishing = false;
   /** Number of final blocks that are still allowed in the current message. */
@@ -269,8 +256,8 @@ class HandleInflater extends HandleUser implements Inflater {
   }
 
   /**
-   * Checks that the message is complete. A complete message ends with the header of an empty block, which
-   * the tail completes, or with a final block, after which zlib reads nothing of the tail.
+   * A complete message ends with the header of an empty block, which the tail completes, or with a final
+   * block, after which zlib reads nothing of the tail.
    */
   #checkEnd(output: Uint8Array): void {
     if (output.length > 0 || (this.#isStopped && this.#at > 0)) {
@@ -337,7 +324,6 @@ class PublicInflater implements Inflater {
   #parts: Uint8Array[] = [];
   #size = 0;
   #isWhole = false;
-  /** The output that has not been taken yet. */
   #output: Uint8Array = EMPTY;
   #isClosed = false;
 
@@ -387,7 +373,6 @@ class PublicInflater implements Inflater {
     });
   }
 
-  /** Inflates a message that ends with the tail. */
   #inflate(input: Uint8Array): Uint8Array {
     const end = input.length - FINAL_TAIL.length;
     const outputs: Uint8Array[] = [];
@@ -466,7 +451,7 @@ export const publicEngine: DeflateEngine = {
   inflater: (options) => new PublicInflater(options),
 };
 
-/** Returns the engines that this platform supports, the best one first. */
+/** Returns the supported engines, the best one first. */
 export function deflateEngines(): DeflateEngine[] {
   return hasHandles() ? [handleEngine, publicEngine] : [publicEngine];
 }

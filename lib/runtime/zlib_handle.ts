@@ -57,9 +57,7 @@ interface StreamWithHandle extends DeflateRaw {
   _handle: RawHandle;
 }
 
-/**
- * Observes how the platform calls `init()` and `write()`. Returns undefined if the calls are unexpected.
- */
+/** Observes how the platform calls `init()` and `write()`. Undefined if the calls are unexpected. */
 function observeCalls(): Shape | undefined {
   const { _handle } = createDeflateRaw() as StreamWithHandle;
   const prototype = Object.getPrototypeOf(_handle) as RawHandle;
@@ -148,7 +146,6 @@ function roundTrips(): boolean {
   return hasFailed && lengths[1] < lengths[0] && lengths[1] > 4;
 }
 
-/** A deflate or inflate stream of zlib. */
 export class Handle {
   readonly options: HandleOptions;
   error: Error | undefined;
@@ -178,12 +175,12 @@ export class Handle {
     this.#raw.init(windowBits, level, memLevel, strategy, ...own);
   }
 
-  /** Number of bytes of the output that the last step has not written. */
+  /** Number of output bytes that the last step has not written. */
   get room(): number {
     return this.#state[0];
   }
 
-  /** Number of bytes of the input that the last step has not read. */
+  /** Number of input bytes that the last step has not read. */
   get left(): number {
     return this.#state[1];
   }
@@ -192,20 +189,13 @@ export class Handle {
     return this.#isPending;
   }
 
-  /**
-   * Reads the input from an offset on and fills the output until one of them is used up.
-   *
-   * @throws {Error} If the input is invalid.
-   */
+  /** Reads input and fills the output until one is used up. Throws if the input is invalid. */
   step(input: Uint8Array, at: number, output: Uint8Array): void {
     this.#write("writeSync", input, at, output);
     if (this.error !== undefined) throw this.error;
   }
 
-  /**
-   * Like `step()`, but runs in the platform's thread pool, or a turn of the event loop later. `error`
-   * holds the error, if there was one.
-   */
+  /** Like `step()`, but in the thread pool or a later turn. `error` holds the error, if any. */
   stepLater(input: Uint8Array, at: number, output: Uint8Array, done: () => void): void {
     this.#done = done;
     const isThreaded = this.#rest.length === 0;
@@ -231,7 +221,6 @@ export class Handle {
     else done?.();
   }
 
-  /** Forgets the bytes that came before. */
   reset(): void {
     this.#raw.reset();
   }

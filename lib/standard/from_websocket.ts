@@ -176,7 +176,6 @@ function opened(socket: WebSocketLike): Promise<void> {
   });
 }
 
-/** Returns the head of the request, as far as it is known. */
 function requestOf(
   { url }: WebSocketLike,
   request: Request | undefined,
@@ -195,7 +194,6 @@ function requestOf(
   };
 }
 
-/** Returns the head of the response, as far as it is known. */
 function responseOf({ protocol, extensions }: WebSocketLike): ResponseHead {
   const headers: [name: string, value: string][] = [];
   if (protocol) headers.push(["sec-websocket-protocol", protocol]);

@@ -1,6 +1,5 @@
 /**
- * Replaces the protocol machine and the transport of a connection by a native WebSocket, which delivers
- * messages instead of bytes.
+ * A native WebSocket as the protocol machine and the transport of a connection.
  *
  * @module
  */
@@ -69,7 +68,6 @@ export interface WebSocketLike {
   ): void;
 }
 
-/** The limits of a {@linkcode NativeSocket}. */
 export interface NativeLimits {
   /** Maximum size of a message to receive, in bytes. */
   maxMessageSize: number;
@@ -111,7 +109,6 @@ class NativeTransport extends BaseTransport {
   #cancelClosingCheck: (() => void) | undefined;
   readonly #check = () => this.#checkBuffered();
 
-  /** @param onRelease Called when the socket is no longer used. */
   constructor(socket: WebSocketLike, closeTimeout: number, onRelease: () => void) {
     super();
     this.#socket = socket;
@@ -132,7 +129,6 @@ class NativeTransport extends BaseTransport {
     return this.phase === "closed";
   }
 
-  /** Whether the connection has ended its side. */
   get isEnding(): boolean {
     return this.phase === "ending";
   }
@@ -179,7 +175,6 @@ class NativeTransport extends BaseTransport {
     this.#onRelease();
   }
 
-  /** @param isAwaited Whether the sender waits until the socket has sent. */
   send(data: Message, isAwaited: boolean): void {
     if (this.isReleased) {
       this.late += data.length;
@@ -287,11 +282,9 @@ export class NativeSocket implements Machine {
   #error: Error | undefined;
   #bytesReceived = 0;
   #bytesSent = 0;
-  /** The pieces of an incomplete message to send. */
   #pieces: Message[] = [];
   #gathered = 0;
 
-  /** @param socket A socket that is connecting or open. */
   constructor(socket: WebSocketLike, limits: NativeLimits) {
     const { WebSocket: platform } = globalThis as { WebSocket?: new (url: string) => object };
     this.#copies = platform !== undefined && socket instanceof platform;
@@ -370,7 +363,6 @@ export class NativeSocket implements Machine {
     transport.notify();
   }
 
-  /** Ends the connection, and tells the peer the code. */
   #fail(message: string, closeCode: number, cause?: unknown): void {
     const { transport } = this;
     if (transport.isReleased) return;
@@ -423,7 +415,6 @@ export class NativeSocket implements Machine {
     this.transport.closeSocket(event);
   }
 
-  /** Sends a message, or gathers its pieces. */
   writePiece(data: Message, fin: boolean, lend: boolean): boolean {
     const isKept = typeof data === "string" || (lend && this.#copies);
     const kept = isKept ? data : new Uint8Array(data);
@@ -467,9 +458,7 @@ function toMessage(data: unknown): Message | undefined {
   return view && ownBytes(new Uint8Array(view.buffer, view.byteOffset, view.byteLength));
 }
 
-/**
- * Returns the length in bytes, or the number of code units of a text that is certainly within the limit.
- */
+/** The length in bytes. Of text that is certainly within the limit, the code units. */
 function byteLength(message: Message, limit: number): number {
   const { length } = message;
   if (typeof message !== "string" || length > limit || 3 * length <= limit) return length;

@@ -10,10 +10,7 @@ import { PENDING } from "../core/extension.ts";
 export interface Machine<I, O> {
   /** Takes input. */
   push(input: I): void;
-  /**
-   * Returns the next output, `PENDING` or undefined. `ready` is called when pending output becomes
-   * available.
-   */
+  /** Returns the next output, `PENDING` or undefined. `ready` is called when pending output is there. */
   next(ready: () => void): O | typeof PENDING | undefined;
   /** Called when there is no more input. */
   end?(): void;
@@ -35,7 +32,6 @@ export class PullStream<I, O> {
   /** These settle the current write or close. */
   #resolveWrite: (() => void) | undefined;
   #rejectWrite: ((error: unknown) => void) | undefined;
-  /** Resolves the pull that waits for output. */
   #resolvePull: (() => void) | undefined;
   #isClosing = false;
   readonly #ready = () => {
@@ -89,7 +85,6 @@ export class PullStream<I, O> {
     });
   }
 
-  /** Answers the waiting pull if there is output, or lets the next input in. */
   #advance(): void {
     try {
       const item = this.#machine.next(this.#ready);
@@ -110,7 +105,6 @@ export class PullStream<I, O> {
     this.#rejectAll(error);
   }
 
-  /** Fails the waiting write and the output. */
   #rejectAll(error: unknown): void {
     const reject = this.#rejectWrite;
     this.#resolveWrite = this.#rejectWrite = undefined;

@@ -84,7 +84,7 @@ export class ExtensionDecoderStream extends PullStream<FramePiece, FramePiece> {
   /**
    * Makes a decoder for one connection.
    *
-   * @param extensions The extensions, in the order in which they were negotiated. The caller closes them.
+   * @param extensions The negotiated extensions, in order. The caller closes them.
    */
   constructor(extensions: readonly Extension[]) {
     super(new ExtensionDecoding(extensions));
@@ -129,7 +129,7 @@ export class ExtensionEncoderStream extends PullStream<Frame, Frame> {
   /**
    * Makes an encoder for one connection.
    *
-   * @param extensions The extensions, in the order in which they were negotiated. The caller closes them.
+   * @param extensions The negotiated extensions, in order. The caller closes them.
    */
   constructor(extensions: readonly Extension[]) {
     super(new ExtensionEncoding(extensions));
@@ -186,10 +186,7 @@ export interface MessageAssemblerOptions extends MessageOptions {
    * @default {1_048_576}
    */
   maxMessageSize?: number;
-  /**
-   * Called with each control frame, after the messages before it have been read. By default, control
-   * frames are items of the stream.
-   */
+  /** Called with each control frame after the messages before it. By default, frames are items. */
   onControl?: (frame: Frame) => void;
 }
 
@@ -267,10 +264,7 @@ class Assembling implements Machine<FramePiece, Message | Frame> {
   }
 }
 
-/**
- * Splits messages into frames. Frames pass through, so that control frames can be written between
- * messages.
- */
+/** Splits messages into frames. Frames pass through, so control frames can come between messages. */
 export class MessageFragmenterStream extends PullStream<Message | Frame, Frame> {
   /**
    * Makes a fragmenter.
@@ -320,8 +314,7 @@ export interface FrameEncoderOptions {
 }
 
 /**
- * Encodes frames into bytes (RFC 6455 §5.2), one chunk per frame. Errors with a RangeError for an invalid
- * frame.
+ * Encodes frames into bytes (RFC 6455 §5.2), one chunk per frame. An invalid frame causes a RangeError.
  */
 export class FrameEncoderStream extends PullStream<Frame, Uint8Array> {
   /**
@@ -374,7 +367,7 @@ class Encoding implements Machine<readonly Frame[], Uint8Array> {
     return bytes;
   }
 
-  /** Measures the next chunk: the index after its last frame, and its size in bytes. */
+  /** Returns the index after the last frame of the next chunk, and the chunk's size in bytes. */
   #measure(): { end: number; size: number } {
     let end = this.#at;
     let size = 0;
