@@ -215,7 +215,6 @@ export class Closing implements SenderHost {
     return error;
   }
 
-  /** Whether an error only says that this connection has ended. */
   isOwnError(error: unknown): boolean {
     if (typeof error !== "object" || error === null) return false;
     return error === this.error || this.#ownErrors?.has(error) === true;
@@ -402,7 +401,6 @@ export class Closing implements SenderHost {
     };
   }
 
-  /** Closes because the reader or the writer of a stream has given up. */
   leave(reason: unknown): void {
     const info = closeInfoOf(reason, this.leaveRule === "standard");
     if (this.leaveRule !== "handler" || info.closeCode !== undefined) return this.startClose(info);

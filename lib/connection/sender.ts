@@ -116,7 +116,6 @@ export class Sender {
   #isDue = false;
   /** Whether the transport has unsent bytes. It calls `drained()` when they are sent. */
   #isFull: boolean;
-  /** Work since the last check of the turn's length. */
   #work = 0;
   readonly #clock = new TurnClock();
   /** The sends whose bytes are in the batch, and the sends whose bytes the transport has. */
@@ -182,7 +181,6 @@ export class Sender {
     return this.#turns !== undefined && this.#turns.holder !== undefined;
   }
 
-  /** Whether an extension may process the message on another thread. */
   #isSlow(message: Message): boolean {
     return this.#isExtended && message.length >= LATER_FROM;
   }

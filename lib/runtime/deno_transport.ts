@@ -36,7 +36,6 @@ const MAX_FREE = 32;
 const sharedBuffers: Uint8Array<ArrayBuffer>[] = [];
 const largeBuffers: Uint8Array<ArrayBuffer>[] = [];
 
-/** Takes a buffer that no other connection uses. */
 function takeBuffer(large: boolean): Uint8Array<ArrayBuffer> {
   if (large) return largeBuffers.pop() ?? new Uint8Array(LARGE_SIZE);
   return sharedBuffers.pop() ?? new Uint8Array(SHARED_SIZE);
@@ -217,7 +216,7 @@ export class DenoTransport extends BaseTransport implements Transport {
     } else if (this.handlers!.data(buffer.subarray(start, end)) === true) {
       freeBuffer(buffer);
     } else {
-      // Keep the buffer only for a handler that has paused: otherwise an idle connection would hold it.
+      // Keep the buffer only if the handler has paused. Otherwise an idle connection would hold it.
       this.#held = this.#paused ? buffer : KEPT;
     }
   }
@@ -329,7 +328,6 @@ export class DenoTransport extends BaseTransport implements Transport {
   }
 }
 
-/** Closes a resource that may already be closed. */
 export function closeQuietly(closable: { close(): void }): void {
   try {
     closable.close();

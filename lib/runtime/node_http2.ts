@@ -42,7 +42,6 @@ function nudge(session: Http2Session | undefined): void {
   if (session.ping(() => nudged.delete(session))) nudged.add(session);
 }
 
-/** Returns the address of the peer, or undefined if the session has ended. */
 export function remoteAddress(stream: Http2Stream): Address | undefined {
   const { socket } = stream.session ?? {};
   return tcpAddress(socket?.remoteAddress, socket?.remotePort);

@@ -316,7 +316,6 @@ interface Inflated {
   engine: { bytesWritten: number };
 }
 
-/** Collects a message and inflates it when it is complete. */
 class PublicInflater implements Inflater {
   readonly #windowBits: number;
   readonly #most: number;

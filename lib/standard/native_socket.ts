@@ -277,7 +277,6 @@ export class NativeSocket implements Machine {
   readonly #budget = new Budget(Infinity);
   readonly #queue = new Inbox<Item>(this.#budget, itemSize);
   #state: ProtocolState = "open";
-  /** Whether further messages are ignored. */
   #isDeaf = false;
   #error: Error | undefined;
   #bytesReceived = 0;
@@ -304,7 +303,6 @@ export class NativeSocket implements Machine {
     for (const type of types) socket.addEventListener(type, listeners[type]);
   }
 
-  /** Bytes of the messages received. */
   get bytesReceived(): number {
     return this.#bytesReceived;
   }
