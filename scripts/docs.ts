@@ -18,8 +18,8 @@ const MEASUREMENTS = new URL("docs/measurements.md", ROOT);
 async function build(): Promise<void> {
   const entries = Object.values(config.exports);
   await remove(API);
-  await deno("doc", "-q", "--html", "--name=Sluice", `--output=${API}`, ...entries);
   await Deno.mkdir(new URL(".cache/docs/", ROOT), { recursive: true });
+  await deno("doc", "-q", "--html", "--name=Sluice", `--output=${API}`, ...entries);
   await Deno.writeTextFile(new URL(".cache/docs/api.json", ROOT), JSON.stringify(await apiPages()));
   await Deno.writeTextFile(MEASUREMENTS, await measurements());
   try {
