@@ -150,7 +150,8 @@ export function checkNames(owner: string, options: unknown, names: object): void
 }
 
 export function checkValues(options: object, names: object, prefix = ""): void {
-  for (const [name, check] of Object.entries(names) as [string, unknown][]) {
+  for (const name in names) {
+    const check: unknown = names[name as never];
     if (typeof check !== "function") continue;
     const value = options[name as never];
     if (value !== undefined) check(prefix + name, value);

@@ -192,7 +192,7 @@ export class Protocol {
       textCodec: options.textCodec,
       extensions,
       onFrame: onFrame && ((frame) => onFrame("out", frame)),
-      refusal: extensions === NONE ? undefined : () => this.#refusal(),
+      refusal: extensions.length === 0 ? undefined : () => this.#refusal(),
     });
     this.extended = extensions.length > 0;
     if (this.extended) {

@@ -135,7 +135,9 @@ export function requestUrl(
     throw refusal(400, "host", `Expected one Host header, received ${hosts.length}`);
   }
   const [host] = hosts;
-  const base = isAuthority(host) ? join(secure, host, "") : undefined;
+  const read = readTarget(target);
+  const path = read === undefined || read.authority !== undefined ? "" : read.path;
+  const base = isAuthority(host) ? join(secure, host, path) : undefined;
   if (base === undefined) {
     throw refusal(
       400,
@@ -145,11 +147,12 @@ export function requestUrl(
   }
   // RFC 9112 §3.2.4: "*" means the whole server.
   if (method === "OPTIONS" && target === "*") return base;
-  const read = readTarget(target);
-  // RFC 9113 §8.3.1: HTTP/2 has a separate field for the authority.
-  const isMisplaced = version === "2.0" && read?.authority !== undefined;
-  const url = read && join(read.secure ?? secure, read.authority ?? host, read.path);
-  if (url === undefined || isMisplaced) {
+  if (read !== undefined && read.authority === undefined) return base;
+  // RFC 9113 §8.3.1: in HTTP/2 the authority has a field of its own.
+  const url = read?.authority !== undefined && version !== "2.0"
+    ? join(read.secure ?? secure, read.authority, read.path)
+    : undefined;
+  if (url === undefined) {
     throw refusal(
       400,
       "malformed-head",
