@@ -46,7 +46,7 @@ export function backgroundTimer(callback: () => void, delay: number): () => void
 }
 
 function startTimer(callback: () => void, delay: number, background: boolean): () => void {
-  if (delay === Infinity) return () => {};
+  if (delay === Infinity) return doNothing;
   if (delay > LONGEST_DELAY) return startLongTimer(callback, delay, background);
   // Browsers return a number, which has no `unref()`.
   const started = setTimeout(callback, delay) as { unref?: () => void } | number;
@@ -77,38 +77,62 @@ function startLongTimer(callback: () => void, delay: number, background: boolean
 export function deadline(
   callback: () => void,
   timeout: number,
-  hasProgressed: () => boolean = () => false,
+  hasProgressed?: () => boolean,
 ): () => void {
-  const slice = Math.ceil(timeout / SLICES);
-  let slicesLeft = SLICES;
-  let isLate = false;
-  let due: number;
-  let cancelTimer: () => void;
-  let cancelled = false;
-
-  const wait = () => {
-    due = now() + slice;
-    cancelTimer = backgroundTimer(endSlice, slice);
-  };
-  const endSlice = () => {
-    isLate = !isLate && now() - due > Math.max(slice / 4, STANDSTILL);
-    if (hasProgressed()) slicesLeft = SLICES;
-    else if (!isLate) slicesLeft--;
-    if (slicesLeft > 0) wait();
-    else afterTurns(TURNS, end);
-  };
-  const end = () => {
-    if (cancelled) return;
-    if (!hasProgressed()) return callback();
-    slicesLeft = SLICES;
-    wait();
-  };
-  wait();
-  return () => {
-    cancelled = true;
-    cancelTimer();
-  };
+  const countdown = new Countdown(callback, timeout, hasProgressed);
+  return () => countdown.cancel();
 }
+
+class Countdown {
+  readonly #callback: () => void;
+  readonly #hasProgressed: (() => boolean) | undefined;
+  readonly #slice: number;
+  #slicesLeft = SLICES;
+  #isLate = false;
+  #due = 0;
+  #cancelTimer: () => void = doNothing;
+  #isCancelled = false;
+  readonly #onSlice = () => this.#endSlice();
+
+  constructor(
+    callback: () => void,
+    timeout: number,
+    hasProgressed: (() => boolean) | undefined,
+  ) {
+    this.#callback = callback;
+    this.#hasProgressed = hasProgressed;
+    this.#slice = Math.ceil(timeout / SLICES);
+    this.#wait();
+  }
+
+  cancel(): void {
+    this.#isCancelled = true;
+    this.#cancelTimer();
+  }
+
+  #wait(): void {
+    this.#due = now() + this.#slice;
+    this.#cancelTimer = backgroundTimer(this.#onSlice, this.#slice);
+  }
+
+  #endSlice(): void {
+    const isLate = now() - this.#due > Math.max(this.#slice / 4, STANDSTILL);
+    this.#isLate = !this.#isLate && isLate;
+    if (this.#hasProgressed?.()) this.#slicesLeft = SLICES;
+    else if (!this.#isLate) this.#slicesLeft--;
+    if (this.#slicesLeft > 0) this.#wait();
+    else afterTurns(TURNS, () => this.#end());
+  }
+
+  #end(): void {
+    if (this.#isCancelled) return;
+    if (!this.#hasProgressed?.()) return this.#callback();
+    this.#slicesLeft = SLICES;
+    this.#wait();
+  }
+}
+
+function doNothing(): void {}
 
 function afterTurns(turns: number, callback: () => void): void {
   if (turns === 0) callback();

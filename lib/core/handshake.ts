@@ -11,6 +11,7 @@ import type { OutgoingReject } from "./event.ts";
 import {
   checkField,
   type ExtensionHeader,
+  hasHeader,
   headerValue,
   headerValues,
   isFieldValue,
@@ -266,8 +267,9 @@ function unexpectedBody(): HandshakeError {
 
 /** RFC 9112 §6.3. */
 function announcesBody(headers: RawHeaders): boolean {
-  return headerValues(headers, "Transfer-Encoding").length > 0 ||
-    headerValues(headers, "Content-Length").some((length) => length !== "0");
+  return hasHeader(headers, "Transfer-Encoding") ||
+    hasHeader(headers, "Content-Length") &&
+      headerValues(headers, "Content-Length").some((length) => length !== "0");
 }
 
 /** RFC 6455 §4.4; `unknown` is the status for other versions. */
@@ -330,17 +332,17 @@ function readOffer(headers: RawHeaders): ReceivedOffer {
 export function upgradeResponse(request: HandshakeRequest, options: AcceptOptions): ResponseHead {
   const { headers = [] } = options;
   checkExtraFields(headers);
-  const fields: [string, string][] = [
+  const fields: RawHeaders = [
     ["Upgrade", "websocket"],
     ["Connection", "Upgrade"],
     ["Sec-WebSocket-Accept", acceptToken(request.key)],
-    ...answerFields(request, options),
   ];
+  const others = [...answerFields(request, options), ...headers];
   return {
     version: "1.1",
     status: 101,
     statusText: "Switching Protocols",
-    headers: [...fields, ...headers],
+    headers: others.length === 0 ? fields : [...fields, ...others],
   };
 }
 
@@ -478,7 +480,7 @@ export function refusalResponse(
   }
   const isHttp2 = request.version === HTTP2;
   const fields = headers.filter(([name]) => !isHttp2 || !isConnectionField(name));
-  const given = (name: string) => headerValues(fields, name).length > 0;
+  const given = (name: string) => hasHeader(fields, name);
   if (!given("Content-Length") && !given("Transfer-Encoding")) {
     // RFC 9110 §8.6: these statuses have no Content-Length.
     if (!hasBody && status !== 204 && status !== 304) fields.push(["Content-Length", "0"]);

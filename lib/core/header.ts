@@ -20,12 +20,18 @@ export interface ExtensionHeader {
 /** Returns the values of all fields with this name, in any case. */
 export function headerValues(headers: RawHeaders, name: string): string[] {
   const values: string[] = [];
-  for (const field of headers) {
-    const given = field[0];
-    if (given.length !== name.length) continue;
-    if (given === name || given.toLowerCase() === name.toLowerCase()) values.push(field[1]);
-  }
+  for (const field of headers) if (isNamed(field[0], name)) values.push(field[1]);
   return values;
+}
+
+/** Returns whether there is a field with this name, in any case. */
+export function hasHeader(headers: RawHeaders, name: string): boolean {
+  return headers.some((field) => isNamed(field[0], name));
+}
+
+function isNamed(given: string, name: string): boolean {
+  if (given.length !== name.length) return false;
+  return given === name || given.toLowerCase() === name.toLowerCase();
 }
 
 /**
@@ -33,15 +39,19 @@ export function headerValues(headers: RawHeaders, name: string): string[] {
  * @throws {HandshakeError} If there are several fields ("malformed-header").
  */
 export function headerValue(headers: RawHeaders, name: string): string | undefined {
-  const values = headerValues(headers, name);
-  if (values.length > 1) {
-    throw new HandshakeError(
-      `Expected one ${name} header, received ${values.length}`,
-      "malformed-header",
-      { status: 400 },
-    );
+  let value: string | undefined;
+  for (const field of headers) {
+    if (!isNamed(field[0], name)) continue;
+    if (value === undefined) value = field[1];
+    else throw repeated(name, headerValues(headers, name).length);
   }
-  return values[0];
+  return value;
+}
+
+function repeated(name: string, count: number): HandshakeError {
+  return new HandshakeError(`Expected one ${name} header, received ${count}`, "malformed-header", {
+    status: 400,
+  });
 }
 
 /** RFC 9110 §5.6.2, as a regular expression for one character. */

@@ -353,13 +353,12 @@ function checkHttpVersion(version: string): void {
 }
 
 function serialize(start: string, headers: RawHeaders): Uint8Array {
-  const lines = [start];
+  let text = `${start}\r\n`;
   for (const field of headers) {
     checkField(field[0], field[1]);
-    lines.push(`${field[0]}: ${field[1]}`);
+    text += `${field[0]}: ${field[1]}\r\n`;
   }
-  lines.push("", "");
-  const text = lines.join("\r\n");
+  text += "\r\n";
   const bytes = new Uint8Array(text.length);
   for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
   return bytes;
