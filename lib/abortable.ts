@@ -3,21 +3,67 @@
  *
  * @module
  */
-import { timer } from "./timers.ts";
+import { nextTurn, timer } from "./timers.ts";
 
-/** Calls back when a signal is aborted, or already is. Returns a function that removes the listener. */
+const ignore = () => {};
+
+/**
+ * The callbacks of each signal. Thousands of connections may wait for one signal: a listener for each of
+ * them would take time that grows with their number, and Node 20 warns of more than ten.
+ */
+const callbacks = new WeakMap<AbortSignal, SignalCallbacks>();
+
+class SignalCallbacks {
+  readonly #signal: AbortSignal;
+  readonly #waiting = new Set<() => void>();
+  readonly #onAbort = () => {
+    callbacks.delete(this.#signal);
+    for (const callback of this.#waiting) callUncaught(callback);
+  };
+
+  constructor(signal: AbortSignal) {
+    this.#signal = signal;
+    signal.addEventListener("abort", this.#onAbort, { once: true });
+  }
+
+  add(callback: () => void): void {
+    this.#waiting.add(callback);
+  }
+
+  remove(callback: () => void): void {
+    this.#waiting.delete(callback);
+    if (this.#waiting.size > 0 || callbacks.get(this.#signal) !== this) return;
+    callbacks.delete(this.#signal);
+    this.#signal.removeEventListener("abort", this.#onAbort);
+  }
+}
+
+/** Calls back as an event target does: an error does not keep the other callbacks from being called. */
+function callUncaught(callback: () => void): void {
+  try {
+    callback();
+  } catch (error) {
+    nextTurn(() => {
+      throw error;
+    });
+  }
+}
+
+/** Calls back when a signal is aborted, or already is. Returns a function that stops waiting for it. */
 export function onAbort(
   signal: AbortSignal | undefined,
   callback: (reason: unknown) => void,
 ): () => void {
-  if (signal === undefined) return () => {};
+  if (signal === undefined) return ignore;
   const abort = () => callback(signal.reason);
   if (signal.aborted) {
     abort();
-    return () => {};
+    return ignore;
   }
-  signal.addEventListener("abort", abort, { once: true });
-  return () => signal.removeEventListener("abort", abort);
+  let waiting = callbacks.get(signal);
+  if (waiting === undefined) callbacks.set(signal, waiting = new SignalCallbacks(signal));
+  waiting.add(abort);
+  return () => waiting.remove(abort);
 }
 
 /** Waits for a promise, or rejects with the reason of the signal. Marks the promise as handled. */
@@ -38,8 +84,6 @@ export async function sleep(delay: number, signal: AbortSignal): Promise<void> {
     cancel();
   }
 }
-
-const ignore = () => {};
 
 /** Marks a promise as handled. Callers that await the promise still get its rejection. */
 export function handled<T>(promise: Promise<T>): Promise<T> {

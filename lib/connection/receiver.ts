@@ -7,7 +7,7 @@ import { CloseCode } from "../core/close.ts";
 import { invalidState, webSocketError } from "../core/error.ts";
 import { type Fragment, type Message, ownBytes } from "../core/message.ts";
 import type { Protocol } from "../core/protocol.ts";
-import { handled } from "../abortable.ts";
+import { handled, onAbort } from "../abortable.ts";
 import type { ConnectionStats, InboxStrategy } from "../options.ts";
 import { nextTurn } from "../timers.ts";
 
@@ -343,22 +343,20 @@ export class Receiver {
   }
 
   #abortable(waiting: Waiting, signal: AbortSignal): Waiter<Message> {
-    const settle = () => signal.removeEventListener("abort", abort);
     const waiter = {
       give(message: Message) {
-        settle();
+        stopWatching();
         waiting.give(message);
       },
       end(end: End) {
-        settle();
+        stopWatching();
         waiting.end(end);
       },
     };
-    const abort = () => {
+    const stopWatching = onAbort(signal, (reason) => {
       this.#inbox.unwait(waiter);
-      waiting.reject(signal.reason);
-    };
-    signal.addEventListener("abort", abort, { once: true });
+      waiting.reject(reason);
+    });
     return waiter;
   }
 
