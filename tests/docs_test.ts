@@ -26,9 +26,20 @@ async function freePort(): Promise<number> {
   return port;
 }
 
+/** Whether this runtime has explicit resource management: Node has it from 24 on. */
+const HAS_USING = (() => {
+  try {
+    new Function("return async () => { await using nothing = null; }");
+    return true;
+  } catch {
+    return false;
+  }
+})();
+
 /** Whether this runtime runs a block: some are for one runtime only. */
-function isForThisRuntime({ attributes }: Block): boolean {
+function isForThisRuntime({ attributes, program }: Block): boolean {
   if (attributes.includes("no-run")) return false;
+  if (!HAS_USING && /^(?:await )?using /m.test(program)) return false;
   const named = RUNTIMES.filter((name) => attributes.includes(name));
   return named.length === 0 || named.includes(RUNTIME);
 }
