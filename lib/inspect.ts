@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { formatAuthority } from "./core/url.ts";
 import type { Address } from "./transport.ts";
 
 type Inspect = (value: unknown, options?: object) => string;
@@ -52,6 +53,5 @@ export function withoutSecrets({ protocol, host, pathname }: URL): string {
 /** Returns an address as text, such as "127.0.0.1:8080" or the path of a Unix socket. */
 export function addressText(address: Address | undefined): string | undefined {
   if (address === undefined || address.transport === "unix") return address?.path;
-  const { hostname, port } = address;
-  return hostname.includes(":") ? `[${hostname}]:${port}` : `${hostname}:${port}`;
+  return formatAuthority(address.hostname, address.port);
 }
