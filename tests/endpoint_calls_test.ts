@@ -128,3 +128,20 @@ describe("Endpoint: what its caller does wrong changes nothing", () => {
     assert.throws(() => early.receive(null), LocalProtocolError);
   });
 });
+
+describe("Endpoint: a head that another parser has read", () => {
+  for (const field of [["X-Name", "two\r\nlines"], ["not a name", "x"]] as const) {
+    it(`is refused with the field ${JSON.stringify(field)}`, () => {
+      const server = new Endpoint("server");
+      const headers = [["Host", "localhost"], field] as const;
+      server.takeHead({ method: "GET", target: "/", version: "1.1", headers });
+      assert.throws(
+        () => server.next(),
+        (error: Error) => {
+          const { code, status } = error.cause as { code?: string; status?: number };
+          return code === "malformed-head" && status === 400;
+        },
+      );
+    });
+  }
+});
