@@ -12,42 +12,52 @@ import { parseArgs } from "node:util";
 import { connect, type ConnectOptions, VERSION } from "./client/client.ts";
 import type { WebSocketConnection } from "./connection/connection.ts";
 import { HandshakeError, type WebSocketError } from "./core/error.ts";
+import { Opcode } from "./core/frame.ts";
 import type { Message } from "./core/message.ts";
 import { formatAuthority } from "./core/url.ts";
+import { basicAuthorization } from "./http.ts";
 import { serve, type ServeOptions } from "./server/server.ts";
 
-const HELP = `Usage: sluice [options] URL       connects, sends the lines typed, prints what comes
+const USAGE = `Usage: sluice [options] URL       connects, sends the lines typed, prints what comes
        sluice serve [options]     runs an echo server
+`;
+
+const HELP = `${USAGE}
+A URL without a scheme gets ws://, as in: sluice localhost:8080
 
 Options of the client
-  -H, --header "NAME: VALUE"   a header field of the request; may be repeated
-  -s, --subprotocol NAME       a subprotocol to offer; may be repeated
-  -o, --origin ORIGIN          the Origin header
-  -m, --message TEXT           sends this in place of what is typed; may be repeated
-  -n, --count N                closes when N messages have come
+  -H, --header "NAME: VALUE"   adds a header field to the request; may be repeated
+  -s, --subprotocol NAME       offers a subprotocol; may be repeated
+  -o, --origin ORIGIN          sends this Origin header field
+      --user NAME:PASSWORD     sends this user name and password (Basic authentication)
+  -m, --message TEXT           sends this instead of what is typed; may be repeated
+  -n, --count N                closes after N messages have come
   -u, --unix PATH              connects to a Unix socket
-  -x, --proxy URL              goes through an http, https or socks5 proxy; "environment" for the one
-                               that HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY say
+  -x, --proxy URL              goes through an http, https or socks5 proxy; "environment" takes the
+                               proxy of HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY
       --ca FILE                trusts these certificates (PEM)
+      --cert FILE --key FILE   shows this certificate to the server (PEM)
   -k, --insecure               accepts any certificate
+      --ping once              sends one ping, prints its latency, and closes
 Options of both
-      --compression on|off     whether to offer, or accept, permessage-deflate (default: on, and off for
+      --ping SECONDS           sends a ping that often, 0 for none (default: 20); if it is given, a
+                               client prints the latency of each ping
+      --compression on|off     offers or accepts permessage-deflate (default: on for a client, off for
                                a server)
-      --ping SECONDS           the interval of keepalive pings; 0 for none (default: 20)
-      --max-size BYTES         the longest message to receive; 0 for any (default: 1048576)
+      --max-size BYTES         sets the longest message to receive, 0 for any (default: 1048576)
 Options of the server
-      --host NAME              where to listen (default: 127.0.0.1)
-      --port PORT              the port; 0 for a free one (default: 8080)
+      --host NAME              listens at this address (default: 127.0.0.1)
+      --port PORT              listens on this port, 0 for a free one (default: 8080)
       --unix PATH              listens on a Unix socket
       --cert FILE --key FILE   serves wss with this certificate (PEM)
-  -s, --subprotocol NAME       a subprotocol to accept; may be repeated
+  -s, --subprotocol NAME       accepts a subprotocol; may be repeated
 
   -h, --help                   prints this
   -V, --version                prints the version
 
-Text is printed as it comes, but for control characters, which are escaped; binary messages as
-hexadecimal digits. Lines typed are text messages. The end of the input closes the connection, unless
-there is a number of messages to wait for.
+Text messages are printed with their control characters escaped, binary messages as hexadecimal
+digits. Each line that is typed is sent as a text message. The end of the input closes the connection,
+unless --count waits for messages.
 
 Exit codes: 0 the connection was closed with 1000, 1001 or no code; 1 it ended in another way;
 2 the command line is wrong; 3 there was no connection.
@@ -57,6 +67,7 @@ const OPTIONS = {
   header: { type: "string", short: "H", multiple: true },
   subprotocol: { type: "string", short: "s", multiple: true },
   origin: { type: "string", short: "o" },
+  user: { type: "string" },
   message: { type: "string", short: "m", multiple: true },
   count: { type: "string", short: "n" },
   unix: { type: "string", short: "u" },
@@ -76,8 +87,17 @@ const OPTIONS = {
 
 type Values = ReturnType<typeof parse>["values"];
 
-const CLIENT_ONLY = ["header", "origin", "message", "count", "proxy", "ca", "insecure"] as const;
-const SERVER_ONLY = ["host", "port", "cert", "key"] as const;
+const CLIENT_ONLY = [
+  "header",
+  "origin",
+  "user",
+  "message",
+  "count",
+  "proxy",
+  "ca",
+  "insecure",
+] as const;
+const SERVER_ONLY = ["host", "port"] as const;
 
 class UsageError extends Error {}
 
@@ -85,7 +105,8 @@ function parse(args: string[]) {
   try {
     return parseArgs({ args, options: OPTIONS, allowPositionals: true });
   } catch (error) {
-    throw new UsageError((error as Error).message);
+    // The advice that parseArgs() adds is no help here.
+    throw new UsageError((error as Error).message.split(". ")[0]);
   }
 }
 
@@ -102,7 +123,7 @@ async function main(args: string[]): Promise<number> {
   } catch (error) {
     if (!(error instanceof UsageError)) throw error;
     note(`sluice: ${error.message}`);
-    note("Try sluice --help");
+    process.stderr.write(`${USAGE}Try sluice --help\n`);
     return 2;
   }
 }
@@ -126,14 +147,17 @@ function note(text: string): void {
 
 function commonOptions(values: Values) {
   const size = number("max-size", values["max-size"]);
-  const interval = number("ping", values.ping);
   return {
     protocols: values.subprotocol,
     unix: values.unix,
     maxMessageSize: size === 0 ? Infinity : size,
-    pingInterval: interval === undefined ? undefined : interval * 1000,
     compression: onOff("compression", values.compression),
   };
+}
+
+function milliseconds(name: string, text: string | undefined): number | undefined {
+  const seconds = number(name, text);
+  return seconds === undefined ? undefined : seconds * 1000;
 }
 
 function number(name: string, text: string | undefined): number | undefined {
@@ -162,19 +186,23 @@ function file(path: string | undefined): string | undefined {
   }
 }
 
+function certificate({ cert, key }: Values): { cert: string; key: string } | undefined {
+  if ((cert === undefined) !== (key === undefined)) {
+    throw new UsageError("Expected --cert and --key together");
+  }
+  return cert === undefined ? undefined : { cert: file(cert)!, key: file(key)! };
+}
+
 // The server
 
 async function runServer(values: Values): Promise<number> {
   checkNone(CLIENT_ONLY, values, "client");
-  const { cert, key, host, port } = values;
-  if ((cert === undefined) !== (key === undefined)) {
-    throw new UsageError("Expected --cert and --key together");
-  }
   const options: ServeOptions = {
     ...commonOptions(values),
-    hostname: host,
-    port: number("port", port) ?? 8080,
-    tls: cert === undefined ? undefined : { cert: file(cert)!, key: file(key)! },
+    hostname: values.host,
+    port: number("port", values.port) ?? 8080,
+    pingInterval: milliseconds("ping", values.ping),
+    tls: certificate(values),
   };
   let server;
   try {
@@ -206,9 +234,27 @@ function clientOptions(values: Values): ConnectOptions {
     ...commonOptions(values),
     origin: values.origin,
     proxy: values.proxy,
-    headers: (values.header ?? []).map(headerOf),
-    tls: { ca: file(values.ca), insecureSkipVerify: values.insecure },
+    headers: [...(values.header ?? []).map(headerOf), ...credentials(values.user)],
+    pingInterval: values.ping === "once" ? undefined : milliseconds("ping", values.ping),
+    tls: {
+      ...certificate(values),
+      ca: file(values.ca),
+      insecureSkipVerify: values.insecure,
+    },
   };
+}
+
+function credentials(user: string | undefined): [string, string][] {
+  if (user === undefined) return [];
+  const colon = user.indexOf(":");
+  // The message does not show the text, which may contain the password.
+  if (colon < 0) throw new UsageError("Expected --user as NAME:PASSWORD");
+  return [["Authorization", basicAuthorization(user.slice(0, colon), user.slice(colon + 1))]];
+}
+
+/** The URL that was meant: without a scheme, one of ws. */
+function withScheme(url: string): string {
+  return /^[a-z][a-z\d+.-]*:\/\//i.test(url) ? url : `ws://${url}`;
 }
 
 function headerOf(text: string): [string, string] {
@@ -217,12 +263,20 @@ function headerOf(text: string): [string, string] {
   return [text.slice(0, colon).trim(), text.slice(colon + 1).trim()];
 }
 
-async function runClient(url: string, values: Values): Promise<number> {
+async function runClient(place: string, values: Values): Promise<number> {
   checkNone(SERVER_ONLY, values, "server");
+  const url = withScheme(place);
   const count = number("count", values.count) ?? Infinity;
   if (!(count >= 1)) throw new UsageError(`Expected --count of at least 1, received ${count}`);
+  if (values.ping === "once") checkNone(["message", "count"], values, "client that goes on");
   const options = clientOptions(values);
   let ws: WebSocketConnection;
+  if (options.pingInterval! > 0) {
+    options.onFrame = (direction, { opcode }) => {
+      // The latency is known in the next turn.
+      if (direction === "in" && opcode === Opcode.Pong) setTimeout(() => noteLatency(ws));
+    };
+  }
   try {
     ws = await connect(url, options);
   } catch (error) {
@@ -230,6 +284,7 @@ async function runClient(url: string, values: Values): Promise<number> {
   }
   const chosen = ws.protocol === "" ? "" : ` (${ws.protocol})`;
   note(`Connected to ${shown(url)}${chosen}`);
+  if (values.ping === "once") return await pingOnce(ws);
   const terminal = new Terminal();
   const typed = values.message === undefined ? terminal.lines() : values.message;
   const sending = sendAll(ws, typed, count === Infinity);
@@ -238,6 +293,22 @@ async function runClient(url: string, values: Values): Promise<number> {
   terminal.close();
   await sending;
   return code;
+}
+
+async function pingOnce(ws: WebSocketConnection): Promise<number> {
+  try {
+    ws.discard();
+    await print(`${(await ws.ping()).toFixed(1)} ms\n`, 0);
+    await ws.close({ closeCode: 1000 });
+    return 0;
+  } catch (error) {
+    note((error as Error).message);
+    return 1;
+  }
+}
+
+function noteLatency({ latency }: WebSocketConnection): void {
+  if (latency !== undefined) note(`pong after ${latency.toFixed(1)} ms`);
 }
 
 /** The URL without its user and password. */

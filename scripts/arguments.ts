@@ -1,4 +1,4 @@
-/** What the tasks do about arguments that go nowhere: a usage line, and exit code 2. */
+/** Reads the arguments of the tasks: a wrong one prints the usage and exits with code 2. */
 import process from "node:process";
 
 /** The names of the runtimes on the command line, in the order in which the suite has them. */
@@ -8,13 +8,17 @@ export const RUNTIME_NAMES = ["deno", "bun", "node22", "node24", "node26"] as co
 export class UsageError extends Error {}
 
 /**
- * Reads the arguments of a task. If `read` throws because of one of them, the process prints why and the
- * usage, and exits with code 2.
+ * Reads the arguments of a task. `--help` prints the usage and exits with code 0. If `read` throws
+ * because of an argument, the process prints the reason and the usage, and exits with code 2.
  *
- * @param usage what may be given
- * @param read reads the arguments
+ * @param usage The arguments that may be given.
+ * @param read Reads the arguments.
  */
 export async function readArguments<T>(usage: string, read: () => T | Promise<T>): Promise<T> {
+  if (process.argv.slice(2).some((arg) => arg === "--help" || arg === "-h")) {
+    console.log(`Usage: ${usage}`);
+    process.exit(0);
+  }
   try {
     return await read();
   } catch (error) {

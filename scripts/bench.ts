@@ -177,7 +177,6 @@ async function runPlan(plan: Plan) {
 }
 
 async function main([command, ...rest]: string[]) {
-  if (command === "--help") return console.log(USAGE);
   if (command === "report") return await report(rest);
   if (command === "render") {
     const check = await readArguments(USAGE, () => onlyFlag(rest, "check"));

@@ -8,6 +8,7 @@
  */
 import process from "node:process";
 import { type Message, serve, type WebSocketConnection, WebSocketStream } from "../mod.ts";
+import { takeNoArguments } from "./arguments.ts";
 
 const MESSAGES = 60_000;
 /** The messages that the client takes its time for, and how long for each. */
@@ -221,6 +222,7 @@ function size(bytes: number): string {
     : `${(bytes / 1024 ** 2).toFixed(1)} MiB`;
 }
 
+await takeNoArguments("demo", process.argv.slice(2));
 try {
   await main();
 } catch (error) {

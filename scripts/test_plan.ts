@@ -5,6 +5,8 @@ import type { Engine } from "./runtimes.ts";
 const ONLY: readonly [files: RegExp, engines: readonly Engine[]][] = [
   // Which runtime drives the browser makes no difference to what runs in it.
   [/^tests\/interop\/(chromium|browser_entry)_test\.ts$/, ["deno"]],
+  // The tasks are programs for Deno.
+  [/^tests\/tasks_test\.ts$/, ["deno"]],
   // Deno has no server of HTTP/2.
   [/^tests\/(http2_end|http2_flow|interop\/http2_chromium)_test\.ts$/, ["bun", "node"]],
 ];

@@ -2,14 +2,14 @@ import { describe } from "node:test";
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { existsSync } from "node:fs";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
 import config from "../deno.json" with { type: "json" };
-import { it, peerMissing } from "./it.ts";
-import { serve, type WebSocketConnection } from "../mod.ts";
+import { it, knownLimit, peerMissing } from "./it.ts";
+import { basicAuth, serve, type WebSocketConnection } from "../mod.ts";
 import { certificates } from "./certificates.ts";
 import { urlOf, withServer } from "./support.ts";
 
@@ -80,6 +80,21 @@ async function withRun(args: string[], use: (run: Run) => unknown, command = COM
   } finally {
     run.stop();
     await run.code;
+  }
+}
+
+/** Files with an authority, and a certificate of it that is good for both ends. */
+async function withFiles(use: (paths: Record<"ca" | "cert" | "key", string>) => Promise<void>) {
+  const { ca, leaf: { cert, key } } = await certificates();
+  const folder = await mkdtemp(join(tmpdir(), "sluice-"));
+  const pathOf = (name: string) => join(folder, `${name}.pem`);
+  try {
+    for (const [name, text] of Object.entries({ ca, cert, key })) {
+      await writeFile(pathOf(name), text);
+    }
+    await use({ ca: pathOf("ca"), cert: pathOf("cert"), key: pathOf("key") });
+  } finally {
+    await rm(folder, { recursive: true });
   }
 }
 
@@ -155,6 +170,56 @@ describe("K111 the command line", () => {
     }, handler);
   });
 
+  it("takes a URL without a scheme for one of ws", async () => {
+    await withServer({}, async (server) => {
+      const { port } = server;
+      for (
+        const place of [`127.0.0.1:${port}`, `localhost:${port}`, `127.0.0.1:${port}/a?b=ws://c`]
+      ) {
+        await withRun(["-m", "Hello", "-n", "1", place], async (run) => {
+          assert.equal(await run.code, 0, run.stderr);
+          assert.equal(run.stdout, "Hello\n");
+          assert.match(run.stderr, new RegExp(`^Connected to ws://[^/]+:${port}/`));
+        });
+      }
+    });
+  });
+
+  it("--user authenticates, and no output shows the password", async () => {
+    await withServer(
+      { onRequest: basicAuth({ credentials: { username: "ada", password: "sé:cret" } }) },
+      async (server) => {
+        const messages = ["-m", "Hello", "-n", "1", urlOf(server)];
+        await withRun(["--user", "ada:sé:cret", ...messages], async (run) => {
+          assert.equal(await run.code, 0, run.stderr);
+          assert.equal(run.stdout, "Hello\n");
+          assert.doesNotMatch(run.stderr, /cret/);
+        });
+        await withRun(["--user", "ada:wrong", ...messages], async (run) => {
+          assert.equal(await run.code, 3);
+          assert.match(run.stderr, /401/);
+          assert.doesNotMatch(run.stderr, /wrong/);
+        });
+      },
+    );
+  });
+
+  it("--ping prints the latency: once, or of each ping", async () => {
+    const handler = (ws: WebSocketConnection) => ws.readable.pipeTo(ws.writable);
+    await withServer({}, async (server) => {
+      await withRun(["--ping", "once", urlOf(server)], async (run) => {
+        assert.equal(await run.code, 0, run.stderr);
+        assert.match(run.stdout, /^\d+\.\d ms\n$/);
+      });
+      await withRun(["--ping", "0.05", urlOf(server)], async (run) => {
+        await run.printed(/(pong after \d+\.\d ms\n.*){2}/);
+        run.endInput();
+        assert.equal(await run.code, 0);
+        assert.equal(run.stdout, "");
+      });
+    }, handler);
+  });
+
   it("offers compression, unless told not to", async () => {
     const seen: string[] = [];
     const handler = (ws: WebSocketConnection) => {
@@ -205,6 +270,10 @@ describe("K111 the command line", () => {
     ["--count", "x", "ws://127.0.0.1:1"],
     ["--count", "0", "ws://127.0.0.1:1"],
     ["--ping", "-1", "ws://127.0.0.1:1"],
+    ["--ping", "once", "--message", "a", "ws://127.0.0.1:1"],
+    ["--user", "secret", "ws://127.0.0.1:1"],
+    ["--cert", "only.pem", "wss://127.0.0.1:1"],
+    ["--key", "only.pem", "wss://127.0.0.1:1"],
     ["-H", "no colon", "ws://127.0.0.1:1"],
     ["-H", "A: b\nc", "ws://127.0.0.1:1"],
     ["-s", "a b", "ws://127.0.0.1:1"],
@@ -215,13 +284,16 @@ describe("K111 the command line", () => {
     ["serve", "--cert", "only.pem"],
     ["serve", "--port", "99999"],
     ["serve", "--insecure"],
+    ["serve", "--ping", "once"],
+    ["serve", "--user", "a:secret"],
     ["--port", "80", "ws://127.0.0.1:1"],
   ];
   for (const args of wrong) {
     it(`exits with 2 for ${JSON.stringify(args)}`, async () => {
       await withRun(args, async (run) => {
         assert.equal(await run.code, 2);
-        assert.match(run.stderr, /^sluice: [^]*\nTry sluice --help\n$/);
+        assert.match(run.stderr, /^sluice: .*\nUsage: sluice [^]*\nTry sluice --help\n$/);
+        assert.doesNotMatch(run.stderr, /secret/);
         assert.equal(run.stdout, "");
       });
     });
@@ -249,20 +321,12 @@ describe("K111 the command line", () => {
   });
 
   it("serve is an echo server, over TLS too, until it is interrupted", async () => {
-    const { ca, leaf: { cert, key } } = await certificates();
-    const folder = await mkdtemp(join(tmpdir(), "sluice-"));
-    const paths = Object.entries({ ca, cert, key }).map(([name, text]) => {
-      const path = join(folder, `${name}.pem`);
-      return [path, writeFile(path, text)] as const;
-    });
-    await Promise.all(paths.map(([, written]) => written));
-    const [[caPath], [certPath], [keyPath]] = paths;
-    try {
-      const args = ["serve", "--port", "0", "--cert", certPath, "--key", keyPath, "-s", "chat"];
+    await withFiles(async ({ ca, cert, key }) => {
+      const args = ["serve", "--port", "0", "--cert", cert, "--key", key, "-s", "chat"];
       await withRun(args, async (serving) => {
         const [, url] = await serving.printed(/Listening on (wss:\S+)/);
         const messages = ["-m", "one", "-m", "two", "-n", "2", "-s", "chat"];
-        await withRun([...messages, "--ca", caPath, url], async (run) => {
+        await withRun([...messages, "--ca", ca, url], async (run) => {
           assert.equal(await run.code, 0);
           assert.equal(run.stdout, "one\ntwo\n");
           assert.match(run.stderr, /\(chat\)/);
@@ -274,9 +338,53 @@ describe("K111 the command line", () => {
         serving.interrupt();
         assert.equal(await serving.code, 0);
       });
-    } finally {
-      await rm(folder, { recursive: true });
-    }
+    });
+  });
+
+  const onDeno = process.versions.deno !== undefined;
+  const noClientAuth = onDeno && knownLimit("a server on Deno cannot ask for a certificate");
+  it("--cert and --key show a certificate to the server", { skip: noClientAuth }, async () => {
+    const { ca, leaf } = await certificates();
+    await withFiles(async (files) => {
+      await withServer({ tls: { ...leaf, ca } }, async (server) => {
+        const args = [
+          "--ca",
+          files.ca,
+          "-m",
+          "Hello",
+          "-n",
+          "1",
+          urlOf(server).replace("ws:", "wss:"),
+        ];
+        await withRun([...args, "--cert", files.cert, "--key", files.key], async (run) => {
+          assert.equal(await run.code, 0, run.stderr);
+          assert.equal(run.stdout, "Hello\n");
+        });
+        await withRun(args, async (run) => assert.notEqual(await run.code, 0));
+      });
+    });
+  });
+
+  it("prints what docs/reference/cli.md says", async () => {
+    const page = await readFile(new URL("../docs/reference/cli.md", import.meta.url), "utf8");
+    const blocks = [...page.matchAll(/```console\n\$ npx sluice (.*)\n([^]*?)```/g)];
+    assert.equal(blocks.length, 4);
+    const linesOf = (text: string) => text.replace(/\d+\.\d ms/g, "N ms").split("\n").sort();
+    const [[, serve, listening], ...others] = blocks;
+    await withRun(serve.replace("8080", "0").split(" "), async (serving) => {
+      const [line, port] = await serving.printed(/Listening on .*:(\d+)\/\n/);
+      assert.equal(line, listening.replace("8080", port));
+      for (const [, command, output] of others) {
+        await withRun(command.replace("8080", port).split(" "), async (run) => {
+          await run.code;
+          // Two streams: their lines may come in another order.
+          assert.deepEqual(
+            linesOf(run.stdout + run.stderr),
+            linesOf(output.replaceAll("8080", port)),
+          );
+        });
+      }
+    });
   });
 
   // What a user sees: a prompt, and messages that do not mix with the line that is typed.
