@@ -51,12 +51,13 @@ export type {
   SendOptions,
 } from "./lib/options.ts";
 export type { ProxyOption, ProxyOptions } from "./lib/client/proxy.ts";
+export { reconnect, type ReconnectOptions } from "./lib/client/reconnect.ts";
 export {
   isTransient,
-  reconnect,
-  type ReconnectOptions,
   type RetryInfo,
-} from "./lib/client/reconnect.ts";
+  type RetryOptions,
+  type UrlSource,
+} from "./lib/client/reconnection.ts";
 export {
   accept,
   type Handler,

@@ -19,6 +19,7 @@ const INTERFACES = [
   "SendOptions",
   "BroadcastOptions",
   "RelayOptions",
+  "RetryOptions",
   "CloseInfo",
   "ShutdownOptions",
   "BasicAuthOptions",
