@@ -20,7 +20,8 @@ import {
   type ConnectionStats,
 } from "../options.ts";
 import { handled } from "../abortable.ts";
-import { NativeSocket, type WebSocketLike, type WebSocketLikeEvent } from "./native_socket.ts";
+import { NativeMachine } from "./native_machine.ts";
+import type { NativeSocket, WebSocketLike, WebSocketLikeEvent } from "./native_socket.ts";
 
 /** Options of {@linkcode fromWebSocket}. */
 export interface FromWebSocketOptions extends
@@ -132,14 +133,14 @@ export async function connectionOver(
   const { closeTimeout = 10_000 } = options;
   const request = requestOf(socket, options.request);
   used.add(socket);
-  const native = new NativeSocket(socket, { maxMessageSize, maxQueuedBytes, closeTimeout });
+  const machine = new NativeMachine(socket, { maxMessageSize, maxQueuedBytes }, closeTimeout);
   try {
     await withDeadline(options, () => opened(socket));
   } catch (error) {
-    native.transport.destroy();
+    machine.transport.destroy();
     throw error;
   }
-  return new NativeConnection(socket, native, request, options);
+  return new NativeConnection(machine, request, options);
 }
 
 function checkSocket(socket: WebSocketLike): void {
@@ -203,33 +204,30 @@ function responseOf({ protocol, extensions }: WebSocketLike): ResponseHead {
 
 /** A connection without the features that a native WebSocket does not have. */
 class NativeConnection extends WebSocketConnection {
-  readonly #socket: WebSocketLike;
   readonly #native: NativeSocket;
 
   constructor(
-    socket: WebSocketLike,
-    native: NativeSocket,
+    machine: NativeMachine,
     { head, secure }: { head: RequestHead; secure: boolean },
     options: FromWebSocketOptions,
   ) {
     const { readableStrategy, closeTimeout, maxBufferedAmount, slow } = options;
+    const { role, transport, native } = machine;
+    const { socket } = native;
     super({
-      role: native.role,
-      transport: native.transport,
-      machine: native,
-      takeOver: (handlers) => native.transport.handle(handlers),
+      ...{ role, transport, machine },
+      takeOver: (handlers) => transport.handle(handlers),
       agreement: { protocol: socket.protocol ?? "", extensions: [] },
       request: head,
       response: responseOf(socket),
       secure,
       options: { readableStrategy, closeTimeout, maxBufferedAmount, slow, pingInterval: 0 },
     });
-    this.#socket = socket;
     this.#native = native;
   }
 
   override get extensions(): string {
-    return this.#socket.extensions ?? "";
+    return this.#native.socket.extensions ?? "";
   }
 
   override get stats(): ConnectionStats {
