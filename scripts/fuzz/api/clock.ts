@@ -1,7 +1,9 @@
 /**
  * The time of one run. In memory it is virtual: it stands still while anything moves and then jumps to
- * the next timer, so that a run takes no time and is the same each time. Over TCP it is the platform's.
+ * the next timer, and what threads do takes a fixed number of turns, so that a run takes no time and is
+ * the same each time. Over TCP it is the platform's.
  */
+import { replaceThreads } from "./threads.ts";
 
 const { setTimeout: realTimeout, clearTimeout: realClear, performance } = globalThis;
 const realNow = performance.now.bind(performance);
@@ -21,8 +23,6 @@ export function wait(milliseconds: number): Promise<void> {
 
 /** So many turns without a movement mean that all is at rest. */
 const QUIET_TURNS = 8;
-/** How often `settle()` waits for threads, on a machine that has much else to do. */
-const MOST_PATIENCE = 500;
 /** How often the virtual time jumps while `settle()` waits: pings would go on for ever. */
 const MOST_JUMPS = 60;
 /** How long `settle()` waits over TCP for what must come, in milliseconds, and for what may. */
@@ -52,7 +52,7 @@ export abstract class Clock {
   /** Rejects if the program waits for what cannot come. */
   readonly stuck: Promise<never>;
   protected reportStuck!: () => void;
-  /** Set once threads may work for a connection: they are waited for before time jumps. */
+  /** Whether threads of the platform may work for a connection, which takes time of their own. */
   threads = false;
   #moves = 0;
 
@@ -113,8 +113,6 @@ interface Settling {
   condition: () => boolean;
   resolve: () => void;
   jumps: number;
-  /** How often to wait for threads before it is given up. */
-  patience: number;
   /** Timers that are later do not fire. */
   until: number;
 }
@@ -126,9 +124,14 @@ export class VirtualClock extends Clock {
   #resting: (() => void)[] = [];
   #settling: Settling | undefined;
   #stopped = false;
+  readonly #restoreThreads: () => void;
 
   constructor() {
     super();
+    this.#restoreThreads = replaceThreads(async (turns) => {
+      for (let i = 0; i < turns; i++) await turn();
+      this.touch();
+    });
     replaceTimers(
       ((callback: (...args: unknown[]) => void, delay = 0, ...args: unknown[]) =>
         this.#set(() => callback(...args), delay, true)) as unknown as typeof setTimeout,
@@ -162,11 +165,10 @@ export class VirtualClock extends Clock {
     return new Promise((resolve) => void this.#resting.push(resolve));
   }
 
-  settle(condition: () => boolean, must: boolean, within = Infinity): Promise<void> {
-    const patience = must && this.threads ? MOST_PATIENCE : 0;
+  settle(condition: () => boolean, _must: boolean, within = Infinity): Promise<void> {
     const until = this.#now + within;
     return new Promise((resolve) => {
-      this.#settling = { condition, resolve, jumps: 0, patience, until };
+      this.#settling = { condition, resolve, jumps: 0, until };
     });
   }
 
@@ -178,20 +180,16 @@ export class VirtualClock extends Clock {
       if (this.#resting.length > 0) this.#resolveResting();
       else if (this.#isSettled()) this.#resolveSettling();
       else if (this.#mayJump()) await this.#jump();
-      else if (this.#settling !== undefined && this.#settling.patience-- > 0) await wait(5);
       else if (this.#settling !== undefined) this.#resolveSettling();
       else if (idle++ > MOST_IDLE) this.reportStuck();
     }
   }
 
   async #quiet(): Promise<void> {
-    for (let rounds = 0; rounds < (this.threads ? 2 : 1); rounds++) {
-      for (let quiet = 0; quiet < QUIET_TURNS && !this.#stopped; quiet++) {
-        const before = this.moves;
-        await turn();
-        if (this.moves !== before) quiet = rounds = 0;
-      }
-      if (this.threads && rounds === 0) await wait(3);
+    for (let quiet = 0; quiet < QUIET_TURNS && !this.#stopped; quiet++) {
+      const before = this.moves;
+      await turn();
+      if (this.moves !== before) quiet = 0;
     }
   }
 
@@ -231,6 +229,7 @@ export class VirtualClock extends Clock {
 
   stop(): void {
     this.#stopped = true;
+    this.#restoreThreads();
     restoreTimers();
     // On some platforms the original is a method of the prototype.
     if (ownNow === undefined) delete (performance as { now?: unknown }).now;

@@ -241,7 +241,7 @@ export class User {
     const named = length >= head.length;
     const sent: Sent = { lane, index, named, body, state: "unknown", lossy, received: 0 };
     this.sent.push(sent);
-    // Messages of 16 KiB and more are compressed beside the event loop.
+    // Long messages are compressed on another thread.
     if (length >= 16_384 && this.ws.extensions !== "") this.world.clock.threads = true;
     return sent;
   }
