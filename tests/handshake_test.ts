@@ -2,18 +2,22 @@ import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import {
   acceptToken,
-  ClientHandshake,
-  type ClientHandshakeOptions,
+  Endpoint,
+  type EndpointOptions,
+  type ExtensionFactory,
   type ExtensionHeader,
+  type HandshakeError,
   headerValue,
+  type OutgoingRequest,
   parseRequestHead,
   type RawHeaders,
   type RequestHead,
-  ServerHandshake,
 } from "../lib/core/mod.ts";
 import { checkRequest, refusalHeaders } from "../lib/core/handshake.ts";
-import { concat, cut, cuts, hex, latin1, pattern } from "./bytes.ts";
+import { concat, cut, cuts, hex, latin1 } from "./bytes.ts";
+import { failureOf, feed, merged, read } from "./endpoints.ts";
 import { fc, offsets } from "./property.ts";
+import { Toy } from "./toy_extension.ts";
 
 /** The example of RFC 6455 §1.3. */
 const KEY = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -151,43 +155,49 @@ describe("checkRequest", () => {
   });
 });
 
-describe("ServerHandshake", () => {
-  /** A server that has read and checked the request. */
-  function checked(change: Fields = {}): ServerHandshake {
-    const server = new ServerHandshake();
-    server.receive(bytesOf(request(change)));
-    server.check();
-    return server;
-  }
+/** A server that has read the request. */
+function asked(change: Fields = {}, options: EndpointOptions = {}): Endpoint {
+  const server = new Endpoint("server", options);
+  server.receive(bytesOf(request(change)));
+  assert.equal(server.next()?.type, "request");
+  return server;
+}
 
-  it("ServerHandshake answers the request of RFC 6455 §1.3", () => {
-    const { bytes, response } = checked().accept();
+/** What the peer did wrong. */
+function causeOf(endpoint: Endpoint): HandshakeError {
+  return failureOf(endpoint).cause as HandshakeError;
+}
+
+describe("Endpoint of a server, opening", () => {
+  it("it answers the request of RFC 6455 §1.3", () => {
+    const server = asked();
     const text = `HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n` +
       `Connection: Upgrade\r\nSec-WebSocket-Accept: ${ACCEPT}\r\n\r\n`;
-    assert.equal(String.fromCharCode(...bytes), text);
-    assert.equal(response.status, 101);
+    assert.equal(String.fromCharCode(...server.send({ type: "accept" })), text);
+    assert.equal(server.response!.status, 101);
   });
 
-  it("ServerHandshake answers with protocol, extensions and fields of the caller", () => {
-    const server = checked({ "Sec-WebSocket-Protocol": "a, b" });
-    const extensions = [{ name: "foo", parameters: [["x", "1"]] as [string, string][] }];
+  it("it answers with protocol, extensions and fields of the caller", () => {
+    const offer = { "Sec-WebSocket-Protocol": "a, b", "Sec-WebSocket-Extensions": "foo; x=1" };
+    const server = asked(offer, { extensions: [new Toy("foo", 1)] });
     const headers: RawHeaders = [["Set-Cookie", "a=b"], ["Set-Cookie", "c=d"]];
-    const { response } = server.accept({ protocol: "b", extensions, headers });
-    assert.deepEqual(response.headers.slice(3), [
+    server.send({ type: "accept", protocol: "b", headers });
+    assert.deepEqual(server.response!.headers.slice(3), [
       ["Sec-WebSocket-Protocol", "b"],
       ["Sec-WebSocket-Extensions", "foo; x=1"],
       ...headers,
     ]);
   });
 
-  it("ServerHandshake.accept refuses a protocol that was not offered", () => {
+  it("it chooses no protocol that was not offered", () => {
     const expected = (received: string) => ({
       name: "LocalProtocolError",
       message: `Expected one of the subprotocols offered (${received}), received c`,
     });
-    const offered = checked({ "Sec-WebSocket-Protocol": "a, b" });
-    assert.throws(() => offered.accept({ protocol: "c" }), expected("a, b"));
-    assert.throws(() => checked().accept({ protocol: "c" }), expected("none"));
+    const accept = { type: "accept", protocol: "c" } as const;
+    const offered = asked({ "Sec-WebSocket-Protocol": "a, b" });
+    assert.throws(() => offered.send(accept), expected("a, b"));
+    assert.throws(() => asked().send(accept), expected("none"));
   });
 
   const refused: readonly [name: string, value: string][] = [
@@ -199,90 +209,120 @@ describe("ServerHandshake", () => {
     ["X\r\nY", "a"],
   ];
   for (const field of refused) {
-    it(`ServerHandshake.accept refuses the field ${JSON.stringify(field)}`, () => {
-      assert.throws(() => checked().accept({ headers: [field] }), { name: "TypeError" });
+    it(`it does not answer with the field ${JSON.stringify(field)}`, () => {
+      const accept = { type: "accept", headers: [field] } as const;
+      assert.throws(() => asked().send(accept), { name: "TypeError" });
     });
   }
 
-  it("ServerHandshake keeps what comes behind the head, wherever the input is cut", () => {
+  it("it keeps what comes behind the head, wherever the input is cut", () => {
     const frames = hex("81 85 37 fa 21 3d 7f 9f 4d 51 58");
     const input = concat([bytesOf(request({})), frames]);
     for (const chunks of cuts(input)) {
-      const server = new ServerHandshake();
-      const reads = [];
-      while (reads.at(-1) === undefined) reads.push(server.receive(chunks.shift()!));
-      assert.deepEqual(reads.at(-1), request({}));
-      assert.deepEqual(concat([server.trailing, ...chunks]), frames);
+      const server = new Endpoint("server");
+      const events = [];
+      while (events.length === 0) events.push(...read(server, chunks.shift()!));
+      assert.deepEqual(server.request, request({}));
+      server.send({ type: "accept" });
+      const [text] = merged([...server.events(), ...read(server, ...chunks)]);
+      assert.equal(text.type === "text" && text.data, "Hello");
     }
   });
 
-  it("ServerHandshake takes a head that was read elsewhere, once", () => {
-    const read = new ServerHandshake();
-    const head = read.receive(bytesOf(request({})))!;
-    read.check();
-    const taking = new ServerHandshake();
-    taking.takeHead(head, latin1("early"));
-    taking.check();
-    assert.deepEqual(taking.accept(), read.accept());
-    assert.equal(taking.receive(latin1(" bird")), undefined);
-    assert.deepEqual(taking.trailing, latin1("early bird"));
-    for (const handshake of [read, taking]) {
-      assert.throws(() => handshake.takeHead(head), { name: "LocalProtocolError" });
+  it("it keeps what is given behind the head, of a buffer that is used again too", () => {
+    const server = new Endpoint("server");
+    const chunk = concat([bytesOf(request({})), hex("81 80 00 00 00 00")]);
+    server.receive(chunk);
+    assert.equal(server.next()?.type, "request");
+    chunk.fill(9);
+    server.send({ type: "accept" });
+    assert.equal(server.next()?.type, "text");
+  });
+
+  it("it takes a head that was read elsewhere, once", () => {
+    const read = asked();
+    const head = read.request!;
+    const taking = new Endpoint("server");
+    taking.takeHead(head, hex("81 80"));
+    assert.equal(taking.next()?.type, "request");
+    for (const server of [read, taking]) {
+      assert.throws(() => server.takeHead(head), { name: "LocalProtocolError" });
+    }
+    assert.deepEqual(taking.send({ type: "accept" }), read.send({ type: "accept" }));
+    taking.receive(hex("00 00 00 00"));
+    assert.equal(taking.next()?.type, "text");
+  });
+
+  it("it says that the connection was lost where it ends early", () => {
+    for (const before of ["", "GET / HT"]) {
+      const server = new Endpoint("server");
+      assert.deepEqual(read(server, before), []);
+      server.receive(null);
+      const { code, message } = causeOf(server);
+      assert.equal(code, "connection-lost");
+      assert.equal(
+        message,
+        "Expected the head of the request, the connection ended before it was whole",
+      );
     }
   });
 
-  it("ServerHandshake says that the connection was lost where it ends early", () => {
-    for (const before of [hex(""), latin1("GET / HT")]) {
-      const server = new ServerHandshake();
-      server.receive(before);
-      const message = "Expected the head of the request, the connection ended before it was whole";
-      assert.throws(() => server.receive(null), { code: "connection-lost", message });
-    }
-  });
-
-  it("ServerHandshake passes its limits on", () => {
-    const server = new ServerHandshake({ maxHeaderCount: 4 });
-    assert.throws(() => server.receive(bytesOf(request({}))), { code: "head-too-large" });
+  it("it has limits for the head", () => {
+    const server = new Endpoint("server", { limits: { maxHeaderCount: 4 } });
+    server.receive(bytesOf(request({})));
+    assert.equal(causeOf(server).code, "head-too-large");
   });
 });
 
-describe("ClientHandshake", () => {
-  const OPTIONS: ClientHandshakeOptions = { host: "example.com:8080", target: "/chat?a=1" };
-  const foo: ExtensionHeader = { name: "foo", parameters: [["x", undefined]] };
+interface Asked extends Pick<OutgoingRequest, "protocols" | "headers"> {
+  requireProtocol?: boolean;
+  extensions?: ExtensionFactory[];
+}
 
-  it("ClientHandshake sends a request that checkRequest takes", () => {
+/** A client that has sent a request, and its bytes. */
+function asking(
+  { requireProtocol, extensions, ...change }: Asked & Partial<OutgoingRequest> = {},
+  limits?: EndpointOptions["limits"],
+): { client: Endpoint; bytes: Uint8Array } {
+  const client = new Endpoint("client", { requireProtocol, extensions, limits });
+  const place = { host: "example.com:8080", target: "/chat?a=1" };
+  return { client, bytes: client.send({ type: "request", ...place, ...change }) };
+}
+
+describe("Endpoint of a client, opening", () => {
+  const foo: ExtensionHeader = { name: "foo", parameters: [["x", undefined]] };
+  const toy = () => new Toy("foo", 1, { offers: [foo.parameters] });
+
+  it("it sends a request that checkRequest takes", () => {
     const protocols = ["a", "b"];
-    const client = new ClientHandshake({
-      ...OPTIONS,
+    const { client, bytes } = asking({
       protocols,
-      extensions: [foo],
+      extensions: [toy()],
       headers: [["Origin", "https://example.com"], ["Cookie", "a=b"]],
     });
-    const bytes = client.send();
-    const parsed = parseRequestHead(bytes);
-    assert.deepEqual(parsed, { head: client.request, length: bytes.length });
-    const { method, target, version, headers } = client.request;
+    assert.deepEqual(parseRequestHead(bytes), { head: client.request, length: bytes.length });
+    const { method, target, version, headers } = client.request!;
     assert.deepEqual([method, target, version], ["GET", "/chat?a=1", "1.1"]);
     assert.equal(headerValue(headers, "Host"), "example.com:8080");
     assert.equal(headerValue(headers, "Cookie"), "a=b");
-    const { key, ...asked } = checkRequest(client.request);
+    const { key, ...offer } = checkRequest(client.request!);
     assert.equal(atob(key).length, 16);
-    assert.deepEqual(asked, { protocols, extensions: [foo], origin: "https://example.com" });
+    assert.deepEqual(offer, { protocols, extensions: [foo], origin: "https://example.com" });
   });
 
-  it("ClientHandshake takes a fresh key each time", () => {
-    const keys = Array.from({ length: 100 }, () => keyOf(new ClientHandshake(OPTIONS)));
+  it("it takes a fresh key each time", () => {
+    const keys = Array.from({ length: 100 }, () => keyOf(asking().client));
     assert.equal(new Set(keys).size, 100);
   });
 
-  const refused: readonly [title: string, Partial<ClientHandshakeOptions>][] = [
+  const refused: readonly [title: string, Partial<Asked & OutgoingRequest>][] = [
     ["a field that it writes by itself", { headers: [["sec-websocket-key", KEY]] }],
     ["another Host", { headers: [["HOST", "a"]] }],
     ["a Content-Length", { headers: [["Content-Length", "1"]] }],
     ["a protocol that is no token", { protocols: ["a b"] }],
     ["an empty protocol", { protocols: [""] }],
     ["a line break in a protocol", { protocols: ["a\r\nb"] }],
-    ["an extension that is no token", { extensions: [{ name: "a,b", parameters: [] }] }],
+    ["an extension that is no token", { extensions: [new Toy("a,b", 1)] }],
     ["a line break in the host", { host: "a\r\nB: c" }],
     ["a line break in the target", { target: "/\r\nB: c" }],
     ["a blank in the target", { target: "/ HTTP/1.1" }],
@@ -290,32 +330,31 @@ describe("ClientHandshake", () => {
     ["a line break in a name", { headers: [["A: b\r\nC", "d"]] }],
   ];
   for (const [title, change] of refused) {
-    it(`ClientHandshake refuses ${title}`, () => {
-      const send = () => new ClientHandshake({ ...OPTIONS, ...change }).send();
-      assert.throws(send, { name: "TypeError" });
+    it(`it does not send ${title}`, () => {
+      assert.throws(() => asking(change), { name: "TypeError" });
     });
   }
 
-  it("ClientHandshake does not show the value that it refuses", () => {
+  it("it does not show the value that it does not send", () => {
     const secret = { headers: [["Authorization", "Bearer SECRET\n"]] as [string, string][] };
-    const send = () => new ClientHandshake({ ...OPTIONS, ...secret }).send();
+    const send = () => asking(secret);
     assert.throws(send, ({ message }) => /Authorization/.test(message) && !/SECRET/.test(message));
   });
 
   const RESPONSE: Fields = { "Upgrade": "websocket", "Connection": "Upgrade" };
-  const ASKED = { protocols: ["a", "b"], extensions: [foo] };
+  const ASKED = { protocols: ["a", "b"], extensions: [toy()] };
 
-  /** What the client makes of a response, whose right accept token is added unless it has one. */
-  function check(
+  /** A client with a response, whose right accept token is added unless it has one. */
+  function answered(
     change: Fields,
-    asked: Partial<ClientHandshakeOptions> = ASKED,
+    asked: Asked = ASKED,
     line = "HTTP/1.1 101 Switching Protocols",
-  ) {
-    const client = new ClientHandshake({ ...OPTIONS, ...asked });
+  ): Endpoint {
+    const { client } = asking(asked);
     const accept = acceptToken(keyOf(client));
     const fields = headers({ ...RESPONSE, "Sec-WebSocket-Accept": accept }, change);
-    client.receive(latin1(`${line}\r\n${fields.map(([n, v]) => `${n}: ${v}\r\n`).join("")}\r\n`));
-    return client.check();
+    feed(client, `${line}\r\n${fields.map(([n, v]) => `${n}: ${v}\r\n`).join("")}\r\n`);
+    return client;
   }
 
   const agreed: readonly [title: string, Fields, protocol: string, ExtensionHeader[]][] = [
@@ -332,8 +371,10 @@ describe("ClientHandshake", () => {
     ]],
   ];
   for (const [title, change, protocol, extensions] of agreed) {
-    it(`ClientHandshake.check takes a response with ${title}`, () => {
-      assert.deepEqual(check(change), { protocol, extensions });
+    it(`it takes a response with ${title}`, () => {
+      const client = answered(change);
+      assert.equal(client.next()?.type, "accept");
+      assert.deepEqual(client.agreement, { protocol, extensions });
     });
   }
 
@@ -358,98 +399,82 @@ describe("ClientHandshake", () => {
     ["a malformed extension", { "Sec-WebSocket-Extensions": "foo;" }, "malformed-header"],
   ];
   for (const [title, change, code] of wrong) {
-    it(`ClientHandshake.check refuses a response with ${title}`, () => {
-      assert.throws(() => check(change), { name: "HandshakeError", code });
+    it(`it refuses a response with ${title}`, () => {
+      const error = causeOf(answered(change));
+      assert.deepEqual([error.name, error.code, error.status], ["HandshakeError", code, 101]);
     });
   }
 
   for (const line of ["HTTP/1.1 200 OK", "HTTP/1.1 302 Found", "HTTP/1.1 401 Unauthorized"]) {
-    it(`ClientHandshake.check refuses ${line}`, () => {
-      const message = `Expected status 101, received ${line.slice(9)}`;
-      assert.throws(() => check({}, {}, line), { code: "status", message });
+    it(`it takes ${line} for a refusal`, () => {
+      const event = answered({}, {}, line).next();
+      assert.equal(
+        event?.type === "reject" && `HTTP/1.1 ${event.status} ${event.statusText}`,
+        line,
+      );
     });
   }
 
-  it("ClientHandshake.check refuses any protocol and extension where none was offered", () => {
-    const code = (code: string) => ({ name: "HandshakeError", code });
-    assert.throws(() => check({ "Sec-WebSocket-Protocol": "a" }, {}), code("subprotocol"));
-    assert.throws(() => check({ "Sec-WebSocket-Extensions": "foo" }, {}), code("extension"));
-    for (const name of ["__proto__", "constructor"]) {
-      assert.throws(() => check({ "Sec-WebSocket-Extensions": name }, {}), code("extension"));
+  it("it refuses any protocol and extension where none was offered", () => {
+    const codeOf = (change: Fields) => causeOf(answered(change, {})).code;
+    assert.equal(codeOf({ "Sec-WebSocket-Protocol": "a" }), "subprotocol");
+    for (const name of ["foo", "__proto__", "constructor"]) {
+      assert.equal(codeOf({ "Sec-WebSocket-Extensions": name }), "extension");
     }
   });
 
-  it("ClientHandshake.check refuses a server that chose no protocol where one is required", () => {
+  it("it refuses a server that chose no protocol where one is required", () => {
     const asked = { protocols: ["a"], requireProtocol: true };
-    const message = "Expected one of the subprotocols offered (a), received none";
-    assert.throws(() => check({}, asked), { code: "subprotocol", message });
-    assert.equal(check({ "Sec-WebSocket-Protocol": "a" }, asked).protocol, "a");
-    assert.equal(check({}, { requireProtocol: true }).protocol, "");
+    const { code, message } = causeOf(answered({}, asked));
+    assert.equal(code, "subprotocol");
+    assert.equal(message, "Expected one of the subprotocols offered (a), received none");
+    assert.equal(answered({ "Sec-WebSocket-Protocol": "a" }, asked).next()?.type, "accept");
+    assert.equal(answered({}, { requireProtocol: true }).next()?.type, "accept");
   });
 
-  it("ClientHandshake says that the connection was lost where it ends early", () => {
-    const client = new ClientHandshake(OPTIONS);
-    client.receive(latin1("HTTP/1.1 101"));
-    const message = "Expected the head of the response, the connection ended before it was whole";
-    assert.throws(() => client.receive(null), { code: "connection-lost", message });
-  });
-
-  it("ClientHandshake passes its limits on", () => {
-    const client = new ClientHandshake({ ...OPTIONS, limits: { maxHeadSize: 20 } });
-    assert.throws(() => client.receive(latin1("HTTP/1.1 101 Switching")), {
-      code: "head-too-large",
-    });
-  });
-
-  it("ClientHandshake and ServerHandshake keep what is given behind the head", () => {
-    const client = new ClientHandshake(OPTIONS);
-    const server = new ServerHandshake();
-    server.receive(client.send());
-    assert.equal(server.receive(pattern(5)), undefined);
-    assert.deepEqual(server.trailing, pattern(5));
-    server.check();
-    client.receive(server.accept().bytes);
-    const chunk = pattern(7);
-    assert.equal(client.receive(chunk), undefined);
-    assert.deepEqual(client.trailing, pattern(7));
-    // A buffer that is used again.
-    chunk.fill(9);
-    client.receive(chunk);
+  it("it says that the connection was lost where it ends early", () => {
+    const { client } = asking();
+    assert.deepEqual(read(client, "HTTP/1.1 101"), []);
     client.receive(null);
-    assert.deepEqual(client.trailing, concat([pattern(7), chunk]));
+    const { code, message } = causeOf(client);
+    assert.equal(code, "connection-lost");
+    assert.equal(
+      message,
+      "Expected the head of the response, the connection ended before it was whole",
+    );
   });
 
-  it("ClientHandshake and ServerHandshake check and accept nothing before the head is there", () => {
-    assert.throws(() => new ClientHandshake(OPTIONS).check(), { name: "LocalProtocolError" });
-    assert.throws(() => new ServerHandshake().check(), { name: "LocalProtocolError" });
-    assert.throws(() => new ServerHandshake().accept(), { name: "LocalProtocolError" });
+  it("it has limits for the head", () => {
+    const { client } = asking({}, { maxHeadSize: 20 });
+    feed(client, "HTTP/1.1 101 Switching");
+    const { code, status } = causeOf(client);
+    assert.deepEqual([code, status], ["head-too-large", undefined]);
   });
 
-  it("ClientHandshake.check() refuses an upgrade by HTTP/1.0", () => {
-    const client = new ClientHandshake(OPTIONS);
-    client.receive(latin1("HTTP/1.0 101 Switching Protocols\r\n\r\n"));
-    assert.throws(() => client.check(), { code: "http-version" });
+  it("it refuses an upgrade by HTTP/1.0", () => {
+    const { client } = asking();
+    feed(client, "HTTP/1.0 101 Switching Protocols\r\n\r\n");
+    assert.equal(causeOf(client).code, "http-version");
   });
 
-  it("ClientHandshake and ServerHandshake agree, wherever their bytes are cut", () => {
+  it("Endpoints agree, wherever their bytes are cut", () => {
     fc.assert(fc.property(offsets(600), offsets(600), (requestCuts, responseCuts) => {
-      const client = new ClientHandshake({ ...OPTIONS, ...ASKED });
-      const server = new ServerHandshake();
-      for (const chunk of cut(client.send(), ...requestCuts)) server.receive(chunk);
-      const { protocols: [protocol], extensions } = server.check();
-      const { bytes, response } = server.accept({ protocol, extensions });
-      const chunks = cut(concat([bytes, pattern(9)]), ...responseCuts);
-      let read;
-      while (read === undefined) read = client.receive(chunks.shift()!);
-      assert.deepEqual(read, response);
-      assert.deepEqual(client.check(), { protocol: "a", extensions: [foo] });
-      assert.deepEqual(concat([client.trailing, ...chunks]), pattern(9));
+      const { client, bytes } = asking(ASKED);
+      const server = new Endpoint("server", { extensions: [toy()] });
+      assert.equal(read(server, ...cut(bytes, ...requestCuts)).length, 1);
+      const answer = server.send({ type: "accept", protocol: "a" });
+      const text = server.send({ type: "text", data: "Hello" });
+      const events = read(client, ...cut(concat([answer, text]), ...responseCuts));
+      assert.deepEqual(client.response, server.response);
+      assert.deepEqual(client.agreement, { protocol: "a", extensions: [foo] });
+      const [, received] = merged(events);
+      assert.equal(received.type === "text" && received.data, "Hello");
     }));
   });
 });
 
-function keyOf(client: ClientHandshake): string {
-  return headerValue(client.request.headers, "Sec-WebSocket-Key")!;
+function keyOf(client: Endpoint): string {
+  return headerValue(client.request!.headers, "Sec-WebSocket-Key")!;
 }
 
 function bytesOf({ method, target, version, headers }: RequestHead): Uint8Array {

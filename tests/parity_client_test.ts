@@ -2,7 +2,7 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { connect, HandshakeError, type Message, WebSocketError } from "../mod.ts";
-import { ClientHandshake, Opcode } from "../lib/core/mod.ts";
+import { Endpoint, Opcode } from "../lib/core/mod.ts";
 import { latin1, utf8 } from "./bytes.ts";
 import { certificates } from "./certificates.ts";
 import {
@@ -63,9 +63,11 @@ describe("Parity of the client", () => {
     const [ws, peer] = await withPeer("client");
     ws.terminate();
     peer.transport.destroy();
-    const handshake = new ClientHandshake({ host: "a.test", target: "/" });
-    handshake.receive(latin1(upgradeResponse(String.fromCharCode(...handshake.send()))));
-    assert.deepEqual(handshake.check(), { protocol: "", extensions: [] });
+    const endpoint = new Endpoint("client");
+    const sent = endpoint.send({ type: "request", host: "a.test", target: "/" });
+    endpoint.receive(latin1(upgradeResponse(String.fromCharCode(...sent))));
+    assert.equal(endpoint.next()?.type, "accept");
+    assert.deepEqual(endpoint.agreement, { protocol: "", extensions: [] });
   });
 });
 

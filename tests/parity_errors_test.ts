@@ -3,13 +3,14 @@ import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { connect, type HandshakeError, WebSocketError } from "../mod.ts";
 import {
+  Endpoint,
   LocalProtocolError,
   parseExtensions,
   parseRequestHead,
   parseResponseHead,
   Protocol,
+  type RemoteProtocolError,
   serializeRequestHead,
-  ServerHandshake,
 } from "../lib/core/mod.ts";
 import { hex, latin1 } from "./bytes.ts";
 import {
@@ -39,12 +40,12 @@ function codeOf(
 
 /** What a server says of a request. */
 function refusalOf(fields: Record<string, string | null>, line?: string): HandshakeError {
-  const handshake = new ServerHandshake();
-  handshake.receive(latin1(upgradeRequest(fields, line)));
+  const endpoint = new Endpoint("server");
+  endpoint.receive(latin1(upgradeRequest(fields, line)));
   try {
-    handshake.check();
+    endpoint.next();
   } catch (error) {
-    return error as HandshakeError;
+    return (error as RemoteProtocolError).cause as HandshakeError;
   }
   throw new Error("Expected a refusal");
 }

@@ -2,8 +2,8 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import {
-  ClientHandshake,
   encodeFrame,
+  Endpoint,
   FrameDecoder,
   headerValue,
   headerValues,
@@ -19,7 +19,6 @@ import {
   serializeClose,
   serializeExtensions,
   serializeProtocols,
-  ServerHandshake,
 } from "../lib/core/mod.ts";
 import { ExtensionReader } from "../lib/core/extension.ts";
 import { toMessage } from "../lib/connection/outgoing.ts";
@@ -30,25 +29,28 @@ const text = (bytes: Uint8Array) => String.fromCharCode(...bytes);
 
 describe("Parity of the handshake's parts", () => {
   it("K86 K89 builds a request, and checks the response to its key", () => {
-    const client = new ClientHandshake({ host: "a.test", target: "/b" });
-    const request = text(client.send());
+    const asked = { type: "request", host: "a.test", target: "/b" } as const;
+    const client = new Endpoint("client");
+    const request = text(client.send(asked));
     assert.match(request, /^GET \/b HTTP\/1.1\r\nHost: a.test\r\n/);
     assert.equal(atob(field(request, "Sec-WebSocket-Key")!).length, 16);
     client.receive(latin1(upgradeResponse(request)));
-    client.check();
-    const other = new ClientHandshake({ host: "a.test", target: "/b" });
+    assert.equal(client.next()?.type, "accept");
+    const other = new Endpoint("client");
+    other.send(asked);
     other.receive(latin1(upgradeResponse(request)));
-    assert.throws(() => other.check(), { code: "accept" });
+    assert.throws(() => other.next(), ({ cause }) => cause.code === "accept");
   });
 
   it("K87 K88 K90 checks a request, and builds the response; origin and path are the caller's", () => {
-    const server = new ServerHandshake();
-    const head = server.receive(latin1(upgradeRequest({ Origin: "http://a.test" })));
-    assert.equal(head!.target, "/");
-    assert.equal(server.check().origin, "http://a.test");
-    const { response, bytes } = server.accept();
+    const server = new Endpoint("server");
+    server.receive(latin1(upgradeRequest({ Origin: "http://a.test" })));
+    assert.equal(server.next()?.type, "request");
+    assert.equal(server.request!.target, "/");
+    assert.equal(server.offer!.origin, "http://a.test");
+    const bytes = server.send({ type: "accept" });
     assert.equal(
-      headerValue(response.headers, "Sec-WebSocket-Accept"),
+      headerValue(server.response!.headers, "Sec-WebSocket-Accept"),
       "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=",
     );
     assert.match(text(bytes), /^HTTP\/1.1 101 /);

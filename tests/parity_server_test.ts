@@ -14,7 +14,7 @@ import {
   type WebSocketConnection,
   type WebSocketError,
 } from "../mod.ts";
-import { ServerHandshake } from "../lib/core/mod.ts";
+import { Endpoint } from "../lib/core/mod.ts";
 import { latin1 } from "./bytes.ts";
 import { certificates } from "./certificates.ts";
 import {
@@ -270,13 +270,14 @@ describe("Parity of the server", () => {
     assert.equal(ws.response.headers.get("x-a"), "b");
     ws.terminate();
     peer.transport.destroy();
-    const handshake = new ServerHandshake();
+    const endpoint = new Endpoint("server");
     const request = upgradeRequest({ "Sec-WebSocket-Protocol": "a", "Origin": "http://a.test" });
-    handshake.receive(latin1(request));
-    const { protocols, extensions, origin } = handshake.check();
+    endpoint.receive(latin1(request));
+    assert.equal(endpoint.next()?.type, "request");
+    const { protocols, extensions, origin } = endpoint.offer!;
     assert.deepEqual([protocols, extensions, origin], [["a"], [], "http://a.test"]);
-    const { response } = handshake.accept({ protocol: "a", headers: [["X-A", "b"]] });
-    assert.equal(response.status, 101);
+    endpoint.send({ type: "accept", protocol: "a", headers: [["X-A", "b"]] });
+    assert.equal(endpoint.response!.status, 101);
   });
 
   it("K113 answers plain HTTP with 426", async () => {

@@ -4,7 +4,6 @@ import assert from "node:assert/strict";
 import {
   acceptExtensions,
   acceptToken,
-  ClientHandshake,
   Endpoint,
   type EndpointEvent,
   finalizeExtensions,
@@ -14,7 +13,6 @@ import {
   type OutgoingEndpointEvent,
   RemoteProtocolError,
   serializeExtensions,
-  ServerHandshake,
 } from "../lib/core/mod.ts";
 import { concat, latin1, single, utf8 } from "./bytes.ts";
 import { asked, failureOf, open, read, REQUEST, waiting } from "./endpoints.ts";
@@ -40,16 +38,19 @@ function answered(bytes: Uint8Array | string): EndpointEvent[] {
 
 describe("wsproto: the handshake", () => {
   it("W12 W16 W17 a handshake usable by itself: bytes and their end in, bytes out", () => {
-    const client = new ClientHandshake({ host: "a", target: "/b", protocols: ["c"] });
-    const server = new ServerHandshake();
-    for (const byte of single(client.send())) server.receive(byte);
-    assert.deepEqual(server.check().protocols, ["c"]);
-    for (const byte of single(server.accept({ protocol: "c" }).bytes)) client.receive(byte);
-    assert.deepEqual(client.check(), { protocol: "c", extensions: [] });
-    for (
-      const machine of [new ClientHandshake({ host: "a", target: "/" }), new ServerHandshake()]
-    ) {
-      assert.throws(() => machine.receive(null), { code: "connection-lost" });
+    const client = new Endpoint("client");
+    const server = new Endpoint("server");
+    const request = client.send({ type: "request", host: "a", target: "/b", protocols: ["c"] });
+    assert.equal(read(server, ...single(request)).length, 1);
+    assert.deepEqual(server.offer!.protocols, ["c"]);
+    assert.equal(
+      read(client, ...single(server.send({ type: "accept", protocol: "c" }))).length,
+      1,
+    );
+    assert.deepEqual(client.agreement, { protocol: "c", extensions: [] });
+    for (const end of [waiting()[0], new Endpoint("server")]) {
+      end.receive(null);
+      assert.equal((failureOf(end).cause as HandshakeError).code, "connection-lost");
     }
     const misplaced: [end: Endpoint, event: OutgoingEndpointEvent][] = [
       [new Endpoint("client"), { type: "accept" }],
@@ -63,8 +64,8 @@ describe("wsproto: the handshake", () => {
   it("W13 it gives the connection, and a local error before there is one", () => {
     const { client, server } = asked();
     for (const end of [client, server]) assert.throws(() => end.protocol, LocalProtocolError);
-    assert.throws(() => new ServerHandshake().check(), LocalProtocolError);
-    assert.throws(() => new ServerHandshake().accept(), LocalProtocolError);
+    const early = new Endpoint("server");
+    assert.throws(() => early.send({ type: "accept" }), LocalProtocolError);
     read(client, server.send({ type: "accept" }));
     for (const end of [client, server]) assert.equal(end.protocol.state, "open");
   });

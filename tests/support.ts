@@ -13,16 +13,17 @@ import {
 import type { WebSocketConnection } from "../mod.ts";
 import {
   acceptToken,
-  ClientHandshake,
   encodeFrame,
+  Endpoint,
   type Frame,
   FrameDecoder,
   Opcode,
   parseClose,
+  parseRequestHead,
+  parseResponseHead,
   type RequestHead,
   type Role,
   serializeClose,
-  ServerHandshake,
 } from "../lib/core/mod.ts";
 import { type MemoryTransport, transportPair, type TransportPairOptions } from "../lib/testing.ts";
 import type { Transport } from "../lib/transport.ts";
@@ -98,13 +99,14 @@ export async function collect<T>(items: AsyncIterable<T> | ReadableStream<T>): P
   return gathered;
 }
 
-/** What the server of a {@linkcode RawPeer} answers to a request: bytes, or nothing. */
-export type Answer = (handshake: ServerHandshake, head: RequestHead) => Uint8Array | undefined;
-
-const accepting: Answer = (handshake) => {
-  handshake.check();
-  return handshake.accept().bytes;
-};
+/**
+ * What the server of a {@linkcode RawPeer} answers to a request: bytes, or nothing. `accept` makes the
+ * answer that accepts it.
+ */
+export type Answer = (
+  accept: (protocol?: string) => Uint8Array,
+  head: RequestHead,
+) => Uint8Array | undefined;
 
 /** What the other end of a connection is in these tests: frames by hand. */
 export class RawPeer<T extends Transport = MemoryTransport> {
@@ -118,19 +120,18 @@ export class RawPeer<T extends Transport = MemoryTransport> {
   #closeFrames = { in: 0, out: 0 };
   readonly #role: Role;
   readonly #decoder: FrameDecoder;
-  readonly #handshake: ClientHandshake | ServerHandshake;
+  readonly #endpoint: Endpoint;
   readonly #answer: Answer;
   #shaken = false;
+  #head: Uint8Array = new Uint8Array(0);
   #pieces: Uint8Array[] = [];
 
-  constructor(transport: T, role: Role, answer: Answer = accepting) {
+  constructor(transport: T, role: Role, answer: Answer = (accept) => accept()) {
     this.transport = transport;
     this.#role = role;
     this.#answer = answer;
     this.#decoder = new FrameDecoder({ role });
-    this.#handshake = role === "client"
-      ? new ClientHandshake({ host: "localhost", target: "/" })
-      : new ServerHandshake();
+    this.#endpoint = new Endpoint(role);
     transport.handle({
       data: (chunk) => this.#onData(chunk),
       drain: () => {},
@@ -142,20 +143,33 @@ export class RawPeer<T extends Transport = MemoryTransport> {
         this.closed = true;
       },
     });
-    if (this.#handshake instanceof ClientHandshake) this.write(this.#handshake.send());
+    if (role === "server") return;
+    this.write(this.#endpoint.send({ type: "request", host: "localhost", target: "/" }));
   }
 
   #onData(chunk: Uint8Array): void {
     if (this.#shaken) return this.#onFrames(chunk);
-    const head = this.#handshake.receive(chunk);
-    if (head === undefined) return;
-    if (this.#handshake instanceof ServerHandshake) {
-      const answer = this.#answer(this.#handshake, head as RequestHead);
-      if (answer === undefined) return;
-      this.write(answer);
-    }
+    const bytes = this.#head = concat([this.#head, chunk]);
+    const length = this.#role === "server" ? this.#answerHead() : parseResponseHead(bytes)?.length;
+    if (length === undefined) return;
     this.#shaken = true;
-    this.#onFrames(this.#handshake.trailing);
+    this.#onFrames(bytes.subarray(length));
+  }
+
+  /** Answers the request once it is there, and gives its length. */
+  #answerHead(): number | undefined {
+    const parsed = parseRequestHead(this.#head);
+    if (parsed === undefined) return undefined;
+    const { head, length } = parsed;
+    const accept = (protocol?: string) => {
+      this.#endpoint.takeHead(head);
+      this.#endpoint.next();
+      return this.#endpoint.send({ type: "accept", protocol });
+    };
+    const answer = this.#answer(accept, head);
+    if (answer === undefined) return undefined;
+    this.write(answer);
+    return length;
   }
 
   #onFrames(chunk: Uint8Array): void {

@@ -93,7 +93,7 @@ export const CONNECT_OPTIONS: OptionNames<ConnectOptions> = {
 
 /** Additional options for WebSocketStream. Internal. */
 export interface InternalConnectOptions extends ConnectOptions {
-  /** See `ClientHandshakeOptions`. */
+  /** See `EndpointOptions`. */
   requireProtocol?: boolean;
 }
 

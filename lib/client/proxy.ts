@@ -6,7 +6,12 @@
 import { HandshakeError } from "../core/error.ts";
 import { checkExtraFields, lost } from "../core/handshake.ts";
 import { headerValues, type RawHeaders } from "../core/header.ts";
-import { type ResponseHead, ResponseReader, serializeRequestHead } from "../core/http1.ts";
+import {
+  HeadReader,
+  parseResponseHead,
+  type ResponseHead,
+  serializeRequestHead,
+} from "../core/http1.ts";
 import { checkNested, type OptionNames } from "../core/options.ts";
 import {
   formatAuthority,
@@ -220,7 +225,7 @@ async function connectByHttp(
 async function readProxyResponse(
   line: TransportReader,
 ): Promise<{ head: ResponseHead; rest: Uint8Array }> {
-  const reader = new ResponseReader();
+  const reader = new HeadReader(parseResponseHead);
   for (;;) {
     const chunk = await line.read();
     if (chunk === null) throw lost("proxy's response");

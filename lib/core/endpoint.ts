@@ -4,7 +4,6 @@
  * @module
  */
 import { type BodyReader, bodyReader, BodyWriter } from "./body.ts";
-import { ClientHandshake } from "./client_handshake.ts";
 import { HandshakeError, LocalProtocolError, RemoteProtocolError } from "./error.ts";
 import type {
   ExtensionChoice,
@@ -28,21 +27,43 @@ import { checkRole, type Role } from "./frame.ts";
 import {
   accepts,
   type Agreement,
+  checkHttp2Request,
+  checkHttp2Response,
+  checkRequest,
+  checkResponse,
   extraFields,
+  type HandshakeOffer,
+  http2Request,
+  http2RequestHead,
+  http2Response,
   http2ResponseFields,
+  http2ResponseHead,
+  lost,
   type ReceivedOffer,
   refusalHeaders,
+  refusalResponse,
+  upgradeRequest,
+  upgradeResponse,
 } from "./handshake.ts";
 import { headerValue, type RawHeaders } from "./header.ts";
-import type { HeadLimits, RequestHead, ResponseHead } from "./http1.ts";
-import { checkKnown, type OptionNames } from "./options.ts";
+import {
+  HEAD_LIMITS,
+  type HeadLimits,
+  HeadReader,
+  parseRequestHead,
+  parseResponseHead,
+  type RequestHead,
+  type ResponseHead,
+  serializeRequestHead,
+  serializeResponseHead,
+} from "./http1.ts";
+import { checkKnown, checkNested, type OptionNames } from "./options.ts";
 import {
   Protocol,
   PROTOCOL_OPTIONS,
   type ProtocolOptions,
   type ProtocolState,
 } from "./protocol.ts";
-import { ServerHandshake } from "./server_handshake.ts";
 
 /** The state of an {@linkcode Endpoint}. */
 export type EndpointState =
@@ -78,13 +99,14 @@ export interface EndpointOptions extends Omit<ProtocolOptions, "extensions"> {
 
 const ENDPOINT_OPTIONS: OptionNames<EndpointOptions> = {
   ...PROTOCOL_OPTIONS,
-  limits: true,
+  limits: (name, value) => checkNested(name, value, HEAD_LIMITS),
   requireProtocol: true,
 };
 
 const HANDSHAKE_EVENTS: readonly string[] = ["request", "accept", "reject", "rejectData"];
 
 const EMPTY = new Uint8Array(0);
+const NONE: readonly ExtensionFactory[] = [];
 
 /**
  * One end of a connection: bytes in, events out; events in, bytes out. An endpoint sends nothing on
@@ -117,19 +139,29 @@ const EMPTY = new Uint8Array(0);
 export class Endpoint {
   /** The role of this end. */
   readonly role: Role;
-  readonly #supported: readonly ExtensionFactory[];
-  readonly #options: Pick<EndpointOptions, "limits" | "requireProtocol">;
-  readonly #protocolOptions: ProtocolOptions;
-  #client: ClientHandshake | undefined;
-  readonly #server: ServerHandshake | undefined;
+  readonly #options: EndpointOptions;
   #state: "connecting" | "rejecting" | "closed" = "connecting";
+  /** Reads the peer's head, unless another parser does. Not set after the head has been read. */
+  #reader: HeadReader<RequestHead | ResponseHead> | undefined;
   /** Input that has not been read. Null is the end of the input. */
   #input: (Uint8Array | null)[] = [];
   #inputBegun = false;
   #inputEnded = false;
   /** Whether the request was returned as an event, or never will be. */
   #asked = false;
+  #isHead = false;
+  #request: RequestHead | undefined;
   #response: ResponseHead | undefined;
+  /** The header fields of the peer's head over HTTP/2. */
+  #received: RawHeaders | undefined;
+  /** The header fields of the client's own head over HTTP/2. */
+  #fields: RawHeaders | undefined;
+  /** The key of a request over HTTP/1.1. */
+  #key = "";
+  /** On a client: what it offers. */
+  #offered: HandshakeOffer | undefined;
+  /** On a server: what the client offers. */
+  #offer: ReceivedOffer | undefined;
   #agreement: Agreement | undefined;
   #incoming: BodyReader | undefined;
   #outgoing: BodyWriter | undefined;
@@ -141,17 +173,17 @@ export class Endpoint {
    * Makes one end of a connection.
    * @param role The role of this end.
    * @param options The extensions and limits.
+   * @param areChecked Whether the role and the options have been checked. Internal.
    * @throws {TypeError} If the role or an option does not exist.
    */
-  constructor(role: Role, options: EndpointOptions = {}) {
-    checkRole(role);
-    checkKnown("Endpoint", options, ENDPOINT_OPTIONS);
+  constructor(role: Role, options: EndpointOptions = {}, areChecked: boolean = false) {
+    if (!areChecked) {
+      checkRole(role);
+      checkKnown("Endpoint", options, ENDPOINT_OPTIONS);
+    }
     this.role = role;
-    const { extensions = [], limits, requireProtocol, ...others } = options;
-    this.#supported = extensions;
-    this.#options = { limits, requireProtocol };
-    this.#protocolOptions = others;
-    if (role === "server") this.#server = new ServerHandshake(limits);
+    this.#options = options;
+    if (role === "server") this.#reader = new HeadReader(parseRequestHead, options.limits);
   }
 
   /** The state of the connection. */
@@ -161,7 +193,7 @@ export class Endpoint {
 
   /** The head of the request, or undefined until it has been sent or received. */
   get request(): RequestHead | undefined {
-    return this.#client?.request ?? this.#server?.request;
+    return this.#request;
   }
 
   /** The head of the response, or undefined until it has been sent or received. */
@@ -171,7 +203,7 @@ export class Endpoint {
 
   /** On a server: what the client offers, or undefined until its request has been checked. */
   get offer(): ReceivedOffer | undefined {
-    return this.#server?.offer;
+    return this.#offer;
   }
 
   /** What both ends agreed on, or undefined until the connection is open. */
@@ -181,13 +213,17 @@ export class Endpoint {
 
   /** The header fields of the head that was sent over HTTP/2. */
   get fields(): RawHeaders | undefined {
-    if (this.#client !== undefined) return this.#client.fields;
+    if (this.role === "client") return this.#fields;
     return this.#response && http2ResponseFields(this.#response);
   }
 
-  /** On a server: whether the request is a HEAD. Then no body is sent (RFC 9110 §9.3.2). */
+  /**
+   * On a server: whether the request is a HEAD, even if it is incomplete or wrong. Then no body is
+   * sent (RFC 9110 §9.3.2).
+   */
   get isHead(): boolean {
-    return this.#server !== undefined && this.#server.isHead;
+    if (this.#request !== undefined) return this.#request.method === "HEAD";
+    return this.#isHead || (this.role === "server" && this.#reader!.startsWith("HEAD "));
   }
 
   /**
@@ -231,8 +267,15 @@ export class Endpoint {
    * @param trailing The bytes after the head.
    * @throws {LocalProtocolError} If this end is a client, or has received other input.
    */
-  takeHead(head: RequestHead, trailing: Uint8Array = EMPTY): void {
-    this.#untouched().takeHead(head, trailing);
+  takeHead(head: RequestHead, trailing?: Uint8Array): void {
+    if (this.role === "client") {
+      throw new LocalProtocolError("Expected the role server to take a request");
+    }
+    if (this.#inputBegun || this.#request !== undefined) {
+      throw new LocalProtocolError("Expected a request before any other input");
+    }
+    this.#request = head;
+    if (trailing !== undefined && trailing.length > 0) this.#input.push(trailing);
   }
 
   /**
@@ -243,17 +286,11 @@ export class Endpoint {
    * @throws {HandshakeError} If a pseudo-header field occurs twice ("malformed-header").
    */
   takeFields(fields: RawHeaders): void {
-    const handshake = this.role === "client" ? this.#client : this.#untouched();
-    if (handshake === undefined) throw new LocalProtocolError("Expected a request to be sent");
-    handshake.takeFields(fields);
-  }
-
-  #untouched(): ServerHandshake {
-    if (this.#server === undefined) {
-      throw new LocalProtocolError("Expected the role server to take a request");
-    }
-    if (!this.#inputBegun) return this.#server;
-    throw new LocalProtocolError("Expected a request before any input, received it behind some");
+    if (this.role === "server") this.takeHead(http2RequestHead(fields));
+    else if (this.#offered === undefined || this.#response !== undefined) {
+      throw new LocalProtocolError("Expected a request to be sent, and no second head");
+    } else this.#response = http2ResponseHead(fields);
+    this.#received = fields;
   }
 
   /**
@@ -265,7 +302,7 @@ export class Endpoint {
   receive(bytes: Uint8Array | null): void {
     if (this.#protocol !== undefined) return this.#protocol.receive(bytes);
     if (this.#inputEnded) throw new LocalProtocolError("Expected no more input after its end");
-    if (this.role === "client" && this.#client === undefined) {
+    if (this.role === "client" && this.#offered === undefined) {
       throw new LocalProtocolError("Expected a request to be sent before input");
     }
     if (this.#state === "closed" && bytes !== null) {
@@ -274,7 +311,7 @@ export class Endpoint {
     this.#inputBegun = true;
     this.#inputEnded = bytes === null;
     // A server that refuses ignores what the client sends.
-    const refuses = this.#server !== undefined &&
+    const refuses = this.role === "server" &&
       (this.#state !== "connecting" || this.#failure !== undefined);
     if (!refuses) this.#input.push(bytes);
   }
@@ -289,10 +326,14 @@ export class Endpoint {
     if (this.#protocol !== undefined) return this.#protocol.next();
     if (this.#failure !== undefined) throw this.#failure;
     if (this.#state === "closed") return undefined;
+    if (this.role === "server") {
+      if (this.#asked || !this.readRequest()) return undefined;
+      this.#asked = true;
+      return requestEvent(this.#request!, this.#offer!);
+    }
     try {
-      if (this.#server !== undefined) return this.#nextRequest(this.#server);
       if (this.#incoming !== undefined) return this.#nextData(this.#incoming);
-      return this.#client && this.#nextResponse(this.#client);
+      return this.#offered && this.#nextResponse(this.#offered);
     } catch (error) {
       throw this.#fail(error);
     }
@@ -303,42 +344,61 @@ export class Endpoint {
     for (let event = this.next(); event !== undefined; event = this.next()) yield event;
   }
 
-  /** Reads the request. The input after it stays unread until the request is answered. */
-  #nextRequest(handshake: ServerHandshake): HandshakeEvent | undefined {
-    if (this.#asked) return undefined;
-    const head = this.#readHead(handshake, handshake.request);
-    if (head === undefined) return undefined;
-    this.#asked = true;
-    const { protocols, extensions } = handshake.check();
-    const host = headerValue(head.headers, "Host")!;
-    const headers = extraFields(head.headers);
-    return { type: "request", host, target: head.target, protocols, extensions, headers };
-  }
-
-  #nextResponse(handshake: ClientHandshake): HandshakeEvent | undefined {
-    const response = this.#response = this.#readHead(handshake, handshake.response);
-    if (response === undefined) return undefined;
-    if (!accepts(response)) return this.#rejected(response);
-    const { protocol, extensions } = this.#agreement = handshake.check();
-    this.#begin(finalizeExtensions(extensions, this.#supported));
-    return { type: "accept", protocol, extensions, headers: extraFields(response.headers) };
-  }
-
-  /** Reads the peer's head, unless another parser has. Later bytes stay in the input. */
-  #readHead<T>(
-    handshake: { receive(chunk: Uint8Array | null): T | undefined; readonly trailing: Uint8Array },
-    given: T | undefined,
-  ): T | undefined {
-    let head = given;
-    let at = 0;
-    while (head === undefined && at < this.#input.length) {
-      head = handshake.receive(this.#input[at++]);
+  /**
+   * On a server: reads and checks the request. Returns whether `request` and `offer` are there. The
+   * input after the request stays unread until the request is answered.
+   * @throws {RemoteProtocolError} As `next()`.
+   * @internal
+   */
+  readRequest(): boolean {
+    if (this.#failure !== undefined) throw this.#failure;
+    if (this.#offer !== undefined) return true;
+    try {
+      if (this.#received !== undefined) {
+        this.#offer = checkHttp2Request(this.#received);
+      } else {
+        const isParsed = this.#request === undefined;
+        this.#request ??= this.#readHead("request") as RequestHead | undefined;
+        if (this.#request === undefined) return false;
+        const offer = checkRequest(this.#request, isParsed);
+        this.#key = offer.key;
+        this.#offer = offer;
+      }
+      return true;
+    } catch (error) {
+      throw this.#fail(error);
     }
-    const rest = this.#input.slice(at);
-    this.#input = head === undefined || handshake.trailing.length === 0
-      ? rest
-      : [handshake.trailing, ...rest];
-    return head;
+  }
+
+  #nextResponse(offered: HandshakeOffer): HandshakeEvent | undefined {
+    try {
+      this.#response ??= this.#readHead("response") as ResponseHead | undefined;
+      if (this.#response === undefined) return undefined;
+      const head = this.#response;
+      if (!accepts(head)) return this.#rejected(head);
+      this.#agreement = this.#received === undefined
+        ? checkResponse(head, this.#key, offered)
+        : checkHttp2Response(this.#received, offered);
+    } catch (error) {
+      if (!(error instanceof HandshakeError)) throw error;
+      const { message, code, cause } = error;
+      throw new HandshakeError(message, code, { status: this.#response?.status, cause });
+    }
+    const { protocol, extensions } = this.#agreement;
+    this.#begin(finalizeExtensions(extensions, this.#options.extensions ?? NONE));
+    return { type: "accept", protocol, extensions, headers: extraFields(this.#response.headers) };
+  }
+
+  /** Reads the peer's head. Later bytes stay in the input. */
+  #readHead(what: string): RequestHead | ResponseHead | undefined {
+    for (let chunk = this.#input.shift(); chunk !== undefined; chunk = this.#input.shift()) {
+      if (chunk === null) throw lost(what);
+      const read = this.#reader!.push(chunk);
+      if (read === undefined) continue;
+      this.#reader = undefined;
+      if (read.rest.length > 0) this.#input.unshift(read.rest);
+      return read.head;
+    }
   }
 
   #rejected(response: ResponseHead): HandshakeEvent {
@@ -382,14 +442,14 @@ export class Endpoint {
     }
     if (!opens) return this.protocol.send(event);
     if (event.type === "request") return this.#sendRequest(event);
-    if (this.#server === undefined) throw misplaced(event, "a request, or a response to wait for");
+    if (this.role === "client") throw misplaced(event, "a request, or a response to wait for");
     const isConnecting = this.#state === "connecting";
     switch (event.type) {
       case "accept":
-        if (isConnecting && this.#server.offer) return this.#accept(event, this.#server);
+        if (isConnecting && this.#offer !== undefined) return this.#accept(event, this.#offer);
         throw misplaced(event, "a request that was received and not answered");
       case "reject":
-        if (isConnecting) return this.#reject(event, this.#server);
+        if (isConnecting) return this.#reject(event);
         throw misplaced(event, "a request that was not answered");
       default:
         if (this.#state === "rejecting") return this.#rejectData(event, this.#outgoing!);
@@ -399,24 +459,37 @@ export class Endpoint {
 
   #sendRequest(event: OutgoingRequest): Uint8Array {
     if (this.role === "server") throw misplaced(event, "an answer to a request");
-    if (this.#client !== undefined) throw misplaced(event, "a response to wait for");
-    const { host, target, protocols, headers, scheme } = event;
+    if (this.#offered !== undefined) throw misplaced(event, "a response to wait for");
+    const { limits, requireProtocol } = this.#options;
     const extensions = offerExtensions(this.#chosen(event));
-    const handshake = new ClientHandshake({
-      ...this.#options,
-      ...{ host, target, protocols, extensions, headers, scheme },
-    });
-    const bytes = handshake.send();
-    this.#client = handshake;
+    const offer = { protocols: event.protocols, extensions, requireProtocol };
+    const reader = new HeadReader(parseResponseHead, limits);
+    let bytes: Uint8Array = EMPTY;
+    if (event.scheme === undefined) {
+      const { head, key } = upgradeRequest(event, offer);
+      bytes = serializeRequestHead(head);
+      this.#request = head;
+      this.#key = key;
+    } else {
+      const { scheme, host: authority, target: path, headers } = event;
+      this.#fields = http2Request({ ...offer, scheme, authority, path, headers });
+      this.#request = http2RequestHead(this.#fields);
+    }
+    this.#offered = offer;
+    this.#reader = reader;
     return bytes;
   }
 
-  #accept(event: OutgoingAccept, handshake: ServerHandshake): Uint8Array {
+  #accept(event: OutgoingAccept, offer: ReceivedOffer): Uint8Array {
     const { protocol = "", headers } = event;
-    const agreed = acceptExtensions(handshake.offer!.extensions, this.#chosen(event));
+    const agreed = acceptExtensions(offer.extensions, this.#chosen(event));
     try {
       const answer = { protocol, extensions: agreed.headers, headers };
-      const { response, bytes } = handshake.accept(answer);
+      const isHttp2 = this.#received !== undefined;
+      const response = isHttp2
+        ? http2ResponseHead(http2Response(offer, answer))
+        : upgradeResponse(offer, this.#key, answer);
+      const bytes = isHttp2 ? EMPTY : serializeResponseHead(response);
       this.#response = response;
       this.#agreement = { protocol, extensions: agreed.headers };
       this.#begin(agreed.extensions);
@@ -427,12 +500,15 @@ export class Endpoint {
     }
   }
 
-  #reject(event: OutgoingReject, handshake: ServerHandshake): Uint8Array {
-    const { response, bytes, framing } = handshake.reject(event);
+  #reject(event: OutgoingReject): Uint8Array {
+    const { version = "1.1" } = this.#request ?? {};
+    const { response, framing } = refusalResponse(event, { version, isHead: this.isHead });
+    const bytes = this.#received === undefined ? serializeResponseHead(response) : EMPTY;
     this.#response = response;
     this.#state = event.hasBody ? "rejecting" : "closed";
     this.#outgoing = new BodyWriter(framing);
     this.#failure = undefined;
+    this.#asked = true;
     this.#input = [];
     return bytes;
   }
@@ -447,7 +523,7 @@ export class Endpoint {
   }
 
   #chosen({ extensions }: ExtensionChoice): readonly ExtensionFactory[] {
-    const supported = this.#supported;
+    const supported = this.#options.extensions ?? NONE;
     if (extensions === undefined) return supported;
     for (const { name } of extensions) {
       if (supported.some((one) => one.name === name)) continue;
@@ -457,7 +533,8 @@ export class Endpoint {
   }
 
   #begin(extensions: readonly Extension[]): void {
-    const protocol = new Protocol(this.role, { ...this.#protocolOptions, extensions });
+    const options: Omit<EndpointOptions, "extensions"> = this.#options;
+    const protocol = new Protocol(this.role, options, extensions);
     for (const chunk of this.#input) protocol.receive(chunk);
     this.#input = [];
     this.#protocol = protocol;
@@ -466,16 +543,23 @@ export class Endpoint {
   #fail(error: unknown): unknown {
     if (!(error instanceof HandshakeError)) return error;
     const { message, status } = error;
+    this.#isHead = this.isHead;
     this.#input = [];
     // A client cannot answer a wrong response. It can only end the transport.
-    const isAnswerable = this.#server !== undefined && status !== undefined;
+    const isAnswerable = this.role === "server" && status !== undefined;
     if (!isAnswerable) this.#state = "closed";
-    const headers = refusalHeaders(error, this.request?.version);
+    const headers = refusalHeaders(error, this.#request?.version);
     const event = isAnswerable
       ? { type: "reject" as const, status, statusText: "", headers, hasBody: false }
       : undefined;
     return this.#failure = new RemoteProtocolError(message, 1006, { cause: error, event });
   }
+}
+
+function requestEvent({ target, headers }: RequestHead, offer: ReceivedOffer): HandshakeEvent {
+  const { protocols, extensions } = offer;
+  const host = headerValue(headers, "Host")!;
+  return { type: "request", host, target, protocols, extensions, headers: extraFields(headers) };
 }
 
 function misplaced({ type }: OutgoingHandshakeEvent, expected: string): LocalProtocolError {

@@ -11,10 +11,10 @@ import type { OutgoingReject } from "./event.ts";
 import {
   checkField,
   type ExtensionHeader,
-  hasHeader,
   headerValue,
   headerValues,
   isFieldValue,
+  isNamed,
   isToken,
   parseExtensions,
   parseProtocols,
@@ -26,7 +26,7 @@ import {
 } from "./header.ts";
 import type { RequestHead, ResponseHead } from "./http1.ts";
 import { base64, sha1 } from "./sha1.ts";
-import { isAuthority, readTarget, requestUrl } from "./url.ts";
+import { checkRequestUrl, isAuthority, readTarget, requestUrl } from "./url.ts";
 
 const encoder = new TextEncoder();
 
@@ -37,6 +37,9 @@ const VERSION = "13";
 
 /** The version in heads that were converted from HTTP/2. */
 const HTTP2 = "2.0";
+
+const UPGRADE = ["Upgrade", "websocket"] as const;
+const CONNECTION = ["Connection", "Upgrade"] as const;
 
 /** Header fields that the handshake writes itself. */
 const OWN_FIELDS = new Set([
@@ -135,9 +138,8 @@ export interface Http2RequestOptions extends HandshakeOffer {
 
 /** Makes the head of a client's request, and its key (RFC 6455 §4.1). */
 export function upgradeRequest(
-  { host, target, headers = [], ...offer }:
-    & HandshakeOffer
-    & { host: string; target: string; headers?: RawHeaders },
+  { host, target, headers = [] }: { host: string; target: string; headers?: RawHeaders },
+  offer: HandshakeOffer,
 ): { head: RequestHead; key: string } {
   checkExtraFields(headers);
   // RFC 9112 §3.2: the target does not contain the host.
@@ -147,16 +149,16 @@ export function upgradeRequest(
   }
   // RFC 6455 §4.1: the key is a nonce of 16 random bytes.
   const key = base64(crypto.getRandomValues(new Uint8Array(16)));
-  const fields: [string, string][] = [
-    ["Host", host],
-    ["Upgrade", "websocket"],
-    ["Connection", "Upgrade"],
-    ["Sec-WebSocket-Key", key],
-    ["Sec-WebSocket-Version", VERSION],
+  const fields = [
+    ["Host", host] as const,
+    UPGRADE,
+    CONNECTION,
+    ["Sec-WebSocket-Key", key] as const,
+    ["Sec-WebSocket-Version", VERSION] as const,
     ...agreementFields(offer.protocols, offer.extensions),
+    ...headers,
   ];
-  const head = { method: "GET", target, version: "1.1", headers: [...fields, ...headers] };
-  return { head, key };
+  return { head: { method: "GET", target, version: "1.1", headers: fields }, key };
 }
 
 /** Makes the header fields of an extended CONNECT (RFC 8441 §4, §5). It has no key. */
@@ -183,14 +185,17 @@ function checkAuthority(host: string): void {
   throw new TypeError(`Expected a host and a port, received ${JSON.stringify(host)}`);
 }
 
-/** Checks a WebSocket request (RFC 6455 §4.2.1). The error's `status` is the one to answer with. */
-export function checkRequest(head: RequestHead): HandshakeRequest {
+/**
+ * Checks a WebSocket request (RFC 6455 §4.2.1). The error's `status` is the one to answer with.
+ * @param isParsed Whether our own parser has read the head, which has then checked the fields.
+ */
+export function checkRequest(head: RequestHead, isParsed = false): HandshakeRequest {
   const { method, version, headers } = head;
   const hasBody = announcesBody(headers);
   if (hasBody && !isUpgrade(headers)) throw plainBody();
   // An invalid host or target is reported before the other errors.
-  requestUrl(head, false);
-  checkFields(headers);
+  checkRequestUrl(head, false);
+  if (!isParsed) checkFields(headers);
   if (method !== "GET") throw refusal(405, "method", `Expected the method GET, received ${method}`);
   checkUpgrade(headers, "not-upgrade", 426);
   if (version !== "1.1") {
@@ -267,9 +272,9 @@ function unexpectedBody(): HandshakeError {
 
 /** RFC 9112 §6.3. */
 function announcesBody(headers: RawHeaders): boolean {
-  return hasHeader(headers, "Transfer-Encoding") ||
-    hasHeader(headers, "Content-Length") &&
-      headerValues(headers, "Content-Length").some((length) => length !== "0");
+  return headers.some(([name, value]) =>
+    isNamed(name, "Transfer-Encoding") || (isNamed(name, "Content-Length") && value !== "0")
+  );
 }
 
 /** RFC 6455 §4.4; `unknown` is the status for other versions. */
@@ -297,25 +302,30 @@ function checkUpgrade(headers: RawHeaders, code: HandshakeErrorCode, status?: nu
 }
 
 function isUpgrade(headers: RawHeaders): boolean {
-  const connection = headerValues(headers, "Connection");
-  return names(headerValues(headers, "Upgrade"), "websocket", parseUpgrade) &&
-    names(connection, "upgrade", (value) => parseTokenList("Connection", value));
+  return lists(headers, "Upgrade", "websocket") && lists(headers, "Connection", "upgrade");
 }
 
-/** Returns whether one of the values contains this name, in any case. */
-function names(
-  values: readonly string[],
-  name: string,
-  parse: (value: string) => string[],
-): boolean {
-  // The usual case is a single value.
-  if (values.length === 1 && values[0].toLowerCase() === name) return true;
-  return values.flatMap(parse).some((element) => element.toLowerCase() === name);
+/** Returns whether one of the fields with this name contains an element, in any case. */
+function lists(headers: RawHeaders, name: "Upgrade" | "Connection", element: string): boolean {
+  let isFound = false;
+  for (const field of headers) {
+    if (!isNamed(field[0], name)) continue;
+    // The usual value has one element.
+    if (field[1].toLowerCase() === element) isFound = true;
+    else if (elementsOf(name, field[1]).some((one) => one.toLowerCase() === element)) {
+      isFound = true;
+    }
+  }
+  return isFound;
+}
+
+function elementsOf(name: "Upgrade" | "Connection", value: string): string[] {
+  return name === "Upgrade" ? parseUpgrade(value) : parseTokenList(name, value);
 }
 
 function readOffer(headers: RawHeaders): ReceivedOffer {
   const protocols = headerValues(headers, "Sec-WebSocket-Protocol").flatMap(parseProtocols);
-  if (new Set(protocols).size !== protocols.length) {
+  if (protocols.length > 1 && new Set(protocols).size !== protocols.length) {
     // RFC 6455 §4.1: the offered subprotocols are unique.
     throw refusal(400, "malformed-header", "Expected each subprotocol once, received one twice");
   }
@@ -329,21 +339,21 @@ function readOffer(headers: RawHeaders): ReceivedOffer {
 // The response
 
 /** Makes the head of the 101 response (RFC 6455 §4.2.2). */
-export function upgradeResponse(request: HandshakeRequest, options: AcceptOptions): ResponseHead {
-  const { headers = [] } = options;
+export function upgradeResponse(
+  offer: ReceivedOffer,
+  key: string,
+  answer: AcceptOptions,
+): ResponseHead {
+  const { headers = [] } = answer;
   checkExtraFields(headers);
-  const fields: RawHeaders = [
-    ["Upgrade", "websocket"],
-    ["Connection", "Upgrade"],
-    ["Sec-WebSocket-Accept", acceptToken(request.key)],
+  const fields = [
+    UPGRADE,
+    CONNECTION,
+    ["Sec-WebSocket-Accept", acceptToken(key)] as const,
+    ...answerFields(offer, answer),
+    ...headers,
   ];
-  const others = [...answerFields(request, options), ...headers];
-  return {
-    version: "1.1",
-    status: 101,
-    statusText: "Switching Protocols",
-    headers: others.length === 0 ? fields : [...fields, ...others],
-  };
+  return { version: "1.1", status: 101, statusText: "Switching Protocols", headers: fields };
 }
 
 /** Makes the header fields of the response over HTTP/2 to a request that has been checked. */
@@ -480,7 +490,7 @@ export function refusalResponse(
   }
   const isHttp2 = request.version === HTTP2;
   const fields = headers.filter(([name]) => !isHttp2 || !isConnectionField(name));
-  const given = (name: string) => hasHeader(fields, name);
+  const given = (name: string) => fields.some((field) => isNamed(field[0], name));
   if (!given("Content-Length") && !given("Transfer-Encoding")) {
     // RFC 9110 §8.6: these statuses have no Content-Length.
     if (!hasBody && status !== 204 && status !== 304) fields.push(["Content-Length", "0"]);

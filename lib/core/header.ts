@@ -24,12 +24,7 @@ export function headerValues(headers: RawHeaders, name: string): string[] {
   return values;
 }
 
-/** Returns whether there is a field with this name, in any case. */
-export function hasHeader(headers: RawHeaders, name: string): boolean {
-  return headers.some((field) => isNamed(field[0], name));
-}
-
-function isNamed(given: string, name: string): boolean {
+export function isNamed(given: string, name: string): boolean {
   if (given.length !== name.length) return false;
   return given === name || given.toLowerCase() === name.toLowerCase();
 }

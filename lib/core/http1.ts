@@ -293,14 +293,14 @@ function parseField(text: string, start: number, end: number, base: number): [st
   return [name, value];
 }
 
+const decoder = new TextDecoder();
+
 function latin1(bytes: Uint8Array, start: number, end: number): string {
-  let text = "";
-  // Engines limit the number of arguments.
-  for (let at = start; at < end; at += 8192) {
-    const part: ArrayLike<number> = bytes.subarray(at, Math.min(at + 8192, end));
-    text += String.fromCharCode.apply(undefined, part as number[]);
-  }
-  return text;
+  const part = bytes.subarray(start, end);
+  const ascii = decoder.decode(part);
+  // In UTF-8, all other bytes change the length or are invalid.
+  if (ascii.length === part.length && !ascii.includes("\uFFFD")) return ascii;
+  return Array.from(part, (byte) => String.fromCharCode(byte)).join("");
 }
 
 function malformed(message: string, position: number): HandshakeError {
@@ -371,48 +371,6 @@ export type HeadParser<T> = (
   progress: HeadProgress,
 ) => ParsedHead<T> | undefined;
 
-export class HeadReader<T> {
-  readonly #parse: HeadParser<T>;
-  readonly #limits: HeadLimits;
-  readonly #progress = new HeadProgress();
-  /** The received bytes, and room for more. */
-  #buffer: Uint8Array = EMPTY;
-  #length = 0;
-
-  constructor(parse: HeadParser<T>, limits: HeadLimits = {}) {
-    this.#parse = parse;
-    this.#limits = limits;
-  }
-
-  /** Adds bytes. Returns the head once it is complete, and the bytes after it. */
-  push(chunk: Uint8Array): { head: T; rest: Uint8Array } | undefined {
-    this.#append(chunk);
-    const bytes = this.#buffer.subarray(0, this.#length);
-    const parsed = this.#parse(bytes, this.#limits, this.#progress);
-    if (parsed === undefined) return undefined;
-    this.#buffer = EMPTY;
-    this.#length = 0;
-    return { head: parsed.head, rest: bytes.subarray(parsed.length) };
-  }
-
-  startsWith(text: string): boolean {
-    return latin1(this.#buffer, 0, Math.min(this.#length, text.length)) === text;
-  }
-
-  #append(chunk: Uint8Array): void {
-    const length = this.#length + chunk.length;
-    if (length > this.#buffer.length) {
-      // Doubling the capacity makes the total time linear.
-      const capacity = this.#length === 0 ? length : Math.max(length, 2 * this.#length);
-      const buffer = new Uint8Array(capacity);
-      buffer.set(this.#buffer.subarray(0, this.#length));
-      this.#buffer = buffer;
-    }
-    this.#buffer.set(chunk, this.#length);
-    this.#length = length;
-  }
-}
-
 const MOST_INTERIM = 16;
 
 /** Counts interim responses (RFC 9110 §15.2), which come before the final one. */
@@ -425,26 +383,59 @@ export class InterimCount {
   }
 }
 
-export class ResponseReader {
-  readonly #limits: HeadLimits | undefined;
-  #reader: HeadReader<ResponseHead>;
+/** Reads a head from chunks. Skips interim responses. */
+export class HeadReader<T> {
+  readonly #parse: HeadParser<T>;
+  readonly #limits: HeadLimits;
   readonly #interim = new InterimCount();
+  #progress = new HeadProgress();
+  /** The first chunk, or a buffer of this reader's with room for more. */
+  #buffer: Uint8Array = EMPTY;
+  #length = 0;
 
-  constructor(limits?: HeadLimits) {
+  constructor(parse: HeadParser<T>, limits: HeadLimits = {}) {
+    this.#parse = parse;
     this.#limits = limits;
-    this.#reader = new HeadReader(parseResponseHead, limits);
   }
 
-  /** Adds bytes. Returns the head of the final response once it is complete, and the rest. */
-  push(chunk: Uint8Array): { head: ResponseHead; rest: Uint8Array } | undefined {
-    for (let bytes = chunk;;) {
-      const read = this.#reader.push(bytes);
-      // RFC 9110 §15.2: a client must accept interim responses that it did not ask for. 101 is
-      // final here.
-      if (read === undefined || read.head.status >= 200 || read.head.status === 101) return read;
-      this.#interim.add();
-      this.#reader = new HeadReader(parseResponseHead, this.#limits);
-      bytes = read.rest;
+  /** Adds bytes. Returns the head once it is complete, and the bytes after it. */
+  push(chunk: Uint8Array): { head: T; rest: Uint8Array } | undefined {
+    const isFirst = this.#length === 0;
+    if (isFirst) this.#buffer = chunk;
+    else this.#append(chunk);
+    this.#length += chunk.length;
+    let parsed: ParsedHead<T> | undefined;
+    try {
+      parsed = this.#parse(this.#buffer.subarray(0, this.#length), this.#limits, this.#progress);
+    } finally {
+      // The caller may use the chunk again.
+      if (isFirst && parsed === undefined) this.#buffer = chunk.slice();
     }
+    if (parsed === undefined) return undefined;
+    const { head } = parsed;
+    const rest = this.#buffer.slice(parsed.length, this.#length);
+    this.#length = 0;
+    const { status = 200 } = head as { status?: number };
+    // RFC 9110 §15.2: a client must accept interim responses that it did not ask for. 101 is final
+    // here.
+    if (status >= 200 || status === 101) return { head, rest };
+    this.#interim.add();
+    this.#progress = new HeadProgress();
+    return this.push(rest);
+  }
+
+  startsWith(text: string): boolean {
+    return latin1(this.#buffer, 0, Math.min(this.#length, text.length)) === text;
+  }
+
+  #append(chunk: Uint8Array): void {
+    const length = this.#length + chunk.length;
+    if (length > this.#buffer.length) {
+      // Doubling the capacity makes the total time linear.
+      const buffer = new Uint8Array(Math.max(length, 2 * this.#length));
+      buffer.set(this.#buffer.subarray(0, this.#length));
+      this.#buffer = buffer;
+    }
+    this.#buffer.set(chunk, this.#length);
   }
 }

@@ -51,17 +51,8 @@ export type { TextCodec } from "./utf8.ts";
 export { CloseCode, type CloseInfo, parseClose, serializeClose } from "./close.ts";
 
 // The opening handshake.
-export { ClientHandshake, type ClientHandshakeOptions } from "./client_handshake.ts";
-export { ServerHandshake } from "./server_handshake.ts";
 export type { BodyFraming } from "./body.ts";
-export { acceptToken } from "./handshake.ts";
-export type {
-  AcceptOptions,
-  Agreement,
-  HandshakeOffer,
-  HandshakeRequest,
-  ReceivedOffer,
-} from "./handshake.ts";
+export { acceptToken, type Agreement, type ReceivedOffer } from "./handshake.ts";
 export {
   type HeadLimits,
   type HeadProgress,

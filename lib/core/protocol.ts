@@ -180,11 +180,14 @@ export class Protocol {
    * Makes one end of a connection after the opening handshake.
    * @param role The role of this end.
    * @param options The extensions and limits.
+   * @param agreed The extensions that an `Endpoint` has agreed on. Its options have been checked.
+   * Internal.
    */
-  constructor(role: Role, options: ProtocolOptions = {}) {
-    checkKnown("Protocol", options, PROTOCOL_OPTIONS);
+  constructor(role: Role, options: ProtocolOptions = {}, agreed?: readonly Extension[]) {
+    if (agreed === undefined) checkKnown("Protocol", options, PROTOCOL_OPTIONS);
     this.#role = role;
-    const { extensions = NONE, onReady, onFrame } = options;
+    const { onReady, onFrame } = options;
+    const extensions = agreed ?? options.extensions ?? NONE;
     this.#observer = onFrame && new FrameObserver(onFrame);
     this.#decoder = new FrameDecoder({ ...options, role, rsvInUse: bitsOf(extensions) });
     this.#messages = new MessageReader(options, false, options.allocate);

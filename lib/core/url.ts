@@ -116,7 +116,8 @@ export function readTarget(target: string): Target | undefined {
 /** Returns the normalized path of a request target, or undefined if the target is not valid. */
 export function pathOfTarget(target: string): string | undefined {
   const read = readTarget(target);
-  return read && join(false, read.authority ?? "localhost", read.path)?.pathname;
+  const url = read && join(false, read.authority ?? "localhost", read.path);
+  return url && new URL(url).pathname;
 }
 
 /**
@@ -124,10 +125,18 @@ export function pathOfTarget(target: string): string | undefined {
  * @throws {HandshakeError} If the URL is not valid: "host" or "malformed-head", with the status
  * 400.
  */
-export function requestUrl(
+export function requestUrl(head: RequestHead, secure: boolean): URL {
+  return new URL(checkRequestUrl(head, secure));
+}
+
+/**
+ * Checks the URL of a request, and returns its text.
+ * @throws {HandshakeError} As `requestUrl()`.
+ */
+export function checkRequestUrl(
   { method, target, version, headers }: RequestHead,
   secure: boolean,
-): URL {
+): string {
   const hosts = headerValues(headers, "Host");
   // RFC 9112 §3.2: HTTP/1.0 requests may have no Host field.
   if (hosts.length === 0 && version === "1.0") hosts.push("localhost");
@@ -152,24 +161,21 @@ export function requestUrl(
   const url = read?.authority !== undefined && version !== "2.0"
     ? join(read.secure ?? secure, read.authority, read.path)
     : undefined;
-  if (url === undefined) {
-    throw refusal(
-      400,
-      "malformed-head",
-      `Expected a target that is a path or the URL of a WebSocket, received ${target}`,
-    );
-  }
-  return url;
+  if (url !== undefined) return url;
+  throw refusal(
+    400,
+    "malformed-head",
+    `Expected a target that is a path or the URL of a WebSocket, received ${target}`,
+  );
 }
 
-/** The parts have been checked, so that none of them can end within another. */
-function join(secure: boolean, authority: string, path: string): URL | undefined {
-  try {
-    return new URL(`${secure ? "https" : "http"}://${authority}${path}`);
-  } catch {
-    // The port is greater than 65535, or the host is not valid.
-    return undefined;
-  }
+/**
+ * Returns the URL of the parts, or undefined if the port is greater than 65535 or the host is not
+ * valid. The parts have been checked, so that none of them can end within another.
+ */
+function join(secure: boolean, authority: string, path: string): string | undefined {
+  const url = `${secure ? "https" : "http"}://${authority}${path}`;
+  return URL.canParse(url) ? url : undefined;
 }
 
 export function formatAuthority(hostname: string, port: number): string {

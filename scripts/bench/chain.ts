@@ -7,7 +7,7 @@
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { type ByteDuplex, toStreams } from "../../lib/byte_streams.ts";
-import { ServerHandshake } from "../../lib/core/mod.ts";
+import { Endpoint } from "../../lib/core/mod.ts";
 import { headOf, upgradedTransport } from "../../lib/runtime/node_upgrade.ts";
 import {
   FrameDecoderStream,
@@ -43,10 +43,10 @@ export function echoBatches({ readable, writable }: ByteDuplex): Promise<void> {
 export async function serveChain(echo: (duplex: ByteDuplex) => Promise<void>): Promise<number> {
   const server = createServer();
   server.on("upgrade", (request, socket, head) => {
-    const handshake = new ServerHandshake();
-    handshake.takeHead(headOf(request), new Uint8Array(head));
-    handshake.check();
-    socket.write(handshake.accept().bytes);
+    const endpoint = new Endpoint("server");
+    endpoint.takeHead(headOf(request), new Uint8Array(head));
+    endpoint.next();
+    socket.write(endpoint.send({ type: "accept" }));
     // The load ends by destroying its sockets.
     echo(toStreams(upgradedTransport(socket))).catch(() => {});
   });

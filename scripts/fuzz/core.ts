@@ -1,10 +1,11 @@
 /** The sans-I/O core as targets: synchronous, so that they take the most inputs. */
 import assert from "node:assert/strict";
 import {
-  ClientHandshake,
+  Endpoint,
   type Frame,
   FrameDecoder,
   HandshakeError,
+  headerValue,
   LocalProtocolError,
   type Message,
   MessageAssembler,
@@ -19,7 +20,6 @@ import {
   response,
   type Role,
   serializeExtensions,
-  ServerHandshake,
 } from "../../lib/core/mod.ts";
 import { HeadReader } from "../../lib/core/http1.ts";
 import { frameInput, joined, type Said } from "./frames.ts";
@@ -163,27 +163,26 @@ function kind(closeCode: number | undefined): string {
   return closeCode === 1005 || closeCode === 1006 ? String(closeCode) : "with a code";
 }
 
-/** Gives chunks to one side of a handshake; says how it went. */
-function shake(
-  handshake: ClientHandshake | ServerHandshake,
-  chunks: Uint8Array[],
-  accept: () => void,
-): string {
+/** Gives chunks to one end of a handshake; says how it went. */
+function shake(endpoint: Endpoint, chunks: Uint8Array[], accept: () => void): string {
   let rest = 0;
   try {
     for (const chunk of [...chunks, null]) {
-      const head = handshake.receive(chunk);
+      endpoint.receive(chunk);
       rest += chunk?.length ?? 0;
-      if (head === undefined) continue;
-      assert.ok(head.headers.length <= 128);
-      assert.ok(handshake.trailing.length <= rest);
-      handshake.check();
+      const event = endpoint.next();
+      if (event === undefined) continue;
+      const { headers } = (endpoint.role === "server" ? endpoint.request : endpoint.response)!;
+      assert.ok(headers.length <= 128);
+      assert.ok(endpoint.bufferedAmount <= rest);
+      if (event.type === "reject") throw new HandshakeError("The server refuses", "status");
       accept();
       return "agreed";
     }
     return assert.fail("A handshake ended without a head or an error");
-  } catch (error) {
-    if (error instanceof HandshakeError && handshake instanceof ServerHandshake) {
+  } catch (thrown) {
+    const error = thrown instanceof RemoteProtocolError ? thrown.cause : thrown;
+    if (error instanceof HandshakeError && endpoint.role === "server") {
       const { status, code } = error;
       assert.equal(status === undefined, code === "connection-lost", `status of ${code}`);
     }
@@ -200,15 +199,15 @@ function alike(chopped: string, whole: string, taken: string): void {
 }
 
 const server: Target = {
-  what: "ServerHandshake: an agreement, or an error with its status",
+  what: "Endpoint of a server: an agreement, or an error with its status",
   inputs: 100_000,
   run(random) {
     const { bytes, valid } = requestInput(random);
     const chunks = chop(random, bytes);
     const outcomes = [chunks, [bytes]].map((input) => {
-      const handshake = new ServerHandshake();
-      return shake(handshake, input, () => {
-        const text = new TextDecoder("latin1").decode(handshake.accept().bytes);
+      const endpoint = new Endpoint("server");
+      return shake(endpoint, input, () => {
+        const text = new TextDecoder("latin1").decode(endpoint.send({ type: "accept" }));
         assert.match(text, /^HTTP\/1\.1 101 [^\r\n]+(\r\n[A-Za-z-]+: [^\r\n]*)+\r\n\r\n$/);
       });
     });
@@ -219,13 +218,14 @@ const server: Target = {
 };
 
 const client: Target = {
-  what: "ClientHandshake: an agreement, or an error",
+  what: "Endpoint of a client: an agreement, or an error",
   inputs: 100_000,
   run(random) {
-    const handshake = new ClientHandshake({ host: "a", target: "/", protocols: ["chat"] });
-    const key = handshake.request.headers.find(([name]) => name === "Sec-WebSocket-Key")![1];
+    const endpoint = new Endpoint("client");
+    endpoint.send({ type: "request", host: "a", target: "/", protocols: ["chat"] });
+    const key = headerValue(endpoint.request!.headers, "Sec-WebSocket-Key")!;
     const { bytes, valid } = responseInput(random, key);
-    const outcome = shake(handshake, chop(random, bytes), () => {});
+    const outcome = shake(endpoint, chop(random, bytes), () => {});
     if (valid) assert.equal(outcome, "agreed");
     return outcome;
   },

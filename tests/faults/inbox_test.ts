@@ -5,8 +5,9 @@ import process from "node:process";
 import { accept, type Message, WebSocketError } from "../../mod.ts";
 import type { WebSocketConnection } from "../../mod.ts";
 import {
-  ClientHandshake,
   encodeFrame,
+  Endpoint,
+  type ExtensionFactory,
   type Frame,
   FrameDecoder,
   Opcode,
@@ -220,10 +221,9 @@ describe("B5 what a paused connection holds", () => {
         const kept: unknown[] = [];
         for (let i = 0; i < count + 5; i++) {
           const feed = new Feed(stream(...frames));
-          const handshake = new ClientHandshake({ host: "localhost", target: "/" });
           const accepted = accept(feed, options);
           await until(() => feed.handled);
-          feed.give(handshake.send());
+          feed.give(requestBytes());
           open.push([await accepted, feed]);
         }
         // The first ones fill what all connections share.
@@ -278,8 +278,7 @@ describe("B5 chunks that wait to be decoded", () => {
       extensions: [new Toy("slow", 0, { slow: true })],
     });
     await until(() => feed.handled);
-    const extensions = [{ name: "slow", parameters: [] }];
-    feed.give(new ClientHandshake({ host: "localhost", target: "/", extensions }).send());
+    feed.give(requestBytes([new Toy("slow", 0)]));
     const ws = await accepted;
     assert.equal(ws.extensions, "slow");
     const frame = masked(binaryFrame(pattern(10)));
@@ -291,6 +290,12 @@ describe("B5 chunks that wait to be decoded", () => {
     ws.terminate();
   });
 });
+
+/** The request of a client that offers these extensions. */
+function requestBytes(extensions: ExtensionFactory[] = []): Uint8Array {
+  const client = new Endpoint("client", { extensions });
+  return client.send({ type: "request", host: "localhost", target: "/" });
+}
 
 /** The memory in use, without what is garbage. */
 async function memory(): Promise<number> {

@@ -19,14 +19,7 @@ import {
 import * as browser from "../../lib/browser.ts";
 import { attachHttp2, connectHttp2, upgradeHttp2 } from "../../lib/http2.ts";
 import { attach, upgrade } from "../../lib/node.ts";
-import {
-  ClientHandshake,
-  Endpoint,
-  FrameDecoder,
-  PerMessageDeflate,
-  Protocol,
-  ServerHandshake,
-} from "../../lib/core/mod.ts";
+import { Endpoint, FrameDecoder, PerMessageDeflate, Protocol } from "../../lib/core/mod.ts";
 import {
   assemble,
   FrameDecoderStream,
@@ -173,12 +166,6 @@ const CALLS: [
   ]],
   ["Protocol", (options) => new Protocol("client", options), [
     [{ max_message_size: 1 }, /^Protocol has no option max_message_size: use maxMessageSize$/],
-  ]],
-  ["ClientHandshake", (options) => new ClientHandshake(options), [
-    [{ host: "a", target: "/", subprotocols: [] }, /^ClientHandshake .*: use protocols$/],
-  ]],
-  ["ServerHandshake", (options) => new ServerHandshake(options), [
-    [{ maxHeaderSize: 1 }, /: use maxHeadSize$/],
   ]],
   ["assemble", (options) => assemble({} as never, options), [
     [{ role: "client", maxPayload: 1 }, /^assemble\(\) .*: use maxMessageSize$/],
@@ -466,7 +453,10 @@ describe("F values that would be misunderstood in silence", () => {
       [() => new FrameDecoder({} as never), /role to be/],
       [() => new Endpoint({ role: "client" } as never), /role to be .* received object/],
       [() => new Endpoint("client", { maxPayload: 1 } as never), /use maxMessageSize$/],
-      [() => new ClientHandshake({ host: "a", target: "/", path: "/" } as never), /no option path/],
+      [
+        () => new Endpoint("client", { limits: { maxHeaderSize: 1 } } as never),
+        /^limits has no option maxHeaderSize: use maxHeadSize$/,
+      ],
     ];
     for (const [call, message] of calls) assert.throws(call, { name: "TypeError", message });
   });

@@ -348,10 +348,9 @@ describe("H5 Uptime is the connection's", () => {
         ...SILENT,
         connect: () => {
           const [near, far] = transportPair();
-          const peer = new RawPeer(far, "server", (handshake) => {
-            handshake.check();
+          const peer = new RawPeer(far, "server", (accept) => {
             setTimeout(() => peer.send(closeFrame(1013)), 0);
-            return handshake.accept().bytes;
+            return accept();
           });
           peer.polite = false;
           return Promise.resolve(near);

@@ -11,7 +11,6 @@ import {
   type WebSocketConnection,
 } from "../../mod.ts";
 import {
-  ClientHandshake,
   Endpoint,
   parseRequestHead,
   parseResponseHead,
@@ -205,7 +204,8 @@ describe("C1 the Host header is a host and an optional port", () => {
       // What an address or a port may be is the URL's matter.
       if (/^\[[\da-f.:]+\]$/.test(host)) continue;
       if (host === "x%2fadmin") continue;
-      assert.throws(() => new ClientHandshake({ host, target: "/" }), TypeError, host);
+      const request = { type: "request", host, target: "/" } as const;
+      assert.throws(() => new Endpoint("client").send(request), TypeError, host);
       const asked = { scheme: "http", authority: host, path: "/" } as const;
       assert.throws(() => http2Request(asked), TypeError, host);
     }
@@ -312,7 +312,8 @@ describe("C2 a target is a path or the URL of a WebSocket", () => {
     for (const [target, url] of TARGETS) {
       // A client knows what it asks for: ports and addresses are the server's matter.
       if (url !== undefined || target === "http://y:65536/pub") continue;
-      assert.throws(() => new ClientHandshake({ host: "x", target }), TypeError, target);
+      const request = { type: "request", host: "x", target } as const;
+      assert.throws(() => new Endpoint("client").send(request), TypeError, target);
       const asked = { scheme: "http", authority: "x", path: target } as const;
       assert.throws(() => http2Request(asked), TypeError, target);
     }

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import type { ServerHttp2Stream } from "node:http2";
 import { it } from "../it.ts";
 import { connect, type ConnectOptions, HandshakeError, WebSocketStream } from "../../mod.ts";
-import { ClientHandshake, Endpoint, RemoteProtocolError } from "../../lib/core/mod.ts";
+import { Endpoint, RemoteProtocolError } from "../../lib/core/mod.ts";
 import { connectHttp2 } from "../../lib/http2.ts";
 import { latin1 } from "../bytes.ts";
 import { certificates } from "../certificates.ts";
@@ -167,13 +167,12 @@ describe("C5 a redirect takes nothing of the caller's to another origin", () => 
 
   it("C5 the client's certificate is for the first origin", async () => {
     const shown: (TlsConnectOptions | undefined)[] = [];
-    const answer: Answer = (handshake, { target }) => {
+    const answer: Answer = (accept, { target }) => {
       const location = { "/away": "/again", "/again": "wss://other.test/" }[target];
       if (location !== undefined) {
         return latin1(`HTTP/1.1 302 a\r\nContent-Length: 0\r\nLocation: ${location}\r\n\r\n`);
       }
-      handshake.check();
-      return handshake.accept().bytes;
+      return accept();
     };
     const provider: TransportProvider = {
       connect({ tls }) {
@@ -312,16 +311,19 @@ describe("C8 interim responses are skipped", () => {
     assert.equal(error.code, "connection-lost");
   });
 
-  it("C8 Endpoint and ClientHandshake skip them too", () => {
+  it("C8 Endpoint skips them too", () => {
     const client = new Endpoint("client");
     client.send({ type: "request", host: "x", target: "/" });
     client.receive(latin1(`${interim(16)}HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n`));
     const event = client.next();
     assert.equal(event?.type === "reject" && event.status, 403);
 
-    const handshake = new ClientHandshake({ host: "x", target: "/" });
-    assert.equal(handshake.receive(latin1(interim(16))), undefined);
-    assert.throws(() => handshake.receive(latin1(INTERIM[0])), { code: "head-too-large" });
+    const waiting = new Endpoint("client");
+    waiting.send({ type: "request", host: "x", target: "/" });
+    waiting.receive(latin1(interim(16)));
+    assert.equal(waiting.next(), undefined);
+    waiting.receive(latin1(INTERIM[0]));
+    assert.throws(() => waiting.next(), ({ cause }) => cause.code === "head-too-large");
   });
 
   it("C8 over HTTP/2 too", { skip: noServer }, async () => {

@@ -107,13 +107,12 @@ function acceptPeer(transport: Transport, entries: Map<string, Entry>): void {
     end: () => transport.end(),
     destroy: () => transport.destroy(),
   };
-  const peer = new RawPeer<Transport>(counting, "server", (handshake, head) => {
+  const peer = new RawPeer<Transport>(counting, "server", (accept, head) => {
     const [name, answer = ""] = head.target.slice(1).split("?");
     entries.set(name, { peer, received: () => received });
     if (answer === "hang") return undefined;
-    handshake.check();
     if (/^\d/.test(answer)) return utf8(`HTTP/1.1 ${answer} No\r\nContent-Length: 0\r\n\r\n`);
-    return handshake.accept({ protocol: answer }).bytes;
+    return accept(answer);
   });
   transport.resume();
 }
