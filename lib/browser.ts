@@ -39,7 +39,7 @@ export type {
 /** Options of {@linkcode connect}. */
 export interface ConnectOptions extends Omit<FromWebSocketOptions, "request"> {
   /** Subprotocols, the preferred one first. */
-  protocols?: string[];
+  protocols?: string[] | undefined;
 }
 
 const platform = globalThis as unknown as {

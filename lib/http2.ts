@@ -96,7 +96,7 @@ export interface AttachHttp2Options extends UpgradeOptions {
    * begun to read or answer a request for a WebSocket within one second, the request is answered with
    * 404; if there are no such listeners, it is answered at once. By default, all requests are taken.
    */
-  path?: string | Http2PathFilter;
+  path?: string | Http2PathFilter | undefined;
 }
 
 const ATTACH_OPTIONS: OptionNames<AttachHttp2Options> = { ...UPGRADE_OPTIONS, path: true };

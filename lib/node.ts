@@ -42,22 +42,28 @@ export type PathFilter = (path: string, request: IncomingMessage) => boolean;
 export interface AttachOptions
   extends Omit<UpgradeOptions, "onRequest" | "selectProtocol" | "onResponse"> {
   /** Like the option of `serve()`, with the request of `node:http` as an additional argument. */
-  onRequest?: (
-    request: Request,
-    incoming: IncomingMessage,
-  ) => Response | void | undefined | Promise<Response | void | undefined>;
+  onRequest?:
+    | ((
+      request: Request,
+      incoming: IncomingMessage,
+    ) => Response | void | undefined | Promise<Response | void | undefined>)
+    | undefined;
   /** Like the option of `serve()`, with the request of `node:http` as an additional argument. */
-  selectProtocol?: (
-    offered: readonly string[],
-    request: Request,
-    incoming: IncomingMessage,
-  ) => string | undefined | void;
+  selectProtocol?:
+    | ((
+      offered: readonly string[],
+      request: Request,
+      incoming: IncomingMessage,
+    ) => string | undefined | void)
+    | undefined;
   /** Like the option of `serve()`, with the request of `node:http` as an additional argument. */
-  onResponse?: (
-    headers: Headers,
-    request: Request,
-    incoming: IncomingMessage,
-  ) => void | Promise<void>;
+  onResponse?:
+    | ((
+      headers: Headers,
+      request: Request,
+      incoming: IncomingMessage,
+    ) => void | Promise<void>)
+    | undefined;
   /**
    * The path of the requests to take, without the query, or a function that decides by the path. By
    * default, all requests are taken. Other requests for a WebSocket are left to the other 'upgrade'
@@ -65,7 +71,7 @@ export interface AttachOptions
    * of the event loop. A listener that needs more time must add an 'error' listener to the socket at
    * once, which it needs anyway: without one, a client that resets its connection ends the process.
    */
-  path?: string | PathFilter;
+  path?: string | PathFilter | undefined;
 }
 
 function withIncoming(

@@ -50,57 +50,57 @@ export interface InboxStrategy {
    * Without `size`, the sum is about the memory that the messages take, in bytes.
    * @default {65_536}
    */
-  highWaterMark?: number;
+  highWaterMark?: number | undefined;
   /**
    * Measures a message that has to wait. If the result is negative, Infinity or not a number, the
    * connection fails with 1011; a `ByteLengthQueuingStrategy` gives such a result for text. By default, the
    * size is the length of the message plus 64 for text, or plus 256 for bytes.
    */
-  size?: (message: Message) => number;
+  size?: ((((message: Message) => number) | undefined) | undefined) | undefined;
 }
 
 /** Options that clients and servers have in common. */
 export interface ConnectionOptions {
   /** Subprotocols, the preferred one first. */
-  protocols?: string[];
+  protocols?: string[] | undefined;
   /** Additional header fields for the request or the response. */
-  headers?: HeadersLike;
+  headers?: HeadersLike | undefined;
   /**
    * Extensions of the protocol, the preferred one first. A client offers these extensions, a server accepts
    * them.
    */
-  extensions?: readonly ExtensionFactory[];
+  extensions?: readonly ExtensionFactory[] | undefined;
   /**
    * Whether and how to compress messages, if the peer agrees (RFC 7692). Compression costs CPU time and
    * memory.
    * @default true on a client, false on a server
    */
-  compression?: boolean | PerMessageDeflateOptions;
+  compression?: boolean | PerMessageDeflateOptions | undefined;
   /** Ends the opening handshake when aborted. The signal has no effect afterwards. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
   /**
    * Maximum size of a message to receive, in bytes. A larger message fails the connection with 1009.
    * Infinity disables the limit.
    * @default {1_048_576} and Infinity in a `WebSocketStream`
    */
-  maxMessageSize?: number;
+  maxMessageSize?: number | undefined;
   /**
    * Maximum size of a frame to receive, in bytes. A larger frame fails the connection with 1009.
    * @default {Infinity}
    */
-  maxFrameSize?: number;
+  maxFrameSize?: number | undefined;
   /**
    * Maximum number of pings and unrequested pongs to receive in a second, in addition to one for each
    * message. As many may come at once. One more fails the connection with 1008. Infinity disables the limit.
    * @default {10_000}
    */
-  maxControlFramesPerSecond?: number;
+  maxControlFramesPerSecond?: number | undefined;
   /**
    * Maximum number of bytes that may wait to be sent, including the message at hand. Text counts its UTF-16
    * code units. Beyond this limit, `slow` decides. One message is always let through.
    * @default {1_048_576}
    */
-  maxBufferedAmount?: number;
+  maxBufferedAmount?: number | undefined;
   /**
    * What happens if a message exceeds `maxBufferedAmount` because the peer is too slow. With "wait", the
    * send waits, as any send waits while more than 64 KiB are buffered. With "close", the connection is
@@ -108,19 +108,19 @@ export interface ConnectionOptions {
    * with InvalidStateError. Chunks for `writable` and messages of several frames always wait.
    * @default {"wait"}
    */
-  slow?: "wait" | "close" | "terminate";
+  slow?: "wait" | "close" | "terminate" | undefined;
   /**
    * Maximum time for the opening handshake, in milliseconds. 0 disables the limit. Time in which this
    * process stands still does not count.
    * @default {10_000}
    */
-  openTimeout?: number;
+  openTimeout?: number | undefined;
   /**
    * Time between two pings, in milliseconds. 0 disables pings: then a peer that disappears while the
    * transport is paused is not noticed.
    * @default {20_000} and 0 in a `WebSocketStream`
    */
-  pingInterval?: number;
+  pingInterval?: number | undefined;
   /**
    * Maximum time to wait for a pong, in milliseconds, before the connection fails with 1011. 0 disables the
    * limit. The time starts again whenever bytes arrive, or bytes leave that had to wait because the peer did
@@ -129,25 +129,27 @@ export interface ConnectionOptions {
    * sent before the ping and no pong has confirmed them, because a slow peer may still have to read them.
    * @default {20_000} and 0 in a `WebSocketStream`
    */
-  pingTimeout?: number;
+  pingTimeout?: number | undefined;
   /**
    * Maximum time for the closing handshake, in milliseconds, before the transport is cut. 0 disables the
    * limit. Time in which this process stands still does not count.
    * @default {10_000}
    */
-  closeTimeout?: number;
+  closeTimeout?: number | undefined;
   /**
    * How much may wait to be read.
    * @default 65,536, counting the length of each message plus 64 for text, or plus 256 for bytes
    */
-  readableStrategy?: InboxStrategy;
+  readableStrategy?: InboxStrategy | undefined;
   /**
    * Called with each frame, for diagnosis. The callback must not change or keep the payload; see the same
    * member of `ProtocolOptions`.
    */
-  onFrame?: (direction: "in" | "out", frame: Frame) => void;
+  onFrame?:
+    | ((((direction: "in" | "out", frame: Frame) => void) | undefined) | undefined)
+    | undefined;
   /** Makes the transports. By default, the provider of the running platform is used. */
-  provider?: TransportProvider;
+  provider?: TransportProvider | undefined;
 }
 
 export const CONNECTION_OPTIONS: OptionNames<ConnectionOptions> = {
@@ -326,14 +328,14 @@ function checkAlpn(name: string, value: unknown): void {
 /** Options of `send()`. */
 export interface SendOptions {
   /** Whether to send a text message; bytes must then be UTF-8. By default, strings are text. */
-  text?: boolean;
+  text?: boolean | undefined;
   /** Whether to compress the message, if compression was agreed on. By default, its size decides. */
-  compress?: boolean;
+  compress?: boolean | undefined;
   /**
    * Withdraws the message while it waits for a fragmented message to end. If a message of several frames
    * is aborted after its first frame, the connection fails with 1011.
    */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 export const SEND_OPTIONS: OptionNames<SendOptions> = {

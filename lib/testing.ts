@@ -18,19 +18,19 @@ export interface TransportPairOptions {
    * Time that bytes need to arrive, in milliseconds. With 0 they arrive in the next turn of the event loop.
    * @default {0}
    */
-  delay?: number;
+  delay?: number | undefined;
   /**
    * Maximum number of bytes that arrive at once.
    * @default {Infinity}
    */
-  chunkSize?: number;
+  chunkSize?: number | undefined;
   /**
    * Number of bytes that may be under way before `bufferedAmount` grows.
    * @default {65_536}
    */
-  capacity?: number;
+  capacity?: number | undefined;
   /** Breaks the line once. By default it never breaks. */
-  fault?: LineFault;
+  fault?: LineFault | undefined;
 }
 
 /** Says when and how the line of a {@linkcode transportPair} breaks. */
@@ -58,11 +58,11 @@ export interface PairOptions extends TransportPairOptions {
    * URL that the client connects to.
    * @default {"ws://localhost/"}
    */
-  url?: string | URL;
+  url?: string | URL | undefined;
   /** Options of the client. */
-  client?: Omit<ConnectOptions, "transport">;
+  client?: Omit<ConnectOptions, "transport"> | undefined;
   /** Options of the server. */
-  server?: Omit<ServeOptions, "hostname" | "port" | "unix" | "reusePort" | "tls">;
+  server?: Omit<ServeOptions, "hostname" | "port" | "unix" | "reusePort" | "tls"> | undefined;
 }
 
 const TRANSPORT_PAIR_OPTIONS: OptionNames<TransportPairOptions> = {

@@ -29,24 +29,24 @@ export interface TlsConnectOptions {
    * Certificates of the authorities to trust instead of the platform's authorities. On Deno, they are
    * trusted in addition.
    */
-  ca?: string | string[];
+  ca?: string | string[] | undefined;
   /** Certificate of the client, and its chain, for a server that asks for one. */
-  cert?: string;
+  cert?: string | undefined;
   /** Private key of `cert`. */
-  key?: string;
+  key?: string | undefined;
   /**
    * Name that the server's certificate must be valid for. On Deno, it cannot be combined with `cert`. By
    * default, the host name of the server.
    */
-  servername?: string;
+  servername?: string | undefined;
   /** Application protocols to offer (ALPN), the preferred one first. */
-  alpn?: string[];
+  alpn?: string[] | undefined;
   /**
    * Accepts any certificate, so that anybody can read and change the bytes. Use it only in tests. On
    * Deno, use the flag `--unsafely-ignore-certificate-errors` instead.
    * @default {false}
    */
-  insecureSkipVerify?: boolean;
+  insecureSkipVerify?: boolean | undefined;
 }
 
 /** The TLS options of a server. Certificates and keys are in PEM format. */
@@ -59,9 +59,9 @@ export interface TlsServeOptions {
    * Certificates of the authorities whose clients are accepted. Each client must then show a certificate.
    * Not available on Deno.
    */
-  ca?: string | string[];
+  ca?: string | string[] | undefined;
   /** Application protocols to choose from (ALPN), the preferred one first. */
-  alpn?: string[];
+  alpn?: string[] | undefined;
 }
 
 /** The callbacks of a {@linkcode Transport}. */

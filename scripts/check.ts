@@ -12,6 +12,8 @@ const STEPS = [
   // What the README says of speed is what was measured.
   ["run", "-A", "scripts/bench.ts", "render", "--check"],
   ["doc", "--lint", ...Object.values(config.exports)],
+  // Types that JSR refuses, and files that the package lacks.
+  ["publish", "--dry-run", "--allow-dirty"],
 ];
 
 await takeNoArguments("check", Deno.args);

@@ -1,28 +1,47 @@
 /** Checks the npm package as a user gets it: `deno task check:npm`. */
 import { takeNoArguments } from "./arguments.ts";
-import { ROOT, runDevTool } from "./process.ts";
+import config from "../deno.json" with { type: "json" };
+import { mustRun, ROOT, runDevTool } from "./process.ts";
 import { copyProgram, installTarball } from "./tarball.ts";
 
-/**
- * Programs against the package, and which settings are theirs: one's entry point is for those who have
- * `node:http`, and that of another for bundlers for browsers.
- */
+/** Programs that use the package, and the settings that each is compiled with. */
 const PROGRAMS: Record<string, (setting: string) => boolean> = {
   "types_consumer.ts": () => true,
+  // Its entry points need `node:http`.
   "types_consumer_node.ts": (setting) => setting.includes("@types/node"),
   "types_consumer_browser.ts": (setting) => setting.includes("lib dom"),
 };
-/** A user's compiler options: the declarations must hold with each of them, lib check included. */
-const TYPE_SETTINGS: Record<string, string[]> = {
-  "@types/node alone": ["--lib", "es2022", "--types", "node"],
-  "lib dom alone": ["--lib", "es2022,dom,dom.iterable,dom.asynciterable", "--types", ""],
-  "lib dom and @types/node": [
-    "--lib",
-    "esnext,dom,dom.iterable,dom.asynciterable",
-    "--types",
-    "node",
-  ],
+
+interface Compiler {
+  /** The package. */
+  spec: string;
+  /** The folder of its `@types/node`. */
+  types: string;
+  /** The libraries of its "dom". */
+  dom: string;
+}
+
+/** The newest compiler, and the oldest one that is supported with types of Node that it can read. */
+const COMPILERS: Compiler[] = [
+  { spec: config.imports.typescript, types: "@types", dom: "dom,dom.iterable,dom.asynciterable" },
+  {
+    spec: config.imports["typescript-5.2"],
+    types: `${folderOf(config.imports["@types/node-20"])}/node_modules/@types`,
+    dom: "dom,dom.iterable",
+  },
+];
+/** Libraries of a user: the declarations must hold with each of them. */
+const TYPE_SETTINGS: Record<string, (compiler: Compiler) => string[]> = {
+  "@types/node alone": () => ["--lib", "es2022", "--types", "node"],
+  "lib dom alone": ({ dom }) => ["--lib", `es2022,${dom}`, "--typeRoots", "none"],
+  "lib dom and @types/node": ({ dom }) => ["--lib", `esnext,${dom}`, "--types", "node"],
 };
+/** The strictest options of a user. They check the declarations too. */
+const STRICTEST = [
+  ...["--noEmit", "--target", "es2022", "--strict", "--exactOptionalPropertyTypes"],
+  ...["--noUncheckedIndexedAccess", "--noPropertyAccessFromIndexSignature"],
+  ...["--skipLibCheck", "false"],
+];
 const RESOLUTIONS = [
   ["--module", "esnext", "--moduleResolution", "bundler"],
   ["--module", "nodenext", "--moduleResolution", "nodenext"],
@@ -40,27 +59,31 @@ await step(
 );
 for (const [file, applies] of Object.entries(PROGRAMS)) {
   const program = await copyProgram(file, consumer);
-  for (const [name, setting] of Object.entries(TYPE_SETTINGS)) {
-    if (applies(name)) {
-      await checkResolutions(program, `${file} with ${name}`, setting);
+  const resolutions = file === "types_consumer_browser.ts" ? BROWSER : RESOLUTIONS;
+  for (const [name, settings] of Object.entries(TYPE_SETTINGS)) {
+    if (!applies(name)) continue;
+    for (const compiler of COMPILERS) {
+      for (const resolution of resolutions) {
+        const version = compiler.spec.slice("npm:".length);
+        await step(
+          `${file} with ${version}, ${name}, ${resolution.at(-1)}`,
+          () => checkTypes(compiler, program, [...settings(compiler), ...resolution]),
+        );
+      }
     }
   }
 }
 
-async function checkResolutions(program: string, title: string, setting: string[]) {
-  for (const resolution of title.startsWith("types_consumer_browser") ? BROWSER : RESOLUTIONS) {
-    await step(
-      `${title}, ${resolution.at(-1)}`,
-      () => checkTypes(program, [...setting, ...resolution]),
-    );
-  }
+async function checkTypes({ spec, types }: Compiler, program: string, options: string[]) {
+  const typeRoots = new URL(`node_modules/${types}`, ROOT).pathname;
+  const tsc = ["run", "-A", "--config", new URL("deno.json", ROOT).pathname, `${spec}/tsc`];
+  const args = [...STRICTEST, "--typeRoots", typeRoots, ...options, program];
+  await mustRun(Deno.execPath(), [...tsc, ...args], { cwd: consumer.folder });
 }
 
-async function checkTypes(program: string, options: string[]) {
-  const typeRoots = new URL("node_modules/@types", ROOT).pathname;
-  const common = ["--noEmit", "--strict", "--skipLibCheck", "false", "--target", "es2022"];
-  const args = [...common, "--typeRoots", typeRoots, ...options, program];
-  await runDevTool("tsc", args, consumer.folder);
+/** The folder of a package of which `node_modules/` has another version. */
+function folderOf(spec: string): string {
+  return `.deno/${spec.slice("npm:".length).replace("/", "+")}`;
 }
 
 async function step(name: string, action: () => Promise<unknown>) {

@@ -3,11 +3,16 @@
  * and never run; what it states about a type is checked by the annotations.
  */
 import {
+  type BroadcastOptions,
   connect,
+  type ConnectOptions,
   fromWebSocket,
   HandshakeError,
   type Message,
+  type ReconnectOptions,
+  type SendOptions,
   serve,
+  type ServeOptions,
   type Server,
   type WebSocketConnection,
   WebSocketError,
@@ -44,6 +49,19 @@ import { type DeflateEngine, deflateEngine } from "sluice/zlib";
 /** What a user of the core compresses with. */
 export function makeDeflate(engine: DeflateEngine = deflateEngine): PerMessageDeflate {
   return new PerMessageDeflate({ engine, memory: "low", serverMaxWindowBits: 10 });
+}
+
+type Unset<T> = Record<keyof T, undefined>;
+
+/** Options that are undefined, with exactOptionalPropertyTypes too. */
+export function unset(
+  client: Unset<ConnectOptions>,
+  server: Unset<ServeOptions>,
+  again: Unset<ReconnectOptions>,
+  all: Unset<BroadcastOptions>,
+  one: Unset<SendOptions>,
+): [ConnectOptions, ServeOptions, ReconnectOptions, BroadcastOptions, SendOptions] {
+  return [client, server, again, all, one];
 }
 
 /** A server that echoes. */

@@ -1,6 +1,9 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { accept, connect, type ConnectOptions, serve, type ServeOptions } from "../mod.ts";
+import { CONNECT_OPTIONS } from "../lib/client/client.ts";
+import { SEND_OPTIONS } from "../lib/options.ts";
+import { SERVE_OPTIONS } from "../lib/server/server.ts";
 import { pair, transportPair } from "../lib/testing.ts";
 import { echo, rejection, withServer } from "./support.ts";
 
@@ -50,6 +53,21 @@ function show(value: unknown): string {
 }
 
 describe("Options", () => {
+  it("an option that is undefined counts as missing", async () => {
+    const unset = (names: object) =>
+      Object.fromEntries(Object.keys(names).map((name) => [name, undefined]));
+    const server = await serve({ ...unset(SERVE_OPTIONS), port: 0 }, echo);
+    try {
+      const ws = await connect(server.url!, unset(CONNECT_OPTIONS));
+      await ws.send("Hello", unset(SEND_OPTIONS));
+      assert.equal(await ws.receive({ signal: undefined }), "Hello");
+      await ws.ping(undefined, { signal: undefined });
+      await ws.close({ closeCode: undefined, reason: undefined });
+    } finally {
+      await server.shutdown();
+    }
+  });
+
   for (const [option, value, error] of [...COMMON, ...SERVER]) {
     it(`serve() and accept() refuse ${option}: ${show(value)}`, async () => {
       const options = { [option]: value } as ServeOptions;

@@ -6,8 +6,8 @@ import { withPrograms } from "./programs.ts";
 
 const PROGRAM = `
 import { createServer } from "node:net";
-import { acceptToken } from "@sluice/sluice/core";
-import { WebSocketStream } from "@sluice/sluice";
+import { acceptToken } from "sluice/core";
+import { WebSocketStream } from "sluice";
 
 const sockets = [];
 const server = createServer((socket) => {

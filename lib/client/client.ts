@@ -34,21 +34,21 @@ export const VERSION = "0.1.0";
 /** Options of {@linkcode connect}. */
 export interface ConnectOptions extends ConnectionOptions {
   /** The Origin header. By default there is none. */
-  origin?: string;
+  origin?: string | undefined;
   /**
    * The User-Agent header, or false for none. A User-Agent in `headers` replaces it.
    * @default "sluice/" and the version
    */
-  userAgent?: string | false;
+  userAgent?: string | false | undefined;
   /**
    * Path of a Unix socket to connect to, of at most 107 bytes on Linux and 103 on macOS. The host of the
    * URL is then used for the Host header only.
    */
-  unix?: string;
+  unix?: string | undefined;
   /** Options of TLS for a wss URL. By default, the certificate authorities of the platform are used. */
-  tls?: TlsConnectOptions;
+  tls?: TlsConnectOptions | undefined;
   /** A transport, or a pair of byte streams, to use instead of dialling. */
-  transport?: Transport | ByteDuplex;
+  transport?: Transport | ByteDuplex | undefined;
   /**
    * Maximum number of redirects to follow, from 0 to 20. With 0, and with `unix` or `transport`, a
    * redirect is a refusal with the code "status". A server with another scheme, host or port receives the
@@ -56,7 +56,7 @@ export interface ConnectOptions extends ConnectionOptions {
    * never the client's certificate.
    * @default {0}
    */
-  maxRedirects?: number;
+  maxRedirects?: number | undefined;
   /**
    * Names of header fields that are also sent to another origin after a redirect.
    * "Sec-WebSocket-Protocol" stands for `protocols`, "Origin" for `origin`, "User-Agent" for `userAgent`,
@@ -64,7 +64,7 @@ export interface ConnectOptions extends ConnectionOptions {
    * the receiver of these fields, so name no field with a secret, such as a token in `protocols`. If the
    * subprotocols are not sent, the connection opens with an empty `protocol`.
    */
-  crossOriginHeaders?: readonly string[];
+  crossOriginHeaders?: readonly string[] | undefined;
   /**
    * The proxy to connect through: an http or https URL of a proxy that supports CONNECT, or a socks5 URL of
    * a SOCKS 5 proxy, which resolves the server's name. The URL may contain a user name and a password. The
@@ -75,7 +75,7 @@ export interface ConnectOptions extends ConnectionOptions {
    * names, which include their subdomains, addresses, ranges such as 10.0.0.0/8, each with or without a port,
    * or "*".
    */
-  proxy?: ProxyOption;
+  proxy?: ProxyOption | undefined;
 }
 
 export const CONNECT_OPTIONS: OptionNames<ConnectOptions> = {

@@ -35,9 +35,9 @@ export interface ProxyOptions {
    */
   url: string | URL;
   /** Additional header fields for an HTTP proxy. The server does not see them. */
-  headers?: HeadersLike;
+  headers?: HeadersLike | undefined;
   /** Options of TLS for an https proxy. */
-  tls?: TlsConnectOptions;
+  tls?: TlsConnectOptions | undefined;
 }
 
 const PROXY_OPTIONS: OptionNames<ProxyOptions> = {

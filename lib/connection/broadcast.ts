@@ -23,18 +23,18 @@ export interface BroadcastOptions {
    * or after a message of several frames. One message is always allowed.
    * @default {1_048_576}
    */
-  maxBufferedAmount?: number;
+  maxBufferedAmount?: number | undefined;
   /**
    * What to do with a connection that would exceed `maxBufferedAmount`. "close" closes it with 1008,
    * "terminate" cuts it, "drop-newest" skips this message, and "drop-oldest" drops the oldest messages
    * that wait. Use the same value in each call.
    * @default {"close"}
    */
-  slow?: "close" | "terminate" | "drop-newest" | "drop-oldest";
+  slow?: "close" | "terminate" | "drop-newest" | "drop-oldest" | undefined;
   /** Whether to compress the message, as in `send()`. */
-  compress?: boolean;
+  compress?: boolean | undefined;
   /** Connections that do not get the message, such as its sender. By default, none. */
-  except?: WebSocketConnection | Iterable<WebSocketConnection>;
+  except?: WebSocketConnection | Iterable<WebSocketConnection> | undefined;
 }
 
 /** Result of {@linkcode broadcast}. */

@@ -244,7 +244,7 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
    * connection is read in another way. The promise may be awaited later: its rejection never counts as
    * unhandled.
    */
-  receive(options?: { signal?: AbortSignal }): Promise<Message> {
+  receive(options?: { signal?: AbortSignal | undefined }): Promise<Message> {
     const refused = options === undefined
       ? undefined
       : refusal("receive()", options, SIGNAL_OPTION);
@@ -343,7 +343,10 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
    * the connection is closing or closed, or a ping with this payload is waiting; with a
    * {@linkcode WebSocketError} if the connection closes before the pong; with RangeError if the payload is too long.
    */
-  ping(payload?: Uint8Array | string, options: { signal?: AbortSignal } = {}): Promise<number> {
+  ping(
+    payload?: Uint8Array | string,
+    options: { signal?: AbortSignal | undefined } = {},
+  ): Promise<number> {
     const refused = options === undefined ? undefined : refusal("ping()", options, SIGNAL_OPTION);
     if (refused !== undefined) return refused;
     const signal = options?.signal;

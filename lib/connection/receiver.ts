@@ -323,7 +323,7 @@ export class Receiver {
     this.end(end);
   }
 
-  receive(options?: { signal?: AbortSignal }): Promise<Message> {
+  receive(options?: { signal?: AbortSignal | undefined }): Promise<Message> {
     const signal = options?.signal;
     try {
       this.#enter("receive");

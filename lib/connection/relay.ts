@@ -13,7 +13,7 @@ import type { WebSocketConnection } from "./connection.ts";
 /** Options of {@linkcode relay}. */
 export interface RelayOptions {
   /** Closes both connections with 1001 when aborted. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 const RELAY_OPTIONS: OptionNames<RelayOptions> = { signal: checkSignal };

@@ -45,18 +45,18 @@ export interface FrameDecoderOptions {
    * Maximum payload of a frame, in bytes. A longer frame fails with 1009.
    * @default {Infinity}
    */
-  maxFrameSize?: number;
+  maxFrameSize?: number | undefined;
   /**
    * Whether the decoder may change the chunks, to unmask them in place. Otherwise it copies masked
    * payloads.
    * @default {false}
    */
-  ownsInput?: boolean;
+  ownsInput?: boolean | undefined;
   /**
    * The reserved bits that the agreed extensions use.
    * @default {0}
    */
-  rsvInUse?: number;
+  rsvInUse?: number | undefined;
 }
 
 const EMPTY = new Uint8Array(0);

@@ -53,7 +53,7 @@ export function writeKey(target: Uint8Array, offset: number, key: number): void 
 /** Options of {@linkcode encodeFrame}. */
 export interface EncodeFrameOptions {
   /** The masking key of 4 bytes, or true for a random one. Clients must mask; servers must not. */
-  mask?: Uint8Array | true;
+  mask?: Uint8Array | true | undefined;
 }
 
 /**
@@ -188,12 +188,12 @@ function unusedOf({ bytes, length, full }: Part): number {
 export type Written = (error?: Error) => void;
 
 export interface EncoderOptions {
-  textCodec?: TextCodec;
-  extensions?: readonly Extension[];
+  textCodec?: TextCodec | undefined;
+  extensions?: readonly Extension[] | undefined;
   /** Called by `tell()` for each frame that was written. */
-  onFrame?: (frame: Frame) => void;
+  onFrame?: ((((frame: Frame) => void) | undefined) | undefined) | undefined;
   /** Returns why a pending frame may no longer be sent. Only needed with extensions. */
-  refusal?: () => Error | undefined;
+  refusal?: (((() => Error | undefined) | undefined) | undefined) | undefined;
 }
 
 /** Writes frames into a batch, which `take()` returns for one gathered write. */

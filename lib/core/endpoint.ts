@@ -86,15 +86,15 @@ export interface EndpointOptions extends Omit<ProtocolOptions, "extensions"> {
    * The supported extensions, in order of preference.
    * @default {[]}
    */
-  extensions?: readonly ExtensionFactory[];
+  extensions?: readonly ExtensionFactory[] | undefined;
   /** Limits for the head that the peer sends. */
-  limits?: HeadLimits;
+  limits?: HeadLimits | undefined;
   /**
    * On a client: whether the handshake fails if the server chooses none of the offered
    * subprotocols, as in a browser.
    * @default {false}
    */
-  requireProtocol?: boolean;
+  requireProtocol?: boolean | undefined;
 }
 
 const ENDPOINT_OPTIONS: OptionNames<EndpointOptions> = {

@@ -250,11 +250,11 @@ export interface HandshakeErrorOptions {
    * The HTTP status of the response.
    * @default {response?.status}
    */
-  status?: number;
+  status?: number | undefined;
   /** The response of the server or proxy that refused. */
-  response?: RefusedResponse;
+  response?: RefusedResponse | undefined;
   /** The reply of the SOCKS proxy that refused. */
-  reply?: number;
+  reply?: number | undefined;
 }
 
 /** The opening handshake failed (RFC 6455 §4). `code` says why. */
@@ -316,7 +316,7 @@ export interface RemoteProtocolErrorOptions {
   /** The underlying error. */
   cause?: unknown;
   /** The event to answer with, or null for none. By default, a Close frame. */
-  event?: ErrorAnswer | null;
+  event?: ErrorAnswer | null | undefined;
 }
 
 /** The peer violated the protocol. */

@@ -36,16 +36,19 @@ export interface CloseEvent {
 /** An event that a `Protocol` receives after the opening handshake. */
 export type ProtocolEvent = Fragment | PingEvent | PongEvent | CloseEvent;
 
+/** The type with all members optional; undefined counts as missing. */
+export type Optional<T> = { [name in keyof T]?: T[name] | undefined };
+
 /**
  * An event to send. Fields that have a default may be omitted: a piece is the last of its message,
  * a ping or pong has no payload, and a Close has neither code nor reason.
  */
 export type OutgoingEvent =
-  | (Pick<TextEvent, "type" | "data"> & Partial<TextEvent>)
-  | (Pick<BinaryEvent, "type" | "data"> & Partial<BinaryEvent>)
-  | (Pick<PingEvent, "type"> & Partial<PingEvent>)
-  | (Pick<PongEvent, "type"> & Partial<PongEvent>)
-  | (Pick<CloseEvent, "type"> & Partial<CloseEvent>);
+  | (Pick<TextEvent, "type" | "data"> & Optional<TextEvent>)
+  | (Pick<BinaryEvent, "type" | "data"> & Optional<BinaryEvent>)
+  | (Pick<PingEvent, "type"> & Optional<PingEvent>)
+  | (Pick<PongEvent, "type"> & Optional<PongEvent>)
+  | (Pick<CloseEvent, "type"> & Optional<CloseEvent>);
 
 /** Adds the defaults to an event to send. Throws a TypeError if the event is not valid. */
 export function complete(event: OutgoingEvent): ProtocolEvent {
@@ -151,26 +154,26 @@ export type HandshakeEvent = RequestEvent | AcceptEvent | RejectEvent | RejectDa
 /** The extensions to use. */
 export interface ExtensionChoice {
   /** The names of the extensions. By default, all supported extensions. */
-  extensions?: readonly { readonly name: string }[];
+  extensions?: readonly { readonly name: string }[] | undefined;
 }
 
 /** A request to send. By default, it offers no subprotocol and adds no header fields. */
 export type OutgoingRequest =
   & Pick<RequestEvent, "type" | "host" | "target">
-  & Partial<Omit<RequestEvent, "extensions">>
+  & Optional<Omit<RequestEvent, "extensions">>
   & ExtensionChoice
   & {
     /**
      * The scheme of a request over HTTP/2: "https" for a wss URL, "http" for a ws URL.
      * `Endpoint.fields` then has the head. Without it, the request uses HTTP/1.1.
      */
-    scheme?: "http" | "https";
+    scheme?: "http" | "https" | undefined;
   };
 
 /** An answer to send. By default, it chooses no subprotocol and adds no header fields. */
 export type OutgoingAccept =
   & Pick<AcceptEvent, "type">
-  & Partial<Omit<AcceptEvent, "extensions">>
+  & Optional<Omit<AcceptEvent, "extensions">>
   & ExtensionChoice;
 
 /**
@@ -179,10 +182,10 @@ export type OutgoingAccept =
  * over HTTP/2 and for an HTTP/1.0 client, it ends with the stream or connection. The response to a
  * HEAD may announce a body, but has none.
  */
-export type OutgoingReject = Pick<RejectEvent, "type"> & Partial<RejectEvent>;
+export type OutgoingReject = Pick<RejectEvent, "type"> & Optional<RejectEvent>;
 
 /** A piece of the body to send. By default, it is the last piece. */
-export type OutgoingRejectData = Pick<RejectDataEvent, "type" | "data"> & Partial<RejectDataEvent>;
+export type OutgoingRejectData = Pick<RejectDataEvent, "type" | "data"> & Optional<RejectDataEvent>;
 
 /** An event that an `Endpoint` sends during the opening handshake. */
 export type OutgoingHandshakeEvent =

@@ -80,18 +80,18 @@ export interface HandshakeOffer {
    * The offered subprotocols, in order of preference.
    * @default {[]}
    */
-  protocols?: readonly string[];
+  protocols?: readonly string[] | undefined;
   /**
    * The offered extensions, in order of preference.
    * @default {[]}
    */
-  extensions?: readonly ExtensionHeader[];
+  extensions?: readonly ExtensionHeader[] | undefined;
   /**
    * Whether the handshake fails if the server chooses none of the offered subprotocols, as in a
    * browser.
    * @default {false}
    */
-  requireProtocol?: boolean;
+  requireProtocol?: boolean | undefined;
 }
 
 /** A client's offer, as a server has received it. */
@@ -113,17 +113,17 @@ export interface HandshakeRequest extends ReceivedOffer {
 /** A server's answer to a request. */
 export interface AcceptOptions {
   /** The chosen subprotocol. By default, none. */
-  protocol?: string;
+  protocol?: string | undefined;
   /**
    * The accepted extensions.
    * @default {[]}
    */
-  extensions?: readonly ExtensionHeader[];
+  extensions?: readonly ExtensionHeader[] | undefined;
   /**
    * Additional header fields.
    * @default {[]}
    */
-  headers?: RawHeaders;
+  headers?: RawHeaders | undefined;
 }
 
 export interface Http2RequestOptions extends HandshakeOffer {

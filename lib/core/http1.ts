@@ -37,17 +37,17 @@ export interface HeadLimits {
    * Maximum number of header fields.
    * @default {128}
    */
-  maxHeaderCount?: number;
+  maxHeaderCount?: number | undefined;
   /**
    * Maximum length of a line, in bytes.
    * @default {8192}
    */
-  maxLineLength?: number;
+  maxLineLength?: number | undefined;
   /**
    * Maximum length of the head, in bytes.
    * @default {16384}
    */
-  maxHeadSize?: number;
+  maxHeadSize?: number | undefined;
 }
 
 export const HEAD_LIMITS: OptionNames<HeadLimits> = {

@@ -52,9 +52,9 @@ export interface MessageOptions {
    * Maximum size of a message, in bytes. A longer message fails with 1009.
    * @default {Infinity}
    */
-  maxMessageSize?: number;
+  maxMessageSize?: number | undefined;
   /** The codec for text. By default, TextDecoder and TextEncoder are used. */
-  textCodec?: TextCodec;
+  textCodec?: TextCodec | undefined;
 }
 
 const EMPTY = new Uint8Array(0);
@@ -368,7 +368,7 @@ export interface FragmentsOptions {
    * Maximum payload of a frame, in bytes. By default, a message is one frame.
    * @default {Infinity}
    */
-  maxFrameSize?: number;
+  maxFrameSize?: number | undefined;
 }
 
 const encoder = new TextEncoder();

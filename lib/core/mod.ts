@@ -20,6 +20,7 @@ export type {
   CloseEvent,
   ExtensionChoice,
   HandshakeEvent,
+  Optional,
   OutgoingAccept,
   OutgoingEvent,
   OutgoingHandshakeEvent,

@@ -29,33 +29,33 @@ export interface PerMessageDeflateOptions {
    * between messages.
    * @default {"balanced"}
    */
-  memory?: "low" | "balanced" | "high";
+  memory?: "low" | "balanced" | "high" | undefined;
   /**
    * The compression level, 0 to 9, or -1 for zlib's default, which is 6.
    * @default {-1}
    */
-  level?: number;
+  level?: number | undefined;
   /** Memory of the compressor in addition to its window, 1 to 9: `2 ** (memLevel + 9)` bytes. */
-  memLevel?: number;
+  memLevel?: number | undefined;
   /**
    * Minimum size of a message that is compressed, in bytes. A message that is sent in pieces is
    * always compressed.
    * @default {1024}
    */
-  threshold?: number;
+  threshold?: number | undefined;
   /** Whether the client compresses each message by itself (RFC 7692 §7.1.1.2). */
-  clientNoContextTakeover?: boolean;
+  clientNoContextTakeover?: boolean | undefined;
   /** Whether the server compresses each message by itself (RFC 7692 §7.1.1.1). */
-  serverNoContextTakeover?: boolean;
+  serverNoContextTakeover?: boolean | undefined;
   /**
    * Maximum size of the client's window, as its base-2 logarithm, 8 to 15 (RFC 7692 §7.1.2.2). A
    * client without this option accepts any value from the server, and uses the smaller of the
    * server's value and that of `memory`. With 8 to 14 it offers this value, which some servers
    * decline.
    */
-  clientMaxWindowBits?: number;
+  clientMaxWindowBits?: number | undefined;
   /** Maximum size of the server's window, as its base-2 logarithm, 8 to 15 (RFC 7692 §7.1.2.1). */
-  serverMaxWindowBits?: number;
+  serverMaxWindowBits?: number | undefined;
 }
 
 /** Options of a {@linkcode PerMessageDeflate}. */

@@ -46,25 +46,27 @@ export interface ProtocolOptions
    * The extensions in use, in the order in which they were agreed on. The protocol closes them.
    * @default {[]}
    */
-  extensions?: readonly Extension[];
+  extensions?: readonly Extension[] | undefined;
   /**
    * Returns memory for a whole message, in bytes. The memory need not be zeroed, because it is
    * overwritten completely.
    * @default {(length) => new Uint8Array(length)}
    */
-  allocate?: (length: number) => Uint8Array;
+  allocate?: ((((length: number) => Uint8Array) | undefined) | undefined) | undefined;
   /**
    * Allows extensions to work on other threads. Called when `pending` becomes false and `next()`
    * may return an event. By default, extensions work synchronously.
    */
-  onReady?: () => void;
+  onReady?: (((() => void) | undefined) | undefined) | undefined;
   /**
    * Called with each frame that is received or about to be sent, for diagnosis. Received frames are
    * joined from their pieces, which takes memory, and their payload is a copy. The payload of a
    * frame to send must not be changed, because it may belong to the caller, and must not be used
    * after the call.
    */
-  onFrame?: (direction: "in" | "out", frame: Frame) => void;
+  onFrame?:
+    | ((((direction: "in" | "out", frame: Frame) => void) | undefined) | undefined)
+    | undefined;
 }
 
 export const PROTOCOL_OPTIONS: OptionNames<ProtocolOptions> = {

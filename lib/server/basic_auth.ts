@@ -20,14 +20,16 @@ export interface BasicAuthOptions {
    * Name of the protected area, which a browser may show to the user.
    * @default {"WebSocket"}
    */
-  realm?: string;
+  realm?: string | undefined;
   /** User names and passwords that may connect. */
-  credentials?: Credentials | Iterable<Credentials>;
+  credentials?: Credentials | Iterable<Credentials> | undefined;
   /**
    * Decides whether a user may connect. If the result is neither true nor false, the client is answered
    * with 500, and `onError` is called.
    */
-  verify?: (credentials: Credentials, request: Request) => boolean | Promise<boolean>;
+  verify?:
+    | (((credentials: Credentials, request: Request) => boolean | Promise<boolean>) | undefined)
+    | undefined;
 }
 
 const BASIC_AUTH_OPTIONS: OptionNames<BasicAuthOptions> = {

@@ -9,8 +9,10 @@ import { toRequest } from "../http.ts";
 
 /** The callbacks that report errors. See `ServeOptions`. */
 export interface Listeners {
-  onError?: (error: unknown) => void;
-  onRefused?: (error: HandshakeError, request?: Request) => void;
+  onError?: ((((error: unknown) => void) | undefined) | undefined) | undefined;
+  onRefused?:
+    | ((((error: HandshakeError, request?: Request) => void) | undefined) | undefined)
+    | undefined;
 }
 
 export function report(

@@ -45,17 +45,17 @@ export interface ServeOptions extends ConnectionOptions {
    * for all interfaces.
    * @default {"127.0.0.1"}
    */
-  hostname?: string;
+  hostname?: string | undefined;
   /**
    * Port to listen on. 0 chooses a free port.
    * @default {0}
    */
-  port?: number;
+  port?: number | undefined;
   /**
    * Path of a Unix socket to listen on instead of `hostname` and `port`, of at most 107 bytes on Linux and
    * 103 on macOS. The file must not exist, and is removed when the server shuts down.
    */
-  unix?: string;
+  unix?: string | undefined;
   /**
    * Whether to share the TCP port with other servers that have this option, in this process or in others.
    * The platform distributes the clients. Supported on Linux with Bun, Deno (with TLS only with
@@ -63,9 +63,9 @@ export interface ServeOptions extends ConnectionOptions {
    * Unix socket.
    * @default {false}
    */
-  reusePort?: boolean;
+  reusePort?: boolean | undefined;
   /** Certificate and options of TLS, to serve wss. By default the server has no TLS. */
-  tls?: TlsServeOptions;
+  tls?: TlsServeOptions | undefined;
   /**
    * Origins whose pages may connect: exact origins, patterns, and null for clients that send no Origin, such
    * as clients outside of browsers. Other clients are answered with 403. By default all origins are allowed.
@@ -75,34 +75,40 @@ export interface ServeOptions extends ConnectionOptions {
    * Origin: it compares the host and port of the Origin header with those of the Host header, where either
    * may omit the default port.
    */
-  origins?: readonly (string | RegExp | null)[] | "same-origin";
+  origins?: readonly (string | RegExp | null)[] | "same-origin" | undefined;
   /**
    * Chooses one of the subprotocols that the client offers, or none. By default, the server chooses from
    * `protocols` the one whose positions in both lists have the lowest sum.
    */
-  selectProtocol?: (offered: readonly string[], request: Request) => string | undefined | void;
+  selectProtocol?:
+    | ((offered: readonly string[], request: Request) => string | undefined | void)
+    | undefined;
   /**
    * Called with every request before it is checked, including plain HTTP. If the hook returns a Response, it
    * is sent instead of the upgrade; each request needs a new Response. A plain request with a body is
    * answered with 413, and the hook is not called, because the body would be dropped. If the client leaves
    * before the hook returns, the result is ignored.
    */
-  onRequest?: (
-    request: Request,
-  ) => Response | void | undefined | Promise<Response | void | undefined>;
+  onRequest?:
+    | ((
+      request: Request,
+    ) => Response | void | undefined | Promise<Response | void | undefined>)
+    | undefined;
   /** Called before the 101 response is sent, and may add header fields. */
-  onResponse?: (headers: Headers, request: Request) => void | Promise<void>;
+  onResponse?:
+    | (((headers: Headers, request: Request) => void | Promise<void>) | undefined)
+    | undefined;
   /**
    * Shuts the server down when aborted. In `accept()`, the signal ends the opening handshake, and has no
    * effect afterwards.
    */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
   /**
    * Called with errors that a handler or a hook has thrown, with errors of wrong values that a hook has
    * returned, of the body of a Response of `onRequest`, and of the listener.
    * @default {console.error}
    */
-  onError?: (error: unknown) => void;
+  onError?: ((((error: unknown) => void) | undefined) | undefined) | undefined;
   /**
    * Called for every handshake that is refused, before the answer is sent: the library or `onRequest` refused
    * it (code "rejected", including plain HTTP), a limit was reached, the time was over, or the client left.
@@ -111,9 +117,11 @@ export interface ServeOptions extends ConnectionOptions {
    * @param error The reason. Its `status` is that of the answer, or undefined if there is no answer.
    * @param request The request, if it was read and can be represented as a Request.
    */
-  onRefused?: (error: HandshakeError, request?: Request) => void;
+  onRefused?:
+    | ((((error: HandshakeError, request?: Request) => void) | undefined) | undefined)
+    | undefined;
   /** Limits for the head of a request. */
-  limits?: HeadLimits;
+  limits?: HeadLimits | undefined;
   /**
    * Maximum number of connections at a time, including handshakes and TLS handshakes. Further clients are
    * answered with 503, and their requests are not read. With TLS, one client at a time completes its
@@ -121,20 +129,20 @@ export interface ServeOptions extends ConnectionOptions {
    * a silent client keeps its place until it leaves. The option has no effect in `accept()` and `upgrade()`.
    * @default {Infinity}
    */
-  maxConnections?: number;
+  maxConnections?: number | undefined;
   /**
    * Maximum number of connections from one IP address, or one /64 of IPv6. Behind a reverse proxy, all clients
    * have the address of the proxy. On Deno, TLS handshakes do not count. The option has no effect in
    * `accept()` and `upgrade()`.
    * @default {Infinity}
    */
-  maxConnectionsPerAddress?: number;
+  maxConnectionsPerAddress?: number | undefined;
   /**
    * Maximum time that a connection may be open, in milliseconds, before it is closed with 1001. 0 disables the
    * limit. The option has no effect in `accept()` and `upgrade()`.
    * @default {0}
    */
-  maxLifetime?: number;
+  maxLifetime?: number | undefined;
 }
 
 /** The options of `serve()`. */

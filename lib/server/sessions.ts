@@ -32,7 +32,7 @@ export interface ShutdownOptions extends CloseInfo {
    * the limit.
    * @default {30_000}
    */
-  timeout?: number;
+  timeout?: number | undefined;
 }
 
 const SHUTDOWN_OPTIONS: OptionNames<ShutdownOptions> = {
@@ -43,9 +43,9 @@ const SHUTDOWN_OPTIONS: OptionNames<ShutdownOptions> = {
 
 /** Limits for the connections of a server. See `ServeOptions`. */
 export interface ConnectionLimits {
-  maxConnections?: number;
-  maxConnectionsPerAddress?: number;
-  maxLifetime?: number;
+  maxConnections?: number | undefined;
+  maxConnectionsPerAddress?: number | undefined;
+  maxLifetime?: number | undefined;
 }
 
 /** Counts of a server so far. */

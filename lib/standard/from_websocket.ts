@@ -45,13 +45,13 @@ export interface FromWebSocketOptions extends
    * limit.
    * @default {4_194_304}
    */
-  maxQueuedBytes?: number;
+  maxQueuedBytes?: number | undefined;
   /**
    * On a server, the request that was upgraded. Its URL and header fields are read at once. On Deno, pass
    * a copy that was made before the upgrade, which closes the request. By default, a request for the URL
    * of the socket, without header fields.
    */
-  request?: Request;
+  request?: Request | undefined;
 }
 
 export const FROM_WEB_SOCKET_OPTIONS: OptionNames<FromWebSocketOptions> = {

@@ -44,7 +44,8 @@ export interface WebSocketLike {
   /** The type of binary messages; it is set to "arraybuffer". */
   binaryType?: string;
   /** Sends a message. */
-  send(data: string | Uint8Array<ArrayBuffer>): void;
+  // `Uint8Array<ArrayBuffer>` would need TypeScript 5.7.
+  send(data: string | Uint8Array & { readonly buffer: ArrayBuffer }): void;
   /** Starts the closing handshake. */
   close(code?: number, reason?: string): void;
   /** Cuts the transport, if the platform has this method. */

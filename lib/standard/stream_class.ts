@@ -16,9 +16,9 @@ import { type BufferSource, checkProtocols } from "../options.ts";
 /** Options of the standard's WebSocketStream. */
 export interface WebSocketStreamOptions {
   /** Subprotocols, the preferred one first. */
-  protocols?: Iterable<string>;
+  protocols?: Iterable<string> | undefined;
   /** Ends the opening handshake when aborted. The signal has no effect afterwards. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /** The result of `opened` of a {@linkcode StandardWebSocketStream}. */

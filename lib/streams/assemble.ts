@@ -25,7 +25,7 @@ export interface AssembleOptions extends
   /** Role of this end. */
   role: Role;
   /** Extensions, in the order in which they were negotiated. They are closed with the connection. */
-  extensions?: readonly Extension[];
+  extensions?: readonly Extension[] | undefined;
 }
 
 const ASSEMBLE_OPTIONS: OptionNames<AssembleOptions> = {

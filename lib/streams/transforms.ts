@@ -185,9 +185,9 @@ export interface MessageAssemblerOptions extends MessageOptions {
    * Maximum size of a message, in bytes. A larger message fails with 1009.
    * @default {1_048_576}
    */
-  maxMessageSize?: number;
+  maxMessageSize?: number | undefined;
   /** Called with each control frame after the messages before it. By default, frames are items. */
-  onControl?: (frame: Frame) => void;
+  onControl?: ((((frame: Frame) => void) | undefined) | undefined) | undefined;
 }
 
 const ASSEMBLER_OPTIONS: OptionNames<MessageAssemblerOptions> = {

@@ -27,7 +27,7 @@ const canLeave = (server: Server) => "shouldUpgradeCallback" in server;
 /** A server that prints its port; each path but /echo is one that nobody takes, in its own way. */
 const PROGRAM = `
 import { createServer } from "node:http";
-import { attach, upgrade } from "@sluice/sluice/node";
+import { attach, upgrade } from "sluice/node";
 
 const server = createServer((_request, response) => void response.end("Hello"));
 attach(server, { path: "/echo" }, (ws) => ws.readable.pipeTo(ws.writable));

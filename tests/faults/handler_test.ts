@@ -196,7 +196,7 @@ describe("A9 what a handler returns", () => {
     await withPrograms(async (start) => {
       const child = await start(
         "forgetful.mjs",
-        `import { connect, serve } from "@sluice/sluice";
+        `import { connect, serve } from "sluice";
         const handlers = [
           (ws) => { ws.readable.pipeTo(ws.writable); },
           async (ws) => { ws.readable.pipeTo(ws.writable); },

@@ -41,7 +41,7 @@ type WithCode = Error & { closeCode: number };
 
 describe("A5 a source of items that fails while its connection ends", () => {
   const PROGRAM = `
-    import { pair } from "@sluice/sluice/testing";
+    import { pair } from "sluice/testing";
     const fault = () => { throw new Error("fault"); };
     const sources = {
       "a generator that throws": () => (function* () { fault(); })(),
@@ -106,7 +106,7 @@ describe("A5 a source of items that fails while its connection ends", () => {
 
 describe("A5 a message that is awaited only after the connection has ended", () => {
   const PROGRAM = `
-    import { pair } from "@sluice/sluice/testing";
+    import { pair } from "sluice/testing";
     const sleep = (delay) => new Promise((resolve) => setTimeout(resolve, delay));
     const aborted = (controller) => (controller.abort(new Error("enough")), controller.signal);
     const ways = {
@@ -278,7 +278,7 @@ describe("A6 bytes that are detached before they have left", () => {
     it(`A6 over a socket, ${how}: the peer reads whole messages, then the end`, async () => {
       // Its reader is slow, so that the socket has a part of the first message and the rest waits.
       const PROGRAM = `
-        import { connect } from "@sluice/sluice";
+        import { connect } from "sluice";
         const ws = await connect(process.argv.at(-1), { maxMessageSize: Infinity });
         await new Promise((resolve) => setTimeout(resolve, 500));
         try {

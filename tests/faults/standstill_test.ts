@@ -14,7 +14,7 @@ function standStill(duration: number): void {
 }
 
 const SERVER = `
-  import { serve } from "@sluice/sluice";
+  import { serve } from "sluice";
   const onRequest = async () => {
     console.log("asked");
     await new Promise((resolve) => setTimeout(resolve, 100));

@@ -10,8 +10,8 @@ const CONNECTIONS = 2;
 /** Sends to connections whose peers do not read, and prints the most bytes that each has held. */
 const PROGRAM = `
   import process from "node:process";
-  import { broadcast } from "@sluice/sluice";
-  import { pair } from "@sluice/sluice/testing";
+  import { broadcast } from "sluice";
+  import { pair } from "sluice/testing";
   const { WAY } = process.env;
   const maxBufferedAmount = ${LIMIT};
   const turn = () => new Promise((resolve) => setTimeout(resolve, 0));
