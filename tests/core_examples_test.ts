@@ -65,7 +65,9 @@ describe("The examples of the core and a bare socket", () => {
         assert.match(raw.text, answer);
         await raw.close();
       }
-      await server.printed(/refused: Expected an upgrade[^]*refused: Expected a known opcode/);
+      await server.printed(
+        /refused: The request has no upgrade[^]*refused: The frame has the unknown opcode/,
+      );
     });
   });
 });

@@ -114,35 +114,35 @@ function violation(title: string, role: Role, bytes: string, message: string): M
 }
 
 function reserved(bytes: string, rsv: number, rsvInUse = 0): MalformedRow {
-  const message = `Expected reserved bits that no extension uses to be 0, received RSV ${rsv}`;
+  const message = `The frame has reserved bits that no agreed extension uses (RSV ${rsv})`;
   const title = `reserved bits ${rsv} where ${rsvInUse} is in use`;
   return { ...violation(title, "client", bytes, message), options: { rsvInUse } };
 }
 
 function unknown(opcode: number): MalformedRow {
   const first = (0x80 | opcode).toString(16);
-  const message = `Expected a known opcode, received ${opcode}`;
+  const message = `The frame has the unknown opcode ${opcode}`;
   return violation(`opcode ${opcode}`, "client", `${first} 00`, message);
 }
 
 function tooLong(title: string, bytes: string, role: Role = "client"): MalformedRow {
-  const message = "Expected a control frame of at most 125 bytes, received a longer one";
+  const message = "The control frame is longer than 125 bytes";
   return violation(title, role, bytes, message);
 }
 
 function fragmented(title: string, bytes: string): MalformedRow {
-  const message = "Expected a whole control frame, received a fragment";
+  const message = "The control frame is fragmented";
   return violation(title, "client", bytes, message);
 }
 
 function notMinimal(length: number, width: number, bytes: string): MalformedRow {
-  const message = `Expected the length ${length} in fewer bytes, received it in ${width}`;
+  const message = `The frame has its length ${length} in ${width} bytes, more than it needs`;
   const role = bytes.startsWith("82 7") ? "client" : "server";
   return violation(`length ${length} in ${width} bytes`, role, bytes, message);
 }
 
 function beyond53(title: string, bytes: string): MalformedRow {
-  const message = "Expected a frame of less than 2^53 bytes, received a longer one";
+  const message = "The frame has a length of 2^53 bytes or more, which is not supported";
   return { title, role: "client", bytes, closeCode: 1009, message };
 }
 
@@ -152,12 +152,12 @@ function overLimit(maxFrameSize: number, length: number, bytes: string): Malform
     role: "client",
     bytes,
     closeCode: 1009,
-    message: `Expected a frame of at most ${maxFrameSize} bytes, received ${length}`,
+    message: `Frame of ${length} bytes exceeds maxFrameSize (${maxFrameSize})`,
     options: { maxFrameSize },
   };
 }
 
-const TOP_BIT = "Expected a length below 2^63, received a greater one";
+const TOP_BIT = "The frame has a length of 2^63 bytes or more";
 
 // deno-fmt-ignore
 export const MALFORMED: readonly MalformedRow[] = [
@@ -169,7 +169,7 @@ export const MALFORMED: readonly MalformedRow[] = [
   reserved("e1 00", 6, 4),
   reserved("c0 00", 4),
   { ...violation("a ping with a reserved bit that is in use", "client", "c9 00",
-      "Expected a control frame without reserved bits, received 4"), options: { rsvInUse: 4 } },
+      "The control frame has reserved bits (RSV 4)"), options: { rsvInUse: 4 } },
   ...[3, 4, 5, 6, 7, 11, 12, 13, 14, 15].map(unknown),
   tooLong("a close of 126 bytes or more", "88 7e"),
   tooLong("a ping of 126 bytes or more", "89 7e"),
@@ -179,15 +179,15 @@ export const MALFORMED: readonly MalformedRow[] = [
   fragmented("a fragmented ping", "09 00"),
   fragmented("a fragmented pong", "0a 00"),
   violation("an unmasked frame from a client", "server", "81 00",
-    "Expected a masked frame from the client, received an unmasked one"),
+    "The frame of the client is not masked"),
   violation("an unmasked frame with a long length from a client", "server", "82 7f",
-    "Expected a masked frame from the client, received an unmasked one"),
+    "The frame of the client is not masked"),
   violation("an unmasked ping from a client", "server", "89 00",
-    "Expected a masked frame from the client, received an unmasked one"),
+    "The frame of the client is not masked"),
   violation("a masked frame from a server", "client", "81 80",
-    "Expected an unmasked frame from the server, received a masked one"),
+    "The frame of the server is masked"),
   violation("a masked close from a server", "client", "88 82",
-    "Expected an unmasked frame from the server, received a masked one"),
+    "The frame of the server is masked"),
   notMinimal(0, 2, "82 7e 00 00"),
   notMinimal(125, 2, "82 7e 00 7d"),
   notMinimal(125, 2, "82 fe 00 7d 01 02 03 04"),

@@ -192,7 +192,7 @@ describe("Endpoint of a server, opening", () => {
   it("it chooses no protocol that was not offered", () => {
     const expected = (received: string) => ({
       name: "LocalProtocolError",
-      message: `Expected one of the subprotocols offered (${received}), received c`,
+      message: `Cannot choose the subprotocol c: the client offered ${received}`,
     });
     const accept = { type: "accept", protocol: "c" } as const;
     const offered = asked({ "Sec-WebSocket-Protocol": "a, b" });
@@ -262,7 +262,7 @@ describe("Endpoint of a server, opening", () => {
       assert.equal(code, "connection-lost");
       assert.equal(
         message,
-        "Expected the head of the request, the connection ended before it was whole",
+        "The connection ended before the head of the request was complete",
       );
     }
   });
@@ -427,7 +427,7 @@ describe("Endpoint of a client, opening", () => {
     const asked = { protocols: ["a"], requireProtocol: true };
     const { code, message } = causeOf(answered({}, asked));
     assert.equal(code, "subprotocol");
-    assert.equal(message, "Expected one of the subprotocols offered (a), received none");
+    assert.equal(message, "The server chose none of the subprotocols offered: a");
     assert.equal(answered({ "Sec-WebSocket-Protocol": "a" }, asked).next()?.type, "accept");
     assert.equal(answered({}, { requireProtocol: true }).next()?.type, "accept");
   });
@@ -440,7 +440,7 @@ describe("Endpoint of a client, opening", () => {
     assert.equal(code, "connection-lost");
     assert.equal(
       message,
-      "Expected the head of the response, the connection ended before it was whole",
+      "The connection ended before the head of the response was complete",
     );
   });
 

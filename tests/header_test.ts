@@ -65,7 +65,7 @@ describe("headerValues", () => {
     assert.throws(() => headerValue(headers, "A"), {
       code: "malformed-header",
       status: 400,
-      message: "Expected one A header, received 2",
+      message: "The A header occurs 2 times",
     });
   });
 });
@@ -254,6 +254,6 @@ function failure(name: string, expected: string, at: number): object {
     name: "HandshakeError",
     code: "malformed-header",
     status: 400,
-    message: `Expected ${expected} in the ${name} header at character ${at}`,
+    message: `The ${name} header is malformed: expected ${expected} at character ${at}`,
   };
 }

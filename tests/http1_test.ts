@@ -34,7 +34,7 @@ function malformed(message: string, at: number): object {
     name: "HandshakeError",
     code: "malformed-head",
     status: 400,
-    message: `${message} at byte ${at} of the head`,
+    message: `${message} (byte ${at} of the head)`,
   };
 }
 
@@ -64,9 +64,9 @@ describe("parseRequestHead", () => {
     });
   });
 
-  const LINE = "Expected a request line of method, target and version";
-  const FIELD = "Expected a header field of name, colon and value";
-  const CONTROL = "Expected no control character";
+  const LINE = "The head does not begin with a request line of method, target and version";
+  const FIELD = "A line is not a header field of name, colon and value";
+  const CONTROL = "The head has a control character";
   const invalid: readonly [title: string, head: string, message: string, at: number][] = [
     ["an empty request line", "\r\n\r\n", LINE, 0],
     ["a request line without version", "GET /\r\n\r\n", LINE, 0],
@@ -80,11 +80,16 @@ describe("parseRequestHead", () => {
     ["a version in lower case", "GET / http/1.1\r\n\r\n", LINE, 0],
     ["a version of two digits", "GET / HTTP/1.11\r\n\r\n", LINE, 0],
     ["an empty line before the request", "\r\nGET / HTTP/1.1\r\n\r\n", LINE, 0],
-    ["a bare LF", "GET / HTTP/1.1\nHost: a\r\n\r\n", "Expected CR before LF", 14],
-    ["a bare LF in a field", withField("Host: a\nb: c"), "Expected CR before LF", 23],
-    ["a bare CR", "GET / HTTP/1.1\rHost: a\r\n\r\n", "Expected LF behind CR", 15],
-    ["a bare CR in a field", withField("Host: a\rb: c"), "Expected LF behind CR", 24],
-    ["two CRs", "GET / HTTP/1.1\r\r\n\r\n", "Expected LF behind CR", 15],
+    ["a bare LF", "GET / HTTP/1.1\nHost: a\r\n\r\n", "A line ends with LF instead of CR LF", 14],
+    [
+      "a bare LF in a field",
+      withField("Host: a\nb: c"),
+      "A line ends with LF instead of CR LF",
+      23,
+    ],
+    ["a bare CR", "GET / HTTP/1.1\rHost: a\r\n\r\n", "A CR is not followed by LF", 15],
+    ["a bare CR in a field", withField("Host: a\rb: c"), "A CR is not followed by LF", 24],
+    ["two CRs", "GET / HTTP/1.1\r\r\n\r\n", "A CR is not followed by LF", 15],
     ["a folded field with a blank", withField("A: b\r\n c"), FIELD, 22],
     ["a folded field with a tab", withField("A: b\r\n\tc: d"), FIELD, 22],
     ["a first field that is folded", withField(" A: b"), FIELD, 16],
@@ -100,7 +105,7 @@ describe("parseRequestHead", () => {
     [
       "a DEL in a value",
       withField("A: b\x7f"),
-      "Expected a A header without control characters",
+      "The A header has a control character",
       16,
     ],
   ];
@@ -120,7 +125,7 @@ describe("parseRequestHead", () => {
       assert.throws(() => parseRequestHead(latin1(`${line}\r\n\r\n`)), {
         code: "http-version",
         status: 505,
-        message: `Expected HTTP/1.1, received HTTP/${received}`,
+        message: `The peer uses HTTP/${received} instead of HTTP/1.1`,
       });
     });
   }
@@ -168,13 +173,16 @@ describe("parseResponseHead", () => {
     it(`parseResponseHead refuses ${JSON.stringify(line)}`, () => {
       assert.throws(
         () => parseResponseHead(latin1(`${line}\r\n\r\n`)),
-        malformed("Expected a status line of version, status and reason phrase", 0),
+        malformed(
+          "The head does not begin with a status line of version, status and reason phrase",
+          0,
+        ),
       );
     });
   }
 
   it("parseResponseHead refuses HTTP/2.0", () => {
-    const message = "Expected HTTP/1.1, received HTTP/2.0";
+    const message = "The peer uses HTTP/2.0 instead of HTTP/1.1";
     assert.throws(() => parseResponseHead(latin1("HTTP/2.0 200\r\n\r\n")), {
       code: "http-version",
       message,
@@ -207,41 +215,41 @@ describe("Limits of heads", () => {
       title: "fields",
       passes: fields(128),
       fails: fields(129),
-      message: "Expected at most 128 header fields, received more",
+      message: "The number of header fields exceeds maxHeaderCount (128)",
     },
     {
       title: "fields, as set",
       limits,
       passes: fields(3),
       fails: fields(4),
-      message: "Expected at most 3 header fields, received more",
+      message: "The number of header fields exceeds maxHeaderCount (3)",
     },
     {
       title: "the length of the request line",
       passes: `${line(8192)}\r\n\r\n`,
       fails: `${line(8193)}\r\n\r\n`,
       code: "target-too-long",
-      message: "Expected a line of at most 8192 bytes, received a longer one",
+      message: "A line of the head exceeds maxLineLength (8192)",
     },
     {
       title: "the length of a field",
       limits,
       passes: withField(field(100)),
       fails: withField(field(101)),
-      message: "Expected a line of at most 100 bytes, received a longer one",
+      message: "A line of the head exceeds maxLineLength (100)",
     },
     {
       title: "the size of the head",
       passes: head(16384),
       fails: head(16385),
-      message: "Expected a head of at most 16384 bytes, received a longer one",
+      message: "The head exceeds maxHeadSize (16384)",
     },
     {
       title: "the size of the head, as set",
       limits: { maxHeadSize: 150 },
       passes: head(150),
       fails: head(151),
-      message: "Expected a head of at most 150 bytes, received a longer one",
+      message: "The head exceeds maxHeadSize (150)",
     },
   ];
   for (const { title, limits, passes, fails, code = "head-too-large", message } of borders) {

@@ -69,7 +69,7 @@ describe("MessageReader", () => {
   });
 
   it("MessageReader refuses an end within a message", () => {
-    const message = "Expected the message to go on, the input ended within it";
+    const message = "The input ended within a message";
     const reader = new PieceReader();
     reader.end();
     for (const opcode of [Text, Binary]) {
@@ -84,32 +84,32 @@ describe("MessageReader", () => {
     [
       "a continuation without a message",
       [frame(Continuation, "a")],
-      "Expected a frame that begins a message, received a continuation",
+      "A continuation frame has no message to continue",
     ],
     [
       "an unfinished continuation without a message",
       [frame(Continuation, "a", false)],
-      "Expected a frame that begins a message, received a continuation",
+      "A continuation frame has no message to continue",
     ],
     [
       "a continuation after a message that is whole",
       [frame(Text, "a", false), frame(Continuation, "b"), frame(Continuation, "c")],
-      "Expected a frame that begins a message, received a continuation",
+      "A continuation frame has no message to continue",
     ],
     [
       "a text message within a text message",
       [frame(Text, "a", false), frame(Text, "b")],
-      "Expected a continuation, received a frame that begins a message",
+      "A message began before the last one was finished",
     ],
     [
       "a binary message within a text message",
       [frame(Text, "", false), frame(Binary, "b")],
-      "Expected a continuation, received a frame that begins a message",
+      "A message began before the last one was finished",
     ],
     [
       "a text message within a binary message",
       [frame(Binary, "a", false), frame(Continuation, "b", false), frame(Text, "c")],
-      "Expected a continuation, received a frame that begins a message",
+      "A message began before the last one was finished",
     ],
   ];
   for (const [title, frames, message] of misplaced) {
@@ -123,7 +123,7 @@ describe("MessageReader", () => {
   it("MessageReader refuses a message on the length its frame declares", () => {
     const reader = new PieceReader({ maxMessageSize: 1000 });
     const header = { ...frame(Binary, "").header, length: 2 ** 53 - 1 };
-    const message = "Expected a message of at most 1000 bytes, received at least 9007199254740991";
+    const message = "Message of at least 9007199254740991 bytes exceeds maxMessageSize (1000)";
     const nothing = { header, payload: NONE, last: false };
     assert.throws(() => reader.read(nothing), failure(1009, message));
   });
@@ -136,7 +136,7 @@ describe("MessageReader", () => {
     }
     reader.read(frame(Text, "aaaa", false));
     reader.read(frame(Continuation, "aaa", false));
-    const message = "Expected a message of at most 10 bytes, received at least 11";
+    const message = "Message of at least 11 bytes exceeds maxMessageSize (10)";
     assert.throws(() => reader.read(frame(Continuation, "aaaa")), failure(1009, message));
   });
 
@@ -178,7 +178,7 @@ describe("MessageReader", () => {
     it(`MessageReader refuses invalid UTF-8 in ${title} as soon as it is there`, () => {
       const reader = new PieceReader();
       for (const piece of frames.slice(0, -1)) reader.read(piece);
-      const message = `Expected UTF-8 in a text message, invalid at byte ${at}`;
+      const message = `Invalid UTF-8 in a text message, at byte ${at}`;
       assert.throws(() => reader.read(frames.at(-1)!), failure(1007, message));
     });
   }
@@ -188,7 +188,7 @@ describe("MessageReader", () => {
     reader.read(frame(Text, "a", false));
     reader.read(frame(Continuation, "b"));
     reader.read(frame(Text, "whole"));
-    const message = "Expected UTF-8 in a text message, invalid at byte 1";
+    const message = "Invalid UTF-8 in a text message, at byte 1";
     assert.throws(() => reader.read(frame(Text, hex("61 ff"), false)), failure(1007, message));
   });
 
@@ -345,7 +345,8 @@ describe("fragments", () => {
     for (const maxFrameSize of [0, -1, NaN, 0.5, 1.5]) {
       assert.throws(() => [...fragments("a", { maxFrameSize })], {
         name: "RangeError",
-        message: `Expected maxFrameSize as a whole number from 1 on, received ${maxFrameSize}`,
+        message:
+          `Expected maxFrameSize to be a positive integer or Infinity, received ${maxFrameSize}`,
       });
     }
   });

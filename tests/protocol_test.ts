@@ -108,8 +108,7 @@ for (const role of ROLES) {
           assert.equal(protocol.state, state);
           if (sends || (but && event === PONG)) assert.ok(protocol.send(event).length > 0);
           else {
-            const message = "Expected state open or remote-closing to send a " +
-              `${event.type} event, it is ${state}`;
+            const message = `Cannot send a ${event.type} event in the state ${state}`;
             assert.throws(() => protocol.send(event), { name: "LocalProtocolError", message });
           }
         }
@@ -167,13 +166,13 @@ for (const role of ROLES) {
 
     it("Protocol refuses input when it is closed, and after the end of the input", () => {
       const closed = STATES["closed"](role);
-      const message = "Expected no more input on a closed connection";
+      const message = "Cannot receive input: the connection is closed";
       assert.throws(() => closed.receive(hex("81 00")), { name: "LocalProtocolError", message });
       closed.receive(null);
       for (const state of Object.keys(STATES) as ProtocolState[]) {
         const protocol = STATES[state](role);
         protocol.receive(null);
-        const message = "Expected no more input after its end";
+        const message = "Cannot receive more input: the input has ended";
         const expected = { name: "LocalProtocolError", message };
         assert.throws(() => protocol.receive(hex("81 00")), expected);
         assert.throws(() => protocol.receive(null), expected);
@@ -254,7 +253,7 @@ for (const role of ROLES) {
       const protocol = new Protocol(role);
       protocol.receive(hex("83 80"));
       const { event } = thrown(() => protocol.next())!;
-      assert.match(String(event.reason), /^Expected /);
+      assert.match(String(event.reason), /^The frame has the unknown opcode 3/);
       protocol.send(event);
       assert.equal(protocol.state, "local-closing");
       protocol.receive(hex("88 00"));
@@ -318,7 +317,7 @@ describe("Protocol.send", () => {
   it("Protocol.send refuses a piece of another type within a message, and changes nothing", () => {
     const protocol = new Protocol("server");
     protocol.send(textEvent("a", false));
-    const message = "Expected the text message to go on, received a binary event";
+    const message = "Cannot send a binary event: the text message is not finished";
     assert.throws(() => protocol.send(BINARY), { name: "LocalProtocolError", message });
     assert.deepEqual(protocol.send(textEvent("b")), hex("80 01 62"));
     assert.deepEqual(protocol.send(BINARY), hex("82 01 03"));

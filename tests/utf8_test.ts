@@ -74,7 +74,7 @@ function decode(chunks: readonly Uint8Array[], last = true): string {
 }
 
 function failure(position: number): object {
-  const message = `Expected UTF-8 in a test, invalid at byte ${position}`;
+  const message = `Invalid UTF-8 in a test, at byte ${position}`;
   return { name: "RemoteProtocolError", closeCode: 1007, message };
 }
 

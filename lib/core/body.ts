@@ -28,7 +28,7 @@ export function bodyFraming(head: ResponseHead): BodyFraming {
   // A length that overflows becomes Infinity, which is never reached.
   if (!/^\d+$/.test(length)) {
     throw new HandshakeError(
-      `Expected a Content-Length of digits, received ${JSON.stringify(length)}`,
+      `The Content-Length is not a number: ${JSON.stringify(length)}`,
       "malformed-header",
     );
   }
@@ -85,7 +85,7 @@ export class BodyReader {
   end(): void {
     if (this.#finished) return;
     if (this.#untilClose) this.#finished = true;
-    else this.#failure ??= failed("the whole body, the connection ended before", "connection-lost");
+    else this.#failure ??= lost();
   }
 
   /** Reads a line, or the part of it that has been received. Returns the offset after the line. */
@@ -94,7 +94,9 @@ export class BodyReader {
     const length = rest.indexOf(10) + 1 || rest.length;
     this.#line += String.fromCharCode(...rest.subarray(0, length));
     if (this.#line.endsWith("\n")) this.#endLine();
-    else if (this.#line.length >= MAX_LINE) this.#fail("a chunk, received a line without end");
+    else if (this.#line.length >= MAX_LINE) {
+      this.#fail("a chunk begins with a line that is too long");
+    }
     return at + length;
   }
 
@@ -103,19 +105,19 @@ export class BodyReader {
     this.#line = "";
     if (this.#behindChunk) {
       this.#behindChunk = false;
-      if (line !== "\r\n") this.#fail("the end of a chunk, received more than it announced");
+      if (line !== "\r\n") this.#fail("a chunk is longer than announced");
       return;
     }
     const digits = /^([0-9A-Fa-f]+)[ \t]*(?:;[^\r\n]*)?\r\n$/.exec(line)?.[1];
-    if (digits === undefined) return this.#fail("the size of a chunk, received another line");
+    if (digits === undefined) return this.#fail("a chunk begins without its size");
     this.#left = parseInt(digits, 16);
     this.#behindChunk = true;
     // RFC 9112 §7.1.2: only trailer fields can follow, which are ignored.
     this.#finished = this.#left === 0;
   }
 
-  #fail(expected: string): void {
-    this.#failure = failed(expected, "malformed-body");
+  #fail(why: string): void {
+    this.#failure = new HandshakeError(`The body is malformed: ${why}`, "malformed-body");
   }
 }
 
@@ -129,8 +131,8 @@ export function bodyReader(head: ResponseHead): BodyReader {
   }
 }
 
-function failed(expected: string, code: "malformed-body" | "connection-lost"): HandshakeError {
-  return new HandshakeError(`Expected ${expected}`, code);
+function lost(): HandshakeError {
+  return new HandshakeError("The connection ended before the body was complete", "connection-lost");
 }
 
 const CRLF = new Uint8Array([13, 10]);
@@ -160,7 +162,7 @@ export class BodyWriter {
     const size = this.#sent + bytes.length;
     if (size > framing.length || (last && size < framing.length)) {
       throw new LocalProtocolError(
-        `Expected a body of ${framing.length} bytes, as announced, received ${size}`,
+        `The body has ${size} bytes, but its Content-Length is ${framing.length}`,
       );
     }
     this.#sent = size;

@@ -77,14 +77,14 @@ export function parseClose(payload: Uint8Array): Required<CloseInfo> {
   // RFC 6455 §5.5.1: if there is a body, it begins with a 2-byte code.
   if (payload.length === 1) {
     throw new RemoteProtocolError(
-      "Expected a Close payload of 0 or at least 2 bytes, received 1",
+      "The payload of the Close frame has 1 byte, but a close code has 2",
       CloseCode.ProtocolError,
     );
   }
   const closeCode = (payload[0] << 8) | payload[1];
   if (!isWireCloseCode(closeCode)) {
     throw new RemoteProtocolError(
-      `Expected a close code of 1000-1003, 1007-1014 or 3000-4999, received ${closeCode}`,
+      `The Close frame has the code ${closeCode}, which must not be sent`,
       CloseCode.ProtocolError,
     );
   }
@@ -109,17 +109,17 @@ export function serializeClose(info: CloseInfo): Uint8Array {
   }
   if (closeCode === undefined || closeCode === CloseCode.NoStatus) {
     if (reason === "") return new Uint8Array(0);
-    throw new RangeError("Expected a close code beside the reason, received a reason alone");
+    throw new RangeError("Expected a closeCode with the reason, received a reason alone");
   }
   if (!isWireCloseCode(closeCode)) {
     throw new RangeError(
-      `Expected a close code of 1000-1003, 1007-1014 or 3000-4999, received ${closeCode}`,
+      `Expected closeCode to be 1000-1003, 1007-1014 or 3000-4999, received ${closeCode}`,
     );
   }
   const text = encoder.encode(reason);
   if (text.length > MAX_REASON_LENGTH) {
     throw new RangeError(
-      `Expected a reason of at most ${MAX_REASON_LENGTH} bytes of UTF-8, received ${text.length}`,
+      `Expected reason to be at most ${MAX_REASON_LENGTH} bytes of UTF-8, received ${text.length}`,
     );
   }
   const payload = new Uint8Array(2 + text.length);

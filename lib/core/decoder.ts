@@ -215,7 +215,7 @@ export class FrameDecoder {
     const within = this.#withinFrame || this.#scratchLength > 0;
     if (!within && this.bufferedAmount === 0) return;
     if (!within) this.#framePosition = this.#chunkPosition + this.#offset;
-    this.#fail("Expected the input to end between two frames, it ended within one", 1006);
+    this.#fail("The input ended within a frame", 1006);
   }
 
   /**
@@ -374,8 +374,8 @@ export class FrameDecoder {
     if (after > end) return INCOMPLETE;
     if (afterLength > at) this.length = this.#readLength(bytes, at, afterLength);
     if (this.length > this.#maxFrameSize) {
-      const expected = `Expected a frame of at most ${this.#maxFrameSize} bytes`;
-      this.#fail(`${expected}, received ${this.length}`, CloseCode.MessageTooBig);
+      const message = `Frame of ${this.length} bytes exceeds maxFrameSize (${this.#maxFrameSize})`;
+      this.#fail(message, CloseCode.MessageTooBig);
     }
     this.#key = this.masked ? readKey(bytes, afterLength) : 0;
     this.#given = 0;
@@ -392,19 +392,19 @@ export class FrameDecoder {
     const high = readUint32(bytes, at);
     // RFC 6455 §5.2: the most significant bit must be 0.
     if (high > 0x7fffffff) {
-      this.#fail("Expected a length below 2^63, received a greater one", CloseCode.ProtocolError);
+      this.#fail("The frame has a length of 2^63 bytes or more", CloseCode.ProtocolError);
     }
     const length = high * 2 ** 32 + readUint32(bytes, at + 4);
     if (length < 65536) this.#failLength(length, 8);
     if (length > Number.MAX_SAFE_INTEGER) {
-      const message = "Expected a frame of less than 2^53 bytes, received a longer one";
+      const message = "The frame has a length of 2^53 bytes or more, which is not supported";
       this.#fail(message, CloseCode.MessageTooBig);
     }
     return length;
   }
 
   #failLength(length: number, bytes: number): never {
-    const message = `Expected the length ${length} in fewer bytes, received it in ${bytes}`;
+    const message = `The frame has its length ${length} in ${bytes} bytes, more than it needs`;
     this.#fail(message, CloseCode.ProtocolError);
   }
 
@@ -446,22 +446,22 @@ function faultOf(header: FrameHeader, role: Role, rsvInUse: number): string | un
   const { fin, rsv, opcode, masked, length } = header;
   // RFC 6455 §5.2: a reserved bit is an error unless an agreed extension uses it.
   if ((rsv & ~rsvInUse) !== 0) {
-    return `Expected reserved bits that no extension uses to be 0, received RSV ${rsv}`;
+    return `The frame has reserved bits that no agreed extension uses (RSV ${rsv})`;
   }
   if (opcode >= Opcode.Close) {
     // RFC 6455 §5.2: an unknown opcode is an error.
-    if (opcode > Opcode.Pong) return `Expected a known opcode, received ${opcode}`;
+    if (opcode > Opcode.Pong) return `The frame has the unknown opcode ${opcode}`;
     // RFC 6455 §5.5: control frames have at most 125 bytes and must not be fragmented.
     if (length > MAX_CONTROL_LENGTH) {
-      return "Expected a control frame of at most 125 bytes, received a longer one";
+      return "The control frame is longer than 125 bytes";
     }
-    if (!fin) return "Expected a whole control frame, received a fragment";
+    if (!fin) return "The control frame is fragmented";
     // RFC 7692 §6.1: control frames are not compressed.
-    if (rsv !== 0) return `Expected a control frame without reserved bits, received ${rsv}`;
-  } else if (opcode > Opcode.Binary) return `Expected a known opcode, received ${opcode}`;
+    if (rsv !== 0) return `The control frame has reserved bits (RSV ${rsv})`;
+  } else if (opcode > Opcode.Binary) return `The frame has the unknown opcode ${opcode}`;
   // RFC 6455 §5.1: a server accepts only masked frames, a client only unmasked ones.
   if (masked === (role === "server")) return undefined;
   return role === "server"
-    ? "Expected a masked frame from the client, received an unmasked one"
-    : "Expected an unmasked frame from the server, received a masked one";
+    ? "The frame of the client is not masked"
+    : "The frame of the server is masked";
 }

@@ -277,7 +277,7 @@ class Incoming {
       this.close();
       const { message } = error as Error;
       if (error instanceof RangeError) throw new RemoteProtocolError(message, 1009);
-      throw new RemoteProtocolError(`A compressed message is not valid: ${message}`, 1007);
+      throw new RemoteProtocolError(`A compressed message cannot be inflated: ${message}`, 1007);
     }
   }
 

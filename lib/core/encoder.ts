@@ -88,11 +88,11 @@ export function frameLength(frame: Frame, masked: boolean): number {
   const { fin = true, rsv = 0, opcode, payload } = frame;
   if (!isKnown(opcode)) throw new RangeError(`Expected a known opcode, received ${opcode}`);
   if (!Number.isInteger(rsv) || rsv < 0 || rsv > 7) {
-    throw new RangeError(`Expected rsv to be a number of 3 bits, received ${rsv}`);
+    throw new RangeError(`Expected rsv to be an integer from 0 to 7, received ${rsv}`);
   }
   if ((opcode & 8) !== 0) {
     // RFC 6455 §5.5: control frames must not be fragmented.
-    if (!fin) throw new RangeError("Expected a whole control frame, received a fragment");
+    if (!fin) throw new RangeError("Cannot fragment a control frame: fin must be true");
     checkControl(payload);
   }
   return headerLength(payload.length, masked) + payload.length;
@@ -530,6 +530,6 @@ export class Encoder {
 function wrongType(begun: Opcode): LocalProtocolError {
   const [begunType, otherType] = begun === Opcode.Text ? ["text", "binary"] : ["binary", "text"];
   return new LocalProtocolError(
-    `Expected the ${begunType} message to go on, received a ${otherType} event`,
+    `Cannot send a ${otherType} event: the ${begunType} message is not finished`,
   );
 }

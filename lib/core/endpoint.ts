@@ -232,7 +232,7 @@ export class Endpoint {
    */
   get protocol(): Protocol {
     if (this.#protocol !== undefined) return this.#protocol;
-    throw new LocalProtocolError(`Expected an open connection, it is ${this.state}`);
+    throw new LocalProtocolError(`The connection was never open: its state is ${this.state}`);
   }
 
   /**
@@ -269,10 +269,10 @@ export class Endpoint {
    */
   takeHead(head: RequestHead, trailing?: Uint8Array): void {
     if (this.role === "client") {
-      throw new LocalProtocolError("Expected the role server to take a request");
+      throw new LocalProtocolError("Cannot take a request: this end is a client");
     }
     if (this.#inputBegun || this.#request !== undefined) {
-      throw new LocalProtocolError("Expected a request before any other input");
+      throw new LocalProtocolError("Cannot take a request: other input came before");
     }
     this.#request = head;
     if (trailing !== undefined && trailing.length > 0) this.#input.push(trailing);
@@ -288,7 +288,8 @@ export class Endpoint {
   takeFields(fields: RawHeaders): void {
     if (this.role === "server") this.takeHead(http2RequestHead(fields));
     else if (this.#offered === undefined || this.#response !== undefined) {
-      throw new LocalProtocolError("Expected a request to be sent, and no second head");
+      const why = this.#response === undefined ? "the request has not been sent" : "there is one";
+      throw new LocalProtocolError(`Cannot take a response: ${why}`);
     } else this.#response = http2ResponseHead(fields);
     this.#received = fields;
   }
@@ -301,12 +302,14 @@ export class Endpoint {
    */
   receive(bytes: Uint8Array | null): void {
     if (this.#protocol !== undefined) return this.#protocol.receive(bytes);
-    if (this.#inputEnded) throw new LocalProtocolError("Expected no more input after its end");
+    if (this.#inputEnded) {
+      throw new LocalProtocolError("Cannot receive more input: the input has ended");
+    }
     if (this.role === "client" && this.#offered === undefined) {
-      throw new LocalProtocolError("Expected a request to be sent before input");
+      throw new LocalProtocolError("Cannot receive input: the request has not been sent");
     }
     if (this.#state === "closed" && bytes !== null) {
-      throw new LocalProtocolError("Expected no more input on a closed connection");
+      throw new LocalProtocolError("Cannot receive input: the connection is closed");
     }
     this.#inputBegun = true;
     this.#inputEnded = bytes === null;
@@ -437,29 +440,29 @@ export class Endpoint {
     const opens = isHandshakeEvent(event);
     if (this.#protocol !== undefined ? opens : !opens || this.#state === "closed") {
       throw new LocalProtocolError(
-        `Expected an event that may be sent in state ${this.state}, received the event ${event.type}`,
+        `Cannot send the event ${event.type} in the state ${this.state}`,
       );
     }
     if (!opens) return this.protocol.send(event);
     if (event.type === "request") return this.#sendRequest(event);
-    if (this.role === "client") throw misplaced(event, "a request, or a response to wait for");
+    if (this.role === "client") throw misplaced(event, "this end is a client");
     const isConnecting = this.#state === "connecting";
     switch (event.type) {
       case "accept":
         if (isConnecting && this.#offer !== undefined) return this.#accept(event, this.#offer);
-        throw misplaced(event, "a request that was received and not answered");
+        throw misplaced(event, "there is no request to answer");
       case "reject":
         if (isConnecting) return this.#reject(event);
-        throw misplaced(event, "a request that was not answered");
+        throw misplaced(event, "the request has been answered");
       default:
         if (this.#state === "rejecting") return this.#rejectData(event, this.#outgoing!);
-        throw misplaced(event, "a refusal whose body is not finished");
+        throw misplaced(event, "there is no refusal with an unfinished body");
     }
   }
 
   #sendRequest(event: OutgoingRequest): Uint8Array {
-    if (this.role === "server") throw misplaced(event, "an answer to a request");
-    if (this.#offered !== undefined) throw misplaced(event, "a response to wait for");
+    if (this.role === "server") throw misplaced(event, "this end is a server");
+    if (this.#offered !== undefined) throw misplaced(event, "the request has been sent");
     const { limits, requireProtocol } = this.#options;
     const extensions = offerExtensions(this.#chosen(event));
     const offer = { protocols: event.protocols, extensions, requireProtocol };
@@ -527,7 +530,7 @@ export class Endpoint {
     if (extensions === undefined) return supported;
     for (const { name } of extensions) {
       if (supported.some((one) => one.name === name)) continue;
-      throw new LocalProtocolError(`Expected extensions that are supported, received ${name}`);
+      throw new LocalProtocolError(`The extension ${name} is not one of the endpoint's extensions`);
     }
     return supported.filter(({ name }) => extensions.some((one) => one.name === name));
   }
@@ -562,8 +565,8 @@ function requestEvent({ target, headers }: RequestHead, offer: ReceivedOffer): H
   return { type: "request", host, target, protocols, extensions, headers: extraFields(headers) };
 }
 
-function misplaced({ type }: OutgoingHandshakeEvent, expected: string): LocalProtocolError {
-  return new LocalProtocolError(`Expected ${expected}, received the event ${type}`);
+function misplaced({ type }: OutgoingHandshakeEvent, why: string): LocalProtocolError {
+  return new LocalProtocolError(`Cannot send the event ${type}: ${why}`);
 }
 
 function isHandshakeEvent(event: OutgoingEndpointEvent): event is OutgoingHandshakeEvent {

@@ -126,7 +126,7 @@ export function checkWebCloseInfo(init: unknown): { closeCode?: number; reason: 
   const { length } = new TextEncoder().encode(text);
   if (length > 123) {
     throw new DOMException(
-      `Expected a reason of at most 123 bytes of UTF-8, received ${length} bytes`,
+      `Expected reason to be at most 123 bytes of UTF-8, received ${length}`,
       "SyntaxError",
     );
   }

@@ -71,7 +71,7 @@ export function complete(event: OutgoingEvent): ProtocolEvent {
     }
     default:
       throw new TypeError(
-        `Expected an event, received the type ${String((event as { type?: unknown }).type)}`,
+        `There is no event of the type ${String((event as { type?: unknown }).type)}`,
       );
   }
 }
@@ -79,7 +79,7 @@ export function complete(event: OutgoingEvent): ProtocolEvent {
 function wrongData(type: string, data: unknown): TypeError {
   const expected = type === "text" ? "a string" : "a Uint8Array";
   return new TypeError(
-    `Expected the data of a ${type} event as ${expected}, received ${typeof data}`,
+    `Expected the data of a ${type} event to be ${expected}, received ${typeof data}`,
   );
 }
 

@@ -145,7 +145,9 @@ export function upgradeRequest(
   // RFC 9112 §3.2: the target does not contain the host.
   checkAuthority(host);
   if (readTarget(target) === undefined) {
-    throw new TypeError(`Expected a path or a URL as target, received ${JSON.stringify(target)}`);
+    throw new TypeError(
+      `Expected target to be a path or a URL, received ${JSON.stringify(target)}`,
+    );
   }
   // RFC 6455 §4.1: the key is a nonce of 16 random bytes.
   const key = base64(crypto.getRandomValues(new Uint8Array(16)));
@@ -166,7 +168,7 @@ export function http2Request(options: Http2RequestOptions): RawHeaders {
   const { scheme, authority, path, protocols, extensions, headers = [] } = options;
   checkAuthority(authority);
   if (!path.startsWith("/") || readTarget(path) === undefined) {
-    throw new TypeError(`Expected a path, received ${JSON.stringify(path)}`);
+    throw new TypeError(`Expected path to be an absolute path, received ${JSON.stringify(path)}`);
   }
   return [
     [":method", "CONNECT"],
@@ -182,7 +184,7 @@ export function http2Request(options: Http2RequestOptions): RawHeaders {
 
 function checkAuthority(host: string): void {
   if (isAuthority(host)) return;
-  throw new TypeError(`Expected a host and a port, received ${JSON.stringify(host)}`);
+  throw new TypeError(`Expected a host with an optional port, received ${JSON.stringify(host)}`);
 }
 
 /**
@@ -196,10 +198,10 @@ export function checkRequest(head: RequestHead, isParsed = false): HandshakeRequ
   // An invalid host or target is reported before the other errors.
   checkRequestUrl(head, false);
   if (!isParsed) checkFields(headers);
-  if (method !== "GET") throw refusal(405, "method", `Expected the method GET, received ${method}`);
+  if (method !== "GET") throw refusal(405, "method", `The method is ${method} instead of GET`);
   checkUpgrade(headers, "not-upgrade", 426);
   if (version !== "1.1") {
-    throw refusal(400, "http-version", `Expected HTTP/1.1, received HTTP/${version}`);
+    throw refusal(400, "http-version", `The request uses HTTP/${version} instead of HTTP/1.1`);
   }
   if (hasBody) throw unexpectedBody();
   checkVersion(headers, 426);
@@ -210,7 +212,9 @@ export function checkRequest(head: RequestHead, isParsed = false): HandshakeRequ
     throw refusal(
       400,
       "key",
-      `Expected Sec-WebSocket-Key to be 16 bytes in base64, received ${key ?? "none"}`,
+      key === undefined
+        ? "The request has no Sec-WebSocket-Key"
+        : `Sec-WebSocket-Key is not 16 bytes in base64: ${key}`,
     );
   }
   return { key, ...readOffer(headers) };
@@ -220,7 +224,7 @@ export function checkRequest(head: RequestHead, isParsed = false): HandshakeRequ
 export function checkHttp2Request(fields: RawHeaders): ReceivedOffer {
   const method = headerValue(fields, ":method");
   if (method !== "CONNECT") {
-    throw refusal(405, "method", `Expected the method CONNECT, received ${method ?? "none"}`);
+    throw refusal(405, "method", `The method is ${method ?? "missing"} instead of CONNECT`);
   }
   const protocol = headerValue(fields, ":protocol");
   if (protocol !== "websocket") {
@@ -228,20 +232,20 @@ export function checkHttp2Request(fields: RawHeaders): ReceivedOffer {
     throw refusal(
       501,
       "not-upgrade",
-      `Expected the :protocol websocket, received ${protocol ?? "none"}`,
+      `The :protocol is ${protocol ?? "missing"} instead of websocket`,
     );
   }
   // RFC 8441 §4: unlike a plain CONNECT, an extended CONNECT has both fields.
   const path = headerValue(fields, ":path");
   if (headerValue(fields, ":scheme") === undefined || path === undefined) {
-    throw refusal(400, "malformed-head", "Expected :scheme and :path, received not both");
+    throw refusal(400, "malformed-head", "The request has no :scheme or no :path");
   }
   const head = http2RequestHead(fields);
   const { host } = requestUrl(head, true);
   for (const other of headerValues(fields, "host")) {
     // RFC 9113 §8.3.1: a Host field that contradicts :authority is a malformed request.
     if (requestUrl({ ...head, headers: [["host", other]] }, true).host === host) continue;
-    throw refusal(400, "host", "Expected one host, received :authority and another one in Host");
+    throw refusal(400, "host", "The request has one host in :authority and another in Host");
   }
   checkFields(head.headers);
   if (announcesBody(fields)) throw unexpectedBody();
@@ -252,7 +256,7 @@ export function checkHttp2Request(fields: RawHeaders): ReceivedOffer {
 
 /** RFC 9110 §15.5.14: a plain request with a body is refused, because hooks cannot see the body. */
 export function plainBody(): HandshakeError {
-  return refusal(413, "body", "Expected a plain request without a body, received one with a body");
+  return refusal(413, "body", "A request that asks for no WebSocket must not have a body");
 }
 
 /** Checks header fields, because another parser may have read them. */
@@ -261,13 +265,13 @@ function checkFields(headers: RawHeaders): void {
   throw refusal(
     400,
     "malformed-head",
-    "Expected header fields of a name and a value without control characters, received others",
+    "A header field has a character that is not allowed",
   );
 }
 
 /** A proxy could frame the body of a WebSocket request in another way. */
 function unexpectedBody(): HandshakeError {
-  return refusal(400, "body", "Expected a request without a body, received one that announces one");
+  return refusal(400, "body", "A WebSocket request must not have a body");
 }
 
 /** RFC 9112 §6.3. */
@@ -284,7 +288,7 @@ function checkVersion(headers: RawHeaders, unknown: number): void {
   throw refusal(
     version === undefined ? 400 : unknown,
     "version",
-    `Expected Sec-WebSocket-Version ${VERSION}, received ${version ?? "none"}`,
+    `Sec-WebSocket-Version is ${version ?? "missing"} instead of ${VERSION}`,
   );
 }
 
@@ -294,8 +298,8 @@ function checkUpgrade(headers: RawHeaders, code: HandshakeErrorCode, status?: nu
   const upgrade = headerValues(headers, "Upgrade");
   const connection = headerValues(headers, "Connection");
   throw new HandshakeError(
-    `Expected an upgrade to websocket, received Upgrade: ${upgrade.join(", ") || "none"} and ` +
-      `Connection: ${connection.join(", ") || "none"}`,
+    `The ${status === undefined ? "response" : "request"} has no upgrade to websocket ` +
+      `(Upgrade: ${upgrade.join(", ") || "none"}, Connection: ${connection.join(", ") || "none"})`,
     code,
     { status },
   );
@@ -327,7 +331,7 @@ function readOffer(headers: RawHeaders): ReceivedOffer {
   const protocols = headerValues(headers, "Sec-WebSocket-Protocol").flatMap(parseProtocols);
   if (protocols.length > 1 && new Set(protocols).size !== protocols.length) {
     // RFC 6455 §4.1: the offered subprotocols are unique.
-    throw refusal(400, "malformed-header", "Expected each subprotocol once, received one twice");
+    throw refusal(400, "malformed-header", "The request offers a subprotocol twice");
   }
   return {
     protocols,
@@ -376,8 +380,8 @@ function answerFields(
 ): [string, string][] {
   if (protocol !== "" && !offer.protocols.includes(protocol)) {
     throw new LocalProtocolError(
-      `Expected one of the subprotocols offered (${offer.protocols.join(", ") || "none"}), ` +
-        `received ${protocol}`,
+      `Cannot choose the subprotocol ${protocol}: the client offered ` +
+        `${offer.protocols.join(", ") || "none"}`,
     );
   }
   return agreementFields(protocol === "" ? [] : [protocol], extensions);
@@ -400,13 +404,18 @@ export function checkResponse(head: ResponseHead, key: string, offer: HandshakeO
   const { version, status, headers } = head;
   if (status !== 101) throw wrongStatus(head);
   if (version !== "1.1") {
-    throw new HandshakeError(`Expected HTTP/1.1, received HTTP/${version}`, "http-version");
+    throw new HandshakeError(
+      `The response uses HTTP/${version} instead of HTTP/1.1`,
+      "http-version",
+    );
   }
   checkUpgrade(headers, "upgrade");
   const accept = headerValue(headers, "Sec-WebSocket-Accept");
   if (accept !== acceptToken(key)) {
     throw new HandshakeError(
-      `Expected Sec-WebSocket-Accept to answer the key, received ${accept ?? "none"}`,
+      accept === undefined
+        ? "The response has no Sec-WebSocket-Accept"
+        : `Sec-WebSocket-Accept does not match the key of the request: ${accept}`,
       "accept",
     );
   }
@@ -429,7 +438,7 @@ export function accepts({ version, status }: ResponseHead): boolean {
 export function wrongStatus({ version, status, statusText }: ResponseHead): HandshakeError {
   const expected = version === HTTP2 ? "200" : "101";
   const received = `${status} ${statusText}`.trimEnd();
-  return new HandshakeError(`Expected status ${expected}, received ${received}`, "status");
+  return new HandshakeError(`The server answered ${received} instead of ${expected}`, "status");
 }
 
 function readAnswer(
@@ -441,9 +450,9 @@ function readAnswer(
   const missing = protocol === undefined && requireProtocol && protocols.length > 0;
   if (missing || (protocol !== undefined && !protocols.includes(protocol))) {
     throw new HandshakeError(
-      `Expected one of the subprotocols offered (${protocols.join(", ") || "none"}), received ${
-        protocol ?? "none"
-      }`,
+      protocol === undefined
+        ? `The server chose none of the subprotocols offered: ${protocols.join(", ")}`
+        : `The server chose the subprotocol ${protocol}, which was not offered`,
       "subprotocol",
     );
   }
@@ -452,7 +461,7 @@ function readAnswer(
     // RFC 6455 §4.1: the client fails the connection if an extension was not offered.
     if (offered.some((offer) => offer.name === name)) continue;
     throw new HandshakeError(
-      `Expected only extensions that were offered, received ${name}`,
+      `The server chose the extension ${name}, which was not offered`,
       "extension",
     );
   }
@@ -486,7 +495,7 @@ export function refusalResponse(
   request: { version: string; isHead: boolean },
 ): { response: ResponseHead; framing: BodyFraming } {
   if (!Number.isInteger(status) || status < 200 || status > 599) {
-    throw new RangeError(`Expected a status from 200 to 599, received ${status}`);
+    throw new RangeError(`Expected status to be an integer from 200 to 599, received ${status}`);
   }
   const isHttp2 = request.version === HTTP2;
   const fields = headers.filter(([name]) => !isHttp2 || !isConnectionField(name));
@@ -526,19 +535,19 @@ function refusalFraming(response: ResponseHead, hasBody: boolean, isHead: boolea
     throw error instanceof HandshakeError ? new TypeError(error.message) : error;
   }
   if (hasBody && (status === 204 || status === 304)) {
-    throw new TypeError(`Expected no body beside status ${status}, received one to send`);
+    throw new TypeError(`A response with the status ${status} cannot have a body`);
   }
   const isAnnounced = framing === "chunked" || (typeof framing === "object" && framing.length > 0);
   // RFC 9110 §9.3.2: the response to HEAD announces the body that GET would get.
   if (!hasBody && !isHead && isAnnounced) {
-    throw new TypeError("Expected no header field that announces a body without one to send");
+    throw new TypeError("The header fields announce a body, but hasBody is false");
   }
   return framing;
 }
 
 export function lost(what: string): HandshakeError {
   return new HandshakeError(
-    `Expected the head of the ${what}, the connection ended before it was whole`,
+    `The connection ended before the head of the ${what} was complete`,
     "connection-lost",
   );
 }
@@ -549,7 +558,7 @@ export function lost(what: string): HandshakeError {
 export function checkExtraFields(headers: RawHeaders): void {
   for (const field of headers) {
     if (OWN_FIELDS.has(field[0].toLowerCase())) {
-      throw new TypeError(`Expected no ${field[0]} header, which the handshake writes by itself`);
+      throw new TypeError(`Cannot set the ${field[0]} header: the handshake writes it`);
     }
   }
 }
@@ -606,7 +615,7 @@ function http2Fields(headers: RawHeaders): [string, string][] {
   for (const [name, value] of headers) {
     checkField(name, value);
     if (isConnectionField(name)) {
-      throw new TypeError(`Expected no ${name} header, which HTTP/2 does not have`);
+      throw new TypeError(`Cannot set the ${name} header: HTTP/2 does not have it`);
     }
   }
   return toLowerCase(headers);

@@ -44,7 +44,7 @@ export function headerValue(headers: RawHeaders, name: string): string | undefin
 }
 
 function repeated(name: string, count: number): HandshakeError {
-  return new HandshakeError(`Expected one ${name} header, received ${count}`, "malformed-header", {
+  return new HandshakeError(`The ${name} header occurs ${count} times`, "malformed-header", {
     status: 400,
   });
 }
@@ -71,7 +71,7 @@ export function checkField(name: string, value: string): void {
   if (!isFieldValue(value)) {
     throw new TypeError(
       // The value may be a password.
-      `Expected a ${name} header of Latin-1 without control characters, received another`,
+      `The value of the ${name} header has a control character or one beyond Latin-1`,
     );
   }
 }
@@ -141,7 +141,7 @@ class Scanner {
 
   fail(expected: string): never {
     throw new HandshakeError(
-      `Expected ${expected} in the ${this.#name} header at character ${this.#at}`,
+      `The ${this.#name} header is malformed: expected ${expected} at character ${this.#at}`,
       "malformed-header",
       { status: 400 },
     );

@@ -81,34 +81,34 @@ const STATUS_LINE: Pattern = [...HTTP_VERSION, " ", "[1-9]", "\\d", "\\d", " ", 
 interface StartLine {
   whole: RegExp;
   items: readonly { is: RegExp; repeats: boolean }[];
-  expected: string;
+  message: string;
   tooLong: HandshakeErrorCode;
 }
 
 function startLine(
   pattern: Pattern,
   whole: RegExp,
-  expected: string,
+  message: string,
   tooLong: HandshakeErrorCode,
 ): StartLine {
   const items = pattern.map((item) => ({
     is: new RegExp(`^${item}$`),
     repeats: item.endsWith("+"),
   }));
-  return { whole, items, expected, tooLong };
+  return { whole, items, message, tooLong };
 }
 
 const REQUEST = startLine(
   REQUEST_LINE,
   new RegExp(`^${REQUEST_LINE.join("")}$`),
-  "a request line of method, target and version",
+  "The head does not begin with a request line of method, target and version",
   "target-too-long",
 );
 const RESPONSE = startLine(
   STATUS_LINE,
   // Some servers that send no reason phrase omit the space before it.
   new RegExp(`^${STATUS_LINE.slice(0, -2).join("")}(?: .*)?$`),
-  "a status line of version, status and reason phrase",
+  "The head does not begin with a status line of version, status and reason phrase",
   "head-too-large",
 );
 
@@ -166,7 +166,7 @@ export function parseResponseHead(
   if (lines === undefined) return undefined;
   const [protocol, status, ...phrase] = lines.start.split(" ");
   const statusText = phrase.join(" ");
-  if (!isFieldValue(statusText)) throw malformed(`Expected ${RESPONSE.expected}`, 0);
+  if (!isFieldValue(statusText)) throw malformed(RESPONSE.message, 0);
   const version = checkVersion(protocol);
   return {
     head: { version, status: +status, statusText, headers: lines.headers },
@@ -176,7 +176,11 @@ export function parseResponseHead(
 
 function checkVersion(protocol: string, status?: number): string {
   if (protocol.startsWith("HTTP/1.")) return protocol.slice(5);
-  throw new HandshakeError(`Expected HTTP/1.1, received ${protocol}`, "http-version", { status });
+  throw new HandshakeError(
+    `The peer uses ${protocol} instead of HTTP/1.1`,
+    "http-version",
+    { status },
+  );
 }
 
 interface Lines {
@@ -203,12 +207,12 @@ function readLines(
     const length = seen - line;
     if (length > maxLineLength) {
       throw tooLarge(
-        `Expected a line of at most ${maxLineLength} bytes, received a longer one`,
+        `A line of the head exceeds maxLineLength (${maxLineLength})`,
         start === undefined ? startLine.tooLong : "head-too-large",
       );
     }
     if (seen + 2 > maxHeadSize) {
-      throw tooLarge(`Expected a head of at most ${maxHeadSize} bytes, received a longer one`);
+      throw tooLarge(`The head exceeds maxHeadSize (${maxHeadSize})`);
     }
     progress.seen = seen;
     if (end === undefined) {
@@ -221,14 +225,12 @@ function readLines(
     text ??= latin1(bytes, base, Math.min(bytes.length, maxHeadSize));
     if (start === undefined) {
       progress.start = text.slice(line - base, end - base);
-      if (!startLine.whole.test(progress.start)) {
-        throw malformed(`Expected ${startLine.expected}`, 0);
-      }
+      if (!startLine.whole.test(progress.start)) throw malformed(startLine.message, 0);
     } else {
       headers.push(parseField(text, line - base, end - base, base));
     }
     if (headers.length > maxHeaderCount) {
-      throw tooLarge(`Expected at most ${maxHeaderCount} header fields, received more`);
+      throw tooLarge(`The number of header fields exceeds maxHeaderCount (${maxHeaderCount})`);
     }
   }
 }
@@ -238,7 +240,7 @@ function checkBeginning(
   bytes: Uint8Array,
   from: number,
   progress: HeadProgress,
-  { items, whole, expected }: StartLine,
+  { items, whole, message }: StartLine,
 ): void {
   const { seen } = progress;
   for (const character of latin1(bytes, from, seen)) {
@@ -246,13 +248,13 @@ function checkBeginning(
     const ends = progress.begun && !items[progress.item].is.test(character);
     if (ends) progress.item++;
     const item = items[progress.item];
-    if (!item?.is.test(character)) throw malformed(`Expected ${expected}`, 0);
+    if (!item?.is.test(character)) throw malformed(message, 0);
     progress.begun = item.repeats;
     if (!item.repeats) progress.item++;
   }
   // Only LF may follow a CR.
   if (seen < bytes.length && !whole.test(latin1(bytes, 0, seen))) {
-    throw malformed(`Expected ${expected}`, 0);
+    throw malformed(message, 0);
   }
 }
 
@@ -260,14 +262,14 @@ function checkBeginning(
 function lineEnd(bytes: Uint8Array, start: number): number | undefined {
   for (let at = start; at < bytes.length; at++) {
     const byte = bytes[at];
-    if (byte === LF) throw malformed("Expected CR before LF", at);
+    if (byte === LF) throw malformed("A line ends with LF instead of CR LF", at);
     // A control character makes the head invalid. Do not wait for the rest of the line.
     if (byte < 0x20 && byte !== CR && byte !== 9) {
-      throw malformed("Expected no control character", at);
+      throw malformed("The head has a control character", at);
     }
     if (byte !== CR) continue;
     if (at + 1 === bytes.length) return undefined;
-    if (bytes[at + 1] !== LF) throw malformed("Expected LF behind CR", at + 1);
+    if (bytes[at + 1] !== LF) throw malformed("A CR is not followed by LF", at + 1);
     return at;
   }
   return undefined;
@@ -279,7 +281,7 @@ function parseField(text: string, start: number, end: number, base: number): [st
   const name = text.slice(start, colon < end ? Math.max(colon, start) : start);
   // RFC 9112 §5.1, §5.2: there is no white space before the colon, and no folded line.
   if (!isToken(name)) {
-    throw malformed("Expected a header field of name, colon and value", base + start);
+    throw malformed("A line is not a header field of name, colon and value", base + start);
   }
   let from = colon + 1;
   let to = end;
@@ -288,7 +290,7 @@ function parseField(text: string, start: number, end: number, base: number): [st
   while (from < to && (text[to - 1] === " " || text[to - 1] === "\t")) to--;
   const value = text.slice(from, to);
   if (!isFieldValue(value)) {
-    throw malformed(`Expected a ${name} header without control characters`, base + start);
+    throw malformed(`The ${name} header has a control character`, base + start);
   }
   return [name, value];
 }
@@ -304,7 +306,7 @@ function latin1(bytes: Uint8Array, start: number, end: number): string {
 }
 
 function malformed(message: string, position: number): HandshakeError {
-  return new HandshakeError(`${message} at byte ${position} of the head`, "malformed-head", {
+  return new HandshakeError(`${message} (byte ${position} of the head)`, "malformed-head", {
     status: 400,
   });
 }
@@ -320,7 +322,7 @@ function tooLarge(message: string, code: HandshakeErrorCode = "head-too-large"):
 export function serializeRequestHead(head: RequestHead): Uint8Array {
   if (!isToken(head.method) || !/^[\x21-\x7e]+$/.test(head.target)) {
     throw new TypeError(
-      `Expected a method and a request target without blanks, received ${
+      `Expected a method and a request target without spaces, received ${
         JSON.stringify(`${head.method} ${head.target}`)
       }`,
     );
@@ -336,19 +338,21 @@ export function serializeRequestHead(head: RequestHead): Uint8Array {
 export function serializeResponseHead(head: ResponseHead): Uint8Array {
   if (!isFieldValue(head.statusText)) {
     throw new TypeError(
-      `Expected a reason phrase of one line, received ${JSON.stringify(head.statusText)}`,
+      `Expected statusText to be one line of Latin-1, received ${JSON.stringify(head.statusText)}`,
     );
   }
   checkHttpVersion(head.version);
   if (!/^[1-9]\d\d$/.test(`${head.status}`)) {
-    throw new TypeError(`Expected a status of three digits, received ${head.status}`);
+    throw new TypeError(`Expected status to have three digits, received ${head.status}`);
   }
   return serialize(`HTTP/${head.version} ${head.status} ${head.statusText}`, head.headers);
 }
 
 function checkHttpVersion(version: string): void {
   if (!/^\d\.\d$/.test(version)) {
-    throw new TypeError(`Expected a version of HTTP, received ${JSON.stringify(version)}`);
+    throw new TypeError(
+      `Expected version to be a version of HTTP, received ${JSON.stringify(version)}`,
+    );
   }
 }
 
@@ -379,7 +383,7 @@ export class InterimCount {
 
   add(): void {
     if (++this.#count <= MOST_INTERIM) return;
-    throw tooLarge(`Expected at most ${MOST_INTERIM} interim responses, received more`);
+    throw tooLarge(`The server sent more than ${MOST_INTERIM} interim responses`);
   }
 }
 

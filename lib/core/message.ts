@@ -115,16 +115,16 @@ export class MessageReader {
 
   end(): void {
     if (this.#opcode === 0) return;
-    throw new RemoteProtocolError("Expected the message to go on, the input ended within it", 1006);
+    throw new RemoteProtocolError("The input ended within a message", 1006);
   }
 
   #beginFrame(opcode: number, length: number): void {
     if (opcode === Opcode.Continuation) {
       // RFC 6455 §5.4: a continuation needs a message to continue.
-      if (this.#opcode === 0) throw misplaced("a frame that begins a message", "a continuation");
+      if (this.#opcode === 0) throw misplaced("A continuation frame has no message to continue");
     } else {
       // RFC 6455 §5.4: the fragments of two messages are not interleaved.
-      if (this.#opcode !== 0) throw misplaced("a continuation", "a frame that begins a message");
+      if (this.#opcode !== 0) throw misplaced("A message began before the last one was finished");
       this.#opcode = opcode;
       this.#size = 0;
     }
@@ -134,7 +134,7 @@ export class MessageReader {
 
   #tooBig(): RemoteProtocolError {
     return new RemoteProtocolError(
-      `Expected a message of at most ${this.#maxMessageSize} bytes, received at least ${this.#size}`,
+      `Message of at least ${this.#size} bytes exceeds maxMessageSize (${this.#maxMessageSize})`,
       CloseCode.MessageTooBig,
     );
   }
@@ -187,8 +187,8 @@ function fragment(data: Message, frameFinished: boolean, messageFinished: boolea
     : { type: "binary", data, frameFinished, messageFinished };
 }
 
-function misplaced(expected: string, received: string): RemoteProtocolError {
-  return new RemoteProtocolError(`Expected ${expected}, received ${received}`, 1002);
+function misplaced(message: string): RemoteProtocolError {
+  return new RemoteProtocolError(message, 1002);
 }
 
 /**
@@ -382,7 +382,7 @@ export function* fragments(message: Message, options: FragmentsOptions = {}): Ge
   const { maxFrameSize = Infinity } = options;
   if (!(maxFrameSize >= 1) || (maxFrameSize !== Infinity && !Number.isInteger(maxFrameSize))) {
     throw new RangeError(
-      `Expected maxFrameSize as a whole number from 1 on, received ${maxFrameSize}`,
+      `Expected maxFrameSize to be a positive integer or Infinity, received ${maxFrameSize}`,
     );
   }
   const text = typeof message === "string";
@@ -393,7 +393,7 @@ export function* fragments(message: Message, options: FragmentsOptions = {}): Ge
   do {
     if (bytes.length !== length) {
       throw new TypeError(
-        "Expected the bytes to stay until all frames were made, they were detached",
+        "The bytes were detached or resized before all frames were made",
       );
     }
     const end = Math.min(length, at + maxFrameSize);

@@ -276,13 +276,13 @@ export class Protocol {
    * @throws {LocalProtocolError} If the input has ended or the connection is closed.
    */
   receive(bytes: Uint8Array | null): void {
-    if (this.#ended) throw new LocalProtocolError("Expected no more input after its end");
+    if (this.#ended) throw new LocalProtocolError("Cannot receive more input: the input has ended");
     if (bytes === null) {
       this.#ended = true;
       return;
     }
     if (this.#state === "closed") {
-      throw new LocalProtocolError("Expected no more input on a closed connection");
+      throw new LocalProtocolError("Cannot receive input: the connection is closed");
     }
     // RFC 6455 §5.5.1, §7.1.7: bytes after a Close frame, or after an error, are not processed.
     if (this.#state !== "remote-closing" && this.#failure === undefined) this.#decoder.push(bytes);
@@ -433,7 +433,7 @@ export class Protocol {
     if (this.#state === "open" || this.#state === "remote-closing") return undefined;
     const what = type === undefined ? "message" : `${type} event`;
     return new LocalProtocolError(
-      `Expected state open or remote-closing to send a ${what}, it is ${this.#state}`,
+      `Cannot send a ${what} in the state ${this.#state}`,
     );
   }
 }

@@ -141,7 +141,8 @@ export function checkRequestUrl(
   // RFC 9112 §3.2: HTTP/1.0 requests may have no Host field.
   if (hosts.length === 0 && version === "1.0") hosts.push("localhost");
   if (hosts.length !== 1) {
-    throw refusal(400, "host", `Expected one Host header, received ${hosts.length}`);
+    const count = hosts.length === 0 ? "no Host header" : `${hosts.length} Host headers`;
+    throw refusal(400, "host", `The request has ${count} instead of one`);
   }
   const [host] = hosts;
   const read = readTarget(target);
@@ -151,7 +152,7 @@ export function checkRequestUrl(
     throw refusal(
       400,
       "host",
-      `Expected a Host header of a host and a port, received ${JSON.stringify(host)}`,
+      `The Host header is not a host with an optional port: ${JSON.stringify(host)}`,
     );
   }
   // RFC 9112 §3.2.4: "*" means the whole server.
@@ -165,7 +166,7 @@ export function checkRequestUrl(
   throw refusal(
     400,
     "malformed-head",
-    `Expected a target that is a path or the URL of a WebSocket, received ${target}`,
+    `The request target is neither a path nor the URL of a WebSocket: ${target}`,
   );
 }
 

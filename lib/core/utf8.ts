@@ -92,7 +92,7 @@ export class Utf8Decoder {
 
   #failure(position: number): RemoteProtocolError {
     return new RemoteProtocolError(
-      `Expected UTF-8 in ${this.#what}, invalid at byte ${position}`,
+      `Invalid UTF-8 in ${this.#what}, at byte ${position}`,
       1007,
     );
   }

@@ -37,7 +37,7 @@ export function toUnsignedShort(value: unknown, what: string): number {
   // The operator rejects a BigInt, unlike Number().
   const number = Math.trunc(+(value as number));
   if (number >= 0 && number <= 0xffff) return number;
-  throw new TypeError(`Expected ${what} to be a number of 16 bits, received ${number}`);
+  throw new TypeError(`Expected ${what} to be an integer from 0 to 65535, received ${number}`);
 }
 
 /**
