@@ -12,13 +12,13 @@ import {
   connect,
   type ConnectOptions,
   HandshakeError,
-  serve,
   type ServeOptions,
   type Server,
   type WebSocketConnection,
   WebSocketError,
 } from "../mod.ts";
 import { type Certificate, certificates } from "./certificates.ts";
+import { freePort } from "./ports.ts";
 import { withoutLeak } from "./resources.ts";
 import { echo, portOf, rejection, until, withRawServer, withServer } from "./support.ts";
 
@@ -224,13 +224,6 @@ for (const [stage, faults] of Object.entries(OUTCOMES) as [Stage, typeof OUTCOME
 }
 
 describe("A connection that cannot come about", () => {
-  /** The port of a server that is gone. */
-  async function freePort(): Promise<number> {
-    const server = await serve({}, () => {});
-    await server.shutdown();
-    return portOf(server);
-  }
-
   /** What a client says of a server with this certificate. */
   async function finding(name: "leaf" | "elsewhere" | "expired", authority?: "otherCa") {
     const made = await certificates();

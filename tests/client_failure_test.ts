@@ -1,8 +1,9 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
-import { connect, type ConnectOptions, HandshakeError, serve } from "../mod.ts";
+import { connect, type ConnectOptions, HandshakeError } from "../mod.ts";
 import { transportPair } from "../lib/testing.ts";
 import { concat, latin1 } from "./bytes.ts";
+import { freePort } from "./ports.ts";
 import {
   collect,
   failure,
@@ -12,7 +13,6 @@ import {
   turn,
   until,
   upgradeResponse,
-  urlOf,
   withRawServer,
 } from "./support.ts";
 
@@ -84,9 +84,7 @@ describe("How connect fails", () => {
   }
 
   it('connect() says "connect-failed" of a port where nobody listens', async () => {
-    const server = await serve({}, () => {});
-    const url = urlOf(server);
-    await server.shutdown();
+    const url = `ws://127.0.0.1:${await freePort()}/`;
     const error = await rejection<HandshakeError>(connect(url));
     assert.ok(error instanceof HandshakeError);
     assert.equal(error.code, "connect-failed");

@@ -1,9 +1,9 @@
 import { describe } from "node:test";
 import assert from "node:assert/strict";
-import { createServer } from "node:net";
 import process from "node:process";
 import { type Block, pages, type Section, sectionsOf } from "./docs.ts";
 import { it, notApplicable } from "./it.ts";
+import { freePort } from "./ports.ts";
 import { type Child, insideRepository, withPrograms } from "./programs.ts";
 
 /** The ports that the pages use; a test takes free ones instead. */
@@ -16,14 +16,6 @@ const sections = (await Promise.all((await pages()).map(sectionsOf))).flat();
 /** What is left of a text if each runtime's way to print a value is left out. */
 function words(text: string): string[] {
   return text.replace(/Uint8Array(\(\d+\))?/g, "").match(/[\w.:/-]+/g) ?? [];
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const { port } = server.address() as { port: number };
-  await new Promise((resolve) => server.close(resolve));
-  return port;
 }
 
 /** Whether this runtime has explicit resource management: Node has it from 24 on. */

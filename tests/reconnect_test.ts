@@ -9,7 +9,8 @@ import {
   serve,
   type WebSocketConnection,
 } from "../mod.ts";
-import { portOf, rejection, until, urlOf, withServer } from "./support.ts";
+import { freePort } from "./ports.ts";
+import { rejection, until, urlOf, withServer } from "./support.ts";
 
 const FAST: ReconnectOptions = { minDelay: 1, maxDelay: 20 };
 
@@ -30,8 +31,8 @@ describe("reconnect", () => {
   });
 
   it("goes on when the server comes back", async () => {
-    const first = await serve({}, () => new Promise(() => {}));
-    const port = portOf(first);
+    const port = await freePort();
+    const first = await serve({ port }, () => new Promise(() => {}));
     const retries: RetryInfo[] = [];
     const options = { ...FAST, onRetry: (info: RetryInfo) => void retries.push(info) };
     const connections = reconnect(`ws://127.0.0.1:${port}`, options);

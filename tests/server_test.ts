@@ -12,6 +12,7 @@ import {
   type WebSocketConnection,
 } from "../mod.ts";
 import { transportPair } from "../lib/testing.ts";
+import { freePort } from "./ports.ts";
 import {
   collect,
   echo,
@@ -191,7 +192,8 @@ describe("Server", () => {
 
   it("shutdown() closes with 1001, waits, and frees the port", async () => {
     let returned = false;
-    const server = await serve({}, async (ws) => {
+    const port = await freePort();
+    const server = await serve({ port }, async (ws) => {
       await echo(ws);
       await rest();
       returned = true;
@@ -202,7 +204,6 @@ describe("Server", () => {
     assert.equal(returned, true);
     assert.equal(server.connections.size, 0);
     for (const info of await Promise.all(closed)) assert.equal(info.closeCode, 1001);
-    const port = portOf(server);
     const next = await serve({ port }, echo);
     assert.equal(portOf(next), port);
     await next.shutdown();

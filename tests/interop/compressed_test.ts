@@ -18,7 +18,7 @@ import { pattern } from "../bytes.ts";
 import { portOf } from "../support.ts";
 import { withBrowser } from "./chromium.ts";
 import { PEERS, unlessThere } from "./peers.ts";
-import { HOST } from "./ports.ts";
+import { HOST } from "../ports.ts";
 import { NGINX, withProxy } from "./proxy.ts";
 
 // By its path: Bun has a "ws" of its own.

@@ -5,7 +5,7 @@ import { connect } from "../../mod.ts";
 import { readSource } from "../programs.ts";
 import { portOf, withServer } from "../support.ts";
 import { unlessThere } from "./peers.ts";
-import { HOST } from "./ports.ts";
+import { HOST } from "../ports.ts";
 import { type Front, HAPROXY, NGINX, withProxy } from "./proxy.ts";
 
 const page = await readSource("docs/guides/behind-a-proxy.md");

@@ -13,7 +13,7 @@ import { pattern } from "../bytes.ts";
 import { dial, endSession } from "../http2_servers.ts";
 import { rejection, until } from "../support.ts";
 import { PEERS, unlessThere } from "./peers.ts";
-import { HOST } from "./ports.ts";
+import { HOST } from "../ports.ts";
 import { HAPROXY_H2, withProxy } from "./proxy.ts";
 
 // By its path: Bun has a "ws" of its own.

@@ -12,7 +12,7 @@ import { pattern } from "../bytes.ts";
 import { certificates } from "../certificates.ts";
 import { echo, portOf, rejection } from "../support.ts";
 import { commandOf, type Peer, PEERS, unlessThere } from "./peers.ts";
-import { accepts, freePort, HOST } from "./ports.ts";
+import { accepts, freePort, HOST } from "../ports.ts";
 
 function tinyproxy(port: number, ports: readonly number[], user: boolean): string {
   return [

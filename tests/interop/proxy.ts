@@ -6,7 +6,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { commandOf, type Peer, PEERS } from "./peers.ts";
-import { accepts, freePort, HOST } from "./ports.ts";
+import { accepts, freePort, HOST } from "../ports.ts";
 
 /** A proxy, the text of its configuration, and its arguments. */
 export interface Front {

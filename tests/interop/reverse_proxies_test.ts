@@ -6,7 +6,7 @@ import { connect, type HandshakeError, type ServeOptions, type Server } from "..
 import { pattern } from "../bytes.ts";
 import { portOf, rejection, until, withServer } from "../support.ts";
 import { type Peer, PEERS, unlessThere } from "./peers.ts";
-import { HOST } from "./ports.ts";
+import { HOST } from "../ports.ts";
 import { HAPROXY, NGINX, withProxy } from "./proxy.ts";
 
 interface Front {
