@@ -1,6 +1,6 @@
 /** Routes by the path of the URL, with URLPattern: on Deno, Bun, and Node from version 24 on. */
 import process from "node:process";
-import { serve, type WebSocketConnection } from "sluice";
+import { broadcast, serve, type WebSocketConnection } from "sluice";
 
 const rooms = new Map<string, Set<WebSocketConnection>>();
 
@@ -14,9 +14,7 @@ const routes: [
     const room = rooms.get(name) ?? new Set();
     rooms.set(name, room.add(ws));
     try {
-      for await (const message of ws) {
-        for (const other of room) if (other !== ws) void other.send(message);
-      }
+      for await (const message of ws) broadcast(room, message, { except: ws });
     } finally {
       room.delete(ws);
       if (room.size === 0) rooms.delete(name);
