@@ -24,6 +24,9 @@ export { connect, type ConnectOptions } from "./lib/client/client.ts";
 export type { WebSocketConnection } from "./lib/connection/connection.ts";
 export { CloseCode, type CloseInfo } from "./lib/core/close.ts";
 export {
+  type CallErrorCode,
+  type ErrorCode,
+  errorCodeOf,
   HandshakeError,
   type HandshakeErrorCode,
   type HandshakeErrorOptions,

@@ -85,6 +85,27 @@ export async function sleep(delay: number, signal: AbortSignal): Promise<void> {
   }
 }
 
+/**
+ * Waits for a promise. If it rejects, the error is given to `retrace()` at a moment at which a new
+ * stack has the frames of the functions that await the result. Marks the result as handled.
+ */
+export function traced<T>(promise: Promise<T>, retrace: (error: unknown) => unknown): Promise<T> {
+  const result: Promise<T> = new Promise((resolve) => {
+    promise.then(resolve, (error) => resolve(rejectTraced(result, () => retrace(error))));
+  });
+  return result;
+}
+
+/** Returns what to resolve `waiting` with, so that it rejects with a traced error. See `traced()`. */
+export async function rejectTraced(waiting: Promise<unknown>, make: () => unknown): Promise<never> {
+  // V8 finds the frames from the second microtask on, and only while nothing else waits for the promise.
+  await undefined;
+  await undefined;
+  const error = make();
+  handled(waiting);
+  throw error;
+}
+
 /** Marks a promise as handled. Callers that await the promise still get its rejection. */
 export function handled<T>(promise: Promise<T>): Promise<T> {
   promise.catch(ignore);

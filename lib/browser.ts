@@ -6,7 +6,7 @@
  */
 import type { ConnectOptions as RuntimeOptions } from "./client/client.ts";
 import type { WebSocketConnection } from "./connection/connection.ts";
-import { HandshakeError, WebSocketError as OwnError } from "./core/error.ts";
+import { domError, HandshakeError, WebSocketError as OwnError } from "./core/error.ts";
 import { parseWebSocketUrl } from "./core/url.ts";
 import { checkKnown, checkValues } from "./core/options.ts";
 import {
@@ -26,6 +26,7 @@ import type { WebSocketLike } from "./standard/native_socket.ts";
 
 export type { WebSocketConnection } from "./connection/connection.ts";
 export type { CloseInfo } from "./core/close.ts";
+export { type ErrorCode, errorCodeOf } from "./core/error.ts";
 export { HandshakeError };
 export type { Message } from "./core/message.ts";
 export type { BufferSource, InboxStrategy } from "./options.ts";
@@ -95,9 +96,10 @@ function refuse(options: object, unsupported: Record<string, unknown>): void {
   for (const [name, allowed] of Object.entries(unsupported)) {
     const value = (options as Record<string, unknown>)[name];
     if (value === undefined || value === allowed) continue;
-    throw new DOMException(
-      `A browser does not support the option ${name}`,
+    throw domError(
       "NotSupportedError",
+      `A browser does not support the option ${name}`,
+      "unsupported",
     );
   }
 }
@@ -109,7 +111,7 @@ function baseUrl(): string | undefined {
 
 async function open(url: string, options: ConnectOptions): Promise<WebSocketConnection> {
   if (platform.WebSocket === undefined) {
-    throw new DOMException("This platform has no WebSocket", "NotSupportedError");
+    throw domError("NotSupportedError", "This platform has no WebSocket", "unsupported");
   }
   options.signal?.throwIfAborted();
   try {

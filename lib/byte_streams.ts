@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { domError, failure, wrongType } from "./core/error.ts";
 import { handled } from "./abortable.ts";
 import type { Transport } from "./transport.ts";
 import { BaseTransport } from "./transport_base.ts";
@@ -26,7 +27,7 @@ export function fromStreams(duplex: Transport | ByteDuplex): Transport {
   if (readable instanceof ReadableStream && writable instanceof WritableStream) {
     return new StreamTransport({ readable, writable });
   }
-  throw new TypeError("Expected a transport, or a readable and a writable stream of bytes");
+  throw wrongType("Expected a transport, or a readable and a writable stream of bytes");
 }
 
 /** Maximum size of a chunk that is written to a stream, in bytes. */
@@ -97,7 +98,7 @@ class StreamTransport extends BaseTransport {
 
   #give(chunk: unknown): void {
     if (!(chunk instanceof Uint8Array)) {
-      throw new TypeError(`Expected bytes, received ${typeof chunk}`);
+      throw wrongType(`Expected bytes, received ${typeof chunk}`);
     }
     // Copy the chunk: the handler unmasks its bytes in place, and the stream's source may still own them.
     this.handlers!.data(new Uint8Array(chunk));
@@ -108,14 +109,15 @@ class StreamTransport extends BaseTransport {
   }
 
   protected cut(): void {
-    const reason = this.error ?? new DOMException("The transport was destroyed", "AbortError");
+    const reason = this.error ??
+      domError("AbortError", "The transport was destroyed", "terminated");
     handled(this.#reader.cancel(reason));
     handled(this.#writer.abort(reason));
     queueMicrotask(() => this.reportClose());
   }
 
   #failed(error: unknown): void {
-    this.fail(error instanceof Error ? error : new Error(String(error)));
+    this.fail(error instanceof Error ? error : failure(String(error), "connection-lost"));
   }
 }
 
@@ -161,7 +163,7 @@ export function toStreams(transport: Transport): ByteDuplex {
       ended = true;
     },
     close: (error) => {
-      const reason = error ?? new Error("The transport was closed");
+      const reason = error ?? failure("The transport was closed", "connection-lost");
       if (!ended) input.error(reason);
       ended = true;
       output.error(reason);

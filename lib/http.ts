@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { HandshakeError } from "./core/error.ts";
+import { HandshakeError, wrongType, wrongValue } from "./core/error.ts";
 import type { RawHeaders } from "./core/header.ts";
 import type { RequestHead, ResponseHead } from "./core/http1.ts";
 import { base64 } from "./core/sha1.ts";
@@ -16,7 +16,7 @@ import type { HeadersLike } from "./options.ts";
  */
 export function toRawHeaders(headers: HeadersLike = []): [string, string][] {
   if (typeof headers !== "object" || headers === null) {
-    throw new TypeError(`Expected headers as an object, received ${typeof headers}`);
+    throw wrongType(`Expected headers as an object, received ${typeof headers}`);
   }
   const pairs: unknown[] = Symbol.iterator in headers ? [...headers] : Object.entries(headers);
   return pairs.map(toField);
@@ -24,11 +24,11 @@ export function toRawHeaders(headers: HeadersLike = []): [string, string][] {
 
 function toField(pair: unknown): [string, string] {
   if (!Array.isArray(pair) || pair.length !== 2) {
-    throw new TypeError("Expected each item of headers to be [name, value], received another");
+    throw wrongType("Expected each item of headers to be [name, value], received another");
   }
   const [name, value] = pair;
   if (typeof name !== "string") {
-    throw new TypeError(`Expected the name of a header to be a string, received ${typeof name}`);
+    throw wrongType(`Expected the name of a header to be a string, received ${typeof name}`);
   }
   if (typeof value !== "string" && typeof value !== "number") {
     const received = Array.isArray(value)
@@ -36,7 +36,7 @@ function toField(pair: unknown): [string, string] {
       : value === null
       ? "null"
       : typeof value;
-    throw new TypeError(`Expected the ${name} header to be a string, received ${received}`);
+    throw wrongType(`Expected the ${name} header to be a string, received ${received}`);
   }
   return [name, String(value)];
 }
@@ -49,7 +49,7 @@ function toField(pair: unknown): [string, string] {
 export function basicAuthorization(username: string, password: string): string {
   if (username.includes(":")) {
     // The message does not show the text, which may contain the password.
-    throw new RangeError("Expected a user name without a colon, received one with it");
+    throw wrongValue("Expected a user name without a colon, received one with it");
   }
   return `Basic ${base64(new TextEncoder().encode(`${username}:${password}`))}`;
 }
@@ -69,7 +69,7 @@ export function toHeaders(raw: RawHeaders): Headers {
 /** Throws, as Headers with the guard "immutable" do (Fetch §5.1). */
 const refuseChange = {
   value: (): never => {
-    throw new TypeError("Expected no change of headers that were sent or received");
+    throw wrongType("Expected no change of headers that were sent or received");
   },
 };
 const UNCHANGEABLE = { append: refuseChange, set: refuseChange, delete: refuseChange };

@@ -262,7 +262,9 @@ async function open(
   options: UpgradeOptions,
   fault?: HandshakeError,
 ): Promise<WebSocketConnection> {
-  if (taken.has(stream)) throw invalidState("Expected a stream that was not taken already");
+  if (taken.has(stream)) {
+    throw invalidState("Expected a stream that was not taken already", "already-used");
+  }
   taken.add(stream);
   return await acceptOn(new Http2Transport(stream), options, {
     give: (endpoint) => {

@@ -151,7 +151,9 @@ async function open(
   options: UpgradeOptions,
   fault?: HandshakeError,
 ): Promise<WebSocketConnection> {
-  if (taken.has(socket)) throw invalidState("Expected a socket that was not taken already");
+  if (taken.has(socket)) {
+    throw invalidState("Expected a socket that was not taken already", "already-used");
+  }
   taken.add(socket);
   const head = headOf(request);
   // Copy the bytes, because they are unmasked in place.

@@ -336,7 +336,7 @@ export async function withDeadline<T>(
 
 function timedOut(openTimeout: number): HandshakeError {
   return new HandshakeError(
-    `Expected the opening handshake to be over within ${openTimeout} ms, it is not`,
+    `Expected the opening handshake to be over within ${openTimeout} ms (openTimeout)`,
     "timeout",
     { status: 408 },
   );

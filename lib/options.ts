@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { domError, wrongType, wrongValue } from "./core/error.ts";
 import type { CloseInfo } from "./core/close.ts";
 import type { ExtensionFactory } from "./core/extension.ts";
 import type { Frame } from "./core/frame.ts";
@@ -198,7 +199,7 @@ export function checkTexts(name: string, value: unknown): void {
 /** Checks for a string that is not empty. */
 export function checkNotEmpty(name: string, value: unknown): void {
   checkText(name, value);
-  if (value === "") throw new RangeError(`Expected ${name} not to be empty`);
+  if (value === "") throw wrongValue(`Expected ${name} not to be empty`);
 }
 
 /**
@@ -216,11 +217,12 @@ export function checkProtocols(name: string, protocols: unknown): void {
       continue;
     }
     const shown = JSON.stringify(protocol);
-    throw new DOMException(
+    throw domError(
+      "SyntaxError",
       isTwice
         ? `Expected each subprotocol once, received ${shown} twice`
         : `Expected each subprotocol to be a token, received ${shown}`,
-      "SyntaxError",
+      "wrong-value",
     );
   }
 }
@@ -265,7 +267,7 @@ function isPlain(value: object): boolean {
 function checkProvider(name: string, value: unknown): void {
   if (isProvider(value)) return;
   const instead = typeof Object(value).handle === "function" ? ": write { transport }" : "";
-  throw new TypeError(
+  throw wrongType(
     `Expected ${name} to be an object with the methods connect() and listen()${instead}`,
   );
 }
@@ -273,7 +275,7 @@ function checkProvider(name: string, value: unknown): void {
 /** Checks the option `transport`. Streams are checked when they are used. */
 export function checkTransport(name: string, value: unknown): void {
   if (!isProvider(value)) return;
-  throw new TypeError(
+  throw wrongType(
     `Expected ${name} to be a transport or a pair of byte streams, received a provider: ` +
       "write { provider }",
   );
@@ -298,7 +300,7 @@ function checkTls(name: string, value: unknown, names: object, isRequired: boole
   checkNames(name, value, names);
   const { cert, key } = value as Partial<TlsServeOptions>;
   if ((cert === undefined) !== (key === undefined) || (isRequired && cert === undefined)) {
-    throw new TypeError(`Expected ${name}.cert and ${name}.key together`);
+    throw wrongType(`Expected ${name}.cert and ${name}.key together`);
   }
   checkValues(value as object, names, `${name}.`);
 }
@@ -307,7 +309,7 @@ function checkTls(name: string, value: unknown, names: object, isRequired: boole
 function checkPem(name: string, value: unknown): void {
   checkText(name, value);
   if ((value as string).includes("-----BEGIN ")) return;
-  throw new RangeError(`Expected ${name} in PEM format: a text with "-----BEGIN "`);
+  throw wrongValue(`Expected ${name} in PEM format: a text with "-----BEGIN "`);
 }
 
 function checkAuthorities(name: string, value: unknown): void {
@@ -321,7 +323,7 @@ function checkAlpn(name: string, value: unknown): void {
     // RFC 7301 §3.1: the length of a name is one byte, and not 0.
     const { length } = new TextEncoder().encode(item);
     if (length > 0 && length < 256) continue;
-    throw new RangeError(`Expected names in ${name} of 1 to 255 bytes, received ${length}`);
+    throw wrongValue(`Expected names in ${name} of 1 to 255 bytes, received ${length}`);
   }
 }
 

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { failure } from "./core/error.ts";
 import { connect, type ConnectOptions } from "./client/client.ts";
 import { checkKnown, type OptionNames } from "./core/options.ts";
 import type { WebSocketConnection } from "./connection/connection.ts";
@@ -192,8 +193,9 @@ class MemoryEnd extends BaseTransport implements MemoryTransport {
   #break(): void {
     this.#isMute = true;
     if (this.#how === "silence") this.peer.#isMute = true;
-    else if (this.#how === "reset") this.peer.#arrive(new Error("The line was reset"));
-    else this.peer.#arrive(null);
+    else if (this.#how === "reset") {
+      this.peer.#arrive(failure("The line was reset", "connection-lost"));
+    } else this.peer.#arrive(null);
     if (this.#how !== "end") return;
     this.peer.#isMute = true;
     this.#arrive(null);

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { wrongType } from "./core/error.ts";
 import { Queue } from "./core/queue.ts";
 import type { Address, Transport, TransportHandlers } from "./transport.ts";
 
@@ -110,7 +111,7 @@ export abstract class BaseTransport implements Transport {
   protected firstOf(queue: ByteQueue | undefined): Uint8Array | undefined {
     if (!queue?.isDetached) return queue?.first;
     // Part of the frame may have left, so that no other bytes can follow.
-    this.fail(new TypeError("The bytes were detached"));
+    this.fail(wrongType("The bytes were detached", { code: "bytes-changed" }));
     return undefined;
   }
 

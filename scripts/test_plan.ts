@@ -51,6 +51,7 @@ const DEPENDS_ON_RUNTIME: Readonly<Record<string, readonly string[]>> = {
     "connection_end",
     "connection_iterable",
     "connection_messages",
+    "error_code",
     "faults/fairness",
     "faults/websocket_stream",
   ],

@@ -38,7 +38,7 @@ const signal = AbortSignal.abort();
 
 describe("The entry point for browsers", () => {
   it("It exports what a browser can do, and no names of servers", () => {
-    const names = ["HandshakeError", "WebSocketError", "WebSocketStream", "connect"];
+    const names = ["HandshakeError", "WebSocketError", "WebSocketStream", "connect", "errorCodeOf"];
     assert.deepEqual(Object.keys(browser).sort(), names);
   });
 

@@ -6,7 +6,7 @@
 import { onAbort } from "../abortable.ts";
 import { type ByteDuplex, fromStreams } from "../byte_streams.ts";
 import type { WebSocketConnection } from "../connection/connection.ts";
-import { HandshakeError } from "../core/error.ts";
+import { addToMessage, HandshakeError, wrongType } from "../core/error.ts";
 import { checkExtraFields, wrongStatus } from "../core/handshake.ts";
 import type { OutgoingRequest } from "../core/event.ts";
 import { checkField } from "../core/header.ts";
@@ -139,13 +139,23 @@ export async function connectWith(
   const options = { ...given, headers, extensions: await extensionsOf(given, true) };
   const followed = isDirect(options) ? 0 : options.maxRedirects ?? 0;
   const provider = options.provider ?? await defaultProvider();
-  return await withDeadline(options, async ({ signal, onTimeout }) => {
-    return await followRedirects({ target, options }, followed, ({ target, options }) => {
-      // A refusal of an earlier redirect no longer counts.
-      onTimeout((timeout) => timeout);
-      return connectTo(target, options, provider, signal, onTimeout);
+  try {
+    return await withDeadline(options, async ({ signal, onTimeout }) => {
+      return await followRedirects({ target, options }, followed, ({ target, options }) => {
+        // A refusal of an earlier redirect no longer counts.
+        onTimeout((timeout) => timeout);
+        return connectTo(target, options, provider, signal, onTimeout);
+      });
     });
-  });
+  } catch (error) {
+    if (error instanceof HandshakeError) addToMessage(error, ` (${urlText(target)})`);
+    throw error;
+  }
+}
+
+/** Returns the URL without user name, password and query, which may be secret. */
+function urlText({ secure, host, resourceName }: WebSocketUrl): string {
+  return `${secure ? "wss" : "ws"}://${host}${resourceName.replace(/\?.*/, "")}`;
 }
 
 async function connectTo(
@@ -174,7 +184,7 @@ function isDirect({ unix, transport }: ConnectOptions): boolean {
 export function checkDialling(options: ConnectOptions): [string, string][] {
   const { proxy } = options;
   if (proxy !== undefined && proxy !== false && proxy !== "environment" && isDirect(options)) {
-    throw new TypeError("Expected no proxy beside unix or transport");
+    throw wrongType("Expected no proxy beside unix or transport");
   }
   const headers = toRawHeaders(options.headers);
   checkExtraFields(headers);

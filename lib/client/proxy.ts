@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { HandshakeError } from "../core/error.ts";
+import { HandshakeError, wrongType, wrongValue } from "../core/error.ts";
 import { checkExtraFields, lost } from "../core/handshake.ts";
 import { headerValues, type RawHeaders } from "../core/header.ts";
 import {
@@ -96,7 +96,7 @@ function readProxy(option: Exclude<ProxyOption, false>, name = "proxy"): Proxy {
   if (!isUrl) checkNested("proxy", option, PROXY_OPTIONS);
   const { url, headers, tls }: ProxyOptions = isUrl ? { url: option } : option;
   if (typeof url !== "string" && !(url instanceof URL)) {
-    throw new TypeError(`Expected the URL of a proxy, received ${typeof url}`);
+    throw wrongType(`Expected the URL of a proxy, received ${typeof url}`);
   }
   const proxy = { ...parseProxyUrl(String(url), name), headers: toRawHeaders(headers), tls };
   // Report now what could not be sent later.
@@ -120,7 +120,7 @@ function parseProxyUrl(text: string, name: string): Omit<Proxy, "headers" | "tls
       password: percentDecode(url.password),
     };
   } catch {
-    throw new RangeError(`Expected ${name} to be an http, https, socks5 or socks5h URL`);
+    throw wrongValue(`Expected ${name} to be an http, https, socks5 or socks5h URL`);
   }
 }
 

@@ -5,7 +5,7 @@
  */
 import { abortable, onAbort, sleep } from "../abortable.ts";
 import type { CloseInfo } from "../core/close.ts";
-import { HandshakeError } from "../core/error.ts";
+import { HandshakeError, wrongType } from "../core/error.ts";
 import { checkFunction, checkNumber, type OptionNames } from "../core/options.ts";
 
 /** The argument of {@linkcode RetryOptions.onRetry}. */
@@ -219,7 +219,7 @@ export class Reconnection<Connection extends Closable> {
     if (retry === undefined) return isTransient;
     const answer: unknown = await abortable(Promise.resolve(retry(error, attempt)), this.#signal);
     if (typeof answer === "boolean") return answer;
-    throw new TypeError(`Expected retry to return a boolean, received ${typeof answer}`, {
+    throw wrongType(`Expected retry to return a boolean, received ${typeof answer}`, {
       cause: error,
     });
   }
@@ -243,7 +243,7 @@ function isFatal(error: unknown): boolean {
 
 export function checkUrl(url: unknown): string | URL {
   if (typeof url === "string" || url instanceof URL) return url;
-  throw new TypeError(`Expected url to be, or to return, a string or URL, received ${typeof url}`);
+  throw wrongType(`Expected url to be, or to return, a string or URL, received ${typeof url}`);
 }
 
 const LONGEST_DELAY = 2 ** 31 - 1;

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { wrongType } from "../core/error.ts";
 import { driverOf, WebSocketConnection } from "./connection.ts";
 import type { Message } from "../core/message.ts";
 import {
@@ -55,7 +56,7 @@ const BROADCAST_OPTIONS: OptionNames<BroadcastOptions> = {
   except: (name, value) => {
     const isMany = typeof Object(value)[Symbol.iterator] === "function";
     if (value === undefined || value instanceof WebSocketConnection || isMany) return;
-    throw new TypeError(`Expected ${name} to be a connection or an iterable of connections`);
+    throw wrongType(`Expected ${name} to be a connection or an iterable of connections`);
   },
 };
 
@@ -89,7 +90,7 @@ export function broadcast(
   options: BroadcastOptions = {},
 ): BroadcastResult {
   if (typeof message !== "string" && !(message instanceof Uint8Array)) {
-    throw new TypeError(`Expected a string or a Uint8Array, received ${typeof message}`);
+    throw wrongType(`Expected a string or a Uint8Array, received ${typeof message}`);
   }
   checkKnown("broadcast()", options, BROADCAST_OPTIONS);
   const { maxBufferedAmount = MAX_BUFFERED_AMOUNT, slow = "close", compress } = options;

@@ -6,6 +6,8 @@
  */
 import { CloseCode, type CloseInfo, serializeClose, truncateReason } from "../core/close.ts";
 import {
+  addStack,
+  type ErrorCode,
   invalidState,
   isScriptCloseCode,
   RemoteProtocolError,
@@ -199,15 +201,24 @@ export class Closing implements SenderHost {
   }
 
   closedError(): DOMException {
-    return this.refusal(`Expected an open connection, it is ${this.state}`);
+    return this.refusal(`Expected an open connection, it is ${this.state}`, "not-open");
   }
 
   /** Returns an error for a call at the wrong moment: the same one while the message is the same. */
-  refusal(what: string): DOMException {
+  refusal(what: string, code: ErrorCode): DOMException {
     const message = `${what} (${this.#describe()})`;
-    const last = this.#lastRefusal;
-    if (last?.message === message && last.cause === this.error) return last;
-    return this.#lastRefusal = this.#own(invalidState(message, this.error));
+    let error = this.#lastRefusal;
+    if (error?.message !== message || error.cause !== this.error) {
+      this.#lastRefusal = error = this.#own(invalidState(message, code, this.error));
+    }
+    addStack(error, this.refusal);
+    return error;
+  }
+
+  /** Adds the stack of this call to an error of this connection, which several calls may reject with. */
+  retrace(error: unknown): unknown {
+    if (this.isOwnError(error)) addStack(error as Error, this.retrace);
+    return error;
   }
 
   #own<T extends object>(error: T): T {
@@ -253,7 +264,7 @@ export class Closing implements SenderHost {
   terminate(): void {
     // After both Close frames, the close remains a clean one.
     if (this.phase === "shaken") this.#parts.transport.destroy();
-    else this.cut("The connection was terminated", CloseCode.Abnormal);
+    else this.cut("The connection was terminated", CloseCode.Abnormal, undefined, "terminated");
   }
 
   /** Stops decoding. The end waits until earlier messages were handled, so that they can be answered. */
@@ -287,7 +298,8 @@ export class Closing implements SenderHost {
     if (!pending && this.transport !== "closed") return true;
     const late = pending ? "while messages waited to be sent" : "before it was answered";
     const message = `The peer has closed ${late} (${this.#describe()})`;
-    this.#decideFailure(webSocketError(message, closeCode, reason), pending);
+    const code = pending ? "unsent" : "connection-lost";
+    this.#decideFailure(webSocketError(message, closeCode, reason, undefined, code), pending);
     this.#endTransport(this.#endsTransport);
     return false;
   }
@@ -304,18 +316,18 @@ export class Closing implements SenderHost {
   }
 
   /** RFC 6455 §7.1.7: fails the connection. Sends the code, stops reading and ends the transport. */
-  fail(closeCode: number, message: string, cause?: unknown): void {
+  fail(closeCode: number, message: string, cause?: unknown, code?: ErrorCode): void {
     // The message of an extension may contain any characters.
     const reason = truncateReason(message);
     if (this.canWrite()) this.#sendClose({ type: "close", closeCode, reason });
-    if (this.#decideFailure(webSocketError(message, closeCode, "", cause))) {
+    if (this.#decideFailure(webSocketError(message, closeCode, "", cause, code))) {
       this.#endTransport(true);
     }
   }
 
   /** Ends the transport at once, because no Close frame can tell the peer the reason. */
-  cut(message: string, closeCode: number, cause?: unknown): void {
-    this.#decideFailure(webSocketError(message, closeCode, "", cause));
+  cut(message: string, closeCode: number, cause?: unknown, code?: ErrorCode): void {
+    this.#decideFailure(webSocketError(message, closeCode, "", cause, code));
     if (this.transport === "closed") this.#endWithTransport();
     else this.#parts.transport.destroy();
   }
@@ -391,7 +403,8 @@ export class Closing implements SenderHost {
   /** Returns a clean end. Its error is created when it is first needed. */
   #cleanEnd(message: () => string, closeCode: number, reason: string): End {
     let error: WebSocketError | undefined;
-    const make = () => error ??= this.#own(webSocketError(message(), closeCode, reason));
+    const make = () =>
+      error ??= this.#own(webSocketError(message(), closeCode, reason, undefined, "closed"));
     return {
       clean: true,
       closeCode,

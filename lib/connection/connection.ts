@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { wrongType } from "../core/error.ts";
 import { abortable, handled } from "../abortable.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
 import { checkCloseInfo } from "./closing.ts";
@@ -51,6 +52,7 @@ const INSTEAD: { readonly [event: string]: string | undefined } = {
   drain: "write: await ws.send(message)",
 };
 
+const NO_MEMBER = { code: "no-such-member" } as const;
 const HANDLERS = ["open", "message", "close", "error"];
 const METHODS = ["addEventListener", "removeEventListener", "on", "once", "off", "addListener"];
 
@@ -66,7 +68,7 @@ function refuseForeignMembers(prototype: object): void {
     define(prototype, name, {
       value(event: unknown) {
         const instead = typeof event === "string" ? INSTEAD[event] : undefined;
-        throw new TypeError(`A connection has no ${name}(): ${instead ?? INSTEAD.message}`);
+        throw wrongType(`A connection has no ${name}(): ${instead ?? INSTEAD.message}`, NO_MEMBER);
       },
       writable: true,
     });
@@ -77,7 +79,7 @@ function refuseForeignMembers(prototype: object): void {
 function refuseReading(prototype: object, name: string, instead: string): void {
   define(prototype, name, {
     get() {
-      throw new TypeError(`A connection has no ${name}: ${instead}`);
+      throw wrongType(`A connection has no ${name}: ${instead}`, NO_MEMBER);
     },
   });
 }
@@ -86,7 +88,7 @@ function refuseSetting(prototype: object, name: string, instead: string): void {
   define(prototype, name, {
     get: () => undefined,
     set() {
-      throw new TypeError(`A connection has no ${name}: ${instead}`);
+      throw wrongType(`A connection has no ${name}: ${instead}`, NO_MEMBER);
     },
   });
 }
@@ -443,5 +445,5 @@ function controlPayload(payload: Uint8Array | string): Uint8Array {
   if (typeof payload === "string") return checkControl(new TextEncoder().encode(payload));
   // Don't use slice(), which a subclass such as Buffer overrides without copying.
   if (payload instanceof Uint8Array) return new Uint8Array(checkControl(payload));
-  throw new TypeError(`Expected a payload of bytes or text, received ${typeof payload}`);
+  throw wrongType(`Expected a payload of bytes or text, received ${typeof payload}`);
 }

@@ -243,6 +243,10 @@ export class Driver
     if (this.#paused) this.pump();
   }
 
+  retrace(error: unknown): unknown {
+    return this.closing.retrace(error);
+  }
+
   leave(reason: unknown): void {
     this.closing.leave(reason);
   }
@@ -254,7 +258,9 @@ export class Driver
   ping(payload: Uint8Array): Promise<number> {
     if (!this.closing.canSend()) throw this.closing.closedError();
     const pings = this.#pings ??= new Pings();
-    if (pings.has(payload)) throw invalidState("Expected no ping with this payload to wait");
+    if (pings.has(payload)) {
+      throw invalidState("Expected no ping with this payload to wait", "busy");
+    }
     this.sender.control({ type: "ping", payload });
     return pings.add(payload);
   }
@@ -277,8 +283,9 @@ export class Driver
     return { received: this.#bytesReceived, sent, waiting: this.transport.bufferedAmount };
   }
 
-  lost(): void {
-    this.closing.fail(CloseCode.InternalError, "Keepalive: no pong in time");
+  lost(timeout: number): void {
+    const message = `No pong came within pingTimeout (${timeout} ms)`;
+    this.closing.fail(CloseCode.InternalError, message, undefined, "pong-timeout");
   }
 
   stopKeepalive(): void {

@@ -80,7 +80,8 @@ export interface KeepaliveHost {
   /** Whether reading is paused, so that no pong can be seen. */
   paused(): boolean;
   traffic(): Traffic;
-  lost(): void;
+  /** Called when no pong has come within `timeout` milliseconds. */
+  lost(timeout: number): void;
 }
 
 /** With more bytes than this before the ping, a slow reader may need several deadlines to reach it. */
@@ -136,7 +137,7 @@ export class Keepalive {
     this.#cancel = deadline(
       () => {
         const most = hasMuchBefore ? 3 : this.#host.paused() ? 2 : 1;
-        if (quiet >= most) this.#host.lost();
+        if (quiet >= most) this.#host.lost(this.#timeout);
         else this.#awaitPong(progress, hasMuchBefore, quiet + 1);
       },
       this.#timeout,
@@ -204,7 +205,7 @@ export class ControlRate {
     this.#messages = messages;
     if (this.#left >= 0) return;
     throw new RemoteProtocolError(
-      `Expected at most ${this.#limit} control frames a second, received more`,
+      `Expected at most ${this.#limit} control frames a second (maxControlFramesPerSecond)`,
       // RFC 6455 §7.4.1: the peer breaks a rule of this end, not of the protocol.
       CloseCode.PolicyViolation,
     );

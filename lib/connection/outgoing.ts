@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { wrongType, wrongValue } from "../core/error.ts";
 import type { Message } from "../core/message.ts";
 import { WholeCharacters } from "../core/utf8.ts";
 import type { BufferSource, OutgoingMessage } from "../options.ts";
@@ -44,7 +45,7 @@ export function toMessage(chunk: unknown): Message {
   if (bytes === undefined) return `${chunk}`;
   // Web IDL: a BufferSource that is not [AllowShared] or [AllowResizable].
   if (!isFixed(bytes)) {
-    throw new TypeError("Expected a buffer that is neither shared nor resizable");
+    throw wrongType("Expected a buffer that is neither shared nor resizable");
   }
   return bytes;
 }
@@ -61,7 +62,7 @@ export function toSendable(message: OutgoingMessage): Sendable {
     if (Symbol.asyncIterator in message) return message as AsyncIterable<Message>;
     if (Symbol.iterator in message) return message as Iterable<Message>;
   }
-  throw new TypeError(
+  throw wrongType(
     `Expected a string, a buffer source, an iterable or a stream, received ${
       message === null ? "null" : typeof message
     }`,
@@ -144,13 +145,13 @@ class ItemConverter {
   convert(item: unknown, last: boolean): Message {
     const data = typeof item === "string" ? item : viewOf(item);
     if (data === undefined) {
-      throw new TypeError(`Expected each item to be a string or bytes, received ${typeof item}`);
+      throw wrongType(`Expected each item to be a string or bytes, received ${typeof item}`);
     }
     this.#isConverting = this.#text !== undefined && this.#text !== (typeof data === "string");
     const piece = this.#isConverting ? this.#convert(data, last) : data;
     const type = typeof piece as "string" | "object";
     if (this.#type !== undefined && this.#type !== type) {
-      throw new TypeError("Expected the items of a message to be of one type, received both");
+      throw wrongType("Expected the items of a message to be of one type, received both");
     }
     this.#type = type;
     return piece;
@@ -173,6 +174,6 @@ export function asText(decode: () => string): string {
   try {
     return decode();
   } catch (cause) {
-    throw new RangeError("Expected a text message to be UTF-8, received other bytes", { cause });
+    throw wrongValue("Expected a text message to be UTF-8, received other bytes", { cause });
   }
 }

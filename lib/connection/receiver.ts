@@ -4,10 +4,10 @@
  * @module
  */
 import { CloseCode } from "../core/close.ts";
-import { invalidState, webSocketError } from "../core/error.ts";
+import { invalidState, webSocketError, wrongValue } from "../core/error.ts";
 import { type Fragment, type Message, ownBytes } from "../core/message.ts";
 import type { Protocol } from "../core/protocol.ts";
-import { handled, onAbort } from "../abortable.ts";
+import { handled, onAbort, rejectTraced } from "../abortable.ts";
 import type { ConnectionStats, InboxStrategy } from "../options.ts";
 import { nextTurn } from "../timers.ts";
 
@@ -29,7 +29,7 @@ function checked(measure: (message: Message) => unknown): (message: Message) => 
   return (message) => {
     const size = +(measure(message) as number);
     if (size >= 0 && size < Infinity) return size;
-    throw new RangeError(
+    throw wrongValue(
       `Expected readableStrategy.size to give a finite number of 0 or more, received ${size}`,
     );
   };
@@ -106,7 +106,7 @@ export class Inbox<T> {
   #sizes: number[] = NONE;
   #head = 0;
   waiter: Waiter<T> | undefined;
-  #end: End | undefined;
+  ended: End | undefined;
   #onEnd: (() => void) | undefined;
   #taking = false;
 
@@ -117,10 +117,6 @@ export class Inbox<T> {
 
   get length(): number {
     return this.#items.length - this.#head;
-  }
-
-  get ended(): End | undefined {
-    return this.#end;
   }
 
   /** Adds an item, or gives it to the waiting reader. If the measure throws, the item is not added. */
@@ -164,7 +160,7 @@ export class Inbox<T> {
   }
 
   wait(waiter: Waiter<T>): void {
-    if (this.#end !== undefined) waiter.end(this.#end);
+    if (this.ended !== undefined) waiter.end(this.ended);
     else this.waiter = waiter;
   }
 
@@ -179,8 +175,8 @@ export class Inbox<T> {
 
   /** Marks the end. The waiting items can still be taken. */
   end(end: End): void {
-    if (this.#end !== undefined) return;
-    this.#end = end;
+    if (this.ended !== undefined) return;
+    this.ended = end;
     const waiter = this.waiter;
     this.waiter = undefined;
     if (waiter !== undefined) waiter.end(end);
@@ -195,7 +191,7 @@ export class Inbox<T> {
     return new Readable<U>({
       start: (controller) => {
         this.#onEnd = () => this.#finish(controller);
-        if (this.#end !== undefined) this.#finish(controller);
+        if (this.ended !== undefined) this.#finish(controller);
       },
       pull: (controller) => {
         // Taking an item makes room, so that the end may arrive at once. The end must wait for this item.
@@ -204,7 +200,7 @@ export class Inbox<T> {
         this.#taking = false;
         if (item === undefined) return this.#pull(controller, present);
         controller.enqueue(present(item));
-        if (this.length === 0 && this.#end?.clean) controller.close();
+        if (this.length === 0 && this.ended?.clean) controller.close();
       },
       cancel: (reason) => {
         this.#onEnd = this.waiter = undefined;
@@ -237,7 +233,7 @@ export class Inbox<T> {
     // Leave the waiting items to later pulls. In the stream's own queue they would not count towards the
     // budget, and an error would drop them.
     if (this.length > 0 || this.#taking) return;
-    const end = this.#end!;
+    const end = this.ended!;
     if (end.clean) controller.close();
     else controller.error(end.error);
   }
@@ -258,6 +254,8 @@ export interface ReceiverHost {
   /** Called when there may be room for more. */
   onTaken(): void;
   leave(reason: unknown): void;
+  /** Adds the stack of this call to an error of the connection, and returns the error. */
+  retrace(error: unknown): unknown;
 }
 
 export class Receiver {
@@ -337,7 +335,9 @@ export class Receiver {
   }
 
   #wait(signal: AbortSignal | undefined): Promise<Message> {
-    const waiting = new Waiting();
+    const { ended } = this.#inbox;
+    if (ended !== undefined) return handled(Promise.reject(this.#host.retrace(ended.error)));
+    const waiting = new Waiting(this.#host);
     this.#inbox.wait(signal === undefined ? waiting : this.#abortable(waiting, signal));
     return waiting.promise;
   }
@@ -363,7 +363,7 @@ export class Receiver {
   iterate(): AsyncIterator<Message> {
     this.#enter("receive");
     this.loops++;
-    return new Iteration(this, this.#inbox);
+    return new Iteration(this, this.#inbox, this.#host);
   }
 
   get readable(): ReadableStream<Message> {
@@ -431,10 +431,16 @@ export class Receiver {
 
   #setMode(mode: Mode): void {
     if (this.mode !== undefined && this.mode !== "receive") {
-      throw invalidState(`Cannot read by ${mode}: the connection is read by ${this.mode}`);
+      throw invalidState(
+        `Cannot read by ${mode}: the connection is read by ${this.mode}`,
+        "reading-mode",
+      );
     }
     if (this.awaited || this.loops > 0) {
-      throw invalidState(`Cannot read by ${mode}: a receive() or a loop waits for messages`);
+      throw invalidState(
+        `Cannot read by ${mode}: a receive() or a loop waits for messages`,
+        "busy",
+      );
     }
     this.mode = mode;
   }
@@ -446,23 +452,21 @@ export class Receiver {
  */
 class Waiting implements Waiter<Message> {
   readonly promise: Promise<Message>;
-  give!: (message: Message) => void;
-  #reject!: (error: unknown) => void;
+  give!: (message: Message | Promise<never>) => void;
+  readonly #host: ReceiverHost;
 
-  constructor() {
-    this.promise = new Promise((resolve, reject) => {
-      this.give = resolve;
-      this.#reject = reject;
-    });
+  constructor(host: ReceiverHost) {
+    this.promise = new Promise((resolve) => this.give = resolve);
+    this.#host = host;
   }
 
   reject(error: unknown): void {
     handled(this.promise);
-    this.#reject(error);
+    this.give(Promise.reject(error));
   }
 
   end({ error }: End): void {
-    this.reject(error);
+    this.give(rejectTraced(this.promise, () => this.#host.retrace(error)));
   }
 }
 
@@ -475,14 +479,16 @@ type Resolve = (result: IteratorResult<Message> | Promise<never>) => void;
 class Iteration implements AsyncIterator<Message>, Waiter<Message> {
   readonly #receiver: Receiver;
   readonly #inbox: Inbox<Message>;
+  readonly #host: ReceiverHost;
   #isLeft = false;
   #resolve!: Resolve;
   /** The pending promise of `next()`. */
   #awaited: Promise<IteratorResult<Message>> | undefined;
 
-  constructor(receiver: Receiver, inbox: Inbox<Message>) {
+  constructor(receiver: Receiver, inbox: Inbox<Message>, host: ReceiverHost) {
     this.#receiver = receiver;
     this.#inbox = inbox;
+    this.#host = host;
   }
 
   /** Leaves the loop. The connection may then be read in another way. */
@@ -497,6 +503,10 @@ class Iteration implements AsyncIterator<Message>, Waiter<Message> {
     const value = this.#inbox.take();
     if (value !== undefined) return Promise.resolve({ done: false, value });
     if (this.#inbox.waiter !== undefined) return handled(Promise.reject(alreadyAwaited()));
+    const { ended } = this.#inbox;
+    if (ended !== undefined && !endsIteration(ended)) {
+      return handled(Promise.reject(this.#host.retrace(ended.error)));
+    }
     const awaited = new Promise<IteratorResult<Message>>((resolve) => this.#resolve = resolve);
     this.#awaited = awaited;
     this.#inbox.wait(this);
@@ -512,8 +522,7 @@ class Iteration implements AsyncIterator<Message>, Waiter<Message> {
     const awaited = this.#awaited!;
     this.#awaited = undefined;
     if (endsIteration(end)) return this.#resolve({ done: true, value: undefined });
-    handled(awaited);
-    this.#resolve(Promise.reject(end.error));
+    this.#resolve(rejectTraced(awaited, () => this.#host.retrace(end.error)));
   }
 }
 
@@ -524,7 +533,7 @@ function endsIteration({ clean, closeCode }: End): boolean {
 }
 
 function alreadyAwaited(): DOMException {
-  return invalidState("Expected one receive() at a time");
+  return invalidState("Expected one receive() at a time", "busy");
 }
 
 export function wholeFragment(data: Message): Fragment {
@@ -584,7 +593,8 @@ class MessageStreams {
 
   /** Drops the rest of the current message. Its reader gets the error. */
   drop(fragment: Fragment): void {
-    this.#cut(webSocketError("The message came after our Close frame, and too late", 1000));
+    const message = "The message came after our Close frame, and there was no room for it";
+    this.#cut(webSocketError(message, CloseCode.Normal, "", undefined, "dropped"));
     this.#skipping = !fragment.messageFinished;
   }
 

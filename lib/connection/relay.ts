@@ -5,7 +5,7 @@
  */
 import { onAbort } from "../abortable.ts";
 import { CloseCode, type CloseInfo, isWireCloseCode } from "../core/close.ts";
-import { invalidState, type WebSocketError } from "../core/error.ts";
+import { invalidState, type WebSocketError, wrongType } from "../core/error.ts";
 import { checkKnown, type OptionNames } from "../core/options.ts";
 import { checkSignal } from "../options.ts";
 import type { WebSocketConnection } from "./connection.ts";
@@ -53,10 +53,10 @@ export async function relay(
   options: RelayOptions = {},
 ): Promise<[a: Required<CloseInfo>, b: Required<CloseInfo>]> {
   checkKnown("relay()", options, RELAY_OPTIONS);
-  if (a === b) throw new TypeError("Expected two connections, received the same one twice");
+  if (a === b) throw wrongType("Expected two connections, received the same one twice");
   for (const { readable, writable } of [a, b]) {
     if (readable.locked || writable.locked) {
-      throw invalidState("Expected connections that nobody else reads or writes");
+      throw invalidState("Expected connections that nobody else reads or writes", "busy");
     }
   }
   const { signal } = options;

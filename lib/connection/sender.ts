@@ -3,9 +3,10 @@
  *
  * @module
  */
-import { handled, onAbort } from "../abortable.ts";
+import { handled, onAbort, rejectTraced, traced } from "../abortable.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
 import { LEND_FROM } from "../core/encoder.ts";
+import type { ErrorCode } from "../core/error.ts";
 import type { CloseEvent, PingEvent, PongEvent } from "../core/event.ts";
 import type { Message } from "../core/message.ts";
 import type { Protocol } from "../core/protocol.ts";
@@ -65,11 +66,13 @@ export interface SenderHost {
   canWrite(): boolean;
   canAnswer(): boolean;
   closedError(): DOMException;
+  /** Adds the stack of this call to an error of the connection, and returns the error. */
+  retrace(error: unknown): unknown;
   /** An error that only says that this connection has ended. */
-  refusal(message: string): DOMException;
-  fail(closeCode: number, message: string, cause?: unknown): void;
+  refusal(message: string, code: ErrorCode): DOMException;
+  fail(closeCode: number, message: string, cause?: unknown, code?: ErrorCode): void;
   /** Fails the connection and ends the transport at once: a part of a frame may have been sent. */
-  cut(message: string, closeCode: number, cause?: unknown): void;
+  cut(message: string, closeCode: number, cause?: unknown, code?: ErrorCode): void;
   startClose(info: CloseInfo): void;
   terminate(): void;
   /** Rejects with the error of a write. If the end has interrupted the write, `closed` settles first. */
@@ -81,13 +84,11 @@ export interface SenderHost {
 /** The promise that all sends waiting for the same bytes share. */
 class Departure {
   resolve!: (when: void | PromiseLike<void>) => void;
-  reject!: (error: unknown) => void;
-  readonly promise: Promise<void> = handled(
-    new Promise((resolve, reject) => {
-      this.resolve = resolve;
-      this.reject = reject;
-    }),
-  );
+  readonly promise: Promise<void> = new Promise((resolve) => this.resolve = resolve);
+
+  reject(make: () => unknown): void {
+    this.resolve(rejectTraced(this.promise, make));
+  }
 }
 
 /** The senders to flush in the next turn. One callback serves all of them. */
@@ -192,7 +193,7 @@ export class Sender {
         ? message
         : toSendable(message);
       if (typeof sendable !== "string" && !(sendable instanceof Uint8Array)) {
-        return handled(this.#sendItems(sendable, options));
+        return traced(this.#sendItems(sendable, options), (error) => this.#host.retrace(error));
       }
       signal?.throwIfAborted();
       const data = text === undefined ? sendable : convert(sendable, text);
@@ -270,7 +271,7 @@ export class Sender {
       this.#isDue = true;
       if (due.push(this) === 1) nextTurn(Sender.#flushDue);
     }
-    if (this.#endError !== undefined) return handled(Promise.reject(this.#endError()));
+    if (this.#endError !== undefined) return handled(Promise.reject(this.#newEndError()));
     // A native WebSocket accepts the message when it is written, so that nothing waits in the batch.
     if (waiting === 0) this.#isFull = this.#transport.bufferedAmount > 0;
     if (this.#isFull) waiting += this.#transport.bufferedAmount;
@@ -323,7 +324,7 @@ export class Sender {
       return false;
     }
     if (this.#encoder.hasVanished) {
-      this.#host.fail(CloseCode.InternalError, VANISHED);
+      this.#host.fail(CloseCode.InternalError, VANISHED, undefined, "bytes-changed");
       return false;
     }
     if (!this.#isFull) this.#left();
@@ -334,7 +335,7 @@ export class Sender {
   #depart(batched: Departure): void {
     this.#batched = undefined;
     if (this.#given === undefined) this.#given = batched;
-    else this.#given.promise.then(batched.resolve, batched.reject);
+    else this.#given.promise.then(batched.resolve, () => batched.reject(() => this.#newEndError()));
   }
 
   /** Called when the transport has sent everything it was given. */
@@ -357,7 +358,8 @@ export class Sender {
 
   /** Fails the connection if bytes that were lent to the transport have changed their length. */
   checkLent(): void {
-    if (!this.#encoder.isLentIntact) this.#host.cut(VANISHED, CloseCode.InternalError);
+    if (this.#encoder.isLentIntact) return;
+    this.#host.cut(VANISHED, CloseCode.InternalError, undefined, "bytes-changed");
   }
 
   #failMidway(cause: unknown): void {
@@ -379,7 +381,7 @@ export class Sender {
       };
       turns.join({ turn: "whole", length, enter, fail: reject }, options.signal);
     });
-    return handled(sent);
+    return traced(sent, (error) => this.#host.retrace(error));
   }
 
   /** Sends a message whose turn has come. `length` is its length when it was passed to `send()`. */
@@ -394,7 +396,7 @@ export class Sender {
     try {
       if (!this.#host.canWrite()) throw this.#host.closedError();
       if (message.length !== length) {
-        this.#host.fail(CloseCode.InternalError, VANISHED);
+        this.#host.fail(CloseCode.InternalError, VANISHED, undefined, "bytes-changed");
       } else if (this.#isSlow(message)) {
         turns.underway = length;
         await this.#writeLater(message, true, compress, turns);
@@ -558,7 +560,13 @@ export class Sender {
   /** Returns the error for a message that is cut short or refused by the close. */
   #refusal(begun: boolean): DOMException {
     if (!this.#isClosing) return this.#host.closedError();
-    return this.#host.refusal(begun ? CUT_SHORT : NOT_BEGUN);
+    return begun
+      ? this.#host.refusal(CUT_SHORT, "cut-short")
+      : this.#host.refusal(NOT_BEGUN, "not-open");
+  }
+
+  #newEndError(): unknown {
+    return this.#host.retrace(this.#endError?.());
   }
 
   /** Stops sending: refuses the current message and the waiting sends. */
@@ -568,8 +576,8 @@ export class Sender {
       this.#turns.fail(error());
       this.#turns.interrupt?.(error());
     }
-    this.#given?.reject(error());
-    this.#batched?.reject(error());
+    this.#given?.reject(() => this.#newEndError());
+    this.#batched?.reject(() => this.#newEndError());
     this.#given = this.#batched = undefined;
     this.#sink?.end(error());
   }

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { RemoteProtocolError } from "./error.ts";
+import { RemoteProtocolError, wrongType, wrongValue } from "./error.ts";
 import { Utf8Decoder } from "./utf8.ts";
 
 export { truncateReason } from "./error.ts";
@@ -102,23 +102,23 @@ export function parseClose(payload: Uint8Array): Required<CloseInfo> {
 export function serializeClose(info: CloseInfo): Uint8Array {
   const { closeCode, reason = "" } = info;
   if (closeCode !== undefined && typeof closeCode !== "number") {
-    throw new TypeError(`Expected closeCode to be a number, received ${typeof closeCode}`);
+    throw wrongType(`Expected closeCode to be a number, received ${typeof closeCode}`);
   }
   if (typeof reason !== "string") {
-    throw new TypeError(`Expected reason to be a string, received ${typeof reason}`);
+    throw wrongType(`Expected reason to be a string, received ${typeof reason}`);
   }
   if (closeCode === undefined || closeCode === CloseCode.NoStatus) {
     if (reason === "") return new Uint8Array(0);
-    throw new RangeError("Expected a closeCode with the reason, received a reason alone");
+    throw wrongValue("Expected a closeCode with the reason, received a reason alone");
   }
   if (!isWireCloseCode(closeCode)) {
-    throw new RangeError(
+    throw wrongValue(
       `Expected closeCode to be 1000-1003, 1007-1014 or 3000-4999, received ${closeCode}`,
     );
   }
   const text = encoder.encode(reason);
   if (text.length > MAX_REASON_LENGTH) {
-    throw new RangeError(
+    throw wrongValue(
       `Expected reason to be at most ${MAX_REASON_LENGTH} bytes of UTF-8, received ${text.length}`,
     );
   }

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { LocalProtocolError } from "./error.ts";
+import { LocalProtocolError, wrongValue } from "./error.ts";
 import { encodeWith, type Extension, type OutgoingFrame } from "./extension.ts";
 import { type Frame, MAX_CONTROL_LENGTH, Opcode, type Role } from "./frame.ts";
 import { applyMask, copyMasked, maskingKey } from "./mask.ts";
@@ -74,7 +74,7 @@ export function encodeFrame(frame: Frame, options: EncodeFrameOptions = {}): Uin
   const { mask } = options;
   const bytes = new Uint8Array(frameLength(frame, mask !== undefined));
   if (mask instanceof Uint8Array && mask.length !== 4) {
-    throw new RangeError(`Expected a masking key of 4 bytes, received ${mask.length}`);
+    throw wrongValue(`Expected a masking key of 4 bytes, received ${mask.length}`);
   }
   const key = mask === true
     ? maskingKey()
@@ -86,13 +86,13 @@ export function encodeFrame(frame: Frame, options: EncodeFrameOptions = {}): Uin
 /** Checks a frame to send and returns its length in bytes. */
 export function frameLength(frame: Frame, masked: boolean): number {
   const { fin = true, rsv = 0, opcode, payload } = frame;
-  if (!isKnown(opcode)) throw new RangeError(`Expected a known opcode, received ${opcode}`);
+  if (!isKnown(opcode)) throw wrongValue(`Expected a known opcode, received ${opcode}`);
   if (!Number.isInteger(rsv) || rsv < 0 || rsv > 7) {
-    throw new RangeError(`Expected rsv to be an integer from 0 to 7, received ${rsv}`);
+    throw wrongValue(`Expected rsv to be an integer from 0 to 7, received ${rsv}`);
   }
   if ((opcode & 8) !== 0) {
     // RFC 6455 §5.5: control frames must not be fragmented.
-    if (!fin) throw new RangeError("Cannot fragment a control frame: fin must be true");
+    if (!fin) throw wrongValue("Cannot fragment a control frame: fin must be true");
     checkControl(payload);
   }
   return headerLength(payload.length, masked) + payload.length;
@@ -107,7 +107,7 @@ function isKnown(opcode: number): boolean {
 /** Checks the payload of a control frame (RFC 6455 §5.5). */
 export function checkControl(payload: Uint8Array): Uint8Array {
   if (payload.length > MAX_CONTROL_LENGTH) {
-    throw new RangeError(
+    throw wrongValue(
       `Expected a control payload of at most 125 bytes, received ${payload.length}`,
     );
   }
@@ -266,7 +266,7 @@ export class Encoder {
     const begun = this.#message;
     const type = typeof data === "string" ? Opcode.Text : Opcode.Binary;
     // RFC 6455 §5.4: a message has one type, and all its frames after the first are continuations.
-    if (begun !== 0 && begun !== type) throw wrongType(begun);
+    if (begun !== 0 && begun !== type) throw otherType(begun);
     const opcode = begun === 0 ? type : Opcode.Continuation;
     if (this.#extensions.length > 0) {
       return this.#writeExtended(data, { opcode, fin, compress }, lend, later);
@@ -527,7 +527,7 @@ export class Encoder {
   }
 }
 
-function wrongType(begun: Opcode): LocalProtocolError {
+function otherType(begun: Opcode): LocalProtocolError {
   const [begunType, otherType] = begun === Opcode.Text ? ["text", "binary"] : ["binary", "text"];
   return new LocalProtocolError(
     `Cannot send a ${otherType} event: the ${begunType} message is not finished`,

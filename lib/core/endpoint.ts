@@ -4,7 +4,7 @@
  * @module
  */
 import { type BodyReader, bodyReader, BodyWriter } from "./body.ts";
-import { HandshakeError, LocalProtocolError, RemoteProtocolError } from "./error.ts";
+import { HandshakeError, LocalProtocolError, RemoteProtocolError, wrongType } from "./error.ts";
 import type {
   ExtensionChoice,
   HandshakeEvent,
@@ -518,7 +518,7 @@ export class Endpoint {
 
   #rejectData({ data, bodyFinished = true }: OutgoingRejectData, body: BodyWriter): Uint8Array {
     if (!(data instanceof Uint8Array)) {
-      throw new TypeError(`Expected data to be a Uint8Array, received ${typeof data}`);
+      throw wrongType(`Expected data to be a Uint8Array, received ${typeof data}`);
     }
     const bytes = body.write(data, bodyFinished);
     if (bodyFinished) this.#state = "closed";

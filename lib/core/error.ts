@@ -3,13 +3,38 @@
  *
  * @module
  */
+import {
+  domError,
+  type ErrorCode,
+  errorCodeOf,
+  type HandshakeErrorCode,
+  makeReadable,
+  noteCode,
+  withCause,
+  withCode,
+} from "./error_code.ts";
 import { defineInterface, toDictionary, toUnsignedShort, toUsvString } from "./webidl.ts";
+
+export {
+  addStack,
+  addToMessage,
+  type CallErrorCode,
+  domError,
+  type ErrorCode,
+  errorCodeOf,
+  failure,
+  type HandshakeErrorCode,
+  invalidState,
+  wrongType,
+  wrongValue,
+} from "./error_code.ts";
 
 type Raise = (
   message: string,
   closeCode: number | null,
   reason: string,
-  cause?: unknown,
+  cause: unknown,
+  code: ErrorCode,
 ) => WebSocketError;
 
 let raise: Raise;
@@ -31,16 +56,18 @@ let slotsOf: (value: object) => { closeCode: number | null; reason: string } | u
  * ```
  */
 export class WebSocketError extends DOMException {
+  /** The code of an error of a connection. An error that the application made has none. */
+  declare readonly errorCode?: ErrorCode;
   #closeCode: number | null = null;
   #reason = "";
 
   static {
     defineInterface(this, "WebSocketError", ["closeCode", "reason"]);
-    raise = (message, closeCode, reason, cause) => {
+    raise = (message, closeCode, reason, cause, code) => {
       const error = new WebSocketError(message);
       error.#closeCode = closeCode;
       error.#reason = reason;
-      return withCause(error, cause);
+      return withCode(withCause(error, cause), code);
     };
     slotsOf = (value) =>
       #closeCode in value ? { closeCode: value.#closeCode, reason: value.#reason } : undefined;
@@ -59,7 +86,7 @@ export class WebSocketError extends DOMException {
     const { closeCode, reason } = checkWebCloseInfo(init);
     this.#closeCode = closeCode ?? null;
     this.#reason = reason;
-    captureStack(this);
+    makeReadable(this);
   }
 
   /** The close code, or null if there is none. */
@@ -80,33 +107,32 @@ export function webSocketErrorSlots(
   return typeof value === "object" && value !== null ? slotsOf(value) : undefined;
 }
 
-/** Makes a WebSocketError with any code, including reserved codes, or without a code. */
+/** Makes a WebSocketError with any close code, including reserved codes, or without one. */
 export function webSocketError(
   message: string,
   closeCode: number | null,
   reason: string = "",
   cause?: unknown,
+  code: ErrorCode = codeFor(closeCode),
 ): WebSocketError {
-  return raise(message, closeCode, reason, cause);
+  return raise(message, closeCode, reason, cause, code);
 }
 
-export function invalidState(message: string, cause?: unknown): DOMException {
-  return withCause(new DOMException(message, "InvalidStateError"), cause);
-}
-
-function withCause<T extends DOMException>(error: T, cause: unknown): T {
-  if (cause === undefined) return error;
-  return Object.defineProperty(error, "cause", {
-    value: cause,
-    configurable: true,
-    writable: true,
-  });
-}
-
-// In JavaScriptCore, a subclass of DOMException has no stack.
-function captureStack(error: Error): void {
-  const { captureStackTrace } = Error as { captureStackTrace?: (target: object) => void };
-  if (!error.stack) captureStackTrace?.(error);
+function codeFor(closeCode: number | null): ErrorCode {
+  switch (closeCode) {
+    case 1002:
+      return "protocol-violation";
+    case 1007:
+      return "invalid-data";
+    case 1008:
+      return "flood";
+    case 1009:
+      return "too-big";
+    case 1011:
+      return "callback-failed";
+    default:
+      return "connection-lost";
+  }
 }
 
 /** Converts and checks a close code and reason as the WebSocketStream draft says. */
@@ -118,16 +144,18 @@ export function checkWebCloseInfo(init: unknown): { closeCode?: number; reason: 
   const { reason = "" } = dictionary;
   const text = toUsvString(reason);
   if (closeCode !== undefined && !isScriptCloseCode(closeCode)) {
-    throw new DOMException(
-      `Expected closeCode to be 1000 or 3000-4999, received ${closeCode}`,
+    throw domError(
       "InvalidAccessError",
+      `Expected closeCode to be 1000 or 3000-4999, received ${closeCode}`,
+      "wrong-value",
     );
   }
   const { length } = new TextEncoder().encode(text);
   if (length > 123) {
-    throw new DOMException(
-      `Expected reason to be at most 123 bytes of UTF-8, received ${length}`,
+    throw domError(
       "SyntaxError",
+      `Expected reason to be at most 123 bytes of UTF-8, received ${length}`,
+      "wrong-value",
     );
   }
   if (closeCode === undefined && text === "") return { reason: "" };
@@ -145,88 +173,6 @@ export function truncateReason(reason: string): string {
   const { read } = new TextEncoder().encodeInto(reason, new Uint8Array(123));
   return reason.slice(0, read);
 }
-
-/** The code of a {@linkcode HandshakeError}. */
-export type HandshakeErrorCode =
-  /** The host could not be reached: refused, unreachable, unknown name, no agreement on TLS. See `cause`. */
-  | "connect-failed"
-  /** The server's certificate is not valid: unknown authority, expired, wrong host name. See `cause`. */
-  | "certificate"
-  /** The proxy refused, or its answer cannot be read. See `response` and `reply`. */
-  | "proxy"
-  /** The transport ended or failed before the handshake was complete. */
-  | "connection-lost"
-  /** The handshake took longer than `openTimeout`. A server answers 408. */
-  | "timeout"
-  /** The head is not valid, or the target is not that of a WebSocket. A server answers 400. */
-  | "malformed-head"
-  /** The request target is too long. A server answers 414. */
-  | "target-too-long"
-  /** The head exceeds a limit, or more than 16 interim responses came. A server answers 431. */
-  | "head-too-large"
-  /** The HTTP version has no upgrade. A server answers 505. */
-  | "http-version"
-  /** A header field occurs twice or cannot be parsed. A server answers 400. */
-  | "malformed-header"
-  /** The method is not GET, or over HTTP/2 not CONNECT. A server answers 405. */
-  | "method"
-  /**
-   * The request does not ask for an upgrade to websocket. A server answers 426, or over HTTP/2, if
-   * `:protocol` is not websocket, 501.
-   */
-  | "not-upgrade"
-  /** Sec-WebSocket-Version is missing (400) or not 13 (426, over HTTP/2 400). */
-  | "version"
-  /** Sec-WebSocket-Key is missing or not 16 bytes in base64. A server answers 400. */
-  | "key"
-  /** Host, or over HTTP/2 `:authority`, is missing, occurs twice or is not valid. A server answers 400. */
-  | "host"
-  /** The request has a body. A server answers 400, or 413 if the request is plain HTTP. */
-  | "body"
-  /** The origin is not allowed. A server answers 403. */
-  | "origin"
-  /** There is no WebSocket at the path of the request. A server answers 404. */
-  | "not-found"
-  /** `onRequest` returned a response. */
-  | "rejected"
-  /**
-   * The HTTP/2 session does not allow extended CONNECT (RFC 8441 §3): the server's settings lack
-   * `enableConnectProtocol`. A server answers 501.
-   */
-  | "no-extended-connect"
-  /** The server refused the HTTP/2 stream without processing it (RFC 9113 §8.7). */
-  | "stream-refused"
-  /** The status of the response is not 101, or over HTTP/2 not 2xx. See `response`. */
-  | "status"
-  /** The body of the response cannot be read. */
-  | "malformed-body"
-  /**
-   * A redirect was not followed although `maxRedirects` is greater than 0: there were too many, or
-   * a loop, or it leads from wss to ws or not to a WebSocket. See `response`.
-   */
-  | "redirect"
-  /** The response with status 101 does not upgrade to websocket. */
-  | "upgrade"
-  /** Sec-WebSocket-Accept does not match the key. */
-  | "accept"
-  /** The server chose a subprotocol that was not offered. */
-  | "subprotocol"
-  /** The server chose an extension that was not offered. */
-  | "extension"
-  /** A parameter of an extension occurs twice. */
-  | "duplicate-parameter"
-  /** A parameter of an extension is unknown, or does not answer an offer. */
-  | "parameter-name"
-  /** A parameter of an extension has an invalid value. */
-  | "parameter-value"
-  /** The platform, or its version, does not support what the URL or the options ask for. */
-  | "unsupported"
-  /** A hook of the server threw or returned a wrong value. A server answers 500. See `cause`. */
-  | "hook-failed"
-  /** `maxConnections` or `maxConnectionsPerAddress` is reached. A server answers 503. */
-  | "too-many-connections"
-  /** The server is shutting down. A server answers 503. */
-  | "shutdown";
 
 /** The response of a server that refused the handshake. */
 export interface RefusedResponse {
@@ -264,11 +210,11 @@ export class HandshakeError extends Error {
   /** The condition that failed. */
   readonly code: HandshakeErrorCode;
   /** The HTTP status of the response. On a server, the status to answer with. */
-  readonly status?: number;
+  declare readonly status?: number;
   /** On a client: the response of the server or HTTP proxy that refused. */
-  readonly response?: RefusedResponse;
+  declare readonly response?: RefusedResponse;
   /** On a client: the reply of the SOCKS proxy that refused, such as 5 (RFC 1928 §6). */
-  readonly reply?: number;
+  declare readonly reply?: number;
 
   /**
    * Makes an error.
@@ -278,7 +224,7 @@ export class HandshakeError extends Error {
    */
   constructor(message: string, code: HandshakeErrorCode, options: HandshakeErrorOptions = {}) {
     super(message, "cause" in options ? { cause: options.cause } : undefined);
-    this.code = code;
+    noteCode(this, this.code = code);
     const { status = options.response?.status } = options;
     if (status !== undefined) this.status = status;
     if (options.response !== undefined) this.response = options.response;
@@ -298,6 +244,17 @@ export function refusal(
 export class LocalProtocolError extends Error {
   /** "LocalProtocolError". */
   override readonly name = "LocalProtocolError";
+  /** "wrong-state". */
+  readonly code: ErrorCode = "wrong-state";
+
+  /**
+   * Makes an error.
+   * @param message The error message.
+   */
+  constructor(message: string) {
+    super(message);
+    noteCode(this, this.code);
+  }
 }
 
 /** The answer to a peer that violated the protocol: a Close frame or a refusal. */
@@ -328,6 +285,8 @@ export class RemoteProtocolError extends Error {
    * handshake failed. If the handshake failed, `cause` is the {@linkcode HandshakeError}.
    */
   readonly closeCode: number;
+  /** The rule that the peer violated. If the opening handshake failed, the code of `cause`. */
+  readonly code: ErrorCode;
   readonly #event: ErrorAnswer | null | undefined;
 
   /**
@@ -339,6 +298,7 @@ export class RemoteProtocolError extends Error {
   constructor(message: string, closeCode: number, options: RemoteProtocolErrorOptions = {}) {
     super(message, "cause" in options ? { cause: options.cause } : undefined);
     this.closeCode = closeCode;
+    noteCode(this, this.code = errorCodeOf(options.cause) ?? codeFor(closeCode));
     this.#event = options.event;
   }
 

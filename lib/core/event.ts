@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { wrongType } from "./error.ts";
 import { CloseCode } from "./close.ts";
 import type { ExtensionHeader, RawHeaders } from "./header.ts";
 import type { BinaryEvent, Fragment, TextEvent } from "./message.ts";
@@ -70,7 +71,7 @@ export function complete(event: OutgoingEvent): ProtocolEvent {
       return { type, closeCode, reason };
     }
     default:
-      throw new TypeError(
+      throw wrongType(
         `There is no event of the type ${String((event as { type?: unknown }).type)}`,
       );
   }
@@ -78,7 +79,7 @@ export function complete(event: OutgoingEvent): ProtocolEvent {
 
 function wrongData(type: string, data: unknown): TypeError {
   const expected = type === "text" ? "a string" : "a Uint8Array";
-  return new TypeError(
+  return wrongType(
     `Expected the data of a ${type} event to be ${expected}, received ${typeof data}`,
   );
 }

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { HandshakeError } from "./error.ts";
+import { HandshakeError, wrongType } from "./error.ts";
 import { type FramePiece, isControl } from "./decoder.ts";
 import type { Opcode } from "./frame.ts";
 import type { ExtensionHeader } from "./header.ts";
@@ -156,7 +156,7 @@ function continueFrom(
 
 function checkEncoded(frame: OutgoingFrame): OutgoingFrame {
   if (frame?.payload instanceof Uint8Array) return frame;
-  throw new TypeError(`An extension must return bytes, received ${typeof frame?.payload}`);
+  throw wrongType(`An extension must return bytes, received ${typeof frame?.payload}`);
 }
 
 /** Returns a client's offers of all supported extensions (RFC 6455 §9.1). */

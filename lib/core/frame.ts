@@ -3,13 +3,14 @@
  *
  * @module
  */
+import { wrongType } from "./error.ts";
 /** The role of one end. A client masks the frames that it sends; a server does not. */
 export type Role = "client" | "server";
 
 export function checkRole(role: unknown): void {
   if (role === "client" || role === "server") return;
   const received = typeof role === "string" ? JSON.stringify(role) : typeof role;
-  throw new TypeError(`Expected role to be "client" or "server", received ${received}`);
+  throw wrongType(`Expected role to be "client" or "server", received ${received}`);
 }
 
 /** The opcodes of frames (RFC 6455 §5.2 and §11.8). */

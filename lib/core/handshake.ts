@@ -6,7 +6,14 @@
  * @module
  */
 import { type BodyFraming, bodyFraming } from "./body.ts";
-import { HandshakeError, type HandshakeErrorCode, LocalProtocolError, refusal } from "./error.ts";
+import {
+  HandshakeError,
+  type HandshakeErrorCode,
+  LocalProtocolError,
+  refusal,
+  wrongType,
+  wrongValue,
+} from "./error.ts";
 import type { OutgoingReject } from "./event.ts";
 import {
   checkField,
@@ -145,7 +152,7 @@ export function upgradeRequest(
   // RFC 9112 §3.2: the target does not contain the host.
   checkAuthority(host);
   if (readTarget(target) === undefined) {
-    throw new TypeError(
+    throw wrongType(
       `Expected target to be a path or a URL, received ${JSON.stringify(target)}`,
     );
   }
@@ -168,7 +175,7 @@ export function http2Request(options: Http2RequestOptions): RawHeaders {
   const { scheme, authority, path, protocols, extensions, headers = [] } = options;
   checkAuthority(authority);
   if (!path.startsWith("/") || readTarget(path) === undefined) {
-    throw new TypeError(`Expected path to be an absolute path, received ${JSON.stringify(path)}`);
+    throw wrongType(`Expected path to be an absolute path, received ${JSON.stringify(path)}`);
   }
   return [
     [":method", "CONNECT"],
@@ -184,7 +191,7 @@ export function http2Request(options: Http2RequestOptions): RawHeaders {
 
 function checkAuthority(host: string): void {
   if (isAuthority(host)) return;
-  throw new TypeError(`Expected a host with an optional port, received ${JSON.stringify(host)}`);
+  throw wrongType(`Expected a host with an optional port, received ${JSON.stringify(host)}`);
 }
 
 /**
@@ -495,7 +502,7 @@ export function refusalResponse(
   request: { version: string; isHead: boolean },
 ): { response: ResponseHead; framing: BodyFraming } {
   if (!Number.isInteger(status) || status < 200 || status > 599) {
-    throw new RangeError(`Expected status to be an integer from 200 to 599, received ${status}`);
+    throw wrongValue(`Expected status to be an integer from 200 to 599, received ${status}`);
   }
   const isHttp2 = request.version === HTTP2;
   const fields = headers.filter(([name]) => !isHttp2 || !isConnectionField(name));
@@ -522,7 +529,7 @@ function refusalFraming(response: ResponseHead, hasBody: boolean, isHead: boolea
   const coding = headerValues(headers, "Transfer-Encoding").join(", ").toLowerCase();
   const hasLength = headerValues(headers, "Content-Length").length > 0;
   if ((coding !== "" && coding !== "chunked") || (coding !== "" && hasLength)) {
-    throw new TypeError(
+    throw wrongType(
       `Expected Content-Length or Transfer-Encoding: chunked, received ${
         hasLength ? "both" : coding
       }`,
@@ -532,15 +539,15 @@ function refusalFraming(response: ResponseHead, hasBody: boolean, isHead: boolea
   try {
     framing = bodyFraming(response);
   } catch (error) {
-    throw error instanceof HandshakeError ? new TypeError(error.message) : error;
+    throw error instanceof HandshakeError ? wrongType(error.message) : error;
   }
   if (hasBody && (status === 204 || status === 304)) {
-    throw new TypeError(`A response with the status ${status} cannot have a body`);
+    throw wrongType(`A response with the status ${status} cannot have a body`);
   }
   const isAnnounced = framing === "chunked" || (typeof framing === "object" && framing.length > 0);
   // RFC 9110 §9.3.2: the response to HEAD announces the body that GET would get.
   if (!hasBody && !isHead && isAnnounced) {
-    throw new TypeError("The header fields announce a body, but hasBody is false");
+    throw wrongType("The header fields announce a body, but hasBody is false");
   }
   return framing;
 }
@@ -558,7 +565,7 @@ export function lost(what: string): HandshakeError {
 export function checkExtraFields(headers: RawHeaders): void {
   for (const field of headers) {
     if (OWN_FIELDS.has(field[0].toLowerCase())) {
-      throw new TypeError(`Cannot set the ${field[0]} header: the handshake writes it`);
+      throw wrongType(`Cannot set the ${field[0]} header: the handshake writes it`);
     }
   }
 }
@@ -615,7 +622,7 @@ function http2Fields(headers: RawHeaders): [string, string][] {
   for (const [name, value] of headers) {
     checkField(name, value);
     if (isConnectionField(name)) {
-      throw new TypeError(`Cannot set the ${name} header: HTTP/2 does not have it`);
+      throw wrongType(`Cannot set the ${name} header: HTTP/2 does not have it`);
     }
   }
   return toLowerCase(headers);

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { HandshakeError } from "./error.ts";
+import { HandshakeError, wrongType } from "./error.ts";
 
 /** Header fields in their order. A name may occur several times. */
 export type RawHeaders = readonly (readonly [name: string, value: string])[];
@@ -66,10 +66,10 @@ export function isFieldValue(text: string): boolean {
 
 export function checkField(name: string, value: string): void {
   if (!isToken(name)) {
-    throw new TypeError(`Expected a header name to be a token, received ${JSON.stringify(name)}`);
+    throw wrongType(`Expected a header name to be a token, received ${JSON.stringify(name)}`);
   }
   if (!isFieldValue(value)) {
-    throw new TypeError(
+    throw wrongType(
       // The value may be a password.
       `The value of the ${name} header has a control character or one beyond Latin-1`,
     );
@@ -226,6 +226,6 @@ export function serializeProtocols(protocols: readonly string[]): string {
 }
 
 function requireToken(text: string): string {
-  if (!isToken(text)) throw new TypeError(`Expected a token, received ${JSON.stringify(text)}`);
+  if (!isToken(text)) throw wrongType(`Expected a token, received ${JSON.stringify(text)}`);
   return text;
 }

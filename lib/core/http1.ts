@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { HandshakeError, type HandshakeErrorCode } from "./error.ts";
+import { HandshakeError, type HandshakeErrorCode, wrongType } from "./error.ts";
 import { checkField, isFieldValue, isToken, type RawHeaders, TCHAR } from "./header.ts";
 import { checkNumber, type OptionNames } from "./options.ts";
 
@@ -321,7 +321,7 @@ function tooLarge(message: string, code: HandshakeErrorCode = "head-too-large"):
  */
 export function serializeRequestHead(head: RequestHead): Uint8Array {
   if (!isToken(head.method) || !/^[\x21-\x7e]+$/.test(head.target)) {
-    throw new TypeError(
+    throw wrongType(
       `Expected a method and a request target without spaces, received ${
         JSON.stringify(`${head.method} ${head.target}`)
       }`,
@@ -337,20 +337,20 @@ export function serializeRequestHead(head: RequestHead): Uint8Array {
  */
 export function serializeResponseHead(head: ResponseHead): Uint8Array {
   if (!isFieldValue(head.statusText)) {
-    throw new TypeError(
+    throw wrongType(
       `Expected statusText to be one line of Latin-1, received ${JSON.stringify(head.statusText)}`,
     );
   }
   checkHttpVersion(head.version);
   if (!/^[1-9]\d\d$/.test(`${head.status}`)) {
-    throw new TypeError(`Expected status to have three digits, received ${head.status}`);
+    throw wrongType(`Expected status to have three digits, received ${head.status}`);
   }
   return serialize(`HTTP/${head.version} ${head.status} ${head.statusText}`, head.headers);
 }
 
 function checkHttpVersion(version: string): void {
   if (!/^\d\.\d$/.test(version)) {
-    throw new TypeError(
+    throw wrongType(
       `Expected version to be a version of HTTP, received ${JSON.stringify(version)}`,
     );
   }

@@ -5,7 +5,7 @@
  */
 import { CloseCode } from "./close.ts";
 import type { DataPiece, FramePiece } from "./decoder.ts";
-import { RemoteProtocolError } from "./error.ts";
+import { RemoteProtocolError, wrongType, wrongValue } from "./error.ts";
 import { type Frame, Opcode } from "./frame.ts";
 import { type TextCodec, Utf8Decoder, webTextCodec } from "./utf8.ts";
 
@@ -381,7 +381,7 @@ const encoder = new TextEncoder();
 export function* fragments(message: Message, options: FragmentsOptions = {}): Generator<Frame> {
   const { maxFrameSize = Infinity } = options;
   if (!(maxFrameSize >= 1) || (maxFrameSize !== Infinity && !Number.isInteger(maxFrameSize))) {
-    throw new RangeError(
+    throw wrongValue(
       `Expected maxFrameSize to be a positive integer or Infinity, received ${maxFrameSize}`,
     );
   }
@@ -392,7 +392,7 @@ export function* fragments(message: Message, options: FragmentsOptions = {}): Ge
   let at = 0;
   do {
     if (bytes.length !== length) {
-      throw new TypeError(
+      throw wrongType(
         "The bytes were detached or resized before all frames were made",
       );
     }

@@ -105,13 +105,16 @@ export type {
 
 // Errors.
 export {
+  errorCodeOf,
   HandshakeError,
   LocalProtocolError,
   RemoteProtocolError,
   WebSocketError,
 } from "./error.ts";
 export type {
+  CallErrorCode,
   ErrorAnswer,
+  ErrorCode,
   HandshakeErrorCode,
   HandshakeErrorOptions,
   RefusedResponse,

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { wrongType, wrongValue } from "./error.ts";
 
 /** Checks the value of an option. The value is not undefined. Throws if the value is wrong. */
 export type OptionCheck = (name: string, value: unknown) => void;
@@ -136,7 +137,7 @@ export function checkKnown(owner: string, options: unknown, names: object): void
 /** Checks that options are an object, and that all of them exist. Undefined options are ignored. */
 export function checkNames(owner: string, options: unknown, names: object): void {
   if (typeof options !== "object" || options === null || Array.isArray(options)) {
-    throw new TypeError(
+    throw wrongType(
       `Expected the options of ${owner} to be an object, received ${kindOf(options)}${
         insteadOfObject(options, names)
       }`,
@@ -166,13 +167,13 @@ export function checkNested(name: string, options: unknown, names: object): void
 
 export function checkType(name: string, value: unknown, type: string, isValid: boolean): void {
   if (isValid || value === undefined) return;
-  throw new TypeError(`Expected ${name} to be ${type}, received ${kindOf(value)}`);
+  throw wrongType(`Expected ${name} to be ${type}, received ${kindOf(value)}`);
 }
 
 export function checkNumber(name: string, value: unknown): void {
   checkType(name, value, "a number", typeof value === "number");
   if (value === undefined || (value as number) >= 0) return;
-  throw new RangeError(`Expected ${name} to be at least 0, received ${value}`);
+  throw wrongValue(`Expected ${name} to be at least 0, received ${value}`);
 }
 
 /** Checks that a value is an integer in a range. Infinity counts as an integer. */
@@ -181,7 +182,7 @@ export function checkInteger(name: string, value: unknown, least: number, most: 
   const number = value as number;
   const isInteger = Number.isInteger(number) || number === Infinity;
   if (isInteger && number >= least && number <= most) return;
-  throw new RangeError(
+  throw wrongValue(
     `Expected ${name} to be an integer from ${least} to ${most}, received ${value}`,
   );
 }
@@ -200,13 +201,14 @@ export function checkFunction(name: string, value: unknown): void {
 
 export function checkOneOf(name: string, value: unknown, values: readonly unknown[]): void {
   if (value === undefined || values.includes(value)) return;
-  throw new RangeError(`Expected ${name} to be one of ${values.join(", ")}, received ${value}`);
+  throw wrongValue(`Expected ${name} to be one of ${values.join(", ")}, received ${value}`);
 }
 
 export function unknownOption(owner: string, name: string, names: object): TypeError {
   const key = plain(name);
   const hint = foreignHint(key, names) ?? insteadHint(key, names) ?? similarHint(key, names);
-  return new TypeError(`${owner} has no option ${name}${hint === undefined ? "" : `: ${hint}`}`);
+  const message = `${owner} has no option ${name}${hint === undefined ? "" : `: ${hint}`}`;
+  return wrongType(message, { code: "unknown-option" });
 }
 
 export function kindOf(value: unknown): string {

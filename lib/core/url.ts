@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { refusal } from "./error.ts";
+import { domError, refusal } from "./error.ts";
 import { headerValues } from "./header.ts";
 import type { RequestHead } from "./http1.ts";
 
@@ -217,5 +217,5 @@ export function shareBits(a: Uint8Array, b: Uint8Array, bits: number): boolean {
 }
 
 function syntaxError(message: string): DOMException {
-  return new DOMException(message, "SyntaxError");
+  return domError("SyntaxError", message, "invalid-url");
 }

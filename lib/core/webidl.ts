@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { wrongType } from "./error_code.ts";
 
 /** Makes the members of a class enumerable, and gives its instances a tag, as Web IDL says. */
 export function defineInterface<T>(
@@ -21,7 +22,7 @@ export function defineInterface<T>(
 export function toDictionary(value: unknown, what: string): Record<string, unknown> {
   if (value === undefined || value === null) return {};
   if (!isObject(value)) {
-    throw new TypeError(`Expected ${what} to be an object, received ${typeof value}`);
+    throw wrongType(`Expected ${what} to be an object, received ${typeof value}`);
   }
   return value;
 }
@@ -37,7 +38,7 @@ export function toUnsignedShort(value: unknown, what: string): number {
   // The operator rejects a BigInt, unlike Number().
   const number = Math.trunc(+(value as number));
   if (number >= 0 && number <= 0xffff) return number;
-  throw new TypeError(`Expected ${what} to be an integer from 0 to 65535, received ${number}`);
+  throw wrongType(`Expected ${what} to be an integer from 0 to 65535, received ${number}`);
 }
 
 /**
@@ -45,7 +46,7 @@ export function toUnsignedShort(value: unknown, what: string): number {
  * once, and never calls `return()`. A `for` loop would call it if a conversion throws.
  */
 export function toStrings(value: unknown, what: string): string[] {
-  const notSequence = () => new TypeError(`Expected ${what} to be a sequence of strings`);
+  const notSequence = () => wrongType(`Expected ${what} to be a sequence of strings`);
   if (!isObject(value)) throw notSequence();
   const method = value[Symbol.iterator];
   if (typeof method !== "function") throw notSequence();

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { wrongType } from "../core/error.ts";
 import { setImmediate } from "node:timers";
 import { Queue } from "../core/queue.ts";
 import type { Address, Transport } from "../transport.ts";
@@ -299,7 +300,9 @@ export class DenoTransport extends BaseTransport implements Transport {
 
   async #writeAll({ bytes, length, buffer }: Waiting): Promise<void> {
     for (let at = 0; at < length && !this.isDestroyed;) {
-      if (bytes.length !== length) throw new TypeError("The bytes were detached");
+      if (bytes.length !== length) {
+        throw wrongType("The bytes were detached", { code: "bytes-changed" });
+      }
       const written = await this.#conn.write(at === 0 ? bytes : bytes.subarray(at));
       at += written;
       if (at === length && buffer === undefined) this.#borrowed -= length;

@@ -16,7 +16,7 @@ import {
   type TLSSocket,
 } from "node:tls";
 import { onAbort } from "../abortable.ts";
-import { HandshakeError } from "../core/error.ts";
+import { failure, HandshakeError, wrongType, wrongValue } from "../core/error.ts";
 import { type TextCodec, webTextCodec } from "../core/utf8.ts";
 import { deadline } from "../timers.ts";
 import type {
@@ -88,7 +88,7 @@ export function checkUnixPath(path: string): void {
   const most = process.platform === "linux" ? 107 : 103;
   const length = new TextEncoder().encode(path).length;
   if (length <= most) return;
-  throw new RangeError(
+  throw wrongValue(
     `Expected unix to be at most ${most} bytes of UTF-8, received ${length}: ${path}`,
   );
 }
@@ -135,7 +135,8 @@ function established(
       stopWatching();
       reject(isUntrusted(socket, tls) ? certificateError(tls!.servername!, error) : error);
     };
-    const closed = () => fail(new Error("The connection was closed before it was established"));
+    const closed = () =>
+      fail(failure("The connection was closed before it was established", "connection-lost"));
     socket.on("error", fail);
     socket.on("close", closed);
     socket.once(tls === undefined ? "connect" : "secureConnect", () => {
@@ -353,7 +354,7 @@ function beneath(socket: Socket): Socket {
 function boundAddress(server: Server): Address {
   const bound = server.address();
   if (typeof bound === "string") return { transport: "unix", path: bound };
-  if (bound === null) throw new TypeError("Expected an address, the server has none");
+  if (bound === null) throw wrongType("Expected an address, the server has none");
   return { transport: "tcp", hostname: bound.address, port: bound.port };
 }
 

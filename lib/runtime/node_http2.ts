@@ -14,7 +14,7 @@ import type {
 } from "node:http2";
 import process from "node:process";
 import { abortable } from "../abortable.ts";
-import { HandshakeError } from "../core/error.ts";
+import { failure, HandshakeError } from "../core/error.ts";
 import type { RawHeaders } from "../core/header.ts";
 import { InterimCount } from "../core/http1.ts";
 import type { Address, Transport } from "../transport.ts";
@@ -88,7 +88,8 @@ export class Http2Transport extends DuplexTransport<Http2Stream> implements Tran
   }
 
   #resetError(): Error {
-    return new Error(`The stream was reset with code ${this.duplex.rstCode ?? 0}`);
+    const message = `The stream was reset with code ${this.duplex.rstCode ?? 0}`;
+    return failure(message, "connection-lost");
   }
 
   protected override cut(): void {

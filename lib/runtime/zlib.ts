@@ -6,6 +6,7 @@
  *
  * @module
  */
+import { failure, wrongValue } from "../core/error.ts";
 import { constants, deflateRaw, deflateRawSync, inflateRawSync, type ZlibOptions } from "node:zlib";
 import type {
   DeflateEngine,
@@ -127,7 +128,9 @@ class HandleUser {
   }
 
   protected get handle(): Handle {
-    if (this.#handle === undefined) throw new Error("Expected an engine that is not closed");
+    if (this.#handle === undefined) {
+      throw failure("Expected an engine that is not closed", "platform-failed");
+    }
     return this.#handle;
   }
 
@@ -251,7 +254,9 @@ class HandleInflater extends HandleUser implements Inflater {
     this.#isFull = room === 0;
     this.#isStopped = !this.#isFull && left > 0;
     this.#window?.add(output);
-    if (this.#isStopped && --this.#finalBlocks < 0) throw new Error("too many final blocks");
+    if (this.#isStopped && --this.#finalBlocks < 0) {
+      throw failure("too many final blocks", "platform-failed");
+    }
     if (this.#isFinishing) this.#checkEnd(output);
   }
 
@@ -261,7 +266,7 @@ class HandleInflater extends HandleUser implements Inflater {
    */
   #checkEnd(output: Uint8Array): void {
     if (output.length > 0 || (this.#isStopped && this.#at > 0)) {
-      throw new Error("unexpected end of data");
+      throw failure("unexpected end of data", "platform-failed");
     }
     if (this.#isStopped) this.#at = this.#input.length;
     if (!this.idle) return;
@@ -379,12 +384,12 @@ class PublicInflater implements Inflater {
     let at = 0;
     // RFC 7692 §7.2.3.4: data may follow a final block, where zlib stops.
     do {
-      if (outputs.length > FINAL_BLOCKS) throw new Error("too many final blocks");
+      if (outputs.length > FINAL_BLOCKS) throw failure("too many final blocks", "platform-failed");
       const { output, read } = this.#inflateBlocks(input.subarray(at), left);
       // A complete message ends with a final block, or with the header of an empty block.
       const isWhole = at + read <= end ||
         (at + read === input.length && !this.#hasTail(output, input.subarray(at, end)));
-      if (!isWhole) throw new Error("unexpected end of data");
+      if (!isWhole) throw failure("unexpected end of data", "platform-failed");
       outputs.push(output);
       left -= output.length;
       at += read;
@@ -425,7 +430,7 @@ class PublicInflater implements Inflater {
   }
 
   #tooLong(): RangeError {
-    return new RangeError(
+    return wrongValue(
       `Expected a message of at most ${this.#most} bytes, received a longer one`,
     );
   }

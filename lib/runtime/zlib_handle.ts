@@ -5,6 +5,7 @@
  *
  * @module
  */
+import { failure } from "../core/error.ts";
 import { constants, createDeflateRaw, type DeflateRaw } from "node:zlib";
 
 const { Z_SYNC_FLUSH } = constants;
@@ -165,7 +166,7 @@ export class Handle {
     this.#rest = stateAtInit ? [] : [this.#state];
     this.#raw = new Raw(kind === "deflate" ? DEFLATERAW : INFLATERAW);
     this.#raw.onerror = (message) => {
-      this.error = new Error(message);
+      this.error = failure(message, "platform-failed");
       this.#settle();
     };
     const settle = () => this.#settle();

@@ -5,7 +5,7 @@
  * @module
  */
 import type { WebSocketConnection } from "../connection/connection.ts";
-import { HandshakeError } from "../core/error.ts";
+import { HandshakeError, wrongType, wrongValue } from "../core/error.ts";
 import { kindOf, type OptionNames, optionsWithout } from "../core/options.ts";
 import { pathOfTarget } from "../core/url.ts";
 import { LISTENING, reusableHeaders, SERVE_OPTIONS, type ServeOptions } from "./server.ts";
@@ -93,15 +93,15 @@ export function attachTo(
 function checkPath(path: unknown): void {
   if (path === undefined || typeof path === "function") return;
   if (typeof path !== "string") {
-    throw new TypeError(`Expected path as a string or a function, received ${typeof path}`);
+    throw wrongType(`Expected path as a string or a function, received ${typeof path}`);
   }
   if (!path.startsWith("/")) {
-    throw new RangeError(`Expected path to begin with /, received ${JSON.stringify(path)}`);
+    throw wrongValue(`Expected path to begin with /, received ${JSON.stringify(path)}`);
   }
   // Such a path would silently match no request.
   const { pathname } = new URL(path.replace(/^\/+/, "/"), "http://localhost");
   if (path.startsWith("//") || path === pathname) return;
-  throw new RangeError(
+  throw wrongValue(
     `Expected path as the pathname of a URL, like ${pathname}, received ${JSON.stringify(path)}`,
   );
 }
@@ -110,7 +110,7 @@ function checkPath(path: unknown): void {
 export function checkServer(server: unknown, what: string, methods: readonly string[]): void {
   const members = Object(server) as Record<string, unknown>;
   if (methods.every((name) => typeof members[name] === "function")) return;
-  throw new TypeError(
+  throw wrongType(
     `Expected a server of ${what}: that of an Express application is what its listen() returns, that of ` +
       `Fastify is its member server`,
   );
@@ -141,7 +141,7 @@ export function fits<Request>(
     if (typeof found === "boolean") return found;
     // A promise cannot be awaited here. Its rejection must be handled.
     Promise.resolve(found).catch(() => {});
-    throw new TypeError(`path must return true or false, received ${kindOf(found)}`);
+    throw wrongType(`path must return true or false, received ${kindOf(found)}`);
   } catch (cause) {
     return hookFailed(cause);
   }

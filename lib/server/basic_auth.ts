@@ -4,6 +4,7 @@
  * @module
  */
 
+import { wrongType, wrongValue } from "../core/error.ts";
 import { checkFunction, checkKnown, checkText, kindOf, type OptionNames } from "../core/options.ts";
 
 /** A user name and a password. */
@@ -68,7 +69,7 @@ export function basicAuth(
     const isKnown: unknown = given !== undefined && await verify(given, request);
     // A common mistake is to return the user that was found.
     if (typeof isKnown !== "boolean") {
-      throw new TypeError(`verify must return true or false, received ${kindOf(isKnown)}`);
+      throw wrongType(`verify must return true or false, received ${kindOf(isKnown)}`);
     }
     if (isKnown) return undefined;
     return new Response("Unauthorized\n", {
@@ -82,7 +83,7 @@ function verifier(options: BasicAuthOptions): NonNullable<BasicAuthOptions["veri
   checkKnown("basicAuth()", options, BASIC_AUTH_OPTIONS);
   const { credentials, verify } = options;
   if ((credentials === undefined) === (verify === undefined)) {
-    throw new TypeError("Expected one of credentials and verify, received both or none");
+    throw wrongType("Expected one of credentials and verify, received both or none");
   }
   if (verify !== undefined) {
     return verify;
@@ -94,19 +95,19 @@ function verifier(options: BasicAuthOptions): NonNullable<BasicAuthOptions["veri
 
 function checkCredentials({ username, password }: Credentials): void {
   if (typeof username !== "string" || typeof password !== "string") {
-    throw new TypeError("Expected username and password as strings");
+    throw wrongType("Expected username and password as strings");
   }
   // RFC 7617 §2: the first colon ends the name.
   if (username.includes(":")) {
     // The message does not show the text, which may contain the password.
-    throw new RangeError("Expected a user name without a colon");
+    throw wrongValue("Expected a user name without a colon");
   }
 }
 
 function checkRealm(name: string, realm: unknown): void {
   checkText(name, realm);
   if (/^[\t\x20-\x7e]*$/.test(realm as string)) return;
-  throw new RangeError(`Expected ${name} to have printable ASCII characters only`);
+  throw wrongValue(`Expected ${name} to have printable ASCII characters only`);
 }
 
 /** RFC 7617 §2, §2.1: the realm is a quoted string; the client must send UTF-8. */

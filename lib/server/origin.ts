@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { HandshakeError } from "../core/error.ts";
+import { HandshakeError, wrongType, wrongValue } from "../core/error.ts";
 
 /** Exact origins or patterns; null allows clients that send no Origin. */
 type Origins = readonly (string | RegExp | null)[] | "same-origin";
@@ -16,7 +16,7 @@ export function checkOrigins(name: string, origins: unknown): void {
   if (origins === "same-origin") return;
   const isItem = (one: unknown) => typeof one === "string" || one instanceof RegExp || one === null;
   if (!Array.isArray(origins) || !origins.every(isItem)) {
-    throw new TypeError(
+    throw wrongType(
       `Expected ${name} to be "same-origin" or an array of strings, patterns and null${
         origins === "*" ? ": leave the option out to allow all origins" : ""
       }`,
@@ -24,7 +24,7 @@ export function checkOrigins(name: string, origins: unknown): void {
   }
   for (const one of origins) {
     if (typeof one !== "string" || one === originOf(one)) continue;
-    throw new RangeError(
+    throw wrongValue(
       `Expected ${name} to be as browsers send them, like "${
         originOf(one) ?? "https://example.com"
       }", received ${JSON.stringify(one)}`,

@@ -5,7 +5,7 @@
  */
 import { handled, onAbort } from "../abortable.ts";
 import type { Endpoint } from "../core/endpoint.ts";
-import { HandshakeError } from "../core/error.ts";
+import { HandshakeError, wrongType } from "../core/error.ts";
 import { refusalHeaders } from "../core/handshake.ts";
 import type { TransportReader } from "../opening.ts";
 import type { ConnectionOptions } from "../options.ts";
@@ -37,19 +37,19 @@ export class Refusal extends HandshakeError {
 function checkResponse(response: unknown): Response {
   const isResponse = Object.prototype.toString.call(response) === "[object Response]";
   if (!isResponse && !(response instanceof Response)) {
-    throw new TypeError(
+    throw wrongType(
       `onRequest must return a Response or undefined, received ${kindOf(response)}`,
     );
   }
   const { status, body, bodyUsed } = response as Response;
   // Response.error() has status 0, and the response of Deno.upgradeWebSocket() has 101.
   if (!(status >= 200)) {
-    throw new TypeError(
+    throw wrongType(
       `onRequest must return a Response with a status from 200 to 599, received ${status}`,
     );
   }
   if (bodyUsed || body?.locked) {
-    throw new TypeError(
+    throw wrongType(
       "onRequest must return a new Response for each request: the body of this one is in use",
     );
   }
@@ -178,7 +178,7 @@ async function sendBody(
       const { done, value = new Uint8Array(0) } = await source.read();
       if (reader.isGone) return;
       if (!(value instanceof Uint8Array)) {
-        throw new TypeError(`The body of a Response must give bytes, received ${kindOf(value)}`);
+        throw wrongType(`The body of a Response must give bytes, received ${kindOf(value)}`);
       }
       const bytes = endpoint.send({ type: "rejectData", data: value, bodyFinished: done });
       if (bytes.length > 0) await write(bytes);

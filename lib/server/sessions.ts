@@ -5,7 +5,7 @@
  */
 import { checkCloseInfo } from "../connection/closing.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
-import { HandshakeError, type HandshakeErrorCode, invalidState } from "../core/error.ts";
+import { HandshakeError, type HandshakeErrorCode, invalidState, wrongType } from "../core/error.ts";
 import { checkKnown, checkNumber, type OptionNames } from "../core/options.ts";
 import { ipBytes } from "../core/url.ts";
 import { type Listeners, report } from "./hooks.ts";
@@ -124,7 +124,7 @@ export class Sessions {
   /** @throws {TypeError} If `handler` is not a function. */
   constructor(options: SessionsOptions, handler: Handler) {
     if (typeof handler !== "function") {
-      throw new TypeError(`Expected a handler, received ${typeof handler}`);
+      throw wrongType(`Expected a handler, received ${typeof handler}`);
     }
     this.#options = options;
     this.#count = new ConnectionCount(options);
@@ -251,7 +251,9 @@ export class Sessions {
   }
 
   #handled(ws: WebSocketConnection): void {
-    if (driverOf(ws).closing.handlerSettled(false)) this.report(invalidState(FORGOTTEN));
+    if (driverOf(ws).closing.handlerSettled(false)) {
+      this.report(invalidState(FORGOTTEN, "forgotten-await"));
+    }
     this.#left();
   }
 

@@ -7,7 +7,14 @@
 import { checkCloseInfo } from "../connection/closing.ts";
 import { WebSocketConnection } from "../connection/connection.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
-import { HandshakeError, invalidState, isScriptCloseCode } from "../core/error.ts";
+import {
+  domError,
+  HandshakeError,
+  invalidState,
+  isScriptCloseCode,
+  wrongType,
+  wrongValue,
+} from "../core/error.ts";
 import type { RequestHead, ResponseHead } from "../core/http1.ts";
 import { MAX_MESSAGE_SIZE } from "../core/message.ts";
 import { checkKnown, checkNumber, checkType, kindOf, type OptionNames } from "../core/options.ts";
@@ -147,12 +154,17 @@ function checkSocket(socket: WebSocketLike): void {
   const { readyState, send, close, addEventListener } = socket ?? {} as Partial<WebSocketLike>;
   const functions = [send, close, addEventListener].every((one) => typeof one === "function");
   if (typeof readyState !== "number" || !functions) {
-    throw new TypeError(`Expected a WebSocket, received ${kindOf(socket)}`);
+    throw wrongType(`Expected a WebSocket, received ${kindOf(socket)}`);
   }
   if (readyState > OPEN) {
-    throw invalidState(`The WebSocket is closing or closed (readyState ${readyState})`);
+    throw invalidState(
+      `The WebSocket is closing or closed (readyState ${readyState})`,
+      "not-open",
+    );
   }
-  if (used.has(socket)) throw invalidState("The WebSocket has a connection already");
+  if (used.has(socket)) {
+    throw invalidState("The WebSocket has a connection already", "already-used");
+  }
 }
 
 function opened(socket: WebSocketLike): Promise<void> {
@@ -247,7 +259,7 @@ class NativeConnection extends WebSocketConnection {
     const checked = checkCloseInfo(info);
     const { closeCode = CloseCode.NoStatus } = checked;
     if (closeCode !== CloseCode.NoStatus && !isScriptCloseCode(closeCode)) {
-      throw new RangeError(
+      throw wrongValue(
         `A native WebSocket closes with 1000 or 3000-4999 only, received ${closeCode}`,
       );
     }
@@ -257,5 +269,5 @@ class NativeConnection extends WebSocketConnection {
 
 function notSupported(what: string): Promise<never> {
   const message = `A native WebSocket has no ${what}`;
-  return handled(Promise.reject(new DOMException(message, "NotSupportedError")));
+  return handled(Promise.reject(domError("NotSupportedError", message, "unsupported")));
 }

@@ -7,7 +7,7 @@ import { viewOf } from "../connection/outgoing.ts";
 import { sizeOf } from "../connection/receiver.ts";
 import { MESSAGE_OVERHEAD, SEND_MARK } from "../connection/sender.ts";
 import { CloseCode, type CloseInfo, isWireCloseCode } from "../core/close.ts";
-import { webSocketError } from "../core/error.ts";
+import { failure, webSocketError, wrongValue } from "../core/error.ts";
 import { concat, type Message, ownBytes } from "../core/message.ts";
 import { backgroundTimer, nextTurn } from "../timers.ts";
 
@@ -197,7 +197,8 @@ export class NativeSocket {
     if (this.isReleased) return;
     this.close({ closeCode, reason: message });
     this.release();
-    this.#owner.closed(undefined, webSocketError(message, closeCode, "", cause));
+    const error = webSocketError(message, closeCode, "", cause, "platform-failed");
+    this.#owner.closed(undefined, error);
   }
 
   /** Sends a message. Failures are reported to the owner. */
@@ -302,7 +303,7 @@ export class Gathering {
     this.#length += piece.length;
     if (this.#length <= this.#limit) return;
     this.#clear();
-    throw new RangeError(
+    throw wrongValue(
       `The pieces of a message exceed maxQueuedBytes (${this.#limit}), and a native WebSocket ` +
         "sends whole messages",
     );
@@ -335,5 +336,7 @@ function byteLength(message: Message, limit: number): number {
 }
 
 function errorOf({ error, message }: WebSocketLikeEvent): Error {
-  return error instanceof Error ? error : new Error(message || "The native WebSocket has failed");
+  return error instanceof Error
+    ? error
+    : failure(message || "The native WebSocket has failed", "platform-failed");
 }

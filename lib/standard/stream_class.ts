@@ -7,7 +7,14 @@ import { makeInspectable, withoutSecrets } from "../inspect.ts";
 import { handled, onAbort } from "../abortable.ts";
 import { driverOf, type WebSocketConnection } from "../connection/connection.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
-import { checkWebCloseInfo, HandshakeError, webSocketError } from "../core/error.ts";
+import {
+  checkWebCloseInfo,
+  domError,
+  errorCodeOf,
+  HandshakeError,
+  webSocketError,
+  wrongType,
+} from "../core/error.ts";
 import type { Message } from "../core/message.ts";
 import { parseWebSocketUrl } from "../core/url.ts";
 import { defineInterface, toDictionary, toStrings, toUsvString } from "../core/webidl.ts";
@@ -110,7 +117,7 @@ export function webSocketStreamClass<Options, OpenInfo>(
     }
 
     constructor(url: string | URL, options: unknown = {}) {
-      if (arguments.length === 0) throw new TypeError("Expected a URL, received nothing");
+      if (arguments.length === 0) throw wrongType("Expected a URL, received nothing");
       // Web IDL converts all arguments before it uses one of them.
       const text = toUsvString(url);
       const { signal, ...others } = convert(options);
@@ -169,7 +176,7 @@ export function webSocketStreamClass<Options, OpenInfo>(
       const handshake = this.#handshake;
       const checked = checkWebCloseInfo(info);
       if (this.#connection !== undefined) this.#connection.close(checked);
-      else handshake.abort(new DOMException("The stream was closed", "AbortError"));
+      else handshake.abort(domError("AbortError", "The stream was closed", "terminated"));
     }
   }
   return WebSocketStream;
@@ -190,7 +197,7 @@ function rejecting(closeCode: number | null): (reason: unknown) => never {
     if (!(reason instanceof Failure)) throw reason;
     const { cause } = reason;
     const message = cause instanceof HandshakeError ? cause.message : "The handshake failed";
-    throw webSocketError(message, closeCode, "", cause);
+    throw webSocketError(message, closeCode, "", cause, errorCodeOf(cause));
   };
 }
 
@@ -205,7 +212,7 @@ function convert(
   const protocols = given === undefined ? undefined : toStrings(given, "protocols");
   const { signal } = dictionary;
   if (signal !== undefined && !isSignal(signal)) {
-    throw new TypeError("Expected signal to be an AbortSignal");
+    throw wrongType("Expected signal to be an AbortSignal");
   }
   const converted: Record<string, unknown> = {};
   for (const name in dictionary) {

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { wrongType } from "../core/error.ts";
 import { type ByteDuplex, fromStreams } from "../byte_streams.ts";
 import { Driver } from "../connection/driver.ts";
 import type { CloseInfo } from "../core/close.ts";
@@ -94,9 +95,9 @@ export function assemble(duplex: ByteDuplex, options: AssembleOptions): MessageD
 function checkDuplex(duplex: ByteDuplex): void {
   const { readable, writable } = (duplex ?? {}) as Partial<ByteDuplex>;
   if (!(readable instanceof ReadableStream && writable instanceof WritableStream)) {
-    throw new TypeError("Expected a readable and a writable stream of bytes");
+    throw wrongType("Expected a readable and a writable stream of bytes");
   }
   if (readable.locked || writable.locked) {
-    throw new TypeError("Expected streams that are not locked");
+    throw wrongType("Expected streams that are not locked");
   }
 }
