@@ -16,7 +16,7 @@ import { RefusalBody, toHeaders } from "./http.ts";
 import type { ConnectionOptions } from "./options.ts";
 import type { Transport, TransportHandlers } from "./transport.ts";
 import type { TextCodec } from "./core/utf8.ts";
-import { deadline } from "./timers.ts";
+import { Countdown } from "./timers.ts";
 
 /** Maximum number of bytes to read ahead in order to notice a reset. */
 const READ_AHEAD = 65_536;
@@ -318,18 +318,18 @@ export async function withDeadline<T>(
 ): Promise<T> {
   if (signal?.aborted) throw signal.reason;
   let stopWatching: (() => void) | undefined;
-  let cancelTimer: (() => void) | undefined;
+  let countdown: Countdown | undefined;
   try {
     return await new Promise<T>((resolve, reject) => {
       const attempt = new Deadline(reject);
       stopWatching = onAbort(signal, (reason) => attempt.giveUp(reason));
       if (openTimeout > 0) {
-        cancelTimer = deadline(() => attempt.timeOut(timedOut(openTimeout)), openTimeout);
+        countdown = new Countdown(() => attempt.timeOut(timedOut(openTimeout)), openTimeout);
       }
       run(attempt).then(resolve, reject);
     });
   } finally {
-    cancelTimer?.();
+    countdown?.cancel();
     stopWatching?.();
   }
 }

@@ -35,32 +35,32 @@ export function wallClock(): number {
   return Date.now();
 }
 
-/** Calls back after a delay of any length, in milliseconds. Returns a function that cancels the timer. */
-export function timer(callback: () => void, delay: number): () => void {
-  return startTimer(callback, delay, false);
-}
-
-/** Like {@linkcode timer}, but does not keep the process running. */
-export function backgroundTimer(callback: () => void, delay: number): () => void {
-  return startTimer(callback, delay, true);
-}
-
-function startTimer(callback: () => void, delay: number, background: boolean): () => void {
+/**
+ * Calls back after a delay of any length, in milliseconds. Returns a function that cancels the timer.
+ *
+ * @param background Whether the timer does not keep the process running.
+ */
+export function timer(callback: () => void, delay: number, background = false): () => void {
   if (delay === Infinity) return doNothing;
-  if (delay > LONGEST_DELAY) return startLongTimer(callback, delay, background);
+  if (delay > LONGEST_DELAY) return longTimer(callback, delay, background);
   // Browsers return a number, which has no `unref()`.
   const started = setTimeout(callback, delay) as { unref?: () => void } | number;
   if (background && typeof started === "object") started.unref?.();
   return () => clearTimeout(started as number);
 }
 
-function startLongTimer(callback: () => void, delay: number, background: boolean): () => void {
-  let cancel = startTimer(
-    () => cancel = startTimer(callback, delay - LONGEST_DELAY, background),
+function longTimer(callback: () => void, delay: number, background: boolean): () => void {
+  let cancel = timer(
+    () => cancel = timer(callback, delay - LONGEST_DELAY, background),
     LONGEST_DELAY,
     background,
   );
   return () => cancel();
+}
+
+/** Calls back after a delay, in milliseconds. Does not keep the process running. */
+export function backgroundTimer(callback: () => void, delay: number): () => void {
+  return timer(callback, delay, true);
 }
 
 /**
@@ -69,21 +69,8 @@ function startLongTimer(callback: () => void, delay: number, background: boolean
  * and a slice that ends late does not count, unless the slice before it was late too. At the end, the
  * callback runs only after some turns in which an answer could have been read. A deadline does not keep
  * the process running.
- *
- * @param timeout The time that the peer has, in milliseconds. Infinity means no limit.
- * @param hasProgressed Called after each slice. If it returns true, the time starts again.
- * @returns A function that cancels the deadline.
  */
-export function deadline(
-  callback: () => void,
-  timeout: number,
-  hasProgressed?: () => boolean,
-): () => void {
-  const countdown = new Countdown(callback, timeout, hasProgressed);
-  return () => countdown.cancel();
-}
-
-class Countdown {
+export class Countdown {
   readonly #callback: () => void;
   readonly #hasProgressed: (() => boolean) | undefined;
   readonly #slice: number;
@@ -94,11 +81,11 @@ class Countdown {
   #isCancelled = false;
   readonly #onSlice = () => this.#endSlice();
 
-  constructor(
-    callback: () => void,
-    timeout: number,
-    hasProgressed: (() => boolean) | undefined,
-  ) {
+  /**
+   * @param timeout The time that the peer has, in milliseconds. Infinity means no limit.
+   * @param hasProgressed Called after each slice. If it returns true, the time starts again.
+   */
+  constructor(callback: () => void, timeout: number, hasProgressed?: () => boolean) {
     this.#callback = callback;
     this.#hasProgressed = hasProgressed;
     this.#slice = Math.ceil(timeout / SLICES);
@@ -111,12 +98,12 @@ class Countdown {
   }
 
   #wait(): void {
-    this.#due = now() + this.#slice;
-    this.#cancelTimer = backgroundTimer(this.#onSlice, this.#slice);
+    this.#due = performance.now() + this.#slice;
+    this.#cancelTimer = timer(this.#onSlice, this.#slice, true);
   }
 
   #endSlice(): void {
-    const isLate = now() - this.#due > Math.max(this.#slice / 4, STANDSTILL);
+    const isLate = performance.now() - this.#due > Math.max(this.#slice / 4, STANDSTILL);
     this.#isLate = !this.#isLate && isLate;
     if (this.#hasProgressed?.()) this.#slicesLeft = SLICES;
     else if (!this.#isLate) this.#slicesLeft--;

@@ -86,17 +86,14 @@ export abstract class BaseTransport implements Transport {
     if (this.isInputEnded || this.isDestroyed) return;
     this.isInputEnded = true;
     this.handlers?.end();
-    this.#destroyAtEnd();
+    if (this.phase === "ended") this.destroy();
   }
 
   /** For platforms that do not close by themselves when both sides have ended. */
   protected reportFinished(): void {
-    if (this.phase === "ending") this.phase = "ended";
-    this.#destroyAtEnd();
-  }
-
-  #destroyAtEnd(): void {
-    if (this.isInputEnded && this.phase === "ended") this.destroy();
+    if (this.phase !== "ending") return;
+    this.phase = "ended";
+    if (this.isInputEnded) this.destroy();
   }
 
   protected fail(error: Error): void {

@@ -331,7 +331,7 @@ describe("Keepalive", () => {
               setTimeout(() => resolve(answered++));
             }, 5);
           }),
-        paused: () => false,
+        isPaused: false,
         traffic: () => ({ received: 0, sent: 0, waiting: 0 }),
         lost: () => lost = true,
       },
@@ -350,7 +350,9 @@ describe("Keepalive", () => {
     const keepalive = new Keepalive(
       {
         sendPing: () => new Promise(() => {}),
-        paused: () => paused,
+        get isPaused() {
+          return paused;
+        },
         traffic: () => {
           looks++;
           return { received: 0, sent: 0, waiting: 0 };

@@ -90,10 +90,8 @@ export function reconnect(
 /** Counts the milliseconds from now until a connection closes, or ends without a Close frame. */
 function measureUptime(ws: WebSocketConnection): () => number {
   const openedAt = now();
-  let endedAt: number | undefined;
   const { closing } = driverOf(ws);
-  closing.whenEnded(() => endedAt = now());
-  return () => (closing.startedAt ?? endedAt ?? now()) - openedAt;
+  return () => (closing.startedAt ?? now()) - openedAt;
 }
 
 /** The time that the server asks to wait, in milliseconds. RFC 9110 §10.2.3: seconds or a date. */

@@ -16,13 +16,14 @@ import {
   webSocketErrorSlots,
 } from "../core/error.ts";
 import type { CloseEvent } from "../core/event.ts";
-import { checkKnown, type OptionNames } from "../core/options.ts";
+import { checkNames, type OptionNames } from "../core/options.ts";
 import type { Protocol } from "../core/protocol.ts";
 import type { CloseDetails } from "../options.ts";
 import { handled } from "../abortable.ts";
 import type { End, Receiver } from "./receiver.ts";
+import type { Keepalive, Pings } from "./heartbeat.ts";
 import type { Sender, SenderHost } from "./sender.ts";
-import { deadline, nextTurn, now } from "../timers.ts";
+import { Countdown, nextTurn, now } from "../timers.ts";
 import type { Transport } from "../transport.ts";
 
 export type Phase =
@@ -38,9 +39,7 @@ export type Phase =
   | "shaken"
   /** The connection has failed. The transport has not ended yet. */
   | "failed"
-  /** The transport has ended after a clean close. A pipe has one turn to close `writable`. */
-  | "settling"
-  /** The transport has ended, and everything that waited is settled. */
+  /** The transport has ended. Nothing waits any more. */
   | "ended";
 
 type Step =
@@ -52,10 +51,8 @@ type Step =
   | "handshakeDone"
   /** A clean close is no longer possible. */
   | "fail"
-  /** The transport has ended, and the phase waits for nothing else. */
-  | "transportOver"
-  /** The pipe's turn is over. */
-  | "settle";
+  /** The transport has ended, and the messages before its end were handled. */
+  | "transportOver";
 
 /** The phase after a step. If a phase does not list a step, the step is ignored. */
 const NEXT: { readonly [step in Step]: { readonly [phase in Phase]?: Phase } } = {
@@ -70,8 +67,7 @@ const NEXT: { readonly [step in Step]: { readonly [phase in Phase]?: Phase } } =
     // A callback that has seen the Close frame may throw later.
     shaken: "failed",
   },
-  transportOver: { shaken: "settling", failed: "ended" },
-  settle: { settling: "ended" },
+  transportOver: { shaken: "ended", failed: "ended" },
 };
 
 /** What ended the input. Undefined if the transport ended without a Close frame. */
@@ -88,15 +84,18 @@ export type LeaveRule =
   /** Like "direct", but a reason that is not an error waits for the handler, which may reject. */
   | "handler";
 
+/** The connection that ends. */
 export interface ClosingParts {
-  readonly machine: Pick<Protocol, "state" | "endsTransport" | "dispose">;
+  readonly machine: Pick<Protocol, "role" | "write" | "dispose">;
   readonly transport: Transport;
   readonly receiver: Receiver;
   readonly sender: Sender;
-  /** Continues reading if there is input and room for it. */
+  readonly keepalive: Pick<Keepalive, "stop"> | undefined;
+  readonly pings: Pick<Pings, "fail"> | undefined;
+  /** Takes the events at hand. */
   pump(): void;
-  stopKeepalive(): void;
-  failPings(error: () => unknown): void;
+  /** Whether input waits for room. */
+  readonly isPaused: boolean;
 }
 
 export class Closing implements SenderHost {
@@ -106,13 +105,16 @@ export class Closing implements SenderHost {
   transport: "open" | "half-closed" | "closed" = "open";
   /** The reason why the connection does not end with a clean close. */
   error: WebSocketError | undefined;
-  /** Time of the first Close frame, by the clock of `now()`. */
+  /** Time when the phase "open" ended, by the clock of `now()`. */
   startedAt: number | undefined;
+  /** The Close frame of the peer. */
+  received: Required<CloseInfo> | undefined;
+  #sent: Required<CloseInfo> | undefined;
+  #first: "received" | "sent" | undefined;
   leaveRule: LeaveRule = "direct";
   readonly #parts: ClosingParts;
   readonly #timeout: number;
-  #cancelTimer: (() => void) | undefined;
-  #frames: CloseDetails = {};
+  #countdown: Countdown | undefined;
   #transportError: Error | undefined;
   /** What to close with when the handler has settled. */
   #leaving: CloseInfo | undefined;
@@ -132,7 +134,7 @@ export class Closing implements SenderHost {
   get state(): "open" | "closing" | "closed" {
     if (this.canSend()) return "open";
     const { phase } = this;
-    return phase === "failed" || phase === "settling" || phase === "ended" ? "closed" : "closing";
+    return phase === "failed" || phase === "ended" ? "closed" : "closing";
   }
 
   canSend(): boolean {
@@ -142,11 +144,7 @@ export class Closing implements SenderHost {
   /** Whether this end's Close frame may still be written. */
   canWrite(): boolean {
     const { phase } = this;
-    if (phase === "open" || phase === "draining") return true;
-    if (phase !== "closing" && phase !== "draining-closing") return false;
-    // The Close frame may be waiting for the messages before it.
-    const { state } = this.#parts.machine;
-    return state === "open" || state === "remote-closing";
+    return this.#sent === undefined && phase !== "failed" && phase !== "ended";
   }
 
   /** RFC 6455 §5.5.2: a ping is answered until the peer's Close frame was received. */
@@ -157,7 +155,10 @@ export class Closing implements SenderHost {
   #take(step: Step): boolean {
     const next = NEXT[step][this.phase];
     if (next === undefined) return false;
-    if (this.phase === "open") this.#parts.stopKeepalive();
+    if (this.phase === "open") {
+      this.startedAt = now();
+      this.#parts.keepalive?.stop();
+    }
     this.phase = next;
     this.isReading = next === "open" || next === "closing";
     return true;
@@ -179,24 +180,22 @@ export class Closing implements SenderHost {
   get closed(): Promise<Required<CloseInfo>> {
     return this.#closed ??= handled(
       new Promise((resolve, reject) =>
-        this.whenDecided((error) => error === undefined ? resolve(this.received) : reject(error))
+        this.whenDecided((error) => error === undefined ? resolve(this.received!) : reject(error))
       ),
     );
   }
 
-  get received(): Required<CloseInfo> {
-    return this.#frames.received ?? { closeCode: CloseCode.Abnormal, reason: "" };
-  }
-
   get details(): CloseDetails | undefined {
-    return this.#frames.first === undefined ? undefined : { ...this.#frames };
+    const { received } = this;
+    const sent = this.#sent;
+    if (this.#first === undefined) return undefined;
+    return { ...(received && { received }), ...(sent && { sent }), first: this.#first };
   }
 
   /** Describes the Close frames, as `received 1001 "going away"; then sent 1001 "going away"`. */
   #describe(): string {
-    const { received, sent, first } = this.#frames;
-    const both = [describe("received", received), describe("sent", sent)];
-    if (first === "sent") both.reverse();
+    const both = [describe("received", this.received), describe("sent", this.#sent)];
+    if (this.#first === "sent") both.reverse();
     return both.filter((part) => part !== "").join("; then ") || "no Close frame either way";
   }
 
@@ -238,27 +237,23 @@ export class Closing implements SenderHost {
     const closeCode = info.closeCode ?? (reason === "" ? CloseCode.NoStatus : CloseCode.Normal);
     this.#startTimer();
     this.#parts.sender.beforeClose(() => {
-      if (this.canWrite()) this.#sendClose({ type: "close", closeCode, reason });
+      if (this.canWrite()) this.#sendClose(closeCode, reason);
+      this.#parts.sender.flush();
     });
     // The peer's Close frame may follow messages for which there was no room.
-    this.#parts.pump();
+    if (this.#parts.isPaused) this.#parts.pump();
   }
 
-  #sendClose(event: CloseEvent): void {
-    this.#parts.sender.control(event);
-    this.#note("sent", event);
-  }
-
-  #note(direction: "received" | "sent", { closeCode, reason }: CloseEvent): void {
-    const { first = direction } = this.#frames;
-    this.startedAt ??= now();
-    this.#frames = { ...this.#frames, [direction]: { closeCode, reason }, first };
+  #sendClose(closeCode: number, reason: string): void {
+    this.#parts.machine.write({ type: "close", closeCode, reason });
+    this.#sent = { closeCode, reason };
+    this.#first ??= "sent";
   }
 
   #startTimer(): void {
     const isNeeded = this.#timeout > 0 && this.transport !== "closed";
-    if (!isNeeded || this.#cancelTimer !== undefined) return;
-    this.#cancelTimer = deadline(() => this.#parts.transport.destroy(), this.#timeout);
+    if (!isNeeded || this.#countdown !== undefined) return;
+    this.#countdown = new Countdown(() => this.#parts.transport.destroy(), this.#timeout);
   }
 
   terminate(): void {
@@ -269,38 +264,40 @@ export class Closing implements SenderHost {
 
   /** Stops decoding. The end waits until earlier messages were handled, so that they can be answered. */
   inputOver(end: InputEnd): void {
-    if (this.#take("inputOver")) this.#parts.receiver.budget.whenQuiet(() => this.#actOn(end));
+    if (this.#take("inputOver")) this.#actWhenQuiet(end);
   }
 
-  #actOn(end: InputEnd): void {
-    if (end === undefined) this.#lose();
-    else if (end instanceof RemoteProtocolError) this.fail(end.closeCode, end.message, end);
-    else this.#receiveClose(end);
+  /** Acts after a turn in which no message was taken: all are read, or the reader is not reading. */
+  #actWhenQuiet(end: InputEnd): void {
+    const { budget } = this.#parts.receiver;
+    const { taken } = budget;
+    nextTurn(() => {
+      if (budget.taken !== taken) this.#actWhenQuiet(end);
+      else if (end === undefined) this.#lose();
+      else if (end instanceof RemoteProtocolError) this.fail(end.closeCode, end.message, end);
+      else this.#receiveClose(end);
+    });
   }
 
-  #receiveClose(event: CloseEvent): void {
+  #receiveClose({ closeCode, reason }: CloseEvent): void {
     if (this.phase === "ended") return;
-    this.#note("received", event);
-    if (this.canWrite() && !this.#answerClose(event)) return;
-    if (this.#take("handshakeDone")) this.#endTransport(this.#endsTransport);
-  }
-
-  /** RFC 6455 §7.1.1: the server ends the transport first, and the client waits for that. */
-  get #endsTransport(): boolean {
-    return this.#parts.machine.endsTransport || this.transport === "half-closed";
+    this.received = { closeCode, reason };
+    this.#first ??= "received";
+    if (this.canWrite() && !this.#answerClose(closeCode, reason)) return;
+    if (this.#take("handshakeDone")) this.#endTransport();
   }
 
   /** RFC 6455 §5.5.1: answers a Close with a Close. Returns whether the close is clean. */
-  #answerClose({ type, closeCode, reason }: CloseEvent): boolean {
+  #answerClose(closeCode: number, reason: string): boolean {
     // In the standard, a close is clean only if everything that was written has been sent.
     const { pending } = this.#parts.sender;
-    this.#sendClose({ type, closeCode, reason });
+    this.#sendClose(closeCode, reason);
     if (!pending && this.transport !== "closed") return true;
     const late = pending ? "while messages waited to be sent" : "before it was answered";
     const message = `The peer has closed ${late} (${this.#describe()})`;
     const code = pending ? "unsent" : "connection-lost";
     this.#decideFailure(webSocketError(message, closeCode, reason, undefined, code), pending);
-    this.#endTransport(this.#endsTransport);
+    this.#endTransport();
     return false;
   }
 
@@ -319,7 +316,7 @@ export class Closing implements SenderHost {
   fail(closeCode: number, message: string, cause?: unknown, code?: ErrorCode): void {
     // The message of an extension may contain any characters.
     const reason = truncateReason(message);
-    if (this.canWrite()) this.#sendClose({ type: "close", closeCode, reason });
+    if (this.canWrite()) this.#sendClose(closeCode, reason);
     if (this.#decideFailure(webSocketError(message, closeCode, "", cause, code))) {
       this.#endTransport(true);
     }
@@ -341,15 +338,18 @@ export class Closing implements SenderHost {
     const { sender, receiver } = this.#parts;
     this.error = error;
     for (const listener of this.#onDecided) listener(error);
-    this.#parts.failPings(() => error);
+    this.#parts.pings?.fail(() => error);
     sender.end(isComplete ? () => this.closedError() : () => error);
     receiver.end({ clean: isComplete, closeCode: error.closeCode ?? undefined, error });
     // Further input is dropped until the transport ends.
-    this.#parts.pump();
+    if (this.#parts.isPaused) this.#parts.pump();
     return true;
   }
 
-  #endTransport(isOurTurn: boolean): void {
+  /** RFC 6455 §7.1.1: after both Close frames, the server ends the transport and the client waits for that. */
+  #endTransport(
+    isOurTurn: boolean = this.#parts.machine.role === "server" || this.transport === "half-closed",
+  ): void {
     if (this.transport === "closed") return this.#endWithTransport();
     this.#parts.sender.flushAll();
     if (isOurTurn) this.#parts.transport.end();
@@ -367,7 +367,7 @@ export class Closing implements SenderHost {
     this.#transportError = error;
     this.#parts.sender.checkLent();
     // In the other phases, keepalive has been stopped before.
-    if (this.phase === "open") this.#parts.stopKeepalive();
+    if (this.phase === "open") this.#parts.keepalive?.stop();
     // Messages that were received completely are still delivered.
     if (this.isReading) this.#parts.pump();
     else this.#endWithTransport();
@@ -375,28 +375,25 @@ export class Closing implements SenderHost {
 
   #endWithTransport(): void {
     if (!this.#take("transportOver")) return;
-    const { machine, receiver, sender } = this.#parts;
-    machine.dispose();
-    this.#cancelTimer?.();
+    this.#parts.machine.dispose();
+    this.#countdown?.cancel();
     if (this.error !== undefined) return this.#tellEnd();
-    const { closeCode, reason } = this.received;
+    const { receiver, sender, pings } = this.#parts;
+    const { closeCode, reason } = this.received!;
     const message = () => `The connection was closed (${this.#describe()})`;
     const end = this.#cleanEnd(message, closeCode, reason);
-    this.#parts.failPings(() => end.error);
+    pings?.fail(() => end.error);
     receiver.end(end);
-    // A pipe from `readable` to `writable` needs a turn to close `writable`.
-    if (sender.streaming) nextTurn(() => this.#settle());
-    else this.#settle();
-  }
-
-  #settle(): void {
-    this.#parts.sender.end(() => this.closedError());
-    this.#take("settle");
-    for (const listener of this.#onDecided) listener();
-    this.#tellEnd();
+    // A pipe from `readable` to `writable` has one turn to close `writable`.
+    if (sender.isStreaming) nextTurn(() => this.#tellEnd());
+    else this.#tellEnd();
   }
 
   #tellEnd(): void {
+    if (this.error === undefined) {
+      this.#parts.sender.end(() => this.closedError());
+      for (const listener of this.#onDecided) listener();
+    }
     for (const listener of this.#onEnded) listener(this.error);
   }
 
@@ -455,8 +452,6 @@ export class Closing implements SenderHost {
 
   async finish(): Promise<void> {
     this.startClose({});
-    // If a pipe closes `writable` in the turn that it is given, the clean end has already happened.
-    if (this.phase === "settling") return;
     await new Promise<void>((resolve, reject) =>
       this.whenDecided((error) => error === undefined ? resolve() : reject(error))
     );
@@ -523,7 +518,7 @@ const CLOSE_INFO: OptionNames<CloseInfo> = { closeCode: true, reason: true };
  * @throws {RangeError} If the code must not be sent, or the reason is too long.
  */
 export function checkCloseInfo(info: CloseInfo): CloseInfo {
-  checkKnown("close()", info, CLOSE_INFO);
+  checkNames("close()", info, CLOSE_INFO);
   const { closeCode, reason } = info;
   // Null is not a number, and does not count as omitted.
   const implied = reason ? CloseCode.Normal : undefined;

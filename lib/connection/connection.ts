@@ -398,7 +398,11 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
   close(info: CloseInfo = {}): Promise<Required<CloseInfo>> {
     const { closing } = this.#driver;
     closing.startClose(checkCloseInfo(info));
-    return new Promise((resolve) => closing.whenEnded(() => resolve(closing.received)));
+    return new Promise((resolve) =>
+      closing.whenEnded(() =>
+        resolve(closing.received ?? { closeCode: CloseCode.Abnormal, reason: "" })
+      )
+    );
   }
 
   /** Ends the transport at once, without a closing handshake. `closed` rejects with 1006. */

@@ -8,7 +8,7 @@ import { Closing, type ClosingParts } from "./closing.ts";
 import { ControlRate, Keepalive, type KeepaliveHost, Pings, type Traffic } from "./heartbeat.ts";
 import { CloseCode } from "../core/close.ts";
 import { invalidState, RemoteProtocolError } from "../core/error.ts";
-import type { CloseEvent, PingEvent, PongEvent } from "../core/event.ts";
+import type { PingEvent, PongEvent } from "../core/event.ts";
 import type { Extension } from "../core/extension.ts";
 import type { Role } from "../core/frame.ts";
 import { randomPayload } from "../core/mask.ts";
@@ -29,8 +29,6 @@ export type Machine =
   & Pick<
     Protocol,
     | "role"
-    | "state"
-    | "endsTransport"
     | "pending"
     | "bufferedAmount"
     | "bufferedMemory"
@@ -89,12 +87,12 @@ export class Driver
   readonly receiver: Receiver;
   readonly sender: Sender;
   readonly closing: Closing;
-  readonly #keepalive: Keepalive | undefined;
+  readonly keepalive: Keepalive | undefined;
   readonly #maxControlFrames: number | undefined;
   #controlRate: ControlRate | undefined;
-  #pings: Pings | undefined;
+  pings: Pings | undefined;
 
-  #paused = false;
+  isPaused = false;
   #pauses = 0;
   #pumping = false;
   #bytesReceived = 0;
@@ -110,12 +108,12 @@ export class Driver
     this.closing = new Closing(this, closeTimeout);
     this.receiver = new Receiver(options.readableStrategy, this);
     this.sender = new Sender(this.machine, transport, this.closing, options);
-    if (pingInterval > 0) this.#keepalive = new Keepalive(this, pingInterval, pingTimeout);
+    if (pingInterval > 0) this.keepalive = new Keepalive(this, pingInterval, pingTimeout);
     const trailing = this.machine.bufferedAmount;
     this.#bytesReceived = trailing;
     takeOver(this);
     if (trailing > 0) this.pump();
-    if (!this.#paused) transport.resume();
+    if (!this.isPaused) transport.resume();
   }
 
   #makeProtocol({ role, transport, options, activeExtensions, textCodec }: DriverInit): Protocol {
@@ -131,11 +129,13 @@ export class Driver
 
   get stats(): ConnectionStats {
     return {
-      ...this.receiver.stats,
+      messagesReceived: this.receiver.messagesReceived,
       messagesSent: this.sender.messagesSent,
       bytesReceived: this.#bytesReceived,
       bytesSent: this.sender.bytesSent,
-      paused: this.#paused,
+      queued: this.receiver.budget.used,
+      peakQueued: this.receiver.budget.peak,
+      paused: this.isPaused,
       pauses: this.#pauses,
     };
   }
@@ -180,7 +180,8 @@ export class Driver
           closing.inputOver(undefined);
         } else if (event.type === "text" || event.type === "binary") {
           receiver.deliver(event, closing.phase === "closing");
-        } else this.#handleControl(event);
+        } else if (event.type === "close") closing.inputOver(event);
+        else this.#answer(event);
       } catch (error) {
         // Any other error was thrown by a callback of the application. It must not end the process.
         if (error instanceof RemoteProtocolError) closing.inputOver(error);
@@ -193,7 +194,7 @@ export class Driver
       machine.bufferedMemory > READ_MARK;
     const isFull = (budget.isFull || receiver.mode === undefined) && this.#isFull;
     const paused = closing.isReading && (isBehind || isFull);
-    if (paused !== this.#paused) this.#setPaused(paused);
+    if (paused !== this.isPaused) this.#setPaused(paused);
   }
 
   get #isFull(): boolean {
@@ -206,31 +207,21 @@ export class Driver
     return budget.isFull || (mode === undefined && budget.wouldFill(this.machine.held));
   }
 
-  #handleControl(event: PingEvent | PongEvent | CloseEvent): void {
-    switch (event.type) {
-      case "ping":
-        this.#countControl();
-        return this.sender.answer(event.payload);
-      case "pong":
-        // A pong that was asked for is not part of a flood.
-        if (!this.#pings?.pong(event.payload)) this.#countControl();
-        return;
-      case "close":
-        return this.closing.inputOver(event);
-    }
+  /** Answers a ping with a pong, or reports a pong to its ping. */
+  #answer({ type, payload }: PingEvent | PongEvent): void {
+    // A pong that was asked for is not part of a flood.
+    if (type === "pong" && this.pings?.pong(payload)) return;
+    this.#controlRate ??= new ControlRate(this.#maxControlFrames);
+    this.#controlRate.count(this.receiver.messagesReceived);
+    if (type === "ping") this.sender.answer(payload);
   }
 
   failThrown(error: unknown): void {
     this.closing.fail(CloseCode.InternalError, "A callback threw", error);
   }
 
-  #countControl(): void {
-    this.#controlRate ??= new ControlRate(this.#maxControlFrames);
-    this.#controlRate.count(this.receiver.messagesReceived);
-  }
-
   #setPaused(paused: boolean): void {
-    this.#paused = paused;
+    this.isPaused = paused;
     if (paused) {
       this.#pauses++;
       this.transport.pause();
@@ -239,8 +230,8 @@ export class Driver
     }
   }
 
-  onTaken(): void {
-    if (this.#paused) this.pump();
+  onRoom(): void {
+    if (this.isPaused) this.pump();
   }
 
   retrace(error: unknown): unknown {
@@ -252,12 +243,12 @@ export class Driver
   }
 
   get latency(): number | undefined {
-    return this.#pings?.latency;
+    return this.pings?.latency;
   }
 
   ping(payload: Uint8Array): Promise<number> {
     if (!this.closing.canSend()) throw this.closing.closedError();
-    const pings = this.#pings ??= new Pings();
+    const pings = this.pings ??= new Pings();
     if (pings.has(payload)) {
       throw invalidState("Expected no ping with this payload to wait", "busy");
     }
@@ -265,17 +256,9 @@ export class Driver
     return pings.add(payload);
   }
 
-  failPings(error: () => unknown): void {
-    this.#pings?.fail(error);
-  }
-
   /** Called in a timer. Rejects where `ping()` throws. */
   async sendPing(): Promise<void> {
     await this.ping(randomPayload());
-  }
-
-  paused(): boolean {
-    return this.#paused;
   }
 
   traffic(): Traffic {
@@ -286,10 +269,6 @@ export class Driver
   lost(timeout: number): void {
     const message = `No pong came within pingTimeout (${timeout} ms)`;
     this.closing.fail(CloseCode.InternalError, message, undefined, "pong-timeout");
-  }
-
-  stopKeepalive(): void {
-    this.#keepalive?.stop();
   }
 }
 

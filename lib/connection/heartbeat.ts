@@ -7,7 +7,7 @@ import { CloseCode } from "../core/close.ts";
 import { RemoteProtocolError } from "../core/error.ts";
 import { Queue } from "../core/queue.ts";
 import { handled } from "../abortable.ts";
-import { backgroundTimer, deadline, now } from "../timers.ts";
+import { backgroundTimer, Countdown, now } from "../timers.ts";
 
 interface PendingPing {
   key: string;
@@ -78,7 +78,7 @@ export interface Traffic {
 export interface KeepaliveHost {
   sendPing(): Promise<unknown>;
   /** Whether reading is paused, so that no pong can be seen. */
-  paused(): boolean;
+  readonly isPaused: boolean;
   traffic(): Traffic;
   /** Called when no pong has come within `timeout` milliseconds. */
   lost(timeout: number): void;
@@ -134,9 +134,9 @@ export class Keepalive {
   #awaitPong(progress: Progress, hasMuchBefore: boolean, quiet = 1): void {
     this.#cancel?.();
     if (this.#stopped) return;
-    this.#cancel = deadline(
+    const countdown = new Countdown(
       () => {
-        const most = hasMuchBefore ? 3 : this.#host.paused() ? 2 : 1;
+        const most = hasMuchBefore ? 3 : this.#host.isPaused ? 2 : 1;
         if (quiet >= most) this.#host.lost(this.#timeout);
         else this.#awaitPong(progress, hasMuchBefore, quiet + 1);
       },
@@ -147,6 +147,7 @@ export class Keepalive {
         return hasProgressed;
       },
     );
+    this.#cancel = () => countdown.cancel();
   }
 }
 
@@ -158,14 +159,14 @@ class Progress {
   constructor(host: KeepaliveHost) {
     this.#host = host;
     this.#last = host.traffic();
-    this.#wasPaused = host.paused();
+    this.#wasPaused = host.isPaused;
   }
 
   look(): boolean {
     const before = this.#last;
     const wasPaused = this.#wasPaused;
     const now = this.#last = this.#host.traffic();
-    const isPaused = this.#wasPaused = this.#host.paused();
+    const isPaused = this.#wasPaused = this.#host.isPaused;
     if (now.received !== before.received) return true;
     // A pong that arrived meanwhile has not been read yet.
     if (wasPaused && !isPaused) return true;

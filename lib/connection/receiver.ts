@@ -8,8 +8,7 @@ import { invalidState, webSocketError, wrongValue } from "../core/error.ts";
 import { type Fragment, type Message, ownBytes } from "../core/message.ts";
 import type { Protocol } from "../core/protocol.ts";
 import { handled, onAbort, rejectTraced } from "../abortable.ts";
-import type { ConnectionStats, InboxStrategy } from "../options.ts";
-import { nextTurn } from "../timers.ts";
+import type { InboxStrategy } from "../options.ts";
 
 const HIGH_WATER_MARK = 65536;
 
@@ -71,12 +70,6 @@ export class Budget {
     this.isFull = this.wouldFill(0);
     this.taken++;
     this.#onTaken();
-  }
-
-  /** Calls back after a turn in which nothing was taken: all is read, or the reader is not reading. */
-  whenQuiet(callback: () => void): void {
-    const { taken } = this;
-    nextTurn(() => this.taken === taken ? callback() : this.whenQuiet(callback));
   }
 }
 
@@ -252,7 +245,7 @@ export interface ReceiverHost {
   /** Assembles the messages, or delivers them in pieces. */
   readonly machine: Pick<Protocol, "whole" | "held" | "takeHeld">;
   /** Called when there may be room for more. */
-  onTaken(): void;
+  onRoom(): void;
   leave(reason: unknown): void;
   /** Adds the stack of this call to an error of the connection, and returns the error. */
   retrace(error: unknown): unknown;
@@ -276,7 +269,7 @@ export class Receiver {
     const { highWaterMark = HIGH_WATER_MARK, size } = strategy;
     this.#host = host;
     const measure = size === undefined ? sizeOf : checked(size);
-    this.budget = new Budget(highWaterMark, () => host.onTaken());
+    this.budget = new Budget(highWaterMark, () => host.onRoom());
     this.#inbox = new Inbox(this.budget, measure);
   }
 
@@ -285,11 +278,6 @@ export class Receiver {
 
   get awaited(): boolean {
     return this.#inbox.waiter !== undefined || this.#streams?.awaited === true;
-  }
-
-  get stats(): Pick<ConnectionStats, "messagesReceived" | "queued" | "peakQueued"> {
-    const { used: queued, peak: peakQueued } = this.budget;
-    return { messagesReceived: this.messagesReceived, queued, peakQueued };
   }
 
   /** Delivers a piece of a message. A `late` message without room is dropped, and all after it. */
@@ -381,7 +369,7 @@ export class Receiver {
       this.#handOver(streams);
       this.#streams = streams;
       // Report the room only now, so that new pieces come after all pieces that have waited.
-      this.#host.onTaken();
+      this.#host.onRoom();
     }
     return this.#streams.readable;
   }
@@ -418,7 +406,7 @@ export class Receiver {
   #drop(): void {
     this.#host.machine.takeHeld();
     this.#inbox.clear();
-    this.#host.onTaken();
+    this.#host.onRoom();
   }
 
   #enter(mode: Mode): void {
@@ -426,7 +414,7 @@ export class Receiver {
     this.#setMode(mode);
     this.#host.machine.whole = mode !== "discard";
     // A partial message no longer counts towards the budget.
-    this.#host.onTaken();
+    this.#host.onRoom();
   }
 
   #setMode(mode: Mode): void {

@@ -7,7 +7,7 @@ import { handled, onAbort, rejectTraced, traced } from "../abortable.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
 import { LEND_FROM } from "../core/encoder.ts";
 import type { ErrorCode } from "../core/error.ts";
-import type { CloseEvent, PingEvent, PongEvent } from "../core/event.ts";
+import type { PingEvent, PongEvent } from "../core/event.ts";
 import type { Message } from "../core/message.ts";
 import type { Protocol } from "../core/protocol.ts";
 import { webTextCodec } from "../core/utf8.ts";
@@ -110,8 +110,8 @@ export class Sender {
   /** What to do about a peer that is too slow, and the number of bytes that makes it so. */
   readonly #slow: NonNullable<ConnectionOptions["slow"]>;
   readonly #maxBufferedAmount: number;
-  #messagesSent = 0;
-  #bytesSent = 0;
+  messagesSent = 0;
+  bytesSent = 0;
   /** Created for the first message that cannot be sent at once. */
   #turns: SendTurns | undefined;
   #isDue = false;
@@ -125,6 +125,7 @@ export class Sender {
   /** The pong to send when the transport has room. */
   #owedPong: Uint8Array | undefined;
   #sink: MessageSink | undefined;
+  isStreaming = false;
   /** Returns the reason why nothing is sent any more. */
   #endError: (() => unknown) | undefined;
   /** Whether this end's Close frame waits for the complete messages. */
@@ -146,14 +147,6 @@ export class Sender {
     this.#maxBufferedAmount = options.maxBufferedAmount ?? MAX_BUFFERED_AMOUNT;
   }
 
-  get messagesSent(): number {
-    return this.#messagesSent;
-  }
-
-  get bytesSent(): number {
-    return this.#bytesSent;
-  }
-
   /** Number of bytes that wait for their turn, in the batch, and in the transport. */
   get bufferedAmount(): number {
     return (this.#turns?.length ?? 0) + this.#unsent;
@@ -167,19 +160,12 @@ export class Sender {
 
   /** Whether messages wait for room, or a message is incomplete. */
   get pending(): boolean {
-    return this.#batched !== undefined || this.#given !== undefined || this.#isBusy;
-  }
-
-  get streaming(): boolean {
-    return this.#sink !== undefined;
+    const isBusy = this.#turns?.holder !== undefined;
+    return isBusy || this.#batched !== undefined || this.#given !== undefined;
   }
 
   get #unsent(): number {
     return this.#encoder.size + this.#transport.bufferedAmount;
-  }
-
-  get #isBusy(): boolean {
-    return this.#turns !== undefined && this.#turns.holder !== undefined;
   }
 
   #isSlow(message: Message): boolean {
@@ -214,10 +200,12 @@ export class Sender {
   #send(message: Message, lend: boolean, options: SendOptions): Promise<void> {
     if (!this.#host.canSend()) throw this.#host.closedError();
     if (this.#turns !== undefined || this.#isExtended) {
-      if (this.#isBusy || this.#isSlow(message)) return this.#sendInTurn(message, lend, options);
+      if (this.#turns?.holder !== undefined || this.#isSlow(message)) {
+        return this.#sendInTurn(message, lend, options);
+      }
     }
     this.#write(message, true, lend, options.compress);
-    this.#messagesSent++;
+    this.messagesSent++;
     return this.#settle(message.length, lend);
   }
 
@@ -237,8 +225,8 @@ export class Sender {
     }
   }
 
-  /** Sends a ping, a pong or a Close, also between the frames of a message. */
-  control(event: PingEvent | PongEvent | CloseEvent): Promise<void> {
+  /** Sends a ping or a pong, also between the frames of a message. */
+  control(event: PingEvent | PongEvent): Promise<void> {
     if (!this.#host.canWrite()) throw this.#host.closedError();
     this.#machine.write(event);
     return this.#settle(0);
@@ -292,7 +280,7 @@ export class Sender {
     due = [];
     for (const sender of senders) {
       sender.#isDue = false;
-      sender.flush();
+      if (sender.#encoder.size > 0) sender.flush();
     }
   }
 
@@ -306,12 +294,12 @@ export class Sender {
 
   /** Gives the whole batch to the transport, because nothing is written after it. */
   flushAll(): void {
-    this.#give(Infinity, this.#isFull);
+    if (this.#encoder.size > 0) this.#give(Infinity, this.#isFull);
   }
 
   #give(most: number, copy: boolean): boolean {
     const parts = this.#encoder.take(most, copy);
-    for (const { length } of parts) this.#bytesSent += length;
+    for (const { length } of parts) this.bytesSent += length;
     const isLast = this.#encoder.size === 0;
     // Sends wait for their last byte.
     if (isLast && this.#batched !== undefined) this.#depart(this.#batched);
@@ -401,7 +389,7 @@ export class Sender {
         turns.underway = length;
         await this.#writeLater(message, true, compress, turns);
       } else this.#write(message, true, lend, compress);
-      this.#messagesSent++;
+      this.messagesSent++;
       settled = this.#settle(length, lend);
     } finally {
       turns.underway = 0;
@@ -442,7 +430,7 @@ export class Sender {
     const { signal } = options;
     try {
       signal?.throwIfAborted();
-      if (this.#isBusy) this.#checkRoom(MESSAGE_OVERHEAD);
+      if (this.#turns?.holder !== undefined) this.#checkRoom(MESSAGE_OVERHEAD);
       if (!this.#host.canSend()) throw this.#host.closedError();
       const turns = this.#turns ??= new SendTurns();
       await turns.acquire("items", signal);
@@ -479,7 +467,7 @@ export class Sender {
         turns.begun = true;
         await this.#interruptible(() => this.#settle(data.length), signal, turns);
       }
-      this.#messagesSent++;
+      this.messagesSent++;
     } catch (error) {
       // The source may be producing an item. It handles return() after that item.
       handled(source.return());
@@ -532,6 +520,7 @@ export class Sender {
   get writable(): WritableStream<Message | BufferSource> {
     if (this.#sink === undefined) {
       this.#sink = new MessageSink(this, this.#host);
+      this.isStreaming = true;
       if (this.#endError !== undefined) this.#sink.end(this.#endError());
     }
     return this.#sink.writable;

@@ -277,7 +277,7 @@ export class FrameDecoder {
   copy(): Uint8Array {
     const start = this.#start;
     const end = start + this.size;
-    if (!this.#isMasked) return this.#piece.slice(start, end);
+    if (this.#key === 0 || this.#isPlain) return this.#piece.slice(start, end);
     if (this.#ownsInput && this.#given === this.size) {
       this.#isPlain = true;
       return unmaskedCopy(this.#piece, start, end, this.#key);

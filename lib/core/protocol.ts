@@ -157,7 +157,8 @@ class FrameObserver {
 export class Protocol {
   /** Whether extensions are in use. */
   readonly extended: boolean;
-  readonly #role: Role;
+  /** The role of this end. */
+  readonly role: Role;
   /** Only set if there is an `onFrame`. */
   readonly #observer: FrameObserver | undefined;
   readonly #decoder: FrameDecoder;
@@ -187,7 +188,7 @@ export class Protocol {
    */
   constructor(role: Role, options: ProtocolOptions = {}, agreed?: readonly Extension[]) {
     if (agreed === undefined) checkKnown("Protocol", options, PROTOCOL_OPTIONS);
-    this.#role = role;
+    this.role = role;
     const { onReady, onFrame } = options;
     const extensions = agreed ?? options.extensions ?? NONE;
     this.#observer = onFrame && new FrameObserver(onFrame);
@@ -210,17 +211,12 @@ export class Protocol {
     return this.#state;
   }
 
-  /** The role of this end. */
-  get role(): Role {
-    return this.#role;
-  }
-
   /**
    * Whether this end should end the transport now. The server does so after both Close frames, so
    * that the client's port is not left in TIME_WAIT (RFC 6455 §7.1.1).
    */
   get endsTransport(): boolean {
-    return this.#state === "closed" && this.#role === "server";
+    return this.#state === "closed" && this.role === "server";
   }
 
   /**
@@ -382,18 +378,21 @@ export class Protocol {
    * @internal
    */
   write(event: ProtocolEvent): void {
-    switch (event.type) {
-      case "text":
-      case "binary":
-        this.writePiece(event.data, event.messageFinished, false, event.compress);
-        return;
+    const { type } = event;
+    if (type === "text" || type === "binary") {
+      this.writePiece(event.data, event.messageFinished, false, event.compress);
+      return;
+    }
+    const refused = this.#state === "open" ? undefined : this.#refusal(type);
+    if (refused !== undefined) throw refused;
+    switch (type) {
       case "ping":
+        this.encoder.writeControl(Opcode.Ping, event.payload);
+        break;
       case "pong":
-        if (this.#state !== "open") this.#checkSendable(event.type);
-        this.encoder.writeControl(event.type === "ping" ? Opcode.Ping : Opcode.Pong, event.payload);
+        this.encoder.writeControl(Opcode.Pong, event.payload);
         break;
       case "close":
-        if (this.#state !== "open") this.#checkSendable(event.type);
         this.encoder.writeControl(Opcode.Close, serializeClose(event));
         this.#failed = this.#failure !== undefined;
         this.#state = this.#state === "remote-closing" ? "closed" : "local-closing";
@@ -414,15 +413,13 @@ export class Protocol {
     compress?: boolean,
     later?: Written,
   ): boolean {
-    if (this.#state !== "open") this.#checkSendable(typeof data === "string" ? "text" : "binary");
+    if (this.#state !== "open") {
+      const refused = this.#refusal(typeof data === "string" ? "text" : "binary");
+      if (refused !== undefined) throw refused;
+    }
     const isWritten = this.encoder.writePiece(data, fin, lend, compress, later);
     if (this.#observer !== undefined) this.encoder.tell();
     return isWritten;
-  }
-
-  #checkSendable(type: ProtocolEvent["type"]): void {
-    const refused = this.#refusal(type);
-    if (refused !== undefined) throw refused;
   }
 
   /** RFC 6455 §5.5.1: after a Close frame no data is sent, and no ping either. */

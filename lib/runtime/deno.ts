@@ -13,7 +13,7 @@ import { Buffer, isAscii } from "node:buffer";
 import { onAbort } from "../abortable.ts";
 import { HandshakeError } from "../core/error.ts";
 import type { TextCodec } from "../core/utf8.ts";
-import { deadline, timer } from "../timers.ts";
+import { Countdown, timer } from "../timers.ts";
 import type {
   Address,
   DialOptions,
@@ -168,7 +168,7 @@ function listenTls(options: ListenOptions, accept: (transport: Transport) => voi
     let isLate = false;
     // Do not close the connection yet. Closing would not free the descriptor, and Deno would no longer
     // report that the client has left.
-    const cancelDeadline = deadline(() => isLate = true, handshakeTimeout || Infinity);
+    const countdown = new Countdown(() => isLate = true, handshakeTimeout || Infinity);
     let isDone = false;
     try {
       await conn.handshake();
@@ -176,7 +176,7 @@ function listenTls(options: ListenOptions, accept: (transport: Transport) => voi
     } catch {
       // A client's mistake is not an error of the server.
     }
-    cancelDeadline();
+    countdown.cancel();
     shaking.delete(conn);
     leave();
     if (isDone) accept(new DenoTransport(conn, true));

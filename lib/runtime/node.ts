@@ -18,7 +18,7 @@ import {
 import { onAbort } from "../abortable.ts";
 import { failure, HandshakeError, wrongType, wrongValue } from "../core/error.ts";
 import { type TextCodec, webTextCodec } from "../core/utf8.ts";
-import { deadline } from "../timers.ts";
+import { Countdown } from "../timers.ts";
 import type {
   Address,
   DialOptions,
@@ -275,14 +275,14 @@ export class Handshakes<K> {
   begin(key: K, address: Address | undefined, cut: () => void): (() => void) | undefined {
     const leave = this.#admit(address);
     if (leave === undefined) return undefined;
-    const cancelDeadline = deadline(cut, this.#timeout);
+    const countdown = new Countdown(cut, this.#timeout);
     let isOver = false;
     const end = () => {
       if (isOver) return;
       isOver = true;
       // Clients that left before they were accepted may share the same unknown address as their key.
       if (this.#pending.get(key)?.end === end) this.#pending.delete(key);
-      cancelDeadline();
+      countdown.cancel();
       leave();
     };
     this.#pending.set(key, { cut, end });

@@ -9,7 +9,7 @@ import { HandshakeError, wrongType } from "../core/error.ts";
 import { refusalHeaders } from "../core/handshake.ts";
 import type { TransportReader } from "../opening.ts";
 import type { ConnectionOptions } from "../options.ts";
-import { deadline } from "../timers.ts";
+import { Countdown } from "../timers.ts";
 import { kindOf } from "../core/options.ts";
 import { type Listeners, report } from "./hooks.ts";
 
@@ -60,7 +60,7 @@ function checkResponse(response: unknown): Response {
 class Patience {
   readonly #timeout: number;
   readonly #cut: () => void;
-  #cancel: (() => void) | undefined;
+  #countdown: Countdown | undefined;
   #last = false;
 
   constructor(timeout: number, cut: () => void) {
@@ -69,14 +69,14 @@ class Patience {
   }
 
   begin(): void {
-    if (this.#timeout > 0) this.#cancel ??= deadline(this.#cut, this.#timeout);
+    if (this.#timeout > 0) this.#countdown ??= new Countdown(this.#cut, this.#timeout);
   }
 
   /** Stops the timer, unless the server waits for the end of the connection. */
   end(): void {
     if (this.#last) return;
-    this.#cancel?.();
-    this.#cancel = undefined;
+    this.#countdown?.cancel();
+    this.#countdown = undefined;
   }
 
   beginLast(): void {

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { checkCloseInfo } from "../connection/closing.ts";
+import { checkCloseInfo, type Closing } from "../connection/closing.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
 import { HandshakeError, type HandshakeErrorCode, invalidState, wrongType } from "../core/error.ts";
 import { checkKnown, checkNumber, type OptionNames } from "../core/options.ts";
@@ -101,7 +101,7 @@ export class Sessions {
   /** The number of connections and handlers that a shutdown waits for, including handshakes. */
   #pending = 0;
   /** Called when a shutdown has nothing more to wait for. */
-  #onOver: () => void = () => {};
+  #onOver: (() => void) | undefined;
   #isCut = false;
   readonly #count: ConnectionCount;
   #shaking = 0;
@@ -221,14 +221,15 @@ export class Sessions {
     this.#opened++;
     if (this.signal.aborted) ws.close(this.#info);
     const cancelTimer = this.#limitLifetime(ws);
-    const { closing } = driverOf(ws);
+    const driver = driverOf(ws);
+    const { closing } = driver;
     // Wait for both the connection and the handler: a handler may run longer than its connection.
     this.#pending++;
     closing.whenEnded(() => {
       cancelTimer?.();
       this.#count.leave(place);
       this.connections.delete(ws);
-      addTo(this.#totals, ws.stats);
+      addTo(this.#totals, driver.stats);
       this.#left();
     });
     closing.leaveRule = "handler";
@@ -237,8 +238,7 @@ export class Sessions {
       const returned = handler(ws);
       if (isThenable(returned)) {
         Promise.resolve(returned).then(
-          // One turn later, a pipe that was not awaited has asked for its first message.
-          () => nextTurn(() => this.#handled(ws)),
+          () => this.#handled(closing),
           (error) => this.#threw(ws, error),
         );
       } else {
@@ -250,11 +250,15 @@ export class Sessions {
     }
   }
 
-  #handled(ws: WebSocketConnection): void {
-    if (driverOf(ws).closing.handlerSettled(false)) {
-      this.report(invalidState(FORGOTTEN, "forgotten-await"));
-    }
-    this.#left();
+  #handled(closing: Closing): void {
+    if (closing.phase === "ended") return this.#left();
+    // One turn later, a pipe that was not awaited has asked for its first message.
+    nextTurn(() => {
+      if (closing.handlerSettled(false)) {
+        this.report(invalidState(FORGOTTEN, "forgotten-await"));
+      }
+      this.#left();
+    });
   }
 
   #threw(ws: WebSocketConnection, error: unknown): void {
@@ -265,8 +269,8 @@ export class Sessions {
   }
 
   #left(): void {
-    if (--this.#pending === 0) this.#onOver();
-    else if (this.#isCut && this.connections.size === 0) this.#onOver();
+    if (--this.#pending === 0) this.#onOver?.();
+    else if (this.#isCut && this.connections.size === 0) this.#onOver?.();
   }
 
   #limitLifetime(ws: WebSocketConnection): (() => void) | undefined {
@@ -313,7 +317,7 @@ export class Sessions {
   #cut(): void {
     this.#isCut = true;
     for (const ws of this.connections) ws.terminate();
-    if (this.connections.size === 0) this.#onOver();
+    if (this.connections.size === 0) this.#onOver?.();
     // Even a transport that was cut, or a hook, may never end.
     const cancelTimer = backgroundTimer(() => this.#finish(), CUT_TIMEOUT);
     this.finished.then(cancelTimer);

@@ -11,8 +11,7 @@ import { RemoteProtocolError, webSocketError } from "../core/error.ts";
 import type { CloseEvent, ProtocolEvent } from "../core/event.ts";
 import type { Role } from "../core/frame.ts";
 import type { Fragment, Message } from "../core/message.ts";
-import type { ProtocolState } from "../core/protocol.ts";
-import { backgroundTimer, deadline } from "../timers.ts";
+import { backgroundTimer, Countdown } from "../timers.ts";
 import type { TransportHandlers } from "../transport.ts";
 import { BaseTransport } from "../transport_base.ts";
 import {
@@ -107,7 +106,8 @@ class NativeTransport extends BaseTransport {
     if (this.#closeTimeout === 0 || this.#native.isReleased) return;
     this.#cancelClosingCheck = backgroundTimer(() => {
       if (this.#native.socket.readyState !== CLOSING) return this.#watchClosing();
-      this.#cancelClosingCheck = deadline(() => this.#lose(), this.#closeTimeout);
+      const countdown = new Countdown(() => this.#lose(), this.#closeTimeout);
+      this.#cancelClosingCheck = () => countdown.cancel();
     }, this.#closeTimeout / CLOSING_CHECKS);
   }
 
@@ -137,7 +137,6 @@ export class NativeMachine implements Machine, NativeOwner {
   readonly #budget = new Budget(Infinity);
   readonly #queue = new Inbox<Item>(this.#budget, itemSize);
   readonly #gathering: Gathering;
-  #state: ProtocolState = "open";
 
   constructor(socket: WebSocketLike, limits: NativeLimits, closeTimeout: number) {
     this.native = new NativeSocket(socket, limits, this);
@@ -176,15 +175,6 @@ export class NativeMachine implements Machine, NativeOwner {
     else this.#report({ type: "close", ...info });
   }
 
-  get state(): ProtocolState {
-    return this.#state;
-  }
-
-  /** After both Close frames, the socket ends its transport itself. */
-  get endsTransport(): boolean {
-    return this.#state === "closed";
-  }
-
   get bufferedMemory(): number {
     return this.#budget.used;
   }
@@ -204,18 +194,13 @@ export class NativeMachine implements Machine, NativeOwner {
   next(): ProtocolEvent | undefined {
     const item = this.#queue.take();
     if (item instanceof RemoteProtocolError) throw item;
-    if (item?.type === "close") {
-      this.#state = this.#state === "local-closing" ? "closed" : "remote-closing";
-    }
     return item;
   }
 
   /** Closes the socket. The platform sends pings and pongs itself. */
   write(event: ProtocolEvent): void {
-    if (event.type !== "close") return;
-    this.#state = this.#state === "remote-closing" ? "closed" : "local-closing";
     // Most platforms answer a Close frame themselves; then this call has no effect.
-    this.native.close(event);
+    if (event.type === "close") this.native.close(event);
   }
 
   writePiece(data: Message, fin: boolean, lend: boolean): boolean {

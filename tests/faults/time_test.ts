@@ -5,7 +5,7 @@ import type { Role } from "../../lib/core/mod.ts";
 import { assemble } from "../../lib/streams.ts";
 import { toStreams } from "../../lib/byte_streams.ts";
 import { transportPair } from "../../lib/testing.ts";
-import { backgroundTimer, deadline, timer } from "../../lib/timers.ts";
+import { backgroundTimer, Countdown, timer } from "../../lib/timers.ts";
 import {
   binaryFrame,
   closeFrame,
@@ -145,7 +145,11 @@ describe("H8 What has arrived during a standstill is read first", () => {
 });
 
 describe("H8 Delays beyond those of the platform", () => {
-  const kinds = { timer, backgroundTimer, deadline };
+  const countdown = (callback: () => void, delay: number) => {
+    const started = new Countdown(callback, delay);
+    return () => started.cancel();
+  };
+  const kinds = { timer, backgroundTimer, countdown };
   for (const [name, start] of Object.entries(kinds)) {
     for (const days of [1, 24, 25, 60, 365]) {
       it(`H8 ${name}() of ${days} days fires then, and not before`, async () => {
@@ -179,10 +183,10 @@ describe("H8 Delays beyond those of the platform", () => {
 
   it("H8 a deadline that is cancelled while it reads what has arrived does not call back", async () => {
     await inVirtualTime(async (time) => {
-      const cancel = deadline(() => assert.fail("Expected no call"), 100);
+      const countdown = new Countdown(() => assert.fail("Expected no call"), 100);
       time.standStill(25);
       for (let i = 0; i < 3; i++) time.standStill(25);
-      cancel();
+      countdown.cancel();
       await settle();
     });
   });
