@@ -98,7 +98,7 @@ class StreamTransport extends BaseTransport {
 
   #give(chunk: unknown): void {
     if (!(chunk instanceof Uint8Array)) {
-      throw wrongType(`Expected bytes, received ${typeof chunk}`);
+      throw wrongType(`The readable stream gave a ${typeof chunk} instead of a Uint8Array`);
     }
     // Copy the chunk: the handler unmasks its bytes in place, and the stream's source may still own them.
     this.handlers!.data(new Uint8Array(chunk));

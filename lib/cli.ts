@@ -132,7 +132,7 @@ async function main(args: string[]): Promise<number> {
 function checkNone(names: readonly (keyof Values)[], values: Values, whose: string): void {
   const given = names.find((name) => values[name] !== undefined);
   if (given !== undefined) {
-    throw new UsageError(`Expected no --${given}, an option of the ${whose}`);
+    throw new UsageError(`Cannot use --${given} here: it is an option of the ${whose}`);
   }
 }
 
@@ -248,7 +248,7 @@ function credentials(user: string | undefined): [string, string][] {
   if (user === undefined) return [];
   const colon = user.indexOf(":");
   // The message does not show the text, which may contain the password.
-  if (colon < 0) throw new UsageError("Expected --user as NAME:PASSWORD");
+  if (colon < 0) throw new UsageError("Expected --user to be NAME:PASSWORD");
   return [["Authorization", basicAuthorization(user.slice(0, colon), user.slice(colon + 1))]];
 }
 
@@ -259,7 +259,7 @@ function withScheme(url: string): string {
 
 function headerOf(text: string): [string, string] {
   const colon = text.indexOf(":");
-  if (colon < 1) throw new UsageError(`Expected a header as NAME: VALUE, received ${text}`);
+  if (colon < 1) throw new UsageError(`Expected --header to be NAME: VALUE, received ${text}`);
   return [text.slice(0, colon).trim(), text.slice(colon + 1).trim()];
 }
 
@@ -267,7 +267,7 @@ async function runClient(place: string, values: Values): Promise<number> {
   checkNone(SERVER_ONLY, values, "server");
   const url = withScheme(place);
   const count = number("count", values.count) ?? Infinity;
-  if (!(count >= 1)) throw new UsageError(`Expected --count of at least 1, received ${count}`);
+  if (!(count >= 1)) throw new UsageError(`Expected --count to be at least 1, received ${count}`);
   if (values.ping === "once") checkNone(["message", "count"], values, "client that goes on");
   const options = clientOptions(values);
   let ws: WebSocketConnection;
@@ -326,7 +326,8 @@ function isUsage(error: unknown): boolean {
 
 async function refused(error: unknown): Promise<number> {
   if (isUsage(error)) throw new UsageError((error as Error).message);
-  note(`Cannot connect: ${(error as Error).message}`);
+  const { message } = error as Error;
+  note(message.startsWith("Cannot ") ? message : `Cannot connect: ${message}`);
   const { response } = error instanceof HandshakeError ? error : {};
   if (response !== undefined) {
     const body = await new Response(response.body).text().catch(() => "");

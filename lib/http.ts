@@ -8,6 +8,7 @@ import type { RawHeaders } from "./core/header.ts";
 import type { RequestHead, ResponseHead } from "./core/http1.ts";
 import { base64 } from "./core/sha1.ts";
 import { requestUrl } from "./core/url.ts";
+import { kindOf } from "./core/options.ts";
 import type { HeadersLike } from "./options.ts";
 
 /**
@@ -16,7 +17,7 @@ import type { HeadersLike } from "./options.ts";
  */
 export function toRawHeaders(headers: HeadersLike = []): [string, string][] {
   if (typeof headers !== "object" || headers === null) {
-    throw wrongType(`Expected headers as an object, received ${typeof headers}`);
+    throw wrongType(`Expected headers to be an object, received ${kindOf(headers)}`);
   }
   const pairs: unknown[] = Symbol.iterator in headers ? [...headers] : Object.entries(headers);
   return pairs.map(toField);
@@ -24,7 +25,7 @@ export function toRawHeaders(headers: HeadersLike = []): [string, string][] {
 
 function toField(pair: unknown): [string, string] {
   if (!Array.isArray(pair) || pair.length !== 2) {
-    throw wrongType("Expected each item of headers to be [name, value], received another");
+    throw wrongType("Expected each item of headers to be [name, value]");
   }
   const [name, value] = pair;
   if (typeof name !== "string") {
@@ -49,7 +50,7 @@ function toField(pair: unknown): [string, string] {
 export function basicAuthorization(username: string, password: string): string {
   if (username.includes(":")) {
     // The message does not show the text, which may contain the password.
-    throw wrongValue("Expected a user name without a colon, received one with it");
+    throw wrongValue("Expected the user name to have no colon");
   }
   return `Basic ${base64(new TextEncoder().encode(`${username}:${password}`))}`;
 }
@@ -69,7 +70,7 @@ export function toHeaders(raw: RawHeaders): Headers {
 /** Throws, as Headers with the guard "immutable" do (Fetch §5.1). */
 const refuseChange = {
   value: (): never => {
-    throw wrongType("Expected no change of headers that were sent or received");
+    throw wrongType("Cannot change headers that have been sent or received");
   },
 };
 const UNCHANGEABLE = { append: refuseChange, set: refuseChange, delete: refuseChange };
@@ -92,7 +93,7 @@ export function toRequest(head: RequestHead, secure: boolean): Request {
     return Object.defineProperty(request, "headers", { value: headers });
   } catch (cause) {
     throw new HandshakeError(
-      `Expected a request that the web has too, received ${head.method} ${url.href}`,
+      `The class Request does not support the request ${head.method} ${url.href}`,
       "malformed-head",
       { status: 400, cause },
     );

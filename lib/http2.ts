@@ -263,7 +263,7 @@ async function open(
   fault?: HandshakeError,
 ): Promise<WebSocketConnection> {
   if (taken.has(stream)) {
-    throw invalidState("Expected a stream that was not taken already", "already-used");
+    throw invalidState("Cannot upgrade: the stream was taken by an earlier call", "already-used");
   }
   taken.add(stream);
   return await acceptOn(new Http2Transport(stream), options, {

@@ -152,7 +152,7 @@ async function open(
   fault?: HandshakeError,
 ): Promise<WebSocketConnection> {
   if (taken.has(socket)) {
-    throw invalidState("Expected a socket that was not taken already", "already-used");
+    throw invalidState("Cannot upgrade: the socket was taken by an earlier call", "already-used");
   }
   taken.add(socket);
   const head = headOf(request);
@@ -238,7 +238,11 @@ class Upgrades {
 type ShouldUpgrade = (request: IncomingMessage) => boolean;
 
 function notUpgrade({ headers: { upgrade } }: IncomingMessage): HandshakeError {
-  return refusal(400, "not-upgrade", `Expected an upgrade to websocket, received ${upgrade}`);
+  return refusal(
+    400,
+    "not-upgrade",
+    `The request has no upgrade to websocket (Upgrade: ${upgrade ?? "none"})`,
+  );
 }
 
 /**

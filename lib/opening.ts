@@ -82,7 +82,7 @@ export class TransportReader implements TransportHandlers {
   #lost(): HandshakeError {
     const why = this.#error === undefined ? "ended" : `failed: ${this.#error.message}`;
     return new HandshakeError(
-      `Expected the client to wait for the response, its connection ${why}`,
+      `The client was lost before it got the response: its connection ${why}`,
       "connection-lost",
       { cause: this.#error },
     );
@@ -336,7 +336,7 @@ export async function withDeadline<T>(
 
 function timedOut(openTimeout: number): HandshakeError {
   return new HandshakeError(
-    `Expected the opening handshake to be over within ${openTimeout} ms (openTimeout)`,
+    `The opening handshake took longer than openTimeout (${openTimeout} ms)`,
     "timeout",
     { status: 408 },
   );

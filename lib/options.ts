@@ -220,7 +220,7 @@ export function checkProtocols(name: string, protocols: unknown): void {
     throw domError(
       "SyntaxError",
       isTwice
-        ? `Expected each subprotocol once, received ${shown} twice`
+        ? `Expected each subprotocol once, received ${shown} again`
         : `Expected each subprotocol to be a token, received ${shown}`,
       "wrong-value",
     );
@@ -300,7 +300,7 @@ function checkTls(name: string, value: unknown, names: object, isRequired: boole
   checkNames(name, value, names);
   const { cert, key } = value as Partial<TlsServeOptions>;
   if ((cert === undefined) !== (key === undefined) || (isRequired && cert === undefined)) {
-    throw wrongType(`Expected ${name}.cert and ${name}.key together`);
+    throw wrongType(`Expected ${name}.cert and ${name}.key to be given together`);
   }
   checkValues(value as object, names, `${name}.`);
 }
@@ -309,7 +309,9 @@ function checkTls(name: string, value: unknown, names: object, isRequired: boole
 function checkPem(name: string, value: unknown): void {
   checkText(name, value);
   if ((value as string).includes("-----BEGIN ")) return;
-  throw wrongValue(`Expected ${name} in PEM format: a text with "-----BEGIN "`);
+  throw wrongValue(
+    `Expected ${name} to be PEM text that contains "-----BEGIN ", not the path of a file`,
+  );
 }
 
 function checkAuthorities(name: string, value: unknown): void {
@@ -323,7 +325,7 @@ function checkAlpn(name: string, value: unknown): void {
     // RFC 7301 §3.1: the length of a name is one byte, and not 0.
     const { length } = new TextEncoder().encode(item);
     if (length > 0 && length < 256) continue;
-    throw wrongValue(`Expected names in ${name} of 1 to 255 bytes, received ${length}`);
+    throw wrongValue(`Expected each name in ${name} to have 1 to 255 bytes, received ${length}`);
   }
 }
 

@@ -39,7 +39,7 @@ async function withCompression(
   const engine = await loadDeflate();
   if (engine === undefined) {
     if (compression === undefined) return extensions;
-    throw new HandshakeError("Expected a platform that can compress", "unsupported");
+    throw new HandshakeError("This platform does not support compression", "unsupported");
   }
   const options = typeof compression === "object" ? compression : {};
   const deflate = new PerMessageDeflate({ ...options, engine, maxMessageSize });

@@ -280,7 +280,7 @@ describe("The stacks of errors", () => {
     assert.match(text, /reason: 'bye'/);
     assert.doesNotMatch(text, /INDEX_SIZE_ERR|Getter/);
     const late = inspect(await rejection(ws.send("a")));
-    assert.match(late, /^InvalidStateError: Expected an open connection/);
+    assert.match(late, /^InvalidStateError: Cannot send: the connection is closed/);
     assert.doesNotMatch(late, /INDEX_SIZE_ERR/);
   });
 });

@@ -143,7 +143,7 @@ describe("Threats: compression", () => {
     inflater.push(deflater.deflate(new Uint8Array(10)));
     deflater.close();
     inflater.close();
-    const message = "Expected an engine that is not closed";
+    const message = "The compressor or decompressor has been closed";
     assert.throws(() => deflater.deflate(new Uint8Array(10)), { message });
     assert.throws(() => inflater.next(), { message });
   });

@@ -173,7 +173,7 @@ describe("A certificate that is not valid", () => {
 
   it("of an authority that is not the one named", async () => {
     const { leaf, otherCa } = await certificates();
-    await finding(leaf, { ca: otherCa }, /localhost, received one of an unknown authority/);
+    await finding(leaf, { ca: otherCa }, /of localhost is from an unknown authority/);
   });
 
   it("of an authority that the platform does not know", async () => {
@@ -183,7 +183,7 @@ describe("A certificate that is not valid", () => {
 
   it("that has expired", async () => {
     const { expired, ca } = await certificates();
-    await finding(expired, { ca }, /received one that has expired/);
+    await finding(expired, { ca }, /of localhost has expired/);
   });
 
   it("for another host", async () => {

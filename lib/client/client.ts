@@ -184,7 +184,7 @@ function isDirect({ unix, transport }: ConnectOptions): boolean {
 export function checkDialling(options: ConnectOptions): [string, string][] {
   const { proxy } = options;
   if (proxy !== undefined && proxy !== false && proxy !== "environment" && isDirect(options)) {
-    throw wrongType("Expected no proxy beside unix or transport");
+    throw wrongType("Cannot use proxy together with unix or transport");
   }
   const headers = toRawHeaders(options.headers);
   checkExtraFields(headers);
@@ -260,7 +260,7 @@ async function dial(
       if (signal?.aborted) throw signal.reason;
     }
     throw new HandshakeError(
-      `Expected a connection to ${tunnel === undefined ? "" : "the proxy "}${
+      `Cannot connect to ${tunnel === undefined ? "" : "the proxy "}${
         unix ?? `${hostname} port ${port}`
       }: ${describe(cause)}`,
       "connect-failed",
@@ -314,7 +314,7 @@ function checkNoTlsAlert(chunk: Uint8Array | null): void {
   // RFC 8446 §5.1: the record type, and the legacy version.
   if (chunk === null || chunk[0] !== 21 || chunk[1] !== 3) return;
   throw new HandshakeError(
-    "Expected an HTTP response, received a TLS alert: the server expects wss",
+    "The server answered with a TLS alert: its port expects a wss URL",
     "connection-lost",
   );
 }

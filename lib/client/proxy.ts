@@ -12,7 +12,7 @@ import {
   type ResponseHead,
   serializeRequestHead,
 } from "../core/http1.ts";
-import { checkNested, type OptionNames } from "../core/options.ts";
+import { checkNested, kindOf, type OptionNames } from "../core/options.ts";
 import {
   formatAuthority,
   ipBytes,
@@ -96,7 +96,7 @@ function readProxy(option: Exclude<ProxyOption, false>, name = "proxy"): Proxy {
   if (!isUrl) checkNested("proxy", option, PROXY_OPTIONS);
   const { url, headers, tls }: ProxyOptions = isUrl ? { url: option } : option;
   if (typeof url !== "string" && !(url instanceof URL)) {
-    throw wrongType(`Expected the URL of a proxy, received ${typeof url}`);
+    throw wrongType(`Expected proxy to be a URL or { url }, received ${kindOf(url)}`);
   }
   const proxy = { ...parseProxyUrl(String(url), name), headers: toRawHeaders(headers), tls };
   // Report now what could not be sent later.

@@ -35,7 +35,7 @@ const REPLIES: Readonly<Record<number, string>> = {
 export function checkSocksCredentials({ username, password }: SocksCredentials): void {
   // RFC 1929 §2: each length is one byte.
   if (utf8(username).length <= 255 && utf8(password).length <= 255) return;
-  throw wrongValue("Expected a SOCKS user name and password of at most 255 bytes each");
+  throw wrongValue("Expected the SOCKS user name and password to have at most 255 bytes each");
 }
 
 /** @throws {HandshakeError} If the proxy refuses ("proxy") or the connection ends ("connection-lost"). */

@@ -200,7 +200,7 @@ export class Closing implements SenderHost {
   }
 
   closedError(): DOMException {
-    return this.refusal(`Expected an open connection, it is ${this.state}`, "not-open");
+    return this.refusal(`Cannot send: the connection is ${this.state}`, "not-open");
   }
 
   /** Returns an error for a call at the wrong moment: the same one while the message is the same. */

@@ -250,7 +250,10 @@ export class Driver
     if (!this.closing.canSend()) throw this.closing.closedError();
     const pings = this.pings ??= new Pings();
     if (pings.has(payload)) {
-      throw invalidState("Expected no ping with this payload to wait", "busy");
+      throw invalidState(
+        "Cannot ping: an earlier ping with this payload waits for its pong",
+        "busy",
+      );
     }
     this.sender.control({ type: "ping", payload });
     return pings.add(payload);

@@ -206,7 +206,7 @@ export class ControlRate {
     this.#messages = messages;
     if (this.#left >= 0) return;
     throw new RemoteProtocolError(
-      `Expected at most ${this.#limit} control frames a second (maxControlFramesPerSecond)`,
+      `Control frames exceed maxControlFramesPerSecond (${this.#limit})`,
       // RFC 6455 §7.4.1: the peer breaks a rule of this end, not of the protocol.
       CloseCode.PolicyViolation,
     );

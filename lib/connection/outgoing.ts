@@ -151,7 +151,7 @@ class ItemConverter {
     const piece = this.#isConverting ? this.#convert(data, last) : data;
     const type = typeof piece as "string" | "object";
     if (this.#type !== undefined && this.#type !== type) {
-      throw wrongType("Expected the items of a message to be of one type, received both");
+      throw wrongType("Expected the items of a message to be all text or all bytes, received both");
     }
     this.#type = type;
     return piece;
@@ -174,6 +174,6 @@ export function asText(decode: () => string): string {
   try {
     return decode();
   } catch (cause) {
-    throw wrongValue("Expected a text message to be UTF-8, received other bytes", { cause });
+    throw wrongValue("The bytes of the text message are not valid UTF-8", { cause });
   }
 }

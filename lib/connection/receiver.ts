@@ -29,7 +29,7 @@ function checked(measure: (message: Message) => unknown): (message: Message) => 
     const size = +(measure(message) as number);
     if (size >= 0 && size < Infinity) return size;
     throw wrongValue(
-      `Expected readableStrategy.size to give a finite number of 0 or more, received ${size}`,
+      `Expected readableStrategy.size to return a finite number of at least 0, received ${size}`,
     );
   };
 }
@@ -521,7 +521,7 @@ function endsIteration({ clean, closeCode }: End): boolean {
 }
 
 function alreadyAwaited(): DOMException {
-  return invalidState("Expected one receive() at a time", "busy");
+  return invalidState("Cannot receive: an earlier receive() waits for a message", "busy");
 }
 
 export function wholeFragment(data: Message): Fragment {
@@ -581,7 +581,7 @@ class MessageStreams {
 
   /** Drops the rest of the current message. Its reader gets the error. */
   drop(fragment: Fragment): void {
-    const message = "The message came after our Close frame, and there was no room for it";
+    const message = "The rest of the message came after close(), and there was no room for it";
     this.#cut(webSocketError(message, CloseCode.Normal, "", undefined, "dropped"));
     this.#skipping = !fragment.messageFinished;
   }

@@ -56,7 +56,7 @@ export async function relay(
   if (a === b) throw wrongType("Expected two connections, received the same one twice");
   for (const { readable, writable } of [a, b]) {
     if (readable.locked || writable.locked) {
-      throw invalidState("Expected connections that nobody else reads or writes", "busy");
+      throw invalidState("Cannot relay: readable or writable of a connection is locked", "busy");
     }
   }
   const { signal } = options;

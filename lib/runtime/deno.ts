@@ -77,7 +77,9 @@ async function dialTls(options: DialOptions): Promise<Transport> {
   if (tunnel === undefined) return await shake(await openTls(options), options);
   if (options.tls === undefined) return await shake(await openInner(options), options);
   // startTls() accepts only a connection without TLS.
-  if (tunnel.tls !== undefined) throw unsupported("TLS inside of TLS, as of wss by an https proxy");
+  if (tunnel.tls !== undefined) {
+    throw unsupported("TLS inside TLS: a wss URL through an https proxy");
+  }
   const transport = await shake(await openTls(options), options);
   await openTunnel(tunnel, transport, signal);
   return transport;
@@ -107,7 +109,7 @@ async function openTls({ hostname, port, unix, tls = {}, signal }: DialOptions):
     return await startTls(await openTcp({ hostname, port, signal }), trust);
   }
   // startTls() would not send the certificate.
-  if (servername !== hostname) throw unsupported("a client's certificate beside a servername");
+  if (servername !== hostname) throw unsupported("tls.cert together with tls.servername");
   return await sockets.connectTls({ ...trust, port, cert, key });
 }
 
@@ -115,7 +117,7 @@ async function openTls({ hostname, port, unix, tls = {}, signal }: DialOptions):
 async function openInner({ hostname, port, tunnel, signal }: DialOptions): Promise<TlsConn> {
   const { open, tls = {} } = tunnel!;
   const trust = trustOf(tls, hostname);
-  if (tls.cert !== undefined) throw unsupported("a client's certificate by way of a proxy");
+  if (tls.cert !== undefined) throw unsupported("tls.cert through a proxy");
   const conn = await openTcp({ hostname, port, signal });
   await openTunnel({ open }, new DenoTransport(conn, false, false), signal);
   return await startTls(conn, trust);
@@ -139,13 +141,17 @@ async function openTcp(options: NetAddress & { signal?: AbortSignal }): Promise<
 
 function trustOf(tls: TlsConnectOptions, hostname: string): TlsTrust {
   const { ca, alpn, servername = hostname, insecureSkipVerify } = tls;
-  if (insecureSkipVerify) throw unsupported("insecureSkipVerify; its command line can");
+  if (insecureSkipVerify) {
+    throw unsupported(
+      "tls.insecureSkipVerify, only its flag --unsafely-ignore-certificate-errors",
+    );
+  }
   const caCerts = typeof ca === "string" ? [ca] : ca;
   return { hostname: servername, caCerts, alpnProtocols: alpn };
 }
 
 function unsupported(what: string): HandshakeError {
-  return new HandshakeError(`Expected no ${what}: Deno has no way for it`, "unsupported");
+  return new HandshakeError(`Deno does not support ${what}`, "unsupported");
 }
 
 /** Interval at which a full listener checks for a free place, in milliseconds. */

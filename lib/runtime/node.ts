@@ -187,21 +187,21 @@ function isUntrusted(socket: Socket, tls: TlsConnectOptions | undefined): boolea
 
 /** Error texts of OpenSSL, BoringSSL and rustls for a failed certificate check. */
 const CHECKS: readonly (readonly [pattern: RegExp, finding: string])[] = [
-  [/ALTNAME|not valid for name|NotValidForName/, "one for another host name (wrong host name)"],
-  [/HAS_EXPIRED|\b[Ee]xpired/, "one that has expired"],
-  [/NOT_YET_VALID|NotValidYet|not valid yet/, "one that is not yet valid"],
+  [/ALTNAME|not valid for name|NotValidForName/, "is for another host (wrong host name)"],
+  [/HAS_EXPIRED|\b[Ee]xpired/, "has expired"],
+  [/NOT_YET_VALID|NotValidYet|not valid yet/, "is not yet valid"],
   [
     /UNABLE_TO_(?:GET|VERIFY)|SELF_SIGNED|UNTRUSTED|UnknownIssuer/,
-    "one of an unknown authority",
+    "is from an unknown authority",
   ],
 ];
 
 export function certificateError(servername: string, cause: unknown): HandshakeError {
   const { code, message } = cause as { code?: unknown; message?: string };
   const text = `${String(code)} ${message}`;
-  const finding = CHECKS.find(([pattern]) => pattern.test(text))?.[1] ?? "one that is not valid";
+  const finding = CHECKS.find(([pattern]) => pattern.test(text))?.[1] ?? "is not valid";
   return new HandshakeError(
-    `Expected a valid certificate for ${servername}, received ${finding}: ${message}`,
+    `The certificate of ${servername} ${finding}: ${message}`,
     "certificate",
     { cause },
   );
@@ -255,7 +255,7 @@ function canReusePort(version: string): boolean {
 function unsupportedReusePort(cause?: Error): HandshakeError {
   const platform = `${process.platform} ${process.version}`;
   return new HandshakeError(
-    `Expected no reusePort: ${platform} has no way for it`,
+    `reusePort is not supported on ${platform}`,
     "unsupported",
     { cause },
   );
@@ -354,7 +354,7 @@ function beneath(socket: Socket): Socket {
 function boundAddress(server: Server): Address {
   const bound = server.address();
   if (typeof bound === "string") return { transport: "unix", path: bound };
-  if (bound === null) throw wrongType("Expected an address, the server has none");
+  if (bound === null) throw wrongType("The server has no address: it does not listen");
   return { transport: "tcp", hostname: bound.address, port: bound.port };
 }
 

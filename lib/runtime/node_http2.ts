@@ -166,7 +166,7 @@ export function responseOf(stream: ClientHttp2Stream): Promise<RawHeaders | unde
 export function checkServerRuntime(): void {
   if (process.versions.deno === undefined) return;
   throw new HandshakeError(
-    "Expected a runtime other than Deno, whose server of node:http2 can be made to crash",
+    "Servers of node:http2 are not supported on Deno, where a client can crash the process",
     "unsupported",
     { status: 501 },
   );
@@ -181,7 +181,7 @@ export function checkLocalSettings(session: Http2Session | undefined): void {
 
 function noExtendedConnect(status?: number): HandshakeError {
   return new HandshakeError(
-    "Expected a server whose HTTP/2 settings have enableConnectProtocol, received one without",
+    "The HTTP/2 server allows no WebSockets: its settings lack enableConnectProtocol",
     "no-extended-connect",
     { status },
   );
@@ -189,7 +189,7 @@ function noExtendedConnect(status?: number): HandshakeError {
 
 function sessionClosed(cause?: unknown): HandshakeError {
   const detail = cause instanceof Error ? `: ${cause.message}` : "";
-  return new HandshakeError(`Expected an open HTTP/2 session${detail}`, "connect-failed", {
+  return new HandshakeError(`The HTTP/2 session is closed${detail}`, "connect-failed", {
     cause,
   });
 }

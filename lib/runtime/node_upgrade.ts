@@ -103,7 +103,7 @@ export function headOf(
 export function checkEncrypted(encrypted: boolean): void {
   if (!encrypted || process.versions.deno === undefined) return;
   throw new HandshakeError(
-    "Expected a server of node:http on Deno, whose node:https reads without end",
+    "node:https is not supported on Deno, which cannot pause its sockets: use serve({ tls })",
     "unsupported",
     { status: 501 },
   );

@@ -129,7 +129,7 @@ class HandleUser {
 
   protected get handle(): Handle {
     if (this.#handle === undefined) {
-      throw failure("Expected an engine that is not closed", "platform-failed");
+      throw failure("The compressor or decompressor has been closed", "platform-failed");
     }
     return this.#handle;
   }
@@ -431,7 +431,7 @@ class PublicInflater implements Inflater {
 
   #tooLong(): RangeError {
     return wrongValue(
-      `Expected a message of at most ${this.#most} bytes, received a longer one`,
+      `Message of more than ${this.#most} bytes exceeds maxMessageSize`,
     );
   }
 

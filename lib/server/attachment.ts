@@ -93,7 +93,7 @@ export function attachTo(
 function checkPath(path: unknown): void {
   if (path === undefined || typeof path === "function") return;
   if (typeof path !== "string") {
-    throw wrongType(`Expected path as a string or a function, received ${typeof path}`);
+    throw wrongType(`Expected path to be a string or a function, received ${kindOf(path)}`);
   }
   if (!path.startsWith("/")) {
     throw wrongValue(`Expected path to begin with /, received ${JSON.stringify(path)}`);
@@ -102,7 +102,7 @@ function checkPath(path: unknown): void {
   const { pathname } = new URL(path.replace(/^\/+/, "/"), "http://localhost");
   if (path.startsWith("//") || path === pathname) return;
   throw wrongValue(
-    `Expected path as the pathname of a URL, like ${pathname}, received ${JSON.stringify(path)}`,
+    `Expected path to be the pathname of a URL, like ${pathname}, received ${JSON.stringify(path)}`,
   );
 }
 
@@ -111,8 +111,7 @@ export function checkServer(server: unknown, what: string, methods: readonly str
   const members = Object(server) as Record<string, unknown>;
   if (methods.every((name) => typeof members[name] === "function")) return;
   throw wrongType(
-    `Expected a server of ${what}: that of an Express application is what its listen() returns, that of ` +
-      `Fastify is its member server`,
+    `Expected a server of ${what}. In Express, app.listen() returns it; in Fastify, it is app.server`,
   );
 }
 

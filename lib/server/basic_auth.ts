@@ -83,7 +83,11 @@ function verifier(options: BasicAuthOptions): NonNullable<BasicAuthOptions["veri
   checkKnown("basicAuth()", options, BASIC_AUTH_OPTIONS);
   const { credentials, verify } = options;
   if ((credentials === undefined) === (verify === undefined)) {
-    throw wrongType("Expected one of credentials and verify, received both or none");
+    throw wrongType(
+      `Expected either credentials or verify, received ${
+        verify === undefined ? "neither" : "both"
+      }`,
+    );
   }
   if (verify !== undefined) {
     return verify;
@@ -95,12 +99,12 @@ function verifier(options: BasicAuthOptions): NonNullable<BasicAuthOptions["veri
 
 function checkCredentials({ username, password }: Credentials): void {
   if (typeof username !== "string" || typeof password !== "string") {
-    throw wrongType("Expected username and password as strings");
+    throw wrongType("Expected username and password to be strings");
   }
   // RFC 7617 §2: the first colon ends the name.
   if (username.includes(":")) {
     // The message does not show the text, which may contain the password.
-    throw wrongValue("Expected a user name without a colon");
+    throw wrongValue("Expected username to have no colon");
   }
 }
 

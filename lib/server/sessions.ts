@@ -342,11 +342,11 @@ export class ConnectionCount {
   /** Counts one more connection. Returns its key for `leave()`, or an error if there is no room. */
   enter(address: Address | undefined): string | HandshakeError {
     const { maxConnections = Infinity, maxConnectionsPerAddress = Infinity } = this.#limits;
-    if (this.#all >= maxConnections) return tooMany(maxConnections, "");
+    if (this.#all >= maxConnections) return tooMany("maxConnections", maxConnections);
     const key = maxConnectionsPerAddress === Infinity ? "" : keyOf(address);
     const same = this.#byAddress.get(key) ?? 0;
     if (key !== "" && same >= maxConnectionsPerAddress) {
-      return tooMany(maxConnectionsPerAddress, " from one address");
+      return tooMany("maxConnectionsPerAddress", maxConnectionsPerAddress);
     }
     this.#all++;
     if (key !== "") this.#byAddress.set(key, same + 1);
@@ -375,9 +375,9 @@ function keyOf(address: Address | undefined): string {
   return bytes.subarray(0, 8).join(":");
 }
 
-function tooMany(limit: number, whence: string): HandshakeError {
+function tooMany(name: string, limit: number): HandshakeError {
   return new HandshakeError(
-    `Expected at most ${limit} connections${whence}, received one more`,
+    `The server has no room for another connection: ${name} (${limit}) is reached`,
     "too-many-connections",
     { status: 503 },
   );

@@ -311,7 +311,7 @@ describe("F values that would be misunderstood in silence", () => {
     ): [string, () => unknown, RegExp, string] => [
       `path: ${path}`,
       () => attach(createServer(), { path }, echo),
-      /^Expected path as the pathname of a URL, like \//,
+      /^Expected path to be the pathname of a URL, like \//,
       "RangeError",
     ]),
     // Servers that emit no 'upgrade'.
@@ -325,10 +325,10 @@ describe("F values that would be misunderstood in silence", () => {
       const app = Object.assign(() => {}, new EventEmitter(), { listen() {} });
       Object.setPrototypeOf(app, EventEmitter.prototype);
       return attach(app as never, {}, echo);
-    }, /what its listen\(\) returns/],
+    }, /In Express, app\.listen\(\) returns it/],
     ["attach(app) of Fastify", () => {
       return attach({ server: createServer(), listen() {}, close() {} } as never, {}, echo);
-    }, /its member server/],
+    }, /in Fastify, it is app\.server/],
     ["attachHttp2(server of HTTP/1.1)", () => {
       return attachHttp2(createServer() as never, {}, echo);
     }, /Expected a server of node:http2/],
@@ -340,7 +340,7 @@ describe("F values that would be misunderstood in silence", () => {
       [["X-A: b"], /to be \[name, value\]/],
       [[["X-A"]], /to be \[name, value\]/],
       [[["X-A", "b", "c"]], /to be \[name, value\]/],
-      ["X-A: b", /headers as an object/],
+      ["X-A: b", /headers to be an object/],
     ] as [unknown, RegExp][]).flatMap(([headers, message]): [string, () => unknown, RegExp][] => [
       [`connect({ headers: ${JSON.stringify(headers)} })`, () => {
         return connect(URL, { headers: headers as never });
