@@ -1,10 +1,41 @@
 /** The examples that are small applications: each is used as its users would. */
 import { describe } from "node:test";
 import assert from "node:assert/strict";
+import { createHash, randomBytes } from "node:crypto";
+import { createReadStream } from "node:fs";
+import { mkdtemp, open, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import process from "node:process";
 import { it, notApplicable } from "./it.ts";
 import { connect, type HandshakeError, type WebSocketError } from "../mod.ts";
 import { type Child, insideRepository, readSource, withPrograms } from "./programs.ts";
 import { rejection, until } from "./support.ts";
+
+/** The size of an upload. `UPLOAD_MIB=1024` sends one of 1 GiB. */
+const UPLOAD_MIB = Number(process.env.UPLOAD_MIB ?? 256);
+/** Both ends need less than that, the runtime included, whatever the size. */
+const MOST_MEMORY = 256 * 1024 ** 2;
+
+/** Makes a file of which no two blocks are the same, and gives its checksum. */
+async function makeFile(path: string): Promise<string> {
+  const file = await open(path, "wx");
+  const hash = createHash("sha256");
+  const block = randomBytes(1024 ** 2);
+  for (let i = 0; i < UPLOAD_MIB; i++) {
+    block.writeUInt32BE(i);
+    hash.update(block);
+    await file.writeFile(block);
+  }
+  await file.close();
+  return hash.digest("hex");
+}
+
+async function checksum(path: string): Promise<string> {
+  const hash = createHash("sha256");
+  for await (const chunk of createReadStream(path)) hash.update(chunk);
+  return hash.digest("hex");
+}
 
 /** Starts an example on a free port, and gives the port. */
 async function withExample(
@@ -103,5 +134,37 @@ describe("The applications of examples/", () => {
         401,
       );
     });
+  });
+
+  it("upload.ts sends a file of any size in bounded memory, and shows how far it is", async () => {
+    const folder = await mkdtemp(join(tmpdir(), "sluice-upload-"));
+    try {
+      const path = join(folder, "file");
+      const sum = await makeFile(path);
+      await withPrograms(async (start) => {
+        const [server, client] = await Promise.all(
+          ["upload_server.ts", "upload.ts"].map((name) => readSource(`examples/${name}`)),
+        );
+        const saving = await start("server.ts", server.replaceAll("8080", "0"), { args: [folder] });
+        const [, port] = await saving.printed(/port: (\d+)/);
+        const sending = await start("client.ts", client, {
+          args: [path, `ws://127.0.0.1:${port}`],
+        });
+        let peak = 0;
+        const watch = setInterval(async () => peak = await sending.peakMemory() ?? peak, 20);
+        assert.equal(await sending.exited, 0, sending.stderr);
+        clearInterval(watch);
+        const lines = sending.stdout.trim().split("\n");
+        const saved = lines.pop()!.replace("saved as ", "");
+        assert.equal(lines.pop(), "100 %");
+        assert.ok(lines.length >= UPLOAD_MIB / 16 - 1);
+        assert.equal(await checksum(saved), sum);
+        assert.ok(peak < MOST_MEMORY, `the client took ${peak} bytes`);
+        const taken = await saving.peakMemory() ?? 0;
+        assert.ok(taken < MOST_MEMORY, `the server took ${taken} bytes`);
+      });
+    } finally {
+      await rm(folder, { recursive: true });
+    }
   });
 });

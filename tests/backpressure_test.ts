@@ -1,7 +1,7 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import type { Socket } from "node:net";
-import { connect, serve, type WebSocketConnection } from "../mod.ts";
+import { connect, type Message, serve, type WebSocketConnection } from "../mod.ts";
 import { encodeFrame, FrameDecoder, Opcode } from "../lib/core/mod.ts";
 import { hex, pattern } from "./bytes.ts";
 import {
@@ -40,7 +40,7 @@ const READING: Record<string, (ws: WebSocketConnection) => () => Promise<unknown
   },
   "messages()": (ws) => {
     const reader = ws.messages().getReader();
-    return async () => await collect((await reader.read()).value!.readable);
+    return async () => await collect<Message>((await reader.read()).value!.readable);
   },
 };
 

@@ -28,7 +28,7 @@ async function next(
 }
 
 async function whole({ readable }: IncomingMessage): Promise<Message> {
-  const pieces = await collect(readable);
+  const pieces = await collect<Message>(readable);
   return pieces.every((piece) => typeof piece === "string")
     ? pieces.join("")
     : concat(pieces as Uint8Array[]);
@@ -84,7 +84,10 @@ describe("WebSocketConnection.messages", () => {
         continuation(bytes.subarray(2, 5), false),
         continuation(bytes.subarray(5)),
       );
-      assert.equal((await collect((await next(messages)).readable)).join("|"), "\u{1f600}|\u20ac");
+      assert.equal(
+        (await collect<Message>((await next(messages)).readable)).join("|"),
+        "\u{1f600}|\u20ac",
+      );
     });
   });
 

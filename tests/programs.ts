@@ -42,6 +42,8 @@ export interface ChildOptions {
   env?: Record<string, string>;
   /** Flags of the runtime's, before the program. Default: none */
   flags?: string[];
+  /** Arguments of the program. Default: none */
+  args?: string[];
 }
 
 /** A program under way. */
@@ -54,10 +56,9 @@ export class Child {
   readonly #process: ChildProcess;
   #onOutput: (() => void) | undefined;
 
-  constructor(path: string, { runtime = THIS, env, flags = [] }: ChildOptions = {}) {
+  constructor(path: string, { runtime = THIS, env, flags = [], args = [] }: ChildOptions = {}) {
     const run = runtime.name === "deno" ? ["run", "-A", "--no-check"] : [];
-    const args = [...run, ...flags, path];
-    this.#process = spawn(runtime.path, args, {
+    this.#process = spawn(runtime.path, [...run, ...flags, path, ...args], {
       cwd: new URL(".", ROOT),
       env: { ...process.env, NO_COLOR: "1", ...env },
       stdio: ["ignore", "pipe", "pipe"],
@@ -73,6 +74,13 @@ export class Child {
         this.#onOutput?.();
       });
     });
+  }
+
+  /** The most resident memory that it has had so far, in bytes; undefined if that is not known here. */
+  async peakMemory(): Promise<number | undefined> {
+    const status = await readFile(`/proc/${this.#process.pid}/status`, "utf8").catch(() => "");
+    const [, kilobytes] = /^VmHWM:\s+(\d+) kB$/m.exec(status) ?? [];
+    return kilobytes === undefined ? undefined : Number(kilobytes) * 1024;
   }
 
   /** Waits until the output matches, with a deadline that only a hang reaches. */

@@ -1,7 +1,7 @@
 import { describe } from "node:test";
 import assert from "node:assert/strict";
 import { it } from "./it.ts";
-import type { WebSocketConnection } from "../mod.ts";
+import type { Message, WebSocketConnection } from "../mod.ts";
 import { pair } from "../lib/testing.ts";
 import { collect, rest } from "./support.ts";
 
@@ -13,7 +13,7 @@ const STREAMS: [name: string, take: (ws: WebSocketConnection) => Promise<unknown
   ["messages()", async (ws) => {
     const texts = [];
     for await (const message of ws.messages()) {
-      texts.push((await collect(message.readable)).join(""));
+      texts.push((await collect<Message>(message.readable)).join(""));
     }
     return texts;
   }],

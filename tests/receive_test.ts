@@ -336,7 +336,7 @@ describe("WebSocketConnection.discard", () => {
       peer.send(continuation(pattern(10)));
       await peer.answerClose();
       const { value: message } = await streams.read();
-      const pieces = await collect(message!.readable) as Uint8Array[];
+      const pieces = await collect<Message>(message!.readable) as Uint8Array[];
       assert.equal(concat(pieces).length, 70_000);
       assert.equal((await streams.read()).done, true);
       assert.equal((await closing).closeCode, 1000);

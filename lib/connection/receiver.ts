@@ -531,16 +531,13 @@ export function wholeFragment(data: Message): Fragment {
     : { type: "binary", data, ...finished };
 }
 
-/** A message that may still be arriving. */
-export interface IncomingMessage {
-  /** Whether the message is text or bytes. */
-  readonly type: "text" | "binary";
-  /**
-   * The pieces of the message, as they arrive: strings of a text message, bytes of a binary one. Each
-   * piece of bytes has a buffer of its own.
-   */
-  readonly readable: ReadableStream<Message>;
-}
+/**
+ * A message that may still be arriving, as a stream of its pieces: strings of a text message, bytes of a
+ * binary one. Each piece of bytes has a buffer of its own.
+ */
+export type IncomingMessage =
+  | { readonly type: "text"; readonly readable: ReadableStream<string> }
+  | { readonly type: "binary"; readonly readable: ReadableStream<Uint8Array> };
 
 const WHOLE: End = { clean: true, error: undefined };
 
@@ -604,7 +601,8 @@ class MessageStreams {
       this.#skipping = true;
     };
     const readable = pieces.stream(cancel, (piece) => piece);
-    return { type, readable };
+    // All pieces have the type of the message.
+    return { type, readable } as IncomingMessage;
   }
 
   #cut(error: unknown): void {

@@ -118,7 +118,7 @@ describe("A8 a received message owns its buffer", () => {
       for (const size of SIZES) {
         void client.send(pattern(size), { compress: true });
         const { value } = await incoming.read();
-        const pieces = await collect(value!.readable) as Uint8Array[];
+        const pieces = await collect<Message>(value!.readable) as Uint8Array[];
         for (const piece of pieces) assertOwned(piece, `a piece of ${size} bytes`);
         assert.equal(new Set(pieces.map(({ buffer }) => buffer)).size, pieces.length);
         assertSameBytes(concat(pieces), pattern(size));
