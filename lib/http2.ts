@@ -21,6 +21,7 @@ import type {
 } from "node:http2";
 import type { Duplex } from "node:stream";
 import {
+  type AskedTransport,
   type Attachment,
   attachTo,
   checkServer,
@@ -39,12 +40,12 @@ import {
 import type { WebSocketConnection } from "./connection/connection.ts";
 import { HandshakeError, invalidState } from "./core/error.ts";
 import { http2Response, lost, plainBody } from "./core/handshake.ts";
+import type { RawHeaders } from "./core/header.ts";
 import { checkKnown, type OptionNames, optionsWithout } from "./core/options.ts";
 import { parseWebSocketUrl, type WebSocketUrl } from "./core/url.ts";
 import { onAbort, sleep } from "./abortable.ts";
 import { backgroundTimer, nextTurn } from "./timers.ts";
 import { defaultProvider, extensionsOf } from "./platform.ts";
-import { toRawHeaders } from "./http.ts";
 import { type Deadline, type Opening, TransportReader, withDeadline } from "./opening.ts";
 import {
   checkLocalSettings,
@@ -59,7 +60,7 @@ import {
   responseOf,
   SessionWatch,
 } from "./runtime/node_http2.ts";
-import { acceptOn } from "./server/server.ts";
+import { acceptOn, sendableHeaders, setUp } from "./server/server.ts";
 import type { Handler, ServerStats, ShutdownOptions } from "./server/sessions.ts";
 
 export type { Attachment, Handler, ServerStats, ShutdownOptions, UpgradeOptions };
@@ -181,8 +182,9 @@ async function openStream(
   watch: SessionWatch,
   opening: Opening,
   target: WebSocketUrl,
-  { signal, onTimeout }: Deadline,
+  deadline: Deadline,
 ): Promise<WebSocketConnection> {
+  const { signal } = deadline;
   signal.throwIfAborted();
   const { endpoint } = opening;
   const stream = request(watch, endpoint.fields!);
@@ -193,7 +195,7 @@ async function openStream(
   const arrived = async () => {
     endpoint.takeFields(await responded ?? await failure(stream, reader));
   };
-  return await openClient(reader, opening, target, onTimeout, arrived());
+  return await openClient(reader, opening, target, deadline, arrived());
 }
 
 /** Throws the reason why a stream has ended without a response. */
@@ -246,30 +248,32 @@ export async function upgradeHttp2(
 ): Promise<WebSocketConnection> {
   guard(stream);
   checkKnown("upgradeHttp2()", options, UPGRADE_OPTIONS);
-  return await open(stream, headers, { ...options, headers: sendableHeaders(options) });
+  const sent = sendableHeaders(options);
+  checkHttp2Headers(sent);
+  const asked = askedTransport(stream, headers);
+  return await acceptOn(asked.take(), setUp(options, sent), asked);
 }
 
-function sendableHeaders(options: UpgradeOptions): [string, string][] {
-  const headers = toRawHeaders(options.headers);
+/** Checks that HTTP/2 has the header fields. */
+function checkHttp2Headers(headers: RawHeaders): void {
   http2Response({ protocols: [], extensions: [], origin: undefined }, { headers });
-  return headers;
 }
 
-/** @param fault The error to refuse the request with, without reading it. */
-async function open(
-  stream: ServerHttp2Stream,
-  headers: IncomingHttpHeaders,
-  options: UpgradeOptions,
-  fault?: HandshakeError,
-): Promise<WebSocketConnection> {
-  if (taken.has(stream)) {
-    throw invalidState("Cannot upgrade: the stream was taken by an earlier call", "already-used");
-  }
-  taken.add(stream);
-  return await acceptOn(new Http2Transport(stream), options, {
-    give: (endpoint) => {
-      endpoint.takeFields(fieldsOf(headers));
-      if (fault !== undefined) throw fault;
+function askedTransport(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): AskedTransport {
+  return {
+    address: remoteAddress(stream),
+    take() {
+      if (taken.has(stream)) {
+        throw invalidState(
+          "Cannot upgrade: the stream was taken by an earlier call",
+          "already-used",
+        );
+      }
+      taken.add(stream);
+      return new Http2Transport(stream);
+    },
+    give: (endpoint) => endpoint.takeFields(fieldsOf(headers)),
+    check() {
       checkServerRuntime();
       checkLocalSettings(stream.session);
       // RFC 9110 §9.3.1, §9.3.2: a body has no meaning in GET and HEAD.
@@ -277,7 +281,7 @@ async function open(
       if (mayHaveBody && !stream.endAfterHeaders) throw plainBody();
     },
     respond: ({ fields }) => respond(stream, fields!),
-  });
+  };
 }
 
 /**
@@ -322,19 +326,14 @@ export function attachHttp2(
 ): Attachment {
   checkServer(server, "node:http2", ["on", "listenerCount", "close", "updateSettings"]);
   checkKnown("attachHttp2()", options, ATTACH_OPTIONS);
-  const headers = sendableHeaders(options);
-  return attachTo({ ...options, headers }, handler, (take) => {
+  return attachTo(options, handler, (take) => {
     checkServerRuntime();
     const onStream = (stream: ServerHttp2Stream, headers: IncomingHttpHeaders) => {
       guard(stream);
       if (taken.has(stream) || !(isForWebSocket(headers) || others(server) === 0)) return;
       const target = headers[":path"] ?? "";
       const found = fits(options.path, target, headers);
-      const serve = (fault?: HandshakeError) =>
-        take(
-          (reusable, refused) => open(stream, headers, reusable, refused ?? fault),
-          remoteAddress(stream),
-        );
+      const serve = (fault?: HandshakeError) => take(askedTransport(stream, headers), fault);
       if (found !== false) serve(found === true ? undefined : found);
       else {
         const refuse = () => isTaken(stream, server) || serve(notFound(target));
@@ -351,7 +350,7 @@ export function attachHttp2(
       server.off("stream", onStream);
       stop();
     };
-  });
+  }, checkHttp2Headers);
 }
 
 /** The 'connect' listeners of attachHttp2(), which do not answer requests for WebSockets. */

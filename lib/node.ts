@@ -8,6 +8,7 @@ import type { IncomingMessage, Server as HttpServer } from "node:http";
 import type { Server as HttpsServer } from "node:https";
 import type { Duplex } from "node:stream";
 import {
+  type AskedTransport,
   type Attachment,
   attachTo,
   checkServer,
@@ -16,6 +17,7 @@ import {
   UPGRADE_OPTIONS,
   type UpgradeOptions,
 } from "./server/attachment.ts";
+import type { RawHeaders } from "./core/header.ts";
 import { nextTurn } from "./timers.ts";
 import { checkKnown, type OptionNames } from "./core/options.ts";
 import type { WebSocketConnection } from "./connection/connection.ts";
@@ -30,7 +32,7 @@ import {
   upgradedTransport,
   watchUse,
 } from "./runtime/node_upgrade.ts";
-import { acceptOn, reusableHeaders } from "./server/server.ts";
+import { acceptOn, sendableHeaders, setUp } from "./server/server.ts";
 import type { Handler, ServerStats, ShutdownOptions } from "./server/sessions.ts";
 
 export type { Attachment, Handler, ServerStats, ShutdownOptions, UpgradeOptions };
@@ -72,21 +74,6 @@ export interface AttachOptions
    * once, which it needs anyway: without one, a client that resets its connection ends the process.
    */
   path?: string | PathFilter | undefined;
-}
-
-function withIncoming(
-  options: UpgradeOptions,
-  incoming: IncomingMessage,
-): UpgradeOptions {
-  const { onRequest, selectProtocol, onResponse } = options as AttachOptions;
-  if (!onRequest && !selectProtocol && !onResponse) return options;
-  return {
-    ...options,
-    onRequest: onRequest && ((request) => onRequest(request, incoming)),
-    selectProtocol: selectProtocol &&
-      ((offered, request) => selectProtocol(offered, request, incoming)),
-    onResponse: onResponse && ((headers, request) => onResponse(headers, request, incoming)),
-  };
 }
 
 const ATTACH_OPTIONS: OptionNames<AttachOptions> = { ...UPGRADE_OPTIONS, path: true };
@@ -132,39 +119,41 @@ export async function upgrade(
   head: Uint8Array,
   options: UpgradeOptions = {},
 ): Promise<WebSocketConnection> {
-  let headers: [string, string][];
+  let headers: RawHeaders;
   try {
     checkKnown("upgrade()", options, UPGRADE_OPTIONS);
-    headers = reusableHeaders(options);
+    headers = sendableHeaders(options);
   } catch (error) {
     ignoreErrors(socket);
     throw error;
   }
-  return await open(request, socket, head, { ...options, headers });
+  const asked = askedTransport(request, socket, head);
+  return await acceptOn(asked.take(), setUp(options, headers), asked);
 }
 
-/** @param fault The error to refuse the request with, without reading it. */
-async function open(
+function askedTransport(
   request: IncomingMessage,
   socket: Duplex,
   trailing: Uint8Array,
-  options: UpgradeOptions,
-  fault?: HandshakeError,
-): Promise<WebSocketConnection> {
-  if (taken.has(socket)) {
-    throw invalidState("Cannot upgrade: the socket was taken by an earlier call", "already-used");
-  }
-  taken.add(socket);
+): AskedTransport {
   const head = headOf(request);
   // Copy the bytes, because they are unmasked in place.
   const rest = new Uint8Array(trailing);
-  return await acceptOn(upgradedTransport(socket), options, {
-    give: (endpoint) => {
-      endpoint.takeHead(head, rest);
-      if (fault !== undefined) throw fault;
-      checkEncrypted(isEncrypted(socket));
+  return {
+    address: remoteAddress(socket),
+    take() {
+      if (taken.has(socket)) {
+        throw invalidState(
+          "Cannot upgrade: the socket was taken by an earlier call",
+          "already-used",
+        );
+      }
+      taken.add(socket);
+      return upgradedTransport(socket);
     },
-  });
+    give: (endpoint) => endpoint.takeHead(head, rest),
+    check: () => checkEncrypted(isEncrypted(socket)),
+  };
 }
 
 /** Serves a request that matches the path, or refuses it with the fault. Returns whether it does so. */
@@ -291,11 +280,7 @@ export function attach(
       const found = given ?? fits(options.path, request.url ?? "", request);
       if (found === false) return false;
       const fault = found === true ? undefined : found;
-      take(
-        (reusable, refused) =>
-          open(request, socket, head, withIncoming(reusable, request), refused ?? fault),
-        remoteAddress(socket),
-      );
+      take({ ...askedTransport(request, socket, head), incoming: request }, fault);
       return true;
     });
   });

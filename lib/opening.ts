@@ -12,32 +12,34 @@ import { Endpoint, type EndpointEvent, type EndpointOptions } from "./core/endpo
 import { HandshakeError, RemoteProtocolError } from "./core/error.ts";
 import type { Role } from "./core/frame.ts";
 import type { ResponseHead } from "./core/http1.ts";
-import { RefusalBody, toHeaders } from "./http.ts";
+import { toHeaders } from "./http.ts";
 import type { ConnectionOptions } from "./options.ts";
 import type { Transport, TransportHandlers } from "./transport.ts";
 import type { TextCodec } from "./core/utf8.ts";
 import { Countdown } from "./timers.ts";
 
-/** Maximum number of bytes to read ahead in order to notice a reset. */
-const READ_AHEAD = 65_536;
+/** Number of bytes that a server may read ahead: while reading is paused, no reset is reported. */
+export const READ_AHEAD = 65_536;
 /** Number of bytes that each chunk counts in addition to its length. */
 const CHUNK_OVERHEAD = 256;
 
-/** Reads a transport chunk by chunk. Reads ahead only while the transport is watched. */
+/** Reads a transport chunk by chunk. */
 export class TransportReader implements TransportHandlers {
   readonly transport: Transport;
+  readonly #readAhead: number;
   #chunks: Uint8Array[] = [];
+  /** Number of bytes in `#chunks`. */
+  #held = 0;
   #isHalfClosed = false;
-  /** Whether no more chunks can arrive. */
-  #inputEnded = false;
   #closed = false;
   #error: Error | undefined;
   #waiting: (() => void)[] = [];
-  #ahead = 0;
   #onGone: ((error: HandshakeError) => void) | undefined;
 
-  constructor(transport: Transport) {
+  /** @param readAhead Number of bytes that may be read before they are asked for. */
+  constructor(transport: Transport, readAhead: number = 0) {
     this.transport = transport;
+    this.#readAhead = readAhead;
     transport.handle(this);
   }
 
@@ -47,8 +49,8 @@ export class TransportReader implements TransportHandlers {
 
   data(chunk: Uint8Array): void {
     this.#chunks.push(chunk);
-    this.#ahead -= chunk.length + CHUNK_OVERHEAD;
-    if (this.#ahead <= 0) this.transport.pause();
+    this.#held += chunk.length + CHUNK_OVERHEAD;
+    if (this.#held > this.#readAhead) this.transport.pause();
     this.#wake();
   }
 
@@ -57,26 +59,22 @@ export class TransportReader implements TransportHandlers {
   }
 
   end(): void {
-    this.#inputEnded = this.#isHalfClosed = true;
+    this.#isHalfClosed = true;
     this.#wake();
   }
 
   close(error?: Error): void {
-    this.#closed = this.#inputEnded = true;
+    this.#closed = true;
     this.#error = error;
     this.#onGone?.(this.#lost());
     this.#wake();
   }
 
-  /**
-   * Calls back if the transport closes before it is handed over. Reads ahead up to `READ_AHEAD` bytes,
-   * because a platform does not report a reset while reading is paused.
-   */
+  /** Calls back if the transport closes before it is handed over. */
   watch(onGone: (error: HandshakeError) => void): void {
     if (this.#closed) return onGone(this.#lost());
     this.#onGone = onGone;
-    this.#ahead = READ_AHEAD;
-    this.transport.resume();
+    if (this.#held <= this.#readAhead) this.transport.resume();
   }
 
   #lost(): HandshakeError {
@@ -92,11 +90,19 @@ export class TransportReader implements TransportHandlers {
     while (!this.#closed) await this.#woken();
   }
 
+  /** Whether no more chunks can arrive. */
+  get #inputEnded(): boolean {
+    return this.#isHalfClosed || this.#closed;
+  }
+
   /** Returns the next chunk, or null at the end of the input. Rejects if the transport failed. */
   async read(): Promise<Uint8Array | null> {
     while (this.#chunks.length === 0 && !this.#inputEnded) await this.#woken(true);
     const chunk = this.#chunks.shift();
-    if (chunk !== undefined) return chunk;
+    if (chunk !== undefined) {
+      this.#held -= chunk.length + CHUNK_OVERHEAD;
+      return chunk;
+    }
     if (this.#error === undefined) return null;
     throw new HandshakeError(
       `The transport failed during the handshake: ${this.#error.message}`,
@@ -127,6 +133,7 @@ export class TransportReader implements TransportHandlers {
   async dropInput(onInputEnd: () => void): Promise<void> {
     while (!this.#inputEnded) {
       this.#chunks = [];
+      this.#held = 0;
       await this.#woken(true);
     }
     onInputEnd();
@@ -134,7 +141,10 @@ export class TransportReader implements TransportHandlers {
   }
 
   #wake(): void {
-    for (const resolve of this.#waiting.splice(0)) resolve();
+    if (this.#waiting.length === 0) return;
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    for (const resolve of waiting) resolve();
   }
 
   /** Waits until something happens. */
@@ -146,10 +156,13 @@ export class TransportReader implements TransportHandlers {
   }
 }
 
-/** Options of the endpoint and of the connection, and the text codec of the platform. */
-type OpeningInit =
-  & Pick<EndpointOptions, "extensions" | "limits" | "requireProtocol">
-  & { options: Omit<ConnectionOptions, "signal">; textCodec: TextCodec | undefined };
+/** The options of the endpoint and of the connection, which have been checked. */
+export interface OpeningInit extends Pick<EndpointOptions, "extensions" | "limits"> {
+  requireProtocol?: boolean;
+  options: Omit<ConnectionOptions, "signal">;
+  /** The text codec of the platform. */
+  textCodec: TextCodec | undefined;
+}
 
 /**
  * The objects that the endpoint calls after the handshake. Holds nothing of the opening handshake, so
@@ -160,6 +173,7 @@ interface Link {
   transport?: Transport;
 }
 
+/** The endpoint of a handshake, and the connection that follows. */
 export class Opening {
   readonly endpoint: Endpoint;
   readonly #init: OpeningInit;
@@ -169,14 +183,16 @@ export class Opening {
     const { extensions = [], limits, requireProtocol, options, textCodec } = init;
     const link = this.#link;
     this.#init = init;
-    this.endpoint = new Endpoint(role, {
-      ...{ extensions, limits, requireProtocol },
-      ...protocolOptions(options, {
-        textCodec,
-        isExtended: extensions.length > 0,
-        allocate: (length) => link.transport?.allocate?.(length) ?? new Uint8Array(length),
-      }, () => link.driver!),
-    });
+    const host = {
+      textCodec,
+      isExtended: extensions.length > 0,
+      allocate: (length: number) => link.transport?.allocate?.(length) ?? new Uint8Array(length),
+    };
+    const endpointOptions: EndpointOptions = protocolOptions(options, host, () => link.driver!);
+    endpointOptions.extensions = extensions;
+    endpointOptions.limits = limits;
+    endpointOptions.requireProtocol = requireProtocol;
+    this.endpoint = new Endpoint(role, endpointOptions, true);
   }
 
   /**
@@ -188,20 +204,16 @@ export class Opening {
     reader: TransportReader,
     onChunk?: (chunk: Uint8Array | null) => void,
   ): Promise<EndpointEvent> {
-    for (;;) {
-      const event = this.#nextAtHand();
-      if (event !== undefined) return event;
-      const chunk = await reader.read();
-      onChunk?.(chunk);
-      this.endpoint.receive(chunk);
-    }
-  }
-
-  #nextAtHand(): EndpointEvent | undefined {
     try {
-      return this.endpoint.next();
+      for (;;) {
+        const event = this.endpoint.next();
+        if (event !== undefined) return event;
+        const chunk = await reader.read();
+        onChunk?.(chunk);
+        this.endpoint.receive(chunk);
+      }
     } catch (error) {
-      throw error instanceof RemoteProtocolError ? error.cause : error;
+      throw causeOf(error);
     }
   }
 
@@ -212,28 +224,33 @@ export class Opening {
     }
   }
 
-  connect(
-    reader: TransportReader,
-    { secure, webRequest }: { secure: boolean; webRequest?: Request },
-  ): WebSocketConnection {
+  connect(reader: TransportReader, secure: boolean, webRequest?: Request): WebSocketConnection {
     const { role, protocol, agreement, request, response } = this.endpoint;
     const { transport } = reader;
     protocol.whole = true;
-    const { options, textCodec } = this.#init;
     const link = this.#link;
     link.transport = transport;
     return new WebSocketConnection({
-      ...{ role, transport, options, textCodec, webRequest, secure },
+      role,
+      transport,
+      options: this.#init.options,
       machine: protocol,
       agreement: agreement!,
       request: request!,
       response: response!,
+      webRequest,
+      secure,
       takeOver: (driver) => {
         link.driver = driver;
         reader.handOver(driver);
       },
     });
   }
+}
+
+/** Returns the HandshakeError of an endpoint's error, and any other error unchanged. */
+export function causeOf(error: unknown): unknown {
+  return error instanceof RemoteProtocolError ? error.cause : error;
 }
 
 /** Yields the body of a response whose head has been read. */
@@ -254,35 +271,71 @@ export async function* bodyOf(
   }
 }
 
-/** Sets the error of a handshake that runs out of time, instead of "timeout". */
-export type OnTimeout = (failure: (timeout: HandshakeError) => Error) => void;
+/** Maximum size of the body of a refusal that is kept, in bytes. */
+const MAX_BODY = 65_536;
 
-/** Reads the body of a refusal, and returns an error with the response and its body. */
+/**
+ * Reads the body of a refusal, up to 64 KiB. Returns an error with the response and its body. If
+ * reading fails, the body errors after the bytes received.
+ */
 export async function readRefusal(
   { message, code }: HandshakeError,
-  head: ResponseHead,
+  { status, statusText, headers: rawHeaders }: ResponseHead,
   pieces: AsyncIterable<Uint8Array>,
-  onTimeout: OnTimeout,
+  deadline: Deadline,
 ): Promise<HandshakeError> {
-  const { status, statusText, headers } = head;
-  const refusal = (body: ReadableStream<Uint8Array>) =>
-    new HandshakeError(message, code, {
-      response: { status, statusText, headers: toHeaders(headers), rawHeaders: headers, body },
+  const parts: Uint8Array[] = [];
+  const refusal = (failure?: unknown) => {
+    const body = streamOf(parts, failure);
+    return new HandshakeError(message, code, {
+      response: { status, statusText, headers: toHeaders(rawHeaders), rawHeaders, body },
     });
-  const body = new RefusalBody();
+  };
   // If the time runs out now, the refusal is more useful than the timeout.
-  onTimeout((timeout) => refusal(body.stream(timeout)));
-  return refusal(await body.read(pieces));
+  deadline.onTimeout = refusal;
+  let size = 0;
+  try {
+    for await (const piece of pieces) {
+      parts.push(piece.slice(0, MAX_BODY - size));
+      size += piece.length;
+      if (size >= MAX_BODY) break;
+    }
+  } catch (error) {
+    return refusal(error);
+  }
+  return refusal();
 }
 
+/** Returns the parts as a stream, which errors with `failure` if there is one. */
+function streamOf(parts: Uint8Array[], failure: unknown): ReadableStream<Uint8Array> {
+  return new ReadableStream({
+    start(controller) {
+      for (const part of parts) if (part.length > 0) controller.enqueue(part);
+    },
+    // Fail only after the chunks have been read: an error drops chunks that are still in the queue.
+    pull(controller) {
+      if (failure === undefined) controller.close();
+      else controller.error(failure);
+    },
+  }, { highWaterMark: 0 });
+}
+
+/** The time limit of a handshake, and the signal that ends it. */
 export class Deadline {
+  /** Makes the error of a handshake that runs out of time. By default, it is "timeout". */
+  onTimeout: ((timeout: HandshakeError) => Error) | undefined;
   #passed: { reason: unknown } | undefined;
   #controller: AbortController | undefined;
-  #failure: ((timeout: HandshakeError) => Error) | undefined;
-  readonly #reject: (reason: unknown) => void;
+  #reject: ((reason: unknown) => void) | undefined;
+  readonly #stopWatching: () => void;
+  readonly #countdown: Countdown | undefined;
 
-  constructor(reject: (reason: unknown) => void) {
-    this.#reject = reject;
+  constructor({ signal, openTimeout = 10_000 }: DeadlineOptions) {
+    signal?.throwIfAborted();
+    this.#stopWatching = onAbort(signal, (reason) => this.giveUp(reason));
+    if (openTimeout > 0) {
+      this.#countdown = new Countdown(() => this.#timeOut(openTimeout), openTimeout);
+    }
   }
 
   /** Aborted when the handshake is given up. Created on demand, because few servers need it. */
@@ -294,50 +347,51 @@ export class Deadline {
     return this.#controller.signal;
   }
 
-  readonly onTimeout: OnTimeout = (failure) => this.#failure = failure;
+  /** Waits for the handshake, or rejects when it is given up. */
+  race<T>(handshake: Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      this.#reject = reject;
+      if (this.#passed !== undefined) reject(this.#passed.reason);
+      handshake.then(resolve, reject);
+    });
+  }
 
   throwIfPassed(): void {
     if (this.#passed !== undefined) throw this.#passed.reason;
   }
 
-  timeOut(timeout: HandshakeError): void {
-    this.giveUp(this.#failure === undefined ? timeout : this.#failure(timeout));
+  #timeOut(openTimeout: number): void {
+    const timeout = new HandshakeError(
+      `The opening handshake took longer than openTimeout (${openTimeout} ms)`,
+      "timeout",
+      { status: 408 },
+    );
+    this.giveUp(this.onTimeout === undefined ? timeout : this.onTimeout(timeout));
   }
 
   giveUp(reason: unknown): void {
     this.#passed ??= { reason };
     this.#controller?.abort(reason);
-    this.#reject(reason);
+    this.#reject?.(reason);
+  }
+
+  stop(): void {
+    this.#countdown?.cancel();
+    this.#stopWatching();
   }
 }
+
+type DeadlineOptions = Pick<ConnectionOptions, "signal" | "openTimeout">;
 
 /** Runs a handshake within `openTimeout`, and until `signal` is aborted. */
 export async function withDeadline<T>(
-  { signal, openTimeout = 10_000 }: Pick<ConnectionOptions, "signal" | "openTimeout">,
+  options: DeadlineOptions,
   run: (deadline: Deadline) => Promise<T>,
 ): Promise<T> {
-  if (signal?.aborted) throw signal.reason;
-  let stopWatching: (() => void) | undefined;
-  let countdown: Countdown | undefined;
+  const deadline = new Deadline(options);
   try {
-    return await new Promise<T>((resolve, reject) => {
-      const attempt = new Deadline(reject);
-      stopWatching = onAbort(signal, (reason) => attempt.giveUp(reason));
-      if (openTimeout > 0) {
-        countdown = new Countdown(() => attempt.timeOut(timedOut(openTimeout)), openTimeout);
-      }
-      run(attempt).then(resolve, reject);
-    });
+    return await deadline.race(run(deadline));
   } finally {
-    countdown?.cancel();
-    stopWatching?.();
+    deadline.stop();
   }
-}
-
-function timedOut(openTimeout: number): HandshakeError {
-  return new HandshakeError(
-    `The opening handshake took longer than openTimeout (${openTimeout} ms)`,
-    "timeout",
-    { status: 408 },
-  );
 }

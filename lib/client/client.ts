@@ -9,13 +9,12 @@ import type { WebSocketConnection } from "../connection/connection.ts";
 import { addToMessage, HandshakeError, wrongType } from "../core/error.ts";
 import { checkExtraFields, wrongStatus } from "../core/handshake.ts";
 import type { OutgoingRequest } from "../core/event.ts";
-import { checkField } from "../core/header.ts";
 import { checkInteger, checkKnown, checkText, type OptionNames } from "../core/options.ts";
 import { parseWebSocketUrl, type WebSocketUrl } from "../core/url.ts";
 import type { TextCodec } from "../core/utf8.ts";
 import { defaultProvider, extensionsOf } from "../platform.ts";
 import { basicAuthorization, toRawHeaders } from "../http.ts";
-import { type OnTimeout, Opening, readRefusal, TransportReader, withDeadline } from "../opening.ts";
+import { type Deadline, Opening, readRefusal, TransportReader, withDeadline } from "../opening.ts";
 import {
   checkNotEmpty,
   checkProtocols,
@@ -140,11 +139,11 @@ export async function connectWith(
   const followed = isDirect(options) ? 0 : options.maxRedirects ?? 0;
   const provider = options.provider ?? await defaultProvider();
   try {
-    return await withDeadline(options, async ({ signal, onTimeout }) => {
+    return await withDeadline(options, async (deadline) => {
       return await followRedirects({ target, options }, followed, ({ target, options }) => {
         // A refusal of an earlier redirect no longer counts.
-        onTimeout((timeout) => timeout);
-        return connectTo(target, options, provider, signal, onTimeout);
+        deadline.onTimeout = undefined;
+        return connectTo(target, options, provider, deadline);
       });
     });
   } catch (error) {
@@ -162,17 +161,16 @@ async function connectTo(
   target: WebSocketUrl,
   options: InternalConnectOptions,
   provider: TransportProvider,
-  signal: AbortSignal,
-  onTimeout: OnTimeout,
+  deadline: Deadline,
 ): Promise<WebSocketConnection> {
   const opening = openingOf(options, provider.textCodec);
   // Check the request before dialling.
   const bytes = opening.endpoint.send(requestOf(target, options));
-  const reader = await reach(target, options, provider, signal, onTimeout);
+  const reader = await reach(target, options, provider, deadline);
   const { transport } = reader;
-  onAbort(signal, () => transport.destroy());
+  onAbort(deadline.signal, () => transport.destroy());
   transport.write([bytes]);
-  return await open(reader, opening, target, onTimeout);
+  return await open(reader, opening, target, deadline);
 }
 
 /** Whether the connection does not use the URL's host and port. */
@@ -188,7 +186,6 @@ export function checkDialling(options: ConnectOptions): [string, string][] {
   }
   const headers = toRawHeaders(options.headers);
   checkExtraFields(headers);
-  for (const [name, value] of headers) checkField(name, value);
   return headers;
 }
 
@@ -220,14 +217,13 @@ async function reach(
   target: WebSocketUrl,
   options: ConnectOptions,
   provider: TransportProvider,
-  signal: AbortSignal,
-  onTimeout: OnTimeout,
+  deadline: Deadline,
 ): Promise<TransportReader> {
   const { transport, unix } = options;
   if (transport !== undefined) return new TransportReader(fromStreams(transport));
-  const place = placeOf(target, options, signal);
+  const place = placeOf(target, options, deadline.signal);
   const proxy = unix === undefined ? proxyFor(options.proxy, target, provider) : undefined;
-  if (proxy !== undefined) return await dialProxy(proxy, place, provider, dial, onTimeout);
+  if (proxy !== undefined) return await dialProxy(proxy, place, provider, dial, deadline);
   return new TransportReader(await dial(provider, place));
 }
 
@@ -291,7 +287,7 @@ export async function open(
   reader: TransportReader,
   opening: Opening,
   { secure }: WebSocketUrl,
-  onTimeout: OnTimeout,
+  deadline: Deadline,
   arrived?: Promise<void>,
 ): Promise<WebSocketConnection> {
   try {
@@ -300,9 +296,9 @@ export async function open(
       reader,
       arrived === undefined ? checkNoTlsAlert : undefined,
     );
-    if (type === "accept") return opening.connect(reader, { secure });
+    if (type === "accept") return opening.connect(reader, secure);
     const response = opening.endpoint.response!;
-    throw await readRefusal(wrongStatus(response), response, opening.body(reader), onTimeout);
+    throw await readRefusal(wrongStatus(response), response, opening.body(reader), deadline);
   } catch (error) {
     reader.transport.destroy();
     throw error;

@@ -21,7 +21,7 @@ import {
   type WebSocketUrl,
 } from "../core/url.ts";
 import { basicAuthorization, toRawHeaders } from "../http.ts";
-import { bodyOf, type OnTimeout, readRefusal, TransportReader } from "../opening.ts";
+import { bodyOf, type Deadline, readRefusal, TransportReader } from "../opening.ts";
 import { checkTlsConnect, type HeadersLike } from "../options.ts";
 import type { DialOptions, TlsConnectOptions, Transport, TransportProvider } from "../transport.ts";
 import { checkSocksCredentials, connectBySocks } from "./socks.ts";
@@ -130,14 +130,14 @@ export async function dialProxy(
   place: DialOptions,
   provider: TransportProvider,
   dial: (provider: Pick<TransportProvider, "connect">, place: DialOptions) => Promise<Transport>,
-  onTimeout: OnTimeout,
+  deadline: Deadline,
 ): Promise<TransportReader> {
   const { scheme, hostname, port } = proxy;
   let reader: TransportReader | undefined;
   const open = async (transport: Transport) => {
     const line = new TransportReader(transport);
     if (scheme === "socks5") await connectBySocks(line, place, proxy);
-    else await connectByHttp(line, place, proxy, onTimeout);
+    else await connectByHttp(line, place, proxy, deadline);
     reader = line;
   };
   const connect = async (options: DialOptions) => {
@@ -203,7 +203,7 @@ async function connectByHttp(
   line: TransportReader,
   server: { hostname: string; port: number },
   proxy: Proxy,
-  onTimeout: OnTimeout,
+  deadline: Deadline,
 ): Promise<void> {
   line.transport.write([connectRequest(server, proxy)]);
   const { head, rest } = await readProxyResponse(line);
@@ -212,7 +212,7 @@ async function connectByHttp(
   if (status < 200 || status > 299) {
     const message = `The proxy refused the connection: ${status} ${statusText}`;
     const error = new HandshakeError(message, "proxy");
-    throw await readRefusal(error, head, bodyOf(head, rest, line), onTimeout);
+    throw await readRefusal(error, head, bodyOf(head, rest, line), deadline);
   }
   if (rest.length > 0) {
     throw new HandshakeError(

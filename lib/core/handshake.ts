@@ -561,12 +561,13 @@ export function lost(what: string): HandshakeError {
 
 // Header fields
 
-/** Checks that the caller's header fields do not contradict those of the handshake. */
+/** Checks header fields of the caller, which must not contradict those of the handshake. */
 export function checkExtraFields(headers: RawHeaders): void {
-  for (const field of headers) {
-    if (OWN_FIELDS.has(field[0].toLowerCase())) {
-      throw wrongType(`Cannot set the ${field[0]} header: the handshake writes it`);
+  for (const [name, value] of headers) {
+    if (OWN_FIELDS.has(name.toLowerCase())) {
+      throw wrongType(`Cannot set the ${name} header: the handshake writes it`);
     }
+    checkField(name, value);
   }
 }
 
@@ -619,8 +620,7 @@ function isConnectionField(name: string): boolean {
 /** Checks the caller's header fields and converts them for HTTP/2. */
 function http2Fields(headers: RawHeaders): [string, string][] {
   checkExtraFields(headers);
-  for (const [name, value] of headers) {
-    checkField(name, value);
+  for (const [name] of headers) {
     if (isConnectionField(name)) {
       throw wrongType(`Cannot set the ${name} header: HTTP/2 does not have it`);
     }

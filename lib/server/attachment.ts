@@ -4,15 +4,25 @@
  *
  * @module
  */
+import { handled } from "../abortable.ts";
 import type { WebSocketConnection } from "../connection/connection.ts";
 import { HandshakeError, wrongType, wrongValue } from "../core/error.ts";
+import type { RawHeaders } from "../core/header.ts";
 import { kindOf, type OptionNames, optionsWithout } from "../core/options.ts";
 import { pathOfTarget } from "../core/url.ts";
-import { LISTENING, reusableHeaders, SERVE_OPTIONS, type ServeOptions } from "./server.ts";
-import { hookFailed } from "./hooks.ts";
+import {
+  acceptOn,
+  LISTENING,
+  type RequestSource,
+  sendableHeaders,
+  SERVE_OPTIONS,
+  type ServeOptions,
+  setUp,
+} from "./server.ts";
+import { hookFailed } from "./refusal.ts";
 import { type Handler, type ServerStats, Sessions, type ShutdownOptions } from "./sessions.ts";
 import { makeInspectable } from "../inspect.ts";
-import type { Address } from "../transport.ts";
+import type { Address, Transport } from "../transport.ts";
 
 /** The options of `serve()` without those for listening, and without `limits`, which the HTTP server has. */
 export interface UpgradeOptions extends
@@ -53,28 +63,38 @@ export interface Attachment extends AsyncDisposable {
 
 export type Path<Request> = string | ((path: string, request: Request) => boolean) | undefined;
 
-/** Checks the options, and calls `listen`, which takes requests and returns a function that stops. */
+/** Serves a request with the handler, or refuses it with a fault. */
+export type TakeRequest = (asked: AskedTransport, fault?: HandshakeError) => void;
+
+/** A request that another HTTP parser has read, and the transport to answer it on. */
+export interface AskedTransport extends RequestSource {
+  /** Takes the transport. Throws if it was taken before. */
+  take(): Transport;
+  address: Address | undefined;
+}
+
+/**
+ * Checks the options, and calls `listen`, which takes requests and returns a function that stops.
+ *
+ * @param check Checks the header fields for all responses.
+ */
 export function attachTo(
   options: UpgradeOptions & { path?: Path<never> },
   handler: Handler,
-  listen: (
-    take: (
-      open: (
-        options: UpgradeOptions,
-        fault?: HandshakeError,
-      ) => Promise<WebSocketConnection>,
-      address: Address | undefined,
-    ) => void,
-  ) => () => void,
+  listen: (take: TakeRequest) => () => void,
+  check?: (headers: RawHeaders) => void,
 ): Attachment {
   checkPath(options.path);
   options.signal?.throwIfAborted();
-  const headers = reusableHeaders(options);
+  const headers = sendableHeaders(options);
+  check?.(headers);
   const sessions = new Sessions(options, handler);
-  const reusable = { ...options, headers, signal: sessions.signal };
-  const detach = listen((open, address) =>
-    sessions.take((fault) => open(reusable, fault), address)
-  );
+  const setup = handled(setUp({ ...options, signal: sessions.signal }, headers));
+  const detach = listen((asked, fault) => {
+    const open = async (refusal?: HandshakeError) =>
+      await acceptOn(asked.take(), setup, asked, refusal ?? fault);
+    sessions.take(open, asked.address);
+  });
   sessions.start(detach);
   const { connections, finished } = sessions;
   const shutdown = (options?: ShutdownOptions) => sessions.shutdown(options);

@@ -49,9 +49,8 @@ function originOf(text: string): string | undefined {
 export function checkOrigin(
   origin: string | undefined,
   url: () => URL,
-  allowed: Origins | undefined,
+  allowed: Origins,
 ): void {
-  if (allowed === undefined) return;
   const found = allowed === "same-origin"
     ? origin === undefined || isSameHost(origin, url())
     : allowed.some((one) =>

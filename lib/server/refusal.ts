@@ -1,5 +1,6 @@
 /**
- * Refuses handshakes, and answers plain HTTP requests. The connection ends after the response.
+ * Refuses handshakes, answers plain HTTP requests, and reports errors. The connection ends after the
+ * response.
  *
  * @module
  */
@@ -7,11 +8,57 @@ import { handled, onAbort } from "../abortable.ts";
 import type { Endpoint } from "../core/endpoint.ts";
 import { HandshakeError, wrongType } from "../core/error.ts";
 import { refusalHeaders } from "../core/handshake.ts";
+import type { RequestHead } from "../core/http1.ts";
+import { toRequest } from "../http.ts";
 import type { TransportReader } from "../opening.ts";
 import type { ConnectionOptions } from "../options.ts";
 import { Countdown } from "../timers.ts";
 import { kindOf } from "../core/options.ts";
-import { type Listeners, report } from "./hooks.ts";
+
+/** The callbacks that report errors. See `ServeOptions`. */
+export interface Listeners {
+  onError?: ((error: unknown) => void) | undefined;
+  onRefused?: ((error: HandshakeError, request?: Request) => void) | undefined;
+}
+
+export function report(
+  error: unknown,
+  { onError = (error: unknown) => console.error(error) }: Listeners,
+): void {
+  call(() => onError(error), (second) => console.error(second));
+}
+
+export function reportRefused(
+  error: HandshakeError,
+  request: Request | undefined,
+  listeners: Listeners,
+): void {
+  const { onRefused } = listeners;
+  if (onRefused === undefined) return;
+  call(() => onRefused(error, request), (thrown) => report(thrown, listeners));
+}
+
+/** Makes the Request of a head, or returns undefined if the head has no Request. */
+export function requestOf(head: RequestHead | undefined, secure: boolean): Request | undefined {
+  try {
+    return head && toRequest(head, secure);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Calls a listener. An asynchronous listener is not waited for, but its rejection is handled. */
+function call(listener: () => unknown, onThrown: (error: unknown) => void): void {
+  try {
+    Promise.resolve(listener()).catch(onThrown);
+  } catch (error) {
+    onThrown(error);
+  }
+}
+
+export function hookFailed(cause: unknown): HandshakeError {
+  return new HandshakeError("A hook of the server failed", "hook-failed", { status: 500, cause });
+}
 
 interface Answer {
   /** The head; empty over HTTP/2. */

@@ -5,9 +5,9 @@
  * @module
  */
 import { HandshakeError } from "../core/error.ts";
-import { Endpoint } from "../core/endpoint.ts";
+import type { Endpoint } from "../core/endpoint.ts";
 import { checkExtraFields } from "../core/handshake.ts";
-import { checkField, type RawHeaders } from "../core/header.ts";
+import type { RawHeaders } from "../core/header.ts";
 import { HEAD_LIMITS, type HeadLimits } from "../core/http1.ts";
 import { formatAuthority, requestUrl } from "../core/url.ts";
 import {
@@ -31,11 +31,18 @@ import {
   type ConnectionOptions,
 } from "../options.ts";
 import type { Address, Listener, ListenOptions, TlsServeOptions, Transport } from "../transport.ts";
-import { type Deadline, Opening, TransportReader, withDeadline } from "../opening.ts";
+import {
+  causeOf,
+  type Deadline,
+  Opening,
+  type OpeningInit,
+  READ_AHEAD,
+  TransportReader,
+  withDeadline,
+} from "../opening.ts";
 import { addressText, makeInspectable } from "../inspect.ts";
-import { hook, hookFailed, reportRefused, requestOf } from "./hooks.ts";
 import { checkOrigin, checkOrigins } from "./origin.ts";
-import { Refusal, refuse } from "./refusal.ts";
+import { hookFailed, Refusal, refuse, reportRefused, requestOf } from "./refusal.ts";
 import { type Handler, type ServerStats, Sessions, type ShutdownOptions } from "./sessions.ts";
 
 /** Options of {@linkcode serve}. */
@@ -281,29 +288,21 @@ class RunningServer implements Server {
     const { hostname = "127.0.0.1", port = 0, unix, reusePort, tls, openTimeout, signal } =
       this.#options;
     signal?.throwIfAborted();
+    const sessions = this.#sessions;
     const provider = this.#options.provider ?? await defaultProvider();
-    const headers = reusableHeaders(this.#options);
-    const options = {
-      ...this.#options,
-      headers,
-      provider,
-      signal: this.#sessions.signal,
-    };
+    const headers = sendableHeaders(this.#options);
+    const options = { ...this.#options, provider, signal: sessions.signal };
+    const setup = await setUp(options, headers);
     const place: ListenOptions = {
       ...{ hostname, port, unix, reusePort, tls, handshakeTimeout: openTimeout },
-      onError: (error) => this.#sessions.report(error),
-      admit: (address) => this.#sessions.admit(address),
+      onError: (error) => sessions.report(error),
+      admit: (address) => sessions.admit(address),
     };
     this.#listener = await provider.listen(place, (transport) => {
-      this.#sessions.take(
-        (fault) =>
-          fault === undefined
-            ? acceptOn(transport, options)
-            : refuseUnread(transport, options, fault),
-        transport.remoteAddress,
-      );
+      const open = (fault?: HandshakeError) => acceptOn(transport, setup, undefined, fault);
+      sessions.take(open, transport.remoteAddress);
     });
-    this.#sessions.start(() => this.#listener.close());
+    sessions.start(() => this.#listener.close());
   }
 
   shutdown(options?: ShutdownOptions): Promise<void> {
@@ -316,11 +315,24 @@ class RunningServer implements Server {
 }
 
 /** Checks and reads the header fields for all responses, which an iterator yields only once. */
-export function reusableHeaders(options: Pick<ServeOptions, "headers">): [string, string][] {
+export function sendableHeaders(options: Pick<ServeOptions, "headers">): RawHeaders {
   const headers = toRawHeaders(options.headers);
   checkExtraFields(headers);
-  for (const [name, value] of headers) checkField(name, value);
   return headers;
+}
+
+/** The options of a server, which were checked and completed for all of its connections. */
+export interface Setup extends OpeningInit {
+  options: ServeOptions;
+  headers: RawHeaders;
+}
+
+export async function setUp(options: ServeOptions, headers: RawHeaders): Promise<Setup> {
+  const { textCodec } = options.provider ?? await defaultProvider();
+  const extensions = await extensionsOf(options, false);
+  // The fields are sent as the web's Headers have them, also without `onResponse`.
+  const sent = headers.length === 0 ? headers : [...toHeaders(headers)];
+  return { options, headers: sent, extensions, limits: options.limits, textCodec };
 }
 
 /**
@@ -335,137 +347,178 @@ export async function accept(
   options: Omit<ServeOptions, "hostname" | "port" | "unix" | "reusePort" | "tls"> = {},
 ): Promise<WebSocketConnection> {
   checkKnown("accept()", options, ACCEPT_OPTIONS);
-  const headers = reusableHeaders(options);
-  return await acceptOn(fromStreams(transport), { ...options, headers });
-}
-
-/** Like {@linkcode accept}. The options are checked, and another parser may have read the request. */
-export async function acceptOn(
-  transport: Transport,
-  options: ServeOptions,
-  source?: RequestSource,
-): Promise<WebSocketConnection> {
-  const asked: Asked = { reader: new TransportReader(transport), source };
-  try {
-    return await withDeadline(options, (deadline) => open(asked, options, deadline));
-  } catch (thrown) {
-    const error = refusalOf(thrown, options);
-    const { reader, endpoint = new Endpoint("server"), request } = asked;
-    if (options.onRefused !== undefined) {
-      const { secure = false } = transport;
-      reportRefused(error, request ?? requestOf(endpoint.request, secure), options);
-    }
-    await refuse(reader, endpoint, error, options, source?.respond);
-    throw thrown;
-  }
-}
-
-async function refuseUnread(
-  transport: Transport,
-  options: ServeOptions,
-  fault: HandshakeError,
-): Promise<never> {
-  const reader = new TransportReader(transport);
-  reportRefused(fault, undefined, options);
-  await refuse(reader, new Endpoint("server"), fault, options);
-  throw fault;
+  const headers = sendableHeaders(options);
+  return await acceptOn(fromStreams(transport), setUp(options, headers));
 }
 
 /** A request whose head another HTTP parser has read. Internal. */
 export interface RequestSource {
   /** Gives the head to the endpoint. A `HandshakeError` that it throws is answered. */
   give(endpoint: Endpoint): void;
+  /** Throws a `HandshakeError` if the server cannot accept the request. */
+  check(): void;
   /** Sends the head of the response. By default, it is written to the transport. */
   respond?(endpoint: Endpoint): void;
+  /** An additional argument for the hooks. */
+  incoming?: unknown;
 }
 
-interface Asked {
-  readonly reader: TransportReader;
-  readonly source: RequestSource | undefined;
-  endpoint?: Endpoint;
-  request?: Request;
-}
-
-function refusalOf(thrown: unknown, { signal }: ServeOptions): HandshakeError {
-  if (thrown instanceof HandshakeError) return thrown;
-  if (!signal?.aborted || thrown !== signal.reason) return hookFailed(thrown);
-  return new HandshakeError("The handshake was aborted", "shutdown", { cause: thrown });
-}
-
-/** Reads the request. Returns the fault of a malformed request that `onRequest` may still see. */
-async function readRequest(
-  opening: Opening,
-  reader: TransportReader,
-): Promise<HandshakeError | undefined> {
-  try {
-    await opening.next(reader);
-  } catch (error) {
-    const isShown = opening.endpoint.request !== undefined && error instanceof HandshakeError &&
-      error.status !== 413;
-    if (!isShown) throw error;
-    return error;
-  }
-}
-
-async function open(
-  asked: Asked,
-  options: ServeOptions,
-  deadline: Deadline,
+/**
+ * Reads a request, checks it and answers it. The options are checked, and another parser may have read
+ * the request.
+ *
+ * @param fault The error to refuse the request with, without reading it.
+ */
+export async function acceptOn(
+  transport: Transport,
+  given: Setup | Promise<Setup>,
+  source?: RequestSource,
+  fault?: HandshakeError,
 ): Promise<WebSocketConnection> {
-  const { reader, source } = asked;
-  const { limits, onRequest, selectProtocol, onResponse } = options;
-  const { textCodec } = options.provider ?? await defaultProvider();
-  const extensions = await extensionsOf(options, false);
-  const opening = new Opening("server", { extensions, limits, options, textCodec });
-  const endpoint = asked.endpoint = opening.endpoint;
-  source?.give(endpoint);
-  const fault = await readRequest(opening, reader);
-  const head = endpoint.request!;
-  const { secure = false } = reader.transport;
-  const request = () => asked.request ??= toRequest(head, secure);
-  // The client may leave while a hook is waited for.
-  const wait = <T>(run: () => T | Promise<T>): Promise<T> => {
-    reader.watch((lost) => deadline.giveUp(lost));
-    deadline.throwIfPassed();
-    return hook(run);
-  };
-  if (onRequest !== undefined) {
-    // Make the Request outside of the hook, so that its errors do not count as errors of the hook.
-    const made = request();
-    const refusal = await wait(async () => {
-      const response = await onRequest(made);
-      return response === undefined ? undefined : new Refusal(response, endpoint);
-    });
-    if (refusal !== undefined) throw refusal;
-  }
-  if (fault !== undefined) throw fault;
-  const { origin, protocols } = endpoint.offer!;
-  checkOrigin(origin, () => requestUrl(head, secure), options.origins);
-  const protocol = selectProtocol === undefined
-    ? commonProtocol(protocols, options.protocols)
-    : await wait(() => selectProtocol(protocols, request())) ?? "";
-  let headers: RawHeaders = toRawHeaders(options.headers);
-  if (headers.length > 0 || onResponse !== undefined) {
-    const fields = toHeaders(headers);
-    if (onResponse !== undefined) await wait(() => onResponse(fields, request()));
-    headers = [...fields];
-  }
-  // The hooks may have taken longer than `openTimeout`, or longer than the client waited.
-  deadline.throwIfPassed();
-  let bytes: Uint8Array;
+  let setup: Setup;
   try {
-    bytes = endpoint.send({ type: "accept", protocol, headers });
-  } catch (cause) {
-    throw hookFailed(cause);
+    setup = given instanceof Promise ? await given : given;
+  } catch (error) {
+    // The platform does not support an option.
+    transport.destroy();
+    throw error;
   }
-  if (source?.respond === undefined) reader.transport.write([bytes]);
-  else source.respond(endpoint);
-  return opening.connect(reader, { secure, webRequest: asked.request });
+  const opening = new ServerOpening(transport, setup, source);
+  try {
+    return await withDeadline(setup.options, (deadline) => opening.open(deadline, fault));
+  } catch (thrown) {
+    await opening.refuse(thrown);
+    throw thrown;
+  }
+}
+
+type Answer = Response | void | undefined;
+
+/** The hooks of `ServeOptions`, with the additional argument of `attach()`. */
+interface Hooks {
+  onRequest?: (request: Request, incoming?: unknown) => Answer | Promise<Answer>;
+  selectProtocol?: (
+    offered: readonly string[],
+    request: Request,
+    incoming?: unknown,
+  ) => string | undefined | void;
+  onResponse?: (headers: Headers, request: Request, incoming?: unknown) => void | Promise<void>;
+}
+
+/** The opening handshake of one connection. */
+class ServerOpening extends Opening {
+  readonly #reader: TransportReader;
+  readonly #setup: Setup;
+  readonly #source: RequestSource | undefined;
+  #request: Request | undefined;
+
+  constructor(transport: Transport, setup: Setup, source: RequestSource | undefined) {
+    super("server", setup);
+    this.#reader = new TransportReader(transport, READ_AHEAD);
+    this.#setup = setup;
+    this.#source = source;
+  }
+
+  get #secure(): boolean {
+    return this.#reader.transport.secure === true;
+  }
+
+  #webRequest(): Request {
+    return this.#request ??= toRequest(this.endpoint.request!, this.#secure);
+  }
+
+  async open(deadline: Deadline, fault?: HandshakeError): Promise<WebSocketConnection> {
+    const endpoint = this.endpoint;
+    const reader = this.#reader;
+    const source = this.#source;
+    source?.give(endpoint);
+    if (fault !== undefined) throw fault;
+    source?.check();
+    let malformed: HandshakeError | undefined;
+    try {
+      while (!endpoint.readRequest()) endpoint.receive(await reader.read());
+    } catch (thrown) {
+      const error = causeOf(thrown);
+      // `onRequest` may still see a wrong request whose head could be read.
+      const isShown = endpoint.request !== undefined && error instanceof HandshakeError &&
+        error.status !== 413;
+      if (!isShown) throw error;
+      malformed = error;
+    }
+    const { onRequest, selectProtocol, onResponse }: Hooks = this.#setup.options;
+    const { origins, protocols: ours = [] } = this.#setup.options;
+    if (onRequest !== undefined) {
+      // Make the Request outside of the hook, so that its errors do not count as errors of the hook.
+      const request = this.#webRequest();
+      const refusal = await this.#callHook(deadline, async () => {
+        const response = await onRequest(request, source?.incoming);
+        return response === undefined ? undefined : new Refusal(response, endpoint);
+      });
+      if (refusal !== undefined) throw refusal;
+    }
+    if (malformed !== undefined) throw malformed;
+    const { origin, protocols: theirs } = endpoint.offer!;
+    if (origins !== undefined) {
+      checkOrigin(origin, () => requestUrl(endpoint.request!, this.#secure), origins);
+    }
+    let protocol = "";
+    if (selectProtocol !== undefined) {
+      const select = () => selectProtocol(theirs, this.#webRequest(), source?.incoming);
+      protocol = await this.#callHook(deadline, select) ?? "";
+    } else if (ours.length > 0 && theirs.length > 0) protocol = commonProtocol(theirs, ours);
+    let { headers } = this.#setup;
+    if (onResponse !== undefined) {
+      const fields = toHeaders(headers);
+      const respond = () => onResponse(fields, this.#webRequest(), source?.incoming);
+      await this.#callHook(deadline, respond);
+      headers = [...fields];
+    }
+    // The hooks may have taken longer than `openTimeout`, or longer than the client waited.
+    deadline.throwIfPassed();
+    let bytes: Uint8Array;
+    try {
+      bytes = endpoint.send({ type: "accept", protocol, headers });
+    } catch (cause) {
+      throw hookFailed(cause);
+    }
+    if (source?.respond === undefined) reader.transport.write([bytes]);
+    else source.respond(endpoint);
+    return this.connect(reader, this.#secure, this.#request);
+  }
+
+  /** @throws {HandshakeError} If the hook throws or rejects ("hook-failed", status 500). */
+  async #callHook<T>(deadline: Deadline, hook: () => T | Promise<T>): Promise<T> {
+    // The client may leave in the meantime.
+    this.#reader.watch((lost) => deadline.giveUp(lost));
+    deadline.throwIfPassed();
+    try {
+      return await hook();
+    } catch (cause) {
+      throw hookFailed(cause);
+    }
+  }
+
+  /** Answers with what was thrown, and waits until the transport is gone. */
+  async refuse(thrown: unknown): Promise<void> {
+    const { endpoint } = this;
+    const { options } = this.#setup;
+    const { signal, onRefused } = options;
+    let error = thrown;
+    if (!(error instanceof HandshakeError)) {
+      error = signal?.aborted && thrown === signal.reason
+        ? new HandshakeError("The handshake was aborted", "shutdown", { cause: thrown })
+        : hookFailed(thrown);
+    }
+    if (onRefused !== undefined) {
+      const request = this.#request ?? requestOf(endpoint.request, this.#secure);
+      reportRefused(error as HandshakeError, request, options);
+    }
+    await refuse(this.#reader, endpoint, error as HandshakeError, options, this.#source?.respond);
+  }
 }
 
 /** Returns the common subprotocol whose positions in both lists have the lowest sum. */
-function commonProtocol(theirs: readonly string[], ours: readonly string[] = []): string {
-  if (ours.length === 0 || theirs.length === 0) return "";
+function commonProtocol(theirs: readonly string[], ours: readonly string[]): string {
   const rank = (protocol: string) => ours.indexOf(protocol) + theirs.indexOf(protocol);
   const common = ours.filter((protocol) => theirs.includes(protocol));
   return common.sort((a, b) => rank(a) - rank(b))[0] ?? "";

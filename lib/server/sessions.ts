@@ -8,7 +8,7 @@ import { CloseCode, type CloseInfo } from "../core/close.ts";
 import { HandshakeError, type HandshakeErrorCode, invalidState, wrongType } from "../core/error.ts";
 import { checkKnown, checkNumber, type OptionNames } from "../core/options.ts";
 import { ipBytes } from "../core/url.ts";
-import { type Listeners, report } from "./hooks.ts";
+import { type Listeners, report } from "./refusal.ts";
 import { onAbort } from "../abortable.ts";
 import { driverOf, type WebSocketConnection } from "../connection/connection.ts";
 import type { Address } from "../transport.ts";
