@@ -9,6 +9,7 @@ import { readFileSync } from "node:fs";
 import process from "node:process";
 import { createInterface, type Interface } from "node:readline";
 import { parseArgs } from "node:util";
+import { printable } from "./inspect.ts";
 import { connect, type ConnectOptions, VERSION } from "./client/client.ts";
 import type { WebSocketConnection } from "./connection/connection.ts";
 import { HandshakeError, type WebSocketError } from "./core/error.ts";
@@ -409,18 +410,6 @@ class Terminal {
     // A pending read of the terminal would keep the process running.
     process.stdin.destroy();
   }
-}
-
-/** Escapes control characters, and characters that are invisible or change the order of the text. */
-function printable(text: string): string {
-  return text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (character) => {
-    const code = character.codePointAt(0)!;
-    if (character === "\n") return "\\n";
-    if (character === "\t") return "\\t";
-    const digits = code.toString(16);
-    if (code < 0x100) return `\\x${digits.padStart(2, "0")}`;
-    return code < 0x10000 ? `\\u${digits.padStart(4, "0")}` : `\\u{${digits}}`;
-  });
 }
 
 function hexadecimal(bytes: Uint8Array): string {

@@ -55,3 +55,15 @@ export function addressText(address: Address | undefined): string | undefined {
   if (address === undefined || address.transport === "unix") return address?.path;
   return formatAuthority(address.hostname, address.port);
 }
+
+/** Escapes control characters, and characters that are invisible or change the order of the text. */
+export function printable(text: string): string {
+  return text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (character) => {
+    const code = character.codePointAt(0)!;
+    if (character === "\n") return "\\n";
+    if (character === "\t") return "\\t";
+    const digits = code.toString(16);
+    if (code < 0x100) return `\\x${digits.padStart(2, "0")}`;
+    return code < 0x10000 ? `\\u${digits.padStart(4, "0")}` : `\\u{${digits}}`;
+  });
+}

@@ -64,7 +64,7 @@ const DEPENDS_ON_RUNTIME: Readonly<Record<string, readonly string[]>> = {
     "websocket_stream_server",
     "websocket_stream_table",
   ],
-  processes: ["cli", "connection_process", "deflate_process", "faults/cli", "kill"],
+  processes: ["cli", "diagnostics", "connection_process", "deflate_process", "faults/cli", "kill"],
   "conformance, one level": ["conformance_socket"],
   simulation: ["simulation"],
 };

@@ -217,9 +217,9 @@ describe("The imports of the library", () => {
     assert.deepEqual(broken(core, (to) => !to.startsWith("lib/core/")), []);
   });
 
-  it("A runtime's adapter imports the transport contract, waiting, the core and built-in modules", () => {
+  it("A runtime's adapter imports its contracts, waiting, printing, the core and built-in modules", () => {
     const allowed =
-      /^lib\/((?:abortable|transport|transport_base|timers)\.ts$|core\/|runtime\/)|^node:|^bun$/;
+      /^lib\/((?:abortable|diagnostics|inspect|transport|transport_base|timers)\.ts$|core\/|runtime\/)|^node:|^bun$/;
     assert.deepEqual(broken(runtime, (to) => !allowed.test(to)), []);
   });
 

@@ -4,6 +4,7 @@
  * @module
  */
 import { onAbort } from "../abortable.ts";
+import { diagnostics } from "../diagnostics.ts";
 import { type ByteDuplex, fromStreams } from "../byte_streams.ts";
 import type { WebSocketConnection } from "../connection/connection.ts";
 import { addToMessage, HandshakeError, wrongType } from "../core/error.ts";
@@ -147,6 +148,7 @@ export async function connectWith(
       });
     });
   } catch (error) {
+    diagnostics?.failed(urlText(target), error);
     if (error instanceof HandshakeError) addToMessage(error, ` (${urlText(target)})`);
     throw error;
   }

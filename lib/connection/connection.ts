@@ -16,6 +16,7 @@ import { checkKnown } from "../core/options.ts";
 import { randomPayload } from "../core/mask.ts";
 import type { Message } from "../core/message.ts";
 import { requestUrl } from "../core/url.ts";
+import { type ConnectionListener, diagnostics } from "../diagnostics.ts";
 import { Driver, type DriverInit } from "./driver.ts";
 import { type ResponseInfo, toRequest, toResponseInfo } from "../http.ts";
 import { addressText, makeInspectable, withoutSecrets } from "../inspect.ts";
@@ -150,7 +151,9 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
     this.#responseHead = init.response;
     this.#secure = init.secure;
     this.#request = init.webRequest;
-    this.#driver = new Driver(init);
+    const listener = diagnostics?.listen(init);
+    this.#driver = new Driver(listener === undefined ? init : { ...init, listener });
+    if (listener !== undefined) this.#tell(listener);
   }
 
   /** The negotiated subprotocol, or an empty string. */
@@ -413,6 +416,15 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
   /** Closes with 1000 and waits for the end. Called by `await using`. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close({ closeCode: CloseCode.Normal });
+  }
+
+  #tell(listener: ConnectionListener): void {
+    const { closing } = this.#driver;
+    listener.opened(this);
+    closing.whenEnded((error) => {
+      const { received = { closeCode: CloseCode.Abnormal, reason: "" } } = closing;
+      listener.ended(this, received, error);
+    });
   }
 
   #state(): object {

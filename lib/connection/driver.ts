@@ -16,6 +16,7 @@ import { MAX_MESSAGE_SIZE } from "../core/message.ts";
 import { Protocol, type ProtocolOptions } from "../core/protocol.ts";
 import type { TextCodec } from "../core/utf8.ts";
 import type { ConnectionOptions, ConnectionStats } from "../options.ts";
+import { type ConnectionListener, diagnostics } from "../diagnostics.ts";
 import { Receiver, type ReceiverHost } from "./receiver.ts";
 import { Sender, type WritingMachine } from "./sender.ts";
 import type { Transport, TransportHandlers } from "../transport.ts";
@@ -52,11 +53,15 @@ export interface DriverInit {
   activeExtensions?: readonly Extension[];
   /** Encodes and decodes text. By default, TextEncoder and TextDecoder. */
   textCodec?: TextCodec;
+  /** Listens for the log and the channels of the platform. */
+  listener?: ConnectionListener;
   /** The protocol machine, or a native WebSocket. By default, a new `Protocol`. */
   machine?: Machine;
 }
 
 export interface MachineHost {
+  /** Listens for the log of the platform. */
+  readonly listener: ConnectionListener | undefined;
   pump(): void;
   /** Fails the connection because a callback of the application has thrown. */
   failThrown(error: unknown): void;
@@ -72,9 +77,13 @@ export function protocolOptions(
   },
   host: () => MachineHost,
 ): Omit<ProtocolOptions, "extensions"> {
+  const seen = onFrame && guarded(onFrame, (error) => host().failThrown(error));
   return {
     ...{ maxMessageSize, maxFrameSize, textCodec, allocate },
-    onFrame: onFrame && guarded(onFrame, (error) => host().failThrown(error)),
+    onFrame: !diagnostics?.logsFrames ? seen : (direction, frame) => {
+      host().listener?.onFrame(direction, frame);
+      seen?.(direction, frame);
+    },
     ownsInput: true,
     onReady: isExtended ? () => host().pump() : undefined,
   };
@@ -87,6 +96,7 @@ export class Driver
   readonly receiver: Receiver;
   readonly sender: Sender;
   readonly closing: Closing;
+  readonly listener: ConnectionListener | undefined;
   readonly keepalive: Keepalive | undefined;
   readonly #maxControlFrames: number | undefined;
   #controlRate: ControlRate | undefined;
@@ -103,6 +113,7 @@ export class Driver
     const { transport, takeOver, options } = init;
     const { pingInterval = 20_000, pingTimeout = 20_000, closeTimeout = 10_000 } = options;
     this.transport = transport;
+    this.listener = init.listener;
     this.machine = init.machine ?? this.#makeProtocol(init);
     this.#maxControlFrames = options.maxControlFramesPerSecond;
     this.closing = new Closing(this, closeTimeout);

@@ -16,6 +16,7 @@ import {
   type TLSSocket,
 } from "node:tls";
 import { onAbort } from "../abortable.ts";
+import { setDiagnostics } from "../diagnostics.ts";
 import { failure, HandshakeError, wrongType, wrongValue } from "../core/error.ts";
 import { type TextCodec, webTextCodec } from "../core/utf8.ts";
 import { Countdown } from "../timers.ts";
@@ -30,6 +31,7 @@ import type {
   Tunnel,
 } from "../transport.ts";
 import { tcpAddress } from "../transport_base.ts";
+import { platformDiagnostics } from "./diagnostics.ts";
 import { DuplexTransport } from "./node_duplex.ts";
 
 interface Ends {
@@ -382,6 +384,8 @@ export const nodeTextCodec: TextCodec = {
 
   encodeInto: (text, target, offset) => utf8Write.call(target, text, offset),
 };
+
+setDiagnostics(platformDiagnostics);
 
 export const nodeProvider: TransportProvider = {
   connect: (options) => dial(options),

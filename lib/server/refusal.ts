@@ -9,6 +9,7 @@ import type { Endpoint } from "../core/endpoint.ts";
 import { HandshakeError, wrongType } from "../core/error.ts";
 import { refusalHeaders } from "../core/handshake.ts";
 import type { RequestHead } from "../core/http1.ts";
+import { diagnostics } from "../diagnostics.ts";
 import { toRequest } from "../http.ts";
 import type { TransportReader } from "../opening.ts";
 import type { ConnectionOptions } from "../options.ts";
@@ -34,6 +35,7 @@ export function reportRefused(
   listeners: Listeners,
 ): void {
   const { onRefused } = listeners;
+  diagnostics?.refused(error, request);
   if (onRefused === undefined) return;
   call(() => onRefused(error, request), (thrown) => report(thrown, listeners));
 }

@@ -23,6 +23,7 @@ import {
 import { type ByteDuplex, fromStreams } from "../byte_streams.ts";
 import type { WebSocketConnection } from "../connection/connection.ts";
 import { defaultProvider, extensionsOf } from "../platform.ts";
+import { diagnostics } from "../diagnostics.ts";
 import { toHeaders, toRawHeaders, toRequest } from "../http.ts";
 import {
   checkNotEmpty,
@@ -509,7 +510,7 @@ class ServerOpening extends Opening {
         ? new HandshakeError("The handshake was aborted", "shutdown", { cause: thrown })
         : hookFailed(thrown);
     }
-    if (onRefused !== undefined) {
+    if (onRefused !== undefined || diagnostics?.wantsRefused) {
       const request = this.#request ?? requestOf(endpoint.request, this.#secure);
       reportRefused(error as HandshakeError, request, options);
     }

@@ -1,0 +1,186 @@
+/** The log of NODE_DEBUG and SLUICE_DEBUG, and the channels of node:diagnostics_channel. */
+import { describe } from "node:test";
+import assert from "node:assert/strict";
+import { subscribe, unsubscribe } from "node:diagnostics_channel";
+import process from "node:process";
+import { connect, serve } from "../mod.ts";
+import { pair } from "../lib/testing.ts";
+import { it, notApplicable } from "./it.ts";
+import { type ChildOptions, readSource, withPrograms } from "./programs.ts";
+import { rejection } from "./support.ts";
+
+const IS_DENO = process.versions.deno !== undefined;
+
+/** What a program logs, without what is another thing in each run. */
+async function logOf(program: string, options: ChildOptions): Promise<string[]> {
+  let log = "";
+  await withPrograms(async (start) => {
+    const child = await start("program.mts", program, options);
+    assert.equal(await child.exited, 0, child.stderr);
+    log = child.stderr;
+  });
+  return linesOf(log);
+}
+
+function linesOf(log: string): string[] {
+  return log.trim().split("\n").filter((line) => line.startsWith("SLUICE ")).map((line) =>
+    line.replace(/^SLUICE \d+/, "SLUICE").replace(/127\.0\.0\.1:\d+/g, "127.0.0.1:PORT")
+      .replace(/(-Key|-Accept): [^;]+/g, "$1: KEY")
+  );
+}
+
+const ON = { NODE_DEBUG: "http,sluice", SLUICE_DEBUG: "" };
+
+describe("The log", () => {
+  it("The log is what docs/guides/debugging.md shows", async () => {
+    const page = await readSource("docs/guides/debugging.md");
+    const [, program, shown] = page.match(
+      /```ts\n\/\/ hello\.ts\n([^]*?)```\n\n```console\n([^]*?)```/,
+    )!;
+    const free = program.replace("port: 8080", "port: 0").replace(
+      /"ws:\/\/ada:pass@127\.0\.0\.1:8080([^"]*)"/,
+      "`ws://ada:pass@127.0.0.1:${server.port}$1`",
+    );
+    const lines = await logOf(free, { env: ON });
+    // Both ends are in one process, and which of them is told first may differ.
+    assert.deepEqual(lines.toSorted(), linesOf(shown).toSorted());
+    assert.ok(lines.length > 15);
+  });
+
+  it("The log hides credentials, escapes control characters, and is one line each", async () => {
+    const lines = await logOf(
+      `import { connect, serve } from "sluice";
+      const server = await serve({ port: 0, origins: [null] }, async (ws) => {
+        for await (const message of ws) await ws.send(message);
+      });
+      const { port } = server;
+      const secrets = { Cookie: "a=hush", "X-Token": "hush", "Proxy-Authorization": "hush" };
+      const ws = await connect(\`ws://hush:hush@127.0.0.1:\${port}/a?token=hush&hush\`, { headers: secrets });
+      await ws.send("a\\nb\\u001b[31m\\u202e\\u0085");
+      await ws.receive();
+      await ws.send(new Uint8Array(100));
+      await ws.receive();
+      await ws.send("x".repeat(1000));
+      await ws.receive();
+      const options = { origin: "https://evil.example" };
+      await connect(\`ws://hush:hush@127.0.0.1:\${port}/b?token=hush\`, options).catch(() => {});
+      ws.terminate();
+      await server.shutdown();`,
+      { env: { NODE_DEBUG: "", SLUICE_DEBUG: "1" } },
+    );
+    const log = lines.join("\n");
+    assert.doesNotMatch(log, /hush/);
+    assert.match(log, /request GET \/a\?token=\(hidden\)&\(hidden\);/);
+    assert.match(log, /Cookie: \(hidden\); X-Token: \(hidden\)/);
+    assert.match(log, /out text 13 bytes: "a\\nb\\x1b\[31m\\u202e\\x85"/);
+    assert.match(log, /out binary 100 bytes: (?:00 ){16}\.\.\./);
+    assert.match(log, /out text 1000 bytes: "x{80}"\.\.\./);
+    assert.match(
+      log,
+      /SLUICE: refused GET http:\/\/127\.0\.0\.1:PORT\/b\?token=\(hidden\) with 403/,
+    );
+    assert.match(
+      log,
+      /SLUICE: cannot connect to ws:\/\/127\.0\.0\.1:PORT\/b: HandshakeError \(status\)/,
+    );
+    assert.match(log, /failed: WebSocketError \(terminated\): The connection was terminated/);
+    // deno-lint-ignore no-control-regex
+    assert.doesNotMatch(log, /[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]/);
+  });
+
+  const program = `import { pair } from "sluice/testing";
+    const [client] = await pair();
+    await client.close();`;
+
+  for (
+    const env of [{ NODE_DEBUG: "", SLUICE_DEBUG: "" }, {
+      NODE_DEBUG: "sluic,slu",
+      SLUICE_DEBUG: "0",
+    }]
+  ) {
+    it(`The log is off with ${JSON.stringify(env)}`, async () => {
+      assert.deepEqual(await logOf(program, { env }), []);
+    });
+  }
+
+  it("Without the permission to read the variable, the log is off, and Deno does not ask", {
+    skip: IS_DENO ? false : notApplicable("only Deno has permissions"),
+  }, async () => {
+    const options = { env: ON, flags: ["--deny-env"] };
+    assert.deepEqual(await logOf(program, options), []);
+  });
+});
+
+/** The names of the channels that were told of something while a function ran, with the messages. */
+async function told(run: () => Promise<unknown>): Promise<[name: string, message: unknown][]> {
+  const messages: [string, unknown][] = [];
+  const names = [
+    "connection.open",
+    "connection.close",
+    "connection.error",
+    "server.refused",
+    "client.failed",
+  ];
+  const listen = (message: unknown, name: string | symbol) =>
+    messages.push([String(name), message]);
+  for (const name of names) subscribe(`sluice.${name}`, listen);
+  await run();
+  for (const name of names) unsubscribe(`sluice.${name}`, listen);
+  return messages;
+}
+
+describe("The channels", () => {
+  it("Both ends of a connection are told of, and how they ended", async () => {
+    let ends: unknown[] = [];
+    const messages = await told(async () => {
+      const [client, server] = ends = await pair();
+      await (client as typeof server).close({ closeCode: 4000, reason: "bored" });
+      await server.closed;
+    });
+    assert.deepEqual(messages.map(([name]) => name).sort(), [
+      "sluice.connection.close",
+      "sluice.connection.close",
+      "sluice.connection.open",
+      "sluice.connection.open",
+    ]);
+    for (const [name, message] of messages) {
+      const { connection, ...rest } = message as { connection: unknown };
+      assert.ok(ends.includes(connection));
+      const isClose = name === "sluice.connection.close";
+      assert.deepEqual(rest, isClose ? { closeCode: 4000, reason: "bored" } : {});
+    }
+  });
+
+  it("A connection that fails is an error and a close", async () => {
+    const messages = await told(async () => {
+      const [client, server] = await pair();
+      client.terminate();
+      await rejection(server.closed);
+      await rejection(client.closed);
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    });
+    const ended = messages.filter(([name]) => name !== "sluice.connection.open");
+    assert.deepEqual(ended.map(([name]) => name).sort(), [
+      "sluice.connection.close",
+      "sluice.connection.close",
+      "sluice.connection.error",
+      "sluice.connection.error",
+    ]);
+  });
+
+  it("A refused handshake is told of by the server and by the client", async () => {
+    const messages = await told(async () => {
+      const server = await serve({ port: 0, origins: [null] }, () => {});
+      await rejection(connect(server.url!, { origin: "https://evil.example" }));
+      await server.shutdown();
+    });
+    assert.deepEqual(messages.map(([name]) => name), [
+      "sluice.server.refused",
+      "sluice.client.failed",
+    ]);
+    const [[, refused], [, failed]] = messages as [string, { error: { code: string } }][];
+    assert.equal(refused.error.code, "origin");
+    assert.ok((refused as unknown as { request: unknown }).request instanceof Request);
+    assert.equal(failed.error.code, "status");
+  });
+});
