@@ -23,7 +23,7 @@
  * (`--connections 1000`), `idle` looks at the memory of `--connections` (5000).
  *
  * `deno task bench report [RUNTIME...] [--rounds 3] [--seconds 0.6]` runs all of it, writes
- * bench/results/ and what is made from it: the chart, bench/RESULTS.md and the table of the README.
+ * bench/results/ and what is made from it: the charts, bench/RESULTS.md and the table of the README.
  * `render` makes these anew, `render --check` fails where they say something else. `guard` fails
  * where small messages on Node are echoed at less than twice the rate of ws.
  *

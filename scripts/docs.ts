@@ -7,13 +7,17 @@ import config from "../deno.json" with { type: "json" };
 import { checkBlocks } from "./docs/blocks.ts";
 import { checkLinks } from "./docs/links.ts";
 import { checkReference } from "./docs/reference.ts";
+import { checkSite } from "./docs/site.ts";
 import { knownNames, readArguments, UsageError, withoutSeparator } from "./arguments.ts";
 import { ROOT, run } from "./process.ts";
 
 const SITE = "site";
 const API = ".cache/docs/api";
-/** Is there while the site is built: elsewhere the page is bench/RESULTS.md. */
-const MEASUREMENTS = new URL("docs/measurements.md", ROOT);
+/** Pages that exist only while the site is built, each with its text. */
+const MADE: Record<string, () => Promise<string>> = {
+  "docs/measurements.md": measurements,
+  "docs/results.md": results,
+};
 
 async function build(): Promise<void> {
   const entries = Object.values(config.exports);
@@ -21,13 +25,16 @@ async function build(): Promise<void> {
   await Deno.mkdir(new URL(".cache/docs/", ROOT), { recursive: true });
   await deno("doc", "-q", "--html", "--name=Sluice", `--output=${API}`, ...entries);
   await Deno.writeTextFile(new URL(".cache/docs/api.json", ROOT), JSON.stringify(await apiPages()));
-  await Deno.writeTextFile(MEASUREMENTS, await measurements());
   try {
+    for (const [page, text] of Object.entries(MADE)) {
+      await Deno.writeTextFile(new URL(page, ROOT), await text());
+    }
     await deno("run", "-A", "npm:vitepress", "build", "docs");
   } finally {
-    await Deno.remove(MEASUREMENTS);
+    await Promise.all(Object.keys(MADE).map(remove));
   }
   await cp(new URL(API, ROOT), new URL(`${SITE}/api`, ROOT), { recursive: true });
+  report(await checkSite(SITE));
   console.log(`Built into ${SITE}/`);
 }
 
@@ -44,11 +51,48 @@ async function apiPages(): Promise<Record<string, string>> {
   return pages;
 }
 
-/** bench/RESULTS.md as a page of the site, with the chart. */
+/** Returns the page with the charts of `deno task bench render` and the tables of the README. */
 async function measurements(): Promise<string> {
-  const results = await Deno.readTextFile(new URL("bench/RESULTS.md", ROOT));
-  const chart = "![Echo servers beside a raw TCP echo](../bench/results/echo.svg)";
-  return results.replace("# Results\n", `# Measurements\n\n${chart}\n`)
+  const readme = (await Deno.readTextFile(new URL("README.md", ROOT)))
+    .replaceAll(/\]\((?![a-z]+:)/g, "](../")
+    .replaceAll(/<!--.*-->\n/g, "");
+  const section = (heading: string) => {
+    const [, text] = new RegExp(`^## ${heading}\n([^]*?)(?=^## |$(?![^]))`, "m").exec(readme) ?? [];
+    if (text === undefined) throw new Error(`README.md has no section "${heading}"`);
+    return text.trim();
+  };
+  return `# Measurements
+
+[All results](results.md) have each figure with its range.
+[How they are measured](../bench/NOTES.md) says what each one means.
+
+## Speed
+
+${section("How fast")}
+
+## Memory
+
+![Memory of idle connections on each runtime](../bench/results/memory.svg)
+
+With its default options a server keeps a connection that waits for messages in this much memory.
+\`pipeTo\` adds the two streams. The kernel's memory for each socket comes on top.
+
+## Latency
+
+![Latency of an echo on each runtime](../bench/results/latency.svg)
+
+The time is mostly that of the kernel and the event loop, as the raw TCP echo shows.
+
+## Reliability
+
+${section("How reliable")}
+`;
+}
+
+/** Returns bench/RESULTS.md as a page of the site. */
+async function results(): Promise<string> {
+  const text = await Deno.readTextFile(new URL("bench/RESULTS.md", ROOT));
+  return text.replace("# Results\n", "# All results\n")
     .replaceAll("](NOTES.md)", "](../bench/NOTES.md)");
 }
 
@@ -72,7 +116,10 @@ async function serve(): Promise<void> {
 
 /** Prints what is wrong with the pages, and fails if anything is. */
 async function check(): Promise<void> {
-  const problems = [...await checkLinks(), ...await checkReference(), ...await checkBlocks()];
+  report([...await checkLinks(), ...await checkReference(), ...await checkBlocks()]);
+}
+
+function report(problems: string[]): void {
   for (const problem of problems) console.log(problem);
   if (problems.length > 0) Deno.exitCode = 1;
 }

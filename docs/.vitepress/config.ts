@@ -22,7 +22,23 @@ function apiPage(code: string): string | undefined {
 
 /** Where the site has a file that is not in docs/. */
 function linkOutside(path: string): string {
-  return path === "bench/RESULTS.md" ? "/measurements.html" : REPOSITORY + path;
+  return path === "bench/RESULTS.md" ? "/results.html" : REPOSITORY + path;
+}
+
+const IMPORT = /^import (?:type )?\{([^}]*)\} from "sluice(?:\/\w+)?";$/gm;
+
+/** Returns links to what the programs of a page import, as HTML; undefined if they import nothing. */
+function importedLinks(tokens: Token[]): string | undefined {
+  const programs = tokens.filter(({ type }) => type === "fence").map(({ content }) => content);
+  const names = programs.flatMap((program) => [...program.matchAll(IMPORT)])
+    .flatMap(([, list]) => list.split(",").map((name) => name.trim().replace(/^type /, "")));
+  const links = [...new Set(names)].sort().flatMap((name) => {
+    const page = api.get(name);
+    return page === undefined
+      ? []
+      : [`<a href="/api/${page}" target="_self" class="api"><code>${name}</code></a>`];
+  });
+  return links.length === 0 ? undefined : `<p>API reference: ${links.join(", ")}</p>\n`;
 }
 
 /** Links that leave docs/ point to a file of the repository, and names of the API to their pages. */
@@ -47,6 +63,11 @@ function addLinks(md: MarkdownIt): void {
         return [open, child, new Constructor("link_close", "a", -1)];
       }) ?? null;
     }
+    const links = importedLinks(tokens);
+    if (links === undefined || env.relativePath === "index.md") return;
+    const html = new Constructor("html_block", "", 0);
+    html.content = links;
+    tokens.push(html);
   });
 }
 
@@ -72,6 +93,7 @@ export default defineConfig({
       { text: "Guides", link: "/guides/", activeMatch: "/guides/" },
       { text: "Reference", link: "/reference/options", activeMatch: "/reference/" },
       { text: "API", link: "/api/all_symbols.html", target: "_self" },
+      { text: "Measurements", link: "/measurements", activeMatch: "/(measurements|results)" },
     ],
     sidebar: [
       {
@@ -138,8 +160,14 @@ export default defineConfig({
           { text: "Errors and codes", link: "/reference/errors" },
           { text: "Close codes", link: "/reference/close-codes" },
           { text: "Command line", link: "/reference/cli" },
-          { text: "Measurements", link: "/measurements" },
           { text: "Questions", link: "/faq" },
+        ],
+      },
+      {
+        text: "Measurements",
+        items: [
+          { text: "Speed, memory, latency, reliability", link: "/measurements" },
+          { text: "All results", link: "/results" },
         ],
       },
     ],

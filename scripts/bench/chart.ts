@@ -1,5 +1,5 @@
-/** The bar chart of the README: an SVG without a background, of colours that light and dark pages bear. */
-import { find, medianOf, ratioOf, type Results } from "./results.ts";
+/** Bar charts of the results: SVGs without a background, readable on light and on dark pages. */
+import { find, medianOf, type Query, ratioOf, type Results } from "./results.ts";
 import { nameOf } from "./workload.ts";
 
 const SIZES = [16, 1024, 65536, 2 ** 20];
@@ -18,6 +18,8 @@ const SERIES: Series[] = [
   { peer: "ws", label: "ws (on Bun, its own)", color: "#b8bfc7" },
 ];
 
+const RAW_TCP: Series = { peer: "tcp", label: "raw TCP", color: "#3fb950" };
+
 const TEXT = "#7d8590";
 const WIDTH = 880;
 const PANEL = { width: 440, left: 70, bar: 320 };
@@ -25,8 +27,8 @@ const BAR = 11;
 const GAP = 10;
 const TOP = 70;
 
-/** Of all runtimes: messages per CPU second as a share of what a raw TCP echo reaches. */
-export function chart(all: Results[], titleOf: (results: Results) => string): string {
+/** Draws the speed on all runtimes: messages per CPU second as a share of what a raw TCP echo reaches. */
+export function speedChart(all: Results[], titleOf: (results: Results) => string): string {
   const groups = all.map((results) => ({
     title: titleOf(results),
     results,
@@ -63,20 +65,99 @@ export function chart(all: Results[], titleOf: (results: Results) => string): st
       y += heights[group];
     });
   });
-  const height = TOP + 2 * panelHeight;
+  return svg({
+    title: "Messages per second of CPU time, beside a raw TCP echo",
+    note:
+      "Number: messages per CPU second. Length: their share of what a raw TCP echo reaches, the dotted line.",
+    height: TOP + 2 * panelHeight,
+    series: SERIES,
+    parts,
+  });
+}
+
+/** One half of a chart: a figure of all runtimes. */
+interface Panel {
+  title: string;
+  query: Query;
+}
+
+/** Draws the memory of idle connections on all runtimes. */
+export function memoryChart(all: Results[], titleOf: (results: Results) => string): string {
+  return panelChart(all, titleOf, {
+    title: "Memory of an idle connection",
+    note: "KiB for each of 5,000 idle connections. Shorter is better.",
+    panels: [
+      { title: "Resident memory", query: { kind: "idle", figure: "resident" } },
+      { title: "The engine's heap", query: { kind: "idle", figure: "heap" } },
+    ],
+  });
+}
+
+/** Draws the time of a message to an echo server and back, on all runtimes. */
+export function latencyChart(all: Results[], titleOf: (results: Results) => string): string {
+  return panelChart(all, titleOf, {
+    title: "Latency of an echo",
+    note: "Microseconds for 16 B there and back, one message in flight. Shorter is better.",
+    panels: [
+      { title: "Median", query: { kind: "latency", figure: "p50" } },
+      { title: "99th percentile", query: { kind: "latency", figure: "p99" } },
+    ],
+  });
+}
+
+/** Draws two figures of all runtimes side by side, each in a scale of its own. */
+function panelChart(
+  all: Results[],
+  titleOf: (results: Results) => string,
+  { title, note, panels }: { title: string; note: string; panels: Panel[] },
+): string {
+  const parts: string[] = [];
+  let height = 0;
+  const shown = new Set<Series>();
+  panels.forEach((panel, i) => {
+    const x = i * PANEL.width + PANEL.left;
+    let y = TOP;
+    const groups = all.map((results) => {
+      const measurement = find(results, panel.query);
+      const bars = [...SERIES, RAW_TCP].flatMap((series) => {
+        const value = medianOf(measurement, series.peer);
+        return value === undefined ? [] : [{ series, value }];
+      });
+      return { title: titleOf(results), bars };
+    });
+    const most = Math.max(...groups.flatMap(({ bars }) => bars.map(({ value }) => value)));
+    parts.push(text(x, y - 8, panel.title, "start", 13, true));
+    for (const { title, bars } of groups) {
+      parts.push(text(x - 8, y + bars.length * BAR / 2 + 4, title, "end", 11));
+      for (const { series, value } of bars) {
+        shown.add(series);
+        parts.push(bar(x, y, PANEL.bar * value / most, series.color, value.toPrecision(3)));
+        y += BAR;
+      }
+      y += GAP;
+    }
+    height = Math.max(height, y);
+  });
+  const series = [...SERIES, RAW_TCP].filter((one) => shown.has(one));
+  return svg({ title, note, height: height + 40, series, parts });
+}
+
+interface Drawing {
+  title: string;
+  note: string;
+  height: number;
+  series: readonly Series[];
+  parts: string[];
+}
+
+function svg({ title, note, height, series, parts }: Drawing): string {
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${height}" ` +
     `font-family="system-ui, sans-serif" role="img">`,
-    "<title>Messages per second of CPU time, beside a raw TCP echo</title>",
-    ...legend(),
+    `<title>${title}</title>`,
+    ...legend(series),
     ...parts,
-    text(
-      WIDTH / 2,
-      height - 12,
-      "Number: messages per CPU second. Length: their share of what a raw TCP echo reaches, the dotted line.",
-      "middle",
-      11,
-    ),
+    text(WIDTH / 2, height - 12, note, "middle", 11),
     "</svg>\n",
   ].filter((line) => line !== "").join("\n");
 }
@@ -96,14 +177,18 @@ function barOf(
   const value = medianOf(find(results, { kind: "echo", size }), peer);
   const share = shareOf(results, size, peer);
   if (value === undefined || share === undefined) return "";
-  const width = Math.round(share * scale);
-  return `<rect x="${x}" y="${y}" width="${width}" height="${BAR - 2}" fill="${color}"/>` +
-    text(x + width + 5, y + BAR - 3, short(value), "start", 9.5);
+  return bar(x, y, share * scale, color, short(value));
 }
 
-function legend(): string[] {
+function bar(x: number, y: number, length: number, color: string, label: string): string {
+  const width = Math.round(length);
+  return `<rect x="${x}" y="${y}" width="${width}" height="${BAR - 2}" fill="${color}"/>` +
+    text(x + width + 5, y + BAR - 3, label, "start", 9.5);
+}
+
+function legend(series: readonly Series[]): string[] {
   let x = 10;
-  return SERIES.flatMap(({ label, color }) => {
+  return series.flatMap(({ label, color }) => {
     const at = x;
     x += 26 + label.length * 6;
     return [

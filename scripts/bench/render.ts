@@ -1,13 +1,13 @@
-/** What the results look like: the chart, the tables of bench/RESULTS.md, and those of the README. */
+/** What the results look like: the charts, the tables of bench/RESULTS.md, and those of the README. */
 import { ROOT, run } from "../process.ts";
-import { chart } from "./chart.ts";
+import { latencyChart, memoryChart, speedChart } from "./chart.ts";
 import { readResults, readSizes, type Results } from "./results.ts";
 import { RUNTIMES } from "./suite.ts";
 import { readmeTable, resultsDocument, titleOf } from "./tables.ts";
 
 const README = new URL("README.md", ROOT);
 const DOCUMENT = new URL("bench/RESULTS.md", ROOT);
-const CHART = new URL("bench/results/echo.svg", ROOT);
+const CHARTS = [["echo", speedChart], ["memory", memoryChart], ["latency", latencyChart]] as const;
 /** What is between these lines of the README is made here. */
 const MARKERS = ["<!-- bench -->", "<!-- /bench -->"] as const;
 
@@ -31,8 +31,12 @@ async function rendered(): Promise<[URL, string][]> {
   const all = found.filter((results): results is Results => results !== undefined);
   const document = resultsDocument(all, await readSizes() ?? {});
   const readme = between(await Deno.readTextFile(README), readmeTable(all));
+  const charts = await Promise.all(CHARTS.map(async ([name, draw]): Promise<[URL, string]> => {
+    const file = new URL(`bench/results/${name}.svg`, ROOT);
+    return [file, await formatted(draw(all, titleOf), ".svg")];
+  }));
   return [
-    [CHART, await formatted(chart(all, titleOf), ".svg")],
+    ...charts,
     [DOCUMENT, await formatted(document, ".md")],
     [README, await formatted(readme, ".md")],
   ];

@@ -13,9 +13,15 @@ const DOCUMENTS = [
 ];
 
 /** Pages that are made when the site is built. */
-const MADE = /^docs\/(api\/|measurements\.md$)/;
+const MADE = /^docs\/(api\/|(measurements|results)\.md$)/;
 
-/** Checks that every relative link leads to a file, and every anchor to a heading. */
+/** A file of the repository that a text names, as `tests/url_test.ts`. */
+const NAMED_FILE = /`((?:tests|examples|lib|scripts|bench)\/[\w./-]+\.\w+)`/g;
+
+/**
+ * Checks that every relative link leads to a file, every anchor to a heading and every label to its
+ * definition, and that the files named in the text exist.
+ */
 export async function checkLinks(): Promise<string[]> {
   const problems: string[] = [];
   const texts = new Map<string, string>();
@@ -29,6 +35,17 @@ export async function checkLinks(): Promise<string[]> {
       const problem = await problemOf(path, link, texts);
       if (problem !== undefined) problems.push(`${path}:${line}: ${problem}`);
     }
+    for (const { 1: file, index } of text.matchAll(NAMED_FILE)) {
+      if (await exists(file)) continue;
+      problems.push(`${path}:${text.slice(0, index).split("\n").length}: no file ${file}`);
+    }
+    const labels = new Set([...text.matchAll(/^\[([^\]]+)\]: /gm)].map(([, label]) => label));
+    for (const [, label] of text.matchAll(/\]\[([^\]]+)\]/g)) {
+      if (!labels.delete(label) && !text.includes(`\n[${label}]: `)) {
+        problems.push(`${path}: no definition of [${label}]`);
+      }
+    }
+    for (const label of labels) problems.push(`${path}: nothing links to [${label}]`);
   }
   return [...problems, ...await checkSidebar(texts)];
 }
