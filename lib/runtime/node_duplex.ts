@@ -6,23 +6,50 @@
 import type { Duplex } from "node:stream";
 import { BaseTransport, ByteQueue } from "../transport_base.ts";
 
-/** Maximum number of bytes that a duplex is given: it writes all of them before it reports progress. */
+/** A duplex reports progress only when it has written all that it was given. */
 const CAPACITY = 1_572_864;
+
+/** The transport of a duplex. With it, all transports share their listeners. */
+const OWNER = Symbol("transport");
+
+interface Owned {
+  [OWNER]: DuplexTransport;
+}
 
 /** A duplex as a transport. The two sides of the duplex must end independently. */
 export class DuplexTransport<T extends Duplex = Duplex> extends BaseTransport {
   protected readonly duplex: T;
-  readonly #capacity: number;
   #queue: ByteQueue | undefined;
   /** Whether the transport must report that the waiting bytes were sent. */
   #owesDrain = false;
 
-  constructor(duplex: T, capacity: number = CAPACITY) {
+  constructor(duplex: T) {
     super();
     this.duplex = duplex;
-    this.#capacity = capacity;
+    Object.assign(duplex, { [OWNER]: this });
     // An error may occur before the transport has a handler.
-    duplex.on("error", (error) => this.fail(error));
+    duplex.on("error", DuplexTransport.#onError);
+  }
+
+  static #onError(this: Owned, error: Error): void {
+    this[OWNER].fail(error);
+  }
+
+  static #onData(this: Owned, chunk: Uint8Array): void {
+    if (this[OWNER].handlers!.data(chunk) === true) free(chunk);
+  }
+
+  static #onEnd(this: Owned): void {
+    this[OWNER].reportEnd();
+  }
+
+  static #onClose(this: Owned): void {
+    this[OWNER].reportClose();
+  }
+
+  /** Maximum number of bytes that the duplex is given. */
+  protected get capacity(): number {
+    return CAPACITY;
   }
 
   override get bufferedAmount(): number {
@@ -33,28 +60,20 @@ export class DuplexTransport<T extends Duplex = Duplex> extends BaseTransport {
     const { duplex } = this;
     if (duplex.destroyed) return queueMicrotask(() => this.reportClose());
     // A duplex emits 'end' only once.
-    if (duplex.readableEnded) queueMicrotask(this.#onEnd);
-    duplex.on("data", this.#onData);
-    duplex.on("end", this.#onEnd);
-    duplex.on("close", this.#onClose);
+    if (duplex.readableEnded) queueMicrotask(() => this.reportEnd());
+    duplex.on("data", DuplexTransport.#onData);
+    duplex.on("end", DuplexTransport.#onEnd);
+    duplex.on("close", DuplexTransport.#onClose);
   }
 
   /** Pauses the duplex and stops listening to it, so that another reader can continue. */
   release(): void {
     const { duplex } = this;
     duplex.pause();
-    duplex.off("data", this.#onData);
-    duplex.off("end", this.#onEnd);
-    duplex.off("close", this.#onClose);
+    duplex.off("data", DuplexTransport.#onData);
+    duplex.off("end", DuplexTransport.#onEnd);
+    duplex.off("close", DuplexTransport.#onClose);
   }
-
-  readonly #onData = (chunk: Uint8Array): void => {
-    if (this.handlers!.data(chunk) === true && chunk.length >= FREED_FROM) free(chunk);
-  };
-
-  readonly #onEnd = (): void => this.reportEnd();
-
-  readonly #onClose = (): void => this.reportClose();
 
   readonly #onWritten = (error?: Error | null): void => {
     if (error || !this.#owesDrain) return;
@@ -69,7 +88,7 @@ export class DuplexTransport<T extends Duplex = Duplex> extends BaseTransport {
     if (this.phase !== "open" || !duplex.writable) return this.drop(parts);
     let size = 0;
     for (const part of parts) size += part.length;
-    if (this.unsent === 0 && duplex.writableLength + size <= this.#capacity) {
+    if (this.unsent === 0 && duplex.writableLength + size <= this.capacity) {
       return this.give(parts);
     }
     this.unsent += size;
@@ -82,7 +101,7 @@ export class DuplexTransport<T extends Duplex = Duplex> extends BaseTransport {
     const { duplex } = this;
     if (!duplex.writable) return;
     const parts: Uint8Array[] = [];
-    for (let room = this.#capacity - duplex.writableLength; room > 0 && this.unsent > 0;) {
+    for (let room = this.capacity - duplex.writableLength; room > 0 && this.unsent > 0;) {
       const part = this.firstOf(this.#queue)?.subarray(0, room);
       if (part === undefined) return;
       this.#queue!.remove(part.length);
