@@ -37,6 +37,10 @@ async function checksum(path: string): Promise<string> {
   return hash.digest("hex");
 }
 
+function call(members: object): string {
+  return JSON.stringify({ jsonrpc: "2.0", ...members });
+}
+
 /** Starts an example on a free port, and gives the port. */
 async function withExample(
   name: string,
@@ -166,5 +170,59 @@ describe("The applications of examples/", () => {
     } finally {
       await rm(folder, { recursive: true });
     }
+  });
+
+  it("json_rpc.ts answers calls, refuses wrong ones, and is silent about notifications", async () => {
+    await withExample("json_rpc.ts", async (port) => {
+      const ws = await connect(`ws://127.0.0.1:${port}`, { protocols: ["jsonrpc-2.0"] });
+      assert.equal(ws.protocol, "jsonrpc-2.0");
+      const error = (code: number, message: string) => ({ error: { code, message } });
+      const rows: [sent: string | Uint8Array, answer: object | undefined][] = [
+        [call({ id: 1, method: "add", params: [1, 2] }), { id: 1, result: 3 }],
+        [call({ method: "add", params: [1, 2] }), undefined],
+        [call({ id: "a", method: "sleep", params: 1 }), { id: "a", result: null }],
+        [call({ id: 2, method: "add", params: "x" }), {
+          id: 2,
+          ...error(-32602, "Invalid params"),
+        }],
+        [call({ id: 3, method: "toString" }), { id: 3, ...error(-32601, "Method not found") }],
+        ["{", { id: null, ...error(-32700, "Parse error") }],
+        [new Uint8Array(3), { id: null, ...error(-32700, "Parse error") }],
+        ["[]", { id: null, ...error(-32600, "Invalid Request") }],
+        [call({ method: "nothing" }), undefined],
+        [call({ id: 4, method: "add", params: [] }), { id: 4, result: 0 }],
+      ];
+      for (const [sent] of rows) await ws.send(sent);
+      for (const [, answer] of rows) {
+        if (answer === undefined) continue;
+        assert.deepEqual(JSON.parse(String(await ws.receive())), { jsonrpc: "2.0", ...answer });
+      }
+      await ws.close({ closeCode: 1000 });
+    });
+  });
+
+  it("ticker_client.ts follows ticker.ts across restarts and a crash", async () => {
+    await withPrograms(async (start) => {
+      const [ticker, client] = await Promise.all(
+        ["ticker.ts", "ticker_client.ts"].map((name) => readSource(`examples/${name}`)),
+      );
+      const serving = await start("ticker.ts", ticker, { env: { PORT: "0", INTERVAL: "5" } });
+      const [, PORT] = await serving.printed(/port: (\d+)/);
+      const url = `ws://127.0.0.1:${PORT}`;
+      const following = await start("ticker_client.ts", client, { args: [url] });
+      await following.printed(/^connected\n(\d+\n){3}/);
+      serving.stop();
+      await following.printed(/ended: .*1012.*\nagain in \d+ ms/);
+      await serving.exited;
+      const again = await start("ticker.ts", ticker, { env: { PORT, INTERVAL: "5" } });
+      await again.printed(/port: /);
+      await following.printed(/again in [^]*connected\n(\d+\n){3}/);
+      again.stop("SIGKILL");
+      await following.printed(/\nended: [^]*\nended: /);
+      following.stop();
+      await following.exited;
+      assert.match(following.stdout, /stopped\n$/);
+      assert.equal(following.stderr, "");
+    });
   });
 });
