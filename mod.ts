@@ -39,6 +39,7 @@ export type { RawHeaders } from "./lib/core/header.ts";
 export type { HeadLimits } from "./lib/core/http1.ts";
 export type { PerMessageDeflateOptions } from "./lib/core/permessage_deflate.ts";
 export type { Message } from "./lib/core/message.ts";
+export type { FrameCounts } from "./lib/core/protocol.ts";
 export type { TextCodec } from "./lib/core/utf8.ts";
 export { fromWebSocket, type FromWebSocketOptions } from "./lib/standard/from_websocket.ts";
 export type { ResponseInfo } from "./lib/http.ts";

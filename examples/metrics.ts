@@ -2,10 +2,13 @@
 import process from "node:process";
 import { serve, type ServerStats } from "sluice";
 
-function metrics({ opened, ended, refused, ...totals }: ServerStats): string {
+function metrics({ opened, ended, refused, refusedByStatus, ...totals }: ServerStats): string {
   const lines = [`websocket_open ${opened - ended}`, `websocket_opened_total ${opened}`];
   for (const [code, count] of Object.entries(refused)) {
     lines.push(`websocket_refused_total{code="${code}"} ${count}`);
+  }
+  for (const [status, count] of Object.entries(refusedByStatus)) {
+    lines.push(`websocket_refused_by_status_total{status="${status}"} ${count}`);
   }
   for (const [name, count] of Object.entries(totals)) {
     const words = name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);

@@ -9,6 +9,7 @@ import type { ExtensionFactory } from "./core/extension.ts";
 import type { Frame } from "./core/frame.ts";
 import { isToken } from "./core/header.ts";
 import type { Message } from "./core/message.ts";
+import type { FrameCounts } from "./core/protocol.ts";
 import {
   checkBoolean,
   checkFunction,
@@ -359,7 +360,7 @@ export interface CloseDetails {
 }
 
 /** Counts of a connection so far. */
-export interface ConnectionStats {
+export interface ConnectionStats extends FrameCounts {
   /** Number of messages received completely. */
   readonly messagesReceived: number;
   /** Number of messages sent. */

@@ -59,7 +59,10 @@ describe("The examples of servers", () => {
       const text = await read();
       assert.match(text, /^websocket_open 1$/m);
       assert.match(text, /^websocket_refused_total\{code="rejected"\} 1$/m);
+      assert.match(text, /^websocket_refused_by_status_total\{status="200"\} 1$/m);
       assert.match(text, /^websocket_messages_received_total 1$/m);
+      assert.match(text, /^websocket_frames_sent_total 1$/m);
+      assert.match(text, /^websocket_compressed_bytes_sent_total 0$/m);
       await ws.close();
       child.stop();
       await child.exited;

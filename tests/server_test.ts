@@ -379,12 +379,23 @@ describe("Server", () => {
         assert.equal(await ws.receive(), "Hello");
       }
       const refused = { origin: 1, "too-many-connections": 1 };
-      const totals = { messagesReceived: 2, messagesSent: 2, bytesReceived: 22, bytesSent: 14 };
-      assert.deepEqual(server.stats, { opened: 2, ended: 0, refused, ...totals });
+      const refusedByStatus = { 403: 1, 503: 1 };
+      const totals = {
+        ...{ messagesReceived: 2, messagesSent: 2, bytesReceived: 22, bytesSent: 14 },
+        ...{ framesReceived: 2, framesSent: 2 },
+        ...{ pingsReceived: 0, pingsSent: 0, pongsReceived: 0, pongsSent: 0 },
+        ...{ compressedBytesReceived: 0, compressedBytesSent: 0 },
+        ...{ uncompressedBytesReceived: 0, uncompressedBytesSent: 0 },
+      };
+      const counts = { refused, refusedByStatus, ...totals };
+      assert.deepEqual(server.stats, { opened: 2, ended: 0, ...counts });
       await clients[0].close();
       await until(() => server.stats.ended === 1);
-      const closes = { bytesReceived: 22 + 6, bytesSent: 14 + 2 };
-      assert.deepEqual(server.stats, { opened: 2, ended: 1, refused, ...totals, ...closes });
+      const closes = {
+        ...{ bytesReceived: 22 + 6, bytesSent: 14 + 2 },
+        ...{ framesReceived: 3, framesSent: 3 },
+      };
+      assert.deepEqual(server.stats, { opened: 2, ended: 1, ...counts, ...closes });
       await clients[1].close();
     });
   });

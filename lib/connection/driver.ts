@@ -34,6 +34,7 @@ export type Machine =
     | "bufferedAmount"
     | "bufferedMemory"
     | "whole"
+    | "counts"
     | "held"
     | "takeHeld"
     | "release"
@@ -148,6 +149,7 @@ export class Driver
       peakQueued: this.receiver.budget.peak,
       paused: this.isPaused,
       pauses: this.#pauses,
+      ...this.machine.counts,
     };
   }
 

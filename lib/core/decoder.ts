@@ -95,6 +95,11 @@ export class FrameDecoder {
 
   // The current frame and the current piece of its payload. Valid if `advance()` has returned true.
 
+  /**
+   * Number of frames whose header was read.
+   * @internal
+   */
+  frames: number = 0;
   /** @internal */
   fin: boolean = true;
   /** @internal */
@@ -379,6 +384,7 @@ export class FrameDecoder {
     }
     this.#key = this.masked ? readKey(bytes, afterLength) : 0;
     this.#given = 0;
+    this.frames++;
     return after;
   }
 

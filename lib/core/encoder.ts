@@ -207,6 +207,13 @@ export class Encoder {
   size = 0;
   /** Memory that is held in addition to `size`, in bytes. */
   unused = 0;
+  /** Number of frames that were written. */
+  frames = 0;
+  /** Number of payload bytes of compressed messages, before and after the extensions. */
+  uncompressed = 0;
+  compressed = 0;
+  /** Whether an extension has changed the message that is being written. */
+  #isChanged = false;
   /** Whether the last `take()` dropped a frame because its lent bytes changed length. */
   hasVanished = false;
   #message: Opcode = 0;
@@ -296,8 +303,14 @@ export class Encoder {
   ): boolean {
     const half = this.#characters?.half ?? "";
     const payload = typeof data === "string" ? utf8.encode(this.#whole(data, fin)) : data;
-    const put = ({ opcode, payload: changed, fin, rsv }: OutgoingFrame) =>
+    const put = ({ opcode, payload: changed, fin, rsv }: OutgoingFrame) => {
+      if (opcode !== Opcode.Continuation) this.#isChanged = rsv !== 0;
+      if (this.#isChanged) {
+        this.uncompressed += payload.length;
+        this.compressed += changed.length;
+      }
       this.writeBytes(firstByte(fin, rsv, opcode), changed, lend, changed !== data);
+    };
     let isDue = true;
     const encoded = later && ((error: Error | undefined, frame: OutgoingFrame) => {
       if (!isDue) return;
@@ -325,6 +338,7 @@ export class Encoder {
     if (3 * length > BUFFER_SIZE / 2 || this.#onFrame !== undefined) {
       return this.writeBytes(first, utf8.encode(text), true, true);
     }
+    this.frames++;
     this.#reserve(MAX_HEADER_LENGTH + 3 * length);
     const buffer = this.#buffer;
     // Reserve a header for one byte per code unit. If the header is longer, the text moves.
@@ -352,6 +366,7 @@ export class Encoder {
     lend: boolean = false,
     isOwn: boolean = false,
   ): void {
+    this.frames++;
     if (this.#onFrame !== undefined) this.#see(first, payload);
     const { length } = payload;
     if (length >= LEND_FROM) return this.#writeLong(first, payload, lend, isOwn);

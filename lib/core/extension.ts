@@ -86,6 +86,11 @@ export interface Extension {
 export class ExtensionReader {
   readonly #extensions: readonly Extension[];
   readonly #source: () => FramePiece | undefined;
+  /** Number of payload bytes of compressed messages, before and after the extensions. */
+  compressed = 0;
+  uncompressed = 0;
+  /** Whether the message that is being read was changed by an extension. */
+  #isChanged = false;
 
   constructor(extensions: readonly Extension[], source: () => FramePiece | undefined) {
     this.#extensions = extensions;
@@ -103,11 +108,22 @@ export class ExtensionReader {
     if (extension === undefined) return this.#source();
     for (;;) {
       const piece = extension.next(ready);
-      if (piece !== undefined) return piece;
+      if (piece !== undefined) {
+        if (at === 0 && this.#isChanged && piece !== PENDING) {
+          this.uncompressed += piece.payload.length;
+        }
+        return piece;
+      }
       const given = this.#pull(at + 1, ready);
       if (given === undefined || given === PENDING || isControl(given.header.opcode)) return given;
+      if (at === this.#extensions.length - 1) this.#count(given);
       extension.push(given);
     }
+  }
+
+  #count({ header, payload }: FramePiece): void {
+    if (header.opcode !== 0) this.#isChanged = header.rsv !== 0;
+    if (this.#isChanged) this.compressed += payload.length;
   }
 }
 

@@ -4,6 +4,7 @@
  * @module
  */
 import { wrongType } from "./error.ts";
+
 /** The role of one end. A client masks the frames that it sends; a server does not. */
 export type Role = "client" | "server";
 

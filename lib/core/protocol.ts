@@ -84,7 +84,7 @@ class Extended {
   readonly extensions: readonly Extension[];
   /** Whether an extension is processing the next event on another thread. */
   pending = false;
-  readonly #reader: ExtensionReader;
+  readonly reader: ExtensionReader;
   readonly #onReady: (() => void) | undefined;
   readonly #piece = new DecodedPiece();
 
@@ -94,7 +94,7 @@ class Extended {
     onReady: (() => void) | undefined,
   ) {
     this.extensions = extensions;
-    this.#reader = new ExtensionReader(extensions, source);
+    this.reader = new ExtensionReader(extensions, source);
     this.#onReady = onReady && (() => {
       this.pending = false;
       onReady();
@@ -104,12 +104,50 @@ class Extended {
   next(): DataPiece | undefined {
     // Set before the call, because an extension may be ready before it returns.
     this.pending = this.#onReady !== undefined;
-    const piece = this.#reader.next(this.#onReady);
+    const piece = this.reader.next(this.#onReady);
     if (piece === PENDING) return undefined;
     this.pending = false;
     return piece && this.#piece.set(piece);
   }
 }
+
+/** What was received and sent. A native WebSocket counts none of it. */
+export interface FrameCounts {
+  /** Number of frames received, including control frames and fragments. */
+  readonly framesReceived: number;
+  /** Number of frames sent. */
+  readonly framesSent: number;
+  /** Number of pings received. */
+  readonly pingsReceived: number;
+  /** Number of pings sent, including those of `pingInterval`. */
+  readonly pingsSent: number;
+  /** Number of pongs received. */
+  readonly pongsReceived: number;
+  /** Number of pongs sent, including the answers to pings. */
+  readonly pongsSent: number;
+  /** Of compressed messages: number of payload bytes received, before they were decompressed. */
+  readonly compressedBytesReceived: number;
+  /** Of compressed messages: number of payload bytes sent. */
+  readonly compressedBytesSent: number;
+  /** Of compressed messages: number of bytes received, after they were decompressed. */
+  readonly uncompressedBytesReceived: number;
+  /** Of compressed messages: number of bytes sent, before they were compressed. */
+  readonly uncompressedBytesSent: number;
+}
+
+/** Counts of a connection that counts no frames. */
+export const NO_FRAMES: FrameCounts = {
+  framesReceived: 0,
+  framesSent: 0,
+  pingsReceived: 0,
+  pingsSent: 0,
+  pongsReceived: 0,
+  pongsSent: 0,
+  compressedBytesReceived: 0,
+  compressedBytesSent: 0,
+  uncompressedBytesReceived: 0,
+  uncompressedBytesSent: 0,
+};
 
 /** Reports received frames to `onFrame`. */
 class FrameObserver {
@@ -173,6 +211,10 @@ export class Protocol {
   #failure: RemoteProtocolError | undefined;
   /** Whether the error has been sent (RFC 6455 §7.1.7). */
   #failed = false;
+  #pingsReceived = 0;
+  #pongsReceived = 0;
+  #pingsSent = 0;
+  #pongsSent = 0;
   /**
    * Holds the written frames until they are taken.
    * @internal
@@ -255,6 +297,27 @@ export class Protocol {
   /** Approximate memory of the received bytes that have not been read, in bytes. */
   get bufferedMemory(): number {
     return this.#decoder.bufferedMemory;
+  }
+
+  /**
+   * What was received and sent so far.
+   * @internal
+   */
+  get counts(): FrameCounts {
+    const { encoder } = this;
+    const { compressed = 0, uncompressed = 0 } = this.#extended?.reader ?? {};
+    return {
+      framesReceived: this.#decoder.frames,
+      framesSent: encoder.frames,
+      pingsReceived: this.#pingsReceived,
+      pingsSent: this.#pingsSent,
+      pongsReceived: this.#pongsReceived,
+      pongsSent: this.#pongsSent,
+      compressedBytesReceived: compressed,
+      compressedBytesSent: encoder.compressed,
+      uncompressedBytesReceived: uncompressed,
+      uncompressedBytesSent: encoder.uncompressed,
+    };
   }
 
   /** Whether an extension is busy on another thread. `next()` returns undefined meanwhile. */
@@ -345,8 +408,14 @@ export class Protocol {
   }
 
   #readControl(piece: DataPiece): ProtocolEvent {
-    if (piece.opcode === Opcode.Ping) return { type: "ping", payload: piece.copy() };
-    if (piece.opcode === Opcode.Pong) return { type: "pong", payload: piece.copy() };
+    if (piece.opcode === Opcode.Ping) {
+      this.#pingsReceived++;
+      return { type: "ping", payload: piece.copy() };
+    }
+    if (piece.opcode === Opcode.Pong) {
+      this.#pongsReceived++;
+      return { type: "pong", payload: piece.copy() };
+    }
     const info = parseClose(piece.copy());
     this.#state = this.#state === "local-closing" ? "closed" : "remote-closing";
     return { type: "close", ...info };
@@ -388,9 +457,11 @@ export class Protocol {
     switch (type) {
       case "ping":
         this.encoder.writeControl(Opcode.Ping, event.payload);
+        this.#pingsSent++;
         break;
       case "pong":
         this.encoder.writeControl(Opcode.Pong, event.payload);
+        this.#pongsSent++;
         break;
       case "close":
         this.encoder.writeControl(Opcode.Close, serializeClose(event));

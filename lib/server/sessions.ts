@@ -7,6 +7,7 @@ import { checkCloseInfo, type Closing } from "../connection/closing.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
 import { HandshakeError, type HandshakeErrorCode, invalidState, wrongType } from "../core/error.ts";
 import { checkKnown, checkNumber, type OptionNames } from "../core/options.ts";
+import { type FrameCounts, NO_FRAMES } from "../core/protocol.ts";
 import { ipBytes } from "../core/url.ts";
 import { type Listeners, report } from "./refusal.ts";
 import { onAbort } from "../abortable.ts";
@@ -49,13 +50,15 @@ export interface ConnectionLimits {
 }
 
 /** Counts of a server so far. */
-export interface ServerStats {
+export interface ServerStats extends FrameCounts {
   /** Number of connections that were opened. */
   readonly opened: number;
   /** Number of connections that have ended. */
   readonly ended: number;
   /** Number of handshakes that were refused, by the `code` of the error. */
   readonly refused: Readonly<Partial<Record<HandshakeErrorCode, number>>>;
+  /** The same by the HTTP status of the answer. 0 stands for no answer. */
+  readonly refusedByStatus: Readonly<Record<number, number>>;
   /** Number of messages received completely, on all connections. */
   readonly messagesReceived: number;
   /** Number of messages sent, on all connections. */
@@ -66,12 +69,13 @@ export interface ServerStats {
   readonly bytesSent: number;
 }
 
-const TOTALS = ["messagesReceived", "messagesSent", "bytesReceived", "bytesSent"] as const;
-
-type Totals = Record<typeof TOTALS[number], number>;
+type Totals = Record<
+  keyof FrameCounts | "messagesReceived" | "messagesSent" | "bytesReceived" | "bytesSent",
+  number
+>;
 
 function addTo(totals: Totals, stats: Readonly<Totals>): void {
-  for (const name of TOTALS) totals[name] += stats[name];
+  for (const name in totals) totals[name as keyof Totals] += stats[name as keyof Totals];
 }
 
 /** Maximum time for transports that were cut to end, in milliseconds. */
@@ -113,12 +117,14 @@ export class Sessions {
   #finish!: () => void;
   #opened = 0;
   readonly #refusedBy: Partial<Record<HandshakeErrorCode, number>> = {};
+  readonly #refusedByStatus: Record<number, number> = {};
   /** The sums of the connections that have ended. */
   readonly #totals: Totals = {
     messagesReceived: 0,
     messagesSent: 0,
     bytesReceived: 0,
     bytesSent: 0,
+    ...NO_FRAMES,
   };
 
   /** @throws {TypeError} If `handler` is not a function. */
@@ -139,6 +145,7 @@ export class Sessions {
     return {
       ...{ opened, ended: opened - this.connections.size },
       refused: { ...this.#refusedBy },
+      refusedByStatus: { ...this.#refusedByStatus },
       ...totals,
     };
   }
@@ -190,10 +197,11 @@ export class Sessions {
   }
 
   #refuse(open: Open, error: HandshakeError): void {
-    this.#countRefused(error);
     const isTold = this.#refusals++ < MAX_REFUSALS;
     // An error without a status is not answered.
-    open(isTold ? error : new HandshakeError(error.message, error.code)).catch(() => {}).then(
+    const fault = isTold ? error : new HandshakeError(error.message, error.code);
+    this.#countRefused(fault);
+    open(fault).catch(() => {}).then(
       () => {
         this.#refusals--;
         this.#left();
@@ -201,8 +209,9 @@ export class Sessions {
     );
   }
 
-  #countRefused({ code }: HandshakeError): void {
+  #countRefused({ code, status = 0 }: HandshakeError): void {
     this.#refusedBy[code] = (this.#refusedBy[code] ?? 0) + 1;
+    this.#refusedByStatus[status] = (this.#refusedByStatus[status] ?? 0) + 1;
   }
 
   #refused(error: unknown): void {

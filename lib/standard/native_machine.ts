@@ -11,6 +11,7 @@ import { RemoteProtocolError, webSocketError } from "../core/error.ts";
 import type { CloseEvent, ProtocolEvent } from "../core/event.ts";
 import type { Role } from "../core/frame.ts";
 import type { Fragment, Message } from "../core/message.ts";
+import { type FrameCounts, NO_FRAMES } from "../core/protocol.ts";
 import { backgroundTimer, Countdown } from "../timers.ts";
 import type { TransportHandlers } from "../transport.ts";
 import { BaseTransport } from "../transport_base.ts";
@@ -187,6 +188,10 @@ export class NativeMachine implements Machine, NativeOwner {
 
   release(): boolean {
     return false;
+  }
+
+  get counts(): FrameCounts {
+    return NO_FRAMES;
   }
 
   dispose(): void {}
