@@ -8,37 +8,34 @@ const ERRORS = new URL("docs/reference/errors.md", ROOT);
 const CLOSE_CODES = new URL("docs/reference/close-codes.md", ROOT);
 const CLI = new URL("docs/reference/cli.md", ROOT);
 
-/** The interfaces that the page of options covers; inherited members are those of the first ones. */
-const INTERFACES = [
-  "ConnectionOptions",
-  "ConnectOptions",
-  "ReconnectOptions",
-  "ServeOptions",
-  "AttachOptions",
-  "FromWebSocketOptions",
-  "SendOptions",
-  "BroadcastOptions",
-  "RelayOptions",
-  "RetryOptions",
-  "CloseInfo",
-  "ShutdownOptions",
-  "BasicAuthOptions",
-  "PerMessageDeflateOptions",
-  "TlsConnectOptions",
-  "TlsServeOptions",
-  "ProxyOptions",
-  "HeadLimits",
-  "InboxStrategy",
-  "TransportPairOptions",
-  "PairOptions",
-  "LineFault",
-];
+/** The sections of the page of options, and the interfaces whose members each of them lists. */
+const SECTIONS: Record<string, readonly string[]> = {
+  "Every connection": ["ConnectionOptions"],
+  "Clients": [
+    "ConnectOptions",
+    "RetryOptions",
+    "ReconnectOptions",
+    "ProxyOptions",
+    "TlsConnectOptions",
+  ],
+  "Servers": ["ServeOptions", "AttachOptions", "HeadLimits", "TlsServeOptions", "BasicAuthOptions"],
+  "The queue of received messages": ["InboxStrategy"],
+  "Compression": ["PerMessageDeflateOptions"],
+  "Calls": ["SendOptions", "BroadcastOptions", "RelayOptions", "CloseInfo", "ShutdownOptions"],
+  "Native WebSockets": ["FromWebSocketOptions"],
+  "Testing": ["PairOptions", "TransportPairOptions", "LineFault"],
+};
+
+interface Member {
+  name: string;
+  jsDoc?: { tags?: { kind: string; value?: string }[] };
+}
 
 interface Declaration {
   kind: string;
   def: {
-    properties?: { name: string }[];
-    methods?: { name: string }[];
+    properties?: Member[];
+    methods?: Member[];
     tsType?: { value?: { repr: string }[] };
   };
 }
@@ -55,15 +52,65 @@ export async function checkReference(): Promise<string[]> {
 }
 
 async function checkOptions(symbols: Map<string, Declaration>): Promise<string[]> {
-  const expected = new Set<string>();
-  for (const name of INTERFACES) {
-    const declared = symbols.get(name)?.def;
-    if (declared === undefined) return [`scripts/docs/reference.ts: no interface ${name}`];
-    const members = [...declared.properties ?? [], ...declared.methods ?? []];
-    for (const member of members) expected.add(member.name);
-  }
   const page = await Deno.readTextFile(OPTIONS);
-  return differences("docs/reference/options.md", "option", expected, rowsOf(page));
+  const sections = page.split(/^## /m).slice(1).map((text) =>
+    [/^.*/.exec(text)![0], text] as const
+  );
+  const problems = differences(
+    "docs/reference/options.md",
+    "section",
+    new Set(Object.keys(SECTIONS)),
+    new Set(sections.map(([heading]) => heading)),
+  );
+  const common = new Set(membersOf(symbols, "ConnectionOptions").map(({ name }) => name));
+  for (const [heading, text] of sections) {
+    const members = (SECTIONS[heading] ?? []).flatMap((name) => membersOf(symbols, name));
+    const expected = new Set(members.map(({ name }) => name));
+    const found = rowsOf(text);
+    const isConnection = heading === "Clients" || heading === "Servers";
+    const where = `docs/reference/options.md, ${heading}`;
+    problems.push(
+      ...differences(where, "option", expected, found).filter((problem) =>
+        // Options of every connection need not be repeated.
+        !(isConnection && [...common].some((name) => problem === `${where}: no option ${name}`))
+      ),
+      ...checkDefaults(where, text, members),
+    );
+  }
+  return problems;
+}
+
+function membersOf(symbols: Map<string, Declaration>, name: string): Member[] {
+  const declared = symbols.get(name)?.def;
+  if (declared === undefined) throw new Error(`There is no interface ${name}`);
+  return [...declared.properties ?? [], ...declared.methods ?? []];
+}
+
+/** Checks that the last cell of a row begins with the default of the doc comment. */
+function checkDefaults(where: string, text: string, members: Member[]): string[] {
+  const rows = [...text.matchAll(/^\| `([\w-]+)[^|]*\|.*\| *([^|]*?) *\|$/gm)];
+  const defaults = new Map(
+    members.map(({ name, jsDoc }) =>
+      [name, jsDoc?.tags?.find(({ kind }) => kind === "default")?.value] as const
+    ),
+  );
+  return rows.flatMap(([, name, cell]) => {
+    const value = defaults.get(name);
+    if (value === undefined || shownAs(value).includes(cell.split(/[;:] /)[0])) return [];
+    return [`${where}: the default of ${name} is ${value}, not ${cell}`];
+  });
+}
+
+/** Returns how the page may show a default value. */
+function shownAs(value: string): string[] {
+  const number = Number(value.replaceAll("_", ""));
+  if (Number.isNaN(number)) return [`\`${value}\``];
+  const shown = [number.toLocaleString("en-US")];
+  if (number === 0 || number === Infinity) shown.push("none");
+  for (const [unit, bytes] of [["KiB", 2 ** 10], ["MiB", 2 ** 20]] as const) {
+    if (number % bytes === 0) shown.push(`${number / bytes} ${unit}`);
+  }
+  return shown;
 }
 
 async function checkErrors(symbols: Map<string, Declaration>): Promise<string[]> {
