@@ -46,6 +46,7 @@ Options of both
       --compression on|off     offers or accepts permessage-deflate (default: on for a client, off for
                                a server)
       --max-size BYTES         sets the longest message to receive, 0 for any (default: 1048576)
+      --verbose                prints the handshake and each frame to the standard error
 Options of the server
       --host NAME              listens at this address (default: 127.0.0.1)
       --port PORT              listens on this port, 0 for a free one (default: 8080)
@@ -78,6 +79,7 @@ const OPTIONS = {
   insecure: { type: "boolean", short: "k" },
   ping: { type: "string" },
   "max-size": { type: "string" },
+  verbose: { type: "boolean" },
   host: { type: "string" },
   port: { type: "string" },
   cert: { type: "string" },
@@ -116,6 +118,8 @@ async function main(args: string[]): Promise<number> {
     const { values, positionals } = parse(args);
     if (values.help) return await print(HELP, 0);
     if (values.version) return await print(`${VERSION}\n`, 0);
+    // The platform reads this variable when the first connection or server needs it.
+    if (values.verbose) process.env.SLUICE_DEBUG = "1";
     const [first, ...rest] = positionals;
     if (first === undefined || rest.length > 0) {
       throw new UsageError("Expected one URL, or serve");

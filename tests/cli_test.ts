@@ -220,6 +220,19 @@ describe("K111 the command line", () => {
     }, handler);
   });
 
+  it("--verbose shows the handshake and each frame, without the password", async () => {
+    await withServer({}, async (server) => {
+      const args = ["--verbose", "--user", "ada:secret", "-m", "Hello\x07", "-n", "1"];
+      await withRun([...args, urlOf(server, "/chat")], async (run) => {
+        assert.equal(await run.code, 0, run.stderr);
+        assert.equal(run.stdout, "Hello\\x07\n");
+        assert.match(run.stderr, /out request GET \/chat; .*in response 101 /s);
+        assert.match(run.stderr, /out text 6 bytes: "Hello\\x07"\n.*in text 6 bytes: .*in close /s);
+        assert.doesNotMatch(run.stderr, new RegExp(`secret|${btoa("ada:secret")}`));
+      });
+    });
+  });
+
   it("offers compression, unless told not to", async () => {
     const seen: string[] = [];
     const handler = (ws: WebSocketConnection) => {
