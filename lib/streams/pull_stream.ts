@@ -6,15 +6,19 @@
 import { onAbort } from "../abortable.ts";
 import { PENDING } from "../core/extension.ts";
 
-/** Turns input into output. After each `push()`, `next()` is called until it returns undefined. */
-export interface Machine<I, O> {
-  /** Takes input. */
-  push(input: I): void;
-  /** Returns the next output, `PENDING` or undefined. `ready` is called when pending output is there. */
+/** Turns input into output. */
+export interface Machine<O> {
+  /**
+   * Returns the next output, `PENDING`, or undefined if there is no input left. `ready` is called when
+   * pending output is there.
+   */
   next(ready: () => void): O | typeof PENDING | undefined;
   /** Called when there is no more input. */
   end?(): void;
 }
+
+/** Makes a machine. `take` returns the next input, or undefined if there is none yet. */
+export type MachineOf<I, O> = (take: () => I | undefined) => Machine<O>;
 
 /**
  * A machine as a pair of streams, like `CompressionStream`. The readable queues nothing: it takes each
@@ -26,7 +30,8 @@ export class PullStream<I, O> {
   readonly readable: ReadableStream<O>;
   /** The input. A write resolves when the machine has no more output for it. */
   readonly writable: WritableStream<I>;
-  readonly #machine: Machine<I, O>;
+  readonly #machine: Machine<O>;
+  #chunk: I | undefined;
   #output!: ReadableStreamDefaultController<O>;
   #input!: WritableStreamDefaultController;
   /** These settle the current write or close. */
@@ -42,10 +47,14 @@ export class PullStream<I, O> {
   /**
    * Makes the streams of a machine.
    *
-   * @param machine The machine that turns the input into output.
+   * @param machineOf Makes the machine that turns the input into output.
    */
-  constructor(machine: Machine<I, O>) {
-    this.#machine = machine;
+  constructor(machineOf: MachineOf<I, O>) {
+    this.#machine = machineOf(() => {
+      const chunk = this.#chunk;
+      this.#chunk = undefined;
+      return chunk;
+    });
     this.readable = new ReadableStream<O>({
       start: (controller) => {
         this.#output = controller;
@@ -63,7 +72,7 @@ export class PullStream<I, O> {
         // abort() below is only called after the current write, which waits for a reader or an extension.
         onAbort(controller.signal, (reason) => this.#rejectAll(reason));
       },
-      write: (chunk) => this.#write(() => machine.push(chunk)),
+      write: (chunk) => this.#write(() => this.#chunk = chunk),
       close: () => this.#write(() => this.#isClosing = true),
       abort: (reason) => this.#fail(reason),
     });
@@ -131,40 +140,23 @@ const MAX_ITEMS = 1024;
 /** Number of payload bytes after which a batch ends. */
 export const MAX_BATCH_SIZE = 65536;
 
-/** Makes a machine of arrays from a machine of single items. */
+/** Makes a stream of arrays from a machine of single items. */
 export function batched<I, O>(
-  machine: Machine<I, O>,
+  machineOf: MachineOf<I, O>,
   options: BatchOptions<O>,
 ): PullStream<readonly I[], O[]> {
-  return new PullStream(new Batch(new Spread(machine), options));
-}
-
-/** Gives the items of an array to a machine, one by one. */
-class Spread<I, O> implements Machine<readonly I[], O> {
-  readonly #machine: Machine<I, O>;
-  #items: readonly I[] = [];
-  #at = 0;
-
-  constructor(machine: Machine<I, O>) {
-    this.#machine = machine;
-  }
-
-  push(items: readonly I[]): void {
-    this.#items = items;
-    this.#at = 0;
-  }
-
-  next(ready: () => void): O | typeof PENDING | undefined {
-    for (;;) {
-      const item = this.#machine.next(ready);
-      if (item !== undefined || this.#at === this.#items.length) return item;
-      this.#machine.push(this.#items[this.#at++]);
-    }
-  }
-
-  end(): void {
-    this.#machine.end?.();
-  }
+  return new PullStream((take) => {
+    let items: readonly I[] = [];
+    let at = 0;
+    const takeOne = () => {
+      if (at === items.length) {
+        items = take() ?? [];
+        at = 0;
+      }
+      return at < items.length ? items[at++] : undefined;
+    };
+    return new Batch(machineOf(takeOne), options);
+  });
 }
 
 /** Options of a {@linkcode Batch}. */
@@ -182,8 +174,8 @@ export interface BatchOptions<O> {
  * Collects the available output of a machine. A batch ends when the machine has no more output, its
  * output is pending, or it fails. The error then takes the place of the next batch.
  */
-export class Batch<I, O> implements Machine<I, O[]> {
-  readonly #machine: Machine<I, O>;
+export class Batch<O> implements Machine<O[]> {
+  readonly #machine: Machine<O>;
   readonly #options: BatchOptions<O>;
   /** An error that the machine threw after the last batch. */
   #failure: { error: unknown } | undefined;
@@ -198,13 +190,9 @@ export class Batch<I, O> implements Machine<I, O[]> {
     if (!this.#isGathering) this.#wake();
   };
 
-  constructor(machine: Machine<I, O>, options: BatchOptions<O>) {
+  constructor(machine: Machine<O>, options: BatchOptions<O>) {
     this.#machine = machine;
     this.#options = options;
-  }
-
-  push(input: I): void {
-    this.#machine.push(input);
   }
 
   next(ready: () => void): O[] | typeof PENDING | undefined {

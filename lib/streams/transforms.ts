@@ -29,7 +29,14 @@ import {
   type MessageOptions,
   MessageReader,
 } from "../core/message.ts";
-import { Batch, batched, type Machine, MAX_BATCH_SIZE, PullStream } from "./pull_stream.ts";
+import {
+  Batch,
+  batched,
+  type Machine,
+  type MachineOf,
+  MAX_BATCH_SIZE,
+  PullStream,
+} from "./pull_stream.ts";
 
 const DECODER_OPTIONS: OptionNames<FrameDecoderOptions> = {
   role: true,
@@ -38,9 +45,20 @@ const DECODER_OPTIONS: OptionNames<FrameDecoderOptions> = {
   rsvInUse: true,
 };
 
-function decoderOf(options: FrameDecoderOptions): FrameDecoder {
+function decoderOf(options: FrameDecoderOptions): MachineOf<Uint8Array, FramePiece> {
   checkKnown("FrameDecoderStream", options, DECODER_OPTIONS);
-  return new FrameDecoder(options);
+  const decoder = new FrameDecoder(options);
+  return (take) => ({
+    next: () => {
+      for (;;) {
+        const piece = decoder.next();
+        const chunk = piece === undefined ? take() : undefined;
+        if (chunk === undefined) return piece;
+        decoder.push(chunk);
+      }
+    },
+    end: () => decoder.end(),
+  });
 }
 
 const payloadSize = ({ payload }: FramePiece | Frame): number => payload.length;
@@ -72,7 +90,8 @@ export class FrameDecoderStream extends PullStream<Uint8Array, FramePiece> {
    * @param options The options of the constructor.
    */
   static batched(options: FrameDecoderOptions): PullStream<Uint8Array, FramePiece[]> {
-    return new PullStream(new Batch(decoderOf(options), { size: payloadSize }));
+    const machineOf = decoderOf(options);
+    return new PullStream((take) => new Batch(machineOf(take), { size: payloadSize }));
   }
 }
 
@@ -87,7 +106,7 @@ export class ExtensionDecoderStream extends PullStream<FramePiece, FramePiece> {
    * @param extensions The negotiated extensions, in order. The caller closes them.
    */
   constructor(extensions: readonly Extension[]) {
-    super(new ExtensionDecoding(extensions));
+    super((take) => new ExtensionReader(extensions, take));
   }
 
   /**
@@ -99,28 +118,7 @@ export class ExtensionDecoderStream extends PullStream<FramePiece, FramePiece> {
   static batched(
     extensions: readonly Extension[],
   ): PullStream<readonly FramePiece[], FramePiece[]> {
-    return batched(new ExtensionDecoding(extensions), { size: payloadSize });
-  }
-}
-
-class ExtensionDecoding implements Machine<FramePiece, FramePiece> {
-  readonly #reader: ExtensionReader;
-  #piece: FramePiece | undefined;
-
-  constructor(extensions: readonly Extension[]) {
-    this.#reader = new ExtensionReader(extensions, () => {
-      const piece = this.#piece;
-      this.#piece = undefined;
-      return piece;
-    });
-  }
-
-  push(piece: FramePiece): void {
-    this.#piece = piece;
-  }
-
-  next(ready: () => void): FramePiece | typeof PENDING | undefined {
-    return this.#reader.next(ready);
+    return batched((take) => new ExtensionReader(extensions, take), { size: payloadSize });
   }
 }
 
@@ -132,7 +130,7 @@ export class ExtensionEncoderStream extends PullStream<Frame, Frame> {
    * @param extensions The negotiated extensions, in order. The caller closes them.
    */
   constructor(extensions: readonly Extension[]) {
-    super(new ExtensionEncoding(extensions));
+    super((take) => new ExtensionEncoding(extensions, take));
   }
 
   /**
@@ -142,34 +140,30 @@ export class ExtensionEncoderStream extends PullStream<Frame, Frame> {
    * @param extensions The extensions, in the order in which they were negotiated.
    */
   static batched(extensions: readonly Extension[]): PullStream<readonly Frame[], Frame[]> {
-    return batched(new ExtensionEncoding(extensions), { size: payloadSize });
+    return batched((take) => new ExtensionEncoding(extensions, take), { size: payloadSize });
   }
 }
 
-class ExtensionEncoding implements Machine<Frame, Frame> {
+class ExtensionEncoding implements Machine<Frame> {
   readonly #extensions: readonly Extension[];
-  #frame: Frame | undefined;
+  readonly #take: () => Frame | undefined;
+  /** The frame that another thread has encoded. */
   #encoded: Frame | undefined;
   #failure: Error | undefined;
 
-  constructor(extensions: readonly Extension[]) {
+  constructor(extensions: readonly Extension[], take: () => Frame | undefined) {
     this.#extensions = extensions;
-  }
-
-  push(frame: Frame): void {
-    if (isControl(frame.opcode)) this.#encoded = frame;
-    else this.#frame = frame;
+    this.#take = take;
   }
 
   next(ready: () => void): Frame | typeof PENDING | undefined {
     if (this.#failure !== undefined) throw this.#failure;
-    if (this.#frame === undefined) {
-      const encoded = this.#encoded;
+    const frame = this.#encoded ?? this.#take();
+    if (frame === undefined || frame === this.#encoded || isControl(frame.opcode)) {
       this.#encoded = undefined;
-      return encoded;
+      return frame;
     }
-    const { fin = true, rsv = 0, opcode, payload } = this.#frame;
-    this.#frame = undefined;
+    const { fin = true, rsv = 0, opcode, payload } = frame;
     const later = (error: Error | undefined, encoded: OutgoingFrame) => {
       this.#failure = error;
       this.#encoded = encoded;
@@ -209,7 +203,7 @@ export class MessageAssemblerStream extends PullStream<FramePiece, Message | Fra
    * @param options The limit, and the callback for control frames.
    */
   constructor(options: MessageAssemblerOptions = {}) {
-    super(new Assembling(options));
+    super(assemblerOf(options));
   }
 
   /**
@@ -226,42 +220,33 @@ export class MessageAssemblerStream extends PullStream<FramePiece, Message | Fra
     const divert = onControl &&
       ((item: Message | Frame) => isMessage(item) ? undefined : () => onControl(item));
     const size = (item: Message | Frame) => isMessage(item) ? item.length : payloadSize(item);
-    return batched(new Assembling(rest), { size, divert });
+    return batched(assemblerOf(rest), { size, divert });
   }
 }
 
-class Assembling implements Machine<FramePiece, Message | Frame> {
-  readonly #reader: MessageReader;
-  readonly #decoded = new DecodedPiece();
-  readonly #onControl: ((frame: Frame) => void) | undefined;
-  #piece: FramePiece | undefined;
-
-  constructor(options: MessageAssemblerOptions) {
-    checkKnown("MessageAssemblerStream", options, ASSEMBLER_OPTIONS);
-    const { maxMessageSize = MAX_MESSAGE_SIZE } = options;
-    this.#reader = new MessageReader({ ...options, maxMessageSize }, true);
-    this.#onControl = options.onControl;
-  }
-
-  push(piece: FramePiece): void {
-    this.#piece = piece;
-  }
-
-  next(): Message | Frame | undefined {
-    const piece = this.#piece;
-    this.#piece = undefined;
-    if (piece === undefined) return undefined;
-    const { fin, rsv, opcode } = piece.header;
-    if (!isControl(opcode)) return this.#reader.read(this.#decoded.set(piece))?.data;
-    const frame: Frame = { fin, rsv, opcode: opcode as Opcode, payload: piece.payload };
-    if (this.#onControl === undefined) return frame;
-    this.#onControl(frame);
-    return undefined;
-  }
-
-  end(): void {
-    this.#reader.end();
-  }
+function assemblerOf(
+  options: MessageAssemblerOptions,
+): MachineOf<FramePiece, Message | Frame> {
+  checkKnown("MessageAssemblerStream", options, ASSEMBLER_OPTIONS);
+  const { maxMessageSize = MAX_MESSAGE_SIZE, onControl } = options;
+  const reader = new MessageReader({ ...options, maxMessageSize }, true);
+  const decoded = new DecodedPiece();
+  const read = (piece: FramePiece): Message | Frame | undefined => {
+    const { header: { fin, rsv, opcode }, payload } = piece;
+    if (!isControl(opcode)) return reader.read(decoded.set(piece))?.data;
+    const frame: Frame = { fin, rsv, opcode: opcode as Opcode, payload };
+    return onControl === undefined ? frame : void onControl(frame);
+  };
+  return (take) => ({
+    next: () => {
+      for (let piece = take(); piece !== undefined; piece = take()) {
+        const item = read(piece);
+        if (item !== undefined) return item;
+      }
+      return undefined;
+    },
+    end: () => reader.end(),
+  });
 }
 
 /** Splits messages into frames. Frames pass through, so control frames can come between messages. */
@@ -272,7 +257,7 @@ export class MessageFragmenterStream extends PullStream<Message | Frame, Frame> 
    * @param options The maximum size of a frame.
    */
   constructor(options: FragmentsOptions = {}) {
-    super(new Fragmenting(options));
+    super(fragmenterOf(options));
   }
 
   /**
@@ -283,28 +268,25 @@ export class MessageFragmenterStream extends PullStream<Message | Frame, Frame> 
   static batched(
     options: FragmentsOptions = {},
   ): PullStream<readonly (Message | Frame)[], Frame[]> {
-    return batched(new Fragmenting(options), { size: payloadSize });
+    return batched(fragmenterOf(options), { size: payloadSize });
   }
 }
 
 const FRAGMENTER_OPTIONS: OptionNames<FragmentsOptions> = { maxFrameSize: true };
 
-class Fragmenting implements Machine<Message | Frame, Frame> {
-  readonly #options: FragmentsOptions;
-  #frames: Iterator<Frame> = [].values();
-
-  constructor(options: FragmentsOptions) {
-    checkKnown("MessageFragmenterStream", options, FRAGMENTER_OPTIONS);
-    this.#options = options;
-  }
-
-  push(item: Message | Frame): void {
-    this.#frames = isMessage(item) ? fragments(item, this.#options) : [item].values();
-  }
-
-  next(): Frame | undefined {
-    return this.#frames.next().value;
-  }
+function fragmenterOf(options: FragmentsOptions): MachineOf<Message | Frame, Frame> {
+  checkKnown("MessageFragmenterStream", options, FRAGMENTER_OPTIONS);
+  let frames: Iterator<Frame> = [].values();
+  return (take) => ({
+    next: () => {
+      for (;;) {
+        const frame: Frame | undefined = frames.next().value;
+        const item = frame === undefined ? take() : undefined;
+        if (item === undefined) return frame;
+        frames = isMessage(item) ? fragments(item, options) : [item].values();
+      }
+    },
+  });
 }
 
 /** Options of a {@linkcode FrameEncoderStream}. */
@@ -323,8 +305,12 @@ export class FrameEncoderStream extends PullStream<Frame, Uint8Array> {
    * @param options The role of the sending end.
    */
   constructor(options: FrameEncoderOptions) {
-    const machine = new Encoding(options);
-    super({ push: (frame) => machine.push([frame]), next: () => machine.next() });
+    super((take) =>
+      new Encoding(options, () => {
+        const frame = take();
+        return frame && [frame];
+      })
+    );
   }
 
   /**
@@ -334,29 +320,30 @@ export class FrameEncoderStream extends PullStream<Frame, Uint8Array> {
    * @param options The options of the constructor.
    */
   static batched(options: FrameEncoderOptions): PullStream<readonly Frame[], Uint8Array> {
-    return new PullStream(new Encoding(options));
+    return new PullStream((take) => new Encoding(options, take));
   }
 }
 
 const ENCODER_OPTIONS: OptionNames<FrameEncoderOptions> = { role: true };
 
-class Encoding implements Machine<readonly Frame[], Uint8Array> {
+class Encoding implements Machine<Uint8Array> {
   readonly #masked: boolean;
+  readonly #take: () => readonly Frame[] | undefined;
   #frames: readonly Frame[] = [];
   #at = 0;
 
-  constructor(options: FrameEncoderOptions) {
+  constructor(options: FrameEncoderOptions, take: () => readonly Frame[] | undefined) {
     checkKnown("FrameEncoderStream", options, ENCODER_OPTIONS);
     checkRole(options.role);
     this.#masked = options.role === "client";
-  }
-
-  push(frames: readonly Frame[]): void {
-    this.#frames = frames;
-    this.#at = 0;
+    this.#take = take;
   }
 
   next(): Uint8Array | undefined {
+    if (this.#at === this.#frames.length) {
+      this.#frames = this.#take() ?? [];
+      this.#at = 0;
+    }
     const { end, size } = this.#measure();
     if (size === 0) return undefined;
     const bytes = new Uint8Array(size);
