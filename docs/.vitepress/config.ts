@@ -111,6 +111,7 @@ export default defineConfig({
         items: [
           { text: "All guides", link: "/guides/" },
           { text: "Rooms and broadcast", link: "/guides/rooms" },
+          { text: "Routing", link: "/guides/routing" },
           { text: "Authentication and sessions", link: "/guides/authentication" },
           { text: "Express, Fastify, Hono, Deno.serve", link: "/guides/frameworks" },
           { text: "Workers and native WebSockets", link: "/guides/workers" },
@@ -146,6 +147,7 @@ export default defineConfig({
         items: [
           { text: "The life of a connection", link: "/concepts/life" },
           { text: "Where bytes wait", link: "/concepts/backpressure" },
+          { text: "Keepalive and timeouts", link: "/concepts/keepalive" },
           { text: "Memory and limits", link: "/concepts/limits" },
           { text: "Security", link: "/concepts/security" },
           { text: "The core without I/O", link: "/concepts/core" },
