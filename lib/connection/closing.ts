@@ -75,6 +75,8 @@ export type InputEnd = CloseEvent | RemoteProtocolError | undefined;
 
 export type EndListener = (error?: WebSocketError) => void;
 
+const NONE: readonly EndListener[] = [];
+
 /** How a connection closes when one of its streams is cancelled or aborted without a code. */
 export type LeaveRule =
   /** With 1011 for an error, and otherwise without a code. */
@@ -118,8 +120,8 @@ export class Closing implements SenderHost {
   #transportError: Error | undefined;
   /** What to close with when the handler has settled. */
   #leaving: CloseInfo | undefined;
-  #onDecided: EndListener[] = [];
-  #onEnded: EndListener[] = [];
+  #onDecided: readonly EndListener[] = NONE;
+  #onEnded: readonly EndListener[] = NONE;
   #closed: Promise<Required<CloseInfo>> | undefined;
   /** The errors that only say that the connection has ended. */
   #ownErrors: WeakSet<object> | undefined;
@@ -167,13 +169,13 @@ export class Closing implements SenderHost {
   /** Calls the listener when the transport has ended. */
   whenEnded(listener: EndListener): void {
     if (this.phase === "ended") listener(this.error);
-    else this.#onEnded.push(listener);
+    else this.#onEnded = [...this.#onEnded, listener];
   }
 
   /** Calls the listener when the connection has failed or its transport has ended. */
   whenDecided(listener: EndListener): void {
     if (this.phase === "failed" || this.phase === "ended") return listener(this.error);
-    this.#onDecided.push(listener);
+    this.#onDecided = [...this.#onDecided, listener];
     this.#stopWaitingForHandler();
   }
 

@@ -44,12 +44,12 @@ export class Budget {
   taken = 0;
   #items = 0;
   readonly #limit: number;
-  readonly #onTaken: () => void;
+  readonly #host: Pick<ReceiverHost, "onRoom"> | undefined;
 
   /** @param limit Size at which the budget is full. */
-  constructor(limit: number, onTaken: () => void = () => {}) {
+  constructor(limit: number, host?: Pick<ReceiverHost, "onRoom">) {
     this.#limit = limit;
-    this.#onTaken = onTaken;
+    this.#host = host;
   }
 
   wouldFill(size: number): boolean {
@@ -69,7 +69,7 @@ export class Budget {
     this.used = --this.#items === 0 ? 0 : Math.max(0, this.used - size);
     this.isFull = this.wouldFill(0);
     this.taken++;
-    this.#onTaken();
+    this.#host?.onRoom();
   }
 }
 
@@ -269,7 +269,7 @@ export class Receiver {
     const { highWaterMark = HIGH_WATER_MARK, size } = strategy;
     this.#host = host;
     const measure = size === undefined ? sizeOf : checked(size);
-    this.budget = new Budget(highWaterMark, () => host.onRoom());
+    this.budget = new Budget(highWaterMark, host);
     this.#inbox = new Inbox(this.budget, measure);
   }
 

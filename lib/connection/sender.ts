@@ -118,7 +118,7 @@ export class Sender {
   /** Whether the transport has unsent bytes. It calls `drained()` when they are sent. */
   #isFull: boolean;
   #work = 0;
-  readonly #clock = new TurnClock();
+  #clock: TurnClock | undefined;
   /** The sends whose bytes are in the batch, and the sends whose bytes the transport has. */
   #batched: Departure | undefined;
   #given: Departure | undefined;
@@ -267,7 +267,11 @@ export class Sender {
     const work = this.#work += length + (this.#isExtended ? EXTENDED_WORK : MESSAGE_WORK);
     if (work < LOOK_EVERY) return DONE;
     this.#work = 0;
-    return this.#clock.count(work) ?? DONE;
+    return this.#countWork(work) ?? DONE;
+  }
+
+  #countWork(work: number): Promise<void> | undefined {
+    return (this.#clock ??= new TurnClock()).count(work);
   }
 
   #departure(): Promise<void> {
@@ -341,7 +345,7 @@ export class Sender {
     const given = this.#given;
     if (given === undefined) return;
     this.#given = undefined;
-    given.resolve(this.#clock.count(LOOK_EVERY));
+    given.resolve(this.#countWork(LOOK_EVERY));
   }
 
   /** Fails the connection if bytes that were lent to the transport have changed their length. */

@@ -17,9 +17,6 @@ export interface Waiting {
   /** Called if the message gets no turn. */
   fail(error: unknown): void;
   stop?: () => void;
-  // The neighbours in the queue. With them, any message can leave the queue in constant time.
-  previous?: Waiting;
-  next?: Waiting;
 }
 
 export class SendTurns {
@@ -33,11 +30,14 @@ export class SendTurns {
   begun = false;
   /** What the current turn is for; undefined between turns. */
   holder: Turn | undefined;
-  count = 0;
-  #first: Waiting | undefined;
-  #last: Waiting | undefined;
+  /** In order. Any message can leave the set in constant time. */
+  readonly #waiting = new Set<Waiting>();
   #length = 0;
   #isAdvancing = false;
+
+  get count(): number {
+    return this.#waiting.size;
+  }
 
   /** Length of the waiting messages and the one being encoded. Text counts its UTF-16 code units. */
   get length(): number {
@@ -53,24 +53,14 @@ export class SendTurns {
         waiting.fail(reason);
       });
     }
-    waiting.previous = this.#last;
-    if (this.#last === undefined) this.#first = waiting;
-    else this.#last.next = waiting;
-    this.#last = waiting;
-    this.count++;
+    this.#waiting.add(waiting);
     this.#length += waiting.length;
     this.#advance();
   }
 
   #leave(waiting: Waiting): void {
-    const { previous, next } = waiting;
-    if (previous === undefined) this.#first = next;
-    else previous.next = next;
-    if (next === undefined) this.#last = previous;
-    else next.previous = previous;
-    waiting.previous = waiting.next = undefined;
+    this.#waiting.delete(waiting);
     waiting.stop?.();
-    this.count--;
     this.#length -= waiting.length;
   }
 
@@ -89,8 +79,8 @@ export class SendTurns {
   #advance(): void {
     if (this.#isAdvancing) return;
     this.#isAdvancing = true;
-    while (this.holder === undefined && this.#first !== undefined) {
-      const waiting = this.#first;
+    for (const waiting of this.#waiting) {
+      if (this.holder !== undefined) break;
       this.#leave(waiting);
       this.holder = waiting.turn;
       waiting.enter();
@@ -100,8 +90,7 @@ export class SendTurns {
 
   /** Refuses the messages that wait, or only those that wait for one kind of turn. */
   fail(error: unknown, turn?: Turn): void {
-    for (let next, waiting = this.#first; waiting !== undefined; waiting = next) {
-      next = waiting.next;
+    for (const waiting of this.#waiting) {
       if (turn !== undefined && waiting.turn !== turn) continue;
       this.#leave(waiting);
       waiting.fail(error);

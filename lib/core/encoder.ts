@@ -176,6 +176,16 @@ interface Part {
   full: Uint8Array | undefined;
 }
 
+/** The parts of a batch that has more than the bytes in the current buffer. */
+class Parts {
+  /** Finished parts, before the bytes in the current buffer. */
+  readonly waiting: Queue<Part> = new Queue();
+  /** Full buffers that were taken and may not have been sent yet. */
+  readonly full: Uint8Array[] = [];
+  /** Lent parts that were taken and may not have been sent yet. */
+  lent: Part[] = [];
+}
+
 function isIntact({ bytes, length }: Part): boolean {
   return bytes.length === length;
 }
@@ -224,11 +234,8 @@ export class Encoder {
   /** The range of the buffer that has not been taken. */
   #start = 0;
   #end = 0;
-  /** Finished parts, before the bytes in the current buffer. */
-  readonly #parts = new Queue<Part>();
-  /** Full buffers and lent parts that were taken and may not have been sent yet. */
-  readonly #taken: Uint8Array[] = [];
-  #lent: Part[] = [];
+  /** Only set if a batch had more than one part. */
+  #parts: Parts | undefined;
   /** Whether the previous batch filled more than a first buffer. */
   #wroteMuch = false;
 
@@ -243,7 +250,7 @@ export class Encoder {
 
   /** Whether all lent bytes that were taken still have their length. */
   get isLentIntact(): boolean {
-    return this.#lent.every(isIntact);
+    return this.#parts === undefined || this.#parts.lent.every(isIntact);
   }
 
   /** Reports the last written frame to `onFrame`, which may write another frame. */
@@ -409,7 +416,7 @@ export class Encoder {
     if (!isOwn && (this.#masked || !lend)) return this.#copy(payload, key);
     if (key !== undefined) applyMask(payload, 0, length, key, 0);
     this.#cut(undefined);
-    this.#parts.push({ bytes: payload, length, header, full: undefined });
+    this.#parts!.waiting.push({ bytes: payload, length, header, full: undefined });
   }
 
   #copy(payload: Uint8Array, key: number | undefined): void {
@@ -450,8 +457,9 @@ export class Encoder {
 
   /** Frees the buffer after all earlier parts have been sent. */
   #retire(full: Uint8Array): void {
-    if (this.#parts.length === 0) this.#taken.push(full);
-    else this.#parts.push({ bytes: EMPTY, length: 0, header: 0, full });
+    const { waiting, full: taken } = this.#parts ??= new Parts();
+    if (waiting.length === 0) taken.push(full);
+    else waiting.push({ bytes: EMPTY, length: 0, header: 0, full });
   }
 
   #cut(full: Uint8Array | undefined): void {
@@ -463,7 +471,7 @@ export class Encoder {
       header: 0,
       full,
     };
-    this.#parts.push(part);
+    (this.#parts ??= new Parts()).waiting.push(part);
     this.unused += unusedOf(part);
     this.#start = this.#end;
   }
@@ -484,36 +492,36 @@ export class Encoder {
       return taken;
     }
     this.#cut(undefined);
+    const { waiting, full } = this.#parts!;
     let size = 0;
-    for (let next = this.#parts.first; next !== undefined; next = this.#parts.first) {
+    for (let next = waiting.first; next !== undefined; next = waiting.first) {
       // A header stays with its payload. An empty part only frees a buffer.
       if (size >= most && next.header === 0 && next.length > 0) break;
       if (!isIntact(next)) {
         this.#drop(next, taken);
         break;
       }
-      this.#parts.shift();
+      waiting.shift();
       size += next.length;
+      if (next.full !== undefined) full.push(next.full);
       if (next.length > 0) taken.push(this.#taking(next, copy));
-      else this.#taken.push(next.full!);
     }
     return taken;
   }
 
   #taking(part: Part, copy: boolean): Uint8Array {
-    const { bytes, length, header, full } = part;
+    const { bytes, length, header } = part;
     this.size -= length;
     this.unused -= unusedOf(part);
-    if (full !== undefined) this.#taken.push(full);
     if (header === 0) return bytes;
     if (copy) return new Uint8Array(bytes);
-    this.#lent.push(part);
+    this.#parts!.lent.push(part);
     return bytes;
   }
 
   /** Drops everything that was not taken, and the header of `part` at the end of `taken`. */
   #drop({ header }: Part, taken: Uint8Array[]): void {
-    this.#parts.clear();
+    this.#parts!.waiting.clear();
     this.size = this.unused = 0;
     this.#start = this.#end;
     this.hasVanished = true;
@@ -526,12 +534,14 @@ export class Encoder {
    * have changed their length.
    */
   recycle(): boolean {
-    if (this.#lent.length > 0) {
-      if (!this.isLentIntact) return false;
-      this.#lent = [];
+    let isMuch = this.#end > FIRST_SIZE;
+    const parts = this.#parts;
+    if (parts !== undefined) {
+      if (!parts.lent.every(isIntact)) return false;
+      if (parts.lent.length > 0) parts.lent = [];
+      isMuch ||= parts.full.length > 0;
+      for (let full = parts.full.pop(); full !== undefined; full = parts.full.pop()) release(full);
     }
-    const isMuch = this.#taken.length > 0 || this.#end > FIRST_SIZE;
-    for (let full = this.#taken.pop(); full !== undefined; full = this.#taken.pop()) release(full);
     if (this.size > 0 || this.#end === 0) return true;
     // The next batch will probably be as large as this one.
     this.#wroteMuch = isMuch;

@@ -207,7 +207,8 @@ export class MessageAssembler {
       this.#parts.addText(data);
     } else {
       if (messageFinished && this.size === 0) return ownBytes(data);
-      this.#parts.addBytes(new Received(data), 0);
+      const copyTo = (target: Uint8Array, at: number) => target.set(data, at);
+      this.#parts.addBytes({ size: data.length, copyTo }, 0);
     }
     return messageFinished ? this.#parts.take(this.#isText) : undefined;
   }
@@ -265,22 +266,6 @@ export function ownBytes(bytes: Uint8Array): Uint8Array {
   // An empty array may be shared, and its buffer may have been transferred.
   if (length === 0) return new Uint8Array(0);
   return length === bytes.buffer.byteLength ? bytes : new Uint8Array(bytes);
-}
-
-class Received implements Pick<DataPiece, "size" | "copyTo"> {
-  readonly #bytes: Uint8Array;
-
-  constructor(bytes: Uint8Array) {
-    this.#bytes = bytes;
-  }
-
-  get size(): number {
-    return this.#bytes.length;
-  }
-
-  copyTo(target: Uint8Array, at: number): void {
-    target.set(this.#bytes, at);
-  }
 }
 
 type Allocate = (length: number) => Uint8Array;

@@ -152,6 +152,7 @@ export const NO_FRAMES: FrameCounts = {
 /** Reports received frames to `onFrame`. */
 class FrameObserver {
   readonly onFrame: NonNullable<ProtocolOptions["onFrame"]>;
+  readonly piece: DecodedPiece = new DecodedPiece();
   #assembler: MessageAssembler | undefined;
 
   constructor(onFrame: NonNullable<ProtocolOptions["onFrame"]>) {
@@ -168,9 +169,8 @@ class FrameObserver {
     });
     if (whole === undefined) return;
     const { fin, rsv, opcode } = header;
-    const payloadOfFrame = whole as Uint8Array;
     const { onFrame } = this;
-    onFrame("in", { fin, rsv, opcode: opcode as Opcode, payload: payloadOfFrame });
+    onFrame("in", { fin, rsv, opcode: opcode as Opcode, payload: whole as Uint8Array });
   }
 }
 
@@ -200,7 +200,6 @@ export class Protocol {
   /** Only set if there is an `onFrame`. */
   readonly #observer: FrameObserver | undefined;
   readonly #decoder: FrameDecoder;
-  readonly #piece = new DecodedPiece();
   readonly #messages: MessageReader;
   /** Only set if there are extensions. */
   readonly #extended: Extended | undefined;
@@ -382,7 +381,7 @@ export class Protocol {
   #filteredPiece(): DataPiece | undefined {
     if (this.#extended !== undefined) return this.#extended.next();
     const piece = this.#receivedPiece();
-    return piece && this.#piece.set(piece);
+    return piece && this.#observer!.piece.set(piece);
   }
 
   #receivedPiece(): FramePiece | undefined {
