@@ -104,6 +104,10 @@ export class Closing implements SenderHost {
   phase: Phase = "open";
   /** Whether input is still decoded. True in the phases "open" and "closing". */
   isReading = true;
+  /** Whether messages are accepted. True in the phases "open" and "draining". */
+  canSend = true;
+  /** Whether this end's Close frame may still be written. */
+  canWrite = true;
   transport: "open" | "half-closed" | "closed" = "open";
   /** The reason why the connection does not end with a clean close. */
   error: WebSocketError | undefined;
@@ -134,24 +138,14 @@ export class Closing implements SenderHost {
   }
 
   get state(): "open" | "closing" | "closed" {
-    if (this.canSend()) return "open";
+    if (this.canSend) return "open";
     const { phase } = this;
     return phase === "failed" || phase === "ended" ? "closed" : "closing";
   }
 
-  canSend(): boolean {
-    return this.phase === "open" || this.phase === "draining";
-  }
-
-  /** Whether this end's Close frame may still be written. */
-  canWrite(): boolean {
-    const { phase } = this;
-    return this.#sent === undefined && phase !== "failed" && phase !== "ended";
-  }
-
   /** RFC 6455 §5.5.2: a ping is answered until the peer's Close frame was received. */
   canAnswer(): boolean {
-    return this.canWrite() || this.phase === "closing";
+    return this.canWrite || this.phase === "closing";
   }
 
   #take(step: Step): boolean {
@@ -163,6 +157,8 @@ export class Closing implements SenderHost {
     }
     this.phase = next;
     this.isReading = next === "open" || next === "closing";
+    this.canSend = next === "open" || next === "draining";
+    if (next === "failed" || next === "ended") this.canWrite = false;
     return true;
   }
 
@@ -239,7 +235,7 @@ export class Closing implements SenderHost {
     const closeCode = info.closeCode ?? (reason === "" ? CloseCode.NoStatus : CloseCode.Normal);
     this.#startTimer();
     this.#parts.sender.beforeClose(() => {
-      if (this.canWrite()) this.#sendClose(closeCode, reason);
+      if (this.canWrite) this.#sendClose(closeCode, reason);
       this.#parts.sender.flush();
     });
     // The peer's Close frame may follow messages for which there was no room.
@@ -249,6 +245,7 @@ export class Closing implements SenderHost {
   #sendClose(closeCode: number, reason: string): void {
     this.#parts.machine.write({ type: "close", closeCode, reason });
     this.#sent = { closeCode, reason };
+    this.canWrite = false;
     this.#first ??= "sent";
   }
 
@@ -285,7 +282,7 @@ export class Closing implements SenderHost {
     if (this.phase === "ended") return;
     this.received = { closeCode, reason };
     this.#first ??= "received";
-    if (this.canWrite() && !this.#answerClose(closeCode, reason)) return;
+    if (this.canWrite && !this.#answerClose(closeCode, reason)) return;
     if (this.#take("handshakeDone")) this.#endTransport();
   }
 
@@ -318,7 +315,7 @@ export class Closing implements SenderHost {
   fail(closeCode: number, message: string, cause?: unknown, code?: ErrorCode): void {
     // The message of an extension may contain any characters.
     const reason = truncateReason(message);
-    if (this.canWrite()) this.#sendClose(closeCode, reason);
+    if (this.canWrite) this.#sendClose(closeCode, reason);
     if (this.#decideFailure(webSocketError(message, closeCode, "", cause, code))) {
       this.#endTransport(true);
     }
@@ -435,7 +432,7 @@ export class Closing implements SenderHost {
 
   /** Closes with 1000 or 1011 after the handler. Returns whether a reader still waited for a message. */
   handlerSettled(rejected: boolean): boolean {
-    if (!this.canSend()) return false;
+    if (!this.canSend) return false;
     const { receiver } = this.#parts;
     const waiting = receiver.awaited;
     const { Normal: closeCode, InternalError } = CloseCode;
@@ -447,7 +444,7 @@ export class Closing implements SenderHost {
   /** Rejects with the error of a write. If the end has interrupted the write, `closed` settles first. */
   cutOff(error: unknown): Promise<never> {
     return new Promise((_, reject) => {
-      if (this.canSend()) reject(error);
+      if (this.canSend) reject(error);
       else this.whenDecided(() => reject(error));
     });
   }

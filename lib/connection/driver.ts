@@ -260,7 +260,7 @@ export class Driver
   }
 
   ping(payload: Uint8Array): Promise<number> {
-    if (!this.closing.canSend()) throw this.closing.closedError();
+    if (!this.closing.canSend) throw this.closing.closedError();
     const pings = this.pings ??= new Pings();
     if (pings.has(payload)) {
       throw invalidState(

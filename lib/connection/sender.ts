@@ -61,9 +61,10 @@ const CUT_SHORT =
   "Await send() before close()";
 
 export interface SenderHost {
-  canSend(): boolean;
+  /** Whether messages are accepted. */
+  readonly canSend: boolean;
   /** Whether frames may still be written. This end's Close frame is the last one. */
-  canWrite(): boolean;
+  readonly canWrite: boolean;
   canAnswer(): boolean;
   closedError(): DOMException;
   /** Adds the stack of this call to an error of the connection, and returns the error. */
@@ -198,7 +199,7 @@ export class Sender {
 
   /** @param lend Whether the bytes stay unchanged until they have been sent. */
   #send(message: Message, lend: boolean, options: SendOptions): Promise<void> {
-    if (!this.#host.canSend()) throw this.#host.closedError();
+    if (!this.#host.canSend) throw this.#host.closedError();
     if (this.#turns !== undefined || this.#isExtended) {
       if (this.#turns?.holder !== undefined || this.#isSlow(message)) {
         return this.#sendInTurn(message, lend, options);
@@ -220,14 +221,14 @@ export class Sender {
       return this.#machine.writePiece(data, fin, lend, compress, later);
     } catch (error) {
       // The peer's half of the extension cannot follow after this failure.
-      if (this.#isExtended && this.#host.canWrite()) this.#failMidway(error);
+      if (this.#isExtended && this.#host.canWrite) this.#failMidway(error);
       throw error;
     }
   }
 
   /** Sends a ping or a pong, also between the frames of a message. */
   control(event: PingEvent | PongEvent): Promise<void> {
-    if (!this.#host.canWrite()) throw this.#host.closedError();
+    if (!this.#host.canWrite) throw this.#host.closedError();
     this.#machine.write(event);
     return this.#settle(0);
   }
@@ -386,7 +387,7 @@ export class Sender {
   ): Promise<void> {
     let settled: Promise<void>;
     try {
-      if (!this.#host.canWrite()) throw this.#host.closedError();
+      if (!this.#host.canWrite) throw this.#host.closedError();
       if (message.length !== length) {
         this.#host.fail(CloseCode.InternalError, VANISHED, undefined, "bytes-changed");
       } else if (this.#isSlow(message)) {
@@ -415,10 +416,10 @@ export class Sender {
       const isWritten = this.#write(data, fin, false, compress, (error) => {
         turns.encoding = false;
         if (error === undefined) {
-          return this.#host.canWrite() ? resolve() : reject(this.#host.closedError());
+          return this.#host.canWrite ? resolve() : reject(this.#host.closedError());
         }
         // The peer's half of the extension cannot follow after this failure.
-        if (this.#host.canWrite()) this.#failMidway(error);
+        if (this.#host.canWrite) this.#failMidway(error);
         reject(error);
       });
       if (!isWritten) return;
@@ -435,7 +436,7 @@ export class Sender {
     try {
       signal?.throwIfAborted();
       if (this.#turns?.holder !== undefined) this.#checkRoom(MESSAGE_OVERHEAD);
-      if (!this.#host.canSend()) throw this.#host.closedError();
+      if (!this.#host.canSend) throw this.#host.closedError();
       const turns = this.#turns ??= new SendTurns();
       await turns.acquire("items", signal);
       // A frame that is being encoded is finished first. Then the message continues or fails.
@@ -475,14 +476,14 @@ export class Sender {
     } catch (error) {
       // The source may be producing an item. It handles return() after that item.
       handled(source.return());
-      if (turns.begun && this.#host.canSend()) this.#failMidway(error);
+      if (turns.begun && this.#host.canSend) this.#failMidway(error);
       throw error;
     }
   }
 
   #checkGoingOn(signal: AbortSignal | undefined, turns: SendTurns): void {
     signal?.throwIfAborted();
-    if (!this.#host.canSend()) throw this.#refusal(turns.begun);
+    if (!this.#host.canSend) throw this.#refusal(turns.begun);
   }
 
   /**
@@ -511,7 +512,7 @@ export class Sender {
   /** Ends the connection if there is no room for the message and the option `slow` says so. */
   #checkRoom(length: number): void {
     const slow = this.#slow;
-    if (slow === "wait" || !this.#host.canSend()) return;
+    if (slow === "wait" || !this.#host.canSend) return;
     if (this.isTooMuch(length, this.#maxBufferedAmount)) this.endAsSlow(slow);
   }
 
