@@ -1,7 +1,6 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import {
-  type HeadLimits,
   type ParsedHead,
   parseRequestHead,
   parseResponseHead,
@@ -11,6 +10,7 @@ import {
   serializeRequestHead,
   serializeResponseHead,
 } from "../lib/core/mod.ts";
+import type { HeadLimits } from "../lib/core/http1.ts";
 import { bodyFraming } from "../lib/core/body.ts";
 import { HeadReader } from "../lib/core/http1.ts";
 import { concat, cut, hex, latin1, single } from "./bytes.ts";

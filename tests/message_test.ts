@@ -6,9 +6,9 @@ import {
   type FramePiece,
   type Message,
   MessageAssembler,
-  type MessageOptions,
   Opcode,
 } from "../lib/core/mod.ts";
+import type { MessageOptions } from "../lib/core/message.ts";
 import { concat, hex, pattern, utf8 } from "./bytes.ts";
 import { PieceReader } from "./pieces.ts";
 import { binary, fc, text } from "./property.ts";

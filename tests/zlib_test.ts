@@ -3,7 +3,7 @@ import { describe } from "node:test";
 import assert from "node:assert/strict";
 import { createDeflateRaw, deflateRawSync, inflateRawSync } from "node:zlib";
 import { it, notApplicable } from "./it.ts";
-import type { DeflateEngine, Deflater, Inflater } from "../lib/core/mod.ts";
+import type { DeflateEngine, Deflater, Inflater } from "../lib/core/deflate.ts";
 import { deflateEngines } from "../lib/runtime/zlib.ts";
 import { concat, hex, pattern, utf8 } from "./bytes.ts";
 import { withPrograms } from "./programs.ts";

@@ -40,22 +40,12 @@ export { encodeFrame, type EncodeFrameOptions } from "./encoder.ts";
 export { type Frame, type FrameHeader, Opcode, type Role, Rsv } from "./frame.ts";
 export { FrameDecoder, type FrameDecoderOptions, type FramePiece } from "./decoder.ts";
 export { fragments, MessageAssembler } from "./message.ts";
-export type {
-  BinaryEvent,
-  Fragment,
-  FragmentsOptions,
-  Message,
-  MessageOptions,
-  TextEvent,
-} from "./message.ts";
-export type { TextCodec } from "./utf8.ts";
+export type { BinaryEvent, Fragment, Message, TextEvent } from "./message.ts";
 export { CloseCode, type CloseInfo, parseClose, serializeClose } from "./close.ts";
 
 // The opening handshake.
-export type { BodyFraming } from "./body.ts";
 export { acceptToken, type Agreement, type ReceivedOffer } from "./handshake.ts";
 export {
-  type HeadLimits,
   type HeadProgress,
   type ParsedHead,
   parseRequestHead,
@@ -95,28 +85,12 @@ export {
   type PerMessageDeflateOptions,
   supportedExtensions,
 } from "./permessage_deflate.ts";
-export type {
-  DeflateEngine,
-  Deflater,
-  DeflaterOptions,
-  Inflater,
-  InflaterOptions,
-} from "./deflate.ts";
 
 // Errors.
 export {
-  errorCodeOf,
   HandshakeError,
   LocalProtocolError,
   RemoteProtocolError,
   WebSocketError,
 } from "./error.ts";
-export type {
-  CallErrorCode,
-  ErrorAnswer,
-  ErrorCode,
-  HandshakeErrorCode,
-  HandshakeErrorOptions,
-  RefusedResponse,
-  RemoteProtocolErrorOptions,
-} from "./error.ts";
+export type { ErrorAnswer } from "./error.ts";

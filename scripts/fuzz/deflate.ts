@@ -3,12 +3,10 @@ import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { deflateRawSync } from "node:zlib";
 import {
-  type DeflateEngine,
   encodeFrame,
   type Extension,
   type Frame,
   FrameDecoder,
-  type Inflater,
   type Message,
   MessageAssembler,
   Opcode,
@@ -19,6 +17,7 @@ import {
   type Role,
   Rsv,
 } from "../../lib/core/mod.ts";
+import type { DeflateEngine, Inflater } from "../../lib/core/deflate.ts";
 import { publicEngine } from "../../lib/runtime/zlib.ts";
 import { deflateEngine } from "../../lib/zlib.ts";
 import { joined } from "./frames.ts";

@@ -3,12 +3,12 @@ import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { accept, connect, type PerMessageDeflateOptions } from "../../mod.ts";
 import {
-  type DeflateEngine,
   type ExtensionFactory,
   Opcode,
   parseExtensions,
   PerMessageDeflate,
 } from "../../lib/core/mod.ts";
+import type { DeflateEngine } from "../../lib/core/deflate.ts";
 import { deflateEngine } from "../../lib/zlib.ts";
 import { pattern } from "../bytes.ts";
 import { wsPair } from "../conformance/ws.ts";

@@ -5,11 +5,9 @@ import process from "node:process";
 import { constants, deflateRawSync } from "node:zlib";
 import { connect, type Message } from "../../mod.ts";
 import {
-  type DeflateEngine,
   encodeFrame,
   type Fragment,
   type Frame,
-  type Inflater,
   MessageAssembler,
   Opcode,
   PerMessageDeflate,
@@ -17,6 +15,7 @@ import {
   type Role,
   Rsv,
 } from "../../lib/core/mod.ts";
+import type { DeflateEngine, Inflater } from "../../lib/core/deflate.ts";
 import { deflateEngines } from "../../lib/runtime/zlib.ts";
 import { assertSameBytes, concat, cut, hex, pattern, single, utf8 } from "../bytes.ts";
 import { requestOf, ROLES, upgradeResponse, withRawServer } from "../support.ts";
