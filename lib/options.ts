@@ -58,7 +58,7 @@ export interface InboxStrategy {
    * connection fails with 1011; a `ByteLengthQueuingStrategy` gives such a result for text. By default, the
    * size is the length of the message plus 64 for text, or plus 256 for bytes.
    */
-  size?: ((((message: Message) => number) | undefined) | undefined) | undefined;
+  size?: ((message: Message) => number) | undefined;
 }
 
 /** Options that clients and servers have in common. */
@@ -147,9 +147,7 @@ export interface ConnectionOptions {
    * Called with each frame, for diagnosis. The callback must not change or keep the payload; see the same
    * member of `ProtocolOptions`.
    */
-  onFrame?:
-    | ((((direction: "in" | "out", frame: Frame) => void) | undefined) | undefined)
-    | undefined;
+  onFrame?: ((direction: "in" | "out", frame: Frame) => void) | undefined;
   /** Makes the transports. By default, the provider of the running platform is used. */
   provider?: TransportProvider | undefined;
 }

@@ -201,9 +201,9 @@ export interface EncoderOptions {
   textCodec?: TextCodec | undefined;
   extensions?: readonly Extension[] | undefined;
   /** Called by `tell()` for each frame that was written. */
-  onFrame?: ((((frame: Frame) => void) | undefined) | undefined) | undefined;
+  onFrame?: ((frame: Frame) => void) | undefined;
   /** Returns why a pending frame may no longer be sent. Only needed with extensions. */
-  refusal?: (((() => Error | undefined) | undefined) | undefined) | undefined;
+  refusal?: (() => Error | undefined) | undefined;
 }
 
 /** Writes frames into a batch, which `take()` returns for one gathered write. */

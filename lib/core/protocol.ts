@@ -52,21 +52,19 @@ export interface ProtocolOptions
    * overwritten completely.
    * @default {(length) => new Uint8Array(length)}
    */
-  allocate?: ((((length: number) => Uint8Array) | undefined) | undefined) | undefined;
+  allocate?: ((length: number) => Uint8Array) | undefined;
   /**
    * Allows extensions to work on other threads. Called when `pending` becomes false and `next()`
    * may return an event. By default, extensions work synchronously.
    */
-  onReady?: (((() => void) | undefined) | undefined) | undefined;
+  onReady?: (() => void) | undefined;
   /**
    * Called with each frame that is received or about to be sent, for diagnosis. Received frames are
    * joined from their pieces, which takes memory, and their payload is a copy. The payload of a
    * frame to send must not be changed, because it may belong to the caller, and must not be used
    * after the call.
    */
-  onFrame?:
-    | ((((direction: "in" | "out", frame: Frame) => void) | undefined) | undefined)
-    | undefined;
+  onFrame?: ((direction: "in" | "out", frame: Frame) => void) | undefined;
 }
 
 export const PROTOCOL_OPTIONS: OptionNames<ProtocolOptions> = {

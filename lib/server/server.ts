@@ -116,7 +116,7 @@ export interface ServeOptions extends ConnectionOptions {
    * returned, of the body of a Response of `onRequest`, and of the listener.
    * @default {console.error}
    */
-  onError?: ((((error: unknown) => void) | undefined) | undefined) | undefined;
+  onError?: ((error: unknown) => void) | undefined;
   /**
    * Called for every handshake that is refused, before the answer is sent: the library or `onRequest` refused
    * it (code "rejected", including plain HTTP), a limit was reached, the time was over, or the client left.
@@ -125,9 +125,7 @@ export interface ServeOptions extends ConnectionOptions {
    * @param error The reason. Its `status` is that of the answer, or undefined if there is no answer.
    * @param request The request, if it was read and can be represented as a Request.
    */
-  onRefused?:
-    | ((((error: HandshakeError, request?: Request) => void) | undefined) | undefined)
-    | undefined;
+  onRefused?: ((error: HandshakeError, request?: Request) => void) | undefined;
   /** Limits for the head of a request. */
   limits?: HeadLimits | undefined;
   /**

@@ -167,7 +167,7 @@ export interface BatchOptions<O> {
    * Returns the function that handles an item outside of the batches, or undefined if the item belongs in
    * a batch. The function is called when all items before it have been read.
    */
-  divert?: ((((item: O) => (() => void) | undefined) | undefined) | undefined) | undefined;
+  divert?: ((item: O) => (() => void) | undefined) | undefined;
 }
 
 /**

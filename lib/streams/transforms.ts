@@ -181,7 +181,7 @@ export interface MessageAssemblerOptions extends MessageOptions {
    */
   maxMessageSize?: number | undefined;
   /** Called with each control frame after the messages before it. By default, frames are items. */
-  onControl?: ((((frame: Frame) => void) | undefined) | undefined) | undefined;
+  onControl?: ((frame: Frame) => void) | undefined;
 }
 
 const ASSEMBLER_OPTIONS: OptionNames<MessageAssemblerOptions> = {
