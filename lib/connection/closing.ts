@@ -54,20 +54,16 @@ type Step =
   /** The transport has ended, and the messages before its end were handled. */
   | "transportOver";
 
-/** The phase after a step. If a phase does not list a step, the step is ignored. */
-const NEXT: { readonly [step in Step]: { readonly [phase in Phase]?: Phase } } = {
-  close: { open: "closing", draining: "draining-closing" },
-  inputOver: { open: "draining", closing: "draining-closing" },
-  handshakeDone: { draining: "shaken", "draining-closing": "shaken" },
-  fail: {
-    open: "failed",
-    closing: "failed",
-    draining: "failed",
-    "draining-closing": "failed",
-    // A callback that has seen the Close frame may throw later.
-    shaken: "failed",
-  },
-  transportOver: { shaken: "ended", failed: "ended" },
+/** The phase after a step. A phase ignores the steps that it does not list. */
+const NEXT: { readonly [phase in Phase]: { readonly [step in Step]?: Phase } } = {
+  open: { close: "closing", inputOver: "draining", fail: "failed" },
+  closing: { inputOver: "draining-closing", fail: "failed" },
+  draining: { close: "draining-closing", handshakeDone: "shaken", fail: "failed" },
+  "draining-closing": { handshakeDone: "shaken", fail: "failed" },
+  // A callback that has seen the Close frame may throw later.
+  shaken: { transportOver: "ended", fail: "failed" },
+  failed: { transportOver: "ended" },
+  ended: {},
 };
 
 /** What ended the input. Undefined if the transport ended without a Close frame. */
@@ -149,7 +145,7 @@ export class Closing implements SenderHost {
   }
 
   #take(step: Step): boolean {
-    const next = NEXT[step][this.phase];
+    const next = NEXT[this.phase][step];
     if (next === undefined) return false;
     if (this.phase === "open") {
       this.startedAt = now();
@@ -233,7 +229,7 @@ export class Closing implements SenderHost {
     if (!this.#take("close")) return;
     const { reason = "" } = info;
     const closeCode = info.closeCode ?? (reason === "" ? CloseCode.NoStatus : CloseCode.Normal);
-    this.#startTimer();
+    this.#countdown ??= this.#startCountdown();
     this.#parts.sender.beforeClose(() => {
       if (this.canWrite) this.#sendClose(closeCode, reason);
       this.#parts.sender.flush();
@@ -249,10 +245,9 @@ export class Closing implements SenderHost {
     this.#first ??= "sent";
   }
 
-  #startTimer(): void {
-    const isNeeded = this.#timeout > 0 && this.transport !== "closed";
-    if (!isNeeded || this.#countdown !== undefined) return;
-    this.#countdown = new Countdown(() => this.#parts.transport.destroy(), this.#timeout);
+  #startCountdown(): Countdown | undefined {
+    if (this.#timeout === 0) return undefined;
+    return new Countdown(() => this.#parts.transport.destroy(), this.#timeout);
   }
 
   terminate(): void {
@@ -352,7 +347,7 @@ export class Closing implements SenderHost {
     if (this.transport === "closed") return this.#endWithTransport();
     this.#parts.sender.flushAll();
     if (isOurTurn) this.#parts.transport.end();
-    this.#startTimer();
+    this.#countdown ??= this.#startCountdown();
   }
 
   transportHalfClosed(): void {

@@ -133,7 +133,8 @@ export function writeFrame(
   return at + 4 + length;
 }
 
-const FIN = 0x80;
+/** The bit of the first byte that says whether a frame is the last of its message. */
+export const FIN = 0x80;
 
 export function firstByte(fin: boolean, rsv: number, opcode: number): number {
   return (fin ? FIN : 0) | (rsv << 4) | opcode;
@@ -291,10 +292,6 @@ export class Encoder {
     else if (fin && this.#characters === undefined) this.writeText(first, data);
     else this.writeText(first, this.#whole(data, fin));
     return true;
-  }
-
-  writeControl(opcode: Opcode, payload: Uint8Array): void {
-    this.writeBytes(FIN | opcode, checkControl(payload));
   }
 
   /** Returns complete characters, including the one that the previous piece cut off. */

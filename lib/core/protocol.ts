@@ -6,7 +6,7 @@
 import { CloseCode, parseClose, serializeClose } from "./close.ts";
 import { LocalProtocolError, RemoteProtocolError } from "./error.ts";
 import { type CloseEvent, complete, type OutgoingEvent, type ProtocolEvent } from "./event.ts";
-import { Encoder, type Written } from "./encoder.ts";
+import { checkControl, Encoder, FIN, type Written } from "./encoder.ts";
 import {
   type DataPiece,
   FrameDecoder,
@@ -453,15 +453,15 @@ export class Protocol {
     if (refused !== undefined) throw refused;
     switch (type) {
       case "ping":
-        this.encoder.writeControl(Opcode.Ping, event.payload);
+        this.encoder.writeBytes(FIN | Opcode.Ping, checkControl(event.payload));
         this.#pingsSent++;
         break;
       case "pong":
-        this.encoder.writeControl(Opcode.Pong, event.payload);
+        this.encoder.writeBytes(FIN | Opcode.Pong, checkControl(event.payload));
         this.#pongsSent++;
         break;
       case "close":
-        this.encoder.writeControl(Opcode.Close, serializeClose(event));
+        this.encoder.writeBytes(FIN | Opcode.Close, serializeClose(event));
         this.#failed = this.#failure !== undefined;
         this.#state = this.#state === "remote-closing" ? "closed" : "local-closing";
     }
