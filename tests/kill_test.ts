@@ -100,7 +100,7 @@ describe("A process in the middle of a message", () => {
         withChild(role, "ws", { pingInterval: 300, pingTimeout: 1000 }, async (ws, child) => {
           const error = await midMessage(ws, () => child.stop("SIGSTOP"));
           assert.equal(error.closeCode, 1011);
-          assert.match(error.message, /no pong/);
+          assert.match(error.message, /No pong/);
         })
       );
     });

@@ -13,8 +13,7 @@ import type {
   TransportProvider,
 } from "../transport.ts";
 import { BaseTransport, ByteQueue, sizeOf, tcpAddress } from "../transport_base.ts";
-import { checkUnixPath, dial, Handshakes, nodeProvider, type NodeTransport } from "./node.ts";
-import { free } from "./node_duplex.ts";
+import { checkUnixPath, dial, free, Handshakes, nodeProvider, type NodeTransport } from "./node.ts";
 
 interface BunSocket {
   data: BunTransport;

@@ -1,5 +1,6 @@
 /**
- * Transports over `node:net` and `node:tls`, and the provider for Node.
+ * Transports over duplex streams of `node:stream`, and the provider for Node, which uses `node:net` and
+ * `node:tls`.
  *
  * @module
  */
@@ -7,6 +8,7 @@ import { Buffer } from "node:buffer";
 import { X509Certificate } from "node:crypto";
 import { connect, createServer, isIP, type Server, type Socket } from "node:net";
 import process from "node:process";
+import type { Duplex } from "node:stream";
 import {
   checkServerIdentity,
   connect as connectTls,
@@ -30,9 +32,156 @@ import type {
   TransportProvider,
   Tunnel,
 } from "../transport.ts";
-import { tcpAddress } from "../transport_base.ts";
+import { BaseTransport, ByteQueue, tcpAddress } from "../transport_base.ts";
 import { platformDiagnostics } from "./diagnostics.ts";
-import { DuplexTransport } from "./node_duplex.ts";
+
+/** A duplex reports progress only when it has written all that it was given. */
+const CAPACITY = 1_572_864;
+
+/** The transport of a duplex. With it, all transports share their listeners. */
+const OWNER = Symbol("transport");
+
+interface Owned {
+  [OWNER]: DuplexTransport;
+}
+
+/** A duplex as a transport. The two sides of the duplex must end independently. */
+export class DuplexTransport<T extends Duplex = Duplex> extends BaseTransport {
+  protected readonly duplex: T;
+  #queue: ByteQueue | undefined;
+  /** Whether the transport must report that the waiting bytes were sent. */
+  #owesDrain = false;
+
+  constructor(duplex: T) {
+    super();
+    this.duplex = duplex;
+    Object.assign(duplex, { [OWNER]: this });
+    // An error may occur before the transport has a handler.
+    duplex.on("error", DuplexTransport.#onError);
+  }
+
+  static #onError(this: Owned, error: Error): void {
+    this[OWNER].fail(error);
+  }
+
+  static #onData(this: Owned, chunk: Uint8Array): void {
+    if (this[OWNER].handlers!.data(chunk) === true) free(chunk);
+  }
+
+  static #onEnd(this: Owned): void {
+    this[OWNER].reportEnd();
+  }
+
+  static #onClose(this: Owned): void {
+    this[OWNER].reportClose();
+  }
+
+  /** Maximum number of bytes that the duplex is given. */
+  protected get capacity(): number {
+    return CAPACITY;
+  }
+
+  override get bufferedAmount(): number {
+    return this.duplex.writableLength + this.unsent + this.late;
+  }
+
+  protected start(): void {
+    const { duplex } = this;
+    if (duplex.destroyed) return queueMicrotask(() => this.reportClose());
+    // A duplex emits 'end' only once.
+    if (duplex.readableEnded) queueMicrotask(() => this.reportEnd());
+    duplex.on("data", DuplexTransport.#onData);
+    duplex.on("end", DuplexTransport.#onEnd);
+    duplex.on("close", DuplexTransport.#onClose);
+  }
+
+  /** Pauses the duplex and stops listening to it, so that another reader can continue. */
+  release(): void {
+    const { duplex } = this;
+    duplex.pause();
+    duplex.off("data", DuplexTransport.#onData);
+    duplex.off("end", DuplexTransport.#onEnd);
+    duplex.off("close", DuplexTransport.#onClose);
+  }
+
+  readonly #onWritten = (error?: Error | null): void => {
+    if (error || !this.#owesDrain) return;
+    if (this.#queue !== undefined) this.#giveMore();
+    if (this.bufferedAmount > 0) return;
+    this.#owesDrain = false;
+    this.reportDrain();
+  };
+
+  write(parts: readonly Uint8Array[]): void {
+    const { duplex } = this;
+    if (this.phase !== "open" || !duplex.writable) return this.drop(parts);
+    let size = 0;
+    for (const part of parts) size += part.length;
+    if (this.unsent === 0 && duplex.writableLength + size <= this.capacity) {
+      return this.give(parts);
+    }
+    this.unsent += size;
+    this.#queue ??= new ByteQueue();
+    for (const part of parts) this.#queue.push(part);
+    this.#giveMore();
+  }
+
+  #giveMore(): void {
+    const { duplex } = this;
+    if (!duplex.writable) return;
+    const parts: Uint8Array[] = [];
+    for (let room = this.capacity - duplex.writableLength; room > 0 && this.unsent > 0;) {
+      const part = this.firstOf(this.#queue)?.subarray(0, room);
+      if (part === undefined) return;
+      this.#queue!.remove(part.length);
+      this.unsent -= part.length;
+      room -= part.length;
+      parts.push(part);
+    }
+    if (this.unsent === 0) this.#queue = undefined;
+    if (parts.length > 0) this.give(parts);
+    if (this.unsent === 0 && this.phase === "ending") this.finish();
+  }
+
+  /** Gives the duplex all parts as one write. */
+  protected give(parts: readonly Uint8Array[]): void {
+    const { duplex } = this;
+    const last = parts.length - 1;
+    if (last > 0) duplex.cork();
+    for (let i = 0; i < last; i++) duplex.write(parts[i]);
+    duplex.write(parts[last], this.#onWritten);
+    if (last > 0) duplex.uncork();
+    this.#owesDrain ||= duplex.writableLength > 0 || this.unsent > 0;
+  }
+
+  pause(): void {
+    this.duplex.pause();
+  }
+
+  resume(): void {
+    this.duplex.resume();
+  }
+
+  protected finish(): void {
+    this.duplex.end();
+  }
+
+  protected cut(): void {
+    this.duplex.destroy();
+  }
+}
+
+const FREED_FROM = 16384;
+
+/** Frees the memory of a chunk at once, without waiting for the garbage collector. */
+export function free(chunk: Uint8Array): void {
+  // Check the length first: Bun creates the buffer of an array only when it is asked for.
+  if (chunk.length < FREED_FROM) return;
+  const { buffer } = chunk;
+  // A part of a larger buffer may be shared. Node 20 does not have the method.
+  if (chunk.length !== buffer.byteLength) return;
+  (buffer as { transfer?(length: number): unknown }).transfer?.(0);
+}
 
 interface Ends {
   local?: Address;
@@ -103,9 +252,11 @@ export async function dial(
   options: DialOptions,
   adopt: (transport: NodeTransport) => Transport = (transport) => transport,
 ): Promise<Transport> {
-  const { unix: path, tls, tunnel, signal } = options;
+  const { hostname, port, unix: path, tunnel, signal } = options;
   signal?.throwIfAborted();
-  const socket = tls === undefined ? dialPlain(options) : dialTls(options);
+  const tls = options.tls && { ...options.tls, servername: options.tls.servername ?? hostname };
+  const place = { ...placeOf(hostname, port, path), allowHalfOpen: true };
+  const socket = tls === undefined ? connect(place) : connectTls({ ...place, ...tlsOptions(tls) });
   const ends = { remote: unixAddress(path) };
   const transport = await established(socket, tls, signal, ends);
   if (tunnel?.tls === undefined) {
@@ -148,16 +299,6 @@ function established(
       resolve(new NodeTransport(socket, ends));
     });
   });
-}
-
-function dialPlain({ hostname, port, unix: path }: DialOptions): Socket {
-  return connect({ ...placeOf(hostname, port, path), allowHalfOpen: true });
-}
-
-function dialTls({ hostname, port, unix: path, tls }: DialOptions): TLSSocket {
-  const options = tlsOptions({ ...tls, servername: tls?.servername ?? hostname });
-  const place = { ...placeOf(hostname, port, path), allowHalfOpen: true };
-  return connectTls({ ...place, ...options });
 }
 
 function tlsOptions(tls: TlsConnectOptions): ConnectionOptions {
@@ -236,15 +377,22 @@ function listen(options: ListenOptions, accept: (transport: Transport) => void):
     const fail = (error: NodeJS.ErrnoException) =>
       reject(reusePort && error.code === "ENOTSUP" ? unsupportedReusePort(error) : error);
     const ends = path === undefined ? undefined : { local: unixAddress(path) };
-    const { server, cut } = serverOf(
+    const handshakes = new Handshakes<unknown>(options);
+    const server = serverOf(
       options,
+      handshakes,
       (socket) => accept(new NodeTransport(socket, ends)),
     );
+    const close = () =>
+      new Promise<void>((resolve) => {
+        server.close(() => resolve());
+        handshakes.cut();
+      });
     server.once("error", fail);
     server.listen({ ...placeOf(hostname, port, path), reusePort }, () => {
       server.removeListener("error", fail);
       server.on("error", onError);
-      resolve({ address: boundAddress(server), close: () => close(server, cut) });
+      resolve({ address: boundAddress(server), close });
     });
   });
 }
@@ -304,18 +452,13 @@ export class Handshakes<K> {
   }
 }
 
-interface ServerParts {
-  server: Server;
-  cut: () => void;
-}
-
-function serverOf(options: ListenOptions, accept: (socket: Socket) => void): ServerParts {
-  const { tls, unix } = options;
-  if (tls === undefined) {
-    return { server: createServer({ allowHalfOpen: true }, accept), cut: () => {} };
-  }
+function serverOf(
+  { tls, unix }: ListenOptions,
+  handshakes: Handshakes<unknown>,
+  accept: (socket: Socket) => void,
+): Server {
+  if (tls === undefined) return createServer({ allowHalfOpen: true }, accept);
   const { ca, cert, key, alpn } = tls;
-  const handshakes = new Handshakes<unknown>(options);
   const keyOf = unix === undefined ? peerOf : beneath;
   const server = createTlsServer({
     cert,
@@ -340,7 +483,7 @@ function serverOf(options: ListenOptions, accept: (socket: Socket) => void): Ser
   });
   // A client's mistake is not an error of the server. After a timeout the client is still connected.
   server.on("tlsClientError", (_, socket) => socket.destroy());
-  return { server, cut: () => handshakes.cut() };
+  return server;
 }
 
 /** Returns a key that a TCP connection and the TLS socket over it share. */
@@ -358,13 +501,6 @@ function boundAddress(server: Server): Address {
   if (typeof bound === "string") return { transport: "unix", path: bound };
   if (bound === null) throw wrongType("The server has no address: it does not listen");
   return { transport: "tcp", hostname: bound.address, port: bound.port };
-}
-
-function close(server: Server, cut: () => void): Promise<void> {
-  return new Promise((resolve) => {
-    server.close(() => resolve());
-    cut();
-  });
 }
 
 type Slice = (this: Uint8Array, start: number, end: number) => string;

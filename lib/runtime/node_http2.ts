@@ -19,7 +19,7 @@ import type { RawHeaders } from "../core/header.ts";
 import { InterimCount } from "../core/http1.ts";
 import type { Address, Transport } from "../transport.ts";
 import { tcpAddress } from "../transport_base.ts";
-import { DuplexTransport } from "./node_duplex.ts";
+import { DuplexTransport } from "./node.ts";
 
 // Error codes (RFC 9113 §7)
 const REFUSED_STREAM = 7;
