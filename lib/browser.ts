@@ -1,20 +1,34 @@
 /**
- * Sluice in a browser. A page can only connect, and uses the browser's WebSocket. Options that a browser
- * cannot support throw a NotSupportedError.
+ * Sluice in a browser. A page can only connect, and uses the browser's own classes: its WebSocketStream,
+ * which has backpressure, or else its WebSocket. Options that a browser cannot support throw a
+ * NotSupportedError.
  *
  * @module
  */
+import { abortable, onAbort } from "./abortable.ts";
 import type { ConnectOptions as RuntimeOptions } from "./client/client.ts";
-import type { WebSocketConnection } from "./connection/connection.ts";
-import { domError, HandshakeError, WebSocketError as OwnError } from "./core/error.ts";
-import { parseWebSocketUrl } from "./core/url.ts";
-import { checkKnown, checkValues } from "./core/options.ts";
 import {
-  connectionOver,
-  FROM_WEB_SOCKET_OPTIONS,
-  type FromWebSocketOptions,
-} from "./standard/from_websocket.ts";
-import { checkProtocols } from "./options.ts";
+  checkUrl,
+  reconnecting,
+  RETRY_OPTIONS,
+  type RetryOptions,
+  type UrlSource,
+} from "./client/reconnection.ts";
+import { domError, HandshakeError, timedOut, WebSocketError as OwnError } from "./core/error.ts";
+import { resolveWebSocketUrl } from "./core/url.ts";
+import {
+  checkKnown,
+  checkNumber,
+  checkSignal,
+  checkSlow,
+  checkTexts,
+  checkValues,
+  type OptionNames,
+} from "./core/options.ts";
+import type { FromWebSocketOptions as NativeOptions } from "./standard/from_websocket.ts";
+import { BrowserConnection } from "./standard/browser_connection.ts";
+import { MAX_QUEUED_BYTES, takeSocket, type WebSocketLike } from "./standard/native_socket.ts";
+import { type Line, openStream, SocketLine } from "./standard/line.ts";
 import {
   type StandardOpenInfo,
   type StandardWebSocketStream,
@@ -22,14 +36,28 @@ import {
   type WebSocketStreamConstructor,
   type WebSocketStreamOptions,
 } from "./standard/stream_class.ts";
-import type { WebSocketLike } from "./standard/native_socket.ts";
+import { backgroundTimer, now } from "./timers.ts";
 
-export type { WebSocketConnection } from "./connection/connection.ts";
-export type { CloseInfo } from "./core/close.ts";
+export { broadcast, type BroadcastOptions, type BroadcastResult } from "./connection/broadcast.ts";
+export type { Recipient } from "./connection/broadcast.ts";
+export { relay, type RelayEnd, type RelayOptions } from "./connection/relay.ts";
+export { CloseCode, type CloseInfo } from "./core/close.ts";
 export { type ErrorCode, errorCodeOf } from "./core/error.ts";
 export { HandshakeError };
+export type { HandshakeErrorCode, HandshakeErrorOptions, RefusedResponse } from "./core/error.ts";
 export type { Message } from "./core/message.ts";
-export type { BufferSource, InboxStrategy } from "./options.ts";
+export {
+  isTransient,
+  type RetryInfo,
+  type RetryOptions,
+  type UrlSource,
+} from "./client/reconnection.ts";
+export type { BufferSource, CloseDetails, SendOptions } from "./options.ts";
+export type {
+  BrowserConnection as WebSocketConnection,
+  BrowserStats as ConnectionStats,
+} from "./standard/browser_connection.ts";
+export type { WebSocketLike, WebSocketLikeEvent } from "./standard/native_socket.ts";
 export type {
   StandardOpenInfo,
   StandardWebSocketStream,
@@ -37,10 +65,30 @@ export type {
   WebSocketStreamOptions,
 } from "./standard/stream_class.ts";
 
+/** Options of {@linkcode fromWebSocket}. */
+export interface FromWebSocketOptions
+  extends Omit<NativeOptions, "request" | "readableStrategy" | "maxQueuedBytes"> {
+  /**
+   * Maximum size of the messages that wait to be read over a WebSocket, which cannot be paused. Beyond the
+   * limit, the connection fails with 1013, after the messages that wait. Infinity disables the limit.
+   * @default {4_194_304}
+   */
+  maxQueuedBytes?: number | undefined;
+}
+
 /** Options of {@linkcode connect}. */
-export interface ConnectOptions extends Omit<FromWebSocketOptions, "request"> {
+export interface ConnectOptions extends FromWebSocketOptions {
   /** Subprotocols, the preferred one first. */
   protocols?: string[] | undefined;
+}
+
+/** Options of {@linkcode reconnect}. */
+export interface ReconnectOptions extends ConnectOptions, RetryOptions {
+  /**
+   * Ends the iteration at once when aborted; the iteration throws the reason. The current connection stays
+   * open, unless the next one has been asked for.
+   */
+  signal?: AbortSignal;
 }
 
 const platform = globalThis as unknown as {
@@ -61,6 +109,7 @@ const UNSUPPORTED: Record<Exclude<keyof RuntimeOptions, keyof ConnectOptions>, u
   maxControlFramesPerSecond: Infinity,
   pingInterval: 0,
   pingTimeout: 0,
+  readableStrategy: undefined,
   onFrame: undefined,
   provider: undefined,
   origin: undefined,
@@ -74,9 +123,17 @@ const UNSUPPORTED: Record<Exclude<keyof RuntimeOptions, keyof ConnectOptions>, u
   proxy: undefined,
 };
 
-const { request: _, ...OWN_OPTIONS } = FROM_WEB_SOCKET_OPTIONS;
+const SOCKET_OPTIONS: OptionNames<FromWebSocketOptions> = {
+  signal: checkSignal,
+  maxMessageSize: checkNumber,
+  maxBufferedAmount: checkNumber,
+  slow: checkSlow,
+  openTimeout: checkNumber,
+  closeTimeout: checkNumber,
+  maxQueuedBytes: checkNumber,
+};
 
-const KNOWN = { ...UNSUPPORTED, ...OWN_OPTIONS, protocols: checkProtocols };
+const CONNECT_OPTIONS = { ...UNSUPPORTED, ...SOCKET_OPTIONS, protocols: checkTexts };
 
 /** Options of `connect()` that the platform's WebSocketStream does not have. */
 const BEYOND_THE_STANDARD: Record<
@@ -86,7 +143,6 @@ const BEYOND_THE_STANDARD: Record<
   maxMessageSize: Infinity,
   openTimeout: undefined,
   closeTimeout: undefined,
-  readableStrategy: undefined,
   maxBufferedAmount: Infinity,
   slow: "wait",
 };
@@ -96,11 +152,7 @@ function refuse(options: object, unsupported: Record<string, unknown>): void {
   for (const [name, allowed] of Object.entries(unsupported)) {
     const value = (options as Record<string, unknown>)[name];
     if (value === undefined || value === allowed) continue;
-    throw domError(
-      "NotSupportedError",
-      `A browser does not support the option ${name}`,
-      "unsupported",
-    );
+    throw notSupported(`A browser does not support the option ${name}`);
   }
 }
 
@@ -109,59 +161,91 @@ function baseUrl(): string | undefined {
   return platform.document?.baseURI ?? platform.location?.href;
 }
 
-async function open(url: string, options: ConnectOptions): Promise<WebSocketConnection> {
-  if (platform.WebSocket === undefined) {
-    throw domError("NotSupportedError", "This platform has no WebSocket", "unsupported");
-  }
-  options.signal?.throwIfAborted();
+/** Connects within `openTimeout`, and until `signal` is aborted. */
+async function withinTime(
+  { signal, openTimeout = 10_000 }: ConnectOptions,
+  connecting: (signal: AbortSignal) => Promise<Line>,
+): Promise<Line> {
+  const controller = new AbortController();
+  const stopWatching = onAbort(signal, (reason) => controller.abort(reason));
+  const cancel = openTimeout > 0
+    ? backgroundTimer(() => controller.abort(timedOut(openTimeout)), openTimeout)
+    : stopWatching;
   try {
-    return await connectionOver(dial(platform.WebSocket, url, options.protocols), options);
-  } catch (error) {
-    throw isConnectFailed(error) ? notOpened(url, error.cause) : error;
+    return await abortable(connecting(controller.signal), controller.signal);
+  } finally {
+    cancel();
+    stopWatching();
   }
 }
 
-/** @throws {HandshakeError} If the browser does not try to connect ("connect-failed"). */
-function dial(
-  WebSocket: NonNullable<typeof platform.WebSocket>,
+/** Waits until a socket is open, or closes it when `signal` is aborted. */
+async function lineOver(
+  socket: WebSocketLike,
+  signal: AbortSignal,
+  maxQueuedBytes: number = MAX_QUEUED_BYTES,
+): Promise<Line> {
+  const line = new SocketLine(socket, maxQueuedBytes);
+  onAbort(signal, () => line.terminate());
+  await line.opened;
+  return line;
+}
+
+/** Connects by the platform's WebSocketStream, or else by its WebSocket. */
+async function dial(
   url: string,
-  protocols: string[] = [],
-): WebSocketLike {
-  let socket: WebSocketLike;
+  { protocols = [], maxQueuedBytes }: ConnectOptions,
+  signal: AbortSignal,
+): Promise<Line> {
+  const { WebSocket, WebSocketStream } = platform;
+  signal.throwIfAborted();
+  if (WebSocket === undefined) throw notSupported("This platform has no WebSocket");
   try {
-    socket = new WebSocket(url, protocols);
-  } catch (cause) {
-    throw notOpened(url, cause);
+    if (WebSocketStream !== undefined) {
+      return await openStream(WebSocketStream, url, { protocols, signal });
+    }
+    const socket = new WebSocket(url, protocols);
+    // The Content-Security-Policy of the page may not allow the connection.
+    if (socket.readyState > 1) throw undefined;
+    return await lineOver(socket, signal, maxQueuedBytes);
+  } catch (error) {
+    // A subprotocol is not a token, or occurs twice.
+    if (Object(error).name === "SyntaxError") throw error;
+    throw notOpened(url, error instanceof HandshakeError ? error.cause : error);
   }
-  // The Content-Security-Policy of the page may not allow the connection.
-  if (socket.readyState > 1) throw notOpened(url, undefined);
-  return socket;
 }
 
-function isConnectFailed(error: unknown): error is HandshakeError {
-  return error instanceof HandshakeError && error.code === "connect-failed";
+async function open(
+  url: string,
+  options: ConnectOptions,
+  isStandard?: boolean,
+): Promise<BrowserConnection> {
+  const line = await withinTime(options, (signal) => dial(url, options, signal));
+  return new BrowserConnection(line, options, isStandard);
+}
+
+function notSupported(message: string): DOMException {
+  return domError("NotSupportedError", message, "unsupported");
 }
 
 /** WHATWG WebSockets: a page must not learn the reason. The message lists possible reasons. */
 function notOpened(url: string, cause: unknown): HandshakeError {
   return new HandshakeError(
-    `The browser has opened no connection to ${
+    `Cannot connect to ${
       new URL(url).host
-    }, and does not say why. The server may ` +
-      "be unreachable, refuse the handshake, or have a certificate that is not trusted. The page's " +
-      "Content-Security-Policy may not allow it (connect-src), the page may come by https and the URL be " +
-      "ws, or the browser may block the port. Its console tells which",
+    }, and only the browser's console says why: the server is ` +
+      "unreachable, may refuse the handshake, or the Content-Security-Policy forbids it (connect-src)",
     "connect-failed",
     cause === undefined ? {} : { cause },
   );
 }
 
 /**
- * Connects to a server by the browser's WebSocket.
+ * Connects to a server by the browser's WebSocketStream if there is one, and by its WebSocket otherwise.
  *
- * The connection has the limits of a native WebSocket. The library cannot slow the peer down: if more
- * than `maxQueuedBytes` (4 MiB by default) of messages wait to be read, the connection fails with 1013.
- * There are no pings, and the only close codes are 1000 and 3000-4999.
+ * Over a WebSocket, the library cannot slow the peer down: if more than `maxQueuedBytes` (4 MiB by default)
+ * of messages wait to be read, the connection fails with 1013. A browser has no pings, and the only close
+ * codes are 1000 and 3000-4999.
  *
  * @param url A ws or wss URL. The schemes http and https stand for ws and wss. A relative URL is resolved
  * against the URL of the page.
@@ -173,24 +257,89 @@ function notOpened(url: string, cause: unknown): HandshakeError {
 export async function connect(
   url: string | URL,
   options: ConnectOptions = {},
-): Promise<WebSocketConnection> {
-  checkKnown("connect()", options, KNOWN);
-  const { href } = parseWebSocketUrl(url, baseUrl());
+): Promise<BrowserConnection> {
+  checkKnown("connect()", options, CONNECT_OPTIONS);
+  const { href } = resolveWebSocketUrl(url, baseUrl());
   refuse(options, UNSUPPORTED);
   return await open(href, options);
+}
+
+/**
+ * Connects, and connects again when the loop asks for the next connection. A connection that is still
+ * open is closed first. Each delay is random, up to a limit that grows with each failure. A browser does
+ * not report why a handshake failed, so that every failed handshake is followed by a retry, unless
+ * `maxAttempts` or `retry` says otherwise.
+ *
+ * Nothing is sent again: let the peer acknowledge messages that must not be lost. `break` ends the
+ * iteration and leaves the connection open.
+ *
+ * @param url The URL, or a function that is called before each attempt. An error with a property `fatal`
+ * that is true ends the iteration.
+ * @param options The options of `connect()`, and when to try again.
+ * @returns An iterator of connections. It throws the error of an attempt that is not repeated, or the reason
+ * of the signal.
+ * @throws {TypeError} If `url` or an option has the wrong type.
+ * @throws {RangeError} If an option has a wrong value, such as a negative number.
+ * @throws {DOMException} SyntaxError if `url` is not a URL of a WebSocket, or a subprotocol is not a token;
+ * NotSupportedError if a browser cannot support an option.
+ */
+export function reconnect(
+  url: UrlSource,
+  options: ReconnectOptions = {},
+): AsyncIterableIterator<BrowserConnection> {
+  checkKnown("reconnect()", options, { ...CONNECT_OPTIONS, ...RETRY_OPTIONS });
+  refuse(options, UNSUPPORTED);
+  const parse = (url: string | URL) => resolveWebSocketUrl(checkUrl(url), baseUrl()).href;
+  if (typeof url !== "function") parse(url);
+  const own = { ...options };
+  return reconnecting(url, own, {
+    connect: async (url, signal) => await open(parse(url), { ...own, signal }),
+    measureUptime,
+    retryAfter: () => 0,
+  });
+}
+
+/** Counts the milliseconds from now until a connection ends. */
+function measureUptime({ closed }: BrowserConnection): () => number {
+  const openedAt = now();
+  let endedAt: number | undefined;
+  const end = () => void (endedAt = now());
+  closed.then(end, end);
+  return () => (endedAt ?? now()) - openedAt;
+}
+
+/**
+ * Makes a connection over a native WebSocket. Call it before the first message arrives: earlier messages
+ * are lost. It has the limits of `connect()` over a WebSocket.
+ *
+ * @param socket A socket that is connecting or open, and that nobody else listens to or sends with.
+ * @returns The connection, when the socket is open. The promise rejects with a {@linkcode HandshakeError}
+ * if the socket does not open ("connect-failed") or not in time ("timeout"), with the reason of the signal
+ * if it is aborted, with InvalidStateError if the socket is closing, closed or used for another connection,
+ * and with TypeError if `socket` is not a WebSocket.
+ */
+export async function fromWebSocket(
+  socket: WebSocketLike,
+  options: FromWebSocketOptions = {},
+): Promise<BrowserConnection> {
+  checkKnown("fromWebSocket()", options, SOCKET_OPTIONS);
+  takeSocket(socket);
+  const { maxQueuedBytes } = options;
+  const line = await withinTime(options, (signal) => lineOver(socket, signal, maxQueuedBytes));
+  return new BrowserConnection(line, options);
 }
 
 function checkStandard(options: object): void {
   refuse(options, UNSUPPORTED);
   refuse(options, BEYOND_THE_STANDARD);
-  checkValues(options, OWN_OPTIONS);
+  checkValues(options, SOCKET_OPTIONS);
 }
 
-function overWebSocket(): WebSocketStreamConstructor {
-  return webSocketStreamClass({
+function streamClass(): WebSocketStreamConstructor {
+  return platform.WebSocketStream ?? webSocketStreamClass({
     base: baseUrl,
     check: checkStandard,
-    connect: (url, options) => open(url, { maxMessageSize: Infinity, ...options }),
+    connect: (url, options) => open(url, { maxMessageSize: Infinity, ...options }, true),
     describe: ({ readable, writable, extensions, protocol }) => ({
       readable,
       writable,
@@ -213,7 +362,7 @@ export type WebSocketStream = StandardWebSocketStream<StandardOpenInfo>;
  */
 export const WebSocketStream: WebSocketStreamConstructor<
   WebSocketStreamOptions & Pick<ConnectOptions, "maxQueuedBytes">
-> = platform.WebSocketStream ?? /* @__PURE__ */ overWebSocket();
+> = /* @__PURE__ */ streamClass();
 
 /** The error of a {@linkcode WebSocketStream} and of the connections of `connect()`. */
 export type WebSocketError = OwnError;
@@ -222,11 +371,11 @@ export type WebSocketError = OwnError;
  * The browser's class if it has one. The errors of `connect()` are instances of this class too, although
  * its constructor does not accept their codes.
  */
-export const WebSocketError: typeof OwnError = platform.WebSocketError === undefined
-  ? OwnError
-  : /* @__PURE__ */ adopted(platform.WebSocketError);
+export const WebSocketError: typeof OwnError = /* @__PURE__ */ errorClass();
 
-function adopted(native: typeof OwnError): typeof OwnError {
+function errorClass(): typeof OwnError {
+  const native = platform.WebSocketError;
+  if (native === undefined) return OwnError;
   const { prototype } = OwnError;
   Object.setPrototypeOf(prototype, native.prototype);
   Object.defineProperty(prototype, "constructor", { value: native });

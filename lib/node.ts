@@ -19,7 +19,8 @@ import {
 } from "./server/attachment.ts";
 import type { RawHeaders } from "./core/header.ts";
 import { nextTurn } from "./timers.ts";
-import { checkKnown, type OptionNames } from "./core/options.ts";
+import { checkKnown } from "./core/option_hints.ts";
+import type { OptionNames } from "./core/options.ts";
 import type { WebSocketConnection } from "./connection/connection.ts";
 import { type HandshakeError, invalidState, refusal } from "./core/error.ts";
 import {

@@ -9,7 +9,7 @@ import { WebSocketConnection } from "./connection/connection.ts";
 import { type MachineHost, protocolOptions } from "./connection/driver.ts";
 import { bodyReader } from "./core/body.ts";
 import { Endpoint, type EndpointEvent, type EndpointOptions } from "./core/endpoint.ts";
-import { HandshakeError, RemoteProtocolError } from "./core/error.ts";
+import { HandshakeError, RemoteProtocolError, timedOut } from "./core/error.ts";
 import type { Role } from "./core/frame.ts";
 import type { ResponseHead } from "./core/http1.ts";
 import { toHeaders } from "./http.ts";
@@ -361,11 +361,7 @@ export class Deadline {
   }
 
   #timeOut(openTimeout: number): void {
-    const timeout = new HandshakeError(
-      `The opening handshake took longer than openTimeout (${openTimeout} ms)`,
-      "timeout",
-      { status: 408 },
-    );
+    const timeout = timedOut(openTimeout);
     this.giveUp(this.onTimeout === undefined ? timeout : this.onTimeout(timeout));
   }
 

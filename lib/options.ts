@@ -9,15 +9,16 @@ import type { ExtensionFactory } from "./core/extension.ts";
 import type { Frame } from "./core/frame.ts";
 import { isToken } from "./core/header.ts";
 import type { Message } from "./core/message.ts";
+import { checkNames, checkNested } from "./core/option_hints.ts";
 import type { FrameCounts } from "./core/protocol.ts";
 import {
   checkBoolean,
   checkFunction,
-  checkNames,
-  checkNested,
   checkNumber,
-  checkOneOf,
+  checkSignal,
+  checkSlow,
   checkText,
+  checkTexts,
   checkType,
   checkValues,
   type OptionNames,
@@ -184,16 +185,11 @@ const TLS_SERVE_OPTIONS: OptionNames<TlsServeOptions> = {
   alpn: checkAlpn,
 };
 
-const TLS_CONNECT_OPTIONS: OptionNames<TlsConnectOptions> = {
-  ...TLS_SERVE_OPTIONS,
-  servername: checkNotEmpty,
-  insecureSkipVerify: checkBoolean,
-};
-
-export function checkTexts(name: string, value: unknown): void {
-  const isValid = Array.isArray(value) && value.every((item) => typeof item === "string");
-  checkType(name, value, "an array of strings", isValid);
-}
+// A spread would keep both tables in the bundles of browsers.
+const TLS_CONNECT_OPTIONS: OptionNames<TlsConnectOptions> = /* @__PURE__ */ Object.assign(
+  { servername: checkNotEmpty, insecureSkipVerify: checkBoolean },
+  TLS_SERVE_OPTIONS,
+);
 
 /** Checks for a string that is not empty. */
 export function checkNotEmpty(name: string, value: unknown): void {
@@ -239,15 +235,6 @@ function isFactory(value: unknown): boolean {
 
 function checkCompression(name: string, value: unknown): void {
   if (typeof value !== "boolean") checkNested(name, value, DEFLATE_OPTIONS);
-}
-
-/** Checks the option `slow` of a connection. */
-export function checkSlow(name: string, value: unknown): void {
-  checkOneOf(name, value, ["wait", "close", "terminate"]);
-}
-
-export function checkSignal(name: string, value: unknown): void {
-  checkType(name, value, "an AbortSignal", value instanceof AbortSignal);
 }
 
 /** Checks the option `readableStrategy`. */

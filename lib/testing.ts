@@ -5,7 +5,8 @@
  */
 import { failure } from "./core/error.ts";
 import { connect, type ConnectOptions } from "./client/client.ts";
-import { checkKnown, type OptionNames } from "./core/options.ts";
+import { checkKnown } from "./core/option_hints.ts";
+import type { OptionNames } from "./core/options.ts";
 import type { WebSocketConnection } from "./connection/connection.ts";
 import { Queue } from "./core/queue.ts";
 import { accept, type ServeOptions } from "./server/server.ts";

@@ -57,6 +57,7 @@ const DEPENDS_ON_RUNTIME: Readonly<Record<string, readonly string[]>> = {
   ],
   text: ["faults/ownership", "mask", "receive", "send", "utf8"],
   WebSocketStream: [
+    "browser_connection",
     "from_websocket",
     "from_websocket_open",
     "websocket_stream",

@@ -2,6 +2,7 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import * as browser from "../lib/browser.ts";
+import { PAGE, weigh } from "../scripts/bench/bundle.ts";
 import { bundle } from "./interop/browser.ts";
 import { rejection, urlOf, withServer } from "./support.ts";
 
@@ -23,12 +24,12 @@ const OPTIONS: [name: string, refused: unknown, honoured?: unknown][] = [
   ["maxRedirects", 1, 0],
   ["crossOriginHeaders", []],
   ["proxy", "http://127.0.0.1:1"],
+  ["readableStrategy", {}],
 ];
 const CONNECT_ONLY: [name: string, refused: unknown, honoured?: unknown][] = [
   ["maxMessageSize", 10, Infinity],
   ["openTimeout", 10],
   ["closeTimeout", 10],
-  ["readableStrategy", {}],
   ["maxBufferedAmount", 10, Infinity],
   ["slow", "close", "wait"],
 ];
@@ -38,7 +39,19 @@ const signal = AbortSignal.abort();
 
 describe("The entry point for browsers", () => {
   it("It exports what a browser can do, and no names of servers", () => {
-    const names = ["HandshakeError", "WebSocketError", "WebSocketStream", "connect", "errorCodeOf"];
+    const names = [
+      "CloseCode",
+      "HandshakeError",
+      "WebSocketError",
+      "WebSocketStream",
+      "broadcast",
+      "connect",
+      "errorCodeOf",
+      "fromWebSocket",
+      "isTransient",
+      "reconnect",
+      "relay",
+    ];
     assert.deepEqual(Object.keys(browser).sort(), names);
   });
 
@@ -85,9 +98,26 @@ describe("The entry point for browsers", () => {
   it("It bundles without a module of a runtime, and without what only a runtime can do", async () => {
     const { text, inputs } = await bundle("lib/browser.ts");
     assert.equal(/\bfrom\s*"|\bimport\s*\(|\brequire\s*\(|node:/.exec(withoutComments(text)), null);
-    const outside = /lib\/(client|server|platform|runtime\/.*|node|http2)\.ts$/;
-    assert.deepEqual(inputs.filter((input) => outside.test(input)), []);
-    assert.ok(inputs.some((input) => input.endsWith("lib/standard/from_websocket.ts")));
+    // The types of the other entry points may be imported, but no code of theirs is in the bundle.
+    const { files } = await weigh({
+      code: 'export * from "./lib/browser.ts"',
+      platform: "browser",
+    });
+    const outside =
+      /(server|runtime|streams)\/|lib\/(platform|opening|node|http2)\.ts|client\/client/;
+    assert.deepEqual(files.filter((file) => outside.test(file)), []);
+    assert.ok(inputs.some((input) => input.endsWith("lib/standard/browser_connection.ts")));
+  });
+});
+
+describe("The bundle of { connect, reconnect }", () => {
+  it("It has at most 8 KiB, compressed, and no part of the protocol", async () => {
+    const { gzipped, files } = await weigh(PAGE);
+    assert.ok(gzipped <= 8192, `${gzipped} bytes`);
+    const protocol =
+      /core\/(decoder|encoder|mask|.*deflate|protocol|endpoint|handshake|http1|header|extension)\.ts$/;
+    assert.deepEqual(files.filter((file) => protocol.test(file)), []);
+    assert.ok(files.length > 10);
   });
 });
 

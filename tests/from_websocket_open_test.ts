@@ -28,7 +28,7 @@ async function withFake(
     clearInterval(hold);
   }
   // The listener that does nothing stays, so that a late error is not thrown.
-  assert.deepEqual(fake.listeners, { error: 1, message: 0, close: 0 });
+  assert.deepEqual(fake.listeners, { open: 0, error: 1, message: 0, close: 0 });
 }
 
 describe("fromWebSocket: opening", () => {

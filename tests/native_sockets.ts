@@ -165,3 +165,24 @@ export class FakeSocket implements WebSocketLike {
     this.#target.dispatchEvent(Object.assign(new Event(type), members));
   }
 }
+
+/** Runs with other globals than those of the platform. */
+export async function withGlobals(
+  globals: Record<string, unknown>,
+  run: () => unknown,
+): Promise<void> {
+  const before = Object.keys(globals).map((name) =>
+    [name, Object.getOwnPropertyDescriptor(globalThis, name)] as const
+  );
+  try {
+    for (const [name, value] of Object.entries(globals)) {
+      Object.defineProperty(globalThis, name, { value, configurable: true, writable: true });
+    }
+    await run();
+  } finally {
+    for (const [name, descriptor] of before) {
+      if (descriptor === undefined) delete (globalThis as Record<string, unknown>)[name];
+      else Object.defineProperty(globalThis, name, descriptor);
+    }
+  }
+}

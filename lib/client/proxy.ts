@@ -12,7 +12,8 @@ import {
   type ResponseHead,
   serializeRequestHead,
 } from "../core/http1.ts";
-import { checkNested, kindOf, type OptionNames } from "../core/options.ts";
+import { checkNested } from "../core/option_hints.ts";
+import { kindOf, type OptionNames } from "../core/options.ts";
 import {
   formatAuthority,
   ipBytes,

@@ -5,13 +5,14 @@
  */
 import { driverOf, type WebSocketConnection } from "../connection/connection.ts";
 import { HandshakeError, type RefusedResponse } from "../core/error.ts";
-import { checkKnown, type OptionNames } from "../core/options.ts";
+import { checkKnown } from "../core/option_hints.ts";
+import type { OptionNames } from "../core/options.ts";
 import { parseWebSocketUrl } from "../core/url.ts";
 import { now, wallClock } from "../timers.ts";
 import { checkDialling, CONNECT_OPTIONS, type ConnectOptions, connectWith } from "./client.ts";
 import {
   checkUrl,
-  Reconnection,
+  reconnecting,
   RETRY_OPTIONS,
   type RetryOptions,
   type UrlSource,
@@ -80,11 +81,11 @@ export function reconnect(
   if (typeof url !== "function") parseWebSocketUrl(checkUrl(url));
   // Each attempt sends the header fields, which an iterator yields only once.
   const own = { ...options, headers: checkDialling(options) };
-  return new Reconnection(url, own, {
+  return reconnecting(url, own, {
     connect: (url, signal) => connectWith(url, { ...own, signal }),
     measureUptime,
     retryAfter,
-  }).iterate();
+  });
 }
 
 /** Counts the milliseconds from now until a connection closes, or ends without a Close frame. */

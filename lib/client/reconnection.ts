@@ -106,7 +106,7 @@ interface Closable {
   close(): Promise<Required<CloseInfo>>;
 }
 
-/** How a {@linkcode Reconnection} connects. */
+/** How {@linkcode reconnecting} connects. */
 export interface Dialer<Connection extends Closable> {
   connect(url: string | URL, signal: AbortSignal): Promise<Connection>;
   /** Measures how long a connection lasts, in milliseconds from now. */
@@ -117,123 +117,93 @@ export interface Dialer<Connection extends Closable> {
 
 type Iteration<Connection> = AsyncGenerator<Connection, void, void>;
 
-type Outcome<Connection> = { ws: Connection } | { error: unknown; isTransient: boolean };
-
-export class Reconnection<Connection extends Closable> {
-  readonly #url: UrlSource;
-  readonly #options: RetryOptions & { signal?: AbortSignal };
-  readonly #dialer: Dialer<Connection>;
-  readonly #backoff: Backoff;
-  /** Aborted by the caller's signal and by `return()`. */
-  readonly #controller = new AbortController();
-  readonly #signal: AbortSignal = this.#controller.signal;
-
-  constructor(
-    url: UrlSource,
-    options: RetryOptions & { signal?: AbortSignal },
-    dialer: Dialer<Connection>,
-  ) {
-    this.#url = url;
-    this.#options = options;
-    this.#dialer = dialer;
-    this.#backoff = new Backoff(options);
-  }
-
-  iterate(): Iteration<Connection> {
-    const iteration = this.#connections();
-    const finish = iteration.return.bind(iteration);
+/** Iterates over connections. `return()` and `throw()` also end an attempt or a delay. */
+export function reconnecting<Connection extends Closable>(
+  url: UrlSource,
+  options: RetryOptions & { signal?: AbortSignal },
+  dialer: Dialer<Connection>,
+): Iteration<Connection> {
+  // Aborted by the caller's signal, and at the end of the iteration.
+  const controller = new AbortController();
+  const iteration = connections(url, options, dialer, controller);
+  for (const name of ["return", "throw"] as const) {
+    const finish = iteration[name].bind(iteration);
     // A generator would wait for its current promise first.
-    iteration.return = () => {
-      this.#controller.abort(RETURNED);
-      return finish();
+    iteration[name] = (value) => {
+      controller.abort(RETURNED);
+      return finish(value as never);
     };
-    const fail = iteration.throw.bind(iteration);
-    iteration.throw = (error) => {
-      this.#controller.abort(RETURNED);
-      return fail(error);
-    };
-    return iteration;
   }
+  return iteration;
+}
 
-  async *#connections(): Iteration<Connection> {
-    const { minUptime = 5000, signal } = this.#options;
-    const stopWatching = onAbort(signal, (reason) => this.#controller.abort(reason));
-    try {
-      for (;;) {
-        const ws = await this.#connect();
-        const uptime = this.#dialer.measureUptime(ws);
-        yield ws;
-        await abortable(ws.close(), this.#signal);
-        if (uptime() >= minUptime) this.#backoff.reset();
-        // Wait also after a long uptime: the server may have disconnected all clients at once.
-        await this.#wait(undefined);
-      }
-    } catch (error) {
-      if (error !== RETURNED) throw error;
-    } finally {
-      stopWatching();
-    }
-  }
+async function* connections<Connection extends Closable>(
+  url: UrlSource,
+  options: RetryOptions & { signal?: AbortSignal },
+  dialer: Dialer<Connection>,
+  controller: AbortController,
+): Iteration<Connection> {
+  const { minUptime = 5000, maxAttempts = Infinity, retry, onRetry } = options;
+  const { signal } = controller;
+  let failures = 0;
 
-  async #connect(): Promise<Connection> {
-    const { maxAttempts = Infinity } = this.#options;
-    for (let failed = 1;; failed++) {
-      const outcome = await this.#try();
-      this.#signal.throwIfAborted();
-      if ("ws" in outcome) return outcome.ws;
-      const { error } = outcome;
-      const isFinal = isFatal(error) || failed >= maxAttempts;
-      if (isFinal || !await this.#mayRetry(outcome, failed)) throw error;
-      await this.#wait(error);
-    }
-  }
+  const wait = async (error?: unknown): Promise<void> => {
+    const delay = delayAfter(failures++, options, dialer.retryAfter(error));
+    const returned: unknown = onRetry?.({ error, attempt: failures, delay });
+    Promise.resolve(returned).catch((error) => controller.abort(error));
+    await sleep(delay, signal);
+  };
 
-  async #try(): Promise<Outcome<Connection>> {
-    let url: string | URL;
-    try {
-      url = await this.#askUrl();
-    } catch (error) {
-      return { error, isTransient: true };
-    }
-    try {
-      const ws = await this.#dialer.connect(checkUrl(url), this.#signal);
-      // The iteration ended during the attempt.
-      if (this.#signal.aborted) ws.close();
-      return { ws };
-    } catch (error) {
-      return { error, isTransient: isTransient(error) };
-    }
-  }
-
-  async #askUrl(): Promise<string | URL> {
-    const url = this.#url;
-    if (typeof url !== "function") return url;
-    return await abortable(Promise.resolve(url()), this.#signal);
-  }
-
-  async #mayRetry(
-    { error, isTransient }: { error: unknown; isTransient: boolean },
-    attempt: number,
-  ): Promise<boolean> {
-    const { retry } = this.#options;
+  const mayRetry = async (error: unknown, isTransient: boolean, attempt: number) => {
     if (retry === undefined) return isTransient;
-    const answer: unknown = await abortable(Promise.resolve(retry(error, attempt)), this.#signal);
+    const answer: unknown = await abortable(Promise.resolve(retry(error, attempt)), signal);
     if (typeof answer === "boolean") return answer;
     throw wrongType(`Expected retry to return a boolean, received ${typeof answer}`, {
       cause: error,
     });
-  }
+  };
 
-  /** Calls `onRetry`. If it throws or rejects, the iteration ends with the error. */
-  #reportRetry(info: RetryInfo): void {
-    const returned: unknown = this.#options.onRetry?.(info);
-    Promise.resolve(returned).catch((error) => this.#controller.abort(error));
-  }
+  const connect = async (): Promise<Connection> => {
+    for (let failed = 1;; failed++) {
+      let ws: Connection | undefined;
+      let error: unknown;
+      let isUrlKnown = false;
+      try {
+        const given = typeof url === "function"
+          ? await abortable(Promise.resolve(url()), signal)
+          : url;
+        isUrlKnown = true;
+        ws = await dialer.connect(checkUrl(given), signal);
+      } catch (failure) {
+        error = failure;
+      }
+      // The iteration may have ended during the attempt.
+      if (signal.aborted) void ws?.close();
+      signal.throwIfAborted();
+      if (ws !== undefined) return ws;
+      const isFinal = isFatal(error) || failed >= maxAttempts;
+      const isPassing = !isUrlKnown || isTransient(error);
+      if (isFinal || !await mayRetry(error, isPassing, failed)) throw error;
+      await wait(error);
+    }
+  };
 
-  async #wait(error: unknown): Promise<void> {
-    const delay = this.#backoff.next(this.#dialer.retryAfter(error));
-    this.#reportRetry({ error, attempt: this.#backoff.failures, delay });
-    await sleep(delay, this.#signal);
+  const stopWatching = onAbort(options.signal, (reason) => controller.abort(reason));
+  try {
+    for (;;) {
+      const ws = await connect();
+      const uptime = dialer.measureUptime(ws);
+      yield ws;
+      const lasted = uptime();
+      await abortable(ws.close(), signal);
+      if (lasted >= minUptime) failures = 0;
+      // Wait also after a long uptime: the server may have disconnected all clients at once.
+      await wait();
+    }
+  } catch (error) {
+    if (error !== RETURNED) throw error;
+  } finally {
+    stopWatching();
   }
 }
 
@@ -252,44 +222,20 @@ const LONGEST_DELAY = 2 ** 31 - 1;
 const MAX_DELAY = 60_000;
 const MAX_DELAY_WITH_JITTER = 72_000;
 
-class Backoff {
-  readonly #minDelay: number;
-  readonly #maxDelay: number;
-  readonly #maxDelayWithJitter: number;
-  readonly #factor: number;
-  failures = 0;
-
-  constructor(
-    { minDelay = 1000, maxDelay, backoffFactor = 1.6 }: RetryOptions,
-  ) {
-    this.#minDelay = minDelay;
-    this.#maxDelay = Math.min(maxDelay ?? MAX_DELAY, LONGEST_DELAY);
-    this.#maxDelayWithJitter = maxDelay === undefined ? MAX_DELAY_WITH_JITTER : this.#maxDelay;
-    this.#factor = backoffFactor;
-  }
-
-  reset(): void {
-    this.failures = 0;
-  }
-
-  /** @param asked Time that the server asks to wait, in milliseconds. */
-  next(asked: number): number {
-    const limit = this.#limit;
-    const most = this.#maxDelay;
-    this.failures++;
-    // If the server asks for more than `maxDelay`, the clients still spread out.
-    if (asked > most) return randomBetween(most / 2, most);
-    return randomBetween(
-      asked,
-      Math.min(this.#maxDelayWithJitter, asked + Math.max(limit, asked / 2)),
-    );
-  }
-
-  get #limit(): number {
-    const limit = this.#minDelay * this.#factor ** this.failures;
-    // 0 * Infinity is NaN.
-    return Math.min(this.#maxDelay, Number.isNaN(limit) ? this.#minDelay : limit);
-  }
+/** @param asked Time that the server asks to wait, in milliseconds. */
+function delayAfter(
+  failures: number,
+  { minDelay = 1000, maxDelay, backoffFactor = 1.6 }: RetryOptions,
+  asked: number,
+): number {
+  const most = Math.min(maxDelay ?? MAX_DELAY, LONGEST_DELAY);
+  // If the server asks for more than `maxDelay`, the clients still spread out.
+  if (asked > most) return randomBetween(most / 2, most);
+  const grown = minDelay * backoffFactor ** failures;
+  // 0 * Infinity is NaN.
+  const limit = Math.min(most, Number.isNaN(grown) ? minDelay : grown);
+  const mostWithJitter = maxDelay === undefined ? MAX_DELAY_WITH_JITTER : most;
+  return randomBetween(asked, Math.min(mostWithJitter, asked + Math.max(limit, asked / 2)));
 }
 
 function randomBetween(least: number, most: number): number {

@@ -3,18 +3,33 @@
  *
  * @module
  */
+import { CloseCode, type CloseInfo, PRIVATE_USE } from "../core/close.ts";
 import { wrongType } from "../core/error.ts";
-import { driverOf, WebSocketConnection } from "./connection.ts";
 import type { Message } from "../core/message.ts";
-import {
-  checkBoolean,
-  checkKnown,
-  checkNumber,
-  checkOneOf,
-  type OptionNames,
-} from "../core/options.ts";
+import { checkKnown } from "../core/option_hints.ts";
+import { checkBoolean, checkNumber, checkOneOf, type OptionNames } from "../core/options.ts";
 import { Queue } from "../core/queue.ts";
-import { MAX_BUFFERED_AMOUNT, MESSAGE_OVERHEAD } from "./sender.ts";
+import {
+  isTooMuch,
+  MAX_BUFFERED_AMOUNT,
+  MESSAGE_OVERHEAD,
+  type Sending,
+  sendingOf,
+} from "./sender.ts";
+
+/** A connection that {@linkcode broadcast} can send to: of a server, a client or a browser. */
+export interface Recipient {
+  /** Whether the connection takes messages. */
+  readonly state: "open" | "closing" | "closed";
+  /** Number of bytes that wait to be sent. */
+  readonly bufferedAmount: number;
+  /** Sends a message. */
+  send(message: Message, options?: { compress?: boolean }): Promise<void>;
+  /** Closes the connection. */
+  close(info: CloseInfo): Promise<unknown>;
+  /** Ends the transport at once. */
+  terminate(): void;
+}
 
 /** Options of {@linkcode broadcast}. */
 export interface BroadcastOptions {
@@ -35,7 +50,7 @@ export interface BroadcastOptions {
   /** Whether to compress the message, as in `send()`. */
   compress?: boolean | undefined;
   /** Connections that do not get the message, such as its sender. By default, none. */
-  except?: WebSocketConnection | Iterable<WebSocketConnection> | undefined;
+  except?: Recipient | Iterable<Recipient> | undefined;
 }
 
 /** Result of {@linkcode broadcast}. */
@@ -55,13 +70,13 @@ const BROADCAST_OPTIONS: OptionNames<BroadcastOptions> = {
   compress: checkBoolean,
   except: (name, value) => {
     const isMany = typeof Object(value)[Symbol.iterator] === "function";
-    if (value === undefined || value instanceof WebSocketConnection || isMany) return;
+    if (value === undefined || isMany || typeof Object(value).send === "function") return;
     throw wrongType(`Expected ${name} to be a connection or an iterable of connections`);
   },
 };
 
 /** The waiting messages of connections with "drop-oldest". */
-const feeds = new WeakMap<WebSocketConnection, Feed>();
+const feeds = new WeakMap<Recipient, Feed>();
 
 /**
  * Sends a message to many connections without waiting for any of them. Connections that are closing are
@@ -85,7 +100,7 @@ const feeds = new WeakMap<WebSocketConnection, Feed>();
  * @throws {RangeError} If an option has an invalid value.
  */
 export function broadcast(
-  to: Iterable<WebSocketConnection>,
+  to: Iterable<Recipient>,
   message: Message,
   options: BroadcastOptions = {},
 ): BroadcastResult {
@@ -97,29 +112,50 @@ export function broadcast(
   // Copy the bytes: the caller is not told when they are sent. A subclass may not copy in slice().
   const held = typeof message === "string" ? message : new Uint8Array(message);
   const { except = [] } = options;
-  const excluded = new Set(except instanceof WebSocketConnection ? [except] : except);
+  const excluded = new Set(Symbol.iterator in except ? except : [except]);
   const result = { sent: 0, missed: 0, closed: 0 };
   for (const ws of to) {
     if (ws.state !== "open" || excluded.has(ws)) continue;
-    const { sender } = driverOf(ws);
-    if (slow === "drop-oldest" || !sender.isTooMuch(held.length, maxBufferedAmount)) {
-      if (slow === "drop-oldest") feedOf(ws).push(held, maxBufferedAmount, compress);
+    const sending = sendingOf(ws) ?? new PlainSending(ws);
+    if (
+      slow === "drop-oldest" || !isTooMuch(sending.heldAmount, held.length, maxBufferedAmount)
+    ) {
+      if (slow === "drop-oldest") feedOf(ws, sending).push(held, maxBufferedAmount, compress);
       else void ws.send(held, { compress });
       result.sent++;
     } else if (slow === "drop-newest") {
       result.missed++;
     } else {
-      sender.endAsSlow(slow);
+      sending.endAsSlow(slow);
       result.closed++;
     }
   }
   return result;
 }
 
-function feedOf(ws: WebSocketConnection): Feed {
+function feedOf(ws: Recipient, sending: Sending): Feed {
   let feed = feeds.get(ws);
-  if (feed === undefined) feeds.set(ws, feed = new Feed(ws));
+  if (feed === undefined) feeds.set(ws, feed = new Feed(ws, sending));
   return feed;
+}
+
+/** The sending half of a connection in a browser, which sends no close code below 3000 but 1000. */
+class PlainSending implements Sending {
+  readonly #ws: Recipient;
+
+  constructor(ws: Recipient) {
+    this.#ws = ws;
+  }
+
+  get heldAmount(): number {
+    return this.#ws.bufferedAmount;
+  }
+
+  endAsSlow(how: "close" | "terminate"): void {
+    const closeCode = CloseCode.PolicyViolation + PRIVATE_USE;
+    if (how === "terminate") this.#ws.terminate();
+    else void this.#ws.close({ closeCode, reason: "Too slow" });
+  }
 }
 
 interface Waiting {
@@ -129,19 +165,21 @@ interface Waiting {
 
 /** Sends one connection its messages as fast as it takes them, and holds the newest of the others. */
 class Feed {
-  readonly #ws: WebSocketConnection;
+  readonly #ws: Recipient;
+  readonly #sending: Sending;
   readonly #waiting = new Queue<Waiting>();
   #size = 0;
   #running = false;
 
-  constructor(ws: WebSocketConnection) {
+  constructor(ws: Recipient, sending: Sending) {
     this.#ws = ws;
+    this.#sending = sending;
   }
 
   push(message: Message, most: number, compress: boolean | undefined): void {
     this.#waiting.push({ message, compress });
     this.#size += message.length + MESSAGE_OVERHEAD;
-    while (this.#waiting.length > 1 && this.#size + driverOf(this.#ws).sender.heldAmount > most) {
+    while (this.#waiting.length > 1 && this.#size + this.#sending.heldAmount > most) {
       this.#take();
     }
     if (!this.#running) void this.#run();

@@ -6,20 +6,20 @@
  */
 import { CloseCode, type CloseInfo, serializeClose, truncateReason } from "../core/close.ts";
 import {
-  addStack,
   type ErrorCode,
   invalidState,
-  isScriptCloseCode,
   RemoteProtocolError,
   WebSocketError,
   webSocketError,
-  webSocketErrorSlots,
 } from "../core/error.ts";
+import { addStack } from "../core/error_print.ts";
 import type { CloseEvent } from "../core/event.ts";
-import { checkNames, type OptionNames } from "../core/options.ts";
+import { checkNames } from "../core/option_hints.ts";
+import type { OptionNames } from "../core/options.ts";
 import type { Protocol } from "../core/protocol.ts";
 import type { CloseDetails } from "../options.ts";
 import { handled } from "../abortable.ts";
+import { closeInfoOf } from "./close_reason.ts";
 import type { End, Receiver } from "./receiver.ts";
 import type { Keepalive, Pings } from "./heartbeat.ts";
 import type { Sender, SenderHost } from "./sender.ts";
@@ -455,51 +455,6 @@ export class Closing implements SenderHost {
 function describe(verb: string, info: Required<CloseInfo> | undefined): string {
   if (info === undefined) return "";
   return `${verb} ${info.closeCode}${info.reason && ` ${JSON.stringify(info.reason)}`}`;
-}
-
-/** The platform's own class, if it has one. Its errors carry a code too. */
-const { WebSocketError: Native } = globalThis as unknown as {
-  WebSocketError?: typeof WebSocketError;
-};
-
-/**
- * Returns what to close with when a stream is cancelled or aborted. A WebSocketError gives the code, if a
- * script may send that code; an error of another connection may have any. For another error it is 1011,
- * unless the connection follows the standard, which has no code for it.
- */
-export function closeInfoOf(reason: unknown, standard: boolean): CloseInfo {
-  const slots = webSocketErrorSlots(reason) ?? nativeSlots(reason);
-  if (slots === undefined) {
-    return !standard && isFailure(reason) ? { closeCode: CloseCode.InternalError } : {};
-  }
-  const { closeCode, reason: text } = slots;
-  return closeCode !== null && isScriptCloseCode(closeCode) ? { closeCode, reason: text } : {};
-}
-
-/** Uses the getters of the class, because properties of the error itself do not count. */
-function nativeSlots(reason: unknown): ReturnType<typeof webSocketErrorSlots> {
-  if (Native === undefined) return undefined;
-  const slot = (name: "closeCode" | "reason") =>
-    Object.getOwnPropertyDescriptor(Native.prototype, name)!.get!.call(reason);
-  try {
-    return { closeCode: slot("closeCode"), reason: slot("reason") };
-  } catch {
-    return undefined;
-  }
-}
-
-/**
- * Whether a reason without a code is a failure. An AbortError is a deliberate end, and an object that
- * only looks like a WebSocketError is not trusted.
- */
-function isFailure(reason: unknown): boolean {
-  try {
-    return reason instanceof Error && !(reason instanceof WebSocketError) &&
-      reason.name !== "AbortError";
-  } catch {
-    // A getter or a proxy of the caller has thrown.
-    return false;
-  }
 }
 
 const CLOSE_INFO: OptionNames<CloseInfo> = { closeCode: true, reason: true };

@@ -12,7 +12,7 @@ import type { Agreement } from "../core/handshake.ts";
 import { type RawHeaders, serializeExtensions } from "../core/header.ts";
 import type { RequestHead, ResponseHead } from "../core/http1.ts";
 import { checkControl } from "../core/encoder.ts";
-import { checkKnown } from "../core/options.ts";
+import { checkKnown } from "../core/option_hints.ts";
 import { randomPayload } from "../core/mask.ts";
 import type { Message } from "../core/message.ts";
 import { requestUrl } from "../core/url.ts";
@@ -21,15 +21,16 @@ import { Driver, type DriverInit } from "./driver.ts";
 import { type ResponseInfo, toRequest, toResponseInfo } from "../http.ts";
 import { addressText, makeInspectable, withoutSecrets } from "../inspect.ts";
 import type { IncomingMessage } from "./receiver.ts";
+import { defineSending } from "./sender.ts";
 import {
   type BufferSource,
-  checkSignal,
   type CloseDetails,
   type ConnectionStats,
   type OutgoingMessage,
   SEND_OPTIONS,
   type SendOptions,
 } from "../options.ts";
+import { checkSignal } from "../core/options.ts";
 import type { Address } from "../transport.ts";
 
 /** What a connection begins with. Internal. */
@@ -129,6 +130,7 @@ export let driverOf: (ws: WebSocketConnection) => Driver;
 export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposable {
   static {
     driverOf = (ws) => ws.#driver;
+    defineSending(this.prototype, (ws) => ws.#driver.sender);
     refuseForeignMembers(this.prototype);
     makeInspectable(this.prototype, "WebSocketConnection", (ws) => ws.#state());
   }

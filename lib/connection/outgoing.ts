@@ -91,6 +91,15 @@ export class StreamSource implements AsyncIterable<Message> {
   }
 }
 
+/** Converts a message to text or bytes, if `text` says so. */
+export function convert(message: Message, text: boolean | undefined): Message {
+  if (text === undefined || text === (typeof message === "string")) return message;
+  if (typeof message === "string") return encoder.encode(message);
+  // Another thread may change a shared buffer while it is decoded.
+  const bytes = isFixed(message) ? message : ownItem(message) as Uint8Array;
+  return asText(() => makeDecoder().decode(bytes));
+}
+
 export interface Piece {
   data: Message;
   last: boolean;
@@ -164,9 +173,13 @@ class ItemConverter {
 
   #convert(data: Message, last: boolean): Message {
     if (typeof data === "string") return encoder.encode(this.#characters.take(data, last));
-    const decoder = this.#decoder ??= new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+    const decoder = this.#decoder ??= makeDecoder();
     return asText(() => decoder.decode(data, { stream: !last }));
   }
+}
+
+function makeDecoder(): TextDecoder {
+  return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 }
 
 /** Decodes text. Throws a RangeError if the bytes are not UTF-8. */

@@ -3,7 +3,6 @@
  *
  * @module
  */
-import { CloseCode } from "../core/close.ts";
 import { invalidState, webSocketError, wrongValue } from "../core/error.ts";
 import { type Fragment, type Message, ownBytes } from "../core/message.ts";
 import type { Protocol } from "../core/protocol.ts";
@@ -233,13 +232,23 @@ export class Inbox<T> {
 }
 
 /** A stream whose `pipeTo()` may be ignored: a rejection never counts as unhandled. */
-class Readable<T> extends ReadableStream<T> {
+export class Readable<T> extends ReadableStream<T> {
   override pipeTo(...args: Parameters<ReadableStream<T>["pipeTo"]>): Promise<void> {
     return handled(super.pipeTo(...args));
   }
 }
 
 export type Mode = "receive" | "readable" | "messages" | "discard";
+
+/** @throws {DOMException} InvalidStateError If the way of reading cannot change any more. */
+export function checkMode(mode: Mode | undefined, next: Mode, isAwaited: boolean): void {
+  if (mode !== undefined && mode !== "receive") {
+    throw invalidState(`Cannot read by ${next}: the connection is read by ${mode}`, "reading-mode");
+  }
+  if (isAwaited) {
+    throw invalidState(`Cannot read by ${next}: a receive() or a loop waits for messages`, "busy");
+  }
+}
 
 export interface ReceiverHost {
   /** Assembles the messages, or delivers them in pieces. */
@@ -418,18 +427,7 @@ export class Receiver {
   }
 
   #setMode(mode: Mode): void {
-    if (this.mode !== undefined && this.mode !== "receive") {
-      throw invalidState(
-        `Cannot read by ${mode}: the connection is read by ${this.mode}`,
-        "reading-mode",
-      );
-    }
-    if (this.awaited || this.loops > 0) {
-      throw invalidState(
-        `Cannot read by ${mode}: a receive() or a loop waits for messages`,
-        "busy",
-      );
-    }
+    checkMode(this.mode, mode, this.awaited || this.loops > 0);
     this.mode = mode;
   }
 }
@@ -514,13 +512,11 @@ class Iteration implements AsyncIterator<Message>, Waiter<Message> {
   }
 }
 
-function endsIteration({ clean, closeCode }: End): boolean {
-  return clean &&
-    (closeCode === CloseCode.Normal || closeCode === CloseCode.GoingAway ||
-      closeCode === CloseCode.NoStatus);
+export function endsIteration({ clean, closeCode }: Omit<End, "error">): boolean {
+  return clean && (closeCode === 1000 || closeCode === 1001 || closeCode === 1005);
 }
 
-function alreadyAwaited(): DOMException {
+export function alreadyAwaited(): DOMException {
   return invalidState("Cannot receive: an earlier receive() waits for a message", "busy");
 }
 
@@ -579,7 +575,7 @@ class MessageStreams {
   /** Drops the rest of the current message. Its reader gets the error. */
   drop(fragment: Fragment): void {
     const message = "The rest of the message came after close(), and there was no room for it";
-    this.#cut(webSocketError(message, CloseCode.Normal, "", undefined, "dropped"));
+    this.#cut(webSocketError(message, 1000, "", undefined, "dropped"));
     this.#skipping = !fragment.messageFinished;
   }
 

@@ -4,11 +4,25 @@
  * @module
  */
 import { onAbort } from "../abortable.ts";
-import { CloseCode, type CloseInfo, isWireCloseCode } from "../core/close.ts";
+import { CloseCode, type CloseInfo, isWireCloseCode, PRIVATE_USE } from "../core/close.ts";
 import { invalidState, type WebSocketError, wrongType } from "../core/error.ts";
-import { checkKnown, type OptionNames } from "../core/options.ts";
-import { checkSignal } from "../options.ts";
-import type { WebSocketConnection } from "./connection.ts";
+import type { Message } from "../core/message.ts";
+import { checkKnown } from "../core/option_hints.ts";
+import { checkSignal, type OptionNames } from "../core/options.ts";
+
+/** A connection that {@linkcode relay} can join with another one: of a server, a client or a browser. */
+export interface RelayEnd {
+  /** The messages received. */
+  readonly readable: ReadableStream<Message>;
+  /** The messages to send. */
+  readonly writable: WritableStream<Message>;
+  /** Settles at the end of the connection. */
+  readonly closed: Promise<Required<CloseInfo>>;
+  /** Closes the connection. */
+  close(info?: CloseInfo): Promise<unknown>;
+  /** Ends the transport at once. */
+  terminate(): void;
+}
 
 /** Options of {@linkcode relay}. */
 export interface RelayOptions {
@@ -48,8 +62,8 @@ const RELAY_OPTIONS: OptionNames<RelayOptions> = { signal: checkSignal };
  * @throws {DOMException} InvalidStateError If other code reads or writes one of the connections.
  */
 export async function relay(
-  a: WebSocketConnection,
-  b: WebSocketConnection,
+  a: RelayEnd,
+  b: RelayEnd,
   options: RelayOptions = {},
 ): Promise<[a: Required<CloseInfo>, b: Required<CloseInfo>]> {
   checkKnown("relay()", options, RELAY_OPTIONS);
@@ -61,7 +75,7 @@ export async function relay(
   }
   const { signal } = options;
   const stopWatching = onAbort(signal, () => {
-    for (const ws of [a, b]) void ws.close({ closeCode: CloseCode.GoingAway });
+    for (const ws of [a, b]) close(ws, { closeCode: CloseCode.GoingAway });
   });
   try {
     return await Promise.all([pass(a, b), pass(b, a)]);
@@ -72,8 +86,8 @@ export async function relay(
 
 /** Pipes in one direction, then ends the second connection like the first one has ended. */
 async function pass(
-  from: WebSocketConnection,
-  to: WebSocketConnection,
+  from: RelayEnd,
+  to: RelayEnd,
 ): Promise<Required<CloseInfo>> {
   const streams = { preventAbort: true, preventCancel: true, preventClose: true };
   const piped = from.readable.pipeTo(to.writable, streams).catch(() => {});
@@ -82,9 +96,18 @@ async function pass(
   await piped;
   const { closeCode } = end;
   if (closeCode === CloseCode.NoStatus) void to.close();
-  else if (isWireCloseCode(closeCode)) void to.close(end);
+  else if (isWireCloseCode(closeCode)) close(to, end);
   else to.terminate();
   return end;
+}
+
+function close(ws: RelayEnd, info: CloseInfo): void {
+  try {
+    void ws.close(info);
+  } catch {
+    // A native WebSocket closes with 1000 and 3000-4999 only.
+    void ws.close({ ...info, closeCode: info.closeCode! + PRIVATE_USE });
+  }
 }
 
 function endOf(error: unknown): Required<CloseInfo> {

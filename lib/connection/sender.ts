@@ -10,10 +10,9 @@ import type { ErrorCode } from "../core/error.ts";
 import type { PingEvent, PongEvent } from "../core/event.ts";
 import type { Message } from "../core/message.ts";
 import type { Protocol } from "../core/protocol.ts";
-import { webTextCodec } from "../core/utf8.ts";
 import type { BufferSource, ConnectionOptions, OutgoingMessage, SendOptions } from "../options.ts";
 import {
-  asText,
+  convert,
   isFixed,
   ownItem,
   piecesOf,
@@ -42,6 +41,34 @@ const EXTENDED_WORK = 32768;
 
 /** After this much work, the sender checks how long the turn of the event loop has been. */
 const LOOK_EVERY = 65536;
+
+/** What `broadcast()` needs of a connection. The types of connections do not show it. */
+export interface Sending {
+  /** Bytes that wait to be sent, and the memory of the waiting messages. */
+  readonly heldAmount: number;
+  endAsSlow(how: "close" | "terminate"): void;
+}
+
+const SENDING = Symbol("sending");
+
+/** Returns the sending half of a connection, or undefined for another value. */
+export function sendingOf(ws: unknown): Sending | undefined {
+  return Object(ws)[SENDING];
+}
+
+/** Lets {@linkcode sendingOf} find the sending half of the connections with a prototype. */
+export function defineSending<T extends object>(target: T, get: (ws: T) => Sending): void {
+  Object.defineProperty(target, SENDING, {
+    get(this: T) {
+      return get(this);
+    },
+  });
+}
+
+/** Whether too much would wait with a message of this length. One message is always allowed. */
+export function isTooMuch(held: number, length: number, most: number): boolean {
+  return held > 0 && held + length > most;
+}
 
 /** Default for the maximum number of bytes that may wait for a connection. */
 export const MAX_BUFFERED_AMOUNT = 1048576;
@@ -503,17 +530,11 @@ export class Sender {
     });
   }
 
-  /** Whether too much would wait with a message of this length. One message is always allowed. */
-  isTooMuch(length: number, most: number): boolean {
-    const held = this.heldAmount;
-    return held > 0 && held + length > most;
-  }
-
   /** Ends the connection if there is no room for the message and the option `slow` says so. */
   #checkRoom(length: number): void {
     const slow = this.#slow;
     if (slow === "wait" || !this.#host.canSend) return;
-    if (this.isTooMuch(length, this.#maxBufferedAmount)) this.endAsSlow(slow);
+    if (isTooMuch(this.heldAmount, length, this.#maxBufferedAmount)) this.endAsSlow(slow);
   }
 
   endAsSlow(how: "close" | "terminate"): void {
@@ -609,12 +630,4 @@ class MessageSink {
   end(error: unknown): void {
     if (!this.#isClosing) this.#controller.error(error);
   }
-}
-
-function convert(message: Message, text: boolean): Message {
-  if (text === (typeof message === "string")) return message;
-  if (typeof message === "string") return new TextEncoder().encode(message);
-  // Another thread may change a shared buffer while it is decoded.
-  const bytes = isFixed(message) ? message : ownItem(message) as Uint8Array;
-  return asText(() => webTextCodec.decode(bytes, 0, bytes.length));
 }

@@ -54,6 +54,9 @@ export interface CloseInfo {
   reason?: string;
 }
 
+/** Added to a close code that a native WebSocket refuses. The sum is a code for private use. */
+export const PRIVATE_USE = 3000;
+
 /** Maximum length of a reason, in bytes of UTF-8 (RFC 6455 §5.5). */
 export const MAX_REASON_LENGTH = 123;
 

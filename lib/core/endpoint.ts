@@ -57,7 +57,8 @@ import {
   serializeRequestHead,
   serializeResponseHead,
 } from "./http1.ts";
-import { checkKnown, checkNested, type OptionNames } from "./options.ts";
+import { checkKnown, checkNested } from "./option_hints.ts";
+import type { OptionNames } from "./options.ts";
 import {
   Protocol,
   PROTOCOL_OPTIONS,

@@ -16,8 +16,6 @@ import {
 import { defineInterface, toDictionary, toUnsignedShort, toUsvString } from "./webidl.ts";
 
 export {
-  addStack,
-  addToMessage,
   type CallErrorCode,
   domError,
   type ErrorCode,
@@ -38,7 +36,6 @@ type Raise = (
 ) => WebSocketError;
 
 let raise: Raise;
-let slotsOf: (value: object) => { closeCode: number | null; reason: string } | undefined;
 
 /**
  * The connection did not end with a clean close, or a method was called after its end.
@@ -69,8 +66,6 @@ export class WebSocketError extends DOMException {
       error.#reason = reason;
       return withCode(withCause(error, cause), code);
     };
-    slotsOf = (value) =>
-      #closeCode in value ? { closeCode: value.#closeCode, reason: value.#reason } : undefined;
   }
 
   /**
@@ -100,40 +95,24 @@ export class WebSocketError extends DOMException {
   }
 }
 
-/** Returns the code and reason of a WebSocketError, or undefined for another value. */
-export function webSocketErrorSlots(
-  value: unknown,
-): { closeCode: number | null; reason: string } | undefined {
-  return typeof value === "object" && value !== null ? slotsOf(value) : undefined;
-}
-
 /** Makes a WebSocketError with any close code, including reserved codes, or without one. */
 export function webSocketError(
   message: string,
   closeCode: number | null,
   reason: string = "",
   cause?: unknown,
-  code: ErrorCode = codeFor(closeCode),
+  code: ErrorCode = CODES[closeCode ?? 0] ?? "connection-lost",
 ): WebSocketError {
   return raise(message, closeCode, reason, cause, code);
 }
 
-function codeFor(closeCode: number | null): ErrorCode {
-  switch (closeCode) {
-    case 1002:
-      return "protocol-violation";
-    case 1007:
-      return "invalid-data";
-    case 1008:
-      return "flood";
-    case 1009:
-      return "too-big";
-    case 1011:
-      return "callback-failed";
-    default:
-      return "connection-lost";
-  }
-}
+const CODES: { readonly [closeCode: number]: ErrorCode | undefined } = {
+  1002: "protocol-violation",
+  1007: "invalid-data",
+  1008: "flood",
+  1009: "too-big",
+  1011: "callback-failed",
+};
 
 /** Converts and checks a close code and reason as the WebSocketStream draft says. */
 export function checkWebCloseInfo(init: unknown): { closeCode?: number; reason: string } {
@@ -223,13 +202,22 @@ export class HandshakeError extends Error {
    * @param options The cause, the status and the response.
    */
   constructor(message: string, code: HandshakeErrorCode, options: HandshakeErrorOptions = {}) {
-    super(message, "cause" in options ? { cause: options.cause } : undefined);
+    // Reads only `cause`.
+    super(message, options);
     noteCode(this, this.code = code);
     const { status = options.response?.status } = options;
     if (status !== undefined) this.status = status;
     if (options.response !== undefined) this.response = options.response;
     if (options.reply !== undefined) this.reply = options.reply;
   }
+}
+
+export function timedOut(openTimeout: number): HandshakeError {
+  return new HandshakeError(
+    `The opening handshake took longer than openTimeout (${openTimeout} ms)`,
+    "timeout",
+    { status: 408 },
+  );
 }
 
 export function refusal(
@@ -298,7 +286,7 @@ export class RemoteProtocolError extends Error {
   constructor(message: string, closeCode: number, options: RemoteProtocolErrorOptions = {}) {
     super(message, "cause" in options ? { cause: options.cause } : undefined);
     this.closeCode = closeCode;
-    noteCode(this, this.code = errorCodeOf(options.cause) ?? codeFor(closeCode));
+    noteCode(this, this.code = errorCodeOf(options.cause) ?? CODES[closeCode] ?? "connection-lost");
     this.#event = options.event;
   }
 

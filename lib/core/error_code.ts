@@ -147,6 +147,18 @@ export interface ErrorDetails {
 
 const codes = new WeakMap<object, ErrorCode>();
 
+let print: (error: DOMException) => void = () => {};
+
+/** Sets what `makeReadable()` does. error_print.ts calls this function; browsers do without. */
+export function makeReadableBy(makePrintable: (error: DOMException) => void): void {
+  print = makePrintable;
+}
+
+/** Lets runtimes print a DOMException with its stack and codes. */
+export function makeReadable(error: DOMException): void {
+  print(error);
+}
+
 /** Makes `errorCodeOf()` return the code of an error that has it as a property. */
 export function noteCode(error: object, code: ErrorCode): void {
   codes.set(error, code);
@@ -182,13 +194,13 @@ export function withCode<T extends Error>(error: T, code: ErrorCode): T {
 
 /** Makes a TypeError. */
 export function wrongType(message: string, details: ErrorDetails = {}): TypeError {
-  return withCode(new TypeError(message, causeOf(details)), details.code ?? "wrong-type");
+  return withCode(new TypeError(message, details), details.code ?? "wrong-type");
 }
 
 /** Makes a RangeError. */
 export function wrongValue(message: string, details: ErrorDetails = {}): RangeError {
   const { code = "wrong-value" } = details;
-  return withCode(new RangeError(message, causeOf(details)), code);
+  return withCode(new RangeError(message, details), code);
 }
 
 /** Makes an Error of a transport or of the platform. */
@@ -206,10 +218,6 @@ export function domError(
   return withCode(withCause(new DOMException(message, name), cause), code);
 }
 
-function causeOf(details: ErrorDetails): ErrorOptions | undefined {
-  return "cause" in details ? { cause: details.cause } : undefined;
-}
-
 export function invalidState(message: string, code: ErrorCode, cause?: unknown): DOMException {
   return domError("InvalidStateError", message, code, cause);
 }
@@ -221,75 +229,4 @@ export function withCause<T extends DOMException>(error: T, cause: unknown): T {
     configurable: true,
     writable: true,
   });
-}
-
-type Inspect = (value: unknown, options?: object) => string;
-
-const { captureStackTrace } = Error as {
-  captureStackTrace?: (target: object, made?: unknown) => void;
-};
-
-/**
- * Sets the stack to that of the caller of `made`. Makes one for a DOMException in JavaScriptCore, which has
- * none.
- */
-function captureStack(error: Error, made: unknown): void {
-  captureStackTrace!(error, made);
-  // JavaScriptCore leaves out a function that ends with a call of another one.
-  if (!error.stack?.includes("\n")) captureStackTrace!(error);
-  hide(error, "stack", error.stack?.replace(/^Error\b/, `${error.name}: ${error.message}`));
-}
-
-/** Maximum number of lines of a stack that several calls have added to. */
-const MAX_STACK_LINES = 30;
-
-/** Puts the stack of the caller of `made` before the frames that the error has. */
-export function addStack(error: Error, made: unknown): void {
-  if (captureStackTrace === undefined) return;
-  const earlier = framesOf(error.stack);
-  captureStack(error, made);
-  const frames = [...framesOf(error.stack), ...earlier].slice(0, MAX_STACK_LINES);
-  hide(error, "stack", [`${error.name}: ${error.message}`, ...frames].join("\n"));
-}
-
-/** Adds to the message of an error whose stack may have the message in it. */
-export function addToMessage(error: Error, text: string): void {
-  const { message, stack } = error;
-  hide(error, "message", `${message}${text}`);
-  hide(error, "stack", stack?.replace(message, () => error.message));
-}
-
-function framesOf(stack: string = ""): string[] {
-  return stack.split("\n").filter((line) => /^\s+at |@/.test(line));
-}
-
-/** Gives a DOMException a stack, and lets `console.log()` print the stack and the codes. */
-export function makeReadable(error: DOMException): void {
-  if (!error.stack && captureStackTrace !== undefined) captureStack(error, undefined);
-  const print = (inspect: Inspect, options?: object): string => {
-    const { stack, errorCode, closeCode, reason, cause } = error as DOMException & ErrorFacts;
-    const facts = Object.entries({ errorCode, closeCode, reason, cause });
-    const known = facts.filter(([, value]) =>
-      value !== undefined && value !== null && value !== ""
-    );
-    if (known.length === 0) return `${stack}`;
-    return `${stack} ${inspect(Object.fromEntries(known), options)}`;
-  };
-  hide(error, Symbol.for("Deno.customInspect"), print);
-  hide(
-    error,
-    Symbol.for("nodejs.util.inspect.custom"),
-    (_: unknown, options: object, inspect: Inspect) => print(inspect, options),
-  );
-}
-
-interface ErrorFacts {
-  errorCode?: ErrorCode;
-  closeCode?: number | null;
-  reason?: string;
-  cause?: unknown;
-}
-
-function hide(error: object, name: PropertyKey, value: unknown): void {
-  Object.defineProperty(error, name, { value, configurable: true, writable: true });
 }

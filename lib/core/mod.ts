@@ -5,6 +5,9 @@
  * @module
  */
 
+// Lets runtimes print errors with their codes.
+import "./error_print.ts";
+
 // One end of a connection.
 export { Endpoint } from "./endpoint.ts";
 export type {

@@ -13,112 +13,32 @@ export type OptionCheck = (name: string, value: unknown) => void;
 export type OptionNames<T> = { readonly [name in keyof T]-?: true | OptionCheck };
 
 /**
- * Our options, and their names in ws, Bun.serve, Deno.serve, uWebSockets, socket.io, Python's
- * websockets, WebSocket-Node and reconnecting-websocket. A name also matches in snake_case.
+ * Returns what to write instead of wrong options.
+ *
+ * @param names The options that exist.
+ * @param name A name that does not exist. Undefined if the options are not an object.
  */
-const FOREIGN: readonly (readonly [ours: string, theirs: string])[] = [
-  ["alpn", "ALPNProtocols"],
-  ["backoffFactor", "reconnectionDelayGrowFactor"],
-  ["ca", "caCerts requestCert"],
-  ["cert", "certFile"],
-  ["closeCode", "code status statusCode"],
-  ["compression", "perMessageDeflate"],
-  ["headers", "additionalHeaders extraHeaders"],
-  ["hostname", "host"],
-  ["key", "keyFile"],
-  ["level and memLevel", "zlibDeflateOptions"],
-  ["maxAttempts", "maxRetries"],
-  ["maxBufferedAmount", "backpressureLimit maxBackpressure writeLimit"],
-  ["maxDelay", "maxReconnectionDelay"],
-  ["maxFrameSize", "maxFrameLength maxReceivedFrameSize"],
-  ["maxHeadSize", "maxHeaderSize"],
-  ["maxLineLength", "maxLine"],
-  [
-    "maxMessageSize",
-    "maxHttpBufferSize maxMessageLength maxPayload maxPayloadLength maxReceivedMessageSize maxSize",
-  ],
-  ["maxRedirects", "followRedirects"],
-  ["minDelay", "minReconnectionDelay reconnectInterval"],
-  ["onRequest", "allowRequest processRequest verifyClient"],
-  ["onResponse", "processResponse"],
-  ["openTimeout", "connectionTimeout handshakeTimeout upgradeTimeout"],
-  ["origins", "cors"],
-  ["pingInterval", "heartbeatInterval keepAlive keepaliveInterval sendPings"],
-  ["pingTimeout", "heartbeatTimeout idleTimeout keepaliveGracePeriod"],
-  ["protocols", "protocol subprotocols"],
-  ["provider", "transport"],
-  ["readableStrategy", "maxQueue"],
-  ["retry", "shouldReconnect"],
-  ["selectProtocol", "handleProtocols selectSubprotocol"],
-  ["serverMaxWindowBits and clientMaxWindowBits", "maxWindowBits windowBits"],
-  ["servername", "hostname serverHostname"],
-  ["slow", "closeOnBackpressureLimit"],
-  ["text", "binary isBinary"],
-  ["tls", "ssl tlsOptions"],
-  ["transport", "duplex sock socket"],
-  ["unix", "path socketPath"],
-  ["userAgent", "userAgentHeader"],
-];
+export type Hint = (names: object, name: string | undefined, options: unknown) =>
+  | string
+  | undefined;
 
-/** Hints for other names, given only if the function has the option `has`. */
-const INSTEAD: readonly (readonly [has: string, hints: { readonly [name: string]: string }])[] = [
-  // Clients.
-  ["userAgent", {
-    agent: "use `proxy`, or a `provider` of your own",
-    auth: "put user name and password into the URL",
-    createconnection: "use `transport`",
-    rejectunauthorized: "use tls: { ca }, or tls: { insecureSkipVerify } in tests",
-    servername: "write tls: { servername }",
-    timeout: "write signal: AbortSignal.timeout(milliseconds)",
-  }],
-  ["insecureSkipVerify", {
-    rejectunauthorized: "use `ca`, or `insecureSkipVerify` in tests",
-  }],
-  // Everything that encrypts.
-  ["tls", {
-    ca: "write tls: { ca }",
-    cert: "write tls: { cert, key }",
-    key: "write tls: { cert, key }",
-    passphrase: "write tls: { cert, key }, with a key that has no passphrase",
-    pfx: "write tls: { cert, key }",
-  }],
-  ["alpn", {
-    passphrase: "give the key without a passphrase",
-    pfx: "use `cert` and `key`",
-  }],
-  // Servers.
-  ["onRequest", {
-    auth: "use onRequest: basicAuth({ ... })",
-    clienttracking: "`connections` of the server has them",
-    fetch: "plain requests are for `onRequest`",
-    handler: "the handler is an argument of its own, after the options",
-    httpserver: "use attach() of /node",
-    message: "the handler reads the messages",
-    noserver: "use upgrade() of /node",
-    onlisten: "await serve()",
-    open: "the handler is called with each connection",
-    server: "use attach() of /node",
-    websocket: "the handler is an argument of its own, after the options",
-  }],
-  // Connections.
-  ["maxMessageSize", {
-    autopong: "pings are always answered",
-    drain: "await the promises of send()",
-    hostname: "the host is that of the URL, or of the HTTP server",
-    limits: "the HTTP server has limits of its own",
-    onclose: "await `closed` of the connection",
-    onmessage: "read the messages from the connection",
-    onopen: "await the connection",
-    path: "the path is that of the URL, or of the HTTP server",
-    port: "the port is that of the URL, or of the HTTP server",
-    tls: "TLS is the HTTP server's, or that of the session or the transport",
-  }],
-  // Everything that waits.
-  ["signal", { timeout: "write signal: AbortSignal.timeout(milliseconds)" }],
-  // Messages.
-  ["text", { fin: "send an iterable or a stream as one message of several frames" }],
-  ["closeCode", { wasclean: "pass closeCode and reason only" }],
-];
+/** Names of options in other libraries for browsers. */
+const BROWSER_NAMES: { readonly [theirs: string]: string | undefined } = {
+  binary: "text",
+  code: "closeCode",
+  maxPayload: "maxMessageSize",
+  maxRetries: "maxAttempts",
+  protocol: "protocols",
+  reconnectInterval: "minDelay",
+  subprotocols: "protocols",
+};
+
+/** The hint that browsers load. option_hints.ts has a better one. */
+const browserHint: Hint = (names, name) => {
+  if (name === undefined) return "protocols" in names ? "write { protocols: [...] }" : undefined;
+  const ours = BROWSER_NAMES[name];
+  return ours && ours in names ? `use ${ours}` : undefined;
+};
 
 export function optionsWithout<T extends object, K extends keyof T>(
   names: T,
@@ -129,24 +49,33 @@ export function optionsWithout<T extends object, K extends keyof T>(
 }
 
 /** Checks the names and values of options; `owner` is the function that the options belong to. */
-export function checkKnown(owner: string, options: unknown, names: object): void {
-  checkNames(owner, options, names);
+export function checkKnown(owner: string, options: unknown, names: object, hint?: Hint): void {
+  checkNames(owner, options, names, hint);
   checkValues(options as object, names);
 }
 
 /** Checks that options are an object, and that all of them exist. Undefined options are ignored. */
-export function checkNames(owner: string, options: unknown, names: object): void {
-  if (typeof options !== "object" || options === null || Array.isArray(options)) {
-    throw wrongType(
-      `Expected the options of ${owner} to be an object, received ${kindOf(options)}${
-        insteadOfObject(options, names)
-      }`,
+export function checkNames(
+  owner: string,
+  options: unknown,
+  names: object,
+  hint: Hint = browserHint,
+): void {
+  const wrong = (message: string, name?: string) => {
+    const instead = hint(names, name, options);
+    return wrongType(
+      instead === undefined ? message : `${message}: ${instead}`,
+      name === undefined ? undefined : { code: "unknown-option" },
     );
+  };
+  if (typeof options !== "object" || options === null || Array.isArray(options)) {
+    const received = kindOf(options);
+    throw wrong(`Expected the options of ${owner} to be an object, received ${received}`);
   }
   // The loop includes inherited options.
   for (const name in options) {
     if (Object.hasOwn(names, name) || options[name as never] === undefined) continue;
-    throw unknownOption(owner, name, names);
+    throw wrong(`${owner} has no option ${name}`, name);
   }
 }
 
@@ -157,12 +86,6 @@ export function checkValues(options: object, names: object, prefix = ""): void {
     const value = options[name as never];
     if (value !== undefined) check(prefix + name, value);
   }
-}
-
-/** Checks an option that is an object with options of its own. */
-export function checkNested(name: string, options: unknown, names: object): void {
-  checkNames(name, options, names);
-  checkValues(options as object, names, `${name}.`);
 }
 
 export function checkType(name: string, value: unknown, type: string, isValid: boolean): void {
@@ -204,64 +127,22 @@ export function checkOneOf(name: string, value: unknown, values: readonly unknow
   throw wrongValue(`Expected ${name} to be one of ${values.join(", ")}, received ${value}`);
 }
 
-export function unknownOption(owner: string, name: string, names: object): TypeError {
-  const key = plain(name);
-  const hint = foreignHint(key, names) ?? insteadHint(key, names) ?? similarHint(key, names);
-  const message = `${owner} has no option ${name}${hint === undefined ? "" : `: ${hint}`}`;
-  return wrongType(message, { code: "unknown-option" });
+export function checkTexts(name: string, value: unknown): void {
+  const isValid = Array.isArray(value) && value.every((item) => typeof item === "string");
+  checkType(name, value, "an array of strings", isValid);
+}
+
+export function checkSignal(name: string, value: unknown): void {
+  checkType(name, value, "an AbortSignal", value instanceof AbortSignal);
+}
+
+/** Checks the option `slow` of a connection. */
+export function checkSlow(name: string, value: unknown): void {
+  checkOneOf(name, value, ["wait", "close", "terminate"]);
 }
 
 export function kindOf(value: unknown): string {
   if (value === null || value === undefined) return String(value);
   if (Array.isArray(value)) return "an array";
   return typeof value === "object" ? "an object" : `a ${typeof value}`;
-}
-
-/** Returns what to write instead of options that are not an object. */
-function insteadOfObject(options: unknown, names: object): string {
-  const isProtocols = typeof options === "string" || Array.isArray(options);
-  if (isProtocols && "protocols" in names) return ": write { protocols: [...] }";
-  if (typeof options === "number" && "closeCode" in names) return ": write { closeCode, reason }";
-  if (typeof options === "number" && "port" in names) return `: write { port: ${options} }`;
-  if (typeof options !== "function") return "";
-  return "onError" in names
-    ? ": the options come before the handler, write {} for none"
-    : ": await the promise instead of passing a callback";
-}
-
-function plain(name: string): string {
-  return name.replace(/[-_]/g, "").toLowerCase();
-}
-
-function foreignHint(key: string, names: object): string | undefined {
-  const found = FOREIGN.find(([ours, theirs]) =>
-    theirs.toLowerCase().split(" ").includes(key) && Object.hasOwn(names, ours.split(" ")[0])
-  );
-  return found && `use ${found[0]}`;
-}
-
-function insteadHint(key: string, names: object): string | undefined {
-  const found = INSTEAD.find(([has, hints]) => has in names && Object.hasOwn(hints, key));
-  return found?.[1][key];
-}
-
-/** Returns the option whose name has a similar spelling. */
-function similarHint(key: string, names: object): string | undefined {
-  const most = key.length > 6 ? 2 : 1;
-  const found = Object.keys(names).find((name) => editDistance(plain(name), key) <= most);
-  return found && `use ${found}`;
-}
-
-/** Levenshtein distance. */
-function editDistance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, i) => i);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++) {
-      const changed = row[j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1);
-      next.push(Math.min(changed, row[j] + 1, next[j - 1] + 1));
-    }
-    row = next;
-  }
-  return row[b.length];
 }

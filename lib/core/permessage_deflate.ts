@@ -7,10 +7,10 @@ import { type DeflateEngine, DeflateExtension } from "./deflate.ts";
 import { HandshakeError } from "./error.ts";
 import type { Extension, ExtensionFactory, ExtensionParameters } from "./extension.ts";
 import type { Role } from "./frame.ts";
+import { checkKnown } from "./option_hints.ts";
 import {
   checkBoolean,
   checkInteger,
-  checkKnown,
   checkNumber,
   checkOneOf,
   type OptionNames,
@@ -85,11 +85,11 @@ function checkWindowBits(name: string, value: unknown): void {
   checkInteger(name, value, 8, 15);
 }
 
-const INIT_OPTIONS: OptionNames<PerMessageDeflateInit> = {
-  ...DEFLATE_OPTIONS,
-  engine: true,
-  maxMessageSize: checkNumber,
-};
+// A spread would keep the table in the bundles of browsers.
+const INIT_OPTIONS: OptionNames<PerMessageDeflateInit> = /* @__PURE__ */ Object.assign(
+  { engine: true, maxMessageSize: checkNumber } as const,
+  DEFLATE_OPTIONS,
+);
 
 const FLAGS = ["server_no_context_takeover", "client_no_context_takeover"] as const;
 const BITS = ["server_max_window_bits", "client_max_window_bits"] as const;
@@ -100,10 +100,21 @@ type Bits = (typeof BITS)[number];
 /** Parsed parameters. A missing parameter is undefined, a parameter without a value is true. */
 type Parameters = { [name in Flag]?: true } & { [name in Bits]?: number | true };
 
-const SMALL = { memLevel: 5, clientMaxWindowBits: 12, serverMaxWindowBits: 12 };
 const PRESETS = {
-  low: { ...SMALL, clientNoContextTakeover: true, serverNoContextTakeover: true },
-  balanced: { ...SMALL, clientNoContextTakeover: false, serverNoContextTakeover: false },
+  low: {
+    memLevel: 5,
+    clientMaxWindowBits: 12,
+    serverMaxWindowBits: 12,
+    clientNoContextTakeover: true,
+    serverNoContextTakeover: true,
+  },
+  balanced: {
+    memLevel: 5,
+    clientMaxWindowBits: 12,
+    serverMaxWindowBits: 12,
+    clientNoContextTakeover: false,
+    serverNoContextTakeover: false,
+  },
   high: {
     memLevel: 8,
     clientMaxWindowBits: 15,

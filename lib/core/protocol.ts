@@ -24,7 +24,8 @@ import {
   type MessageOptions,
   MessageReader,
 } from "./message.ts";
-import { checkKnown, type OptionNames } from "./options.ts";
+import { checkKnown } from "./option_hints.ts";
+import type { OptionNames } from "./options.ts";
 
 const NONE: readonly Extension[] = [];
 

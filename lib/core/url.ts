@@ -35,21 +35,7 @@ export interface WebSocketUrl {
  * has a fragment (SyntaxError).
  */
 export function parseWebSocketUrl(url: string | URL, base?: string): WebSocketUrl {
-  let parsed: URL;
-  try {
-    parsed = new URL(url, base);
-  } catch {
-    // The part before the last "@" may contain a password, which must not appear in logs.
-    const shown = String(url).replace(/^([a-z][a-z\d+.-]*:\/\/)?.*@/is, "$1");
-    throw syntaxError(`Expected a URL, received ${JSON.stringify(shown)}`);
-  }
-  if (parsed.protocol === "http:") parsed.protocol = "ws:";
-  if (parsed.protocol === "https:") parsed.protocol = "wss:";
-  if (parsed.protocol !== "ws:" && parsed.protocol !== "wss:") {
-    throw syntaxError(`Expected a ws or wss URL, received the scheme ${parsed.protocol}`);
-  }
-  // RFC 6455 §3: a URL must not have a fragment. An empty fragment counts too.
-  if (parsed.href.includes("#")) throw syntaxError("Expected a URL without a fragment");
+  const parsed = resolveWebSocketUrl(url, base);
   // The URL standard allows some characters in a host that RFC 3986 forbids and no server accepts.
   if (!isAuthority(parsed.host)) {
     throw syntaxError(`Expected a host name or an IP address, received ${parsed.host}`);
@@ -65,6 +51,32 @@ export function parseWebSocketUrl(url: string | URL, base?: string): WebSocketUr
     username: percentDecode(parsed.username),
     password: percentDecode(parsed.password),
   };
+}
+
+/**
+ * Checks a WebSocket URL, and gives it the scheme ws or wss.
+ * @param url The URL.
+ * @param base The base of a relative URL, such as the URL of a page.
+ * @throws {DOMException} If the URL is invalid, has another scheme than ws, wss, http and https, or
+ * has a fragment (SyntaxError).
+ */
+export function resolveWebSocketUrl(url: string | URL, base?: string): URL {
+  let parsed: URL;
+  try {
+    parsed = new URL(url, base);
+  } catch {
+    // The part before the last "@" may contain a password, which must not appear in logs.
+    const shown = String(url).replace(/^([a-z][a-z\d+.-]*:\/\/)?.*@/is, "$1");
+    throw syntaxError(`Expected a URL, received ${JSON.stringify(shown)}`);
+  }
+  if (parsed.protocol === "http:") parsed.protocol = "ws:";
+  if (parsed.protocol === "https:") parsed.protocol = "wss:";
+  if (parsed.protocol !== "ws:" && parsed.protocol !== "wss:") {
+    throw syntaxError(`Expected a ws or wss URL, received the scheme ${parsed.protocol}`);
+  }
+  // RFC 6455 §3: a URL must not have a fragment. An empty fragment counts too.
+  if (parsed.href.includes("#")) throw syntaxError("Expected a URL without a fragment");
+  return parsed;
 }
 
 /** Decodes percent-encoding. Text that is not valid percent-encoding is returned unchanged. */

@@ -5,7 +5,8 @@
  */
 
 import { wrongType, wrongValue } from "../core/error.ts";
-import { checkFunction, checkKnown, checkText, kindOf, type OptionNames } from "../core/options.ts";
+import { checkKnown } from "../core/option_hints.ts";
+import { checkFunction, checkText, kindOf, type OptionNames } from "../core/options.ts";
 
 /** A user name and a password. */
 export interface Credentials {

@@ -10,12 +10,11 @@ import { checkExtraFields } from "../core/handshake.ts";
 import type { RawHeaders } from "../core/header.ts";
 import { HEAD_LIMITS, type HeadLimits } from "../core/http1.ts";
 import { formatAuthority, requestUrl } from "../core/url.ts";
+import { checkKnown, checkNested } from "../core/option_hints.ts";
 import {
   checkBoolean,
   checkFunction,
   checkInteger,
-  checkKnown,
-  checkNested,
   checkNumber,
   type OptionNames,
   optionsWithout,

@@ -6,7 +6,8 @@
 import { checkCloseInfo, type Closing } from "../connection/closing.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
 import { HandshakeError, type HandshakeErrorCode, invalidState, wrongType } from "../core/error.ts";
-import { checkKnown, checkNumber, type OptionNames } from "../core/options.ts";
+import { checkKnown } from "../core/option_hints.ts";
+import { checkNumber, type OptionNames } from "../core/options.ts";
 import { type FrameCounts, NO_FRAMES } from "../core/protocol.ts";
 import { ipBytes } from "../core/url.ts";
 import { type Listeners, report } from "./refusal.ts";

@@ -6,29 +6,28 @@
  */
 import { checkCloseInfo } from "../connection/closing.ts";
 import { WebSocketConnection } from "../connection/connection.ts";
-import { CloseCode, type CloseInfo } from "../core/close.ts";
-import {
-  domError,
-  HandshakeError,
-  invalidState,
-  isScriptCloseCode,
-  wrongType,
-  wrongValue,
-} from "../core/error.ts";
+import type { CloseInfo } from "../core/close.ts";
+import { domError } from "../core/error.ts";
 import type { RequestHead, ResponseHead } from "../core/http1.ts";
 import { MAX_MESSAGE_SIZE } from "../core/message.ts";
-import { checkKnown, checkNumber, checkType, kindOf, type OptionNames } from "../core/options.ts";
-import { withDeadline } from "../opening.ts";
+import { checkKnown } from "../core/option_hints.ts";
 import {
+  checkNumber,
   checkSignal,
   checkSlow,
-  checkStrategy,
-  type ConnectionOptions,
-  type ConnectionStats,
-} from "../options.ts";
+  checkType,
+  type OptionNames,
+} from "../core/options.ts";
+import { withDeadline } from "../opening.ts";
+import { checkStrategy, type ConnectionOptions, type ConnectionStats } from "../options.ts";
 import { handled } from "../abortable.ts";
 import { NativeMachine } from "./native_machine.ts";
-import type { NativeSocket, WebSocketLike, WebSocketLikeEvent } from "./native_socket.ts";
+import {
+  checkNativeClose,
+  MAX_QUEUED_BYTES,
+  takeSocket,
+  type WebSocketLike,
+} from "./native_socket.ts";
 
 /** Options of {@linkcode fromWebSocket}. */
 export interface FromWebSocketOptions extends
@@ -72,14 +71,6 @@ export const FROM_WEB_SOCKET_OPTIONS: OptionNames<FromWebSocketOptions> = {
   maxQueuedBytes: checkNumber,
   request: (name, value) => checkType(name, value, "a Request", value instanceof Request),
 };
-
-const MAX_QUEUED_BYTES = 4194304;
-/** The values of `readyState` (WHATWG WebSockets). */
-const CONNECTING = 0;
-const OPEN = 1;
-
-/** The sockets that have a connection. A second connection would take messages from the first one. */
-const used = new WeakSet<WebSocketLike>();
 
 /**
  * Makes a connection over a native WebSocket: of a browser, of `Deno.upgradeWebSocket()`, of Cloudflare
@@ -135,58 +126,18 @@ export async function connectionOver(
   socket: WebSocketLike,
   options: FromWebSocketOptions,
 ): Promise<WebSocketConnection> {
-  checkSocket(socket);
   const { maxMessageSize = MAX_MESSAGE_SIZE, maxQueuedBytes = MAX_QUEUED_BYTES } = options;
   const { closeTimeout = 10_000 } = options;
+  takeSocket(socket);
   const request = requestOf(socket, options.request);
-  used.add(socket);
-  const machine = new NativeMachine(socket, { maxMessageSize, maxQueuedBytes }, closeTimeout);
+  const machine = new NativeMachine(socket, { maxMessageSize, maxQueuedBytes, closeTimeout });
   try {
-    await withDeadline(options, () => opened(socket));
+    await withDeadline(options, () => machine.native.opened);
   } catch (error) {
     machine.transport.destroy();
     throw error;
   }
   return new NativeConnection(machine, request, options);
-}
-
-function checkSocket(socket: WebSocketLike): void {
-  const { readyState, send, close, addEventListener } = socket ?? {} as Partial<WebSocketLike>;
-  const functions = [send, close, addEventListener].every((one) => typeof one === "function");
-  if (typeof readyState !== "number" || !functions) {
-    throw wrongType(`Expected a WebSocket, received ${kindOf(socket)}`);
-  }
-  if (readyState > OPEN) {
-    throw invalidState(
-      `The WebSocket is closing or closed (readyState ${readyState})`,
-      "not-open",
-    );
-  }
-  if (used.has(socket)) {
-    throw invalidState("The WebSocket has a connection already", "already-used");
-  }
-}
-
-function opened(socket: WebSocketLike): Promise<void> {
-  if (socket.readyState !== CONNECTING) return Promise.resolve();
-  const types = ["open", "error", "close"] as const;
-  return new Promise((resolve, reject) => {
-    const settle = (event: WebSocketLikeEvent) => {
-      for (const type of types) socket.removeEventListener(type, settle);
-      if (event.type === "open") return resolve();
-      const detail = event.message ? `: ${event.message}` : "";
-      reject(
-        new HandshakeError(
-          `The WebSocket failed to open${detail}`,
-          "connect-failed",
-          {
-            cause: event.error,
-          },
-        ),
-      );
-    };
-    for (const type of types) socket.addEventListener(type, settle);
-  });
 }
 
 function requestOf(
@@ -216,7 +167,7 @@ function responseOf({ protocol, extensions }: WebSocketLike): ResponseHead {
 
 /** A connection without the features that a native WebSocket does not have. */
 class NativeConnection extends WebSocketConnection {
-  readonly #native: NativeSocket;
+  readonly #machine: NativeMachine;
 
   constructor(
     machine: NativeMachine,
@@ -224,8 +175,7 @@ class NativeConnection extends WebSocketConnection {
     options: FromWebSocketOptions,
   ) {
     const { readableStrategy, closeTimeout, maxBufferedAmount, slow } = options;
-    const { role, transport, native } = machine;
-    const { socket } = native;
+    const { role, transport, native: { socket } } = machine;
     super({
       ...{ role, transport, machine },
       takeOver: (handlers) => transport.handle(handlers),
@@ -235,15 +185,15 @@ class NativeConnection extends WebSocketConnection {
       secure,
       options: { readableStrategy, closeTimeout, maxBufferedAmount, slow, pingInterval: 0 },
     });
-    this.#native = native;
+    this.#machine = machine;
   }
 
   override get extensions(): string {
-    return this.#native.socket.extensions ?? "";
+    return this.#machine.native.socket.extensions ?? "";
   }
 
   override get stats(): ConnectionStats {
-    const { bytesReceived, bytesSent } = this.#native;
+    const { bytesReceived, native: { bytesSent } } = this.#machine;
     return { ...super.stats, bytesReceived, bytesSent };
   }
 
@@ -256,14 +206,7 @@ class NativeConnection extends WebSocketConnection {
   }
 
   override close(info: CloseInfo = {}): Promise<Required<CloseInfo>> {
-    const checked = checkCloseInfo(info);
-    const { closeCode = CloseCode.NoStatus } = checked;
-    if (closeCode !== CloseCode.NoStatus && !isScriptCloseCode(closeCode)) {
-      throw wrongValue(
-        `A native WebSocket closes with 1000 or 3000-4999 only, received ${closeCode}`,
-      );
-    }
-    return super.close(checked);
+    return super.close(checkNativeClose(checkCloseInfo(info)));
   }
 }
 

@@ -4,24 +4,29 @@
  * @module
  */
 import type { Machine } from "../connection/driver.ts";
+import { ownItem } from "../connection/outgoing.ts";
 import { Budget, Inbox, sizeOf, wholeFragment } from "../connection/receiver.ts";
+import { MESSAGE_OVERHEAD } from "../connection/sender.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
 import { Encoder } from "../core/encoder.ts";
-import { RemoteProtocolError, webSocketError } from "../core/error.ts";
+import { RemoteProtocolError, webSocketError, wrongValue } from "../core/error.ts";
 import type { CloseEvent, ProtocolEvent } from "../core/event.ts";
 import type { Role } from "../core/frame.ts";
-import type { Fragment, Message } from "../core/message.ts";
+import { concat, type Fragment, type Message } from "../core/message.ts";
 import { type FrameCounts, NO_FRAMES } from "../core/protocol.ts";
 import { backgroundTimer, Countdown } from "../timers.ts";
 import type { TransportHandlers } from "../transport.ts";
 import { BaseTransport } from "../transport_base.ts";
-import {
-  Gathering,
-  type NativeLimits,
-  type NativeOwner,
-  NativeSocket,
-  type WebSocketLike,
-} from "./native_socket.ts";
+import { byteLength, NativeSocket, type WebSocketLike } from "./native_socket.ts";
+
+interface NativeLimits {
+  /** Maximum size of a message to receive, in bytes. */
+  maxMessageSize: number;
+  /** Maximum size of the messages that wait to be read, and of a message that is sent in pieces. */
+  maxQueuedBytes: number;
+  /** Maximum time that the socket may be closing, in milliseconds. 0 disables the limit. */
+  closeTimeout: number;
+}
 
 /** The value of `readyState` after the first Close frame (WHATWG WebSockets). */
 const CLOSING = 2;
@@ -120,8 +125,96 @@ class NativeTransport extends BaseTransport {
   }
 }
 
+/** Joins the pieces of a message, because a native WebSocket sends whole messages. */
+class Gathering {
+  readonly #limit: number;
+  #pieces: Message[] = [];
+  #length = 0;
+
+  /** @param maxQueuedBytes Maximum size of the message. */
+  constructor(maxQueuedBytes: number) {
+    this.#limit = maxQueuedBytes;
+  }
+
+  get isEmpty(): boolean {
+    return this.#pieces.length === 0;
+  }
+
+  /** @throws {RangeError} If the pieces exceed the limit. They are dropped then. */
+  add(piece: Message): void {
+    this.#pieces.push(ownItem(piece));
+    this.#length += piece.length;
+    if (this.#length <= this.#limit) return;
+    this.#clear();
+    throw wrongValue(
+      `The pieces of a message exceed maxQueuedBytes (${this.#limit}), and a native WebSocket ` +
+        "sends whole messages",
+    );
+  }
+
+  take(): Message {
+    const pieces = this.#clear();
+    return typeof pieces[0] === "string" ? pieces.join("") : concat(pieces as Uint8Array[]);
+  }
+
+  #clear(): Message[] {
+    const pieces = this.#pieces;
+    this.#pieces = [];
+    this.#length = 0;
+    return pieces;
+  }
+}
+
+/** The native socket of a machine. */
+class MachineSocket extends NativeSocket {
+  readonly #machine: NativeMachine;
+  /** Estimated number of messages that the platform has not sent. */
+  #waitingMessages = 0;
+
+  constructor(socket: WebSocketLike, maxQueuedBytes: number, machine: NativeMachine) {
+    super(socket, maxQueuedBytes);
+    this.#machine = machine;
+  }
+
+  get queued(): number {
+    return this.#machine.bufferedMemory;
+  }
+
+  /** The memory that the waiting messages take in addition to their bytes. */
+  get overhead(): number {
+    if (this.bufferedAmount > 0 && !this.isReleased) this.measure();
+    return this.#waitingMessages * MESSAGE_OVERHEAD;
+  }
+
+  override send(data: Message, isAwaited: boolean): void {
+    this.#waitingMessages++;
+    super.send(data, isAwaited);
+  }
+
+  /** Estimates the number of waiting messages, because the platform only counts bytes. */
+  protected override measure(): void {
+    const before = this.bufferedAmount;
+    super.measure();
+    const after = this.bufferedAmount;
+    const share = after === 0 ? 0 : Math.min(1, after / before);
+    this.#waitingMessages = Math.ceil(this.#waitingMessages * share);
+  }
+
+  protected deliver(message: Message | undefined): void {
+    this.#machine.deliver(message);
+  }
+
+  protected drained(): void {
+    this.#machine.transport.drained();
+  }
+
+  protected ended(info: Required<CloseInfo> | undefined, error: Error | undefined): void {
+    this.#machine.ended(info, error);
+  }
+}
+
 /** The protocol machine over a native WebSocket. Its events are the messages of the socket. */
-export class NativeMachine implements Machine, NativeOwner {
+export class NativeMachine implements Machine {
   /** A native WebSocket masks by itself. */
   readonly role: Role = "server";
   /** The platform applies the extensions. */
@@ -133,30 +226,46 @@ export class NativeMachine implements Machine, NativeOwner {
   readonly bufferedAmount = 0;
   /** The platform writes the frames. */
   readonly encoder: Encoder = new Encoder("server");
-  readonly native: NativeSocket;
+  readonly native: MachineSocket;
   readonly transport: NativeTransport;
   readonly #budget = new Budget(Infinity);
   readonly #queue = new Inbox<Item>(this.#budget, itemSize);
   readonly #gathering: Gathering;
+  readonly #maxMessageSize: number;
+  #isDeaf = false;
+  bytesReceived = 0;
 
-  constructor(socket: WebSocketLike, limits: NativeLimits, closeTimeout: number) {
-    this.native = new NativeSocket(socket, limits, this);
+  constructor(
+    socket: WebSocketLike,
+    { maxMessageSize, maxQueuedBytes, closeTimeout }: NativeLimits,
+  ) {
+    this.native = new MachineSocket(socket, maxQueuedBytes, this);
     this.transport = new NativeTransport(this.native, closeTimeout);
-    this.#gathering = new Gathering(limits.maxQueuedBytes);
-  }
-
-  get queued(): number {
-    return this.#budget.used;
+    this.#gathering = new Gathering(maxQueuedBytes);
+    this.#maxMessageSize = maxMessageSize;
   }
 
   receive(): void {}
 
-  deliver(message: Message): void {
+  deliver(message: Message | undefined): void {
+    if (this.#isDeaf) return;
+    if (message === undefined) {
+      const what = "The native WebSocket gave neither text nor an ArrayBuffer";
+      return this.#refuse(what, CloseCode.UnsupportedData);
+    }
+    const most = this.#maxMessageSize;
+    const size = byteLength(message, most);
+    if (size > most) {
+      const what = `Message of ${size} bytes exceeds maxMessageSize (${most})`;
+      return this.#refuse(what, CloseCode.MessageTooBig);
+    }
+    this.bytesReceived += size;
     this.#report(wholeFragment(message));
   }
 
-  /** Reports the error after the messages before it. */
-  refuse(message: string, closeCode: number): void {
+  /** Ignores further messages. Reports the error after the messages before it. */
+  #refuse(message: string, closeCode: number): void {
+    this.#isDeaf = true;
     this.#report(new RemoteProtocolError(message, closeCode));
   }
 
@@ -165,11 +274,7 @@ export class NativeMachine implements Machine, NativeOwner {
     this.transport.notify();
   }
 
-  drained(): void {
-    this.transport.drained();
-  }
-
-  closed(info: Required<CloseInfo> | undefined, error: Error | undefined): void {
+  ended(info: Required<CloseInfo> | undefined, error: Error | undefined): void {
     const { transport } = this;
     if (transport.isEnding) transport.close();
     else if (info === undefined) transport.close(error);
@@ -209,11 +314,11 @@ export class NativeMachine implements Machine, NativeOwner {
   }
 
   writePiece(data: Message, fin: boolean, lend: boolean): boolean {
-    const isKept = typeof data === "string" || (lend && this.native.copies);
-    const kept = isKept ? data : new Uint8Array(data);
-    if (fin && this.#gathering.isEmpty) this.native.send(kept, lend);
-    else {
-      this.#gathering.add(kept);
+    if (fin && this.#gathering.isEmpty) {
+      const isKept = typeof data === "string" || (lend && this.native.copies);
+      this.native.send(isKept ? data : new Uint8Array(data), lend);
+    } else {
+      this.#gathering.add(data);
       if (fin) this.native.send(this.#gathering.take(), false);
     }
     return true;

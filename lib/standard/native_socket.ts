@@ -3,12 +3,22 @@
  *
  * @module
  */
+import { handled } from "../abortable.ts";
 import { viewOf } from "../connection/outgoing.ts";
 import { sizeOf } from "../connection/receiver.ts";
-import { MESSAGE_OVERHEAD, SEND_MARK } from "../connection/sender.ts";
-import { CloseCode, type CloseInfo, isWireCloseCode } from "../core/close.ts";
-import { failure, webSocketError, wrongValue } from "../core/error.ts";
-import { concat, type Message, ownBytes } from "../core/message.ts";
+import { SEND_MARK } from "../connection/sender.ts";
+import { type CloseInfo, isWireCloseCode, PRIVATE_USE } from "../core/close.ts";
+import {
+  failure,
+  HandshakeError,
+  invalidState,
+  isScriptCloseCode,
+  webSocketError,
+  wrongType,
+  wrongValue,
+} from "../core/error.ts";
+import { type Message, ownBytes } from "../core/message.ts";
+import { kindOf } from "../core/options.ts";
 import { backgroundTimer, nextTurn } from "../timers.ts";
 
 /** An event of a native WebSocket. */
@@ -62,134 +72,110 @@ export interface WebSocketLike {
   ): void;
 }
 
-export interface NativeLimits {
-  /** Maximum size of a message to receive, in bytes. */
-  maxMessageSize: number;
-  /** Maximum size of the messages that wait to be read, and of a message that is sent in pieces. */
-  maxQueuedBytes: number;
-}
+/** The value of `readyState` when the socket is open (WHATWG WebSockets). */
+const OPEN = 1;
 
-/** What uses a {@linkcode NativeSocket}. */
-export interface NativeOwner {
-  /** Size of the messages that wait to be read. */
-  readonly queued: number;
-  deliver(message: Message): void;
-  /** Called for a message that must not be received. The socket is not read any more. */
-  refuse(message: string, closeCode: number): void;
-  /** The peer has received everything that was sent, as far as the platform tells. */
-  drained(): void;
-  /**
-   * Called once, when the socket has closed or failed.
-   *
-   * @param info The peer's code and reason after a clean close.
-   * @param error The reason of another end, if it is known.
-   */
-  closed(info: Required<CloseInfo> | undefined, error: Error | undefined): void;
-}
+/** The sockets that have a connection. A second connection would take messages from the first one. */
+const used = new WeakSet<WebSocketLike>();
 
 /** Maximum time between two checks of `bufferedAmount`, in milliseconds. */
 const LONGEST_DELAY = 64;
-/** Added to a close code that a native WebSocket refuses. The sum is a code for private use. */
-const PRIVATE_USE = 3000;
+/** Default for the maximum size of the messages that wait to be read. */
+export const MAX_QUEUED_BYTES = 4194304;
 
 /** Without a listener for "error", the package `ws` throws. */
 const ignore = () => {};
 
 /** A native WebSocket with limits, and with the amounts that it has not sent. */
-export class NativeSocket {
+export abstract class NativeSocket {
   readonly socket: WebSocketLike;
-  readonly #limits: NativeLimits;
-  readonly #owner: NativeOwner;
+  readonly #maxQueuedBytes: number;
   readonly #listeners: readonly (readonly [
-    type: "message" | "error" | "close",
+    type: "open" | "message" | "error" | "close",
     listener: (event: WebSocketLikeEvent) => void,
   ])[];
+  /** Resolves when the socket is open. Rejects with a {@linkcode HandshakeError} if it fails to open. */
+  readonly opened: Promise<void>;
   /** Whether the socket copies what it sends, as the standard says. The package `ws` does not. */
   readonly copies: boolean;
   /** Whether the socket has closed or is no longer used. */
   isReleased = false;
-  #isDeaf = false;
   #error: Error | undefined;
-  bytesReceived = 0;
   /** Bytes of the messages sent. Text counts its UTF-16 code units. */
   bytesSent = 0;
   #unsent = 0;
   /** Unsent bytes of a socket that is no longer used. They count as waiting for ever. */
   #late = 0;
-  /** Estimated number of messages that the platform has not sent. */
-  #waitingMessages = 0;
   #delay = 1;
   #checksSoon = false;
   #cancelCheck: (() => void) | undefined;
   readonly #check = () => this.#checkBuffered();
 
-  constructor(socket: WebSocketLike, limits: NativeLimits, owner: NativeOwner) {
+  /** @param maxQueuedBytes Maximum size of the messages that wait to be read. */
+  constructor(socket: WebSocketLike, maxQueuedBytes: number) {
     const { WebSocket: platform } = globalThis as { WebSocket?: new (url: string) => object };
     this.copies = platform !== undefined && socket instanceof platform;
     this.socket = socket;
-    this.#limits = limits;
-    this.#owner = owner;
+    this.#maxQueuedBytes = maxQueuedBytes;
+    let open!: () => void;
+    let fail!: (error: HandshakeError) => void;
+    this.opened = handled(new Promise((resolve, reject) => [open, fail] = [resolve, reject]));
+    if (socket.readyState === OPEN) open();
+    const onEnd = () => {
+      const message = "The WebSocket failed to open";
+      fail(new HandshakeError(message, "connect-failed", { cause: this.#error }));
+    };
     this.#listeners = [
+      ["open", () => open()],
       ["message", ({ data }) => this.#onMessage(data)],
-      ["error", (event) => this.#error ??= errorOf(event)],
-      ["close", (event) => this.#onClose(event)],
+      ["error", (event) => (this.#error ??= errorOf(event), onEnd())],
+      ["close", (event) => (onEnd(), this.#onClose(event))],
     ];
     socket.binaryType = "arraybuffer";
     socket.addEventListener("error", ignore);
     for (const [type, listener] of this.#listeners) socket.addEventListener(type, listener);
   }
 
+  /** Size of the messages that wait to be read. */
+  abstract readonly queued: number;
+
+  /** Called with each message, or with undefined for one that is neither text nor bytes. */
+  protected abstract deliver(message: Message | undefined): void;
+
+  /** The peer has received everything that was sent, as far as the platform tells. */
+  protected abstract drained(): void;
+
+  /**
+   * Called once, when the socket has closed or failed.
+   *
+   * @param info The peer's code and reason after a clean close.
+   * @param error The reason of another end, if it is known.
+   */
+  protected abstract ended(info: Required<CloseInfo> | undefined, error: Error | undefined): void;
+
   /** Number of bytes that the platform has not sent. */
   get bufferedAmount(): number {
     return this.#unsent + this.#late;
   }
 
-  /** The memory that the waiting messages take in addition to their bytes. */
-  get overhead(): number {
-    if (this.#unsent > 0 && !this.isReleased) this.#measure();
-    return this.#waitingMessages * MESSAGE_OVERHEAD;
-  }
-
   #onMessage(data: unknown): void {
-    if (this.#isDeaf) return;
     const message = toMessage(data);
-    if (message === undefined) {
-      return this.#refuse(
-        "The native WebSocket gave neither text nor an ArrayBuffer",
-        CloseCode.UnsupportedData,
-      );
-    }
-    const { maxMessageSize, maxQueuedBytes } = this.#limits;
-    const size = byteLength(message, maxMessageSize);
-    if (size > maxMessageSize) {
-      return this.#refuse(
-        `Message of ${size} bytes exceeds maxMessageSize (${maxMessageSize})`,
-        CloseCode.MessageTooBig,
-      );
-    }
-    const { queued } = this.#owner;
+    const { queued } = this;
+    const most = this.#maxQueuedBytes;
     // One message is always allowed.
-    if (queued > 0 && queued + sizeOf(message) > maxQueuedBytes) {
-      return this.fail(
-        `Messages were not read in time: they exceed maxQueuedBytes (${maxQueuedBytes})`,
-        CloseCode.TryAgainLater,
-      );
+    if (queued === 0 || message === undefined || queued + sizeOf(message) <= most) {
+      return this.deliver(message);
     }
-    this.bytesReceived += size;
-    this.#owner.deliver(message);
-  }
-
-  #refuse(message: string, closeCode: number): void {
-    this.#isDeaf = true;
-    this.#owner.refuse(message, closeCode);
+    const what = `Messages were not read in time: they exceed maxQueuedBytes (${most})`;
+    this.fail(what, 1013);
   }
 
   #onClose({ code = 0, reason = "", wasClean }: WebSocketLikeEvent): void {
     this.release();
     // An unclean end has the code 1006, 0, or the code that the platform has sent itself.
-    const isClean = wasClean !== false && (isWireCloseCode(code) || code === CloseCode.NoStatus);
-    if (isClean) this.#owner.closed({ closeCode: code, reason }, undefined);
-    else this.#owner.closed(undefined, this.#error);
+    const isClean = wasClean !== false && (isWireCloseCode(code) || code === 1005);
+    if (isClean) this.ended({ closeCode: code, reason }, undefined);
+    else this.ended(undefined, this.#error);
   }
 
   /** Closes the socket with a code, and stops using it. */
@@ -197,8 +183,7 @@ export class NativeSocket {
     if (this.isReleased) return;
     this.close({ closeCode, reason: message });
     this.release();
-    const error = webSocketError(message, closeCode, "", cause, "platform-failed");
-    this.#owner.closed(undefined, error);
+    this.ended(undefined, webSocketError(message, closeCode, "", cause, "platform-failed"));
   }
 
   /** Sends a message. Failures are reported to the owner. */
@@ -210,21 +195,20 @@ export class NativeSocket {
     try {
       this.socket.send(data as string | Uint8Array<ArrayBuffer>);
     } catch (error) {
-      return this.fail("The native WebSocket does not send", CloseCode.InternalError, error);
+      return this.fail("The native WebSocket does not send", 1011, error);
     }
     this.bytesSent += data.length;
     this.#unsent += data.length;
-    this.#waitingMessages++;
     // The amount matters only when a send has to wait.
-    if (this.#unsent > SEND_MARK) this.#measure();
+    if (this.#unsent > SEND_MARK) this.measure();
     this.#scheduleCheck(isAwaited || this.#unsent > SEND_MARK);
   }
 
   /** Starts or answers the closing handshake. The peer gets another code if this one is not allowed. */
-  close({ closeCode = CloseCode.NoStatus, reason }: CloseInfo): void {
+  close({ closeCode = 1005, reason }: CloseInfo): void {
     for (const code of [closeCode, closeCode + PRIVATE_USE]) {
       try {
-        if (closeCode === CloseCode.NoStatus) this.socket.close();
+        if (closeCode === 1005) this.socket.close();
         else this.socket.close(code, reason);
         return;
       } catch {
@@ -243,19 +227,16 @@ export class NativeSocket {
 
   /** Stops using the socket. */
   release(): void {
-    this.isReleased = this.#isDeaf = true;
+    this.isReleased = true;
     this.#late += this.#unsent;
     this.#unsent = 0;
     this.#cancelCheck?.();
     for (const [type, listener] of this.#listeners) this.socket.removeEventListener(type, listener);
   }
 
-  /** Estimates the number of waiting messages, because the platform only counts bytes. */
-  #measure(): void {
-    const { bufferedAmount = 0 } = this.socket;
-    const share = bufferedAmount === 0 ? 0 : Math.min(1, bufferedAmount / this.#unsent);
-    this.#waitingMessages = Math.ceil(this.#waitingMessages * share);
-    this.#unsent = bufferedAmount;
+  /** Asks the platform how much it has not sent. */
+  protected measure(): void {
+    this.#unsent = this.socket.bufferedAmount ?? 0;
   }
 
   /** No event reports that the platform has sent. A turn of the event loop comes sooner than a timer. */
@@ -274,52 +255,45 @@ export class NativeSocket {
     this.#cancelCheck = undefined;
     if (this.isReleased) return;
     const before = this.#unsent;
-    this.#measure();
+    this.measure();
     const unsent = this.#unsent;
     this.#delay = unsent < before || unsent === 0 ? 1 : Math.min(2 * this.#delay, LONGEST_DELAY);
-    if (unsent === 0) this.#owner.drained();
+    if (unsent === 0) this.drained();
     else this.#scheduleCheck(false);
   }
 }
 
-/** Joins the pieces of a message, because a native WebSocket sends whole messages. */
-export class Gathering {
-  readonly #limit: number;
-  #pieces: Message[] = [];
-  #length = 0;
-
-  /** @param maxQueuedBytes Maximum size of the message. */
-  constructor(maxQueuedBytes: number) {
-    this.#limit = maxQueuedBytes;
+/**
+ * Checks that a socket is connecting or open, and that this is its first use.
+ *
+ * @throws {TypeError} If it is not a WebSocket.
+ * @throws {DOMException} InvalidStateError If it is closing, closed or used for another connection.
+ */
+export function takeSocket(socket: WebSocketLike): void {
+  const { readyState, send, close, addEventListener } = socket ?? {} as Partial<WebSocketLike>;
+  const functions = [send, close, addEventListener].every((one) => typeof one === "function");
+  if (typeof readyState !== "number" || !functions) {
+    throw wrongType(`Expected a WebSocket, received ${kindOf(socket)}`);
   }
-
-  get isEmpty(): boolean {
-    return this.#pieces.length === 0;
-  }
-
-  /** @throws {RangeError} If the pieces exceed the limit. They are dropped then. */
-  add(piece: Message): void {
-    this.#pieces.push(piece);
-    this.#length += piece.length;
-    if (this.#length <= this.#limit) return;
-    this.#clear();
-    throw wrongValue(
-      `The pieces of a message exceed maxQueuedBytes (${this.#limit}), and a native WebSocket ` +
-        "sends whole messages",
+  if (readyState > OPEN) {
+    throw invalidState(
+      `The WebSocket is closing or closed (readyState ${readyState})`,
+      "not-open",
     );
   }
-
-  take(): Message {
-    const pieces = this.#clear();
-    return typeof pieces[0] === "string" ? pieces.join("") : concat(pieces as Uint8Array[]);
+  if (used.has(socket)) {
+    throw invalidState("The WebSocket has a connection already", "already-used");
   }
+  used.add(socket);
+}
 
-  #clear(): Message[] {
-    const pieces = this.#pieces;
-    this.#pieces = [];
-    this.#length = 0;
-    return pieces;
-  }
+/** @throws {RangeError} If a native WebSocket does not close with the code. */
+export function checkNativeClose(info: CloseInfo): CloseInfo {
+  const { closeCode = 1005 } = info;
+  if (closeCode === 1005 || isScriptCloseCode(closeCode)) return info;
+  throw wrongValue(
+    `A native WebSocket closes with 1000 or 3000-4999 only, received ${closeCode}`,
+  );
 }
 
 function toMessage(data: unknown): Message | undefined {
@@ -329,7 +303,7 @@ function toMessage(data: unknown): Message | undefined {
 }
 
 /** The length in bytes. Of text that is certainly within the limit, the code units. */
-function byteLength(message: Message, limit: number): number {
+export function byteLength(message: Message, limit: number): number {
   const { length } = message;
   if (typeof message !== "string" || length > limit || 3 * length <= limit) return length;
   return new TextEncoder().encode(message).length;

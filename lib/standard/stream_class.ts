@@ -5,7 +5,6 @@
  */
 import { makeInspectable, withoutSecrets } from "../inspect.ts";
 import { handled, onAbort } from "../abortable.ts";
-import { driverOf, type WebSocketConnection } from "../connection/connection.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
 import {
   checkWebCloseInfo,
@@ -83,8 +82,15 @@ export interface WebSocketStreamConstructor<
   new (url: string | URL, options?: Options): StandardWebSocketStream<OpenInfo>;
 }
 
+/** What a WebSocketStream consists of when it is open. */
+export interface OpenStream {
+  readonly closed: Promise<Required<CloseInfo>>;
+  close(info: CloseInfo): void;
+  terminate(): void;
+}
+
 /** How a WebSocketStream class creates its connections. */
-export interface StreamMaker<OpenInfo> {
+export interface StreamMaker<Stream extends OpenStream, OpenInfo> {
   /** Returns the base of relative URLs. Without a base, relative URLs are invalid. */
   base?(): string | undefined;
   /** Checks the options that are not in the standard. */
@@ -92,21 +98,21 @@ export interface StreamMaker<OpenInfo> {
   connect(
     url: string,
     options: { protocols?: string[]; signal: AbortSignal },
-  ): Promise<WebSocketConnection>;
+  ): Promise<Stream>;
   /** Makes the result of `opened`. */
-  describe(connection: WebSocketConnection): OpenInfo;
+  describe(stream: Stream): OpenInfo;
 }
 
 /** Creates a WebSocketStream class. */
-export function webSocketStreamClass<Options, OpenInfo>(
-  { base, check, connect, describe }: StreamMaker<OpenInfo>,
+export function webSocketStreamClass<Options, Stream extends OpenStream, OpenInfo>(
+  { base, check, connect, describe }: StreamMaker<Stream, OpenInfo>,
 ): WebSocketStreamConstructor<Options, OpenInfo> {
   class WebSocketStream {
     readonly #url: string;
     readonly #opened: Promise<OpenInfo>;
     readonly #closed: Promise<Required<CloseInfo>>;
     readonly #handshake = new AbortController();
-    #connection: WebSocketConnection | undefined;
+    #connection: Stream | undefined;
 
     static {
       defineInterface(this, "WebSocketStream", ["url", "opened", "closed", "close"]);
@@ -129,7 +135,7 @@ export function webSocketStreamClass<Options, OpenInfo>(
       this.#closed = handled(connection.then((ws) => ws.closed, rejecting(CloseCode.Abnormal)));
     }
 
-    async #connect(options: object, signal?: AbortSignal): Promise<WebSocketConnection> {
+    async #connect(options: object, signal?: AbortSignal): Promise<Stream> {
       const { signal: own } = this.#handshake;
       const stopWatching = onAbort(signal, (reason) => this.#handshake.abort(reason));
       try {
@@ -140,7 +146,6 @@ export function webSocketStreamClass<Options, OpenInfo>(
           connection.terminate();
           throw own.reason;
         }
-        driverOf(connection).closing.leaveRule = "standard";
         return this.#connection = connection;
       } catch (error) {
         // The signal has priority over a close() in the same turn.

@@ -9,7 +9,7 @@ import {
   connectWith,
   type InternalConnectOptions,
 } from "../client/client.ts";
-import type { WebSocketConnection } from "../connection/connection.ts";
+import { driverOf, type WebSocketConnection } from "../connection/connection.ts";
 import { checkValues } from "../core/options.ts";
 import {
   type StandardOpenInfo,
@@ -61,7 +61,11 @@ export const WebSocketStream: WebSocketStreamConstructor<
   WebSocketOpenInfo
 > = /* @__PURE__ */ webSocketStreamClass({
   check: (options) => checkValues(options, CONNECT_OPTIONS),
-  connect: (url, options) => connectWith(url, { ...DEFAULTS, ...options }),
+  async connect(url, options): Promise<WebSocketConnection> {
+    const connection = await connectWith(url, { ...DEFAULTS, ...options });
+    driverOf(connection).closing.leaveRule = "standard";
+    return connection;
+  },
   describe: (connection) => ({
     readable: connection.readable,
     writable: connection.writable,

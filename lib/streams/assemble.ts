@@ -10,7 +10,8 @@ import type { CloseInfo } from "../core/close.ts";
 import type { Extension } from "../core/extension.ts";
 import type { Role } from "../core/frame.ts";
 import type { Message } from "../core/message.ts";
-import { checkKnown, checkNumber, type OptionNames } from "../core/options.ts";
+import { checkKnown } from "../core/option_hints.ts";
+import { checkNumber, type OptionNames } from "../core/options.ts";
 import { type BufferSource, checkStrategy, type ConnectionOptions } from "../options.ts";
 
 /** Options of {@linkcode assemble}. */

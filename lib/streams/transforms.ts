@@ -19,7 +19,8 @@ import {
 } from "../core/extension.ts";
 import { checkRole, type Frame, type Opcode, type Role } from "../core/frame.ts";
 import { maskingKey } from "../core/mask.ts";
-import { checkKnown, type OptionNames } from "../core/options.ts";
+import { checkKnown } from "../core/option_hints.ts";
+import type { OptionNames } from "../core/options.ts";
 import {
   DecodedPiece,
   fragments,

@@ -2,7 +2,8 @@
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
 import { build, type Plugin, stop } from "esbuild";
-import { ROOT } from "../process.ts";
+
+const ROOT = new URL("../../", import.meta.url);
 
 /** Bytes. */
 export interface Size {
@@ -10,9 +11,21 @@ export interface Size {
   gzipped: number;
 }
 
-const ENTRIES: Record<string, { code: string; platform: "browser" | "node" }> = {
-  "sluice, connect() in browsers": {
-    code: `export { connect } from "./lib/browser.ts"`,
+interface Entry {
+  code: string;
+  platform: "browser" | "node";
+}
+
+/** What a page needs to connect and to connect again. */
+export const PAGE: Entry = {
+  code: `export { connect, reconnect } from "./lib/browser.ts"`,
+  platform: "browser",
+};
+
+const ENTRIES: Record<string, Entry> = {
+  "sluice, connect() and reconnect() in browsers": PAGE,
+  "sluice, everything in browsers": {
+    code: `export * from "./lib/browser.ts"`,
     platform: "browser",
   },
   "sluice, connect()": { code: `export { connect } from "./mod.ts"`, platform: "node" },
@@ -34,31 +47,43 @@ const withoutSideEffects: Plugin = {
   },
 };
 
-/** The size of each entry, with what it loads only when it is needed. */
+/** The size of an entry, with what it loads only when it is needed, and the files that are in it. */
+export async function weigh({ code, platform }: Entry): Promise<Size & { files: string[] }> {
+  const { outputFiles, metafile } = await build({
+    stdin: { contents: code, resolveDir: fileURLToPath(ROOT), loader: "ts" },
+    absWorkingDir: fileURLToPath(ROOT),
+    bundle: true,
+    minify: true,
+    splitting: true,
+    write: false,
+    metafile: true,
+    outdir: "bundle",
+    format: "esm",
+    target: "es2022",
+    platform,
+    external: ["bufferutil", "utf-8-validate"],
+    plugins: [withoutSideEffects],
+    logLevel: "error",
+  });
+  const sum = (sizeOf: (bytes: Uint8Array) => number) =>
+    outputFiles.reduce((total, { contents }) => total + sizeOf(contents), 0);
+  const files = Object.values(metafile.outputs).flatMap(({ inputs }) =>
+    Object.entries(inputs).filter(([, { bytesInOutput }]) => bytesInOutput > 0)
+  ).map(([file]) => file);
+  await stop();
+  return {
+    minified: sum(({ length }) => length),
+    gzipped: sum((bytes) => gzipSync(bytes, { level: 9 }).length),
+    files,
+  };
+}
+
+/** The size of each entry. */
 export async function bundleSizes(): Promise<Record<string, Size>> {
   const sizes: Record<string, Size> = {};
-  for (const [name, { code, platform }] of Object.entries(ENTRIES)) {
-    const { outputFiles } = await build({
-      stdin: { contents: code, resolveDir: fileURLToPath(ROOT), loader: "ts" },
-      bundle: true,
-      minify: true,
-      splitting: true,
-      write: false,
-      outdir: "bundle",
-      format: "esm",
-      target: "es2022",
-      platform,
-      external: ["bufferutil", "utf-8-validate"],
-      plugins: [withoutSideEffects],
-      logLevel: "error",
-    });
-    const sum = (sizeOf: (bytes: Uint8Array) => number) =>
-      outputFiles.reduce((total, { contents }) => total + sizeOf(contents), 0);
-    sizes[name] = {
-      minified: sum(({ length }) => length),
-      gzipped: sum((bytes) => gzipSync(bytes, { level: 9 }).length),
-    };
+  for (const [name, entry] of Object.entries(ENTRIES)) {
+    const { minified, gzipped } = await weigh(entry);
+    sizes[name] = { minified, gzipped };
   }
-  await stop();
   return sizes;
 }

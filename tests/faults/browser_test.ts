@@ -14,7 +14,7 @@ import * as browser from "../../lib/browser.ts";
 import { encodeFrame, Opcode, serializeClose } from "../../lib/core/mod.ts";
 import { nextTurn } from "../../lib/timers.ts";
 import { utf8 } from "../bytes.ts";
-import { FakeSocket } from "../native_sockets.ts";
+import { FakeSocket, withGlobals } from "../native_sockets.ts";
 import { withPrograms } from "../programs.ts";
 import {
   held,
@@ -28,24 +28,6 @@ import {
 } from "../support.ts";
 import { inVirtualTime, settle } from "../virtual_time.ts";
 
-/** Runs with other globals than those of the platform. */
-async function withGlobals(globals: Record<string, unknown>, run: () => unknown): Promise<void> {
-  const before = Object.keys(globals).map((name) =>
-    [name, Object.getOwnPropertyDescriptor(globalThis, name)] as const
-  );
-  try {
-    for (const [name, value] of Object.entries(globals)) {
-      Object.defineProperty(globalThis, name, { value, configurable: true, writable: true });
-    }
-    await run();
-  } finally {
-    for (const [name, descriptor] of before) {
-      if (descriptor === undefined) delete (globalThis as Record<string, unknown>)[name];
-      else Object.defineProperty(globalThis, name, descriptor);
-    }
-  }
-}
-
 /** A program in which the platform has the classes of WebSocketStream. */
 const NATIVE_PROGRAM = `
 class NativeError extends DOMException {
@@ -54,10 +36,10 @@ class NativeError extends DOMException {
   get closeCode() { return this.#closeCode; }
   get reason() { return ""; }
 }
-class NativeStream {}
+const { serve, WebSocketStream: Ours } = await import("sluice");
+class NativeStream extends Ours {}
 Object.assign(globalThis, { WebSocketStream: NativeStream, WebSocketError: NativeError });
 const { connect, WebSocketError, WebSocketStream } = await import("sluice/browser");
-const { serve } = await import("sluice");
 const server = await serve({ port: 0 }, (ws) => ws.readable.pipeTo(ws.writable));
 const ws = await connect("ws://127.0.0.1:" + server.address.port, { maxMessageSize: 3 });
 await ws.send("longer");

@@ -1,0 +1,457 @@
+/// <reference lib="esnext.disposable" preserve="true" />
+/**
+ * The connection of a browser: over its WebSocketStream, or over the same streams of a WebSocket.
+ *
+ * @module
+ */
+import { abortable, handled, onAbort } from "../abortable.ts";
+import { closeInfoOf } from "../connection/close_reason.ts";
+import { convert, toMessage, viewOf } from "../connection/outgoing.ts";
+import {
+  alreadyAwaited,
+  checkMode,
+  endsIteration,
+  type Mode,
+  Readable,
+} from "../connection/receiver.ts";
+import { isTooMuch, MAX_BUFFERED_AMOUNT, MESSAGE_OVERHEAD } from "../connection/sender.ts";
+import { type CloseInfo, PRIVATE_USE } from "../core/close.ts";
+import {
+  checkWebCloseInfo,
+  invalidState,
+  isScriptCloseCode,
+  type WebSocketError,
+  webSocketError,
+  wrongType,
+} from "../core/error.ts";
+import { MAX_MESSAGE_SIZE, type Message } from "../core/message.ts";
+import {
+  checkBoolean,
+  checkKnown,
+  checkSignal,
+  kindOf,
+  type OptionNames,
+} from "../core/options.ts";
+import type { BufferSource, CloseDetails, ConnectionStats, SendOptions } from "../options.ts";
+import { backgroundTimer, nextTurn } from "../timers.ts";
+import type { FromWebSocketOptions } from "./from_websocket.ts";
+import { byteLength } from "./native_socket.ts";
+import type { Line } from "./line.ts";
+
+/** Options of a {@linkcode BrowserConnection}. */
+export type BrowserConnectionOptions = Pick<
+  FromWebSocketOptions,
+  "maxMessageSize" | "maxBufferedAmount" | "slow" | "closeTimeout"
+>;
+
+const SEND_OPTIONS: OptionNames<SendOptions> = {
+  text: checkBoolean,
+  compress: checkBoolean,
+  signal: checkSignal,
+};
+
+const CLOSED = "The connection was closed";
+const CLOSE_INFO: OptionNames<CloseInfo> = { closeCode: true, reason: true };
+
+/** What a connection in a browser has done so far. */
+export type BrowserStats = Pick<
+  ConnectionStats,
+  "messagesReceived" | "messagesSent" | "bytesReceived" | "bytesSent"
+>;
+
+/**
+ * An open WebSocket in a browser. It has the members of a connection on a server that a browser can
+ * support: no pings, addresses and header fields.
+ */
+export class BrowserConnection implements AsyncIterable<Message>, AsyncDisposable {
+  readonly #line: Line;
+  readonly #options: BrowserConnectionOptions;
+  readonly #isStandard: boolean;
+  readonly #closed: Promise<Required<CloseInfo>>;
+  #settle!: { resolve(info: Required<CloseInfo>): void; reject(error: unknown): void };
+  readonly #abort = new AbortController();
+  readonly #stats = { messagesReceived: 0, messagesSent: 0, bytesReceived: 0, bytesSent: 0 };
+  #state: "open" | "closing" | "closed" = "open";
+  #closeInfo: CloseDetails | undefined;
+  #error: WebSocketError | undefined;
+  /** The error of reads after a clean end. */
+  #endError: WebSocketError | undefined;
+  /** The errors that only say that the connection has ended. */
+  readonly #ownErrors = new WeakSet<object>();
+  #cancelTimer: (() => void) | undefined;
+  #mode: Mode | undefined;
+  #loops = 0;
+  #isAwaited = false;
+  /** The read whose result nobody has taken. */
+  #reading: Promise<unknown> | undefined;
+  #readable: ReadableStream<Message> | undefined;
+  #writable: WritableStream<Message | BufferSource> | undefined;
+  #writing: WritableStreamDefaultController | undefined;
+  #isWriterClosed = false;
+  #bufferedAmount = 0;
+  #bufferedMessages = 0;
+
+  /**
+   * Connections come from `connect()` and `fromWebSocket()`. Internal.
+   *
+   * @param isStandard Whether a cancelled stream closes as the standard says: without a code for errors.
+   */
+  constructor(line: Line, options: BrowserConnectionOptions, isStandard = false) {
+    this.#line = line;
+    this.#options = options;
+    this.#isStandard = isStandard;
+    this.#closed = handled(new Promise((resolve, reject) => this.#settle = { resolve, reject }));
+    line.closed.then(
+      // A pipe from `readable` to `writable` needs a turn to close `writable`.
+      (info) => nextTurn(() => this.#end(info)),
+      (error) => this.#end(undefined, error),
+    );
+  }
+
+  /** The negotiated subprotocol, or an empty string. */
+  get protocol(): string {
+    return this.#line.protocol;
+  }
+
+  /** The negotiated extensions, as in the header, or an empty string. */
+  get extensions(): string {
+    return this.#line.extensions;
+  }
+
+  /** "open" until a side closes; "closed" when `closed` has settled. */
+  get state(): "open" | "closing" | "closed" {
+    return this.#state;
+  }
+
+  /**
+   * Resolves with the peer's code and reason after a clean close, whatever the code. Rejects with a
+   * {@linkcode WebSocketError} as soon as a clean close is no longer possible.
+   */
+  get closed(): Promise<Required<CloseInfo>> {
+    return this.#closed;
+  }
+
+  /**
+   * Aborts when the connection has ended. The reason is the error that `closed` rejects with, or an
+   * InvalidStateError after a clean close.
+   */
+  get signal(): AbortSignal {
+    return this.#abort.signal;
+  }
+
+  /** The Close frames that were sent and received. Undefined before the first one. */
+  get closeInfo(): CloseDetails | undefined {
+    return this.#closeInfo && { ...this.#closeInfo };
+  }
+
+  /** Number of bytes that `send()` and `writable` have accepted and the browser has not taken yet. */
+  get bufferedAmount(): number {
+    return this.#bufferedAmount;
+  }
+
+  /** What the connection has done so far. Text counts its UTF-16 code units. */
+  get stats(): BrowserStats {
+    return { ...this.#stats };
+  }
+
+  /**
+   * Receives the next message.
+   *
+   * @param options `signal` cancels the call. No message is lost.
+   * @returns A promise of the message. It rejects with a {@linkcode WebSocketError} if there are no more
+   * messages, also after a clean close, and with InvalidStateError if another call is waiting or the
+   * connection is read in another way. A rejection never counts as unhandled.
+   */
+  receive({ signal }: { signal?: AbortSignal } = {}): Promise<Message> {
+    return handled(this.#receive(signal));
+  }
+
+  async #receive(signal?: AbortSignal): Promise<Message> {
+    this.#enter("receive");
+    if (this.#isAwaited) throw alreadyAwaited();
+    this.#isAwaited = true;
+    try {
+      const message = await this.#next(signal);
+      if (message !== undefined) return message;
+    } finally {
+      this.#isAwaited = false;
+    }
+    await this.#over();
+    const { closeCode, reason } = this.#received;
+    throw this.#error ??
+      (this.#endError ??= this.#own(
+        webSocketError(CLOSED, closeCode, reason, undefined, "closed"),
+      ));
+  }
+
+  /**
+   * Iterates over the messages. The iteration ends if the connection was closed with 1000, 1001 or
+   * without a code; otherwise it throws a {@linkcode WebSocketError}. Leaving the loop leaves the
+   * connection open.
+   */
+  async *[Symbol.asyncIterator](): AsyncGenerator<Message, void, void> {
+    this.#enter("receive");
+    this.#loops++;
+    try {
+      for (;;) yield await this.receive();
+    } catch (error) {
+      const { closeCode } = this.#received;
+      if (error !== this.#endError || !endsIteration({ clean: true, closeCode })) throw error;
+    } finally {
+      this.#loops--;
+    }
+  }
+
+  /**
+   * The messages as a stream. It closes after any clean close, and errors with a
+   * {@linkcode WebSocketError} otherwise. Cancelling the stream closes the connection: with the code of a
+   * WebSocketError, with 4011 for another error except an AbortError, and otherwise without a code. The
+   * promise of `pipeTo()` may be ignored.
+   *
+   * @throws {DOMException} InvalidStateError If the connection is read in another way.
+   */
+  get readable(): ReadableStream<Message> {
+    if (this.#readable === undefined) {
+      this.#enter("readable");
+      // The stream reads one message ahead, and so learns of the end. Its queue is empty then.
+      this.#readable = new Readable({
+        pull: async (controller) => {
+          const message = await this.#next();
+          if (message !== undefined) controller.enqueue(message);
+          else if (this.#error === undefined) controller.close();
+          else throw this.#error;
+        },
+        cancel: (reason) => {
+          this.#leave(reason);
+          void this.#drop();
+        },
+      });
+    }
+    return this.#readable;
+  }
+
+  /**
+   * Drops incoming messages. Use it if you only send.
+   *
+   * @throws {DOMException} InvalidStateError If the connection is read in another way.
+   */
+  discard(): void {
+    if (this.#mode === "discard") return;
+    this.#enter("discard");
+    void this.#drop();
+  }
+
+  async #drop(): Promise<void> {
+    while (await this.#next() !== undefined);
+  }
+
+  #enter(mode: Mode): void {
+    if (mode === this.#mode) return;
+    checkMode(this.#mode, mode, this.#isAwaited || this.#loops > 0);
+    this.#mode = mode;
+  }
+
+  /** Returns the next message, or undefined at the end. If the connection has failed, `#error` is set. */
+  async #next(signal?: AbortSignal): Promise<Message | undefined> {
+    signal?.throwIfAborted();
+    const reading = this.#reading ??= this.#line.read();
+    let value: unknown;
+    try {
+      value = await (signal === undefined ? reading : abortable(reading, signal));
+    } catch (error) {
+      if (signal?.aborted) throw error;
+      await this.#over();
+    }
+    this.#reading = undefined;
+    if (value === undefined) return;
+    // A native stream may give an ArrayBuffer.
+    const message = toMessage(value);
+    const { maxMessageSize = MAX_MESSAGE_SIZE } = this.#options;
+    const size = byteLength(message, maxMessageSize);
+    if (size > maxMessageSize) {
+      const what = `Message of ${size} bytes exceeds maxMessageSize (${maxMessageSize})`;
+      this.#fail(what, 1009);
+      return;
+    }
+    this.#stats.messagesReceived++;
+    this.#stats.bytesReceived += size;
+    return message;
+  }
+
+  /**
+   * Sends a message. A string is sent as text, a buffer source as binary.
+   *
+   * @param message The message. Bytes are copied.
+   * @param options Options of this message. `compress` has no effect: the browser decides.
+   * @returns A promise that resolves when the browser has taken the message and there is room for another
+   * one. It rejects with InvalidStateError if the connection is closing or closed, or if this call ends it
+   * (see `slow`); with TypeError if the message is neither text nor bytes; with RangeError if bytes that
+   * should be sent as text are not UTF-8.
+   */
+  send(message: string | BufferSource, options: SendOptions = {}): Promise<void> {
+    return handled(this.#send(message, options));
+  }
+
+  async #send(message: string | BufferSource, options: SendOptions): Promise<void> {
+    checkKnown("send()", options, SEND_OPTIONS);
+    options.signal?.throwIfAborted();
+    const data = typeof message === "string" ? message : viewOf(message);
+    if (data === undefined) {
+      throw wrongType(`Expected a string or a buffer source, received ${kindOf(message)}`);
+    }
+    await this.#write(convert(data, options.text));
+  }
+
+  async #write(message: Message): Promise<void> {
+    if (this.#state !== "open") throw this.#closedError();
+    const { length } = message;
+    const { slow = "wait", maxBufferedAmount = MAX_BUFFERED_AMOUNT } = this.#options;
+    if (slow !== "wait" && isTooMuch(this.#heldAmount, length, maxBufferedAmount)) {
+      this.#endAsSlow(slow);
+      throw this.#closedError();
+    }
+    this.#bufferedAmount += length;
+    this.#bufferedMessages++;
+    this.#stats.messagesSent++;
+    this.#stats.bytesSent += length;
+    try {
+      await this.#line.write(message);
+    } catch {
+      await this.#over();
+      throw this.#error ?? this.#closedError();
+    } finally {
+      this.#bufferedAmount -= length;
+      this.#bufferedMessages--;
+    }
+  }
+
+  get #heldAmount(): number {
+    return this.#bufferedAmount + this.#bufferedMessages * MESSAGE_OVERHEAD;
+  }
+
+  #endAsSlow(how: "close" | "terminate"): void {
+    if (how === "terminate") this.terminate();
+    else this.#startClose({ closeCode: 1008, reason: "Too slow" });
+  }
+
+  /**
+   * A stream of messages to send. Chunks other than strings and buffer sources are converted to strings.
+   * A write resolves like `send()`. Closing the stream closes the connection without a code, and waits for
+   * the closing handshake. Aborting it closes the connection like cancelling `readable`.
+   */
+  get writable(): WritableStream<Message | BufferSource> {
+    return this.#writable ??= new WritableStream({
+      start: (controller) => {
+        this.#writing = controller;
+        onAbort(controller.signal, (reason) => this.#leave(reason));
+        if (this.#state === "closed") controller.error(this.#error ?? this.#closedError());
+      },
+      write: (chunk) => this.#write(toMessage(chunk)),
+      close: async () => {
+        this.#isWriterClosed = true;
+        this.#startClose({});
+        await this.#closed;
+      },
+      abort: (reason) => this.#leave(reason),
+    });
+  }
+
+  /**
+   * Closes the connection after the messages sent, and waits until the peer has answered, at most for
+   * `closeTimeout`. Further calls have no effect.
+   *
+   * @param info The code, 1000 or 3000-4999, and the reason. A reason without a code has the code 1000.
+   * Without both, or with 1005, the connection closes without a code.
+   * @returns A promise of the peer's code and reason, or of 1006 if the peer has sent none. It never
+   * rejects.
+   * @throws {TypeError} If the code or reason has the wrong type.
+   * @throws {DOMException} InvalidAccessError If a browser must not send the code; SyntaxError if the reason
+   * is longer than 123 bytes of UTF-8.
+   */
+  close(info: CloseInfo = {}): Promise<Required<CloseInfo>> {
+    checkKnown("close()", info, CLOSE_INFO);
+    // The result of `closed` of another connection can be passed on.
+    const isWithoutCode = info.closeCode === 1005 && !info.reason;
+    this.#startClose(isWithoutCode ? {} : checkWebCloseInfo(info));
+    return this.#over().then(() => this.#received);
+  }
+
+  /** Ends the connection at once, without waiting for the peer. `closed` rejects with 1006. */
+  terminate(): void {
+    this.#cut("The connection was terminated");
+  }
+
+  /** Closes with 1000 and waits for the end. Called by `await using`. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close({ closeCode: 1000 });
+  }
+
+  /** Whether an error of a read or write only says that this connection has ended. */
+  isOwnError(error: unknown): boolean {
+    return error === this.#error || this.#ownErrors.has(error as object);
+  }
+
+  #leave(reason: unknown): void {
+    this.#startClose(closeInfoOf(reason, this.#isStandard));
+  }
+
+  #startClose(info: CloseInfo): void {
+    if (this.#state !== "open") return;
+    this.#state = "closing";
+    const { closeCode = 1005, reason = "" } = info;
+    this.#closeInfo = { sent: { closeCode, reason }, first: "sent" };
+    const { closeTimeout = 10_000 } = this.#options;
+    if (closeTimeout > 0) {
+      const onTimeout = () => this.#cut("The peer has not closed within closeTimeout");
+      this.#cancelTimer = backgroundTimer(onTimeout, closeTimeout);
+    }
+    const code = isScriptCloseCode(closeCode) ? closeCode : closeCode + PRIVATE_USE;
+    this.#line.close(closeCode === 1005 ? {} : { closeCode: code, reason });
+  }
+
+  #fail(message: string, closeCode: number): void {
+    this.#startClose({ closeCode, reason: message });
+    this.#end(undefined, webSocketError(message, closeCode));
+  }
+
+  /** Waits until `closed` has settled. */
+  async #over(): Promise<void> {
+    await this.#closed.catch(() => {});
+  }
+
+  #cut(message: string): void {
+    if (this.#state === "closed") return;
+    this.#line.terminate();
+    this.#end(undefined, webSocketError(message, 1006));
+  }
+
+  #end(info: Required<CloseInfo> | undefined, error?: WebSocketError): void {
+    if (this.#state === "closed") return;
+    this.#state = "closed";
+    this.#cancelTimer?.();
+    if (info !== undefined) {
+      this.#closeInfo = { sent: info, first: "received", ...this.#closeInfo, received: info };
+      this.#settle.resolve(info);
+    } else {
+      this.#error = error;
+      this.#settle.reject(error);
+    }
+    const reason = error ?? this.#closedError();
+    this.#abort.abort(reason);
+    if (!this.#isWriterClosed) this.#writing?.error(reason);
+  }
+
+  get #received(): Required<CloseInfo> {
+    return this.#closeInfo?.received ?? { closeCode: 1006, reason: "" };
+  }
+
+  #closedError(): DOMException {
+    const message = `Expected an open connection, it is ${this.#state}`;
+    return this.#own(invalidState(message, "not-open", this.#error));
+  }
+
+  #own<T extends object>(error: T): T {
+    this.#ownErrors.add(error);
+    return error;
+  }
+}
