@@ -9,6 +9,8 @@ import { join } from "node:path";
 import process from "node:process";
 import { it, notApplicable } from "./it.ts";
 import { connect, type HandshakeError, type WebSocketError } from "../mod.ts";
+import { withBrowser } from "./interop/chromium.ts";
+import { PEERS, unlessThere } from "./interop/peers.ts";
 import { type Child, insideRepository, readSource, withPrograms } from "./programs.ts";
 import { rejection, until } from "./support.ts";
 
@@ -224,5 +226,54 @@ describe("The applications of examples/", () => {
       assert.match(following.stdout, /stopped\n$/);
       assert.equal(following.stderr, "");
     });
+  });
+
+  it("chat.ts has a page on which people and programs talk", {
+    skip: unlessThere(PEERS.chromium).skip,
+  }, async () => {
+    const source = (await readSource("examples/chat.ts")).replaceAll("8080", "0");
+    // What a person at the page does: greets, and repeats what a program says.
+    const person = `<script type="module">
+      const form = document.querySelector("form");
+      const list = document.querySelector("ul");
+      const say = (text) => {
+        form.line.value = text;
+        form.requestSubmit();
+      };
+      let heard = 0;
+      new MutationObserver(() => {
+        for (const { textContent: text } of [...list.children].reverse().slice(heard)) {
+          heard++;
+          if (/has come/.test(text) && heard === 1) say("Hello");
+          const [, question] = /: (.*[?])$/.exec(text) ?? [];
+          if (question) say("I was asked <b>" + question + "</b>");
+        }
+      }).observe(list, { childList: true });
+    </script>\`;
+
+// The library`;
+    assert.ok(source.includes("</script>`;\n\n// The library"));
+    const program = source.replace("</script>`;\n\n// The library", () => `</script>${person}`);
+    await withPrograms(async (start) => {
+      const server = await start("chat.ts", program);
+      const [, port] = await server.printed(/port: (\d+)/);
+      const ws = await connect(`ws://127.0.0.1:${port}/chat`);
+      assert.equal(await ws.receive(), "guest 1 has come");
+      const talk = async () => {
+        assert.equal(await ws.receive(), "guest 2 has come");
+        assert.equal(await ws.receive(), "guest 2: Hello");
+        await ws.send("How are you?");
+        assert.equal(await ws.receive(), "guest 1: How are you?");
+        assert.equal(await ws.receive(), "guest 2: I was asked <b>How are you?</b>");
+      };
+      await withBrowser(`http://127.0.0.1:${port}/`, talk());
+      assert.equal(await ws.receive(), "guest 2 has left");
+      const origin = "https://evil.example";
+      const refused = await rejection<HandshakeError>(
+        connect(`ws://127.0.0.1:${port}/chat`, { origin }),
+      );
+      assert.equal(refused.status, 403);
+      await ws.close();
+    }, await insideRepository());
   });
 });

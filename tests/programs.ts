@@ -29,7 +29,7 @@ const ENTRIES: Record<string, string> = {
 /** The program with the names of the package replaced by the files they stand for. */
 export function withSources(program: string): string {
   return program.replace(
-    /(from\s+|import\s*\(?\s*)"sluice(\/\w+)?"/g,
+    /(from\s+|import\s*\(?\s*|import\.meta\.resolve\()"sluice(\/\w+)?"/g,
     (_, keyword, entry = "") => `${keyword}"${new URL(ENTRIES[entry], ROOT).href}"`,
   );
 }
