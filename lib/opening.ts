@@ -90,14 +90,24 @@ export class TransportReader implements TransportHandlers {
     while (!this.#closed) await this.#woken();
   }
 
-  /** Whether no more chunks can arrive. */
-  get #inputEnded(): boolean {
-    return this.#isHalfClosed || this.#closed;
-  }
-
   /** Returns the next chunk, or null at the end of the input. Rejects if the transport failed. */
   async read(): Promise<Uint8Array | null> {
-    while (this.#chunks.length === 0 && !this.#inputEnded) await this.#woken(true);
+    while (!this.canTake) await this.#woken(true);
+    return this.take();
+  }
+
+  /** Whether `take()` has something to return. */
+  get canTake(): boolean {
+    return this.#chunks.length > 0 || this.#isHalfClosed || this.#closed;
+  }
+
+  /** Resolves when `canTake` may have become true. */
+  more(): Promise<void> {
+    return this.#woken(true);
+  }
+
+  /** Returns the next chunk, or null at the end of the input. Throws if the transport failed. */
+  take(): Uint8Array | null {
     const chunk = this.#chunks.shift();
     if (chunk !== undefined) {
       this.#held -= chunk.length + CHUNK_OVERHEAD;
@@ -131,7 +141,7 @@ export class TransportReader implements TransportHandlers {
    * its side.
    */
   async dropInput(onInputEnd: () => void): Promise<void> {
-    while (!this.#inputEnded) {
+    while (!this.#isHalfClosed && !this.#closed) {
       this.#chunks = [];
       this.#held = 0;
       await this.#woken(true);
@@ -162,6 +172,8 @@ export interface OpeningInit extends Pick<EndpointOptions, "extensions" | "limit
   options: Omit<ConnectionOptions, "signal">;
   /** The text codec of the platform. */
   textCodec: TextCodec | undefined;
+  /** The options of the endpoint, if they are the same for all connections. */
+  shared?: EndpointOptions | undefined;
 }
 
 /**
@@ -173,26 +185,28 @@ interface Link {
   transport?: Transport;
 }
 
+/** Returns the options of an endpoint. Without a link, they have no callbacks. */
+export function endpointOptions(init: OpeningInit, link?: Link): EndpointOptions {
+  const { extensions = [], limits, requireProtocol, options, textCodec } = init;
+  const isExtended = extensions.length > 0;
+  const allocate = link &&
+    ((length: number) => link.transport?.allocate?.(length) ?? new Uint8Array(length));
+  return {
+    ...protocolOptions(options, { textCodec, isExtended, allocate }, () => link!.driver!),
+    ...{ extensions, limits, requireProtocol },
+  };
+}
+
 /** The endpoint of a handshake, and the connection that follows. */
 export class Opening {
   readonly endpoint: Endpoint;
   readonly #init: OpeningInit;
   readonly #link: Link = {};
 
-  constructor(role: Role, init: OpeningInit) {
-    const { extensions = [], limits, requireProtocol, options, textCodec } = init;
-    const link = this.#link;
+  constructor(role: Role, init: OpeningInit, transport?: Transport) {
+    const shared = transport?.allocate === undefined ? init.shared : undefined;
     this.#init = init;
-    const host = {
-      textCodec,
-      isExtended: extensions.length > 0,
-      allocate: (length: number) => link.transport?.allocate?.(length) ?? new Uint8Array(length),
-    };
-    const endpointOptions: EndpointOptions = protocolOptions(options, host, () => link.driver!);
-    endpointOptions.extensions = extensions;
-    endpointOptions.limits = limits;
-    endpointOptions.requireProtocol = requireProtocol;
-    this.endpoint = new Endpoint(role, endpointOptions, true);
+    this.endpoint = new Endpoint(role, shared ?? endpointOptions(init, this.#link), true);
   }
 
   /**
@@ -350,9 +364,15 @@ export class Deadline {
   /** Waits for the handshake, or rejects when it is given up. */
   race<T>(handshake: Promise<T>): Promise<T> {
     return new Promise((resolve, reject) => {
-      this.#reject = reject;
-      if (this.#passed !== undefined) reject(this.#passed.reason);
-      handshake.then(resolve, reject);
+      const fail = this.#reject = (reason) => {
+        this.#stop();
+        reject(reason);
+      };
+      if (this.#passed !== undefined) fail(this.#passed.reason);
+      handshake.then((value) => {
+        this.#stop();
+        resolve(value);
+      }, fail);
     });
   }
 
@@ -371,7 +391,7 @@ export class Deadline {
     this.#reject?.(reason);
   }
 
-  stop(): void {
+  #stop(): void {
     this.#countdown?.cancel();
     this.#stopWatching();
   }
@@ -385,9 +405,5 @@ export async function withDeadline<T>(
   run: (deadline: Deadline) => Promise<T>,
 ): Promise<T> {
   const deadline = new Deadline(options);
-  try {
-    return await deadline.race(run(deadline));
-  } finally {
-    deadline.stop();
-  }
+  return await deadline.race(run(deadline));
 }

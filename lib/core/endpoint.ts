@@ -49,12 +49,13 @@ import { headerValue, type RawHeaders } from "./header.ts";
 import {
   HEAD_LIMITS,
   type HeadLimits,
+  type HeadParser,
   HeadReader,
   parseRequestHead,
   parseResponseHead,
   type RequestHead,
   type ResponseHead,
-  serializeRequestHead,
+  serializeHead,
   serializeResponseHead,
 } from "./http1.ts";
 import { checkKnown, checkNested } from "./option_hints.ts";
@@ -184,7 +185,6 @@ export class Endpoint {
     }
     this.role = role;
     this.#options = options;
-    if (role === "server") this.#reader = new HeadReader(parseRequestHead, options.limits);
   }
 
   /** The state of the connection. */
@@ -224,7 +224,7 @@ export class Endpoint {
    */
   get isHead(): boolean {
     if (this.#request !== undefined) return this.#request.method === "HEAD";
-    return this.#isHead || (this.role === "server" && this.#reader!.startsWith("HEAD "));
+    return this.#isHead || (this.role === "server" && this.#reader?.startsWith("HEAD ") === true);
   }
 
   /**
@@ -362,7 +362,7 @@ export class Endpoint {
         this.#offer = checkHttp2Request(this.#received);
       } else {
         const isParsed = this.#request === undefined;
-        this.#request ??= this.#readHead("request") as RequestHead | undefined;
+        this.#request ??= this.#readHead(parseRequestHead, "request");
         if (this.#request === undefined) return false;
         const offer = checkRequest(this.#request, isParsed);
         this.#key = offer.key;
@@ -376,7 +376,7 @@ export class Endpoint {
 
   #nextResponse(offered: HandshakeOffer): HandshakeEvent | undefined {
     try {
-      this.#response ??= this.#readHead("response") as ResponseHead | undefined;
+      this.#response ??= this.#readHead(parseResponseHead, "response");
       if (this.#response === undefined) return undefined;
       const head = this.#response;
       if (!accepts(head)) return this.#rejected(head);
@@ -394,14 +394,21 @@ export class Endpoint {
   }
 
   /** Reads the peer's head. Later bytes stay in the input. */
-  #readHead(what: string): RequestHead | ResponseHead | undefined {
+  #readHead<T extends RequestHead | ResponseHead>(
+    parse: HeadParser<T>,
+    what: string,
+  ): T | undefined {
+    const reader = this.#reader ??= new HeadReader<RequestHead | ResponseHead>(
+      parse,
+      this.#options.limits,
+    );
     for (let chunk = this.#input.shift(); chunk !== undefined; chunk = this.#input.shift()) {
       if (chunk === null) throw lost(what);
-      const read = this.#reader!.push(chunk);
+      const read = reader.push(chunk);
       if (read === undefined) continue;
       this.#reader = undefined;
       if (read.rest.length > 0) this.#input.unshift(read.rest);
-      return read.head;
+      return read.head as T;
     }
   }
 
@@ -464,14 +471,13 @@ export class Endpoint {
   #sendRequest(event: OutgoingRequest): Uint8Array {
     if (this.role === "server") throw misplaced(event, "this end is a server");
     if (this.#offered !== undefined) throw misplaced(event, "the request has been sent");
-    const { limits, requireProtocol } = this.#options;
+    const { requireProtocol } = this.#options;
     const extensions = offerExtensions(this.#chosen(event));
     const offer = { protocols: event.protocols, extensions, requireProtocol };
-    const reader = new HeadReader(parseResponseHead, limits);
     let bytes: Uint8Array = EMPTY;
     if (event.scheme === undefined) {
       const { head, key } = upgradeRequest(event, offer);
-      bytes = serializeRequestHead(head);
+      bytes = serializeHead(`GET ${head.target} HTTP/1.1`, head.headers);
       this.#request = head;
       this.#key = key;
     } else {
@@ -480,7 +486,6 @@ export class Endpoint {
       this.#request = http2RequestHead(this.#fields);
     }
     this.#offered = offer;
-    this.#reader = reader;
     return bytes;
   }
 
@@ -493,7 +498,9 @@ export class Endpoint {
       const response = isHttp2
         ? http2ResponseHead(http2Response(offer, answer))
         : upgradeResponse(offer, this.#key, answer);
-      const bytes = isHttp2 ? EMPTY : serializeResponseHead(response);
+      const bytes = isHttp2
+        ? EMPTY
+        : serializeHead("HTTP/1.1 101 Switching Protocols", response.headers);
       this.#response = response;
       this.#agreement = { protocol, extensions: agreed.headers };
       this.#begin(agreed.extensions);

@@ -357,11 +357,14 @@ function checkHttpVersion(version: string): void {
 }
 
 function serialize(start: string, headers: RawHeaders): Uint8Array {
-  let text = `${start}\r\n`;
-  for (const field of headers) {
-    checkField(field[0], field[1]);
-    text += `${field[0]}: ${field[1]}\r\n`;
-  }
+  for (const [name, value] of headers) checkField(name, value);
+  return serializeHead(start, headers);
+}
+
+/** Serializes a head whose start line and fields have been checked. */
+export function serializeHead(start: string, headers: RawHeaders): Uint8Array {
+  let text = start + "\r\n";
+  for (const field of headers) text += field[0] + ": " + field[1] + "\r\n";
   text += "\r\n";
   const bytes = new Uint8Array(text.length);
   for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
@@ -377,22 +380,18 @@ export type HeadParser<T> = (
 
 const MOST_INTERIM = 16;
 
-/** Counts interim responses (RFC 9110 §15.2), which come before the final one. */
-export class InterimCount {
-  #count = 0;
-
-  add(): void {
-    if (++this.#count <= MOST_INTERIM) return;
-    throw tooLarge(`The server sent more than ${MOST_INTERIM} interim responses`);
-  }
+/** Checks the number of interim responses (RFC 9110 §15.2), which come before the final one. */
+export function checkInterim(count: number): void {
+  if (count <= MOST_INTERIM) return;
+  throw tooLarge(`The server sent more than ${MOST_INTERIM} interim responses`);
 }
 
 /** Reads a head from chunks. Skips interim responses. */
 export class HeadReader<T> {
   readonly #parse: HeadParser<T>;
   readonly #limits: HeadLimits;
-  readonly #interim = new InterimCount();
   #progress = new HeadProgress();
+  #interim = 0;
   /** The first chunk, or a buffer of this reader's with room for more. */
   #buffer: Uint8Array = EMPTY;
   #length = 0;
@@ -410,20 +409,23 @@ export class HeadReader<T> {
     this.#length += chunk.length;
     let parsed: ParsedHead<T> | undefined;
     try {
-      parsed = this.#parse(this.#buffer.subarray(0, this.#length), this.#limits, this.#progress);
+      const bytes = isFirst ? chunk : this.#buffer.subarray(0, this.#length);
+      parsed = this.#parse(bytes, this.#limits, this.#progress);
     } finally {
       // The caller may use the chunk again.
       if (isFirst && parsed === undefined) this.#buffer = chunk.slice();
     }
     if (parsed === undefined) return undefined;
     const { head } = parsed;
-    const rest = this.#buffer.slice(parsed.length, this.#length);
+    const rest = parsed.length === this.#length
+      ? EMPTY
+      : this.#buffer.slice(parsed.length, this.#length);
     this.#length = 0;
     const { status = 200 } = head as { status?: number };
     // RFC 9110 §15.2: a client must accept interim responses that it did not ask for. 101 is final
     // here.
     if (status >= 200 || status === 101) return { head, rest };
-    this.#interim.add();
+    checkInterim(++this.#interim);
     this.#progress = new HeadProgress();
     return this.push(rest);
   }

@@ -16,7 +16,7 @@ import process from "node:process";
 import { abortable } from "../abortable.ts";
 import { failure, HandshakeError } from "../core/error.ts";
 import type { RawHeaders } from "../core/header.ts";
-import { InterimCount } from "../core/http1.ts";
+import { checkInterim } from "../core/http1.ts";
 import type { Address, Transport } from "../transport.ts";
 import { tcpAddress } from "../transport_base.ts";
 import { DuplexTransport } from "./node.ts";
@@ -153,10 +153,10 @@ export function isRefused({ rstCode }: ClientHttp2Stream): boolean {
 /** Resolves with the fields of the final response, or undefined if the stream ends without one. */
 export function responseOf(stream: ClientHttp2Stream): Promise<RawHeaders | undefined> {
   return new Promise((resolve, reject) => {
-    const interim = new InterimCount();
+    let interim = 0;
     stream.on("headers", () => {
       try {
-        interim.add();
+        checkInterim(++interim);
       } catch (error) {
         reject(error);
       }

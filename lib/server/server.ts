@@ -33,12 +33,12 @@ import {
 import type { Address, Listener, ListenOptions, TlsServeOptions, Transport } from "../transport.ts";
 import {
   causeOf,
-  type Deadline,
+  Deadline,
+  endpointOptions,
   Opening,
   type OpeningInit,
   READ_AHEAD,
   TransportReader,
-  withDeadline,
 } from "../opening.ts";
 import { addressText, makeInspectable } from "../inspect.ts";
 import { checkOrigin, checkOrigins } from "./origin.ts";
@@ -330,7 +330,11 @@ export async function setUp(options: ServeOptions, headers: RawHeaders): Promise
   const extensions = await extensionsOf(options, false);
   // The fields are sent as the web's Headers have them, also without `onResponse`.
   const sent = headers.length === 0 ? headers : [...toHeaders(headers)];
-  return { options, headers: sent, extensions, limits: options.limits, textCodec };
+  const setup: Setup = { options, headers: sent, extensions, limits: options.limits, textCodec };
+  const shared = endpointOptions(setup);
+  // Callbacks need the driver of their connection.
+  if (shared.onFrame === undefined && shared.onReady === undefined) setup.shared = shared;
+  return setup;
 }
 
 /**
@@ -383,7 +387,8 @@ export async function acceptOn(
   }
   const opening = new ServerOpening(transport, setup, source);
   try {
-    return await withDeadline(setup.options, (deadline) => opening.open(deadline, fault));
+    const deadline = new Deadline(setup.options);
+    return await deadline.race(opening.open(deadline, fault));
   } catch (thrown) {
     await opening.refuse(thrown);
     throw thrown;
@@ -411,89 +416,104 @@ class ServerOpening extends Opening {
   #request: Request | undefined;
 
   constructor(transport: Transport, setup: Setup, source: RequestSource | undefined) {
-    super("server", setup);
+    super("server", setup, transport);
     this.#reader = new TransportReader(transport, READ_AHEAD);
     this.#setup = setup;
     this.#source = source;
   }
 
-  get #secure(): boolean {
-    return this.#reader.transport.secure === true;
-  }
-
   #webRequest(): Request {
-    return this.#request ??= toRequest(this.endpoint.request!, this.#secure);
+    const { secure = false } = this.#reader.transport;
+    return this.#request ??= toRequest(this.endpoint.request!, secure);
   }
 
   async open(deadline: Deadline, fault?: HandshakeError): Promise<WebSocketConnection> {
     const endpoint = this.endpoint;
     const reader = this.#reader;
-    const source = this.#source;
-    source?.give(endpoint);
+    const { options, headers } = this.#setup;
+    const { onRequest, selectProtocol, onResponse }: Hooks = options;
+    this.#source?.give(endpoint);
     if (fault !== undefined) throw fault;
-    source?.check();
-    let malformed: HandshakeError | undefined;
+    this.#source?.check();
+    let wrong: HandshakeError | undefined;
     try {
-      while (!endpoint.readRequest()) endpoint.receive(await reader.read());
-    } catch (thrown) {
-      const error = causeOf(thrown);
-      // `onRequest` may still see a wrong request whose head could be read.
-      const isShown = endpoint.request !== undefined && error instanceof HandshakeError &&
-        error.status !== 413;
-      if (!isShown) throw error;
-      malformed = error;
+      while (!endpoint.readRequest()) {
+        if (!reader.canTake) await reader.more();
+        if (reader.canTake) endpoint.receive(reader.take());
+      }
+    } catch (error) {
+      wrong = this.#shownError(error);
     }
-    const { onRequest, selectProtocol, onResponse }: Hooks = this.#setup.options;
-    const { origins, protocols: ours = [] } = this.#setup.options;
-    if (onRequest !== undefined) {
-      // Make the Request outside of the hook, so that its errors do not count as errors of the hook.
-      const request = this.#webRequest();
-      const refusal = await this.#callHook(deadline, async () => {
-        const response = await onRequest(request, source?.incoming);
-        return response === undefined ? undefined : new Refusal(response, endpoint);
-      });
-      if (refusal !== undefined) throw refusal;
-    }
-    if (malformed !== undefined) throw malformed;
-    const { origin, protocols: theirs } = endpoint.offer!;
-    if (origins !== undefined) {
-      checkOrigin(origin, () => requestUrl(endpoint.request!, this.#secure), origins);
-    }
-    let protocol = "";
-    if (selectProtocol !== undefined) {
-      const select = () => selectProtocol(theirs, this.#webRequest(), source?.incoming);
-      protocol = await this.#callHook(deadline, select) ?? "";
-    } else if (ours.length > 0 && theirs.length > 0) protocol = commonProtocol(theirs, ours);
-    let { headers } = this.#setup;
-    if (onResponse !== undefined) {
-      const fields = toHeaders(headers);
-      const respond = () => onResponse(fields, this.#webRequest(), source?.incoming);
-      await this.#callHook(deadline, respond);
-      headers = [...fields];
-    }
-    // The hooks may have taken longer than `openTimeout`, or longer than the client waited.
-    deadline.throwIfPassed();
-    let bytes: Uint8Array;
-    try {
-      bytes = endpoint.send({ type: "accept", protocol, headers });
-    } catch (cause) {
-      throw hookFailed(cause);
-    }
-    if (source?.respond === undefined) reader.transport.write([bytes]);
-    else source.respond(endpoint);
-    return this.connect(reader, this.#secure, this.#request);
+    if (onRequest !== undefined) await this.#askWhetherToAccept(deadline, onRequest);
+    if (wrong !== undefined) throw wrong;
+    if (options.origins !== undefined) this.#checkOrigin(options.origins);
+    const offered = endpoint.offer!.protocols;
+    const protocol = selectProtocol === undefined
+      ? commonProtocol(offered, options.protocols)
+      : await this.#callHook(deadline, (incoming) =>
+        selectProtocol(offered, this.#webRequest(), incoming)) ?? "";
+    if (onResponse === undefined) return this.#accept(deadline, protocol, headers);
+    const fields = toHeaders(headers);
+    await this.#callHook(deadline, (incoming) => onResponse(fields, this.#webRequest(), incoming));
+    return this.#accept(deadline, protocol, [...fields]);
+  }
+
+  /** Returns the error of a wrong request that `onRequest` may still see. Throws any other error. */
+  #shownError(thrown: unknown): HandshakeError {
+    const error = causeOf(thrown);
+    const isShown = this.endpoint.request !== undefined && error instanceof HandshakeError &&
+      error.status !== 413;
+    if (isShown) return error;
+    throw error;
+  }
+
+  async #askWhetherToAccept(
+    deadline: Deadline,
+    onRequest: NonNullable<Hooks["onRequest"]>,
+  ): Promise<void> {
+    // Make the Request outside of the hook, so that its errors do not count as errors of the hook.
+    const request = this.#webRequest();
+    const refusal = await this.#callHook(deadline, async (incoming) => {
+      const response = await onRequest(request, incoming);
+      return response === undefined ? undefined : new Refusal(response, this.endpoint);
+    });
+    if (refusal !== undefined) throw refusal;
   }
 
   /** @throws {HandshakeError} If the hook throws or rejects ("hook-failed", status 500). */
-  async #callHook<T>(deadline: Deadline, hook: () => T | Promise<T>): Promise<T> {
+  async #callHook<T>(
+    deadline: Deadline,
+    hook: (incoming: unknown) => T | Promise<T>,
+  ): Promise<T> {
     // The client may leave in the meantime.
     this.#reader.watch((lost) => deadline.giveUp(lost));
     deadline.throwIfPassed();
     try {
-      return await hook();
+      return await hook(this.#source?.incoming);
     } catch (cause) {
       throw hookFailed(cause);
     }
+  }
+
+  #checkOrigin(allowed: NonNullable<ServeOptions["origins"]>): void {
+    const { secure = false } = this.#reader.transport;
+    const { offer, request } = this.endpoint;
+    checkOrigin(offer!.origin, () => requestUrl(request!, secure), allowed);
+  }
+
+  #accept(deadline: Deadline, protocol: string, headers: RawHeaders): WebSocketConnection {
+    // The hooks may have taken longer than `openTimeout`, or longer than the client waited.
+    deadline.throwIfPassed();
+    let bytes: Uint8Array;
+    try {
+      bytes = this.endpoint.send({ type: "accept", protocol, headers });
+    } catch (cause) {
+      throw hookFailed(cause);
+    }
+    const { transport } = this.#reader;
+    if (this.#source?.respond === undefined) transport.write([bytes]);
+    else this.#source.respond(this.endpoint);
+    return this.connect(this.#reader, transport.secure === true, this.#request);
   }
 
   /** Answers with what was thrown, and waits until the transport is gone. */
@@ -501,6 +521,7 @@ class ServerOpening extends Opening {
     const { endpoint } = this;
     const { options } = this.#setup;
     const { signal, onRefused } = options;
+    const { secure = false } = this.#reader.transport;
     let error = thrown;
     if (!(error instanceof HandshakeError)) {
       error = signal?.aborted && thrown === signal.reason
@@ -508,7 +529,7 @@ class ServerOpening extends Opening {
         : hookFailed(thrown);
     }
     if (onRefused !== undefined || diagnostics?.wantsRefused) {
-      const request = this.#request ?? requestOf(endpoint.request, this.#secure);
+      const request = this.#request ?? requestOf(endpoint.request, secure);
       reportRefused(error as HandshakeError, request, options);
     }
     await refuse(this.#reader, endpoint, error as HandshakeError, options, this.#source?.respond);
@@ -516,7 +537,8 @@ class ServerOpening extends Opening {
 }
 
 /** Returns the common subprotocol whose positions in both lists have the lowest sum. */
-function commonProtocol(theirs: readonly string[], ours: readonly string[]): string {
+function commonProtocol(theirs: readonly string[], ours: readonly string[] = []): string {
+  if (ours.length === 0 || theirs.length === 0) return "";
   const rank = (protocol: string) => ours.indexOf(protocol) + theirs.indexOf(protocol);
   const common = ours.filter((protocol) => theirs.includes(protocol));
   return common.sort((a, b) => rank(a) - rank(b))[0] ?? "";
