@@ -34,7 +34,7 @@ describe("Many waits for one AbortSignal", () => {
     assert.deepEqual(counts, { now: 0, most: 1 });
   });
 
-  it("are all called once, in their order, and those that stopped are not", () => {
+  it("calls each listener once, in order, and none that was removed", () => {
     const { controller, signal } = countingSignal();
     const called: number[] = [];
     const stops = Array.from({ length: 5 }, (_, i) =>

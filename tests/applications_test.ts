@@ -83,7 +83,7 @@ describe("The applications of examples/", () => {
     });
   });
 
-  it("rooms.ts tells all members of a room, and a slow one has to leave", async () => {
+  it("rooms.ts sends to all members of a room, and closes a slow one", async () => {
     await withExample("rooms.ts", async (port, server) => {
       const to = (path: string) => connect(`ws://127.0.0.1:${port}${path}`);
       const error = await rejection<HandshakeError>(to("/"));

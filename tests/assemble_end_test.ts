@@ -27,7 +27,7 @@ async function endOf({ closed, readable, writable }: MessageDuplex): Promise<[nu
 
 describe("assemble() over byte streams that fail", () => {
   for (const [what, bytes, code] of [["good", "", 1006], ["bad", "83 00", 1002]] as const) {
-    it(`assemble() ends with ${code} where the line is cut behind ${what} frames`, async () => {
+    it(`assemble() ends with ${code} when the line is cut after ${what} frames`, async () => {
       const [near, far] = transportPair();
       far.handle({ data() {}, drain() {}, end() {}, close() {} });
       const duplex = assemble(toStreams(near), { role: "client" });
@@ -138,7 +138,7 @@ describe("assemble() whose peer does not read", () => {
     }
   });
 
-  it("assemble() takes no more than may wait to be read", async () => {
+  it("assemble() reads only what the inbox has room for", async () => {
     const [near, far] = transportPair({ capacity: 0 });
     far.handle({ data() {}, drain() {}, end() {}, close() {} });
     const { readable, closed } = assemble(toStreams(near), {

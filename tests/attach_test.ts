@@ -29,7 +29,7 @@ describe("attach", () => {
     assert.equal(server.listenerCount("upgrade"), 0);
   });
 
-  it("attach() serves WebSockets beside plain HTTP", async () => {
+  it("attach() serves WebSockets and plain HTTP on one server", async () => {
     await withAttached({ protocols: ["chat"], headers: { "X-A": "1" } }, async (server) => {
       const ws = await connect(urlOf(server, "/a?b"), { protocols: ["chat"] });
       assert.equal(ws.protocol, "chat");
@@ -89,7 +89,7 @@ describe("attach", () => {
     });
   });
 
-  it("attach() keeps messages right behind the request", async () => {
+  it("attach() keeps messages that arrive together with the request", async () => {
     await withAttached({}, async (server) => {
       const answer = await answerTo(server, concat([latin1(upgradeRequest()), MESSAGE, CLOSE]));
       assert.match(answer, /^HTTP\/1\.1 101 [^]*: s3pPLMBiTxaQ9kYGzzhZRbK\+xOo=\r\n/);
@@ -132,7 +132,7 @@ describe("attach", () => {
     });
   });
 
-  it("attach() checks what it is given", async () => {
+  it("attach() checks its arguments", async () => {
     const wrong: [options: unknown, handler: unknown, error: new () => Error][] = [
       [undefined, echo, TypeError],
       [{}, undefined, TypeError],
@@ -152,7 +152,7 @@ describe("attach", () => {
 });
 
 describe("The end of what attach attached", () => {
-  it("Detaching takes no more, and leaves open what is open", async () => {
+  it("After detach() no connection is accepted, and open ones stay open", async () => {
     await withAttached({}, async (server, attached) => {
       const ws = await connect(urlOf(server));
       await until(() => attached.connections.size === 1);

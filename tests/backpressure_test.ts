@@ -81,7 +81,7 @@ describe("The inbox of a WebSocketConnection", () => {
     });
   });
 
-  it("The inbox counts 64 for a text beside its length", async () => {
+  it("The inbox counts the length of a text plus 64", async () => {
     await inBothRoles(async (ws, peer) => {
       peer.send(...Array.from({ length: 2000 }, () => textFrame("")));
       await until(() => ws.stats.paused);
@@ -98,7 +98,7 @@ describe("The inbox of a WebSocketConnection", () => {
     }, { readableStrategy: { highWaterMark: 3, size: () => 1 } });
   });
 
-  it("A readableStrategy that throws fails the connection with 1011, and not the process", async () => {
+  it("A readableStrategy that throws fails the connection with 1011, and the process continues", async () => {
     const cause = new Error("no size");
     const size = () => {
       throw cause;

@@ -281,7 +281,7 @@ function countOf(chunk: unknown, size: number): number {
 
 describe("Streams, batched: bounds and ends", () => {
   for (const [name, { make, input, bad }] of Object.entries(FORMS)) {
-    it(`${name}: an error comes behind the batch of what came before it`, async () => {
+    it(`${name}: an error follows the batch of the values before it`, async () => {
       const { readable, writable } = make();
       const writer = writable.getWriter();
       const reader = readable.getReader();
@@ -318,7 +318,7 @@ describe("Streams, batched: bounds and ends", () => {
       });
     }
 
-    it(`${name}: nothing is asked for when nobody reads`, async () => {
+    it(`${name}: pulls nothing while nobody reads`, async () => {
       let pulled = 0;
       const endless = new ReadableStream({
         pull: (controller) => {
@@ -345,7 +345,7 @@ describe("Streams, batched: bounds and ends", () => {
       assert.deepEqual([items, error], [[], undefined]);
     });
 
-    it(`${name}: cancelling settles what waits`, async () => {
+    it(`${name}: cancelling settles the waiting calls`, async () => {
       for (const chunks of [0, 1, 3]) {
         const { readable, writable } = make();
         const writer = writable.getWriter();
@@ -361,7 +361,7 @@ describe("Streams, batched: bounds and ends", () => {
       }
     });
 
-    it(`${name}: aborting settles what waits`, async () => {
+    it(`${name}: aborting settles the waiting calls`, async () => {
       for (const chunks of [0, 1, 3]) {
         const { readable, writable } = make();
         const writer = writable.getWriter();
@@ -397,7 +397,7 @@ describe("Streams, batched: control frames", () => {
       MessageAssemblerStream.batched,
     ]] as const
   ) {
-    it(`onControl is called when what came before was read (${form})`, async () => {
+    it(`onControl is called after the earlier values have been read (${form})`, async () => {
       const seen: unknown[] = [];
       const onControl = (frame: Frame) => void seen.push(frame);
       const stream: ReadableStream<unknown> = make === undefined
@@ -413,7 +413,7 @@ describe("Streams, batched: control frames", () => {
     });
   }
 
-  it("an onControl that throws is an error behind the messages before it", async () => {
+  it("an error of onControl follows the messages before it", async () => {
     const { items, error } = await outcomeOf(
       source([pieces]).pipeThrough(MessageAssemblerStream.batched({
         onControl: () => {

@@ -109,7 +109,7 @@ describe("broadcast", () => {
     });
   }
 
-  it("drop-newest: it misses what comes while too much waits", async () => {
+  it("drop-newest: a slow connection misses the newest messages", async () => {
     const { servers, sleeper } = await audience();
     flood([servers[2]], 6, { maxBufferedAmount: 350_000, slow: "drop-newest" });
     const kept = servers[2].stats.messagesSent;
@@ -134,7 +134,7 @@ describe("broadcast", () => {
     for (const ws of servers) ws.terminate();
   });
 
-  it("drop-oldest: what waits goes with the connection", async () => {
+  it("drop-oldest: waiting messages are dropped when the connection ends", async () => {
     const { servers, slow } = await audience();
     flood([slow], 4, { maxBufferedAmount: 350_000, slow: "drop-oldest" });
     await rest();
@@ -154,7 +154,7 @@ describe("broadcast", () => {
     }
   });
 
-  it("refuses what it cannot send, and wrong options", () => {
+  it("rejects messages of a wrong type and wrong options", () => {
     const wrong: [unknown, unknown, typeof Error][] = [
       [1, {}, TypeError],
       [["a"], {}, TypeError],

@@ -38,7 +38,7 @@ const URL = "ws://127.0.0.1:1/";
 const signal = AbortSignal.abort();
 
 describe("The entry point for browsers", () => {
-  it("It exports what a browser can do, and no names of servers", () => {
+  it("The browser entry exports clients and no servers", () => {
     const names = [
       "CloseCode",
       "HandshakeError",

@@ -48,7 +48,7 @@ describe("fromStreams", () => {
     transport.destroy();
   });
 
-  it("fromStreams copies what it writes, which may be used again", async () => {
+  it("fromStreams copies the bytes that it writes, so that they may be reused", async () => {
     const chunks: Uint8Array[] = [];
     const transport = fromStreams({
       readable: new ReadableStream(),

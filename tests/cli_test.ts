@@ -99,7 +99,7 @@ async function withFiles(use: (paths: Record<"ca" | "cert" | "key", string>) => 
 }
 
 describe("K111 the command line", () => {
-  it("K111 sends the lines typed and prints what comes, until the end of the input", async () => {
+  it("K111 sends the typed lines and prints the received messages until the input ends", async () => {
     await withServer({}, async (server) => {
       await withRun([urlOf(server)], async (run) => {
         run.type("hello\n");
@@ -130,7 +130,7 @@ describe("K111 the command line", () => {
     }, handler);
   });
 
-  it("prints no more messages than --count, be it that more are under way", async () => {
+  it("prints at most --count messages, even if more arrive", async () => {
     const handler = async (ws: WebSocketConnection) => {
       for (let i = 0; i < 20; i++) await ws.send(`${i}`);
       await ws.closed;
@@ -233,7 +233,7 @@ describe("K111 the command line", () => {
     });
   });
 
-  it("offers compression, unless told not to", async () => {
+  it("offers compression, unless the option is false", async () => {
     const seen: string[] = [];
     const handler = (ws: WebSocketConnection) => {
       seen.push(ws.extensions.slice(0, 18));
@@ -247,7 +247,7 @@ describe("K111 the command line", () => {
     assert.deepEqual(seen, ["permessage-deflate", "permessage-deflate", ""]);
   });
 
-  it("goes through the proxy that it is told to", async () => {
+  it("connects through the proxy of --proxy", async () => {
     await withServer({}, async (server) => {
       // It is no proxy, and says so.
       const proxy = urlOf(server).replace("ws:", "http:");
@@ -266,7 +266,7 @@ describe("K111 the command line", () => {
     ["a cut", (ws) => ws.terminate(), 1],
   ];
   for (const [title, handler, code] of ends) {
-    it(`exits with ${code} behind ${title}`, async () => {
+    it(`exits with ${code} after ${title}`, async () => {
       await withServer({}, async (server) => {
         await withRun([urlOf(server)], async (run) => {
           assert.equal(await run.code, code);
@@ -312,7 +312,7 @@ describe("K111 the command line", () => {
     });
   }
 
-  it("exits with 3 where there is no connection, and prints the refusal", async () => {
+  it("exits with 3 if it cannot connect, and prints the refusal", async () => {
     const onRequest = () => new Response("Not \x1bhere", { status: 403 });
     await withServer({ onRequest }, async (server) => {
       await withRun([urlOf(server)], async (run) => {

@@ -83,7 +83,7 @@ describe("How connect fails", () => {
     });
   }
 
-  it('connect() says "connect-failed" of a port where nobody listens', async () => {
+  it('connect() rejects with "connect-failed" if nobody listens', async () => {
     const url = `ws://127.0.0.1:${await freePort()}/`;
     const error = await rejection<HandshakeError>(connect(url));
     assert.ok(error instanceof HandshakeError);
@@ -179,7 +179,7 @@ describe("How connect fails", () => {
     ["a chunk that is cut short", "Transfer-Encoding: chunked\r\n", "20\r\n<h1>"],
   ];
   for (const [name, head, body] of cut) {
-    it(`connect() gives the status beside a body of ${name}, which fails`, async () => {
+    it(`connect() gives the status of a response whose body fails: ${name}`, async () => {
       const error = await failure(answering(`HTTP/1.1 403 No\r\n${head}\r\n${body}`, true));
       assert.equal(error.code, "status");
       assert.equal(error.response!.status, 403);
@@ -187,7 +187,7 @@ describe("How connect fails", () => {
     });
   }
 
-  it("connect() takes no endless line for the beginning of a chunk", async () => {
+  it("connect() refuses an endless line at the beginning of a chunk", async () => {
     const head = "HTTP/1.1 403 No\r\nTransfer-Encoding: chunked\r\n\r\n";
     const error = await failure(answering(head + "a".repeat(2000), false));
     assert.equal(error.code, "status");

@@ -101,7 +101,7 @@ describe("The request of connect", () => {
     assert.equal(field(request, "X-A"), "1");
   });
 
-  it("connect() sends a fresh key each time, and no Origin of its own", async () => {
+  it("connect() sends a new key each time, and no Origin by default", async () => {
     const keys = new Set<string>();
     for (let i = 0; i < 3; i++) {
       await failure(async (raw) => {
@@ -230,7 +230,7 @@ describe("The signal of connect", () => {
 });
 
 describe("The connection of connect", () => {
-  it("connect() keeps messages that come with the 101, and those right behind", async () => {
+  it("connect() keeps messages that arrive together with the 101 response", async () => {
     const text = (message: string) => encodeFrame({ opcode: 1, payload: utf8(message) });
     await withRawServer(async (raw) => {
       const head = latin1(upgradeResponse(await requestOf(raw)));
@@ -258,7 +258,7 @@ describe("The connection of connect", () => {
     });
   });
 
-  it("connect() tells request, response, addresses and what was agreed on", async () => {
+  it("connect() gives the request, the response, the addresses and the agreement", async () => {
     const server = await serve({ protocols: ["b"], headers: { "X-Server": "1" } }, async (ws) => {
       for await (const _ of ws);
     });
@@ -305,7 +305,7 @@ describe("The connection of connect", () => {
     }
   });
 
-  it("connect() runs over a transport or a pair of byte streams of one's own", async () => {
+  it("connect() runs over a given transport or pair of byte streams", async () => {
     for (const wrap of [toStreams, (transport: ReturnType<typeof transportPair>[0]) => transport]) {
       const [near, far] = transportPair();
       const accepting = accept(wrap(far));
@@ -320,7 +320,7 @@ describe("The connection of connect", () => {
     }
   });
 
-  it("connect() over wss uses a duplex of one's own as it is", async () => {
+  it("connect() with a wss URL adds no TLS to a given transport", async () => {
     const [near, far] = transportPair();
     const accepting = accept(far);
     const client = await connect("wss://localhost/", { transport: near });

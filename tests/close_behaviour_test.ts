@@ -107,7 +107,7 @@ describe("WebSocketConnection.close", () => {
     });
   });
 
-  it("close() sends the Close behind all that was sent", async () => {
+  it("close() sends the Close frame after all earlier messages", async () => {
     await inBothRoles(async (ws, peer) => {
       for (let i = 0; i < 3; i++) ws.send(`${i}`);
       ws.send(pattern(300_000));
@@ -128,7 +128,7 @@ describe("WebSocketConnection.close", () => {
     });
   });
 
-  it("close() ends with a consumer that never reads, be the inbox full", async () => {
+  it("close() ends although nobody reads and the inbox is full", async () => {
     await inBothRoles(async (ws, peer) => {
       for (let i = 0; i < 20; i++) peer.send(binaryFrame(pattern(10_000)));
       await until(() => ws.stats.paused);
@@ -141,7 +141,7 @@ describe("WebSocketConnection.close", () => {
     }, { closeTimeout: 0 });
   });
 
-  it("close() checks what comes and has no room", async () => {
+  it("close() checks messages for which the inbox has no room", async () => {
     await inBothRoles(async (ws, peer) => {
       for (let i = 0; i < 20; i++) peer.send(binaryFrame(pattern(10_000)));
       await until(() => ws.stats.paused);
@@ -278,7 +278,7 @@ describe("A Close of the peer", () => {
     });
   });
 
-  it("A Close ends what the peer sends: nothing behind it is read", async () => {
+  it("Nothing after the peer's Close frame is read", async () => {
     await inBothRoles(async (ws, peer) => {
       peer.polite = false;
       peer.send(textFrame("a"), closeFrame(1000), textFrame("b"), closeFrame(4000));

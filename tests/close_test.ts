@@ -52,7 +52,7 @@ for (const { from, to, wire } of RANGES) {
 }
 
 describe("isWireCloseCode", () => {
-  it("isWireCloseCode refuses what is no whole number", () => {
+  it("isWireCloseCode refuses numbers that are not integers", () => {
     for (const code of [-1000, 1000.5, NaN, Infinity]) assert.ok(!isWireCloseCode(code), `${code}`);
   });
 });
@@ -81,7 +81,7 @@ describe("parseClose", () => {
 });
 
 describe("serializeClose", () => {
-  it("serializeClose writes nothing where there is no code, or 1005", () => {
+  it("serializeClose writes an empty payload for 1005 or without a code", () => {
     const infos: CloseInfo[] = [{}, { closeCode: 1005 }, { closeCode: 1005, reason: "" }];
     for (const info of infos) assert.equal(serializeClose(info).length, 0);
   });
@@ -116,7 +116,7 @@ describe("serializeClose", () => {
     }
   });
 
-  it("serializeClose refuses codes that are no whole number", () => {
+  it("serializeClose refuses codes that are not integers", () => {
     for (const closeCode of [1000.5, NaN, Infinity, -1]) {
       assert.throws(() => serializeClose({ closeCode }), rangeError(`${EXPECTED} ${closeCode}`));
     }

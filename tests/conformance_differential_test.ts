@@ -37,7 +37,7 @@ async function compare(row: Row, role: Role, chop: number): Promise<void> {
   check(row, chain);
 }
 
-describe("conformance, assemble() beside a connection", () => {
+describe("conformance of assemble(), compared with a connection", () => {
   // What may stay out depends on who had how much time.
   for (const row of ROWS.filter(({ mayLose }) => !mayLose)) {
     for (const role of ROLES) {

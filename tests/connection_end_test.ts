@@ -91,7 +91,7 @@ describe("The order of errors", () => {
     });
   });
 
-  it("Messages behind a full inbox are delivered before 1006", async () => {
+  it("Messages that wait for room in the inbox are delivered before 1006", async () => {
     await inBothRoles(async (ws, peer) => {
       for (let i = 0; i < 30; i++) peer.send(binaryFrame(pattern(10_000)));
       peer.transport.end();
@@ -240,7 +240,7 @@ describe("The end of a connection", () => {
     });
   });
 
-  it("A peer that ends its side without a Close is answered with the end of ours", async () => {
+  it("If the peer ends its side without a Close, this side ends too", async () => {
     await inBothRoles(async (ws, peer) => {
       peer.polite = false;
       peer.transport.end();
@@ -250,7 +250,7 @@ describe("The end of a connection", () => {
     });
   });
 
-  it("A peer that ends its side behind its Close gets ours", async () => {
+  it("A peer that ends its side after its Close frame gets ours", async () => {
     await inBothRoles(async (ws, peer) => {
       peer.polite = false;
       peer.send(closeFrame(1000));
@@ -288,7 +288,7 @@ describe("The end of a connection", () => {
     }
   });
 
-  it("A reader that cancels with what waits and is to come lets the close end", async () => {
+  it("Cancelling readable with waiting messages lets the close finish", async () => {
     await inBothRoles(async (ws, peer) => {
       const { readable } = ws;
       for (let i = 0; i < 20; i++) peer.send(binaryFrame(pattern(10_000)));
@@ -347,7 +347,7 @@ describe("The end of a connection", () => {
     });
   });
 
-  it("A callback onFrame that throws fails the connection with 1011, and no more", async () => {
+  it("An onFrame that throws fails only its connection, with 1011", async () => {
     const fault = new Error("fault");
     for (const seen of ["in", "out"]) {
       await inBothRoles(async (ws, peer) => {

@@ -82,7 +82,7 @@ describe("WebSocketConnection.send of several frames", () => {
     });
   });
 
-  it("send() waits for its turn behind a message under way; control frames do not", async () => {
+  it("send() waits until an earlier message is complete; control frames do not", async () => {
     await inBothRoles(async (ws, peer) => {
       const source = new Tap<Message>();
       const writer = ws.writable.getWriter();
@@ -252,7 +252,7 @@ describe("WebSocketConnection.send of several frames", () => {
     });
   });
 
-  it("send() of items takes no faster than the peer reads", async () => {
+  it("send() takes items no faster than the peer reads", async () => {
     await inBothRoles(
       async (ws, peer) => {
         peer.transport.pause();

@@ -91,7 +91,7 @@ describe("WebSocketConnection.messages", () => {
     });
   });
 
-  it("messages() gives what has waited before what comes because there is room again", async () => {
+  it("messages() gives waiting messages before those that arrive later", async () => {
     await inBothRoles(async (ws, peer) => {
       const sent = Array.from({ length: 8 }, (_, i) => `${i}`.repeat(7000));
       peer.send(...sent.map((text) => textFrame(text)));
@@ -164,7 +164,7 @@ describe("WebSocketConnection.messages", () => {
     }, { maxMessageSize: 10 });
   });
 
-  it("messages() goes on behind a message that was cancelled", async () => {
+  it("messages() continues after a cancelled message", async () => {
     await inBothRoles(async (ws, peer) => {
       const messages = ws.messages().getReader();
       peer.send(textFrame("a", false));
@@ -176,7 +176,7 @@ describe("WebSocketConnection.messages", () => {
     });
   });
 
-  it("messages() goes on behind a message that was cancelled with much of it to come", async () => {
+  it("messages() continues after a message that was cancelled early", async () => {
     await inBothRoles(
       async (ws, peer) => {
         const messages = ws.messages().getReader();
@@ -191,7 +191,7 @@ describe("WebSocketConnection.messages", () => {
     );
   });
 
-  it("messages() gives what had come before it was asked for, a part of one too", async () => {
+  it("messages() gives messages and parts that arrived before the call", async () => {
     await inBothRoles(async (ws, peer) => {
       peer.send(textFrame("a"), binaryFrame(pattern(2)), textFrame("b", false));
       await until(() => ws.stats.messagesReceived === 2);
@@ -204,7 +204,7 @@ describe("WebSocketConnection.messages", () => {
     });
   });
 
-  it("messages() can be asked for while a message of more than the inbox is waited for", async () => {
+  it("messages() can be called while a message larger than the inbox arrives", async () => {
     await inBothRoles(
       async (ws, peer) => {
         const payload = pattern(300 * KIB);
@@ -219,7 +219,7 @@ describe("WebSocketConnection.messages", () => {
     );
   });
 
-  it("messages() asked for after the end gives what waits, then the end", async () => {
+  it("messages() after the end gives the waiting messages, then ends", async () => {
     await inBothRoles(async (ws, peer) => {
       peer.send(textFrame("a"), textFrame("b"), closeFrame(4000));
       await ws.closed;

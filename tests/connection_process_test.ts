@@ -36,7 +36,7 @@ describe("A process that uses WebSocketConnection", () => {
     });
   }
 
-  it("A process that uses a transport which throws goes on with its other connections", async () => {
+  it("A transport that throws does not disturb other connections", async () => {
     const stdout = "arrives, 0 uncaught, 1006 because of Error: A fault of the transport\n";
     assert.deepEqual(await run("throwing_transport"), { code: 0, stdout, stderr: "" });
   });

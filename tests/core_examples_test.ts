@@ -41,7 +41,7 @@ describe("The examples of the core and a bare socket", () => {
     });
   });
 
-  it("examples/core_server.ts echoes what this library sends, and refuses what is wrong", async () => {
+  it("examples/core_server.ts echoes messages of this library and refuses wrong input", async () => {
     await withPrograms(async (start) => {
       const server = await start("core_server.ts", SERVER.replaceAll("8080", "0"));
       const [, port] = await server.printed(/port: (\d+)/);

@@ -45,7 +45,7 @@ function assertFlat({ samples }: Report): void {
   assert.ok(grown < MOST_GROWTH, `grown by ${grown} MiB in each half: ${samples.join(" ")}`);
 }
 
-describe("permessage-deflate: what it costs", () => {
+describe("permessage-deflate: CPU time and memory", () => {
   it("a mebibyte that inflates to a gibibyte is stopped at the limit, by the protocol", async () => {
     const { code, sent, out, cpu, memory } = await report("bomb");
     assert.equal(code, 1009);

@@ -130,7 +130,7 @@ async function told(run: () => Promise<unknown>): Promise<[name: string, message
 }
 
 describe("The channels", () => {
-  it("Both ends of a connection are told of, and how they ended", async () => {
+  it("Both ends of a connection are reported, with their close codes", async () => {
     let ends: unknown[] = [];
     const messages = await told(async () => {
       const [client, server] = ends = await pair();
@@ -168,7 +168,7 @@ describe("The channels", () => {
     ]);
   });
 
-  it("A refused handshake is told of by the server and by the client", async () => {
+  it("A refused handshake is reported by the server and by the client", async () => {
     const messages = await told(async () => {
       const server = await serve({ port: 0, origins: [null] }, () => {});
       await rejection(connect(server.url!, { origin: "https://evil.example" }));

@@ -183,7 +183,7 @@ describe("Encoder and its batches", () => {
     assert.deepEqual(writer.take(), []);
   });
 
-  it("Encoder does not change what was taken before it is recycled", () => {
+  it("Encoder does not change taken bytes before they are recycled", () => {
     const writer = new Encoder("client");
     const taken: Uint8Array[] = [];
     const copies: Uint8Array[] = [];
@@ -197,7 +197,7 @@ describe("Encoder and its batches", () => {
     assert.equal(read("client", taken).length, 300);
   });
 
-  it("Encoder keeps what was written between take and recycle", () => {
+  it("Encoder keeps bytes that are written between take and recycle", () => {
     const writer = new Encoder("server");
     writer.writeText(TEXT, "one");
     writer.take();

@@ -115,7 +115,7 @@ describe("Endpoint: what its caller does wrong changes nothing", () => {
     }
   }
 
-  it("Endpoint takes no input where there can be none", () => {
+  it("Endpoint refuses input in states that allow none", () => {
     assert.throws(() => client().receive(latin1("a")), LocalProtocolError);
     const { client: ended } = open();
     assert.deepEqual(read(ended, null), [{ type: "close", closeCode: 1006, reason: "" }]);

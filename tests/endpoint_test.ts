@@ -78,7 +78,7 @@ describe("Endpoint: the opening handshake", () => {
     }
   });
 
-  it("Endpoint on a server keeps what comes before its answer, and the end of the input", () => {
+  it("Endpoint on a server keeps input, and its end, that arrives before the answer", () => {
     const { client } = open();
     const { server } = asked();
     for (const data of ["a", "b"]) read(server, client.send({ type: "text", data }));
@@ -92,7 +92,7 @@ describe("Endpoint: the opening handshake", () => {
     assert.equal(server.state, "closed");
   });
 
-  it("Endpoint goes on from a request that another parser has read", () => {
+  it("Endpoint continues from a request that another parser has read", () => {
     const { client, server: first } = asked({ protocols: ["a"] });
     const server = new Endpoint("server");
     const hello = open().client.send({ type: "text", data: "Hello" });
@@ -140,7 +140,7 @@ describe("Endpoint: the opening handshake", () => {
     assert.deepEqual(closed(), ["1,1", "1"]);
   });
 
-  it("Endpoint drops what came behind a request that it refuses", () => {
+  it("Endpoint drops the input after a refused request", () => {
     const { server } = asked();
     read(server, utf8("more"));
     assert.equal(server.bufferedAmount, 4);
@@ -364,7 +364,7 @@ describe("Endpoint: refusals", () => {
     ],
   ];
   for (const [name, code, head, chunks] of broken) {
-    it(`Endpoint gives what came of a body with ${name}, then fails`, () => {
+    it(`Endpoint gives the received part of a body with ${name}, then fails`, () => {
       const [client] = waiting();
       client.receive(latin1(`HTTP/1.1 403 a\r\n${head}\r\n\r\n`));
       for (const chunk of chunks) feed(client, chunk);
@@ -434,7 +434,7 @@ describe("Endpoint over HTTP/2", () => {
     return { client, server };
   }
 
-  it("Endpoint opens by header fields, and goes on with bytes", () => {
+  it("Endpoint opens with header fields and continues with bytes", () => {
     const { client, server } = connecting();
     assert.deepEqual(client.fields!.slice(0, 5), [
       [":method", "CONNECT"],

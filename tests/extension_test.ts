@@ -121,7 +121,7 @@ describe("Extensions: what they change", () => {
     messageFinished,
   });
 
-  it("data frames, fragment by fragment; control frames between them pass by", () => {
+  it("transforms each fragment; control frames in between are not changed", () => {
     const { client, server, frames } = protocols(new Toy("a", 1, { rsv: 4 }));
     server.receive(client.send(binary(bytes(1, 2), false)));
     server.receive(client.send({ type: "ping", payload: bytes(7) }));
@@ -168,7 +168,7 @@ describe("Extensions: what they change", () => {
     }
   });
 
-  it("the length of a message is what comes out of them", () => {
+  it("maxMessageSize counts the bytes after the transformation", () => {
     const toy = new Toy("a", 0, { rsv: 4, grow: 100 });
     const server = new Protocol("server", { extensions: [toy.finalize()], maxMessageSize: 200 });
     const client = new Protocol("client", { extensions: [toy.finalize()] });
@@ -330,7 +330,7 @@ describe("Extensions: on a connection", () => {
     assert.deepEqual(extensions[0].made.map(({ closed }) => closed), [1, 1]);
   });
 
-  it("an extension that falls behind holds back the transport", async () => {
+  it("a slow extension pauses the transport", async () => {
     const extensions = [new Toy("toy", 0, { slow: true })];
     const [client, server] = await pair({ client: { extensions }, server: { extensions } });
     const before = server.stats.pauses;

@@ -158,7 +158,7 @@ describe("FrameDecoder", () => {
     }
   });
 
-  it("FrameDecoder holds no more of a frame of 10 GiB than the chunk at hand", () => {
+  it("FrameDecoder holds only the current chunk of a frame of 10 GiB", () => {
     for (const ownsInput of [true, false]) {
       const decoder = new FrameDecoder({ role: "server", ownsInput });
       decoder.push(hex("82 ff 00 00 00 02 80 00 00 00 00 00 00 00"));
@@ -230,7 +230,7 @@ describe("FrameDecoder at the end of the input", () => {
     assert.equal(decoder.next(), undefined);
   });
 
-  it("FrameDecoder.end refuses an end within a frame, be it of its header", () => {
+  it("FrameDecoder.end refuses an end within a frame or its header", () => {
     for (let length = 1; length < masked.length; length++) {
       const decoder = new FrameDecoder({ role: "server" });
       decoder.push(masked.subarray(0, length));

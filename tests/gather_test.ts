@@ -80,7 +80,7 @@ describe("Messages that are put together", () => {
     }
   });
 
-  it("a declared length takes no memory by itself", () => {
+  it("a declared length alone takes no memory", () => {
     const sizes = allocated(() => {
       const protocol = gathering("server");
       dataOf(protocol, [hex("82 ff 00 00 00 02 80 00 00 00 00 00 00 00 01")]);
@@ -89,7 +89,7 @@ describe("Messages that are put together", () => {
     assert.ok(sizes.every((size) => size <= 16 * 65536), `${sizes}`);
   });
 
-  it("no more memory is taken than 16 times what has come", () => {
+  it("allocates at most 16 times the received bytes", () => {
     for (const chunkSize of [100, 5000, 65536]) {
       const payload = pattern(1_000_000);
       const frame = frameOf(payload, "server");
@@ -108,7 +108,7 @@ describe("Messages that are put together", () => {
     }
   });
 
-  it("turned off within a message, what has come so far is given out, and the rest in pieces", () => {
+  it("turning it off within a message gives the part so far, then pieces", () => {
     for (const opcode of [Opcode.Binary, Opcode.Text]) {
       const payload = pattern(300).map((byte) => byte & 0x7f);
       const expected = opcode === Opcode.Text ? new TextDecoder().decode(payload) : payload;
@@ -126,7 +126,7 @@ describe("Messages that are put together", () => {
     }
   });
 
-  it("turned on within a message, the rest of it is one piece", () => {
+  it("turning it on within a message gives the rest as one piece", () => {
     const payload = pattern(300);
     const [first, second, third] = cut(frameOf(payload, "server"), 108, 208);
     const protocol = new Protocol("server");
@@ -154,7 +154,7 @@ describe("Messages that are put together", () => {
     assert.equal(protocol.release(), true, "read to its end");
   });
 
-  it("memory that was not zeroed is given out with nothing of what it held", () => {
+  it("memory that was not zeroed never shows its old content", () => {
     const taken: number[] = [];
     const allocate = (length: number) => {
       taken.push(length);
@@ -171,7 +171,7 @@ describe("Messages that are put together", () => {
     assert.ok(taken.length > 0);
   });
 
-  it("what was given out before a failure is not let go of", () => {
+  it("a decoder that has failed does not release its input", () => {
     const decoder = new FrameDecoder({ role: "server", ownsInput: true });
     decoder.push(concat([frameOf(pattern(300), "server"), hex("83 80")]));
     decoder.next();
@@ -199,7 +199,7 @@ describe("Messages that are put together", () => {
     }
   });
 
-  it("an end before anything was read is told of at its own place", () => {
+  it("an end within a header is reported at the position of its frame", () => {
     const first = new FrameDecoder({ role: "server" });
     first.push(hex("82"));
     assert.throws(() => first.end(), { message: /frame at byte 0\)/ });
@@ -281,7 +281,7 @@ describe("A connection whose messages are read whole", () => {
     assert.throws(() => protocol.next(), { closeCode: 1009 });
   });
 
-  it("gets each in a buffer of its own, and tells its observer of it", async () => {
+  it("each message has a buffer of its own, also for an observer", async () => {
     const seen: number[] = [];
     const onFrame = (direction: "in" | "out", { payload }: { payload: Uint8Array }) => {
       if (direction === "in") seen.push(payload.length);
@@ -297,7 +297,7 @@ describe("A connection whose messages are read whole", () => {
     await client.close();
   });
 
-  it("leaves the messages alone when what came before them is dropped", async () => {
+  it("cancelling does not change a message that was given out", async () => {
     const [client, server] = await pair();
     const reader = server.readable.getReader();
     const first = reader.read();

@@ -215,7 +215,7 @@ describe("Endpoint of a server, opening", () => {
     });
   }
 
-  it("it keeps what comes behind the head, wherever the input is cut", () => {
+  it("it keeps the bytes after the head, wherever the input is cut", () => {
     const frames = hex("81 85 37 fa 21 3d 7f 9f 4d 51 58");
     const input = concat([bytesOf(request({})), frames]);
     for (const chunks of cuts(input)) {
@@ -229,7 +229,7 @@ describe("Endpoint of a server, opening", () => {
     }
   });
 
-  it("it keeps what is given behind the head, of a buffer that is used again too", () => {
+  it("it keeps the bytes after the head, also if their buffer is reused", () => {
     const server = new Endpoint("server");
     const chunk = concat([bytesOf(request({})), hex("81 80 00 00 00 00")]);
     server.receive(chunk);
@@ -239,7 +239,7 @@ describe("Endpoint of a server, opening", () => {
     assert.equal(server.next()?.type, "text");
   });
 
-  it("it takes a head that was read elsewhere, once", () => {
+  it("it accepts a head that another parser has read, once", () => {
     const read = asked();
     const head = read.request!;
     const taking = new Endpoint("server");
@@ -253,7 +253,7 @@ describe("Endpoint of a server, opening", () => {
     assert.equal(taking.next()?.type, "text");
   });
 
-  it("it says that the connection was lost where it ends early", () => {
+  it("it reports a connection that ends early as lost", () => {
     for (const before of ["", "GET / HT"]) {
       const server = new Endpoint("server");
       assert.deepEqual(read(server, before), []);
@@ -432,7 +432,7 @@ describe("Endpoint of a client, opening", () => {
     assert.equal(answered({}, { requireProtocol: true }).next()?.type, "accept");
   });
 
-  it("it says that the connection was lost where it ends early", () => {
+  it("it reports a connection that ends early as lost", () => {
     const { client } = asking();
     assert.deepEqual(read(client, "HTTP/1.1 101"), []);
     client.receive(null);
@@ -457,7 +457,7 @@ describe("Endpoint of a client, opening", () => {
     assert.equal(causeOf(client).code, "http-version");
   });
 
-  it("Endpoints agree, wherever their bytes are cut", () => {
+  it("Endpoints agree, however their bytes are split", () => {
     fc.assert(fc.property(offsets(600), offsets(600), (requestCuts, responseCuts) => {
       const { client, bytes } = asking(ASKED);
       const server = new Endpoint("server", { extensions: [toy()] });

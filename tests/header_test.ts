@@ -28,7 +28,7 @@ function extension(name: string, ...parameters: Parameters): ExtensionHeader {
 const MEGABYTE = 2 ** 20;
 
 describe("isToken", () => {
-  it("isToken takes the characters of RFC 9110 §5.6.2 and no others", () => {
+  it("isToken accepts exactly the characters of RFC 9110 §5.6.2", () => {
     for (let code = 0; code < 0x180; code++) {
       const character = String.fromCharCode(code);
       assert.equal(isToken(character), TOKEN_CHARACTERS.includes(character), `${code}`);
@@ -40,7 +40,7 @@ describe("isToken", () => {
 });
 
 describe("isFieldValue", () => {
-  it("isFieldValue takes Latin-1 without control characters but for the tab", () => {
+  it("isFieldValue accepts Latin-1 without control characters, except the tab", () => {
     for (let code = 0; code < 0x180; code++) {
       const valid = code === 9 || (code >= 0x20 && code !== 0x7f && code <= 0xff);
       assert.equal(isFieldValue(`a${String.fromCharCode(code)}b`), valid, `${code}`);
@@ -229,7 +229,7 @@ describe("serializeExtensions", () => {
     assert.equal(serializeExtensions(extensions), "foo; a; b=1, bar");
   });
 
-  it("serializeExtensions and serializeProtocols refuse what is no token", () => {
+  it("serializeExtensions and serializeProtocols refuse names that are not tokens", () => {
     for (const text of ["", "a b", "a,b", "a\r\nb", 'a"', "é"]) {
       const expected = {
         name: "TypeError",

@@ -259,7 +259,7 @@ describe("Limits of heads", () => {
       assert.throws(() => parseRequestHead(latin1(fails), limits), { code, status, message });
     });
 
-    it(`parseRequestHead takes what is within the limit of ${title} before it is whole`, () => {
+    it(`parseRequestHead accepts a partial head within the limit of ${title}`, () => {
       for (let length = passes.length - 1; length > passes.length - 200; length--) {
         assert.equal(parseRequestHead(latin1(passes.slice(0, length)), limits), undefined);
       }
@@ -272,7 +272,7 @@ describe("Limits of heads", () => {
     assert.throws(() => parseRequestHead(bytes), { code: "head-too-large" });
   });
 
-  it("parseResponseHead says that the head is too large where its first line is", () => {
+  it("parseResponseHead reports a first line that is too long as a head that is too large", () => {
     const bytes = latin1("HTTP/1.1 200 " + "a".repeat(9000));
     assert.throws(() => parseResponseHead(bytes), { code: "head-too-large" });
   });
@@ -361,7 +361,7 @@ function brokenFields(): [title: string, { headers: RawHeaders }][] {
 describe("HeadReader", () => {
   const rest = hex("81 00 0d 0a 0d 0a ff");
 
-  it("HeadReader gives the head and the bytes behind it, byte by byte too", () => {
+  it("HeadReader gives the head and the bytes after it, also byte by byte", () => {
     const reader = new HeadReader(parseRequestHead);
     const given = single(latin1(HEAD)).map((byte) => reader.push(byte));
     assert.deepEqual(given.pop(), { head: REQUEST, rest: new Uint8Array(0) });
@@ -390,7 +390,7 @@ describe("HeadReader", () => {
     }
   });
 
-  it("HeadReader goes on where it stopped, and looks at each byte once", () => {
+  it("HeadReader continues where it stopped, and reads each byte once", () => {
     let from = 0;
     const reader = new HeadReader((bytes, limits, progress) => {
       assert.equal(progress.seen, from);
@@ -413,7 +413,7 @@ describe("HeadReader", () => {
     assert.ok(pushed < 4000);
   });
 
-  it("HeadReader does not change its input nor gives a view of it", () => {
+  it("HeadReader neither changes its input nor returns a view of it", () => {
     const input = concat([latin1(HEAD), rest]);
     const read = new HeadReader<RequestHead>(parseRequestHead).push(input);
     assert.deepEqual(input, concat([latin1(HEAD), rest]));

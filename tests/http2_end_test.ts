@@ -84,15 +84,18 @@ async function closeCodeOf(ws: WebSocketConnection): Promise<[code: number | nul
 }
 
 describe("The end of a stream", () => {
-  inBothRoles("END_STREAM without a Close is 1006, behind what came", async (ends, role) => {
-    const { ours, theirs } = ends;
-    theirs.end(frame(role, HELLO));
-    assert.equal(await ours.receive(), "Hello");
-    const [code, why] = await closeCodeOf(ours);
-    assert.equal(code, 1006);
-    assert.doesNotMatch(why, /reset/);
-    await until(ends.ended);
-  });
+  inBothRoles(
+    "END_STREAM without a Close frame is 1006, after the received messages",
+    async (ends, role) => {
+      const { ours, theirs } = ends;
+      theirs.end(frame(role, HELLO));
+      assert.equal(await ours.receive(), "Hello");
+      const [code, why] = await closeCodeOf(ours);
+      assert.equal(code, 1006);
+      assert.doesNotMatch(why, /reset/);
+      await until(ends.ended);
+    },
+  );
 
   inBothRoles("END_STREAM leaves the other direction open", async (ends, role) => {
     const { ours, theirs, received } = ends;
@@ -113,7 +116,7 @@ describe("The end of a stream", () => {
     assert.match(why, /reset with code 8/);
   });
 
-  inBothRoles("A reset behind both Close frames is a clean end", async (ends, role) => {
+  inBothRoles("A reset after both Close frames is a clean end", async (ends, role) => {
     const { ours, theirs, received } = ends;
     theirs.write(frame(role, CLOSE));
     await until(() => received.length > 0);
@@ -131,7 +134,7 @@ describe("The end of a stream", () => {
     assert.equal(ends.ended(), false);
   });
 
-  inBothRoles("A message behind the end of the peer's patience is cut", async (ends) => {
+  inBothRoles("terminate() cuts a message that waits to be sent", async (ends) => {
     // Nobody reads: what was sent cannot leave.
     ends.theirs.pause();
     let sent = 0;
@@ -146,7 +149,7 @@ describe("The end of a stream", () => {
     await until(() => ends.theirs.closed);
   });
 
-  inBothRoles("A reset stops one who sends on and on", async ({ ours, theirs }) => {
+  inBothRoles("A reset stops a sender in a loop", async ({ ours, theirs }) => {
     let sent = 0;
     const sending = (async () => {
       // As much as is given to the transport at once.
@@ -201,7 +204,7 @@ describe("The closing handshake over HTTP/2", () => {
     }
   }
 
-  it("After a GOAWAY what is open goes on, and no more is opened", { skip }, async () => {
+  it("After a GOAWAY open connections continue, and none is opened", { skip }, async () => {
     await withHttp2({}, async ({ open, session, streams }) => {
       const ws = await open();
       const [{ session: theirs }] = streams;

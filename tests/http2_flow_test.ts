@@ -33,7 +33,7 @@ async function checkEcho(ws: WebSocketConnection): Promise<void> {
 }
 
 describe("Backpressure over HTTP/2", () => {
-  it("A server that does not read stops its client, and no other stream", { skip }, async () => {
+  it("A server that does not read stops its client, but no other stream", { skip }, async () => {
     const { handler: late, release } = lateEcho();
     const handler = (ws: WebSocketConnection) =>
       ws.request.url.endsWith("/late") ? late(ws) : ws.readable.pipeTo(ws.writable);
@@ -59,7 +59,7 @@ describe("Backpressure over HTTP/2", () => {
     });
   });
 
-  it("A client that does not read stops its server, and no other stream", { skip }, async () => {
+  it("A client that does not read stops its server, but no other stream", { skip }, async () => {
     const pumps: ReturnType<typeof pump>[] = [];
     const handler = async (ws: WebSocketConnection) => {
       if (ws.request.url.endsWith("/tick")) {
@@ -262,7 +262,7 @@ describe("Sessions that fail", () => {
     });
   }
 
-  it("connectHttp2() where nobody listens is connect-failed, with the cause", async () => {
+  it('connectHttp2() rejects with "connect-failed" and a cause if nobody listens', async () => {
     const session = dial("http://127.0.0.1:1");
     const error = await rejection<HandshakeError>(connectHttp2(session, "ws://127.0.0.1:1/"));
     assert.equal(error.code, "connect-failed");

@@ -165,7 +165,7 @@ describe("The response over HTTP/2", () => {
     assert.deepEqual(http2ResponseHead(fields).headers, fields.slice(1));
   });
 
-  it("http2Response refuses what was not offered and what does not travel", () => {
+  it("http2Response refuses subprotocols that were not offered and fields of HTTP/1.1", () => {
     const offer = { protocols: ["a"], extensions: [], origin: undefined };
     assert.throws(() => http2Response(offer, { protocol: "b" }), LocalProtocolError);
     assert.throws(() => http2Response(offer, { headers: [["Connection", "a"]] }), TypeError);

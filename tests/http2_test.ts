@@ -161,7 +161,7 @@ describe("A connection over HTTP/2", () => {
   });
 
   it(
-    "attachHttp2() closes with 1011 for a handler that throws, and tells of it",
+    "attachHttp2() closes with 1011 for a handler that throws, and reports the error",
     { skip },
     async () => {
       const told: unknown[] = [];
@@ -179,7 +179,7 @@ describe("A connection over HTTP/2", () => {
 });
 
 describe("What upgradeHttp2() and attachHttp2() are called with", () => {
-  it("upgradeHttp2() gives the connection in a listener of one's own, once", { skip }, async () => {
+  it("upgradeHttp2() gives the connection in another listener, once", { skip }, async () => {
     const errors: string[] = [];
     const server = http2Server();
     server.on("stream", async (stream: ServerHttp2Stream, headers) => {
@@ -243,7 +243,7 @@ describe("What upgradeHttp2() and attachHttp2() are called with", () => {
     });
   });
 
-  it("attachHttp2() checks what it is given", { skip }, () => {
+  it("attachHttp2() checks its arguments", { skip }, () => {
     const server = createServer();
     const wrong: [options: unknown, handler: unknown, error: new () => Error][] = [
       [undefined, echo, TypeError],
@@ -355,7 +355,7 @@ describe("What attachHttp2() refuses", () => {
     },
   );
 
-  it("A body that fails resets the stream, and one of which nobody takes more is cancelled", {
+  it("A body that fails resets the stream, and a body that nobody reads is cancelled", {
     skip,
   }, async () => {
     let cancelled = false;
@@ -385,23 +385,27 @@ describe("What attachHttp2() refuses", () => {
   });
 
   for (const hook of ["onRequest", "selectProtocol", "onResponse", "path"] as const) {
-    it(`attachHttp2() answers 500 when ${hook} throws, and tells of it`, { skip }, async () => {
-      const told: unknown[] = [];
-      const options: AttachHttp2Options = {
-        onError: (error) => told.push(error),
-        [hook]: () => {
-          throw "secret";
-        },
-      };
-      await withHttp2(options, async ({ open }) => {
-        const { response } = await rejection<HandshakeError>(open());
-        assert.equal(response?.status, 500);
-        const body = response.body as ReadableStream<Uint8Array<ArrayBuffer>>;
-        assert.equal(await new Response(body).text(), "Internal Server Error\n");
-        await until(() => told.length > 0);
-        assert.deepEqual(told, ["secret"]);
-      });
-    });
+    it(
+      `attachHttp2() answers 500 when ${hook} throws, and reports the error`,
+      { skip },
+      async () => {
+        const told: unknown[] = [];
+        const options: AttachHttp2Options = {
+          onError: (error) => told.push(error),
+          [hook]: () => {
+            throw "secret";
+          },
+        };
+        await withHttp2(options, async ({ open }) => {
+          const { response } = await rejection<HandshakeError>(open());
+          assert.equal(response?.status, 500);
+          const body = response.body as ReadableStream<Uint8Array<ArrayBuffer>>;
+          assert.equal(await new Response(body).text(), "Internal Server Error\n");
+          await until(() => told.length > 0);
+          assert.deepEqual(told, ["secret"]);
+        });
+      },
+    );
   }
 
   it(

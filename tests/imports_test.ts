@@ -152,7 +152,7 @@ describe("importsOf", () => {
 });
 
 describe("findCycle", () => {
-  it("findCycle finds a cycle, and none where there is none", () => {
+  it("findCycle finds a cycle if there is one", () => {
     const graph = new Map([["a", ["b", "c"]], ["b", ["c", "d"]], ["c", ["d"]], ["d", []]]);
     assert.equal(findCycle(graph), undefined);
     assert.deepEqual(findCycle(graph.set("d", ["b"])), ["b", "c", "d", "b"]);
@@ -190,7 +190,7 @@ describe("The imports of the library", () => {
     assert.deepEqual(broken(files, (to) => /^lib\/|^mod/.test(to) && !known.has(to)), []);
   });
 
-  it("No file imports itself by a detour, be it for a type", () => {
+  it("No file imports itself through other files, not even for a type", () => {
     // The adapter of the running platform is loaded by whoever it is an adapter for.
     const graph = new Map(files.map(({ path, edges }) => [
       path,

@@ -149,7 +149,7 @@ describe("WebSocketConnection.ping", () => {
     });
   });
 
-  it("ping() is not answered by a pong that nobody asked for", async () => {
+  it("ping() is not answered by an unsolicited pong", async () => {
     await inBothRoles(async (ws, peer) => {
       peer.send(pongFrame(utf8("x")));
       const ping = ws.ping("a");
@@ -162,7 +162,7 @@ describe("WebSocketConnection.ping", () => {
 });
 
 describe("WebSocketConnection.pong", () => {
-  it("pong() sends a pong that nobody asked for", async () => {
+  it("pong() sends an unsolicited pong", async () => {
     await inBothRoles(async (ws, peer) => {
       await ws.pong();
       await ws.pong("a");
@@ -247,7 +247,7 @@ describe("Keepalive", () => {
     }, { pingInterval: 5, pingTimeout: 0 });
   });
 
-  it("Keepalive with an interval of 0 is off", async () => {
+  it("Keepalive with an interval of 0 sends no pings", async () => {
     await inBothRoles(async (ws, peer) => {
       for (let i = 0; i < 50; i++) await turn();
       assert.equal(peer.frames.length, 0);
@@ -278,7 +278,7 @@ describe("Keepalive", () => {
     );
   });
 
-  it("Keepalive stops when the peer has ended, and takes nothing of what it is sent", async () => {
+  it("Keepalive stops when the peer has ended its side", async () => {
     const [near, far] = transportPair();
     // As a socket does whose peer does not read.
     near.end = () => {};

@@ -27,7 +27,7 @@ describe("applyMask", () => {
     }
   });
 
-  it("applyMask leaves the bytes before and behind as they are", () => {
+  it("applyMask does not change the bytes before and after", () => {
     const bytes = pattern(300);
     applyMask(bytes, 101, 203, -1, 0);
     assert.deepEqual(bytes.subarray(0, 101), pattern(300).subarray(0, 101));
@@ -43,7 +43,7 @@ describe("applyMask", () => {
     }
   });
 
-  it("applyMask masks what is long enough for vectors, up to several windows of them", () => {
+  it("applyMask masks long inputs, up to several windows", () => {
     for (const length of [1023, 1024, 1025, 1087, 4099, 65535, 65536, 65537, 131072, 200_001]) {
       for (const [start, phase] of [[0, 0], [1, 1], [6, 2], [64, 3]]) {
         check(KEYS[1], start, length, phase);

@@ -49,7 +49,7 @@ describe("MessageReader", () => {
     ]);
   });
 
-  it("MessageReader tells pieces of a frame from its end", () => {
+  it("MessageReader distinguishes pieces of a frame from its end", () => {
     const [whole, half] = [[utf8("a"), utf8("b"), NONE], [utf8("c"), utf8("d")]];
     const read = readAll([...pieces(Text, whole, false), ...pieces(Continuation, half)]);
     assert.deepEqual(read.map(({ frameFinished }) => frameFinished), [
@@ -175,7 +175,7 @@ describe("MessageReader", () => {
     ], 1],
   ];
   for (const [title, frames, at] of invalid) {
-    it(`MessageReader refuses invalid UTF-8 in ${title} as soon as it is there`, () => {
+    it(`MessageReader refuses invalid UTF-8 in ${title} at its first byte`, () => {
       const reader = new PieceReader();
       for (const piece of frames.slice(0, -1)) reader.read(piece);
       const message = `Invalid UTF-8 in a text message, at byte ${at}`;
@@ -264,7 +264,7 @@ describe("MessageAssembler", () => {
     assert.deepEqual(assemble(frames), messages);
   });
 
-  it("MessageAssembler says what it holds, and gives it out as a partial message", () => {
+  it("MessageAssembler gives the part that it holds as a partial message", () => {
     const assembler = new MessageAssembler();
     assert.deepEqual([assembler.size, assembler.takePartial()], [0, undefined]);
     const unfinished = { frameFinished: false, messageFinished: false };

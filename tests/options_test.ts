@@ -90,7 +90,7 @@ describe("Options", () => {
     });
   }
 
-  it("connect() says that a duplex gives what is no bytes", async () => {
+  it("connect() reports a transport whose readable gives no bytes", async () => {
     const readable = ReadableStream.from(["text"]) as unknown as ReadableStream<Uint8Array>;
     const duplex = { readable, writable: new WritableStream<Uint8Array>() };
     const error = await rejection(connect("ws://localhost/", { transport: duplex }));

@@ -105,7 +105,7 @@ describe("Parity of the connection", () => {
     });
   });
 
-  it("K40 pings by itself, unless that is off", async () => {
+  it("K40 sends pings, unless pingInterval is 0", async () => {
     await inBothRoles(async (_, peer) => {
       assert.equal((await peer.next()).opcode, Opcode.Ping);
     }, { pingInterval: 5, pingTimeout: 0 });
@@ -114,7 +114,7 @@ describe("Parity of the connection", () => {
     }, { pingInterval: 0 });
   });
 
-  it("K41 closes with 1011 when no pong comes, unless that is off", async () => {
+  it("K41 closes with 1011 without a pong, unless pingTimeout is 0", async () => {
     const options = { pingInterval: 5, pingTimeout: 5, closeTimeout: 5 };
     await inBothRoles(async (ws) => {
       assert.equal((await rejection<WebSocketError>(held(ws.closed))).closeCode, 1011);
@@ -124,7 +124,7 @@ describe("Parity of the connection", () => {
     }, { ...options, pingTimeout: 0 });
   });
 
-  it("K42 K52 close() ends within the close timeout, be the peer silent, as often as it is called", async () => {
+  it("K42 K52 close() ends within closeTimeout, also if the peer is silent and it is called again", async () => {
     await inBothRoles(async (ws, peer) => {
       peer.polite = false;
       ws.close({ closeCode: 1000, reason: "a" });
@@ -148,7 +148,7 @@ describe("Parity of the connection", () => {
     }, { maxMessageSize: Infinity });
   });
 
-  it("K44 K45 K46 K47 a full inbox stops the transport, and it goes on when it was read", async () => {
+  it("K44 K45 K46 K47 a full inbox pauses the transport until it has been read", async () => {
     await inBothRoles(async (ws, peer) => {
       for (let i = 0; i < 400; i++) peer.send(binaryFrame(new Uint8Array(1000)));
       const queued = await still(() => ws.stats.queued);
@@ -160,7 +160,7 @@ describe("Parity of the connection", () => {
     });
   });
 
-  it("K49 nobody can change the headers of either side, of a refusal neither", async () => {
+  it("K49 the headers of requests, responses and refusals cannot be changed", async () => {
     const changes: ((headers: Headers) => void)[] = [
       (headers) => headers.set("x-a", "2"),
       (headers) => headers.append("x-a", "2"),
@@ -297,7 +297,7 @@ describe("Parity of the connection", () => {
     });
   });
 
-  it("K61 K62 sends pongs that nobody asked for, and answers pings and Close by itself", async () => {
+  it("K61 K62 sends unsolicited pongs, and answers pings and Close frames", async () => {
     await inBothRoles(async (ws, peer) => {
       await ws.pong("a");
       const { opcode, payload } = await peer.next();

@@ -116,7 +116,7 @@ describe("websockets: compression", () => {
     });
   }
 
-  it("K16 a client offers it by itself, and a server accepts it when told to", async () => {
+  it("K16 a client offers compression by default, a server accepts it with the option", async () => {
     await withServer({}, async (server) => {
       const ws = await connect(urlOf(server));
       assert.match(ws.request.headers.get("sec-websocket-extensions")!, /^permessage-deflate/);

@@ -122,7 +122,7 @@ describe("Parity of the errors", () => {
     });
   }
 
-  it("K79 what comes at the wrong moment is an InvalidStateError, in the core its own error", async () => {
+  it("K79 a call in the wrong state is an InvalidStateError, in the core a LocalProtocolError", async () => {
     await inBothRoles(async (ws, peer) => {
       ws.close();
       assert.equal((await rejection(ws.send("a"))).name, "InvalidStateError");

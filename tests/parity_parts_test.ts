@@ -85,7 +85,7 @@ describe("Parity of the frames", () => {
     assert.equal(typeof ExtensionReader, "function");
   });
 
-  it("K95 turns what is sent into text or bytes", () => {
+  it("K95 converts messages to text or bytes", () => {
     assert.equal(toMessage("a"), "a");
     assert.deepEqual(toMessage(new Uint16Array([1])), Uint8Array.of(1, 0));
     assert.deepEqual(toMessage(Uint8Array.of(1).buffer), Uint8Array.of(1));
@@ -101,7 +101,7 @@ describe("Parity of the frames", () => {
 });
 
 describe("Parity of the URL and the header fields", () => {
-  it("K98 K112 reads a URL: the host in lower case, always a port, the user", () => {
+  it("K98 K112 parses a URL: the host in lower case, a port, the user", () => {
     const { secure, hostname, port, resourceName, username, password } = parseWebSocketUrl(
       "wss://a%40:b%3A@EXAMPLE.com/c?d",
     );
@@ -137,7 +137,7 @@ describe("Parity of the URL and the header fields", () => {
     assert.throws(() => serializeProtocols(["a b"]), TypeError);
   });
 
-  it("K105 K106 has the fields in order, whatever their case, and no one value of several", () => {
+  it("K105 K106 finds header fields in order and in any case, and refuses one value of several", () => {
     const headers = [["A", "1"], ["b", "2"], ["a", "3"]] as const;
     assert.deepEqual(headerValues(headers, "a"), ["1", "3"]);
     assert.equal(headerValue(headers, "B"), "2");

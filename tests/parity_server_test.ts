@@ -59,7 +59,7 @@ describe("Parity of the server", () => {
     assert.deepEqual(seen, ["/room"]);
   });
 
-  it("K02 K28 closes at the end of its scope, and waits until all is gone", async () => {
+  it("K02 K28 closes at the end of its scope, and waits for the end", async () => {
     const server = await serve({}, echo);
     const ws = await connect(urlOf(server));
     await server[Symbol.asyncDispose]();
@@ -124,7 +124,7 @@ describe("Parity of the server", () => {
     assert.equal(peer.frames[0].opcode, 9);
   });
 
-  it("K11 takes messages of 1 MiB unless it is told otherwise", async () => {
+  it("K11 accepts messages of 1 MiB by default", async () => {
     await withServer({}, async (server) => {
       const ws = await connect(urlOf(server));
       await ws.send(new Uint8Array(1048576));
@@ -134,7 +134,7 @@ describe("Parity of the server", () => {
     });
   });
 
-  it("K12 K13 K14 holds 64 KiB of what is not read, and of what does not leave", async () => {
+  it("K12 K13 K14 holds 64 KiB of unread messages and 64 KiB of unsent ones", async () => {
     const [ws, peer] = await withPeer("server");
     for (let i = 0; i < 300; i++) peer.send(binaryFrame(new Uint8Array(1000)));
     const held = await still(() => ws.stats.queued);
@@ -208,7 +208,7 @@ describe("Parity of the server", () => {
     });
   }
 
-  it("K21 K22 K68 onRequest goes on with nothing, and answers with a response", async () => {
+  it("K21 K22 K68 onRequest continues if it returns nothing, and answers with a Response", async () => {
     const onRequest = async ({ url }: Request) => {
       await Promise.resolve();
       if (!url.endsWith("/health")) return;

@@ -96,13 +96,13 @@ describe("wsproto: connections", () => {
     assert.equal(failureOf(early).closeCode, 1006);
   });
 
-  it("W03 input behind the end is a local error", () => {
+  it("W03 input after the end is a local error", () => {
     for (const end of STATES.closed()) {
       assert.throws(() => end.receive(hex("81 00")), LocalProtocolError);
     }
   });
 
-  it("W04 events() drains what there is, ends, and goes on with the next input", () => {
+  it("W04 events() gives the available events, and continues with the next input", () => {
     const { client, server } = open();
     const bytes = concat([server.send(PING), server.send(TEXT), server.send(TEXT)]);
     const [first, second] = cut(bytes, bytes.length - 3);
@@ -133,13 +133,13 @@ describe("wsproto: connections", () => {
     }
   });
 
-  it("W06 W08 the states, and no others, each by what leads there", () => {
+  it("W06 W08 each state and the events that lead to it", () => {
     for (const [state, make] of Object.entries(STATES)) {
       for (const end of make()) assert.equal(end.state, state);
     }
   });
 
-  it("W09 a connection behind a handshake that was done elsewhere: extensions and trailing bytes", () => {
+  it("W09 a connection after a handshake of another library: extensions and trailing bytes", () => {
     const toy = () => new Toy("toy", 3);
     const [client, server] = ROLES.map((role) =>
       new Protocol(role, { extensions: [toy().finalize()] })
@@ -236,7 +236,7 @@ describe("wsproto: semantics", () => {
     });
   });
 
-  it("W44 backpressure: a sender waits for the reader, and what is held is bounded", async () => {
+  it("W44 backpressure: a sender waits for the reader, and memory is bounded", async () => {
     const [near, far] = await pair(
       { client: { pingInterval: 0 }, server: { pingInterval: 0 } },
     );

@@ -381,7 +381,7 @@ const RECEIVED: readonly [title: string, frames: Frame[], texts: string[], code?
   ["a reference beyond what came", [first(hex("f2 00 11 00 00"))], [], 1007],
 ];
 
-describe("permessage-deflate: what is received", () => {
+describe("permessage-deflate: received messages", () => {
   for (const [title, frames, texts, code] of RECEIVED) {
     it(title, () => {
       const received = receive(frames);
@@ -406,7 +406,7 @@ describe("permessage-deflate: what is received", () => {
     assert.deepEqual([events.length, code], [1, 1007]);
   });
 
-  it("the length of a message is that of what comes out", () => {
+  it("maxMessageSize counts the bytes after decompression", () => {
     const { client } = agree();
     const frame = client.encode({
       opcode: Opcode.Binary,
@@ -420,7 +420,7 @@ describe("permessage-deflate: what is received", () => {
   });
 });
 
-describe("permessage-deflate: what is sent", () => {
+describe("permessage-deflate: sent messages", () => {
   const LONG = "to be or not to be; ".repeat(100);
 
   /** The frames that a role sends of the events, and what the peer makes of them. */
@@ -482,7 +482,7 @@ describe("permessage-deflate: what is sent", () => {
     assert.deepEqual(received, events);
   });
 
-  it("a threshold leaves what is shorter as it is, and fragments are compressed", () => {
+  it("a threshold leaves shorter messages uncompressed, except fragments", () => {
     const part = { messageFinished: false };
     const events = [
       text("x".repeat(9)),
@@ -657,7 +657,7 @@ describe("permessage-deflate: on a connection", () => {
     }
   });
 
-  it("a message that cannot be inflated fails its connection with 1007, and no other", async () => {
+  it("a message that cannot be inflated fails only its own connection, with 1007", async () => {
     const errors: unknown[] = [];
     const options = { compression: true, onError: (error: unknown) => errors.push(error) };
     await withServer(options, async (listening) => {

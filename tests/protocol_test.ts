@@ -152,7 +152,7 @@ for (const role of ROLES) {
       assert.equal(protocol.state, "closed");
     });
 
-    it("Protocol reads nothing behind a Close frame, be it in the same chunk or later", () => {
+    it("Protocol reads nothing after a Close frame, in the same chunk or later", () => {
       const protocol = new Protocol(role);
       const more = incoming(role, textFrame("more"));
       protocol.receive(concat([incoming(role, closeFrame("03 e8")), more, hex("ff")]));
@@ -263,7 +263,7 @@ for (const role of ROLES) {
       assert.equal(protocol.state, "closed");
     });
 
-    it("Protocol has no answer to an error behind its own Close", () => {
+    it("Protocol has no answer to an error after its own Close frame", () => {
       const protocol = new Protocol(role);
       protocol.send(closeEvent(1000));
       protocol.receive(hex("83 80"));
@@ -307,7 +307,7 @@ for (const role of ROLES) {
 }
 
 describe("Protocol.send", () => {
-  it("Protocol.send makes continuations of the pieces behind the first", () => {
+  it("Protocol.send sends the pieces after the first as continuations", () => {
     const protocol = new Protocol("server");
     const sent = [textEvent("a", false), PING, textEvent("b", false), textEvent("c"), TEXT];
     const bytes = sent.map((event) => protocol.send(event));

@@ -100,7 +100,7 @@ describe("Proxies", () => {
     });
   }
 
-  it("connect() refuses TLS inside of TLS where there is none", {
+  it("connect() refuses TLS inside TLS on platforms without it", {
     skip: !onDeno && notApplicable("there is TLS inside of TLS here"),
   }, async () => {
     const options = { proxy: "https://127.0.0.1:1" };
@@ -255,7 +255,7 @@ describe("Proxies", () => {
     });
   }
 
-  it("connect() names the proxy that nobody answers at", async () => {
+  it("connect() names the proxy that cannot be reached", async () => {
     let port = 0;
     await withProxy("http", (proxy) => Promise.resolve(port = proxy.port));
     const error = await failureOf("ws://server.test/", { proxy: `http://localhost:${port}` });
@@ -283,7 +283,7 @@ describe("Proxies", () => {
     });
   });
 
-  it("connect() says what is behind the proxy when it is no TLS", async () => {
+  it("connect() names the server beyond the proxy that does not speak TLS", async () => {
     await withServer({}, async (server) => {
       await withProxy("http", async ({ port, asked }) => {
         const url = urlOf(server).replace("ws:", "wss:");
@@ -295,7 +295,7 @@ describe("Proxies", () => {
     });
   });
 
-  it("connect() gives up at each stage, and leaves nothing behind", async () => {
+  it("connect() can be aborted at each stage, and leaves nothing open", async () => {
     const stages: [scheme: string, onSocket: (raw: RawSocket) => unknown][] = [
       ["http", () => {}],
       ["http", (raw) => raw.write("HTTP/1.1 200")],
@@ -328,7 +328,7 @@ describe("Proxies", () => {
     });
   });
 
-  it("connect() goes through the proxy of the environment, when it is told to", async () => {
+  it("connect() uses the proxy of the environment with the option", async () => {
     await withServer({}, async (server) => {
       await withProxy("http", async ({ port, asked }) => {
         const url = urlOf(server);
@@ -437,7 +437,7 @@ describe("Proxies", () => {
     });
   }
 
-  it("connect() refuses a proxy beside unix or transport, and asks none for them", async () => {
+  it("connect() refuses proxy together with unix or transport, and uses none for them", async () => {
     const proxy = "http://127.0.0.1:1";
     const [near] = transportPair();
     for (const place of [{ unix: "/tmp/none" }, { transport: near }]) {

@@ -181,7 +181,7 @@ describe("Iteration of WebSocketConnection", () => {
     });
   });
 
-  it("Iteration that is left leaves the connection open, and may go on", async () => {
+  it("Leaving a loop leaves the connection open, and another loop can continue", async () => {
     await inBothRoles(async (ws, peer) => {
       peer.send(textFrame("a"), textFrame("b"), textFrame("c"));
       for await (const message of ws) {
@@ -208,7 +208,7 @@ describe("Iteration of WebSocketConnection", () => {
 });
 
 describe("WebSocketConnection.readable", () => {
-  it("readable gives what came before it was asked for, and what comes then", async () => {
+  it("readable gives messages that arrived before and after the stream was taken", async () => {
     await inBothRoles(async (ws, peer) => {
       peer.send(textFrame("a"), binaryFrame(pattern(2)));
       await until(() => ws.stats.messagesReceived === 2);
@@ -229,7 +229,7 @@ describe("WebSocketConnection.readable", () => {
     });
   });
 
-  it("readable made after the end gives what waits, then closes or errors", async () => {
+  it("readable after the end gives the waiting messages, then closes or errors", async () => {
     await inBothRoles(async (ws, peer) => {
       peer.send(textFrame("a"), closeFrame(1000));
       await ws.closed;
@@ -245,7 +245,7 @@ describe("WebSocketConnection.readable", () => {
     });
   });
 
-  it("readable gives what came before an error, then the error of `closed`", async () => {
+  it("readable gives the messages before an error, then the error of `closed`", async () => {
     await inBothRoles(async (ws, peer) => {
       const reader = ws.readable.getReader();
       peer.write(peer.encode(textFrame("a")), peer.encode(textFrame("b")), peer.badFrame);
@@ -273,7 +273,7 @@ describe("WebSocketConnection.readable", () => {
 });
 
 describe("WebSocketConnection.discard", () => {
-  it("discard() drops what came and comes, answers pings, and never pauses", async () => {
+  it("discard() drops all messages, answers pings, and never pauses", async () => {
     await inBothRoles(async (ws, peer) => {
       peer.send(textFrame("before"), textFrame("part", false));
       await until(() => ws.stats.messagesReceived === 1);
@@ -294,7 +294,7 @@ describe("WebSocketConnection.discard", () => {
     });
   });
 
-  it("discard() lets a full connection go on", async () => {
+  it("discard() resumes a paused connection", async () => {
     await inBothRoles(async (ws, peer) => {
       for (let i = 0; i < 4; i++) peer.send(binaryFrame(pattern(40_000)));
       await until(() => ws.stats.paused);
@@ -305,7 +305,7 @@ describe("WebSocketConnection.discard", () => {
     });
   });
 
-  it("discard() still checks what comes", async () => {
+  it("discard() still checks the messages", async () => {
     await inBothRoles(async (ws, peer) => {
       ws.discard();
       peer.send({ opcode: 1, payload: Uint8Array.of(0xff) });
@@ -326,7 +326,7 @@ describe("WebSocketConnection.discard", () => {
     });
   });
 
-  it("messages() leaves out what comes behind our Close while there is no room for it", async () => {
+  it("messages() drops messages after our Close frame if there is no room", async () => {
     await inBothRoles(async (ws, peer) => {
       const streams = ws.messages().getReader();
       peer.send(binaryFrame(pattern(70_000)));

@@ -30,7 +30,7 @@ describe("reconnect", () => {
     });
   });
 
-  it("goes on when the server comes back", async () => {
+  it("reconnects when the server is back", async () => {
     const port = await freePort();
     const first = await serve({ port }, () => new Promise(() => {}));
     const retries: RetryInfo[] = [];
@@ -68,7 +68,7 @@ describe("reconnect", () => {
     });
   });
 
-  it("the delays stay below a limit that grows, and a long uptime begins anew", async () => {
+  it("the delays stay below a growing limit, and a long uptime resets it", async () => {
     await withServer({}, async (server) => {
       const delays: number[] = [];
       const options: ReconnectOptions = {
@@ -105,7 +105,7 @@ describe("reconnect", () => {
     });
   });
 
-  it("throws what is final, and what retry takes for it", async () => {
+  it("throws an error that is final, or that retry rejects", async () => {
     const onRequest = () => new Response("no", { status: 403 });
     await withServer({ onRequest }, async (server) => {
       const error = await rejection<HandshakeError>(
@@ -122,7 +122,7 @@ describe("reconnect", () => {
     });
   });
 
-  it("gives up after maxAttempts behind a connection too", async () => {
+  it("gives up after maxAttempts, also after a connection", async () => {
     const asked: number[] = [];
     const retry = (_: unknown, attempt: number) => {
       asked.push(attempt);
@@ -176,7 +176,7 @@ describe("reconnect", () => {
     });
   }
 
-  it("the signal ends waiting, connecting and the iteration, not the connection at hand", async () => {
+  it("the signal ends waiting, connecting and the iteration, but not the open connection", async () => {
     await withServer({}, async (server) => {
       const aborter = new AbortController();
       const connections = reconnect(urlOf(server), { ...FAST, signal: aborter.signal });

@@ -48,7 +48,7 @@ async function failureOf(url: string, options: ConnectOptions): Promise<Handshak
 
 describe("Redirects", () => {
   for (const status of [301, 302, 303, 307, 308]) {
-    it(`connect() follows a ${status} when it is told to`, async () => {
+    it(`connect() follows a ${status} with maxRedirects`, async () => {
       await withRawServer(redirecting({ "/": "/b" }, [], status), async (url) => {
         assert.match(await arrival(url, { maxRedirects: 1 }), /\/b$/);
         const error = await failureOf(url, {});
@@ -93,7 +93,7 @@ describe("Redirects", () => {
       ["to two places", { "/": ["/a", "/b"] }, /several/],
     ];
   for (const [name, locations, expected] of refused) {
-    it(`connect() says "redirect" of a server that redirects ${name}`, async () => {
+    it(`connect() rejects with "redirect" if the server redirects ${name}`, async () => {
       await withRawServer(redirecting(locations), async (url) => {
         const error = await failureOf(url, { maxRedirects: 3 });
         assert.equal(error.code, "redirect");
@@ -155,7 +155,7 @@ describe("Redirects", () => {
     assert.equal(field(heads[1], "Origin"), undefined);
   });
 
-  it("connect() goes from ws to wss, and not back", async () => {
+  it("connect() follows a redirect from ws to wss, but not from wss to ws", async () => {
     const { ca, leaf } = await certificates();
     const locations: Record<string, string> = {};
     const onRequest = (request: Request) => {
@@ -195,7 +195,7 @@ describe("Redirects", () => {
     assert.equal(error.code, "status");
   });
 
-  it("connect() gives up between redirects, when it is told to", async () => {
+  it("connect() can be aborted between redirects", async () => {
     const controller = new AbortController();
     const onSocket = async (raw: RawSocket) => {
       const head = await requestOf(raw);
@@ -209,7 +209,7 @@ describe("Redirects", () => {
     });
   });
 
-  it("connect() leaves nothing behind where it was redirected from", async () => {
+  it("connect() closes the connection that redirected it", async () => {
     const first: RawSocket[] = [];
     const locations: Record<string, string> = {};
     await withServer({}, async (server) => {

@@ -97,7 +97,7 @@ describe("relay", () => {
     await relayed;
   });
 
-  it("relay() refuses one connection twice, and those that are in use", async () => {
+  it("relay() refuses the same connection twice, and locked connections", async () => {
     const [client, server] = await pair();
     const [other] = await pair();
     await assert.rejects(relay(client, client), TypeError);

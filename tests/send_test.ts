@@ -64,7 +64,7 @@ describe("WebSocketConnection.send", () => {
     });
   }
 
-  it("send() refuses bytes that are to be text and are not UTF-8", async () => {
+  it("send() with text: true refuses bytes that are not UTF-8", async () => {
     await inBothRoles(async (ws, peer) => {
       await assert.rejects(ws.send(Uint8Array.of(0xff), { text: true }), RangeError);
       await assert.rejects(ws.send([Uint8Array.of(0xff)], { text: true }), RangeError);
@@ -84,7 +84,7 @@ describe("WebSocketConnection.send", () => {
     });
   });
 
-  it("send() copies what is shared or can be resized, however long it is", async () => {
+  it("send() copies shared and resizable buffers of any length", async () => {
     await inBothRoles(async (ws, peer) => {
       for (const length of [4, 10_000]) {
         const shared = new Uint8Array(new SharedArrayBuffer(length)).fill(1);
@@ -202,7 +202,7 @@ describe("When WebSocketConnection.send settles", () => {
     );
   });
 
-  it("send() copies what is short, so that it may be changed at once", async () => {
+  it("send() copies short messages, so that they may be changed at once", async () => {
     await inBothRoles(async (ws, peer) => {
       const bytes = utf8("abc");
       const sent = ws.send(bytes);
@@ -212,7 +212,7 @@ describe("When WebSocketConnection.send settles", () => {
     });
   });
 
-  it("send() leaves what it borrows as it is", async () => {
+  it("send() does not change borrowed bytes", async () => {
     await inBothRoles(async (ws) => {
       const bytes = pattern(100 * KIB);
       await ws.send(bytes);
@@ -270,7 +270,7 @@ describe("WebSocketConnection.writable", () => {
     });
   }
 
-  it("writable converts other chunks to strings, and refuses what has none", async () => {
+  it("writable converts other chunks to strings, and refuses those that have none", async () => {
     const chunks: [chunk: unknown, text: string][] = [
       [1, "1"],
       [null, "null"],

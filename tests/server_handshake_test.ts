@@ -176,14 +176,14 @@ describe("What serve takes", () => {
     return received.slice(text.indexOf("\r\n\r\n") + 4);
   }
 
-  it("serve() takes messages right behind the request", async () => {
+  it("serve() keeps messages that arrive together with the request", async () => {
     await withEcho({}, async (server) => {
       const request = concat([latin1(upgradeRequest()), message, close]);
       assert.deepEqual(afterHead(await answerTo(server, request)), answer);
     });
   });
 
-  it("serve() takes messages behind a request whose hook takes its time", async () => {
+  it("serve() keeps messages that arrive while a hook runs", async () => {
     const onRequest = async () => {
       for (let i = 0; i < 10; i++) await turn();
     };

@@ -49,7 +49,7 @@ describe("The subprotocol of serve", () => {
     });
   }
 
-  it("selectProtocol chooses in place of it", async () => {
+  it("selectProtocol chooses instead of the server's order", async () => {
     let seen: unknown;
     const selectProtocol: ServeOptions["selectProtocol"] = (offered, request) => {
       seen = [offered, new URL(request.url).pathname];
@@ -156,7 +156,7 @@ describe("The hooks of serve", () => {
     }
   });
 
-  it("onRequest that gives a Response refuses with it", async () => {
+  it("onRequest that returns a Response refuses with it", async () => {
     const body = () =>
       new ReadableStream<Uint8Array>({
         async pull(controller) {

@@ -91,7 +91,7 @@ describe("Limits of a server", () => {
     });
   }
 
-  it("serve() counts those whose handshake is under way, and who failed no more", async () => {
+  it("serve() counts handshakes in progress, and no longer those that failed", async () => {
     await withServer({ maxConnections: 1 }, async (server) => {
       const first = await RawSocket.connect(portOf(server));
       first.write("GET / HTTP/1.1\r\n");
@@ -170,7 +170,7 @@ describe("Limits of a server", () => {
     });
   }
 
-  it("A transport of somebody's own that throws at once is reported, and takes no place", async () => {
+  it("A transport of a given provider that throws at once is reported, and takes no place", async () => {
     let take: ((transport: Transport) => void) | undefined;
     const errors: Error[] = [];
     const server = await serve({

@@ -85,7 +85,7 @@ describe("The handler of serve", () => {
     }
   });
 
-  it("A handler that rejects with undefined is reported as well", async () => {
+  it("A handler that rejects with undefined is reported too", async () => {
     const errors: unknown[] = [];
     await withServer({ onError: (error) => errors.push(error) }, async (server) => {
       const ws = await connect(urlOf(server));
@@ -164,7 +164,7 @@ describe("The handler of serve", () => {
 });
 
 describe("Server", () => {
-  it("connections holds those that are open or closing", async () => {
+  it("connections has the connections that are open or closing", async () => {
     await withServer({}, async (server) => {
       assert.equal(server.connections.size, 0);
       const clients = await Promise.all([1, 2, 3].map(() => connect(urlOf(server))));
@@ -178,7 +178,7 @@ describe("Server", () => {
     });
   });
 
-  it("connections lets go of one that has ended while its handler goes on", async () => {
+  it("connections no longer has an ended connection whose handler still runs", async () => {
     let leave!: () => void;
     const left = new Promise<void>((resolve) => leave = resolve);
     await withServer({}, async (server) => {
@@ -216,7 +216,7 @@ describe("Server", () => {
     assert.deepEqual(await ws.closed, { closeCode: 1012, reason: "update" });
   });
 
-  it("shutdown() refuses a code that cannot be sent, and the server goes on", async () => {
+  it("shutdown() refuses a code that cannot be sent, and the server continues", async () => {
     await withServer({}, async (server) => {
       const ws = await connect(urlOf(server));
       await assert.rejects(server.shutdown({ closeCode: 1006 }), RangeError);
@@ -288,7 +288,7 @@ describe("Server", () => {
     raw.socket.destroy();
   });
 
-  it("shutdown() cuts what is left after its timeout, and finished resolves", async () => {
+  it("shutdown() cuts the remaining connections after its timeout, and finished resolves", async () => {
     const errors: unknown[] = [];
     let handled = 0;
     const options: ServeOptions = { closeTimeout: 0, onError: (error) => errors.push(error) };
@@ -358,7 +358,7 @@ describe("Server", () => {
     }
   });
 
-  it("shutdown() refuses a timeout that is none", async () => {
+  it("shutdown() refuses a wrong timeout", async () => {
     await withServer({}, async (server) => {
       await assert.rejects(server.shutdown({ timeout: "1" as never }), TypeError);
       await assert.rejects(server.shutdown({ timeout: -1 }), RangeError);

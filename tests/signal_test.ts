@@ -27,7 +27,7 @@ describe("WebSocketConnection.signal", () => {
     }
   });
 
-  it("signal is aborted already when it is asked for after the end", async () => {
+  it("signal is already aborted if it is first read after the end", async () => {
     const [client, server] = await pair();
     await client.close();
     await server.closed;
@@ -35,7 +35,7 @@ describe("WebSocketConnection.signal", () => {
     assert.equal(server.signal.aborted, true);
   });
 
-  it("A handler that stops by signal is no error", async () => {
+  it("A handler that stops because of ws.signal is not an error", async () => {
     const errors: unknown[] = [];
     let done = false;
     await withServer({ onError: (error) => errors.push(error) }, async (server) => {

@@ -28,7 +28,7 @@ async function sendTooMuch(ws: WebSocketConnection, peer: RawPeer): Promise<void
 }
 
 describe("A peer that is too slow", () => {
-  it("slow: close lets it have what was accepted, then 1008", async () => {
+  it("slow: close delivers the accepted messages, then closes with 1008", async () => {
     await inBothRoles(
       async (ws, peer) => {
         await sendTooMuch(ws, peer);
@@ -48,7 +48,7 @@ describe("A peer that is too slow", () => {
     );
   });
 
-  it("slow: close cuts it at closeTimeout where it goes on not to read", async () => {
+  it("slow: close cuts a client that still does not read after closeTimeout", async () => {
     await inBothRoles(
       async (ws, peer) => {
         await sendTooMuch(ws, peer);
@@ -79,7 +79,7 @@ describe("A peer that is too slow", () => {
     );
   });
 
-  it("slow: wait, the default, lets any amount wait, and all of it arrives", async () => {
+  it("slow: wait, the default, lets any amount wait, and all messages arrive", async () => {
     for (const options of [LIMIT, { ...LIMIT, slow: "wait" as const }]) {
       await inBothRoles(
         async (ws, peer) => {
@@ -113,7 +113,7 @@ describe("A peer that is too slow", () => {
     }
   });
 
-  it("slow: what waits behind a message of several frames counts", async () => {
+  it("slow: messages that wait for a message of several frames are counted", async () => {
     await inBothRoles(async (ws) => {
       const forever = ws.send((async function* () {
         yield "a";

@@ -53,7 +53,7 @@ describe("stats", () => {
     await client.close();
   });
 
-  it("A server sums the counts of all connections, also of those that have ended", async () => {
+  it("A server adds up the counts of all connections, including ended ones", async () => {
     const options = { port: 0, pingInterval: 0, compression: true };
     const server = await serve(options, async (ws) => {
       for await (const message of ws) await ws.send(message);

@@ -53,7 +53,7 @@ describe("pair", () => {
 });
 
 describe("transportPair", () => {
-  it("transportPair() cuts what is written to chunkSize", async () => {
+  it("transportPair() splits written bytes into chunks of chunkSize", async () => {
     const [near, far] = transportPair({ chunkSize: 4 });
     const sizes: number[] = [];
     far.handle({
@@ -117,7 +117,7 @@ describe("transportPair", () => {
     ["silence", [], ["abc"]],
   ];
   for (const [how, atClient, atServer] of faults) {
-    it(`transportPair() with the fault "${how}" breaks behind as many bytes as it says`, async () => {
+    it(`transportPair() with the fault "${how}" breaks after the given number of bytes`, async () => {
       const ends = transportPair({ fault: { from: "client", after: 3, how } });
       const seen: string[][] = [[], []];
       for (const [i, end] of ends.entries()) {

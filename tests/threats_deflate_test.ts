@@ -18,7 +18,7 @@ import {
 } from "./support.ts";
 
 describe("Threats: compression", () => {
-  it("a decompression bomb stops at maxMessageSize, and the server goes on", async () => {
+  it("a decompression bomb stops at maxMessageSize, and the server continues", async () => {
     const failures: number[] = [];
     await withServer({ compression: true, maxMessageSize: 65536 }, async (server) => {
       for (let i = 0; i < 3; i++) {
@@ -132,7 +132,7 @@ describe("Threats: compression", () => {
 
   const skip = deflateEngines().length === 1 &&
     notApplicable("there are no handles of zlib's here");
-  it("an engine that was given back compresses and decompresses no more", { skip }, () => {
+  it("a closed compressor or decompressor refuses further work", { skip }, () => {
     const [engine] = deflateEngines();
     const deflater = engine.deflater({ windowBits: 15, level: 6, memLevel: 8 });
     const inflater = engine.inflater({

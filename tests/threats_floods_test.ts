@@ -83,7 +83,7 @@ describe("floods", () => {
     });
   }
 
-  it("floods: pings of a peer that does not read take no more than 64 KiB of pongs", async () => {
+  it("floods: pings of a peer that does not read take at most 64 KiB of pongs", async () => {
     await inBothRoles(
       async (ws, peer) => {
         peer.transport.pause();
@@ -110,7 +110,7 @@ describe("floods", () => {
   const FEW = { maxControlFramesPerSecond: 1000 };
   const controls: Record<string, Frame> = { pings: pingFrame("a"), pongs: pongFrame(utf8("a")) };
   for (const [name, frame] of Object.entries(controls)) {
-    it(`floods: ${name} without end are 1008, and what came before is read`, async () => {
+    it(`floods: endless ${name} are 1008, and the messages before are read`, async () => {
       await inBothRoles(async (ws, peer) => {
         peer.send(textFrame("before"));
         while (ws.state === "open" && ws.stats.bytesReceived < 32 * MIB) {
@@ -140,7 +140,7 @@ describe("floods", () => {
     });
   }
 
-  it("floods: control frames beside messages, at once and in answer to ours are none", async () => {
+  it("floods: control frames between messages, in a burst and in answer to ours are allowed", async () => {
     const quiet = { maxControlFramesPerSecond: 10 };
     await inBothRoles(async (ws, peer) => {
       peer.send(...Array(10).fill(pingFrame("at once")));
@@ -171,13 +171,13 @@ describe("floods", () => {
     }, { maxControlFramesPerSecond: Infinity });
   });
 
-  it("floods: 10,000 at once are none where nothing else is said, and one more is", () => {
+  it("floods: by default 10,000 control frames at once are allowed, and one more is not", () => {
     const rate = new ControlRate(undefined, () => 0);
     for (let i = 0; i < 10_000; i++) rate.count(0);
     assert.throws(() => rate.count(0), { closeCode: 1008 });
   });
 
-  it("floods: what a second earns is no more than that of one", () => {
+  it("floods: one second allows only the control frames of one second", () => {
     let now = 0;
     const rate = new ControlRate(10, () => now);
     const most = (messages: number) => {
@@ -200,7 +200,7 @@ describe("floods", () => {
     assert.equal(most(100_000), 10);
   });
 
-  it("floods: a peer that never reads holds what waits for it, and no more", async () => {
+  it("floods: a peer that never reads takes only the memory of its waiting messages", async () => {
     await inBothRoles(
       async (ws, peer) => {
         peer.transport.pause();

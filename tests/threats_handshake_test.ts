@@ -252,7 +252,7 @@ describe("CRLF injection", () => {
     }
   });
 
-  it("CRLF injection: a server answers 500 to a hook's, and sends none of it", async () => {
+  it("CRLF injection: a server answers 500 if a hook returns it, and sends none of it", async () => {
     const hooks: [title: string, options: ServeOptions][] = [
       ["onResponse", { onResponse: (headers) => headers.append("a", EVIL) }],
       ["selectProtocol", { selectProtocol: () => EVIL }],
@@ -345,7 +345,7 @@ describe("request smuggling", () => {
     ["two versions", withField("Sec-WebSocket-Version: 8"), "400"],
     ["two keys", withField("Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="), "400"],
   ];
-  it("request smuggling: the request is refused, and nothing behind it is read as one", async () => {
+  it("request smuggling: the request is refused, and nothing after it is read as a request", async () => {
     const asked: string[] = [];
     const onRequest = ({ url }: Request) => void asked.push(new URL(url).pathname);
     await withSteadyServer({ onRequest }, async (server) => {
@@ -367,7 +367,7 @@ describe("request smuggling", () => {
     });
   });
 
-  it("request smuggling: a client takes no response that is ambiguous", async () => {
+  it("request smuggling: a client refuses an ambiguous response", async () => {
     const responses: [title: string, change: (response: string) => string, code: string][] = [
       ["two accepts", (it) => it.replace(/(Sec-.*\r\n)/, "$1$1"), "malformed-header"],
       ["LF alone", (it) => it.replaceAll("\r\n", "\n"), "malformed-head"],
@@ -445,7 +445,7 @@ describe("slow handshake", () => {
     });
   });
 
-  it("slow handshake: a hundred clients that send nothing hold back nobody", async () => {
+  it("slow handshake: a hundred silent clients do not delay others", async () => {
     await withSteadyServer({ openTimeout: 1000, closeTimeout: 300 }, async (server) => {
       const port = portOf(server);
       const silent = await Promise.all(Array.from({ length: 100 }, () => RawSocket.connect(port)));

@@ -54,7 +54,7 @@ function growth(run: () => unknown): number {
 describe("memory disclosure", () => {
   const SIZES = [0, 1, 125, 126, 127, 8191, 8192, 8193, 65535, 65536, 65537];
 
-  it("memory disclosure: what leaves is what was sent, in buffers used for the second time", async () => {
+  it("memory disclosure: reused buffers send only the new message", async () => {
     await inBothRoles(async (ws, peer) => {
       for (let round = 0; round < 3; round++) {
         for (const size of SIZES) {
@@ -90,7 +90,7 @@ describe("memory disclosure", () => {
     });
   });
 
-  it("memory disclosure: a view is sent, and not the buffer that it lies in", async () => {
+  it("memory disclosure: a view is sent without the rest of its buffer", async () => {
     const buffer = utf8("secret".repeat(5000)).buffer as ArrayBuffer;
     const views = [
       new Uint8Array(buffer, 7, 5),
@@ -285,7 +285,7 @@ describe("64-bit length overflow", () => {
     }
   });
 
-  it("64-bit length overflow: no memory is taken for what has only been announced", () => {
+  it("64-bit length overflow: an announced length takes no memory", () => {
     const protocol = new Protocol("client");
     const assembler = new MessageAssembler();
     const grown = growth(() => {

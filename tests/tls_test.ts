@@ -211,16 +211,20 @@ describe("A certificate that is not valid", () => {
 });
 
 describe("Certificates of clients", () => {
-  it("A server with ca lets in who has one of it", { skip: NOT_ON_DENO }, async () => {
-    const { ca, leaf } = await certificates();
-    await withServer(async (server) => {
-      await check(wssOf(server), { tls: { ca, ...leaf } });
-      const error = await rejection<HandshakeError>(connect(wssOf(server), { tls: { ca } }));
-      assert.ok(error instanceof HandshakeError);
-      assert.ok(["connect-failed", "connection-lost"].includes(error.code), error.code);
-      await check(wssOf(server), { tls: { ca, ...leaf } });
-    }, { tls: { ...leaf, ca } });
-  });
+  it(
+    "A server with ca accepts clients with a certificate of that authority",
+    { skip: NOT_ON_DENO },
+    async () => {
+      const { ca, leaf } = await certificates();
+      await withServer(async (server) => {
+        await check(wssOf(server), { tls: { ca, ...leaf } });
+        const error = await rejection<HandshakeError>(connect(wssOf(server), { tls: { ca } }));
+        assert.ok(error instanceof HandshakeError);
+        assert.ok(["connect-failed", "connection-lost"].includes(error.code), error.code);
+        await check(wssOf(server), { tls: { ca, ...leaf } });
+      }, { tls: { ...leaf, ca } });
+    },
+  );
 
   it("A server says where it cannot ask for them", {
     skip: !onDeno && notApplicable("it can"),
@@ -229,7 +233,7 @@ describe("Certificates of clients", () => {
     await assert.rejects(serve({ tls: { ...leaf, ca } }, () => {}), { code: "unsupported" });
   });
 
-  it("A client may show one that nobody asks for", async () => {
+  it("A client may have a certificate that the server does not ask for", async () => {
     const { ca, leaf } = await certificates();
     await withServer((server) => check(wssOf(server), { tls: { ca, ...leaf } }));
   });
@@ -273,7 +277,7 @@ describe("TLS over a Unix socket", () => {
 });
 
 describe("TLS that comes to nothing", () => {
-  it("connect() says where nobody listens", async () => {
+  it("connect() names the address at which nobody listens", async () => {
     const server = await serve({}, () => {});
     await server.shutdown();
     for (const host of ["localhost", "127.0.0.1"]) {
@@ -356,7 +360,7 @@ describe("TLS that comes to nothing", () => {
     }
   });
 
-  it("connect() leaves nothing open when a certificate to trust is none", async () => {
+  it("connect() leaves nothing open if tls.ca is not a certificate", async () => {
     const nothing = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     await withServer(async (server) => {
       await withoutLeak(async () => {
@@ -368,14 +372,14 @@ describe("TLS that comes to nothing", () => {
     });
   });
 
-  it("connect() says where nobody listens of a client with a certificate, too", async () => {
+  it("connect() names the address at which nobody listens, also with a client certificate", async () => {
     const { ca, leaf } = await certificates();
     const server = await serve({}, () => {});
     await server.shutdown();
     await failureOf(wssOf(server), "connect-failed", { tls: { ca, ...leaf } });
   });
 
-  it("Timeouts that no timer can count are none", async () => {
+  it("Timeouts too long for a timer never fire", async () => {
     const { ca } = await certificates();
     const limits = { openTimeout: Infinity, closeTimeout: 3e9, pingInterval: 2 ** 31 };
     await withServer(async (server) => {
@@ -383,7 +387,7 @@ describe("TLS that comes to nothing", () => {
     }, limits);
   });
 
-  it("serve() rejects where the certificate is none or not the key's", async () => {
+  it("serve() rejects if the certificate is invalid or has another key", async () => {
     const { leaf, elsewhere } = await certificates();
     for (const tls of [{ cert: "x", key: "y" }, { ...leaf, key: elsewhere.key }]) {
       await assert.rejects(serve({ tls }, () => {}), Error);

@@ -196,7 +196,7 @@ for (const [name, make] of Object.entries(PAIRS)) {
       });
     });
 
-    it(`Transport over ${name} leaves what was written as it is`, async () => {
+    it(`Transport over ${name} does not change written bytes`, async () => {
       await withPair(async (near, far) => {
         const parts = [pattern(10), pattern(20_000)];
         near.transport.write(parts);
@@ -248,7 +248,7 @@ for (const [name, make] of Object.entries(PAIRS)) {
       await until(() => log.has("close"));
     });
 
-    it(`Transport over ${name} tells whoever handles it last`, async () => {
+    it(`Transport over ${name} calls the handlers that were set last`, async () => {
       await withPair(async (near, far) => {
         near.transport.write([utf8("a")]);
         await until(() => far.size === 1);
@@ -277,7 +277,7 @@ for (const [name, make] of Object.entries(PAIRS)) {
       });
     });
 
-    it(`Transport over ${name} pauses in the middle of what comes`, async () => {
+    it(`Transport over ${name} can be paused while bytes arrive`, async () => {
       const [near, far] = await make();
       const log = new Log(near);
       let size = 0;
@@ -355,7 +355,7 @@ for (const [name, make] of Object.entries(PAIRS)) {
       await until(() => closed && log.has("close"));
     });
 
-    it(`Transport over ${name} counts what waits, and says when it has left`, async () => {
+    it(`Transport over ${name} counts waiting bytes, and reports when they have left`, async () => {
       await withPair(async (near, far) => {
         far.transport.pause();
         for (let i = 0; i < 300; i++) near.transport.write([LARGE]);
@@ -368,7 +368,7 @@ for (const [name, make] of Object.entries(PAIRS)) {
       });
     });
 
-    it(`Transport over ${name} ends one side, behind all that was written`, async () => {
+    it(`Transport over ${name} ends one side after all written bytes`, async () => {
       await withPair(async (near, far) => {
         near.transport.write([pattern(300_000)]);
         near.transport.end();
@@ -388,7 +388,7 @@ for (const [name, make] of Object.entries(PAIRS)) {
       });
     });
 
-    it(`Transport over ${name} ends one side only when what waits has left`, async () => {
+    it(`Transport over ${name} ends one side only after the waiting bytes have left`, async () => {
       await withPair(async (near, far) => {
         far.transport.pause();
         for (let i = 0; i < 300; i++) near.transport.write([LARGE]);
@@ -448,7 +448,7 @@ for (const [name, make] of Object.entries(PAIRS)) {
       });
     });
 
-    it(`Transport over ${name} writes much behind a few bytes that wait`, async () => {
+    it(`Transport over ${name} writes many bytes after a few that wait`, async () => {
       for (const few of [5, 32_767, 32_768, 65_536]) {
         await withPair(async (near, far) => {
           // The first is under way, the second waits.
@@ -475,7 +475,7 @@ for (const [name, make] of Object.entries(PAIRS)) {
       });
     });
 
-    it(`Transport over ${name} leaves alone what is kept until it is resumed`, async () => {
+    it(`Transport over ${name} keeps received bytes unchanged until it is resumed`, async () => {
       await withPair(async (near, far) => {
         const sent = pattern(3_000_000);
         let at = 0;
@@ -517,7 +517,7 @@ for (const [name, make] of Object.entries(PAIRS)) {
       });
     });
 
-    it(`Transport over ${name} counts what is written too late as waiting`, async () => {
+    it(`Transport over ${name} counts bytes that are written too late as waiting`, async () => {
       for (const end of ["end", "destroy"] as const) {
         await withPair(async (near) => {
           await until(() => near.transport.bufferedAmount === 0);
@@ -562,7 +562,7 @@ for (const [name, make] of Object.entries(PAIRS)) {
       });
     });
 
-    it(`Transport over ${name} tells of its end whoever handles it afterwards`, async () => {
+    it(`Transport over ${name} reports its end also to handlers that are set later`, async () => {
       const [near, far] = await make();
       const log = new Log(far);
       near.destroy();
@@ -651,7 +651,7 @@ for (const [name, provider] of Object.entries({ nodeProvider, platform })) {
       await listener.close();
     });
 
-    it(`${name} tells of a reset whoever writes, and has paused`, async () => {
+    it(`${name} reports a reset to a writer that has paused reading`, async () => {
       const { log, listener, raw } = await acceptedAfterByte(provider);
       log.transport.pause();
       raw.socket.resetAndDestroy();
@@ -688,7 +688,7 @@ for (const [name, make] of Object.entries(PAIRS)) {
   // In memory, what is written as one arrives as one.
   if (name.includes("memory")) continue;
   for (const [form, write] of Object.entries(WRITES)) {
-    it(`B9 what waits becomes less while ${form} leaves over ${name}`, async () => {
+    it(`B9 bufferedAmount shrinks while ${form} leaves over ${name}`, async () => {
       const [near, far] = await make();
       near.handle({ data() {}, drain() {}, end() {}, close() {} });
       let received = 0;
@@ -719,7 +719,7 @@ for (const [name, make] of Object.entries(PAIRS)) {
 }
 
 describe("The option transport", () => {
-  it("A provider of one's own carries client and server", async () => {
+  it("A given provider carries a client and a server", async () => {
     let accept!: (transport: Transport) => void;
     let closed!: () => void;
     const provider: TransportProvider = {

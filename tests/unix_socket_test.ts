@@ -103,7 +103,7 @@ describe("Unix sockets", () => {
     });
   });
 
-  it('connect() says "connect-failed" where there is no socket', async () => {
+  it('connect() rejects with "connect-failed" if there is no socket', async () => {
     await withPath(async (path) => {
       assert.equal(cause(await failureOf(path)), "ENOENT");
     });
@@ -126,7 +126,7 @@ describe("Unix sockets", () => {
     });
   });
 
-  it("A second server on a path is refused, and the first one goes on", async () => {
+  it("A second server on a path is refused, and the first one continues", async () => {
     await withPath(async (path) => {
       const server = await serve({ unix: path }, (ws) => ws.send("first"));
       const error = await rejection<NodeJS.ErrnoException>(serve({ unix: path }, () => {}));
@@ -152,7 +152,7 @@ describe("Unix sockets", () => {
     }
   });
 
-  it("A path is as long as an address can hold, and no byte longer", async () => {
+  it("A path may be exactly as long as an address can hold", async () => {
     const most = process.platform === "linux" ? 107 : 103;
     await withPath(async (path) => {
       // Bytes count, not characters.

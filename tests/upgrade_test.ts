@@ -28,7 +28,7 @@ import {
 import { RawSocket, rejection, upgradeRequest } from "./support.ts";
 
 describe("upgrade", () => {
-  it("upgrade() gives the connection in a listener of one's own", async () => {
+  it("upgrade() gives the connection in another listener", async () => {
     await withHttp(async (server) => {
       server.on("upgrade", async (request, socket, head) => {
         const ws = await upgrade(request, socket, head, { protocols: ["chat"] });

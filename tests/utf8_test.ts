@@ -125,7 +125,7 @@ describe("Utf8Decoder", () => {
     assert.throws(() => decoder.push(hex("61 80"), true), failure(1));
   });
 
-  it("Utf8Decoder gives a whole character as soon as it is there", () => {
+  it("Utf8Decoder gives a character as soon as it is complete", () => {
     const decoder = new Utf8Decoder("a test");
     const given = single(utf8("aé€😀")).map((byte) => decoder.push(byte, false));
     assert.deepEqual(given, ["a", "", "é", "", "", "€", "", "", "", "😀"]);

@@ -78,7 +78,7 @@ describe("What WebSocketStream adds to the standard", () => {
     });
   }
 
-  it("Its limits are those that are asked for", async () => {
+  it("Its limits are those of the options", async () => {
     await withServer({}, async (server) => {
       const stream = new WebSocketStream(urlOf(server), { maxMessageSize: 3 });
       const { writable } = await stream.opened;

@@ -91,7 +91,7 @@ describe("ws as peer: messages", () => {
 });
 
 describe("ws as peer: pings", () => {
-  inBothRoles("a ping of ours is answered", async ({ ours, theirs }) => {
+  inBothRoles("our ping is answered", async ({ ours, theirs }) => {
     assert.ok(await ours.ping("ours") >= 0);
     assert.ok(await ours.ping() >= 0);
     assert.equal(theirs.pings[0], "ours");
@@ -104,7 +104,7 @@ describe("ws as peer: pings", () => {
     assert.deepEqual(theirs.pongs, ["one", "", "*".repeat(125)]);
   });
 
-  inBothRoles("a pong that nobody asked for is sent and received", async ({ ours, theirs }) => {
+  inBothRoles("an unsolicited pong is sent and received", async ({ ours, theirs }) => {
     theirs.socket.pong("unsolicited");
     await ours.pong("unsolicited");
     await until(() => theirs.pongs.length === 1);
@@ -185,7 +185,7 @@ describe("ws as peer: closing", () => {
     });
   }
 
-  inBothRoles("what was sent before a Close arrives before it", async ({ ours, theirs }) => {
+  inBothRoles("messages before a Close frame arrive before it", async ({ ours, theirs }) => {
     for (const message of BINARY) ours.send(message);
     await ours.close({ closeCode: 1000 });
     await theirs.closed;

@@ -238,7 +238,7 @@ for (const way of WAYS) {
       }
     });
 
-    it("what comes out is not written to again", () => {
+    it("the output buffer is not written to again", () => {
       const deflater = engine.deflater(DEFLATER);
       const outputs = Array.from({ length: 300 }, (_, i) => deflater.deflate(noise(500, i)));
       const copies = outputs.map((output) => output.slice());
@@ -305,7 +305,7 @@ for (const way of WAYS) {
   });
 
   describe(`DEFLATE by the ${way} way: closing`, () => {
-    it("what is under way is not reported, and harms nobody", async () => {
+    it("an aborted operation is not reported and does no harm", async () => {
       const input = noise(2 ** 20);
       const packed = withoutTail(engine.deflater(DEFLATER).deflate(input));
       let reported = 0;
@@ -333,7 +333,7 @@ for (const way of WAYS) {
       }
     });
 
-    it("what is made anew knows nothing of what came before", () => {
+    it("a new compressor has no context of an earlier one", () => {
       for (let i = 0; i < 40; i++) {
         const deflater = engine.deflater(DEFLATER);
         const inflater = engine.inflater(INFLATER);

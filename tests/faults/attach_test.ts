@@ -91,7 +91,7 @@ describe("A1 a client that resets", () => {
   }
 });
 
-describe("A2 a request that nobody takes", () => {
+describe("A2 a request for a path that is not attached", () => {
   const cases: [name: string, paths: AttachOptions["path"][], listener?: UpgradeListener][] = [
     ["by one that is attached", ["/echo"]],
     ["by any that are attached", ["/echo", () => false, "/more"]],
@@ -138,7 +138,7 @@ describe("A2 a request that nobody takes", () => {
     });
   });
 
-  it("A2 it counts, and is told to onRefused", async () => {
+  it("A2 the refusal is counted and reported to onRefused", async () => {
     const refused: [code: string, status: number | undefined, url: string | undefined][] = [];
     const options: AttachOptions = {
       path: "/echo",
@@ -201,7 +201,7 @@ describe("A2 a request that nobody takes", () => {
     }
   }
 
-  it("A2 upgrade() in a listener of one's own takes it", async () => {
+  it("A2 upgrade() in another listener accepts it", async () => {
     await withHttp(async (server) => {
       const attached = attach(server, { path: "/echo" }, echo);
       server.on("upgrade", async (request, socket, head) => {
@@ -313,7 +313,7 @@ describe("A3 a request to upgrade to something else", () => {
     });
   });
 
-  it("A3 a server is as before when nothing is attached any more", async () => {
+  it("A3 detach() leaves the server as it was before", async () => {
     await withHttp(async (server) => {
       for (let i = 0; i < 2; i++) {
         const attached = attach(server, {}, echo);

@@ -57,7 +57,7 @@ await server.shutdown();
 `;
 
 describe("E7 the browser's own classes", () => {
-  it("E7 what the platform has is exported, and our errors are instances of it", async () => {
+  it("E7 exports the classes of the platform, and our errors are instances of them", async () => {
     await withPrograms(async (start) => {
       const child = await start("native.mjs", NATIVE_PROGRAM);
       assert.equal(await child.exited, 0, child.stderr);
@@ -116,7 +116,7 @@ describe("E8 relative URLs", () => {
     });
   });
 
-  it("E8 where there is no page, or none that is of the web, they are a SyntaxError", async () => {
+  it("E8 relative URLs are a SyntaxError without a page of http or https", async () => {
     for (const location of [undefined, { href: "about:blank" }, { href: "file:///a/b" }]) {
       await withGlobals({ document: undefined, location }, async () => {
         await assert.rejects(browser.connect("/echo"), { name: "SyntaxError" });

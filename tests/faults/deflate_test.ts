@@ -190,7 +190,7 @@ describe("D4 what one-shot deflateRawSync() gives is a message", () => {
       }
     });
 
-    it(`D4 a ${role} refuses what is cut short with 1007`, () => {
+    it(`D4 a ${role} fails a truncated compressed message with 1007`, () => {
       for (const engine of ENGINES) {
         for (let length = 1; length < HELLO.length; length++) {
           const frames = [frame(HELLO), frame(HELLO.subarray(0, length))];
@@ -227,7 +227,7 @@ describe("B3 final blocks in a message", () => {
     ["one block", oneShot(utf8("a"))],
   ];
   for (const [title, message] of blocks) {
-    it(`B3 ${title}, behind a full window, cost at most 3 microseconds a byte`, () => {
+    it(`B3 ${title}, after a full window, cost at most 3 microseconds a byte`, () => {
       const inflater = engine.inflater(INFLATER);
       inflate(inflater, oneShot(noise), hex("00"));
       const count = Math.ceil(30_000 / message.length);

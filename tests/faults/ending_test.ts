@@ -59,7 +59,7 @@ async function closedFirst(
   return { error, refused };
 }
 
-describe("E1 closed settles before the writes that the end cuts off", () => {
+describe("E1 closed settles before the writes that the end interrupts", () => {
   for (const [name, { end, closeCode }] of Object.entries(ENDS)) {
     it(`E1 ${name}`, async () => {
       await inBothRoles(
@@ -116,7 +116,7 @@ describe("E1 closed settles before the writes that the end cuts off", () => {
     );
   });
 
-  it("E1 writes that our own close() cuts off", async () => {
+  it("E1 writes that our own close() interrupts", async () => {
     await inBothRoles(async (ws, peer) => {
       const writer = ws.writable.getWriter();
       await writer.write("a");
@@ -133,7 +133,7 @@ describe("E1 closed settles before the writes that the end cuts off", () => {
     });
   });
 
-  it("E1 a pipe that our own close() cuts off", async () => {
+  it("E1 a pipe that our own close() interrupts", async () => {
     await inBothRoles(async (ws, peer) => {
       const endless = new ReadableStream({
         async pull(controller) {
@@ -159,7 +159,7 @@ describe("E1 closed settles before the writes that the end cuts off", () => {
     });
   });
 
-  it("E1 close() waits for the transport where closed knows already that the end is not clean", async () => {
+  it("E1 close() waits for the transport even after closed has rejected", async () => {
     await inBothRoles(async (ws, peer) => {
       peer.polite = false;
       let over = false;
@@ -227,7 +227,7 @@ describe("E9 assemble() ends though its output takes nothing", () => {
   }
 });
 
-describe("E9 assemble() refuses what it cannot carry", () => {
+describe("E9 assemble() refuses streams that it cannot use", () => {
   it("E9 streams that are locked, or none", () => {
     const lockedReadable = new ReadableStream<Uint8Array>();
     lockedReadable.getReader();

@@ -178,7 +178,7 @@ describe("A9 what a handler returns", () => {
     });
   }
 
-  it("A9 an async handler that has read what it wanted gives no hint", async () => {
+  it("A9 an async handler that has finished reading gets no warning", async () => {
     const handlers: Handler[] = [
       async (ws) => void await ws.receive(),
       async (ws) => void await ws.readable.getReader().read(),
@@ -300,7 +300,7 @@ describe("E13 an error in a handler is seen by the peer", () => {
   }
 
   for (const [name, pipe] of Object.entries(PIPES)) {
-    it(`E13 ${name} that fails closes with 1011, be it caught, or that of a client`, async () => {
+    it(`E13 ${name} that fails closes with 1011, also if it is caught or on a client`, async () => {
       const caught = await codeOf((ws) => pipe(ws).catch(() => {}));
       assert.deepEqual(caught, { closeCode: 1011, errors: [] });
       for (const end of ["client", "server"] as const) {
@@ -314,7 +314,7 @@ describe("E13 an error in a handler is seen by the peer", () => {
     });
   }
 
-  it("E13 the error of another connection closes with 1011 where the handler rejects with it", async () => {
+  it("E13 a handler that rejects with the error of another connection closes with 1011", async () => {
     const [lost, other] = await pair();
     other.terminate();
     const error = await rejection<WebSocketError>(lost.closed);

@@ -134,7 +134,7 @@ describe("A4 requests that attachHttp2() leaves to others", () => {
     });
   });
 
-  it("A4 onRequest answers plain requests where nobody else does", { skip }, async () => {
+  it("A4 onRequest answers plain requests if no other listener does", { skip }, async () => {
     const onRequest = (request: Request) =>
       request.url.endsWith("/health") ? new Response("well") : undefined;
     await withHttp2({ onRequest }, async ({ session, open }) => {
@@ -248,7 +248,7 @@ describe("G2 sessions that end while connectHttp2() waits", () => {
     });
   }
 
-  it("G2 nobody listens, and the session has no 'error' listener", async () => {
+  it("G2 the session has no 'error' listener and nobody listens at the address", async () => {
     const session = connect("http://127.0.0.1:1");
     const error = await rejection<HandshakeError>(connectHttp2(session, "ws://127.0.0.1:1/"));
     assert.equal(error.code, "connect-failed");

@@ -66,7 +66,7 @@ describe("B4 readableStrategy.size is checked", () => {
     }
   });
 
-  it("B4 a message is measured once, when it has to wait, by a function without this", async () => {
+  it("B4 readableStrategy.size is called once for each waiting message, without a this", async () => {
     const measured: Message[] = [];
     let that: unknown = "not called";
     function size(this: unknown, message: Message): number {
@@ -90,7 +90,7 @@ describe("B4 readableStrategy.size is checked", () => {
     }, { readableStrategy: { size } });
   });
 
-  it("B4 fractions leave nothing behind", async () => {
+  it("B4 fractional sizes add up to 0 again", async () => {
     const sizes = [0.1, 0.2, 0.3, 0.7, 0.1];
     await inBothRoles(async (ws, peer) => {
       for (let round = 0; round < 3; round++) {
@@ -271,7 +271,7 @@ describe("B5 chunks that wait to be decoded", () => {
     for (let i = 0; i < 2; i++) assert.deepEqual(decoder.next()?.payload, pattern(10));
   });
 
-  it("B5 while an extension works on what came before, the transport is paused in time", async () => {
+  it("B5 the transport is paused in time while an extension works", async () => {
     const feed = new Feed(() => Uint8Array.of(0));
     const accepted = accept(feed, {
       pingInterval: 0,

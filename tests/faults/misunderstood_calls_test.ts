@@ -203,7 +203,7 @@ describe("F options of other libraries", () => {
     }
   }
 
-  it("F an option that is undefined is none", async () => {
+  it("F an undefined option counts as omitted", async () => {
     const [client, server] = await pair({ client: { maxPayload: undefined } as never });
     await client.send("a", { binary: undefined } as never);
     assert.equal(await server.receive({ timeout: undefined } as never), "a");
@@ -271,7 +271,7 @@ describe("F hints that fit", () => {
   for (const [name, call, message] of hints) it(`F ${name}`, () => refuses(call, message));
 });
 
-describe("F values that would be misunderstood in silence", () => {
+describe("F wrong values are reported, not ignored", () => {
   const cert = "-----BEGIN CERTIFICATE-----";
   const rows: [name: string, call: () => unknown, message: RegExp, error?: string][] = [
     // Options that have a function's name but no meaning there.
@@ -543,7 +543,7 @@ describe("F arguments of other libraries", () => {
     });
   }
 
-  it("F shutdown({ code }) says what to write, and the server goes on", async () => {
+  it("F shutdown({ code }) names the right option, and the server continues", async () => {
     const server = await serve({}, echo);
     await refuses(
       () => server.shutdown({ code: 1012 } as never),

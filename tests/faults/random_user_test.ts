@@ -47,7 +47,7 @@ describe("messages() while a long message arrives", () => {
     for (const compression of [false, true]) {
       for (const highWaterMark of [1, 1000, 65536]) {
         const how = `${compression ? "compressed" : "plain"}, with a queue of ${highWaterMark}`;
-        it(`messages() gives what waits before what comes next: ${type}, ${how}`, async () => {
+        it(`messages() gives waiting messages before new ones: ${type}, ${how}`, async () => {
           const readableStrategy = { highWaterMark };
           const [client, server] = await pair({ server: { compression, readableStrategy } });
           const sending = Promise.all(messages.map((message) => client.send(message)));

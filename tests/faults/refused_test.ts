@@ -160,7 +160,7 @@ describe("C13 onRefused", () => {
   for (const [server, withWatched] of SERVERS) {
     for (const [name, options, request, code, status, url, only = server] of cases) {
       if (only !== server) continue;
-      it(`C13 onRefused of ${server} is told of ${name}`, async () => {
+      it(`C13 onRefused of ${server} is called for ${name}`, async () => {
         await withWatched(options, async ({ port, told }) => {
           assert.equal(statusOf(await answerTo(port, request)), status);
           assert.equal(told.length, 1);
@@ -174,7 +174,7 @@ describe("C13 onRefused", () => {
       });
     }
 
-    it(`C13 onRefused of ${server} is told of those that shutdown() ends`, async () => {
+    it(`C13 onRefused of ${server} is called for handshakes that shutdown() ends`, async () => {
       let isAsked = false;
       const onRequest = () => {
         isAsked = true;
@@ -191,7 +191,7 @@ describe("C13 onRefused", () => {
       assert.deepEqual(all.map(({ error }) => [error.code, error.status]), [["shutdown", 503]]);
     });
 
-    it(`C13 onRefused of ${server} that throws or rejects is told to onError`, async () => {
+    it(`C13 an error of onRefused of ${server} is reported to onError`, async () => {
       for (const onRefused of [fail, () => Promise.reject(new Error("secret"))]) {
         await withWatched({ maxConnections: 0, onRefused }, async ({ port, errors }) => {
           assert.equal(statusOf(await answerTo(port, upgradeRequest())), 503);
@@ -201,7 +201,7 @@ describe("C13 onRefused", () => {
       }
     });
 
-    it(`C13 onRefused of ${server} is not told of a connection that opens`, async () => {
+    it(`C13 onRefused of ${server} is not called for a connection that opens`, async () => {
       await withWatched({}, async ({ port, told }) => {
         await (await connect(`ws://127.0.0.1:${port}/`)).close();
         assert.deepEqual(told, []);
@@ -260,7 +260,7 @@ describe("C13 onRefused", () => {
     assert.throws(() => attach(createServer(), options, echo), TypeError);
   });
 
-  it("C13 an onError that rejects ends nothing", async () => {
+  it("C13 an onError that rejects does no harm", async () => {
     const { error } = console;
     const printed: unknown[] = [];
     console.error = (...given) => void printed.push(...given);
@@ -432,7 +432,7 @@ describe("C10 a HEAD that is refused", () => {
     });
   }
 
-  it("C10 serve() sends a body to a GET that cannot be read", async () => {
+  it("C10 serve() sends a body in answer to a malformed GET", async () => {
     await withServer({}, async (server) => {
       const answer = await answerTo(portOf(server), "GET / HTTP/1.1\r\nHost : a\r\n\r\n");
       assert.equal(statusOf(answer), 400);
@@ -572,7 +572,7 @@ describe("C15 what onRequest returns", () => {
 describe("C15 what the other hooks return", () => {
   const authorization = `Basic ${btoa("ada:lovelace")}`;
   for (const verified of [undefined, null, "no", 1, { password: "another" }]) {
-    it(`C15 basicAuth() lets nobody in for whom verify gives ${JSON.stringify(verified)}`, async () => {
+    it(`C15 basicAuth() refuses a client if verify returns ${JSON.stringify(verified)}`, async () => {
       const { told, errors, hooks } = noting();
       const onRequest = basicAuth({ verify: () => verified as never });
       await withServer({ ...hooks, onRequest }, async (server) => {
@@ -585,7 +585,7 @@ describe("C15 what the other hooks return", () => {
     });
   }
 
-  it("C15 an onFrame that rejects fails the connection with 1011, and no more", async () => {
+  it("C15 an onFrame that rejects fails only its connection, with 1011", async () => {
     const fault = new Error("fault");
     for (const seen of ["in", "out"]) {
       const onFrame = (direction: string) => direction === seen ? Promise.reject(fault) : undefined;
@@ -649,7 +649,7 @@ describe("C18 a plain HTTP request with a body", () => {
     });
   });
 
-  it("C18 a request for a WebSocket with a body is 400 as before", async () => {
+  it("C18 a WebSocket request with a body gets 400", async () => {
     await withServer({}, async (server) => {
       const request = upgradeRequest({ "Content-Length": "1" });
       assert.equal(statusOf(await answerTo(portOf(server), request)), 400);

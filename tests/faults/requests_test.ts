@@ -149,7 +149,7 @@ describe("C1 the Host header is a host and an optional port", () => {
     }));
   });
 
-  it("C1 attach() answers 400, whichever path a Host would make of it", async () => {
+  it("C1 attach() answers 400 to a Host that would change the path", async () => {
     for (const path of [undefined, "/pub", "/admin"]) {
       await withAttached({ path, onRequest }, async (server) => {
         for (const value of ["x/admin?", "x#", "x\\admin?", "u:p@x", "x?y"]) {
@@ -196,7 +196,7 @@ describe("C1 the Host header is a host and an optional port", () => {
     });
   });
 
-  it("C1 a client writes no Host that is none", async () => {
+  it("C1 a client refuses to send an invalid Host", async () => {
     for (const url of ["ws://a{b}/", "ws://a`b/", 'ws://a"b/']) {
       assert.equal((await rejection(connect(url))).name, "SyntaxError", url);
     }
@@ -279,7 +279,7 @@ describe("C2 a target is a path or the URL of a WebSocket", () => {
     }
   });
 
-  it("C2 the path that attach() compares is that of the URL", async () => {
+  it("C2 attach() compares the pathname of the URL", async () => {
     const paths: [target: string, path: string][] = [
       ["/pub/../admin?/pub", "/admin"],
       ["http://y/admin", "/admin"],

@@ -121,7 +121,7 @@ describe("C5 a redirect takes nothing of the caller's to another origin", () => 
     assert.deepEqual(fieldNames(none.head), []);
   });
 
-  it("C5 the same origin gets all of it again", async () => {
+  it("C5 a redirect to the same origin gets all header fields", async () => {
     const heads: string[] = [];
     const fields = { "Sec-WebSocket-Protocol": "chat" };
     await withRawServer(redirecting(() => "/b", heads, fields), async (url) => {
@@ -136,7 +136,7 @@ describe("C5 a redirect takes nothing of the caller's to another origin", () => 
     assert.equal(fieldNames(heads[1]).length, 10);
   });
 
-  it("C5 what was left out stays so on the way back", async () => {
+  it("C5 header fields that were omitted stay omitted on the way back", async () => {
     const heads: string[] = [];
     const places = ["", ""];
     await withRawServer(redirecting(() => `${places[0]}back`, []), async (other) => {
@@ -235,7 +235,7 @@ describe("C6 a Location in UTF-8 is a URL of these bytes", () => {
   }
 });
 
-describe("C7 a client fails at once at what is no HTTP", () => {
+describe("C7 a client fails at the first byte that is not HTTP", () => {
   const banners = [
     "SSH-2.0-OpenSSH_9.2p1 Debian\r\n",
     "220 mail.example.com ESMTP\r\n",
@@ -381,7 +381,7 @@ describe("B7 an HTTP proxy may answer with 16 interim responses", () => {
     }
   });
 
-  it("B7 a banner in place of an answer fails at once", async () => {
+  it("B7 a banner instead of a response fails at once", async () => {
     const error = await behind("SSH-2.0-OpenSSH_9.2p1\r\n");
     assert.equal(error?.code, "proxy");
   });

@@ -152,7 +152,7 @@ describe("H8 Delays beyond those of the platform", () => {
   const kinds = { timer, backgroundTimer, countdown };
   for (const [name, start] of Object.entries(kinds)) {
     for (const days of [1, 24, 25, 60, 365]) {
-      it(`H8 ${name}() of ${days} days fires then, and not before`, async () => {
+      it(`H8 ${name}() of ${days} days fires after exactly that time`, async () => {
         await inVirtualTime(async (time) => {
           let fired = 0;
           start(() => fired++, days * DAY);

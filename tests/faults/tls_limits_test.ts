@@ -73,7 +73,7 @@ describe(
       );
     });
 
-    it("B6 those that leave make room", async () => {
+    it("B6 connections that end make room", async () => {
       await withTls({ maxConnections: 3, openTimeout: 60_000 }, async (server, dial, held) => {
         for (let round = 0; round < 3; round++) {
           const sockets = Array.from({ length: 10 }, dial);
@@ -92,7 +92,7 @@ describe(
       });
     });
 
-    it("B6 those that say something else make room", async () => {
+    it("B6 connections that do not speak TLS make room", async () => {
       await withTls({ maxConnections: 2 }, async (server, dial) => {
         for (let i = 0; i < 20; i++) {
           const socket = dial();
@@ -117,7 +117,7 @@ describe(
       });
     });
 
-    it("B6 handshakes that succeed leave as many places as before", async () => {
+    it("B6 successful handshakes free their places", async () => {
       await withTls({ maxConnections: 2 }, async (server) => {
         for (let i = 0; i < 10; i++) {
           let ws;

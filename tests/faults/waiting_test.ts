@@ -94,9 +94,9 @@ function flags(): string[] {
   return [process.versions.deno === undefined ? "--expose-gc" : "--v8-flags=--expose-gc"];
 }
 
-describe("B2 what waits for a peer that does not read", () => {
+describe("B2 memory of messages that wait for a slow reader", () => {
   for (const way of ways) {
-    it(`B2 what waits, by ${way}, takes at most twice maxBufferedAmount`, async () => {
+    it(`B2 waiting messages, sent by ${way}, take at most twice maxBufferedAmount`, async () => {
       await withPrograms(async (start) => {
         const child = await start("waiting.ts", PROGRAM, { env: { WAY: way }, flags: flags() });
         assert.equal(await child.exited, 0, child.stderr);

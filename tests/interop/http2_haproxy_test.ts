@@ -114,7 +114,7 @@ describe("haproxy as peer over HTTP/2", () => {
     });
   });
 
-  it("haproxy as peer over HTTP/2: a refusal, and the session goes on", { skip }, async () => {
+  it("haproxy as peer over HTTP/2: a refusal, and the session continues", { skip }, async () => {
     await withHaproxy(async ({ open, session }) => {
       const error = await rejection<HandshakeError>(open("/refused"));
       assert.equal(error.code, "status");

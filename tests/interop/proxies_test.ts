@@ -93,7 +93,7 @@ for (const [peer, scheme, refused] of KINDS) {
       });
     }
 
-    it(`${peer.name} as proxy refuses who is not known`, { skip }, async () => {
+    it(`${peer.name} as proxy refuses unknown users`, { skip }, async () => {
       await withPeer(peer, true, async ({ port, plain }) => {
         for (const who of ["", "ada:byron@"]) {
           const proxy = `${scheme}://${who}${HOST}:${port}`;

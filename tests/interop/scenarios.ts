@@ -182,7 +182,7 @@ const CLOSING: readonly Scenario[] = [
     ];
   }),
   {
-    title: "what was sent before a Close arrives before it",
+    title: "messages before a Close frame arrive before it",
     async run({ ours, theirs }) {
       const messages = SIZES.map(pattern);
       for (const message of messages) ours.send(message);
