@@ -82,6 +82,7 @@ export class BrowserConnection implements AsyncIterable<Message>, AsyncDisposabl
   #mode: Mode | undefined;
   #loops = 0;
   #isAwaited = false;
+  #isDropping = false;
   /** The read whose result nobody has taken. */
   #reading: Promise<unknown> | undefined;
   #readable: ReadableStream<Message> | undefined;
@@ -242,7 +243,10 @@ export class BrowserConnection implements AsyncIterable<Message>, AsyncDisposabl
   }
 
   async #drop(): Promise<void> {
-    while (await this.#next() !== undefined);
+    this.#isDropping = true;
+    const next = (reading: Promise<unknown>) => reading.catch(() => undefined);
+    let message = await next(this.#reading ?? this.#line.read());
+    while (message !== undefined) message = await next(this.#line.read());
   }
 
   #enter(mode: Mode): void {
@@ -254,6 +258,7 @@ export class BrowserConnection implements AsyncIterable<Message>, AsyncDisposabl
   /** Returns the next message, or undefined at the end. If the connection has failed, `#error` is set. */
   async #next(signal?: AbortSignal): Promise<Message | undefined> {
     signal?.throwIfAborted();
+    if (this.#isDropping) return;
     const reading = this.#reading ??= this.#line.read();
     let value: unknown;
     try {
@@ -358,7 +363,8 @@ export class BrowserConnection implements AsyncIterable<Message>, AsyncDisposabl
 
   /**
    * Closes the connection after the messages sent, and waits until the peer has answered, at most for
-   * `closeTimeout`. Further calls have no effect.
+   * `closeTimeout`. Further calls have no effect. Unless a loop, a `receive()` or a stream reads the
+   * connection, the messages that have not been read are dropped: they come before the peer's answer.
    *
    * @param info The code, 1000 or 3000-4999, and the reason. A reason without a code has the code 1000.
    * Without both, or with 1005, the connection closes without a code.
@@ -406,6 +412,7 @@ export class BrowserConnection implements AsyncIterable<Message>, AsyncDisposabl
       this.#cancelTimer = backgroundTimer(onTimeout, closeTimeout);
     }
     const code = isScriptCloseCode(closeCode) ? closeCode : closeCode + PRIVATE_USE;
+    if (!this.#isAwaited && this.#loops === 0 && this.#readable === undefined) void this.#drop();
     this.#line.close(closeCode === 1005 ? {} : { closeCode: code, reason });
   }
 

@@ -59,7 +59,64 @@ async function policy(): Promise<Record<string, unknown>> {
   return { connect: await failure(entry.connect("/app/echo")) };
 }
 
+const PAYLOAD = new Uint8Array(65536).fill(7);
+
+/** Whether a promise settles within a second. */
+function settles(promise: Promise<unknown>): Promise<boolean> {
+  const settled = promise.then(() => true, () => true);
+  return Promise.race([settled, new Promise<boolean>((r) => setTimeout(() => r(false), 1000))]);
+}
+
+/** Messages both ways, what waits, closes, errors, and connecting again. */
+async function connections(): Promise<Record<string, unknown>> {
+  const { broadcast, connect, reconnect, relay } = entry;
+  const echo = await connect("/app/echo", { protocols: ["a"] });
+  let echoed = 0;
+  const reading = (async () => {
+    for await (const message of echo) {
+      if (message.length !== PAYLOAD.length) throw new Error("another length");
+      if (++echoed === 200) break;
+    }
+  })();
+  for (let i = 0; i < 200; i++) await echo.send(i % 2 ? PAYLOAD : "*".repeat(PAYLOAD.length));
+  await reading;
+  const { sent } = broadcast([echo], "last");
+  const last = await echo.receive();
+  const { closeCode } = await echo.close({ closeCode: 3000, reason: "done" });
+
+  const deaf = await connect("/app/deaf");
+  let waits = 0;
+  while (await settles(deaf.send(PAYLOAD))) waits++;
+  const buffered = deaf.bufferedAmount > 0;
+  deaf.terminate();
+
+  const flood = await connect("/app/flood", { maxQueuedBytes: 2 ** 20 });
+  const overrun = await settles(flood.closed);
+  const floodCode = overrun ? await flood.closed.catch((error) => error.closeCode) : "open";
+  const first = (await flood.receive()).length;
+  const leaving = await settles(flood.close());
+
+  const told = await (await connect("/app/tell")).closed;
+  const lost = await (await connect("/app/drop")).closed.catch((error) => error.closeCode);
+  const news: unknown[] = [];
+  for await (const ws of reconnect("/app/news", { minDelay: 1 })) {
+    try {
+      for await (const message of ws) news.push(message);
+    } catch (error) {
+      if (!ws.isOwnError(error)) throw error;
+    }
+    if (news.length >= 3) break;
+  }
+  const ends = await relay(await connect("/app/tell"), await connect("/app/echo"));
+  return {
+    ...{ echoed, sent, last, closeCode, protocol: echo.protocol },
+    ...{ buffered, isBounded: waits < 1000, floodCode, first, leaving, told, lost, news, ends },
+  };
+}
+
 const pages: Record<string, () => Promise<Record<string, unknown>>> = {
+  connections,
+  connectionsWithoutClass: connections,
   classes,
   withoutClass,
   policy,

@@ -5,6 +5,7 @@ import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { it } from "../it.ts";
 import { attach } from "../../lib/node.ts";
+import type { WebSocketConnection } from "../../mod.ts";
 import { echo } from "../support.ts";
 import { bundle } from "./browser.ts";
 import { withBrowser } from "./chromium.ts";
@@ -14,6 +15,23 @@ const { skip } = unlessThere(PEERS.chromium);
 
 /** Without a result for so long it hangs. */
 const DEADLINE = 180_000;
+
+/** What the server does at each path. */
+const HANDLERS: Record<string, (ws: WebSocketConnection) => unknown> = {
+  "/app/echo": echo,
+  // It never reads.
+  "/app/deaf": (ws) => ws.closed,
+  "/app/flood": async (ws) => {
+    for (;;) await ws.send(new Uint8Array(65536));
+  },
+  "/app/tell": (ws) => ws.close({ closeCode: 4001, reason: "bye" }),
+  "/app/drop": (ws) => ws.terminate(),
+  "/app/news": async (ws) => {
+    await ws.send("news");
+    await ws.ping();
+    ws.terminate();
+  },
+};
 
 /** Shows a page, and gives what it reports. */
 async function report(name: string): Promise<Record<string, unknown>> {
@@ -25,7 +43,7 @@ async function report(name: string): Promise<Record<string, unknown>> {
     if (pathname === "/report") done(JSON.parse(decodeURIComponent(search.slice(1))));
     if (name === "policy") response.setHeader("Content-Security-Policy", "connect-src 'none'");
     response.setHeader("Content-Type", pathname.endsWith(".js") ? "text/javascript" : "text/html");
-    const hide = name === "withoutClass"
+    const hide = name.endsWith("ithoutClass")
       ? "<script>delete globalThis.WebSocketStream; delete globalThis.WebSocketError</script>"
       : "";
     response.end(
@@ -34,7 +52,12 @@ async function report(name: string): Promise<Record<string, unknown>> {
         : `<!doctype html>${hide}<script type="module" src="/page.js"></script>`,
     );
   });
-  const attached = attach(server, { path: "/app/echo", onError: () => {} }, echo);
+  const attached = attach(server, {
+    protocols: ["a"],
+    onRequest: (request) =>
+      new URL(request.url).pathname in HANDLERS ? undefined : new Response(null, { status: 404 }),
+    onError: () => {},
+  }, (ws) => HANDLERS[new URL(ws.request.url).pathname](ws));
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   const { port } = server.address() as AddressInfo;
   const late = setTimeout(() => done({ error: `No report within ${DEADLINE} ms` }), DEADLINE);
@@ -67,6 +90,31 @@ describe("The entry point for browsers in Chromium", () => {
   it("E8 without a class of the browser's a stream takes relative URLs too", { skip }, async () => {
     assert.deepEqual(await report("withoutClass"), { url: "/app/echo", byStream: "by stream" });
   });
+
+  for (const name of ["connections", "connectionsWithoutClass"]) {
+    it(`Messages, backpressure, closes, errors and reconnect(): ${name}`, { skip }, async () => {
+      const isNative = name === "connections";
+      const { floodCode, ...others } = await report(name);
+      // Only the browser's own class can hold the server back.
+      assert.equal(floodCode, isNative ? "open" : 1013);
+      const bye = { closeCode: 4001, reason: "bye" };
+      assert.deepEqual(others, {
+        echoed: 200,
+        sent: 1,
+        last: "last",
+        closeCode: 3000,
+        protocol: "a",
+        buffered: true,
+        isBounded: true,
+        first: 65536,
+        leaving: true,
+        told: bye,
+        lost: 1006,
+        news: ["news", "news", "news"],
+        ends: [bye, bye],
+      });
+    });
+  }
 
   it("G4 a policy that forbids the connection is connect-failed, and its name is told", {
     skip,
