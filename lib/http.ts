@@ -84,11 +84,15 @@ function sentHeaders(raw: RawHeaders): Headers {
  * @throws {HandshakeError} If the URL is invalid; see {@linkcode requestUrl}. If Request does not support
  * the method or a header field ("malformed-head", status 400).
  */
-export function toRequest(head: RequestHead, secure: boolean): Request {
+export function toRequest(
+  head: RequestHead,
+  secure: boolean,
+  body?: Uint8Array<ArrayBuffer>,
+): Request {
   const url = requestUrl(head, secure);
   try {
     const headers = sentHeaders(head.headers);
-    const request = new Request(url, { method: head.method, headers });
+    const request = new Request(url, { method: head.method, headers, body });
     // The request's own headers can be changed, and lack the fields that a page may not set.
     return Object.defineProperty(request, "headers", { value: headers });
   } catch (cause) {

@@ -1,10 +1,15 @@
 /**
- * Sets how `console.log()` prints the objects of the library, on Node, Deno and Bun.
+ * What is shown of the library: how `console.log()` prints its objects, and what the log and the channels of
+ * the platform are told. Nothing is told, and nothing costs time, if nobody listens.
  *
  * @module
  */
+import type { CloseInfo } from "./core/close.ts";
+import type { HandshakeError } from "./core/error.ts";
+import type { Frame, Role } from "./core/frame.ts";
+import type { RequestHead, ResponseHead } from "./core/http1.ts";
 import { formatAuthority } from "./core/url.ts";
-import type { Address } from "./transport.ts";
+import type { Address, Transport } from "./transport.ts";
 
 type Inspect = (value: unknown, options?: object) => string;
 
@@ -66,4 +71,39 @@ export function printable(text: string): string {
     if (code < 0x100) return `\\x${digits.padStart(2, "0")}`;
     return code < 0x10000 ? `\\u${digits.padStart(4, "0")}` : `\\u{${digits}}`;
   });
+}
+
+/** What is known when the handshake is over. */
+export interface Opened {
+  readonly role: Role;
+  readonly request: RequestHead;
+  readonly response: ResponseHead;
+  readonly transport: Pick<Transport, "localAddress" | "remoteAddress">;
+}
+
+/** Listens to one connection. */
+export interface ConnectionListener {
+  onFrame(direction: "in" | "out", frame: Frame): void;
+  opened(connection: object): void;
+  ended(connection: object, close: Required<CloseInfo>, error: Error | undefined): void;
+}
+
+export interface Diagnostics {
+  /** Whether frames are told. Decided before the first connection. */
+  readonly logsFrames: boolean;
+  /** Whether anybody wants to know of handshakes that a server refuses. */
+  readonly wantsRefused: boolean;
+  /** Returns a listener for a new connection, or undefined if nobody listens. */
+  listen(opened: Opened): ConnectionListener | undefined;
+  /** A server has refused a handshake. */
+  refused(error: HandshakeError, request: Request | undefined): void;
+  /** A client could not connect. The URL has no credentials. */
+  failed(url: string, error: unknown): void;
+}
+
+/** The diagnostics of the platform, if its adapter is loaded and has any. */
+export let diagnostics: Diagnostics | undefined;
+
+export function setDiagnostics(found: Diagnostics): void {
+  diagnostics = found;
 }

@@ -35,6 +35,7 @@ const DEPENDS_ON_RUNTIME: Readonly<Record<string, readonly string[]>> = {
     "interop/http2_haproxy",
     "matrix",
     "proxy",
+    "request_body",
     "reuse_port",
     "server",
     "server_limits",

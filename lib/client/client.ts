@@ -4,7 +4,7 @@
  * @module
  */
 import { onAbort } from "../abortable.ts";
-import { diagnostics } from "../diagnostics.ts";
+import { diagnostics } from "../inspect.ts";
 import { type ByteDuplex, fromStreams } from "../byte_streams.ts";
 import type { WebSocketConnection } from "../connection/connection.ts";
 import { HandshakeError, wrongType } from "../core/error.ts";

@@ -16,10 +16,15 @@ import { checkKnown } from "../core/option_hints.ts";
 import { randomPayload } from "../core/mask.ts";
 import type { Message } from "../core/message.ts";
 import { requestUrl } from "../core/url.ts";
-import { type ConnectionListener, diagnostics } from "../diagnostics.ts";
+import {
+  addressText,
+  type ConnectionListener,
+  diagnostics,
+  makeInspectable,
+  withoutSecrets,
+} from "../inspect.ts";
 import { Driver, type DriverInit } from "./driver.ts";
 import { type ResponseInfo, toRequest, toResponseInfo } from "../http.ts";
-import { addressText, makeInspectable, withoutSecrets } from "../inspect.ts";
 import type { IncomingMessage } from "./receiver.ts";
 import { defineSending } from "./sender.ts";
 import {

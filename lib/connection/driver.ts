@@ -16,7 +16,7 @@ import { MAX_MESSAGE_SIZE } from "../core/message.ts";
 import { Protocol, type ProtocolOptions } from "../core/protocol.ts";
 import type { TextCodec } from "../core/utf8.ts";
 import type { ConnectionOptions, ConnectionStats } from "../options.ts";
-import { type ConnectionListener, diagnostics } from "../diagnostics.ts";
+import { type ConnectionListener, diagnostics } from "../inspect.ts";
 import { Receiver, type ReceiverHost } from "./receiver.ts";
 import { Sender, type WritingMachine } from "./sender.ts";
 import type { Transport, TransportHandlers } from "../transport.ts";

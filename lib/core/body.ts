@@ -1,11 +1,12 @@
 /**
- * Reads and writes the body of a response that refuses a handshake (RFC 9112 §6, §7.1).
+ * Reads and writes the bodies of plain requests, and of responses that refuse a handshake (RFC 9112 §6,
+ * §7.1).
  *
  * @module
  */
-import { HandshakeError, LocalProtocolError } from "./error.ts";
+import { HandshakeError, LocalProtocolError, refusal } from "./error.ts";
 import { headerValue, headerValues } from "./header.ts";
-import type { ResponseHead } from "./http1.ts";
+import type { RequestHead, ResponseHead } from "./http1.ts";
 import { concat } from "./message.ts";
 
 const EMPTY = new Uint8Array(0);
@@ -33,6 +34,23 @@ export function bodyFraming(head: ResponseHead): BodyFraming {
     );
   }
   return { length: +length };
+}
+
+/**
+ * Returns how a request's body is delimited (RFC 9112 §6.3).
+ * @throws {HandshakeError} If the length is not valid or not certain (400), or the transfer coding is
+ * not known (501).
+ */
+export function requestFraming({ version, headers }: RequestHead): BodyFraming {
+  const codings = headerValues(headers, "Transfer-Encoding");
+  const length = headerValue(headers, "Content-Length");
+  if (codings.length === 0 && /^\d+$/.test(length ?? "")) return { length: +length! };
+  // RFC 9112 §6.1: a proxy that does not know the transfer coding would see another request.
+  if (codings.length === 0 || length !== undefined || version !== "1.1") {
+    throw refusal(400, "body", "The length of the request's body is not certain");
+  }
+  if (codings.join(",").trim().toLowerCase() === "chunked") return "chunked";
+  throw refusal(501, "body", `The transfer coding is not supported: ${codings.join(", ")}`);
 }
 
 /** Removes the framing from a body. It buffers only the line before a chunk. */

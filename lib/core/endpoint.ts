@@ -374,6 +374,16 @@ export class Endpoint {
     }
   }
 
+  /**
+   * On a server: returns the input after the request, and forgets it.
+   * @internal
+   */
+  takeInput(): (Uint8Array | null)[] {
+    const input = this.#input;
+    this.#input = [];
+    return input;
+  }
+
   #nextResponse(offered: HandshakeOffer): HandshakeEvent | undefined {
     try {
       this.#response ??= this.#readHead(parseResponseHead, "response");
@@ -553,9 +563,10 @@ export class Endpoint {
 
   #fail(error: unknown): unknown {
     if (!(error instanceof HandshakeError)) return error;
-    const { message, status } = error;
+    const { message, status, code } = error;
     this.#isHead = this.isHead;
-    this.#input = [];
+    // A server may still read the body.
+    if (code !== "body") this.#input = [];
     // A client cannot answer a wrong response. It can only end the transport.
     const isAnswerable = this.role === "server" && status !== undefined;
     if (!isAnswerable) this.#state = "closed";

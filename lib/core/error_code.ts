@@ -39,7 +39,10 @@ export type HandshakeErrorCode =
   | "key"
   /** Host, or over HTTP/2 `:authority`, is missing, occurs twice or is not valid. A server answers 400. */
   | "host"
-  /** The request has a body. A server answers 400, or 413 if the request is plain HTTP. */
+  /**
+   * The request has a body. A server answers 400. If the request is plain HTTP, it answers 413 if the
+   * body is longer than `maxRequestBody`, and 501 if the transfer coding is unknown.
+   */
   | "body"
   /** The origin is not allowed. A server answers 403. */
   | "origin"
@@ -56,7 +59,7 @@ export type HandshakeErrorCode =
   | "stream-refused"
   /** The status of the response is not 101, or over HTTP/2 not 2xx. See `response`. */
   | "status"
-  /** The body of the response cannot be read. */
+  /** The body of the response, or of a plain request, cannot be read. A server answers 400. */
   | "malformed-body"
   /**
    * A redirect was not followed although `maxRedirects` is greater than 0: there were too many, or

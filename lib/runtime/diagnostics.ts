@@ -10,8 +10,13 @@ import type { CloseInfo } from "../core/close.ts";
 import { errorCodeOf, type HandshakeError } from "../core/error.ts";
 import { type Frame, Opcode } from "../core/frame.ts";
 import type { RawHeaders } from "../core/header.ts";
-import type { ConnectionListener, Diagnostics, Opened } from "../diagnostics.ts";
-import { addressText, printable } from "../inspect.ts";
+import {
+  addressText,
+  type ConnectionListener,
+  type Diagnostics,
+  type Opened,
+  printable,
+} from "../inspect.ts";
 
 /** Maximum number of characters, or of bytes, that a line shows of a payload. */
 const SHOWN_TEXT = 80;

@@ -18,7 +18,7 @@ import {
   type TLSSocket,
 } from "node:tls";
 import { onAbort } from "../abortable.ts";
-import { setDiagnostics } from "../diagnostics.ts";
+import { setDiagnostics } from "../inspect.ts";
 import { failure, HandshakeError, wrongType, wrongValue } from "../core/error.ts";
 import { type TextCodec, webTextCodec } from "../core/utf8.ts";
 import { Countdown } from "../timers.ts";

@@ -6,10 +6,13 @@
  */
 import { handled, onAbort } from "../abortable.ts";
 import type { Endpoint } from "../core/endpoint.ts";
-import { HandshakeError, wrongType } from "../core/error.ts";
+import { BodyReader, requestFraming } from "../core/body.ts";
+import { HandshakeError, refusal, wrongType } from "../core/error.ts";
 import { refusalHeaders } from "../core/handshake.ts";
+import { headerValue } from "../core/header.ts";
 import type { RequestHead } from "../core/http1.ts";
-import { diagnostics } from "../diagnostics.ts";
+import { concat } from "../core/message.ts";
+import { diagnostics } from "../inspect.ts";
 import { toRequest } from "../http.ts";
 import type { TransportReader } from "../opening.ts";
 import type { ConnectionOptions } from "../options.ts";
@@ -47,6 +50,41 @@ export function requestOf(head: RequestHead | undefined, secure: boolean): Reque
   } catch {
     return undefined;
   }
+}
+
+const CONTINUE = new TextEncoder().encode("HTTP/1.1 100 Continue\r\n\r\n");
+
+/**
+ * Reads the body of a plain request whose head has been read.
+ *
+ * @param limit Maximum size, in bytes.
+ * @throws {HandshakeError} If the body is longer (413), or is not framed as the head says (400, 501).
+ */
+export async function readBody(
+  endpoint: Endpoint,
+  reader: TransportReader,
+  limit: number,
+): Promise<Uint8Array<ArrayBuffer>> {
+  const { version, headers } = endpoint.request!;
+  const framing = requestFraming(endpoint.request!);
+  const body = new BodyReader(framing);
+  const input = endpoint.takeInput();
+  const parts: Uint8Array[] = [];
+  let size = typeof framing === "object" ? framing.length : 0;
+  let isExpected = version === "1.1" && input.length === 0 &&
+    headerValue(headers, "Expect")?.toLowerCase() === "100-continue";
+  while (size <= limit && !body.finished) {
+    // RFC 9110 §10.1.1: the client waits until the server wants the body.
+    if (isExpected) reader.transport.write([CONTINUE]);
+    isExpected = false;
+    const chunk = input.length > 0 ? input.shift()! : await reader.read();
+    if (chunk === null) body.end();
+    else parts.push(body.push(chunk));
+    if (body.failure !== undefined) throw refusal(400, body.failure.code, body.failure.message);
+    if (framing === "chunked") size += parts.at(-1)!.length;
+  }
+  if (size <= limit) return concat(parts) as Uint8Array<ArrayBuffer>;
+  throw refusal(413, "body", `The body of the request exceeds maxRequestBody (${limit})`);
 }
 
 /** Calls a listener. An asynchronous listener is not waited for, but its rejection is handled. */

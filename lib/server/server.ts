@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { HandshakeError } from "../core/error.ts";
+import { HandshakeError, refusal } from "../core/error.ts";
 import type { Endpoint } from "../core/endpoint.ts";
 import { checkExtraFields } from "../core/handshake.ts";
 import type { RawHeaders } from "../core/header.ts";
@@ -22,7 +22,7 @@ import {
 import { type ByteDuplex, fromStreams } from "../byte_streams.ts";
 import type { WebSocketConnection } from "../connection/connection.ts";
 import { defaultProvider, extensionsOf } from "../platform.ts";
-import { diagnostics } from "../diagnostics.ts";
+import { addressText, diagnostics, makeInspectable } from "../inspect.ts";
 import { toHeaders, toRawHeaders, toRequest } from "../http.ts";
 import {
   checkNotEmpty,
@@ -40,9 +40,8 @@ import {
   READ_AHEAD,
   TransportReader,
 } from "../opening.ts";
-import { addressText, makeInspectable } from "../inspect.ts";
 import { checkOrigin, checkOrigins } from "./origin.ts";
-import { hookFailed, Refusal, refuse, reportRefused, requestOf } from "./refusal.ts";
+import { hookFailed, readBody, Refusal, refuse, reportRefused, requestOf } from "./refusal.ts";
 import { type Handler, type ServerStats, Sessions, type ShutdownOptions } from "./sessions.ts";
 
 /** Options of {@linkcode serve}. */
@@ -92,15 +91,22 @@ export interface ServeOptions extends ConnectionOptions {
     | undefined;
   /**
    * Called with every request before it is checked, including plain HTTP. If the hook returns a Response, it
-   * is sent instead of the upgrade; each request needs a new Response. A plain request with a body is
-   * answered with 413, and the hook is not called, because the body would be dropped. If the client leaves
-   * before the hook returns, the result is ignored.
+   * is sent instead of the upgrade; each request needs a new Response. The body of a plain request is read
+   * before; see `maxRequestBody`. If the client leaves before the hook returns, the result is ignored.
    */
   onRequest?:
     | ((
       request: Request,
     ) => Response | void | undefined | Promise<Response | void | undefined>)
     | undefined;
+  /**
+   * Maximum size of the body of a plain HTTP request for `onRequest`, in bytes. The body must arrive within
+   * `openTimeout`. A longer body, and any body of GET or HEAD, is answered with 413, an unknown transfer
+   * coding with 501. With 0, every body is answered with 413. The option has no effect in `attach()` and
+   * `upgrade()`, where the HTTP server answers plain requests.
+   * @default {0}
+   */
+  maxRequestBody?: number | undefined;
   /** Called before the 101 response is sent, and may add header fields. */
   onResponse?:
     | (((headers: Headers, request: Request) => void | Promise<void>) | undefined)
@@ -161,6 +167,7 @@ export const SERVE_OPTIONS: OptionNames<ServeOptions> = {
   origins: checkOrigins,
   selectProtocol: checkFunction,
   onRequest: checkFunction,
+  maxRequestBody: checkNumber,
   onResponse: checkFunction,
   onError: checkFunction,
   onRefused: checkFunction,
@@ -422,9 +429,9 @@ class ServerOpening extends Opening {
     this.#source = source;
   }
 
-  #webRequest(): Request {
+  #webRequest(body?: Uint8Array<ArrayBuffer>): Request {
     const { secure = false } = this.#reader.transport;
-    return this.#request ??= toRequest(this.endpoint.request!, secure);
+    return this.#request ??= toRequest(this.endpoint.request!, secure, body);
   }
 
   async open(deadline: Deadline, fault?: HandshakeError): Promise<WebSocketConnection> {
@@ -441,8 +448,9 @@ class ServerOpening extends Opening {
         if (!reader.canTake) await reader.more();
         if (reader.canTake) endpoint.receive(reader.take());
       }
-    } catch (error) {
-      wrong = this.#shownError(error);
+    } catch (thrown) {
+      const error = this.#shownError(thrown);
+      wrong = error.status === 413 ? await this.#readBody(error) : error;
     }
     if (onRequest !== undefined) await this.#askWhetherToAccept(deadline, onRequest);
     if (wrong !== undefined) throw wrong;
@@ -461,9 +469,7 @@ class ServerOpening extends Opening {
   /** Returns the error of a wrong request that `onRequest` may still see. Throws any other error. */
   #shownError(thrown: unknown): HandshakeError {
     const error = causeOf(thrown);
-    const isShown = this.endpoint.request !== undefined && error instanceof HandshakeError &&
-      error.status !== 413;
-    if (isShown) return error;
+    if (this.endpoint.request !== undefined && error instanceof HandshakeError) return error;
     throw error;
   }
 
@@ -478,6 +484,21 @@ class ServerOpening extends Opening {
       return response === undefined ? undefined : new Refusal(response, this.endpoint);
     });
     if (refusal !== undefined) throw refusal;
+  }
+
+  /**
+   * Reads the body of a plain request, if `onRequest` may have it. Returns why the request is refused if
+   * the hook does not answer.
+   */
+  async #readBody(refused: HandshakeError): Promise<HandshakeError> {
+    const { onRequest, maxRequestBody = 0 } = this.#setup.options;
+    const { endpoint } = this;
+    const { method } = endpoint.request!;
+    const isRead = onRequest !== undefined && maxRequestBody > 0 &&
+      this.#source === undefined && !/^(?:GET|HEAD)$/.test(method);
+    if (!isRead) throw refused;
+    this.#webRequest(await readBody(endpoint, this.#reader, maxRequestBody));
+    return refusal(405, "method", `The method is ${method} instead of GET`);
   }
 
   /** @throws {HandshakeError} If the hook throws or rejects ("hook-failed", status 500). */
