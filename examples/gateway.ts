@@ -1,4 +1,4 @@
-/** A gateway: who has logged in to an Express application reaches the WebSocket server behind it. */
+/** A gateway: users of an Express application who have logged in reach another WebSocket server. */
 import type { AddressInfo } from "node:net";
 import process from "node:process";
 import express from "express";

@@ -98,8 +98,8 @@ function verdict(rates: Rates): string {
   const last = names.pop()!;
   return names.map((name) => {
     const factor = ratio(rates[name], rates[last]);
-    const [ahead, behind] = factor >= 1 ? [name, last] : [last, name];
-    return `${ahead} is ahead of ${behind} by a factor of ${
+    const [first, second] = factor >= 1 ? [name, last] : [last, name];
+    return `${first} is ahead of ${second} by a factor of ${
       Math.max(factor, 1 / factor).toFixed(2)
     }`;
   }).join("; ");

@@ -1,4 +1,4 @@
-/** Running other programs: output kept, a limit on time or on silence, and nothing left behind. */
+/** Runs other programs: keeps their output, limits their time or silence, and leaves none running. */
 
 /** What a finished program left. */
 export interface RunResult {
@@ -19,8 +19,8 @@ export interface RunOptions {
   /** Milliseconds after which the program and its children are killed. Default: 5 minutes */
   deadline?: number;
   /**
-   * Milliseconds without output after which they are killed, in place of the deadline: a program that
-   * tells of its progress may take as long as it needs.
+   * Milliseconds without output after which they are killed, instead of the deadline: a program that
+   * shows its progress may take as long as it needs.
    */
   patience?: number;
   /** Whether output shows progress; other output does not count. Default: all does */

@@ -481,7 +481,7 @@ function texts(batch: unknown): string[] {
 
 describe("Streams, batched: an extension that works elsewhere", () => {
   for (const [name, make] of Object.entries(HELD)) {
-    it(`${name}: what is at hand does not wait for it, what comes behind does`, async () => {
+    it(`${name}: frames before a held frame are given at once, later ones wait`, async () => {
       const held = new Held();
       const { stream, input } = make(held);
       const writer = stream.writable.getWriter();

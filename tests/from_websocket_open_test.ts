@@ -224,7 +224,7 @@ describe("fromWebSocket: a socket by hand", () => {
     }, { closeTimeout: 10 });
   });
 
-  it("A Close that comes before anybody reads waits behind the messages", async () => {
+  it("A Close that arrives before anybody reads is given after the messages", async () => {
     await withFake(async (ws, fake) => {
       for (let i = 0; i < 5; i++) fake.emit("message", { data: pattern(50_000 + i).buffer });
       fake.emit("close", { code: 1000, reason: "", wasClean: true });

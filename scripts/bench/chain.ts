@@ -1,8 +1,6 @@
 /**
  * Echo servers whose connections are transforms piped by hand over the two byte streams of a socket:
  * bytes, frames, messages, frames, bytes. One item a chunk, or a batch.
- *
- * A file of its own because `server.ts` is about those who have a server of their own.
  */
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";

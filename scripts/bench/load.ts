@@ -58,7 +58,7 @@ export class EchoLoad implements Load {
 class EchoLane {
   readonly #lane: Lane;
   readonly #options: LoadOptions;
-  /** As many masked frames as may be on their way, one behind the other. */
+  /** As many masked frames as may be on their way, one after the other. */
   readonly #frames: Uint8Array;
   readonly #sentSize: number;
   readonly #echoSize: number;

@@ -1,6 +1,5 @@
 /**
- * Bytes back as they come, by the fastest sockets of the runtime: what no server of messages can
- * reach. A file of its own because nothing in it is about WebSockets.
+ * Echoes bytes over the fastest sockets of the runtime: the limit for every server of messages.
  */
 import { createServer, type Socket } from "node:net";
 

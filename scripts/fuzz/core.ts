@@ -62,7 +62,7 @@ function decode(role: Role, chunks: Uint8Array[]): { frames: Frame[]; error: unk
     if (!(error instanceof RemoteProtocolError)) throw error;
     assert.throws(() => decoder.next(), (again) => again === error);
     decoder.push(new Uint8Array(10));
-    assert.equal(decoder.bufferedAmount, 0, "Nothing is kept behind a failure");
+    assert.equal(decoder.bufferedAmount, 0, "Nothing is kept after a failure");
     return { frames, error };
   }
 }

@@ -92,7 +92,7 @@ async function readAll(
     else if (way === 2) {
       for await (const { readable } of ws.messages()) for await (const _ of readable);
     } else {
-      // Not read at first: what comes waits within its limit, and its end behind it.
+      // Not read at first: messages wait within the limit, and the end of the connection after them.
       if (way === 4) await new Promise((resolve) => setTimeout(resolve, 5));
       ws.discard();
     }
@@ -170,7 +170,7 @@ const compressed: Target = {
 };
 
 const opening: Target = {
-  what: "accept() and connect(), and what comes behind: a connection, or an error",
+  what: "accept() and connect(), then a connection or an error",
   inputs: 15_000,
   async run(random) {
     const [near, far] = transportPair();

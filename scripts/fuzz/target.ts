@@ -15,13 +15,13 @@ export interface Target {
   explain?(): Promise<string>;
   /** Runs before the first input. */
   begin?(): Promise<void>;
-  /** Runs behind the last one. */
+  /** Runs after the last one. */
   end?(): Promise<void>;
 }
 
 /** How long a run is. */
 export interface RunOptions {
-  /** The seed of the first input; those that follow have the numbers behind it. */
+  /** The seed of the first input. Each following input has the next number. */
   seed: number;
   /** How many inputs. Default: that of the target */
   inputs?: number;
@@ -41,7 +41,7 @@ export interface RunResult {
 
 /** In milliseconds: longer than any input takes. */
 const DEADLINE = 120_000;
-// A target may put a time of its own in place of the platform's.
+// A target may replace the platform's time.
 const { setTimeout, clearTimeout } = globalThis;
 
 /** An input that did what must not be. */

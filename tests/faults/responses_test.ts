@@ -302,7 +302,7 @@ describe("C8 interim responses are skipped", () => {
     }
   });
 
-  it("C8 an end behind them is an early end", async () => {
+  it("C8 an end after interim responses is an early end", async () => {
     const error = await failure(async (raw) => {
       await requestOf(raw);
       raw.write(interim(2));

@@ -97,7 +97,7 @@ export abstract class Clock {
   }
 }
 
-/** Puts others in place of the platform's timers. */
+/** Replaces the platform's timers. */
 function replaceTimers(set: typeof setTimeout, clear: (timer: never) => void): void {
   globalThis.setTimeout = set;
   globalThis.clearTimeout = clear as typeof clearTimeout;

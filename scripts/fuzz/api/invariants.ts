@@ -48,7 +48,7 @@ function messagesComeInOrderAndOnce({ users }: World): string[] {
       lanes.set(sent.lane, sent);
       const first = before === undefined ? 0 : before.index + 1;
       if (sent.index < first) {
-        wrong.push(`${user.name} received ${nameOf(sent)} behind ${nameOf(before!)}`);
+        wrong.push(`${user.name} received ${nameOf(sent)} after ${nameOf(before!)}`);
       } else wrong.push(...holes(user, sent.lane, first, sent.index));
     }
     return wrong;

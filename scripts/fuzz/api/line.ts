@@ -32,7 +32,7 @@ export const BREAKS = ["cut", "reset", "half-close", "silence"] as const;
 
 /** Beyond it the line passes on no further piece until the receiver has read. */
 const ROOM = 65536;
-/** So many pieces are chopped; then the rest goes as it came, lest a run take long. */
+/** Number of pieces that are cut. The rest is passed on as it is, so that a run does not take long. */
 const MOST_PIECES = 600;
 
 /** What goes one way. */

@@ -12,7 +12,7 @@ import type { Random } from "../random.ts";
 import { BREAKS } from "./line.ts";
 import type { Sent, Source, User } from "./world.ts";
 
-/** Something that the user of one end does. It begins in one turn and may go on behind it. */
+/** A call of the user of one end. It begins in one turn and may end in a later one. */
 export interface Operation {
   /** How often it is chosen, beside the others. */
   weight: number;
@@ -304,7 +304,7 @@ function sendOptions(user: User, random: Random): SendOptions | undefined {
   return signal === undefined && compress === undefined ? undefined : { signal, compress };
 }
 
-/** Those of a message of several frames: if it is aborted behind its first the connection fails. */
+/** Those of a message of several frames: if it is aborted after the first, the connection fails. */
 function itemOptions(user: User, random: Random): SendOptions | undefined {
   const options = sendOptions(user, random);
   if (options?.signal === undefined) return options;
@@ -788,7 +788,7 @@ export function readOn(user: User): void {
   if (reading !== undefined) user.readingOn = user.track("reading on", reading);
 }
 
-/** Behind the names of calls that come when all is over. */
+/** The end of the names of calls on a connection that has ended. */
 export const AFTER_END = " after the end";
 
 /** Uses a connection that has ended: each call says so. */

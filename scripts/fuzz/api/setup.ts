@@ -127,7 +127,7 @@ const TROUBLESOME = [
 
 function isTroublesome(name: string, value: unknown): boolean {
   if (TROUBLESOME.includes(name) || value === thrower) return true;
-  // A Close may wait behind a message that takes many turns.
+  // A Close frame may wait for a message that takes many turns.
   if (name === "closeTimeout") return (value as number) > 0 && (value as number) < 1000;
   const { size } = Object(value) as { size?: () => number };
   return size !== undefined && !isSize(size);

@@ -166,7 +166,7 @@ export class WatchedSignal {
 /** How a reader of a whole stream of messages has ended. */
 export type ReadEnd = "clean" | "error" | undefined;
 
-/** One end of the connection, and whoever uses it. */
+/** One end of the connection, and its user. */
 export class User {
   readonly name: "client" | "server";
   readonly world: World;
