@@ -161,13 +161,13 @@ export class Closing implements SenderHost {
   /** Calls the listener when the transport has ended. */
   whenEnded(listener: EndListener): void {
     if (this.phase === "ended") listener(this.error);
-    else this.#onEnded = [...this.#onEnded, listener];
+    else this.#onEnded = this.#onEnded.concat(listener);
   }
 
   /** Calls the listener when the connection has failed or its transport has ended. */
   whenDecided(listener: EndListener): void {
     if (this.phase === "failed" || this.phase === "ended") return listener(this.error);
-    this.#onDecided = [...this.#onDecided, listener];
+    this.#onDecided = this.#onDecided.concat(listener);
     this.#stopWaitingForHandler();
   }
 

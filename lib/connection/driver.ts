@@ -8,7 +8,6 @@ import { Closing, type ClosingParts } from "./closing.ts";
 import { ControlRate, Keepalive, type KeepaliveHost, Pings, type Traffic } from "./heartbeat.ts";
 import { CloseCode } from "../core/close.ts";
 import { invalidState, RemoteProtocolError } from "../core/error.ts";
-import type { PingEvent, PongEvent } from "../core/event.ts";
 import type { Extension } from "../core/extension.ts";
 import type { Role } from "../core/frame.ts";
 import { randomPayload } from "../core/mask.ts";
@@ -194,7 +193,8 @@ export class Driver
         } else if (event.type === "text" || event.type === "binary") {
           receiver.deliver(event, closing.phase === "closing");
         } else if (event.type === "close") closing.inputOver(event);
-        else this.#answer(event);
+        else if (event.type === "ping") this.#answerPing(event.payload);
+        else this.#takePong(event.payload);
       } catch (error) {
         // Any other error was thrown by a callback of the application. It must not end the process.
         if (error instanceof RemoteProtocolError) closing.inputOver(error);
@@ -220,13 +220,20 @@ export class Driver
     return budget.isFull || (mode === undefined && budget.wouldFill(this.machine.held));
   }
 
-  /** Answers a ping with a pong, or reports a pong to its ping. */
-  #answer({ type, payload }: PingEvent | PongEvent): void {
+  /** RFC 6455 §5.5.2: a ping is answered with a pong that has the same payload. */
+  #answerPing(payload: Uint8Array): void {
+    this.#countControl();
+    this.sender.answer(payload);
+  }
+
+  #takePong(payload: Uint8Array): void {
     // A pong that was asked for is not part of a flood.
-    if (type === "pong" && this.pings?.pong(payload)) return;
+    if (!this.pings?.pong(payload)) this.#countControl();
+  }
+
+  #countControl(): void {
     this.#controlRate ??= new ControlRate(this.#maxControlFrames);
     this.#controlRate.count(this.receiver.messagesReceived);
-    if (type === "ping") this.sender.answer(payload);
   }
 
   failThrown(error: unknown): void {

@@ -335,26 +335,14 @@ export class Receiver {
     const { ended } = this.#inbox;
     if (ended !== undefined) return handled(Promise.reject(this.#host.retrace(ended.error)));
     const waiting = new Waiting(this.#host);
-    this.#inbox.wait(signal === undefined ? waiting : this.#abortable(waiting, signal));
+    this.#inbox.wait(waiting);
+    if (signal !== undefined) {
+      waiting.stopWatching = onAbort(signal, (reason) => {
+        this.#inbox.unwait(waiting);
+        waiting.abort(reason);
+      });
+    }
     return waiting.promise;
-  }
-
-  #abortable(waiting: Waiting, signal: AbortSignal): Waiter<Message> {
-    const waiter = {
-      give(message: Message) {
-        stopWatching();
-        waiting.give(message);
-      },
-      end(end: End) {
-        stopWatching();
-        waiting.end(end);
-      },
-    };
-    const stopWatching = onAbort(signal, (reason) => {
-      this.#inbox.unwait(waiter);
-      waiting.reject(reason);
-    });
-    return waiter;
   }
 
   iterate(): AsyncIterator<Message> {
@@ -438,21 +426,28 @@ export class Receiver {
  */
 class Waiting implements Waiter<Message> {
   readonly promise: Promise<Message>;
-  give!: (message: Message | Promise<never>) => void;
+  stopWatching: (() => void) | undefined;
+  #resolve!: (message: Message | Promise<never>) => void;
   readonly #host: ReceiverHost;
 
   constructor(host: ReceiverHost) {
-    this.promise = new Promise((resolve) => this.give = resolve);
+    this.promise = new Promise((resolve) => this.#resolve = resolve);
     this.#host = host;
   }
 
-  reject(error: unknown): void {
-    handled(this.promise);
-    this.give(Promise.reject(error));
+  give(message: Message): void {
+    this.stopWatching?.();
+    this.#resolve(message);
   }
 
   end({ error }: End): void {
-    this.give(rejectTraced(this.promise, () => this.#host.retrace(error)));
+    this.stopWatching?.();
+    this.#resolve(rejectTraced(this.promise, () => this.#host.retrace(error)));
+  }
+
+  abort(reason: unknown): void {
+    handled(this.promise);
+    this.#resolve(Promise.reject(reason));
   }
 }
 

@@ -48,6 +48,8 @@ interface Owned {
 /** A duplex as a transport. The two sides of the duplex must end independently. */
 export class DuplexTransport<T extends Duplex = Duplex> extends BaseTransport {
   protected readonly duplex: T;
+  /** Maximum number of bytes that the duplex is given. */
+  protected readonly capacity: number = CAPACITY;
   #queue: ByteQueue | undefined;
   /** Whether the transport must report that the waiting bytes were sent. */
   #owesDrain = false;
@@ -65,7 +67,8 @@ export class DuplexTransport<T extends Duplex = Duplex> extends BaseTransport {
   }
 
   static #onData(this: Owned, chunk: Uint8Array): void {
-    if (this[OWNER].handlers!.data(chunk) === true) free(chunk);
+    const isReleased = this[OWNER].handlers!.data(chunk);
+    if (isReleased === true && chunk.length >= FREED_FROM) free(chunk);
   }
 
   static #onEnd(this: Owned): void {
@@ -74,11 +77,6 @@ export class DuplexTransport<T extends Duplex = Duplex> extends BaseTransport {
 
   static #onClose(this: Owned): void {
     this[OWNER].reportClose();
-  }
-
-  /** Maximum number of bytes that the duplex is given. */
-  protected get capacity(): number {
-    return CAPACITY;
   }
 
   override get bufferedAmount(): number {
