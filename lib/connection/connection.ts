@@ -104,6 +104,31 @@ function define(prototype: object, name: string, descriptor: PropertyDescriptor)
   Object.defineProperty(prototype, name, { ...descriptor, configurable: true });
 }
 
+// A head is kept as one string. As objects, it would take several times the memory of the string. No part
+// of a head has a line break.
+
+function packRequest({ method, target, version, headers }: RequestHead): string {
+  return [method, target, version, ...headers.flat()].join("\n");
+}
+
+function unpackRequest(packed: string): RequestHead {
+  const [method, target, version, ...fields] = packed.split("\n");
+  return { method, target, version, headers: inPairs(fields) };
+}
+
+function packResponse({ version, status, statusText, headers }: ResponseHead): string {
+  return [version, status, statusText, ...headers.flat()].join("\n");
+}
+
+function unpackResponse(packed: string): ResponseHead {
+  const [version, status, statusText, ...fields] = packed.split("\n");
+  return { version, status: Number(status), statusText, headers: inPairs(fields) };
+}
+
+function inPairs(fields: readonly string[]): RawHeaders {
+  return fields.flatMap((name, i) => i % 2 === 0 ? [[name, fields[i + 1]] as const] : []);
+}
+
 /** Returns the driver of a connection. Internal. */
 export let driverOf: (ws: WebSocketConnection) => Driver;
 
@@ -142,8 +167,8 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
 
   readonly #protocol: string;
   readonly #extensions: string;
-  readonly #requestHead: RequestHead;
-  readonly #responseHead: ResponseHead;
+  readonly #packedRequest: string;
+  readonly #packedResponse: string;
   readonly #secure: boolean;
   readonly #driver: Driver;
   #request: Request | undefined;
@@ -154,8 +179,8 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
   constructor(init: ConnectionInit) {
     this.#protocol = init.agreement.protocol;
     this.#extensions = serializeExtensions(init.agreement.extensions);
-    this.#requestHead = init.request;
-    this.#responseHead = init.response;
+    this.#packedRequest = packRequest(init.request);
+    this.#packedResponse = packResponse(init.response);
     this.#secure = init.secure;
     this.#request = init.webRequest;
     const listener = diagnostics?.listen(init);
@@ -175,17 +200,18 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
 
   /** The request of the handshake. It is created on first access. */
   get request(): Request {
-    return this.#request ??= toRequest(this.#requestHead, this.#secure);
+    return this.#request ??= toRequest(unpackRequest(this.#packedRequest), this.#secure);
   }
 
   /** The response of the handshake. */
   get response(): ResponseInfo {
-    return this.#response ??= toResponseInfo(this.#responseHead);
+    return this.#response ??= toResponseInfo(unpackResponse(this.#packedResponse));
   }
 
   /** The header fields of the request and the response, in order and with repeated fields. */
   get rawHeaders(): { readonly request: RawHeaders; readonly response: RawHeaders } {
-    return { request: this.#requestHead.headers, response: this.#responseHead.headers };
+    const { headers: request } = unpackRequest(this.#packedRequest);
+    return { request, response: unpackResponse(this.#packedResponse).headers };
   }
 
   /** The address of this end, if the transport has one. */
@@ -437,8 +463,9 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
   #state(): object {
     const { state, protocol, extensions, bufferedAmount, closeInfo, stats: { queued, paused } } =
       this;
+    const url = requestUrl(unpackRequest(this.#packedRequest), this.#secure);
     return {
-      url: withoutSecrets(requestUrl(this.#requestHead, this.#secure)).replace(/^http/, "ws"),
+      url: withoutSecrets(url).replace(/^http/, "ws"),
       role: this.#driver.machine.role,
       ...{ state, protocol, extensions },
       localAddress: addressText(this.localAddress),
