@@ -182,17 +182,14 @@ export interface OpeningInit extends Pick<EndpointOptions, "extensions" | "limit
  */
 interface Link {
   driver?: MachineHost;
-  transport?: Transport;
 }
 
 /** Returns the options of an endpoint. Without a link, they have no callbacks. */
 export function endpointOptions(init: OpeningInit, link?: Link): EndpointOptions {
   const { extensions = [], limits, requireProtocol, options, textCodec } = init;
   const isExtended = extensions.length > 0;
-  const allocate = link &&
-    ((length: number) => link.transport?.allocate?.(length) ?? new Uint8Array(length));
   return {
-    ...protocolOptions(options, { textCodec, isExtended, allocate }, () => link!.driver!),
+    ...protocolOptions(options, { textCodec, isExtended }, () => link!.driver!),
     ...{ extensions, limits, requireProtocol },
   };
 }
@@ -203,10 +200,9 @@ export class Opening {
   readonly #init: OpeningInit;
   readonly #link: Link = {};
 
-  constructor(role: Role, init: OpeningInit, transport?: Transport) {
-    const shared = transport?.allocate === undefined ? init.shared : undefined;
+  constructor(role: Role, init: OpeningInit) {
     this.#init = init;
-    this.endpoint = new Endpoint(role, shared ?? endpointOptions(init, this.#link), true);
+    this.endpoint = new Endpoint(role, init.shared ?? endpointOptions(init, this.#link), true);
   }
 
   /**
@@ -242,8 +238,8 @@ export class Opening {
     const { role, protocol, agreement, request, response } = this.endpoint;
     const { transport } = reader;
     protocol.whole = true;
+    protocol.allocate = transport.allocate;
     const link = this.#link;
-    link.transport = transport;
     return new WebSocketConnection({
       role,
       transport,

@@ -70,16 +70,12 @@ export interface MachineHost {
 /** Returns the options of a `Protocol`. `host` returns the driver, which is created later. */
 export function protocolOptions(
   { maxMessageSize = MAX_MESSAGE_SIZE, maxFrameSize, onFrame }: DriverInit["options"],
-  { textCodec, allocate, isExtended }: {
-    textCodec: TextCodec | undefined;
-    allocate: ((length: number) => Uint8Array) | undefined;
-    isExtended: boolean;
-  },
+  { textCodec, isExtended }: { textCodec: TextCodec | undefined; isExtended: boolean },
   host: () => MachineHost,
 ): Omit<ProtocolOptions, "extensions"> {
   const seen = onFrame && guarded(onFrame, (error) => host().failThrown(error));
   return {
-    ...{ maxMessageSize, maxFrameSize, textCodec, allocate },
+    ...{ maxMessageSize, maxFrameSize, textCodec },
     onFrame: !diagnostics?.logsFrames ? seen : (direction, frame) => {
       host().listener?.onFrame(direction, frame);
       seen?.(direction, frame);
@@ -128,10 +124,10 @@ export class Driver
   }
 
   #makeProtocol({ role, transport, options, activeExtensions, textCodec }: DriverInit): Protocol {
-    const { allocate } = transport;
     const isExtended = activeExtensions !== undefined && activeExtensions.length > 0;
     const protocol = new Protocol(role, {
-      ...protocolOptions(options, { textCodec, allocate, isExtended }, () => this),
+      ...protocolOptions(options, { textCodec, isExtended }, () => this),
+      allocate: transport.allocate,
       extensions: activeExtensions,
     });
     protocol.whole = true;

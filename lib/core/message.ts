@@ -69,7 +69,7 @@ export class MessageReader {
   whole: boolean;
   readonly #maxMessageSize: number;
   readonly #codec: TextCodec;
-  readonly #allocate: Allocate | undefined;
+  allocate: Allocate | undefined;
   #opcode = 0;
   #withinFrame = false;
   /** The size of the current message, including the declared length of its frames. */
@@ -83,7 +83,7 @@ export class MessageReader {
   constructor(options: MessageOptions = {}, whole: boolean = false, allocate?: Allocate) {
     this.#maxMessageSize = options.maxMessageSize ?? Infinity;
     this.#codec = options.textCodec ?? webTextCodec;
-    this.#allocate = allocate;
+    this.allocate = allocate;
     this.whole = whole;
   }
 
@@ -156,7 +156,7 @@ export class MessageReader {
     if (finished && (this.#parts === undefined || this.#parts.size === 0)) {
       return { type: "text", data, frameFinished: true, messageFinished: true };
     }
-    const parts = this.#parts ??= new MessageParts(this.#allocate);
+    const parts = this.#parts ??= new MessageParts(this.allocate);
     parts.addText(data);
     return finished ? fragment(parts.take(true), true, true) : undefined;
   }
@@ -175,7 +175,7 @@ export class MessageReader {
     if (finished && (this.#parts === undefined || this.#parts.size === 0)) {
       return { type: "binary", data: piece.copy(), frameFinished: true, messageFinished: true };
     }
-    const parts = this.#parts ??= new MessageParts(this.#allocate);
+    const parts = this.#parts ??= new MessageParts(this.allocate);
     parts.addBytes(piece, this.#declared);
     return finished ? fragment(parts.take(false), true, true) : undefined;
   }

@@ -271,6 +271,14 @@ export class Protocol {
     this.#messages.whole = whole;
   }
 
+  /**
+   * See {@linkcode ProtocolOptions.allocate}.
+   * @internal
+   */
+  set allocate(allocate: ((length: number) => Uint8Array) | undefined) {
+    this.#messages.allocate = allocate;
+  }
+
   /** Amount held of an incomplete message: bytes, or code units of text. */
   get held(): number {
     return this.#messages.held;

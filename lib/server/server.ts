@@ -423,7 +423,7 @@ class ServerOpening extends Opening {
   #request: Request | undefined;
 
   constructor(transport: Transport, setup: Setup, source: RequestSource | undefined) {
-    super("server", setup, transport);
+    super("server", setup);
     this.#reader = new TransportReader(transport, READ_AHEAD);
     this.#setup = setup;
     this.#source = source;
