@@ -150,7 +150,11 @@ export interface ErrorDetails {
 
 const codes = new WeakMap<object, ErrorCode>();
 
-let print: (error: DOMException) => void = () => {};
+/** In Chromium, a subclass of DOMException has no stack. */
+let print: (error: DOMException) => void = (error) => {
+  const { captureStackTrace } = Error as { captureStackTrace?: (target: object) => void };
+  if (!error.stack) captureStackTrace?.(error);
+};
 
 /** Sets what `makeReadable()` does. error_print.ts calls this function; browsers do without. */
 export function makeReadableBy(makePrintable: (error: DOMException) => void): void {
