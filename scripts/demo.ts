@@ -5,10 +5,13 @@
  * For a while the client reads slowly. Nothing is dropped and nothing piles up: its queue fills and
  * its socket is paused; so the server's sends wait, the server stops reading; so the client's writes
  * wait. Then all of it flows again.
+ *
+ * `deno task demo --page` serves a page that shows the same in a browser.
  */
 import process from "node:process";
+import { parseArgs } from "node:util";
 import { type Message, serve, type WebSocketConnection, WebSocketStream } from "../mod.ts";
-import { takeNoArguments } from "./arguments.ts";
+import { readArguments, wholeNumber, withoutSeparator } from "./arguments.ts";
 
 const MESSAGES = 60_000;
 /** The messages that the client takes its time for, and how long for each. */
@@ -222,9 +225,24 @@ function size(bytes: number): string {
     : `${(bytes / 1024 ** 2).toFixed(1)} MiB`;
 }
 
-await takeNoArguments("demo", process.argv.slice(2));
+const USAGE = `deno task demo [--page [--port N]]
+
+  --page      serve a page that shows the flow in a browser, until Ctrl+C
+  --port N    the port of the page (default: 8080)`;
+
+const { page, port } = await readArguments(USAGE, () => {
+  const { values } = parseArgs({
+    args: withoutSeparator(process.argv.slice(2)),
+    options: { page: { type: "boolean" }, port: { type: "string" } },
+  });
+  return { page: values.page, port: wholeNumber("--port", values.port, 0) ?? 8080 };
+});
 try {
-  await main();
+  if (page) {
+    // The page is bundled by a development dependency.
+    const { servePage } = await import("./demo/page_server.ts");
+    console.log(`Open ${(await servePage(port)).url} in a browser. Ctrl+C ends it.`);
+  } else await main();
 } catch (error) {
   console.error(`\n  The demo failed: ${error instanceof Error ? error.message : error}`);
   process.exit(1);

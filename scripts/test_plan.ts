@@ -4,7 +4,7 @@ import type { Engine } from "./runtimes.ts";
 /** Files that some runtimes alone run, because the others have nothing to show with them. */
 const ONLY: readonly [files: RegExp, engines: readonly Engine[]][] = [
   // Which runtime drives the browser makes no difference to what runs in it.
-  [/^tests\/interop\/(chromium|browser_entry)_test\.ts$/, ["deno"]],
+  [/^tests\/interop\/(chromium|browser_entry|demo_page)_test\.ts$/, ["deno"]],
   // The tasks are programs for Deno.
   [/^tests\/tasks_test\.ts$/, ["deno"]],
   // Deno has no server of HTTP/2.
