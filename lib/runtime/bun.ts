@@ -168,14 +168,14 @@ class BunTransport extends BaseTransport implements Transport {
     this.#socket.close();
   }
 
-  onData(chunk: Uint8Array): void {
+  #onData(chunk: Uint8Array): void {
     if (this.isDestroyed) return;
     this.#held = undefined;
     if (this.handlers!.data(chunk) === true) free(chunk);
     else if (this.#paused && chunk.length >= HELD_FROM) this.#held = chunk;
   }
 
-  onDrain(): void {
+  #onDrain(): void {
     while (this.unsent > 0) {
       const bytes = this.firstOf(this.#queue);
       if (bytes === undefined) return;
@@ -189,30 +189,22 @@ class BunTransport extends BaseTransport implements Transport {
     }
   }
 
-  onEnd(): void {
-    this.reportEnd();
-  }
-
-  onError(error: Error): void {
-    this.fail(error);
-  }
-
-  onClose(error?: Error): void {
+  #onClose(error?: Error): void {
     // Bun does not report the peer's end if our side has ended first.
     if (this.phase === "ending" && error === undefined) this.reportEnd();
     this.#held = this.#queue = undefined;
     this.reportClose(error);
   }
-}
 
-const HANDLERS: Omit<SocketHandlers, "open" | "handshake"> = {
-  binaryType: "uint8array",
-  data: (socket, chunk) => socket.data.onData(chunk),
-  drain: (socket) => socket.data.onDrain(),
-  end: (socket) => socket.data.onEnd(),
-  close: (socket, error) => socket.data.onClose(error),
-  error: (socket, error) => socket.data.onError(error),
-};
+  static readonly handlers: Omit<SocketHandlers, "open" | "handshake"> = {
+    binaryType: "uint8array",
+    data: ({ data: transport }, chunk) => transport.#onData(chunk),
+    drain: ({ data: transport }) => transport.#onDrain(),
+    end: ({ data: transport }) => transport.reportEnd(),
+    close: ({ data: transport }, error) => transport.#onClose(error),
+    error: ({ data: transport }, error) => transport.fail(error),
+  };
+}
 
 function infoOf(socket: BunSocket, { unix: path, tls }: ListenOptions): SocketInfo {
   const secure = tls !== undefined;
@@ -235,7 +227,7 @@ function listen(options: ListenOptions, accept: (transport: Transport) => void):
     allowHalfOpen: true,
     tls: tls && tlsOptions(tls),
     socket: {
-      ...HANDLERS,
+      ...BunTransport.handlers,
       open(socket) {
         socket.setNoDelay(true);
         socket.data = new BunTransport(socket, infoOf(socket, options));
@@ -252,11 +244,11 @@ function listen(options: ListenOptions, accept: (transport: Transport) => void):
       },
       end(socket) {
         if (handshakes.has(socket)) socket.close();
-        else socket.data.onEnd();
+        else BunTransport.handlers.end(socket);
       },
       close(socket, error) {
         handshakes.end(socket);
-        socket.data.onClose(error);
+        BunTransport.handlers.close(socket, error);
       },
     },
   });
@@ -307,7 +299,7 @@ function adopt(transport: NodeTransport): Transport {
   if (localAddress === undefined && remoteAddress?.transport !== "unix") return transport;
   handle.pause();
   handle.data = new BunTransport(handle, transport);
-  handle.reload({ socket: HANDLERS });
+  handle.reload({ socket: BunTransport.handlers });
   // `node:net` may have paused the socket, and a paused socket does not keep the process alive.
   handle.ref();
   owner._handle = null;
