@@ -165,8 +165,7 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
     makeInspectable(this.prototype, "WebSocketConnection", (ws) => ws.#state());
   }
 
-  readonly #protocol: string;
-  readonly #extensions: string;
+  readonly #agreement: Agreement;
   readonly #packedRequest: string;
   readonly #packedResponse: string;
   readonly #secure: boolean;
@@ -177,8 +176,7 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
 
   /** Connections come from `connect()`, `serve()` and `accept()`. Internal. */
   constructor(init: ConnectionInit) {
-    this.#protocol = init.agreement.protocol;
-    this.#extensions = serializeExtensions(init.agreement.extensions);
+    this.#agreement = init.agreement;
     this.#packedRequest = packRequest(init.request);
     this.#packedResponse = packResponse(init.response);
     this.#secure = init.secure;
@@ -190,12 +188,12 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
 
   /** The negotiated subprotocol, or an empty string. */
   get protocol(): string {
-    return this.#protocol;
+    return this.#agreement.protocol;
   }
 
   /** The negotiated extensions, as in the header, or an empty string. */
   get extensions(): string {
-    return this.#extensions;
+    return serializeExtensions(this.#agreement.extensions);
   }
 
   /** The request of the handshake. It is created on first access. */

@@ -17,6 +17,7 @@ import type {
   ProtocolEvent,
 } from "./event.ts";
 import {
+  type AcceptedExtensions,
   acceptExtensions,
   type Extension,
   type ExtensionFactory,
@@ -109,6 +110,7 @@ const HANDSHAKE_EVENTS: readonly string[] = ["request", "accept", "reject", "rej
 
 const EMPTY = new Uint8Array(0);
 const NONE: readonly ExtensionFactory[] = [];
+const NO_EXTENSIONS: AcceptedExtensions = { headers: [], extensions: [] };
 
 /**
  * One end of a connection: bytes in, events out; events in, bytes out. An endpoint sends nothing on
@@ -501,7 +503,8 @@ export class Endpoint {
 
   #accept(event: OutgoingAccept, offer: ReceivedOffer): Uint8Array {
     const { protocol = "", headers } = event;
-    const agreed = acceptExtensions(offer.extensions, this.#chosen(event));
+    const chosen = this.#chosen(event);
+    const agreed = chosen.length === 0 ? NO_EXTENSIONS : acceptExtensions(offer.extensions, chosen);
     try {
       const answer = { protocol, extensions: agreed.headers, headers };
       const isHttp2 = this.#received !== undefined;

@@ -232,7 +232,8 @@ export class Protocol {
     const { onReady, onFrame } = options;
     const extensions = agreed ?? options.extensions ?? NONE;
     this.#observer = onFrame && new FrameObserver(onFrame);
-    this.#decoder = new FrameDecoder({ ...options, role, rsvInUse: bitsOf(extensions) });
+    const rsvInUse = extensions.length === 0 ? 0 : bitsOf(extensions);
+    this.#decoder = new FrameDecoder({ ...options, role, rsvInUse });
     this.#messages = new MessageReader(options, false, options.allocate);
     this.encoder = new Encoder(role, {
       textCodec: options.textCodec,

@@ -229,8 +229,11 @@ export class Sessions {
   #serve(ws: WebSocketConnection, place: string): void {
     this.connections.add(ws);
     this.#opened++;
-    if (this.signal.aborted) ws.close(this.#info);
-    const cancelTimer = this.#limitLifetime(ws);
+    if (this.#shutdown.signal.aborted) ws.close(this.#info);
+    const { maxLifetime = 0 } = this.#options;
+    const cancelTimer = maxLifetime === 0
+      ? undefined
+      : backgroundTimer(() => ws.close({ closeCode: CloseCode.GoingAway }), maxLifetime);
     const driver = driverOf(ws);
     const { closing } = driver;
     // Wait for both the connection and the handler: a handler may run longer than its connection.
@@ -281,12 +284,6 @@ export class Sessions {
   #left(): void {
     if (--this.#pending === 0) this.#onOver?.();
     else if (this.#isCut && this.connections.size === 0) this.#onOver?.();
-  }
-
-  #limitLifetime(ws: WebSocketConnection): (() => void) | undefined {
-    const { maxLifetime = 0 } = this.#options;
-    if (maxLifetime === 0) return undefined;
-    return backgroundTimer(() => ws.close({ closeCode: CloseCode.GoingAway }), maxLifetime);
   }
 
   report(error: unknown): void {

@@ -519,16 +519,8 @@ describe("C15 what onRequest returns", () => {
       ["errors with a length", () => new Response(bodyOfChunks([five()], fault), long), /the disk/],
       ["gives text", () => new Response(bodyOfChunks([five(), "text"])), /bytes/],
       ["gives numbers", () => new Response(bodyOfChunks([5])), /bytes/],
-      [
-        "is shorter than it says",
-        () => new Response(bodyOfChunks([five()]), long),
-        /Content-Length is 9/,
-      ],
-      [
-        "is longer than it says",
-        () => new Response(bodyOfChunks([five()]), short),
-        /Content-Length is 1/,
-      ],
+      ["is shorter than it says", () => new Response(bodyOfChunks([five()]), long), /9 bytes/],
+      ["is longer than it says", () => new Response(bodyOfChunks([five()]), short), /1 bytes/],
     ];
     for (const [name, make, error] of bodies) {
       it(`C15 ${server} cuts a body that ${name}, and reports it`, async () => {
