@@ -33,6 +33,7 @@ import {
 import {
   CONNECT_OPTIONS,
   type ConnectOptions,
+  named,
   open as openClient,
   openingOf,
   requestOf,
@@ -169,6 +170,8 @@ export async function connectHttp2(
         }
       }
     });
+  } catch (error) {
+    throw named(error, target);
   } finally {
     leave();
   }

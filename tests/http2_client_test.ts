@@ -170,8 +170,9 @@ describe("connectHttp2() to a server in another process", () => {
   it("A server without the setting is no-extended-connect", { skip }, async () => {
     const other = dial(plainUrl.replace("ws", "http"));
     for (let i = 0; i < 2; i++) {
-      const error = await rejection<HandshakeError>(connectHttp2(other, plainUrl));
+      const error = await rejection<HandshakeError>(connectHttp2(other, `${plainUrl}/a?token=b`));
       assert.equal(error.code, "no-extended-connect");
+      assert.ok(error.message.endsWith(` (${plainUrl}/a)`), error.message);
     }
     await endSession(other);
   });

@@ -150,15 +150,17 @@ export async function connectWith(
       });
     });
   } catch (error) {
-    diagnostics?.failed(urlText(target), error);
-    if (error instanceof HandshakeError) addToMessage(error, ` (${urlText(target)})`);
-    throw error;
+    throw named(error, target);
   }
 }
 
-/** Returns the URL without user name, password and query, which may be secret. */
-function urlText({ secure, host, resourceName }: WebSocketUrl): string {
-  return `${secure ? "wss" : "ws"}://${host}${resourceName.replace(/\?.*/, "")}`;
+/** Logs why there is no connection. Adds the URL to the message of a HandshakeError. */
+export function named(error: unknown, { secure, host, resourceName }: WebSocketUrl): unknown {
+  // User name, password and query may be secret.
+  const url = `${secure ? "wss" : "ws"}://${host}${resourceName.replace(/\?.*/, "")}`;
+  diagnostics?.failed(url, error);
+  if (error instanceof HandshakeError) addToMessage(error, ` (${url})`);
+  return error;
 }
 
 async function connectTo(
