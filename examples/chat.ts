@@ -13,7 +13,7 @@ const PAGE = `<!doctype html>
 <form><input name="line" maxlength="1000" autocomplete="off" autofocus> <button>Send</button></form>
 <ul></ul>
 <script type="module">
-  import { connect } from "/sluice.js";
+  import { reconnect } from "/sluice.js";
 
   const form = document.querySelector("form");
   const show = (text) => {
@@ -22,18 +22,19 @@ const PAGE = `<!doctype html>
     document.querySelector("ul").prepend(item);
   };
 
-  const ws = await connect("/chat");
+  let ws;
   form.onsubmit = async (event) => {
     event.preventDefault();
     const text = form.line.value;
     form.reset();
-    await ws.send(text);
+    await ws?.send(text);
   };
-  try {
-    for await (const message of ws) show(message);
-    show("The server has closed the chat.");
-  } catch (error) {
-    show(error.message);
+  for await (ws of reconnect("/chat", { onRetry: () => show("(offline)") })) {
+    try {
+      for await (const message of ws) show(message);
+    } catch (error) {
+      if (!ws.isOwnError(error)) throw error;
+    }
   }
 </script>`;
 

@@ -32,8 +32,14 @@ export const SUITE_RUNTIMES: readonly RuntimeSpec[] = [
   { name: "node26", engine: "node", version: "26.10.0" },
 ];
 
-/** The oldest Node that the npm package supports; it runs the packed tarball only. */
+/** The oldest major version of Node that the package supports, which also runs npm. */
 export const NODE20: RuntimeSpec = { name: "node20", engine: "node", version: "20.20.2" };
+
+/** The lowest versions that the package supports; they run the packed tarball only. */
+export const LOWEST: readonly RuntimeSpec[] = [
+  { name: "node20.0", engine: "node", version: "20.0.0" },
+  { name: "bun1.4.0", engine: "bun", version: "1.4.0" },
+];
 
 /** Used to pack and install the npm package where npm is not on PATH. */
 const NPM_VERSION = "11.21.2";

@@ -54,9 +54,8 @@ async function echoThroughStream(url) {
 }
 
 async function echoThroughCommand(url) {
-  const command = fileURLToPath(
-    new URL("../.bin/sluice", import.meta.resolve("sluice/package.json")),
-  );
+  // Node 20.0 has no import.meta.resolve().
+  const command = fileURLToPath(new URL("node_modules/.bin/sluice", import.meta.url));
   const run = process.versions.deno === undefined ? [command] : ["run", "-A", command];
   const args = [...run, "--message", "typed", "--count", "1", url];
   assert.equal((await promisify(execFile)(process.execPath, args)).stdout, "typed\n");

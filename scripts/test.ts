@@ -16,6 +16,7 @@ import {
 import type { TestCase } from "./junit.ts";
 import {
   findRuntimes,
+  LOWEST,
   NODE20,
   type RuntimeSpec,
   runtimeVariables,
@@ -29,6 +30,7 @@ import { isThere, PEERS } from "../tests/interop/peers.ts";
 const USAGE = "deno task test [RUNTIME...] [FILE...] [--all] [--filter PATTERN] [--verbose]";
 const SMOKE = "npm";
 const SMOKE_RUNTIMES = [
+  ...LOWEST,
   NODE20,
   ...SUITE_RUNTIMES.filter(({ name }) => /^(bun|node26)$/.test(name)),
 ];
