@@ -26,9 +26,13 @@ import {
   type OptionNames,
 } from "./core/options.ts";
 import type { FromWebSocketOptions as NativeOptions } from "./standard/from_websocket.ts";
-import { BrowserConnection } from "./standard/browser_connection.ts";
+import {
+  BrowserConnection,
+  type Line,
+  openStream,
+  SocketLine,
+} from "./standard/browser_connection.ts";
 import { MAX_QUEUED_BYTES, takeSocket, type WebSocketLike } from "./standard/native_socket.ts";
-import { type Line, openStream, SocketLine } from "./standard/line.ts";
 import {
   type StandardOpenInfo,
   type StandardWebSocketStream,

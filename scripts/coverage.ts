@@ -32,7 +32,7 @@ const GOALS: readonly Goal[] = [
 const UNREACHED = `What is left in the second table:
   browser.ts          a browser with a WebSocketStream of its own (tests/interop/chromium_test.ts)
   platform.ts         a platform without node:zlib
-  native_socket.ts    extensions, which a native WebSocket has no way to have
+  from_websocket.ts   extensions, which a native WebSocket has no way to have
   cli.ts, http2.ts, attachment.ts    what fails between two steps of the platform`;
 
 /** What takes its time, more so while lines are counted, and reaches nothing that other tests do not. */

@@ -4,12 +4,20 @@
  *
  * @module
  */
+import { handled } from "../abortable.ts";
 import { checkCloseInfo } from "../connection/closing.ts";
 import { WebSocketConnection } from "../connection/connection.ts";
-import type { CloseInfo } from "../core/close.ts";
-import { domError } from "../core/error.ts";
+import type { Machine } from "../connection/driver.ts";
+import { ownItem } from "../connection/outgoing.ts";
+import { Budget, Inbox, sizeOf, wholeFragment } from "../connection/receiver.ts";
+import { MESSAGE_OVERHEAD } from "../connection/sender.ts";
+import { CloseCode, type CloseInfo } from "../core/close.ts";
+import { Encoder } from "../core/encoder.ts";
+import { domError, RemoteProtocolError, webSocketError, wrongValue } from "../core/error.ts";
+import type { CloseEvent, ProtocolEvent } from "../core/event.ts";
+import type { Role } from "../core/frame.ts";
 import type { RequestHead, ResponseHead } from "../core/http1.ts";
-import { MAX_MESSAGE_SIZE } from "../core/message.ts";
+import { concat, type Fragment, MAX_MESSAGE_SIZE, type Message } from "../core/message.ts";
 import { checkKnown } from "../core/option_hints.ts";
 import {
   checkNumber,
@@ -18,13 +26,17 @@ import {
   checkType,
   type OptionNames,
 } from "../core/options.ts";
+import { type FrameCounts, NO_FRAMES } from "../core/protocol.ts";
 import { withDeadline } from "../opening.ts";
 import { checkStrategy, type ConnectionOptions, type ConnectionStats } from "../options.ts";
-import { handled } from "../abortable.ts";
-import { NativeMachine } from "./native_machine.ts";
+import { backgroundTimer, Countdown } from "../timers.ts";
+import type { TransportHandlers } from "../transport.ts";
+import { BaseTransport } from "../transport_base.ts";
 import {
+  byteLength,
   checkNativeClose,
   MAX_QUEUED_BYTES,
+  NativeSocket,
   takeSocket,
   type WebSocketLike,
 } from "./native_socket.ts";
@@ -213,4 +225,310 @@ class NativeConnection extends WebSocketConnection {
 function notSupported(what: string): Promise<never> {
   const message = `A native WebSocket has no ${what}`;
   return handled(Promise.reject(domError("NotSupportedError", message, "unsupported")));
+}
+
+interface NativeLimits {
+  /** Maximum size of a message to receive, in bytes. */
+  maxMessageSize: number;
+  /** Maximum size of the messages that wait to be read, and of a message that is sent in pieces. */
+  maxQueuedBytes: number;
+  /** Maximum time that the socket may be closing, in milliseconds. 0 disables the limit. */
+  closeTimeout: number;
+}
+
+/** The value of `readyState` after the first Close frame (WHATWG WebSockets). */
+const CLOSING = 2;
+/** How often in `closeTimeout` `readyState` is checked. */
+const CLOSING_CHECKS = 4;
+const EMPTY = new Uint8Array(0);
+
+type Item = Fragment | CloseEvent | RemoteProtocolError;
+
+const itemSize = (item: Item): number => "data" in item ? sizeOf(item.data) : 0;
+
+/** The end and the unsent bytes of a native socket. No bytes pass through this transport. */
+class NativeTransport extends BaseTransport {
+  readonly #native: NativeSocket;
+  readonly #closeTimeout: number;
+  #cancelClosingCheck: (() => void) | undefined;
+
+  constructor(native: NativeSocket, closeTimeout: number) {
+    super();
+    this.#native = native;
+    this.#closeTimeout = closeTimeout;
+  }
+
+  override get bufferedAmount(): number {
+    return this.#native.bufferedAmount;
+  }
+
+  override handle(handlers: TransportHandlers): void {
+    const wasClosed = this.isClosed;
+    // The driver first reads what has arrived, then learns of the end.
+    queueMicrotask(() => {
+      if (wasClosed === this.isClosed) handlers.data(EMPTY);
+    });
+    super.handle(handlers);
+  }
+
+  get isClosed(): boolean {
+    return this.phase === "closed";
+  }
+
+  get isEnding(): boolean {
+    return this.phase === "ending";
+  }
+
+  protected start(): void {
+    this.#watchClosing();
+  }
+
+  write(): void {}
+
+  // The socket cannot be paused. The driver leaves its messages in the queue.
+  pause(): void {}
+
+  resume(): void {}
+
+  protected finish(): void {
+    if (this.#native.isReleased) queueMicrotask(() => this.close());
+  }
+
+  protected cut(): void {
+    this.#native.cut();
+    queueMicrotask(() => this.close());
+  }
+
+  notify(): void {
+    this.handlers?.data(EMPTY);
+  }
+
+  drained(): void {
+    this.reportDrain();
+  }
+
+  close(error?: Error): void {
+    this.#cancelClosingCheck?.();
+    this.reportClose(error);
+  }
+
+  /**
+   * Ends the connection when the socket has been closing for `closeTimeout`: Node's WebSocket reports the
+   * peer's Close frame only after the peer has ended its transport.
+   */
+  #watchClosing(): void {
+    if (this.#closeTimeout === 0 || this.#native.isReleased) return;
+    this.#cancelClosingCheck = backgroundTimer(() => {
+      if (this.#native.socket.readyState !== CLOSING) return this.#watchClosing();
+      const countdown = new Countdown(() => this.#lose(), this.#closeTimeout);
+      this.#cancelClosingCheck = () => countdown.cancel();
+    }, this.#closeTimeout / CLOSING_CHECKS);
+  }
+
+  #lose(): void {
+    this.#native.release();
+    this.#native.socket.terminate?.();
+    const message = "The socket was closing for longer than closeTimeout";
+    this.close(webSocketError(message, CloseCode.Abnormal));
+  }
+}
+
+/** Joins the pieces of a message, because a native WebSocket sends whole messages. */
+class Gathering {
+  readonly #limit: number;
+  #pieces: Message[] = [];
+  #length = 0;
+
+  /** @param maxQueuedBytes Maximum size of the message. */
+  constructor(maxQueuedBytes: number) {
+    this.#limit = maxQueuedBytes;
+  }
+
+  get isEmpty(): boolean {
+    return this.#pieces.length === 0;
+  }
+
+  /** @throws {RangeError} If the pieces exceed the limit. They are dropped then. */
+  add(piece: Message): void {
+    this.#pieces.push(ownItem(piece));
+    this.#length += piece.length;
+    if (this.#length <= this.#limit) return;
+    this.#clear();
+    throw wrongValue(
+      `The pieces of a message exceed maxQueuedBytes (${this.#limit}), and a native WebSocket ` +
+        "sends whole messages",
+    );
+  }
+
+  take(): Message {
+    const pieces = this.#clear();
+    return typeof pieces[0] === "string" ? pieces.join("") : concat(pieces as Uint8Array[]);
+  }
+
+  #clear(): Message[] {
+    const pieces = this.#pieces;
+    this.#pieces = [];
+    this.#length = 0;
+    return pieces;
+  }
+}
+
+/** The native socket of a machine. */
+class MachineSocket extends NativeSocket {
+  readonly #machine: NativeMachine;
+  /** Estimated number of messages that the platform has not sent. */
+  #waitingMessages = 0;
+
+  constructor(socket: WebSocketLike, maxQueuedBytes: number, machine: NativeMachine) {
+    super(socket, maxQueuedBytes);
+    this.#machine = machine;
+  }
+
+  get queued(): number {
+    return this.#machine.bufferedMemory;
+  }
+
+  /** The memory that the waiting messages take in addition to their bytes. */
+  get overhead(): number {
+    if (this.bufferedAmount > 0 && !this.isReleased) this.measure();
+    return this.#waitingMessages * MESSAGE_OVERHEAD;
+  }
+
+  override send(data: Message, isAwaited: boolean): void {
+    this.#waitingMessages++;
+    super.send(data, isAwaited);
+  }
+
+  /** Estimates the number of waiting messages, because the platform only counts bytes. */
+  protected override measure(): void {
+    const before = this.bufferedAmount;
+    super.measure();
+    const after = this.bufferedAmount;
+    const share = after === 0 ? 0 : Math.min(1, after / before);
+    this.#waitingMessages = Math.ceil(this.#waitingMessages * share);
+  }
+
+  protected deliver(message: Message | undefined): void {
+    this.#machine.deliver(message);
+  }
+
+  protected drained(): void {
+    this.#machine.transport.drained();
+  }
+
+  protected ended(info: Required<CloseInfo> | undefined, error: Error | undefined): void {
+    this.#machine.ended(info, error);
+  }
+}
+
+/** The protocol machine over a native WebSocket. Its events are the messages of the socket. */
+class NativeMachine implements Machine {
+  /** A native WebSocket masks by itself. */
+  readonly role: Role = "server";
+  /** The platform applies the extensions. */
+  readonly pending = false;
+  readonly extended = false;
+  /** Messages are always whole. */
+  whole = true;
+  readonly held = 0;
+  readonly bufferedAmount = 0;
+  /** The platform writes the frames. */
+  readonly encoder: Encoder = new Encoder("server");
+  readonly native: MachineSocket;
+  readonly transport: NativeTransport;
+  readonly #budget = new Budget(Infinity);
+  readonly #queue = new Inbox<Item>(this.#budget, itemSize);
+  readonly #gathering: Gathering;
+  readonly #maxMessageSize: number;
+  #isDeaf = false;
+  bytesReceived = 0;
+
+  constructor(
+    socket: WebSocketLike,
+    { maxMessageSize, maxQueuedBytes, closeTimeout }: NativeLimits,
+  ) {
+    this.native = new MachineSocket(socket, maxQueuedBytes, this);
+    this.transport = new NativeTransport(this.native, closeTimeout);
+    this.#gathering = new Gathering(maxQueuedBytes);
+    this.#maxMessageSize = maxMessageSize;
+  }
+
+  receive(): void {}
+
+  deliver(message: Message | undefined): void {
+    if (this.#isDeaf) return;
+    if (message === undefined) {
+      const what = "The native WebSocket gave neither text nor an ArrayBuffer";
+      return this.#refuse(what, CloseCode.UnsupportedData);
+    }
+    const most = this.#maxMessageSize;
+    const size = byteLength(message, most);
+    if (size > most) {
+      const what = `Message of ${size} bytes exceeds maxMessageSize (${most})`;
+      return this.#refuse(what, CloseCode.MessageTooBig);
+    }
+    this.bytesReceived += size;
+    this.#report(wholeFragment(message));
+  }
+
+  /** Ignores further messages. Reports the error after the messages before it. */
+  #refuse(message: string, closeCode: number): void {
+    this.#isDeaf = true;
+    this.#report(new RemoteProtocolError(message, closeCode));
+  }
+
+  #report(item: Item): void {
+    this.#queue.push(item);
+    this.transport.notify();
+  }
+
+  ended(info: Required<CloseInfo> | undefined, error: Error | undefined): void {
+    const { transport } = this;
+    if (transport.isEnding) transport.close();
+    else if (info === undefined) transport.close(error);
+    else this.#report({ type: "close", ...info });
+  }
+
+  get bufferedMemory(): number {
+    return this.#budget.used;
+  }
+
+  get overhead(): number {
+    return this.native.overhead;
+  }
+
+  takeHeld(): undefined {}
+
+  release(): boolean {
+    return false;
+  }
+
+  get counts(): FrameCounts {
+    return NO_FRAMES;
+  }
+
+  dispose(): void {}
+
+  next(): ProtocolEvent | undefined {
+    const item = this.#queue.take();
+    if (item instanceof RemoteProtocolError) throw item;
+    return item;
+  }
+
+  /** Closes the socket. The platform sends pings and pongs itself. */
+  write(event: ProtocolEvent): void {
+    // Most platforms answer a Close frame themselves; then this call has no effect.
+    if (event.type === "close") this.native.close(event);
+  }
+
+  writePiece(data: Message, fin: boolean, lend: boolean): boolean {
+    if (fin && this.#gathering.isEmpty) {
+      const isKept = typeof data === "string" || (lend && this.native.copies);
+      this.native.send(isKept ? data : new Uint8Array(data), lend);
+    } else {
+      this.#gathering.add(data);
+      if (fin) this.native.send(this.#gathering.take(), false);
+    }
+    return true;
+  }
 }
