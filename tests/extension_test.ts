@@ -395,6 +395,25 @@ describe("Extensions: on a connection", () => {
     }
   });
 
+  it("an error of the next one is reported when another has finished", () => {
+    let finish!: () => void;
+    const [slow, broken] = [new ToyCodec("slow", 0, {}), new ToyCodec("broken", 0, {})];
+    slow.encode = (frame, later) => {
+      finish = () => later!(undefined, frame);
+      return undefined;
+    };
+    broken.encode = () => {
+      throw new Error("out of memory");
+    };
+    const client = new Protocol("client", { extensions: [slow, broken] });
+    let failure: Error | undefined;
+    const later = (error?: Error) => failure = error;
+    assert.equal(client.writePiece(bytes(1), true, false, undefined, later), false);
+    finish();
+    assert.equal(failure?.message, "out of memory");
+    assert.equal(client.encoder.size, 0);
+  });
+
   it("a Close frame is not overtaken by what was pending when it went", () => {
     let finish: (() => void) | undefined;
     const codec = new ToyCodec("toy", 0, {});

@@ -391,6 +391,7 @@ describe("Protocol.whole", () => {
   function readAll(role: Role, chunks: Uint8Array[], options: ProtocolOptions, whole: boolean) {
     const protocol = new Protocol(role, { ...options, ownsInput: true });
     protocol.whole = whole;
+    assert.equal(protocol.whole, whole);
     const assembler = new MessageAssembler();
     const read: unknown[] = [];
     try {

@@ -144,8 +144,7 @@ export function bodyReader(head: ResponseHead): BodyReader {
   try {
     return new BodyReader(bodyFraming(head));
   } catch (error) {
-    if (error instanceof HandshakeError) return new BodyReader("until-close", error);
-    throw error;
+    return new BodyReader("until-close", error as HandshakeError);
   }
 }
 
