@@ -37,7 +37,7 @@ describe("assemble() over byte streams that fail", () => {
     });
   }
 
-  it("assemble() ends with 1006 where the writable fails and the readable ends", async () => {
+  it("assemble() ends with 1006 if the writable fails and the readable ends", async () => {
     const duplex: ByteDuplex = {
       readable: new ReadableStream({
         async pull(controller) {
@@ -53,7 +53,7 @@ describe("assemble() over byte streams that fail", () => {
     assert.deepEqual(await endOf(assemble(duplex, { role: "client" })), [1006, ["Hello"]]);
   });
 
-  it("assemble() ends with 1006 after closeTimeout where the peer falls silent", async () => {
+  it("assemble() ends with 1006 after closeTimeout if the peer falls silent", async () => {
     for (const role of ["client", "server"] as const) {
       const [near, far] = transportPair();
       far.handle({ data() {}, drain() {}, end() {}, close() {} });

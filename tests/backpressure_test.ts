@@ -110,7 +110,7 @@ describe("The inbox of a WebSocketConnection", () => {
     }, { readableStrategy: { size } });
   });
 
-  it("The inbox of a connection that nobody reads bounds a message under way too", async () => {
+  it("The inbox of a connection that nobody reads also bounds an incomplete message", async () => {
     await inBothRoles(
       async (ws, peer) => {
         peer.send(binaryFrame(pattern(900_000)));

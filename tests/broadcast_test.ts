@@ -42,7 +42,7 @@ async function take(ws: WebSocketConnection, count: number): Promise<number[]> {
 const numbers = (count: number, from = 0) => Array.from({ length: count }, (_, i) => from + i);
 
 describe("broadcast", () => {
-  it("sends to all that are open, and waits for none", async () => {
+  it("sends to all open connections without waiting", async () => {
     const { servers, readers } = await audience();
     await readers[1].close();
     broadcast(servers, "text");

@@ -416,7 +416,7 @@ describe("reconnect() in a browser", () => {
       });
     });
 
-    it(`reconnect() over ${line} tries again where nobody listens`, async () => {
+    it(`reconnect() over ${line} tries again if nobody listens`, async () => {
       await withGlobals(globals, async () => {
         const options = { minDelay: 1, maxAttempts: 3 };
         const [first] = [browser.reconnect("ws://127.0.0.1:1/", options)];

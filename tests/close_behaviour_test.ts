@@ -153,7 +153,7 @@ describe("WebSocketConnection.close", () => {
     });
   });
 
-  it("close() resolves with 1006 where the connection is lost, and never rejects", async () => {
+  it("close() resolves with 1006 if the connection is lost, and never rejects", async () => {
     await inBothRoles(async (ws, peer) => {
       const closing = ws.close({ closeCode: 1000 });
       await peer.nextClose();

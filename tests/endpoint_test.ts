@@ -390,7 +390,7 @@ describe("Endpoint: refusals", () => {
     }
   });
 
-  it("Endpoint says that the connection ends, unless the caller has something to say of it", () => {
+  it('Endpoint sends "Connection: close" with a refusal, unless the caller gives the field', () => {
     const head = (headers: [string, string][], status?: number) => {
       const bytes = asked().server.send({ type: "reject", headers, status });
       return String.fromCharCode(...bytes);
@@ -403,7 +403,7 @@ describe("Endpoint: refusals", () => {
 });
 
 describe("Endpoint: extensions that work elsewhere", () => {
-  it("Endpoint is pending while one does, and not before the handshake is through", async () => {
+  it("Endpoint is pending while an extension works, but not before the handshake is complete", async () => {
     let ready = 0;
     const extensions = [new Toy("a", 1, { slow: true })];
     const options = { extensions, onReady: () => void ready++ };
@@ -487,7 +487,7 @@ describe("Endpoint over HTTP/2", () => {
     assert.deepEqual([code, status], ["subprotocol", 200]);
   });
 
-  it("Endpoint takes header fields where a head is due, and once", () => {
+  it("Endpoint accepts header fields once, when it waits for a head", () => {
     const { client, server } = connecting();
     const fields = client.fields!;
     assert.throws(() => new Endpoint("client").takeFields(fields), LocalProtocolError);

@@ -85,7 +85,7 @@ describe("WebSocketError", () => {
     });
   }
 
-  it("WebSocketError refuses with a DOMException where the standard does", () => {
+  it("WebSocketError throws the DOMExceptions of the standard", () => {
     for (const init of [{ closeCode: 1001 }, { reason: "x".repeat(124) }]) {
       assert.throws(() => new WebSocketError("m", init), DOMException);
     }
@@ -107,7 +107,7 @@ describe("webSocketError", () => {
     assert.deepEqual([error.name, error.code], ["WebSocketError", 0]);
   });
 
-  it("webSocketError has no cause where none is given", () => {
+  it("webSocketError has no cause if none is given", () => {
     assert.ok(!Object.hasOwn(webSocketError("Lost", 1006), "cause"));
   });
 });
@@ -127,7 +127,7 @@ describe("HandshakeError", () => {
     });
   });
 
-  it("HandshakeError has no cause where none is given", () => {
+  it("HandshakeError has no cause if none is given", () => {
     assert.ok(!Object.hasOwn(new HandshakeError("m", "timeout"), "cause"));
   });
 });

@@ -41,7 +41,7 @@ describe("The examples of the doc comments", () => {
   });
 
   for (const [place, program] of found) {
-    it(`The example at ${place} runs, and prints what it says`, async () => {
+    it(`The example at ${place} runs and prints its documented output`, async () => {
       await withPrograms(async (start) => {
         const child = await start("example.mts", program);
         let code: number | null | undefined;

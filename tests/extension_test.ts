@@ -154,7 +154,7 @@ describe("Extensions: what they change", () => {
     assert.deepEqual(frames.map(({ rsv, payload }) => [rsv, [...payload]]), [[6, [1, 6, 100]]]);
   });
 
-  it("a reserved bit that none of them uses fails with 1002", () => {
+  it("a reserved bit that no extension uses fails with 1002", () => {
     const { server } = protocols(new Toy("a", 1, { rsv: 4 }));
     server.receive(bytes(0xa1, 0x80, 0, 0, 0, 0));
     assert.throws(() => server.next(), ({ closeCode }: RemoteProtocolError) => closeCode === 1002);
@@ -414,7 +414,7 @@ describe("Extensions: on a connection", () => {
     assert.equal(client.encoder.size, 0);
   });
 
-  it("a Close frame is not overtaken by what was pending when it went", () => {
+  it("a pending message does not leave after a Close frame", () => {
     let finish: (() => void) | undefined;
     const codec = new ToyCodec("toy", 0, {});
     codec.encode = (frame, later) => {

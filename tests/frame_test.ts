@@ -110,7 +110,7 @@ describe("FrameDecoder", () => {
     }
   });
 
-  it("FrameDecoder unmasks in place where it owns the input", () => {
+  it("FrameDecoder unmasks in place if it owns the input", () => {
     const input = FRAMES[0].masked.slice();
     const [{ payload }] = decode({ role: "server", ownsInput: true }, [input]);
     assert.equal(payload.buffer, input.buffer);

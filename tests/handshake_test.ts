@@ -415,7 +415,7 @@ describe("Endpoint of a client, opening", () => {
     });
   }
 
-  it("it refuses any protocol and extension where none was offered", () => {
+  it("it refuses any subprotocol and extension if none was offered", () => {
     const codeOf = (change: Fields) => causeOf(answered(change, {})).code;
     assert.equal(codeOf({ "Sec-WebSocket-Protocol": "a" }), "subprotocol");
     for (const name of ["foo", "__proto__", "constructor"]) {

@@ -40,7 +40,7 @@ describe("What console.log() prints", () => {
     });
   });
 
-  it("A server prints where it listens and how many connections it has", async () => {
+  it("A server prints its address and its number of connections", async () => {
     await withServer({}, async (server) => {
       const ws = await connect(server.url!);
       const text = printed(server);

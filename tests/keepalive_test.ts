@@ -111,7 +111,7 @@ describe("WebSocketConnection.ping", () => {
     });
   });
 
-  it("ping() that waits rejects when the connection ends, and later ones too", async () => {
+  it("waiting and later pings reject when the connection ends", async () => {
     await inBothRoles(async (ws, peer) => {
       const pings = [ws.ping("a"), ws.ping("b")];
       peer.transport.destroy();
@@ -317,7 +317,7 @@ describe("Keepalive", () => {
     }, { pingInterval: 20, pingTimeout: 200 });
   });
 
-  it("Keepalive gives the pong its whole time again where the process stood still", async () => {
+  it("Keepalive waits for the pong again after the process has stood still", async () => {
     let answered = 0;
     let lost = false;
     const keepalive = new Keepalive(

@@ -258,7 +258,7 @@ describe("Parity of the server", () => {
     assert.deepEqual(seen, ["1001"]);
   });
 
-  it("K29 tells where it listens", async () => {
+  it("K29 gives the address at which it listens", async () => {
     await withServer({}, ({ address }) => {
       assert.equal(address.transport, "tcp");
       assert.ok((address as { port: number }).port > 0);

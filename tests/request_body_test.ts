@@ -72,7 +72,7 @@ describe("A plain request with a body", () => {
     });
   }
 
-  it("onRequest gets the body as the header says what it is", async () => {
+  it("onRequest gets the body with the Content-Type of the request", async () => {
     let form: unknown;
     const onRequest = async (request: Request) => {
       form = Object.fromEntries(await request.formData());

@@ -86,7 +86,7 @@ describe("The subprotocol of serve", () => {
 });
 
 describe("The hooks of serve", () => {
-  it("headers stand in the 101 response, repeated ones too", async () => {
+  it("headers are sent in the 101 response, also repeated ones", async () => {
     const headers: [string, string][] = [["Set-Cookie", "a=1"], ["Set-Cookie", "b=2"], [
       "X-A",
       "c",
@@ -243,7 +243,7 @@ describe("The hooks of serve", () => {
     }
   });
 
-  it("onResponse adds to the 101 response, asynchronously too", async () => {
+  it("onResponse adds fields to the 101 response, also asynchronously", async () => {
     const hooks: ServeOptions["onResponse"][] = [
       (headers, request) => headers.set("x-a", new URL(request.url).pathname),
       async (headers) => {

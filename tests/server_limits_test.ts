@@ -120,7 +120,7 @@ describe("Limits of a server", () => {
     });
   });
 
-  it("serve() has the limits over TLS too", async () => {
+  it("serve() applies the limits over TLS", async () => {
     const { ca, leaf } = await certificates();
     await withServer({ tls: leaf, maxConnectionsPerAddress: 1 }, async (server) => {
       const url = urlOf(server).replace("ws:", "wss:");

@@ -210,7 +210,7 @@ describe("prototype names", () => {
 describe("CRLF injection", () => {
   const EVIL = "a\r\nX-Evil: 1";
 
-  it("CRLF injection: a client sends none, wherever it stands", async () => {
+  it("CRLF injection: a client refuses it in each place", async () => {
     const options: [title: string, options: ConnectOptions][] = [
       ["the name of a header", { headers: [[EVIL, "b"]] }],
       ["the value of a header", { headers: [["a", EVIL]] }],

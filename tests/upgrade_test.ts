@@ -56,7 +56,7 @@ describe("upgrade", () => {
     });
   });
 
-  it("upgrade() takes a socket once, and none that attach() has taken", async () => {
+  it("upgrade() refuses a socket that upgrade() or attach() has taken", async () => {
     await withHttp(async (server) => {
       const names: string[] = [];
       const first = attach(server, { path: "/attached" }, echo);

@@ -101,7 +101,7 @@ describe("What WebSocketStream adds to the standard", () => {
     });
   });
 
-  it("A server that chooses none of the protocols fails it", async () => {
+  it("WebSocketStream fails if the server chooses none of the protocols", async () => {
     await withServer({}, async (server) => {
       const stream = new WebSocketStream(urlOf(server), { protocols: ["a"] });
       const error = await rejection<WebSocketError>(stream.opened);

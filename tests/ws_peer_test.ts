@@ -136,7 +136,7 @@ describe("ws as peer: subprotocols", () => {
     }
   }
 
-  it("ws as peer: none is agreed on where none is in common (client)", async () => {
+  it("ws as peer: no subprotocol is agreed on if none is common (client)", async () => {
     const { ours, stop } = await wsPair("client", {
       ours: { protocols: ["a"] },
       theirServer: { handleProtocols },

@@ -602,7 +602,7 @@ export class BrowserConnection implements AsyncIterable<Message>, AsyncDisposabl
   }
 
   #closedError(): DOMException {
-    const message = `Expected an open connection, it is ${this.#state}`;
+    const message = `Cannot send: the connection is ${this.#state}`;
     return this.#own(invalidState(message, "not-open", this.#error));
   }
 

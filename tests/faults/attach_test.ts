@@ -189,7 +189,7 @@ describe("A2 a request for a path that is not attached", () => {
   ];
   for (const [name, listener] of takers) {
     for (const order of ["before", "after"] as const) {
-      it(`A2 a listener of somebody else's, added ${order}, takes it ${name}`, async () => {
+      it(`A2 another listener, added ${order}, accepts it ${name}`, async () => {
         await withHttp(async (server) => {
           if (order === "before") server.on("upgrade", listener);
           const attached = attach(server, { path: "/echo" }, echo);
@@ -297,7 +297,7 @@ describe("A3 a request to upgrade to something else", () => {
     }
   });
 
-  it("A3 another listener may take it, and 400 is the answer if none does", async () => {
+  it("A3 another listener may accept it; otherwise the answer is 400", async () => {
     await withHttp(async (server) => {
       const attached = attach(server, {}, echo);
       let takes = true;

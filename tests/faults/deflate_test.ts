@@ -243,7 +243,7 @@ describe("B3 final blocks in a message", () => {
     });
   }
 
-  it("B3 short fragments of a long message are inflated where they come", async () => {
+  it("B3 short fragments of a long message are inflated at once", async () => {
     // Noise, so that each byte that comes in means that one comes out.
     const noise = crypto.getRandomValues(new Uint8Array(60_000));
     const bytes = concat([noise, noise.toReversed(), noise.map((byte) => byte ^ 0x5a)]);

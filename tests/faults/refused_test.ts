@@ -209,7 +209,7 @@ describe("C13 onRefused", () => {
     });
   }
 
-  it("C13 onRefused of attachHttp2() is told too", { skip: noServer }, async () => {
+  it("C13 onRefused of attachHttp2() is called", { skip: noServer }, async () => {
     const { told, hooks } = noting();
     await withHttp2({ ...hooks, path: "/ws", origins: ["https://a"] }, async ({ session }) => {
       const origin = { origin: "https://b" };
@@ -353,7 +353,7 @@ describe("C13 a client that leaves while a hook waits", () => {
     });
   }
 
-  it("C13 a client over TLS that resets is noticed too", async () => {
+  it("C13 onRefused is called for a TLS client that resets", async () => {
     const { leaf, ca } = await certificates();
     let waiting = false;
     let handled = 0;
