@@ -42,6 +42,28 @@ describe("The examples of servers", () => {
     );
   }
 
+  for (const name of ["fastify.ts", "hono.ts"]) {
+    it(`examples/${name} lets those in to whom the route answers 204`, async () => {
+      const program = (await readSource(`examples/${name}`)).replaceAll("8080", "0");
+      await withPrograms(async (start) => {
+        const server = await start(name, program);
+        const [, port] = await server.printed(/port: (\d+)/);
+        const url = `ws://127.0.0.1:${port}/private`;
+        for (const token of ["", "Bearer wrong"]) {
+          const headers = { Authorization: token };
+          const error = await rejection<HandshakeError>(connect(url, { headers }));
+          assert.ok([400, 401].includes(error.status!));
+        }
+        const ws = await connect(url, { headers: { Authorization: "Bearer secret" } });
+        await ws.send("Hello");
+        assert.equal(await ws.receive(), "Hello");
+        await ws.close();
+        server.stop();
+        await server.exited;
+      }, await insideRepository());
+    });
+  }
+
   it("examples/metrics.ts counts for Prometheus", async () => {
     const program = (await readSource("examples/metrics.ts")).replaceAll("8080", "0");
     await withPrograms(async (start) => {
