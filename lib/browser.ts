@@ -92,7 +92,7 @@ export interface ReconnectOptions extends ConnectOptions, RetryOptions {
    * Ends the iteration at once when aborted; the iteration throws the reason. The current connection stays
    * open, unless the next one has been asked for.
    */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 const platform = globalThis as unknown as {

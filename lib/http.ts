@@ -84,15 +84,12 @@ function sentHeaders(raw: RawHeaders): Headers {
  * @throws {HandshakeError} If the URL is invalid; see {@linkcode requestUrl}. If Request does not support
  * the method or a header field ("malformed-head", status 400).
  */
-export function toRequest(
-  head: RequestHead,
-  secure: boolean,
-  body?: Uint8Array<ArrayBuffer>,
-): Request {
+export function toRequest(head: RequestHead, secure: boolean, body?: Uint8Array): Request {
   const url = requestUrl(head, secure);
   try {
     const headers = sentHeaders(head.headers);
-    const request = new Request(url, { method: head.method, headers, body });
+    const init = { method: head.method, headers, body: body as Uint8Array<ArrayBuffer> };
+    const request = new Request(url, init);
     // The request's own headers can be changed, and lack the fields that a page may not set.
     return Object.defineProperty(request, "headers", { value: headers });
   } catch (cause) {

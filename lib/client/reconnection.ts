@@ -24,38 +24,38 @@ export interface RetryOptions {
    * Maximum delay before the first retry, in milliseconds.
    * @default {1000}
    */
-  minDelay?: number;
+  minDelay?: number | undefined;
   /**
    * Maximum of all delays, in milliseconds. The limit is 2,147,483,647 (24 days).
    * @default {60_000}, and up to 72,000 after a Retry-After
    */
-  maxDelay?: number;
+  maxDelay?: number | undefined;
   /**
    * Factor by which the maximum delay grows with each failure.
    * @default {1.6}
    */
-  backoffFactor?: number;
+  backoffFactor?: number | undefined;
   /**
    * Time that a connection must last, in milliseconds, so that the delays start from the beginning. After
    * a shorter connection the delays continue to grow. Time that your code takes after the end of the
    * connection does not count.
    * @default {5000}
    */
-  minUptime?: number;
+  minUptime?: number | undefined;
   /**
    * Maximum number of failed attempts in a row. Then the iteration throws the last error. A connection,
    * however short, resets the count.
    * @default {Infinity}
    */
-  maxAttempts?: number;
+  maxAttempts?: number | undefined;
   /**
    * Decides whether to try again after a failure; if not, the iteration throws the error. An error whose
    * property `fatal` is true is always thrown. By default, {@linkcode isTransient} decides, and every
    * error of a function `url` is followed by a retry.
    */
-  retry?: (error: unknown, attempt: number) => boolean | Promise<boolean>;
+  retry?: ((error: unknown, attempt: number) => boolean | Promise<boolean>) | undefined;
   /** Called before each delay. If the callback throws or rejects, the iteration throws its error. */
-  onRetry?: (info: RetryInfo) => void;
+  onRetry?: ((info: RetryInfo) => void) | undefined;
 }
 
 export const RETRY_OPTIONS: OptionNames<RetryOptions> = {

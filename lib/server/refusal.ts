@@ -64,7 +64,7 @@ export async function readBody(
   endpoint: Endpoint,
   reader: TransportReader,
   limit: number,
-): Promise<Uint8Array<ArrayBuffer>> {
+): Promise<Uint8Array> {
   const { version, headers } = endpoint.request!;
   const framing = requestFraming(endpoint.request!);
   const body = new BodyReader(framing);
@@ -83,7 +83,7 @@ export async function readBody(
     if (body.failure !== undefined) throw refusal(400, body.failure.code, body.failure.message);
     if (framing === "chunked") size += parts.at(-1)!.length;
   }
-  if (size <= limit) return concat(parts) as Uint8Array<ArrayBuffer>;
+  if (size <= limit) return concat(parts);
   throw refusal(413, "body", `The body of the request exceeds maxRequestBody (${limit})`);
 }
 

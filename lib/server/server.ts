@@ -429,7 +429,7 @@ class ServerOpening extends Opening {
     this.#source = source;
   }
 
-  #webRequest(body?: Uint8Array<ArrayBuffer>): Request {
+  #webRequest(body?: Uint8Array): Request {
     const { secure = false } = this.#reader.transport;
     return this.#request ??= toRequest(this.endpoint.request!, secure, body);
   }
