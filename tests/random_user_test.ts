@@ -67,10 +67,10 @@ const WORLDS: readonly [title: string, change: (world: World) => void, broken?: 
   ["a last message that is missing", (world) => lose(world, 2), /clean end without send\.2/],
   ["a message that is read twice", ({ users: [client, server] }) => {
     server.received.push(client.sent[2]);
-  }, /send\.2 behind send\.2/],
+  }, /send\.2 after send\.2/],
   ["messages in another order", ({ users: [, { received }] }) => {
     received.unshift(received.pop()!);
-  }, /send\.0 behind send\.2/],
+  }, /send\.0 after send\.2/],
   ["a message that nobody has sent", ({ users: [client] }) => {
     client.received.push("5 bytes");
   }, /nobody has sent/],
