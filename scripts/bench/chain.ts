@@ -15,25 +15,26 @@ import {
 } from "../../lib/streams.ts";
 
 // What comes from the socket is nobody else's, and may be unmasked in place.
-const OPTIONS = { role: "server", ownsInput: true } as const;
+const DECODER = { role: "server", ownsInput: true } as const;
+const ENCODER = { role: "server" } as const;
 
 /** One item a chunk. */
 export function echoItems({ readable, writable }: ByteDuplex): Promise<void> {
   return readable
-    .pipeThrough(new FrameDecoderStream(OPTIONS))
+    .pipeThrough(new FrameDecoderStream(DECODER))
     .pipeThrough(new MessageAssemblerStream())
     .pipeThrough(new MessageFragmenterStream())
-    .pipeThrough(new FrameEncoderStream(OPTIONS))
+    .pipeThrough(new FrameEncoderStream(ENCODER))
     .pipeTo(writable);
 }
 
 /** Arrays of items. */
 export function echoBatches({ readable, writable }: ByteDuplex): Promise<void> {
   return readable
-    .pipeThrough(FrameDecoderStream.batched(OPTIONS))
+    .pipeThrough(FrameDecoderStream.batched(DECODER))
     .pipeThrough(MessageAssemblerStream.batched())
     .pipeThrough(MessageFragmenterStream.batched())
-    .pipeThrough(FrameEncoderStream.batched(OPTIONS))
+    .pipeThrough(FrameEncoderStream.batched(ENCODER))
     .pipeTo(writable);
 }
 
