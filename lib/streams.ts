@@ -53,7 +53,6 @@ export type { FrameDecoderOptions, FramePiece } from "./core/decoder.ts";
 export type { FragmentsOptions, Message, MessageOptions } from "./core/message.ts";
 export type { TextCodec } from "./core/utf8.ts";
 export type { BufferSource, InboxStrategy } from "./options.ts";
-export type { PullStream } from "./streams/pull_stream.ts";
 export {
   ExtensionDecoderStream,
   ExtensionEncoderStream,
@@ -63,4 +62,5 @@ export {
   type MessageAssemblerOptions,
   MessageAssemblerStream,
   MessageFragmenterStream,
+  type PullStream,
 } from "./streams/transforms.ts";
