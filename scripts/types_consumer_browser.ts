@@ -1,6 +1,15 @@
 /** The names of the entry point for browsers. It is compiled as `types_consumer.ts` is. */
 import { connect, type WebSocketConnection, WebSocketError, WebSocketStream } from "sluice";
-import { connect as connectPage } from "sluice/browser";
+import {
+  broadcast,
+  CloseCode,
+  connect as connectPage,
+  errorCodeOf,
+  fromWebSocket,
+  isTransient,
+  reconnect,
+  relay,
+} from "sluice/browser";
 
 /** As the standard's draft has them. */
 interface CloseInfo {
@@ -37,7 +46,12 @@ export const standard: [
 export async function usePage(): Promise<string> {
   const ws: WebSocketConnection = await connect("wss://example.com/", { maxMessageSize: 1024 });
   await ws.send("text");
-  await (await connectPage("/chat")).close();
+  await (await connectPage("/chat")).close({ closeCode: CloseCode.Normal });
+  for await (const next of reconnect(() => "/feed", { retry: isTransient })) {
+    const { sent }: { sent: number } = broadcast([next], "text", { except: ws });
+    const [end] = await relay(next, await fromWebSocket(new WebSocket("/other")));
+    await next.send(`${sent} ${end.closeCode} ${errorCodeOf(next.signal.reason)}`);
+  }
   const stream: WebSocketStream = new WebSocketStream("wss://example.com/");
   const { readable, writable } = await stream.opened;
   await readable.pipeTo(writable);

@@ -120,7 +120,7 @@ type Iteration<Connection> = AsyncGenerator<Connection, void, void>;
 /** Iterates over connections. `return()` and `throw()` also end an attempt or a delay. */
 export function reconnecting<Connection extends Closable>(
   url: UrlSource,
-  options: RetryOptions & { signal?: AbortSignal },
+  options: RetryOptions & { signal?: AbortSignal | undefined },
   dialer: Dialer<Connection>,
 ): Iteration<Connection> {
   // Aborted by the caller's signal, and at the end of the iteration.
@@ -139,7 +139,7 @@ export function reconnecting<Connection extends Closable>(
 
 async function* connections<Connection extends Closable>(
   url: UrlSource,
-  options: RetryOptions & { signal?: AbortSignal },
+  options: RetryOptions & { signal?: AbortSignal | undefined },
   dialer: Dialer<Connection>,
   controller: AbortController,
 ): Iteration<Connection> {

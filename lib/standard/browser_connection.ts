@@ -312,7 +312,7 @@ export class BrowserConnection implements AsyncIterable<Message>, AsyncDisposabl
    * messages, also after a clean close, and with InvalidStateError if another call is waiting or the
    * connection is read in another way. A rejection never counts as unhandled.
    */
-  receive({ signal }: { signal?: AbortSignal } = {}): Promise<Message> {
+  receive({ signal }: { signal?: AbortSignal | undefined } = {}): Promise<Message> {
     return handled(this.#receive(signal));
   }
 
