@@ -13,7 +13,7 @@ const server = await serve({ port: Number(process.env.PORT ?? 8080) }, async (ws
 });
 
 const timer = setInterval(() => {
-  price += Math.round(Math.random() * 10) - 5;
+  price = Math.max(1, price + Math.round(Math.random() * 10) - 5);
   const { missed } = broadcast(server.connections, JSON.stringify({ price }), {
     maxBufferedAmount: 64 * 1024,
     slow: "drop-oldest",
