@@ -93,7 +93,7 @@ function rotate(key: number, phase: number): number {
 
 // RFC 6455 §5.3: each frame has a new key that cannot be predicted. Random numbers are drawn in
 // blocks, because each call to the random source is slow.
-const pool = new Int32Array(1024);
+const pool = /* @__PURE__ */ new Int32Array(1024);
 let used = pool.length;
 
 export function maskingKey(): number {

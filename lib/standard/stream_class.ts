@@ -206,8 +206,6 @@ function rejecting(closeCode: number | null): (reason: unknown) => never {
   };
 }
 
-const abortedOf = Object.getOwnPropertyDescriptor(AbortSignal.prototype, "aborted")!.get!;
-
 /** Converts the dictionary WebSocketStreamOptions as Web IDL says, and keeps other members. */
 function convert(
   options: unknown,
@@ -232,7 +230,7 @@ function convert(
 /** Whether a value is an AbortSignal, and not only has its prototype. */
 function isSignal(value: unknown): value is AbortSignal {
   try {
-    abortedOf.call(value);
+    Object.getOwnPropertyDescriptor(AbortSignal.prototype, "aborted")!.get!.call(value);
     return true;
   } catch {
     return false;
