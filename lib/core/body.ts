@@ -179,7 +179,7 @@ export class BodyWriter {
     const size = this.#sent + bytes.length;
     if (size > framing.length || (last && size < framing.length)) {
       throw new LocalProtocolError(
-        `The body has ${size} bytes, but its Content-Length is ${framing.length}`,
+        `The body has ${size} bytes instead of the ${framing.length} bytes of its Content-Length`,
       );
     }
     this.#sent = size;
