@@ -78,8 +78,12 @@ describe("The examples of servers", () => {
         return await response.text();
       };
       await read();
-      const text = await read();
+      await rejection(connect(`ws://127.0.0.1:${port}/metrics`));
+      // A refusal counts when its client has left.
+      let text = await read();
+      for (let i = 0; i < 50 && !text.includes("websocket_refused"); i++) text = await read();
       assert.match(text, /^websocket_open 1$/m);
+      assert.match(text, /^websocket_answered_total [1-9]\d*$/m);
       assert.match(text, /^websocket_refused_total\{code="rejected"\} 1$/m);
       assert.match(text, /^websocket_refused_by_status_total\{status="200"\} 1$/m);
       assert.match(text, /^websocket_messages_received_total 1$/m);

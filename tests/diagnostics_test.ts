@@ -88,6 +88,21 @@ describe("The log", () => {
     assert.doesNotMatch(log, /[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]/);
   });
 
+  it("A plain request that onRequest answers is logged as answered", async () => {
+    const lines = await logOf(
+      `import { serve } from "sluice";
+      const onRequest = () => new Response("up\\n");
+      const server = await serve({ port: 0, onRequest }, () => {});
+      const { port } = server;
+      await (await fetch(\`http://127.0.0.1:\${port}/a\`, { headers: { Connection: "close" } })).text();
+      await server.shutdown();`,
+      { env: { NODE_DEBUG: "", SLUICE_DEBUG: "1" } },
+    );
+    const log = lines.join("\n");
+    assert.match(log, /SLUICE: answered GET http:\/\/127\.0\.0\.1:PORT\/a with 200$/m);
+    assert.doesNotMatch(log, /refused/);
+  });
+
   const program = `import { pair } from "sluice/testing";
     const [client] = await pair();
     await client.close();`;

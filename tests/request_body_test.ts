@@ -130,6 +130,19 @@ describe("A plain request with a body", () => {
     });
   }
 
+  const lengths: [says: RegExp, fields: Record<string, string>, version?: string][] = [
+    [/The Content-Length is not a number of bytes: "-1"/, { "Content-Length": "-1" }],
+    [/both Content-Length and Transfer-Encoding/, { ...chunked, "Content-Length": "5" }],
+    [/HTTP\/1\.0 must not have Transfer-Encoding/, chunked, "HTTP/1.0"],
+  ];
+  for (const [says, fields, version = "HTTP/1.1"] of lengths) {
+    it(`400 names the header field: ${says.source}`, async () => {
+      const request = post(fields, "0\r\n\r\n").replace("HTTP/1.1", version);
+      const [answer] = await answersTo([request], {});
+      assert.match(answer, says);
+    });
+  }
+
   it("A hook that does not answer leaves 405", async () => {
     const [answer] = await answersTo([post({ "Content-Length": "5" }, "hello")], {
       onRequest: () => {},

@@ -365,6 +365,23 @@ describe("Server", () => {
     });
   });
 
+  it("A plain request that onRequest answers is not counted as a refused handshake", async () => {
+    const onRequest = () => new Response("up\n");
+    await withServer({ onRequest, maxRequestBody: 10 }, async (server) => {
+      const url = urlOf(server).replace("ws:", "http:");
+      const headers = { Connection: "close" };
+      assert.equal(await (await fetch(url, { headers })).text(), "up\n");
+      const post = { method: "POST", body: "Hello", headers };
+      assert.equal(await (await fetch(url, post)).text(), "up\n");
+      await until(() => server.stats.answered === 2);
+      assert.deepEqual([server.stats.refused, server.stats.refusedByStatus], [{}, {}]);
+      assert.equal(await statusOf(server), 200);
+      await until(() => server.stats.refused.rejected === 1);
+      const { answered, refused, refusedByStatus } = server.stats;
+      assert.deepEqual([answered, refused, refusedByStatus], [2, { rejected: 1 }, { 200: 1 }]);
+    });
+  });
+
   it("A server counts connections, refusals, messages and bytes", async () => {
     const options = { origins: ["https://a"], maxConnections: 2 };
     await withServer(options, async (server) => {
@@ -387,7 +404,7 @@ describe("Server", () => {
         ...{ compressedBytesReceived: 0, compressedBytesSent: 0 },
         ...{ uncompressedBytesReceived: 0, uncompressedBytesSent: 0 },
       };
-      const counts = { refused, refusedByStatus, ...totals };
+      const counts = { answered: 0, refused, refusedByStatus, ...totals };
       assert.deepEqual(server.stats, { opened: 2, ended: 0, ...counts });
       await clients[0].close();
       await until(() => server.stats.ended === 1);

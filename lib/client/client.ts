@@ -261,10 +261,11 @@ async function dial(
       if (transport !== undefined) return transport;
       if (signal?.aborted) throw signal.reason;
     }
+    const address = unix ?? `${hostname} port ${port}`;
     throw new HandshakeError(
-      `Cannot connect to ${tunnel === undefined ? "" : "the proxy "}${
-        unix ?? `${hostname} port ${port}`
-      }: ${describe(cause)}`,
+      `Cannot connect to ${tunnel === undefined ? "" : "the proxy "}${address}: ${
+        describe(cause, place)
+      }`,
       "connect-failed",
       { cause },
     );
@@ -279,10 +280,21 @@ function thrown(error: unknown): undefined {
   if (error instanceof HandshakeError && error.code !== "unsupported") throw error;
 }
 
-/** Returns the message of an error. The AggregateError of several addresses may have none. */
-function describe(error: unknown): string {
-  const { message, errors } = error as AggregateError;
-  return message || (errors ?? []).map((one) => one.message).join("; ");
+/**
+ * Returns the message of an error, without the address that was dialled. The AggregateError of several
+ * addresses may have no message.
+ */
+function describe(error: unknown, { hostname, port, unix }: DialOptions): string {
+  const { message, errors = [] } = error as AggregateError;
+  if (message === "") return errors.map((one) => withoutConnect(one.message)).join("; ");
+  const addresses = [unix, `${hostname}:${port}`, hostname];
+  const address = addresses.find((one) => one !== undefined && message.endsWith(` ${one}`)) ?? "";
+  return withoutConnect(message.slice(0, message.length - address.length).trimEnd());
+}
+
+/** Returns the message of `node:net` without the name of its system call. */
+function withoutConnect(message: string): string {
+  return message.replace(/^connect (?=E)/, "");
 }
 
 /**

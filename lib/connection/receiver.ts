@@ -250,11 +250,21 @@ export type Mode = "receive" | "readable" | "messages" | "discard";
 /** @throws {DOMException} InvalidStateError If the way of reading cannot change any more. */
 export function checkMode(mode: Mode | undefined, next: Mode, isAwaited: boolean): void {
   if (mode !== undefined && mode !== "receive") {
-    throw invalidState(`Cannot read by ${next}: the connection is read by ${mode}`, "reading-mode");
+    throw invalidState(
+      `Cannot read by ${memberOf(next)}: the connection is read by ${memberOf(mode)}`,
+      "reading-mode",
+    );
   }
   if (isAwaited) {
-    throw invalidState(`Cannot read by ${next}: a receive() or a loop waits for messages`, "busy");
+    throw invalidState(
+      `Cannot read by ${memberOf(next)}: a receive() or a loop waits for messages`,
+      "busy",
+    );
   }
+}
+
+function memberOf(mode: Mode): string {
+  return mode === "readable" ? mode : `${mode}()`;
 }
 
 export interface ReceiverHost {

@@ -38,16 +38,26 @@ export function bodyFraming(head: ResponseHead): BodyFraming {
 
 /**
  * Returns how a request's body is delimited (RFC 9112 §6.3).
- * @throws {HandshakeError} If the length is not valid or not certain (400), or the transfer coding is
+ * @throws {HandshakeError} If the header fields do not tell the length (400), or the transfer coding is
  * not known (501).
  */
 export function requestFraming({ version, headers }: RequestHead): BodyFraming {
   const codings = headerValues(headers, "Transfer-Encoding");
   const length = headerValue(headers, "Content-Length");
   if (codings.length === 0 && /^\d+$/.test(length ?? "")) return { length: +length! };
+  if (codings.length === 0) {
+    throw refusal(
+      400,
+      "body",
+      `The Content-Length is not a number of bytes: ${JSON.stringify(length)}`,
+    );
+  }
   // RFC 9112 §6.1: a proxy that does not know the transfer coding would see another request.
-  if (codings.length === 0 || length !== undefined || version !== "1.1") {
-    throw refusal(400, "body", "The length of the request's body is not certain");
+  if (length !== undefined) {
+    throw refusal(400, "body", "The request has both Content-Length and Transfer-Encoding");
+  }
+  if (version !== "1.1") {
+    throw refusal(400, "body", `A request of HTTP/${version} must not have Transfer-Encoding`);
   }
   if (codings.join(",").trim().toLowerCase() === "chunked") return "chunked";
   throw refusal(501, "body", `The transfer coding is not supported: ${codings.join(", ")}`);

@@ -111,12 +111,14 @@ class PlatformDiagnostics implements Diagnostics {
     return new Listener(log);
   }
 
-  refused(reason: HandshakeError, request: Request | undefined): void {
+  refused(reason: HandshakeError, request: Request | undefined, isAnswer: boolean): void {
     const { method = "", url = "" } = request ?? {};
     const what = request === undefined ? "a client" : `${method} ${pathText(url)}`;
     const { status } = reason;
     const answer = status === undefined ? "" : ` with ${status}`;
-    this.#log?.(`refused ${what}${answer}: ${errorText(reason)}`);
+    this.#log?.(
+      isAnswer ? `answered ${what}${answer}` : `refused ${what}${answer}: ${errorText(reason)}`,
+    );
     if (refused.hasSubscribers) refused.publish({ error: reason, request });
   }
 

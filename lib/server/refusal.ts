@@ -38,7 +38,7 @@ export function reportRefused(
   listeners: Listeners,
 ): void {
   const { onRefused } = listeners;
-  diagnostics?.refused(error, request);
+  diagnostics?.refused(error, request, isAnswer(error));
   if (onRefused === undefined) return;
   call(() => onRefused(error, request), (thrown) => report(thrown, listeners));
 }
@@ -109,15 +109,23 @@ interface Answer {
 /** The response of `onRequest`, as an error. */
 export class Refusal extends HandshakeError {
   readonly answer: Answer;
+  /** Whether the request asked for no WebSocket. */
+  readonly isPlain: boolean;
 
   /** @throws {TypeError} If `response` is not a Response, or cannot be sent. */
-  constructor(response: Response, endpoint: Endpoint) {
+  constructor(response: Response, endpoint: Endpoint, isPlain: boolean) {
     const answer = answerOf(checkResponse(response), endpoint);
     super(`onRequest answered with status ${response.status}`, "rejected", {
       status: response.status,
     });
     this.answer = answer;
+    this.isPlain = isPlain;
   }
+}
+
+/** Returns whether `onRequest` answered a plain request, which is no refused handshake. */
+export function isAnswer(error: unknown): boolean {
+  return error instanceof Refusal && error.isPlain;
 }
 
 /** Checks the value that `onRequest` returned. A Response of another realm or package is accepted. */

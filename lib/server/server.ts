@@ -452,7 +452,10 @@ class ServerOpening extends Opening {
       const error = this.#shownError(thrown);
       wrong = error.status === 413 ? await this.#readBody(error) : error;
     }
-    if (onRequest !== undefined) await this.#askWhetherToAccept(deadline, onRequest);
+    if (onRequest !== undefined) {
+      const isPlain = wrong?.code === "not-upgrade" || wrong?.code === "method";
+      await this.#askWhetherToAccept(deadline, onRequest, isPlain);
+    }
     if (wrong !== undefined) throw wrong;
     if (options.origins !== undefined) this.#checkOrigin(options.origins);
     const offered = endpoint.offer!.protocols;
@@ -476,12 +479,13 @@ class ServerOpening extends Opening {
   async #askWhetherToAccept(
     deadline: Deadline,
     onRequest: NonNullable<Hooks["onRequest"]>,
+    isPlain: boolean,
   ): Promise<void> {
     // Make the Request outside of the hook, so that its errors do not count as errors of the hook.
     const request = this.#webRequest();
     const refusal = await this.#callHook(deadline, async (incoming) => {
       const response = await onRequest(request, incoming);
-      return response === undefined ? undefined : new Refusal(response, this.endpoint);
+      return response === undefined ? undefined : new Refusal(response, this.endpoint, isPlain);
     });
     if (refusal !== undefined) throw refusal;
   }

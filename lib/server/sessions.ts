@@ -10,7 +10,7 @@ import { checkKnown } from "../core/option_hints.ts";
 import { checkNumber, type OptionNames } from "../core/options.ts";
 import { type FrameCounts, NO_FRAMES } from "../core/protocol.ts";
 import { ipBytes } from "../core/url.ts";
-import { type Listeners, report } from "./refusal.ts";
+import { isAnswer, type Listeners, report } from "./refusal.ts";
 import { onAbort } from "../abortable.ts";
 import { driverOf, type WebSocketConnection } from "../connection/connection.ts";
 import type { Address } from "../transport.ts";
@@ -56,6 +56,8 @@ export interface ServerStats extends FrameCounts {
   readonly opened: number;
   /** Number of connections that have ended. */
   readonly ended: number;
+  /** Number of plain HTTP requests that `onRequest` answered. They do not count as refused. */
+  readonly answered: number;
   /** Number of handshakes that were refused, by the `code` of the error. */
   readonly refused: Readonly<Partial<Record<HandshakeErrorCode, number>>>;
   /** The same by the HTTP status of the answer. 0 stands for no answer. */
@@ -117,6 +119,7 @@ export class Sessions {
   #info: CloseInfo = { closeCode: CloseCode.GoingAway };
   #finish!: () => void;
   #opened = 0;
+  #answered = 0;
   readonly #refusedBy: Partial<Record<HandshakeErrorCode, number>> = {};
   readonly #refusedByStatus: Record<number, number> = {};
   /** The sums of the connections that have ended. */
@@ -144,7 +147,7 @@ export class Sessions {
     for (const ws of this.connections) addTo(totals, ws.stats);
     const opened = this.#opened;
     return {
-      ...{ opened, ended: opened - this.connections.size },
+      ...{ opened, ended: opened - this.connections.size, answered: this.#answered },
       refused: { ...this.#refusedBy },
       refusedByStatus: { ...this.#refusedByStatus },
       ...totals,
@@ -216,7 +219,8 @@ export class Sessions {
   }
 
   #refused(error: unknown): void {
-    if (error instanceof HandshakeError) this.#countRefused(error);
+    if (isAnswer(error)) this.#answered++;
+    else if (error instanceof HandshakeError) this.#countRefused(error);
     // The faults of the peer were answered. The faults of our own hooks are reported.
     if (error instanceof HandshakeError && error.code === "hook-failed") {
       this.report(error.cause);
