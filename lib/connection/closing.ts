@@ -12,7 +12,7 @@ import {
   WebSocketError,
   webSocketError,
 } from "../core/error.ts";
-import { addStack } from "../core/error_print.ts";
+import { replaceStack } from "../core/error_print.ts";
 import type { CloseEvent } from "../core/event.ts";
 import { checkNames } from "../core/option_hints.ts";
 import type { OptionNames } from "../core/options.ts";
@@ -203,13 +203,13 @@ export class Closing implements SenderHost {
     if (error?.message !== message || error.cause !== this.error) {
       this.#lastRefusal = error = this.#own(invalidState(message, code, this.error));
     }
-    addStack(error, this.refusal);
+    replaceStack(error, this.refusal, false);
     return error;
   }
 
-  /** Adds the stack of this call to an error of this connection, which several calls may reject with. */
-  retrace(error: unknown): unknown {
-    if (this.isOwnError(error)) addStack(error as Error, this.retrace);
+  /** Gives the stack of this call to an error of this connection, which several calls may reject with. */
+  retrace(error: unknown, hasWaited: boolean): unknown {
+    if (this.isOwnError(error)) replaceStack(error as Error, this.retrace, hasWaited);
     return error;
   }
 

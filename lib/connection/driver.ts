@@ -250,8 +250,8 @@ export class Driver
     if (this.isPaused) this.pump();
   }
 
-  retrace(error: unknown): unknown {
-    return this.closing.retrace(error);
+  retrace(error: unknown, hasWaited: boolean): unknown {
+    return this.closing.retrace(error, hasWaited);
   }
 
   leave(reason: unknown): void {

@@ -134,6 +134,13 @@ export function ownItem<T>(value: T): T | Uint8Array {
   return bytes === undefined ? value : new Uint8Array(bytes);
 }
 
+/** The errors of items that cannot be sent, unlike the errors of the source. */
+const itemErrors = new WeakSet<object>();
+
+export function isItemError(error: unknown): error is Error {
+  return typeof error === "object" && error !== null && itemErrors.has(error);
+}
+
 /** Converts items to the type of the message. An item may end within a character. */
 class ItemConverter {
   readonly #text: boolean | undefined;
@@ -152,6 +159,15 @@ class ItemConverter {
   }
 
   convert(item: unknown, last: boolean): Message {
+    try {
+      return this.#toPiece(item, last);
+    } catch (error) {
+      itemErrors.add(error as Error);
+      throw error;
+    }
+  }
+
+  #toPiece(item: unknown, last: boolean): Message {
     const data = typeof item === "string" ? item : viewOf(item);
     if (data === undefined) {
       throw wrongType(`Expected each item to be a string or bytes, received ${typeof item}`);
@@ -168,7 +184,12 @@ class ItemConverter {
 
   finish(): Message {
     const nothing = (this.#type === "string") === this.#isConverting ? new Uint8Array(0) : "";
-    return this.#isConverting ? this.#convert(nothing, true) : nothing;
+    try {
+      return this.#isConverting ? this.#convert(nothing, true) : nothing;
+    } catch (error) {
+      itemErrors.add(error as Error);
+      throw error;
+    }
   }
 
   #convert(data: Message, last: boolean): Message {

@@ -273,8 +273,8 @@ export interface ReceiverHost {
   /** Called when there may be room for more. */
   onRoom(): void;
   leave(reason: unknown): void;
-  /** Adds the stack of this call to an error of the connection, and returns the error. */
-  retrace(error: unknown): unknown;
+  /** Gives the stack of this call to an error of the connection, and returns the error. */
+  retrace(error: unknown, hasWaited: boolean): unknown;
 }
 
 export class Receiver {
@@ -350,7 +350,7 @@ export class Receiver {
 
   #wait(signal: AbortSignal | undefined): Promise<Message> {
     const { ended } = this.#inbox;
-    if (ended !== undefined) return handled(Promise.reject(this.#host.retrace(ended.error)));
+    if (ended !== undefined) return handled(Promise.reject(this.#host.retrace(ended.error, false)));
     const waiting = new Waiting(this.#host);
     this.#inbox.wait(waiting);
     if (signal !== undefined) {
@@ -459,7 +459,7 @@ class Waiting implements Waiter<Message> {
 
   end({ error }: End): void {
     this.stopWatching?.();
-    this.#resolve(rejectTraced(this.promise, () => this.#host.retrace(error)));
+    this.#resolve(rejectTraced(this.promise, () => this.#host.retrace(error, true)));
   }
 
   abort(reason: unknown): void {
@@ -503,7 +503,7 @@ class Iteration implements AsyncIterator<Message>, Waiter<Message> {
     if (this.#inbox.waiter !== undefined) return handled(Promise.reject(alreadyAwaited()));
     const { ended } = this.#inbox;
     if (ended !== undefined && !endsIteration(ended)) {
-      return handled(Promise.reject(this.#host.retrace(ended.error)));
+      return handled(Promise.reject(this.#host.retrace(ended.error, false)));
     }
     const awaited = new Promise<IteratorResult<Message>>((resolve) => this.#resolve = resolve);
     this.#awaited = awaited;
@@ -520,7 +520,7 @@ class Iteration implements AsyncIterator<Message>, Waiter<Message> {
     const awaited = this.#awaited!;
     this.#awaited = undefined;
     if (endsIteration(end)) return this.#resolve({ done: true, value: undefined });
-    this.#resolve(rejectTraced(awaited, () => this.#host.retrace(end.error)));
+    this.#resolve(rejectTraced(awaited, () => this.#host.retrace(end.error, true)));
   }
 }
 

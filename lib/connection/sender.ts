@@ -7,6 +7,7 @@ import { handled, onAbort, rejectTraced, traced } from "../abortable.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
 import { LEND_FROM } from "../core/encoder.ts";
 import type { ErrorCode } from "../core/error.ts";
+import { replaceStack } from "../core/error_print.ts";
 import type { PingEvent, PongEvent } from "../core/event.ts";
 import type { Message } from "../core/message.ts";
 import type { Protocol } from "../core/protocol.ts";
@@ -14,6 +15,7 @@ import type { BufferSource, ConnectionOptions, OutgoingMessage, SendOptions } fr
 import {
   convert,
   isFixed,
+  isItemError,
   ownItem,
   piecesOf,
   StreamSource,
@@ -94,8 +96,11 @@ export interface SenderHost {
   readonly canWrite: boolean;
   canAnswer(): boolean;
   closedError(): DOMException;
-  /** Adds the stack of this call to an error of the connection, and returns the error. */
-  retrace(error: unknown): unknown;
+  /**
+   * Gives the stack of this call to an error of the connection, and returns the error.
+   * @param hasWaited Whether the caller has waited for the error.
+   */
+  retrace(error: unknown, hasWaited: boolean): unknown;
   /** An error that only says that this connection has ended. */
   refusal(message: string, code: ErrorCode): DOMException;
   fail(closeCode: number, message: string, cause?: unknown, code?: ErrorCode): void;
@@ -207,7 +212,7 @@ export class Sender {
         ? message
         : toSendable(message);
       if (typeof sendable !== "string" && !(sendable instanceof Uint8Array)) {
-        return traced(this.#sendItems(sendable, options), (error) => this.#host.retrace(error));
+        return traced(this.#sendItems(sendable, options), (error) => this.#retraceItems(error));
       }
       signal?.throwIfAborted();
       const data = text === undefined ? sendable : convert(sendable, text);
@@ -401,7 +406,7 @@ export class Sender {
       };
       turns.join({ turn: "whole", length, enter, fail: reject }, options.signal);
     });
-    return traced(sent, (error) => this.#host.retrace(error));
+    return traced(sent, (error) => this.#host.retrace(error, true));
   }
 
   /** Sends a message whose turn has come. `length` is its length when it was passed to `send()`. */
@@ -479,6 +484,12 @@ export class Sender {
       throw error;
     }
     await this.#settle(0);
+  }
+
+  #retraceItems(error: unknown): unknown {
+    if (!isItemError(error)) return this.#host.retrace(error, true);
+    replaceStack(error, this.#retraceItems, true);
+    return error;
   }
 
   async #writeItems(
@@ -581,7 +592,7 @@ export class Sender {
   }
 
   #newEndError(): unknown {
-    return this.#host.retrace(this.#endError?.());
+    return this.#host.retrace(this.#endError?.(), true);
   }
 
   /** Stops sending: refuses the current message and the waiting sends. */

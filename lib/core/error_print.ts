@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { type ErrorCode, makeReadableBy } from "./error_code.ts";
+import { type ErrorCode, makeReadable, makeReadableBy, withCode } from "./error_code.ts";
 
 makeReadableBy(makePrintable);
 
@@ -14,26 +14,26 @@ const { captureStackTrace } = Error as {
 };
 
 /**
- * Sets the stack to that of the caller of `made`. Makes one for a DOMException in JavaScriptCore, which has
- * none.
+ * Sets the stack to that of the caller of the first of the functions that is running. JavaScriptCore leaves out
+ * a function that ends with a call of another one.
  */
-function captureStack(error: Error, made: unknown): void {
-  captureStackTrace!(error, made);
-  // JavaScriptCore leaves out a function that ends with a call of another one.
-  if (!error.stack?.includes("\n")) captureStackTrace!(error);
+function captureStack(error: Error, ...made: unknown[]): void {
+  for (const function_ of [...made, undefined]) {
+    captureStackTrace!(error, function_);
+    if (error.stack?.includes("\n")) break;
+  }
   hide(error, "stack", error.stack?.replace(/^Error\b/, `${error.name}: ${error.message}`));
 }
 
-/** Maximum number of lines of a stack that several calls have added to. */
-const MAX_STACK_LINES = 30;
-
-/** Puts the stack of the caller of `made` before the frames that the error has. */
-export function addStack(error: Error, made: unknown): void {
+/**
+ * Replaces the stack by that of the caller of `made`. If the caller has waited since, the stack is replaced
+ * only if the runtime finds the functions that wait.
+ */
+export function replaceStack(error: Error, made: unknown, hasWaited: boolean): void {
   if (captureStackTrace === undefined) return;
-  const earlier = framesOf(error.stack);
+  const { stack } = error;
   captureStack(error, made);
-  const frames = [...framesOf(error.stack), ...earlier].slice(0, MAX_STACK_LINES);
-  hide(error, "stack", [`${error.name}: ${error.message}`, ...frames].join("\n"));
+  if (hasWaited && !/^\s+at async /m.test(error.stack!)) hide(error, "stack", stack);
 }
 
 /** Adds to the message of an error whose stack may have the message in it. */
@@ -43,13 +43,12 @@ export function addToMessage(error: Error, text: string): void {
   hide(error, "stack", stack?.replace(message, () => error.message));
 }
 
-function framesOf(stack: string = ""): string[] {
-  return stack.split("\n").filter((line) => /^\s+at |@/.test(line));
-}
-
 /** Gives a DOMException a stack, and lets `console.log()` print the stack and the codes. */
 function makePrintable(error: DOMException): void {
-  if (!error.stack && captureStackTrace !== undefined) captureStack(error, undefined);
+  // JavaScriptCore makes no stack for a DOMException.
+  if (!error.stack && captureStackTrace !== undefined) {
+    captureStack(error, error.constructor, withCode, makeReadable);
+  }
   const print = (inspect: Inspect, options?: object): string => {
     const { stack, errorCode, closeCode, reason, cause } = error as DOMException & ErrorFacts;
     const facts = Object.entries({ errorCode, closeCode, reason, cause });
