@@ -214,7 +214,7 @@ async function runServer(values: Values): Promise<number> {
     server = await serve(options, (ws) => ws.readable.pipeTo(ws.writable));
   } catch (error) {
     if (isUsage(error)) throw new UsageError((error as Error).message);
-    note(`Cannot listen: ${(error as Error).message}`);
+    note((error as Error).message);
     return 3;
   }
   for (const signal of ["SIGINT", "SIGTERM"] as const) {

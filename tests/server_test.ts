@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import {
   accept,
   connect,
+  errorCodeOf,
   HandshakeError,
   serve,
   type ServeOptions,
@@ -431,8 +432,19 @@ describe("Server", () => {
 
   it("serve() rejects where it cannot listen", async () => {
     await withServer({}, async (server) => {
-      await assert.rejects(serve({ port: portOf(server) }, echo), { code: "EADDRINUSE" });
+      const port = portOf(server);
+      await assert.rejects(serve({ port }, echo), { code: "EADDRINUSE" });
+      const error = await rejection<Error>(serve({ port }, echo));
+      assert.equal(errorCodeOf(error), "listen-failed");
+      assert.equal(
+        error.message,
+        `Cannot listen on 127.0.0.1 port ${port}: the address is in use (EADDRINUSE)`,
+      );
+      assert.ok(error.cause instanceof Error);
     });
+    const unknown = await rejection<Error>(serve({ hostname: "nowhere.invalid" }, echo));
+    assert.equal(errorCodeOf(unknown), "listen-failed");
+    assert.match(unknown.message, /^Cannot listen on nowhere\.invalid port 0: ./);
   });
 });
 

@@ -137,6 +137,8 @@ export type CallErrorCode =
   | "callback-failed"
   /** Bytes were detached or resized before they were sent (1011). */
   | "bytes-changed"
+  /** `serve()` cannot listen on the host and port, or on the path. See `cause`. */
+  | "listen-failed"
   /** A native WebSocket or the compressor of the platform failed. See `cause`. */
   | "platform-failed";
 
@@ -211,8 +213,8 @@ export function wrongValue(message: string, details: ErrorDetails = {}): RangeEr
 }
 
 /** Makes an Error of a transport or of the platform. */
-export function failure(message: string, code: ErrorCode): Error {
-  return withCode(new Error(message), code);
+export function failure(message: string, code: ErrorCode, cause?: unknown): Error {
+  return withCode(new Error(message, cause === undefined ? undefined : { cause }), code);
 }
 
 /** Makes a DOMException with a name of the DOM standard. */

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { HandshakeError, refusal } from "../core/error.ts";
+import { errorCodeOf, failure, HandshakeError, refusal } from "../core/error.ts";
 import type { Endpoint } from "../core/endpoint.ts";
 import { checkExtraFields } from "../core/handshake.ts";
 import type { RawHeaders } from "../core/header.ts";
@@ -228,8 +228,8 @@ export interface Server extends AsyncDisposable {
  * await server.shutdown();
  * ```
  *
- * @returns The server, which is listening. The promise rejects with the platform's error if the server
- * cannot listen, and with a {@linkcode HandshakeError} ("unsupported") if the platform does not support
+ * @returns The server, which is listening. The promise rejects with an error with the code "listen-failed"
+ * if the server cannot listen, whose `code` is that of the platform, such as EADDRINUSE, and with a {@linkcode HandshakeError} ("unsupported") if the platform does not support
  * an option.
  */
 export async function serve(options: ServeOptions, handler: Handler): Promise<Server> {
@@ -303,10 +303,15 @@ class RunningServer implements Server {
       onError: (error) => sessions.report(error),
       admit: (address) => sessions.admit(address),
     };
-    this.#listener = await provider.listen(place, (transport) => {
+    const take = (transport: Transport) => {
       const open = (fault?: HandshakeError) => acceptOn(transport, setup, undefined, fault);
       sessions.take(open, transport.remoteAddress);
-    });
+    };
+    try {
+      this.#listener = await provider.listen(place, take);
+    } catch (error) {
+      throw listenError(error, place);
+    }
     sessions.start(() => this.#listener.close());
   }
 
@@ -317,6 +322,25 @@ class RunningServer implements Server {
   [Symbol.asyncDispose](): Promise<void> {
     return this.shutdown();
   }
+}
+
+/** What the codes of a platform mean when a server cannot listen. */
+const REASONS: { readonly [code: string]: string | undefined } = {
+  EACCES: "permission denied",
+  EADDRINUSE: "the address is in use",
+  EADDRNOTAVAIL: "this machine does not have the address",
+  ENOTFOUND: "the host is unknown",
+};
+
+/** Names the place in the platform's error. Keeps the platform's `code`, such as EADDRINUSE. */
+function listenError(cause: unknown, { hostname, port, unix }: ListenOptions): unknown {
+  if (!(cause instanceof Error) || errorCodeOf(cause) !== undefined) return cause;
+  const { code, message } = cause as Error & { code?: unknown };
+  const meaning = REASONS[String(code)];
+  const reason = meaning === undefined ? message : `${meaning} (${code})`;
+  const place = unix ?? `${hostname} port ${port}`;
+  const error = failure(`Cannot listen on ${place}: ${reason}`, "listen-failed", cause);
+  return typeof code === "string" ? Object.defineProperty(error, "code", { value: code }) : error;
 }
 
 /** Checks and reads the header fields for all responses, which an iterator yields only once. */
