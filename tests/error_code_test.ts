@@ -163,6 +163,8 @@ describe("The codes of errors", () => {
     await waiting;
     const [other] = await pair();
     other.discard();
+    const message = "Cannot read by readable: the connection is read by discard()";
+    assert.throws(() => other.readable, { message });
     assert.throws(() => other.readable, (error) => errorCodeOf(error) === "reading-mode");
     other.terminate();
   });
@@ -211,6 +213,11 @@ describe("The codes of errors", () => {
     assert.doesNotMatch(message, /secret/);
     const refused = rejection<Error>(connect("ws://user:pass@127.0.0.1:9/path?token=secret"));
     assert.match((await refused).message, /\(ws:\/\/127\.0\.0\.1:9\/path\)$/);
+    // The message of the cause repeats the address.
+    assert.match(
+      (await refused).message,
+      /^Cannot connect to 127\.0\.0\.1 port 9: ECONNREFUSED \(/,
+    );
   });
 });
 

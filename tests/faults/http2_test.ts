@@ -137,9 +137,11 @@ describe("A4 requests that attachHttp2() leaves to others", () => {
   it("A4 onRequest answers plain requests if no other listener does", { skip }, async () => {
     const onRequest = (request: Request) =>
       request.url.endsWith("/health") ? new Response("well") : undefined;
-    await withHttp2({ onRequest }, async ({ session, open }) => {
+    await withHttp2({ onRequest }, async ({ session, open, attached }) => {
       const { status, body } = await answerTo(session, { ":path": "/health" });
       assert.deepEqual([status, body], [200, "well"]);
+      await until(() => attached.stats.answered === 1);
+      assert.deepEqual(attached.stats.refused, {});
       await (await open()).close();
     });
   });
