@@ -1,8 +1,10 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
-import { broadcast, type BroadcastOptions, type WebSocketConnection } from "../mod.ts";
+import { broadcast, type BroadcastOptions, WebSocketStream } from "../mod.ts";
+import type { WebSocketConnection } from "../mod.ts";
 import { pair } from "../lib/testing.ts";
-import { collect, rejection, rest, until } from "./support.ts";
+import { FakeSocket } from "./native_sockets.ts";
+import { collect, rejection, rest, until, withServer } from "./support.ts";
 
 /** A message that fills what the transport in memory takes. */
 const LARGE = new Uint8Array(100_000);
@@ -68,6 +70,41 @@ describe("broadcast", () => {
     await take(readers[0], 2);
     assert.equal(await readers[0].receive(), "a");
     for (const server of servers) server.terminate();
+  });
+
+  it("refuses what is not a connection, says what to write, and sends nothing", async () => {
+    const [client, ws] = await pair();
+    await withServer({}, async (server) => {
+      const stream = new WebSocketStream(server.url!);
+      for (
+        const [to, message] of [
+          [server, /^Expected an iterable of connections, received an object: write server\.conn/],
+          [ws, /: write \[connection\]$/],
+          [new Map([["a", ws]]), /: write map\.values\(\)$/],
+          ["abc", /received a string$/],
+          [undefined, /received undefined$/],
+          [null, /received null$/],
+          [[ws, null], /^Expected connections, received null$/],
+          [[ws, Promise.resolve(ws)], /: await connect\(\)$/],
+          [new Map([["a", ws]]).entries(), /received an array: write map\.values\(\)$/],
+          [[ws, stream], /: write \(await stream\.opened\)\.connection$/],
+          [[ws, new FakeSocket()], /: write await fromWebSocket\(socket\)$/],
+          [["abc"], /received a string$/],
+        ] as [WebSocketConnection[], RegExp][]
+      ) {
+        const error = { name: "TypeError", code: "wrong-type", message };
+        assert.throws(() => broadcast(to, "x"), error);
+      }
+      for (const except of ["abc", new Map([["a", ws]]), [null], null, {}]) {
+        const error = { name: "TypeError", code: "wrong-type", message: /^Expected / };
+        assert.throws(() => broadcast([ws], "x", { except: except as never }), error);
+      }
+      const { connection } = await stream.opened;
+      await connection.close();
+    });
+    broadcast([ws], "y");
+    assert.equal(await client.receive(), "y");
+    await client.close();
   });
 
   it("a message of several frames that is under way is not cut into", async () => {

@@ -103,6 +103,23 @@ describe("The log", () => {
     assert.doesNotMatch(log, /refused/);
   });
 
+  it("The log of a native WebSocket has no handshake, which only the platform knows", async () => {
+    const lines = await logOf(
+      `import { fromWebSocket, serve } from "sluice";
+      const server = await serve({ port: 0 }, (ws) => ws.discard());
+      const ws = await fromWebSocket(new WebSocket(server.url));
+      await ws.close({ closeCode: 1000 });
+      await server.shutdown();`,
+      { env: ON },
+    );
+    const [, number] = lines.find((line) => line.endsWith("over a native WebSocket"))!.split(" ");
+    const own = lines.filter((line) => line.startsWith(`SLUICE: ${number} `));
+    assert.deepEqual(own, [
+      `SLUICE: ${number} connection over a native WebSocket`,
+      `SLUICE: ${number} closed 1000`,
+    ]);
+  });
+
   const program = `import { pair } from "sluice/testing";
     const [client] = await pair();
     await client.close();`;

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { createServer } from "node:http";
 import { inspect } from "node:util";
 import { it } from "./it.ts";
-import { connect, WebSocketStream } from "../mod.ts";
+import { connect, fromWebSocket, WebSocketStream } from "../mod.ts";
 import { WebSocketConnection } from "../lib/connection/connection.ts";
 import { attach } from "../lib/node.ts";
 import { echo, urlOf, withServer } from "./support.ts";
@@ -37,6 +37,16 @@ describe("What console.log() prints", () => {
       assert.match(text, /state: ["']closed["']/);
       assert.match(text, /4000/);
       assert.ok(!text.includes("\u001b"));
+    });
+  });
+
+  it("A connection over a native WebSocket prints no role, which only the platform knows", async () => {
+    await withServer({}, async (server) => {
+      const ws = await fromWebSocket(new WebSocket(server.url!));
+      const text = printed(ws);
+      assert.match(text, /^WebSocketConnection \{[^]*state: ["']open["']/);
+      assert.doesNotMatch(text, /role/);
+      await ws.close({ closeCode: 1000 });
     });
   });
 

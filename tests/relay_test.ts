@@ -1,9 +1,11 @@
 import { describe } from "node:test";
 import assert from "node:assert/strict";
 import { it } from "./it.ts";
-import { relay, type WebSocketConnection } from "../mod.ts";
+import { connect, relay, WebSocketStream } from "../mod.ts";
+import type { WebSocketConnection } from "../mod.ts";
 import { pair } from "../lib/testing.ts";
-import { rejection, still } from "./support.ts";
+import { FakeSocket } from "./native_sockets.ts";
+import { collect, rejection, still, withServer } from "./support.ts";
 
 const INVALID_STATE = { name: "InvalidStateError" };
 
@@ -95,6 +97,80 @@ describe("relay", () => {
     const codes = [await client.closed, await backend.closed].map(({ closeCode }) => closeCode);
     assert.deepEqual(codes, [1001, 1001]);
     await relayed;
+  });
+
+  for (const how of ["is cut", "stops to answer"]) {
+    it(`relay() cuts a side that does not read when the other one ${how}`, async () => {
+      const noPings = { pingInterval: 0 };
+      const [client, near] = await pair({
+        client: noPings,
+        server: { pingInterval: 100, pingTimeout: 100 },
+      });
+      const [far, backend] = await pair({ client: noPings, server: noPings });
+      const relayed = relay(near, far);
+      const sending = (async () => {
+        while (client.state === "open") await client.send(new Uint8Array(65536));
+      })().catch(() => {});
+      await still(() => client.stats.messagesSent);
+      if (how === "is cut") client.terminate();
+      // The deadline of a ping does not keep the process running.
+      const awake = setInterval(() => {}, 1000);
+      const codes = (await relayed).map(({ closeCode }) => closeCode);
+      clearInterval(awake);
+      // A paused end may notice the cut by its ping only.
+      assert.deepEqual(codes, [1011, 1006]);
+      const error = await rejection<Error & { closeCode: number }>(collect(backend));
+      assert.equal(error.closeCode, 1006);
+      client.terminate();
+      await sending;
+    });
+  }
+
+  it("relay() delivers what was received before a side is lost", async () => {
+    const [client, near] = await pair();
+    const [far, backend] = await pair();
+    const relayed = relay(near, far);
+    const sending = (async () => {
+      while (client.state === "open") await client.send(new Uint8Array(65536));
+    })().catch(() => {});
+    await still(() => client.stats.messagesSent);
+    near.terminate();
+    await rejection(near.closed);
+    const before = backend.stats.messagesReceived;
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    await rejection(collect(backend));
+    assert.ok(before < near.stats.messagesReceived, "messages waited");
+    assert.equal(backend.stats.messagesReceived, near.stats.messagesReceived);
+    await relayed;
+    client.terminate();
+    await sending;
+  });
+
+  it("relay() refuses what is not a connection, and says what to write", async () => {
+    await withServer({}, async (server) => {
+      const ws = await connect(server.url!);
+      const stream = new WebSocketStream(server.url!);
+      const promise = connect(server.url!);
+      for (
+        const [values, message] of [
+          [[ws, promise], /^Expected two connections, received an object: await connect\(\)$/],
+          [[ws, stream], /: write \(await stream\.opened\)\.connection$/],
+          [[server, ws], /: write server\.connections$/],
+          [[ws, new FakeSocket()], /: write await fromWebSocket\(socket\)$/],
+          [[ws, { readable: ws.readable, writable: ws.writable }], /received an object$/],
+          [[ws], /^Expected two connections, received undefined$/],
+          [[], /received undefined$/],
+          [[null, ws], /received null$/],
+          [[ws, "ws://localhost"], /received a string$/],
+        ] as [unknown, RegExp][]
+      ) {
+        const error = { name: "TypeError", code: "wrong-type", message };
+        await assert.rejects(relay(...values as Parameters<typeof relay>), error);
+      }
+      const { connection } = await stream.opened;
+      const other = await promise;
+      await Promise.all([ws, connection, other].map((one) => one.close({ closeCode: 1000 })));
+    });
   });
 
   it("relay() refuses the same connection twice, and locked connections", async () => {

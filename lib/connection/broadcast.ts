@@ -6,7 +6,7 @@
 import { CloseCode, type CloseInfo, PRIVATE_USE } from "../core/close.ts";
 import { wrongType } from "../core/error.ts";
 import type { Message } from "../core/message.ts";
-import { checkKnown } from "../core/option_hints.ts";
+import { checkKnown, notConnections } from "../core/option_hints.ts";
 import { checkBoolean, checkNumber, checkOneOf, type OptionNames } from "../core/options.ts";
 import { Queue } from "../core/queue.ts";
 import {
@@ -69,9 +69,8 @@ const BROADCAST_OPTIONS: OptionNames<BroadcastOptions> = {
     checkOneOf(name, value, ["close", "terminate", "drop-newest", "drop-oldest"]),
   compress: checkBoolean,
   except: (name, value) => {
-    const isMany = typeof Object(value)[Symbol.iterator] === "function";
-    if (value === undefined || isMany || typeof Object(value).send === "function") return;
-    throw wrongType(`Expected ${name} to be a connection or an iterable of connections`);
+    if (value === undefined || isRecipient(value) || isMany(value)) return;
+    throw notConnections(`${name} to be a connection or an iterable of connections`, value);
   },
 };
 
@@ -96,7 +95,8 @@ const feeds = new WeakMap<Recipient, Feed>();
  * @param message A string, or bytes, which are copied.
  * @returns The numbers of connections that get the message, miss it, and were closed. Connections that
  * were closing already do not count.
- * @throws {TypeError} If the message is neither a string nor bytes, or an option has the wrong type.
+ * @throws {TypeError} If `to` has a value that is not a connection, the message is neither a string nor
+ * bytes, or an option has the wrong type. No connection gets the message then.
  * @throws {RangeError} If an option has an invalid value.
  */
 export function broadcast(
@@ -112,9 +112,9 @@ export function broadcast(
   // Copy the bytes: the caller is not told when they are sent. A subclass may not copy in slice().
   const held = typeof message === "string" ? message : new Uint8Array(message);
   const { except = [] } = options;
-  const excluded = new Set(Symbol.iterator in except ? except : [except]);
+  const excluded = new Set(isRecipient(except) ? [except] : recipients(except));
   const result = { sent: 0, missed: 0, closed: 0 };
-  for (const ws of to) {
+  for (const ws of recipients(to)) {
     if (ws.state !== "open" || excluded.has(ws)) continue;
     const sending = sendingOf(ws) ?? new PlainSending(ws);
     if (
@@ -131,6 +131,29 @@ export function broadcast(
     }
   }
   return result;
+}
+
+/** Returns the connections. All are checked before the first one gets the message. */
+function recipients(many: Iterable<Recipient>): Recipient[] {
+  if (!isMany(many)) throw notConnections("an iterable of connections", many);
+  const found = [...many];
+  for (const ws of found) {
+    // Only the entry of a Map is an array.
+    const instead = Array.isArray(ws) ? "write map.values()" : undefined;
+    if (!isRecipient(ws)) throw notConnections("connections", ws, instead);
+  }
+  return found;
+}
+
+/** Whether a value may hold many connections. A Map has entries, which are not connections. */
+function isMany(value: unknown): value is Iterable<Recipient> {
+  return typeof value === "object" && value !== null && Symbol.iterator in value &&
+    !(value instanceof Map);
+}
+
+function isRecipient(value: unknown): value is Recipient {
+  const { state, send } = Object(value) as Partial<Recipient>;
+  return typeof state === "string" && typeof send === "function";
 }
 
 function feedOf(ws: Recipient, sending: Sending): Feed {

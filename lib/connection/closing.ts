@@ -83,7 +83,9 @@ export type LeaveRule =
 
 /** The connection that ends. */
 export interface ClosingParts {
-  readonly machine: Pick<Protocol, "role" | "write" | "dispose">;
+  readonly machine: Pick<Protocol, "write" | "dispose"> & {
+    readonly role: Protocol["role"] | undefined;
+  };
   readonly transport: Transport;
   readonly receiver: Receiver;
   readonly sender: Sender;
@@ -341,7 +343,7 @@ export class Closing implements SenderHost {
 
   /** RFC 6455 §7.1.1: after both Close frames, the server ends the transport and the client waits for that. */
   #endTransport(
-    isOurTurn: boolean = this.#parts.machine.role === "server" || this.transport === "half-closed",
+    isOurTurn: boolean = this.#parts.machine.role !== "client" || this.transport === "half-closed",
   ): void {
     if (this.transport === "closed") return this.#endWithTransport();
     this.#parts.sender.flushAll();

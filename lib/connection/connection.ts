@@ -462,9 +462,10 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
     const { state, protocol, extensions, bufferedAmount, closeInfo, stats: { queued, paused } } =
       this;
     const url = requestUrl(unpackRequest(this.#packedRequest), this.#secure);
+    const { role } = this.#driver.machine;
     return {
       url: withoutSecrets(url).replace(/^http/, "ws"),
-      role: this.#driver.machine.role,
+      ...(role === undefined ? {} : { role }),
       ...{ state, protocol, extensions },
       localAddress: addressText(this.localAddress),
       remoteAddress: addressText(this.remoteAddress),

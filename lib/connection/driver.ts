@@ -28,7 +28,6 @@ const READ_MARK = 65536;
 export type Machine =
   & Pick<
     Protocol,
-    | "role"
     | "pending"
     | "bufferedAmount"
     | "bufferedMemory"
@@ -41,10 +40,15 @@ export type Machine =
     | "next"
     | "dispose"
   >
-  & WritingMachine;
+  & WritingMachine
+  & {
+    /** Unknown for a native WebSocket. */
+    readonly role: Role | undefined;
+  };
 
 export interface DriverInit {
-  role: Role;
+  /** Missing only if there is a `machine`. */
+  role?: Role;
   /** The open transport, which the handshake has handled so far. */
   transport: Transport;
   /** Takes the transport over from the handshake, with the bytes that followed the handshake. */
@@ -125,7 +129,7 @@ export class Driver
 
   #makeProtocol({ role, transport, options, activeExtensions, textCodec }: DriverInit): Protocol {
     const isExtended = activeExtensions !== undefined && activeExtensions.length > 0;
-    const protocol = new Protocol(role, {
+    const protocol = new Protocol(role!, {
       ...protocolOptions(options, { textCodec, isExtended }, () => this),
       allocate: transport.allocate,
       extensions: activeExtensions,

@@ -7,8 +7,9 @@ import { onAbort } from "../abortable.ts";
 import { CloseCode, type CloseInfo, isWireCloseCode, PRIVATE_USE } from "../core/close.ts";
 import { invalidState, type WebSocketError, wrongType } from "../core/error.ts";
 import type { Message } from "../core/message.ts";
-import { checkKnown } from "../core/option_hints.ts";
+import { checkKnown, notConnections } from "../core/option_hints.ts";
 import { checkSignal, type OptionNames } from "../core/options.ts";
+import { timer } from "../timers.ts";
 
 /** A connection that {@linkcode relay} can join with another one: of a server, a client or a browser. */
 export interface RelayEnd {
@@ -30,12 +31,18 @@ export interface RelayOptions {
   signal?: AbortSignal | undefined;
 }
 
+/** Maximum time to deliver the messages that were received before a failure, in milliseconds. */
+const DELIVERY_TIME = 500;
+
 const RELAY_OPTIONS: OptionNames<RelayOptions> = { signal: checkSignal };
 
 /**
  * Pipes the messages of each of two connections to the other, and passes on how a connection ends: a
  * Close with its code and reason, a Close without a code, a failure with its code. A lost connection
  * (1006) cuts the other one. Each side is read only as fast as the other side sends.
+ *
+ * The messages that were received before the end are delivered first. After a failure, the other side has
+ * 500 ms to take them, and is cut if it does not.
  *
  * @example
  * ```ts
@@ -58,7 +65,7 @@ const RELAY_OPTIONS: OptionNames<RelayOptions> = { signal: checkSignal };
  * @param b The other connection.
  * @returns A promise of the ends of both connections, in this order: the code and reason that the peer
  * has sent, or 1006. It rejects only for invalid arguments.
- * @throws {TypeError} If both arguments are the same connection.
+ * @throws {TypeError} If an argument is not a connection, or both are the same connection.
  * @throws {DOMException} InvalidStateError If other code reads or writes one of the connections.
  */
 export async function relay(
@@ -66,6 +73,9 @@ export async function relay(
   b: RelayEnd,
   options: RelayOptions = {},
 ): Promise<[a: Required<CloseInfo>, b: Required<CloseInfo>]> {
+  for (const ws of [a, b]) {
+    if (!isRelayEnd(ws)) throw notConnections("two connections", ws);
+  }
   checkKnown("relay()", options, RELAY_OPTIONS);
   if (a === b) throw wrongType("Expected two connections, received the same one twice");
   for (const { readable, writable } of [a, b]) {
@@ -84,6 +94,13 @@ export async function relay(
   }
 }
 
+/** Whether a value is a connection. Does not read its streams: they would choose its way of reading. */
+function isRelayEnd(value: unknown): boolean {
+  const object = Object(value) as Partial<RelayEnd>;
+  return ["readable", "writable", "closed"].every((name) => name in object) &&
+    typeof object.close === "function" && typeof object.terminate === "function";
+}
+
 /** Pipes in one direction, then ends the second connection like the first one has ended. */
 async function pass(
   from: RelayEnd,
@@ -91,14 +108,27 @@ async function pass(
 ): Promise<Required<CloseInfo>> {
   const streams = { preventAbort: true, preventCancel: true, preventClose: true };
   const piped = from.readable.pipeTo(to.writable, streams).catch(() => {});
-  const end = await from.closed.catch(endOf);
+  let most = Infinity;
+  const end = await from.closed.catch((error) => {
+    most = DELIVERY_TIME;
+    return endOf(error);
+  });
   // The messages before the end are sent first.
-  await piped;
+  const isSent = await settles(piped, most);
   const { closeCode } = end;
-  if (closeCode === CloseCode.NoStatus) void to.close();
+  if (!isSent) to.terminate();
+  else if (closeCode === CloseCode.NoStatus) void to.close();
   else if (isWireCloseCode(closeCode)) close(to, end);
   else to.terminate();
   return end;
+}
+
+/** Whether a promise settles in time, in milliseconds. The promise does not reject. */
+function settles(promise: Promise<void>, most: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const cancel = timer(() => resolve(false), most);
+    void promise.then(() => (cancel(), resolve(true)));
+  });
 }
 
 function close(ws: RelayEnd, info: CloseInfo): void {

@@ -1,13 +1,16 @@
 /**
- * Checks the names of options, with hints for the mistakes of those who know other libraries.
+ * Checks the names of options, with hints for the mistakes of those who know other libraries. Also has
+ * hints for values that are not connections.
  *
  * @module
  */
+import { wrongType } from "./error.ts";
 import {
   checkKnown as checkKnownWith,
   checkNames as checkNamesWith,
   checkValues,
   type Hint,
+  kindOf,
 } from "./options.ts";
 
 /**
@@ -137,6 +140,27 @@ export function checkNames(owner: string, options: unknown, names: object): void
 export function checkNested(name: string, options: unknown, names: object): void {
   checkNames(name, options, names);
   checkValues(options as object, names, `${name}.`);
+}
+
+/** Returns the error for a value that is no connection, with what to write instead. */
+export function notConnections(
+  expected: string,
+  value: unknown,
+  instead: string | undefined = insteadOfConnections(Object(value)),
+): TypeError {
+  const message = `Expected ${expected}, received ${kindOf(value)}`;
+  return wrongType(instead === undefined ? message : `${message}: ${instead}`);
+}
+
+function insteadOfConnections(value: object): string | undefined {
+  if (value instanceof Map) return "write map.values()";
+  if ("then" in value) return "await connect()";
+  if ("opened" in value) return "write (await stream.opened).connection";
+  if ("connections" in value) return "write server.connections";
+  if ("terminate" in value && "closed" in value) return "write [connection]";
+  if ("readyState" in value) return "write await fromWebSocket(socket)";
+  if (Symbol.asyncIterator in value) return "take the connections with `for await`";
+  return undefined;
 }
 
 /** Returns what to write instead of options that are not an object. */

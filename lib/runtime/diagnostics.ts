@@ -129,6 +129,7 @@ class PlatformDiagnostics implements Diagnostics {
 }
 
 function handshakeLines({ role, request, response, transport }: Opened): string[] {
+  if (role === undefined) return ["connection over a native WebSocket"];
   const { method, target, headers } = request;
   const { status, statusText } = response;
   const peer = addressText(transport.remoteAddress);

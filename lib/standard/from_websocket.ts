@@ -15,7 +15,6 @@ import { CloseCode, type CloseInfo } from "../core/close.ts";
 import { Encoder } from "../core/encoder.ts";
 import { domError, RemoteProtocolError, webSocketError, wrongValue } from "../core/error.ts";
 import type { CloseEvent, ProtocolEvent } from "../core/event.ts";
-import type { Role } from "../core/frame.ts";
 import type { RequestHead, ResponseHead } from "../core/http1.ts";
 import { concat, type Fragment, MAX_MESSAGE_SIZE, type Message } from "../core/message.ts";
 import { checkKnown } from "../core/option_hints.ts";
@@ -187,9 +186,9 @@ class NativeConnection extends WebSocketConnection {
     options: FromWebSocketOptions,
   ) {
     const { readableStrategy, closeTimeout, maxBufferedAmount, slow } = options;
-    const { role, transport, native: { socket } } = machine;
+    const { transport, native: { socket } } = machine;
     super({
-      ...{ role, transport, machine },
+      ...{ transport, machine },
       takeOver: (handlers) => transport.handle(handlers),
       agreement: { protocol: socket.protocol ?? "", extensions: [] },
       request: head,
@@ -423,8 +422,8 @@ class MachineSocket extends NativeSocket {
 
 /** The protocol machine over a native WebSocket. Its events are the messages of the socket. */
 class NativeMachine implements Machine {
-  /** A native WebSocket masks by itself. */
-  readonly role: Role = "server";
+  /** Only the platform knows the role. */
+  readonly role = undefined;
   /** The platform applies the extensions. */
   readonly pending = false;
   readonly extended = false;
@@ -432,7 +431,7 @@ class NativeMachine implements Machine {
   whole = true;
   readonly held = 0;
   readonly bufferedAmount = 0;
-  /** The platform writes the frames. */
+  /** The platform writes the frames, and masks them. */
   readonly encoder: Encoder = new Encoder("server");
   readonly native: MachineSocket;
   readonly transport: NativeTransport;
