@@ -24,6 +24,7 @@ import {
   type AskedTransport,
   type Attachment,
   attachTo,
+  checkEventOf,
   checkServer,
   fits,
   notFound,
@@ -250,8 +251,13 @@ export async function upgradeHttp2(
   headers: IncomingHttpHeaders,
   options: UpgradeOptions = {},
 ): Promise<WebSocketConnection> {
-  guard(stream);
+  if (typeof stream?.on === "function") guard(stream);
   checkKnown("upgradeHttp2()", options, UPGRADE_OPTIONS);
+  checkEventOf(
+    "stream",
+    [typeof stream?.respond === "function", "stream", stream],
+    [typeof headers === "object" && headers !== null, "headers", headers],
+  );
   const sent = sendableHeaders(options);
   checkHttp2Headers(sent);
   const asked = askedTransport(stream, headers);

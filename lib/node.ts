@@ -11,6 +11,7 @@ import {
   type AskedTransport,
   type Attachment,
   attachTo,
+  checkEventOf,
   checkServer,
   fits,
   notFound,
@@ -120,12 +121,19 @@ export async function upgrade(
   head: Uint8Array,
   options: UpgradeOptions = {},
 ): Promise<WebSocketConnection> {
+  const isSocket = typeof socket?.write === "function";
   let headers: RawHeaders;
   try {
     checkKnown("upgrade()", options, UPGRADE_OPTIONS);
+    checkEventOf(
+      "upgrade",
+      [Array.isArray(request?.rawHeaders), "request", request],
+      [isSocket, "socket", socket],
+      [head === undefined || head instanceof Uint8Array, "head", head],
+    );
     headers = sendableHeaders(options);
   } catch (error) {
-    ignoreErrors(socket);
+    if (isSocket) ignoreErrors(socket);
     throw error;
   }
   const asked = askedTransport(request, socket, head);

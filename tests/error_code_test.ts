@@ -3,8 +3,23 @@ import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import process from "node:process";
 import { inspect } from "node:util";
-import { connect, errorCodeOf, HandshakeError, serve, WebSocketError } from "../mod.ts";
-import { LocalProtocolError, Protocol, RemoteProtocolError } from "../lib/core/mod.ts";
+import {
+  connect,
+  credentialsOf,
+  errorCodeOf,
+  HandshakeError,
+  serve,
+  WebSocketError,
+} from "../mod.ts";
+import {
+  encodeFrame,
+  FrameDecoder,
+  LocalProtocolError,
+  Protocol,
+  RemoteProtocolError,
+} from "../lib/core/mod.ts";
+import { upgradeHttp2 } from "../lib/http2.ts";
+import { upgrade } from "../lib/node.ts";
 import { pair } from "../lib/testing.ts";
 import type { WebSocketConnection } from "../mod.ts";
 import { it, notApplicable } from "./it.ts";
@@ -101,6 +116,8 @@ describe("The codes of errors", () => {
 
   it("Errors of arguments, options and members have a code", async () => {
     const [ws] = await pair();
+    const locked = new ReadableStream<string>();
+    locked.getReader();
     const wrong: [code: string, run: () => unknown][] = [
       ["wrong-type", () => ws.close({ closeCode: "1000" as never })],
       ["wrong-value", () => ws.close({ closeCode: 1005, reason: "a" })],
@@ -111,6 +128,28 @@ describe("The codes of errors", () => {
       ["wrong-type", () => ws.send(1 as never)],
       ["no-such-member", () => Object.assign(ws, { onmessage: () => {} })],
       ["unknown-option", () => serve({ prot: 0 } as never, () => {})],
+      ["wrong-type", () => ws.send(locked)],
+      ["wrong-type", () => ws.writable.getWriter().write(Symbol("a") as never)],
+      ["wrong-type", () => upgrade(undefined as never, undefined as never, undefined as never)],
+      ["wrong-type", () => upgrade({ rawHeaders: [] } as never, {} as never, undefined as never)],
+      ["wrong-type", () => upgradeHttp2(undefined as never, {})],
+      ["wrong-type", () => upgradeHttp2({ respond() {} } as never, undefined as never)],
+      ["wrong-type", () => credentialsOf(undefined as never)],
+      ["wrong-type", () => credentialsOf({ headers: {} } as never)],
+      ["wrong-type", () => encodeFrame(undefined as never)],
+      ["wrong-type", () => encodeFrame({ opcode: 1, payload: "a" } as never)],
+      ["wrong-value", () => encodeFrame({ opcode: 3, payload: new Uint8Array(0) } as never)],
+      ["wrong-type", () => new FrameDecoder(undefined as never)],
+      ["wrong-type", () => new FrameDecoder({ role: "peer" } as never)],
+      ["wrong-type", () => new Protocol("client").send(undefined as never)],
+      ["wrong-type", () => new Protocol("client").send("a" as never)],
+      ["wrong-type", () => new Protocol("client").send({ type: "text", data: 1 } as never)],
+      ["wrong-type", () => new Protocol("client").send({ type: "ping", payload: "a" } as never)],
+      ["wrong-value", () => new Protocol("client").send({ type: "close", closeCode: 5 })],
+      [
+        "wrong-type",
+        () => new Protocol("client").send({ type: "close", closeCode: "a" } as never),
+      ],
     ];
     for (const [code, run] of wrong) {
       const error = await rejection(Promise.resolve().then(run));

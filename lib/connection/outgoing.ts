@@ -74,6 +74,9 @@ export class StreamSource implements AsyncIterable<Message> {
   readonly #reader: ReadableStreamDefaultReader<Message>;
 
   constructor(stream: ReadableStream<Message>) {
+    if (stream.locked) {
+      throw wrongType("Cannot send a stream that is locked: it has another reader");
+    }
     this.#reader = stream.getReader();
   }
 

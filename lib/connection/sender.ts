@@ -6,7 +6,7 @@
 import { handled, onAbort, rejectTraced, traced } from "../abortable.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
 import { LEND_FROM } from "../core/encoder.ts";
-import type { ErrorCode } from "../core/error.ts";
+import { type ErrorCode, wrongType } from "../core/error.ts";
 import { replaceStack } from "../core/error_print.ts";
 import type { PingEvent, PongEvent } from "../core/event.ts";
 import type { Message } from "../core/message.ts";
@@ -626,7 +626,9 @@ class MessageSink {
           const sent = sender.write(toMessage(chunk));
           return sent === DONE ? sent : sent.catch((error) => host.cutOff(error));
         } catch (error) {
-          return host.cutOff(error);
+          return host.cutOff(
+            typeof chunk === "symbol" ? wrongType("Cannot convert a symbol to a string") : error,
+          );
         }
       },
       close: () => {

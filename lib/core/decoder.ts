@@ -150,8 +150,8 @@ export class FrameDecoder {
    * @param options The role and the limits.
    */
   constructor(options: FrameDecoderOptions) {
+    checkRole(options?.role);
     const { role, maxFrameSize = Infinity, ownsInput = false, rsvInUse = 0 } = options;
-    checkRole(role);
     this.#role = role;
     this.#maxFrameSize = maxFrameSize;
     this.#ownsInput = ownsInput;

@@ -3,11 +3,12 @@
  *
  * @module
  */
-import { LocalProtocolError, wrongValue } from "./error.ts";
+import { LocalProtocolError, wrongType, wrongValue } from "./error.ts";
 import { encodeWith, type Extension, type OutgoingFrame } from "./extension.ts";
 import { type Frame, MAX_CONTROL_LENGTH, Opcode, type Role } from "./frame.ts";
 import { applyMask, copyMasked, maskingKey } from "./mask.ts";
 import type { Message } from "./message.ts";
+import { kindOf } from "./options.ts";
 import { Queue } from "./queue.ts";
 import { type TextCodec, webTextCodec, WholeCharacters } from "./utf8.ts";
 
@@ -71,6 +72,11 @@ export interface EncodeFrameOptions {
  * unknown, or the masking key is not 4 bytes long.
  */
 export function encodeFrame(frame: Frame, options: EncodeFrameOptions = {}): Uint8Array {
+  if (!(frame?.payload instanceof Uint8Array)) {
+    throw wrongType(
+      `Expected frame.payload to be a Uint8Array, received ${kindOf(frame?.payload)}`,
+    );
+  }
   const { mask } = options;
   const bytes = new Uint8Array(frameLength(frame, mask !== undefined));
   if (mask instanceof Uint8Array && mask.length !== 4) {

@@ -53,7 +53,7 @@ export type OutgoingEvent =
 
 /** Adds the defaults to an event to send. Throws a TypeError if the event is not valid. */
 export function complete(event: OutgoingEvent): ProtocolEvent {
-  switch (event.type) {
+  switch (event?.type) {
     case "text":
       if (typeof event.data !== "string") throw wrongData("text", event.data);
       return { ...event, frameFinished: true, messageFinished: event.messageFinished ?? true };
@@ -72,7 +72,7 @@ export function complete(event: OutgoingEvent): ProtocolEvent {
     }
     default:
       throw wrongType(
-        `There is no event of the type ${String((event as { type?: unknown }).type)}`,
+        `There is no event of the type ${String((event as { type?: unknown } | undefined)?.type)}`,
       );
   }
 }

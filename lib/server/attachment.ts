@@ -135,6 +135,17 @@ export function checkServer(server: unknown, what: string, methods: readonly str
   );
 }
 
+/** Checks the arguments of an upgrade, which are those of an event of Node's server. */
+export function checkEventOf(
+  event: string,
+  ...parts: [isRight: boolean, name: string, part: unknown][]
+): void {
+  const wrong = parts.find(([isRight]) => !isRight);
+  if (wrong === undefined) return;
+  const [, name, part] = wrong;
+  throw wrongType(`Expected the ${name} of the event '${event}', received ${kindOf(part)}`);
+}
+
 export function notFound(target: string): HandshakeError {
   return new HandshakeError(
     `No WebSocket is served at ${pathOfTarget(target) ?? target}`,

@@ -132,8 +132,15 @@ function challengeOf(realm: string): string {
  * });
  * await server.shutdown();
  * ```
+ *
+ * @throws {TypeError} If the argument is not a Request of the web.
  */
 export function credentialsOf(request: Request): Credentials | undefined {
+  if (typeof request?.headers?.get !== "function") {
+    throw wrongType(
+      `Expected a Request of the web, such as ws.request, received ${kindOf(request)}`,
+    );
+  }
   const value = request.headers.get("authorization") ?? "";
   // RFC 9110 §11.1: the name of a scheme is case-insensitive.
   const token = /^basic +([A-Za-z0-9+/]+={0,2})$/i.exec(value)?.[1];
