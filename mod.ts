@@ -65,6 +65,7 @@ export {
 export {
   accept,
   type Handler,
+  type RefusedInfo,
   serve,
   type ServeOptions,
   type Server,

@@ -9,7 +9,7 @@ import { readFileSync } from "node:fs";
 import process from "node:process";
 import { createInterface, type Interface } from "node:readline";
 import { parseArgs } from "node:util";
-import { printable } from "./inspect.ts";
+import { printable, withoutSecrets } from "./inspect.ts";
 import { connect, type ConnectOptions, VERSION } from "./client/client.ts";
 import type { WebSocketConnection } from "./connection/connection.ts";
 import { HandshakeError, type WebSocketError } from "./core/error.ts";
@@ -264,7 +264,8 @@ function withScheme(url: string): string {
 
 function headerOf(text: string): [string, string] {
   const colon = text.indexOf(":");
-  if (colon < 1) throw new UsageError(`Expected --header to be NAME: VALUE, received ${text}`);
+  // The message does not show the text, which may contain a password.
+  if (colon < 1) throw new UsageError("Expected --header to be NAME: VALUE");
   return [text.slice(0, colon).trim(), text.slice(colon + 1).trim()];
 }
 
@@ -288,7 +289,7 @@ async function runClient(place: string, values: Values): Promise<number> {
     return await refused(error);
   }
   const chosen = ws.protocol === "" ? "" : ` (${ws.protocol})`;
-  note(`Connected to ${shown(url)}${chosen}`);
+  note(`Connected to ${withoutSecrets(new URL(url))}${chosen}`);
   if (values.ping === "once") return await pingOnce(ws);
   const terminal = new Terminal();
   const typed = values.message === undefined ? terminal.lines() : values.message;
@@ -314,13 +315,6 @@ async function pingOnce(ws: WebSocketConnection): Promise<number> {
 
 function noteLatency({ latency }: WebSocketConnection): void {
   if (latency !== undefined) note(`pong after ${latency.toFixed(1)} ms`);
-}
-
-/** The URL without its user and password. */
-function shown(url: string): string {
-  const parsed = new URL(url);
-  parsed.username = parsed.password = "";
-  return parsed.href;
 }
 
 /** Whether an error reports a wrong argument or option. */

@@ -9,6 +9,7 @@ import type { RequestHead, ResponseHead } from "./core/http1.ts";
 import { base64 } from "./core/sha1.ts";
 import { requestUrl } from "./core/url.ts";
 import { kindOf } from "./core/options.ts";
+import { withoutSecrets } from "./inspect.ts";
 import type { HeadersLike } from "./options.ts";
 
 /**
@@ -94,7 +95,7 @@ export function toRequest(head: RequestHead, secure: boolean, body?: Uint8Array)
     return Object.defineProperty(request, "headers", { value: headers });
   } catch (cause) {
     throw new HandshakeError(
-      `The class Request does not support the request ${head.method} ${url.href}`,
+      `The class Request does not support the request ${head.method} ${withoutSecrets(url)}`,
       "malformed-head",
       { status: 400, cause },
     );

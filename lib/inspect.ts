@@ -97,7 +97,12 @@ export interface Diagnostics {
   /** Returns a listener for a new connection, or undefined if nobody listens. */
   listen(opened: Opened): ConnectionListener | undefined;
   /** A server has refused a handshake, or its `onRequest` has answered a plain request (`isAnswer`). */
-  refused(error: HandshakeError, request: Request | undefined, isAnswer: boolean): void;
+  refused(
+    error: HandshakeError,
+    request: Request | undefined,
+    remoteAddress: Address | undefined,
+    isAnswer: boolean,
+  ): void;
   /** A client could not connect. The URL has no credentials. */
   failed(url: string, error: unknown): void;
 }

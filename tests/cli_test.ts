@@ -113,6 +113,23 @@ describe("K111 the command line", () => {
     });
   });
 
+  it("shows no password, and nothing of the query", async () => {
+    await withServer({}, async (server) => {
+      const url = `${urlOf(server).replace("://", "://hush:hush@")}a?token=hush`;
+      await withRun(["--ping", "once", url], async (run) => {
+        assert.equal(await run.code, 0);
+        assert.equal(run.stderr, `Connected to ${urlOf(server)}a\n`);
+      });
+    });
+    for (const args of [["-H", "Authorization hush", "localhost"], ["ws://u:hush@x:99999?hush"]]) {
+      await withRun(args, async (run) => {
+        assert.equal(await run.code, 2);
+        assert.match(run.stderr, /^sluice: Expected /);
+        assert.doesNotMatch(run.stderr, /hush/);
+      });
+    }
+  });
+
   it("escapes control characters, and prints binary messages as hexadecimal digits", async () => {
     const handler = async (ws: WebSocketConnection) => {
       await ws.send("a\x1b[31m\x07\n\t\x9b\u2028\u202eb\x7f");

@@ -3,11 +3,11 @@ import { describe } from "node:test";
 import assert from "node:assert/strict";
 import { subscribe, unsubscribe } from "node:diagnostics_channel";
 import process from "node:process";
-import { connect, serve } from "../mod.ts";
+import { type Address, connect, serve } from "../mod.ts";
 import { pair } from "../lib/testing.ts";
 import { it, notApplicable } from "./it.ts";
 import { type ChildOptions, readSource, withPrograms } from "./programs.ts";
-import { rejection } from "./support.ts";
+import { RawSocket, rejection } from "./support.ts";
 
 const IS_DENO = process.versions.deno !== undefined;
 
@@ -77,7 +77,7 @@ describe("The log", () => {
     assert.match(log, /out text 1000 bytes: "x{80}"\.\.\./);
     assert.match(
       log,
-      /SLUICE: refused GET http:\/\/127\.0\.0\.1:PORT\/b\?token=\(hidden\) with 403/,
+      /SLUICE: refused GET http:\/\/127\.0\.0\.1:PORT\/b\?token=\(hidden\) from 127\.0\.0\.1:PORT with 403/,
     );
     assert.match(
       log,
@@ -118,6 +118,44 @@ describe("The log", () => {
       `SLUICE: ${number} connection over a native WebSocket`,
       `SLUICE: ${number} closed 1000`,
     ]);
+  });
+
+  it("The log shows no subprotocol but the chosen one, and no unknown Sec-WebSocket field", async () => {
+    const lines = await logOf(
+      `import { connect, serve } from "sluice";
+      const server = await serve({ port: 0, protocols: ["chat"] }, (ws) => ws.readable.pipeTo(ws.writable));
+      const headers = { "Sec-WebSocket-Extra": "hush", "Content-Token": "hush" };
+      const ws = await connect(server.url, { protocols: ["bearer.hush", "chat"], headers });
+      await ws.close();
+      await connect(server.url, { protocols: ["bearer.hush"], maxRedirects: 0 }).catch(() => {});
+      await connect(server.url, { protocols: ["bearer hush"] }).catch(() => {});
+      await server.shutdown();`,
+      { env: ON },
+    );
+    const log = lines.join("\n");
+    assert.doesNotMatch(log, /hush/);
+    assert.match(log, /#1 in request .*; Sec-WebSocket-Protocol: \(hidden\)/);
+    assert.match(log, /#2 out request .*; Sec-WebSocket-Protocol: \(hidden\)/);
+    assert.match(log, /#1 out response .*; Sec-WebSocket-Protocol: chat/);
+    assert.match(log, /#2 in response .*; Sec-WebSocket-Protocol: chat/);
+    assert.match(log, /Sec-WebSocket-Extra: \(hidden\); Content-Token: \(hidden\)/);
+    assert.match(log, /Sec-WebSocket-Version: 13;.*; Sec-WebSocket-Extensions: permessage-deflate/);
+  });
+
+  it("The log does not change what a call rejects with", async () => {
+    const lines = await logOf(
+      `import { connect } from "sluice";
+      const thrower = { get message() { throw new Error("no"); } };
+      const values = [Object.create(null), { message: Symbol("s") }, thrower, Symbol("t"), { name: Symbol("n") }];
+      for (const reason of values) {
+        const caught = await connect("ws://127.0.0.1:1", { signal: AbortSignal.abort(reason) }).catch((e) => e);
+        console.error("SLUICE", caught === reason);
+      }`,
+      { env: ON },
+    );
+    assert.equal(lines.filter((line) => line.endsWith(" true")).length, 5, lines.join("\n"));
+    assert.equal(lines.filter((line) => /cannot connect to/.test(line)).length, 5);
+    assert.match(lines.join("\n"), /Symbol\(s\)/);
   });
 
   const program = `import { pair } from "sluice/testing";
@@ -212,7 +250,29 @@ describe("The channels", () => {
     ]);
     const [[, refused], [, failed]] = messages as [string, { error: { code: string } }][];
     assert.equal(refused.error.code, "origin");
-    assert.ok((refused as unknown as { request: unknown }).request instanceof Request);
+    const { request, remoteAddress } = refused as unknown as Record<string, unknown>;
+    assert.ok(request instanceof Request);
+    const { hostname, port } = remoteAddress as { hostname: string; port: number };
+    assert.equal(hostname, "127.0.0.1");
+    assert.ok(port > 0);
     assert.equal(failed.error.code, "status");
+  });
+
+  it("onRefused is told the address of the client", async () => {
+    const addresses: (Address | undefined)[] = [];
+    const server = await serve({
+      port: 0,
+      origins: [null],
+      onRefused: (_error, _request, { remoteAddress }) => void addresses.push(remoteAddress),
+    }, () => {});
+    await rejection(connect(server.url!, { origin: "https://evil.example" }));
+    const raw = await RawSocket.connect(server.port!);
+    const { localPort } = raw.socket;
+    raw.write("no request\r\n\r\n");
+    await raw.close();
+    await server.shutdown();
+    assert.equal(addresses.length, 2);
+    assert.equal(addresses[0]?.transport, "tcp");
+    assert.deepEqual(addresses[1], { transport: "tcp", hostname: "127.0.0.1", port: localPort });
   });
 });

@@ -190,14 +190,15 @@ describe("Endpoint of a server, opening", () => {
   });
 
   it("it chooses no protocol that was not offered", () => {
-    const expected = (received: string) => ({
+    // What the client offered is not shown: a subprotocol may contain a token.
+    const expected = {
       name: "LocalProtocolError",
-      message: `Cannot choose the subprotocol c: the client offered ${received}`,
-    });
+      message: "Cannot choose the subprotocol c: the client did not offer it",
+    };
     const accept = { type: "accept", protocol: "c" } as const;
     const offered = asked({ "Sec-WebSocket-Protocol": "a, b" });
-    assert.throws(() => offered.send(accept), expected("a, b"));
-    assert.throws(() => asked().send(accept), expected("none"));
+    assert.throws(() => offered.send(accept), expected);
+    assert.throws(() => asked().send(accept), expected);
   });
 
   const refused: readonly [name: string, value: string][] = [
@@ -427,7 +428,7 @@ describe("Endpoint of a client, opening", () => {
     const asked = { protocols: ["a"], requireProtocol: true };
     const { code, message } = causeOf(answered({}, asked));
     assert.equal(code, "subprotocol");
-    assert.equal(message, "The server chose none of the subprotocols offered: a");
+    assert.equal(message, "The server chose none of the subprotocols offered");
     assert.equal(answered({ "Sec-WebSocket-Protocol": "a" }, asked).next()?.type, "accept");
     assert.equal(answered({}, { requireProtocol: true }).next()?.type, "accept");
   });

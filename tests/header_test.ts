@@ -238,7 +238,10 @@ describe("serializeExtensions", () => {
       assert.throws(() => serializeExtensions([extension(text)]), expected);
       assert.throws(() => serializeExtensions([extension("a", [text, undefined])]), expected);
       assert.throws(() => serializeExtensions([extension("a", ["b", text])]), expected);
-      assert.throws(() => serializeProtocols(["a", text]), expected);
+      assert.throws(() => serializeProtocols(["a", text]), {
+        name: "TypeError",
+        message: "Expected each subprotocol to be a token",
+      });
     }
   });
 });

@@ -6,7 +6,7 @@
 import { HandshakeError, type RefusedResponse } from "../core/error.ts";
 import { headerValues, isToken } from "../core/header.ts";
 import { checkType } from "../core/options.ts";
-import { parseWebSocketUrl, type WebSocketUrl } from "../core/url.ts";
+import { parseWebSocketUrl, type WebSocketUrl, withoutCredentials } from "../core/url.ts";
 import type { TlsConnectOptions } from "../transport.ts";
 
 /** The options of `connect()` that a server can see. */
@@ -125,15 +125,14 @@ function crossOriginOptions(
 function resolve({ href }: WebSocketUrl, response: RefusedResponse): WebSocketUrl {
   const [location, ...others] = locationsOf(response);
   if (others.length > 0) throw refusal("The redirect has several Location headers", response);
+  // RFC 6455 §3: a WebSocket URL has no fragment.
+  const place = escapeBytes(location).replace(/#.*/s, "");
   try {
-    const url = new URL(escapeBytes(location), href);
-    // RFC 6455 §3: a WebSocket URL has no fragment.
-    url.hash = "";
-    return parseWebSocketUrl(url);
+    return parseWebSocketUrl(place, href);
   } catch (cause) {
-    const shown = location.length > 200 ? `${location.slice(0, 200)}…` : location;
+    const shown = withoutCredentials(place.length > 200 ? `${place.slice(0, 200)}…` : place);
     throw refusal(
-      `The server redirects to ${JSON.stringify(shown)}, which is not a WebSocket URL`,
+      `The server redirects to ${shown}, which is not a WebSocket URL`,
       response,
       cause,
     );

@@ -33,7 +33,7 @@ import {
 } from "./header.ts";
 import type { RequestHead, ResponseHead } from "./http1.ts";
 import { base64, sha1 } from "./sha1.ts";
-import { checkRequestUrl, isAuthority, readTarget, requestUrl } from "./url.ts";
+import { checkRequestUrl, isAuthority, readTarget, requestUrl, withoutCredentials } from "./url.ts";
 
 const encoder = new TextEncoder();
 
@@ -153,7 +153,7 @@ export function upgradeRequest(
   checkAuthority(host);
   if (readTarget(target) === undefined) {
     throw wrongType(
-      `Expected target to be a path or a URL, received ${JSON.stringify(target)}`,
+      `Expected target to be a path or a URL, received ${withoutCredentials(target)}`,
     );
   }
   // RFC 6455 §4.1: the key is a nonce of 16 random bytes.
@@ -175,7 +175,7 @@ export function http2Request(options: Http2RequestOptions): RawHeaders {
   const { scheme, authority, path, protocols, extensions, headers = [] } = options;
   checkAuthority(authority);
   if (!path.startsWith("/") || readTarget(path) === undefined) {
-    throw wrongType(`Expected path to be an absolute path, received ${JSON.stringify(path)}`);
+    throw wrongType(`Expected path to be an absolute path, received ${withoutCredentials(path)}`);
   }
   return [
     [":method", "CONNECT"],
@@ -191,7 +191,7 @@ export function http2Request(options: Http2RequestOptions): RawHeaders {
 
 function checkAuthority(host: string): void {
   if (isAuthority(host)) return;
-  throw wrongType(`Expected a host with an optional port, received ${JSON.stringify(host)}`);
+  throw wrongType(`Expected a host with an optional port, received ${withoutCredentials(host)}`);
 }
 
 /**
@@ -221,7 +221,7 @@ export function checkRequest(head: RequestHead, isParsed = false): HandshakeRequ
       "key",
       key === undefined
         ? "The request has no Sec-WebSocket-Key"
-        : `Sec-WebSocket-Key is not 16 bytes in base64: ${key}`,
+        : "Sec-WebSocket-Key is not 16 bytes in base64",
     );
   }
   return { key, ...readOffer(headers) };
@@ -387,8 +387,7 @@ function answerFields(
 ): [string, string][] {
   if (protocol !== "" && !offer.protocols.includes(protocol)) {
     throw new LocalProtocolError(
-      `Cannot choose the subprotocol ${protocol}: the client offered ` +
-        `${offer.protocols.join(", ") || "none"}`,
+      `Cannot choose the subprotocol ${protocol}: the client did not offer it`,
     );
   }
   return agreementFields(protocol === "" ? [] : [protocol], extensions);
@@ -458,7 +457,8 @@ function readAnswer(
   if (missing || (protocol !== undefined && !protocols.includes(protocol))) {
     throw new HandshakeError(
       protocol === undefined
-        ? `The server chose none of the subprotocols offered: ${protocols.join(", ")}`
+        // A subprotocol may contain a token.
+        ? "The server chose none of the subprotocols offered"
         : `The server chose the subprotocol ${protocol}, which was not offered`,
       "subprotocol",
     );

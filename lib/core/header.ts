@@ -52,6 +52,7 @@ function repeated(name: string, count: number): HandshakeError {
 /** RFC 9110 §5.6.2, as a regular expression for one character. */
 export const TCHAR = "[!#$%&'*+\\-.^_`|~0-9A-Za-z]";
 const TOKEN = new RegExp(`^${TCHAR}+$`);
+const NO_TOKEN = new RegExp(`(?!${TCHAR}).+`, "s");
 const TOKEN_HERE = new RegExp(`${TCHAR}+`, "y");
 
 /** Returns whether the text is a token (RFC 9110 §5.6.2). */
@@ -66,7 +67,9 @@ export function isFieldValue(text: string): boolean {
 
 export function checkField(name: string, value: string): void {
   if (!isToken(name)) {
-    throw wrongType(`Expected a header name to be a token, received ${JSON.stringify(name)}`);
+    // A whole field given as the name may contain a password.
+    const shown = JSON.stringify(name.replace(NO_TOKEN, "…"));
+    throw wrongType(`Expected a header name to be a token, received ${shown}`);
   }
   if (!isFieldValue(value)) {
     throw wrongType(
@@ -222,7 +225,9 @@ export function parseProtocols(value: string): string[] {
  * @throws {TypeError} If a protocol is not a token.
  */
 export function serializeProtocols(protocols: readonly string[]): string {
-  return protocols.map(requireToken).join(", ");
+  // The message does not show the subprotocol, which may contain a token.
+  if (!protocols.every(isToken)) throw wrongType("Expected each subprotocol to be a token");
+  return protocols.join(", ");
 }
 
 function requireToken(text: string): string {

@@ -322,8 +322,9 @@ function tooLarge(message: string, code: HandshakeErrorCode = "head-too-large"):
 export function serializeRequestHead(head: RequestHead): Uint8Array {
   if (!isToken(head.method) || !/^[\x21-\x7e]+$/.test(head.target)) {
     throw wrongType(
-      `Expected a method and a request target without spaces, received ${
-        JSON.stringify(`${head.method} ${head.target}`)
+      // The target may contain a password or a token.
+      `Expected a method and a request target without spaces, received the method ${
+        JSON.stringify(head.method)
       }`,
     );
   }

@@ -65,9 +65,7 @@ export function resolveWebSocketUrl(url: string | URL, base?: string): URL {
   try {
     parsed = new URL(url, base);
   } catch {
-    // The part before the last "@" may contain a password, which must not appear in logs.
-    const shown = String(url).replace(/^([a-z][a-z\d+.-]*:\/\/)?.*@/is, "$1");
-    throw syntaxError(`Expected a URL, received ${JSON.stringify(shown)}`);
+    throw syntaxError(`Expected a URL, received ${withoutCredentials(url)}`);
   }
   if (parsed.protocol === "http:") parsed.protocol = "ws:";
   if (parsed.protocol === "https:") parsed.protocol = "wss:";
@@ -77,6 +75,16 @@ export function resolveWebSocketUrl(url: string | URL, base?: string): URL {
   // RFC 6455 §3: a URL must not have a fragment. An empty fragment counts too.
   if (parsed.href.includes("#")) throw syntaxError("Expected a URL without a fragment");
   return parsed;
+}
+
+/**
+ * Quotes text that may not be a valid URL, without the parts that may be secret: the user name, the password,
+ * the query and the fragment. If the text has "?" or "#" before an "@", only the scheme remains.
+ */
+export function withoutCredentials(url: string | URL): string {
+  return JSON.stringify(
+    String(url).replace(/[?#].*|^(\w+:\/\/)?(.*[?#].*@.*|.*@)?/gs, "$1"),
+  );
 }
 
 /** Decodes percent-encoding. Text that is not valid percent-encoding is returned unchanged. */
@@ -164,7 +172,7 @@ export function checkRequestUrl(
     throw refusal(
       400,
       "host",
-      `The Host header is not a host with an optional port: ${JSON.stringify(host)}`,
+      `The Host header is not a host with an optional port: ${withoutCredentials(host)}`,
     );
   }
   // RFC 9112 §3.2.4: "*" means the whole server.
@@ -178,7 +186,9 @@ export function checkRequestUrl(
   throw refusal(
     400,
     "malformed-head",
-    `The request target is neither a path nor the URL of a WebSocket: ${target}`,
+    `The request target is neither a path nor the URL of a WebSocket: ${
+      withoutCredentials(target)
+    }`,
   );
 }
 

@@ -17,14 +17,19 @@ import {
   type Opened,
   printable,
 } from "../inspect.ts";
+import type { Address } from "../transport.ts";
 
 /** Maximum number of characters, or of bytes, that a line shows of a payload. */
 const SHOWN_TEXT = 80;
 const SHOWN_BYTES = 16;
 
-/** The header fields whose values are shown. Any other field may hold a secret. */
+/**
+ * The header fields whose values are shown. Any other field may hold a secret, also Sec-WebSocket-Protocol in
+ * a request. In a response, Sec-WebSocket-Protocol is the chosen subprotocol.
+ */
 const SHOWN_FIELDS =
-  /^(?:host|origin|user-agent|upgrade|connection|date|server|content-.*|sec-websocket-.*|:.*)$/i;
+  /^(?:host|origin|user-agent|upgrade|connection|date|server|content-(?:type|length|encoding|language)|sec-websocket-(?:key|accept|version|extensions)|:.*)$/i;
+const CHOSEN_PROTOCOL = /^sec-websocket-protocol$/i;
 
 const OPCODES: { readonly [opcode: number]: string | undefined } = {
   [Opcode.Continuation]: "continuation",
@@ -111,15 +116,24 @@ class PlatformDiagnostics implements Diagnostics {
     return new Listener(log);
   }
 
-  refused(reason: HandshakeError, request: Request | undefined, isAnswer: boolean): void {
+  refused(
+    reason: HandshakeError,
+    request: Request | undefined,
+    remoteAddress: Address | undefined,
+    isAnswer: boolean,
+  ): void {
+    const peer = addressText(remoteAddress);
+    const from = peer === undefined ? "" : ` from ${peer}`;
     const { method = "", url = "" } = request ?? {};
     const what = request === undefined ? "a client" : `${method} ${pathText(url)}`;
     const { status } = reason;
     const answer = status === undefined ? "" : ` with ${status}`;
     this.#log?.(
-      isAnswer ? `answered ${what}${answer}` : `refused ${what}${answer}: ${errorText(reason)}`,
+      isAnswer
+        ? `answered ${what}${answer}`
+        : `refused ${what}${from}${answer}: ${errorText(reason)}`,
     );
-    if (refused.hasSubscribers) refused.publish({ error: reason, request });
+    if (refused.hasSubscribers) refused.publish({ error: reason, request, remoteAddress });
   }
 
   failed(url: string, reason: unknown): void {
@@ -138,18 +152,18 @@ function handshakeLines({ role, request, response, transport }: Opened): string[
     `${role} connection${peer === undefined ? "" : ` with ${peer}`}`,
     `${asked} request ${method} ${pathText(target)}${fieldsText(headers)}`,
     `${answered} response ${status} ${printable(statusText)}`.trimEnd() +
-    fieldsText(response.headers),
+    fieldsText(response.headers, CHOSEN_PROTOCOL),
   ];
 }
 
-function fieldsText(headers: RawHeaders): string {
-  const fields = headers.map(([name, value]) => `${name}: ${fieldText(name, value)}`);
+function fieldsText(headers: RawHeaders, alsoShown?: RegExp): string {
+  const fields = headers.map(([name, value]) => `${name}: ${fieldText(name, value, alsoShown)}`);
   return fields.map((field) => `; ${printable(field)}`).join("");
 }
 
-function fieldText(name: string, value: string): string {
+function fieldText(name: string, value: string, alsoShown?: RegExp): string {
   if (name === ":path") return pathText(value);
-  return SHOWN_FIELDS.test(name) ? value : "(hidden)";
+  return SHOWN_FIELDS.test(name) || alsoShown?.test(name) ? value : "(hidden)";
 }
 
 /** Returns a request target or a URL without user name and password, and without the values of its query. */
@@ -196,10 +210,16 @@ function closeText({ closeCode, reason }: Required<CloseInfo>): string {
   return `${closeCode}${reason && ` "${printable(reason)}"`}`;
 }
 
+/** Returns a thrown value as text. The value may be of any type, and may throw when it is read. */
 function errorText(thrown: unknown): string {
-  const { name = "", message = String(thrown) } = Object(thrown) as Partial<Error>;
-  const code = errorCodeOf(thrown);
-  return printable(`${name}${code === undefined ? "" : ` (${code})`}: ${message}`);
+  try {
+    const { name = "", message = thrown } = Object(thrown) as { name?: unknown; message?: unknown };
+    const code = errorCodeOf(thrown);
+    const kind = `${String(name)}${code === undefined ? "" : ` (${String(code)})`}`;
+    return printable(`${kind}: ${String(message)}`);
+  } catch {
+    return "a value that cannot be shown";
+  }
 }
 
 export const platformDiagnostics: Diagnostics = new PlatformDiagnostics();

@@ -18,11 +18,20 @@ import type { TransportReader } from "../opening.ts";
 import type { ConnectionOptions } from "../options.ts";
 import { Countdown } from "../timers.ts";
 import { kindOf } from "../core/options.ts";
+import type { Address } from "../transport.ts";
+
+/** What `onRefused` is told about the client. */
+export interface RefusedInfo {
+  /** The address of the client, if it is known. Behind a reverse proxy, it is the address of the proxy. */
+  readonly remoteAddress: Address | undefined;
+}
 
 /** The callbacks that report errors. See `ServeOptions`. */
 export interface Listeners {
   onError?: ((error: unknown) => void) | undefined;
-  onRefused?: ((error: HandshakeError, request?: Request) => void) | undefined;
+  onRefused?:
+    | ((error: HandshakeError, request: Request | undefined, info: RefusedInfo) => void)
+    | undefined;
 }
 
 export function report(
@@ -35,12 +44,13 @@ export function report(
 export function reportRefused(
   error: HandshakeError,
   request: Request | undefined,
+  remoteAddress: Address | undefined,
   listeners: Listeners,
 ): void {
   const { onRefused } = listeners;
-  diagnostics?.refused(error, request, isAnswer(error));
+  diagnostics?.refused(error, request, remoteAddress, isAnswer(error));
   if (onRefused === undefined) return;
-  call(() => onRefused(error, request), (thrown) => report(thrown, listeners));
+  call(() => onRefused(error, request, { remoteAddress }), (thrown) => report(thrown, listeners));
 }
 
 /** Makes the Request of a head, or returns undefined if the head has no Request. */

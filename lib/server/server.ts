@@ -41,7 +41,17 @@ import {
   TransportReader,
 } from "../opening.ts";
 import { checkOrigin, checkOrigins } from "./origin.ts";
-import { hookFailed, readBody, Refusal, refuse, reportRefused, requestOf } from "./refusal.ts";
+import {
+  hookFailed,
+  readBody,
+  Refusal,
+  refuse,
+  type RefusedInfo,
+  reportRefused,
+  requestOf,
+} from "./refusal.ts";
+
+export type { RefusedInfo };
 import { type Handler, type ServerStats, Sessions, type ShutdownOptions } from "./sessions.ts";
 
 /** Options of {@linkcode serve}. */
@@ -129,8 +139,11 @@ export interface ServeOptions extends ConnectionOptions {
    *
    * @param error The reason. Its `status` is that of the answer, or undefined if there is no answer.
    * @param request The request, if it was read and can be represented as a Request.
+   * @param info The address of the client.
    */
-  onRefused?: ((error: HandshakeError, request?: Request) => void) | undefined;
+  onRefused?:
+    | ((error: HandshakeError, request: Request | undefined, info: RefusedInfo) => void)
+    | undefined;
   /** Limits for the head of a request. */
   limits?: HeadLimits | undefined;
   /**
@@ -570,7 +583,7 @@ class ServerOpening extends Opening {
     const { endpoint } = this;
     const { options } = this.#setup;
     const { signal, onRefused } = options;
-    const { secure = false } = this.#reader.transport;
+    const { secure = false, remoteAddress } = this.#reader.transport;
     let error = thrown;
     if (!(error instanceof HandshakeError)) {
       error = signal?.aborted && thrown === signal.reason
@@ -579,7 +592,7 @@ class ServerOpening extends Opening {
     }
     if (onRefused !== undefined || diagnostics?.wantsRefused) {
       const request = this.#request ?? requestOf(endpoint.request, secure);
-      reportRefused(error as HandshakeError, request, options);
+      reportRefused(error as HandshakeError, request, remoteAddress, options);
     }
     await refuse(this.#reader, endpoint, error as HandshakeError, options, this.#source?.respond);
   }
