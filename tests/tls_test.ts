@@ -277,6 +277,18 @@ describe("TLS over a Unix socket", () => {
 });
 
 describe("TLS that comes to nothing", () => {
+  it("connect() says on one line that a server may not speak TLS", async () => {
+    const server = await serve({ port: 0 }, () => {});
+    const error = await rejection<Error>(connect(server.url!.replace("ws:", "wss:")));
+    assert.match(
+      error.message,
+      /^Cannot connect to 127\.0\.0\.1 port \d+: [\w ]+\. The server may /,
+    );
+    assert.match(error.message, /The server may not speak TLS: use ws:\/\/ \(wss:\/\/[^ ]+\)$/);
+    assert.doesNotMatch(error.message, /\n|openssl/);
+    await server.shutdown();
+  });
+
   it("connect() names the address at which nobody listens", async () => {
     const server = await serve({}, () => {});
     await server.shutdown();

@@ -280,11 +280,27 @@ function thrown(error: unknown): undefined {
   if (error instanceof HandshakeError && error.code !== "unsupported") throw error;
 }
 
+function describe(error: unknown, place: DialOptions): string {
+  const text = oneLine(withoutAddress(error, place));
+  return place.tls !== undefined && place.tunnel === undefined && NO_TLS.test(text)
+    ? `${text}. The server may not speak TLS: use ws://`
+    : text;
+}
+
+/** What OpenSSL, BoringSSL and rustls say of an answer that is not TLS. */
+const NO_TLS = /wrong.version.number|InvalidContentType|http.request|packet.length.too.long/i;
+
+/** Leaves out what OpenSSL says of its source: "401D:error:0A00010B:SSL routines:function:reason:file:line:". */
+function oneLine(message: string): string {
+  const [, reason = message] = /:SSL routines:[^:]*:([^:]+)(?::.*)?$/s.exec(message) ?? [];
+  return reason.replace(/\s+/g, " ").trim();
+}
+
 /**
  * Returns the message of an error, without the address that was dialled. The AggregateError of several
  * addresses may have no message.
  */
-function describe(error: unknown, { hostname, port, unix }: DialOptions): string {
+function withoutAddress(error: unknown, { hostname, port, unix }: DialOptions): string {
   const { message, errors = [] } = error as AggregateError;
   if (message === "") return errors.map((one) => withoutConnect(one.message)).join("; ");
   const addresses = [unix, `${hostname}:${port}`, hostname];
