@@ -96,10 +96,11 @@ describe("Secrets", () => {
   }
 
   it("The error of a Request that cannot be made names the method, the host and the path", () => {
-    const head = { method: "TRACE", target: "/a?token=hush", version: "1.1" } as const;
-    const run = () => toRequest({ ...head, headers: [["Host", "x"]] }, false);
+    const head = { method: "GET", target: "/a?token=hush", version: "1.1" } as const;
+    // No class Headers takes this name. Bun's Request takes every method.
+    const run = () => toRequest({ ...head, headers: [["Host", "x"], ["a b", ""]] }, false);
     const { message } = thrown(run);
-    assert.equal(message, "The class Request does not support the request TRACE http://x/a");
+    assert.equal(message, "The class Request does not support the request GET http://x/a");
   });
 
   it("The errors of subprotocols show none of them", async () => {
