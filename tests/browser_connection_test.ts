@@ -256,6 +256,7 @@ describe("connect() in a browser: the end", () => {
         const error = await read as WebSocketError;
         assert.equal(error.closeCode, closeCode);
         assert.equal(browser.errorCodeOf(error), "closed");
+        assert.match(error.message, new RegExp(`^The connection was closed.* ?${closeCode} .*bye`));
         assert.ok(ours.isOwnError(error));
       }
       assert.deepEqual(ours.closeInfo, { received: info, sent: info, first: "received" });

@@ -199,7 +199,6 @@ const SEND_OPTIONS: OptionNames<SendOptions> = {
   signal: checkSignal,
 };
 
-const CLOSED = "The connection was closed";
 const CLOSE_INFO: OptionNames<CloseInfo> = { closeCode: true, reason: true };
 
 /** What a connection in a browser has done so far. */
@@ -328,9 +327,10 @@ export class BrowserConnection implements AsyncIterable<Message>, AsyncDisposabl
     }
     await this.#over();
     const { closeCode, reason } = this.#received;
+    const message = `The connection was closed: ${closeCode} ${reason}`.trim();
     throw this.#error ??
       (this.#endError ??= this.#own(
-        webSocketError(CLOSED, closeCode, reason, undefined, "closed"),
+        webSocketError(message, closeCode, reason, undefined, "closed"),
       ));
   }
 
