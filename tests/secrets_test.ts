@@ -12,6 +12,7 @@ import {
   RawSocket,
   rejection,
   requestOf,
+  upgradeRequest,
   upgradeResponse,
   withRawServer,
   withServer,
@@ -94,6 +95,20 @@ describe("Secrets", () => {
       assert.doesNotMatch(textsOf(errors[0]), /hush/);
     });
   }
+
+  it("The answer to an origin that is not allowed shows its scheme and host", async () => {
+    await withServer({ origins: [] }, async (server) => {
+      const { port } = server;
+      const raw = await RawSocket.connect(port!);
+      raw.write(upgradeRequest({ Origin: "https://u:hush@evil.example?hush" }));
+      await raw.close();
+      assert.match(
+        raw.text,
+        /^HTTP\/1\.1 403 [^]*The origin "https:\/\/evil\.example" is not allowed/,
+      );
+      assert.doesNotMatch(raw.text, /hush/);
+    });
+  });
 
   it("The error of a Request that cannot be made names the method, the host and the path", () => {
     const head = { method: "GET", target: "/a?token=hush", version: "1.1" } as const;

@@ -4,6 +4,7 @@
  * @module
  */
 import { HandshakeError, wrongType, wrongValue } from "../core/error.ts";
+import { withoutCredentials } from "../core/url.ts";
 
 /** Exact origins or patterns; null allows clients that send no Origin. */
 type Origins = readonly (string | RegExp | null)[] | "same-origin";
@@ -62,7 +63,7 @@ export function checkOrigin(
   throw new HandshakeError(
     origin === undefined
       ? "A request without Origin is not allowed"
-      : `The origin ${origin} is not allowed`,
+      : `The origin ${withoutCredentials(origin)} is not allowed`,
     "origin",
     { status: 403 },
   );
