@@ -277,8 +277,12 @@ describe("The connection of connect", () => {
     assert.equal(headers.get("x-server"), "1");
     assert.deepEqual(ws.remoteAddress, server.address);
     const [peer] = server.connections;
-    assert.deepEqual(peer.remoteAddress, ws.localAddress);
+    const { localAddress } = ws;
+    assert.deepEqual(peer.remoteAddress, localAddress);
     await ws.close();
+    await ws.closed;
+    await new Promise((resolve) => setTimeout(resolve, 10));
+    assert.deepEqual([ws.localAddress, ws.remoteAddress], [localAddress, server.address]);
     await server.shutdown();
   });
 

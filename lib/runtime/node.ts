@@ -188,7 +188,7 @@ interface Ends {
 
 /** A socket as a {@linkcode Transport}. The socket must have been created with `allowHalfOpen`. */
 export class NodeTransport extends DuplexTransport<Socket> implements Transport {
-  readonly #ends: Ends | undefined;
+  #ends: Ends | undefined;
 
   /** @param ends The addresses of a Unix socket, which the socket itself does not know. */
   constructor(socket: Socket, ends?: Ends) {
@@ -212,6 +212,21 @@ export class NodeTransport extends DuplexTransport<Socket> implements Transport 
 
   get secure(): boolean {
     return (this.duplex as Partial<TLSSocket>).encrypted === true;
+  }
+
+  protected override finish(): void {
+    this.#keepAddresses();
+    super.finish();
+  }
+
+  protected override cut(): void {
+    this.#keepAddresses();
+    super.cut();
+  }
+
+  /** A destroyed socket does not know its addresses. */
+  #keepAddresses(): void {
+    this.#ends = { local: this.localAddress, remote: this.remoteAddress };
   }
 }
 
