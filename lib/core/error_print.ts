@@ -33,7 +33,7 @@ export function replaceStack(error: Error, made: unknown, hasWaited: boolean): v
   if (captureStackTrace === undefined) return;
   const { stack } = error;
   captureStack(error, made);
-  if (hasWaited && !/^\s+at async /m.test(error.stack!)) hide(error, "stack", stack);
+  if (hasWaited && !error.stack!.includes("\n    at async ")) hide(error, "stack", stack);
 }
 
 /** Adds to the message of an error whose stack may have the message in it. */
