@@ -188,7 +188,9 @@ interface Ends {
 
 /** A socket as a {@linkcode Transport}. The socket must have been created with `allowHalfOpen`. */
 export class NodeTransport extends DuplexTransport<Socket> implements Transport {
-  #ends: Ends | undefined;
+  readonly #ends: Ends | undefined;
+  /** What the socket knew before it was destroyed. */
+  #known: Pick<Socket, "localAddress" | "localPort" | "remoteAddress" | "remotePort"> | undefined;
 
   /** @param ends The addresses of a Unix socket, which the socket itself does not know. */
   constructor(socket: Socket, ends?: Ends) {
@@ -203,11 +205,13 @@ export class NodeTransport extends DuplexTransport<Socket> implements Transport 
   }
 
   get localAddress(): Address | undefined {
-    return this.#ends?.local ?? tcpAddress(this.duplex.localAddress, this.duplex.localPort);
+    const { localAddress, localPort } = this.#known ?? this.duplex;
+    return this.#ends?.local ?? tcpAddress(localAddress, localPort);
   }
 
   get remoteAddress(): Address | undefined {
-    return this.#ends?.remote ?? tcpAddress(this.duplex.remoteAddress, this.duplex.remotePort);
+    const { remoteAddress, remotePort } = this.#known ?? this.duplex;
+    return this.#ends?.remote ?? tcpAddress(remoteAddress, remotePort);
   }
 
   get secure(): boolean {
@@ -216,17 +220,19 @@ export class NodeTransport extends DuplexTransport<Socket> implements Transport 
 
   protected override finish(): void {
     this.#keepAddresses();
-    super.finish();
+    this.duplex.end();
   }
 
   protected override cut(): void {
     this.#keepAddresses();
-    super.cut();
+    this.duplex.destroy();
   }
 
   /** A destroyed socket does not know its addresses. */
   #keepAddresses(): void {
-    this.#ends = { local: this.localAddress, remote: this.remoteAddress };
+    if (this.#known !== undefined) return;
+    const { localAddress, localPort, remoteAddress, remotePort } = this.duplex;
+    this.#known = { localAddress, localPort, remoteAddress, remotePort };
   }
 }
 
