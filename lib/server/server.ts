@@ -241,9 +241,9 @@ export interface Server extends AsyncDisposable {
  * await server.shutdown();
  * ```
  *
- * @returns The server, which is listening. The promise rejects with an error with the code "listen-failed"
- * if the server cannot listen, whose `code` is that of the platform, such as EADDRINUSE, and with a {@linkcode HandshakeError} ("unsupported") if the platform does not support
- * an option.
+ * @returns The server, which is listening. If it cannot listen, the promise rejects with an error that has
+ * the platform's `code`, such as EADDRINUSE, and for which `errorCodeOf()` returns "listen-failed". If the
+ * platform does not support an option, it rejects with a {@linkcode HandshakeError} ("unsupported").
  */
 export async function serve(options: ServeOptions, handler: Handler): Promise<Server> {
   checkKnown("serve()", options, SERVE_OPTIONS);
