@@ -1,4 +1,4 @@
-/** Many that wait for one AbortSignal. */
+/** Many waits for one AbortSignal share its listener. */
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { onAbort } from "../lib/abortable.ts";

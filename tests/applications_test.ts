@@ -1,4 +1,4 @@
-/** The examples that are small applications: each is used as its users would. */
+/** The examples that are small applications, used the way their users would use them. */
 import { describe } from "node:test";
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
@@ -14,12 +14,12 @@ import { PEERS, unlessThere } from "./interop/peers.ts";
 import { type Child, insideRepository, readSource, withPrograms } from "./programs.ts";
 import { rejection, until } from "./support.ts";
 
-/** The size of an upload. `UPLOAD_MIB=1024` sends one of 1 GiB. */
+/** The size of an upload, in MiB. `UPLOAD_MIB=1024` uploads 1 GiB. */
 const UPLOAD_MIB = Number(process.env.UPLOAD_MIB ?? 256);
-/** Both ends need less than that, the runtime included, whatever the size. */
+/** The most memory that each end may use, including the runtime, for an upload of any size. */
 const MOST_MEMORY = 256 * 1024 ** 2;
 
-/** Makes a file of which no two blocks are the same, and gives its checksum. */
+/** Makes a file in which no two blocks are equal, and returns its checksum. */
 async function makeFile(path: string): Promise<string> {
   const file = await open(path, "wx");
   const hash = createHash("sha256");
@@ -43,7 +43,7 @@ function call(members: object): string {
   return JSON.stringify({ jsonrpc: "2.0", ...members });
 }
 
-/** Starts an example on a free port, and gives the port. */
+/** Starts an example on a free port, and passes the port on. */
 async function withExample(
   name: string,
   use: (port: string, server: Child) => Promise<void>,
@@ -68,7 +68,7 @@ describe("The applications of examples/", () => {
       await echo.send("a");
       assert.equal(await echo.receive(), "a");
       const [one, two, other] = await Promise.all([to("/rooms/x"), to("/rooms/x"), to("/rooms/y")]);
-      // Who comes first is not known: each says so until the other has heard of it.
+      // The order of arrival is not known: each peer repeats its message until the other one has received it.
       const heard = two.receive();
       let done = false;
       heard.then(() => done = true);
@@ -97,7 +97,7 @@ describe("The applications of examples/", () => {
       assert.equal(await ben.receive(), "ben has come, 2 here");
       await ben.send("Sugar?");
       assert.equal(await ada.receive(), "ben: Sugar?");
-      // Ben reads no more. Ada writes and reads until the room has had enough.
+      // Ben stops reading. Ada writes and reads until the room closes Ben's connection.
       const line = "x".repeat(10_000);
       while (!server.stdout.includes("too slow: 1")) {
         await ada.send(line);
@@ -232,7 +232,7 @@ describe("The applications of examples/", () => {
     skip: unlessThere(PEERS.chromium).skip,
   }, async () => {
     const source = (await readSource("examples/chat.ts")).replaceAll("8080", "0");
-    // What a person at the page does: greets, and repeats what a program says.
+    // A script that does what a person at the page would do: it greets, and repeats what a program says.
     const person = `<script type="module">
       const form = document.querySelector("form");
       const list = document.querySelector("ul");

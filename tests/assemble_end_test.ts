@@ -1,4 +1,4 @@
-/** assemble() where its byte streams fail: it still comes to its end, with all that waits settled. */
+/** assemble() when its byte streams fail: it still ends, and everything that waits settles. */
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import type { WebSocketError } from "../mod.ts";
@@ -10,7 +10,7 @@ import { collect, held, rejection, rest, until } from "./support.ts";
 
 const HELLO = hex("81 05 48 65 6c 6c 6f");
 
-/** How all of it settled: the code of `closed`, and what was read before the end. */
+/** How the streams settle: the code of `closed`, and what was read before the end. */
 async function endOf({ closed, readable, writable }: MessageDuplex): Promise<[number, unknown[]]> {
   const read: unknown[] = [];
   const reading = (async () => {
@@ -63,7 +63,7 @@ describe("assemble() over byte streams that fail", () => {
       const ends = [duplex.closed, closing, collect(duplex.readable)];
       let errors: WebSocketError[] = [];
       Promise.all(ends.map((end) => rejection<WebSocketError>(end))).then((all) => errors = all);
-      // The timer that ends it holds no process open.
+      // The timer that ends it does not keep the process running.
       await until(() => errors.length > 0);
       assert.deepEqual(errors.map(({ closeCode }) => closeCode), [1006, 1006, 1006]);
       far.destroy();
@@ -75,14 +75,14 @@ describe("assemble() whose peer does not read", () => {
   const LONG = new Uint8Array(200_000);
   const PINGS = "89 81 00 00 00 00 31 89 81 00 00 00 00 32 89 81 00 00 00 00 33";
 
-  /** A duplex whose output takes nothing until it is let, and what it took then. */
+  /** A duplex whose output takes nothing until `flow` is called, and what the output then took. */
   function stuck(input: Uint8Array): { duplex: ByteDuplex; flow: () => void; sent: Uint8Array[] } {
     let flow = () => {};
     const flows = new Promise<void>((resolve) => flow = resolve);
     const sent: Uint8Array[] = [];
     const readable = new ReadableStream<Uint8Array>({
       async start(controller) {
-        // Behind what was written before.
+        // After everything that was written before.
         await rest();
         controller.enqueue(input);
       },
@@ -130,7 +130,7 @@ describe("assemble() whose peer does not read", () => {
       const { duplex } = stuck(hex(""));
       const { writable, closed } = assemble(duplex, { role, closeTimeout: 50 });
       const writer = writable.getWriter();
-      // Long enough to be stuck, and short enough that the write does not wait for room.
+      // Long enough to get stuck, and short enough that the write does not wait for room.
       const writing = writer.write(new Uint8Array(1000));
       const closing = rejection(writer.close());
       assert.equal((await held(rejection<WebSocketError>(closed))).closeCode, 1006);

@@ -35,7 +35,7 @@ describe("The examples of servers", () => {
           server.stop();
           assert.equal((await ws.closed).closeCode, 1001);
           await server.printed(/closed/);
-          // Not with which code: Deno ends by the signal in the end, even if a listener took it.
+          // The exit code is not checked: Deno ends by the signal even if a listener handled it.
           await server.exited;
         }, await insideRepository());
       },
@@ -79,7 +79,7 @@ describe("The examples of servers", () => {
       };
       await read();
       await rejection(connect(`ws://127.0.0.1:${port}/metrics`));
-      // A refusal counts when its client has left.
+      // A refusal counts once its client has left.
       let text = await read();
       for (let i = 0; i < 50 && !text.includes("websocket_refused"); i++) text = await read();
       assert.match(text, /^websocket_open 1$/m);

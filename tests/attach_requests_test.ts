@@ -95,7 +95,7 @@ describe("What attach refuses", () => {
 });
 
 describe("The path of attach", () => {
-  /** Answers what is left, as a listener of somebody else's. */
+  /** Answers the requests that are left, as another listener of the server would. */
   const answerLeft = (_request: unknown, socket: Duplex) => {
     socket.on("error", () => {});
     socket.end("HTTP/1.1 418 Left\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");

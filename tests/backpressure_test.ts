@@ -25,10 +25,10 @@ import {
 const KIB = 1024;
 const MIB = 1024 * KIB;
 const INBOX = 64 * KIB;
-/** All that may be under way between two processes that do nothing wrong. */
+/** The most that may be in flight between two correct processes, in bytes. */
 const BOUND = 8 * MIB;
 const MESSAGE = pattern(64 * KIB);
-/** In bytes, far more than any kernel holds. */
+/** The amount to send, in bytes: far more than any kernel buffers. */
 const TOTAL = 48 * MIB;
 
 /** Ways to read that take one message each time. */
@@ -44,7 +44,7 @@ const READING: Record<string, (ws: WebSocketConnection) => () => Promise<unknown
   },
 };
 
-/** Ways to send that wait for the peer. */
+/** Ways to send that wait for the peer to read. */
 const SENDING: Record<string, (ws: WebSocketConnection) => (data: Uint8Array) => Promise<void>> = {
   "send()": (ws) => (data) => ws.send(data),
   "writable": (ws) => {
@@ -134,7 +134,7 @@ describe("The inbox of a WebSocketConnection", () => {
   });
 });
 
-/** Sends until nothing is taken any more; `sending` goes on when the peer reads. */
+/** Sends until nothing more is taken. `sending` continues when the peer reads. */
 async function fill(ws: WebSocketConnection, send: (data: Uint8Array) => Promise<void>) {
   const progress = { sent: 0, done: false };
   const sending = (async () => {
@@ -153,7 +153,7 @@ async function fill(ws: WebSocketConnection, send: (data: Uint8Array) => Promise
   return { sending };
 }
 
-/** Reads all that the connection sends, and counts the bytes of its messages. */
+/** Reads everything that the connection sends, and counts the bytes of its messages. */
 function countPayload(raw: RawSocket, role: "client" | "server"): () => number {
   const decoder = new FrameDecoder({ role });
   let count = 0;
@@ -168,7 +168,7 @@ function countPayload(raw: RawSocket, role: "client" | "server"): () => number {
   return () => count;
 }
 
-/** Runs a test with a connection of the server, and its client by hand. */
+/** Runs a test with a connection of the server. Its client is a raw socket. */
 async function withServerSide(run: (ws: WebSocketConnection, raw: RawSocket) => Promise<unknown>) {
   let accepted: WebSocketConnection | undefined;
   const server = await serve({ closeTimeout: 100, pingInterval: 0 }, async (ws) => {
@@ -187,7 +187,7 @@ async function withServerSide(run: (ws: WebSocketConnection, raw: RawSocket) => 
   }
 }
 
-/** Runs a test with a connection of the client, and its server by hand. */
+/** Runs a test with a connection of the client. Its server is a raw socket. */
 async function withClientSide(run: (ws: WebSocketConnection, raw: RawSocket) => Promise<unknown>) {
   let accepted!: RawSocket;
   await withRawServer(async (raw) => {

@@ -1,5 +1,5 @@
 /**
- * Peers and networks that fail: the same error on every runtime, at both ends, and nothing of it is left
+ * Failing peers and networks: the error is the same on every runtime and at both ends, and nothing is left
  * open.
  */
 import { describe, it } from "node:test";
@@ -24,7 +24,7 @@ import { echo, portOf, rejection, until, withRawServer, withServer } from "./sup
 
 type Scheme = "ws" | "wss";
 
-/** An error, as far as it is the same everywhere. */
+/** The part of an error that is the same on every runtime. */
 function brief(error: unknown): string {
   if (error instanceof HandshakeError) return error.code;
   if (error instanceof WebSocketError) return String(error.closeCode);
@@ -37,9 +37,9 @@ async function failureOf(url: string, options: ConnectOptions = {}): Promise<str
   return brief(await rejection(connect(url, { tls: { ca }, ...options })));
 }
 
-/** A wire between a client and a server, both of which are real, that can fail. */
+/** A wire that can fail, between a real client and a real server. */
 class Wire {
-  /** Called with what the client sends until the wire has failed. */
+  /** Called with the bytes from the client until the wire has failed. */
   onData: () => void = () => {};
   readonly #near: Socket;
   readonly #far: Socket;
@@ -62,7 +62,7 @@ class Wire {
     from.on("close", () => !this.#failed && to.destroy());
   }
 
-  /** Fails at both ends, and carries nothing from now on. */
+  /** Fails at both ends, and carries nothing from then on. */
   fail(how: (end: Socket) => void): void {
     if (this.#failed) return;
     this.#failed = true;
@@ -76,7 +76,7 @@ class Wire {
   }
 }
 
-/** How a wire fails. */
+/** The ways in which a wire fails. */
 const FAULTS = {
   "is reset": (end: Socket) => void end.resetAndDestroy(),
   "is closed": (end: Socket) => void end.destroy(),
@@ -86,10 +86,10 @@ const FAULTS = {
   "falls silent": () => {},
 };
 
-/** When it does: with the first bytes, while the server thinks about the request, or once open. */
+/** When the wire fails: with the first bytes, while the server handles the request, or once open. */
 type Stage = "at once" | "during the handshake" | "once open";
 
-/** What the client says, then what the server's handler sees; "-" where it is not called. */
+/** The error of the client, then that of the server's handler; "-" if the handler is not called. */
 type Outcome = [client: string, server: string];
 
 const OUTCOMES: Record<Stage, Record<keyof typeof FAULTS, Record<Scheme, Outcome>>> = {
@@ -116,7 +116,7 @@ const OUTCOMES: Record<Stage, Record<keyof typeof FAULTS, Record<Scheme, Outcome
   },
 };
 
-/** Runs with a server behind a wire that fails once, and tells what both ends made of it. */
+/** Runs a server whose wire fails once, and returns what both ends report. */
 async function failing(scheme: Scheme, stage: Stage, fault: keyof typeof FAULTS): Promise<Outcome> {
   const silent = fault === "falls silent";
   const limits = {
@@ -136,7 +136,7 @@ async function failing(scheme: Scheme, stage: Stage, fault: keyof typeof FAULTS)
     ...limits,
     tls: scheme === "wss" ? leaf : undefined,
     onError: (error) => errors.push(error),
-    // Whether the server notices that the client has left before its hook is done, or after, is a race.
+    // The server may notice that the client has left before its hook is done, or after.
     onRefused: ({ code }) => {
       if (stage === "during the handshake" && code === "connection-lost") outcome[1] = "1006";
     },
@@ -158,16 +158,17 @@ async function failing(scheme: Scheme, stage: Stage, fault: keyof typeof FAULTS)
     });
     try {
       outcome[0] = await meet(url.replace("ws", scheme), { ...limits, tls: { ca } }, fail);
-      // A server that is not told of a failure ends the handshake in its own time.
+      // A server that is not told of a failure ends the handshake after its own timeout.
       if (!silent) release();
       if (OUTCOMES[stage][fault][scheme][1] !== "-") await until(() => outcome[1] !== "-");
     } finally {
-      // Where a socket in its handshake waits for its peer, this is the peer's move.
+      // If a socket waits for its peer in its handshake, the peer acts here.
       wire?.destroy();
       await close();
     }
     await goesOn(server, scheme);
-    // A transport that does not tell of its end is cut after closeTimeout, which holds no process open.
+    // A transport that does not report its end is cut after closeTimeout. That timer does not keep the
+    // process running.
     await until(() => server.connections.size === 0);
   }, handler).finally(release);
   assert.deepEqual(errors, []);
@@ -199,7 +200,7 @@ async function wireTo(port: number, onWire: (wire: Wire) => void) {
   return { url: await listening, close: () => (close(), finished) };
 }
 
-/** A client that does nothing wrong is served. */
+/** Checks that a correct client is still served. */
 async function goesOn(server: Server, scheme: Scheme): Promise<void> {
   const { ca } = await certificates();
   const ws = await connect(`${scheme}://127.0.0.1:${portOf(server)}/again`, { tls: { ca } });
@@ -224,7 +225,7 @@ for (const [stage, faults] of Object.entries(OUTCOMES) as [Stage, typeof OUTCOME
 }
 
 describe("A connection that cannot come about", () => {
-  /** What a client says of a server with this certificate. */
+  /** The error of a client that meets a server with this certificate. */
   async function finding(name: "leaf" | "elsewhere" | "expired", authority?: "otherCa") {
     const made = await certificates();
     const tls: Certificate = made[name];

@@ -29,7 +29,7 @@ const MAX_ITEMS = 1024;
 const MAX_SIZE = 65536;
 const SERVER = { role: "server" } as const;
 
-/** What a stream gave, and the message of what it failed with. */
+/** The items of a stream, and the message of the error that it failed with. */
 interface Outcome<T> {
   items: T[];
   error: string | undefined;
@@ -65,7 +65,7 @@ function flat<T>({ items, error }: Outcome<T[]>): Outcome<T> {
   return { items: items.flat(), error };
 }
 
-/** Runs of items, cut where the offsets say; some may be empty. */
+/** The items in runs, cut at the offsets. Some runs may be empty. */
 function runs<T>(items: readonly T[], at: readonly number[]): T[][] {
   const ends = [...at.map((offset) => Math.min(offset, items.length)), items.length];
   ends.sort((a, b) => a - b);
@@ -76,14 +76,14 @@ const masked = (frame: Frame) => encodeFrame(frame, { mask: true });
 
 const ping: Frame = { fin: true, rsv: 0, opcode: Opcode.Ping, payload: utf8("?") };
 const pong: Frame = { fin: true, rsv: 0, opcode: Opcode.Pong, payload: utf8("!") };
-/** One that no encoder takes (RFC 6455 §5.5). */
+/** A frame that no encoder takes (RFC 6455 §5.5). */
 const invalid: Frame = { opcode: Opcode.Ping, payload: new Uint8Array(126) };
 
 const control = fc.constantFrom(ping, pong);
 const message = fc.oneof(text, binary);
 const maxFrameSize = fc.constantFrom(1, 7, 100, Infinity);
 
-/** Messages and control frames, the latter also within the former. */
+/** Messages and control frames. Some control frames are between the fragments of a message. */
 const conversation = fc.array(fc.tuple(message, maxFrameSize, fc.option(control)), {
   maxLength: 12,
 })
@@ -94,7 +94,7 @@ const conversation = fc.array(fc.tuple(message, maxFrameSize, fc.option(control)
     })
   );
 
-/** How the toys work: none, one that works at once, one that works elsewhere, and both. */
+/** The extensions in use: none, one that works synchronously, one that works asynchronously, and both. */
 const toys = fc.constantFrom(
   () => [],
   () => [new Toy("a", 3, { rsv: 4 }).finalize()],
@@ -198,7 +198,7 @@ describe("Streams, batched: the same as one item a chunk", () => {
   });
 });
 
-/** A piece of a text message that lies whole in it. */
+/** A piece that is a whole frame of a text message. */
 function piece(payload: Uint8Array, rsv = 0): FramePiece {
   const header = { fin: true, rsv, opcode: Opcode.Text, masked: true, length: payload.length };
   return { header, payload, last: true };
@@ -211,19 +211,19 @@ const controlPiece: FramePiece = {
 };
 const frame: Frame = { fin: true, rsv: 0, opcode: Opcode.Text, payload: utf8("a") };
 
-/** Each batched stream with valid input, an item of it that it refuses, and how many bytes one counts. */
+/** Each batched stream: valid input, an item that the stream refuses, and how many bytes an item counts. */
 interface Form {
   make: () => PullStream<unknown, unknown>;
-  /** So many items in one chunk, of so many bytes each. */
+  /** One chunk of `count` items, each of `size` bytes. */
   input: (count: number, size: number) => unknown;
-  /** Two good items, a bad one, a good one. */
+  /** Two good items, a bad one, then a good one. */
   bad: unknown;
 }
 
 const many = <T>(count: number, item: T): T[] => Array.from({ length: count }, () => item);
 const textOf = (size: number): Frame => ({ ...frame, payload: new Uint8Array(size).fill(97) });
 
-/** One that refuses what begins with a zero, both ways. */
+/** An extension that refuses payloads which begin with a zero, in both directions. */
 function picky(): Extension {
   const extension = new Toy("picky", 0).finalize();
   const push = extension.push.bind(extension);
@@ -272,7 +272,7 @@ const FORMS: Record<string, Form> = {
   },
 };
 
-/** How many items a chunk stands for, one of bytes by its size. */
+/** How many items a chunk stands for. A chunk of bytes is measured by its size. */
 function countOf(chunk: unknown, size: number): number {
   return chunk instanceof Uint8Array
     ? chunk.length / encodeFrame(textOf(size)).length
@@ -307,7 +307,7 @@ describe("Streams, batched: bounds and ends", () => {
           const { done, value } = await reader.read();
           if (done) break;
           const items = countOf(value, size);
-          // The last item of a batch may lie across the bound; small frames are bytes in a chunk.
+          // The last item of a batch may exceed the limit. Small frames are bytes in one chunk.
           assert.ok((items - 1) * size < MAX_SIZE, `${items} items`);
           if (name !== "FrameEncoderStream") assert.ok(items <= MAX_ITEMS, `${items} items`);
           left -= items;
@@ -425,7 +425,7 @@ describe("Streams, batched: control frames", () => {
   });
 });
 
-/** An extension that works elsewhere until it is told that it is through. */
+/** An extension that works asynchronously until it is told to finish. */
 class Held {
   readonly #waiting: FramePiece[] = [];
   readonly #done: FramePiece[] = [];
@@ -440,7 +440,7 @@ class Held {
       next: (ready) => {
         const done = this.#done.shift();
         if (done !== undefined || this.#waiting.length === 0) return done;
-        // A payload that begins with "w" takes its time.
+        // A payload that begins with "w" has to wait.
         if (this.#waiting[0].payload[0] !== 119) return this.#waiting.shift();
         this.ready = () => {
           this.#done.push(this.#waiting.shift()!);
@@ -460,7 +460,7 @@ class Held {
   }
 }
 
-/** Both ways through it, with the text of what comes. */
+/** Both directions of the extension, with the text of the results. */
 const HELD: Record<
   string,
   (held: Held) => { stream: PullStream<unknown, unknown>; input: unknown[] }

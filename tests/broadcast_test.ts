@@ -6,10 +6,10 @@ import { pair } from "../lib/testing.ts";
 import { FakeSocket } from "./native_sockets.ts";
 import { collect, rejection, rest, until, withServer } from "./support.ts";
 
-/** A message that fills what the transport in memory takes. */
+/** A message that fills the buffer of the transport in memory. */
 const LARGE = new Uint8Array(100_000);
 
-/** Connections that read, and one whose peer does not. */
+/** Connections whose peers read, and one whose peer does not. */
 async function audience(): Promise<{
   servers: WebSocketConnection[];
   readers: WebSocketConnection[];
@@ -26,7 +26,7 @@ async function audience(): Promise<{
   };
 }
 
-/** Sends numbered messages until the slow one has had enough of them. */
+/** Sends numbered messages until the slow connection has too many of them. */
 function flood(servers: WebSocketConnection[], count: number, options: BroadcastOptions): void {
   for (let i = 0; i < count; i++) {
     const message = LARGE.slice();

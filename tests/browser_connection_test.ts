@@ -1,7 +1,6 @@
 /**
- * The connections of the entry point for browsers: over the platform's WebSocket, and over a
- * WebSocketStream, for which the package's own stands in. tests/interop/browser_entry_test.ts has them in
- * Chromium.
+ * The connections of the entry point for browsers: over the platform's WebSocket, and over the package's own
+ * WebSocketStream instead of the browser's. tests/interop/browser_entry_test.ts tests them in Chromium.
  */
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
@@ -24,7 +23,7 @@ const LINES: [name: string, globals: Record<string, unknown>][] = [
   ["WebSocketStream", { WebSocketStream }],
 ];
 
-/** Connects a page to a server, over one line. */
+/** Connects a page to a server over one kind of line. */
 async function withPair(
   globals: Record<string, unknown>,
   options: browser.ConnectOptions,
@@ -50,7 +49,7 @@ async function withPair(
   });
 }
 
-/** Runs a test over each line. */
+/** Runs a test over each kind of line. */
 function overEach(
   title: string,
   run: (pair: Pair, line: string) => unknown,
@@ -177,7 +176,7 @@ describe("connect() in a browser: backpressure", () => {
       for (; !isStopped; sent += payload.length) await peer.send(payload);
     })().catch(() => {});
     if (line === "WebSocket") {
-      // A WebSocket cannot be paused: what waits is limited.
+      // A WebSocket cannot be paused, so that the amount which waits is limited.
       const error = await rejection<WebSocketError>(ours.closed);
       assert.equal(error.closeCode, 1013);
       assert.match(error.message, /maxQueuedBytes \(1000000\)/);
@@ -210,7 +209,7 @@ describe("connect() in a browser: backpressure", () => {
     assert.deepEqual(result, { sent: 1, missed: 0, closed: 0 });
     assert.equal(await peer.receive(), "news");
     const relayed = browser.relay(ours, other);
-    // A code that a browser does not send is sent as one for private use.
+    // A close code that a browser cannot send becomes a code for private use.
     await peer.close({ closeCode: 1001, reason: "away" });
     assert.deepEqual(await relayed, [
       { closeCode: 1001, reason: "away" },

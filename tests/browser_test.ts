@@ -1,4 +1,4 @@
-/** The entry point for browsers, on the running runtime's own WebSocket, and as a bundle. */
+/** The entry point for browsers, on the WebSocket of the running runtime and as a bundle. */
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import * as browser from "../lib/browser.ts";
@@ -6,7 +6,7 @@ import { PAGE, weigh } from "../scripts/bench/bundle.ts";
 import { bundle } from "./interop/browser.ts";
 import { rejection, urlOf, withServer } from "./support.ts";
 
-/** What a browser cannot honour, and what it honours without doing anything. */
+/** Options that a browser cannot honour, and values of them that need no action. */
 const OPTIONS: [name: string, refused: unknown, honoured?: unknown][] = [
   ["headers", { a: "b" }],
   ["extensions", []],
@@ -98,7 +98,7 @@ describe("The entry point for browsers", () => {
   it("It bundles without a module of a runtime, and without what only a runtime can do", async () => {
     const { text, inputs } = await bundle("lib/browser.ts");
     assert.equal(/\bfrom\s*"|\bimport\s*\(|\brequire\s*\(|node:/.exec(withoutComments(text)), null);
-    // The types of the other entry points may be imported, but no code of theirs is in the bundle.
+    // The bundle may use the types of the other entry points, but contains no code of them.
     const { files } = await weigh({
       code: 'export * from "./lib/browser.ts"',
       platform: "browser",

@@ -6,7 +6,7 @@ import { transportPair } from "../lib/testing.ts";
 import { concat, pattern, utf8 } from "./bytes.ts";
 import { collect, isPending, rejection, rest, until } from "./support.ts";
 
-/** What a transport calls, in words. */
+/** Records the calls of a transport, in words. */
 function listen(transport: Transport): { events: string[]; error?: Error } {
   const log: { events: string[]; error?: Error } = { events: [] };
   transport.handle({

@@ -1,13 +1,13 @@
-/** Bytes as the tests write, cut and compare them. */
+/** Makes, cuts and compares bytes for the tests. */
 import assert from "node:assert/strict";
 
-/** The bytes that hexadecimal digits stand for; blanks are passed over. */
+/** The bytes of hexadecimal digits. Blanks are ignored. */
 export function hex(digits: string): Uint8Array {
   const pairs = digits.replaceAll(" ", "").match(/../g) ?? [];
   return Uint8Array.from(pairs, (pair) => parseInt(pair, 16));
 }
 
-/** The characters of the text as one byte each. */
+/** The characters of the text, as one byte each. */
 export function latin1(text: string): Uint8Array {
   return Uint8Array.from(text, (character) => character.charCodeAt(0));
 }
@@ -17,7 +17,7 @@ export function utf8(text: string): Uint8Array {
   return new TextEncoder().encode(text);
 }
 
-/** The pieces as one. */
+/** The pieces in one array. */
 export function concat(parts: readonly Uint8Array[]): Uint8Array {
   const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
   let at = 0;
@@ -28,30 +28,30 @@ export function concat(parts: readonly Uint8Array[]): Uint8Array {
   return whole;
 }
 
-/** Bytes that tell where they stand, so that none can change places unseen. */
+/** Bytes that depend on their position, so that a test notices if two are swapped. */
 export function pattern(length: number): Uint8Array {
   return Uint8Array.from({ length }, (_, i) => (i * 7 + (i >> 8)) & 0xff);
 }
 
-/** Copies of the pieces between the given offsets, which may come in any order. */
+/** Copies of the bytes between the given offsets, which may be in any order. */
 export function cut(bytes: Uint8Array, ...offsets: number[]): Uint8Array[] {
   const ends = [...offsets.map((at) => Math.min(at, bytes.length)), bytes.length];
   ends.sort((a, b) => a - b);
   return ends.map((end, i) => bytes.slice(ends[i - 1] ?? 0, end));
 }
 
-/** A copy of each byte, alone. */
+/** A copy of each byte, in an array by itself. */
 export function single(bytes: Uint8Array): Uint8Array[] {
   return Array.from(bytes, (byte) => Uint8Array.of(byte));
 }
 
-/** All ways to cut the bytes in two, and into single bytes. */
+/** All ways to cut the bytes in two, and the cut into single bytes. */
 export function cuts(bytes: Uint8Array): Uint8Array[][] {
   const inTwo = Array.from({ length: bytes.length + 1 }, (_, at) => cut(bytes, at));
   return [...inTwo, single(bytes)];
 }
 
-/** Says where two long payloads differ, for which deepEqual takes minutes. */
+/** Reports where two long payloads differ. deepEqual would take minutes for them. */
 export function assertSameBytes(actual: Uint8Array, expected: Uint8Array): void {
   assert.equal(actual.length, expected.length);
   const at = expected.findIndex((byte, i) => byte !== actual[i]);

@@ -8,21 +8,20 @@ export interface Certificate {
 }
 
 export interface Certificates {
-  /** The authority of all the others. */
+  /** The authority that signs all other certificates. */
   ca: string;
-  /** An authority of nobody. */
+  /** An authority that has signed none of the certificates. */
   otherCa: string;
-  /** For localhost, 127.0.0.1 and ::1; good for servers and for clients. */
+  /** For localhost, 127.0.0.1 and ::1, valid for servers and for clients. */
   leaf: Certificate;
   /** For another host. */
   elsewhere: Certificate;
-  /** Of the day before. */
+  /** Expired since yesterday. */
   expired: Certificate;
 }
 
 let made: Promise<Certificates> | undefined;
 
-/** The certificates. */
 export function certificates(): Promise<Certificates> {
   return made ??= make();
 }
@@ -48,7 +47,7 @@ function authority(name: string): Promise<Certificate> {
   ]);
 }
 
-/** A certificate signed by an authority, valid for so many days from now, or until so many ago. */
+/** A certificate signed by an authority, valid for that many days from now, or expired that many days ago. */
 function leaf(
   ca: Certificate,
   name: string,

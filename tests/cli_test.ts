@@ -52,11 +52,11 @@ class Run {
   }
 
   interrupt(): void {
-    // A child that its own kill() was called on has no exit code on Deno.
+    // On Deno a child has no exit code after its own kill() is called.
     process.kill(this.#child.pid!, "SIGINT");
   }
 
-  /** Waits until it has printed something. */
+  /** Waits until the command has printed something that matches. */
   async printed(pattern: RegExp): Promise<RegExpExecArray> {
     for (;;) {
       const match = pattern.exec(this.stdout) ?? pattern.exec(this.stderr);
@@ -83,7 +83,7 @@ async function withRun(args: string[], use: (run: Run) => unknown, command = COM
   }
 }
 
-/** Files with an authority, and a certificate of it that is good for both ends. */
+/** Files with an authority and with a certificate that the authority has signed for both ends. */
 async function withFiles(use: (paths: Record<"ca" | "cert" | "key", string>) => Promise<void>) {
   const { ca, leaf: { cert, key } } = await certificates();
   const folder = await mkdtemp(join(tmpdir(), "sluice-"));
@@ -266,7 +266,7 @@ describe("K111 the command line", () => {
 
   it("connects through the proxy of --proxy", async () => {
     await withServer({}, async (server) => {
-      // It is no proxy, and says so.
+      // The server is not a proxy, and its answer says so.
       const proxy = urlOf(server).replace("ws:", "http:");
       await withRun(["--proxy", proxy, "ws://nowhere.invalid/"], async (run) => {
         assert.equal(await run.code, 3);
@@ -407,7 +407,7 @@ describe("K111 the command line", () => {
       for (const [, command, output] of others) {
         await withRun(command.replace("8080", port).split(" "), async (run) => {
           await run.code;
-          // Two streams: their lines may come in another order.
+          // Two streams: the order of their lines is not fixed.
           assert.deepEqual(
             linesOf(run.stdout + run.stderr),
             linesOf(output.replaceAll("8080", port)),
@@ -417,7 +417,7 @@ describe("K111 the command line", () => {
     });
   });
 
-  // What a user sees: a prompt, and messages that do not mix with the line that is typed.
+  // A terminal, as a user sees it: a prompt, and messages that do not mix with the line being typed.
   const script = ["/usr/bin/script"].find((path) => existsSync(path));
   const skip = script === undefined && peerMissing("the program script");
   it("K111 on a terminal it prompts, and control-D closes", { skip }, async () => {

@@ -16,7 +16,7 @@ import {
   withRawServer,
 } from "./support.ts";
 
-/** Answers each request with this text, and ends. */
+/** Answers each request with this text, and ends the connection. */
 function answering(text: string, end = true): (raw: RawSocket) => Promise<void> {
   return async (raw) => {
     await requestOf(raw);
@@ -111,7 +111,7 @@ describe("How connect fails", () => {
   for (const [name, head, text] of stalled) {
     it(`connect() says "status" of a refusal whose body ${name} stalls`, async () => {
       const [near, far] = transportPair();
-      // What has come before the clock begins to run comes in time, however slow the machine is.
+      // Bytes that arrive before the clock starts are in time, however slow the machine is.
       far.write([latin1(`HTTP/1.1 403 a\r\n${head}\r\n${text}`)]);
       let gone = false;
       far.handle({ data() {}, drain() {}, end: () => gone = true, close() {} });

@@ -299,7 +299,7 @@ describe("The connection of connect", () => {
   it("connect() reaches a server on the other loopback address by the name localhost", async () => {
     for (const hostname of ["127.0.0.1", "::1"]) {
       const server = await serve({ hostname }, (ws) => ws.send("a")).catch(() => undefined);
-      // Not every machine has IPv6.
+      // Some machines have no IPv6.
       if (server === undefined && hostname === "::1") continue;
       assert.ok(server);
       const ws = await connect(urlOf(server).replace("127.0.0.1", "localhost"));

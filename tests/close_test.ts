@@ -6,7 +6,7 @@ import { truncateReason } from "../lib/core/error.ts";
 import { concat, hex, utf8 } from "./bytes.ts";
 import { fc, text } from "./property.ts";
 
-/** Every code a Close frame can hold, but for those that are alike up to 65535. */
+/** The codes that a Close frame can hold. 5001 stands for all codes from 5002 to 65534 too. */
 const RANGES: readonly { from: number; to: number; wire: boolean }[] = [
   { from: 0, to: 999, wire: false },
   { from: 1000, to: 1003, wire: true },
@@ -40,7 +40,7 @@ for (const { from, to, wire } of RANGES) {
     });
 
     it(`serializeClose ${wire ? "takes" : "refuses"} them`, () => {
-      // 1005 stands for a frame without a code.
+      // 1005 means a frame without a code.
       for (const closeCode of codes.filter((code) => code !== CloseCode.NoStatus)) {
         const payload = Uint8Array.of(closeCode >> 8, closeCode & 0xff, 0x78);
         const info = { closeCode, reason: "x" };

@@ -14,12 +14,12 @@ import { ROWS } from "./conformance/rows.ts";
 const ROLES: readonly Role[] = ["server", "client"];
 const connectionLevel = memoryLevel("pipe");
 
-/** Below this many bytes a row is also sent byte by byte. */
+/** A row with fewer bytes than this is also sent byte by byte. */
 const SMALL = 4096;
 
 /**
- * The ways to cut what the peer sends: each turn in one piece, and into bytes. As the row says it is what
- * `conformance_test.ts` does at both levels.
+ * The ways to cut the peer's bytes: each turn in one piece, and into single bytes. `conformance_test.ts`
+ * uses the pieces that the row says.
  */
 function chops(row: Row): number[] {
   const payloads = row.turns.flatMap(({ send }) => send.map(({ payload }) => payload.length));
@@ -27,7 +27,7 @@ function chops(row: Row): number[] {
   return size < SMALL ? [Infinity, 1] : [Infinity];
 }
 
-/** That transforms in a chain and a connection make the same of what comes. */
+/** Checks that a chain of transforms and a connection give the same result. */
 async function compare(row: Row, role: Role, chop: number): Promise<void> {
   const chain = await assembleLevel(row, role, chop);
   const connection = await connectionLevel(row, role, chop);
@@ -38,7 +38,7 @@ async function compare(row: Row, role: Role, chop: number): Promise<void> {
 }
 
 describe("conformance of assemble(), compared with a connection", () => {
-  // What may stay out depends on who had how much time.
+  // Rows whose echoes may be missing depend on timing.
   for (const row of ROWS.filter(({ mayLose }) => !mayLose)) {
     for (const role of ROLES) {
       it(`${row.id} ${row.title} (${role}, both)`, async () => {

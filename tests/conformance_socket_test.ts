@@ -1,4 +1,4 @@
-/** The conformance rows over sockets of the platform. */
+/** The conformance rows over the sockets of the platform. */
 import { describe, it } from "node:test";
 import { check, socketLevel } from "./conformance/levels.ts";
 import { ROWS } from "./conformance/rows.ts";

@@ -1,4 +1,4 @@
-/** The conformance rows at the levels that need no platform; `conformance_socket_test.ts` has the other one. */
+/** The conformance rows at the levels without sockets. `conformance_socket_test.ts` tests the sockets. */
 import { describe, it } from "node:test";
 import {
   assembleLevel,
@@ -11,7 +11,7 @@ import {
 import { ROWS } from "./conformance/rows.ts";
 import { ROLES } from "./support.ts";
 
-/** What each row is run at; where there are two echoes, by a pipe and by a loop. */
+/** The levels of each row. Two levels are an echo by a pipe and an echo by a loop. */
 const LEVELS: readonly [name: string, levels: readonly Level[]][] = [
   ["protocol", [protocolLevel]],
   ["transforms", [transformsLevel]],

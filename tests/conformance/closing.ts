@@ -1,4 +1,4 @@
-/** Group 7: the closing handshake; and the ends that are none. */
+/** Group 7: the closing handshake, and connections that end without it. */
 import { concat, hex, pattern, utf8 } from "../bytes.ts";
 import {
   type Answer,
@@ -103,7 +103,7 @@ const CODES: readonly Row[] = [
   ], 1007),
 ];
 
-/** The peer ends the transport without a Close. */
+/** The peer ends the transport without a Close frame. */
 function lost(
   id: string,
   title: string,

@@ -1,34 +1,34 @@
 /**
- * Groups 12 and 13 of the Autobahn TestSuite, generated: messages of five kinds and 18 sizes, echoed
- * under several agreements on compression. The data is made here, not taken from anywhere.
+ * Groups 12 and 13 of the Autobahn TestSuite: messages of five kinds and 18 sizes, echoed with different
+ * settings of compression. The data is generated.
  */
 import type { Message, PerMessageDeflateOptions } from "../../mod.ts";
 import { utf8 } from "../bytes.ts";
 
-/** One case. The end under test is an echo. */
+/** One case. The end under test echoes messages. */
 export interface DeflateRow {
   id: string;
   title: string;
-  /** The length of a message, and that of the pieces it is sent in. */
+  /** The length of a message, and the length of the pieces it is sent in. */
   size: number;
   fragment: number;
-  /** What both ends are set to. */
+  /** The options of both ends. */
   options: PerMessageDeflateOptions;
-  /** The message of this number. */
+  /** The message with this number. */
   message(i: number): Message;
 }
 
-/** Above this the cases of a CI run go through one level only. */
+/** Cases above this size run at one level only in CI. */
 export const LARGE = 16384;
 
-/** The length of a message, and of the fragments that it is cut into; 0: it is not. */
+/** The length of a message, and the length of its fragments; 0 if it is not fragmented. */
 const SIZES: readonly (readonly [size: number, fragment: number])[] = [
   ...[16, 64, 256, 1024, 4096, 8192, 16384, 32768, 65536, 131072].map((size) => [size, 0] as const),
   ...[8192, 16384, 32768, 65536, 131072].map((size) => [size, 256] as const),
   ...[1024, 4096, 32768].map((fragment) => [131072, fragment] as const),
 ];
 
-/** Numbers that look random and are the same everywhere. */
+/** A generator of pseudorandom numbers that are the same in every run. */
 function random(seed: number): () => number {
   let state = (seed + 1) * 2654435761 >>> 0;
   return () => {
@@ -74,7 +74,7 @@ function noise(size: number, seed: number): Uint8Array {
   return Uint8Array.from({ length: size }, () => value() * 256);
 }
 
-/** Runs of prose, noise and zeros, in turn. */
+/** Prose, noise and zeros, in turn. */
 function mixed(size: number, seed: number): Uint8Array {
   const third = Math.ceil(size / 3);
   const bytes = new Uint8Array(size);
@@ -85,7 +85,7 @@ function mixed(size: number, seed: number): Uint8Array {
 
 const made = new Map<string, Message>();
 
-/** Three messages of a kind and size take turns: to make one takes longer than to send it. */
+/** Returns three messages of a kind and size in turn: making one takes longer than sending it. */
 function cached(
   name: string,
   make: (size: number, seed: number) => Message,
@@ -105,7 +105,7 @@ const KINDS: readonly (readonly [name: string, make: (size: number, seed: number
   ["mixed", mixed],
 ];
 
-/** Takeover and window bits; 0 leaves them out. */
+/** The settings of context takeover and window bits. 0 leaves the window bits out. */
 const OFFERS: readonly (readonly [noTakeover: boolean, windowBits: number])[] = [
   [false, 0],
   [true, 0],
@@ -158,5 +158,5 @@ const PARAMETERS: DeflateRow[] = [
   }))
 );
 
-/** Every row of both groups. */
+/** All rows of both groups. */
 export const DEFLATE_ROWS: readonly DeflateRow[] = [...PAYLOADS, ...PARAMETERS];

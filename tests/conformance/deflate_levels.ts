@@ -1,4 +1,4 @@
-/** The levels at which a compressed row is run: messages to an echo and back. */
+/** The levels at which a compressed row runs: messages to an echo and back. */
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import {
@@ -18,19 +18,19 @@ import { deflateEngine } from "../../lib/zlib.ts";
 import type { DeflateRow } from "./deflate.ts";
 import { wsPair } from "./ws.ts";
 
-/** Runs so many messages of a row against an echo in the role. */
+/** Sends `count` messages of a row to an echo in the role. */
 export type DeflateLevel = (row: DeflateRow, role: Role, count: number) => Promise<void>;
 
 const LIMITS = { maxMessageSize: 2 ** 20 };
 
-/** What both ends agree on. */
+/** The extensions of both ends after they have agreed on the options. */
 function agree(options: PerMessageDeflateOptions): Record<Role, Extension> {
   const factory = new PerMessageDeflate({ ...options, engine: deflateEngine });
   const accepted = factory.accept(factory.offer()[0])!;
   return { client: factory.finalize(accepted.parameters), server: accepted.extension };
 }
 
-/** The message in pieces; text is ASCII here, so that units are bytes. */
+/** The message in pieces. Text is ASCII here, so that code units are bytes. */
 function* cut(message: Message, { fragment }: DeflateRow): Generator<Message> {
   const step = fragment === 0 ? message.length : fragment;
   for (let at = 0; at < message.length; at += step) {
@@ -54,7 +54,7 @@ function eventOf(data: Message, messageFinished: boolean): ProtocolEvent {
     : { type: "binary", data, ...finished };
 }
 
-/** Sends a message in pieces and gives what the other has then received. */
+/** Sends a message in pieces, and returns what the receiver got. */
 function transfer(from: Protocol, to: Protocol, pieces: Message[]): Message | undefined {
   const assembler = new MessageAssembler();
   let whole: Message | undefined;
@@ -150,7 +150,7 @@ const socketLevel: DeflateLevel = async (row, role, count) => {
   await pair.stop();
 };
 
-/** All of them, by their names. */
+/** All levels with their names. */
 export const DEFLATE_LEVELS: readonly (readonly [name: string, level: DeflateLevel])[] = [
   ["protocol", protocolLevel],
   ["assemble", assembleLevel],

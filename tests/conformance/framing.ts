@@ -22,7 +22,7 @@ import {
 
 type Chop = Turn["chop"];
 
-/** The three ways to send the frames of a row, each of which has an id. */
+/** The three ways to cut the frames of a row. Each has an id. */
 const CHOPS: readonly [title: string, chop: Chop][] = [
   ["at once", undefined],
   ["a frame at a time", "frames"],
@@ -40,7 +40,7 @@ const SIZES: readonly [size: number, chop?: number][] = [
   [65536, 997],
 ];
 
-/** Group 1: a message of each size. */
+/** Group 1: one message of each size. */
 const MESSAGES: readonly Row[] = SIZES.flatMap(([size, chop], i) => {
   const title = (type: string) =>
     `${type} of ${size} bytes` + (chop === undefined ? "" : ` in chunks of ${chop}`);
@@ -55,7 +55,7 @@ const MESSAGES: readonly Row[] = SIZES.flatMap(([size, chop], i) => {
 const TEN = Array.from({ length: 10 }, (_, i) => `payload-${i}`);
 const BYTES = hex("00 ff fe fd fc fb 00 ff");
 
-/** Group 2. */
+/** Group 2: pings and pongs. */
 const PINGS: readonly Row[] = [
   answers("2.1", "an empty ping", [ping()], [pong()]),
   answers("2.2", "a ping of text", [ping("Hello, world!")], [pong("Hello, world!")]),
@@ -74,7 +74,7 @@ const { Rsv1, Rsv2, Rsv3 } = Rsv;
 const HELLO = text("Hello, world!");
 const PING = ping("never answered");
 
-/** A message, what breaks the protocol, and a ping. */
+/** A message, then a violation of the protocol, then a ping. */
 function failsAfterEcho(id: string, title: string, wrong: PeerFrame, chop?: Chop): Row {
   const options = { before: [HELLO], chop };
   return fails(id, `a message, then ${title}`, [HELLO, wrong, PING], 1002, options);
@@ -84,7 +84,7 @@ function reserved(rsv: number): PeerFrame {
   return text("Hello, world!", { rsv });
 }
 
-/** Group 3. */
+/** Group 3: reserved bits. */
 const RESERVED_BITS: readonly Row[] = [
   fails("3.1", "text with RSV 1", [reserved(Rsv3)], 1002),
   failsAfterEcho("3.2", "one with RSV 2", reserved(Rsv2)),
@@ -95,7 +95,7 @@ const RESERVED_BITS: readonly Row[] = [
   fails("3.7", "a Close with RSV 7", [{ ...close(1000), rsv: 7 }], 1002),
 ];
 
-/** Group 4: the first of five reserved opcodes. */
+/** Group 4: reserved opcodes. `first` is the first one of five. */
 function opcodes(group: string, first: number): Row[] {
   return [
     fails(`${group}.1`, `opcode ${first}`, [frame(first)], 1002),
@@ -133,7 +133,7 @@ function conversation(id: string, title: string, chop?: Chop): Row {
   return converses(id, title, turns.map((turn) => ({ ...turn, chop })));
 }
 
-/** Group 5. */
+/** Group 5: fragments. */
 const FRAGMENTS: readonly Row[] = [
   fails("5.1", "a ping in two fragments", [{ ...ping("a"), fin: false }, continuation("b")], 1002),
   fails("5.2", "a pong in two fragments", [{ ...pong("a"), fin: false }, continuation("b")], 1002),
@@ -180,7 +180,6 @@ const FRAGMENTS: readonly Row[] = [
   conversation("5.20", "pings between five fragments, a frame at a time", "frames"),
 ];
 
-/** Groups 1 to 5. */
 export const FRAMING: readonly Row[] = [
   ...MESSAGES,
   ...PINGS,

@@ -1,4 +1,4 @@
-/** The levels at which a row is run: an echo over each, and what it made of the row. */
+/** The levels at which a row runs: an echo over each, and what the echo did with the row. */
 import assert from "node:assert/strict";
 import { type AddressInfo, connect as dial, createServer, type Socket } from "node:net";
 import {
@@ -33,7 +33,7 @@ import { nextTurn } from "../../lib/timers.ts";
 import { FrameCollector, memoryLine, Peer, socketLine } from "./peer.ts";
 import { close, encode, type Outcome, type Row, type Script, scripts } from "./row.ts";
 
-/** What came of a row. */
+/** The result of a row. */
 export interface Observed {
   frames: Frame[];
   outcome: Outcome;
@@ -42,10 +42,10 @@ export interface Observed {
 /** Runs a row against an end of the role. */
 export type Level = (row: Row, role: Role, rechop?: number) => Promise<Observed>;
 
-/** The codes of a clean close with which an iteration ends quietly. */
+/** The codes of a clean close after which an iteration ends without an error. */
 const QUIET_CODES = [1000, 1001, 1005];
 
-/** How a connection is made an echo. */
+/** How a connection echoes its messages. */
 export type Echo = "pipe" | "loop";
 
 const HOST = "127.0.0.1";
@@ -102,7 +102,7 @@ class ProtocolEcho {
   }
 }
 
-/** `Protocol` alone. */
+/** The level of `Protocol` alone. */
 export const protocolLevel: Level = (row, role, rechop) => {
   const echo = new ProtocolEcho(role);
   let expected = 0;
@@ -116,15 +116,15 @@ export const protocolLevel: Level = (row, role, rechop) => {
   return Promise.resolve({ frames: echo.frames, outcome: echo.outcome });
 };
 
-// The others
+// The other levels
 
-/** Does what the row says, and gives what came back. */
+/** Sends what the row says, and returns the frames that came back. */
 async function play(peer: Peer, turns: readonly Script[], paced: boolean): Promise<Frame[]> {
   let expected = 0;
   for (const { chunks, expect, end } of turns) {
     for (const chunk of chunks) {
       peer.write(chunk);
-      // So that they do not travel as one.
+      // A turn of the event loop between the chunks, so that they do not arrive as one.
       if (paced && chunks.length > 1) await new Promise<void>((resolve) => nextTurn(resolve));
     }
     if (end) peer.end();
@@ -135,7 +135,7 @@ async function play(peer: Peer, turns: readonly Script[], paced: boolean): Promi
   return peer.frames;
 }
 
-/** The turns of a row, and the peer's answer to a Close that it did not begin. */
+/** The turns of a row, and the peer's answer to a Close frame that the other end sends first. */
 function turnsOf(row: Row, role: Role, rechop?: number): Script[] {
   const peer = peerOf(role);
   const turns = scripts(row, peer, rechop);
@@ -148,7 +148,7 @@ interface Closing {
   readonly closed: WebSocketConnection["closed"];
 }
 
-/** How an end closes, and that its echo ends likewise. */
+/** How an end closes. Checks that its echo ends in the same way. */
 async function outcomeOf({ closed }: Closing, echoed: Promise<void>, echo: Echo): Promise<Outcome> {
   const [outcome, end] = await Promise.all([
     closed.then(
@@ -159,7 +159,7 @@ async function outcomeOf({ closed }: Closing, echoed: Promise<void>, echo: Echo)
   ]);
   const { clean, code } = outcome;
   if (clean && (echo === "pipe" || QUIET_CODES.includes(code))) assert.equal(end, undefined);
-  // A Close that comes while an echo waits for room refuses it.
+  // A Close frame that arrives while an echo waits for room rejects that send.
   else if (!clean && code === 1000) assert.equal(end.name, "InvalidStateError");
   else assert.equal(end.closeCode, code, "the echo ends as the connection does");
   return outcome;
@@ -175,10 +175,10 @@ export const assembleLevel: Level = async (row, role, rechop) => {
   return { frames, outcome: await outcome };
 };
 
-/** An echo of the piped transforms, with the answers that a `Protocol` would give. */
+/** An echo of the piped transforms, with the answers that `Protocol` would give. */
 async function echoTransforms({ readable, writable }: ByteDuplex, role: Role): Promise<Outcome> {
   const items = readable
-    // A decoder that fails must not take the transport with it: our Close is still to leave.
+    // A decoder that fails must not cancel the transport: our Close frame still has to be sent.
     .pipeThrough(new FrameDecoderStream({ role }), { preventCancel: true })
     .pipeThrough(new MessageAssemblerStream())
     .getReader();
@@ -292,7 +292,7 @@ async function clientOverSocket(turns: readonly Script[], echo: Echo): Promise<O
   return { frames, outcome: await outcome };
 }
 
-/** That what came of a row is what the row says. */
+/** Checks that the result of a row is what the row says. */
 export function check(row: Row, { frames, outcome }: Observed): void {
   const expected = row.turns.flatMap(({ expect }) => expect).map(({ opcode, payload }) => ({
     fin: true,
@@ -306,13 +306,13 @@ export function check(row: Row, { frames, outcome }: Observed): void {
   if (!row.mayLose || outcome.clean) assert.deepEqual(outcome, row.outcome);
 }
 
-/** The reason of a Close that fails the connection is ours to word. */
+/** The frame without its reason, if it is the Close frame of a failure: the row does not say the wording. */
 export function withoutOurReason(frame: Frame, row: Row): Frame {
   if (row.outcome.clean || frame.opcode !== Opcode.Close) return frame;
   return { ...frame, payload: frame.payload.slice(0, 2) };
 }
 
-/** Compares what is short first: a message of a mebibyte is not to be printed. */
+/** Compares the short parts first, so that a message of a mebibyte is never printed. */
 export function assertFrames(got: readonly Frame[], expected: readonly Frame[]): void {
   assert.deepEqual(got.map(summary), expected.map(summary));
   got.forEach(({ payload }, i) => assert.ok(equal(payload, expected[i].payload), `frame ${i}`));
@@ -326,7 +326,7 @@ function equal(a: Uint8Array, b: Uint8Array): boolean {
   return a.length === b.length && a.every((byte, i) => byte === b[i]);
 }
 
-/** That the frames are those expected, in order, but for messages left out before the Close. */
+/** Checks that the frames are those expected, in order. Messages before the Close frame may be missing. */
 function assertWithoutSome(got: readonly Frame[], expected: readonly Frame[]): void {
   const messages = got.slice(0, -1);
   assertFrames(messages, expected.slice(0, messages.length));

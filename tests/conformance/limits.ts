@@ -1,4 +1,4 @@
-/** Groups 9, made smaller, and 10; lengths and masks that are not allowed. */
+/** Group 9 with smaller messages, group 10, and lengths and masks that are not allowed. */
 import { Opcode } from "../../lib/core/mod.ts";
 import { pattern } from "../bytes.ts";
 import {
@@ -18,11 +18,11 @@ import {
 } from "./row.ts";
 
 const KIB = 1024;
-/** The limit on messages that connections have by default. */
+/** The default limit on the size of a message. */
 const MIB = KIB * KIB;
 
 const BYTES = pattern(MIB);
-/** ASCII whose letters tell where they stand. */
+/** ASCII text whose letters depend on their position. */
 const LETTERS = BYTES.map((byte) => 0x20 + byte % 95);
 const TYPES = [
   { type: "text", opcode: Opcode.Text, frame: text, data: LETTERS },
@@ -78,7 +78,7 @@ const FRAMED: readonly Row[] = [
   ),
 ];
 
-/** A header that declares a length of which no byte is sent. */
+/** A header that declares this length. No byte of the payload is sent. */
 function declares(length: bigint): PeerFrame {
   return binary("", { declared: length, lengthBytes: 8 });
 }
@@ -144,7 +144,7 @@ function wronglyMasked(frame: PeerFrame): PeerFrame {
   return { ...frame, wrongMask: true };
 }
 
-/** From a client a frame without a mask, from a server one with it. */
+/** Frames without a mask from a client, and with a mask from a server. */
 const MASKING: readonly Row[] = [
   fails("masking.1", "text with the wrong masking", [wronglyMasked(HELLO)], 1002),
   fails("masking.2", "empty text with the wrong masking", [wronglyMasked(text())], 1002),

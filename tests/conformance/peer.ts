@@ -1,11 +1,11 @@
-/** The other end of a connection: raw frames over a socket or a line in memory. */
+/** The other end of a connection: raw frames over a socket or over a line in memory. */
 import { createHash } from "node:crypto";
 import type { Socket } from "node:net";
 import { type Frame, FrameDecoder, Opcode, type Role } from "../../lib/core/mod.ts";
 import type { Transport } from "../../lib/transport.ts";
 import { concat, latin1 } from "../bytes.ts";
 
-/** What carries the bytes. */
+/** Carries the bytes of a peer. */
 export interface Line {
   write(bytes: Uint8Array): void;
   end(): void;
@@ -19,7 +19,7 @@ interface LineHandlers {
   close(): void;
 }
 
-/** A socket, made with `allowHalfOpen`, as a line. */
+/** Makes a line of a socket that was created with `allowHalfOpen`. */
 export function socketLine(socket: Socket): Line {
   socket.setNoDelay(true);
   socket.on("error", () => {});
@@ -31,7 +31,7 @@ export function socketLine(socket: Socket): Line {
   };
 }
 
-/** One end of a pair in memory as a line. */
+/** Makes a line of one end of a pair in memory. */
 export function memoryLine(transport: Transport): Line {
   return {
     write: (bytes) => transport.write([bytes]),
@@ -41,17 +41,17 @@ export function memoryLine(transport: Transport): Line {
   };
 }
 
-/** Bytes to whole frames. */
+/** Collects bytes into whole frames. */
 export class FrameCollector {
   readonly #decoder: FrameDecoder;
   #parts: Uint8Array[] = [];
 
-  /** @param role who receives them */
+  /** @param role Role of the receiver */
   constructor(role: Role) {
     this.#decoder = new FrameDecoder({ role });
   }
 
-  /** Takes bytes and gives the frames that they complete. */
+  /** Takes bytes, and returns the frames that they complete. */
   push(bytes: Uint8Array): Frame[] {
     const frames: Frame[] = [];
     this.#decoder.push(bytes.slice());
@@ -66,7 +66,7 @@ export class FrameCollector {
   }
 }
 
-/** So that a test that waits for what never comes ends with what did come. */
+/** Time limit in milliseconds, so that a test which waits in vain ends with the frames that came. */
 const WATCHDOG = 20_000;
 const GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 const REQUEST = [
@@ -78,9 +78,9 @@ const REQUEST = [
   "Sec-WebSocket-Version: 13",
 ];
 
-/** A peer that sends what it is told to, and keeps what comes. */
+/** A peer that sends what it is told to send, and records the frames that it receives. */
 export class Peer {
-  /** The frames that came. */
+  /** The frames received. */
   readonly frames: Frame[] = [];
   readonly #role: Role;
   readonly #line: Line;
@@ -89,12 +89,12 @@ export class Peer {
   #headRead: boolean;
   #ended = false;
   #closed = false;
-  /** What is wrong with the frames that came. */
+  /** The error in the frames received. */
   #failure: unknown;
   #wake = () => {};
   readonly #watchdog: ReturnType<typeof setTimeout>;
 
-  /** @param options whether the opening handshake comes first. Default: true */
+  /** @param options Whether the opening handshake comes first. Default: true */
   constructor(role: Role, line: Line, { handshake = true } = {}) {
     this.#role = role;
     this.#line = line;
@@ -140,7 +140,7 @@ export class Peer {
     }
   }
 
-  /** Does the opening handshake. */
+  /** Performs the opening handshake. */
   async open(): Promise<void> {
     if (this.#role === "client") this.write(head(REQUEST));
     await this.#until(() => this.#headRead);
@@ -159,24 +159,24 @@ export class Peer {
     ]));
   }
 
-  /** Sends bytes as they are. */
+  /** Sends bytes unchanged. */
   write(bytes: Uint8Array): void {
     this.#line.write(bytes);
   }
 
-  /** Ends its side. */
+  /** Ends the peer's side. */
   end(): void {
     this.#line.end();
   }
 
-  /** Waits until so many frames came in all, or no more can. */
+  /** Waits until `count` frames have arrived in total, or no more can arrive. */
   async received(count: number): Promise<void> {
     const enough = () => this.frames.length >= count || this.frames.at(-1)?.opcode === Opcode.Close;
     await this.#until(() => enough() || this.#ended);
     if (this.#failure !== undefined) throw this.#failure;
   }
 
-  /** RFC 6455 §7.1.1: ends the transport, as a client when the server has. */
+  /** Ends the transport. A client waits for the server to end it first (RFC 6455 §7.1.1). */
   async finish(): Promise<void> {
     if (this.#role === "client") await this.#until(() => this.#ended);
     this.end();

@@ -1,33 +1,33 @@
-/** What a conformance row is made of, and how its frames become bytes. */
+/** The parts of a conformance row, and how its frames are encoded. */
 import { Opcode, type Role } from "../../lib/core/mod.ts";
 import { concat, hex, utf8 } from "../bytes.ts";
 
-/** A frame as the peer sends it; what is left out is as the protocol has it. */
+/** A frame that the peer sends. A field that is left out has the value that the protocol requires. */
 export interface PeerFrame {
   opcode: number;
   payload: Uint8Array;
   fin?: boolean;
   rsv?: number;
-  /** Masked where it must not be, and the reverse. */
+  /** Whether the frame is masked when it must not be, or not masked when it must be. */
   wrongMask?: boolean;
-  /** The length that the header declares, in place of the payload's. */
+  /** The length that the header declares. Default: the length of the payload */
   declared?: bigint;
-  /** In how many bytes it stands, in place of the fewest. */
+  /** The number of bytes that hold the length. Default: the fewest possible */
   lengthBytes?: 0 | 2 | 8;
 }
 
-/** A frame that comes back: whole, without reserved bits. */
+/** A frame that comes back: a whole frame, without reserved bits. */
 export interface Answer {
   opcode: Opcode;
   payload: Uint8Array;
 }
 
-/** What the peer sends, and what comes back before its next turn. */
+/** The frames that the peer sends, and the answers that come before its next turn. */
 export interface Turn {
   send: readonly PeerFrame[];
-  /** How the bytes are cut: into pieces of a length, or between frames. Default: one piece */
+  /** How the bytes are cut: into pieces of this length, or between frames. Default: one piece */
   chop?: number | "frames";
-  /** How many of the last bytes are not sent before the next turn, or never. Default: 0 */
+  /** How many of the last bytes are kept until the next turn, or are never sent. Default: 0 */
   holdBack?: number;
   expect: readonly Answer[];
   /** Whether the peer ends its side of the transport with this turn. */
@@ -40,19 +40,19 @@ export interface Outcome {
   code: number;
 }
 
-/** One case. The end under test is an echo. */
+/** One case. The end under test echoes messages. */
 export interface Row {
   id: string;
   title: string;
   turns: readonly Turn[];
   outcome: Outcome;
-  /** Whether an echo may stay out that had no time to leave before the Close. */
+  /** Whether echoes that had no time to be sent before the Close frame may be missing. */
   mayLose?: boolean;
 }
 
 // Frames
 
-/** A payload: text stands for its UTF-8. */
+/** A payload. A string stands for its UTF-8. */
 export type Payload = string | Uint8Array;
 
 type Variation = Omit<Partial<PeerFrame>, "opcode" | "payload">;
@@ -62,32 +62,32 @@ export function frame(opcode: number, payload: Payload = "", variation: Variatio
   return { opcode, payload: bytesOf(payload), ...variation };
 }
 
-/** A frame that begins a text message, by default all of it. */
+/** A frame that begins a text message. By default it is the whole message. */
 export function text(payload: Payload = "", variation?: Variation): PeerFrame & Answer {
   return { ...frame(Opcode.Text, payload, variation), opcode: Opcode.Text };
 }
 
-/** A frame that begins a binary message, by default all of it. */
+/** A frame that begins a binary message. By default it is the whole message. */
 export function binary(payload: Payload = "", variation?: Variation): PeerFrame & Answer {
   return { ...frame(Opcode.Binary, payload, variation), opcode: Opcode.Binary };
 }
 
-/** A continuation, by default the last. */
+/** A continuation frame. By default it is the last one. */
 export function continuation(payload: Payload = "", variation?: Variation): PeerFrame {
   return frame(Opcode.Continuation, payload, variation);
 }
 
-/** A ping. */
+/** A ping frame. */
 export function ping(payload: Payload = ""): PeerFrame {
   return frame(Opcode.Ping, payload);
 }
 
-/** A pong. */
+/** A pong frame. */
 export function pong(payload: Payload = ""): PeerFrame & Answer {
   return { opcode: Opcode.Pong, payload: bytesOf(payload) };
 }
 
-/** A Close; without a code it is empty. */
+/** A Close frame. Without a code its payload is empty. */
 export function close(code?: number, reason: Payload = ""): PeerFrame & Answer {
   const payload = code === undefined
     ? new Uint8Array(0)
@@ -95,10 +95,10 @@ export function close(code?: number, reason: Payload = ""): PeerFrame & Answer {
   return { opcode: Opcode.Close, payload };
 }
 
-/** Not the last frame of its message. */
+/** Marks a frame that is not the last one of its message. */
 export const MORE: Variation = { fin: false };
 
-/** A message in frames of the given payloads. */
+/** A message as frames with these payloads. */
 export function fragmented(
   opcode: typeof Opcode.Text | typeof Opcode.Binary,
   payloads: readonly Payload[],
@@ -108,7 +108,7 @@ export function fragmented(
   );
 }
 
-/** The bytes in pieces of a length. */
+/** The bytes in pieces of this length. */
 export function pieces(bytes: Uint8Array, length: number): Uint8Array[] {
   const count = Math.ceil(bytes.length / length);
   return Array.from({ length: count }, (_, i) => bytes.subarray(i * length, (i + 1) * length));
@@ -121,12 +121,12 @@ function bytesOf(payload: Payload): Uint8Array {
 // Rows
 
 interface RowOptions {
-  /** What comes back first. Default: nothing */
+  /** The answers that come first. Default: none */
   before?: readonly Answer[];
   chop?: Turn["chop"];
 }
 
-/** A row whose frames call forth the given answers; the peer then closes with 1000. */
+/** A row whose frames cause the given answers. The peer then closes with 1000. */
 export function answers(
   id: string,
   title: string,
@@ -143,7 +143,7 @@ export function converses(id: string, title: string, turns: readonly Turn[]): Ro
   return { id, title, turns: [...turns, last], outcome: { clean: true, code: 1000 } };
 }
 
-/** A row whose last valid frame is a Close, which is answered with the same. */
+/** A row whose last valid frame is a Close frame. The answer has the same payload. */
 export function closes(
   id: string,
   title: string,
@@ -157,7 +157,7 @@ export function closes(
   return { id, title, turns, outcome: { clean: true, code } };
 }
 
-/** A row that fails the connection with the code. */
+/** A row that fails the connection with this code. */
 export function fails(
   id: string,
   title: string,
@@ -173,7 +173,7 @@ export function fails(
 
 const KEY = hex("37 fa 21 3d");
 
-/** The frame as the peer of this role sends it. */
+/** The bytes of the frame, sent by a peer of this role. */
 export function encode(frame: PeerFrame, peer: Role): Uint8Array {
   const { opcode, payload, fin = true, rsv = 0, wrongMask = false } = frame;
   const masked = (peer === "client") !== wrongMask;
@@ -194,7 +194,7 @@ function bigEndian(value: bigint, size: number): Uint8Array {
   return new Uint8Array(view.buffer, 8 - size);
 }
 
-/** The bytes of one turn, cut as they are sent. */
+/** The bytes of one turn, in the chunks that are sent. */
 export interface Script {
   chunks: Uint8Array[];
   expect: readonly Answer[];
@@ -202,9 +202,9 @@ export interface Script {
 }
 
 /**
- * The row's turns as bytes.
+ * The bytes of the turns of a row.
  *
- * @param rechop how to cut them, whatever the row says
+ * @param rechop Length of the pieces, instead of what the row says
  */
 export function scripts({ turns }: Row, peer: Role, rechop?: number): Script[] {
   let held = new Uint8Array(0);

@@ -1,6 +1,6 @@
 /**
- * All rows. Ids that are numbers are those of the Autobahn TestSuite; the sizes of group 9 are
- * smaller than there.
+ * All conformance rows. Numeric ids are those of the Autobahn TestSuite. The messages of group 9 are smaller
+ * than in that suite.
  */
 import { CLOSING } from "./closing.ts";
 import { FRAMING } from "./framing.ts";
@@ -8,5 +8,4 @@ import { LIMITS } from "./limits.ts";
 import type { Row } from "./row.ts";
 import { UTF8 } from "./utf8.ts";
 
-/** Every conformance row. */
 export const ROWS: readonly Row[] = [...FRAMING, ...UTF8, ...CLOSING, ...LIMITS];

@@ -1,4 +1,4 @@
-/** Group 6: UTF-8. Its sequences are those of Markus Kuhn's stress test. */
+/** Group 6: UTF-8. The sequences are those of Markus Kuhn's stress test. */
 import { Opcode } from "../../lib/core/mod.ts";
 import { concat, hex, single, utf8 } from "../bytes.ts";
 import {
@@ -12,7 +12,7 @@ import {
   type Turn,
 } from "./row.ts";
 
-/** Greek, in characters of two and three bytes. */
+/** A Greek word whose characters have two and three bytes. */
 const KOSME = hex("ce ba e1 bd b9 cf 83 ce bc ce b5");
 const GREETING = "Hello-µ@ßöäüàá-UTF-8!!";
 const SURROGATE = concat([KOSME, hex("ed a0 80"), utf8("edited")]);
@@ -42,10 +42,10 @@ const INVALID: readonly Row[] = [
   ),
 ];
 
-/** U+110000: its second byte, at 12, is the first that no valid text has there. */
+/** U+110000. Its second byte, at offset 12, is the first one that no valid text has there. */
 const BEYOND = concat([KOSME, hex("f4 90 80 80"), utf8("edited")]);
 
-/** Three parts: valid, impossible, and one that is sent only after the Close. */
+/** Three parts: a valid one, an invalid one, and one that is sent only after the Close frame. */
 function failsFast(id: string, title: string, turns: readonly Turn[]): Row {
   return { id, title, turns, outcome: { clean: false, code: 1007 } };
 }
@@ -78,7 +78,7 @@ const FAIL_FAST: readonly Row[] = [
   inThreeChops("6.4.4", "fails at the impossible byte within a frame", 12, 13),
 ];
 
-/** A group of sequences, whether they are valid, as hexadecimal digits. */
+/** A group of sequences as hexadecimal digits, valid and invalid ones. */
 type Group = readonly [title: string, valid: readonly string[], invalid?: readonly string[]];
 
 function range(from: number, to: number, after = ""): string {
@@ -104,7 +104,7 @@ const ESCORTED = ["24", "c2a2", "e282ac", "f0a4ada2"].map((character) =>
   digits(utf8("hello")) + character + digits(utf8("world"))
 );
 
-/** 6.5 and on; those of 6.6 are not listed but made, below. */
+/** Group 6.5 and later. The sequences of 6.6 are generated below. */
 // deno-fmt-ignore
 const SEQUENCES: readonly Group[] = [
   ["valid text", [...ESCORTED, digits(KOSME)]],
@@ -139,7 +139,7 @@ const SEQUENCES: readonly Group[] = [
   ["specials", ["efbfb9", "efbfba", "efbfbb", "efbfbc", "efbfbd", "efbfbe", "efbfbf"]],
 ];
 
-/** The prefixes of the Greek word that end between two characters. */
+/** The lengths of the prefixes of the Greek word that end between two characters. */
 const WHOLE_PREFIXES = new Set([2, 5, 7, 9, 11]);
 const PREFIXES: readonly Row[] = Array.from(
   KOSME,
@@ -159,5 +159,5 @@ const TABLE: readonly Row[] = SEQUENCES.flatMap(([title, valid, invalid = []], g
   )
 );
 
-/** Group 6. */
+/** Group 6: UTF-8. */
 export const UTF8: readonly Row[] = [...VALID, ...INVALID, ...FAIL_FAST, ...TABLE, ...PREFIXES];

@@ -1,4 +1,4 @@
-/** The npm package "ws" at the other end of a connection. */
+/** The npm package "ws" as the other end of a connection. */
 import { once } from "node:events";
 import type { AddressInfo } from "node:net";
 import type * as Ws from "ws";
@@ -11,20 +11,20 @@ import {
 } from "../../mod.ts";
 import type { Role } from "../../lib/core/mod.ts";
 
-// By its path: Bun has a "ws" of its own.
+// Imported by its path, because Bun has a built-in "ws".
 const path = new URL("../../node_modules/ws/wrapper.mjs", import.meta.url).href;
 const { WebSocket, WebSocketServer }: typeof Ws = await import(path);
 
 const HOST = "127.0.0.1";
 
-/** What the options of the two ends are. */
+/** The options of the two ends. */
 export interface WsPairOptions {
   ours?: ConnectOptions & ServeOptions;
-  /** Those of a server of "ws". */
+  /** The options of a server of "ws". */
   theirServer?: Ws.ServerOptions;
-  /** What a client of "ws" offers. */
+  /** The subprotocols that a client of "ws" offers. */
   theirProtocols?: string[];
-  /** How a client of "ws" compresses. Default: as it does by itself */
+  /** The compression options of a client of "ws". Default: its own default */
   theirDeflate?: Ws.PerMessageDeflateOptions;
 }
 
@@ -32,11 +32,11 @@ export interface WsPairOptions {
 export interface WsPair {
   ours: WebSocketConnection;
   theirs: TheirEnd;
-  /** Ends both, and the server. */
+  /** Ends both ends and the server. */
   stop(): Promise<void>;
 }
 
-/** A socket of "ws", and what it was told. */
+/** A socket of "ws", and the events that it reported. */
 export class TheirEnd {
   readonly socket: Ws.WebSocket;
   readonly messages: (string | Uint8Array)[] = [];
@@ -44,7 +44,7 @@ export class TheirEnd {
   readonly pings: string[] = [];
   readonly errors: Error[] = [];
   #next: ((message: string | Uint8Array) => void) | undefined;
-  /** Resolves with what the event "close" says. */
+  /** Resolves with the arguments of the event "close". */
   readonly closed: Promise<{ closeCode: number; reason: string }>;
 
   constructor(socket: Ws.WebSocket) {
@@ -62,7 +62,7 @@ export class TheirEnd {
     });
   }
 
-  /** The next message that comes, in place of an entry in `messages`. */
+  /** Returns the next message. The message is not added to `messages`. */
   next(): Promise<string | Uint8Array> {
     return new Promise((resolve, reject) => {
       this.#next = resolve;
@@ -74,7 +74,7 @@ export class TheirEnd {
   }
 }
 
-/** Connects the two, this library in the given role. */
+/** Connects the two. This library has the given role. */
 export function wsPair(role: Role, options: WsPairOptions = {}): Promise<WsPair> {
   return role === "client" ? ourClient(options) : ourServer(options);
 }
