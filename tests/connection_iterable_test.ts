@@ -128,7 +128,7 @@ describe("WebSocketConnection.send of several frames", () => {
     });
   });
 
-  /** Sends items of which the first has left when the send fails; gives what it rejects with. */
+  /** Sends items that fail after the first one has been sent, and returns the error. */
   async function failMidway(
     ws: WebSocketConnection,
     peer: RawPeer,
@@ -272,7 +272,7 @@ describe("WebSocketConnection.send of several frames", () => {
     );
   });
 
-  /** A stream that stays silent, and what it was cancelled with. */
+  /** A stream that never gives an item, and the reasons that it was cancelled with. */
   function silent(): { stream: ReadableStream<string>; cancelled: unknown[] } {
     const cancelled: unknown[] = [];
     const stream = new ReadableStream<string>({

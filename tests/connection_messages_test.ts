@@ -16,7 +16,7 @@ import {
 } from "./support.ts";
 
 const KIB = 1024;
-/** What the inbox holds by default. */
+/** The default capacity of the inbox, in bytes. */
 const INBOX = 64 * KIB;
 
 async function next(
@@ -34,7 +34,7 @@ async function whole({ readable }: IncomingMessage): Promise<Message> {
     : concat(pieces as Uint8Array[]);
 }
 
-/** The messages, each read to its end before the next. */
+/** Reads all messages, each one to its end before the next. */
 async function readAll(ws: WebSocketConnection): Promise<Message[]> {
   const messages: Message[] = [];
   for await (const message of ws.messages() as unknown as AsyncIterable<IncomingMessage>) {

@@ -10,7 +10,7 @@ interface Result {
   stderr: string;
 }
 
-/** Runs a script of the folder scenarios to its end, which it has to find by itself. */
+/** Runs a script of the folder scenarios until it exits by itself. */
 async function run(name: string): Promise<Result> {
   const child = new Child(fileURLToPath(new URL(`scenarios/${name}.ts`, import.meta.url)));
   try {

@@ -7,10 +7,10 @@ import { ROLES } from "./support.ts";
 const MESSAGES = 10;
 
 const { bun, deno, node } = process.versions;
-/** Long messages go through one level on each runtime, all of them together through all. */
+/** The level of the long messages on this runtime. All runtimes together cover all levels. */
 const own = deno ? 0 : bun ? 1 : Number.parseInt(node) >= 24 ? 3 : 2;
 
-/** But for many fragments over a socket: "ws" takes seconds for them. */
+/** Messages of many fragments do not run over a socket: "ws" takes seconds for them. */
 function largeLevel({ fragment }: DeflateRow): DeflateLevel {
   return DEFLATE_LEVELS[fragment > 0 ? Math.min(own, 2) : own][1];
 }

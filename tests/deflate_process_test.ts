@@ -7,13 +7,13 @@ const PROGRAM = fileURLToPath(new URL("scenarios/deflate.ts", import.meta.url));
 
 interface Report {
   code: number;
-  /** Bytes of the message sent, and that came out of it. */
+  /** Bytes of the message as sent, and as inflated. */
   sent: number;
   out: number;
-  /** In milliseconds, and MiB. */
+  /** CPU time in milliseconds, and memory in MiB. */
   cpu: number;
   memory: number;
-  /** MiB of resident memory, ten times on the way. */
+  /** Resident memory in MiB, sampled ten times during the run. */
   samples: number[];
   received: number;
 }
@@ -32,12 +32,12 @@ function median(values: number[]): number {
   return values.toSorted((a, b) => a - b)[values.length >> 1];
 }
 
-/** In MiB: well below what a leak of a context, or of a kilobyte a message, comes to in half of the run. */
+/** In MiB: well below the size of a leak of one context, or of 1 KiB a message, in half of the run. */
 const MOST_GROWTH = 15;
 
 /**
- * Memory that leaks grows all the time. An engine may enlarge its young generation once, by 32 MiB, so
- * that what counts is the half of the run in which less was added.
+ * Checks that memory does not grow in one half of the run, the better one. A leak grows all the time, but an
+ * engine may enlarge its young generation once, by 32 MiB.
  */
 function assertFlat({ samples }: Report): void {
   const [first, middle, last] = [2, 4, -3].map((at) => median(samples.slice(at).slice(0, 3)));

@@ -11,7 +11,7 @@ import { RawSocket, rejection } from "./support.ts";
 
 const IS_DENO = process.versions.deno !== undefined;
 
-/** What a program logs, without what is another thing in each run. */
+/** The log of a program, without the parts that differ between runs. */
 async function logOf(program: string, options: ChildOptions): Promise<string[]> {
   let log = "";
   await withPrograms(async (start) => {
@@ -42,7 +42,7 @@ describe("The log", () => {
       "`ws://ada:pass@127.0.0.1:${server.port}$1`",
     );
     const lines = await logOf(free, { env: ON });
-    // Both ends are in one process, and which of them is told first may differ.
+    // Both ends are in one process, and their order is not fixed.
     assert.deepEqual(lines.toSorted(), linesOf(shown).toSorted());
     assert.ok(lines.length > 15);
   });
@@ -181,7 +181,7 @@ describe("The log", () => {
   });
 });
 
-/** The names of the channels that were told of something while a function ran, with the messages. */
+/** Runs a function, and returns the messages on all channels with the names of the channels. */
 async function told(run: () => Promise<unknown>): Promise<[name: string, message: unknown][]> {
   const messages: [string, unknown][] = [];
   const names = [

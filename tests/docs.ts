@@ -1,4 +1,4 @@
-/** The pages of the documentation, and the code blocks in them. */
+/** Finds the pages of the documentation, and the code blocks in them. */
 import { readdir } from "node:fs/promises";
 import { readSource } from "./programs.ts";
 
@@ -6,17 +6,17 @@ import { readSource } from "./programs.ts";
 export interface Block {
   /** The page, as a path from the root of the repository. */
   page: string;
-  /** The line of the page that the block begins at. */
+  /** The line of the page where the block begins. */
   line: number;
   /** The language of the block. */
   language: "ts" | "js";
-  /** The name in its first line, as `// server.ts`; undefined for a block without one. */
+  /** The name in the block's first line, such as `// server.ts`; undefined if it has none. */
   name: string | undefined;
-  /** The program: what the page shows, after what a "setup" comment before it adds. */
+  /** The program: the code in the page, after the code that a "setup" comment before it adds. */
   program: string;
-  /** "no-run" for a block whose types are checked only, and the names of the runtimes that it is for. */
+  /** "no-run" for a block that is only type-checked, and the names of the runtimes that the block is for. */
   attributes: string[];
-  /** What the page says that it prints. */
+  /** The output that the page shows. */
   output: string | undefined;
 }
 
@@ -39,7 +39,7 @@ export async function pages(): Promise<string[]> {
 const PART =
   /^## (?<heading>.*)$|^<!-- setup\n(?<setup>[^]*?)^-->$|^```(?<info>\w+[^\n]*)\n(?<code>[^]*?)^```$/gm;
 
-/** The blocks of a page, by its sections. */
+/** The blocks of a page, grouped by section. */
 export async function sectionsOf(page: string): Promise<Section[]> {
   const text = await readSource(page);
   const sections: Section[] = [{ page, heading: "", blocks: [] }];

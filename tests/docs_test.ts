@@ -6,19 +6,19 @@ import { it, notApplicable } from "./it.ts";
 import { freePort } from "./ports.ts";
 import { type Child, insideRepository, withPrograms } from "./programs.ts";
 
-/** The ports that the pages use; a test takes free ones instead. */
+/** The ports in the pages. The tests replace them by free ones. */
 const PORTS = /\b(?:8080|8081|8443)\b/g;
 
 const RUNTIMES = ["deno", "bun", "node"] as const;
 const RUNTIME = RUNTIMES.find((name) => process.versions[name] !== undefined)!;
 const sections = (await Promise.all((await pages()).map(sectionsOf))).flat();
 
-/** What is left of a text if each runtime's way to print a value is left out. */
+/** The words of a printed value, without the punctuation that differs between runtimes. */
 function words(text: string): string[] {
   return text.replace(/Uint8Array(\(\d+\))?/g, "").match(/[\w.:/-]+/g) ?? [];
 }
 
-/** Whether this runtime has explicit resource management: Node has it from 24 on. */
+/** Whether this runtime has explicit resource management. Node has it since version 24. */
 const HAS_USING = (() => {
   try {
     new Function("return async () => { await using nothing = null; }");
@@ -28,7 +28,7 @@ const HAS_USING = (() => {
   }
 })();
 
-/** Whether this runtime runs a block: some are for one runtime only. */
+/** Whether this runtime runs the block. Some blocks are for one runtime only. */
 function isForThisRuntime({ attributes, program }: Block): boolean {
   if (attributes.includes("no-run")) return false;
   if (!HAS_USING && /^(?:await )?using /m.test(program)) return false;
@@ -63,8 +63,8 @@ async function runSection({ blocks }: Section): Promise<void> {
 }
 
 /**
- * Waits for a program without keeping the machine busy. The deadline counts looks and not time, so that
- * a standstill of the machine is no failure.
+ * Waits until the condition is true, without keeping the machine busy. The limit counts checks and not time,
+ * so that a pause of the machine is not a failure.
  */
 async function until(condition: () => boolean): Promise<void> {
   for (let looks = 0; !condition(); looks++) {
@@ -73,7 +73,9 @@ async function until(condition: () => boolean): Promise<void> {
   }
 }
 
-/** Waits until a program has ended well, or says that it is listening; then it is a server. */
+/**
+ * Waits until a program ends without an error, or prints that it is listening. Returns whether it listens.
+ */
 async function endsOrListens(child: Child, place: string): Promise<boolean> {
   let code: number | null | undefined;
   child.exited.then((exitCode) => code = exitCode);

@@ -18,7 +18,7 @@ interface Read {
   payload: Uint8Array;
 }
 
-/** The frames that the other end reads out of what the role wrote. */
+/** The frames that the other end decodes from the chunks that the role wrote. */
 function read(role: Role, chunks: readonly Uint8Array[]): Read[] {
   const decoder = new FrameDecoder({ role: role === "client" ? "server" : "client", rsvInUse: 7 });
   const frames: Read[] = [];
@@ -35,7 +35,7 @@ function read(role: Role, chunks: readonly Uint8Array[]): Read[] {
   return frames;
 }
 
-/** Text whose code units take as many bytes each in UTF-8 as `character` does. */
+/** Texts in which each code unit takes as many bytes of UTF-8 as in `character`. */
 const TEXTS = [
   { character: "a", counts: [0, 1, 125, 126, 10922, 10923, 65535, 65536] },
   { character: "é", counts: [62, 63, 100, 5461, 5462, 32767, 32768] },
@@ -116,7 +116,7 @@ describe("Encoder", () => {
           ? { fin, rsv: 0, opcode: Opcode.Text, payload: utf8(payload) }
           : { fin, rsv: 0, opcode: Opcode.Binary, payload }
       );
-      // Not deepEqual, whose account of the differences takes long for each step of a shrinking.
+      // deepEqual would spend a long time on describing the difference in each step of shrinking.
       assert.ok(isDeepStrictEqual(read(role, cut(concat(sent), ...at)), expected));
     }));
   });
@@ -144,7 +144,7 @@ describe("Encoder and the payload of its caller", () => {
     }
   }
 
-  /** Whether the bytes to send are those of the payload itself. */
+  /** Whether the bytes to send are the payload's own buffer. */
   const sharing: { role: Role; lend?: true; isOwn?: true; length: number; shared: boolean }[] = [
     { role: "server", length: LEND_FROM, shared: false },
     { role: "server", lend: true, length: LEND_FROM, shared: true },
@@ -219,7 +219,7 @@ describe("Encoder and its batches", () => {
       writer.writeBytes(BINARY, pattern(8000));
       writer.recycle();
     }
-    // 16 MB went through buffers of 64 KiB; the shared pool holds 16 of them.
+    // The 16 MB were written through buffers of 64 KiB. The shared pool holds 16 of them.
     assert.ok(buffers.size <= 20, `${buffers.size} buffers were used`);
   });
 
@@ -237,7 +237,7 @@ describe("Encoder and its batches", () => {
       const take = (most?: number) => {
         sent.push(...writer.take(most).map((part) => part.slice()));
         writer.recycle();
-        // Another connection uses what is free.
+        // Another connection uses the free buffers.
         const other = new Encoder("server");
         for (const size of [2000, 66_000]) {
           other.writeBytes(BINARY, new Uint8Array(size).fill(255));
@@ -266,7 +266,7 @@ describe("Encoder and its batches", () => {
   });
 });
 
-/** Takes the batch as a transport does: copied, then free again. */
+/** Takes the batch as a transport does: copies it, then releases it. */
 function flush(writer: Encoder, sent: Uint8Array[]): void {
   sent.push(...writer.take().map((part) => part.slice()));
   writer.recycle();

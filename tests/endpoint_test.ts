@@ -46,7 +46,7 @@ describe("Endpoint: the opening handshake", () => {
     assert.equal(client.state, "open");
     assert.deepEqual(client.request, server.request);
     assert.deepEqual(client.response, server.response);
-    // What was received can be sent on.
+    // An event that was received can be sent.
     const proxy = new Endpoint("client");
     assert.deepEqual(read(new Endpoint("server"), proxy.send(event)), [expected]);
   });
@@ -316,7 +316,7 @@ describe("Endpoint: refusals", () => {
       for (let at = 0; at < 1000; at += 250) {
         const data = utf8(text.slice(at, at + 250));
         sent.push(server.send({ type: "rejectData", data, bodyFinished: false }));
-        // What the client still sends is of no use.
+        // The server ignores what the client sends after that.
         server.receive(utf8("more"));
         assert.deepEqual([server.next(), server.bufferedAmount], [undefined, 0]);
       }
@@ -423,7 +423,7 @@ describe("Endpoint: extensions that work elsewhere", () => {
 describe("Endpoint over HTTP/2", () => {
   const CONNECT: OutgoingEndpointEvent = { ...REQUEST as OutgoingRequest, scheme: "https" };
 
-  /** A client and a server, the client's request given to the server with some fields changed. */
+  /** A client and a server. The server has received the client's request with some fields changed. */
   function connecting(
     changes: Record<string, string> = {},
   ): { client: Endpoint; server: Endpoint } {

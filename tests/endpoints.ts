@@ -1,4 +1,4 @@
-/** Two ends without I/O, as far as a test needs them. */
+/** Helpers for pairs of endpoints without I/O. */
 import assert from "node:assert/strict";
 import {
   Endpoint,
@@ -15,14 +15,14 @@ export const REQUEST: OutgoingEndpointEvent = {
   target: "/chat?a=b",
 };
 
-/** Input as the tests write it. */
+/** Input in the forms that the tests use. */
 export type Chunk = Uint8Array | string | null;
 
 export function feed(endpoint: Endpoint, chunk: Chunk): void {
   endpoint.receive(typeof chunk === "string" ? latin1(chunk) : chunk);
 }
 
-/** What the endpoint gives for these bytes, in these chunks. */
+/** The events of the endpoint for these chunks. */
 export function read(endpoint: Endpoint, ...chunks: Chunk[]): EndpointEvent[] {
   return chunks.flatMap((chunk) => {
     feed(endpoint, chunk);
@@ -30,7 +30,7 @@ export function read(endpoint: Endpoint, ...chunks: Chunk[]): EndpointEvent[] {
   });
 }
 
-/** What the peer did wrong. */
+/** The error in what the peer sent. */
 export function failureOf(endpoint: Endpoint): RemoteProtocolError {
   try {
     endpoint.next();
@@ -41,7 +41,7 @@ export function failureOf(endpoint: Endpoint): RemoteProtocolError {
   throw new Error("Expected a failure");
 }
 
-/** Two ends, the client's request received. */
+/** Two endpoints. The server has received the client's request. */
 export function asked(
   request: Partial<OutgoingEndpointEvent> = {},
   options: EndpointOptions = {},
@@ -52,21 +52,21 @@ export function asked(
   return { client, server, event };
 }
 
-/** Two ends that are open. */
+/** Two endpoints with an open connection. */
 export function open(options: EndpointOptions = {}): { client: Endpoint; server: Endpoint } {
   const { client, server } = asked({}, options);
   read(client, server.send({ type: "accept" }));
   return { client, server };
 }
 
-/** A client whose request was sent, and the request. */
+/** A client that has sent a request, and the request. */
 export function waiting(options: EndpointOptions = {}): [Endpoint, string] {
   const client = new Endpoint("client", options);
   const sent = client.send({ ...REQUEST, protocols: ["a"] } as OutgoingEndpointEvent);
   return [client, String.fromCharCode(...sent)];
 }
 
-/** Pieces of one message or body as one event. */
+/** The events, with the pieces of each message or body merged into one event. */
 export function merged(events: readonly EndpointEvent[]): EndpointEvent[] {
   const result: EndpointEvent[] = [];
   for (const event of events) {

@@ -32,7 +32,7 @@ const skip = process.versions.bun === undefined
   ? false
   : notApplicable("JavaScriptCore finds no frames of functions that wait for such a promise");
 
-/** The members of a union type of codes in the source. */
+/** The members of a union type of codes, read from the source. */
 function codesOf(type: string): string[] {
   const [, union] = SOURCE.match(new RegExp(`export type ${type} =([^;]+);`))!;
   return Array.from(union.matchAll(/^ {2}\| "([a-z-]+)"/gm), ([, code]) => code);
@@ -47,7 +47,7 @@ function sources(): { path: string; text: string }[] {
   return paths.map((path) => ({ path, text: read(path).replace(/^\s*(?:\/\/|\*).*$/gm, "") }));
 }
 
-/** What a person sees of an error: its stack, whatever the runtime. */
+/** The stack of an error, as each runtime prints it. */
 function stackOf(error: unknown): string {
   return (error as Error).stack ?? "";
 }
@@ -67,7 +67,7 @@ async function sendAll(
   await ws.send(message);
 }
 
-/** Awaits nothing but the function, so that its frames can be found. */
+/** Awaits only the function, so that the stack contains its frames. */
 async function sendingError(
   ws: WebSocketConnection,
   message: Parameters<WebSocketConnection["send"]>[0],
@@ -104,7 +104,7 @@ describe("The codes of errors", () => {
       "LocalProtocolError",
       "RemoteProtocolError",
       "WebSocketError",
-      // The command line prints this one.
+      // The command line prints this error.
       "UsageError",
     ];
     for (const { path, text } of used) {
@@ -328,7 +328,7 @@ describe("The stacks of errors", () => {
       for (const [name, wait] of waits) {
         for (const end of ["terminate", "close"] as const) {
           const [ws, peer] = await pair();
-          // The test itself awaits nothing but the function, so that the frames can be found.
+          // Awaits only the function, so that the stack contains its frames.
           const caught = (async () => {
             try {
               await wait(ws);

@@ -4,7 +4,7 @@ import { readdir } from "node:fs/promises";
 import { readSource, withPrograms } from "./programs.ts";
 import { until } from "./support.ts";
 
-/** The examples of the doc comments by the file and line that they begin in. */
+/** The examples in the doc comments, by the file and line where they begin. */
 async function examples(): Promise<Map<string, string>> {
   const names = await readdir(new URL("../lib/", import.meta.url), { recursive: true });
   const paths = names.filter((name) => name.endsWith(".ts")).map((name) => `lib/${name}`).sort();
@@ -20,13 +20,13 @@ async function examples(): Promise<Map<string, string>> {
   return found;
 }
 
-/** What is left of a value when each runtime's way to print it is left out. */
+/** The words of a printed value, without the punctuation that differs between runtimes. */
 function words(text: string): string[] {
   const decimal = text.replace(/\b0x[0-9a-f]+\b/g, (digits) => `${Number(digits)}`);
   return decimal.replace(/Uint8Array(\(\d+\))?/g, "").match(/\w+/g) ?? [];
 }
 
-/** The comments behind console.log(), if each call has one: then they are all of the output. */
+/** The whole output, from the comments after console.log(); undefined if a call has no comment. */
 function expectedOutput(program: string): string | undefined {
   const logged = program.split("\n").filter((line) => line.includes("console.log("));
   const comments = logged.map((line) => /\/\/ (.*)$/.exec(line)?.[1]);

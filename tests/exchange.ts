@@ -1,6 +1,6 @@
 /**
- * A conversation of a client and a server with all that there is: messages, fragments, pings, a Close. The
- * tests of faults cut it at each of its bytes, and see that all of it settles.
+ * A conversation of a client and a server with messages, fragments, pings and a Close frame. The tests of
+ * faults cut it at each of its bytes, and check that everything settles.
  */
 import assert from "node:assert/strict";
 import { HandshakeError, type Message, type WebSocketConnection, WebSocketError } from "../mod.ts";
@@ -9,17 +9,17 @@ import { pattern } from "./bytes.ts";
 /** How the connections are read and written. */
 export type Way = "messages" | "streams";
 
-/** What one end made of it. */
+/** The result at one end. */
 export interface EndReport {
   /** "closed" and the code, "failed" and the code, or the code of the HandshakeError. */
   end: string;
-  /** The messages that were read, in order. */
+  /** The messages read, in order. */
   received: Message[];
-  /** How many promises have settled. */
+  /** The number of promises that have settled. */
   settled: number;
 }
 
-/** What the client gets: the echo of its own messages, and one of the server's. */
+/** The messages that the client receives: the echo of its own messages, and one from the server. */
 export const CONVERSATION: readonly Message[] = [
   "welcome",
   "one",
@@ -28,7 +28,7 @@ export const CONVERSATION: readonly Message[] = [
   "gr\u00fc\u00df \u{1f600}",
 ];
 
-/** Has a client and a server talk; resolves when all has settled at both ends. */
+/** Runs the conversation. Resolves when everything has settled at both ends. */
 export async function exchange(
   client: Promise<WebSocketConnection>,
   server: Promise<WebSocketConnection>,
@@ -105,7 +105,7 @@ function checkSettled(
   results: PromiseSettledResult<unknown>[],
 ): void {
   assert.equal(ws.state, "closed");
-  // The reader meets the end that `closed` tells of.
+  // The reader sees the same end as `closed`.
   assert.equal(read.status, closed.status);
   if (closed.status === "rejected") {
     assert.ok(closed.reason instanceof WebSocketError, String(closed.reason));

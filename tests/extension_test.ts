@@ -86,7 +86,7 @@ describe("Extensions: what both ends agree on", () => {
 
 const bytes = (...values: number[]): Uint8Array => new Uint8Array(values);
 
-/** Two that do not commute: adding and multiplying would not, adding alone does. */
+/** An extension whose order relative to others matters. The order of those that only add does not. */
 class Reverse extends Toy {
   override finalize(): Extension {
     const codec = super.finalize() as ToyCodec;
@@ -135,7 +135,7 @@ describe("Extensions: what they change", () => {
       binary(bytes(3)),
       { type: "text", data: "é", frameFinished: true, messageFinished: true },
     ]);
-    // What `onFrame` sees is what travels.
+    // `onFrame` sees the frames as they are sent.
     assert.deepEqual(frames.map(({ rsv, payload }) => [rsv, [...payload]]), [
       [4, [2, 3]],
       [0, [7]],
@@ -268,7 +268,7 @@ describe("Extensions: on a connection", () => {
         client.send([LONG, "c"]),
         client.send("d"),
       ];
-      // An iterable that waits may take for ever: what it holds up is refused.
+      // An iterable may wait for ever, so the sends that wait for it are rejected.
       const settled = Promise.allSettled(sends);
       const received = collect(server);
       const closing = client.close({ closeCode: 1000 });

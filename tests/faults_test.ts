@@ -1,6 +1,6 @@
 /**
- * A conversation whose line breaks at each of its bytes, in memory: whatever is lost, all settles, nothing
- * is left over, and no message that came whole is lost. `proxy_faults_test.ts` does it with sockets.
+ * A conversation whose line breaks at each of its bytes, in memory: everything settles, nothing is left
+ * open, and no message that arrived whole is lost. `proxy_faults_test.ts` does the same with sockets.
  */
 import { after, describe, it } from "node:test";
 import assert from "node:assert/strict";
@@ -13,15 +13,15 @@ import { CONVERSATION, type EndReport, exchange, type Way } from "./exchange.ts"
 import { watchedSignal, withoutLeak, withoutTimers } from "./resources.ts";
 import { until } from "./support.ts";
 
-/** How many lines break at once: those that fall silent wait, and the others work. */
+/** How many lines are tested at once. Silent lines only wait, the others use the CPU. */
 const atOnce = (how: LineFault["how"]) => how === "silence" ? 500 : 50;
 
-/** What only a hang meets, but for a line that falls silent. */
+/** Time limits that only a hang reaches. A silent line uses shorter ones. */
 const PATIENT = { openTimeout: 30_000, pingInterval: 0, closeTimeout: 30_000 };
-/** Longer than a busy machine takes for what does arrive. */
+/** Longer than a busy machine takes to deliver data. */
 const IMPATIENT = { openTimeout: 5000, pingInterval: 400, pingTimeout: 4000, closeTimeout: 3000 };
 
-/** A transport whose arriving bytes are noted, and how often it was closed. */
+/** A transport whose received bytes are recorded, and the number of times it was closed. */
 interface Tap {
   transport: Transport;
   arrived: Uint8Array[];
@@ -52,7 +52,7 @@ function tap(transport: Transport): Tap {
   return tapped;
 }
 
-/** The messages that lie whole in what arrived, up to the first Close. */
+/** The messages that arrived whole, up to the first Close frame. */
 function whole(role: Role, arrived: Uint8Array[]): Message[] {
   const bytes = concat(arrived);
   const text = String.fromCharCode(...bytes.subarray(0, 1000));
@@ -87,12 +87,12 @@ async function run(fault: LineFault | undefined, way: Way, chunkSize?: number): 
   return { reports, taps };
 }
 
-/** How both ends may see a line that breaks so. */
+/** The possible ends at both sides of a line that breaks in this way. */
 const ENDS: Record<LineFault["how"], RegExp> = {
   "end": /^(connection-lost|failed 1006|closed 1000)$/,
   "half-close": /^(connection-lost|failed 1006|closed 1000)$/,
   "reset": /^(connection-lost|failed 1006|closed 1000)$/,
-  // Who has said Close already waits for closeTimeout, all others for a pong.
+  // An end that has sent a Close frame waits for closeTimeout, the others wait for a pong.
   "silence": /^(timeout|failed 1011|failed 1006|closed 1000|connection-lost)$/,
 };
 
@@ -103,7 +103,7 @@ async function checkCut(fault: LineFault, way: Way, chunkSize?: number): Promise
     const { end, received } = reports[i];
     assert.match(end, ENDS[fault.how], `${title}: ${role}, ${end}`);
     assert.equal(taps[i].closes, 1, `${title}: the ${role}'s transport was closed`);
-    // All that came whole was read, but for an end that no connection came of.
+    // An end with a connection has read all messages that arrived whole.
     if (/^(failed|closed)/.test(end)) {
       assert.deepEqual(received, whole(role, taps[i].arrived), `${title}: ${role}`);
     }
@@ -117,7 +117,7 @@ describe("A line that breaks", () => {
     for (const way of ["messages", "streams"] as const) {
       const { reports, taps } = await run(undefined, way);
       assert.deepEqual(reports.map(({ end }) => end), ["closed 1000", "closed 1000"]);
-      // What is written to a stream may be overtaken by what is sent beside it.
+      // A direct send may overtake a message written to the stream.
       const sorted = (messages: readonly Message[]) => messages.map(String).sort();
       assert.deepEqual(sorted(reports[0].received), sorted(CONVERSATION));
       assert.deepEqual(sorted(reports[1].received), sorted(CONVERSATION.slice(1)));

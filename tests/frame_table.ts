@@ -1,4 +1,4 @@
-/** Frames and malformed headers, for everything that reads or writes them. */
+/** Frames and malformed headers, for the tests of everything that reads or writes frames. */
 import type { Opcode, Role } from "../lib/core/mod.ts";
 import { concat, hex, pattern } from "./bytes.ts";
 
@@ -43,7 +43,7 @@ function row(
 
 const HELLO = hex("48 65 6c 6c 6f");
 
-/** Valid frames. The payload of the masked form is written out where it is short. */
+/** Valid frames. The payload of the masked form is written out if it is short. */
 // deno-fmt-ignore
 export const FRAMES: readonly FrameRow[] = [
   // RFC 6455 §5.7
@@ -55,7 +55,7 @@ export const FRAMES: readonly FrameRow[] = [
   row("binary of 256 bytes", [true, 0, 2], pattern(256), ["82 7e 01 00", "82 fe 01 00"]),
   row("binary of 64 KiB", [true, 0, 2], pattern(65536),
     ["82 7f 00 00 00 00 00 01 00 00", "82 ff 00 00 00 00 00 01 00 00"]),
-  // Lengths about the borders of their three forms
+  // Lengths around the limits of the three forms
   row("empty text", [true, 0, 1], hex(""), ["81 00", "81 80", ""]),
   row("binary of 1 byte", [true, 0, 2], hex("ff"), ["82 01", "82 81", "c8"]),
   row("binary of 125 bytes", [true, 0, 2], pattern(125), ["82 7d", "82 fd"]),
@@ -77,7 +77,7 @@ export const FRAMES: readonly FrameRow[] = [
   row("text with RSV3", [true, 1, 1], HELLO, ["91 05", "91 85", "7f 9f 4d 51 58"]),
 ];
 
-/** Headers of binary frames whose payload is too long for a test, without their masking key. */
+/** Headers of binary frames whose payload is too long for a test, without the masking key. */
 export const LONG_HEADERS: readonly { length: number; unmasked: string; masked: string }[] = [
   {
     length: 2 ** 32 - 1,
@@ -96,16 +96,16 @@ export const LONG_HEADERS: readonly { length: number; unmasked: string; masked: 
   },
 ];
 
-/** A header that fails. */
+/** A header that is refused. */
 export interface MalformedRow {
   title: string;
-  /** Who receives it. */
+  /** The role of the receiver. */
   role: Role;
-  /** It fails with the last of these bytes, not before. */
+  /** The bytes of the header. The last byte is the first one that makes the decoder fail. */
   bytes: string;
   closeCode: number;
   message: string;
-  /** What the decoder was told. */
+  /** The options of the decoder. */
   options?: { maxFrameSize?: number; rsvInUse?: number };
 }
 

@@ -20,7 +20,7 @@ import {
 } from "./frame_table.ts";
 import { binary, fc, offsets } from "./property.ts";
 
-/** Everything that the decoder gives for these chunks, each taken as soon as it is there. */
+/** All pieces that the decoder gives for these chunks. Each piece is taken as soon as it is available. */
 function decode(options: FrameDecoderOptions, chunks: readonly Uint8Array[]): FramePiece[] {
   const decoder = new FrameDecoder(options);
   const pieces: FramePiece[] = [];
@@ -261,7 +261,7 @@ describe("encodeFrame", () => {
     const frame = { opcode: Opcode.Text, payload: utf8("Hello") };
     const frames = Array.from({ length: 3000 }, () => encodeFrame(frame, { mask: true }));
     const keys = frames.map((bytes) => bytes.subarray(2, 6).join());
-    // Of 3000 keys of 32 bits, two alike are to be expected once in a thousand runs, three never.
+    // Two of 3000 keys of 32 bits are equal in about one of a thousand runs, three practically never.
     assert.ok(new Set(keys).size > 2990);
     const texts = frames.flatMap((bytes) => decode({ role: "server" }, [bytes]));
     assert.ok(texts.every(({ payload }) => payload.every((byte, i) => byte === frame.payload[i])));
@@ -348,7 +348,7 @@ function thrown(action: () => unknown): unknown {
 
 type Fields = { opcode: number; payload: number[] };
 
-/** The pieces put together to frames. */
+/** The pieces joined to frames. */
 function whole(pieces: readonly FramePiece[]): Fields[] {
   const frames: Fields[] = [];
   let payload: number[] = [];

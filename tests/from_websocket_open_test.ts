@@ -11,14 +11,14 @@ import { pattern } from "./bytes.ts";
 import { CLIENT, FakeSocket } from "./native_sockets.ts";
 import { isPending, rejection, requestOf, until, withRawServer } from "./support.ts";
 
-/** Opens one by hand and closes it with a clean close, unless it is closed already. */
+/** Opens a fake WebSocket, and closes it cleanly unless it is already closed. */
 async function withFake(
   run: (ws: Awaited<ReturnType<typeof fromWebSocket>>, fake: FakeSocket) => unknown,
   options?: FromWebSocketOptions,
 ): Promise<void> {
   const fake = new FakeSocket();
   const ws = await fromWebSocket(fake, options);
-  // A native socket holds the process open while it is; one by hand does not.
+  // An open native socket keeps the process running; a fake one does not.
   const hold = setInterval(() => {}, 1000);
   try {
     await run(ws, fake);
@@ -27,7 +27,7 @@ async function withFake(
   } finally {
     clearInterval(hold);
   }
-  // The listener that does nothing stays, so that a late error is not thrown.
+  // An empty "error" listener stays, so that a late error is not thrown.
   assert.deepEqual(fake.listeners, { open: 0, error: 1, message: 0, close: 0 });
 }
 

@@ -24,7 +24,7 @@ function overEach(
   }
 }
 
-/** The code itself where the platform sends it, else one for private use. */
+/** Checks the code: the platform sends it unchanged, or sends one for private use instead. */
 const oneOf = (code: number, ...codes: number[]) =>
   assert.ok(codes.includes(code), `${code} is one of ${codes}`);
 
@@ -148,7 +148,7 @@ describe("fromWebSocket: closing", () => {
       const info = { closeCode: closeCode ?? 1005, reason };
       assert.deepEqual(await ours.closed, info);
       assert.deepEqual(ours.closeInfo, { received: info, sent: info, first: "received" });
-      // Node's own answers with the code alone.
+      // Node's own WebSocket answers with the code alone.
       assert.equal((await peer.closed).closeCode, info.closeCode);
     });
   }
@@ -208,8 +208,8 @@ describe("fromWebSocket: what a native WebSocket cannot do", () => {
   }, { maxMessageSize: 1000 });
 
   overEach("what is not read piles up to maxQueuedBytes", async ({ ours, peer }) => {
-    // Two fill the inbox, eight may wait beside it. None is on its way behind the eleventh: a platform
-    // that stops reading would have it reset the connection, and the Close be lost.
+    // Two messages fill the inbox, and eight more may wait. No message follows the eleventh: a platform that
+    // stops reading would reset the connection because of it, and the Close frame would be lost.
     for (let i = 0; i < 11; i++) await peer.send(pattern(60_000 + i));
     const error = await rejection<WebSocketError>(ours.closed);
     assert.equal(error.closeCode, 1013);
@@ -265,7 +265,7 @@ describe("fromWebSocket: what a native WebSocket cannot do", () => {
 
   overEach("what it knows of the handshake", ({ ours, peer, socket }) => {
     assert.equal(peer.protocol, "chat");
-    // Deno's server does not tell it.
+    // Deno's server does not report the subprotocol.
     assert.equal(ours.protocol, socket.url === "" ? "" : "chat");
     assert.equal(ours.response.status, 101);
     assert.equal(ours.response.headers.get("sec-websocket-protocol") ?? "", ours.protocol);

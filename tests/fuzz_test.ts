@@ -1,4 +1,4 @@
-/** A short round of `deno task fuzz`, with a seed of its own for each run of the suite. */
+/** A short round of `deno task fuzz`, with a new seed for each run of the suite. */
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import process from "node:process";
@@ -8,11 +8,11 @@ import { FuzzFailure, runTarget } from "../scripts/fuzz/target.ts";
 import { TARGETS } from "../scripts/fuzz/targets.ts";
 import { withoutLeak } from "./resources.ts";
 
-// Every run tries others; a failure says which.
+// Each run tries a different seed. A failure reports the seed.
 const seed = Number(process.env.FUZZ_SEED ?? Date.now() % 1e9);
 const INPUTS = 500;
 
-// It has a test file of its own.
+// The target "api" has its own test file.
 const { api: _, ...others } = TARGETS;
 
 describe("Fuzzing", () => {
@@ -21,7 +21,7 @@ describe("Fuzzing", () => {
       await withoutLeak(async () => {
         const { inputs, outcomes } = await runTarget(name, target, { seed, inputs: INPUTS });
         assert.equal(inputs, INPUTS);
-        // Inputs that all meet the same end would show nothing.
+        // If all inputs had the same outcome, the test would show nothing.
         assert.ok(outcomes.size > 1, `${[...outcomes]}`);
       });
     });

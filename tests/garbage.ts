@@ -1,4 +1,4 @@
-/** Garbage collection on demand, for tests that look at memory. */
+/** Collects garbage on demand, for tests that measure memory. */
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 
@@ -12,7 +12,7 @@ function collector(): () => void {
 
 const collect = collector();
 
-/** Collects all garbage before it returns: again and again, for V8 frees the memory of buffers late. */
+/** Collects all garbage before it returns. It repeats, because V8 frees the memory of buffers late. */
 export function collectGarbage(): void {
   for (let again = 0; again < 4; again++) collect();
 }

@@ -22,14 +22,14 @@ function frameOf(payload: Uint8Array, role: Role, opcode: Opcode = Opcode.Binary
   return encodeFrame({ fin, rsv: 0, opcode, payload }, { mask });
 }
 
-/** A protocol that puts messages together, as a connection has it. */
+/** A protocol that gathers the pieces of messages, as a connection does. */
 function gathering(role: Role, options: ProtocolOptions = {}): Protocol {
   const protocol = new Protocol(role, { ...options, ownsInput: true });
   protocol.whole = true;
   return protocol;
 }
 
-/** The data of the messages, or pieces of them, that these chunks give. */
+/** The data of the messages, or of their pieces, in these chunks. */
 function dataOf(protocol: Protocol, chunks: readonly Uint8Array[]): Message[] {
   const data: Message[] = [];
   for (const chunk of chunks) {
@@ -309,12 +309,12 @@ describe("A connection whose messages are read whole", () => {
   });
 });
 
-/** Pieces of one message, put together. */
+/** The pieces of one message, joined. */
 function joined(data: readonly Message[]): Message {
   return typeof data[0] === "string" ? data.join("") : concat(data as Uint8Array[]);
 }
 
-/** The sizes of the arrays that are made meanwhile. */
+/** The sizes of the arrays that are allocated during the run. */
 function allocated(run: () => void): number[] {
   const real = globalThis.Uint8Array;
   const sizes: number[] = [];

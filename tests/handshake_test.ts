@@ -25,7 +25,7 @@ const ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 type Fields = Record<string, string | string[] | undefined>;
 
-/** Fields with some of them changed; undefined leaves one out, an array repeats it. */
+/** The fields with some of them changed. undefined removes a field, an array repeats it. */
 function headers(base: Fields, change: Fields): [string, string][] {
   return Object.entries({ ...base, ...change }).flatMap(([name, value]) =>
     [value ?? []].flat().map((one): [string, string] => [name, one])
@@ -90,7 +90,7 @@ describe("checkRequest", () => {
     });
   }
 
-  /** One thing wrong each. */
+  /** Requests with one error each. */
   const wrong: readonly [title: string, RequestHead, code: string, status: number][] = [
     ["the method POST", request({}, { method: "POST" }), "method", 405],
     ["the method get", request({}, { method: "get" }), "method", 405],
@@ -155,7 +155,7 @@ describe("checkRequest", () => {
   });
 });
 
-/** A server that has read the request. */
+/** A server that has received the request. */
 function asked(change: Fields = {}, options: EndpointOptions = {}): Endpoint {
   const server = new Endpoint("server", options);
   server.receive(bytesOf(request(change)));
@@ -163,7 +163,7 @@ function asked(change: Fields = {}, options: EndpointOptions = {}): Endpoint {
   return server;
 }
 
-/** What the peer did wrong. */
+/** The error in what the peer sent. */
 function causeOf(endpoint: Endpoint): HandshakeError {
   return failureOf(endpoint).cause as HandshakeError;
 }
@@ -190,7 +190,7 @@ describe("Endpoint of a server, opening", () => {
   });
 
   it("it chooses no protocol that was not offered", () => {
-    // What the client offered is not shown: a subprotocol may contain a token.
+    // The offer of the client is not shown: a subprotocol may contain a token.
     const expected = {
       name: "LocalProtocolError",
       message: "Cannot choose the subprotocol c: the client did not offer it",
@@ -345,7 +345,7 @@ describe("Endpoint of a client, opening", () => {
   const RESPONSE: Fields = { "Upgrade": "websocket", "Connection": "Upgrade" };
   const ASKED = { protocols: ["a", "b"], extensions: [toy()] };
 
-  /** A client with a response, whose right accept token is added unless it has one. */
+  /** A client that has received a response. The correct accept token is added unless the response has one. */
   function answered(
     change: Fields,
     asked: Asked = ASKED,

@@ -24,7 +24,7 @@ function extension(name: string, ...parameters: Parameters): ExtensionHeader {
   return { name, parameters };
 }
 
-/** A megabyte of something. A parser that is not linear does not come to its end. */
+/** The length of the test input. A parser that is not linear would not finish. */
 const MEGABYTE = 2 ** 20;
 
 describe("isToken", () => {
@@ -154,7 +154,7 @@ describe("parseExtensions", () => {
     [",, foo;a,,", [extension("foo", ["a", undefined])]],
     ["foo; a=1; a=2", [extension("foo", ["a", "1"], ["a", "2"])]],
     ["foo; A=B", [extension("foo", ["A", "B"])]],
-    // Names of Object.prototype are names like others.
+    // Names of Object.prototype are ordinary names.
     ["__proto__; __proto__=1; constructor; toString=x", [
       extension("__proto__", ["__proto__", "1"], ["constructor", undefined], ["toString", "x"]),
     ]],

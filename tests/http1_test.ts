@@ -24,7 +24,7 @@ const REQUEST: RequestHead = {
   headers: [["Host", "example.com"], ["X-Two", "b c"], ["x-two", ""]],
 };
 
-/** A request with this after its request line. */
+/** A request with this text after its request line. */
 function withField(field: string): string {
   return `GET / HTTP/1.1\r\n${field}\r\n\r\n`;
 }
@@ -193,7 +193,7 @@ describe("parseResponseHead", () => {
 describe("Limits of heads", () => {
   const line = (length: number) => `GET /${"a".repeat(length - 14)} HTTP/1.1`;
   const field = (length: number) => `A: ${"b".repeat(length - 3)}`;
-  /** A head of so many bytes in all, in lines of at most 1000. */
+  /** A head of this many bytes in total, in lines of at most 1000 bytes. */
   const head = (length: number) => {
     const rest = length - 18;
     const fields = Array.from({ length: Math.floor(rest / 1002) }, () => field(1000) + "\r\n");
@@ -202,7 +202,7 @@ describe("Limits of heads", () => {
   const fields = (count: number) => withField(Array(count).fill("A: b").join("\r\n"));
   const limits = { maxHeaderCount: 3, maxLineLength: 100, maxHeadSize: 150 };
 
-  /** What passes, and what is one too many. */
+  /** The largest input that passes, and the smallest one that does not. */
   const borders: readonly {
     title: string;
     limits?: HeadLimits;
@@ -340,7 +340,7 @@ describe("serializeResponseHead", () => {
   }
 });
 
-/** Header fields that would break out of their place. */
+/** Header fields that would inject other fields or lines. */
 function brokenFields(): [title: string, { headers: RawHeaders }][] {
   const fields: [name: string, value: string][] = [
     ["A\r\nB", "c"],

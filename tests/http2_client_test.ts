@@ -1,4 +1,4 @@
-/** The client over HTTP/2 and a server in a process of its own: on Deno, which has no server, too. */
+/** The client over HTTP/2, with a server in another process: also on Deno, which has no such server. */
 import { after, before, describe } from "node:test";
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
@@ -13,7 +13,7 @@ import { dial, endSession, listeners, noServer } from "./http2_servers.ts";
 import { Child, readSource, withPrograms } from "./programs.ts";
 import { rejection, still, until } from "./support.ts";
 
-// The runner gives the paths of the runtimes.
+// The test runner passes the paths of the runtimes.
 const node = process.env.RUNTIME_NODE24;
 const missing = node === undefined || !existsSync(node);
 const skip = noServer !== undefined && missing

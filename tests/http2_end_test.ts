@@ -13,17 +13,17 @@ const MASK = { mask: hex("37 fa 21 3d") };
 const HELLO = { opcode: Opcode.Text, payload: utf8("Hello") };
 const CLOSE = { opcode: Opcode.Close, payload: serializeClose({ closeCode: 1000 }) };
 
-/** A stream by hand, at the other end of a connection of ours. */
+/** The two ends: our connection, and the raw stream at its other end. */
 interface Ends {
   ours: WebSocketConnection;
   theirs: Http2Stream;
-  /** What theirs has received. */
+  /** The chunks that the raw stream has received. */
   received: Uint8Array[];
   ended: () => boolean;
   http2: Http2;
 }
 
-/** Runs a test with a connection in each role, over a stream whose other end is by hand. */
+/** Runs a test with a connection in each role. The other end is a raw stream. */
 function inBothRoles(title: string, run: (ends: Ends, role: string) => Promise<unknown>): void {
   for (const role of ROLES) {
     it(`${title} (${role})`, { skip }, async () => {
@@ -108,7 +108,7 @@ describe("The end of a stream", () => {
   });
 
   inBothRoles("A reset is 1006, and says so", async ({ ours, theirs }) => {
-    // As a peer does that has nothing to end.
+    // A peer that has nothing to end does this.
     (theirs as ClientHttp2Stream)._final = (done) => done();
     theirs.close(8);
     const [code, why] = await closeCodeOf(ours);
@@ -135,7 +135,7 @@ describe("The end of a stream", () => {
   });
 
   inBothRoles("terminate() cuts a message that waits to be sent", async (ends) => {
-    // Nobody reads: what was sent cannot leave.
+    // Nobody reads, so that the sent data cannot leave.
     ends.theirs.pause();
     let sent = 0;
     const sending = (async () => {
@@ -152,7 +152,7 @@ describe("The end of a stream", () => {
   inBothRoles("A reset stops a sender in a loop", async ({ ours, theirs }) => {
     let sent = 0;
     const sending = (async () => {
-      // As much as is given to the transport at once.
+      // As much as the transport accepts at once.
       for (;; sent++) await ours.send(new Uint8Array(65536));
     })();
     sending.catch(() => {});

@@ -12,10 +12,10 @@ import { rejection, rest, still, until } from "./support.ts";
 
 const skip = noServer;
 
-/** What may wait between two ends: the windows and buffers of HTTP/2, and our own. */
+/** The most that may wait between two ends: the windows and buffers of HTTP/2, and our own buffers. */
 const BOUND = 2 * 1024 * 1024;
 
-/** Sends until told to stop; tells how much was taken. */
+/** Sends until told to stop, and counts how much was taken. */
 function pump(ws: WebSocketConnection) {
   const state = { sent: 0, stopped: false, done: Promise.resolve() };
   state.done = (async () => {
@@ -80,7 +80,7 @@ describe("Backpressure over HTTP/2", () => {
       const quick = await open("/quick");
       await checkEcho(quick);
       assert.equal((await quick.close({ closeCode: 1000 })).closeCode, 1000);
-      // Not written in answer to anything that comes in.
+      // Sent without a frame that it would answer.
       const tick = await open("/tick");
       assert.equal(await tick.receive(), "tick");
       assert.equal((await tick.closed).closeCode, 1000);
@@ -93,7 +93,7 @@ describe("Backpressure over HTTP/2", () => {
   });
 });
 
-/** A server of TCP that never says a word. */
+/** A TCP server that never sends anything. */
 async function withSilence(run: (session: ClientHttp2Session) => Promise<void>): Promise<void> {
   const sockets = new Set<Socket>();
   const server = createServer((socket) => {
@@ -154,7 +154,7 @@ describe("Giving up over HTTP/2", () => {
       const server = http2Server();
       server.on("stream", (stream: ServerHttp2Stream) => {
         asked++;
-        // Who reads a stream has taken it.
+        // A listener that reads a stream has taken it.
         stream.resume();
       });
       await withHttp2({ server, path: () => false }, async ({ open, session, streams }) => {
@@ -190,7 +190,7 @@ describe("Giving up over HTTP/2", () => {
       assert.equal(streams.size, 1);
       await first.send("still");
       assert.equal(await first.receive(), "still");
-      // Its place is free again, and those who gave up do not hold it.
+      // After the first connection is closed its place is free. The attempts that gave up do not hold it.
       await first.close();
       await (await open()).close();
     });

@@ -19,7 +19,7 @@ const TARGET: Http2RequestOptions = {
   path: "/chat?a=b",
 };
 
-/** The fields with some of them replaced or left out. */
+/** The fields with some of them replaced or removed. */
 function change(fields: RawHeaders, changes: Record<string, string | string[] | null>): RawHeaders {
   const kept = fields.filter(([name]) => !(name in changes));
   const added = Object.entries(changes).flatMap(([name, value]) =>
@@ -28,7 +28,7 @@ function change(fields: RawHeaders, changes: Record<string, string | string[] | 
   return [...kept, ...added];
 }
 
-/** What a call throws. */
+/** The error that a call throws. */
 function thrown(call: () => unknown): HandshakeError {
   try {
     call();

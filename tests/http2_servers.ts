@@ -24,12 +24,12 @@ import {
 } from "../lib/http2.ts";
 import { until } from "./support.ts";
 
-/** Why there is no server of HTTP/2 here, if there is none. */
+/** The reason why this runtime has no HTTP/2 server; undefined if it has one. */
 export const noServer: string | undefined = process.versions.deno === undefined
   ? undefined
   : knownLimit("Deno's server of node:http2 can be made to crash");
 
-/** A session, whose errors are told to who is waiting. */
+/** Opens a session whose errors are not thrown. The calls that wait report them. */
 export function dial(url: string): ClientHttp2Session {
   const session = connect(url);
   session.on("error", () => {});
@@ -44,7 +44,7 @@ export async function endSession(session: Http2Session): Promise<void> {
   await closed;
 }
 
-/** What a test has of a server and a session with it. */
+/** A server and a session with it. */
 export interface Http2 {
   server: Http2Server;
   session: ClientHttp2Session;
@@ -55,15 +55,15 @@ export interface Http2 {
   open(path?: string, options?: ConnectHttp2Options): Promise<WebSocketConnection>;
 }
 
-/** How a server of a test is. */
+/** The options of a test server. */
 export interface Http2Setup extends AttachHttp2Options {
   /** Default: an echo */
   handler?: Handler;
-  /** Default: one with the setting */
+  /** Default: a server with the setting */
   server?: Http2Server;
 }
 
-/** A server with the setting. */
+/** A server with the setting that enables extended CONNECT (RFC 8441 §3). */
 export function http2Server(settings: Settings = { enableConnectProtocol: true }): Http2Server {
   return createServer({ settings });
 }
@@ -71,8 +71,8 @@ export function http2Server(settings: Settings = { enableConnectProtocol: true }
 export const echo: Handler = (ws) => ws.readable.pipeTo(ws.writable);
 
 /**
- * Runs a test with a server that this is attached to, and a session with it; all its streams must end by
- * themselves.
+ * Runs a test with a session of a server that `attachHttp2()` is used on. All streams of the server must end
+ * by themselves.
  */
 export async function withHttp2(
   { handler = echo, server = http2Server(), ...options }: Http2Setup,
@@ -83,7 +83,7 @@ export async function withHttp2(
   server.on("sessionError", () => {});
   server.on("session", (session) => {
     sessions.add(session);
-    // Not a listener of the server's: attachHttp2() waits for those.
+    // This listener is not on the server, because attachHttp2() checks the listeners of the server.
     session.on("stream", (stream: ServerHttp2Stream) => {
       streams.add(stream);
       stream.on("error", () => {});
@@ -107,14 +107,14 @@ export async function withHttp2(
   }
 }
 
-/** The names of the events of a session that somebody listens to, and how many do. */
+/** The names of the events of a session that have listeners, and how many listeners each has. */
 export function listeners(session: Http2Session): string[] {
   return session.eventNames().map((name) =>
     `${String(name)} ${session.listenerCount(name as string)}`
   );
 }
 
-/** What a request by hand gets: its status, its header fields, its body. */
+/** The answer to a raw request: its status, its header fields and its body. */
 export async function answerTo(
   session: ClientHttp2Session,
   headers: OutgoingHttpHeaders,
@@ -133,7 +133,7 @@ export async function answerTo(
   return { status: Number(answer[":status"]), headers: answer, body };
 }
 
-/** The head of a request for a WebSocket, by hand. */
+/** The head of a raw request for a WebSocket. */
 export const CONNECT: OutgoingHttpHeaders = {
   ":method": "CONNECT",
   ":protocol": "websocket",

@@ -152,7 +152,7 @@ describe("A connection over HTTP/2", () => {
       const ws = await open();
       await attached.shutdown({ closeCode: 1012 });
       assert.equal((await ws.closed).closeCode, 1012);
-      // Nobody takes it any more.
+      // Nothing takes the stream any more.
       assert.equal(attached.connections.size, 0);
       const stream = session.request(CONNECT, { endStream: false });
       await rest();
@@ -218,7 +218,7 @@ describe("What upgradeHttp2() and attachHttp2() are called with", () => {
         const error = await rejection<HandshakeError>(open(path));
         assert.deepEqual([error.code, error.response?.status], ["status", 404]);
       }
-      // As node:http2 answers a CONNECT that nobody takes.
+      // The answer that node:http2 gives to a CONNECT which no listener takes.
       const plain = { ":method": "CONNECT", ":authority": "a:1" };
       assert.equal((await answerTo(session, plain)).status, 405);
       await first.shutdown();
@@ -449,7 +449,7 @@ describe("The setting of HTTP/2", () => {
   it("connectHttp2() without it is no-extended-connect, sooner or later", { skip }, async () => {
     await withHttp2({ server: createServer() }, async ({ session, url }) => {
       const before = listeners(session);
-      // While it is connecting, several at once, and when all is known.
+      // Several at once while the session is connecting, and others once the settings are known.
       const early = Array.from({ length: 15 }, () => connectHttp2(session, url()));
       for (const attempt of early) {
         assert.equal((await rejection<HandshakeError>(attempt)).code, "no-extended-connect");
@@ -470,7 +470,7 @@ describe("The setting of HTTP/2", () => {
       });
     });
     await withHttp2({ path: () => false, server }, async ({ session }) => {
-      // The client has said that it has seen the settings.
+      // The client has acknowledged the settings.
       await until(() => theirs?.pendingSettingsAck === false);
       const plain = { ":method": "CONNECT", ":authority": "a:1" };
       assert.equal((await answerTo(session, plain)).status, 501);

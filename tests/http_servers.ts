@@ -1,4 +1,4 @@
-/** HTTP servers, and what is attached to them, for the tests of it. */
+/** HTTP servers for the tests of attach(). */
 import assert from "node:assert/strict";
 import { createServer, type RequestListener, type Server } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
@@ -16,7 +16,7 @@ import { RawSocket, still, until } from "./support.ts";
 const MASK = { mask: hex("37 fa 21 3d") };
 export const MESSAGE = encodeFrame({ opcode: 1, payload: utf8("Hello") }, MASK);
 export const CLOSE = encodeFrame({ opcode: 8, payload: hex("03 e8") }, MASK);
-/** The echo, and the answer to the Close. */
+/** The echo of the message, and the answer to the Close frame. */
 export const ANSWER = "\x81\x05Hello\x88\x02\x03\xe8";
 
 export const echo: Handler = (ws) => ws.readable.pipeTo(ws.writable);
@@ -31,7 +31,7 @@ export function urlOf(server: Server, path = "/"): string {
   return `ws://127.0.0.1:${portOf(server)}${path}`;
 }
 
-/** Runs a test with an HTTP server, and closes it with all of its sockets. */
+/** Runs a test with an HTTP server, then closes the server and all of its sockets. */
 export async function withHttp(
   run: (server: Server) => unknown,
   server: Server = createServer(plain),
@@ -47,7 +47,7 @@ export async function withHttp(
   }
 }
 
-/** Runs a test with an HTTP server that something is attached to. */
+/** Runs a test with an HTTP server that `attach()` is used on. */
 export async function withAttached(
   options: AttachOptions,
   run: (server: Server, attached: Attachment) => unknown,
@@ -63,7 +63,7 @@ export async function withAttached(
   });
 }
 
-/** All that the server answers until it ends. */
+/** Everything that the server answers until it ends the connection. */
 export async function answerTo(server: Server, ...parts: (string | Uint8Array)[]): Promise<string> {
   const raw = await RawSocket.connect(portOf(server));
   for (const part of parts) raw.write(part);
@@ -71,7 +71,7 @@ export async function answerTo(server: Server, ...parts: (string | Uint8Array)[]
   return raw.text;
 }
 
-/** Connects, and tells the status of the refusal, or 101. */
+/** Connects, and returns the status of the refusal, or 101. */
 export async function statusOf(server: Server, path = "/", options: ConnectOptions = {}) {
   try {
     const ws = await connect(urlOf(server, path), options);
@@ -82,7 +82,7 @@ export async function statusOf(server: Server, path = "/", options: ConnectOptio
   }
 }
 
-/** An echo that begins when it is told to. */
+/** A handler that starts to echo when it is released. */
 export function lateEcho(): { handler: Handler; release: () => void } {
   let release!: () => void;
   const released = new Promise<void>((resolve) => release = resolve);
@@ -93,7 +93,7 @@ export function lateEcho(): { handler: Handler; release: () => void } {
   return { handler, release };
 }
 
-/** Sends to a server that does not read until it stops us, then lets it, and closes. */
+/** Sends to a server that does not read until the send blocks, then lets it read, and closes. */
 export async function checkStall(
   ws: WebSocketConnection,
   connections: ReadonlySet<WebSocketConnection>,

@@ -3,12 +3,12 @@ import assert from "node:assert/strict";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 
 const ROOT = new URL("../", import.meta.url);
-/** A file of more lines has more than one idea. */
+/** The most lines of a file. A longer file has more than one purpose. */
 const LONGEST_FILE = 700;
-/** A file of fewer lines belongs to its user, unless it is an entry point. */
+/** The fewest lines of a file. Shorter code belongs in the file that uses it, unless it is an entry point. */
 const SHORTEST_FILE = 40;
 
-/** The folders of lib/ from the bottom to the top. A folder imports no folder of a later group. */
+/** The folders of lib/ in layers, the lowest first. A folder must not import a folder of a higher layer. */
 const LAYERS = [["core"], ["connection"], ["client", "server", "streams"], ["standard"]];
 
 interface Import {
@@ -20,14 +20,14 @@ interface File {
   /** The path from the root of the repository. */
   path: string;
   text: string;
-  /** The text without comments, and with nothing in its strings. */
+  /** The text without comments, and with all strings empty. */
   code: string;
   imports: Import[];
   /** The files imported. */
   edges: { to: string; dynamic: boolean }[];
 }
 
-/** Comments, strings and templates; a template's expressions count as text. */
+/** Comments, strings and templates. The expressions in a template count as text. */
 const PROSE =
   /\/\*[^]*?\*\/|\/\/[^\n]*|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|`(?:[^`\\]|\\[^])*`/g;
 
@@ -39,12 +39,12 @@ function withoutStrings(text: string): string {
   return text.replace(PROSE, (found) => found.startsWith("`") ? expressions(found) : '""');
 }
 
-/** What a template evaluates, roughly: enough to find names in it. */
+/** The expressions of a template. The result is good enough to find names in it. */
 function expressions(template: string): string {
   return `(${(template.match(/\$\{[^]*?\}/g) ?? []).join(" ")})`;
 }
 
-/** Imports and re-exports, static and dynamic, of types too. */
+/** Imports and re-exports, static and dynamic, of values and types. */
 function importsOf(text: string): Import[] {
   const code = withoutComments(text);
   const statics = code.matchAll(/^\s*(?:import|export)\b[^;"'()]*?\bfrom\s*["']([^"']+)["']/gm);
@@ -74,7 +74,7 @@ function sources(): File[] {
   return found.map(readSource);
 }
 
-/** The exports of the package, the command and the page's entry point. */
+/** The exports of the package, the command, and the entry point of the demo page. */
 function findEntryPoints(): Set<string> {
   const manifest = JSON.parse(readFileSync(new URL("deno.json", ROOT), "utf8"));
   const exported = Object.values(manifest.exports as Record<string, string>);
@@ -91,7 +91,7 @@ const core = files.filter(({ path }) => path.startsWith("lib/core/"));
 const runtime = files.filter(({ path }) => path.startsWith("lib/runtime/"));
 const others = files.filter((file) => !runtime.includes(file));
 
-/** The first cycle found, as a list of paths, or undefined. */
+/** The path of the first cycle found, or undefined. */
 function findCycle(graph: ReadonlyMap<string, readonly string[]>): string[] | undefined {
   const done = new Set<string>();
   const visit = (path: string, above: string[]): string[] | undefined => {
@@ -111,7 +111,7 @@ function findCycle(graph: ReadonlyMap<string, readonly string[]>): string[] | un
   return undefined;
 }
 
-/** The paths or specifiers, as "from -> to", that break a rule. */
+/** The imports that break a rule, as "from -> to". */
 function broken(from: readonly File[], isBroken: (to: string, file: File) => boolean): string[] {
   return from.flatMap((file) => {
     const paths = file.edges.map(({ to }) => to);
@@ -122,7 +122,7 @@ function broken(from: readonly File[], isBroken: (to: string, file: File) => boo
   });
 }
 
-/** Whether code without comments and strings uses a global of a runtime; `process` may be a member. */
+/** Whether code without comments and strings uses a global of a runtime. `process` may name a member. */
 function namesRuntime(code: string): boolean {
   return /\b(?:Deno|Bun)\b|\bglobalThis\.process\b|(?<![.\w$#])process\b(?!\s*[:(])/.test(code);
 }
@@ -191,7 +191,7 @@ describe("The imports of the library", () => {
   });
 
   it("No file imports itself through other files, not even for a type", () => {
-    // The adapter of the running platform is loaded by whoever it is an adapter for.
+    // The module that an adapter serves loads it with a dynamic import, which does not count as a cycle.
     const graph = new Map(files.map(({ path, edges }) => [
       path,
       edges.filter(({ to, dynamic }) => !dynamic || !to.startsWith("lib/runtime/"))
@@ -201,7 +201,7 @@ describe("The imports of the library", () => {
   });
 
   it("No folder imports itself by a detour", () => {
-    // The files of lib/ itself are many layers: each stands for itself.
+    // Files directly in lib/ belong to different layers, so each one is a layer.
     const layerOf = (path: string) => /^lib\/[^/]+\//.exec(path)?.[0] ?? path;
     const graph = new Map<string, string[]>();
     for (const { path, edges } of files) {
@@ -226,8 +226,7 @@ describe("The imports of the library", () => {
   it("Nothing under lib imports mod.ts, and nothing but lib is imported", () => {
     const library = files.filter(({ path }) => path !== "mod.ts");
     assert.deepEqual(broken(library, (to) => to === "mod.ts"), []);
-    // The entry points for what node:http and node:http2 have name their types; a command has a
-    // terminal.
+    // The entry points for node:http and node:http2 use the types of these modules. A command has a terminal.
     const allowed = (to: string, path: string) =>
       ["lib/http2.ts", "lib/node.ts", "lib/cli.ts"].includes(path) && to.startsWith("node:");
     const foreign = broken(others, (to, { path }) => !to.startsWith("lib/") && !allowed(to, path));

@@ -1,4 +1,4 @@
-/** Requests to upgrade that nobody takes, or that nobody could take any more. */
+/** Requests to upgrade that no handler takes, or whose client has already left. */
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import type { IncomingMessage, Server } from "node:http";
@@ -21,10 +21,10 @@ const H2C = upgradeRequest({
   "Sec-WebSocket-Version": null,
 }, "GET /plain HTTP/1.1");
 
-/** Whether a server can leave a request to upgrade as plain HTTP. */
+/** Whether a server can treat a request to upgrade as plain HTTP. */
 const canLeave = (server: Server) => "shouldUpgradeCallback" in server;
 
-/** A server that prints its port; each path but /echo is one that nobody takes, in its own way. */
+/** A server that prints its port. It accepts only the path /echo. OTHERS says what other listeners do. */
 const PROGRAM = `
 import { createServer } from "node:http";
 import { attach, upgrade } from "sluice/node";
@@ -41,7 +41,7 @@ if (process.env.OTHERS === "wrong") {
 server.listen(0, "127.0.0.1", () => console.log("port:", server.address().port));
 `;
 
-/** Sends a request and resets the connection, at different moments. */
+/** Sends requests and resets their connections, after different delays. */
 async function resetAll(port: number): Promise<void> {
   const moments: ((raw: RawSocket) => unknown)[] = [
     () => {},
@@ -106,7 +106,7 @@ describe("A2 a request for a path that is not attached", () => {
         if (listener !== undefined) server.on("upgrade", listener);
         const answer = await answerTo(server, OTHER);
         assert.match(answer, /^HTTP\/1\.1 404 [^]*\r\nconnection: close\r\n/i);
-        // It did not stand in the way of those that are for somebody.
+        // The server still serves requests that a handler takes.
         await checkEcho(portOf(server));
         await Promise.all(attached.map((one) => one.shutdown()));
       });
@@ -251,7 +251,7 @@ describe("A2 a request for a path that is not attached", () => {
 });
 
 describe("A3 a request to upgrade to something else", () => {
-  /** What a server that leaves such a request gives. */
+  /** Checks the answer to such a request: plain HTTP if the server supports that, otherwise 400. */
   const isPlain = (server: Server, answer: string) =>
     assert.match(
       answer,
@@ -260,7 +260,7 @@ describe("A3 a request to upgrade to something else", () => {
         : /^HTTP\/1\.1 400 [^]*\r\nconnection: close\r\n/i,
     );
 
-  /** The same, of a client that waits for no more than that. */
+  /** The answer to such a request. Does not wait for the server to end the connection. */
   async function answerOf(server: Server, request: string): Promise<string> {
     const raw = await RawSocket.connect(portOf(server));
     raw.write(request);

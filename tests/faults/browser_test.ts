@@ -1,6 +1,6 @@
 /**
- * Faults of the entry point for browsers, on the running runtime; `tests/interop/browser_entry_test.ts`
- * shows the same in Chromium. And of native WebSockets whose peers do not end.
+ * Faults of the entry point for browsers on the running runtime, and native WebSockets whose peers never end
+ * the connection. `tests/interop/browser_entry_test.ts` tests Chromium.
  */
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
@@ -28,7 +28,7 @@ import {
 } from "../support.ts";
 import { inVirtualTime, settle } from "../virtual_time.ts";
 
-/** A program in which the platform has the classes of WebSocketStream. */
+/** A program whose platform has the classes of WebSocketStream. */
 const NATIVE_PROGRAM = `
 class NativeError extends DOMException {
   #closeCode = null;
@@ -194,7 +194,7 @@ describe("G5 native WebSockets whose peer does not end the transport", () => {
       }
       assert.deepEqual(messages, ["last"]);
       const { closeCode } = await ws.closed.catch((error: WebSocketError) => error);
-      // Node's tells of the Close only at the end of the transport.
+      // Node's WebSocket reports the close only at the end of the transport.
       assert.ok(closeCode === 1000 || closeCode === 1006, `${closeCode}`);
     });
   });
@@ -211,7 +211,7 @@ describe("G5 native WebSockets whose peer does not end the transport", () => {
     socket.emit("message", { data: "a" });
     socket.readyState = 2;
     assert.equal(await ws.receive(), "a");
-    // Nothing else keeps the process.
+    // Nothing else keeps the process running.
     const error = await held(rejection<WebSocketError>(ws.closed));
     assert.equal(error.closeCode, 1006);
     assert.equal(socket.terminated, 1);
@@ -227,7 +227,7 @@ describe("G5 native WebSockets whose peer does not end the transport", () => {
         socket.readyState = 2;
         await time.advance(before);
         time.standStill(5000);
-        // What has arrived is told in the turn after the timers.
+        // Data that has arrived is delivered in the turn after the timers.
         await new Promise<void>((resolve) => nextTurn(resolve));
         socket.emit("close", { code: 1000, reason: "", wasClean: true });
         await settle();

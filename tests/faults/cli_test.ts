@@ -1,4 +1,4 @@
-/** What the command line prints. */
+/** The output of the command line. */
 import { it } from "node:test";
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
@@ -10,7 +10,7 @@ import { urlOf, withServer } from "../support.ts";
 
 const COMMAND = fileURLToPath(new URL("../../lib/cli.ts", import.meta.url));
 
-/** What the command prints. */
+/** Runs the command, and returns its output. */
 async function run(...args: string[]): Promise<{ stdout: string; stderr: string }> {
   const flags = process.versions.deno === undefined ? [] : ["run", "-A", "--no-check"];
   const env = { ...process.env, NO_COLOR: "1" };

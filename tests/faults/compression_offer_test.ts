@@ -1,4 +1,4 @@
-/** What a client offers to compress, and what it makes of the answer (RFC 7692 §7.1). */
+/** The compression that a client offers, and how it handles the answer (RFC 7692 §7.1). */
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { accept, connect, type PerMessageDeflateOptions } from "../../mod.ts";
@@ -17,10 +17,10 @@ import { transportPair } from "../../lib/testing.ts";
 
 const BITS = [8, 9, 10, 11, 12, 13, 14, 15];
 
-/** A text that compresses, longer than any window of 12 bits. */
+/** A compressible text, longer than any window of up to 12 bits. */
 const LONG = "a message of some words, ".repeat(1000);
 
-/** The windows in which a client with these options compresses and inflates after this answer. */
+/** The window bits for compressing and for inflating, in a client with these options, after this answer. */
 function windows(options: PerMessageDeflateOptions, answer: string): [number, number] {
   let own = 0;
   let theirs = 0;
@@ -36,7 +36,7 @@ function windows(options: PerMessageDeflateOptions, answer: string): [number, nu
   };
   const [{ parameters }] = parseExtensions(`permessage-deflate${answer}`);
   const extension = new PerMessageDeflate({ engine, ...options }).finalize(parameters);
-  // What compresses is made when it is first needed.
+  // The deflater and the inflater are created when they are first used.
   const payload = pattern(2000);
   const frame = extension.encode({ opcode: Opcode.Binary, fin: true, rsv: 0, payload })!;
   const header = { ...frame, masked: false, length: frame.payload.length };
@@ -81,7 +81,7 @@ describe("D1 a client takes any window that a server sets it", () => {
         memory: "high",
         clientMaxWindowBits: bits,
       });
-      // It inflates in a window of that size, and says so for 15 too.
+      // A server that inflates in a window of that size, and sends the parameter for 15 bits too.
       const answering: ExtensionFactory = {
         name: deflate.name,
         offer: () => [],
@@ -102,7 +102,7 @@ describe("D1 a client takes any window that a server sets it", () => {
         await ours.send(LONG);
         assert.equal(await theirs.receive(), LONG);
       }
-      // With 8 bits, zlib may store what it does not dare to compress.
+      // With 8 bits, zlib may store data instead of compressing it.
       assert.ok(bits === 8 || ours.stats.bytesSent < LONG.length / 5);
       ours.terminate();
       theirs.terminate();

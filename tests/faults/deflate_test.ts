@@ -1,4 +1,4 @@
-/** Final DEFLATE blocks in messages (RFC 7692 §7.2.3.4): that they are understood, and what they cost. */
+/** Final DEFLATE blocks in messages (RFC 7692 §7.2.3.4): how they are inflated, and their cost. */
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import process from "node:process";
@@ -84,7 +84,7 @@ for (const [i, engine] of ENGINES.entries()) {
             next();
             assert.deepEqual(await inflateLater(inflater, message), bytes);
             next();
-            // As §7.2.3.4 has it, with the head of an empty block behind it.
+            // RFC 7692 §7.2.3.4: the sender appends the head of an empty block.
             assert.deepEqual(inflate(inflater, message, hex("00")), bytes);
             next();
           }
@@ -109,7 +109,7 @@ for (const [i, engine] of ENGINES.entries()) {
     it(`D4 the window reaches over it, by ${way}`, () => {
       const inflater = engine.inflater(INFLATER);
       assert.deepEqual(inflate(inflater, HELLO), utf8("Hello"));
-      // RFC 7692 §7.2.3.2: "Hello" by reference to the one before.
+      // RFC 7692 §7.2.3.2: "Hello" as a reference to the message before.
       assert.deepEqual(inflate(inflater, hex("f2 00 11 00 00")), utf8("Hello"));
       assert.deepEqual(inflate(inflater, concat([HELLO, HELLO])), utf8("HelloHello"));
       inflater.close();
@@ -149,7 +149,7 @@ describe("D4 what one-shot deflateRawSync() gives is a message", () => {
     payload,
   });
 
-  /** The messages that come of the frames, in either role. */
+  /** The messages in the frames, received in this role. */
   function received(role: Role, engine: DeflateEngine, frames: readonly Frame[]): Message[] {
     const factory = new PerMessageDeflate({ engine });
     const { parameters, extension } = factory.accept(factory.offer()[0])!;
@@ -216,7 +216,7 @@ describe("D4 what one-shot deflateRawSync() gives is a message", () => {
 
 describe("B3 final blocks in a message", () => {
   const engine = ENGINES[0];
-  // Noise, so that the window is full of what no block can have for itself.
+  // Noise fills the window with data that a block cannot contain itself.
   const noise = crypto.getRandomValues(new Uint8Array(32768));
   const blocks: readonly [title: string, message: Uint8Array][] = [
     ["15 empty blocks", concat(Array(15).fill(oneShot(utf8(""))))],
@@ -244,7 +244,7 @@ describe("B3 final blocks in a message", () => {
   }
 
   it("B3 short fragments of a long message are inflated at once", async () => {
-    // Noise, so that each byte that comes in means that one comes out.
+    // Noise does not compress: each byte received gives about one byte of output.
     const noise = crypto.getRandomValues(new Uint8Array(60_000));
     const bytes = concat([noise, noise.toReversed(), noise.map((byte) => byte ^ 0x5a)]);
     const packed = new Uint8Array(deflateRawSync(bytes, { finishFlush: constants.Z_SYNC_FLUSH }));

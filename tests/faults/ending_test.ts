@@ -1,4 +1,4 @@
-/** The order at the end, a peer that still pings, and the codes that a caller may close with. */
+/** The order of events at the end, a peer that still pings, and the codes that a caller may close with. */
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { type CloseInfo, fromWebSocket, WebSocketError } from "../../mod.ts";
@@ -23,13 +23,13 @@ import {
 } from "../support.ts";
 
 const TIGHT = { capacity: 0 };
-/** More than waits without a write waiting too. */
+/** More than fits in a transport without making a write wait. */
 const LONG = pattern(200_000);
 
-/** What of a connection and of `assemble()` is alike. */
+/** The members that a connection and the result of `assemble()` have in common. */
 type Streams = Pick<MessageDuplex, "readable" | "writable" | "closed">;
 
-/** What ends a connection while a write waits, and the code of `closed`. */
+/** The events that end a connection while a write waits, and the code of `closed` for each. */
 const ENDS: Record<string, { end: (peer: RawPeer) => unknown; closeCode: number }> = {
   "a Close of the peer": { end: (peer) => peer.send(closeFrame(4567)), closeCode: 4567 },
   "a bad frame": { end: (peer) => peer.write(peer.badFrame), closeCode: 1002 },
@@ -42,7 +42,7 @@ const ENDS: Record<string, { end: (peer: RawPeer) => unknown; closeCode: number 
   "a reset": { end: (peer) => peer.transport.fail(new Error("reset")), closeCode: 1006 },
 };
 
-/** What a caller does that awaits `closed` first; an unhandled rejection fails the test. */
+/** Awaits `closed` before the other promises. An unhandled rejection fails the test. */
 async function closedFirst(
   streams: Streams,
   end: () => unknown,
@@ -85,7 +85,7 @@ describe("E1 closed settles before the writes that the end interrupts", () => {
         far.pause();
         const { error, refused } = await held(closedFirst(streams, () => end(peer)));
         assert.equal(error.closeCode, closeCode);
-        // The transforms take a few messages ahead.
+        // The transforms accept a few messages in advance.
         assert.ok(refused.length > 4);
         far.destroy();
       }
@@ -179,7 +179,7 @@ describe("E1 closed settles before the writes that the end interrupts", () => {
   });
 });
 
-/** A peer without a handshake. */
+/** A peer after the handshake. */
 function framePeer(transport: RawPeer["transport"], role: "client" | "server"): RawPeer {
   transport.handle({ data() {}, drain() {}, end() {}, close() {} });
   const peer = Object.create(RawPeer.prototype);

@@ -5,12 +5,14 @@ import process from "node:process";
 import { accept, connect, type Message, type WebSocketConnection } from "../../mod.ts";
 import { transportPair } from "../../lib/testing.ts";
 
-/** So many turns of a timer are waited for. */
+/** The number of timer callbacks that the test waits for. */
 const TURNS = 20;
-/** CPU time that they may take in milliseconds: a timer of 1 ms that is kept waiting has none of it. */
+/**
+ * The most CPU time that they may take, in milliseconds. A timer of 1 ms that is starved never fires in it.
+ */
 const MOST = 4000;
 
-/** A client whose transport takes all that it is given at once. */
+/** A client whose transport accepts everything at once. */
 async function fast(compression: boolean): Promise<WebSocketConnection> {
   const [near, far] = transportPair();
   const [client] = await Promise.all([

@@ -1,6 +1,6 @@
-// Handlers that forget to await are what is tested.
+// The handlers under test forget to await.
 // deno-lint-ignore-file require-await
-/** What a handler returns, and what the peer sees of an error in it. */
+/** The values that a handler returns, and what the peer sees after an error in the handler. */
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import {
@@ -15,7 +15,7 @@ import { pair } from "../../lib/testing.ts";
 import { withPrograms } from "../programs.ts";
 import { isPending, rejection, rest, turn, until, urlOf, withServer } from "../support.ts";
 
-/** Runs with a client of a server with this handler; gives what `onError` was told. */
+/** Runs a client of a server with this handler, and returns the errors passed to `onError`. */
 async function withHandler(
   handler: Handler,
   run: (client: WebSocketConnection, served: WebSocketConnection) => unknown,
@@ -34,7 +34,7 @@ async function withHandler(
   return errors;
 }
 
-/** The code with which a handler closes, once the client has sent a message. */
+/** The close code that the client receives after it has sent a message to the handler. */
 async function codeOf(handler: Handler): Promise<{ closeCode: number; errors: unknown[] }> {
   let info: CloseInfo | undefined;
   const errors = await withHandler(handler, async (client) => {
@@ -169,7 +169,7 @@ describe("A9 what a handler returns", () => {
   };
   for (const [name, handler] of Object.entries(forgotten)) {
     it(`A9 an async handler that forgets to await ${name} closes with 1000, and onError has a hint`, async () => {
-      // That nothing is unhandled is what the test runners see to.
+      // The test runners fail the test if a rejection is unhandled.
       const { closeCode, errors } = await codeOf(handler);
       assert.equal(closeCode, 1000);
       assert.equal(errors.length, 1);
@@ -247,7 +247,7 @@ function source(error: unknown): ReadableStream<string> {
   }, { highWaterMark: 0 });
 }
 
-/** The ways in which an error travels through the streams of a connection. */
+/** The ways in which an error passes through the streams of a connection. */
 const PIPES: Record<string, (ws: WebSocketConnection) => Promise<unknown>> = {
   "readable.pipeTo()": (ws) => ws.readable.pipeTo(failing()),
   "readable.pipeThrough()": (ws) =>
@@ -321,7 +321,7 @@ describe("E13 an error in a handler is seen by the peer", () => {
     assert.equal(error.closeCode, 1006);
     const { closeCode } = await codeOf((ws) => source(error).pipeTo(ws.writable));
     assert.equal(closeCode, 1011);
-    // Caught, it says no more than that the stream was left.
+    // If the handler catches the error, the stream was only abandoned.
     const caught = await codeOf((ws) => source(error).pipeTo(ws.writable).catch(() => {}));
     assert.deepEqual(caught, { closeCode: 1005, errors: [] });
   });

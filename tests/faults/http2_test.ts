@@ -1,4 +1,4 @@
-/** Faults over HTTP/2: streams and sessions without an 'error' listener, and streams that are refused. */
+/** Faults over HTTP/2: streams and sessions without an 'error' listener, and refused streams. */
 import { describe } from "node:test";
 import assert from "node:assert/strict";
 import {
@@ -24,7 +24,7 @@ import { rejection, until } from "../support.ts";
 
 const skip = noServer;
 
-/** What else listens to the server's events, and what it must answer to requests that nobody takes. */
+/** Other listeners of the server, and the answers that it must give to requests which no listener takes. */
 const SERVERS: [name: string, others: string][] = [
   ["no other listeners", ""],
   ["a 'request' listener", `server.on("request", (_request, response) => response.end());`],
@@ -38,7 +38,7 @@ const SERVERS: [name: string, others: string][] = [
   ],
 ];
 
-/** A server that requests of each kind are sent to, and reset with each code, at once and later. */
+/** A server that receives requests of each kind and sees them reset with each code, at once and later. */
 const resetProgram = (others: string) => `
 import { connect, createServer } from "node:http2";
 import { attachHttp2 } from "sluice/http2";
@@ -147,7 +147,7 @@ describe("A4 requests that attachHttp2() leaves to others", () => {
   });
 });
 
-/** More than Node's sessions survive if each leaves 50 KB behind (`maxSessionMemory` is 10 MB). */
+/** More rounds than a session of Node survives if each one leaks 50 KB (`maxSessionMemory` is 10 MB). */
 const ROUNDS = 200;
 
 describe("G1 streams that are cut while they are congested", () => {
@@ -202,7 +202,7 @@ describe("G1 streams that are cut while they are congested", () => {
   });
 });
 
-/** What becomes of a session, and when. */
+/** What happens to a session, and when. */
 const ENDS: [what: string, arrange: (session: ClientHttp2Session) => void][] = [
   ["destroyed at once", (session) => session.destroy()],
   ["destroyed with an error at once", (session) => session.destroy(new Error("enough"))],
@@ -218,7 +218,7 @@ const ENDS: [what: string, arrange: (session: ClientHttp2Session) => void][] = [
   ],
 ];
 
-/** Runs with a server that accepts TCP connections and does no more. */
+/** Runs a test with a server that accepts TCP connections and never answers. */
 async function withMuteServer(run: (port: number) => Promise<void>): Promise<void> {
   const sockets = new Set<Socket>();
   const server = createServer((socket) => {

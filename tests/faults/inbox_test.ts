@@ -1,4 +1,4 @@
-/** What waits to be read: how it is measured, what it takes, and what is dropped at the end. */
+/** Messages that wait to be read: how they are measured, their memory, and what is dropped at the end. */
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import process from "node:process";
@@ -123,7 +123,7 @@ describe("B4 readableStrategy.size is checked", () => {
   }
 });
 
-/** A transport that gives chunks as long as it is not paused. */
+/** A transport that delivers chunks until it is paused. */
 class Feed implements Transport {
   readonly bufferedAmount = 0;
   readonly #next: () => Uint8Array;
@@ -142,7 +142,7 @@ class Feed implements Transport {
     return this.#handlers !== undefined;
   }
 
-  /** Gives chunks until it is paused. */
+  /** Delivers chunks until the transport is paused. */
   run(): void {
     while (!this.paused) this.#handlers!.data(this.#next());
   }
@@ -167,7 +167,7 @@ class Feed implements Transport {
 const CHUNK = 65536;
 const masked = (frame: Frame) => encodeFrame(frame, { mask: hex("01 02 03 04") });
 
-/** What comes, again and again, in chunks of 64 KiB. */
+/** Returns a function that repeats the frames, in chunks of 64 KiB. */
 function stream(...frames: Frame[]): () => Uint8Array {
   const bytes = concat(frames.map(masked));
   const repeated = concat(Array(Math.ceil(CHUNK / bytes.length) + 1).fill(bytes));
@@ -226,7 +226,7 @@ describe("B5 what a paused connection holds", () => {
           feed.give(requestBytes());
           open.push([await accepted, feed]);
         }
-        // The first ones fill what all connections share.
+        // The first connections use up what all connections share.
         for (const [ws, feed] of open.splice(0, 5)) {
           kept.push(ws, begin(ws));
           feed.run();
@@ -238,7 +238,7 @@ describe("B5 what a paused connection holds", () => {
           assert.ok(ws.stats.paused);
         }
         const each = (await memory() - before) / count;
-        // One message more than the limit is let in, and the streams themselves take some KiB.
+        // One message more than the limit is accepted, and the streams themselves use some KiB.
         assert.ok(each < 2 * LIMIT + 4100 + 6144, `${Math.round(each)} bytes`);
         for (const [ws] of open) ws.terminate();
         assert.ok(kept.length > 0);
@@ -283,7 +283,7 @@ describe("B5 chunks that wait to be decoded", () => {
     assert.equal(ws.extensions, "slow");
     const frame = masked(binaryFrame(pattern(10)));
     let count = 0;
-    // Both frames in one turn: the extension is at work on the first one.
+    // Both frames arrive in one turn, while the extension processes the first one.
     feed.give(frame);
     while (!feed.paused && count < 65536) feed.give(frame.subarray(count % 16, count++ % 16 + 1));
     assert.ok(count < 300, `${count} chunks`);
@@ -297,12 +297,12 @@ function requestBytes(extensions: ExtensionFactory[] = []): Uint8Array {
   return client.send({ type: "request", host: "localhost", target: "/" });
 }
 
-/** The memory in use, without what is garbage. */
+/** The memory in use, without garbage. */
 async function memory(): Promise<number> {
   await rest();
   collectGarbage();
   const { heapUsed, external } = process.memoryUsage();
-  // Bun counts in the heap what is external.
+  // Bun includes external memory in its heap.
   return process.versions.bun === undefined ? heapUsed + external : heapUsed;
 }
 
@@ -348,7 +348,7 @@ describe("E10 messages that come after our Close have no gap", () => {
         await until(() => ws.stats.messagesReceived === 20);
         const got: (string | undefined)[] = [];
         for (let i = 0; i < 2; i++) got.push((await read())?.trim());
-        // There is room again, and still none of these is delivered.
+        // There is room again, but these messages are not delivered.
         send(20, 30);
         await until(() => ws.stats.messagesReceived === 30);
         peer.send(closeFrame(1000));

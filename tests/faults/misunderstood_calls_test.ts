@@ -1,4 +1,4 @@
-/** Calls in the manner of other libraries: each is an error that says what to write instead. */
+/** Calls in the style of other libraries: each one fails with an error that says what to write instead. */
 import { describe } from "node:test";
 import assert from "node:assert/strict";
 import { createServer, type IncomingMessage } from "node:http";
@@ -39,7 +39,7 @@ const URL = "ws://127.0.0.1:1/";
 const PROVIDER = { connect() {}, listen() {} };
 const skipServer = "Deno" in globalThis && knownLimit("attachHttp2() is not there on Deno");
 
-/** Calls of each function with options that it does not have, and what the error says. */
+/** Calls of each function with options that it does not have, and the message of the error. */
 const CALLS: [
   name: string,
   call: (options: never) => unknown,
@@ -189,7 +189,7 @@ const CALLS: [
   ]],
 ];
 
-/** Throws, or rejects, with a TypeError that says this. */
+/** Checks that the call throws or rejects with a TypeError that has this message. */
 async function refuses(call: () => unknown, message: RegExp): Promise<void> {
   await assert.rejects(async () => await call(), { name: "TypeError", message });
 }
@@ -274,7 +274,7 @@ describe("F hints that fit", () => {
 describe("F wrong values are reported, not ignored", () => {
   const cert = "-----BEGIN CERTIFICATE-----";
   const rows: [name: string, call: () => unknown, message: RegExp, error?: string][] = [
-    // Options that have a function's name but no meaning there.
+    // Options that exist, but have no meaning for the function.
     ["accept({ tls })", () => accept(transportPair()[0], { tls: {} } as never), /TLS is the HTTP/],
     ["accept({ port })", () => accept(transportPair()[0], { port: 1 } as never), /port is that of/],
     [
@@ -305,7 +305,7 @@ describe("F wrong values are reported, not ignored", () => {
       "RangeError",
     ],
     ["origins without a scheme", () => serve({ origins: ["a.test"] }, echo), /like/, "RangeError"],
-    // Paths that no request has.
+    // Paths that no request can have.
     ...["/\u00fc", "/a b", "/chat?x=1", "/chat#x", "/a/../b"].map((
       path,
     ): [string, () => unknown, RegExp, string] => [
@@ -314,7 +314,7 @@ describe("F wrong values are reported, not ignored", () => {
       /^Expected path to be the pathname of a URL, like \//,
       "RangeError",
     ]),
-    // Servers that emit no 'upgrade'.
+    // Servers that do not emit 'upgrade'.
     [
       "attach(undefined)",
       () => attach(undefined as never, {}, echo),
@@ -332,7 +332,7 @@ describe("F wrong values are reported, not ignored", () => {
     ["attachHttp2(server of HTTP/1.1)", () => {
       return attachHttp2(createServer() as never, {}, echo);
     }, /Expected a server of node:http2/],
-    // Header fields that would be sent as other text.
+    // Header fields that would be sent as different text.
     ...([
       [{ "X-A": undefined }, /the X-A header to be a string, received undefined/],
       [{ "X-A": null }, /received null/],
@@ -349,7 +349,7 @@ describe("F wrong values are reported, not ignored", () => {
         return serve({ headers: headers as never }, echo);
       }, message],
     ]),
-    // Others of the wrong type.
+    // Other options of the wrong type.
     ["origin", () => connect(URL, { origin: {} as never }), /origin to be a string/],
     ["userAgent", () => connect(URL, { userAgent: true as never }), /userAgent to be a string/],
     [

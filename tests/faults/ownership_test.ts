@@ -1,4 +1,6 @@
-/** Whoever receives bytes has them alone: each message, and each piece of one, in a buffer of its own. */
+/**
+ * A receiver owns its bytes: each message, and each piece of a message, has a buffer that nothing else uses.
+ */
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { connect, fromWebSocket, type Message, serve } from "../../mod.ts";
@@ -35,12 +37,12 @@ function assertOwned(bytes: unknown, title: string): asserts bytes is Uint8Array
   );
 }
 
-/** Gives the bytes away, as postMessage() does. */
+/** Transfers the bytes away, as postMessage() does. */
 function transfer(bytes: Uint8Array): void {
   structuredClone(bytes, { transfer: [bytes.buffer as ArrayBuffer] });
 }
 
-/** Checks messages that all came before any of them was touched, and that none shares memory. */
+/** Checks messages that all arrived before the test used any of them. No two may share memory. */
 function assertMessages(messages: readonly unknown[], sizes: readonly number[]): void {
   for (const [i, message] of messages.entries()) assertOwned(message, `${sizes[i]} bytes`);
   const all = messages as Uint8Array[];

@@ -1,4 +1,4 @@
-/** What the random user of `deno task fuzz api` has found. */
+/** Faults that the random user of `deno task fuzz api` has found. */
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import type { Message, WebSocketConnection } from "../../mod.ts";
@@ -25,7 +25,7 @@ describe("send() of a stream whose signal is aborted already", () => {
   }
 });
 
-/** The messages of a connection, each put together from its pieces. */
+/** The messages of a connection, each joined from its pieces. */
 async function readMessages(ws: WebSocketConnection): Promise<Message[]> {
   const messages: Message[] = [];
   for await (const { type, readable } of ws.messages()) {
@@ -37,7 +37,7 @@ async function readMessages(ws: WebSocketConnection): Promise<Message[]> {
 }
 
 describe("messages() while a long message arrives", () => {
-  /** Two short messages before one that the queue has no room for. */
+  /** Two short messages, followed by one that does not fit in the queue. */
   const MESSAGES: Readonly<Record<string, Message[]>> = {
     text: ["a", "b", Array.from({ length: 30_000 }, (_, i) => `${i} `).join("")],
     binary: [pattern(10), pattern(20), pattern(200_000)],
@@ -51,7 +51,7 @@ describe("messages() while a long message arrives", () => {
           const readableStrategy = { highWaterMark };
           const [client, server] = await pair({ server: { compression, readableStrategy } });
           const sending = Promise.all(messages.map((message) => client.send(message)));
-          // The queue is full, and a part of the last message may have come.
+          // The queue is full, and a part of the last message may have arrived.
           await rest();
           const reading = readMessages(server);
           await sending;

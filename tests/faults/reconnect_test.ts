@@ -34,7 +34,7 @@ function providerOf(
   };
 }
 
-/** Connects to a server that refuses with these header fields. */
+/** Connects to a server that refuses the handshake with these header fields. */
 function refusing(headers: Record<string, string>): TransportProvider {
   return providerOf(() => {}, { onRequest: () => new Response("busy", { status: 503, headers }) });
 }
@@ -44,13 +44,13 @@ const DEAD: TransportProvider = {
   listen: () => Promise.reject(new Error("Expected no call")),
 };
 
-/** Nobody answers. */
+/** A server that never answers. */
 const MUTE: TransportProvider = {
   connect: () => Promise.resolve(transportPair()[0]),
   listen: () => Promise.reject(new Error("Expected no call")),
 };
 
-/** Opens, and says nothing more. */
+/** A server that opens the connection, and sends nothing more. */
 const SILENT: TransportProvider = {
   connect: () => {
     const [near, far] = transportPair();
@@ -60,7 +60,7 @@ const SILENT: TransportProvider = {
   listen: () => Promise.reject(new Error("Expected no call")),
 };
 
-/** A client that waits for as long as it takes. */
+/** A client without time limits. */
 const PATIENT: ReconnectOptions = { openTimeout: 0, closeTimeout: 0, pingInterval: 0 };
 
 const never = () => new Promise<never>(() => {});
@@ -82,7 +82,7 @@ async function delaysOf(options: ReconnectOptions, count = 1): Promise<number[]>
   return delays;
 }
 
-/** How many of the values lie within the densest such span. */
+/** The most values that lie within one span of this length. */
 function densest(values: number[], span: number): number {
   return Math.max(
     ...values.map((from) => values.filter((value) => value >= from && value < from + span).length),
@@ -115,7 +115,7 @@ describe("H1 Retry-After with jitter", () => {
   }
 });
 
-/** What an iteration may be waiting for: begins it, and gives the call of `next()` that waits. */
+/** The states in which an iteration waits: starts the iteration, and returns the pending call of `next()`. */
 const WAITS: Record<
   string,
   (options: ReconnectOptions) => Promise<{
@@ -511,7 +511,7 @@ describe("H9 The example of reconnect()", () => {
     const [, block] = /@example\n \* ```ts\n([^]*?)\n \* ```/.exec(source)!;
     const program = block.replaceAll(/^ \* ?/gm, "");
     assert.ok(program.includes(HANDLER));
-    // What was sent has arrived when the ping is answered.
+    // The message has arrived once the ping is answered.
     const cutting = program.replace(
       HANDLER,
       "async (ws) => { await ws.send('news'); await ws.ping(); ws.terminate(); }",

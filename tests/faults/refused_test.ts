@@ -1,4 +1,6 @@
-/** Handshakes that a server turns down: what is sent, who is told, and which results of hooks pass. */
+/**
+ * Handshakes that a server refuses: the answer, the hooks that are called, and the valid results of hooks.
+ */
 import { after, describe } from "node:test";
 import assert from "node:assert/strict";
 import { createServer } from "node:http";
@@ -40,20 +42,20 @@ import {
 type Options = Omit<ServeOptions, "transport" | "hostname" | "port" | "path" | "limits">;
 type Handler = (ws: WebSocketConnection) => unknown;
 
-/** What was told of a refusal. */
+/** The arguments of a hook that was told of a refusal. */
 interface Told {
   error: HandshakeError;
   request: Request | undefined;
 }
 
-/** A server, and what its hooks were told. */
+/** A server, and the refusals that its hooks were told of. */
 interface Watched {
   port: number;
   told: Told[];
   errors: unknown[];
 }
 
-/** Both kinds of server, with hooks that note what they are told. */
+/** Both kinds of server, with hooks that record their arguments. */
 const SERVERS: [
   name: string,
   run: (options: Options, test: (at: Watched) => unknown, handler?: Handler) => Promise<void>,
@@ -84,7 +86,7 @@ function noting() {
   return { told, errors, hooks };
 }
 
-/** All that a server answers to these bytes. */
+/** Everything that a server answers to these bytes. */
 async function answerTo(port: number, request: string): Promise<string> {
   const raw = await RawSocket.connect(port);
   raw.write(request);
@@ -102,7 +104,7 @@ const post = (fields: Record<string, string>, body = "") => {
   return `POST /form HTTP/1.1\r\nHost: localhost\r\n${lines.join("")}\r\n${body}`;
 };
 
-/** Nothing may be left unhandled, here where several hooks reject. */
+/** The unhandled rejections. There must be none, although several hooks reject. */
 const unhandled: unknown[] = [];
 const note = (reason: unknown) => void unhandled.push(reason);
 process.on("unhandledRejection", note);
@@ -167,7 +169,7 @@ describe("C13 onRefused", () => {
           const [{ error, request: seen }] = told;
           assert.ok(error instanceof HandshakeError);
           assert.deepEqual([error.code, error.status], [code, status]);
-          // attach() is given the head by the HTTP server.
+          // attach() gets the head from the HTTP server.
           const path = url ?? (server === "attach()" ? "/a" : undefined);
           assert.equal(seen?.url, path && `http://localhost${path}`);
         });
@@ -449,7 +451,7 @@ describe("C10 a HEAD that is refused", () => {
   });
 });
 
-/** A body that gives these chunks, and then fails if there is an error. */
+/** A body that gives these chunks, and then fails with the error if there is one. */
 function bodyOfChunks(chunks: unknown[], error?: unknown): ReadableStream<never> {
   return new ReadableStream({
     async pull(controller) {

@@ -1,4 +1,4 @@
-/** What a server makes of a request: the head, the Host header, the target and the Origin. */
+/** How a server reads a request: the head, the Host header, the target and the Origin. */
 import { describe } from "node:test";
 import assert from "node:assert/strict";
 import { it } from "../it.ts";
@@ -29,7 +29,7 @@ import { portOf as portOfHttp, withAttached, withHttp } from "../http_servers.ts
 import { answerTo, CONNECT, http2Server, noServer, withHttp2 } from "../http2_servers.ts";
 import { portOf, RawSocket, rejection, until, upgradeRequest, withServer } from "../support.ts";
 
-/** The first line of what a port answers to bytes that are written one after the other. */
+/** The first line of the answer to bytes that are written one part after the other. */
 async function statusOf(port: number, ...parts: string[]): Promise<string> {
   const raw = await RawSocket.connect(port);
   for (const part of parts) raw.write(part);
@@ -38,7 +38,7 @@ async function statusOf(port: number, ...parts: string[]): Promise<string> {
   return raw.text.slice(9, 12);
 }
 
-/** What the core says of a request: the code and status of its error, or none. */
+/** The result of the core for a request: the code and status of the error, or nothing. */
 function verdict(request: string): [code?: string, status?: number] {
   const server = new Endpoint("server");
   server.receive(latin1(request));
@@ -53,7 +53,7 @@ function verdict(request: string): [code?: string, status?: number] {
   }
 }
 
-/** Values of Host that are a host and an optional port, and the host of the URL. */
+/** Valid values of Host (a host and an optional port), and the host of the URL. */
 const HOSTS: [value: string, host: string][] = [
   ["x", "x"],
   ["EXAMPLE.com", "example.com"],
@@ -154,7 +154,7 @@ describe("C1 the Host header is a host and an optional port", () => {
       await withAttached({ path, onRequest }, async (server) => {
         for (const value of ["x/admin?", "x#", "x\\admin?", "u:p@x", "x?y"]) {
           const request = upgradeRequest({ Host: value }, "GET /pub HTTP/1.1");
-          // Another path is left to others.
+          // A path that the server leaves to other listeners.
           if (path !== "/admin") {
             assert.equal(await statusOf(portOfHttp(server), request), "400", value);
           }
@@ -188,7 +188,7 @@ describe("C1 the Host header is a host and an optional port", () => {
       const answers: [value: string, status: number | undefined][] = [];
       for (const value of ["x/admin?", "x#", "u:p@x", "x?y", "x:y", "x%2fadmin"]) {
         const answer = answerTo(session, { ...CONNECT, ":authority": value });
-        // The platform itself resets a stream for some of them.
+        // The platform resets the stream for some of these values.
         answers.push([value, await answer.then(({ status }) => status, () => undefined)]);
       }
       assert.ok(answers.every(([, status = 400]) => status === 400), `${answers}`);
@@ -201,7 +201,7 @@ describe("C1 the Host header is a host and an optional port", () => {
       assert.equal((await rejection(connect(url))).name, "SyntaxError", url);
     }
     for (const host of BAD_HOSTS.filter((host) => !["x:65536", "[:::]"].includes(host))) {
-      // What an address or a port may be is the URL's matter.
+      // The URL parser decides which addresses and ports are valid.
       if (/^\[[\da-f.:]+\]$/.test(host)) continue;
       if (host === "x%2fadmin") continue;
       const request = { type: "request", host, target: "/" } as const;
@@ -212,7 +212,7 @@ describe("C1 the Host header is a host and an optional port", () => {
   });
 });
 
-/** Targets, and the URL that they are on the host x; undefined for those that are none. */
+/** Targets and their URLs on the host x; undefined for an invalid target. */
 const TARGETS: [target: string, url: string | undefined][] = [
   ["/", "http://x/"],
   ["/pub?a=/b?c", "http://x/pub?a=/b?c"],
@@ -250,7 +250,7 @@ const TARGETS: [target: string, url: string | undefined][] = [
   ["/pub\\..\\admin", undefined],
 ];
 
-/** URLs may be written in two ways. */
+/** Whether two URLs are equal. Some URLs have two spellings. */
 function sameUrl(url: string, expected: string): boolean {
   return new URL(url).href === new URL(expected).href;
 }
@@ -310,7 +310,7 @@ describe("C2 a target is a path or the URL of a WebSocket", () => {
 
   it("C2 a client writes no other target", () => {
     for (const [target, url] of TARGETS) {
-      // A client knows what it asks for: ports and addresses are the server's matter.
+      // The client has chosen the URL itself. Only a server checks ports and addresses.
       if (url !== undefined || target === "http://y:65536/pub") continue;
       const request = { type: "request", host: "x", target } as const;
       assert.throws(() => new Endpoint("client").send(request), TypeError, target);
@@ -327,7 +327,7 @@ describe("C2 a target is a path or the URL of a WebSocket", () => {
   });
 });
 
-/** The status of a request with an Origin. */
+/** The status of the answer to a request with this Origin. */
 async function originStatus(
   origins: ServeOptions["origins"],
   origin: string,
@@ -384,7 +384,7 @@ it("C4 same-origin takes a default port for no difference", async () => {
   }
 });
 
-/** Where a line becomes impossible: the number of bytes that are taken before. */
+/** The number of bytes that are accepted before the line becomes invalid. */
 function takenOf(parse: typeof parseRequestHead | typeof parseResponseHead, line: string): number {
   const reader = new HeadReader<unknown>(parse);
   let taken = 0;
@@ -395,7 +395,7 @@ function takenOf(parse: typeof parseRequestHead | typeof parseResponseHead, line
     }
   } catch (error) {
     assert.equal((error as { code: string }).code, "malformed-head", line);
-    // In one piece it is refused too, or the bytes before it are enough.
+    // The line is refused in one piece too.
     assert.throws(() => new HeadReader<unknown>(parse).push(latin1(line)), {
       name: "HandshakeError",
     });
@@ -533,7 +533,7 @@ describe("C14 header fields that cannot be sent are refused at once", () => {
   });
 
   it("C14 attachHttp2() throws a TypeError", { skip: noServer }, () => {
-    // HTTP/2 does not have these.
+    // HTTP/2 does not have these fields.
     const more: [string, string][] = [["TE", "a"], ["Keep-Alive", "a"], ["proxy-connection", "a"]];
     for (const field of [...fields, ...more]) {
       const attaching = () => attachHttp2(http2Server(), { headers: [field] }, () => {});

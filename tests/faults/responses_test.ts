@@ -1,4 +1,4 @@
-/** What a client makes of the answers of servers and proxies, and what it tells other origins. */
+/** How a client handles the answers of servers and proxies, and what it sends to other origins. */
 import { describe } from "node:test";
 import assert from "node:assert/strict";
 import type { ServerHttp2Stream } from "node:http2";
@@ -26,7 +26,7 @@ import {
   withServer,
 } from "../support.ts";
 
-/** Answers the path /away with a redirect, and upgrades all others. */
+/** Answers the path /away with a redirect, and upgrades all other requests. */
 function redirecting(
   location: () => string,
   heads: string[],
@@ -40,14 +40,14 @@ function redirecting(
   };
 }
 
-/** The names of all fields of a request but those of the handshake itself. */
+/** The names of all fields of a request, without those of the handshake itself. */
 function fieldNames(head: string): string[] {
   const names = Array.from(head.matchAll(/^([^:\r\n]+): /gm), ([, name]) => name.toLowerCase());
   const own = ["host", "upgrade", "connection", "sec-websocket-key", "sec-websocket-version"];
   return names.filter((name) => ![...own, "sec-websocket-extensions"].includes(name)).sort();
 }
 
-/** The request that another origin gets when it is redirected to. */
+/** The request that another origin receives after a redirect. */
 async function redirected(
   options: ConnectOptions,
   user = "ada:lovelace@",
@@ -260,7 +260,7 @@ const INTERIM = [
   "HTTP/1.1 199 a\r\nContent-Length: 5\r\n\r\n",
 ];
 
-/** So many interim responses. */
+/** The bytes of this many interim responses. */
 function interim(count: number): string {
   return Array.from({ length: count }, (_, i) => INTERIM[i % INTERIM.length]).join("");
 }
@@ -352,7 +352,7 @@ describe("C8 interim responses are skipped", () => {
 });
 
 describe("B7 an HTTP proxy may answer with 16 interim responses", () => {
-  /** What connect() does by way of a proxy that answers so. */
+  /** The error of connect() through a proxy that gives this answer. */
   async function behind(answer: string): Promise<HandshakeError | undefined> {
     let error: HandshakeError | undefined;
     await withRawServer(async (raw) => {

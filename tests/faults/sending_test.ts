@@ -1,4 +1,4 @@
-/** What is sent, and what its owner does to it meanwhile; sends that wait in turn; sends at the end. */
+/** Messages that their owner changes after the send, sends that wait in turn, and sends at the end. */
 import { describe } from "node:test";
 import assert from "node:assert/strict";
 import process from "node:process";
@@ -32,9 +32,9 @@ import {
 } from "../support.ts";
 
 const INVALID_STATE = { name: "InvalidStateError" };
-/** A transport that takes nothing as long as its peer does not read. */
+/** A transport that accepts nothing until its peer reads. */
 const TIGHT = { capacity: 0 };
-/** As long as a message is borrowed for. */
+/** Long enough that a message is borrowed instead of copied. */
 const LONG = 20_000;
 
 type WithCode = Error & { closeCode: number };
@@ -168,7 +168,7 @@ it("F a payload of any length that is too long is refused with the same error", 
   for (const ws of [client, server]) ws.terminate();
 });
 
-/** Ways in which the owner of bytes takes them away. */
+/** Ways in which the owner of bytes detaches their buffer. */
 const detaching: [name: string, make: (length: number) => [Uint8Array, detach: () => void]][] = [
   ["transferred", (length) => {
     const bytes = pattern(length);
@@ -193,7 +193,7 @@ const detaching: [name: string, make: (length: number) => [Uint8Array, detach: (
   }],
 ];
 
-/** Checks that the connection has failed, and gives the error. */
+/** Checks that the connection has failed, and returns the error. */
 async function failed(ws: WebSocketConnection, sent: Promise<void>): Promise<void> {
   const [error, refused] = await Promise.all([
     rejection<WithCode>(ws.closed),
@@ -276,7 +276,7 @@ describe("A6 bytes that are detached before they have left", () => {
     });
 
     it(`A6 over a socket, ${how}: the peer reads whole messages, then the end`, async () => {
-      // Its reader is slow, so that the socket has a part of the first message and the rest waits.
+      // The reader is slow: the socket holds a part of the first message, and the rest waits.
       const PROGRAM = `
         import { connect } from "sluice";
         const ws = await connect(process.argv.at(-1), { maxMessageSize: Infinity });
@@ -350,7 +350,7 @@ describe("A6 bytes that are detached before they have left", () => {
   });
 });
 
-/** Runs with a server's connection to a program, and checks what that prints until it ends. */
+/** Connects a program to a server, and checks what the program prints until it ends. */
 async function withSlowReader(
   program: string,
   run: (ws: WebSocketConnection) => Promise<unknown>,
@@ -477,7 +477,7 @@ describe("A6 bytes that are changed while they wait", () => {
   });
 });
 
-/** CPU time of a run, in milliseconds. */
+/** The CPU time of a run, in milliseconds. */
 async function cpuOf(run: () => Promise<unknown>): Promise<number> {
   const before = process.cpuUsage();
   await run();
@@ -486,8 +486,9 @@ async function cpuOf(run: () => Promise<unknown>): Promise<number> {
 }
 
 /**
- * Checks that four times as many cost at most nine times as much. Where each costs as much as others
- * wait, it is sixteen times. Garbage collection comes when it likes, so that one of several tries counts.
+ * Checks that four times as many sends cost at most nine times as much. If the cost of a send grows with the
+ * number that wait, it is sixteen times. One of several tries must pass, because garbage collection may
+ * disturb a try.
  */
 async function assertLinear(run: (count: number) => Promise<void>, count: number): Promise<void> {
   await run(count / 4);

@@ -7,7 +7,7 @@ import { portOf, turn, upgradeRequest } from "../support.ts";
 
 const TIMEOUT = 300;
 
-/** Has the event loop stand still. */
+/** Blocks the event loop. */
 function standStill(duration: number): void {
   const end = performance.now() + duration;
   while (performance.now() < end);
@@ -23,7 +23,7 @@ const SERVER = `
   console.log("port", server.address.port);
 `;
 
-/** Connects to `PORT`, and says what `PROTOCOL` has it say a while later. */
+/** A program that connects to `PORT`, waits, and then sends the rest of `REQUEST` over `PROTOCOL`. */
 const CLIENT = `
   import { connect } from "node:net";
   import { connect as connectTls } from "node:tls";

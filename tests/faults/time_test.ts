@@ -22,20 +22,20 @@ import { inVirtualTime, settle, type VirtualTime } from "../virtual_time.ts";
 const DAY = 86_400_000;
 const TIMEOUT = 1000;
 
-/** A peer that has a time to answer. */
+/** A wait that a peer has limited time to answer. */
 interface Wait {
-  /** Writes the answer, which has not been read when it returns. */
+  /** Writes the answer. The answer has not been read when this function returns. */
   answer(): void;
-  /** What becomes of it. */
+  /** The result of the wait. */
   outcome: Promise<unknown>;
-  /** Whether that is what the answer should lead to. */
+  /** Whether the outcome is the one that the answer should lead to. */
   isAnswered(outcome: unknown): boolean;
 }
 
 const isOpen = (ws: unknown) => (ws as WebSocketConnection).state === "open";
 const isClean = (info: unknown) => (info as { closeCode: number }).closeCode === 1000;
 
-/** Everything that waits for a peer's answer. */
+/** All waits for an answer of the peer. */
 const WAITS: Record<string, () => Promise<Wait>> = {
   "openTimeout of a client": async () => {
     const [near, far] = transportPair();
@@ -46,7 +46,7 @@ const WAITS: Record<string, () => Promise<Wait>> = {
     });
     const outcome = connect("ws://localhost/", { transport: near, openTimeout: TIMEOUT });
     outcome.catch(() => {});
-    // The platform's transports are loaded first.
+    // The platform's transports have to be loaded first.
     while (answer === undefined) await settle();
     return { answer: () => peer.write(answer!), outcome, isAnswered: isOpen };
   },
@@ -92,7 +92,7 @@ async function waitForClose(role: Role): Promise<Wait> {
   };
 }
 
-/** When the answer is there, and how long everything stands still then, in milliseconds. */
+/** The delay of the answer, and the duration of the standstill after it, in milliseconds. */
 const STANDSTILLS: [before: number, standstill: number][] = [
   [1, TIMEOUT],
   [1, 60 * TIMEOUT],
@@ -196,7 +196,7 @@ const KEEPALIVE: ConnectionOptions = { pingInterval: TIMEOUT, pingTimeout: TIMEO
 const CAPACITY = 65536;
 const LONG = pattern(1_000_000);
 
-/** A peer that takes only what it is told to, and answers nothing. */
+/** A peer that takes only as many bytes as it is told to, and answers nothing. */
 class SlowPeer {
   readonly #peer: RawPeer;
   #budget = 0;
@@ -216,7 +216,7 @@ class SlowPeer {
     transport.pause();
   }
 
-  /** Takes about so many bytes. */
+  /** Takes about this many bytes. */
   async take(bytes: number): Promise<void> {
     this.#budget = bytes;
     this.#peer.transport.resume();
@@ -224,7 +224,7 @@ class SlowPeer {
   }
 }
 
-/** Runs a test with a connection in each role and a peer that is slow. */
+/** Runs a test with a connection in each role and a slow peer. */
 async function withSlowPeer(
   run: (ws: WebSocketConnection, peer: SlowPeer, time: VirtualTime, raw: RawPeer) => Promise<void>,
 ): Promise<void> {
@@ -240,7 +240,7 @@ async function withSlowPeer(
   }
 }
 
-/** Lets time pass until the connection fails; gives how long that took. */
+/** Advances the time until the connection fails, and returns how long that took. */
 async function timeToFail(ws: WebSocketConnection, time: VirtualTime): Promise<number> {
   const start = time.now;
   while (ws.state === "open" && time.now - start < 100 * TIMEOUT) await time.advance(TIMEOUT / 20);
@@ -299,7 +299,7 @@ describe("B9 Bytes that leave keep a connection alive", () => {
         ws.send("more").catch(() => {});
         await time.advance(TIMEOUT / 10);
       }
-      // The first ping goes after an interval.
+      // The first ping is sent after one interval.
       assert.ok(time.now - start <= 4.5 * TIMEOUT, `${time.now - start} ms`);
     });
   });
@@ -327,7 +327,7 @@ describe("B9 Bytes that leave keep a connection alive", () => {
         peer.transport.resume();
         await settle();
         peer.send(pongFrame(peer.frames.at(-1)!.payload));
-        // All is confirmed: the next ping has little before it.
+        // Everything is confirmed: few bytes are sent before the next ping.
         await time.advance(TIMEOUT);
         assert.equal(ws.state, "open");
         assert.ok(await timeToFail(ws, time) <= 1.5 * TIMEOUT);

@@ -1,4 +1,4 @@
-/** Clients that open a connection and say nothing: how many of them a server holds. */
+/** Clients that open a connection and send nothing: how many of them a server holds. */
 import { describe } from "node:test";
 import assert from "node:assert/strict";
 import { connect as connectSocket, type Socket } from "node:net";
@@ -13,7 +13,7 @@ const onDeno = "Deno" in globalThis;
 const onLinux = process.platform === "linux";
 const SILENT = 60;
 
-/** Runs a test with a server over TLS, and gives how many sockets of the process are the server's. */
+/** Runs a test with a server over TLS, and passes on the number of sockets that the server holds. */
 async function withTls(
   options: ServeOptions,
   run: (server: Server, dial: () => Socket, held: () => number) => Promise<unknown>,

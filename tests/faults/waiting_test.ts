@@ -1,4 +1,4 @@
-/** What waits to be sent takes no more memory than `maxBufferedAmount` promises, whatever the messages. */
+/** Messages that wait to be sent take no more memory than `maxBufferedAmount` allows, whatever they are. */
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import process from "node:process";
@@ -7,7 +7,7 @@ import { withPrograms } from "../programs.ts";
 const LIMIT = 1048576;
 const CONNECTIONS = 2;
 
-/** Sends to connections whose peers do not read, and prints the most bytes that each has held. */
+/** A program that sends to connections whose peers do not read, and prints the most bytes held for each. */
 const PROGRAM = `
   import process from "node:process";
   import { broadcast } from "sluice";

@@ -1,4 +1,7 @@
-/** The rows of `websocket_stream/` that name a fault, and what a caller may hand to a WebSocketStream. */
+/**
+ * The rows of `websocket_stream/` that name a fault, and the values that a caller may pass to a
+ * WebSocketStream.
+ */
 import { after, before, describe, it } from "node:test";
 import { WebSocketError, WebSocketStream } from "../../mod.ts";
 import { certificates } from "../certificates.ts";

@@ -1,4 +1,4 @@
-/** A browser without a window that runs the rows about WebSocketStream on a page of ours. */
+/** Runs the rows about WebSocketStream on a page in a headless browser. */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { fileURLToPath } from "node:url";
 import { build, type BuildOptions, stop } from "esbuild";
@@ -8,10 +8,10 @@ import { bodyOf, startPeers } from "../websocket_stream/server.ts";
 import { withBrowser } from "./chromium.ts";
 
 const ROOT = new URL("../../", import.meta.url);
-/** Without a result for so long it hangs. */
+/** The time in milliseconds after which a page without a result counts as hanging. */
 const DEADLINE = 180_000;
 
-/** What a row came to: an empty string, or what went wrong. */
+/** The result of each row: an empty string, or the error. */
 export type Results = ReadonlyMap<string, string>;
 
 interface Report {
@@ -38,7 +38,7 @@ export async function bundle(path: string, options: BuildOptions = {}) {
   return { text: result.outputFiles![0].text, inputs: Object.keys(result.metafile!.inputs) };
 }
 
-/** Runs all rows, and tells what they came to. */
+/** Runs all rows, and returns their results. */
 export async function runRows(place: Place, scheme: "ws" | "wss"): Promise<Results> {
   const { text } = await bundle("tests/websocket_stream/page.ts");
   const results = new Map<string, string>();

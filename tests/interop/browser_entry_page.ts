@@ -1,9 +1,9 @@
-/** A page that uses the entry point for browsers, and tells its server what came of it. */
+/** A page that uses the entry point for browsers, and reports the results to its server. */
 import * as entry from "../../lib/browser.ts";
 
 const scope = globalThis as unknown as Record<string, unknown>;
 
-/** The message of an error, or what there is in its place. */
+/** The name, code and message of the error, or "none". */
 async function failure(promise: Promise<unknown>): Promise<string> {
   try {
     await promise;
@@ -67,7 +67,7 @@ function settles(promise: Promise<unknown>): Promise<boolean> {
   return Promise.race([settled, new Promise<boolean>((r) => setTimeout(() => r(false), 1000))]);
 }
 
-/** Messages both ways, what waits, closes, errors, and connecting again. */
+/** Messages in both directions, buffered data, closes, errors, and reconnecting. */
 async function connections(): Promise<Record<string, unknown>> {
   const { broadcast, connect, reconnect, relay } = entry;
   const echo = await connect("/app/echo", { protocols: ["a"] });
@@ -126,7 +126,7 @@ async function run(): Promise<void> {
   const { pathname } = location;
   const name = pathname.slice(pathname.lastIndexOf("/") + 1);
   const result = await pages[name]().catch((error) => ({ error: `${error}\n${error.stack}` }));
-  // An image: a policy about connections is none about images.
+  // An image, because the policy about connections does not apply to images.
   const { Image } = scope as unknown as { Image: new () => { src: string } };
   new Image().src = `/report?${encodeURIComponent(JSON.stringify(result))}`;
 }

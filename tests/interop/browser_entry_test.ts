@@ -1,4 +1,4 @@
-/** The entry point for browsers in Chromium: with the browser's own class, without it, under a policy. */
+/** The entry point for browsers in Chromium: with the browser's own class, without it, and under a policy. */
 import { describe } from "node:test";
 import assert from "node:assert/strict";
 import { createServer } from "node:http";
@@ -13,13 +13,13 @@ import { PEERS, unlessThere } from "./peers.ts";
 
 const { skip } = unlessThere(PEERS.chromium);
 
-/** Without a result for so long it hangs. */
+/** The time in milliseconds after which a page without a result counts as hanging. */
 const DEADLINE = 180_000;
 
-/** What the server does at each path. */
+/** The handlers of the server, by path. */
 const HANDLERS: Record<string, (ws: WebSocketConnection) => unknown> = {
   "/app/echo": echo,
-  // It never reads.
+  // Never reads.
   "/app/deaf": (ws) => ws.closed,
   "/app/flood": async (ws) => {
     for (;;) await ws.send(new Uint8Array(65536));
@@ -33,7 +33,7 @@ const HANDLERS: Record<string, (ws: WebSocketConnection) => unknown> = {
   },
 };
 
-/** Shows a page, and gives what it reports. */
+/** Shows a page, and returns its report. */
 async function report(name: string): Promise<Record<string, unknown>> {
   const { text } = await bundle("tests/interop/browser_entry_page.ts");
   let done!: (report: Record<string, unknown>) => void;
@@ -95,7 +95,7 @@ describe("The entry point for browsers in Chromium", () => {
     it(`Messages, backpressure, closes, errors and reconnect(): ${name}`, { skip }, async () => {
       const isNative = name === "connections";
       const { floodCode, ...others } = await report(name);
-      // Only the browser's own class can hold the server back.
+      // Only the browser's own class can slow the server down.
       assert.equal(floodCode, isNative ? "open" : 1013);
       const bye = { closeCode: 4001, reason: "bye" };
       assert.deepEqual(others, {

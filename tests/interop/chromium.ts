@@ -1,4 +1,4 @@
-/** A browser without a window, for as long as a page needs. */
+/** Runs a headless browser while a test uses it. */
 import { spawn } from "node:child_process";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -17,12 +17,12 @@ const FLAGS = [
   "--disable-component-update",
   "--disable-sync",
   "--disable-dev-shm-usage",
-  // The certificates are the tests' own.
+  // The certificates are made by the tests.
   "--ignore-certificate-errors",
   "--js-flags=--expose-gc",
 ];
 
-/** A page of a browser, by the Chrome DevTools Protocol. */
+/** A page of a browser, controlled by the Chrome DevTools Protocol. */
 export interface DevTools {
   /** Calls a method of the protocol. */
   call(method: string, params?: object): Promise<Record<string, unknown>>;
@@ -35,7 +35,7 @@ export async function withBrowser<T>(page: string | URL, result: Promise<T>): Pr
   return await run(page, [], () => result);
 }
 
-/** Shows a page for as long as a test uses it. */
+/** Shows a page while a test uses it. */
 export async function withDevTools<T>(
   page: string | URL,
   use: (tools: DevTools) => Promise<T>,
@@ -78,14 +78,14 @@ export async function withDevTools<T>(
   );
 }
 
-/** Waits until the browser has written down its port. */
+/** Waits until the browser has written its port to a file. */
 async function devToolsPort(profile: string): Promise<string> {
   for (;;) {
     try {
       const [port] = (await readFile(join(profile, "DevToolsActivePort"), "utf8")).split("\n");
       if (port) return port;
     } catch {
-      // It has not started yet.
+      // The browser has not started yet.
     }
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
@@ -100,7 +100,7 @@ async function run<T>(
   const [command, ...args] = commandOf(PEERS.chromium);
   const all = [...args, ...FLAGS, ...flags, `--user-data-dir=${profile}`, String(page)];
   const browser = spawn(command, all, {
-    // Its helpers are ended with it.
+    // The helper processes of the browser are ended with it.
     detached: true,
     stdio: "ignore",
   });

@@ -1,6 +1,6 @@
 /**
- * The rows about WebSocketStream in Chromium: with its own class, which shows that they are the
- * standard's, and with the entry point for browsers while Chromium's class is hidden.
+ * The rows about WebSocketStream in Chromium: with Chromium's own class, to show that the rows follow the
+ * standard, and with the entry point for browsers while Chromium's class is hidden.
  */
 import { describe } from "node:test";
 import assert from "node:assert/strict";

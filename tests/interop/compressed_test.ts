@@ -21,13 +21,13 @@ import { PEERS, unlessThere } from "./peers.ts";
 import { HOST } from "../ports.ts";
 import { NGINX, withProxy } from "./proxy.ts";
 
-// By its path: Bun has a "ws" of its own.
+// Imported by its path, because Bun has a built-in "ws".
 const path = new URL("../../node_modules/ws/wrapper.mjs", import.meta.url).href;
 const { WebSocket, WebSocketServer }: typeof Ws = await import(path);
 
 const SIZES = [0, 16, 1024, 4096, 65536, 300_000];
 
-/** What both ends may agree on. */
+/** The settings that both ends may agree on. */
 const SETTINGS: PerMessageDeflateOptions[] = [
   {},
   { memory: "high" },
@@ -35,7 +35,7 @@ const SETTINGS: PerMessageDeflateOptions[] = [
   { memory: "high", serverMaxWindowBits: 9, threshold: 0 },
 ];
 
-/** An echo that tells how many bytes went in and out. */
+/** An echo that also sends its statistics after the message "stats". */
 async function echo(ws: WebSocketConnection): Promise<void> {
   for await (const message of ws) {
     await ws.send(message);
@@ -47,7 +47,7 @@ function serving(compression: PerMessageDeflateOptions): ServeOptions {
   return { compression, maxMessageSize: Infinity };
 }
 
-/** What runs in the page: an echo of each size, as text and as bytes. */
+/** The script of the page: an echo of each size, as text and as bytes. */
 const script = (sizes: number[]) => `
   const pattern = (length) => Uint8Array.from({ length }, (_, i) => (i * 7 + (i >> 8)) & 255);
   const same = (a, b) => a.length === b.length && a.every((byte, i) => byte === b[i]);
@@ -110,7 +110,7 @@ async function runPage(compression: PerMessageDeflateOptions): Promise<PageResul
   }
 }
 
-/** What the messages would be without compression. */
+/** The number of bytes without compression. */
 const PLAIN = 2 * SIZES.reduce((sum, size) => sum + size, 0);
 
 describe("chromium as peer, compressed", () => {

@@ -1,4 +1,6 @@
-/** The page of `deno task demo --page` in Chromium: its elements, its keyboard, and what it looks like. */
+/**
+ * The page of `deno task demo --page` in Chromium: its elements, its keyboard control, and its appearance.
+ */
 import { describe } from "node:test";
 import assert from "node:assert/strict";
 import process from "node:process";
@@ -12,7 +14,7 @@ import { PEERS, unlessThere } from "./peers.ts";
 
 const { skip } = unlessThere(PEERS.chromium);
 
-/** Waits until an expression is true in the page, with a deadline that only a hang reaches. */
+/** Waits until an expression is true in the page. Only a hang reaches the deadline. */
 async function until(tools: DevTools, expression: string): Promise<void> {
   const deadline = performance.now() + 60_000;
   while (!await tools.evaluate<boolean>(expression)) {
@@ -24,7 +26,7 @@ async function until(tools: DevTools, expression: string): Promise<void> {
   }
 }
 
-/** Shows the page of a server of its own. */
+/** Starts a server, and shows its page. */
 async function withPage(hash: string, use: (tools: DevTools) => Promise<void>): Promise<void> {
   const server = await servePage(0);
   try {
@@ -55,7 +57,7 @@ async function press(tools: DevTools, key: string, code = key): Promise<void> {
   }
 }
 
-/** The number of colours in a PNG of 8 bits a channel, as its filtered bytes tell. */
+/** The number of colours in a PNG of 8 bits a channel, estimated from its filtered bytes. */
 function coloursOf(png: Uint8Array): number {
   const view = new DataView(png.buffer, png.byteOffset, png.byteLength);
   const parts: Uint8Array[] = [];
@@ -79,7 +81,7 @@ describe("The page of the demo in Chromium", () => {
       await until(tools, `${numberOf("rate")} > 10`);
       await until(tools, `${textOf("state")}.startsWith("Messages flow")`);
       assert.equal(await tools.evaluate(textOf("line")), "WebSocketStream");
-      // By the keyboard alone: to the slider, and to its lowest value.
+      // With the keyboard alone: moves to the slider, and to its lowest value.
       await press(tools, "Tab");
       assert.equal(await tools.evaluate("document.activeElement.id"), "speed");
       await press(tools, "Home");
@@ -143,7 +145,7 @@ describe("The page of the demo in Chromium", () => {
         assert.ok(coloursOf(png) > 100, `${coloursOf(png)} colours`);
         const back = await tools.evaluate("getComputedStyle(document.body).backgroundColor");
         assert.equal(back, scheme === "dark" ? "rgb(18, 22, 29)" : "rgb(251, 251, 253)");
-        // The picture of the README is made so.
+        // This creates the picture in the README.
         const { DEMO_PICTURE } = process.env;
         if (scheme === "light" && DEMO_PICTURE) await writeFile(DEMO_PICTURE, png);
       });

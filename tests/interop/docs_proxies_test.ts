@@ -1,4 +1,4 @@
-/** The configurations of nginx and haproxy in the documentation, with real ones. */
+/** The configurations of nginx and haproxy in the documentation, with the real programs. */
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { connect } from "../../mod.ts";
@@ -10,7 +10,7 @@ import { type Front, HAPROXY, NGINX, withProxy } from "./proxy.ts";
 
 const page = await readSource("docs/guides/behind-a-proxy.md");
 
-/** The configuration that the page shows, with the ports of the test. */
+/** The configuration in the page, with the ports of the test. */
 function shown(language: string, port: number, backend: number): string {
   const [, block] = new RegExp(`^\`\`\`${language}\\n([^]*?)^\`\`\`$`, "m").exec(page)!;
   assert.ok(block.includes(`${HOST}:8000`) && block.includes(`${HOST}:8080`));
@@ -18,7 +18,7 @@ function shown(language: string, port: number, backend: number): string {
     .replace(`${HOST}:8080`, `${HOST}:${backend}`);
 }
 
-/** What nginx needs around the block of the page, to run in a folder of its own. */
+/** The configuration that nginx needs around the block of the page to run in a separate folder. */
 function nginx(port: number, backend: number, folder: string): string {
   const temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
   return `daemon off;

@@ -1,4 +1,4 @@
-/** Opening handshakes, whichever role and peer: what is agreed on, and refusals. */
+/** Opening handshakes in each role and with each peer: agreements and refusals. */
 import assert from "node:assert/strict";
 import type { HandshakeError } from "../../mod.ts";
 import type { Role } from "../../lib/core/mod.ts";
@@ -8,17 +8,17 @@ import type { PairOptions } from "./pair.ts";
 import { base64, type Fields, type Refused } from "./peer_process.ts";
 import type { Ends, Failure, Scenario } from "./row.ts";
 
-/** The values of a header field, each as it travelled. */
+/** The values of a header field, as they were sent. */
 function valuesOf(headers: Fields, name: string): string[] {
   return headers.filter(([field]) => field.toLowerCase() === name).map(([, value]) => value);
 }
 
-/** The header fields that they sent us. */
+/** The header fields that the peer sent to us. */
 function theirFields({ ours, role }: Ends): Fields {
   return role === "client" ? ours.rawHeaders.response : ours.rawHeaders.request;
 }
 
-/** What client and server have, whoever they are. */
+/** The options of the two ends for these subprotocols, whichever end is ours. */
 function protocols(offered: string[], supported: string[]): (role: Role) => PairOptions {
   return (role) => {
     const [ours, theirs] = role === "client" ? [offered, supported] : [supported, offered];
@@ -130,7 +130,7 @@ const REFUSALS: readonly Refused[] = [
   { status: 503, headers: [["Retry-After", "120"], ["X-A", "b"]], body: "Later. ".repeat(2000) },
 ];
 
-/** What a refused client got of our server, or of theirs. */
+/** The refusal that a client received, from our server or from the peer's. */
 async function refusalOf({ ours, theirs }: Parameters<Failure["run"]>[0], role: Role) {
   if (role === "server") return await theirs.next("refused");
   const { code, response } = await rejection<HandshakeError>(ours);
@@ -188,7 +188,7 @@ export const FAILURES: readonly Failure[] = [
   },
 ];
 
-/** As `onRequest` gives it: with a length, for not every client reads chunks. */
+/** The response that `onRequest` returns. It has a length, because some clients cannot read chunks. */
 function toResponse({ status, headers, body }: Refused): Response {
   const all = new Headers(headers.map(([name, value]): [string, string] => [name, value]));
   all.set("Content-Length", String(utf8(body).length));

@@ -1,4 +1,4 @@
-/** Chromium as the client of an HTTP/2 server: a browser that uses RFC 8441. */
+/** Chromium as the client of an HTTP/2 server, which it connects to by RFC 8441. */
 import { describe } from "node:test";
 import assert from "node:assert/strict";
 import { createSecureServer, type ServerHttp2Stream } from "node:http2";
@@ -10,7 +10,7 @@ import { noServer } from "../http2_servers.ts";
 import { withBrowser } from "./chromium.ts";
 import { PEERS, unlessThere } from "./peers.ts";
 
-/** What runs in the page: opens sockets, and gives what came of them. */
+/** The script of the page: opens sockets, and reports what happened to them. */
 const SCRIPT = `
   function open(path, protocols, run) {
     return new Promise((resolve) => {
@@ -57,7 +57,7 @@ const handler: Handler = (ws) => {
   return ws.readable.pipeTo(ws.writable);
 };
 
-/** What chromium makes of the page, on an HTTP/2 server that this is attached to. */
+/** Shows the page from an HTTP/2 server that `attachHttp2()` is used on, and returns its report. */
 async function runPage(options: AttachHttp2Options): Promise<Record<string, unknown>> {
   const { leaf } = await certificates();
   const server = createSecureServer({

@@ -1,4 +1,4 @@
-/** Our client over HTTP/2 through haproxy, which speaks HTTP/1.1 to a server of "ws". */
+/** Our client over HTTP/2 through haproxy, which connects to a server of "ws" over HTTP/1.1. */
 import { describe } from "node:test";
 import assert from "node:assert/strict";
 import { once } from "node:events";
@@ -16,7 +16,7 @@ import { PEERS, unlessThere } from "./peers.ts";
 import { HOST } from "../ports.ts";
 import { HAPROXY_H2, withProxy } from "./proxy.ts";
 
-// By its path: Bun has a "ws" of its own.
+// Imported by its path, because Bun has a built-in "ws".
 const path = new URL("../../node_modules/ws/wrapper.mjs", import.meta.url).href;
 const { WebSocketServer }: typeof Ws = await import(path);
 
@@ -79,7 +79,7 @@ describe("haproxy as peer over HTTP/2", () => {
           await ws.send(message);
           const got = await ws.receive();
           assert.equal(got.length, message.length);
-          // A difference of a mebibyte is not to be printed.
+          // assert.ok does not print a difference of a mebibyte.
           assert.ok(
             typeof got === "string" ? got === message : got.every((b, i) => b === message[i]),
           );

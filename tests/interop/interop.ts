@@ -1,6 +1,6 @@
 /**
- * Goes through the tables with one peer, in both roles. A further peer of this kind needs a row in
- * `peers.ts`, its program, and a test file of one call.
+ * Runs the tables with one peer, in both roles. To add a peer of this kind, add a row in `peers.ts`, its
+ * program, and a test file with one call.
  */
 import { after, describe, it } from "node:test";
 import { ROLES } from "../support.ts";
@@ -11,13 +11,13 @@ import { type Peer, unlessThere } from "./peers.ts";
 import type { Failure, Scenario } from "./row.ts";
 import { SCENARIOS } from "./scenarios.ts";
 
-/** What every connection is tried with; the options of a row come before these. */
+/** The settings that every connection runs with. The options of a row come first. */
 const SETTINGS: readonly { title: string; compression: boolean }[] = [
   { title: "", compression: false },
   { title: ", compressed", compression: true },
 ];
 
-/** Longer than anything within a row waits by itself, in milliseconds. */
+/** Longer than any wait within a row, in milliseconds. */
 const DEADLINE = 180_000;
 
 /** Defines the tests of a peer. */
@@ -32,7 +32,7 @@ export function interop(peer: Peer): void {
   ) => {
     for (const { title, compression } of SETTINGS) {
       const defaults: PairOptions = {
-        // Short messages too, or few of them would be compressed.
+        // Compresses short messages too. Otherwise few messages would be compressed.
         ours: { compression: compression && { threshold: 0 } },
         theirs: { compression },
       };
@@ -74,7 +74,7 @@ export function interop(peer: Peer): void {
   });
 }
 
-/** Fails a row that hangs, for some runtimes have no such deadline of their own. */
+/** Fails a row that hangs, because some runtimes have no deadline for a test. */
 async function within(milliseconds: number, running: Promise<void>): Promise<void> {
   let timer: ReturnType<typeof setTimeout> | undefined;
   const late = new Promise<never>((_, reject) => {

@@ -11,26 +11,26 @@ import { handled } from "../../lib/abortable.ts";
 import { portOf } from "../support.ts";
 import type { EndOptions, PeerEnd, PeerProcess } from "./peer_process.ts";
 
-/** How the two ends are opened. */
+/** The options for opening the two ends. */
 export interface PairOptions {
   ours?: ConnectOptions & ServeOptions;
   theirs?: EndOptions;
-  /** What the client puts before the host in its URL. */
+  /** The user information in the client's URL. */
   userInfo?: string;
-  /** What it asks for. Default: "/" */
+  /** The path that the client requests. Default: "/" */
   target?: string;
 }
 
-/** Two ends on their way to a connection. */
+/** Two ends that are about to connect. */
 export interface Opening {
-  /** Ours; it stays pending when we are the server and refuse. */
+  /** Our end. The promise stays pending if we are the server and refuse. */
   ours: Promise<WebSocketConnection>;
   theirs: PeerEnd;
-  /** Ends both, whatever they are in. */
+  /** Ends both, whatever their state. */
   stop(): Promise<void>;
 }
 
-/** Begins to connect the two, this library in the given role. */
+/** Starts to connect the two. This library has the given role. */
 export async function open(
   role: Role,
   peer: PeerProcess,

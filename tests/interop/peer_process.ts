@@ -1,37 +1,37 @@
-/** A peer under way, and the ends of connections that it plays. */
+/** A running peer, and the ends of connections that it plays. */
 import { Buffer } from "node:buffer";
 import { type ChildProcess, spawn } from "node:child_process";
 import type { CloseInfo, Message } from "../../mod.ts";
 import { until } from "../support.ts";
 import { commandOf, type Peer } from "./peers.ts";
 
-/** Header fields as they travelled. */
+/** Header fields as they were sent. */
 export type Fields = readonly (readonly [name: string, value: string])[];
 
-/** A refusal as its server makes it, or its client gets it. */
+/** A refusal that a server sends or a client receives. */
 export interface Refused {
   status: number;
   headers: Fields;
   body: string;
 }
 
-/** How an end of the peer's opens its connection. */
+/** The options of a peer's end. */
 export interface EndOptions {
   protocols?: readonly string[];
-  /** More header fields, of the request or of the response. */
+  /** Additional header fields of the request or the response. */
   headers?: Fields;
   compression?: boolean;
-  /** Sends each message back, and does not tell of it. */
+  /** Whether the end echoes messages, without reporting them. */
   echo?: boolean;
-  /** The longest message that it takes, in bytes. */
+  /** The longest message that the end accepts, in bytes. */
   maxSize?: number;
-  /** As a server: what it answers in place of 101. */
+  /** On a server: the answer to send instead of 101. */
   refuse?: Refused;
-  /** As a server: whom it lets in. */
+  /** On a server: the user and the password that it accepts. */
   credentials?: readonly [user: string, password: string];
 }
 
-/** What it told: see agent.py. */
+/** The events that a peer reports. `agent.py` describes them. */
 interface Events {
   listening: { port: number };
   open: { protocol: string; extensions: string[]; headers: Fields; target?: string };
@@ -45,13 +45,13 @@ interface Events {
 
 type Told = { [event in keyof Events]: { event: event } & Events[event] }[keyof Events];
 
-/** What an end sends: its parts are a frame each. */
+/** A message to send. Each part is a frame. */
 export interface Sent {
   type: "text" | "binary";
   parts: readonly (string | Uint8Array)[];
-  /** The payloads of pings, each behind the part of its place. */
+  /** The payloads of pings. Each ping is sent after the part at the same index. */
   pings?: readonly string[];
-  /** Frames as they are, be they text or not. */
+  /** Whether the parts are sent as they are, even if a part is not valid UTF-8. */
   raw?: boolean;
 }
 
@@ -69,7 +69,7 @@ export class PeerProcess {
     this.#process = spawn(command, args, { stdio: ["pipe", "pipe", "pipe"] });
     this.#process.on("error", (error) => this.stderr += error);
     this.#process.on("close", () => this.#exited = true);
-    // Written to while it ends; that it has ended is noticed elsewhere.
+    // A write may fail while the process ends. The end itself is noticed elsewhere.
     this.#process.stdin!.on("error", () => {});
     this.#process.stderr!.setEncoding("utf8").on("data", (text) => this.stderr += text);
     this.#process.stdout!.setEncoding("utf8").on("data", (text) => this.#take(text));
@@ -88,7 +88,7 @@ export class PeerProcess {
     }
   }
 
-  /** A new end of a connection. */
+  /** Creates a new end of a connection. */
   end(): PeerEnd {
     const id = ++this.#last;
     const end = new PeerEnd({
@@ -100,7 +100,7 @@ export class PeerProcess {
     return end;
   }
 
-  /** Ends it, and waits until it has. */
+  /** Ends the process, and waits until it has ended. */
   async stop(): Promise<void> {
     this.#process.stdin!.end();
     this.#process.kill();
@@ -110,7 +110,7 @@ export class PeerProcess {
 
 /** One end of a connection, played by a peer. */
 export class PeerEnd {
-  /** What it told, and `next()` has not taken. */
+  /** The events reported, without those that `next()` has returned. */
   readonly told: Told[] = [];
   readonly #line: { order(command: object): void; problem(): string | undefined };
 
@@ -118,11 +118,11 @@ export class PeerEnd {
     this.#line = line;
   }
 
-  /** The next event of this type; others before it stay. */
+  /** Returns the next event of this type. Events before it are kept. */
   async next<T extends keyof Events>(type: T): Promise<Events[T]> {
     const place = (...types: (keyof Events)[]) =>
       this.told.findIndex(({ event }) => types.includes(event));
-    // Nothing comes behind one of these.
+    // No event follows one of these.
     const last = () => this.told[place("failed", "refused", "closed")] ?? this.#line.problem();
     await until(() => place(type) !== -1 || last() !== undefined);
     if (place(type) === -1) {
@@ -132,30 +132,30 @@ export class PeerEnd {
     return told as unknown as Events[T];
   }
 
-  /** What it told when it was open. */
+  /** What the end reported when it was open. */
   opened(): Promise<Events["open"]> {
     return this.next("open");
   }
 
-  /** What it was closed with. */
+  /** The code and reason that the end was closed with. */
   async closed(): Promise<Required<CloseInfo>> {
     const { code, reason } = await this.next("closed");
     return { closeCode: code, reason };
   }
 
-  /** The payload of the next ping that came, or of the next pong. */
+  /** The payload of the next ping or pong received. */
   async payload(type: "ping" | "pong"): Promise<string> {
     return Buffer.from((await this.next(type)).data, "base64").toString();
   }
 
-  /** The next message, and of how many frames it was, if the peer says so. */
+  /** The next message, and its number of frames if the peer reports it. */
   async message(): Promise<{ data: Message; parts?: number }> {
     const { type, data, parts } = await this.next("message");
     const bytes = new Uint8Array(Buffer.from(data, "base64"));
     return { data: type === "text" ? new TextDecoder().decode(bytes) : bytes, parts };
   }
 
-  /** Begins to listen for one connection, and gives the port. */
+  /** Starts to listen for one connection, and returns the port. */
   async listen(options: EndOptions): Promise<number> {
     this.#line.order({ do: "listen", ...options });
     return (await this.next("listening")).port;
@@ -191,7 +191,7 @@ export class PeerEnd {
   }
 }
 
-/** Bytes, or the UTF-8 of a text, in base64. */
+/** The base64 of bytes, or of the UTF-8 of a text. */
 export function base64(data: string | Uint8Array): string {
   return Buffer.from(data as Uint8Array).toString("base64");
 }

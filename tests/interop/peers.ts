@@ -1,9 +1,9 @@
 /**
- * The peers: other implementations that the tests run as programs of their own. A test of one that is
- * missing is skipped, and fails where `PEERS=required` is in the environment.
+ * Peers: other implementations, which the tests run as separate programs. A test whose peer is missing is
+ * skipped. If the environment has `PEERS=required`, the test fails instead.
  *
- * A peer is added by a row here; one that is no more than a library needs a program too, as those of
- * Python have in this folder. `deno run -A scripts/peers.ts` prints the packages that are missing.
+ * To add a peer, add a row here. A library also needs a program in this folder, like the ones in Python.
+ * `deno run -A scripts/peers.ts` prints the packages that are missing.
  */
 import { spawnSync } from "node:child_process";
 import { accessSync, constants } from "node:fs";
@@ -12,25 +12,25 @@ import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { peerMissing } from "../it.ts";
 
-/** An implementation that is none of ours. */
+/** An implementation that does not belong to this project. */
 export interface Peer {
   name: string;
-  /** The Debian package that has it. */
+  /** The Debian package of the peer. */
   package: string;
-  /** What of it must be there: a program, or a module of Debian's Python. */
+  /** The program that must be installed, or else a module of Debian's Python. */
   program?: string;
   module?: string;
-  /** The program in this folder that plays both roles with it, as `agent.py` says. */
+  /** The program in this folder that plays both roles with the peer, as described in `agent.py`. */
   script?: string;
-  /** What not every peer can do or tell. */
+  /** Abilities that some peers do not have. */
   can?: {
     /** Limits the size of a message (`maxSize`). */
     limitSize?: boolean;
-    /** Tells of frames: of each ping and pong, and of how many a message was. */
+    /** Reports frames: each ping and pong, and the number of frames of a message. */
     tellFrames?: boolean;
-    /** Has Basic authentication: asks for it (`credentials`), and sends the user of its URL. */
+    /** Supports Basic authentication: asks for it (`credentials`), and sends the user of the URL. */
     authenticate?: boolean;
-    /** Knows after a ping between two fragments that the message was compressed. wsproto 1.2 does not. */
+    /** Remembers during a ping between two fragments that the message is compressed. wsproto 1.2 does not. */
     interruptCompressed?: boolean;
   };
 }
@@ -67,33 +67,33 @@ function named<T extends Record<string, Omit<Peer, "name">>>(
   return Object.fromEntries(rows);
 }
 
-// Its modules are Debian's packages; another Python on PATH does not have them.
+// The modules are packages of Debian, which another Python on PATH does not have.
 const PYTHON = "/usr/bin/python3";
-/** Where servers are installed, and PATH need not say so. */
+/** Folders where servers are installed, although they may be missing in PATH. */
 const SYSTEM_FOLDERS = ["/usr/sbin", "/usr/local/sbin"];
 const SCRIPTS = fileURLToPath(new URL(".", import.meta.url));
 
-/** Whether this machine has the peer. */
+/** Whether the peer is installed on this machine. */
 export function isThere(peer: Peer): boolean {
   if (peer.program !== undefined) return findProgram(peer.program) !== undefined;
   const find = `import sys, importlib.util as u; sys.exit(u.find_spec("${peer.module}") is None)`;
   return spawnSync(PYTHON, ["-c", find]).status === 0;
 }
 
-/** For the options of a test: why it is skipped, if it is. */
+/** The options of a test: the reason to skip it if the peer is missing. */
 export function unlessThere(peer: Peer): { skip?: string } {
   if (process.env.PEERS === "required" || isThere(peer)) return {};
   return { skip: peerMissing(`the Debian package ${peer.package}`) };
 }
 
 /**
- * The command that runs a peer, without arguments of its own.
+ * The command that runs a peer, without arguments for the peer.
  *
- * @throws {Error} when it is missing
+ * @throws {Error} If the peer is not installed.
  */
 export function commandOf(peer: Peer): [command: string, ...args: string[]] {
   if (!isThere(peer)) throw new Error(`Expected the Debian package ${peer.package}; it is missing`);
-  // -B: it leaves no bytecode in this folder.
+  // -B: Python writes no bytecode into this folder.
   if (peer.script !== undefined) return [PYTHON, "-B", join(SCRIPTS, peer.script)];
   return [findProgram(peer.program!)!];
 }

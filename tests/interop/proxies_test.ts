@@ -27,7 +27,7 @@ function tinyproxy(port: number, ports: readonly number[], user: boolean): strin
 }
 
 interface Ends {
-  /** The proxy's port. */
+  /** The port of the proxy. */
   port: number;
   plain: Server;
   secure: Server;
@@ -100,7 +100,7 @@ for (const [peer, scheme, refused] of KINDS) {
           const connecting = connect(`ws://${HOST}:${portOf(plain)}`, { proxy });
           const { code, response } = await rejection<HandshakeError>(connecting);
           assert.equal(code, "proxy");
-          // It has asked for a password, or refused the one that it got.
+          // The proxy has asked for a password, or refused the one it received.
           if (scheme === "http") assert.ok([401, 407].includes(response!.status));
         }
       });

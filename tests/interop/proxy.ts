@@ -1,4 +1,4 @@
-/** A proxy of somebody else's in front of a server. */
+/** Runs a third-party proxy in front of a server. */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -57,7 +57,7 @@ function nginx(port: number, backend: number, folder: string): string {
   ].join("\n");
 }
 
-/** It has no worker that would outlive it. */
+/** Without worker processes, which could outlive it. */
 export const NGINX: Front = {
   peer: PEERS.nginx,
   configure: nginx,
@@ -70,7 +70,7 @@ export const HAPROXY: Front = {
   args: (file) => ["-db", "-q", "-f", file],
 };
 
-/** It takes HTTP/2 without TLS. */
+/** Accepts HTTP/2 without TLS. */
 export const HAPROXY_H2: Front = {
   ...HAPROXY,
   configure: (port, backend) => haproxy(port, backend, " proto h2"),

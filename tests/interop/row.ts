@@ -1,4 +1,4 @@
-/** What the tables of this folder are made of. */
+/** The types of the tables in this folder. */
 import type { WebSocketConnection } from "../../mod.ts";
 import type { Role } from "../../lib/core/mod.ts";
 import type { Opening, PairOptions } from "./pair.ts";
@@ -7,17 +7,17 @@ import type { Peer } from "./peers.ts";
 
 interface Row {
   title: string;
-  /** The roles of this library. Default: both */
+  /** The roles that this library plays. Default: both */
   roles?: readonly Role[];
-  /** What the peer must be able to do. Default: nothing special */
+  /** The ability that the peer must have. Default: none */
   needs?: keyof NonNullable<Peer["can"]>;
-  /** The same, where messages are compressed. */
+  /** The ability that the peer must have if messages are compressed. Default: none */
   needsCompressed?: keyof NonNullable<Peer["can"]>;
-  /** How the ends are opened. Default: without options */
+  /** The options for opening the ends. Default: none */
   options?: (role: Role) => PairOptions;
 }
 
-/** What happens on an open connection. */
+/** A test on an open connection. */
 export interface Scenario extends Row {
   run(ends: Ends): Promise<void>;
 }
@@ -33,6 +33,6 @@ export interface Ends {
   theirs: PeerEnd;
   peer: Peer;
   role: Role;
-  /** What their end told when it was open. */
+  /** What the peer's end reported when it was open. */
   told: Awaited<ReturnType<typeof PeerEnd.prototype.opened>>;
 }

@@ -1,4 +1,4 @@
-/** What happens on an open connection, whichever role and peer: messages, pings, the end. */
+/** Open connections in each role and with each peer: messages, pings, and the end. */
 import assert from "node:assert/strict";
 import type { Message, WebSocketError } from "../../mod.ts";
 import { assertSameBytes, concat, pattern, single, utf8 } from "../bytes.ts";
@@ -15,7 +15,7 @@ const CHARACTERS = "é€😀".repeat(20);
 const FRAGMENTS = [pattern(10), pattern(70000)];
 const PINGS = ["one", "", "*".repeat(125)];
 
-/** That a message is the one expected; a mebibyte is not to be printed. */
+/** Checks that a message is the expected one, without printing a mebibyte. */
 function assertSame(got: Message, expected: Message): void {
   assert.equal(typeof got, typeof expected);
   if (typeof got !== "string") assertSameBytes(got, expected as Uint8Array);
@@ -147,7 +147,7 @@ const CONTROL: readonly Scenario[] = [
   },
 ];
 
-/** What is closed with, and what the other end then says. */
+/** The arguments of close(), and the code that the other end then reports. */
 const CLOSES: readonly [code: number | undefined, reason: string, told: number][] = [
   [undefined, "", 1005],
   [1000, "", 1000],
@@ -239,5 +239,4 @@ const CLOSING: readonly Scenario[] = [
   },
 ];
 
-/** All of them. */
 export const SCENARIOS: readonly Scenario[] = [...MESSAGES, ...CONTROL, ...CLOSING];
