@@ -80,7 +80,7 @@ describe("Backpressure over HTTP/2", () => {
       const quick = await open("/quick");
       await checkEcho(quick);
       assert.equal((await quick.close({ closeCode: 1000 })).closeCode, 1000);
-      // Sent without a frame that it would answer.
+      // The server sends this message without receiving one first.
       const tick = await open("/tick");
       assert.equal(await tick.receive(), "tick");
       assert.equal((await tick.closed).closeCode, 1000);

@@ -1,6 +1,6 @@
 /**
- * `it` of node:test for tests that may be skipped. It also tells the runner why one is: the reports of
- * Deno and Bun do not say.
+ * `it` of node:test for tests that may be skipped. It also reports the reason for a skip to the test runner,
+ * because the reports of Deno and Bun do not contain it.
  */
 import { appendFileSync } from "node:fs";
 import process from "node:process";
@@ -10,7 +10,7 @@ type Body = () => unknown;
 
 /** Options of a test. */
 export interface TestOptions {
-  /** Why the test is skipped, made by one of the functions below; false or undefined if it runs. */
+  /** The reason to skip the test, made by one of the functions below; false or undefined if the test runs. */
   skip?: string | boolean;
 }
 
@@ -29,17 +29,17 @@ function noteReason(title: string, reason: string): void {
   if (SKIPS) appendFileSync(SKIPS, `${JSON.stringify([title, reason])}\n`);
 }
 
-/** The reason of a test that has nothing to show here. */
+/** The reason to skip a test that does not apply to this runtime. */
 export function notApplicable(why: string): string {
   return `not applicable: ${why}`;
 }
 
-/** The reason of a test that needs a program which is not installed. */
+/** The reason to skip a test that needs a program which is not installed. */
 export function peerMissing(why: string): string {
   return `peer missing: ${why}`;
 }
 
-/** The reason of a test of something that is known not to work here. */
+/** The reason to skip a test of something that is known not to work here. */
 export function knownLimit(why: string): string {
   return `known limit: ${why}`;
 }

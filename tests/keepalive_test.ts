@@ -266,7 +266,7 @@ describe("Keepalive", () => {
     }, { pingInterval: 10 });
   });
 
-  // A ping that could not be sent would be thrown into the event loop.
+  // The error of a ping that could not be sent would be an uncaught error.
   it("Keepalive stops while a transport that was cut takes its time", async () => {
     await inBothRoles(
       async (ws) => {
@@ -280,7 +280,7 @@ describe("Keepalive", () => {
 
   it("Keepalive stops when the peer has ended its side", async () => {
     const [near, far] = transportPair();
-    // As a socket does whose peer does not read.
+    // A socket behaves like this if its peer does not read.
     near.end = () => {};
     const server = accept(near, { pingInterval: 5, pingTimeout: 0 });
     const peer = new RawPeer(far, "client");
@@ -295,7 +295,7 @@ describe("Keepalive", () => {
     assert.equal((await rejection<WithCode>(ws.closed)).closeCode, 1006);
   });
 
-  /** Fills the inbox, so that the pong that lies behind cannot be read. */
+  /** Fills the inbox, so that the pong after these messages cannot be read. */
   async function fill(peer: RawPeer): Promise<void> {
     const payload = await nextPing(peer);
     for (let i = 0; i < 10; i++) peer.send(binaryFrame(pattern(10_000)));
@@ -327,7 +327,7 @@ describe("Keepalive", () => {
             setTimeout(() => {
               const end = performance.now() + 300;
               while (performance.now() < end);
-              // By then the deadline has long passed.
+              // The deadline has long passed by then.
               setTimeout(() => resolve(answered++));
             }, 5);
           }),
@@ -362,7 +362,7 @@ describe("Keepalive", () => {
       1,
       20,
     );
-    // Its timers hold nothing open, the waiting does.
+    // The timers of Keepalive do not keep the process running, but this wait does.
     await until(() => looks > 4);
     paused = false;
     const before = looks;
@@ -374,7 +374,7 @@ describe("Keepalive", () => {
   it("Keepalive gives up when nothing moves while we do not read", async () => {
     await inBothRoles(async (ws, peer) => {
       await fill(peer);
-      // Its timers hold nothing open, the waiting does.
+      // The timers of Keepalive do not keep the process running, but this wait does.
       await until(() => ws.state === "closed");
       const error = await rejection<WithCode>(ws.closed);
       assert.equal(error.closeCode, 1011);

@@ -1,4 +1,4 @@
-/** A process that is killed, or stands still, in the middle of a message: the other one notices. */
+/** A process that is killed or stopped in the middle of a message: the other process notices. */
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
@@ -20,7 +20,7 @@ async function* endless(): AsyncGenerator<string> {
 
 type Use = (ws: WebSocketConnection, child: Child) => Promise<void>;
 
-/** Runs with a connection whose other end is a process of its own, in the given role. */
+/** Runs a test with a connection whose other end is a child process. The child has the given role. */
 async function withChild(
   role: "client" | "server",
   scheme: "ws" | "wss",
@@ -60,7 +60,7 @@ async function withChild(
   assert.equal(server.connections.size, 0);
 }
 
-/** Has both send a message without end, does something to the child, and gives what comes of it. */
+/** Makes both ends send an endless message, acts on the child, and returns the error of the connection. */
 async function midMessage(
   ws: WebSocketConnection,
   act: () => void,
@@ -68,7 +68,7 @@ async function midMessage(
   assert.equal(await ws.receive(), "whole");
   const sending = ws.send(endless());
   const receiving = ws.receive();
-  // It may reject before `closed` does.
+  // The promise may reject before `closed` does.
   receiving.catch(() => {});
   await until(() => ws.stats.bytesReceived > 20_000 && ws.stats.bytesSent > 20_000);
   act();

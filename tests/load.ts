@@ -1,7 +1,6 @@
 /**
- * A server under load: many that are idle, many that send, one that does not read, and a flood of bad
- * handshakes; then it shuts down. A file of its own because the suite does it with some connections, and
- * `deno task soak` with many.
+ * A server under load: many idle connections, many that send, one that does not read, and a flood of bad
+ * handshakes. Then the server shuts down. The suite uses some connections, `deno task soak` many.
  */
 import assert from "node:assert/strict";
 import { connect as connectSocket } from "node:net";
@@ -9,11 +8,11 @@ import process from "node:process";
 import { connect, serve, type WebSocketConnection } from "../mod.ts";
 import { portOf, rejection, turn, until } from "./support.ts";
 
-/** What the server says of itself. */
+/** The server's report on itself. */
 export interface LoadStatus {
-  /** Connections at present. */
+  /** The number of open connections. */
   connections: number;
-  /** What waited at most for the one that does not read, in bytes. */
+  /** The most bytes that waited for the connection that does not read. */
   waited: number;
   /** Resident memory, in bytes. */
   rss: number;
@@ -23,38 +22,38 @@ export interface LoadStatus {
 export interface LoadServer {
   readonly port: number;
   status(): Promise<LoadStatus>;
-  /** Shuts down; rejects if anything was reported to it, or a connection is left. */
+  /** Shuts the server down. Rejects if an error was reported to the server, or if a connection is left. */
   shutdown(): Promise<void>;
 }
 
-/** How much of it there is. */
+/** The amount of load. */
 export interface LoadOptions {
-  /** Connections that do nothing. */
+  /** The number of connections that do nothing. */
   idle: number;
-  /** Connections that send all the time. */
+  /** The number of connections that send all the time. */
   active: number;
-  /** For how long, in seconds. */
+  /** The duration, in seconds. */
   seconds: number;
-  /** Called before memory is measured. Default: nothing is done */
+  /** Called before memory is measured. Default: does nothing */
   collect?: () => void;
 }
 
-/** What came of it. */
+/** The results of the load. */
 export interface LoadReport {
-  /** Connections held at once. */
+  /** The number of connections that were open at once. */
   connections: number;
-  /** Messages sent, each of which came back in its place. */
+  /** The number of messages sent. Each was echoed in order. */
   messages: number;
-  /** Handshakes that were refused, and those that were not meanwhile. */
+  /** The number of refused handshakes, and of successful ones between them. */
   bad: number;
   good: number;
-  /** What waited at the server for the one that does not read, at most, in bytes. */
+  /** The most bytes that waited at the server for the connection that does not read. */
   waited: number;
-  /** Resident memory, that of the server first, in bytes. */
+  /** Resident memory of the server and of the clients, in bytes. */
   rss: Record<"server" | "clients", Growth>;
 }
 
-/** A number at the beginning of the load, at a third of it, when it has found its size, and at its end. */
+/** A number at the start of the load, after a third of it when the number is stable, and at the end. */
 export interface Growth {
   before: number;
   settled: number;
@@ -62,11 +61,11 @@ export interface Growth {
 }
 
 const OPTIONS = { openTimeout: 60_000, closeTimeout: 60_000, pingInterval: 0 };
-/** Messages of one connection that are under way at once. */
+/** The number of messages of a connection that are in flight. */
 const WINDOW = 4;
-/** Connections that are opened at once. */
+/** The number of connections that are opened at once. */
 const OPENING = 50;
-/** What a server may hold for a connection: 64 KiB and the message that reaches over it. */
+/** The most bytes a server may hold for a connection: 64 KiB and the messages that exceed it. */
 const MOST_WAITING = 65536 + 2 * 4096;
 
 const BAD = [
@@ -77,7 +76,7 @@ const BAD = [
   "GET / HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nHost: a\r\n\r\n",
 ];
 
-/** A client whose messages have numbers, and come back in their order. */
+/** A client that sends numbered messages, and expects them back in order. */
 class Numbered {
   readonly ws: WebSocketConnection;
   sent = 0;
@@ -88,7 +87,7 @@ class Numbered {
     this.ws = ws;
   }
 
-  /** Sends until it is told to stop, or the connection ends; each message is checked. */
+  /** Sends until it is stopped or the connection ends. Checks each message that comes back. */
   async run(): Promise<void> {
     for await (const message of this.ws) {
       assert.equal(message, this.#message(this.received), "A message is lost, or changed");
@@ -98,7 +97,7 @@ class Numbered {
     }
   }
 
-  /** Sends the first ones, which those that come back are followed by. */
+  /** Sends the first messages. Each echo is then followed by the next message. */
   async begin(): Promise<void> {
     for (let i = 0; i < WINDOW; i++) await this.#send();
   }
@@ -120,14 +119,14 @@ class Numbered {
 /**
  * Starts the server in this process.
  *
- * @param collect called before memory is measured
+ * @param collect Called before memory is measured
  */
 export async function startLoadServer(collect: () => void = () => {}): Promise<LoadServer> {
   const errors: unknown[] = [];
   let waited = 0;
   const server = await serve({ ...OPTIONS, onError: (error) => errors.push(error) }, async (ws) => {
     if (!ws.request.url.endsWith("/flood")) return await ws.readable.pipeTo(ws.writable);
-    // Sends to the one that does not read, until it has gone.
+    // Sends to the connection that does not read, until it is closed.
     for (;;) {
       const sending = ws.send("x".repeat(4096));
       waited = Math.max(waited, ws.bufferedAmount);
@@ -160,7 +159,7 @@ async function open(url: string, count: number): Promise<WebSocketConnection[]> 
   return opened;
 }
 
-/** Puts a server under load. */
+/** Puts a server under load, and returns the results. */
 export async function underLoad(
   { idle, active, seconds, collect = () => {} }: LoadOptions,
   server: LoadServer,
@@ -188,7 +187,7 @@ export async function underLoad(
     return { before: before[which], settled: settled[which], after: after[which] };
   }
 
-  // All have gone on, whoever does not read and whatever else knocks.
+  // All clients have made progress, in spite of the sleeper and the flood.
   const counts = clients.map(({ received }) => received);
   await until(() => clients.every(({ received }, i) => received > counts[i]));
   const { waited } = await server.status();
@@ -202,7 +201,7 @@ export async function underLoad(
     assert.equal(await ws.receive(), "still there");
   }));
 
-  // The other half sends on while the server shuts down.
+  // The other half continues to send while the server shuts down.
   const cut = rejection(sleeper.closed);
   const shutdown = server.shutdown();
   sleeper.terminate();
@@ -220,7 +219,7 @@ export async function underLoad(
   };
 }
 
-/** Bad handshakes, and a good one now and then. */
+/** Sends bad handshakes, and a good one now and then. */
 class Flood {
   bad = 0;
   good = 0;
@@ -230,7 +229,7 @@ class Flood {
     this.#port = port;
   }
 
-  /** Goes on for so many seconds. */
+  /** Runs for this many seconds. */
   async last(seconds: number): Promise<void> {
     const ends = Date.now() + seconds * 1000;
     while (Date.now() < ends) await this.#next();

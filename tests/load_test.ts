@@ -1,4 +1,4 @@
-/** Some load, for some time; `deno task soak load` has much more of it. */
+/** A short test under load. `deno task soak load` runs a longer one. */
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { startLoadServer, underLoad } from "./load.ts";

@@ -6,7 +6,7 @@ import { applyMask, copyMasked, maskingKey, wideMask } from "../lib/core/mask.ts
 import { pattern } from "./bytes.ts";
 import { fc } from "./property.ts";
 
-/** RFC 6455 §5.3, word for word: octet i XOR octet i modulo 4 of the key. */
+/** RFC 6455 §5.3, implemented literally: octet i XOR octet i modulo 4 of the key. */
 function masked(bytes: Uint8Array, key: Uint8Array, phase: number): Uint8Array {
   return bytes.map((byte, i) => byte ^ key[(i + phase) % 4]);
 }
@@ -117,7 +117,7 @@ describe("wideMask", () => {
 describe("maskingKey", () => {
   it("maskingKey gives a fresh key each time, beyond the keys drawn in advance", () => {
     const keys = Array.from({ length: 5000 }, maskingKey);
-    // Of 5000 keys of 32 bits, two alike are to be expected once in 300 runs.
+    // Two of 5000 keys of 32 bits are equal in about one of 300 runs.
     assert.ok(new Set(keys).size > 4990);
   });
 

@@ -1,6 +1,6 @@
 /**
- * The client of the runtime that runs this file against a server on each of the runtimes, in a process
- * of its own: the suite on all of them goes through every pair once.
+ * The client on this runtime, against a server on each runtime in another process. The suite on all runtimes
+ * covers every pair once.
  */
 import { after, before, describe } from "node:test";
 import assert from "node:assert/strict";
@@ -24,10 +24,10 @@ import { rejection, turn } from "./support.ts";
 const MIB = 1 << 20;
 const PROGRAM = fileURLToPath(new URL("scenarios/matrix_server.ts", import.meta.url));
 
-/** A frame, in brief. */
+/** The header fields of a frame that the test checks. */
 type Brief = [opcode: number, fin: boolean, length: number];
 
-/** What is sent, and in which frames it goes. */
+/** The messages to send, and the frames that they are sent in. */
 const MESSAGES: [name: string, message: () => OutgoingMessage, frames: Brief[]][] = [
   ["text", () => "gr\u00fc\u00df \u{1f600}", [[1, true, 11]]],
   ["no text", () => "", [[1, true, 0]]],
@@ -52,7 +52,7 @@ const MESSAGES: [name: string, message: () => OutgoingMessage, frames: Brief[]][
   ]],
 ];
 
-/** That there are no more is known only after the last one has left. */
+/** Yields four quarters. The sender only learns after the last one that there are no more. */
 async function* quarters(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
   for (let i = 0; i < 4; i++) {
     yield bytes.subarray(i * bytes.length / 4, (i + 1) * bytes.length / 4);
@@ -93,7 +93,7 @@ for (const { name, path, skip } of RUNTIMES) {
     });
 
     for (const [index, scheme] of ["ws", "wss"].entries()) {
-      /** Runs a test with a connection; `ended` tells how it ended over there. */
+      /** Runs a test with a connection. `ended` tells how the connection ended at the server. */
       const withConnection = async (
         handler: string,
         run: (ws: WebSocketConnection, ended: () => Promise<unknown>) => Promise<unknown>,
@@ -122,7 +122,7 @@ for (const { name, path, skip } of RUNTIMES) {
             const echo = await ws.receive();
             assert.equal(typeof echo, typeof sent);
             assertSameBytes(bytesOf(echo), bytesOf(sent));
-            // The first one was the answer before.
+            // The first frame is the previous answer.
             assert.deepEqual(came.slice(1).map(([opcode, fin]) => [opcode, fin]), [
               [expected[0][0], false],
               [0, true],

@@ -204,7 +204,7 @@ describe("MessageReader", () => {
 });
 
 describe("MessageAssembler", () => {
-  /** Where the empty frames stand. */
+  /** Messages with empty frames at different positions. */
   const withEmpty: readonly [title: string, parts: string[]][] = [
     ["one frame", ["Hello"]],
     ["one empty frame", [""]],
@@ -285,7 +285,7 @@ describe("MessageAssembler", () => {
     );
   });
 
-  /** A piece in a chunk of this size. */
+  /** A piece that is a view of a chunk of this size. */
   const views: readonly { length: number; chunk: number; copied: boolean }[] = [
     { length: 64, chunk: 64, copied: false },
     { length: 64, chunk: 65, copied: true },

@@ -7,15 +7,15 @@ import { connect, fromWebSocket, type FromWebSocketOptions, serve } from "../mod
 import type { WebSocketConnection, WebSocketLike } from "../mod.ts";
 import { portOf } from "./support.ts";
 
-// By its path: Bun has a "ws" of its own.
+// Imported by its path, because Bun has a built-in "ws".
 const path = new URL("../node_modules/ws/wrapper.mjs", import.meta.url).href;
 const { WebSocketServer }: typeof Ws = await import(path);
 
-/** What such a pair begins with. */
+/** The options of a pair. */
 export interface NativeInit extends FromWebSocketOptions {
-  /** The subprotocol that the two agree on. */
+  /** The subprotocol that both ends agree on. */
   subprotocol?: string;
-  /** What the peer does at once, before the native end is wrapped. */
+  /** Called with the peer at once, before the native end is wrapped. */
   first?: (peer: WebSocketConnection) => unknown;
 }
 
@@ -86,7 +86,7 @@ async function openDeno({ subprotocol, first, ...options }: NativeInit = {}): Pr
   const ours = deferred<WebSocketConnection>();
   const native = deferred<WebSocketLike>();
   const server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, (request) => {
-    // Once it is upgraded, the request itself tells nothing any more.
+    // After the upgrade the request can no longer be read.
     const copy = new Request(request.url, { headers: request.headers });
     const { socket, response } = Deno.upgradeWebSocket(
       request,
@@ -130,7 +130,7 @@ function deferred<T>(): { promise: Promise<T>; resolve(value: T | Promise<T>): v
   return { promise, resolve };
 }
 
-/** A native WebSocket by hand. */
+/** A fake native WebSocket. */
 export class FakeSocket implements WebSocketLike {
   readyState = 1;
   bufferedAmount: number | undefined;
@@ -138,7 +138,7 @@ export class FakeSocket implements WebSocketLike {
   readonly sent: unknown[] = [];
   readonly closes: unknown[][] = [];
   #target = new EventTarget();
-  /** How many listeners it has of which type. */
+  /** The number of listeners, by type. */
   readonly listeners: Record<string, number> = {};
 
   send(data: unknown): void {
@@ -166,7 +166,7 @@ export class FakeSocket implements WebSocketLike {
   }
 }
 
-/** Runs with other globals than those of the platform. */
+/** Runs a test with globals other than those of the platform. */
 export async function withGlobals(
   globals: Record<string, unknown>,
   run: () => unknown,

@@ -72,7 +72,7 @@ describe("Options", () => {
     it(`serve() and accept() refuse ${option}: ${show(value)}`, async () => {
       const options = { [option]: value } as ServeOptions;
       await assert.rejects(serve(options, echo), error);
-      // accept() does not listen, and has no such option.
+      // accept() does not listen, and does not have this option.
       const expected = option === "port" || option === "hostname" ? TypeError : error;
       await assert.rejects(accept(transportPair()[0], options), expected);
     });

@@ -1,4 +1,4 @@
-/** Rows W52, W53 and, for RFC 7692, W56, and K16, K70, K77, K78 and K114: compression. */
+/** Rows W52, W53 and W56 (for RFC 7692), and K16, K70, K77, K78 and K114: compression. */
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { connect } from "../mod.ts";
@@ -17,7 +17,7 @@ import { ROLES, urlOf, withServer } from "./support.ts";
 const deflate = (init: Partial<PerMessageDeflateInit> = {}) =>
   new supportedExtensions["permessage-deflate"]({ engine: deflateEngine, ...init });
 
-/** Two ends that have agreed, and what stands in the response. */
+/** Two ends that have agreed on extensions, and the value of the field in the response. */
 function agreed(
   client: Partial<PerMessageDeflateInit>,
   server: Partial<PerMessageDeflateInit>,
@@ -33,7 +33,7 @@ function agreed(
   return { ...ends, parameters: Object.fromEntries(accept.extensions[0].parameters) };
 }
 
-/** The text of the one message in it. */
+/** The text of the only message in the events. */
 function textOf(events: EndpointEvent[]): string {
   const [event, ...others] = merged(events);
   assert.ok(event.type === "text" && event.messageFinished && others.length === 0);

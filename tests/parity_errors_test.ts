@@ -1,4 +1,4 @@
-/** Rows K67 to K85: what can go wrong, each told apart by a class or a code. */
+/** Rows K67 to K85: errors, each of which has a different class or code. */
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { connect, type HandshakeError, WebSocketError } from "../mod.ts";
@@ -27,7 +27,7 @@ import {
 } from "./support.ts";
 import { Toy } from "./toy_extension.ts";
 
-/** What a client says of an answer. */
+/** The code of a client's error for an answer. */
 function codeOf(
   fields: Record<string, string | null>,
   options: Parameters<typeof failure>[1] = {},
@@ -38,7 +38,7 @@ function codeOf(
   return failure(answer, options).then(({ code }) => code);
 }
 
-/** What a server says of a request. */
+/** The error of a server for a request. */
 function refusalOf(fields: Record<string, string | null>, line?: string): HandshakeError {
   const endpoint = new Endpoint("server");
   endpoint.receive(latin1(upgradeRequest(fields, line)));

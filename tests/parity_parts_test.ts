@@ -1,4 +1,4 @@
-/** Rows K86 to K110: the parts, usable by themselves. */
+/** Rows K86 to K110: the parts of the library, used separately. */
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import {

@@ -1,4 +1,4 @@
-/** Rows K01 to K32 but for K16: the server. */
+/** Rows K01 to K32 except K16: the server. */
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { mkdtemp, rm } from "node:fs/promises";
@@ -35,7 +35,7 @@ import {
 } from "./support.ts";
 import { Toy } from "./toy_extension.ts";
 
-/** The answer to a request by hand. */
+/** The answer to a raw request. */
 async function answerTo(server: Server, request: string): Promise<string> {
   const raw = await RawSocket.connect(portOf(server));
   raw.write(request);

@@ -1,6 +1,6 @@
 /**
- * What the two reference systems can do, wsproto (W) and websockets (K), and this library too. A title
- * names the rows of the parity tables that its test shows; `deno task parity` lists them.
+ * The features of two reference systems, wsproto (W) and websockets (K), in this library. A title names the
+ * rows of the parity tables that its test shows. `deno task parity` lists the rows.
  */
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";

@@ -1,4 +1,4 @@
-/** Rows W01 to W11 and W40 to W47: one connection from its first byte to its last. */
+/** Rows W01 to W11 and W40 to W47: one connection from its first byte to its last byte. */
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
@@ -40,7 +40,7 @@ const TEXT: OutgoingEndpointEvent = { type: "text", data: "Hello" };
 const PING: OutgoingEndpointEvent = { type: "ping", payload: hex("01 02") };
 const CLOSE: OutgoingEndpointEvent = { type: "close", closeCode: 1000, reason: "done" };
 
-/** Ends in each of the states. */
+/** Endpoints in each of the states. */
 const STATES: Record<EndpointState, () => Endpoint[]> = {
   connecting: () => [new Endpoint("client"), new Endpoint("server"), asked().server, waiting()[0]],
   rejecting: () => {
@@ -125,7 +125,7 @@ describe("wsproto: connections", () => {
       for (const [, from] of code.matchAll(/\bfrom\s+"([^"]+)"/g)) {
         assert.match(from, /^\.\/\w+\.ts$/, `${name} imports ${from}`);
       }
-      // What stands in quotes, or is the name of a member, is no call.
+      // Quoted text and names of members are not calls.
       const withoutTexts = code.replace(/"(?:[^"\\]|\\.)*"/g, '""').replace(/\b\w+: /g, "");
       const forbidden =
         /\b(async|await|Promise|setTimeout|setInterval|setImmediate|queueMicrotask|Worker|fetch)\b|\bimport\(/;
@@ -165,7 +165,7 @@ describe("wsproto: connections", () => {
     const server = new Protocol("server", { extensions });
     const agreed = finalizeExtensions(agreement.extensions, theirs);
     const client = new Protocol("client", { extensions: agreed });
-    // As the payload of DATA frames, whatever their size.
+    // As the payload of DATA frames of different sizes.
     for (const data of cut(client.send({ type: "text", data: "Hello" }), 1, 2, 7)) {
       server.receive(data);
     }
@@ -193,7 +193,7 @@ describe("wsproto: semantics", () => {
     for (const event of [PING, CLOSE]) {
       const { client, server } = open();
       read(server, client.send(event));
-      // All that ever leaves is what send() gives: here one pong, whose payload is not the ping's.
+      // The server only sends what send() returns: here one pong, whose payload is not the ping's.
       assert.deepEqual(server.send({ type: "pong" }), hex("8a 00"));
       assert.notEqual(server.state, "closed");
     }

@@ -21,7 +21,7 @@ import { readSource, withPrograms } from "./programs.ts";
 import { ROLES } from "./support.ts";
 import { Toy } from "./toy_extension.ts";
 
-/** What the other end receives. */
+/** The events that the other end receives. */
 function sent(...events: OutgoingEndpointEvent[]): EndpointEvent[] {
   const { client, server } = open();
   return read(server, ...events.map((event) => client.send(event)));
@@ -67,7 +67,7 @@ describe("wsproto: events", () => {
       { type: "binary", data: hex("00 ff") },
     ] as const;
     for (const message of messages) assert.deepEqual(sent(message), [{ ...message, ...WHOLE }]);
-    // What was received can be sent as it is, of whichever type.
+    // An event of any type can be sent as it was received.
     assert.deepEqual(
       sent(...sent(...messages)),
       messages.map((message) => ({ ...message, ...WHOLE })),
@@ -85,7 +85,7 @@ describe("wsproto: events", () => {
         encodeFrame({ fin, opcode, payload: utf8(payload) }, { mask: true })
       ),
     );
-    // Within the first frame, which so becomes two chunks.
+    // Cuts the first frame, which becomes two events.
     const events = read(server, bytes.subarray(0, 7), bytes.subarray(7));
     assert.deepEqual(events, [
       { type: "text", data: "a", frameFinished: false, messageFinished: false },
@@ -114,7 +114,7 @@ describe("wsproto: events", () => {
 
 describe("wsproto: extensions", () => {
   it("W51 W53 extensions by name: offer, accept, finalize, frames inbound and outbound", () => {
-    // The supported ones are a list; what is found in a header is looked up there by its name.
+    // The supported extensions are a list. The names in a header are looked up in the list.
     const supported =
       () => [new Toy("a", 1, { rsv: Rsv.Rsv2 }), new Toy("b", 5, { rsv: Rsv.Rsv3 })];
     const client = new Endpoint("client", { extensions: supported() });

@@ -1,4 +1,4 @@
-/** Rows W12 to W30, and W53 to W55: the opening handshake, and what goes wrong in it. */
+/** Rows W12 to W30, and W53 to W55: the opening handshake, and its errors. */
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import {
@@ -30,7 +30,7 @@ function receiving(fields?: Record<string, string | null>, line?: string): Endpo
   return server;
 }
 
-/** What a client whose request was sent receives as an answer. */
+/** The events of a client that has sent a request, and receives this answer. */
 function answered(bytes: Uint8Array | string): EndpointEvent[] {
   const [client] = waiting();
   return read(client, bytes);
@@ -99,7 +99,7 @@ describe("wsproto: the handshake", () => {
     client.receive(latin1(upgradeResponse(request, { "Sec-WebSocket-Extensions": "c" })));
     const error = failureOf(client);
     assert.equal((error.cause as HandshakeError).code, "extension");
-    // A client cannot refuse what the server has answered: the hint is to send nothing.
+    // A client cannot refuse the answer of a server, so there is no event to send.
     assert.equal(error.event, undefined);
   });
 

@@ -22,7 +22,7 @@ import { pair } from "../lib/testing.ts";
 import { collect, until, urlOf, withServer } from "./support.ts";
 import { concat, hex, utf8 } from "./bytes.ts";
 
-/** "name" or "name=value", one behind the other. */
+/** Parameters in the form "name" or "name=value", one after the other. */
 function parameters(text: string): ExtensionParameters {
   return text.split("; ").filter((one) => one !== "").map((one) => {
     const [name, value] = one.split("=");
@@ -79,7 +79,7 @@ describe("permessage-deflate: its options", () => {
   });
 });
 
-/** What a client with the options offers. */
+/** The offers of a client with these options. */
 const OFFERS: readonly [options: PerMessageDeflateOptions, offers: string[]][] = [
   [{}, ["client_max_window_bits"]],
   [{ memory: "balanced" }, [
@@ -118,7 +118,7 @@ describe("permessage-deflate: what a client offers", () => {
   }
 });
 
-/** What a server with the options answers to an offer; undefined where it declines it. */
+/** The answer of a server with these options to an offer; undefined if it declines the offer. */
 const ANSWERS: readonly [
   options: PerMessageDeflateOptions,
   offer: string,
@@ -149,10 +149,10 @@ const ANSWERS: readonly [
   [{ clientMaxWindowBits: 10 }, "client_max_window_bits", "client_max_window_bits=10"],
   [{ clientMaxWindowBits: 10 }, "client_max_window_bits=12", "client_max_window_bits=10"],
   [{ clientMaxWindowBits: 10 }, "client_max_window_bits=9", "client_max_window_bits=9"],
-  // What is demanded of a client that cannot be told.
+  // A requirement that the server cannot send, because the client has not offered the parameter.
   [{ clientMaxWindowBits: 10 }, "", undefined],
   [{ clientMaxWindowBits: 15 }, "", ""],
-  // What is only wished for.
+  // Preferences.
   [{ memory: "balanced" }, "", "server_max_window_bits=12"],
   [
     { memory: "balanced" },
@@ -166,7 +166,7 @@ const ANSWERS: readonly [
   ],
 ];
 
-/** Offers that are invalid, whatever the server's options. */
+/** Offers that are invalid for any options of the server. */
 const INVALID: readonly [offer: string, code: string][] = [
   ["unknown", "parameter-name"],
   ["server_max_window_bits=10; unknown=1", "parameter-name"],
@@ -203,7 +203,7 @@ describe("permessage-deflate: what a server answers", () => {
   }
 });
 
-/** Answers that a client with the options takes. */
+/** Answers that a client with these options accepts. */
 const TAKEN: readonly [options: PerMessageDeflateOptions, answer: string][] = [
   [{}, ""],
   [{}, "server_no_context_takeover"],
@@ -227,7 +227,7 @@ const TAKEN: readonly [options: PerMessageDeflateOptions, answer: string][] = [
   [{ memory: "balanced" }, "client_max_window_bits=15"],
 ];
 
-/** Answers that it refuses beside those that are invalid. */
+/** Answers that the client refuses, in addition to invalid ones. */
 const REFUSED: readonly [options: PerMessageDeflateOptions, answer: string, code: string][] = [
   ...INVALID.map(([answer, code]) => [{}, answer, code] as [object, string, string]),
   [{}, "client_max_window_bits", "parameter-value"],
@@ -254,7 +254,7 @@ describe("permessage-deflate: what a client makes of an answer", () => {
   }
 });
 
-// What travels
+// On the wire
 
 interface Agreed {
   client: Extension;
@@ -275,7 +275,7 @@ const text = (data: string, rest: object = {}): ProtocolEvent => ({
   ...rest,
 });
 
-/** The frames of a client to a server that has agreed on compression, as events or an error. */
+/** The events of a server that has agreed on compression and receives these frames, or the error. */
 function receive(frames: readonly Frame[], options: PerMessageDeflateOptions = {}) {
   const { server } = agree(options);
   const protocol = new Protocol("server", { extensions: [server], maxMessageSize: 1000 });
@@ -309,7 +309,7 @@ const more = (payload: Uint8Array, rest: Partial<Frame> = {}): Frame => ({
 });
 const nothing = new Uint8Array(0);
 
-/** What is received of frames: the texts of messages and of pings, or a close code. */
+/** The texts of the messages and pings in the frames, or a close code. */
 const RECEIVED: readonly [title: string, frames: Frame[], texts: string[], code?: number][] = [
   ["a message", [first(HELLO)], ["Hello"]],
   ["one that refers to the one before", [first(HELLO), first(hex("f2 00 11 00 00"))], [
@@ -423,7 +423,7 @@ describe("permessage-deflate: received messages", () => {
 describe("permessage-deflate: sent messages", () => {
   const LONG = "to be or not to be; ".repeat(100);
 
-  /** The frames that a role sends of the events, and what the peer makes of them. */
+  /** The frames that a role sends for the events, and the events that the peer receives. */
   function send(
     events: ProtocolEvent[],
     options: PerMessageDeflateOptions = {},
@@ -529,7 +529,7 @@ describe("permessage-deflate: sent messages", () => {
 
 // On a connection
 
-/** In place of each message sends bytes that cannot be inflated. */
+/** An extension that replaces each message by bytes that cannot be inflated. */
 function sending(length: number): ExtensionFactory {
   const payload = new Uint8Array(length).fill(0xff);
   const extension: Extension = {
@@ -621,7 +621,7 @@ describe("permessage-deflate: on a connection", () => {
       },
       server: { compression: true },
     });
-    // Not awaited one by one: a long message leaves only as far as its receiver reads.
+    // The sends are not awaited in turn: a long message is only sent as fast as its receiver reads.
     const sends = [
       client.send("short", { compress: true }),
       client.send(JSON_TEXT, { compress: false }),
@@ -665,7 +665,7 @@ describe("permessage-deflate: on a connection", () => {
       for (const length of [100, 5_000_000]) {
         const bad = await connect(urlOf(listening), { extensions: [sending(length)] });
         bad.send("x");
-        // It is no clean close where the rest of the message still waited to be sent.
+        // The close is not clean if the rest of the message was still waiting to be sent.
         const told = bad.closed.catch((error: WebSocketError) => error);
         assert.equal((await told).closeCode, 1007);
       }

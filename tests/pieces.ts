@@ -1,4 +1,4 @@
-/** The reader of messages, over pieces as a FrameDecoder gives them. */
+/** The reader of messages, for pieces of a FrameDecoder. */
 import {
   DecodedPiece,
   type Fragment,
@@ -14,7 +14,7 @@ export class PieceReader {
     this.#reader = new MessageReader(options);
   }
 
-  /** Reads a piece as a piece of a message. */
+  /** Reads a piece of a frame as a piece of a message. */
   read(piece: FramePiece): Fragment {
     return this.#reader.read(new DecodedPiece().set(piece))!;
   }

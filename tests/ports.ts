@@ -1,4 +1,4 @@
-/** Ports of this machine, for programs that listen by themselves. */
+/** Free ports of this machine, for programs that listen by themselves. */
 import { once } from "node:events";
 import { connect as connectSocket, createServer } from "node:net";
 import process from "node:process";
@@ -6,15 +6,15 @@ import process from "node:process";
 export const HOST = "127.0.0.1";
 
 /**
- * The ports that `freePort()` chooses from. They are below those that the systems give to clients, and to
- * servers that ask for port 0: between two programs, another process would sometimes get such a port.
+ * The lowest port that `freePort()` returns. Its ports are below those that systems assign to clients and to
+ * servers that ask for port 0. Otherwise another process could take the port before a program listens on it.
  */
 const FIRST = 10_000;
 const COUNT = 20_000;
-/** Processes that run at the same time begin at different ports. */
+/** Processes that run at the same time start at different ports. */
 let next = process.pid * 16;
 
-/** A port that nobody listens on. Each call returns another one. */
+/** Returns a port that no process listens on. Each call returns a different port. */
 export async function freePort(): Promise<number> {
   for (;;) {
     const port = FIRST + next++ % COUNT;
@@ -36,7 +36,7 @@ async function mayListen(port: number): Promise<boolean> {
   return true;
 }
 
-/** Whether somebody listens on a port. */
+/** Whether a process listens on the port. */
 export async function accepts(port: number): Promise<boolean> {
   const socket = connectSocket(port, HOST);
   try {

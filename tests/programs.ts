@@ -1,4 +1,4 @@
-/** Programs run by the runtime that runs the tests, or by another one. */
+/** Runs programs with the runtime of the tests, or with another one. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -26,7 +26,7 @@ const ENTRIES: Record<string, string> = {
   "/zlib": "lib/zlib.ts",
 };
 
-/** The program with the names of the package replaced by the files they stand for. */
+/** The program with the package names replaced by the paths of the files. */
 export function withSources(program: string): string {
   return program.replace(
     /(from\s+|import\s*\(?\s*|import\.meta\.resolve\()"sluice(\/\w+)?"/g,
@@ -34,24 +34,24 @@ export function withSources(program: string): string {
   );
 }
 
-/** How to run a program. */
+/** The options for running a program. */
 export interface ChildOptions {
   /** The runtime. Default: the one that runs the tests */
   runtime?: { path: string; name: string };
-  /** More environment variables. Default: none */
+  /** Additional environment variables. Default: none */
   env?: Record<string, string>;
-  /** Flags of the runtime's, before the program. Default: none */
+  /** Flags of the runtime, before the program. Default: none */
   flags?: string[];
   /** Arguments of the program. Default: none */
   args?: string[];
 }
 
-/** A program under way. */
+/** A running program. */
 export class Child {
-  /** What it has printed so far. */
+  /** The output so far. */
   stdout = "";
   stderr = "";
-  /** Its exit code, once it has ended. */
+  /** The exit code. Resolves when the program has ended. */
   readonly exited: Promise<number | null>;
   readonly #process: ChildProcess;
   #onOutput: (() => void) | undefined;
@@ -76,14 +76,14 @@ export class Child {
     });
   }
 
-  /** The most resident memory that it has had so far, in bytes; undefined if that is not known here. */
+  /** The peak of the resident memory so far, in bytes; undefined if this platform does not report it. */
   async peakMemory(): Promise<number | undefined> {
     const status = await readFile(`/proc/${this.#process.pid}/status`, "utf8").catch(() => "");
     const [, kilobytes] = /^VmHWM:\s+(\d+) kB$/m.exec(status) ?? [];
     return kilobytes === undefined ? undefined : Number(kilobytes) * 1024;
   }
 
-  /** Waits until the output matches, with a deadline that only a hang reaches. */
+  /** Waits until the output matches. Only a hang reaches the deadline. */
   async printed(pattern: RegExp): Promise<RegExpExecArray> {
     let late = false;
     const timer = setTimeout(() => {
@@ -107,7 +107,7 @@ export class Child {
 
   stop(signal?: "SIGKILL" | "SIGSTOP"): void {
     if (signal === undefined) this.#process.kill();
-    // Deno sends a child no second signal, be it that the first one only halts it.
+    // Deno's child.kill() sends only one signal, even if that signal only stops the child.
     else if (this.#process.exitCode === null && this.#process.signalCode === null) {
       process.kill(this.#process.pid!, signal);
     }
@@ -115,9 +115,9 @@ export class Child {
 }
 
 /**
- * Runs programs from a folder of their own, which goes with them.
+ * Runs programs from a new folder, which is removed afterwards.
  *
- * @param parent where that is. Default: outside of the repository
+ * @param parent Folder of the new folder. Default: one outside of the repository
  */
 export async function withPrograms(
   use: (

@@ -1,4 +1,4 @@
-/** Property tests: the same seed for every run where FC_SEED is set, and the arbitraries in common. */
+/** Configures property tests (FC_SEED sets the seed of every run), and defines shared arbitraries. */
 import process from "node:process";
 import fc from "fast-check";
 
@@ -15,8 +15,8 @@ export function offsets(maxLength: number): fc.Arbitrary<number[]> {
   return fc.array(fc.nat(maxLength), { maxLength: 12 });
 }
 
-/** Text of any characters, those outside of the basic plane too. */
+/** Text of any characters, including those outside of the basic plane. */
 export const text: fc.Arbitrary<string> = fc.string({ unit: "binary", maxLength: 300 });
 
-/** Bytes that stand in for a binary payload. */
+/** Bytes of a binary payload. */
 export const binary: fc.Arbitrary<Uint8Array> = fc.uint8Array({ maxLength: 300 });

@@ -135,7 +135,7 @@ for (const role of ROLES) {
       assert.deepEqual([...protocol.events()], [closeEvent(1005)]);
       assert.equal(protocol.state, "remote-closing");
       assert.equal(protocol.endsTransport, false);
-      // RFC 6455 §5.5.1: the message under way may be finished before the answer.
+      // RFC 6455 §5.5.1: the current message may be finished before the answer.
       protocol.send(textEvent("b"));
       assert.equal(protocol.state, "remote-closing");
       assert.deepEqual(protocol.send(closeEvent(1005)).length, role === "client" ? 6 : 2);
@@ -179,7 +179,7 @@ for (const role of ROLES) {
       }
     });
 
-    /** What the end of the input means. */
+    /** The events for the end of the input. */
     const ends: Record<ProtocolState, ProtocolEvent[]> = {
       "open": [closeEvent(1006)],
       "local-closing": [closeEvent(1006)],
@@ -208,7 +208,7 @@ for (const role of ROLES) {
       }
     });
 
-    /** What a peer does wrong, in its last frame. */
+    /** Violations by a peer. The last frame contains the violation. */
     const violations: readonly [title: string, frames: Uint8Array[], closeCode: number][] = [
       ["a malformed header", [hex("83 80")], 1002],
       ["a frame masked the wrong way", [role === "client" ? hex("81 80") : hex("81 00")], 1002],
@@ -387,7 +387,7 @@ describe("Protocol.send", () => {
 });
 
 describe("Protocol.whole", () => {
-  /** What one end reads out of the bytes: messages, other events, and what it fails with. */
+  /** What one end reads from the bytes: messages, other events, and the error that it fails with. */
   function readAll(role: Role, chunks: Uint8Array[], options: ProtocolOptions, whole: boolean) {
     const protocol = new Protocol(role, { ...options, ownsInput: true });
     protocol.whole = whole;
@@ -512,7 +512,7 @@ describe("response", () => {
   }
 });
 
-/** The frames of one message, of a ping, or of a pong. */
+/** The frames of one message, one ping, or one pong. */
 const validFrames: fc.Arbitrary<Frame[]> = fc.oneof(
   fc.tuple(fc.oneof(text, binary), offsets(300)).map(([message, at]) => {
     const parts = cut(typeof message === "string" ? utf8(message) : message, ...at);
@@ -533,7 +533,7 @@ interface Outcome {
   state: ProtocolState;
 }
 
-/** All that comes of the chunks, the pieces of each frame put together. */
+/** All events for the chunks, with the pieces of each frame joined. */
 function run(
   role: Role,
   options: ProtocolOptions,
@@ -557,7 +557,7 @@ function run(
       if (protocol.state === "closed") break;
       protocol.receive(input);
       take();
-      // Masked input that is not owned was copied: it may be used for something else now.
+      // Masked input that is not owned has been copied, so the buffer may be reused.
       if (options.ownsInput === false && role === "server") input.fill(0);
     }
   });

@@ -1,12 +1,12 @@
-/** Proxies for the tests: one of HTTP and one of SOCKS 5, as small as they can be. */
+/** Minimal proxies for the tests: HTTP and SOCKS 5. */
 import { type AddressInfo, connect as connectSocket, createServer, type Socket } from "node:net";
 import { createServer as createTlsServer } from "node:tls";
 import type { Certificate } from "./certificates.ts";
 
-/** A proxy that runs. */
+/** A running proxy. */
 export interface RunningProxy {
   port: number;
-  /** What it was asked for: the head of each CONNECT, or the host and port that SOCKS names. */
+  /** The requests received: the head of each CONNECT, or the host and port in the SOCKS request. */
   asked: string[];
 }
 
@@ -29,7 +29,9 @@ class Reader {
     this.#more = new Promise((resolve) => this.#wake = resolve);
   };
 
-  /** So many bytes, or as many as the function wants of those at hand, 0 for more. */
+  /**
+   * Takes this many bytes, or the number that the function returns for the buffered bytes. 0 waits for more.
+   */
   async take(length: number | ((bytes: Uint8Array) => number)): Promise<Uint8Array> {
     const wanted = typeof length === "number" ? () => length : length;
     for (;;) {
@@ -53,7 +55,7 @@ function endOfHead(bytes: Uint8Array): number {
   return Buffer.from(bytes).indexOf("\r\n\r\n") + 1 && Buffer.from(bytes).indexOf("\r\n\r\n") + 4;
 }
 
-/** Connects to a server, and passes on what comes from both sides. */
+/** Connects to a server, and passes bytes on in both directions. */
 function join(socket: Socket, host: string, port: number, answer: Uint8Array | string): void {
   const server = connectSocket({ host, port, allowHalfOpen: true }, () => {
     socket.write(answer);
@@ -71,7 +73,7 @@ async function serveHttp(socket: Socket, asked: string[]): Promise<void> {
   asked.push(head);
   reader.release();
   const [, host, port] = /^CONNECT (.*):(\d+) HTTP\/1.1\r\n/.exec(head)!;
-  // Interim responses may come first. All in all as much as a client may read at once, and no more.
+  // Interim responses may come first. The whole answer has exactly the size that a client may read at once.
   const answer = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Filler: ";
   const filler = ".".repeat(512 - answer.length - 4);
   join(socket, host.replace(/^\[(.*)\]$/, "$1"), Number(port), `${answer}${filler}\r\n\r\n`);
@@ -102,12 +104,12 @@ async function serveSocks(socket: Socket, asked: string[]): Promise<void> {
     : `[${Buffer.from(address).toString("hex")}]`;
   asked.push(`${user}${type === 3 ? "name " : ""}${host}:${high * 256 + low}`);
   reader.release();
-  // Whence it connects, as a name.
+  // The address that the proxy connects from, as a name.
   const answer = Uint8Array.of(5, 0, 0, 3, 1, 97, 1, 2);
   join(socket, host.startsWith("[") ? "::1" : host, high * 256 + low, answer);
 }
 
-/** Runs a test with a proxy, over TLS where it has a certificate. */
+/** Runs a test with a proxy. With a certificate the proxy uses TLS. */
 export async function withProxy(
   kind: "http" | "socks5",
   run: (proxy: RunningProxy) => Promise<unknown>,

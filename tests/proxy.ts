@@ -1,26 +1,26 @@
-/** A proxy between real sockets that fails, chops and delays, as networks do. */
+/** A proxy between real sockets that fails, splits and delays, as networks do. */
 import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net";
 
-/** What it does to a connection. */
+/** A fault of a connection. */
 export interface ProxyFault {
-  /** Whose bytes are counted. */
+  /** The side whose bytes are counted. */
   from: "client" | "server";
-  /** How many of them pass. */
+  /** The number of bytes that pass before the fault. */
   after: number;
   /**
-   * What happens then: "cut" ends both sockets, "half-close" ends this direction, "reset" resets both
-   * sockets, with "silence" nothing passes any more.
+   * The fault: "cut" ends both sockets, "half-close" ends this direction, "reset" resets both sockets, and
+   * with "silence" no more bytes pass.
    */
   how: "cut" | "half-close" | "reset" | "silence";
 }
 
-/** How it passes on what it does not lose. */
+/** How the proxy passes bytes on. */
 export interface ProxyOptions {
-  /** The fault, if there is to be one. */
+  /** The fault. Default: none */
   fault?: ProxyFault;
-  /** The most bytes that it writes at once. Default: as they came */
+  /** The most bytes to write at once. Default: as many as were read */
   chunkSize?: number;
-  /** How long it keeps each chunk, in milliseconds. Default: 0 */
+  /** The delay of each chunk, in milliseconds. Default: 0 */
   delay?: number;
 }
 
@@ -33,7 +33,7 @@ export class Proxy {
     this.#server = server;
   }
 
-  /** Listens on a free port, and passes on to another one of this machine. */
+  /** Listens on a free port, and connects to another port of this machine. */
   static async to(port: number, options: ProxyOptions): Promise<Proxy> {
     const server = createServer({ allowHalfOpen: true });
     const proxy = new Proxy(server);
@@ -51,12 +51,12 @@ export class Proxy {
     return proxy;
   }
 
-  /** Where it listens. */
+  /** The port that the proxy listens on. */
   get port(): number {
     return (this.#server.address() as AddressInfo).port;
   }
 
-  /** Takes no more connections, and cuts those that there are. */
+  /** Accepts no more connections, and cuts the open ones. */
   async close(): Promise<void> {
     const closed = new Promise((resolve) => this.#server.close(resolve));
     for (const socket of this.#sockets) socket.destroy();
@@ -64,7 +64,7 @@ export class Proxy {
   }
 }
 
-/** Two sockets, and what passes between them. */
+/** Two sockets, and the bytes that pass between them. */
 class Wire {
   readonly #near: Socket;
   readonly #far: Socket;
@@ -83,7 +83,7 @@ class Wire {
     const { fault, chunkSize = Infinity, delay = 0 } = this.#options;
     let left = fault?.from === side ? fault.after : Infinity;
     let muted = false;
-    // Each chunk leaves behind the one before.
+    // Each chunk is sent after the previous one.
     let passed = Promise.resolve();
     const behind = (act: () => void) => {
       passed = passed.then(async () => {

@@ -22,7 +22,7 @@ describe("The proxy of the environment", () => {
     ["wss://a.test", { all_proxy: "http://p", HTTPS_PROXY: "http://q" }, "http://q"],
     ["ws://a.test", { http_proxy: " ", HTTP_PROXY: "http://q" }, "http://q"],
     ["ws://a.test", { HTTP_PROXY: " p.test:3128 " }, "http://p.test:3128"],
-    // In a CGI program that one is what a client says in a header field called Proxy.
+    // In a CGI program this variable holds the value of a header field named Proxy, which the client chooses.
     ["ws://a.test", { HTTP_PROXY: "http://p", REQUEST_METHOD: "GET" }, undefined],
     ["ws://a.test", { http_proxy: "http://p", REQUEST_METHOD: "GET" }, "http://p"],
   ];

@@ -1,6 +1,6 @@
 /**
- * The conversation of `faults_test.ts` over TCP and TLS through a proxy that fails at some of its bytes,
- * and through one that only chops and delays.
+ * The conversation of `faults_test.ts` over TCP and TLS, through a proxy that fails at some of its bytes,
+ * and through one that only splits and delays.
  */
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
@@ -22,10 +22,10 @@ import { portOf } from "./support.ts";
 type Scheme = "ws" | "wss";
 
 const LIMITS = { openTimeout: 5000, pingInterval: 400, pingTimeout: 2000, closeTimeout: 1000 };
-/** How many connections at once. */
+/** The number of connections at once. */
 const AT_ONCE = 12;
 
-/** Puts the messages together of which all frames came. */
+/** Joins the frames of messages that arrived whole. */
 class Frames {
   readonly messages: Message[] = [];
   #parts: Uint8Array[] = [];
@@ -42,7 +42,7 @@ class Frames {
   };
 }
 
-/** Has the conversation through a proxy. */
+/** Runs the conversation through a proxy. */
 async function converse(scheme: Scheme, options: ProxyOptions): Promise<[EndReport, EndReport]> {
   const { ca, leaf } = await certificates();
   const errors: unknown[] = [];
@@ -70,7 +70,7 @@ async function converse(scheme: Scheme, options: ProxyOptions): Promise<[EndRepo
       tls: { ca },
       onFrame: frames[0].note,
     });
-    // A server that has no connection when its client has gone gets none.
+    // If the client has gone, the server may never get a connection.
     opening.catch(async (error) => {
       await proxy.close();
       await server.shutdown();
@@ -89,7 +89,7 @@ async function converse(scheme: Scheme, options: ProxyOptions): Promise<[EndRepo
   }
 }
 
-/** The lengths of what each side says, the handshake included, as far as they are alike each time. */
+/** About as many bytes as each side sends in every run, including the handshake. */
 const SAID: Record<Scheme, Record<ProxyFault["from"], number>> = {
   ws: { client: 460, server: 400 },
   wss: { client: 1500, server: 2500 },
@@ -97,7 +97,7 @@ const SAID: Record<Scheme, Record<ProxyFault["from"], number>> = {
 
 const ENDS = /^(connection-lost|connect-failed|certificate|timeout|failed 10(06|11)|closed 1000)$/;
 
-/** Cuts through the whole of it, and some close to where something begins. */
+/** Cuts spread over all the bytes, and some near the start and the end. */
 function cuts(said: number): number[] {
   const spread = Array.from({ length: 10 }, (_, i) => Math.floor((said * i) / 10));
   return [...spread, 1, said - 12, said - 8, said - 7, said - 1];

@@ -31,7 +31,7 @@ import {
 const onDeno = "Deno" in globalThis;
 const NO_TLS_IN_TLS = onDeno ? knownLimit("Deno's sockets have no TLS inside of TLS") : false;
 
-/** Connects, sends and receives by way of a proxy. */
+/** Connects, sends and receives through a proxy. */
 async function check(url: string, options: ConnectOptions): Promise<void> {
   const ws = await connect(url, options);
   const message = "gr\u00fc\u00df".repeat(50_000);
@@ -46,7 +46,7 @@ async function failureOf(url: string, options: ConnectOptions): Promise<Handshak
   return error;
 }
 
-/** A proxy that is sockets by hand, and what connect() says of it. */
+/** The error of connect() through a proxy that is a raw socket. */
 async function failureBehind(
   scheme: string,
   onSocket: (raw: RawSocket) => unknown,
@@ -60,7 +60,7 @@ async function failureBehind(
   }, async (url) => {
     const proxy = url.replace("ws://", `${scheme}://ada:secret@`);
     error = await failureOf("ws://server.test:81/", { proxy, ...options });
-    // Nothing is left open.
+    // Checks that nothing is left open.
     await until(() => sockets.every(({ ended, closed }) => ended || closed));
   });
   assert.ok(!`${error.message} ${error.cause}`.includes("secret"));
@@ -143,7 +143,7 @@ describe("Proxies", () => {
         await withProxy("socks5", async ({ port, asked }) => {
           const proxy = `socks5://ada:lovelace@127.0.0.1:${port}`;
           const url = `ws://${host}:${portOf(server)}/`;
-          // Nobody listens on ::1.
+          // No server listens on ::1.
           if (host === "[::1]") {
             assert.equal((await failureOf(url, { proxy })).code, "connection-lost");
           } else await check(url, { proxy });
@@ -244,7 +244,7 @@ describe("Proxies", () => {
         for (const [i, answer] of answers.entries()) {
           const { length } = raw.received;
           if (answer.length === 0) raw.socket.end();
-          // Byte by byte: nothing is whole by chance.
+          // Byte by byte, so that the client never reads a whole answer at once.
           for (const byte of answer) raw.socket.write(Uint8Array.of(byte));
           if (answers[i + 1]?.length > 0) await until(() => raw.received.length > length);
         }
@@ -271,7 +271,7 @@ describe("Proxies", () => {
         const error = await failureOf(url, { proxy: `http://127.0.0.1:${port}`, tls: { ca } });
         assert.equal(error.code, "certificate");
         assert.match(error.message, /127\.0\.0\.1/);
-        // It is not tried elsewhere.
+        // The client does not try another address.
         assert.equal(asked.length, 1);
       });
       await withProxy("http", async ({ port, asked }) => {
@@ -304,7 +304,7 @@ describe("Proxies", () => {
       ["socks5", (raw) => raw.write(Uint8Array.of(5, 0))],
       ["socks5", (raw) => raw.write(Uint8Array.of(5))],
     ];
-    // There, TLS that is given up lingers until its peer moves.
+    // On Deno, an aborted TLS connection stays open until its peer acts.
     const servers = onDeno ? ["ws"] : ["ws", "wss"];
     await withoutLeak(async () => {
       for (const server of servers) {

@@ -1,4 +1,4 @@
-/** A short round of `deno task fuzz api`: seeds that are always the same, and others in each run. */
+/** A short round of `deno task fuzz api`, with some fixed seeds and some new ones in each run. */
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import process from "node:process";
@@ -14,7 +14,7 @@ import { withoutLeak } from "./resources.ts";
 const SEEDS = { fixed: 1, new: Number(process.env.FUZZ_SEED ?? Date.now() % 1e9) };
 const INPUTS = 150;
 
-/** The world after a run in which all went well, changed by `change`. */
+/** The world after a successful run, changed by `change`. */
 function worldWith(change: (world: World) => void): World {
   const clock = new RealClock();
   clock.stop();
@@ -45,13 +45,13 @@ function worldWith(change: (world: World) => void): World {
   return world;
 }
 
-/** A message that the server has not received. */
+/** Changes the world so that the server has not received a message. */
 function lose({ users: [client, server] }: World, index: number, change: Partial<Sent> = {}): void {
   Object.assign(client.sent[index], { received: 0 }, change);
   server.received.splice(index, 1);
 }
 
-/** What is wrong with a run, and the invariant that says so; none where it is not wrong. */
+/** Errors in a run, and the invariant that reports them; none if the run is correct. */
 const WORLDS: readonly [title: string, change: (world: World) => void, broken?: RegExp][] = [
   ["a run in which all went well", () => {}],
   ["a promise that waits", ({ tracked }) => tracked[0].state = "pending", /has settled/],
@@ -116,7 +116,7 @@ describe("A random user of both ends", () => {
       await withoutLeak(async () => {
         const { inputs, outcomes } = await runTarget("api", API.api, { seed, inputs: INPUTS });
         assert.equal(inputs, INPUTS);
-        // Runs that all meet the same end would show nothing.
+        // If all runs had the same outcome, the test would show nothing.
         assert.ok(outcomes.size > 2, `${[...outcomes]}`);
       });
     });

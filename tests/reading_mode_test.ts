@@ -7,7 +7,7 @@ import { collect, rest } from "./support.ts";
 
 const INVALID_STATE = { name: "InvalidStateError" };
 
-/** The streams, and what they give. */
+/** The streams, and how to read all of their items. */
 const STREAMS: [name: string, take: (ws: WebSocketConnection) => Promise<unknown[]>][] = [
   ["readable", (ws) => collect(ws.readable)],
   ["messages()", async (ws) => {

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { readSource, withPrograms } from "./programs.ts";
 
-/** The programs of the README by the name in their first line. */
+/** The programs in the README, by the name in their first line. */
 async function programs(): Promise<Map<string, string>> {
   const blocks = (await readSource("README.md")).matchAll(/```[jt]s\n(\/\/ (\S+)\n[^]*?)```/g);
   return new Map([...blocks].map(([, program, name]) => [name, program]));

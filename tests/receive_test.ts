@@ -19,7 +19,7 @@ import {
 
 const INVALID_STATE = { name: "InvalidStateError" };
 
-/** Each way to read a connection, taking what came to an end. */
+/** Each way to read a connection. Errors at the end are ignored. */
 const MODES: Record<string, (ws: WebSocketConnection) => unknown> = {
   receive: (ws) => void ws.receive().catch(() => {}),
   iteration: (ws) => ws[Symbol.asyncIterator](),
@@ -28,7 +28,7 @@ const MODES: Record<string, (ws: WebSocketConnection) => unknown> = {
   discard: (ws) => ws.discard(),
 };
 
-/** Whether both of them are one way to read. */
+/** Whether the two are the same way to read. */
 function sameMode(a: string, b: string): boolean {
   const kind = (mode: string) => mode === "iteration" ? "receive" : mode;
   return kind(a) === kind(b);

@@ -185,7 +185,7 @@ describe("reconnect", () => {
       await ws.send("still here");
       assert.equal(await ws.receive(), "still here");
       assert.equal((await rejection(connections.next())).message, "stop");
-      // The iteration does not wait for it any more.
+      // The iteration no longer waits for it.
       await ws.closed;
       assert.equal(
         (await rejection(reconnect(urlOf(server), { signal: aborter.signal }).next())).message,

@@ -17,7 +17,7 @@ import {
   withServer,
 } from "./support.ts";
 
-/** Answers requests for these paths with a redirect, and upgrades all others. */
+/** Answers requests for these paths with a redirect, and upgrades all other requests. */
 function redirecting(
   locations: Record<string, string | string[]>,
   heads: string[] = [],
@@ -33,7 +33,7 @@ function redirecting(
   };
 }
 
-/** Connects and cuts; gives the URL that it came to. */
+/** Connects, cuts the connection, and returns the URL that was reached. */
 async function arrival(url: string, options: ConnectOptions): Promise<string> {
   const ws = await connect(url, options);
   ws.terminate();
@@ -142,7 +142,7 @@ describe("Redirects", () => {
       locations["/"] = `http://eve:mallory@127.0.0.1:${port}/`;
       await withRawServer(redirecting(locations), async (url) => {
         const pairs = Object.entries(headers) as [string, string][];
-        // An iterator gives them once.
+        // An iterator can be read only once.
         await arrival(url, { maxRedirects: 1, headers: pairs.values() });
         await arrival(url.replace("//", "//ada:lovelace@"), {
           maxRedirects: 1,
@@ -167,7 +167,7 @@ describe("Redirects", () => {
       const secure = `https://localhost:${portOf(server)}`;
       locations["/"] = secure;
       await withRawServer(redirecting(locations), async (url) => {
-        // The name is that of the first server only.
+        // The name is only for the first server.
         const tls = { ca, servername: "elsewhere.test" };
         assert.equal(await arrival(url, { maxRedirects: 1, tls }), `${secure}/`);
         for (const back of [url, url.replace("ws:", "http:")]) {

@@ -3,7 +3,7 @@ import { describe, it } from "node:test";
 import { connect, type HandshakeError, type ServeOptions } from "../mod.ts";
 import { collect, portOf, RawSocket, rejection, until, urlOf, withServer } from "./support.ts";
 
-/** A body of some pieces, each of which takes its time. */
+/** A body of some pieces, with a delay before each. */
 function slowBody(pieces: number, end: (controller: ReadableStreamDefaultController) => void) {
   return new ReadableStream<Uint8Array>({
     async pull(controller) {
@@ -14,7 +14,7 @@ function slowBody(pieces: number, end: (controller: ReadableStreamDefaultControl
   });
 }
 
-/** What a server answers to the bytes of a request, until it ends the connection. */
+/** The server's answer to the bytes of a request, until the connection ends. */
 async function answerTo(onRequest: ServeOptions["onRequest"], request: string): Promise<string> {
   let answer = "";
   await withServer({ onRequest }, async (server) => {

@@ -10,13 +10,13 @@ import { collect, rejection, still, withServer } from "./support.ts";
 const INVALID_STATE = { name: "InvalidStateError" };
 
 interface Chain {
-  /** The ends that are not relayed. */
+  /** The outer ends, which the relay does not use. */
   client: WebSocketConnection;
   backend: WebSocketConnection;
   relayed: ReturnType<typeof relay>;
 }
 
-/** A client and a backend with a relay between them. */
+/** A client and a backend, with a relay between them. */
 async function chain(options?: Parameters<typeof relay>[2]): Promise<Chain> {
   const [client, near] = await pair();
   const [far, backend] = await pair();
@@ -113,11 +113,11 @@ describe("relay", () => {
       })().catch(() => {});
       await still(() => client.stats.messagesSent);
       if (how === "is cut") client.terminate();
-      // The deadline of a ping does not keep the process running.
+      // The timer of a ping does not keep the process running.
       const awake = setInterval(() => {}, 1000);
       const codes = (await relayed).map(({ closeCode }) => closeCode);
       clearInterval(awake);
-      // A paused end may notice the cut by its ping only.
+      // A paused end may notice the cut only by its ping.
       assert.deepEqual(codes, [1011, 1006]);
       const error = await rejection<Error & { closeCode: number }>(collect(backend));
       assert.equal(error.closeCode, 1006);

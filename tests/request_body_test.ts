@@ -1,16 +1,16 @@
-/** The bodies of plain HTTP requests that onRequest gets. */
+/** The bodies of plain HTTP requests that are passed to onRequest. */
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import type { ServeOptions } from "../mod.ts";
 import { portOf, RawSocket, withServer } from "./support.ts";
 
-/** A POST with these fields and a body. */
+/** A POST request with these fields and this body. */
 function post(fields: Record<string, string>, body = "", method = "POST"): string {
   const lines = Object.entries(fields).map(([name, value]) => `${name}: ${value}\r\n`);
   return `${method} /form HTTP/1.1\r\nHost: localhost\r\n${lines.join("")}\r\n${body}`;
 }
 
-/** What a server that gives back the body answers, to parts that are sent one after the other. */
+/** The answers of a server that echoes bodies, to parts that are sent one after the other. */
 async function answersTo(parts: string[], options: ServeOptions = {}): Promise<[string, number]> {
   let asked = 0;
   let answer = "";

@@ -1,4 +1,4 @@
-/** What a process holds open, counted by the platform. */
+/** Counts what a process holds open, as reported by the platform. */
 import assert from "node:assert/strict";
 import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
 import process from "node:process";
@@ -7,15 +7,15 @@ import { until } from "./support.ts";
 const DESCRIPTORS = "/proc/self/fd";
 
 /**
- * How many sockets this process has, on Linux; elsewhere 0. On Deno, Unix sockets without a name do not
- * count: it makes a pair of them when it has run for some seconds.
+ * The number of sockets of this process on Linux, 0 elsewhere. On Deno, Unix sockets without a name do not
+ * count, because Deno creates a pair of them after some seconds.
  */
 export function countSockets(): number {
   const own = new Set(process.versions.deno === undefined ? [] : unnamedUnixSockets());
   return socketInodes().filter((inode) => !own.has(inode)).length;
 }
 
-/** How many of them are TCP. */
+/** The number of TCP sockets of this process. */
 export function countTcpSockets(): number {
   const tcp = new Set(["tcp", "tcp6"].flatMap(rowsOf).map((row) => row[9]));
   return socketInodes().filter((inode) => tcp.has(inode)).length;
@@ -29,11 +29,11 @@ function socketInodes(): string[] {
 }
 
 function unnamedUnixSockets(): string[] {
-  // A row has its inode in the seventh column, and the name, if there is one, in the eighth.
+  // A row has its inode in the seventh column, and the name, if the socket has one, in the eighth.
   return rowsOf("unix").filter((row) => row.length === 7).map((row) => row[6]);
 }
 
-/** The rows of a table of the kernel, as columns. */
+/** The rows of a table of the kernel, split into columns. */
 function rowsOf(name: string): string[][] {
   const table = `/proc/self/net/${name}`;
   if (!existsSync(table)) return [];
@@ -44,19 +44,19 @@ function targetOf(descriptor: string): string {
   try {
     return readlinkSync(`${DESCRIPTORS}/${descriptor}`);
   } catch {
-    // The descriptor that reads the folder is gone.
+    // The descriptor that was used to read the folder is closed.
     return "";
   }
 }
 
-/** What holds the event loop, by name: sockets, servers, timers. Bun names nothing. */
+/** The names of what keeps the event loop running: sockets, servers, timers. Bun reports nothing. */
 function activeResources(): string[] {
   return process.getActiveResourcesInfo().sort();
 }
 
 /**
- * Runs a test, and waits until nothing is left of what it opened. That no rejection is left unhandled is
- * what the test runners see to: each of them fails the test.
+ * Runs a test, and waits until everything that it opened is closed. Unhandled rejections are not checked
+ * here, because the test runners fail a test for each of them.
  */
 export async function withoutLeak(run: () => Promise<unknown>): Promise<void> {
   const sockets = countSockets();
@@ -71,8 +71,8 @@ export async function withoutLeak(run: () => Promise<unknown>): Promise<void> {
 type Timer = ReturnType<typeof setTimeout>;
 
 /**
- * Runs a test, and waits until none of the timers is left that were set meanwhile, those too that hold no
- * process open; gives how many there were.
+ * Runs a test, and waits until none of the timers that it set is left, including those that do not keep the
+ * process running. Returns the number of timers that the test set.
  */
 export async function withoutTimers(run: () => Promise<unknown>): Promise<number> {
   const { setTimeout: set, clearTimeout: clear } = globalThis;
@@ -87,7 +87,7 @@ export async function withoutTimers(run: () => Promise<unknown>): Promise<number
     waiting.add(timer);
     return timer;
   };
-  // Those that hold no process open must not end it before their time.
+  // Without this timer the process could end before timers fire that do not keep it running.
   const hold = setInterval(() => {}, 1000);
   globalThis.setTimeout = counting as typeof setTimeout;
   globalThis.clearTimeout = ((timer: Timer) => {
@@ -108,7 +108,7 @@ export async function withoutTimers(run: () => Promise<unknown>): Promise<number
   return count;
 }
 
-/** A signal, how many listeners it has, and a way to abort it. */
+/** A signal, the number of its listeners, and a function that aborts it. */
 export function watchedSignal(): {
   signal: AbortSignal;
   listeners: () => number;

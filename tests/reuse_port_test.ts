@@ -11,14 +11,14 @@ const NOT_ON_LINUX = process.platform !== "linux" &&
   notApplicable("elsewhere the platforms differ");
 const onDeno = "Deno" in globalThis;
 
-/** Two servers on one port, of which each has been reached. */
+/** Starts two servers on one port, and checks that clients reach each of them. */
 async function share(options: ServeOptions, scheme = "ws", ca?: string): Promise<void> {
   const reached = new Set<string>();
   const first = await serve({ ...options, reusePort: true }, (ws) => ws.send("first"));
   const port = portOf(first);
   const second = await serve({ ...options, port, reusePort: true }, (ws) => ws.send("second"));
   assert.equal(portOf(second), port);
-  // The platform chooses by the client's port.
+  // The platform chooses the server by the client's port.
   while (reached.size < 2) {
     const ws = await connect(`${scheme}://127.0.0.1:${port}/`, { tls: ca ? { ca } : undefined });
     reached.add(String(await ws.receive()));

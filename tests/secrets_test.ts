@@ -1,4 +1,4 @@
-/** Error messages and answers name no password, no token and no value of a query. */
+/** Error messages and answers contain no password, no token and no value of a query. */
 import { describe } from "node:test";
 import assert from "node:assert/strict";
 import { connect, type HandshakeError } from "../mod.ts";
@@ -112,7 +112,7 @@ describe("Secrets", () => {
 
   it("The error of a Request that cannot be made names the method, the host and the path", () => {
     const head = { method: "GET", target: "/a?token=hush", version: "1.1" } as const;
-    // No class Headers takes this name. Bun's Request takes every method.
+    // No class Headers accepts this name. Bun's Request accepts every method.
     const run = () => toRequest({ ...head, headers: [["Host", "x"], ["a b", ""]] }, false);
     const { message } = thrown(run);
     assert.equal(message, "The class Request does not support the request GET http://x/a");

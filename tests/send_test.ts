@@ -8,7 +8,7 @@ import { frames, inBothRoles, isPending, rejection, rest, Tap } from "./support.
 const KIB = 1024;
 const INVALID_STATE = { name: "InvalidStateError" };
 
-/** A transport that takes nothing as long as its peer does not read. */
+/** A transport that accepts nothing until its peer reads. */
 const TIGHT = { capacity: 0 };
 
 describe("WebSocketConnection.send", () => {

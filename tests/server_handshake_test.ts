@@ -18,7 +18,7 @@ async function withEcho(options: ServeOptions, run: (server: Server) => unknown)
   }
 }
 
-/** All that the server answers until it ends. */
+/** Everything that the server answers until it ends the connection. */
 async function answerTo(server: Server, ...parts: (string | Uint8Array)[]): Promise<RawSocket> {
   const raw = await RawSocket.connect(portOf(server));
   for (const part of parts) raw.write(part);
@@ -26,7 +26,7 @@ async function answerTo(server: Server, ...parts: (string | Uint8Array)[]): Prom
   return raw;
 }
 
-/** What every refusal has: its end is told twice, and its body is whole. */
+/** Checks the parts that every refusal has: the status, "Connection: close", and a whole body. */
 function checkRefusal(answer: string, status: number): void {
   const [head, body] = answer.split("\r\n\r\n");
   assert.match(head, new RegExp(`^HTTP/1\\.1 ${status} `), answer);
@@ -166,7 +166,7 @@ describe("What serve refuses", () => {
 describe("What serve takes", () => {
   const close = encodeFrame({ opcode: 8, payload: hex("03 e8") }, MASK);
   const message = encodeFrame({ opcode: 1, payload: utf8("Hello") }, MASK);
-  /** The echo, and the answer to the Close. */
+  /** The echo of the message, and the answer to the Close frame. */
   const answer = latin1("\x81\x05Hello\x88\x02\x03\xe8");
 
   function afterHead({ received }: RawSocket): Uint8Array {

@@ -12,7 +12,7 @@ import { echo, portOf, RawSocket, rejection, turn, until, urlOf, withServer } fr
 
 type Hook = ServeOptions["onRequest"];
 
-/** Connects, and tells the status of the refusal, or 101. */
+/** Connects, and returns the status of the refusal, or 101. */
 async function statusOf(server: Server, options: Parameters<typeof connect>[1] = {}) {
   try {
     const ws = await connect(urlOf(server), options);
@@ -24,7 +24,7 @@ async function statusOf(server: Server, options: Parameters<typeof connect>[1] =
 }
 
 describe("The subprotocol of serve", () => {
-  // The one whose places in both lists add up to the least.
+  // The server chooses the subprotocol with the lowest sum of its positions in both lists.
   const choices: [ours: string[], theirs: string[], chosen: string][] = [
     [[], [], ""],
     [["a"], [], ""],

@@ -100,7 +100,7 @@ describe("Limits of a server", () => {
       first.write("nonsense\r\n\r\n");
       await until(() => first.text.startsWith("HTTP/1.1 400"));
       await first.close();
-      // Until the server has seen the end.
+      // Until the server has noticed the end.
       let ws: WebSocketConnection | undefined;
       while (ws === undefined) {
         ws = await connect(urlOf(server)).catch((thrown) => void (error = thrown));

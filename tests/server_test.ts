@@ -30,7 +30,7 @@ import {
 } from "./support.ts";
 import { inVirtualTime } from "./virtual_time.ts";
 
-/** Connects, and tells the status of the refusal, or 101. */
+/** Connects, and returns the status of the refusal, or 101. */
 async function statusOf(server: Server, options: Parameters<typeof connect>[1] = {}) {
   try {
     const ws = await connect(urlOf(server), options);
@@ -304,7 +304,7 @@ describe("Server", () => {
     const long = server.shutdown();
     await rest();
     assert.equal(await isPending(server.finished), true);
-    // A second call may be less patient.
+    // A second call may set a shorter timeout.
     await server.shutdown({ timeout: 20 });
     await Promise.all([long, server.finished]);
     assert.deepEqual([server.connections.size, handled, errors], [0, 1, []]);

@@ -1,4 +1,4 @@
-/** A short round of `deno task simulate`: seeds that are always the same, and others in each run. */
+/** A short round of `deno task simulate`, with some fixed seeds and some new ones in each run. */
 import "../scripts/simulate/time.ts";
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
@@ -16,7 +16,7 @@ describe("Simulated networks", () => {
       const { failures, connections, ends } = await simulate({ seed, runs: RUNS });
       assert.equal(failures, 0, "the output has the seeds");
       assert.ok(connections > RUNS);
-      // Simulations that all meet the same end would show nothing.
+      // If all simulations ended in the same way, the test would show nothing.
       assert.ok(ends.size > 3, `${[...ends]}`);
     });
   }

@@ -1,7 +1,4 @@
-/**
- * A sender to a reader that sleeps, over TLS: the suite sends some, `deno task soak` much more. A file of
- * its own because both use it.
- */
+/** Sends to a reader that sleeps, over TLS. The suite sends a smaller amount than `deno task soak`. */
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import process from "node:process";
@@ -10,26 +7,26 @@ import { certificates } from "./certificates.ts";
 import { portOf, still, turn } from "./support.ts";
 
 const MIB = 1 << 20;
-/** What a connection may hold back: 64 KiB and the messages that reach over it. */
+/** The most bytes a connection may buffer: 64 KiB and the messages that exceed it. */
 const MOST_BUFFERED = 256 * 1024;
-/** All that may be under way between two ends that do nothing wrong. */
+/** The most bytes that may be in flight between two correct ends. */
 const MOST_STALLED = 16 * MIB;
-/** Some go into a shared batch buffer, the others beside it. */
+/** The short messages are copied into a shared batch buffer, the others are not. */
 const SIZES = [100, 4000, 60_000];
 
-/** What came of it; all but the count is in bytes. */
+/** The results. All of them except the count are in bytes. */
 export interface SleepReport {
-  /** What was sent when nothing went any more. */
+  /** The amount sent when the sender stalled. */
   stalled: number;
   /** The most that waited in the sender. */
   buffered: number;
-  /** Resident memory before, when nothing went any more, and at its most. */
+  /** Resident memory before the test, when the sender stalled, and at its peak. */
   rss: { before: number; asleep: number; peak: number };
-  /** How many messages there were. */
+  /** The number of messages. */
   count: number;
 }
 
-/** Runs with both ends of a connection over TLS. */
+/** Runs a test with both ends of a connection over TLS. */
 export async function withTlsEnds(
   run: (client: WebSocketConnection, server: WebSocketConnection) => Promise<void>,
 ): Promise<void> {
@@ -52,11 +49,11 @@ export async function withTlsEnds(
 }
 
 /**
- * Sends until nothing goes any more, wakes the reader up, and compares all that was sent with all that
- * came.
+ * Sends until the sender stalls, wakes the reader, and compares everything that was received with everything
+ * that was sent.
  *
- * @param total in bytes, far more than any kernel holds
- * @param sleep how much longer the reader sleeps then, in milliseconds
+ * @param total Amount to send, in bytes: far more than any kernel buffers
+ * @param sleep How much longer the reader then sleeps, in milliseconds
  */
 export async function sendToSleeper(
   from: WebSocketConnection,
@@ -113,7 +110,7 @@ class Sender {
   }
 }
 
-/** Reads all messages, and checks that they come in order. */
+/** Reads all messages, and checks that they arrive in order. */
 async function readAll(ws: WebSocketConnection, total: number, memory: Memory) {
   const hash = createHash("sha256");
   let received = 0;
@@ -125,7 +122,7 @@ async function readAll(ws: WebSocketConnection, total: number, memory: Memory) {
     assert.equal(index, count++, `Message ${index} is out of order`);
     hash.update(bytes);
     received += bytes.length;
-    // At first it is slow.
+    // The reader is slow at first.
     if (count < 200) await turn();
     if (count % 256 === 0) memory.sample();
   }

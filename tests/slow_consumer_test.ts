@@ -1,4 +1,4 @@
-/** What becomes of a connection whose peer does not read, and to which is sent all the same. */
+/** Connections that keep sending although their peers do not read. */
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { broadcast, fromWebSocket, type WebSocketConnection, type WebSocketLike } from "../mod.ts";
@@ -7,18 +7,18 @@ import { held, inBothRoles, isPending, type RawPeer, rejection, rest, until } fr
 
 const KIB = 1024;
 const MESSAGE = pattern(100 * KIB);
-/** A transport that takes nothing as long as its peer does not read. */
+/** A transport that accepts nothing until its peer reads. */
 const TIGHT = { capacity: 0 };
 const LIMIT = { maxBufferedAmount: 512 * KIB };
-/** Messages that are within it: 500 KiB. */
+/** The number of messages that fit within the limit: 500 KiB. */
 const WITHIN = 5;
 
-/** Sends to a peer that does not read, until it is too slow; gives how much was sent. */
+/** Sends to a peer that does not read until the peer is too slow, and returns how much was sent. */
 async function sendTooMuch(ws: WebSocketConnection, peer: RawPeer): Promise<void> {
   peer.transport.pause();
   for (let i = 0; i < WITHIN; i++) {
     void ws.send(MESSAGE);
-    // Some of them leave in one batch, some in another.
+    // The messages are sent in several batches.
     if (i % 2 === 1) await rest();
   }
   assert.equal(ws.state, "open", "500 KiB are within the limit");
@@ -100,7 +100,7 @@ describe("A peer that is too slow", () => {
     for (const slow of ["close", "terminate"] as const) {
       await inBothRoles(
         async (ws, peer) => {
-          // A server's answer to the handshake may be there yet.
+          // The server's answer to the handshake may still be buffered.
           await until(() => ws.bufferedAmount === 0);
           for (let i = 0; i < 3; i++) {
             await ws.send(MESSAGE);
@@ -120,7 +120,7 @@ describe("A peer that is too slow", () => {
         await new Promise(() => {});
       })());
       await rest();
-      // Each of them counts 768 bytes beside its own.
+      // Each of them counts as 768 bytes in addition to its payload.
       const waiting = Array.from({ length: 5 }, () => ws.send("x".repeat(100)));
       assert.ok(await isPending(Promise.race(waiting)));
       assert.equal(ws.bufferedAmount, 500);
@@ -153,7 +153,7 @@ describe("A peer that is too slow", () => {
 });
 
 describe("A native WebSocket whose peer is too slow", () => {
-  /** A socket that never sends, with the codes that it was closed with. */
+  /** A socket that never sends, and the codes that it was closed with. */
   class StuckSocket implements WebSocketLike {
     readonly readyState = 1;
     readonly codes: (number | undefined)[] = [];
@@ -164,7 +164,7 @@ describe("A native WebSocket whose peer is too slow", () => {
     }
 
     close(code?: number): void {
-      // As the standard has it.
+      // The standard requires this.
       if (code !== undefined && code < 3000) throw new DOMException("", "InvalidAccessError");
       this.codes.push(code);
     }

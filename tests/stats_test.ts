@@ -6,7 +6,7 @@ import { until } from "./support.ts";
 
 type Counts = Partial<ConnectionStats>;
 
-/** The counts of frames and of compressed bytes that are not 0. */
+/** The counts of frames and of compressed bytes, without those that are 0. */
 function countsOf(stats: object): Counts {
   const counted = /^(?:frames|pings|pongs|compressed|uncompressed)/;
   const found = Object.entries(stats).filter(([name, count]) => counted.test(name) && count !== 0);
@@ -39,7 +39,7 @@ describe("stats", () => {
     await client.send("short");
     const text = "long ".repeat(1000);
     await client.send(text);
-    // A long message is compressed on another thread, and its pieces are frames.
+    // A long message is compressed on another thread, and each of its pieces is a frame.
     await client.send([text, text]);
     for (const expected of ["short", text, text + text]) {
       assert.equal(await server.receive(), expected);

@@ -1,4 +1,4 @@
-/** What the tests of the connection, the client and the server share. */
+/** Helpers for the tests of the connection, the client and the server. */
 import assert from "node:assert/strict";
 import { type AddressInfo, connect as connectSocket, createServer, type Socket } from "node:net";
 import {
@@ -33,17 +33,17 @@ const DEADLINE = 120_000;
 
 export const ROLES: readonly Role[] = ["client", "server"];
 
-/** A later turn of the event loop, when timers that are due and sockets had theirs. */
+/** Waits for a later turn of the event loop. Timers that are due and sockets have run by then. */
 export function turn(): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, 1));
 }
 
-/** As many of them as anything in memory needs to come to rest. */
+/** Waits for enough turns that everything in memory comes to rest. */
 export async function rest(): Promise<void> {
   for (let i = 0; i < 20; i++) await turn();
 }
 
-/** Waits for the condition, however slow the machine is. */
+/** Waits until the condition is true. The deadline allows for a slow machine. */
 export async function until(condition: () => unknown): Promise<void> {
   const end = performance.now() + DEADLINE;
   while (!condition()) {
@@ -52,7 +52,7 @@ export async function until(condition: () => unknown): Promise<void> {
   }
 }
 
-/** Waits until the value has not changed for a while, and gives it. */
+/** Waits until the value has not changed for a while, and returns it. */
 export async function still(value: () => number): Promise<number> {
   let last = value();
   for (let quiet = 0; quiet < 60; quiet++) {
@@ -63,7 +63,7 @@ export async function still(value: () => number): Promise<number> {
   return last;
 }
 
-/** Whether the promise is still pending when all in memory has come to rest. */
+/** Whether the promise is still pending after everything in memory has come to rest. */
 export async function isPending(promise: Promise<unknown>): Promise<boolean> {
   let pending = true;
   const settle = () => {
@@ -74,7 +74,7 @@ export async function isPending(promise: Promise<unknown>): Promise<boolean> {
   return pending;
 }
 
-/** The promise, and something to keep the process while it waits for timers that do not. */
+/** Waits for the promise. Keeps the process running if only timers that do not keep it running are left. */
 export async function held<T>(promise: Promise<T>): Promise<T> {
   let settled = false;
   const settle = () => {
@@ -85,14 +85,14 @@ export async function held<T>(promise: Promise<T>): Promise<T> {
   return await promise;
 }
 
-/** What the promise rejects with. */
+/** The reason that the promise rejects with. */
 export async function rejection<E = Error>(promise: Promise<unknown>): Promise<E> {
   const [{ status, reason }] = await Promise.allSettled([promise]) as [PromiseRejectedResult];
   assert.equal(status as string, "rejected", "Expected a rejection");
   return reason;
 }
 
-/** Gathers what an iteration gives until it ends. */
+/** All items of an iteration, in an array. */
 export async function collect<T>(items: AsyncIterable<T> | ReadableStream<T>): Promise<T[]> {
   const gathered: T[] = [];
   for await (const item of items as AsyncIterable<T>) gathered.push(item);
@@ -100,22 +100,25 @@ export async function collect<T>(items: AsyncIterable<T> | ReadableStream<T>): P
 }
 
 /**
- * What the server of a {@linkcode RawPeer} answers to a request: bytes, or nothing. `accept` makes the
- * answer that accepts it.
+ * Returns the answer of a {@linkcode RawPeer}'s server to a request: bytes, or undefined for no answer.
+ * `accept` makes the answer that accepts the request.
  */
 export type Answer = (
   accept: (protocol?: string) => Uint8Array,
   head: RequestHead,
 ) => Uint8Array | undefined;
 
-/** What the other end of a connection is in these tests: frames by hand. */
+/** The other end of a connection in these tests. The test controls each of its frames. */
 export class RawPeer<T extends Transport = MemoryTransport> {
-  /** The frames received and not yet taken by `next()`. */
+  /** The frames received, without those that `next()` has returned. */
   readonly frames: Frame[] = [];
   readonly transport: T;
   ended = false;
   closed = false;
-  /** Whether to end the transport when it is this end's turn to: after both Close frames, or theirs. */
+  /**
+   * Whether to end the transport when it is this end's turn: after both Close frames, or after the peer's
+   * end.
+   */
   polite = true;
   #closeFrames = { in: 0, out: 0 };
   readonly #role: Role;
@@ -156,7 +159,7 @@ export class RawPeer<T extends Transport = MemoryTransport> {
     this.#onFrames(bytes.subarray(length));
   }
 
-  /** Answers the request once it is there, and gives its length. */
+  /** Answers the request when it has arrived, and returns its length. */
   #answerHead(): number | undefined {
     const parsed = parseRequestHead(this.#head);
     if (parsed === undefined) return undefined;
@@ -190,17 +193,17 @@ export class RawPeer<T extends Transport = MemoryTransport> {
     if (both && this.polite && this.#role === "server") this.transport.end();
   }
 
-  /** Writes bytes as they are. */
+  /** Writes bytes unchanged. */
   write(...parts: Uint8Array[]): void {
     this.transport.write([concat(parts)]);
   }
 
-  /** The bytes of a frame as this end sends it. */
+  /** The bytes of a frame that this end sends. */
   encode(frame: Frame): Uint8Array {
     return encodeFrame(frame, this.#role === "client" ? { mask: hex("37 fa 21 3d") } : {});
   }
 
-  /** The bytes of a frame whose opcode is none. */
+  /** The bytes of a frame with an invalid opcode. */
   get badFrame(): Uint8Array {
     return hex(this.#role === "client" ? "83 80 00 00 00 00" : "83 00");
   }
@@ -211,20 +214,20 @@ export class RawPeer<T extends Transport = MemoryTransport> {
     if (frames.some(({ opcode }) => opcode === Opcode.Close)) this.#noteClose("out");
   }
 
-  /** The next frame received. */
+  /** Returns the next frame received. */
   async next(): Promise<Frame> {
     await until(() => this.frames.length > 0);
     return this.frames.shift()!;
   }
 
-  /** The next frame received, which is to be a Close, read. */
+  /** Returns the code and reason of the next frame received, which must be a Close frame. */
   async nextClose(): Promise<{ closeCode: number; reason: string }> {
     const { opcode, payload } = await this.next();
     assert.equal(opcode, Opcode.Close, "Expected a Close frame");
     return parseClose(payload);
   }
 
-  /** Answers the Close that comes next. */
+  /** Answers the next Close frame. */
   async answerClose(closeCode = 1000, reason = ""): Promise<void> {
     while ((await this.next()).opcode !== Opcode.Close);
     this.send(closeFrame(closeCode, reason));
@@ -256,7 +259,7 @@ export function pongFrame(payload: Uint8Array): Frame {
   return { opcode: Opcode.Pong, payload };
 }
 
-/** A connection in the given role, in memory, and its peer by hand. */
+/** A connection in the given role, in memory, and its peer. */
 export async function withPeer(
   role: Role,
   options: ConnectOptions & ServeOptions = {},
@@ -270,7 +273,7 @@ export async function withPeer(
   return [ws, peer];
 }
 
-/** Runs a test with a connection in each role and its peer by hand, and ends both. */
+/** Runs a test with a connection in each role and its peer, and ends both. */
 export async function inBothRoles(
   run: (ws: WebSocketConnection, peer: RawPeer, role: Role) => unknown,
   options: ConnectOptions & ServeOptions = {},
@@ -299,7 +302,7 @@ export function portOf({ address }: Pick<Server, "address">): number {
   return address.port;
 }
 
-/** A socket by hand. */
+/** A raw socket. */
 export class RawSocket {
   readonly socket: Socket;
   received: Uint8Array = new Uint8Array(0);
@@ -330,7 +333,7 @@ export class RawSocket {
     return raw;
   }
 
-  /** What came, a character a byte. */
+  /** The bytes received, as one character each. */
   get text(): string {
     return String.fromCharCode(...this.received);
   }
@@ -346,7 +349,7 @@ export class RawSocket {
   }
 }
 
-/** Runs a test with a server of sockets by hand. */
+/** Runs a test with a server of raw sockets. */
 export async function withRawServer(
   onSocket: (raw: RawSocket) => void,
   run: (url: string) => Promise<unknown>,
@@ -365,7 +368,7 @@ export async function withRawServer(
   }
 }
 
-/** A request for an upgrade, with some of its header fields left out or replaced. */
+/** A request for an upgrade, with some of its header fields replaced or removed. */
 export function upgradeRequest(
   fields: Record<string, string | null> = {},
   line = "GET / HTTP/1.1",
@@ -382,7 +385,7 @@ export function upgradeRequest(
   return [line, ...lines.map(([name, value]) => `${name}: ${value}`), "", ""].join("\r\n");
 }
 
-/** A frame received, as the name of its type, its payload as text, and its bit FIN. */
+/** A frame received: the name of its type, its payload as text, and its FIN bit. */
 export type BriefFrame = [type: string, text: string, fin: boolean];
 
 export function brief({ fin, opcode, payload }: Frame): BriefFrame {
@@ -403,7 +406,7 @@ export async function frames(peer: RawPeer, count: number): Promise<BriefFrame[]
   return got;
 }
 
-/** A source of items that gives the next one when told to. */
+/** A source of items that gives the next one when it is told to. */
 export class Tap<T> {
   returned = false;
   readonly items: AsyncIterable<T>;
@@ -433,7 +436,7 @@ export class Tap<T> {
   }
 }
 
-/** Waits for the head of the request, and gives it. */
+/** Waits for the head of the request, and returns it. */
 export async function requestOf(raw: RawSocket): Promise<string> {
   await until(() => raw.text.includes("\r\n\r\n"));
   return raw.text;
@@ -444,7 +447,7 @@ export function field(head: string, name: string): string | undefined {
   return new RegExp(`^${name}: (.*)\r$`, "im").exec(head)?.[1];
 }
 
-/** The 101 response to a request, with some of its header fields left out or replaced. */
+/** The 101 response to a request, with some of its header fields replaced or removed. */
 export function upgradeResponse(
   request: string,
   fields: Record<string, string | null> = {},
@@ -460,7 +463,7 @@ export function upgradeResponse(
   return `HTTP/1.1 101 Switching Protocols\r\n${rest}\r\n`;
 }
 
-/** What connect() rejects with when a server by hand answers so. */
+/** The error of connect() when a raw server gives this answer. */
 export async function failure(
   onSocket: (raw: RawSocket) => unknown,
   options?: ConnectOptions,
@@ -478,7 +481,7 @@ export async function failure(
   return error;
 }
 
-/** A handler that sends back what it receives. */
+/** A handler that sends back the messages it receives. */
 export const echo = (ws: WebSocketConnection): Promise<void> => ws.readable.pipeTo(ws.writable);
 
 /** Runs a test with a server, and shuts it down. */

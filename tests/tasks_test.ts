@@ -1,4 +1,4 @@
-/** What the tasks of deno.json print for `--help` and for wrong arguments. */
+/** The output of the tasks in deno.json for `--help` and for wrong arguments. */
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -29,7 +29,7 @@ function run(args: string[]): Promise<Result> {
 
 describe("The arguments of the tasks", () => {
   for (const [name, { command }] of Object.entries(config.tasks)) {
-    // Without `deno install`, which only needs to run once.
+    // Without `deno install`, which has already run.
     const program = command.replace(/^deno install -q && /, "").split(" ").slice(1);
 
     it(`${name} --help prints the usage and nothing else`, async () => {

@@ -133,7 +133,7 @@ describe("transportPair", () => {
       await rest();
       ends[1].write([utf8("later")]);
       await rest();
-      // What was under way when the line broke may be lost with it.
+      // Data in flight may be lost when the line breaks.
       assert.deepEqual(seen[0].filter((it) => atClient.includes(it)), atClient);
       assert.deepEqual(seen, [seen[0], atServer]);
       if (how !== "half-close") assert.ok(!seen[0].includes("later"));

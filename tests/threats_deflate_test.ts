@@ -1,4 +1,4 @@
-/** What went wrong elsewhere with compression. */
+/** Classes of failure that other implementations have had with compression. */
 import { describe } from "node:test";
 import assert from "node:assert/strict";
 import { it, notApplicable } from "./it.ts";

@@ -1,6 +1,4 @@
-/**
- * Peers that send without end, or never read: what they cost stays within the limits, and they are cut.
- */
+/** Peers that send without end, or never read: their cost stays within the limits, and they are cut. */
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { connect, type WebSocketConnection } from "../mod.ts";
@@ -39,7 +37,7 @@ type WithCode = Error & { closeCode: number };
 
 // deno#24292
 describe("floods", () => {
-  /** Floods a server until it is cut. */
+  /** Floods a server until it cuts the connection. */
   async function flooded(
     frame: Uint8Array,
     handler: (ws: WebSocketConnection) => unknown,
@@ -106,7 +104,7 @@ describe("floods", () => {
     );
   });
 
-  // So few that no machine is too slow for a flood.
+  // Low enough that even a slow machine can exceed it.
   const FEW = { maxControlFramesPerSecond: 1000 };
   const controls: Record<string, Frame> = { pings: pingFrame("a"), pongs: pongFrame(utf8("a")) };
   for (const [name, frame] of Object.entries(controls)) {
@@ -192,7 +190,7 @@ describe("floods", () => {
     };
     assert.equal(most(0), 10);
     now += 600;
-    // One was taken in vain.
+    // The frame that failed was counted too.
     assert.equal(most(0), 5);
     now += 3_600_000;
     assert.equal(most(0), 10);

@@ -1,6 +1,6 @@
 /**
- * Classes of failure that other implementations have had, in the opening handshake: one test or more for
- * each. Those behind it are in `threats_test.ts`.
+ * Classes of failure that other implementations have had in the opening handshake, with one or more tests
+ * for each. `threats_test.ts` tests the failures after the handshake.
  */
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
@@ -40,7 +40,7 @@ import {
 
 const MEGABYTE = 2 ** 20;
 
-/** What a server answers to these bytes, until it ends the connection. */
+/** The server's answer to these bytes, until it ends the connection. */
 async function answerTo(server: Server, request: string): Promise<string> {
   const raw = await RawSocket.connect(portOf(server));
   raw.write(request);
@@ -48,12 +48,12 @@ async function answerTo(server: Server, request: string): Promise<string> {
   return raw.text;
 }
 
-/** The status of that answer, or "cut". */
+/** The status of the server's answer, or "cut". */
 async function statusOf(server: Server, request: string): Promise<string> {
   return /^HTTP\/1\.1 (\d+) /.exec(await answerTo(server, request))?.[1] ?? "cut";
 }
 
-/** A client that does nothing wrong is served. */
+/** Checks that a correct client is served. */
 async function goesOn(server: Server): Promise<void> {
   const ws = await connect(urlOf(server));
   await ws.send("a");
@@ -61,7 +61,7 @@ async function goesOn(server: Server): Promise<void> {
   await ws.close();
 }
 
-/** Runs with a server, which still serves in the end and has had no error of its own. */
+/** Runs a test with a server, and checks that it still serves at the end and has reported no error. */
 async function withSteadyServer(
   options: ServeOptions,
   run: (server: Server) => Promise<void>,
@@ -77,7 +77,7 @@ async function withSteadyServer(
 
 // ws CVE-2021-32640, tungstenite CVE-2023-43669
 describe("slow header parsing", () => {
-  // A parser that takes time quadratic in a megabyte does not come to its end.
+  // A parser that takes quadratic time for a megabyte would not finish.
   const hostile = [
     " ".repeat(MEGABYTE),
     "\t".repeat(MEGABYTE) + "x",
@@ -411,7 +411,7 @@ describe("cross-site hijacking", () => {
   it("cross-site hijacking: pages of other origins get 403", async () => {
     for (const [origins, origin, status] of cases) {
       await withServer({ origins }, async (server) => {
-        // Again, as a pattern with the flag g would remember where it stopped.
+        // Twice, because a pattern with the flag g would remember where it stopped.
         for (let again = 0; again < 2; again++) {
           const raw = await RawSocket.connect(portOf(server));
           raw.write(upgradeRequest({ ...host, Origin: origin }));

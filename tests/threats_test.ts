@@ -1,6 +1,6 @@
 /**
- * Classes of failure that other implementations have had, behind the opening handshake: one test or more
- * for each. Those of the handshake are in `threats_handshake_test.ts`.
+ * Classes of failure that other implementations have had after the opening handshake, with one or more tests
+ * for each. `threats_handshake_test.ts` tests the failures in the handshake.
  */
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
@@ -33,10 +33,10 @@ const MIB = 2 ** 20;
 
 type WithCode = Error & { closeCode: number };
 
-/** What is alive while memory is measured. */
+/** Objects that must stay alive while memory is measured. */
 const held: unknown[] = [];
 
-/** By how many bytes the memory of the process grows for what `run` returns. Garbage does not count. */
+/** The growth in bytes of the memory of the process for the result of `run`, without garbage. */
 function growth(run: () => unknown): number {
   const used = () => {
     collectGarbage();
@@ -129,7 +129,7 @@ describe("tiny fragments or chunks", () => {
         const error = rejection<WithCode>(ws.receive());
         peer.send(first === textFrame ? textFrame("a", false) : binaryFrame(utf8("a"), false));
         const many = Array(10_000).fill(continuation("a", false));
-        // The peer goes on for as long as it can.
+        // The peer continues for as long as it can.
         while (ws.state === "open" && ws.stats.bytesReceived < 32 * MIB) {
           peer.send(...many);
           await until(() => ws.stats.paused || peer.transport.bufferedAmount === 0);
@@ -157,7 +157,7 @@ describe("tiny fragments or chunks", () => {
         }
         return assembler;
       });
-      // Each piece an object of its own would be more than 100 MiB.
+      // If each piece were an object, the memory would be more than 100 MiB.
       assert.ok(grown < 8 * MIB, `${type}: grown by ${grown} bytes`);
     }
   });
@@ -181,7 +181,7 @@ describe("tiny fragments or chunks", () => {
     const protocol = new Protocol("client", { ownsInput: true });
     const assembler = new MessageAssembler();
     const receive = (byte: number): unknown => {
-      // As a socket may give it: one byte in a buffer for many.
+      // A socket may deliver a chunk like this: one byte in a larger buffer.
       protocol.receive(new Uint8Array(64).fill(byte).subarray(0, 1));
       for (const event of protocol.events()) {
         if (event.type === "binary") return assembler.push(event);
@@ -192,7 +192,7 @@ describe("tiny fragments or chunks", () => {
       return [protocol, assembler];
     });
     assertSameBytes(receive(bytes.at(-1)!) as Uint8Array, pattern(MIB / 4));
-    // Each piece with its buffer would be more than 32 MiB.
+    // If each piece kept its buffer, the memory would be more than 32 MiB.
     assert.ok(grown < 8 * MIB, `grown by ${grown} bytes`);
   });
 
@@ -210,7 +210,7 @@ describe("tiny fragments or chunks", () => {
       return protocol;
     });
     assert.deepEqual(frames, []);
-    // Each byte an object of its own would be more than 48 MiB.
+    // If each byte were an object, the memory would be more than 48 MiB.
     assert.ok(grown < 8 * MIB, `grown by ${grown} bytes`);
     protocol.receive(bytes.subarray(-1));
     assert.equal([...protocol.events()].length, 1);
@@ -238,7 +238,7 @@ describe("quadratic reassembly", () => {
       for (let i = 0; i < count; i++) {
         frames.set([(i === count - 1 ? 0x80 : 0) | (i === 0 ? type : 0), 1, 97], i * 3);
       }
-      // Quadratic would be 10^12 steps, and not come to its end.
+      // Quadratic time would be 10^12 steps, and the test would not finish.
       const decoder = new FrameDecoder({ role: "client" });
       const reader = new PieceReader();
       const assembler = new MessageAssembler();
@@ -289,7 +289,7 @@ describe("64-bit length overflow", () => {
     const protocol = new Protocol("client");
     const assembler = new MessageAssembler();
     const grown = growth(() => {
-      // 2^53 - 1 bytes: the most that is allowed where no limit is set.
+      // 2^53 - 1 bytes: the most that is allowed without a limit.
       protocol.receive(hex("82 7f 00 1f ff ff ff ff ff ff 61 62"));
       for (const event of protocol.events()) if (event.type === "binary") assembler.push(event);
       return [protocol, assembler];
@@ -313,7 +313,7 @@ describe("64-bit length overflow", () => {
 
 // curl CVE-2025-10148
 describe("predictable mask", () => {
-  /** The masking keys of frames as they leave, which are all of one length. */
+  /** The masking keys of frames that all have the same length. */
   function keysOf(bytes: Uint8Array, size: number): number[] {
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
     return Array.from({ length: bytes.length / size }, (_, i) => view.getUint32(i * size + 2));
@@ -328,11 +328,11 @@ describe("predictable mask", () => {
         return client.send({ type: "ping", payload: new Uint8Array(4) });
       });
       const keys = keysOf(concat(frames), 10);
-      // Of so many numbers of 32 bits two are alike once in a hundred runs, and ten never.
+      // Two of these 32-bit numbers are equal in about one of a hundred runs, ten practically never.
       assert.ok(new Set(keys).size > 8180, `${new Set(keys).size} keys`);
       for (let bit = 0; bit < 32; bit++) {
         const ones = keys.filter((key) => (key >>> bit) & 1).length;
-        // Ten times the standard deviation of 45.
+        // Ten times the standard deviation, which is 45.
         assert.ok(Math.abs(ones - 4096) < 450, `bit ${bit} is set ${ones} times`);
       }
     } finally {

@@ -25,12 +25,12 @@ import { portOf, RawSocket, rejection, until, withRawServer } from "./support.ts
 const onDeno = "Deno" in globalThis;
 const NOT_ON_DENO = onDeno ? knownLimit("Deno's sockets have no way for it") : false;
 
-/** There, what is closed in the middle of its handshake is gone only when its peer moves. */
+/** On Deno, a socket closed in the middle of its handshake stays open until its peer acts. */
 const LINGERS = onDeno ? knownLimit("Deno's sockets wait for the peer before they close") : false;
 
 type Serving = Omit<ServeOptions, "tls"> & { tls?: TlsServeOptions };
 
-/** Runs a test with an echo over TLS. */
+/** Runs a test with an echo server over TLS. */
 async function withServer(
   run: (server: Server) => Promise<unknown>,
   options: Serving = {},
@@ -101,7 +101,7 @@ describe("TLS", () => {
       (ws) => ws.readable.pipeTo(ws.writable),
     );
     const server = await listening.catch(() => undefined);
-    // Not every machine has IPv6.
+    // Some machines have no IPv6.
     if (server === undefined) return;
     await check(wssOf(server), { tls: { ca } });
     await check(wssOf(server, "[::1]"), { tls: { ca } });
@@ -117,7 +117,7 @@ describe("TLS", () => {
       for (let i = 0; i < 200; i++) await ws.send(message);
     });
     const ws = await connect(wssOf(server), { tls: { ca } });
-    // The kernel holds no more of them.
+    // The kernel's buffers are full after this time.
     await new Promise((resolve) => setTimeout(resolve, 100));
     let count = 0;
     for await (const { length } of ws) count += length;
@@ -162,7 +162,7 @@ describe("TLS", () => {
 });
 
 describe("A certificate that is not valid", () => {
-  /** What a client says of a server with this certificate. */
+  /** Checks the error of a client that meets a server with this certificate. */
   async function finding(cert: Certificate, tls: TlsConnectOptions, expected: RegExp) {
     await withServer(async (server) => {
       const error = await failureOf(wssOf(server), "certificate", { tls });
@@ -250,7 +250,7 @@ describe("TLS over a Unix socket", () => {
       (ws) => ws.readable.pipeTo(ws.writable),
     );
     const raws = [1, 2].map(() => new RawSocket(connectSocket(path)));
-    // They are accepted in order.
+    // The server accepts connections in order.
     const ws = await connect("wss://localhost/", { unix: path, tls: { ca } });
     const shutdown = server.shutdown();
     assert.equal((await ws.closed).closeCode, 1001);

@@ -1,4 +1,4 @@
-/** An extension that is easy to see through. */
+/** A simple extension for the tests. */
 import {
   type EncodedFrame,
   type Extension,
@@ -13,22 +13,22 @@ import {
 
 export interface ToyOptions {
   rsv?: number;
-  /** Whether it works elsewhere. */
+  /** Whether the extension works asynchronously. */
   slow?: boolean;
-  /** How often each byte stands in what comes out for the receiver. */
+  /** How many times each byte is repeated in the output for the receiver. */
   grow?: number;
-  /** Parameters to offer, in order. */
+  /** The parameters to offer, in order of preference. */
   offers?: ExtensionParameters[];
-  /** The value of "level" that the server takes. */
+  /** The value of "level" that the server accepts. */
   level?: string;
 }
 
-/** Adds a number to each byte, and takes it away again. */
+/** Adds a number to each byte, and subtracts it again at the receiver. */
 export class Toy implements ExtensionFactory {
   readonly name: string;
   readonly #by: number;
   readonly #options: ToyOptions;
-  /** Those in use, and those closed. */
+  /** All codecs made, including those that are closed. */
   readonly made: ToyCodec[] = [];
 
   constructor(name: string, by: number, options: ToyOptions = {}) {
@@ -62,7 +62,7 @@ export class ToyCodec implements Extension {
   #pieces: FramePiece[] = [];
   #done: FramePiece[] = [];
   closed = 0;
-  /** How often it has worked elsewhere. */
+  /** The number of times the codec has worked asynchronously. */
   pending = 0;
 
   constructor(name: string, by: number, options: ToyOptions) {

@@ -32,13 +32,13 @@ import {
 
 type Pair = [Transport, Transport];
 
-/** The sockets of the platform, which may be those of node:net. */
+/** The sockets of the platform. They may be those of node:net. */
 const platform = await defaultProvider();
 
 const SMALL = pattern(10_000);
 const LARGE = pattern(100_000);
 
-/** Two connected sockets; the listener goes as soon as they are. */
+/** Two connected sockets. The listener closes as soon as they are connected. */
 async function socketPair(
   provider: TransportProvider,
   tls?: { dial: TlsConnectOptions; listen: TlsServeOptions },
@@ -52,12 +52,12 @@ async function socketPair(
   const { hostname, port } = address as Extract<Address, { transport: "tcp" }>;
   const dialled = await provider.connect({ hostname, port, tls: tls?.dial });
   const pair: Pair = [dialled, await accepting];
-  // It resolves when these sockets have gone, too.
+  // The promise of close() also waits for these sockets.
   listener.close();
   return pair;
 }
 
-/** The same over a Unix socket, in a folder that goes with it. */
+/** Two connected Unix sockets. Their folder is removed afterwards. */
 async function unixPair(): Promise<Pair> {
   const folder = await mkdtemp(join(tmpdir(), "sluice-"));
   const path = join(folder, "socket");
@@ -71,7 +71,7 @@ async function unixPair(): Promise<Pair> {
   return pair;
 }
 
-/** The same with TLS, as the platform does it. */
+/** Two connected sockets with the platform's TLS. */
 async function tlsPair(): Promise<Pair> {
   const { ca, leaf } = await certificates();
   return await socketPair(platform, {
@@ -109,7 +109,7 @@ const PAIRS: Record<string, () => Pair | Promise<Pair>> = {
   "node:net through streams and back": async () => throughStreams(await socketPair(nodeProvider)),
 };
 
-/** Notes all that a transport calls. */
+/** Records all calls of a transport. */
 class Log {
   readonly events: string[] = [];
   readonly transport: Transport;
@@ -125,7 +125,7 @@ class Log {
         this.#note("data");
         if (this.size < 1_000_000) this.bytes = concat([this.bytes, chunk]);
         this.size += chunk.length;
-        // What comes belongs to the handler.
+        // The handler owns the chunk.
         chunk.fill(0);
       },
       drain: () => this.drains++,
@@ -168,7 +168,7 @@ function writeInParts(transport: Transport, bytes: Uint8Array): void {
 
 for (const [name, make] of Object.entries(PAIRS)) {
   describe(`Transport over ${name}`, () => {
-    /** Runs a test with both ends, and destroys them. */
+    /** Runs a test with both ends, and destroys them afterwards. */
     async function withPair(run: (near: Log, far: Log) => unknown): Promise<void> {
       const pair = await make();
       const [near, far] = pair.map((transport) => new Log(transport));
@@ -219,7 +219,7 @@ for (const [name, make] of Object.entries(PAIRS)) {
             if (odd) kept.push([at, chunk]);
             at += chunk.length;
             if (odd) return false;
-            // It is the last chunk that is meant, not the one that is kept.
+            // resume(true) refers to the last chunk, not to one that was kept before.
             far.transport.pause();
             queueMicrotask(() => far.transport.resume(true));
             return true;
@@ -269,7 +269,7 @@ for (const [name, make] of Object.entries(PAIRS)) {
         const parts = Array.from({ length: 100 }, () => SMALL);
         for (const part of parts) near.transport.write([part]);
         const early = await still(() => far.size);
-        // What was under way at the pause, and the queue of a stream.
+        // The bytes that were in flight at the pause, and the queue of a stream.
         assert.ok(early <= 200_000, `${early} bytes came`);
         far.transport.resume();
         await until(() => far.size === 1_000_000);
@@ -404,7 +404,7 @@ for (const [name, make] of Object.entries(PAIRS)) {
 
     it(`Transport over ${name} that is paused loses nothing when both sides have ended`, async () => {
       await withPair(async (near, far) => {
-        // Deno's node:net takes the end of a peer that it never read from for the end of both sides.
+        // Deno's node:net treats the end of a peer that it never read from as the end of both sides.
         far.transport.write([utf8("a")]);
         await until(() => near.size === 1);
         far.transport.pause();
@@ -451,7 +451,7 @@ for (const [name, make] of Object.entries(PAIRS)) {
     it(`Transport over ${name} writes many bytes after a few that wait`, async () => {
       for (const few of [5, 32_767, 32_768, 65_536]) {
         await withPair(async (near, far) => {
-          // The first is under way, the second waits.
+          // The first part is in flight, the second part waits.
           const parts = [2, few, 200_000, 131_072, 9].map(pattern);
           near.transport.write([parts[0]]);
           near.transport.write([parts[1].subarray(0, 1), parts[1].subarray(1)]);
@@ -466,7 +466,7 @@ for (const [name, make] of Object.entries(PAIRS)) {
     it(`Transport over ${name} gives a few bytes at once, whatever their number`, async () => {
       await withPair(async (near, far) => {
         let sum = 0;
-        // The sizes of the places that are read into, and those around them.
+        // The sizes of the buffers that are read into, and sizes around them.
         for (const size of [1, 511, 512, 513, 1024, 32_768, 33_280, 512, 512]) {
           near.transport.write([pattern(size)]);
           sum += size;
@@ -482,7 +482,7 @@ for (const [name, make] of Object.entries(PAIRS)) {
         let held: Uint8Array | undefined;
         far.transport.handle({
           data(chunk) {
-            // At a pause one more may be under way.
+            // One more chunk may be in flight at a pause.
             if (held !== undefined) assertSameBytes(held, sent.subarray(at - held.length, at));
             held = chunk;
             at += chunk.length;
@@ -533,7 +533,7 @@ for (const [name, make] of Object.entries(PAIRS)) {
     it(`Transport over ${name} that is gone does not starve its end of turns`, async () => {
       await withPair(async (near, far) => {
         far.transport.destroy();
-        // As a connection does whose handler awaits each send: no turn between, as long as there is room.
+        // A connection whose handler awaits each send writes like this: without a turn while there is room.
         while (!near.has("close") && !near.has("end")) {
           near.transport.write([utf8("on and on")]);
           if (near.transport.bufferedAmount > 65536) await rest();
@@ -623,7 +623,8 @@ for (const [name, provider] of Object.entries({ nodeProvider, platform })) {
       );
       const first = await RawSocket.connect(portOf(listener));
       await until(() => logs.length === 1);
-      // Both are there at the next look: what makes it close, and one more to be accepted.
+      // Both events are ready in the next turn: the byte that closes the listener, and a connection to
+      // accept.
       first.write("a");
       const second = RawSocket.connect(portOf(listener)).catch(() => undefined);
       await until(() => closing !== undefined);
@@ -685,7 +686,7 @@ const WRITES: Record<string, (transport: Transport) => void> = {
 };
 
 for (const [name, make] of Object.entries(PAIRS)) {
-  // In memory, what is written as one arrives as one.
+  // The transport in memory delivers each write in one chunk.
   if (name.includes("memory")) continue;
   for (const [form, write] of Object.entries(WRITES)) {
     it(`B9 bufferedAmount shrinks while ${form} leaves over ${name}`, async () => {

@@ -9,7 +9,7 @@ import { connect, HandshakeError, serve, type ServeOptions, WebSocketStream } fr
 import { withPrograms } from "./programs.ts";
 import { rejection, until } from "./support.ts";
 
-/** Runs a test with the path of a socket that nobody listens on yet. */
+/** Runs a test with the path of a socket that no server listens on yet. */
 async function withPath(run: (path: string) => Promise<void>): Promise<void> {
   const folder = await mkdtemp(join(tmpdir(), "sluice-"));
   try {
@@ -155,7 +155,7 @@ describe("Unix sockets", () => {
   it("A path may be exactly as long as an address can hold", async () => {
     const most = process.platform === "linux" ? 107 : 103;
     await withPath(async (path) => {
-      // Bytes count, not characters.
+      // The limit counts bytes, not characters.
       const start = join(dirname(path), "\u00fc");
       const longest = start.padEnd(most - 1, "a");
       const server = await serve({ unix: longest }, (ws) => ws.send("Hello"));

@@ -106,7 +106,6 @@ describe("Servers of node:https", () => {
     return connectSecure(options);
   }
 
-  /** A client over TLS. */
   async function connectOverTls(server: Server, path: string): Promise<WebSocketConnection> {
     const duplex = new NodeTransport(await socketTo(server));
     return await connect(`ws://127.0.0.1${path}`, { transport: duplex });

@@ -14,7 +14,7 @@ const PLAIN: WebSocketUrl = {
 };
 const SECURE = { secure: true, port: 443 };
 
-/** What a URL tells, as far as it differs from PLAIN. */
+/** URLs and their parts, without those that are equal to PLAIN. */
 const VALID: readonly [url: string, Partial<WebSocketUrl> & { href: string }][] = [
   ["ws://example.com", { href: "ws://example.com/" }],
   ["WS://EXAMPLE.com", { href: "ws://example.com/" }],
@@ -71,7 +71,7 @@ const VALID: readonly [url: string, Partial<WebSocketUrl> & { href: string }][] 
     hostname: "xn--bcher-kva.example",
     host: "xn--bcher-kva.example",
   }],
-  // The parser of URLs drops line breaks and tabs, so that none reaches the request.
+  // The URL parser drops line breaks and tabs, so that none reaches the request.
   ["ws://example.com/a\r\nHost: b", {
     href: "ws://example.com/aHost:%20b",
     resourceName: "/aHost:%20b",
@@ -87,7 +87,7 @@ const INVALID: readonly [url: string, message: string][] = [
   ["ftp://example.com", "Expected a ws or wss URL, received the scheme ftp:"],
   ["mailto:a@example.com", "Expected a ws or wss URL, received the scheme mailto:"],
   ["wsx://example.com", "Expected a ws or wss URL, received the scheme wsx:"],
-  // A password is not shown.
+  // The message does not show a password.
   ["ws://ada:p@ss@example.com:99999/", 'Expected a URL, received "ws://example.com:99999/"'],
   ["ada:p/s\ns@", "Expected a ws or wss URL, received the scheme ada:"],
   ["//ada:pass@example.com", 'Expected a URL, received "example.com"'],

@@ -6,7 +6,7 @@ import { nodeTextCodec } from "../lib/runtime/node.ts";
 import { concat, cut, cuts, hex, single, utf8 } from "./bytes.ts";
 import { fc, offsets } from "./property.ts";
 
-/** Valid text: the first and last character of each length, and about each gap of RFC 3629 §4. */
+/** Valid text: the first and last character of each length, and around each gap of RFC 3629 §4. */
 const VALID: readonly [digits: string, text: string][] = [
   ["", ""],
   ["00", "\0"],
@@ -24,14 +24,14 @@ const VALID: readonly [digits: string, text: string][] = [
   ["f1 80 80 80", "\u{40000}"],
   ["f3 bf bf bf", "\u{fffff}"],
   ["f4 8f bf bf", "\u{10ffff}"],
-  // A byte order mark stays, wherever it stands.
+  // A byte order mark is kept at any position.
   ["ef bb bf", "\ufeff"],
   ["ef bb bf 61 ef bb bf", "\ufeffa\ufeff"],
   ["ce ba e1 bd b9 cf 83 ce bc ce b5", "\u03ba\u1f79\u03c3\u03bc\u03b5"],
   ["68 69 20 f0 9f 98 80 21", "hi 😀!"],
 ];
 
-/** Invalid text, and the first byte of it that no valid text has at its place. */
+/** Invalid text, and the offset of the first byte that no valid text has there. */
 const INVALID: readonly [title: string, digits: string, at: number][] = [
   ["a continuation alone", "80", 0],
   ["the last continuation alone", "bf", 0],
@@ -64,10 +64,10 @@ const INVALID: readonly [title: string, digits: string, at: number][] = [
 /** Text that ends within a character. */
 const TRUNCATED = ["c2", "df", "e0", "e0 a0", "ed 9f", "ef bf", "f0", "f0 90", "f4 8f bf", "f1 80"];
 
-/** What stands before the bytes of the tables, so that positions and alignments differ. */
+/** Text before the bytes of the tables, so that positions and alignments differ. */
 const BEFORE = ["", "a", "é", "€", "😀", "some text, €50"];
 
-/** The bytes decoded piece by piece. */
+/** Decodes the bytes piece by piece. */
 function decode(chunks: readonly Uint8Array[], last = true): string {
   const decoder = new Utf8Decoder("a test");
   return chunks.map((chunk, i) => decoder.push(chunk, last && i === chunks.length - 1)).join("");
@@ -154,7 +154,7 @@ const CODECS = { webTextCodec, nodeTextCodec, denoTextCodec };
 
 for (const [name, codec] of Object.entries(CODECS)) {
   describe(name, () => {
-    /** Decodes the bytes where they lie between others, behind ASCII of some length. */
+    /** Decodes the bytes as a part of a larger buffer, after ASCII of some length. */
     const decodeBetween = (bytes: Uint8Array, before: number) => {
       const ascii = new Uint8Array(before).fill(0x61);
       const around = concat([hex("ff 80"), ascii, bytes, hex("80 ff")]);

@@ -1,4 +1,4 @@
-/** A clock that tests set: timers fire when it says so, and nobody waits. */
+/** A clock that tests control: timers fire when the clock says so, without real waiting. */
 interface VirtualTimer {
   due: number;
   callback: () => void;
@@ -8,7 +8,7 @@ const { setImmediate } = globalThis as unknown as {
   setImmediate: (callback: () => void) => unknown;
 };
 
-/** Time as the tested code sees it. */
+/** The time that the tested code sees. */
 export class VirtualTime {
   /** The time since the beginning, in milliseconds. */
   now = 0;
@@ -17,12 +17,12 @@ export class VirtualTime {
   readonly #timers = new Map<number, VirtualTimer>();
   #lastId = 0;
 
-  /** How many timers wait. */
+  /** The number of timers that are set. */
   get waiting(): number {
     return this.#timers.size;
   }
 
-  /** Lets time pass: each timer fires when it is due, and what it causes in memory happens before the next. */
+  /** Advances the time. Each timer fires when due, and its effects in memory happen before the next one. */
   async advance(duration: number): Promise<void> {
     await settle();
     const end = this.now + duration;
@@ -35,8 +35,8 @@ export class VirtualTime {
   }
 
   /**
-   * Has the process stand still: time passes, and nothing happens. Then the timers that have become due
-   * fire, before anything that has arrived is read, as the event loops of the platforms do it.
+   * Simulates a standstill of the process: time passes, and nothing happens. Then the timers that are due
+   * fire before any data is read, as in the event loops of the platforms.
    */
   standStill(duration: number): void {
     const end = this.now += duration;
@@ -44,7 +44,7 @@ export class VirtualTime {
     for (const [id, { callback }] of due) if (this.#timers.delete(id)) callback();
   }
 
-  /** Takes the timer that is due first. */
+  /** Removes and returns the timer that is due first. */
   #next(end: number): VirtualTimer | undefined {
     const [first] = [...this.#timers].filter(([, { due }]) => due <= end)
       .sort(([a, { due }], [b, { due: other }]) => due - other || a - b);
@@ -53,14 +53,14 @@ export class VirtualTime {
     return first[1];
   }
 
-  /** Runs a test in this time; gives what it gives. */
+  /** Runs a test in this time, and returns its result. */
   async run<T>(test: (time: VirtualTime) => Promise<T>): Promise<T> {
     const { setTimeout, clearTimeout } = globalThis;
     const { now } = performance;
     const { now: wallNow } = Date;
     globalThis.setTimeout = ((callback: () => void, delay = 0) => {
       const id = ++this.#lastId;
-      // Longer ones fire at once on the platforms.
+      // On the platforms, longer timers fire at once.
       this.#timers.set(id, { due: this.now + (delay > 2 ** 31 - 1 ? 1 : delay), callback });
       return id;
     }) as unknown as typeof setTimeout;
@@ -79,12 +79,12 @@ export class VirtualTime {
   }
 }
 
-/** Runs a test in a time of its own. */
+/** Runs a test with a new virtual time. */
 export function inVirtualTime<T>(test: (time: VirtualTime) => Promise<T>): Promise<T> {
   return new VirtualTime().run(test);
 }
 
-/** Waits until all in memory has come to rest. */
+/** Waits until everything in memory has come to rest. */
 export async function settle(): Promise<void> {
   for (let i = 0; i < 20; i++) await new Promise<void>((resolve) => setImmediate(resolve));
 }

@@ -1,4 +1,4 @@
-/** A WebSocketStream that nobody holds any more: in a process of its own, where garbage is collected. */
+/** A WebSocketStream without references, in another process in which garbage is collected. */
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import process from "node:process";

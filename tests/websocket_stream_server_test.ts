@@ -1,4 +1,4 @@
-/** The rows about the streams of a WebSocketStream, for those of a connection that a server has. */
+/** The rows about the streams of a WebSocketStream, with the streams of a server's connection. */
 import { after, before, describe, it } from "node:test";
 import { accept, WebSocketError } from "../mod.ts";
 import { transportPair } from "../lib/testing.ts";
@@ -9,12 +9,12 @@ import { type PeerServer, startPeers } from "./websocket_stream/server.ts";
 import { STREAM_ROWS } from "./websocket_stream/stream_rows.ts";
 
 /**
- * What a client alone has: the handshake, the arguments of its `close()`, and bytes that are copied out
- * of what was received.
+ * The rows that only a client can pass: the handshake, the arguments of its `close()`, and bytes that are
+ * copied out of the received data.
  */
 const CLIENT_ONLY = /^(failed handshake|signal|close\(\) during|close\((?!\)))|buffer of its own/;
 
-/** A connection of a server in the shape of a WebSocketStream, its peer a client by hand. */
+/** A connection of a server in the shape of a WebSocketStream. Its peer is a raw client. */
 class ServerStream implements Stream {
   static peers: PeerServer;
   readonly url: string;

@@ -1,4 +1,4 @@
-/** What our WebSocketStream has beyond the standard; the standard's rows are in `websocket_stream/`. */
+/** Features of our WebSocketStream beyond the standard. `websocket_stream/` has the rows of the standard. */
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import {
@@ -12,7 +12,7 @@ import {
 import { pattern } from "./bytes.ts";
 import { echo, rejection, rest, urlOf, withRawServer, withServer } from "./support.ts";
 
-/** What an option of the wrong type or value throws, from the constructor. */
+/** The error that the constructor throws for an option of the wrong type or value. */
 const WRONG: [options: Record<string, unknown>, name: string][] = [
   [{ maxMessageSize: "1" }, "TypeError"],
   [{ maxMessageSize: -1 }, "RangeError"],

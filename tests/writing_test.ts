@@ -1,11 +1,11 @@
-/** The language of the repository: words that make readers look back. */
+/** Words that comments, messages, documents and titles must not use, because they are hard to read. */
 import assert from "node:assert/strict";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { describe, it } from "node:test";
 
 const ROOT = new URL("../", import.meta.url);
 
-/** Each word, and what to write instead. */
+/** Each word, and the word to write instead. */
 const WORDS: readonly (readonly [word: RegExp, instead: string])[] = [
   [/\bwho(?:so)?ever\b/i, "the noun: the caller, the peer"],
   [/\blest\b/i, "so that"],
@@ -30,7 +30,7 @@ function filesIn(folder: string, ending: string): string[] {
     .filter((path) => path.endsWith(ending) && !/\/(?:\.vitepress|public)\//.test(path));
 }
 
-/** A text with everything but its comments and strings replaced by spaces, so that lines stay. */
+/** The text with everything except comments and strings replaced by spaces. Line numbers stay the same. */
 function prose(source: string): string {
   let from = 0;
   let text = "";
@@ -45,7 +45,7 @@ function prose(source: string): string {
   return text + blank(source.slice(from));
 }
 
-/** The titles of the tests in a source, in their lines. */
+/** The titles of the tests in a source, with the same line numbers. */
 function titles(source: string): string {
   const titled =
     /\b(?:it|describe|inBothRoles)\(\s*("(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|`(?:[^`\\]|\\.)*`)/g;

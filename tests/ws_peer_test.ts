@@ -5,7 +5,7 @@ import { concat, pattern } from "./bytes.ts";
 import { type WsPair, wsPair, type WsPairOptions } from "./conformance/ws.ts";
 import { rejection, ROLES, until } from "./support.ts";
 
-/** Runs a test with this library as the client and as the server, and ends all. */
+/** Runs a test with this library as the client and as the server, and ends everything. */
 function inBothRoles(
   title: string,
   run: (pair: WsPair) => Promise<void>,
@@ -24,7 +24,7 @@ function inBothRoles(
   }
 }
 
-/** That the messages are those expected; a mebibyte is not to be printed. */
+/** Checks that the messages are the expected ones, without printing a mebibyte. */
 function assertMessages(got: readonly Message[], expected: readonly Message[]): void {
   const shapes = (messages: readonly Message[]) => messages.map((m) => [typeof m, m.length]);
   assert.deepEqual(shapes(got), shapes(expected));
@@ -117,7 +117,7 @@ describe("ws as peer: subprotocols", () => {
     ["the one in common is agreed on", ["a", "b"], "b"],
     ["none is agreed on where none was offered", [], ""],
   ];
-  /** What the server has, whoever it is. */
+  /** The subprotocols of the server, in either role of this library. */
   const supported = ["b", "c"];
   const handleProtocols = (offered: Set<string>) =>
     supported.find((name) => offered.has(name)) ?? false;
@@ -153,7 +153,7 @@ describe("ws as peer: subprotocols", () => {
   });
 });
 
-/** What is closed with, and what the other end then says. */
+/** The arguments of close(), and the code that the other end then reports. */
 const CLOSES: readonly [closeCode: number | undefined, reason: string, told: number][] = [
   [undefined, "", 1005],
   [1000, "", 1000],

@@ -27,7 +27,7 @@ function drain(inflater: Inflater): Uint8Array[] {
   return pieces;
 }
 
-/** What a message, given in parts, inflates to. */
+/** The bytes that a message, given in parts, inflates to. */
 function inflate(inflater: Inflater, ...parts: Uint8Array[]): Uint8Array {
   const pieces: Uint8Array[] = [];
   for (const part of parts) {
@@ -77,14 +77,14 @@ const json = (length: number): Uint8Array =>
   )
     .subarray(0, length);
 
-/** Each of them inflates to "Hello". */
+/** Messages that each inflate to "Hello". */
 const EXAMPLES: readonly [section: string, message: string][] = [
   ["§7.2.3.1, one block", "f2 48 cd c9 c9 07 00"],
   ["§7.2.3.3, no compression", "00 05 00 fa ff 48 65 6c 6c 6f 00"],
   ["§7.2.3.4, a final block", "f3 48 cd c9 c9 07 00 00"],
   ["§7.2.3.5, two blocks", "f2 48 05 00 00 00 ff ff ca c9 c9 07 00"],
 ];
-/** §7.2.3.2: "Hello" by reference to the "Hello" before. */
+/** §7.2.3.2: "Hello" as a reference to the "Hello" before. */
 const AGAIN = "f2 00 11 00 00";
 
 describe("The DEFLATE engine of this platform", () => {
@@ -230,9 +230,9 @@ for (const way of WAYS) {
       const near = concat([block, block, block, block.subarray(0, 200), block.subarray(0, 200)]);
       for (const level of [0, 1, 3, 6, 9]) {
         const deflater = engine.deflater({ windowBits: 8, level, memLevel: 9 });
-        // Noise stands between: were it referred to, the repeated blocks would take no room.
+        // If the deflater referred back over the noise, the repeated blocks would take no room.
         assert.ok(deflater.deflate(near).length > near.length - 210, `level ${level}`);
-        // A run may be: its distance is 1.
+        // It may refer to a run of equal bytes, whose distance is 1.
         if (level > 0) assert.ok(deflater.deflate(new Uint8Array(1000)).length < 100);
         deflater.close();
       }
@@ -269,7 +269,7 @@ for (const way of WAYS) {
         const later = engine.inflater(INFLATER);
         await assert.rejects(inflateLater(later, message), Error);
         later.close();
-        // Another one is not harmed.
+        // Another inflater is not affected.
         const other = engine.inflater(INFLATER);
         assert.deepEqual(inflate(other, good), json(3000));
         other.close();
@@ -321,7 +321,7 @@ for (const way of WAYS) {
         inflater.close();
         deflater.close();
         inflater.close();
-        // What is made now may be what was closed.
+        // A new deflater may reuse one that was closed.
         const next = engine.deflater(DEFLATER);
         assert.deepEqual(
           new Uint8Array(inflateRawSync(next.deflate(utf8("next")), { finishFlush: 2 })),

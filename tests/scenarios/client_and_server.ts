@@ -1,4 +1,4 @@
-/** Ends by itself once client and server are closed: nothing holds the process open. */
+/** Ends by itself when client and server are closed: nothing keeps the process running. */
 import { connect, serve, WebSocketStream } from "../../mod.ts";
 
 const server = await serve({}, (ws) => ws.readable.pipeTo(ws.writable));

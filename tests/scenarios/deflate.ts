@@ -1,7 +1,6 @@
 /**
- * What compression costs a server: prints a line of JSON. The variable SCENARIO says what is done.
- *
- * A program of its own so that its memory and its CPU time are those of nothing else.
+ * Measures the cost of compression for a server, and prints a line of JSON. The variable SCENARIO selects
+ * the scenario. The separate process keeps other work out of its memory and CPU time.
  */
 import process from "node:process";
 import { constants, deflateRawSync } from "node:zlib";
@@ -29,9 +28,9 @@ function cpu(): number {
 }
 
 interface Cost {
-  /** In milliseconds. */
+  /** CPU time in milliseconds. */
   cpu: number;
-  /** In MiB. */
+  /** Memory in MiB. */
   memory: number;
 }
 
@@ -40,16 +39,16 @@ function costSince(before: { rss: number; cpu: number }): Cost {
   return { cpu: after.cpu - before.cpu, memory: (after.rss - before.rss) / MIB };
 }
 
-/** Beside what is measured, the engine compiles and collects garbage: no more than now and then. */
+/** The number of runs. Compilation and garbage collection may disturb some of them. */
 const RUNS = 3;
 
-/** The last run, at the cost of the cheapest. */
+/** The result of the last run, with the lowest cost of all runs. */
 function least<T extends Cost>(runs: T[]): T {
   const of = (what: "cpu" | "memory") => Math.min(...runs.map((run) => run[what]));
   return { ...runs.at(-1)!, cpu: of("cpu"), memory: of("memory") };
 }
 
-/** About a mebibyte that inflates to a gibibyte: one block, over and over. */
+/** About 1 MiB that inflates to 1 GiB: one block, repeated. */
 function bomb(): Uint8Array {
   const block = deflateRawSync(new Uint8Array(16 * MIB), {
     finishFlush: constants.Z_SYNC_FLUSH,
@@ -60,7 +59,7 @@ function bomb(): Uint8Array {
   return payload;
 }
 
-/** A bomb to `Protocol`, which stops at 1009. */
+/** A bomb for `Protocol`, which stops with 1009. */
 function bombProtocol() {
   const payload = bomb();
   const frame = encodeFrame({ opcode: 2, rsv: 4, payload }, { mask: true });
@@ -88,7 +87,7 @@ function bombProtocol() {
   return { sent: payload.length, ...least(runs) };
 }
 
-/** A bomb to a server, with all that a connection has; the client is in the same process. */
+/** A bomb for a server with a whole connection. The client is in the same process. */
 function bombServer() {
   const payload = bomb();
   const extension: Extension = {
@@ -137,7 +136,7 @@ async function served<T>(use: (url: string) => Promise<T>): Promise<T> {
 
 const TEXT = JSON.stringify(Array.from({ length: 100 }, (_, i) => ({ id: i, even: i % 2 === 0 })));
 
-/** How much memory is left behind by each hundred of `count` turns, but for the first ones. */
+/** The memory in MiB, sampled ten times during `count` turns. */
 async function growth(count: number, turn: (i: number) => Promise<void>): Promise<number[]> {
   const samples: number[] = [];
   for (let i = 0; i < count; i++) {
@@ -161,7 +160,7 @@ function messages() {
   });
 }
 
-/** Connections opened, used and closed, or cut. */
+/** Connections that are opened, used, and closed or cut. */
 function connections() {
   return served(async (url) => {
     let received = 0;

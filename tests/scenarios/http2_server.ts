@@ -1,4 +1,4 @@
-/** A server of HTTP/2 whose paths say what becomes of a connection; prints its ports. */
+/** An HTTP/2 server whose paths select what happens to a connection. It prints its ports. */
 import { createServer, type ServerHttp2Stream } from "node:http2";
 import type { AddressInfo } from "node:net";
 import process from "node:process";

@@ -1,4 +1,4 @@
-/** Ignores every promise that may be ignored, while all goes wrong that can. */
+/** Ignores every promise that may be ignored, while everything fails that can fail. */
 import { accept, connect, serve, WebSocketStream } from "../../mod.ts";
 import { pair, transportPair } from "../../lib/testing.ts";
 
@@ -29,7 +29,7 @@ const server = await serve({ onError: () => {}, closeTimeout: 100 }, async (ws) 
 if (server.address.transport !== "tcp") throw new Error("not TCP");
 const url = `ws://127.0.0.1:${server.address.port}`;
 
-// Handshakes that fail, and are given up.
+// Handshakes that fail or are aborted.
 new WebSocketStream("ws://127.0.0.1:1/");
 new WebSocketStream("wss://127.0.0.1:1/");
 new WebSocketStream(url).close();
@@ -38,7 +38,7 @@ const controller = new AbortController();
 new WebSocketStream(url, { signal: controller.signal });
 controller.abort();
 
-// Connections that end in each way, with all that can wait waiting.
+// Connections that end in each way, while everything waits that can wait.
 for (const path of ["/throw", "/terminate", "/silent", "/echo"]) {
   for (const end of ["close", "terminate", "nothing"]) {
     const ws = await connect(url + path, { closeTimeout: 100 });
@@ -65,7 +65,7 @@ for (const path of ["/throw", "/terminate", "/silent", "/echo"]) {
   }
 }
 
-// Streams that are made and left alone, read or locked, when the line breaks.
+// Streams that are left alone, read or locked, when the line breaks.
 for (const use of ["readable", "writable", "messages", "reader", "writer", "discard"]) {
   const [near, far] = transportPair();
   const [client, peer] = await Promise.all([connect("ws://a/", { transport: near }), accept(far)]);

@@ -1,6 +1,6 @@
 /**
- * One end of a connection, in the middle of a message that has no end, both ways, until it is killed. A
- * server prints its port; a client gets the URL as the variable URL.
+ * One end of a connection that sends and receives an endless message until it is killed. A server prints its
+ * port. A client gets the URL in the variable URL.
  */
 import process from "node:process";
 import { connect, serve, type WebSocketConnection } from "../../mod.ts";

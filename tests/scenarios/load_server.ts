@@ -1,6 +1,6 @@
 /**
- * The server of `tests/load.ts` as a process of its own, which has its own descriptors. It prints its port
- * and that of a server which answers for it: /status, and /shutdown once that is through.
+ * The server of `tests/load.ts` in a separate process, which has its own descriptors. It prints its port and
+ * that of a control server with the paths /status and, at the end, /shutdown.
  */
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";

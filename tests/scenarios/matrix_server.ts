@@ -1,12 +1,12 @@
 /**
- * Serves ws and wss to clients of other processes. Prints where, and then how each connection ended,
- * behind its path.
+ * Serves ws and wss to clients in other processes. Prints its addresses, and later the path of each
+ * connection and how the connection ended.
  */
 import process from "node:process";
 import { type Message, serve, type WebSocketConnection } from "../../mod.ts";
 import type { Frame } from "../../lib/core/mod.ts";
 
-/** The data frames that came and were not told of: opcode, FIN, length. */
+/** The data frames that were received and not yet reported: opcode, FIN, length. */
 let frames: [opcode: number, fin: boolean, length: number][] = [];
 
 function note(direction: string, { opcode, fin = true, payload }: Frame): void {
@@ -14,7 +14,7 @@ function note(direction: string, { opcode, fin = true, payload }: Frame): void {
 }
 
 const HANDLERS: Record<string, (ws: WebSocketConnection) => Promise<unknown>> = {
-  /** Tells in which frames a message came, and sends it back in two. */
+  /** Reports the frames that a message arrived in, and sends the message back in two frames. */
   echo: async (ws) => {
     for await (const message of ws) {
       const came = frames;
@@ -23,7 +23,7 @@ const HANDLERS: Record<string, (ws: WebSocketConnection) => Promise<unknown>> = 
       await ws.send(halves(message));
     }
   },
-  /** Tells what came of a ping. */
+  /** Reports the result of a ping. */
   ping: async (ws) => {
     await ws.send(typeof await ws.ping("from the server"));
     await ws.receive().catch(() => {});
@@ -40,7 +40,7 @@ function halves(message: Message): Message[] {
 
 async function handle(ws: WebSocketConnection): Promise<void> {
   const { pathname } = new URL(ws.request.url);
-  // Iteration throws for some codes of a close.
+  // Iteration throws for some close codes.
   await HANDLERS[pathname.split("/")[1]](ws).catch(() => {});
   const closed = await ws.closed.catch((error) => ({ closeCode: error.closeCode, reason: "" }));
   console.log(`${pathname} ${JSON.stringify([closed, ws.closeInfo])}`);

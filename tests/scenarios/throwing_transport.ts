@@ -1,4 +1,4 @@
-/** A transport of somebody's own throws, in the turn in which another connection sends too. */
+/** A custom transport throws in the turn in which another connection sends too. */
 import process from "node:process";
 import { accept, connect } from "../../mod.ts";
 import { transportPair } from "../../lib/testing.ts";

@@ -1,4 +1,4 @@
-/** Ends by itself though a connection is open: its timers hold nothing, and memory neither. */
+/** Ends by itself while a connection is open: neither its timers nor memory keep the process running. */
 import { connect } from "../../mod.ts";
 import { pair, transportPair } from "../../lib/testing.ts";
 
@@ -8,7 +8,7 @@ const [client] = await pair({
 });
 await client.send("a");
 
-// A handshake that nobody answers, and a Close that nobody answers.
+// A handshake without an answer, and a Close frame without an answer.
 const [near] = transportPair();
 connect("ws://a/", { transport: near, openTimeout: 60_000 }).catch(() => {});
 const [waiting] = await pair({ client: { closeTimeout: 60_000 }, delay: 1 });

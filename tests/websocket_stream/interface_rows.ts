@@ -1,4 +1,4 @@
-/** The rows about the interface: what Web IDL says of its members, conversions and exceptions. */
+/** The rows about the interface: its members, conversions and exceptions according to Web IDL. */
 import {
   assert,
   type Env,
@@ -13,7 +13,7 @@ import {
   withStream,
 } from "./kit.ts";
 
-/** A stream that is not to connect. */
+/** A stream that does not need to connect. */
 function idle(env: Env, url: unknown = "ws://localhost/"): Stream {
   const stream = new env.WebSocketStream(url);
   stream.close();
@@ -21,7 +21,7 @@ function idle(env: Env, url: unknown = "ws://localhost/"): Stream {
   return stream;
 }
 
-/** Chromium does not mark them as handled. */
+/** Marks the promises as handled, which Chromium does not do. */
 function ignore({ opened, closed }: Stream): void {
   for (const promise of [opened, closed]) promise.catch(() => {});
 }
@@ -43,7 +43,7 @@ function describe(target: object, name: PropertyKey): PropertyDescriptor {
   return found!;
 }
 
-/** Checks a member as Web IDL defines it: on the prototype, enumerable, configurable. */
+/** Checks that Web IDL's rules hold for a member: on the prototype, enumerable, configurable. */
 function checkAttribute(prototype: object, name: string): void {
   const { get, set, enumerable, configurable } = describe(prototype, name);
   assert.deepEqual([enumerable, configurable, set], [true, true, undefined], name);
@@ -128,7 +128,7 @@ const WRONG_ARGUMENTS: [name: string, kind: Kind, args: () => unknown[]][] = [
   ]],
 ];
 
-/** What `close()` and `new WebSocketError()` do not take. */
+/** Arguments that `close()` and `new WebSocketError()` do not accept. */
 const WRONG_INFO: [name: string, kind: Kind, info: unknown][] = [
   ["a number", "TypeError", 1],
   ["a string", "TypeError", "a"],
@@ -152,7 +152,7 @@ const WRONG_INFO: [name: string, kind: Kind, info: unknown][] = [
   ["a reason of 126 bytes of UTF-8 alone", "SyntaxError", { reason: "\u20ac".repeat(42) }],
 ];
 
-/** What [EnforceRange] of Web IDL refuses besides. */
+/** Additional values that [EnforceRange] of Web IDL refuses. */
 const OUT_OF_RANGE: [name: string, kind: Kind, info: unknown][] = [
   ["a code out of range", "TypeError", { closeCode: 65536 }],
   ["a negative code", "TypeError", { closeCode: -1 }],
@@ -161,7 +161,7 @@ const OUT_OF_RANGE: [name: string, kind: Kind, info: unknown][] = [
 ];
 const NOT_ENFORCED = { native: "Chromium converts the code without [EnforceRange]" };
 
-/** A dictionary that notes in which order its members are read. */
+/** A dictionary that records the order in which its members are read. */
 function noting(notes: string[], members: Record<string, unknown>, prefix = ""): object {
   const dictionary = {};
   for (const [name, value] of Object.entries(members)) {
@@ -174,7 +174,7 @@ function noting(notes: string[], members: Record<string, unknown>, prefix = ""):
   return dictionary;
 }
 
-/** A sequence that notes how it is read. */
+/** A sequence that records how it is read. */
 function sequence(notes: string[], items: unknown[]): object {
   let next = 0;
   const iterator = {
@@ -198,7 +198,7 @@ function sequence(notes: string[], items: unknown[]): object {
   };
 }
 
-/** What converts to a string, and notes when. */
+/** A value that converts to a string, and records when. */
 function text(notes: string[], name: string, value: string): object {
   return {
     toString() {
@@ -208,7 +208,7 @@ function text(notes: string[], name: string, value: string): object {
   };
 }
 
-/** A function's `this` is whatever it is called on. */
+/** The getter of a property. The caller sets `this`. */
 function getterOf(value: { prototype: object }, name: string): (this: unknown) => unknown {
   return describe(value.prototype, name).get!;
 }
@@ -269,7 +269,7 @@ export const INTERFACE_ROWS: Row[] = [
     async run({ WebSocketStream, WebSocketError }) {
       for (const other of [{}, WebSocketStream.prototype, undefined, new WebSocketError()]) {
         throws("TypeError", () => getterOf(WebSocketStream, "url").call(other), "url");
-        // Web IDL: an attribute or operation that gives a promise rejects it in place of throwing.
+        // Web IDL: an attribute or operation whose type is a promise rejects instead of throwing.
         for (const name of ["opened", "closed"]) {
           const error = await rejection(
             getterOf(WebSocketStream, name).call(other) as Promise<unknown>,
@@ -361,7 +361,7 @@ export const INTERFACE_ROWS: Row[] = [
           stream.close();
           ignore(stream);
         } catch {
-          // What is wrong with them is said in other rows.
+          // Other rows check the error.
         }
         const read = typeof given[1] === "symbol" ? 2 : 3;
         assert.deepEqual(notes, ["iterator", "next", ...Array(read).fill("call")]);
@@ -572,7 +572,7 @@ export const INTERFACE_ROWS: Row[] = [
     title: "never: promises that nobody looks at cause an unhandled rejection",
     except: { native: "Chromium does not mark them as handled" },
     async run(env) {
-      // Whoever runs the rows fails them for an unhandled rejection.
+      // The runner of the rows fails them for an unhandled rejection.
       const start = (answer: string, options: object = {}) => {
         const peer = new Peer(env, answer);
         return { peer, stream: construct(env, [peer.url, { ...env.options, ...options }]) };

@@ -1,15 +1,15 @@
 /**
- * What the rows about WebSocketStream are written with: a peer by hand behind a server (`server.ts`),
- * and assertions. It imports nothing, so that the rows run in a browser too.
+ * Helpers for the rows about WebSocketStream: a peer that the test controls through a server (`server.ts`),
+ * and assertions. This module imports nothing, so that the rows also run in a browser.
  */
 
-/** Close information as it is given and read. */
+/** Close information, as an argument and as a result. */
 export interface Info {
   closeCode?: number;
   reason?: string;
 }
 
-/** The interface under test, be it Chromium's or ours. */
+/** The interface under test: Chromium's or ours. */
 export interface Stream {
   readonly url: string;
   readonly opened: Promise<OpenInfo>;
@@ -17,7 +17,7 @@ export interface Stream {
   close(info?: Info): void;
 }
 
-/** What `opened` resolves with. */
+/** The result of `opened`. */
 export interface OpenInfo {
   readable: ReadableStream<unknown>;
   writable: WritableStream<unknown>;
@@ -28,23 +28,23 @@ export interface OpenInfo {
 /** An error of the interface under test. */
 export type StreamError = DOMException & { closeCode: number | null; reason: string };
 
-/** Where the rows run. */
+/** The environment that the rows run in. */
 export interface Env {
   WebSocketStream: new (...args: unknown[]) => Stream;
   WebSocketError: new (...args: unknown[]) => StreamError;
-  /** The URL of the peers, with "/" at its end. */
+  /** The URL of the peers. It ends with "/". */
   url: string;
-  /** The URL of the server that the peers are commanded through. */
+  /** The URL of the server that controls the peers. */
   control: string;
-  /** Options that every stream needs here. Default: none */
+  /** Options that every stream needs in this environment. Default: none */
   options?: Record<string, unknown>;
 }
 
 /** A row of the table. */
 export interface Row {
-  /** The point of the table, and what is shown of it. */
+  /** The point of the table, and the part of it that the row shows. */
   title: string;
-  /** Where it does not hold, and why. */
+  /** The places where the row does not hold, with the reasons. */
   except?: Partial<Record<Place | "connection", string>>;
   run(env: Env): unknown;
 }
@@ -55,7 +55,7 @@ export interface Row {
  */
 export type Place = "native" | "overWebSocket";
 
-/** A frame as a peer has received it; binary data as a character a byte. */
+/** A frame that a peer has received. Each byte of binary data is a character. */
 export interface SeenFrame {
   type: "text" | "binary" | "close";
   data: string;
@@ -63,7 +63,7 @@ export interface SeenFrame {
   reason?: string;
 }
 
-/** What a peer does. */
+/** The commands for a peer. */
 export type Command =
   | ["text", text: string]
   | ["bytes", length: number, count?: number]
@@ -71,15 +71,15 @@ export type Command =
   | ["polite", polite: boolean]
   | ["pause" | "resume" | "end" | "destroy"];
 
-/** How a peer stands. */
+/** The state of a peer. */
 export interface PeerState {
-  /** Whether a connection came. */
+  /** Whether a connection was made. */
   dialled: boolean;
   /** Whether the other end has ended its side, or the connection is gone. */
   ended: boolean;
-  /** What was given to the transport and has not left. */
+  /** The number of bytes given to the transport that have not been sent. */
   bufferedAmount: number;
-  /** The bytes received. */
+  /** The number of bytes received. */
   received: number;
 }
 
@@ -87,11 +87,11 @@ let peers = 0;
 
 /** The other end of a stream. */
 export class Peer {
-  /** Where to connect to. */
+  /** The URL to connect to. */
   readonly url: string;
   readonly #control: string;
 
-  /** @param answer what the server does with the request: "hang", a status, or a subprotocol */
+  /** @param answer The server's answer to the request: "hang", a status, or a subprotocol */
   constructor(env: Env, answer: string = "") {
     const name = `${++peers}-${Math.random().toString(36).slice(2)}`;
     this.url = `${env.url}${name}?${answer}`;
@@ -106,29 +106,29 @@ export class Peer {
     return JSON.parse(text);
   }
 
-  /** Has it do something. */
+  /** Makes the peer execute the commands. */
   do(...commands: Command[]): Promise<PeerState> {
     return this.#ask("do", commands);
   }
 
-  /** The next frame that came. */
+  /** Returns the next frame received. */
   next(): Promise<SeenFrame> {
     return this.#ask("next");
   }
 
-  /** The next frame, which is to be a Close. */
+  /** Returns the code and reason of the next frame, which must be a Close frame. */
   async nextClose(): Promise<Info> {
     const { type, closeCode, reason } = await this.next();
     assert.equal(type, "close");
     return { closeCode, reason };
   }
 
-  /** How it stands. */
+  /** The state of the peer. */
   state(): Promise<PeerState> {
     return this.#ask("state");
   }
 
-  /** Waits until it stands so. */
+  /** Waits until the state fulfils the condition. */
   async until(condition: (state: PeerState) => boolean): Promise<void> {
     for (let tries = 0; !condition(await this.state()); tries++) {
       if (tries > 600) throw new Error(`Expected a peer with ${condition}`);
@@ -137,12 +137,12 @@ export class Peer {
   }
 }
 
-/** A later turn of the event loop. */
+/** Waits for a later turn of the event loop. */
 export function turn(milliseconds = 1): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, milliseconds));
 }
 
-/** Waits until what was sent on this machine has arrived, and everybody has acted on it. */
+/** Waits until everything sent on this machine has arrived, and both ends have handled it. */
 export async function rest(peer: Peer): Promise<void> {
   for (let i = 0; i < 6; i++) {
     await peer.state();
@@ -150,7 +150,7 @@ export async function rest(peer: Peer): Promise<void> {
   }
 }
 
-/** How a promise stands, once all has come to rest. */
+/** The state of a promise after everything has come to rest. */
 export async function settled(promise: Promise<unknown>, peer: Peer): Promise<string> {
   let state = "pending";
   promise.then(() => state = "fulfilled", () => state = "rejected");
@@ -158,7 +158,7 @@ export async function settled(promise: Promise<unknown>, peer: Peer): Promise<st
   return state;
 }
 
-/** Waits for the condition. */
+/** Waits until the condition is true. */
 export async function until(condition: () => boolean): Promise<void> {
   for (let tries = 0; !condition(); tries++) {
     if (tries > 1500) throw new Error(`Expected ${condition}`);
@@ -179,7 +179,7 @@ export function streamTo(
   options: Record<string, unknown> = {},
 ): Stream {
   const stream = new env.WebSocketStream(url, { ...env.options, ...options });
-  // Chromium does not mark them as handled, of which a row of its own tells.
+  // Marks the promises as handled, which Chromium does not do. Another row tests this.
   for (const promise of [stream.opened, stream.closed]) promise.catch(() => {});
   return stream;
 }
@@ -199,26 +199,26 @@ export async function withStream(
   }
 }
 
-/** Bytes in a pattern, as the peer sends them. */
+/** Bytes in the pattern that the peer sends. */
 export function pattern(length: number): Uint8Array<ArrayBuffer> {
   return Uint8Array.from({ length }, (_, index) => (index * 7) % 251);
 }
 
-/** Bytes as the peer tells of them, a character each. */
+/** The bytes in the form that the peer reports: one character each. */
 export function latin1(bytes: Uint8Array): string {
   let text = "";
   for (const byte of bytes) text += String.fromCharCode(byte);
   return text;
 }
 
-/** What a promise rejects with. */
+/** The reason that a promise rejects with. */
 export async function rejection<E = StreamError>(promise: Promise<unknown>): Promise<E> {
   const [result] = await Promise.allSettled([promise]);
   if (result.status === "rejected") return result.reason;
   throw new Error(`Expected a rejection, received ${print(result.value)}`);
 }
 
-/** What a call throws. */
+/** The error that a call throws. */
 export function thrown(run: () => unknown, what = ""): DOMException {
   let value: unknown;
   try {
@@ -244,7 +244,7 @@ function fail(message: string): never {
   throw new Error(message);
 }
 
-/** As those of node:assert/strict. */
+/** Assertions like those of node:assert/strict. */
 export const assert = {
   ok(value: unknown, what = "a true value"): void {
     if (!value) fail(`Expected ${what}, received ${print(value)}`);
@@ -254,7 +254,7 @@ export const assert = {
       fail(`${what}: Expected ${print(expected)}, received ${print(actual)}`);
     }
   },
-  /** For what JSON can hold, and bytes. */
+  /** Compares JSON values and bytes. */
   deepEqual(actual: unknown, expected: unknown, what = ""): void {
     const text = (value: unknown) =>
       JSON.stringify(value, (_, item) => {
@@ -268,10 +268,10 @@ export const assert = {
   },
 };
 
-/** What a Close frame without a code is told as. */
+/** The close information for a Close frame without a code. */
 export const NO_CODE = { closeCode: 1005, reason: "" };
 
-/** Answers a Close with the same. */
+/** Answers a Close frame with the same code and reason. */
 export async function answer({ peer }: Opened): Promise<Info> {
   const info = await peer.nextClose();
   await peer.do(["close", info.closeCode === 1005 ? undefined : info.closeCode, info.reason]);

@@ -1,6 +1,6 @@
 /**
- * The page that a browser runs the rows on: with the browser's own WebSocketStream, or with ours while
- * the browser's is hidden. Each result goes to the server that the page came from.
+ * The page on which a browser runs the rows: with the browser's own WebSocketStream, or with ours while the
+ * browser's is hidden. The page reports each result to its server.
  */
 import type { Env, Place } from "./kit.ts";
 import { ROWS } from "./table.ts";

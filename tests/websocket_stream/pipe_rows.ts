@@ -1,4 +1,4 @@
-/** The rows about pipes: what the streams of a connection do with those of others. */
+/** The rows about pipes between the streams of a connection and other streams. */
 import {
   answer,
   assert,

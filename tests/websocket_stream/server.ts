@@ -1,4 +1,4 @@
-/** The peers of the rows, over ws and wss, and the HTTP server that they are commanded through. */
+/** The peers of the rows, over ws and wss, and the HTTP server that controls them. */
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { Opcode, parseClose } from "../../lib/core/mod.ts";
@@ -11,27 +11,27 @@ import { type Command, latin1, pattern, type PeerState, type SeenFrame } from ".
 
 const HOST = "127.0.0.1";
 
-/** A peer, and what the server needs to know of it. */
+/** A peer, and the server's data about it. */
 interface Entry {
   peer: RawPeer<Transport> | RawPeer;
   received: () => number;
 }
 
 export interface PeerServer {
-  /** Where the peers are. */
+  /** The URL of the peers. */
   ws: string;
   wss: string;
-  /** Where they are commanded. */
+  /** The URL of the server that controls the peers. */
   control: string;
-  /** Adds a peer that has come in another way. */
+  /** Adds a peer that was connected in another way. */
   adopt(url: string, peer: RawPeer): void;
   close(): Promise<void>;
 }
 
 /**
- * Starts it.
+ * Starts the servers.
  *
- * @param page answers what is no command. Default: nobody
+ * @param page Handler of requests that are not commands. Default: none
  */
 export async function startPeers(
   { leaf }: Certificates,

@@ -1,4 +1,4 @@
-/** The rows about what goes over the wire: handshake, messages, backpressure, and each way of ending. */
+/** The rows about the wire: handshake, messages, backpressure, and each way of ending. */
 import {
   answer,
   assert,
@@ -22,16 +22,16 @@ import {
 } from "./kit.ts";
 import { PIPE_ROWS } from "./pipe_rows.ts";
 
-/** More than the buffers of two kernels hold. */
+/** More bytes than the buffers of two kernels hold. */
 const FLOOD = 64 * 1024 * 1024;
 
-/** Where ours stands over a native WebSocket. */
+/** Exceptions of our class over a native WebSocket. */
 const NO_RECEIVE_BACKPRESSURE = "a native WebSocket cannot be held back";
 const SAYS_1006 = "a native WebSocket that has not sent all says 1006 in place of the peer's code";
 const CRASHES = "Chromium's page crashes";
-/** Where the standard has no code. */
+/** The standard defines no code for this. */
 const TELLS_OF_ERRORS = "a connection that is no WebSocketStream says 1011 for an error";
-/** An earlier draft had it so. */
+/** An earlier draft of the standard required this. */
 const ARRAY_BUFFERS = "Chromium gives an ArrayBuffer";
 
 const CLOSE_INFOS: [info: Info | undefined, sent: Info][] = [
@@ -75,7 +75,7 @@ const REFUSED: [name: string, chunk: () => unknown][] = [
   ["a resizable view", () => new Uint8Array(resizable())],
 ];
 
-/** In a browser the constructor is for isolated pages only. */
+/** In a browser only isolated pages have the constructor. */
 function shared(length: number): ArrayBuffer {
   return new WebAssembly.Memory({ initial: length, maximum: length, shared: true })
     .buffer as unknown as ArrayBuffer;
@@ -161,7 +161,7 @@ const REASONS: [
   ],
 ];
 
-/** What a promise became: a word, or the name of its error and the code in it. */
+/** The result of a promise: a word, or the name and the code of its error. */
 async function outcome(promise: Promise<unknown>, describe = (_: unknown) => "fulfilled") {
   try {
     return describe(await promise);
@@ -175,18 +175,18 @@ const read = (value: unknown) => (value as { done: boolean }).done ? "done" : "a
 const code = (value: unknown) => `${(value as Info).closeCode}`;
 
 /**
- * Each way of ending, with a read that waits and a write that waits for the peer to read: what becomes
- * of them, of later ones, and of `closed`.
+ * Each way of ending, with a pending read, and a write that waits for the peer to read: the results of
+ * these, of later ones, and of `closed`.
  */
 const ENDINGS: {
   name: string;
   except?: Row["except"];
-  /** Whether a write waits when it ends. */
+  /** Whether a write waits when the connection ends. */
   writing: boolean;
   end: (opened: Opened, env: Env, writer: WritableStreamDefaultWriter) => unknown;
   read: string;
   write?: string;
-  /** A later write. */
+  /** The result of a later write. */
   later: string;
   closed: string;
 }[] = [
@@ -267,7 +267,8 @@ async function checkEnding(env: Env, row: typeof ENDINGS[number]): Promise<void>
     writer.closed.catch(() => {});
     reader.closed.catch(() => {});
     const ended = row.end(opened, env, writer);
-    // E1: `closed` first. A write that had been refused before would now be an unhandled rejection.
+    // E1: `closed` settles first. If the write had been rejected before, the rejection would be unhandled
+    // now.
     assert.equal(await outcome(stream.closed, code), row.closed, "closed");
     if (write !== undefined) assert.equal(await outcome(write), row.write, "the pending write");
     if (row.writing) await peer.do(["resume"]);
@@ -422,7 +423,7 @@ export const STREAM_ROWS: Row[] = [
           const value = (await reader.read()).value as Uint8Array;
           assert.equal(value.constructor, Uint8Array);
           assert.equal(latin1(value), latin1(pattern(length)));
-          // Who was sent 3 bytes may look at the buffer, and must find no more there.
+          // The receiver of 3 bytes can look at the buffer, and must not find more bytes there.
           assert.deepEqual([value.byteOffset, value.buffer.byteLength], [0, length]);
         }
       }),
@@ -465,7 +466,7 @@ export const STREAM_ROWS: Row[] = [
         writer.closed.catch(() => {});
         const error = await rejection(writer.write(chunk()));
         assert.ok(error instanceof TypeError, "a TypeError");
-        // The sink has failed, so that its stream is of no more use; the connection is.
+        // The sink has failed, so the stream cannot be used any more, but the connection can.
         assert.equal(await rejection(writer.write("a")), error);
         assert.equal(await settled(stream.closed, peer), "pending");
       }),
@@ -820,7 +821,7 @@ async function lostWith(
   if (closeCode === 1006) {
     await peer.do(["destroy"]);
   } else {
-    // A Close is not clean while a write waits.
+    // A Close frame is not clean while a write waits.
     await peer.do(["pause"]);
     const writer = writable.getWriter();
     const writing = writer.write(new Uint8Array(FLOOD));
@@ -831,7 +832,7 @@ async function lostWith(
   return await rejection(stream.closed);
 }
 
-/** RFC 6455 §5.5.1: a Close is answered with its code; the reason need not be repeated. */
+/** RFC 6455 §5.5.1: a Close frame is answered with its code. The reason need not be repeated. */
 function answered(closeCode: number | undefined): string {
   return closeCode === undefined ? "" : "r";
 }
