@@ -1,10 +1,10 @@
-/** Reads the arguments of the tasks: a wrong one prints the usage and exits with code 2. */
+/** Reads the arguments of the tasks. A wrong argument prints the usage and exits with code 2. */
 import process from "node:process";
 
-/** The names of the runtimes on the command line, in the order in which the suite has them. */
+/** The names of the runtimes on the command line, in the order of the suite. */
 export const RUNTIME_NAMES = ["deno", "bun", "node22", "node24", "node26"] as const;
 
-/** An argument that goes nowhere. */
+/** An argument that is not valid. */
 export class UsageError extends Error {}
 
 /**
@@ -23,14 +23,14 @@ export async function readArguments<T>(usage: string, read: () => T | Promise<T>
     return await read();
   } catch (error) {
     if (!(error instanceof UsageError) && !isParseError(error)) throw error;
-    // The advice that parseArgs() adds is no help here.
+    // parseArgs() adds advice that does not help here.
     const [message] = (error as Error).message.split(". ");
     console.error(`${message}\nUsage: ${usage}`);
     process.exit(2);
   }
 }
 
-/** What `parseArgs()` of node:util throws. */
+/** Whether `parseArgs()` of node:util threw the error. */
 function isParseError(error: unknown): boolean {
   return /^ERR_PARSE_ARGS_/.test((error as { code?: string }).code ?? "");
 }
@@ -48,7 +48,7 @@ export function takeNoArguments(name: string, args: readonly string[]): Promise<
   });
 }
 
-/** The names, each of which must be known; all that are known if there are none. */
+/** Returns the names, each of which must be known, or all known names if there are none. */
 export function knownNames(
   what: string,
   names: readonly string[],
@@ -63,7 +63,7 @@ export function knownNames(
   return names.length > 0 ? names : known;
 }
 
-/** The whole number that an option has, if it was given. */
+/** Returns the whole number given for an option, if any. */
 export function wholeNumber(
   option: string,
   text: string | undefined,
@@ -75,7 +75,7 @@ export function wholeNumber(
   throw new UsageError(`Expected ${option} to be a whole number of at least ${least}, got ${text}`);
 }
 
-/** The number above 0 that an option has, if it was given. */
+/** Returns the number above 0 given for an option, if any. */
 export function positiveNumber(option: string, text: string | undefined): number | undefined {
   if (text === undefined) return undefined;
   const value = Number(text);

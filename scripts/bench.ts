@@ -1,33 +1,33 @@
 /**
- * Measures how many messages a process handles in a second of its CPU time, beside others that do the
- * same: `deno task bench [echo | deflate | latency | open | client | fanout | idle]`; `--help` lists the
- * options.
+ * Measures how many messages a process handles in a second of its CPU time, and compares it with other
+ * libraries: `deno task bench [echo | deflate | latency | open | client | fanout | idle]`; `--help` lists
+ * the options.
  *
- * The servers: `loop` and `pipe`, ours by `for await (const message of ws) await ws.send(message)` and
- * by `ws.readable.pipeTo(ws.writable)`; `chain` and `batch`, our transforms piped by hand, one item a
- * chunk or arrays; `ws`, the npm package (on Bun, its own substitute for it); `bufferutil`, the same
- * with its native addon; `native`, the server that the runtime has; `python`, python3-websockets;
- * `tcp`, bytes back as they come. The clients: `loop`, ours by `send()` and `for await`; `streams`,
- * ours by a reader and a writer; `undici`, `ws`, `bufferutil` and `native`.
+ * The servers: `loop` and `pipe` are ours, with `for await (const message of ws) await ws.send(message)`
+ * and with `ws.readable.pipeTo(ws.writable)`; `chain` and `batch` are our transforms, piped by hand, with
+ * one item or an array in each chunk; `ws` is the npm package (on Bun, Bun's own substitute for it);
+ * `bufferutil` is ws with its native addon; `native` is the server of the runtime; `python` is
+ * python3-websockets; `tcp` echoes bytes. The clients: `loop` is ours with `send()` and `for await`;
+ * `streams` is ours with a reader and a writer; then `undici`, `ws`, `bufferutil` and `native`.
  *
- * Each is a process of its own, and the other end is the same for all. They take turns of about
- * `--seconds` of CPU time, or of `--messages`, so that whatever slows the machine down meets all of
- * them; the ratios are those of neighbouring turns, to the last peer.
+ * Each peer is a separate process, and the other end is the same for all. They take turns of about
+ * `--seconds` of CPU time, or of `--messages`, so that anything that slows the machine down affects all
+ * of them. The ratios compare neighbouring turns with the last peer.
  *
- * The sockets under ours: `default`, those of the platform; `node`, those of `node:net`; `deno`, those
- * of `Deno.listen()`, which are no platform's default. With several, each peer runs over each.
+ * The sockets of our peers: `default` is the platform's default; `node` is `node:net`; `deno` is
+ * `Deno.listen()`, which is not the default anywhere. With several, each peer runs over each of them.
  *
- * `deflate` has JSON texts of 1 KiB and 64 KiB compressed, with context takeover and the same settings
- * of zlib for all; then it measures the memory of a connection. `latency` has one message in flight,
- * `open` counts opening handshakes, `fanout` has the messages of one connection sent to all
- * (`--connections 1000`), `idle` looks at the memory of `--connections` (5000).
+ * `deflate` compresses JSON texts of 1 KiB and 64 KiB, with context takeover and the same zlib settings
+ * for all, and then measures the memory of a connection. `latency` has one message in flight, `open`
+ * counts opening handshakes, `fanout` sends the messages of one connection to all of them
+ * (`--connections 1000`), and `idle` measures the memory of `--connections` (5000).
  *
- * `deno task bench report [RUNTIME...] [--rounds 3] [--seconds 0.6]` runs all of it, writes
- * bench/results/ and what is made from it: the charts, bench/RESULTS.md and the table of the README.
- * `render` makes these anew, `render --check` fails where they say something else. `guard` fails
- * where small messages on Node are echoed at less than twice the rate of ws.
+ * `deno task bench report [RUNTIME...] [--rounds 3] [--seconds 0.6]` runs all of them, writes
+ * bench/results/ and renders it: the charts, bench/RESULTS.md and the table of the README.
+ * `render` renders again, and `render --check` fails if a rendered file is out of date. `guard` fails
+ * if our server echoes small messages on Node at less than twice the rate of ws.
  *
- * bench/NOTES.md says more about how it is measured.
+ * bench/NOTES.md explains how the benchmarks measure.
  */
 import { parseArgs } from "node:util";
 import { readArguments } from "./arguments.ts";
@@ -92,7 +92,7 @@ function count(value: number): string {
   return Math.round(value).toLocaleString("en-US").padStart(11);
 }
 
-/** Say who is ahead, and by what factor. */
+/** Says which peer is ahead, and by what factor. */
 function verdict(rates: Rates): string {
   const names = Object.keys(rates);
   const last = names.pop()!;
@@ -105,7 +105,7 @@ function verdict(rates: Rates): string {
   }).join("; ");
 }
 
-/** What a connection takes that has echoed two messages of 1 KiB. */
+/** Prints the memory of a connection that has echoed two messages of 1 KiB. */
 async function printMemory({ candidates, runtime }: Plan) {
   console.log("KiB of memory a connection: not compressed, with and without context takeover");
   for (const candidate of candidates) {
@@ -118,7 +118,7 @@ async function printMemory({ candidates, runtime }: Plan) {
   }
 }
 
-/** What a connection takes that has echoed two messages of 16 bytes. */
+/** Prints the memory of a connection that has echoed two messages of 16 bytes. */
 async function printIdle({ candidates, runtime, rounds, connections = 5000 }: Plan) {
   console.log(`KiB of ${connections} idle connections, each: ${runtime.name} (${runtime.version})`);
   for (const candidate of candidates) {
@@ -191,7 +191,7 @@ async function main([command, ...rest]: string[]) {
   await runPlan(plan);
 }
 
-/** Whether the flag was given; nothing else may be. */
+/** Whether the flag was given. No other argument is allowed. */
 function onlyFlag(args: string[], flag?: string): boolean {
   const options = flag === undefined ? {} : { [flag]: { type: "boolean" as const } };
   return Object.keys(parseArgs({ args, options }).values).length > 0;

@@ -4,7 +4,7 @@ import config from "../deno.json" with { type: "json" };
 import { takeNoArguments } from "./arguments.ts";
 import { ROOT, runDevTool } from "./process.ts";
 
-/** Where the package is built. */
+/** The folder in which the package is built. */
 export const NPM_DIR: URL = new URL("npm/", ROOT);
 
 const SOURCES = new URL("src/", NPM_DIR);
@@ -16,8 +16,8 @@ const COMMAND = "./lib/cli.ts";
 const DOCUMENTS = ["README.md", "CHANGELOG.md", "SECURITY.md", "LICENSE"];
 
 /**
- * One step makes the JavaScript and the declarations. "lib" is what Node 20 has, without "dom": a
- * newer built-in or a browser type in the sources fails here and not at the user's.
+ * One step makes the JavaScript and the declarations. "lib" is what Node 20 supports, without "dom", so
+ * that a newer built-in or a browser type in the sources fails here and not in a user's project.
  */
 const COMPILER_OPTIONS = {
   target: "es2022",
@@ -32,12 +32,12 @@ const COMPILER_OPTIONS = {
   strict: true,
   noUncheckedSideEffectImports: true,
   declaration: true,
-  // The maps point at the sources in npm/src/, which are shipped.
+  // The maps point to the sources in npm/src/, which are part of the package.
   sourceMap: true,
   declarationMap: true,
 } as const;
 
-/** Build the package from scratch. */
+/** Builds the package from scratch. */
 export async function buildNpm(): Promise<void> {
   await Deno.remove(NPM_DIR, { recursive: true }).catch(ignoreNotFound);
   await copySources();
@@ -102,7 +102,7 @@ function packageJson() {
 function exportsEntry([subpath, source]: [string, string]) {
   const target = targetOf(source);
   if (subpath !== ".") return [subpath, target];
-  // The first condition that is met decides: a bundler for Workers sets "browser" too.
+  // The first condition that matches is used: a bundler for Workers sets "browser" too.
   const runtimes = { deno: target, bun: target, workerd: target, node: target };
   const browser = targetOf(config.exports["./browser"]);
   return [subpath, { ...runtimes, "react-native": browser, browser, ...target }];

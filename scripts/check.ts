@@ -1,4 +1,4 @@
-/** Formatting, lint, types and documentation: `deno task check`. All of them run, then it fails. */
+/** Checks formatting, lint, types and documentation: `deno task check`. Runs all checks before it fails. */
 import config from "../deno.json" with { type: "json" };
 import { takeNoArguments } from "./arguments.ts";
 import { run } from "./process.ts";
@@ -7,12 +7,12 @@ const STEPS = [
   ["fmt", "--check"],
   ["lint"],
   ["check", "--doc"],
-  // Links, the pages of options and errors, and the types of the code blocks.
+  // The links, the pages of options and errors, and the types of the code blocks.
   ["run", "-A", "scripts/docs.ts", "check"],
-  // What the README says of speed is what was measured.
+  // The speed that the README states is the measured one.
   ["run", "-A", "scripts/bench.ts", "render", "--check"],
   ["doc", "--lint", ...Object.values(config.exports)],
-  // Types that JSR refuses, and files that the package lacks.
+  // Types that JSR refuses, and files that are missing from the package.
   ["publish", "--dry-run", "--allow-dirty"],
 ];
 

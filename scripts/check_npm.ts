@@ -1,4 +1,4 @@
-/** Checks the npm package as a user gets it: `deno task check:npm`. */
+/** Checks the npm package as a user installs it: `deno task check:npm`. */
 import { takeNoArguments } from "./arguments.ts";
 import config from "../deno.json" with { type: "json" };
 import { mustRun, ROOT, runDevTool } from "./process.ts";
@@ -7,21 +7,21 @@ import { copyProgram, installTarball } from "./tarball.ts";
 /** Programs that use the package, and the settings that each is compiled with. */
 const PROGRAMS: Record<string, (setting: string) => boolean> = {
   "types_consumer.ts": () => true,
-  // Its entry points need `node:http`.
+  // The entry points that this program uses need `node:http`.
   "types_consumer_node.ts": (setting) => setting.includes("@types/node"),
   "types_consumer_browser.ts": (setting) => setting.includes("lib dom"),
 };
 
 interface Compiler {
-  /** The package. */
+  /** The npm specifier of the compiler. */
   spec: string;
-  /** The folder of its `@types/node`. */
+  /** The folder of the `@types/node` to compile with. */
   types: string;
-  /** The libraries of its "dom". */
+  /** The libraries that contain "dom". */
   dom: string;
 }
 
-/** The newest compiler, and the oldest one that is supported with types of Node that it can read. */
+/** The newest compiler, and the oldest supported one with a version of `@types/node` that it can read. */
 const COMPILERS: Compiler[] = [
   { spec: config.imports.typescript, types: "@types", dom: "dom,dom.iterable,dom.asynciterable" },
   {
@@ -30,13 +30,13 @@ const COMPILERS: Compiler[] = [
     dom: "dom,dom.iterable",
   },
 ];
-/** Libraries of a user: the declarations must hold with each of them. */
+/** The libraries that a user may set. The declarations must be valid with each of them. */
 const TYPE_SETTINGS: Record<string, (compiler: Compiler) => string[]> = {
   "@types/node alone": () => ["--lib", "es2022", "--types", "node"],
   "lib dom alone": ({ dom }) => ["--lib", `es2022,${dom}`, "--typeRoots", "none"],
   "lib dom and @types/node": ({ dom }) => ["--lib", `esnext,${dom}`, "--types", "node"],
 };
-/** The strictest options of a user. They check the declarations too. */
+/** The strictest options that a user may set. They check the declarations too. */
 const STRICTEST = [
   ...["--noEmit", "--target", "es2022", "--strict", "--exactOptionalPropertyTypes"],
   ...["--noUncheckedIndexedAccess", "--noPropertyAccessFromIndexSignature"],
@@ -46,7 +46,7 @@ const RESOLUTIONS = [
   ["--module", "esnext", "--moduleResolution", "bundler"],
   ["--module", "nodenext", "--moduleResolution", "nodenext"],
 ];
-/** As a bundler for browsers resolves. */
+/** Options that resolve modules as a bundler for browsers does. */
 const BROWSER = [["--customConditions", "browser", ...RESOLUTIONS[0]]];
 
 await takeNoArguments("check:npm", Deno.args);
@@ -81,7 +81,7 @@ async function checkTypes({ spec, types }: Compiler, program: string, options: s
   await mustRun(Deno.execPath(), [...tsc, ...args], { cwd: consumer.folder });
 }
 
-/** The folder of a package of which `node_modules/` has another version. */
+/** The folder of a package whose version differs from the one in `node_modules/`. */
 function folderOf(spec: string): string {
   return `.deno/${spec.slice("npm:".length).replace("/", "+")}`;
 }

@@ -1,8 +1,8 @@
 /**
- * Which lines of the library the suite reaches: `deno task coverage`. The tests run on Node 24, whose
- * engine counts; c8 reads what it has counted, and fails where it is too little.
+ * Shows which lines of the library the tests reach: `deno task coverage`. The tests run on Node 24, which
+ * collects the coverage. c8 reads it, and fails if it is too low.
  *
- * A line of comment counts as reached, so that the second number is higher than that of lines of code.
+ * Comment lines count as reached, so the second number is higher than the share of code lines.
  */
 import { takeNoArguments } from "./arguments.ts";
 import { ROOT, run } from "./process.ts";
@@ -13,7 +13,7 @@ interface Goal {
   what: string;
   include: string;
   exclude: string[];
-  /** The least percentage of lines. */
+  /** The minimum percentage of lines. */
   lines: number;
 }
 
@@ -22,20 +22,20 @@ const GOALS: readonly Goal[] = [
   {
     what: "all of it but the adapters, which their own runtimes test",
     include: "lib/**",
-    // transport.ts has nothing but types.
+    // transport.ts contains only types.
     exclude: ["lib/runtime/**", "lib/transport.ts"],
     lines: 98,
   },
 ];
 
-/** What no test on Node can reach, for who reads the table. */
+/** The lines that no test on Node can reach, as an explanation of the table. */
 const UNREACHED = `What is left in the second table:
   browser.ts          a browser with a WebSocketStream of its own (tests/interop/chromium_test.ts)
   platform.ts         a platform without node:zlib
   from_websocket.ts   extensions, which a native WebSocket has no way to have
   cli.ts, http2.ts, attachment.ts    what fails between two steps of the platform`;
 
-/** What takes its time, more so while lines are counted, and reaches nothing that other tests do not. */
+/** Tests that take long, especially with coverage, and reach no line that other tests do not reach. */
 const MORE_OF_THE_SAME =
   /\/interop\/|\/(conformance_differential|deflate_process|fuzz|load|matrix|proxy_faults)_test\.ts$/;
 
@@ -59,7 +59,7 @@ async function check({ what, include, exclude, lines }: Goal): Promise<boolean> 
   const c8 = new URL("node_modules/.bin/c8", ROOT).pathname;
   const { code, output } = await run(Deno.execPath(), [
     ...["run", "-A", "--config", new URL("deno.json", ROOT).pathname, c8, "report"],
-    // All files: one that no test imports has no line that is reached.
+    // `--all` includes files that no test imports.
     ...[`--temp-directory=${DATA.pathname}`, "--reporter=text", "--all", "--src=lib"],
     ...[`--include=${include}`, ...exclude.map((path) => `--exclude=${path}`)],
     ...["--check-coverage", `--lines=${lines}`],
@@ -68,7 +68,7 @@ async function check({ what, include, exclude, lines }: Goal): Promise<boolean> 
   return code === 0;
 }
 
-/** The table without the files that are reached in full. */
+/** The table without the files that are fully covered. */
 function partly(output: string): string {
   return output.split("\n").filter((line) => !/^ .*\|\s*100 \|\s*$/.test(line)).join("\n").trim();
 }

@@ -2,9 +2,9 @@
  * Streams messages through an echo server and back: `deno task demo`, or `bun scripts/demo.ts`, or
  * `node scripts/demo.ts` (22.18 and later).
  *
- * For a while the client reads slowly. Nothing is dropped and nothing piles up: its queue fills and
- * its socket is paused; so the server's sends wait, the server stops reading; so the client's writes
- * wait. Then all of it flows again.
+ * For a while the client reads slowly. No message is dropped, and no queue grows without a limit: the
+ * client's queue fills and its socket is paused; then the server's sends wait and the server stops
+ * reading; then the client's writes wait. When the client reads fast again, all of them continue.
  *
  * `deno task demo --page` serves a page that shows the same in a browser.
  */
@@ -14,7 +14,7 @@ import { type Message, serve, type WebSocketConnection, WebSocketStream } from "
 import { readArguments, wholeNumber, withoutSeparator } from "./arguments.ts";
 
 const MESSAGES = 60_000;
-/** The messages that the client takes its time for, and how long for each. */
+/** The messages that the client reads slowly, and the delay for each of them. */
 const SLOW = { from: 20_000, to: 21_200, delay: 1 };
 
 const MIN_SIZE = 2;
@@ -22,15 +22,15 @@ const MAX_SIZE = 100 * 1024;
 const PHRASES = ["All ASCII, all the time. ", "Schleuse, écluse, шлюз, 水門, 🌊. "];
 const NOISE = noise(2 * MAX_SIZE);
 
-/** What the progress line and the summary tell. */
+/** The values of the progress line and the summary. */
 interface Demo {
   url: string;
   client: WebSocketConnection;
   server: WebSocketConnection;
   started: number;
-  /** Messages that came back and were found to be right. */
+  /** Messages that came back and were correct. */
   verified: number;
-  /** Milliseconds that the longest write took. */
+  /** Duration of the longest write, in milliseconds. */
   longestWrite: number;
 }
 
@@ -90,11 +90,11 @@ function sleep(delay: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, delay));
 }
 
-// The messages: made from their index alone, so that none needs to be kept to be compared.
+// The messages. They are made from their index alone, so that none has to be kept for the comparison.
 
 function messageAt(index: number): Message {
   const random = hash(index);
-  // Mostly short ones, few long ones.
+  // Most messages are short, a few are long.
   const size = Math.floor(MIN_SIZE * (MAX_SIZE / MIN_SIZE) ** ((random % 1000) / 999) ** 1.7);
   if (index % 2 === 0) {
     const start = random % MAX_SIZE;
@@ -134,7 +134,7 @@ function noise(length: number): Uint8Array {
   return Uint8Array.from({ length }, (_, at) => hash(at));
 }
 
-// What is shown.
+// The output.
 
 const terminal = process.stdout.isTTY === true;
 const colors = terminal && !process.env.NO_COLOR;
@@ -152,7 +152,7 @@ function runtimeName(): string {
   return deno ? `Deno ${deno}` : bun ? `Bun ${bun}` : `Node ${node}`;
 }
 
-/** Rewrites one line of the terminal in place, until the function it returns is called. */
+/** Rewrites one line of the terminal until the returned function is called. */
 function showProgress(demo: Demo): () => void {
   if (!terminal) return () => {};
   let before = { verified: 0, at: demo.started };
@@ -177,7 +177,7 @@ function progressLine(demo: Demo, rate: number): string {
   const state = paused ? yellow("paused") : "flowing";
   const reader = isSlow(demo) ? yellow(", slow reader") : "";
   const line = `${messages} ${speed}  ${queue}  ${state}${reader}`;
-  // A line that is wrapped could not be rewritten.
+  // A line that wraps could not be rewritten.
   return process.stdout.columns < 80 ? `  ${line}` : `  ${bar(verified / MESSAGES)} ${line}`;
 }
 
@@ -239,7 +239,7 @@ const { page, port } = await readArguments(USAGE, () => {
 });
 try {
   if (page) {
-    // The page is bundled by a development dependency.
+    // A development dependency bundles the page.
     const { servePage } = await import("./demo/page_server.ts");
     console.log(`Open ${(await servePage(port)).url} in a browser. Ctrl+C ends it.`);
   } else await main();

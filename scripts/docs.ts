@@ -1,6 +1,6 @@
 /**
- * The documentation: `deno task docs [build]` builds the site into site/, `deno task docs serve` builds
- * and shows it, and `deno task docs check` checks links, options, errors and the types of code blocks.
+ * Builds the documentation: `deno task docs [build]` builds the site into site/, `deno task docs serve`
+ * builds and shows it, and `deno task docs check` checks links, options, errors and the types of code blocks.
  */
 import { cp, rm } from "node:fs/promises";
 import config from "../deno.json" with { type: "json" };
@@ -13,7 +13,7 @@ import { ROOT, run } from "./process.ts";
 
 const SITE = "site";
 const API = ".cache/docs/api";
-/** Pages that exist only while the site is built, each with its text. */
+/** Pages that exist only while the site is built, with the text of each. */
 const MADE: Record<string, () => Promise<string>> = {
   "docs/measurements.md": measurements,
   "docs/results.md": results,
@@ -38,7 +38,7 @@ async function build(): Promise<void> {
   console.log(`Built into ${SITE}/`);
 }
 
-/** The pages of the API reference by the names of the symbols; of several, that of the first entry point. */
+/** The pages of the API reference by symbol name. For a symbol of several entry points, the first one. */
 async function apiPages(): Promise<Record<string, string>> {
   const pages: Record<string, string> = {};
   for (const entry of ["", ...Object.keys(config.exports).map((name) => name.slice(2))]) {
@@ -107,14 +107,14 @@ async function deno(...args: string[]): Promise<void> {
   throw new Error(`deno ${args.join(" ")} ends with ${code}`);
 }
 
-/** Shows the built site until it is interrupted. */
+/** Serves the built site until it is interrupted. */
 async function serve(): Promise<void> {
   await build();
   const args = ["run", "-A", "npm:vitepress", "preview", "docs", "--port", "4173"];
   await new Deno.Command(Deno.execPath(), { args, cwd: ROOT }).spawn().status;
 }
 
-/** Prints what is wrong with the pages, and fails if anything is. */
+/** Prints the problems of the pages, and fails if there are any. */
 async function check(): Promise<void> {
   report([...await checkLinks(), ...await checkReference(), ...await checkBlocks()]);
 }

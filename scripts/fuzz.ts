@@ -1,10 +1,10 @@
 /**
- * Gives inputs that are nearly valid to what reads what peers send, and random calls to the public API:
+ * Fuzzes the code that reads a peer's data with nearly valid inputs, and the public API with random calls:
  * `deno task fuzz [TARGET...] [--seed N] [--inputs N] [--seconds N] [--runtime deno,bun]`. The number of
- * inputs and the seconds hold for each target. Without a target, all of them; `--list` names them. Each
- * input has a seed of its own, which a failure prints, and with which it comes again.
+ * inputs and the seconds apply to each target. Without a target, all of them run; `--list` names them.
+ * Each input has its own seed. A failure prints the seed, which repeats the input.
  *
- * Without `--runtime` it needs nothing of Deno: `bun scripts/fuzz.ts` and `node scripts/fuzz.ts` do the
+ * Without `--runtime` it runs without Deno too: `bun scripts/fuzz.ts` and `node scripts/fuzz.ts` do the
  * same there.
  */
 import process from "node:process";
@@ -53,7 +53,7 @@ function planFrom(args: string[]): Plan {
   };
 }
 
-/** What nobody has awaited is a failure of the target under way. */
+/** Unhandled rejections. They count as failures of the current target. */
 const unhandled: unknown[] = [];
 process.on("unhandledRejection", (reason) => unhandled.push(reason));
 

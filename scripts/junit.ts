@@ -1,16 +1,16 @@
 /**
- * Reading JUnit reports as Deno, Bun and Node write them. A test is a leaf: `describe` groups and
- * tests with subtests are not counted, so the same suite gives the same count everywhere.
+ * Reads the JUnit reports of Deno, Bun and Node. Only tests without subtests are counted, and no
+ * `describe` groups, so the same suite has the same count on every runtime.
  */
 
 /** One test of a report. */
 export interface TestCase {
-  /** Names of the groups around it and its own, joined with " > ". */
+  /** The names of its groups and its own name, joined with " > ". */
   name: string;
   outcome: "passed" | "failed" | "skipped";
   /** What the runtime wrote about the failure. */
   detail: string;
-  /** Why it was skipped, if it was and the test says so. */
+  /** Why the test was skipped, if it was skipped and gives a reason. */
   reason?: string;
 }
 
@@ -25,7 +25,7 @@ const TAG = /<!--[\s\S]*?-->|<(\/?)([a-z]+)((?:\s+[\w:.-]+="[^"]*")*)\s*(\/?)>/g
 const ATTRIBUTE = /([\w:.-]+)="([^"]*)"/g;
 const SEPARATOR = " > ";
 
-/** The tests of a JUnit report. Deno's also lists the groups as tests. */
+/** Parses the tests of a JUnit report. Deno's report lists the groups as tests too. */
 export function parseJUnit(xml: string, options: { groupsAreTests: boolean }): TestCase[] {
   const cases = collect(parse(xml), []);
   return options.groupsAreTests ? withoutGroups(cases) : cases;
@@ -65,7 +65,7 @@ function unescape(text: string): string {
   });
 }
 
-/** Suites named after a file or after the runner say where a test is, not what it is called. */
+/** Whether the suite is a group. Suites named after a file or the runner are not part of a test's name. */
 function isGroup(node: Node): boolean {
   const { name = "", file } = node.attributes;
   return node.tag === "testsuite" && name !== file && !/\.[cm]?[jt]s$/.test(name);
@@ -80,17 +80,17 @@ function collect(node: Node, groups: string[]): TestCase[] {
 function toTestCase(node: Node, groups: string[]): TestCase {
   const child = (...tags: string[]) => node.children.find(({ tag }) => tags.includes(tag));
   const failure = child("failure", "error");
-  // An expected failure ("todo") carries both marks.
+  // An expected failure ("todo") has both marks.
   const outcome = child("skipped") ? "skipped" : failure ? "failed" : "passed";
   return {
-    // Node 22 and 24 escape a quotation mark twice.
+    // Node 22 and 24 escape quotation marks twice.
     name: [...groups, node.attributes.name ?? ""].join(SEPARATOR).replaceAll("&quot;", '"'),
     outcome,
     detail: failure?.text.trim() || failure?.attributes.message || "",
   };
 }
 
-/** Keep a group only when it failed and no test in it did (a failed hook). */
+/** Keeps a group only if it failed and no test in it did (a failed hook). */
 function withoutGroups(cases: TestCase[]): TestCase[] {
   const inside = new Map<string, TestCase[]>();
   for (const test of cases) {

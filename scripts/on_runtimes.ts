@@ -1,16 +1,16 @@
-/** Runs a program on several runtimes. Only for Deno, which fetches the others. */
+/** Runs a program on several runtimes. Works only on Deno, which downloads the other runtimes. */
 import { ROOT, run } from "./process.ts";
 import { findRuntimes, SUITE_RUNTIMES } from "./runtimes.ts";
 
-/** In milliseconds. */
+/** Maximum time of a program, in milliseconds. */
 const DEADLINE = 6 * 60 * 60_000;
 
 /**
- * Runs a program on each of these runtimes, and says whether all went well.
+ * Runs a program on each of the runtimes, and returns whether all runs succeeded.
  *
- * @param program the path of the program, relative to the repository
- * @param names the runtimes, as `SUITE_RUNTIMES` names them
- * @param args the arguments of the program
+ * @param program Path of the program, relative to the repository.
+ * @param names Names of the runtimes, as in `SUITE_RUNTIMES`.
+ * @param args Arguments of the program.
  */
 export async function runOnRuntimes(
   program: string,

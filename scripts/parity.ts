@@ -1,8 +1,8 @@
 /**
  * Runs the parity tests and lists the rows that they have shown, from the reports of the run:
- * `deno task parity [W] [K] [RUNTIME...] [FILE...]`. Without a table: both; without a runtime: all;
- * without a file: all whose tests name rows. It fails when a test fails or a row is not shown
- * everywhere.
+ * `deno task parity [W] [K] [RUNTIME...] [FILE...]`. The default is both tables, all runtimes, and all
+ * files whose tests name rows. It fails if a test fails or if a row is not shown on every
+ * runtime.
  */
 import { parseArgs } from "node:util";
 import {
@@ -29,7 +29,7 @@ function parityFiles(): string[] {
 interface Plan {
   tables: readonly Table[];
   runtimes: readonly RuntimeSpec[];
-  /** True when runtimes were named: one that is missing is then an error. */
+  /** Whether runtimes were named on the command line. A missing runtime is then an error. */
   named: boolean;
   files: string[];
 }
@@ -63,7 +63,7 @@ async function runAll({ runtimes, named, files }: Plan): Promise<Report[]> {
   });
 }
 
-/** Prints the rows of a table, and says whether all were shown everywhere. */
+/** Prints the rows of a table, and returns whether all were shown on every runtime. */
 function printTable(table: Table, reports: readonly Report[]): boolean {
   const { everywhere, somewhere, nowhere } = coverage(ROWS[table], reports);
   const print = (title: string, rows: readonly string[]) =>

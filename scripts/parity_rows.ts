@@ -14,13 +14,13 @@ export const ROWS: Readonly<Record<Table, readonly string[]>> = {
   K: numbered("K", 114).filter((row) => row !== "K15"),
 };
 
-/** What a run says of some rows. */
+/** The result of a run for the rows of a table. */
 export interface Coverage {
-  /** Those that every report shows. */
+  /** Rows that every report shows. */
   everywhere: string[];
-  /** Those that some reports show, with the titles of the others. */
+  /** Rows that some reports show, with the titles of the other reports. */
   somewhere: [row: string, missingIn: string[]][];
-  /** Those that none shows. */
+  /** Rows that no report shows. */
   nowhere: string[];
 }
 
@@ -28,13 +28,13 @@ function numbered(table: Table, count: number): string[] {
   return Array.from({ length: count }, (_, i) => `${table}${String(i + 1).padStart(2, "0")}`);
 }
 
-/** The rows that the title of a test names; those of the groups around it do not count. */
+/** The rows that the title of a test names. The titles of its groups do not count. */
 export function rowsNamed({ name }: Pick<TestCase, "name">): string[] {
   const title = name.split(" > ").pop()!;
   return title.match(/\b[WK]\d{2,3}\b/g) ?? [];
 }
 
-/** The rows that passed tests name, and no failed one. */
+/** The rows that passed tests name and that no failed test names. */
 export function rowsShown(tests: readonly TestCase[]): Set<string> {
   const named = (wanted: TestCase["outcome"]) =>
     tests.filter(({ outcome }) => outcome === wanted).flatMap(rowsNamed);
@@ -42,13 +42,13 @@ export function rowsShown(tests: readonly TestCase[]): Set<string> {
   return new Set(named("passed").filter((row) => !failed.has(row)));
 }
 
-/** Names in titles that stand in no table. */
+/** The names in titles that are in no table. */
 export function unknownRows(tests: readonly TestCase[]): string[] {
   const known = new Set(Object.values(ROWS).flat());
   return [...new Set(tests.flatMap(rowsNamed).filter((row) => !known.has(row)))].sort();
 }
 
-/** Which rows of a table the reports show. */
+/** Finds out which rows of a table the reports show. */
 export function coverage(
   rows: readonly string[],
   reports: readonly { title: string; tests: readonly TestCase[] }[],

@@ -1,4 +1,4 @@
-/** Prints the Debian packages of the peers that are missing here, one a line: `deno task peers`. */
+/** Prints the Debian packages of the missing peers, one per line: `deno task peers`. */
 import { isThere, PEERS } from "../tests/interop/peers.ts";
 import { takeNoArguments } from "./arguments.ts";
 

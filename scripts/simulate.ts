@@ -1,9 +1,9 @@
 /**
  * Simulates servers, clients and the network between them: `deno task simulate [--seed N] [--runs N]
- * [--seconds N] [--runtime deno,bun] [--trace]`. Each run has a seed of its own and is the same each
- * time; a failure prints the command that repeats it. `--trace` prints what has happened.
+ * [--seconds N] [--runtime deno,bun] [--trace]`. Each run has its own seed and is always the same. A
+ * failure prints the command that repeats it. `--trace` prints all events.
  *
- * Without `--runtime` it needs nothing of Deno: `bun scripts/simulate.ts` and `node scripts/simulate.ts`
+ * Without `--runtime` it runs without Deno too: `bun scripts/simulate.ts` and `node scripts/simulate.ts`
  * do the same there.
  */
 import "./simulate/time.ts";

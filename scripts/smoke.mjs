@@ -1,7 +1,7 @@
 /**
- * What a user of the npm package does, in plain JavaScript: every entry point is imported, and
- * messages go through a server on a real socket. It ends by itself, which shows that nothing is
- * left open.
+ * Does what a user of the npm package does, in plain JavaScript: imports every entry point and sends
+ * messages through a server on a real socket. The process must exit without a call of exit(), which
+ * shows that nothing is left open.
  */
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
@@ -81,7 +81,7 @@ await echoThroughConnection(url);
 await echoThroughCommand(url);
 await server.shutdown();
 
-// A version that does not know the option would listen without it.
+// A version that does not know the option would ignore it and listen.
 const shared = await serve({ reusePort: true }, () => {}).catch((error) => error.code);
 if (process.version.startsWith("v20.")) assert.equal(shared, "unsupported");
 else if (typeof shared === "object") await shared.shutdown();

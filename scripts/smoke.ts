@@ -1,4 +1,4 @@
-/** The smoke test of the packed npm package: installed as a user does, run by several runtimes. */
+/** Runs the smoke test of the packed npm package on several runtimes, installed as a user does it. */
 import type { TestCase } from "./junit.ts";
 import { run } from "./process.ts";
 import type { Runtime } from "./runtimes.ts";
@@ -7,7 +7,7 @@ import { copyProgram, installTarball } from "./tarball.ts";
 
 const DEADLINE = 180_000;
 
-/** Run the smoke test on each of the runtimes; each counts as one test. */
+/** Runs the smoke test on each of the runtimes. Each run counts as one test. */
 export async function runSmoke(runtimes: Runtime[]): Promise<Report> {
   const started = performance.now();
   const tests = await installAndRun(runtimes).catch((error): TestCase[] => [{

@@ -1,10 +1,10 @@
 /**
- * Tests that take too long for the suite: `deno task soak [NAME...] [--size 1GiB] [--seconds 120]
- * [--runtime deno,bun]`. Without a name, all of them.
+ * Runs tests that take too long for the suite: `deno task soak [NAME...] [--size 1GiB] [--seconds 120]
+ * [--runtime deno,bun]`. Without a name, all of them run.
  *
- * Each is a program of the folder soak/, run by every runtime with the size in bytes and the time in
- * seconds as its arguments. It prints the rows of a table, a JSON object a line, and fails by its exit
- * code.
+ * Each soak is a program in the folder soak/. Every runtime runs it with the size in bytes and the time
+ * in seconds as arguments. It prints the rows of a table, one JSON object per line, and reports a failure
+ * with its exit code.
  */
 import { parseArgs } from "node:util";
 import {
@@ -22,7 +22,7 @@ const USAGE = "deno task soak [NAME...] [--size 1GiB] [--seconds 120] [--runtime
 
 type Row = Record<string, string>;
 
-/** The soaks, and what they show. */
+/** The soaks, with what each of them shows. */
 const SOAKS: Record<string, string> = {
   deflate: "conformance groups 12 and 13, compressed, with 1,000 messages a case",
   tls: "a sender to a sleeping TLS reader stays bounded, and all arrives when it wakes up",
@@ -64,7 +64,7 @@ function bytes(text: string): number {
   throw new UsageError(`Expected --size in bytes, KiB, MiB or GiB, such as 64MiB; got ${text}`);
 }
 
-/** Run one soak on one runtime; a row more says why it failed, if it did. */
+/** Runs one soak on one runtime. If it fails, an additional row says why. */
 async function soak(
   name: string,
   runtime: Runtime,

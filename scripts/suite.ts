@@ -1,18 +1,18 @@
 /**
- * The one test suite, run by several runtimes. Each file has a process of its own: one that crashes or
- * hangs costs the others nothing, and `node --test-force-exit` is then dependable (with several
- * files it loses results that were still on their way from its child processes).
+ * Runs the test suite on several runtimes. Each file runs in a separate process: a file that crashes or
+ * hangs does not affect the others, and `node --test-force-exit` works reliably. With several files it
+ * loses results that its child processes have not reported yet.
  */
 import { parseJUnit, type TestCase } from "./junit.ts";
 import { ROOT, run, type RunResult } from "./process.ts";
 import type { Engine, Runtime } from "./runtimes.ts";
 
-/** What one runtime made of the tests. */
+/** The result of the tests on one runtime. */
 export interface Report {
   /** Name and version of the runtime. */
   title: string;
   tests: TestCase[];
-  /** Time from the first file to the end of the last one. */
+  /** Time from the start of the first file to the end of the last one. */
   seconds: number;
 }
 
@@ -23,19 +23,19 @@ export interface Share {
   files: string[];
 }
 
-/** How to run the tests. */
+/** The options to run the tests. */
 export interface SuiteOptions {
-  /** Only tests whose name matches; on Deno that is the name of the outermost group. */
+  /** Run only tests whose name matches. On Deno that is the name of the outermost group. */
   filter?: string;
-  /** Print all that the runtimes print. Default: false */
+  /** Print all output of the runtimes. Default: false */
   verbose?: boolean;
   /** Environment variables for the tests. */
   env?: Record<string, string>;
-  /** How many files run at the same time. Default: one for each core, and one more */
+  /** Number of files that run at the same time. Default: the number of cores, plus one */
   jobs?: number;
-  /** Called with what came of a file, when it has ended. */
+  /** Called with the tests of a file when it has ended. */
   onFile?: (runtime: Runtime, tests: TestCase[]) => void;
-  /** Called with each report when it is complete. */
+  /** Called with each complete report. */
   onReport?: (report: Report) => void;
 }
 
@@ -45,16 +45,16 @@ interface Job {
 }
 
 const MINUTE = 60_000;
-/** A file in which no test has ended for so long is given up. A busy machine only makes it slower. */
+/** Maximum time in which no test of a file ends. A file on a busy machine is only slower. */
 const PATIENCE = 5 * MINUTE;
-/** The same for one test, so that the report names the test that hangs. Deno has no such option. */
+/** Maximum time of one test, so that the report names a test that hangs. Deno has no such option. */
 const TEST_TIMEOUT = 4 * MINUTE;
 const HEARTBEAT = MINUTE;
 const REPORTS = new URL(".cache/test/", ROOT);
-/** How long each file took, written by one run for the order of the next one. */
+/** The time of each file. A run writes it, and the next run orders the files by it. */
 const TIMES = new URL("times.json", REPORTS);
 
-/** Runs the files of all shares, the longest first, several at a time. */
+/** Runs the files of all shares, several at a time, starting with the longest. */
 export async function runSuite(shares: Share[], options: SuiteOptions = {}): Promise<Report[]> {
   const { jobs = navigator.hardwareConcurrency + 1 } = options;
   await Deno.mkdir(REPORTS, { recursive: true });
@@ -120,9 +120,9 @@ async function readTimes(): Promise<Record<string, number>> {
   }
 }
 
-/** Files of which nothing is known take a time that goes with their size: those come after `SLOW`. */
+/** Estimated time of a file without a known time, by its size. Such files run after `SLOW`. */
 const SECONDS_PER_BYTE = 1e-4;
-/** The files that take longest on a machine that has not run them yet. */
+/** The files that take longest, for a machine that has not run them yet. */
 const SLOW = /\/(conformance\w*|deflate_\w+|faults\/random_user|load|matrix|fuzz)_test\.ts$/;
 
 function longestFirst(shares: Share[], times: Record<string, number>): Job[] {
@@ -144,7 +144,7 @@ function printRunning(running: Map<Job, number>): void {
   if (lines.length > 0) console.log(`  still running: ${lines.join(", ")}`);
 }
 
-/** The files named *_test.ts in a folder and the folders in it, in the order of their names. */
+/** The files named *_test.ts in a folder and its subfolders, in alphabetical order. */
 export async function testFiles(folder: string): Promise<string[]> {
   const files: string[] = [];
   for await (const entry of Deno.readDir(new URL(folder, ROOT))) {
@@ -170,7 +170,7 @@ async function runFile(
   const args = testArguments(runtime.engine, file, report.pathname, options.filter);
   const result = await run(runtime.path, args, {
     patience: PATIENCE,
-    // Deno says of a test that it takes long, again and again.
+    // Deno repeats that a test takes long.
     isProgress: (text) => !text.includes("has been running for over"),
     env: { NO_COLOR: "1", DENO_NO_UPDATE_CHECK: "1", SKIPS: skips.pathname, ...options.env },
     onOutput: options.verbose ? printPrefixed(runtime.name) : undefined,
@@ -179,7 +179,7 @@ async function runFile(
   let tests = await readReport(report, runtime.engine);
   addReasons(tests, await readIfThere(skips));
   if (options.filter !== undefined) {
-    // What does not match is reported as skipped or not at all, and not every file has a match.
+    // A test that does not match is reported as skipped or not at all. Some files have no match.
     tests = tests.filter(({ outcome }) => outcome !== "skipped");
     if (tests.length === 0 && !result.timedOut) return [];
   }
@@ -201,7 +201,7 @@ function testArguments(engine: Engine, file: string, report: string, filter?: st
         "--reporter=junit",
         `--reporter-outfile=${report}`,
         ...matching("--test-name-pattern"),
-        // Without the dot a path is a filter on names.
+        // Deno takes a path without the dot as a filter on names.
         `./${file}`,
       ];
     case "node":
@@ -222,7 +222,7 @@ async function readReport(report: URL, engine: Engine): Promise<TestCase[]> {
   return parseJUnit(await readIfThere(report), { groupsAreTests: engine === "deno" });
 }
 
-/** Adds why tests were skipped: lines of a title and a reason, which `tests/it.ts` has written. */
+/** Adds the reasons of skipped tests: lines of a title and a reason, written by `tests/it.ts`. */
 function addReasons(tests: TestCase[], skips: string): void {
   const reasons = new Map(
     skips.split("\n").filter(Boolean).map((line) => JSON.parse(line) as [string, string]),
@@ -233,7 +233,7 @@ function addReasons(tests: TestCase[], skips: string): void {
   }
 }
 
-/** What went wrong besides the tests that the report has as failed, if anything. */
+/** Returns what went wrong besides the failed tests of the report, if anything. */
 function runnerProblem(
   result: RunResult,
   tests: TestCase[],

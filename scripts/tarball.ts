@@ -1,17 +1,17 @@
-/** The npm package as a user gets it: packed into a tarball and installed from there. */
+/** Packs the npm package into a tarball and installs it, as a user does. */
 import { buildNpm, NPM_DIR } from "./build_npm.ts";
 import { ROOT } from "./process.ts";
 import { runNpm } from "./runtimes.ts";
 
-/** An installed tarball; disposing of it removes the folder. */
+/** An installed tarball. Disposing of it removes the folder. */
 export interface Consumer extends AsyncDisposable {
   /** A folder outside the repository with the package in its node_modules. */
   readonly folder: URL;
-  /** The tarball itself. */
+  /** The URL of the tarball. */
   readonly tarball: URL;
 }
 
-/** Build, pack and install the package into a new folder. */
+/** Builds and packs the package, and installs it into a new folder. */
 export async function installTarball(): Promise<Consumer> {
   await buildNpm();
   const path = await Deno.makeTempDir({ prefix: "sluice-consumer-" });
@@ -29,7 +29,7 @@ export async function installTarball(): Promise<Consumer> {
   };
 }
 
-/** Copy a program of this folder to the consumer's, where it imports the installed package. */
+/** Copies a program of this folder to the consumer's folder, where it imports the installed package. */
 export async function copyProgram(name: string, consumer: Consumer): Promise<string> {
   const copy = new URL(name, consumer.folder);
   await Deno.copyFile(new URL(`scripts/${name}`, ROOT), copy);

@@ -1,9 +1,9 @@
 /**
  * Runs the tests: `deno task test [RUNTIME...] [FILE...] [--all] [--filter PATTERN] [--verbose]`.
  *
- * Without a runtime: everything on Deno, what depends on the runtime on Bun and Node 24, and the smoke
- * test of the npm package ("npm"). With `--all`, everything on every runtime. Files that are named run on
- * every runtime, or on those that are named too.
+ * Without a runtime: all tests on Deno, the tests that depend on the runtime on Bun and Node 24, and the
+ * smoke test of the npm package ("npm"). With `--all`: all tests on every runtime. Named files run on
+ * every runtime, or on the runtimes that are named too.
  */
 import { parseArgs } from "node:util";
 import {
@@ -34,7 +34,7 @@ const SMOKE_RUNTIMES = [
   NODE20,
   ...SUITE_RUNTIMES.filter(({ name }) => /^(bun|node26)$/.test(name)),
 ];
-/** The runtimes that run all files, or a part of them, if none is named. */
+/** The runtimes that run all files or a part of them if no runtime is named. */
 const QUICK: Record<string, "all files" | "what depends on the runtime"> = {
   deno: "all files",
   bun: "what depends on the runtime",
@@ -45,10 +45,10 @@ interface Plan {
   filter: string | undefined;
   verbose: boolean;
   suite: readonly RuntimeSpec[];
-  /** The files of a runtime. */
+  /** Returns the files that a runtime runs. */
   filesFor(runtime: RuntimeSpec): string[];
   smoke: boolean;
-  /** True when runtimes were named: one that is missing is then an error. */
+  /** Whether runtimes were named on the command line. A missing runtime is then an error. */
   named: boolean;
 }
 
@@ -141,7 +141,7 @@ function summary(tests: readonly TestCase[]): string {
   return counts.join(", ");
 }
 
-/** Says which tests one runtime did not report and another did: one suite has one list of tests. */
+/** Prints the tests that one runtime did not report and another did. All runtimes have the same tests. */
 function compare(reports: readonly Report[], shares: readonly Share[]): void {
   const everyTest = new Map<string, TestCase>();
   for (const { tests } of reports) for (const test of tests) everyTest.set(key(test), test);
@@ -163,12 +163,12 @@ function fileOf({ name }: TestCase): string {
   return name.slice(0, name.indexOf(": "));
 }
 
-/** The runtimes differ in how they write control characters in a name. */
+/** The name of a test without control characters, which the runtimes escape differently. */
 function key({ name }: TestCase): string {
   return name.replace(/\\x..|\\.|[^ -~]/g, "");
 }
 
-/** Says how many tests were skipped, and why. */
+/** Prints how many tests were skipped, and why. */
 function printSkips(reports: readonly Report[]): void {
   const counts = new Map<string, { tests: number; titles: Set<string> }>();
   for (const { title, tests } of reports) {
@@ -185,7 +185,7 @@ function printSkips(reports: readonly Report[]): void {
   }
 }
 
-/** Says which peers are missing. */
+/** Prints the missing peers. */
 function printMissingPeers(shares: readonly Share[]): void {
   if (!shares.some(({ files }) => files.some((file) => file.includes("/interop/")))) return;
   for (const peer of Object.values(PEERS).filter((peer) => !isThere(peer))) {

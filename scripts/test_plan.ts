@@ -1,17 +1,17 @@
-/** Which test files run on which runtimes. */
+/** Selects the test files of each runtime. */
 import type { Engine } from "./runtimes.ts";
 
-/** Files that some runtimes alone run, because the others have nothing to show with them. */
+/** Files that only some runtimes run, because they test nothing on the others. */
 const ONLY: readonly [files: RegExp, engines: readonly Engine[]][] = [
-  // Which runtime drives the browser makes no difference to what runs in it.
+  // It makes no difference which runtime drives the browser.
   [/^tests\/interop\/(chromium|browser_entry|demo_page)_test\.ts$/, ["deno"]],
-  // The tasks are programs for Deno.
+  // The tasks are Deno programs.
   [/^tests\/tasks_test\.ts$/, ["deno"]],
-  // Deno has no server of HTTP/2.
+  // Deno has no HTTP/2 server.
   [/^tests\/(http2_end|http2_flow|interop\/http2_chromium)_test\.ts$/, ["bun", "node"]],
 ];
 
-/** What depends on the runtime, and the files that show it. */
+/** The features that depend on the runtime, and the files that test them. */
 const DEPENDS_ON_RUNTIME: Readonly<Record<string, readonly string[]>> = {
   transports: [
     "attach",
@@ -75,17 +75,17 @@ const DEPENDENT = new Set(
   Object.values(DEPENDS_ON_RUNTIME).flat().map((name) => `tests/${name}_test.ts`),
 );
 
-/** Whether the runtime has anything to show with the file. */
+/** Whether the file tests anything on the runtime. */
 export function appliesTo(file: string, engine: Engine): boolean {
   return ONLY.every(([files, engines]) => !files.test(file) || engines.includes(engine));
 }
 
-/** Whether what the file shows depends on the runtime. */
+/** Whether the result of the file depends on the runtime. */
 export function dependsOnRuntime(file: string): boolean {
   return DEPENDENT.has(file);
 }
 
-/** The files of the table that do not exist. */
+/** The files in the table that do not exist. */
 export function unknownFiles(existing: readonly string[]): string[] {
   return [...DEPENDENT].filter((file) => !existing.includes(file));
 }

@@ -1,6 +1,6 @@
 /**
- * The public names as a user's TypeScript sees them. It is compiled against the installed package
- * and never run; what it states about a type is checked by the annotations.
+ * Uses the public names as a user's TypeScript code does. It is compiled against the installed package
+ * and never run. The annotations check the types.
  */
 import {
   type BroadcastOptions,
@@ -46,14 +46,14 @@ import {
 } from "sluice/transport";
 import { type DeflateEngine, deflateEngine } from "sluice/zlib";
 
-/** What a user of the core compresses with. */
+/** Compression with the core. */
 export function makeDeflate(engine: DeflateEngine = deflateEngine): PerMessageDeflate {
   return new PerMessageDeflate({ engine, memory: "low", serverMaxWindowBits: 10 });
 }
 
 type Unset<T> = Record<keyof T, undefined>;
 
-/** Options that are undefined, with exactOptionalPropertyTypes too. */
+/** Options may be undefined, even with exactOptionalPropertyTypes. */
 export function unset(
   client: Unset<ConnectOptions>,
   server: Unset<ServeOptions>,
@@ -78,7 +78,7 @@ export async function startServer(): Promise<number> {
   return port + url.length;
 }
 
-/** A client that reads in each of the ways. */
+/** A client that reads in each of the possible ways. */
 export async function useConnection(signal: AbortSignal): Promise<number> {
   const ws = await connect("ws://127.0.0.1/", {
     protocols: ["chat"],
@@ -93,7 +93,7 @@ export async function useConnection(signal: AbortSignal): Promise<number> {
   return closeCode + message.length;
 }
 
-/** The client of the standard's shape. */
+/** A client with the shape of the standard. */
 export async function useStream(): Promise<string> {
   const stream = new WebSocketStream(new URL("wss://example.com/"), { protocols: ["chat"] });
   const { readable, writable, protocol } = await stream.opened;
@@ -106,7 +106,7 @@ export async function useStream(): Promise<string> {
   return `${protocol} ${value} ${closeCode} ${reason}`;
 }
 
-/** A native WebSocket, of whichever platform declares one. */
+/** A native WebSocket, as each platform declares it. */
 export async function useNative(socket: WebSocketLike, global: GlobalSocket): Promise<string> {
   const ws = await fromWebSocket(global, { maxQueuedBytes: 1024 });
   await fromWebSocket(socket);
@@ -114,7 +114,7 @@ export async function useNative(socket: WebSocketLike, global: GlobalSocket): Pr
 }
 type GlobalSocket = typeof globalThis extends { WebSocket: { prototype: infer T } } ? T : never;
 
-/** What the standard's draft says of a WebSocketStream is true of ours. */
+/** Our WebSocketStream has the members of the standard's draft. */
 export const standard: new (
   url: string,
   options?: { protocols?: string[]; signal?: AbortSignal },
@@ -130,22 +130,22 @@ export const standard: new (
   close(info?: { closeCode?: number; reason?: string }): void;
 } = WebSocketStream;
 
-/** It is a type and a value, and can be extended. */
+/** WebSocketStream is a type and a value, and can be extended. */
 export class LoggedStream extends WebSocketStream {
-  /** What it is. */
+  /** Describes a stream. */
   describe(stream: WebSocketStream = this): string {
     return stream.url;
   }
 }
 
-/** The errors carry what went wrong. */
+/** The errors have details. */
 export function describeError(error: unknown): string {
   if (error instanceof WebSocketError) return `${error.closeCode} ${error.reason}`;
   if (error instanceof HandshakeError) return error.code;
   return String(error);
 }
 
-/** A transport of one's own. */
+/** A user's own transport. */
 export async function useTransport(duplex: ByteDuplex, own: TransportProvider): Promise<string> {
   const transport: Transport = fromStreams(duplex);
   const ws = await connect("ws://localhost/", { transport: toStreams(transport) });
@@ -163,7 +163,7 @@ export function decode(chunk: Uint8Array): Uint8Array | undefined {
   return decoder.next()?.payload;
 }
 
-/** The transforms in batch form, piped by hand. */
+/** The batch transforms, piped by hand. */
 export function echo(bytes: ReadableStream<Uint8Array>): ReadableStream<Uint8Array> {
   return bytes
     .pipeThrough(FrameDecoderStream.batched({ role: "server" }))
@@ -172,7 +172,7 @@ export function echo(bytes: ReadableStream<Uint8Array>): ReadableStream<Uint8Arr
     .pipeThrough(FrameEncoderStream.batched({ role: "server" }));
 }
 
-/** One end of a connection, the handshake included. */
+/** One end of a connection, with the handshake. */
 export function answers(bytes: Uint8Array | null): Uint8Array[] {
   const endpoint = new Endpoint("server", { maxMessageSize: 1024 });
   const sent: Uint8Array[] = [];
@@ -193,5 +193,5 @@ export function answers(bytes: Uint8Array | null): Uint8Array[] {
   return sent;
 }
 
-/** The pieces, piped by hand. */
+/** The building blocks, piped by hand. */
 export const pieces: readonly unknown[] = [assemble, pair];

@@ -1,4 +1,4 @@
-/** The names of the entry point for browsers. It is compiled as `types_consumer.ts` is. */
+/** Uses the names of the browser entry point. It is compiled like `types_consumer.ts`. */
 import { connect, type WebSocketConnection, WebSocketError, WebSocketStream } from "sluice";
 import {
   broadcast,
@@ -11,7 +11,7 @@ import {
   relay,
 } from "sluice/browser";
 
-/** As the standard's draft has them. */
+/** The close information of the standard's draft. */
 interface CloseInfo {
   closeCode?: number;
   reason?: string;
@@ -36,13 +36,13 @@ interface StandardError extends DOMException {
   readonly reason: string;
 }
 
-/** Ours stand in for the standard's, which a lib "dom" may have as globals. */
+/** Our classes can replace the standard's, which a "dom" library may declare as globals. */
 export const standard: [
   new (url: string, options?: StandardOptions) => StandardStream,
   new (message?: string, init?: CloseInfo) => StandardError,
 ] = [WebSocketStream, WebSocketError];
 
-/** What a page does. */
+/** Code of a page. */
 export async function usePage(): Promise<string> {
   const ws: WebSocketConnection = await connect("wss://example.com/", { maxMessageSize: 1024 });
   await ws.send("text");

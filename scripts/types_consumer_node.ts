@@ -1,4 +1,4 @@
-/** As types_consumer.ts, for the entry points whose declarations need those of `node:http`. */
+/** Like types_consumer.ts, for the entry points whose declarations need `node:http`. */
 import { createServer } from "node:http";
 import {
   connect as connectSession,
@@ -10,7 +10,7 @@ import { type CloseInfo, HandshakeError, type WebSocketConnection } from "sluice
 import { attachHttp2, connectHttp2, type ConnectHttp2Options, upgradeHttp2 } from "sluice/http2";
 import { attach, type Attachment, type AttachOptions, upgrade } from "sluice/node";
 
-/** Attaches to servers of both kinds. */
+/** Attaches to HTTP and HTTPS servers. */
 export async function attachTo(info: CloseInfo): Promise<number> {
   const options: AttachOptions = {
     path: (path, request) => path === "/chat" && request.headers["x-room"] !== undefined,
@@ -26,7 +26,7 @@ export async function attachTo(info: CloseInfo): Promise<number> {
   return open.size;
 }
 
-/** A listener of one's own. */
+/** A user's own listener. */
 export function listen(): void {
   createServer().on("upgrade", async (request, socket, head) => {
     try {
@@ -38,7 +38,7 @@ export function listen(): void {
   });
 }
 
-/** The same over HTTP/2, and a client. */
+/** The same over HTTP/2, with a client. */
 export async function overHttp2(options: ConnectHttp2Options): Promise<string> {
   const server = createHttp2Server({ settings: { enableConnectProtocol: true } });
   const attached: Attachment = attachHttp2(

@@ -1,11 +1,11 @@
-/** What the library weighs in an application: bundled, minified, compressed. */
+/** Measures the size of the library in an application: bundled, minified, compressed. */
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
 import { build, type Plugin, stop } from "esbuild";
 
 const ROOT = new URL("../../", import.meta.url);
 
-/** Bytes. */
+/** The sizes in bytes. */
 export interface Size {
   minified: number;
   gzipped: number;
@@ -16,7 +16,7 @@ interface Entry {
   platform: "browser" | "node";
 }
 
-/** What a page needs to connect and to connect again. */
+/** The names that a page needs to connect and to reconnect. */
 export const PAGE: Entry = {
   code: `export { connect, reconnect } from "./lib/browser.ts"`,
   platform: "browser",
@@ -35,7 +35,7 @@ const ENTRIES: Record<string, Entry> = {
   "undici, its client": { code: `export { WebSocket } from "undici"`, platform: "node" },
 };
 
-/** As the package.json of the npm package has it: a module that nothing is taken from is left out. */
+/** As the package.json of the npm package states: a bundler may leave out unused modules. */
 const withoutSideEffects: Plugin = {
   name: "without side effects",
   setup({ onResolve, resolve }) {
@@ -47,7 +47,7 @@ const withoutSideEffects: Plugin = {
   },
 };
 
-/** The size of an entry, with what it loads only when it is needed, and the files that are in it. */
+/** The size of an entry with the modules that it loads on demand, and the files in it. */
 export async function weigh({ code, platform }: Entry): Promise<Size & { files: string[] }> {
   const { outputFiles, metafile } = await build({
     stdin: { contents: code, resolveDir: fileURLToPath(ROOT), loader: "ts" },

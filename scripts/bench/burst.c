@@ -1,12 +1,12 @@
-// A load that sends whole windows: all frames that may be in flight on a connection leave in one
-// write, and the next window when all of them have come back. Chunks are then as large as the kernel
-// has them, and the load costs the machine little.
+// A load that sends whole windows: it sends all frames that may be in flight on a connection in one
+// write, and the next window after all of them have come back. The chunks are therefore as large as the
+// kernel allows, and the load needs little CPU time.
 //
 //   burst PORT CONNECTIONS WINDOW FIRST_BYTE SIZE RAW FAN_OUT
 //
-// Each line that is read is a number of messages; the answer is how many have come back. RAW is 1 if
-// the server echoes bytes and knows no frames. With FAN_OUT 1 only the first connection sends, and
-// its messages come back on all of them.
+// Each line of input is a number of messages; the answer is the number that has come back. RAW is 1 if
+// the server echoes bytes and does not parse frames. With FAN_OUT 1 only the first connection sends, and
+// its messages come back on all connections.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -25,9 +25,9 @@
 
 struct lane {
   int fd;
-  size_t unsent;   // bytes of the window that have not left
+  size_t unsent;   // bytes of the window that have not been sent
   size_t missing;  // bytes of echoes that have not come back
-  long windows;    // windows that are yet to be sent
+  long windows;    // windows that have not been sent
 };
 
 static const unsigned char KEY[4] = {0x37, 0xfa, 0x21, 0x3d};
@@ -38,14 +38,14 @@ static const char REQUEST[] =
 static unsigned char *window_bytes, *echo_bytes, *chunk;
 static size_t window_size, echo_size;
 static int poller;
-static int is_verifying = 1;  // the first window is compared whole, later ones by the start of each chunk
+static int is_verifying = 1;  // compares the whole first window, and the start of each chunk of later ones
 
 static void fail(const char *what) {
   fprintf(stderr, "burst: %s: %s\n", what, strerror(errno));
   exit(1);
 }
 
-// RFC 6455 section 5.2.
+// Encodes a frame (RFC 6455 section 5.2).
 static size_t frame(unsigned char *out, int first, size_t size, int masked) {
   size_t n = 0;
   unsigned char mask = masked ? 0x80 : 0;
@@ -121,7 +121,7 @@ static void next_window(struct lane *lane) {
   send_rest(lane);
 }
 
-// Reads what has come and compares it; returns 1 if the lane has nothing left to do.
+// Reads and compares received data; returns 1 if the lane has nothing left to do.
 static int receive(struct lane *lane) {
   for (;;) {
     ssize_t got = recv(lane->fd, chunk, CHUNK, 0);
@@ -149,7 +149,7 @@ static void wait_for(int busy) {
   }
 }
 
-// Sends windows until each lane has had its share of them.
+// Sends windows until each lane has sent its share.
 static void run(struct lane *lanes, int count, long windows) {
   int busy = count;
   for (int i = 0; i < count; i++) {
@@ -159,7 +159,7 @@ static void run(struct lane *lanes, int count, long windows) {
   wait_for(busy);
 }
 
-// Sends windows on the first lane only, each when the one before has come back on all lanes.
+// Sends windows only on the first lane, each after the previous one has come back on all lanes.
 static void fan_out(struct lane *lanes, int count, long windows) {
   for (long sent = 0; sent < windows; sent++) {
     for (int i = 1; i < count; i++) lanes[i].missing = echo_size;

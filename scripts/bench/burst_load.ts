@@ -1,6 +1,6 @@
 /**
- * A load that is a process of its own, compiled from `burst.c`: each connection sends a whole window of
- * frames in one write, and the next one when all of them have come back. It needs a C compiler.
+ * A load in a separate process, compiled from `burst.c`: each connection sends a whole window of frames
+ * in one write, and the next window after all of them have come back. It needs a C compiler.
  */
 import { mustRun, ROOT } from "../process.ts";
 import { firstByteOf } from "./frames.ts";
@@ -11,7 +11,7 @@ import { LineProcess } from "./measured.ts";
 const SOURCE = new URL("burst.c", import.meta.url);
 const PROGRAM = new URL(".cache/bench/burst", ROOT);
 
-/** Connections to one server, held by a process of their own. */
+/** Connections to one server, held by a separate process. */
 export class BurstLoad implements Load {
   readonly #process: LineProcess;
 
@@ -20,9 +20,9 @@ export class BurstLoad implements Load {
   }
 
   /**
-   * Compiles the program if it is older than its source, connects, and has one window echoed.
+   * Compiles the program if it is older than its source, connects, and verifies the echo of one window.
    *
-   * @param isFanOut whether one connection sends what comes back on all of them
+   * @param isFanOut Whether the messages of one connection come back on all connections.
    */
   static async connect(port: number, options: LoadOptions, isFanOut = false): Promise<BurstLoad> {
     await compile();

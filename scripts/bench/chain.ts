@@ -1,6 +1,6 @@
 /**
- * Echo servers whose connections are transforms piped by hand over the two byte streams of a socket:
- * bytes, frames, messages, frames, bytes. One item a chunk, or a batch.
+ * Echo servers whose connections are transforms, piped by hand over the two byte streams of a socket:
+ * bytes, frames, messages, frames, bytes. The chunks are single items or arrays.
  */
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -14,11 +14,11 @@ import {
   MessageFragmenterStream,
 } from "../../lib/streams.ts";
 
-// What comes from the socket is nobody else's, and may be unmasked in place.
+// The socket's data has no other user, and may be unmasked in place.
 const DECODER = { role: "server", ownsInput: true } as const;
 const ENCODER = { role: "server" } as const;
 
-/** One item a chunk. */
+/** Echoes with one item per chunk. */
 export function echoItems({ readable, writable }: ByteDuplex): Promise<void> {
   return readable
     .pipeThrough(new FrameDecoderStream(DECODER))
@@ -28,7 +28,7 @@ export function echoItems({ readable, writable }: ByteDuplex): Promise<void> {
     .pipeTo(writable);
 }
 
-/** Arrays of items. */
+/** Echoes with arrays of items. */
 export function echoBatches({ readable, writable }: ByteDuplex): Promise<void> {
   return readable
     .pipeThrough(FrameDecoderStream.batched(DECODER))
@@ -38,7 +38,7 @@ export function echoBatches({ readable, writable }: ByteDuplex): Promise<void> {
     .pipeTo(writable);
 }
 
-/** A server with that echo; gives the port. */
+/** Starts a server with this echo, and returns its port. */
 export async function serveChain(echo: (duplex: ByteDuplex) => Promise<void>): Promise<number> {
   const server = createServer();
   server.on("upgrade", (request, socket, head) => {
@@ -46,7 +46,7 @@ export async function serveChain(echo: (duplex: ByteDuplex) => Promise<void>): P
     endpoint.takeHead(headOf(request), new Uint8Array(head));
     endpoint.next();
     socket.write(endpoint.send({ type: "accept" }));
-    // The load ends by destroying its sockets.
+    // The load ends by destroying its sockets, so errors are expected.
     echo(toStreams(upgradedTransport(socket))).catch(() => {});
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));

@@ -1,4 +1,4 @@
-/** Bar charts of the results: SVGs without a background, readable on light and on dark pages. */
+/** Draws bar charts of the results: SVGs without a background, readable on light and on dark pages. */
 import { find, medianOf, type Query, ratioOf, type Results } from "./results.ts";
 import { nameOf } from "./workload.ts";
 
@@ -27,7 +27,7 @@ const BAR = 11;
 const GAP = 10;
 const TOP = 70;
 
-/** Draws the speed on all runtimes: messages per CPU second as a share of what a raw TCP echo reaches. */
+/** Draws the speed on all runtimes: messages per CPU second as a share of the rate of a raw TCP echo. */
 export function speedChart(all: Results[], titleOf: (results: Results) => string): string {
   const groups = all.map((results) => ({
     title: titleOf(results),
@@ -75,7 +75,7 @@ export function speedChart(all: Results[], titleOf: (results: Results) => string
   });
 }
 
-/** One half of a chart: a figure of all runtimes. */
+/** One half of a chart: one figure for all runtimes. */
 interface Panel {
   title: string;
   query: Query;
@@ -93,7 +93,7 @@ export function memoryChart(all: Results[], titleOf: (results: Results) => strin
   });
 }
 
-/** Draws the time of a message to an echo server and back, on all runtimes. */
+/** Draws the round-trip time of a message to an echo server, on all runtimes. */
 export function latencyChart(all: Results[], titleOf: (results: Results) => string): string {
   return panelChart(all, titleOf, {
     title: "Latency of an echo",
@@ -105,7 +105,7 @@ export function latencyChart(all: Results[], titleOf: (results: Results) => stri
   });
 }
 
-/** Draws two figures of all runtimes side by side, each in a scale of its own. */
+/** Draws two figures for all runtimes side by side, each with a separate scale. */
 function panelChart(
   all: Results[],
   titleOf: (results: Results) => string,
@@ -211,7 +211,7 @@ function text(
     `fill="${TEXT}">${content.replaceAll("&", "&amp;")}</text>`;
 }
 
-/** 1.03M, 691k, 14.3k, 812. */
+/** Formats a number in a short form: 1.03M, 691k, 14.3k, 812. */
 function short(value: number): string {
   if (value >= 1e6) return `${(value / 1e6).toPrecision(3)}M`;
   return value >= 1000 ? `${Number((value / 1000).toPrecision(3))}k` : String(Math.round(value));

@@ -1,9 +1,9 @@
 /**
  * The measured process of the client side: `client.ts PEER PORT CONNECTIONS IN_FLIGHT TYPE SIZE`.
  *
- * It opens its connections, sees that messages come back as they were sent, and prints a line. Then it
- * answers each line with a number: for a number of messages, how many have gone there and back, with
- * several in flight on each connection; for an empty line, the CPU time used so far in microseconds.
+ * It opens its connections, checks that messages come back unchanged, and prints a line. Then it answers
+ * each line of input with a number. For a number of messages, the answer is how many made the round trip,
+ * with several in flight on each connection; for an empty line, the used CPU time in microseconds.
  */
 import { Buffer } from "node:buffer";
 import process from "node:process";
@@ -12,22 +12,22 @@ import { payloadOf } from "./frames.ts";
 
 type Message = string | Uint8Array<ArrayBuffer>;
 
-/** What a connection is to do. */
+/** The work of a connection. */
 interface Work {
   messages: number;
   inFlight: number;
   next(): Message;
-  /** Is given each message that comes, in whatever form the client has it. */
+  /** Called with each received message, in the form in which the client delivers it. */
   came(data: unknown): void;
 }
 
-/** A connection of one of the clients. */
+/** A connection of a client library. */
 interface Client {
   run(work: Work): Promise<void>;
   close(): void;
 }
 
-/** Only the library that is measured is loaded. */
+/** The client libraries. Only the measured library is loaded. */
 const PEERS: Record<string, (url: string) => Promise<Client>> = {
   loop: openLoop,
   streams: openStreams,
@@ -42,7 +42,7 @@ async function connect(url: string) {
   return await connect(url, { compression: false, pingInterval: 0 });
 }
 
-/** Ours: `send()` and `for await`. */
+/** Our client with `send()` and `for await`. */
 async function openLoop(url: string): Promise<Client> {
   const ws = await connect(url);
   return {
@@ -61,7 +61,7 @@ async function openLoop(url: string): Promise<Client> {
   };
 }
 
-/** Ours: a reader of `readable` and a writer of `writable`. */
+/** Our client with a reader of `readable` and a writer of `writable`. */
 async function openStreams(url: string): Promise<Client> {
   const ws = await connect(url);
   const reader = ws.readable.getReader();
@@ -79,7 +79,7 @@ async function openStreams(url: string): Promise<Client> {
   };
 }
 
-/** Text comes as bytes, as ws gives it by itself, which costs it less than strings. */
+/** ws delivers text as bytes by default, which is faster than strings. */
 async function openWs(url: string): Promise<Client> {
   const { WebSocket } = await import("ws");
   const ws = new WebSocket(url, { perMessageDeflate: false });
@@ -89,7 +89,7 @@ async function openWs(url: string): Promise<Client> {
   return callingBack(ws, (listener) => onMessage = listener);
 }
 
-/** As much of the standard's class as is used here. */
+/** The parts of the standard's class that this file uses. */
 interface EventSocket {
   binaryType: string;
   onopen: unknown;
@@ -139,7 +139,7 @@ function messageOf(seed: number): Message {
   return type === "text" ? new TextDecoder().decode(payload) : payload as Message;
 }
 
-/** A server that sends the messages back meets a client that compares them. */
+/** Connects to a server that echoes the messages, and compares them. */
 async function verify() {
   const client = await PEERS[peer](`ws://127.0.0.1:${port}/verify`);
   let [sent, received] = [0, 0];

@@ -1,14 +1,14 @@
 /**
- * Several who do the same work in turns, so that whatever slows the machine down meets all of them.
+ * Runs several contestants in turns, so that anything that slows the machine down affects all of them.
  */
 import type { Clocks, Measured } from "./measured.ts";
 
-/** What is compared. */
+/** A candidate that is compared with the others. */
 export interface Contestant {
   readonly name: string;
-  /** Get ready, and check that the work is done right. */
+  /** Prepares the contestant, and verifies its work. */
   open(): Promise<void>;
-  /** Do so much of it. */
+  /** Handles this number of messages. */
   round(messages: number): Promise<Round>;
   close(): Promise<void>;
 }
@@ -17,31 +17,31 @@ export interface Contestant {
 export interface Round {
   /** Messages per second of CPU time. */
   rate: number;
-  /** How much of the round each side computed; over 1 with several threads. */
+  /** The share of the round in which each side computed. Over 1 with several threads. */
   measuredBusy: number;
   otherBusy: number;
   seconds: number;
-  /** Microseconds that a message took, where one is in flight. */
+  /** Microseconds per message, if only one is in flight. */
   p50?: number;
   p99?: number;
 }
 
-/** How long it takes. */
+/** The length of a contest. */
 export interface ContestOptions {
   rounds: number;
-  /** Seconds of CPU time that a round is to take. */
+  /** Seconds of CPU time per round. */
   seconds: number;
-  /** Messages of a first try, which shows how many a round is to have. */
+  /** Number of messages of the first try, which determines the number per round. */
   first: number;
-  /** Messages of a round, whatever time they take. */
+  /** Number of messages per round, regardless of the time. */
   messages?: number;
   onRound?: (round: number, name: string, result: Round) => void;
 }
 
-/** The rounds of each contestant, by its name. */
+/** The rounds of each contestant, by name. */
 export type Results = Map<string, Round[]>;
 
-/** Have all of them take turns. */
+/** Lets the contestants take turns. */
 export async function contest(
   contestants: Contestant[],
   { rounds, seconds, first, messages, onRound }: ContestOptions,
@@ -52,7 +52,7 @@ export async function contest(
     for (const contestant of contestants) {
       await contestant.open();
       let share = messages ?? first;
-      // The second round is the one that makes it warm.
+      // The second round completes the warm-up.
       for (const part of [0.5, 1]) {
         const { rate } = await contestant.round(share);
         share = messages ?? Math.ceil(rate * seconds * part);
@@ -72,7 +72,7 @@ export async function contest(
   return results;
 }
 
-/** Time what a process does, and say it as a round. */
+/** Measures the work of a process, and returns it as a round. */
 export async function timed(measured: Measured, work: () => Promise<number>): Promise<Round> {
   const before = await measured.clocks();
   const messages = await work();

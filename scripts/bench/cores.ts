@@ -1,13 +1,13 @@
 /**
- * Who computes where: what is measured on the first core, the load on the others, so that neither
- * pushes the other one off its core. Without `taskset`, or with one core, the system decides.
+ * Assigns cores: the measured process runs on the first core and the load on the others, so that neither
+ * displaces the other. Without `taskset`, or with one core, the system decides.
  */
 import { mustRun } from "../process.ts";
 import type { Program } from "./measured.ts";
 
 let measuredCore: number | undefined;
 
-/** Keep this process off the first core; says whether that is possible. */
+/** Keeps this process off the first core, and returns whether that is possible. */
 export async function separateCores(): Promise<boolean> {
   try {
     const [first, ...others] = coresOf(await mustRun("taskset", ["-pc", String(Deno.pid)]));
@@ -16,12 +16,12 @@ export async function separateCores(): Promise<boolean> {
     measuredCore = first;
     return true;
   } catch {
-    // There is no such program.
+    // There is no `taskset` program.
     return false;
   }
 }
 
-/** Those that may be used, of a line as "pid 7's current affinity list: 0,2-5". */
+/** Parses the allowed cores from a line like "pid 7's current affinity list: 0,2-5". */
 function coresOf(line: string): number[] {
   return line.split(": ")[1].trim().split(",").flatMap((range) => {
     const [first, last = first] = range.split("-").map(Number);

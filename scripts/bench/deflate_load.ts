@@ -1,6 +1,6 @@
 /**
- * The load for compressed messages: as `load.ts`, but the echoes differ in length, since the server
- * refers to what it has sent before. So frames are counted, not bytes.
+ * The load for compressed messages. It is like `load.ts`, but the echoes differ in length, because the
+ * server refers to earlier messages. Therefore it counts frames, not bytes.
  */
 import { Buffer } from "node:buffer";
 import { constants, deflateRawSync, inflateRawSync } from "node:zlib";
@@ -9,11 +9,11 @@ import { keepInFlight, Lane, type Load, runLanes } from "./lane.ts";
 import type { LoadOptions } from "./load.ts";
 
 const finishFlush = constants.Z_SYNC_FLUSH;
-/** So many messages differ from each other. */
+/** Number of different messages. */
 const VARIETY = 64;
 const WORDS = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu".split(" ");
 
-/** JSON as services send it: like the others in its form, unlike in its values. */
+/** Makes JSON as services send it: all texts have the same form and different values. */
 function json(size: number, seed: number): string {
   let state = seed + 1;
   const random = () => (state = (Math.imul(state, 1103515245) + 12345) >>> 0) / 2 ** 32;
@@ -30,13 +30,13 @@ function json(size: number, seed: number): string {
   return text.slice(0, size);
 }
 
-/** A masked frame; what it holds refers to no other message, which a server cannot tell before. */
+/** Makes a masked frame. It refers to no earlier message, so that the server can inflate it at any time. */
 function frameOf(text: string): Uint8Array {
   const payload = deflateRawSync(text, { finishFlush, memLevel: 8 }).subarray(0, -4);
   return encode(0xc1, payload, true);
 }
 
-/** Counts whole frames in what comes. */
+/** Counts whole frames in the received data. */
 class FrameCounter {
   #head = Buffer.alloc(0);
   #left = 0;
@@ -63,7 +63,7 @@ class FrameCounter {
   }
 }
 
-/** Connections to one server, which send compressed messages. */
+/** The connections to one server. They send compressed messages. */
 export class DeflateLoad implements Load {
   readonly #lanes: DeflateLane[];
   readonly #inFlight: number;
@@ -73,7 +73,7 @@ export class DeflateLoad implements Load {
     this.#inFlight = inFlight;
   }
 
-  /** Connect, and check that a message comes back compressed, and as it was sent. */
+  /** Connects, and checks that a message comes back compressed and unchanged. */
   static async connect(port: number, options: LoadOptions): Promise<DeflateLoad> {
     const texts = Array.from({ length: VARIETY }, (_, i) => json(options.size, i));
     const frames = texts.map(frameOf);
@@ -132,7 +132,7 @@ class DeflateLane {
     this.#lane.socket.write(Buffer.concat(frames));
   }
 
-  /** Have so many messages echoed. */
+  /** Sends this number of messages and waits for their echoes. */
   run(messages: number): Promise<void> {
     return keepInFlight(
       this.#lane,

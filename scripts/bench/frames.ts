@@ -1,6 +1,6 @@
-/** What the benchmarks' own ends put on the wire, made in advance and without the library. */
+/** Encodes the data that the benchmark's own ends send, in advance and without the library. */
 
-/** What a message is. */
+/** The type of a message. */
 export type MessageType = "text" | "binary";
 
 export const MASKING_KEY = [0x37, 0xfa, 0x21, 0x3d];
@@ -19,14 +19,14 @@ export function handshake(extensions?: string): string {
   ].join("\r\n");
 }
 
-/** Letters; those of another seed are others. */
+/** Makes a payload of letters, which depend on the seed. */
 export function payloadOf(size: number, seed = 0): Uint8Array {
   const payload = new Uint8Array(size);
   for (let i = 0; i < size; i++) payload[i] = 97 + (i + seed * 7 + (i >> 8)) % 26;
   return payload;
 }
 
-/** One frame (RFC 6455 §5.2). */
+/** Encodes one frame (RFC 6455 §5.2). */
 export function encode(first: number, payload: Uint8Array, masked: boolean): Uint8Array {
   const { length } = payload;
   const mask = masked ? 0x80 : 0;
@@ -40,7 +40,7 @@ export function encode(first: number, payload: Uint8Array, masked: boolean): Uin
   return concat([new Uint8Array([...head, ...key]), body]);
 }
 
-/** The first byte of a frame that is a message. */
+/** The first byte of a message frame. */
 export function firstByteOf(type: MessageType): number {
   return type === "text" ? 0x81 : 0x82;
 }

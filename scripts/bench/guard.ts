@@ -1,4 +1,4 @@
-/** Fails where the library has become much slower: a ratio, which a busy machine hardly changes. */
+/** Fails if the library has become much slower. It checks a ratio, which a busy machine hardly changes. */
 import { contest } from "./contest.ts";
 import { separateCores } from "./cores.ts";
 import { candidatesOf, findRuntimeByName } from "./options.ts";
@@ -6,13 +6,13 @@ import { ratio, valuesOf } from "./statistics.ts";
 import { FIRST } from "./suite.ts";
 import { contestantOf, firstTry, type Workload } from "./workload.ts";
 
-/** What must hold, far below what is measured. */
+/** The minimum ratio, which is far below the measured one. */
 const LEAST = 2;
 const WORKLOAD: Workload = { kind: "echo", type: "text", size: 16 };
 const ROUNDS = 5;
 const SECONDS = 0.3;
 
-/** A short round of our server and of ws. */
+/** Runs a short contest of our server and ws. */
 export async function guard() {
   await separateCores();
   const runtime = await findRuntimeByName(FIRST);

@@ -1,4 +1,4 @@
-/** The memory of connections that have nothing to do. */
+/** Measures the memory of idle connections. */
 import type { Runtime } from "../runtimes.ts";
 import { DeflateLoad } from "./deflate_load.ts";
 import { EchoLoad, type LoadOptions } from "./load.ts";
@@ -6,18 +6,18 @@ import { Measured } from "./measured.ts";
 import { peerProgram } from "./peer.ts";
 import type { Candidate } from "./workload.ts";
 
-/** Bytes a connection, garbage not counted. */
+/** Bytes per connection, without garbage. */
 export interface Memory {
   /** Resident memory of the process. */
   rss: number;
-  /** What the engine has for objects and for buffers beside them. */
+  /** Memory of the engine for objects, and for buffers outside of its heap. */
   heap: number;
 }
 
-/** Connections that are there before, so that what the first ones take once is not counted. */
+/** Share of connections that are opened before the measurement, so that one-time costs are not counted. */
 const SHARE_BEFORE = 0.2;
 
-/** What a connection of a server takes that has echoed one message. */
+/** The memory that a server needs for a connection that has echoed one message. */
 export async function memoryOf(
   runtime: Runtime,
   { peer, transport }: Candidate,

@@ -1,24 +1,24 @@
-/** One raw connection of the load to a server that is measured, and what loads have in common. */
+/** One raw connection of the load to a measured server, and the parts that all loads share. */
 import { connect, type Socket } from "node:net";
 import { connect as connectTls } from "node:tls";
 
-/** What keeps a server busy. */
+/** Keeps a server busy. */
 export interface Load {
-  /** Have at least so many messages echoed, or the like; gives their exact number. */
+  /** Has at least this number of messages echoed (or handled), and returns their exact number. */
   run(messages: number): Promise<number>;
-  /** What comes after a run and is not measured. */
+  /** Work after a run that is not measured. */
   settle?(): Promise<void>;
   /** How long the messages of the last run took, in microseconds. */
   latencies?(): { p50: number; p99: number };
   close(): void | Promise<void>;
 }
 
-/** Where a lane leads. */
+/** The target of a lane. */
 export interface LaneOptions {
   port: number;
-  /** Whether it is encrypted. */
+  /** Whether the connection is encrypted. */
   tls?: boolean;
-  /** The request, in bytes of Latin-1. */
+  /** The request, as a Latin-1 string. */
   handshake: string;
 }
 
@@ -27,7 +27,7 @@ export class Lane {
   readonly socket: Socket;
   #onData: (chunk: Uint8Array) => void = () => {};
   #fail: (error: Error) => void = () => {};
-  /** Why nothing more will come. */
+  /** The error after which no more data comes. */
   #error: Error | undefined;
 
   private constructor(socket: Socket) {
@@ -42,7 +42,7 @@ export class Lane {
     this.#fail(this.#error);
   }
 
-  /** Connect and shake hands; gives the server's response too. */
+  /** Connects and makes the handshake. Returns the server's response too. */
   static async open({ port, tls, handshake }: LaneOptions): Promise<[Lane, string]> {
     const place = { host: "127.0.0.1", port };
     const lane = new Lane(
@@ -60,7 +60,7 @@ export class Lane {
     return [lane, head];
   }
 
-  /** Look at what comes until it is enough. */
+  /** Reads chunks until `enough` returns true. */
   take(enough: (chunk: Uint8Array) => boolean): Promise<void> {
     if (this.#error !== undefined) return Promise.reject(this.#error);
     return new Promise((resolve, reject) => {
@@ -82,10 +82,10 @@ export class Lane {
 }
 
 /**
- * Keep a window of messages on their way: as many as come back are sent anew.
+ * Keeps a window of messages in flight: sends as many new messages as have come back.
  *
- * @param count how many messages end in a chunk that came
- * @param send sends so many
+ * @param count Returns the number of messages that end in a received chunk.
+ * @param send Sends this number of messages.
  */
 export async function keepInFlight(
   lane: Lane,
@@ -108,7 +108,7 @@ export async function keepInFlight(
   await echoed;
 }
 
-/** Have all lanes run side by side, each with its share. */
+/** Runs all lanes at the same time, each with its share. */
 export async function runLanes(
   messages: number,
   inFlight: number,

@@ -1,14 +1,14 @@
-/** One message at a time on one connection: how long each takes there and back. */
+/** Sends one message at a time on one connection, and measures its round-trip time. */
 import { encode, firstByteOf, handshake, payloadOf } from "./frames.ts";
 import { keepInFlight, Lane, type Load } from "./lane.ts";
 import type { LoadOptions } from "./load.ts";
 
-/** Counts a message as echoed when all its bytes are back. */
+/** Counts a message as echoed when all its bytes have come back. */
 export class LatencyLoad implements Load {
   readonly #lane: Lane;
   readonly #frame: Uint8Array;
   readonly #echoSize: number;
-  /** Milliseconds. */
+  /** The round-trip times, in milliseconds. */
   #times = new Float64Array(0);
 
   private constructor(lane: Lane, { type, size, raw = false }: LoadOptions) {

@@ -1,28 +1,28 @@
 /**
- * The load: raw sockets that send masked frames made in advance and count the bytes that come back,
- * so that the process that is measured is the one that has to work.
+ * The load: raw sockets that send masked frames, made in advance, and count the returned bytes, so that
+ * the measured process does most of the work.
  */
 import { Buffer } from "node:buffer";
 import { concat, encode, firstByteOf, handshake, type MessageType, payloadOf } from "./frames.ts";
 import { keepInFlight, Lane, type Load, runLanes } from "./lane.ts";
 
-/** What is sent. */
+/** Describes the messages and connections of a load. */
 export interface LoadOptions {
   type: MessageType;
-  /** Bytes of each message. */
+  /** Size of each message, in bytes. */
   size: number;
   connections: number;
-  /** Messages on their way at a time, on each connection. */
+  /** Number of messages in flight on each connection. */
   inFlight: number;
   /** Whether the connections are encrypted. */
   tls?: boolean;
-  /** How messages are compressed; undefined: they are not. */
+  /** How messages are compressed. Undefined: not at all. */
   deflate?: "deflate" | "deflate-each";
-  /** Whether what comes back is masked still, from a server that knows no frames. */
+  /** Whether the echo is still masked, because the server does not parse frames. */
   raw?: boolean;
 }
 
-/** On so many connections it is seen whether messages come back as they were sent. */
+/** Number of connections on which the echo is verified. */
 const VERIFIED = 4;
 
 /** Connections to one server. */
@@ -35,7 +35,7 @@ export class EchoLoad implements Load {
     this.#options = options;
   }
 
-  /** Connect, and check that messages come back as they were sent. */
+  /** Connects, and checks that messages come back unchanged. */
   static async connect(port: number, options: LoadOptions): Promise<EchoLoad> {
     const lanes: EchoLane[] = [];
     for (let i = 0; i < options.connections; i++) {
@@ -58,7 +58,7 @@ export class EchoLoad implements Load {
 class EchoLane {
   readonly #lane: Lane;
   readonly #options: LoadOptions;
-  /** As many masked frames as may be on their way, one after the other. */
+  /** As many masked frames as may be in flight, in a row. */
   readonly #frames: Uint8Array;
   readonly #sentSize: number;
   readonly #echoSize: number;
@@ -73,7 +73,7 @@ class EchoLane {
     this.#frames = concat(Array.from({ length: inFlight }, () => frame));
   }
 
-  /** Messages that differ come back as they were sent, and in order. */
+  /** Checks that different messages come back unchanged and in order. */
   async verify(seed: number) {
     const { type, size, inFlight, raw = false } = this.#options;
     const payloads = Array.from({ length: inFlight }, (_, i) => payloadOf(size, seed + i));
@@ -93,7 +93,7 @@ class EchoLane {
     await echoed;
   }
 
-  /** Have so many messages echoed. */
+  /** Sends this number of messages and waits for their echoes. */
   run(messages: number): Promise<void> {
     const { inFlight } = this.#options;
     let partial = 0;

@@ -1,4 +1,4 @@
-/** What a result depends on: versions, and the machine, but not whose it is. */
+/** Describes the environment of a result: the versions and the machine, without its name. */
 import { cpus, release } from "node:os";
 import config from "../../deno.json" with { type: "json" };
 import { run } from "../process.ts";
@@ -17,10 +17,10 @@ export function machine(): Record<string, string | number> {
   };
 }
 
-/** Of all who take part on a runtime; `load` is the runtime of the other end. */
+/** The versions of all peers on a runtime. `load` is the runtime of the other end. */
 export async function versions(runtime: Runtime): Promise<Record<string, string>> {
   const { name, engine, version } = runtime;
-  // On Bun, ws is a part of the runtime.
+  // On Bun, ws is part of the runtime.
   const packages = engine === "node" ? ["ws", "bufferutil", "undici"] as const : ["ws"] as const;
   const python = name === FIRST ? await pythonWebsockets() : undefined;
   return {
@@ -34,7 +34,7 @@ export async function versions(runtime: Runtime): Promise<Record<string, string>
   };
 }
 
-/** Undefined where it is not installed. */
+/** The version of python3-websockets; undefined if it is not installed. */
 export async function pythonWebsockets(): Promise<string | undefined> {
   try {
     const code = "import websockets; print(websockets.__version__)";

@@ -1,6 +1,6 @@
 /**
- * A process that is measured: it answers each line that it reads with a number, the CPU time used so
- * far if the line is empty.
+ * A measured process. It answers each line of input with a number, which is the CPU time used so far if
+ * the line is empty.
  */
 import process from "node:process";
 import { ROOT } from "../process.ts";
@@ -13,21 +13,21 @@ const FLAGS: Record<Runtime["engine"], string[]> = {
   node: ["--expose-gc", "--disable-warning=ExperimentalWarning"],
 };
 
-/** What to run. */
+/** A program to run. */
 export interface Program {
   command: string;
   args: string[];
   env?: Record<string, string>;
 }
 
-/** CPU time of both sides and the time of day, in seconds. */
+/** The CPU time of both sides and the time of day, in seconds. */
 export interface Clocks {
   measured: number;
   own: number;
   time: number;
 }
 
-/** A script of this folder on a runtime. */
+/** A script of this folder, run by a runtime. */
 export function programOf(
   runtime: Runtime,
   script: string,
@@ -40,7 +40,7 @@ export function programOf(
   };
 }
 
-/** A process that is asked by lines, from its start to its end. */
+/** A process that answers lines, from its start to its end. */
 export class LineProcess {
   readonly #process: Deno.ChildProcess;
   readonly #input: WritableStreamDefaultWriter<Uint8Array>;
@@ -61,29 +61,29 @@ export class LineProcess {
       .getReader();
   }
 
-  /** Say something and have the answer. */
+  /** Sends a line and returns the answer. */
   async ask(line: string): Promise<number> {
     await this.#input.write(new TextEncoder().encode(`${line}\n`));
     return await this.number();
   }
 
-  /** What it says by itself. */
+  /** Reads a number that the process prints without being asked. */
   async number(): Promise<number> {
     const { value } = await this.#lines.read();
     if (value === undefined) throw new Error("The process has ended");
     return Number(value);
   }
 
-  /** End it. */
+  /** Ends the process. */
   async close() {
-    // It may have ended by itself.
+    // The process may have ended already.
     await this.#input.close().catch(() => {});
     await this.#lines.cancel();
     await this.#process.status;
   }
 }
 
-/** The process that is measured, on a core of its own. */
+/** The measured process, on a separate core. */
 export class Measured extends LineProcess {
   constructor(program: Program) {
     super({ ...pinned(program), env: program.env });

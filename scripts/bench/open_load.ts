@@ -1,11 +1,11 @@
-/** Connections that are opened, some at a time; their end is not measured. */
+/** Opens connections, several at a time. Closing them is not measured. */
 import { handshake } from "./frames.ts";
 import { Lane, type Load } from "./lane.ts";
 
-/** So many are opened side by side. */
+/** Number of connections that are opened at the same time. */
 const AT_ONCE = 32;
 
-/** A message of this load is a connection. */
+/** Each connection counts as a message of this load. */
 export class OpenLoad implements Load {
   readonly #port: number;
   #lanes: Lane[] = [];
@@ -26,7 +26,7 @@ export class OpenLoad implements Load {
     return connections;
   }
 
-  /** Close the connections of the last run, and let the server see it. */
+  /** Closes the connections of the last run, and gives the server time to notice. */
   async settle() {
     this.close();
     await new Promise((resolve) => setTimeout(resolve, 200));

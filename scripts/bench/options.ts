@@ -1,23 +1,23 @@
-/** What the command line asks for. */
+/** Reads the options of the command line. */
 import { parseArgs } from "node:util";
 import { UsageError } from "../arguments.ts";
 import { findRuntime, type Runtime, SUITE_RUNTIMES } from "../runtimes.ts";
 import type { MessageType } from "./frames.ts";
 import { type Candidate, type Kind, KINDS, type LoadName, LOADS } from "./workload.ts";
 
-/** `idle` is no contest: it looks at memory. */
+/** `idle` is not a contest. It measures memory. */
 const BENCHMARKS = [...KINDS, "idle"] as const;
 
 const WS = "ws";
 const BY_HAND = ["chain", "batch"];
-/** Those that have no transport of ours beneath them. */
+/** Peers that do not run over our transports. */
 const OTHERS = ["tcp", "python", "native", "bufferutil", WS];
 const SERVERS = ["loop", "pipe", ...BY_HAND, ...OTHERS];
 const FAN_OUT = ["loop", "tcp", "native", "bufferutil", WS];
 const CLIENTS = ["loop", "streams", "undici", "native", "bufferutil", WS];
 const TRANSPORTS = ["default", "node"];
 
-/** What is said to those who ask, or who ask for something else. */
+/** The usage, for `--help` and for wrong arguments. */
 export const USAGE = `deno task bench [${BENCHMARKS.join(" | ")}]
     --runtime node24        or deno, bun, node22, node26
     --peers loop,pipe,ws    of ${SERVERS.join(", ")};
@@ -33,28 +33,28 @@ deno task bench report [RUNTIME...] [--rounds 3] [--seconds 0.6]
 deno task bench render [--check]
 deno task bench guard`;
 
-/** A run of one kind on one runtime. */
+/** A benchmark of one kind on one runtime. */
 export interface Plan {
   kind: Kind | "idle";
   runtime: Runtime;
-  /** The last one is what the others are compared with. */
+  /** The others are compared with the last one. */
   candidates: Candidate[];
   tls: boolean;
   load: LoadName;
-  /** Undefined: as many as suit the work. */
+  /** Undefined: the default number of the benchmark. */
   connections: number | undefined;
   inFlight: number | undefined;
   types: MessageType[];
   sizes: number[];
   rounds: number;
-  /** Seconds of CPU time that a round is to take. */
+  /** Seconds of CPU time per round. */
   seconds: number;
-  /** Messages of a round, whatever time they take. */
+  /** Number of messages per round, regardless of the time. */
   messages: number | undefined;
   profile: boolean;
 }
 
-/** Read the arguments; throws UsageError for those that go nowhere. */
+/** Reads the arguments. Throws UsageError if an argument is not valid. */
 export async function planFrom(args: string[]): Promise<Plan> {
   const { values, positionals } = parseArgs({
     args: args.filter((arg) => arg !== "--"),
@@ -132,7 +132,7 @@ function check({ kind, runtime, candidates, tls, load, profile }: Plan, transpor
   refuse(profile && runtime.engine !== "node", "--profile needs Node");
 }
 
-/** Each peer over each transport, where it has one. */
+/** Combines each peer with each transport, if the peer has one. */
 export function candidatesOf(peers: string[], transports: string[] = ["default"]): Candidate[] {
   return peers.flatMap((peer) => {
     if (OTHERS.includes(peer)) return [{ name: peer, peer, transport: "default" }];
@@ -152,21 +152,21 @@ function oneOf<T extends string>(what: string, name: string, known: readonly T[]
   return found;
 }
 
-/** A whole number of at least 1. */
+/** Parses a whole number of at least 1. */
 export function natural(option: string, text: string): number {
   const value = Number(text);
   if (Number.isInteger(value) && value > 0) return value;
   throw new UsageError(`Expected ${option} to be a number of at least 1, got ${text}`);
 }
 
-/** A number above 0. */
+/** Parses a number above 0. */
 export function positive(option: string, text: string): number {
   const value = Number(text);
   if (value > 0 && value < Infinity) return value;
   throw new UsageError(`Expected ${option} to be a number above 0, got ${text}`);
 }
 
-/** A runtime of the suite. */
+/** Finds a runtime of the suite. */
 export async function findRuntimeByName(name: string): Promise<Runtime> {
   oneOf("runtime", name, SUITE_RUNTIMES.map((spec) => spec.name));
   const runtime = await findRuntime(SUITE_RUNTIMES.find((spec) => spec.name === name)!);

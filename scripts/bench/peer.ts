@@ -1,17 +1,17 @@
-/** The two kinds of process that are measured: a server under a load, and a client of a raw server. */
+/** The two kinds of measured processes: a server with a load, and a client of a raw server. */
 import type { Runtime } from "../runtimes.ts";
 import { type Contestant, type Round, timed } from "./contest.ts";
 import type { Load } from "./lane.ts";
 import { Measured, type Program, programOf } from "./measured.ts";
 import { RawServer, type RawServerOptions } from "./raw_server.ts";
 
-/** The peer that is ws with its native addon, which it takes by itself where it is installed. */
+/** The peer that is ws with its native addon. ws uses the addon if it is installed. */
 export const BUFFERUTIL = "bufferutil";
 
-/** The interpreter that has Debian's modules. */
+/** The Python interpreter that finds Debian's modules. */
 export const PYTHON = "/usr/bin/python3";
 
-/** A script of this folder, for one of the peers; `profileFolder` gets a CPU profile (Node only). */
+/** A script of this folder for one of the peers. `profileFolder` receives a CPU profile (Node only). */
 export function peerProgram(
   runtime: Runtime,
   script: "server.ts" | "client.ts",
@@ -24,7 +24,7 @@ export function peerProgram(
   return { ...programOf(runtime, script, args, flags), env };
 }
 
-/** A server. */
+/** A measured server. */
 export class ServerPeer implements Contestant {
   readonly name: string;
   readonly #program: Program;
@@ -56,7 +56,7 @@ export class ServerPeer implements Contestant {
   }
 }
 
-/** A client with several connections. */
+/** A measured client with several connections. */
 export class ClientPeer implements Contestant {
   readonly name: string;
   readonly #program: Program;
@@ -79,7 +79,7 @@ export class ClientPeer implements Contestant {
     const { connections, inFlight, type, size } = this.#options;
     const args = [this.#server.port, connections, inFlight, type, size].map(String);
     this.#client = new Measured({ ...this.#program, args: [...this.#program.args, ...args] });
-    // It is open, and has had its messages verified.
+    // The client prints a number when it is open and its messages were verified.
     await this.#client.number();
   }
 

@@ -1,19 +1,19 @@
-/** What a CPU profile of V8 says. */
+/** Reads a CPU profile of V8. */
 
-/** As much of a .cpuprofile as is used here. */
+/** The parts of a .cpuprofile that this file uses. */
 interface CpuProfile {
   nodes: {
     id: number;
     callFrame: { functionName: string; url: string; lineNumber: number };
   }[];
-  /** The node of each sample, and the microseconds that it stands for. */
+  /** The node of each sample, and the duration of each sample in microseconds. */
   samples: number[];
   timeDeltas: number[];
 }
 
 const IDLE = "(idle)";
 
-/** The functions with the most time of their own, a line each: percentage of the busy time, name. */
+/** Lists the functions with the most self time, one per line: percentage of the busy time, name. */
 export function topFunctions(text: string, limit = 30): string[] {
   const profile: CpuProfile = JSON.parse(text);
   const names = new Map(profile.nodes.map(({ id, callFrame }) => [id, nameOf(callFrame)]));

@@ -1,7 +1,7 @@
 /**
- * The server of the clients that are measured: it knows how long their frames are, counts bytes, and
- * answers with frames made in advance, so that the client is the one that has to work. A connection
- * for `/verify` gets its own messages back instead.
+ * The server for the measured clients. It knows the length of their frames, counts bytes, and answers
+ * with frames that were made in advance, so that the client does most of the work. A connection to
+ * `/verify` gets its own messages back instead.
  */
 import { createHash } from "node:crypto";
 import { createServer, type Server, type Socket } from "node:net";
@@ -9,10 +9,10 @@ import { concat, encode, firstByteOf, type MessageType, payloadOf } from "./fram
 
 const GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/** What the clients send. */
+/** Describes the messages of the clients. */
 export interface RawServerOptions {
   type: MessageType;
-  /** Bytes of each message. */
+  /** Size of each message, in bytes. */
   size: number;
 }
 
@@ -26,7 +26,7 @@ export class RawServer {
     this.#server = createServer({ noDelay: true }, (socket) => {
       this.#sockets.add(socket);
       socket.on("close", () => this.#sockets.delete(socket));
-      // A client ends without further ado.
+      // A client may end its connection without a close.
       socket.on("error", () => {});
       socket.once("data", (head: Uint8Array) => fixed.serve(socket, head));
     });
@@ -50,13 +50,13 @@ export class RawServer {
   }
 }
 
-/** How to answer messages of one size. */
+/** Answers messages of one size. */
 class FixedSize {
   readonly #options: RawServerOptions;
   readonly #reply: Uint8Array;
-  /** Bytes of a frame that comes: that of a client has a masking key. */
+  /** Size of a received frame, in bytes. A client's frame has a masking key. */
   readonly #sentSize: number;
-  /** Many replies in a row, as many as go into 64 KiB, but one at least. */
+  /** Several replies in a row: as many as fit into 64 KiB, but at least one. */
   readonly #replies: Uint8Array;
 
   constructor(options: RawServerOptions) {
@@ -98,7 +98,7 @@ class FixedSize {
     socket.on("data", (chunk: Uint8Array) => {
       bytes = concat([bytes, chunk]);
       for (; bytes.length >= this.#sentSize; bytes = bytes.subarray(this.#sentSize)) {
-        // A Close frame, or one of another size, is no message.
+        // A Close frame, or a frame of another size, is not a message.
         if (bytes[0] !== this.#reply[0]) return socket.end();
         const key = bytes.subarray(headSize, headSize + 4);
         const payload = bytes.subarray(headSize + 4, this.#sentSize);

@@ -1,10 +1,10 @@
 /**
- * Echoes bytes over the fastest sockets of the runtime: the limit for every server of messages.
+ * Echoes bytes over the fastest sockets of the runtime: the upper limit for every message server.
  */
 import { createServer, type Socket } from "node:net";
 
 const HOSTNAME = "127.0.0.1";
-/** What the load waits for before it begins. */
+/** The response that the load waits for before it starts. */
 const HEAD = new TextEncoder().encode("HTTP/1.1 101 Switching Protocols\r\n\r\n");
 
 interface BunSocket {
@@ -14,7 +14,7 @@ interface BunSocket {
   resume(): void;
 }
 
-/** As much of Bun as is used here. */
+/** The parts of Bun that this file uses. */
 interface Bun {
   listen(options: {
     hostname: string;
@@ -29,9 +29,9 @@ interface Bun {
 }
 
 /**
- * Starts a server that gives bytes back; resolves with its port.
+ * Starts a server that echoes bytes, and returns its port.
  *
- * @param isFanOut whether all connections get what one has sent
+ * @param isFanOut Whether the bytes of one connection are sent to all connections.
  */
 export async function serveTcp(isFanOut: boolean): Promise<number> {
   const { Bun } = globalThis as { Bun?: Bun };
@@ -60,7 +60,7 @@ function serveBun(bun: Bun): number {
   const send = (socket: BunSocket, bytes: Uint8Array) => {
     const written = Math.max(0, socket.write(bytes));
     if (written === bytes.length) return;
-    // A chunk is valid in its callback only.
+    // A chunk is valid only in its callback.
     socket.data.rest.push(bytes.slice(written));
     socket.pause();
   };

@@ -1,4 +1,4 @@
-/** What the results look like: the charts, the tables of bench/RESULTS.md, and those of the README. */
+/** Renders the results: the charts, the tables of bench/RESULTS.md, and the tables of the README. */
 import { ROOT, run } from "../process.ts";
 import { latencyChart, memoryChart, speedChart } from "./chart.ts";
 import { readResults, readSizes, type Results } from "./results.ts";
@@ -8,15 +8,15 @@ import { readmeTable, resultsDocument, titleOf } from "./tables.ts";
 const README = new URL("README.md", ROOT);
 const DOCUMENT = new URL("bench/RESULTS.md", ROOT);
 const CHARTS = [["echo", speedChart], ["memory", memoryChart], ["latency", latencyChart]] as const;
-/** What is between these lines of the README is made here. */
+/** The text of the README between these lines is generated. */
 const MARKERS = ["<!-- bench -->", "<!-- /bench -->"] as const;
 
-/** Write them. */
+/** Writes the rendered files. */
 export async function render() {
   for (const [file, text] of await rendered()) await Deno.writeTextFile(file, text);
 }
 
-/** Fail where one is not what the results say. */
+/** Fails if a rendered file does not match the results. */
 export async function checkRendered() {
   for (const [file, text] of await rendered()) {
     if (await Deno.readTextFile(file) === text) continue;
@@ -48,7 +48,7 @@ function between(text: string, content: string): string {
   return `${text.slice(0, start)}${MARKERS[0]}\n\n${content}\n\n${text.slice(end)}`;
 }
 
-/** As `deno fmt` has it, which checks these files too. */
+/** Formats a text with `deno fmt`, which checks these files too. */
 async function formatted(text: string, suffix: string): Promise<string> {
   const file = await Deno.makeTempFile({ suffix });
   try {

@@ -68,7 +68,7 @@ async function measure(runtime: Runtime, settings: Settings, separate: boolean):
   };
 }
 
-/** One comparison that fails is missing from the results, not the others. */
+/** Runs one comparison. If it fails, only its results are missing. */
 async function attempt(work: () => Promise<unknown>) {
   try {
     await work();
@@ -101,7 +101,7 @@ async function compare(
   return measurements.map((measurement) => said(runtime, workload, rounded(measurement)));
 }
 
-/** What connections take that have nothing to do. */
+/** Measures the memory of idle connections. */
 async function idle(runtime: Runtime): Promise<Measurement[]> {
   const { connections } = IDLE;
   const [resident, engine]: Record<string, number[]>[] = [{}, {}];
@@ -117,7 +117,7 @@ async function idle(runtime: Runtime): Promise<Measurement[]> {
   ].map((measurement) => said(runtime, workload, rounded(measurement)));
 }
 
-/** Four digits are more than these values have. */
+/** Rounds the values to four digits. They are not more precise. */
 function rounded(measurement: Measurement): Measurement {
   const peers = Object.entries(measurement.peers).map(([name, values]) => [
     name,

@@ -1,4 +1,4 @@
-/** The files of bench/results/: what a report has measured. */
+/** Reads the files in bench/results/, which a report has written. */
 import { ROOT, run } from "../process.ts";
 import type { Size } from "./bundle.ts";
 import { median, ratio } from "./statistics.ts";
@@ -6,41 +6,41 @@ import type { Kind } from "./workload.ts";
 
 const FOLDER = new URL("bench/results/", ROOT);
 
-/** What a comparison has come to. */
+/** The result of a comparison. */
 export interface Measurement {
   kind: Kind | "idle";
   type?: "text" | "binary";
-  /** Bytes of a message. */
+  /** Size of a message, in bytes. */
   size?: number;
   connections: number;
   inFlight?: number;
-  /** What is counted. */
+  /** The measured quantity. */
   figure: string;
-  /** Of each peer, a value for each round. */
+  /** The values of each peer, one for each round. */
   peers: Record<string, number[]>;
 }
 
-/** One runtime. */
+/** The results of one runtime. */
 export interface Results {
   runtime: string;
-  /** Of the runtime, the library and the peers. */
+  /** The versions of the runtime, the library and the peers. */
   versions: Record<string, string>;
   machine: Record<string, string | number>;
   date: string;
   rounds: number;
-  /** Seconds of CPU time of a round. */
+  /** Seconds of CPU time per round. */
   seconds: number;
-  /** Whether what is measured had a core for itself. */
+  /** Whether the measured process had a separate core. */
   separateCores: boolean;
   measurements: Measurement[];
 }
 
-/** Which of the measurements. */
+/** Selects a measurement. */
 export interface Query {
   kind: Measurement["kind"];
   size?: number;
   inFlight?: number;
-  /** Part of the name of the figure. */
+  /** A part of the figure's name. */
   figure?: string;
 }
 
@@ -51,7 +51,7 @@ export async function writeResults(name: string, results: Results | Record<strin
   await run(Deno.execPath(), ["fmt", "-q", file.pathname]);
 }
 
-/** Those of a runtime that a report was made for. */
+/** Reads the results of a runtime, if a report has measured it. */
 export async function readResults(name: string): Promise<Results | undefined> {
   return await readJson(name) as Results | undefined;
 }
@@ -69,7 +69,7 @@ async function readJson(name: string): Promise<unknown> {
   }
 }
 
-/** The first measurement that fits. */
+/** The first measurement that matches. */
 export function find(results: Results | undefined, query: Query): Measurement | undefined {
   const { kind, size, inFlight, figure = "" } = query;
   return results?.measurements.find((one) =>
@@ -78,13 +78,13 @@ export function find(results: Results | undefined, query: Query): Measurement | 
   );
 }
 
-/** The median of a peer; undefined where it took no part. */
+/** The median of a peer; undefined if the peer was not measured. */
 export function medianOf(measurement: Measurement | undefined, peer: string): number | undefined {
   const values = measurement?.peers[peer];
   return values && median(values);
 }
 
-/** What a peer is to another one. */
+/** The ratio of a peer to another peer. */
 export function ratioOf(
   measurement: Measurement | undefined,
   peer: string,

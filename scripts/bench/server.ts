@@ -1,11 +1,11 @@
 /**
- * The measured process: an echo server that runs on each of the runtimes.
+ * The measured process: an echo server that runs on each runtime.
  *
- * `server.ts PEER TRANSPORT [tls | deflate | deflate-each | fanout]` prints its port on a line. Each line that it
- * reads is answered with the CPU time used so far, user and system, in microseconds, or, for "memory"
- * and "heap", with the resident memory or the engine's in bytes, garbage not counted. It ends with its
- * standard input. "deflate" compresses with context takeover, "deflate-each" without, both with the
- * same settings of zlib for all. "fanout" sends each message to all connections.
+ * `server.ts PEER TRANSPORT [tls | deflate | deflate-each | fanout]` prints its port on a line. It answers each
+ * line of input with the used CPU time (user and system) in microseconds, or, for "memory" and "heap", with
+ * the resident memory or the engine's memory in bytes, without garbage. It ends when its standard input
+ * ends. "deflate" compresses with context takeover, "deflate-each" without; the zlib settings are the
+ * same for all peers. "fanout" sends each message to all connections.
  */
 import process from "node:process";
 import { createInterface } from "node:readline";
@@ -13,10 +13,10 @@ import type { ServeOptions, TlsServeOptions, TransportProvider } from "../../mod
 
 const HOST = { hostname: "127.0.0.1", port: 0 };
 
-/** The load answers no pings, which would count as echoes; ws sends none by itself either. */
+/** The load does not answer pings, and would count them as echoes. ws sends no pings by default either. */
 const OPTIONS = { ...HOST, pingInterval: 0, compression: compression() };
 
-/** The ways to echo. Only the library that is measured is loaded. */
+/** The ways to echo. Only the measured library is loaded. */
 const PEERS: Record<string, () => Promise<number>> = {
   loop: serveLoop,
   pipe: servePipe,
@@ -108,7 +108,7 @@ async function serveWs(): Promise<number> {
   return portOf(http.address());
 }
 
-/** It takes its native addon by itself, where it is not told not to. */
+/** ws uses its native addon unless an environment variable disables it. */
 async function serveBufferutil(): Promise<number> {
   const { mask } = (await import("bufferutil")).default;
   if (!String(mask).includes("[native code]")) throw new Error("Expected a native bufferutil");
@@ -137,7 +137,7 @@ interface BunGlobal {
   }): BunServer;
 }
 
-/** The server that the runtime has by itself. */
+/** The server of the runtime. */
 function serveNative(): Promise<number> {
   const { Bun } = globalThis as { Bun?: BunGlobal };
   if (Bun !== undefined) return Promise.resolve(serveBun(Bun));
@@ -192,7 +192,7 @@ function collectGarbage() {
   for (let again = 0; again < 4; again++) Bun === undefined ? gc?.() : Bun.gc(true);
 }
 
-/** What to answer. */
+/** The answer to a line of input. */
 function figureOf(line: string): number {
   if (line === "") return cpuTime();
   collectGarbage();

@@ -1,4 +1,4 @@
-/** What is said of the rounds of a contest. */
+/** Calculates figures from the rounds of a contest. */
 import type { Results } from "./contest.ts";
 
 export function median(values: number[]): number {
@@ -12,7 +12,7 @@ export function ratio(values: number[], baseline: number[]): number {
   return median(values.map((value, round) => value / baseline[round]));
 }
 
-/** One figure of each contestant, round by round. */
+/** One figure of each contestant, for every round. */
 export function valuesOf(
   results: Results,
   figure: "rate" | "p50" | "p99",

@@ -1,11 +1,11 @@
-/** What a report measures, and on which runtimes who takes part. */
+/** The measurements of a report, with the peers of each runtime. */
 import type { Engine } from "../runtimes.ts";
 import type { Workload } from "./workload.ts";
 
 /** The runtimes of a report. */
 export const RUNTIMES: readonly string[] = ["node24", "node26", "deno", "bun"];
 
-/** The one that those who are no peers of a runtime take their turns on. */
+/** The runtime for measurements of peers that belong to no runtime. */
 export const FIRST: string = RUNTIMES[0];
 
 /** One comparison. */
@@ -37,7 +37,7 @@ function others(engine: Engine): string[] {
   return engine === "node" ? ["ws"] : ["ws", "native"];
 }
 
-/** In the order in which they run. */
+/** The comparisons in the order in which they run. */
 export const SUITE: readonly Item[] = [
   {
     workload: { kind: "echo", type: "text", size: 16 },
@@ -68,7 +68,7 @@ export const SUITE: readonly Item[] = [
   },
 ];
 
-/** The peers whose idle connections are looked at, and how many connections. */
+/** The peers whose idle connections are measured, and the number of connections. */
 export const IDLE = {
   connections: 5000,
   peers: (engine: Engine): string[] => ["loop", "pipe", ...others(engine)],

@@ -1,4 +1,4 @@
-/** The results as tables of Markdown. */
+/** Renders the results as Markdown tables. */
 import type { Size } from "./bundle.ts";
 import { find, type Measurement, medianOf, ratioOf, type Results } from "./results.ts";
 import { median } from "./statistics.ts";
@@ -19,7 +19,7 @@ const LABELS: Record<string, string> = {
   python: "python3-websockets",
 };
 
-/** A runtime, as people call it. */
+/** The usual name of a runtime. */
 export function titleOf({ runtime, versions }: Results): string {
   const name = runtime.replace(/\d+$/, "");
   const [major, minor] = versions[runtime].split(".");
@@ -49,7 +49,7 @@ function times(value: number | undefined): string {
   return value === undefined ? "" : value.toFixed(2);
 }
 
-/** The echo on each runtime, ours beside the strongest of the others. */
+/** The echo rates on each runtime: ours next to the fastest of the others. */
 export function readmeTable(all: Results[]): string {
   const rows = [["", ...SIZES.map(nameOf)]];
   for (const results of all) {
@@ -82,7 +82,7 @@ Of ${outcomes.length} goals, ${reached} are reached, ${
 [bench/RESULTS.md](bench/RESULTS.md) has all of them, with clients, latency, memory, compression and bundle sizes.`;
 }
 
-/** All of it. */
+/** The complete document of the results. */
 export function resultsDocument(all: Results[], sizes: Record<string, Size>): string {
   return `# Results
 

@@ -1,19 +1,19 @@
-/** What speed is aimed at, and what came out. */
+/** The speed goals, and what was measured. */
 import { find, medianOf, type Query, ratioOf, type Results } from "./results.ts";
 import { nameOf } from "./workload.ts";
 
-/** Something to reach. */
+/** A goal for a measurement. */
 interface Goal extends Query {
   title: string;
   runtimes: string[];
   peer: string;
-  /** Whose ratio counts; undefined: the figure itself, which is to be small. */
+  /** The peer to compare with; undefined: the figure itself is compared, and must be small. */
   baseline?: string;
   land: number;
   aim: number;
 }
 
-/** A goal on one runtime. */
+/** The result for a goal on one runtime. */
 export interface Outcome {
   runtime: string;
   title: string;
@@ -109,7 +109,7 @@ const GOALS: Goal[] = [
   idle(["bun"], 4, 3),
 ];
 
-/** Each goal on each runtime that was measured. */
+/** The results for each goal on each measured runtime. */
 export function outcomesOf(all: Results[]): Outcome[] {
   return all.flatMap((results) =>
     GOALS.filter(({ runtimes }) => runtimes.includes(results.runtime)).flatMap((goal) => {

@@ -1,4 +1,4 @@
-/** What is measured: the work, who does it, and how much of it is tried first. */
+/** Describes what is measured: the work, the candidates, and the size of the first try. */
 import type { Runtime } from "../runtimes.ts";
 import type { Contestant } from "./contest.ts";
 import { BurstLoad } from "./burst_load.ts";
@@ -10,47 +10,47 @@ import { OpenLoad } from "./open_load.ts";
 import { ClientPeer, peerProgram, ServerPeer } from "./peer.ts";
 
 /**
- * `echo`: messages echoed by a server; `deflate`: the same, compressed; `latency`: one in flight;
- * `open`: opening handshakes; `client`: messages of clients that a raw server answers; `fanout`:
- * messages of one connection that all connections get.
+ * `echo`: a server echoes messages; `deflate`: the same with compression; `latency`: one message in
+ * flight; `open`: opening handshakes; `client`: a raw server answers the messages of clients; `fanout`:
+ * all connections get the messages of one connection.
  */
 export const KINDS = ["echo", "deflate", "latency", "open", "client", "fanout"] as const;
 
-/** One of them. */
+/** The name of a kind of work. */
 export type Kind = typeof KINDS[number];
 
 /**
- * `stream`: as many messages are sent as have come back, by this process. `burst`: all that may be in
- * flight are sent in one write, by a process that does nothing else.
+ * `stream`: this process sends as many messages as have come back. `burst`: a separate process sends all
+ * messages that may be in flight in one write.
  */
 export const LOADS = ["stream", "burst"] as const;
 
-/** One of them. */
+/** The name of a load. */
 export type LoadName = typeof LOADS[number];
 
-/** A work to compare peers by. */
+/** The work that the peers are compared by. */
 export interface Workload {
   kind: Kind;
   type: MessageType;
-  /** Bytes of each message. */
+  /** Size of each message, in bytes. */
   size: number;
   tls?: boolean;
-  /** How the messages of `echo` are sent. */
+  /** How the messages of `echo` are sent. Default: "stream" */
   load?: LoadName;
-  /** How many, where it is not as many as usual. */
+  /** Number of connections, if it differs from the default. */
   connections?: number;
   inFlight?: number;
 }
 
-/** Who does it. */
+/** A peer that does the work. */
 export interface Candidate {
   name: string;
   peer: string;
-  /** The sockets under ours. */
+  /** The sockets of our peers. */
   transport: string;
 }
 
-/** How many connections, and how many messages on their way on each. */
+/** The number of connections, and the number of messages in flight on each. */
 export function spreadOf(
   { kind, size, connections, inFlight }: Workload,
 ): { connections: number; inFlight: number } {
@@ -60,25 +60,25 @@ export function spreadOf(
   return { connections: connections ?? (large ? 4 : 32), inFlight: inFlight ?? (large ? 2 : 16) };
 }
 
-/** What is counted in a second of CPU time. */
+/** The unit that is counted per second of CPU time. */
 export function unitOf({ kind }: Workload): string {
   return `${kind === "open" ? "connections" : "messages"} per CPU second`;
 }
 
-/** About a tenth of a second of work for the slowest. */
+/** The number of messages that takes the slowest peer about a tenth of a second. */
 export function firstTry({ kind, size }: Workload): number {
   if (kind === "open") return 500;
   if (kind === "latency") return 3000;
   return Math.ceil((kind === "deflate" ? 1e6 : 2e7) / (size + 1000));
 }
 
-/** How a size is written. */
+/** Formats a size. */
 export function nameOf(size: number): string {
   if (size < 1024) return `${size} B`;
   return size < 2 ** 20 ? `${size / 1024} KiB` : `${size / 2 ** 20} MiB`;
 }
 
-/** A candidate, ready for the contest. */
+/** Makes the contestant of a candidate. */
 export function contestantOf(
   workload: Workload,
   runtime: Runtime,

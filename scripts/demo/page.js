@@ -1,11 +1,11 @@
 /** The page of `deno task demo --page`: reads messages as fast as the slider says, and shows the queues. */
 import { reconnect } from "../../lib/browser.ts";
 
-/** Messages that this page keeps before it stops reading. */
+/** Maximum number of messages that this page keeps before it stops reading. */
 const MOST = 64;
-/** Messages per second of each step of the slider. */
+/** Messages per second for each step of the slider. */
 const SPEEDS = [0, 2, 5, 10, 20, 50, 100, 200, 500, 1000, Infinity];
-/** Time between two looks, in milliseconds, and how many the chart shows. */
+/** Time between two measurements, in milliseconds, and the number of measurements in the chart. */
 const INTERVAL = 100;
 const LOOKS = 300;
 
@@ -24,7 +24,7 @@ let onMessage;
 let received = 0;
 let read = 0;
 let connections = 0;
-/** What the server says of itself. */
+/** The server's statistics. */
 let server = { sent: 0, outbox: 0, capacity: 1, waited: 0, longest: 0, wire: 0 };
 
 /** Takes messages from the connection while there is room for them. */
@@ -44,14 +44,14 @@ async function receiveAll() {
   }
 }
 
-/** Reads the messages that wait, at the speed of the slider. */
+/** Reads the queued messages at the speed of the slider. */
 async function readAll() {
   for (;;) {
     if (waiting.length === 0) await new Promise((resolve) => onMessage = resolve);
     const perSecond = SPEEDS[speed.value];
     if (perSecond === 0) await pause(INTERVAL);
     else {
-      // Timers of a page are not exact enough for more than 50 pauses a second.
+      // Timers of a page are too inexact for more than 50 pauses per second.
       const turn = perSecond === Infinity ? 256 : Math.max(1, Math.round(perSecond / 50));
       waiting.shift();
       read++;
@@ -65,7 +65,7 @@ function pause(milliseconds) {
   return new Promise((resolve) => setTimeout(resolve, milliseconds));
 }
 
-/** Tells the server about the compression, and learns what it has sent. */
+/** Tells the server about the compression, and receives its statistics. */
 async function follow() {
   for await (const ws of reconnect("/control", { minDelay: 100 })) {
     const tell = () => void ws.send(JSON.stringify({ compress: compression.checked }));
@@ -83,14 +83,14 @@ async function follow() {
 const history = [];
 let before = { received: 0, at: performance.now() };
 
-/** Shows where the messages are. */
+/** Shows the number of messages in each queue. */
 function show() {
   const now = { received, at: performance.now() };
   const seconds = (now.at - before.at) / 1000;
   history.push({ rate: (now.received - before.received) / seconds, queue: waiting.length / MOST });
   before = now;
   if (history.length > LOOKS) history.shift();
-  // A second of it, so that the number can be read.
+  // The average of one second, so that the number is readable.
   const last = history.slice(-10);
   const rate = last.reduce((sum, look) => sum + look.rate, 0) / last.length;
   element("rate").textContent = numbers.format(Math.round(rate));
@@ -125,7 +125,7 @@ function fill(id, share) {
   bar.firstElementChild.style.width = `${percent}%`;
 }
 
-/** Sets a text that a screen reader announces only if it is another one. */
+/** Sets a text only if it has changed, because a screen reader announces it. */
 function say(target, text) {
   if (target.textContent !== text) target.textContent = text;
 }

@@ -1,4 +1,4 @@
-/** The server of `deno task demo --page`: the page, its messages, and what it tells of itself. */
+/** The server of `deno task demo --page`: serves the page, its messages and the server's statistics. */
 import { readFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -8,11 +8,11 @@ import type { WebSocketConnection } from "../../mod.ts";
 import { attach } from "../../lib/node.ts";
 
 const SIZE = 16384;
-/** How much may wait in the connection and the socket before a send waits, about. */
+/** Approximate number of bytes in the connection and the socket before a send waits. */
 const CAPACITY = 65536;
 const INTERVAL = 100;
 
-/** A server of the page. */
+/** A server of the demo page. */
 export interface PageServer {
   /** The URL of the page. */
   url: string;
@@ -20,12 +20,12 @@ export interface PageServer {
   close(): Promise<void>;
 }
 
-/** The sender of one page, which has a connection for the messages and one for what is told of them. */
+/** The sender for one page, which has one connection for the messages and one for the statistics. */
 class Feed {
   compress = false;
   sent = 0;
   longest = 0;
-  /** Bytes for a message, in the last interval in which one was sent. */
+  /** Bytes per message on the wire, in the last interval that had messages. */
   #wire = 0;
   #since: number | undefined;
   #ws: WebSocketConnection | undefined;
@@ -43,7 +43,7 @@ class Feed {
     }
   }
 
-  /** What the page shows. */
+  /** The statistics that the page shows. */
   status(before: { bytes: number; messages: number }): Record<string, number> {
     const { bytesSent = 0, messagesSent = 0 } = this.#ws?.stats ?? {};
     const messages = messagesSent - before.messages;
@@ -55,11 +55,11 @@ class Feed {
     return { sent, outbox, capacity: CAPACITY, waited, longest, wire: this.#wire };
   }
 
-  /** Tells the page, and does what it asks for. */
+  /** Sends the statistics to the page, and handles its requests. */
   async tell(ws: WebSocketConnection): Promise<void> {
     const before = { bytes: 0, messages: 0 };
     const timer = setInterval(() => {
-      // A page that does not read is told less.
+      // A page that does not read gets fewer statistics.
       if (ws.bufferedAmount === 0) ws.send(JSON.stringify(this.status(before))).catch(() => {});
     }, INTERVAL);
     try {
@@ -72,7 +72,7 @@ class Feed {
   }
 }
 
-/** Text that compresses as log lines do. */
+/** Makes text that compresses like log lines. */
 function messageAt(index: number): string {
   const line =
     `{"id":${index},"at":${Date.now()},"text":"Sluice: the gate that holds water back"}\n`;
@@ -83,7 +83,7 @@ function messageAt(index: number): string {
 export async function servePage(port: number): Promise<PageServer> {
   const html = await readFile(new URL("page.html", import.meta.url));
   const script = await bundle();
-  // One page at a time is shown; another one gets the same numbers.
+  // Only one page at a time is supported. Another page gets the same statistics.
   const feed = new Feed();
   const server = createServer(({ url }, response) => {
     const isScript = url === "/page.js";

@@ -1,15 +1,15 @@
-/** The types of the code blocks in the pages. */
+/** Checks the types of the code blocks in the pages. */
 import { type Block, pages, sectionsOf } from "../../tests/docs.ts";
 import { ROOT, run } from "../process.ts";
 
-/** Checks the types of every TypeScript block, and names the page and line of what is wrong. */
+/** Checks the types of every TypeScript block, and reports errors with page and line. */
 export async function checkBlocks(): Promise<string[]> {
   const sections = (await Promise.all((await pages()).map(sectionsOf))).flat();
   const blocks = sections.flatMap(({ blocks }) => blocks).filter(({ language }) =>
     language === "ts"
   );
-  // Inside of the repository, so that the development dependencies are found. The name is always the
-  // same, so that Deno need not check again what has not changed.
+  // The folder is inside the repository, so that the development dependencies are found. Its name is always
+  // the same, so that Deno does not check unchanged blocks again.
   const folder = new URL("docs/.blocks", ROOT).pathname;
   await Deno.mkdir(folder, { recursive: true });
   try {
@@ -27,7 +27,7 @@ export async function checkBlocks(): Promise<string[]> {
   }
 }
 
-/** The page and line of a block as the name of a file. */
+/** The page and line of a block as a file name. */
 function nameOf({ page, line }: Block): string {
   return `${page.replace(/\.md$/, "").replaceAll("/", "-")}-line-${line}`;
 }

@@ -1,8 +1,8 @@
-/** The links between the documents of the repository. */
+/** Checks the links between the documents of the repository. */
 import { pages } from "../../tests/docs.ts";
 import { ROOT } from "../process.ts";
 
-/** The documents beside the pages. */
+/** The documents besides the pages. */
 const DOCUMENTS = [
   "ARCHITECTURE.md",
   "CHANGELOG.md",
@@ -12,10 +12,10 @@ const DOCUMENTS = [
   "bench/RESULTS.md",
 ];
 
-/** Pages that are made when the site is built. */
+/** Pages that are generated when the site is built. */
 const MADE = /^docs\/(api\/|(measurements|results)\.md$)/;
 
-/** A file of the repository that a text names, as `tests/url_test.ts`. */
+/** A file of the repository that a text names, like `tests/url_test.ts`. */
 const NAMED_FILE = /`((?:tests|examples|lib|scripts|bench)\/[\w./-]+\.\w+)`/g;
 
 /**
@@ -55,7 +55,7 @@ async function problemOf(
   link: string,
   texts: Map<string, string>,
 ): Promise<string | undefined> {
-  // The site has what is in docs/public/ at its root.
+  // The site serves docs/public/ at its root.
   const inside = link.startsWith("/") ? `/docs/public${link}` : link;
   const target = new URL(inside, new URL(path, "file:///"));
   const file = target.pathname.slice(1);
@@ -67,7 +67,7 @@ async function problemOf(
   return anchorsOf(text).has(anchor) ? undefined : `no heading #${anchor} in ${file}`;
 }
 
-/** Checks that the site's navigation has every page, and no page that does not exist. */
+/** Checks that the site's navigation lists every page and only existing pages. */
 async function checkSidebar(texts: Map<string, string>): Promise<string[]> {
   const config = await Deno.readTextFile(new URL("docs/.vitepress/config.ts", ROOT));
   const linked = new Set(
@@ -84,13 +84,13 @@ async function checkSidebar(texts: Map<string, string>): Promise<string[]> {
   ];
 }
 
-/** A document with its code replaced by spaces, so that places stay. */
+/** A document with its code replaced by spaces, so that positions stay the same. */
 function withoutCode(text: string): string {
   const blank = (code: string) => code.replace(/[^\n]/g, " ");
   return text.replace(/^(`{3,})[^]*?^\1$/gm, blank).replace(/<!--[^]*?-->/g, blank);
 }
 
-/** The anchors of the headings, as GitHub and VitePress make them. */
+/** The anchors of the headings, as GitHub and VitePress generate them. */
 function anchorsOf(text: string): Set<string> {
   const anchors = new Set<string>();
   for (const [, heading] of text.matchAll(/^#{1,6} (.*)$/gm)) {

@@ -1,4 +1,4 @@
-/** What the reference pages must name: every option, error code, close code and flag of the command. */
+/** Checks that the reference pages name every option, error code, close code and flag of the command. */
 import config from "../../deno.json" with { type: "json" };
 import { CloseCode } from "../../mod.ts";
 import { ROOT, run } from "../process.ts";
@@ -8,7 +8,7 @@ const ERRORS = new URL("docs/reference/errors.md", ROOT);
 const CLOSE_CODES = new URL("docs/reference/close-codes.md", ROOT);
 const CLI = new URL("docs/reference/cli.md", ROOT);
 
-/** The sections of the page of options, and the interfaces whose members each of them lists. */
+/** The sections of the options page, each with the interfaces whose members it lists. */
 const SECTIONS: Record<string, readonly string[]> = {
   "Every connection": ["ConnectionOptions"],
   "Clients": [
@@ -40,7 +40,7 @@ interface Declaration {
   };
 }
 
-/** Checks that the reference names what exists and nothing else. */
+/** Checks that the reference names everything that exists and nothing else. */
 export async function checkReference(): Promise<string[]> {
   const symbols = await publicSymbols();
   return [
@@ -71,7 +71,7 @@ async function checkOptions(symbols: Map<string, Declaration>): Promise<string[]
     const where = `docs/reference/options.md, ${heading}`;
     problems.push(
       ...differences(where, "option", expected, found).filter((problem) =>
-        // Options of every connection need not be repeated.
+        // Options that every connection has need not be repeated.
         !(isConnection && [...common].some((name) => problem === `${where}: no option ${name}`))
       ),
       ...checkDefaults(where, text, members),
@@ -101,7 +101,7 @@ function checkDefaults(where: string, text: string, members: Member[]): string[]
   });
 }
 
-/** Returns how the page may show a default value. */
+/** Returns the forms in which the page may show a default value. */
 function shownAs(value: string): string[] {
   const number = Number(value.replaceAll("_", ""));
   if (Number.isNaN(number)) return [`\`${value}\``];
@@ -162,7 +162,7 @@ function differences(
   ];
 }
 
-/** The first declaration of every name that the entry points export, except those for browsers alone. */
+/** The first declaration of every name that the entry points export, except the browser-only entry points. */
 async function publicSymbols(): Promise<Map<string, Declaration>> {
   const { "./browser": _, ...exports } = config.exports;
   const entries = Object.values(exports);

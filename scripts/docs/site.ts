@@ -1,4 +1,4 @@
-/** The built site: its links, and those to the API reference. */
+/** Checks the links of the built site, also those to the API reference. */
 import { ROOT } from "../process.ts";
 
 /** Checks that the links of the pages lead to files, and that each guide links to the API reference. */

@@ -1,9 +1,9 @@
 /**
- * A random user: both ends of a connection, in memory or over TCP, get random operations of the whole
- * public API. Afterwards all invariants must hold.
+ * A random user: runs random operations of the whole public API on both ends of a connection, in memory
+ * or over TCP. Afterwards all invariants must hold.
  *
- * The generator is our own and not fast-check's commands: each run has one number that repeats it on
- * every runtime, and operations overlap, which fast-check's do not.
+ * The generator does not use fast-check's commands: each run has one number that repeats it on every
+ * runtime, and operations overlap, which is not possible with fast-check's commands.
  */
 import process from "node:process";
 import { countTcpSockets } from "../../tests/resources.ts";
@@ -26,27 +26,27 @@ import type { Target } from "./target.ts";
 interface Step {
   end: 0 | 1;
   name: string;
-  /** What the operation chooses by, so that it is the same when others are left out. */
+  /** Seed for the choices of the operation, which stay the same when other operations are left out. */
   seed: number;
-  /** What goes by before the next one: nothing, so many turns, all movement, or so much time. */
+  /** Pause before the next operation: none, a number of turns, until all is at rest, or a time. */
   pause: { turns: number } | "rest" | { time: number };
 }
 
-/** All of a run. */
+/** The plan of a run. */
 interface Plan {
-  /** Whether nothing is done that may end the connection other than cleanly. */
+  /** Whether no operation may end the connection other than cleanly. */
   calm: boolean;
   setup: Setup;
   steps: Step[];
-  /** Who closes at the end, if the connection is open still. */
+  /** The ends that close the connection at the end, if it is still open. */
   closes: readonly (0 | 1)[];
-  /** Whether both ends read to the end. */
+  /** Whether both ends read to the end of the connection. */
   readOn: boolean;
 }
 
 const ALL = Object.entries(OPERATIONS);
 
-/** The names of operations, each as often as it weighs. */
+/** The names of the operations, each repeated according to its weight. */
 function weighed(operations: typeof ALL): string[] {
   return operations.flatMap(([name, { weight }]) => Array<string>(weight).fill(name));
 }
@@ -73,12 +73,12 @@ function makePlan(random: Random): Plan {
   return { calm, setup, steps, closes, readOn: !random.once(4) };
 }
 
-/** What nobody has caught or handled. */
+/** Errors that were not caught or handled. */
 const uncaught: string[] = [];
 const noteRejection = (error: unknown) => void uncaught.push(`unhandled: ${describe(error)}`);
 const noteException = (error: unknown) => void uncaught.push(`uncaught: ${describe(error)}`);
 
-/** Runs a plan, and gives its world when all is over. */
+/** Runs a plan, and returns its world after all operations have ended. */
 async function runPlan(plan: Plan): Promise<World> {
   const inMemory = plan.setup.carrier === "memory";
   const clock = inMemory ? new VirtualClock() : new RealClock();
@@ -116,7 +116,7 @@ async function useConnection(plan: Plan, world: World): Promise<void> {
   if (plan.readOn) { for (const user of users) readOn(user); }
   world.line?.goOn();
   if (plan.calm) {
-    // Not so long that a ping would leave, and take along what waits.
+    // The time is too short for a ping, which would flush the waiting data.
     await clock.settle(() => waitingSends(world).length === 0, clock.threads, 900);
     noteWaitingSends(world);
   }
@@ -136,11 +136,11 @@ async function useConnection(plan: Plan, world: World): Promise<void> {
   await clock.rest();
 }
 
-/** Where both ends read and nobody closes, all that was sent leaves. */
+/** If both ends read and neither closes, all sent messages leave. */
 function noteWaitingSends(world: World): void {
   const { users, trouble, clock } = world;
   if (trouble.size > 0 || users.some(({ gaveUp, dropped }) => gaveUp || dropped)) return;
-  // Over TCP it may take longer than there is patience for.
+  // Over TCP it may take longer than the clock waits.
   if (!users.every(hasReadOn) || clock instanceof RealClock) return;
   for (const { lane, index } of waitingSends(world)) {
     world.broken.push(`${lane}.${index} waits though the peer reads`);
@@ -162,7 +162,7 @@ function settled({ tracked, users, sources }: World): boolean {
     sources.every(({ busy }) => !busy) && users.every(({ ws }) => ws.state === "closed");
 }
 
-/** The trace of a run: what was done, what became of it, what is wrong. */
+/** The trace of a run: the operations, their results and the broken invariants. */
 function traceOf(plan: Plan, world: World): string {
   const outcomes = world.tracked.filter(({ what }) => !what.endsWith(AFTER_END))
     .map(({ what, state, error }) => {
@@ -180,16 +180,16 @@ function traceOf(plan: Plan, world: World): string {
   ].join("\n");
 }
 
-/** What broke first, without what differs from run to run. */
+/** The first broken invariant, without the details that differ between runs. */
 function kindOf({ broken }: World): string | undefined {
   return broken[0]?.replace(/\d+/g, "0");
 }
 
-/** Runs a plan and gives its world, with what nobody has caught, and sockets that are left. */
+/** Runs a plan and returns its world, with uncaught errors and sockets that were not closed. */
 async function tryPlan(plan: Plan): Promise<World> {
   const sockets = countTcpSockets();
   const world = await runPlan(plan);
-  // The platforms tell of unhandled rejections when all microtasks have run.
+  // The platforms report unhandled rejections after all microtasks have run.
   await turn();
   await turn();
   world.broken.push(...uncaught);
@@ -200,11 +200,11 @@ async function tryPlan(plan: Plan): Promise<World> {
   return world;
 }
 
-/** How often a plan is tried with less, and for how long at most, in milliseconds. */
+/** Maximum number of attempts to shrink a plan, and their maximum time in milliseconds. */
 const MOST_TRIES = 300;
 const MOST_TIME = 60_000;
 
-/** Leaves out what a failure does without. */
+/** Leaves out steps that the failure does not need. */
 async function shrink(plan: Plan, failed: World): Promise<[Plan, World]> {
   const kind = kindOf(failed);
   let smallest: [Plan, World] = [plan, failed];
@@ -230,7 +230,7 @@ async function shrink(plan: Plan, failed: World): Promise<[Plan, World]> {
   return smallest;
 }
 
-/** The ways in which a setup may become plainer. */
+/** The ways to simplify a setup. */
 function plainer({ options }: Setup): ((setup: Setup) => Setup)[] {
   const names = Object.keys(PLAIN) as (keyof Setup)[];
   const without = (end: 0 | 1, name: string) => (setup: Setup): Setup => {
@@ -247,7 +247,7 @@ function plainer({ options }: Setup): ((setup: Setup) => Setup)[] {
   ];
 }
 
-/** In a word, how a run has ended. */
+/** One word that says how a run has ended. */
 function outcomeOf({ users, trouble }: World): string {
   if (users.length < 2) return "not opened";
   const [client, server] = users.map(({ ws }) => ws.closeInfo);
@@ -255,13 +255,13 @@ function outcomeOf({ users, trouble }: World): string {
   return trouble.size === 0 ? "closed" : "closed in spite of trouble";
 }
 
-/** What is to be explained. */
+/** The failure to explain. */
 let lastFailure: [Plan, World] | undefined;
 
 /**
- * Runs what a seed stands for, and tells all that was done and what became of it.
+ * Runs the plan of a seed, and returns the trace.
  *
- * @param random what the plan is made of
+ * @param random Generator of the plan.
  */
 export async function traceRun(random: Random): Promise<string> {
   const plan = makePlan(random);
@@ -276,7 +276,7 @@ export const API: Readonly<Record<string, Target>> = {
     async begin() {
       process.on("unhandledRejection", noteRejection);
       process.on("uncaughtException", noteException);
-      // What the library loads when it is first needed takes time, but no virtual one.
+      // Loads modules that the library loads on first use, because loading takes real time.
       for (const carrier of ["tcp", "proxy", "memory"] as const) {
         await tryPlan({
           calm: true,

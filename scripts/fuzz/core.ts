@@ -1,4 +1,4 @@
-/** The sans-I/O core as targets: synchronous, so that they take the most inputs. */
+/** Fuzzes the sans-I/O core. These targets are synchronous, so they take the most inputs. */
 import assert from "node:assert/strict";
 import {
   Endpoint,
@@ -31,7 +31,7 @@ const ROLES: readonly Role[] = ["client", "server"];
 const MAX_FRAME = 270_000;
 const MAX_MESSAGE = 20_000;
 
-/** All that a decoder makes of its input, and the error that ends it. */
+/** The frames that a decoder returns for its input, and the error that ends it. */
 function decode(role: Role, chunks: Uint8Array[]): { frames: Frame[]; error: unknown } {
   const decoder = new FrameDecoder({ role, maxFrameSize: MAX_FRAME });
   const frames: Frame[] = [];
@@ -82,7 +82,7 @@ const decoder: Target = {
   },
 };
 
-/** What a Protocol says of its input, and the code that it ends with. */
+/** The events of a Protocol for its input, and whether it has failed. */
 function converse(role: Role, chunks: Uint8Array[]): Said & { failed: boolean } {
   const protocol = new Protocol(role, { maxMessageSize: MAX_MESSAGE, ownsInput: true });
   const peer = new Protocol(role === "client" ? "server" : "client");
@@ -123,7 +123,7 @@ function converse(role: Role, chunks: Uint8Array[]): Said & { failed: boolean } 
   assert.throws(() => protocol.send({ type: "ping", payload: new Uint8Array(0) }), (error) => {
     return error instanceof LocalProtocolError || said.closeCode === undefined;
   });
-  // What we have answered is what a peer takes.
+  // A peer must accept our replies.
   for (const event of peer.events()) assert.match(event.type, /^(pong|close)$/);
   return said;
 }
@@ -163,7 +163,7 @@ function kind(closeCode: number | undefined): string {
   return closeCode === 1005 || closeCode === 1006 ? String(closeCode) : "with a code";
 }
 
-/** Gives chunks to one end of a handshake; says how it went. */
+/** Passes chunks to one end of a handshake, and returns the outcome. */
 function shake(endpoint: Endpoint, chunks: Uint8Array[], accept: () => void): string {
   let rest = 0;
   try {
@@ -191,8 +191,8 @@ function shake(endpoint: Endpoint, chunks: Uint8Array[], accept: () => void): st
 }
 
 /**
- * However it is cut, a head is taken or it is not. Which error is met first may depend on it: one that
- * comes little by little is not read anew for each of its bytes.
+ * A head is accepted or refused however it is cut into chunks. Which error is found first may depend on the
+ * chunks: a head that arrives in small pieces is not parsed again for each byte.
  */
 function alike(chopped: string, whole: string, taken: string): void {
   assert.equal(chopped === taken, whole === taken, `Cut it is ${chopped}, whole it is ${whole}`);

@@ -1,4 +1,4 @@
-/** Compressed messages, good ones, damaged ones and bombs, and what inflates them. */
+/** Makes valid and damaged compressed messages and bombs, and tests the code that inflates them. */
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { deflateRawSync } from "node:zlib";
@@ -24,13 +24,13 @@ import { joined } from "./frames.ts";
 import { chop, mutateBytes, type Random } from "./random.ts";
 import { outcomeOf, type Target } from "./target.ts";
 
-/** The most that comes out of an inflater at once, in bytes. */
+/** Maximum size of a chunk of inflated data, in bytes. */
 const PIECE = 65536;
 const MAX_MESSAGE = 100_000;
 const ROLES: readonly Role[] = ["client", "server"];
 const ENGINES: readonly DeflateEngine[] = [deflateEngine, publicEngine];
 
-/** Both sorts of context takeover, and windows of each size. */
+/** Both kinds of context takeover, and windows of each size. */
 const SETTINGS: readonly PerMessageDeflateOptions[] = [
   {},
   { memory: "low" },
@@ -40,13 +40,13 @@ const SETTINGS: readonly PerMessageDeflateOptions[] = [
   { serverNoContextTakeover: true, clientMaxWindowBits: 8 },
 ];
 
-/** Bytes for one end, and the messages in them unless they are damaged. */
+/** Bytes for one end, and the messages in them unless the bytes are damaged. */
 export interface CompressedInput {
   bytes: Uint8Array;
   said?: Message[];
 }
 
-/** What both ends agree on, the same each time. */
+/** Negotiates the extension. The result is the same for the same settings. */
 function agree(
   settings: PerMessageDeflateOptions,
   engine: DeflateEngine,
@@ -63,7 +63,7 @@ function messageOf(random: Random): Message {
     case 0:
       return random.bytes(length);
     case 1:
-      // Some of these are longer than a message may be.
+      // Some of these messages exceed the size limit.
       return new Uint8Array(random.once(5) ? random.pick([90_000, 110_000, 500_000]) : length);
     case 2:
       return "\u20ac\u{1f600}a".repeat(length / 10);
@@ -75,9 +75,9 @@ function messageOf(random: Random): Message {
 }
 
 /**
- * Bytes that the end in this role may receive.
+ * Makes bytes for an end with this role.
  *
- * @param settings what was agreed on, as the peer has it
+ * @param settings The negotiated settings, as the peer has them.
  */
 export function compressedInput(
   random: Random,
@@ -97,10 +97,10 @@ export function compressedInput(
   return { bytes: random.once(4) ? mutateBytes(random, bytes) : bytes };
 }
 
-/** The bytes of a message, in frames of any length. */
+/** Encodes a message in frames of random lengths. */
 function send(random: Random, protocol: Protocol, message: Message): Uint8Array[] {
   const ends = random.list(3, () => random.below(message.length + 1)).sort((a, b) => a - b);
-  // Between two halves of a character is no place for a frame to end.
+  // A string must not be cut between the two halves of a character.
   const cuts = typeof message === "string" ? [] : ends;
   let start = 0;
   return [...cuts, message.length].map((end, i) => {
@@ -134,23 +134,23 @@ function encode(random: Random, receiver: Role, frames: readonly Frame[]): Uint8
   );
 }
 
-/** 1 KiB a MiB. */
+/** A bomb: 1 KiB of it inflates to 1 MiB. */
 const BOMB = deflateRawSync(new Uint8Array(1 << 22), { level: 9 });
 
-/** Payloads that a peer may think of. */
+/** Payloads of a malicious peer. */
 const ODD: readonly ((random: Random) => Uint8Array)[] = [
-  // A block of a type that there is not, stored blocks whose lengths do not agree, no block at all.
+  // An unknown block type, stored blocks whose lengths do not match, no block at all.
   () => Uint8Array.from([0x07]),
   () => Uint8Array.from([0x00, 0x05, 0x00, 0x05, 0x00, 1, 2, 3, 4, 5]),
   () => new Uint8Array(0),
   () => new Uint8Array(1),
-  // A reference to what was never sent.
+  // A reference to data that was never sent.
   () => Uint8Array.from([0x4b, 0x04, 0x61, 0x00, 0x62, 0x00]),
-  // Final blocks (RFC 7692 §7.2.3.4), with what follows, and very many that are empty.
+  // Final blocks (RFC 7692 §7.2.3.4), followed by other data, and very many empty ones.
   (random) => deflateRawSync(new Uint8Array(random.below(5000))),
   (random) => joined([deflateRawSync(random.bytes(50)), deflateRawSync(random.bytes(50))]),
   (random) => joined(Array.from({ length: random.below(2000) }, () => Uint8Array.from([3, 0]))),
-  // Empty stored blocks, which cost their receiver steps and give nothing.
+  // Empty stored blocks, which cost the receiver work and produce no output.
   (random) => new Uint8Array(5 * random.below(2000)).map((_, i) => i % 5 < 3 ? 0 : 255),
   () => BOMB,
   (random) => random.bytes(random.pick([1, 20, 500])),
@@ -183,7 +183,7 @@ function damage(random: Random, frames: Frame[]): void {
   }
 }
 
-/** An engine that says how much it has inflated. */
+/** Makes an engine that reports the size of its output. */
 function counting(engine: DeflateEngine, onOutput: (size: number) => void): DeflateEngine {
   return {
     deflater: (options) => engine.deflater(options),
@@ -213,7 +213,7 @@ interface Inflated {
   outcome: string;
 }
 
-/** Inflates what comes, and holds all of it against the limits. */
+/** Inflates the input, and checks the output against the limits. */
 function inflate(
   role: Role,
   settings: PerMessageDeflateOptions,
@@ -262,7 +262,7 @@ const deflate: Target = {
     const { bytes, said } = compressedInput(random, role, settings);
     const chopped = chop(random, bytes);
     const inputs = chopped.length < 3000 ? [[bytes], chopped] : [[bytes]];
-    // What is cut short is noticed by the one that gathers messages in more cases than by the other.
+    // The engine that collects whole messages detects truncated data in more cases than the other one.
     const engine = random.pick(ENGINES);
     const ends = inputs.map((chunks) =>
       inflate(role, settings, engine, chunks.map((chunk) => chunk.slice()))
@@ -270,7 +270,7 @@ const deflate: Target = {
     const [first] = ends;
     for (const { messages, outcome } of ends) {
       assertSame(messages, first.messages);
-      // Which of two faults is met first may depend on where the pieces end.
+      // Which of two errors is found first may depend on the chunks.
       assert.equal(outcome === "inflated", first.outcome === "inflated");
     }
     if (said === undefined) return first.outcome;
@@ -281,7 +281,7 @@ const deflate: Target = {
   },
 };
 
-/** As deepEqual(), which takes its time with long ones. */
+/** Like deepEqual(), which is slow with long messages. */
 function assertSame(messages: readonly Message[], expected: readonly Message[]): void {
   assert.equal(messages.length, expected.length);
   for (const [i, message] of messages.entries()) {

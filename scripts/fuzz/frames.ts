@@ -1,31 +1,31 @@
-/** Streams of frames as a peer sends them, valid ones and ones that are nearly so. */
+/** Makes streams of frames as a peer sends them, valid and nearly valid ones. */
 import { encodeFrame, type Frame, Opcode, type Role } from "../../lib/core/mod.ts";
 import { mutateBytes, type Random } from "./random.ts";
 
-/** A frame, and how it is written. */
+/** A frame, and how to encode it. */
 interface Draft {
   fin: boolean;
   rsv: number;
   opcode: number;
   payload: Uint8Array;
   masked: boolean;
-  /** The length to declare, where it is another than that of the payload. */
+  /** The length to declare, if it differs from the length of the payload. */
   declared?: bigint;
-  /** In how many bytes, where they are others than the fewest. */
+  /** The number of length bytes, if it differs from the smallest number. */
   lengthBytes?: 0 | 2 | 8;
 }
 
-/** What is to come out of a valid stream. */
+/** The expected result of a valid stream. */
 export interface Said {
-  /** The messages, whole ones. */
+  /** The complete messages. */
   messages: (string | Uint8Array)[];
   /** The payloads of the pings. */
   pings: Uint8Array[];
-  /** The code of the Close, if there is one. */
+  /** The code of the Close frame, if there is one. */
   closeCode: number | undefined;
 }
 
-/** Bytes, and what they say, which is not known once they were changed. */
+/** Bytes, and their meaning, which is unknown after the bytes were changed. */
 export interface FrameInput {
   bytes: Uint8Array;
   said?: Said;
@@ -39,7 +39,7 @@ const CLOSE_CODES = [1000, 1001, 1003, 1007, 1011, 1014, 3000, 4999];
 const BAD_CLOSE_CODES = [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535];
 const BAD_UTF8 = [[0x80], [0xc0, 0xaf], [0xed, 0xa0, 0x80], [0xf4, 0x90], [0xf5], [0xff], [0xe2]];
 
-/** Bytes that the end in this role may receive. */
+/** Makes bytes for an end with this role. */
 export function frameInput(random: Random, receiver: Role): FrameInput {
   const said: Said = { messages: [], pings: [], closeCode: undefined };
   const drafts = conversation(random, receiver === "server", said);
@@ -72,7 +72,7 @@ function closePayload(random: Random, said: Said): Uint8Array {
 }
 
 function addMessage(random: Random, masked: boolean, drafts: Draft[], said: Said): void {
-  // Long ones cost time that short ones make more of.
+  // Long messages cost time that is better spent on short ones.
   const length = random.pick(random.once(50) ? LENGTHS : LENGTHS.slice(0, 10));
   const message = random.once(2) ? text(random, length) : random.bytes(length);
   said.messages.push(message);
@@ -105,7 +105,7 @@ function text(random: Random, length: number): string {
   return made;
 }
 
-/** What a peer may do wrong. */
+/** The mistakes that a peer may make. */
 const MUTATIONS: readonly ((draft: Draft, random: Random) => void)[] = [
   (draft) => draft.fin = !draft.fin,
   (draft, random) => draft.rsv = random.below(8),
@@ -178,7 +178,7 @@ function encode(random: Random, draft: Draft): Uint8Array {
 
 const KNOWN: Record<number, true> = { 0: true, 1: true, 2: true, 8: true, 9: true, 10: true };
 
-/** The pieces as one. */
+/** Joins the pieces. */
 export function joined(parts: readonly Uint8Array[]): Uint8Array {
   const whole = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
   let at = 0;

@@ -1,8 +1,8 @@
-/** Heads of opening handshakes, valid ones and ones that are nearly so, and values of their fields. */
+/** Heads of opening handshakes, valid and nearly valid ones, and values of their fields. */
 import { acceptToken } from "../../lib/core/mod.ts";
 import { mutateBytes, type Random } from "./random.ts";
 
-/** A head, and whether it is one to agree to. */
+/** A head, and whether it must be accepted. */
 export interface HeadInput {
   bytes: Uint8Array;
   valid: boolean;
@@ -79,7 +79,7 @@ const STATUS_LINES = [
   "",
 ];
 
-/** The head of a request. */
+/** Makes the head of a request. */
 export function requestInput(random: Random): HeadInput {
   const fields: Field[] = [
     ["Host", "localhost"],
@@ -94,7 +94,7 @@ export function requestInput(random: Random): HeadInput {
   return head(random, "GET /a?b=c HTTP/1.1", fields, REQUEST_LINES);
 }
 
-/** The head of the response to a request with this key. */
+/** Makes the head of the response to a request with this key. */
 export function responseInput(random: Random, key: string): HeadInput {
   const fields: Field[] = [
     ["Upgrade", random.pick(["websocket", "WebSocket"])],
@@ -144,14 +144,14 @@ function mutateFields(random: Random, fields: Field[]): void {
   }
 }
 
-/** The value of a field. */
+/** Makes the value of a field. */
 export function valueInput(random: Random): string {
   let value = random.once(2) ? random.pick(VALUES) : "";
   for (let count = random.below(20); count > 0; count--) value += random.pick(PIECES);
   return value;
 }
 
-/** A byte a character. */
+/** Encodes each character as one byte. */
 export function latin1(text: string): Uint8Array {
   return Uint8Array.from(text, (character) => character.charCodeAt(0));
 }

@@ -1,4 +1,4 @@
-/** Connections as targets: over lines in memory, over streams, and a server that listens. */
+/** Fuzzes connections over lines in memory and over streams, and a server that listens. */
 import assert from "node:assert/strict";
 import { connect as connectSocket, type Socket } from "node:net";
 import { accept, connect, serve, type Server, type WebSocketConnection } from "../../mod.ts";
@@ -14,7 +14,7 @@ import { outcomeOf, soon, type Target } from "./target.ts";
 
 const INBOX = 20_000;
 const MAX_MESSAGE = 20_000;
-/** What a connection of a target may do; it ends when its peer does, and waits for no timer. */
+/** Limits for the connections of a target, which end with their peer and wait for no timer. */
 const LIMITS = {
   maxMessageSize: MAX_MESSAGE,
   readableStrategy: { highWaterMark: INBOX },
@@ -22,17 +22,17 @@ const LIMITS = {
   openTimeout: 20_000,
   closeTimeout: 20_000,
 };
-/** The same with compression: so much that some of it is inflated beside the event loop. */
+/** The same with compression. Messages may be so long that some are inflated outside the event loop. */
 const COMPRESSED = { ...LIMITS, maxMessageSize: 400_000, compression: true };
-/** With what a connection may end. */
+/** The close codes with which a connection may end. */
 const CLOSE_CODES: ReadonlySet<number> = new Set([1002, 1005, 1006, 1007, 1009]);
 
-/** The other end of the line: sends bytes, drops what comes, and leaves. */
+/** The other end of the line: sends bytes, ignores data, and leaves. */
 function peerOf(transport: MemoryTransport, onData: (chunk: Uint8Array) => void): void {
   transport.handle({ data: onData, drain() {}, end: () => transport.end(), close() {} });
 }
 
-/** How the other end leaves. */
+/** Ends the peer's side of the line. */
 function leave(random: Random, transport: MemoryTransport): void {
   const how = random.below(4);
   if (how === 0) transport.fail(new Error("The line is cut"));
@@ -42,7 +42,7 @@ function leave(random: Random, transport: MemoryTransport): void {
 
 const EXTENSIONS = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
 
-/** A request that is taken. */
+/** Makes a request that the server accepts. */
 function requestWith(fields = ""): string {
   return "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
     `Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n${fields}\r\n`;
@@ -52,7 +52,7 @@ function text(bytes: Uint8Array): string {
   return new TextDecoder("latin1").decode(bytes);
 }
 
-/** Opens a connection by a handshake without faults. */
+/** Opens a connection with a valid handshake. */
 async function opened(
   role: Role,
   options: typeof LIMITS = LIMITS,
@@ -78,7 +78,7 @@ function responseTo(key: string, fields: string): Uint8Array {
   );
 }
 
-/** Reads a connection in one of the ways there are, to its end. */
+/** Reads a connection to its end, in one of several ways. */
 async function readAll(
   random: Random,
   ws: WebSocketConnection,
@@ -92,7 +92,7 @@ async function readAll(
     else if (way === 2) {
       for await (const { readable } of ws.messages()) for await (const _ of readable);
     } else {
-      // Not read at first: messages wait within the limit, and the end of the connection after them.
+      // Reads nothing at first: messages wait within the limit, followed by the end of the connection.
       if (way === 4) await new Promise((resolve) => setTimeout(resolve, 5));
       ws.discard();
     }
@@ -106,7 +106,7 @@ function checkMessage(message: string | Uint8Array, most = MAX_MESSAGE): void {
   assert.ok(message.length <= most);
 }
 
-/** Sends in the ways there are; each of them settles, one way or the other. */
+/** Sends messages in several ways. Each promise must settle. */
 function sendSome(random: Random, ws: WebSocketConnection): Promise<unknown>[] {
   const sends: (() => Promise<unknown>)[] = [
     () => ws.send("a"),
@@ -119,7 +119,7 @@ function sendSome(random: Random, ws: WebSocketConnection): Promise<unknown>[] {
   return random.list(3, () => random.pick(sends)());
 }
 
-/** How a connection ended; all that belongs to it has settled by then. */
+/** Returns how a connection ended. All of its promises must have settled by then. */
 async function endOf(
   ws: WebSocketConnection,
   others: Promise<unknown>[],
@@ -273,7 +273,7 @@ class LiveServer implements Target {
     const head = random.once(30) ? mutateBytes(random, request) : request;
     const answer = await this.#exchange(random, [head, bytes]);
     assert.deepEqual(this.#errors, []);
-    // A client that does nothing wrong is served all the time.
+    // A valid client must be served at all times.
     if (this.#count++ % 50 === 0) await this.#checkGood();
     const status = /^HTTP\/1\.1 (\d{3}) [^\r\n]*\r\n/.exec(answer)?.[1];
     assert.ok(status !== undefined || answer === "", answer);

@@ -1,13 +1,13 @@
-/** Numbers that look random and come again with the same seed. */
+/** Generates pseudorandom numbers that repeat with the same seed. */
 
-/** A generator of them: the mulberry32 function over a counter. */
+/** A pseudorandom generator: the mulberry32 function over a counter. */
 export class Random {
   #state: number;
 
-  /** @param seed any whole number */
+  /** @param seed Any whole number. */
   constructor(seed: number) {
     this.#state = seed | 0;
-    // Seeds that follow one another must not give numbers that do.
+    // Consecutive seeds must not give consecutive numbers.
     this.#state = this.#next() ^ Math.imul(seed, 0x9e3779b1);
   }
 
@@ -18,35 +18,35 @@ export class Random {
     return (mixed ^ (mixed >>> 14)) >>> 0;
   }
 
-  /** A whole number from 0 to one below this. */
+  /** A whole number from 0 to `limit - 1`. */
   below(limit: number): number {
     return Math.floor((this.#next() / 2 ** 32) * limit);
   }
 
-  /** Whether something happens that does so once in this many times. */
+  /** Returns true once in this many times on average. */
   once(times: number): boolean {
     return this.below(times) === 0;
   }
 
-  /** One of them. */
+  /** Picks one of the items. */
   pick<T>(items: readonly T[]): T {
     return items[this.below(items.length)];
   }
 
-  /** Any bytes. */
+  /** Makes random bytes. */
   bytes(length: number): Uint8Array {
     const bytes = new Uint8Array(length);
     for (let i = 0; i < length; i++) bytes[i] = this.below(256);
     return bytes;
   }
 
-  /** As many as makes, each made anew. */
+  /** Makes a list of at most this many new items. */
   list<T>(most: number, make: (index: number) => T): T[] {
     return Array.from({ length: this.below(most + 1) }, (_, i) => make(i));
   }
 }
 
-/** The bytes in chunks of any sizes, small ones being likely. */
+/** Cuts the bytes into chunks of random sizes, most of them small. */
 export function chop(random: Random, bytes: Uint8Array): Uint8Array[] {
   const sizes = random.pick([[bytes.length || 1], [1], [1, 2, 3, 7], [5, 50, 500], [1, 4096]]);
   const chunks: Uint8Array[] = [];
@@ -58,7 +58,7 @@ export function chop(random: Random, bytes: Uint8Array): Uint8Array[] {
   return chunks;
 }
 
-/** Bytes with a few of them changed, left out, put in, said twice, or cut off. */
+/** Changes, removes, inserts or repeats some of the bytes, or cuts them off. */
 export function mutateBytes(random: Random, bytes: Uint8Array): Uint8Array {
   let changed = Array.from(bytes);
   for (let count = 1 + random.below(3); count > 0; count--) {

@@ -1,17 +1,17 @@
-/** What is fuzzed, and how inputs are run. */
+/** Defines the targets of the fuzzer, and runs their inputs. */
 import process from "node:process";
 import { HandshakeError, RemoteProtocolError } from "../../lib/core/mod.ts";
 import { Random } from "./random.ts";
 
-/** Something that takes inputs. */
+/** Code that is tested with many inputs. */
 export interface Target {
-  /** What is fuzzed. */
+  /** A description of the tested code. */
   what: string;
-  /** How many inputs it gets where nothing is said. */
+  /** Default number of inputs. */
   inputs: number;
-  /** Makes an input, has it taken, and says in a word what became of it. Throws what must not be. */
+  /** Makes and runs an input, and returns the outcome in one word. Throws if the outcome is wrong. */
   run(random: Random): string | Promise<string>;
-  /** Says more of the input that has just failed: what it does, and how little of it is enough. */
+  /** Explains the input that has just failed: its operations, reduced to the necessary ones. */
   explain?(): Promise<string>;
   /** Runs before the first input. */
   begin?(): Promise<void>;
@@ -19,37 +19,37 @@ export interface Target {
   end?(): Promise<void>;
 }
 
-/** How long a run is. */
+/** The limits of a run. */
 export interface RunOptions {
   /** The seed of the first input. Each following input has the next number. */
   seed: number;
-  /** How many inputs. Default: that of the target */
+  /** Number of inputs. Default: the number of the target */
   inputs?: number;
-  /** How long at most, in seconds. Default: as long as it takes */
+  /** Maximum time, in seconds. Default: Infinity */
   seconds?: number;
 }
 
-/** What came of a run. */
+/** The result of a run. */
 export interface RunResult {
-  /** How many inputs were taken. */
+  /** Number of inputs that were run. */
   inputs: number;
-  /** How long that took, in seconds. */
+  /** Time of the run, in seconds. */
   seconds: number;
-  /** How often each outcome came. */
+  /** Number of inputs for each outcome. */
   outcomes: Map<string, number>;
 }
 
-/** In milliseconds: longer than any input takes. */
+/** Maximum time of an input, in milliseconds. */
 const DEADLINE = 120_000;
-// A target may replace the platform's time.
+// Keep these functions, because a target may replace the platform's timers.
 const { setTimeout, clearTimeout } = globalThis;
 
-/** An input that did what must not be. */
+/** An input with a wrong outcome. */
 export class FuzzFailure extends Error {
-  /** The seed of the input alone. */
+  /** The seed that repeats only this input. */
   readonly seed: number;
 
-  /** @param explanation what the target says of it */
+  /** @param explanation Explanation of the failure by the target. */
   constructor(name: string, seed: number, cause: unknown, explanation = "") {
     const again = `deno task fuzz ${name} --seed ${seed} --inputs 1 --runtime ${runtimeName()}`;
     super(`${name} fails; again: ${again}${explanation && `\n${explanation}`}`, { cause });
@@ -57,7 +57,7 @@ export class FuzzFailure extends Error {
   }
 }
 
-/** Gives a target its inputs. */
+/** Runs the inputs of a target. */
 export async function runTarget(
   name: string,
   target: Target,
@@ -73,7 +73,7 @@ export async function runTarget(
     for (; count < inputs && elapsed() < seconds; count++) {
       const outcome = await runInput(name, target, seed + count);
       outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1);
-      // Timers and sockets have their turn now and then.
+      // Let timers and sockets run from time to time.
       if (count % 1000 === 999) await new Promise((resolve) => setTimeout(resolve));
     }
   } finally {
@@ -91,13 +91,13 @@ async function runInput(name: string, target: Target, seed: number): Promise<str
   }
 }
 
-/** The runtime that this is, by the name that `--runtime` knows it by. */
+/** The name of this runtime for `--runtime`. */
 function runtimeName(): string {
   const { bun, deno, node } = process.versions as Record<string, string | undefined>;
   return deno !== undefined ? "deno" : bun !== undefined ? "bun" : `node${node!.split(".")[0]}`;
 }
 
-/** What a promise gives, which must not take for ever. */
+/** Awaits a promise, and throws if it takes too long. */
 export async function soon<T>(promise: Promise<T>): Promise<T> {
   let timer: ReturnType<typeof setTimeout> | undefined;
   const late = new Promise<never>((_, reject) => {
@@ -110,7 +110,7 @@ export async function soon<T>(promise: Promise<T>): Promise<T> {
   }
 }
 
-/** The outcome that an error is; any but the documented ones is thrown on. */
+/** Returns the outcome for a documented error, and throws any other error again. */
 export function outcomeOf(error: unknown, closeCodes: readonly number[]): string {
   if (error instanceof RemoteProtocolError && closeCodes.includes(error.closeCode)) {
     return String(error.closeCode);
@@ -119,7 +119,7 @@ export function outcomeOf(error: unknown, closeCodes: readonly number[]): string
   throw error;
 }
 
-/** What a peer can cause in an opening handshake. */
+/** The error codes that a peer can cause in an opening handshake. */
 const CODES: ReadonlySet<string> = new Set([
   "accept",
   "body",

@@ -1,13 +1,13 @@
-/** What must hold after each simulation, whatever has happened. */
+/** The conditions that must hold after every simulation. */
 import { HandshakeError, WebSocketError } from "../../mod.ts";
 import { byteLength, messageOf } from "./message.ts";
 import type { End } from "./network.ts";
 import { type Attempt, closeText, describe, type Half, type World } from "./world.ts";
 
-/** One invariant: gives what is wrong, a line each. */
+/** One invariant. Returns the problems, one per line. */
 type Invariant = (world: World) => string[];
 
-/** The defaults of the library, in milliseconds. */
+/** The default timeouts of the library, in milliseconds. */
 const DEFAULTS = {
   openTimeout: 10_000,
   closeTimeout: 10_000,
@@ -16,13 +16,13 @@ const DEFAULTS = {
 };
 const SHUTDOWN_TIMEOUT = 30_000;
 
-/** The slices in which the library counts time are rounded up, in milliseconds. */
+/** The library counts time in slices, which are rounded up, in milliseconds. */
 const ROUNDING = 8;
-/** The error of sums of fractions, in milliseconds. */
+/** The rounding error of sums of fractions, in milliseconds. */
 const ROUNDING_DOWN = 0.001;
-/** What a reader may hold beside two messages, in bytes: the inbox, and a chunk that is being read. */
+/** Bytes that a reader may hold besides two messages: the inbox, and a chunk that is being read. */
 const HELD = 65_536 + 65_536;
-/** What a sender who awaits each send may have waiting beside one message, in bytes. */
+/** Bytes that may wait besides one message if the sender awaits each send. */
 const BUFFERED = 2 * 65_536;
 
 function optionOf(half: Half, name: keyof typeof DEFAULTS): number {
@@ -34,7 +34,7 @@ function optionsOf({ name, world: { plan } }: Half) {
   return index === undefined ? plan.server : plan.clients[Number(index)].options;
 }
 
-/** How much later something may happen because the process stood still, in milliseconds. */
+/** Additional time that an event may take because the process was suspended, in milliseconds. */
 function standstillsOf({ time, plan }: World, timeout: number): number {
   const count = plan.incidents.filter(({ what }) => what === "standstill").length;
   // A slice that ends late is counted again.
@@ -69,7 +69,7 @@ function connectionsHaveEnded({ halves }: World): string[] {
 }
 
 function transportsHaveEnded({ network }: World): string[] {
-  // A machine that was never told, because its line is dead, belongs to a proxy.
+  // A machine that was never notified, because its line is dead, belongs to a proxy.
   return network.lines.flatMap(({ ends, faults }) =>
     ends.filter((end) => !end.closed && faults.length === 0 && !isProxy(end))
   ).map((end) => `${JSON.stringify(end.localAddress)} is open`);
@@ -79,7 +79,7 @@ function isProxy({ localAddress }: End): boolean {
   return localAddress.transport === "tcp" && localAddress.hostname.endsWith("-proxy");
 }
 
-/** Messages of one end come to the other one in order, unchanged and once. */
+/** The messages of one end arrive at the other end in order, unchanged and once. */
 function messagesComeInOrder({ halves, plan }: World): string[] {
   return halves.flatMap((half) => {
     const wrong = half.received.filter((index) => typeof index === "string")
@@ -91,13 +91,13 @@ function messagesComeInOrder({ halves, plan }: World): string[] {
   });
 }
 
-/** Whether messages may be left out, because the end is in a room that drops them. */
+/** Whether messages may be dropped, because the end is in a room that drops them. */
 function mayDrop({ name, peer }: Half, slow: string | undefined): boolean {
   if (!name.startsWith("client")) return false;
   return slow!.startsWith("drop") && peer !== undefined && peer.world.room.has(peer);
 }
 
-/** Who has read to a clean end that the peer began has read all that the peer had sent. */
+/** A reader that reached a clean end, which the peer began, has read all messages of the peer. */
 function noMessageIsLost({ halves }: World): string[] {
   return halves.flatMap((half) => {
     const { name, readEnd, closed, closeInfo, isTerminated, peer } = half;
@@ -110,7 +110,7 @@ function noMessageIsLost({ halves }: World): string[] {
   });
 }
 
-/** A Close frame that one end has received is the one that the other end has sent. */
+/** The Close frame that one end has received is the one that the other end has sent. */
 function bothEndsAgree({ halves }: World): string[] {
   return halves.flatMap(({ name, closeInfo, peer }) => {
     const { received } = closeInfo ?? {};
@@ -140,7 +140,7 @@ function nobodyBreaksTheProtocol({ halves, attempts }: World): string[] {
   ];
 }
 
-/** If nothing went wrong on purpose, all connections open, and all end cleanly. */
+/** If no fault was caused on purpose, all connections open, and all end cleanly. */
 function calmRunsAreClean({ plan, attempts, halves }: World): string[] {
   if (!plan.calm) return [];
   const slow = plan.broadcast.slow === "close" || plan.broadcast.slow === "terminate";
@@ -154,13 +154,13 @@ function calmRunsAreClean({ plan, attempts, halves }: World): string[] {
   ];
 }
 
-/** A server that has shut down refuses who comes, or is not there. */
+/** Whether the server was shut down: it refuses clients, or does not listen any more. */
 function isShutdown(error: unknown): boolean {
   return error instanceof HandshakeError &&
     ["connect-failed", "connection-lost", "status", "proxy"].includes(error.code);
 }
 
-/** An opening handshake takes no longer than `openTimeout`, and does not give up before. */
+/** An opening handshake takes no longer than `openTimeout`, and does not give up earlier. */
 function openTimeoutsAreKept(world: World): string[] {
   return world.attempts.flatMap(({ name, startedAt, endedAt, error, openTimeout }: Attempt) => {
     if (openTimeout === 0) return [];
@@ -175,7 +175,7 @@ function openTimeoutsAreKept(world: World): string[] {
   });
 }
 
-/** A connection that was asked to close is closed when `closeTimeout` has passed. */
+/** A connection that was asked to close is closed after `closeTimeout` at the latest. */
 function closeTimeoutsAreKept(world: World): string[] {
   return world.halves.flatMap((half) => {
     const { name, closeCalledAt, closedAt = world.time.now } = half;
@@ -188,7 +188,7 @@ function closeTimeoutsAreKept(world: World): string[] {
   });
 }
 
-/** A connection whose line has gone silent is noticed by keepalive, and not before its time. */
+/** Keepalive detects a connection whose line is silent, and does not do so too early. */
 function keepaliveIsOnTime(world: World): string[] {
   return world.halves.flatMap((half) => {
     const { name, end, error, silence } = half;
@@ -200,7 +200,7 @@ function keepaliveIsOnTime(world: World): string[] {
   });
 }
 
-/** How long after a silence begins its connection is found dead, in milliseconds. */
+/** Maximum time from the start of a silence until its connection is found dead, in milliseconds. */
 function deadConnectionsAreFound(world: World): string[] {
   return world.halves.flatMap((half) => {
     const { name, end, closedAt = world.time.now } = half;
@@ -211,7 +211,7 @@ function deadConnectionsAreFound(world: World): string[] {
     if (end.line.silentSince === undefined) return [];
     const since = Math.max(end.line.silentSince, half.openedAt);
     const closing = half.closeInfo?.sent !== undefined && half.closeInfo.first === "sent";
-    // Once our Close frame has left, closeTimeout takes over; 0 is for ever.
+    // After our Close frame was sent, closeTimeout applies. 0 means no limit.
     if (closing && closeTimeout === 0) return [];
     const most = interval + 4 * (timeout + ROUNDING) + closeTimeout + ROUNDING +
       standstillsOf(world, 4 * timeout + closeTimeout) + 4 * end.line.options.latency;
@@ -231,13 +231,13 @@ function shutdownIsInTime(world: World): string[] {
     : [];
 }
 
-/** The delays of `reconnect()` are as long as it says. */
+/** The delays of `reconnect()` are as long as announced. */
 function retriesAreOnTime(world: World): string[] {
   return world.retries.flatMap(({ name, at, delay, nextAt }) => {
     if (delay > 6000) return [`${name} is to wait for ${delay} ms`];
     if (nextAt === undefined) return [];
     const waited = nextAt - at;
-    // Timers count whole milliseconds, and none is shorter than one.
+    // Timers count whole milliseconds, and the shortest timer takes one millisecond.
     const isLate = waited > Math.max(1, delay) + 1 + world.time.standstills;
     return waited < delay - 1 || isLate ? [`${name} waited for ${waited} ms of ${delay}`] : [];
   });
@@ -262,7 +262,7 @@ function memoryIsBounded(world: World): string[] {
   });
 }
 
-/** A server's `onError` is told of what its own code throws, and of nothing that a client does. */
+/** A server's `onError` receives errors of the server's own code, and no errors that a client causes. */
 function nothingIsReported({ reported }: World): string[] {
   return reported.map(describe);
 }
@@ -271,7 +271,7 @@ function noTimerIsLeft({ timersLeft }: World): string[] {
   return timersLeft > 0 ? [`${timersLeft} are`] : [];
 }
 
-/** All invariants, by what they say. */
+/** All invariants by their descriptions. */
 const INVARIANTS: Readonly<Record<string, Invariant>> = {
   "nothing broke on the way": nothingBrokeOnTheWay,
   "every promise has settled": everyPromiseHasSettled,
@@ -295,7 +295,7 @@ const INVARIANTS: Readonly<Record<string, Invariant>> = {
   "no timer is left": noTimerIsLeft,
 };
 
-/** What does not hold, a line each. */
+/** Returns the broken invariants, one per line. */
 export function findBroken(world: World): string[] {
   return Object.entries(INVARIANTS).flatMap(([name, check]) =>
     check(world).map((wrong) => `${name}: ${wrong}`)

@@ -22,25 +22,25 @@ import { type Attempt, describe, Half, World } from "./world.ts";
 
 const PORT = 80;
 
-/** What came of one simulation. */
+/** The result of one simulation. */
 export interface Life {
-  /** How many connections were opened. */
+  /** The number of connections that were opened. */
   connections: number;
-  /** How much time has passed in it, in milliseconds. */
+  /** The simulated time that has passed, in milliseconds. */
   duration: number;
-  /** How its connections have ended, and how often. */
+  /** How its connections have ended, with the number of times. */
   ends: Map<string, number>;
-  /** What does not hold, a line each. */
+  /** The broken invariants, one per line. */
   broken: string[];
-  /** What has happened, and a number that stands for it. */
+  /** The events, and a hash of them. */
   trace: string[];
   hash: string;
 }
 
-/** What nobody has handled. */
+/** Unhandled rejections. */
 const unhandled: unknown[] = [];
 
-/** Runs what a seed stands for. */
+/** Runs the simulation of a seed. */
 export async function live(seed: number): Promise<Life> {
   const random = new Random(seed);
   const plan = makePlan(random);
@@ -51,7 +51,7 @@ export async function live(seed: number): Promise<Life> {
   process.on("unhandledRejection", note);
   try {
     await time.run(() => new Program(world).run());
-    // The platforms tell of unhandled rejections when all microtasks have run.
+    // The platforms report unhandled rejections after all microtasks have run.
     for (let i = 0; i < 2; i++) await new Promise((resolve) => setTimeout(resolve));
   } catch (error) {
     world.broken.push(`the run ends: ${(error as Error)?.stack ?? error}`);
@@ -86,7 +86,7 @@ function countEnds({ halves, attempts }: World): Map<string, number> {
   return ends;
 }
 
-/** The programs of all machines. */
+/** The programs of all machines in the simulation. */
 class Program {
   readonly #world: World;
   readonly #time: SimulatedTime;
@@ -123,14 +123,14 @@ class Program {
     await Promise.race([clients, this.#time.sleep(plan.shutdownAt)]);
     await this.#shutDown();
     await Promise.race([clients, this.#time.sleep(PATIENT)]);
-    // Those whose line is dead would wait for ever if they send no pings.
+    // A connection on a dead line without pings would wait forever.
     for (const half of this.#world.halves) if (half.closed === "pending") half.terminate();
     await clients;
     for (const proxy of proxies) await proxy.close();
     await this.#time.sleep(1);
     const ends = this.#world.network.lines.flatMap(({ ends }) => ends);
     if (ends.every(({ closed }) => closed)) this.#world.timersLeft = this.#time.timers;
-    // Transports may take as long as the longest timeout to end.
+    // Transports may need as long as the longest timeout to end.
     if (this.#time.timers > 0) await this.#time.sleep(PATIENT);
     this.#world.say("the end");
   }
@@ -144,11 +144,11 @@ class Program {
     this.#world.say("the server has shut down");
   }
 
-  // What happens on its own
+  // The incidents
 
   async #meet(incident: Incident): Promise<void> {
     await this.#time.sleep(incident.at);
-    // Something that happens to a line that is closed shows nothing.
+    // An incident on a closed line would test nothing.
     const lines = this.#world.network.lines.filter(({ ends }) =>
       ends.some(({ closed }) => !closed)
     );
@@ -250,7 +250,7 @@ class Program {
   }
 
   async #use(half: Half, plan: ClientPlan): Promise<void> {
-    // The peer's half is known when its handler runs, which may be after the answer has come.
+    // The peer's half is known when its handler runs, which may be after the response has arrived.
     const reading = this.#read(half, plan.reading, plan.readPause);
     const { service, sizes, ending } = plan;
     if (service !== "source") {
@@ -293,7 +293,7 @@ class Program {
       } else for (;;) await take(await ws.receive());
       half.readEnd = "clean";
     } catch (error) {
-      // receive() has no other way to say that all was read.
+      // receive() has no other way to say that all messages were read.
       const isEnd = reading === "receive" && half.closed !== "failed" &&
         half.closeInfo?.received !== undefined;
       half.readEnd = isEnd ? "clean" : "error";
@@ -345,7 +345,7 @@ interface Context {
   pause: () => Promise<void>;
 }
 
-/** What the server does for each service. */
+/** The server program for each service. */
 const SERVICE_PROGRAMS: Readonly<Record<Service, (context: Context) => Promise<void>>> = {
   "echo by pipe": async ({ half, pause }) => {
     const noted = new TransformStream<Message, Message>({

@@ -3,7 +3,7 @@ import type { Message } from "../../mod.ts";
 
 const LETTERS = ["a", "é", "€", "😀"];
 
-/** A message that tells which it is, if it is long enough. */
+/** Makes a message that contains its index, if it is long enough. */
 export function messageOf(index: number, size: number): Message {
   if (index % 2 === 0) {
     const letter = LETTERS[index / 2 % LETTERS.length];
@@ -14,7 +14,7 @@ export function messageOf(index: number, size: number): Message {
 
 const encoder = new TextEncoder();
 
-/** How many bytes a message has on the line. */
+/** The length of a message on the line, in bytes. */
 export function byteLength(message: Message): number {
   return typeof message === "string" ? encoder.encode(message).length : message.length;
 }

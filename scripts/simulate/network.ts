@@ -1,4 +1,4 @@
-/** A network of lines between simulated machines, as a {@linkcode TransportProvider} for each of them. */
+/** Simulates a network of lines between machines, with a {@linkcode TransportProvider} for each machine. */
 import type {
   Address,
   DialOptions,
@@ -13,17 +13,17 @@ import type { SimulatedTime } from "./time.ts";
 
 /** How a line carries bytes. */
 export interface LineOptions {
-  /** How long a byte travels, in milliseconds. */
+  /** Time that a byte travels, in milliseconds. */
   latency: number;
-  /** By how much more a segment may take, in milliseconds. */
+  /** Maximum additional time of a segment, in milliseconds. */
   jitter: number;
-  /** In bytes a millisecond. */
+  /** Bytes per millisecond. */
   bandwidth: number;
-  /** The most bytes that travel together. */
+  /** Maximum size of a segment, in bytes. */
   segment: number;
-  /** How many bytes the sender's platform takes before it says that they wait. */
+  /** Number of bytes that the sender's platform accepts before it reports that bytes wait. */
   sendBuffer: number;
-  /** How many bytes the receiver's platform holds that are not read: its window. */
+  /** Number of unread bytes that the receiver's platform holds: its window. */
   receiveBuffer: number;
 }
 
@@ -31,13 +31,13 @@ export interface LineOptions {
 export const BREAKS = ["reset", "end", "half-close", "silence", "silence one way"] as const;
 export type Break = typeof BREAKS[number];
 
-/** What is in the receiver's buffer. */
+/** The contents of the receiver's buffer. */
 type Arrival = Uint8Array | "end";
 
-/** So many segments of a line are short; the others are whole, so that a run does not take long. */
+/** Maximum number of short segments of a line. The others have full size, so that a run stays short. */
 const MOST_SHORT_SEGMENTS = 300;
 const WHOLE_SEGMENT = 16_384;
-/** The most bytes that are read at once. */
+/** Maximum number of bytes that are read at once. */
 const MOST_AT_ONCE = 65_536;
 
 /** One end of a line. */
@@ -51,20 +51,20 @@ export class End implements Transport {
   #paused = true;
   #isScheduled = false;
 
-  /** What was written and has not left. */
+  /** Data that was written but has not been sent. */
   #unsent: Uint8Array[] = [];
   #unsentLength = 0;
-  /** The bytes that are on their way or have not been read by the peer, as far as this end knows. */
+  /** Bytes that are in flight or that the peer has not read, as far as this end knows. */
   #outstanding = 0;
   #lineIsFreeAt = 0;
   #lastArrival = 0;
   #endWritten = false;
   #endSent = false;
-  /** Bytes that came too late to be sent. */
+  /** Bytes that were written too late to be sent. */
   #dropped = 0;
-  /** Nothing that this end sends from now on arrives. */
+  /** Whether data that this end sends from now on is lost. */
   isMute = false;
-  /** Not even what is on its way arrives. */
+  /** Whether data in flight is lost too. */
   isDead = false;
 
   #arrived: Arrival[] = [];
@@ -72,13 +72,13 @@ export class End implements Transport {
   closed = false;
   #error: Error | undefined;
 
-  /** The bytes that its handlers were given. */
+  /** The number of bytes that its handlers have received. */
   delivered = 0;
-  /** Told of them. */
+  /** Called when its handlers have received bytes. */
   onDelivery: (() => void) | undefined;
-  /** When the last of them came. */
+  /** When the last of these bytes were received. */
   lastDelivery: number;
-  /** The most bytes that were written and that the platform had not taken. */
+  /** The most bytes that were written and not accepted by the platform. */
   mostBuffered = 0;
 
   constructor(network: Network, line: Line, local: Address, remote: Address) {
@@ -130,7 +130,7 @@ export class End implements Transport {
 
   destroy(): void {
     if (this.closed) return;
-    // What the platform has taken still leaves, unless there is something that nobody has read.
+    // Accepted bytes are still sent, unless this end leaves received data unread.
     const isRude = this.#arrived.some((item) => item !== "end");
     if (isRude) this.#sendReset();
     else {
@@ -141,25 +141,25 @@ export class End implements Transport {
     this.#close(undefined);
   }
 
-  /** Closes this end with an error, and the other one too. */
+  /** Closes both ends of the line with an error. */
   reset(why: string): void {
     if (this.closed) return;
     this.#sendReset();
     this.#close(new Error(why));
   }
 
-  /** Ends this direction after what is on its way. This end is not told. */
+  /** Ends this direction after the data in flight. This end is not notified. */
   cutOff(): void {
     this.#sendEnd();
     this.isMute = true;
   }
 
-  /** Has nothing of this direction arrive any more. Nobody is told. */
+  /** Loses all further data of this direction. No end is notified. */
   fallSilent(): void {
     this.isMute = this.isDead = true;
   }
 
-  /** Sends on after the line has stood still. */
+  /** Continues to send after the line was stopped. */
   goOn(): void {
     this.#send();
   }
@@ -225,7 +225,7 @@ export class End implements Transport {
     });
   }
 
-  /** Takes at most so many bytes of what was written. */
+  /** Takes at most this number of bytes from the unsent data. */
   #take(size: number): Uint8Array {
     const [first] = this.#unsent;
     const segment = first.length <= size ? first : first.subarray(0, size);
@@ -237,7 +237,7 @@ export class End implements Transport {
 
   #arrive(item: Arrival): void {
     if (this.closed) {
-      // Who sends to a socket that is gone is told so.
+      // A sender to a closed socket receives a reset.
       if (item !== "end") this.#sendReset();
       return;
     }
@@ -263,7 +263,7 @@ export class End implements Transport {
     }
   }
 
-  /** All that has arrived by now, as one chunk. */
+  /** Takes all data that has arrived, as one chunk. */
   #takeArrived(): Uint8Array {
     const parts: Uint8Array[] = [];
     let length = 0;
@@ -328,9 +328,9 @@ export class Line {
   readonly options: LineOptions;
   readonly ends: readonly [End, End];
   standsStillUntil = 0;
-  /** When both directions have fallen silent, if they have. */
+  /** When both directions fell silent, if they did. */
   silentSince: number | undefined;
-  /** What has gone wrong with it on purpose. */
+  /** The faults that were caused on purpose. */
   readonly faults: string[] = [];
   readonly #network: Network;
   #shortSegments = 0;
@@ -346,7 +346,7 @@ export class Line {
     this.ends[1].peer = this.ends[0];
   }
 
-  /** The most bytes of the next segment. */
+  /** The maximum size of the next segment. */
   segmentSize(): number {
     const { segment } = this.options;
     if (segment >= WHOLE_SEGMENT || this.#shortSegments++ > MOST_SHORT_SEGMENTS) {
@@ -365,7 +365,7 @@ export class Line {
     });
   }
 
-  /** @param way whose direction it is about: 0 for the client's, 1 for the server's */
+  /** @param way The affected direction: 0 for the client's, 1 for the server's. */
   break(how: Break, way: 0 | 1): void {
     this.faults.push(how);
     const end = this.ends[way];
@@ -385,13 +385,13 @@ export class Network {
   readonly time: SimulatedTime;
   readonly random: Random;
   readonly lines: Line[] = [];
-  /** Told of what happens. */
+  /** Called with each event. */
   readonly note: (text: string) => void;
   readonly #listeners = new Map<string, (transport: Transport) => void>();
   readonly #optionsOf: () => LineOptions;
   #lastPort = 49_152;
 
-  /** @param optionsOf gives the options of the next line */
+  /** @param optionsOf Returns the options of the next line. */
   constructor(
     time: SimulatedTime,
     random: Random,
@@ -404,7 +404,7 @@ export class Network {
     this.note = note;
   }
 
-  /** What makes the transports of a machine. */
+  /** Creates the transport provider of a machine. */
   machine(hostname: string, onLine: (line: Line) => void = () => {}): TransportProvider {
     return {
       connect: (options) => this.#connect(hostname, options, onLine),
@@ -457,7 +457,7 @@ export class Network {
   }
 }
 
-/** Waits for what `start` begins; rejects with the reason of the signal if that is aborted. */
+/** Waits for the result of `start`. Rejects with the reason of the signal if the signal is aborted. */
 async function abortable(
   signal: AbortSignal | undefined,
   start: (resolve: () => void, reject: (error: unknown) => void) => void,

@@ -1,4 +1,4 @@
-/** What happens in one simulation, drawn from its seed. */
+/** Draws the plan of one simulation from its seed. */
 import type {
   BroadcastOptions,
   ConnectionOptions,
@@ -10,14 +10,14 @@ import type { Random } from "../fuzz/random.ts";
 import { type Break, BREAKS, type LineOptions } from "./network.ts";
 import type { ProxyKind } from "./proxy.ts";
 
-/** What a server does with a connection. */
+/** The ways in which a server handles a connection. */
 export const SERVICES = ["echo by pipe", "echo by loop", "sink", "source", "room"] as const;
 export type Service = typeof SERVICES[number];
 
-/** How a client reads. */
+/** The ways in which a client reads. */
 export const READINGS = ["iterate", "receive", "reader", "messages"] as const;
 
-/** How a client ends. */
+/** The ways in which a client ends. */
 export const ENDINGS = [
   "close when all has come",
   "close at once",
@@ -25,16 +25,16 @@ export const ENDINGS = [
   "wait for the server",
 ] as const;
 
-/** What one client does. */
+/** The actions of one client. */
 export interface ClientPlan {
   service: Service;
   proxy: ProxyKind | undefined;
-  /** How many connections it makes, one after the other, if it reconnects. */
+  /** The number of connections that it makes, one after another, if it reconnects. */
   connections: number;
   startsAt: number;
-  /** What each connection sends: the lengths of the messages. */
+  /** The lengths of the messages to send on each connection. */
   sizes: number[];
-  /** How long it waits after each message that it sends, and that it reads, in milliseconds. */
+  /** Pause after each message sent and after each message read, in milliseconds. */
   sendPause: number;
   readPause: number;
   reading: typeof READINGS[number];
@@ -42,42 +42,42 @@ export interface ClientPlan {
   options: ConnectOptions;
 }
 
-/** Something that happens at a time, and is nobody's intention. */
+/** An event that neither the server nor a client causes. */
 export type Incident =
   | { at: number; what: "break"; how: Break; way: 0 | 1; line: number }
   | { at: number; what: "stall"; duration: number; line: number }
   | { at: number; what: "standstill"; duration: number }
   | { at: number; what: "wall clock"; difference: number };
 
-/** All of a simulation. */
+/** The plan of a simulation. */
 export interface Plan {
-  /** Whether nothing may go wrong: no incidents, and limits that are far away. */
+  /** Whether nothing may go wrong: there are no incidents, and the limits are high. */
   calm: boolean;
   line: LineOptions;
   server: Omit<ServeOptions, "port" | "hostname">;
-  /** How long the server waits after each message that it reads, in milliseconds. */
+  /** Pause of the server after each message read, in milliseconds. */
   readPause: number;
-  /** How long the hook `onRequest` takes, if there is one, in milliseconds. */
+  /** Duration of the hook `onRequest`, if there is one, in milliseconds. */
   openPause: number | undefined;
   broadcast: BroadcastOptions;
   clients: ClientPlan[];
   incidents: Incident[];
-  /** When the server shuts down, unless the clients are gone before. */
+  /** When the server shuts down, unless all clients have left before. */
   shutdownAt: number;
   shutdown: ShutdownOptions;
 }
 
-/** The times in which incidents happen and clients start, in milliseconds. */
+/** The periods in which incidents happen and clients start, in milliseconds. */
 const MOST_TIMES = [20, 500, 10_000, 60_000];
-/** Timeouts that pass, in milliseconds. */
+/** Timeouts that may expire, in milliseconds. */
 const TIMEOUTS = [1, 100, 3000];
-/** Longer than anything takes, in milliseconds. */
+/** Longer than any operation takes, in milliseconds. */
 export const PATIENT = 3_600_000;
-/** With compression, longer messages may be worked on by threads, whose time is not simulated. */
+/** Threads may compress longer messages, and the time of threads is not simulated. */
 const SHORT_SIZES = [0, 1, 20, 125, 126, 1000, 4000];
 const SIZES = [...SHORT_SIZES, 20_000, 65_535, 65_536, 150_000];
 
-/** So many long messages are more than anybody may keep. */
+/** A number of long messages that exceeds every buffer. */
 const FLOOD = 30;
 
 function planLine(random: Random, calm: boolean): LineOptions {
@@ -94,7 +94,7 @@ function planLine(random: Random, calm: boolean): LineOptions {
 function planOptions(random: Random, calm: boolean): ConnectionOptions {
   const options: ConnectionOptions = {};
   if (random.once(3)) options.pingInterval = random.pick([0, 50, 1000, 5000]);
-  // A calm run may have lines so slow that the defaults would be too short.
+  // In a calm run, a line may be so slow that the defaults would be too short.
   if (calm || random.once(3)) options.pingTimeout = random.pick(calm ? [0, PATIENT] : TIMEOUTS);
   if (calm || random.once(3)) options.closeTimeout = random.pick(calm ? [0, PATIENT] : TIMEOUTS);
   if (calm || random.once(3)) options.openTimeout = random.pick(calm ? [0, PATIENT] : TIMEOUTS);

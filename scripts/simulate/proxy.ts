@@ -1,7 +1,7 @@
-/** Proxies on a simulated network: one that knows CONNECT, and one of SOCKS 5. */
+/** Proxies on a simulated network: an HTTP proxy with CONNECT, and a SOCKS 5 proxy. */
 import type { Listener, Transport, TransportHandlers, TransportProvider } from "../../mod.ts";
 
-/** What is asked of a proxy, and what it answers; undefined while there are bytes missing. */
+/** Parses a request and returns the answer; undefined while bytes are missing. */
 type Parse = (bytes: Uint8Array) => Step | undefined;
 
 type Step =
@@ -10,7 +10,7 @@ type Step =
 
 const PORTS = { http: 8080, socks5: 1080 } as const;
 
-/** The proxies that there are. */
+/** The kinds of proxies. */
 export type ProxyKind = keyof typeof PORTS;
 
 /** The URL of a proxy that runs on this machine. */
@@ -71,7 +71,7 @@ const parseGreeting: Parse = (bytes) => {
   return bytes.length >= length ? { length, answer: Uint8Array.of(5, 0) } : undefined;
 };
 
-/** The address is the name of a machine. */
+/** The address is always a host name. */
 const parseRequest: Parse = (bytes) => {
   const length = 7 + bytes[4];
   if (!(bytes.length >= length)) return undefined;
@@ -80,10 +80,10 @@ const parseRequest: Parse = (bytes) => {
   return { hostname, port, length, answer: Uint8Array.of(5, 0, 0, 1, 0, 0, 0, 0, 0, 0) };
 };
 
-/** Beyond this many bytes that wait, the proxy does not read. */
+/** The proxy stops reading while more than this number of bytes waits to be sent. */
 const MOST_WAITING = 65_536;
 
-/** Passes on what comes, both ways. */
+/** Forwards data in both directions. */
 function join(near: Transport, far: Transport): void {
   const handlers = (from: Transport, to: Transport): TransportHandlers => ({
     data: (chunk) => {

@@ -1,37 +1,37 @@
-/** Runs simulations one after the other. */
+/** Runs simulations one after another. */
 import { pair } from "../../lib/testing.ts";
 import { live } from "./life.ts";
 
 /** How many simulations to run. */
 export interface SimulateOptions {
-  /** The seed of the first one; those that follow have the numbers after it. */
+  /** Seed of the first simulation. The following simulations have the next numbers. */
   seed: number;
   runs: number;
-  /** For how long at most. Default: Infinity */
+  /** Maximum time, in seconds. Default: Infinity */
   seconds?: number;
-  /** Prints what has happened. Default: false */
+  /** Prints all events. Default: false */
   trace?: boolean;
 }
 
-/** What came of them. */
+/** The result of the simulations. */
 export interface Summary {
   runs: number;
-  /** How many connections were opened. */
+  /** The number of connections that were opened. */
   connections: number;
-  /** The time that has passed in them, in milliseconds. */
+  /** The simulated time that has passed, in milliseconds. */
   duration: number;
-  /** The time that they have taken, in seconds. */
+  /** The real time, in seconds. */
   seconds: number;
-  /** How connections and attempts have ended, and how often. */
+  /** How connections and attempts have ended, with the number of times. */
   ends: Map<string, number>;
-  /** Stands for all that has happened. */
+  /** A hash of all events. */
   hash: string;
   failures: number;
 }
 
-/** Failures are printed up to this many. */
+/** Maximum number of failures to print. */
 const MOST_FAILURES = 10;
-/** Lines of the trace of a failure. */
+/** Maximum number of trace lines to print for a failure. */
 const MOST_LINES = 60;
 
 /** Runs simulations, and prints those that break an invariant. */
@@ -67,7 +67,7 @@ export async function simulate(options: SimulateOptions): Promise<Summary> {
 
 let warm: Promise<void> | undefined;
 
-/** What the library loads when it is first needed takes time of the platform, which is not simulated. */
+/** Loads modules of the library that are loaded on first use, because loading takes real time. */
 function warmUp(): Promise<void> {
   return warm ??= (async () => {
     const [client, server] = await pair({

@@ -1,6 +1,6 @@
 /**
- * The time of a simulation. It stands still while the program computes and then jumps to the next timer
- * or the next event of the network, so that a minute takes milliseconds and each run is the same.
+ * The time of a simulation. It does not pass while the program computes, and then jumps to the next timer
+ * or network event. A simulated minute takes milliseconds, and every run is the same.
  *
  * Import this module before the library: the library looks up `setImmediate` when it is loaded.
  */
@@ -17,7 +17,7 @@ const { random: mathRandom } = Math;
 const ownNow = Object.getOwnPropertyDescriptor(performance, "now");
 const ownRandomValues = Object.getOwnPropertyDescriptor(crypto, "getRandomValues");
 
-/** The simulation that runs, if one does. */
+/** The current simulation, if any. */
 let current: SimulatedTime | undefined;
 
 platform.setImmediate = (callback, ...args) =>
@@ -25,7 +25,7 @@ platform.setImmediate = (callback, ...args) =>
     ? realImmediate(callback, ...args)
     : current.nextTurn(() => callback(...args));
 
-/** Lets all microtasks run. */
+/** Waits until all microtasks have run. */
 function drainMicrotasks(): Promise<void> {
   return new Promise((resolve) => void realImmediate(() => resolve()));
 }
@@ -33,24 +33,24 @@ function drainMicrotasks(): Promise<void> {
 /** A timer, or an event of the network. */
 interface Event {
   due: number;
-  /** Events of one time happen in the order in which they were made. */
+  /** Events with the same time happen in the order of their creation. */
   order: number;
   callback: Callback | undefined;
-  /** Whether the library has set it. */
+  /** Whether the library has set the timer. */
   isOfLibrary?: boolean;
 }
 
-/** Events, of which the first one is at hand. */
+/** A queue of events, ordered by their time. */
 class Agenda {
   readonly #heap: Event[] = [];
 
-  /** The event that is due first. Those that were cancelled are removed. */
+  /** The event that is due first. Removes cancelled events. */
   get first(): Event | undefined {
     while (this.#heap.length > 0 && this.#heap[0].callback === undefined) this.#removeFirst();
     return this.#heap[0];
   }
 
-  /** How many events the library waits for. */
+  /** The number of events that the library waits for. */
   get ofLibrary(): number {
     return this.#heap.filter((event) => event.isOfLibrary && event.callback !== undefined).length;
   }
@@ -94,10 +94,10 @@ function isBefore(a: Event, b: Event): boolean {
   return a.due < b.due || (a.due === b.due && a.order < b.order);
 }
 
-/** The program waits, and nothing is left that could happen. */
+/** The program waits, but no event is left. */
 export class NothingLeft extends Error {}
 
-/** In real milliseconds, and how often: threads and imports of the platform may take so long. */
+/** Real milliseconds to wait for threads and imports of the platform, and how often to wait. */
 const PATIENCE = 5;
 const MOST_PATIENCE = 200;
 
@@ -105,10 +105,10 @@ const MOST_PATIENCE = 200;
 export class SimulatedTime {
   /** The time since the beginning, in milliseconds. */
   now = 0;
-  /** How long the process has stood still so far, in milliseconds. */
+  /** Time for which the process has been suspended so far, in milliseconds. */
   standstills = 0;
   readonly #numbers: Random;
-  /** Has no part in what happens: how many mask keys are drawn at a time depends on earlier runs. */
+  /** Does not affect the events: the number of mask keys drawn at a time depends on earlier runs. */
   readonly #bytes = new Random(0);
   readonly #timers = new Agenda();
   readonly #network = new Agenda();
@@ -116,12 +116,12 @@ export class SimulatedTime {
   #order = 0;
   #wallClock = Date.UTC(2030, 0, 1);
 
-  /** @param seed the seed of what the platform's random numbers are in this simulation */
+  /** @param seed Seed of the platform's random numbers in this simulation. */
   constructor(seed: number) {
     this.#numbers = new Random(seed);
   }
 
-  /** How many timers of the library wait. */
+  /** The number of pending timers of the library. */
   get timers(): number {
     return this.#timers.ofLibrary;
   }
@@ -131,34 +131,34 @@ export class SimulatedTime {
     this.#turns.push(callback);
   }
 
-  /** Has something happen on the network. */
+  /** Schedules a network event. */
   schedule(due: number, callback: Callback): void {
     this.#network.add({ due, order: this.#order++, callback });
   }
 
-  /** Waits for a time. It is no timer of the library's. */
+  /** Waits for a time. Does not count as a timer of the library. */
   sleep(duration: number): Promise<void> {
     return new Promise((resolve) => void this.#setTimer(resolve, duration, false));
   }
 
   /**
-   * Has the process stand still: time passes and nothing happens. Then the timers that are due fire before
-   * anything that has arrived is read, as the event loops of the platforms do it.
+   * Suspends the process: time passes, but nothing happens. Afterwards the due timers fire before received
+   * data is read, as in the event loops of the platforms.
    */
   standStill(duration: number): void {
     this.now += duration;
     this.standstills += duration;
   }
 
-  /** Sets the clock of the machine forward or back. The time that has passed is not affected. */
+  /** Sets the machine's clock forward or back. Does not affect the time that has passed. */
   setWallClock(difference: number): void {
     this.#wallClock += difference;
   }
 
   /**
-   * Runs a program in this time, to its end and until nothing more happens on the network.
+   * Runs a program in this time until it has ended and no network event is left.
    *
-   * @throws {NothingLeft} if the program waits for what cannot happen
+   * @throws {NothingLeft} If the program waits and no event is left.
    */
   async run<T>(program: () => Promise<T>): Promise<T> {
     this.#replacePlatform();
@@ -184,7 +184,7 @@ export class SimulatedTime {
     }
   }
 
-  /** Does what comes next; false if there is nothing. After the program, timers that are left do not count. */
+  /** Handles the next event; false if there is none. After the program, timers do not count. */
   #step(isRunning: boolean): boolean {
     const turn = this.#turns.shift();
     if (turn !== undefined) {
@@ -208,7 +208,7 @@ export class SimulatedTime {
   }
 
   #setTimer(callback: Callback, delay: number, isOfLibrary: boolean): Event {
-    // As on the platforms: no delay is shorter than a millisecond, and one that is too long is one.
+    // Like the platforms: delays below one millisecond and delays that are too long become one millisecond.
     const wait = delay >= 1 && delay < 2 ** 31 ? delay : 1;
     const timer = { due: this.now + wait, order: this.#order++, callback, isOfLibrary };
     this.#timers.add(timer);
@@ -226,7 +226,7 @@ export class SimulatedTime {
     globalThis.clearTimeout = ((timer?: Event) => {
       if (timer === undefined) return;
       if (Object.hasOwn(Object(timer), "isOfLibrary")) timer.callback = undefined;
-      // One that was set before the simulation began.
+      // The timer was set before the simulation began.
       else realClear(timer as never);
     }) as unknown as typeof clearTimeout;
     performance.now = () => 1e6 + this.now;
@@ -250,7 +250,7 @@ function restorePlatform(): void {
   restoreMember(crypto, "getRandomValues", ownRandomValues);
 }
 
-/** On some platforms the original is a member of the prototype. */
+/** On some platforms the original function is a member of the prototype. */
 function restoreMember(owner: object, name: string, own: PropertyDescriptor | undefined): void {
   if (own === undefined) Reflect.deleteProperty(owner, name);
   else Object.defineProperty(owner, name, own);

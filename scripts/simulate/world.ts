@@ -1,4 +1,4 @@
-/** What one simulation knows: its connections, their messages, and what was promised for when. */
+/** The state of one simulation: its connections, their messages, and the promises with their times. */
 import {
   type CloseDetails,
   HandshakeError,
@@ -14,7 +14,7 @@ import type { SimulatedTime } from "./time.ts";
 /** A message that one end has sent. */
 export interface Sent {
   body: Message;
-  /** "sent" once its promise has resolved; "unknown" if there is none. */
+  /** "sent" after its promise has resolved; "unknown" if there is no promise. */
   state: "waiting" | "sent" | "refused" | "unknown";
 }
 
@@ -23,25 +23,25 @@ export class Half {
   readonly name: string;
   readonly world: World;
   readonly ws: WebSocketConnection;
-  /** Its end of the line, as far as the next machine. */
+  /** The end of its line to the next machine. */
   readonly end: End | undefined;
   peer: Half | undefined;
   readonly sent: Sent[] = [];
-  /** The indexes of the messages that it has received of its peer; a string for what is none of them. */
+  /** The indexes of the peer's messages that it has received. A string stands for an unknown message. */
   readonly received: (number | string)[] = [];
-  /** The bytes of these messages. */
+  /** The number of bytes of these messages. */
   receivedBytes = 0;
-  /** How its reading to the end has ended, if it has read so far. */
+  /** How reading to the end has ended, if it has. */
   readEnd: "clean" | "error" | undefined;
   closeCalledAt: number | undefined;
   isTerminated = false;
   openedAt: number;
   closedAt: number | undefined;
-  /** How long nothing had come when it was closed, in milliseconds. */
+  /** Time without received bytes before it was closed, in milliseconds. */
   silence = 0;
   closed: "pending" | "clean" | "failed" = "pending";
   error: unknown;
-  /** The most bytes that it held which its reader had not taken. */
+  /** The most bytes held that its reader had not taken. */
   mostHeld = 0;
 
   constructor(name: string, world: World, ws: WebSocketConnection, end: End | undefined) {
@@ -52,11 +52,11 @@ export class Half {
     this.openedAt = world.time.now;
     world.halves.push(this);
     world.say(`${name} is open`);
-    // The opening handshake has taken its bytes.
+    // Bytes that the opening handshake has taken.
     const before = end?.delivered ?? 0;
     if (end !== undefined) {
       end.onDelivery = () => {
-        // What comes after our close() may be dropped, and who has stopped reading holds nothing back.
+        // After our close(), messages may be dropped. After a reader has stopped, nothing limits them.
         if (ws.state !== "open" || this.readEnd !== undefined) return;
         this.mostHeld = Math.max(this.mostHeld, end.delivered - before - this.receivedBytes);
       };
@@ -81,7 +81,7 @@ export class Half {
     return this.ws.closeInfo;
   }
 
-  /** Sends a message, and notes what becomes of it. False if it was refused. */
+  /** Sends a message, and records the outcome. Returns false if the message was refused. */
   async send(body: Message): Promise<boolean> {
     const sent: Sent = { body, state: "waiting" };
     this.sent.push(sent);
@@ -96,7 +96,7 @@ export class Half {
     }
   }
 
-  /** Notes a message that was read. */
+  /** Records a message that was read. */
   receive(message: Message): void {
     const index = this.#indexOf(message);
     this.receivedBytes += byteLength(message);
@@ -104,7 +104,7 @@ export class Half {
     this.world.say(`${this.name} has received ${index ?? "?"} (${message.length})`);
   }
 
-  /** Which of the peer's messages it is: the first one that is the same and has not come yet. */
+  /** The index of the peer's message: the first equal message that has not been received yet. */
   #indexOf(message: Message): number | undefined {
     const before = this.received.at(-1);
     const from = typeof before === "number" ? before + 1 : 0;
@@ -142,7 +142,7 @@ export interface Attempt {
   lines: Line[];
 }
 
-/** A promise of the library. */
+/** A promise that the library has returned. */
 export interface Tracked {
   what: string;
   state: "pending" | "resolved" | "rejected";
@@ -164,17 +164,17 @@ export class World {
   readonly time: SimulatedTime;
   network!: Network;
   readonly halves: Half[] = [];
-  /** The connections to which the server broadcasts. */
+  /** The connections that the server broadcasts to. */
   readonly room = new Set<Half>();
   readonly attempts: Attempt[] = [];
   readonly retries: Retry[] = [];
   readonly tracked: Tracked[] = [];
   readonly trace: string[] = [];
-  /** What was broken while it ran. */
+  /** The invariants that were found broken during the run. */
   readonly broken: string[] = [];
-  /** What the server's `onError` was told. */
+  /** The errors that the server's `onError` received. */
   readonly reported: unknown[] = [];
-  /** When the server was asked to shut down, and when it had. */
+  /** When the server was asked to shut down, and when it had finished. */
   shutdown: { at: number; finishedAt: number | undefined } | undefined;
   timersLeft = 0;
   #hash = 0x811c9dc5;
@@ -184,12 +184,12 @@ export class World {
     this.time = time;
   }
 
-  /** A number that stands for all that has happened, and when. */
+  /** A hash of all events and their times. */
   get hash(): string {
     return (this.#hash >>> 0).toString(16).padStart(8, "0");
   }
 
-  /** Notes what has happened. */
+  /** Records an event. */
   say(text: string): void {
     const line = `${this.time.now.toFixed(3).padStart(12)}  ${text}`;
     this.trace.push(line);
@@ -198,7 +198,7 @@ export class World {
     }
   }
 
-  /** Watches a promise to its end, and gives it. */
+  /** Watches a promise until it settles, and returns it. */
   track<T>(what: string, promise: Promise<T>): Promise<T> {
     const tracked: Tracked = { what, state: "pending", error: undefined };
     this.tracked.push(tracked);
@@ -213,7 +213,7 @@ export class World {
   }
 }
 
-/** An error in a few words. */
+/** Describes an error in a few words. */
 export function describe(error: unknown): string {
   if (error === undefined) return "";
   if (error instanceof WebSocketError) return `${error.closeCode} ${error.message}`;
@@ -222,7 +222,7 @@ export function describe(error: unknown): string {
   return `${name} ${message}`;
 }
 
-/** The Close frames of a connection. */
+/** Describes the Close frames of a connection. */
 export function closeText(info: CloseDetails | undefined): string {
   return `(sent ${info?.sent?.closeCode ?? "none"}, received ${
     info?.received?.closeCode ?? "none"

@@ -1,7 +1,7 @@
 /**
- * Groups 12 and 13 of the conformance rows with 1,000 messages a case, as the Autobahn TestSuite has them:
- * `deflate.ts BYTES`. A message a case for each MiB, at most 1,000, so that `--size` makes it shorter.
- * Prints a row of the table for each group of cases.
+ * Runs groups 12 and 13 of the conformance rows with 1,000 messages per case, like the Autobahn TestSuite:
+ * `deflate.ts BYTES`. The number of messages per case is the number of MiB, at most 1,000, so that `--size`
+ * shortens the run. Prints a row of the table for each group of cases.
  */
 import process from "node:process";
 import { DEFLATE_ROWS, type DeflateRow } from "../../tests/conformance/deflate.ts";
@@ -9,7 +9,7 @@ import { DEFLATE_LEVELS } from "../../tests/conformance/deflate_levels.ts";
 
 const MIB = 1 << 20;
 const count = Math.max(1, Math.min(1000, Math.floor(Number(process.argv[2]) / MIB)));
-/** The other levels differ in how bytes come and go, which a thousand messages show no better than ten. */
+/** The other levels differ in how bytes are chunked. Ten messages test that as well as a thousand do. */
 const [, protocolLevel] = DEFLATE_LEVELS[0];
 
 const groups = new Map<string, DeflateRow[]>();

@@ -1,7 +1,7 @@
 /**
- * Puts a server under load and shuts it down under it: `load.ts - SECONDS [IDLE ACTIVE]`. The server is a
- * process of its own, so that each has as many descriptors as the system allows; the numbers are lowered to
- * that, and the row says to what.
+ * Puts a server under load and shuts it down under load: `load.ts - SECONDS [IDLE ACTIVE]`. The server is a
+ * separate process, so that client and server each have as many descriptors as the system allows. If that is
+ * too few, the numbers of connections are lowered, and the row states the lowered numbers.
  */
 import assert from "node:assert/strict";
 import { execSync } from "node:child_process";
@@ -14,7 +14,7 @@ import { collectGarbage } from "../../tests/garbage.ts";
 const [, , , seconds, most = "10000", active = "1000"] = process.argv;
 const MIB = 1 << 20;
 const SPARE = 500;
-/** What memory may grow by once it has found its size: what the platform does not give back at once. */
+/** Growth of memory that is allowed once its size is stable: memory that the platform returns later. */
 const SLACK = 64 * MIB;
 
 const limit = Number(execSync("ulimit -n", { shell: "/bin/sh" })) || Infinity;

@@ -1,15 +1,15 @@
 /**
- * Sends much to a TLS reader that sleeps and then reads all of it, from the client and from the server:
- * `tls.ts BYTES`. Prints a row of the table for each.
+ * Sends much data to a TLS reader that sleeps and then reads all of it, from the client and from the
+ * server: `tls.ts BYTES`. Prints a row of the table for each direction.
  */
 import assert from "node:assert/strict";
 import process from "node:process";
 import { sendToSleeper, type SleepReport, withTlsEnds } from "../../tests/sleeping_reader.ts";
 
 const MIB = 1 << 20;
-/** In milliseconds. */
+/** Time that the reader sleeps, in milliseconds. */
 const SLEEP = 2000;
-/** Over that of the start, for both ends and what waits to be collected as garbage. */
+/** Maximum growth of memory since the start, for both ends and for uncollected garbage. */
 const MOST_MEMORY = 256 * MIB;
 
 const total = Number(process.argv[2]);

@@ -1,58 +1,58 @@
 /**
- * The time of one run. In memory it is virtual: it stands still while anything moves and then jumps to
- * the next timer, and what threads do takes a fixed number of turns, so that a run takes no time and is
- * the same each time. Over TCP it is the platform's.
+ * The time of one run. In memory the time is virtual: it does not pass while anything moves, and then jumps
+ * to the next timer. The work of threads takes a fixed number of turns. A run therefore takes no real time
+ * and is always the same. Over TCP the clock is the platform's.
  */
 import { replaceThreads } from "./threads.ts";
 
 const { setTimeout: realTimeout, clearTimeout: realClear, performance } = globalThis;
 const realNow = performance.now.bind(performance);
 const ownNow = Object.getOwnPropertyDescriptor(performance, "now");
-// Not `globalThis.setImmediate`: a type that browsers lack.
+// The type of `globalThis.setImmediate` is not available in browsers.
 const { setImmediate } = globalThis as unknown as { setImmediate(callback: () => void): unknown };
 
-/** A later turn of the event loop. */
+/** Waits for a later turn of the event loop. */
 export function turn(): Promise<void> {
   return new Promise((resolve) => void setImmediate(() => resolve()));
 }
 
-/** The platform's time, in milliseconds. */
+/** Waits in real time, in milliseconds. */
 export function wait(milliseconds: number): Promise<void> {
   return new Promise((resolve) => void realTimeout(resolve, milliseconds));
 }
 
-/** So many turns without a movement mean that all is at rest. */
+/** Number of turns without a movement after which the run is at rest. */
 const QUIET_TURNS = 8;
-/** How often the virtual time jumps while `settle()` waits: pings would go on for ever. */
+/** Maximum number of jumps of the virtual time while `settle()` waits, because pings never end. */
 const MOST_JUMPS = 60;
-/** How long `settle()` waits over TCP for what must come, in milliseconds, and for what may. */
+/** Maximum time that `settle()` waits over TCP if the condition must hold, and if it may, in milliseconds. */
 const DEADLINE = 30_000;
 const PATIENCE = 500;
-/** What may come does not, once nothing has moved for so long, in milliseconds. */
+/** Time without a movement after which `settle()` stops to wait over TCP, in milliseconds. */
 const QUIET_TIME = 100;
-/** A run over TCP is stuck after so long, in milliseconds. */
+/** Maximum time of a run over TCP, in milliseconds. */
 const LONGEST_RUN = 90_000;
-/** Sleeps are no longer than this over TCP, in milliseconds. */
+/** Maximum time of a sleep over TCP, in milliseconds. */
 const LONGEST_SLEEP = 20;
 
-/** After so many rests in which nothing was waited for, the program is stuck. */
+/** Number of rests with no pending timer or sleep after which the program is stuck. */
 const MOST_IDLE = 1000;
 
 interface Timer {
   at: number;
   callback: () => void;
-  /** Whether the library has set it. */
+  /** Whether the library has set the timer. */
   library: boolean;
 }
 
-/** What the program asks of time. */
+/** The operations of time that the program uses. */
 export abstract class Clock {
-  /** How many timers of the library have fired. */
+  /** The number of timers of the library that have fired. */
   fired = 0;
-  /** Rejects if the program waits for what cannot come. */
+  /** Rejects if the program waits for something that cannot happen. */
   readonly stuck: Promise<never>;
   protected reportStuck!: () => void;
-  /** Whether threads of the platform may work for a connection, which takes time of their own. */
+  /** Whether threads of the platform may work for a connection, which takes real time. */
   threads = false;
   #moves = 0;
 
@@ -63,7 +63,7 @@ export abstract class Clock {
     this.stuck.catch(() => {});
   }
 
-  /** Something has happened. */
+  /** Records that something has happened. */
   touch(): void {
     this.#moves++;
   }
@@ -72,20 +72,20 @@ export abstract class Clock {
     return this.#moves;
   }
 
-  /** How many timers of the library wait. */
+  /** The number of pending timers of the library. */
   abstract get timers(): number;
   /** Waits for a time. */
   abstract sleep(milliseconds: number): Promise<void>;
   /** Waits until nothing moves, without letting time pass. */
   abstract rest(): Promise<void>;
   /**
-   * Waits until the condition holds, or nothing more is going to happen.
+   * Waits until the condition holds, or until nothing more will happen.
    *
-   * @param must whether the condition must come to hold
-   * @param within how long it may take in virtual time, in milliseconds
+   * @param must Whether the condition must become true.
+   * @param within Maximum virtual time to wait, in milliseconds.
    */
   abstract settle(condition: () => boolean, must: boolean, within?: number): Promise<void>;
-  /** Gives the platform's timers back. */
+  /** Restores the platform's timers. */
   abstract stop(): void;
 
   /** Waits for some turns of the event loop. */
@@ -108,12 +108,12 @@ function restoreTimers(): void {
   globalThis.clearTimeout = realClear;
 }
 
-/** What `settle()` waits for in virtual time. */
+/** A condition that `settle()` waits for in virtual time. */
 interface Settling {
   condition: () => boolean;
   resolve: () => void;
   jumps: number;
-  /** Timers that are later do not fire. */
+  /** Timers after this time do not fire. */
   until: number;
 }
 
@@ -143,7 +143,7 @@ export class VirtualClock extends Clock {
 
   #set(callback: () => void, delay: number, library: boolean): Timer {
     const timer = { at: this.#now + Math.max(1, delay), callback, library, unref() {}, ref() {} };
-    // Timers of one time fire in the order in which they were set.
+    // Timers with the same time fire in the order in which they were set.
     const behind = this.#waiting.findIndex(({ at }) => at > timer.at);
     this.#waiting.splice(behind < 0 ? this.#waiting.length : behind, 0, timer);
     return timer;
@@ -172,7 +172,7 @@ export class VirtualClock extends Clock {
     });
   }
 
-  /** Jumps whenever all is at rest. */
+  /** Jumps whenever nothing moves. */
   async #drive(): Promise<void> {
     let idle = 0;
     while (!this.#stopped) {
@@ -231,13 +231,13 @@ export class VirtualClock extends Clock {
     this.#stopped = true;
     this.#restoreThreads();
     restoreTimers();
-    // On some platforms the original is a method of the prototype.
+    // On some platforms the original function is a method of the prototype.
     if (ownNow === undefined) delete (performance as { now?: unknown }).now;
     else Object.defineProperty(performance, "now", ownNow);
   }
 }
 
-/** The platform's time. Timers are counted, and work as ever. */
+/** The platform's time. It counts the timers and does not change them. */
 export class RealClock extends Clock {
   readonly #waiting = new Set<unknown>();
   readonly #deadline = realTimeout(() => this.reportStuck(), LONGEST_RUN);
@@ -269,7 +269,7 @@ export class RealClock extends Clock {
 
   async rest(): Promise<void> {
     const end = realNow() + QUIET_TIME;
-    // Pings may go on for ever.
+    // Pings may go on forever.
     for (let quiet = 0; quiet < 3 && realNow() < end; quiet++) {
       const before = this.moves;
       await wait(1);
@@ -282,7 +282,7 @@ export class RealClock extends Clock {
     let moves = this.moves;
     let moved = realNow();
     for (let turns = 0; !condition() && realNow() < end; turns++) {
-      // Most of what is waited for comes at once.
+      // Most conditions hold at once.
       if (turns < 50) await turn();
       else await wait(1);
       if (this.moves !== moves) moved = realNow();

@@ -1,10 +1,10 @@
-/** What must hold at the end of each run, whatever was done. */
+/** The conditions that must hold at the end of every run. */
 
 import { describe, type Sent, type Tracked, type User, type World } from "./world.ts";
 
 const INVALID_STATE = "InvalidStateError";
 
-/** One invariant: gives what is wrong, a line each. */
+/** One invariant. Returns the problems, one per line. */
 type Invariant = (world: World) => string[];
 
 function everyPromiseHasSettled({ tracked }: World): string[] {
@@ -16,10 +16,10 @@ function errorsAreDocumented(world: World): string[] {
     .map(({ what, error }) => `${what}: ${describe(error)}`);
 }
 
-/** An error of the wire, one for a wrong moment, or one that the user gave as a reason or threw. */
+/** Whether the error is a network error, an error for a wrong state, or an error of the user. */
 function isDocumented({ expected, error }: Tracked, { reasons }: World): boolean {
   if (expected === "never") return false;
-  // Node: to write to a stream while it closes violates an assertion of its own.
+  // On Node, writing to a stream while it closes violates an internal assertion.
   if ((error as { code?: string } | undefined)?.code === "ERR_INTERNAL_ASSERTION") return true;
   if (reasons.has(error)) return true;
   const name = (error as Error | undefined)?.name ?? "";
@@ -36,7 +36,7 @@ function connectionsHaveEnded({ users }: World): string[] {
   );
 }
 
-/** Each message that a reader got is one that the peer has sent, whole, in order and once. */
+/** Each message that a reader got was sent by the peer, and arrived whole, in order and once. */
 function messagesComeInOrderAndOnce({ users }: World): string[] {
   return users.flatMap((user) => {
     const wrong = user.received.filter((one) => typeof one === "string")
@@ -59,7 +59,7 @@ function nameOf({ lane, index }: Sent): string {
   return `${lane}.${index}`;
 }
 
-/** The messages between two that came, which have no reason to be missing. */
+/** The messages between two received messages that are missing without a reason. */
 function holes(user: User, lane: string, from: number, to: number): string[] {
   if (user.skipped > 0) return [];
   return user.peer.sent.filter((sent) =>
@@ -71,7 +71,7 @@ function isMissing(sent: Sent): boolean {
   return sent.received === 0 && sent.state === "sent" && !sent.lossy;
 }
 
-/** Who has read to a clean end, and was not the first to close, has read all. */
+/** A reader that reached a clean end, and was not the first to close, has read all messages. */
 function noMessageIsLostInSilence({ users }: World): string[] {
   return users.flatMap((user) => {
     const { readEnd, dropped, gaveUp, skipped, ws: { closeInfo } } = user;
@@ -84,7 +84,7 @@ function noMessageIsLostInSilence({ users }: World): string[] {
   });
 }
 
-/** Of messages that are too short to tell which they are, another one may have been taken for it. */
+/** Whether a message that is too short to be identified may have been mistaken for another one. */
 function isReplaced(missing: Sent, { sent }: User): boolean {
   if (missing.named) return false;
   return sent.some((other) =>
@@ -93,7 +93,7 @@ function isReplaced(missing: Sent, { sent }: User): boolean {
   );
 }
 
-/** A Close frame that one end has received is the one that the other end has sent. */
+/** The Close frame that one end has received is the one that the other end has sent. */
 function bothEndsAgreeAboutCloseFrames({ users }: World): string[] {
   return users.flatMap(({ name, ws, peer }) => {
     const { received } = ws.closeInfo ?? {};
@@ -115,14 +115,14 @@ function cleanEndsHaveBothCloseFrames(world: World): string[] {
   ).map(({ name, ws }) => `${name} closed cleanly with ${JSON.stringify(ws.closeInfo)}`);
 }
 
-/** Whether nothing that the user has begun before kept it from reading all. */
+/** Whether the user has read to the end, and no earlier operation prevented that. */
 export function hasReadOn({ readingOn }: User): boolean {
   return readingOn !== undefined && (readingOn.error as Error | undefined)?.name !== INVALID_STATE;
 }
 
 /**
- * Nothing went wrong on purpose and both ends read: both end cleanly. The end whose sends waited when
- * the peer's Close came is told so by an error.
+ * If no fault was caused on purpose and both ends read, both end cleanly. An end whose sends were waiting
+ * when the peer's Close frame arrived gets an error for them.
  */
 function withoutTroubleTheEndIsClean(world: World): string[] {
   const { users, trouble } = world;
@@ -133,7 +133,7 @@ function withoutTroubleTheEndIsClean(world: World): string[] {
   }).map(({ name }) => `${name} closed: ${describe(closedOf(world, name).error)}`);
 }
 
-/** Two ends of this library find nothing wrong with what the other one sends. */
+/** Two ends of this library never report a protocol error of each other. */
 function noEndBreaksTheProtocol(world: World): string[] {
   return world.users.flatMap(({ name, ws }) => {
     const { error } = closedOf(world, name);
@@ -157,8 +157,8 @@ function sourcesAreReleased({ sources }: World): string[] {
 }
 
 /**
- * A server's `onError` is told of what handlers throw, and of a handler that ends while somebody reads.
- * It is told of nothing that a client does.
+ * A server's `onError` receives the errors that handlers throw, and those of a handler that ends while
+ * a read is pending. It receives no errors that a client causes.
  */
 function onlyHandlersAreReported({ reported, reasons }: World): string[] {
   return reported.filter((error) => !reasons.has(error) && !isHint(error)).map(describe);
@@ -178,7 +178,7 @@ function noTimerIsLeft({ clock }: World): string[] {
   return clock.timers > 0 ? [`${clock.timers} timers are left`] : [];
 }
 
-/** All invariants, by what they say. */
+/** All invariants by their descriptions. */
 const INVARIANTS: Readonly<Record<string, Invariant>> = {
   "every promise has settled": everyPromiseHasSettled,
   "errors are documented ones": errorsAreDocumented,
@@ -196,7 +196,7 @@ const INVARIANTS: Readonly<Record<string, Invariant>> = {
   "no timer is left": noTimerIsLeft,
 };
 
-/** What does not hold, a line each. */
+/** Returns the broken invariants, one per line. */
 export function findBroken(world: World): string[] {
   return Object.entries(INVARIANTS).flatMap(([name, check]) =>
     check(world).map((wrong) => `${name}: ${wrong}`)

@@ -1,4 +1,4 @@
-/** The line between both ends: it chops, joins, delays and stalls what it carries, and breaks. */
+/** The line between both ends: it splits, joins, delays and stalls data, and breaks. */
 import { connect, createServer, type Server as SocketServer, type Socket } from "node:net";
 import type { AddressInfo } from "node:net";
 import type { TransportHandlers } from "../../../lib/transport.ts";
@@ -19,23 +19,23 @@ interface Wire {
 
 /** How the line carries bytes. */
 export interface LineOptions {
-  /** The most bytes that it passes on at once; 0: as they came. */
+  /** Maximum number of bytes that it forwards at once. 0 keeps the chunks. */
   chop: number;
-  /** Whether it passes on at once all that came in a turn. */
+  /** Whether it joins all chunks of one turn. */
   join: boolean;
-  /** How long each chunk takes, in milliseconds. */
+  /** Delay of each chunk, in milliseconds. */
   delay: number;
 }
 
 /** How a line may break. */
 export const BREAKS = ["cut", "reset", "half-close", "silence"] as const;
 
-/** Beyond it the line passes on no further piece until the receiver has read. */
+/** The line forwards no further piece while more than this number of bytes is unread. */
 const ROOM = 65536;
-/** Number of pieces that are cut. The rest is passed on as it is, so that a run does not take long. */
+/** Number of pieces to split into. The rest is forwarded unchanged, so that a run stays short. */
 const MOST_PIECES = 600;
 
-/** What goes one way. */
+/** One direction of the line. */
 class Direction {
   readonly #from: Wire;
   readonly #to: Wire;
@@ -46,7 +46,7 @@ class Direction {
   #gone: { error?: Error } | undefined;
   #running = false;
   #pieces = 0;
-  /** Nothing of this direction is passed on any more. */
+  /** Whether this direction forwards nothing any more. */
   muted = false;
 
   constructor(from: Wire, to: Wire, line: Line) {
@@ -152,13 +152,13 @@ export class Line {
     far.handle(back.handlers(there));
   }
 
-  /** Goes on after a stall. */
+  /** Continues after a stall. */
   goOn(): void {
     this.stalled = false;
     for (const direction of this.#directions) direction.run();
   }
 
-  /** @param way whose direction is closed: 0 what the client sends, 1 what the server sends */
+  /** @param way Direction to close: 0 for the client's data, 1 for the server's data. */
   break(how: typeof BREAKS[number], way: number): void {
     this.clock.touch();
     const muted = how === "half-close" ? [this.#directions[way]] : this.#directions;
@@ -243,7 +243,7 @@ class SocketWire implements Wire {
   }
 }
 
-/** A proxy of TCP in front of a port: a line for each connection. */
+/** A TCP proxy in front of a port, with a line for each connection. */
 export class TcpLine {
   readonly #server: SocketServer;
   #line: Line | undefined;
@@ -267,7 +267,7 @@ export class TcpLine {
     return (this.#server.address() as AddressInfo).port;
   }
 
-  /** The line of the connection, once there is one. */
+  /** The line of the connection, if there is one. */
   get line(): Line | undefined {
     return this.#line;
   }

@@ -12,18 +12,18 @@ import type { Random } from "../random.ts";
 import { BREAKS } from "./line.ts";
 import type { Sent, Source, User } from "./world.ts";
 
-/** A call of the user of one end. It begins in one turn and may end in a later one. */
+/** A call by the user of one end. It starts in one turn and may finish in a later turn. */
 export interface Operation {
-  /** How often it is chosen, beside the others. */
+  /** How often it is chosen, relative to the others. */
   weight: number;
   /** Whether it may end the connection other than cleanly. Default: false */
   wild?: boolean;
   run(user: User, random: Random): void;
 }
 
-/** What a lock that is there already, or has gone, is answered with. */
+/** The errors for a stream that is locked, or whose lock was released. */
 const LOCKED = ["TypeError"];
-/** Where a promise never rejects. */
+/** The promise must not reject. */
 const NEVER = "never";
 
 // Lengths and pauses
@@ -36,7 +36,7 @@ function lengthOf(random: Random): number {
   return random.once(12) ? 200_000 : random.pick(LONG);
 }
 
-/** Lets a little go by: nothing, some turns, or some time. */
+/** Pauses for a short while: not at all, for some turns, or for some time. */
 async function pause(user: User, random: Random): Promise<void> {
   const { clock } = user.world;
   const how = random.below(8);
@@ -46,7 +46,7 @@ async function pause(user: User, random: Random): Promise<void> {
   else await Promise.resolve();
 }
 
-/** A signal that is aborted at some time, or never, with a reason that comes back. */
+/** Makes a signal that is aborted later or never, with a reason that the call rejects with. */
 function signalOf(user: User, random: Random): AbortSignal | undefined {
   if (!random.once(4)) return undefined;
   const { controller, signal } = user.world.signal();
@@ -162,7 +162,7 @@ async function takeStreams(
         return;
       }
       const way = random?.below(6) ?? 5;
-      // A message that is left alone counts towards the queue until the end.
+      // Messages of an ignored branch count towards the queue until the end.
       if (way === 0) {
         user.skipped++;
         await value.readable.cancel(user.world.fault("not wanted"));
@@ -198,7 +198,7 @@ async function readPieces(user: User, { type, readable }: IncomingMessage): Prom
 const CALM_SINKS = ["fast", "slow"] as const;
 const SINKS = [...CALM_SINKS, "fast", "throws", "hangs"] as const;
 
-/** A sink of the user's own: fast, slow, one that throws, and one that does not end. */
+/** A sink of the user: fast, slow, one that throws, or one that never finishes. */
 function sinkOf(user: User, random: Random): WritableStream<unknown> {
   const kind = random.pick(user.world.calm ? CALM_SINKS : SINKS);
   let left = random.below(4);
@@ -226,7 +226,7 @@ function pipeFromReadable(user: User, random: Random): void {
   const readable = user.attempt("readable", () => user.ws.readable);
   if (readable === undefined || readable.locked) return;
   const sink = sinkOf(user, random);
-  // Node 24 and 26 lose a chunk if the signal is aborted before the pipe has begun to read.
+  // Node 24 and 26 lose a chunk if the signal is aborted before the pipe has started to read.
   if (signal !== undefined) user.skipped++;
   if (!preventCancel) noteClosing(user, "a pipe may cancel");
   user.dropped = true;
@@ -238,7 +238,7 @@ function echo(user: User, random: Random): void {
   const { writable } = user.ws;
   if (readable === undefined || readable.locked || writable.locked) return;
   const lane = user.lane("echo");
-  // Two echoes would go on for ever.
+  // Two echoes would go on forever.
   let most = 10;
   const through = new TransformStream<unknown, string | Uint8Array>({
     transform: (message, controller) => {
@@ -261,7 +261,7 @@ function tee(user: User, random: Random): void {
   else user.track("cancel() of the second branch", Promise.race([two.cancel(), Promise.resolve()]));
 }
 
-/** A branch as bytes, so that a Response reads it. */
+/** Converts a branch to bytes, so that a Response can read it. */
 function textOf(readable: ReadableStream<unknown>): ReadableStream<Uint8Array<ArrayBuffer>> {
   return readable.pipeThrough(
     new TransformStream<unknown, Uint8Array<ArrayBuffer>>({
@@ -304,7 +304,7 @@ function sendOptions(user: User, random: Random): SendOptions | undefined {
   return signal === undefined && compress === undefined ? undefined : { signal, compress };
 }
 
-/** Those of a message of several frames: if it is aborted after the first, the connection fails. */
+/** Options of a message with several frames. If it is aborted after the first frame, the connection fails. */
 function itemOptions(user: User, random: Random): SendOptions | undefined {
   const options = sendOptions(user, random);
   if (options?.signal === undefined) return options;
@@ -319,13 +319,13 @@ function sendWhole(user: User, random: Random): void {
   const bytes = typeof body === "string" ? undefined : new Uint8Array(body);
   const message = bytes === undefined ? body : random.pick(BYTES_AS)(bytes);
   user.trackSend("send()", sent, user.ws.send(message, sendOptions(user, random)));
-  // Short messages are the caller's again as soon as send() has returned.
+  // The caller may reuse the bytes of a short message after send() has returned.
   if (bytes !== undefined && bytes.length < 8192 && random.once(4)) {
     new Uint8Array((message as Uint8Array).buffer ?? message).fill(1);
   }
 }
 
-/** Many in one turn, as those send who do not await. */
+/** Sends many messages in one turn, like a user who does not await. */
 function sendMany(user: User, random: Random): void {
   for (let i = 2 + random.below(12); i > 0; i--) {
     const sent = user.compose(random, "send", random.pick(SHORT), random.once(2));
@@ -333,7 +333,7 @@ function sendMany(user: User, random: Random): void {
   }
 }
 
-/** Sends, and leaves the promise alone: nothing may be left unhandled. */
+/** Sends and ignores the promise. No rejection may be unhandled. */
 function sendIgnored(user: User, random: Random): void {
   const how = random.below(4);
   const sent = user.compose(random, "send", lengthOf(random), true);
@@ -344,7 +344,7 @@ function sendIgnored(user: User, random: Random): void {
 }
 
 function sendConverted(user: User, random: Random): void {
-  // No lone surrogate, which would come back as another character.
+  // A lone surrogate would come back as another character.
   const sent = user.compose(random, "send", random.pick(SHORT), true);
   const text = random.once(2);
   if (text) {
@@ -356,7 +356,7 @@ function sendConverted(user: User, random: Random): void {
   user.trackSend("send(text as bytes)", sent, user.ws.send(body, { text }));
 }
 
-/** The message in pieces. */
+/** Splits the message into pieces. */
 function pieces(random: Random, { body }: Sent): (string | Uint8Array)[] {
   const list: (string | Uint8Array)[] = [];
   const step = 1 + random.below(Math.max(1, body.length));
@@ -375,7 +375,7 @@ function sendIterable(user: User, random: Random): void {
   user.trackSend("send(iterable)", sent, user.ws.send(items, itemOptions(user, random)));
 }
 
-/** How a source goes on. */
+/** The behaviour of a source after its items. */
 const CALM_SOURCES = ["ends", "slow"] as const;
 const SOURCES = ["ends", "ends", "ends", "slow", "slow", "throws", "hangs"] as const;
 
@@ -392,7 +392,7 @@ function sourceOf(user: User, what: string): Source {
   return source;
 }
 
-/** The next item of a source, after a pause of its kind; undefined at its end. */
+/** Returns the next item of a source after a pause, or undefined at its end. */
 async function nextItem<T>(
   user: User,
   random: Random,
@@ -418,7 +418,7 @@ async function nextItem<T>(
   }
 }
 
-/** A source of items as an asynchronous iterable that says whether it was told to stop. */
+/** Makes an asynchronous iterable of items that records whether it was told to stop. */
 function asyncItems(
   user: User,
   random: Random,
@@ -455,7 +455,7 @@ function sendAsync(user: User, random: Random): void {
   user.trackSend("send(async iterable)", sent, user.ws.send(items, options));
 }
 
-/** The same as a stream. */
+/** Makes a stream of the same items. */
 function streamOf(
   user: User,
   items: AsyncIterable<string | Uint8Array>,
@@ -478,7 +478,7 @@ function sendStream(user: User, random: Random): void {
   user.trackSend("send(stream)", sent, user.ws.send(stream, options));
 }
 
-/** What cannot be sent, and leaves no trace; or has begun by then, and ends the connection. */
+/** Messages that cannot be sent. They have no effect, or they end the connection if sending has started. */
 const UNSENDABLE: readonly (() => [message: unknown, options?: SendOptions])[] = [
   () => [5],
   () => [null],
@@ -497,7 +497,7 @@ const UNSENDABLE: readonly (() => [message: unknown, options?: SendOptions])[] =
 function sendUnsendable(user: User, random: Random): void {
   const [message, options] = random.pick(UNSENDABLE)();
   user.world.trouble.add("what cannot be sent");
-  // A message of shared memory is one like any other.
+  // A message in shared memory is like any other message.
   if (message instanceof Uint8Array) user.compose(random, "other", 4, false).body = message;
   const sending = user.ws.send(message as OutgoingMessage, options);
   user.track("send(what cannot be sent)", sending, ["TypeError", "RangeError"]);
@@ -531,7 +531,7 @@ function pipeToWritable(user: User, random: Random): void {
   const kind = random.pick(user.world.calm ? CALM_SOURCES : SOURCES);
   const source = sourceOf(user, `${kind} piped stream`);
   const signal = signalOf(user, random);
-  // Node does not cancel what a pipe reads from if its signal is aborted during a write.
+  // Node does not cancel the source of a pipe if the signal is aborted during a write.
   source.checked = signal === undefined;
   const preventClose = !random.once(4);
   const preventAbort = random.once(2);
@@ -577,7 +577,7 @@ function broadcastSome(user: User, random: Random): void {
   const to = random.once(3) ? [user.ws, user.peer.ws] : [user.ws];
   for (let i = 1 + random.below(4); i > 0; i--) {
     const [length, text] = [lengthOf(random), random.once(2)];
-    // The same message on both ends has the mark of one of them.
+    // A message that is broadcast to both ends has the mark of one of them.
     const lane = slow === "drop-oldest" ? "feed" : "send";
     const { body } = user.compose(random, lane, length, text, true);
     if (to.length > 1) user.peer.sent.push({ ...user.sent.at(-1)!, lane: `both ${lane}` });
@@ -600,9 +600,9 @@ function pong(user: User, random: Random): void {
   user.track("pong()", user.ws.pong(payload), length === 126 ? ["RangeError"] : []);
 }
 
-// Leaving
+// Closing
 
-/** From here on the peer's messages may meet no room, and the end is this user's doing. */
+/** From here on the peer's messages may be dropped, and this user ends the connection. */
 function noteClosing(user: User, what: string): void {
   user.gaveUp = true;
   user.say(`may close by ${what}`);
@@ -651,7 +651,7 @@ function closeBadly(user: User, random: Random): void {
   const expected = ["TypeError", "RangeError"];
   const before = user.ws.state;
   const closing = user.attempt("close(bad)", () => user.ws.close(info), expected);
-  // E14: 1005 may be allowed, and then says that there is no code.
+  // E14: 1005 may be allowed, and then means that there is no code.
   if (closing !== undefined && info.closeCode !== 1005) {
     user.world.broken.push(`${user.name} close(${JSON.stringify(info)}) was accepted`);
   }
@@ -680,7 +680,7 @@ function endHandler(user: User, random: Random): void {
   user.endHandler(user.world.fault("the handler throws"));
 }
 
-// The world around
+// The environment
 
 function stall(user: User, random: Random): void {
   const { line, clock, trouble } = user.world;
@@ -710,7 +710,7 @@ function openGates(user: User): void {
   user.world.openGates();
 }
 
-/** All that can be looked at has a value that makes sense. */
+/** Checks that every property has a plausible value. */
 function look(user: User): void {
   const { ws, world: { broken } } = user;
   const numbers = {
@@ -772,7 +772,7 @@ export const OPERATIONS: Readonly<Record<string, Operation>> = {
   "look": { weight: 3, run: look },
 };
 
-/** Reads what remains to the end, in the way in which the connection is read already. */
+/** Reads to the end, in the way in which the connection is already read. */
 export function readOn(user: User): void {
   if (user.dropped) return;
   const readable = user.attempt("readable", () => user.ws.readable);
@@ -788,10 +788,10 @@ export function readOn(user: User): void {
   if (reading !== undefined) user.readingOn = user.track("reading on", reading);
 }
 
-/** The end of the names of calls on a connection that has ended. */
+/** Suffix for the names of calls on a connection that has ended. */
 export const AFTER_END = " after the end";
 
-/** Uses a connection that has ended: each call says so. */
+/** Uses a connection that has ended. Each call must report that. */
 export function useAfterEnd(user: User): void {
   const { ws } = user;
   const refused = (call: string, promise: Promise<unknown>) => {

@@ -1,4 +1,4 @@
-/** How the connection of a run is made: its options, its line, and the opening. */
+/** Sets up the connection of a run: its options, its line, and the opening handshake. */
 import {
   accept,
   connect,
@@ -12,23 +12,23 @@ import type { Random } from "../random.ts";
 import { memoryLine, TcpLine } from "./line.ts";
 import { describe, User, type World } from "./world.ts";
 
-/** How a connection is made. */
+/** The way in which a connection is made. */
 export interface Setup {
-  /** In memory; over TCP; over TCP through a proxy. */
+  /** In memory, over TCP, or over TCP through a proxy. */
   carrier: "memory" | "tcp" | "proxy";
-  /** What the client is. */
+  /** The function or class of the client. */
   client: "connect" | "stream";
   chop: number;
   join: boolean;
   delay: number;
   capacity: number;
-  /** The options of both ends, by name. */
+  /** The options of each end, by name. */
   options: [Partial<ConnectionOptions>, Partial<ConnectionOptions>];
-  /** Whether a signal ends the opening, after so many turns. */
+  /** Number of turns after which a signal aborts the opening, if any. */
   abortAfter: number | undefined;
 }
 
-/** The setup that has nothing special, to which a failing one is reduced. */
+/** The plainest setup, to which a failing setup is reduced. */
 export const PLAIN: Setup = {
   carrier: "memory",
   client: "connect",
@@ -40,7 +40,7 @@ export const PLAIN: Setup = {
   abortAfter: undefined,
 };
 
-/** How one option is chosen: once in so many runs, one of these values. */
+/** One option: it is set once in this many runs, to one of these values. */
 type Choice = [name: string, once: number, values: readonly unknown[]];
 
 const thrower = () => {
@@ -57,7 +57,7 @@ const COMPRESSIONS: readonly unknown[] = [
   { threshold: 0, serverNoContextTakeover: true, serverMaxWindowBits: 9 },
 ];
 
-/** The options of each end. */
+/** The options to choose from. */
 const CHOICES: readonly Choice[] = [
   ["compression", 3, COMPRESSIONS],
   ["compression", 6, [false]],
@@ -97,7 +97,7 @@ function chooseOptions(random: Random, calm: boolean): Partial<ConnectionOptions
 /**
  * Chooses how a connection is made.
  *
- * @param calm whether nothing may end it other than cleanly
+ * @param calm Whether no option may end the connection other than cleanly.
  */
 export function chooseSetup(random: Random, calm: boolean): Setup {
   const chop = random.once(4) ? random.pick([1, 1, 2, 7, 100, 5000]) : 0;
@@ -107,7 +107,7 @@ export function chooseSetup(random: Random, calm: boolean): Setup {
     client: random.once(6) ? "stream" : "connect",
     chop,
     join: random.once(4),
-    // Single bytes that each take their time would take for ever.
+    // Delayed single bytes would take too long.
     delay: !calm && (chop === 0 || chop >= 100) && random.once(8) ? random.pick([1, 3, 30]) : 0,
     capacity: random.pick([65536, 65536, 65536, 1000, 0, 1_000_000]),
     options: [chooseOptions(random, calm), chooseOptions(random, calm)],
@@ -115,7 +115,7 @@ export function chooseSetup(random: Random, calm: boolean): Setup {
   };
 }
 
-/** The options that may end a connection other than cleanly. */
+/** Options that may end a connection other than cleanly. */
 const TROUBLESOME = [
   "maxMessageSize",
   "maxFrameSize",
@@ -145,11 +145,11 @@ function noteTrouble({ options, delay }: Setup, world: World): void {
   for (const [name, value] of options.flatMap((own) => Object.entries(own))) {
     if (isTroublesome(name, value)) world.trouble.add(name);
   }
-  // A message that is long takes many pieces, and each of them that long.
+  // A long message is cut into many pieces, each of which is delayed.
   if (delay > 0) world.trouble.add("delay");
 }
 
-/** Opens the connection, if that goes well; what is wrong otherwise is tracked. */
+/** Opens the connection, and returns whether it is open. Tracks the errors otherwise. */
 export async function openPair(setup: Setup, world: World): Promise<boolean> {
   noteTrouble(setup, world);
   const watched = world.signal();
@@ -163,7 +163,7 @@ export async function openPair(setup: Setup, world: World): Promise<boolean> {
   const open = setup.carrier === "memory" ? openInMemory : openOverTcp;
   const ends = await open(setup, world, watched.signal);
   const openings = ends.map((end, i) => world.track(`opening of the ${NAMES[i]}`, end, OPENING));
-  // Where one end has given up the other one may wait for ever, if its options say so.
+  // If one end has given up, the other end may wait forever, depending on its options.
   await world.clock.settle(() => openings.every(({ state }) => state !== "pending"), true);
   const mayFail = world.trouble.has("openTimeout") || world.trouble.has("opening aborted");
   const isOpen = openings.every(({ state }) => state === "resolved");
@@ -172,7 +172,7 @@ export async function openPair(setup: Setup, world: World): Promise<boolean> {
     world.broken.push(`${what}: ${state === "pending" ? state : describe(error)}`);
   }
   for (const end of ends) {
-    // An end that opens too late is of no use.
+    // An end that opens too late is closed.
     end.then((user) => {
       if (isOpen) world.users.push(user);
       else user.ws.terminate();
@@ -185,7 +185,7 @@ export async function openPair(setup: Setup, world: World): Promise<boolean> {
 }
 
 const NAMES = ["client", "server"] as const;
-/** With what an opening may fail. */
+/** The errors with which an opening may fail. */
 const OPENING = ["HandshakeError"];
 
 type Opened = [Promise<User>, Promise<User>];
@@ -210,7 +210,7 @@ function openClient(
   });
 }
 
-/** What gives a transport that exists already. */
+/** Makes a provider that returns an existing transport. */
 function providerOf(transport: Transport): TransportProvider {
   return {
     connect: () => Promise.resolve(transport),
@@ -248,18 +248,18 @@ async function openOverTcp(setup: Setup, world: World, signal: AbortSignal): Pro
     port = world.proxy.port;
   }
   const client = openClient(setup, world, `ws://127.0.0.1:${port}/`, signal);
-  // Without a client there is no connection on the server either.
+  // Without a client, the server has no connection either.
   return [client, client.then(() => accepted)];
 }
 
-/** Ends what listens. */
+/** Closes the listeners. */
 export async function closeServer(world: World): Promise<void> {
   for (const end of world.endHandlers) end();
   await world.server?.shutdown();
   await world.proxy?.close();
 }
 
-/** The setup in a few words: what is not as in the plain one. */
+/** Describes the differences to the plainest setup in a few words. */
 export function describeSetup(setup: Setup): string {
   const parts: string[] = [setup.carrier, setup.client];
   for (const name of ["chop", "join", "delay", "capacity", "abortAfter"] as const) {

@@ -1,19 +1,19 @@
 /**
- * Compression without threads. How long a thread takes depends on the load of the machine, so that two
- * runs of one seed would differ. Here it takes a number of turns that depends on the work alone.
+ * Compresses without threads. The time of a thread depends on the load of the machine, so two runs of one
+ * seed would differ. Here compression takes a number of turns that depends only on the work.
  */
 import { deflateEngine } from "../../../lib/zlib.ts";
 
 type Done = (error: Error | undefined, output: Uint8Array) => void;
 
-/** Less than the turns after which the virtual clock takes all to be at rest. */
+/** Lower than the number of quiet turns after which the virtual clock jumps. */
 const MOST_TURNS = 5;
 
 /**
- * Makes the engine that `connect()` and `accept()` use do its work in this thread.
+ * Makes the engine of `connect()` and `accept()` work in this thread.
  *
  * @param wait Waits for a number of turns.
- * @returns A function that undoes it.
+ * @returns A function that restores the engine.
  */
 export function replaceThreads(wait: (turns: number) => Promise<void>): () => void {
   const { deflater: makeDeflater, inflater: makeInflater } = deflateEngine;

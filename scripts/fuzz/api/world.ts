@@ -1,78 +1,78 @@
-/** What one run knows: its promises, its messages, its signals, and what has gone wrong on purpose. */
+/** The state of one run: its promises, its messages, its signals, and the faults caused on purpose. */
 import type { CloseInfo, Server, WebSocketConnection } from "../../../mod.ts";
 import type { Message } from "../../../lib/core/mod.ts";
 import type { Random } from "../random.ts";
 import { type Clock, turn } from "./clock.ts";
 import type { Line, TcpLine } from "./line.ts";
 
-/** What sources, sinks and handlers of the random user throw. */
+/** An error that sources, sinks and handlers of the random user throw. */
 export class UserFault extends Error {
   override name = "UserFault";
 }
 
-/** With which errors, beside those that any call may reject with; or that it must not reject. */
+/** The names of errors that the call may reject with besides the general ones, or "never". */
 export type Expected = readonly string[] | "never";
 
-/** A promise that the library, or a program over it, gave. */
+/** A promise that the library, or a program that uses the library, has returned. */
 export interface Tracked {
   what: string;
   state: "pending" | "resolved" | "rejected";
   error?: unknown;
-  /** Names of errors that are right here, beside those that are right everywhere. */
+  /** Names of expected errors, besides those that are expected everywhere. */
   expected: Expected;
 }
 
 /** A message that one end was asked to send. */
 export interface Sent {
-  /** Where messages keep their order: those of `send()`, of one writer, of one pipe, of a feed. */
+  /** Group of messages that keep their order: those of `send()`, of one writer, of one pipe, of a feed. */
   lane: string;
   index: number;
-  /** Whether it tells which it is: a message may be too short for that. */
+  /** Whether its body identifies it. A message may be too short for that. */
   named: boolean;
   body: Message;
-  /** "sent" once its promise has resolved; "unknown" where there is none. */
+  /** "sent" after its promise has resolved; "unknown" if there is no promise. */
   state: "waiting" | "sent" | "refused" | "unknown";
-  /** Whether a policy may drop it. */
+  /** Whether a policy may drop the message. */
   lossy: boolean;
-  /** How often the peer's reader got it. */
+  /** Number of times that the peer's reader got it. */
   received: number;
 }
 
-/** A source of items or a sink that the library is to release. */
+/** A source of items or a sink that the library must release. */
 export interface Source {
   what: string;
   /** Whether it must be released. */
   checked: boolean;
   begun: boolean;
-  /** Whether it has been asked for an item that it has not given yet. */
+  /** Whether an item was requested and not returned yet. */
   busy: boolean;
   finished: boolean;
-  /** How often it was told that nobody wants the rest. */
+  /** Number of times that it was told to stop. */
   released: number;
 }
 
 /** The state of one run. */
 export class World {
   readonly clock: Clock;
-  /** Whether nothing is done that may end the connection other than cleanly. */
+  /** Whether no operation may end the connection other than cleanly. */
   readonly calm: boolean;
   readonly trace: string[] = [];
   readonly tracked: Tracked[] = [];
   readonly sources: Source[] = [];
   readonly signals: WatchedSignal[] = [];
-  /** What the invariants found broken as it happened. */
+  /** The invariants that were found broken during the run. */
   readonly broken: string[] = [];
   /** Why the connection may end other than cleanly. */
   readonly trouble = new Set<string>();
-  /** What was given as the reason of an abort or a cancellation, or thrown. */
+  /** Values that were given as the reason of an abort or a cancellation, or thrown. */
   readonly reasons = new Set<unknown>();
-  /** What the server's `onError` was told. */
+  /** The errors that the server's `onError` received. */
   readonly reported: unknown[] = [];
   readonly users: User[] = [];
   line: Line | undefined;
   server: Server | undefined;
   proxy: TcpLine | undefined;
-  /** Ends the handlers of the server that run. */
+  /** Functions that end the running handlers of the server. */
   readonly endHandlers: (() => void)[] = [];
   #gates: (() => void)[] = [];
   #open = false;
@@ -86,7 +86,7 @@ export class World {
     this.trace.push(text);
   }
 
-  /** Watches a promise to its end. */
+  /** Watches a promise until it settles. */
   track(what: string, promise: Promise<unknown>, expected: Expected = []): Tracked {
     const tracked: Tracked = { what, state: "pending", expected };
     this.tracked.push(tracked);
@@ -104,20 +104,20 @@ export class World {
     return tracked;
   }
 
-  /** An error of the user's own, which may come back from any call. */
+  /** Makes an error of the user, which may come back from any call. */
   fault(text: string): UserFault {
     const fault = new UserFault(text);
     this.reasons.add(fault);
     return fault;
   }
 
-  /** Waits until the run opens its gates, at the end if not before. */
+  /** Waits until the run opens the gates, at the end of the run at the latest. */
   gate(): Promise<void> {
     if (this.#open) return Promise.resolve();
     return new Promise((resolve) => void this.#gates.push(resolve));
   }
 
-  /** Lets those go on that wait at a gate. */
+  /** Resolves the promises of all gates. */
   openGates(forGood = false): void {
     this.#open ||= forGood;
     const gates = this.#gates;
@@ -125,7 +125,7 @@ export class World {
     for (const open of gates) open();
   }
 
-  /** A signal that counts its listeners. */
+  /** Makes a signal that counts its listeners. */
   signal(): WatchedSignal {
     const watched = new WatchedSignal();
     this.signals.push(watched);
@@ -133,14 +133,14 @@ export class World {
   }
 }
 
-/** A signal, and how many listen to it. */
+/** A signal, and the number of its listeners. */
 export class WatchedSignal {
   readonly controller = new AbortController();
   listeners = 0;
 
   constructor() {
     const { signal } = this.controller;
-    // The streams of the platforms listen by other ways.
+    // The platform's own streams listen in other ways.
     for (
       const [method, change] of [["addEventListener", 1], ["removeEventListener", -1]] as const
     ) {
@@ -163,30 +163,30 @@ export class WatchedSignal {
   }
 }
 
-/** How a reader of a whole stream of messages has ended. */
+/** How reading a whole stream of messages has ended. */
 export type ReadEnd = "clean" | "error" | undefined;
 
-/** One end of the connection, and its user. */
+/** One end of the connection, with its user. */
 export class User {
   readonly name: "client" | "server";
   readonly world: World;
   readonly ws: WebSocketConnection;
-  /** The messages that it was asked to send. */
+  /** The messages that the user was asked to send. */
   readonly sent: Sent[] = [];
-  /** Those of its peer that it has read, in order; a string for what is none of them. */
+  /** The peer's messages that were read, in order. A string stands for an unknown message. */
   readonly received: (Sent | string)[] = [];
-  /** Messages of the peer that it has left out knowingly, or lost by its own reading. */
+  /** Number of the peer's messages that the user has skipped on purpose, or lost by its own reading. */
   skipped = 0;
-  /** It does not want to read all. */
+  /** Whether the user does not want to read all messages. */
   dropped = false;
-  /** It has begun to close. */
+  /** Whether the user has started to close. */
   gaveUp = false;
-  /** Its reading to the end, if it could begin that. */
+  /** The reading to the end, if it could start. */
   readingOn: Tracked | undefined;
   readEnd: ReadEnd;
   /** Ends the handler of a server's connection: resolves it, or rejects it with the error. */
   endHandler: ((error?: unknown) => void) | undefined;
-  /** The `close()` of a WebSocketStream, where the client is one. */
+  /** The `close()` of a WebSocketStream, if the client is one. */
   closeStream: ((info?: CloseInfo) => void) | undefined;
   readonly #indexes = new Map<string, number>();
   #lanes = 0;
@@ -209,12 +209,12 @@ export class User {
     return this.world.track(`${this.name} ${what}`, promise, expected);
   }
 
-  /** Runs a program of several calls, which is over when its promise has settled. */
+  /** Runs a program of several calls, which ends when its promise settles. */
   task(what: string, run: () => Promise<unknown>, expected?: Expected): Tracked {
     return this.track(what, run(), expected);
   }
 
-  /** Calls what may throw InvalidStateError at once, or one of the expected errors. */
+  /** Makes a call that may throw InvalidStateError synchronously, or one of the expected errors. */
   attempt<T>(what: string, call: () => T, expected: readonly string[] = []): T | undefined {
     try {
       return call();
@@ -227,12 +227,12 @@ export class User {
     }
   }
 
-  /** A lane of its own for a writer or a pipe. */
+  /** Makes a separate lane for a writer or a pipe. */
   lane(what: string): string {
     return `${what}${this.#lanes++}`;
   }
 
-  /** A new message of about this length, which tells who has sent it and when. */
+  /** Makes a message of about this length, which identifies its sender and its number. */
   compose(random: Random, lane: string, length: number, text: boolean, lossy = false): Sent {
     const index = this.#indexes.get(lane) ?? 0;
     this.#indexes.set(lane, index + 1);
@@ -241,7 +241,7 @@ export class User {
     const named = length >= head.length;
     const sent: Sent = { lane, index, named, body, state: "unknown", lossy, received: 0 };
     this.sent.push(sent);
-    // Long messages are compressed on another thread.
+    // A thread compresses long messages.
     if (length >= 16_384 && this.ws.extensions !== "") this.world.clock.threads = true;
     return sent;
   }
@@ -257,7 +257,7 @@ export class User {
     this.track(`${what} ${sent.lane}.${sent.index}`, promise, expected);
   }
 
-  /** What the end of the connection cuts off does not settle before `closed`, or in the same turn. */
+  /** Checks that calls interrupted by the end of the connection settle with `closed` or after it. */
   async #checkOrder(what: string, error: unknown): Promise<void> {
     if (this.gaveUp || (error as Error)?.name !== "WebSocketError") return;
     await turn();
@@ -268,7 +268,7 @@ export class User {
     this.world.broken.push(`${this.name} ${what} was cut off before closed: ${describe(error)}`);
   }
 
-  /** Looks at a message that a reader got. */
+  /** Checks a message that a reader got. */
   receive(message: unknown): void {
     this.world.clock.touch();
     const own = typeof message === "string" || this.checkBuffer(message);
@@ -276,13 +276,13 @@ export class User {
       this.peer.sent.find((sent) => same(sent.body, message));
     if (found !== undefined) found.received++;
     this.received.push(found ?? describe(message));
-    // A message is the caller's, who may give it away. Nothing else is to notice.
+    // The caller owns a message and may transfer it. That must not affect anything else.
     if (message instanceof Uint8Array && own && this.received.length % 5 === 0) {
       structuredClone(message.buffer, { transfer: [message.buffer as ArrayBuffer] });
     }
   }
 
-  /** Bytes that were received share their memory with nothing. */
+  /** Checks that received bytes do not share their memory. */
   checkBuffer(bytes: unknown): boolean {
     const own = bytes instanceof Uint8Array && bytes.byteLength === bytes.buffer.byteLength;
     if (!own) this.world.broken.push(`${this.name} received bytes that do not own their buffer`);
@@ -292,7 +292,7 @@ export class User {
 
 const FILLERS = ["a", "lorem ipsum ", "zé", "x€y", "😀"];
 
-/** The head and a filler; a message that is too short for its head has the filler alone. */
+/** The head and a filler, or only the filler if the message is too short for its head. */
 function bodyOf(random: Random, head: string, length: number, text: boolean): Message {
   const start = length >= head.length ? head : "";
   if (text) return start + random.pick(FILLERS).repeat(length).slice(0, length - start.length);
@@ -301,7 +301,7 @@ function bodyOf(random: Random, head: string, length: number, text: boolean): Me
   return bytes;
 }
 
-/** Whether a message came as it was sent. Lone surrogates do not travel. */
+/** Whether a message arrived unchanged. Lone surrogates are replaced. */
 function same(sent: Message, received: unknown): boolean {
   if (typeof sent === "string") {
     return typeof received === "string" && sent.length === received.length &&
@@ -311,12 +311,12 @@ function same(sent: Message, received: unknown): boolean {
   return sent.every((byte, i) => byte === received[i]);
 }
 
-/** What becomes of text in UTF-8. */
+/** Returns the text after a round trip through UTF-8. */
 export function wellFormed(text: string): string {
   return new TextDecoder("utf-8", { ignoreBOM: true }).decode(new TextEncoder().encode(text));
 }
 
-/** A value in a few words. */
+/** Describes a value in a few words. */
 export function describe(value: unknown): string {
   if (value instanceof Uint8Array) {
     return `${value.length} bytes ${new TextDecoder().decode(value.subarray(0, 24))}`;
