@@ -86,22 +86,22 @@ Of ${outcomes.length} goals, ${reached} are reached, ${
 export function resultsDocument(all: Results[], sizes: Record<string, Size>): string {
   return `# Results
 
-Made from bench/results/ by \`deno task bench render\`. [NOTES.md](NOTES.md) says how it is measured.
+\`deno task bench render\` makes this file from bench/results/. [NOTES.md](NOTES.md) describes the method.
 
 ## Goals
 
-A ratio is the median of those of neighbouring turns. A goal is *reached*, or has *landed* between
-what was asked for at least and what was aimed at, or is **missed**.
+Each ratio is the median of the ratios of neighbouring turns. A goal is *reached* if the result reaches
+the aim, *landed* if it reaches only the required value, and **missed** otherwise.
 
 ${goals(outcomesOf(all))}
 
 ${all.map(runtimeSection).join("\n\n")}
 
-## What it weighs
+## Bundle size
 
-Bytes, bundled by esbuild as modules, with what is loaded only when it is needed.
+Sizes in bytes, bundled by esbuild as modules, including modules that are loaded on demand.
 
-${table([["", "minified", "and gzipped"], ...Object.entries(sizes).map(weight)])}
+${table([["", "minified", "minified and gzipped"], ...Object.entries(sizes).map(weight)])}
 `;
 }
 
@@ -115,7 +115,7 @@ function goals(outcomes: Outcome[]): string {
     const figure = unit === "KiB" ? measured.toFixed(1) : times(measured);
     return [`${runtime}, ${title}`, unit, String(land), String(aim), figure, said];
   });
-  return table([["", "", "at least", "aim", "measured", ""], ...rows]);
+  return table([["goal", "unit", "required", "aim", "measured", "result"], ...rows]);
 }
 
 function runtimeSection(results: Results): string {
@@ -126,9 +126,9 @@ function runtimeSection(results: Results): string {
 
 ${date}. ${list(versions)}. ${list(machine)}; ${
     separateCores
-      ? "a core for what is measured, the others for the other end"
-      : "no cores set apart"
-  }. ${rounds} rounds of ${seconds} s of CPU time: median (least to most).
+      ? "the measured process has its own core, the other end uses the others"
+      : "no separate cores"
+  }. ${rounds} rounds of ${seconds} s of CPU time: median (minimum to maximum).
 
 ${results.measurements.map((measurement) => measurementTable(measurement, results)).join("\n\n")}`;
 }
@@ -153,7 +153,7 @@ function headingOf({ kind, type, size, connections, inFlight, figure }: Measurem
     latency: `One in flight on one connection: ${message}, ${figure}`,
     open: "Opening handshakes of a server",
     fanout: `One message to ${connections} connections: ${message}, ${inFlight} in a burst`,
-    idle: `${connections} idle connections, each: ${figure}`,
+    idle: `${connections} idle connections: ${figure} per connection`,
   };
   return titles[kind];
 }

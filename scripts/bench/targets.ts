@@ -119,7 +119,7 @@ export function outcomesOf(all: Results[]): Outcome[] {
         ? medianOf(measurement, peer)
         : ratioOf(measurement, peer, baseline);
       if (measured === undefined) return [];
-      const unit = baseline === undefined ? "KiB" : `of ${labelOf(baseline, goal)}`;
+      const unit = baseline === undefined ? "KiB" : `ratio to ${labelOf(baseline, goal)}`;
       const reached = (goal: number) =>
         baseline === undefined ? measured <= goal : measured >= goal;
       const verdict = reached(aim) ? "reached" : reached(land) ? "landed" : "missed";
