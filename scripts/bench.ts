@@ -107,7 +107,7 @@ function verdict(rates: Rates): string {
 
 /** Prints the memory of a connection that has echoed two messages of 1 KiB. */
 async function printMemory({ candidates, runtime }: Plan) {
-  console.log("KiB of memory a connection: not compressed, with and without context takeover");
+  console.log("Memory per connection in KiB: not compressed, with and without context takeover");
   for (const candidate of candidates) {
     const columns: string[] = [];
     for (const deflate of [undefined, "deflate", "deflate-each"] as const) {
@@ -120,7 +120,9 @@ async function printMemory({ candidates, runtime }: Plan) {
 
 /** Prints the memory of a connection that has echoed two messages of 16 bytes. */
 async function printIdle({ candidates, runtime, rounds, connections = 5000 }: Plan) {
-  console.log(`KiB of ${connections} idle connections, each: ${runtime.name} (${runtime.version})`);
+  console.log(
+    `Memory per connection in KiB, with ${connections} idle connections: ${runtime.name} (${runtime.version})`,
+  );
   for (const candidate of candidates) {
     const measured: Memory[] = [];
     for (let round = 1; round <= rounds; round++) {

@@ -29,11 +29,11 @@ const GOALS: readonly Goal[] = [
 ];
 
 /** The lines that no test on Node can reach, as an explanation of the table. */
-const UNREACHED = `What is left in the second table:
-  browser.ts          a browser with a WebSocketStream of its own (tests/interop/chromium_test.ts)
+const UNREACHED = `Lines in the second table that these tests cannot reach:
+  browser.ts          the browser's native WebSocketStream (tests/interop/chromium_test.ts)
   platform.ts         a platform without node:zlib
-  from_websocket.ts   extensions, which a native WebSocket has no way to have
-  cli.ts, http2.ts, attachment.ts    what fails between two steps of the platform`;
+  from_websocket.ts   extensions, which a native WebSocket cannot have
+  cli.ts, http2.ts, attachment.ts    failures between two steps of the platform`;
 
 /** Tests that take long, especially with coverage, and reach no line that other tests do not reach. */
 const MORE_OF_THE_SAME =
@@ -44,7 +44,9 @@ const DATA = new URL(".cache/coverage/", ROOT);
 async function runTests(): Promise<boolean> {
   const spec = SUITE_RUNTIMES.find(({ name }) => name === "node24")!;
   const runtime = await findRuntime(spec);
-  if (runtime === undefined) throw new Error(`Expected ${spec.name} on PATH, found none`);
+  if (runtime === undefined) {
+    throw new Error(`${spec.name} is missing: no pinned binary for this platform, and not on PATH`);
+  }
   await Deno.remove(DATA, { recursive: true }).catch(() => {});
   const files = (await testFiles("tests")).filter((file) => !MORE_OF_THE_SAME.test(file));
   console.log(`${runtime.name} (${runtime.version}): ${files.length} files ...`);

@@ -206,9 +206,9 @@ function printSummary(demo: Demo, close: string) {
   const throughput = `${size(client.bytesReceived / seconds)}/s each way`;
   console.log(`\n  ${seconds.toFixed(1)} s, ${rate}, ${throughput}`);
   console.log(
-    dim(`  While the client read ${slow} messages slowly, its own writes were held back:`),
+    dim(`  While the client read ${slow} messages slowly, its writes had to wait:`),
   );
-  console.log(dim(`  the longest waited ${count(demo.longestWrite)} ms.\n`));
+  console.log(dim(`  the longest took ${count(demo.longestWrite)} ms.\n`));
 }
 
 function count(value: number): string {
@@ -241,7 +241,7 @@ try {
   if (page) {
     // A development dependency bundles the page.
     const { servePage } = await import("./demo/page_server.ts");
-    console.log(`Open ${(await servePage(port)).url} in a browser. Ctrl+C ends it.`);
+    console.log(`Open ${(await servePage(port)).url} in a browser. Press Ctrl+C to stop.`);
   } else await main();
 } catch (error) {
   console.error(`\n  The demo failed: ${error instanceof Error ? error.message : error}`);

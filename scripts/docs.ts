@@ -104,7 +104,7 @@ async function deno(...args: string[]): Promise<void> {
   const { code, output } = await run(Deno.execPath(), args, { env: { NO_COLOR: "1" } });
   if (code === 0) return;
   console.log(output);
-  throw new Error(`deno ${args.join(" ")} ends with ${code}`);
+  throw new Error(`deno ${args.join(" ")} failed with exit code ${code}`);
 }
 
 /** Serves the built site until it is interrupted. */

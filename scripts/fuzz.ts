@@ -73,12 +73,12 @@ async function fuzz({ names, ...options }: Plan): Promise<void> {
   for (const name of names) {
     const result = await runTarget(name, TARGETS[name], options);
     if (unhandled.length > 0) {
-      throw new Error(`Nobody has handled a rejection of ${name}`, { cause: unhandled[0] });
+      throw new Error(`Unhandled rejection in ${name}`, { cause: unhandled[0] });
     }
     sum += result.inputs;
     show(name, result);
   }
-  if (sum === 0) throw new Error("No input was run");
+  if (sum === 0) throw new Error("No input ran");
   console.log(`${sum.toLocaleString("en-US")} inputs, 0 failures, 0 unhandled rejections`);
 }
 

@@ -42,7 +42,7 @@ function planFrom(args: readonly string[]): Plan {
   const tables = TABLES.filter((table) => names.includes(table));
   const runtimes = SUITE_RUNTIMES.filter(({ name }) => names.includes(name));
   const missing = files.filter((file) => !parityFiles().includes(file));
-  if (missing.length > 0) throw new UsageError(`No tests of rows in ${missing.join(", ")}`);
+  if (missing.length > 0) throw new UsageError(`No parity tests in ${missing.join(", ")}`);
   return {
     tables: tables.length > 0 ? tables : TABLES,
     runtimes: runtimes.length > 0 ? runtimes : SUITE_RUNTIMES,
@@ -86,5 +86,5 @@ const failed = reports.flatMap(({ title, tests }) =>
 const unknown = unknownRows(tests);
 const whole = plan.tables.map((table) => printTable(table, reports)).every((all) => all);
 for (const name of failed) console.log(`✗ ${name}`);
-if (unknown.length > 0) console.log(`Named in titles, and no rows: ${unknown.join(" ")}`);
+if (unknown.length > 0) console.log(`Unknown rows in test titles: ${unknown.join(" ")}`);
 if (!whole || failed.length > 0 || unknown.length > 0) Deno.exitCode = 1;

@@ -115,7 +115,7 @@ export async function mustRun(
   const { code, timedOut, output } = await run(command, args, options);
   if (timedOut || code !== 0) {
     const end = timedOut ? "it ran out of time" : `exit code ${code}`;
-    throw new Error(`Expected \`${command} ${args.join(" ")}\` to succeed: ${end}\n${output}`);
+    throw new Error(`\`${command} ${args.join(" ")}\` failed: ${end}\n${output}`);
   }
   return output;
 }

@@ -69,8 +69,13 @@ export async function findRuntimes(
   for (const spec of specs) {
     const runtime = await findRuntime(spec);
     if (runtime) found.push(runtime);
-    else if (required) throw new Error(`Expected ${spec.name} on PATH, found none`);
-    else console.log(`${spec.name}: missing, not run (no pinned binary here, none on PATH)`);
+    else if (required) {
+      throw new Error(
+        `${spec.name} is missing: no pinned binary for this platform, and not on PATH`,
+      );
+    } else {console.log(
+        `${spec.name}: not run: no pinned binary for this platform, and not on PATH`,
+      );}
     if (runtime?.fromPath) console.log(`${spec.name}: using ${runtime.version} from PATH`);
   }
   return found;
@@ -90,7 +95,7 @@ export async function runtimeVariables(): Promise<Record<string, string>> {
 export async function runNpm(args: string[], cwd: string | URL): Promise<string> {
   if (await versionOf("npm") !== undefined) return await mustRun("npm", args, { cwd });
   const node = await findRuntime(NODE20);
-  if (!node) throw new Error("Expected npm or node on PATH, found neither");
+  if (!node) throw new Error("Neither npm nor node is on PATH");
   const folder = await fetchPackage("npm", NPM_VERSION);
   return await mustRun(node.path, [`${folder}/bin/npm-cli.js`, ...args], { cwd });
 }
@@ -105,7 +110,7 @@ async function fetchPackage(name: string, version: string): Promise<string> {
   );
   const packages = (info as { npmPackages?: Record<string, { localPath?: string }> }).npmPackages;
   const folder = packages?.[id]?.localPath;
-  if (folder === undefined) throw new Error(`Expected Deno to have cached npm:${id}, it has not`);
+  if (folder === undefined) throw new Error(`npm:${id} is not in Deno's cache`);
   return folder;
 }
 

@@ -46,7 +46,9 @@ function planFrom(args: readonly string[]): Plan {
   const runtimes = values.runtime === undefined
     ? undefined
     : knownNames("runtime", values.runtime.split(","), RUNTIME_NAMES);
-  if (runtimes !== undefined && values.trace) throw new UsageError("--trace takes no --runtime");
+  if (runtimes !== undefined && values.trace) {
+    throw new UsageError("--trace cannot be combined with --runtime");
+  }
   return {
     seed: wholeNumber("--seed", values.seed, 0)!,
     runs: wholeNumber("--runs", values.runs, 1) ?? (values.seconds === undefined ? RUNS : Infinity),
@@ -63,7 +65,7 @@ if (plan.runtimes === undefined) {
   console.log(`ends: ${counts.join(", ")}`);
   const hours = (duration / 3_600_000).toFixed(1);
   console.log(
-    `${runs} runs, ${connections} connections, ${hours} hours of network life in ${
+    `${runs} runs, ${connections} connections, ${hours} simulated hours in ${
       seconds.toFixed(1)
     } s, ` +
       `${failures} failures, hash ${hash}`,

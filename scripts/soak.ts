@@ -24,8 +24,8 @@ type Row = Record<string, string>;
 
 /** The soaks, with what each of them shows. */
 const SOAKS: Record<string, string> = {
-  deflate: "conformance groups 12 and 13, compressed, with 1,000 messages a case",
-  tls: "a sender to a sleeping TLS reader stays bounded, and all arrives when it wakes up",
+  deflate: "conformance groups 12 and 13, compressed, with 1,000 messages per case",
+  tls: "the memory of a sender to a sleeping TLS reader is limited, and all data arrives later",
   load: "10,000 idle and 1,000 active connections, a flood of bad handshakes, and a shutdown",
 };
 
@@ -88,7 +88,7 @@ async function soak(
   const passed = code === 0 && !timedOut && rows.length > 0;
   const took = ((performance.now() - started) / 1000).toFixed(0);
   console.log(`  ${name} on ${runtime.name}: ${passed ? "passed" : "FAILED"} in ${took} s`);
-  if (!passed) console.log(timedOut ? `it did not end within ${DEADLINE / 1000} s` : output);
+  if (!passed) console.log(timedOut ? `It did not finish within ${DEADLINE / 1000} s` : output);
   return [rows.map((row) => ({ runtime: runtime.name, ...row })), passed];
 }
 

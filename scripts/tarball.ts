@@ -38,5 +38,5 @@ export async function copyProgram(name: string, consumer: Consumer): Promise<str
 
 async function tarballIn(folder: URL): Promise<string> {
   for await (const { name } of Deno.readDir(folder)) if (name.endsWith(".tgz")) return name;
-  throw new Error(`Expected npm pack to leave a tarball in ${folder.pathname}, found none`);
+  throw new Error(`npm pack made no tarball in ${folder.pathname}`);
 }

@@ -65,13 +65,17 @@ async function planFrom(args: readonly string[]): Promise<Plan> {
   const { all, filter, verbose } = values;
   const existing = await testFiles("tests");
   const renamed = unknownFiles(existing);
-  if (renamed.length > 0) throw new Error(`scripts/test_plan.ts names ${renamed.join(", ")}`);
+  if (renamed.length > 0) {
+    throw new Error(`scripts/test_plan.ts names missing files: ${renamed.join(", ")}`);
+  }
   const files = positionals.filter((arg) => arg.endsWith(".ts"));
   const missing = files.filter((file) => !existing.includes(file));
   if (missing.length > 0) throw new UsageError(`No such test file: ${missing.join(", ")}`);
   const names = positionals.filter((arg) => !arg.endsWith(".ts"));
   const chosen = knownNames("runtime", names, [...RUNTIME_NAMES, SMOKE]);
-  if (all && positionals.length > 0) throw new UsageError("--all takes no runtimes and no files");
+  if (all && positionals.length > 0) {
+    throw new UsageError("--all cannot be combined with runtimes or files");
+  }
   const everything = all || positionals.length > 0;
   return {
     filter,
@@ -155,7 +159,9 @@ function compare(reports: readonly Report[], shares: readonly Share[]): void {
     for (const [, { name }] of missing.slice(0, 5)) {
       console.log(`note: ${title} did not report "${name}", another runtime did`);
     }
-    if (missing.length > 5) console.log(`note: nor did it report ${missing.length - 5} more`);
+    if (missing.length > 5) {
+      console.log(`note: ${title} did not report ${missing.length - 5} more tests`);
+    }
   }
 }
 
@@ -201,6 +207,6 @@ printSkips(reports);
 printMissingPeers(shares);
 const tests = reports.flatMap((report) => report.tests);
 const nothingRan = count(tests, "passed") + count(tests, "failed") === 0;
-if (nothingRan) console.log("No test was run");
+if (nothingRan) console.log("No test ran");
 if (nothingRan || count(tests, "failed") > 0) Deno.exitCode = 1;
 console.log(summary(tests));

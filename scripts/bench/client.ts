@@ -103,7 +103,7 @@ async function openEvents(ws: EventSocket): Promise<Client> {
   ws.binaryType = "arraybuffer";
   await new Promise<void>((resolve, reject) => {
     ws.onopen = () => resolve();
-    ws.onerror = () => reject(new Error("Expected a connection"));
+    ws.onerror = () => reject(new Error("The connection failed"));
   });
   let onMessage = (_data: unknown) => {};
   ws.onmessage = (event: { data: unknown }) => onMessage(event.data);
@@ -148,7 +148,7 @@ async function verify() {
     const equal = typeof expected === "string"
       ? String(data) === expected
       : Buffer.compare(Buffer.from(data as Uint8Array<ArrayBuffer>), expected) === 0;
-    if (!equal) throw new Error("Expected the messages to come back as they were sent");
+    if (!equal) throw new Error("The messages did not come back unchanged");
   };
   await client.run({ messages: 2 * inFlight, inFlight, next: () => messageOf(sent++), came });
   client.close();

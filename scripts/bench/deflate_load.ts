@@ -123,7 +123,7 @@ class DeflateLane {
     const payload = echo.subarray(echo[1] < 126 ? 2 : echo[1] === 126 ? 4 : 10);
     const inflated = inflateRawSync(payload, { finishFlush }).toString();
     if (echo[0] !== 0xc1 || inflated !== text) {
-      throw new Error("Expected the message to come back compressed, and as it was sent");
+      throw new Error("The message did not come back compressed and unchanged");
     }
   }
 

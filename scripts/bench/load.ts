@@ -84,7 +84,7 @@ class EchoLane {
     const echoed = this.#lane.take((chunk) => {
       const part = expected.subarray(offset, offset + chunk.length);
       if (Buffer.compare(chunk, part) !== 0) {
-        throw new Error("Expected the messages to come back as they were sent");
+        throw new Error("The messages did not come back unchanged");
       }
       offset += chunk.length;
       return offset === expected.length;

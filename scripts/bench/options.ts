@@ -20,14 +20,14 @@ const TRANSPORTS = ["default", "node"];
 /** The usage, for `--help` and for wrong arguments. */
 export const USAGE = `deno task bench [${BENCHMARKS.join(" | ")}]
     --runtime node24        or deno, bun, node22, node26
-    --peers loop,pipe,ws    of ${SERVERS.join(", ")};
-                            of client: ${CLIENTS.join(", ")}; the last is compared with
-    --size 16,1024          bytes of a message
+    --peers loop,pipe,ws    from ${SERVERS.join(", ")};
+                            for client: ${CLIENTS.join(", ")}; the others are compared with the last
+    --size 16,1024          size of a message in bytes
     --type text,binary
-    --connections 32        --in-flight 16 on each; of fanout: 1000, and 1 in all
+    --connections 32        --in-flight 16 on each; for fanout: 1000, with 1 in flight in total
     --rounds 5              --seconds 1 of CPU time each, or --messages N
-    --load stream           of ${LOADS.join(", ")}: how echo's messages are sent
-    --transport default     of ${TRANSPORTS.join(", ")}
+    --load stream           from ${LOADS.join(", ")}: how echo sends its messages
+    --transport default     from ${TRANSPORTS.join(", ")}
     --tls                   --profile (Node)
 deno task bench report [RUNTIME...] [--rounds 3] [--seconds 0.6]
 deno task bench render [--check]
@@ -119,16 +119,22 @@ function check({ kind, runtime, candidates, tls, load, profile }: Plan, transpor
   const byHand = candidates.some(({ peer }) => BY_HAND.includes(peer));
   refuse(
     byHand && (tls || custom),
-    `The peers ${BY_HAND.join(" and ")} take no --transport and no --tls`,
+    `The peers ${BY_HAND.join(" and ")} cannot be combined with --transport or --tls`,
   );
   refuse(kind === "deflate" && byHand, `${BY_HAND.join(" and ")} do not compress`);
-  refuse(tls && !["echo", "latency"].includes(kind), `The benchmark ${kind} has no --tls`);
-  refuse(load === "burst" && (kind !== "echo" || tls), "--load burst is for echo without --tls");
+  refuse(
+    tls && !["echo", "latency"].includes(kind),
+    `The benchmark ${kind} does not support --tls`,
+  );
+  refuse(
+    load === "burst" && (kind !== "echo" || tls),
+    "--load burst works only for echo without --tls",
+  );
   refuse(
     kind === "fanout" && candidates.some(({ peer }) => !FAN_OUT.includes(peer)),
-    `The benchmark fanout has the peers ${FAN_OUT.join(", ")}`,
+    `The benchmark fanout supports only the peers ${FAN_OUT.join(", ")}`,
   );
-  refuse(kind === "client" && custom, "The benchmark client has no --transport");
+  refuse(kind === "client" && custom, "The benchmark client does not support --transport");
   refuse(profile && runtime.engine !== "node", "--profile needs Node");
 }
 
@@ -170,6 +176,8 @@ export function positive(option: string, text: string): number {
 export async function findRuntimeByName(name: string): Promise<Runtime> {
   oneOf("runtime", name, SUITE_RUNTIMES.map((spec) => spec.name));
   const runtime = await findRuntime(SUITE_RUNTIMES.find((spec) => spec.name === name)!);
-  if (runtime === undefined) throw new Error(`Expected ${name} on PATH, found none`);
+  if (runtime === undefined) {
+    throw new Error(`${name} is missing: no pinned binary for this platform, and not on PATH`);
+  }
   return runtime;
 }

@@ -41,7 +41,7 @@ export class RawServer {
   get port(): number {
     const address = this.#server.address();
     if (typeof address === "object" && address) return address.port;
-    throw new Error("Expected a server that listens");
+    throw new Error("The server is not listening");
   }
 
   close() {

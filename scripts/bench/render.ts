@@ -20,8 +20,8 @@ export async function render() {
 export async function checkRendered() {
   for (const [file, text] of await rendered()) {
     if (await Deno.readTextFile(file) === text) continue;
-    console.log(`${file.pathname.slice(ROOT.pathname.length)} is not what bench/results/ says:`);
-    console.log("`deno task bench render` writes it anew");
+    console.log(`${file.pathname.slice(ROOT.pathname.length)} does not match bench/results/:`);
+    console.log("`deno task bench render` renders it again");
     Deno.exitCode = 1;
   }
 }

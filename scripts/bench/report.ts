@@ -41,7 +41,9 @@ export async function report(args: string[]) {
   const { runtimes, ...settings } = await readArguments(USAGE, () => settingsFrom(args));
   const start = performance.now();
   const separate = await separateCores();
-  if (await pythonWebsockets() === undefined) console.log("python3-websockets is missing here");
+  if (await pythonWebsockets() === undefined) {
+    console.log("python3-websockets is not installed, so it is not measured");
+  }
   for (const runtime of runtimes) {
     const results = await measure(runtime, settings, separate);
     await writeResults(runtime.name, results);

@@ -111,7 +111,9 @@ async function serveWs(): Promise<number> {
 /** ws uses its native addon unless an environment variable disables it. */
 async function serveBufferutil(): Promise<number> {
   const { mask } = (await import("bufferutil")).default;
-  if (!String(mask).includes("[native code]")) throw new Error("Expected a native bufferutil");
+  if (!String(mask).includes("[native code]")) {
+    throw new Error("bufferutil has no native addon here");
+  }
   return await serveWs();
 }
 

@@ -88,7 +88,7 @@ async function runPlan(plan: Plan): Promise<World> {
     await Promise.race([clock.stuck, carryOut(plan, world)]);
     world.broken.splice(0, Infinity, ...findBroken(world));
   } catch (error) {
-    world.broken.push(`the run has failed: ${(error as Error)?.stack ?? error}`);
+    world.broken.push(`the run failed: ${(error as Error)?.stack ?? error}`);
   } finally {
     clock.stop();
   }
@@ -143,7 +143,7 @@ function noteWaitingSends(world: World): void {
   // Over TCP it may take longer than the clock waits.
   if (!users.every(hasReadOn) || clock instanceof RealClock) return;
   for (const { lane, index } of waitingSends(world)) {
-    world.broken.push(`${lane}.${index} waits though the peer reads`);
+    world.broken.push(`${lane}.${index} is not sent although the peer reads`);
   }
 }
 
@@ -196,7 +196,7 @@ async function tryPlan(plan: Plan): Promise<World> {
   if (plan.setup.carrier === "memory") return world;
   for (let waits = 0; waits < 500 && countTcpSockets() > sockets; waits++) await wait(5);
   const left = countTcpSockets() - sockets;
-  if (left > 0) world.broken.push(`no socket is left: ${left} are`);
+  if (left > 0) world.broken.push(`${left} sockets are left open`);
   return world;
 }
 
@@ -303,7 +303,7 @@ export const API: Readonly<Record<string, Target>> = {
       const [plan, world] = lastFailure!;
       const again = await tryPlan(plan);
       if (kindOf(again) === kindOf(world)) return traceOf(...await shrink(plan, again));
-      return `It does not fail each time. When it did:\n${traceOf(plan, world)}`;
+      return `The failure does not repeat reliably. The failed run:\n${traceOf(plan, world)}`;
     },
   },
 };

@@ -68,7 +68,7 @@ function decode(role: Role, chunks: Uint8Array[]): { frames: Frame[]; error: unk
 }
 
 const decoder: Target = {
-  what: "FrameDecoder, whole and chopped: the same frames",
+  what: "FrameDecoder: same frames for whole and cut input",
   inputs: 200_000,
   run(random) {
     const role = random.pick(ROLES);
@@ -139,7 +139,7 @@ function checked(message: Message): Message {
 }
 
 const protocol: Target = {
-  what: "Protocol, whole and chopped: the same messages, pings and end",
+  what: "Protocol: same messages, pings and end for whole and cut input",
   inputs: 100_000,
   run(random) {
     const role = random.pick(ROLES);
@@ -195,11 +195,15 @@ function shake(endpoint: Endpoint, chunks: Uint8Array[], accept: () => void): st
  * chunks: a head that arrives in small pieces is not parsed again for each byte.
  */
 function alike(chopped: string, whole: string, taken: string): void {
-  assert.equal(chopped === taken, whole === taken, `Cut it is ${chopped}, whole it is ${whole}`);
+  assert.equal(
+    chopped === taken,
+    whole === taken,
+    `The cut head is ${chopped}, the whole head is ${whole}`,
+  );
 }
 
 const server: Target = {
-  what: "Endpoint of a server: an agreement, or an error with its status",
+  what: "Endpoint of a server: accepts, or fails with a status",
   inputs: 100_000,
   run(random) {
     const { bytes, valid } = requestInput(random);
@@ -218,7 +222,7 @@ const server: Target = {
 };
 
 const client: Target = {
-  what: "Endpoint of a client: an agreement, or an error",
+  what: "Endpoint of a client: accepts, or fails",
   inputs: 100_000,
   run(random) {
     const endpoint = new Endpoint("client");
@@ -232,7 +236,7 @@ const client: Target = {
 };
 
 const heads: Target = {
-  what: "parseRequestHead, parseResponseHead: whole and chopped the same",
+  what: "parseRequestHead, parseResponseHead: same result for whole and cut input",
   inputs: 100_000,
   run(random) {
     const request = random.once(2);
@@ -268,7 +272,7 @@ const PARSERS: readonly ((value: string) => unknown)[] = [
 ];
 
 const headers: Target = {
-  what: "parsers of header values; extensions written again are the same",
+  what: "parsers of header values: extensions survive a round trip",
   inputs: 400_000,
   run(random: Random) {
     const value = valueInput(random);

@@ -137,7 +137,7 @@ async function endOf(
 }
 
 const connection: Target = {
-  what: "WebSocketConnection in both roles, read and written in every way: all settles",
+  what: "WebSocketConnection in both roles, read and written in every way: every promise settles",
   inputs: 15_000,
   async run(random) {
     const role = random.pick(["client", "server"] as const);
@@ -153,7 +153,7 @@ const connection: Target = {
 };
 
 const compressed: Target = {
-  what: "WebSocketConnection with compressed messages, good and bad ones: all settles",
+  what: "WebSocketConnection with valid and invalid compressed messages: every promise settles",
   inputs: 5_000,
   async run(random) {
     const role = random.pick(["client", "server"] as const);
@@ -170,7 +170,7 @@ const compressed: Target = {
 };
 
 const opening: Target = {
-  what: "accept() and connect(), then a connection or an error",
+  what: "accept() and connect(): return a connection, or fail",
   inputs: 15_000,
   async run(random) {
     const [near, far] = transportPair();
@@ -206,7 +206,7 @@ const opening: Target = {
 };
 
 const streams: Target = {
-  what: "assemble() over byte streams: all settles",
+  what: "assemble() over byte streams: every promise settles",
   inputs: 10_000,
   async run(random) {
     const role = random.pick(["client", "server"] as const);

@@ -101,7 +101,7 @@ function runtimeName(): string {
 export async function soon<T>(promise: Promise<T>): Promise<T> {
   let timer: ReturnType<typeof setTimeout> | undefined;
   const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error("Something is pending still")), DEADLINE);
+    timer = setTimeout(() => reject(new Error("A promise is still pending")), DEADLINE);
   });
   try {
     return await Promise.race([promise, late]);

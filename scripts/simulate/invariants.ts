@@ -65,7 +65,7 @@ function isDocumented(error: unknown): boolean {
 
 function connectionsHaveEnded({ halves }: World): string[] {
   return halves.filter(({ closed, ws }) => closed === "pending" || ws.state !== "closed")
-    .map(({ name, ws, closed }) => `${name} is ${ws.state}, its closed is ${closed}`);
+    .map(({ name, ws, closed }) => `${name} is ${ws.state}, closed is ${closed}`);
 }
 
 function transportsHaveEnded({ network }: World): string[] {
@@ -83,11 +83,13 @@ function isProxy({ localAddress }: End): boolean {
 function messagesComeInOrder({ halves, plan }: World): string[] {
   return halves.flatMap((half) => {
     const wrong = half.received.filter((index) => typeof index === "string")
-      .map((what) => `${half.name} has received what was not sent: ${what}`);
+      .map((what) => `${half.name} received a message that was not sent: ${what}`);
     if (wrong.length > 0 || mayDrop(half, plan.broadcast.slow)) return wrong;
     const expected = half.received.map((_, i) => i);
     const at = expected.find((i) => half.received[i] !== i);
-    return at === undefined ? [] : [`${half.name} has received ${half.received[at]} as ${at}`];
+    return at === undefined
+      ? []
+      : [`${half.name} received message ${half.received[at]} at position ${at}`];
   });
 }
 
@@ -167,9 +169,9 @@ function openTimeoutsAreKept(world: World): string[] {
     const took = (endedAt ?? world.time.now) - startedAt;
     const most = openTimeout + ROUNDING + standstillsOf(world, openTimeout);
     const isTimeout = error instanceof HandshakeError && error.code === "timeout";
-    if (took > most) return [`${name} took ${took} ms of ${openTimeout}`];
+    if (took > most) return [`${name} took ${took} ms, openTimeout is ${openTimeout}`];
     if (isTimeout && took < openTimeout - ROUNDING_DOWN) {
-      return [`${name} gave up after ${took} ms of ${openTimeout}`];
+      return [`${name} gave up after ${took} ms, openTimeout is ${openTimeout}`];
     }
     return [];
   });
@@ -183,7 +185,7 @@ function closeTimeoutsAreKept(world: World): string[] {
     if (closeCalledAt === undefined || closeTimeout === 0) return [];
     const took = closedAt - closeCalledAt;
     return took > closeTimeout + ROUNDING + standstillsOf(world, closeTimeout)
-      ? [`${name} took ${took} ms of ${closeTimeout}`]
+      ? [`${name} took ${took} ms, closeTimeout is ${closeTimeout}`]
       : [];
   });
 }
@@ -195,7 +197,7 @@ function keepaliveIsOnTime(world: World): string[] {
     if (end === undefined || !/^Keepalive:/.test((error as Error)?.message ?? "")) return [];
     const timeout = optionOf(half, "pingTimeout");
     return silence < timeout - ROUNDING_DOWN
-      ? [`${name} gave up after ${silence} ms of ${timeout}`]
+      ? [`${name} gave up after ${silence} ms, expected ${timeout}`]
       : [];
   });
 }
@@ -227,19 +229,21 @@ function shutdownIsInTime(world: World): string[] {
   if (shutdown === undefined) return [];
   const took = (shutdown.finishedAt ?? time.now) - shutdown.at;
   return took > timeout + ROUNDING + time.standstills
-    ? [`It took ${took} ms, and timeout is ${timeout}`]
+    ? [`The shutdown took ${took} ms, timeout is ${timeout}`]
     : [];
 }
 
 /** The delays of `reconnect()` are as long as announced. */
 function retriesAreOnTime(world: World): string[] {
   return world.retries.flatMap(({ name, at, delay, nextAt }) => {
-    if (delay > 6000) return [`${name} is to wait for ${delay} ms`];
+    if (delay > 6000) return [`${name} announced a delay of ${delay} ms`];
     if (nextAt === undefined) return [];
     const waited = nextAt - at;
     // Timers count whole milliseconds, and the shortest timer takes one millisecond.
     const isLate = waited > Math.max(1, delay) + 1 + world.time.standstills;
-    return waited < delay - 1 || isLate ? [`${name} waited for ${waited} ms of ${delay}`] : [];
+    return waited < delay - 1 || isLate
+      ? [`${name} waited for ${waited} ms, expected ${delay}`]
+      : [];
   });
 }
 

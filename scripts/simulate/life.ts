@@ -54,7 +54,7 @@ export async function live(seed: number): Promise<Life> {
     // The platforms report unhandled rejections after all microtasks have run.
     for (let i = 0; i < 2; i++) await new Promise((resolve) => setTimeout(resolve));
   } catch (error) {
-    world.broken.push(`the run ends: ${(error as Error)?.stack ?? error}`);
+    world.broken.push(`the run failed: ${(error as Error)?.stack ?? error}`);
   } finally {
     process.off("unhandledRejection", note);
   }

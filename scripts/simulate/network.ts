@@ -415,7 +415,7 @@ export class Network {
   #listen({ hostname, port }: ListenOptions, accept: (transport: Transport) => void): Listener {
     const address: Address = { transport: "tcp", hostname, port: port || this.#lastPort++ };
     const name = addressText(address);
-    if (this.#listeners.has(name)) throw new Error(`${name} is in use`);
+    if (this.#listeners.has(name)) throw new Error(`The address ${name} is in use`);
     this.#listeners.set(name, accept);
     const close = () => {
       this.#listeners.delete(name);

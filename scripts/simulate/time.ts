@@ -216,7 +216,7 @@ export class SimulatedTime {
   }
 
   #replacePlatform(): void {
-    if (current !== undefined) throw new Error("Expected one simulation at a time");
+    if (current !== undefined) throw new Error("Another simulation is running");
     current = this;
     const set = (callback: (...args: unknown[]) => void, delay = 0, ...args: unknown[]) => {
       const timer = this.#setTimer(() => callback(...args), delay, true);

@@ -58,7 +58,8 @@ export abstract class Clock {
 
   constructor() {
     this.stuck = new Promise((_, reject) => {
-      this.reportStuck = () => reject(new Error("The program waits for what does not come"));
+      this.reportStuck = () =>
+        reject(new Error("The program waits for an event that cannot happen"));
     });
     this.stuck.catch(() => {});
   }

@@ -80,7 +80,7 @@ function noMessageIsLostInSilence({ users }: World): string[] {
     const missing = user.peer.sent.filter((sent) =>
       isMissing(sent) && !isReplaced(sent, user.peer)
     );
-    return missing.map((sent) => `${user.name} has read to a clean end without ${nameOf(sent)}`);
+    return missing.map((sent) => `${user.name} reached a clean end without ${nameOf(sent)}`);
   });
 }
 
@@ -100,7 +100,9 @@ function bothEndsAgreeAboutCloseFrames({ users }: World): string[] {
     const { sent } = peer.ws.closeInfo ?? {};
     if (received === undefined) return [];
     if (received.closeCode === sent?.closeCode && received.reason === sent.reason) return [];
-    return [`${name} received ${JSON.stringify(received)}; sent was ${JSON.stringify(sent)}`];
+    return [
+      `${name} received ${JSON.stringify(received)}, but the peer sent ${JSON.stringify(sent)}`,
+    ];
   });
 }
 
@@ -152,7 +154,7 @@ function sourcesAreReleased({ sources }: World): string[] {
   return sources.flatMap(({ what, checked, begun, finished, released }) => {
     if (released > 1) return [`${what} was released ${released} times`];
     const abandoned = checked && begun && !finished && released === 0;
-    return abandoned ? [`${what} was begun, and was not released`] : [];
+    return abandoned ? [`${what} was started, and was not released`] : [];
   });
 }
 
@@ -171,7 +173,7 @@ function isHint(error: unknown): boolean {
 
 function noListenerIsLeft({ signals }: World): string[] {
   return signals.filter(({ listeners, signal }) => listeners > 0 && !signal.aborted)
-    .map(({ listeners }) => `${listeners} listen to a signal still`);
+    .map(({ listeners }) => `${listeners} listeners of a signal are left`);
 }
 
 function noTimerIsLeft({ clock }: World): string[] {

@@ -657,7 +657,7 @@ function closeBadly(user: User, random: Random): void {
   }
   if (closing !== undefined) noteClosing(user, "close(bad)");
   else if (before === "open" && user.ws.state !== "open") {
-    user.world.broken.push(`${user.name} close(${JSON.stringify(info)}) has thrown, and closed`);
+    user.world.broken.push(`${user.name} close(${JSON.stringify(info)}) threw, but also closed`);
   }
 }
 
@@ -723,11 +723,13 @@ function look(user: User): void {
     if (!(Number.isFinite(value) && value >= 0)) broken.push(`${user.name} ${name} is ${value}`);
   }
   if (!["open", "closing", "closed"].includes(ws.state)) broken.push(`state ${ws.state}`);
-  if (ws.closed !== ws.closed) broken.push("closed is another promise each time");
-  if (ws.request.headers.get("upgrade") !== "websocket") broken.push("request has no Upgrade");
+  if (ws.closed !== ws.closed) broken.push("closed returns a new promise each time");
+  if (ws.request.headers.get("upgrade") !== "websocket") {
+    broken.push("request has no Upgrade header");
+  }
   if (ws.response.status !== 101) broken.push(`response.status is ${ws.response.status}`);
-  if (ws.isOwnError(new Error("another"))) broken.push("isOwnError() of another error");
-  if (ws.writable !== ws.writable) broken.push("writable is another stream each time");
+  if (ws.isOwnError(new Error("another"))) broken.push("isOwnError() accepts another error");
+  if (ws.writable !== ws.writable) broken.push("writable returns a new stream each time");
 }
 
 /** All operations by name. */

@@ -221,7 +221,7 @@ export class User {
     } catch (error) {
       const name = (error as Error)?.name;
       if (name !== "InvalidStateError" && !expected.includes(name)) {
-        this.world.broken.push(`${this.name} ${what} has thrown ${describe(error)}`);
+        this.world.broken.push(`${this.name} ${what} threw ${describe(error)}`);
       }
       return undefined;
     }
@@ -265,7 +265,9 @@ export class User {
     if (this.world.tracked.find((one) => one.what === `${this.name} closed`)?.state !== "pending") {
       return;
     }
-    this.world.broken.push(`${this.name} ${what} was cut off before closed: ${describe(error)}`);
+    this.world.broken.push(
+      `${this.name} ${what} was interrupted before closed settled: ${describe(error)}`,
+    );
   }
 
   /** Checks a message that a reader got. */
