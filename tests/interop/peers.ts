@@ -54,6 +54,8 @@ const TABLE = {
   nginx: { package: "nginx-light", program: "nginx" },
   chromium: { package: "chromium", program: "chromium" },
   tinyproxy: { package: "tinyproxy", program: "tinyproxy" },
+  redis: { package: "redis-server", program: "redis-server" },
+  nats: { package: "nats-server", program: "nats-server" },
   microsocks: { package: "microsocks", program: "microsocks" },
 } satisfies Record<string, Omit<Peer, "name">>;
 
