@@ -23,6 +23,7 @@ const ENTRIES: Record<string, string> = {
   "/node": "lib/node.ts",
   "/streams": "lib/streams.ts",
   "/testing": "lib/testing.ts",
+  "/topics": "lib/topics.ts",
   "/zlib": "lib/zlib.ts",
 };
 
