@@ -75,8 +75,8 @@ export function printable(text: string): string {
 
 /** What is known when the handshake is over. */
 export interface Opened {
-  /** Unknown for a native WebSocket, whose handshake is unknown too. */
-  readonly role?: Role | undefined;
+  /** Over a native WebSocket, the role and the handshake are unknown. */
+  readonly machine: { readonly role: Role | undefined };
   readonly request: RequestHead;
   readonly response: ResponseHead;
   readonly transport: Pick<Transport, "localAddress" | "remoteAddress">;

@@ -235,13 +235,12 @@ export class Opening {
   }
 
   connect(reader: TransportReader, secure: boolean, webRequest?: Request): WebSocketConnection {
-    const { role, protocol, agreement, request, response } = this.endpoint;
+    const { protocol, agreement, request, response } = this.endpoint;
     const { transport } = reader;
     protocol.whole = true;
     protocol.allocate = transport.allocate;
     const link = this.#link;
     return new WebSocketConnection({
-      role,
       transport,
       options: this.#init.options,
       machine: protocol,

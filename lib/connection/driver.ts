@@ -8,11 +8,10 @@ import { Closing, type ClosingParts } from "./closing.ts";
 import { ControlRate, Keepalive, type KeepaliveHost, Pings, type Traffic } from "./heartbeat.ts";
 import { CloseCode } from "../core/close.ts";
 import { invalidState, RemoteProtocolError } from "../core/error.ts";
-import type { Extension } from "../core/extension.ts";
 import type { Role } from "../core/frame.ts";
 import { randomPayload } from "../core/mask.ts";
 import { MAX_MESSAGE_SIZE } from "../core/message.ts";
-import { Protocol, type ProtocolOptions } from "../core/protocol.ts";
+import type { Protocol, ProtocolOptions } from "../core/protocol.ts";
 import type { TextCodec } from "../core/utf8.ts";
 import type { ConnectionOptions, ConnectionStats } from "../options.ts";
 import { type ConnectionListener, diagnostics } from "../inspect.ts";
@@ -47,20 +46,14 @@ export type Machine =
   };
 
 export interface DriverInit {
-  /** Missing only if there is a `machine`. */
-  role?: Role;
   /** The open transport, which the handshake has handled so far. */
   transport: Transport;
   /** Takes the transport over from the handshake, with the bytes that followed the handshake. */
   takeOver: (driver: TransportHandlers & MachineHost) => void;
   options: Omit<ConnectionOptions, "signal">;
-  activeExtensions?: readonly Extension[];
-  /** Encodes and decodes text. By default, TextEncoder and TextDecoder. */
-  textCodec?: TextCodec;
   /** Listens for the log and the channels of the platform. */
   listener?: ConnectionListener;
-  /** The protocol machine, or a native WebSocket. By default, a new `Protocol`. */
-  machine?: Machine;
+  machine: Machine;
 }
 
 export interface MachineHost {
@@ -114,7 +107,7 @@ export class Driver
     const { pingInterval = 20_000, pingTimeout = 20_000, closeTimeout = 10_000 } = options;
     this.transport = transport;
     this.listener = init.listener;
-    this.machine = init.machine ?? this.#makeProtocol(init);
+    this.machine = init.machine;
     this.#maxControlFrames = options.maxControlFramesPerSecond;
     this.closing = new Closing(this, closeTimeout);
     this.receiver = new Receiver(options.readableStrategy, this);
@@ -125,17 +118,6 @@ export class Driver
     takeOver(this);
     if (trailing > 0) this.pump();
     if (!this.isPaused) transport.resume();
-  }
-
-  #makeProtocol({ role, transport, options, activeExtensions, textCodec }: DriverInit): Protocol {
-    const isExtended = activeExtensions !== undefined && activeExtensions.length > 0;
-    const protocol = new Protocol(role!, {
-      ...protocolOptions(options, { textCodec, isExtended }, () => this),
-      allocate: transport.allocate,
-      extensions: activeExtensions,
-    });
-    protocol.whole = true;
-    return protocol;
   }
 
   get stats(): ConnectionStats {

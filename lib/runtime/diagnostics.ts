@@ -142,7 +142,8 @@ class PlatformDiagnostics implements Diagnostics {
   }
 }
 
-function handshakeLines({ role, request, response, transport }: Opened): string[] {
+function handshakeLines({ machine, request, response, transport }: Opened): string[] {
+  const { role } = machine;
   if (role === undefined) return ["connection over a native WebSocket"];
   const { method, target, headers } = request;
   const { status, statusText } = response;

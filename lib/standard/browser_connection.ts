@@ -136,7 +136,7 @@ export class SocketLine extends NativeSocket implements Line {
   write(message: Message): Promise<void> | undefined {
     const isKept = typeof message === "string" || this.copies;
     this.send(isKept ? message : new Uint8Array(message), false);
-    if (this.bufferedAmount <= SEND_MARK) return;
+    if (this.unsentAmount <= SEND_MARK) return;
     if (this.#room === undefined) {
       let resolve!: (end?: Promise<undefined>) => void;
       this.#room = { promise: new Promise((done) => resolve = done), resolve };

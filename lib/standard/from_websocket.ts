@@ -8,7 +8,6 @@ import { handled } from "../abortable.ts";
 import { checkCloseInfo } from "../connection/closing.ts";
 import { WebSocketConnection } from "../connection/connection.ts";
 import type { Machine } from "../connection/driver.ts";
-import { ownItem } from "../connection/outgoing.ts";
 import { Budget, Inbox, sizeOf, wholeFragment } from "../connection/receiver.ts";
 import { MESSAGE_OVERHEAD } from "../connection/sender.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
@@ -16,7 +15,12 @@ import { Encoder } from "../core/encoder.ts";
 import { domError, RemoteProtocolError, webSocketError, wrongValue } from "../core/error.ts";
 import type { CloseEvent, ProtocolEvent } from "../core/event.ts";
 import type { RequestHead, ResponseHead } from "../core/http1.ts";
-import { concat, type Fragment, MAX_MESSAGE_SIZE, type Message } from "../core/message.ts";
+import {
+  type Fragment,
+  MAX_MESSAGE_SIZE,
+  type Message,
+  MessageAssembler,
+} from "../core/message.ts";
 import { checkKnown } from "../core/option_hints.ts";
 import {
   checkNumber,
@@ -25,7 +29,7 @@ import {
   checkType,
   type OptionNames,
 } from "../core/options.ts";
-import { type FrameCounts, NO_FRAMES } from "../core/protocol.ts";
+import { NO_FRAMES } from "../core/protocol.ts";
 import { withDeadline } from "../opening.ts";
 import { checkStrategy, type ConnectionOptions, type ConnectionStats } from "../options.ts";
 import { backgroundTimer, Countdown } from "../timers.ts";
@@ -71,7 +75,7 @@ export interface FromWebSocketOptions extends
   request?: Request | undefined;
 }
 
-export const FROM_WEB_SOCKET_OPTIONS: OptionNames<FromWebSocketOptions> = {
+const FROM_WEB_SOCKET_OPTIONS: OptionNames<FromWebSocketOptions> = {
   signal: checkSignal,
   maxMessageSize: checkNumber,
   maxBufferedAmount: checkNumber,
@@ -129,21 +133,11 @@ export async function fromWebSocket(
   options: FromWebSocketOptions = {},
 ): Promise<WebSocketConnection> {
   checkKnown("fromWebSocket()", options, FROM_WEB_SOCKET_OPTIONS);
-  return await connectionOver(socket, options);
-}
-
-/** Connects over a native WebSocket, with checked options. Internal. */
-export async function connectionOver(
-  socket: WebSocketLike,
-  options: FromWebSocketOptions,
-): Promise<WebSocketConnection> {
-  const { maxMessageSize = MAX_MESSAGE_SIZE, maxQueuedBytes = MAX_QUEUED_BYTES } = options;
-  const { closeTimeout = 10_000 } = options;
   takeSocket(socket);
   const request = requestOf(socket, options.request);
-  const machine = new NativeMachine(socket, { maxMessageSize, maxQueuedBytes, closeTimeout });
+  const machine = new NativeMachine(socket, options);
   try {
-    await withDeadline(options, () => machine.native.opened);
+    await withDeadline(options, () => machine.opened);
   } catch (error) {
     machine.transport.destroy();
     throw error;
@@ -186,7 +180,7 @@ class NativeConnection extends WebSocketConnection {
     options: FromWebSocketOptions,
   ) {
     const { readableStrategy, closeTimeout, maxBufferedAmount, slow } = options;
-    const { transport, native: { socket } } = machine;
+    const { transport, socket } = machine;
     super({
       ...{ transport, machine },
       takeOver: (handlers) => transport.handle(handlers),
@@ -200,11 +194,11 @@ class NativeConnection extends WebSocketConnection {
   }
 
   override get extensions(): string {
-    return this.#machine.native.socket.extensions ?? "";
+    return this.#machine.socket.extensions ?? "";
   }
 
   override get stats(): ConnectionStats {
-    const { bytesReceived, native: { bytesSent } } = this.#machine;
+    const { bytesReceived, bytesSent } = this.#machine;
     return { ...super.stats, bytesReceived, bytesSent };
   }
 
@@ -224,15 +218,6 @@ class NativeConnection extends WebSocketConnection {
 function notSupported(what: string): Promise<never> {
   const message = `A native WebSocket has no ${what}`;
   return handled(Promise.reject(domError("NotSupportedError", message, "unsupported")));
-}
-
-interface NativeLimits {
-  /** Maximum size of a message to receive, in bytes. */
-  maxMessageSize: number;
-  /** Maximum size of the messages that wait to be read, and of a message that is sent in pieces. */
-  maxQueuedBytes: number;
-  /** Maximum time that the socket may be closing, in milliseconds. 0 disables the limit. */
-  closeTimeout: number;
 }
 
 /** The value of `readyState` after the first Close frame (WHATWG WebSockets). */
@@ -258,7 +243,7 @@ class NativeTransport extends BaseTransport {
   }
 
   override get bufferedAmount(): number {
-    return this.#native.bufferedAmount;
+    return this.#native.unsentAmount;
   }
 
   override handle(handlers: TransportHandlers): void {
@@ -290,7 +275,7 @@ class NativeTransport extends BaseTransport {
   resume(): void {}
 
   protected finish(): void {
-    if (this.#native.isReleased) queueMicrotask(() => this.close());
+    if (this.#native.isDetached) queueMicrotask(() => this.close());
   }
 
   protected cut(): void {
@@ -316,7 +301,7 @@ class NativeTransport extends BaseTransport {
    * peer's Close frame only after the peer has ended its transport.
    */
   #watchClosing(): void {
-    if (this.#closeTimeout === 0 || this.#native.isReleased) return;
+    if (this.#closeTimeout === 0 || this.#native.isDetached) return;
     this.#cancelClosingCheck = backgroundTimer(() => {
       if (this.#native.socket.readyState !== CLOSING) return this.#watchClosing();
       const countdown = new Countdown(() => this.#lose(), this.#closeTimeout);
@@ -325,71 +310,53 @@ class NativeTransport extends BaseTransport {
   }
 
   #lose(): void {
-    this.#native.release();
+    this.#native.detach();
     this.#native.socket.terminate?.();
     const message = "The socket was closing for longer than closeTimeout";
     this.close(webSocketError(message, CloseCode.Abnormal));
   }
 }
 
-/** Joins the pieces of a message, because a native WebSocket sends whole messages. */
-class Gathering {
-  readonly #limit: number;
-  #pieces: Message[] = [];
-  #length = 0;
-
-  /** @param maxQueuedBytes Maximum size of the message. */
-  constructor(maxQueuedBytes: number) {
-    this.#limit = maxQueuedBytes;
-  }
-
-  get isEmpty(): boolean {
-    return this.#pieces.length === 0;
-  }
-
-  /** @throws {RangeError} If the pieces exceed the limit. They are dropped then. */
-  add(piece: Message): void {
-    this.#pieces.push(ownItem(piece));
-    this.#length += piece.length;
-    if (this.#length <= this.#limit) return;
-    this.#clear();
-    throw wrongValue(
-      `The pieces of a message exceed maxQueuedBytes (${this.#limit}), and a native WebSocket ` +
-        "sends whole messages",
-    );
-  }
-
-  take(): Message {
-    const pieces = this.#clear();
-    return typeof pieces[0] === "string" ? pieces.join("") : concat(pieces as Uint8Array[]);
-  }
-
-  #clear(): Message[] {
-    const pieces = this.#pieces;
-    this.#pieces = [];
-    this.#length = 0;
-    return pieces;
-  }
-}
-
-/** The native socket of a machine. */
-class MachineSocket extends NativeSocket {
-  readonly #machine: NativeMachine;
+/** The protocol machine over a native WebSocket. Its events are the messages of the socket. */
+class NativeMachine extends NativeSocket implements Machine {
+  /** Only the platform knows the role. */
+  readonly role = undefined;
+  /** The platform applies the extensions. */
+  readonly pending = false;
+  readonly extended = false;
+  /** Messages are always whole. */
+  whole = true;
+  readonly held = 0;
+  readonly bufferedAmount = 0;
+  readonly bufferedMemory = 0;
+  readonly counts = NO_FRAMES;
+  /** The platform writes the frames, and masks them. */
+  readonly encoder: Encoder = new Encoder("server");
+  readonly transport: NativeTransport;
+  readonly #budget = new Budget(Infinity);
+  readonly #queue = new Inbox<Item>(this.#budget, itemSize);
+  readonly #maxMessageSize: number;
+  /** The pieces of a message to send: a native WebSocket sends whole messages. */
+  #pieces = new MessageAssembler();
   /** Estimated number of messages that the platform has not sent. */
   #waitingMessages = 0;
+  #isDeaf = false;
+  bytesReceived = 0;
 
-  constructor(socket: WebSocketLike, maxQueuedBytes: number, machine: NativeMachine) {
+  constructor(socket: WebSocketLike, options: FromWebSocketOptions) {
+    const { maxMessageSize = MAX_MESSAGE_SIZE, maxQueuedBytes = MAX_QUEUED_BYTES } = options;
     super(socket, maxQueuedBytes);
-    this.#machine = machine;
+    this.transport = new NativeTransport(this, options.closeTimeout ?? 10_000);
+    this.#maxMessageSize = maxMessageSize;
   }
 
   get queued(): number {
-    return this.#machine.bufferedMemory;
+    return this.#budget.used;
   }
 
   /** The memory that the waiting messages take in addition to their bytes. */
   get overhead(): number {
-    if (this.bufferedAmount > 0 && !this.isReleased) this.measure();
+    if (this.unsentAmount > 0 && !this.isDetached) this.measure();
     return this.#waitingMessages * MESSAGE_OVERHEAD;
   }
 
@@ -400,61 +367,14 @@ class MachineSocket extends NativeSocket {
 
   /** Estimates the number of waiting messages, because the platform only counts bytes. */
   protected override measure(): void {
-    const before = this.bufferedAmount;
+    const before = this.unsentAmount;
     super.measure();
-    const after = this.bufferedAmount;
+    const after = this.unsentAmount;
     const share = after === 0 ? 0 : Math.min(1, after / before);
     this.#waitingMessages = Math.ceil(this.#waitingMessages * share);
   }
 
   protected deliver(message: Message | undefined): void {
-    this.#machine.deliver(message);
-  }
-
-  protected drained(): void {
-    this.#machine.transport.drained();
-  }
-
-  protected ended(info: Required<CloseInfo> | undefined, error: Error | undefined): void {
-    this.#machine.ended(info, error);
-  }
-}
-
-/** The protocol machine over a native WebSocket. Its events are the messages of the socket. */
-class NativeMachine implements Machine {
-  /** Only the platform knows the role. */
-  readonly role = undefined;
-  /** The platform applies the extensions. */
-  readonly pending = false;
-  readonly extended = false;
-  /** Messages are always whole. */
-  whole = true;
-  readonly held = 0;
-  readonly bufferedAmount = 0;
-  /** The platform writes the frames, and masks them. */
-  readonly encoder: Encoder = new Encoder("server");
-  readonly native: MachineSocket;
-  readonly transport: NativeTransport;
-  readonly #budget = new Budget(Infinity);
-  readonly #queue = new Inbox<Item>(this.#budget, itemSize);
-  readonly #gathering: Gathering;
-  readonly #maxMessageSize: number;
-  #isDeaf = false;
-  bytesReceived = 0;
-
-  constructor(
-    socket: WebSocketLike,
-    { maxMessageSize, maxQueuedBytes, closeTimeout }: NativeLimits,
-  ) {
-    this.native = new MachineSocket(socket, maxQueuedBytes, this);
-    this.transport = new NativeTransport(this.native, closeTimeout);
-    this.#gathering = new Gathering(maxQueuedBytes);
-    this.#maxMessageSize = maxMessageSize;
-  }
-
-  receive(): void {}
-
-  deliver(message: Message | undefined): void {
     if (this.#isDeaf) return;
     if (message === undefined) {
       const what = "The native WebSocket gave neither text nor an ArrayBuffer";
@@ -481,32 +401,16 @@ class NativeMachine implements Machine {
     this.transport.notify();
   }
 
-  ended(info: Required<CloseInfo> | undefined, error: Error | undefined): void {
+  protected drained(): void {
+    this.transport.drained();
+  }
+
+  protected ended(info: Required<CloseInfo> | undefined, error: Error | undefined): void {
     const { transport } = this;
     if (transport.isEnding) transport.close();
     else if (info === undefined) transport.close(error);
     else this.#report({ type: "close", ...info });
   }
-
-  get bufferedMemory(): number {
-    return this.#budget.used;
-  }
-
-  get overhead(): number {
-    return this.native.overhead;
-  }
-
-  takeHeld(): undefined {}
-
-  release(): boolean {
-    return false;
-  }
-
-  get counts(): FrameCounts {
-    return NO_FRAMES;
-  }
-
-  dispose(): void {}
 
   next(): ProtocolEvent | undefined {
     const item = this.#queue.take();
@@ -517,17 +421,34 @@ class NativeMachine implements Machine {
   /** Closes the socket. The platform sends pings and pongs itself. */
   write(event: ProtocolEvent): void {
     // Most platforms answer a Close frame themselves; then this call has no effect.
-    if (event.type === "close") this.native.close(event);
+    if (event.type === "close") this.close(event);
   }
 
   writePiece(data: Message, fin: boolean, lend: boolean): boolean {
-    if (fin && this.#gathering.isEmpty) {
-      const isKept = typeof data === "string" || (lend && this.native.copies);
-      this.native.send(isKept ? data : new Uint8Array(data), lend);
-    } else {
-      this.#gathering.add(data);
-      if (fin) this.native.send(this.#gathering.take(), false);
+    if (fin && this.#pieces.size === 0) {
+      const isKept = typeof data === "string" || (lend && this.copies);
+      this.send(isKept ? data : new Uint8Array(data), lend);
+      return true;
     }
+    const message = this.#pieces.push({ ...wholeFragment(data), messageFinished: fin });
+    if ((message?.length ?? this.#pieces.size) > this.maxQueuedBytes) {
+      this.#pieces = new MessageAssembler();
+      throw wrongValue(
+        `The pieces of a message exceed maxQueuedBytes (${this.maxQueuedBytes}), and a native ` +
+          "WebSocket sends whole messages",
+      );
+    }
+    if (message !== undefined) this.send(message, false);
     return true;
   }
+
+  receive(): void {}
+
+  takeHeld(): undefined {}
+
+  release(): boolean {
+    return false;
+  }
+
+  dispose(): void {}
 }

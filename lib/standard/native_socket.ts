@@ -89,7 +89,7 @@ const ignore = () => {};
 /** A native WebSocket with limits, and with the amounts that it has not sent. */
 export abstract class NativeSocket {
   readonly socket: WebSocketLike;
-  readonly #maxQueuedBytes: number;
+  protected readonly maxQueuedBytes: number;
   readonly #listeners: readonly (readonly [
     type: "open" | "message" | "error" | "close",
     listener: (event: WebSocketLikeEvent) => void,
@@ -99,7 +99,7 @@ export abstract class NativeSocket {
   /** Whether the socket copies what it sends, as the standard says. The package `ws` does not. */
   readonly copies: boolean;
   /** Whether the socket has closed or is no longer used. */
-  isReleased = false;
+  isDetached = false;
   #error: Error | undefined;
   /** Bytes of the messages sent. Text counts its UTF-16 code units. */
   bytesSent = 0;
@@ -116,7 +116,7 @@ export abstract class NativeSocket {
     const { WebSocket: platform } = globalThis as { WebSocket?: new (url: string) => object };
     this.copies = platform !== undefined && socket instanceof platform;
     this.socket = socket;
-    this.#maxQueuedBytes = maxQueuedBytes;
+    this.maxQueuedBytes = maxQueuedBytes;
     let open!: () => void;
     let fail!: (error: HandshakeError) => void;
     this.opened = handled(new Promise((resolve, reject) => [open, fail] = [resolve, reject]));
@@ -154,14 +154,14 @@ export abstract class NativeSocket {
   protected abstract ended(info: Required<CloseInfo> | undefined, error: Error | undefined): void;
 
   /** Number of bytes that the platform has not sent. */
-  get bufferedAmount(): number {
+  get unsentAmount(): number {
     return this.#unsent + this.#late;
   }
 
   #onMessage(data: unknown): void {
     const message = toMessage(data);
     const { queued } = this;
-    const most = this.#maxQueuedBytes;
+    const most = this.maxQueuedBytes;
     // One message is always allowed.
     if (queued === 0 || message === undefined || queued + sizeOf(message) <= most) {
       return this.deliver(message);
@@ -171,7 +171,7 @@ export abstract class NativeSocket {
   }
 
   #onClose({ code = 0, reason = "", wasClean }: WebSocketLikeEvent): void {
-    this.release();
+    this.detach();
     // An unclean end has the code 1006, 0, or the code that the platform has sent itself.
     const isClean = wasClean !== false && (isWireCloseCode(code) || code === 1005);
     if (isClean) this.ended({ closeCode: code, reason }, undefined);
@@ -180,15 +180,15 @@ export abstract class NativeSocket {
 
   /** Closes the socket with a code, and stops using it. */
   fail(message: string, closeCode: number, cause?: unknown): void {
-    if (this.isReleased) return;
+    if (this.isDetached) return;
     this.close({ closeCode, reason: message });
-    this.release();
+    this.detach();
     this.ended(undefined, webSocketError(message, closeCode, "", cause, "platform-failed"));
   }
 
   /** Sends a message. Failures are reported to the owner. */
   send(data: Message, isAwaited: boolean): void {
-    if (this.isReleased) {
+    if (this.isDetached) {
       this.#late += data.length;
       return;
     }
@@ -219,15 +219,15 @@ export abstract class NativeSocket {
 
   /** Ends the socket at once, or closes it if the platform cannot do that, and stops using it. */
   cut(): void {
-    if (this.isReleased) return;
-    this.release();
+    if (this.isDetached) return;
+    this.detach();
     if (this.socket.terminate !== undefined) this.socket.terminate();
     else this.close({});
   }
 
   /** Stops using the socket. */
-  release(): void {
-    this.isReleased = true;
+  detach(): void {
+    this.isDetached = true;
     this.#late += this.#unsent;
     this.#unsent = 0;
     this.#cancelCheck?.();
@@ -253,7 +253,7 @@ export abstract class NativeSocket {
     this.#checksSoon = false;
     this.#cancelCheck?.();
     this.#cancelCheck = undefined;
-    if (this.isReleased) return;
+    if (this.isDetached) return;
     const before = this.#unsent;
     this.measure();
     const unsent = this.#unsent;

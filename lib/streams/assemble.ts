@@ -5,13 +5,14 @@
  */
 import { wrongType } from "../core/error.ts";
 import { type ByteDuplex, fromStreams } from "../byte_streams.ts";
-import { Driver } from "../connection/driver.ts";
+import { Driver, protocolOptions } from "../connection/driver.ts";
 import type { CloseInfo } from "../core/close.ts";
 import type { Extension } from "../core/extension.ts";
 import type { Role } from "../core/frame.ts";
 import type { Message } from "../core/message.ts";
 import { checkKnown } from "../core/option_hints.ts";
 import { checkNumber, type OptionNames } from "../core/options.ts";
+import { Protocol } from "../core/protocol.ts";
 import { type BufferSource, checkStrategy, type ConnectionOptions } from "../options.ts";
 
 /** Options of {@linkcode assemble}. */
@@ -79,14 +80,18 @@ export interface MessageDuplex {
 export function assemble(duplex: ByteDuplex, options: AssembleOptions): MessageDuplex {
   checkKnown("assemble()", options, ASSEMBLE_OPTIONS);
   checkDuplex(duplex);
-  const { role, extensions } = options;
+  const { role, extensions = [], ...limits } = options;
   const transport = fromStreams(duplex);
-  const driver = new Driver({
-    role,
-    transport,
+  const codec = { textCodec: undefined, isExtended: extensions.length > 0 };
+  const machine = new Protocol(role, {
+    ...protocolOptions(limits, codec, () => driver),
+    extensions,
+  });
+  machine.whole = true;
+  const driver: Driver = new Driver({
+    ...{ machine, transport },
     takeOver: (handlers) => transport.handle(handlers),
-    options: { ...options, extensions: undefined, pingInterval: 0 },
-    activeExtensions: extensions,
+    options: { ...limits, pingInterval: 0 },
   });
   const { receiver: { readable }, sender: { writable } } = driver;
   return { readable, writable, closed: driver.closing.closed };
