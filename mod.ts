@@ -19,7 +19,19 @@ export {
   type BroadcastResult,
 } from "./lib/connection/broadcast.ts";
 export { relay, type RelayOptions } from "./lib/connection/relay.ts";
-export type { ByteDuplex } from "./lib/byte_streams.ts";
+export type {
+  Address,
+  ByteDuplex,
+  DialOptions,
+  Listener,
+  ListenOptions,
+  TlsConnectOptions,
+  TlsServeOptions,
+  Transport,
+  TransportHandlers,
+  TransportProvider,
+  Tunnel,
+} from "./lib/transport.ts";
 export { connect, type ConnectOptions } from "./lib/client/client.ts";
 export type { WebSocketConnection } from "./lib/connection/connection.ts";
 export { CloseCode, type CloseInfo } from "./lib/core/close.ts";
@@ -72,18 +84,6 @@ export {
   type ServerStats,
   type ShutdownOptions,
 } from "./lib/server/server.ts";
-export type {
-  Address,
-  DialOptions,
-  Listener,
-  ListenOptions,
-  TlsConnectOptions,
-  TlsServeOptions,
-  Transport,
-  TransportHandlers,
-  TransportProvider,
-  Tunnel,
-} from "./lib/transport.ts";
 export type {
   StandardOpenInfo,
   StandardWebSocketStream,

@@ -45,7 +45,7 @@
  * @module
  */
 export { assemble, type AssembleOptions, type MessageDuplex } from "./streams/assemble.ts";
-export type { ByteDuplex } from "./byte_streams.ts";
+export type { ByteDuplex } from "./transport.ts";
 export type { CloseInfo } from "./core/close.ts";
 export type { EncodedFrame, Extension, OutgoingFrame, PENDING } from "./core/extension.ts";
 export type { Frame, FrameHeader, Opcode, Role } from "./core/frame.ts";

@@ -10,8 +10,7 @@ import type { OptionNames } from "./core/options.ts";
 import type { WebSocketConnection } from "./connection/connection.ts";
 import { Queue } from "./core/queue.ts";
 import { accept, type ServeOptions } from "./server/server.ts";
-import type { Transport } from "./transport.ts";
-import { BaseTransport } from "./transport_base.ts";
+import { BaseTransport, type Transport } from "./transport.ts";
 import { nextTurn, timer } from "./timers.ts";
 
 /** Options of {@linkcode transportPair}. */

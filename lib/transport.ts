@@ -1,9 +1,13 @@
 /**
- * The contract between a connection and the channel that carries its bytes. It uses callbacks because
- * they are faster than byte streams; `byte_streams.ts` converts in both directions.
+ * The contract between a connection and the channel that carries its bytes, the base class of all
+ * transports, and the transport over a pair of byte streams. The contract uses callbacks because they are
+ * faster than byte streams.
  *
  * @module
  */
+import { handled } from "./abortable.ts";
+import { domError, failure, wrongType } from "./core/error.ts";
+import { Queue } from "./core/queue.ts";
 import type { TextCodec } from "./core/utf8.ts";
 
 /** The address of one end of a connection. */
@@ -206,4 +210,327 @@ export interface TransportProvider {
   environment?(name: string): string | undefined;
   /** A faster way to encode and decode text than TextEncoder and TextDecoder. */
   readonly textCodec?: TextCodec;
+}
+
+type Phase = "open" | "ending" | "ended" | "destroyed" | "closed";
+
+/** A transport over some platform's channel of bytes. */
+export abstract class BaseTransport implements Transport {
+  protected handlers: TransportHandlers | undefined;
+  /** The bytes written that have not left yet. */
+  protected unsent = 0;
+  /** The bytes that were written after this side had ended. */
+  protected late = 0;
+  protected error: Error | undefined;
+  protected phase: Phase = "open";
+  protected isInputEnded = false;
+
+  get bufferedAmount(): number {
+    return this.unsent + this.late;
+  }
+
+  protected get isDestroyed(): boolean {
+    return this.phase === "destroyed" || this.phase === "closed";
+  }
+
+  handle(handlers: TransportHandlers): void {
+    const isFirst = this.handlers === undefined;
+    this.handlers = handlers;
+    if (!isFirst) return;
+    if (this.phase === "closed") queueMicrotask(() => this.handlers!.close(this.error));
+    else this.start();
+  }
+
+  abstract write(parts: readonly Uint8Array[]): void;
+
+  abstract pause(): void;
+
+  abstract resume(released?: boolean): void;
+
+  end(): void {
+    if (this.phase !== "open") return;
+    this.phase = "ending";
+    if (this.unsent === 0) this.finish();
+  }
+
+  destroy(): void {
+    if (this.isDestroyed) return;
+    this.phase = "destroyed";
+    this.cut();
+  }
+
+  protected abstract start(): void;
+
+  /** Ends this side. Called when all bytes have left. */
+  protected abstract finish(): void;
+
+  /** Ends both sides. `reportClose()` must follow. */
+  protected abstract cut(): void;
+
+  /**
+   * Keeps counting bytes that are written too late. Otherwise a sender in a loop would never yield, and
+   * the end of the connection would never be reported.
+   */
+  protected drop(parts: readonly Uint8Array[]): void {
+    this.late += sizeOf(parts);
+  }
+
+  /** Counts bytes that have left. After the last byte, this side ends if `end()` was called. */
+  protected reportSent(length: number): void {
+    this.unsent -= length;
+    if (this.unsent > 0) return;
+    if (this.phase === "ending") this.finish();
+    this.reportDrain();
+  }
+
+  protected reportDrain(): void {
+    if (this.bufferedAmount === 0 && !this.isDestroyed) this.handlers?.drain();
+  }
+
+  protected reportEnd(): void {
+    if (this.isInputEnded || this.isDestroyed) return;
+    this.isInputEnded = true;
+    this.handlers?.end();
+    if (this.phase === "ended") this.destroy();
+  }
+
+  /** For platforms that do not close by themselves when both sides have ended. */
+  protected reportFinished(): void {
+    if (this.phase !== "ending") return;
+    this.phase = "ended";
+    if (this.isInputEnded) this.destroy();
+  }
+
+  protected fail(error: Error): void {
+    if (this.isDestroyed) return;
+    this.error ??= error;
+    this.destroy();
+  }
+
+  /**
+   * Returns the first bytes of a queue. If they were detached, fails the transport and returns undefined.
+   */
+  protected firstOf(queue: ByteQueue | undefined): Uint8Array | undefined {
+    if (!queue?.isDetached) return queue?.first;
+    // Part of the frame may have left, so that no other bytes can follow.
+    this.fail(wrongType("The bytes were detached", { code: "bytes-changed" }));
+    return undefined;
+  }
+
+  protected reportClose(error?: Error): void {
+    if (this.phase === "closed") return;
+    this.phase = "closed";
+    this.error ??= error;
+    this.handlers?.close(this.error);
+  }
+}
+
+export class ByteQueue {
+  /** Each part with its original length: the owner of borrowed bytes may detach them. */
+  readonly #parts = new Queue<{ bytes: Uint8Array; length: number }>();
+
+  push(bytes: Uint8Array): void {
+    this.#parts.push({ bytes, length: bytes.length });
+  }
+
+  get first(): Uint8Array | undefined {
+    return this.#parts.first?.bytes;
+  }
+
+  /** Whether the first bytes were detached. */
+  get isDetached(): boolean {
+    const { first } = this.#parts;
+    return first !== undefined && first.bytes.length !== first.length;
+  }
+
+  /** Removes bytes from the front of `first`. */
+  remove(length: number): void {
+    const first = this.#parts.first!;
+    if (length === first.length) {
+      this.#parts.shift();
+    } else {
+      first.bytes = first.bytes.subarray(length);
+      first.length -= length;
+    }
+  }
+}
+
+export function sizeOf(parts: readonly Uint8Array[]): number {
+  let size = 0;
+  for (const part of parts) size += part.length;
+  return size;
+}
+
+export function tcpAddress(
+  hostname: string | undefined,
+  port: number | undefined,
+): Address | undefined {
+  if (hostname === undefined || port === undefined) return undefined;
+  return { transport: "tcp", hostname, port };
+}
+
+/** A pair of byte streams, such as a socket of Deno, a `TransformStream` or a `CompressionStream`. */
+export interface ByteDuplex {
+  /** The bytes that the peer sends. */
+  readonly readable: ReadableStream<Uint8Array>;
+  /** The bytes that the peer receives. */
+  readonly writable: WritableStream<Uint8Array>;
+}
+
+/**
+ * Makes a transport from a pair of byte streams. A transport is returned as it is.
+ *
+ * @throws {TypeError} If `duplex` is neither a transport nor a pair of streams.
+ */
+export function fromStreams(duplex: Transport | ByteDuplex): Transport {
+  const { readable, writable, handle } = (duplex ?? {}) as Partial<Transport & ByteDuplex>;
+  if (typeof handle === "function") return duplex as Transport;
+  if (readable instanceof ReadableStream && writable instanceof WritableStream) {
+    return new StreamTransport({ readable, writable });
+  }
+  throw wrongType("Expected a transport, or a readable and a writable stream of bytes");
+}
+
+/** Maximum size of a chunk that is written to a stream, in bytes. */
+const LONGEST_PIECE = 1_572_864;
+
+class StreamTransport extends BaseTransport {
+  readonly #reader: ReadableStreamDefaultReader<Uint8Array>;
+  readonly #writer: WritableStreamDefaultWriter<Uint8Array>;
+  #paused = false;
+  #reading = false;
+
+  constructor({ readable, writable }: ByteDuplex) {
+    super();
+    this.#reader = readable.getReader();
+    this.#writer = writable.getWriter();
+    handled(this.#reader.closed);
+    handled(this.#writer.closed);
+  }
+
+  protected start(): void {
+    // A sink may fail while nothing is written.
+    this.#writer.closed.catch((error) => this.#failed(error));
+    this.resume();
+  }
+
+  write(parts: readonly Uint8Array[]): void {
+    if (this.phase !== "open") return this.drop(parts);
+    for (const part of parts) {
+      // Split long parts, so that `bufferedAmount` falls while a slow peer reads them.
+      for (let at = 0; at < part.length; at += LONGEST_PIECE) {
+        this.#write(part.subarray(at, at + LONGEST_PIECE));
+      }
+    }
+  }
+
+  #write(piece: Uint8Array): void {
+    this.unsent += piece.length;
+    // Copy the chunk: the sink may keep it, and the caller may change its bytes.
+    this.#writer.write(new Uint8Array(piece)).then(
+      () => this.reportSent(piece.length),
+      (error) => this.#failed(error),
+    );
+  }
+
+  pause(): void {
+    this.#paused = true;
+  }
+
+  resume(): void {
+    this.#paused = false;
+    if (!this.#reading && this.handlers !== undefined) this.#read();
+  }
+
+  async #read(): Promise<void> {
+    this.#reading = true;
+    try {
+      while (!this.#paused && !this.isInputEnded && !this.isDestroyed) {
+        const { done, value } = await this.#reader.read();
+        if (done) this.reportEnd();
+        else if (!this.isDestroyed) this.#give(value);
+      }
+    } catch (error) {
+      this.#failed(error);
+    } finally {
+      this.#reading = false;
+    }
+  }
+
+  #give(chunk: unknown): void {
+    if (!(chunk instanceof Uint8Array)) {
+      throw wrongType(`The readable stream gave a ${typeof chunk} instead of a Uint8Array`);
+    }
+    // Copy the chunk: the handler unmasks its bytes in place, and the stream's source may still own them.
+    this.handlers!.data(new Uint8Array(chunk));
+  }
+
+  protected finish(): void {
+    this.#writer.close().then(() => this.reportFinished(), (error) => this.#failed(error));
+  }
+
+  protected cut(): void {
+    const reason = this.error ??
+      domError("AbortError", "The transport was destroyed", "terminated");
+    handled(this.#reader.cancel(reason));
+    handled(this.#writer.abort(reason));
+    queueMicrotask(() => this.reportClose());
+  }
+
+  #failed(error: unknown): void {
+    this.fail(error instanceof Error ? error : failure(String(error), "connection-lost"));
+  }
+}
+
+/**
+ * Makes a pair of byte streams from a transport. A write resolves when the platform has taken the bytes.
+ * Closing `writable` ends this side, and `readable` closes when the peer ends its side.
+ */
+export function toStreams(transport: Transport): ByteDuplex {
+  let input!: ReadableStreamDefaultController<Uint8Array>;
+  let output!: WritableStreamDefaultController;
+  let drained: (() => void) | undefined;
+  let ended = false;
+  const settle = () => {
+    drained?.();
+    drained = undefined;
+  };
+  const readable = new ReadableStream<Uint8Array>({
+    start: (controller) => input = controller,
+    pull: () => transport.resume(),
+    cancel: () => {
+      ended = true;
+      transport.destroy();
+    },
+  }, { highWaterMark: 65536, size: (chunk) => chunk.length });
+  const writable = new WritableStream<Uint8Array>({
+    start: (controller) => output = controller,
+    write: (chunk) => {
+      transport.write([chunk]);
+      if (transport.bufferedAmount > 0) return new Promise<void>((resolve) => drained = resolve);
+    },
+    close: () => transport.end(),
+    abort: () => transport.destroy(),
+  });
+  transport.handle({
+    data: (chunk) => {
+      if (ended) return;
+      input.enqueue(chunk);
+      if (input.desiredSize! <= 0) transport.pause();
+    },
+    drain: settle,
+    end: () => {
+      if (!ended) input.close();
+      ended = true;
+    },
+    close: (error) => {
+      const reason = error ?? failure("The transport was closed", "connection-lost");
+      if (!ended) input.error(reason);
+      ended = true;
+      output.error(reason);
+      settle();
+    },
+  });
+  transport.resume();
+  return { readable, writable };
 }

@@ -4,17 +4,19 @@
  *
  * @module
  */
-export { type ByteDuplex, fromStreams, toStreams } from "./byte_streams.ts";
-export type { TextCodec } from "./core/utf8.ts";
-export type {
-  Address,
-  DialOptions,
-  Listener,
-  ListenOptions,
-  TlsConnectOptions,
-  TlsServeOptions,
-  Transport,
-  TransportHandlers,
-  TransportProvider,
-  Tunnel,
+export {
+  type Address,
+  type ByteDuplex,
+  type DialOptions,
+  fromStreams,
+  type Listener,
+  type ListenOptions,
+  type TlsConnectOptions,
+  type TlsServeOptions,
+  toStreams,
+  type Transport,
+  type TransportHandlers,
+  type TransportProvider,
+  type Tunnel,
 } from "./transport.ts";
+export type { TextCodec } from "./core/utf8.ts";

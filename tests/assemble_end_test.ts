@@ -2,7 +2,7 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import type { WebSocketError } from "../mod.ts";
-import { type ByteDuplex, toStreams } from "../lib/byte_streams.ts";
+import { type ByteDuplex, toStreams } from "../lib/transport.ts";
 import { assemble, type MessageDuplex } from "../lib/streams.ts";
 import { transportPair } from "../lib/testing.ts";
 import { concat, hex, utf8 } from "./bytes.ts";

@@ -1,6 +1,6 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
-import { fromStreams, toStreams } from "../lib/byte_streams.ts";
+import { fromStreams, toStreams } from "../lib/transport.ts";
 import type { Transport } from "../mod.ts";
 import { transportPair } from "../lib/testing.ts";
 import { concat, pattern, utf8 } from "./bytes.ts";

@@ -2,7 +2,7 @@ import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { accept, connect, type ConnectOptions, serve } from "../mod.ts";
 import { encodeFrame } from "../lib/core/mod.ts";
-import { toStreams } from "../lib/byte_streams.ts";
+import { toStreams } from "../lib/transport.ts";
 import { VERSION } from "../lib/client/client.ts";
 import { transportPair } from "../lib/testing.ts";
 import { concat, latin1, utf8 } from "./bytes.ts";

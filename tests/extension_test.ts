@@ -23,7 +23,7 @@ import {
 } from "../lib/core/mod.ts";
 import { assemble } from "../lib/streams.ts";
 import { pair, transportPair } from "../lib/testing.ts";
-import { toStreams } from "../lib/byte_streams.ts";
+import { toStreams } from "../lib/transport.ts";
 import { collect, rejection, rest, turn, until, urlOf, withServer } from "./support.ts";
 import { Toy, ToyCodec } from "./toy_extension.ts";
 

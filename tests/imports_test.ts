@@ -219,7 +219,7 @@ describe("The imports of the library", () => {
 
   it("A runtime's adapter imports its contracts, waiting, printing, the core and built-in modules", () => {
     const allowed =
-      /^lib\/((?:abortable|inspect|transport|transport_base|timers)\.ts$|core\/|runtime\/)|^node:|^bun$/;
+      /^lib\/((?:abortable|inspect|transport|timers)\.ts$|core\/|runtime\/)|^node:|^bun$/;
     assert.deepEqual(broken(runtime, (to) => !allowed.test(to)), []);
   });
 

@@ -11,7 +11,7 @@ import {
 } from "../lib/core/mod.ts";
 import { ControlRate } from "../lib/connection/heartbeat.ts";
 import { assemble } from "../lib/streams.ts";
-import { toStreams } from "../lib/byte_streams.ts";
+import { toStreams } from "../lib/transport.ts";
 import { transportPair } from "../lib/testing.ts";
 import { concat, pattern, utf8 } from "./bytes.ts";
 import {

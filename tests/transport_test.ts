@@ -12,7 +12,7 @@ import {
   type Transport,
   type TransportProvider,
 } from "../mod.ts";
-import { fromStreams, toStreams } from "../lib/byte_streams.ts";
+import { fromStreams, toStreams } from "../lib/transport.ts";
 import { defaultProvider } from "../lib/platform.ts";
 import { nodeProvider } from "../lib/runtime/node.ts";
 import { transportPair } from "../lib/testing.ts";

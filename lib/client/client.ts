@@ -5,7 +5,14 @@
  */
 import { onAbort } from "../abortable.ts";
 import { diagnostics } from "../inspect.ts";
-import { type ByteDuplex, fromStreams } from "../byte_streams.ts";
+import {
+  type ByteDuplex,
+  type DialOptions,
+  fromStreams,
+  type TlsConnectOptions,
+  type Transport,
+  type TransportProvider,
+} from "../transport.ts";
 import type { WebSocketConnection } from "../connection/connection.ts";
 import { HandshakeError, wrongType } from "../core/error.ts";
 import { addToMessage } from "../core/error_print.ts";
@@ -28,7 +35,6 @@ import {
 } from "../options.ts";
 import { checkProxy, dialProxy, proxyFor, type ProxyOption } from "./proxy.ts";
 import { checkFieldNames, followRedirects } from "./redirects.ts";
-import type { DialOptions, TlsConnectOptions, Transport, TransportProvider } from "../transport.ts";
 
 /** The version of the library, as in its manifests. */
 export const VERSION = "0.1.0";

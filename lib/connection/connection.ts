@@ -68,65 +68,23 @@ const METHODS = ["addEventListener", "removeEventListener", "on", "once", "off",
  * The members are not in the types and not enumerable.
  */
 function refuseForeignMembers(prototype: object): void {
-  for (const event of HANDLERS) refuseSetting(prototype, `on${event}`, INSTEAD[event]!);
-  refuseSetting(prototype, "binaryType", "binary messages are always Uint8Arrays");
-  refuseReading(prototype, "readyState", `ws.state is "open", "closing" or "closed"`);
+  const refuse = (name: string, instead?: string): never => {
+    throw wrongType(`A connection has no ${name}: ${instead}`, NO_MEMBER);
+  };
+  const refuseSetting = (name: string, instead?: string) =>
+    define(name, { get: () => undefined, set: () => refuse(name, instead) });
+  const define = (name: string, descriptor: PropertyDescriptor) =>
+    Object.defineProperty(prototype, name, { ...descriptor, configurable: true });
+  for (const event of HANDLERS) refuseSetting(`on${event}`, INSTEAD[event]);
+  refuseSetting("binaryType", "binary messages are always Uint8Arrays");
+  const states = `ws.state is "open", "closing" or "closed"`;
+  // Reading the member would give undefined, which is different from every state.
+  define("readyState", { get: () => refuse("readyState", states) });
   for (const name of METHODS) {
-    define(prototype, name, {
-      value(event: unknown) {
-        const instead = typeof event === "string" ? INSTEAD[event] : undefined;
-        throw wrongType(`A connection has no ${name}(): ${instead ?? INSTEAD.message}`, NO_MEMBER);
-      },
-      writable: true,
-    });
+    const value = (event: unknown) =>
+      refuse(`${name}()`, INSTEAD[typeof event === "string" ? event : ""] ?? INSTEAD.message);
+    define(name, { value, writable: true });
   }
-}
-
-/** Reading the member would give undefined, which is different from every state. */
-function refuseReading(prototype: object, name: string, instead: string): void {
-  define(prototype, name, {
-    get() {
-      throw wrongType(`A connection has no ${name}: ${instead}`, NO_MEMBER);
-    },
-  });
-}
-
-function refuseSetting(prototype: object, name: string, instead: string): void {
-  define(prototype, name, {
-    get: () => undefined,
-    set() {
-      throw wrongType(`A connection has no ${name}: ${instead}`, NO_MEMBER);
-    },
-  });
-}
-
-function define(prototype: object, name: string, descriptor: PropertyDescriptor): void {
-  Object.defineProperty(prototype, name, { ...descriptor, configurable: true });
-}
-
-// A head is kept as one string. As objects, it would take several times the memory of the string. No part
-// of a head has a line break.
-
-function packRequest({ method, target, version, headers }: RequestHead): string {
-  return [method, target, version, ...headers.flat()].join("\n");
-}
-
-function unpackRequest(packed: string): RequestHead {
-  const [method, target, version, ...fields] = packed.split("\n");
-  return { method, target, version, headers: inPairs(fields) };
-}
-
-function packResponse({ version, status, statusText, headers }: ResponseHead): string {
-  return [version, status, statusText, ...headers.flat()].join("\n");
-}
-
-function unpackResponse(packed: string): ResponseHead {
-  const [version, status, statusText, ...fields] = packed.split("\n");
-  return { version, status: Number(status), statusText, headers: inPairs(fields) };
-}
-
-function inPairs(fields: readonly string[]): RawHeaders {
-  return fields.flatMap((name, i) => i % 2 === 0 ? [[name, fields[i + 1]] as const] : []);
 }
 
 /** Returns the driver of a connection. Internal. */
@@ -166,8 +124,9 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
   }
 
   readonly #agreement: Agreement;
-  readonly #packedRequest: string;
-  readonly #packedResponse: string;
+  /** The heads in JSON. As objects, they would take several times the memory. */
+  readonly #requestHead: string;
+  readonly #responseHead: string;
   readonly #secure: boolean;
   readonly #driver: Driver;
   #request: Request | undefined;
@@ -177,8 +136,8 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
   /** Connections come from `connect()`, `serve()` and `accept()`. Internal. */
   constructor(init: ConnectionInit) {
     this.#agreement = init.agreement;
-    this.#packedRequest = packRequest(init.request);
-    this.#packedResponse = packResponse(init.response);
+    this.#requestHead = JSON.stringify(init.request);
+    this.#responseHead = JSON.stringify(init.response);
     this.#secure = init.secure;
     this.#request = init.webRequest;
     const listener = diagnostics?.listen(init);
@@ -198,18 +157,18 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
 
   /** The request of the handshake. It is created on first access. */
   get request(): Request {
-    return this.#request ??= toRequest(unpackRequest(this.#packedRequest), this.#secure);
+    return this.#request ??= toRequest(JSON.parse(this.#requestHead), this.#secure);
   }
 
   /** The response of the handshake. */
   get response(): ResponseInfo {
-    return this.#response ??= toResponseInfo(unpackResponse(this.#packedResponse));
+    return this.#response ??= toResponseInfo(JSON.parse(this.#responseHead));
   }
 
   /** The header fields of the request and the response, in order and with repeated fields. */
   get rawHeaders(): { readonly request: RawHeaders; readonly response: RawHeaders } {
-    const { headers: request } = unpackRequest(this.#packedRequest);
-    return { request, response: unpackResponse(this.#packedResponse).headers };
+    const { headers: request } = JSON.parse(this.#requestHead);
+    return { request, response: JSON.parse(this.#responseHead).headers };
   }
 
   /** The address of this end, if the transport has one. */
@@ -461,7 +420,7 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
   #state(): object {
     const { state, protocol, extensions, bufferedAmount, closeInfo, stats: { queued, paused } } =
       this;
-    const url = requestUrl(unpackRequest(this.#packedRequest), this.#secure);
+    const url = requestUrl(JSON.parse(this.#requestHead), this.#secure);
     const { role } = this.#driver.machine;
     return {
       url: withoutSecrets(url).replace(/^http/, "ws"),

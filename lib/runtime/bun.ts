@@ -4,15 +4,18 @@
  *
  * @module
  */
-import type {
-  Address,
-  Listener,
-  ListenOptions,
-  TlsServeOptions,
-  Transport,
-  TransportProvider,
+import {
+  type Address,
+  BaseTransport,
+  ByteQueue,
+  type Listener,
+  type ListenOptions,
+  sizeOf,
+  tcpAddress,
+  type TlsServeOptions,
+  type Transport,
+  type TransportProvider,
 } from "../transport.ts";
-import { BaseTransport, ByteQueue, sizeOf, tcpAddress } from "../transport_base.ts";
 import { checkUnixPath, dial, free, Handshakes, nodeProvider, type NodeTransport } from "./node.ts";
 
 interface BunSocket {
@@ -93,7 +96,7 @@ interface SocketInfo {
 }
 
 /** A socket as a {@linkcode Transport}. It must be half-open when one side has ended. */
-class BunTransport extends BaseTransport implements Transport {
+class BunTransport extends BaseTransport {
   readonly secure: boolean;
   readonly localAddress: Address | undefined;
   readonly remoteAddress: Address | undefined;

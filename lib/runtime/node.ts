@@ -22,17 +22,19 @@ import { setDiagnostics } from "../inspect.ts";
 import { failure, HandshakeError, wrongType, wrongValue } from "../core/error.ts";
 import { type TextCodec, webTextCodec } from "../core/utf8.ts";
 import { Countdown } from "../timers.ts";
-import type {
-  Address,
-  DialOptions,
-  Listener,
-  ListenOptions,
-  TlsConnectOptions,
-  Transport,
-  TransportProvider,
-  Tunnel,
+import {
+  type Address,
+  BaseTransport,
+  ByteQueue,
+  type DialOptions,
+  type Listener,
+  type ListenOptions,
+  tcpAddress,
+  type TlsConnectOptions,
+  type Transport,
+  type TransportProvider,
+  type Tunnel,
 } from "../transport.ts";
-import { BaseTransport, ByteQueue, tcpAddress } from "../transport_base.ts";
 import { platformDiagnostics } from "./diagnostics.ts";
 
 /** A duplex reports progress only when it has written all that it was given. */

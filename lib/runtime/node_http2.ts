@@ -17,8 +17,7 @@ import { abortable } from "../abortable.ts";
 import { failure, HandshakeError } from "../core/error.ts";
 import type { RawHeaders } from "../core/header.ts";
 import { checkInterim } from "../core/http1.ts";
-import type { Address, Transport } from "../transport.ts";
-import { tcpAddress } from "../transport_base.ts";
+import { type Address, tcpAddress, type Transport } from "../transport.ts";
 import { DuplexTransport } from "./node.ts";
 
 // Error codes (RFC 9113 §7)

@@ -10,9 +10,8 @@ import type { Duplex } from "node:stream";
 import { HandshakeError } from "../core/error.ts";
 import { parseUpgrade } from "../core/header.ts";
 import type { RequestHead } from "../core/http1.ts";
-import type { Address, Transport } from "../transport.ts";
+import { type Address, tcpAddress, type Transport } from "../transport.ts";
 import { NodeTransport } from "./node.ts";
-import { tcpAddress } from "../transport_base.ts";
 
 export function upgradedTransport(duplex: Duplex): Transport {
   const socket = duplex as Socket;

@@ -19,7 +19,15 @@ import {
   type OptionNames,
   optionsWithout,
 } from "../core/options.ts";
-import { type ByteDuplex, fromStreams } from "../byte_streams.ts";
+import {
+  type Address,
+  type ByteDuplex,
+  fromStreams,
+  type Listener,
+  type ListenOptions,
+  type TlsServeOptions,
+  type Transport,
+} from "../transport.ts";
 import type { WebSocketConnection } from "../connection/connection.ts";
 import { defaultProvider, extensionsOf } from "../platform.ts";
 import { addressText, diagnostics, makeInspectable } from "../inspect.ts";
@@ -30,7 +38,6 @@ import {
   CONNECTION_OPTIONS,
   type ConnectionOptions,
 } from "../options.ts";
-import type { Address, Listener, ListenOptions, TlsServeOptions, Transport } from "../transport.ts";
 import {
   causeOf,
   Deadline,

@@ -33,8 +33,7 @@ import { NO_FRAMES } from "../core/protocol.ts";
 import { withDeadline } from "../opening.ts";
 import { checkStrategy, type ConnectionOptions, type ConnectionStats } from "../options.ts";
 import { backgroundTimer, Countdown } from "../timers.ts";
-import type { TransportHandlers } from "../transport.ts";
-import { BaseTransport } from "../transport_base.ts";
+import { BaseTransport, type TransportHandlers } from "../transport.ts";
 import {
   byteLength,
   checkNativeClose,

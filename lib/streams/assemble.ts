@@ -4,7 +4,7 @@
  * @module
  */
 import { wrongType } from "../core/error.ts";
-import { type ByteDuplex, fromStreams } from "../byte_streams.ts";
+import { type ByteDuplex, fromStreams } from "../transport.ts";
 import { Driver, protocolOptions } from "../connection/driver.ts";
 import type { CloseInfo } from "../core/close.ts";
 import type { Extension } from "../core/extension.ts";

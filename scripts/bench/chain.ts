@@ -4,7 +4,7 @@
  */
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
-import { type ByteDuplex, toStreams } from "../../lib/byte_streams.ts";
+import { type ByteDuplex, toStreams } from "../../lib/transport.ts";
 import { Endpoint } from "../../lib/core/mod.ts";
 import { headOf, upgradedTransport } from "../../lib/runtime/node_upgrade.ts";
 import {

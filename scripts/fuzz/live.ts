@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { connect as connectSocket, type Socket } from "node:net";
 import { accept, connect, serve, type Server, type WebSocketConnection } from "../../mod.ts";
 import { assemble } from "../../lib/streams.ts";
-import { toStreams } from "../../lib/byte_streams.ts";
+import { toStreams } from "../../lib/transport.ts";
 import { type MemoryTransport, transportPair } from "../../lib/testing.ts";
 import { acceptToken, type Role } from "../../lib/core/mod.ts";
 import { compressedInput } from "./deflate.ts";

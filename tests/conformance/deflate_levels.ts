@@ -11,7 +11,7 @@ import {
   type ProtocolEvent,
   type Role,
 } from "../../lib/core/mod.ts";
-import { toStreams } from "../../lib/byte_streams.ts";
+import { toStreams } from "../../lib/transport.ts";
 import { assemble } from "../../lib/streams.ts";
 import { pair, transportPair } from "../../lib/testing.ts";
 import { deflateEngine } from "../../lib/zlib.ts";

@@ -19,7 +19,7 @@ import {
   response,
   type Role,
 } from "../../lib/core/mod.ts";
-import { type ByteDuplex, toStreams } from "../../lib/byte_streams.ts";
+import { type ByteDuplex, toStreams } from "../../lib/transport.ts";
 import { parseClose, serializeClose } from "../../lib/core/close.ts";
 import {
   assemble,

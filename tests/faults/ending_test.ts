@@ -2,7 +2,7 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { type CloseInfo, fromWebSocket, WebSocketError } from "../../mod.ts";
-import { type ByteDuplex, toStreams } from "../../lib/byte_streams.ts";
+import { type ByteDuplex, toStreams } from "../../lib/transport.ts";
 import { encodeFrame, Opcode } from "../../lib/core/mod.ts";
 import { assemble, type MessageDuplex } from "../../lib/streams.ts";
 import { pair, transportPair } from "../../lib/testing.ts";

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { accept, connect, type ConnectionOptions, type WebSocketConnection } from "../../mod.ts";
 import type { Role } from "../../lib/core/mod.ts";
 import { assemble } from "../../lib/streams.ts";
-import { toStreams } from "../../lib/byte_streams.ts";
+import { toStreams } from "../../lib/transport.ts";
 import { transportPair } from "../../lib/testing.ts";
 import { backgroundTimer, Countdown, timer } from "../../lib/timers.ts";
 import {
