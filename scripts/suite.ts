@@ -51,6 +51,8 @@ const PATIENCE = 5 * MINUTE;
 const TEST_TIMEOUT = 4 * MINUTE;
 const HEARTBEAT = MINUTE;
 const REPORTS = new URL(".cache/test/", ROOT);
+/** What Node keeps of the sources that it has compiled. */
+const COMPILED = new URL("compiled/", REPORTS);
 /** The time of each file. A run writes it, and the next run orders the files by it. */
 const TIMES = new URL("times.json", REPORTS);
 
@@ -172,7 +174,13 @@ async function runFile(
     patience: PATIENCE,
     // Deno repeats that a test takes long.
     isProgress: (text) => !text.includes("has been running for over"),
-    env: { NO_COLOR: "1", DENO_NO_UPDATE_CHECK: "1", SKIPS: skips.pathname, ...options.env },
+    env: {
+      NO_COLOR: "1",
+      DENO_NO_UPDATE_CHECK: "1",
+      SKIPS: skips.pathname,
+      ...cacheVariables(runtime),
+      ...options.env,
+    },
     onOutput: options.verbose ? printPrefixed(runtime.name) : undefined,
   });
 
@@ -186,6 +194,20 @@ async function runFile(
   const problem = runnerProblem(result, tests);
   if (problem) tests.push(failure("the runner", `${problem}\n${tail(result.output)}`));
   return tests;
+}
+
+/**
+ * Lets Node, also in the programs that tests start, keep what it has compiled. Without it, each start takes
+ * 0.35 s of CPU time to remove the types from the library.
+ */
+function cacheVariables({ engine, version }: Runtime): Record<string, string> {
+  const variables = { NODE_COMPILE_CACHE: COMPILED.pathname };
+  if (engine !== "node" || Number.parseInt(version) > 22) return variables;
+  return {
+    ...variables,
+    STRIPPED_SOURCES: new URL("stripped", COMPILED).pathname,
+    NODE_OPTIONS: `--import=${new URL("strip_types.mjs", import.meta.url)}`,
+  };
 }
 
 function testArguments(engine: Engine, file: string, report: string, filter?: string): string[] {
