@@ -356,6 +356,18 @@ describe("fromWebSocket() in a browser", () => {
     ws.terminate();
   });
 
+  it("terminate() in the turn of the close has no effect on the messages before", async () => {
+    const socket = new FakeSocket();
+    const ws = await browser.fromWebSocket(socket);
+    socket.emit("message", { data: "last" });
+    socket.emit("close", { code: 1000, reason: "", wasClean: true });
+    ws.terminate();
+    ws.terminate();
+    assert.equal(await ws.receive(), "last");
+    await rejection(ws.receive());
+    assert.equal(ws.state, "closed");
+  });
+
   it("A socket that throws at a send fails the connection", async () => {
     const socket = new FakeSocket();
     const ws = await browser.fromWebSocket(socket);

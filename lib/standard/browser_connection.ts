@@ -51,8 +51,8 @@ export interface Line {
   /** Resolves with the peer's code and reason after a clean close. */
   readonly closed: Promise<Required<CloseInfo>>;
   /**
-   * Reads the next message. Resolves with undefined after a clean close, and rejects after another end. Is
-   * called again when it has settled.
+   * Reads the next message. After the end, resolves with undefined or rejects. Is called again when it has
+   * settled.
    */
   read(): Promise<unknown>;
   /** Sends a message, without keeping its bytes. Settles when there is room for another one. */
@@ -89,30 +89,27 @@ export async function openStream(
   };
 }
 
-interface Waiting {
-  readonly message: Message;
-  next?: Waiting;
-}
-
 /** A WebSocket of the platform, which cannot be paused. */
 export class SocketLine extends NativeSocket implements Line {
   readonly closed: Promise<Required<CloseInfo>>;
-  queued = 0;
-  /** The messages that wait, as a linked list. */
-  #first: Waiting | undefined;
-  #last: Waiting | undefined;
+  /** The messages that wait. */
+  #input!: ReadableStreamDefaultController<Message>;
+  readonly #reader: ReadableStreamDefaultReader<Message>;
   #settle!: { resolve(info: Required<CloseInfo>): void; reject(error: unknown): void };
-  /** Resolves the pending read. */
-  #give: ((message: Message | Promise<undefined>) => void) | undefined;
-  /** The result of reads after the last message. */
-  #end: Promise<undefined> | undefined;
   /** Settles the writes that wait for room. */
-  #room: { promise: Promise<void>; resolve(end?: Promise<undefined>): void } | undefined;
+  #room: { promise: Promise<void>; resolve(end?: Promise<never>): void } | undefined;
 
   /** @param socket A socket that is connecting or open. */
   constructor(socket: WebSocketLike, maxQueuedBytes: number) {
     super(socket, maxQueuedBytes);
     this.closed = handled(new Promise((resolve, reject) => this.#settle = { resolve, reject }));
+    const start = (input: ReadableStreamDefaultController<Message>) => void (this.#input = input);
+    const strategy = { highWaterMark: 0, size: sizeOf };
+    this.#reader = new ReadableStream({ start }, strategy).getReader();
+  }
+
+  get queued(): number {
+    return -this.#input.desiredSize!;
   }
 
   get protocol(): string {
@@ -124,13 +121,7 @@ export class SocketLine extends NativeSocket implements Line {
   }
 
   async read(): Promise<Message | undefined> {
-    const first = this.#first;
-    if (first === undefined) {
-      return await (this.#end ?? new Promise((resolve) => this.#give = resolve));
-    }
-    this.#first = first.next;
-    this.queued -= sizeOf(first.message);
-    return first.message;
+    return (await this.#reader.read()).value;
   }
 
   write(message: Message): Promise<void> | undefined {
@@ -138,33 +129,24 @@ export class SocketLine extends NativeSocket implements Line {
     this.send(isKept ? message : new Uint8Array(message), false);
     if (this.unsentAmount <= SEND_MARK) return;
     if (this.#room === undefined) {
-      let resolve!: (end?: Promise<undefined>) => void;
+      let resolve!: (end?: Promise<never>) => void;
       this.#room = { promise: new Promise((done) => resolve = done), resolve };
     }
     return this.#room.promise;
   }
 
   terminate(): void {
+    if (this.isDetached) return;
     this.cut();
     this.ended(undefined, undefined);
   }
 
   protected deliver(message: Message | undefined): void {
-    if (message === undefined) {
-      this.fail("Neither text nor bytes", 1003);
-    } else if (this.#give === undefined) {
-      this.queued += sizeOf(message);
-      const last: Waiting = { message };
-      if (this.#first === undefined) this.#first = last;
-      else this.#last!.next = last;
-      this.#last = last;
-    } else {
-      this.#give(message);
-      this.#give = undefined;
-    }
+    if (message === undefined) this.fail("Neither text nor bytes", 1003);
+    else this.#input.enqueue(message);
   }
 
-  protected drained(end?: Promise<undefined>): void {
+  protected drained(end?: Promise<never>): void {
     this.#room?.resolve(end);
     this.#room = undefined;
   }
@@ -173,17 +155,16 @@ export class SocketLine extends NativeSocket implements Line {
     // In the standard, a close is clean only if everything that was written has been sent.
     if (info !== undefined && this.#room === undefined) {
       this.#settle.resolve(info);
-      this.#end = Promise.resolve(undefined);
     } else {
       const { closeCode = 1006, reason } = info ?? {};
       const failure = error instanceof WebSocketError
         ? error
         : webSocketError("The connection was lost", closeCode, reason, error);
       this.#settle.reject(failure);
-      this.#end = handled(Promise.reject(failure));
+      this.drained(handled(Promise.reject(failure)));
     }
-    this.#give?.(this.#end);
-    this.drained(this.#end);
+    // An error of the stream would drop the messages that wait.
+    this.#input.close();
   }
 }
 
@@ -414,10 +395,10 @@ export class BrowserConnection implements AsyncIterable<Message>, AsyncDisposabl
       value = await (signal === undefined ? reading : abortable(reading, signal));
     } catch (error) {
       if (signal?.aborted) throw error;
-      await this.#over();
     }
     this.#reading = undefined;
-    if (value === undefined) return;
+    // After a clean end, a pipe closes `writable` before this connection is closed.
+    if (value === undefined) return void await this.#line.closed.catch(() => this.#over());
     // A native stream may give an ArrayBuffer.
     const message = toMessage(value);
     const { maxMessageSize = MAX_MESSAGE_SIZE } = this.#options;
