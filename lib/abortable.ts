@@ -11,31 +11,13 @@ const ignore = () => {};
  * The callbacks of each signal. Thousands of connections may wait for one signal: a listener for each of
  * them would take time that grows with their number, and Node 20 warns of more than ten.
  */
-const callbacks = new WeakMap<AbortSignal, SignalCallbacks>();
+const callbacks = new WeakMap<AbortSignal, Set<() => void>>();
 
-class SignalCallbacks {
-  readonly #signal: AbortSignal;
-  readonly #waiting = new Set<() => void>();
-  readonly #onAbort = () => {
-    callbacks.delete(this.#signal);
-    for (const callback of this.#waiting) callUncaught(callback);
-  };
-
-  constructor(signal: AbortSignal) {
-    this.#signal = signal;
-    signal.addEventListener("abort", this.#onAbort, { once: true });
-  }
-
-  add(callback: () => void): void {
-    this.#waiting.add(callback);
-  }
-
-  remove(callback: () => void): void {
-    this.#waiting.delete(callback);
-    if (this.#waiting.size > 0 || callbacks.get(this.#signal) !== this) return;
-    callbacks.delete(this.#signal);
-    this.#signal.removeEventListener("abort", this.#onAbort);
-  }
+/** The only listener of each signal. */
+function tellAborted(this: AbortSignal): void {
+  const waiting = callbacks.get(this)!;
+  callbacks.delete(this);
+  for (const callback of waiting) callUncaught(callback);
 }
 
 /** Calls back as an event target does: an error does not keep the other callbacks from being called. */
@@ -61,9 +43,17 @@ export function onAbort(
     return ignore;
   }
   let waiting = callbacks.get(signal);
-  if (waiting === undefined) callbacks.set(signal, waiting = new SignalCallbacks(signal));
+  if (waiting === undefined) {
+    callbacks.set(signal, waiting = new Set());
+    signal.addEventListener("abort", tellAborted, { once: true });
+  }
   waiting.add(abort);
-  return () => waiting.remove(abort);
+  return () => {
+    waiting.delete(abort);
+    if (waiting.size > 0 || callbacks.get(signal) !== waiting) return;
+    callbacks.delete(signal);
+    signal.removeEventListener("abort", tellAborted);
+  };
 }
 
 /** Waits for a promise, or rejects with the reason of the signal. Marks the promise as handled. */

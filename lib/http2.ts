@@ -266,12 +266,12 @@ export async function upgradeHttp2(
 
 /** Checks that HTTP/2 has the header fields. */
 function checkHttp2Headers(headers: RawHeaders): void {
-  http2Response({ protocols: [], extensions: [], origin: undefined }, { headers });
+  http2Response({ headers });
 }
 
 function askedTransport(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): AskedTransport {
   return {
-    address: remoteAddress(stream),
+    remoteAddress: remoteAddress(stream),
     take() {
       if (taken.has(stream)) {
         throw invalidState(

@@ -149,7 +149,7 @@ function askedTransport(
   // Copy the bytes, because they are unmasked in place.
   const rest = new Uint8Array(trailing);
   return {
-    address: remoteAddress(socket),
+    remoteAddress: remoteAddress(socket),
     take() {
       if (taken.has(socket)) {
         throw invalidState(

@@ -33,6 +33,7 @@ export class TransportReader implements TransportHandlers {
   #isHalfClosed = false;
   #closed = false;
   #error: Error | undefined;
+  #givenUp: { reason: unknown } | undefined;
   #waiting: (() => void)[] = [];
   #onGone: ((error: HandshakeError) => void) | undefined;
 
@@ -87,33 +88,36 @@ export class TransportReader implements TransportHandlers {
   }
 
   async closed(): Promise<void> {
-    while (!this.#closed) await this.#woken();
+    while (!this.#closed) await this.wait();
+  }
+
+  /** Makes `take()` and `read()` throw the reason. */
+  giveUp(reason: unknown): void {
+    this.#givenUp = { reason };
+    this.#wake();
   }
 
   /** Returns the next chunk, or null at the end of the input. Rejects if the transport failed. */
   async read(): Promise<Uint8Array | null> {
-    while (!this.canTake) await this.#woken(true);
-    return this.take();
+    for (;;) {
+      const chunk = this.take();
+      if (chunk !== undefined) return chunk;
+      await this.wait(true);
+    }
   }
 
-  /** Whether `take()` has something to return. */
-  get canTake(): boolean {
-    return this.#chunks.length > 0 || this.#isHalfClosed || this.#closed;
-  }
-
-  /** Resolves when `canTake` may have become true. */
-  more(): Promise<void> {
-    return this.#woken(true);
-  }
-
-  /** Returns the next chunk, or null at the end of the input. Throws if the transport failed. */
-  take(): Uint8Array | null {
+  /**
+   * Returns the next chunk, null at the end of the input, or undefined if neither has arrived. Throws if
+   * the transport failed.
+   */
+  take(): Uint8Array | null | undefined {
+    if (this.#givenUp !== undefined) throw this.#givenUp.reason;
     const chunk = this.#chunks.shift();
     if (chunk !== undefined) {
       this.#held -= chunk.length + CHUNK_OVERHEAD;
       return chunk;
     }
-    if (this.#error === undefined) return null;
+    if (this.#error === undefined) return this.#isHalfClosed || this.#closed ? null : undefined;
     throw new HandshakeError(
       `The transport failed during the handshake: ${this.#error.message}`,
       "connection-lost",
@@ -124,7 +128,7 @@ export class TransportReader implements TransportHandlers {
   /** Writes the bytes, and waits until the platform has taken them. */
   async write(bytes: Uint8Array): Promise<void> {
     this.transport.write([bytes]);
-    while (this.transport.bufferedAmount > 0 && !this.#closed) await this.#woken();
+    while (this.transport.bufferedAmount > 0 && !this.#closed) await this.wait();
   }
 
   /** Hands over the transport, the chunks that have not been read, and the end if it has been reached. */
@@ -144,7 +148,7 @@ export class TransportReader implements TransportHandlers {
     while (!this.#isHalfClosed && !this.#closed) {
       this.#chunks = [];
       this.#held = 0;
-      await this.#woken(true);
+      await this.wait(true);
     }
     onInputEnd();
     await this.closed();
@@ -157,8 +161,8 @@ export class TransportReader implements TransportHandlers {
     for (const resolve of waiting) resolve();
   }
 
-  /** Waits until something happens. */
-  #woken(reads = false): Promise<void> {
+  /** Waits until something happens. `reads` resumes reading. */
+  wait(reads: boolean = false): Promise<void> {
     return new Promise((resolve) => {
       this.#waiting.push(resolve);
       if (reads) this.transport.resume();
@@ -335,7 +339,8 @@ export class Deadline {
   onTimeout: ((timeout: HandshakeError) => Error) | undefined;
   #passed: { reason: unknown } | undefined;
   #controller: AbortController | undefined;
-  #reject: ((reason: unknown) => void) | undefined;
+  /** Called when the handshake is given up. */
+  onPassed: ((reason: unknown) => void) | undefined;
   readonly #stopWatching: () => void;
   readonly #countdown: Countdown | undefined;
 
@@ -359,15 +364,9 @@ export class Deadline {
   /** Waits for the handshake, or rejects when it is given up. */
   race<T>(handshake: Promise<T>): Promise<T> {
     return new Promise((resolve, reject) => {
-      const fail = this.#reject = (reason) => {
-        this.#stop();
-        reject(reason);
-      };
-      if (this.#passed !== undefined) fail(this.#passed.reason);
-      handshake.then((value) => {
-        this.#stop();
-        resolve(value);
-      }, fail);
+      this.onPassed = reject;
+      if (this.#passed !== undefined) reject(this.#passed.reason);
+      handshake.then(resolve, reject);
     });
   }
 
@@ -383,10 +382,10 @@ export class Deadline {
   giveUp(reason: unknown): void {
     this.#passed ??= { reason };
     this.#controller?.abort(reason);
-    this.#reject?.(reason);
+    this.onPassed?.(reason);
   }
 
-  #stop(): void {
+  stop(): void {
     this.#countdown?.cancel();
     this.#stopWatching();
   }
@@ -400,5 +399,9 @@ export async function withDeadline<T>(
   run: (deadline: Deadline) => Promise<T>,
 ): Promise<T> {
   const deadline = new Deadline(options);
-  return await deadline.race(run(deadline));
+  try {
+    return await deadline.race(run(deadline));
+  } finally {
+    deadline.stop();
+  }
 }

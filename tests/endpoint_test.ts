@@ -133,6 +133,9 @@ describe("Endpoint: the opening handshake", () => {
     const closed = () => toys.map(({ made }) => made.map((codec) => codec.closed).join());
     const { server } = asked({}, { extensions: toys });
     assert.throws(() => server.send({ type: "accept", protocol: "x" }), LocalProtocolError);
+    assert.deepEqual(closed(), ["", ""]);
+    const headers = [["Upgrade", "x"]] as const;
+    assert.throws(() => server.send({ type: "accept", headers }), TypeError);
     assert.deepEqual(closed(), ["1", "1"]);
     const [client, sent] = waiting({ extensions: toys });
     feed(client, upgradeResponse(sent, { "Sec-WebSocket-Extensions": "a, a" }));

@@ -1,6 +1,6 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
-import { HandshakeError, LocalProtocolError, type RawHeaders } from "../lib/core/mod.ts";
+import { Endpoint, HandshakeError, LocalProtocolError, type RawHeaders } from "../lib/core/mod.ts";
 import {
   checkHttp2Request,
   checkHttp2Response,
@@ -147,7 +147,7 @@ describe("The response over HTTP/2", () => {
   const offer = { protocols: ["a"], extensions: [{ name: "x", parameters: [] }] };
 
   it("http2Response answers the offer, and checkHttp2Response takes the answer", () => {
-    const fields = http2Response({ ...offer, origin: undefined }, {
+    const fields = http2Response({
       protocol: "a",
       extensions: offer.extensions,
       headers: [["X-A", "b"]],
@@ -165,10 +165,15 @@ describe("The response over HTTP/2", () => {
     assert.deepEqual(http2ResponseHead(fields).headers, fields.slice(1));
   });
 
-  it("http2Response refuses subprotocols that were not offered and fields of HTTP/1.1", () => {
-    const offer = { protocols: ["a"], extensions: [], origin: undefined };
-    assert.throws(() => http2Response(offer, { protocol: "b" }), LocalProtocolError);
-    assert.throws(() => http2Response(offer, { headers: [["Connection", "a"]] }), TypeError);
+  it("The server's endpoint refuses subprotocols that were not offered and fields of HTTP/1.1", () => {
+    const server = new Endpoint("server");
+    server.takeFields(http2Request(TARGET));
+    assert.equal(server.next()?.type, "request");
+    const accept = { type: "accept" } as const;
+    assert.throws(() => server.send({ ...accept, protocol: "b" }), LocalProtocolError);
+    assert.throws(() => server.send({ ...accept, headers: [["Connection", "a"]] }), TypeError);
+    server.send(accept);
+    assert.equal(server.state, "open");
   });
 
   for (const status of [200, 201, 299]) {

@@ -159,7 +159,7 @@ describe("wsproto: connections", () => {
     const place = { scheme: "https", authority: "example.com", path: "/" } as const;
     const asked = checkHttp2Request(http2Request({ ...place, ...offer }));
     const { headers, extensions } = acceptExtensions(asked.extensions, ours);
-    const response = http2Response(asked, { protocol: asked.protocols[0], extensions: headers });
+    const response = http2Response({ protocol: asked.protocols[0], extensions: headers });
     const agreement = checkHttp2Response(response, offer);
     assert.deepEqual(agreement, { protocol: "p", extensions: headers });
     const server = new Protocol("server", { extensions });

@@ -142,7 +142,8 @@ describe("Limits of a server", () => {
   for (const [first, second, same] of addresses) {
     it(`${first} and ${second} are ${same ? "one address" : "two"}`, () => {
       const count = new ConnectionCount({ maxConnectionsPerAddress: 1 });
-      const enter = (hostname: string) => count.enter({ transport: "tcp", hostname, port: 1 });
+      const enter = (hostname: string) =>
+        count.enter({ remoteAddress: { transport: "tcp", hostname, port: 1 } });
       const place = enter(first);
       assert.ok(typeof place === "string");
       const refused = enter(second);
@@ -155,7 +156,8 @@ describe("Limits of a server", () => {
 
   it("Those without an address are counted in all only", () => {
     const count = new ConnectionCount({ maxConnections: 2, maxConnectionsPerAddress: 1 });
-    const kinds = [1, 2, 3].map(() => typeof count.enter({ transport: "unix", path: "/a" }));
+    const remoteAddress = { transport: "unix", path: "/a" } as const;
+    const kinds = [1, 2, 3].map(() => typeof count.enter({ remoteAddress }));
     assert.deepEqual(kinds, ["string", "string", "object"]);
   });
 

@@ -403,7 +403,7 @@ export class Receiver {
 
   discard(): void {
     this.#enter("discard");
-    this.#drop();
+    this.#stop();
   }
 
   #leave(reason: unknown): void {
@@ -414,10 +414,6 @@ export class Receiver {
   #stop(): void {
     this.mode = "discard";
     this.#host.machine.whole = false;
-    this.#drop();
-  }
-
-  #drop(): void {
     this.#host.machine.takeHeld();
     this.#inbox.clear();
     this.#host.onRoom();
@@ -426,13 +422,12 @@ export class Receiver {
   #enter(mode: Mode): void {
     if (this.mode === mode) return;
     this.#setMode(mode);
-    this.#host.machine.whole = mode !== "discard";
     // A partial message no longer counts towards the budget.
     this.#host.onRoom();
   }
 
   #setMode(mode: Mode): void {
-    checkMode(this.mode, mode, this.awaited || this.loops > 0);
+    if (this.mode !== undefined) checkMode(this.mode, mode, this.awaited || this.loops > 0);
     this.mode = mode;
   }
 }

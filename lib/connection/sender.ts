@@ -149,7 +149,7 @@ export class Sender {
   #turns: SendTurns | undefined;
   #isDue = false;
   /** Whether the transport has unsent bytes. It calls `drained()` when they are sent. */
-  #isFull: boolean;
+  #isFull = false;
   #work = 0;
   #clock: TurnClock | undefined;
   /** The sends whose bytes are in the batch, and the sends whose bytes the transport has. */
@@ -174,7 +174,6 @@ export class Sender {
     this.#encoder = machine.encoder;
     this.#isExtended = machine.extended;
     this.#transport = transport;
-    this.#isFull = transport.bufferedAmount > 0;
     this.#host = host;
     this.#slow = options.slow ?? "wait";
     this.#maxBufferedAmount = options.maxBufferedAmount ?? MAX_BUFFERED_AMOUNT;

@@ -148,9 +148,10 @@ export class FrameDecoder {
   /**
    * Makes a decoder for one connection.
    * @param options The role and the limits.
+   * @param isChecked Whether the role has been checked. Internal.
    */
-  constructor(options: FrameDecoderOptions) {
-    checkRole(options?.role);
+  constructor(options: FrameDecoderOptions, isChecked: boolean = false) {
+    if (!isChecked) checkRole(options?.role);
     const { role, maxFrameSize = Infinity, ownsInput = false, rsvInUse = 0 } = options;
     this.#role = role;
     this.#maxFrameSize = maxFrameSize;

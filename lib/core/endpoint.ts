@@ -40,6 +40,7 @@ import {
   http2ResponseFields,
   http2ResponseHead,
   lost,
+  notOffered,
   type ReceivedOffer,
   refusalHeaders,
   refusalResponse,
@@ -333,9 +334,10 @@ export class Endpoint {
     if (this.#failure !== undefined) throw this.#failure;
     if (this.#state === "closed") return undefined;
     if (this.role === "server") {
-      if (this.#asked || !this.readRequest()) return undefined;
+      const offer = this.#asked ? undefined : this.readRequest();
+      if (offer === undefined) return undefined;
       this.#asked = true;
-      return requestEvent(this.#request!, this.#offer!);
+      return requestEvent(this.#request!, offer);
     }
     try {
       if (this.#incoming !== undefined) return this.#nextData(this.#incoming);
@@ -351,26 +353,22 @@ export class Endpoint {
   }
 
   /**
-   * On a server: reads and checks the request. Returns whether `request` and `offer` are there. The
+   * On a server: reads and checks the request. Returns its offer once the request is complete. The
    * input after the request stays unread until the request is answered.
    * @throws {RemoteProtocolError} As `next()`.
    * @internal
    */
-  readRequest(): boolean {
+  readRequest(): ReceivedOffer | undefined {
     if (this.#failure !== undefined) throw this.#failure;
-    if (this.#offer !== undefined) return true;
+    if (this.#offer !== undefined) return this.#offer;
     try {
-      if (this.#received !== undefined) {
-        this.#offer = checkHttp2Request(this.#received);
-      } else {
-        const isParsed = this.#request === undefined;
-        this.#request ??= this.#readHead(parseRequestHead, "request");
-        if (this.#request === undefined) return false;
-        const offer = checkRequest(this.#request, isParsed);
-        this.#key = offer.key;
-        this.#offer = offer;
-      }
-      return true;
+      if (this.#received !== undefined) return this.#offer = checkHttp2Request(this.#received);
+      const isParsed = this.#request === undefined;
+      this.#request ??= this.#readHead(parseRequestHead, "request");
+      if (this.#request === undefined) return undefined;
+      const offer = checkRequest(this.#request, isParsed);
+      this.#key = offer.key;
+      return this.#offer = offer;
     } catch (error) {
       throw this.#fail(error);
     }
@@ -466,13 +464,11 @@ export class Endpoint {
     if (!opens) return this.protocol.send(event);
     if (event.type === "request") return this.#sendRequest(event);
     if (this.role === "client") throw misplaced(event, "this end is a client");
-    const isConnecting = this.#state === "connecting";
     switch (event.type) {
       case "accept":
-        if (isConnecting && this.#offer !== undefined) return this.#accept(event, this.#offer);
-        throw misplaced(event, "there is no request to answer");
+        return this.accept(event);
       case "reject":
-        if (isConnecting) return this.#reject(event);
+        if (this.#state === "connecting") return this.#reject(event);
         throw misplaced(event, "the request has been answered");
       default:
         if (this.#state === "rejecting") return this.#rejectData(event, this.#outgoing!);
@@ -501,16 +497,27 @@ export class Endpoint {
     return bytes;
   }
 
-  #accept(event: OutgoingAccept, offer: ReceivedOffer): Uint8Array {
+  /**
+   * Sends the event "accept", as `send()`.
+   * @internal
+   */
+  accept(event: OutgoingAccept): Uint8Array {
+    const offer = this.#offer;
+    if (this.#state !== "connecting" || offer === undefined) {
+      throw misplaced(event, "there is no request to answer");
+    }
     const { protocol = "", headers } = event;
-    const chosen = this.#chosen(event);
-    const agreed = chosen.length === 0 ? NO_EXTENSIONS : acceptExtensions(offer.extensions, chosen);
+    if (protocol !== "" && !offer.protocols.includes(protocol)) throw notOffered(protocol);
+    const isPlain = event.extensions === undefined && offer.extensions.length === 0;
+    const agreed = isPlain
+      ? NO_EXTENSIONS
+      : acceptExtensions(offer.extensions, this.#chosen(event));
     try {
       const answer = { protocol, extensions: agreed.headers, headers };
       const isHttp2 = this.#received !== undefined;
       const response = isHttp2
-        ? http2ResponseHead(http2Response(offer, answer))
-        : upgradeResponse(offer, this.#key, answer);
+        ? http2ResponseHead(http2Response(answer))
+        : upgradeResponse(this.#key, answer);
       const bytes = isHttp2
         ? EMPTY
         : serializeHead("HTTP/1.1 101 Switching Protocols", response.headers);

@@ -199,19 +199,24 @@ function checkAuthority(host: string): void {
  * @param isParsed Whether our own parser has read the head, which has then checked the fields.
  */
 export function checkRequest(head: RequestHead, isParsed = false): HandshakeRequest {
-  const { method, version, headers } = head;
+  const { method, headers } = head;
   const hasBody = announcesBody(headers);
   if (hasBody && !isUpgrade(headers)) throw plainBody();
   // An invalid host or target is reported before the other errors.
   checkRequestUrl(head, false);
   if (!isParsed) checkFields(headers);
   if (method !== "GET") throw refusal(405, "method", `The method is ${method} instead of GET`);
-  checkUpgrade(headers, "not-upgrade", 426);
-  if (version !== "1.1") {
-    throw refusal(400, "http-version", `The request uses HTTP/${version} instead of HTTP/1.1`);
+  if (!isUpgrade(headers)) throw notUpgrade(headers, "not-upgrade", 426);
+  if (head.version !== "1.1") {
+    throw refusal(
+      400,
+      "http-version",
+      `The request uses HTTP/${head.version} instead of HTTP/1.1`,
+    );
   }
   if (hasBody) throw unexpectedBody();
-  checkVersion(headers, 426);
+  const version = headerValue(headers, "Sec-WebSocket-Version");
+  if (version !== VERSION) throw wrongVersion(version, 426);
   const key = headerValue(headers, "Sec-WebSocket-Key");
   // 22 digits of base64 and 2 of padding are 16 bytes. The last digit has four unused bits, and RFC
   // 4648 §3.5 lets a decoder accept any value in them.
@@ -256,8 +261,9 @@ export function checkHttp2Request(fields: RawHeaders): ReceivedOffer {
   }
   checkFields(head.headers);
   if (announcesBody(fields)) throw unexpectedBody();
+  const version = headerValue(fields, "Sec-WebSocket-Version");
   // Status 426 requires an Upgrade header, which HTTP/2 does not have.
-  checkVersion(fields, 400);
+  if (version !== VERSION) throw wrongVersion(version, 400);
   return readOffer(fields);
 }
 
@@ -283,28 +289,30 @@ function unexpectedBody(): HandshakeError {
 
 /** RFC 9112 §6.3. */
 function announcesBody(headers: RawHeaders): boolean {
-  return headers.some(([name, value]) =>
-    isNamed(name, "Transfer-Encoding") || (isNamed(name, "Content-Length") && value !== "0")
-  );
+  for (const field of headers) {
+    if (isNamed(field[0], "Transfer-Encoding")) return true;
+    if (isNamed(field[0], "Content-Length") && field[1] !== "0") return true;
+  }
+  return false;
 }
 
 /** RFC 6455 §4.4; `unknown` is the status for other versions. */
-function checkVersion(headers: RawHeaders, unknown: number): void {
-  const version = headerValue(headers, "Sec-WebSocket-Version");
-  if (version === VERSION) return;
-  throw refusal(
+function wrongVersion(version: string | undefined, unknown: number): HandshakeError {
+  return refusal(
     version === undefined ? 400 : unknown,
     "version",
     `Sec-WebSocket-Version is ${version ?? "missing"} instead of ${VERSION}`,
   );
 }
 
-/** Checks that a head asks for the upgrade, or agrees to it. */
-function checkUpgrade(headers: RawHeaders, code: HandshakeErrorCode, status?: number): void {
-  if (isUpgrade(headers)) return;
+function notUpgrade(
+  headers: RawHeaders,
+  code: HandshakeErrorCode,
+  status?: number,
+): HandshakeError {
   const upgrade = headerValues(headers, "Upgrade");
   const connection = headerValues(headers, "Connection");
-  throw new HandshakeError(
+  return new HandshakeError(
     `The ${status === undefined ? "response" : "request"} has no upgrade to websocket ` +
       `(Upgrade: ${upgrade.join(", ") || "none"}, Connection: ${connection.join(", ") || "none"})`,
     code,
@@ -312,6 +320,7 @@ function checkUpgrade(headers: RawHeaders, code: HandshakeErrorCode, status?: nu
   );
 }
 
+/** Whether a head asks for the upgrade, or agrees to it. */
 function isUpgrade(headers: RawHeaders): boolean {
   return lists(headers, "Upgrade", "websocket") && lists(headers, "Connection", "upgrade");
 }
@@ -351,28 +360,28 @@ function readOffer(headers: RawHeaders): ReceivedOffer {
 
 /** Makes the head of the 101 response (RFC 6455 §4.2.2). */
 export function upgradeResponse(
-  offer: ReceivedOffer,
   key: string,
-  answer: AcceptOptions,
+  { protocol = "", extensions, headers = [] }: AcceptOptions,
 ): ResponseHead {
-  const { headers = [] } = answer;
   checkExtraFields(headers);
   const fields = [
     UPGRADE,
     CONNECTION,
     ["Sec-WebSocket-Accept", acceptToken(key)] as const,
-    ...answerFields(offer, answer),
+    ...agreementFields(protocol === "" ? [] : [protocol], extensions),
     ...headers,
   ];
   return { version: "1.1", status: 101, statusText: "Switching Protocols", headers: fields };
 }
 
 /** Makes the header fields of the response over HTTP/2 to a request that has been checked. */
-export function http2Response(offer: ReceivedOffer, options: AcceptOptions = {}): RawHeaders {
+export function http2Response(
+  { protocol = "", extensions, headers = [] }: AcceptOptions,
+): RawHeaders {
   return [
     [":status", "200"],
-    ...toLowerCase(answerFields(offer, options)),
-    ...http2Fields(options.headers ?? []),
+    ...toLowerCase(agreementFields(protocol === "" ? [] : [protocol], extensions)),
+    ...http2Fields(headers),
   ];
 }
 
@@ -381,16 +390,10 @@ export function acceptToken(key: string): string {
   return base64(sha1(encoder.encode(key + GUID)));
 }
 
-function answerFields(
-  offer: ReceivedOffer,
-  { protocol = "", extensions }: AcceptOptions,
-): [string, string][] {
-  if (protocol !== "" && !offer.protocols.includes(protocol)) {
-    throw new LocalProtocolError(
-      `Cannot choose the subprotocol ${protocol}: the client did not offer it`,
-    );
-  }
-  return agreementFields(protocol === "" ? [] : [protocol], extensions);
+export function notOffered(protocol: string): LocalProtocolError {
+  return new LocalProtocolError(
+    `Cannot choose the subprotocol ${protocol}: the client did not offer it`,
+  );
 }
 
 function agreementFields(
@@ -415,7 +418,7 @@ export function checkResponse(head: ResponseHead, key: string, offer: HandshakeO
       "http-version",
     );
   }
-  checkUpgrade(headers, "upgrade");
+  if (!isUpgrade(headers)) throw notUpgrade(headers, "upgrade");
   const accept = headerValue(headers, "Sec-WebSocket-Accept");
   if (accept !== acceptToken(key)) {
     throw new HandshakeError(

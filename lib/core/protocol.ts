@@ -227,13 +227,14 @@ export class Protocol {
    * Internal.
    */
   constructor(role: Role, options: ProtocolOptions = {}, agreed?: readonly Extension[]) {
-    if (agreed === undefined) checkKnown("Protocol", options, PROTOCOL_OPTIONS);
+    const isChecked = agreed !== undefined;
+    if (!isChecked) checkKnown("Protocol", options, PROTOCOL_OPTIONS);
     this.role = role;
     const { onReady, onFrame } = options;
     const extensions = agreed ?? options.extensions ?? NONE;
     this.#observer = onFrame && new FrameObserver(onFrame);
     const rsvInUse = extensions.length === 0 ? 0 : bitsOf(extensions);
-    this.#decoder = new FrameDecoder({ ...options, role, rsvInUse });
+    this.#decoder = new FrameDecoder({ ...options, role, rsvInUse }, isChecked);
     this.#messages = new MessageReader(options, false, options.allocate);
     this.encoder = new Encoder(role, {
       textCodec: options.textCodec,

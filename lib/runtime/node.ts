@@ -190,6 +190,7 @@ interface Ends {
 
 /** A socket as a {@linkcode Transport}. The socket must have been created with `allowHalfOpen`. */
 export class NodeTransport extends DuplexTransport<Socket> implements Transport {
+  readonly secure: boolean;
   readonly #ends: Ends | undefined;
   /** What the socket knew before it was destroyed. */
   #known: Pick<Socket, "localAddress" | "localPort" | "remoteAddress" | "remotePort"> | undefined;
@@ -197,7 +198,10 @@ export class NodeTransport extends DuplexTransport<Socket> implements Transport 
   /** @param ends The addresses of a Unix socket, which the socket itself does not know. */
   constructor(socket: Socket, ends?: Ends) {
     super(socket);
+    this.secure = (socket as Partial<TLSSocket>).encrypted === true;
     this.#ends = ends;
+    // A destroyed socket knows this address only if it was read before.
+    void socket.remoteAddress;
     // After an upgrade whose request has a body, the socket may be a duplex without this method.
     socket.setNoDelay?.(true);
   }
@@ -214,10 +218,6 @@ export class NodeTransport extends DuplexTransport<Socket> implements Transport 
   get remoteAddress(): Address | undefined {
     const { remoteAddress, remotePort } = this.#known ?? this.duplex;
     return this.#ends?.remote ?? tcpAddress(remoteAddress, remotePort);
-  }
-
-  get secure(): boolean {
-    return (this.duplex as Partial<TLSSocket>).encrypted === true;
   }
 
   protected override finish(): void {

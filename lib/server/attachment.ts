@@ -70,7 +70,7 @@ export type TakeRequest = (asked: AskedTransport, fault?: HandshakeError) => voi
 export interface AskedTransport extends RequestSource {
   /** Takes the transport. Throws if it was taken before. */
   take(): Transport;
-  address: Address | undefined;
+  remoteAddress: Address | undefined;
 }
 
 /**
@@ -93,7 +93,7 @@ export function attachTo(
   const detach = listen((asked, fault) => {
     const open = async (refusal?: HandshakeError) =>
       await acceptOn(asked.take(), setup, asked, refusal ?? fault);
-    sessions.take(open, asked.address);
+    sessions.take(open, asked);
   });
   sessions.start(detach);
   const { connections, finished } = sessions;

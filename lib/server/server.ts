@@ -323,10 +323,8 @@ class RunningServer implements Server {
       onError: (error) => sessions.report(error),
       admit: (address) => sessions.admit(address),
     };
-    const take = (transport: Transport) => {
-      const open = (fault?: HandshakeError) => acceptOn(transport, setup, undefined, fault);
-      sessions.take(open, transport.remoteAddress);
-    };
+    const take = (transport: Transport) =>
+      sessions.take((fault) => acceptOn(transport, setup, undefined, fault), transport);
     try {
       this.#listener = await provider.listen(place, take);
     } catch (error) {
@@ -438,8 +436,7 @@ export async function acceptOn(
   }
   const opening = new ServerOpening(transport, setup, source);
   try {
-    const deadline = new Deadline(setup.options);
-    return await deadline.race(opening.open(deadline, fault));
+    return await opening.open(fault);
   } catch (thrown) {
     await opening.refuse(thrown);
     throw thrown;
@@ -464,6 +461,7 @@ class ServerOpening extends Opening {
   readonly #reader: TransportReader;
   readonly #setup: Setup;
   readonly #source: RequestSource | undefined;
+  #deadline: Deadline | undefined;
   #request: Request | undefined;
 
   constructor(transport: Transport, setup: Setup, source: RequestSource | undefined) {
@@ -478,19 +476,22 @@ class ServerOpening extends Opening {
     return this.#request ??= toRequest(this.endpoint.request!, secure, body);
   }
 
-  async open(deadline: Deadline, fault?: HandshakeError): Promise<WebSocketConnection> {
+  async open(fault?: HandshakeError): Promise<WebSocketConnection> {
     const endpoint = this.endpoint;
     const reader = this.#reader;
     const { options, headers } = this.#setup;
     const { onRequest, selectProtocol, onResponse }: Hooks = options;
+    this.#deadline = new Deadline(options);
+    this.#deadline.onPassed = (reason) => reader.giveUp(reason);
     this.#source?.give(endpoint);
     if (fault !== undefined) throw fault;
     this.#source?.check();
     let wrong: HandshakeError | undefined;
     try {
-      while (!endpoint.readRequest()) {
-        if (!reader.canTake) await reader.more();
-        if (reader.canTake) endpoint.receive(reader.take());
+      while (endpoint.readRequest() === undefined) {
+        const chunk = reader.take();
+        if (chunk === undefined) await reader.wait(true);
+        else endpoint.receive(chunk);
       }
     } catch (thrown) {
       const error = this.#shownError(thrown);
@@ -498,19 +499,18 @@ class ServerOpening extends Opening {
     }
     if (onRequest !== undefined) {
       const isPlain = wrong?.code === "not-upgrade" || wrong?.code === "method";
-      await this.#askWhetherToAccept(deadline, onRequest, isPlain);
+      await this.#askWhetherToAccept(onRequest, isPlain);
     }
     if (wrong !== undefined) throw wrong;
     if (options.origins !== undefined) this.#checkOrigin(options.origins);
-    const offered = endpoint.offer!.protocols;
+    const { protocols: offered } = endpoint.offer!;
     const protocol = selectProtocol === undefined
       ? commonProtocol(offered, options.protocols)
-      : await this.#callHook(deadline, (incoming) =>
-        selectProtocol(offered, this.#webRequest(), incoming)) ?? "";
-    if (onResponse === undefined) return this.#accept(deadline, protocol, headers);
+      : await this.#ask((incoming) => selectProtocol(offered, this.#webRequest(), incoming)) ?? "";
+    if (onResponse === undefined) return this.#accept(protocol, headers);
     const fields = toHeaders(headers);
-    await this.#callHook(deadline, (incoming) => onResponse(fields, this.#webRequest(), incoming));
-    return this.#accept(deadline, protocol, [...fields]);
+    await this.#ask((incoming) => onResponse(fields, this.#webRequest(), incoming));
+    return this.#accept(protocol, [...fields]);
   }
 
   /** Returns the error of a wrong request that `onRequest` may still see. Throws any other error. */
@@ -521,13 +521,12 @@ class ServerOpening extends Opening {
   }
 
   async #askWhetherToAccept(
-    deadline: Deadline,
     onRequest: NonNullable<Hooks["onRequest"]>,
     isPlain: boolean,
   ): Promise<void> {
     // Make the Request outside of the hook, so that its errors do not count as errors of the hook.
     const request = this.#webRequest();
-    const refusal = await this.#callHook(deadline, async (incoming) => {
+    const refusal = await this.#ask(async (incoming) => {
       const response = await onRequest(request, incoming);
       return response === undefined ? undefined : new Refusal(response, this.endpoint, isPlain);
     });
@@ -549,14 +548,17 @@ class ServerOpening extends Opening {
     return refusal(405, "method", `The method is ${method} instead of GET`);
   }
 
-  /** @throws {HandshakeError} If the hook throws or rejects ("hook-failed", status 500). */
-  async #callHook<T>(
-    deadline: Deadline,
-    hook: (incoming: unknown) => T | Promise<T>,
-  ): Promise<T> {
+  /** Waits for a hook, unless the handshake is given up. */
+  #ask<T>(hook: (incoming: unknown) => T | Promise<T>): Promise<T> {
+    const deadline = this.#deadline!;
     // The client may leave in the meantime.
     this.#reader.watch((lost) => deadline.giveUp(lost));
     deadline.throwIfPassed();
+    return deadline.race(this.#callHook(hook));
+  }
+
+  /** @throws {HandshakeError} If the hook throws or rejects ("hook-failed", status 500). */
+  async #callHook<T>(hook: (incoming: unknown) => T | Promise<T>): Promise<T> {
     try {
       return await hook(this.#source?.incoming);
     } catch (cause) {
@@ -570,12 +572,11 @@ class ServerOpening extends Opening {
     checkOrigin(offer!.origin, () => requestUrl(request!, secure), allowed);
   }
 
-  #accept(deadline: Deadline, protocol: string, headers: RawHeaders): WebSocketConnection {
-    // The hooks may have taken longer than `openTimeout`, or longer than the client waited.
-    deadline.throwIfPassed();
+  #accept(protocol: string, headers: RawHeaders): WebSocketConnection {
+    this.#deadline!.stop();
     let bytes: Uint8Array;
     try {
-      bytes = this.endpoint.send({ type: "accept", protocol, headers });
+      bytes = this.endpoint.accept({ type: "accept", protocol, headers });
     } catch (cause) {
       throw hookFailed(cause);
     }
@@ -587,6 +588,7 @@ class ServerOpening extends Opening {
 
   /** Answers with what was thrown, and waits until the transport is gone. */
   async refuse(thrown: unknown): Promise<void> {
+    this.#deadline?.stop();
     const { endpoint } = this;
     const { options } = this.#setup;
     const { signal, onRefused } = options;

@@ -84,6 +84,11 @@ function addTo(totals: Totals, stats: Readonly<Totals>): void {
 /** Maximum time for transports that were cut to end, in milliseconds. */
 const CUT_TIMEOUT = 1000;
 
+/** What knows the address of a client. */
+interface Client {
+  readonly remoteAddress?: Address | undefined;
+}
+
 /** Opens one connection. With a fault, it answers with the fault and rejects. */
 export type Open = (fault?: HandshakeError) => Promise<WebSocketConnection>;
 
@@ -171,7 +176,7 @@ export class Sessions {
    * there is none.
    */
   admit(address: Address | undefined): (() => void) | undefined {
-    const place = this.#count.enter(address);
+    const place = this.#count.enter({ remoteAddress: address });
     const isRefused = place instanceof HandshakeError;
     // One client at a time continues without a place, so that it can be answered with 503.
     if (isRefused && this.#shaking > 0) return undefined;
@@ -186,9 +191,9 @@ export class Sessions {
   }
 
   /** Runs the handshake, and serves the connection with the handler. */
-  take(open: Open, address: Address | undefined): void {
+  take(open: Open, client: Client): void {
     this.#pending++;
-    const place = this.#count.enter(address);
+    const place = this.#count.enter(client);
     if (place instanceof HandshakeError) return this.#refuse(open, place);
     open().then(
       (ws) => this.#serve(ws, place),
@@ -253,7 +258,7 @@ export class Sessions {
     try {
       const handler = this.#handler;
       const returned = handler(ws);
-      if (isThenable(returned)) {
+      if (typeof Object(returned).then === "function") {
         Promise.resolve(returned).then(
           () => this.#handled(closing),
           (error) => this.#threw(ws, error),
@@ -335,11 +340,6 @@ export class Sessions {
   }
 }
 
-function isThenable(value: unknown): value is PromiseLike<unknown> {
-  const isObject = typeof value === "function" || (typeof value === "object" && value !== null);
-  return isObject && typeof (value as Partial<PromiseLike<unknown>>).then === "function";
-}
-
 /** Counts the connections of a server, in total and by address. @internal */
 export class ConnectionCount {
   readonly #limits: ConnectionLimits;
@@ -351,10 +351,10 @@ export class ConnectionCount {
   }
 
   /** Counts one more connection. Returns its key for `leave()`, or an error if there is no room. */
-  enter(address: Address | undefined): string | HandshakeError {
+  enter(client: Client): string | HandshakeError {
     const { maxConnections = Infinity, maxConnectionsPerAddress = Infinity } = this.#limits;
     if (this.#all >= maxConnections) return tooMany("maxConnections", maxConnections);
-    const key = maxConnectionsPerAddress === Infinity ? "" : keyOf(address);
+    const key = maxConnectionsPerAddress === Infinity ? "" : keyOf(client.remoteAddress);
     const same = this.#byAddress.get(key) ?? 0;
     if (key !== "" && same >= maxConnectionsPerAddress) {
       return tooMany("maxConnectionsPerAddress", maxConnectionsPerAddress);
