@@ -1,6 +1,7 @@
 /** Prints the Debian packages of the missing peers, one per line: `deno task peers`. */
-import { isThere, PEERS } from "../tests/interop/peers.ts";
+import { missingPackage, PEERS } from "../tests/interop/peers.ts";
 import { takeNoArguments } from "./arguments.ts";
 
 await takeNoArguments("peers", Deno.args);
-for (const peer of Object.values(PEERS)) if (!isThere(peer)) console.log(peer.package);
+const missing = Object.values(PEERS).map(missingPackage).filter((name) => name !== undefined);
+for (const name of new Set(missing)) console.log(name);

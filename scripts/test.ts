@@ -25,7 +25,7 @@ import {
 import { runSmoke } from "./smoke.ts";
 import { type Report, runSuite, type Share, testFiles, titleOf } from "./suite.ts";
 import { appliesTo, dependsOnRuntime, unknownFiles } from "./test_plan.ts";
-import { isThere, PEERS } from "../tests/interop/peers.ts";
+import { missingPackage, PEERS } from "../tests/interop/peers.ts";
 
 const USAGE = "deno task test [RUNTIME...] [FILE...] [--all] [--filter PATTERN] [--verbose]";
 const SMOKE = "npm";
@@ -194,8 +194,10 @@ function printSkips(reports: readonly Report[]): void {
 /** Prints the missing peers. */
 function printMissingPeers(shares: readonly Share[]): void {
   if (!shares.some(({ files }) => files.some((file) => file.includes("/interop/")))) return;
-  for (const peer of Object.values(PEERS).filter((peer) => !isThere(peer))) {
-    console.log(`peer ${peer.name} is missing: install the Debian package ${peer.package}`);
+  for (const peer of Object.values(PEERS)) {
+    const name = missingPackage(peer);
+    if (name === undefined) continue;
+    console.log(`peer ${peer.name} is missing: install the Debian package ${name}`);
   }
 }
 

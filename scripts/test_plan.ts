@@ -33,6 +33,7 @@ const DEPENDS_ON_RUNTIME: Readonly<Record<string, readonly string[]>> = {
     "http2_flow",
     "http2_handshake",
     "interop/http2_haproxy",
+    "interop/matrix",
     "matrix",
     "proxy",
     "request_body",

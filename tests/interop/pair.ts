@@ -8,7 +8,9 @@ import {
 } from "../../mod.ts";
 import type { Role } from "../../lib/core/mod.ts";
 import { handled } from "../../lib/abortable.ts";
+import { HOST } from "../ports.ts";
 import { portOf } from "../support.ts";
+import type { Credentials } from "./credentials.ts";
 import type { EndOptions, PeerEnd, PeerProcess } from "./peer_process.ts";
 
 /** The options for opening the two ends. */
@@ -19,6 +21,14 @@ export interface PairOptions {
   userInfo?: string;
   /** The path that the client requests. Default: "/" */
   target?: string;
+}
+
+/** The way between the two ends. */
+export interface Way {
+  /** The certificates, if the connection uses TLS. */
+  credentials?: Credentials;
+  /** The port of a proxy, and the port where the proxy expects the server. A proxy terminates TLS. */
+  proxy?: { port: number; backend: number };
 }
 
 /** Two ends that are about to connect. */
@@ -34,13 +44,17 @@ export interface Opening {
 export async function open(
   role: Role,
   peer: PeerProcess,
-  options: PairOptions = {},
+  { ours: mine, theirs: their, userInfo = "", target = "/" }: PairOptions = {},
+  { credentials, proxy }: Way = {},
 ): Promise<Opening> {
   const theirs = peer.end();
+  const server = { port: proxy?.backend ?? 0 };
+  const secure = proxy === undefined ? credentials : undefined;
   const url = (port: number) =>
-    `ws://${options.userInfo ?? ""}127.0.0.1:${port}${options.target ?? "/"}`;
+    `${credentials ? "wss" : "ws"}://${userInfo}${HOST}:${proxy?.port ?? port}${target}`;
   if (role === "client") {
-    const ours = handled(connect(url(await theirs.listen(options.theirs ?? {})), options.ours));
+    const port = await theirs.listen({ ...server, tls: secure?.leafFiles, ...their });
+    const ours = handled(connect(url(port), { tls: { ca: credentials?.ca }, ...mine }));
     const stop = async () => {
       await ours.then((ws) => ws.terminate(), () => {});
       theirs.stop();
@@ -49,15 +63,16 @@ export async function open(
   }
   let take!: (ws: WebSocketConnection) => void;
   const ours = new Promise<WebSocketConnection>((resolve) => take = resolve);
-  const server = await serve({ onError() {}, ...options.ours }, (ws) => {
+  const options = { ...server, hostname: HOST, tls: secure?.leaf, onError() {}, ...mine };
+  const listening = await serve(options, (ws) => {
     take(ws);
     return ws.closed.catch(() => {});
   });
-  theirs.connect(url(portOf(server)), options.theirs ?? {});
+  theirs.connect(url(portOf(listening)), { ca: credentials?.caFile, ...their });
   const stop = async () => {
-    for (const ws of server.connections) ws.terminate();
+    for (const ws of listening.connections) ws.terminate();
     theirs.stop();
-    await server.shutdown();
+    await listening.shutdown();
   };
   return { ours, theirs, stop };
 }

@@ -1,9 +1,10 @@
 /** A running peer, and the ends of connections that it plays. */
 import { Buffer } from "node:buffer";
 import { type ChildProcess, spawn } from "node:child_process";
+import process from "node:process";
 import type { CloseInfo, Message } from "../../mod.ts";
 import { until } from "../support.ts";
-import { commandOf, type Peer } from "./peers.ts";
+import { agentCommand, type Peer } from "./peers.ts";
 
 /** Header fields as they were sent. */
 export type Fields = readonly (readonly [name: string, value: string])[];
@@ -27,6 +28,12 @@ export interface EndOptions {
   maxSize?: number;
   /** On a server: the answer to send instead of 101. */
   refuse?: Refused;
+  /** On a server: the port to listen on. Default: a free one */
+  port?: number;
+  /** On a server: the paths of its certificate and its key. */
+  tls?: { cert: string; key: string };
+  /** On a client: the path of the certificate of the authority that it trusts. */
+  ca?: string;
   /** On a server: the user and the password that it accepts. */
   credentials?: readonly [user: string, password: string];
 }
@@ -58,15 +65,23 @@ export interface Sent {
 /** A program that plays the peer. */
 export class PeerProcess {
   stderr = "";
+  /** The versions of the library and of the platform that runs it. */
+  readonly version: Promise<string>;
   readonly #process: ChildProcess;
   readonly #ends = new Map<number, PeerEnd>();
   #last = 0;
   #exited = false;
   #rest = "";
 
-  constructor(peer: Peer) {
-    const [command, ...args] = commandOf(peer);
-    this.#process = spawn(command, args, { stdio: ["pipe", "pipe", "pipe"] });
+  #toldVersion!: (version: string) => void;
+
+  constructor(peer: Peer, env: Record<string, string> = {}) {
+    this.version = new Promise((resolve) => this.#toldVersion = resolve);
+    const [command, ...args] = agentCommand(peer);
+    this.#process = spawn(command, args, {
+      env: { ...process.env, NO_COLOR: "1", ...env },
+      stdio: ["pipe", "pipe", "pipe"],
+    });
     this.#process.on("error", (error) => this.stderr += error);
     this.#process.on("close", () => this.#exited = true);
     // A write may fail while the process ends. The end itself is noticed elsewhere.
@@ -84,8 +99,13 @@ export class PeerProcess {
     this.#rest = lines.pop()!;
     for (const line of lines) {
       const { end, ...told } = JSON.parse(line);
-      this.#ends.get(end)?.told.push(told);
+      if (told.event === "version") this.#toldVersion(told.version);
+      else this.#ends.get(end)?.told.push(told);
     }
+  }
+
+  get exited(): boolean {
+    return this.#exited;
   }
 
   /** Creates a new end of a connection. */

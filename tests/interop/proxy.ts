@@ -1,6 +1,6 @@
 /** Runs a third-party proxy in front of a server. */
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -8,11 +8,20 @@ import { join } from "node:path";
 import { commandOf, type Peer, PEERS } from "./peers.ts";
 import { accepts, freePort, HOST } from "../ports.ts";
 
+/** The paths of a certificate, its key, and a file with both. */
+interface TlsFiles {
+  cert: string;
+  key: string;
+  both: string;
+}
+
 /** A proxy, the text of its configuration, and its arguments. */
 export interface Front {
   peer: Peer;
-  configure(port: number, backend: number, folder: string): string;
+  /** Returns the configuration. With `tls` the proxy terminates TLS. */
+  configure(port: number, backend: number, folder: string, tls?: TlsFiles): string;
   args(file: string, folder: string): string[];
+  version(): string;
 }
 
 function haproxy(port: number, backend: number, protocol = ""): string {
@@ -31,7 +40,7 @@ function haproxy(port: number, backend: number, protocol = ""): string {
   ].join("\n");
 }
 
-function nginx(port: number, backend: number, folder: string): string {
+function nginx(port: number, backend: number, folder: string, tls?: TlsFiles): string {
   const temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
   return [
     "daemon off;",
@@ -43,7 +52,11 @@ function nginx(port: number, backend: number, folder: string): string {
     "  access_log off;",
     ...temporary.map((name) => `  ${name}_temp_path ${folder}/${name};`),
     "  server {",
-    `    listen ${HOST}:${port};`,
+    `    listen ${HOST}:${port}${tls ? " ssl" : ""};`,
+    ...(tls ? [`    ssl_certificate ${tls.cert};`, `    ssl_certificate_key ${tls.key};`] : []),
+    // For responses with large heads.
+    "    proxy_buffer_size 32k;",
+    "    proxy_buffers 8 32k;",
     "    location / {",
     `      proxy_pass http://${HOST}:${backend};`,
     "      proxy_http_version 1.1;",
@@ -62,12 +75,14 @@ export const NGINX: Front = {
   peer: PEERS.nginx,
   configure: nginx,
   args: (file, folder) => ["-p", folder, "-e", join(folder, "error.log"), "-c", file],
+  version: () => versionOf(PEERS.nginx),
 };
 
 export const HAPROXY: Front = {
   peer: PEERS.haproxy,
-  configure: (port, backend) => haproxy(port, backend),
+  configure: (port, backend, _, tls) => haproxy(port, backend, tls && ` ssl crt ${tls.both}`),
   args: (file) => ["-db", "-q", "-f", file],
+  version: () => versionOf(PEERS.haproxy),
 };
 
 /** Accepts HTTP/2 without TLS. */
@@ -76,29 +91,58 @@ export const HAPROXY_H2: Front = {
   configure: (port, backend) => haproxy(port, backend, " proto h2"),
 };
 
-/** Runs a test with a proxy in front of a port. */
-export async function withProxy(
+/** The proxies by the names of the peers. */
+export const FRONTS: Readonly<Record<string, Front>> = { nginx: NGINX, haproxy: HAPROXY };
+
+function versionOf(peer: Peer): string {
+  const { stdout, stderr } = spawnSync(commandOf(peer)[0], ["-v"], { encoding: "utf8" });
+  const [version] = /\d+(\.\d+)+/.exec(stdout + stderr) ?? ["unknown"];
+  return `${peer.name} ${version}`;
+}
+
+/** A running proxy. */
+export interface Proxy {
+  port: number;
+  stop(): Promise<void>;
+}
+
+/** Starts a proxy in front of a port. With `tls` it terminates TLS. */
+export async function startProxy(
   { peer, configure, args }: Front,
   backend: number,
-  run: (port: number) => Promise<void>,
-): Promise<void> {
+  tls?: TlsFiles,
+): Promise<Proxy> {
   const folder = await mkdtemp(join(tmpdir(), "sluice-proxy-"));
   const port = await freePort();
   const file = join(folder, "proxy.conf");
-  await writeFile(file, configure(port, backend, folder));
+  await writeFile(file, configure(port, backend, folder, tls));
   const [command, ...first] = commandOf(peer);
   const proxy = spawn(command, [...first, ...args(file, folder)], { stdio: "ignore" });
   const gone = once(proxy, "exit");
-  try {
-    let listening = false;
-    while (!listening) {
-      assert.equal(proxy.exitCode, null, `${peer.name} has ended`);
-      listening = await accepts(port);
-    }
-    await run(port);
-  } finally {
+  const stop = async () => {
     proxy.kill("SIGKILL");
     await gone;
     await rm(folder, { recursive: true, force: true });
+  };
+  try {
+    while (!await accepts(port)) assert.equal(proxy.exitCode, null, `${peer.name} has ended`);
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+  return { port, stop };
+}
+
+/** Runs a test with a proxy in front of a port. */
+export async function withProxy(
+  front: Front,
+  backend: number,
+  run: (port: number) => Promise<void>,
+): Promise<void> {
+  const { port, stop } = await startProxy(front, backend);
+  try {
+    await run(port);
+  } finally {
+    await stop();
   }
 }

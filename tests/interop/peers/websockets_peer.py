@@ -2,7 +2,8 @@
 
 from http import HTTPStatus
 
-from agent import HOST, End, run, to_bytes, to_text
+import websockets.version
+from agent import HOST, MAX_SIZE, End, run, to_bytes, to_text
 
 # Newer versions have another implementation under the short names; this one they all have.
 from websockets.exceptions import ConnectionClosed
@@ -39,7 +40,7 @@ class WebsocketsEnd(End):
             "subprotocols": self.protocols or None,
             "extra_headers": self.headers,
             "compression": "deflate" if self.options.get("compression") else None,
-            "max_size": self.options.get("maxSize", 2**20),
+            "max_size": self.options.get("maxSize", MAX_SIZE),
             "ping_interval": None,
         }
 
@@ -58,7 +59,9 @@ class WebsocketsEnd(End):
             settings["create_protocol"] = protocol
         else:
             settings["process_request"] = process_request
-        self.server = await serve(self.handle, HOST, 0, **settings)
+        settings["ssl"] = self.server_context
+        port = self.options.get("port", 0)
+        self.server = await serve(self.handle, HOST, port, **settings)
         self.tell("listening", port=self.server.sockets[0].getsockname()[1])
 
     async def connect(self):
@@ -70,7 +73,8 @@ class WebsocketsEnd(End):
 
         url = self.options["url"]
         try:
-            ws = await connect(url, create_protocol=create_protocol, **self.settings)
+            settings = {**self.settings, "ssl": self.client_context}
+            ws = await connect(url, create_protocol=create_protocol, **settings)
         except Exception as error:
             if made and made[0].refusal is not None:
                 self.tell("refused", **made[0].refusal)
@@ -153,4 +157,4 @@ class WebsocketsEnd(End):
             await self.abort()
 
 
-run(WebsocketsEnd)
+run(WebsocketsEnd, websockets.version.version)

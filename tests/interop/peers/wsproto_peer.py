@@ -3,6 +3,7 @@
 import asyncio
 from urllib.parse import urlsplit
 
+import wsproto
 from agent import HOST, End, run, to_bytes, to_text
 from wsproto import ConnectionType, WSConnection
 from wsproto.connection import ConnectionState
@@ -47,7 +48,9 @@ class WsprotoEnd(End):
     # Opening
 
     async def listen(self):
-        server = await asyncio.start_server(self.accept, HOST, 0)
+        server = await asyncio.start_server(
+            self.accept, HOST, self.options.get("port", 0), ssl=self.server_context
+        )
         self.server = server
         self.tell("listening", port=server.sockets[0].getsockname()[1])
 
@@ -57,7 +60,9 @@ class WsprotoEnd(End):
 
     async def connect(self):
         url = urlsplit(self.options["url"])
-        reader, writer = await asyncio.open_connection(url.hostname, url.port)
+        reader, writer = await asyncio.open_connection(
+            url.hostname, url.port, ssl=self.client_context
+        )
         self.ws = WSConnection(ConnectionType.CLIENT)
         request = Request(
             host=f"{url.hostname}:{url.port}",
@@ -216,4 +221,4 @@ class WsprotoEnd(End):
             await self.abort()
 
 
-run(WsprotoEnd)
+run(WsprotoEnd, wsproto.__version__)

@@ -2,7 +2,7 @@
 
 Commands come on standard input, a JSON object a line, and what happens is told on standard output
 in the same way. Each names by "end" the end of a connection that it is about. The program ends
-when its standard input does.
+when its standard input does. Its first line tells its version.
 
 A peer gives a subclass of End with a method for each command:
 
@@ -14,6 +14,7 @@ A peer gives a subclass of End with a method for each command:
 
 and tells these events:
 
+    version     version: of the library and of Python, at the start
     listening   port
     open        protocol, extensions, target (of a server), headers (what the other end sent)
     message     type, data, parts (how many frames, where the library says so)
@@ -26,10 +27,14 @@ and tells these events:
 import asyncio
 import base64
 import json
+import platform
+import ssl
 import sys
 
 HOST = "127.0.0.1"
 LONGEST_LINE = 2**24
+# The longest message that a peer accepts if its options do not say.
+MAX_SIZE = 2**26
 
 
 def to_text(data):
@@ -88,11 +93,27 @@ class End:
         return [tuple(field) for field in self.options.get("headers", [])]
 
     @property
+    def server_context(self):
+        if "tls" not in self.options:
+            return None
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(self.options["tls"]["cert"], self.options["tls"]["key"])
+        return context
+
+    @property
+    def client_context(self):
+        if "ca" not in self.options:
+            return None
+        return ssl.create_default_context(cafile=self.options["ca"])
+
+    @property
     def protocols(self):
         return self.options.get("protocols", [])
 
 
-async def main(end_class):
+async def main(end_class, version):
+    told = f"{version}, Python {platform.python_version()}"
+    print(json.dumps({"event": "version", "version": told}), flush=True)
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=LONGEST_LINE)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
@@ -107,5 +128,5 @@ async def main(end_class):
             del ends[name]
 
 
-def run(end_class):
-    asyncio.run(main(end_class))
+def run(end_class, version):
+    asyncio.run(main(end_class, version))

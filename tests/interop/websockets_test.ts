@@ -1,4 +1,0 @@
-import { interop } from "./interop.ts";
-import { PEERS } from "./peers.ts";
-
-interop(PEERS.websockets);
