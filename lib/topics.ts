@@ -14,3 +14,10 @@ export {
   type Position,
 } from "./topics/backplane.ts";
 export type { HistoryOptions } from "./topics/memory.ts";
+export {
+  redisBackplane,
+  type RedisBackplaneOptions,
+  redisStreamsBackplane,
+  type RedisStreamsBackplaneOptions,
+} from "./topics/redis.ts";
+export type { RedisClient } from "./topics/redis_client.ts";

@@ -133,6 +133,8 @@ const TABLE = {
   chromium: { package: "chromium", program: "chromium" },
   tinyproxy: { package: "tinyproxy", program: "tinyproxy" },
   microsocks: { package: "microsocks", program: "microsocks" },
+  redis: { package: "redis-server", program: "redis-server" },
+  nats: { package: "nats-server", program: "nats-server" },
 } satisfies Record<string, Omit<Peer, "name">>;
 
 /** All peers. */

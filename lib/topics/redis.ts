@@ -1,0 +1,445 @@
+/**
+ * Backplanes over Redis: publish and subscribe, with or without a history in streams.
+ *
+ * @module
+ */
+import { abortable, handled, sleep } from "../abortable.ts";
+import { failure } from "../core/error.ts";
+import { checkKnown } from "../core/option_hints.ts";
+import { checkInteger, checkText, type OptionNames } from "../core/options.ts";
+import { base64 } from "../core/sha1.ts";
+import type {
+  Backplane,
+  BackplaneCall,
+  BackplaneMessage,
+  BackplaneReceiver,
+  HistoryRead,
+  Position,
+} from "./backplane.ts";
+import { opener, type RedisClient, type RedisConnection, RedisLine } from "./redis_client.ts";
+
+/** Options of {@linkcode redisBackplane}. */
+export interface RedisBackplaneOptions {
+  /**
+   * Start of the names of all keys and channels. Applications that share a Redis need different prefixes.
+   * @default {"sluice:"}
+   */
+  prefix?: string | undefined;
+}
+
+/** Options of {@linkcode redisStreamsBackplane}. */
+export interface RedisStreamsBackplaneOptions extends RedisBackplaneOptions {
+  /**
+   * Maximum number of messages that the history of a topic has.
+   * @default {100}
+   */
+  size?: number | undefined;
+  /**
+   * Time after the last message of a topic until its history is removed, in milliseconds.
+   * @default {300_000}
+   */
+  ttl?: number | undefined;
+}
+
+const OPTIONS: OptionNames<RedisBackplaneOptions> = { prefix: checkText };
+const STREAMS_OPTIONS: OptionNames<RedisStreamsBackplaneOptions> = {
+  ...OPTIONS,
+  size: (name, value) => checkInteger(name, value, 1, 1_000_000),
+  ttl: (name, value) => checkInteger(name, value, 1, Number.MAX_SAFE_INTEGER),
+};
+
+/**
+ * Carries messages by publish and subscribe of Redis 7. Messages that are published while a process is
+ * not connected to Redis do not reach its subscribers.
+ *
+ * @example
+ * ```ts no-run
+ * import { createClient } from "redis";
+ * import { redisBackplane } from "sluice/topics";
+ *
+ * const backplane = redisBackplane(createClient());
+ * ```
+ *
+ * @param client A client of `redis`, `ioredis` or Bun. The backplane makes two connections with its
+ * `duplicate()` and leaves the client itself alone.
+ * @throws {TypeError} If the client is none of these, or an option has the wrong type.
+ */
+export function redisBackplane(
+  client: RedisClient,
+  options: RedisBackplaneOptions = {},
+): Backplane {
+  checkKnown("redisBackplane()", options, OPTIONS);
+  return new RedisBackplane(client, options.prefix);
+}
+
+/**
+ * Carries messages over Redis 7 and keeps the last ones of each topic in a stream. Processes get the
+ * messages by publish and subscribe, and read those that they have missed from the stream.
+ *
+ * @example
+ * ```ts no-run
+ * import { Redis } from "ioredis";
+ * import { redisStreamsBackplane } from "sluice/topics";
+ *
+ * const backplane = redisStreamsBackplane(new Redis(), { size: 1000, ttl: 600_000 });
+ * ```
+ *
+ * @param client A client of `redis`, `ioredis` or Bun. The backplane makes two connections with its
+ * `duplicate()` and leaves the client itself alone.
+ * @throws {TypeError} If the client is none of these, or an option has the wrong type.
+ * @throws {RangeError} If an option has an invalid value.
+ */
+export function redisStreamsBackplane(
+  client: RedisClient,
+  options: RedisStreamsBackplaneOptions = {},
+): Backplane {
+  checkKnown("redisStreamsBackplane()", options, STREAMS_OPTIONS);
+  return new RedisStreamsBackplane(client, options);
+}
+
+interface Subscription {
+  readonly topic: string;
+  readonly receiver: BackplaneReceiver;
+  isConfirmed: boolean;
+  isInterrupted: boolean;
+}
+
+class RedisBackplane implements Backplane {
+  readonly prefix: string;
+  readonly commands: RedisLine;
+  readonly #subscriber: RedisLine;
+  /** By channel or pattern. */
+  readonly #subscriptions = new Map<string, Subscription>();
+  /** The last change of each channel: a client may not change it twice at a time. */
+  readonly #changes = new Map<string, Promise<unknown>>();
+
+  constructor(client: RedisClient, prefix = "sluice:") {
+    const open = opener(client);
+    this.prefix = prefix;
+    const nothing = () => {};
+    this.commands = new RedisLine(open, { message: nothing, up: async () => {}, down: nothing });
+    this.#subscriber = new RedisLine(open, {
+      message: (text, channel, pattern) => this.#deliver(text, channel, pattern),
+      up: (connection) => this.#restore(connection),
+      down: (error) => this.#interrupt(error),
+    });
+  }
+
+  get keepsHistory(): boolean {
+    return false;
+  }
+
+  async subscribe(
+    topic: string,
+    receiver: BackplaneReceiver,
+    { signal }: BackplaneCall,
+  ): Promise<void> {
+    const channel = this.#channelOf(topic);
+    const subscription = { topic, receiver, isConfirmed: false, isInterrupted: false };
+    this.#subscriptions.set(channel, subscription);
+    try {
+      const connection = await this.#subscriber.ready(signal);
+      await abortable(this.#change(channel, connection, "subscribe"), signal);
+      if (connection !== await this.#subscriber.ready(signal)) {
+        throw failure("The connection to Redis has ended", "platform-failed");
+      }
+      subscription.isConfirmed = true;
+    } catch (error) {
+      if (this.#subscriptions.get(channel) === subscription) await this.unsubscribe(topic);
+      throw error;
+    }
+  }
+
+  async unsubscribe(topic: string): Promise<void> {
+    const channel = this.#channelOf(topic);
+    if (!this.#subscriptions.delete(channel)) return;
+    const connection = this.#subscriber.connection;
+    if (connection === undefined) return;
+    // A connection that has ended has no subscriptions any more.
+    await this.#change(channel, connection, "unsubscribe").catch(() => {});
+  }
+
+  async publish(
+    topic: string,
+    data: Uint8Array,
+    { signal }: BackplaneCall,
+  ): Promise<Position | undefined> {
+    await this.commands.command(["PUBLISH", this.prefix + topic, textOf(data)], signal);
+    return undefined;
+  }
+
+  async announce(
+    topic: string,
+    member: string,
+    data: Uint8Array,
+    ttl: number,
+    { signal }: BackplaneCall,
+  ): Promise<void> {
+    await this.run(ANNOUNCE, [this.#membersOf(topic)], [member, textOf(data), ttl], signal);
+  }
+
+  async withdraw(topic: string, member: string, { signal }: BackplaneCall): Promise<void> {
+    await this.commands.command(["HDEL", this.#membersOf(topic), member], signal);
+  }
+
+  async members(topic: string, { signal }: BackplaneCall): Promise<readonly Uint8Array[]> {
+    const found = await this.run(MEMBERS, [this.#membersOf(topic)], [], signal) as string[];
+    return found.flatMap((text) => bytesOf(text) ?? []);
+  }
+
+  // deno-lint-ignore require-await
+  async close(): Promise<void> {
+    this.#subscriptions.clear();
+    this.commands.close();
+    this.#subscriber.close();
+  }
+
+  /** Runs a script. */
+  run(
+    script: string,
+    keys: string[],
+    args: (string | number)[],
+    signal: AbortSignal,
+  ): Promise<unknown> {
+    const command = ["EVAL", script, `${keys.length}`, ...keys, ...args.map(String)];
+    return this.commands.command(command, signal);
+  }
+
+  /** The key of a topic. All keys of a topic are in one slot of a cluster. */
+  keyOf(topic: string, kind: string): string {
+    return `${this.prefix}{t:${topic}}:${kind}`;
+  }
+
+  /** Parses what was published. Returns undefined if it is not a message. */
+  parse(text: string): BackplaneMessage | undefined {
+    const data = bytesOf(text);
+    return data && { data, position: undefined };
+  }
+
+  #membersOf(topic: string): string {
+    return this.keyOf(topic, "members");
+  }
+
+  /** The channel of a topic, or the pattern of a prefix, in which all other characters are escaped. */
+  #channelOf(topic: string): string {
+    const channel = this.prefix + topic;
+    return isPattern(channel)
+      ? `${channel.slice(0, -1).replace(/[\\*?[\]^-]/g, "\\$&")}*`
+      : channel;
+  }
+
+  #change(
+    channel: string,
+    connection: RedisConnection,
+    change: "subscribe" | "unsubscribe",
+  ): Promise<unknown> {
+    const run = () => connection[change](channel, isPattern(channel));
+    const before = this.#changes.get(channel);
+    const changed = handled(before === undefined ? run() : before.then(run, run));
+    this.#changes.set(channel, changed);
+    const forget = () => {
+      if (this.#changes.get(channel) === changed) this.#changes.delete(channel);
+    };
+    changed.then(forget, forget);
+    return changed;
+  }
+
+  #deliver(text: string, channel: string, pattern?: string): void {
+    const subscription = this.#subscriptions.get(pattern ?? channel);
+    if (subscription === undefined) return;
+    const message = this.parse(text);
+    if (message !== undefined) {
+      subscription.receiver.message(channel.slice(this.prefix.length), message);
+    } else {
+      const error = `Redis sent something that is not a message on the channel ${channel}`;
+      subscription.receiver.error(failure(error, "invalid-data"));
+    }
+  }
+
+  #interrupt(error: unknown): void {
+    for (const subscription of this.#subscriptions.values()) {
+      if (!subscription.isConfirmed || subscription.isInterrupted) continue;
+      subscription.isInterrupted = true;
+      subscription.receiver.interrupted(error);
+    }
+  }
+
+  async #restore(connection: RedisConnection): Promise<void> {
+    const channels = Array.from(this.#subscriptions).filter(([, { isConfirmed }]) => isConfirmed);
+    await Promise.all(channels.map(([channel]) => this.#change(channel, connection, "subscribe")));
+    for (const [channel, subscription] of channels) {
+      if (this.#subscriptions.get(channel) !== subscription) continue;
+      subscription.isInterrupted = false;
+      subscription.receiver.restored();
+    }
+  }
+}
+
+/** Time for which Redis keeps the position of a topic after its last message, in milliseconds. */
+const POSITION_TTL = 86_400_000;
+/** Pause before a message is published again, in milliseconds. */
+const RETRY_PAUSE = 50;
+
+class RedisStreamsBackplane extends RedisBackplane {
+  readonly #size: number;
+  readonly #ttl: number;
+  readonly #process = crypto.randomUUID();
+  #count = 0;
+
+  constructor(client: RedisClient, options: RedisStreamsBackplaneOptions) {
+    super(client, options.prefix);
+    this.#size = options.size ?? 100;
+    this.#ttl = options.ttl ?? 300_000;
+  }
+
+  override get keepsHistory(): boolean {
+    return true;
+  }
+
+  override async publish(
+    topic: string,
+    data: Uint8Array,
+    { signal }: BackplaneCall,
+  ): Promise<Position> {
+    const id = `${this.#process}-${++this.#count}`;
+    const keep = Math.max(this.#ttl, POSITION_TTL);
+    const args = [this.prefix + topic, id, textOf(data), this.#size, this.#ttl, keep];
+    for (let again = 0;; again = 1) {
+      try {
+        const position = await this.run(PUBLISH, this.#keysOf(topic), [...args, again], signal);
+        return parsePlace(position)!;
+      } catch (error) {
+        if (signal.aborted || this.commands.isClosed || !isTransient(error)) throw error;
+        await sleep(RETRY_PAUSE, signal);
+      }
+    }
+  }
+
+  async read(
+    topic: string,
+    since: Position | undefined,
+    { signal }: BackplaneCall,
+  ): Promise<HistoryRead> {
+    const args = [since?.epoch ?? "", since?.offset ?? 0, Math.max(this.#ttl, POSITION_TTL)];
+    const found = await this.run(READ, this.#keysOf(topic), args, signal);
+    const [last, entries] = found as [string, [id: string, fields: string[]][]];
+    const position = parsePlace(last)!;
+    if (since === undefined) return { recovered: true, messages: [], position };
+    const messages = entries.map(([id, fields]) => this.parse(`${id} ${fields[3]}`));
+    const isComplete = since.epoch === position.epoch &&
+      since.offset + messages.length === position.offset &&
+      messages.every((message, i) => message?.position?.offset === since.offset + i + 1);
+    return {
+      recovered: isComplete,
+      messages: isComplete ? messages as BackplaneMessage[] : [],
+      position,
+    };
+  }
+
+  override parse(text: string): BackplaneMessage | undefined {
+    const space = text.indexOf(" ");
+    const position = parsePlace(text.slice(0, space));
+    const data = bytesOf(text.slice(space + 1));
+    return position && data && { data, position };
+  }
+
+  #keysOf(topic: string): string[] {
+    return [this.keyOf(topic, "stream"), this.keyOf(topic, "position")];
+  }
+}
+
+function isPattern(channel: string): boolean {
+  return channel.endsWith("*");
+}
+
+/** Whether a command may succeed later: the connection has ended, or Redis is starting or failing over. */
+function isTransient(error: unknown): boolean {
+  const text = String((error as Error)?.message);
+  return !/^[A-Z]{3,} |^[A-Z]+ERR/.test(text) ||
+    /^(LOADING|READONLY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|BUSY|NOREPLICAS) /.test(text);
+}
+
+/** Parses the ID of an entry of a stream, which is `epoch-offset`. */
+function parsePlace(id: unknown): Position | undefined {
+  const [, epoch, digits] = /^(\d{1,20})-(\d{1,16})$/.exec(String(id)) ?? [];
+  return epoch === undefined ? undefined : { epoch, offset: Number(digits) };
+}
+
+const utf8 = new TextEncoder();
+const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
+/** Writes bytes as text, because Bun's client carries only text: `t` and the text, or `b` and base64. */
+function textOf(data: Uint8Array): string {
+  try {
+    return `t${strict.decode(data)}`;
+  } catch {
+    return `b${base64(data)}`;
+  }
+}
+
+function bytesOf(text: string): Uint8Array | undefined {
+  if (text.startsWith("t")) return utf8.encode(text.slice(1));
+  if (!text.startsWith("b")) return undefined;
+  try {
+    return Uint8Array.from(atob(text.slice(1)), (character) => character.charCodeAt(0));
+  } catch {
+    return undefined;
+  }
+}
+
+const PLACE = `
+local function new_epoch()
+  local time = redis.call('TIME')
+  return string.format('%d%06d', time[1], time[2])
+end
+local last = redis.call('GET', KEYS[2])
+local epoch, offset
+if last then epoch, offset = string.match(last, '^(%d+)-(%d+)$') end
+if not epoch then
+  redis.call('DEL', KEYS[1])
+  epoch, offset = new_epoch(), '0'
+end`;
+
+/** Appends a message, unless it is published again and there already, and publishes it. */
+const PUBLISH = `${PLACE}
+if ARGV[7] == '1' then
+  for _, entry in ipairs(redis.call('XREVRANGE', KEYS[1], '+', '-')) do
+    if entry[2][2] == ARGV[2] then return entry[1] end
+  end
+end
+local id = epoch .. '-' .. string.format('%.0f', tonumber(offset) + 1)
+redis.call('XADD', KEYS[1], 'MAXLEN', '=', ARGV[4], id, 'i', ARGV[2], 'm', ARGV[3])
+redis.call('PEXPIRE', KEYS[1], ARGV[5])
+redis.call('SET', KEYS[2], id, 'PX', ARGV[6])
+redis.call('PUBLISH', ARGV[1], id .. ' ' .. ARGV[3])
+return id`;
+
+/** Returns the position of a topic, which begins now if it has none, and the messages after another one. */
+const READ = `${PLACE}
+local id = epoch .. '-' .. offset
+if id ~= last then redis.call('SET', KEYS[2], id, 'PX', ARGV[3]) end
+if ARGV[1] ~= epoch or tonumber(ARGV[2]) >= tonumber(offset) then return { id, {} } end
+return { id, redis.call('XRANGE', KEYS[1], '(' .. epoch .. '-' .. ARGV[2], '+') }`;
+
+/** Stores the data of a process with the time at which they expire, by the clock of Redis. */
+const ANNOUNCE = `
+local time = redis.call('TIME')
+local expires = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[3]
+redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f', expires) .. ' ' .. ARGV[2])
+if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[3]) then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end`;
+
+/** Returns the data that have not expired, and removes the others. */
+const MEMBERS = `
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local found = {}
+local all = redis.call('HGETALL', KEYS[1])
+for i = 1, #all, 2 do
+  local expires, data = string.match(all[i + 1], '^(%d+) (.*)$')
+  if expires and tonumber(expires) > now then
+    table.insert(found, data)
+  else
+    redis.call('HDEL', KEYS[1], all[i])
+  end
+end
+return found`;
