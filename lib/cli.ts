@@ -278,9 +278,12 @@ async function runClient(place: string, values: Values): Promise<number> {
   const options = clientOptions(values);
   let ws: WebSocketConnection;
   if (options.pingInterval! > 0) {
+    const noteLatency = () => {
+      if (ws.latency !== undefined) note(`pong after ${ws.latency.toFixed(1)} ms`);
+    };
     options.onFrame = (direction, { opcode }) => {
       // The latency is known in the next turn.
-      if (direction === "in" && opcode === Opcode.Pong) setTimeout(() => noteLatency(ws));
+      if (direction === "in" && opcode === Opcode.Pong) setTimeout(noteLatency);
     };
   }
   try {
@@ -291,12 +294,14 @@ async function runClient(place: string, values: Values): Promise<number> {
   const chosen = ws.protocol === "" ? "" : ` (${ws.protocol})`;
   note(`Connected to ${withoutSecrets(new URL(url))}${chosen}`);
   if (values.ping === "once") return await pingOnce(ws);
-  const terminal = new Terminal();
-  const typed = values.message === undefined ? terminal.lines() : values.message;
-  const sending = sendAll(ws, typed, count === Infinity);
+  const terminal = values.message === undefined ? openTerminal() : undefined;
+  const lines = terminal === undefined ? values.message! : linesOf(terminal);
+  const sending = sendAll(ws, lines, count === Infinity);
   process.once("SIGINT", () => ws.close({ closeCode: 1000 }));
   const code = await receiveAll(ws, terminal, count);
-  terminal.close();
+  terminal?.close();
+  // A pending read of the terminal would keep the process running.
+  process.stdin.destroy();
   await sending;
   return code;
 }
@@ -311,10 +316,6 @@ async function pingOnce(ws: WebSocketConnection): Promise<number> {
     note((error as Error).message);
     return 1;
   }
-}
-
-function noteLatency({ latency }: WebSocketConnection): void {
-  if (latency !== undefined) note(`pong after ${latency.toFixed(1)} ms`);
 }
 
 /** Whether an error reports a wrong argument or option. */
@@ -351,7 +352,7 @@ async function sendAll(
 
 async function receiveAll(
   ws: WebSocketConnection,
-  terminal: Terminal,
+  terminal: Interface | undefined,
   count: number,
 ): Promise<number> {
   let received = 0;
@@ -360,7 +361,7 @@ async function receiveAll(
       const message = await ws.receive();
       // Ignore messages that arrive after the last one that was asked for.
       if (received > 0 && received >= count) continue;
-      await terminal.show(message);
+      await show(message, terminal);
       if (++received >= count) void ws.close({ closeCode: 1000 });
     }
   } catch (error) {
@@ -372,42 +373,29 @@ async function receiveAll(
   }
 }
 
-class Terminal {
-  readonly #interactive = Boolean(process.stdin.isTTY && process.stdout.isTTY);
-  #reader: Interface | undefined;
+const isInteractive = Boolean(process.stdin.isTTY && process.stdout.isTTY);
 
-  lines(): AsyncIterable<string> {
-    this.#reader = createInterface({
-      input: process.stdin,
-      output: this.#interactive ? process.stdout : undefined,
-      prompt: "> ",
-    });
-    // Control-C and control-D end the input.
-    this.#reader.on("SIGINT", () => this.#reader!.close());
-    if (this.#interactive) this.#reader.prompt();
-    return this.#prompted(this.#reader);
-  }
+/** Reads the lines that are typed. Control-C and control-D end the input. */
+function openTerminal(): Interface {
+  const output = isInteractive ? process.stdout : undefined;
+  const terminal = createInterface({ input: process.stdin, output, prompt: "> " });
+  terminal.on("SIGINT", () => terminal.close());
+  return terminal;
+}
 
-  async *#prompted(reader: Interface): AsyncGenerator<string> {
-    for await (const line of reader) {
-      yield line;
-      if (this.#interactive) reader.prompt();
-    }
+async function* linesOf(terminal: Interface): AsyncGenerator<string> {
+  if (isInteractive) terminal.prompt();
+  for await (const line of terminal) {
+    yield line;
+    if (isInteractive) terminal.prompt();
   }
+}
 
-  /** Prints a message above the line that is being typed. */
-  async show(message: Message): Promise<void> {
-    const text = typeof message === "string" ? printable(message) : hexadecimal(message);
-    const line = this.#interactive ? `\r\x1b[K< ${text}\n` : `${text}\n`;
-    if (!process.stdout.write(line)) await once(process.stdout, "drain");
-    if (this.#interactive) this.#reader?.prompt(true);
-  }
-
-  close(): void {
-    this.#reader?.close();
-    // A pending read of the terminal would keep the process running.
-    process.stdin.destroy();
-  }
+/** Prints a message above the line that is being typed. */
+async function show(message: Message, terminal: Interface | undefined): Promise<void> {
+  const text = typeof message === "string" ? printable(message) : hexadecimal(message);
+  await print(isInteractive ? `\r\x1b[K< ${text}\n` : `${text}\n`, 0);
+  if (isInteractive) terminal?.prompt(true);
 }
 
 function hexadecimal(bytes: Uint8Array): string {

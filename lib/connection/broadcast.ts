@@ -116,7 +116,7 @@ export function broadcast(
   const result = { sent: 0, missed: 0, closed: 0 };
   for (const ws of recipients(to)) {
     if (ws.state !== "open" || excluded.has(ws)) continue;
-    const sending = sendingOf(ws) ?? new PlainSending(ws);
+    const sending = sendingOf(ws) ?? sendingOver(ws);
     if (
       slow === "drop-oldest" || !isTooMuch(sending.heldAmount, held.length, maxBufferedAmount)
     ) {
@@ -163,22 +163,17 @@ function feedOf(ws: Recipient, sending: Sending): Feed {
 }
 
 /** The sending half of a connection in a browser, which sends no close code below 3000 but 1000. */
-class PlainSending implements Sending {
-  readonly #ws: Recipient;
-
-  constructor(ws: Recipient) {
-    this.#ws = ws;
-  }
-
-  get heldAmount(): number {
-    return this.#ws.bufferedAmount;
-  }
-
-  endAsSlow(how: "close" | "terminate"): void {
-    const closeCode = CloseCode.PolicyViolation + PRIVATE_USE;
-    if (how === "terminate") this.#ws.terminate();
-    else void this.#ws.close({ closeCode, reason: "Too slow" });
-  }
+function sendingOver(ws: Recipient): Sending {
+  const closeCode = CloseCode.PolicyViolation + PRIVATE_USE;
+  return {
+    get heldAmount(): number {
+      return ws.bufferedAmount;
+    },
+    endAsSlow(how): void {
+      if (how === "terminate") ws.terminate();
+      else void ws.close({ closeCode, reason: "Too slow" });
+    },
+  };
 }
 
 interface Waiting {

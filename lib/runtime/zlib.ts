@@ -107,7 +107,7 @@ function takeHandle(options: HandleOptions): Handle {
 }
 
 function freeHandle(handle: Handle): void {
-  if (handle.pending || handle.error !== undefined) return handle.close();
+  if (handle.isPending || handle.error !== undefined) return handle.close();
   handle.reset();
   freeHandles.push(handle);
   if (freeHandles.length > MOST_FREE) freeHandles.shift()!.close();
@@ -430,9 +430,7 @@ class PublicInflater implements Inflater {
   }
 
   #tooLong(): RangeError {
-    return wrongValue(
-      `Message of more than ${this.#most} bytes exceeds maxMessageSize`,
-    );
+    return wrongValue(`Message of more than ${this.#most} bytes exceeds maxMessageSize`);
   }
 
   reset(): void {
@@ -449,7 +447,7 @@ const handleEngine: DeflateEngine = {
   inflater: (options) => new HandleInflater(options),
 };
 
-/** Compresses with the public functions only: complete messages, without a context. */
+/** Compresses complete messages, without a context. */
 export const publicEngine: DeflateEngine = {
   deflater: (options) => new PublicDeflater(options),
   inflater: (options) => new PublicInflater(options),

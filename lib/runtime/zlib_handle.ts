@@ -38,28 +38,27 @@ interface Shape {
   stateAtInit: boolean;
 }
 
-let shape: Shape | undefined;
-let isKnown = false;
+/** Null if handles do not look or behave as expected. */
+let shape: Shape | null | undefined;
 
 /** Whether handles look and behave as expected on this platform. */
 export function hasHandles(): boolean {
-  if (isKnown) return shape !== undefined;
-  isKnown = true;
+  if (shape !== undefined) return shape !== null;
   try {
     shape = observeCalls();
-    if (shape !== undefined && !roundTrips()) shape = undefined;
+    if (shape !== null && !roundTrips()) shape = null;
   } catch {
-    shape = undefined;
+    shape = null;
   }
-  return shape !== undefined;
+  return shape !== null;
 }
 
 interface StreamWithHandle extends DeflateRaw {
   _handle: RawHandle;
 }
 
-/** Observes how the platform calls `init()` and `write()`. Undefined if the calls are unexpected. */
-function observeCalls(): Shape | undefined {
+/** Observes how the platform calls `init()` and `write()`. Returns null if the calls are unexpected. */
+function observeCalls(): Shape | null {
   const { _handle } = createDeflateRaw() as StreamWithHandle;
   const prototype = Object.getPrototypeOf(_handle) as RawHandle;
   const { stream, args } = observeInit(prototype);
@@ -69,8 +68,7 @@ function observeCalls(): Shape | undefined {
   // If the array is passed to every call, a wrong call throws and does no harm.
   const fits = initFits(args) && (!stateAtInit || writeFits(observeWrite(stream)));
   stream.destroy();
-  if (!fits) return undefined;
-  return { make: prototype.constructor as Shape["make"], rest, stateAtInit };
+  return fits ? { make: prototype.constructor as Shape["make"], rest, stateAtInit } : null;
 }
 
 function observeInit(prototype: RawHandle): { stream: StreamWithHandle; args: unknown[] } {
@@ -155,7 +153,7 @@ export class Handle {
   /** The arguments of a write after the usual seven. */
   readonly #rest: readonly unknown[];
   #done: (() => void) | undefined;
-  #isPending = false;
+  isPending = false;
   #isClosed = false;
 
   constructor(options: HandleOptions) {
@@ -186,10 +184,6 @@ export class Handle {
     return this.#state[1];
   }
 
-  get pending(): boolean {
-    return this.#isPending;
-  }
-
   /** Reads input and fills the output until one is used up. Throws if the input is invalid. */
   step(input: Uint8Array, at: number, output: Uint8Array): void {
     this.#write("writeSync", input, at, output);
@@ -200,10 +194,10 @@ export class Handle {
   stepLater(input: Uint8Array, at: number, output: Uint8Array, done: () => void): void {
     this.#done = done;
     const isThreaded = this.#rest.length === 0;
-    this.#isPending = isThreaded;
+    this.isPending = isThreaded;
     this.#write(isThreaded ? "write" : "writeSync", input, at, output);
     if (isThreaded) return;
-    this.#isPending = true;
+    this.isPending = true;
     setImmediate(() => this.#settle());
   }
 
@@ -214,8 +208,8 @@ export class Handle {
   }
 
   #settle(): void {
-    if (!this.#isPending) return;
-    this.#isPending = false;
+    if (!this.isPending) return;
+    this.isPending = false;
     const done = this.#done;
     this.#done = undefined;
     if (this.#isClosed) this.#raw.close();
@@ -231,6 +225,6 @@ export class Handle {
     if (this.#isClosed) return;
     this.#isClosed = true;
     // The thread still writes into its buffers.
-    if (!this.#isPending) this.#raw.close();
+    if (!this.isPending) this.#raw.close();
   }
 }
