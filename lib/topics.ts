@@ -13,7 +13,11 @@ export {
   parsePosition,
   type Position,
 } from "./topics/backplane.ts";
+export type { Codec, StandardResult, StandardSchema } from "./topics/codec.ts";
+export type { Joined } from "./topics/listener.ts";
 export type { HistoryOptions } from "./topics/memory.ts";
+export type { PresenceOptions } from "./topics/presence.ts";
+export type { TopicMessage } from "./topics/reader.ts";
 export {
   redisBackplane,
   type RedisBackplaneOptions,
@@ -21,3 +25,21 @@ export {
   type RedisStreamsBackplaneOptions,
 } from "./topics/redis.ts";
 export type { RedisClient } from "./topics/redis_client.ts";
+export {
+  resumable,
+  type ResumableConnection,
+  type ResumableOptions,
+  type ResumableTopics,
+  type TopicEvent,
+} from "./topics/resumable.ts";
+export type { ServeTopicsOptions, TopicsConnection } from "./topics/serve.ts";
+export type { Subscriber, Subscription } from "./topics/subscription.ts";
+export {
+  type MessagesOptions,
+  type Publishable,
+  type PublishOptions,
+  type PublishResult,
+  type SubscribeOptions,
+  Topics,
+  type TopicsOptions,
+} from "./topics/topics.ts";

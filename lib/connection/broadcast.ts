@@ -63,7 +63,7 @@ export interface BroadcastResult {
   readonly closed: number;
 }
 
-const BROADCAST_OPTIONS: OptionNames<BroadcastOptions> = {
+export const BROADCAST_OPTIONS: OptionNames<BroadcastOptions> = {
   maxBufferedAmount: checkNumber,
   slow: (name, value) =>
     checkOneOf(name, value, ["close", "terminate", "drop-newest", "drop-oldest"]),
@@ -108,7 +108,7 @@ export function broadcast(
     throw wrongType(`Expected a string or a Uint8Array, received ${typeof message}`);
   }
   checkKnown("broadcast()", options, BROADCAST_OPTIONS);
-  const { maxBufferedAmount = MAX_BUFFERED_AMOUNT, slow = "close", compress } = options;
+  const policy = policyOf(options);
   // Copy the bytes: the caller is not told when they are sent. A subclass may not copy in slice().
   const held = typeof message === "string" ? message : new Uint8Array(message);
   const { except = [] } = options;
@@ -116,25 +116,56 @@ export function broadcast(
   const result = { sent: 0, missed: 0, closed: 0 };
   for (const ws of recipients(to)) {
     if (ws.state !== "open" || excluded.has(ws)) continue;
-    const sending = sendingOf(ws) ?? sendingOver(ws);
-    if (
-      slow === "drop-oldest" || !isTooMuch(sending.heldAmount, held.length, maxBufferedAmount)
-    ) {
-      if (slow === "drop-oldest") feedOf(ws, sending).push(held, maxBufferedAmount, compress);
-      else void ws.send(held, { compress });
-      result.sent++;
-    } else if (slow === "drop-newest") {
-      result.missed++;
-    } else {
-      sending.endAsSlow(slow);
-      result.closed++;
-    }
+    result[sendOrSkip(ws, sendingTo(ws), { message: held, length: held.length }, policy)]++;
   }
   return result;
 }
 
+/** What to do with a connection that is slow. */
+export interface SlowPolicy {
+  readonly maxBufferedAmount: number;
+  readonly slow: NonNullable<BroadcastOptions["slow"]>;
+  readonly compress: boolean | undefined;
+}
+
+export function policyOf(options: BroadcastOptions): SlowPolicy {
+  const { maxBufferedAmount = MAX_BUFFERED_AMOUNT, slow = "close", compress } = options;
+  return { maxBufferedAmount, slow, compress };
+}
+
+/** A message for many connections. */
+export interface SharedMessage {
+  readonly message: Message;
+  /** The length that counts for `maxBufferedAmount`. */
+  readonly length: number;
+}
+
+export function sendingTo(ws: Recipient): Sending {
+  return sendingOf(ws) ?? sendingOver(ws);
+}
+
+/** Sends a message to an open connection, unless it is too slow. Returns what has become of the message. */
+export function sendOrSkip(
+  ws: Recipient,
+  sending: Sending,
+  shared: SharedMessage,
+  { slow, maxBufferedAmount, compress }: SlowPolicy,
+): keyof BroadcastResult {
+  if (slow === "drop-oldest") {
+    feedOf(ws, sending).push(shared.message, maxBufferedAmount, compress);
+    return "sent";
+  }
+  if (!isTooMuch(sending.heldAmount, shared.length, maxBufferedAmount)) {
+    void ws.send(shared.message, { compress });
+    return "sent";
+  }
+  if (slow === "drop-newest") return "missed";
+  sending.endAsSlow(slow);
+  return "closed";
+}
+
 /** Returns the connections. All are checked before the first one gets the message. */
-function recipients(many: Iterable<Recipient>): Recipient[] {
+export function recipients(many: Iterable<Recipient>): Recipient[] {
   if (!isMany(many)) throw notConnections("an iterable of connections", many);
   const found = [...many];
   for (const ws of found) {
@@ -151,7 +182,7 @@ function isMany(value: unknown): value is Iterable<Recipient> {
     !(value instanceof Map);
 }
 
-function isRecipient(value: unknown): value is Recipient {
+export function isRecipient(value: unknown): value is Recipient {
   const { state, send } = Object(value) as Partial<Recipient>;
   return typeof state === "string" && typeof send === "function";
 }

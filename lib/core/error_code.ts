@@ -139,6 +139,18 @@ export type CallErrorCode =
   | "bytes-changed"
   /** `serve()` cannot listen on the host and port, or on the path. See `cause`. */
   | "listen-failed"
+  /** The engine of a topic is unreachable, slow, or has refused a call. See `cause`. */
+  | "backplane-failed"
+  /** Messages of a topic are missing, or may be: after an outage, or because a reader is too slow. */
+  | "messages-missed"
+  /** What came from a client or an engine of topics is not a valid message. */
+  | "malformed-message"
+  /** A connection has as many subscriptions as `maxTopicsPerConnection` allows. */
+  | "too-many-topics"
+  /** The server does not allow the client to use the topic. */
+  | "forbidden"
+  /** The server has refused a message that was published by `resumable()`. */
+  | "refused"
   /** A native WebSocket or the compressor of the platform failed. See `cause`. */
   | "platform-failed";
 

@@ -188,6 +188,21 @@ export function parsePosition(text: string): Position {
   throw wrongValue(`Expected a position such as "epoch:12", received ${JSON.stringify(text)}`);
 }
 
+/**
+ * Checks a position, and parses one that is written as `epoch:offset`.
+ *
+ * @throws {TypeError} If the value is neither a position nor a string.
+ * @throws {RangeError} If the position is not valid.
+ */
+export function checkPosition(value: unknown): Position {
+  if (typeof value === "string") return parsePosition(value);
+  const { epoch, offset } = Object(value) as Partial<Position>;
+  if (typeof epoch === "string" && typeof offset === "number") {
+    return parsePosition(formatPosition({ epoch, offset }));
+  }
+  throw wrongType(`Expected a position, received ${kindOf(value)}`);
+}
+
 /** Maximum length of a topic's name, in bytes of UTF-8. */
 export const MAX_TOPIC_LENGTH = 255;
 

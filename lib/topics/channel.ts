@@ -1,0 +1,205 @@
+/**
+ * A subscription of this process at the engine, for all of its subscribers in the process.
+ *
+ * @module
+ */
+import { handled } from "../abortable.ts";
+import type { Recipient } from "../connection/broadcast.ts";
+import { failure, invalidState } from "../core/error.ts";
+import type { BackplaneMessage, BackplaneReceiver, Position } from "./backplane.ts";
+import type { Engine } from "./engine.ts";
+import { type Delivery, openEnvelope } from "./envelope.ts";
+
+/** A connection that subscribes. */
+export interface Peer {
+  readonly ws: Recipient;
+  /** The last dispatch in which the connection got a message. */
+  lastDispatch: number;
+}
+
+/** What a channel needs of the topics. */
+export interface ChannelHost {
+  readonly engine: Engine;
+  /** Maximum number of messages that wait while the history is read. */
+  readonly maxWaiting: number;
+  /** Takes a message that a channel has received from the engine. */
+  arrived(channel: Channel, delivery: Delivery): void;
+  /** Gives a message to all subscribers in this process. */
+  dispatch(delivery: Delivery): void;
+}
+
+/** A subscriber of this process. */
+export interface Member {
+  /** The connection of the subscriber, if there is one. */
+  readonly peer: Peer | undefined;
+  /** What `members()` tells of the subscriber. */
+  readonly presence: unknown;
+  /** Takes a message. */
+  receive(delivery: Delivery): void;
+  /** Says that messages may be missing. */
+  missed(): void;
+  /** Says that the subscription has ended. */
+  end(): void;
+}
+
+/** Returns the error for messages that may be missing. */
+function missing(name: string, cause?: unknown): Error {
+  return failure(`Messages of ${JSON.stringify(name)} may be missing`, "messages-missed", cause);
+}
+
+export class Channel implements BackplaneReceiver {
+  readonly name: string;
+  /** The name without its asterisk. */
+  readonly prefix: string;
+  readonly isPrefix: boolean;
+  readonly members: Set<Member> = new Set();
+  /** Resolves when the engine has confirmed the subscription. Rejects if the channel is stopped before. */
+  readonly confirmed: Promise<void>;
+  readonly #host: ChannelHost;
+  readonly #abort = new AbortController();
+  /** The place of the last message, or the current position when the subscription began. */
+  #position: Position | undefined;
+  /** The messages that wait while what was missed is read. Undefined if nothing is missed. */
+  #held: Delivery[] | undefined;
+  #hasOverflowed = false;
+  /** Number of outages and of their ends. */
+  #changes = 0;
+
+  constructor(name: string, host: ChannelHost) {
+    this.name = name;
+    this.isPrefix = name.endsWith("*");
+    this.prefix = this.isPrefix ? name.slice(0, -1) : name;
+    this.#host = host;
+    this.confirmed = handled(this.#begin());
+  }
+
+  get position(): Position | undefined {
+    return this.#position;
+  }
+
+  /** Aborts when the channel is stopped. */
+  get signal(): AbortSignal {
+    return this.#abort.signal;
+  }
+
+  /** Whether what was missed can be read. A prefix stands for topics that are not known. */
+  get #hasHistory(): boolean {
+    return !this.isPrefix && this.#host.engine.backplane.keepsHistory;
+  }
+
+  async #begin(): Promise<void> {
+    const { engine } = this.#host;
+    const { backplane } = engine;
+    // The position is read first: if a message came between, reading from there would include it.
+    const reading = this.#hasHistory ? this.#readPosition() : undefined;
+    if (!engine.isLocal) await reading;
+    await engine.insist(this.name, this.signal, async () => {
+      try {
+        await engine.call("subscribe", (call) => backplane.subscribe(this.name, this, call));
+      } catch (error) {
+        // The engine may confirm the subscription later.
+        this.#unsubscribe();
+        throw error;
+      }
+    });
+    await reading;
+  }
+
+  async #readPosition(): Promise<void> {
+    const { engine } = this.#host;
+    const read = () => engine.read(this.name, undefined);
+    const { position } = await engine.insist(this.name, this.signal, read);
+    this.#position ??= position;
+  }
+
+  /** Ends the subscription. */
+  stop(): void {
+    this.#abort.abort(invalidState("The subscription has ended", "not-open"));
+    this.#unsubscribe();
+  }
+
+  #unsubscribe(): void {
+    const { engine } = this.#host;
+    const ending = engine.call("unsubscribe", () => engine.backplane.unsubscribe(this.name));
+    ending.catch((error) => engine.report(error, this.name));
+  }
+
+  message(topic: string, message: BackplaneMessage): void {
+    if (this.signal.aborted) return;
+    const delivery = this.open(topic, message);
+    if (delivery !== undefined) this.#host.arrived(this, delivery);
+  }
+
+  /** Opens the envelope of a message. Reports bytes that are no message. */
+  open(topic: string, message: BackplaneMessage): Delivery | undefined {
+    const delivery = openEnvelope(topic, message);
+    if (delivery === undefined) {
+      const error = failure("The engine sent bytes that are no message", "malformed-message");
+      this.#host.engine.report(error, topic);
+    }
+    return delivery;
+  }
+
+  /** Takes a message of this topic, from the engine or through a prefix. */
+  accept(delivery: Delivery): void {
+    const { position } = delivery;
+    if (position === undefined) return this.#host.dispatch(delivery);
+    if (this.#held !== undefined) return this.#hold(this.#held, delivery);
+    const last = this.#position;
+    if (last !== undefined && last.epoch !== position.epoch) this.#tellMissed();
+    else if (last !== undefined && position.offset <= last.offset) return;
+    this.#position = position;
+    this.#host.dispatch(delivery);
+  }
+
+  #hold(held: Delivery[], delivery: Delivery): void {
+    if (held.length < this.#host.maxWaiting) held.push(delivery);
+    else this.#hasOverflowed = true;
+  }
+
+  interrupted(error: unknown): void {
+    if (this.signal.aborted) return;
+    this.#changes++;
+    if (this.#hasHistory) this.#held ??= [];
+    this.#host.engine.report(error, this.name);
+  }
+
+  restored(): void {
+    if (this.signal.aborted) return;
+    this.#changes++;
+    if (this.#hasHistory) void this.#recover().catch(() => {});
+    else this.#tellMissed();
+  }
+
+  error(error: unknown): void {
+    this.#host.engine.report(error, this.name);
+  }
+
+  #tellMissed(cause?: unknown): void {
+    this.#host.engine.report(missing(this.name, cause), this.name);
+    for (const member of this.members) member.missed();
+  }
+
+  /** Reads and dispatches what was missed, then the messages that were held. */
+  async #recover(): Promise<void> {
+    const { engine } = this.#host;
+    const changes = this.#changes;
+    do {
+      this.#hasOverflowed = false;
+      this.#held = [];
+      const read = () => engine.read(this.name, this.#position);
+      const { recovered, messages, position } = await engine.insist(this.name, this.signal, read);
+      // Another restored() follows another outage.
+      if (this.#changes !== changes) return;
+      if (!recovered) this.#tellMissed();
+      for (const message of messages) {
+        const delivery = this.open(this.name, message);
+        if (delivery !== undefined) this.#host.dispatch(delivery);
+      }
+      this.#position = position;
+    } while (this.#hasOverflowed);
+    const held = this.#held;
+    this.#held = undefined;
+    for (const delivery of held) this.accept(delivery);
+  }
+}

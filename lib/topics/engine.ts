@@ -1,0 +1,119 @@
+/**
+ * Calls a backplane: within a time limit, and again after failures.
+ *
+ * @module
+ */
+import { abortable, sleep } from "../abortable.ts";
+import { domError, failure, invalidState } from "../core/error.ts";
+import { backgroundTimer, now } from "../timers.ts";
+import {
+  type Backplane,
+  type BackplaneCall,
+  formatPosition,
+  type HistoryRead,
+  type Position,
+} from "./backplane.ts";
+
+/** Told of errors that no call reports. */
+export type Report = (error: unknown, topic: string | undefined) => void;
+
+/** Delays before a failed call is repeated, in milliseconds. */
+const MIN_DELAY = 50;
+const MAX_DELAY = 5000;
+
+/** The time limits of calls are counted in steps of this part of the limit, with one timer each. */
+const STEP = 1 / 8;
+
+interface Limit {
+  readonly controller: AbortController;
+  /** Calls that begin before this time share the limit. */
+  readonly until: number;
+  readonly cancel: () => void;
+}
+
+export class Engine {
+  readonly backplane: Backplane;
+  readonly report: Report;
+  /** Whether a call takes effect at once. */
+  readonly isLocal: boolean;
+  readonly #timeout: number;
+  readonly #limits = new Set<Limit>();
+  #limit: Limit | undefined;
+  /** Reads that have not been answered yet. */
+  readonly #reads = new Map<string, Promise<HistoryRead>>();
+  #isClosed = false;
+
+  constructor(backplane: Backplane, isLocal: boolean, timeout: number, report: Report) {
+    this.backplane = backplane;
+    this.isLocal = isLocal;
+    this.#timeout = timeout;
+    this.report = report;
+  }
+
+  /** Calls the backplane. Rejects with "backplane-failed" if the call fails or takes too long. */
+  async call<T>(what: string, begin: (options: BackplaneCall) => Promise<T>): Promise<T> {
+    const signal = this.#currentLimit();
+    try {
+      return await abortable(begin({ signal }), signal);
+    } catch (error) {
+      throw failure(`The backplane did not ${what}`, "backplane-failed", error);
+    }
+  }
+
+  /** Repeats an attempt until it succeeds. Rejects only with the reason of the signal. */
+  async insist<T>(topic: string, signal: AbortSignal, attempt: () => Promise<T>): Promise<T> {
+    for (let delay = MIN_DELAY;; delay = Math.min(2 * delay, MAX_DELAY)) {
+      signal.throwIfAborted();
+      try {
+        return await abortable(attempt(), signal);
+      } catch (error) {
+        signal.throwIfAborted();
+        this.report(error, topic);
+      }
+      // Random delays keep many processes from calling at the same time.
+      await sleep(delay * (0.5 + Math.random()), signal);
+    }
+  }
+
+  /** Reads the history as it is from now on. */
+  read(topic: string, since: Position | undefined): Promise<HistoryRead> {
+    return this.call("read the history", (call) => this.backplane.read!(topic, since, call));
+  }
+
+  /** Reads the history with one call for all that ask for the same. It may be older than the call. */
+  readShared(topic: string, since: Position): Promise<HistoryRead> {
+    const key = `${formatPosition(since)} ${topic}`;
+    let reading = this.#reads.get(key);
+    if (reading === undefined) {
+      reading = this.read(topic, since).finally(() => this.#reads.delete(key));
+      this.#reads.set(key, reading);
+    }
+    return reading;
+  }
+
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    for (const { controller, cancel } of this.#limits) {
+      cancel();
+      controller.abort(invalidState("The topics are closed", "not-open"));
+    }
+    this.#limits.clear();
+    await this.backplane.close();
+  }
+
+  #currentLimit(): AbortSignal {
+    if (this.#isClosed) throw invalidState("The topics are closed", "not-open");
+    const time = now();
+    if (this.#limit !== undefined && time < this.#limit.until) return this.#limit.controller.signal;
+    const controller = new AbortController();
+    const cancel = backgroundTimer(() => {
+      this.#limits.delete(limit);
+      const message = `No answer within publishTimeout (${this.#timeout} ms)`;
+      controller.abort(domError("TimeoutError", message, "backplane-failed"));
+    }, this.#timeout * (1 + STEP));
+    const limit = { controller, until: time + this.#timeout * STEP, cancel };
+    this.#limits.add(limit);
+    this.#limit = limit;
+    return controller.signal;
+  }
+}

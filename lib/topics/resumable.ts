@@ -1,0 +1,246 @@
+/**
+ * Topics for clients, also in browsers: remembers positions, and asks for what was missed.
+ *
+ * @module
+ */
+import { handled } from "../abortable.ts";
+import { invalidState, wrongType, wrongValue } from "../core/error_code.ts";
+import type { Message } from "../core/message.ts";
+import { checkKnown } from "../core/options.ts";
+import { frameWith, type Line, type Parsed, parseFrame } from "./wire.ts";
+
+/** A connection of {@linkcode resumable}. */
+export interface ResumableConnection extends AsyncIterable<Message> {
+  /** Sends a message. */
+  send(message: Message): Promise<void>;
+  /** Whether an error only says that the connection has ended. */
+  isOwnError(error: unknown): boolean;
+}
+
+/** What {@linkcode resumable} yields. */
+export type TopicEvent =
+  /** A message of a topic. */
+  | {
+    readonly type: "message";
+    readonly topic: string;
+    readonly message: Message;
+    readonly position: string | undefined;
+  }
+  /**
+   * The server has confirmed a subscription, after each connect. If `recovered` is false, messages were
+   * missed, and the state of the topic must be fetched in another way.
+   */
+  | {
+    readonly type: "subscribed";
+    readonly topic: string;
+    readonly recovered: boolean;
+    readonly position: string | undefined;
+  }
+  /** Messages of a topic may be missing, because the server has missed them. */
+  | { readonly type: "missed"; readonly topic: string }
+  /** The server has refused a subscription, or something that it did not understand. */
+  | {
+    readonly type: "refused";
+    readonly topic: string | undefined;
+    readonly code: string;
+    readonly reason: string;
+  };
+
+/** Options of {@linkcode resumable}. */
+export interface ResumableOptions {
+  /** The names and prefixes to subscribe to at first. By default, none. */
+  topics?: Iterable<string> | undefined;
+  /**
+   * Positions from which to go on, by topic, for example the `positions` of an earlier page. By default,
+   * subscriptions begin with the messages of now.
+   */
+  positions?: Readonly<Record<string, string>> | undefined;
+}
+
+/** Topics over connections that are made again when they are lost. */
+export interface ResumableTopics extends AsyncIterable<TopicEvent> {
+  /** The position of the last message of each topic. Save them to go on later. */
+  readonly positions: Readonly<Record<string, string>>;
+  /** Subscribes to a name or prefix, on this connection and all later ones. */
+  subscribe(topic: string): void;
+  /** Ends a subscription. */
+  unsubscribe(topic: string): void;
+  /**
+   * Publishes a message. The caller must be iterating.
+   *
+   * @returns A promise of the position, or of undefined if the server keeps no history. It rejects with
+   * RangeError if the server refuses, and with InvalidStateError if there is no connection, or the
+   * connection is lost before the answer. In that case the message may have been published.
+   */
+  publish(topic: string, message: Message): Promise<string | undefined>;
+}
+
+const RESUMABLE_OPTIONS = { topics: true, positions: true };
+
+/**
+ * Subscribes to topics of a server that uses `Topics.serve()`, over connections that follow each other.
+ * After each connect, the server is asked for what was missed.
+ *
+ * @example
+ * ```ts
+ * import { reconnect, serve } from "sluice";
+ * import { resumable, Topics } from "sluice/topics";
+ *
+ * const topics = new Topics({ history: {} });
+ * const server = await serve({ port: 0 }, (ws) => topics.serve(ws, { maySubscribe: () => true }));
+ *
+ * const news = resumable(reconnect(server.url!), { topics: ["news"] });
+ * for await (const event of news) {
+ *   if (event.type === "subscribed") await topics.publish("news", "Hello");
+ *   if (event.type !== "message") continue;
+ *   console.log(event.message); // Hello
+ *   break;
+ * }
+ * await server.shutdown();
+ * await topics.close();
+ * ```
+ *
+ * @param connections The connections, such as those of `reconnect()`.
+ * @param options What to subscribe to.
+ * @returns The topics. Iterate over them once; `break` ends the iteration over the connections.
+ * @throws {TypeError} If an argument or option has the wrong type.
+ */
+export function resumable(
+  connections: AsyncIterable<ResumableConnection>,
+  options: ResumableOptions = {},
+): ResumableTopics {
+  if (typeof Object(connections)[Symbol.asyncIterator] !== "function") {
+    throw wrongType("Expected connections, such as reconnect(url)");
+  }
+  checkKnown("resumable()", options, RESUMABLE_OPTIONS);
+  return new Resuming(connections, options);
+}
+
+interface Pending {
+  resolve(position: string | undefined): void;
+  reject(error: unknown): void;
+}
+
+class Resuming implements ResumableTopics {
+  readonly #connections: AsyncIterable<ResumableConnection>;
+  readonly #names: Set<string>;
+  readonly #positions = new Map<string, string>();
+  readonly #pending = new Map<number, Pending>();
+  #ws: ResumableConnection | undefined;
+  #lastId = 0;
+
+  constructor(connections: AsyncIterable<ResumableConnection>, options: ResumableOptions) {
+    const { topics = [], positions = {} } = options;
+    this.#connections = connections;
+    this.#names = new Set(topics);
+    for (const [topic, position] of Object.entries(positions)) this.#positions.set(topic, position);
+  }
+
+  get positions(): Readonly<Record<string, string>> {
+    return Object.fromEntries(this.#positions);
+  }
+
+  subscribe(topic: string): void {
+    this.#names.add(topic);
+    this.#ask(topic);
+  }
+
+  unsubscribe(topic: string): void {
+    this.#names.delete(topic);
+    this.#positions.delete(topic);
+    void this.#ws?.send(JSON.stringify({ unsubscribe: topic }));
+  }
+
+  #ask(topic: string): void {
+    const since = this.#positions.get(topic);
+    void this.#ws?.send(JSON.stringify({ subscribe: topic, since }));
+  }
+
+  publish(topic: string, message: Message): Promise<string | undefined> {
+    return handled(this.#publish(topic, message));
+  }
+
+  async #publish(topic: string, message: Message): Promise<string | undefined> {
+    if (this.#ws === undefined) throw invalidState("Cannot publish: not connected", "not-open");
+    const id = ++this.#lastId;
+    const answer = new Promise<string | undefined>((resolve, reject) => {
+      this.#pending.set(id, { resolve, reject });
+    });
+    handled(answer);
+    try {
+      await this.#ws.send(frameWith({ publish: topic, id }, message));
+      return await answer;
+    } finally {
+      this.#pending.delete(id);
+    }
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<TopicEvent, void, void> {
+    for await (const ws of this.#connections) {
+      this.#ws = ws;
+      for (const topic of this.#names) this.#ask(topic);
+      try {
+        for await (const message of ws) {
+          const event = this.#take(message);
+          if (event !== undefined) yield event;
+        }
+      } catch (error) {
+        if (!ws.isOwnError(error)) throw error;
+      } finally {
+        this.#ws = undefined;
+        for (const { reject } of this.#pending.values()) {
+          reject(invalidState("The connection was lost before the answer", "unsent"));
+        }
+      }
+    }
+  }
+
+  #take(message: Message): TopicEvent | undefined {
+    const { line, payload }: Partial<Parsed> = parseFrame(message) ?? {};
+    if (line === undefined) return undefined;
+    const position = text(line.position);
+    const topic = text(line.topic);
+    if (topic !== undefined && payload !== undefined) {
+      if (position !== undefined) this.#positions.set(topic, position);
+      return { type: "message", topic, message: payload, position };
+    }
+    const subscribed = text(line.subscribed);
+    if (subscribed !== undefined) return this.#subscribed(subscribed, line, position);
+    const missed = text(line.missed);
+    if (missed !== undefined) return { type: "missed", topic: missed };
+    if (text(line.published) !== undefined) this.#pending.get(Number(line.id))?.resolve(position);
+    const code = text(line.refused);
+    return code === undefined ? undefined : this.#refused(line, code);
+  }
+
+  #subscribed(topic: string, line: Line, position: string | undefined): TopicEvent | undefined {
+    if (!this.#names.has(topic)) return undefined;
+    const known = this.#positions.get(topic);
+    if (position === undefined) this.#positions.delete(topic);
+    else if (!isLater(known, position)) this.#positions.set(topic, position);
+    return { type: "subscribed", topic, recovered: line.recovered === true, position };
+  }
+
+  #refused(line: Line, code: string): TopicEvent | undefined {
+    const reason = text(line.reason) ?? "";
+    const pending = this.#pending.get(Number(line.id));
+    if (pending !== undefined) {
+      pending.reject(
+        wrongValue(`The server has refused the message: ${reason}`, { code: "refused" }),
+      );
+      return undefined;
+    }
+    return { type: "refused", topic: text(line.subscribe), code, reason };
+  }
+}
+
+/** Whether a position is after another one, in the same history. A message may overtake the answer. */
+function isLater(a: string | undefined, b: string): boolean {
+  const [epoch, offset] = a?.split(":") ?? [];
+  const [otherEpoch, otherOffset] = b.split(":");
+  return epoch === otherEpoch && Number(offset) > Number(otherOffset);
+}
+
+function text(value: unknown): string | undefined {
+  return typeof value === "string" ? value : undefined;
+}

@@ -1,0 +1,151 @@
+/**
+ * The server's side of the wire format of topics.
+ *
+ * @module
+ */
+import { BROADCAST_OPTIONS, type BroadcastOptions } from "../connection/broadcast.ts";
+import { errorCodeOf, failure, wrongValue } from "../core/error.ts";
+import type { Message } from "../core/message.ts";
+import { checkKnown } from "../core/option_hints.ts";
+import { checkFunction, type OptionNames } from "../core/options.ts";
+import { formatPosition, type Position } from "./backplane.ts";
+import type { Joined } from "./listener.ts";
+import type { Subscriber, Subscription } from "./subscription.ts";
+import { type Line, parseFrame } from "./wire.ts";
+
+/** A connection whose messages {@linkcode Topics.serve} reads. */
+export interface TopicsConnection extends Subscriber, AsyncIterable<Message> {}
+
+/** Options of {@linkcode Topics.serve}. */
+export interface ServeTopicsOptions extends Pick<BroadcastOptions, "slow" | "maxBufferedAmount"> {
+  /** Decides whether the client may subscribe to a name or prefix. By default, it may not. */
+  maySubscribe?: ((topic: string) => boolean | Promise<boolean>) | undefined;
+  /**
+   * Decides whether the client may publish to a topic. The message has been checked by the codec or schema
+   * already. By default, it may not.
+   */
+  mayPublish?: ((topic: string, message: unknown) => boolean | Promise<boolean>) | undefined;
+  /** What `members()` tells of the client. */
+  presence?: unknown;
+}
+
+const { slow, maxBufferedAmount } = BROADCAST_OPTIONS;
+
+const SERVE_OPTIONS: OptionNames<ServeTopicsOptions> = {
+  maySubscribe: checkFunction,
+  mayPublish: checkFunction,
+  presence: true,
+  slow,
+  maxBufferedAmount,
+};
+
+/** What serving needs of the topics. */
+export interface ServingTopics {
+  subscribe(ws: Subscriber, name: string, options: object): Subscription;
+  publish(name: string, message: unknown): Promise<{ readonly position: Position | undefined }>;
+  parse(message: Message): Promise<unknown>;
+}
+
+/** Serves a connection until it ends. */
+export async function serveTopics(
+  topics: ServingTopics,
+  ws: TopicsConnection,
+  options: ServeTopicsOptions,
+): Promise<void> {
+  checkKnown("serve()", options, SERVE_OPTIONS);
+  const session = new Session(topics, ws, options);
+  for await (const message of ws) await session.receive(message);
+}
+
+function positionOf(position: Position | undefined): Line {
+  return position === undefined ? {} : { position: formatPosition(position) };
+}
+
+class Session {
+  readonly #topics: ServingTopics;
+  readonly #ws: TopicsConnection;
+  readonly #options: ServeTopicsOptions;
+  readonly #subscriptions = new Map<string, Subscription>();
+
+  constructor(topics: ServingTopics, ws: TopicsConnection, options: ServeTopicsOptions) {
+    this.#topics = topics;
+    this.#ws = ws;
+    this.#options = options;
+  }
+
+  /** Answers a message. The promise waits while the client does not read, so that the client must wait. */
+  async receive(message: Message): Promise<void> {
+    const { line = {}, payload } = parseFrame(message) ?? {};
+    // The answer repeats the request, as far as it is of the right type.
+    const request = Object.fromEntries(
+      ["subscribe", "unsubscribe", "publish", "id"].flatMap((name) =>
+        typeof line[name] === "string" || typeof line[name] === "number" ? [[name, line[name]]] : []
+      ),
+    );
+    try {
+      await this.#answer(line, payload);
+    } catch (error) {
+      const { message: why } = Object(error) as Partial<Error>;
+      // Only errors with a code are about the request. Others may tell secrets of the server.
+      const code = errorCodeOf(error);
+      await this.#send({
+        refused: code ?? "failed",
+        reason: code === undefined ? "The server cannot do this" : String(why),
+        ...request,
+      });
+    }
+  }
+
+  async #answer(line: Line, payload: Message | undefined): Promise<void> {
+    const { subscribe, unsubscribe, publish, id, since } = line;
+    if (typeof subscribe === "string") await this.#subscribe(subscribe, since);
+    else if (typeof unsubscribe === "string") await this.#unsubscribe(unsubscribe);
+    else if (typeof publish === "string" && payload !== undefined) {
+      const position = await this.#publish(publish, payload);
+      await this.#send({ published: publish, id, ...positionOf(position) });
+    } else throw failure("Expected subscribe, unsubscribe, or publish", "malformed-message");
+  }
+
+  async #subscribe(name: string, since: unknown): Promise<void> {
+    if (await this.#options.maySubscribe?.(name) !== true) throw forbidden("subscribe to", name);
+    this.#subscriptions.get(name)?.unsubscribe();
+    const { slow, maxBufferedAmount, presence } = this.#options;
+    const subscription = this.#topics.subscribe(this.#ws, name, {
+      since,
+      slow,
+      maxBufferedAmount,
+      presence,
+      framed: true,
+      onMissed: () => void this.#send({ missed: name }),
+    });
+    this.#subscriptions.set(name, subscription);
+    // The answer comes after the messages of the history. The client may send other requests before.
+    subscription.ready.then((joined) => this.#tellJoined(name, joined), () => {});
+  }
+
+  #tellJoined(name: string, { recovered, position }: Joined): void {
+    void this.#send({ subscribed: name, recovered, ...positionOf(position) });
+  }
+
+  async #unsubscribe(name: string): Promise<void> {
+    this.#subscriptions.get(name)?.unsubscribe();
+    this.#subscriptions.delete(name);
+    await this.#send({ unsubscribed: name });
+  }
+
+  async #publish(name: string, payload: Message): Promise<Position | undefined> {
+    const value = await this.#topics.parse(payload);
+    if (await this.#options.mayPublish?.(name, value) !== true) throw forbidden("publish to", name);
+    return (await this.#topics.publish(name, value)).position;
+  }
+
+  async #send(line: Line): Promise<void> {
+    // If the connection has ended, the loop that reads it tells so.
+    await this.#ws.send(JSON.stringify(line)).catch(() => {});
+  }
+}
+
+function forbidden(what: string, name: string): RangeError {
+  const message = `The server does not allow to ${what} ${JSON.stringify(name)}`;
+  return wrongValue(message, { code: "forbidden" });
+}

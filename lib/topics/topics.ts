@@ -1,0 +1,689 @@
+/// <reference lib="esnext.disposable" preserve="true" />
+/**
+ * Publishes messages to the subscribers of topics, in this process and, with a backplane, in others.
+ *
+ * @module
+ */
+import { handled, onAbort } from "../abortable.ts";
+import {
+  BROADCAST_OPTIONS,
+  type BroadcastOptions,
+  isRecipient,
+  policyOf,
+  type Recipient,
+  recipients,
+  sendingTo,
+} from "../connection/broadcast.ts";
+import { MAX_BUFFERED_AMOUNT } from "../connection/sender.ts";
+import { invalidState, wrongType, wrongValue } from "../core/error.ts";
+import type { Message } from "../core/message.ts";
+import { checkKnown, checkNested, notConnections } from "../core/option_hints.ts";
+import {
+  checkBoolean,
+  checkFunction,
+  checkInteger,
+  checkNumber,
+  checkOneOf,
+  checkType,
+  type OptionNames,
+} from "../core/options.ts";
+import { type Backplane, checkPosition, checkTopic, type Position } from "./backplane.ts";
+import { Channel, type ChannelHost, type Member } from "./channel.ts";
+import {
+  checkCodec,
+  checkSchema,
+  type Codec,
+  decodeWith,
+  encodeWith,
+  jsonCodec,
+  plainCodec,
+  type StandardSchema,
+} from "./codec.ts";
+import { Engine, type Report } from "./engine.ts";
+import { type Delivery, randomId, sealEnvelope } from "./envelope.ts";
+import { HISTORY_OPTIONS, type HistoryOptions, MemoryEngine } from "./memory.ts";
+import { Presence, PRESENCE_OPTIONS, type PresenceOptions } from "./presence.ts";
+import { Reader, type TopicMessage } from "./reader.ts";
+import {
+  serveTopics,
+  type ServeTopicsOptions,
+  type ServingTopics,
+  type TopicsConnection,
+} from "./serve.ts";
+import {
+  ConnectionListener,
+  type DeliveryOptions,
+  type SubscribedPeer,
+  type Subscriber,
+  Subscription,
+} from "./subscription.ts";
+
+/** Options of {@linkcode Topics}. */
+export interface TopicsOptions<T> {
+  /**
+   * Carries the messages between processes. The topics close it at the end. By default, messages stay in
+   * this process.
+   */
+  backplane?: Backplane | undefined;
+  /**
+   * Keeps the last messages of each topic in memory, so that subscribers can ask for what they have
+   * missed. Not with `backplane`, which has a history of its own or none. By default, there is none.
+   */
+  history?: HistoryOptions | undefined;
+  /**
+   * Turns values into messages and back. By default, strings and bytes stay as they are, and other values
+   * are sent as JSON.
+   */
+  codec?: Codec<T> | undefined;
+  /**
+   * Validates the values that come in. All values are sent as JSON. Any validator of Standard Schema, for
+   * example of zod or valibot. Not with `codec`.
+   */
+  schema?: StandardSchema<T> | undefined;
+  /** Whether other processes and clients can ask who is subscribed. By default, they cannot. */
+  presence?: boolean | PresenceOptions | undefined;
+  /**
+   * Maximum time for a call of the backplane, in milliseconds, such as the confirmation of a message. A
+   * call may take an eighth longer.
+   * @default {5000}
+   */
+  publishTimeout?: number | undefined;
+  /**
+   * Maximum number of bytes that wait to be confirmed by the backplane. Each message counts 256 bytes more.
+   * `publish()` rejects beyond the limit.
+   * @default {16_777_216}
+   */
+  maxPendingBytes?: number | undefined;
+  /**
+   * Maximum number of messages that wait for one subscriber, or one topic, while the history is read. If
+   * there are more, the history is read again.
+   * @default {1000}
+   */
+  maxWaiting?: number | undefined;
+  /**
+   * Maximum number of topics of one connection.
+   * @default {1000}
+   */
+  maxTopicsPerConnection?: number | undefined;
+  /** The default of the option of `subscribe()`. */
+  slow?: BroadcastOptions["slow"];
+  /** The default of the option of `subscribe()` and `messages()`. */
+  maxBufferedAmount?: number | undefined;
+  /** Called when a topic, or a prefix, gets its first subscriber in this process. */
+  onFirstSubscriber?: ((topic: string) => void) | undefined;
+  /** Called when the last subscriber of a topic, or a prefix, in this process has left. */
+  onLastSubscriber?: ((topic: string) => void) | undefined;
+  /**
+   * Told of errors that no call reports: outages of the engine, messages that may be missing (the code
+   * "messages-missed"), bytes that are no message, errors of hooks. By default, they are printed.
+   */
+  onError?: ((error: unknown, topic: string | undefined) => void) | undefined;
+}
+
+/** What {@linkcode Topics.publish} takes: any value with a codec or a schema, otherwise also objects. */
+export type Publishable<T> = [T] extends [Message] ? Message | object : T;
+
+/** Options of {@linkcode Topics.publish}. */
+export interface PublishOptions {
+  /** Connections that do not get the message, such as its sender. They may read it from the history. */
+  except?: Recipient | Iterable<Recipient> | undefined;
+}
+
+/** Result of {@linkcode Topics.publish}. */
+export interface PublishResult {
+  /** The place of the message. Undefined without history. */
+  readonly position: Position | undefined;
+}
+
+/** Options of {@linkcode Topics.subscribe}. */
+export interface SubscribeOptions extends Omit<BroadcastOptions, "except"> {
+  /**
+   * The position after which to begin, as an object or as `epoch:offset`. The messages after it are read
+   * from the history. `ready` tells whether any of them are gone.
+   */
+  since?: Position | string | undefined;
+  /**
+   * Whether each message begins with a line of JSON that says its topic and its position, for clients
+   * with `resumable()`.
+   * @default {false}
+   */
+  framed?: boolean | undefined;
+  /** What `members()` tells of this subscriber: any value with JSON. Needs the option `presence`. */
+  presence?: unknown;
+  /** Called when messages may be missing, for example after an outage of an engine without history. */
+  onMissed?: (() => void) | undefined;
+}
+
+/** Options of {@linkcode Topics.messages}. */
+export interface MessagesOptions {
+  /** The position after which to begin, as in `subscribe()`. */
+  since?: Position | string | undefined;
+  /**
+   * Maximum number of bytes that wait to be read. Each message counts 768 bytes more. One message is
+   * always allowed.
+   * @default {1_048_576}
+   */
+  maxBufferedAmount?: number | undefined;
+  /**
+   * What to do beyond `maxBufferedAmount`. "error" errors the stream, "drop-newest" skips this message, and
+   * "drop-oldest" drops the oldest messages that wait.
+   * @default {"error"}
+   */
+  slow?: "error" | "drop-newest" | "drop-oldest" | undefined;
+}
+
+const checkSince = (_: string, value: unknown) => void checkPosition(value);
+const { maxBufferedAmount, slow, compress, except } = BROADCAST_OPTIONS;
+
+const TOPICS_OPTIONS: OptionNames<TopicsOptions<unknown>> = {
+  backplane: (name, value) => {
+    const { subscribe, publish } = Object(value) as Partial<Backplane>;
+    const isBackplane = typeof subscribe === "function" && typeof publish === "function";
+    checkType(name, value, "a backplane", isBackplane);
+  },
+  history: (name, value) => checkNested(name, value, HISTORY_OPTIONS),
+  codec: checkCodec,
+  schema: checkSchema,
+  presence: (name, value) => {
+    if (typeof value !== "boolean") checkNested(name, value, PRESENCE_OPTIONS);
+  },
+  publishTimeout: checkNumber,
+  maxPendingBytes: checkNumber,
+  maxWaiting: checkNumber,
+  maxTopicsPerConnection: (name, value) => checkInteger(name, value, 1, Infinity),
+  maxBufferedAmount,
+  slow,
+  onFirstSubscriber: checkFunction,
+  onLastSubscriber: checkFunction,
+  onError: checkFunction,
+};
+
+const SUBSCRIBE_OPTIONS: OptionNames<SubscribeOptions> = {
+  since: checkSince,
+  framed: checkBoolean,
+  presence: true,
+  onMissed: checkFunction,
+  maxBufferedAmount,
+  slow,
+  compress,
+};
+
+const MESSAGES_OPTIONS: OptionNames<MessagesOptions> = {
+  since: checkSince,
+  maxBufferedAmount,
+  slow: (name, value) => checkOneOf(name, value, ["error", "drop-newest", "drop-oldest"]),
+};
+
+const PUBLISH_OPTIONS: OptionNames<PublishOptions> = { except };
+
+/** Memory of a message that waits for its confirmation in addition to its bytes. */
+const OVERHEAD = 256;
+
+/** Maximum number of messages with `except` whose return is waited for. */
+const MAX_EXCEPTIONS = 10_000;
+
+/** Number of messages among which repetitions are found, if topics overlap. */
+const MAX_RECENT = 1000;
+
+/**
+ * Topics: connections subscribe to names, and each message that is published to a name goes to all of
+ * them. With a backplane, also to those of other processes.
+ *
+ * A name has 1 to 255 bytes of UTF-8 and no control characters. A name with an asterisk at its end is a
+ * prefix: `room/*` stands for all names that begin with `room/`. A connection gets each message once, also
+ * if several of its subscriptions match. All subscribers of a topic get its messages in the same order.
+ *
+ * @example
+ * ```ts
+ * import { connect, serve } from "sluice";
+ * import { Topics } from "sluice/topics";
+ *
+ * const topics = new Topics();
+ * const server = await serve({ port: 0 }, async (ws) => {
+ *   using subscription = topics.subscribe(ws, "room/42");
+ *   for await (const message of ws) await topics.publish(subscription.topic, message);
+ * });
+ *
+ * const ws = await connect(server.url!);
+ * await ws.send("Hello");
+ * console.log(await ws.receive()); // Hello
+ * await ws.close();
+ * await server.shutdown();
+ * await topics.close();
+ * ```
+ */
+export class Topics<T = Message> implements AsyncDisposable {
+  readonly #options: TopicsOptions<T>;
+  readonly #codec: Codec<T>;
+  readonly #engine: Engine;
+  readonly #presence: Presence | undefined;
+  readonly #id = randomId();
+  /** The topics with subscribers in this process, by name. */
+  readonly #channels = new Map<string, Channel>();
+  /** The prefixes among them, the longest first. */
+  #prefixes: Channel[] = [];
+  readonly #peers = new Map<Recipient, SubscribedPeer>();
+  /** The excluded connections of own messages that have not come back, by number. */
+  readonly #exceptions = new Map<number, Set<Recipient>>();
+  /** The ids of the last messages, if topics overlap. */
+  readonly #recent = new Set<string>();
+  readonly #host: ChannelHost;
+  #published = 0;
+  #pendingBytes = 0;
+  #dispatches = 0;
+  #isClosed = false;
+
+  /**
+   * Makes topics.
+   *
+   * @param options The options.
+   * @throws {TypeError} If an option is unknown or has the wrong type, or two options exclude each other.
+   * @throws {RangeError} If an option has an invalid value.
+   * @throws {DOMException} InvalidStateError if the backplane does not support `presence`.
+   */
+  constructor(options: TopicsOptions<T> = {}) {
+    checkKnown("Topics", options, TOPICS_OPTIONS);
+    const { backplane, history, codec, schema, presence = false, publishTimeout = 5000 } = options;
+    if (backplane !== undefined && history !== undefined) {
+      throw wrongType("Expected history or backplane, received both: the backplane has its own");
+    }
+    if (codec !== undefined && schema !== undefined) {
+      throw wrongType("Expected codec or schema, received both: let the codec validate");
+    }
+    this.#options = options;
+    this.#codec = codec ?? (schema && jsonCodec(schema)) ?? plainCodec as Codec<T>;
+    const report: Report = (error, topic) => this.#report(error, topic);
+    const carrier = backplane ?? new MemoryEngine(history).attach();
+    this.#engine = new Engine(carrier, backplane === undefined, publishTimeout, report);
+    this.#host = {
+      engine: this.#engine,
+      maxWaiting: options.maxWaiting ?? 1000,
+      arrived: (channel, delivery) => this.#arrived(channel, delivery),
+      dispatch: (delivery) => this.#dispatch(delivery),
+    };
+    if (presence !== false) {
+      const wanted = presence === true ? {} : presence;
+      this.#presence = new Presence(this.#engine, this.#id, wanted, (name) => this.#present(name));
+    }
+  }
+
+  #report(error: unknown, topic: string | undefined): void {
+    const { onError = (error: unknown) => console.error(error) } = this.#options;
+    try {
+      onError(error, topic);
+    } catch (second) {
+      console.error(second);
+    }
+  }
+
+  #hook(hook: ((topic: string) => void) | undefined, topic: string): void {
+    try {
+      hook?.(topic);
+    } catch (error) {
+      this.#report(error, topic);
+    }
+  }
+
+  /**
+   * Subscribes a connection. The subscription ends with the connection. If the connection has ended
+   * already, so has the subscription.
+   *
+   * @param ws The connection.
+   * @param name The name of a topic, or a prefix such as `room/*`.
+   * @param options Options of this subscription.
+   * @returns The subscription, at once. Its `ready` resolves when the engine has confirmed it.
+   * @throws {TypeError} If an argument or option has the wrong type.
+   * @throws {RangeError} If the name, the position or an option is not valid.
+   * @throws {DOMException} InvalidStateError if the topics are closed, or the connection has
+   * `maxTopicsPerConnection` subscriptions.
+   */
+  subscribe(ws: Subscriber, name: string, options: SubscribeOptions = {}): Subscription {
+    if (!isRecipient(ws)) throw notConnections("a connection", ws);
+    checkTopic(name, true);
+    checkKnown("subscribe()", options, SUBSCRIBE_OPTIONS);
+    const delivery = this.#deliveryOptions(name, options);
+    this.#checkOpen();
+    const peer = this.#peers.get(ws) ?? this.#watch(ws);
+    const { maxTopicsPerConnection: most = 1000 } = this.#options;
+    if (peer.subscriptions.size >= most) {
+      throw invalidState(
+        `Cannot subscribe: the connection has maxTopicsPerConnection (${most}) subscriptions`,
+        "too-many-topics",
+      );
+    }
+    const listener = this.#join(
+      name,
+      (channel) => new ConnectionListener(channel, this.#host, peer, delivery),
+    );
+    peer.subscriptions.add(listener);
+    if (ws.signal.aborted) this.#leave(listener);
+    return new Subscription(listener, () => this.#leave(listener));
+  }
+
+  #deliveryOptions(name: string, options: SubscribeOptions): DeliveryOptions {
+    const { presence, framed = false, onMissed } = options;
+    if (presence !== undefined && this.#presence === undefined) {
+      throw wrongType("The option presence of subscribe() needs presence of the topics");
+    }
+    // Fail now, and not when the members are announced.
+    if (presence !== undefined) plainCodec.encode([presence]);
+    const { slow, maxBufferedAmount } = this.#options;
+    const policy = policyOf({
+      slow: options.slow ?? slow,
+      maxBufferedAmount: options.maxBufferedAmount ?? maxBufferedAmount,
+      compress: options.compress,
+    });
+    return { ...policy, framed, onMissed, presence, since: this.#since(name, options.since) };
+  }
+
+  #since(name: string, since: Position | string | undefined): Position | undefined {
+    if (since === undefined) return undefined;
+    if (name.endsWith("*")) throw wrongValue("Cannot use since with a prefix: name one topic");
+    return checkPosition(since);
+  }
+
+  #checkOpen(): void {
+    if (this.#isClosed) throw invalidState("The topics are closed", "not-open");
+  }
+
+  /** Begins to watch a connection for its end. */
+  #watch(ws: Subscriber): SubscribedPeer {
+    const peer: SubscribedPeer = {
+      ws,
+      sending: sendingTo(ws),
+      subscriptions: new Set(),
+      lastDispatch: 0,
+      stopWatching: () => {},
+    };
+    this.#peers.set(ws, peer);
+    peer.stopWatching = onAbort(ws.signal, () => {
+      for (const listener of peer.subscriptions) this.#leave(listener);
+    });
+    return peer;
+  }
+
+  /** Adds a member to the channel of a name. The first one makes the channel. */
+  #join<M extends Member>(name: string, make: (channel: Channel) => M): M {
+    let channel = this.#channels.get(name);
+    const isFirst = channel === undefined;
+    if (channel === undefined) {
+      this.#channels.set(name, channel = new Channel(name, this.#host));
+      if (channel.isPrefix) this.#sortPrefixes();
+    }
+    const member = make(channel);
+    channel.members.add(member);
+    if (isFirst) this.#hook(this.#options.onFirstSubscriber, name);
+    this.#announce(channel, member);
+    return member;
+  }
+
+  #sortPrefixes(): void {
+    this.#prefixes = [...this.#channels.values()].filter(({ isPrefix }) => isPrefix)
+      .sort((a, b) => b.prefix.length - a.prefix.length);
+    if (this.#prefixes.length === 0) this.#recent.clear();
+  }
+
+  #leave(listener: ConnectionListener): void {
+    const { channel, peer } = listener;
+    if (!peer.subscriptions.delete(listener)) return;
+    if (peer.subscriptions.size === 0) {
+      peer.stopWatching();
+      this.#peers.delete(peer.ws);
+    }
+    this.#part(channel, listener);
+  }
+
+  #part(channel: Channel, member: Member): void {
+    if (!channel.members.delete(member)) return;
+    member.end();
+    this.#announce(channel, member);
+    if (channel.members.size > 0) return;
+    channel.stop();
+    this.#channels.delete(channel.name);
+    if (channel.isPrefix) this.#sortPrefixes();
+    this.#hook(this.#options.onLastSubscriber, channel.name);
+  }
+
+  #announce({ name, isPrefix }: Channel, { presence }: Member): void {
+    if (presence !== undefined && !isPrefix) this.#presence?.changed(name);
+  }
+
+  /**
+   * Publishes a message to a topic.
+   *
+   * @param name The name of the topic, without an asterisk.
+   * @param message The message. Bytes are copied.
+   * @param options Options of this message.
+   * @returns A promise that resolves when the engine has taken the message; in one process, when all
+   * subscribers were served. It rejects with TypeError or RangeError if an argument is not valid, or the
+   * codec fails; with InvalidStateError if the topics are closed or `maxPendingBytes` is reached; with an
+   * error of the code "backplane-failed" if the engine has not confirmed the message in time, which may
+   * have been taken all the same. The rejection never counts as unhandled.
+   */
+  publish(
+    name: string,
+    message: Publishable<T>,
+    options: PublishOptions = {},
+  ): Promise<PublishResult> {
+    return handled(this.#publish(name, message as T, options));
+  }
+
+  async #publish(name: string, value: T, options: PublishOptions): Promise<PublishResult> {
+    checkTopic(name, false);
+    checkKnown("publish()", options, PUBLISH_OPTIONS);
+    this.#checkOpen();
+    const message = encodeWith(this.#codec, value);
+    const number = ++this.#published;
+    const data = sealEnvelope(message, this.#id, number);
+    const { except } = options;
+    if (except !== undefined) this.#except(number, except);
+    const size = data.length + OVERHEAD;
+    const { maxPendingBytes: most = 16_777_216 } = this.#options;
+    if (this.#pendingBytes > 0 && this.#pendingBytes + size > most) {
+      throw invalidState(
+        `Cannot publish: more than maxPendingBytes (${most}) wait for the backplane`,
+        "busy",
+      );
+    }
+    this.#pendingBytes += size;
+    try {
+      const { backplane } = this.#engine;
+      const position = await this.#engine.call(
+        "take the message",
+        (call) => backplane.publish(name, data, call),
+      );
+      return { position };
+    } finally {
+      this.#pendingBytes -= size;
+    }
+  }
+
+  #except(number: number, except: Recipient | Iterable<Recipient>): void {
+    this.#exceptions.set(number, new Set(isRecipient(except) ? [except] : recipients(except)));
+    if (this.#exceptions.size <= MAX_EXCEPTIONS) return;
+    // A message whose publication has failed may never come back.
+    const [oldest] = this.#exceptions.keys();
+    this.#exceptions.delete(oldest);
+  }
+
+  /** Takes a message that one of the subscriptions of this process has received. */
+  #arrived(channel: Channel, delivery: Delivery): void {
+    if (this.#prefixes.length > 0 && this.#isRepeated(delivery)) return;
+    const exact = channel.isPrefix ? this.#channels.get(delivery.topic) : channel;
+    if (exact === undefined) this.#dispatch(delivery);
+    else exact.accept(delivery);
+  }
+
+  /** Whether another subscription of this process has received the message already. */
+  #isRepeated({ id }: Delivery): boolean {
+    if (this.#recent.has(id)) return true;
+    this.#recent.add(id);
+    if (this.#recent.size > MAX_RECENT) {
+      const [oldest] = this.#recent;
+      this.#recent.delete(oldest);
+    }
+    return false;
+  }
+
+  #dispatch(delivery: Delivery): void {
+    this.#dispatches++;
+    const excluded = this.#takeException(delivery);
+    const exact = this.#channels.get(delivery.topic);
+    if (exact !== undefined) this.#deliver(exact, delivery, excluded);
+    for (const channel of this.#prefixes) {
+      if (delivery.topic.startsWith(channel.prefix)) this.#deliver(channel, delivery, excluded);
+    }
+  }
+
+  #takeException({ publisher, number }: Delivery): Set<Recipient> | undefined {
+    if (this.#exceptions.size === 0 || publisher !== this.#id) return undefined;
+    const excluded = this.#exceptions.get(number);
+    this.#exceptions.delete(number);
+    return excluded;
+  }
+
+  #deliver(channel: Channel, delivery: Delivery, excluded: Set<Recipient> | undefined): void {
+    for (const member of channel.members) {
+      const { peer } = member;
+      if (peer !== undefined) {
+        if (peer.lastDispatch === this.#dispatches || excluded?.has(peer.ws)) continue;
+        peer.lastDispatch = this.#dispatches;
+      }
+      try {
+        member.receive(delivery);
+      } catch (error) {
+        this.#report(error, delivery.topic);
+      }
+    }
+  }
+
+  /**
+   * Returns the messages of a topic as a stream. The subscription begins at once and ends when the stream
+   * is cancelled. A message that the codec or the schema rejects is left out, and `onError` is told.
+   *
+   * @param name The name of a topic, or a prefix such as `room/*`.
+   * @param options Options of the stream.
+   * @returns The stream. It closes when the topics are closed. If the reader is too slow, see `slow`.
+   * @throws {TypeError} If an argument or option has the wrong type.
+   * @throws {RangeError} If the name, the position or an option is not valid.
+   * @throws {DOMException} InvalidStateError if the topics are closed.
+   */
+  messages(name: string, options: MessagesOptions = {}): ReadableStream<TopicMessage<T>> {
+    checkTopic(name, true);
+    checkKnown("messages()", options, MESSAGES_OPTIONS);
+    this.#checkOpen();
+    const { slow = "error", maxBufferedAmount = this.#options.maxBufferedAmount } = options;
+    const reader = this.#join(name, (channel) =>
+      new Reader<T>(channel, this.#host, {
+        since: this.#since(name, options.since),
+        slow,
+        maxBufferedAmount: maxBufferedAmount ?? MAX_BUFFERED_AMOUNT,
+        decode: (message) => this.parse(message),
+      }, () => this.#part(channel, reader)));
+    return reader.stream;
+  }
+
+  /**
+   * Decodes and validates a message that a client has sent, with the codec or the schema of the topics.
+   *
+   * @param message A message, as received from a connection.
+   * @returns A promise of the value. It rejects with a TypeError of the code "malformed-message" if the
+   * message is not valid.
+   */
+  parse(message: Message): Promise<T> {
+    return decodeWith(this.#codec, message);
+  }
+
+  /**
+   * Serves a client that uses `resumable()`: subscribes the connection to the topics for which it asks,
+   * and publishes what it sends. The page "Wire format of topics" describes the messages. Requests that
+   * are wrong or not allowed are refused, each with an answer that says why; the connection goes on.
+   *
+   * @param ws The connection, which must not be read in another way.
+   * @param options Which topics the client may use. By default, none.
+   * @returns A promise that resolves when the connection has ended.
+   * @throws {TypeError} If an option has the wrong type.
+   */
+  serve(ws: TopicsConnection, options: ServeTopicsOptions): Promise<void> {
+    return serveTopics(this as ServingTopics, ws, options);
+  }
+
+  /**
+   * Returns the connections in this process that are subscribed to a name. A connection that is subscribed
+   * to `room/*` counts for that prefix only.
+   *
+   * @param name The name of a topic, or a prefix such as `room/*`.
+   */
+  subscribers(name: string): Subscriber[] {
+    const members = this.#channels.get(name)?.members ?? [];
+    const found = new Set<Subscriber>();
+    for (const { peer } of members) if (peer !== undefined) found.add(peer.ws as Subscriber);
+    return [...found];
+  }
+
+  /** Number of subscriptions and streams of a name in this process. */
+  count(name: string): number {
+    return this.#channels.get(name)?.members.size ?? 0;
+  }
+
+  /** The names and prefixes that have subscribers in this process. */
+  get names(): string[] {
+    return [...this.#channels.keys()];
+  }
+
+  /**
+   * Returns what the subscribers of a topic have given as `presence`, in all processes. A subscription
+   * without `presence` is not listed, and neither is one to a prefix. Other processes see a change within
+   * a few turns of the event loop and the time to reach the engine, and a process that has died is listed
+   * until `ttl` has passed.
+   *
+   * @param name The name of the topic.
+   * @returns A promise of the values. It rejects with InvalidStateError if the option `presence` is not
+   * set, and with an error of the code "backplane-failed" if the engine does not answer.
+   */
+  async members(name: string): Promise<unknown[]> {
+    checkTopic(name, false);
+    this.#checkOpen();
+    if (this.#presence === undefined) {
+      throw invalidState("The topics have no presence: set the option presence", "wrong-state");
+    }
+    return await this.#presence.members(name);
+  }
+
+  #present(name: string): unknown[] {
+    const found: unknown[] = [];
+    for (const member of this.#channels.get(name)?.members ?? []) {
+      if (member.presence !== undefined) found.push(member.presence);
+    }
+    return found;
+  }
+
+  /**
+   * Ends all subscriptions and streams, withdraws the members, and closes the backplane. Connections stay
+   * open. Waiting calls of `publish()` reject. May be called again.
+   */
+  async close(): Promise<void> {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    for (const { members } of this.#channels.values()) {
+      for (const member of members) member.end();
+    }
+    for (const channel of this.#channels.values()) channel.stop();
+    for (const peer of this.#peers.values()) {
+      peer.stopWatching();
+      peer.subscriptions.clear();
+    }
+    this.#channels.clear();
+    this.#prefixes = [];
+    this.#peers.clear();
+    this.#exceptions.clear();
+    this.#recent.clear();
+    await this.#presence?.close();
+    await this.#engine.close();
+  }
+
+  /** Closes the topics. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+}
