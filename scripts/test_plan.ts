@@ -43,6 +43,7 @@ const DEPENDS_ON_RUNTIME: Readonly<Record<string, readonly string[]>> = {
     "transport",
     "unix_socket",
     "upgrade",
+    "ws_interface",
     "ws_peer",
   ],
   TLS: ["faults/tls_limits", "tls"],

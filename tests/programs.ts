@@ -24,6 +24,7 @@ const ENTRIES: Record<string, string> = {
   "/streams": "lib/streams.ts",
   "/testing": "lib/testing.ts",
   "/topics": "lib/topics.ts",
+  "/ws": "lib/ws.ts",
   "/zlib": "lib/zlib.ts",
 };
 
