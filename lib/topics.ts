@@ -16,6 +16,14 @@ export {
 export type { Codec, StandardResult, StandardSchema } from "./topics/codec.ts";
 export type { Joined } from "./topics/listener.ts";
 export type { HistoryOptions } from "./topics/memory.ts";
+export {
+  natsBackplane,
+  type NatsBackplaneOptions,
+  type NatsCallback,
+  type NatsConnection,
+  type NatsJetStream,
+  type NatsMessage,
+} from "./topics/nats.ts";
 export type { PresenceOptions } from "./topics/presence.ts";
 export type { TopicMessage } from "./topics/reader.ts";
 export {

@@ -55,9 +55,9 @@ const STREAMS_OPTIONS: OptionNames<RedisStreamsBackplaneOptions> = {
  * @example
  * ```ts no-run
  * import { createClient } from "redis";
- * import { redisBackplane } from "sluice/topics";
+ * import { redisBackplane, Topics } from "sluice/topics";
  *
- * const backplane = redisBackplane(createClient());
+ * const topics = new Topics({ backplane: redisBackplane(createClient()) });
  * ```
  *
  * @param client A client of `redis`, `ioredis` or Bun. The backplane makes two connections with its
@@ -79,9 +79,10 @@ export function redisBackplane(
  * @example
  * ```ts no-run
  * import { Redis } from "ioredis";
- * import { redisStreamsBackplane } from "sluice/topics";
+ * import { redisStreamsBackplane, Topics } from "sluice/topics";
  *
  * const backplane = redisStreamsBackplane(new Redis(), { size: 1000, ttl: 600_000 });
+ * const topics = new Topics({ backplane });
  * ```
  *
  * @param client A client of `redis`, `ioredis` or Bun. The backplane makes two connections with its
@@ -170,16 +171,16 @@ class RedisBackplane implements Backplane {
 
   async announce(
     topic: string,
-    member: string,
+    owner: string,
     data: Uint8Array,
     ttl: number,
     { signal }: BackplaneCall,
   ): Promise<void> {
-    await this.run(ANNOUNCE, [this.#membersOf(topic)], [member, textOf(data), ttl], signal);
+    await this.run(ANNOUNCE, [this.#membersOf(topic)], [owner, textOf(data), ttl], signal);
   }
 
-  async withdraw(topic: string, member: string, { signal }: BackplaneCall): Promise<void> {
-    await this.commands.command(["HDEL", this.#membersOf(topic), member], signal);
+  async withdraw(topic: string, owner: string, { signal }: BackplaneCall): Promise<void> {
+    await this.commands.command(["HDEL", this.#membersOf(topic), owner], signal);
   }
 
   async members(topic: string, { signal }: BackplaneCall): Promise<readonly Uint8Array[]> {

@@ -1,0 +1,586 @@
+/**
+ * Backplanes over NATS: core NATS, or JetStream with a history.
+ *
+ * @module
+ */
+import { abortable, handled, sleep } from "../abortable.ts";
+import { failure, invalidState, wrongType } from "../core/error.ts";
+import { checkKnown } from "../core/option_hints.ts";
+import { checkInteger, checkOneOf, checkText, type OptionNames } from "../core/options.ts";
+import { wallClock } from "../timers.ts";
+import type {
+  Backplane,
+  BackplaneCall,
+  BackplaneMessage,
+  BackplaneReceiver,
+  HistoryRead,
+  Position,
+} from "./backplane.ts";
+
+/** A connection of `@nats-io/transport-node` or another client of NATS, version 3. */
+export interface NatsConnection {
+  publish(subject: string, data: Uint8Array): void;
+  subscribe(subject: string, options: { callback: NatsCallback }): { unsubscribe(): void };
+  flush(): Promise<void>;
+  status(): AsyncIterable<{ readonly type: string }>;
+  closed(): Promise<void | Error>;
+}
+
+/** Takes a message of NATS, or the error that ended a subscription. */
+export type NatsCallback = (error: Error | null, message: NatsMessage) => void;
+
+/** A message of NATS. */
+export interface NatsMessage {
+  readonly subject: string;
+  readonly data: Uint8Array;
+  readonly headers?: { get(name: string): string };
+}
+
+/** What `jetstream(connection)` of `@nats-io/jetstream` returns. */
+export interface NatsJetStream {
+  publish(
+    subject: string,
+    data: Uint8Array,
+    options: { msgID: string; timeout: number },
+  ): Promise<{ readonly seq: number }>;
+  jetstreamManager(): Promise<unknown>;
+}
+
+/** Options of {@linkcode natsBackplane}. */
+export interface NatsBackplaneOptions {
+  /**
+   * `jetstream(connection)` of `@nats-io/jetstream`, for a history. Without it, messages that are
+   * published while a process is not connected to NATS do not reach its subscribers.
+   */
+  jetstream?: NatsJetStream | undefined;
+  /**
+   * First token of the subjects, and name of the stream: letters, digits, `-` and `_`. Applications that
+   * share a NATS need different prefixes.
+   * @default {"sluice"}
+   */
+  prefix?: string | undefined;
+  /**
+   * Maximum number of messages that the history of a topic has. Used when the stream is created.
+   * @default {100}
+   */
+  size?: number | undefined;
+  /**
+   * Time for which a message can be read, in milliseconds. Used when the stream is created.
+   * @default {300_000}
+   */
+  ttl?: number | undefined;
+  /**
+   * Number of servers that have a copy of the stream. Used when the stream is created.
+   * @default {1}
+   */
+  replicas?: number | undefined;
+  /**
+   * Where the server stores the stream. Used when the stream is created.
+   * @default {"file"}
+   */
+  storage?: "file" | "memory" | undefined;
+}
+
+const OPTIONS: OptionNames<NatsBackplaneOptions> = {
+  jetstream: (name, value) => {
+    const { publish, jetstreamManager } = Object(value) as Partial<NatsJetStream>;
+    if (value === undefined || (publish && jetstreamManager)) return;
+    throw wrongType(`Expected ${name} to be what jetstream() of @nats-io/jetstream returns`);
+  },
+  prefix: (name, value) => {
+    checkText(name, value);
+    if (!/^[\w-]+$/.test(value as string)) throw wrongType(`Expected ${name} to be one word`);
+  },
+  size: (name, value) => checkInteger(name, value, 1, 1_000_000),
+  ttl: (name, value) => checkInteger(name, value, 100, 1e12),
+  replicas: (name, value) => checkInteger(name, value, 1, 5),
+  storage: (name, value) => checkOneOf(name, value, ["file", "memory"]),
+};
+
+/**
+ * Carries messages over NATS. With `jetstream`, a stream keeps the last messages of each topic.
+ *
+ * @example
+ * ```ts no-run
+ * import { connect } from "@nats-io/transport-node";
+ * import { jetstream } from "@nats-io/jetstream";
+ * import { natsBackplane } from "sluice/topics";
+ *
+ * const connection = await connect({ maxReconnectAttempts: -1 });
+ * const backplane = natsBackplane(connection, { jetstream: jetstream(connection) });
+ * ```
+ *
+ * @param connection The connection, which must reconnect for ever: `maxReconnectAttempts: -1`.
+ * @throws {TypeError} If the connection is none, or an option has the wrong type.
+ * @throws {RangeError} If an option has an invalid value.
+ */
+export function natsBackplane(
+  connection: NatsConnection,
+  options: NatsBackplaneOptions = {},
+): Backplane {
+  const { publish, subscribe, flush, status } = Object(connection) as Partial<NatsConnection>;
+  if (!publish || !subscribe || !flush || !status) throw wrongType("Expected a connection to NATS");
+  checkKnown("natsBackplane()", options, OPTIONS);
+  const { jetstream, prefix = "sluice" } = options;
+  if (jetstream === undefined) return new NatsBackplane(connection, prefix);
+  return new JetStreamBackplane(connection, prefix, jetstream, options);
+}
+
+interface Subscription {
+  readonly receiver: BackplaneReceiver;
+  unsubscribe(): void;
+  isConfirmed: boolean;
+  isInterrupted: boolean;
+}
+
+class NatsBackplane implements Backplane {
+  readonly prefix: string;
+  readonly connection: NatsConnection;
+  readonly #end = new AbortController();
+  readonly #statuses: AsyncIterable<{ readonly type: string }> & { stop?(): void };
+  readonly #subscriptions = new Map<string, Subscription>();
+  /** Settles when the connection can be used. */
+  #ready: Promise<void>;
+  #setReady: () => void = () => {};
+  #isUp = false;
+  #outages = 0;
+  #flushed: Promise<void> | undefined;
+
+  constructor(connection: NatsConnection, prefix: string) {
+    this.connection = connection;
+    this.prefix = prefix;
+    this.#statuses = connection.status();
+    this.#ready = new Promise((resolve) => this.#setReady = resolve);
+    void this.#watch();
+    void this.#restore();
+  }
+
+  get keepsHistory(): boolean {
+    return false;
+  }
+
+  /** Prepares the server before the backplane is used, and after each outage. */
+  async prepare(): Promise<void> {}
+
+  /** The subject of a topic's live messages, without the prefix. */
+  get live(): string {
+    return this.prefix;
+  }
+
+  /** Parses a live message. Returns undefined if it is none. */
+  parse({ data }: NatsMessage): BackplaneMessage | undefined {
+    return { data, position: undefined };
+  }
+
+  /** Waits for the connection, or until the call is given up. */
+  async ready(signal: AbortSignal): Promise<void> {
+    this.#end.signal.throwIfAborted();
+    await abortable(abortable(this.#ready, this.#end.signal), signal);
+  }
+
+  async subscribe(
+    topic: string,
+    receiver: BackplaneReceiver,
+    { signal }: BackplaneCall,
+  ): Promise<void> {
+    await this.ready(signal);
+    const prefix = topic.endsWith("*") ? topic.slice(0, -1) : undefined;
+    // NATS has wildcards only for whole tokens, so a part of the last token is compared here.
+    const subject = prefix === undefined
+      ? subjectOf(this.live, topic)
+      : subjectOf(this.live, prefix.slice(0, prefix.lastIndexOf("/") + 1), true);
+    const callback: NatsCallback = (error, message) => {
+      if (this.#subscriptions.get(topic) !== subscription) return;
+      if (error !== null) return interrupt(error, subscription);
+      const name = topicOf(message.subject.slice(this.live.length + 1));
+      if (prefix !== undefined && name !== undefined && !name.startsWith(prefix)) return;
+      this.#deliver(subscription, name, message);
+    };
+    const made = this.connection.subscribe(subject, { callback });
+    const unsubscribe = () => made.unsubscribe();
+    const subscription = { receiver, unsubscribe, isConfirmed: false, isInterrupted: false };
+    this.#subscriptions.set(topic, subscription);
+    try {
+      await abortable(this.flush(), signal);
+      subscription.isConfirmed = true;
+    } catch (error) {
+      if (this.#subscriptions.get(topic) === subscription) this.#subscriptions.delete(topic);
+      unsubscribe();
+      throw error;
+    }
+  }
+
+  async unsubscribe(topic: string): Promise<void> {
+    const subscription = this.#subscriptions.get(topic);
+    if (subscription === undefined) return;
+    this.#subscriptions.delete(topic);
+    subscription.unsubscribe();
+    await this.flush().catch(() => {});
+  }
+
+  async publish(
+    topic: string,
+    data: Uint8Array,
+    { signal }: BackplaneCall,
+  ): Promise<Position | undefined> {
+    await this.ready(signal);
+    this.connection.publish(subjectOf(this.prefix, topic), data);
+    await abortable(this.flush(), signal);
+    return undefined;
+  }
+
+  /** Waits until the server has taken all that was sent. One answer does for the calls of one turn. */
+  flush(): Promise<void> {
+    return this.#flushed ??= handled(
+      Promise.resolve().then(() => {
+        this.#flushed = undefined;
+        return this.connection.flush();
+      }),
+    );
+  }
+
+  // deno-lint-ignore require-await
+  async close(): Promise<void> {
+    this.#end.abort(invalidState("The backplane is closed", "not-open"));
+    this.#statuses.stop?.();
+    for (const { unsubscribe } of this.#subscriptions.values()) unsubscribe();
+    this.#subscriptions.clear();
+  }
+
+  get isClosed(): boolean {
+    return this.#end.signal.aborted;
+  }
+
+  /** Whether messages come and can be sent. */
+  get isUp(): boolean {
+    return this.#isUp;
+  }
+
+  /** Says that messages may be missing, and prepares the server again. */
+  restart(error: unknown): void {
+    this.#fail(error);
+    void this.#restore();
+  }
+
+  #fail(error: unknown): void {
+    if (this.isClosed) return;
+    this.#outages++;
+    if (this.#isUp) this.#ready = new Promise((resolve) => this.#setReady = resolve);
+    this.#isUp = false;
+    for (const subscription of this.#subscriptions.values()) interrupt(error, subscription);
+  }
+
+  async #restore(): Promise<void> {
+    const outages = this.#outages;
+    for (let isPrepared = false; !isPrepared;) {
+      try {
+        await abortable(this.connection.flush(), this.#end.signal);
+        await abortable(this.prepare(), this.#end.signal);
+        isPrepared = true;
+      } catch {
+        await sleep(RETRY_PAUSE, this.#end.signal).catch(() => {});
+      }
+      // The next outage has an attempt of its own.
+      if (this.isClosed || outages !== this.#outages) return;
+    }
+    this.#isUp = true;
+    this.#setReady();
+    for (const subscription of this.#subscriptions.values()) {
+      if (!subscription.isInterrupted) continue;
+      subscription.isInterrupted = false;
+      subscription.receiver.restored();
+    }
+  }
+
+  #deliver(subscription: Subscription, topic: string | undefined, message: NatsMessage): void {
+    // What comes during an outage is read from the history later.
+    if (this.keepsHistory && !this.#isUp) return;
+    const parsed = topic === undefined ? undefined : this.parse(message);
+    if (parsed !== undefined) return subscription.receiver.message(topic!, parsed);
+    const error = `NATS sent something that is not a message on the subject ${message.subject}`;
+    subscription.receiver.error(failure(error, "invalid-data"));
+  }
+
+  /** Follows the state of the connection, which subscribes again by itself. */
+  async #watch(): Promise<void> {
+    void handled(this.connection.closed()).then((cause) => {
+      const error = failure("The connection to NATS is closed", "platform-failed", cause);
+      this.#fail(error);
+      this.#end.abort(error);
+    });
+    for await (const { type } of this.#statuses) {
+      if (this.isClosed) return;
+      if (type === "disconnect") {
+        this.#fail(failure("The connection to NATS has ended", "platform-failed"));
+      } else if (type === "reconnect") {
+        void this.#restore();
+      }
+    }
+  }
+}
+
+function interrupt(error: unknown, subscription: Subscription): void {
+  if (!subscription.isConfirmed || subscription.isInterrupted) return;
+  subscription.isInterrupted = true;
+  subscription.receiver.interrupted(error);
+}
+
+/** Pause before an attempt is repeated, in milliseconds. */
+const RETRY_PAUSE = 100;
+const PUBLISH_TIMEOUT = 2_000;
+/** Maximum time for which a stream recognizes a message that is sent again, in milliseconds. */
+const DUPLICATES = 120_000;
+/** Maximum time for which presence is stored, in milliseconds. */
+const MEMBERS_AGE = 86_400_000;
+const NANOSECONDS = 1_000_000;
+
+interface StoredMessage extends NatsMessage {
+  readonly seq: number;
+  readonly time: Date;
+}
+
+interface StreamInfo {
+  readonly created: string;
+  readonly config: { readonly max_msgs_per_subject: number };
+  readonly state: {
+    readonly first_seq: number;
+    readonly last_seq: number;
+    readonly subjects?: Record<string, number>;
+  };
+}
+
+/** What the backplane uses of a `JetStreamManager`. */
+interface Manager {
+  readonly streams: {
+    info(stream: string, options?: object): Promise<StreamInfo>;
+    add(config: object): Promise<StreamInfo>;
+    purge(stream: string, options: object): Promise<unknown>;
+  };
+  readonly direct: { getMessage(stream: string, query: object): Promise<StoredMessage | null> };
+}
+
+/**
+ * The stream publishes each message again with its sequence number, on a subject that begins with
+ * `live`. The sequence numbers are the offsets, and the time at which the stream was created is the epoch.
+ */
+class JetStreamBackplane extends NatsBackplane {
+  readonly #jetstream: NatsJetStream;
+  readonly #options: NatsBackplaneOptions;
+  readonly #process = crypto.randomUUID();
+  #count = 0;
+  #manager!: Manager;
+  #epoch = "";
+  /** The largest sequence number of a live message since the last outage. */
+  #last = 0;
+
+  constructor(
+    connection: NatsConnection,
+    prefix: string,
+    jetstream: NatsJetStream,
+    options: NatsBackplaneOptions,
+  ) {
+    super(connection, prefix);
+    this.#jetstream = jetstream;
+    this.#options = options;
+  }
+
+  override get keepsHistory(): boolean {
+    return true;
+  }
+
+  override get live(): string {
+    return `${this.prefix}-live`;
+  }
+
+  override async prepare(): Promise<void> {
+    const { size = 100, ttl = 300_000, replicas = 1, storage = "file" } = this.#options;
+    this.#manager = await this.#jetstream.jetstreamManager() as Manager;
+    const shared = { allow_direct: true, num_replicas: replicas, storage, discard: "old" };
+    await this.#create({
+      ...shared,
+      name: this.prefix,
+      subjects: [`${this.prefix}.>`],
+      max_msgs_per_subject: size,
+      max_age: ttl * NANOSECONDS,
+      duplicate_window: Math.min(ttl, DUPLICATES) * NANOSECONDS,
+      republish: { src: `${this.prefix}.>`, dest: `${this.live}.>` },
+    });
+    await this.#create({
+      ...shared,
+      name: this.#members,
+      subjects: [`${this.#members}.>`],
+      max_msgs_per_subject: 1,
+      max_age: MEMBERS_AGE * NANOSECONDS,
+    });
+    this.#last = 0;
+    await this.#look();
+  }
+
+  override parse({ data, headers }: NatsMessage): BackplaneMessage | undefined {
+    const offset = Number(headers?.get("Nats-Sequence") || NaN);
+    if (!Number.isSafeInteger(offset)) return undefined;
+    // Another stream has taken the place of the one that this process knows.
+    if (offset < this.#last) this.restart(failure("The stream has begun again", "platform-failed"));
+    this.#last = offset;
+    return { data, position: { epoch: this.#epoch, offset } };
+  }
+
+  override async publish(
+    topic: string,
+    data: Uint8Array,
+    { signal }: BackplaneCall,
+  ): Promise<Position> {
+    const options = { msgID: `${this.#process}-${++this.#count}`, timeout: PUBLISH_TIMEOUT };
+    for (;;) {
+      await this.ready(signal);
+      try {
+        const subject = subjectOf(this.prefix, topic);
+        const { seq } = await abortable(this.#jetstream.publish(subject, data, options), signal);
+        return { epoch: this.#epoch, offset: seq };
+      } catch (error) {
+        if (signal.aborted || this.isClosed || !isTransient(error)) throw error;
+        await sleep(RETRY_PAUSE, signal);
+      }
+    }
+  }
+
+  async read(
+    topic: string,
+    since: Position | undefined,
+    { signal }: BackplaneCall,
+  ): Promise<HistoryRead> {
+    await this.ready(signal);
+    return await abortable(this.#read(subjectOf(this.prefix, topic), since), signal);
+  }
+
+  async announce(
+    topic: string,
+    owner: string,
+    data: Uint8Array,
+    ttl: number,
+    { signal }: BackplaneCall,
+  ): Promise<void> {
+    await this.ready(signal);
+    const head = new TextEncoder().encode(`${ttl} `);
+    const bytes = new Uint8Array(head.length + data.length);
+    bytes.set(head);
+    bytes.set(data, head.length);
+    const options = { msgID: `${this.#process}-${++this.#count}`, timeout: PUBLISH_TIMEOUT };
+    const subject = `${subjectOf(this.#members, topic)}.${owner}`;
+    await abortable(this.#jetstream.publish(subject, bytes, options), signal);
+  }
+
+  async withdraw(topic: string, owner: string, { signal }: BackplaneCall): Promise<void> {
+    await this.ready(signal);
+    const filter = `${subjectOf(this.#members, topic)}.${owner}`;
+    await abortable(this.#manager.streams.purge(this.#members, { filter }), signal);
+  }
+
+  async members(topic: string, { signal }: BackplaneCall): Promise<readonly Uint8Array[]> {
+    await this.ready(signal);
+    const { streams } = this.#manager;
+    const options = { subjects_filter: `${subjectOf(this.#members, topic)}.*` };
+    const { state } = await abortable(streams.info(this.#members, options), signal);
+    const subjects = Object.keys(state.subjects ?? {});
+    const found = await abortable(
+      Promise.all(subjects.map((subject) => this.#get({ last_by_subj: subject }, this.#members))),
+      signal,
+    );
+    return found.flatMap((message) => {
+      const space = message?.data.indexOf(32) ?? -1;
+      if (message === null || space < 0) return [];
+      const ttl = Number(new TextDecoder().decode(message.data.subarray(0, space)));
+      return message.time.getTime() + ttl > wallClock() ? [message.data.subarray(space + 1)] : [];
+    });
+  }
+
+  get #members(): string {
+    return `${this.prefix}-members`;
+  }
+
+  async #create(config: { name: string } & Record<string, unknown>): Promise<void> {
+    const { streams } = this.#manager;
+    try {
+      await streams.info(config.name);
+    } catch {
+      await streams.add(config);
+    }
+  }
+
+  /** Asks for the state of the stream. */
+  async #look(): Promise<StreamInfo> {
+    const info = await this.#manager.streams.info(this.prefix);
+    this.#epoch = info.created.replace(/\W/g, "");
+    return info;
+  }
+
+  #get(query: object, stream: string = this.prefix): Promise<StoredMessage | null> {
+    return this.#manager.direct.getMessage(stream, query);
+  }
+
+  async #read(subject: string, since: Position | undefined): Promise<HistoryRead> {
+    const { config, state } = await this.#look();
+    const epoch = this.#epoch;
+    const last = await this.#get({ last_by_subj: subject });
+    const position = { epoch, offset: last?.seq ?? state.last_seq };
+    if (since === undefined) return { recovered: true, messages: [], position };
+    const gone = { recovered: false, messages: [], position };
+    if (since.epoch !== epoch || since.offset > Math.max(state.last_seq, position.offset)) {
+      return gone;
+    }
+    const messages: BackplaneMessage[] = [];
+    for (let seq = since.offset + 1; seq <= position.offset;) {
+      const found = await this.#get({ seq, next_by_subj: subject });
+      if (found === null) break;
+      messages.push({ data: found.data, position: { epoch, offset: found.seq } });
+      seq = found.seq + 1;
+    }
+    // The stream drops the oldest messages of a subject first, if they are too many or too old.
+    const oldest = await this.#get({ seq: 1, next_by_subj: subject });
+    if (oldest !== null && oldest.seq <= since.offset) {
+      return { recovered: true, messages, position };
+    }
+    const isOld = since.offset === 0
+      ? state.first_seq > 1
+      : await this.#get({ seq: since.offset }) === null;
+    if (isOld || messages.length >= config.max_msgs_per_subject) return gone;
+    return { recovered: true, messages, position };
+  }
+}
+
+/** Whether a call may succeed later: there was no answer, or the server is starting. */
+function isTransient(error: unknown): boolean {
+  return /^(Timeout|NoResponders|Request|ClosedConnection)/.test(String((error as Error)?.name));
+}
+
+/**
+ * Writes a topic as a subject: each `/` begins a token, and what a token may not have is written as `=`
+ * and two hexadecimal digits. An empty token is `=`.
+ *
+ * @param isPrefix Whether the subject matches all topics that begin with these tokens.
+ */
+function subjectOf(prefix: string, topic: string, isPrefix = false): string {
+  const tokens = topic.split("/").map(tokenOf);
+  if (isPrefix) tokens[tokens.length - 1] = ">";
+  return `${prefix}.${tokens.join(".")}`;
+}
+
+function tokenOf(text: string): string {
+  if (/^[\w-]+$/.test(text)) return text;
+  if (text === "") return "=";
+  const bytes = Array.from(new TextEncoder().encode(text));
+  return bytes.map((byte) => {
+    const character = String.fromCharCode(byte);
+    return /[\w-]/.test(character) ? character : `=${byte.toString(16).padStart(2, "0")}`;
+  }).join("");
+}
+
+/** Parses a subject without its prefix. Returns undefined if it is not the subject of a topic. */
+function topicOf(subject: string): string | undefined {
+  try {
+    const tokens = subject.split(".").map((token) => token === "=" ? "" : token);
+    return decodeURIComponent(tokens.join("/").replaceAll("=", "%"));
+  } catch {
+    return undefined;
+  }
+}
