@@ -320,8 +320,12 @@ describe("Keepalive", () => {
   it("Keepalive waits for the pong again after the process has stood still", async () => {
     let answered = 0;
     let lost = false;
+    let isAlive = true;
     const keepalive = new Keepalive(
       {
+        get isAlive() {
+          return isAlive;
+        },
         sendPing: () =>
           new Promise((resolve) => {
             setTimeout(() => {
@@ -340,7 +344,8 @@ describe("Keepalive", () => {
     );
     await until(() => answered === 2 || lost);
     assert.equal(lost, false);
-    keepalive.stop();
+    isAlive = false;
+    keepalive.cancel();
   });
 
   it("Keepalive gives the pong its whole time once we read again", async () => {
@@ -349,6 +354,7 @@ describe("Keepalive", () => {
     let lost = false;
     const keepalive = new Keepalive(
       {
+        isAlive: true,
         sendPing: () => new Promise(() => {}),
         get isPaused() {
           return paused;
@@ -368,7 +374,7 @@ describe("Keepalive", () => {
     const before = looks;
     await until(() => lost);
     assert.ok(looks - before > 4, "one look finds that we read again, and four make a deadline");
-    keepalive.stop();
+    keepalive.cancel();
   });
 
   it("Keepalive gives up when nothing moves while we do not read", async () => {

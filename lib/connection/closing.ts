@@ -89,7 +89,7 @@ export interface ClosingParts {
   readonly transport: Transport;
   readonly receiver: Receiver;
   readonly sender: Sender;
-  readonly keepalive: Pick<Keepalive, "stop"> | undefined;
+  readonly keepalive: Pick<Keepalive, "cancel"> | undefined;
   readonly pings: Pick<Pings, "fail"> | undefined;
   /** Takes the events at hand. */
   pump(): void;
@@ -150,7 +150,7 @@ export class Closing implements SenderHost {
     if (next === undefined) return false;
     if (this.phase === "open") {
       this.startedAt = now();
-      this.#parts.keepalive?.stop();
+      this.#parts.keepalive?.cancel();
     }
     this.phase = next;
     this.isReading = next === "open" || next === "closing";
@@ -362,7 +362,7 @@ export class Closing implements SenderHost {
     this.#transportError = error;
     this.#parts.sender.checkLent();
     // In the other phases, keepalive has been stopped before.
-    if (this.phase === "open") this.#parts.keepalive?.stop();
+    if (this.phase === "open") this.#parts.keepalive?.cancel();
     // Messages that were received completely are still delivered.
     if (this.isReading) this.#parts.pump();
     else this.#endWithTransport();

@@ -266,6 +266,10 @@ export class Driver
     await this.ping(randomPayload());
   }
 
+  get isAlive(): boolean {
+    return this.closing.phase === "open" && this.closing.transport !== "closed";
+  }
+
   traffic(): Traffic {
     const { bytesSent: sent } = this.sender;
     return { received: this.#bytesReceived, sent, waiting: this.transport.bufferedAmount };

@@ -76,6 +76,8 @@ export interface Traffic {
 }
 
 export interface KeepaliveHost {
+  /** Whether the connection is open, so that a pong may come. */
+  readonly isAlive: boolean;
   sendPing(): Promise<unknown>;
   /** Whether reading is paused, so that no pong can be seen. */
   readonly isPaused: boolean;
@@ -91,8 +93,8 @@ export class Keepalive {
   readonly #host: KeepaliveHost;
   readonly #interval: number;
   readonly #timeout: number;
-  #cancel: (() => void) | undefined;
-  #stopped = false;
+  /** Cancels the timer that runs. */
+  cancel: () => void;
   /** Number of bytes that were sent before the last answered ping. The peer has read these. */
   #confirmed = 0;
 
@@ -104,17 +106,12 @@ export class Keepalive {
     this.#host = host;
     this.#interval = interval;
     this.#timeout = timeout;
-    if (interval > 0) this.#pingLater();
-  }
-
-  stop(): void {
-    this.#stopped = true;
-    this.#cancel?.();
+    this.cancel = backgroundTimer(() => this.#ping(), interval);
   }
 
   #pingLater(): void {
-    this.#cancel?.();
-    if (!this.#stopped) this.#cancel = backgroundTimer(() => this.#ping(), this.#interval);
+    this.cancel();
+    if (this.#host.isAlive) this.cancel = backgroundTimer(() => this.#ping(), this.#interval);
   }
 
   #ping(): void {
@@ -132,8 +129,8 @@ export class Keepalive {
    * if much was sent before the ping, because the ping may not have reached the peer.
    */
   #awaitPong(progress: Progress, hasMuchBefore: boolean, quiet = 1): void {
-    this.#cancel?.();
-    if (this.#stopped) return;
+    this.cancel();
+    if (!this.#host.isAlive) return;
     const countdown = new Countdown(
       () => {
         const most = hasMuchBefore ? 3 : this.#host.isPaused ? 2 : 1;
@@ -147,7 +144,7 @@ export class Keepalive {
         return hasProgressed;
       },
     );
-    this.#cancel = () => countdown.cancel();
+    this.cancel = () => countdown.cancel();
   }
 }
 

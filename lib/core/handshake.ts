@@ -31,11 +31,9 @@ import {
   serializeExtensions,
   serializeProtocols,
 } from "./header.ts";
-import type { RequestHead, ResponseHead } from "./http1.ts";
+import { latin1Bytes, type RequestHead, type ResponseHead } from "./http1.ts";
 import { base64, sha1 } from "./sha1.ts";
 import { checkRequestUrl, isAuthority, readTarget, requestUrl, withoutCredentials } from "./url.ts";
-
-const encoder = new TextEncoder();
 
 /** RFC 6455 §1.3. */
 const GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -387,7 +385,7 @@ export function http2Response(
 
 /** Computes the value of Sec-WebSocket-Accept for a key (RFC 6455 §4.2.2). */
 export function acceptToken(key: string): string {
-  return base64(sha1(encoder.encode(key + GUID)));
+  return base64(sha1(latin1Bytes(key + GUID)));
 }
 
 export function notOffered(protocol: string): LocalProtocolError {

@@ -366,7 +366,10 @@ function serialize(start: string, headers: RawHeaders): Uint8Array {
 export function serializeHead(start: string, headers: RawHeaders): Uint8Array {
   let text = start + "\r\n";
   for (const field of headers) text += field[0] + ": " + field[1] + "\r\n";
-  text += "\r\n";
+  return latin1Bytes(text + "\r\n");
+}
+
+export function latin1Bytes(text: string): Uint8Array {
   const bytes = new Uint8Array(text.length);
   for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
   return bytes;

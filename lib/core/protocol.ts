@@ -230,14 +230,14 @@ export class Protocol {
     const isChecked = agreed !== undefined;
     if (!isChecked) checkKnown("Protocol", options, PROTOCOL_OPTIONS);
     this.role = role;
-    const { onReady, onFrame } = options;
+    const { maxFrameSize, ownsInput, textCodec, onReady, onFrame } = options;
     const extensions = agreed ?? options.extensions ?? NONE;
     this.#observer = onFrame && new FrameObserver(onFrame);
     const rsvInUse = extensions.length === 0 ? 0 : bitsOf(extensions);
-    this.#decoder = new FrameDecoder({ ...options, role, rsvInUse }, isChecked);
+    this.#decoder = new FrameDecoder({ role, maxFrameSize, ownsInput, rsvInUse }, isChecked);
     this.#messages = new MessageReader(options, false, options.allocate);
     this.encoder = new Encoder(role, {
-      textCodec: options.textCodec,
+      textCodec,
       extensions,
       onFrame: onFrame && ((frame) => onFrame("out", frame)),
       refusal: extensions.length === 0 ? undefined : () => this.#refusal(),

@@ -59,7 +59,7 @@ export class DuplexTransport<T extends Duplex = Duplex> extends BaseTransport {
   constructor(duplex: T) {
     super();
     this.duplex = duplex;
-    Object.assign(duplex, { [OWNER]: this });
+    (duplex as unknown as Owned)[OWNER] = this;
     // An error may occur before the transport has a handler.
     duplex.on("error", DuplexTransport.#onError);
   }
