@@ -6,10 +6,10 @@ import {
   HandshakeError,
   LocalProtocolError,
   type OutgoingEndpointEvent,
-  type OutgoingRequest,
   RemoteProtocolError,
   response,
 } from "../lib/core/mod.ts";
+import type { OutgoingOf } from "../lib/core/event.ts";
 import { concat, cut, cuts, hex, latin1, utf8 } from "./bytes.ts";
 import { asked, failureOf, feed, merged, open, read, REQUEST, waiting } from "./endpoints.ts";
 import { fc, offsets } from "./property.ts";
@@ -424,7 +424,7 @@ describe("Endpoint: extensions that work elsewhere", () => {
 });
 
 describe("Endpoint over HTTP/2", () => {
-  const CONNECT: OutgoingEndpointEvent = { ...REQUEST as OutgoingRequest, scheme: "https" };
+  const CONNECT: OutgoingEndpointEvent = { ...REQUEST as OutgoingOf<"request">, scheme: "https" };
 
   /** A client and a server. The server has received the client's request with some fields changed. */
   function connecting(

@@ -8,11 +8,11 @@ import {
   type ExtensionHeader,
   type HandshakeError,
   headerValue,
-  type OutgoingRequest,
   parseRequestHead,
   type RawHeaders,
   type RequestHead,
 } from "../lib/core/mod.ts";
+import type { OutgoingOf } from "../lib/core/event.ts";
 import { checkRequest, refusalHeaders } from "../lib/core/handshake.ts";
 import { concat, cut, cuts, hex, latin1 } from "./bytes.ts";
 import { failureOf, feed, merged, read } from "./endpoints.ts";
@@ -275,14 +275,14 @@ describe("Endpoint of a server, opening", () => {
   });
 });
 
-interface Asked extends Pick<OutgoingRequest, "protocols" | "headers"> {
+interface Asked extends Pick<OutgoingOf<"request">, "protocols" | "headers"> {
   requireProtocol?: boolean;
   extensions?: ExtensionFactory[];
 }
 
 /** A client that has sent a request, and its bytes. */
 function asking(
-  { requireProtocol, extensions, ...change }: Asked & Partial<OutgoingRequest> = {},
+  { requireProtocol, extensions, ...change }: Asked & Partial<OutgoingOf<"request">> = {},
   limits?: EndpointOptions["limits"],
 ): { client: Endpoint; bytes: Uint8Array } {
   const client = new Endpoint("client", { requireProtocol, extensions, limits });
@@ -316,7 +316,7 @@ describe("Endpoint of a client, opening", () => {
     assert.equal(new Set(keys).size, 100);
   });
 
-  const refused: readonly [title: string, Partial<Asked & OutgoingRequest>][] = [
+  const refused: readonly [title: string, Partial<Asked & OutgoingOf<"request">>][] = [
     ["a field that it writes by itself", { headers: [["sec-websocket-key", KEY]] }],
     ["another Host", { headers: [["HOST", "a"]] }],
     ["a Content-Length", { headers: [["Content-Length", "1"]] }],

@@ -17,7 +17,7 @@ import type { WebSocketConnection } from "../connection/connection.ts";
 import { HandshakeError, wrongType } from "../core/error.ts";
 import { addToMessage } from "../core/error_print.ts";
 import { checkExtraFields, wrongStatus } from "../core/handshake.ts";
-import type { OutgoingRequest } from "../core/event.ts";
+import type { OutgoingOf } from "../core/event.ts";
 import { checkKnown } from "../core/option_hints.ts";
 import { checkInteger, checkText, type OptionNames } from "../core/options.ts";
 import { parseWebSocketUrl, type WebSocketUrl } from "../core/url.ts";
@@ -212,7 +212,7 @@ export function openingOf(
 export function requestOf(
   { host, resourceName, username, password }: WebSocketUrl,
   options: InternalConnectOptions,
-): OutgoingRequest {
+): OutgoingOf<"request"> {
   const { protocols, origin, userAgent = `sluice/${VERSION}` } = options;
   const headers = toRawHeaders(options.headers);
   const given = (name: string) => headers.some(([field]) => field.toLowerCase() === name);

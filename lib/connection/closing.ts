@@ -13,7 +13,7 @@ import {
   webSocketError,
 } from "../core/error.ts";
 import { replaceStack } from "../core/error_print.ts";
-import type { CloseEvent } from "../core/event.ts";
+import type { EventOf } from "../core/event.ts";
 import { checkNames } from "../core/option_hints.ts";
 import type { OptionNames } from "../core/options.ts";
 import type { Protocol } from "../core/protocol.ts";
@@ -66,7 +66,7 @@ const NEXT: { readonly [phase in Phase]: { readonly [step in Step]?: Phase } } =
 };
 
 /** What ended the input. Undefined if the transport ended without a Close frame. */
-export type InputEnd = CloseEvent | RemoteProtocolError | undefined;
+export type InputEnd = EventOf<"close"> | RemoteProtocolError | undefined;
 
 export type EndListener = (error?: WebSocketError) => void;
 
@@ -274,7 +274,7 @@ export class Closing implements SenderHost {
     });
   }
 
-  #receiveClose({ closeCode, reason }: CloseEvent): void {
+  #receiveClose({ closeCode, reason }: EventOf<"close">): void {
     if (this.phase === "ended") return;
     this.received = { closeCode, reason };
     this.#first ??= "received";

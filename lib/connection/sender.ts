@@ -8,7 +8,7 @@ import { CloseCode, type CloseInfo } from "../core/close.ts";
 import { LEND_FROM } from "../core/encoder.ts";
 import { type ErrorCode, wrongType } from "../core/error.ts";
 import { replaceStack } from "../core/error_print.ts";
-import type { PingEvent, PongEvent } from "../core/event.ts";
+import type { EventOf } from "../core/event.ts";
 import type { Message } from "../core/message.ts";
 import type { Protocol } from "../core/protocol.ts";
 import type { BufferSource, ConnectionOptions, OutgoingMessage, SendOptions } from "../options.ts";
@@ -258,7 +258,7 @@ export class Sender {
   }
 
   /** Sends a ping or a pong, also between the frames of a message. */
-  control(event: PingEvent | PongEvent): Promise<void> {
+  control(event: EventOf<"ping" | "pong">): Promise<void> {
     if (!this.#host.canWrite) throw this.#host.closedError();
     this.#machine.write(event);
     return this.#settle(0);

@@ -51,14 +51,9 @@ export function writeKey(target: Uint8Array, offset: number, key: number): void 
   target[offset + 3] = key >>> 24;
 }
 
-/** Options of {@linkcode encodeFrame}. */
-export interface EncodeFrameOptions {
-  /** The masking key of 4 bytes, or true for a random one. Clients must mask; servers must not. */
-  mask?: Uint8Array | true | undefined;
-}
-
 /**
- * Encodes one frame.
+ * Encodes one frame. `mask` is the masking key of 4 bytes, or true for a random one. Clients must
+ * mask; servers must not.
  *
  * @example
  * ```ts
@@ -71,7 +66,10 @@ export interface EncodeFrameOptions {
  * @throws {RangeError} If a control frame is fragmented or longer than 125 bytes, the opcode is
  * unknown, or the masking key is not 4 bytes long.
  */
-export function encodeFrame(frame: Frame, options: EncodeFrameOptions = {}): Uint8Array {
+export function encodeFrame(
+  frame: Frame,
+  options: { mask?: Uint8Array | true | undefined } = {},
+): Uint8Array {
   if (!(frame?.payload instanceof Uint8Array)) {
     throw wrongType(
       `Expected frame.payload to be a Uint8Array, received ${kindOf(frame?.payload)}`,

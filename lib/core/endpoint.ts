@@ -5,19 +5,8 @@
  */
 import { type BodyReader, bodyReader, BodyWriter } from "./body.ts";
 import { HandshakeError, LocalProtocolError, RemoteProtocolError, wrongType } from "./error.ts";
-import type {
-  ExtensionChoice,
-  HandshakeEvent,
-  OutgoingAccept,
-  OutgoingEvent,
-  OutgoingHandshakeEvent,
-  OutgoingReject,
-  OutgoingRejectData,
-  OutgoingRequest,
-  ProtocolEvent,
-} from "./event.ts";
+import type { EndpointEvent, OutgoingEndpointEvent, OutgoingEvent, OutgoingOf } from "./event.ts";
 import {
-  type AcceptedExtensions,
   acceptExtensions,
   type Extension,
   type ExtensionFactory,
@@ -78,12 +67,6 @@ export type EndpointState =
   /** The connection is open or closing. */
   | ProtocolState;
 
-/** An event that an {@linkcode Endpoint} receives. */
-export type EndpointEvent = HandshakeEvent | ProtocolEvent;
-
-/** An event that an {@linkcode Endpoint} sends. Fields that have a default may be omitted. */
-export type OutgoingEndpointEvent = OutgoingHandshakeEvent | OutgoingEvent;
-
 /** Options of an {@linkcode Endpoint}. */
 export interface EndpointOptions extends Omit<ProtocolOptions, "extensions"> {
   /**
@@ -111,7 +94,7 @@ const HANDSHAKE_EVENTS: readonly string[] = ["request", "accept", "reject", "rej
 
 const EMPTY = new Uint8Array(0);
 const NONE: readonly ExtensionFactory[] = [];
-const NO_EXTENSIONS: AcceptedExtensions = { headers: [], extensions: [] };
+const NO_EXTENSIONS: ReturnType<typeof acceptExtensions> = { headers: [], extensions: [] };
 
 /**
  * One end of a connection: bytes in, events out; events in, bytes out. An endpoint sends nothing on
@@ -384,7 +367,7 @@ export class Endpoint {
     return input;
   }
 
-  #nextResponse(offered: HandshakeOffer): HandshakeEvent | undefined {
+  #nextResponse(offered: HandshakeOffer): EndpointEvent | undefined {
     try {
       this.#response ??= this.#readHead(parseResponseHead, "response");
       if (this.#response === undefined) return undefined;
@@ -422,7 +405,7 @@ export class Endpoint {
     }
   }
 
-  #rejected(response: ResponseHead): HandshakeEvent {
+  #rejected(response: ResponseHead): EndpointEvent {
     const { status, statusText, headers } = response;
     const body = this.#incoming = bodyReader(response);
     const hasBody = !body.finished;
@@ -430,7 +413,7 @@ export class Endpoint {
     return { type: "reject", status, statusText, headers, hasBody };
   }
 
-  #nextData(body: BodyReader): HandshakeEvent | undefined {
+  #nextData(body: BodyReader): EndpointEvent | undefined {
     while (body.failure === undefined) {
       const chunk = this.#input.shift();
       if (chunk === undefined) return undefined;
@@ -476,7 +459,7 @@ export class Endpoint {
     }
   }
 
-  #sendRequest(event: OutgoingRequest): Uint8Array {
+  #sendRequest(event: OutgoingOf<"request">): Uint8Array {
     if (this.role === "server") throw misplaced(event, "this end is a server");
     if (this.#offered !== undefined) throw misplaced(event, "the request has been sent");
     const { requireProtocol } = this.#options;
@@ -501,7 +484,7 @@ export class Endpoint {
    * Sends the event "accept", as `send()`.
    * @internal
    */
-  accept(event: OutgoingAccept): Uint8Array {
+  accept(event: OutgoingOf<"accept">): Uint8Array {
     const offer = this.#offer;
     if (this.#state !== "connecting" || offer === undefined) {
       throw misplaced(event, "there is no request to answer");
@@ -531,7 +514,7 @@ export class Endpoint {
     }
   }
 
-  #reject(event: OutgoingReject): Uint8Array {
+  #reject(event: OutgoingOf<"reject">): Uint8Array {
     const { version = "1.1" } = this.#request ?? {};
     const { response, framing } = refusalResponse(event, { version, isHead: this.isHead });
     const bytes = this.#received === undefined ? serializeResponseHead(response) : EMPTY;
@@ -544,7 +527,10 @@ export class Endpoint {
     return bytes;
   }
 
-  #rejectData({ data, bodyFinished = true }: OutgoingRejectData, body: BodyWriter): Uint8Array {
+  #rejectData(
+    { data, bodyFinished = true }: OutgoingOf<"rejectData">,
+    body: BodyWriter,
+  ): Uint8Array {
     if (!(data instanceof Uint8Array)) {
       throw wrongType(`Expected data to be a Uint8Array, received ${typeof data}`);
     }
@@ -553,7 +539,7 @@ export class Endpoint {
     return bytes;
   }
 
-  #chosen({ extensions }: ExtensionChoice): readonly ExtensionFactory[] {
+  #chosen({ extensions }: Pick<OutgoingOf<"request">, "extensions">): readonly ExtensionFactory[] {
     const supported = this.#options.extensions ?? NONE;
     if (extensions === undefined) return supported;
     for (const { name } of extensions) {
@@ -588,16 +574,18 @@ export class Endpoint {
   }
 }
 
-function requestEvent({ target, headers }: RequestHead, offer: ReceivedOffer): HandshakeEvent {
+function requestEvent({ target, headers }: RequestHead, offer: ReceivedOffer): EndpointEvent {
   const { protocols, extensions } = offer;
   const host = headerValue(headers, "Host")!;
   return { type: "request", host, target, protocols, extensions, headers: extraFields(headers) };
 }
 
-function misplaced({ type }: OutgoingHandshakeEvent, why: string): LocalProtocolError {
+function misplaced({ type }: OutgoingEndpointEvent, why: string): LocalProtocolError {
   return new LocalProtocolError(`Cannot send the event ${type}: ${why}`);
 }
 
-function isHandshakeEvent(event: OutgoingEndpointEvent): event is OutgoingHandshakeEvent {
+function isHandshakeEvent(
+  event: OutgoingEndpointEvent,
+): event is Exclude<OutgoingEndpointEvent, OutgoingEvent> {
   return HANDSHAKE_EVENTS.includes(event.type);
 }

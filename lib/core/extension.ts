@@ -217,22 +217,15 @@ function finalizeOne(
   throw refuse(name, "uses a reserved bit of another extension");
 }
 
-/** The extensions that a server has accepted. */
-export interface AcceptedExtensions {
-  /** The extensions and parameters for the response. */
-  readonly headers: readonly ExtensionHeader[];
-  /** The same extensions, ready for use. */
-  readonly extensions: readonly Extension[];
-}
-
 /**
  * Chooses among a client's offers: for each supported extension, in the server's order of
  * preference, the first offer that the extension accepts.
+ * @returns The extensions and parameters for the response, and the same extensions, ready for use.
  */
 export function acceptExtensions(
   offers: readonly ExtensionHeader[],
   supported: readonly ExtensionFactory[],
-): AcceptedExtensions {
+): { readonly headers: readonly ExtensionHeader[]; readonly extensions: readonly Extension[] } {
   const headers: ExtensionHeader[] = [];
   const extensions: Extension[] = [];
   for (const factory of supported) {

@@ -14,7 +14,7 @@ import {
   wrongType,
   wrongValue,
 } from "./error.ts";
-import type { OutgoingReject } from "./event.ts";
+import type { OutgoingOf } from "./event.ts";
 import {
   checkField,
   type ExtensionHeader,
@@ -499,7 +499,7 @@ export function refusalHeaders(
  * @throws {TypeError} If the header fields do not match the body.
  */
 export function refusalResponse(
-  { status = 400, statusText = "", headers = [], hasBody = false }: OutgoingReject,
+  { status = 400, statusText = "", headers = [], hasBody = false }: OutgoingOf<"reject">,
   request: { version: string; isHead: boolean },
 ): { response: ResponseHead; framing: BodyFraming } {
   if (!Number.isInteger(status) || status < 200 || status > 599) {

@@ -15,36 +15,27 @@ export const MAX_MESSAGE_SIZE = 1048576;
 /** A message. A string is a text message; bytes are a binary message. */
 export type Message = string | Uint8Array;
 
-/** A piece of a text message. */
-export interface TextEvent {
-  /** The type of the event. */
-  type: "text";
-  /** Complete characters. A character that is cut off is in the next piece. */
-  data: string;
-  /** Whether the frame ends with this piece. */
-  frameFinished: boolean;
-  /** Whether the message ends with this piece. */
-  messageFinished: boolean;
-  /** When sending: whether to compress the message, if agreed. By default, its size decides. */
-  compress?: boolean;
-}
-
-/** A piece of a binary message. */
-export interface BinaryEvent {
-  /** The type of the event. */
-  type: "binary";
-  /** The bytes. In a received event, they may be a view of the input. */
-  data: Uint8Array;
-  /** Whether the frame ends with this piece. */
-  frameFinished: boolean;
-  /** Whether the message ends with this piece. */
-  messageFinished: boolean;
-  /** When sending: whether to compress the message, if agreed. By default, its size decides. */
-  compress?: boolean;
-}
-
 /** A piece of a message. */
-export type Fragment = TextEvent | BinaryEvent;
+export type Fragment =
+  & ({
+    /** A piece of a text message. */
+    type: "text";
+    /** Complete characters. A character that is cut off is in the next piece. */
+    data: string;
+  } | {
+    /** A piece of a binary message. */
+    type: "binary";
+    /** The bytes. In a received event, they may be a view of the input. */
+    data: Uint8Array;
+  })
+  & {
+    /** Whether the frame ends with this piece. */
+    frameFinished: boolean;
+    /** Whether the message ends with this piece. */
+    messageFinished: boolean;
+    /** When sending: whether to compress the message, if agreed. By default, its size decides. */
+    compress?: boolean;
+  };
 
 /** Options for reading messages. */
 export interface MessageOptions {

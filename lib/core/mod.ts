@@ -9,41 +9,24 @@
 import "./error_print.ts";
 
 // One end of a connection.
-export { Endpoint } from "./endpoint.ts";
-export type {
-  EndpointEvent,
-  EndpointOptions,
-  EndpointState,
-  OutgoingEndpointEvent,
-} from "./endpoint.ts";
+export { Endpoint, type EndpointOptions, type EndpointState } from "./endpoint.ts";
 export { Protocol, type ProtocolOptions, type ProtocolState } from "./protocol.ts";
 export { response } from "./event.ts";
 export type {
-  AcceptEvent,
-  CloseEvent,
-  ExtensionChoice,
-  HandshakeEvent,
+  EndpointEvent,
+  EventOf,
   Optional,
-  OutgoingAccept,
+  OutgoingEndpointEvent,
   OutgoingEvent,
-  OutgoingHandshakeEvent,
-  OutgoingReject,
-  OutgoingRejectData,
-  OutgoingRequest,
-  PingEvent,
-  PongEvent,
   ProtocolEvent,
-  RejectDataEvent,
-  RejectEvent,
-  RequestEvent,
 } from "./event.ts";
 
 // Frames and messages.
-export { encodeFrame, type EncodeFrameOptions } from "./encoder.ts";
+export { encodeFrame } from "./encoder.ts";
 export { type Frame, type FrameHeader, Opcode, type Role, Rsv } from "./frame.ts";
 export { FrameDecoder, type FrameDecoderOptions, type FramePiece } from "./decoder.ts";
 export { fragments, MessageAssembler } from "./message.ts";
-export type { BinaryEvent, Fragment, Message, TextEvent } from "./message.ts";
+export type { Fragment, Message } from "./message.ts";
 export { CloseCode, type CloseInfo, parseClose, serializeClose } from "./close.ts";
 
 // The opening handshake.
@@ -75,7 +58,6 @@ export { parseWebSocketUrl, type WebSocketUrl } from "./url.ts";
 // Extensions.
 export { acceptExtensions, finalizeExtensions, offerExtensions, PENDING } from "./extension.ts";
 export type {
-  AcceptedExtensions,
   EncodedFrame,
   Extension,
   ExtensionFactory,

@@ -5,7 +5,7 @@
  */
 import { CloseCode, parseClose, serializeClose } from "./close.ts";
 import { LocalProtocolError, RemoteProtocolError } from "./error.ts";
-import { type CloseEvent, complete, type OutgoingEvent, type ProtocolEvent } from "./event.ts";
+import { complete, type EventOf, type OutgoingEvent, type ProtocolEvent } from "./event.ts";
 import { checkControl, Encoder, FIN, type Written } from "./encoder.ts";
 import {
   type DataPiece,
@@ -430,7 +430,7 @@ export class Protocol {
   }
 
   /** RFC 6455 §7.1.5: a transport that ends without a Close frame is reported as 1006. */
-  #lost(): CloseEvent {
+  #lost(): EventOf<"close"> {
     this.#state = "closed";
     return { type: "close", closeCode: CloseCode.Abnormal, reason: "" };
   }

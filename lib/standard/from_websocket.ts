@@ -13,7 +13,7 @@ import { MESSAGE_OVERHEAD } from "../connection/sender.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
 import { Encoder } from "../core/encoder.ts";
 import { domError, RemoteProtocolError, webSocketError, wrongValue } from "../core/error.ts";
-import type { CloseEvent, ProtocolEvent } from "../core/event.ts";
+import type { EventOf, ProtocolEvent } from "../core/event.ts";
 import type { RequestHead, ResponseHead } from "../core/http1.ts";
 import {
   type Fragment,
@@ -225,7 +225,7 @@ const CLOSING = 2;
 const CLOSING_CHECKS = 4;
 const EMPTY = new Uint8Array(0);
 
-type Item = Fragment | CloseEvent | RemoteProtocolError;
+type Item = Fragment | EventOf<"close"> | RemoteProtocolError;
 
 const itemSize = (item: Item): number => "data" in item ? sizeOf(item.data) : 0;
 

@@ -7,7 +7,8 @@ import { Buffer, isUtf8 } from "node:buffer";
 import { CloseCode } from "../core/close.ts";
 import { RemoteProtocolError } from "../core/error.ts";
 import type { ProtocolEvent } from "../core/event.ts";
-import { type BinaryEvent, concat } from "../core/message.ts";
+import type { EventOf } from "../core/event.ts";
+import { concat } from "../core/message.ts";
 import type { Protocol, ProtocolOptions } from "../core/protocol.ts";
 import type { TextCodec } from "../core/utf8.ts";
 import { nodeTextCodec } from "../runtime/node.ts";
@@ -252,7 +253,7 @@ export class Inlet<T = unknown> implements TextCodec {
   }
 
   /** Adds a piece of a message that is not read whole. Returns whether the message is complete. */
-  #addPiece({ data, frameFinished, messageFinished }: BinaryEvent): boolean {
+  #addPiece({ data, frameFinished, messageFinished }: EventOf<"binary">): boolean {
     if (data.length > 0) this.#pieces.push(asBuffer(data));
     if (frameFinished && this.#pieces.length > 0) {
       this.#frames.push(Buffer.concat(this.#pieces));

@@ -7,7 +7,7 @@
 import { Buffer } from "node:buffer";
 import { nextTick } from "node:process";
 import type { Duplex } from "node:stream";
-import { type CloseEvent, complete } from "../core/event.ts";
+import { complete, type EventOf } from "../core/event.ts";
 import { encodeFrame, FIN, firstByte } from "../core/encoder.ts";
 import { encodeWith, type Extension, type OutgoingFrame } from "../core/extension.ts";
 import { Opcode } from "../core/frame.ts";
@@ -153,7 +153,7 @@ export class Outlet {
   }
 
   /** Sends the Close frame after everything else, and writes the batch. */
-  close(event: Partial<CloseEvent>, callback: SendCallback): void {
+  close(event: Partial<EventOf<"close">>, callback: SendCallback): void {
     const close = complete({ type: "close", ...event });
     this.#enter(0, callback, () => {
       this.#protocol.write(close);
