@@ -10,7 +10,7 @@ import { withoutLeak } from "./resources.ts";
 
 // Each run tries a different seed. A failure reports the seed.
 const seed = Number(process.env.FUZZ_SEED ?? Date.now() % 1e9);
-const INPUTS = 500;
+const INPUTS = 250;
 
 // The target "api" has its own test file.
 const { api: _, ...others } = TARGETS;

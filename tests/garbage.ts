@@ -14,5 +14,5 @@ const collect = collector();
 
 /** Collects all garbage before it returns. It repeats, because V8 frees the memory of buffers late. */
 export function collectGarbage(): void {
-  for (let again = 0; again < 4; again++) collect();
+  for (let again = 0; again < 2; again++) collect();
 }

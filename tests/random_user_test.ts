@@ -12,7 +12,7 @@ import { runTarget } from "../scripts/fuzz/target.ts";
 import { withoutLeak } from "./resources.ts";
 
 const SEEDS = { fixed: 1, new: Number(process.env.FUZZ_SEED ?? Date.now() % 1e9) };
-const INPUTS = 150;
+const INPUTS = 75;
 
 /** The world after a successful run, changed by `change`. */
 function worldWith(change: (world: World) => void): World {

@@ -71,7 +71,9 @@ function json(size: number, seed: number): string {
 
 function noise(size: number, seed: number): Uint8Array {
   const value = random(seed);
-  return Uint8Array.from({ length: size }, () => value() * 256);
+  const bytes = new Uint8Array(size);
+  for (let i = 0; i < size; i++) bytes[i] = value() * 256;
+  return bytes;
 }
 
 /** Prose, noise and zeros, in turn. */

@@ -1,5 +1,6 @@
 /** The levels at which a row runs: an echo over each, and what the echo did with the row. */
 import assert from "node:assert/strict";
+import { Buffer } from "node:buffer";
 import { type AddressInfo, connect as dial, createServer, type Socket } from "node:net";
 import {
   accept,
@@ -323,7 +324,7 @@ function summary({ fin, rsv, opcode, payload }: Frame) {
 }
 
 function equal(a: Uint8Array, b: Uint8Array): boolean {
-  return a.length === b.length && a.every((byte, i) => byte === b[i]);
+  return Buffer.compare(a, b) === 0;
 }
 
 /** Checks that the frames are those expected, in order. Messages before the Close frame may be missing. */

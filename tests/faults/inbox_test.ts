@@ -167,15 +167,17 @@ class Feed implements Transport {
 const CHUNK = 65536;
 const masked = (frame: Frame) => encodeFrame(frame, { mask: hex("01 02 03 04") });
 
-/** Returns a function that repeats the frames, in chunks of 64 KiB. */
-function stream(...frames: Frame[]): () => Uint8Array {
+/** Makes streams that repeat the frames, in chunks of 64 KiB. */
+function streams(frames: Frame[]): () => () => Uint8Array {
   const bytes = concat(frames.map(masked));
   const repeated = concat(Array(Math.ceil(CHUNK / bytes.length) + 1).fill(bytes));
-  let at = 0;
   return () => {
-    const chunk = repeated.slice(at, at + CHUNK);
-    at = (at + CHUNK) % bytes.length;
-    return chunk;
+    let at = 0;
+    return () => {
+      const chunk = repeated.slice(at, at + CHUNK);
+      at = (at + CHUNK) % bytes.length;
+      return chunk;
+    };
   };
 }
 
@@ -219,8 +221,9 @@ describe("B5 what a paused connection holds", () => {
         const count = 24;
         const open: [WebSocketConnection, Feed][] = [];
         const kept: unknown[] = [];
+        const stream = streams(frames);
         for (let i = 0; i < count + 5; i++) {
-          const feed = new Feed(stream(...frames));
+          const feed = new Feed(stream());
           const accepted = accept(feed, options);
           await until(() => feed.handled);
           feed.give(requestBytes());

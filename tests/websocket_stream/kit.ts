@@ -201,7 +201,9 @@ export async function withStream(
 
 /** Bytes in the pattern that the peer sends. */
 export function pattern(length: number): Uint8Array<ArrayBuffer> {
-  return Uint8Array.from({ length }, (_, index) => (index * 7) % 251);
+  const bytes = new Uint8Array(length);
+  for (let index = 0; index < length; index++) bytes[index] = (index * 7) % 251;
+  return bytes;
 }
 
 /** The bytes in the form that the peer reports: one character each. */
