@@ -139,9 +139,9 @@ class NatsBackplane implements Backplane {
   readonly #end = new AbortController();
   readonly #statuses: AsyncIterable<{ readonly type: string }> & { stop?(): void };
   readonly #subscriptions = new Map<string, Subscription>();
-  /** Settles when the connection can be used. */
-  #ready: Promise<void>;
-  #setReady: () => void = () => {};
+  /** Settles when the connection can be used, or an attempt to use it has failed. */
+  #ready!: Promise<void>;
+  #settle!: { resolve(): void; reject(error: unknown): void };
   #isUp = false;
   #outages = 0;
   #flushed: Promise<void> | undefined;
@@ -150,7 +150,7 @@ class NatsBackplane implements Backplane {
     this.connection = connection;
     this.prefix = prefix;
     this.#statuses = connection.status();
-    this.#ready = new Promise((resolve) => this.#setReady = resolve);
+    this.#attempt();
     void this.#watch();
     void this.#restore();
   }
@@ -265,9 +265,14 @@ class NatsBackplane implements Backplane {
   #fail(error: unknown): void {
     if (this.isClosed) return;
     this.#outages++;
-    if (this.#isUp) this.#ready = new Promise((resolve) => this.#setReady = resolve);
+    if (this.#isUp) this.#attempt();
     this.#isUp = false;
     for (const subscription of this.#subscriptions.values()) interrupt(error, subscription);
+  }
+
+  #attempt(): void {
+    const ready = new Promise<void>((resolve, reject) => this.#settle = { resolve, reject });
+    this.#ready = handled(ready);
   }
 
   async #restore(): Promise<void> {
@@ -277,14 +282,16 @@ class NatsBackplane implements Backplane {
         await abortable(this.connection.flush(), this.#end.signal);
         await abortable(this.prepare(), this.#end.signal);
         isPrepared = true;
-      } catch {
+      } catch (error) {
+        this.#settle.reject(error);
+        this.#attempt();
         await sleep(RETRY_PAUSE, this.#end.signal).catch(() => {});
       }
       // The next outage has an attempt of its own.
       if (this.isClosed || outages !== this.#outages) return;
     }
     this.#isUp = true;
-    this.#setReady();
+    this.#settle.resolve();
     for (const subscription of this.#subscriptions.values()) {
       if (!subscription.isInterrupted) continue;
       subscription.isInterrupted = false;
@@ -432,13 +439,15 @@ class JetStreamBackplane extends NatsBackplane {
   ): Promise<Position> {
     const options = { msgID: `${this.#process}-${++this.#count}`, timeout: PUBLISH_TIMEOUT };
     for (;;) {
-      await this.ready(signal);
       try {
+        await this.ready(signal);
         const subject = subjectOf(this.prefix, topic);
         const { seq } = await abortable(this.#jetstream.publish(subject, data, options), signal);
         return { epoch: this.#epoch, offset: seq };
       } catch (error) {
         if (signal.aborted || this.isClosed || !isTransient(error)) throw error;
+        // The stream may be gone. It is made again.
+        if (this.isUp && /NotEnabled|NoResponders/.test((error as Error).name)) this.restart(error);
         await sleep(RETRY_PAUSE, signal);
       }
     }
@@ -550,7 +559,9 @@ class JetStreamBackplane extends NatsBackplane {
 
 /** Whether a call may succeed later: there was no answer, or the server is starting. */
 function isTransient(error: unknown): boolean {
-  return /^(Timeout|NoResponders|Request|ClosedConnection)/.test(String((error as Error)?.name));
+  return /^(Timeout|NoResponders|Request|JetStreamNotEnabled|ClosedConnection)/.test(
+    String((error as Error)?.name),
+  );
 }
 
 /**

@@ -195,13 +195,18 @@ export interface LineHandlers {
   down(error: unknown): void;
 }
 
+interface Waiting {
+  resolve(connection: RedisConnection): void;
+  reject(error: unknown): void;
+}
+
 /** Keeps one connection to Redis open: makes another one when it has ended or does not answer. */
 export class RedisLine {
   readonly #open: OpenRedis;
   readonly #handlers: LineHandlers;
   readonly #end = new AbortController();
   #connection: RedisConnection | undefined;
-  #waiting = new Set<(connection: RedisConnection) => void>();
+  readonly #waiting = new Set<Waiting>();
   #isRunning = false;
 
   constructor(open: OpenRedis, handlers: LineHandlers) {
@@ -209,18 +214,22 @@ export class RedisLine {
     this.#handlers = handlers;
   }
 
-  /** The connection, as soon as there is one. Waiting calls go on in the order in which they came. */
+  /**
+   * The connection, as soon as there is one. Waiting calls go on in the order in which they came. They
+   * reject if the attempt to connect fails.
+   */
   async ready(signal: AbortSignal): Promise<RedisConnection> {
     signal.throwIfAborted();
     this.#end.signal.throwIfAborted();
     if (!this.#isRunning) void this.#run();
     if (this.#connection !== undefined) return this.#connection;
-    let resolve!: (connection: RedisConnection) => void;
-    const ready = new Promise<RedisConnection>((done) => this.#waiting.add(resolve = done));
+    let waiting!: Waiting;
+    const ready = new Promise<RedisConnection>((resolve, reject) => waiting = { resolve, reject });
+    this.#waiting.add(waiting);
     try {
-      return await abortable(abortable(ready, signal), this.#end.signal);
+      return await abortable(ready, signal);
     } finally {
-      this.#waiting.delete(resolve);
+      this.#waiting.delete(waiting);
     }
   }
 
@@ -241,6 +250,11 @@ export class RedisLine {
 
   close(): void {
     this.#end.abort(invalidState("The backplane is closed", "not-open"));
+    this.#reject(this.#end.signal.reason);
+  }
+
+  #reject(error: unknown): void {
+    for (const { reject } of this.#waiting) reject(error);
   }
 
   async #run(): Promise<void> {
@@ -249,7 +263,9 @@ export class RedisLine {
       try {
         await this.#connect(() => pause = 0);
       } catch (error) {
-        if (!this.#end.signal.aborted) this.#handlers.down(error);
+        if (this.#end.signal.aborted) return;
+        this.#handlers.down(error);
+        this.#reject(error);
       }
       pause = Math.min(2 * pause + 20, LONGEST_PAUSE);
       await sleep(pause, this.#end.signal).catch(() => {});
@@ -271,7 +287,7 @@ export class RedisLine {
       await this.#within(PING_TIMEOUT, this.#handlers.up(connection), ended.signal);
       this.#connection = connection;
       onOpen();
-      for (const resolve of this.#waiting) resolve(connection);
+      for (const { resolve } of this.#waiting) resolve(connection);
       for (;;) {
         await sleep(PING_INTERVAL, ended.signal);
         await this.#within(PING_TIMEOUT, connection.command(["PING"]), ended.signal);

@@ -1,14 +1,13 @@
 /** Redis and NATS as separate programs, on free ports and with folders of their own. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import { commandOf, PEERS } from "../interop/peers.ts";
 import { freePort, HOST } from "../ports.ts";
-import { until } from "../support.ts";
 
 /** Kills a process when the standard input ends, which it does when the process of the tests has ended. */
 const WATCH = 'read _; kill -9 "$0"';
@@ -78,8 +77,11 @@ export class EngineProcess {
   }
 
   /** Makes the program stand still. */
-  pause(): void {
-    process.kill(this.#child!.pid!, "SIGSTOP");
+  async pause(): Promise<void> {
+    const { pid } = this.#child!;
+    process.kill(pid!, "SIGSTOP");
+    const status = () => readFile(`/proc/${pid}/status`, "utf8").catch(() => "State: T");
+    while (!/State:\s+T/.test(await status()));
   }
 
   resume(): void {
@@ -119,15 +121,4 @@ export async function startNats(): Promise<EngineProcess> {
   const engine = new EngineProcess(port, folder, command, { ask: "", answer: /^INFO .*jetstream/ });
   await engine.start();
   return engine;
-}
-
-/** Waits until the engine has this many clients that are named so by `CLIENT LIST` of Redis. */
-export async function untilClients(redis: EngineProcess, pattern: RegExp, count: number) {
-  let found = -1;
-  const look = async () => {
-    const list = await redis.ask("CLIENT LIST\r\n");
-    found = list.split("\n").filter((line) => pattern.test(line)).length;
-  };
-  while (found !== count) await look();
-  await until(() => found === count);
 }
