@@ -32,7 +32,7 @@ export class TransportReader implements TransportHandlers {
   /** Number of bytes in `#chunks`. */
   #held = 0;
   #isHalfClosed = false;
-  #closed = false;
+  isClosed = false;
   #error: Error | undefined;
   #givenUp: { reason: unknown } | undefined;
   #waiting: (() => void)[] = [];
@@ -43,10 +43,6 @@ export class TransportReader implements TransportHandlers {
     this.transport = transport;
     this.#readAhead = readAhead;
     transport.handle(this);
-  }
-
-  get isGone(): boolean {
-    return this.#closed;
   }
 
   data(chunk: Uint8Array): void {
@@ -66,7 +62,7 @@ export class TransportReader implements TransportHandlers {
   }
 
   close(error?: Error): void {
-    this.#closed = true;
+    this.isClosed = true;
     this.#error = error;
     this.#onGone?.(this.#lost());
     this.#wake();
@@ -74,7 +70,7 @@ export class TransportReader implements TransportHandlers {
 
   /** Calls back if the transport closes before it is handed over. */
   watch(onGone: (error: HandshakeError) => void): void {
-    if (this.#closed) return onGone(this.#lost());
+    if (this.isClosed) return onGone(this.#lost());
     this.#onGone = onGone;
     if (this.#held <= this.#readAhead) this.transport.resume();
   }
@@ -89,7 +85,7 @@ export class TransportReader implements TransportHandlers {
   }
 
   async closed(): Promise<void> {
-    while (!this.#closed) await this.wait();
+    while (!this.isClosed) await this.wait();
   }
 
   /** Makes `take()` and `read()` throw the reason. */
@@ -118,7 +114,7 @@ export class TransportReader implements TransportHandlers {
       this.#held -= chunk.length + CHUNK_OVERHEAD;
       return chunk;
     }
-    if (this.#error === undefined) return this.#isHalfClosed || this.#closed ? null : undefined;
+    if (this.#error === undefined) return this.#isHalfClosed || this.isClosed ? null : undefined;
     throw new HandshakeError(
       `The transport failed during the handshake: ${this.#error.message}`,
       "connection-lost",
@@ -129,7 +125,7 @@ export class TransportReader implements TransportHandlers {
   /** Writes the bytes, and waits until the platform has taken them. */
   async write(bytes: Uint8Array): Promise<void> {
     this.transport.write([bytes]);
-    while (this.transport.bufferedAmount > 0 && !this.#closed) await this.wait();
+    while (this.transport.bufferedAmount > 0 && !this.isClosed) await this.wait();
   }
 
   /** Hands over the transport, the chunks that have not been read, and the end if it has been reached. */
@@ -138,7 +134,7 @@ export class TransportReader implements TransportHandlers {
     for (const chunk of this.#chunks) handlers.data(chunk);
     this.#chunks = [];
     if (this.#isHalfClosed) handlers.end();
-    if (this.#closed) handlers.close(this.#error);
+    if (this.isClosed) handlers.close(this.#error);
   }
 
   /**
@@ -146,7 +142,7 @@ export class TransportReader implements TransportHandlers {
    * its side.
    */
   async dropInput(onInputEnd: () => void): Promise<void> {
-    while (!this.#isHalfClosed && !this.#closed) {
+    while (!this.#isHalfClosed && !this.isClosed) {
       this.#chunks = [];
       this.#held = 0;
       await this.wait(true);

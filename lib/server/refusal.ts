@@ -161,40 +161,6 @@ function checkResponse(response: unknown): Response {
   return response as Response;
 }
 
-/** Cuts a client that takes longer than `closeTimeout` to read a piece of the response, or to leave. */
-class Patience {
-  readonly #timeout: number;
-  readonly #cut: () => void;
-  #countdown: Countdown | undefined;
-  #last = false;
-
-  constructor(timeout: number, cut: () => void) {
-    this.#timeout = timeout;
-    this.#cut = cut;
-  }
-
-  begin(): void {
-    if (this.#timeout > 0) this.#countdown ??= new Countdown(this.#cut, this.#timeout);
-  }
-
-  /** Stops the timer, unless the server waits for the end of the connection. */
-  end(): void {
-    if (this.#last) return;
-    this.#countdown?.cancel();
-    this.#countdown = undefined;
-  }
-
-  beginLast(): void {
-    this.#last = true;
-    this.begin();
-  }
-
-  stop(): void {
-    this.#last = false;
-    this.end();
-  }
-}
-
 /**
  * Answers with the status of the error, if it has one, and waits until the transport is gone. If
  * `respond` is given, it sends the head of the response.
@@ -208,15 +174,25 @@ export async function refuse(
 ): Promise<void> {
   const { transport } = reader;
   const { closeTimeout = 10_000, signal } = options;
-  const patience = new Patience(closeTimeout, () => transport.destroy());
+  // The time that the client has to read a piece of the response, or to leave.
+  let countdown: Countdown | undefined;
+  const begin = () => {
+    if (closeTimeout > 0) countdown ??= new Countdown(() => transport.destroy(), closeTimeout);
+  };
   // A body may take any time, unless the server shuts down or the client has left.
-  const hurry = () => patience.beginLast();
+  let isLast = false;
+  const hurry = () => {
+    isLast = true;
+    begin();
+  };
   const stopWatching = onAbort(signal, hurry);
   const gone = reader.dropInput(hurry);
   const write = async (bytes: Uint8Array) => {
-    patience.begin();
+    begin();
     await reader.write(bytes);
-    patience.end();
+    if (isLast) return;
+    countdown?.cancel();
+    countdown = undefined;
   };
   try {
     if (error.status !== undefined) {
@@ -236,12 +212,12 @@ export async function refuse(
     }
   } catch (fault) {
     // The body failed. Cut the connection, so that the client notices that the body is not complete.
-    if (error instanceof Refusal && !reader.isGone) report(fault, options);
+    if (error instanceof Refusal && !reader.isClosed) report(fault, options);
     transport.destroy();
   }
-  patience.beginLast();
+  hurry();
   await gone;
-  patience.stop();
+  countdown?.cancel();
   stopWatching();
 }
 
@@ -281,7 +257,7 @@ async function sendBody(
   try {
     for (;;) {
       const { done, value = new Uint8Array(0) } = await source.read();
-      if (reader.isGone) return;
+      if (reader.isClosed) return;
       if (!(value instanceof Uint8Array)) {
         throw wrongType(`The body of a Response must give bytes, received ${kindOf(value)}`);
       }
