@@ -5,6 +5,8 @@ import type { Engine } from "./runtimes.ts";
 const ONLY: readonly [files: RegExp, engines: readonly Engine[]][] = [
   // It makes no difference which runtime drives the browser.
   [/^tests\/interop\/(chromium|browser_entry|demo_page)_test\.ts$/, ["deno"]],
+  // The programs are for Node. Its module hooks replace the package ws in them.
+  [/^tests\/ws_programs_test\.ts$/, ["node"]],
   // The tasks are Deno programs.
   [/^tests\/tasks_test\.ts$/, ["deno"]],
   // Deno has no HTTP/2 server.
@@ -44,6 +46,7 @@ const DEPENDS_ON_RUNTIME: Readonly<Record<string, readonly string[]>> = {
     "unix_socket",
     "upgrade",
     "ws_interface",
+    "ws_programs",
     "ws_peer",
   ],
   TLS: ["faults/tls_limits", "tls"],

@@ -36,6 +36,13 @@ export function createWebSocketStream(ws: WebSocket, options?: DuplexOptions): D
       else ws.send(chunk, done);
     },
 
+    writev(chunks: { chunk: Uint8Array }[], done) {
+      if (isConnecting()) return void ws.once("open", () => duplex._writev!(chunks as never, done));
+      const last = chunks.length - 1;
+      for (let i = 0; i < last; i++) ws.send(chunks[i].chunk);
+      ws.send(chunks[last].chunk, done);
+    },
+
     final(done) {
       if (isConnecting()) return void ws.once("open", () => duplex._final(done));
       const { _socket: socket } = ws;
