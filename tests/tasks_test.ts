@@ -57,3 +57,39 @@ describe("The arguments of the tasks", () => {
     });
   }
 });
+
+describe("deno task mutate", () => {
+  const MUTATE = ["run", "-A", "scripts/mutate.ts"];
+  const CLOSE = ["--file", "lib/core/close.ts", "--tests", "tests/close_test.ts"];
+
+  // With one test file, many close codes may be wrong.
+  it("kills the faults that a test finds, and reports those that none does", async () => {
+    const { code, stdout, stderr } = await run([...MUTATE, ...CLOSE, "--sample", "9", "--verbose"]);
+    assert.equal(code, 1, stderr);
+    assert.match(stdout, /^ {2}lib\/core\/close\.ts:\d+ .+ → .*: tests\/close_test\.ts: /m);
+    assert.match(stdout, /^ {2}lib\/core\/close\.ts:\d+ \(CloseCode\): 1\d+ → 1\d+ \+ 1$/m);
+    assert.match(stdout, /^9 faults, [1-8] killed /m);
+  });
+
+  it("fails if there was nothing to try", async () => {
+    const args = ["--file", "lib/core/mod.ts", "--tests", "tests/close_test.ts"];
+    const { code, stdout } = await run([...MUTATE, ...args]);
+    assert.equal(code, 1);
+    assert.match(stdout, /^No fault was tried$/m);
+  });
+
+  for (
+    const args of [
+      ["--file", "lib/core/no_such_file.ts"],
+      ["--tests", "tests/tasks_test.ts"],
+      ["--seed", "x"],
+      ["--sample", "0"],
+    ]
+  ) {
+    it(`refuses ${args.join(" ")}`, async () => {
+      const { code, stdout, stderr } = await run([...MUTATE, ...args]);
+      assert.equal(code, 2, `${stdout}${stderr}`);
+      assert.match(stderr, /^Usage: deno task mutate /m);
+    });
+  }
+});

@@ -1,0 +1,31 @@
+/** What the mutation task and its workers tell each other. */
+
+/** Begins each line that a worker writes. */
+export const MARK = "\u0001";
+
+/** A test of a file. */
+export interface TestName {
+  file: string;
+  name: string;
+}
+
+/** What a test did without a fault. */
+export interface TestReport extends TestName {
+  milliseconds: number;
+  failure: string | undefined;
+  /** Numbers of the faults that the test reaches. */
+  hits: number[];
+}
+
+/** What a worker is to do. */
+export type Request =
+  | { survey: readonly string[] }
+  | { mutant: number; tests: readonly TestName[] };
+
+/**
+ * What became of a fault: `at` is the index of the test that failed. A test that `hung` waits for nothing;
+ * one that is `slow` may need more time. `doubtful`: it failed, but not because of the fault alone.
+ */
+export type Verdict =
+  | { state: "survived" }
+  | { state: "killed" | "hung" | "slow" | "doubtful"; at: number; message: string };

@@ -1,0 +1,131 @@
+/**
+ * Runs tests with one of the planted faults at a time, on Node 24. Reads a request from each line of standard
+ * input, and answers with lines that begin with `MARK`. A line before each test shows the progress.
+ */
+import { readFileSync } from "node:fs";
+import { registerHooks } from "node:module";
+import process from "node:process";
+import { createInterface } from "node:readline";
+import { pathToFileURL } from "node:url";
+import { MARK, type Request, type TestName, type TestReport, type Verdict } from "./messages.ts";
+
+/** Paths of the files with faults, by the URL of the original; the number of faults; the one from the start. */
+const [, , mapping, count, active] = process.argv;
+const sources = new Map<string, string>(JSON.parse(readFileSync(mapping, "utf8")));
+
+const hits = new Uint8Array(Number(count) + 1);
+let current = Number(active);
+(globalThis as unknown as { __mutant(id: number): boolean }).__mutant = (id) => {
+  hits[id] = 1;
+  return id === current;
+};
+
+registerHooks({
+  resolve: (specifier, context, next) =>
+    specifier === "node:test"
+      ? { url: new URL("./tests.ts", import.meta.url).href, shortCircuit: true }
+      : next(specifier, context),
+  load: (url, context, next) => {
+    const path = sources.get(url);
+    if (path === undefined) return next(url, context);
+    return { format: "module-typescript", source: readFileSync(path), shortCircuit: true };
+  },
+});
+const { attempt, testsOf } = await import("./tests.ts");
+type Test = Awaited<ReturnType<typeof testsOf>>[number];
+
+const loaded = new Map<string, Promise<Test[]>>();
+function load(file: string): Promise<Test[]> {
+  let tests = loaded.get(file);
+  if (tests === undefined) loaded.set(file, tests = testsOf(pathToFileURL(file).href));
+  return tests;
+}
+
+const { stdout } = process;
+const write = stdout.write.bind(stdout);
+const tell = (message: unknown) => void write(`${MARK}${JSON.stringify(message)}\n`);
+/** Milliseconds that are enough for a test that took 300, on a machine that is busy now. */
+const LIMIT = 3000;
+/** Milliseconds that are enough to load a file. */
+const LOADING = 20_000;
+
+/** Runs all tests of the files without a fault, and reports the faults that each of them reaches. */
+async function survey(files: readonly string[]): Promise<void> {
+  hits.fill(0);
+  for (const url of sources.keys()) await import(url);
+  tell({ loading: reached() });
+  for (const file of files) {
+    for (const test of await load(file)) {
+      hits.fill(0);
+      const start = performance.now();
+      const failure = await attempt(test, LIMIT);
+      const milliseconds = performance.now() - start;
+      const report: TestReport = {
+        file,
+        name: test.name,
+        milliseconds,
+        failure: failure?.message,
+        hits: reached(),
+      };
+      tell(report);
+    }
+  }
+  tell({ done: true });
+}
+
+function reached(): number[] {
+  const ids: number[] = [];
+  hits.forEach((hit, id) => hit && ids.push(id));
+  return ids;
+}
+
+/** Runs the tests with a fault, until one of them fails. */
+async function judge(mutant: number, tests: readonly TestName[]): Promise<Verdict> {
+  for (const [at, { file, name }] of tests.entries()) {
+    tell({ at, patience: LOADING });
+    let test: Test | undefined;
+    try {
+      test = (await load(file)).find((test) => test.name === name);
+    } catch (error) {
+      return { state: "killed", at, message: `${error}` };
+    }
+    if (test === undefined) return { state: "killed", at, message: "The test is gone" };
+    tell({ at, patience: LIMIT });
+    const failure = await withMutant(mutant, test);
+    if (failure === undefined) continue;
+    if (failure.hung) {
+      return { state: failure.slow ? "slow" : "hung", at, message: failure.message };
+    }
+    // A process that has run other faults may be to blame: the fault must make the difference.
+    if (current === 0) {
+      const fair = await attempt(test, LIMIT) === undefined && await withMutant(mutant, test);
+      if (!fair) return { state: "doubtful", at, message: failure.message };
+      if (fair.hung) return { state: "hung", at, message: fair.message };
+    }
+    return { state: "killed", at, message: failure.message };
+  }
+  return { state: "survived" };
+}
+
+async function withMutant(mutant: number, test: Test): ReturnType<typeof attempt> {
+  const before = current;
+  current = mutant;
+  try {
+    return await attempt(test, LIMIT);
+  } finally {
+    current = before;
+  }
+}
+
+// Keep the output of tests out of the protocol.
+stdout.write = ((_text: unknown, ...rest: unknown[]) => {
+  const done = rest.at(-1);
+  if (typeof done === "function") done();
+  return true;
+}) as typeof stdout.write;
+
+createInterface({ input: process.stdin }).on("line", (line) => {
+  const request = JSON.parse(line) as Request;
+  if ("survey" in request) void survey(request.survey);
+  else void judge(request.mutant, request.tests).then(tell);
+});
