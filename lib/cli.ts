@@ -257,11 +257,6 @@ function credentials(user: string | undefined): [string, string][] {
   return [["Authorization", basicAuthorization(user.slice(0, colon), user.slice(colon + 1))]];
 }
 
-/** The URL that was meant: without a scheme, one of ws. */
-function withScheme(url: string): string {
-  return /^[a-z][a-z\d+.-]*:\/\//i.test(url) ? url : `ws://${url}`;
-}
-
 function headerOf(text: string): [string, string] {
   const colon = text.indexOf(":");
   // The message does not show the text, which may contain a password.
@@ -271,7 +266,7 @@ function headerOf(text: string): [string, string] {
 
 async function runClient(place: string, values: Values): Promise<number> {
   checkNone(SERVER_ONLY, values, "server");
-  const url = withScheme(place);
+  const url = /^[a-z][a-z\d+.-]*:\/\//i.test(place) ? place : `ws://${place}`;
   const count = number("count", values.count) ?? Infinity;
   if (!(count >= 1)) throw new UsageError(`Expected --count to be at least 1, received ${count}`);
   if (values.ping === "once") checkNone(["message", "count"], values, "client that goes on");
@@ -318,7 +313,6 @@ async function pingOnce(ws: WebSocketConnection): Promise<number> {
   }
 }
 
-/** Whether an error reports a wrong argument or option. */
 function isUsage(error: unknown): boolean {
   return error instanceof TypeError || error instanceof RangeError ||
     (error instanceof DOMException && error.name === "SyntaxError");
@@ -336,7 +330,6 @@ async function refused(error: unknown): Promise<number> {
   return 3;
 }
 
-/** Sends each line as a message, and waits for each send. */
 async function sendAll(
   ws: WebSocketConnection,
   lines: Iterable<string> | AsyncIterable<string>,

@@ -157,7 +157,9 @@ export const CONNECTION_OPTIONS: OptionNames<ConnectionOptions> = {
   protocols: checkTexts,
   headers: true,
   extensions: checkExtensions,
-  compression: checkCompression,
+  compression: (name, value) => {
+    if (typeof value !== "boolean") checkNested(name, value, DEFLATE_OPTIONS);
+  },
   signal: checkSignal,
   maxMessageSize: checkNumber,
   maxFrameSize: checkNumber,
@@ -223,31 +225,23 @@ export function checkProtocols(name: string, protocols: unknown): void {
 }
 
 function checkExtensions(name: string, value: unknown): void {
+  const isFactory = (one: unknown) => {
+    const { name, offer, accept, finalize } = Object(one) as Partial<ExtensionFactory>;
+    return [offer, accept, finalize].every((method) => typeof method === "function") &&
+      typeof name === "string";
+  };
   const isValid = Array.isArray(value) && value.every(isFactory);
   checkType(name, value, "an array of extension factories", isValid);
-}
-
-function isFactory(value: unknown): boolean {
-  const { name, offer, accept, finalize } = Object(value) as Partial<ExtensionFactory>;
-  return typeof name === "string" &&
-    [offer, accept, finalize].every((method) => typeof method === "function");
-}
-
-function checkCompression(name: string, value: unknown): void {
-  if (typeof value !== "boolean") checkNested(name, value, DEFLATE_OPTIONS);
 }
 
 /** Checks the option `readableStrategy`. */
 export function checkStrategy(name: string, value: unknown): void {
   checkType(name, value, "an object", typeof value === "object" && value !== null);
+  const prototype: unknown = Object.getPrototypeOf(value);
+  const isPlain = prototype === Object.prototype || prototype === null;
   // An object of a class may have other members.
-  if (isPlain(value as object)) checkNames(name, value, STRATEGY_OPTIONS);
+  if (isPlain) checkNames(name, value, STRATEGY_OPTIONS);
   checkValues(value as object, STRATEGY_OPTIONS, `${name}.`);
-}
-
-function isPlain(value: object): boolean {
-  const prototype = Object.getPrototypeOf(value);
-  return prototype === Object.prototype || prototype === null;
 }
 
 function checkProvider(name: string, value: unknown): void {

@@ -3,7 +3,6 @@
  *
  * @module
  */
-import type { DeflateEngine } from "./core/deflate.ts";
 import { HandshakeError } from "./core/error.ts";
 import type { ExtensionFactory } from "./core/extension.ts";
 import { MAX_MESSAGE_SIZE } from "./core/message.ts";
@@ -36,7 +35,10 @@ async function withCompression(
   extensions: readonly ExtensionFactory[],
   { compression, maxMessageSize = MAX_MESSAGE_SIZE }: Omit<ConnectionOptions, "signal">,
 ): Promise<readonly ExtensionFactory[]> {
-  const engine = await loadDeflate();
+  const engine = await import("./runtime/zlib.ts").then(
+    ({ deflateEngine }) => deflateEngine,
+    () => undefined,
+  );
   if (engine === undefined) {
     if (compression === undefined) return extensions;
     throw new HandshakeError("This platform does not support compression", "unsupported");
@@ -46,8 +48,4 @@ async function withCompression(
   // The caller may have given a PerMessageDeflate of their own.
   if (extensions.some(({ name }) => name === deflate.name)) return extensions;
   return [...extensions, deflate];
-}
-
-function loadDeflate(): Promise<DeflateEngine | undefined> {
-  return import("./runtime/zlib.ts").then(({ deflateEngine }) => deflateEngine, () => undefined);
 }

@@ -181,7 +181,7 @@ async function* connections<Connection extends Closable>(
       if (signal.aborted) void ws?.close();
       signal.throwIfAborted();
       if (ws !== undefined) return ws;
-      const isFinal = isFatal(error) || failed >= maxAttempts;
+      const isFinal = Object(error).fatal === true || failed >= maxAttempts;
       const isPassing = !isUrlKnown || isTransient(error);
       if (isFinal || !await mayRetry(error, isPassing, failed)) throw error;
       await wait(error);
@@ -205,10 +205,6 @@ async function* connections<Connection extends Closable>(
   } finally {
     stopWatching();
   }
-}
-
-function isFatal(error: unknown): boolean {
-  return (Object(error) as { fatal?: unknown }).fatal === true;
 }
 
 export function checkUrl(url: unknown): string | URL {

@@ -109,9 +109,9 @@ async function pass(
   const streams = { preventAbort: true, preventCancel: true, preventClose: true };
   const piped = from.readable.pipeTo(to.writable, streams).catch(() => {});
   let most = Infinity;
-  const end = await from.closed.catch((error) => {
+  const end = await from.closed.catch(({ closeCode, reason }: WebSocketError) => {
     most = DELIVERY_TIME;
-    return endOf(error);
+    return { closeCode: closeCode ?? CloseCode.Abnormal, reason };
   });
   // The messages before the end are sent first.
   const isSent = await settles(piped, most);
@@ -138,9 +138,4 @@ function close(ws: RelayEnd, info: CloseInfo): void {
     // A native WebSocket closes with 1000 and 3000-4999 only.
     void ws.close({ ...info, closeCode: info.closeCode! + PRIVATE_USE });
   }
-}
-
-function endOf(error: unknown): Required<CloseInfo> {
-  const { closeCode, reason } = error as WebSocketError;
-  return { closeCode: closeCode ?? CloseCode.Abnormal, reason };
 }

@@ -7,7 +7,7 @@
 import { channel } from "node:diagnostics_channel";
 import process from "node:process";
 import type { CloseInfo } from "../core/close.ts";
-import { errorCodeOf, type HandshakeError } from "../core/error.ts";
+import { errorCodeOf } from "../core/error.ts";
 import { type Frame, Opcode } from "../core/frame.ts";
 import type { RawHeaders } from "../core/header.ts";
 import {
@@ -17,7 +17,6 @@ import {
   type Opened,
   printable,
 } from "../inspect.ts";
-import type { Address } from "../transport.ts";
 
 /** Maximum number of characters, or of bytes, that a line shows of a payload. */
 const SHOWN_TEXT = 80;
@@ -40,8 +39,6 @@ const OPCODES: { readonly [opcode: number]: string | undefined } = {
   [Opcode.Pong]: "pong",
 };
 
-type Log = (line: string) => void;
-
 /** Returns the value of an environment variable, if it may be read without asking the user. */
 function variable(name: string): string {
   const { Deno: deno } = globalThis as {
@@ -63,84 +60,62 @@ const error = channel("sluice.connection.error");
 const refused = channel("sluice.server.refused");
 const failed = channel("sluice.client.failed");
 
+type Log = (line: string) => void;
+
+const log: Log | undefined = isLogOn()
+  ? (line) => console.error(`SLUICE ${process.pid}: ${line}`)
+  : undefined;
+let connections = 0;
+
 /** Listens to a connection for the log, if it is on, and for the subscribers of the channels. */
-class Listener implements ConnectionListener {
-  readonly #log: Log | undefined;
-
-  constructor(log: Log | undefined) {
-    this.#log = log;
-  }
-
-  onFrame(direction: "in" | "out", frame: Frame): void {
-    this.#log?.(`${direction} ${frameText(frame)}`);
-  }
-
-  opened(connection: object): void {
-    if (open.hasSubscribers) open.publish({ connection });
-  }
-
-  ended(connection: object, info: Required<CloseInfo>, thrown: Error | undefined): void {
-    this.#log?.(
-      thrown === undefined ? `closed ${closeText(info)}` : `failed: ${errorText(thrown)}`,
-    );
-    if (thrown !== undefined && error.hasSubscribers) error.publish({ connection, error: thrown });
-    if (close.hasSubscribers) close.publish({ connection, ...info });
-  }
+function listenerOf(log: Log | undefined): ConnectionListener {
+  return {
+    onFrame: (direction, frame) => log?.(`${direction} ${frameText(frame)}`),
+    opened(connection) {
+      if (open.hasSubscribers) open.publish({ connection });
+    },
+    ended(connection, info, thrown) {
+      log?.(thrown === undefined ? `closed ${closeText(info)}` : `failed: ${errorText(thrown)}`);
+      if (thrown && error.hasSubscribers) error.publish({ connection, error: thrown });
+      if (close.hasSubscribers) close.publish({ connection, ...info });
+    },
+  };
 }
 
-class PlatformDiagnostics implements Diagnostics {
-  readonly #log: Log | undefined;
-  #connections = 0;
-
-  constructor() {
-    if (isLogOn()) this.#log = (line) => console.error(`SLUICE ${process.pid}: ${line}`);
-  }
-
-  get logsFrames(): boolean {
-    return this.#log !== undefined;
-  }
-
+export const platformDiagnostics: Diagnostics = {
+  logsFrames: log !== undefined,
   get wantsRefused(): boolean {
-    return this.#log !== undefined || refused.hasSubscribers;
-  }
-
-  listen(opened: Opened): ConnectionListener | undefined {
-    const write = this.#log;
-    if (write === undefined) {
+    return log !== undefined || refused.hasSubscribers;
+  },
+  listen(opened) {
+    if (log === undefined) {
       const isWanted = open.hasSubscribers || close.hasSubscribers || error.hasSubscribers;
-      return isWanted ? new Listener(undefined) : undefined;
+      return isWanted ? listenerOf(undefined) : undefined;
     }
-    const number = `#${++this.#connections}`;
-    const log = (line: string) => write(`${number} ${line}`);
-    for (const line of handshakeLines(opened)) log(line);
-    return new Listener(log);
-  }
-
-  refused(
-    reason: HandshakeError,
-    request: Request | undefined,
-    remoteAddress: Address | undefined,
-    isAnswer: boolean,
-  ): void {
+    const number = `#${++connections}`;
+    const logNumbered = (line: string) => log(`${number} ${line}`);
+    handshakeLines(opened).forEach(logNumbered);
+    return listenerOf(logNumbered);
+  },
+  refused(reason, request, remoteAddress, isAnswer) {
     const peer = addressText(remoteAddress);
     const from = peer === undefined ? "" : ` from ${peer}`;
     const { method = "", url = "" } = request ?? {};
     const what = request === undefined ? "a client" : `${method} ${pathText(url)}`;
     const { status } = reason;
     const answer = status === undefined ? "" : ` with ${status}`;
-    this.#log?.(
+    log?.(
       isAnswer
         ? `answered ${what}${answer}`
         : `refused ${what}${from}${answer}: ${errorText(reason)}`,
     );
     if (refused.hasSubscribers) refused.publish({ error: reason, request, remoteAddress });
-  }
-
-  failed(url: string, reason: unknown): void {
-    this.#log?.(`cannot connect to ${printable(url)}: ${errorText(reason)}`);
+  },
+  failed(url, reason) {
+    log?.(`cannot connect to ${printable(url)}: ${errorText(reason)}`);
     if (failed.hasSubscribers) failed.publish({ url, error: reason });
-  }
-}
+  },
+};
 
 function handshakeLines({ machine, request, response, transport }: Opened): string[] {
   const { role } = machine;
@@ -222,5 +197,3 @@ function errorText(thrown: unknown): string {
     return "a value that cannot be shown";
   }
 }
-
-export const platformDiagnostics: Diagnostics = new PlatformDiagnostics();

@@ -32,7 +32,6 @@ import {
   MessageReader,
 } from "../core/message.ts";
 
-/** Turns input into output. */
 interface Machine<O> {
   /**
    * Returns the next output, `PENDING`, or undefined if there is no input left. `ready` is called when
@@ -60,9 +59,7 @@ export class PullStream<I, O> {
   #chunk: I | undefined;
   #output!: ReadableStreamDefaultController<O>;
   #input!: WritableStreamDefaultController;
-  /** These settle the current write or close. */
-  #resolveWrite: (() => void) | undefined;
-  #rejectWrite: ((error: unknown) => void) | undefined;
+  #currentWrite: { resolve(): void; reject(error: unknown): void } | undefined;
   #resolvePull: (() => void) | undefined;
   #isClosing = false;
   readonly #ready = () => {
@@ -106,8 +103,7 @@ export class PullStream<I, O> {
 
   #write(act: () => void): Promise<void> {
     return new Promise((resolve, reject) => {
-      this.#resolveWrite = resolve;
-      this.#rejectWrite = reject;
+      this.#currentWrite = { resolve, reject };
       act();
       if (this.#resolvePull !== undefined) this.#advance();
     });
@@ -141,9 +137,8 @@ export class PullStream<I, O> {
   }
 
   #rejectAll(error: unknown): void {
-    const reject = this.#rejectWrite;
-    this.#resolveWrite = this.#rejectWrite = undefined;
-    reject?.(error);
+    this.#currentWrite?.reject(error);
+    this.#currentWrite = undefined;
     this.#settlePull(() => this.#output.error(error));
   }
 
@@ -155,13 +150,11 @@ export class PullStream<I, O> {
   }
 
   #settleWrite(): void {
-    const resolve = this.#resolveWrite;
-    this.#resolveWrite = this.#rejectWrite = undefined;
-    resolve?.();
+    this.#currentWrite?.resolve();
+    this.#currentWrite = undefined;
   }
 }
 
-/** Maximum number of items in a batch. */
 const MAX_ITEMS = 1024;
 /** Number of payload bytes after which a batch ends. */
 const MAX_BATCH_SIZE = 65536;
@@ -185,7 +178,6 @@ function batched<I, O>(
   });
 }
 
-/** Options of a {@linkcode Batch}. */
 interface BatchOptions<O> {
   /** Returns the size of an item, in bytes. */
   size: (item: O) => number;
@@ -368,7 +360,7 @@ export class ExtensionEncoderStream extends PullStream<Frame, Frame> {
    * @param extensions The negotiated extensions, in order. The caller closes them.
    */
   constructor(extensions: readonly Extension[]) {
-    super((take) => new ExtensionEncoding(extensions, take));
+    super(extensionEncoderOf(extensions));
   }
 
   /**
@@ -378,37 +370,31 @@ export class ExtensionEncoderStream extends PullStream<Frame, Frame> {
    * @param extensions The extensions, in the order in which they were negotiated.
    */
   static batched(extensions: readonly Extension[]): PullStream<readonly Frame[], Frame[]> {
-    return batched((take) => new ExtensionEncoding(extensions, take), { size: payloadSize });
+    return batched(extensionEncoderOf(extensions), { size: payloadSize });
   }
 }
 
-class ExtensionEncoding implements Machine<Frame> {
-  readonly #extensions: readonly Extension[];
-  readonly #take: () => Frame | undefined;
-  /** The frame that another thread has encoded. */
-  #encoded: Frame | undefined;
-  #failure: Error | undefined;
-
-  constructor(extensions: readonly Extension[], take: () => Frame | undefined) {
-    this.#extensions = extensions;
-    this.#take = take;
-  }
-
-  next(ready: () => void): Frame | typeof PENDING | undefined {
-    if (this.#failure !== undefined) throw this.#failure;
-    const frame = this.#encoded ?? this.#take();
-    if (frame === undefined || frame === this.#encoded || isControl(frame.opcode)) {
-      this.#encoded = undefined;
-      return frame;
-    }
-    const { fin = true, rsv = 0, opcode, payload } = frame;
-    const later = (error: Error | undefined, encoded: OutgoingFrame) => {
-      this.#failure = error;
-      this.#encoded = encoded;
-      ready();
-    };
-    return encodeWith(this.#extensions, { fin, rsv, opcode, payload }, later) ?? PENDING;
-  }
+function extensionEncoderOf(extensions: readonly Extension[]): MachineOf<Frame, Frame> {
+  /** The frame that another thread has encoded, or why it has not. */
+  let encoded: Frame | undefined;
+  let failure: Error | undefined;
+  return (take) => ({
+    next: (ready) => {
+      if (failure !== undefined) throw failure;
+      const frame = encoded ?? take();
+      if (frame === undefined || frame === encoded || isControl(frame.opcode)) {
+        encoded = undefined;
+        return frame;
+      }
+      const { fin = true, rsv = 0, opcode, payload } = frame;
+      const later = (error: Error | undefined, result: OutgoingFrame) => {
+        failure = error;
+        encoded = result;
+        ready();
+      };
+      return encodeWith(extensions, { fin, rsv, opcode, payload }, later) ?? PENDING;
+    },
+  });
 }
 
 /** Options of a {@linkcode MessageAssemblerStream}. */
