@@ -1,8 +1,4 @@
-/**
- * Waiting that an AbortSignal can end.
- *
- * @module
- */
+/** Waiting that an AbortSignal can end. */
 import { nextTurn, timer } from "./timers.ts";
 
 const ignore = () => {};

@@ -250,7 +250,6 @@ function notOpened(url: string, cause: unknown): HandshakeError {
  * Over a WebSocket, the library cannot slow the peer down: if more than `maxQueuedBytes` (4 MiB by default)
  * of messages wait to be read, the connection fails with 1013. A browser has no pings, and the only close
  * codes are 1000 and 3000-4999.
- *
  * @param url A ws or wss URL. The schemes http and https stand for ws and wss. A relative URL is resolved
  * against the URL of the page.
  * @returns The open connection. The promise rejects with a {@linkcode HandshakeError} if the handshake
@@ -276,7 +275,6 @@ export async function connect(
  *
  * Nothing is sent again: let the peer acknowledge messages that must not be lost. `break` ends the
  * iteration and leaves the connection open.
- *
  * @param url The URL, or a function that is called before each attempt. An error with a property `fatal`
  * that is true ends the iteration.
  * @param options The options of `connect()`, and when to try again.
@@ -315,7 +313,6 @@ function measureUptime({ closed }: BrowserConnection): () => number {
 /**
  * Makes a connection over a native WebSocket. Call it before the first message arrives: earlier messages
  * are lost. It has the limits of `connect()` over a WebSocket.
- *
  * @param socket A socket that is connecting or open, and that nobody else listens to or sends with.
  * @returns The connection, when the socket is open. The promise rejects with a {@linkcode HandshakeError}
  * if the socket does not open ("connect-failed") or not in time ("timeout"), with the reason of the signal

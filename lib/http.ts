@@ -1,8 +1,4 @@
-/**
- * Converts heads of HTTP messages to the web's Request, Response and Headers.
- *
- * @module
- */
+/** Converts heads of HTTP messages to the web's Request, Response and Headers. */
 import { HandshakeError, wrongType, wrongValue } from "./core/error.ts";
 import type { RawHeaders } from "./core/header.ts";
 import type { RequestHead, ResponseHead } from "./core/http1.ts";
@@ -45,7 +41,6 @@ function toField(pair: unknown): [string, string] {
 
 /**
  * Returns an Authorization header for the Basic scheme (RFC 7617 §2).
- *
  * @throws {RangeError} If the user name contains a colon, which would end it.
  */
 export function basicAuthorization(username: string, password: string): string {

@@ -133,7 +133,6 @@ const taken = new WeakSet<ServerHttp2Stream>();
  *   session.close();
  * }
  * ```
- *
  * @param session The session, which may still be connecting. Its errors are reported by this call and by
  * its connections, so that the session needs no 'error' listener while there are any.
  * @param url The URL of the request. The schemes are ws, wss, http and https. The session decides where
@@ -238,7 +237,6 @@ async function failure(stream: ClientHttp2Stream, reader: TransportReader): Prom
  *   }
  * });
  * ```
- *
  * @param stream The stream of the event.
  * @param headers The headers of the event.
  * @returns The open connection, whose `request` is a GET, because the web has no Request for CONNECT. The
@@ -324,7 +322,6 @@ function askedTransport(stream: ServerHttp2Stream, headers: IncomingHttpHeaders)
  *   });
  * }
  * ```
- *
  * @returns The attachment, which can be detached or shut down.
  * @throws {HandshakeError} If the runtime is Deno ("unsupported"): a client can crash its server of
  * `node:http2`.

@@ -1,8 +1,6 @@
 /**
  * What is shown of the library: how `console.log()` prints its objects, and what the log and the channels of
  * the platform are told. Nothing is told, and nothing costs time, if nobody listens.
- *
- * @module
  */
 import type { CloseInfo } from "./core/close.ts";
 import type { HandshakeError } from "./core/error.ts";

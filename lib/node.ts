@@ -106,7 +106,6 @@ const taken = new WeakSet<Duplex>();
  *   server.close();
  * });
  * ```
- *
  * @param request The request of the event.
  * @param socket The socket of the event.
  * @param head The bytes that arrived after the request.
@@ -270,7 +269,6 @@ function notUpgrade({ headers: { upgrade } }: IncomingMessage): HandshakeError {
  *   await attached.shutdown();
  * });
  * ```
- *
  * @returns The attachment, which can be detached or shut down.
  * @throws {HandshakeError} If the server is one of `node:https` on Deno ("unsupported"), where a peer
  * cannot be slowed down.

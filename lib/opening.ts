@@ -1,8 +1,6 @@
 /**
  * The I/O of the opening handshake, for client and server: it moves bytes from the transport into the
  * `Endpoint`, enforces the time limit, and makes the connection.
- *
- * @module
  */
 import { onAbort } from "./abortable.ts";
 import { WebSocketConnection } from "./connection/connection.ts";
@@ -208,7 +206,6 @@ export class Opening {
 
   /**
    * Returns the next event. Calls `onChunk` with each chunk before it is parsed.
-   *
    * @throws {HandshakeError} If the peer's head is malformed, or the connection was lost.
    */
   async next(

@@ -1,8 +1,4 @@
-/**
- * The options and types that client, server, connection and streams share.
- *
- * @module
- */
+/** The options and types that client, server, connection and streams share. */
 import { domError, wrongType, wrongValue } from "./core/error.ts";
 import type { CloseInfo } from "./core/close.ts";
 import type { ExtensionFactory } from "./core/extension.ts";
@@ -201,7 +197,6 @@ export function checkNotEmpty(name: string, value: unknown): void {
 
 /**
  * Checks the subprotocols to offer (RFC 6455 §4.1).
- *
  * @throws {DOMException} SyntaxError If a subprotocol is not a token, or occurs twice, whatever its case.
  */
 export function checkProtocols(name: string, protocols: unknown): void {

@@ -1,8 +1,4 @@
-/**
- * Finds the transports and the compression of the running platform.
- *
- * @module
- */
+/** Finds the transports and the compression of the running platform. */
 import { HandshakeError } from "./core/error.ts";
 import type { ExtensionFactory } from "./core/extension.ts";
 import { MAX_MESSAGE_SIZE } from "./core/message.ts";
@@ -19,7 +15,6 @@ export async function defaultProvider(): Promise<TransportProvider> {
 
 /**
  * Returns the extensions that the options ask for.
- *
  * @param byDefault Whether to compress if the options do not say.
  * @throws {HandshakeError} If the options ask for compression and the platform has none ("unsupported").
  */

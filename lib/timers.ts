@@ -1,8 +1,4 @@
-/**
- * The clock and the timers of the library. All modules use them, so that tests can replace the time.
- *
- * @module
- */
+/** The clock and the timers of the library. All modules use them, so that tests can replace the time. */
 
 type Schedule = (callback: () => void) => unknown;
 
@@ -37,7 +33,6 @@ export function wallClock(): number {
 
 /**
  * Calls back after a delay of any length, in milliseconds. Returns a function that cancels the timer.
- *
  * @param background Whether the timer does not keep the process running.
  */
 export function timer(callback: () => void, delay: number, background = false): () => void {

@@ -2,8 +2,6 @@
  * The contract between a connection and the channel that carries its bytes, the base class of all
  * transports, and the transport over a pair of byte streams. The contract uses callbacks because they are
  * faster than byte streams.
- *
- * @module
  */
 import { handled } from "./abortable.ts";
 import { domError, failure, wrongType } from "./core/error.ts";
@@ -122,7 +120,6 @@ export interface Transport {
   pause(): void;
   /**
    * Continues to read.
-   *
    * @param released Whether the handler no longer keeps the last chunk, for which `data()` did not return
    * true.
    */
@@ -183,7 +180,6 @@ export interface ListenOptions {
    * Reserves a place before a TLS handshake. Returns a function to call when the handshake is over,
    * directly before `accept` if the handshake succeeded. Returns undefined if there is no place: the
    * client is then cut, or accepted later. By default, there is always a place.
-   *
    * @param remoteAddress The address of the client, if it is known.
    */
   admit?: (remoteAddress?: Address) => (() => void) | undefined;
@@ -379,7 +375,6 @@ export interface ByteDuplex {
 
 /**
  * Makes a transport from a pair of byte streams. A transport is returned as it is.
- *
  * @throws {TypeError} If `duplex` is neither a transport nor a pair of streams.
  */
 export function fromStreams(duplex: Transport | ByteDuplex): Transport {

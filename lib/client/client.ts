@@ -1,8 +1,4 @@
-/**
- * The client: it dials, and runs the opening handshake.
- *
- * @module
- */
+/** The client: it dials, and runs the opening handshake. */
 import { onAbort } from "../abortable.ts";
 import { diagnostics } from "../inspect.ts";
 import {
@@ -122,7 +118,6 @@ export interface InternalConnectOptions extends ConnectOptions {
  * await ws.close({ closeCode: 1000 });
  * await server.shutdown();
  * ```
- *
  * @param url A ws or wss URL. The schemes http and https stand for ws and wss.
  * @returns The open connection. The promise rejects with a {@linkcode HandshakeError} if the handshake
  * fails, with the reason of the signal if it is aborted, with a DOMException "SyntaxError" if the URL or

@@ -1,8 +1,4 @@
-/**
- * Chooses the proxy for a server, and asks it for a connection.
- *
- * @module
- */
+/** Chooses the proxy for a server, and asks it for a connection. */
 import { HandshakeError, wrongType, wrongValue } from "../core/error.ts";
 import { checkExtraFields, lost } from "../core/handshake.ts";
 import { headerValues, type RawHeaders } from "../core/header.ts";
@@ -197,7 +193,6 @@ function connectRequest(
 
 /**
  * RFC 9110 §9.3.6.
- *
  * @throws {HandshakeError} If the proxy refuses ("proxy") or the connection ends ("connection-lost").
  */
 async function connectByHttp(

@@ -1,8 +1,4 @@
-/**
- * Connects repeatedly: an iterator of connections, with backoff.
- *
- * @module
- */
+/** Connects repeatedly: an iterator of connections, with backoff. */
 import { driverOf, type WebSocketConnection } from "../connection/connection.ts";
 import { HandshakeError, type RefusedResponse } from "../core/error.ts";
 import { checkKnown } from "../core/option_hints.ts";
@@ -61,7 +57,6 @@ const RECONNECT_OPTIONS: OptionNames<ReconnectOptions> = { ...CONNECT_OPTIONS, .
  * console.log(news.join()); // news,news
  * await server.shutdown();
  * ```
- *
  * @param url The URL, or a function that is called before each attempt, for example to fetch a new token.
  * If the function throws, the attempt has failed, and `retry` decides. An error with a property `fatal`
  * that is true ends the iteration: `Object.assign(new Error("logged out"), { fatal: true })`.

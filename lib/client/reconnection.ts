@@ -1,8 +1,4 @@
-/**
- * Connects repeatedly, by any way to connect: when to try again, and how long to wait.
- *
- * @module
- */
+/** Connects repeatedly, by any way to connect: when to try again, and how long to wait. */
 import { abortable, onAbort, sleep } from "../abortable.ts";
 import type { CloseInfo } from "../core/close.ts";
 import { HandshakeError, wrongType } from "../core/error.ts";

@@ -1,8 +1,4 @@
-/**
- * Follows redirects of the opening handshake (RFC 6455 §4.1, RFC 9110 §15.4).
- *
- * @module
- */
+/** Follows redirects of the opening handshake (RFC 6455 §4.1, RFC 9110 §15.4). */
 import { HandshakeError, type RefusedResponse } from "../core/error.ts";
 import { headerValues, isToken } from "../core/header.ts";
 import { checkType } from "../core/options.ts";
@@ -37,7 +33,6 @@ export function checkFieldNames(name: string, value: unknown): void {
 
 /**
  * Makes a request, and follows redirects.
- *
  * @throws {HandshakeError} If a redirect is not followed ("redirect"), or if `request` throws.
  */
 export async function followRedirects<T, O extends HopOptions>(

@@ -1,8 +1,4 @@
-/**
- * Asks a SOCKS 5 proxy for a connection (RFC 1928), with user name and password (RFC 1929).
- *
- * @module
- */
+/** Asks a SOCKS 5 proxy for a connection (RFC 1928), with user name and password (RFC 1929). */
 import { HandshakeError, wrongValue } from "../core/error.ts";
 import { concat } from "../core/message.ts";
 import { ipBytes } from "../core/url.ts";

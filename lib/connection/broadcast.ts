@@ -1,8 +1,4 @@
-/**
- * Sends one message to many connections.
- *
- * @module
- */
+/** Sends one message to many connections. */
 import { CloseCode, type CloseInfo, PRIVATE_USE } from "../core/close.ts";
 import { wrongType } from "../core/error.ts";
 import type { Message } from "../core/message.ts";
@@ -90,7 +86,6 @@ const feeds = new WeakMap<Recipient, Feed>();
  * });
  * await server.shutdown();
  * ```
- *
  * @param to The connections, such as `server.connections`.
  * @param message A string, or bytes, which are copied.
  * @returns The numbers of connections that get the message, miss it, and were closed. Connections that

@@ -1,8 +1,6 @@
 /**
  * The end of a connection: a state machine from the open connection to the end of its transport, and the
  * listeners that are told.
- *
- * @module
  */
 import { CloseCode, type CloseInfo, serializeClose, truncateReason } from "../core/close.ts";
 import {
@@ -462,7 +460,6 @@ const CLOSE_INFO: OptionNames<CloseInfo> = { closeCode: true, reason: true };
 
 /**
  * Checks what a caller wants to close with.
- *
  * @returns A copy, because a getter may return another value the next time. 1005 stands for no code.
  * @throws {TypeError} If the code or the reason has the wrong type.
  * @throws {RangeError} If the code must not be sent, or the reason is too long.

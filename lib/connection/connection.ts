@@ -1,9 +1,5 @@
 /// <reference lib="esnext.disposable" preserve="true" />
-/**
- * The connection that applications use. `driver.ts` runs it.
- *
- * @module
- */
+/** The connection that applications use. `driver.ts` runs it. */
 import { wrongType } from "../core/error.ts";
 import { abortable, handled } from "../abortable.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
@@ -232,7 +228,6 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
 
   /**
    * Receives the next message.
-   *
    * @param options `signal` cancels the call. No message is lost.
    * @returns A promise of the message. It rejects with a {@linkcode WebSocketError} if there are no more
    * messages, also after a clean close, and with InvalidStateError if another call is waiting or the
@@ -270,7 +265,6 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
    *   cancels without a reason, the handler rejects, and the connection closes with 1011.
    *
    * The promise of `pipeTo()` may be ignored: its rejection never counts as unhandled.
-   *
    * @throws {DOMException} InvalidStateError If the connection is read in another way.
    */
   get readable(): ReadableStream<Message> {
@@ -281,7 +275,6 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
    * The messages as a stream of streams, one for each message. A message of any size can be read in
    * bounded memory (set `maxMessageSize` to allow it). Read or cancel each message before the next one:
    * unread pieces count towards the queue, and a full queue stops receiving.
-   *
    * @throws {DOMException} InvalidStateError If the connection is read in another way.
    */
   messages(): ReadableStream<IncomingMessage> {
@@ -290,7 +283,6 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
 
   /**
    * Checks and drops incoming messages, and still answers pings. Use it if you only send.
-   *
    * @throws {DOMException} InvalidStateError If the connection is read in another way.
    */
   discard(): void {
@@ -302,7 +294,6 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
    * message with a frame for each item; an asynchronous one ends with an empty frame.
    *
    * Do not change a binary message of 8192 bytes or more until the promise has settled.
-   *
    * @param message The message.
    * @param options Options of this message.
    * @returns A promise that resolves when at most 64 KiB of this and earlier messages wait, or when the
@@ -331,7 +322,6 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
 
   /**
    * Sends a ping (RFC 6455 §5.5.2).
-   *
    * @param payload At most 125 bytes. By default, four random bytes.
    * @param options `signal` stops waiting for the pong.
    * @returns A promise of the time until the pong, in milliseconds. It rejects with InvalidStateError if
@@ -357,7 +347,6 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
 
   /**
    * Sends an unsolicited pong (RFC 6455 §5.5.3). Pings are answered automatically.
-   *
    * @param payload At most 125 bytes. By default, none.
    * @returns A promise that resolves like that of `send()`.
    */
@@ -379,7 +368,6 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
    *
    * Messages that the peer sends before its own Close can still be read. If the queue is full when one
    * arrives, that message and all later ones are dropped.
-   *
    * @param info The code and reason. A reason without a code has the code 1000. An empty object or the
    * code 1005 closes without a code, so that the result of `closed` of another connection can be passed
    * on.

@@ -1,8 +1,6 @@
 /**
  * Runs a connection: takes events from the protocol while there is room, and otherwise pauses the
  * transport.
- *
- * @module
  */
 import { Closing, type ClosingParts } from "./closing.ts";
 import { ControlRate, Keepalive, type KeepaliveHost, Pings, type Traffic } from "./heartbeat.ts";

@@ -1,8 +1,4 @@
-/**
- * Pings and pongs: pings that wait, pings of keepalive, and the limit for the peer's control frames.
- *
- * @module
- */
+/** Pings and pongs: pings that wait, pings of keepalive, and the limit for the peer's control frames. */
 import { CloseCode } from "../core/close.ts";
 import { RemoteProtocolError } from "../core/error.ts";
 import { Queue } from "../core/queue.ts";

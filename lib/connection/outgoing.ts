@@ -1,8 +1,4 @@
-/**
- * Converts what a caller sends into messages and pieces of messages.
- *
- * @module
- */
+/** Converts what a caller sends into messages and pieces of messages. */
 import { wrongType, wrongValue } from "../core/error.ts";
 import type { Message } from "../core/message.ts";
 import { WholeCharacters } from "../core/utf8.ts";
@@ -35,7 +31,6 @@ export function isFixed(bytes: Uint8Array): boolean {
 
 /**
  * Converts a chunk of a stream of messages into a message. Strings and buffer sources stay as they are.
- *
  * @throws {TypeError} If the buffer is shared or resizable, or the chunk cannot be converted to a string.
  */
 export function toMessage(chunk: unknown): Message {

@@ -1,8 +1,4 @@
-/**
- * The receiving half of a connection: one queue, and the three ways to read it.
- *
- * @module
- */
+/** The receiving half of a connection: one queue, and the three ways to read it. */
 import type { CloseInfo } from "../core/close.ts";
 import {
   invalidState,

@@ -1,8 +1,4 @@
-/**
- * Joins two connections: each gets the messages of the other.
- *
- * @module
- */
+/** Joins two connections: each gets the messages of the other. */
 import { onAbort } from "../abortable.ts";
 import { CloseCode, type CloseInfo, isWireCloseCode, PRIVATE_USE } from "../core/close.ts";
 import { invalidState, type WebSocketError, wrongType } from "../core/error.ts";
@@ -60,7 +56,6 @@ const RELAY_OPTIONS: OptionNames<RelayOptions> = { signal: checkSignal };
  * await gateway.shutdown();
  * await backend.shutdown();
  * ```
- *
  * @param a One connection. No other code may read or write it.
  * @param b The other connection.
  * @returns A promise of the ends of both connections, in this order: the code and reason that the peer

@@ -1,8 +1,4 @@
-/**
- * The sending half of a connection: sends one message after the other, with one write per turn.
- *
- * @module
- */
+/** The sending half of a connection: sends one message after the other, with one write per turn. */
 import { handled, onAbort, rejectTraced, traced } from "../abortable.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
 import { LEND_FROM } from "../core/encoder.ts";

@@ -1,8 +1,4 @@
-/**
- * A queue of messages that wait for their turn to be sent.
- *
- * @module
- */
+/** A queue of messages that wait for their turn to be sent. */
 import { onAbort } from "../abortable.ts";
 
 /** What a turn is for: a whole message, or a message whose items are still to come. */

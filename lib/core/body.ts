@@ -1,8 +1,6 @@
 /**
  * Reads and writes the bodies of plain requests, and of responses that refuse a handshake (RFC 9112 §6,
  * §7.1).
- *
- * @module
  */
 import { HandshakeError, LocalProtocolError, refusal } from "./error.ts";
 import { headerValue, headerValues } from "./header.ts";

@@ -1,8 +1,4 @@
-/**
- * Close codes and the payload of Close frames (RFC 6455 §5.5.1 and §7.4).
- *
- * @module
- */
+/** Close codes and the payload of Close frames (RFC 6455 §5.5.1 and §7.4). */
 import { RemoteProtocolError, wrongType, wrongValue } from "./error.ts";
 import { Utf8Decoder } from "./utf8.ts";
 

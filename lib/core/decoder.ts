@@ -1,8 +1,4 @@
-/**
- * Decodes frames from bytes (RFC 6455 §5.2).
- *
- * @module
- */
+/** Decodes frames from bytes (RFC 6455 §5.2). */
 import { CloseCode } from "./close.ts";
 import { RemoteProtocolError } from "./error.ts";
 import { checkRole, type FrameHeader, MAX_CONTROL_LENGTH, Opcode, type Role } from "./frame.ts";

@@ -1,8 +1,4 @@
-/**
- * Compresses and decompresses the messages of one connection (RFC 7692 §6, §7.2).
- *
- * @module
- */
+/** Compresses and decompresses the messages of one connection (RFC 7692 §6, §7.2). */
 import type { FramePiece } from "./decoder.ts";
 import { RemoteProtocolError } from "./error.ts";
 import { type EncodedFrame, type Extension, type OutgoingFrame, PENDING } from "./extension.ts";

@@ -1,8 +1,4 @@
-/**
- * Encodes messages and control frames as bytes (RFC 6455 §5), and collects the frames in buffers.
- *
- * @module
- */
+/** Encodes messages and control frames as bytes (RFC 6455 §5), and collects the frames in buffers. */
 import { LocalProtocolError, wrongType, wrongValue } from "./error.ts";
 import { encodeWith, type Extension, type OutgoingFrame } from "./extension.ts";
 import { type Frame, MAX_CONTROL_LENGTH, Opcode, type Role } from "./frame.ts";

@@ -1,8 +1,4 @@
-/**
- * One end of a connection, from the opening handshake to the end, over HTTP/1.1 and HTTP/2.
- *
- * @module
- */
+/** One end of a connection, from the opening handshake to the end, over HTTP/1.1 and HTTP/2. */
 import { type BodyReader, bodyReader, BodyWriter } from "./body.ts";
 import { HandshakeError, LocalProtocolError, RemoteProtocolError, wrongType } from "./error.ts";
 import type { EndpointEvent, OutgoingEndpointEvent, OutgoingEvent, OutgoingOf } from "./event.ts";

@@ -1,8 +1,4 @@
-/**
- * The errors of the library.
- *
- * @module
- */
+/** The errors of the library. */
 import {
   domError,
   type ErrorCode,

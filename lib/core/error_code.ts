@@ -1,8 +1,4 @@
-/**
- * The codes of all errors of the library, and the functions that make errors with a code.
- *
- * @module
- */
+/** The codes of all errors of the library, and the functions that make errors with a code. */
 
 /** The code of a {@linkcode HandshakeError}. */
 export type HandshakeErrorCode =

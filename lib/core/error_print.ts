@@ -1,8 +1,4 @@
-/**
- * The stacks of errors, and how `console.log()` prints a DOMException on Node, Deno and Bun.
- *
- * @module
- */
+/** The stacks of errors, and how `console.log()` prints a DOMException on Node, Deno and Bun. */
 import { type ErrorCode, makeReadable, makeReadableBy, withCode } from "./error_code.ts";
 
 makeReadableBy(makePrintable);

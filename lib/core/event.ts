@@ -1,8 +1,4 @@
-/**
- * The events of a connection, from the opening handshake (RFC 6455 §4) to its end.
- *
- * @module
- */
+/** The events of a connection, from the opening handshake (RFC 6455 §4) to its end. */
 import { wrongType } from "./error.ts";
 import { CloseCode } from "./close.ts";
 import type { ExtensionHeader, RawHeaders } from "./header.ts";

@@ -1,8 +1,6 @@
 /**
  * The interface of protocol extensions (RFC 6455 §9), their negotiation, and how they change data
  * frames.
- *
- * @module
  */
 import { HandshakeError, wrongType } from "./error.ts";
 import { type FramePiece, isControl } from "./decoder.ts";

@@ -1,8 +1,4 @@
-/**
- * The parts of a frame (RFC 6455 §5.2).
- *
- * @module
- */
+/** The parts of a frame (RFC 6455 §5.2). */
 import { wrongType } from "./error.ts";
 
 /** The role of one end. A client masks the frames that it sends; a server does not. */

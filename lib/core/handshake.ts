@@ -2,8 +2,6 @@
  * The rules of the opening handshake over HTTP/1.1 (RFC 6455 §4) and over an HTTP/2 stream (RFC
  * 8441). HTTP/2 heads are lists of header fields; `http2RequestHead()` and `http2ResponseHead()`
  * convert them.
- *
- * @module
  */
 import { type BodyFraming, bodyFraming } from "./body.ts";
 import {

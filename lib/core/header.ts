@@ -1,8 +1,6 @@
 /**
  * Parses and serializes the header fields of the opening handshake (RFC 9110 §5.6, RFC 6455 §9.1).
  * Every parser takes linear time.
- *
- * @module
  */
 import { HandshakeError, wrongType } from "./error.ts";
 

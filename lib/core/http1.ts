@@ -1,8 +1,4 @@
-/**
- * Parses and serializes the heads of HTTP/1.1 messages, strictly and within limits (RFC 9112).
- *
- * @module
- */
+/** Parses and serializes the heads of HTTP/1.1 messages, strictly and within limits (RFC 9112). */
 import { HandshakeError, type HandshakeErrorCode, wrongType } from "./error.ts";
 import { checkField, isFieldValue, isToken, type RawHeaders, TCHAR } from "./header.ts";
 import { checkNumber, type OptionNames } from "./options.ts";

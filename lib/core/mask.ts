@@ -1,8 +1,6 @@
 /**
  * Masking (RFC 6455 §5.3) by bytes, by 32-bit words, and by vector instructions of WebAssembly. The
  * lowest byte of a masking key is the first byte of the key.
- *
- * @module
  */
 /** Payloads shorter than this are masked by bytes. */
 const WORDS_FROM = 64;

@@ -1,8 +1,4 @@
-/**
- * Converts frames to messages and messages to frames (RFC 6455 §5.4, §5.6).
- *
- * @module
- */
+/** Converts frames to messages and messages to frames (RFC 6455 §5.4, §5.6). */
 import { CloseCode } from "./close.ts";
 import type { DataPiece, FramePiece } from "./decoder.ts";
 import { RemoteProtocolError, wrongType, wrongValue } from "./error.ts";

@@ -1,8 +1,6 @@
 /**
  * Checks the names of options, with hints for the mistakes of those who know other libraries. Also has
  * hints for values that are not connections.
- *
- * @module
  */
 import { wrongType } from "./error.ts";
 import {

@@ -1,8 +1,6 @@
 /**
  * Checks the names and values of options. An unknown option is an error, because an ignored
  * `verifyClient` would let everybody in.
- *
- * @module
  */
 import { wrongType, wrongValue } from "./error.ts";
 
@@ -14,7 +12,6 @@ export type OptionNames<T> = { readonly [name in keyof T]-?: true | OptionCheck 
 
 /**
  * Returns what to write instead of wrong options.
- *
  * @param names The options that exist.
  * @param name A name that does not exist. Undefined if the options are not an object.
  */

@@ -1,8 +1,4 @@
-/**
- * Negotiates permessage-deflate (RFC 7692 §7.1).
- *
- * @module
- */
+/** Negotiates permessage-deflate (RFC 7692 §7.1). */
 import { type DeflateEngine, DeflateExtension } from "./deflate.ts";
 import { HandshakeError } from "./error.ts";
 import type { Extension, ExtensionFactory, ExtensionParameters } from "./extension.ts";

@@ -1,8 +1,4 @@
-/**
- * The protocol after the opening handshake (RFC 6455 §5 to §7).
- *
- * @module
- */
+/** The protocol after the opening handshake (RFC 6455 §5 to §7). */
 import { CloseCode, parseClose, serializeClose } from "./close.ts";
 import { LocalProtocolError, RemoteProtocolError } from "./error.ts";
 import { complete, type EventOf, type OutgoingEvent, type ProtocolEvent } from "./event.ts";

@@ -1,8 +1,4 @@
-/**
- * A first-in, first-out queue.
- *
- * @module
- */
+/** A first-in, first-out queue. */
 
 /** From this number of empty places on, the array is compacted. */
 const COMPACT_FROM = 1024;

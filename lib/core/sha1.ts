@@ -1,8 +1,4 @@
-/**
- * SHA-1 (RFC 3174) and base64, for Sec-WebSocket-Accept. WebCrypto has only an asynchronous SHA-1.
- *
- * @module
- */
+/** SHA-1 (RFC 3174) and base64, for Sec-WebSocket-Accept. WebCrypto has only an asynchronous SHA-1. */
 
 /** The words of a block. All calls can share the array, because they are synchronous. */
 const words = new Int32Array(80);

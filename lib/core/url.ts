@@ -1,8 +1,4 @@
-/**
- * WebSocket URLs (RFC 6455 §3; WHATWG WebSockets, "get a URL record").
- *
- * @module
- */
+/** WebSocket URLs (RFC 6455 §3; WHATWG WebSockets, "get a URL record"). */
 import { domError, refusal } from "./error.ts";
 import { headerValues } from "./header.ts";
 import type { RequestHead } from "./http1.ts";

@@ -1,8 +1,4 @@
-/**
- * Strict, incremental UTF-8 (RFC 3629; RFC 6455 §8.1).
- *
- * @module
- */
+/** Strict, incremental UTF-8 (RFC 3629; RFC 6455 §8.1). */
 import { RemoteProtocolError } from "./error.ts";
 
 /** Encodes and decodes UTF-8. The default codec uses TextEncoder and TextDecoder. */

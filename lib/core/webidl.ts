@@ -1,8 +1,4 @@
-/**
- * Interfaces and conversions of Web IDL.
- *
- * @module
- */
+/** Interfaces and conversions of Web IDL. */
 import { wrongType } from "./error_code.ts";
 
 /** Makes the members of a class enumerable, and gives its instances a tag, as Web IDL says. */

@@ -1,8 +1,6 @@
 /**
  * Transports over Bun's own sockets. `Bun.connect()` cannot be aborted, so `node:net` connects and the
  * socket beneath it is taken over. The few types of Bun that are used are declared here.
- *
- * @module
  */
 import {
   type Address,

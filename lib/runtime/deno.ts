@@ -6,8 +6,6 @@
  *   silent client keeps its descriptor until it leaves, so the server reserves a place before it accepts.
  * - Nagle's algorithm cannot be turned off for an accepted connection or one with a client certificate.
  *   The second of two small messages may wait about 40 ms for the peer's acknowledgement.
- *
- * @module
  */
 import { Buffer, isAscii } from "node:buffer";
 import { setImmediate } from "node:timers";

@@ -1,8 +1,6 @@
 /**
  * The log of `NODE_DEBUG=sluice` or `SLUICE_DEBUG=1`, and the channels of `node:diagnostics_channel`, which
  * Node, Deno and Bun have.
- *
- * @module
  */
 import { channel } from "node:diagnostics_channel";
 import process from "node:process";

@@ -1,8 +1,6 @@
 /**
  * Transports over duplex streams of `node:stream`, and the provider for Node, which uses `node:net` and
  * `node:tls`.
- *
- * @module
  */
 import { Buffer } from "node:buffer";
 import { X509Certificate } from "node:crypto";

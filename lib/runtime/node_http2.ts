@@ -1,8 +1,4 @@
-/**
- * Transports over streams of `node:http2`, and the header fields and settings of HTTP/2.
- *
- * @module
- */
+/** Transports over streams of `node:http2`, and the header fields and settings of HTTP/2. */
 import type {
   ClientHttp2Session,
   ClientHttp2Stream,

@@ -1,8 +1,4 @@
-/**
- * The transport and the request head of an 'upgrade' event of `node:http`.
- *
- * @module
- */
+/** The transport and the request head of an 'upgrade' event of `node:http`. */
 import type { IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
 import process from "node:process";

@@ -3,8 +3,6 @@
  *
  * The handles beneath the streams of `node:zlib` compress synchronously and keep the context. They are
  * private, so the public functions are used if the handles do not behave as expected.
- *
- * @module
  */
 import { failure, wrongValue } from "../core/error.ts";
 import { constants, deflateRaw, deflateRawSync, inflateRawSync, type ZlibOptions } from "node:zlib";

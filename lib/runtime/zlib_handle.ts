@@ -2,8 +2,6 @@
  * The handle beneath the streams of `node:zlib`. The handle is private, and on some platforms a wrong
  * call crashes the process. Therefore a handle is only called in the ways that the platform itself was
  * seen to use.
- *
- * @module
  */
 import { failure } from "../core/error.ts";
 import { constants, createDeflateRaw, type DeflateRaw } from "node:zlib";

@@ -1,9 +1,5 @@
 /// <reference lib="esnext.disposable" preserve="true" />
-/**
- * Attaches WebSockets to an HTTP server of the caller.
- *
- * @module
- */
+/** Attaches WebSockets to an HTTP server of the caller. */
 import { handled } from "../abortable.ts";
 import type { WebSocketConnection } from "../connection/connection.ts";
 import { HandshakeError, wrongType, wrongValue } from "../core/error.ts";
@@ -55,7 +51,6 @@ export interface Attachment extends AsyncDisposable {
   /**
    * Detaches, closes the open connections, and waits for `finished`. The `close()` of an HTTP server
    * waits for the connections, but does not close them.
-   *
    * @param options The code and reason to close with, 1001 by default, and how long it may take.
    */
   shutdown(options?: ShutdownOptions): Promise<void>;
@@ -75,7 +70,6 @@ export interface AskedTransport extends RequestSource {
 
 /**
  * Checks the options, and calls `listen`, which takes requests and returns a function that stops.
- *
  * @param check Checks the header fields for all responses.
  */
 export function attachTo(

@@ -1,8 +1,4 @@
-/**
- * Basic authentication (RFC 7617) as a hook of the server.
- *
- * @module
- */
+/** Basic authentication (RFC 7617) as a hook of the server. */
 
 import { wrongType, wrongValue } from "../core/error.ts";
 import { checkKnown } from "../core/option_hints.ts";
@@ -55,7 +51,6 @@ const BASIC_AUTH_OPTIONS: OptionNames<BasicAuthOptions> = {
  * console.log(await ws.receive()); // Welcome
  * await server.shutdown();
  * ```
- *
  * @throws {TypeError} If an option has the wrong type, or both or none of `credentials` and `verify` are
  * given.
  * @throws {RangeError} If a user name contains a colon, or the realm cannot be sent in a header field.
@@ -132,7 +127,6 @@ function challengeOf(realm: string): string {
  * });
  * await server.shutdown();
  * ```
- *
  * @throws {TypeError} If the argument is not a Request of the web.
  */
 export function credentialsOf(request: Request): Credentials | undefined {

@@ -1,8 +1,4 @@
-/**
- * Checks the origin of requests (RFC 6455 §10.2).
- *
- * @module
- */
+/** Checks the origin of requests (RFC 6455 §10.2). */
 import { HandshakeError, wrongType, wrongValue } from "../core/error.ts";
 import { withoutCredentials } from "../core/url.ts";
 

@@ -1,8 +1,6 @@
 /**
  * Refuses handshakes, answers plain HTTP requests, and reports errors. The connection ends after the
  * response.
- *
- * @module
  */
 import { handled, onAbort } from "../abortable.ts";
 import type { Endpoint } from "../core/endpoint.ts";
@@ -66,7 +64,6 @@ const CONTINUE = new TextEncoder().encode("HTTP/1.1 100 Continue\r\n\r\n");
 
 /**
  * Reads the body of a plain request whose head has been read.
- *
  * @param limit Maximum size, in bytes.
  * @throws {HandshakeError} If the body is longer (413), or is not framed as the head says (400, 501).
  */

@@ -1,9 +1,5 @@
 /// <reference lib="esnext.disposable" preserve="true" />
-/**
- * The server: it listens, runs the opening handshake, and shuts down.
- *
- * @module
- */
+/** The server: it listens, runs the opening handshake, and shuts down. */
 import { errorCodeOf, failure, HandshakeError, refusal } from "../core/error.ts";
 import type { Endpoint } from "../core/endpoint.ts";
 import { checkExtraFields } from "../core/handshake.ts";
@@ -143,7 +139,6 @@ export interface ServeOptions extends ConnectionOptions {
    * Called for every handshake that is refused, before the answer is sent: the library or `onRequest` refused
    * it (code "rejected", including plain HTTP), a limit was reached, the time was over, or the client left.
    * Errors of the callback go to `onError`. TLS handshakes that fail are not reported.
-   *
    * @param error The reason. Its `status` is that of the answer, or undefined if there is no answer.
    * @param request The request, if it was read and can be represented as a Request.
    * @param info The address of the client.
@@ -228,7 +223,6 @@ export interface Server extends AsyncDisposable {
   readonly finished: Promise<void>;
   /**
    * Stops taking connections, closes the open connections, and waits for `finished`.
-   *
    * @param options The code and reason to close with, 1001 by default, and how long it may take.
    */
   shutdown(options?: ShutdownOptions): Promise<void>;
@@ -247,7 +241,6 @@ export interface Server extends AsyncDisposable {
  * const server = await serve({ hostname: "127.0.0.1", port: 0 }, (ws) => ws.readable.pipeTo(ws.writable));
  * await server.shutdown();
  * ```
- *
  * @returns The server, which is listening. If it cannot listen, the promise rejects with an error that has
  * the platform's `code`, such as EADDRINUSE, and for which `errorCodeOf()` returns "listen-failed". If the
  * platform does not support an option, it rejects with a {@linkcode HandshakeError} ("unsupported").
@@ -389,7 +382,6 @@ export async function setUp(options: ServeOptions, headers: RawHeaders): Promise
 /**
  * Accepts one connection over a transport or a pair of byte streams of the caller: reads the request,
  * checks it and answers it. A refusal is answered with its status.
- *
  * @returns The open connection. The promise rejects with a {@linkcode HandshakeError} if the handshake
  * fails, and with the reason of the signal if it is aborted.
  */
@@ -417,7 +409,6 @@ export interface RequestSource {
 /**
  * Reads a request, checks it and answers it. The options are checked, and another parser may have read
  * the request.
- *
  * @param fault The error to refuse the request with, without reading it.
  */
 export async function acceptOn(

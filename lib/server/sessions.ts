@@ -1,8 +1,4 @@
-/**
- * Serves connections with a handler, from the handshake to the end, and shuts them down.
- *
- * @module
- */
+/** Serves connections with a handler, from the handshake to the end, and shuts them down. */
 import { checkCloseInfo, type Closing } from "../connection/closing.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
 import { HandshakeError, type HandshakeErrorCode, invalidState, wrongType } from "../core/error.ts";

@@ -1,9 +1,5 @@
 /// <reference lib="esnext.disposable" preserve="true" />
-/**
- * The connection of a browser: over its WebSocketStream, or over the same streams of a WebSocket.
- *
- * @module
- */
+/** The connection of a browser: over its WebSocketStream, or over the same streams of a WebSocket. */
 import { abortable, handled, onAbort } from "../abortable.ts";
 import { convert, toMessage, viewOf } from "../connection/outgoing.ts";
 import {
@@ -223,7 +219,6 @@ export class BrowserConnection implements AsyncIterable<Message>, AsyncDisposabl
 
   /**
    * Connections come from `connect()` and `fromWebSocket()`. Internal.
-   *
    * @param isStandard Whether a cancelled stream closes as the standard says: without a code for errors.
    */
   constructor(line: Line, options: BrowserConnectionOptions, isStandard = false) {
@@ -286,7 +281,6 @@ export class BrowserConnection implements AsyncIterable<Message>, AsyncDisposabl
 
   /**
    * Receives the next message.
-   *
    * @param options `signal` cancels the call. No message is lost.
    * @returns A promise of the message. It rejects with a {@linkcode WebSocketError} if there are no more
    * messages, also after a clean close, and with InvalidStateError if another call is waiting or the
@@ -338,7 +332,6 @@ export class BrowserConnection implements AsyncIterable<Message>, AsyncDisposabl
    * {@linkcode WebSocketError} otherwise. Cancelling the stream closes the connection: with the code of a
    * WebSocketError, with 4011 for another error except an AbortError, and otherwise without a code. The
    * promise of `pipeTo()` may be ignored.
-   *
    * @throws {DOMException} InvalidStateError If the connection is read in another way.
    */
   get readable(): ReadableStream<Message> {
@@ -363,7 +356,6 @@ export class BrowserConnection implements AsyncIterable<Message>, AsyncDisposabl
 
   /**
    * Drops incoming messages. Use it if you only send.
-   *
    * @throws {DOMException} InvalidStateError If the connection is read in another way.
    */
   discard(): void {
@@ -415,7 +407,6 @@ export class BrowserConnection implements AsyncIterable<Message>, AsyncDisposabl
 
   /**
    * Sends a message. A string is sent as text, a buffer source as binary.
-   *
    * @param message The message. Bytes are copied.
    * @param options Options of this message. `compress` has no effect: the browser decides.
    * @returns A promise that resolves when the browser has taken the message and there is room for another
@@ -495,7 +486,6 @@ export class BrowserConnection implements AsyncIterable<Message>, AsyncDisposabl
    * Closes the connection after the messages sent, and waits until the peer has answered, at most for
    * `closeTimeout`. Further calls have no effect. Unless a loop, a `receive()` or a stream reads the
    * connection, the messages that have not been read are dropped: they come before the peer's answer.
-   *
    * @param info The code, 1000 or 3000-4999, and the reason. A reason without a code has the code 1000.
    * Without both, or with 1005, the connection closes without a code.
    * @returns A promise of the peer's code and reason, or of 1006 if the peer has sent none. It never

@@ -1,9 +1,5 @@
 /// <reference lib="esnext.disposable" preserve="true" />
-/**
- * Connections over native WebSockets, for servers and browsers without sockets.
- *
- * @module
- */
+/** Connections over native WebSockets, for servers and browsers without sockets. */
 import { handled } from "../abortable.ts";
 import { checkCloseInfo } from "../connection/closing.ts";
 import { WebSocketConnection } from "../connection/connection.ts";
@@ -120,7 +116,6 @@ const FROM_WEB_SOCKET_OPTIONS: OptionNames<FromWebSocketOptions> = {
  * await ws.close({ closeCode: 1000 });
  * await server.shutdown();
  * ```
- *
  * @param socket A socket that is connecting or open, and that nobody else listens to or sends with.
  * @returns The connection, when the socket is open. The promise rejects with a {@linkcode HandshakeError}
  * if the socket does not open ("connect-failed") or not in time ("timeout"), with the reason of the signal

@@ -1,8 +1,4 @@
-/**
- * A native WebSocket: its limits, what it has not sent yet, and its end.
- *
- * @module
- */
+/** A native WebSocket: its limits, what it has not sent yet, and its end. */
 import { handled } from "../abortable.ts";
 import { viewOf } from "../connection/outgoing.ts";
 import { sizeOf } from "../connection/receiver.ts";
@@ -147,7 +143,6 @@ export abstract class NativeSocket {
 
   /**
    * Called once, when the socket has closed or failed.
-   *
    * @param info The peer's code and reason after a clean close.
    * @param error The reason of another end, if it is known.
    */
@@ -265,7 +260,6 @@ export abstract class NativeSocket {
 
 /**
  * Checks that a socket is connecting or open, and that this is its first use.
- *
  * @throws {TypeError} If it is not a WebSocket.
  * @throws {DOMException} InvalidStateError If it is closing, closed or used for another connection.
  */

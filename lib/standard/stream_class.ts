@@ -1,8 +1,4 @@
-/**
- * The class WebSocketStream of the standard's draft, over any kind of connection.
- *
- * @module
- */
+/** The class WebSocketStream of the standard's draft, over any kind of connection. */
 import { makeInspectable, withoutSecrets } from "../inspect.ts";
 import { handled, onAbort } from "../abortable.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
@@ -55,7 +51,6 @@ export interface StandardWebSocketStream<OpenInfo = StandardOpenInfo> {
   readonly closed: Promise<Required<CloseInfo>>;
   /**
    * Closes the connection, or aborts the handshake.
-   *
    * @param info The code, 1000 or 3000-4999, and the reason. A reason without a code has the code 1000.
    * @throws {TypeError} If the argument is not an object.
    * @throws {DOMException} InvalidAccessError If the code is not allowed; SyntaxError if the reason is longer
@@ -73,7 +68,6 @@ export interface WebSocketStreamConstructor<
   readonly prototype: StandardWebSocketStream<OpenInfo>;
   /**
    * Starts to connect.
-   *
    * @param url A ws or wss URL. The schemes http and https stand for ws and wss.
    * @throws {TypeError} If there is no URL, or an option has the wrong type.
    * @throws {DOMException} SyntaxError If the URL is invalid, or a subprotocol is not a token or occurs

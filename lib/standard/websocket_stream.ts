@@ -1,8 +1,4 @@
-/**
- * The class WebSocketStream over the package's own client.
- *
- * @module
- */
+/** The class WebSocketStream over the package's own client. */
 import {
   CONNECT_OPTIONS,
   type ConnectOptions,

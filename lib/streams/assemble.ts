@@ -1,8 +1,4 @@
-/**
- * Makes a duplex of messages over a duplex of bytes.
- *
- * @module
- */
+/** Makes a duplex of messages over a duplex of bytes. */
 import { wrongType } from "../core/error.ts";
 import { type ByteDuplex, fromStreams } from "../transport.ts";
 import { Driver, protocolOptions } from "../connection/driver.ts";
@@ -69,7 +65,6 @@ export interface MessageDuplex {
  * console.log((await client.readable.getReader().read()).value); // Hello
  * await writer.close();
  * ```
- *
  * @param duplex The byte streams. Neither may be locked.
  * @param options The role of this end, the extensions and the limits.
  * @returns The streams of messages, and a promise of the end.

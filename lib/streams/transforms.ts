@@ -1,8 +1,4 @@
-/**
- * Transform streams from bytes to frames to messages, and back.
- *
- * @module
- */
+/** Transform streams from bytes to frames to messages, and back. */
 import { onAbort } from "../abortable.ts";
 import {
   FrameDecoder,
@@ -69,7 +65,6 @@ export class PullStream<I, O> {
 
   /**
    * Makes the streams of a machine.
-   *
    * @param machineOf Makes the machine that turns the input into output.
    */
   constructor(machineOf: MachineOf<I, O>) {
@@ -306,7 +301,6 @@ function isMessage(item: Message | Frame): item is Message {
 export class FrameDecoderStream extends PullStream<Uint8Array, FramePiece> {
   /**
    * Makes a decoder for one connection.
-   *
    * @param options The role of the receiving end, and the limits.
    */
   constructor(options: FrameDecoderOptions) {
@@ -316,7 +310,6 @@ export class FrameDecoderStream extends PullStream<Uint8Array, FramePiece> {
   /**
    * Makes a decoder whose items are arrays: the pieces of one chunk, at most 1024, and none after the
    * first 64 KiB of payload. An error comes after the pieces before it.
-   *
    * @param options The options of the constructor.
    */
   static batched(options: FrameDecoderOptions): PullStream<Uint8Array, FramePiece[]> {
@@ -332,7 +325,6 @@ export class FrameDecoderStream extends PullStream<Uint8Array, FramePiece> {
 export class ExtensionDecoderStream extends PullStream<FramePiece, FramePiece> {
   /**
    * Makes a decoder for one connection.
-   *
    * @param extensions The negotiated extensions, in order. The caller closes them.
    */
   constructor(extensions: readonly Extension[]) {
@@ -342,7 +334,6 @@ export class ExtensionDecoderStream extends PullStream<FramePiece, FramePiece> {
   /**
    * Makes a decoder of arrays, limited like those of {@linkcode FrameDecoderStream}. An array also ends
    * when the output of an extension is pending.
-   *
    * @param extensions The extensions, in the order in which they were negotiated.
    */
   static batched(
@@ -356,7 +347,6 @@ export class ExtensionDecoderStream extends PullStream<FramePiece, FramePiece> {
 export class ExtensionEncoderStream extends PullStream<Frame, Frame> {
   /**
    * Makes an encoder for one connection.
-   *
    * @param extensions The negotiated extensions, in order. The caller closes them.
    */
   constructor(extensions: readonly Extension[]) {
@@ -366,7 +356,6 @@ export class ExtensionEncoderStream extends PullStream<Frame, Frame> {
   /**
    * Makes an encoder of arrays, limited like those of {@linkcode FrameDecoderStream}. An array also ends
    * when the output of an extension is pending.
-   *
    * @param extensions The extensions, in the order in which they were negotiated.
    */
   static batched(extensions: readonly Extension[]): PullStream<readonly Frame[], Frame[]> {
@@ -423,7 +412,6 @@ const ASSEMBLER_OPTIONS: OptionNames<MessageAssemblerOptions> = {
 export class MessageAssemblerStream extends PullStream<FramePiece, Message | Frame> {
   /**
    * Makes an assembler for one connection.
-   *
    * @param options The limit, and the callback for control frames.
    */
   constructor(options: MessageAssemblerOptions = {}) {
@@ -434,7 +422,6 @@ export class MessageAssemblerStream extends PullStream<FramePiece, Message | Fra
    * Makes an assembler of arrays, limited like those of {@linkcode FrameDecoderStream}. Control frames
    * keep their place; a frame for `onControl` ends the array before it. An error comes after the messages
    * before it.
-   *
    * @param options The options of the constructor.
    */
   static batched(
@@ -477,7 +464,6 @@ function assemblerOf(
 export class MessageFragmenterStream extends PullStream<Message | Frame, Frame> {
   /**
    * Makes a fragmenter.
-   *
    * @param options The maximum size of a frame.
    */
   constructor(options: FragmentsOptions = {}) {
@@ -486,7 +472,6 @@ export class MessageFragmenterStream extends PullStream<Message | Frame, Frame> 
 
   /**
    * Makes a fragmenter of arrays, limited like those of {@linkcode FrameDecoderStream}.
-   *
    * @param options The options of the constructor.
    */
   static batched(
@@ -525,7 +510,6 @@ export interface FrameEncoderOptions {
 export class FrameEncoderStream extends PullStream<Frame, Uint8Array> {
   /**
    * Makes an encoder.
-   *
    * @param options The role of the sending end.
    */
   constructor(options: FrameEncoderOptions) {
@@ -540,7 +524,6 @@ export class FrameEncoderStream extends PullStream<Frame, Uint8Array> {
   /**
    * Makes an encoder that turns each array into one chunk, or into several of about 64 KiB. A chunk
    * belongs to the reader. The error of an invalid frame comes after the frames before it.
-   *
    * @param options The options of the constructor.
    */
   static batched(options: FrameEncoderOptions): PullStream<readonly Frame[], Uint8Array> {
