@@ -74,7 +74,14 @@ const DEPENDS_ON_RUNTIME: Readonly<Record<string, readonly string[]>> = {
   processes: ["cli", "diagnostics", "connection_process", "deflate_process", "faults/cli", "kill"],
   "conformance, one level": ["conformance_socket"],
   simulation: ["simulation"],
-  topics: ["topics", "topics_memory", "topics_nats", "topics_outages", "topics_redis"],
+  topics: [
+    "topics",
+    "topics_history",
+    "topics_memory",
+    "topics_nats",
+    "topics_outages",
+    "topics_redis",
+  ],
 };
 
 const DEPENDENT = new Set(

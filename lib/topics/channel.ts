@@ -57,8 +57,10 @@ export class Channel implements BackplaneReceiver {
   readonly confirmed: Promise<void>;
   readonly #host: ChannelHost;
   readonly #abort = new AbortController();
-  /** The place of the last message, or the current position when the subscription began. */
-  #position: Position | undefined;
+  /** The current position when the subscription began. An earlier message may still come by a prefix. */
+  #start: Position | undefined;
+  /** The place of the last message. */
+  #last: Position | undefined;
   /** The messages that wait while what was missed is read. Undefined if nothing is missed. */
   #held: Delivery[] | undefined;
   #hasOverflowed = false;
@@ -73,8 +75,9 @@ export class Channel implements BackplaneReceiver {
     this.confirmed = handled(this.#begin());
   }
 
+  /** The place after which messages come. Undefined without history, for a prefix, and at first. */
   get position(): Position | undefined {
-    return this.#position;
+    return this.#last ?? this.#start;
   }
 
   /** Aborts when the channel is stopped. */
@@ -109,7 +112,7 @@ export class Channel implements BackplaneReceiver {
     const { engine } = this.#host;
     const read = () => engine.read(this.name, undefined);
     const { position } = await engine.insist(this.name, this.signal, read);
-    this.#position ??= position;
+    this.#start = position;
   }
 
   /** Ends the subscription. */
@@ -145,10 +148,10 @@ export class Channel implements BackplaneReceiver {
     const { position } = delivery;
     if (position === undefined) return this.#host.dispatch(delivery);
     if (this.#held !== undefined) return this.#hold(this.#held, delivery);
-    const last = this.#position;
+    const last = this.#last;
     if (last !== undefined && last.epoch !== position.epoch) this.#tellMissed();
     else if (last !== undefined && position.offset <= last.offset) return;
-    this.#position = position;
+    this.#last = position;
     this.#host.dispatch(delivery);
   }
 
@@ -187,7 +190,7 @@ export class Channel implements BackplaneReceiver {
     do {
       this.#hasOverflowed = false;
       this.#held = [];
-      const read = () => engine.read(this.name, this.#position);
+      const read = () => engine.read(this.name, this.position);
       const { recovered, messages, position } = await engine.insist(this.name, this.signal, read);
       // Another restored() follows another outage.
       if (this.#changes !== changes) return;
@@ -196,7 +199,7 @@ export class Channel implements BackplaneReceiver {
         const delivery = this.open(this.name, message);
         if (delivery !== undefined) this.#host.dispatch(delivery);
       }
-      this.#position = position;
+      this.#last = position;
     } while (this.#hasOverflowed);
     const held = this.#held;
     this.#held = undefined;

@@ -70,8 +70,12 @@ export class ConnectionListener extends Listener {
 
   protected async deliverWithRoom(delivery: Delivery): Promise<void> {
     const { ws } = this.peer;
-    this.sentCount++;
-    await ws.send(this.#form(delivery).message, { compress: this.options.compress });
+    try {
+      await ws.send(this.#form(delivery).message, { compress: this.options.compress });
+      this.sentCount++;
+    } catch (error) {
+      throw ended(error);
+    }
   }
 
   #form(delivery: Delivery): SharedMessage {
@@ -87,8 +91,12 @@ export class ConnectionListener extends Listener {
   }
 
   end(): void {
-    this.stop(invalidState("The subscription has ended", "not-open"));
+    this.stop(ended());
   }
+}
+
+function ended(cause?: unknown): DOMException {
+  return invalidState("The subscription has ended", "not-open", cause);
 }
 
 /**

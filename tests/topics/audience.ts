@@ -87,8 +87,9 @@ export class FlakyEngine {
     this.engine = new MemoryEngine(history);
   }
 
-  connect(): FlakyBackplane {
-    return new FlakyBackplane(this.engine.attach());
+  /** @param isDelayed Whether messages arrive in a later turn, as over a network. */
+  connect(isDelayed = false): FlakyBackplane {
+    return new FlakyBackplane(this.engine.attach(), isDelayed);
   }
 }
 
@@ -102,9 +103,11 @@ export class FlakyBackplane implements Backplane {
   /** Called before each read, to make something happen meanwhile. */
   beforeRead: (() => Promise<void> | void) | undefined;
   readonly calls: string[] = [];
+  readonly #isDelayed: boolean;
 
-  constructor(inner: Backplane) {
+  constructor(inner: Backplane, isDelayed: boolean) {
     this.#inner = inner;
+    this.#isDelayed = isDelayed;
   }
 
   get keepsHistory(): boolean {
@@ -134,15 +137,20 @@ export class FlakyBackplane implements Backplane {
     options: BackplaneCall,
   ): Promise<void> {
     await this.#reach(`subscribe ${topic}`);
+    this.#receivers.set(topic, receiver);
     await this.#inner.subscribe(topic, {
       message: (name: string, message: BackplaneMessage) => {
-        if (!this.isDown) receiver.message(name, message);
+        const deliver = () => {
+          const isSubscribed = this.#receivers.get(topic) === receiver;
+          if (!this.isDown && isSubscribed) receiver.message(name, message);
+        };
+        if (!this.#isDelayed) deliver();
+        else if (!this.isDown) setTimeout(deliver, 1);
       },
       interrupted: (error) => receiver.interrupted(error),
       restored: () => receiver.restored(),
       error: (error) => receiver.error(error),
     }, options);
-    this.#receivers.set(topic, receiver);
   }
 
   async unsubscribe(topic: string): Promise<void> {
