@@ -1,61 +1,49 @@
 /** Pings and pongs: pings that wait, pings of keepalive, and the limit for the peer's control frames. */
 import { CloseCode } from "../core/close.ts";
 import { RemoteProtocolError } from "../core/error.ts";
-import { Queue } from "../core/queue.ts";
 import { handled } from "../abortable.ts";
 import { backgroundTimer, Countdown, now } from "../timers.ts";
 
 interface PendingPing {
-  key: string;
   sentAt: number;
   resolve(latency: number): void;
   reject(error: unknown): void;
 }
 
 export class Pings {
-  readonly #pending = new Queue<PendingPing>();
-  readonly #payloads = new Set<string>();
-  #latency: number | undefined;
-
-  get latency(): number | undefined {
-    return this.#latency;
-  }
+  /** By payload, in the order in which they were sent. */
+  readonly #pending = new Map<string, PendingPing>();
+  latency: number | undefined;
 
   /** Adds a ping. Resolves with the milliseconds until its pong. */
   add(payload: Uint8Array): Promise<number> {
     const key = keyOf(payload);
-    this.#payloads.add(key);
     return handled(
-      new Promise((resolve, reject) => this.#pending.push({ key, sentAt: now(), resolve, reject })),
+      new Promise((resolve, reject) => this.#pending.set(key, { sentAt: now(), resolve, reject })),
     );
   }
 
   has(payload: Uint8Array): boolean {
-    return this.#payloads.has(keyOf(payload));
+    return this.#pending.has(keyOf(payload));
   }
 
   /** Returns whether a pong answers a ping. RFC 6455 §5.5.3: it may answer only the last of several. */
   pong(payload: Uint8Array): boolean {
-    const key = keyOf(payload);
-    if (!this.#payloads.has(key)) return false;
+    const answered = keyOf(payload);
+    if (!this.#pending.has(answered)) return false;
     const answeredAt = now();
-    for (let answers = false; !answers;) {
-      const ping = this.#take()!;
-      answers = ping.key === key;
-      this.#latency = answeredAt - ping.sentAt;
-      ping.resolve(this.#latency);
+    for (const [key, { sentAt, resolve }] of this.#pending) {
+      this.#pending.delete(key);
+      this.latency = answeredAt - sentAt;
+      resolve(this.latency);
+      if (key === answered) break;
     }
     return true;
   }
 
-  #take(): PendingPing | undefined {
-    const ping = this.#pending.shift();
-    if (ping !== undefined) this.#payloads.delete(ping.key);
-    return ping;
-  }
-
   fail(error: () => unknown): void {
-    for (let ping = this.#take(); ping !== undefined; ping = this.#take()) ping.reject(error());
+    for (const { reject } of this.#pending.values()) reject(error());
+    this.#pending.clear();
   }
 }
 

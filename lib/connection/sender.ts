@@ -153,7 +153,9 @@ export class Sender {
   #given: Departure | undefined;
   /** The pong to send when the transport has room. */
   #owedPong: Uint8Array | undefined;
-  #sink: MessageSink | undefined;
+  #writable: WritableStream<Message | BufferSource> | undefined;
+  #writing: WritableStreamDefaultController | undefined;
+  #isWriterClosed = false;
   isStreaming = false;
   /** Returns the reason why nothing is sent any more. */
   #endError: (() => unknown) | undefined;
@@ -550,12 +552,34 @@ export class Sender {
   }
 
   get writable(): WritableStream<Message | BufferSource> {
-    if (this.#sink === undefined) {
-      this.#sink = new MessageSink(this, this.#host);
+    if (this.#writable === undefined) {
+      const host = this.#host;
       this.isStreaming = true;
-      if (this.#endError !== undefined) this.#sink.end(this.#endError());
+      this.#writable = new WritableStream({
+        start: (controller) => {
+          this.#writing = controller;
+          // The stream's abort() waits for the current write, which may wait for the peer.
+          onAbort(controller.signal, (reason) => host.leave(reason));
+        },
+        write: (chunk) => {
+          try {
+            const sent = this.write(toMessage(chunk));
+            return sent === DONE ? sent : sent.catch((error) => host.cutOff(error));
+          } catch (error) {
+            return host.cutOff(
+              typeof chunk === "symbol" ? wrongType("Cannot convert a symbol to a string") : error,
+            );
+          }
+        },
+        close: () => {
+          this.#isWriterClosed = true;
+          return host.finish();
+        },
+        abort: (reason) => host.leave(reason),
+      });
+      if (this.#endError !== undefined) this.#writing!.error(this.#endError());
     }
-    return this.#sink.writable;
+    return this.#writable;
   }
 
   /**
@@ -600,42 +624,7 @@ export class Sender {
     this.#given?.reject(() => this.#newEndError());
     this.#batched?.reject(() => this.#newEndError());
     this.#given = this.#batched = undefined;
-    this.#sink?.end(error());
-  }
-}
-
-class MessageSink {
-  readonly writable: WritableStream<Message | BufferSource>;
-  #controller!: WritableStreamDefaultController;
-  #isClosing = false;
-
-  constructor(sender: Sender, host: SenderHost) {
-    this.writable = new WritableStream({
-      start: (controller) => {
-        this.#controller = controller;
-        // The stream's abort() waits for the current write, which may wait for the peer.
-        onAbort(controller.signal, (reason) => host.leave(reason));
-      },
-      write: (chunk) => {
-        try {
-          const sent = sender.write(toMessage(chunk));
-          return sent === DONE ? sent : sent.catch((error) => host.cutOff(error));
-        } catch (error) {
-          return host.cutOff(
-            typeof chunk === "symbol" ? wrongType("Cannot convert a symbol to a string") : error,
-          );
-        }
-      },
-      close: () => {
-        this.#isClosing = true;
-        return host.finish();
-      },
-      abort: (reason) => host.leave(reason),
-    });
-  }
-
-  /** Errors the stream, unless its writer has closed it. */
-  end(error: unknown): void {
-    if (!this.#isClosing) this.#controller.error(error);
+    // A stream that its writer has closed does not error.
+    if (!this.#isWriterClosed) this.#writing?.error(error());
   }
 }

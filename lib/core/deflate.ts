@@ -99,13 +99,15 @@ export interface DeflateAgreement {
 export class DeflateExtension implements Extension {
   readonly name: string;
   readonly rsv: number = Rsv.Rsv1;
+  readonly #agreement: DeflateAgreement;
   readonly #incoming: Incoming;
-  readonly #outgoing: Outgoing;
+  #deflater: Deflater | undefined;
+  #isCompressing = false;
 
   constructor(agreement: DeflateAgreement) {
     this.name = agreement.name;
+    this.#agreement = agreement;
     this.#incoming = new Incoming(agreement);
-    this.#outgoing = new Outgoing(agreement);
   }
 
   push(piece: FramePiece): void {
@@ -117,12 +119,37 @@ export class DeflateExtension implements Extension {
   }
 
   encode(frame: OutgoingFrame, later?: EncodedFrame): OutgoingFrame | undefined {
-    return this.#outgoing.encode(frame, later);
+    const { opcode, fin, payload, compress } = frame;
+    const { engine, threshold, deflater: options } = this.#agreement;
+    if (opcode !== Opcode.Continuation) {
+      this.#isCompressing = compress ?? (!fin || payload.length >= threshold);
+    }
+    if (!this.#isCompressing) return frame;
+    const deflater = this.#deflater ??= engine.deflater(options);
+    if (later === undefined || payload.length < DEFLATE_LATER_FROM) {
+      return this.#finishFrame(frame, deflater.deflate(payload));
+    }
+    deflater.deflateLater(payload, (error, output) => {
+      later(error, error === undefined ? this.#finishFrame(frame, output) : frame);
+    });
+    return undefined;
+  }
+
+  #finishFrame(frame: OutgoingFrame, output: Uint8Array): OutgoingFrame {
+    const { opcode, fin } = frame;
+    if (fin && !this.#agreement.contextTakeover) this.#freeDeflater();
+    const rsv = opcode === Opcode.Continuation ? frame.rsv : frame.rsv | Rsv.Rsv1;
+    return { ...frame, rsv, payload: fin ? withoutTail(output) : output };
+  }
+
+  #freeDeflater(): void {
+    this.#deflater?.close();
+    this.#deflater = undefined;
   }
 
   close(): void {
     this.#incoming.close();
-    this.#outgoing.close();
+    this.#freeDeflater();
   }
 }
 
@@ -283,53 +310,6 @@ class Incoming {
     this.#inflater = undefined;
     this.#piece = undefined;
     this.#held = EMPTY;
-  }
-}
-
-class Outgoing {
-  readonly #options: DeflateAgreement;
-  #deflater: Deflater | undefined;
-  #isCompressing = false;
-
-  constructor(options: DeflateAgreement) {
-    this.#options = options;
-  }
-
-  encode(frame: OutgoingFrame, later: EncodedFrame | undefined): OutgoingFrame | undefined {
-    if (frame.opcode !== Opcode.Continuation) this.#isCompressing = this.#wantsCompression(frame);
-    if (!this.#isCompressing) return frame;
-    const { engine, deflater: options } = this.#options;
-    const deflater = this.#deflater ??= engine.deflater(options);
-    const { payload } = frame;
-    if (later === undefined || payload.length < DEFLATE_LATER_FROM) {
-      return this.#finishFrame(frame, deflater.deflate(payload));
-    }
-    deflater.deflateLater(payload, (error, output) => {
-      later(error, error === undefined ? this.#finishFrame(frame, output) : frame);
-    });
-    return undefined;
-  }
-
-  #wantsCompression({ compress, fin, payload }: OutgoingFrame): boolean {
-    return compress ?? (!fin || payload.length >= this.#options.threshold);
-  }
-
-  #finishFrame(frame: OutgoingFrame, output: Uint8Array): OutgoingFrame {
-    const { opcode, fin } = frame;
-    if (fin) this.#endMessage();
-    const rsv = opcode === Opcode.Continuation ? frame.rsv : frame.rsv | Rsv.Rsv1;
-    return { ...frame, rsv, payload: fin ? withoutTail(output) : output };
-  }
-
-  #endMessage(): void {
-    if (this.#options.contextTakeover) return;
-    this.#deflater?.close();
-    this.#deflater = undefined;
-  }
-
-  close(): void {
-    this.#deflater?.close();
-    this.#deflater = undefined;
   }
 }
 

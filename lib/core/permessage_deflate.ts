@@ -96,28 +96,18 @@ type Bits = (typeof BITS)[number];
 /** Parsed parameters. A missing parameter is undefined, a parameter without a value is true. */
 type Parameters = { [name in Flag]?: true } & { [name in Bits]?: number | true };
 
+const BALANCED = {
+  memLevel: 5,
+  clientMaxWindowBits: 12,
+  serverMaxWindowBits: 12,
+  clientNoContextTakeover: false,
+  serverNoContextTakeover: false,
+};
+
 const PRESETS = {
-  low: {
-    memLevel: 5,
-    clientMaxWindowBits: 12,
-    serverMaxWindowBits: 12,
-    clientNoContextTakeover: true,
-    serverNoContextTakeover: true,
-  },
-  balanced: {
-    memLevel: 5,
-    clientMaxWindowBits: 12,
-    serverMaxWindowBits: 12,
-    clientNoContextTakeover: false,
-    serverNoContextTakeover: false,
-  },
-  high: {
-    memLevel: 8,
-    clientMaxWindowBits: 15,
-    serverMaxWindowBits: 15,
-    clientNoContextTakeover: false,
-    serverNoContextTakeover: false,
-  },
+  low: { ...BALANCED, clientNoContextTakeover: true, serverNoContextTakeover: true },
+  balanced: BALANCED,
+  high: { ...BALANCED, memLevel: 8, clientMaxWindowBits: 15, serverMaxWindowBits: 15 },
 };
 
 /** RFC 7692 §7.1.2: the window size without a parameter. */
