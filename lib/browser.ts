@@ -165,7 +165,6 @@ function baseUrl(): string | undefined {
   return platform.document?.baseURI ?? platform.location?.href;
 }
 
-/** Connects within `openTimeout`, and until `signal` is aborted. */
 async function withinTime(
   { signal, openTimeout = 10_000 }: ConnectOptions,
   connecting: (signal: AbortSignal) => Promise<Line>,
@@ -183,7 +182,6 @@ async function withinTime(
   }
 }
 
-/** Waits until a socket is open, or closes it when `signal` is aborted. */
 async function lineOver(
   socket: WebSocketLike,
   signal: AbortSignal,
@@ -195,7 +193,6 @@ async function lineOver(
   return line;
 }
 
-/** Connects by the platform's WebSocketStream, or else by its WebSocket. */
 async function dial(
   url: string,
   { protocols = [], maxQueuedBytes }: ConnectOptions,
@@ -301,7 +298,6 @@ export function reconnect(
   });
 }
 
-/** Counts the milliseconds from now until a connection ends. */
 function measureUptime({ closed }: BrowserConnection): () => number {
   const openedAt = now();
   let endedAt: number | undefined;

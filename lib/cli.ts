@@ -133,7 +133,6 @@ async function main(args: string[]): Promise<number> {
   }
 }
 
-/** Rejects options of the other command, which would have no effect. */
 function checkNone(names: readonly (keyof Values)[], values: Values, whose: string): void {
   const given = names.find((name) => values[name] !== undefined);
   if (given !== undefined) {
@@ -384,7 +383,6 @@ async function* linesOf(terminal: Interface): AsyncGenerator<string> {
   }
 }
 
-/** Prints a message above the line that is being typed. */
 async function show(message: Message, terminal: Interface | undefined): Promise<void> {
   const text = typeof message === "string" ? printable(message) : hexadecimal(message);
   await print(isInteractive ? `\r\x1b[K< ${text}\n` : `${text}\n`, 0);

@@ -71,7 +71,6 @@ const refuseChange = {
 };
 const UNCHANGEABLE = { append: refuseChange, set: refuseChange, delete: refuseChange };
 
-/** Makes Headers that cannot be changed. */
 function sentHeaders(raw: RawHeaders): Headers {
   return Object.defineProperties(toHeaders(raw), UNCHANGEABLE);
 }

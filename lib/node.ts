@@ -62,11 +62,7 @@ export interface AttachOptions
     | undefined;
   /** Like the option of `serve()`, with the request of `node:http` as an additional argument. */
   onResponse?:
-    | ((
-      headers: Headers,
-      request: Request,
-      incoming: IncomingMessage,
-    ) => void | Promise<void>)
+    | ((headers: Headers, request: Request, incoming: IncomingMessage) => void | Promise<void>)
     | undefined;
   /**
    * The path of the requests to take, without the query, or a function that decides by the path. By

@@ -148,7 +148,6 @@ class MemoryEnd extends BaseTransport implements MemoryTransport {
   #isScheduled = false;
   #left: number;
   readonly #how: LineFault["how"] | undefined;
-  /** Whether bytes that this end sends are lost. */
   #isMute = false;
 
   constructor(options: TransportPairOptions, side: LineFault["from"]) {

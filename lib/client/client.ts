@@ -180,7 +180,6 @@ async function connectTo(
   return await open(reader, opening, target, deadline);
 }
 
-/** Whether the connection does not use the URL's host and port. */
 function isDirect({ unix, transport }: ConnectOptions): boolean {
   return unix !== undefined || transport !== undefined;
 }

@@ -44,7 +44,6 @@ export interface ConnectionInit extends DriverInit {
   secure: boolean;
 }
 
-/** What to write instead of a listener for an event. */
 const INSTEAD: { readonly [event: string]: string | undefined } = {
   open: "a connection is open when you get it",
   message: "write: for await (const message of ws)",

@@ -158,7 +158,6 @@ class Progress {
   }
 }
 
-/** Default for the maximum number of control frames per second. */
 const MAX_CONTROL_FRAMES = 10_000;
 const SECOND = 1000;
 

@@ -179,10 +179,7 @@ export class Inbox<T> {
   }
 
   /** Returns a stream over the items. The stream's own queue stays empty. `present` converts an item. */
-  stream<U>(
-    cancel: (reason: unknown) => void,
-    present: (item: T) => U,
-  ): ReadableStream<U> {
+  stream<U>(cancel: (reason: unknown) => void, present: (item: T) => U): ReadableStream<U> {
     return new Readable<U>({
       start: (controller) => {
         this.#onEnd = () => this.#finish(controller);
@@ -205,10 +202,7 @@ export class Inbox<T> {
     }, { highWaterMark: 0 });
   }
 
-  #pull<U>(
-    controller: ReadableStreamDefaultController<U>,
-    present: (item: T) => U,
-  ): Promise<void> {
+  #pull<U>(controller: ReadableStreamDefaultController<U>, present: (item: T) => U): Promise<void> {
     return new Promise((resolve, reject) => {
       this.wait({
         give: (item) => {
@@ -471,7 +465,6 @@ class Iteration implements AsyncIterator<Message>, Waiter<Message> {
   readonly #host: ReceiverHost;
   #isLeft = false;
   #resolve!: Resolve;
-  /** The pending promise of `next()`. */
   #awaited: Promise<IteratorResult<Message>> | undefined;
 
   constructor(receiver: Receiver, inbox: Inbox<Message>, host: ReceiverHost) {
@@ -540,7 +533,6 @@ export type IncomingMessage =
 
 const WHOLE: End = { clean: true, error: undefined };
 
-/** A message that waits to be taken. Its stream is created when the message is taken. */
 interface WaitingMessage {
   readonly type: "text" | "binary";
   readonly pieces: Inbox<Message>;

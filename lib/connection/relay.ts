@@ -96,11 +96,7 @@ function isRelayEnd(value: unknown): boolean {
     typeof object.close === "function" && typeof object.terminate === "function";
 }
 
-/** Pipes in one direction, then ends the second connection like the first one has ended. */
-async function pass(
-  from: RelayEnd,
-  to: RelayEnd,
-): Promise<Required<CloseInfo>> {
+async function pass(from: RelayEnd, to: RelayEnd): Promise<Required<CloseInfo>> {
   const streams = { preventAbort: true, preventCancel: true, preventClose: true };
   const piped = from.readable.pipeTo(to.writable, streams).catch(() => {});
   let most = Infinity;

@@ -353,7 +353,6 @@ export class Sender {
     return !isLast;
   }
 
-  /** Makes the sends of the batch wait for the transport. */
   #depart(batched: Departure): void {
     this.#batched = undefined;
     if (this.#given === undefined) this.#given = batched;
@@ -602,7 +601,6 @@ export class Sender {
     turns.join({ turn: "whole", length: 0, enter, fail: () => {} });
   }
 
-  /** Returns the error for a message that is cut short or refused by the close. */
   #refusal(begun: boolean): DOMException {
     if (!this.#isClosing) return this.#host.closedError();
     return begun

@@ -119,9 +119,7 @@ export class FrameDecoder {
   /** The array that contains the piece, and the offset of the piece. */
   #piece: Uint8Array = EMPTY;
   #start = 0;
-  /** Number of payload bytes up to the end of the piece. */
   #given = 0;
-  /** Whether a header has been read whose frame has not ended. */
   #withinFrame = false;
 
   // Input that has not been read.

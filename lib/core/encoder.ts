@@ -107,9 +107,7 @@ function isKnown(opcode: number): boolean {
 /** Checks the payload of a control frame (RFC 6455 §5.5). */
 export function checkControl(payload: Uint8Array): Uint8Array {
   if (payload.length > MAX_CONTROL_LENGTH) {
-    throw wrongValue(
-      `Expected a control payload of at most 125 bytes, received ${payload.length}`,
-    );
+    throw wrongValue(`Expected a control payload of at most 125 bytes, received ${payload.length}`);
   }
   return payload;
 }

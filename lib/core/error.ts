@@ -216,11 +216,7 @@ export function timedOut(openTimeout: number): HandshakeError {
   );
 }
 
-export function refusal(
-  status: number,
-  code: HandshakeErrorCode,
-  message: string,
-): HandshakeError {
+export function refusal(status: number, code: HandshakeErrorCode, message: string): HandshakeError {
   return new HandshakeError(message, code, { status });
 }
 

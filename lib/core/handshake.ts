@@ -204,11 +204,7 @@ export function checkRequest(head: RequestHead, isParsed = false): HandshakeRequ
   if (method !== "GET") throw refusal(405, "method", `The method is ${method} instead of GET`);
   if (!isUpgrade(headers)) throw notUpgrade(headers, "not-upgrade", 426);
   if (head.version !== "1.1") {
-    throw refusal(
-      400,
-      "http-version",
-      `The request uses HTTP/${head.version} instead of HTTP/1.1`,
-    );
+    throw refusal(400, "http-version", `The request uses HTTP/${head.version} instead of HTTP/1.1`);
   }
   if (hasBody) throw unexpectedBody();
   const version = headerValue(headers, "Sec-WebSocket-Version");
@@ -271,11 +267,7 @@ export function plainBody(): HandshakeError {
 /** Checks header fields, because another parser may have read them. */
 function checkFields(headers: RawHeaders): void {
   if (headers.every((field) => isToken(field[0]) && isFieldValue(field[1]))) return;
-  throw refusal(
-    400,
-    "malformed-head",
-    "A header field has a character that is not allowed",
-  );
+  throw refusal(400, "malformed-head", "A header field has a character that is not allowed");
 }
 
 /** A proxy could frame the body of a WebSocket request in another way. */

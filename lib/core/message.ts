@@ -364,9 +364,7 @@ export function* fragments(message: Message, options: FragmentsOptions = {}): Ge
   let at = 0;
   do {
     if (bytes.length !== length) {
-      throw wrongType(
-        "The bytes were detached or resized before all frames were made",
-      );
+      throw wrongType("The bytes were detached or resized before all frames were made");
     }
     const end = Math.min(length, at + maxFrameSize);
     yield { fin: end === length, rsv: 0, opcode, payload: bytes.subarray(at, end) };

@@ -102,9 +102,7 @@ export function checkInteger(name: string, value: unknown, least: number, most: 
   const number = value as number;
   const isInteger = Number.isInteger(number) || number === Infinity;
   if (isInteger && number >= least && number <= most) return;
-  throw wrongValue(
-    `Expected ${name} to be an integer from ${least} to ${most}, received ${value}`,
-  );
+  throw wrongValue(`Expected ${name} to be an integer from ${least} to ${most}, received ${value}`);
 }
 
 export function checkText(name: string, value: unknown): void {

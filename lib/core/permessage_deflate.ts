@@ -304,10 +304,7 @@ function parseParameters(parameters: ExtensionParameters): Parameters {
     } else if (isOneOf(BITS, name)) {
       values[name] = value === undefined ? true : windowBitsOf(name, value);
     } else {
-      throw new HandshakeError(
-        `permessage-deflate has no parameter ${name}`,
-        "parameter-name",
-      );
+      throw new HandshakeError(`permessage-deflate has no parameter ${name}`, "parameter-name");
     }
   }
   return values;

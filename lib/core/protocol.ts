@@ -504,8 +504,6 @@ export class Protocol {
     // After the peer's Close frame, this end may finish its message before it answers.
     if (this.#state === "open" || this.#state === "remote-closing") return undefined;
     const what = type === undefined ? "message" : `${type} event`;
-    return new LocalProtocolError(
-      `Cannot send a ${what} in the state ${this.#state}`,
-    );
+    return new LocalProtocolError(`Cannot send a ${what} in the state ${this.#state}`);
   }
 }

@@ -78,9 +78,7 @@ export function resolveWebSocketUrl(url: string | URL, base?: string): URL {
  * the query and the fragment. If the text has "?" or "#" before an "@", only the scheme remains.
  */
 export function withoutCredentials(url: string | URL): string {
-  return JSON.stringify(
-    String(url).replace(/[?#].*|^(\w+:\/\/)?(.*[?#].*@.*|.*@)?/gs, "$1"),
-  );
+  return JSON.stringify(String(url).replace(/[?#].*|^(\w+:\/\/)?(.*[?#].*@.*|.*@)?/gs, "$1"));
 }
 
 /** Decodes percent-encoding. Text that is not valid percent-encoding is returned unchanged. */

@@ -87,10 +87,7 @@ export class Utf8Decoder {
   }
 
   #failure(position: number): RemoteProtocolError {
-    return new RemoteProtocolError(
-      `Invalid UTF-8 in ${this.#what}, at byte ${position}`,
-      1007,
-    );
+    return new RemoteProtocolError(`Invalid UTF-8 in ${this.#what}, at byte ${position}`, 1007);
   }
 }
 

@@ -475,9 +475,7 @@ async function openTcp(options: NetAddress & { signal?: AbortSignal }): Promise<
 function trustOf(tls: TlsConnectOptions, hostname: string): TlsTrust {
   const { ca, alpn, servername = hostname, insecureSkipVerify } = tls;
   if (insecureSkipVerify) {
-    throw unsupported(
-      "tls.insecureSkipVerify, only its flag --unsafely-ignore-certificate-errors",
-    );
+    throw unsupported("tls.insecureSkipVerify, only its flag --unsafely-ignore-certificate-errors");
   }
   const caCerts = typeof ca === "string" ? [ca] : ca;
   return { hostname: servername, caCerts, alpnProtocols: alpn };

@@ -16,7 +16,6 @@ import {
   printable,
 } from "../inspect.ts";
 
-/** Maximum number of characters, or of bytes, that a line shows of a payload. */
 const SHOWN_TEXT = 80;
 const SHOWN_BYTES = 16;
 

@@ -423,11 +423,7 @@ function canReusePort(version: string): boolean {
 
 function unsupportedReusePort(cause?: Error): HandshakeError {
   const platform = `${process.platform} ${process.version}`;
-  return new HandshakeError(
-    `reusePort is not supported on ${platform}`,
-    "unsupported",
-    { cause },
-  );
+  return new HandshakeError(`reusePort is not supported on ${platform}`, "unsupported", { cause });
 }
 
 export class Handshakes<K> {

@@ -40,7 +40,6 @@ function joined(parts: readonly Uint8Array[]): Uint8Array {
   return parts.length === 1 ? parts[0] : concat(parts as Uint8Array[]);
 }
 
-/** Length of the header of an uncompressed block (RFC 1951 §3.2.4). */
 const HEAD_LENGTH = 5;
 
 /** The window of an inflater. zlib forgets it at a final block, but RFC 7692 §7.2.3.4 keeps it. */

@@ -27,7 +27,6 @@ interface RawHandle {
   onerror: ((message: string) => void) | undefined;
 }
 
-/** How this platform creates and calls its handles. */
 interface Shape {
   make: new (mode: number) => RawHandle;
   /** The arguments of `init()` after the four settings. */
@@ -148,7 +147,6 @@ export class Handle {
   error: Error | undefined;
   readonly #raw: RawHandle;
   readonly #state = new Uint32Array(2);
-  /** The arguments of a write after the usual seven. */
   readonly #rest: readonly unknown[];
   #done: (() => void) | undefined;
   isPending = false;

@@ -43,11 +43,7 @@ function originOf(text: string): string | undefined {
 }
 
 /** @throws {HandshakeError} If the origin is not allowed ("origin", status 403). */
-export function checkOrigin(
-  origin: string | undefined,
-  url: () => URL,
-  allowed: Origins,
-): void {
+export function checkOrigin(origin: string | undefined, url: () => URL, allowed: Origins): void {
   const found = allowed === "same-origin"
     ? origin === undefined || isSameHost(origin, url())
     : allowed.some((one) =>

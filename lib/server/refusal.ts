@@ -139,9 +139,7 @@ export function isAnswer(error: unknown): boolean {
 function checkResponse(response: unknown): Response {
   const isResponse = Object.prototype.toString.call(response) === "[object Response]";
   if (!isResponse && !(response instanceof Response)) {
-    throw wrongType(
-      `onRequest must return a Response or undefined, received ${kindOf(response)}`,
-    );
+    throw wrongType(`onRequest must return a Response or undefined, received ${kindOf(response)}`);
   }
   const { status, body, bodyUsed } = response as Response;
   // Response.error() has status 0, and the response of Deno.upgradeWebSocket() has 101.

@@ -108,9 +108,7 @@ export interface ServeOptions extends ConnectionOptions {
    * before; see `maxRequestBody`. If the client leaves before the hook returns, the result is ignored.
    */
   onRequest?:
-    | ((
-      request: Request,
-    ) => Response | void | undefined | Promise<Response | void | undefined>)
+    | ((request: Request) => Response | void | undefined | Promise<Response | void | undefined>)
     | undefined;
   /**
    * Maximum size of the body of a plain HTTP request for `onRequest`, in bytes. The body must arrive within

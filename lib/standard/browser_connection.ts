@@ -88,11 +88,9 @@ export async function openStream(
 /** A WebSocket of the platform, which cannot be paused. */
 export class SocketLine extends NativeSocket implements Line {
   readonly closed: Promise<Required<CloseInfo>>;
-  /** The messages that wait. */
   #input!: ReadableStreamDefaultController<Message>;
   readonly #reader: ReadableStreamDefaultReader<Message>;
   #settle!: { resolve(info: Required<CloseInfo>): void; reject(error: unknown): void };
-  /** Settles the writes that wait for room. */
   #room: { promise: Promise<void>; resolve(end?: Promise<never>): void } | undefined;
 
   /** @param socket A socket that is connecting or open. */
@@ -199,7 +197,6 @@ export class BrowserConnection implements AsyncIterable<Message>, AsyncDisposabl
   #state: "open" | "closing" | "closed" = "open";
   #closeInfo: CloseDetails | undefined;
   #error: WebSocketError | undefined;
-  /** The error of reads after a clean end. */
   #endError: WebSocketError | undefined;
   /** The errors that only say that the connection has ended. */
   readonly #ownErrors = new WeakSet<object>();
@@ -208,7 +205,6 @@ export class BrowserConnection implements AsyncIterable<Message>, AsyncDisposabl
   #loops = 0;
   #isAwaited = false;
   #isDropping = false;
-  /** The read whose result nobody has taken. */
   #reading: Promise<unknown> | undefined;
   #readable: ReadableStream<Message> | undefined;
   #writable: WritableStream<Message | BufferSource> | undefined;
@@ -541,7 +537,6 @@ export class BrowserConnection implements AsyncIterable<Message>, AsyncDisposabl
     this.#end(undefined, webSocketError(message, closeCode));
   }
 
-  /** Waits until `closed` has settled. */
   async #over(): Promise<void> {
     await this.#closed.catch(() => {});
   }

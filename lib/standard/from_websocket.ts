@@ -164,7 +164,6 @@ function responseOf({ protocol, extensions }: WebSocketLike): ResponseHead {
   return { version: "1.1", status: 101, statusText: "Switching Protocols", headers };
 }
 
-/** A connection without the features that a native WebSocket does not have. */
 class NativeConnection extends WebSocketConnection {
   readonly #machine: NativeMachine;
 
@@ -332,7 +331,6 @@ class NativeMachine extends NativeSocket implements Machine {
   readonly #maxMessageSize: number;
   /** The pieces of a message to send: a native WebSocket sends whole messages. */
   #pieces = new MessageAssembler();
-  /** Estimated number of messages that the platform has not sent. */
   #waitingMessages = 0;
   #isDeaf = false;
   bytesReceived = 0;

@@ -270,10 +270,7 @@ export function takeSocket(socket: WebSocketLike): void {
     throw wrongType(`Expected a WebSocket, received ${kindOf(socket)}`);
   }
   if (readyState > OPEN) {
-    throw invalidState(
-      `The WebSocket is closing or closed (readyState ${readyState})`,
-      "not-open",
-    );
+    throw invalidState(`The WebSocket is closing or closed (readyState ${readyState})`, "not-open");
   }
   if (used.has(socket)) {
     throw invalidState("The WebSocket has a connection already", "already-used");
@@ -285,9 +282,7 @@ export function takeSocket(socket: WebSocketLike): void {
 export function checkNativeClose(info: CloseInfo): CloseInfo {
   const { closeCode = 1005 } = info;
   if (closeCode === 1005 || isScriptCloseCode(closeCode)) return info;
-  throw wrongValue(
-    `A native WebSocket closes with 1000 or 3000-4999 only, received ${closeCode}`,
-  );
+  throw wrongValue(`A native WebSocket closes with 1000 or 3000-4999 only, received ${closeCode}`);
 }
 
 function toMessage(data: unknown): Message | undefined {

@@ -89,15 +89,11 @@ export interface StreamMaker<Stream extends OpenStream, OpenInfo> {
   base?(): string | undefined;
   /** Checks the options that are not in the standard. */
   check(options: object): void;
-  connect(
-    url: string,
-    options: { protocols?: string[]; signal: AbortSignal },
-  ): Promise<Stream>;
+  connect(url: string, options: { protocols?: string[]; signal: AbortSignal }): Promise<Stream>;
   /** Makes the result of `opened`. */
   describe(stream: Stream): OpenInfo;
 }
 
-/** Creates a WebSocketStream class. */
 export function webSocketStreamClass<Options, Stream extends OpenStream, OpenInfo>(
   { base, check, connect, describe }: StreamMaker<Stream, OpenInfo>,
 ): WebSocketStreamConstructor<Options, OpenInfo> {
@@ -190,7 +186,6 @@ class Failure {
   }
 }
 
-/** @param closeCode The code of the error. */
 function rejecting(closeCode: number | null): (reason: unknown) => never {
   return (reason) => {
     if (!(reason instanceof Failure)) throw reason;

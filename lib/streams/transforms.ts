@@ -151,10 +151,8 @@ export class PullStream<I, O> {
 }
 
 const MAX_ITEMS = 1024;
-/** Number of payload bytes after which a batch ends. */
 const MAX_BATCH_SIZE = 65536;
 
-/** Makes a stream of arrays from a machine of single items. */
 function batched<I, O>(
   machineOf: MachineOf<I, O>,
   options: BatchOptions<O>,
@@ -190,7 +188,6 @@ interface BatchOptions<O> {
 class Batch<O> implements Machine<O[]> {
   readonly #machine: Machine<O>;
   readonly #options: BatchOptions<O>;
-  /** An error that the machine threw after the last batch. */
   #failure: { error: unknown } | undefined;
   /** An item to divert when the batch before it has been read. */
   #held: O | undefined;
@@ -435,9 +432,7 @@ export class MessageAssemblerStream extends PullStream<FramePiece, Message | Fra
   }
 }
 
-function assemblerOf(
-  options: MessageAssemblerOptions,
-): MachineOf<FramePiece, Message | Frame> {
+function assemblerOf(options: MessageAssemblerOptions): MachineOf<FramePiece, Message | Frame> {
   checkKnown("MessageAssemblerStream", options, ASSEMBLER_OPTIONS);
   const { maxMessageSize = MAX_MESSAGE_SIZE, onControl } = options;
   const reader = new MessageReader({ ...options, maxMessageSize }, true);
