@@ -70,31 +70,23 @@ export class BodyReader {
   /** The part of a chunk line that has been received. */
   #line = "";
   #behindChunk = false;
-  #finished: boolean;
-  #failure: HandshakeError | undefined;
+  /** Whether the whole body has been received. Bytes after the body are dropped. */
+  finished: boolean;
+  /** Why the body will never be complete: its framing is broken, or the input ended. */
+  failure: HandshakeError | undefined;
 
   constructor(framing: BodyFraming, failure?: HandshakeError) {
-    this.#failure = failure;
+    this.failure = failure;
     this.#chunked = framing === "chunked";
     this.#untilClose = framing === "until-close";
     this.#left = this.#chunked ? 0 : typeof framing === "object" ? framing.length : Infinity;
-    this.#finished = !this.#chunked && this.#left === 0;
-  }
-
-  /** Whether the whole body has been received. Bytes after the body are dropped. */
-  get finished(): boolean {
-    return this.#finished;
-  }
-
-  /** Why the body will never be complete: its framing is broken, or the input ended. */
-  get failure(): HandshakeError | undefined {
-    return this.#failure;
+    this.finished = !this.#chunked && this.#left === 0;
   }
 
   /** Returns the part of the body that `bytes` contains. It may be a view of `bytes`. */
   push(bytes: Uint8Array): Uint8Array {
     const parts: Uint8Array[] = [];
-    for (let at = 0; at < bytes.length && !this.#finished && this.#failure === undefined;) {
+    for (let at = 0; at < bytes.length && !this.finished && this.failure === undefined;) {
       if (this.#left === 0) {
         at = this.#readLine(bytes, at);
         continue;
@@ -103,15 +95,15 @@ export class BodyReader {
       parts.push(part);
       at += part.length;
       this.#left -= part.length;
-      this.#finished = this.#left === 0 && !this.#chunked;
+      this.finished = this.#left === 0 && !this.#chunked;
     }
     return parts.length === 1 ? parts[0] : concat(parts);
   }
 
   end(): void {
-    if (this.#finished) return;
-    if (this.#untilClose) this.#finished = true;
-    else this.#failure ??= lost();
+    if (this.finished) return;
+    if (this.#untilClose) this.finished = true;
+    else this.failure ??= lost();
   }
 
   /** Reads a line, or the part of it that has been received. Returns the offset after the line. */
@@ -139,11 +131,11 @@ export class BodyReader {
     this.#left = parseInt(digits, 16);
     this.#behindChunk = true;
     // RFC 9112 §7.1.2: only trailer fields can follow, which are ignored.
-    this.#finished = this.#left === 0;
+    this.finished = this.#left === 0;
   }
 
   #fail(why: string): void {
-    this.#failure = new HandshakeError(`The body is malformed: ${why}`, "malformed-body");
+    this.failure = new HandshakeError(`The body is malformed: ${why}`, "malformed-body");
   }
 }
 

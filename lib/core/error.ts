@@ -11,17 +11,7 @@ import {
 } from "./error_code.ts";
 import { defineInterface, toDictionary, toUnsignedShort, toUsvString } from "./webidl.ts";
 
-export {
-  type CallErrorCode,
-  domError,
-  type ErrorCode,
-  errorCodeOf,
-  failure,
-  type HandshakeErrorCode,
-  invalidState,
-  wrongType,
-  wrongValue,
-} from "./error_code.ts";
+export * from "./error_code.ts";
 
 type Raise = (
   message: string,

@@ -90,17 +90,12 @@ export function attachTo(
     sessions.take(open, asked);
   });
   sessions.start(detach);
-  const { connections, finished } = sessions;
-  const shutdown = (options?: ShutdownOptions) => sessions.shutdown(options);
-  const attachment = {
-    ...{ connections, finished, detach, shutdown },
-    get stats() {
-      return sessions.stats;
-    },
-    [Symbol.asyncDispose]: () => shutdown(),
-  };
+  const attachment = Object.assign(sessions.control(), { detach });
   const path = typeof options.path === "string" ? options.path : undefined;
-  makeInspectable(attachment, "Attachment", () => ({ path, connections: connections.size }));
+  makeInspectable(attachment, "Attachment", ({ connections }) => ({
+    path,
+    connections: connections.size,
+  }));
   return attachment;
 }
 

@@ -245,92 +245,45 @@ export interface Server extends AsyncDisposable {
  */
 export async function serve(options: ServeOptions, handler: Handler): Promise<Server> {
   checkKnown("serve()", options, SERVE_OPTIONS);
-  const server = new RunningServer(options, handler);
-  await server.listen();
+  const sessions = new Sessions(options, handler);
+  const { hostname = "127.0.0.1", port = 0, unix, reusePort, tls, openTimeout, signal } = options;
+  signal?.throwIfAborted();
+  const provider = options.provider ?? await defaultProvider();
+  const headers = sendableHeaders(options);
+  const setup = await setUp({ ...options, provider, signal: sessions.signal }, headers);
+  const place: ListenOptions = {
+    ...{ hostname, port, unix, reusePort, tls, handshakeTimeout: openTimeout },
+    onError: (error) => sessions.report(error),
+    admit: (address) => sessions.admit(address),
+  };
+  const take = (transport: Transport) =>
+    sessions.take((fault) => acceptOn(transport, setup, undefined, fault), transport);
+  let listener: Listener;
+  try {
+    listener = await provider.listen(place, take);
+  } catch (error) {
+    throw listenError(error, place);
+  }
+  sessions.start(() => listener.close());
+  const { address } = listener;
+  const bound = address.transport === "tcp" ? address : { hostname: undefined, port: undefined };
+  const url = urlOf(address, tls !== undefined);
+  const server = Object.assign(sessions.control(), {
+    ...{ address, url, hostname: bound.hostname, port: bound.port },
+  });
+  makeInspectable(server, "Server", ({ connections }) => ({
+    url,
+    address: addressText(address),
+    connections: connections.size,
+  }));
   return server;
 }
 
-class RunningServer implements Server {
-  static {
-    makeInspectable(this.prototype, "Server", (server) => ({
-      url: server.url,
-      address: addressText(server.address),
-      connections: server.connections.size,
-    }));
-  }
-
-  readonly #options: ServeOptions;
-  readonly #sessions: Sessions;
-  #listener!: Listener;
-
-  constructor(options: ServeOptions, handler: Handler) {
-    this.#options = options;
-    this.#sessions = new Sessions(options, handler);
-  }
-
-  get address(): Address {
-    return this.#listener.address;
-  }
-
-  get url(): string | undefined {
-    const { hostname = "", port } = this;
-    if (port === undefined) return undefined;
-    const isAny = ["0.0.0.0", "::"].includes(hostname);
-    const scheme = this.#options.tls === undefined ? "ws" : "wss";
-    return `${scheme}://${formatAuthority(isAny ? "localhost" : hostname, port)}`;
-  }
-
-  get hostname(): string | undefined {
-    return this.address.transport === "tcp" ? this.address.hostname : undefined;
-  }
-
-  get port(): number | undefined {
-    return this.address.transport === "tcp" ? this.address.port : undefined;
-  }
-
-  get connections(): ReadonlySet<WebSocketConnection> {
-    return this.#sessions.connections;
-  }
-
-  get stats(): ServerStats {
-    return this.#sessions.stats;
-  }
-
-  get finished(): Promise<void> {
-    return this.#sessions.finished;
-  }
-
-  async listen(): Promise<void> {
-    const { hostname = "127.0.0.1", port = 0, unix, reusePort, tls, openTimeout, signal } =
-      this.#options;
-    signal?.throwIfAborted();
-    const sessions = this.#sessions;
-    const provider = this.#options.provider ?? await defaultProvider();
-    const headers = sendableHeaders(this.#options);
-    const options = { ...this.#options, provider, signal: sessions.signal };
-    const setup = await setUp(options, headers);
-    const place: ListenOptions = {
-      ...{ hostname, port, unix, reusePort, tls, handshakeTimeout: openTimeout },
-      onError: (error) => sessions.report(error),
-      admit: (address) => sessions.admit(address),
-    };
-    const take = (transport: Transport) =>
-      sessions.take((fault) => acceptOn(transport, setup, undefined, fault), transport);
-    try {
-      this.#listener = await provider.listen(place, take);
-    } catch (error) {
-      throw listenError(error, place);
-    }
-    sessions.start(() => this.#listener.close());
-  }
-
-  shutdown(options?: ShutdownOptions): Promise<void> {
-    return this.#sessions.shutdown(options);
-  }
-
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.shutdown();
-  }
+function urlOf(address: Address, isSecure: boolean): string | undefined {
+  if (address.transport !== "tcp") return undefined;
+  const { hostname, port } = address;
+  const isAny = hostname === "0.0.0.0" || hostname === "::";
+  return `${isSecure ? "wss" : "ws"}://${formatAuthority(isAny ? "localhost" : hostname, port)}`;
 }
 
 /** What the codes of a platform mean when a server cannot listen. */

@@ -68,6 +68,14 @@ export interface ServerStats extends FrameCounts {
   readonly bytesSent: number;
 }
 
+/** What shows and ends the connections of a server. */
+interface Control extends AsyncDisposable {
+  readonly connections: ReadonlySet<WebSocketConnection>;
+  readonly stats: ServerStats;
+  readonly finished: Promise<void>;
+  shutdown(options?: ShutdownOptions): Promise<void>;
+}
+
 type Totals = Record<
   keyof FrameCounts | "messagesReceived" | "messagesSent" | "bytesReceived" | "bytesSent",
   number
@@ -152,6 +160,20 @@ export class Sessions {
       refused: { ...this.#refusedBy },
       refusedByStatus: { ...this.#refusedByStatus },
       ...totals,
+    };
+  }
+
+  /** Returns what a server and an attachment have in common. */
+  control(): Control {
+    const { connections, finished } = this;
+    const shutdown = (options?: ShutdownOptions) => this.shutdown(options);
+    const count = () => this.stats;
+    return {
+      ...{ connections, finished, shutdown },
+      get stats(): ServerStats {
+        return count();
+      },
+      [Symbol.asyncDispose]: () => shutdown(),
     };
   }
 
