@@ -61,7 +61,7 @@ const DEPENDS_ON_RUNTIME: Readonly<Record<string, readonly string[]>> = {
     "faults/fairness",
     "faults/websocket_stream",
   ],
-  text: ["faults/ownership", "mask", "receive", "send", "utf8"],
+  text: ["faults/ownership", "mask", "receive", "send", "shared_frames", "utf8"],
   WebSocketStream: [
     "browser_connection",
     "from_websocket",

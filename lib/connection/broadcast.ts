@@ -11,7 +11,9 @@ import {
   MESSAGE_OVERHEAD,
   type Sending,
   sendingOf,
+  shareFrame,
 } from "./sender.ts";
+import type { SharedFrame } from "../core/encoder.ts";
 
 /** A connection that {@linkcode broadcast} can send to: of a server, a client or a browser. */
 export interface Recipient {
@@ -105,13 +107,13 @@ export function broadcast(
   checkKnown("broadcast()", options, BROADCAST_OPTIONS);
   const policy = policyOf(options);
   // Copy the bytes: the caller is not told when they are sent. A subclass may not copy in slice().
-  const held = typeof message === "string" ? message : new Uint8Array(message);
+  const shared = new SharedMessage(typeof message === "string" ? message : new Uint8Array(message));
   const { except = [] } = options;
   const excluded = new Set(isRecipient(except) ? [except] : recipients(except));
   const result = { sent: 0, missed: 0, closed: 0 };
   for (const ws of recipients(to)) {
     if (ws.state !== "open" || excluded.has(ws)) continue;
-    result[sendOrSkip(ws, sendingTo(ws), { message: held, length: held.length }, policy)]++;
+    result[sendOrSkip(ws, sendingTo(ws), shared, policy)]++;
   }
   return result;
 }
@@ -128,11 +130,19 @@ export function policyOf(options: BroadcastOptions): SlowPolicy {
   return { maxBufferedAmount, slow, compress };
 }
 
-/** A message for many connections. */
-export interface SharedMessage {
+/** A message for many connections, which is encoded once for those that can share a frame. */
+export class SharedMessage {
   readonly message: Message;
-  /** The length that counts for `maxBufferedAmount`. */
-  readonly length: number;
+  #frame: SharedFrame | undefined;
+
+  /** @param message A message whose bytes nobody changes. */
+  constructor(message: Message) {
+    this.message = message;
+  }
+
+  get frame(): SharedFrame {
+    return this.#frame ??= shareFrame(this.message);
+  }
 }
 
 export function sendingTo(ws: Recipient): Sending {
@@ -150,8 +160,8 @@ export function sendOrSkip(
     feedOf(ws, sending).push(shared.message, maxBufferedAmount, compress);
     return "sent";
   }
-  if (!isTooMuch(sending.heldAmount, shared.length, maxBufferedAmount)) {
-    void ws.send(shared.message, { compress });
+  if (!isTooMuch(sending.heldAmount, shared.message.length, maxBufferedAmount)) {
+    if (!sending.sendShared?.(shared)) void ws.send(shared.message, { compress });
     return "sent";
   }
   if (slow === "drop-newest") return "missed";

@@ -1,7 +1,7 @@
 /** The sending half of a connection: sends one message after the other, with one write per turn. */
 import { handled, onAbort, rejectTraced, traced } from "../abortable.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
-import { LEND_FROM } from "../core/encoder.ts";
+import { LEND_FROM, type SharedFrame, SharedFrames, sharedLength } from "../core/encoder.ts";
 import { type ErrorCode, wrongType } from "../core/error.ts";
 import { replaceStack } from "../core/error_print.ts";
 import type { EventOf } from "../core/event.ts";
@@ -28,6 +28,9 @@ export const SEND_MARK = 65536;
 /** Maximum number of bytes given to the transport at a time. The transport may copy them. */
 const GIVE_MOST = 4 * SEND_MARK;
 
+/** The frames of messages up to this length share a buffer. */
+const SHARE_UP_TO = 8192;
+
 /** Minimum length of a message that extensions may process on another thread. */
 const LATER_FROM = 16384;
 
@@ -45,6 +48,11 @@ export interface Sending {
   /** Bytes that wait to be sent, and the memory of the waiting messages. */
   readonly heldAmount: number;
   endAsSlow(how: "close" | "terminate"): void;
+  /**
+   * Sends a message with a frame that other connections send too. Returns false if the message needs
+   * `send()`.
+   */
+  sendShared?(message: { readonly frame: SharedFrame }): boolean;
 }
 
 const SENDING = Symbol("sending");
@@ -123,6 +131,26 @@ class Departure {
 /** The senders to flush in the next turn. One callback serves all of them. */
 let due: Sender[] = [];
 
+/** The shared frames of this turn, and how many bytes they had in the last turn that had any. */
+let frames: SharedFrames | undefined;
+let lastSize = 0;
+
+/** Writes a message as a frame that the connections of a server can share. */
+export function shareFrame(message: Message): SharedFrame {
+  if (message.length > SHARE_UP_TO) return SharedFrames.single(message);
+  if (frames === undefined) {
+    nextTurn(() => {
+      lastSize = frames?.size ?? 0;
+      frames = undefined;
+    });
+  }
+  const frame = frames?.write(message);
+  if (frame !== undefined) return frame;
+  // The next turn will probably have as many frames as the last one.
+  frames = new SharedFrames(Math.max(sharedLength(message), Math.min(2 * lastSize, SEND_MARK)));
+  return frames.write(message)!;
+}
+
 /** The machine that writes the frames, or a native WebSocket, which sends messages itself. */
 export interface WritingMachine
   extends Pick<Protocol, "encoder" | "extended" | "write" | "writePiece"> {
@@ -134,6 +162,7 @@ export class Sender {
   readonly #machine: WritingMachine;
   readonly #encoder: Protocol["encoder"];
   readonly #isExtended: boolean;
+  readonly #canShare: boolean;
   readonly #transport: Transport;
   readonly #host: SenderHost;
   /** What to do about a peer that is too slow, and the number of bytes that makes it so. */
@@ -174,6 +203,8 @@ export class Sender {
     this.#transport = transport;
     this.#host = host;
     this.#slow = options.slow ?? "wait";
+    // A native WebSocket has no frames, and a policy of the connection counts each message.
+    this.#canShare = machine.overhead === undefined && !machine.extended && this.#slow === "wait";
     this.#maxBufferedAmount = options.maxBufferedAmount ?? MAX_BUFFERED_AMOUNT;
   }
 
@@ -224,6 +255,16 @@ export class Sender {
   /** Sends a message that was written to the stream. Its bytes are copied before this method returns. */
   write(message: Message): Promise<void> {
     return this.#send(message, false, DEFAULTS);
+  }
+
+  sendShared(message: { readonly frame: SharedFrame }): boolean {
+    // A frame that waits keeps the memory of all frames in its buffer. So it is only shared if it leaves.
+    if (!this.#canShare || this.#isFull || !this.#host.canSend) return false;
+    if (this.#turns?.holder !== undefined) return false;
+    if (!this.#encoder.writeShared(message.frame)) return false;
+    this.messagesSent++;
+    this.#schedule();
+    return true;
   }
 
   /** @param lend Whether the bytes stay unchanged until they have been sent. */
@@ -281,14 +322,7 @@ export class Sender {
    * caller.
    */
   #settle(length: number, lent: boolean = false): Promise<void> {
-    let waiting = this.#encoder.size;
-    if (waiting >= SEND_MARK) {
-      this.flush();
-      waiting = this.#encoder.size;
-    } else if (waiting > 0 && !this.#isDue) {
-      this.#isDue = true;
-      if (due.push(this) === 1) nextTurn(Sender.#flushDue);
-    }
+    let waiting = this.#schedule();
     if (this.#endError !== undefined) return handled(Promise.reject(this.#newEndError()));
     // A native WebSocket accepts the message when it is written, so that nothing waits in the batch.
     if (waiting === 0) this.#isFull = this.#transport.bufferedAmount > 0;
@@ -298,6 +332,20 @@ export class Sender {
     if (work < LOOK_EVERY) return DONE;
     this.#work = 0;
     return this.#countWork(work) ?? DONE;
+  }
+
+  /** Flushes a large batch now, and another one in the next turn. Returns the length of the batch. */
+  #schedule(): number {
+    const waiting = this.#encoder.size;
+    if (waiting >= SEND_MARK) {
+      this.flush();
+      return this.#encoder.size;
+    }
+    if (waiting > 0 && !this.#isDue) {
+      this.#isDue = true;
+      if (due.push(this) === 1) nextTurn(Sender.#flushDue);
+    }
+    return waiting;
   }
 
   #countWork(work: number): Promise<void> | undefined {

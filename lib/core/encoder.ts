@@ -193,6 +193,68 @@ function unusedOf({ bytes, length, full }: Part): number {
   return full === undefined ? 0 : full.length - (bytes.byteOffset - full.byteOffset) - length;
 }
 
+/** A frame in a buffer that several encoders may hold. Nobody changes the bytes. */
+export interface SharedFrame {
+  readonly bytes: Uint8Array;
+  readonly start: number;
+  readonly end: number;
+}
+
+/** Shared frames up to this length are copied if other frames come between them. */
+const COPY_UP_TO = 1024;
+
+/**
+ * Collects the frames of a server that several connections send. A connection that sends consecutive ones
+ * and nothing else gives its transport a part of this buffer.
+ */
+export class SharedFrames {
+  readonly #bytes: Uint8Array;
+  /** Number of bytes that are written. */
+  size = 0;
+
+  constructor(capacity: number) {
+    this.#bytes = new Uint8Array(capacity);
+  }
+
+  /** Makes a frame that has a buffer by itself. */
+  static single(message: Message): SharedFrame {
+    const isText = typeof message === "string";
+    const payload = isText ? utf8.encode(message) : message;
+    const bytes = encodeFrame({ opcode: isText ? Opcode.Text : Opcode.Binary, payload });
+    return { bytes, start: 0, end: bytes.length };
+  }
+
+  /** Writes an unmasked frame with a whole message. Returns undefined if there is no room for it. */
+  write(message: Message): SharedFrame | undefined {
+    const isText = typeof message === "string";
+    const most = isText ? 3 * message.length : message.length;
+    if (this.#bytes.length - this.size < MAX_HEADER_LENGTH + most) return undefined;
+    const start = this.size;
+    // The length of a text is only known afterwards. Most texts have one byte per code unit.
+    let at = start + headerLength(message.length, false);
+    const length = isText ? this.#writeText(message, at) : message.length;
+    if (headerLength(length, false) !== at - start) {
+      const moved = start + headerLength(length, false);
+      this.#bytes.copyWithin(moved, at, at + length);
+      at = moved;
+    }
+    if (!isText) this.#bytes.set(message, at);
+    const first = FIN | (isText ? Opcode.Text : Opcode.Binary);
+    writeHeader(this.#bytes, start, first, false, length);
+    this.size = at + length;
+    return { bytes: this.#bytes, start, end: this.size };
+  }
+
+  #writeText(text: string, at: number): number {
+    return utf8.encodeInto(text, this.#bytes.subarray(at)).written;
+  }
+}
+
+/** Returns the number of bytes that a frame with this message takes at most. */
+export function sharedLength(message: Message): number {
+  return MAX_HEADER_LENGTH + (typeof message === "string" ? 3 : 1) * message.length;
+}
+
 /** Called when a frame is in the batch, or with the reason why it is not. */
 export type Written = (error?: Error) => void;
 
@@ -237,6 +299,10 @@ export class Encoder {
   #parts: Parts | undefined;
   /** Whether the previous batch filled more than a first buffer. */
   #wroteMuch = false;
+  /** A range of shared frames. The batch has nothing else then. */
+  #shared: Uint8Array | undefined;
+  #sharedStart = 0;
+  #sharedEnd = 0;
 
   constructor(role: Role, options: EncoderOptions = {}) {
     const { textCodec = webTextCodec, extensions = [], onFrame, refusal } = options;
@@ -290,6 +356,45 @@ export class Encoder {
     else if (fin && this.#characters === undefined) this.writeText(first, data);
     else this.writeText(first, this.#whole(data, fin));
     return true;
+  }
+
+  /**
+   * Writes a whole message as a frame that other encoders write too, without a copy if nothing comes
+   * between such frames. Returns false if this encoder needs a frame of its own.
+   */
+  writeShared({ bytes, start, end }: SharedFrame): boolean {
+    if (this.#masked || this.#message !== 0 || this.#onFrame !== undefined) return false;
+    if (this.#extensions.length > 0) return false;
+    if (this.size === 0) {
+      this.#shared = bytes;
+      this.#sharedStart = start;
+      this.#sharedEnd = end;
+    } else if (this.#shared === bytes && this.#sharedEnd === start) this.#sharedEnd = end;
+    else this.#insert(bytes.subarray(start, end));
+    this.size += end - start;
+    this.frames++;
+    return true;
+  }
+
+  /** Adds bytes that nobody changes to the batch. The caller adds their length to `size`. */
+  #insert(bytes: Uint8Array): void {
+    const { length } = bytes;
+    if (length <= COPY_UP_TO) {
+      this.#reserve(length);
+      this.#buffer.set(bytes, this.#end);
+      this.#end += length;
+    } else {
+      if (this.#shared !== undefined) this.#unshare();
+      this.#cut(undefined);
+      (this.#parts ??= new Parts()).waiting.push({ bytes, length, header: 0, full: undefined });
+    }
+  }
+
+  /** Makes the shared frames a part of the batch, so that other frames can follow. */
+  #unshare(): void {
+    const bytes = this.#shared!.subarray(this.#sharedStart, this.#sharedEnd);
+    this.#shared = undefined;
+    this.#insert(bytes);
   }
 
   /** Returns complete characters, including the one that the previous piece cut off. */
@@ -428,6 +533,7 @@ export class Encoder {
   }
 
   #reserve(size: number): void {
+    if (this.#shared !== undefined) this.#unshare();
     const full = this.#buffer;
     if (full.length - this.#end >= size) return;
     if (full.length === 0 && size <= FIRST_SIZE && !this.#wroteMuch) {
@@ -480,6 +586,12 @@ export class Encoder {
   take(most: number = Infinity, copy: boolean = false): Uint8Array[] {
     this.hasVanished = false;
     const taken: Uint8Array[] = [];
+    if (this.#shared !== undefined) {
+      taken.push(this.#shared.subarray(this.#sharedStart, this.#sharedEnd));
+      this.#shared = undefined;
+      this.size = 0;
+      return taken;
+    }
     if (this.size === this.#end - this.#start) {
       if (this.size > 0) taken.push(this.#buffer.subarray(this.#start, this.#end));
       this.#start = this.#end;

@@ -5,7 +5,7 @@
  *
  * @module
  */
-import type { SharedMessage } from "../connection/broadcast.ts";
+import { SharedMessage } from "../connection/broadcast.ts";
 import type { Message } from "../core/message.ts";
 import { type BackplaneMessage, formatPosition, type Position } from "./backplane.ts";
 import { frameWith } from "./wire.ts";
@@ -62,12 +62,13 @@ export function openEnvelope(
 }
 
 /** A message on its way to the subscribers of this process. */
-export class Delivery implements SharedMessage {
+export class Delivery {
   readonly topic: string;
   readonly position: Position | undefined;
   readonly #header: string;
   readonly #payload: Uint8Array;
   #message: Message | undefined;
+  #plain: SharedMessage | undefined;
   #framed: SharedMessage | undefined;
 
   constructor(
@@ -106,14 +107,15 @@ export class Delivery implements SharedMessage {
       : this.#payload;
   }
 
+  /** The message as it was published. */
+  get plain(): SharedMessage {
+    return this.#plain ??= new SharedMessage(this.message);
+  }
+
   /** The message after a line that says its topic and position. See wire.ts. */
   get framed(): SharedMessage {
-    return this.#framed ??= withLine(this);
+    const { topic, position, message } = this;
+    const at = position === undefined ? {} : { position: formatPosition(position) };
+    return this.#framed ??= new SharedMessage(frameWith({ topic, ...at }, message));
   }
-}
-
-function withLine({ topic, position, message }: Delivery): SharedMessage {
-  const at = position === undefined ? {} : { position: formatPosition(position) };
-  const framed = frameWith({ topic, ...at }, message);
-  return { message: framed, length: framed.length };
 }

@@ -79,7 +79,7 @@ export class ConnectionListener extends Listener {
   }
 
   #form(delivery: Delivery): SharedMessage {
-    return this.options.framed ? delivery.framed : delivery;
+    return this.options.framed ? delivery.framed : delivery.plain;
   }
 
   missed(): void {

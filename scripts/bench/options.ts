@@ -13,7 +13,7 @@ const BY_HAND = ["chain", "batch"];
 /** Peers that do not run over our transports. */
 const OTHERS = ["tcp", "python", "native", "bufferutil", WS];
 const SERVERS = ["loop", "pipe", ...BY_HAND, ...OTHERS];
-const FAN_OUT = ["loop", "tcp", "native", "bufferutil", WS];
+const FAN_OUT = ["loop", "topics", "tcp", "native", "bufferutil", WS];
 const CLIENTS = ["loop", "streams", "undici", "native", "bufferutil", WS];
 const TRANSPORTS = ["default", "node"];
 
@@ -77,7 +77,7 @@ export async function planFrom(args: string[]): Promise<Plan> {
   });
   const [kind = "echo"] = positionals.map((name) => oneOf("benchmark", name, BENCHMARKS));
   const runtime = await findRuntimeByName(values.runtime);
-  const known = kind === "client" ? CLIENTS : SERVERS;
+  const known = kind === "client" ? CLIENTS : kind === "fanout" ? FAN_OUT : SERVERS;
   const names = values.peers ?? defaultPeers(kind, runtime);
   const peers = names.split(",").map((name) => oneOf("peer", name, known));
   const transports = values.transport.split(",").map((name) =>
@@ -106,7 +106,7 @@ export async function planFrom(args: string[]): Promise<Plan> {
 }
 
 function defaultPeers(kind: Plan["kind"], { engine }: Runtime): string {
-  if (kind === "fanout") return engine === "node" ? "loop,tcp,ws" : "loop,tcp,native";
+  if (kind === "fanout") return engine === "node" ? "loop,topics,tcp,ws" : "loop,topics,tcp,native";
   if (kind !== "client") return kind === "deflate" ? "loop,ws" : "loop,pipe,ws";
   return engine === "node" ? "loop,streams,undici,ws" : "loop,streams,native";
 }

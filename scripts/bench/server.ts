@@ -19,6 +19,7 @@ const OPTIONS = { ...HOST, pingInterval: 0, compression: compression() };
 /** The ways to echo. Only the measured library is loaded. */
 const PEERS: Record<string, () => Promise<number>> = {
   loop: serveLoop,
+  topics: serveTopics,
   pipe: servePipe,
   chain: serveChain,
   batch: serveBatch,
@@ -69,6 +70,17 @@ async function serveBroadcast(): Promise<number> {
   const { broadcast, serve } = await import("../../mod.ts");
   const server = await serve({ ...OPTIONS, provider: transport }, async (ws) => {
     for await (const message of ws) broadcast(server.connections, message);
+  });
+  return portOf(server.address);
+}
+
+async function serveTopics(): Promise<number> {
+  const { serve } = await import("../../mod.ts");
+  const { Topics } = await import("../../lib/topics.ts");
+  const topics = new Topics();
+  const server = await serve({ ...OPTIONS, provider: transport }, async (ws) => {
+    topics.subscribe(ws, "all");
+    for await (const message of ws) void topics.publish("all", message);
   });
   return portOf(server.address);
 }

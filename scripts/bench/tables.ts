@@ -9,6 +9,7 @@ const SIZES = [16, 1024, 65536, 2 ** 20];
 
 const LABELS: Record<string, string> = {
   loop: "sluice, direct",
+  topics: "sluice, topics",
   pipe: "sluice, `pipeTo`",
   streams: "sluice, reader and writer",
   chain: "sluice, transforms by hand",

@@ -1,0 +1,118 @@
+/** Frames that several connections send without a copy of their own. */
+import { describe, it } from "node:test";
+import assert from "node:assert/strict";
+import { broadcast } from "../mod.ts";
+import { Encoder, SharedFrames, sharedLength } from "../lib/core/encoder.ts";
+import { pair, type PairOptions } from "../lib/testing.ts";
+import { concat } from "./bytes.ts";
+import { binary, fc, text } from "./property.ts";
+import { until } from "./support.ts";
+
+const long = fc.constantFrom(125, 126, 1024, 1025, 8191, 8192, 65_535, 65_536).map((length) =>
+  new Uint8Array(length).map((_, i) => i)
+);
+const message = fc.oneof(text, binary, long, long.map((bytes) => "a".repeat(bytes.length)));
+
+describe("Shared frames", () => {
+  it("are the frames that an encoder would write, whatever comes between", () =>
+    fc.assert(fc.property(
+      fc.array(
+        fc.oneof(
+          { weight: 4, arbitrary: fc.record({ op: fc.constant("share"), message }) },
+          { weight: 2, arbitrary: fc.record({ op: fc.constant("write"), message }) },
+          { weight: 2, arbitrary: fc.record({ op: fc.constant("skip"), message }) },
+          { weight: 1, arbitrary: fc.record({ op: fc.constantFrom("take", "part"), message }) },
+        ),
+        { maxLength: 40 },
+      ),
+      (ops) => {
+        const [encoder, other] = [new Encoder("server"), new Encoder("server")];
+        const expected = new Encoder("server");
+        let shared = new SharedFrames(200_000);
+        const taken: Uint8Array[] = [];
+        for (const { op, message } of ops) {
+          if (op === "take" || op === "part") {
+            // The bytes must not change until recycle(), and may be reused after it.
+            taken.push(concat(encoder.take(op === "take" ? Infinity : 100)));
+            if (op === "take") assert.equal(encoder.size, 0);
+            encoder.recycle();
+          } else if (op === "write") {
+            encoder.writePiece(message, true, true);
+            expected.writePiece(message, true);
+          } else {
+            let frame = shared.write(message);
+            if (frame === undefined) {
+              shared = new SharedFrames(Math.max(sharedLength(message), 200_000));
+              frame = shared.write(message)!;
+            }
+            assert.ok(other.writeShared(frame));
+            if (op === "skip") continue;
+            assert.ok(encoder.writeShared(frame));
+            expected.writePiece(message, true);
+          }
+          assert.ok(encoder.size >= 0);
+        }
+        while (encoder.size > 0) taken.push(concat(encoder.take()));
+        assert.deepEqual(concat(taken), concat(expected.take()));
+        assert.equal(encoder.frames, expected.frames);
+      },
+    )));
+
+  it("are one part of the batch if nothing comes between them", () => {
+    const frames = new SharedFrames(1000);
+    const [a, b] = [new Encoder("server"), new Encoder("server")];
+    for (const text of ["one", "two", "three"]) {
+      const frame = frames.write(text)!;
+      assert.ok(a.writeShared(frame) && b.writeShared(frame));
+    }
+    const [[x, ...more], [y]] = [a.take(), b.take()];
+    assert.equal(more.length, 0);
+    assert.equal(x.buffer, y.buffer);
+    assert.equal(new TextDecoder("latin1").decode(x), "\x81\x03one\x81\x03two\x81\x05three");
+  });
+
+  it("are refused by encoders that write other bytes", () => {
+    const frame = new SharedFrames(100).write("text")!;
+    assert.equal(new Encoder("client").writeShared(frame), false);
+    assert.equal(new Encoder("server", { onFrame: () => {} }).writeShared(frame), false);
+    const midway = new Encoder("server");
+    midway.writePiece("a", false);
+    assert.equal(midway.writeShared(frame), false);
+  });
+
+  const kinds: [name: string, options: PairOptions][] = [
+    ["plain", {}],
+    ["compressed", { server: { compression: true }, client: { compression: true } }],
+    ["observed", { server: { onFrame: () => {} } }],
+    ["with a policy", { server: { slow: "close" } }],
+    ["without room in the transport", { capacity: 0 }],
+    ["in small chunks", { chunkSize: 1 }],
+  ];
+  it("reach each kind of connection in the order of the calls", async () => {
+    const ends = await Promise.all(kinds.map(([, options]) => pair(options)));
+    // A client may broadcast too: its frames are masked.
+    const all = ends.flatMap(([client, server]) => [[server, client], [client, server]]);
+    const expected: string[] = [];
+    for (let round = 0; round < 5; round++) {
+      for (let i = 0; i < 3; i++) {
+        const message = `ü${round}.${i}`.padEnd(i * 800);
+        const result = broadcast(all.map(([from]) => from), message);
+        assert.deepEqual(result, { sent: all.length, missed: 0, closed: 0 });
+        expected.push(message);
+        if (i === 1) {
+          for (const [from] of all) void from.send(`own ${round}`);
+          expected.push(`own ${round}`);
+        }
+      }
+      if (round % 2 === 0) await new Promise((resolve) => setTimeout(resolve));
+    }
+    for (const [from, to] of all) {
+      const got: unknown[] = [];
+      while (got.length < expected.length) got.push(await to.receive());
+      assert.deepEqual(got, expected);
+      assert.equal(from.stats.messagesSent, expected.length);
+      await until(() => from.bufferedAmount === 0);
+    }
+    for (const [client] of ends) await client.close();
+  });
+});
