@@ -4,37 +4,94 @@
  *
  * @module
  */
+import type { IncomingMessage } from "node:http";
+import type * as Events from "./ws/event_target.ts";
+import type * as Options from "./ws/options.ts";
 import { createWebSocketStream } from "./ws/stream.ts";
+import type * as Servers from "./ws/server.ts";
 import { WebSocketServer } from "./ws/server.ts";
 import { WebSocket } from "./ws/websocket.ts";
 
-// The members of the class that `require("ws")` returns.
-Object.assign(WebSocket, {
-  createWebSocketStream,
+/** The members of the class that are classes and functions themselves, as in `require("ws")`. */
+export interface WebSocketStatics {
+  /** The same as {@linkcode WebSocketServer}. */
+  readonly Server: typeof WebSocketServer;
+  /** The class itself. */
+  readonly WebSocket: typeof WebSocket;
+  /** See {@linkcode WebSocketServer}. */
+  readonly WebSocketServer: typeof WebSocketServer;
+  /** See {@linkcode createWebSocketStream}. */
+  readonly createWebSocketStream: typeof createWebSocketStream;
+}
+
+/** The class with its {@linkcode WebSocketStatics}, as the package `ws` exports it. */
+const Default: typeof WebSocket & WebSocketStatics = Object.assign(WebSocket, {
   Server: WebSocketServer,
   WebSocket,
   WebSocketServer,
+  createWebSocketStream,
 });
 
-export default WebSocket;
+/** See {@linkcode WebSocket}. */
+type Default = WebSocket;
+
+/** The types that are used as `WebSocket.RawData` and so on. */
+declare namespace Default {
+  /** See {@linkcode AddressInfo}. */
+  export type AddressInfo = import("node:net").AddressInfo;
+  /** See {@linkcode ClientOptions}. */
+  export type ClientOptions = Options.ClientOptions;
+  /** See {@linkcode CloseEvent}. */
+  export type CloseEvent = Events.CloseEvent<WebSocket>;
+  /** See {@linkcode Data}. */
+  export type Data = Events.Data;
+  /** See {@linkcode ErrorEvent}. */
+  export type ErrorEvent = Events.ErrorEvent<WebSocket>;
+  /** See {@linkcode Event}. */
+  export type Event = Events.Event<WebSocket>;
+  /** See {@linkcode EventListenerOptions}. */
+  export type EventListenerOptions = Events.EventListenerOptions;
+  /** See {@linkcode FinishRequestCallback}. */
+  export type FinishRequestCallback = Options.FinishRequestCallback<WebSocket>;
+  /** See {@linkcode MessageEvent}. */
+  export type MessageEvent = Events.MessageEvent<WebSocket>;
+  /** See {@linkcode PerMessageDeflateOptions}. */
+  export type PerMessageDeflateOptions = Options.PerMessageDeflateOptions;
+  /** See {@linkcode RawData}. */
+  export type RawData = Events.RawData;
+  /** See {@linkcode Server}. */
+  export type Server = WebSocketServer;
+  /** See {@linkcode ServerOptions}. */
+  export type ServerOptions<
+    T extends typeof WebSocket = typeof WebSocket,
+    U extends typeof IncomingMessage = typeof IncomingMessage,
+  > = Servers.ServerOptions<T, U>;
+  /** See {@linkcode VerifyClientCallbackAsync}. */
+  export type VerifyClientCallbackAsync = Options.VerifyClientCallbackAsync;
+  /** See {@linkcode VerifyClientCallbackSync}. */
+  export type VerifyClientCallbackSync = Options.VerifyClientCallbackSync;
+  /** See {@linkcode WebSocketEventMap}. */
+  export type WebSocketEventMap = Events.WebSocketEventMap<WebSocket>;
+}
+
+export default Default;
 export { createWebSocketStream, WebSocket, WebSocketServer };
 export { WebSocketServer as Server };
-export {
-  type BufferLike,
-  type ControlCallback,
-  type SendOptions,
-  type WebSocketEvents,
-} from "./ws/websocket.ts";
-export type { WebSocketServerEvents } from "./ws/server.ts";
+export type { BufferLike, ControlCallback, SendOptions, WebSocketEvents } from "./ws/websocket.ts";
+export type { ServerOptions, WebSocketServerEvents } from "./ws/server.ts";
 export type { SendCallback } from "./ws/outlet.ts";
 export type { BinaryType } from "./ws/inlet.ts";
 export type {
+  AnyListener,
   CloseEvent,
   Data,
+  Emitter,
   ErrorEvent,
   Event,
   EventListener,
   EventListenerOptions,
+  Listener,
+  Listening,
   MessageEvent,
   RawData,
   WebSocketEventMap,
@@ -44,7 +101,6 @@ export type {
   ConnectionOptions,
   FinishRequestCallback,
   PerMessageDeflateOptions,
-  ServerOptions,
   VerifyClientCallbackAsync,
   VerifyClientCallbackSync,
   VerifyClientInfo,

@@ -9,6 +9,8 @@ const PROGRAMS: Record<string, (setting: string) => boolean> = {
   "types_consumer.ts": () => true,
   // The entry points that this program uses need `node:http`.
   "types_consumer_node.ts": (setting) => setting.includes("@types/node"),
+  // `deno check` compiles this program with the types of @types/ws.
+  "types_consumer_ws.ts": (setting) => setting.includes("@types/node"),
   "types_consumer_browser.ts": (setting) => setting.includes("lib dom"),
 };
 

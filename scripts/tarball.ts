@@ -29,10 +29,14 @@ export async function installTarball(): Promise<Consumer> {
   };
 }
 
-/** Copies a program of this folder to the consumer's folder, where it imports the installed package. */
+/**
+ * Copies a program of this folder to the consumer's folder, where it imports the installed package. A
+ * program for `ws` imports `sluice/ws` instead.
+ */
 export async function copyProgram(name: string, consumer: Consumer): Promise<string> {
   const copy = new URL(name, consumer.folder);
-  await Deno.copyFile(new URL(`scripts/${name}`, ROOT), copy);
+  const text = await Deno.readTextFile(new URL(`scripts/${name}`, ROOT));
+  await Deno.writeTextFile(copy, text.replaceAll('from "ws"', 'from "sluice/ws"'));
   return copy.pathname;
 }
 

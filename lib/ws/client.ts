@@ -33,7 +33,7 @@ const CLOSED_EARLY = "WebSocket was closed before the connection was established
 
 /** The WebSocket that is opened. */
 export interface OpeningHost {
-  readonly websocket: EventEmitter;
+  readonly websocket: Pick<EventEmitter, "emit" | "listenerCount">;
   isConnecting(): boolean;
   open(opened: Opened): void;
   /** The handshake has failed. 'error' follows. */

@@ -4,7 +4,7 @@
  * @module
  */
 import type { Buffer } from "node:buffer";
-import type { EventEmitter } from "node:events";
+import { EventEmitter } from "node:events";
 
 /**
  * A message as 'message' listeners receive it: text and "nodebuffer" as a Buffer. With the type "blob", it
@@ -14,6 +14,43 @@ export type RawData = Buffer | ArrayBuffer | Buffer[];
 
 /** The data of a message event. Text is a string. */
 export type Data = string | RawData;
+
+/** A listener for an event with unknown arguments. */
+// deno-lint-ignore no-explicit-any
+export type AnyListener<T> = (this: T, ...args: any[]) => void;
+
+/** A listener for an event with the arguments `A`. */
+export type Listener<T, A> = A extends unknown[] ? (this: T, ...args: A) => void : never;
+
+/** The methods of an EventEmitter, with the parameters of the listeners for the events `E`. */
+export interface Listening<E> {
+  /** Adds a listener. */
+  on<K extends keyof E>(event: K, listener: Listener<this, E[K]>): this;
+  /** Adds a listener. */
+  on(event: string | symbol, listener: AnyListener<this>): this;
+  /** Adds a listener for one event. */
+  once<K extends keyof E>(event: K, listener: Listener<this, E[K]>): this;
+  /** Adds a listener for one event. */
+  once(event: string | symbol, listener: AnyListener<this>): this;
+  /** Removes a listener. */
+  off<K extends keyof E>(event: K, listener: Listener<this, E[K]>): this;
+  /** Removes a listener. */
+  off(event: string | symbol, listener: AnyListener<this>): this;
+  /** Adds a listener. */
+  addListener<K extends keyof E>(event: K, listener: Listener<this, E[K]>): this;
+  /** Adds a listener. */
+  addListener(event: string | symbol, listener: AnyListener<this>): this;
+  /** Removes a listener. */
+  removeListener<K extends keyof E>(event: K, listener: Listener<this, E[K]>): this;
+  /** Removes a listener. */
+  removeListener(event: string | symbol, listener: AnyListener<this>): this;
+}
+
+/** An EventEmitter with the events `E`. */
+export type Emitter<E> = Omit<EventEmitter, keyof Listening<E>> & Listening<E>;
+
+/** The class EventEmitter. Its listeners know their parameters, and `this`. */
+export const Emitter: new <E>() => Emitter<E> = EventEmitter as never;
 
 /** An event of a WebSocket. */
 export class Event<T = unknown> {

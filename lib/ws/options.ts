@@ -10,9 +10,7 @@ import type {
   IncomingMessage,
   OutgoingHttpHeaders,
   RequestOptions,
-  Server as HttpServer,
 } from "node:http";
-import type { Server as HttpsServer } from "node:https";
 import type { ConnectionOptions as TlsOptions } from "node:tls";
 import type { ZlibOptions } from "node:zlib";
 import type { Extension, ExtensionFactory, ExtensionParameters } from "../core/extension.ts";
@@ -167,49 +165,6 @@ export type VerifyClientCallbackAsync<Request extends IncomingMessage = Incoming
   info: VerifyClientInfo<Request>,
   callback: (res: boolean, code?: number, message?: string, headers?: OutgoingHttpHeaders) => void,
 ) => void;
-
-/** Options of a `WebSocketServer`. Exactly one of `port`, `server` and `noServer` is needed. */
-export interface ServerOptions<
-  // deno-lint-ignore no-explicit-any
-  T extends abstract new (...args: any[]) => unknown = abstract new (...args: any[]) => unknown,
-  U extends typeof IncomingMessage = typeof IncomingMessage,
-> extends ConnectionOptions {
-  /** Maximum length of the queue of pending connections. */
-  backlog?: number | null | undefined;
-  /**
-   * Whether `clients` has the connections.
-   * @default {true}
-   */
-  clientTracking?: boolean | undefined;
-  /** Chooses a subprotocol, or false for none. By default, the first one. */
-  handleProtocols?: ((protocols: Set<string>, request: InstanceType<U>) => string | false) | null;
-  /** The host name to listen on. */
-  host?: string | null | undefined;
-  /**
-   * Whether there is no HTTP server. Call `handleUpgrade()` for each request.
-   * @default {false}
-   */
-  noServer?: boolean | undefined;
-  /** The path of the requests to accept. */
-  path?: string | null | undefined;
-  /**
-   * Whether to accept compression, and its options.
-   * @default {false}
-   */
-  perMessageDeflate?: boolean | PerMessageDeflateOptions | undefined;
-  /** The port to listen on. */
-  port?: number | null | undefined;
-  /** The HTTP server. */
-  server?: HttpServer<U> | HttpsServer<U> | null | undefined;
-  /** Decides whether to accept a request. With two parameters, it calls back. */
-  verifyClient?:
-    | VerifyClientCallbackAsync<InstanceType<U>>
-    | VerifyClientCallbackSync<InstanceType<U>>
-    | null
-    | undefined;
-  /** The class of the connections. */
-  WebSocket?: T | undefined;
-}
 
 /** Returns the header fields of a message. An application may have changed them. */
 export function fieldsOf({ headers }: IncomingMessage): [string, string][] {

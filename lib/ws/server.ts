@@ -4,13 +4,13 @@
  * @module
  */
 import { Buffer } from "node:buffer";
-import { EventEmitter } from "node:events";
 import {
   createServer,
   type IncomingMessage,
   type Server as HttpServer,
   STATUS_CODES,
 } from "node:http";
+import type { Server as HttpsServer } from "node:https";
 import type { AddressInfo, Socket } from "node:net";
 import { nextTick } from "node:process";
 import type { Duplex } from "node:stream";
@@ -19,14 +19,18 @@ import { HandshakeError } from "../core/error.ts";
 import type { RequestHead } from "../core/http1.ts";
 import type { PerMessageDeflate } from "../core/permessage_deflate.ts";
 import { type Refusal, refusalOf, UNACCEPTABLE } from "./errors.ts";
+import { Emitter } from "./event_target.ts";
 import { Inlet } from "./inlet.ts";
 import {
   CapturedDeflate,
   CONNECTION_DEFAULTS,
+  type ConnectionOptions,
   deflateOf,
   fieldsOf,
-  type ServerOptions,
+  type PerMessageDeflateOptions,
   thresholdOf,
+  type VerifyClientCallbackAsync,
+  type VerifyClientCallbackSync,
 } from "./options.ts";
 import type { Deflation } from "./outlet.ts";
 import { isTaken, openServerSide, WebSocket } from "./websocket.ts";
@@ -45,6 +49,48 @@ export interface WebSocketServerEvents<W = WebSocket, R = IncomingMessage> {
   close: [];
   /** An error of the HTTP server. */
   error: [error: Error];
+}
+
+/** Options of a {@linkcode WebSocketServer}. Exactly one of `port`, `server` and `noServer` is needed. */
+export interface ServerOptions<
+  T extends typeof WebSocket = typeof WebSocket,
+  U extends typeof IncomingMessage = typeof IncomingMessage,
+> extends ConnectionOptions {
+  /** Maximum length of the queue of pending connections. */
+  backlog?: number | null | undefined;
+  /**
+   * Whether `clients` has the connections.
+   * @default {true}
+   */
+  clientTracking?: boolean | undefined;
+  /** Chooses a subprotocol, or false for none. By default, the first one. */
+  handleProtocols?: ((protocols: Set<string>, request: InstanceType<U>) => string | false) | null;
+  /** The host name to listen on. */
+  host?: string | null | undefined;
+  /**
+   * Whether there is no HTTP server. Call `handleUpgrade()` for each request.
+   * @default {false}
+   */
+  noServer?: boolean | undefined;
+  /** The path of the requests to accept. */
+  path?: string | null | undefined;
+  /**
+   * Whether to accept compression, and its options.
+   * @default {false}
+   */
+  perMessageDeflate?: boolean | PerMessageDeflateOptions | undefined;
+  /** The port to listen on. */
+  port?: number | null | undefined;
+  /** The HTTP server. */
+  server?: HttpServer<U> | HttpsServer<U> | null | undefined;
+  /** Decides whether to accept a request. With two parameters, it calls back. */
+  verifyClient?:
+    | VerifyClientCallbackAsync<InstanceType<U>>
+    | VerifyClientCallbackSync<InstanceType<U>>
+    | null
+    | undefined;
+  /** The class of the connections. */
+  WebSocket?: T | undefined;
 }
 
 /** A request that is being answered. */
@@ -103,7 +149,7 @@ const DEFAULTS = {
 export class WebSocketServer<
   T extends typeof WebSocket = typeof WebSocket,
   U extends typeof IncomingMessage = typeof IncomingMessage,
-> extends EventEmitter<WebSocketServerEvents<InstanceType<T>, InstanceType<U>>> {
+> extends Emitter<WebSocketServerEvents<InstanceType<T>, InstanceType<U>>> {
   /** The options, with their defaults. */
   options: ServerOptions<T, U>;
   /** The open connections. Not set if `clientTracking` is false. */
@@ -142,22 +188,16 @@ export class WebSocketServer<
   }
 
   #listenTo(server: HttpServer): void {
-    const emit = this.#emit;
-    const onListening = () => emit("listening");
-    const onError = (error: Error) => emit("error", error);
+    const onListening = () => this.emit("listening");
+    const onError = (error: Error) => this.emit("error", error);
     const onUpgrade = (request: IncomingMessage, socket: Duplex, head: Buffer) => {
       const asked = request as InstanceType<U>;
-      this.handleUpgrade(asked, socket, head, (ws) => emit("connection", ws, asked));
+      this.handleUpgrade(asked, socket, head, (ws) => this.emit("connection", ws, asked));
     };
     server.on("listening", onListening).on("error", onError).on("upgrade", onUpgrade);
     this.#stopListening = () => {
       server.off("listening", onListening).off("error", onError).off("upgrade", onUpgrade);
     };
-  }
-
-  /** The types of EventEmitter cannot know the parameters of a generic event. */
-  get #emit(): (event: string, ...args: unknown[]) => boolean {
-    return this.emit.bind(this) as (event: string, ...args: unknown[]) => boolean;
   }
 
   /**
@@ -178,10 +218,9 @@ export class WebSocketServer<
    * @param callback A listener for 'close'. It is given an error if the server is closed already.
    */
   close(callback?: (error?: Error) => void): void {
-    const emit = this.#emit;
     const emitClose = () => {
       this._state = CLOSED;
-      emit("close");
+      this.emit("close");
     };
     if (this._state === CLOSED) {
       if (callback !== undefined) {
@@ -192,7 +231,7 @@ export class WebSocketServer<
       }
       return nextTick(emitClose);
     }
-    if (callback !== undefined) this.once("close" as never, callback as never);
+    if (callback !== undefined) this.once("close", callback);
     if (this._state === CLOSING) return;
     this._state = CLOSING;
     const server = this._server;
@@ -257,8 +296,8 @@ export class WebSocketServer<
   }
 
   #refuse({ request, socket }: Asked<InstanceType<U>>, refusal: Refusal): void {
-    if (this.listenerCount("wsClientError" as never) === 0) return answer(socket, refusal);
-    this.#emit("wsClientError", new Error(refusal.message), socket, request);
+    if (this.listenerCount("wsClientError") === 0) return answer(socket, refusal);
+    this.emit("wsClientError", new Error(refusal.message), socket, request);
   }
 
   #verify({ request, socket, endpoint }: Asked<InstanceType<U>>, accept: () => void): void {
@@ -310,7 +349,7 @@ export class WebSocketServer<
     const lines = response.toString("latin1").trimEnd().split("\r\n");
     // The client will refuse a subprotocol that it did not offer.
     if (subprotocol !== "" && !isOffered) lines.push(`Sec-WebSocket-Protocol: ${subprotocol}`);
-    this.#emit("headers", lines, request);
+    this.emit("headers", lines, request);
     socket.write(`${lines.join("\r\n")}\r\n\r\n`, "latin1");
     socket.removeListener("error", destroy);
     const deflation = this.#deflation(endpoint, deflate);
@@ -347,7 +386,7 @@ export class WebSocketServer<
       if (!this.#closesWithLast || clients.size > 0) return;
       nextTick(() => {
         this._state = CLOSED;
-        this.#emit("close");
+        this.emit("close");
       });
     });
   }

@@ -4,7 +4,6 @@
  * @module
  */
 import { Buffer } from "node:buffer";
-import { EventEmitter } from "node:events";
 import type { ClientRequest, IncomingMessage } from "node:http";
 import { nextTick } from "node:process";
 import type { Duplex } from "node:stream";
@@ -17,6 +16,7 @@ import {
   attributeOf,
   clearAttribute,
   type CloseEvent,
+  Emitter,
   type ErrorEvent,
   type Event,
   type EventListener,
@@ -128,7 +128,7 @@ export let openServerSide: (ws: WebSocket, opened: Opened) => void;
  * });
  * ```
  */
-export class WebSocket extends EventEmitter<WebSocketEvents> {
+export class WebSocket extends Emitter<WebSocketEvents> {
   static {
     openServerSide = (ws, opened) => ws.#open(opened);
     for (const [value, name] of STATES.entries()) {
@@ -269,38 +269,38 @@ export class WebSocket extends EventEmitter<WebSocketEvents> {
   }
 
   /** The listener for 'open'. */
-  get onopen(): ((event: Event<this>) => void) | null {
+  get onopen(): ((event: Event<WebSocket>) => void) | null {
     return attributeOf(this, "open") as null;
   }
 
-  set onopen(listener: ((event: Event<this>) => void) | null) {
+  set onopen(listener: ((event: Event<WebSocket>) => void) | null) {
     this.#setAttribute("open", listener);
   }
 
   /** The listener for 'message'. Text is a string. */
-  get onmessage(): ((event: MessageEvent<this>) => void) | null {
+  get onmessage(): ((event: MessageEvent<WebSocket>) => void) | null {
     return attributeOf(this, "message") as null;
   }
 
-  set onmessage(listener: ((event: MessageEvent<this>) => void) | null) {
+  set onmessage(listener: ((event: MessageEvent<WebSocket>) => void) | null) {
     this.#setAttribute("message", listener);
   }
 
   /** The listener for 'close'. */
-  get onclose(): ((event: CloseEvent<this>) => void) | null {
+  get onclose(): ((event: CloseEvent<WebSocket>) => void) | null {
     return attributeOf(this, "close") as null;
   }
 
-  set onclose(listener: ((event: CloseEvent<this>) => void) | null) {
+  set onclose(listener: ((event: CloseEvent<WebSocket>) => void) | null) {
     this.#setAttribute("close", listener);
   }
 
   /** The listener for 'error'. */
-  get onerror(): ((event: ErrorEvent<this>) => void) | null {
+  get onerror(): ((event: ErrorEvent<WebSocket>) => void) | null {
     return attributeOf(this, "error") as null;
   }
 
-  set onerror(listener: ((event: ErrorEvent<this>) => void) | null) {
+  set onerror(listener: ((event: ErrorEvent<WebSocket>) => void) | null) {
     this.#setAttribute("error", listener);
   }
 
@@ -313,7 +313,7 @@ export class WebSocket extends EventEmitter<WebSocketEvents> {
   /** Adds a listener for 'open', 'message', 'close' or 'error', which is given an event object. */
   addEventListener<K extends keyof WebSocketEventMap>(
     type: K,
-    listener: EventListener<WebSocketEventMap<this>[K]>,
+    listener: EventListener<WebSocketEventMap<WebSocket>[K]>,
     options: EventListenerOptions = {},
   ): void {
     addListener(this, type, listener, options, this.#wasClean);
@@ -322,7 +322,7 @@ export class WebSocket extends EventEmitter<WebSocketEvents> {
   /** Removes a listener that was added with `addEventListener()`. */
   removeEventListener<K extends keyof WebSocketEventMap>(
     type: K,
-    listener: EventListener<WebSocketEventMap<this>[K]>,
+    listener: EventListener<WebSocketEventMap<WebSocket>[K]>,
   ): void {
     removeListener(this, type, listener);
   }
