@@ -161,6 +161,7 @@ export default defineConfig({
           { text: "Options", link: "/reference/options" },
           { text: "Errors and codes", link: "/reference/errors" },
           { text: "Close codes", link: "/reference/close-codes" },
+          { text: "sluice/ws", link: "/reference/ws" },
           { text: "Command line", link: "/reference/cli" },
           { text: "Questions", link: "/faq" },
         ],

@@ -4,6 +4,7 @@ import { CloseCode } from "../../mod.ts";
 import { ROOT, run } from "../process.ts";
 
 const OPTIONS = new URL("docs/reference/options.md", ROOT);
+const WS = new URL("docs/reference/ws.md", ROOT);
 const ERRORS = new URL("docs/reference/errors.md", ROOT);
 const CLOSE_CODES = new URL("docs/reference/close-codes.md", ROOT);
 const CLI = new URL("docs/reference/cli.md", ROOT);
@@ -26,6 +27,18 @@ const SECTIONS: Record<string, readonly string[]> = {
   "Testing": ["PairOptions", "TransportPairOptions", "LineFault"],
 };
 
+/** The sections of the page about `sluice/ws` that list all members of interfaces and classes. */
+const WS_SECTIONS: Record<string, readonly string[]> = {
+  "Members of a WebSocket": ["WebSocket"],
+  "Events of a WebSocket": ["WebSocketEvents"],
+  "Members of a server": ["WebSocketServer"],
+  "Events of a server": ["WebSocketServerEvents"],
+  "Options of clients and servers": ["ConnectionOptions"],
+  "Options of clients": ["ClientOptions"],
+  "Options of servers": ["ServerOptions"],
+  "Options of compression": ["PerMessageDeflateOptions"],
+};
+
 interface Member {
   name: string;
   jsDoc?: { tags?: { kind: string; value?: string }[] };
@@ -42,20 +55,35 @@ interface Declaration {
 
 /** Checks that the reference names everything that exists and nothing else. */
 export async function checkReference(): Promise<string[]> {
-  const symbols = await publicSymbols();
+  const { "./browser": _, "./ws": ws, ...others } = config.exports;
+  const symbols = await publicSymbols(Object.values(others));
   return [
     ...await checkOptions(symbols),
+    ...await checkWs(await publicSymbols([ws])),
     ...await checkErrors(symbols),
     ...await checkCloseCodes(),
     ...await checkCommandLine(),
   ];
 }
 
+async function checkWs(symbols: Map<string, Declaration>): Promise<string[]> {
+  const sections = sectionsOf(await Deno.readTextFile(WS));
+  return Object.entries(WS_SECTIONS).flatMap(([heading, names]) => {
+    const members = names.flatMap((name) => membersOf(symbols, name));
+    // Members that begin with an underscore are internal.
+    const expected = members.map(({ name }) => name).filter((name) => !name.startsWith("_"));
+    const text = sections.find(([found]) => found === heading)?.[1] ?? "";
+    return differences(`docs/reference/ws.md, ${heading}`, "row", new Set(expected), rowsOf(text));
+  });
+}
+
+function sectionsOf(page: string): (readonly [heading: string, text: string])[] {
+  return page.split(/^## /m).slice(1).map((text) => [/^.*/.exec(text)![0], text] as const);
+}
+
 async function checkOptions(symbols: Map<string, Declaration>): Promise<string[]> {
   const page = await Deno.readTextFile(OPTIONS);
-  const sections = page.split(/^## /m).slice(1).map((text) =>
-    [/^.*/.exec(text)![0], text] as const
-  );
+  const sections = sectionsOf(page);
   const problems = differences(
     "docs/reference/options.md",
     "section",
@@ -162,10 +190,8 @@ function differences(
   ];
 }
 
-/** The first declaration of every name that the entry points export, except the browser-only entry points. */
-async function publicSymbols(): Promise<Map<string, Declaration>> {
-  const { "./browser": _, ...exports } = config.exports;
-  const entries = Object.values(exports);
+/** The first declaration of every name that the entry points export. */
+async function publicSymbols(entries: readonly string[]): Promise<Map<string, Declaration>> {
   const { code, output } = await run(Deno.execPath(), ["doc", "-q", "--json", ...entries]);
   if (code !== 0) throw new Error(output);
   const { nodes } = JSON.parse(output) as {
