@@ -60,7 +60,9 @@ function planFrom(args: readonly string[]): Plan {
 
 const plan = await readArguments(USAGE, () => planFrom(process.argv.slice(2)));
 if (plan.runtimes === undefined) {
-  const { runs, connections, duration, seconds, ends, hash, failures } = await simulate(plan);
+  const { runs, connections, duration, seconds, ends, hash, plainHash, failures } = await simulate(
+    plan,
+  );
   const counts = [...ends].sort(([, a], [, b]) => b - a).map(([end, count]) => `${end} ${count}`);
   console.log(`ends: ${counts.join(", ")}`);
   const hours = (duration / 3_600_000).toFixed(1);
@@ -68,7 +70,7 @@ if (plan.runtimes === undefined) {
     `${runs} runs, ${connections} connections, ${hours} simulated hours in ${
       seconds.toFixed(1)
     } s, ` +
-      `${failures} failures, hash ${hash}`,
+      `${failures} failures, hash ${hash}, ${plainHash} without compression`,
   );
   process.exitCode = failures > 0 ? 1 : 0;
 } else {

@@ -23,9 +23,10 @@ describe("Simulated networks", () => {
 
   it("A simulation is the same each time", async () => {
     for (let seed = 100; seed < 110; seed++) {
-      const [one, two] = [await live(seed), await live(seed)];
+      const [one, two, three] = [await live(seed, true), await live(seed, true), await live(seed)];
       assert.deepEqual(two.trace, one.trace);
       assert.equal(two.hash, one.hash);
+      assert.equal(three.hash, one.hash, "the trace makes no difference");
     }
   });
 });

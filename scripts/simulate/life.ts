@@ -1,7 +1,8 @@
 /** Runs a plan: a server, its clients and the network between them, in simulated time. */
-import { SimulatedTime } from "./time.ts";
+import { drainMicrotasks, SimulatedTime } from "./time.ts";
 import process from "node:process";
 import {
+  type Address,
   broadcast,
   connect,
   type ConnectOptions,
@@ -12,13 +13,15 @@ import {
   type Server,
   type WebSocketConnection,
 } from "../../mod.ts";
+import { concat } from "../../tests/bytes.ts";
 import { Random } from "../fuzz/random.ts";
+import { replaceThreads } from "../fuzz/threads.ts";
 import { findBroken } from "./invariants.ts";
 import { messageOf } from "./message.ts";
-import { type End, type Line, Network } from "./network.ts";
+import { addressText, type End, type Line, Network } from "./network.ts";
 import { type ClientPlan, type Incident, makePlan, PATIENT, type Service } from "./plan.ts";
 import { type ProxyKind, proxyUrl, runProxy } from "./proxy.ts";
-import { type Attempt, describe, Half, World } from "./world.ts";
+import { type Attempt, describe, Half, mix, World } from "./world.ts";
 
 const PORT = 80;
 
@@ -32,30 +35,44 @@ export interface Life {
   ends: Map<string, number>;
   /** The broken invariants, one per line. */
   broken: string[];
-  /** The events, and a hash of them. */
+  /** A hash of all events. */
+  hash: number;
+  /** Whether connections may be compressed. Then the hash depends on the platform's zlib. */
+  isCompressed: boolean;
+  /** The plan and the events, if they were recorded. */
   trace: string[];
-  hash: string;
 }
 
 /** Unhandled rejections. */
 const unhandled: unknown[] = [];
 
-/** Runs the simulation of a seed. */
-export async function live(seed: number): Promise<Life> {
+/**
+ * Runs the simulation of a seed.
+ *
+ * @param traced Whether the events are recorded.
+ */
+export async function live(seed: number, traced = false): Promise<Life> {
   const random = new Random(seed);
   const plan = makePlan(random);
   const time = new SimulatedTime(seed);
-  const world = new World(plan, time);
-  world.network = new Network(time, random, () => plan.line, (text) => world.say(text));
+  const world = new World(plan, time, traced);
+  const noteBytes = (length: number, to: Address) => {
+    world.count(mix(length, to.transport === "tcp" ? to.port : 0));
+    if (traced) world.record(`${length} bytes to ${addressText(to)}`);
+  };
+  world.network = new Network(time, random, () => plan.line, (text) => world.say(text), noteBytes);
   const note = (error: unknown) => void unhandled.push(error);
   process.on("unhandledRejection", note);
+  // A thread takes a time that depends on its work only.
+  const restoreThreads = replaceThreads((work) => time.sleep(work));
   try {
     await time.run(() => new Program(world).run());
     // The platforms report unhandled rejections after all microtasks have run.
-    for (let i = 0; i < 2; i++) await new Promise((resolve) => setTimeout(resolve));
+    for (let i = 0; i < 2; i++) await drainMicrotasks();
   } catch (error) {
     world.broken.push(`the run failed: ${(error as Error)?.stack ?? error}`);
   } finally {
+    restoreThreads();
     process.off("unhandledRejection", note);
   }
   world.timersLeft ||= time.timers;
@@ -65,8 +82,9 @@ export async function live(seed: number): Promise<Life> {
     duration: time.now,
     ends: countEnds(world),
     broken: findBroken(world),
-    trace: [JSON.stringify(plan, replacer), ...world.trace],
     hash: world.hash,
+    isCompressed: plan.server.compression !== undefined,
+    trace: [JSON.stringify(plan, replacer), ...world.trace ?? []],
   };
 }
 
@@ -158,6 +176,7 @@ class Program {
     else {
       const line = lines[incident.line % lines.length];
       if (incident.what === "stall") line.standStill(incident.duration);
+      else if (incident.what === "zero window") line.closeWindow(incident.way, incident.duration);
       else line.break(incident.how, incident.way);
     }
     this.#world.say(`incident: ${JSON.stringify(incident)}`);
@@ -288,7 +307,7 @@ class Program {
         for await (const { type, readable } of ws.messages()) {
           const parts: Message[] = [];
           for await (const part of readable as AsyncIterable<Message>) parts.push(part);
-          await take(type === "text" ? parts.join("") : joined(parts as Uint8Array[]));
+          await take(type === "text" ? parts.join("") : concat(parts as Uint8Array[]));
         }
       } else for (;;) await take(await ws.receive());
       half.readEnd = "clean";
@@ -333,10 +352,6 @@ function proxyOf(kind: ProxyKind): string {
 
 function isEcho(service: Service): boolean {
   return service === "echo by pipe" || service === "echo by loop";
-}
-
-function joined(parts: readonly Uint8Array[]): Uint8Array {
-  return new Uint8Array(parts.flatMap((part) => [...part]));
 }
 
 interface Context {

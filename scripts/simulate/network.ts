@@ -56,12 +56,16 @@ export class End implements Transport {
   #unsentLength = 0;
   /** Bytes that are in flight or that the peer has not read, as far as this end knows. */
   #outstanding = 0;
+  /** Bytes that were read, but the sender was not told of the room. */
+  #freed = 0;
   #lineIsFreeAt = 0;
   #lastArrival = 0;
   #endWritten = false;
   #endSent = false;
   /** Bytes that were written too late to be sent. */
   #dropped = 0;
+  /** Until when the peer says that it has no room for data of this end. */
+  windowClosedUntil = 0;
   /** Whether data that this end sends from now on is lost. */
   isMute = false;
   /** Whether data in flight is lost too. */
@@ -188,7 +192,7 @@ export class End implements Transport {
   #send(): void {
     const { time } = this.#network;
     const { options } = this.line;
-    if (this.line.standsStillUntil > time.now) return;
+    if (this.line.standsStillUntil > time.now || this.windowClosedUntil > time.now) return;
     const hadToWait = this.bufferedAmount > this.#dropped;
     for (;;) {
       const room = options.receiveBuffer - this.#outstanding;
@@ -273,7 +277,7 @@ export class End implements Transport {
       length += first.length;
       this.#arrived.shift();
     }
-    if (parts.length === 1) return new Uint8Array(parts[0]);
+    if (parts.length === 1) return parts[0];
     const chunk = new Uint8Array(length);
     let at = 0;
     for (const part of parts) {
@@ -288,15 +292,26 @@ export class End implements Transport {
     const { length } = chunk;
     this.delivered += length;
     this.lastDelivery = time.now;
-    this.#network.note(`${length} bytes to ${addressText(this.localAddress)}`);
-    // The sender learns later that there is room.
-    time.schedule(time.now + this.line.options.latency, () => {
-      if (this.isDead) return;
-      this.peer.#outstanding -= length;
-      this.peer.#send();
-    });
+    this.#network.noteBytes(length, this.localAddress);
+    this.#freed += length;
+    if (this.#freed >= this.line.options.receiveBuffer / 2) this.#announceRoom();
     this.#handlers!.data(chunk);
     this.onDelivery?.();
+  }
+
+  /**
+   * Tells the sender that there is room. As with TCP, the receiver waits until half of its window is free,
+   * so that a small window does not make ever smaller segments (RFC 9293 §3.8.6.2.2).
+   */
+  #announceRoom(): void {
+    const { time } = this.#network;
+    const freed = this.#freed;
+    this.#freed = 0;
+    time.schedule(time.now + this.line.options.latency, () => {
+      if (this.isDead) return;
+      this.peer.#outstanding -= freed;
+      this.peer.#send();
+    });
   }
 
   #endInput(): void {
@@ -319,7 +334,7 @@ export class End implements Transport {
   }
 }
 
-function addressText(address: Address): string {
+export function addressText(address: Address): string {
   return address.transport === "tcp" ? `${address.hostname}:${address.port}` : address.path;
 }
 
@@ -365,6 +380,15 @@ export class Line {
     });
   }
 
+  /** One end announces no room for a time, as if another program used up its memory. */
+  closeWindow(way: 0 | 1, duration: number): void {
+    const { time } = this.#network;
+    const sender = this.ends[way];
+    this.faults.push("zero window");
+    sender.windowClosedUntil = Math.max(sender.windowClosedUntil, time.now + duration);
+    time.schedule(sender.windowClosedUntil, () => sender.goOn());
+  }
+
   /** @param way The affected direction: 0 for the client's, 1 for the server's. */
   break(how: Break, way: 0 | 1): void {
     this.faults.push(how);
@@ -385,8 +409,9 @@ export class Network {
   readonly time: SimulatedTime;
   readonly random: Random;
   readonly lines: Line[] = [];
-  /** Called with each event. */
+  /** Called with each event. Bytes that arrive are too frequent for a text. */
   readonly note: (text: string) => void;
+  readonly noteBytes: (length: number, to: Address) => void;
   readonly #listeners = new Map<string, (transport: Transport) => void>();
   readonly #optionsOf: () => LineOptions;
   #lastPort = 49_152;
@@ -397,11 +422,13 @@ export class Network {
     random: Random,
     optionsOf: () => LineOptions,
     note: (text: string) => void,
+    noteBytes: (length: number, to: Address) => void,
   ) {
     this.time = time;
     this.random = random;
     this.#optionsOf = optionsOf;
     this.note = note;
+    this.noteBytes = noteBytes;
   }
 
   /** Creates the transport provider of a machine. */

@@ -46,6 +46,7 @@ export interface ClientPlan {
 export type Incident =
   | { at: number; what: "break"; how: Break; way: 0 | 1; line: number }
   | { at: number; what: "stall"; duration: number; line: number }
+  | { at: number; what: "zero window"; duration: number; way: 0 | 1; line: number }
   | { at: number; what: "standstill"; duration: number }
   | { at: number; what: "wall clock"; difference: number };
 
@@ -73,12 +74,12 @@ const MOST_TIMES = [20, 500, 10_000, 60_000];
 const TIMEOUTS = [1, 100, 3000];
 /** Longer than any operation takes, in milliseconds. */
 export const PATIENT = 3_600_000;
-/** Threads may compress longer messages, and the time of threads is not simulated. */
-const SHORT_SIZES = [0, 1, 20, 125, 126, 1000, 4000];
-const SIZES = [...SHORT_SIZES, 20_000, 65_535, 65_536, 150_000];
+const SHORT = [0, 1, 20, 125, 126, 1000, 4000];
+/** Some of these are so long that threads compress them. */
+const LONG = [20_000, 65_535, 65_536, 150_000];
 
 /** A number of long messages that exceeds every buffer. */
-const FLOOD = 30;
+const FLOOD = 24;
 
 function planLine(random: Random, calm: boolean): LineOptions {
   return {
@@ -111,9 +112,17 @@ const COMPRESSIONS = [
   { threshold: 100, memory: "low" },
 ] as const;
 
+function planSizes(random: Random): number[] {
+  if (random.once(10)) return Array(FLOOD).fill(20_000);
+  const sizes = random.list(8, () => random.pick(SHORT));
+  for (const size of random.list(random.once(2) ? 2 : 0, () => random.pick(LONG))) {
+    sizes.splice(random.below(sizes.length + 1), 0, size);
+  }
+  return sizes;
+}
+
 function planClient(random: Random, calm: boolean, compressed: boolean, most: number): ClientPlan {
   const service = random.pick(SERVICES);
-  const sizes = compressed || random.once(2) ? SHORT_SIZES : SIZES;
   const reconnects = random.once(3);
   const endings = calm ? ENDINGS.filter((ending) => ending !== "terminate") : ENDINGS;
   return {
@@ -121,9 +130,7 @@ function planClient(random: Random, calm: boolean, compressed: boolean, most: nu
     proxy: random.pick([undefined, undefined, undefined, "http", "socks5"] as const),
     connections: reconnects ? 1 + random.below(4) : 0,
     startsAt: random.below(most),
-    sizes: random.once(4)
-      ? Array(FLOOD).fill(compressed ? 4000 : 20_000)
-      : random.list(12, () => random.pick(sizes)),
+    sizes: planSizes(random),
     sendPause: random.pick([0, 0, 0, 1, 50, 500]),
     readPause: random.pick([0, 0, 0, 1, 50, 500]),
     reading: random.pick(READINGS),
@@ -137,7 +144,7 @@ function planClient(random: Random, calm: boolean, compressed: boolean, most: nu
 
 function planIncident(random: Random, most: number): Incident {
   const at = random.below(2 * most);
-  switch (random.below(6)) {
+  switch (random.below(7)) {
     case 0:
       return { at, what: "standstill", duration: random.pick([10, 200, 3000, 60_000]) };
     case 1:
@@ -147,6 +154,14 @@ function planIncident(random: Random, most: number): Incident {
         at,
         what: "stall",
         duration: random.pick([10, 300, 5000, 120_000]),
+        line: random.below(6),
+      };
+    case 3:
+      return {
+        at,
+        what: "zero window",
+        duration: random.pick([300, 5000, 120_000]),
+        way: random.pick([0, 1] as const),
         line: random.below(6),
       };
     default:

@@ -1,6 +1,7 @@
 /** Runs simulations one after another. */
 import { pair } from "../../lib/testing.ts";
 import { live } from "./life.ts";
+import { mix } from "./world.ts";
 
 /** How many simulations to run. */
 export interface SimulateOptions {
@@ -26,6 +27,8 @@ export interface Summary {
   ends: Map<string, number>;
   /** A hash of all events. */
   hash: string;
+  /** A hash of the events of runs without compression, which is the same on every runtime. */
+  plainHash: string;
   failures: number;
 }
 
@@ -42,27 +45,37 @@ export async function simulate(options: SimulateOptions): Promise<Summary> {
   const summary = { runs: 0, connections: 0, duration: 0, failures: 0 };
   const ends = new Map<string, number>();
   let hash = 0;
+  let plainHash = 0;
   await warmUp();
   for (; summary.runs < runs && elapsed() < seconds; summary.runs++) {
-    const one = await live(seed + summary.runs);
+    const one = await live(seed + summary.runs, trace);
     summary.connections += one.connections;
     summary.duration += one.duration;
     for (const [end, count] of one.ends) ends.set(end, (ends.get(end) ?? 0) + count);
-    hash = Math.imul(hash ^ Number.parseInt(one.hash, 16), 0x01000193);
+    hash = mix(hash, one.hash);
+    if (!one.isCompressed) plainHash = mix(plainHash, one.hash);
     if (trace) console.log(one.trace.join("\n"));
     if (one.broken.length === 0) continue;
     if (++summary.failures <= MOST_FAILURES) {
       console.log(`✗ deno task simulate --seed ${seed + summary.runs} --runs 1 --trace`);
       for (const line of one.broken) console.log(`    ${line}`);
-      if (!trace && summary.failures === 1) console.log(one.trace.slice(-MOST_LINES).join("\n"));
+      if (!trace && summary.failures === 1) {
+        const again = await live(seed + summary.runs, true);
+        console.log(again.trace.slice(-MOST_LINES).join("\n"));
+      }
     }
   }
   return {
     ...summary,
     ends,
     seconds: elapsed(),
-    hash: (hash >>> 0).toString(16).padStart(8, "0"),
+    hash: hexadecimal(hash),
+    plainHash: hexadecimal(plainHash),
   };
+}
+
+function hexadecimal(hash: number): string {
+  return (hash >>> 0).toString(16).padStart(8, "0");
 }
 
 let warm: Promise<void> | undefined;

@@ -26,7 +26,7 @@ platform.setImmediate = (callback, ...args) =>
     : current.nextTurn(() => callback(...args));
 
 /** Waits until all microtasks have run. */
-function drainMicrotasks(): Promise<void> {
+export function drainMicrotasks(): Promise<void> {
   return new Promise((resolve) => void realImmediate(() => resolve()));
 }
 

@@ -3,7 +3,7 @@
  * to the next timer. The work of threads takes a fixed number of turns. A run therefore takes no real time
  * and is always the same. Over TCP the clock is the platform's.
  */
-import { replaceThreads } from "./threads.ts";
+import { replaceThreads } from "../threads.ts";
 
 const { setTimeout: realTimeout, clearTimeout: realClear, performance } = globalThis;
 const realNow = performance.now.bind(performance);

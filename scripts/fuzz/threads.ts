@@ -2,7 +2,7 @@
  * Compresses without threads. The time of a thread depends on the load of the machine, so two runs of one
  * seed would differ. Here compression takes a number of turns that depends only on the work.
  */
-import { deflateEngine } from "../../../lib/zlib.ts";
+import { deflateEngine } from "../../lib/zlib.ts";
 
 type Done = (error: Error | undefined, output: Uint8Array) => void;
 
