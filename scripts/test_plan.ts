@@ -80,6 +80,7 @@ const DEPENDS_ON_RUNTIME: Readonly<Record<string, readonly string[]>> = {
     "topics_memory",
     "topics_nats",
     "topics_outages",
+    "topics_processes",
     "topics_redis",
   ],
 };

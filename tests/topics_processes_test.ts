@@ -1,0 +1,198 @@
+/**
+ * Three server processes, one Redis and 300 subscribers. A server is killed, and Redis is killed, and both
+ * are started again. The sums say what became of each message at each subscriber.
+ */
+import { describe } from "node:test";
+import assert from "node:assert/strict";
+import { fileURLToPath } from "node:url";
+import { reconnect } from "../mod.ts";
+import { redisBackplane, redisStreamsBackplane } from "../lib/topics/redis.ts";
+import { resumable, Topics } from "../lib/topics.ts";
+import { PEERS, unlessThere } from "./interop/peers.ts";
+import { it } from "./it.ts";
+import { freePort, HOST } from "./ports.ts";
+import { Child } from "./programs.ts";
+import { until } from "./support.ts";
+import { IS_BUN, REDIS_CLIENTS } from "./topics/clients.ts";
+import { type EngineProcess, startRedis } from "./topics/engines.ts";
+
+const PROGRAM = fileURLToPath(new URL("scenarios/topics_server.ts", import.meta.url));
+const SERVERS = 3;
+const EACH = 100;
+const TOPIC = "news";
+/** The clients of the three processes. */
+const CLIENTS = ["redis", "ioredis", IS_BUN ? "Bun" : "redis"] as const;
+
+/** A client that counts what it gets. */
+class Reader {
+  readonly numbers: number[] = [];
+  subscribed = 0;
+  lost = 0;
+  missed = 0;
+  readonly done: Promise<void>;
+
+  constructor(url: string, signal: AbortSignal) {
+    this.done = this.#run(url, signal).catch((error) => assert.ok(signal.aborted, error));
+  }
+
+  async #run(url: string, signal: AbortSignal): Promise<void> {
+    const options = { pingInterval: 0, minDelay: 10, maxDelay: 100, signal };
+    for await (const event of resumable(reconnect(url, options), { topics: [TOPIC] })) {
+      if (event.type === "message") this.numbers.push(Number(event.message));
+      else if (event.type === "missed") this.missed++;
+      else if (event.type === "subscribed") {
+        if (this.subscribed++ > 0 && !event.recovered) this.lost++;
+      }
+    }
+  }
+}
+
+interface World {
+  redis: EngineProcess;
+  topics: Topics;
+  readers: Reader[];
+  readersOf(server: number): Reader[];
+  killServer(server: number): Promise<void>;
+  startServer(server: number): Promise<void>;
+}
+
+async function withWorld(history: boolean, run: (world: World) => Promise<void>): Promise<void> {
+  const redis = await startRedis(true);
+  const ports = [await freePort(), await freePort(), await freePort()];
+  const servers: Child[] = [];
+  const end = new AbortController();
+  const { client, end: endClient } = REDIS_CLIENTS.redis(redis.port);
+  const backplane = history
+    ? redisStreamsBackplane(client, { size: 10_000 })
+    : redisBackplane(client);
+  const topics = new Topics({ backplane, publishTimeout: 120_000, onError: () => {} });
+  const readers: Reader[] = [];
+  const startServer = async (i: number) => {
+    const env = {
+      PORT: `${ports[i]}`,
+      REDIS: `${redis.port}`,
+      CLIENT: CLIENTS[i],
+      HISTORY: `${history}`,
+    };
+    servers[i] = new Child(PROGRAM, { env });
+    await servers[i].printed(/port \d+/);
+  };
+  const killServer = async (i: number) => {
+    servers[i].stop("SIGKILL");
+    await servers[i].exited;
+  };
+  try {
+    for (let i = 0; i < SERVERS; i++) await startServer(i);
+    for (let i = 0; i < SERVERS * EACH; i++) {
+      readers.push(new Reader(`ws://${HOST}:${ports[i % SERVERS]}`, end.signal));
+    }
+    await until(() => readers.every(({ subscribed }) => subscribed === 1));
+    const readersOf = (server: number) => readers.filter((_, i) => i % SERVERS === server);
+    await run({ redis, topics, readers, readersOf, killServer, startServer });
+  } finally {
+    end.abort();
+    for (let i = 0; i < servers.length; i++) await killServer(i);
+    await Promise.all(readers.map(({ done }) => done));
+    await topics.close();
+    endClient();
+    await redis.stop();
+  }
+}
+
+const numbers = (from: number, to: number) => Array.from({ length: to - from }, (_, i) => from + i);
+
+describe("Topics over three processes and Redis", () => {
+  it(
+    "With streams, 300 subscribers get every message once, in order",
+    unlessThere(PEERS.redis),
+    async () => {
+      await withWorld(
+        true,
+        async ({ redis, topics, readers, readersOf, killServer, startServer }) => {
+          let published = 0;
+          let isEnough = false;
+          const witness = readersOf(1)[0];
+          const publishing = (async () => {
+            while (!isEnough) {
+              await topics.publish(TOPIC, `${published++}`);
+              // Otherwise a fast publisher would be done before the first server is killed.
+              await until(() => witness.numbers.length > published - 10);
+            }
+          })();
+          const after = (count: number) => {
+            const goal = published + count;
+            return until(() => published >= goal);
+          };
+          await after(30);
+          await killServer(0);
+          await after(30);
+          await startServer(0);
+          await until(() => readersOf(0).every(({ subscribed }) => subscribed >= 2));
+          await after(30);
+          await redis.kill();
+          const atKill = published;
+          await redis.start();
+          await until(() => published > atKill + 30);
+          isEnough = true;
+          await publishing;
+          await until(() => readers.every((reader) => reader.numbers.length >= published));
+          for (const reader of readers) {
+            assert.deepEqual(reader.numbers, numbers(0, published));
+            assert.deepEqual([reader.lost, reader.missed], [0, 0]);
+          }
+        },
+      );
+    },
+  );
+
+  it(
+    "Without streams, exactly the messages of the outages are lost",
+    unlessThere(PEERS.redis),
+    async () => {
+      await withWorld(
+        false,
+        async ({ redis, topics, readers, readersOf, killServer, startServer }) => {
+          let next = 0;
+          let refused = 0;
+          const publish = async (count: number) => {
+            const texts = numbers(next, next += count).map(String);
+            const results = await Promise.allSettled(
+              texts.map((text) => topics.publish(TOPIC, text)),
+            );
+            refused += results.filter(({ status }) => status === "rejected").length;
+          };
+          // A process that is killed takes the messages with it that it has not sent yet.
+          const delivered = () =>
+            until(() => readers.every(({ numbers }) => numbers.at(-1) === next - 1));
+          await publish(20);
+          await delivered();
+          await killServer(0);
+          // 100 subscribers have no server for the messages 20 to 39.
+          await publish(20);
+          await startServer(0);
+          await until(() => readersOf(0).every(({ subscribed }) => subscribed === 2));
+          await publish(20);
+          await delivered();
+          await redis.kill();
+          // The messages 60 to 79 are refused by publish(), because there is no Redis.
+          await publish(20);
+          await redis.start();
+          await until(() => readers.every(({ missed }) => missed === 1));
+          let isUp = false;
+          while (!isUp) isUp = await topics.publish("other", "x").then(() => true, () => false);
+          await publish(20);
+          await delivered();
+          assert.equal(refused, 20);
+          const taken = [...numbers(0, 60), ...numbers(80, 100)];
+          const inOutage = (number: number) => number >= 20 && number < 40;
+          const expected = readers.map((_, i) =>
+            i % SERVERS === 0 ? taken.filter((number) => !inOutage(number)) : taken
+          );
+          assert.deepEqual(readers.map((reader) => reader.numbers), expected);
+          const received = readers.reduce((sum, reader) => sum + reader.numbers.length, 0);
+          assert.equal(received, 300 * 80 - 100 * 20);
+        },
+      );
+    },
+  );
+});
