@@ -16,15 +16,7 @@ import {
 } from "./client/reconnection.ts";
 import { domError, HandshakeError, timedOut, WebSocketError as OwnError } from "./core/error.ts";
 import { resolveWebSocketUrl } from "./core/url.ts";
-import {
-  checkKnown,
-  checkNumber,
-  checkSignal,
-  checkSlow,
-  checkTexts,
-  checkValues,
-  type OptionNames,
-} from "./core/options.ts";
+import { checkKnown, checkTexts, checkValues } from "./core/options.ts";
 import type { FromWebSocketOptions as NativeOptions } from "./standard/from_websocket.ts";
 import {
   BrowserConnection,
@@ -32,7 +24,12 @@ import {
   openStream,
   SocketLine,
 } from "./standard/browser_connection.ts";
-import { MAX_QUEUED_BYTES, takeSocket, type WebSocketLike } from "./standard/native_socket.ts";
+import {
+  MAX_QUEUED_BYTES,
+  SOCKET_OPTIONS,
+  takeSocket,
+  type WebSocketLike,
+} from "./standard/native_socket.ts";
 import {
   type StandardOpenInfo,
   type StandardWebSocketStream,
@@ -125,16 +122,6 @@ const UNSUPPORTED: Record<Exclude<keyof RuntimeOptions, keyof ConnectOptions>, u
   maxRedirects: 0,
   crossOriginHeaders: undefined,
   proxy: undefined,
-};
-
-const SOCKET_OPTIONS: OptionNames<FromWebSocketOptions> = {
-  signal: checkSignal,
-  maxMessageSize: checkNumber,
-  maxBufferedAmount: checkNumber,
-  slow: checkSlow,
-  openTimeout: checkNumber,
-  closeTimeout: checkNumber,
-  maxQueuedBytes: checkNumber,
 };
 
 const CONNECT_OPTIONS = { ...UNSUPPORTED, ...SOCKET_OPTIONS, protocols: checkTexts };

@@ -18,13 +18,7 @@ import {
   MessageAssembler,
 } from "../core/message.ts";
 import { checkKnown } from "../core/option_hints.ts";
-import {
-  checkNumber,
-  checkSignal,
-  checkSlow,
-  checkType,
-  type OptionNames,
-} from "../core/options.ts";
+import { checkType, type OptionNames } from "../core/options.ts";
 import { NO_FRAMES } from "../core/protocol.ts";
 import { withDeadline } from "../opening.ts";
 import { checkStrategy, type ConnectionOptions, type ConnectionStats } from "../options.ts";
@@ -35,6 +29,7 @@ import {
   checkNativeClose,
   MAX_QUEUED_BYTES,
   NativeSocket,
+  SOCKET_OPTIONS,
   takeSocket,
   type WebSocketLike,
 } from "./native_socket.ts";
@@ -71,14 +66,8 @@ export interface FromWebSocketOptions extends
 }
 
 const FROM_WEB_SOCKET_OPTIONS: OptionNames<FromWebSocketOptions> = {
-  signal: checkSignal,
-  maxMessageSize: checkNumber,
-  maxBufferedAmount: checkNumber,
-  slow: checkSlow,
-  openTimeout: checkNumber,
-  closeTimeout: checkNumber,
+  ...SOCKET_OPTIONS,
   readableStrategy: checkStrategy,
-  maxQueuedBytes: checkNumber,
   request: (name, value) => checkType(name, value, "a Request", value instanceof Request),
 };
 

@@ -14,7 +14,7 @@ import {
   wrongValue,
 } from "../core/error.ts";
 import { type Message, ownBytes } from "../core/message.ts";
-import { kindOf } from "../core/options.ts";
+import { checkNumber, checkSignal, checkSlow, kindOf } from "../core/options.ts";
 import { backgroundTimer, nextTurn } from "../timers.ts";
 
 /** An event of a native WebSocket. */
@@ -67,6 +67,17 @@ export interface WebSocketLike {
     listener: (event: WebSocketLikeEvent) => void,
   ): void;
 }
+
+/** The options of every connection over a native WebSocket. */
+export const SOCKET_OPTIONS = {
+  signal: checkSignal,
+  maxMessageSize: checkNumber,
+  maxBufferedAmount: checkNumber,
+  slow: checkSlow,
+  openTimeout: checkNumber,
+  closeTimeout: checkNumber,
+  maxQueuedBytes: checkNumber,
+} as const;
 
 /** The value of `readyState` when the socket is open (WHATWG WebSockets). */
 const OPEN = 1;
