@@ -263,7 +263,6 @@ export interface ReceiverHost {
   /** Called when there may be room for more. */
   onRoom(): void;
   leave(reason: unknown): void;
-  /** Gives the stack of this call to an error of the connection, and returns the error. */
   retrace(error: unknown, hasWaited: boolean): unknown;
 }
 

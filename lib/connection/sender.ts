@@ -93,26 +93,18 @@ const CUT_SHORT =
   "The message was cut short: the connection was closed before its last item came. " +
   "Await send() before close()";
 
+/** What the sender needs of `Closing`. */
 export interface SenderHost {
-  /** Whether messages are accepted. */
   readonly canSend: boolean;
-  /** Whether frames may still be written. This end's Close frame is the last one. */
   readonly canWrite: boolean;
   canAnswer(): boolean;
   closedError(): DOMException;
-  /**
-   * Gives the stack of this call to an error of the connection, and returns the error.
-   * @param hasWaited Whether the caller has waited for the error.
-   */
   retrace(error: unknown, hasWaited: boolean): unknown;
-  /** An error that only says that this connection has ended. */
   refusal(message: string, code: ErrorCode): DOMException;
   fail(closeCode: number, message: string, cause?: unknown, code?: ErrorCode): void;
-  /** Fails the connection and ends the transport at once: a part of a frame may have been sent. */
   cut(message: string, closeCode: number, cause?: unknown, code?: ErrorCode): void;
   startClose(info: CloseInfo): void;
   terminate(): void;
-  /** Rejects with the error of a write. If the end has interrupted the write, `closed` settles first. */
   cutOff(error: unknown): Promise<never>;
   finish(): Promise<void>;
   leave(reason: unknown): void;

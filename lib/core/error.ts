@@ -238,14 +238,6 @@ export type ErrorAnswer =
     hasBody: boolean;
   };
 
-/** Options of a {@linkcode RemoteProtocolError}. */
-export interface RemoteProtocolErrorOptions {
-  /** The underlying error. */
-  cause?: unknown;
-  /** The event to answer with, or null for none. By default, a Close frame. */
-  event?: ErrorAnswer | null | undefined;
-}
-
 /** The peer violated the protocol. */
 export class RemoteProtocolError extends Error {
   /** "RemoteProtocolError". */
@@ -263,9 +255,14 @@ export class RemoteProtocolError extends Error {
    * Makes an error.
    * @param message The error message.
    * @param closeCode The close code to send.
-   * @param options The cause, and the event to answer with.
+   * @param options `cause` is the underlying error. `event` is the event to answer with, or null for
+   * none. By default, it is a Close frame.
    */
-  constructor(message: string, closeCode: number, options: RemoteProtocolErrorOptions = {}) {
+  constructor(
+    message: string,
+    closeCode: number,
+    options: { cause?: unknown; event?: ErrorAnswer | null | undefined } = {},
+  ) {
     super(message, "cause" in options ? { cause: options.cause } : undefined);
     this.closeCode = closeCode;
     noteCode(this, this.code = errorCodeOf(options.cause) ?? CODES[closeCode] ?? "connection-lost");
