@@ -1,7 +1,6 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import {
-  type ParsedHead,
   parseRequestHead,
   parseResponseHead,
   type RawHeaders,
@@ -423,7 +422,7 @@ describe("HeadReader", () => {
 
   it("HeadReader passes its limits on", () => {
     const limits = { maxHeaderCount: 1 };
-    const reader = new HeadReader((_, given): ParsedHead<HeadLimits> => {
+    const reader = new HeadReader((_, given): { head: HeadLimits; length: number } => {
       return { head: given, length: 0 };
     }, limits);
     assert.equal(reader.push(latin1("x"))?.head, limits);

@@ -7,7 +7,6 @@ import {
   acceptExtensions,
   Endpoint,
   type EndpointEvent,
-  type EndpointState,
   finalizeExtensions,
   LocalProtocolError,
   offerExtensions,
@@ -41,7 +40,7 @@ const PING: OutgoingEndpointEvent = { type: "ping", payload: hex("01 02") };
 const CLOSE: OutgoingEndpointEvent = { type: "close", closeCode: 1000, reason: "done" };
 
 /** Endpoints in each of the states. */
-const STATES: Record<EndpointState, () => Endpoint[]> = {
+const STATES: Record<Endpoint["state"], () => Endpoint[]> = {
   connecting: () => [new Endpoint("client"), new Endpoint("server"), asked().server, waiting()[0]],
   rejecting: () => {
     const { client, server } = asked();

@@ -54,15 +54,6 @@ import {
   type ProtocolState,
 } from "./protocol.ts";
 
-/** The state of an {@linkcode Endpoint}. */
-export type EndpointState =
-  /** The opening handshake is in progress. */
-  | "connecting"
-  /** The server has refused, and the body of its response is not complete. */
-  | "rejecting"
-  /** The connection is open or closing. */
-  | ProtocolState;
-
 /** Options of an {@linkcode Endpoint}. */
 export interface EndpointOptions extends Omit<ProtocolOptions, "extensions"> {
   /**
@@ -169,8 +160,11 @@ export class Endpoint {
     this.#options = options;
   }
 
-  /** The state of the connection. */
-  get state(): EndpointState {
+  /**
+   * The state of the connection: "connecting" during the opening handshake; "rejecting" while the
+   * body of a refusal is not complete; then the state of the protocol.
+   */
+  get state(): "connecting" | "rejecting" | ProtocolState {
     return this.#protocol?.state ?? this.#state;
   }
 

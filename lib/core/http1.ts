@@ -52,14 +52,6 @@ export const HEAD_LIMITS: OptionNames<HeadLimits> = {
   maxHeadSize: checkNumber,
 };
 
-/** A parsed head and its length. */
-export interface ParsedHead<T> {
-  /** The head. */
-  head: T;
-  /** The length of the head in bytes, including the empty line. */
-  length: number;
-}
-
 const EMPTY = new Uint8Array(0);
 const CR = 13;
 const LF = 10;
@@ -129,6 +121,7 @@ export class HeadProgress {
  * @param bytes All bytes received so far, from the first byte of the head.
  * @param limits The limits of the head.
  * @param progress The state that an earlier call with the beginning of these bytes has left.
+ * @returns The head, and its length in bytes with the empty line at its end.
  * @throws {HandshakeError} If the head is wrong: "malformed-head", "target-too-long",
  * "head-too-large" or "http-version". An impossible request line fails at once, other errors at the
  * end of their line.
@@ -137,7 +130,7 @@ export function parseRequestHead(
   bytes: Uint8Array,
   limits: HeadLimits = {},
   progress: HeadProgress = new HeadProgress(),
-): ParsedHead<RequestHead> | undefined {
+): { head: RequestHead; length: number } | undefined {
   const lines = readLines(bytes, limits, progress, REQUEST);
   if (lines === undefined) return undefined;
   const [method, target, protocol] = lines.start.split(" ");
@@ -150,6 +143,7 @@ export function parseRequestHead(
  * @param bytes All bytes received so far, from the first byte of the head.
  * @param limits The limits of the head.
  * @param progress The state that an earlier call with the beginning of these bytes has left.
+ * @returns The head, and its length in bytes with the empty line at its end.
  * @throws {HandshakeError} If the head is wrong: "malformed-head", "head-too-large" or
  * "http-version". An impossible status line fails at once, other errors at the end of their line.
  */
@@ -157,7 +151,7 @@ export function parseResponseHead(
   bytes: Uint8Array,
   limits: HeadLimits = {},
   progress: HeadProgress = new HeadProgress(),
-): ParsedHead<ResponseHead> | undefined {
+): { head: ResponseHead; length: number } | undefined {
   const lines = readLines(bytes, limits, progress, RESPONSE);
   if (lines === undefined) return undefined;
   const [protocol, status, ...phrase] = lines.start.split(" ");
@@ -376,7 +370,7 @@ export type HeadParser<T> = (
   bytes: Uint8Array,
   limits: HeadLimits,
   progress: HeadProgress,
-) => ParsedHead<T> | undefined;
+) => { head: T; length: number } | undefined;
 
 const MOST_INTERIM = 16;
 
@@ -407,7 +401,7 @@ export class HeadReader<T> {
     if (isFirst) this.#buffer = chunk;
     else this.#append(chunk);
     this.#length += chunk.length;
-    let parsed: ParsedHead<T> | undefined;
+    let parsed: ReturnType<HeadParser<T>>;
     try {
       const bytes = isFirst ? chunk : this.#buffer.subarray(0, this.#length);
       parsed = this.#parse(bytes, this.#limits, this.#progress);

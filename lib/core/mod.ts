@@ -9,7 +9,7 @@
 import "./error_print.ts";
 
 // One end of a connection.
-export { Endpoint, type EndpointOptions, type EndpointState } from "./endpoint.ts";
+export { Endpoint, type EndpointOptions } from "./endpoint.ts";
 export { Protocol, type ProtocolOptions, type ProtocolState } from "./protocol.ts";
 export { response } from "./event.ts";
 export type {
@@ -33,7 +33,6 @@ export { CloseCode, type CloseInfo, parseClose, serializeClose } from "./close.t
 export { acceptToken, type Agreement, type ReceivedOffer } from "./handshake.ts";
 export {
   type HeadProgress,
-  type ParsedHead,
   parseRequestHead,
   parseResponseHead,
   type RequestHead,
