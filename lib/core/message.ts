@@ -46,17 +46,21 @@ export interface MessageOptions {
 
 const EMPTY = new Uint8Array(0);
 
+interface Assembly {
+  /** Whether `read()` returns whole messages. A piece may be a view of the input. */
+  readonly whole: boolean;
+  readonly allocate?: Allocate | undefined;
+}
+
 /**
  * Reads pieces of data frames as messages, or as pieces of messages. It checks the order of the
  * fragments, the size of the message and the UTF-8 of text. The size includes the declared length
  * of an incomplete frame. Inflated frames have no declared length.
  */
 export class MessageReader {
-  /** Whether `read()` returns whole messages. A piece may be a view of the input. */
-  whole: boolean;
+  readonly #assembly: Assembly;
   readonly #maxMessageSize: number;
   readonly #codec: TextCodec;
-  allocate: Allocate | undefined;
   #opcode = 0;
   #withinFrame = false;
   /** The size of the current message, including the declared length of its frames. */
@@ -67,11 +71,10 @@ export class MessageReader {
   #withinText = false;
   #parts: MessageParts | undefined;
 
-  constructor(options: MessageOptions = {}, whole: boolean = false, allocate?: Allocate) {
+  constructor(options: MessageOptions = {}, assembly: Assembly = { whole: false }) {
     this.#maxMessageSize = options.maxMessageSize ?? Infinity;
     this.#codec = options.textCodec ?? webTextCodec;
-    this.allocate = allocate;
-    this.whole = whole;
+    this.#assembly = assembly;
   }
 
   /** Amount held of an incomplete message: bytes, or code units of text. */
@@ -137,13 +140,13 @@ export class MessageReader {
       }
     }
     data ??= this.#decodeNext(piece, finished);
-    if (!this.whole) {
+    if (!this.#assembly.whole) {
       return { type: "text", data, frameFinished: piece.last, messageFinished: finished };
     }
     if (finished && (this.#parts === undefined || this.#parts.size === 0)) {
       return { type: "text", data, frameFinished: true, messageFinished: true };
     }
-    const parts = this.#parts ??= new MessageParts(this.allocate);
+    const parts = this.#parts ??= new MessageParts(this.#assembly.allocate);
     parts.addText(data);
     return finished ? fragment(parts.take(true), true, true) : undefined;
   }
@@ -155,14 +158,14 @@ export class MessageReader {
   }
 
   #readBinary(piece: DataPiece, finished: boolean): Fragment | undefined {
-    if (!this.whole) {
+    if (!this.#assembly.whole) {
       const data = piece.bytes();
       return { type: "binary", data, frameFinished: piece.last, messageFinished: finished };
     }
     if (finished && (this.#parts === undefined || this.#parts.size === 0)) {
       return { type: "binary", data: piece.copy(), frameFinished: true, messageFinished: true };
     }
-    const parts = this.#parts ??= new MessageParts(this.allocate);
+    const parts = this.#parts ??= new MessageParts(this.#assembly.allocate);
     parts.addBytes(piece, this.#declared);
     return finished ? fragment(parts.take(false), true, true) : undefined;
   }

@@ -10,7 +10,7 @@ import {
   type FramePiece,
 } from "./decoder.ts";
 import { bitsOf, type Extension, ExtensionReader, PENDING } from "./extension.ts";
-import { type Frame, Opcode, type Role } from "./frame.ts";
+import { checkRole, type Frame, Opcode, type Role } from "./frame.ts";
 import {
   concat,
   DecodedPiece,
@@ -194,8 +194,10 @@ export class Protocol {
   readonly role: Role;
   /** Only set if there is an `onFrame`. */
   readonly #observer: FrameObserver | undefined;
-  readonly #decoder: FrameDecoder;
-  readonly #messages: MessageReader;
+  readonly #options: ProtocolOptions;
+  /** Made for the first input, and for the first message: an idle connection needs neither. */
+  #decoder: FrameDecoder | undefined;
+  #messages: MessageReader | undefined;
   /** Only set if there are extensions. */
   readonly #extended: Extended | undefined;
   #state: ProtocolState = "open";
@@ -210,6 +212,16 @@ export class Protocol {
   #pingsSent = 0;
   #pongsSent = 0;
   /**
+   * Whether each message is one event. Otherwise each piece of a message is an event.
+   * @default {false}
+   */
+  whole: boolean = false;
+  /**
+   * See {@linkcode ProtocolOptions.allocate}.
+   * @internal
+   */
+  allocate: ((length: number) => Uint8Array) | undefined;
+  /**
    * Holds the written frames until they are taken.
    * @internal
    */
@@ -223,15 +235,16 @@ export class Protocol {
    * Internal.
    */
   constructor(role: Role, options: ProtocolOptions = {}, agreed?: readonly Extension[]) {
-    const isChecked = agreed !== undefined;
-    if (!isChecked) checkKnown("Protocol", options, PROTOCOL_OPTIONS);
+    if (agreed === undefined) {
+      checkRole(role);
+      checkKnown("Protocol", options, PROTOCOL_OPTIONS);
+    }
     this.role = role;
-    const { maxFrameSize, ownsInput, textCodec, onReady, onFrame } = options;
+    this.#options = options;
+    this.allocate = options.allocate;
+    const { textCodec, onReady, onFrame } = options;
     const extensions = agreed ?? options.extensions ?? NONE;
     this.#observer = onFrame && new FrameObserver(onFrame);
-    const rsvInUse = extensions.length === 0 ? 0 : bitsOf(extensions);
-    this.#decoder = new FrameDecoder({ role, maxFrameSize, ownsInput, rsvInUse }, isChecked);
-    this.#messages = new MessageReader(options, false, options.allocate);
     this.encoder = new Encoder(role, {
       textCodec,
       extensions,
@@ -257,50 +270,30 @@ export class Protocol {
     return this.#state === "closed" && this.role === "server";
   }
 
-  /**
-   * Whether each message is one event. Otherwise each piece of a message is an event.
-   * @default {false}
-   */
-  get whole(): boolean {
-    return this.#messages.whole;
-  }
-
-  set whole(whole: boolean) {
-    this.#messages.whole = whole;
-  }
-
-  /**
-   * See {@linkcode ProtocolOptions.allocate}.
-   * @internal
-   */
-  set allocate(allocate: ((length: number) => Uint8Array) | undefined) {
-    this.#messages.allocate = allocate;
-  }
-
   /** Amount held of an incomplete message: bytes, or code units of text. */
   get held(): number {
-    return this.#messages.held;
+    return this.#messages?.held ?? 0;
   }
 
   /** Returns the held part of an incomplete message as one piece, and forgets it. */
   takeHeld(): Fragment | undefined {
-    return this.#messages.takeHeld();
+    return this.#messages?.takeHeld();
   }
 
   /** Drops the last chunk of the input. Returns false if the chunk is still in use. */
   release(): boolean {
     // Extensions may keep views of their input.
-    return this.#extended === undefined && this.#decoder.release();
+    return this.#extended === undefined && this.#decoder?.release() !== false;
   }
 
   /** Number of received bytes that have not been read as events. */
   get bufferedAmount(): number {
-    return this.#decoder.bufferedAmount;
+    return this.#decoder?.bufferedAmount ?? 0;
   }
 
   /** Approximate memory of the received bytes that have not been read, in bytes. */
   get bufferedMemory(): number {
-    return this.#decoder.bufferedMemory;
+    return this.#decoder?.bufferedMemory ?? 0;
   }
 
   /**
@@ -311,7 +304,7 @@ export class Protocol {
     const { encoder } = this;
     const { compressed = 0, uncompressed = 0 } = this.#extended?.reader ?? {};
     return {
-      framesReceived: this.#decoder.frames,
+      framesReceived: this.#decoder?.frames ?? 0,
       framesSent: encoder.frames,
       pingsReceived: this.#pingsReceived,
       pingsSent: this.#pingsSent,
@@ -348,7 +341,16 @@ export class Protocol {
       throw new LocalProtocolError("Cannot receive input: the connection is closed");
     }
     // RFC 6455 §5.5.1, §7.1.7: bytes after a Close frame, or after an error, are not processed.
-    if (this.#state !== "remote-closing" && this.#failure === undefined) this.#decoder.push(bytes);
+    if (this.#state === "remote-closing" || this.#failure !== undefined) return;
+    this.#decoder ??= this.#makeDecoder();
+    this.#decoder.push(bytes);
+  }
+
+  #makeDecoder(): FrameDecoder {
+    const { role } = this;
+    const { maxFrameSize, ownsInput } = this.#options;
+    const rsvInUse = bitsOf(this.#extended?.extensions ?? NONE);
+    return new FrameDecoder({ role, maxFrameSize, ownsInput, rsvInUse }, true);
   }
 
   /**
@@ -367,11 +369,11 @@ export class Protocol {
     const decoder = this.#decoder;
     const isPlain = extended === undefined && this.#observer === undefined;
     try {
-      for (;;) {
+      while (decoder !== undefined) {
         const piece = isPlain ? decoder.advance() && decoder : this.#filteredPiece();
         if (!piece) break;
         const event = (piece.opcode & 8) === 0
-          ? this.#messages.read(piece)
+          ? (this.#messages ??= new MessageReader(this.#options, this)).read(piece)
           : this.#readControl(piece);
         if (event !== undefined) return event;
       }
@@ -390,7 +392,7 @@ export class Protocol {
   }
 
   #receivedPiece(): FramePiece | undefined {
-    const piece = this.#decoder.next();
+    const piece = this.#decoder?.next();
     if (piece !== undefined) this.#observer?.received(piece);
     return piece;
   }

@@ -435,7 +435,7 @@ export class MessageAssemblerStream extends PullStream<FramePiece, Message | Fra
 function assemblerOf(options: MessageAssemblerOptions): MachineOf<FramePiece, Message | Frame> {
   checkKnown("MessageAssemblerStream", options, ASSEMBLER_OPTIONS);
   const { maxMessageSize = MAX_MESSAGE_SIZE, onControl } = options;
-  const reader = new MessageReader({ ...options, maxMessageSize }, true);
+  const reader = new MessageReader({ ...options, maxMessageSize }, { whole: true });
   const decoded = new DecodedPiece();
   const read = (piece: FramePiece): Message | Frame | undefined => {
     const { header: { fin, rsv, opcode }, payload } = piece;
