@@ -111,6 +111,7 @@ export default defineConfig({
         items: [
           { text: "All guides", link: "/guides/" },
           { text: "Rooms and broadcast", link: "/guides/rooms" },
+          { text: "Topics", link: "/guides/topics" },
           { text: "Routing", link: "/guides/routing" },
           { text: "Authentication and sessions", link: "/guides/authentication" },
           { text: "Express, Fastify, Hono, Deno.serve", link: "/guides/frameworks" },
@@ -149,6 +150,7 @@ export default defineConfig({
           { text: "Where bytes wait", link: "/concepts/backpressure" },
           { text: "Keepalive and timeouts", link: "/concepts/keepalive" },
           { text: "Memory and limits", link: "/concepts/limits" },
+          { text: "A million subscribers", link: "/concepts/fan-out" },
           { text: "Security", link: "/concepts/security" },
           { text: "The core without I/O", link: "/concepts/core" },
           { text: "Writing a transport", link: "/concepts/writing-transports" },
@@ -160,6 +162,7 @@ export default defineConfig({
         items: [
           { text: "Options", link: "/reference/options" },
           { text: "Errors and codes", link: "/reference/errors" },
+          { text: "Wire format of topics", link: "/reference/topics" },
           { text: "Close codes", link: "/reference/close-codes" },
           { text: "sluice/ws", link: "/reference/ws" },
           { text: "Command line", link: "/reference/cli" },

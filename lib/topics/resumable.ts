@@ -13,6 +13,8 @@ import { frameWith, type Line, type Parsed, parseFrame } from "./wire.ts";
 export interface ResumableConnection extends AsyncIterable<Message> {
   /** Sends a message. */
   send(message: Message): Promise<void>;
+  /** Closes the connection. Called when the iteration ends. */
+  close(): Promise<unknown>;
   /** Whether an error only says that the connection has ended. */
   isOwnError(error: unknown): boolean;
 }
@@ -102,7 +104,7 @@ const RESUMABLE_OPTIONS = { topics: true, positions: true };
  *
  * @param connections The connections, such as those of `reconnect()`.
  * @param options What to subscribe to.
- * @returns The topics. Iterate over them once; `break` ends the iteration over the connections.
+ * @returns The topics. Iterate over them once; `break` closes the connection.
  * @throws {TypeError} If an argument or option has the wrong type.
  */
 export function resumable(
@@ -188,6 +190,8 @@ class Resuming implements ResumableTopics {
         if (!ws.isOwnError(error)) throw error;
       } finally {
         this.#ws = undefined;
+        // After `break`, nobody reads the connection any more.
+        void ws.close();
         for (const { reject } of this.#pending.values()) {
           reject(invalidState("The connection was lost before the answer", "unsent"));
         }
