@@ -27,6 +27,8 @@
  * `render` renders again, and `render --check` fails if a rendered file is out of date. `guard` fails
  * if our server echoes small messages on Node at less than twice the rate of ws.
  *
+ * `programs` runs the programs of tests/ws/programs/ on ws and on `sluice/ws`.
+ *
  * bench/NOTES.md explains how the benchmarks measure.
  */
 import { parseArgs } from "node:util";
@@ -38,6 +40,7 @@ import { guard } from "./bench/guard.ts";
 import { type Plan, planFrom, USAGE } from "./bench/options.ts";
 import { topFunctions } from "./bench/profile.ts";
 import { checkRendered, render } from "./bench/render.ts";
+import { programs } from "./bench/programs.ts";
 import { report } from "./bench/report.ts";
 import { median, ratio, valuesOf } from "./bench/statistics.ts";
 import { contestantOf, firstTry, spreadOf, unitOf, type Workload } from "./bench/workload.ts";
@@ -184,6 +187,7 @@ async function main([command, ...rest]: string[]) {
     const check = await readArguments(USAGE, () => onlyFlag(rest, "check"));
     return await (check ? checkRendered() : render());
   }
+  if (command === "programs") return await programs(rest);
   if (command === "guard") {
     await readArguments(USAGE, () => onlyFlag(rest));
     return await guard();

@@ -31,6 +31,7 @@ export const USAGE = `deno task bench [${BENCHMARKS.join(" | ")}]
     --tls                   --profile (Node)
 deno task bench report [RUNTIME...] [--rounds 3] [--seconds 0.6]
 deno task bench render [--check]
+deno task bench programs [NAME...] [--rounds 5] [--load 10]
 deno task bench guard`;
 
 /** A benchmark of one kind on one runtime. */
