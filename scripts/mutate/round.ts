@@ -43,7 +43,8 @@ export async function runRound(
   node: string,
   progress: Progress,
 ): Promise<void> {
-  const { mutants, mapping } = await plant(files);
+  const folder = new URL(`.cache/mutate/${process.pid}/`, ROOT);
+  const { mutants, mapping } = await plant(files, folder);
   const setting = { node, mapping, count: mutants.length };
   const survey = await surveyTests(setting, testFiles);
   const tests = survey.tests.filter((test) => isUsable(test));
@@ -57,6 +58,7 @@ export async function runRound(
     }
     await worker.end();
   });
+  await Deno.remove(folder, { recursive: true });
 }
 
 function isUsable({ failure, milliseconds }: TestReport): boolean {
@@ -64,8 +66,10 @@ function isUsable({ failure, milliseconds }: TestReport): boolean {
 }
 
 /** Writes the sources with faults into a folder. */
-async function plant(files: readonly string[]): Promise<{ mutants: Mutant[]; mapping: string }> {
-  const folder = new URL(`.cache/mutate/${process.pid}/`, ROOT);
+async function plant(
+  files: readonly string[],
+  folder: URL,
+): Promise<{ mutants: Mutant[]; mapping: string }> {
   const mutants: Mutant[] = [];
   const sources: [url: string, path: string][] = [];
   await Deno.mkdir(folder, { recursive: true });
