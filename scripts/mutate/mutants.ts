@@ -79,7 +79,8 @@ export function mutate(file: string, text: string, firstId: number): MutatedFile
   function outer(node: ts.Node): string {
     if (isWithoutFaults(node)) return node.getText();
     const code = inner(node);
-    if (isDroppable(node)) return `if (!__m(${add(node, node.getText(), "")})) { ${code} }`;
+    // A block of its own, because an `else` may follow.
+    if (isDroppable(node)) return `{ if (!__m(${add(node, node.getText(), "")})) { ${code} } }`;
     if (!ts.isExpression(node)) return code;
     return replacements(node).reduce(
       (rest, after) => `(__m(${add(node, node.getText(), after)}) ? (${after}) : (${rest}))`,
@@ -129,7 +130,10 @@ function replacements(node: ts.Expression): string[] {
   return [];
 }
 
-function ofBinary({ left, operatorToken: { kind }, right }: ts.BinaryExpression): string[] {
+function ofBinary(node: ts.BinaryExpression): string[] {
+  const { left, operatorToken: { kind }, right, parent } = node;
+  // Most of these loops would never end.
+  if (ts.isForStatement(parent) && parent.incrementor === node) return [];
   const [a, b] = [left.getText(), right.getText()];
   if (kind === K.QuestionQuestionToken) return [a, b];
   // Strings are only joined.
