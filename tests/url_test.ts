@@ -1,6 +1,7 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
-import { parseWebSocketUrl, type WebSocketUrl } from "../lib/core/mod.ts";
+import { parseWebSocketUrl, type RequestHead, type WebSocketUrl } from "../lib/core/mod.ts";
+import { pathOfTarget, requestUrl } from "../lib/core/url.ts";
 
 const PLAIN: WebSocketUrl = {
   href: "ws://example.com/",
@@ -83,6 +84,7 @@ const INVALID: readonly [url: string, message: string][] = [
   ["example.com", 'Expected a URL, received "example.com"'],
   ["/chat", 'Expected a URL, received "/chat"'],
   ["ws://", 'Expected a URL, received "ws://"'],
+  ["ws://a{b}/", "Expected a host name or an IP address, received a{b}"],
   ["ws://example.com:99999", 'Expected a URL, received "ws://example.com:99999"'],
   ["ftp://example.com", "Expected a ws or wss URL, received the scheme ftp:"],
   ["mailto:a@example.com", "Expected a ws or wss URL, received the scheme mailto:"],
@@ -123,5 +125,68 @@ describe("parseWebSocketUrl", () => {
     const url = new URL("http://example.com/");
     parseWebSocketUrl(url);
     assert.equal(url.href, "http://example.com/");
+  });
+});
+
+describe("requestUrl", () => {
+  type Line = Partial<RequestHead>;
+  const head = (line: Line): RequestHead => ({
+    method: "GET",
+    target: "/",
+    version: "1.1",
+    headers: [["Host", "example.com"]],
+    ...line,
+  });
+
+  const urls: readonly [line: Line, secure: boolean, url: string][] = [
+    [{ target: "/a?b" }, false, "http://example.com/a?b"],
+    [{ target: "/a?b" }, true, "https://example.com/a?b"],
+    [{ target: "https://other/a" }, false, "https://other/a"],
+    [{ target: "WSS://other" }, false, "https://other/"],
+    [{ target: "http://other/a" }, true, "http://other/a"],
+    [{ method: "OPTIONS", target: "*" }, false, "http://example.com/"],
+    [{ method: "OPTIONS", target: "/a" }, false, "http://example.com/a"],
+    [{ version: "1.0", headers: [] }, false, "http://localhost/"],
+    [{ version: "1.0" }, false, "http://example.com/"],
+    [{ version: "2.0" }, true, "https://example.com/"],
+  ];
+  for (const [line, secure, url] of urls) {
+    it(`requestUrl of ${JSON.stringify(line)}, ${secure ? "secure" : "plain"}, is ${url}`, () => {
+      assert.equal(requestUrl(head(line), secure).href, url);
+    });
+  }
+
+  const noTarget = "The request target is neither a path nor the URL of a WebSocket: ";
+  const wrong: readonly [line: Line, code: string, message: string][] = [
+    [{ headers: [] }, "host", "The request has no Host header instead of one"],
+    [{ version: "2.0", headers: [] }, "host", "The request has no Host header instead of one"],
+    [
+      { headers: [["Host", "a"], ["Host", "a"]] },
+      "host",
+      "The request has 2 Host headers instead of one",
+    ],
+    [
+      { headers: [["Host", "a:99999"]] },
+      "host",
+      'The Host header is not a host with an optional port: "a:99999"',
+    ],
+    [{ target: "*" }, "malformed-head", `${noTarget}"*"`],
+    [{ method: "OPTIONS", target: "a" }, "malformed-head", `${noTarget}"a"`],
+    [{ target: "http://a:99999/" }, "malformed-head", `${noTarget}"http://a:99999/"`],
+    [{ target: "http://a{b}/" }, "malformed-head", `${noTarget}"http://a{b}/"`],
+    [{ version: "2.0", target: "https://a/" }, "malformed-head", `${noTarget}"https://a/"`],
+  ];
+  for (const [line, code, message] of wrong) {
+    it(`requestUrl refuses ${JSON.stringify(line)}`, () => {
+      const expected = { name: "HandshakeError", code, status: 400, message };
+      assert.throws(() => requestUrl(head(line), false), expected);
+    });
+  }
+
+  it("pathOfTarget reads the path of a target that is valid", () => {
+    assert.equal(pathOfTarget("/a/../b?c"), "/b");
+    assert.equal(pathOfTarget("http://example.com/a"), "/a");
+    assert.equal(pathOfTarget("http://a:99999/a"), undefined);
+    assert.equal(pathOfTarget("a"), undefined);
   });
 });
