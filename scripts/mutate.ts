@@ -30,7 +30,7 @@ const GOAL = 95;
 const QUICK = new RegExp(
   "^tests/(assemble_end|attach_requests|bad_input|batch_streams|broadcast|close\\w*|connection_(end|iterable|messages)|" +
     "conformance|encoder|endpoint\\w*|error\\w*|extension|frame|handshake|header|http1|http2_handshake|inspect|keepalive|" +
-    "mask|message|options|parity_(deflate|errors|parts|w_\\w+)|permessage_deflate|protocol|" +
+    "mask|message|options|parity_(deflate|errors|parts|w_\\w+)|permessage_deflate|protocol|queue|" +
     "proxy_environment|reading_mode|receive|refusal|relay|request_body|send|" +
     "server_(handshake|hooks|limits)|slow_consumer|stats|testing|threats_(deflate|handshake)|url|utf8|" +
     "faults/(compression_offer|deflate|ending|fairness|handler|misunderstood_calls|ownership|random_user|" +

@@ -13,7 +13,7 @@ import {
   type RequestHead,
 } from "../lib/core/mod.ts";
 import type { OutgoingOf } from "../lib/core/event.ts";
-import { checkRequest, refusalHeaders } from "../lib/core/handshake.ts";
+import { accepts, checkRequest, refusalHeaders, refusalResponse } from "../lib/core/handshake.ts";
 import { concat, cut, cuts, hex, latin1 } from "./bytes.ts";
 import { failureOf, feed, merged, read } from "./endpoints.ts";
 import { fc, offsets } from "./property.ts";
@@ -80,6 +80,8 @@ describe("checkRequest", () => {
     ["Upgrade as one of several", { "Upgrade": ["h2c", "foo/1, websocket"] }],
     ["Connection in other case", { "Connection": "keep-alive, upgrade" }],
     ["Connection in several fields", { "Connection": ["keep-alive", "Upgrade"] }],
+    ["Connection twice", { "Connection": ["Upgrade", "Upgrade"] }],
+    ["Connection, then another", { "Connection": ["Upgrade", "keep-alive"] }],
     ["Content-Length 0", { "Content-Length": "0" }],
     ["the name of a field in other case", { "Host": undefined, "HOST": "a" }],
   ];
@@ -110,6 +112,8 @@ describe("checkRequest", () => {
     ["a Content-Length", request({ "Content-Length": "5" }), "body", 400],
     ["a malformed Content-Length", request({ "Content-Length": "0, 5" }), "body", 400],
     ["a second Content-Length", request({ "Content-Length": ["0", "5"] }), "body", 400],
+    ["a name that is no token", request({ "a b": "c" }), "malformed-head", 400],
+    ["a line break in a value", request({ "X": "a\r\nb" }), "malformed-head", 400],
     ["no version", request({ "Sec-WebSocket-Version": undefined }), "version", 400],
     ["version 8", request({ "Sec-WebSocket-Version": "8" }), "version", 426],
     ["a list of versions", request({ "Sec-WebSocket-Version": "13, 8" }), "version", 426],
@@ -145,6 +149,18 @@ describe("checkRequest", () => {
     });
   }
 
+  it("checkRequest does not repeat the checks of the parser", () => {
+    const head = request({ "X": "a\r\nb" });
+    assert.equal(checkRequest(head, true).key, KEY);
+  });
+
+  it("checkRequest tells a missing key from a wrong one", () => {
+    const missing = request({ "Sec-WebSocket-Key": undefined });
+    assert.throws(() => checkRequest(missing), { message: "The request has no Sec-WebSocket-Key" });
+    const wrong = { message: "Sec-WebSocket-Key is not 16 bytes in base64" };
+    assert.throws(() => checkRequest(request({ "Sec-WebSocket-Key": "a" })), wrong);
+  });
+
   it("refusalHeaders tells the client what would have been taken", () => {
     assert.deepEqual(refusalHeaders({ status: 405, code: "method" }), [["Allow", "GET"]]);
     assert.deepEqual(refusalHeaders({ status: 426, code: "version" }), [
@@ -154,6 +170,91 @@ describe("checkRequest", () => {
     assert.deepEqual(refusalHeaders({ status: 400, code: "key" }), []);
   });
 });
+
+describe("refusalResponse", () => {
+  type Refusal = Partial<OutgoingOf<"reject">>;
+  const refuse = (refusal: Refusal, version: string, isHead = false) =>
+    refusalResponse({ type: "reject", ...refusal }, { version, isHead });
+  const chunked: [string, string] = ["Transfer-Encoding", "chunked"];
+
+  const made: readonly [Refusal, version: string, fields: string[], framing: unknown][] = [
+    [{}, "1.1", ["Content-Length: 0", "Connection: close"], { length: 0 }],
+    [{ hasBody: true }, "1.1", ["Transfer-Encoding: chunked", "Connection: close"], "chunked"],
+    [{ hasBody: true }, "1.0", ["Connection: close"], "until-close"],
+    [{ hasBody: true }, "2.0", [], "until-close"],
+    [{ status: 200 }, "1.1", ["Content-Length: 0", "Connection: close"], { length: 0 }],
+    [{ status: 599 }, "1.1", ["Content-Length: 0", "Connection: close"], { length: 0 }],
+    [{ status: 204 }, "1.1", ["Connection: close"], { length: 0 }],
+    [{ status: 304 }, "1.1", ["Connection: close"], { length: 0 }],
+    [
+      { headers: [["Upgrade", "websocket"]] },
+      "1.1",
+      ["Upgrade: websocket", "Content-Length: 0", "Connection: Upgrade, close"],
+      { length: 0 },
+    ],
+    [
+      { headers: [["Connection", "close, a"]] },
+      "1.1",
+      ["Connection: close, a", "Content-Length: 0"],
+      { length: 0 },
+    ],
+    [{ headers: [["Connection", "a"], ["b", "c"]] }, "2.0", ["b: c", "Content-Length: 0"], {
+      length: 0,
+    }],
+    [
+      { headers: [["Content-Length", "5"]], hasBody: true },
+      "1.1",
+      ["Content-Length: 5", "Connection: close"],
+      { length: 5 },
+    ],
+    [
+      { headers: [chunked], hasBody: true },
+      "1.1",
+      ["Transfer-Encoding: chunked", "Connection: close"],
+      "chunked",
+    ],
+  ];
+  for (const [refusal, version, fields, framing] of made) {
+    it(`refusalResponse of ${JSON.stringify(refusal)} over HTTP/${version}`, () => {
+      const { response, framing: found } = refuse(refusal, version);
+      assert.deepEqual(response.headers.map((field) => field.join(": ")), fields);
+      assert.deepEqual(found, framing);
+    });
+  }
+
+  const refused: readonly [Refusal, name: string][] = [
+    [{ status: 199 }, "RangeError"],
+    [{ status: 600 }, "RangeError"],
+    [{ status: 400.5 }, "RangeError"],
+    [{ status: 204, hasBody: true }, "TypeError"],
+    [{ status: 304, hasBody: true }, "TypeError"],
+    [{ headers: [["Content-Length", "1"]] }, "TypeError"],
+    [{ headers: [["Content-Length", "x"]] }, "TypeError"],
+    [{ headers: [chunked] }, "TypeError"],
+    [{ headers: [["Transfer-Encoding", "gzip"]], hasBody: true }, "TypeError"],
+    [{ headers: [chunked, ["Content-Length", "1"]], hasBody: true }, "TypeError"],
+  ];
+  for (const [refusal, name] of refused) {
+    it(`refusalResponse refuses ${JSON.stringify(refusal)}`, () => {
+      assert.throws(() => refuse(refusal, "1.1"), { name });
+    });
+  }
+
+  it("refusalResponse lets the response to HEAD announce a body", () => {
+    const { response } = refuse({ headers: [["Content-Length", "5"]] }, "1.1", true);
+    assert.deepEqual(response.headers[0], ["Content-Length", "5"]);
+  });
+
+  it("accepts takes 101 over HTTP/1.1, and any success over HTTP/2", () => {
+    const statuses = [101, 199, 200, 299, 300];
+    const of = (version: string) =>
+      statuses.filter((status) => accepts({ ...HEAD, version, status }));
+    assert.deepEqual(of("1.1"), [101]);
+    assert.deepEqual(of("2.0"), [200, 299]);
+  });
+});
+
+const HEAD = { version: "1.1", status: 101, statusText: "", headers: [] };
 
 /** A server that has received the request. */
 function asked(change: Fields = {}, options: EndpointOptions = {}): Endpoint {
@@ -402,6 +503,10 @@ describe("Endpoint of a client, opening", () => {
   for (const [title, change, code] of wrong) {
     it(`it refuses a response with ${title}`, () => {
       const error = causeOf(answered(change));
+      if (code === "accept") {
+        const isMissing = change["Sec-WebSocket-Accept"] === undefined;
+        assert.equal(error.message === "The response has no Sec-WebSocket-Accept", isMissing);
+      }
       assert.deepEqual([error.name, error.code, error.status], ["HandshakeError", code, 101]);
     });
   }

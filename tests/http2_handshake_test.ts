@@ -67,6 +67,8 @@ describe("The request over HTTP/2", () => {
 
   const wrong: [what: string, options: Partial<Http2RequestOptions>][] = [
     ["a path that is none", { path: "chat" }],
+    ["a whole URL", { path: "https://example.com/" }],
+    ["an authority with a blank", { authority: "a b" }],
     ["a path with a blank", { path: "/a b" }],
     ["a subprotocol that is no token", { protocols: ["a b"] }],
     ["a field of its own", { headers: [["Sec-WebSocket-Version", "13"]] }],
@@ -93,6 +95,11 @@ describe("The request over HTTP/2", () => {
     ["two protocols", { ":protocol": ["websocket", "websocket"] }, [400, "malformed-header"]],
     ["no scheme", { ":scheme": null }, [400, "malformed-head"]],
     ["no path", { ":path": null }, [400, "malformed-head"]],
+    ["another Host", { host: "other" }, [400, "host"]],
+    ["one of two Hosts that differs", { host: ["example.com", "other"] }, [400, "host"]],
+    ["a Host with no valid port", { host: "example.com:99999" }, [400, "host"]],
+    ["a target that is a URL", { ":path": "https://example.com/" }, [400, "malformed-head"]],
+    ["a value with a line break", { a: "b\r\nc" }, [400, "malformed-head"]],
     ["no authority", { ":authority": null }, [400, "host"]],
     ["two Hosts alone", { ":authority": null, host: ["a", "b"] }, [400, "host"]],
     ["a body", { "content-length": "1" }, [400, "body"]],
@@ -120,6 +127,12 @@ describe("The request over HTTP/2", () => {
     assert.deepEqual(http2RequestHead(fields).headers[0], ["host", "a"]);
   });
 
+  it("checkHttp2Request takes a Host that repeats :authority, with the port of https", () => {
+    for (const host of ["example.com", "EXAMPLE.com", "example.com:443"]) {
+      checkHttp2Request(change(http2Request(TARGET), { host }));
+    }
+  });
+
   it("http2RequestHead is the request as HTTP/1.1 would have it", () => {
     const fields = change(http2Request(TARGET), { host: "other", "x-a": ["1", "2"] });
     assert.deepEqual(http2RequestHead(fields), {
@@ -133,6 +146,7 @@ describe("The request over HTTP/2", () => {
         ["x-a", "2"],
       ],
     });
+    assert.equal(http2RequestHead([]).method, "");
     const plain: RawHeaders = [[":method", "POST"]];
     assert.deepEqual(http2RequestHead(plain), {
       method: "POST",
@@ -194,7 +208,9 @@ describe("The response over HTTP/2", () => {
   ];
   for (const [what, fields, code] of faults) {
     it(`checkHttp2Response refuses ${what}`, () => {
-      assert.equal(thrown(() => checkHttp2Response(fields, offer)).code, code);
+      const error = thrown(() => checkHttp2Response(fields, offer));
+      assert.equal(error.code, code);
+      if (code === "status") assert.match(error.message, / instead of 200$/);
     });
   }
 
