@@ -13,7 +13,14 @@ import {
   type RequestHead,
 } from "../lib/core/mod.ts";
 import type { OutgoingOf } from "../lib/core/event.ts";
-import { accepts, checkRequest, refusalHeaders, refusalResponse } from "../lib/core/handshake.ts";
+import {
+  accepts,
+  checkRequest,
+  checkResponse,
+  extraFields,
+  refusalHeaders,
+  refusalResponse,
+} from "../lib/core/handshake.ts";
 import { concat, cut, cuts, hex, latin1 } from "./bytes.ts";
 import { failureOf, feed, merged, read } from "./endpoints.ts";
 import { fc, offsets } from "./property.ts";
@@ -243,6 +250,24 @@ describe("refusalResponse", () => {
   it("refusalResponse lets the response to HEAD announce a body", () => {
     const { response } = refuse({ headers: [["Content-Length", "5"]] }, "1.1", true);
     assert.deepEqual(response.headers[0], ["Content-Length", "5"]);
+  });
+
+  it("refusalResponse has the status 400 unless another is given", () => {
+    assert.equal(refuse({}, "1.1").response.status, 400);
+    assert.equal(refuse({ status: 403 }, "1.1").response.status, 403);
+  });
+
+  it("checkResponse takes no other status than 101", () => {
+    const answer = { ...HEAD, status: 200, statusText: "OK" };
+    assert.throws(() => checkResponse(answer, KEY, {}), {
+      code: "status",
+      message: "The server answered 200 OK instead of 101",
+    });
+  });
+
+  it("extraFields leaves out what the handshake writes", () => {
+    const fields: RawHeaders = [["X-Upgrade", "a"], ["Upgrade", "b"], ["sec-websocket-key", "c"]];
+    assert.deepEqual(extraFields(fields), [["X-Upgrade", "a"]]);
   });
 
   it("accepts takes 101 over HTTP/1.1, and any success over HTTP/2", () => {

@@ -131,6 +131,9 @@ describe("The request over HTTP/2", () => {
     for (const host of ["example.com", "EXAMPLE.com", "example.com:443"]) {
       checkHttp2Request(change(http2Request(TARGET), { host }));
     }
+    checkHttp2Request(
+      change(http2Request({ ...TARGET, authority: "example.com:443" }), { host: "example.com" }),
+    );
   });
 
   it("http2RequestHead is the request as HTTP/1.1 would have it", () => {

@@ -11,6 +11,7 @@ export interface TestName {
 
 /** What a test did without a fault. */
 export interface TestReport extends TestName {
+  /** Milliseconds of the processor. Other programs make a test slower, but this time hardly longer. */
   milliseconds: number;
   failure: string | undefined;
   /** Numbers of the faults that the test reaches. */

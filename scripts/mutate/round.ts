@@ -7,9 +7,9 @@ import { type Mutant, mutate } from "./mutants.ts";
 import { type Setting, Worker } from "./pool.ts";
 
 const ROOT = new URL("../../", import.meta.url);
-/** Tests that take longer are not run, in milliseconds. */
+/** Tests that take longer are not run, in milliseconds of the processor. */
 const QUICK = 300;
-/** Tests that are run with a fault until it counts as a survivor, in milliseconds of their usual time. */
+/** Tests that are run with a fault until it counts as a survivor, in milliseconds of the processor. */
 const BUDGET = 3000;
 
 /** A fault and its end. */
