@@ -7,7 +7,7 @@ import {
   webSocketError,
   wrongValue,
 } from "../core/error.ts";
-import { type Fragment, type Message, ownBytes } from "../core/message.ts";
+import { type Fragment, fragment, type Message, ownBytes } from "../core/message.ts";
 import type { Protocol } from "../core/protocol.ts";
 import { handled, onAbort, rejectTraced } from "../abortable.ts";
 import type { InboxStrategy } from "../options.ts";
@@ -381,7 +381,7 @@ export class Receiver {
   #handOver(streams: MessageStreams): void {
     // A message that arrives meanwhile, because there is room again, is still delivered whole.
     for (let data = this.#inbox.take(); data !== undefined; data = this.#inbox.take()) {
-      streams.push(wholeFragment(data));
+      streams.push(fragment(data, true, true));
     }
     this.#host.machine.whole = false;
     const partial = this.#host.machine.takeHeld();
@@ -513,13 +513,6 @@ export function endsIteration({ clean, closeCode }: Omit<End, "error">): boolean
 
 export function alreadyAwaited(): DOMException {
   return invalidState("Cannot receive: an earlier receive() waits for a message", "busy");
-}
-
-export function wholeFragment(data: Message): Fragment {
-  const finished = { frameFinished: true, messageFinished: true };
-  return typeof data === "string"
-    ? { type: "text", data, ...finished }
-    : { type: "binary", data, ...finished };
 }
 
 /**

@@ -171,7 +171,11 @@ export class MessageReader {
   }
 }
 
-function fragment(data: Message, frameFinished: boolean, messageFinished: boolean): Fragment {
+export function fragment(
+  data: Message,
+  frameFinished: boolean,
+  messageFinished: boolean,
+): Fragment {
   return typeof data === "string"
     ? { type: "text", data, frameFinished, messageFinished }
     : { type: "binary", data, frameFinished, messageFinished };

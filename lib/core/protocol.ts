@@ -81,7 +81,6 @@ class Extended {
   pending = false;
   readonly reader: ExtensionReader;
   readonly #onReady: (() => void) | undefined;
-  readonly #piece = new DecodedPiece();
 
   constructor(
     extensions: readonly Extension[],
@@ -96,13 +95,13 @@ class Extended {
     });
   }
 
-  next(): DataPiece | undefined {
+  next(): FramePiece | undefined {
     // Set before the call, because an extension may be ready before it returns.
     this.pending = this.#onReady !== undefined;
     const piece = this.reader.next(this.#onReady);
     if (piece === PENDING) return undefined;
     this.pending = false;
-    return piece && this.#piece.set(piece);
+    return piece;
   }
 }
 
@@ -147,7 +146,6 @@ export const NO_FRAMES: FrameCounts = {
 /** Reports received frames to `onFrame`. */
 class FrameObserver {
   readonly onFrame: NonNullable<ProtocolOptions["onFrame"]>;
-  readonly piece: DecodedPiece = new DecodedPiece();
   #assembler: MessageAssembler | undefined;
 
   constructor(onFrame: NonNullable<ProtocolOptions["onFrame"]>) {
@@ -200,6 +198,8 @@ export class Protocol {
   #messages: MessageReader | undefined;
   /** Only set if there are extensions. */
   readonly #extended: Extended | undefined;
+  /** The last piece that was not read from the decoder directly. */
+  #decoded: DecodedPiece | undefined;
   #state: ProtocolState = "open";
   /** Whether the input has ended. Buffered bytes may still be read. */
   #ended = false;
@@ -386,9 +386,8 @@ export class Protocol {
 
   /** Returns the next piece after the extensions, if there are any. */
   #filteredPiece(): DataPiece | undefined {
-    if (this.#extended !== undefined) return this.#extended.next();
-    const piece = this.#receivedPiece();
-    return piece && this.#observer!.piece.set(piece);
+    const piece = this.#extended === undefined ? this.#receivedPiece() : this.#extended.next();
+    return piece && (this.#decoded ??= new DecodedPiece()).set(piece);
   }
 
   #receivedPiece(): FramePiece | undefined {

@@ -4,7 +4,7 @@ import { handled } from "../abortable.ts";
 import { checkCloseInfo } from "../connection/closing.ts";
 import { WebSocketConnection } from "../connection/connection.ts";
 import type { Machine } from "../connection/driver.ts";
-import { Budget, Inbox, sizeOf, wholeFragment } from "../connection/receiver.ts";
+import { Budget, Inbox, sizeOf } from "../connection/receiver.ts";
 import { MESSAGE_OVERHEAD } from "../connection/sender.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
 import { Encoder } from "../core/encoder.ts";
@@ -13,6 +13,7 @@ import type { EventOf, ProtocolEvent } from "../core/event.ts";
 import type { RequestHead, ResponseHead } from "../core/http1.ts";
 import {
   type Fragment,
+  fragment,
   MAX_MESSAGE_SIZE,
   type Message,
   MessageAssembler,
@@ -368,7 +369,7 @@ class NativeMachine extends NativeSocket implements Machine {
       return this.#refuse(what, CloseCode.MessageTooBig);
     }
     this.bytesReceived += size;
-    this.#report(wholeFragment(message));
+    this.#report(fragment(message, true, true));
   }
 
   /** Ignores further messages. Reports the error after the messages before it. */
@@ -411,7 +412,7 @@ class NativeMachine extends NativeSocket implements Machine {
       this.send(isKept ? data : new Uint8Array(data), lend);
       return true;
     }
-    const message = this.#pieces.push({ ...wholeFragment(data), messageFinished: fin });
+    const message = this.#pieces.push(fragment(data, fin, fin));
     if ((message?.length ?? this.#pieces.size) > this.maxQueuedBytes) {
       this.#pieces = new MessageAssembler();
       throw wrongValue(
