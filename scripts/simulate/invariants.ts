@@ -1,7 +1,8 @@
 /** The conditions that must hold after every simulation. */
-import { HandshakeError, WebSocketError } from "../../mod.ts";
+import { HandshakeError, isTransient, WebSocketError } from "../../mod.ts";
 import { byteLength, messageOf } from "./message.ts";
 import type { End } from "./network.ts";
+import { MOST_ATTEMPTS } from "./plan.ts";
 import { type Attempt, closeText, describe, type Half, type World } from "./world.ts";
 
 /** One invariant. Returns the problems, one per line. */
@@ -194,7 +195,8 @@ function closeTimeoutsAreKept(world: World): string[] {
 function keepaliveIsOnTime(world: World): string[] {
   return world.halves.flatMap((half) => {
     const { name, end, error, silence } = half;
-    if (end === undefined || !/^Keepalive:/.test((error as Error)?.message ?? "")) return [];
+    const isTimeout = error instanceof WebSocketError && error.errorCode === "pong-timeout";
+    if (end === undefined || !isTimeout) return [];
     const timeout = optionOf(half, "pingTimeout");
     return silence < timeout - ROUNDING_DOWN
       ? [`${name} gave up after ${silence} ms, expected ${timeout}`]
@@ -247,6 +249,29 @@ function retriesAreOnTime(world: World): string[] {
   });
 }
 
+/** `reconnect()` tries again after every failure that may pass, as often as `maxAttempts` says. */
+function reconnectDoesNotGiveUp({ givenUp }: World): string[] {
+  return givenUp.filter(({ error, failed }) => isTransient(error) && failed < MOST_ATTEMPTS)
+    .map(({ name, error, failed }) => `${name} after ${failed} attempts: ${describe(error)}`);
+}
+
+/** The code of `close()` is sent, unless the connection was closed or has failed before. */
+function closeCodesAreSent({ halves }: World): string[] {
+  return halves.flatMap((half) => {
+    const { name, askedCode, closeInfo, closed } = half;
+    const { first, sent } = closeInfo ?? {};
+    // A slow peer may have been closed before.
+    const wasSlow = optionsOf(half).slow === "close" && sent?.closeCode === 1008;
+    const mayDiffer = first !== "sent" || closed !== "clean" || wasSlow;
+    if (askedCode === undefined || mayDiffer || sent?.closeCode === askedCode) return [];
+    return [`${name} sent ${sent?.closeCode}, close() had ${askedCode}`];
+  });
+}
+
+function noListenerIsLeft({ listeners }: World): string[] {
+  return listeners.flatMap((count, index) => count() > 0 ? [`client ${index} has ${count()}`] : []);
+}
+
 function memoryIsBounded(world: World): string[] {
   const { halves, plan } = world;
   const longest = Math.max(
@@ -256,11 +281,11 @@ function memoryIsBounded(world: World): string[] {
     ),
   );
   return halves.flatMap((half) => {
-    const { name, mostHeld, end } = half;
+    const { name, mostHeld, mostWaiting, end } = half;
     const room = world.room.has(half) ? plan.broadcast.maxBufferedAmount! : 0;
     const wrong: string[] = [];
     if (mostHeld > HELD + 2 * longest) wrong.push(`${name} held ${mostHeld} bytes`);
-    const buffered = end?.mostBuffered ?? 0;
+    const buffered = Math.max(mostWaiting, end?.mostBuffered ?? 0);
     if (buffered > BUFFERED + longest + room) wrong.push(`${name} had ${buffered} bytes waiting`);
     return wrong;
   });
@@ -294,9 +319,12 @@ const INVARIANTS: Readonly<Record<string, Invariant>> = {
   "dead connections are found": deadConnectionsAreFound,
   "a shutdown is over in time": shutdownIsInTime,
   "retries come on time": retriesAreOnTime,
+  "reconnect() does not give up": reconnectDoesNotGiveUp,
+  "the code of close() is sent": closeCodesAreSent,
   "memory is bounded": memoryIsBounded,
   "nothing is reported": nothingIsReported,
   "no timer is left": noTimerIsLeft,
+  "no listener of a signal is left": noListenerIsLeft,
 };
 
 /** Returns the broken invariants, one per line. */

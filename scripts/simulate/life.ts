@@ -14,12 +14,20 @@ import {
   type WebSocketConnection,
 } from "../../mod.ts";
 import { concat } from "../../tests/bytes.ts";
+import { watchedSignal } from "../../tests/resources.ts";
 import { Random } from "../fuzz/random.ts";
 import { replaceThreads } from "../fuzz/threads.ts";
 import { findBroken } from "./invariants.ts";
 import { messageOf } from "./message.ts";
 import { addressText, type End, type Line, Network } from "./network.ts";
-import { type ClientPlan, type Incident, makePlan, PATIENT, type Service } from "./plan.ts";
+import {
+  type ClientPlan,
+  type Incident,
+  makePlan,
+  MOST_ATTEMPTS,
+  PATIENT,
+  type Service,
+} from "./plan.ts";
 import { type ProxyKind, proxyUrl, runProxy } from "./proxy.ts";
 import { type Attempt, describe, Half, mix, World } from "./world.ts";
 
@@ -205,8 +213,11 @@ class Program {
     const end = (error?: unknown) => {
       Object.assign(attempts.at(-1)!, { endedAt: this.#time.now, error });
     };
+    const { signal, listeners } = watchedSignal();
+    world.listeners.push(listeners);
     const options: ConnectOptions = {
       ...plan.options,
+      signal,
       provider: world.network.machine(`client${index}`, (line) => void lines.push(line)),
       ...(plan.proxy === undefined ? {} : { proxy: proxyOf(plan.proxy) }),
     };
@@ -224,6 +235,11 @@ class Program {
       } else await this.#reconnect(plan, index, options, begin, end, use);
     } catch (error) {
       end(error);
+      if (plan.connections > 0) {
+        const failed = attempts.length - 1 -
+          attempts.findLastIndex(({ error }) => error === undefined);
+        world.givenUp.push({ name: `client ${index}`, error, failed });
+      }
       world.say(`client ${index} gives up: ${describe(error)}`);
     }
   }
@@ -248,7 +264,7 @@ class Program {
       ...options,
       minDelay: 100,
       maxDelay: 5000,
-      maxAttempts: 5,
+      maxAttempts: MOST_ATTEMPTS,
       onRetry: ({ error, delay }) => {
         if (error !== undefined) end(error);
         world.retries.push({ name, at: this.#time.now, delay, nextAt: undefined });

@@ -78,6 +78,9 @@ const SHORT = [0, 1, 20, 125, 126, 1000, 4000];
 /** Some of these are so long that threads compress them. */
 const LONG = [20_000, 65_535, 65_536, 150_000];
 
+/** The option `maxAttempts` of clients that reconnect. */
+export const MOST_ATTEMPTS = 5;
+
 /** A number of long messages that exceeds every buffer. */
 const FLOOD = 24;
 
@@ -85,7 +88,7 @@ function planLine(random: Random, calm: boolean): LineOptions {
   return {
     latency: random.pick(calm ? [0, 1, 20, 80] : [0, 1, 20, 80, 300, 2000]),
     jitter: random.pick([0, 0, 5, 50]),
-    bandwidth: random.pick([Infinity, Infinity, 12_500, 1000, 100]),
+    bandwidth: random.pick([Infinity, Infinity, 12_500, 1000, 100, 10]),
     segment: random.pick([Infinity, Infinity, 1460, 50, 1]),
     sendBuffer: random.pick([65_536, 65_536, 4096, 0]),
     receiveBuffer: random.pick([65_536, 65_536, 4096, 500]),
@@ -97,6 +100,11 @@ function planOptions(random: Random, calm: boolean): ConnectionOptions {
   if (random.once(3)) options.pingInterval = random.pick([0, 50, 1000, 5000]);
   // In a calm run, a line may be so slow that the defaults would be too short.
   if (calm || random.once(3)) options.pingTimeout = random.pick(calm ? [0, PATIENT] : TIMEOUTS);
+  // Pings that overtake nothing: a pong may come later than the timeout, after much data.
+  if (!calm && random.once(4)) {
+    options.pingInterval = random.pick([50, 1000]);
+    options.pingTimeout = random.pick([100, 3000]);
+  }
   if (calm || random.once(3)) options.closeTimeout = random.pick(calm ? [0, PATIENT] : TIMEOUTS);
   if (calm || random.once(3)) options.openTimeout = random.pick(calm ? [0, PATIENT] : TIMEOUTS);
   if (random.once(4)) options.readableStrategy = { highWaterMark: random.pick([0, 1, 1000]) };

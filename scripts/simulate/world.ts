@@ -35,6 +35,8 @@ export class Half {
   /** How reading to the end has ended, if it has. */
   readEnd: "clean" | "error" | undefined;
   closeCalledAt: number | undefined;
+  /** The code of that call. */
+  askedCode: number | undefined;
   isTerminated = false;
   openedAt: number;
   closedAt: number | undefined;
@@ -44,6 +46,8 @@ export class Half {
   error: unknown;
   /** The most bytes held that its reader had not taken. */
   mostHeld = 0;
+  /** The most bytes that waited to be sent after a call of `send()`. */
+  mostWaiting = 0;
 
   constructor(name: string, world: World, ws: WebSocketConnection, end: End | undefined) {
     this.name = name;
@@ -87,6 +91,7 @@ export class Half {
     const sent: Sent = { body, state: "waiting" };
     this.sent.push(sent);
     const sending = this.ws.send(body);
+    this.mostWaiting = Math.max(this.mostWaiting, this.ws.bufferedAmount);
     try {
       await this.world.track(`${this.name}: send()`, sending);
       sent.state = "sent";
@@ -117,6 +122,7 @@ export class Half {
 
   async close(closeCode: number): Promise<void> {
     this.closeCalledAt ??= this.world.time.now;
+    this.askedCode ??= closeCode;
     this.world.say(`${this.name}: close(${closeCode})`);
     await this.world.track(`${this.name}: close()`, this.ws.close({ closeCode })).catch(() => {});
   }
@@ -159,6 +165,14 @@ export interface Retry {
   nextAt: number | undefined;
 }
 
+/** The end of a `reconnect()` by an error. */
+export interface GivenUp {
+  name: string;
+  error: unknown;
+  /** The number of attempts that have failed since its last connection. */
+  failed: number;
+}
+
 /** The state of one simulation. */
 export class World {
   readonly plan: Plan;
@@ -169,7 +183,10 @@ export class World {
   readonly room = new Set<Half>();
   readonly attempts: Attempt[] = [];
   readonly retries: Retry[] = [];
+  readonly givenUp: GivenUp[] = [];
   readonly tracked: Tracked[] = [];
+  /** Each counts the listeners of a client's signal. */
+  readonly listeners: (() => number)[] = [];
   /** All events, if they are recorded. */
   readonly trace: string[] | undefined;
   /** The invariants that were found broken during the run. */
