@@ -3,6 +3,8 @@
  *
  * @module
  */
+export type { BroadcastOptions, Recipient } from "./connection/broadcast.ts";
+export type { Message } from "./core/message.ts";
 export {
   type Backplane,
   type BackplaneCall,

@@ -433,6 +433,30 @@ describe("resumable() and serve()", () => {
       await done;
     }));
 
+  it("without a position, a client is told after each reconnect that messages may be missing", () =>
+    withTopics({}, async (topics) => {
+      const connections = [await Client.open({}, false), await Client.open({}, false)];
+      const serving = connections.map(({ ws }) => topics.serve(ws, { maySubscribe: () => true }));
+      const client = resumable(
+        (async function* () {
+          for (const { far } of connections) yield await Promise.resolve(far);
+        })(),
+        { topics: ["x", "y*"] },
+      );
+      const events: TopicEvent[] = [];
+      const done = (async () => {
+        for await (const event of client) events.push(event);
+      })();
+      for (const [i, { ws }] of connections.entries()) {
+        await until(() => events.length === 2 * i + 2);
+        await ws.close();
+      }
+      await done;
+      await Promise.all(serving);
+      const recovered = events.map((event) => event.type === "subscribed" && event.recovered);
+      assert.deepEqual(recovered, [true, true, false, false]);
+    }));
+
   it("clients publish text and bytes, and learn the position or the refusal", () =>
     withTopics({ history: {} }, async (topics) => {
       const { client, near, events, done } = await session(topics, { topics: ["x"] });

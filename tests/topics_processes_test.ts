@@ -191,6 +191,7 @@ describe("Topics over three processes and Redis", () => {
           assert.deepEqual(readers.map((reader) => reader.numbers), expected);
           const received = readers.reduce((sum, reader) => sum + reader.numbers.length, 0);
           assert.equal(received, 300 * 80 - 100 * 20);
+          assert.ok(readersOf(0).every(({ lost }) => lost === 1));
         },
       );
     },

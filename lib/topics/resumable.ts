@@ -127,6 +127,8 @@ class Resuming implements ResumableTopics {
   readonly #connections: AsyncIterable<ResumableConnection>;
   readonly #names: Set<string>;
   readonly #positions = new Map<string, string>();
+  /** The names whose subscription was confirmed, on this connection or an earlier one. */
+  readonly #confirmed = new Set<string>();
   readonly #pending = new Map<number, Pending>();
   #ws: ResumableConnection | undefined;
   #lastId = 0;
@@ -150,6 +152,7 @@ class Resuming implements ResumableTopics {
   unsubscribe(topic: string): void {
     this.#names.delete(topic);
     this.#positions.delete(topic);
+    this.#confirmed.delete(topic);
     void this.#ws?.send(JSON.stringify({ unsubscribe: topic }));
   }
 
@@ -205,7 +208,8 @@ class Resuming implements ResumableTopics {
     const position = text(line.position);
     const topic = text(line.topic);
     if (topic !== undefined && payload !== undefined) {
-      if (position !== undefined) this.#positions.set(topic, position);
+      // A prefix cannot be resumed, so that the positions of its topics are not needed.
+      if (position !== undefined && this.#names.has(topic)) this.#positions.set(topic, position);
       return { type: "message", topic, message: payload, position };
     }
     const subscribed = text(line.subscribed);
@@ -220,9 +224,12 @@ class Resuming implements ResumableTopics {
   #subscribed(topic: string, line: Line, position: string | undefined): TopicEvent | undefined {
     if (!this.#names.has(topic)) return undefined;
     const known = this.#positions.get(topic);
+    // Without a position, the server does not know what this client has missed since it was connected.
+    const isKnown = known !== undefined || !this.#confirmed.has(topic);
+    this.#confirmed.add(topic);
     if (position === undefined) this.#positions.delete(topic);
     else if (!isLater(known, position)) this.#positions.set(topic, position);
-    return { type: "subscribed", topic, recovered: line.recovered === true, position };
+    return { type: "subscribed", topic, recovered: isKnown && line.recovered === true, position };
   }
 
   #refused(line: Line, code: string): TopicEvent | undefined {
