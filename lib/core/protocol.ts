@@ -349,7 +349,7 @@ export class Protocol {
   #makeDecoder(): FrameDecoder {
     const { role } = this;
     const { maxFrameSize, ownsInput } = this.#options;
-    const rsvInUse = bitsOf(this.#extended?.extensions ?? NONE);
+    const rsvInUse = this.#extended === undefined ? 0 : bitsOf(this.#extended.extensions);
     return new FrameDecoder({ role, maxFrameSize, ownsInput, rsvInUse }, true);
   }
 
