@@ -21,8 +21,13 @@ export function makeInspectable<T extends object>(
   describe: (object: T) => object,
 ): void {
   const print = (object: T, inspect: Inspect, options: object): string => {
-    const state = Object.entries(stateOf(object, describe));
-    const known = state.filter(([, value]) => value !== undefined && value !== "");
+    let state = {};
+    try {
+      state = describe(object);
+    } catch {
+      // The prototype itself has no state.
+    }
+    const known = Object.entries(state).filter(([, value]) => value !== undefined && value !== "");
     return `${name} ${inspect(Object.fromEntries(known), options)}`;
   };
   // Node and Bun.
@@ -32,15 +37,6 @@ export function makeInspectable<T extends object>(
   define(target, "Deno.customInspect", function (this: T, inspect, options) {
     return print(this, inspect, options);
   });
-}
-
-/** The prototype itself has no state. */
-function stateOf<T extends object>(object: T, describe: (object: T) => object): object {
-  try {
-    return describe(object);
-  } catch {
-    return {};
-  }
 }
 
 // deno-lint-ignore no-explicit-any

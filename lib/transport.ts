@@ -218,7 +218,7 @@ export abstract class BaseTransport implements Transport {
   /** The bytes that were written after this side had ended. */
   protected late = 0;
   protected error: Error | undefined;
-  protected phase: Phase = "open";
+  phase: Phase = "open";
   protected isInputEnded = false;
 
   get bufferedAmount(): number {

@@ -122,27 +122,18 @@ const FORMATS = [
 
 /** Parses an HTTP date to milliseconds since 1970. A two-digit year is close to `now`. */
 export function parseHttpDate(text: string, now: number): number | undefined {
-  for (const format of FORMATS) {
-    const { groups } = format.exec(text) ?? {};
-    if (groups !== undefined) return toTime(groups, now);
-  }
-}
-
-function toTime(groups: Record<string, string>, now: number): number | undefined {
-  const [day, hour, minute, second] = ["day", "hour", "minute", "second"].map((name) =>
-    Number(groups[name])
-  );
-  const year = groups.year.length === 4 ? Number(groups.year) : nearYear(Number(groups.year), now);
+  const groups = FORMATS.map((format) => format.exec(text)?.groups).find(Boolean);
+  if (groups === undefined) return undefined;
+  const [day, hour, minute, second, given] = ["day", "hour", "minute", "second", "year"].map((
+    name,
+  ) => Number(groups[name]));
+  const present = new Date(now).getUTCFullYear();
+  const near = present - present % 100 + given;
+  // RFC 9110 §5.6.7: a year that seems to be more than 50 years ahead is in the past.
+  const year = groups.year.length === 4 ? given : near > present + 50 ? near - 100 : near;
   const date = new Date(0);
   date.setUTCFullYear(year, MONTHS.indexOf(groups.month), day);
   // RFC 9110 §5.6.7: a second of 60 is a leap second.
   if (date.getUTCDate() !== day || hour > 23 || minute > 59 || second > 60) return undefined;
   return date.setUTCHours(hour, minute, second);
-}
-
-/** RFC 9110 §5.6.7: a year that seems to be more than 50 years ahead is in the past. */
-function nearYear(digits: number, now: number): number {
-  const present = new Date(now).getUTCFullYear();
-  const year = present - present % 100 + digits;
-  return year > present + 50 ? year - 100 : year;
 }

@@ -230,20 +230,12 @@ class NativeTransport extends BaseTransport {
   }
 
   override handle(handlers: TransportHandlers): void {
-    const wasClosed = this.isClosed;
+    const wasClosed = this.phase === "closed";
     // The driver first reads what has arrived, then learns of the end.
     queueMicrotask(() => {
-      if (wasClosed === this.isClosed) handlers.data(EMPTY);
+      if (wasClosed === (this.phase === "closed")) handlers.data(EMPTY);
     });
     super.handle(handlers);
-  }
-
-  get isClosed(): boolean {
-    return this.phase === "closed";
-  }
-
-  get isEnding(): boolean {
-    return this.phase === "ending";
   }
 
   protected start(): void {
@@ -389,7 +381,7 @@ class NativeMachine extends NativeSocket implements Machine {
 
   protected ended(info: Required<CloseInfo> | undefined, error: Error | undefined): void {
     const { transport } = this;
-    if (transport.isEnding) transport.close();
+    if (transport.phase === "ending") transport.close();
     else if (info === undefined) transport.close(error);
     else this.#report({ type: "close", ...info });
   }
