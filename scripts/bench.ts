@@ -28,6 +28,7 @@
  * if our server echoes small messages on Node at less than twice the rate of ws.
  *
  * `programs` runs the programs of tests/ws/programs/ on ws and on `sluice/ws`.
+ * `topics` measures publish and subscribe in one process, and in three over Redis.
  *
  * bench/NOTES.md explains how the benchmarks measure.
  */
@@ -43,6 +44,7 @@ import { checkRendered, render } from "./bench/render.ts";
 import { programs } from "./bench/programs.ts";
 import { report } from "./bench/report.ts";
 import { median, ratio, valuesOf } from "./bench/statistics.ts";
+import { measureTopics } from "./bench/topics.ts";
 import { contestantOf, firstTry, spreadOf, unitOf, type Workload } from "./bench/workload.ts";
 import { ROOT } from "./process.ts";
 
@@ -191,6 +193,10 @@ async function main([command, ...rest]: string[]) {
   if (command === "guard") {
     await readArguments(USAGE, () => onlyFlag(rest));
     return await guard();
+  }
+  if (command === "topics") {
+    await readArguments(USAGE, () => onlyFlag(rest));
+    return await measureTopics();
   }
   const plan = await readArguments(USAGE, () => planFrom(Deno.args));
   await separateCores();

@@ -32,6 +32,7 @@ export const USAGE = `deno task bench [${BENCHMARKS.join(" | ")}]
 deno task bench report [RUNTIME...] [--rounds 3] [--seconds 0.6]
 deno task bench render [--check]
 deno task bench programs [NAME...] [--rounds 5] [--load 10]
+deno task bench topics
 deno task bench guard`;
 
 /** A benchmark of one kind on one runtime. */
