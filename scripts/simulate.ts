@@ -72,7 +72,8 @@ if (plan.runtimes === undefined) {
     } s, ` +
       `${failures} failures, hash ${hash}, ${plainHash} without compression`,
   );
-  process.exitCode = failures > 0 ? 1 : 0;
+  if (runs === 0) console.log("No simulation ran");
+  process.exitCode = runs === 0 || failures > 0 ? 1 : 0;
 } else {
   const { runOnRuntimes } = await import("./on_runtimes.ts");
   const args = ["--seed", `${plan.seed}`, ...limits(plan)];

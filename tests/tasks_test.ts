@@ -27,6 +27,42 @@ function run(args: string[]): Promise<Result> {
   return new Promise((resolve) => child.on("close", (code) => resolve({ ...result, code })));
 }
 
+/** More arguments that are wrong, for tasks with their own names and values. */
+const WRONG: Readonly<Record<string, readonly string[]>> = {
+  bench: [
+    "--rounds 0",
+    "--runtime none",
+    "report none",
+    "render --none",
+    "guard none",
+    "programs none",
+    "programs --rounds x",
+  ],
+  demo: ["--page --port x"],
+  docs: ["none"],
+  fuzz: ["none", "--seed x", "--inputs 0", "--seconds 0", "--runtime none"],
+  interop: ["--peer none"],
+  mutate: ["--seed x", "--file lib/none.ts"],
+  parity: ["none", "tests/none_test.ts"],
+  simulate: ["--seed x", "--runs 0", "--seconds 0", "--runtime none", "--trace --runtime deno"],
+  soak: ["none", "--size x", "--seconds x"],
+  test: ["none", "deno tests/none_test.ts", "--all deno", "--filter"],
+};
+
+/** Arguments with which nothing runs. */
+const NOTHING: Readonly<Record<string, string>> = {
+  fuzz: "decoder --seconds 0.000001",
+  simulate: "--seconds 0.000001",
+  test: "deno tests/url_test.ts --filter none",
+};
+
+async function refuses(args: string[]): Promise<void> {
+  const { code, stdout, stderr } = await run(args);
+  assert.equal(code, 2, `${args}: ${stdout}${stderr}`);
+  assert.match(stderr, /^Usage: (?!Usage)/m);
+  assert.equal(stdout, "");
+}
+
 describe("The arguments of the tasks", () => {
   for (const [name, { command }] of Object.entries(config.tasks)) {
     // Without `deno install`, which has already run.
@@ -49,12 +85,23 @@ describe("The arguments of the tasks", () => {
           "x",
         ]]
       ) {
-        const { code, stdout, stderr } = await run([...program, ...args]);
-        assert.equal(code, 2, `${args}: ${stdout}${stderr}`);
-        assert.match(stderr, /^Usage: /m);
-        assert.equal(stdout, "");
+        await refuses([...program, ...args]);
       }
     });
+
+    for (const args of WRONG[name] ?? []) {
+      it(`${name} ${args} is refused, with the usage and exit code 2`, async () => {
+        await refuses([...program, ...args.split(" ")]);
+      });
+    }
+
+    if (name in NOTHING) {
+      it(`${name} ${NOTHING[name]} fails, because nothing ran`, async () => {
+        const { code, stdout, stderr } = await run([...program, ...NOTHING[name].split(" ")]);
+        assert.equal(code, 1);
+        assert.match(stdout + stderr, /No (input|simulation|test) ran/);
+      });
+    }
   }
 });
 

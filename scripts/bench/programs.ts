@@ -1,11 +1,11 @@
 /** Runs the programs of tests/ws/programs/ on `ws` and on `sluice/ws`, and compares the processor time. */
 import { parseArgs } from "node:util";
-import { readArguments } from "../arguments.ts";
+import { knownNames, readArguments } from "../arguments.ts";
 import { mustRun, ROOT } from "../process.ts";
-import { findRuntimeByName } from "./options.ts";
+import { findRuntimeByName, natural, positive } from "./options.ts";
 import { median } from "./statistics.ts";
 
-const USAGE = `Usage: deno task bench programs [NAME...] [--rounds N] [--load N]
+const USAGE = `deno task bench programs [NAME...] [--rounds N] [--load N]
 
 Runs real programs on ws and on sluice/ws on Node, and prints their messages per CPU second.`;
 
@@ -15,12 +15,12 @@ const IMPLEMENTATIONS = ["ws", "sluice"] as const;
 
 /** Runs the programs in turns, so that anything that slows the machine down affects both. */
 export async function programs(args: string[]): Promise<void> {
-  const { names, rounds, load } = await readArguments(USAGE, () => parse(args));
+  const { names, rounds, load } = await readArguments(USAGE, () => planFrom(args));
   const node = await findRuntimeByName("node24");
   console.log(
     `Messages per CPU second, median of ${rounds} rounds, Node ${node.version}: ws, sluice, ratio`,
   );
-  for (const name of names.length > 0 ? names : await allNames()) {
+  for (const name of names) {
     const rates = { ws: [] as number[], sluice: [] as number[] };
     for (let round = 0; round < rounds; round++) {
       for (const implementation of IMPLEMENTATIONS) {
@@ -36,7 +36,13 @@ export async function programs(args: string[]): Promise<void> {
   }
 }
 
-function parse(args: string[]): { names: string[]; rounds: number; load: number } {
+interface Plan {
+  names: readonly string[];
+  rounds: number;
+  load: number;
+}
+
+async function planFrom(args: string[]): Promise<Plan> {
   const { values, positionals } = parseArgs({
     args,
     allowPositionals: true,
@@ -45,7 +51,11 @@ function parse(args: string[]): { names: string[]; rounds: number; load: number 
       load: { type: "string", default: "10" },
     },
   });
-  return { names: positionals, rounds: Number(values.rounds), load: Number(values.load) };
+  return {
+    names: knownNames("program", positionals, await allNames()),
+    rounds: natural("--rounds", values.rounds),
+    load: positive("--load", values.load),
+  };
 }
 
 async function allNames(): Promise<string[]> {
