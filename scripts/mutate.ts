@@ -29,10 +29,10 @@ const GOAL = 95;
 /** The test files that are quick, and about the two folders. */
 const QUICK = new RegExp(
   "^tests/(assemble_end|attach_requests|bad_input|batch_streams|broadcast|close\\w*|connection_(end|iterable|messages)|" +
-    "conformance|encoder|endpoint\\w*|error\\w*|extension|frame|handshake|header|http1|http2_handshake|inspect|keepalive|" +
+    "conformance|encoder|endpoint\\w*|error\\w*|extension|frame|handshake|header|heartbeat|http1|http2_handshake|inspect|keepalive|" +
     "mask|message|options|parity_(deflate|errors|parts|w_\\w+)|permessage_deflate|protocol|queue|" +
     "proxy_environment|reading_mode|receive|refusal|relay|request_body|send|" +
-    "server_(handshake|hooks|limits)|slow_consumer|stats|testing|threats_(deflate|handshake)|url|utf8|" +
+    "server_(handshake|hooks|limits)|slow_consumer|stats|testing|threats_(deflate|floods|handshake)|turns|url|utf8|" +
     "faults/(compression_offer|deflate|ending|fairness|handler|misunderstood_calls|ownership|random_user|" +
     "refused|requests|responses|time))_test\\.ts$",
 );
