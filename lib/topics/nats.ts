@@ -19,10 +19,15 @@ import type {
 
 /** A connection of `@nats-io/transport-node` or another client of NATS, version 3. */
 export interface NatsConnection {
+  /** Sends a message. */
   publish(subject: string, data: Uint8Array): void;
+  /** Subscribes to a subject, which may have wildcards. */
   subscribe(subject: string, options: { callback: NatsCallback }): { unsubscribe(): void };
+  /** Waits until the server has taken what was sent. */
   flush(): Promise<void>;
+  /** Tells of changes of the connection. */
   status(): AsyncIterable<{ readonly type: string }>;
+  /** Resolves when the connection has ended for good. */
   closed(): Promise<void | Error>;
 }
 
@@ -31,18 +36,23 @@ export type NatsCallback = (error: Error | null, message: NatsMessage) => void;
 
 /** A message of NATS. */
 export interface NatsMessage {
+  /** The subject. */
   readonly subject: string;
+  /** The bytes of the message. */
   readonly data: Uint8Array;
+  /** The headers, if there are any. */
   readonly headers?: { get(name: string): string };
 }
 
 /** What `jetstream(connection)` of `@nats-io/jetstream` returns. */
 export interface NatsJetStream {
+  /** Stores a message. */
   publish(
     subject: string,
     data: Uint8Array,
     options: { msgID: string; timeout: number },
   ): Promise<{ readonly seq: number }>;
+  /** Returns a `JetStreamManager`. */
   jetstreamManager(): Promise<unknown>;
 }
 
@@ -305,20 +315,20 @@ class NatsBackplane implements Backplane {
     const parsed = topic === undefined ? undefined : this.parse(message);
     if (parsed !== undefined) return subscription.receiver.message(topic!, parsed);
     const error = `NATS sent something that is not a message on the subject ${message.subject}`;
-    subscription.receiver.error(failure(error, "invalid-data"));
+    subscription.receiver.error(failure(error, "malformed-message"));
   }
 
   /** Follows the state of the connection, which subscribes again by itself. */
   async #watch(): Promise<void> {
     void handled(this.connection.closed()).then((cause) => {
-      const error = failure("The connection to NATS is closed", "platform-failed", cause);
+      const error = failure("The connection to NATS is closed", "backplane-failed", cause);
       this.#fail(error);
       this.#end.abort(error);
     });
     for await (const { type } of this.#statuses) {
       if (this.isClosed) return;
       if (type === "disconnect") {
-        this.#fail(failure("The connection to NATS has ended", "platform-failed"));
+        this.#fail(failure("The connection to NATS has ended", "backplane-failed"));
       } else if (type === "reconnect") {
         void this.#restore();
       }
@@ -427,7 +437,9 @@ class JetStreamBackplane extends NatsBackplane {
     const offset = Number(headers?.get("Nats-Sequence") || NaN);
     if (!Number.isSafeInteger(offset)) return undefined;
     // Another stream has taken the place of the one that this process knows.
-    if (offset < this.#last) this.restart(failure("The stream has begun again", "platform-failed"));
+    if (offset < this.#last) {
+      this.restart(failure("The stream has begun again", "backplane-failed"));
+    }
     this.#last = offset;
     return { data, position: { epoch: this.#epoch, offset } };
   }

@@ -142,7 +142,7 @@ class RedisBackplane implements Backplane {
       const connection = await this.#subscriber.ready(signal);
       await abortable(this.#change(channel, connection, "subscribe"), signal);
       if (connection !== await this.#subscriber.ready(signal)) {
-        throw failure("The connection to Redis has ended", "platform-failed");
+        throw failure("The connection to Redis has ended", "backplane-failed");
       }
       subscription.isConfirmed = true;
     } catch (error) {
@@ -253,7 +253,7 @@ class RedisBackplane implements Backplane {
       subscription.receiver.message(channel.slice(this.prefix.length), message);
     } else {
       const error = `Redis sent something that is not a message on the channel ${channel}`;
-      subscription.receiver.error(failure(error, "invalid-data"));
+      subscription.receiver.error(failure(error, "malformed-message"));
     }
   }
 

@@ -171,7 +171,7 @@ function openBunRedis(client: BunRedis): OpenRedis {
         if (!isPattern) return await made!.subscribe(channel, listener);
         throw failure(
           "Bun's Redis client has no patterns: use redis or ioredis",
-          "platform-failed",
+          "backplane-failed",
         );
       },
       unsubscribe: (channel) => made!.unsubscribe(channel),
@@ -276,7 +276,7 @@ export class RedisLine {
   async #connect(onOpen: () => void): Promise<never> {
     const ended = new AbortController();
     const end = (cause: unknown) =>
-      ended.abort(failure("The connection to Redis has ended", "platform-failed", cause));
+      ended.abort(failure("The connection to Redis has ended", "backplane-failed", cause));
     const { message } = this.#handlers;
     const stop = () => ended.abort(this.#end.signal.reason);
     this.#end.signal.addEventListener("abort", stop, { once: true });
@@ -302,7 +302,7 @@ export class RedisLine {
   async #within(timeout: number, promise: Promise<unknown>, signal: AbortSignal): Promise<void> {
     const late = new AbortController();
     const countdown = new Countdown(
-      () => late.abort(failure("Redis does not answer", "platform-failed")),
+      () => late.abort(failure("Redis does not answer", "backplane-failed")),
       timeout,
     );
     try {
