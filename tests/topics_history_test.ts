@@ -125,6 +125,25 @@ describe("The history of topics", () => {
       await until(() => topics.names.length === 0);
     }));
 
+  it("subscriptions that end at once leave nothing and reject nothing", () =>
+    withTopics({ history: {}, presence: true }, async (topics) => {
+      const client = await Client.open();
+      for (let i = 0; i < 3; i++) {
+        topics.subscribe(client.ws, "x", { presence: i }).unsubscribe();
+        topics.subscribe(client.ws, "x*").unsubscribe();
+        topics.subscribe(client.ws, "x", { since: "e:1" }).unsubscribe();
+        void topics.messages("x").cancel();
+      }
+      assert.deepEqual(topics.names, []);
+      assert.deepEqual(await topics.members("x"), []);
+      topics.subscribe(client.ws, "x");
+      topics.subscribe(client.ws, "y", { since: "e:1" });
+      void topics.publish("x", 1n as never);
+      await topics.close();
+      await rest();
+      await client.close();
+    }));
+
   it("messages() has the positions, begins after since, and gives bytes of its own", () =>
     withTopics({ history: {} }, async (topics) => {
       const positions = await publishAll(topics, "x", numbers(3));

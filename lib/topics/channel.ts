@@ -94,14 +94,15 @@ export class Channel implements BackplaneReceiver {
     const { engine } = this.#host;
     const { backplane } = engine;
     // The position is read first: if a message came between, reading from there would include it.
-    const reading = this.#hasHistory ? this.#readPosition() : undefined;
-    if (!engine.isLocal) await reading;
+    const reading = this.#hasHistory ? handled(this.#readPosition()) : undefined;
+    if (reading !== undefined && !engine.isLocal) await reading;
     await engine.insist(this.name, this.signal, async () => {
       try {
         await engine.call("subscribe", (call) => backplane.subscribe(this.name, this, call));
       } catch (error) {
         // The engine may confirm the subscription later.
         this.#unsubscribe();
+        this.#held = undefined;
         throw error;
       }
     });

@@ -105,9 +105,15 @@ export interface TopicsOptions<T> {
    * @default {1000}
    */
   maxTopicsPerConnection?: number | undefined;
-  /** The default of the option of `subscribe()`. */
+  /**
+   * What to do with subscribers that are too slow, unless `subscribe()` says so. See `broadcast()`.
+   * @default {"close"}
+   */
   slow?: BroadcastOptions["slow"];
-  /** The default of the option of `subscribe()` and `messages()`. */
+  /**
+   * Maximum number of bytes that may wait for a subscriber, unless `subscribe()` or `messages()` says so.
+   * @default {1_048_576}
+   */
   maxBufferedAmount?: number | undefined;
   /** Called when a topic, or a prefix, gets its first subscriber in this process. */
   onFirstSubscriber?: ((topic: string) => void) | undefined;

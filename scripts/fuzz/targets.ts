@@ -4,11 +4,13 @@ import { CORE } from "./core.ts";
 import { DEFLATE } from "./deflate.ts";
 import { LIVE } from "./live.ts";
 import type { Target } from "./target.ts";
+import { TOPICS } from "./topics.ts";
 
 /** All targets by name. */
 export const TARGETS: Readonly<Record<string, Target>> = {
   ...CORE,
   ...DEFLATE,
   ...LIVE,
+  ...TOPICS,
   ...API,
 };
