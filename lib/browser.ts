@@ -313,23 +313,18 @@ export async function fromWebSocket(
   return new BrowserConnection(line, options);
 }
 
-function checkStandard(options: object): void {
-  refuse(options, UNSUPPORTED);
-  refuse(options, BEYOND_THE_STANDARD);
-  checkValues(options, SOCKET_OPTIONS);
-}
-
 function streamClass(): WebSocketStreamConstructor {
   return platform.WebSocketStream ?? webSocketStreamClass({
     base: baseUrl,
-    check: checkStandard,
+    check: (options) => {
+      refuse(options, UNSUPPORTED);
+      refuse(options, BEYOND_THE_STANDARD);
+      checkValues(options, SOCKET_OPTIONS);
+    },
     connect: (url, options) => open(url, { maxMessageSize: Infinity, ...options }, true),
-    describe: ({ readable, writable, extensions, protocol }) => ({
-      readable,
-      writable,
-      extensions,
-      protocol,
-    }),
+    describe: ({ readable, writable, extensions, protocol }) => (
+      { readable, writable, extensions, protocol }
+    ),
   });
 }
 

@@ -1,6 +1,6 @@
 /** Connects repeatedly: an iterator of connections, with backoff. */
 import { driverOf, type WebSocketConnection } from "../connection/connection.ts";
-import { HandshakeError, type RefusedResponse } from "../core/error.ts";
+import { HandshakeError } from "../core/error.ts";
 import { checkKnown } from "../core/option_hints.ts";
 import type { OptionNames } from "../core/options.ts";
 import { parseWebSocketUrl } from "../core/url.ts";
@@ -95,14 +95,12 @@ function retryAfter(error: unknown): number {
   const { response } = error instanceof HandshakeError ? error : {};
   const value = response?.headers.get("retry-after")?.trim() ?? "";
   if (/^\d+$/.test(value)) return Number(value) * 1000;
-  const date = parseHttpDate(value, wallClock());
-  return date === undefined ? 0 : Math.max(0, date - sentAt(response!));
-}
-
-/** Returns the time of the response, by the clock of the server if the response has a date. */
-function sentAt(response: RefusedResponse): number {
   const present = wallClock();
-  return parseHttpDate(response.headers.get("date")?.trim() ?? "", present) ?? present;
+  const date = parseHttpDate(value, present);
+  if (date === undefined) return 0;
+  // The clock of the server counts, if the response has a date.
+  const sentAt = parseHttpDate(response!.headers.get("date")?.trim() ?? "", present) ?? present;
+  return Math.max(0, date - sentAt);
 }
 
 const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];

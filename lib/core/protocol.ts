@@ -1,7 +1,7 @@
 /** The protocol after the opening handshake (RFC 6455 §5 to §7). */
 import { CloseCode, parseClose, serializeClose } from "./close.ts";
 import { LocalProtocolError, RemoteProtocolError } from "./error.ts";
-import { complete, type EventOf, type OutgoingEvent, type ProtocolEvent } from "./event.ts";
+import { complete, type OutgoingEvent, type ProtocolEvent } from "./event.ts";
 import { checkControl, Encoder, FIN, type Written } from "./encoder.ts";
 import {
   type DataPiece,
@@ -381,7 +381,10 @@ export class Protocol {
       throw this.#fail(error);
     }
     if (extended !== undefined && extended.pending) return undefined;
-    return this.#ended ? this.#lost() : undefined;
+    if (!this.#ended) return undefined;
+    // RFC 6455 §7.1.5: a transport that ends without a Close frame is reported as 1006.
+    this.#state = "closed";
+    return { type: "close", closeCode: CloseCode.Abnormal, reason: "" };
   }
 
   /** Returns the next piece after the extensions, if there are any. */
@@ -424,12 +427,6 @@ export class Protocol {
     const info = parseClose(piece.copy());
     this.#state = this.#state === "local-closing" ? "closed" : "remote-closing";
     return { type: "close", ...info };
-  }
-
-  /** RFC 6455 §7.1.5: a transport that ends without a Close frame is reported as 1006. */
-  #lost(): EventOf<"close"> {
-    this.#state = "closed";
-    return { type: "close", closeCode: CloseCode.Abnormal, reason: "" };
   }
 
   /**

@@ -306,7 +306,10 @@ class DenoTransport extends BaseTransport {
         await this.#writeAll(next);
       }
       this.#isWriting = false;
-      if (this.phase === "ending") await this.#endOutput();
+      if (this.phase !== "ending") return;
+      this.#isWriting = true;
+      await this.#conn.closeWrite();
+      this.reportFinished();
     } catch (error) {
       this.fail(error as Error);
     }
@@ -333,12 +336,6 @@ class DenoTransport extends BaseTransport {
 
   protected finish(): void {
     this.#startWriting();
-  }
-
-  async #endOutput(): Promise<void> {
-    this.#isWriting = true;
-    await this.#conn.closeWrite();
-    this.reportFinished();
   }
 
   protected cut(): void {
