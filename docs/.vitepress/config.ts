@@ -166,6 +166,7 @@ export default defineConfig({
           { text: "Close codes", link: "/reference/close-codes" },
           { text: "sluice/ws", link: "/reference/ws" },
           { text: "Command line", link: "/reference/cli" },
+          { text: "Other implementations", link: "/reference/interop" },
           { text: "Questions", link: "/faq" },
         ],
       },

@@ -21,10 +21,9 @@ async function runPeer(peer: Peer, cases: readonly string[]): Promise<void> {
     tell({ event: "version", peer: peer.name, version: await session.version() });
     for (const cell of cellsOf(peer).filter((cell) => cases.includes(cell.case))) {
       const place = { peer: peer.name, as: otherRole(cell.role), case: cell.case satisfies Case };
-      if (cell.lack !== undefined) {
-        tell({ event: "lack", ...place, why: cell.lack.why });
-        continue;
-      }
+      const lacks = cell.lack === undefined ? cell.partial : [cell.lack];
+      for (const { why } of lacks) tell({ event: "lack", ...place, why });
+      if (cell.lack !== undefined) continue;
       const title = titleOf(cell);
       const problem = await session.run(cell).then(() => undefined, String);
       tell({ event: "cell", ...place, title, problem });

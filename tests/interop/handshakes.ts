@@ -53,6 +53,7 @@ const AGREED: readonly Agreement[] = [
   })),
   {
     title: "more header fields, both ways",
+    partly: ["repeatFields"],
     needs: ["sendFields", "tellFields"],
     options: () => ({
       ours: { headers: [["X-Ours", "a, b"], ["X-Empty", ""]] },
@@ -61,7 +62,9 @@ const AGREED: readonly Agreement[] = [
     run(ends) {
       assert.deepEqual(valuesOf(ends.told.headers, "x-ours"), ["a, b"]);
       assert.deepEqual(valuesOf(ends.told.headers, "x-empty"), [""]);
-      assert.deepEqual(valuesOf(theirFields(ends), "x-theirs"), ["c", "d"]);
+      const theirs = valuesOf(theirFields(ends), "x-theirs");
+      if (ends.can("repeatFields")) assert.deepEqual(theirs, ["c", "d"]);
+      else assert.deepEqual(theirs.join().split(/,\s*/), ["c", "d"]);
       return Promise.resolve();
     },
   },
@@ -80,6 +83,7 @@ const AGREED: readonly Agreement[] = [
   {
     title: "the target arrives as it is",
     quick: true,
+    needs: (role) => role === "client" ? ["tellTarget"] : [],
     options: () => ({ target: TARGET }),
     run({ ours, told, role }) {
       const url = new URL(ours.request.url);
@@ -160,6 +164,7 @@ const REFUSED: readonly Refusal[] = [
     title: `a refusal with ${refusal.status} arrives whole`,
     quick: refusal.status === 403,
     needs: (role) => refusing(role, refusal),
+    partly: ["tellRefusalFields", "tellRefusalBody"],
     options: (role) =>
       role === "client" ? { theirs: { refuse: refusal } } : {
         ours: { onRequest: () => toResponse(refusal) },
@@ -200,17 +205,21 @@ const REFUSED: readonly Refusal[] = [
   {
     title: "a client of theirs refuses a server without its subprotocol",
     roles: ["server"],
+    needs: ["hangUp"],
     unless: "doWithoutProtocol",
     options: protocols(["a"], ["b", "c"]),
     async run({ theirs, ours }) {
-      const { message } = await theirs.next("failed");
-      assert.match(message, /subprotocol/);
+      await theirs.next("failed");
       await rejection((await ours).closed);
     },
   },
   {
     title: "a head that is too large for us is refused",
-    needs: (role) => role === "server" ? ["sendFields", "tellRefusal"] : ["sendFields"],
+    needs: (role) => [
+      "sendFields",
+      "largeHeads",
+      ...(role === "server" ? ["tellRefusal" as const] : []),
+    ],
     options: () => ({ theirs: { headers: [...MANY_FIELDS, ...MANY_FIELDS] } }),
     async run(opening, role) {
       if (role === "server") return assert.equal((await refusalOf(opening, role)).status, 431);

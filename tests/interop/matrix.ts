@@ -4,7 +4,7 @@ import { freePort } from "../ports.ts";
 import { ROLES } from "../support.ts";
 import { type Credentials, writeCredentials } from "./credentials.ts";
 import { AGREEMENTS, FAILURES } from "./handshakes.ts";
-import { open, type PairOptions, type Way } from "./pair.ts";
+import { open, type Opening, type PairOptions, type Way } from "./pair.ts";
 import { PeerProcess } from "./peer_process.ts";
 import { type Ability, type Lack, lackOf, type Peer } from "./peers.ts";
 import { type Front, FRONTS, type Proxy, startProxy } from "./proxy.ts";
@@ -42,6 +42,8 @@ export interface Cell {
   case: Case;
   /** What the peer lacks to run the row. */
   lack?: Lack;
+  /** What the peer lacks for a part of the row. */
+  partial: readonly Lack[];
 }
 
 /** The role of the other end. */
@@ -63,6 +65,8 @@ export function cellsOf(peer: Peer): Cell[] {
         setting,
         case: setting === "plain" ? row.kind : setting,
         lack: lackIn(peer, row, role, setting),
+        partial: (row.partly ?? []).map((ability) => lackOf(peer, ability, otherRole(role)))
+          .filter((lack) => lack !== undefined),
       }))
     )
   );
@@ -113,20 +117,24 @@ export class Session {
       credentials: setting === "tls" ? await this.#certified() : undefined,
       proxy: await this.#proxy(setting === "tls"),
     });
-    const { theirs } = opening;
-    const can = (ability: Ability) => lackOf(peer, ability, otherRole(role)) === undefined;
     try {
-      if ("fails" in row) await within(DEADLINE, row.run({ ...opening, can }, role));
-      else {
-        const [told, ours] = await Promise.all([theirs.opened(), opening.ours]);
-        await within(DEADLINE, row.run({ ours, theirs, can, role, told }));
-      }
-      const failed = theirs.told.find(({ event }) => event === "failed");
-      if (failed && !row.mayReport) {
-        throw new Error(`Expected no error of the peer, received ${JSON.stringify(failed)}`);
-      }
+      await within(DEADLINE, this.#check(opening, peer, row, role));
     } finally {
       await opening.stop();
+    }
+  }
+
+  async #check(opening: Opening, peer: Peer, row: Row, role: Role): Promise<void> {
+    const { theirs } = opening;
+    const can = (ability: Ability) => lackOf(peer, ability, otherRole(role)) === undefined;
+    if ("fails" in row) await row.run({ ...opening, can }, role);
+    else {
+      const [told, ours] = await Promise.all([theirs.opened(), opening.ours]);
+      await row.run({ ours, theirs, can, role, told });
+    }
+    const failed = theirs.told.find(({ event }) => event === "failed");
+    if (failed && !row.mayReport) {
+      throw new Error(`Expected no error of the peer, received ${JSON.stringify(failed)}`);
     }
   }
 

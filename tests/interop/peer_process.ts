@@ -152,6 +152,11 @@ export class PeerEnd {
     return told as unknown as Events[T];
   }
 
+  /** Waits until the program of the peer has ended. */
+  async gone(): Promise<void> {
+    await until(() => this.#line.problem() !== undefined);
+  }
+
   /** What the end reported when it was open. */
   opened(): Promise<Events["open"]> {
     return this.next("open");

@@ -25,8 +25,10 @@ export type Ability =
   /** Sends pings and reports the pongs. */
   | "ping"
   | "pong"
-  /** Reports the pings received, and the pongs that nobody asked for. */
   | "tellPings"
+  /** Reports pongs that nobody asked for. */
+  | "tellPongs"
+  | "tellEmptyPong"
   /** Reports the number of frames of a message. */
   | "tellFrames"
   /** Ends the transport without a closing handshake. */
@@ -37,13 +39,30 @@ export type Ability =
   | "closeEmpty"
   /** Sends the close codes that are reserved for endpoints and protocols, such as 1001 and 1011. */
   | "closeAny"
-  /** Reports the code and the reason of a Close frame received. */
-  | "tellReason"
-  /** Adds header fields to its request or its response, also several of the same name. */
+  /** Answers a Close frame with its code. */
+  | "echoCode"
+  /** Answers a Close frame with its code and its reason. */
+  | "echoReason"
+  | "tellEmptyReason"
+  /** Reports 1006 for a connection that was cut. */
+  | "tell1006"
+  /** Accepts a Close frame without a code, and reports 1005. */
+  | "takeEmpty"
+  /** Knows 1013, which came after RFC 6455. */
+  | "take1013"
+  /** Adds header fields to its request or its response. */
   | "sendFields"
+  /** Passes on heads of 20 KB. */
+  | "largeHeads"
+  /** As a server: reports the target of the request as it is. */
+  | "tellTarget"
+  /** Sends several fields of the same name one by one, not joined by commas. */
+  | "repeatFields"
   | "tellFields"
   /** Accepts the lack of a subprotocol when it has offered one. */
   | "doWithoutProtocol"
+  /** Ends the transport when it fails a handshake. */
+  | "hangUp"
   /** As a server: refuses with a status, header fields and a body. */
   | "refuse"
   | "refuseEmpty"
@@ -56,7 +75,9 @@ export type Ability =
   /** Limits the size of a message (`maxSize`). */
   | "limitSize"
   /** Accepts a ping between the fragments of a compressed message. */
-  | "interruptCompressed";
+  | "interruptCompressed"
+  /** Sends a compressed message in fragments. */
+  | "fragmentCompressed";
 
 /** Something that a peer cannot do, and the reason. */
 export interface Lack {
@@ -92,20 +113,60 @@ export interface Peer {
 
 export type PeerName = keyof typeof PEERS;
 
-const TABLE = {
-  ws: {
-    agent: { on: "node24", file: "ws_peer.ts" },
-    lacks: [
-      { abilities: ["tellFrames"], why: "It reports whole messages only." },
-      {
-        abilities: ["doWithoutProtocol"],
-        as: "client",
-        why: "It fails the handshake, as the browsers do.",
-      },
-      { abilities: ["askUser"], why: "It leaves authentication to the application." },
-      { abilities: ["refuseEmpty"], why: "It puts the status text into a refusal without a body." },
-    ],
+/** What the standard's WebSocket cannot do. */
+const STANDARD: readonly Lack[] = [
+  {
+    abilities: ["sendFragments", "sendRaw"],
+    why: "The API sends whole messages and valid text only.",
   },
+  {
+    abilities: ["ping", "pong", "tellPings", "tellPongs", "tellFrames"],
+    why: "The API has no pings.",
+  },
+  { abilities: ["tellFields"], as: "client", why: "The API does not show the server's head." },
+  {
+    abilities: ["tellRefusal", "tellRefusalFields", "tellRefusalBody"],
+    as: "client",
+    why: "The API does not show a refusal.",
+  },
+  {
+    abilities: ["doWithoutProtocol"],
+    as: "client",
+    why: "It fails the handshake, as the standard wants.",
+  },
+  { abilities: ["closeAny"], as: "client", why: "The API takes only 1000 and 3000 to 4999." },
+  { abilities: ["limitSize"], why: "The API has no limit." },
+  { abilities: ["askUser"], why: "It leaves authentication to the application." },
+  { abilities: ["sendUser"], why: "It does not send the user of a URL." },
+  { abilities: ["tellAbort"], why: "Only the end of its process cuts a connection." },
+];
+const CODE_ONLY: Lack = { abilities: ["echoReason"], why: "It answers with the code only." };
+const CODE_0: Lack = {
+  abilities: ["tell1006"],
+  why: "It reports the code 0 for a connection that was cut.",
+};
+const NO_COMPRESSION: Lack = { abilities: ["compress"], why: "It does not compress." };
+const NO_SERVER: Lack = { abilities: ["play"], as: "server", why: "It has no server." };
+
+const NO_CUT: Lack = { abilities: ["abort"], why: "A page cannot cut a connection." };
+const NO_FIELDS: Lack = { abilities: ["sendFields"], why: "A page cannot add header fields." };
+
+const WS = {
+  agent: { on: "node24", file: "ws_peer.ts" },
+  lacks: [
+    { abilities: ["tellFrames"], why: "It reports whole messages only." },
+    {
+      abilities: ["doWithoutProtocol"],
+      as: "client",
+      why: "It fails the handshake, as the browsers do.",
+    },
+    { abilities: ["askUser"], why: "It leaves authentication to the application." },
+    { abilities: ["refuseEmpty"], why: "It puts the status text into a refusal without a body." },
+  ],
+} satisfies Omit<Peer, "name">;
+
+const TABLE = {
+  ws: WS,
   wsproto: {
     package: "python3-wsproto",
     module: "wsproto",
@@ -124,13 +185,244 @@ const TABLE = {
     module: "websockets",
     agent: { on: "python", file: "websockets_peer.py" },
     lacks: [{
-      abilities: ["tellFrames", "tellPings"],
+      abilities: ["tellFrames", "tellPings", "tellPongs"],
       why: "It reports whole messages only and answers pings by itself.",
     }],
   },
-  haproxy: { package: "haproxy", program: "haproxy" },
-  nginx: { package: "nginx-light", program: "nginx" },
-  chromium: { package: "chromium", program: "chromium" },
+  undici: {
+    agent: { on: "node24", file: "standard_peer.ts", args: ["undici"] },
+    lacks: [
+      NO_SERVER,
+      CODE_ONLY,
+      {
+        abilities: ["hangUp"],
+        why: "It leaves the TCP connection open after it has failed the handshake.",
+      },
+      { abilities: ["pong", "tellFrames"], why: "The API has no pongs." },
+      ...STANDARD.filter(({ abilities }) => !abilities.includes("ping")),
+    ],
+  },
+  "undici WebSocketStream": {
+    agent: { on: "node24", file: "standard_peer.ts", args: ["undici-stream"] },
+    lacks: [
+      NO_SERVER,
+      CODE_ONLY,
+      {
+        abilities: ["hangUp"],
+        why: "It leaves the TCP connection open after it has failed the handshake.",
+      },
+      ...STANDARD,
+    ],
+  },
+  Node: {
+    agent: { on: "node24", file: "standard_peer.ts", args: ["node"] },
+    lacks: [NO_SERVER, CODE_ONLY, ...STANDARD],
+  },
+  "faye-websocket": {
+    agent: { on: "node24", file: "faye_peer.ts" },
+    lacks: [
+      {
+        abilities: ["sendFragments", "sendRaw"],
+        why: "The API sends whole messages and valid text only.",
+      },
+      { abilities: ["pong"], why: "The API has no pongs." },
+      {
+        abilities: ["tellPings", "tellPongs", "tellFrames"],
+        why: "It reports whole messages only.",
+      },
+      { abilities: ["closeEmpty"], why: "It sends 1000 if no code is given." },
+      { abilities: ["takeEmpty"], why: "It takes a Close frame without a code for 1000." },
+      { abilities: ["take1013"], why: "It takes 1013 for a protocol error." },
+      { abilities: ["closeAny"], why: "The API takes only 1000 and 3000 to 4999." },
+      { abilities: ["repeatFields"], why: "It joins the values of fields of the same name." },
+      { abilities: ["refuse"], why: "It leaves refusals to the application." },
+      { abilities: ["tellRefusalBody"], why: "It does not show the body of a refusal." },
+      { abilities: ["sendUser", "askUser"], why: "It leaves authentication to the application." },
+    ],
+  },
+  websocket: {
+    agent: { on: "node24", file: "websocket_peer.ts" },
+    lacks: [
+      { abilities: ["compress"], why: "It has no extensions." },
+      { abilities: ["closeEmpty"], why: "It sends 1000 if no code is given." },
+      { abilities: ["takeEmpty"], why: "It takes a Close frame without a code for 1000." },
+      { abilities: ["echoCode"], why: "It answers each Close frame with 1000." },
+      { abilities: ["tellEmptyReason"], why: "It reports a text of its own for an empty reason." },
+      {
+        abilities: ["doWithoutProtocol"],
+        as: "client",
+        why: "It fails the handshake, as the browsers do.",
+      },
+      { abilities: ["tellRefusalBody"], why: "It may end the socket before the body is read." },
+      { abilities: ["tellFrames"], why: "It reports whole messages only." },
+      { abilities: ["sendFields"], as: "server", why: "It adds only cookies to its response." },
+      { abilities: ["refuse"], as: "server", why: "It sends refusals without a body." },
+      { abilities: ["sendUser", "askUser"], why: "It leaves authentication to the application." },
+    ],
+  },
+  Deno: {
+    agent: { on: "deno", file: "deno_peer.ts" },
+    lacks: [
+      ...STANDARD.filter(({ abilities }) => !abilities.includes("doWithoutProtocol")),
+      CODE_0,
+      NO_COMPRESSION,
+    ],
+  },
+  "Deno WebSocketStream": {
+    agent: {
+      on: "deno",
+      file: "standard_peer.ts",
+      args: ["deno-stream"],
+      flags: ["--unstable-net"],
+    },
+    lacks: [
+      NO_SERVER,
+      ...STANDARD.filter(({ abilities }) => !abilities.includes("doWithoutProtocol")),
+      NO_COMPRESSION,
+    ],
+  },
+  Bun: {
+    agent: { on: "bun", file: "bun_peer.ts" },
+    lacks: [
+      ...STANDARD.filter(({ abilities }) =>
+        !abilities.includes("ping") && !abilities.includes("tellAbort")
+      ),
+      { abilities: ["closeEmpty"], as: "server", why: "It sends 1000 if no code is given." },
+      {
+        abilities: ["doWithoutProtocol"],
+        as: "server",
+        why: "It accepts the first subprotocol offered if the program names none.",
+      },
+      {
+        abilities: ["repeatFields"],
+        as: "server",
+        why: "It joins the values of fields of the same name.",
+      },
+      { abilities: ["tellFrames"], why: "It reports whole messages only." },
+    ],
+  },
+  aiohttp: {
+    package: "python3-aiohttp",
+    module: "aiohttp",
+    agent: { on: "python", file: "aiohttp_peer.py" },
+    lacks: [
+      {
+        abilities: ["sendFragments", "sendRaw"],
+        why: "The API sends whole messages and valid text only.",
+      },
+      { abilities: ["closeEmpty"], why: "The API closes with a code." },
+      { abilities: ["echoCode"], why: "It answers each Close frame with 1000." },
+      { abilities: ["limitSize"], why: "It refuses a message of exactly its limit too." },
+      { abilities: ["tellFrames"], why: "It reports whole messages only." },
+      { abilities: ["tellRefusalBody"], why: "It does not show the body of a refusal." },
+      { abilities: ["askUser"], why: "It leaves authentication to the application." },
+    ],
+  },
+  tornado: {
+    package: "python3-tornado",
+    module: "tornado",
+    agent: { on: "python", file: "tornado_peer.py" },
+    lacks: [
+      {
+        abilities: ["sendFragments", "sendRaw"],
+        why: "The API sends whole messages and valid text only.",
+      },
+      { abilities: ["pong", "tellFrames"], why: "The API has no pongs and no frames." },
+      {
+        abilities: ["interruptCompressed"],
+        why: "It forgets during a ping between two fragments that the message is compressed.",
+      },
+      CODE_ONLY,
+      {
+        abilities: ["takeEmpty", "closeEmpty"],
+        why: "It does not tell a Close frame without a code from a lost connection.",
+      },
+      { abilities: ["sendUser", "askUser"], why: "It leaves authentication to the application." },
+    ],
+  },
+  autobahn: {
+    package: "python3-autobahn",
+    module: "autobahn",
+    agent: { on: "python", file: "autobahn_peer.py" },
+    lacks: [
+      { abilities: ["closeAny"], why: "The API takes only 1000 and 3000 to 4999." },
+      {
+        abilities: ["repeatFields"],
+        as: "client",
+        why: "The API takes one value for each name.",
+      },
+      { abilities: ["refuse"], why: "It refuses without header fields and body." },
+      {
+        abilities: ["tellRefusal", "tellRefusalFields", "tellRefusalBody"],
+        why: "It reports a refusal as the end of the connection.",
+      },
+      { abilities: ["sendUser", "askUser"], why: "It leaves authentication to the application." },
+    ],
+  },
+  libwebsockets: {
+    package: "libwebsockets-dev",
+    header: "/usr/include/libwebsockets.h",
+    agent: { on: "c", file: "libwebsockets_peer.c" },
+    lacks: [
+      { abilities: ["tellPings", "tellFrames"], why: "It answers pings by itself." },
+      {
+        abilities: ["tellEmptyPong"],
+        as: "server",
+        why: "It does not report a pong without data.",
+      },
+      {
+        abilities: ["closeEmpty"],
+        why: "It ends the transport without a Close frame if no code is given.",
+      },
+      {
+        abilities: ["fragmentCompressed"],
+        why: "A fragment after the first begins a new message if messages are compressed.",
+      },
+      { abilities: ["take1013"], why: "It answers 1013 with 1002." },
+      { abilities: ["compress"], as: "client", why: "The test program does not try it." },
+      {
+        abilities: ["doWithoutProtocol"],
+        as: "server",
+        why: "It refuses a client that offers only other subprotocols.",
+      },
+      { abilities: ["tellTarget"], as: "server", why: "It decodes the target." },
+      {
+        abilities: ["sendFields", "tellFields", "refuse", "limitSize", "sendUser", "askUser"],
+        why: "The test program does not try it.",
+      },
+      {
+        abilities: ["tellRefusal", "tellRefusalFields", "tellRefusalBody"],
+        why: "It reports a refusal as a failed connection.",
+      },
+    ],
+  },
+  chromium: {
+    package: "chromium",
+    program: "chromium",
+    agent: { on: "node24", file: "chromium_peer.ts" },
+    lacks: [NO_SERVER, NO_CUT, NO_FIELDS, ...STANDARD],
+  },
+  "chromium WebSocketStream": {
+    package: "chromium",
+    program: "chromium",
+    agent: { on: "node24", file: "chromium_peer.ts", args: ["stream"] },
+    lacks: [NO_SERVER, NO_CUT, NO_FIELDS, ...STANDARD],
+  },
+  nginx: {
+    package: "nginx-light",
+    program: "nginx",
+    agent: WS.agent,
+    lacks: WS.lacks,
+  },
+  haproxy: {
+    package: "haproxy",
+    program: "haproxy",
+    agent: WS.agent,
+    lacks: [
+      { abilities: ["largeHeads"], why: "It refuses heads over 16 KiB by itself." },
+      ...WS.lacks,
+    ],
+  },
   tinyproxy: { package: "tinyproxy", program: "tinyproxy" },
   microsocks: { package: "microsocks", program: "microsocks" },
   redis: { package: "redis-server", program: "redis-server" },

@@ -24,6 +24,8 @@ interface Row {
   roles?: readonly Role[];
   /** The abilities that the peer must have if this library plays the role. Default: none */
   needs?: readonly Ability[] | ((role: Role) => readonly Ability[]);
+  /** Abilities without which the row checks less. Default: none */
+  partly?: readonly Ability[];
   /** The abilities that the peer must have if messages are compressed. Default: none */
   needsCompressed?: readonly Ability[];
   /** The ability that the peer must not have. Default: none */

@@ -1,8 +1,4 @@
 /** What the peers in JavaScript share. `agent.py` describes the commands and the events. */
-import { Buffer } from "node:buffer";
-import process from "node:process";
-import { createInterface } from "node:readline";
-
 export const HOST = "127.0.0.1";
 
 /** The longest message that a peer accepts if its options do not say. */
@@ -34,12 +30,22 @@ export interface Options {
   ca?: string;
 }
 
-export function toText(data: string | Uint8Array | ArrayBuffer): string {
-  return Buffer.from(data as Uint8Array).toString("base64");
+/** Base64 of bytes, or of a text in UTF-8. Pages have no Buffer. */
+export function toText(data: string | Uint8Array): string {
+  const bytes = typeof data === "string" ? new TextEncoder().encode(data) : data;
+  const blocks: string[] = [];
+  for (let at = 0; at < bytes.length; at += 8192) {
+    blocks.push(String.fromCharCode(...bytes.subarray(at, at + 8192)));
+  }
+  return btoa(blocks.join(""));
 }
 
 export function toBytes(text: string): Uint8Array {
-  return new Uint8Array(Buffer.from(text, "base64"));
+  return Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+}
+
+function decoded(bytes: Uint8Array): string {
+  return new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes);
 }
 
 /** The header fields that Node lists as names and values in turn. */
@@ -114,11 +120,11 @@ export abstract class End {
     const all = parts.map(toBytes);
     const isText = type === "text" && !raw;
     if (all.length === 1 && !raw) {
-      await this.sendWhole(isText ? Buffer.from(all[0]).toString() : all[0]);
+      await this.sendWhole(isText ? decoded(all[0]) : all[0]);
       return;
     }
     for (const [i, data] of all.entries()) {
-      const text = isText ? Buffer.from(data).toString() : undefined;
+      const text = isText ? decoded(data) : undefined;
       await this.sendPart({ data, text, type, first: i === 0, last: i === all.length - 1 });
       if (i < pings.length) this.ping(toBytes(pings[i]));
     }
@@ -138,18 +144,11 @@ export interface Channel {
   write(line: string): void;
 }
 
-function stdio(): Channel {
-  return {
-    commands: createInterface({ input: process.stdin, crlfDelay: Infinity }),
-    write: (line) => void process.stdout.write(`${line}\n`),
-  };
-}
-
 /** Plays the ends that the commands name until there are no more commands. */
 export async function run(
   version: string,
   create: (tell: Tell) => End,
-  { commands, write }: Channel = stdio(),
+  { commands, write }: Channel,
 ): Promise<void> {
   write(JSON.stringify({ event: "version", version }));
   const ends = new Map<number, { end: End; done: Promise<void> }>();
@@ -164,11 +163,4 @@ export async function run(
     );
     if (command.do === "stop") ends.delete(id);
   }
-}
-
-/** The version of an installed npm package. */
-export async function packageVersion(name: string): Promise<string> {
-  const path = new URL(`../../../node_modules/${name}/package.json`, import.meta.url);
-  const { readFile } = await import("node:fs/promises");
-  return JSON.parse(await readFile(path, "utf8")).version;
 }

@@ -5,7 +5,8 @@ import { createServer, type IncomingMessage, type Server } from "node:http";
 import { createServer as createSecureServer } from "node:https";
 import type { AddressInfo } from "node:net";
 import { WebSocket, WebSocketServer } from "ws";
-import { End, grouped, HOST, MAX_SIZE, packageVersion, pairs, type Part, run } from "./agent.ts";
+import { End, grouped, HOST, MAX_SIZE, pairs, type Part } from "./agent.ts";
+import { packageVersion, runHere } from "./stdio.ts";
 
 class WsEnd extends End {
   #server: Server | undefined;
@@ -113,4 +114,4 @@ class WsEnd extends End {
   }
 }
 
-await run(await packageVersion("ws"), (tell) => new WsEnd(tell));
+await runHere(packageVersion("ws"), (tell) => new WsEnd(tell));
