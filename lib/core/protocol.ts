@@ -342,15 +342,13 @@ export class Protocol {
     }
     // RFC 6455 §5.5.1, §7.1.7: bytes after a Close frame, or after an error, are not processed.
     if (this.#state === "remote-closing" || this.#failure !== undefined) return;
-    this.#decoder ??= this.#makeDecoder();
+    if (this.#decoder === undefined) {
+      const { maxFrameSize, ownsInput } = this.#options;
+      const rsvInUse = this.#extended === undefined ? 0 : bitsOf(this.#extended.extensions);
+      const options = { role: this.role, maxFrameSize, ownsInput, rsvInUse };
+      this.#decoder = new FrameDecoder(options, true);
+    }
     this.#decoder.push(bytes);
-  }
-
-  #makeDecoder(): FrameDecoder {
-    const { role } = this;
-    const { maxFrameSize, ownsInput } = this.#options;
-    const rsvInUse = this.#extended === undefined ? 0 : bitsOf(this.#extended.extensions);
-    return new FrameDecoder({ role, maxFrameSize, ownsInput, rsvInUse }, true);
   }
 
   /**
