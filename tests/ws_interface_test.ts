@@ -2,7 +2,8 @@
 import assert from "node:assert/strict";
 import { describe } from "node:test";
 import { it } from "./it.ts";
-import { connect, ended, PAIRINGS, unlessReplaced } from "./ws/implementations.ts";
+import { connect, ended, IMPLEMENTATIONS, PAIRINGS, unlessReplaced } from "./ws/implementations.ts";
+import { OPTION_SCENARIOS } from "./ws/option_scenarios.ts";
 import { SCENARIOS } from "./ws/scenarios.ts";
 
 for (const pairing of PAIRINGS) {
@@ -21,6 +22,19 @@ for (const pairing of PAIRINGS) {
           assert.deepEqual(log.server, scenario.server);
         },
       );
+    }
+
+    for (const { title, run, log: expected } of OPTION_SCENARIOS) {
+      it(`sluice/ws: ${title} (${client}, ${server})`, unlessReplaced(pairing), async () => {
+        const log: string[] = [];
+        await run({
+          client: IMPLEMENTATIONS[client],
+          server: IMPLEMENTATIONS[server],
+          connect: (options) => connect(pairing, options),
+          log,
+        });
+        assert.deepEqual(log, expected);
+      });
     }
   });
 }

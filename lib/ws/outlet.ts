@@ -63,6 +63,14 @@ export interface OutletOptions {
   onError: (error: Error) => void;
 }
 
+interface Current {
+  callback: SendCallback | undefined;
+  isBlob: boolean;
+}
+
+/** In place of a current message: the messages of this turn are compressed at its end. */
+const COMPRESSING: Current = { callback: undefined, isBlob: false };
+
 /** The outlets that have a batch to write. One callback serves all of them. */
 let due: Outlet[] = [];
 
@@ -91,8 +99,7 @@ export class Outlet {
   readonly #socket: Duplex;
   readonly #protocol: Protocol;
   readonly #options: OutletOptions;
-  /** Length of the messages in the batch and in the queue. Text counts its UTF-16 code units. */
-  #batched = 0;
+  /** Length of the messages in the queue. Text counts its UTF-16 code units. */
   #queued = 0;
   #isDue = false;
   /** Whether frames are in the batch. */
@@ -102,7 +109,7 @@ export class Outlet {
   #queue: (() => void)[] = [];
   #queuedCallbacks: (SendCallback | undefined)[] = [];
   /** The callback of the message that is read or compressed. */
-  #current: { callback: SendCallback | undefined; isBlob: boolean } | undefined;
+  #current: Current | undefined;
   #isFirstFrame = true;
   #isCompressing = false;
 
@@ -112,15 +119,16 @@ export class Outlet {
     this.#options = options;
   }
 
-  /** Length of the messages that have not been given to the socket. */
+  /** Length of the messages that have not been given to the socket. What can be written is written first. */
   get bufferedAmount(): number {
-    return this.#batched + this.#queued;
+    this.#writeBatch();
+    return this.#queued;
   }
 
   /** Sends a text of one frame. Only for a connection that neither compresses nor makes its own masks. */
   sendText(text: string, callback: SendCallback | undefined): void {
     this.#protocol.encoder.writeText(FIN | Opcode.Text, text);
-    this.#written(text.length, callback);
+    this.#written(callback);
   }
 
   /** Whether messages need no other treatment than a header. */
@@ -157,8 +165,8 @@ export class Outlet {
     const close = complete({ type: "close", ...event });
     this.#enter(0, callback, () => {
       this.#protocol.write(close);
-      this.#written(0, callback);
-      this.flush();
+      this.#written(callback);
+      this.#writeBatch();
     });
   }
 
@@ -168,6 +176,10 @@ export class Outlet {
     callback: SendCallback | undefined,
   ): void {
     const length = typeof data === "string" ? data.length : lengthOf(data);
+    if (options.compress && this.#current === undefined) {
+      this.#current = COMPRESSING;
+      this.#writeLater();
+    }
     this.#enter(length, callback, () => {
       if (data instanceof Blob) this.#readBlob(data, options, callback);
       else if (options.compress) this.#compress(toBytes(data), options, callback);
@@ -227,13 +239,13 @@ export class Outlet {
       if (this.#current === undefined) return;
       this.#queued -= length;
       if (error !== undefined) return this.#options.onError(error);
-      this.#writeFrame(changed, options, length, callback);
+      this.#writeFrame(changed, options, callback);
       this.#finish();
     };
     const changed = encodeWith([this.#options.deflation!.extension], frame, later);
     if (changed === undefined) return;
     if (isLater) later!(undefined, changed);
-    else this.#writeFrame(changed, options, length, callback);
+    else this.#writeFrame(changed, options, callback);
   }
 
   #write(data: Uint8Array | string, options: FrameOptions, callback?: SendCallback): void {
@@ -241,28 +253,27 @@ export class Outlet {
     const { masks, generateMask } = this.#options;
     if (typeof data === "string" && mask === masks && (!mask || generateMask === undefined)) {
       this.#protocol.encoder.writeText(firstByte(fin, 0, opcode), data);
-      return this.#written(data.length, callback);
+      return this.#written(callback);
     }
     const payload = toBytes(data);
-    this.#writeFrame({ opcode, fin, rsv: 0, payload }, options, payload.length, callback);
+    this.#writeFrame({ opcode, fin, rsv: 0, payload }, options, callback);
   }
 
   #writeFrame(
     frame: OutgoingFrame,
     { mask }: FrameOptions,
-    length: number,
     callback?: SendCallback,
   ): void {
     const { masks, generateMask } = this.#options;
     const { opcode, fin, rsv, payload } = frame;
     if (mask === masks && (!mask || generateMask === undefined)) {
       this.#protocol.encoder.writeBytes(firstByte(fin, rsv, opcode), payload, true, rsv !== 0);
-      return this.#written(length, callback);
+      return this.#written(callback);
     }
     const key = generateMask && Buffer.alloc(4);
     if (key !== undefined) generateMask!(key);
     const bytes = encodeFrame(frame, { mask: mask ? key ?? true : undefined });
-    this.flush();
+    this.#writeBatch();
     this.#socket.write(bytes, this.#toWriteCallback(callback));
   }
 
@@ -270,22 +281,29 @@ export class Outlet {
     return (error) => callback?.(error ?? undefined);
   }
 
-  #written(length: number, callback: SendCallback | undefined): void {
-    this.#batched += length;
+  #written(callback: SendCallback | undefined): void {
     this.#isDirty = true;
     if (typeof callback === "function") this.#callbacks.push(callback);
-    if (this.#protocol.encoder.size >= WRITE_FROM) return this.flush();
+    if (this.#protocol.encoder.size >= WRITE_FROM) this.#writeBatch();
+    else this.#writeLater();
+  }
+
+  #writeLater(): void {
     if (this.#isDue) return;
     this.#isDue = true;
     if (due.push(this) === 1) nextTurn(writeDue);
   }
 
-  /** Writes the batch. */
+  /** Compresses what waits for it, and writes the batch. */
   flush(): void {
     this.#isDue = false;
+    if (this.#current === COMPRESSING) this.#finish();
+    this.#writeBatch();
+  }
+
+  #writeBatch(): void {
     if (!this.#isDirty) return;
     this.#isDirty = false;
-    this.#batched = 0;
     const { encoder } = this.#protocol;
     const socket = this.#socket;
     const parts = encoder.take();
@@ -313,9 +331,14 @@ export class Outlet {
     if (this.#socket.writableLength === 0 && !this.#isDirty) this.#protocol.encoder.recycle();
   };
 
+  /** Writes what has not to be compressed, before the socket is destroyed. */
+  writeLast(): void {
+    this.#writeBatch();
+  }
+
   /** Ends the outlet with its connection. A Blob that is being read reports the end later. */
   dispose(): void {
-    this.flush();
+    this.#writeBatch();
     this.#protocol.dispose();
     if (this.#current?.isBlob === false) this.#fail();
   }

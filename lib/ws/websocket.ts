@@ -240,7 +240,7 @@ export class WebSocket extends Emitter<WebSocketEvents> {
   get bufferedAmount(): number {
     const { _socket: socket } = this;
     if (socket === null) return this.#lostAmount;
-    return socket.writableLength + this.#outlet!.bufferedAmount + this.#lostAmount;
+    return this.#outlet!.bufferedAmount + socket.writableLength + this.#lostAmount;
   }
 
   /** The names of the extensions in use. */
@@ -452,8 +452,8 @@ export class WebSocket extends Emitter<WebSocketEvents> {
   }
 
   #emitClose(): void {
-    this.#readyState = CLOSED;
     this.#outlet?.dispose();
+    this.#readyState = CLOSED;
     this.emit("close", this.#closeCode, this.#closeReason);
   }
 
@@ -515,7 +515,7 @@ export class WebSocket extends Emitter<WebSocketEvents> {
     if (this.#readyState === CONNECTING) return this.#opening!.abort();
     if (this._socket === null) return;
     this.#readyState = CLOSING;
-    this.#outlet!.flush();
+    this.#outlet!.writeLast();
     this._socket.destroy();
   }
 
