@@ -255,7 +255,7 @@ export class Sender {
     if (this.#turns?.holder !== undefined) return false;
     if (!this.#encoder.writeShared(message.frame)) return false;
     this.messagesSent++;
-    this.#schedule();
+    this.#settle(0);
     return true;
   }
 
@@ -314,7 +314,14 @@ export class Sender {
    * caller.
    */
   #settle(length: number, lent: boolean = false): Promise<void> {
-    let waiting = this.#schedule();
+    let waiting = this.#encoder.size;
+    if (waiting >= SEND_MARK) {
+      this.flush();
+      waiting = this.#encoder.size;
+    } else if (waiting > 0 && !this.#isDue) {
+      this.#isDue = true;
+      if (due.push(this) === 1) nextTurn(Sender.#flushDue);
+    }
     if (this.#endError !== undefined) return handled(Promise.reject(this.#newEndError()));
     // A native WebSocket accepts the message when it is written, so that nothing waits in the batch.
     if (waiting === 0) this.#isFull = this.#transport.bufferedAmount > 0;
@@ -324,20 +331,6 @@ export class Sender {
     if (work < LOOK_EVERY) return DONE;
     this.#work = 0;
     return this.#countWork(work) ?? DONE;
-  }
-
-  /** Flushes a large batch now, and another one in the next turn. Returns the length of the batch. */
-  #schedule(): number {
-    const waiting = this.#encoder.size;
-    if (waiting >= SEND_MARK) {
-      this.flush();
-      return this.#encoder.size;
-    }
-    if (waiting > 0 && !this.#isDue) {
-      this.#isDue = true;
-      if (due.push(this) === 1) nextTurn(Sender.#flushDue);
-    }
-    return waiting;
   }
 
   #countWork(work: number): Promise<void> | undefined {
