@@ -14,7 +14,7 @@ import {
   wrongValue,
 } from "../core/error.ts";
 import { type Message, ownBytes } from "../core/message.ts";
-import { checkNumber, checkSignal, checkSlow, kindOf } from "../core/options.ts";
+import { checkNumber, checkSignal, checkSlow, kindOf, type OptionCheck } from "../core/options.ts";
 import { backgroundTimer, nextTurn } from "../timers.ts";
 
 /** An event of a native WebSocket. */
@@ -68,8 +68,17 @@ export interface WebSocketLike {
   ): void;
 }
 
+type SocketOption =
+  | "signal"
+  | "maxMessageSize"
+  | "maxBufferedAmount"
+  | "slow"
+  | "openTimeout"
+  | "closeTimeout"
+  | "maxQueuedBytes";
+
 /** The options of every connection over a native WebSocket. */
-export const SOCKET_OPTIONS = {
+export const SOCKET_OPTIONS: Readonly<Record<SocketOption, OptionCheck>> = {
   signal: checkSignal,
   maxMessageSize: checkNumber,
   maxBufferedAmount: checkNumber,
@@ -77,7 +86,7 @@ export const SOCKET_OPTIONS = {
   openTimeout: checkNumber,
   closeTimeout: checkNumber,
   maxQueuedBytes: checkNumber,
-} as const;
+};
 
 /** The value of `readyState` when the socket is open (WHATWG WebSockets). */
 const OPEN = 1;
