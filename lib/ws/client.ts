@@ -1,8 +1,4 @@
-/**
- * The opening handshake of a client, over `node:http` and `node:https`, and its redirects.
- *
- * @module
- */
+/** The opening handshake of a client, over `node:http` and `node:https`, and its redirects. */
 import { Buffer } from "node:buffer";
 import type { EventEmitter } from "node:events";
 import http, { type ClientRequest, type IncomingMessage } from "node:http";

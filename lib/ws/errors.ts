@@ -1,8 +1,4 @@
-/**
- * The errors of `ws`: its codes and messages for the errors of the core.
- *
- * @module
- */
+/** The errors of `ws`: its codes and messages for the errors of the core. */
 import { constants } from "node:zlib";
 import type { HandshakeError, RemoteProtocolError } from "../core/error.ts";
 

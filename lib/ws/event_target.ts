@@ -1,8 +1,4 @@
-/**
- * The events and listeners of the DOM on top of an EventEmitter.
- *
- * @module
- */
+/** The events and listeners of the DOM on top of an EventEmitter. */
 import type { Buffer } from "node:buffer";
 import { EventEmitter } from "node:events";
 

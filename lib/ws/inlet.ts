@@ -1,8 +1,4 @@
-/**
- * The receiving half of a connection: takes events from the protocol and calls its owner.
- *
- * @module
- */
+/** The receiving half of a connection: takes events from the protocol and calls its owner. */
 import { Buffer, isUtf8 } from "node:buffer";
 import { CloseCode } from "../core/close.ts";
 import { RemoteProtocolError } from "../core/error.ts";

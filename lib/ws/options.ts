@@ -1,8 +1,4 @@
-/**
- * The options of clients and servers.
- *
- * @module
- */
+/** The options of clients and servers. */
 import type { Buffer } from "node:buffer";
 import type {
   Agent,

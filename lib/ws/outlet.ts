@@ -1,8 +1,6 @@
 /**
  * The sending half of a connection: messages and control frames in, one write for each turn of the event
  * loop out.
- *
- * @module
  */
 import { Buffer } from "node:buffer";
 import { nextTick } from "node:process";
@@ -297,7 +295,7 @@ export class Outlet {
   /** Compresses what waits for it, and writes the batch. */
   flush(): void {
     this.#isDue = false;
-    if (this.#current === COMPRESSING) this.#finish();
+    if (this.#current === COMPRESSING && !this.#socket.destroyed) this.#finish();
     this.#writeBatch();
   }
 

@@ -1,8 +1,4 @@
-/**
- * The server of `ws`.
- *
- * @module
- */
+/** The server of `ws`. */
 import { Buffer } from "node:buffer";
 import {
   createServer,

@@ -1,8 +1,4 @@
-/**
- * A WebSocket as a duplex stream of `node:stream`.
- *
- * @module
- */
+/** A WebSocket as a duplex stream of `node:stream`. */
 import { nextTick } from "node:process";
 import { Duplex, type DuplexOptions } from "node:stream";
 import type { WebSocket } from "./websocket.ts";

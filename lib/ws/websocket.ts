@@ -1,8 +1,4 @@
-/**
- * The WebSocket of `ws`, for clients and for the connections of a server.
- *
- * @module
- */
+/** The WebSocket of `ws`, for clients and for the connections of a server. */
 import { Buffer } from "node:buffer";
 import type { ClientRequest, IncomingMessage } from "node:http";
 import { nextTick } from "node:process";

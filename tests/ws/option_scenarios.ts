@@ -392,6 +392,26 @@ export const OPTION_SCENARIOS: readonly OptionScenario[] = [
     ],
   },
   {
+    title: "The callbacks of compressed messages get an error after terminate()",
+    async run({ connect, log }) {
+      const ends = await connect({ server: { port: 0, perMessageDeflate: { threshold: 0 } } });
+      const { client } = ends;
+      client.send("a", { compress: true });
+      client.send("b", { compress: true }, (error) => log.push(`${error?.message}`));
+      client.ping("c", true, (error) => log.push(`${error?.message}`));
+      log.push(`${client.bufferedAmount}`);
+      client.terminate();
+      await ended(ends);
+      log.push(...ends.log.server);
+    },
+    log: [
+      "3",
+      "The socket was closed while data was being compressed",
+      "The socket was closed while data was being compressed",
+      'close 1006 "" (3)',
+    ],
+  },
+  {
     title: "Wrong arguments throw",
     async run({ client: { WebSocket }, server: { WebSocketServer }, connect, log }) {
       const note = (run: () => void) => {
