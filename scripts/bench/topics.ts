@@ -1,7 +1,7 @@
 /**
  * Measures the fan-out of topics in one process, and in three over Redis: messages delivered in a second of
  * the servers' CPU time, beside a loop over `ws.send()` and Socket.IO with its Redis Streams adapter. One
- * message is in flight: the next one is published when all subscribers have the last one.
+ * message, or a burst of ten, is in flight: the next one is published when all subscribers have it.
  */
 import { mustRun } from "../process.ts";
 import { findRuntimeByName } from "./options.ts";
@@ -10,7 +10,8 @@ import { median } from "./statistics.ts";
 
 const HOST = "127.0.0.1";
 const PEERS = ["streams", "pubsub", "ws", "socket.io"];
-const SUBSCRIBERS = [10, 1000, 10_000];
+/** The numbers of subscribers, and of messages that are published at once. */
+const CASES = [[10, 1], [1000, 1], [10_000, 1], [1000, 10]] as const;
 const SIZES = [64, 1024];
 const ROUNDS = 3;
 /** Deliveries of a round. */
@@ -94,7 +95,13 @@ async function firstLine(stream: ReadableStream<Uint8Array<ArrayBuffer>>): Promi
 }
 
 /** Measures deliveries in a CPU second of the servers, and the CPU time of Redis for a message, in µs. */
-async function measure(peer: string, processes: number, subscribers: number, size: number) {
+async function measure(
+  peer: string,
+  processes: number,
+  subscribers: number,
+  burst: number,
+  size: number,
+) {
   const runtime = await findRuntimeByName("node24");
   const folder = await Deno.makeTempDir();
   const redisPort = 17_000 + Deno.pid % 1000;
@@ -129,14 +136,15 @@ async function measure(peer: string, processes: number, subscribers: number, siz
     const delivered = subscribers * (length + (length < 126 ? 2 : 4));
     audience.received = 0;
     let sent = 0;
+    const frames = Uint8Array.from(Array.from({ length: burst }, () => [...frame]).flat());
     const publish = async (count: number) => {
-      for (let i = 0; i < count; i++) {
-        await audience.sockets[0].write(frame);
-        await audience.until(++sent * delivered);
+      for (let i = 0; i < count; i += burst) {
+        await audience.sockets[0].write(frames);
+        await audience.until((sent += burst) * delivered);
       }
     };
-    const messages = Math.max(20, Math.ceil(DELIVERIES / subscribers));
-    await publish(Math.ceil(messages / 5));
+    const messages = burst * Math.max(2, Math.ceil(DELIVERIES / subscribers / burst));
+    await publish(burst * Math.ceil(messages / 5 / burst));
     const rates: number[] = [];
     const engine: number[] = [];
     const clock = async () => {
@@ -173,14 +181,16 @@ export async function measureTopics(): Promise<void> {
     for (const size of SIZES) {
       const where = processes === 1 ? "one process" : "three processes over Redis";
       console.log(`\nmessages delivered per CPU second, ${where}, ${size} B, node24`);
-      for (const subscribers of SUBSCRIBERS) {
+      for (const [subscribers, burst] of CASES) {
         for (const peer of processes === 1 ? PEERS.slice(1) : PEERS) {
-          const { rate, redis, rss } = await measure(peer, processes, subscribers, size);
+          const { rate, redis, rss } = await measure(peer, processes, subscribers, burst, size);
           const figures = [rate, redis, rss].map((value) =>
             Math.round(value).toLocaleString("en-US")
           );
           console.log(
-            `  ${`${subscribers}`.padStart(6)} ${peer.padEnd(10)} ${figures[0].padStart(9)}` +
+            `  ${`${burst} to ${subscribers}`.padStart(10)} ${peer.padEnd(10)} ${
+              figures[0].padStart(9)
+            }` +
               `   Redis ${figures[1].padStart(6)} µs a message   ${
                 figures[2].padStart(5)
               } MiB a server`,

@@ -23,7 +23,7 @@ async function serveTopics(): Promise<number> {
   const options = { port: 0, pingInterval: 0, maxConnectionsPerAddress: Infinity };
   const server = await serve(options, async (ws) => {
     topics.subscribe(ws, "all");
-    for await (const message of ws) await topics.publish("all", message);
+    for await (const message of ws) void topics.publish("all", message);
   });
   return server.port!;
 }
