@@ -28,7 +28,7 @@ const USAGE = "deno task mutate [--file lib/core/close.ts,...] [--seed N] [--sam
 const GOAL = 95;
 /** The test files that are quick, and about the two folders. */
 const QUICK = new RegExp(
-  "^tests/(assemble_end|attach_requests|bad_input|batch_streams|broadcast|close\\w*|connection_(end|iterable|messages)|" +
+  "^tests/(assemble_end|attach_requests|bad_input|batch_streams|broadcast|checks|close\\w*|connection_(end|iterable|messages)|" +
     "conformance|encoder|endpoint\\w*|error\\w*|extension|frame|handshake|header|heartbeat|http1|http2_handshake|inspect|keepalive|" +
     "mask|message|options|parity_(deflate|errors|parts|w_\\w+)|permessage_deflate|protocol|queue|" +
     "proxy_environment|reading_mode|receive|refusal|relay|request_body|send|" +

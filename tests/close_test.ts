@@ -1,7 +1,7 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { CloseCode, type CloseInfo, parseClose, serializeClose } from "../lib/core/mod.ts";
-import { isWireCloseCode, MAX_REASON_LENGTH } from "../lib/core/close.ts";
+import { isWireCloseCode, MAX_REASON_LENGTH, PRIVATE_USE } from "../lib/core/close.ts";
 import { truncateReason } from "../lib/core/error.ts";
 import { concat, hex, utf8 } from "./bytes.ts";
 import { fc, text } from "./property.ts";
@@ -57,6 +57,32 @@ describe("isWireCloseCode", () => {
   });
 });
 
+describe("CloseCode", () => {
+  it("CloseCode has the codes of the IANA registry", () => {
+    assert.deepEqual(CloseCode, {
+      Normal: 1000,
+      GoingAway: 1001,
+      ProtocolError: 1002,
+      UnsupportedData: 1003,
+      NoStatus: 1005,
+      Abnormal: 1006,
+      InvalidPayload: 1007,
+      PolicyViolation: 1008,
+      MessageTooBig: 1009,
+      MandatoryExtension: 1010,
+      InternalError: 1011,
+      ServiceRestart: 1012,
+      TryAgainLater: 1013,
+      BadGateway: 1014,
+      TlsHandshake: 1015,
+    });
+  });
+
+  it("Each code of the protocol becomes one for private use", () => {
+    assert.deepEqual([CloseCode.PolicyViolation + PRIVATE_USE, 1000 + PRIVATE_USE], [4008, 4000]);
+  });
+});
+
 describe("parseClose", () => {
   it("parseClose takes an empty payload as 1005", () => {
     assert.deepEqual(parseClose(hex("")), { closeCode: 1005, reason: "" });
@@ -69,6 +95,7 @@ describe("parseClose", () => {
 
   it("parseClose reads the reason, a byte order mark too", () => {
     const payload = concat([hex("0f a1"), utf8("\ufeffbis später 😀")]);
+    assert.deepEqual(parseClose(hex("0f a1 61")), { closeCode: 4001, reason: "a" });
     assert.deepEqual(parseClose(payload), { closeCode: 4001, reason: "\ufeffbis später 😀" });
   });
 

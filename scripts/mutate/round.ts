@@ -132,12 +132,15 @@ class Order {
   testsFor(mutant: Mutant): TestName[] {
     const { id, file } = mutant;
     let tests = this.#byMutant.get(id)!;
+    const subject = file.replace(/^.*\/|\.ts$/g, "");
     if (this.isEarly(mutant)) {
+      // A test that only reads a constant reaches no fault by itself.
       const ofFile = this.#byFile.get(file)!;
-      tests = ofFile.size > 0 ? [...ofFile] : [...this.#tests];
+      const about = this.#tests.filter((test) => ofFile.has(test) || test.file.includes(subject));
+      tests = about.length > 0 ? about : [...this.#tests];
     }
     const usable = tests.filter((test) => !this.#unusable.has(test));
-    return inTurns(usable, file.replace(/^.*\/|\.ts$/g, ""));
+    return inTurns(usable, subject);
   }
 
   drop(test: TestName): void {
