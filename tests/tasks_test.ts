@@ -139,4 +139,19 @@ describe("deno task mutate", () => {
       assert.match(stderr, /^Usage: deno task mutate /m);
     });
   }
+
+  it("interop refuses unknown peers, cases and runtimes, and a table of a part", async () => {
+    const lists = ["--peer ws,nobody", "--case none", "--runtime perl", "--write --peer ws"];
+    for (const list of lists) {
+      const { code, stdout, stderr } = await run([
+        "run",
+        "-A",
+        "scripts/interop.ts",
+        ...list.split(" "),
+      ]);
+      assert.equal(code, 2, `${list}: ${stdout}${stderr}`);
+      assert.match(stderr, /^Usage: deno task interop /m);
+      assert.equal(stdout, "");
+    }
+  });
 });

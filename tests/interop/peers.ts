@@ -44,6 +44,8 @@ export type Ability =
   /** Answers a Close frame with its code and its reason. */
   | "echoReason"
   | "tellEmptyReason"
+  /** Reports the code that it has closed with itself. */
+  | "tellOwnClose"
   /** Reports 1006 for a connection that was cut. */
   | "tell1006"
   /** Accepts a Close frame without a code, and reports 1005. */
@@ -277,6 +279,10 @@ const TABLE = {
     },
     lacks: [
       NO_SERVER,
+      {
+        abilities: ["tellOwnClose"],
+        why: "`closed` may reject after its own close: 393 of 1,500 times with ws as the server.",
+      },
       ...STANDARD.filter(({ abilities }) => !abilities.includes("doWithoutProtocol")),
       NO_COMPRESSION,
     ],
@@ -313,6 +319,10 @@ const TABLE = {
       { abilities: ["closeEmpty"], why: "The API closes with a code." },
       { abilities: ["echoCode"], why: "It answers each Close frame with 1000." },
       { abilities: ["limitSize"], why: "It refuses a message of exactly its limit too." },
+      {
+        abilities: ["interruptCompressed"],
+        why: "It forgets during a ping between two fragments that the message is compressed.",
+      },
       { abilities: ["tellFrames"], why: "It reports whole messages only." },
       { abilities: ["tellRefusalBody"], why: "It does not show the body of a refusal." },
       { abilities: ["askUser"], why: "It leaves authentication to the application." },

@@ -103,9 +103,12 @@ class AiohttpEnd(End):
             await self.closing
         elif not ws.closed:
             await ws.close()
-        if ws.close_code is not None:
-            # A Close frame without a code is reported as 0.
-            code = ws.close_code or 1005
+        if message.type is WSMsgType.CLOSE:
+            # A Close frame without a code is reported as 0. If the answer cannot be written,
+            # ws.close_code becomes 1006.
+            code = message.data or 1005
+        elif ws.close_code is not None:
+            code = ws.close_code
         else:
             # It does not wait for the answer to its Close frame while another task receives.
             code = 1006 if self.sent is None else self.sent
