@@ -201,15 +201,31 @@ export interface Script {
   end: boolean;
 }
 
+const encodedRows = new Map<string, WeakMap<Row, Uint8Array[][]>>();
+
+/** The frames of each turn. They are encoded once, because some rows have 65,536 frames. */
+function framesOf(row: Row, peer: Role): Uint8Array[][] {
+  if (!encodedRows.has(peer)) encodedRows.set(peer, new WeakMap());
+  const rows = encodedRows.get(peer)!;
+  let frames = rows.get(row);
+  if (frames === undefined) {
+    frames = row.turns.map(({ send }) => send.map((frame) => encode(frame, peer)));
+    rows.set(row, frames);
+  }
+  return frames;
+}
+
 /**
  * The bytes of the turns of a row.
  *
  * @param rechop Length of the pieces, instead of what the row says
  */
-export function scripts({ turns }: Row, peer: Role, rechop?: number): Script[] {
+export function scripts(row: Row, peer: Role, rechop?: number): Script[] {
   let held = new Uint8Array(0);
-  return turns.map(({ send, chop = Infinity, holdBack = 0, expect, end = false }) => {
-    const frames = [held, ...send.map((frame) => encode(frame, peer))];
+  const encoded = framesOf(row, peer);
+  return row.turns.map(({ chop = Infinity, holdBack = 0, expect, end = false }, turn) => {
+    // A receiver may change the bytes that it gets.
+    const frames = [held, ...encoded[turn].map((frame) => frame.slice())];
     const whole = concat(frames);
     const sent = whole.length - holdBack;
     held = whole.slice(sent);
