@@ -18,7 +18,7 @@ const PROGRAM = `
   const gc = globalThis.gc ?? (() => globalThis.Bun.gc(true));
   const isBun = process.versions.bun !== undefined;
   async function held() {
-    for (let i = 0; i < 3; i++) {
+    for (let i = 0; i < 2; i++) {
       gc();
       await turn();
     }
