@@ -66,7 +66,7 @@ interface Current {
   isBlob: boolean;
 }
 
-/** In place of a current message: the messages of this turn are compressed at its end. */
+/** Set as the current message while the messages of this turn wait to be compressed at its end. */
 const COMPRESSING: Current = { callback: undefined, isBlob: false };
 
 /** The outlets that have a batch to write. One callback serves all of them. */
