@@ -4,10 +4,10 @@ import { freePort } from "../ports.ts";
 import { ROLES } from "../support.ts";
 import { type Credentials, writeCredentials } from "./credentials.ts";
 import { AGREEMENTS, FAILURES } from "./handshakes.ts";
-import { open, type Opening, type PairOptions, type Way } from "./pair.ts";
+import { open, type Opening, type PairOptions } from "./pair.ts";
 import { PeerProcess } from "./peer_process.ts";
 import { type Ability, type Lack, lackOf, type Peer } from "./peers.ts";
-import { type Front, FRONTS, type Proxy, startProxy } from "./proxy.ts";
+import { FRONTS, type Proxy, startProxy } from "./proxy.ts";
 import type { Failure, Kind, Scenario } from "./row.ts";
 import { SCENARIOS } from "./scenarios.ts";
 
@@ -97,7 +97,6 @@ export class Session {
   readonly #peer: Peer;
   #process: PeerProcess | undefined;
   #credentials: Promise<Credentials & { remove(): Promise<void> }> | undefined;
-  readonly #proxies = new Map<boolean, Promise<Proxy & { backend: number }>>();
 
   constructor(peer: Peer) {
     this.#peer = peer;
@@ -113,14 +112,19 @@ export class Session {
   /** Runs a cell. Throws what differed. */
   async run({ peer, row, role, setting }: Cell): Promise<void> {
     const running = await this.#running();
-    const opening = await open(role, running, merge(setting, row.options?.(role)), {
-      credentials: setting === "tls" ? await this.#certified() : undefined,
-      proxy: await this.#proxy(setting === "tls"),
-    });
+    const proxy = await this.#proxy(setting === "tls");
     try {
-      await within(DEADLINE, this.#check(opening, peer, row, role));
+      const opening = await open(role, running, merge(setting, row.options?.(role)), {
+        credentials: setting === "tls" ? await this.#certified() : undefined,
+        proxy,
+      });
+      try {
+        await within(DEADLINE, this.#check(opening, peer, row, role));
+      } finally {
+        await opening.stop();
+      }
     } finally {
-      await opening.stop();
+      await proxy?.stop();
     }
   }
 
@@ -153,15 +157,13 @@ export class Session {
     return this.#credentials ??= writeCredentials();
   }
 
-  /** The proxy between the two ends, if the peer is one. */
-  async #proxy(secure: boolean): Promise<Way["proxy"]> {
+  /**
+   * Starts the proxy between the two ends, if the peer is one. Each cell has its own, because a server cannot
+   * listen again at once on the port of another.
+   */
+  async #proxy(secure: boolean): Promise<Proxy & { backend: number } | undefined> {
     const front = FRONTS[this.#peer.name];
     if (front === undefined) return;
-    if (!this.#proxies.has(secure)) this.#proxies.set(secure, this.#startProxy(front, secure));
-    return await this.#proxies.get(secure);
-  }
-
-  async #startProxy(front: Front, secure: boolean) {
     const backend = await freePort();
     const { leafFiles } = await this.#certified();
     return { ...await startProxy(front, backend, secure ? leafFiles : undefined), backend };
@@ -170,7 +172,6 @@ export class Session {
   /** Ends the programs, and removes their files. */
   async stop(): Promise<void> {
     await this.#process?.stop();
-    for (const proxy of this.#proxies.values()) await (await proxy).stop();
     await (await this.#credentials)?.remove();
   }
 }

@@ -79,7 +79,9 @@ export type Ability =
   /** Accepts a ping between the fragments of a compressed message. */
   | "interruptCompressed"
   /** Sends a compressed message in fragments. */
-  | "fragmentCompressed";
+  | "fragmentCompressed"
+  /** Limits the size of a compressed message. */
+  | "limitCompressed";
 
 /** Something that a peer cannot do, and the reason. */
 export interface Lack {
@@ -355,6 +357,10 @@ const TABLE = {
     module: "autobahn",
     agent: { on: "python", file: "autobahn_peer.py" },
     lacks: [
+      {
+        abilities: ["limitCompressed"],
+        why: "It does not close if a compressed message exceeds its limit.",
+      },
       { abilities: ["closeAny"], why: "The API takes only 1000 and 3000 to 4999." },
       {
         abilities: ["repeatFields"],

@@ -309,6 +309,7 @@ const CLOSING: Rows = [
   {
     title: "a message over their limit is told as 1009",
     needs: ["limitSize"],
+    needsCompressed: ["limitCompressed"],
     mayReport: true,
     options: () => ({ theirs: { maxSize: 1000 } }),
     async run({ ours, theirs }) {
