@@ -57,7 +57,8 @@ export function cellsOf(peer: Peer): Cell[] {
     ROLES.flatMap((role) =>
       ROWS.filter(({ roles, unless }) =>
         (roles ?? ROLES).includes(role) &&
-        (unless === undefined || lackOf(peer, unless, otherRole(role)) !== undefined)
+        (unless === undefined ||
+          lackOf(peer, unless, otherRole(role)) !== undefined)
       ).map((row): Cell => ({
         peer,
         row,
@@ -72,7 +73,12 @@ export function cellsOf(peer: Peer): Cell[] {
   );
 }
 
-function lackIn(peer: Peer, row: Row, role: Role, setting: Setting): Lack | undefined {
+function lackIn(
+  peer: Peer,
+  row: Row,
+  role: Role,
+  setting: Setting,
+): Lack | undefined {
   const { needs = [], needsCompressed = [] } = row;
   const abilities: Ability[] = [
     "play",
@@ -110,14 +116,30 @@ export class Session {
   }
 
   /** Runs a cell. Throws what differed. */
-  async run({ peer, row, role, setting }: Cell): Promise<void> {
+  async run(cell: Cell): Promise<void> {
+    for (let tries = 1;; tries++) {
+      try {
+        return await this.#run(cell);
+      } catch (error) {
+        // Another process has taken the port that was free.
+        if (tries === 5 || !String(error).includes("EADDRINUSE")) throw error;
+      }
+    }
+  }
+
+  async #run({ peer, row, role, setting }: Cell): Promise<void> {
     const running = await this.#running();
     const proxy = await this.#proxy(setting === "tls");
     try {
-      const opening = await open(role, running, merge(setting, row.options?.(role)), {
-        credentials: setting === "tls" ? await this.#certified() : undefined,
-        proxy,
-      });
+      const opening = await open(
+        role,
+        running,
+        merge(setting, row.options?.(role)),
+        {
+          credentials: setting === "tls" ? await this.#certified() : undefined,
+          proxy,
+        },
+      );
       try {
         await within(DEADLINE, this.#check(opening, peer, row, role));
       } finally {
@@ -128,7 +150,12 @@ export class Session {
     }
   }
 
-  async #check(opening: Opening, peer: Peer, row: Row, role: Role): Promise<void> {
+  async #check(
+    opening: Opening,
+    peer: Peer,
+    row: Row,
+    role: Role,
+  ): Promise<void> {
     const { theirs } = opening;
     const can = (ability: Ability) => lackOf(peer, ability, otherRole(role)) === undefined;
     if ("fails" in row) await row.run({ ...opening, can }, role);
@@ -138,7 +165,9 @@ export class Session {
     }
     const failed = theirs.told.find(({ event }) => event === "failed");
     if (failed && !row.mayReport) {
-      throw new Error(`Expected no error of the peer, received ${JSON.stringify(failed)}`);
+      throw new Error(
+        `Expected no error of the peer, received ${JSON.stringify(failed)}`,
+      );
     }
   }
 
@@ -161,12 +190,17 @@ export class Session {
    * Starts the proxy between the two ends, if the peer is one. Each cell has its own, because a server cannot
    * listen again at once on the port of another.
    */
-  async #proxy(secure: boolean): Promise<Proxy & { backend: number } | undefined> {
+  async #proxy(
+    secure: boolean,
+  ): Promise<Proxy & { backend: number } | undefined> {
     const front = FRONTS[this.#peer.name];
     if (front === undefined) return;
     const backend = await freePort();
     const { leafFiles } = await this.#certified();
-    return { ...await startProxy(front, backend, secure ? leafFiles : undefined), backend };
+    return {
+      ...await startProxy(front, backend, secure ? leafFiles : undefined),
+      backend,
+    };
   }
 
   /** Ends the programs, and removes their files. */
@@ -177,7 +211,10 @@ export class Session {
 }
 
 /** Fails a row that hangs, because some runtimes have no deadline for a test. */
-async function within(milliseconds: number, running: Promise<void>): Promise<void> {
+async function within(
+  milliseconds: number,
+  running: Promise<void>,
+): Promise<void> {
   let timer: ReturnType<typeof setTimeout> | undefined;
   const late = new Promise<never>((_, reject) => {
     timer = setTimeout(
