@@ -156,12 +156,14 @@ export function sendOrSkip(
   shared: SharedMessage,
   { slow, maxBufferedAmount, compress }: SlowPolicy,
 ): keyof BroadcastResult {
+  const isFeeding = slow === "drop-oldest" && feeds.get(ws)?.isRunning;
+  if (!isFeeding && sending.sendShared?.(shared, maxBufferedAmount)) return "sent";
   if (slow === "drop-oldest") {
     feedOf(ws, sending).push(shared.message, maxBufferedAmount, compress);
     return "sent";
   }
   if (!isTooMuch(sending.heldAmount, shared.message.length, maxBufferedAmount)) {
-    if (!sending.sendShared?.(shared)) void ws.send(shared.message, { compress });
+    void ws.send(shared.message, { compress });
     return "sent";
   }
   if (slow === "drop-newest") return "missed";
@@ -223,7 +225,7 @@ class Feed {
   readonly #sending: Sending;
   readonly #waiting = new Queue<Waiting>();
   #size = 0;
-  #running = false;
+  isRunning = false;
 
   constructor(ws: Recipient, sending: Sending) {
     this.#ws = ws;
@@ -236,7 +238,7 @@ class Feed {
     while (this.#waiting.length > 1 && this.#size + this.#sending.heldAmount > most) {
       this.#take();
     }
-    if (!this.#running) void this.#run();
+    if (!this.isRunning) void this.#run();
   }
 
   #take(): Waiting | undefined {
@@ -246,7 +248,7 @@ class Feed {
   }
 
   async #run(): Promise<void> {
-    this.#running = true;
+    this.isRunning = true;
     try {
       for (let next = this.#take(); next !== undefined; next = this.#take()) {
         await this.#ws.send(next.message, { compress: next.compress });
@@ -256,6 +258,6 @@ class Feed {
       this.#waiting.clear();
       this.#size = 0;
     }
-    this.#running = false;
+    this.isRunning = false;
   }
 }

@@ -43,6 +43,12 @@ const EXTENDED_WORK = 32768;
 /** After this much work, the sender checks how long the turn of the event loop has been. */
 const LOOK_EVERY = 65536;
 
+/** A message, and the frame that the connections of a server share. */
+export interface Shareable {
+  readonly message: Message;
+  readonly frame: SharedFrame;
+}
+
 /** What `broadcast()` needs of a connection. The types of connections do not show it. */
 export interface Sending {
   /** Bytes that wait to be sent, and the memory of the waiting messages. */
@@ -50,9 +56,9 @@ export interface Sending {
   endAsSlow(how: "close" | "terminate"): void;
   /**
    * Sends a message with a frame that other connections send too. Returns false if the message needs
-   * `send()`.
+   * `send()`, or more than `most` bytes might wait.
    */
-  sendShared?(message: { readonly frame: SharedFrame }): boolean;
+  sendShared?(shared: Shareable, most: number): boolean;
 }
 
 const SENDING = Symbol("sending");
@@ -249,11 +255,12 @@ export class Sender {
     return this.#send(message, false, DEFAULTS);
   }
 
-  sendShared(message: { readonly frame: SharedFrame }): boolean {
+  sendShared(shared: Shareable, most: number): boolean {
     // A frame that waits keeps the memory of all frames in its buffer. So it is only shared if it leaves.
     if (!this.#canShare || this.#isFull || !this.#host.canSend) return false;
     if (this.#turns?.holder !== undefined) return false;
-    if (!this.#encoder.writeShared(message.frame)) return false;
+    if (isTooMuch(this.#encoder.size, shared.message.length, most)) return false;
+    if (!this.#encoder.writeShared(shared.frame)) return false;
     this.messagesSent++;
     this.#settle(0);
     return true;

@@ -66,7 +66,9 @@ export abstract class Listener implements Member {
 
   receive(delivery: Delivery): void {
     if (this.#held !== undefined) this.#hold(this.#held, delivery);
-    else if (!isCovered(delivery.position, this.#covered)) this.deliver(delivery);
+    else if (this.#covered === undefined || !isCovered(delivery.position, this.#covered)) {
+      this.deliver(delivery);
+    }
   }
 
   #hold(held: Queue<Delivery>, delivery: Delivery): void {
