@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { wrongType, wrongValue } from "../core/error.ts";
+import { wrongType, wrongValue } from "../core/error_code.ts";
 import { kindOf } from "../core/options.ts";
 
 /**

@@ -7,7 +7,7 @@ import { handled } from "../abortable.ts";
 import type { Recipient } from "../connection/broadcast.ts";
 import { failure, invalidState } from "../core/error.ts";
 import type { BackplaneMessage, BackplaneReceiver, Position } from "./backplane.ts";
-import type { Engine } from "./engine.ts";
+import { callHook, type Engine } from "./engine.ts";
 import { type Delivery, openEnvelope } from "./envelope.ts";
 
 /** A connection that subscribes. */
@@ -100,8 +100,8 @@ export class Channel implements BackplaneReceiver {
       try {
         await engine.call("subscribe", (call) => backplane.subscribe(this.name, this, call));
       } catch (error) {
-        // The engine may confirm the subscription later.
-        this.#unsubscribe();
+        // The engine may confirm the subscription later. After stop(), the name may be another channel's.
+        if (!this.signal.aborted) this.#unsubscribe();
         this.#held = undefined;
         throw error;
       }
@@ -118,8 +118,13 @@ export class Channel implements BackplaneReceiver {
 
   /** Ends the subscription. */
   stop(): void {
-    this.#abort.abort(invalidState("The subscription has ended", "not-open"));
+    this.end();
     this.#unsubscribe();
+  }
+
+  /** Ends the subscription without telling the engine, which is closed next. */
+  end(): void {
+    this.#abort.abort(invalidState("The subscription has ended", "not-open"));
   }
 
   #unsubscribe(): void {
@@ -181,7 +186,9 @@ export class Channel implements BackplaneReceiver {
 
   #tellMissed(cause?: unknown): void {
     this.#host.engine.report(missing(this.name, cause), this.name);
-    for (const member of this.members) member.missed();
+    for (const member of this.members) {
+      callHook(() => member.missed(), (error) => this.#host.engine.report(error, this.name));
+    }
   }
 
   /** Reads and dispatches what was missed, then the messages that were held. */

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { handled } from "../abortable.ts";
 import { wrongType } from "../core/error.ts";
 import type { Message } from "../core/message.ts";
 import { kindOf } from "../core/options.ts";
@@ -39,12 +40,12 @@ export const plainCodec: Codec<unknown> = {
 
 /** All values are JSON that the schema allows. */
 export function jsonCodec<T>(schema: StandardSchema<T>): Codec<T> {
-  const { validate } = schema["~standard"];
+  const standard = schema["~standard"];
   return {
     encode: toJson,
     async decode(message) {
       const text = typeof message === "string" ? message : new TextDecoder().decode(message);
-      const result = await validate(JSON.parse(text));
+      const result = await standard.validate(JSON.parse(text));
       if (result.issues === undefined) return result.value;
       const why = result.issues.map(({ message }) => message).join("; ");
       throw wrongType(why, { code: "malformed-message" });
@@ -73,6 +74,8 @@ export function encodeWith<T>(codec: Codec<T>, value: T): Message {
     throw wrongType("The codec cannot encode the value", { cause });
   }
   if (isMessage(message)) return message;
+  // The rejection of a codec that is async must not count as unhandled.
+  if (message instanceof Promise) handled(message);
   throw wrongType(`Expected a string or bytes from the codec, received ${kindOf(message)}`);
 }
 

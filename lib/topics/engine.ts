@@ -17,6 +17,16 @@ import {
 /** Told of errors that no call reports. */
 export type Report = (error: unknown, topic: string | undefined) => void;
 
+/** Calls a function of the application. Reports its error, also that of an async function. */
+export function callHook(hook: () => unknown, report: (error: unknown) => void): void {
+  try {
+    const result = hook();
+    if (result instanceof Promise) result.catch(report);
+  } catch (error) {
+    report(error);
+  }
+}
+
 /** Delays before a failed call is repeated, in milliseconds. */
 const MIN_DELAY = 50;
 const MAX_DELAY = 5000;

@@ -83,14 +83,16 @@ class History {
     found.kept.push({ data, position, expires: now() + this.#ttl });
     this.#bytes += data.length + OVERHEAD;
     if (found.kept.length > this.#size) this.#dropFirst(found);
-    this.#makeRoom();
+    this.#makeRoom(now());
     return position;
   }
 
   read(topic: string, since: Position | undefined): HistoryRead {
-    this.#makeRoom();
+    // With one time for both, no topic is left without messages.
+    const time = now();
+    this.#makeRoom(time);
     const found = this.#topics.get(topic);
-    if (found !== undefined) this.#dropExpired(found);
+    if (found !== undefined) this.#dropExpired(found, time);
     const { kept = [], gone = this.#forgotten } = found ?? {};
     const position = kept.at(-1)?.position ?? { epoch: this.#epoch, offset: gone };
     if (since === undefined) return { recovered: true, messages: [], position };
@@ -100,8 +102,7 @@ class History {
     return { recovered: isKnown, messages, position };
   }
 
-  #makeRoom(): void {
-    const time = now();
+  #makeRoom(time: number): void {
     for (const [topic, found] of this.#topics) {
       const isOver = found.kept.at(-1)!.expires <= time;
       if (!isOver && this.#bytes <= this.#maxBytes) return;
@@ -111,8 +112,7 @@ class History {
     }
   }
 
-  #dropExpired(found: TopicHistory): void {
-    const time = now();
+  #dropExpired(found: TopicHistory, time: number): void {
     while (found.kept.length > 0 && found.kept[0].expires <= time) this.#dropFirst(found);
   }
 

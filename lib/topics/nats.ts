@@ -149,6 +149,8 @@ class NatsBackplane implements Backplane {
   readonly #end = new AbortController();
   readonly #statuses: AsyncIterable<{ readonly type: string }> & { stop?(): void };
   readonly #subscriptions = new Map<string, Subscription>();
+  /** The last receiver of each topic: a subscription may end while the connection is not ready. */
+  readonly #wanted = new Map<string, BackplaneReceiver>();
   /** Settles when the connection can be used, or an attempt to use it has failed. */
   #ready!: Promise<void>;
   #settle!: { resolve(): void; reject(error: unknown): void };
@@ -193,7 +195,11 @@ class NatsBackplane implements Backplane {
     receiver: BackplaneReceiver,
     { signal }: BackplaneCall,
   ): Promise<void> {
+    this.#wanted.set(topic, receiver);
     await this.ready(signal);
+    if (this.#wanted.get(topic) !== receiver) {
+      throw failure("The subscription has ended", "backplane-failed");
+    }
     const prefix = topic.endsWith("*") ? topic.slice(0, -1) : undefined;
     // NATS has wildcards only for whole tokens, so a part of the last token is compared here.
     const subject = prefix === undefined
@@ -221,6 +227,7 @@ class NatsBackplane implements Backplane {
   }
 
   async unsubscribe(topic: string): Promise<void> {
+    this.#wanted.delete(topic);
     const subscription = this.#subscriptions.get(topic);
     if (subscription === undefined) return;
     this.#subscriptions.delete(topic);
@@ -255,6 +262,7 @@ class NatsBackplane implements Backplane {
     this.#statuses.stop?.();
     for (const { unsubscribe } of this.#subscriptions.values()) unsubscribe();
     this.#subscriptions.clear();
+    this.#wanted.clear();
   }
 
   get isClosed(): boolean {

@@ -140,6 +140,9 @@ class RedisBackplane implements Backplane {
     this.#subscriptions.set(channel, subscription);
     try {
       const connection = await this.#subscriber.ready(signal);
+      if (this.#subscriptions.get(channel) !== subscription) {
+        throw failure("The subscription has ended", "backplane-failed");
+      }
       await abortable(this.#change(channel, connection, "subscribe"), signal);
       if (connection !== await this.#subscriber.ready(signal)) {
         throw failure("The connection to Redis has ended", "backplane-failed");

@@ -6,7 +6,8 @@
 import { handled } from "../abortable.ts";
 import { invalidState, wrongType, wrongValue } from "../core/error_code.ts";
 import type { Message } from "../core/message.ts";
-import { checkKnown } from "../core/options.ts";
+import { checkKnown, checkType } from "../core/options.ts";
+import { checkTopic, parsePosition } from "./backplane.ts";
 import { frameWith, type Line, type Parsed, parseFrame } from "./wire.ts";
 
 /** A connection of {@linkcode resumable}. */
@@ -63,7 +64,12 @@ export interface ResumableOptions {
 export interface ResumableTopics extends AsyncIterable<TopicEvent> {
   /** The position of the last message of each topic. Save them to go on later. */
   readonly positions: Readonly<Record<string, string>>;
-  /** Subscribes to a name or prefix, on this connection and all later ones. */
+  /**
+   * Subscribes to a name or prefix, on this connection and all later ones.
+   *
+   * @throws {TypeError} If the name is not a string.
+   * @throws {RangeError} If the name is not valid.
+   */
   subscribe(topic: string): void;
   /** Ends a subscription. */
   unsubscribe(topic: string): void;
@@ -77,7 +83,18 @@ export interface ResumableTopics extends AsyncIterable<TopicEvent> {
   publish(topic: string, message: Message): Promise<string | undefined>;
 }
 
-const RESUMABLE_OPTIONS = { topics: true, positions: true };
+const RESUMABLE_OPTIONS = {
+  // The characters of a string are no names.
+  topics: (name: string, value: unknown) =>
+    checkType(
+      name,
+      value,
+      "an iterable of names",
+      typeof value === "object" && Symbol.iterator in Object(value),
+    ),
+  positions: (name: string, value: unknown) =>
+    checkType(name, value, "an object", typeof value === "object"),
+};
 
 /**
  * Subscribes to topics of a server that uses `Topics.serve()`, over connections that follow each other.
@@ -106,6 +123,7 @@ const RESUMABLE_OPTIONS = { topics: true, positions: true };
  * @param options What to subscribe to.
  * @returns The topics. Iterate over them once; `break` closes the connection.
  * @throws {TypeError} If an argument or option has the wrong type.
+ * @throws {RangeError} If a name or a position is not valid.
  */
 export function resumable(
   connections: AsyncIterable<ResumableConnection>,
@@ -137,7 +155,11 @@ class Resuming implements ResumableTopics {
     const { topics = [], positions = {} } = options;
     this.#connections = connections;
     this.#names = new Set(topics);
-    for (const [topic, position] of Object.entries(positions)) this.#positions.set(topic, position);
+    for (const topic of this.#names) checkTopic(topic, true);
+    for (const [topic, position] of Object.entries(positions)) {
+      parsePosition(position);
+      this.#positions.set(topic, position);
+    }
   }
 
   get positions(): Readonly<Record<string, string>> {
@@ -145,6 +167,7 @@ class Resuming implements ResumableTopics {
   }
 
   subscribe(topic: string): void {
+    checkTopic(topic, true);
     this.#names.add(topic);
     this.#ask(topic);
   }
@@ -183,7 +206,10 @@ class Resuming implements ResumableTopics {
   async *[Symbol.asyncIterator](): AsyncGenerator<TopicEvent, void, void> {
     for await (const ws of this.#connections) {
       this.#ws = ws;
-      for (const topic of this.#names) this.#ask(topic);
+      // A prefix comes last: its messages must not overtake those that a topic has missed.
+      const names = [...this.#names];
+      for (const topic of names) if (!topic.endsWith("*")) this.#ask(topic);
+      for (const topic of names) if (topic.endsWith("*")) this.#ask(topic);
       try {
         for await (const message of ws) {
           const event = this.#take(message);

@@ -4,12 +4,11 @@
  * @module
  */
 import { BROADCAST_OPTIONS, type BroadcastOptions } from "../connection/broadcast.ts";
-import { errorCodeOf, failure, wrongValue } from "../core/error.ts";
+import { errorCodeOf, failure, invalidState, wrongValue } from "../core/error.ts";
 import type { Message } from "../core/message.ts";
 import { checkKnown } from "../core/option_hints.ts";
 import { checkFunction, type OptionNames } from "../core/options.ts";
 import { formatPosition, type Position } from "./backplane.ts";
-import type { Joined } from "./listener.ts";
 import type { Subscriber, Subscription } from "./subscription.ts";
 import { type Line, parseFrame } from "./wire.ts";
 
@@ -66,6 +65,8 @@ class Session {
   readonly #ws: TopicsConnection;
   readonly #options: ServeTopicsOptions;
   readonly #subscriptions = new Map<string, Subscription>();
+  /** Those whose answer the client has not taken. One for each name, so that answers do not pile up. */
+  readonly #unanswered = new Map<string, Subscription>();
 
   constructor(topics: ServingTopics, ws: TopicsConnection, options: ServeTopicsOptions) {
     this.#topics = topics;
@@ -108,7 +109,10 @@ class Session {
 
   async #subscribe(name: string, since: unknown): Promise<void> {
     if (await this.#options.maySubscribe?.(name) !== true) throw forbidden("subscribe to", name);
-    this.#subscriptions.get(name)?.unsubscribe();
+    if (this.#unanswered.has(name)) {
+      const message = "An earlier request to subscribe to this name is not answered yet";
+      throw invalidState(message, "busy");
+    }
     const { slow, maxBufferedAmount, presence } = this.#options;
     const subscription = this.#topics.subscribe(this.#ws, name, {
       since,
@@ -118,18 +122,28 @@ class Session {
       framed: true,
       onMissed: () => void this.#send({ missed: name }),
     });
+    // A request that is refused does not end the earlier subscription.
+    this.#subscriptions.get(name)?.unsubscribe();
     this.#subscriptions.set(name, subscription);
-    // The answer comes after the messages of the history. The client may send other requests before.
-    subscription.ready.then((joined) => this.#tellJoined(name, joined), () => {});
+    void this.#tellJoined(name, subscription);
   }
 
-  #tellJoined(name: string, { recovered, position }: Joined): void {
-    void this.#send({ subscribed: name, recovered, ...positionOf(position) });
+  /** Answers after the messages of the history. The client may send other requests before. */
+  async #tellJoined(name: string, subscription: Subscription): Promise<void> {
+    this.#unanswered.set(name, subscription);
+    try {
+      const { recovered, position } = await subscription.ready;
+      await this.#send({ subscribed: name, recovered, ...positionOf(position) });
+    } catch {
+      // The subscription has ended before.
+    }
+    if (this.#unanswered.get(name) === subscription) this.#unanswered.delete(name);
   }
 
   async #unsubscribe(name: string): Promise<void> {
     this.#subscriptions.get(name)?.unsubscribe();
     this.#subscriptions.delete(name);
+    this.#unanswered.delete(name);
     await this.#send({ unsubscribed: name });
   }
 

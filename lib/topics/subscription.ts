@@ -83,7 +83,7 @@ export class ConnectionListener extends Listener {
   }
 
   missed(): void {
-    this.options.onMissed?.();
+    return this.options.onMissed?.();
   }
 
   get presence(): unknown {

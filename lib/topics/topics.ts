@@ -39,7 +39,7 @@ import {
   plainCodec,
   type StandardSchema,
 } from "./codec.ts";
-import { Engine, type Report } from "./engine.ts";
+import { callHook, Engine, type Report } from "./engine.ts";
 import { type Delivery, randomId, sealEnvelope } from "./envelope.ts";
 import { HISTORY_OPTIONS, type HistoryOptions, MemoryEngine } from "./memory.ts";
 import { Presence, PRESENCE_OPTIONS, type PresenceOptions } from "./presence.ts";
@@ -270,7 +270,7 @@ export class Topics<T = Message> implements AsyncDisposable {
   #prefixes: Channel[] = [];
   readonly #peers = new Map<Recipient, SubscribedPeer>();
   /** The excluded connections of own messages that have not come back, by number. */
-  readonly #exceptions = new Map<number, Set<Recipient>>();
+  readonly #exceptions = new Map<number, WeakSet<Recipient>>();
   /** The ids of the last messages, if topics overlap. */
   readonly #recent = new Set<string>();
   readonly #host: ChannelHost;
@@ -315,19 +315,11 @@ export class Topics<T = Message> implements AsyncDisposable {
 
   #report(error: unknown, topic: string | undefined): void {
     const { onError = (error: unknown) => console.error(error) } = this.#options;
-    try {
-      onError(error, topic);
-    } catch (second) {
-      console.error(second);
-    }
+    callHook(() => onError(error, topic), (second) => console.error(second));
   }
 
   #hook(hook: ((topic: string) => void) | undefined, topic: string): void {
-    try {
-      hook?.(topic);
-    } catch (error) {
-      this.#report(error, topic);
-    }
+    callHook(() => hook?.(topic), (error) => this.#report(error, topic));
   }
 
   /**
@@ -344,7 +336,9 @@ export class Topics<T = Message> implements AsyncDisposable {
    * `maxTopicsPerConnection` subscriptions.
    */
   subscribe(ws: Subscriber, name: string, options: SubscribeOptions = {}): Subscription {
-    if (!isRecipient(ws)) throw notConnections("a connection", ws);
+    if (!isRecipient(ws) || typeof ws.signal?.aborted !== "boolean") {
+      throw notConnections("a connection", ws);
+    }
     checkTopic(name, true);
     checkKnown("subscribe()", options, SUBSCRIBE_OPTIONS);
     const delivery = this.#deliveryOptions(name, options);
@@ -372,7 +366,7 @@ export class Topics<T = Message> implements AsyncDisposable {
       throw wrongType("The option presence of subscribe() needs presence of the topics");
     }
     // Fail now, and not when the members are announced.
-    if (presence !== undefined) plainCodec.encode([presence]);
+    if (presence !== undefined) encodeWith(plainCodec, [presence]);
     const { slow, maxBufferedAmount } = this.#options;
     const policy = policyOf({
       slow: options.slow ?? slow,
@@ -505,7 +499,7 @@ export class Topics<T = Message> implements AsyncDisposable {
   }
 
   #except(number: number, except: Recipient | Iterable<Recipient>): void {
-    this.#exceptions.set(number, new Set(isRecipient(except) ? [except] : recipients(except)));
+    this.#exceptions.set(number, new WeakSet(isRecipient(except) ? [except] : recipients(except)));
     if (this.#exceptions.size <= MAX_EXCEPTIONS) return;
     // A message whose publication has failed may never come back.
     const [oldest] = this.#exceptions.keys();
@@ -541,14 +535,14 @@ export class Topics<T = Message> implements AsyncDisposable {
     }
   }
 
-  #takeException({ publisher, number }: Delivery): Set<Recipient> | undefined {
+  #takeException({ publisher, number }: Delivery): WeakSet<Recipient> | undefined {
     if (this.#exceptions.size === 0 || publisher !== this.#id) return undefined;
     const excluded = this.#exceptions.get(number);
     this.#exceptions.delete(number);
     return excluded;
   }
 
-  #deliver(channel: Channel, delivery: Delivery, excluded: Set<Recipient> | undefined): void {
+  #deliver(channel: Channel, delivery: Delivery, excluded: WeakSet<Recipient> | undefined): void {
     for (const member of channel.members) {
       const { peer } = member;
       if (peer !== undefined) {
@@ -579,9 +573,10 @@ export class Topics<T = Message> implements AsyncDisposable {
     checkKnown("messages()", options, MESSAGES_OPTIONS);
     this.#checkOpen();
     const { slow = "error", maxBufferedAmount = this.#options.maxBufferedAmount } = options;
+    const since = this.#since(name, options.since);
     const reader = this.#join(name, (channel) =>
       new Reader<T>(channel, this.#host, {
-        since: this.#since(name, options.since),
+        since,
         slow,
         maxBufferedAmount: maxBufferedAmount ?? MAX_BUFFERED_AMOUNT,
         decode: (message) => this.parse(message),
@@ -674,7 +669,7 @@ export class Topics<T = Message> implements AsyncDisposable {
     for (const { members } of this.#channels.values()) {
       for (const member of members) member.end();
     }
-    for (const channel of this.#channels.values()) channel.stop();
+    for (const channel of this.#channels.values()) channel.end();
     for (const peer of this.#peers.values()) {
       peer.stopWatching();
       peer.subscriptions.clear();

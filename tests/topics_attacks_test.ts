@@ -1,0 +1,216 @@
+/** Races, errors of the application's own functions, and clients of topics that do not play fair. */
+import { describe, it } from "node:test";
+import assert from "node:assert/strict";
+import { resumable, type ResumableConnection, Topics } from "../lib/topics.ts";
+import { type Backplane, formatPosition } from "../lib/topics/backplane.ts";
+import { MemoryEngine } from "../lib/topics/memory.ts";
+import { rejection, until } from "./support.ts";
+import { Client, Errors, FlakyEngine, withTopics } from "./topics/audience.ts";
+
+/** A backplane in memory, some of whose methods are replaced. */
+function backplaneWith(replaced: (inner: Backplane) => Partial<Backplane>): Backplane {
+  const inner = new MemoryEngine().attach();
+  const backplane: Backplane = {
+    keepsHistory: false,
+    subscribe: (...args) => inner.subscribe(...args),
+    unsubscribe: (topic) => inner.unsubscribe(topic),
+    publish: (...args) => inner.publish(...args),
+    close: () => inner.close(),
+  };
+  return Object.assign(backplane, replaced(inner));
+}
+
+describe("Topics under attack", () => {
+  it("keep a subscription when a call for an earlier one of the name fails late", async () => {
+    const first = Promise.withResolvers<void>();
+    let calls = 0;
+    const backplane = backplaneWith((inner) => ({
+      subscribe: (...args) => ++calls === 1 ? first.promise : inner.subscribe(...args),
+    }));
+    await withTopics({ backplane }, async (topics) => {
+      const client = await Client.open();
+      topics.subscribe(client.ws, "x").unsubscribe();
+      await topics.subscribe(client.ws, "x").ready;
+      first.reject(new Error("late"));
+      await rejection(first.promise);
+      for (let i = 0; i < 10; i++) await Promise.resolve();
+      await topics.publish("x", "there");
+      assert.deepEqual(await client.close(), ["there"]);
+    });
+  });
+
+  for (const history of [undefined, {}]) {
+    const shown = history === undefined ? "without" : "with";
+    it(`go on after an outage ${shown} history when onMissed throws or rejects`, async () => {
+      const errors = new Errors();
+      const backplane = new FlakyEngine(history && { size: 1 }).connect();
+      const topics = new Topics({ backplane, onError: errors.onError });
+      const client = await Client.open();
+      let told = 0;
+      const onMissed = [
+        () => {
+          throw new Error("thrown");
+        },
+        () => Promise.reject(new Error("rejected")),
+        () => void told++,
+      ];
+      const others = await Promise.all(onMissed.map(() => Client.open()));
+      const ready = others.map(({ ws }, i) =>
+        topics.subscribe(ws, "x", { onMissed: onMissed[i] as () => void }).ready
+      );
+      await topics.subscribe(client.ws, "x").ready;
+      await Promise.all(ready);
+      await topics.publish("x", "one");
+      backplane.cut();
+      backplane.isDown = false;
+      for (const missed of ["two", "three"]) await topics.publish("x", missed);
+      backplane.mend();
+      await until(() => told === 1);
+      await topics.publish("x", "four");
+      await until(() => client.got.includes("four"));
+      await until(() => errors.all.some(({ error }) => (error as Error).message === "rejected"));
+      assert.ok(errors.all.some(({ error }) => (error as Error).message === "thrown"));
+      await topics.close();
+    });
+  }
+
+  it("report the errors of async hooks, and of a codec that is async", async () => {
+    const errors = new Errors();
+    const fail = (why: string) => () => Promise.reject(new Error(why)) as never;
+    const topics = new Topics({
+      onError: errors.onError,
+      onFirstSubscriber: fail("first"),
+      onLastSubscriber: fail("last"),
+      codec: { encode: fail("codec"), decode: (message) => message },
+    });
+    const client = await Client.open();
+    topics.subscribe(client.ws, "x").unsubscribe();
+    assert.equal((await rejection(topics.publish("x", "y"))).name, "TypeError");
+    await until(() => errors.all.length === 2);
+    assert.deepEqual(errors.all.map(({ error }) => (error as Error).message), ["first", "last"]);
+    await topics.close();
+    await client.close();
+  });
+
+  it("leave nothing when messages() throws, or a value is no subscriber", () =>
+    withTopics({ history: {}, presence: true }, async (topics) => {
+      assert.throws(() => topics.messages("room/*", { since: "e:1" }), { code: "wrong-value" });
+      const recipient = { state: "open", send: () => Promise.resolve() };
+      assert.throws(() => topics.subscribe(recipient as never, "x"), { code: "wrong-type" });
+      const client = await Client.open();
+      const circular: unknown[] = [];
+      circular.push(circular);
+      const presence = circular;
+      assert.throws(() => topics.subscribe(client.ws, "x", { presence }), { code: "wrong-type" });
+      assert.deepEqual(topics.names, []);
+      await client.close();
+    }));
+
+  it("close() reports no calls that are given up because of it", async () => {
+    const errors = new Errors();
+    const backplane = backplaneWith(() => ({ unsubscribe: () => new Promise(() => {}) }));
+    const topics = new Topics({ backplane, onError: errors.onError });
+    const client = await Client.open();
+    await topics.subscribe(client.ws, "x").ready;
+    await topics.close();
+    for (let i = 0; i < 10; i++) await Promise.resolve();
+    assert.deepEqual(errors.all, []);
+    await client.close();
+  });
+
+  it("a request that is refused does not end the subscription that it would replace", () =>
+    withTopics({ history: {} }, async (topics) => {
+      const client = await Client.open();
+      const serving = topics.serve(client.ws, { maySubscribe: () => true });
+      await client.far.send('{"subscribe":"x"}');
+      await until(() => client.got.length === 1);
+      await client.far.send('{"subscribe":"x","since":"?"}');
+      await until(() => client.got.length === 2);
+      assert.equal(JSON.parse(client.got[1] as string).refused, "wrong-value");
+      await topics.publish("x", "still there");
+      await until(() => client.got.length === 3);
+      await client.close();
+      await serving;
+    }));
+
+  it("a client that repeats requests and reads nothing makes nothing pile up", () =>
+    withTopics({ history: {} }, async (topics) => {
+      const { position } = await topics.publish("x", "first");
+      for (let i = 0; i < 20; i++) await topics.publish("x", "m".repeat(100_000));
+      const client = await Client.open({}, false);
+      const serving = topics.serve(client.ws, { maySubscribe: () => true });
+      const request = JSON.stringify({ subscribe: "x", since: formatPosition(position!) });
+      let sent = 0;
+      void (async () => {
+        for (; sent < 5000; sent++) await client.far.send(request);
+      })().catch(() => {});
+      let last = -1;
+      while (last !== sent) {
+        last = sent;
+        for (let i = 0; i < 20; i++) await new Promise((resolve) => setTimeout(resolve, 0));
+      }
+      assert.ok(client.ws.bufferedAmount < 4_000_000, `${client.ws.bufferedAmount}`);
+      client.ws.terminate();
+      await serving.catch(() => {});
+    }));
+
+  it("resumable() checks its topics and positions", () => {
+    const connections = [] as unknown as AsyncIterable<ResumableConnection>;
+    const none = Object.assign(connections, {
+      [Symbol.asyncIterator]: () => ({
+        next: () => Promise.resolve({ done: true as const, value: undefined }),
+      }),
+    });
+    const wrong: [options: object, name: string][] = [
+      [{ topics: "news" }, "TypeError"],
+      [{ topics: 5 }, "TypeError"],
+      [{ topics: [5] }, "TypeError"],
+      [{ topics: [""] }, "RangeError"],
+      [{ topics: ["a*b"] }, "RangeError"],
+      [{ positions: 5 }, "TypeError"],
+      [{ positions: { x: 5 } }, "TypeError"],
+      [{ positions: { x: "?" } }, "RangeError"],
+    ];
+    for (const [options, name] of wrong) assert.throws(() => resumable(none, options), { name });
+    assert.throws(() => resumable(none).subscribe("a\n"), { name: "RangeError" });
+  });
+
+  it("a client with overlapping topics gets what it has missed once, and in order", () =>
+    withTopics({ history: {} }, async (topics) => {
+      const connections = [await Client.open({}, false), await Client.open({}, false)];
+      let round = 0;
+      const serving = connections.map(({ ws }) =>
+        topics.serve(ws, {
+          async maySubscribe(name) {
+            if (round === 1 && name === "room/1") await topics.publish("room/1", "two");
+            return true;
+          },
+        })
+      );
+      const client = resumable(
+        (async function* () {
+          for (const { far } of connections) yield await Promise.resolve(far);
+        })(),
+        { topics: ["room/*", "room/1"] },
+      );
+      const got: unknown[] = [];
+      let subscribed = 0;
+      const done = (async () => {
+        for await (const event of client) {
+          if (event.type === "message") got.push(event.message);
+          else if (event.type === "subscribed") subscribed++;
+        }
+      })();
+      await until(() => subscribed === 2);
+      round = 1;
+      await connections[0].ws.close();
+      await topics.publish("room/1", "one");
+      await until(() => subscribed === 4);
+      await topics.publish("room/1", "three");
+      await until(() => got.includes("three"));
+      await connections[1].ws.close();
+      await done;
+      await Promise.allSettled(serving);
+      assert.deepEqual(got, ["one", "two", "three"]);
+    }));
+});
