@@ -12,7 +12,7 @@ export const HOST = "127.0.0.1";
 const FIRST = 10_000;
 const COUNT = 20_000;
 /** Processes that run at the same time start at different ports. */
-let next = process.pid * 16;
+let next = process.pid * 7919;
 
 /** Returns a port that no process listens on. Each call returns a different port. */
 export async function freePort(): Promise<number> {
