@@ -35,7 +35,7 @@ export class Reader<T> extends Listener {
   readonly stream: ReadableStream<TopicMessage<T>>;
   readonly #host: ChannelHost;
   readonly #options: ReaderOptions<T>;
-  readonly #leave: () => void;
+  readonly #leave: (reader: Reader<T>) => void;
   readonly #queue = new Queue<Delivery>();
   #controller!: ReadableStreamDefaultController<TopicMessage<T>>;
   #size = 0;
@@ -43,7 +43,12 @@ export class Reader<T> extends Listener {
   #wake: (() => void) | undefined;
   #makeRoom: (() => void) | undefined;
 
-  constructor(channel: Channel, host: ChannelHost, options: ReaderOptions<T>, leave: () => void) {
+  constructor(
+    channel: Channel,
+    host: ChannelHost,
+    options: ReaderOptions<T>,
+    leave: (reader: Reader<T>) => void,
+  ) {
     super(channel, host, options.since);
     this.#host = host;
     this.#options = options;
@@ -51,7 +56,7 @@ export class Reader<T> extends Listener {
     this.stream = new ReadableStream<TopicMessage<T>>({
       start: (controller) => void (this.#controller = controller),
       pull: () => this.#pull(),
-      cancel: () => leave(),
+      cancel: () => leave(this),
     }, { highWaterMark: 0 });
   }
 
@@ -64,7 +69,7 @@ export class Reader<T> extends Listener {
       if (slow === "drop-newest") return;
       const message = "The reader is too slow: more than maxBufferedAmount bytes wait";
       this.#controller.error(failure(message, "messages-missed"));
-      this.#leave();
+      this.#leave(this);
       return;
     }
     this.#push(delivery);

@@ -176,12 +176,16 @@ class Resuming implements ResumableTopics {
     this.#names.delete(topic);
     this.#positions.delete(topic);
     this.#confirmed.delete(topic);
-    void this.#ws?.send(JSON.stringify({ unsubscribe: topic }));
+    this.#send({ unsubscribe: topic });
   }
 
   #ask(topic: string): void {
-    const since = this.#positions.get(topic);
-    void this.#ws?.send(JSON.stringify({ subscribe: topic, since }));
+    this.#send({ subscribe: topic, since: this.#positions.get(topic) });
+  }
+
+  #send(line: Line): void {
+    // If the connection has ended, the loop that reads it tells so.
+    if (this.#ws !== undefined) handled(this.#ws.send(JSON.stringify(line)));
   }
 
   publish(topic: string, message: Message): Promise<string | undefined> {
@@ -220,7 +224,7 @@ class Resuming implements ResumableTopics {
       } finally {
         this.#ws = undefined;
         // After `break`, nobody reads the connection any more.
-        void ws.close();
+        handled(ws.close());
         for (const { reject } of this.#pending.values()) {
           reject(invalidState("The connection was lost before the answer", "unsent"));
         }

@@ -434,7 +434,7 @@ export class Topics<T = Message> implements AsyncDisposable {
   }
 
   #part(channel: Channel, member: Member): void {
-    if (!channel.members.delete(member)) return;
+    if (this.#isClosed || !channel.members.delete(member)) return;
     member.end();
     this.#announce(channel, member);
     if (channel.members.size > 0) return;
@@ -445,7 +445,8 @@ export class Topics<T = Message> implements AsyncDisposable {
   }
 
   #announce({ name, isPrefix }: Channel, { presence }: Member): void {
-    if (presence !== undefined && !isPrefix) this.#presence?.changed(name);
+    if (this.#isClosed || isPrefix) return;
+    if (presence !== undefined) this.#presence?.changed(name);
   }
 
   /**
@@ -580,7 +581,7 @@ export class Topics<T = Message> implements AsyncDisposable {
         slow,
         maxBufferedAmount: maxBufferedAmount ?? MAX_BUFFERED_AMOUNT,
         decode: (message) => this.parse(message),
-      }, () => this.#part(channel, reader)));
+      }, (left) => this.#part(channel, left)));
     return reader.stream;
   }
 
