@@ -219,6 +219,28 @@ describe("Topics under attack", () => {
     assert.throws(() => resumable(none).subscribe("a\n"), { name: "RangeError" });
   });
 
+  it("a client may subscribe to a topic again at any time", () =>
+    withTopics({}, async (topics) => {
+      const { ws, far } = await Client.open({}, false);
+      const serving = topics.serve(ws, { maySubscribe: (name) => name !== "secret" });
+      const connections = (async function* () {
+        yield await Promise.resolve(far);
+      })();
+      const client = resumable(connections, { topics: ["x", "secret"] });
+      const got: string[] = [];
+      const done = (async () => {
+        for await (const event of client) got.push(`${event.type} ${event.topic}`);
+      })();
+      for (let round = 1; round <= 2; round++) {
+        for (const topic of ["x", "x", "secret"]) client.subscribe(topic);
+        await until(() => got.length === 2 * round);
+      }
+      await ws.close();
+      await Promise.all([done, serving]);
+      const expected = ["refused secret", "refused secret", "subscribed x", "subscribed x"];
+      assert.deepEqual(got.sort(), expected);
+    }));
+
   it("a client with overlapping topics gets what it has missed once, and in order", () =>
     withTopics({ history: {} }, async (topics) => {
       const connections = [await Client.open({}, false), await Client.open({}, false)];

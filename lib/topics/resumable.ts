@@ -147,6 +147,8 @@ class Resuming implements ResumableTopics {
   readonly #positions = new Map<string, string>();
   /** The names whose subscription was confirmed, on this connection or an earlier one. */
   readonly #confirmed = new Set<string>();
+  /** The names for which this connection has a request that is not answered yet. */
+  readonly #asked = new Set<string>();
   readonly #pending = new Map<number, Pending>();
   #ws: ResumableConnection | undefined;
   #lastId = 0;
@@ -176,10 +178,14 @@ class Resuming implements ResumableTopics {
     this.#names.delete(topic);
     this.#positions.delete(topic);
     this.#confirmed.delete(topic);
+    this.#asked.delete(topic);
     this.#send({ unsubscribe: topic });
   }
 
   #ask(topic: string): void {
+    // The server refuses a second request before it has answered the first one.
+    if (this.#ws === undefined || this.#asked.has(topic)) return;
+    this.#asked.add(topic);
     this.#send({ subscribe: topic, since: this.#positions.get(topic) });
   }
 
@@ -210,6 +216,7 @@ class Resuming implements ResumableTopics {
   async *[Symbol.asyncIterator](): AsyncGenerator<TopicEvent, void, void> {
     for await (const ws of this.#connections) {
       this.#ws = ws;
+      this.#asked.clear();
       // A prefix comes last: its messages must not overtake those that a topic has missed.
       const names = [...this.#names];
       for (const topic of names) if (!topic.endsWith("*")) this.#ask(topic);
@@ -252,6 +259,7 @@ class Resuming implements ResumableTopics {
   }
 
   #subscribed(topic: string, line: Line, position: string | undefined): TopicEvent | undefined {
+    this.#asked.delete(topic);
     if (!this.#names.has(topic)) return undefined;
     const known = this.#positions.get(topic);
     // Without a position, the server does not know what this client has missed since it was connected.
@@ -271,7 +279,9 @@ class Resuming implements ResumableTopics {
       );
       return undefined;
     }
-    return { type: "refused", topic: text(line.subscribe), code, reason };
+    const topic = text(line.subscribe);
+    if (topic !== undefined) this.#asked.delete(topic);
+    return { type: "refused", topic, code, reason };
   }
 }
 
