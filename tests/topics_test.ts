@@ -252,6 +252,9 @@ describe("Bad input of topics", () => {
     [{ codec: { encode: String, decode: String }, schema: { "~standard": {} } }, "TypeError"],
     [{ presence: "yes" }, "TypeError"],
     [{ presence: { ttl: -1 } }, "RangeError"],
+    [{ presence: { ttl: 0 } }, "RangeError"],
+    [{ presence: { ttl: Infinity } }, "RangeError"],
+    [{ presence: { ttl: 100.5 } }, "RangeError"],
     [{ publishTimeout: "5s" }, "TypeError"],
     [{ maxTopicsPerConnection: 0 }, "RangeError"],
     [{ slow: "wait" }, "RangeError"],
@@ -314,6 +317,8 @@ describe("Bad input of topics", () => {
       for (const value of [undefined, null, {}, "ws", new Map()]) {
         assert.throws(() => topics.subscribe(value as never, "x"), TypeError);
       }
+      const serving = topics.serve(undefined as never, {});
+      assert.equal((await rejection<Error & { code: string }>(serving)).code, "wrong-type");
       const publishing = topics.publish("x", "y", { except: {} as never });
       assert.equal((await rejection(publishing)).name, "TypeError");
     }));

@@ -4,7 +4,7 @@
  * @module
  */
 import { failure, invalidState } from "../core/error.ts";
-import { checkInteger, checkNumber, type OptionNames } from "../core/options.ts";
+import { checkInteger, type OptionNames } from "../core/options.ts";
 import { backgroundTimer, nextTurn } from "../timers.ts";
 import type { Engine } from "./engine.ts";
 
@@ -12,7 +12,7 @@ import type { Engine } from "./engine.ts";
 export interface PresenceOptions {
   /**
    * Time after which the members of a process that has died are forgotten, in milliseconds. Each process
-   * announces its members three times in this time.
+   * announces its members three times in this time. An integer from 100.
    * @default {30_000}
    */
   ttl?: number | undefined;
@@ -24,7 +24,8 @@ export interface PresenceOptions {
 }
 
 export const PRESENCE_OPTIONS: OptionNames<PresenceOptions> = {
-  ttl: checkNumber,
+  // Redis takes integers only.
+  ttl: (name, value) => checkInteger(name, value, 100, 1e12),
   maxMembers: (name, value) => checkInteger(name, value, 0, Infinity),
 };
 

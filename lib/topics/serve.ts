@@ -3,10 +3,10 @@
  *
  * @module
  */
-import { BROADCAST_OPTIONS, type BroadcastOptions } from "../connection/broadcast.ts";
+import { BROADCAST_OPTIONS, type BroadcastOptions, isRecipient } from "../connection/broadcast.ts";
 import { errorCodeOf, failure, invalidState, wrongValue } from "../core/error.ts";
 import type { Message } from "../core/message.ts";
-import { checkKnown } from "../core/option_hints.ts";
+import { checkKnown, notConnections } from "../core/option_hints.ts";
 import { checkFunction, type OptionNames } from "../core/options.ts";
 import { formatPosition, type Position } from "./backplane.ts";
 import type { Subscriber, Subscription } from "./subscription.ts";
@@ -51,6 +51,7 @@ export async function serveTopics(
   ws: TopicsConnection,
   options: ServeTopicsOptions,
 ): Promise<void> {
+  if (!isRecipient(ws)) throw notConnections("a connection", ws);
   checkKnown("serve()", options, SERVE_OPTIONS);
   const session = new Session(topics, ws, options);
   for await (const message of ws) await session.receive(message);

@@ -604,7 +604,7 @@ export class Topics<T = Message> implements AsyncDisposable {
    * @param ws The connection, which must not be read in another way.
    * @param options Which topics the client may use. By default, none.
    * @returns A promise that resolves when the connection has ended.
-   * @throws {TypeError} If an option has the wrong type.
+   * @throws {TypeError} If an argument or option has the wrong type.
    */
   serve(ws: TopicsConnection, options: ServeTopicsOptions): Promise<void> {
     return serveTopics(this as ServingTopics, ws, options);
