@@ -5,6 +5,7 @@ import { resumable, type ResumableConnection, Topics } from "../lib/topics.ts";
 import { type Backplane, formatPosition } from "../lib/topics/backplane.ts";
 import { MemoryEngine } from "../lib/topics/memory.ts";
 import { withoutTimers } from "./resources.ts";
+import { natsBackplane } from "../lib/topics/nats.ts";
 import { rejection, until } from "./support.ts";
 import { Client, Errors, FlakyEngine, withTopics } from "./topics/audience.ts";
 
@@ -197,6 +198,34 @@ describe("Topics under attack", () => {
       client.ws.terminate();
       await serving.catch(() => {});
     }));
+
+  it("NATS keeps no subscription that has ended while there was no connection", async () => {
+    let live = 0;
+    const up = Promise.withResolvers<void>();
+    const never = new Promise<never>(() => {});
+    const backplane = natsBackplane({
+      publish() {},
+      subscribe() {
+        live++;
+        return { unsubscribe: () => void live-- };
+      },
+      flush: () => up.promise,
+      status: () => ({ [Symbol.asyncIterator]: () => ({ next: () => never }) }),
+      closed: () => never,
+    });
+    const { signal } = new AbortController();
+    const receiver = { message() {}, interrupted() {}, restored() {}, error() {} };
+    const all: Promise<void>[] = [];
+    for (let i = 0; i < 3; i++) {
+      all.push(backplane.subscribe("x", { ...receiver }, { signal }));
+      await backplane.unsubscribe("x");
+    }
+    up.resolve();
+    const settled = await Promise.allSettled(all);
+    assert.ok(settled.every(({ status }) => status === "rejected"));
+    assert.equal(live, 0);
+    await backplane.close();
+  });
 
   it("resumable() checks its topics and positions", () => {
     const connections = [] as unknown as AsyncIterable<ResumableConnection>;
