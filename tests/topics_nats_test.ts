@@ -23,5 +23,10 @@ for (const history of [false, true]) {
     };
   };
   const title = history ? "natsBackplane() with JetStream" : "natsBackplane()";
-  contract(title, start, { history, presence: history }, unlessThere(PEERS.nats).skip);
+  contract(
+    title,
+    start,
+    { history, presence: history, order: history },
+    unlessThere(PEERS.nats).skip,
+  );
 }

@@ -16,6 +16,7 @@ import type {
   HistoryRead,
   Position,
 } from "./backplane.ts";
+import { Sequence } from "./sequence.ts";
 
 /** A connection of `@nats-io/transport-node` or another client of NATS, version 3. */
 export interface NatsConnection {
@@ -108,7 +109,9 @@ const OPTIONS: OptionNames<NatsBackplaneOptions> = {
 };
 
 /**
- * Carries messages over NATS. With `jetstream`, a stream keeps the last messages of each topic.
+ * Carries messages over NATS. With `jetstream`, a stream keeps the last messages of each topic, and all
+ * subscribers of a topic get its messages in the order of the stream. Without it, only the messages of one
+ * publisher keep their order, as NATS has it.
  *
  * @example
  * ```ts no-run
@@ -137,7 +140,10 @@ export function natsBackplane(
 }
 
 interface Subscription {
+  readonly topic: string;
   readonly receiver: BackplaneReceiver;
+  /** The order of the messages, if the stream has one that the server may not keep. */
+  readonly sequence: Sequence | undefined;
   unsubscribe(): void;
   isConfirmed: boolean;
   isInterrupted: boolean;
@@ -184,6 +190,17 @@ class NatsBackplane implements Backplane {
     return { data, position: undefined };
   }
 
+  /** Makes the sequence of a subscription. Undefined if messages are delivered as they come. */
+  sequenceOf(_topic: string, _deliver: (message: BackplaneMessage) => void): Sequence | undefined {
+    return undefined;
+  }
+
+  /** Lets a subscription begin that the server has confirmed. */
+  async begin(_subscription: Subscription): Promise<void> {}
+
+  /** Gives a message to the sequence of its topic. */
+  enqueue(_sequence: Sequence, _source: NatsMessage, _message: BackplaneMessage): void {}
+
   /** Waits for the connection, or until the call is given up. */
   async ready(signal: AbortSignal): Promise<void> {
     this.#end.signal.throwIfAborted();
@@ -213,11 +230,23 @@ class NatsBackplane implements Backplane {
       this.#deliver(subscription, name, message);
     };
     const made = this.connection.subscribe(subject, { callback });
-    const unsubscribe = () => made.unsubscribe();
-    const subscription = { receiver, unsubscribe, isConfirmed: false, isInterrupted: false };
+    const sequence = this.sequenceOf(topic, (message) => receiver.message(topic, message));
+    const unsubscribe = () => {
+      sequence?.reset();
+      made.unsubscribe();
+    };
+    const subscription = {
+      topic,
+      receiver,
+      sequence,
+      unsubscribe,
+      isConfirmed: false,
+      isInterrupted: false,
+    };
     this.#subscriptions.set(topic, subscription);
     try {
       await abortable(this.flush(), signal);
+      await abortable(this.begin(subscription), signal);
       subscription.isConfirmed = true;
     } catch (error) {
       if (this.#subscriptions.get(topic) === subscription) this.#subscriptions.delete(topic);
@@ -285,7 +314,10 @@ class NatsBackplane implements Backplane {
     this.#outages++;
     if (this.#isUp) this.#attempt();
     this.#isUp = false;
-    for (const subscription of this.#subscriptions.values()) interrupt(error, subscription);
+    for (const subscription of this.#subscriptions.values()) {
+      subscription.sequence?.reset();
+      interrupt(error, subscription);
+    }
   }
 
   #attempt(): void {
@@ -299,6 +331,8 @@ class NatsBackplane implements Backplane {
       try {
         await abortable(this.connection.flush(), this.#end.signal);
         await abortable(this.prepare(), this.#end.signal);
+        const begun = Array.from(this.#subscriptions.values(), (each) => this.begin(each));
+        await abortable(Promise.all(begun), this.#end.signal);
         isPrepared = true;
       } catch (error) {
         this.#settle.reject(error);
@@ -318,12 +352,16 @@ class NatsBackplane implements Backplane {
   }
 
   #deliver(subscription: Subscription, topic: string | undefined, message: NatsMessage): void {
+    const { receiver, sequence } = subscription;
     // What comes during an outage is read from the history later.
-    if (this.keepsHistory && !this.#isUp) return;
+    if (this.keepsHistory && !this.#isUp && sequence === undefined) return;
     const parsed = topic === undefined ? undefined : this.parse(message);
-    if (parsed !== undefined) return subscription.receiver.message(topic!, parsed);
+    if (parsed !== undefined) {
+      if (sequence !== undefined) return this.enqueue(sequence, message, parsed);
+      return receiver.message(topic!, parsed);
+    }
     const error = `NATS sent something that is not a message on the subject ${message.subject}`;
-    subscription.receiver.error(failure(error, "malformed-message"));
+    receiver.error(failure(error, "malformed-message"));
   }
 
   /** Follows the state of the connection, which subscribes again by itself. */
@@ -395,8 +433,9 @@ class JetStreamBackplane extends NatsBackplane {
   #count = 0;
   #manager!: Manager;
   #epoch = "";
-  /** The largest sequence number of a live message since the last outage. */
-  #last = 0;
+  /** The epoch for which the subscriptions have begun. */
+  #begunEpoch = "";
+  #checking: Promise<void> | undefined;
 
   constructor(
     connection: NatsConnection,
@@ -437,18 +476,50 @@ class JetStreamBackplane extends NatsBackplane {
       max_msgs_per_subject: 1,
       max_age: MEMBERS_AGE * NANOSECONDS,
     });
-    this.#last = 0;
     await this.#look();
+    this.#begunEpoch = this.#epoch;
+  }
+
+  // A server publishes the messages of several connections again in any order, also those of one topic.
+  override sequenceOf(
+    topic: string,
+    deliver: (message: BackplaneMessage) => void,
+  ): Sequence | undefined {
+    if (topic.endsWith("*")) return undefined;
+    return new Sequence({
+      // What was held during an outage may be of another stream than before.
+      deliver: ({ data, position }) =>
+        deliver({ data, position: { epoch: this.#epoch, offset: position!.offset } }),
+      repeated: () => this.#checkEpoch(),
+      missing: () => this.restart(failure("NATS has left out messages", "backplane-failed")),
+    });
+  }
+
+  override async begin({ topic, sequence }: Subscription): Promise<void> {
+    if (sequence === undefined) return;
+    const last = await this.#get({ last_by_subj: subjectOf(this.prefix, topic) });
+    sequence.begin(last?.seq ?? 0);
+  }
+
+  override enqueue(sequence: Sequence, source: NatsMessage, message: BackplaneMessage): void {
+    const previous = Number(source.headers?.get("Nats-Last-Sequence") || 0);
+    sequence.take(message.position!.offset, previous, message);
+  }
+
+  /** Begins again if another stream has taken the place of the one that this process knows. */
+  #checkEpoch(): void {
+    const check = async () => {
+      const { created } = await this.#manager.streams.info(this.prefix);
+      if (epochOf(created) !== this.#begunEpoch) {
+        this.restart(failure("The stream has begun again", "backplane-failed"));
+      }
+    };
+    this.#checking ??= handled(check().finally(() => this.#checking = undefined));
   }
 
   override parse({ data, headers }: NatsMessage): BackplaneMessage | undefined {
     const offset = Number(headers?.get("Nats-Sequence") || NaN);
     if (!Number.isSafeInteger(offset)) return undefined;
-    // Another stream has taken the place of the one that this process knows.
-    if (offset < this.#last) {
-      this.restart(failure("The stream has begun again", "backplane-failed"));
-    }
-    this.#last = offset;
     return { data, position: { epoch: this.#epoch, offset } };
   }
 
@@ -539,7 +610,7 @@ class JetStreamBackplane extends NatsBackplane {
   /** Asks for the state of the stream. */
   async #look(): Promise<StreamInfo> {
     const info = await this.#manager.streams.info(this.prefix);
-    this.#epoch = info.created.replace(/\W/g, "");
+    this.#epoch = epochOf(info.created);
     return info;
   }
 
@@ -575,6 +646,11 @@ class JetStreamBackplane extends NatsBackplane {
     if (isOld || messages.length >= config.max_msgs_per_subject) return gone;
     return { recovered: true, messages, position };
   }
+}
+
+/** The epoch of a stream that was created at a time. */
+function epochOf(created: string): string {
+  return created.replace(/\W/g, "");
 }
 
 /** Whether a call may succeed later: there was no answer, or the server is starting. */

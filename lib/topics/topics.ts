@@ -237,7 +237,8 @@ const MAX_RECENT = 1000;
  *
  * A name has 1 to 255 bytes of UTF-8 and no control characters. A name with an asterisk at its end is a
  * prefix: `room/*` stands for all names that begin with `room/`. A connection gets each message once, also
- * if several of its subscriptions match. All subscribers of a topic get its messages in the same order.
+ * if several of its subscriptions match. All subscribers of a topic get its messages
+ * in the same order, with NATS only if it keeps a history.
  *
  * @example
  * ```ts
