@@ -163,6 +163,8 @@ async function run(steps: readonly Step[]): Promise<void> {
         since,
       });
       subscriber.isConnected = true;
+      // Without a position, messages come from the time on at which the subscription is ready.
+      if (since === undefined) await subscriber.subscription.ready;
       resumed.push(subscriber.subscription.ready);
     },
   };

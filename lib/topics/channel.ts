@@ -24,6 +24,8 @@ export interface ChannelHost {
   readonly maxWaiting: number;
   /** Takes a message that a channel has received from the engine. */
   arrived(channel: Channel, delivery: Delivery): void;
+  /** Gives a message of the history to all subscribers in this process. A prefix may bring it later. */
+  recovered(delivery: Delivery): void;
   /** Gives a message to all subscribers in this process. */
   dispatch(delivery: Delivery): void;
 }
@@ -205,7 +207,7 @@ export class Channel implements BackplaneReceiver {
       if (!recovered) this.#tellMissed();
       for (const message of messages) {
         const delivery = this.open(this.name, message);
-        if (delivery !== undefined) this.#host.dispatch(delivery);
+        if (delivery !== undefined) this.#host.recovered(delivery);
       }
       this.#last = position;
     } while (this.#hasOverflowed);

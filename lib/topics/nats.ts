@@ -603,7 +603,8 @@ class JetStreamBackplane extends NatsBackplane {
     try {
       await streams.info(config.name);
     } catch {
-      await streams.add(config);
+      // Another process may make the stream at the same time.
+      await streams.add(config).catch(() => streams.info(config.name));
     }
   }
 

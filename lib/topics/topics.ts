@@ -306,6 +306,10 @@ export class Topics<T = Message> implements AsyncDisposable {
       engine: this.#engine,
       maxWaiting: options.maxWaiting ?? 1000,
       arrived: (channel, delivery) => this.#arrived(channel, delivery),
+      recovered: (delivery) => {
+        if (this.#prefixes.length > 0) this.#isRepeated(delivery);
+        this.#dispatch(delivery);
+      },
       dispatch: (delivery) => this.#dispatch(delivery),
     };
     if (presence !== false) {
