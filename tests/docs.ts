@@ -68,3 +68,18 @@ export async function sectionsOf(page: string): Promise<Section[]> {
   }
   return sections.filter(({ blocks }) => blocks.length > 0);
 }
+
+/** Whether this runtime has explicit resource management. Node has it since version 24. */
+const HAS_USING = (() => {
+  try {
+    new Function("return async () => { await using nothing = null; }");
+    return true;
+  } catch {
+    return false;
+  }
+})();
+
+/** Whether this runtime can read a program. */
+export function canRead(program: string): boolean {
+  return HAS_USING || !/^\s*(?:await )?using \w+ =/m.test(program);
+}

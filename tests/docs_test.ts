@@ -1,7 +1,7 @@
 import { describe } from "node:test";
 import assert from "node:assert/strict";
 import process from "node:process";
-import { type Block, pages, type Section, sectionsOf } from "./docs.ts";
+import { type Block, canRead, pages, type Section, sectionsOf } from "./docs.ts";
 import { it, notApplicable } from "./it.ts";
 import { freePort } from "./ports.ts";
 import { type Child, insideRepository, withPrograms } from "./programs.ts";
@@ -17,16 +17,6 @@ const sections = (await Promise.all((await pages()).map(sectionsOf))).flat();
 function words(text: string): string[] {
   return text.replace(/Uint8Array(\(\d+\))?/g, "").match(/[\w.:/-]+/g) ?? [];
 }
-
-/** Whether this runtime has explicit resource management. Node has it since version 24. */
-const HAS_USING = (() => {
-  try {
-    new Function("return async () => { await using nothing = null; }");
-    return true;
-  } catch {
-    return false;
-  }
-})();
 
 /** Whether this runtime runs the block. Some blocks are for one runtime only. */
 function isForThisRuntime({ attributes }: Block): boolean {
@@ -91,8 +81,7 @@ describe("The programs of the documentation", () => {
 
   for (const { page, heading, blocks } of sections) {
     // A client needs the server before it, so a section that says `using` is left out as a whole.
-    const isReadable = HAS_USING ||
-      !blocks.some(({ program }) => /^\s*(?:await )?using \w+ =/m.test(program));
+    const isReadable = blocks.every(({ program }) => canRead(program));
     const here = isReadable ? blocks.filter(isForThisRuntime) : [];
     const skip = here.length === 0
       ? notApplicable("its programs are for another runtime")
