@@ -97,8 +97,16 @@ function openNodeRedis(client: NodeRedis): OpenRedis {
     made.on("error", end);
     made.on("end", () => end(undefined));
     const plain = (text: string, channel: string) => message(text, channel);
+    const opened = made.connect();
+    const destroy = () => {
+      try {
+        made.destroy();
+      } catch {
+        // The client has ended already.
+      }
+    };
     return {
-      opened: made.connect(),
+      opened,
       command: (args) => made.sendCommand(args),
       subscribe: (channel, isPattern) =>
         isPattern
@@ -106,13 +114,8 @@ function openNodeRedis(client: NodeRedis): OpenRedis {
           : made.subscribe(channel, plain),
       unsubscribe: (channel, isPattern) =>
         isPattern ? made.pUnsubscribe(channel) : made.unsubscribe(channel),
-      destroy() {
-        try {
-          made.destroy();
-        } catch {
-          // The client has ended already.
-        }
-      },
+      // A client that is destroyed while it connects keeps its socket.
+      destroy: () => void opened.then(destroy, destroy),
     };
   };
 }
