@@ -81,11 +81,20 @@ export class Sequence {
     this.#held.set(held.previous, held);
     if (this.#last !== undefined) {
       if (this.#held.size > MAX_HELD) return this.#host.missing();
-      this.#cancelTimer ??= backgroundTimer(() => this.#host.missing(), MAX_WAIT);
+      if (this.#cancelTimer === undefined) this.#startTimer();
     } else if (this.#held.size > MAX_HELD) {
       const [oldest] = this.#held.keys();
       this.#held.delete(oldest);
     }
+  }
+
+  /** Waits for the next message. Messages may be held all the time while others arrive. */
+  #startTimer(): void {
+    const last = this.#last;
+    this.#cancelTimer = backgroundTimer(() => {
+      if (this.#last === last) this.#host.missing();
+      else this.#startTimer();
+    }, MAX_WAIT);
   }
 
   #stopTimer(): void {
