@@ -7,7 +7,7 @@ import { live } from "../scripts/simulate/life.ts";
 import { simulate } from "../scripts/simulate/runs.ts";
 
 const SEEDS = { fixed: 1, new: Number(process.env.FUZZ_SEED ?? Date.now() % 1e9) };
-const RUNS = 40;
+const RUNS = 20;
 
 describe("Simulated networks", () => {
   for (const [title, seed] of Object.entries(SEEDS)) {

@@ -84,12 +84,16 @@ export const MOST_ATTEMPTS = 5;
 /** A number of long messages that exceeds every buffer. */
 const FLOOD = 24;
 
-function planLine(random: Random, calm: boolean): LineOptions {
+/** The clients of a crowd have short lives, so that many of them fit into one simulation. */
+const CROWD = { least: 20, most: 80, messages: 3, incidents: 40 };
+
+function planLine(random: Random, calm: boolean, crowded: boolean): LineOptions {
   return {
     latency: random.pick(calm ? [0, 1, 20, 80] : [0, 1, 20, 80, 300, 2000]),
     jitter: random.pick([0, 0, 5, 50]),
     bandwidth: random.pick([Infinity, Infinity, 12_500, 1000, 100, 10]),
-    segment: random.pick([Infinity, Infinity, 1460, 50, 1]),
+    // The bytes of a crowd would be too many one by one.
+    segment: random.pick([Infinity, Infinity, 1460, 50, crowded ? 200 : 1]),
     sendBuffer: random.pick([65_536, 65_536, 4096, 0]),
     receiveBuffer: random.pick([65_536, 65_536, 4096, 500]),
   };
@@ -129,8 +133,22 @@ function planSizes(random: Random): number[] {
   return sizes;
 }
 
-function planClient(random: Random, calm: boolean, compressed: boolean, most: number): ClientPlan {
-  const service = random.pick(SERVICES);
+/** The settings that the clients of a simulation have in common. */
+interface Common {
+  calm: boolean;
+  compressed: boolean;
+  crowded: boolean;
+  /** The period in which the clients start, in milliseconds. */
+  most: number;
+}
+
+function planClient(random: Random, common: Common, index: number): ClientPlan {
+  const { calm, compressed, crowded, most } = common;
+  // Each member of a room gets the messages of all.
+  const services = crowded && index > 4
+    ? SERVICES.filter((service) => service !== "room")
+    : SERVICES;
+  const service = random.pick(services);
   const reconnects = random.once(3);
   const endings = calm ? ENDINGS.filter((ending) => ending !== "terminate") : ENDINGS;
   return {
@@ -138,7 +156,7 @@ function planClient(random: Random, calm: boolean, compressed: boolean, most: nu
     proxy: random.pick([undefined, undefined, undefined, "http", "socks5"] as const),
     connections: reconnects ? 1 + random.below(4) : 0,
     startsAt: random.below(most),
-    sizes: planSizes(random),
+    sizes: crowded ? random.list(CROWD.messages, () => random.pick(SHORT)) : planSizes(random),
     sendPause: random.pick([0, 0, 0, 1, 50, 500]),
     readPause: random.pick([0, 0, 0, 1, 50, 500]),
     reading: random.pick(READINGS),
@@ -150,8 +168,9 @@ function planClient(random: Random, calm: boolean, compressed: boolean, most: nu
   };
 }
 
-function planIncident(random: Random, most: number): Incident {
+function planIncident(random: Random, most: number, lines: number): Incident {
   const at = random.below(2 * most);
+  const line = random.below(lines);
   switch (random.below(7)) {
     case 0:
       return { at, what: "standstill", duration: random.pick([10, 200, 3000, 60_000]) };
@@ -162,7 +181,7 @@ function planIncident(random: Random, most: number): Incident {
         at,
         what: "stall",
         duration: random.pick([10, 300, 5000, 120_000]),
-        line: random.below(6),
+        line,
       };
     case 3:
       return {
@@ -170,7 +189,7 @@ function planIncident(random: Random, most: number): Incident {
         what: "zero window",
         duration: random.pick([300, 5000, 120_000]),
         way: random.pick([0, 1] as const),
-        line: random.below(6),
+        line,
       };
     default:
       return {
@@ -178,7 +197,7 @@ function planIncident(random: Random, most: number): Incident {
         what: "break",
         how: random.pick(BREAKS),
         way: random.pick([0, 1] as const),
-        line: random.below(6),
+        line,
       };
   }
 }
@@ -188,13 +207,18 @@ export function makePlan(random: Random): Plan {
   const calm = random.once(3);
   const most = random.pick(MOST_TIMES);
   const compressed = random.once(3);
+  const crowded = random.once(2);
+  const count = crowded
+    ? CROWD.least + random.below(CROWD.most - CROWD.least)
+    : 1 + random.below(4);
+  const incidents = crowded ? CROWD.incidents : 5;
   const server: Plan["server"] = planOptions(random, calm);
   if (compressed) server.compression = random.pick(COMPRESSIONS);
-  if (!calm && random.once(6)) server.maxConnections = random.below(3);
+  if (!calm && random.once(6)) server.maxConnections = random.below(count);
   if (!calm && random.once(6)) server.maxLifetime = random.pick([1, 100, 5000]);
   return {
     calm,
-    line: planLine(random, calm),
+    line: planLine(random, calm, crowded),
     server,
     readPause: random.pick([0, 0, 0, 1, 50, 500]),
     openPause: random.pick([undefined, undefined, undefined, 0, 50, 2000]),
@@ -203,10 +227,10 @@ export function makePlan(random: Random): Plan {
       slow: random.pick(["close", "terminate", "drop-newest", "drop-oldest"] as const),
     },
     clients: Array.from(
-      { length: 1 + random.below(4) },
-      () => planClient(random, calm, compressed, most),
+      { length: count },
+      (_, index) => planClient(random, { calm, compressed, crowded, most }, index),
     ),
-    incidents: calm ? [] : random.list(5, () => planIncident(random, most)),
+    incidents: calm ? [] : random.list(incidents, () => planIncident(random, most, 2 * count)),
     shutdownAt: most + random.pick([0, 100, 30_000, 300_000]),
     shutdown: calm ? { timeout: Infinity } : random.pick([{}, { timeout: 100 }, { timeout: 5000 }]),
   };
