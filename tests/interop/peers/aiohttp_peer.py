@@ -46,6 +46,7 @@ class AiohttpEnd(End):
         ws = web.WebSocketResponse(compress=compress, **self.settings)
         ws.headers.extend(self.headers)
         await ws.prepare(request)
+        self.ws = ws
         self.transport = request.transport
         self.tell(
             "open",
@@ -71,6 +72,7 @@ class AiohttpEnd(End):
             headers = list(error.headers.items())
             self.tell("refused", status=error.status, headers=headers, body="")
             return
+        self.ws = ws
         response = ws._response
         self.transport = response.connection.transport
         self.tell(
@@ -82,7 +84,6 @@ class AiohttpEnd(End):
         self.begin(self.receive(ws))
 
     async def receive(self, ws):
-        self.ws = ws
         reason = ""
         while True:
             message = await ws.receive()

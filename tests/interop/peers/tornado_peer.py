@@ -90,6 +90,9 @@ class TornadoEnd(End):
             body = response.body.decode() if response is not None and response.body else ""
             self.tell("refused", status=error.code, headers=fields, body=body)
             return
+        # It may read the next frame before the task below begins.
+        ws.on_ping = lambda data: self.tell("ping", data=to_text(data))
+        ws.on_pong = lambda data: self.tell("pong", data=to_text(data))
         self.opened(ws, ws.headers, None)
         self.begin(self.receive(ws))
 
@@ -104,8 +107,6 @@ class TornadoEnd(End):
         )
 
     async def receive(self, ws):
-        ws.on_ping = lambda data: self.tell("ping", data=to_text(data))
-        ws.on_pong = lambda data: self.tell("pong", data=to_text(data))
         while True:
             message = await ws.read_message()
             if message is None:
