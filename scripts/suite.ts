@@ -14,6 +14,8 @@ export interface Report {
   tests: TestCase[];
   /** Time from the start of the first file to the end of the last one. */
   seconds: number;
+  /** CPU time of the files and of the programs that they waited for, on Linux. */
+  cpuSeconds?: number;
 }
 
 /** The test files that one runtime runs. */
@@ -53,8 +55,11 @@ const HEARTBEAT = MINUTE;
 const REPORTS = new URL(".cache/test/", ROOT);
 /** What Node keeps of the sources that it has compiled. */
 const COMPILED = new URL("compiled/", REPORTS);
-/** The time of each file. A run writes it, and the next run orders the files by it. */
+/** The time of each file. A run writes it, and the next run starts the longest files first. */
 const TIMES = new URL("times.json", REPORTS);
+
+/** The seconds that a file took, and its CPU seconds. */
+type Times = Record<string, [elapsed: number, cpu: number]>;
 
 /** Runs the files of all shares, several at a time, starting with the longest. */
 export async function runSuite(shares: Share[], options: SuiteOptions = {}): Promise<Report[]> {
@@ -64,6 +69,8 @@ export async function runSuite(shares: Share[], options: SuiteOptions = {}): Pro
   const queue = longestFirst(shares, times);
   const left = new Map(shares.map(({ runtime, files }) => [runtime, files.length]));
   const results = new Map<Runtime, Map<string, TestCase[]>>();
+  const cpuSeconds = new Map<Runtime, number>();
+  let counted = childSeconds();
   const started = performance.now();
   const reports: Report[] = [];
   const running = new Map<Job, number>();
@@ -74,6 +81,7 @@ export async function runSuite(shares: Share[], options: SuiteOptions = {}): Pro
       title: titleOf(runtime),
       tests: files.flatMap((file) => found?.get(file) ?? []),
       seconds: secondsSince(started),
+      cpuSeconds: cpuSeconds.get(runtime),
     };
     reports.push(report);
     options.onReport?.(report);
@@ -85,7 +93,13 @@ export async function runSuite(shares: Share[], options: SuiteOptions = {}): Pro
       running.set(job, start);
       const tests = await runFile(runtime, file, options);
       running.delete(job);
-      if (options.filter === undefined) times[keyOf(job)] = secondsSince(start);
+      const total = childSeconds();
+      const cpu = total - counted;
+      counted = total;
+      cpuSeconds.set(runtime, (cpuSeconds.get(runtime) ?? 0) + cpu);
+      if (options.filter === undefined) {
+        times[keyOf(job)] = [secondsSince(start), Math.round(cpu * 100) / 100];
+      }
       const named = tests.map((test) => ({ ...test, name: `${file}: ${test.name}` }));
       options.onFile?.(runtime, named);
       if (!results.has(runtime)) results.set(runtime, new Map());
@@ -114,7 +128,16 @@ function secondsSince(start: number): number {
   return Math.round((performance.now() - start) / 100) / 10;
 }
 
-async function readTimes(): Promise<Record<string, number>> {
+/** CPU time of the programs that have ended, in seconds. */
+function childSeconds(): number {
+  if (Deno.build.os !== "linux") return 0;
+  // proc(5): after the name, fields 16 and 17 are the times of the children in ticks of 10 ms.
+  const [, fields] = Deno.readTextFileSync("/proc/self/stat").split(") ");
+  const [user, system] = fields.split(" ").slice(13, 15).map(Number);
+  return (user + system) / 100;
+}
+
+async function readTimes(): Promise<Times> {
   try {
     return JSON.parse(await Deno.readTextFile(TIMES));
   } catch {
@@ -127,13 +150,13 @@ const SECONDS_PER_BYTE = 1e-4;
 /** The files that take longest, for a machine that has not run them yet. */
 const SLOW = /\/(conformance\w*|deflate_\w+|faults\/random_user|load|matrix|fuzz)_test\.ts$/;
 
-function longestFirst(shares: Share[], times: Record<string, number>): Job[] {
+function longestFirst(shares: Share[], times: Times): Job[] {
   const guess = ({ file }: Job) =>
     SLOW.test(file) ? 30 : Deno.statSync(new URL(file, ROOT)).size * SECONDS_PER_BYTE;
   const jobs = shares.flatMap(({ runtime, files }) =>
     files.map((file): Job => ({ runtime, file }))
   );
-  const expected = new Map(jobs.map((job) => [job, times[keyOf(job)] ?? guess(job)]));
+  const expected = new Map(jobs.map((job) => [job, times[keyOf(job)]?.[0] ?? guess(job)]));
   return jobs.sort((a, b) => expected.get(b)! - expected.get(a)!);
 }
 

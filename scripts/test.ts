@@ -126,8 +126,9 @@ function printFailures(title: string, tests: readonly TestCase[]): void {
   }
 }
 
-function printReport({ title, tests, seconds }: Report): void {
-  console.log(`${title}: ${summary(tests)} in ${seconds} s`);
+function printReport({ title, tests, seconds, cpuSeconds }: Report): void {
+  const cpu = cpuSeconds ? `, CPU time ${Math.round(cpuSeconds)} s` : "";
+  console.log(`${title}: ${summary(tests)} in ${seconds} s${cpu}`);
 }
 
 function indent(text: string): string {
