@@ -134,9 +134,10 @@ class Report {
     const { mutant: { file } } = result;
     const left = this.#left.get(file)! - 1;
     this.#left.set(file, left);
-    if (this.#plan.verbose && result.killer) {
+    if (this.#plan.verbose) {
       const { mutant: { line, change }, killer, message } = result;
-      console.log(`  ${file}:${line} ${change}: ${killer.file}: ${killer.name}: ${message}`);
+      const end = killer ? `${killer.file}: ${killer.name}: ${message}` : "survived";
+      console.log(`  ${file}:${line} ${change}: ${end}`);
     }
     if (left === 0) this.#showFile(file);
   }

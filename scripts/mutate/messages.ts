@@ -9,8 +9,14 @@ export interface TestName {
   name: string;
 }
 
+/** A test that is to run with a fault. */
+export interface TestCall extends TestName {
+  /** How many faults the test passes without a fault, counting each time. */
+  passed: number;
+}
+
 /** What a test did without a fault. */
-export interface TestReport extends TestName {
+export interface TestReport extends TestCall {
   /** Milliseconds of the processor. Other programs make a test slower, but this time hardly longer. */
   milliseconds: number;
   failure: string | undefined;
@@ -21,7 +27,7 @@ export interface TestReport extends TestName {
 /** What a worker is to do. */
 export type Request =
   | { survey: readonly string[] }
-  | { mutant: number; tests: readonly TestName[] };
+  | { mutant: number; tests: readonly TestCall[] };
 
 /**
  * What became of a fault: `at` is the index of the test that failed. A test that `hung` waits for nothing;

@@ -4,7 +4,7 @@ import { once } from "node:events";
 import process from "node:process";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
-import { MARK, type Request, type TestName, type TestReport, type Verdict } from "./messages.ts";
+import { MARK, type Request, type TestCall, type TestReport, type Verdict } from "./messages.ts";
 
 const WORKER = fileURLToPath(new URL("./worker.ts", import.meta.url));
 /** Milliseconds without an answer after which a worker is in an endless loop, unless it asks for others. */
@@ -54,7 +54,7 @@ export class Worker {
   }
 
   /** Runs tests with a fault, until one of them fails. */
-  async judge(mutant: number, tests: readonly TestName[]): Promise<Verdict> {
+  async judge(mutant: number, tests: readonly TestCall[]): Promise<Verdict> {
     let at = 0;
     let verdict: Verdict | undefined;
     const answered = await this.#ask({ mutant, tests }, (answer) => {

@@ -2,7 +2,7 @@
 import process from "node:process";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { availableParallelism } from "node:os";
-import type { TestName, TestReport } from "./messages.ts";
+import type { TestCall, TestName, TestReport } from "./messages.ts";
 import { type Mutant, mutate } from "./mutants.ts";
 import { type Setting, Worker } from "./pool.ts";
 
@@ -129,7 +129,7 @@ class Order {
     return this.#loading.has(id);
   }
 
-  testsFor(mutant: Mutant): TestName[] {
+  testsFor(mutant: Mutant): TestReport[] {
     const { id, file } = mutant;
     let tests = this.#byMutant.get(id)!;
     const subject = file.replace(/^.*\/|\.ts$/g, "");
@@ -172,11 +172,11 @@ async function judge(
   const early = order.isEarly(mutant);
   const tests = order.testsFor(mutant);
   const result: Result = { mutant, killer: undefined, message: "", tests: tests.length };
-  let left: readonly TestName[] = tests;
+  let left: readonly TestReport[] = tests;
   while (left.length > 0) {
     const worker = early ? new Worker(setting, mutant.id) : shared;
-    const names = left.map(({ file, name }) => ({ file, name }));
-    const verdict = await worker.judge(mutant.id, names);
+    const calls = left.map(callOf);
+    const verdict = await worker.judge(mutant.id, calls);
     if (early) await worker.end();
     if (verdict.state === "survived") break;
     const test = left[verdict.at];
@@ -188,9 +188,13 @@ async function judge(
   return result;
 }
 
+function callOf({ file, name, passed }: TestReport): TestCall {
+  return { file, name, passed };
+}
+
 /** Whether the test fails with the fault and passes without it, each time in a process of its own. */
 async function failsAlone(
-  test: TestName,
+  test: TestReport,
   { id }: Mutant,
   early: boolean,
   setting: Setting,
@@ -198,7 +202,7 @@ async function failsAlone(
 ): Promise<boolean> {
   const run = async (fault: number): Promise<boolean> => {
     const worker = new Worker(setting, early ? fault : 0);
-    const { state } = await worker.judge(fault, [{ file: test.file, name: test.name }]);
+    const { state } = await worker.judge(fault, [callOf(test)]);
     await worker.end();
     return state !== "survived";
   };

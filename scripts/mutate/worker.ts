@@ -7,7 +7,7 @@ import { registerHooks } from "node:module";
 import process from "node:process";
 import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
-import { MARK, type Request, type TestName, type TestReport, type Verdict } from "./messages.ts";
+import { MARK, type Request, type TestCall, type TestReport, type Verdict } from "./messages.ts";
 
 /** Paths of the files with faults, by the URL of the original; the number of faults; the one from the start. */
 const [, , mapping, count, active] = process.argv;
@@ -15,7 +15,11 @@ const sources = new Map<string, string>(JSON.parse(readFileSync(mapping, "utf8")
 
 const hits = new Uint8Array(Number(count) + 1);
 let current = Number(active);
+/** How many faults the current test has passed, and after how many it must be in an endless loop. */
+let passed = 0;
+let allowed = Infinity;
 (globalThis as unknown as { __mutant(id: number): boolean }).__mutant = (id) => {
+  if (++passed > allowed) throw new Error("The test is in an endless loop");
   hits[id] = 1;
   return id === current;
 };
@@ -49,6 +53,10 @@ const LIMIT = 3000;
 /** Milliseconds that are enough to load a file. */
 const LOADING = 20_000;
 
+/** A test that passes so many times more faults than without a fault, and so many in addition, never ends. */
+const LOOPS = 20;
+const LOOPS_FROM = 200_000;
+
 /** Runs all tests of the files without a fault, and reports the faults that each of them reaches. */
 async function survey(files: readonly string[]): Promise<void> {
   hits.fill(0);
@@ -57,6 +65,7 @@ async function survey(files: readonly string[]): Promise<void> {
   for (const file of files) {
     for (const test of await load(file)) {
       hits.fill(0);
+      passed = 0;
       const start = process.cpuUsage();
       const failure = await attempt(test, LIMIT);
       const { user, system } = process.cpuUsage(start);
@@ -65,6 +74,7 @@ async function survey(files: readonly string[]): Promise<void> {
         file,
         name: test.name,
         milliseconds,
+        passed,
         failure: failure?.message,
         hits: reached(),
       };
@@ -81,8 +91,8 @@ function reached(): number[] {
 }
 
 /** Runs the tests with a fault, until one of them fails. */
-async function judge(mutant: number, tests: readonly TestName[]): Promise<Verdict> {
-  for (const [at, { file, name }] of tests.entries()) {
+async function judge(mutant: number, tests: readonly TestCall[]): Promise<Verdict> {
+  for (const [at, { file, name, passed }] of tests.entries()) {
     tell({ at, patience: LOADING });
     let test: Test | undefined;
     try {
@@ -92,14 +102,16 @@ async function judge(mutant: number, tests: readonly TestName[]): Promise<Verdic
     }
     if (test === undefined) return { state: "killed", at, message: "The test is gone" };
     tell({ at, patience: LIMIT });
-    const failure = await withMutant(mutant, test);
+    const limit = passed * LOOPS + LOOPS_FROM;
+    const failure = await withMutant(mutant, test, limit);
     if (failure === undefined) continue;
     if (failure.hung) {
       return { state: failure.slow ? "slow" : "hung", at, message: failure.message };
     }
     // A process that has run other faults may be to blame: the fault must make the difference.
     if (current === 0) {
-      const fair = await attempt(test, LIMIT) === undefined && await withMutant(mutant, test);
+      const fair = await attempt(test, LIMIT) === undefined &&
+        await withMutant(mutant, test, limit);
       if (!fair) return { state: "doubtful", at, message: failure.message };
       if (fair.hung) return { state: "hung", at, message: fair.message };
     }
@@ -108,13 +120,20 @@ async function judge(mutant: number, tests: readonly TestName[]): Promise<Verdic
   return { state: "survived" };
 }
 
-async function withMutant(mutant: number, test: Test): ReturnType<typeof attempt> {
+async function withMutant(
+  mutant: number,
+  test: Test,
+  limit: number,
+): ReturnType<typeof attempt> {
   const before = current;
   current = mutant;
+  passed = 0;
+  allowed = limit;
   try {
     return await attempt(test, LIMIT);
   } finally {
     current = before;
+    allowed = Infinity;
   }
 }
 
