@@ -1,11 +1,13 @@
 import { describe } from "node:test";
 import assert from "node:assert/strict";
 import { it } from "./it.ts";
-import { connect, relay, WebSocketStream } from "../mod.ts";
-import type { WebSocketConnection } from "../mod.ts";
+import { connect, relay, WebSocketError, WebSocketStream } from "../mod.ts";
+import type { CloseInfo, Message, WebSocketConnection } from "../mod.ts";
+import type { RelayEnd } from "../lib/connection/relay.ts";
 import { pair } from "../lib/testing.ts";
 import { FakeSocket } from "./native_sockets.ts";
 import { collect, rejection, still, withServer } from "./support.ts";
+import { inVirtualTime } from "./virtual_time.ts";
 
 const INVALID_STATE = { name: "InvalidStateError" };
 
@@ -22,6 +24,52 @@ async function chain(options?: Parameters<typeof relay>[2]): Promise<Chain> {
   const [far, backend] = await pair();
   return { client, backend, relayed: relay(near, far, options) };
 }
+
+/** An end that the test controls: what it receives, whether it takes what is sent, and how it ends. */
+class FakeEnd implements RelayEnd {
+  readonly sent: Message[] = [];
+  /** What the relay has ended it with. */
+  readonly ends: (CloseInfo | "close" | "terminate")[] = [];
+  readonly readable: ReadableStream<Message>;
+  readonly writable: WritableStream<Message>;
+  readonly closed: Promise<Required<CloseInfo>>;
+  receives!: ReadableStreamDefaultController<Message>;
+  finish!: (info: Required<CloseInfo>) => void;
+  fail!: (error: WebSocketError) => void;
+
+  /** @param taking Settles when the end takes a message. */
+  constructor(taking: Promise<void> = Promise.resolve()) {
+    this.readable = new ReadableStream({
+      start: (controller) => void (this.receives = controller),
+    });
+    this.writable = new WritableStream({
+      write: async (message) => {
+        await taking;
+        this.sent.push(message);
+      },
+    });
+    this.closed = new Promise((resolve, reject) =>
+      Object.assign(this, { finish: resolve, fail: reject })
+    );
+  }
+
+  /** Like a native WebSocket, it closes with 1000 and 3000-4999 only. */
+  close(info?: CloseInfo): Promise<unknown> {
+    const { closeCode = 1000 } = info ?? {};
+    if (closeCode !== 1000 && closeCode < 3000) throw new DOMException("", "InvalidAccessError");
+    this.ends.push(info ?? "close");
+    return Promise.resolve();
+  }
+
+  terminate(): void {
+    this.ends.push("terminate");
+  }
+}
+
+/** All that makes an object an end. */
+const WHOLE = { readable: 0, writable: 0, closed: 0, close() {}, terminate() {} };
+
+const NEVER = new Promise<void>(() => {});
 
 describe("relay", () => {
   it("relay() passes text and bytes both ways", async () => {
@@ -158,6 +206,10 @@ describe("relay", () => {
           [[server, ws], /: write server\.connections$/],
           [[ws, new FakeSocket()], /: write await fromWebSocket\(socket\)$/],
           [[ws, { readable: ws.readable, writable: ws.writable }], /received an object$/],
+          ...["readable", "writable", "closed", "close", "terminate"].map((name) => [
+            [ws, Object.fromEntries(Object.entries(WHOLE).filter(([member]) => member !== name))],
+            /^Expected two connections, received an object/,
+          ]),
           [[ws], /^Expected two connections, received undefined$/],
           [[], /received undefined$/],
           [[null, ws], /received null$/],
@@ -184,5 +236,81 @@ describe("relay", () => {
     other.discard();
     await assert.rejects(relay(client, other), INVALID_STATE);
     await server.close();
+  });
+
+  it("relay() gives the other side 500 ms after a failure, and any time after a close", async () => {
+    const failure = new WebSocketError("", { closeCode: 4001, reason: "why" });
+    await inVirtualTime(async (time) => {
+      const [lost, stuck] = [new FakeEnd(), new FakeEnd(NEVER)];
+      void relay(lost, stuck);
+      lost.receives.enqueue("a");
+      await time.advance(1);
+      lost.receives.error(failure);
+      lost.fail(failure);
+      await time.advance(499);
+      assert.deepEqual(stuck.ends, []);
+      await time.advance(1);
+      assert.deepEqual(stuck.ends, ["terminate"]);
+
+      const [left, slow] = [new FakeEnd(), new FakeEnd(NEVER)];
+      void relay(left, slow);
+      left.receives.enqueue("a");
+      left.receives.close();
+      left.finish({ closeCode: 1000, reason: "" });
+      await time.advance(3_600_000);
+      assert.deepEqual(slow.ends, []);
+    });
+  });
+
+  it("relay() ends the other side once, whatever the end", async () => {
+    const reason = "why";
+    // A native WebSocket cannot send 1000 to 2999, so that these become 4000 to 5999.
+    const table: [end: Required<CloseInfo> | WebSocketError, ends: unknown[], code: number][] = [
+      [{ closeCode: 1000, reason }, [{ closeCode: 1000, reason }], 1000],
+      [{ closeCode: 1001, reason }, [{ closeCode: 4001, reason }], 1001],
+      [{ closeCode: 3000, reason }, [{ closeCode: 3000, reason }], 3000],
+      [{ closeCode: 1005, reason: "" }, ["close"], 1005],
+      [new WebSocketError("", { closeCode: 4001, reason }), [{ closeCode: 4001, reason }], 4001],
+      [new WebSocketError("no code"), ["terminate"], 1006],
+    ];
+    for (const [end, ends, code] of table) {
+      await inVirtualTime(async (time) => {
+        const [a, b] = [new FakeEnd(), new FakeEnd()];
+        const relayed = relay(a, b);
+        a.receives.enqueue("last");
+        await time.advance(1);
+        if (end instanceof WebSocketError) {
+          a.fail(end);
+          a.receives.error(end);
+        } else {
+          a.finish(end);
+          a.receives.close();
+        }
+        await time.advance(1000);
+        assert.deepEqual([b.sent, b.ends, a.ends], [["last"], ends, []]);
+        assert.equal(b.writable.locked, false);
+        await b.writable.getWriter().write("own");
+        assert.deepEqual(b.sent.slice(1), ["own"], "the relay neither closes nor aborts it");
+        b.finish({ closeCode: 1000, reason: "" });
+        b.receives.close();
+        await time.advance(1000);
+        assert.equal((await relayed)[0].closeCode, code);
+        assert.equal(time.waiting, 0);
+      });
+    }
+  });
+
+  it("relay() no longer listens to its signal when both sides have ended", async () => {
+    const controller = new AbortController();
+    const [a, b] = [new FakeEnd(), new FakeEnd()];
+    const relayed = relay(a, b, { signal: controller.signal });
+    for (const end of [a, b]) {
+      end.finish({ closeCode: 3000, reason: "" });
+      end.receives.close();
+    }
+    await relayed;
+    const before = [a.ends.length, b.ends.length];
+    controller.abort();
+    assert.deepEqual([a.ends.length, b.ends.length], before);
   });
 });
