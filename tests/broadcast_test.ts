@@ -1,7 +1,9 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { broadcast, type BroadcastOptions, WebSocketStream } from "../mod.ts";
-import type { WebSocketConnection } from "../mod.ts";
+import type { CloseInfo, Message, WebSocketConnection } from "../mod.ts";
+import type { Recipient } from "../lib/connection/broadcast.ts";
+import { defineSending, type Sending } from "../lib/connection/sender.ts";
 import { pair } from "../lib/testing.ts";
 import { FakeSocket } from "./native_sockets.ts";
 import { collect, rejection, rest, until, withServer } from "./support.ts";
@@ -42,6 +44,42 @@ async function take(ws: WebSocketConnection, count: number): Promise<number[]> {
 }
 
 const numbers = (count: number, from = 0) => Array.from({ length: count }, (_, i) => from + i);
+
+/** A connection, as in a browser, that takes a message when the test says so. */
+class FakeRecipient implements Recipient {
+  state = "open" as const;
+  bufferedAmount = 0;
+  readonly sent: Message[] = [];
+  readonly compressed: (boolean | undefined)[] = [];
+  readonly ends: (CloseInfo | "terminate")[] = [];
+  #settle: { resolve(): void; reject(error: unknown): void } | undefined;
+
+  send(message: Message, options?: { compress?: boolean }): Promise<void> {
+    this.sent.push(message);
+    this.compressed.push(options?.compress);
+    return new Promise((resolve, reject) => this.#settle = { resolve, reject });
+  }
+
+  /** Takes the last message, so that the next one may follow. */
+  async take(): Promise<void> {
+    this.#settle!.resolve();
+    await rest();
+  }
+
+  async refuse(): Promise<void> {
+    this.#settle!.reject(new Error("ended"));
+    await rest();
+  }
+
+  close(info: CloseInfo): Promise<unknown> {
+    this.ends.push(info);
+    return Promise.resolve();
+  }
+
+  terminate(): void {
+    this.ends.push("terminate");
+  }
+}
 
 describe("broadcast", () => {
   it("sends to all open connections without waiting", async () => {
@@ -95,14 +133,23 @@ describe("broadcast", () => {
         const error = { name: "TypeError", code: "wrong-type", message };
         assert.throws(() => broadcast(to, "x"), error);
       }
-      for (const except of ["abc", new Map([["a", ws]]), [null], null, {}]) {
-        const error = { name: "TypeError", code: "wrong-type", message: /^Expected / };
+      const wrong = /^Expected except to be a connection or an iterable of connections, received /;
+      for (
+        const [except, message] of [
+          ["abc", wrong],
+          [new Map([["a", ws]]), wrong],
+          [[null], /^Expected connections, received null$/],
+          [null, wrong],
+          [{}, wrong],
+        ] as const
+      ) {
+        const error = { name: "TypeError", code: "wrong-type", message };
         assert.throws(() => broadcast([ws], "x", { except: except as never }), error);
       }
       const { connection } = await stream.opened;
       await connection.close();
     });
-    broadcast([ws], "y");
+    broadcast([ws], "y", { except: undefined });
     assert.equal(await client.receive(), "y");
     await client.close();
   });
@@ -188,6 +235,104 @@ describe("broadcast", () => {
       broadcast([server], LARGE, { maxBufferedAmount: 10, slow });
       assert.equal((await client.receive()).length, LARGE.length);
       await client.close();
+    }
+  });
+
+  it("drop-oldest: the order is kept at each moment while waiting messages leave", async () => {
+    const [client, server] = await pair();
+    let end = () => {};
+    const fragmented = server.send((async function* () {
+      yield "a";
+      await new Promise<void>((resolve) => end = resolve);
+    })());
+    await rest();
+    const count = 100;
+    for (let i = 0; i < count; i++) {
+      broadcast([server], String(i), { slow: "drop-oldest" });
+      if (i === 10) end();
+      // Each step of the sender is a microtask.
+      await undefined;
+    }
+    await fragmented;
+    const got = [await client.receive()];
+    while (got.length <= count) got.push(await client.receive());
+    assert.deepEqual(got, ["a", ...numbers(count).map(String)]);
+    await client.close();
+  });
+
+  it("drop-oldest: a shared frame is only used while nothing waits", async () => {
+    const shared: Message[] = [];
+    const sending: Sending = {
+      heldAmount: 0,
+      endAsSlow() {},
+      sendShared: ({ message }) => message !== "own" && shared.push(message) > 0,
+    };
+    const ws = new FakeRecipient();
+    defineSending(ws, () => sending);
+    const send = (message: string) => broadcast([ws], message, { slow: "drop-oldest" });
+    for (const message of ["a", "own", "b"]) send(message);
+    await ws.take();
+    send("c");
+    assert.deepEqual([shared, ws.sent], [["a"], ["own", "b"]]);
+    await ws.take();
+    await ws.take();
+    send("d");
+    assert.deepEqual([shared, ws.sent], [["a", "d"], ["own", "b", "c"]]);
+  });
+
+  const LONG = { maxBufferedAmount: 3 * (1 + 768), slow: "drop-oldest" } as const;
+  const feeds: [name: string, limit: number, held: number, kept: string][] = [
+    ["exactly the limit", LONG.maxBufferedAmount, 0, "cde"],
+    ["less than the limit by one", LONG.maxBufferedAmount - 1, 0, "de"],
+    ["the limit with what the connection holds", LONG.maxBufferedAmount + 10, 10, "cde"],
+    ["too much with what the connection holds", LONG.maxBufferedAmount + 9, 10, "de"],
+    ["one message, whatever the limit", 0, 0, "e"],
+  ];
+  for (const [name, maxBufferedAmount, held, kept] of feeds) {
+    it(`drop-oldest: what waits is ${name}`, async () => {
+      const ws = new FakeRecipient();
+      // The second round finds that nothing is left of the first one, whose last message is refused.
+      for (const end of ["take", "refuse"] as const) {
+        ws.bufferedAmount = held;
+        ws.sent.length = 0;
+        for (const message of "abcde") {
+          broadcast([ws], message, { maxBufferedAmount, slow: "drop-oldest", compress: true });
+        }
+        for (let i = 0; i < kept.length; i++) await ws.take();
+        await ws[end]();
+        assert.equal(ws.sent.join(""), `a${kept}`);
+      }
+      ws.bufferedAmount = 0;
+      broadcast([ws], "f", LONG);
+      for (const message of "ghi") broadcast([ws], message, LONG);
+      await ws.refuse();
+      assert.equal(
+        ws.sent.join(""),
+        `a${kept}f`,
+        "what waited for a connection that has ended is dropped",
+      );
+      for (const message of "jklm") broadcast([ws], message, LONG);
+      for (let i = 0; i < 4; i++) await ws.take();
+      assert.equal(ws.sent.join(""), `a${kept}fjklm`);
+      assert.equal(ws.compressed[0], true);
+    });
+  }
+
+  it("a connection of a browser that is too slow is ended as it can be", () => {
+    const ends: [slow: BroadcastOptions["slow"], end: CloseInfo | "terminate" | undefined][] = [
+      [undefined, { closeCode: 4008, reason: "Too slow" }],
+      ["close", { closeCode: 4008, reason: "Too slow" }],
+      ["terminate", "terminate"],
+      ["drop-newest", undefined],
+    ];
+    for (const [slow, end] of ends) {
+      const ws = new FakeRecipient();
+      ws.bufferedAmount = 10;
+      assert.equal(broadcast([ws], "ab", { maxBufferedAmount: 12, slow, compress: false }).sent, 1);
+      assert.deepEqual([ws.sent, ws.compressed, ws.ends], [["ab"], [false], []]);
+      const { sent, missed, closed } = broadcast([ws], "ab", { maxBufferedAmount: 11, slow });
+      assert.deepEqual([sent, missed, closed], end === undefined ? [0, 1, 0] : [0, 0, 1]);
+      assert.deepEqual([ws.sent, ws.ends], [["ab"], end === undefined ? [] : [end]]);
     }
   });
 
