@@ -2,6 +2,7 @@
  * Reads the JUnit reports of Deno, Bun and Node. Only tests without subtests are counted, and no
  * `describe` groups, so the same suite has the same count on every runtime.
  */
+import { XMLParser } from "fast-xml-parser";
 
 /** One test of a report. */
 export interface TestCase {
@@ -14,79 +15,59 @@ export interface TestCase {
   reason?: string;
 }
 
-interface Node {
-  tag: string;
-  attributes: Record<string, string>;
-  children: Node[];
-  text: string;
+interface Failure {
+  "#text"?: string;
+  "@message"?: string;
 }
 
-const TAG = /<!--[\s\S]*?-->|<(\/?)([a-z]+)((?:\s+[\w:.-]+="[^"]*")*)\s*(\/?)>/g;
-const ATTRIBUTE = /([\w:.-]+)="([^"]*)"/g;
+/** A suite or a test of the report. The parser gives an array for each kind of child. */
+interface Element {
+  "@name"?: string;
+  "@file"?: string;
+  testsuites?: Element[];
+  testsuite?: Element[];
+  testcase?: Element[];
+  skipped?: unknown[];
+  failure?: Failure[];
+  error?: Failure[];
+}
+
 const SEPARATOR = " > ";
+const PARSER = new XMLParser({
+  ignoreAttributes: false,
+  attributeNamePrefix: "@",
+  alwaysCreateTextNode: true,
+  parseTagValue: false,
+  trimValues: false,
+  htmlEntities: true,
+  isArray: (_name, _path, _isLeaf, isAttribute) => !isAttribute,
+});
 
 /** Parses the tests of a JUnit report. Deno's report lists the groups as tests too. */
 export function parseJUnit(xml: string, options: { groupsAreTests: boolean }): TestCase[] {
-  const cases = collect(parse(xml), []);
+  const cases = collect(PARSER.parse(xml), []);
   return options.groupsAreTests ? withoutGroups(cases) : cases;
 }
 
-function parse(xml: string): Node {
-  const root: Node = { tag: "", attributes: {}, children: [], text: "" };
-  const open = [root];
-  let end = 0;
-  for (const match of xml.matchAll(TAG)) {
-    const [whole, closing, tag, attributes, selfClosing] = match;
-    const current = open[open.length - 1];
-    current.text += unescape(xml.slice(end, match.index));
-    end = match.index + whole.length;
-    if (tag === undefined) continue;
-    if (closing) {
-      if (open.length > 1) open.pop();
-      continue;
-    }
-    const node: Node = { tag, attributes: parseAttributes(attributes), children: [], text: "" };
-    current.children.push(node);
-    if (!selfClosing) open.push(node);
-  }
-  return root;
-}
-
-function parseAttributes(text: string): Record<string, string> {
-  const pairs = [...text.matchAll(ATTRIBUTE)].map(([, name, value]) => [name, unescape(value)]);
-  return Object.fromEntries(pairs);
-}
-
-function unescape(text: string): string {
-  const named: Record<string, string> = { lt: "<", gt: ">", quot: '"', apos: "'", amp: "&" };
-  return text.replace(/&(?:#(\d+)|([a-z]+));/g, (whole, code, name) => {
-    if (code !== undefined) return String.fromCodePoint(Number(code));
-    return named[name] ?? whole;
+function collect(element: Element, groups: string[]): TestCase[] {
+  const { testcase = [], testsuite = [], testsuites = [] } = element;
+  const suites = [...testsuite, ...testsuites].flatMap((suite) => {
+    const { "@name": name = "", "@file": file } = suite;
+    // Suites named after a file or the runner are not part of a test's name.
+    const isGroup = testsuite.includes(suite) && name !== file && !/\.[cm]?[jt]s$/.test(name);
+    return collect(suite, isGroup ? [...groups, name] : groups);
   });
+  return [...testcase.map((test) => toTestCase(test, groups)), ...suites];
 }
 
-/** Whether the suite is a group. Suites named after a file or the runner are not part of a test's name. */
-function isGroup(node: Node): boolean {
-  const { name = "", file } = node.attributes;
-  return node.tag === "testsuite" && name !== file && !/\.[cm]?[jt]s$/.test(name);
-}
-
-function collect(node: Node, groups: string[]): TestCase[] {
-  if (node.tag === "testcase") return [toTestCase(node, groups)];
-  const inner = isGroup(node) ? [...groups, node.attributes.name ?? ""] : groups;
-  return node.children.flatMap((child) => collect(child, inner));
-}
-
-function toTestCase(node: Node, groups: string[]): TestCase {
-  const child = (...tags: string[]) => node.children.find(({ tag }) => tags.includes(tag));
-  const failure = child("failure", "error");
-  // An expected failure ("todo") has both marks.
-  const outcome = child("skipped") ? "skipped" : failure ? "failed" : "passed";
+function toTestCase(test: Element, groups: string[]): TestCase {
+  const [failure] = test.failure ?? test.error ?? [];
   return {
     // Node 22 and 24 escape quotation marks twice.
-    name: [...groups, node.attributes.name ?? ""].join(SEPARATOR).replaceAll("&quot;", '"'),
-    outcome,
-    detail: failure?.text.trim() || failure?.attributes.message || "",
+    name: [...groups, test["@name"] ?? ""].join(SEPARATOR).replaceAll("&quot;", '"'),
+    // An expected failure ("todo") has both marks.
+    outcome: test.skipped ? "skipped" : failure ? "failed" : "passed",
+    detail: failure?.["#text"]?.trim() || failure?.["@message"] || "",
   };
 }
 

@@ -1,13 +1,12 @@
 /** Renders the results: the charts, the tables of bench/RESULTS.md, and the tables of the README. */
 import { ROOT, run } from "../process.ts";
-import { latencyChart, memoryChart, speedChart } from "./chart.ts";
+import { CHARTS } from "./chart.ts";
 import { readResults, readSizes, type Results } from "./results.ts";
 import { RUNTIMES } from "./suite.ts";
 import { readmeTable, resultsDocument, titleOf } from "./tables.ts";
 
 const README = new URL("README.md", ROOT);
 const DOCUMENT = new URL("bench/RESULTS.md", ROOT);
-const CHARTS = [["echo", speedChart], ["memory", memoryChart], ["latency", latencyChart]] as const;
 /** The text of the README between these lines is generated. */
 const MARKERS = ["<!-- bench -->", "<!-- /bench -->"] as const;
 
@@ -31,10 +30,11 @@ async function rendered(): Promise<[URL, string][]> {
   const all = found.filter((results): results is Results => results !== undefined);
   const document = resultsDocument(all, await readSizes() ?? {});
   const readme = between(await Deno.readTextFile(README), readmeTable(all));
-  const charts = await Promise.all(CHARTS.map(async ([name, draw]): Promise<[URL, string]> => {
+  const charts: [URL, string][] = [];
+  for (const [name, draw] of Object.entries(CHARTS)) {
     const file = new URL(`bench/results/${name}.svg`, ROOT);
-    return [file, await formatted(draw(all, titleOf), ".svg")];
-  }));
+    charts.push([file, await formatted(await draw(all, titleOf), ".svg")]);
+  }
   return [
     ...charts,
     [DOCUMENT, await formatted(document, ".md")],
