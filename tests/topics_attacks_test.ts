@@ -6,7 +6,7 @@ import { type Backplane, formatPosition } from "../lib/topics/backplane.ts";
 import { MemoryEngine } from "../lib/topics/memory.ts";
 import { withoutTimers } from "./resources.ts";
 import { natsBackplane } from "../lib/topics/nats.ts";
-import { rejection, until } from "./support.ts";
+import { rejection, turn, until } from "./support.ts";
 import { Client, Errors, FlakyEngine, withTopics } from "./topics/audience.ts";
 
 const hooked: { topics?: Topics } = {};
@@ -269,6 +269,45 @@ describe("Topics under attack", () => {
       const expected = ["refused secret", "refused secret", "subscribed x", "subscribed x"];
       assert.deepEqual(got.sort(), expected);
     }));
+
+  /** Publishes again at once until it succeeds. A loop that keeps the event loop busy would not end. */
+  const insist = async (publish: () => Promise<unknown>): Promise<number> => {
+    for (let attempts = 1; attempts < 1_000_000; attempts++) {
+      if (await publish().then(() => true, () => false)) return attempts;
+    }
+    assert.fail("Other events had no turn");
+  };
+
+  it("a client that publishes again without a pause gets its next connection", () =>
+    withTopics({}, async (topics) => {
+      const { ws, far } = await Client.open({}, false);
+      const serving = topics.serve(ws, { mayPublish: () => true });
+      const connections = (async function* () {
+        await turn();
+        yield far;
+      })();
+      const client = resumable(connections);
+      const done = (async () => {
+        for await (const event of client) assert.fail(event.type);
+      })();
+      assert.ok(await insist(() => client.publish("x", "text")) > 1);
+      await ws.close();
+      await Promise.all([done, serving]);
+    }));
+
+  it("a caller that publishes again without a pause gets the confirmations", async () => {
+    const flaky = new FlakyEngine().connect();
+    const publish = flaky.publish.bind(flaky);
+    flaky.publish = async (...call) => {
+      await turn();
+      return publish(...call);
+    };
+    await withTopics({ backplane: flaky, maxPendingBytes: 1 }, async (topics) => {
+      const first = topics.publish("x", "first");
+      assert.ok(await insist(() => topics.publish("x", "second")) > 1);
+      await first;
+    });
+  });
 
   it("a client with overlapping topics gets what it has missed once, and in order", () =>
     withTopics({ history: {} }, async (topics) => {

@@ -7,6 +7,7 @@ import { handled } from "../abortable.ts";
 import { invalidState, wrongType, wrongValue } from "../core/error_code.ts";
 import type { Message } from "../core/message.ts";
 import { checkKnown, checkType } from "../core/options.ts";
+import { nextTurn } from "../timers.ts";
 import { checkTopic, parsePosition } from "./backplane.ts";
 import { frameWith, type Line, type Parsed, parseFrame } from "./wire.ts";
 
@@ -78,7 +79,8 @@ export interface ResumableTopics extends AsyncIterable<TopicEvent> {
    *
    * @returns A promise of the position, or of undefined if the server keeps no history. It rejects with
    * RangeError if the server refuses, and with InvalidStateError if there is no connection, or the
-   * connection is lost before the answer. In that case the message may have been published.
+   * connection is lost before the answer. In that case the message may have been published. It rejects in
+   * a later turn of the event loop, so that a loop may publish again until it succeeds.
    */
   publish(topic: string, message: Message): Promise<string | undefined>;
 }
@@ -195,7 +197,13 @@ class Resuming implements ResumableTopics {
   }
 
   publish(topic: string, message: Message): Promise<string | undefined> {
-    return handled(this.#publish(topic, message));
+    return handled(
+      this.#publish(topic, message).catch(async (error) => {
+        // Otherwise a loop that publishes again at once would keep the next connection from opening.
+        await new Promise<void>((resolve) => void nextTurn(resolve));
+        throw error;
+      }),
+    );
   }
 
   async #publish(topic: string, message: Message): Promise<string | undefined> {

@@ -27,6 +27,7 @@ import {
   checkType,
   type OptionNames,
 } from "../core/options.ts";
+import { nextTurn } from "../timers.ts";
 import { type Backplane, checkPosition, checkTopic, type Position } from "./backplane.ts";
 import { Channel, type ChannelHost, type Member } from "./channel.ts";
 import {
@@ -486,6 +487,8 @@ export class Topics<T = Message> implements AsyncDisposable {
     const size = data.length + OVERHEAD;
     const { maxPendingBytes: most = 16_777_216 } = this.#options;
     if (this.#pendingBytes > 0 && this.#pendingBytes + size > most) {
+      // Otherwise a loop that publishes again at once would keep the confirmations from arriving.
+      await new Promise<void>((resolve) => void nextTurn(resolve));
       throw invalidState(
         `Cannot publish: more than maxPendingBytes (${most}) wait for the backplane`,
         "busy",
