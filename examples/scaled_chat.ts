@@ -85,8 +85,9 @@ async function supervise(): Promise<void> {
   };
 
   const socket = ["--port", "0", "--unixsocket", join(folder, "redis.sock")];
-  // Redis writes each message to the disk, so that it has them when it starts again.
-  const data = ["--dir", join(folder, "data"), "--appendonly", "yes", "--save", ""];
+  // Redis writes each message to the disk before it confirms it, so that a restart loses none.
+  const append = ["--appendonly", "yes", "--appendfsync", "always"];
+  const data = ["--dir", join(folder, "data"), "--save", "", ...append];
   keep("redis", () => spawn("redis-server", [...socket, ...data], { stdio: "ignore" }));
   for (const name of WORKERS) {
     keep(name, () => {

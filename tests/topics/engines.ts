@@ -98,15 +98,17 @@ export class EngineProcess {
 /**
  * Starts Redis.
  *
- * @param persistent Whether Redis writes each command to its folder. Otherwise, a restart loses everything.
+ * @param persistent Whether Redis writes each command to the disk before it answers. Otherwise, a restart
+ * loses everything.
  */
 export async function startRedis(persistent = false): Promise<EngineProcess> {
   const folder = await mkdtemp(join(tmpdir(), "sluice-redis-"));
   const port = await freePort();
-  const append = persistent ? "yes" : "no";
   const [program] = commandOf(PEERS.redis);
   const args = ["--port", `${port}`, "--bind", HOST, "--dir", folder, "--save", ""];
-  const command = [program, ...args, "--appendonly", append, "--maxclients", "500"];
+  // With "everysec", a Redis that is killed while it waits for the disk loses what it has confirmed.
+  const append = persistent ? ["--appendonly", "yes", "--appendfsync", "always"] : [];
+  const command = [program, ...args, ...append, "--maxclients", "500"];
   const engine = new EngineProcess(port, folder, command, { ask: "PING\r\n", answer: /^\+PONG/ });
   await engine.start();
   return engine;
