@@ -1,5 +1,7 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
+import { Buffer } from "node:buffer";
+import { isDeepStrictEqual } from "node:util";
 import {
   encodeFrame,
   type Frame,
@@ -10,6 +12,7 @@ import {
   type Role,
 } from "../lib/core/mod.ts";
 import { headerLength, writeHeader } from "../lib/core/encoder.ts";
+import { webTextCodec } from "../lib/core/utf8.ts";
 import { concat, cut, cuts, hex, pattern, single, utf8 } from "./bytes.ts";
 import {
   type FrameRow,
@@ -73,7 +76,10 @@ describe("FrameDecoder", () => {
     it(`FrameDecoder gives a control frame as one piece wherever it is cut (${variant})`, () => {
       for (const row of FRAMES.filter(({ opcode }) => opcode >= 8)) {
         for (const chunks of cuts(received(row, role))) {
+          const decoder = new FrameDecoder(options);
+          for (const chunk of chunks) decoder.push(chunk.slice());
           assert.equal(decode(options, chunks).length, 1, row.title);
+          assert.deepEqual(decoder.next()?.payload, row.payload, "all chunks at once");
         }
       }
     });
@@ -174,6 +180,86 @@ describe("FrameDecoder", () => {
     }
   });
 
+  it("FrameDecoder copies the payloads of control frames, also those in a Buffer", () => {
+    for (const chunk of [hex("89 03 01 02 03"), Buffer.from(hex("89 03 01 02 03"))]) {
+      const [{ payload }] = decode({ role: "client", ownsInput: true }, [chunk]);
+      assert.equal(payload.constructor, Uint8Array);
+      chunk.fill(0);
+      assert.deepEqual(payload, hex("01 02 03"));
+    }
+  });
+
+  it("FrameDecoder reads on in a chunk although another one has been pushed", () => {
+    const decoder = new FrameDecoder({ role: "client" });
+    decoder.push(hex("82 01 01 82 01 02"));
+    const payloads = [decoder.next()?.payload];
+    for (const chunk of ["82 01 03 82", "01", "", "04 82 01 05"]) decoder.push(hex(chunk));
+    assert.equal(decoder.bufferedAmount, 3 + 4 + 1 + 4);
+    for (let left = 0; left < 5; left++) payloads.push(decoder.next()?.payload);
+    assert.deepEqual(payloads, [...["01", "02", "03", "04", "05"].map(hex), undefined]);
+    assert.equal(decoder.frames, 5);
+  });
+
+  it("FrameDecoder counts an overhead for each chunk that waits, and drops empty ones", () => {
+    const decoder = new FrameDecoder({ role: "client" });
+    assert.deepEqual([decoder.bufferedAmount, decoder.bufferedMemory], [0, 0]);
+    const memory = ["82 02", "01", "", "02", ""].map((digits) => {
+      decoder.push(hex(digits));
+      return decoder.bufferedMemory;
+    });
+    assert.deepEqual(memory, [2, 3 + 256, 3 + 256, 4 + 512, 4 + 512]);
+    while (decoder.next() !== undefined);
+    assert.equal(decoder.bufferedMemory, 0);
+  });
+
+  it("FrameDecoder copies less than half of a buffer if it has to wait", () => {
+    for (const [size, isShared] of [[21, true], [22, false], [60, false]] as const) {
+      const buffer = new Uint8Array(size);
+      buffer.set(pattern(11), 3);
+      const decoder = new FrameDecoder({ role: "client" });
+      decoder.push(hex("82 0b"));
+      decoder.push(buffer.subarray(3, 14));
+      const { payload } = decoder.next()!;
+      assert.deepEqual(payload, pattern(11));
+      assert.equal(payload.buffer === buffer.buffer, isShared, `of ${size} bytes`);
+    }
+  });
+
+  it("FrameDecoder releases a chunk that has been read and not lent", () => {
+    const decoder = new FrameDecoder({ role: "client" });
+    assert.equal(decoder.release(), true);
+    decoder.push(hex("89 01 07"));
+    assert.equal(decoder.release(), false, "not read");
+    decoder.next();
+    assert.equal(decoder.release(), true);
+    decoder.push(hex("82 01 07 82"));
+    decoder.next();
+    assert.equal(decoder.release(), false, "not read to its end");
+    decoder.push(hex("00"));
+    assert.equal(decoder.next()?.payload.length, 0);
+    assert.equal(decoder.release(), true, "another chunk has been lent");
+    decoder.push(hex("82 01 07"));
+    decoder.next();
+    assert.equal(decoder.release(), false, "lent");
+    decoder.push(hex("89 00"));
+    decoder.push(hex("89"));
+    decoder.next();
+    assert.equal(decoder.release(), false, "another chunk waits");
+    assert.equal(decoder.next(), undefined);
+    assert.equal(decoder.release(), true, "the chunk was copied as part of a header");
+    decoder.push(hex("00 8b 00"));
+    decoder.next();
+    assert.throws(() => decoder.next(), /\(frame at byte 15\)/);
+  });
+
+  it("FrameDecoder refuses a role that does not exist, and reserved bits by default", () => {
+    assert.throws(() => new FrameDecoder({} as FrameDecoderOptions), { name: "TypeError" });
+    assert.throws(() => new FrameDecoder(undefined as never), { name: "TypeError" });
+    for (const first of ["c2", "a2", "92"]) {
+      assert.throws(() => decode({ role: "client" }, [hex(`${first} 00`)]), { closeCode: 1002 });
+    }
+  });
+
   it("FrameDecoder takes a frame of exactly maxFrameSize", () => {
     for (const { payload, unmasked, title } of FRAMES.filter(({ rsv }) => rsv === 0)) {
       const options = { role: "client", maxFrameSize: payload.length } as const;
@@ -210,11 +296,14 @@ describe("FrameDecoder with a malformed header", () => {
 
   it("FrameDecoder throws the same error at every later call", () => {
     const decoder = new FrameDecoder({ role: "client" });
-    decoder.push(hex("83 00"));
+    decoder.push(hex("83 00 00"));
+    decoder.push(hex("82 00"));
     const errors = [thrown(() => decoder.next()), thrown(() => decoder.next())];
     decoder.push(FRAMES[0].unmasked);
+    assert.deepEqual([decoder.bufferedAmount, decoder.bufferedMemory], [0, 0]);
     errors.push(thrown(() => decoder.next()), thrown(() => decoder.end()));
     assert.equal(new Set(errors).size, 1);
+    assert.ok(errors[0] instanceof Error);
   });
 });
 
@@ -240,6 +329,100 @@ describe("FrameDecoder at the end of the input", () => {
         message: "The input ended within a frame (frame at byte 0)",
       }, `after ${length} bytes`);
     }
+  });
+});
+
+describe("FrameDecoder and the ways to read a piece", () => {
+  const failing = {
+    decode: () => {
+      throw new Error("not UTF-8");
+    },
+    encodeInto: () => 0,
+  };
+  const ways: Record<string, (decoder: FrameDecoder) => Uint8Array> = {
+    bytes: (decoder) => decoder.bytes(),
+    text: (decoder) => utf8(decoder.text(webTextCodec)),
+    copy: (decoder) => decoder.copy(),
+    copyTo: (decoder) => {
+      const target = new Uint8Array(decoder.size + 2);
+      decoder.copyTo(target, 1);
+      assert.deepEqual([target[0], target.at(-1)], [0, 0]);
+      return target.subarray(1, -1);
+    },
+    "text that fails, then bytes": (decoder) => {
+      assert.throws(() => decoder.text(failing), /not UTF-8/);
+      return decoder.bytes();
+    },
+    "text that fails, then copy": (decoder) => {
+      assert.throws(() => decoder.text(failing), /not UTF-8/);
+      return decoder.copy();
+    },
+  };
+  const rows = [
+    { role: "client", header: "82 7e 07 d0", key: undefined },
+    { role: "server", header: "82 fe 07 d0", key: hex("01 02 03 04") },
+    { role: "server", header: "82 fe 07 d0", key: hex("00 00 00 00") },
+  ] as const;
+  const payload = pattern(2000).map((byte) => byte & 0x7f);
+
+  for (const [way, readWith] of Object.entries(ways)) {
+    it(`FrameDecoder reads pieces by ${way}, and changes only input that it owns`, () => {
+      for (const { role, header, key } of rows) {
+        const sent = payload.map((byte, i) => byte ^ (key?.[i % 4] ?? 0));
+        const input = concat([hex(header), key ?? new Uint8Array(0), sent]);
+        const start = input.length - 2000;
+        // The first cut is before the payload, so that the first piece is the whole payload.
+        for (const at of [start, start + 1, start + 900, start + 1999]) {
+          for (const ownsInput of [true, false]) {
+            const decoder = new FrameDecoder({ role, ownsInput });
+            const chunks = cut(input, at);
+            for (const chunk of chunks) decoder.push(chunk);
+            const pieces: Uint8Array[] = [];
+            while (decoder.advance()) {
+              const read = readWith(decoder);
+              pieces.push(read.slice());
+              if (way === "bytes" && key?.[0] === 1 && !ownsInput) read.fill(0);
+            }
+            assert.ok(isDeepStrictEqual(concat(pieces), payload), `cut at ${at}`);
+            if (!ownsInput) {
+              assert.ok(isDeepStrictEqual(concat(chunks), input), "the input is kept");
+            }
+          }
+        }
+      }
+    });
+  }
+
+  it("FrameDecoder.copy returns bytes that are not part of the input", () => {
+    for (const { role, header, key } of rows) {
+      for (const ownsInput of [true, false]) {
+        const decoder = new FrameDecoder({ role, ownsInput });
+        const input = concat([hex(header), key ?? new Uint8Array(0), payload]);
+        decoder.push(input);
+        decoder.advance();
+        const copy = decoder.copy();
+        const before = copy.slice();
+        input.fill(0);
+        assert.equal(copy.buffer.byteLength, 2000);
+        assert.ok(isDeepStrictEqual(copy, before));
+      }
+    }
+  });
+});
+
+describe("FrameDecoder with input that has not been read", () => {
+  it("FrameDecoder.end says where the frame begins that was not read", () => {
+    const decoder = new FrameDecoder({ role: "client" });
+    decoder.push(hex("82 01 07"));
+    decoder.next();
+    decoder.push(hex("82 01 07 82"));
+    decoder.next();
+    assert.throws(() => decoder.end(), { message: /\(frame at byte 6\)$/ });
+    const other = new FrameDecoder({ role: "client" });
+    other.push(hex("82 01 07"));
+    other.next();
+    other.push(hex("82 00"));
+    assert.throws(() => other.end(), { message: /\(frame at byte 3\)$/ });
   });
 });
 

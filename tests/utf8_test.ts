@@ -1,6 +1,6 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
-import { Utf8Decoder, webTextCodec } from "../lib/core/utf8.ts";
+import { Utf8Decoder, webTextCodec, WholeCharacters } from "../lib/core/utf8.ts";
 import { denoTextCodec } from "../lib/runtime/deno.ts";
 import { nodeTextCodec } from "../lib/runtime/node.ts";
 import { concat, cut, cuts, hex, single, utf8 } from "./bytes.ts";
@@ -39,11 +39,13 @@ const INVALID: readonly [title: string, digits: string, at: number][] = [
   ["an overlong U+007F", "c1 bf", 0],
   ["two bytes without continuation", "c2 00", 1],
   ["two leads", "c2 c2", 1],
+  ["two bytes with the first lead as continuation", "c2 c0", 1],
   ["an overlong character of three bytes", "e0 80 80", 1],
   ["the last overlong character of three bytes", "e0 9f bf", 1],
   ["three bytes without second", "e1 00", 1],
   ["three bytes without third", "e1 80 00", 2],
   ["three bytes with a lead as third", "e1 80 e1", 2],
+  ["three bytes with the first lead as third", "e1 80 c0", 2],
   ["the first surrogate", "ed a0 80", 1],
   ["the last surrogate", "ed bf bf", 1],
   ["a pair of surrogates", "ed a0 bd ed b8 80", 1],
@@ -84,6 +86,7 @@ describe("Utf8Decoder", () => {
       for (const before of BEFORE) {
         const bytes = concat([utf8(before), hex(digits)]);
         assert.equal(decode([bytes]), before + text, digits);
+        assert.equal(decode([bytes], false), before + text, `${digits}, and more may follow`);
         for (const chunks of cuts(bytes).filter(({ length }) => length > 0)) {
           assert.equal(decode(chunks), before + text, digits);
         }
@@ -148,6 +151,37 @@ describe("Utf8Decoder", () => {
       assert.deepEqual(outcome(() => decode([...single(bytes), new Uint8Array(0)])), whole);
     }));
   });
+});
+
+describe("WholeCharacters", () => {
+  /** Pieces of a text, the last one last, and the complete characters of each. */
+  const rows: readonly [title: string, pieces: string[], taken: string[]][] = [
+    ["text without surrogates", ["", "a", "\ud7ff", "\ue000", ""], [
+      "",
+      "a",
+      "\ud7ff",
+      "\ue000",
+      "",
+    ]],
+    ["whole pairs", ["a😀", "😀"], ["a😀", "😀"]],
+    ["a pair that is cut", ["a\ud83d", "\ude00b", "c"], ["a", "😀b", "c"]],
+    ["the first pair, cut", ["\ud800", "\udc00", ""], ["", "\u{10000}", ""]],
+    ["the last pair, cut", ["\udbff", "\udfff", ""], ["", "\u{10ffff}", ""]],
+    ["an empty piece within a pair", ["\ud83d", "", "\ude00"], ["", "", "😀"]],
+    ["a second half alone", ["\udc00", "a"], ["\udc00", "a"]],
+    ["a first half at the end", ["a", "b\ud83d"], ["a", "b\ud83d"]],
+    ["two first halves", ["\ud83d\ud83d", "\ude00"], ["\ud83d", "😀"]],
+  ];
+  for (const [title, pieces, taken] of rows) {
+    it(`WholeCharacters takes ${title}`, () => {
+      const characters = new WholeCharacters();
+      for (let text = 0; text < 2; text++) {
+        const given = pieces.map((piece, i) => characters.take(piece, i === pieces.length - 1));
+        assert.deepEqual(given, taken);
+        assert.equal(characters.half, "");
+      }
+    });
+  }
 });
 
 const CODECS = { webTextCodec, nodeTextCodec, denoTextCodec };

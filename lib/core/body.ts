@@ -108,11 +108,11 @@ export class BodyReader {
 
   /** Reads a line, or the part of it that has been received. Returns the offset after the line. */
   #readLine(bytes: Uint8Array, at: number): number {
-    const rest = bytes.subarray(at, at + MAX_LINE);
+    const rest = bytes.subarray(at, at + MAX_LINE - this.#line.length);
     const length = rest.indexOf(10) + 1 || rest.length;
     this.#line += String.fromCharCode(...rest.subarray(0, length));
     if (this.#line.endsWith("\n")) this.#endLine();
-    else if (this.#line.length >= MAX_LINE) {
+    else if (this.#line.length === MAX_LINE) {
       this.#fail("a chunk begins with a line that is too long");
     }
     return at + length;

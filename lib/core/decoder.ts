@@ -241,7 +241,7 @@ export class FrameDecoder {
     } else {
       // A frame may have an empty first piece, because its declared length alone may exceed a
       // limit.
-      if (size === 0 && left > 0 && !begins) return false;
+      if (size === 0 && !begins) return false;
       this.#offset = start + size;
     }
     if (this.#piece !== bytes) this.#piece = bytes;

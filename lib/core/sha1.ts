@@ -23,9 +23,11 @@ export function sha1(message: Uint8Array): Uint8Array {
   return digest;
 }
 
-/** RFC 3174 §4: the message is followed by a bit 1, bits 0, and its length in 64 bits. */
+/**
+ * RFC 3174 §4: the message is followed by a bit 1, bits 0, and its length in 64 bits. A message is shorter
+ * than 512 MiB, so that the first 32 bits of the length are 0.
+ */
 function wordAt(message: Uint8Array, at: number, size: number): number {
-  if (at === size - 8) return Math.floor(message.length / 2 ** 29);
   if (at === size - 4) return message.length << 3;
   let word = 0;
   for (let i = at; i < at + 4; i++) {

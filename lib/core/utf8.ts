@@ -109,8 +109,9 @@ export class WholeCharacters {
   }
 }
 
+/** Returns the length of a character from its first byte, which is not ASCII. */
 function sequenceLength(lead: number): number {
-  return lead < 0x80 ? 1 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
+  return lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
 }
 
 /** Returns the number of bytes at the end that begin an incomplete character. */

@@ -35,11 +35,12 @@ interface Survey {
   loading: Set<number>;
 }
 
-/** Plants faults in the files, and runs those that `choose` returns. */
+/** Plants faults in the files, and runs those that `choose` returns and that are not skipped. */
 export async function runRound(
   files: readonly string[],
   testFiles: readonly string[],
   choose: (mutants: Mutant[]) => Mutant[],
+  isSkipped: (mutant: Mutant) => boolean,
   node: string,
   progress: Progress,
 ): Promise<void> {
@@ -50,11 +51,17 @@ export async function runRound(
   const tests = survey.tests.filter((test) => isUsable(test));
   progress.surveyed(tests.length, survey.tests.filter((test) => !isUsable(test)));
   const order = new Order(tests, survey.loading, mutants);
-  const queue = choose(mutants);
+  const queue = order.cheapestFirst(choose(mutants));
   await inParallel(async () => {
     const worker = new Worker(setting);
     for (let mutant = queue.shift(); mutant !== undefined; mutant = queue.shift()) {
-      progress.judged(await judge(mutant, order, setting, worker));
+      if (isSkipped(mutant)) {
+        progress.judged({ mutant, killer: undefined, message: "", tests: 0 });
+        continue;
+      }
+      const result = await judge(mutant, order, setting, worker);
+      if (result.killer) order.killed(mutant, result.killer);
+      progress.judged(result);
     }
     await worker.end();
   });
@@ -100,12 +107,14 @@ async function surveyTests(setting: Setting, files: readonly string[]): Promise<
   return survey;
 }
 
-/** The tests for each fault: those about the file first, then the quickest test of each file, and so on. */
+/** The tests for each fault: those of the file that is about it or finds most faults, then the quickest test of each file, and so on. */
 class Order {
   readonly #tests: readonly TestReport[];
   readonly #loading: ReadonlySet<number>;
   readonly #byMutant = new Map<number, TestReport[]>();
   readonly #byFile = new Map<string, Set<TestReport>>();
+  /** How many faults of each source file the tests of each file have found. */
+  readonly #kills = new Map<string, Map<string, number>>();
   /** Tests that fail without a fault if they run alone. */
   readonly #unusable = new Set<TestName>();
 
@@ -140,7 +149,33 @@ class Order {
       tests = about.length > 0 ? about : [...this.#tests];
     }
     const usable = tests.filter((test) => !this.#unusable.has(test));
-    return inTurns(usable, subject);
+    return inTurns(usable, subject, this.#bestFile(file));
+  }
+
+  /** Sorts the faults that need a process of their own after the others of their file. */
+  cheapestFirst(mutants: Mutant[]): Mutant[] {
+    const byFile = Map.groupBy(mutants, ({ file }) => file);
+    return [...byFile.values()].flatMap((ofFile) => {
+      const { true: early = [], false: others = [] } = Object.groupBy(
+        ofFile,
+        (mutant) => `${this.isEarly(mutant)}` as "true" | "false",
+      );
+      return [...others, ...early];
+    });
+  }
+
+  killed({ file }: Mutant, killer: TestName): void {
+    const kills = this.#kills.get(file) ?? new Map<string, number>();
+    this.#kills.set(file, kills);
+    kills.set(killer.file, (kills.get(killer.file) ?? 0) + 1);
+  }
+
+  #bestFile(file: string): string | undefined {
+    let best: [file: string, kills: number] | undefined;
+    for (const entry of this.#kills.get(file) ?? []) {
+      if (best === undefined || entry[1] > best[1]) best = entry;
+    }
+    return best?.[0];
   }
 
   drop(test: TestName): void {
@@ -148,13 +183,14 @@ class Order {
   }
 }
 
-function inTurns(tests: TestReport[], subject: string): TestReport[] {
+function inTurns(tests: TestReport[], subject: string, best: string | undefined): TestReport[] {
   const seen = new Map<string, number>();
   const turn = new Map<TestReport, number>();
   for (const test of tests.sort((a, b) => a.milliseconds - b.milliseconds)) {
     const before = seen.get(test.file) ?? 0;
     seen.set(test.file, before + 1);
-    turn.set(test, test.file.includes(subject) ? -1 : before);
+    const isFirst = test.file === best || test.file.includes(subject);
+    turn.set(test, isFirst ? -1 : before);
   }
   // The sort is stable: equal turns stay in the order of their time.
   const order = tests.sort((a, b) => turn.get(a)! - turn.get(b)!);
