@@ -7,6 +7,8 @@
 import type { IncomingMessage } from "node:http";
 import type * as Events from "./ws/event_target.ts";
 import type * as Options from "./ws/options.ts";
+import { Receiver } from "./ws/receiver.ts";
+import { Sender } from "./ws/sender.ts";
 import { createWebSocketStream } from "./ws/stream.ts";
 import type * as Servers from "./ws/server.ts";
 import { WebSocketServer } from "./ws/server.ts";
@@ -14,6 +16,10 @@ import { WebSocket } from "./ws/websocket.ts";
 
 /** The members of the class that are classes and functions themselves, as in `require("ws")`. */
 export interface WebSocketStatics {
+  /** See {@linkcode Receiver}. */
+  readonly Receiver: typeof Receiver;
+  /** See {@linkcode Sender}. */
+  readonly Sender: typeof Sender;
   /** The same as {@linkcode WebSocketServer}. */
   readonly Server: typeof WebSocketServer;
   /** The class itself. */
@@ -26,6 +32,8 @@ export interface WebSocketStatics {
 
 /** The class with its {@linkcode WebSocketStatics}, as the package `ws` exports it. */
 const Default: typeof WebSocket & WebSocketStatics = Object.assign(WebSocket, {
+  Receiver,
+  Sender,
   Server: WebSocketServer,
   WebSocket,
   WebSocketServer,
@@ -75,12 +83,14 @@ declare namespace Default {
 }
 
 export default Default;
-export { createWebSocketStream, WebSocket, WebSocketServer };
+export { createWebSocketStream, Receiver, Sender, WebSocket, WebSocketServer };
 export { WebSocketServer as Server };
 export type { BufferLike, ControlCallback, SendOptions, WebSocketEvents } from "./ws/websocket.ts";
 export type { ServerOptions, WebSocketServerEvents } from "./ws/server.ts";
 export type { SendCallback } from "./ws/outlet.ts";
-export type { BinaryType } from "./ws/inlet.ts";
+export type { BinaryType, InletOptions } from "./ws/inlet.ts";
+export type { AgreedExtensions, ReceiverOptions } from "./ws/receiver.ts";
+export type { SenderFrameOptions, SenderOptions } from "./ws/sender.ts";
 export type {
   AnyListener,
   CloseEvent,

@@ -4,6 +4,7 @@ import { describe } from "node:test";
 import { it } from "./it.ts";
 import { connect, ended, IMPLEMENTATIONS, PAIRINGS, unlessReplaced } from "./ws/implementations.ts";
 import { OPTION_SCENARIOS } from "./ws/option_scenarios.ts";
+import { PART_SCENARIOS } from "./ws/part_scenarios.ts";
 import { SCENARIOS } from "./ws/scenarios.ts";
 
 for (const pairing of PAIRINGS) {
@@ -24,7 +25,7 @@ for (const pairing of PAIRINGS) {
       );
     }
 
-    for (const { title, run, log: expected } of OPTION_SCENARIOS) {
+    for (const { title, run, log: expected } of [...OPTION_SCENARIOS, ...PART_SCENARIOS]) {
       it(`sluice/ws: ${title} (${client}, ${server})`, unlessReplaced(pairing), async () => {
         const log: string[] = [];
         await run({

@@ -59,7 +59,7 @@ interface Assembly {
  */
 export class MessageReader {
   readonly #assembly: Assembly;
-  readonly #maxMessageSize: number;
+  maxMessageSize: number;
   readonly #codec: TextCodec;
   #opcode = 0;
   #withinFrame = false;
@@ -72,7 +72,7 @@ export class MessageReader {
   #parts: MessageParts | undefined;
 
   constructor(options: MessageOptions = {}, assembly: Assembly = { whole: false }) {
-    this.#maxMessageSize = options.maxMessageSize ?? Infinity;
+    this.maxMessageSize = options.maxMessageSize ?? Infinity;
     this.#codec = options.textCodec ?? webTextCodec;
     this.#assembly = assembly;
   }
@@ -91,7 +91,7 @@ export class MessageReader {
       this.#size -= this.#declared;
       this.#declared = 0;
     }
-    if (this.#size > this.#maxMessageSize) throw this.#tooBig();
+    if (this.#size > this.maxMessageSize) throw this.#tooBig();
     const finished = piece.last && piece.fin;
     const isText = this.#opcode === Opcode.Text;
     if (finished) this.#opcode = 0;
@@ -124,7 +124,7 @@ export class MessageReader {
 
   #tooBig(): RemoteProtocolError {
     return new RemoteProtocolError(
-      `Message of at least ${this.#size} bytes exceeds maxMessageSize (${this.#maxMessageSize})`,
+      `Message of at least ${this.#size} bytes exceeds maxMessageSize (${this.maxMessageSize})`,
       CloseCode.MessageTooBig,
     );
   }

@@ -275,6 +275,14 @@ export class Protocol {
     return this.#messages?.held ?? 0;
   }
 
+  /**
+   * Sets {@linkcode ProtocolOptions.maxMessageSize}.
+   * @internal
+   */
+  set maxMessageSize(size: number) {
+    (this.#messages ??= new MessageReader(this.#options, this)).maxMessageSize = size;
+  }
+
   /** Returns the held part of an incomplete message as one piece, and forgets it. */
   takeHeld(): Fragment | undefined {
     return this.#messages?.takeHeld();

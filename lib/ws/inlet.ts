@@ -19,8 +19,11 @@ export const BINARY_TYPES: readonly string[] = ["nodebuffer", "arraybuffer", "fr
 /** No bytes. Events without data share it. */
 export const EMPTY: Buffer = Buffer.alloc(0);
 
-/** Maximum memory that may wait while a message is inflated on another thread, in bytes. */
+/** Number of bytes from which on the peer is held back while received events wait. */
 const READ_MARK = 65536;
+
+/** Maximum number of inflated messages that a connection emits in one turn. */
+const MOST_INFLATED = 64;
 
 const LONGEST_CHARACTER = 4;
 
@@ -48,7 +51,7 @@ export interface InletHandlers<T> {
   close(owner: T, code: number, reason: string): void;
   /** The peer has violated the protocol. Nothing more is read. */
   violation(owner: T, error: RemoteProtocolError): void;
-  /** Input waits too long to be read (true), or no longer (false). */
+  /** Received events wait, and the peer must be held back (true), or no longer (false). */
   behind(owner: T, isBehind: boolean): void;
   /** The transport has ended, and everything that was received has been read. */
   over(owner: T): void;
@@ -73,7 +76,8 @@ export class Inlet<T = unknown> implements TextCodec {
   #handlers!: InletHandlers<T>;
   readonly #defers: boolean;
   readonly #isLenient: boolean;
-  readonly #maxPayload: number;
+  readonly #mark: number;
+  #maxPayload: number;
   readonly #maxFragments: number;
   /** The text that is being read. The buffer may be longer than the text. */
   #text: Buffer = EMPTY;
@@ -85,14 +89,46 @@ export class Inlet<T = unknown> implements TextCodec {
   #isPumping = false;
   /** Whether the next event waits for a turn of the event loop. */
   #isDeferred = false;
+  /** Number of bytes that were received since events wait. */
+  #received = 0;
+  /**
+   * Number of inflated messages that are emitted in one turn of the event loop, and how many are left. It
+   * grows with each turn that needs more, so that a short burst does not hold up other connections.
+   */
+  #burst = 0;
+  #burstLeft = 0;
+  /** Number of payload bytes of compressed messages. */
+  #compressedBytes = 0;
   #isClosed = false;
   #isOver = false;
 
-  constructor(options: InletOptions) {
+  constructor(options: InletOptions, mark: number = READ_MARK) {
+    this.#mark = mark;
     this.#defers = options.allowSynchronousEvents === false;
     this.#isLenient = options.skipUTF8Validation === true;
     this.#maxPayload = options.maxPayload ?? 0;
     this.#maxFragments = options.maxFragments ?? 0;
+  }
+
+  /** Maximum size of a message, in bytes. 0 disables the limit. */
+  get maxPayload(): number {
+    return this.#maxPayload;
+  }
+
+  set maxPayload(size: number) {
+    this.#maxPayload = size;
+    this.#protocol.maxMessageSize = size > 0 ? size : Infinity;
+  }
+
+  /** Whether received events wait for a turn of the event loop, or for another thread. */
+  get isWaiting(): boolean {
+    return !this.isDone && (this.#isDeferred || this.#protocol.pending);
+  }
+
+  /** 5 while a message is inflated or waits for its turn, 6 while another event does, or 0. */
+  get state(): number {
+    if (!this.isWaiting) return 0;
+    return this.#defers ? 6 : 5;
   }
 
   /** The options of the protocol that this inlet reads. */
@@ -141,6 +177,7 @@ export class Inlet<T = unknown> implements TextCodec {
   /** Adds received bytes and reads them. */
   receive(chunk: Uint8Array): void {
     if (this.isDone) return;
+    this.#received += chunk.length;
     this.#protocol.receive(chunk);
     this.pump();
   }
@@ -162,8 +199,7 @@ export class Inlet<T = unknown> implements TextCodec {
       // A listener may have thrown.
       this.#isPumping = false;
     }
-    const protocol = this.#protocol;
-    const isWaiting = !this.isDone && (this.#isDeferred || protocol.pending);
+    const { isWaiting } = this;
     if (this.#isClosed) {
       if (!isWaiting && !this.#isOver) {
         this.#isOver = true;
@@ -171,8 +207,11 @@ export class Inlet<T = unknown> implements TextCodec {
       }
       return;
     }
-    if (!isWaiting) protocol.release();
-    const isBehind = isWaiting && protocol.bufferedMemory > READ_MARK;
+    if (!isWaiting) {
+      this.#received = 0;
+      this.#protocol.release();
+    }
+    const isBehind = isWaiting && this.#received >= this.#mark;
     if (isBehind === this.isBehind) return;
     this.isBehind = isBehind;
     this.#handlers.behind(this.#owner, isBehind);
@@ -193,17 +232,36 @@ export class Inlet<T = unknown> implements TextCodec {
     if (event === undefined) return false;
     // The protocol reports the end of the transport as a Close without a frame.
     if (event.type === "close" && this.#isClosed && event.closeCode === 1006) return false;
-    if (this.#defers && event.type !== "close") {
-      this.#isDeferred = true;
-      nextTurn(() => {
-        this.#isDeferred = false;
+    if (event.type === "close" || !(this.#defers || this.#mustWait(event))) {
+      this.#emit(event);
+      return true;
+    }
+    this.#isDeferred = true;
+    nextTurn(() => {
+      this.#isDeferred = false;
+      this.#burst = Math.min(this.#burst + 1, MOST_INFLATED);
+      this.#burstLeft = this.#burst - 1;
+      try {
         this.#emit(event);
+      } finally {
+        // A listener may have thrown.
         this.pump();
-      });
+      }
+    });
+    return false;
+  }
+
+  /** Whether an inflated message is emitted in a later turn. */
+  #mustWait(event: ProtocolEvent): boolean {
+    if (!this.#protocol.extended || !(event as Partial<EventOf<"text">>).messageFinished) {
       return false;
     }
-    this.#emit(event);
-    return true;
+    const { compressedBytesReceived } = this.#protocol.counts;
+    if (compressedBytesReceived === this.#compressedBytes) return false;
+    this.#compressedBytes = compressedBytesReceived;
+    if (this.#burstLeft === 0) return true;
+    this.#burstLeft--;
+    return false;
   }
 
   #emit(event: ProtocolEvent): void {

@@ -108,6 +108,8 @@ export class Outlet {
   #queuedCallbacks: (SendCallback | undefined)[] = [];
   /** The callback of the message that is read or compressed. */
   #current: Current | undefined;
+  /** Whether the first messages have waited for the end of a connection that the peer ends at once. */
+  #hasWaited = false;
   #isFirstFrame = true;
   #isCompressing = false;
 
@@ -121,6 +123,25 @@ export class Outlet {
   get bufferedAmount(): number {
     this.#writeBatch();
     return this.#queued;
+  }
+
+  /** 1 while a message is compressed, 2 while a Blob is read, or 0. */
+  get state(): number {
+    if (this.#current === undefined) return 0;
+    return this.#current.isBlob ? 2 : 1;
+  }
+
+  /** Sends bytes as they are, which are a frame. Nobody may change them. */
+  sendParts(parts: readonly Uint8Array[], callback: SendCallback | undefined): void {
+    const { encoder } = this.#protocol;
+    for (const bytes of parts) {
+      if (encoder.writeShared({ bytes, start: 0, end: bytes.length })) this.#isDirty = true;
+      else {
+        this.#writeBatch();
+        this.#socket.write(bytes);
+      }
+    }
+    this.#written(callback);
   }
 
   /** Sends a text of one frame. Only for a connection that neither compresses nor makes its own masks. */
@@ -295,7 +316,12 @@ export class Outlet {
   /** Compresses what waits for it, and writes the batch. */
   flush(): void {
     this.#isDue = false;
-    if (this.#current === COMPRESSING && !this.#socket.destroyed) this.#finish();
+    const isOpen = !this.#socket.destroyed && !this.#socket.writableEnded;
+    if (this.#current === COMPRESSING && isOpen) {
+      if (this.#hasWaited) this.#finish();
+      else this.#writeLater();
+      this.#hasWaited = true;
+    }
     this.#writeBatch();
   }
 
@@ -329,7 +355,7 @@ export class Outlet {
     if (this.#socket.writableLength === 0 && !this.#isDirty) this.#protocol.encoder.recycle();
   };
 
-  /** Writes what has not to be compressed, before the socket is destroyed. */
+  /** Writes what has not to be compressed, before the socket is ended or destroyed. */
   writeLast(): void {
     this.#writeBatch();
   }

@@ -3,7 +3,6 @@ import { Buffer } from "node:buffer";
 import type { ClientRequest, IncomingMessage } from "node:http";
 import { nextTick } from "node:process";
 import type { Duplex } from "node:stream";
-import { isWireCloseCode } from "../core/close.ts";
 import { Opcode } from "../core/frame.ts";
 import { ClientOpening, type OpeningHost, protocolsOf } from "./client.ts";
 import { violationOf } from "./errors.ts";
@@ -25,6 +24,8 @@ import {
 import { BINARY_TYPES, type BinaryType, EMPTY, type Inlet, type InletHandlers } from "./inlet.ts";
 import { type ClientOptions, CONNECTION_DEFAULTS, type ConnectionOptions } from "./options.ts";
 import { lengthOf, type Opened, Outlet, type SendCallback } from "./outlet.ts";
+import { type AgreedExtensions, Receiver } from "./receiver.ts";
+import { checkClose, Sender } from "./sender.ts";
 
 /** The events of a {@linkcode WebSocket}, with the parameters of their listeners. */
 export interface WebSocketEvents {
@@ -161,6 +162,9 @@ export class WebSocket extends Emitter<WebSocketEvents> {
   #binaryType: BinaryType = "nodebuffer";
   #inlet: Inlet | undefined;
   #outlet: Outlet | undefined;
+  /** Made when a program asks for them. */
+  #receiver: Receiver | undefined;
+  #sender: Sender | undefined;
   #subprotocol = "";
   #hasDeflate = false;
   #isPaused = false;
@@ -219,6 +223,39 @@ export class WebSocket extends Emitter<WebSocketEvents> {
   /** Number of redirects that were followed. Internal. */
   get _redirects(): number {
     return this.#opening?.redirects ?? 0;
+  }
+
+  /** Whether this is the WebSocket of a server. Internal. */
+  get _isServer(): boolean {
+    return this.#isServer;
+  }
+
+  /** The extensions in use, by their names. Internal. */
+  get _extensions(): AgreedExtensions {
+    if (!this.#hasDeflate) return {};
+    return { "permessage-deflate": { _maxPayload: this.#options.maxPayload ?? 0 } };
+  }
+
+  /**
+   * The receiving half, or null before the connection is open. Internal, but programs change its
+   * `_maxPayload`.
+   */
+  get _receiver(): Receiver | null {
+    if (this.#inlet === undefined) return null;
+    if (this.#receiver === undefined) {
+      this.#receiver = new Receiver({ extensions: this._extensions }, this.#inlet);
+      if (this.#inlet.isBehind) this.#receiver._setBehind(true);
+    }
+    return this.#receiver;
+  }
+
+  /**
+   * The sending half, or null before the connection is open. Internal, but Socket.IO broadcasts with its
+   * `sendFrame()`.
+   */
+  get _sender(): Sender | null {
+    if (this.#outlet === undefined) return null;
+    return this.#sender ??= new Sender(this._socket!, undefined, undefined, this.#outlet);
   }
 
   /** The type of binary messages. Another value than those of the type is ignored. */
@@ -360,7 +397,7 @@ export class WebSocket extends Emitter<WebSocketEvents> {
   static #onEnd(this: Owned): void {
     const ws = this[OWNER]!;
     ws.#readyState = CLOSING;
-    ws.#outlet!.flush();
+    ws.#outlet!.writeLast();
     this.end();
   }
 
@@ -400,9 +437,11 @@ export class WebSocket extends Emitter<WebSocketEvents> {
         ws.#isCloseReceived = true;
         ws.#closeCode = code;
         ws.#closeReason = reason === "" ? EMPTY : Buffer.from(reason);
-        if (!ws.#stopReading()) return;
-        if (code === 1005) ws.close();
-        else ws.close(code, reason);
+        if (ws.#stopReading()) {
+          if (code === 1005) ws.close();
+          else ws.close(code, reason);
+        }
+        ws.#receiver?.emit("conclude", code, ws.#closeReason);
       },
       violation: (ws, error) => {
         ws.#isInputFailed = true;
@@ -412,6 +451,7 @@ export class WebSocket extends Emitter<WebSocketEvents> {
       behind: (ws, isBehind) => {
         if (isBehind) ws._socket!.pause();
         else if (!ws.#isPaused) ws._socket!.resume();
+        ws.#receiver?._setBehind(isBehind);
       },
       over: (ws) => ws.#emitClose(),
     };
@@ -627,22 +667,3 @@ for (
     ...["onopen", "onmessage", "onclose", "onerror"],
   ]
 ) Object.defineProperty(WebSocket.prototype, name, { enumerable: true });
-
-function checkClose(
-  closeCode: number | undefined,
-  given: string | Uint8Array | undefined,
-): { closeCode?: number; reason?: string } {
-  if (closeCode === undefined) return {};
-  if (!isWireCloseCode(closeCode)) {
-    throw new TypeError("First argument must be a valid error code number");
-  }
-  if (given === undefined || given.length === 0) return { closeCode };
-  if (typeof given !== "string" && !(given instanceof Uint8Array)) {
-    throw new TypeError("Second argument must be a string or a Uint8Array");
-  }
-  const reason = typeof given === "string" ? given : Buffer.from(given).toString();
-  if (Buffer.byteLength(reason) > 123) {
-    throw new RangeError("The message must not be greater than 123 bytes");
-  }
-  return { closeCode, reason };
-}

@@ -11,6 +11,8 @@ export interface Implementation {
   WebSocket: typeof ours.WebSocket;
   WebSocketServer: typeof ours.WebSocketServer;
   createWebSocketStream: typeof ours.createWebSocketStream;
+  Receiver: typeof ours.Receiver;
+  Sender: typeof ours.Sender;
 }
 
 export type Name = "sluice" | "ws";
