@@ -1,10 +1,12 @@
 /** Engines that are down, slow, restart, are wiped or send garbage. */
 import { describe } from "node:test";
 import assert from "node:assert/strict";
+import { cp, rename, rm } from "node:fs/promises";
 import { Redis } from "ioredis";
 import type { Backplane } from "../lib/topics/backplane.ts";
 import { natsBackplane } from "../lib/topics/nats.ts";
 import { redisBackplane, redisStreamsBackplane } from "../lib/topics/redis.ts";
+import { type OpenRedis, RedisLine } from "../lib/topics/redis_client.ts";
 import { PEERS, unlessThere } from "./interop/peers.ts";
 import { it, notApplicable } from "./it.ts";
 import { HOST } from "./ports.ts";
@@ -222,6 +224,48 @@ describe("A history that is gone", () => {
     });
   });
 
+  it(
+    "A Redis that has lost the last messages does not use their offsets again",
+    { skip },
+    async () => {
+      await withEngine(redisCases[1], async (engine, a, b) => {
+        const topic = newTopic();
+        const received = new Received();
+        await a.subscribe(topic, received, CALL);
+        const kept = await b.publish(topic, bytesOf("kept"), CALL);
+        await cp(engine.folder, `${engine.folder}-copy`, { recursive: true });
+        const lost = await b.publish(topic, bytesOf("lost"), CALL);
+        await received.count(2);
+        await engine.kill();
+        await rm(engine.folder, { recursive: true });
+        await rename(`${engine.folder}-copy`, engine.folder);
+        await engine.start();
+        const later = await b.publish(topic, bytesOf("later"), CALL);
+        await received.until(({ events }) => events.includes("restored"));
+        assert.equal(later!.epoch, lost!.epoch);
+        assert.ok(later!.offset > lost!.offset);
+        const read = await a.read!(topic, lost, CALL);
+        assert.deepEqual(read, { recovered: false, messages: [], position: later });
+        const { recovered, messages } = await a.read!(topic, kept, CALL);
+        assert.deepEqual([recovered, messages.map(({ position }) => position)], [true, [later]]);
+      });
+    },
+  );
+
+  it("Messages that Redis has left out are read from the history", { skip }, async () => {
+    await withEngine(redisCases[1], async (engine, a, b) => {
+      const topic = newTopic();
+      const received = new Received();
+      await a.subscribe(topic, received, CALL);
+      const { epoch, offset } = (await b.publish(topic, bytesOf("1"), CALL))!;
+      await received.count(1);
+      const text = `${epoch}-${offset + 2} ${offset + 1} tlater`;
+      await withRedis(engine.port, (redis) => redis.publish(`sluice:${topic}`, text));
+      await received.count(2);
+      assert.deepEqual(received.events, ["interrupted", "restored"]);
+    });
+  });
+
   it("A wiped JetStream begins a new epoch", unlessThere(PEERS.nats), async () => {
     await withEngine(natsCases[1], async (engine, a, b) => {
       const topic = newTopic();
@@ -268,6 +312,42 @@ describe("A history that is gone", () => {
           assert.equal(messages.length, recovered ? 5 - i : 0);
         }
       });
+    }
+  });
+});
+
+describe("A connection of Redis that has ended", () => {
+  it("Its calls reject, so that no other call waits for them", async () => {
+    const never = new Promise<never>(() => {});
+    const cuts: (() => void)[] = [];
+    const calls: string[] = [];
+    const open: OpenRedis = ({ end }) => {
+      const nth = cuts.push(() => end(new Error("cut")));
+      // The first connection leaves its calls waiting, as clients do with calls after the end.
+      const answer = async (call: string) => {
+        calls.push(`${call} ${nth}`);
+        if (nth === 1 && call !== "command") await never;
+      };
+      return {
+        opened: Promise.resolve(),
+        command: () => answer("command"),
+        subscribe: () => answer("subscribe"),
+        unsubscribe: () => answer("unsubscribe"),
+        destroy: () => {},
+      };
+    };
+    const line = new RedisLine(open, { message() {}, up: () => Promise.resolve(), down() {} });
+    try {
+      const first = await line.ready(CALL.signal);
+      const waiting = rejection(first.subscribe("x", false));
+      cuts[0]();
+      await waiting;
+      assert.match((await rejection(first.unsubscribe("x", false))).message, /has ended/);
+      const second = await line.ready(CALL.signal);
+      await second.subscribe("x", false);
+      assert.deepEqual(calls, ["subscribe 1", "unsubscribe 1", "subscribe 2"]);
+    } finally {
+      line.close();
     }
   });
 });

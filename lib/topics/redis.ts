@@ -101,8 +101,15 @@ export function redisStreamsBackplane(
 interface Subscription {
   readonly topic: string;
   readonly receiver: BackplaneReceiver;
+  /** The place of the last message on this connection. */
+  last: Position | undefined;
   isConfirmed: boolean;
   isInterrupted: boolean;
+}
+
+/** A message, and in a history the offset of the message before it in the topic. */
+interface Parsed extends BackplaneMessage {
+  readonly previous?: number;
 }
 
 class RedisBackplane implements Backplane {
@@ -118,7 +125,8 @@ class RedisBackplane implements Backplane {
     const open = opener(client);
     this.prefix = prefix;
     const nothing = () => {};
-    this.commands = new RedisLine(open, { message: nothing, up: async () => {}, down: nothing });
+    const up = (connection: RedisConnection) => this.prepare(connection);
+    this.commands = new RedisLine(open, { message: nothing, up, down: nothing });
     this.#subscriber = new RedisLine(open, {
       message: (text, channel, pattern) => this.#deliver(text, channel, pattern),
       up: (connection) => this.#restore(connection),
@@ -130,13 +138,22 @@ class RedisBackplane implements Backplane {
     return false;
   }
 
+  /** Prepares a connection before commands use it. */
+  async prepare(_connection: RedisConnection): Promise<void> {}
+
   async subscribe(
     topic: string,
     receiver: BackplaneReceiver,
     { signal }: BackplaneCall,
   ): Promise<void> {
     const channel = this.#channelOf(topic);
-    const subscription = { topic, receiver, isConfirmed: false, isInterrupted: false };
+    const subscription = {
+      topic,
+      receiver,
+      last: undefined,
+      isConfirmed: false,
+      isInterrupted: false,
+    };
     this.#subscriptions.set(channel, subscription);
     try {
       const connection = await this.#subscriber.ready(signal);
@@ -215,7 +232,7 @@ class RedisBackplane implements Backplane {
   }
 
   /** Parses what was published. Returns undefined if it is not a message. */
-  parse(text: string): BackplaneMessage | undefined {
+  parse(text: string): Parsed | undefined {
     const data = bytesOf(text);
     return data && { data, position: undefined };
   }
@@ -253,6 +270,7 @@ class RedisBackplane implements Backplane {
     if (subscription === undefined) return;
     const message = this.parse(text);
     if (message !== undefined) {
+      if (pattern === undefined) this.#checkOrder(subscription, message);
       subscription.receiver.message(channel.slice(this.prefix.length), message);
     } else {
       const error = `Redis sent something that is not a message on the channel ${channel}`;
@@ -260,8 +278,19 @@ class RedisBackplane implements Backplane {
     }
   }
 
+  /** Lets the receiver read the history if messages before this one did not come. */
+  #checkOrder(subscription: Subscription, { position, previous }: Parsed): void {
+    const { last, receiver, isConfirmed, isInterrupted } = subscription;
+    subscription.last = position;
+    const isNext = last?.epoch !== position?.epoch || last?.offset === previous;
+    if (isNext || isInterrupted || !isConfirmed) return;
+    receiver.interrupted(failure("Redis has left out messages", "backplane-failed"));
+    receiver.restored();
+  }
+
   #interrupt(error: unknown): void {
     for (const subscription of this.#subscriptions.values()) {
+      subscription.last = undefined;
       if (!subscription.isConfirmed || subscription.isInterrupted) continue;
       subscription.isInterrupted = true;
       subscription.receiver.interrupted(error);
@@ -269,6 +298,8 @@ class RedisBackplane implements Backplane {
   }
 
   async #restore(connection: RedisConnection): Promise<void> {
+    // A subscription may have been confirmed while its connection ended.
+    this.#interrupt(failure("The connection to Redis has ended", "backplane-failed"));
     const channels = Array.from(this.#subscriptions).filter(([, { isConfirmed }]) => isConfirmed);
     await Promise.all(channels.map(([channel]) => this.#change(channel, connection, "subscribe")));
     for (const [channel, subscription] of channels) {
@@ -289,6 +320,8 @@ class RedisStreamsBackplane extends RedisBackplane {
   readonly #ttl: number;
   readonly #process = crypto.randomUUID();
   #count = 0;
+  /** The id of this run of the Redis that is connected. "" if Redis does not tell. */
+  #run = "";
 
   constructor(client: RedisClient, options: RedisStreamsBackplaneOptions) {
     super(client, options.prefix);
@@ -300,17 +333,24 @@ class RedisStreamsBackplane extends RedisBackplane {
     return true;
   }
 
+  override async prepare(connection: RedisConnection): Promise<void> {
+    const info = await connection.command(["INFO", "server"]).catch((error) => {
+      if (isTransient(error)) throw error;
+      // The user of the connection may not ask.
+    });
+    this.#run = /run_id:(\w+)/.exec(String(info))?.[1] ?? "";
+  }
+
   override async publish(
     topic: string,
     data: Uint8Array,
     { signal }: BackplaneCall,
   ): Promise<Position> {
     const id = `${this.#process}-${++this.#count}`;
-    const keep = Math.max(this.#ttl, POSITION_TTL);
-    const args = [this.prefix + topic, id, textOf(data), this.#size, this.#ttl, keep];
+    const args = [this.prefix + topic, id, textOf(data), this.#size, this.#ttl];
     for (let again = 0;; again = 1) {
       try {
-        const position = await this.run(PUBLISH, this.#keysOf(topic), [...args, again], signal);
+        const position = await this.#runAt(PUBLISH, topic, [...args, again], signal);
         return parsePlace(position)!;
       } catch (error) {
         if (signal.aborted || this.commands.isClosed || !isTransient(error)) throw error;
@@ -324,34 +364,44 @@ class RedisStreamsBackplane extends RedisBackplane {
     since: Position | undefined,
     { signal }: BackplaneCall,
   ): Promise<HistoryRead> {
-    const args = [since?.epoch ?? "", since?.offset ?? 0, Math.max(this.#ttl, POSITION_TTL)];
-    const found = await this.run(READ, this.#keysOf(topic), args, signal);
+    const args = [since?.epoch ?? "", since?.offset ?? 0];
+    const found = await this.#runAt(READ, topic, args, signal);
     const [last, entries] = found as [string, [id: string, fields: string[]][]];
     const position = parsePlace(last)!;
     if (since === undefined) return { recovered: true, messages: [], position };
-    const messages = entries.map(([id, fields]) => this.parse(`${id} ${fields[3]}`));
-    const isComplete = since.epoch === position.epoch &&
-      since.offset + messages.length === position.offset &&
-      messages.every((message, i) => message?.position?.offset === since.offset + i + 1);
-    return {
-      recovered: isComplete,
-      messages: isComplete ? messages as BackplaneMessage[] : [],
-      position,
-    };
+    const messages: BackplaneMessage[] = [];
+    let { offset } = since;
+    for (const [id, fields] of entries) {
+      const message = this.parse(`${id} ${fields[3]} ${fields[5]}`);
+      if (message?.previous !== offset) break;
+      messages.push(message);
+      offset = message.position!.offset;
+    }
+    const isComplete = since.epoch === position.epoch && offset === position.offset;
+    return { recovered: isComplete, messages: isComplete ? messages : [], position };
   }
 
-  override parse(text: string): BackplaneMessage | undefined {
-    const space = text.indexOf(" ");
-    const position = parsePlace(text.slice(0, space));
-    const data = bytesOf(text.slice(space + 1));
-    return position && data && { data, position };
+  override parse(text: string): Parsed | undefined {
+    const [, id, previous, payload] = /^(\S+) (\d{1,16}) ([^]*)$/.exec(text) ?? [];
+    const position = parsePlace(id);
+    const data = payload === undefined ? undefined : bytesOf(payload);
+    return position && data && { data, position, previous: Number(previous) };
   }
 
-  #keysOf(topic: string): string[] {
-    return [this.keyOf(topic, "stream"), this.keyOf(topic, "position")];
+  /** Runs a script that begins with `PLACE`. */
+  async #runAt(
+    script: string,
+    topic: string,
+    args: (string | number)[],
+    signal: AbortSignal,
+  ): Promise<unknown> {
+    // The run is that of the connection.
+    await this.commands.ready(signal);
+    const keys = [this.keyOf(topic, "stream"), this.keyOf(topic, "position")];
+    const keep = Math.max(this.#ttl, POSITION_TTL);
+    return await this.run(script, keys, [keep, this.#run, ...args], signal);
   }
 }
-
 function isPattern(channel: string): boolean {
   return channel.endsWith("*");
 }
@@ -391,39 +441,54 @@ function bytesOf(text: string): Uint8Array | undefined {
   }
 }
 
+/** Offsets that are left out when another run of Redis goes on, which may not have the last messages. */
+const LEFT_OUT = 1_000_000_000;
+
+/**
+ * Finds the place of the last message of a topic: its epoch, its offset, and the run of Redis that has
+ * taken it. A Redis that was restarted, or that was a replica, may have lost messages whose offsets
+ * subscribers know. It must not give these offsets to other messages.
+ */
 const PLACE = `
 local function new_epoch()
   local time = redis.call('TIME')
   return string.format('%d%06d', time[1], time[2])
 end
-local last = redis.call('GET', KEYS[2])
-local epoch, offset
-if last then epoch, offset = string.match(last, '^(%d+)-(%d+)$') end
+local stored = redis.call('GET', KEYS[2])
+local epoch, offset, run
+if stored then epoch, offset, run = string.match(stored, '^(%d+)-(%d+) (%w*)$') end
 if not epoch then
   redis.call('DEL', KEYS[1])
-  epoch, offset = new_epoch(), '0'
+  epoch, offset, run = new_epoch(), '0', ''
+end
+-- A Redis that does not tell its run is taken for the same one.
+local isSame = run == ARGV[2] or run == '' or ARGV[2] == ''
+if ARGV[2] ~= '' then run = ARGV[2] end
+local function store(id)
+  redis.call('SET', KEYS[2], id .. ' ' .. run, 'PX', ARGV[1])
 end`;
 
 /** Appends a message, unless it is published again and there already, and publishes it. */
 const PUBLISH = `${PLACE}
-if ARGV[7] == '1' then
+if ARGV[8] == '1' then
   for _, entry in ipairs(redis.call('XREVRANGE', KEYS[1], '+', '-')) do
-    if entry[2][2] == ARGV[2] then return entry[1] end
+    if entry[2][2] == ARGV[4] then return entry[1] end
   end
 end
-local id = epoch .. '-' .. string.format('%.0f', tonumber(offset) + 1)
-redis.call('XADD', KEYS[1], 'MAXLEN', '=', ARGV[4], id, 'i', ARGV[2], 'm', ARGV[3])
-redis.call('PEXPIRE', KEYS[1], ARGV[5])
-redis.call('SET', KEYS[2], id, 'PX', ARGV[6])
-redis.call('PUBLISH', ARGV[1], id .. ' ' .. ARGV[3])
+local step = isSame and 1 or ${LEFT_OUT}
+local id = epoch .. '-' .. string.format('%.0f', tonumber(offset) + step)
+redis.call('XADD', KEYS[1], 'MAXLEN', '=', ARGV[6], id, 'i', ARGV[4], 'p', offset, 'm', ARGV[5])
+redis.call('PEXPIRE', KEYS[1], ARGV[7])
+store(id)
+redis.call('PUBLISH', ARGV[3], id .. ' ' .. offset .. ' ' .. ARGV[5])
 return id`;
 
 /** Returns the position of a topic, which begins now if it has none, and the messages after another one. */
 const READ = `${PLACE}
 local id = epoch .. '-' .. offset
-if id ~= last then redis.call('SET', KEYS[2], id, 'PX', ARGV[3]) end
-if ARGV[1] ~= epoch or tonumber(ARGV[2]) >= tonumber(offset) then return { id, {} } end
-return { id, redis.call('XRANGE', KEYS[1], '(' .. epoch .. '-' .. ARGV[2], '+') }`;
+if not stored then store(id) end
+if ARGV[3] ~= epoch or tonumber(ARGV[4]) >= tonumber(offset) then return { id, {} } end
+return { id, redis.call('XRANGE', KEYS[1], '(' .. epoch .. '-' .. ARGV[4], '+') }`;
 
 /** Stores the data of a process with the time at which they expire, by the clock of Redis. */
 const ANNOUNCE = `

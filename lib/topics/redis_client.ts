@@ -189,6 +189,16 @@ const PING_TIMEOUT = 10_000;
 const OPEN_TIMEOUT = 5_000;
 const LONGEST_PAUSE = 1_000;
 
+/** Lets the calls of a connection reject at its end. Clients leave calls waiting that come after the end. */
+function endingWith(connection: RedisConnection, ended: AbortSignal): RedisConnection {
+  return {
+    ...connection,
+    command: (args) => abortable(connection.command(args), ended),
+    subscribe: (...args) => abortable(connection.subscribe(...args), ended),
+    unsubscribe: (...args) => abortable(connection.unsubscribe(...args), ended),
+  };
+}
+
 /** What a line tells. */
 export interface LineHandlers {
   message(text: string, channel: string, pattern?: string): void;
@@ -283,10 +293,11 @@ export class RedisLine {
     const { message } = this.#handlers;
     const stop = () => ended.abort(this.#end.signal.reason);
     this.#end.signal.addEventListener("abort", stop, { once: true });
-    let connection: RedisConnection | undefined;
+    let opened: RedisConnection | undefined;
     try {
-      connection = this.#open({ message, end });
-      await this.#within(OPEN_TIMEOUT, handled(connection.opened), ended.signal);
+      opened = this.#open({ message, end });
+      await this.#within(OPEN_TIMEOUT, handled(opened.opened), ended.signal);
+      const connection = endingWith(opened, ended.signal);
       await this.#within(PING_TIMEOUT, this.#handlers.up(connection), ended.signal);
       this.#connection = connection;
       onOpen();
@@ -298,7 +309,8 @@ export class RedisLine {
     } finally {
       this.#end.signal.removeEventListener("abort", stop);
       this.#connection = undefined;
-      connection?.destroy();
+      end(undefined);
+      opened?.destroy();
     }
   }
 
