@@ -29,10 +29,10 @@ const GOAL = 95;
 /** The test files that are quick, and about the two folders. */
 const QUICK = new RegExp(
   "^tests/(assemble_end|attach_requests|bad_input|batch_streams|body|broadcast|checks|close\\w*|connection_(end|iterable|messages)|" +
-    "conformance|encoder|endpoint\\w*|error\\w*|extension|frame|handshake|header|heartbeat|http1|http2_handshake|inspect|keepalive|" +
+    "conformance|encoder|endpoint\\w*|error\\w*|extension|frame|gather|handshake|header|heartbeat|http1|http2_handshake|inspect|keepalive|" +
     "mask|message|options|parity_(deflate|errors|parts|w_\\w+)|permessage_deflate|protocol|queue|" +
     "proxy_environment|reading_mode|receive|refusal|relay|request_body|send|" +
-    "server_(handshake|hooks|limits)|sha1|slow_consumer|stats|testing|threats_(deflate|floods|handshake)|turns|url|utf8|" +
+    "server_(handshake|hooks|limits)|sha1|shared_frames|slow_consumer|stats|testing|threats_(deflate|floods|handshake)|turns|url|utf8|" +
     "faults/(compression_offer|deflate|ending|fairness|handler|misunderstood_calls|ownership|random_user|" +
     "refused|requests|responses|time))_test\\.ts$",
 );
@@ -44,6 +44,8 @@ interface Plan {
   sample: number;
   /** Whether every test and every fault takes part. */
   whole: boolean;
+  /** Whether only some tests take part. */
+  isQuick: boolean;
   verbose: boolean;
 }
 
@@ -76,6 +78,7 @@ async function planFrom(args: readonly string[]): Promise<Plan> {
     tests,
     seed: wholeNumber("--seed", values.seed, 0)!,
     sample: wholeNumber("--sample", values.sample, 1) ?? Infinity,
+    isQuick: values.tests !== undefined,
     whole: values.tests === undefined && values.sample === undefined,
     verbose: values.verbose,
   };
@@ -194,6 +197,7 @@ await runRound(
   plan.tests,
   (all) => report.choose(all),
   (mutant) => report.skips(mutant),
+  plan.isQuick,
   runtime.path,
   report,
 );

@@ -2,8 +2,15 @@ import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { readKey } from "../lib/core/decoder.ts";
 import { writeKey } from "../lib/core/encoder.ts";
-import { applyMask, copyMasked, maskingKey, wideMask } from "../lib/core/mask.ts";
-import { pattern } from "./bytes.ts";
+import {
+  applyMask,
+  copyMasked,
+  maskingKey,
+  randomPayload,
+  unmaskedCopy,
+  wideMask,
+} from "../lib/core/mask.ts";
+import { assertSameBytes, pattern } from "./bytes.ts";
 import { fc } from "./property.ts";
 
 /** RFC 6455 §5.3, implemented literally: octet i XOR octet i modulo 4 of the key. */
@@ -32,6 +39,12 @@ describe("applyMask", () => {
     applyMask(bytes, 101, 203, -1, 0);
     assert.deepEqual(bytes.subarray(0, 101), pattern(300).subarray(0, 101));
     assert.deepEqual(bytes.subarray(203), pattern(300).subarray(203));
+    for (const [start, end] of [[3000, 3003], [3000, 5000], [1000, 140_000]]) {
+      const long = pattern(150_000);
+      applyMask(long, start, end, -1, 0);
+      assertSameBytes(long.subarray(0, start), pattern(start));
+      assertSameBytes(long.subarray(end), pattern(150_000).subarray(end));
+    }
   });
 
   it("applyMask masks within a view that begins at an odd offset of its buffer", () => {
@@ -80,11 +93,50 @@ describe("copyMasked", () => {
   });
 });
 
+let modules = 0;
+
+/** The module once more, so that it tries WebAssembly again. */
+function freshModule(): Promise<typeof import("../lib/core/mask.ts")> {
+  return import(`../lib/core/mask.ts?${++modules}`);
+}
+
+/** Lengths around the borders of the ways to mask. */
+const LENGTHS = [0, 1, 5, 63, 64, 1000, 1023, 1024, 1025, 65535, 65536, 65537, 140_000];
+
+describe("unmaskedCopy", () => {
+  it("unmaskedCopy is a copy by itself, and changes only the bytes between start and end", () => {
+    for (const length of LENGTHS) {
+      for (const start of [0, 3]) {
+        const bytes = pattern(start + length + 5);
+        const plain = masked(bytes.slice(start, start + length), KEYS[1], 0);
+        const copy = unmaskedCopy(bytes, start, start + length, readKey(KEYS[1], 0));
+        assertSameBytes(copy, plain);
+        assert.equal(copy.buffer.byteLength, length);
+        const [before, after] = [bytes.subarray(0, start), bytes.subarray(start + length)];
+        assert.deepEqual(before, pattern(start));
+        assert.deepEqual(after, pattern(start + length + 5).subarray(start + length));
+      }
+    }
+  });
+});
+
 describe("wideMask", () => {
   it("wideMask has vectors on this platform, or all tests of masking see one way only", () => {
     const bytes = new Uint8Array(1);
     assert.equal(wideMask(bytes, 0, 1, bytes, 0, 0x55), true);
     assert.equal(bytes[0], 0x55);
+  });
+
+  it("wideMask masks up to 63 bytes too many in its own memory, and nothing else", async () => {
+    const { wideMask } = await freshModule();
+    for (const length of [1, 16, 17, 32, 48, 63, 64, 65, 128, 1000, 65535, 65536, 65537]) {
+      const bytes = pattern(length);
+      const target = new Uint8Array(length + 2);
+      assert.equal(wideMask(bytes, 0, length, target, 1, readKey(KEYS[3], 0)), true);
+      assertSameBytes(target.subarray(1, -1), masked(pattern(length), KEYS[3], 0));
+      assertSameBytes(bytes, pattern(length));
+      assert.deepEqual([target[0], target.at(-1)], [0, 0]);
+    }
   });
 
   it("wideMask does nothing where WebAssembly is missing or refused", async () => {
@@ -97,9 +149,7 @@ describe("wideMask", () => {
       }
     };
     for (const [i, other] of [undefined, { ...platform, Module: refusing }].entries()) {
-      const fresh: typeof import("../lib/core/mask.ts") = await import(
-        `../lib/core/mask.ts?${i}`
-      );
+      const fresh = await freshModule();
       Object.defineProperty(globalThis, "WebAssembly", { value: other, configurable: true });
       try {
         const bytes = new Uint8Array(2000);
@@ -107,6 +157,16 @@ describe("wideMask", () => {
         assert.equal(fresh.wideMask(bytes, 0, 2000, bytes, 0, -1), false);
         assert.ok(bytes.every((byte) => byte === 0));
         assert.equal(attempts, i, "tried once");
+        for (const length of LENGTHS) {
+          const plain = masked(pattern(length), KEYS[3], 0);
+          const key = readKey(KEYS[3], 0);
+          const inPlace = pattern(length);
+          fresh.applyMask(inPlace, 0, length, key, 0);
+          const copy = new Uint8Array(length);
+          fresh.copyMasked(pattern(length), copy, 0, key, 0);
+          const other = fresh.unmaskedCopy(pattern(length), 0, length, key);
+          for (const result of [inPlace, copy, other]) assertSameBytes(result, plain);
+        }
       } finally {
         Object.defineProperty(globalThis, "WebAssembly", { value: platform, configurable: true });
       }
@@ -125,6 +185,12 @@ describe("maskingKey", () => {
     const keys = Array.from({ length: 200 }, maskingKey);
     assert.equal(keys.reduce((bits, key) => bits | key, 0), -1);
     assert.equal(keys.reduce((bits, key) => bits & key, -1), 0);
+  });
+
+  it("randomPayload gives four random bytes in a buffer by themselves", () => {
+    const payloads = Array.from({ length: 50 }, randomPayload);
+    assert.ok(payloads.every(({ length, buffer }) => length === 4 && buffer.byteLength === 4));
+    assert.equal(new Set(payloads.map(String)).size, 50);
   });
 
   it("maskingKey is written and read as four bytes in their order", () => {

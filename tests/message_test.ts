@@ -264,6 +264,24 @@ describe("MessageAssembler", () => {
     assert.deepEqual(assemble(frames), messages);
   });
 
+  it("MessageAssembler keeps nothing of a message that is complete", () => {
+    const assembler = new MessageAssembler();
+    const assembled = (type: "text" | "binary", pieces: (string | Uint8Array)[]) =>
+      pieces.map((data, i) => {
+        const messageFinished = i === pieces.length - 1;
+        return assembler.push({ type, data, frameFinished: true, messageFinished } as Fragment);
+      }).pop();
+    for (const letter of ["a", "b"]) {
+      const pieces = Array(3000).fill(letter);
+      assert.equal(assembled("text", pieces), pieces.join(""));
+    }
+    const messages = [[1, 2], [3, 4], [5]].map((values) =>
+      assembled("binary", values.map((value) => new Uint8Array(3).fill(value)))
+    );
+    const expected = ["01 01 01 02 02 02", "03 03 03 04 04 04", "05 05 05"];
+    assert.deepEqual(messages, expected.map(hex));
+  });
+
   it("MessageAssembler gives the part that it holds as a partial message", () => {
     const assembler = new MessageAssembler();
     assert.deepEqual([assembler.size, assembler.takePartial()], [0, undefined]);
@@ -349,6 +367,17 @@ describe("fragments", () => {
           `Expected maxFrameSize to be a positive integer or Infinity, received ${maxFrameSize}`,
       });
     }
+  });
+
+  it("fragments refuses bytes that were detached before the last frame", () => {
+    const bytes = pattern(10);
+    const frames = fragments(bytes, { maxFrameSize: 4 });
+    frames.next();
+    structuredClone(undefined, { transfer: [bytes.buffer as ArrayBuffer] });
+    assert.throws(() => frames.next(), {
+      name: "TypeError",
+      message: "The bytes were detached or resized before all frames were made",
+    });
   });
 
   it("fragments cuts what MessageReader and MessageAssembler put together again", () => {

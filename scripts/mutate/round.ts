@@ -9,8 +9,10 @@ import { type Setting, Worker } from "./pool.ts";
 const ROOT = new URL("../../", import.meta.url);
 /** Tests that take longer are not run, in milliseconds of the processor. */
 const QUICK = 300;
-/** Tests that are run with a fault until it counts as a survivor, in milliseconds of the processor. */
+/** The same for all tests of a fault together, after which it counts as a survivor. */
 const BUDGET = 3000;
+/** The budget for a quick look. */
+const QUICK_BUDGET = 500;
 
 /** A fault and its end. */
 export interface Result {
@@ -41,6 +43,7 @@ export async function runRound(
   testFiles: readonly string[],
   choose: (mutants: Mutant[]) => Mutant[],
   isSkipped: (mutant: Mutant) => boolean,
+  isQuick: boolean,
   node: string,
   progress: Progress,
 ): Promise<void> {
@@ -50,7 +53,7 @@ export async function runRound(
   const survey = await surveyTests(setting, testFiles);
   const tests = survey.tests.filter((test) => isUsable(test));
   progress.surveyed(tests.length, survey.tests.filter((test) => !isUsable(test)));
-  const order = new Order(tests, survey.loading, mutants);
+  const order = new Order(tests, survey.loading, mutants, isQuick ? QUICK_BUDGET : BUDGET);
   const queue = order.cheapestFirst(choose(mutants));
   await inParallel(async () => {
     const worker = new Worker(setting);
@@ -110,6 +113,7 @@ async function surveyTests(setting: Setting, files: readonly string[]): Promise<
 /** The tests for each fault: those of the file that is about it or finds most faults, then the quickest test of each file, and so on. */
 class Order {
   readonly #tests: readonly TestReport[];
+  readonly #budget: number;
   readonly #loading: ReadonlySet<number>;
   readonly #byMutant = new Map<number, TestReport[]>();
   readonly #byFile = new Map<string, Set<TestReport>>();
@@ -118,8 +122,14 @@ class Order {
   /** Tests that fail without a fault if they run alone. */
   readonly #unusable = new Set<TestName>();
 
-  constructor(tests: TestReport[], loading: Set<number>, mutants: readonly Mutant[]) {
+  constructor(
+    tests: TestReport[],
+    loading: Set<number>,
+    mutants: readonly Mutant[],
+    budget: number,
+  ) {
     this.#tests = tests;
+    this.#budget = budget;
     this.#loading = loading;
     for (const { id, file } of mutants) {
       this.#byMutant.set(id, []);
@@ -149,7 +159,7 @@ class Order {
       tests = about.length > 0 ? about : [...this.#tests];
     }
     const usable = tests.filter((test) => !this.#unusable.has(test));
-    return inTurns(usable, subject, this.#bestFile(file));
+    return inTurns(usable, subject, this.#bestFile(file), this.#budget);
   }
 
   /** Sorts the faults that need a process of their own after the others of their file. */
@@ -183,7 +193,12 @@ class Order {
   }
 }
 
-function inTurns(tests: TestReport[], subject: string, best: string | undefined): TestReport[] {
+function inTurns(
+  tests: TestReport[],
+  subject: string,
+  best: string | undefined,
+  budget: number,
+): TestReport[] {
   const seen = new Map<string, number>();
   const turn = new Map<TestReport, number>();
   for (const test of tests.sort((a, b) => a.milliseconds - b.milliseconds)) {
@@ -195,7 +210,7 @@ function inTurns(tests: TestReport[], subject: string, best: string | undefined)
   // The sort is stable: equal turns stay in the order of their time.
   const order = tests.sort((a, b) => turn.get(a)! - turn.get(b)!);
   let time = 0;
-  return order.filter(({ milliseconds }) => (time += milliseconds) - milliseconds < BUDGET);
+  return order.filter(({ milliseconds }) => (time += milliseconds) - milliseconds < budget);
 }
 
 /** Runs the tests of a fault, and makes sure that the fault is to blame for a failure. */

@@ -49,10 +49,10 @@ function load(file: string): Promise<Test[]> {
 const { stdout } = process;
 const write = stdout.write.bind(stdout);
 const tell = (message: unknown) => void write(`${MARK}${JSON.stringify(message)}\n`);
-/** Milliseconds that are enough for a test that took 300, on a machine that is busy now. */
+/** Milliseconds that are enough for a test that took 300. */
 const LIMIT = 3000;
-/** Milliseconds that are enough to load a file. */
-const LOADING = 20_000;
+/** Milliseconds that are enough for a test, or to load a file, on a machine that is busy now. */
+const PATIENCE = 30_000;
 
 /** A test that passes so many times more faults than without a fault, and so many in addition, never ends. */
 const LOOPS = 20;
@@ -94,7 +94,7 @@ function reached(): number[] {
 /** Runs the tests with a fault, until one of them fails. */
 async function judge(mutant: number, tests: readonly TestCall[]): Promise<Verdict> {
   for (const [at, { file, name, passed }] of tests.entries()) {
-    tell({ at, patience: LOADING });
+    tell({ at, patience: PATIENCE });
     let test: Test | undefined;
     try {
       test = (await load(file)).find((test) => test.name === name);
@@ -102,7 +102,7 @@ async function judge(mutant: number, tests: readonly TestCall[]): Promise<Verdic
       return { state: "killed", at, message: `${error}` };
     }
     if (test === undefined) return { state: "killed", at, message: "The test is gone" };
-    tell({ at, patience: LIMIT });
+    tell({ at, patience: PATIENCE });
     const limit = passed * LOOPS + LOOPS_FROM;
     const failure = await withMutant(mutant, test, limit);
     if (failure === undefined) continue;
