@@ -1,9 +1,9 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { isDeepStrictEqual } from "node:util";
-import { FrameDecoder, Opcode, type Role } from "../lib/core/mod.ts";
-import { Encoder, firstByte, LEND_FROM } from "../lib/core/encoder.ts";
-import { assertSameBytes, concat, cut, pattern, utf8 } from "./bytes.ts";
+import { encodeFrame, FrameDecoder, Opcode, type Role } from "../lib/core/mod.ts";
+import { Encoder, firstByte, LEND_FROM, SharedFrames, sharedLength } from "../lib/core/encoder.ts";
+import { assertSameBytes, concat, cut, hex, pattern, utf8 } from "./bytes.ts";
 import { FRAMES } from "./frame_table.ts";
 import { fc, offsets } from "./property.ts";
 
@@ -262,6 +262,163 @@ describe("Encoder and its batches", () => {
       const parts = writers.map((writer) => writer.take());
       parts.forEach((part, i) => assert.deepEqual(read("server", part)[0].payload, pattern(i)));
       writers.forEach((writer) => writer.recycle());
+    }
+  });
+});
+
+describe("Encoder and its memory", () => {
+  /** Writes this many bytes with new encoders, all at a time. Returns the buffers that they used. */
+  const buffersOf = (count: number, size: number) => {
+    const encoders = Array.from({ length: count }, () => new Encoder("server"));
+    const used = encoders.map((encoder) => {
+      encoder.writeBytes(BINARY, new Uint8Array(size));
+      return encoder.take()[0].buffer;
+    });
+    encoders.forEach((encoder) => assert.equal(encoder.recycle(), true));
+    return new Set(used);
+  };
+  const pools: readonly [name: string, size: number, most: number][] = [
+    ["512 first buffers", 2000, 512],
+    ["64 buffers", 3000, 64],
+  ];
+  for (const [name, size, most] of pools) {
+    it(`Encoder keeps at most ${name} for others`, () => {
+      const before = buffersOf(most + 8, size);
+      assert.equal(before.size, most + 8);
+      assert.ok([...before].every(({ byteLength }) => byteLength >= size + 4));
+      const again = buffersOf(most + 8, size);
+      assert.equal([...again].filter((buffer) => before.has(buffer)).length, most);
+    });
+  }
+
+  it("Encoder takes a first buffer only for little, until much was written", () => {
+    const encoder = new Encoder("server");
+    const sizeOf = (...lengths: number[]) => {
+      for (const length of lengths) encoder.writeBytes(BINARY, new Uint8Array(length));
+      const parts = encoder.take();
+      assert.equal(parts.length, 1);
+      assert.equal(encoder.recycle(), true);
+      return parts[0].buffer.byteLength;
+    };
+    const [first, next] = [2048, 65536 + 512];
+    assert.equal(sizeOf(1), first);
+    assert.equal(sizeOf(2034), first, "with the longest header");
+    assert.equal(sizeOf(2035), next);
+    assert.equal(sizeOf(1), first, "the batch would have fitted");
+    assert.equal(sizeOf(1000, 1000), first);
+    assert.equal(sizeOf(1000, 2000), next);
+    assert.equal(sizeOf(1), next, "much was written before");
+    assert.equal(sizeOf(1), first);
+  });
+
+  it("Encoder counts the end of a full buffer as unused until it is taken", () => {
+    const encoder = new Encoder("server");
+    const full = 65536 + 512;
+    encoder.writeBytes(BINARY, pattern(3000));
+    encoder.writeBytes(BINARY, pattern(57_000));
+    assert.equal(encoder.unused, 0);
+    encoder.take();
+    const start = 3004 + 57_004;
+    encoder.writeBytes(BINARY, pattern(1000));
+    encoder.writeBytes(BINARY, pattern(8000));
+    assert.equal(encoder.unused, full - start - 1004);
+    encoder.writeBytes(BINARY, pattern(20_000), true);
+    assert.equal(encoder.unused, full - start - 1004);
+    assert.equal(encoder.take(1)[0].length, 1004);
+    assert.equal(encoder.unused, 0);
+    assert.deepEqual(encoder.take().map(({ length }) => length), [8008, 20_000]);
+    assert.equal(encoder.unused, 0);
+    encoder.recycle();
+  });
+
+  it("Encoder drops a lent payload that was detached, and all that follows it", () => {
+    for (const before of [0, 3]) {
+      const encoder = new Encoder("server");
+      if (before > 0) encoder.writeBytes(BINARY, pattern(before));
+      const lent = pattern(LEND_FROM);
+      encoder.writeBytes(BINARY, lent, true);
+      encoder.writeBytes(BINARY, pattern(5));
+      structuredClone(undefined, { transfer: [lent.buffer as ArrayBuffer] });
+      const taken = concat(encoder.take());
+      assert.deepEqual(
+        taken,
+        before === 0 ? new Uint8Array(0) : concat([hex("82 03"), pattern(3)]),
+      );
+      assert.deepEqual([encoder.hasVanished, encoder.size, encoder.unused], [true, 0, 0]);
+      assert.equal(encoder.recycle(), true);
+      encoder.writeBytes(BINARY, pattern(5));
+      assert.deepEqual(concat(encoder.take()), concat([hex("82 05"), pattern(5)]));
+      assert.equal(encoder.hasVanished, false);
+    }
+  });
+
+  it("Encoder frees nothing while lent bytes that were taken have another length", () => {
+    const encoder = new Encoder("server");
+    const lent = pattern(LEND_FROM);
+    encoder.writeBytes(BINARY, lent, true);
+    assert.equal(encoder.isLentIntact, true);
+    assert.equal(encoder.take()[1], lent);
+    assert.equal(encoder.isLentIntact, true);
+    structuredClone(undefined, { transfer: [lent.buffer as ArrayBuffer] });
+    assert.equal(encoder.isLentIntact, false);
+    assert.equal(encoder.recycle(), false);
+    assert.equal(encoder.hasVanished, false);
+  });
+
+  it("Encoder.take copies lent bytes if it is told to", () => {
+    const encoder = new Encoder("server");
+    const lent = pattern(LEND_FROM);
+    encoder.writeBytes(BINARY, lent, true);
+    const [, bytes] = encoder.take(Infinity, true);
+    lent.fill(0);
+    assertSameBytes(bytes, pattern(LEND_FROM));
+    structuredClone(undefined, { transfer: [lent.buffer as ArrayBuffer] });
+    assert.deepEqual([encoder.isLentIntact, encoder.recycle()], [true, true]);
+  });
+
+  it("Encoder.take stops after so many bytes, but not after a header", () => {
+    const encoder = new Encoder("server");
+    for (let i = 0; i < 3; i++) encoder.writeBytes(BINARY, pattern(LEND_FROM), true);
+    const lengths = (most: number) => encoder.take(most).map(({ length }) => length);
+    assert.deepEqual(lengths(1), [4, LEND_FROM]);
+    assert.equal(encoder.size, 2 * (LEND_FROM + 4));
+    assert.deepEqual(lengths(LEND_FROM + 4), [4, LEND_FROM]);
+    assert.deepEqual(lengths(5), [4, LEND_FROM]);
+    assert.equal(encoder.size, 0);
+  });
+
+  it("Encoder counts its frames", () => {
+    const encoder = new Encoder("server");
+    encoder.writeText(TEXT, "a");
+    encoder.writeText(TEXT, "a".repeat(40_000));
+    encoder.writeBytes(BINARY, pattern(10_000));
+    assert.equal(encoder.frames, 3);
+    assert.equal(encoder.writeShared(new SharedFrames(100).write("a")!), true);
+    assert.equal(encoder.frames, 4);
+  });
+});
+
+describe("SharedFrames", () => {
+  const messages: readonly (string | Uint8Array)[] = ["", "a", "é".repeat(70), "€", pattern(200)];
+
+  it("SharedFrames writes a frame if there is room for its longest form", () => {
+    for (const message of messages) {
+      const isText = typeof message === "string";
+      const most = 14 + (isText ? 3 : 1) * message.length;
+      assert.equal(sharedLength(message), most);
+      assert.equal(new SharedFrames(most - 1).write(message), undefined);
+      const frames = new SharedFrames(most + 1);
+      const expected = encodeFrame({
+        opcode: isText ? Opcode.Text : Opcode.Binary,
+        payload: isText ? utf8(message) : message,
+      });
+      const { bytes, start, end } = frames.write(message)!;
+      assert.equal(start, 0);
+      assert.equal(frames.size, end);
+      assert.deepEqual(bytes.slice(start, end), expected);
+      if (end > 1) assert.equal(frames.write(message), undefined, "no room for another");
+      const single = SharedFrames.single(message);
+      assert.deepEqual(single, { bytes: expected, start: 0, end: expected.length });
     }
   });
 });

@@ -485,6 +485,18 @@ describe("encodeFrame", () => {
     });
   }
 
+  it("encodeFrame refuses a payload that is not a Uint8Array", () => {
+    for (const payload of ["text", undefined, new ArrayBuffer(1)]) {
+      const frame = { opcode: Opcode.Text, payload } as unknown as Frame;
+      const message = /^Expected frame.payload to be a Uint8Array, received /;
+      assert.throws(() => encodeFrame(frame), { name: "TypeError", message });
+    }
+    assert.throws(() => encodeFrame(undefined as never), {
+      name: "TypeError",
+      message: /^Expected/,
+    });
+  });
+
   it("encodeFrame writes what FrameDecoder reads", () => {
     fc.assert(fc.property(binary, fc.boolean(), fc.nat(7), (payload, fin, rsv) => {
       const frame = { fin, rsv, opcode: Opcode.Binary, payload };

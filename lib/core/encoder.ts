@@ -162,7 +162,7 @@ const MAX_FIRST_BUFFERS = 512;
 function release(buffer: Uint8Array): void {
   if (buffer.length === FIRST_SIZE) {
     if (firstBuffers.length < MAX_FIRST_BUFFERS) firstBuffers.push(buffer);
-  } else if (buffer.length === BUFFER_SIZE && buffers.length < MAX_BUFFERS) buffers.push(buffer);
+  } else if (buffers.length < MAX_BUFFERS) buffers.push(buffer);
 }
 
 interface Part {
