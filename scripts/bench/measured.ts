@@ -2,7 +2,11 @@
  * A measured process. It answers each line of input with a number, which is the CPU time used so far if
  * the line is empty.
  */
+import { type ChildProcessByStdio, spawn } from "node:child_process";
+import { once } from "node:events";
 import process from "node:process";
+import { createInterface } from "node:readline";
+import type { Readable, Writable } from "node:stream";
 import { ROOT } from "../process.ts";
 import type { Runtime } from "../runtimes.ts";
 import { pinned } from "./cores.ts";
@@ -42,44 +46,38 @@ export function programOf(
 
 /** A process that answers lines, from its start to its end. */
 export class LineProcess {
-  readonly #process: Deno.ChildProcess;
-  readonly #input: WritableStreamDefaultWriter<Uint8Array>;
-  readonly #lines: ReadableStreamDefaultReader<string>;
+  readonly #process: ChildProcessByStdio<Writable, Readable, null>;
+  readonly #lines: AsyncIterator<string>;
 
   constructor({ command, args, env }: Program) {
-    this.#process = new Deno.Command(command, {
-      args,
-      env,
+    this.#process = spawn(command, args, {
+      env: { ...process.env, ...env },
       cwd: ROOT,
-      stdin: "piped",
-      stdout: "piped",
-    }).spawn();
-    this.#input = this.#process.stdin.getWriter();
-    this.#lines = this.#process.stdout
-      .pipeThrough(new TextDecoderStream())
-      .pipeThrough(splitLines())
-      .getReader();
+      stdio: ["pipe", "pipe", "inherit"],
+    });
+    // The process may have ended already.
+    this.#process.stdin.on("error", () => {});
+    this.#lines = createInterface(this.#process.stdout)[Symbol.asyncIterator]();
   }
 
   /** Sends a line and returns the answer. */
   async ask(line: string): Promise<number> {
-    await this.#input.write(new TextEncoder().encode(`${line}\n`));
+    this.#process.stdin.write(`${line}\n`);
     return await this.number();
   }
 
   /** Reads a number that the process prints without being asked. */
   async number(): Promise<number> {
-    const { value } = await this.#lines.read();
-    if (value === undefined) throw new Error("The process has ended");
+    const { value, done } = await this.#lines.next();
+    if (done) throw new Error("The process has ended");
     return Number(value);
   }
 
   /** Ends the process. */
   async close() {
-    // The process may have ended already.
-    await this.#input.close().catch(() => {});
-    await this.#lines.cancel();
-    await this.#process.status;
+    const { exitCode, signalCode, stdin } = this.#process;
+    stdin.end();
+    if (exitCode === null && signalCode === null) await once(this.#process, "exit");
   }
 }
 
@@ -94,15 +92,4 @@ export class Measured extends LineProcess {
     const { user, system } = process.cpuUsage();
     return { measured, own: (user + system) / 1e6, time: performance.now() / 1e3 };
   }
-}
-
-function splitLines(): TransformStream<string, string> {
-  let rest = "";
-  return new TransformStream({
-    transform(text, controller) {
-      const lines = (rest + text).split("\n");
-      rest = lines.pop()!;
-      for (const line of lines) controller.enqueue(line);
-    },
-  });
 }

@@ -1,6 +1,6 @@
 /** Reads the options of the command line. */
 import { parseArgs } from "node:util";
-import { UsageError } from "../arguments.ts";
+import { positiveNumber, UsageError, wholeNumber } from "../arguments.ts";
 import { findRuntime, type Runtime, SUITE_RUNTIMES } from "../runtimes.ts";
 import type { MessageType } from "./frames.ts";
 import { type Candidate, type Kind, KINDS, type LoadName, LOADS } from "./workload.ts";
@@ -87,7 +87,7 @@ export async function planFrom(args: string[]): Promise<Plan> {
   );
   const { size = kind === "deflate" ? "1024,65536" : "16", tls, profile } = values;
   const count = (option: "connections" | "in-flight" | "messages") =>
-    values[option] === undefined ? undefined : natural(`--${option}`, values[option]);
+    wholeNumber(`--${option}`, values[option], 1);
   const plan: Plan = {
     kind,
     runtime,
@@ -97,9 +97,9 @@ export async function planFrom(args: string[]): Promise<Plan> {
     connections: count("connections"),
     inFlight: count("in-flight"),
     types: values.type.split(",").map((name) => oneOf("type", name, ["text", "binary"] as const)),
-    sizes: size.split(",").map((text) => natural("--size", text)),
-    rounds: natural("--rounds", values.rounds),
-    seconds: positive("--seconds", values.seconds),
+    sizes: size.split(",").map((text) => wholeNumber("--size", text, 1)!),
+    rounds: wholeNumber("--rounds", values.rounds, 1)!,
+    seconds: positiveNumber("--seconds", values.seconds)!,
     messages: count("messages"),
     profile,
   };
@@ -158,20 +158,6 @@ function oneOf<T extends string>(what: string, name: string, known: readonly T[]
     throw new UsageError(`Expected a ${what} of ${known.join(", ")}; got ${name}`);
   }
   return found;
-}
-
-/** Parses a whole number of at least 1. */
-export function natural(option: string, text: string): number {
-  const value = Number(text);
-  if (Number.isInteger(value) && value > 0) return value;
-  throw new UsageError(`Expected ${option} to be a number of at least 1, got ${text}`);
-}
-
-/** Parses a number above 0. */
-export function positive(option: string, text: string): number {
-  const value = Number(text);
-  if (value > 0 && value < Infinity) return value;
-  throw new UsageError(`Expected ${option} to be a number above 0, got ${text}`);
 }
 
 /** Finds a runtime of the suite. */

@@ -1,8 +1,8 @@
 /** Runs the programs of tests/ws/programs/ on `ws` and on `sluice/ws`, and compares the processor time. */
 import { parseArgs } from "node:util";
-import { knownNames, readArguments } from "../arguments.ts";
+import { knownNames, positiveNumber, readArguments, wholeNumber } from "../arguments.ts";
 import { mustRun, ROOT } from "../process.ts";
-import { findRuntimeByName, natural, positive } from "./options.ts";
+import { findRuntimeByName } from "./options.ts";
 import { median } from "./statistics.ts";
 
 const USAGE = `deno task bench programs [NAME...] [--rounds N] [--load N]
@@ -53,8 +53,8 @@ async function planFrom(args: string[]): Promise<Plan> {
   });
   return {
     names: knownNames("program", positionals, await allNames()),
-    rounds: natural("--rounds", values.rounds),
-    load: positive("--load", values.load),
+    rounds: wholeNumber("--rounds", values.rounds, 1)!,
+    load: positiveNumber("--load", values.load)!,
   };
 }
 

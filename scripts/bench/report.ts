@@ -1,13 +1,13 @@
 /** Runs the suite on several runtimes and writes bench/results/. */
 import { parseArgs } from "node:util";
-import { readArguments } from "../arguments.ts";
+import { positiveNumber, readArguments, wholeNumber } from "../arguments.ts";
 import type { Runtime } from "../runtimes.ts";
 import { bundleSizes } from "./bundle.ts";
 import { contest } from "./contest.ts";
 import { separateCores } from "./cores.ts";
 import { memoryOf } from "./idle.ts";
 import { machine, pythonWebsockets, versions } from "./machine.ts";
-import { candidatesOf, findRuntimeByName, natural, positive, USAGE } from "./options.ts";
+import { candidatesOf, findRuntimeByName, USAGE } from "./options.ts";
 import { render } from "./render.ts";
 import { type Measurement, type Results, writeResults } from "./results.ts";
 import { median, valuesOf } from "./statistics.ts";
@@ -30,8 +30,8 @@ async function settingsFrom(args: string[]): Promise<Settings & { runtimes: Runt
   });
   const names = positionals.length > 0 ? positionals : RUNTIMES;
   return {
-    rounds: natural("--rounds", values.rounds),
-    seconds: positive("--seconds", values.seconds),
+    rounds: wholeNumber("--rounds", values.rounds, 1)!,
+    seconds: positiveNumber("--seconds", values.seconds)!,
     runtimes: await Promise.all(names.map(findRuntimeByName)),
   };
 }
