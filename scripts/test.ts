@@ -2,8 +2,9 @@
  * Runs the tests: `deno task test [RUNTIME...] [FILE...] [--all] [--filter PATTERN] [--verbose]`.
  *
  * Without a runtime: all tests on Deno, the tests that depend on the runtime on Bun and Node 24, and the
- * smoke test of the npm package ("npm"). With `--all`: all tests on every runtime. Named files run on
- * every runtime, or on the runtimes that are named too.
+ * smoke test of the npm package ("npm"). With `--all`: all tests on every runtime, but those that are the
+ * same on each version of Node on one of them. Named files run on every runtime, or on the runtimes that
+ * are named too.
  */
 import { parseArgs } from "node:util";
 import {
@@ -24,7 +25,7 @@ import {
 } from "./runtimes.ts";
 import { runSmoke } from "./smoke.ts";
 import { type Report, runSuite, type Share, testFiles, titleOf } from "./suite.ts";
-import { appliesTo, dependsOnRuntime, unknownFiles } from "./test_plan.ts";
+import { appliesTo, dependsOnRuntime, isInAll, unknownFiles } from "./test_plan.ts";
 import { missingPackage, PEERS } from "../tests/interop/peers.ts";
 
 const USAGE = "deno task test [RUNTIME...] [FILE...] [--all] [--filter PATTERN] [--verbose]";
@@ -81,10 +82,11 @@ async function planFrom(args: readonly string[]): Promise<Plan> {
     filter,
     verbose,
     suite: SUITE_RUNTIMES.filter(({ name }) => everything ? chosen.includes(name) : name in QUICK),
-    filesFor: ({ name, engine }) =>
+    filesFor: (runtime) =>
       (files.length > 0 ? files : existing).filter((file) =>
-        appliesTo(file, engine) &&
-        (everything || QUICK[name] === "all files" || dependsOnRuntime(file))
+        appliesTo(file, runtime.engine) &&
+        (all ? isInAll(file, runtime) : everything || QUICK[runtime.name] === "all files" ||
+          dependsOnRuntime(file))
       ),
     smoke: names.length > 0 ? names.includes(SMOKE) : files.length === 0 && filter === undefined,
     named: names.length > 0,

@@ -1,5 +1,5 @@
 /** Selects the test files of each runtime. */
-import type { Engine } from "./runtimes.ts";
+import type { Engine, RuntimeSpec } from "./runtimes.ts";
 
 /** Files that only some runtimes run, because they test nothing on the others. */
 const ONLY: readonly [files: RegExp, engines: readonly Engine[]][] = [
@@ -35,7 +35,6 @@ const DEPENDS_ON_RUNTIME: Readonly<Record<string, readonly string[]>> = {
     "http2_flow",
     "http2_handshake",
     "interop/http2_haproxy",
-    "interop/matrix",
     "matrix",
     "proxy",
     "request_body",
@@ -85,8 +84,43 @@ const DEPENDS_ON_RUNTIME: Readonly<Record<string, readonly string[]>> = {
   ],
 };
 
-const DEPENDENT = new Set(
-  Object.values(DEPENDS_ON_RUNTIME).flat().map((name) => `tests/${name}_test.ts`),
+/**
+ * The version of Node that runs a file for all of them with `--all`, because the version cannot change the
+ * result: all versions have the same code of ours, and the other files test their sockets, streams and text.
+ */
+const ONE_NODE: Readonly<Record<string, readonly string[]>> = {
+  // Files that only compute. Node 22 has the oldest engine, and Deno the newest.
+  node22: [
+    "conformance",
+    "conformance_differential",
+    "encoder",
+    "endpoint",
+    "frame",
+    "fuzz",
+    "handshake",
+    "header",
+    "http1",
+    "message",
+    "protocol",
+    "random_user",
+  ],
+  // Files about peers, about programs of others, and about what V8 needs for a message.
+  node24: [
+    "docs",
+    "faults/waiting",
+    "interop/matrix",
+    "simulation",
+    "topics_processes",
+    "ws_programs",
+  ],
+};
+
+const pathOf = (name: string) => `tests/${name}_test.ts`;
+const DEPENDENT = new Set(Object.values(DEPENDS_ON_RUNTIME).flat().map(pathOf));
+const NODE_OF = new Map(
+  Object.entries(ONE_NODE).flatMap(([node, names]) =>
+    names.map((name) => [pathOf(name), node] as const)
+  ),
 );
 
 /** Whether the file tests anything on the runtime. */
@@ -99,7 +133,12 @@ export function dependsOnRuntime(file: string): boolean {
   return DEPENDENT.has(file);
 }
 
-/** The files in the table that do not exist. */
+/** Whether a runtime runs the file with `--all`. */
+export function isInAll(file: string, { name, engine }: RuntimeSpec): boolean {
+  return engine !== "node" || (NODE_OF.get(file) ?? name) === name;
+}
+
+/** The files in the tables that do not exist. */
 export function unknownFiles(existing: readonly string[]): string[] {
-  return [...DEPENDENT].filter((file) => !existing.includes(file));
+  return [...DEPENDENT, ...NODE_OF.keys()].filter((file) => !existing.includes(file));
 }

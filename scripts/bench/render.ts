@@ -1,6 +1,5 @@
 /** Renders the results: the charts, the tables of bench/RESULTS.md, and the tables of the README. */
 import { ROOT, run } from "../process.ts";
-import { CHARTS } from "./chart.ts";
 import { readResults, readSizes, type Results } from "./results.ts";
 import { RUNTIMES } from "./suite.ts";
 import { readmeTable, resultsDocument, titleOf } from "./tables.ts";
@@ -30,6 +29,8 @@ async function rendered(): Promise<[URL, string][]> {
   const all = found.filter((results): results is Results => results !== undefined);
   const document = resultsDocument(all, await readSizes() ?? {});
   const readme = between(await Deno.readTextFile(README), readmeTable(all));
+  // The library takes long to load, and the other commands do not need it.
+  const { CHARTS } = await import("./chart.ts");
   const charts: [URL, string][] = [];
   for (const [name, draw] of Object.entries(CHARTS)) {
     const file = new URL(`bench/results/${name}.svg`, ROOT);

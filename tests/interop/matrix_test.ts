@@ -7,7 +7,7 @@ import { it } from "../it.ts";
 import { type Cell, cellsOf, Session, titleOf } from "./matrix.ts";
 import { type Peer, PEERS, unlessThere } from "./peers.ts";
 
-const THOROUGH: readonly Peer[] = [PEERS.ws, PEERS.websockets, PEERS.wsproto];
+const THOROUGH: readonly Peer[] = [PEERS.ws, PEERS.websockets];
 
 function isSelected({ peer, row, setting }: Cell): boolean {
   if (THOROUGH.includes(peer)) return setting !== "tls" || row.quick === true;
