@@ -2,7 +2,7 @@ import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { isDeepStrictEqual } from "node:util";
 import { encodeFrame, FrameDecoder, Opcode, type Role } from "../lib/core/mod.ts";
-import { Encoder, firstByte, LEND_FROM, SharedFrames, sharedLength } from "../lib/core/encoder.ts";
+import { Encoder, firstByte, LONG_FROM, SharedFrames, sharedLength } from "../lib/core/encoder.ts";
 import { assertSameBytes, concat, cut, hex, pattern, utf8 } from "./bytes.ts";
 import { FRAMES } from "./frame_table.ts";
 import { fc, offsets } from "./property.ts";
@@ -124,7 +124,7 @@ describe("Encoder", () => {
 
 describe("Encoder and the payload of its caller", () => {
   for (const role of ROLES) {
-    for (const length of [LEND_FROM - 1, LEND_FROM, 70000, 200_001]) {
+    for (const length of [LONG_FROM - 1, LONG_FROM, 70000, 200_001]) {
       it(`Encoder copies ${length} bytes that it may only copy (${role})`, () => {
         const writer = new Encoder(role);
         const payload = pattern(length);
@@ -146,13 +146,13 @@ describe("Encoder and the payload of its caller", () => {
 
   /** Whether the bytes to send are the payload's own buffer. */
   const sharing: { role: Role; lend?: true; isOwn?: true; length: number; shared: boolean }[] = [
-    { role: "server", length: LEND_FROM, shared: false },
-    { role: "server", lend: true, length: LEND_FROM, shared: true },
-    { role: "server", lend: true, length: LEND_FROM - 1, shared: false },
-    { role: "client", length: LEND_FROM, shared: false },
-    { role: "client", lend: true, length: LEND_FROM, shared: false },
-    { role: "client", isOwn: true, length: LEND_FROM, shared: true },
-    { role: "server", isOwn: true, length: LEND_FROM, shared: true },
+    { role: "server", length: LONG_FROM, shared: false },
+    { role: "server", lend: true, length: LONG_FROM, shared: true },
+    { role: "server", lend: true, length: LONG_FROM - 1, shared: false },
+    { role: "client", length: LONG_FROM, shared: false },
+    { role: "client", lend: true, length: LONG_FROM, shared: false },
+    { role: "client", isOwn: true, length: LONG_FROM, shared: true },
+    { role: "server", isOwn: true, length: LONG_FROM, shared: true },
   ];
   for (const { role, lend = false, isOwn = false, length, shared } of sharing) {
     const verb = shared ? "sends" : "does not send";
@@ -335,7 +335,7 @@ describe("Encoder and its memory", () => {
     for (const before of [0, 3]) {
       const encoder = new Encoder("server");
       if (before > 0) encoder.writeBytes(BINARY, pattern(before));
-      const lent = pattern(LEND_FROM);
+      const lent = pattern(LONG_FROM);
       encoder.writeBytes(BINARY, lent, true);
       encoder.writeBytes(BINARY, pattern(5));
       structuredClone(undefined, { transfer: [lent.buffer as ArrayBuffer] });
@@ -354,7 +354,7 @@ describe("Encoder and its memory", () => {
 
   it("Encoder frees nothing while lent bytes that were taken have another length", () => {
     const encoder = new Encoder("server");
-    const lent = pattern(LEND_FROM);
+    const lent = pattern(LONG_FROM);
     encoder.writeBytes(BINARY, lent, true);
     assert.equal(encoder.isLentIntact, true);
     assert.equal(encoder.take()[1], lent);
@@ -367,23 +367,23 @@ describe("Encoder and its memory", () => {
 
   it("Encoder.take copies lent bytes if it is told to", () => {
     const encoder = new Encoder("server");
-    const lent = pattern(LEND_FROM);
+    const lent = pattern(LONG_FROM);
     encoder.writeBytes(BINARY, lent, true);
     const [, bytes] = encoder.take(Infinity, true);
     lent.fill(0);
-    assertSameBytes(bytes, pattern(LEND_FROM));
+    assertSameBytes(bytes, pattern(LONG_FROM));
     structuredClone(undefined, { transfer: [lent.buffer as ArrayBuffer] });
     assert.deepEqual([encoder.isLentIntact, encoder.recycle()], [true, true]);
   });
 
   it("Encoder.take stops after so many bytes, but not after a header", () => {
     const encoder = new Encoder("server");
-    for (let i = 0; i < 3; i++) encoder.writeBytes(BINARY, pattern(LEND_FROM), true);
+    for (let i = 0; i < 3; i++) encoder.writeBytes(BINARY, pattern(LONG_FROM), true);
     const lengths = (most: number) => encoder.take(most).map(({ length }) => length);
-    assert.deepEqual(lengths(1), [4, LEND_FROM]);
-    assert.equal(encoder.size, 2 * (LEND_FROM + 4));
-    assert.deepEqual(lengths(LEND_FROM + 4), [4, LEND_FROM]);
-    assert.deepEqual(lengths(5), [4, LEND_FROM]);
+    assert.deepEqual(lengths(1), [4, LONG_FROM]);
+    assert.equal(encoder.size, 2 * (LONG_FROM + 4));
+    assert.deepEqual(lengths(LONG_FROM + 4), [4, LONG_FROM]);
+    assert.deepEqual(lengths(5), [4, LONG_FROM]);
     assert.equal(encoder.size, 0);
   });
 
