@@ -8,7 +8,6 @@ import {
   ByteQueue,
   type Listener,
   type ListenOptions,
-  sizeOf,
   tcpAddress,
   type TlsServeOptions,
   type Transport,
@@ -72,18 +71,32 @@ function allocate(length: number): Uint8Array {
   return length < ALLOCATED_FROM ? new Uint8Array(length) : runtime.allocUnsafe(length);
 }
 
-/** The buffer in which parts are joined. A socket copies bytes before `write()` returns. */
-let joinBuffer = new Uint8Array(0);
+/** A part of at least this size, in bytes, is written alone: a system call costs less than the copy. */
+const ALONE_FROM = 32_768;
 
-/** Joins the parts. The result is valid until the next call. */
-function join(parts: readonly Uint8Array[], size: number): Uint8Array {
-  if (joinBuffer.length < size) joinBuffer = new Uint8Array(JOINED);
-  let at = 0;
-  for (const part of parts) {
-    joinBuffer.set(part, at);
-    at += part.length;
+/** The buffer in which parts are joined. A socket copies bytes before `write()` returns. */
+let joinBuffer: Uint8Array | undefined;
+
+/** Joins the parts from `at` to `end`. The result is valid until the next call. */
+function join(parts: readonly Uint8Array[], at: number, end: number): Uint8Array {
+  joinBuffer ??= new Uint8Array(JOINED);
+  let size = 0;
+  for (let i = at; i < end; i++) {
+    joinBuffer.set(parts[i], size);
+    size += parts[i].length;
   }
   return joinBuffer.subarray(0, size);
+}
+
+/** Returns the index after the parts that are written together, beginning with the part `at`. */
+function endOfWrite(parts: readonly Uint8Array[], at: number): number {
+  let size = 0;
+  let end = at;
+  for (; end < parts.length && parts[end].length < ALONE_FROM; end++) {
+    size += parts[end].length;
+    if (size > JOINED) break;
+  }
+  return Math.max(end, at + 1);
 }
 
 /** What a socket does not know itself, or no longer knows after it has closed. */
@@ -122,16 +135,13 @@ class BunTransport extends BaseTransport {
 
   write(parts: readonly Uint8Array[]): void {
     if (this.phase !== "open") return this.drop(parts);
-    const size = parts.length === 1 ? Infinity : sizeOf(parts);
-    if (size <= JOINED && this.unsent === 0) {
-      const bytes = join(parts, size);
-      const taken = this.#write(bytes);
-      if (taken < size) this.#wait(bytes.slice(taken));
-      return;
-    }
-    for (const part of parts) {
-      const taken = this.unsent === 0 ? this.#write(part) : 0;
-      if (taken < part.length) this.#wait(part.subarray(taken));
+    for (let at = 0; at < parts.length;) {
+      const end = this.unsent > 0 ? at + 1 : endOfWrite(parts, at);
+      const isJoined = end > at + 1;
+      const bytes = isJoined ? join(parts, at, end) : parts[at];
+      const taken = this.unsent > 0 ? 0 : this.#write(bytes);
+      if (taken < bytes.length) this.#wait(isJoined ? bytes.slice(taken) : bytes.subarray(taken));
+      at = end;
     }
   }
 
