@@ -213,7 +213,8 @@ export function addListener<E>(
   options: EventListenerOptions & { isAttribute?: boolean },
   wasClean: () => boolean,
 ): void {
-  if (!Object.hasOwn(MAKERS, type)) return;
+  // As in the DOM, null is no listener.
+  if (!Object.hasOwn(MAKERS, type) || given === null) return;
   const { once = false, isAttribute = false } = options;
   if (!isAttribute && find(emitter, type, given) !== undefined) return;
   const make = MAKERS[type];

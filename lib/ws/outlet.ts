@@ -23,6 +23,9 @@ const WRITE_FROM = 65536;
 /** Minimum length of a message that is compressed on another thread. */
 const LATER_FROM = 32768;
 
+/** Maximum number of batches of a program that awaits each of its messages, in one turn. */
+const MOST_AWAITED = 64;
+
 /** How the messages of a connection are compressed. */
 export interface Deflation {
   extension: Extension;
@@ -78,6 +81,24 @@ function writeDue(): void {
   for (const outlet of outlets) outlet.flush();
 }
 
+/** The outlets that have called callbacks. What these, and the promises that they resolve, send is due. */
+let answered: Outlet[] = [];
+
+/** A tick that a microtask adds comes after all microtasks. */
+function waitForMicrotasks(): void {
+  nextTick(endAnswers);
+}
+
+function endAnswers(): void {
+  const outlets = answered;
+  answered = [];
+  for (const outlet of outlets) outlet.endAnswer();
+}
+
+function flushNow(outlet: Outlet): void {
+  outlet.flush();
+}
+
 /** Returns the bytes of anything that `ws` can send, except a Blob. */
 export function toBytes(data: unknown): Uint8Array {
   if (data instanceof Uint8Array) return data;
@@ -93,6 +114,19 @@ export function lengthOf(data: unknown): number {
   return data instanceof Blob ? data.size : toBytes(data).length;
 }
 
+/** Calls all callbacks, also if one of them throws. */
+function callAll(
+  callbacks: readonly (SendCallback | undefined)[],
+  error: Error | undefined,
+  at: number = 0,
+): void {
+  try {
+    while (at < callbacks.length) callbacks[at++]?.(error);
+  } finally {
+    if (at < callbacks.length) nextTick(callAll, callbacks, error, at);
+  }
+}
+
 export class Outlet {
   readonly #socket: Duplex;
   readonly #protocol: Protocol;
@@ -103,6 +137,10 @@ export class Outlet {
   /** Whether frames are in the batch. */
   #isDirty = false;
   #callbacks: SendCallback[] = [];
+  /** Whether callbacks have just been called. What they and their promises send is written at once. */
+  #isAnswered = false;
+  /** Number of batches in this turn that were written at once. */
+  #awaited = 0;
   /** What waits for a Blob, or for a message that is compressed on another thread. */
   #queue: (() => void)[] = [];
   #queuedCallbacks: (SendCallback | undefined)[] = [];
@@ -310,7 +348,23 @@ export class Outlet {
   #writeLater(): void {
     if (this.#isDue) return;
     this.#isDue = true;
-    if (due.push(this) === 1) nextTurn(writeDue);
+    if (this.#isAnswered && this.#awaited++ < MOST_AWAITED) nextTick(flushNow, this);
+    else {
+      this.#awaited = 0;
+      if (due.push(this) === 1) nextTurn(writeDue);
+    }
+  }
+
+  /** Calls the callbacks of messages that have been written. */
+  #answer(callbacks: SendCallback[], error: Error | undefined): void {
+    this.#isAnswered = true;
+    if (answered.push(this) === 1) queueMicrotask(waitForMicrotasks);
+    callAll(callbacks, error);
+  }
+
+  /** Ends the time in which what is sent is written at once. */
+  endAnswer(): void {
+    this.#isAnswered = false;
   }
 
   /** Compresses what waits for it, and writes the batch. */
@@ -336,7 +390,7 @@ export class Outlet {
     if (callbacks.length > 0) this.#callbacks = [];
     const done = callbacks.length === 0 ? this.#recycle : (error?: Error | null) => {
       this.#recycle();
-      for (const callback of callbacks) callback(error ?? undefined);
+      this.#answer(callbacks, error ?? undefined);
     };
     if (last < 0) done();
     else {
@@ -377,6 +431,6 @@ export class Outlet {
     this.#queue = [];
     this.#queuedCallbacks = [];
     this.#current = undefined;
-    for (const callback of callbacks) callback?.(error);
+    callAll(callbacks, error);
   }
 }

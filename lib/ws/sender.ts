@@ -170,7 +170,7 @@ export function checkClose(
   if (!isWireCloseCode(closeCode)) {
     throw new TypeError("First argument must be a valid error code number");
   }
-  if (given === undefined || given.length === 0) return { closeCode };
+  if (given === undefined || !given.length) return { closeCode };
   if (typeof given !== "string" && !(given instanceof Uint8Array)) {
     throw new TypeError("Second argument must be a string or a Uint8Array");
   }

@@ -1,0 +1,78 @@
+/** When the sending half of `sluice/ws` writes, and what it does with its callbacks. */
+import assert from "node:assert/strict";
+import { nextTick } from "node:process";
+import { Duplex } from "node:stream";
+import { it } from "./it.ts";
+import { Sender } from "../lib/ws.ts";
+
+/** A socket that takes everything in a later tick, as long as `answers` is true. */
+function socketOf(chunks: Uint8Array[], answers = true) {
+  const waiting: (() => void)[] = [];
+  const socket = new Duplex({
+    read() {},
+    write(chunk: Uint8Array, _, done) {
+      chunks.push(new Uint8Array(chunk));
+      if (answers) nextTick(done);
+      else waiting.push(done);
+    },
+  });
+  return { socket, waiting };
+}
+
+it("sluice/ws: messages of one turn are one write", async () => {
+  const chunks: Uint8Array[] = [];
+  const sender = new Sender(socketOf(chunks).socket);
+  const { promise, resolve } = Promise.withResolvers<void>();
+  for (let at = 0; at < 10; at++) sender.send("a", { fin: true });
+  sender.ping("b", false, () => resolve());
+  await promise;
+  assert.deepEqual(chunks.map(({ length }) => length), [33]);
+});
+
+it("sluice/ws: a program that awaits each message does not wait for a turn each time", async () => {
+  const chunks: Uint8Array[] = [];
+  const sender = new Sender(socketOf(chunks).socket);
+  let turns = 0;
+  let isOver = false;
+  const count = () => {
+    turns++;
+    if (!isOver) setImmediate(count);
+  };
+  setImmediate(count);
+  const sendAll = async () => {
+    for (let at = 0; at < 400; at++) {
+      await new Promise<void>((resolve) => sender.send("a", { fin: true }, () => resolve()));
+    }
+  };
+  await Promise.all([sendAll(), sendAll(), sendAll()]);
+  isOver = true;
+  assert.equal(chunks.length, 400, "each batch has a message of each loop");
+  assert.ok(turns < 100, `${turns} turns`);
+  assert.ok(turns > 3, `other things wait for all messages: ${turns} turns`);
+});
+
+it("sluice/ws: a callback that throws does not keep others from being called", async () => {
+  const { socket, waiting } = socketOf([], false);
+  const sender = new Sender(socket);
+  const log: string[] = [];
+  let failed: unknown;
+  const { promise, resolve } = Promise.withResolvers<void>();
+  sender.send("a", { fin: true }, () => log.push("a"));
+  sender.send("b", { fin: true }, () => {
+    throw new Error("oops");
+  });
+  sender.send("c", { fin: true }, () => {
+    log.push("c");
+    resolve();
+  });
+  await new Promise((resolve) => setImmediate(() => setImmediate(resolve)));
+  assert.equal(waiting.length, 1);
+  try {
+    waiting[0]();
+  } catch (error) {
+    failed = error;
+  }
+  await promise;
+  assert.equal((failed as Error).message, "oops");
+  assert.deepEqual(log, ["a", "c"]);
+});
