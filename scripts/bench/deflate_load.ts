@@ -79,7 +79,7 @@ export class DeflateLoad implements Load {
     const frames = texts.map(frameOf);
     const lanes: DeflateLane[] = [];
     for (let i = 0; i < options.connections; i++) {
-      const request = handshake("permessage-deflate");
+      const request = handshake("/", "permessage-deflate");
       const [lane, response] = await Lane.open({ port, handshake: request });
       if (!response.includes("permessage-deflate")) throw new Error(`Refused: ${response}`);
       lanes.push(new DeflateLane(lane, frames, options.inFlight, i));

@@ -6,9 +6,9 @@ export type MessageType = "text" | "binary";
 export const MASKING_KEY = [0x37, 0xfa, 0x21, 0x3d];
 
 /** The opening handshake of a client. */
-export function handshake(extensions?: string): string {
+export function handshake(path = "/", extensions?: string): string {
   return [
-    "GET / HTTP/1.1",
+    `GET ${path} HTTP/1.1`,
     "Host: 127.0.0.1",
     "Connection: Upgrade",
     "Upgrade: websocket",

@@ -60,6 +60,10 @@ export class LineProcess {
     this.#lines = createInterface(this.#process.stdout)[Symbol.asyncIterator]();
   }
 
+  get pid(): number {
+    return this.#process.pid!;
+  }
+
   /** Sends a line and returns the answer. */
   async ask(line: string): Promise<number> {
     this.#process.stdin.write(`${line}\n`);

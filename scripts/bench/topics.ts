@@ -5,7 +5,8 @@
  */
 import { mustRun } from "../process.ts";
 import { findRuntimeByName } from "./options.ts";
-import { programOf } from "./measured.ts";
+import { encode, handshake } from "./frames.ts";
+import { LineProcess, programOf } from "./measured.ts";
 import { median } from "./statistics.ts";
 
 const HOST = "127.0.0.1";
@@ -30,14 +31,7 @@ class Audience {
     const socket = await Deno.connect({ hostname: HOST, port });
     this.sockets.push(socket);
     const path = isSocketIo ? "/socket.io/?EIO=4&transport=websocket" : "/";
-    const fields = [
-      `Host: ${HOST}`,
-      "Connection: Upgrade",
-      "Upgrade: websocket",
-      "Sec-WebSocket-Version: 13",
-      "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-    ];
-    await socket.write(ascii.encode(`GET ${path} HTTP/1.1\r\n${fields.join("\r\n")}\r\n\r\n`));
+    await socket.write(ascii.encode(handshake(path)));
     const buffer = new Uint8Array(65536);
     const read = async (end: string) => {
       for (let text = ""; !text.includes(end);) {
@@ -70,11 +64,8 @@ class Audience {
   }
 }
 
-/** A masked text frame. */
 function frameOf(text: string): Uint8Array<ArrayBuffer> {
-  const { length } = text;
-  const head = length < 126 ? [0x81, 128 + length] : [0x81, 254, length >> 8, length & 255];
-  return Uint8Array.from([...head, 0, 0, 0, 0, ...ascii.encode(text)]);
+  return new Uint8Array(encode(0x81, ascii.encode(text), true));
 }
 
 /** The CPU time of a process, in seconds. */
@@ -82,16 +73,6 @@ async function cpuOf(pid: number): Promise<number> {
   const stat = await Deno.readTextFile(`/proc/${pid}/stat`);
   const [user, system] = stat.slice(stat.lastIndexOf(")") + 2).split(" ").slice(11, 13).map(Number);
   return (user + system) / 100;
-}
-
-async function firstLine(stream: ReadableStream<Uint8Array<ArrayBuffer>>): Promise<string> {
-  const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
-  for (let text = "";;) {
-    const { value, done } = await reader.read();
-    if (done) throw new Error("The server has ended");
-    text += value;
-    if (text.includes("\n")) return text;
-  }
 }
 
 /** Measures deliveries in a CPU second of the servers, and the CPU time of Redis for a message, in µs. */
@@ -105,28 +86,21 @@ async function measure(
   const runtime = await findRuntimeByName("node24");
   const folder = await Deno.makeTempDir();
   const redisPort = 17_000 + Deno.pid % 1000;
-  const children: Deno.ChildProcess[] = [];
-  const run = (command: string, args: string[]) => {
-    const child = new Deno.Command(command, { args, stdout: "piped", stderr: "inherit" }).spawn();
-    children.push(child);
-    return child;
-  };
+  const servers: LineProcess[] = [];
+  let redis: Deno.ChildProcess | undefined;
   const audience = new Audience();
   try {
-    const overRedis = processes > 1;
-    const options = ["--port", `${redisPort}`, "--dir", folder, "--save", "", "--bind", HOST];
-    const redis = overRedis ? run("redis-server", options) : undefined;
-    if (redis !== undefined) await new Promise((resolve) => setTimeout(resolve, 500));
-    const servers = Array.from({ length: processes }, () => {
-      const { command, args } = programOf(runtime, "topics_server.ts", [
-        peer,
-        ...overRedis ? [`${redisPort}`] : [],
-      ]);
-      return run(command, args);
-    });
-    const ports = await Promise.all(
-      servers.map(async ({ stdout }) => Number(await firstLine(stdout))),
-    );
+    const port: string[] = [];
+    if (processes > 1) {
+      port.push(`${redisPort}`);
+      const args = ["--port", `${redisPort}`, "--dir", folder, "--save", "", "--bind", HOST];
+      redis = new Deno.Command("redis-server", { args, stdout: "null" }).spawn();
+      await new Promise((resolve) => setTimeout(resolve, 500));
+    }
+    for (let i = 0; i < processes; i++) {
+      servers.push(new LineProcess(programOf(runtime, "topics_server.ts", [peer, ...port])));
+    }
+    const ports = await Promise.all(servers.map((server) => server.number()));
     const isSocketIo = peer === "socket.io";
     for (let i = 0; i < subscribers; i++) await audience.join(ports[i % processes], isSocketIo);
     await new Promise((resolve) => setTimeout(resolve, 1000));
@@ -162,8 +136,9 @@ async function measure(
     return { rate: median(rates), redis: median(engine), rss: await memoryOf(servers[0].pid) };
   } finally {
     for (const socket of audience.sockets) socket.close();
-    for (const child of children) child.kill("SIGKILL");
-    await Promise.all(children.map(({ status }) => status));
+    await Promise.all(servers.map((server) => server.close()));
+    redis?.kill("SIGKILL");
+    await redis?.status;
     await Deno.remove(folder, { recursive: true });
   }
 }

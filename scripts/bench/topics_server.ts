@@ -1,7 +1,8 @@
 /**
  * A server whose clients all get what one of them sends, over Redis if there is a port of it:
- * `topics_server.ts PEER [REDIS_PORT]` prints its port. The peers: `streams` and `pubsub` are our topics,
- * `ws` is a loop over `ws.send()` with ioredis, and `socket.io` has its Redis Streams adapter.
+ * `topics_server.ts PEER [REDIS_PORT]` prints its port, and ends when its standard input ends. The peers:
+ * `streams` and `pubsub` are our topics, `ws` is a loop over `ws.send()` with ioredis, and `socket.io` has
+ * its Redis Streams adapter.
  */
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -64,3 +65,4 @@ async function serveSocketIo(): Promise<number> {
 const port =
   await (peer === "ws" ? serveWs() : peer === "socket.io" ? serveSocketIo() : serveTopics());
 console.log(port);
+process.stdin.on("end", () => process.exit()).resume();
