@@ -19,6 +19,9 @@ export interface Sent {
   state: "waiting" | "sent" | "refused" | "unknown";
 }
 
+/** Maximum bytes of a frame besides a message: the longest header, or a whole ping of keepalive. */
+const MOST_OVERHEAD = 14;
+
 /** One end of a connection. */
 export class Half {
   readonly name: string;
@@ -63,7 +66,8 @@ export class Half {
       end.onDelivery = () => {
         // After our close(), messages may be dropped. After a reader has stopped, nothing limits them.
         if (ws.state !== "open" || this.readEnd !== undefined) return;
-        this.mostHeld = Math.max(this.mostHeld, end.delivered - before - this.receivedBytes);
+        const read = this.receivedBytes + MOST_OVERHEAD * ws.stats.framesReceived;
+        this.mostHeld = Math.max(this.mostHeld, end.delivered - before - read);
       };
     }
     ws.closed.then(
