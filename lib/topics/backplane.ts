@@ -203,6 +203,11 @@ export function checkPosition(value: unknown): Position {
   throw wrongType(`Expected a position, received ${kindOf(value)}`);
 }
 
+/** Whether both positions are of one epoch, and the first one is at or before the second. */
+export function isCovered(a: Position | undefined, b: Position | undefined): boolean {
+  return a !== undefined && b !== undefined && a.epoch === b.epoch && a.offset <= b.offset;
+}
+
 /** Maximum length of a topic's name, in bytes of UTF-8. */
 export const MAX_TOPIC_LENGTH = 255;
 

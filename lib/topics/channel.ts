@@ -6,7 +6,13 @@
 import { handled } from "../abortable.ts";
 import type { Recipient } from "../connection/broadcast.ts";
 import { failure, invalidState } from "../core/error.ts";
-import type { BackplaneMessage, BackplaneReceiver, Position } from "./backplane.ts";
+import { backgroundTimer } from "../timers.ts";
+import {
+  type BackplaneMessage,
+  type BackplaneReceiver,
+  isCovered,
+  type Position,
+} from "./backplane.ts";
 import { callHook, type Engine } from "./engine.ts";
 import { type Delivery, openEnvelope } from "./envelope.ts";
 
@@ -26,9 +32,14 @@ export interface ChannelHost {
   arrived(channel: Channel, delivery: Delivery): void;
   /** Gives a message of the history to all subscribers in this process. A prefix may bring it later. */
   recovered(delivery: Delivery): void;
-  /** Gives a message to all subscribers in this process. */
+  /** Gives a message to all subscribers in this process, unless they have got it. */
   dispatch(delivery: Delivery): void;
+  /** Gives a message to the subscribers of prefixes only, unless they have got it. */
+  dispatchLate(delivery: Delivery): void;
 }
+
+/** Maximum time for which a message of a prefix waits for its topic, in milliseconds. */
+const MAX_EARLY = 5000;
 
 /** A subscriber of this process. */
 export interface Member {
@@ -68,6 +79,12 @@ export class Channel implements BackplaneReceiver {
   #hasOverflowed = false;
   /** Number of outages and of their ends. */
   #changes = 0;
+  #isConfirmed = false;
+  /** The place of the first message. Those after it have come in order. */
+  #first: Position | undefined;
+  /** Messages that came by a prefix, and that this subscription has not brought yet. */
+  readonly #early = new Map<string, Delivery>();
+  #cancelTimer: (() => void) | undefined;
 
   constructor(name: string, host: ChannelHost) {
     this.name = name;
@@ -109,6 +126,7 @@ export class Channel implements BackplaneReceiver {
       }
     });
     await reading;
+    this.#isConfirmed = true;
   }
 
   async #readPosition(): Promise<void> {
@@ -122,11 +140,13 @@ export class Channel implements BackplaneReceiver {
   stop(): void {
     this.end();
     this.#unsubscribe();
+    this.#giveAll();
   }
 
   /** Ends the subscription without telling the engine, which is closed next. */
   end(): void {
     this.#abort.abort(invalidState("The subscription has ended", "not-open"));
+    this.#stopTimer();
   }
 
   #unsubscribe(): void {
@@ -151,16 +171,55 @@ export class Channel implements BackplaneReceiver {
     return delivery;
   }
 
-  /** Takes a message of this topic, from the engine or through a prefix. */
+  /** Takes a message of this topic from the engine. */
   accept(delivery: Delivery): void {
     const { position } = delivery;
-    if (position === undefined) return this.#host.dispatch(delivery);
-    if (this.#held !== undefined) return this.#hold(this.#held, delivery);
-    const last = this.#last;
-    if (last !== undefined && last.epoch !== position.epoch) this.#tellMissed();
-    else if (last !== undefined && position.offset <= last.offset) return;
-    this.#last = position;
+    if (position !== undefined) {
+      if (this.#held !== undefined) return this.#hold(this.#held, delivery);
+      const last = this.#last;
+      if (last !== undefined && last.epoch !== position.epoch) this.#tellMissed();
+      else if (isCovered(position, last)) return;
+      this.#last = position;
+      if (this.#isConfirmed) this.#first ??= position;
+    }
     this.#host.dispatch(delivery);
+    this.#giveCovered();
+  }
+
+  /** Takes a message of this topic that came by a prefix, for which the engine may have another order. */
+  acceptEarly(delivery: Delivery): void {
+    const { id, position } = delivery;
+    if (isCovered(position, this.position)) {
+      const isKnown = isCovered(this.#first, position);
+      return isKnown ? undefined : this.#host.dispatchLate(delivery);
+    }
+    if (position === undefined || !this.#isConfirmed) return this.accept(delivery);
+    // This subscription brings the message too, in the order of the topic.
+    this.#early.set(id, delivery);
+    this.#cancelTimer ??= backgroundTimer(() => this.#giveAll(), MAX_EARLY);
+    if (this.#early.size > this.#host.maxWaiting) this.#giveAll();
+  }
+
+  /** Gives the messages up to the last one. If this subscription has not brought them, it never will. */
+  #giveCovered(): void {
+    if (this.#early.size === 0) return;
+    for (const [id, delivery] of this.#early) {
+      if (!isCovered(delivery.position, this.#last)) continue;
+      this.#early.delete(id);
+      this.#host.dispatchLate(delivery);
+    }
+    if (this.#early.size === 0) this.#stopTimer();
+  }
+
+  #giveAll(): void {
+    for (const delivery of this.#early.values()) this.#host.dispatch(delivery);
+    this.#early.clear();
+    this.#stopTimer();
+  }
+
+  #stopTimer(): void {
+    this.#cancelTimer?.();
+    this.#cancelTimer = undefined;
   }
 
   #hold(held: Delivery[], delivery: Delivery): void {
@@ -214,5 +273,6 @@ export class Channel implements BackplaneReceiver {
     const held = this.#held;
     this.#held = undefined;
     for (const delivery of held) this.accept(delivery);
+    this.#giveCovered();
   }
 }

@@ -119,3 +119,26 @@ export class Delivery {
     return this.#framed ??= new SharedMessage(frameWith({ topic, ...at }, message));
   }
 }
+
+/** Number of messages among which repetitions are found. */
+const MAX_RECENT = 1000;
+
+/** The ids of the last messages. */
+export class RecentIds {
+  readonly #ids = new Set<string>();
+
+  /** Adds the id of a message. Returns whether it was there. */
+  add(id: string): boolean {
+    if (this.#ids.has(id)) return true;
+    this.#ids.add(id);
+    if (this.#ids.size > MAX_RECENT) {
+      const [oldest] = this.#ids;
+      this.#ids.delete(oldest);
+    }
+    return false;
+  }
+
+  clear(): void {
+    this.#ids.clear();
+  }
+}

@@ -5,7 +5,7 @@
  */
 import { abortable, handled } from "../abortable.ts";
 import { Queue } from "../core/queue.ts";
-import type { BackplaneMessage, HistoryRead, Position } from "./backplane.ts";
+import { type BackplaneMessage, type HistoryRead, isCovered, type Position } from "./backplane.ts";
 import type { Channel, ChannelHost, Member, Peer } from "./channel.ts";
 import type { Delivery } from "./envelope.ts";
 
@@ -18,11 +18,6 @@ export interface Joined {
    * prefixes.
    */
   readonly position: Position | undefined;
-}
-
-/** Whether both positions are of one epoch, and the first one is at or before the second. */
-export function isCovered(a: Position | undefined, b: Position | undefined): boolean {
-  return a !== undefined && b !== undefined && a.epoch === b.epoch && a.offset <= b.offset;
 }
 
 export abstract class Listener implements Member {

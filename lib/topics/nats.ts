@@ -111,8 +111,8 @@ const OPTIONS: OptionNames<NatsBackplaneOptions> = {
 /**
  * Carries messages over NATS. With `jetstream`, a stream keeps the last messages of each topic, and all
  * subscribers of a topic get its messages in the order of the stream. Without it, only the messages of one
- * publisher keep their order, as NATS has it. A prefix has no order of the stream: a process that
- * subscribes to a topic and to a matching prefix may miss messages of it if two publishers write at once.
+ * publisher keep their order, as NATS has it. So do those of a prefix in a process that does not subscribe
+ * to the topic itself.
  *
  * @example
  * ```ts no-run

@@ -41,7 +41,7 @@ import {
   type StandardSchema,
 } from "./codec.ts";
 import { callHook, Engine, type Report } from "./engine.ts";
-import { type Delivery, randomId, sealEnvelope } from "./envelope.ts";
+import { type Delivery, randomId, RecentIds, sealEnvelope } from "./envelope.ts";
 import { HISTORY_OPTIONS, type HistoryOptions, MemoryEngine } from "./memory.ts";
 import { Presence, PRESENCE_OPTIONS, type PresenceOptions } from "./presence.ts";
 import { Reader, type TopicMessage } from "./reader.ts";
@@ -229,9 +229,6 @@ const OVERHEAD = 256;
 /** Maximum number of messages with `except` whose return is waited for. */
 const MAX_EXCEPTIONS = 10_000;
 
-/** Number of messages among which repetitions are found, if topics overlap. */
-const MAX_RECENT = 1000;
-
 /**
  * Topics: connections subscribe to names, and each message that is published to a name goes to all of
  * them. With a backplane, also to those of other processes.
@@ -274,7 +271,7 @@ export class Topics<T = Message> implements AsyncDisposable {
   /** The excluded connections of own messages that have not come back, by number. */
   readonly #exceptions = new Map<number, WeakSet<Recipient>>();
   /** The ids of the last messages, if topics overlap. */
-  readonly #recent = new Set<string>();
+  readonly #recent = new RecentIds();
   readonly #host: ChannelHost;
   #published = 0;
   #pendingBytes = 0;
@@ -308,10 +305,13 @@ export class Topics<T = Message> implements AsyncDisposable {
       maxWaiting: options.maxWaiting ?? 1000,
       arrived: (channel, delivery) => this.#arrived(channel, delivery),
       recovered: (delivery) => {
-        if (this.#prefixes.length > 0) this.#isRepeated(delivery);
+        if (this.#prefixes.length > 0) this.#recent.add(delivery.id);
         this.#dispatch(delivery);
       },
-      dispatch: (delivery) => this.#dispatch(delivery),
+      dispatch: (delivery) => this.#dispatchOnce(delivery),
+      dispatchLate: (delivery) => {
+        if (!this.#recent.add(delivery.id)) this.#dispatch(delivery, true);
+      },
     };
     if (presence !== false) {
       const wanted = presence === true ? {} : presence;
@@ -517,27 +517,22 @@ export class Topics<T = Message> implements AsyncDisposable {
 
   /** Takes a message that one of the subscriptions of this process has received. */
   #arrived(channel: Channel, delivery: Delivery): void {
-    if (this.#prefixes.length > 0 && this.#isRepeated(delivery)) return;
     const exact = channel.isPrefix ? this.#channels.get(delivery.topic) : channel;
-    if (exact === undefined) this.#dispatch(delivery);
-    else exact.accept(delivery);
+    if (exact === undefined) this.#dispatchOnce(delivery);
+    else if (exact === channel) exact.accept(delivery);
+    else exact.acceptEarly(delivery);
   }
 
-  /** Whether another subscription of this process has received the message already. */
-  #isRepeated({ id }: Delivery): boolean {
-    if (this.#recent.has(id)) return true;
-    this.#recent.add(id);
-    if (this.#recent.size > MAX_RECENT) {
-      const [oldest] = this.#recent;
-      this.#recent.delete(oldest);
-    }
-    return false;
+  /** Gives a message to all subscribers, unless they have got it by another subscription of this process. */
+  #dispatchOnce(delivery: Delivery): void {
+    if (this.#prefixes.length > 0 && this.#recent.add(delivery.id)) return;
+    this.#dispatch(delivery);
   }
 
-  #dispatch(delivery: Delivery): void {
+  #dispatch(delivery: Delivery, isForPrefixes = false): void {
     this.#dispatches++;
     const excluded = this.#takeException(delivery);
-    const exact = this.#channels.get(delivery.topic);
+    const exact = isForPrefixes ? undefined : this.#channels.get(delivery.topic);
     if (exact !== undefined) this.#deliver(exact, delivery, excluded);
     for (const channel of this.#prefixes) {
       if (delivery.topic.startsWith(channel.prefix)) this.#deliver(channel, delivery, excluded);

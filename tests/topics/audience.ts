@@ -102,8 +102,13 @@ export class FlakyBackplane implements Backplane {
   isSilent = false;
   /** Called before each read, to make something happen meanwhile. */
   beforeRead: (() => Promise<void> | void) | undefined;
+  /** Whether messages of prefixes come in another order than those of topics. */
+  isShuffling = false;
+  #shuffled = 0;
   readonly calls: string[] = [];
   readonly #isDelayed: boolean;
+  /** Number of times that the network was cut. What is under way then is lost. */
+  #cuts = 0;
 
   constructor(inner: Backplane, isDelayed: boolean) {
     this.#inner = inner;
@@ -116,12 +121,18 @@ export class FlakyBackplane implements Backplane {
 
   cut(): void {
     this.isDown = true;
+    this.#cuts++;
     for (const receiver of this.#receivers.values()) receiver.interrupted(new Error("cut"));
   }
 
   mend(): void {
     this.isDown = false;
     for (const receiver of this.#receivers.values()) receiver.restored();
+  }
+
+  /** Returns the additional delay of a message in milliseconds: a prefix may have another order. */
+  #lateness(topic: string): number {
+    return this.isShuffling && topic.endsWith("*") ? (++this.#shuffled * 5) % 8 : 0;
   }
 
   async #reach(call: string): Promise<void> {
@@ -140,12 +151,13 @@ export class FlakyBackplane implements Backplane {
     this.#receivers.set(topic, receiver);
     await this.#inner.subscribe(topic, {
       message: (name: string, message: BackplaneMessage) => {
+        const cuts = this.#cuts;
         const deliver = () => {
           const isSubscribed = this.#receivers.get(topic) === receiver;
-          if (!this.isDown && isSubscribed) receiver.message(name, message);
+          if (!this.isDown && cuts === this.#cuts && isSubscribed) receiver.message(name, message);
         };
         if (!this.#isDelayed) deliver();
-        else if (!this.isDown) setTimeout(deliver, 1);
+        else if (!this.isDown) setTimeout(deliver, 1 + this.#lateness(topic));
       },
       interrupted: (error) => receiver.interrupted(error),
       restored: () => receiver.restored(),
