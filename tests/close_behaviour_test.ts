@@ -1,6 +1,15 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
-import { type CloseInfo, WebSocketError } from "../mod.ts";
+import {
+  type CloseInfo,
+  connect,
+  errorCodeOf,
+  type WebSocketConnection,
+  WebSocketError,
+} from "../mod.ts";
+import type { LeaveRule } from "../lib/connection/closing.ts";
+import { driverOf } from "../lib/connection/connection.ts";
+import { type MemoryTransport, pair } from "../lib/testing.ts";
 import { pattern } from "./bytes.ts";
 import {
   binaryFrame,
@@ -13,7 +22,10 @@ import {
   rest,
   textFrame,
   until,
+  withPeer,
+  withServer,
 } from "./support.ts";
+import { inVirtualTime } from "./virtual_time.ts";
 
 type WithCode = Error & { closeCode: number; reason: string };
 
@@ -270,6 +282,144 @@ describe("A Close of the peer", () => {
     );
   });
 
+  it("A Close while messages wait ends a loop as its code says", async () => {
+    for (const closeCode of [1000, 1001, undefined, 4000]) {
+      await inBothRoles(
+        async (ws, peer) => {
+          peer.transport.pause();
+          ws.send(pattern(200_000)).catch(() => {});
+          peer.send(textFrame("a"), closeFrame(closeCode));
+          const read: unknown[] = [];
+          const loop = (async () => {
+            for await (const message of ws) read.push(message);
+          })();
+          if (closeCode === 4000) await assert.rejects(loop, { closeCode });
+          else await loop;
+          assert.deepEqual(read, ["a"]);
+          const error = await rejection<WithCode>(ws.closed);
+          assert.equal(error.closeCode, closeCode ?? 1005);
+          assert.equal(errorCodeOf(error), "unsent");
+          assert.match(error.message, /^The peer has closed while messages waited to be sent \(/);
+        },
+        {},
+        TIGHT,
+      );
+    }
+  });
+
+  /** Waits for the turn in which the transport has closed. */
+  async function cutOff(ws: WebSocketConnection): Promise<void> {
+    const { closing } = driverOf(ws);
+    while (closing.transport !== "closed") {
+      await new Promise<void>((resolve) => setImmediate(resolve));
+    }
+  }
+
+  it("A Close that cannot be answered any more is not clean", async () => {
+    await inBothRoles(async (ws, peer) => {
+      peer.send(textFrame("a"), closeFrame(4000, "gone"));
+      peer.transport.fail(new Error("reset"));
+      const error = await rejection<WithCode>(ws.closed);
+      assert.deepEqual([error.closeCode, error.reason], [4000, "gone"]);
+      assert.equal(errorCodeOf(error), "connection-lost");
+      assert.match(error.message, /^The peer has closed before it was answered \(/);
+      assert.equal(ws.signal.aborted, true);
+      assert.equal(await ws.receive(), "a");
+    });
+  });
+
+  it("Bytes that were changed before the transport was lost are the reason", async () => {
+    // A client masks a copy of the bytes.
+    const [ws, peer] = await withPeer("server", {}, TIGHT);
+    peer.transport.pause();
+    const bytes = pattern(20_000);
+    void ws.send(bytes).catch(() => {});
+    await rest();
+    structuredClone(bytes, { transfer: [bytes.buffer as ArrayBuffer] });
+    peer.transport.fail(new Error("reset"));
+    assert.equal(errorCodeOf(await rejection(ws.closed)), "bytes-changed");
+  });
+
+  it("A Close that is handled after the end is not in closeInfo", async () => {
+    await inBothRoles(async (ws, peer) => {
+      peer.send(textFrame("a"), textFrame("b"), closeFrame(4000));
+      await ws.receive();
+      // As long as messages are taken, the Close waits.
+      await ws.receive();
+      assert.equal(driverOf(ws).closing.phase, "draining");
+      ws.terminate();
+      await rejection(ws.closed);
+      await rest();
+      assert.equal(ws.state, "closed");
+      assert.equal(ws.closeInfo, undefined);
+    });
+  });
+
+  it("terminate() ends a connection whose transport has just closed", async () => {
+    await inBothRoles(async (ws, peer) => {
+      peer.send(textFrame("a"));
+      await until(() => ws.stats.messagesReceived === 1);
+      peer.transport.fail(new Error("reset"));
+      await cutOff(ws);
+      ws.terminate();
+      await rejection(ws.closed);
+      assert.equal(ws.signal.aborted, true);
+    });
+  });
+
+  it("A failure while input waits for room lets the transport end", async () => {
+    await inBothRoles(async (ws, peer) => {
+      for (let i = 0; i < 20; i++) peer.send(binaryFrame(pattern(10_000)));
+      await until(() => ws.stats.paused);
+      await rejection(ws.send((function* () {
+        yield "a";
+        yield "b";
+        throw new Error("source");
+      })()));
+      await assert.rejects(ws.closed, { closeCode: 1011 });
+      assert.equal(ws.stats.paused, false);
+      await until(() => ws.signal.aborted);
+    }, { closeTimeout: 0 });
+  });
+
+  it("A Close is in the messages of errors, in its order", async () => {
+    const mine = 'sent 4001 "mine"';
+    const yours = 'received 4002 "yours"';
+    await inBothRoles(async (ws, peer) => {
+      void ws.close({ closeCode: 4001, reason: "mine" });
+      const late = async () => (await rejection(ws.send("late"))).message;
+      assert.equal(await late(), `Cannot send: the connection is closing (${mine})`);
+      await peer.answerClose(4002, "yours");
+      await ws.closed;
+      assert.equal(await late(), `Cannot send: the connection is closed (${mine}; then ${yours})`);
+      assert.match((await rejection(ws.receive())).message, /\(sent .*; then received .*\)$/);
+    });
+    await inBothRoles(async (ws, peer) => {
+      peer.send(closeFrame(4002));
+      await ws.closed;
+      const { message } = await rejection(ws.send("late"));
+      assert.match(message, /\(received 4002; then sent 4002\)$/);
+    });
+    await inBothRoles(async (ws) => {
+      ws.terminate();
+      const { message } = await rejection(ws.send("late"));
+      assert.match(message, /\(no Close frame either way\)$/);
+    });
+  });
+
+  it("A Close of a handler that has returned need not wait for it", async () => {
+    const handler = (ws: WebSocketConnection) =>
+      void (async () => {
+        await ws.receive();
+        await ws.readable.cancel();
+      })();
+    await withServer({}, async (server) => {
+      const ws = await connect(server.url!);
+      await ws.send("a");
+      assert.equal((await ws.closed).closeCode, 1005);
+    }, handler);
+  });
+
   it("A Close in the middle of a fragmented message ends it", async () => {
     await inBothRoles(async (ws, peer) => {
       peer.send(textFrame("a", false), closeFrame(1000));
@@ -288,5 +438,103 @@ describe("A Close of the peer", () => {
       assert.deepEqual(await collect(ws), ["a"]);
       assert.equal((await ws.closed).closeCode, 1000);
     });
+  });
+});
+
+describe("What a cancelled readable closes with", () => {
+  const stop = new DOMException("", "AbortError");
+  const own = new WebSocketError("", { closeCode: 4001 });
+  const fault = new Error("fault");
+  /** The code at once, when `closed` is read, and when the handler returns or throws. */
+  const table: [rule: LeaveRule, reason: unknown, ...codes: (number | undefined)[]][] = [
+    ["direct", undefined, 1005, 1005, 1005, 1005],
+    ["direct", own, 4001, 4001, 4001, 4001],
+    ["direct", fault, 1011, 1011, 1011, 1011],
+    ["standard", undefined, 1005, 1005, 1005, 1005],
+    ["standard", own, 4001, 4001, 4001, 4001],
+    ["standard", fault, 1005, 1005, 1005, 1005],
+    ["handler", undefined, undefined, 1000, 1000, 1011],
+    ["handler", stop, undefined, 1005, 1005, 1011],
+    ["handler", own, 4001, 4001, 4001, 4001],
+    ["handler", fault, 1011, 1011, 1011, 1011],
+  ];
+  for (const [rule, reason, ...codes] of table) {
+    it(`A readable cancelled with ${reason ?? "nothing"} closes by the rule ${rule}`, async () => {
+      const nexts: ((ws: WebSocketConnection) => unknown)[] = [
+        () => {},
+        (ws) => ws.closed,
+        (ws) => driverOf(ws).closing.handlerSettled(false),
+        (ws) => driverOf(ws).closing.handlerSettled(true),
+      ];
+      for (const [i, next] of nexts.entries()) {
+        await inBothRoles(async (ws) => {
+          driverOf(ws).closing.leaveRule = rule;
+          await ws.readable.cancel(reason);
+          next(ws);
+          await rest();
+          assert.equal(ws.closeInfo?.sent?.closeCode, codes[i], `${next}`);
+        });
+      }
+    });
+  }
+
+  it("A readable may be cancelled when closed was read before", async () => {
+    await inBothRoles(async (ws) => {
+      driverOf(ws).closing.leaveRule = "handler";
+      ws.closed.catch(() => {});
+      await ws.readable.cancel();
+      await rest();
+      assert.equal(ws.closeInfo?.sent?.closeCode, 1000);
+    });
+  });
+});
+
+describe("What is left after the end of a connection", () => {
+  it("No timer but that of closeTimeout is left after close(), and none after the end", async () => {
+    await inVirtualTime(async (time) => {
+      const [client, server] = await pair();
+      const { closing } = driverOf(client);
+      assert.equal(time.waiting, 2, "each end has a timer for its pings");
+      server.readable.getReader();
+      await time.advance(100);
+      const began = performance.now();
+      const closed = client.close();
+      assert.equal(time.waiting, 2, "one is for closeTimeout instead");
+      await closed;
+      assert.equal(closing.startedAt, began);
+      await time.advance(100);
+      assert.equal(time.waiting, 0);
+      await Promise.all([client.close({ closeCode: 4000 }), server.close()]);
+      assert.deepEqual([time.waiting, closing.startedAt], [0, began]);
+    });
+  });
+
+  it("No timer is left after the transport is lost, whatever waits to be read", async () => {
+    await inVirtualTime(async (time) => {
+      const [client, server] = await pair();
+      for (let i = 0; i < 20; i++) void server.send(pattern(10_000));
+      await time.advance(10);
+      assert.equal(client.stats.paused, true);
+      const lost = rejection(client.closed);
+      (driverOf(server).transport as MemoryTransport).fail(new Error("reset"));
+      await lost;
+      assert.equal(time.waiting, 0);
+      await client.close();
+      assert.equal(time.waiting, 0);
+    });
+  });
+
+  it("isOwnError() knows the errors of this end only", async () => {
+    const [client, server] = await pair();
+    for (const value of [undefined, null, "a", new Error("a")]) {
+      assert.equal(client.isOwnError(value), false, String(value));
+    }
+    await server.close();
+    const refused = await rejection(client.send("a"));
+    const ended = await rejection(client.receive());
+    for (const error of [refused, ended]) {
+      assert.deepEqual([client.isOwnError(error), server.isOwnError(error)], [true, false]);
+    }
+    assert.equal(client.isOwnError(undefined), false);
   });
 });

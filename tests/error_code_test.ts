@@ -67,6 +67,10 @@ async function sendAll(
   await ws.send(message);
 }
 
+async function sendOnce(ws: WebSocketConnection): Promise<void> {
+  await ws.send("a");
+}
+
 /** Awaits only the function, so that the stack contains its frames. */
 async function sendingError(
   ws: WebSocketConnection,
@@ -290,6 +294,9 @@ describe("The stacks of errors", () => {
       assert.equal(stack.split("sendAll").length, 2, stack);
       assert.doesNotMatch(stack, internal);
     }
+    const newest = stackOf(await rejection(sendOnce(ws)));
+    assert.match(newest, /sendOnce/);
+    assert.doesNotMatch(newest, /sendAll/);
     const [other] = await pair();
     other.terminate();
     assert.doesNotMatch(stackOf(await rejection(other.closed)), internal);

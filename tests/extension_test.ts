@@ -22,10 +22,12 @@ import {
   RemoteProtocolError,
 } from "../lib/core/mod.ts";
 import { assemble } from "../lib/streams.ts";
-import { pair, transportPair } from "../lib/testing.ts";
+import { driverOf } from "../lib/connection/connection.ts";
+import { type MemoryTransport, pair, transportPair } from "../lib/testing.ts";
 import { toStreams } from "../lib/transport.ts";
 import { collect, rejection, rest, turn, until, urlOf, withServer } from "./support.ts";
 import { Toy, ToyCodec } from "./toy_extension.ts";
+import { inVirtualTime } from "./virtual_time.ts";
 
 const header = (name: string, ...parameters: [string, string | undefined][]): ExtensionHeader => ({
   name,
@@ -328,6 +330,22 @@ describe("Extensions: on a connection", () => {
     for (const send of sends) await rejection(send);
     await rest();
     assert.deepEqual(extensions[0].made.map(({ closed }) => closed), [1, 1]);
+  });
+
+  it("while one is pending, no ping is due any more if the transport is lost", async () => {
+    await inVirtualTime(async (time) => {
+      const toy = new Toy("toy", 0, { slow: true });
+      const extensions = [toy];
+      const [client, server] = await pair({ client: { extensions }, server: { extensions } });
+      toy.made[0].next = () => PENDING;
+      void client.send("a");
+      await time.advance(10);
+      (driverOf(client).transport as MemoryTransport).fail(new Error("reset"));
+      await time.advance(10);
+      assert.deepEqual([client.state, server.state, time.waiting], ["closed", "open", 0]);
+      server.terminate();
+      await rejection(server.closed);
+    });
   });
 
   it("a slow extension pauses the transport", async () => {

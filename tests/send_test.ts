@@ -2,7 +2,7 @@ import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import type { Message, OutgoingMessage } from "../mod.ts";
 import { Opcode } from "../lib/core/mod.ts";
-import { pattern, utf8 } from "./bytes.ts";
+import { concat, pattern, utf8 } from "./bytes.ts";
 import { frames, inBothRoles, isPending, rejection, rest, Tap } from "./support.ts";
 
 const KIB = 1024;
@@ -73,14 +73,53 @@ describe("WebSocketConnection.send", () => {
     });
   });
 
-  it("send() with the option text takes characters that items cut", async () => {
+  const [euro, smile] = [utf8("\u20ac"), "\ud83d\ude00"];
+  const cuts: [name: string, items: Message[], text: boolean, whole: string | undefined][] = [
+    ["characters that items cut", [utf8("a"), euro.slice(0, 2), euro.slice(2)], true, "a\u20ac"],
+    ["half a character at the end", [euro, euro.slice(0, 2)], true, undefined],
+    ["half a character before a string", [euro.slice(0, 2), "a"], true, undefined],
+    ["strings after whole characters", [euro, "a", euro], true, "\u20aca\u20ac"],
+    ["a byte order mark", [utf8("\ufeffa")], true, "\ufeffa"],
+    ["surrogates that items cut", ["a" + smile[0], smile[1]], false, `a${smile}`],
+    ["half a surrogate at the end", ["a" + smile[0]], false, "a\ufffd"],
+    ["half a surrogate before bytes", [smile[0], euro], false, "\ufffd\u20ac"],
+    ["bytes after whole characters", [smile, euro, smile], false, `${smile}\u20ac${smile}`],
+  ];
+  for (const [name, items, text, whole] of cuts) {
+    it(`send() with the option text ${whole === undefined ? "refuses" : "takes"} ${name}`, async () => {
+      for (const source of [() => items, () => ReadableStream.from(items)]) {
+        await inBothRoles(async (ws, peer) => {
+          const sent = ws.send(source() as Message[], { text });
+          if (whole === undefined) {
+            await assert.rejects(sent, { name: "RangeError", code: "wrong-value" });
+            return;
+          }
+          await sent;
+          const parts = [await peer.next()];
+          while (!parts.at(-1)!.fin) parts.push(await peer.next());
+          assert.equal(parts[0].opcode, text ? Opcode.Text : Opcode.Binary);
+          const bytes = concat(parts.map(({ payload }) => payload));
+          const got = new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes);
+          assert.equal(got, whole);
+        });
+      }
+    });
+  }
+
+  it("send() and writable take a buffer of another realm", async () => {
     await inBothRoles(async (ws, peer) => {
-      const bytes = utf8("a\u20acb");
-      await ws.send([bytes.subarray(0, 2), bytes.subarray(2)], { text: true });
-      const whole = (await frames(peer, 2)).map(([, text]) => text).join("");
-      assert.equal(whole, "a\u20acb");
-      const cut = ws.send([bytes, bytes.subarray(0, 2)], { text: true });
-      await assert.rejects(cut, RangeError);
+      const buffer = pattern(5).buffer as ArrayBuffer;
+      Object.setPrototypeOf(buffer, { [Symbol.toStringTag]: "ArrayBuffer" });
+      const writer = ws.writable.getWriter();
+      for (
+        const send of [
+          (data: ArrayBuffer) => ws.send(data),
+          (data: ArrayBuffer) => writer.write(data),
+        ]
+      ) {
+        await send(buffer);
+        assert.deepEqual((await peer.next()).payload, pattern(5));
+      }
     });
   });
 

@@ -219,8 +219,8 @@ export class Closing implements SenderHost {
   }
 
   isOwnError(error: unknown): boolean {
-    if (typeof error !== "object" || error === null) return false;
-    return error === this.error || this.#ownErrors?.has(error) === true;
+    if (error === undefined) return false;
+    return error === this.error || this.#ownErrors?.has(error as object) === true;
   }
 
   /** RFC 6455 §7.1.2: starts the closing handshake, unless it was started before. */
@@ -276,22 +276,21 @@ export class Closing implements SenderHost {
     if (this.phase === "ended") return;
     this.received = { closeCode, reason };
     this.#first ??= "received";
-    if (this.canWrite && !this.#answerClose(closeCode, reason)) return;
+    if (this.canWrite) this.#answerClose(closeCode, reason);
     if (this.#take("handshakeDone")) this.#endTransport();
   }
 
-  /** RFC 6455 §5.5.1: answers a Close with a Close. Returns whether the close is clean. */
-  #answerClose(closeCode: number, reason: string): boolean {
+  /** RFC 6455 §5.5.1: answers a Close with a Close. The connection fails if the close is not clean. */
+  #answerClose(closeCode: number, reason: string): void {
     // In the standard, a close is clean only if everything that was written has been sent.
     const { pending } = this.#parts.sender;
     this.#sendClose(closeCode, reason);
-    if (!pending && this.transport !== "closed") return true;
+    if (!pending && this.transport !== "closed") return;
     const late = pending ? "while messages waited to be sent" : "before it was answered";
     const message = `The peer has closed ${late} (${this.#describe()})`;
     const code = pending ? "unsent" : "connection-lost";
     this.#decideFailure(webSocketError(message, closeCode, reason, undefined, code), pending);
     this.#endTransport();
-    return false;
   }
 
   #lose(): void {
@@ -359,8 +358,7 @@ export class Closing implements SenderHost {
     this.transport = "closed";
     this.#transportError = error;
     this.#parts.sender.checkLent();
-    // In the other phases, keepalive has been stopped before.
-    if (this.phase === "open") this.#parts.keepalive?.cancel();
+    this.#parts.keepalive?.cancel();
     // Messages that were received completely are still delivered.
     if (this.isReading) this.#parts.pump();
     else this.#endWithTransport();

@@ -1,6 +1,6 @@
 /** Converts what a caller sends into messages and pieces of messages. */
 import { wrongType, wrongValue } from "../core/error.ts";
-import type { Message } from "../core/message.ts";
+import { concat, type Message } from "../core/message.ts";
 import { WholeCharacters } from "../core/utf8.ts";
 import type { BufferSource, OutgoingMessage } from "../options.ts";
 
@@ -136,7 +136,7 @@ export function ownItem<T>(value: T): T | Uint8Array {
 const itemErrors = new WeakSet<object>();
 
 export function isItemError(error: unknown): error is Error {
-  return typeof error === "object" && error !== null && itemErrors.has(error);
+  return itemErrors.has(error as object);
 }
 
 /** Converts items to the type of the message. An item may end within a character. */
@@ -170,8 +170,12 @@ class ItemConverter {
     if (data === undefined) {
       throw wrongType(`Expected each item to be a string or bytes, received ${typeof item}`);
     }
-    this.#isConverting = this.#text !== undefined && this.#text !== (typeof data === "string");
-    const piece = this.#isConverting ? this.#convert(data, last) : data;
+    const converts = this.#text !== undefined && this.#text !== (typeof data === "string");
+    let piece = converts ? this.#convert(data, last) : data;
+    // A character that the items before have cut does not continue in this one.
+    const cut = this.#isConverting && !converts ? this.finish() : "";
+    if (typeof cut !== "string") piece = concat([cut, data as Uint8Array]);
+    this.#isConverting = converts;
     const type = typeof piece as "string" | "object";
     if (this.#type !== undefined && this.#type !== type) {
       throw wrongType("Expected the items of a message to be all text or all bytes, received both");
@@ -180,14 +184,10 @@ class ItemConverter {
     return piece;
   }
 
+  /** Returns the rest of the message: what a cut character becomes, if there is one. */
   finish(): Message {
     const nothing = (this.#type === "string") === this.#isConverting ? new Uint8Array(0) : "";
-    try {
-      return this.#isConverting ? this.#convert(nothing, true) : nothing;
-    } catch (error) {
-      itemErrors.add(error as Error);
-      throw error;
-    }
+    return this.#isConverting ? this.convert(nothing, true) : nothing;
   }
 
   #convert(data: Message, last: boolean): Message {
