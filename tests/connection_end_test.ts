@@ -1,6 +1,7 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { connect, serve, WebSocketError } from "../mod.ts";
+import { driverOf } from "../lib/connection/connection.ts";
 import { pattern, utf8 } from "./bytes.ts";
 import {
   binaryFrame,
@@ -288,19 +289,33 @@ describe("The end of a connection", () => {
     }
   });
 
-  it("Cancelling readable with waiting messages lets the close finish", async () => {
-    await inBothRoles(async (ws, peer) => {
-      const { readable } = ws;
-      for (let i = 0; i < 20; i++) peer.send(binaryFrame(pattern(10_000)));
-      await until(() => ws.stats.paused);
-      await readable.cancel();
-      assert.equal(ws.stats.queued, 0);
-      await peer.nextClose();
-      for (let i = 0; i < 20; i++) peer.send(binaryFrame(pattern(10_000)));
-      peer.send(closeFrame());
-      assert.equal((await ws.closed).closeCode, 1005);
-    }, { closeTimeout: 0 });
-  });
+  for (const way of ["readable", "messages()"]) {
+    it(`Cancelling ${way} with waiting messages lets the close finish`, async () => {
+      await inBothRoles(async (ws, peer) => {
+        const readable = way === "readable" ? ws.readable : ws.messages();
+        for (let i = 0; i < 20; i++) peer.send(binaryFrame(pattern(10_000)));
+        await until(() => ws.stats.paused);
+        await readable.cancel();
+        assert.equal(ws.stats.queued, 0);
+        await peer.nextClose();
+        for (let i = 0; i < 20; i++) peer.send(binaryFrame(pattern(10_000)));
+        peer.send(closeFrame());
+        assert.equal((await ws.closed).closeCode, 1005);
+      }, { closeTimeout: 0 });
+    });
+
+    it(`Cancelling ${way} in a handler goes on reading to the peer's Close`, async () => {
+      await inBothRoles(async (ws, peer) => {
+        driverOf(ws).closing.leaveRule = "handler";
+        const readable = way === "readable" ? ws.readable : ws.messages();
+        for (let i = 0; i < 20; i++) peer.send(binaryFrame(pattern(10_000)));
+        await until(() => ws.stats.paused);
+        await readable.cancel();
+        peer.send(closeFrame(4000));
+        assert.equal((await peer.nextClose()).closeCode, 4000);
+      });
+    });
+  }
 
   it("A writer that aborts while a write waits for the peer still closes", async () => {
     await inBothRoles(

@@ -1,6 +1,9 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
-import type { Message, WebSocketConnection } from "../mod.ts";
+import type { IncomingMessage, Message, WebSocketConnection } from "../mod.ts";
+import { fragment } from "../lib/core/message.ts";
+import { Budget, Inbox, Receiver, type ReceiverHost } from "../lib/connection/receiver.ts";
+import type { InboxStrategy } from "../lib/options.ts";
 import { concat, pattern, utf8 } from "./bytes.ts";
 import {
   binaryFrame,
@@ -342,5 +345,395 @@ describe("WebSocketConnection.discard", () => {
       assert.equal((await closing).closeCode, 1000);
       assert.equal(ws.stats.messagesReceived, 3);
     });
+  });
+});
+
+const CLEAN = { clean: true, closeCode: 1000, error: new Error("clean") };
+const FAILED = { clean: false, error: new Error("failed") };
+
+describe("Budget", () => {
+  it("Budget is full at its limit, and counts what waits and has waited", () => {
+    let rooms = 0;
+    const budget = new Budget(10, { onRoom: () => rooms++ });
+    const steps: [
+      step: "add" | "remove",
+      size: number,
+      used: number,
+      peak: number,
+      full: boolean,
+    ][] = [
+      ["add", 4, 4, 4, false],
+      ["add", 5, 9, 9, false],
+      ["add", 1, 10, 10, true],
+      ["add", 5, 15, 15, true],
+      ["remove", 6, 9, 15, false],
+      ["add", 0.5, 9.5, 15, false],
+      ["add", 0.25, 9.75, 15, false],
+      ["remove", 9, 0.75, 15, false],
+      ["remove", 5, 0, 15, false],
+    ];
+    for (const [step, size, used, peak, full] of steps) {
+      budget[step](size);
+      assert.deepEqual([budget.used, budget.peak, budget.isFull], [used, peak, full]);
+    }
+    assert.deepEqual([budget.taken, rooms], [3, 3]);
+  });
+
+  it("Budget forgets the inexact rest of sums when nothing waits", () => {
+    const budget = new Budget(10);
+    for (const size of [0.1, 0.2]) budget.add(size);
+    for (const size of [0.1, 0.2]) budget.remove(size);
+    assert.equal(budget.used, 0);
+  });
+
+  it("Budget tells what would fill it: never nothing", () => {
+    const limits: [limit: number, used: number, size: number, fills: boolean][] = [
+      [0, 0, 0, false],
+      [0, 0, 1, true],
+      [1, 0, 1, true],
+      [10, 4, 5, false],
+      [10, 4, 6, true],
+      [Infinity, 4, 1e9, false],
+    ];
+    for (const [limit, used, size, fills] of limits) {
+      const budget = new Budget(limit);
+      if (used > 0) budget.add(used);
+      assert.equal(budget.wouldFill(size), fills, `${limit} ${used} ${size}`);
+    }
+    const one = new Budget(1);
+    one.add(1);
+    assert.equal(one.isFull, true);
+  });
+});
+
+describe("Inbox", () => {
+  const inboxOf = (onRoom: () => void = () => {}) => {
+    const budget = new Budget(10, { onRoom });
+    return { budget, inbox: new Inbox<number>(budget, (item) => item) };
+  };
+
+  it("Inbox gives the items in order with their sizes, however many wait", () => {
+    const { budget, inbox } = inboxOf();
+    let [added, taken, sum] = [0, 0, 0];
+    for (const [adds, takes] of [[1, 1], [2, 1], [4000, 2200], [3000, 4700], [5, 106]]) {
+      for (let i = 0; i < adds; i++, sum += added) inbox.push(++added);
+      for (let i = 0; i < takes; i++, sum -= taken) assert.equal(inbox.take(), ++taken);
+      assert.deepEqual([inbox.length, budget.used], [added - taken, sum]);
+    }
+    assert.equal(inbox.take(), undefined);
+    inbox.push(7);
+    inbox.clear();
+    assert.deepEqual([inbox.length, budget.used, budget.taken], [0, 0, taken + 1]);
+  });
+
+  it("Inbox gives a waiting reader the item or the first end, once", () => {
+    const { budget, inbox } = inboxOf();
+    const got: unknown[] = [];
+    const waiter = { give: (item: number) => got.push(item), end: (end: unknown) => got.push(end) };
+    inbox.wait(waiter);
+    inbox.push(5);
+    assert.deepEqual([got, budget.taken, budget.used, inbox.length], [[5], 1, 0, 0]);
+    inbox.wait(waiter);
+    inbox.unwait({ give() {}, end() {} });
+    inbox.end(CLEAN);
+    inbox.end(FAILED);
+    inbox.wait(waiter);
+    assert.deepEqual(got, [5, CLEAN, CLEAN]);
+    const { inbox: other } = inboxOf();
+    other.wait(waiter);
+    other.unwait(waiter);
+    other.end(FAILED);
+    assert.equal(got.length, 3);
+  });
+
+  for (const end of [CLEAN, FAILED]) {
+    const name = end.clean ? "close" : "error";
+    const outcome = async (reader: ReadableStreamDefaultReader<number>) =>
+      await reader.closed.then(() => "close", (error) => error === FAILED.error ? "error" : error);
+
+    it(`The stream of an Inbox has the ${name} without another read`, async () => {
+      const before = inboxOf();
+      before.inbox.end(end);
+      assert.equal(await outcome(before.inbox.stream(() => {}, (item) => item).getReader()), name);
+
+      const after = inboxOf();
+      after.inbox.push(1);
+      const reader = after.inbox.stream(() => {}, (item) => item * 2).getReader();
+      assert.deepEqual(await reader.read(), { done: false, value: 2 });
+      after.inbox.end(end);
+      assert.equal(await outcome(reader), name);
+
+      const waiting = inboxOf();
+      const reading = waiting.inbox.stream(() => {}, (item) => item).getReader();
+      const read = reading.read();
+      read.catch(() => {});
+      await rest();
+      waiting.inbox.end(end);
+      assert.equal(await outcome(reading), name);
+      if (end.clean) assert.equal((await read).done, true);
+      else assert.equal(await rejection(read), end.error);
+    });
+
+    it(`The stream of an Inbox gives what waits before the ${name}`, async () => {
+      // Taking the first item makes room, so that the end comes at once.
+      const { inbox } = inboxOf(() => inbox.end(end));
+      inbox.push(1);
+      const reader = inbox.stream(() => {}, (item) => item).getReader();
+      assert.deepEqual(await reader.read(), { done: false, value: 1 });
+      if (!end.clean) await rejection(reader.read());
+      assert.equal(await outcome(reader), name);
+
+      const late = inboxOf();
+      for (const item of [1, 2]) late.inbox.push(item);
+      late.inbox.end(end);
+      const other = late.inbox.stream(() => {}, (item) => item).getReader();
+      for (const value of [1, 2]) assert.deepEqual(await other.read(), { done: false, value });
+      if (!end.clean) await rejection(other.read());
+      assert.equal(await outcome(other), name);
+    });
+  }
+});
+
+async function texts({ value }: ReadableStreamReadResult<IncomingMessage>): Promise<string[]> {
+  return await collect(value!.readable as ReadableStream<string>);
+}
+
+/** A receiver whose host notes what it is asked for. */
+function receiverOf(strategy?: InboxStrategy) {
+  const noted = { rooms: 0, held: 0, left: [] as unknown[], traced: [] as unknown[] };
+  const machine = {
+    whole: true,
+    held: 0,
+    takeHeld: () => {
+      noted.held++;
+      return undefined;
+    },
+  };
+  const host: ReceiverHost = {
+    machine,
+    onRoom: () => noted.rooms++,
+    leave: (reason) => noted.left.push(reason),
+    retrace: (error, hasWaited) => {
+      noted.traced.push(hasWaited);
+      return error;
+    },
+  };
+  const receiver = new Receiver(strategy, host);
+  const deliver = (data: Message, late = false) =>
+    receiver.deliver(fragment(data, true, true), late);
+  return { receiver, deliver, machine, noted };
+}
+
+describe("Receiver", () => {
+  it("Receiver counts the memory of what waits, and is full at 64 KiB", async () => {
+    const { receiver, deliver } = receiverOf();
+    deliver("abc");
+    deliver(new Uint8Array(3));
+    assert.equal(receiver.budget.used, 3 + 64 + 3 + 256);
+    const pieces = receiverOf().receiver;
+    const reader = pieces.messages().getReader();
+    pieces.deliver(fragment("ab", true, false), false);
+    pieces.deliver(fragment("c", true, true), false);
+    assert.equal(pieces.budget.used, 512 + 2 + 64 + 1 + 64);
+    assert.deepEqual(await texts(await reader.read()), ["ab", "c"]);
+    assert.equal(pieces.budget.used, 0);
+    const { budget } = receiverOf().receiver;
+    assert.deepEqual([budget.wouldFill(65535), budget.wouldFill(65536)], [false, true]);
+  });
+
+  it("Receiver uses the caller's measure, and refuses what is not a size", () => {
+    const sizes: [size: unknown, used: number | undefined][] = [
+      [0, 0],
+      [1.5, 1.5],
+      ["2", 2],
+      [-1, undefined],
+      [NaN, undefined],
+      [Infinity, undefined],
+      ["x", undefined],
+      [undefined, undefined],
+    ];
+    for (const [size, used] of sizes) {
+      const { receiver, deliver } = receiverOf({ size: () => size as number });
+      if (used !== undefined) deliver("a");
+      else {
+        const message = `Expected readableStrategy.size to return a finite number of at least 0, ` +
+          `received ${Number(size)}`;
+        assert.throws(() => deliver("a"), { name: "RangeError", message });
+      }
+      assert.equal(receiver.budget.used, used ?? 0);
+    }
+  });
+
+  it("Receiver tells whether a reader waits", async () => {
+    const { receiver, deliver } = receiverOf();
+    assert.equal(receiver.awaited, false);
+    const got = receiver.receive();
+    assert.equal(receiver.awaited, true);
+    deliver("a");
+    assert.deepEqual([await got, receiver.awaited], ["a", false]);
+    const pieces = receiverOf().receiver;
+    const reader = pieces.messages().getReader();
+    await rest();
+    assert.equal(pieces.awaited, false);
+    const read = reader.read();
+    await rest();
+    assert.equal(pieces.awaited, true);
+    pieces.deliver(fragment("a", true, false), false);
+    const piece = (await read).value!.readable.getReader();
+    assert.equal((await piece.read()).value, "a");
+    assert.equal(pieces.awaited, false);
+    void piece.read();
+    await rest();
+    assert.equal(pieces.awaited, true);
+  });
+
+  it("Receiver drops late messages without room, and no longer has them assembled", async () => {
+    const { receiver, deliver, machine, noted } = receiverOf({ highWaterMark: 1 });
+    deliver("a", true);
+    assert.equal(machine.whole, true);
+    deliver("b", true);
+    deliver("c", true);
+    assert.deepEqual([machine.whole, noted.held > 0], [false, true]);
+    assert.equal(await receiver.receive(), "a");
+    deliver("d", true);
+    receiver.end(FAILED);
+    assert.equal(await rejection(receiver.receive()), FAILED.error);
+    assert.equal(receiver.messagesReceived, 4);
+  });
+
+  const stops: [name: string, stop: (receiver: Receiver) => unknown, left: unknown[]][] = [
+    ["discard()", (receiver) => receiver.discard(), []],
+    ["release()", (receiver) => receiver.release(CLEAN), []],
+    ["a cancelled readable", (receiver) => receiver.readable.cancel("why"), ["why"]],
+    ["cancelled messages()", (receiver) => receiver.messages().cancel("why"), ["why"]],
+  ];
+  for (const [name, stop, left] of stops) {
+    it(`Receiver drops what waits and comes after ${name}`, async () => {
+      const { receiver, deliver, machine, noted } = receiverOf();
+      deliver("a");
+      await stop(receiver);
+      assert.deepEqual([receiver.budget.used, receiver.mode], [0, "discard"]);
+      assert.deepEqual([machine.whole, noted.held > 0, noted.rooms > 1], [false, true, true]);
+      assert.deepEqual(noted.left, left);
+      deliver("b");
+      assert.equal(receiver.budget.used, 0);
+      assert.throws(() => receiver.iterate(), { name: "InvalidStateError" });
+    });
+  }
+
+  it("Receiver tells of room when the way of reading is known", () => {
+    for (const read of ["receive", "iterate", "messages", "discard"] as const) {
+      const { receiver, noted } = receiverOf();
+      void receiver[read]();
+      assert.ok(noted.rooms > 0, read);
+    }
+    const { receiver, noted } = receiverOf();
+    void receiver.readable;
+    assert.ok(noted.rooms > 0);
+  });
+
+  it("Receiver hands over to messages() what waits, a part of a message, and the end", async () => {
+    for (const end of [CLEAN, FAILED]) {
+      const { receiver, deliver, machine } = receiverOf();
+      deliver("a");
+      deliver("b");
+      machine.takeHeld = () => fragment("part", false, false) as never;
+      receiver.end(end);
+      const reader = receiver.messages().getReader();
+      assert.equal(machine.whole, false);
+      for (const text of ["a", "b"]) {
+        assert.deepEqual(await texts(await reader.read()), [text]);
+      }
+      const part = (await reader.read()).value!.readable.getReader();
+      assert.equal((await part.read()).value, "part");
+      assert.equal(await rejection(part.read()), end.error);
+      if (end.clean) assert.equal((await reader.read()).done, true);
+      else assert.equal(await rejection(reader.read()), end.error);
+    }
+  });
+
+  it("Receiver says which way of reading is in use", () => {
+    const ways = ["readable", "messages()", "discard()"];
+    const use = (receiver: Receiver, way: string) => {
+      if (way === "readable") void receiver.readable;
+      else void receiver[way.slice(0, -2) as "messages"]();
+    };
+    for (const way of ways) {
+      for (const next of [...ways, "receive()"].filter((next) => next !== way)) {
+        const { receiver } = receiverOf();
+        use(receiver, way);
+        const message = `Cannot read by ${next}: the connection is read by ${way}`;
+        if (next === "receive()") assert.throws(() => receiver.iterate(), { message });
+        else assert.throws(() => use(receiver, next), { message });
+      }
+    }
+  });
+
+  it("An aborted receive() takes no message, and its signal is no longer heard after it", async () => {
+    const { receiver, deliver, noted } = receiverOf();
+    deliver("a");
+    const reason = new Error("enough");
+    const aborted = AbortSignal.abort(reason);
+    assert.equal(await rejection(receiver.receive({ signal: aborted })), reason);
+    const first = new AbortController();
+    assert.equal(await receiver.receive({ signal: first.signal }), "a");
+    // Nobody handles the rejection of this one.
+    void receiver.receive({ signal: first.signal });
+    first.abort(reason);
+    await rest();
+    const second = new AbortController();
+    const given = receiver.receive({ signal: second.signal });
+    deliver("b");
+    second.abort(reason);
+    assert.equal(await given, "b");
+    const third = new AbortController();
+    const ended = receiver.receive({ signal: third.signal });
+    receiver.end(FAILED);
+    third.abort(reason);
+    assert.equal(await rejection(ended), FAILED.error);
+    assert.equal(await rejection(receiver.receive()), FAILED.error);
+    assert.deepEqual(noted.traced, [true, false]);
+    await rest();
+  });
+
+  it("A loop that is left counts once, and has no more items", async () => {
+    const { receiver, deliver } = receiverOf();
+    const loops = [receiver.iterate(), receiver.iterate()];
+    assert.equal(receiver.loops, 2);
+    deliver("a");
+    for (let i = 0; i < 2; i++) {
+      assert.deepEqual(await loops[0].return!(), { done: true, value: undefined });
+      assert.equal(receiver.loops, 1);
+    }
+    assert.deepEqual(await loops[0].next(), { done: true, value: undefined });
+    assert.deepEqual(await loops[1].next(), { done: false, value: "a" });
+    const next = loops[1].next();
+    deliver("b");
+    assert.deepEqual(await next, { done: false, value: "b" });
+  });
+
+  it("A loop ends after 1000, 1001 and no code, and otherwise throws", async () => {
+    const ends: [clean: boolean, closeCode: number | undefined, ends: boolean][] = [
+      [true, 1000, true],
+      [true, 1001, true],
+      [true, 1005, true],
+      [true, 1002, false],
+      [true, 999, false],
+      [true, 1006, false],
+      [true, undefined, false],
+      [false, 1000, false],
+    ];
+    for (const [clean, closeCode, quiet] of ends) {
+      for (const isWaiting of [true, false]) {
+        const { receiver, noted } = receiverOf();
+        const loop = receiver.iterate();
+        const waiting = isWaiting ? loop.next() : undefined;
+        receiver.end({ clean, closeCode, error: FAILED.error });
+        const next = waiting ?? loop.next();
+        if (quiet) assert.deepEqual(await next, { done: true, value: undefined });
+        else assert.equal(await rejection(next), FAILED.error);
+        assert.deepEqual(noted.traced, quiet ? [] : [isWaiting]);
+      }
+    }
   });
 });

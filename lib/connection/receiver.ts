@@ -196,8 +196,8 @@ export class Inbox<T> {
       },
       cancel: (reason) => {
         this.#onEnd = this.waiter = undefined;
-        this.clear();
         cancel(reason);
+        this.clear();
       },
     }, { highWaterMark: 0 });
   }
@@ -210,9 +210,8 @@ export class Inbox<T> {
           resolve();
         },
         end: (end) => {
-          if (!end.clean) return reject(end.error);
-          controller.close();
-          resolve();
+          if (end.clean) controller.close();
+          else reject(end.error);
         },
       });
     });
@@ -542,7 +541,19 @@ class MessageStreams {
   constructor(budget: Budget, cancel: (reason: unknown) => void) {
     this.#budget = budget;
     this.#messages = new Inbox(budget, () => STREAM_OVERHEAD);
-    this.readable = this.#messages.stream(cancel, (message) => this.#present(message));
+    const leave = (reason: unknown) => {
+      cancel(reason);
+      this.#clear();
+    };
+    this.readable = this.#messages.stream(leave, (message) => this.#present(message));
+  }
+
+  /** Drops the waiting messages with their pieces, which count for themselves. */
+  #clear(): void {
+    const messages = this.#messages;
+    for (let next = messages.take(); next !== undefined; next = messages.take()) {
+      next.pieces.clear();
+    }
   }
 
   get awaited(): boolean {
