@@ -123,7 +123,7 @@ const missing = new Set(all.filter(({ event }) => event === "missing").map(({ pe
 if (missing.size > 0) console.log(`missing peers: ${[...missing].join(", ")}`);
 if (cells.length === 0) console.log("No check ran");
 const took = ((performance.now() - started) / 1000).toFixed(0);
-const summary = `${table.versions.size} peers, ${cells.length} checks on ${
+const summary = `${table.versions.size} peers, ${cells.length.toLocaleString("en-US")} checks on ${
   runtimes.map(({ name, version }) => `${name} ${version}`).join(", ")
 }`;
 console.log(`${summary}: ${failed} failed, ${missing.size} peers missing, ${took} s`);
