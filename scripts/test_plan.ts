@@ -45,6 +45,7 @@ const DEPENDS_ON_RUNTIME: Readonly<Record<string, readonly string[]>> = {
     "unix_socket",
     "upgrade",
     "ws_interface",
+    "ws_outlet",
     "ws_programs",
     "ws_peer",
   ],

@@ -164,7 +164,7 @@ export class ClientOpening {
     const inlet = new Inlet(this.#options);
     const { perMessageDeflate = true, maxPayload } = this.#options;
     const factory = deflateOf(perMessageDeflate, maxPayload);
-    const deflate = factory && new CapturedDeflate(factory);
+    const deflate = factory && new CapturedDeflate(factory, perMessageDeflate);
     const endpoint = new Endpoint("client", {
       ...inlet.protocolOptions,
       extensions: deflate === undefined ? [] : [deflate],

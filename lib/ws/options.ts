@@ -10,6 +10,7 @@ import type {
 import type { ConnectionOptions as TlsOptions } from "node:tls";
 import type { ZlibOptions } from "node:zlib";
 import type { Extension, ExtensionFactory, ExtensionParameters } from "../core/extension.ts";
+import { HandshakeError } from "../core/error.ts";
 import { PerMessageDeflate } from "../core/permessage_deflate.ts";
 import { deflateEngine } from "../runtime/zlib.ts";
 
@@ -210,12 +211,17 @@ export function thresholdOf(
 export class CapturedDeflate implements ExtensionFactory {
   readonly name: string;
   readonly #factory: ExtensionFactory;
+  readonly #options: PerMessageDeflateOptions;
   /** The agreed extension. */
   extension: Extension | undefined;
 
-  constructor(factory: ExtensionFactory) {
+  constructor(
+    factory: ExtensionFactory,
+    option: boolean | PerMessageDeflateOptions | undefined,
+  ) {
     this.name = factory.name;
     this.#factory = factory;
+    this.#options = typeof option === "object" ? option : {};
   }
 
   offer(): ReturnType<ExtensionFactory["offer"]> {
@@ -223,12 +229,25 @@ export class CapturedDeflate implements ExtensionFactory {
   }
 
   finalize(parameters: ExtensionParameters): Extension {
+    const name = "client_no_context_takeover";
+    if (this.#options.clientNoContextTakeover === false && hasParameter(parameters, name)) {
+      throw new HandshakeError(`Unexpected parameter "${name}"`, "parameter-name");
+    }
     return this.extension = this.#factory.finalize(parameters);
   }
 
   accept(parameters: ExtensionParameters): ReturnType<ExtensionFactory["accept"]> {
+    const { serverNoContextTakeover, serverMaxWindowBits } = this.#options;
+    const isRefused = (serverNoContextTakeover === false &&
+      hasParameter(parameters, "server_no_context_takeover")) ||
+      (serverMaxWindowBits === false && hasParameter(parameters, "server_max_window_bits"));
+    if (isRefused) return undefined;
     const accepted = this.#factory.accept(parameters);
     this.extension = accepted?.extension;
     return accepted;
   }
+}
+
+function hasParameter(parameters: ExtensionParameters, name: string): boolean {
+  return parameters.some(([one]) => one === name);
 }

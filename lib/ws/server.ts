@@ -261,7 +261,8 @@ export class WebSocketServer<
   ): void {
     socket.on("error", destroy);
     const inlet = new Inlet(this.options);
-    const deflate = this.#factory && new CapturedDeflate(this.#factory);
+    const deflate = this.#factory &&
+      new CapturedDeflate(this.#factory, this.options.perMessageDeflate);
     const endpoint = new Endpoint("server", {
       ...inlet.protocolOptions,
       extensions: deflate === undefined ? [] : [deflate],

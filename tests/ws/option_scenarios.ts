@@ -106,6 +106,32 @@ const good = (accept: string) => ["Upgrade: websocket", `Sec-WebSocket-Accept: $
 
 export const OPTION_SCENARIOS: readonly OptionScenario[] = [
   {
+    title: "false refuses parameters of compression that the client asks for",
+    async run(setting) {
+      for (const name of ["serverNoContextTakeover", "serverMaxWindowBits"] as const) {
+        const offered = name === "serverMaxWindowBits" ? 10 : true;
+        await attempt(
+          setting,
+          { perMessageDeflate: { [name]: false } },
+          { perMessageDeflate: { [name]: offered } },
+        );
+      }
+    },
+    log: [
+      ...["error Unexpected server response: 400", "close 1006"],
+      ...["error Unexpected server response: 400", "close 1006"],
+    ],
+  },
+  refusedAnswer(
+    "client_no_context_takeover if its option is false",
+    (accept) => [
+      ...good(accept),
+      "Sec-WebSocket-Extensions: permessage-deflate; client_no_context_takeover",
+    ],
+    "Invalid Sec-WebSocket-Extensions header",
+    { perMessageDeflate: { clientNoContextTakeover: false } },
+  ),
+  {
     title: "The server takes the first subprotocol, and both ends compress if both ask for it",
     run: (setting) =>
       attempt(setting, { perMessageDeflate: true }, { protocols: ["b", "a"], path: "/x?y" }),
