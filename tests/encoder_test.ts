@@ -1,7 +1,7 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { isDeepStrictEqual } from "node:util";
-import { encodeFrame, FrameDecoder, Opcode, type Role } from "../lib/core/mod.ts";
+import { encodeFrame, type Frame, FrameDecoder, Opcode, type Role } from "../lib/core/mod.ts";
 import { Encoder, firstByte, LONG_FROM, SharedFrames, sharedLength } from "../lib/core/encoder.ts";
 import { assertSameBytes, concat, cut, hex, pattern, utf8 } from "./bytes.ts";
 import { FRAMES } from "./frame_table.ts";
@@ -37,7 +37,9 @@ function read(role: Role, chunks: readonly Uint8Array[]): Read[] {
 
 /** Texts in which each code unit takes as many bytes of UTF-8 as in `character`. */
 const TEXTS = [
-  { character: "a", counts: [0, 1, 125, 126, 10922, 10923, 65535, 65536] },
+  { character: "\x7f", counts: [1, 24, 25] },
+  { character: "\x80", counts: [1, 24, 25] },
+  { character: "a", counts: [0, 1, 23, 24, 25, 125, 126, 10922, 10923, 65535, 65536] },
   { character: "é", counts: [62, 63, 100, 5461, 5462, 32767, 32768] },
   { character: "€", counts: [41, 42, 3640, 3641, 21845, 21846] },
   { character: "😀", counts: [31, 32, 5461, 16383, 16384] },
@@ -305,10 +307,129 @@ describe("Encoder and its memory", () => {
     assert.equal(sizeOf(2034), first, "with the longest header");
     assert.equal(sizeOf(2035), next);
     assert.equal(sizeOf(1), first, "the batch would have fitted");
-    assert.equal(sizeOf(1000, 1000), first);
-    assert.equal(sizeOf(1000, 2000), next);
+    assert.equal(sizeOf(1000, 1030), first, "just as much as it holds");
+    encoder.writeBytes(BINARY, pattern(1000));
+    for (const length of [1016, 22]) encoder.writeShared(SharedFrames.single(pattern(length)));
+    assert.equal(encoder.take()[0].length, first);
+    encoder.recycle();
+    assert.equal(sizeOf(1), first, "the batch just fitted");
+    assert.equal(sizeOf(1000, 1031), next);
     assert.equal(sizeOf(1), next, "much was written before");
     assert.equal(sizeOf(1), first);
+  });
+
+  /** The buffer that the next encoder gets for so many bytes. */
+  const nextBuffer = (size: number) => {
+    const encoder = new Encoder("server");
+    encoder.writeBytes(BINARY, new Uint8Array(size));
+    return encoder.take()[0].buffer;
+  };
+  const writeMany = (encoder: Encoder, count: number) => {
+    for (let i = 0; i < count; i++) encoder.writeBytes(BINARY, pattern(8000));
+  };
+
+  it("Encoder frees a first buffer that was too short", () => {
+    const encoder = new Encoder("server");
+    encoder.writeBytes(BINARY, pattern(1000));
+    const [{ buffer }] = encoder.take();
+    encoder.writeBytes(BINARY, pattern(3000));
+    assert.notEqual(nextBuffer(1), buffer, "not before its bytes have left");
+    const [{ buffer: other }] = encoder.take();
+    encoder.recycle();
+    assert.equal(nextBuffer(1), buffer);
+    assert.equal(nextBuffer(3000), other);
+  });
+
+  it("Encoder frees a full buffer after all of its bytes have left", () => {
+    for (const lent of [false, true]) {
+      const encoder = new Encoder("server");
+      writeMany(encoder, 8);
+      const [{ buffer }] = encoder.take();
+      if (lent) encoder.writeBytes(BINARY, pattern(9000), true);
+      writeMany(encoder, 1);
+      if (lent) {
+        encoder.recycle();
+        assert.notEqual(nextBuffer(3000), buffer, "the header has not left");
+      }
+      const taken = encoder.take().map((part) => part.slice());
+      assert.ok(taken.every(({ length }) => length > 0));
+      assert.equal(read("server", taken).length, lent ? 2 : 1);
+      encoder.recycle();
+      const buffers = [nextBuffer(3000), nextBuffer(3000)];
+      assert.ok(buffers.includes(buffer), lent ? "after lent bytes" : "");
+    }
+  });
+
+  it("Encoder gives the byte that did not fit into a buffer with the next batch", () => {
+    const encoder = new Encoder("server");
+    const payload = pattern(65536 + 512 + 1 - 10);
+    encoder.writeBytes(BINARY, payload);
+    const sent = [concat(encoder.take(1))];
+    assert.equal(encoder.size, 1);
+    assert.equal(encoder.recycle(), true);
+    sent.push(concat(encoder.take()));
+    assert.deepEqual(sent.map(({ length }) => length), [65536 + 512, 1]);
+    assert.equal(encoder.size, 0);
+    assertSameBytes(read("server", sent)[0].payload, payload);
+  });
+
+  it("Encoder takes a large buffer after a batch of more than one", () => {
+    const encoder = new Encoder("server");
+    encoder.writeBytes(BINARY, pattern(65536 + 512 + 1 - 10));
+    encoder.take();
+    encoder.recycle();
+    encoder.writeBytes(BINARY, pattern(1));
+    assert.equal(encoder.take()[0].buffer.byteLength, 65536 + 512);
+  });
+
+  it("Encoder forgets lent bytes when they have left", () => {
+    const encoder = new Encoder("server");
+    const lent = pattern(LONG_FROM);
+    encoder.writeBytes(BINARY, lent, true);
+    encoder.take();
+    assert.equal(encoder.recycle(), true);
+    structuredClone(undefined, { transfer: [lent.buffer as ArrayBuffer] });
+    encoder.writeBytes(BINARY, pattern(1));
+    encoder.take();
+    assert.deepEqual([encoder.isLentIntact, encoder.recycle()], [true, true]);
+  });
+
+  it("Encoder keeps the order of a byte in a new buffer and a shared frame", () => {
+    const encoder = new Encoder("server");
+    encoder.writeBytes(BINARY, pattern(65536 + 512 + 1 - 10));
+    encoder.writeShared(SharedFrames.single(pattern(2000)));
+    const lengths = read("server", encoder.take()).map(({ payload }) => payload.length);
+    assert.deepEqual(lengths, [66_039, 2000]);
+  });
+
+  it("Encoder masks long payloads by keys of their own", () => {
+    for (const isOwn of [false, true]) {
+      const keys = [0, 1].map(() => {
+        const encoder = new Encoder("client");
+        encoder.writeBytes(BINARY, pattern(LONG_FROM), false, isOwn);
+        return concat(encoder.take()).slice(4, 8).join();
+      });
+      assert.notEqual(keys[0], keys[1]);
+    }
+  });
+
+  it("Encoder.tell reports each frame once, as it is sent", () => {
+    const frames: Frame[] = [];
+    const encoder = new Encoder("server", { onFrame: (frame) => void frames.push(frame) });
+    const payload = pattern(3);
+    encoder.writeBytes(firstByte(true, 5, Opcode.Binary), payload);
+    payload.fill(0);
+    encoder.tell();
+    encoder.tell();
+    for (const fin of [false, true]) {
+      encoder.writePiece("é", fin);
+      encoder.tell();
+    }
+    assert.deepEqual(frames, [
+      { fin: true, rsv: 5, opcode: Opcode.Binary, payload: pattern(3) },
+      { fin: false, rsv: 0, opcode: Opcode.Text, payload: utf8("é") },
+      { fin: true, rsv: 0, opcode: Opcode.Continuation, payload: utf8("é") },
+    ]);
   });
 
   it("Encoder counts the end of a full buffer as unused until it is taken", () => {
@@ -339,15 +460,14 @@ describe("Encoder and its memory", () => {
       encoder.writeBytes(BINARY, lent, true);
       encoder.writeBytes(BINARY, pattern(5));
       structuredClone(undefined, { transfer: [lent.buffer as ArrayBuffer] });
-      const taken = concat(encoder.take());
-      assert.deepEqual(
-        taken,
-        before === 0 ? new Uint8Array(0) : concat([hex("82 03"), pattern(3)]),
-      );
+      const taken = encoder.take();
+      assert.deepEqual(taken, before === 0 ? [] : [concat([hex("82 03"), pattern(3)])]);
       assert.deepEqual([encoder.hasVanished, encoder.size, encoder.unused], [true, 0, 0]);
-      assert.equal(encoder.recycle(), true);
+      if (before > 0) assert.equal(encoder.recycle(), true);
       encoder.writeBytes(BINARY, pattern(5));
       assert.deepEqual(concat(encoder.take()), concat([hex("82 05"), pattern(5)]));
+      encoder.writeBytes(BINARY, pattern(LONG_FROM), true);
+      assert.deepEqual(encoder.take().map(({ length }) => length), [4, LONG_FROM]);
       assert.equal(encoder.hasVanished, false);
     }
   });

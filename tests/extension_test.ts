@@ -80,6 +80,16 @@ describe("Extensions: what both ends agree on", () => {
     });
   }
 
+  it("what uses a reserved bit of another is closed at once, the other is not", () => {
+    const toys = supported();
+    const { extensions } = acceptExtensions([header("a"), header("b")], toys);
+    assert.deepEqual(toys.map(({ made }) => made[0].closed), [0, 1]);
+    assert.deepEqual(extensions, toys[0].made);
+    const others = supported();
+    assert.throws(() => finalizeExtensions([header("a"), header("b")], others));
+    assert.deepEqual(others.map(({ made }) => made.map(({ closed }) => closed)), [[1], [1]]);
+  });
+
   it("a client takes what it offered, in the server's order", () => {
     const agreed = finalizeExtensions([header("b")], supported());
     assert.deepEqual(agreed.map(({ name }) => name), ["b"]);
@@ -167,6 +177,38 @@ describe("Extensions: what they change", () => {
     server.receive(bytes(0x82, 0x80, 0, 0, 0, 0));
     for (let again = 0; again < 2; again++) {
       assert.throws(() => server.next(), /Expected the bits of a/);
+    }
+  });
+
+  it("the bytes of changed messages are counted before and after all extensions", () => {
+    const toys = [new Toy("a", 1, { rsv: 4, grow: 2 }), new Toy("b", 1, { grow: 3 })];
+    const { client, server } = protocols(...toys);
+    const counts = ({ counts }: Protocol) => [
+      counts.compressedBytesSent,
+      counts.uncompressedBytesSent,
+      counts.compressedBytesReceived,
+      counts.uncompressedBytesReceived,
+    ];
+    const none = [0, 0, 0, 0];
+    assert.deepEqual([counts(client), counts(server)], [none, none]);
+    server.receive(client.send(binary(bytes(1, 2), false)));
+    server.receive(client.send({ type: "ping", payload: bytes(7, 8, 9) }));
+    server.receive(client.send(binary(bytes(3))));
+    assert.equal([...server.events()].length, 3);
+    assert.deepEqual([counts(client), counts(server)], [[3, 3, 0, 0], [0, 0, 3, 18]]);
+    const plain = protocols(new Toy("c", 1));
+    plain.server.receive(plain.client.send(binary(bytes(1, 2))));
+    assert.equal([...plain.server.events()].length, 1);
+    assert.deepEqual([counts(plain.client), counts(plain.server)], [none, none]);
+  });
+
+  it("an extension must return bytes", () => {
+    const codec = new Toy("a", 1).finalize() as ToyCodec;
+    const client = new Protocol("client", { extensions: [codec] });
+    for (const payload of ["text", undefined]) {
+      codec.encode = (frame) => ({ ...frame, payload }) as never;
+      const message = `An extension must return bytes, received ${typeof payload}`;
+      assert.throws(() => client.send(binary(bytes(1))), { name: "TypeError", message });
     }
   });
 

@@ -12,7 +12,7 @@ import {
 import type { HeadLimits } from "../lib/core/http1.ts";
 import { bodyFraming } from "../lib/core/body.ts";
 import { HeadReader } from "../lib/core/http1.ts";
-import { concat, cut, hex, latin1, single } from "./bytes.ts";
+import { concat, cut, cuts, hex, latin1, single } from "./bytes.ts";
 import { fc, offsets } from "./property.ts";
 
 const HEAD = "GET /chat?a=1 HTTP/1.1\r\nHost: example.com\r\nX-Two:  b c \t\r\nx-two:\r\n\r\n";
@@ -426,6 +426,84 @@ describe("HeadReader", () => {
       return { head: given, length: 0 };
     }, limits);
     assert.equal(reader.push(latin1("x"))?.head, limits);
+  });
+});
+
+describe("HeadReader and interim responses", () => {
+  const interim = (count: number) =>
+    Array.from({ length: count }, (_, i) => `HTTP/1.1 10${[0, 2, 3][i % 3]} a\r\nA: b\r\n\r\n`)
+      .join("");
+  const final = "HTTP/1.1 200 OK\r\nB: c\r\n\r\n";
+
+  it("HeadReader skips up to 16 of them, wherever the input is cut", () => {
+    for (const count of [1, 2, 16]) {
+      const input = latin1(interim(count) + final + "rest");
+      for (const chunks of cuts(input)) {
+        const reader = new HeadReader(parseResponseHead);
+        const read = chunks.flatMap((chunk) => reader.push(chunk) ?? []);
+        assert.deepEqual(read.map(({ head }) => head.headers), [[["B", "c"]]]);
+        assert.equal(read[0].head.status, 200);
+      }
+    }
+  });
+
+  it("HeadReader refuses the 17th, and takes 101 as final", () => {
+    const message = "The server sent more than 16 interim responses";
+    assert.throws(() => new HeadReader(parseResponseHead).push(latin1(interim(17))), {
+      code: "head-too-large",
+      message,
+    });
+    const upgrade = latin1("HTTP/1.1 101 a\r\n\r\nrest");
+    const read = new HeadReader(parseResponseHead).push(upgrade);
+    assert.deepEqual([read?.head.status, read?.rest], [101, latin1("rest")]);
+  });
+
+  it("HeadReader does not need a chunk any more after the call", () => {
+    const reader = new HeadReader(parseRequestHead);
+    for (const chunk of cut(latin1(HEAD), 5, 20, HEAD.length - 1)) {
+      const read = reader.push(chunk);
+      chunk.fill(0);
+      if (read) assert.deepEqual(read.head, REQUEST);
+      else assert.equal(reader.startsWith("GET "), true);
+      assert.equal(reader.startsWith("POST "), false);
+    }
+  });
+});
+
+describe("parseRequestHead and the beginning of a line", () => {
+  it("parseRequestHead refuses an impossible request line at once", () => {
+    const impossible = [
+      " ",
+      "GET  ",
+      "GET /\r",
+      "GET / HTTP/1.1 ",
+      "GET / HTTP/1.1x",
+      "GET / X",
+      "G(",
+      ":",
+    ];
+    for (const beginning of impossible) {
+      const { length } = beginning;
+      assert.equal(parseRequestHead(latin1(beginning.slice(0, -1))), undefined, beginning);
+      const message = /^The head does not begin with a request line .* \(byte 0 of the head\)$/;
+      // Only the byte after a CR shows that the line ends there.
+      const bytes = latin1(beginning + (beginning.at(-1) === "\r" ? "\n" : ""));
+      assert.throws(
+        () => parseRequestHead(bytes),
+        { code: "malformed-head", message },
+        `${length}`,
+      );
+    }
+  });
+
+  it("parseRequestHead reads values without blanks, and UTF-8 as Latin-1", () => {
+    const head = withField("A:b\r\nC:\r\nD: \xc3\xa9\r\nE: \xe2\x82\xac \xff");
+    assert.deepEqual(parseRequestHead(latin1(head))?.head.headers, [
+      ["A", "b"],
+      ["C", ""],
+      ["D", "\xc3\xa9"],
+      ["E", "\xe2\x82\xac \xff"],
+    ]);
   });
 });
 

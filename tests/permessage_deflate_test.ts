@@ -16,11 +16,13 @@ import {
   type Role,
   supportedExtensions,
 } from "../lib/core/mod.ts";
+import type { DeflateEngine, Deflater, DeflaterOptions, Inflater } from "../lib/core/deflate.ts";
+import { type EncodedFrame, type OutgoingFrame, PENDING } from "../lib/core/extension.ts";
 import { deflateEngine } from "../lib/zlib.ts";
 import { connect, serve, type WebSocketConnection, type WebSocketError } from "../mod.ts";
 import { pair } from "../lib/testing.ts";
 import { collect, until, urlOf, withServer } from "./support.ts";
-import { concat, hex, utf8 } from "./bytes.ts";
+import { assertSameBytes, concat, hex, pattern, utf8 } from "./bytes.ts";
 
 /** Parameters in the form "name" or "name=value", one after the other. */
 function parameters(text: string): ExtensionParameters {
@@ -34,8 +36,231 @@ function written(list: ExtensionParameters): string {
   return list.map(([name, value]) => value === undefined ? name : `${name}=${value}`).join("; ");
 }
 
+/** An engine that copies its input, and counts what is open. */
+function copyingEngine(): {
+  engine: DeflateEngine;
+  made: DeflaterOptions[];
+  count: { deflaters: number; inflaters: number };
+} {
+  const made: DeflaterOptions[] = [];
+  const count = { deflaters: 0, inflaters: 0 };
+  const engine: DeflateEngine = {
+    deflater: (options) => {
+      made.push(options);
+      count.deflaters++;
+      return {
+        deflate: (input) => concat([input, hex("00 00 ff ff")]),
+        deflateLater: () => assert.fail("not asked for"),
+        reset: () => {},
+        close: () => void count.deflaters--,
+      };
+    },
+    inflater: () => assert.fail("not asked for"),
+  };
+  return { engine, made, count };
+}
+
 const factory = (options: PerMessageDeflateOptions = {}) =>
   new PerMessageDeflate({ engine: deflateEngine, memory: "high", ...options });
+
+/** An engine whose output is its input, in pieces. `work` ends what is under way on another thread. */
+class SlowEngine implements DeflateEngine {
+  readonly later: number[] = [];
+  readonly work: (() => void)[] = [];
+  open = 0;
+  fails: Error | undefined;
+  readonly #size: number;
+
+  constructor(size: number) {
+    this.#size = size;
+  }
+
+  deflater(): Deflater {
+    this.open++;
+    const deflate = (input: Uint8Array) => concat([input, hex("00 00 ff ff")]);
+    return {
+      deflate,
+      deflateLater: (input, done) => {
+        this.later.push(input.length);
+        this.work.push(() => done(this.fails, this.fails ? hex("") : deflate(input)));
+      },
+      reset: () => {},
+      close: () => void this.open--,
+    };
+  }
+
+  inflater(): Inflater {
+    this.open++;
+    let input: Uint8Array = hex("");
+    const next = () => {
+      const output = input.slice(0, this.#size);
+      input = input.subarray(output.length);
+      return output;
+    };
+    return {
+      push: (bytes) => input = bytes,
+      finish: () => {},
+      get idle() {
+        return input.length === 0;
+      },
+      next,
+      nextLater: (done) => {
+        this.later.push(input.length);
+        this.work.push(() => done(this.fails, next()));
+      },
+      reset: () => {},
+      close: () => void this.open--,
+    };
+  }
+}
+
+describe("permessage-deflate: what is done on another thread", () => {
+  const slow = (size = 65536) => {
+    const engine = new SlowEngine(size);
+    const extension = new PerMessageDeflate({ engine, memory: "low" })
+      .finalize(parameters("server_no_context_takeover"));
+    return { engine, extension };
+  };
+  const frame = (size: number) => ({
+    opcode: Opcode.Binary,
+    fin: true,
+    rsv: 0,
+    payload: new Uint8Array(size).fill(7),
+  });
+
+  it("a message from 32 KiB on is compressed there, a shorter one is not", () => {
+    for (const [size, isLater] of [[32767, false], [32768, true]] as const) {
+      const { engine, extension } = slow();
+      const done: (OutgoingFrame | Error)[] = [];
+      const later: EncodedFrame = (error, frame) => void done.push(error ?? frame);
+      const encoded = extension.encode(frame(size), later);
+      const expected = { ...frame(size), rsv: 4 };
+      assert.deepEqual(engine.later, isLater ? [size] : []);
+      if (!isLater) assert.deepEqual(encoded, expected);
+      else assert.equal(encoded, undefined);
+      engine.work.forEach((work) => work());
+      assert.deepEqual(done, isLater ? [expected] : []);
+      assert.equal(engine.open, 0, "closed after the message");
+      assert.deepEqual(extension.encode(frame(size)), expected, "not without a callback");
+    }
+  });
+
+  it("an error is passed on with the frame as it was", () => {
+    const { engine, extension } = slow();
+    engine.fails = new Error("out of memory");
+    let given: unknown[] = [];
+    const sent = frame(40_000);
+    extension.encode(sent, (...args) => void (given = args));
+    engine.work.forEach((work) => work());
+    assert.deepEqual(given, [engine.fails, sent]);
+    assert.equal(engine.open, 1);
+    extension.close();
+    assert.equal(engine.open, 0);
+  });
+
+  /** The sizes of the pieces of a frame, and what is inflated elsewhere: how much is left then. */
+  const rows: readonly [title: string, pieces: number[], size: number, later: number[]][] = [
+    ["a short message is inflated at once", [131_071], 131_071, []],
+    ["a message of 128 KiB is inflated elsewhere", [131_072], 131_072, [131_072]],
+    ["a message of long pieces", [65_536, 65_536], 65_536, [65_536]],
+    ["the first output of a short piece is not", [131_072, 1023, 1024], 131_072, [131_072, 1024]],
+    ["the second output of a short piece is", [131_072, 1000], 600, [
+      ...Array.from({ length: 219 }, (_, i) => 131_072 - 600 * i),
+      400,
+    ]],
+    ["output counts too", [70_000], 61_072, [8928]],
+    ["output counts too, to the byte", [70_000], 61_071, []],
+  ];
+  for (const [title, sizes, size, later] of rows) {
+    it(title, () => {
+      const { engine, extension } = slow(size);
+      const length = sizes.reduce((sum, size) => sum + size, 0);
+      const header = { fin: true, rsv: 4, opcode: Opcode.Binary, masked: false, length };
+      const outputs: Uint8Array[] = [];
+      let finished = false;
+      for (const [i, size] of sizes.entries()) {
+        const last = i === sizes.length - 1;
+        extension.push({ header, payload: pattern(size), last });
+        for (;;) {
+          const piece = extension.next(() => {});
+          if (piece === undefined) break;
+          if (piece === PENDING) {
+            assert.equal(extension.next(() => {}), PENDING, "until the work is done");
+            engine.work.shift()!();
+            continue;
+          }
+          assert.deepEqual(piece.header, { ...header, rsv: 0, length: 0 });
+          assert.equal(finished, false);
+          finished = piece.last;
+          outputs.push(piece.payload);
+        }
+      }
+      assert.equal(finished, true);
+      assertSameBytes(concat(outputs), concat(sizes.map(pattern)));
+      assert.deepEqual(engine.later, later);
+      assert.equal(engine.open, 0, "closed after the message");
+    });
+  }
+
+  it("nothing is given after an error or after close()", () => {
+    for (const fails of [new Error("wrong"), new RangeError("too long"), undefined]) {
+      const { engine, extension } = slow();
+      const header = { fin: true, rsv: 4, opcode: Opcode.Binary, masked: false, length: 200_000 };
+      const piece = { header, payload: pattern(200_000), last: true };
+      extension.push(piece);
+      assert.equal(extension.next(() => {}), PENDING);
+      engine.fails = fails;
+      engine.work.shift()!();
+      if (fails === undefined) extension.close();
+      else {
+        const closeCode = fails instanceof RangeError ? 1009 : 1007;
+        const message = new RegExp(`${fails.message}$`);
+        assert.throws(() => extension.next(() => {}), { closeCode, message });
+      }
+      assert.equal(engine.open, 0);
+      assert.equal(extension.next(() => {}), undefined);
+      extension.push(piece);
+      assert.equal(extension.next(() => {}), undefined);
+      assert.equal(engine.open, 0);
+    }
+  });
+
+  it("frames that are not compressed pass as they are, with their length", () => {
+    const { engine, extension } = slow();
+    assert.equal(extension.name, "permessage-deflate");
+    const header = (opcode: Opcode, fin: boolean, rsv: number) => ({
+      fin,
+      rsv,
+      opcode,
+      masked: false,
+      length: 3,
+    });
+    const headers = [
+      header(Opcode.Binary, false, 2),
+      header(Opcode.Continuation, true, 0),
+      header(Opcode.Text, true, 0),
+      // Out of order: the message reader refuses them.
+      header(Opcode.Continuation, true, 0),
+      header(Opcode.Text, false, 0),
+      header(Opcode.Text, true, 4),
+    ];
+    for (const header of headers) {
+      const payload = pattern(3);
+      extension.push({ header, payload, last: true });
+      assert.deepEqual(extension.next(), {
+        header: { ...header, rsv: header.rsv & 3 },
+        payload,
+        last: true,
+      });
+      assert.equal(extension.next(), undefined);
+    }
+    assert.equal(engine.open, 0);
+    const wrong = header(Opcode.Continuation, true, 4);
+    assert.throws(() => extension.push({ header: wrong, payload: pattern(3), last: true }), {
+      closeCode: 1002,
+    });
+  });
+});
 
 describe("permessage-deflate: its options", () => {
   const wrong: readonly [options: object, error: typeof TypeError | typeof RangeError][] = [
@@ -70,6 +295,79 @@ describe("permessage-deflate: its options", () => {
   for (const compression of ["yes", 1, null] as unknown as boolean[]) {
     it(`compression: ${compression} is a TypeError`, async () => {
       await assert.rejects(connect("ws://127.0.0.1:1", { compression }), TypeError);
+    });
+  }
+
+  const right: readonly PerMessageDeflateOptions[] = [
+    { serverMaxWindowBits: 8, clientMaxWindowBits: 8, level: -1, memLevel: 1, threshold: 0 },
+    { serverMaxWindowBits: 15, clientMaxWindowBits: 15, level: 9, memLevel: 9 },
+    { level: 0, threshold: Infinity, memory: "low" },
+    { level: undefined, memLevel: undefined, threshold: undefined, memory: undefined },
+  ];
+  for (const options of right) {
+    it(`W52 ${JSON.stringify(options)} is allowed`, () => void factory(options));
+  }
+
+  const settings: readonly [options: PerMessageDeflateOptions, expected: DeflaterOptions][] = [
+    [{}, { windowBits: 12, level: -1, memLevel: 5 }],
+    [{ memory: "balanced" }, { windowBits: 12, level: -1, memLevel: 5 }],
+    [{ memory: "low" }, { windowBits: 12, level: -1, memLevel: 5 }],
+    [{ memory: "high" }, { windowBits: 15, level: -1, memLevel: 8 }],
+    [{ memory: "low", level: 3, memLevel: 9, clientMaxWindowBits: 10, serverMaxWindowBits: 10 }, {
+      windowBits: 10,
+      level: 3,
+      memLevel: 9,
+    }],
+  ];
+  for (const [options, expected] of settings) {
+    it(`the engine gets what ${JSON.stringify(options)} says`, () => {
+      const { engine, made } = copyingEngine();
+      const extension = new PerMessageDeflate({ engine, ...options });
+      const client = extension.finalize(parameters("server_max_window_bits=9"));
+      const server = extension.accept(parameters("client_max_window_bits"))!;
+      const payload = new Uint8Array(2000);
+      for (const end of [client, server.extension]) {
+        end.encode({ opcode: Opcode.Binary, fin: true, rsv: 0, payload });
+      }
+      assert.deepEqual(made, [expected, expected]);
+    });
+  }
+
+  /** How many compressors two messages need. */
+  const kept: readonly [
+    options: PerMessageDeflateOptions,
+    role: Role,
+    agreed: string,
+    deflaters: number,
+  ][] = [
+    [{}, "client", "", 1],
+    [{}, "server", "", 1],
+    [{}, "client", "client_no_context_takeover", 2],
+    [{}, "server", "client_no_context_takeover", 1],
+    [{}, "client", "server_no_context_takeover", 1],
+    [{}, "server", "server_no_context_takeover", 2],
+    [{ clientNoContextTakeover: true }, "client", "", 2],
+    [{ clientNoContextTakeover: true }, "server", "", 1],
+    [{ serverNoContextTakeover: true }, "client", "server_no_context_takeover", 1],
+    [{ serverNoContextTakeover: true }, "server", "", 2],
+  ];
+  for (const [options, role, agreed, deflaters] of kept) {
+    it(`a ${role} with ${JSON.stringify(options)} and "${agreed}" has ${deflaters} compressors`, () => {
+      const { engine, made, count } = copyingEngine();
+      const factory = new PerMessageDeflate({ engine, ...options });
+      const extension = role === "client"
+        ? factory.finalize(parameters(agreed))
+        : factory.accept(parameters(agreed))!.extension;
+      const payload = new Uint8Array(2000);
+      for (const fin of [false, true]) {
+        const opcode = fin ? Opcode.Continuation : Opcode.Binary;
+        extension.encode({ opcode, fin, rsv: 0, payload });
+      }
+      extension.encode({ opcode: Opcode.Binary, fin: true, rsv: 0, payload });
+      assert.equal(made.length, deflaters);
+      extension.close();
+      extension.close();
+      assert.deepEqual(count, { deflaters: 0, inflaters: 0 });
     });
   }
 

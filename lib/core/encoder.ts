@@ -190,7 +190,7 @@ function isIntact({ bytes, length }: Part): boolean {
 }
 
 function unusedOf({ bytes, length, full }: Part): number {
-  return full === undefined ? 0 : full.length - (bytes.byteOffset - full.byteOffset) - length;
+  return full === undefined ? 0 : full.length - bytes.byteOffset - length;
 }
 
 /** A frame in a buffer that several encoders may hold. Nobody changes the bytes. */
@@ -541,7 +541,6 @@ export class Encoder {
       return;
     }
     const buffer = buffers.pop() ?? new Uint8Array(BUFFER_SIZE);
-    this.#wroteMuch = true;
     if (full.length === FIRST_SIZE) {
       // Move the few bytes to the new buffer. Otherwise the batch would have another part.
       buffer.set(full.subarray(this.#start, this.#end));

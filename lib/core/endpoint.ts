@@ -124,7 +124,6 @@ export class Endpoint {
   #inputEnded = false;
   /** Whether the request was returned as an event, or never will be. */
   #asked = false;
-  #isHead = false;
   #request: RequestHead | undefined;
   #response: ResponseHead | undefined;
   /** The header fields of the peer's head over HTTP/2. */
@@ -200,7 +199,7 @@ export class Endpoint {
    */
   get isHead(): boolean {
     if (this.#request !== undefined) return this.#request.method === "HEAD";
-    return this.#isHead || (this.role === "server" && this.#reader?.startsWith("HEAD ") === true);
+    return this.role === "server" && this.#reader?.startsWith("HEAD ") === true;
   }
 
   /**
@@ -550,7 +549,6 @@ export class Endpoint {
   #fail(error: unknown): unknown {
     if (!(error instanceof HandshakeError)) return error;
     const { message, status, code } = error;
-    this.#isHead = this.isHead;
     // A server may still read the body.
     if (code !== "body") this.#input = [];
     // A client cannot answer a wrong response. It can only end the transport.

@@ -131,7 +131,7 @@ export function encodeWith(
   frame: OutgoingFrame,
   later?: EncodedFrame,
 ): OutgoingFrame | undefined {
-  if (later === undefined || extensions.length === 0) return encodeFrom(extensions, 0, frame);
+  if (later === undefined) return encodeFrom(extensions, 0, frame);
   // The caller could change or detach the bytes while another thread reads them.
   return encodeFrom(extensions, 0, { ...frame, payload: new Uint8Array(frame.payload) }, later);
 }

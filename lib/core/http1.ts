@@ -214,7 +214,7 @@ function readLines(
     // Decode the whole head once instead of each line.
     text ??= latin1(bytes, base, Math.min(bytes.length, maxHeadSize));
     if (start === undefined) {
-      progress.start = text.slice(line - base, end - base);
+      progress.start = text.slice(0, end);
       if (!startLine.whole.test(progress.start)) throw malformed(startLine.message, 0);
     } else {
       headers.push(parseField(text, line - base, end - base, base));
