@@ -24,13 +24,17 @@ import { type Result, runRound } from "./mutate/round.ts";
 
 const USAGE = "deno task mutate [--file lib/core/close.ts,...] [--seed N] [--sample N] " +
   "[--tests tests/close_test.ts,...] [--verbose]";
+/** Milliseconds of the processor for the tests of a fault, until it counts as a survivor. */
+const BUDGET = 3000;
+/** The same for a fault that is explained, and for a quick look. */
+const QUICK_BUDGET = 500;
 /** The least percentage of faults that the tests must find. */
 const GOAL = 95;
 /** The test files that are quick, and about the two folders. */
 const QUICK = new RegExp(
   "^tests/(assemble_end|attach_requests|bad_input|batch_streams|body|broadcast|checks|close\\w*|connection_(end|iterable|messages)|" +
     "conformance|encoder|endpoint\\w*|error\\w*|extension|frame|gather|handshake|header|heartbeat|http1|http2_handshake|inspect|keepalive|" +
-    "mask|message|options|parity_(deflate|errors|parts|w_\\w+)|permessage_deflate|protocol|queue|" +
+    "mask|message|option_hints|options|parity_(deflate|errors|parts|w_\\w+)|permessage_deflate|protocol|queue|" +
     "proxy_environment|reading_mode|receive|refusal|relay|request_body|send|" +
     "server_(handshake|hooks|limits)|sha1|shared_frames|slow_consumer|stats|testing|threats_(deflate|floods|handshake)|turns|url|utf8|" +
     "faults/(compression_offer|deflate|ending|fairness|handler|misunderstood_calls|ownership|random_user|" +
@@ -122,9 +126,12 @@ class Report {
     return [...chosen];
   }
 
-  /** Whether the fault need not be tried: it is explained, and the explanations are not checked. */
-  skips(mutant: Mutant): boolean {
-    return !this.#plan.whole && this.#explanations.has(mutant);
+  /** An explained fault need not be tried, unless the explanations are checked. */
+  budgetFor(mutant: Mutant): number {
+    const { whole, isQuick } = this.#plan;
+    const isExplained = this.#explanations.has(mutant);
+    if (isExplained && !whole) return 0;
+    return isExplained || isQuick ? QUICK_BUDGET : BUDGET;
   }
 
   surveyed(tests: number, left: readonly { file: string; name: string; failure?: string }[]): void {
@@ -196,8 +203,7 @@ await runRound(
   plan.files,
   plan.tests,
   (all) => report.choose(all),
-  (mutant) => report.skips(mutant),
-  plan.isQuick,
+  (mutant) => report.budgetFor(mutant),
   runtime.path,
   report,
 );

@@ -6,7 +6,17 @@ import {
   RemoteProtocolError,
   WebSocketError,
 } from "../lib/core/mod.ts";
-import { checkWebCloseInfo, webSocketError } from "../lib/core/error.ts";
+import {
+  checkWebCloseInfo,
+  domError,
+  errorCodeOf,
+  failure,
+  type RefusedResponse,
+  webSocketError,
+  withCause,
+  withCode,
+} from "../lib/core/error.ts";
+import { addToMessage, replaceStack } from "../lib/core/error_print.ts";
 
 type Init = ConstructorParameters<typeof WebSocketError>[1];
 
@@ -151,5 +161,99 @@ describe("LocalProtocolError", () => {
       "LocalProtocolError",
       "Expected an open connection",
     ]);
+  });
+});
+
+describe("What is printed of errors", () => {
+  const inspect = (value: unknown) => JSON.stringify(value);
+  const printed = (error: Error) => {
+    const hooks = error as unknown as Record<symbol, (...args: unknown[]) => string>;
+    const text = hooks[Symbol.for("Deno.customInspect")](inspect, {});
+    assert.equal(hooks[Symbol.for("nodejs.util.inspect.custom")](2, {}, inspect), text);
+    return text.replace(`${error.stack}`, "stack");
+  };
+
+  it("a WebSocketError prints what it has, and nothing else", () => {
+    assert.equal(printed(new WebSocketError("Gone")), "stack");
+    assert.equal(
+      printed(new WebSocketError("Gone", { closeCode: 1000 })),
+      'stack {"closeCode":1000}',
+    );
+    const facts = { errorCode: "too-big", closeCode: 1009, reason: "r", cause: "c" };
+    assert.equal(printed(webSocketError("Gone", 1009, "r", "c")), `stack ${inspect(facts)}`);
+    const few = { errorCode: "connection-lost" };
+    assert.equal(printed(webSocketError("Gone", null)), `stack ${inspect(few)}`);
+  });
+
+  it("addToMessage changes the message and the stack", () => {
+    const error = new TypeError("It failed $&");
+    addToMessage(error, ", often $1");
+    assert.equal(error.message, "It failed $&, often $1");
+    assert.match(error.stack ?? "", /It failed \$&, often \$1[^]*error_test/);
+    assert.deepEqual(Object.keys(error), []);
+  });
+
+  it("replaceStack leaves out the functions of the library", () => {
+    const error = new RangeError("It failed");
+    const ofLibrary = (hasWaited: boolean) => replaceStack(error, ofLibrary, hasWaited);
+    ofLibrary(false);
+    assert.match(error.stack ?? "", /^RangeError: It failed\n/);
+    assert.doesNotMatch(error.stack ?? "", /ofLibrary/);
+    const { stack } = error;
+    ofLibrary(true);
+    assert.equal(error.stack, stack, "a stack without the waiting function is not better");
+    assert.deepEqual(Object.keys(error), []);
+  });
+
+  it("without error_print.ts, an error without a stack gets one", async () => {
+    const path = `../lib/core/error_code.ts?${Date.now()}`;
+    const { makeReadable }: typeof import("../lib/core/error_code.ts") = await import(path);
+    const [without, other] = [{ stack: "" }, { stack: "kept" }];
+    for (const error of [without, other]) makeReadable(error as unknown as DOMException);
+    assert.match(without.stack, /error_test/);
+    assert.equal(other.stack, "kept");
+  });
+});
+
+describe("What errors have", () => {
+  it("HandshakeError has only the options that are given", () => {
+    const bare = new HandshakeError("m", "upgrade");
+    for (const name of ["status", "response", "reply", "cause"]) {
+      assert.equal(Object.hasOwn(bare, name), false, name);
+    }
+    const response = { status: 403 } as RefusedResponse;
+    const { status, reply } = new HandshakeError("m", "proxy", { response, reply: 5 });
+    assert.deepEqual([status, reply], [403, 5]);
+    assert.equal(new HandshakeError("m", "proxy", { response, status: 404 }).status, 404);
+  });
+
+  it("RemoteProtocolError.event is the one that is given, or none", () => {
+    const event = { type: "close", closeCode: 1000, reason: "r" } as const;
+    assert.equal(new RemoteProtocolError("m", 1002, { event }).event, event);
+    assert.equal(new RemoteProtocolError("m", 1002, { event: null }).event, undefined);
+    assert.equal(new RemoteProtocolError("m", 1006).event, undefined);
+    assert.equal(new RemoteProtocolError("m", 1006, { event }).event, event);
+  });
+
+  it("an error has its code and its cause as properties that may be changed", () => {
+    const error = failure("m", "connect-failed", "c") as Error & { code: string };
+    assert.deepEqual([error.message, error.code, error.cause], ["m", "connect-failed", "c"]);
+    assert.deepEqual(Object.keys(error), ["code"]);
+    assert.equal(Object.hasOwn(failure("m", "connect-failed"), "cause"), false);
+    const changed = withCode(withCode(error, "wrong-type"), "wrong-value") as typeof error;
+    assert.deepEqual([changed.code, errorCodeOf(changed)], ["wrong-value", "wrong-value"]);
+    const dom = withCause(domError("AbortError", "m", "wrong-state", "c"), "d");
+    assert.equal(dom.cause, "d");
+    assert.ok(!Object.keys(dom).includes("cause"));
+    assert.ok(Object.keys(dom).includes("errorCode"));
+    dom.cause = "e";
+    assert.equal(dom.cause, "e");
+  });
+
+  it("errorCodeOf is undefined for what is no error of the library", () => {
+    for (const value of [undefined, null, "x", 7, Symbol(), {}, new Error("x")]) {
+      assert.equal(errorCodeOf(value), undefined);
+    }
+    assert.equal(errorCodeOf(new LocalProtocolError("x")), "wrong-state");
   });
 });

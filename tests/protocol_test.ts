@@ -6,6 +6,7 @@ import {
   LocalProtocolError,
   MessageAssembler,
   Opcode,
+  type OutgoingEvent,
   Protocol,
   type ProtocolEvent,
   type ProtocolOptions,
@@ -13,8 +14,11 @@ import {
   response,
   type Role,
 } from "../lib/core/mod.ts";
+import { NO_FRAMES } from "../lib/core/protocol.ts";
+import { complete } from "../lib/core/event.ts";
 import { assertSameBytes, concat, cut, hex, pattern, single, utf8 } from "./bytes.ts";
 import { binary, fc, offsets, text } from "./property.ts";
+import { Toy } from "./toy_extension.ts";
 
 const ROLES: Role[] = ["client", "server"];
 
@@ -592,3 +596,123 @@ function thrown(action: () => unknown): Thrown | undefined {
   }
   return undefined;
 }
+
+describe("complete", () => {
+  const events: readonly [event: OutgoingEvent, expected: ProtocolEvent][] = [
+    [{ type: "text", data: "a" }, textEvent("a")],
+    [{ type: "text", data: "a", messageFinished: false }, textEvent("a", false)],
+    [{ type: "text", data: "a", frameFinished: false }, textEvent("a")],
+    [{ type: "binary", data: hex("03") }, BINARY],
+    [
+      { type: "binary", data: hex("03"), messageFinished: false, frameFinished: false },
+      { ...BINARY, messageFinished: false } as ProtocolEvent,
+    ],
+    [{ type: "ping" }, { type: "ping", payload: hex("") }],
+    [{ type: "pong", payload: hex("02") }, PONG],
+    [{ type: "close" }, closeEvent(1005)],
+    [{ type: "close", closeCode: 1000, reason: "done" }, CLOSE],
+  ];
+  for (const [event, expected] of events) {
+    it(`complete fills in ${JSON.stringify(event)}`, () => {
+      assert.deepEqual(complete(event), expected);
+    });
+  }
+
+  const wrong: readonly [event: unknown, message: string][] = [
+    [{ type: "text" }, "Expected the data of a text event to be a string, received undefined"],
+    [
+      { type: "binary", data: "a" },
+      "Expected the data of a binary event to be a Uint8Array, received string",
+    ],
+    [
+      { type: "ping", payload: 1 },
+      "Expected the data of a ping event to be a Uint8Array, received number",
+    ],
+    [{ type: "none" }, "There is no event of the type none"],
+    [undefined, "There is no event of the type undefined"],
+  ];
+  for (const [event, message] of wrong) {
+    it(`complete refuses ${JSON.stringify(event)}`, () => {
+      assert.throws(() => complete(event as OutgoingEvent), { name: "TypeError", message });
+    });
+  }
+
+  it("Protocol says which role it expected", () => {
+    const expected = 'Expected role to be "client" or "server", received ';
+    for (const [role, received] of [["peer", '"peer"'], [1, "number"], [undefined, "undefined"]]) {
+      const message = `${expected}${received}`;
+      assert.throws(() => new Protocol(role as Role), { name: "TypeError", message });
+    }
+  });
+});
+
+describe("Protocol: what it has and counts", () => {
+  it("Protocol has and counts nothing in the beginning", () => {
+    const protocol = new Protocol("client");
+    const { held, bufferedAmount, bufferedMemory, pending, counts } = protocol;
+    assert.deepEqual([held, bufferedAmount, bufferedMemory, pending], [0, 0, 0, false]);
+    assert.deepEqual(counts, NO_FRAMES);
+  });
+
+  it("Protocol counts frames, pings and pongs", () => {
+    const protocol = new Protocol("client");
+    for (const event of [PING, PONG, PONG, TEXT]) protocol.send(event);
+    for (const opcode of [Opcode.Ping, Opcode.Ping, Opcode.Pong, Opcode.Text]) {
+      protocol.receive(incoming("client", { opcode, payload: hex("") }));
+    }
+    assert.equal([...protocol.events()].length, 4);
+    assert.deepEqual(protocol.counts, {
+      ...NO_FRAMES,
+      framesSent: 4,
+      pingsSent: 1,
+      pongsSent: 2,
+      framesReceived: 4,
+      pingsReceived: 2,
+      pongsReceived: 1,
+    });
+  });
+
+  it("Protocol refuses unknown options, and reserved bits without extensions", () => {
+    const options = { maxSize: 1 } as ProtocolOptions;
+    assert.throws(() => new Protocol("client", options), { code: "unknown-option" });
+    for (const first of ["c1", "a1", "91"]) {
+      const protocol = new Protocol("client");
+      protocol.receive(hex(`${first} 00`));
+      assert.throws(() => protocol.next(), { closeCode: 1002 });
+    }
+  });
+
+  it("Protocol reads messages into the memory that it is given", () => {
+    const lengths: number[] = [];
+    const allocate = (length: number) => {
+      lengths.push(length);
+      return new Uint8Array(length);
+    };
+    const protocol = new Protocol("client", { allocate });
+    protocol.whole = true;
+    protocol.receive(hex("82 04 01 02"));
+    assert.deepEqual([protocol.next(), protocol.held], [undefined, 2]);
+    protocol.receive(hex("03 04"));
+    const event = { ...BINARY, data: hex("01 02 03 04") };
+    assert.deepEqual([protocol.next(), protocol.held, lengths], [event, 0, [4]]);
+  });
+
+  it("Protocol.write copies the bytes of a message", () => {
+    const protocol = new Protocol("server");
+    const data = pattern(20_000);
+    protocol.write({ type: "binary", data, frameFinished: true, messageFinished: true });
+    data.fill(0);
+    const payload = concat(protocol.encoder.take()).slice(4);
+    assertSameBytes(payload, pattern(20_000));
+  });
+
+  it("Protocol is not pending after an extension has failed", () => {
+    const failing = new Toy("a", 1, { rsv: 4, slow: true }).finalize();
+    const protocol = new Protocol("client", { extensions: [failing], onReady: () => {} });
+    protocol.receive(hex("82 01 00"));
+    for (let again = 0; again < 2; again++) {
+      assert.throws(() => protocol.next(), /Expected the bits of a/);
+      assert.equal(protocol.pending, false);
+    }
+  });
+});

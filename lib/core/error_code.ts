@@ -198,7 +198,7 @@ export function noteCode(error: object, code: ErrorCode): void {
  * ```
  */
 export function errorCodeOf(error: unknown): ErrorCode | undefined {
-  return typeof error === "object" && error !== null ? codes.get(error) : undefined;
+  return codes.get(error as object);
 }
 
 export function withCode<T extends Error>(error: T, code: ErrorCode): T {

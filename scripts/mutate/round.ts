@@ -9,10 +9,9 @@ import { type Setting, Worker } from "./pool.ts";
 const ROOT = new URL("../../", import.meta.url);
 /** Tests that take longer are not run, in milliseconds of the processor. */
 const QUICK = 300;
-/** The same for all tests of a fault together, after which it counts as a survivor. */
-const BUDGET = 3000;
-/** The budget for a quick look. */
-const QUICK_BUDGET = 500;
+
+/** Tests that are shorter are tried first, if their file finds many faults. */
+const SHORT = 20;
 
 /** A fault and its end. */
 export interface Result {
@@ -37,13 +36,15 @@ interface Survey {
   loading: Set<number>;
 }
 
-/** Plants faults in the files, and runs those that `choose` returns and that are not skipped. */
+/**
+ * Plants faults in the files, and runs those that `choose` returns. A fault counts as a survivor after its tests
+ * have taken the time of its budget, in milliseconds of the processor.
+ */
 export async function runRound(
   files: readonly string[],
   testFiles: readonly string[],
   choose: (mutants: Mutant[]) => Mutant[],
-  isSkipped: (mutant: Mutant) => boolean,
-  isQuick: boolean,
+  budgetFor: (mutant: Mutant) => number,
   node: string,
   progress: Progress,
 ): Promise<void> {
@@ -53,16 +54,13 @@ export async function runRound(
   const survey = await surveyTests(setting, testFiles);
   const tests = survey.tests.filter((test) => isUsable(test));
   progress.surveyed(tests.length, survey.tests.filter((test) => !isUsable(test)));
-  const order = new Order(tests, survey.loading, mutants, isQuick ? QUICK_BUDGET : BUDGET);
+  const order = new Order(tests, survey.loading, mutants);
   const queue = order.cheapestFirst(choose(mutants));
   await inParallel(async () => {
     const worker = new Worker(setting);
     for (let mutant = queue.shift(); mutant !== undefined; mutant = queue.shift()) {
-      if (isSkipped(mutant)) {
-        progress.judged({ mutant, killer: undefined, message: "", tests: 0 });
-        continue;
-      }
-      const result = await judge(mutant, order, setting, worker);
+      const tests = order.testsFor(mutant, budgetFor(mutant));
+      const result = await judge(mutant, tests, order, setting, worker);
       if (result.killer) order.killed(mutant, result.killer);
       progress.judged(result);
     }
@@ -113,7 +111,6 @@ async function surveyTests(setting: Setting, files: readonly string[]): Promise<
 /** The tests for each fault: those of the file that is about it or finds most faults, then the quickest test of each file, and so on. */
 class Order {
   readonly #tests: readonly TestReport[];
-  readonly #budget: number;
   readonly #loading: ReadonlySet<number>;
   readonly #byMutant = new Map<number, TestReport[]>();
   readonly #byFile = new Map<string, Set<TestReport>>();
@@ -122,14 +119,8 @@ class Order {
   /** Tests that fail without a fault if they run alone. */
   readonly #unusable = new Set<TestName>();
 
-  constructor(
-    tests: TestReport[],
-    loading: Set<number>,
-    mutants: readonly Mutant[],
-    budget: number,
-  ) {
+  constructor(tests: TestReport[], loading: Set<number>, mutants: readonly Mutant[]) {
     this.#tests = tests;
-    this.#budget = budget;
     this.#loading = loading;
     for (const { id, file } of mutants) {
       this.#byMutant.set(id, []);
@@ -148,7 +139,7 @@ class Order {
     return this.#loading.has(id);
   }
 
-  testsFor(mutant: Mutant): TestReport[] {
+  testsFor(mutant: Mutant, budget: number): TestReport[] {
     const { id, file } = mutant;
     let tests = this.#byMutant.get(id)!;
     const subject = file.replace(/^.*\/|\.ts$/g, "");
@@ -159,7 +150,7 @@ class Order {
       tests = about.length > 0 ? about : [...this.#tests];
     }
     const usable = tests.filter((test) => !this.#unusable.has(test));
-    return inTurns(usable, subject, this.#bestFile(file), this.#budget);
+    return inTurns(usable, subject, this.#bestFile(file), budget);
   }
 
   /** Sorts the faults that need a process of their own after the others of their file. */
@@ -204,7 +195,8 @@ function inTurns(
   for (const test of tests.sort((a, b) => a.milliseconds - b.milliseconds)) {
     const before = seen.get(test.file) ?? 0;
     seen.set(test.file, before + 1);
-    const isFirst = test.file === best || test.file.includes(subject);
+    const isFirst = (test.file === best || test.file.includes(subject)) &&
+      test.milliseconds < SHORT;
     turn.set(test, isFirst ? -1 : before);
   }
   // The sort is stable: equal turns stay in the order of their time.
@@ -216,12 +208,12 @@ function inTurns(
 /** Runs the tests of a fault, and makes sure that the fault is to blame for a failure. */
 async function judge(
   mutant: Mutant,
+  tests: readonly TestReport[],
   order: Order,
   setting: Setting,
   shared: Worker,
 ): Promise<Result> {
   const early = order.isEarly(mutant);
-  const tests = order.testsFor(mutant);
   const result: Result = { mutant, killer: undefined, message: "", tests: tests.length };
   let left: readonly TestReport[] = tests;
   while (left.length > 0) {
