@@ -94,6 +94,7 @@ const ONE_NODE: Readonly<Record<string, readonly string[]>> = {
   node22: [
     "conformance",
     "conformance_differential",
+    "deflate_conformance",
     "encoder",
     "endpoint",
     "frame",
