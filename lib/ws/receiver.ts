@@ -120,7 +120,11 @@ export class Receiver extends Writable {
   }
 
   /** Reads bytes. Internal. */
-  override _write(chunk: Uint8Array, _encoding: string, callback: WriteCallback): void {
+  override _write(
+    chunk: Uint8Array,
+    _encoding: string,
+    callback: (error?: Error | null) => void,
+  ): void {
     const inlet = this.#inlet;
     // The memory of a stream may be used again.
     inlet.receive(new Uint8Array(chunk));
