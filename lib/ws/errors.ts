@@ -59,8 +59,9 @@ export function violationOf(cause: RemoteProtocolError): CodedError {
   }
   if (closeCode === 1008) return coded(new RangeError(message), "WS_ERR_TOO_MANY_BUFFERED_PARTS");
   if (closeCode === 1007) {
-    // zlib has the same code for all invalid data.
-    const error = coded(new Error(message, { cause }), "Z_DATA_ERROR");
+    // zlib has the same code for all invalid data. The text is its own.
+    const text = message.replace(/^.*cannot be inflated: /, "");
+    const error = coded(new Error(text, { cause }), "Z_DATA_ERROR");
     return Object.assign(error, { errno: constants.Z_DATA_ERROR });
   }
   const [text, code] = closeCode === 1009 && !message.includes("2^53")

@@ -400,7 +400,8 @@ function refusingServer(): HttpServer {
 
 /** Returns the head of a request. Version 8 differs only in the name of the header for the origin. */
 function headOf(request: IncomingMessage, version: string | undefined): RequestHead {
-  const { method = "", url: target = "", httpVersion } = request;
+  // A program that has no HTTP server may have made the request itself.
+  const { method = "", url: target = "", httpVersion = "1.1" } = request;
   const others = fieldsOf(request).filter(([name]) => name !== "sec-websocket-version");
   const headers = version === undefined
     ? others

