@@ -43,11 +43,22 @@ export async function rest(): Promise<void> {
   for (let i = 0; i < 20; i++) await turn();
 }
 
-/** Waits until the condition is true. The deadline allows for a slow machine. */
-export async function until(condition: () => unknown): Promise<void> {
-  const end = performance.now() + DEADLINE;
+/**
+ * Waits until the condition is true. The deadline allows for a slow machine. It begins again when the
+ * progress has changed.
+ */
+export async function until(
+  condition: () => unknown,
+  progress: () => number = () => 0,
+): Promise<void> {
+  let last = progress();
+  let end = performance.now() + DEADLINE;
   while (!condition()) {
-    if (performance.now() > end) throw new Error(`Expected within ${DEADLINE} ms: ${condition}`);
+    if (performance.now() > end) {
+      if (progress() === last) throw new Error(`Expected within ${DEADLINE} ms: ${condition}`);
+      last = progress();
+      end = performance.now() + DEADLINE;
+    }
     await turn();
   }
 }

@@ -3,10 +3,11 @@ import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { resumable, type ResumableConnection, Topics } from "../lib/topics.ts";
 import { type Backplane, formatPosition } from "../lib/topics/backplane.ts";
+import { invalidState } from "../lib/core/error.ts";
 import { MemoryEngine } from "../lib/topics/memory.ts";
 import { withoutTimers } from "./resources.ts";
 import { natsBackplane } from "../lib/topics/nats.ts";
-import { rejection, turn, until } from "./support.ts";
+import { rejection, rest, Tap, turn, until } from "./support.ts";
 import { Client, Errors, FlakyEngine, withTopics } from "./topics/audience.ts";
 
 const hooked: { topics?: Topics } = {};
@@ -269,6 +270,62 @@ describe("Topics under attack", () => {
       const expected = ["refused secret", "refused secret", "subscribed x", "subscribed x"];
       assert.deepEqual(got.sort(), expected);
     }));
+
+  it("A backplane belongs to one instance of Topics", async () => {
+    const backplane = new MemoryEngine().attach();
+    const topics = new Topics({ backplane });
+    assert.throws(() => new Topics({ backplane }), { name: "InvalidStateError" });
+    await topics.close();
+  });
+
+  it("A prefix that the client of the engine does not support is refused once", async () => {
+    let calls = 0;
+    const backplane = backplaneWith((inner) => ({
+      subscribe: (topic, ...rest) => {
+        if (!topic.endsWith("*")) return inner.subscribe(topic, ...rest);
+        calls++;
+        return Promise.reject(invalidState("no patterns", "unsupported"));
+      },
+    }));
+    const errors = new Errors();
+    const topics = new Topics({ backplane, onError: errors.onError });
+    const { ws, far } = await Client.open({}, false);
+    assert.match((await rejection(topics.subscribe(ws, "room/*").ready)).message, /not subscribe/);
+    const reader = topics.messages("room/*").getReader();
+    assert.match((await rejection(reader.read())).message, /not subscribe/);
+    const serving = topics.serve(ws, { maySubscribe: () => true });
+    await far.send(JSON.stringify({ subscribe: "room/*" }));
+    const { refused, subscribe } = JSON.parse(String(await far.receive()));
+    assert.deepEqual([refused, subscribe, calls], ["backplane-failed", "room/*", 1]);
+    assert.deepEqual(errors.codes, ["backplane-failed"]);
+    await far.close();
+    await serving;
+    await topics.close();
+  });
+
+  it("A subscription to NATS does not begin in an outage", async () => {
+    const status = new Tap<{ type: string }>();
+    let flushes = 0;
+    const backplane = natsBackplane({
+      publish() {},
+      subscribe: () => ({ unsubscribe() {} }),
+      async flush() {
+        if (++flushes !== 2) return;
+        status.give({ type: "disconnect" });
+        await rest();
+      },
+      status: () => status.items,
+      closed: () => new Promise(() => {}),
+    });
+    const receiver = { message() {}, interrupted() {}, restored() {}, error() {} };
+    const { signal } = new AbortController();
+    const error = await rejection(backplane.subscribe("x", receiver, { signal }));
+    assert.match(error.message, /outage/);
+    status.give({ type: "reconnect" });
+    await backplane.subscribe("x", receiver, { signal });
+    status.end();
+    await backplane.close();
+  });
 
   /** Publishes again at once until it succeeds. A loop that keeps the event loop busy would not end. */
   const insist = async (publish: () => Promise<unknown>): Promise<number> => {

@@ -12,7 +12,7 @@ import { PEERS, unlessThere } from "./interop/peers.ts";
 import { it } from "./it.ts";
 import { freePort, HOST } from "./ports.ts";
 import { Child } from "./programs.ts";
-import { until } from "./support.ts";
+import { until as untilTrue } from "./support.ts";
 import { IS_BUN, REDIS_CLIENTS } from "./topics/clients.ts";
 import { type EngineProcess, startRedis } from "./topics/engines.ts";
 
@@ -48,6 +48,8 @@ class Reader {
 }
 
 interface World {
+  /** Waits until the condition is true. A slow machine has time as long as anything comes to a reader. */
+  until(condition: () => unknown): Promise<void>;
   redis: EngineProcess;
   topics: Topics;
   readers: Reader[];
@@ -67,6 +69,11 @@ async function withWorld(history: boolean, run: (world: World) => Promise<void>)
     : redisBackplane(client);
   const topics = new Topics({ backplane, publishTimeout: 120_000, onError: () => {} });
   const readers: Reader[] = [];
+  const until = (condition: () => unknown) =>
+    untilTrue(
+      condition,
+      () => readers.reduce((sum, each) => sum + each.numbers.length + each.subscribed, 0),
+    );
   const startServer = async (i: number) => {
     const env = {
       PORT: `${ports[i]}`,
@@ -88,7 +95,12 @@ async function withWorld(history: boolean, run: (world: World) => Promise<void>)
     }
     await until(() => readers.every(({ subscribed }) => subscribed === 1));
     const readersOf = (server: number) => readers.filter((_, i) => i % SERVERS === server);
-    await run({ redis, topics, readers, readersOf, killServer, startServer });
+    await run({ until, redis, topics, readers, readersOf, killServer, startServer });
+  } catch (error) {
+    const states = readers.map(({ numbers, subscribed, lost, missed }) =>
+      `${numbers.length}, last ${numbers.at(-1)}, ${subscribed}/${lost}/${missed}`
+    );
+    throw new Error(`The readers: ${[...new Set(states)].join("; ")}`, { cause: error });
   } finally {
     end.abort();
     for (let i = 0; i < servers.length; i++) await killServer(i);
@@ -108,7 +120,7 @@ describe("Topics over three processes and Redis", () => {
     async () => {
       await withWorld(
         true,
-        async ({ redis, topics, readers, readersOf, killServer, startServer }) => {
+        async ({ until, redis, topics, readers, readersOf, killServer, startServer }) => {
           let published = 0;
           let isEnough = false;
           const witness = readersOf(1)[0];
@@ -151,7 +163,7 @@ describe("Topics over three processes and Redis", () => {
     async () => {
       await withWorld(
         false,
-        async ({ redis, topics, readers, readersOf, killServer, startServer }) => {
+        async ({ until, redis, topics, readers, readersOf, killServer, startServer }) => {
           let next = 0;
           let refused = 0;
           const publish = async (count: number) => {

@@ -4,7 +4,7 @@
  * @module
  */
 import { abortable, sleep } from "../abortable.ts";
-import { domError, failure, invalidState } from "../core/error.ts";
+import { domError, errorCodeOf, failure, invalidState } from "../core/error.ts";
 import { backgroundTimer, now } from "../timers.ts";
 import {
   type Backplane,
@@ -41,6 +41,9 @@ interface Limit {
   readonly cancel: () => void;
 }
 
+/** The backplanes that belong to topics. */
+const owned = new WeakSet<Backplane>();
+
 export class Engine {
   readonly backplane: Backplane;
   readonly report: Report;
@@ -54,6 +57,11 @@ export class Engine {
   #isClosed = false;
 
   constructor(backplane: Backplane, isLocal: boolean, timeout: number, report: Report) {
+    if (owned.has(backplane)) {
+      const message = "The backplane belongs to other topics: make a backplane for each Topics";
+      throw invalidState(message, "already-used");
+    }
+    owned.add(backplane);
     this.backplane = backplane;
     this.isLocal = isLocal;
     this.#timeout = timeout;
@@ -70,7 +78,10 @@ export class Engine {
     }
   }
 
-  /** Repeats an attempt until it succeeds. Rejects only with the reason of the signal. */
+  /**
+   * Repeats an attempt until it succeeds. Rejects only with the reason of the signal, or if the backplane
+   * does not support the call.
+   */
   async insist<T>(topic: string, signal: AbortSignal, attempt: () => Promise<T>): Promise<T> {
     for (let delay = MIN_DELAY;; delay = Math.min(2 * delay, MAX_DELAY)) {
       signal.throwIfAborted();
@@ -79,6 +90,7 @@ export class Engine {
       } catch (error) {
         signal.throwIfAborted();
         this.report(error, topic);
+        if (errorCodeOf((error as Error).cause) === "unsupported") throw error;
       }
       // Random delays keep many processes from calling at the same time.
       await sleep(delay * (0.5 + Math.random()), signal);

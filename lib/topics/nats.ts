@@ -245,9 +245,12 @@ class NatsBackplane implements Backplane {
       isInterrupted: false,
     };
     this.#subscriptions.set(topic, subscription);
+    const outages = this.#outages;
     try {
       await abortable(this.flush(), signal);
       await abortable(this.begin(subscription), signal);
+      // The receiver of a subscription that is not confirmed was not told.
+      if (outages !== this.#outages) throw failure("There was an outage", "backplane-failed");
       subscription.isConfirmed = true;
     } catch (error) {
       if (this.#subscriptions.get(topic) === subscription) this.#subscriptions.delete(topic);

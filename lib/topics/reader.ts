@@ -58,6 +58,7 @@ export class Reader<T> extends Listener {
       pull: () => this.#pull(),
       cancel: () => leave(this),
     }, { highWaterMark: 0 });
+    this.ready.catch((error) => this.#fail(error));
   }
 
   protected deliver(delivery: Delivery): void {
@@ -68,9 +69,7 @@ export class Reader<T> extends Listener {
     } else if (isTooMuch(this.#size, length, maxBufferedAmount)) {
       if (slow === "drop-newest") return;
       const message = "The reader is too slow: more than maxBufferedAmount bytes wait";
-      this.#controller.error(failure(message, "messages-missed"));
-      this.#leave(this);
-      return;
+      return this.#fail(failure(message, "messages-missed"));
     }
     this.#push(delivery);
   }
@@ -81,6 +80,12 @@ export class Reader<T> extends Listener {
       await new Promise<void>((resolve) => this.#makeRoom = resolve);
     }
     this.#push(delivery);
+  }
+
+  #fail(error: unknown): void {
+    if (this.hasEnded) return;
+    this.#controller.error(error);
+    this.#leave(this);
   }
 
   missed(): void {}

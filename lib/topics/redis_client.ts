@@ -172,10 +172,8 @@ function openBunRedis(client: BunRedis): OpenRedis {
       command: ([name, ...args]) => made!.send(name, args),
       subscribe: async (channel, isPattern) => {
         if (!isPattern) return await made!.subscribe(channel, listener);
-        throw failure(
-          "Bun's Redis client has no patterns: use redis or ioredis",
-          "backplane-failed",
-        );
+        const message = "Bun's Redis client has no patterns: use redis or ioredis";
+        throw invalidState(message, "unsupported");
       },
       unsubscribe: (channel) => made!.unsubscribe(channel),
       destroy,

@@ -135,8 +135,16 @@ class Session {
     try {
       const { recovered, position } = await subscription.ready;
       await this.#send({ subscribed: name, recovered, ...positionOf(position) });
-    } catch {
-      // The subscription has ended before.
+    } catch (error) {
+      // Otherwise the subscription has ended before.
+      if (errorCodeOf(error) === "backplane-failed") {
+        subscription.unsubscribe();
+        await this.#send({
+          refused: "backplane-failed",
+          reason: String((error as Error).message),
+          subscribe: name,
+        });
+      }
     }
     if (this.#unanswered.get(name) === subscription) this.#unanswered.delete(name);
   }

@@ -119,7 +119,9 @@ export class Subscription implements Disposable {
   /**
    * Resolves when the engine has confirmed the subscription, and the messages after `since` were sent.
    * Until then, messages may be missing. While the engine cannot be reached, the promise waits. It rejects
-   * with InvalidStateError if the subscription ends before. The rejection never counts as unhandled.
+   * with InvalidStateError if the subscription ends before, and with an error of the code
+   * "backplane-failed" if the client of the engine has no prefixes, as Bun's Redis client. The rejection
+   * never counts as unhandled.
    */
   get ready(): Promise<Joined> {
     return this.#listener.ready;

@@ -284,7 +284,8 @@ export class Topics<T = Message> implements AsyncDisposable {
    * @param options The options.
    * @throws {TypeError} If an option is unknown or has the wrong type, or two options exclude each other.
    * @throws {RangeError} If an option has an invalid value.
-   * @throws {DOMException} InvalidStateError if the backplane does not support `presence`.
+   * @throws {DOMException} InvalidStateError if the backplane belongs to other topics, or does not support
+   * `presence`.
    */
   constructor(options: TopicsOptions<T> = {}) {
     checkKnown("Topics", options, TOPICS_OPTIONS);
