@@ -2,7 +2,13 @@ import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import type { IncomingMessage, Message, WebSocketConnection } from "../mod.ts";
 import { fragment } from "../lib/core/message.ts";
-import { Budget, Inbox, Receiver, type ReceiverHost } from "../lib/connection/receiver.ts";
+import {
+  Budget,
+  closeInfoOf,
+  Inbox,
+  Receiver,
+  type ReceiverHost,
+} from "../lib/connection/receiver.ts";
 import type { InboxStrategy } from "../lib/options.ts";
 import { concat, pattern, utf8 } from "./bytes.ts";
 import {
@@ -355,6 +361,7 @@ describe("Budget", () => {
   it("Budget is full at its limit, and counts what waits and has waited", () => {
     let rooms = 0;
     const budget = new Budget(10, { onRoom: () => rooms++ });
+    assert.deepEqual([budget.used, budget.peak, budget.taken, budget.isFull], [0, 0, 0, false]);
     const steps: [
       step: "add" | "remove",
       size: number,
@@ -620,6 +627,38 @@ describe("Receiver", () => {
       assert.throws(() => receiver.iterate(), { name: "InvalidStateError" });
     });
   }
+
+  it("Receiver gives a reader that still waits the end when it is released", async () => {
+    const { receiver } = receiverOf();
+    const waiting = receiver.receive();
+    receiver.release(CLEAN);
+    assert.equal(await rejection(waiting), CLEAN.error);
+  });
+
+  it("Cancelling a message that has arrived leaves the current one", async () => {
+    const { receiver } = receiverOf();
+    const reader = receiver.messages().getReader();
+    const pieces = [["a", true], ["b", false], ["c", false], ["d", true], ["e", true]] as const;
+    const deliver = (index: number) =>
+      receiver.deliver(fragment(pieces[index][0], true, pieces[index][1]), false);
+    for (const index of [0, 1]) deliver(index);
+    await (await reader.read()).value!.readable.cancel();
+    deliver(2);
+    const current = await reader.read();
+    deliver(3);
+    deliver(4);
+    assert.deepEqual(await texts(current), ["b", "c", "d"]);
+    assert.deepEqual(await texts(await reader.read()), ["e"]);
+  });
+
+  it("A reason that cannot be examined is no failure", () => {
+    const thrower = () => {
+      throw new Error("examined");
+    };
+    const named = Object.defineProperty(new Error("a"), "name", { get: thrower });
+    const proxy = new Proxy(new Error("a"), { getPrototypeOf: thrower, get: thrower });
+    for (const reason of [named, proxy]) assert.deepEqual(closeInfoOf(reason, false), {});
+  });
 
   it("Receiver tells of room when the way of reading is known", () => {
     for (const read of ["receive", "iterate", "messages", "discard"] as const) {
