@@ -1,7 +1,17 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import type { Message, OutgoingMessage } from "../mod.ts";
-import { Opcode } from "../lib/core/mod.ts";
+import { type Extension, Opcode, Protocol } from "../lib/core/mod.ts";
+import { sharedLength } from "../lib/core/encoder.ts";
+import {
+  Sender,
+  type SenderHost,
+  shareFrame,
+  type WritingMachine,
+} from "../lib/connection/sender.ts";
+import type { ConnectionOptions } from "../lib/options.ts";
+import type { Transport } from "../lib/transport.ts";
+import { ToyCodec } from "./toy_extension.ts";
 import { concat, pattern, utf8 } from "./bytes.ts";
 import { frames, inBothRoles, isPending, rejection, rest, Tap } from "./support.ts";
 
@@ -355,5 +365,251 @@ describe("WebSocketConnection.writable", () => {
       {},
       TIGHT,
     );
+  });
+});
+
+/** A transport that keeps what it is given while it is slow. */
+class FakeTransport implements Pick<Transport, "write" | "bufferedAmount"> {
+  bufferedAmount = 0;
+  isSlow = false;
+  written: Uint8Array[] = [];
+
+  write(parts: readonly Uint8Array[]): void {
+    for (const part of parts) {
+      this.written.push(part.slice());
+      if (this.isSlow) this.bufferedAmount += part.length;
+    }
+  }
+
+  /** The bytes that it was given since the last call. */
+  take(): Uint8Array {
+    const bytes = concat(this.written);
+    this.written = [];
+    return bytes;
+  }
+}
+
+interface SenderInit {
+  role?: "client" | "server";
+  extensions?: Extension[];
+  options?: Pick<ConnectionOptions, "slow" | "maxBufferedAmount">;
+  machine?: Partial<WritingMachine>;
+}
+
+function senderOf({ role = "server", extensions = [], options = {}, machine }: SenderInit = {}) {
+  const transport = new FakeTransport();
+  const notes: unknown[] = [];
+  const note = (...args: unknown[]) => void notes.push(args);
+  const host: SenderHost & { canSend: boolean; canWrite: boolean; canAnswer: () => boolean } = {
+    canSend: true,
+    canWrite: true,
+    canAnswer: () => true,
+    closedError: () => new DOMException("closed", "InvalidStateError"),
+    retrace: (error: unknown) => error,
+    refusal: (message: string) => new DOMException(message, "InvalidStateError"),
+    fail: (closeCode: number, message: string) => note("fail", closeCode, message),
+    cut: (message: string, closeCode: number) => note("cut", closeCode, message),
+    startClose: (info: object) => note("startClose", info),
+    terminate: () => note("terminate"),
+    cutOff: (error: unknown) => Promise.reject(error),
+    finish: () => Promise.resolve(),
+    leave: (reason: unknown) => note("leave", reason),
+  };
+  const protocol = (machine ?? new Protocol(role, {}, extensions)) as WritingMachine;
+  const sender = new Sender(protocol, transport as unknown as Transport, host, options);
+  const drain = () => {
+    transport.bufferedAmount = 0;
+    sender.drained();
+  };
+  return { sender, transport, host, notes, drain };
+}
+
+describe("Sender", () => {
+  /** The header of a server's frame of this length has four bytes. */
+  const textOf = (frame: number) => "a".repeat(frame - 4);
+  const sizes: [frame: number, given: boolean, waits: boolean][] = [
+    [65_535, false, false],
+    [65_536, true, false],
+    [65_537, true, true],
+  ];
+  for (const [frame, given, waits] of sizes) {
+    it(`Sender gives ${frame} bytes to the transport ${given ? "at once" : "in the next turn"}`, async () => {
+      const { sender, transport, drain } = senderOf();
+      transport.isSlow = true;
+      const sent = sender.send(textOf(frame));
+      assert.equal(transport.take().length, given ? frame : 0);
+      await rest();
+      if (!given) assert.equal(transport.take().length, frame);
+      assert.equal(await isPending(sent), waits);
+      assert.equal(sender.bufferedAmount, frame);
+      drain();
+      await sent;
+      assert.deepEqual([sender.bufferedAmount, sender.bytesSent], [0, frame]);
+    });
+  }
+
+  it("Sender gives at most 256 KiB at a time, and the rest when the transport has sent them", async () => {
+    const { sender, transport, drain } = senderOf();
+    transport.isSlow = true;
+    const sends = Array.from({ length: 30 }, () => sender.send(textOf(30_000)));
+    const parts: number[] = [];
+    for (let sum = 0; sum < 900_000; sum += parts.at(-1)!) {
+      await rest();
+      parts.push(transport.take().length);
+      drain();
+    }
+    await Promise.all(sends);
+    // The last part of each is whole.
+    assert.ok(Math.max(...parts) < 262_144 + 30_000, parts.join());
+    assert.ok(parts.length <= 8, parts.join());
+  });
+
+  it("Sender shares a frame only while nothing keeps it from leaving", async () => {
+    const shared = (message: string) => ({ message, frame: shareFrame(message) });
+    const toy = new ToyCodec("toy", 0, {});
+    const cases: [name: string, init: SenderInit, shares: boolean][] = [
+      ["a server", {}, true],
+      ["a client, which masks", { role: "client" }, false],
+      ["extensions", { extensions: [toy] }, false],
+      ["a policy", { options: { slow: "close" } }, false],
+      ["waiting by policy", { options: { slow: "wait" } }, true],
+      [
+        "a native WebSocket",
+        { machine: Object.assign(new Protocol("server"), { overhead: 0 }) },
+        false,
+      ],
+    ];
+    for (const [name, init, shares] of cases) {
+      const { sender, transport } = senderOf(init);
+      assert.equal(sender.sendShared(shared("ab"), 10), shares, name);
+      assert.equal(sender.messagesSent, shares ? 1 : 0, name);
+      assert.equal(transport.take().length, 0, name);
+      await rest();
+      assert.equal(transport.take().length, shares ? 4 : 0, name);
+    }
+    const { sender, transport, host, drain } = senderOf();
+    assert.equal(sender.sendShared(shared("longer than the limit"), 10), true);
+    assert.equal(sender.sendShared(shared("ab"), 24), false);
+    assert.equal(sender.sendShared(shared("ab"), 25), true);
+    await rest();
+    host.canSend = false;
+    assert.equal(sender.sendShared(shared("ab"), 100), false);
+    host.canSend = true;
+    transport.isSlow = true;
+    assert.equal(sender.sendShared(shared("ab"), 100), true);
+    await rest();
+    assert.equal(sender.sendShared(shared("ab"), 100), false, "the transport holds bytes");
+    drain();
+    const tap = new Tap<Message>();
+    const items = sender.send(tap.items);
+    assert.equal(sender.sendShared(shared("ab"), 100), false, "a message is under way");
+    tap.end();
+    await items;
+    assert.equal(sender.sendShared(shared("ab"), 100), true);
+  });
+
+  it("Frames of a turn share a buffer, which has room for twice as many bytes as the last one", async () => {
+    await rest();
+    assert.equal(shareFrame("a").bytes.length, sharedLength("a"));
+    await rest();
+    const large = pattern(8192);
+    assert.equal(shareFrame(pattern(8193)).bytes.length, 8193 + 4, "a longer message has its own");
+    assert.equal(shareFrame(large).bytes.length, sharedLength(large));
+    await rest();
+    assert.equal(shareFrame("a").bytes.length, 2 * (8192 + 4));
+    await rest();
+    shareFrame(large);
+    for (let turn = 0; turn < 3; turn++) {
+      await rest();
+      let frame = shareFrame("");
+      while (frame.end + sharedLength("a") <= frame.bytes.length) frame = shareFrame("a");
+    }
+    await rest();
+    assert.equal(shareFrame("a").bytes.length, 65_536);
+    await rest();
+    assert.equal(shareFrame("a").bytes.length, sharedLength("a"));
+  });
+
+  it("Sender counts the memory of messages that wait", async () => {
+    const { sender, host } = senderOf();
+    assert.deepEqual([sender.bufferedAmount, sender.heldAmount, sender.pending], [0, 0, false]);
+    const tap = new Tap<Message>();
+    const items = sender.send(tap.items);
+    const whole = sender.send("abc");
+    assert.deepEqual([sender.bufferedAmount, sender.heldAmount, sender.pending], [
+      3,
+      3 + 768,
+      true,
+    ]);
+    tap.end();
+    await Promise.all([items, whole]);
+    assert.equal(host.canSend, true);
+    const native = {
+      encoder: { size: 10, unused: 5 } as WritingMachine["encoder"],
+      extended: false,
+      overhead: 7,
+    };
+    const { sender: other, transport } = senderOf({ machine: native });
+    transport.bufferedAmount = 3;
+    assert.deepEqual([other.bufferedAmount, other.heldAmount], [13, 25]);
+  });
+
+  for (const slow of ["close", "terminate"] as const) {
+    it(`Sender lets a mebibyte wait, unless told otherwise, with slow: ${slow}`, () => {
+      for (const maxBufferedAmount of [undefined, 2000]) {
+        const most = maxBufferedAmount ?? 1_048_576;
+        const { sender, transport, notes } = senderOf({ options: { slow, maxBufferedAmount } });
+        transport.bufferedAmount = most - 1000;
+        void sender.send("a".repeat(1000 - sender.heldAmount + most - 1000));
+        assert.deepEqual(notes, []);
+        transport.bufferedAmount = most - sender.heldAmount + transport.bufferedAmount;
+        void sender.send("a");
+        const info = { closeCode: 1008, reason: "Too slow" };
+        assert.deepEqual(notes, [slow === "close" ? ["startClose", info] : ["terminate"]]);
+      }
+    });
+  }
+
+  it("Sender answers pings, but only the last one while much waits", async () => {
+    const { sender, transport, host, drain } = senderOf();
+    const pong = (text: string) => concat([Uint8Array.of(0x8a, text.length), utf8(text)]);
+    sender.answer(utf8("a"));
+    assert.equal(transport.take().length, 0);
+    await rest();
+    assert.deepEqual(transport.take(), pong("a"));
+    transport.isSlow = true;
+    void sender.send(textOf(65_536));
+    transport.take();
+    sender.answer(utf8("b"));
+    await rest();
+    assert.equal(transport.take().length, 0, "the transport is given more when it has sent all");
+    for (const text of ["c", "d"]) {
+      const payload = utf8(text);
+      sender.answer(payload);
+      payload.fill(0);
+    }
+    transport.isSlow = false;
+    drain();
+    await rest();
+    assert.deepEqual(transport.take(), concat([pong("b"), pong("d")]));
+    drain();
+    await rest();
+    assert.equal(transport.take().length, 0, "a pong is owed once");
+    host.canAnswer = () => false;
+    sender.answer(utf8("e"));
+    await rest();
+    assert.equal(transport.take().length, 0);
+    host.canWrite = false;
+    assert.throws(() => sender.control({ type: "ping", payload: utf8("") }), INVALID_STATE);
+  });
+
+  it("A loop that awaits its sends lets other events happen", async () => {
+    for (const extensions of [[], [new ToyCodec("toy", 0, {})]]) {
+      const { sender } = senderOf({ extensions });
+      let happened = false;
+      setImmediate(() => happened = true);
+      for (let i = 0; i < 20_000 && !happened; i++) await sender.send("a".repeat(2000));
+      assert.equal(happened, true);
+    }
   });
 });

@@ -144,7 +144,7 @@ export function shareFrame(message: Message): SharedFrame {
   if (message.length > SHARE_UP_TO) return SharedFrames.single(message);
   if (frames === undefined) {
     nextTurn(() => {
-      lastSize = frames?.size ?? 0;
+      lastSize = frames!.size;
       frames = undefined;
     });
   }
