@@ -4,6 +4,7 @@ import { isDeepStrictEqual } from "node:util";
 import { encodeFrame, type Frame, FrameDecoder, Opcode, type Role } from "../lib/core/mod.ts";
 import { Encoder, firstByte, LONG_FROM, SharedFrames, sharedLength } from "../lib/core/encoder.ts";
 import { assertSameBytes, concat, cut, hex, pattern, utf8 } from "./bytes.ts";
+import type { Extension, OutgoingFrame } from "../lib/core/extension.ts";
 import { FRAMES } from "./frame_table.ts";
 import { fc, offsets } from "./property.ts";
 
@@ -411,6 +412,51 @@ describe("Encoder and its memory", () => {
       });
       assert.notEqual(keys[0], keys[1]);
     }
+  });
+
+  it("Encoder.writePiece copies long bytes unless they are lent", () => {
+    for (const [lend, shared] of [[undefined, false], [false, false], [true, true]] as const) {
+      const encoder = new Encoder("server");
+      const data = pattern(LONG_FROM);
+      assert.equal(encoder.writePiece(data, true, lend), true);
+      assert.equal(encoder.take().some(({ buffer }) => buffer === data.buffer), shared);
+    }
+  });
+
+  it("Encoder.writePiece keeps characters that pieces cut, also if an extension refuses one", () => {
+    const pieces = ["\ud83d", "\ude00a\ud83d", "\ude00"];
+    const expected = ["", "😀a", "😀"].map(utf8);
+    for (const isExtended of [false, true]) {
+      let refuses = false;
+      const extension = {
+        name: "a",
+        rsv: 0,
+        encode: (frame: OutgoingFrame) => {
+          if (refuses) throw new RangeError("not now");
+          return frame;
+        },
+      } as Extension;
+      const encoder = new Encoder("server", { extensions: isExtended ? [extension] : [] });
+      for (const [i, piece] of pieces.entries()) {
+        refuses = isExtended;
+        if (refuses) assert.throws(() => encoder.writePiece(piece, false), /not now/);
+        refuses = false;
+        assert.equal(encoder.writePiece(piece, i === 2), true);
+      }
+      assert.deepEqual(read("server", encoder.take()).map(({ payload }) => payload), expected);
+      const shared = encoder.writeShared(SharedFrames.single("a"));
+      assert.equal(shared, !isExtended);
+    }
+  });
+
+  it("Encoder.take stops before a long shared frame", () => {
+    const encoder = new Encoder("server");
+    for (let i = 0; i < 2; i++) {
+      encoder.writeBytes(BINARY, pattern(3));
+      encoder.writeShared(SharedFrames.single(pattern(2000)));
+    }
+    const lengths = () => encoder.take(1).map(({ length }) => length);
+    assert.deepEqual([lengths(), lengths(), lengths(), lengths()], [[5], [2004], [5], [2004]]);
   });
 
   it("Encoder.tell reports each frame once, as it is sent", () => {
