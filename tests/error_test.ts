@@ -12,6 +12,7 @@ import {
   errorCodeOf,
   failure,
   type RefusedResponse,
+  timedOut,
   webSocketError,
   withCause,
   withCode,
@@ -21,6 +22,11 @@ import { addToMessage, replaceStack } from "../lib/core/error_print.ts";
 type Init = ConstructorParameters<typeof WebSocketError>[1];
 
 describe("WebSocketError", () => {
+  it("WebSocketError has an interface as the platform's objects", () => {
+    assert.equal(Object.prototype.toString.call(new WebSocketError()), "[object WebSocketError]");
+    assert.deepEqual(Object.keys(WebSocketError.prototype), ["closeCode", "reason"]);
+  });
+
   it("WebSocketError has neither code nor reason by default", () => {
     const error = new WebSocketError();
     assert.deepEqual([error.message, error.closeCode, error.reason], ["", null, ""]);
@@ -222,8 +228,12 @@ describe("What errors have", () => {
       assert.equal(Object.hasOwn(bare, name), false, name);
     }
     const response = { status: 403 } as RefusedResponse;
-    const { status, reply } = new HandshakeError("m", "proxy", { response, reply: 5 });
-    assert.deepEqual([status, reply], [403, 5]);
+    const error = new HandshakeError("m", "proxy", { response, reply: 5 });
+    assert.deepEqual([error.status, error.reply], [403, 5]);
+    assert.equal(error.response, response);
+    const { code, status, message } = timedOut(7);
+    assert.deepEqual([code, status], ["timeout", 408]);
+    assert.match(message, /openTimeout \(7 ms\)$/);
     assert.equal(new HandshakeError("m", "proxy", { response, status: 404 }).status, 404);
   });
 
@@ -248,6 +258,7 @@ describe("What errors have", () => {
     assert.ok(Object.keys(dom).includes("errorCode"));
     dom.cause = "e";
     assert.equal(dom.cause, "e");
+    assert.ok(Reflect.deleteProperty(dom, "cause"));
   });
 
   it("errorCodeOf is undefined for what is no error of the library", () => {

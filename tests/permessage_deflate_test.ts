@@ -70,9 +70,12 @@ class SlowEngine implements DeflateEngine {
   open = 0;
   fails: Error | undefined;
   readonly #size: number;
+  /** How many bytes are only given at the end of a message. */
+  readonly #kept: number;
 
-  constructor(size: number) {
+  constructor(size: number, kept: number) {
     this.#size = size;
+    this.#kept = kept;
   }
 
   deflater(): Deflater {
@@ -92,16 +95,19 @@ class SlowEngine implements DeflateEngine {
   inflater(): Inflater {
     this.open++;
     let input: Uint8Array = hex("");
+    let kept = this.#kept;
+    const available = () => Math.max(0, input.length - kept);
     const next = () => {
-      const output = input.slice(0, this.#size);
+      assert.ok(available() > 0, "nothing was asked for in vain");
+      const output = input.slice(0, Math.min(this.#size, available()));
       input = input.subarray(output.length);
       return output;
     };
     return {
-      push: (bytes) => input = bytes,
-      finish: () => {},
+      push: (bytes) => input = concat([input, bytes]),
+      finish: () => kept = 0,
       get idle() {
-        return input.length === 0;
+        return available() === 0;
       },
       next,
       nextLater: (done) => {
@@ -115,8 +121,8 @@ class SlowEngine implements DeflateEngine {
 }
 
 describe("permessage-deflate: what is done on another thread", () => {
-  const slow = (size = 65536) => {
-    const engine = new SlowEngine(size);
+  const slow = (size = 65536, kept = 0) => {
+    const engine = new SlowEngine(size, kept);
     const extension = new PerMessageDeflate({ engine, memory: "low" })
       .finalize(parameters("server_no_context_takeover"));
     return { engine, extension };
@@ -168,7 +174,23 @@ describe("permessage-deflate: what is done on another thread", () => {
   });
 
   /** The sizes of the pieces of a frame, and what is inflated elsewhere: how much is left then. */
-  const rows: readonly [title: string, pieces: number[], size: number, later: number[]][] = [
+  const rows: readonly [
+    title: string,
+    pieces: number[],
+    size: number,
+    later: number[],
+    kept?: number,
+  ][] = [
+    ["every byte of output is given", [3, 1, 2], 1, []],
+    ["the end of the output is not inflated elsewhere", [140_000], 140_000, [140_000], 10],
+    ["the end of short output is not either", [131_072, 1000], 65_536, [131_072, 65_536], 1000],
+    [
+      "an engine may inflate the whole message at its end",
+      [65_536, 65_536],
+      65_536,
+      [131_072],
+      2e5,
+    ],
     ["a short message is inflated at once", [131_071], 131_071, []],
     ["a message of 128 KiB is inflated elsewhere", [131_072], 131_072, [131_072]],
     ["a message of long pieces", [65_536, 65_536], 65_536, [65_536]],
@@ -180,35 +202,61 @@ describe("permessage-deflate: what is done on another thread", () => {
     ["output counts too", [70_000], 61_072, [8928]],
     ["output counts too, to the byte", [70_000], 61_071, []],
   ];
-  for (const [title, sizes, size, later] of rows) {
-    it(title, () => {
-      const { engine, extension } = slow(size);
-      const length = sizes.reduce((sum, size) => sum + size, 0);
-      const header = { fin: true, rsv: 4, opcode: Opcode.Binary, masked: false, length };
-      const outputs: Uint8Array[] = [];
-      let finished = false;
-      for (const [i, size] of sizes.entries()) {
-        const last = i === sizes.length - 1;
-        extension.push({ header, payload: pattern(size), last });
-        for (;;) {
-          const piece = extension.next(() => {});
-          if (piece === undefined) break;
-          if (piece === PENDING) {
-            assert.equal(extension.next(() => {}), PENDING, "until the work is done");
-            engine.work.shift()!();
-            continue;
-          }
-          assert.deepEqual(piece.header, { ...header, rsv: 0, length: 0 });
-          assert.equal(finished, false);
-          finished = piece.last;
-          outputs.push(piece.payload);
+  for (const [title, sizes, size, later, kept] of rows) {
+    for (const count of [1, 2]) {
+      it(`${title}, in ${count} frames`, () => {
+        const { engine, extension } = slow(size, kept);
+        const outputs: Uint8Array[] = [];
+        const headers = Array.from({ length: count }, (_, i) => ({
+          fin: i === count - 1,
+          rsv: i === 0 ? 4 : 0,
+          opcode: i === 0 ? Opcode.Binary : Opcode.Continuation,
+          masked: false,
+          length: 7,
+        }));
+        // With two frames, the first one has all pieces but the last, or ends with an empty piece.
+        const split = Math.max(sizes.length - 1, 1);
+        const pieces = sizes.map((size, i) => ({
+          header: headers[count === 2 && i >= split ? 1 : 0],
+          payload: pattern(size),
+          last: i === sizes.length - 1 || (count === 2 && i === split - 1),
+        }));
+        if (count === 2 && sizes.length === 1) {
+          pieces.push({ header: headers[1], payload: hex(""), last: true });
         }
-      }
-      assert.equal(finished, true);
-      assertSameBytes(concat(outputs), concat(sizes.map(pattern)));
-      assert.deepEqual(engine.later, later);
-      assert.equal(engine.open, 0, "closed after the message");
-    });
+        let pushed = 0;
+        for (const { header, payload, last } of pieces) {
+          extension.push({ header, payload, last });
+          pushed += payload.length;
+          let finished = false;
+          for (;;) {
+            const piece = extension.next(() => {});
+            if (piece === undefined) break;
+            if (piece === PENDING) {
+              assert.equal(extension.next(() => {}), PENDING, "until the work is done");
+              engine.work.shift()!();
+              continue;
+            }
+            assert.deepEqual(piece.header, { ...header, rsv: 0, length: 0 });
+            assert.equal(finished, false);
+            finished = piece.last;
+            outputs.push(piece.payload);
+          }
+          assert.equal(finished, last);
+          const given = outputs.reduce((sum, { length }) => sum + length, 0);
+          if (kept === undefined) assert.equal(given, pushed, "all output of the piece");
+        }
+        assertSameBytes(concat(outputs), concat(sizes.map(pattern)));
+        assert.deepEqual(engine.later, later);
+        assert.equal(engine.open, 0, "closed after the message");
+        // A continuation without a message passes as it is.
+        const header = { fin: true, rsv: 0, opcode: Opcode.Continuation, masked: false, length: 1 };
+        const piece = { header, payload: pattern(1), last: true };
+        extension.push(piece);
+        assert.deepEqual(extension.next(), piece);
+        assert.equal(engine.open, 0);
+      });
+    }
   }
 
   it("nothing is given after an error or after close()", () => {
@@ -230,6 +278,7 @@ describe("permessage-deflate: what is done on another thread", () => {
       assert.equal(extension.next(() => {}), undefined);
       extension.push(piece);
       assert.equal(extension.next(() => {}), undefined);
+      extension.close();
       assert.equal(engine.open, 0);
     }
   });
