@@ -30,8 +30,6 @@ export interface ReceiverOptions extends InletOptions {
   isServer?: boolean | undefined;
 }
 
-type WriteCallback = (error?: Error | null) => void;
-
 const HANDLERS: InletHandlers<Receiver> = {
   message: (receiver, data, isBinary) => receiver.emit("message", data, isBinary),
   ping: (receiver, data) => receiver.emit("ping", data),
@@ -64,7 +62,7 @@ export class Receiver extends Writable {
   /** The extensions in use. */
   readonly _extensions: AgreedExtensions;
   readonly #inlet: Inlet<Receiver>;
-  #callback: WriteCallback | undefined;
+  #callback: ((error?: Error | null) => void) | undefined;
   #error: Error | undefined;
 
   /**
