@@ -1,14 +1,18 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
+import { errorCodeOf, WebSocketError } from "../mod.ts";
 import type { IncomingMessage, Message, WebSocketConnection } from "../mod.ts";
 import { fragment } from "../lib/core/message.ts";
 import {
   Budget,
+  checkMode,
   closeInfoOf,
   Inbox,
+  type Mode,
   Receiver,
   type ReceiverHost,
 } from "../lib/connection/receiver.ts";
+import { webSocketError } from "../lib/core/error.ts";
 import type { InboxStrategy } from "../lib/options.ts";
 import { concat, pattern, utf8 } from "./bytes.ts";
 import {
@@ -649,6 +653,63 @@ describe("Receiver", () => {
     deliver(4);
     assert.deepEqual(await texts(current), ["b", "c", "d"]);
     assert.deepEqual(await texts(await reader.read()), ["e"]);
+  });
+
+  it("messages() drops the rest of a message for which there is no room after close()", async () => {
+    const { receiver } = receiverOf({ highWaterMark: 600 });
+    const reader = receiver.messages().getReader();
+    receiver.deliver(fragment("a", true, false), true);
+    receiver.deliver(fragment("b".repeat(600), true, false), true);
+    const current = (await reader.read()).value!.readable.getReader();
+    // The budget was full when these arrived.
+    receiver.deliver(fragment("c", true, false), true);
+    receiver.deliver(fragment("d", true, true), true);
+    receiver.deliver(fragment("e", true, true), true);
+    for (const text of ["a", "b".repeat(600)]) assert.equal((await current.read()).value, text);
+    const error = await rejection<Error & { closeCode: number }>(current.read());
+    assert.deepEqual([error.closeCode, errorCodeOf(error)], [1000, "dropped"]);
+    receiver.end(CLEAN);
+    assert.equal((await reader.read()).done, true);
+  });
+
+  it("A reason of a stream has the close code that it may send", () => {
+    const reasons: [reason: unknown, closeCode: number | undefined, standard: boolean][] = [
+      [new WebSocketError("a", { closeCode: 4001 }), 4001, false],
+      [new WebSocketError("a", { closeCode: 1000 }), 1000, true],
+      [new WebSocketError("a"), undefined, false],
+      [webSocketError("a", 1006, ""), undefined, false],
+      [webSocketError("a", 1011, ""), undefined, false],
+      [new Error("a"), 1011, false],
+      [new Error("a"), undefined, true],
+      [new DOMException("a", "AbortError"), undefined, false],
+      ["text", undefined, false],
+      [undefined, undefined, false],
+    ];
+    for (const [reason, closeCode, standard] of reasons) {
+      assert.equal(closeInfoOf(reason, standard).closeCode, closeCode, `${reason} ${standard}`);
+    }
+  });
+
+  it("A way of reading can change while nothing waits", () => {
+    checkMode(undefined, "readable", false);
+    checkMode("receive", "readable", false);
+    const refused: [mode: Mode | undefined, message: RegExp][] = [
+      [undefined, /^Cannot read by readable: a receive\(\) or a loop waits for messages$/],
+      ["receive", /^Cannot read by readable: a receive\(\) or a loop waits for messages$/],
+      ["discard", /^Cannot read by readable: the connection is read by discard\(\)$/],
+    ];
+    for (const [mode, message] of refused) {
+      assert.throws(() => checkMode(mode, "readable", true), {
+        name: "InvalidStateError",
+        message,
+      });
+    }
+    const { receiver } = receiverOf();
+    void receiver.iterate().return!();
+    void receiver.readable;
+    const { receiver: looped } = receiverOf();
+    looped.iterate();
+    assert.throws(() => looped.readable, INVALID_STATE);
   });
 
   it("A reason that cannot be examined is no failure", () => {

@@ -1,8 +1,23 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
-import { connect, type ConnectionStats, serve } from "../mod.ts";
-import { pair } from "../lib/testing.ts";
-import { until } from "./support.ts";
+import { connect, type ConnectionStats, type ConnectOptions, serve } from "../mod.ts";
+import { driverOf } from "../lib/connection/connection.ts";
+import { encodeFrame, type Frame, Opcode } from "../lib/core/mod.ts";
+import { pair, transportPair } from "../lib/testing.ts";
+import { concat, pattern, utf8 } from "./bytes.ts";
+import {
+  binaryFrame,
+  inBothRoles,
+  pingFrame,
+  RawPeer,
+  rejection,
+  rest,
+  textFrame,
+  until,
+  withPeer,
+} from "./support.ts";
+import { Toy } from "./toy_extension.ts";
+import { inVirtualTime } from "./virtual_time.ts";
 
 type Counts = Partial<ConnectionStats>;
 
@@ -73,5 +88,157 @@ describe("stats", () => {
     assert.equal(others.uncompressedBytesSent, 2 * text.length);
     assert.ok(others.compressedBytesReceived < text.length);
     await server.shutdown();
+  });
+});
+
+describe("Driver", () => {
+  it("Driver reads the frames that came with the handshake, and counts their bytes", async () => {
+    const [near, far] = transportPair();
+    const frame = encodeFrame({ opcode: Opcode.Text, payload: utf8("early") });
+    new RawPeer(far, "server", (accept) => concat([accept(), frame]));
+    const ws = await connect("ws://localhost/", { transport: near });
+    assert.equal(ws.stats.messagesReceived, 1);
+    assert.equal(ws.stats.bytesReceived, frame.length);
+    assert.equal(await ws.receive(), "early");
+    ws.terminate();
+  });
+
+  it("Driver pings after 20 s, and gives a pong 20 s and a Close 10 s, by default", async () => {
+    for (const role of ["client", "server"] as const) {
+      await inVirtualTime(async (time) => {
+        const [ws] = await withPeer(role, { pingInterval: undefined });
+        const failed = rejection<Error & { closeCode: number }>(ws.closed);
+        await time.advance(19_999);
+        assert.equal(ws.stats.pingsSent, 0);
+        await time.advance(1);
+        assert.equal(ws.stats.pingsSent, 1);
+        await time.advance(19_999);
+        assert.equal(ws.state, "open");
+        await time.advance(1);
+        assert.equal((await failed).closeCode, 1011);
+      });
+      await inVirtualTime(async (time) => {
+        const [ws, peer] = await withPeer(role);
+        peer.polite = false;
+        void ws.close();
+        await time.advance(9_999);
+        assert.equal(ws.state, "closing");
+        await time.advance(1);
+        assert.equal(ws.state, "closed");
+      });
+    }
+  });
+
+  it("Driver tells whether a chunk may be used again, and whether the reader keeps up", async () => {
+    await inBothRoles(async (ws, peer) => {
+      const driver = driverOf(ws);
+      const chunk = (...texts: string[]) =>
+        concat(texts.map((text) => peer.encode(textFrame(text))));
+      assert.equal(driver.keepsUp, true);
+      assert.equal(driver.data(chunk("a", "b")), true);
+      assert.equal(ws.stats.bytesReceived, chunk("a", "b").length);
+      assert.equal(driver.keepsUp, false, "nothing was taken since the chunk");
+      assert.equal(await ws.receive(), "a");
+      assert.equal(driver.keepsUp, true, "something was taken");
+      driver.data(chunk("c").subarray(0, 1));
+      assert.equal(driver.keepsUp, false);
+      assert.equal(driver.data(chunk("c").subarray(1)), true);
+      for (const text of ["b", "c"]) assert.equal(await ws.receive(), text);
+      assert.equal(driver.keepsUp, true, "nothing waits");
+    });
+  });
+
+  it("Driver keeps the order when a callback leads to another chunk", async () => {
+    let onFrame: () => void = () => {};
+    await inBothRoles(async (ws, peer) => {
+      const driver = driverOf(ws);
+      const chunk = (text: string) => peer.encode(textFrame(text));
+      const released: unknown[] = [];
+      onFrame = () => {
+        onFrame = () => {};
+        released.push(driver.data(chunk("c")));
+      };
+      released.push(driver.data(concat([chunk("a"), chunk("b")])));
+      for (const text of ["a", "b", "c"]) assert.equal(await ws.receive(), text);
+      assert.deepEqual(released, [false, false]);
+      assert.equal(ws.stats.messagesReceived, 3);
+    }, { onFrame: () => onFrame() });
+  });
+
+  it("Driver reads no more while as much as allowed waits, also of a message in parts", async () => {
+    const messages: [name: string, frame: Frame, pings: number][] = [
+      ["a whole message", binaryFrame(pattern(70_000)), 0],
+      // A part is no event, so that the one after it is taken too.
+      ["a part of a message", binaryFrame(pattern(70_000), false), 1],
+    ];
+    for (const [name, frame, pings] of messages) {
+      await inBothRoles(async (ws, peer) => {
+        peer.send(frame, pingFrame("a"), pingFrame("b"));
+        await until(() => ws.stats.paused);
+        assert.equal(ws.stats.pongsSent, pings);
+        const { bytesReceived } = ws.stats;
+        peer.send(pingFrame("later"));
+        await rest();
+        assert.deepEqual([ws.stats.bytesReceived, ws.stats.pauses], [bytesReceived, 1], name);
+        const reader = ws.messages().getReader();
+        const piece = (await reader.read()).value!.readable.getReader();
+        assert.equal((await piece.read()).value!.length, 70_000);
+        await until(() => ws.stats.pongsSent === 3);
+        assert.equal(ws.stats.paused, false);
+      });
+    }
+  });
+
+  it("Driver fails the connection if the measure or onFrame of the caller fails", async () => {
+    const fault = new Error("fault");
+    const options: Pick<ConnectOptions, "readableStrategy" | "onFrame">[] = [
+      {
+        readableStrategy: {
+          size: () => {
+            throw fault;
+          },
+        },
+      },
+      { onFrame: (() => Promise.reject(fault)) as () => void },
+    ];
+    for (const option of options) {
+      await inBothRoles(async (ws, peer) => {
+        peer.send(textFrame("a"));
+        const error = await rejection<Error & { closeCode: number }>(ws.closed);
+        assert.deepEqual([error.closeCode, error.cause], [1011, fault]);
+      }, option);
+    }
+  });
+
+  it("Driver limits the pings and the pongs that nobody has asked for", async () => {
+    for (const opcode of [Opcode.Ping, Opcode.Pong]) {
+      for (const [count, open] of [[3, true], [4, false]] as const) {
+        await inBothRoles(async (ws, peer) => {
+          const frames = Array.from({ length: count }, () => ({ opcode, payload: utf8("a") }));
+          peer.send(...frames);
+          if (!open) return await assert.rejects(ws.closed, { closeCode: 1008 });
+          await rest();
+          assert.equal(ws.state, "open");
+        }, { maxControlFramesPerSecond: 3 });
+      }
+    }
+    await inBothRoles(async (ws, peer) => {
+      for (let i = 0; i < 5; i++) {
+        const latency = ws.ping();
+        peer.send({ opcode: Opcode.Pong, payload: (await peer.next()).payload });
+        await latency;
+      }
+      assert.equal(ws.state, "open");
+    }, { maxControlFramesPerSecond: 3 });
+  });
+
+  it("Driver sends no ping when the Close frame waits for messages", async () => {
+    const extensions = [new Toy("toy", 0, { slow: true })];
+    const [client, server] = await pair({ client: { extensions }, server: { extensions } });
+    void client.send(pattern(20_000));
+    void client.close();
+    await assert.rejects(client.ping(), { name: "InvalidStateError" });
+    await server.closed;
+    assert.equal(server.stats.pingsReceived, 0);
   });
 });

@@ -299,7 +299,7 @@ export class Receiver {
     if (fragment.messageFinished) this.messagesReceived++;
     if (this.mode === "discard") return;
     if (late && this.budget.isFull) this.#startDropping();
-    if (this.#dropping) return this.#streams?.drop(fragment);
+    if (this.#dropping) return this.#streams?.drop();
     if (this.#streams !== undefined) return this.#streams.push(fragment);
     this.#inbox.push(fragment.data);
   }
@@ -571,10 +571,10 @@ class MessageStreams {
   }
 
   /** Drops the rest of the current message. Its reader gets the error. */
-  drop(fragment: Fragment): void {
+  drop(): void {
+    if (this.#current === undefined) return;
     const message = "The rest of the message came after close(), and there was no room for it";
     this.#cut(webSocketError(message, 1000, "", undefined, "dropped"));
-    this.#skipping = !fragment.messageFinished;
   }
 
   end(end: End): void {
