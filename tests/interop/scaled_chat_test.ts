@@ -8,6 +8,7 @@ import { it } from "../it.ts";
 import { freePort, HOST } from "../ports.ts";
 import { insideRepository, readSource, withPrograms } from "../programs.ts";
 import { until } from "../support.ts";
+import { REDIS_FOLDER } from "../topics/engines.ts";
 import { PEERS, unlessThere } from "./peers.ts";
 
 const ROOM = "room/tea";
@@ -45,7 +46,8 @@ describe("The chat over three processes", () => {
       const port = await freePort();
       const source = await readSource("examples/scaled_chat.ts");
       await withPrograms(async (start) => {
-        const chat = await start("scaled_chat.ts", source.replaceAll("8080", `${port}`));
+        const env = { TMPDIR: REDIS_FOLDER };
+        const chat = await start("scaled_chat.ts", source.replaceAll("8080", `${port}`), { env });
         const pidOf = async (name: string, nth: number) => {
           const pids = () => [...chat.stdout.matchAll(new RegExp(`^${name}: (\\d+)$`, "gm"))];
           await until(() => pids().length > nth);

@@ -1,6 +1,7 @@
 /** Redis and NATS as separate programs, on free ports and with folders of their own. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
+import { existsSync } from "node:fs";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
@@ -11,6 +12,12 @@ import { freePort, HOST } from "../ports.ts";
 
 /** Kills a process when the standard input ends, which it does when the process of the tests has ended. */
 const WATCH = 'read _; kill -9 "$0"';
+
+/**
+ * A folder for Redis, which waits for the disk before each answer. It is in memory if possible, because the
+ * disk of a shared machine may stand still for minutes.
+ */
+export const REDIS_FOLDER = existsSync("/dev/shm") ? "/dev/shm" : tmpdir();
 
 /** A program that listens on a port, and may be killed, restarted and stopped for a while. */
 export class EngineProcess {
@@ -102,7 +109,7 @@ export class EngineProcess {
  * loses everything.
  */
 export async function startRedis(persistent = false): Promise<EngineProcess> {
-  const folder = await mkdtemp(join(tmpdir(), "sluice-redis-"));
+  const folder = await mkdtemp(join(REDIS_FOLDER, "sluice-redis-"));
   const port = await freePort();
   const [program] = commandOf(PEERS.redis);
   const args = ["--port", `${port}`, "--bind", HOST, "--dir", folder, "--save", ""];
