@@ -224,6 +224,19 @@ describe("Endpoint: what it has before and after the handshake", () => {
     assert.throws(() => http2.takeFields([[":status", "200"]]), late);
   });
 
+  it("Endpoint keeps a single byte after a head", () => {
+    const [other] = waiting();
+    const { target, headers } = other.request!;
+    const fields = headers.map(([name, value]) => `${name}: ${value}\r\n`).join("");
+    const server = new Endpoint("server");
+    read(server, `GET ${target} HTTP/1.1\r\n${fields}\r\n\x89`);
+    assert.equal(server.bufferedAmount, 1);
+    const accepted = new TextDecoder("latin1").decode(server.send({ type: "accept" }));
+    assert.deepEqual(read(server, hex("80 00 00 00 00")), [{ type: "ping", payload: hex("") }]);
+    read(other, `${accepted}\x8a`);
+    assert.deepEqual(read(other, hex("00")), [{ type: "pong", payload: hex("") }]);
+  });
+
   it("Endpoint keeps a single byte after a head that another parser has read", () => {
     const [other] = waiting();
     const bytes = other.request!;

@@ -10,6 +10,7 @@ import {
   type FramePiece,
   Opcode,
   type Role,
+  Rsv,
 } from "../lib/core/mod.ts";
 import { headerLength, writeHeader } from "../lib/core/encoder.ts";
 import { webTextCodec } from "../lib/core/utf8.ts";
@@ -423,6 +424,13 @@ describe("FrameDecoder with input that has not been read", () => {
     other.next();
     other.push(hex("82 00"));
     assert.throws(() => other.end(), { message: /\(frame at byte 3\)$/ });
+  });
+});
+
+describe("Opcode and Rsv", () => {
+  it("Opcode and Rsv have the numbers of RFC 6455 §5.2", () => {
+    const opcodes = { Continuation: 0, Text: 1, Binary: 2, Close: 8, Ping: 9, Pong: 10 };
+    assert.deepEqual([Opcode, Rsv], [opcodes, { Rsv1: 4, Rsv2: 2, Rsv3: 1 }]);
   });
 });
 

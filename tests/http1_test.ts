@@ -483,27 +483,19 @@ describe("parseRequestHead and the beginning of a line", () => {
       ":",
     ];
     for (const beginning of impossible) {
-      const { length } = beginning;
       assert.equal(parseRequestHead(latin1(beginning.slice(0, -1))), undefined, beginning);
       const message = /^The head does not begin with a request line .* \(byte 0 of the head\)$/;
-      // Only the byte after a CR shows that the line ends there.
-      const bytes = latin1(beginning + (beginning.at(-1) === "\r" ? "\n" : ""));
-      assert.throws(
-        () => parseRequestHead(bytes),
-        { code: "malformed-head", message },
-        `${length}`,
-      );
+      const parse = () => parseRequestHead(latin1(beginning));
+      assert.throws(parse, { code: "malformed-head", message }, beginning);
     }
   });
 
   it("parseRequestHead reads values without blanks, and UTF-8 as Latin-1", () => {
-    const head = withField("A:b\r\nC:\r\nD: \xc3\xa9\r\nE: \xe2\x82\xac \xff");
-    assert.deepEqual(parseRequestHead(latin1(head))?.head.headers, [
-      ["A", "b"],
-      ["C", ""],
-      ["D", "\xc3\xa9"],
-      ["E", "\xe2\x82\xac \xff"],
-    ]);
+    const euro = "\xe2\x82\xac";
+    for (const value of ["b", "", "\xc3\xa9", euro, `${euro} \xff`, "\xef\xbb\xbf"]) {
+      const parsed = parseRequestHead(latin1(withField(`A:${value}`)));
+      assert.deepEqual(parsed?.head.headers, [["A", value]]);
+    }
   });
 });
 

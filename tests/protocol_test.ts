@@ -697,6 +697,26 @@ describe("Protocol: what it has and counts", () => {
     assert.deepEqual([protocol.next(), protocol.held, lengths], [event, 0, [4]]);
   });
 
+  it("Protocol.maxMessageSize limits the next messages", () => {
+    const protocol = new Protocol("client");
+    protocol.maxMessageSize = 2;
+    protocol.receive(hex("82 02 01 02 82 03 01 02 03"));
+    assert.equal(protocol.next()?.type, "binary");
+    assert.throws(() => protocol.next(), { closeCode: 1009 });
+  });
+
+  it("Protocol releases a chunk that was read, unless an extension may keep a view of it", () => {
+    const extensions = [new Toy("a", 1).finalize()];
+    for (const [options, isExtended] of [[{}, false], [{ extensions }, true]] as const) {
+      const protocol = new Protocol("client", options);
+      assert.equal(protocol.extended, isExtended);
+      protocol.receive(hex("89 00"));
+      assert.equal(protocol.release(), false, "not read");
+      assert.equal(protocol.next()?.type, "ping");
+      assert.equal(protocol.release(), !isExtended);
+    }
+  });
+
   it("Protocol.write copies the bytes of a message", () => {
     const protocol = new Protocol("server");
     const data = pattern(20_000);
