@@ -603,6 +603,51 @@ describe("Sender", () => {
     assert.throws(() => sender.control({ type: "ping", payload: utf8("") }), INVALID_STATE);
   });
 
+  it("Sender settles each send when its own bytes have left", async () => {
+    const { sender, transport, drain } = senderOf();
+    transport.isSlow = true;
+    const large = () => [sender.send(textOf(65_537)), sender.send(textOf(60_000))];
+    const [first, second] = large();
+    assert.equal(transport.take().length, 65_537);
+    drain();
+    await first;
+    assert.equal(transport.take().length, 60_000);
+    assert.deepEqual([await isPending(second), sender.pending], [true, true]);
+    drain();
+    await second;
+    assert.equal(sender.pending, false);
+
+    const all = large();
+    sender.flushAll();
+    assert.equal(transport.take().length, 125_537);
+    for (const sent of all) assert.equal(await isPending(sent), true);
+    drain();
+    await Promise.all(all);
+
+    void sender.send("a");
+    await rest();
+    assert.equal(sender.pending, false, "a short message does not wait");
+    const ended = [sender.send(textOf(70_000))];
+    assert.equal(sender.pending, true, "the bytes are not even given to the transport");
+    drain();
+    ended.push(...large());
+    sender.flushAll();
+    const error = new Error("ended");
+    sender.end(() => error);
+    for (const sent of ended) assert.equal(await rejection(sent), error);
+    assert.equal(sender.pending, false);
+  });
+
+  it("Sender cuts the connection if the transport throws", async () => {
+    const thrown = senderOf();
+    thrown.transport.write = () => {
+      throw new Error("fault");
+    };
+    void thrown.sender.send("a");
+    await rest();
+    assert.deepEqual(thrown.notes, [["cut", 1006, "The transport threw"]]);
+  });
+
   it("A loop that awaits its sends lets other events happen", async () => {
     for (const extensions of [[], [new ToyCodec("toy", 0, {})]]) {
       const { sender } = senderOf({ extensions });
