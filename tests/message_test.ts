@@ -8,7 +8,7 @@ import {
   MessageAssembler,
   Opcode,
 } from "../lib/core/mod.ts";
-import type { MessageOptions } from "../lib/core/message.ts";
+import { DecodedPiece, type MessageOptions, MessageReader } from "../lib/core/message.ts";
 import { concat, hex, pattern, utf8 } from "./bytes.ts";
 import { PieceReader } from "./pieces.ts";
 import { binary, fc, text } from "./property.ts";
@@ -200,6 +200,46 @@ describe("MessageReader", () => {
   it("MessageReader decodes whole messages with the codec it is given", () => {
     const textCodec = { decode: () => "decoded", encodeInto: () => 0 };
     assert.equal(readAll([frame(Text, "abc")], { textCodec })[0].data, "decoded");
+  });
+});
+
+describe("MessageReader with whole messages", () => {
+  const readWhole = (frames: readonly FramePiece[], options?: MessageOptions) => {
+    const reader = new MessageReader(options, { whole: true });
+    assert.equal(reader.held, 0);
+    return frames.map((piece) => [reader.read(new DecodedPiece().set(piece))?.data, reader.held]);
+  };
+
+  it("MessageReader joins fragments of one byte, and holds them until then", () => {
+    for (const opcode of [Text, Binary]) {
+      const value = (text: string) => opcode === Text ? text : utf8(text);
+      const frames = [
+        frame(opcode, "a", false),
+        frame(Continuation, "b"),
+        frame(opcode, "", false),
+        frame(Continuation, "c", false),
+        frame(Continuation, ""),
+        frame(opcode, "d"),
+        frame(opcode, ""),
+      ];
+      assert.deepEqual(readWhole(frames), [
+        [undefined, 1],
+        [value("ab"), 0],
+        [undefined, 0],
+        [undefined, 1],
+        [value("c"), 0],
+        [value("d"), 0],
+        [value(""), 0],
+      ]);
+    }
+  });
+
+  it("MessageReader counts the bytes of pieces whose frame has no declared length", () => {
+    const inflated = pieces(Binary, [hex("01 02 03"), hex("04 05"), hex("06")])
+      .map((piece) => ({ ...piece, header: { ...piece.header, length: 0 } }));
+    assert.equal(readWhole(inflated, { maxMessageSize: 6 }).length, 3);
+    const message = "Message of at least 6 bytes exceeds maxMessageSize (5)";
+    assert.throws(() => readWhole(inflated, { maxMessageSize: 5 }), failure(1009, message));
   });
 });
 
