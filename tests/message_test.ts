@@ -219,6 +219,8 @@ describe("MessageReader with whole messages", () => {
         frame(opcode, "", false),
         frame(Continuation, "c", false),
         frame(Continuation, ""),
+        frame(opcode, "e", false),
+        frame(Continuation, ""),
         frame(opcode, "d"),
         frame(opcode, ""),
       ];
@@ -228,6 +230,8 @@ describe("MessageReader with whole messages", () => {
         [undefined, 0],
         [undefined, 1],
         [value("c"), 0],
+        [undefined, 1],
+        [value("e"), 0],
         [value("d"), 0],
         [value(""), 0],
       ]);

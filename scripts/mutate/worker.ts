@@ -24,11 +24,18 @@ let allowed = Infinity;
   return id === current;
 };
 
+/** Modules that take the place of others, unless they import these themselves. */
+const REPLACED = new Map([
+  ["node:test", new URL("./tests.ts", import.meta.url).href],
+  ["node:assert/strict", new URL("./assert.ts", import.meta.url).href],
+]);
+
 registerHooks({
-  resolve: (specifier, context, next) =>
-    specifier === "node:test"
-      ? { url: new URL("./tests.ts", import.meta.url).href, shortCircuit: true }
-      : next(specifier, context),
+  resolve: (specifier, context, next) => {
+    const url = REPLACED.get(specifier);
+    if (url === undefined || url === context.parentURL) return next(specifier, context);
+    return { url, shortCircuit: true };
+  },
   load: (url, context, next) => {
     // Some tests import a file again, with a query.
     const path = sources.get(url.replace(/\?.*/, ""));
