@@ -2,7 +2,7 @@ import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { isDeepStrictEqual } from "node:util";
 import { encodeFrame, type Frame, FrameDecoder, Opcode, type Role } from "../lib/core/mod.ts";
-import { Encoder, firstByte, LONG_FROM, SharedFrames, sharedLength } from "../lib/core/encoder.ts";
+import { Encoder, firstByte, LEND_FROM, SharedFrames, sharedLength } from "../lib/core/encoder.ts";
 import { assertSameBytes, concat, cut, hex, pattern, utf8 } from "./bytes.ts";
 import type { Extension, OutgoingFrame } from "../lib/core/extension.ts";
 import { FRAMES } from "./frame_table.ts";
@@ -127,7 +127,7 @@ describe("Encoder", () => {
 
 describe("Encoder and the payload of its caller", () => {
   for (const role of ROLES) {
-    for (const length of [LONG_FROM - 1, LONG_FROM, 70000, 200_001]) {
+    for (const length of [LEND_FROM - 1, LEND_FROM, 70000, 200_001]) {
       it(`Encoder copies ${length} bytes that it may only copy (${role})`, () => {
         const writer = new Encoder(role);
         const payload = pattern(length);
@@ -149,13 +149,13 @@ describe("Encoder and the payload of its caller", () => {
 
   /** Whether the bytes to send are the payload's own buffer. */
   const sharing: { role: Role; lend?: true; isOwn?: true; length: number; shared: boolean }[] = [
-    { role: "server", length: LONG_FROM, shared: false },
-    { role: "server", lend: true, length: LONG_FROM, shared: true },
-    { role: "server", lend: true, length: LONG_FROM - 1, shared: false },
-    { role: "client", length: LONG_FROM, shared: false },
-    { role: "client", lend: true, length: LONG_FROM, shared: false },
-    { role: "client", isOwn: true, length: LONG_FROM, shared: true },
-    { role: "server", isOwn: true, length: LONG_FROM, shared: true },
+    { role: "server", length: LEND_FROM, shared: false },
+    { role: "server", lend: true, length: LEND_FROM, shared: true },
+    { role: "server", lend: true, length: LEND_FROM - 1, shared: false },
+    { role: "client", length: LEND_FROM, shared: false },
+    { role: "client", lend: true, length: LEND_FROM, shared: false },
+    { role: "client", isOwn: true, length: LEND_FROM, shared: true },
+    { role: "server", isOwn: true, length: LEND_FROM, shared: true },
   ];
   for (const { role, lend = false, isOwn = false, length, shared } of sharing) {
     const verb = shared ? "sends" : "does not send";
@@ -385,7 +385,7 @@ describe("Encoder and its memory", () => {
 
   it("Encoder forgets lent bytes when they have left", () => {
     const encoder = new Encoder("server");
-    const lent = pattern(LONG_FROM);
+    const lent = pattern(LEND_FROM);
     encoder.writeBytes(BINARY, lent, true);
     encoder.take();
     assert.equal(encoder.recycle(), true);
@@ -407,7 +407,7 @@ describe("Encoder and its memory", () => {
     for (const isOwn of [false, true]) {
       const keys = [0, 1].map(() => {
         const encoder = new Encoder("client");
-        encoder.writeBytes(BINARY, pattern(LONG_FROM), false, isOwn);
+        encoder.writeBytes(BINARY, pattern(LEND_FROM), false, isOwn);
         return concat(encoder.take()).slice(4, 8).join();
       });
       assert.notEqual(keys[0], keys[1]);
@@ -417,7 +417,7 @@ describe("Encoder and its memory", () => {
   it("Encoder.writePiece copies long bytes unless they are lent", () => {
     for (const [lend, shared] of [[undefined, false], [false, false], [true, true]] as const) {
       const encoder = new Encoder("server");
-      const data = pattern(LONG_FROM);
+      const data = pattern(LEND_FROM);
       assert.equal(encoder.writePiece(data, true, lend), true);
       assert.equal(encoder.take().some(({ buffer }) => buffer === data.buffer), shared);
     }
@@ -502,7 +502,7 @@ describe("Encoder and its memory", () => {
     for (const before of [0, 3]) {
       const encoder = new Encoder("server");
       if (before > 0) encoder.writeBytes(BINARY, pattern(before));
-      const lent = pattern(LONG_FROM);
+      const lent = pattern(LEND_FROM);
       encoder.writeBytes(BINARY, lent, true);
       encoder.writeBytes(BINARY, pattern(5));
       structuredClone(undefined, { transfer: [lent.buffer as ArrayBuffer] });
@@ -512,15 +512,15 @@ describe("Encoder and its memory", () => {
       if (before > 0) assert.equal(encoder.recycle(), true);
       encoder.writeBytes(BINARY, pattern(5));
       assert.deepEqual(concat(encoder.take()), concat([hex("82 05"), pattern(5)]));
-      encoder.writeBytes(BINARY, pattern(LONG_FROM), true);
-      assert.deepEqual(encoder.take().map(({ length }) => length), [4, LONG_FROM]);
+      encoder.writeBytes(BINARY, pattern(LEND_FROM), true);
+      assert.deepEqual(encoder.take().map(({ length }) => length), [4, LEND_FROM]);
       assert.equal(encoder.hasVanished, false);
     }
   });
 
   it("Encoder frees nothing while lent bytes that were taken have another length", () => {
     const encoder = new Encoder("server");
-    const lent = pattern(LONG_FROM);
+    const lent = pattern(LEND_FROM);
     encoder.writeBytes(BINARY, lent, true);
     assert.equal(encoder.isLentIntact, true);
     assert.equal(encoder.take()[1], lent);
@@ -533,23 +533,23 @@ describe("Encoder and its memory", () => {
 
   it("Encoder.take copies lent bytes if it is told to", () => {
     const encoder = new Encoder("server");
-    const lent = pattern(LONG_FROM);
+    const lent = pattern(LEND_FROM);
     encoder.writeBytes(BINARY, lent, true);
     const [, bytes] = encoder.take(Infinity, true);
     lent.fill(0);
-    assertSameBytes(bytes, pattern(LONG_FROM));
+    assertSameBytes(bytes, pattern(LEND_FROM));
     structuredClone(undefined, { transfer: [lent.buffer as ArrayBuffer] });
     assert.deepEqual([encoder.isLentIntact, encoder.recycle()], [true, true]);
   });
 
   it("Encoder.take stops after so many bytes, but not after a header", () => {
     const encoder = new Encoder("server");
-    for (let i = 0; i < 3; i++) encoder.writeBytes(BINARY, pattern(LONG_FROM), true);
+    for (let i = 0; i < 3; i++) encoder.writeBytes(BINARY, pattern(LEND_FROM), true);
     const lengths = (most: number) => encoder.take(most).map(({ length }) => length);
-    assert.deepEqual(lengths(1), [4, LONG_FROM]);
-    assert.equal(encoder.size, 2 * (LONG_FROM + 4));
-    assert.deepEqual(lengths(LONG_FROM + 4), [4, LONG_FROM]);
-    assert.deepEqual(lengths(5), [4, LONG_FROM]);
+    assert.deepEqual(lengths(1), [4, LEND_FROM]);
+    assert.equal(encoder.size, 2 * (LEND_FROM + 4));
+    assert.deepEqual(lengths(LEND_FROM + 4), [4, LEND_FROM]);
+    assert.deepEqual(lengths(5), [4, LEND_FROM]);
     assert.equal(encoder.size, 0);
   });
 

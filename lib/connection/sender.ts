@@ -1,7 +1,7 @@
 /** The sending half of a connection: sends one message after the other, with one write per turn. */
 import { handled, onAbort, rejectTraced, traced } from "../abortable.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
-import { type SharedFrame, SharedFrames, sharedLength } from "../core/encoder.ts";
+import { LEND_FROM, type SharedFrame, SharedFrames, sharedLength } from "../core/encoder.ts";
 import { type ErrorCode, wrongType } from "../core/error.ts";
 import { replaceStack } from "../core/error_print.ts";
 import type { EventOf } from "../core/event.ts";
@@ -24,12 +24,6 @@ import { SendTurns } from "./turns.ts";
 
 /** Maximum number of bytes that may wait, here and in the transport, before a send waits too. */
 export const SEND_MARK = 65536;
-
-/**
- * Minimum length of bytes that are sent without a copy. Their promise waits until they have left, so
- * shorter messages, which share a write with others, are copied instead.
- */
-const LEND_FROM = SEND_MARK;
 
 /** Maximum number of bytes given to the transport at a time. The transport may copy them. */
 const GIVE_MOST = 4 * SEND_MARK;
@@ -331,6 +325,9 @@ export class Sender {
     if (waiting >= SEND_MARK) {
       this.flush();
       waiting = this.#encoder.size;
+    } else if (waiting > 0 && lent) {
+      // A loop that awaits its sends would otherwise send one message in each turn.
+      queueMicrotask(() => this.#encoder.size > 0 && this.flush());
     } else if (waiting > 0 && !this.#isDue) {
       this.#isDue = true;
       if (due.push(this) === 1) nextTurn(Sender.#flushDue);

@@ -144,8 +144,8 @@ const BUFFER_SIZE = 65536 + 512;
 /** Size of a connection's first buffer. Most connections write little. */
 const FIRST_SIZE = 2048;
 
-/** From this size on, a payload may be a part of the batch, or lie in several buffers. */
-export const LONG_FROM = 8192;
+/** From this size on, a lent payload is not copied into a buffer. */
+export const LEND_FROM = 8192;
 
 /** Texts shorter than this are encoded in a loop. */
 const SHORT_TEXT = 24;
@@ -476,7 +476,7 @@ export class Encoder {
     this.frames++;
     if (this.#onFrame !== undefined) this.#see(first, payload);
     const { length } = payload;
-    if (length >= LONG_FROM) return this.#writeLong(first, payload, lend, isOwn);
+    if (length >= LEND_FROM) return this.#writeLong(first, payload, lend, isOwn);
     this.#reserve(MAX_HEADER_LENGTH + length);
     const start = this.#end + headerLength(length, this.#masked);
     this.#buffer.set(payload, start);
