@@ -202,8 +202,8 @@ describe("When WebSocketConnection.send settles", () => {
     ["text over 64 KiB", 0, "a".repeat(65_600), false],
     ["a short message behind as much as is allowed", 65_000, "a", true],
     ["a short message behind more", 65_530, "a".repeat(100), false],
-    ["bytes just below 8 KiB, which are copied", 0, pattern(8191), true],
-    ["bytes of 8 KiB, which are borrowed", 0, pattern(8192), false],
+    ["bytes of 16 KiB, which are copied", 0, pattern(16_384), true],
+    ["bytes of more than 16 KiB, which are borrowed", 0, pattern(16_385), false],
   ];
   for (const [name, before, message, settles] of settling) {
     it(`send() of ${name} ${settles ? "settles at once" : "waits for the peer"}`, async () => {

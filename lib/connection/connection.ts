@@ -292,7 +292,7 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
    * Sends a message. A string is sent as text, a buffer source as binary. An iterable or a stream is one
    * message with a frame for each item; an asynchronous one ends with an empty frame.
    *
-   * Do not change a binary message of 8192 bytes or more until the promise has settled.
+   * Do not change a binary message of more than 16,384 bytes until the promise has settled.
    * @param message The message.
    * @param options Options of this message.
    * @returns A promise that resolves when at most 64 KiB of this and earlier messages wait, or when the

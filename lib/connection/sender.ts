@@ -1,7 +1,7 @@
 /** The sending half of a connection: sends one message after the other, with one write per turn. */
 import { handled, onAbort, rejectTraced, traced } from "../abortable.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
-import { LEND_FROM, type SharedFrame, SharedFrames, sharedLength } from "../core/encoder.ts";
+import { type SharedFrame, SharedFrames, sharedLength } from "../core/encoder.ts";
 import { type ErrorCode, wrongType } from "../core/error.ts";
 import { replaceStack } from "../core/error_print.ts";
 import type { EventOf } from "../core/event.ts";
@@ -24,6 +24,12 @@ import { SendTurns } from "./turns.ts";
 
 /** Maximum number of bytes that may wait, here and in the transport, before a send waits too. */
 export const SEND_MARK = 65536;
+
+/**
+ * Longer bytes are sent without a copy. Their promise waits until they have left, so shorter messages,
+ * which share a write with others, are copied.
+ */
+const LEND_OVER = 16_384;
 
 /** Maximum number of bytes given to the transport at a time. The transport may copy them. */
 const GIVE_MOST = 4 * SEND_MARK;
@@ -243,7 +249,7 @@ export class Sender {
       signal?.throwIfAborted();
       const data = text === undefined ? sendable : convert(sendable, text);
       if (this.#slow !== "wait") this.#checkRoom(data.length);
-      const lend = data.length >= LEND_FROM && typeof data !== "string" && isFixed(data);
+      const lend = data.length > LEND_OVER && typeof data !== "string" && isFixed(data);
       return this.#send(data, lend, options);
     } catch (error) {
       return handled(Promise.reject(error));

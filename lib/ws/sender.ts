@@ -46,7 +46,7 @@ export interface SenderOptions {
  * import { PassThrough } from "node:stream";
  *
  * const socket = new PassThrough();
- * socket.on("data", (bytes) => console.log(bytes)); // Buffer [0x81, 0x05, ...]
+ * socket.on("data", (bytes) => console.log(bytes.toString("hex"))); // 810548656c6c6f
  * new Sender(socket).send("Hello", { fin: true });
  * ```
  */
