@@ -222,6 +222,15 @@ describe("When WebSocketConnection.send settles", () => {
     });
   }
 
+  it("A loop that awaits its sends sends several borrowed messages in a turn", async () => {
+    await inBothRoles(async (ws) => {
+      let isNextTurn = false;
+      setImmediate(() => isNextTurn = true);
+      for (let i = 0; i < 3; i++) await ws.send(pattern(20_000));
+      assert.equal(isNextTurn, false);
+    });
+  });
+
   it("send() that waits settles when all before it has left", async () => {
     await inBothRoles(
       async (ws, peer) => {

@@ -1,4 +1,4 @@
-/** The sending half of a connection: sends one message after the other, with one write per turn. */
+/** The sending half of a connection: sends one message after the other, several in one write. */
 import { handled, onAbort, rejectTraced, traced } from "../abortable.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
 import { type SharedFrame, SharedFrames, sharedLength } from "../core/encoder.ts";
