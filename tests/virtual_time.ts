@@ -12,7 +12,8 @@ const { setImmediate } = globalThis as unknown as {
 export class VirtualTime {
   /** The time since the beginning, in milliseconds. */
   now = 0;
-  readonly #start = performance.now();
+  // Whole, so that a difference of two times is exact.
+  readonly #start = Math.ceil(performance.now());
   readonly #wallStart = Date.now();
   readonly #timers = new Map<number, VirtualTimer>();
   #lastId = 0;
