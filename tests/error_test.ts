@@ -197,6 +197,10 @@ describe("What is printed of errors", () => {
     assert.equal(error.message, "It failed $&, often $1");
     assert.match(error.stack ?? "", /It failed \$&, often \$1[^]*error_test/);
     assert.deepEqual(Object.keys(error), []);
+    for (const name of ["message", "stack"]) {
+      const { configurable, writable } = Object.getOwnPropertyDescriptor(error, name)!;
+      assert.deepEqual([configurable, writable], [true, true], name);
+    }
   });
 
   it("replaceStack leaves out the functions of the library", async () => {

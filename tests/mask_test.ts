@@ -181,6 +181,28 @@ describe("maskingKey", () => {
     assert.ok(new Set(keys).size > 4990);
   });
 
+  it("maskingKey returns each random number once, and wipes it", async () => {
+    const { maskingKey } = await freshModule();
+    const drawn: Int32Array[] = [];
+    const draw = (numbers: Int32Array) => numbers.map((_, i) => 1 + i + 1024 * drawn.length);
+    const getRandomValues = (numbers: Int32Array) => {
+      numbers.set(draw(numbers));
+      drawn.push(numbers);
+    };
+    Object.defineProperty(crypto, "getRandomValues", {
+      value: getRandomValues,
+      configurable: true,
+    });
+    try {
+      const keys = Array.from({ length: 2500 }, maskingKey);
+      assert.deepEqual(keys, Array.from({ length: 2500 }, (_, i) => i + 1));
+      assert.equal(drawn.length, 3);
+      assert.deepEqual([drawn[2][451], drawn[2][452]], [0, 2501]);
+    } finally {
+      delete (crypto as { getRandomValues?: unknown }).getRandomValues;
+    }
+  });
+
   it("maskingKey uses all 32 bits", () => {
     const keys = Array.from({ length: 200 }, maskingKey);
     assert.equal(keys.reduce((bits, key) => bits | key, 0), -1);

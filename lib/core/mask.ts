@@ -86,7 +86,7 @@ function maskBytes(bytes: Uint8Array, start: number, end: number, key: number): 
 
 function rotate(key: number, phase: number): number {
   const bits = (phase & 3) << 3;
-  return bits === 0 ? key : (key >>> bits) | (key << (32 - bits));
+  return (key >>> bits) | (key << (32 - bits));
 }
 
 // RFC 6455 §5.3: each frame has a new key that cannot be predicted. Random numbers are drawn in
@@ -219,7 +219,7 @@ function moduleBytes(): Uint8Array {
     ...[0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0], // "\0asm", version 1
     ...[1, 6, 1, 0x60, 2, 0x7f, 0x7f, 0], // a type: (i32, i32) -> ()
     ...[3, 2, 1, 0], // a function of that type
-    ...[5, 4, 1, 1, 1, 1], // a memory of one page
+    ...[5, 3, 1, 0, 1], // a memory of one page
     ...[7, 17, 2, 4, 0x6d, 0x61, 0x73, 0x6b, 0, 0], // exports: the function as "mask"
     ...[6, 0x6d, 0x65, 0x6d, 0x6f, 0x72, 0x79, 2, 0], // the memory as "memory"
     ...[10, body.length + 2, 1, body.length, ...body], // the code

@@ -30,8 +30,8 @@ export type Request =
   | { mutant: number; tests: readonly TestCall[] };
 
 /**
- * What became of a fault: `at` is the index of the test that failed. A test that `hung` waits for nothing;
- * one that is `slow` may need more time. `doubtful`: it failed, but not because of the fault alone.
+ * What became of a fault: `at` is the index of the test that failed. A test that `hung` seems to wait for
+ * nothing; one that is `slow` may need more time. `doubtful`: it failed, but not because of the fault alone.
  */
 export type Verdict =
   | { state: "survived" }

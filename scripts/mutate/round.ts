@@ -146,7 +146,7 @@ class Order {
     if (this.isEarly(mutant)) {
       // A test that only reads a constant reaches no fault by itself.
       const ofFile = this.#byFile.get(file)!;
-      const about = this.#tests.filter((test) => ofFile.has(test) || test.file.includes(subject));
+      const about = this.#tests.filter((test) => ofFile.has(test) || isAbout(test.file, subject));
       tests = about.length > 0 ? about : [...this.#tests];
     }
     const usable = tests.filter((test) => !this.#unusable.has(test));
@@ -184,6 +184,12 @@ class Order {
   }
 }
 
+/** Whether a file such as `error_test.ts` is about a source such as `error_print`, or the reverse. */
+function isAbout(file: string, subject: string): boolean {
+  const name = file.replace(/^.*\/|_test\.ts$/g, "");
+  return name.includes(subject) || subject.startsWith(name);
+}
+
 function inTurns(
   tests: TestReport[],
   subject: string,
@@ -195,7 +201,7 @@ function inTurns(
   for (const test of tests.sort((a, b) => a.milliseconds - b.milliseconds)) {
     const before = seen.get(test.file) ?? 0;
     seen.set(test.file, before + 1);
-    const isFirst = (test.file === best || test.file.includes(subject)) &&
+    const isFirst = (test.file === best || isAbout(test.file, subject)) &&
       test.milliseconds < SHORT;
     turn.set(test, isFirst ? -1 : before);
   }
@@ -223,7 +229,7 @@ async function judge(
     if (early) await worker.end();
     if (verdict.state === "survived") break;
     const test = left[verdict.at];
-    const certain = verdict.state === "killed" || verdict.state === "hung" ||
+    const certain = verdict.state === "killed" ||
       await failsAlone(test, mutant, early, setting, order);
     if (certain) return { ...result, killer: test, message: verdict.message };
     left = left.slice(verdict.at + 1);
