@@ -63,7 +63,7 @@ type Times = Record<string, [elapsed: number, cpu: number]>;
 
 /** Runs the files of all shares, several at a time, starting with the longest. */
 export async function runSuite(shares: Share[], options: SuiteOptions = {}): Promise<Report[]> {
-  const { jobs = navigator.hardwareConcurrency + 1 } = options;
+  const { jobs = navigator.hardwareConcurrency + 2 } = options;
   await Deno.mkdir(REPORTS, { recursive: true });
   const times = await readTimes();
   const queue = longestFirst(shares, times);

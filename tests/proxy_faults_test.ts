@@ -22,8 +22,6 @@ import { portOf } from "./support.ts";
 type Scheme = "ws" | "wss";
 
 const LIMITS = { openTimeout: 5000, pingInterval: 400, pingTimeout: 2000, closeTimeout: 1000 };
-/** The number of connections at once. */
-const AT_ONCE = 12;
 
 /** Joins the frames of messages that arrived whole. */
 class Frames {
@@ -111,16 +109,12 @@ describe("A proxy that fails", () => {
           cuts(SAID[scheme][from]).map((after): ProxyFault => ({ from, after, how }))
         );
         await withoutLeak(async () => {
-          for (let at = 0; at < faults.length; at += AT_ONCE) {
-            await Promise.all(
-              faults.slice(at, at + AT_ONCE).map(async (fault) => {
-                const reports = await converse(scheme, { fault });
-                for (const { end } of reports) {
-                  assert.match(end, ENDS, `after ${fault.after} bytes of the ${fault.from}'s`);
-                }
-              }),
-            );
-          }
+          await Promise.all(faults.map(async (fault) => {
+            const reports = await converse(scheme, { fault });
+            for (const { end } of reports) {
+              assert.match(end, ENDS, `after ${fault.after} bytes of the ${fault.from}'s`);
+            }
+          }));
         });
       });
     }

@@ -157,7 +157,9 @@ describe("A plain request with a body", () => {
         const raw = await RawSocket.connect(portOf(server));
         raw.write(post({ "Content-Length": "5" }, "he"));
         await new Promise((resolve) => setTimeout(resolve, 20));
+        raw.socket.end();
         await raw.close();
+        assert.match(raw.text, /^HTTP\/1\.1 400 /);
         await server.shutdown();
         assert.equal(server.stats.opened, 0);
       },
