@@ -32,13 +32,13 @@ const QUICK_BUDGET = 500;
 const GOAL = 95;
 /** The test files that are quick, and about the two folders. */
 const QUICK = new RegExp(
-  "^tests/(assemble_end|attach_requests|bad_input|batch_streams|body|broadcast|checks|close\\w*|connection_(end|iterable|messages)|" +
-    "conformance|encoder|endpoint\\w*|error\\w*|extension|frame|gather|handshake|header|heartbeat|http1|http2_handshake|inspect|keepalive|" +
+  "^tests/(abortable|assemble_end|attach_requests|backpressure|bad_input|batch_streams|body|broadcast|checks|close\\w*|connection_(end|iterable|messages)|" +
+    "conformance|encoder|endpoint\\w*|error\\w*|extension|frame|from_websocket|gather|handshake|header|heartbeat|http1|http2_handshake|inspect|keepalive|" +
     "mask|message|option_hints|options|parity_(deflate|errors|parts|w_\\w+)|permessage_deflate|protocol|queue|" +
     "proxy_environment|reading_mode|receive|refusal|relay|request_body|send|" +
-    "server_(handshake|hooks|limits)|sha1|shared_frames|slow_consumer|stats|testing|threats_(deflate|floods|handshake)|turns|url|utf8|" +
-    "faults/(compression_offer|deflate|ending|fairness|handler|misunderstood_calls|ownership|random_user|" +
-    "refused|requests|responses|time))_test\\.ts$",
+    "server_(handshake|hooks|limits)|sha1|shared_frames|signal|slow_consumer|stats|testing|threats_(deflate|floods|handshake)|turns|url|utf8|" +
+    "faults/(compression_offer|deflate|ending|fairness|handler|inbox|misunderstood_calls|ownership|random_user|" +
+    "refused|requests|responses|sending|standstill|time|websocket_stream))_test\\.ts$",
 );
 
 interface Plan {

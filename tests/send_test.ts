@@ -1,9 +1,16 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import type { Message, OutgoingMessage } from "../mod.ts";
-import { type Extension, Opcode, Protocol } from "../lib/core/mod.ts";
+import {
+  type EncodedFrame,
+  type Extension,
+  Opcode,
+  type OutgoingFrame,
+  Protocol,
+} from "../lib/core/mod.ts";
 import { sharedLength } from "../lib/core/encoder.ts";
 import {
+  isTooMuch,
   Sender,
   type SenderHost,
   shareFrame,
@@ -12,7 +19,7 @@ import {
 import type { ConnectionOptions } from "../lib/options.ts";
 import type { Transport } from "../lib/transport.ts";
 import { ToyCodec } from "./toy_extension.ts";
-import { concat, pattern, utf8 } from "./bytes.ts";
+import { concat, hex, pattern, utf8 } from "./bytes.ts";
 import { frames, inBothRoles, isPending, rejection, rest, Tap } from "./support.ts";
 
 const KIB = 1024;
@@ -384,6 +391,7 @@ class FakeTransport implements Pick<Transport, "write" | "bufferedAmount"> {
   written: Uint8Array[] = [];
 
   write(parts: readonly Uint8Array[]): void {
+    assert.ok(parts.length > 0);
     for (const part of parts) {
       this.written.push(part.slice());
       if (this.isSlow) this.bufferedAmount += part.length;
@@ -409,12 +417,17 @@ function senderOf({ role = "server", extensions = [], options = {}, machine }: S
   const transport = new FakeTransport();
   const notes: unknown[] = [];
   const note = (...args: unknown[]) => void notes.push(args);
+  /** For each error that was given a new stack, whether its call had waited. */
+  const retraced: boolean[] = [];
   const host: SenderHost & { canSend: boolean; canWrite: boolean; canAnswer: () => boolean } = {
     canSend: true,
     canWrite: true,
     canAnswer: () => true,
     closedError: () => new DOMException("closed", "InvalidStateError"),
-    retrace: (error: unknown) => error,
+    retrace: (error: unknown, hasWaited: boolean) => {
+      retraced.push(hasWaited);
+      return error;
+    },
     refusal: (message: string) => new DOMException(message, "InvalidStateError"),
     fail: (closeCode: number, message: string) => note("fail", closeCode, message),
     cut: (message: string, closeCode: number) => note("cut", closeCode, message),
@@ -430,7 +443,7 @@ function senderOf({ role = "server", extensions = [], options = {}, machine }: S
     transport.bufferedAmount = 0;
     sender.drained();
   };
-  return { sender, transport, host, notes, drain };
+  return { sender, transport, host, notes, retraced, drain };
 }
 
 describe("Sender", () => {
@@ -613,7 +626,7 @@ describe("Sender", () => {
   });
 
   it("Sender settles each send when its own bytes have left", async () => {
-    const { sender, transport, drain } = senderOf();
+    const { sender, transport, retraced, drain } = senderOf();
     transport.isSlow = true;
     const large = () => [sender.send(textOf(65_537)), sender.send(textOf(60_000))];
     const [first, second] = large();
@@ -645,6 +658,58 @@ describe("Sender", () => {
     sender.end(() => error);
     for (const sent of ended) assert.equal(await rejection(sent), error);
     assert.equal(sender.pending, false);
+    assert.deepEqual([...new Set(retraced)], [true]);
+  });
+
+  it("Sender gives short messages on before the bytes in front of them have left", async () => {
+    const { sender, transport, drain } = senderOf();
+    transport.isSlow = true;
+    const first = sender.send(pattern(20_000));
+    await rest();
+    await sender.send("a");
+    sender.flushAll();
+    assert.deepEqual(transport.take().slice(-3), hex("81 01 61"));
+    assert.equal(await isPending(first), true);
+    drain();
+    await first;
+  });
+
+  it("Sender waits while a single byte is left", async () => {
+    const { sender, transport, drain } = senderOf();
+    transport.bufferedAmount = 1;
+    const sent = sender.send(pattern(20_000));
+    assert.equal(await isPending(sent), true);
+    assert.equal(transport.take().length, 20_004);
+    const later = sender.send(pattern(20_000));
+    await rest();
+    assert.equal(transport.take().length, 0);
+    drain();
+    await Promise.all([sent, later]);
+  });
+
+  it("Sender fails the connection if lent bytes are detached before they have left", async () => {
+    const fail = ["fail", 1011, "The bytes to send were detached or resized before they had left"];
+    for (const waits of [false, true]) {
+      const { sender, notes } = senderOf();
+      const tap = new Tap<Message>();
+      const items = waits ? sender.send(tap.items) : undefined;
+      const bytes = pattern(20_000);
+      sender.send(bytes).catch(() => {});
+      structuredClone(bytes.buffer, { transfer: [bytes.buffer as ArrayBuffer] });
+      tap.end();
+      await items;
+      await rest();
+      assert.deepEqual(notes, [fail]);
+    }
+    const { sender, transport, notes, drain } = senderOf();
+    transport.isSlow = true;
+    const bytes = pattern(20_000);
+    sender.send(bytes).catch(() => {});
+    await rest();
+    structuredClone(bytes.buffer, { transfer: [bytes.buffer as ArrayBuffer] });
+    assert.deepEqual(notes, []);
+    drain();
+    assert.deepEqual(notes[0], ["cut", ...fail.slice(1)]);
   });
 
   it("Sender cuts the connection if the transport throws", async () => {
@@ -652,9 +717,61 @@ describe("Sender", () => {
     thrown.transport.write = () => {
       throw new Error("fault");
     };
-    void thrown.sender.send("a");
+    // More than the transport is given at a time.
+    void thrown.sender.send("a".repeat(300_000));
     await rest();
     assert.deepEqual(thrown.notes, [["cut", 1006, "The transport threw"]]);
+  });
+
+  it("One message may always wait, and others up to the limit", () => {
+    const cases: [held: number, length: number, most: number, isTooMuch: boolean][] = [
+      [0, 11, 10, false],
+      [1, 10, 10, true],
+      [1, 9, 10, false],
+      [10, 0, 10, false],
+      [11, 0, 10, true],
+    ];
+    for (const [held, length, most, expected] of cases) {
+      assert.equal(isTooMuch(held, length, most), expected, `${held} + ${length}, ${most}`);
+    }
+  });
+
+  it("Sender looks after each 64 KiB of work whether the turn has been long: after 4 MiB", async () => {
+    /** What is sent over and over, by length, and the number of steps until one waits. */
+    const rows: [steps: (number | "shared" | "ping")[], extended: boolean, count: number][] = [
+      // 2 KiB of work each.
+      [[1024], false, 2048],
+      [[64_512], false, 64],
+      // 65,535 are not enough for a look, so that it comes after the third message.
+      [[31_743, 31_744], false, 129],
+      [[63_487, "shared"], false, 129],
+      [[63_487, "ping"], false, 129],
+      // 32 KiB of work each.
+      [[0], true, 128],
+    ];
+    for (const [steps, extended, count] of rows) {
+      const { sender } = senderOf({ extensions: extended ? [new ToyCodec("toy", 0, {})] : [] });
+      const shared = { message: "", frame: shareFrame("") };
+      const take = (step: (typeof steps)[number]) => {
+        if (step === "ping") return sender.control({ type: "ping", payload: new Uint8Array(0) });
+        if (step !== "shared") return sender.send("a".repeat(step));
+        assert.equal(sender.sendShared(shared, Infinity), true);
+      };
+      await rest();
+      const { now } = performance;
+      performance.now = () => 0;
+      try {
+        const done = take(steps[0]);
+        let taken = 1;
+        for (; taken < 3000; taken++) {
+          const sent = take(steps[taken % steps.length]);
+          if (sent !== undefined && sent !== done) break;
+        }
+        assert.equal(taken + 1, count, JSON.stringify(steps));
+      } finally {
+        performance.now = now;
+      }
+    }
   });
 
   it("A loop that awaits its sends lets other events happen", async () => {
@@ -664,6 +781,344 @@ describe("Sender", () => {
       setImmediate(() => happened = true);
       for (let i = 0; i < 20_000 && !happened; i++) await sender.send("a".repeat(2000));
       assert.equal(happened, true);
+    }
+  });
+});
+
+/** An extension that works on a long frame until the test tells how that ends. */
+class HeldCodec extends ToyCodec {
+  /** Whether each frame could be worked on elsewhere, so far. */
+  readonly allowed: boolean[] = [];
+  finish: (error?: Error) => void = () => {};
+  /** Whether the extension works at once, although it need not. */
+  isQuick = false;
+  fault: Error | undefined;
+
+  constructor() {
+    super("held", 0, {});
+  }
+
+  override encode(frame: OutgoingFrame, later?: EncodedFrame): OutgoingFrame | undefined {
+    this.allowed.push(later !== undefined);
+    if (this.fault !== undefined) throw this.fault;
+    if (later === undefined || this.isQuick) return frame;
+    this.finish = (error) => later(error, frame);
+  }
+}
+
+describe("Sender with an extension that works on another thread", () => {
+  const LONG = 16_384;
+  const SHORT = LONG - 1;
+  const CUT = ["fail", 1011, "The message was cut short by its sender"];
+  const header = (first: number) => concat([Uint8Array.of(first), hex("7e 40 00")]);
+
+  function heldSender(options?: SenderInit["options"]) {
+    const codec = new HeldCodec();
+    return { codec, ...senderOf({ extensions: [codec], options }) };
+  }
+
+  async function* each<T>(...items: T[]): AsyncGenerator<T> {
+    yield* items;
+  }
+
+  const ways: [name: string, send: (sender: Sender, bytes: Uint8Array) => Promise<void>][] = [
+    ["send()", (sender, bytes) => sender.send(bytes)],
+    ["a stream", (sender, bytes) => sender.write(bytes)],
+    ["items", (sender, bytes) => sender.send([bytes])],
+  ];
+  for (const [name, send] of ways) {
+    it(`Messages of 16 KiB and more are processed elsewhere, by ${name}`, async () => {
+      for (const isQuick of [false, true]) {
+        const { codec, sender, transport } = heldSender();
+        codec.isQuick = isQuick;
+        await send(sender, pattern(SHORT));
+        const sent = send(sender, pattern(LONG));
+        assert.equal(await isPending(sent), !isQuick);
+        assert.equal(sender.pending, !isQuick);
+        if (!isQuick) codec.finish();
+        await sent;
+        assert.deepEqual(codec.allowed, [false, true]);
+        await rest();
+        assert.deepEqual(transport.take().slice(4 + SHORT), concat([header(0x82), pattern(LONG)]));
+        assert.deepEqual([sender.messagesSent, sender.pending, sender.bufferedAmount], [
+          2,
+          false,
+          0,
+        ]);
+        // The next message finds nothing left over.
+        await sender.send("a");
+        await rest();
+        assert.deepEqual(transport.take(), hex("81 01 61"));
+      }
+    });
+  }
+
+  it("What is sent meanwhile follows, as it was at the call; pings need not wait", async () => {
+    const { codec, sender, transport } = heldSender();
+    const sent = sender.send(pattern(LONG));
+    const bytes = utf8("bc");
+    const after = sender.send(bytes);
+    bytes.fill(0);
+    void sender.control({ type: "ping", payload: utf8("") });
+    assert.deepEqual([sender.bufferedAmount, sender.heldAmount - 768], [LONG + 2 + 2, LONG + 4]);
+    await rest();
+    assert.deepEqual(transport.take(), hex("89 00"));
+    codec.finish();
+    await Promise.all([sent, after]);
+    await rest();
+    assert.deepEqual(
+      transport.take(),
+      concat([header(0x82), pattern(LONG), hex("82 02"), utf8("bc")]),
+    );
+    assert.deepEqual([sender.messagesSent, sender.bufferedAmount], [2, 0]);
+  });
+
+  it("The promises of messages that had to wait also wait for room", async () => {
+    const sends: [name: string, send: (sender: Sender) => Promise<void>][] = [
+      ["a whole message", (sender) => sender.send(pattern(70_000))],
+      ["items", (sender) => sender.send(["b".repeat(70_000)])],
+    ];
+    for (const [name, send] of sends) {
+      const { codec, sender, transport, drain } = heldSender();
+      transport.isSlow = true;
+      const sent = send(sender);
+      await rest();
+      codec.finish();
+      assert.equal(await isPending(sent), true, name);
+      drain();
+      await sent;
+    }
+  });
+
+  const ends: [name: string, canWrite: boolean, error: Error | undefined, notes: unknown[]][] = [
+    ["the Close frame was written meanwhile", false, undefined, []],
+    ["the extension fails", true, new Error("fault"), [CUT]],
+    ["the extension fails after the Close frame", false, new Error("fault"), []],
+  ];
+  for (const [name, canWrite, error, notes] of ends) {
+    it(`A message is refused if ${name}`, async () => {
+      const all = heldSender();
+      const { codec, sender, host } = all;
+      const sent = sender.send(pattern(LONG));
+      const after = sender.send("a");
+      host.canWrite = canWrite;
+      codec.finish(error);
+      const reason = await rejection(sent);
+      if (error === undefined) assert.equal(reason.message, "closed");
+      else assert.equal(reason, error);
+      assert.deepEqual([...new Set(all.retraced)], [true]);
+      if (canWrite) await after;
+      else assert.equal((await rejection(after)).message, "closed");
+      assert.deepEqual(all.notes, notes);
+      assert.equal(sender.messagesSent, canWrite ? 1 : 0);
+    });
+  }
+
+  it("A message is refused if the connection ends meanwhile", async () => {
+    for (const [name, send] of ways) {
+      const { codec, sender, notes } = heldSender();
+      const error = new Error("ended");
+      const sent = send(sender, pattern(LONG));
+      await rest();
+      sender.end(() => error);
+      assert.equal(await rejection(sent), error, name);
+      codec.finish();
+      await rest();
+      assert.equal(sender.messagesSent, 0);
+      assert.deepEqual(notes, []);
+    }
+  });
+
+  it("An extension that throws fails the connection, unless the Close frame was written", async () => {
+    for (const canWrite of [true, false]) {
+      for (const length of [SHORT, LONG]) {
+        const { codec, sender, host, notes } = heldSender();
+        host.canWrite = canWrite || length === SHORT;
+        codec.fault = new Error("fault");
+        const reason = await rejection(sender.send(pattern(length)));
+        if (host.canWrite) assert.equal(reason, codec.fault);
+        else assert.equal(reason.message, "closed");
+        assert.deepEqual(notes, host.canWrite ? [CUT] : []);
+        assert.equal(sender.messagesSent, 0);
+      }
+    }
+    const { sender, notes } = senderOf();
+    await assert.rejects(sender.send(["a", pattern(1)]), TypeError);
+    assert.deepEqual(notes, [CUT]);
+  });
+
+  it("A frame that is being processed is not interrupted by a signal", async () => {
+    const { codec, sender, transport, notes } = heldSender();
+    const controller = new AbortController();
+    const reason = new Error("enough");
+    const sent = sender.send(each(pattern(LONG), pattern(1)), { signal: controller.signal });
+    await rest();
+    controller.abort(reason);
+    assert.equal(await isPending(sent), true);
+    assert.deepEqual(notes, []);
+    codec.finish();
+    assert.equal(await rejection(sent), reason);
+    assert.deepEqual(notes, [CUT]);
+    sender.flushAll();
+    assert.deepEqual(transport.take(), concat([header(0x02), pattern(LONG)]));
+  });
+
+  it("After such a frame, a signal interrupts the wait for the next item", async () => {
+    for (const isQuick of [false, true]) {
+      const { codec, sender, notes } = heldSender();
+      codec.isQuick = isQuick;
+      const controller = new AbortController();
+      const reason = new Error("enough");
+      const tap = new Tap<Message>();
+      const sent = sender.send(tap.items, { signal: controller.signal });
+      tap.give(pattern(LONG));
+      await rest();
+      codec.finish();
+      await rest();
+      controller.abort(reason);
+      assert.equal(await rejection(sent), reason);
+      assert.deepEqual(notes, [CUT]);
+    }
+  });
+});
+
+describe("Sender with messages of several items", () => {
+  const FULL = 2_000_000;
+
+  it("A message that ends before its first item has begun does no harm", async () => {
+    const { sender, notes } = senderOf();
+    const controller = new AbortController();
+    const reason = new Error("enough");
+    const tap = new Tap<Message>();
+    const sent = sender.send(tap.items, { signal: controller.signal });
+    await rest();
+    controller.abort(reason);
+    assert.equal(await rejection(sent), reason);
+    assert.deepEqual(notes, []);
+    tap.give("a");
+    await rest();
+    assert.equal(tap.returned, true);
+  });
+
+  it("A signal has no effect on the messages after its own", async () => {
+    const { sender } = senderOf();
+    const controller = new AbortController();
+    await sender.send(["a"], { signal: controller.signal });
+    const tap = new Tap<Message>();
+    const sent = sender.send(tap.items);
+    tap.give("b");
+    await rest();
+    controller.abort();
+    tap.end();
+    await sent;
+  });
+
+  it("Nothing is written after a signal or an end, at whatever moment", async () => {
+    const stops: [
+      name: string,
+      stop: (all: ReturnType<typeof senderOf>, abort: () => void) => void,
+    ][] = [
+      ["signal", (_, abort) => abort()],
+      ["end", ({ host, sender }) => {
+        host.canSend = false;
+        sender.end(() => new Error("ended"));
+      }],
+    ];
+    for (const [name, stop] of stops) {
+      for (let moment = 0; moment < 40; moment++) {
+        const all = senderOf();
+        const controller = new AbortController();
+        let asked = 0;
+        const items: AsyncIterable<Message> = {
+          [Symbol.asyncIterator]: () => ({
+            next: () => Promise.resolve({ done: ++asked > 3, value: "a" }),
+          }),
+        };
+        const sent = all.sender.send(items, { signal: controller.signal });
+        sent.catch(() => {});
+        for (let i = 0; i < moment; i++) await undefined;
+        const before = [asked, all.sender.bufferedAmount, all.sender.messagesSent];
+        stop(all, () => controller.abort());
+        for (let i = 0; i < 40; i++) await undefined;
+        const after = [asked, all.sender.bufferedAmount, all.sender.messagesSent];
+        assert.deepEqual(after, before, `${name} after ${moment} microtasks`);
+      }
+    }
+  });
+
+  it("An item may be used again when the next one is asked for", async () => {
+    const { sender, transport } = senderOf();
+    const expected = [1, 2].map((byte) => new Uint8Array(20_000).fill(byte));
+    await sender.send((async function* () {
+      const bytes = new Uint8Array(20_000);
+      for (const byte of [1, 2]) yield bytes.fill(byte);
+    })());
+    await rest();
+    const written = transport.take();
+    assert.deepEqual(written.slice(4, 20_004), expected[0]);
+    assert.deepEqual(written.slice(20_008, 40_008), expected[1]);
+  });
+
+  it("Items are refused before they are asked for", async () => {
+    const reason = new Error("enough");
+    const rows: [
+      name: string,
+      canSend: boolean,
+      signal: AbortSignal | undefined,
+      message: string,
+    ][] = [
+      ["a signal", true, AbortSignal.abort(reason), "enough"],
+      ["a signal and an end", false, AbortSignal.abort(reason), "enough"],
+      ["an end", false, undefined, "closed"],
+    ];
+    for (const [name, canSend, signal, message] of rows) {
+      const { sender, host, notes } = senderOf({ options: { slow: "close" } });
+      host.canSend = canSend;
+      let asked = false;
+      const items = {
+        *[Symbol.iterator]() {
+          asked = true;
+          yield "a";
+        },
+      };
+      assert.equal((await rejection(sender.send(items, { signal }))).message, message, name);
+      assert.deepEqual([asked, notes.length], [false, 0], name);
+    }
+  });
+
+  it("An error that no function waits for keeps its stack, and counts as one that had waited", async () => {
+    const { sender, host, retraced } = senderOf();
+    const error = await new Promise<Error>((resolve) => {
+      setTimeout(() => void sender.send([1] as never).catch(resolve), 0);
+    });
+    assert.match(error.stack!, /outgoing/);
+    host.canSend = false;
+    await rejection(sender.send(["a"]));
+    assert.deepEqual(retraced, [true]);
+  });
+
+  it("Items that wait for their turn count as slow, if there is no room", async () => {
+    const rows: [slow: SenderInit["options"], isBusy: boolean, canSend: boolean, ends: boolean][] =
+      [
+        [{ slow: "terminate" }, true, true, true],
+        [{ slow: "terminate" }, true, false, false],
+        [{ slow: "terminate" }, false, true, false],
+        [{ slow: "wait" }, true, true, false],
+      ];
+    for (const [options, isBusy, canSend, ends] of rows) {
+      const { sender, host, transport, notes } = senderOf({ options });
+      const tap = new Tap<Message>();
+      if (isBusy) void sender.send(tap.items);
+      transport.bufferedAmount = FULL;
+      host.canSend = canSend;
+      sender.send(["a"]).catch(() => {});
+      assert.deepEqual(
+        notes,
+        ends ? [["terminate"]] : [],
+        JSON.stringify([options, isBusy, canSend]),
+      );
+      tap.end();
+      await rest();
     }
   });
 });
