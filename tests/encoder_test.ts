@@ -42,7 +42,7 @@ const TEXTS = [
   { character: "\x80", counts: [1, 24, 25] },
   { character: "a", counts: [0, 1, 23, 24, 25, 125, 126, 10922, 10923, 65535, 65536] },
   { character: "é", counts: [62, 63, 100, 5461, 5462, 32767, 32768] },
-  { character: "€", counts: [41, 42, 3640, 3641, 21845, 21846] },
+  { character: "€", counts: [41, 42, 3640, 3641, 21845, 21846, 30_000] },
   { character: "😀", counts: [31, 32, 5461, 16383, 16384] },
 ];
 
@@ -421,6 +421,37 @@ describe("Encoder and its memory", () => {
       assert.equal(encoder.writePiece(data, true, lend), true);
       assert.equal(encoder.take().some(({ buffer }) => buffer === data.buffer), shared);
     }
+  });
+
+  it("Encoder.writePiece leaves bytes as they are that no extension has changed", () => {
+    const extension = { name: "a", rsv: 0, encode: (frame: OutgoingFrame) => frame } as Extension;
+    const encoder = new Encoder("client", { extensions: [extension] });
+    const data = pattern(LEND_FROM);
+    for (const lend of [false, true]) encoder.writePiece(data, true, lend);
+    assertSameBytes(data, pattern(LEND_FROM));
+    for (const { payload } of read("client", encoder.take())) assertSameBytes(payload, data);
+  });
+
+  it("Encoder.writePiece takes a frame later once, and reports it before the caller", () => {
+    const calls: string[] = [];
+    let finish = () => {};
+    const extension = {
+      name: "a",
+      rsv: 0,
+      encode: (frame: OutgoingFrame, later) => void (finish = () => later!(undefined, frame)),
+    } as Extension;
+    const encoder = new Encoder("server", {
+      extensions: [extension],
+      onFrame: ({ payload }) => void calls.push(`frame of ${payload.length}`),
+    });
+    const written = encoder.writePiece(pattern(5), true, false, undefined, (error) => {
+      calls.push(`written ${error}`);
+    });
+    assert.deepEqual([written, encoder.size], [false, 0]);
+    finish();
+    finish();
+    assert.deepEqual(calls, ["frame of 5", "written undefined"]);
+    assert.deepEqual(read("server", encoder.take()).map(({ payload }) => payload), [pattern(5)]);
   });
 
   it("Encoder.writePiece keeps characters that pieces cut, also if an extension refuses one", () => {

@@ -305,6 +305,7 @@ describe("FrameDecoder with a malformed header", () => {
     errors.push(thrown(() => decoder.next()), thrown(() => decoder.end()));
     assert.equal(new Set(errors).size, 1);
     assert.ok(errors[0] instanceof Error);
+    assert.equal(decoder.release(), true);
   });
 });
 
@@ -362,6 +363,7 @@ describe("FrameDecoder and the ways to read a piece", () => {
   const rows = [
     { role: "client", header: "82 7e 07 d0", key: undefined },
     { role: "server", header: "82 fe 07 d0", key: hex("01 02 03 04") },
+    { role: "server", header: "82 fe 07 d0", key: hex("01 00 00 00") },
     { role: "server", header: "82 fe 07 d0", key: hex("00 00 00 00") },
   ] as const;
   const payload = pattern(2000).map((byte) => byte & 0x7f);

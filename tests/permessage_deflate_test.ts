@@ -183,6 +183,7 @@ describe("permessage-deflate: what is done on another thread", () => {
   ][] = [
     ["every byte of output is given", [3, 1, 2], 1, []],
     ["the end of the output is not inflated elsewhere", [140_000], 140_000, [140_000], 10],
+    ["the end of a single byte of output is not", [131_072], 131_072, [131_072], 131_071],
     ["the end of short output is not either", [131_072, 1000], 65_536, [131_072, 65_536], 1000],
     [
       "an engine may inflate the whole message at its end",
@@ -240,6 +241,7 @@ describe("permessage-deflate: what is done on another thread", () => {
             assert.deepEqual(piece.header, { ...header, rsv: 0, length: 0 });
             assert.equal(finished, false);
             finished = piece.last;
+            assert.ok(finished || piece.payload.length > 0);
             outputs.push(piece.payload);
           }
           assert.equal(finished, last);
@@ -277,6 +279,7 @@ describe("permessage-deflate: what is done on another thread", () => {
       assert.equal(engine.open, 0);
       assert.equal(extension.next(() => {}), undefined);
       extension.push(piece);
+      assert.equal(engine.open, 0);
       assert.equal(extension.next(() => {}), undefined);
       extension.close();
       assert.equal(engine.open, 0);

@@ -198,12 +198,12 @@ export class FrameDecoder {
   next(): FramePiece | undefined {
     if (!this.advance()) return undefined;
     const { fin, rsv, opcode, masked, length, last } = this;
-    if (this.#header === undefined || this.#headerPosition !== this.#framePosition) {
+    if (this.#headerPosition !== this.#framePosition) {
       this.#header = { fin, rsv, opcode, masked, length };
       this.#headerPosition = this.#framePosition;
     }
     const payload = isControl(opcode) ? this.copy() : this.bytes();
-    return { header: this.#header, payload, last };
+    return { header: this.#header!, payload, last };
   }
 
   /**
