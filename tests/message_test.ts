@@ -8,7 +8,12 @@ import {
   MessageAssembler,
   Opcode,
 } from "../lib/core/mod.ts";
-import { DecodedPiece, type MessageOptions, MessageReader } from "../lib/core/message.ts";
+import {
+  DecodedPiece,
+  MAX_MESSAGE_SIZE,
+  type MessageOptions,
+  MessageReader,
+} from "../lib/core/message.ts";
 import { concat, hex, pattern, utf8 } from "./bytes.ts";
 import { PieceReader } from "./pieces.ts";
 import { binary, fc, text } from "./property.ts";
@@ -244,6 +249,12 @@ describe("MessageReader with whole messages", () => {
     assert.equal(readWhole(inflated, { maxMessageSize: 6 }).length, 3);
     const message = "Message of at least 6 bytes exceeds maxMessageSize (5)";
     assert.throws(() => readWhole(inflated, { maxMessageSize: 5 }), failure(1009, message));
+  });
+});
+
+describe("MAX_MESSAGE_SIZE", () => {
+  it("MAX_MESSAGE_SIZE is 1 MiB, as documented", () => {
+    assert.equal(MAX_MESSAGE_SIZE, 1_048_576);
   });
 });
 

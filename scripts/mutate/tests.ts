@@ -82,6 +82,8 @@ const { setInterval, clearInterval, setImmediate } = globalThis;
 /** Milliseconds without anything to wait for, after which a test will never end. */
 const IDLE = 120;
 const TICK = 20;
+/** A tick that takes more microseconds of the processor shows that another thread works. */
+const BUSY = 2000;
 
 /** What an attempt came to: nothing if the test passed. */
 export interface Failure {
@@ -142,8 +144,12 @@ const baseline = process.getActiveResourcesInfo().length;
 function watchOver(limit: number, giveUp: (why: string, slow: boolean) => void): unknown {
   let idle = 0;
   let ticks = 0;
+  let usage = process.cpuUsage();
   const timer = setInterval(() => {
-    idle = process.getActiveResourcesInfo().length > baseline ? 0 : idle + TICK;
+    const { user, system } = process.cpuUsage(usage);
+    usage = process.cpuUsage();
+    const isWaiting = user + system > BUSY || process.getActiveResourcesInfo().length > baseline;
+    idle = isWaiting ? 0 : idle + TICK;
     if (idle >= IDLE) giveUp("the test waits for nothing", false);
     else if (++ticks > limit / TICK) giveUp("the test takes too long", true);
   }, TICK) as unknown as { unref(): void };
