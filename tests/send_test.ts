@@ -411,10 +411,18 @@ interface SenderInit {
   extensions?: Extension[];
   options?: Pick<ConnectionOptions, "slow" | "maxBufferedAmount">;
   machine?: Partial<WritingMachine>;
+  transport?: FakeTransport;
 }
 
-function senderOf({ role = "server", extensions = [], options = {}, machine }: SenderInit = {}) {
-  const transport = new FakeTransport();
+function senderOf(
+  {
+    role = "server",
+    extensions = [],
+    options = {},
+    machine,
+    transport = new FakeTransport(),
+  }: SenderInit = {},
+) {
   const notes: unknown[] = [];
   const note = (...args: unknown[]) => void notes.push(args);
   /** For each error that was given a new stack, whether its call had waited. */
@@ -687,6 +695,42 @@ describe("Sender", () => {
     await Promise.all([sent, later]);
   });
 
+  it("Sender waits for a single byte that a native WebSocket holds", async () => {
+    const { encoder } = new Protocol("server");
+    const transport = new FakeTransport();
+    const writePiece = () => {
+      transport.bufferedAmount++;
+      return true;
+    };
+    const { sender, drain } = senderOf({
+      transport,
+      machine: { encoder, extended: false, overhead: 0, writePiece },
+    });
+    const sent = sender.send(pattern(20_000));
+    assert.equal(await isPending(sent), true);
+    drain();
+    await sent;
+    await sender.send("a");
+  });
+
+  it("Sender leaves a stream that its writer has closed alone", async () => {
+    const { sender, host, notes } = senderOf();
+    let finish: () => void = () => {};
+    host.finish = () => new Promise((resolve) => finish = resolve);
+    assert.equal(sender.isStreaming, false);
+    const writer = sender.writable.getWriter();
+    assert.equal(sender.isStreaming, true);
+    void writer.close();
+    await rest();
+    sender.end(() => new Error("ended"));
+    await writer.ready;
+    finish();
+    await writer.closed;
+    const { sender: other, notes: left } = senderOf();
+    await other.writable.abort("reason");
+    assert.deepEqual([notes, left], [[], [["leave", "reason"]]]);
+  });
+
   it("Sender fails the connection if lent bytes are detached before they have left", async () => {
     const fail = ["fail", 1011, "The bytes to send were detached or resized before they had left"];
     for (const waits of [false, true]) {
@@ -742,6 +786,7 @@ describe("Sender", () => {
       // 2 KiB of work each.
       [[1024], false, 2048],
       [[64_512], false, 64],
+      [[64_511], false, 66],
       // 65,535 are not enough for a look, so that it comes after the third message.
       [[31_743, 31_744], false, 129],
       [[63_487, "shared"], false, 129],
@@ -947,6 +992,21 @@ describe("Sender with an extension that works on another thread", () => {
     assert.deepEqual(notes, [CUT]);
   });
 
+  it("The Close frame follows the whole messages, and items that have not begun are refused", async () => {
+    const { codec, sender, host } = heldSender();
+    const whole = [sender.send(pattern(LONG)), sender.send("a")];
+    const items = sender.send(["b"]);
+    host.canSend = false;
+    const written: number[] = [];
+    sender.beforeClose(() => void written.push(sender.messagesSent));
+    assert.match((await rejection(items)).message, /before the message had begun/);
+    assert.deepEqual([written, sender.bufferedAmount, sender.pending], [[], LONG + 1, true]);
+    codec.finish();
+    await Promise.all(whole);
+    await rest();
+    assert.deepEqual([written, sender.bufferedAmount, sender.pending], [[2], 0, false]);
+  });
+
   it("A frame that is being processed is not interrupted by a signal", async () => {
     const { codec, sender, transport, notes } = heldSender();
     const controller = new AbortController();
@@ -1057,6 +1117,22 @@ describe("Sender with messages of several items", () => {
     const written = transport.take();
     assert.deepEqual(written.slice(4, 20_004), expected[0]);
     assert.deepEqual(written.slice(20_008, 40_008), expected[1]);
+  });
+
+  it("A message whose connection has ended is refused with the error of the end, or of close()", async () => {
+    for (const closes of [false, true]) {
+      const { sender, host } = senderOf();
+      const tap = new Tap<Message>();
+      const sent = sender.send(tap.items);
+      const after = sender.send("b");
+      await rest();
+      host.canSend = false;
+      if (closes) sender.beforeClose(() => {});
+      tap.give("a");
+      const expected = closes ? /before the message had begun/ : /^closed$/;
+      assert.match((await rejection(sent)).message, expected);
+      if (closes) assert.match((await rejection(after)).message, expected);
+    }
   });
 
   it("Items are refused before they are asked for", async () => {

@@ -333,7 +333,7 @@ export class Sender {
       waiting = this.#encoder.size;
     } else if (waiting > 0 && lent) {
       // A loop that awaits its sends would otherwise send one message in each turn.
-      queueMicrotask(() => this.#encoder.size > 0 && this.flush());
+      queueMicrotask(() => this.flush());
     } else if (waiting > 0 && !this.#isDue) {
       this.#isDue = true;
       if (due.push(this) === 1) nextTurn(Sender.#flushDue);
@@ -363,7 +363,7 @@ export class Sender {
     due = [];
     for (const sender of senders) {
       sender.#isDue = false;
-      if (sender.#encoder.size > 0) sender.flush();
+      sender.flush();
     }
   }
 
@@ -623,7 +623,6 @@ export class Sender {
           this.#isWriterClosed = true;
           return host.finish();
         },
-        abort: (reason) => host.leave(reason),
       });
       if (this.#endError !== undefined) this.#writing!.error(this.#endError());
     }
