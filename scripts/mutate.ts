@@ -1,6 +1,6 @@
 /**
  * Plants faults in the core and in the connections, one at a time, and runs the quick tests:
- * `deno task mutate [--file lib/core/close.ts] [--seed N] [--sample N] [--tests tests/close_test.ts]`.
+ * `deno task mutate [--file lib/core] [--seed N] [--sample N] [--tests tests/close_test.ts]`.
  * A fault survives if no test fails. Each survivor must have a reason in `tests/mutants.json`.
  *
  * The faults are: an operator is replaced (comparisons also by their neighbours), a condition is negated, a
@@ -22,7 +22,8 @@ import { Explanations } from "./mutate/explanations.ts";
 import type { Mutant } from "./mutate/mutants.ts";
 import { type Result, runRound } from "./mutate/round.ts";
 
-const USAGE = "deno task mutate [--file lib/core/close.ts,...] [--seed N] [--sample N] " +
+const USAGE =
+  "deno task mutate [--file lib/core,lib/connection/closing.ts,...] [--seed N] [--sample N] " +
   "[--tests tests/close_test.ts,...] [--verbose]";
 /** Milliseconds of the processor for the tests of a fault, until it counts as a survivor. */
 const BUDGET = 3000;
@@ -41,6 +42,8 @@ const QUICK = new RegExp(
     "refused|requests|responses|sending|standstill|time|websocket_stream))_test\\.ts$",
 );
 
+const FOLDERS = ["lib/core", "lib/connection"];
+
 interface Plan {
   files: readonly string[];
   tests: readonly string[];
@@ -55,7 +58,7 @@ interface Plan {
 
 async function sources(): Promise<string[]> {
   const files: string[] = [];
-  for (const folder of ["lib/core", "lib/connection"]) {
+  for (const folder of FOLDERS) {
     for await (const { name } of Deno.readDir(new URL(folder, ROOT))) {
       files.push(`${folder}/${name}`);
     }
@@ -74,11 +77,15 @@ async function planFrom(args: readonly string[]): Promise<Plan> {
       verbose: { type: "boolean", default: false },
     },
   });
+  const all = await sources();
+  const chosen = names(values.file).flatMap((name) =>
+    FOLDERS.includes(name) ? all.filter((file) => file.startsWith(`${name}/`)) : name
+  );
   const quick = (await testFiles("tests")).filter((file) => QUICK.test(file));
   const tests = knownNames("test file", names(values.tests), quick);
   if (tests.length === 0) throw new UsageError("No tests");
   return {
-    files: knownNames("file", names(values.file), await sources()),
+    files: knownNames("file", chosen, all),
     tests,
     seed: wholeNumber("--seed", values.seed, 0)!,
     sample: wholeNumber("--sample", values.sample, 1) ?? Infinity,
