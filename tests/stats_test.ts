@@ -2,7 +2,9 @@ import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { connect, type ConnectionStats, type ConnectOptions, serve } from "../mod.ts";
 import { driverOf } from "../lib/connection/connection.ts";
-import { encodeFrame, type Frame, Opcode } from "../lib/core/mod.ts";
+import { Driver, type Machine } from "../lib/connection/driver.ts";
+import { encodeFrame, type Frame, Opcode, Protocol } from "../lib/core/mod.ts";
+import type { Transport } from "../lib/transport.ts";
 import { pair, transportPair } from "../lib/testing.ts";
 import { concat, pattern, utf8 } from "./bytes.ts";
 import {
@@ -241,4 +243,83 @@ describe("Driver", () => {
     await server.closed;
     assert.equal(server.stats.pingsReceived, 0);
   });
+
+  it("Driver pauses while more than 64 KiB of input wait for an extension", () => {
+    const rows: [Partial<Machine>, paused: boolean][] = [
+      [{ bufferedMemory: 65_536 }, false],
+      [{ bufferedMemory: 65_537 }, true],
+      [{ bufferedMemory: 65_537, pending: false }, false],
+      [{ bufferedMemory: 65_537, extended: false }, false],
+    ];
+    for (const [state, paused] of rows) {
+      const { driver, machine, calls } = driverOver({ extended: true, pending: true, ...state });
+      driver.data(new Uint8Array(1));
+      assert.deepEqual([driver.isPaused, calls], [
+        paused,
+        paused ? ["resume", "pause"] : ["resume"],
+      ]);
+      Object.assign(machine, { bufferedMemory: 0 });
+      driver.pump();
+      assert.equal(driver.isPaused, false);
+      assert.deepEqual(calls.slice(2), paused ? ["resume true"] : []);
+    }
+  });
+
+  it("Driver releases its input only to the last chunk, and never within a chunk", () => {
+    let inner: boolean | undefined;
+    const { driver, machine } = driverOver();
+    machine.next = () => {
+      machine.next = () => undefined;
+      inner = driver.data(new Uint8Array(1));
+      return undefined;
+    };
+    const outer = driver.data(new Uint8Array(1));
+    assert.deepEqual([inner, outer], [false, false]);
+    assert.equal(driver.data(new Uint8Array(1)), true);
+    assert.equal(driver.stats.bytesReceived, 3);
+  });
+
+  it("Driver pings while a pong may come", () => {
+    const { driver } = driverOver({ pending: true });
+    assert.equal(driver.isAlive, true);
+    driver.close(undefined);
+    assert.equal(driver.closing.phase, "open", "the input that waits comes first");
+    assert.equal(driver.isAlive, false);
+    const { driver: other } = driverOver();
+    other.closing.startClose({});
+    assert.deepEqual([other.closing.transport, other.isAlive], ["open", false]);
+  });
 });
+
+/** A driver over a protocol that the test controls, and the calls of its transport. */
+function driverOver(state: Partial<Machine> = {}) {
+  const calls: string[] = [];
+  const real = new Protocol("server");
+  const machine = {
+    ...{ role: "server", encoder: real.encoder, whole: true, held: 0, counts: real.counts },
+    ...{ pending: false, extended: false, bufferedAmount: 0, bufferedMemory: 0 },
+    next: () => undefined as ReturnType<Machine["next"]>,
+    receive: () => {},
+    release: () => true,
+    takeHeld: () => undefined,
+    dispose: () => {},
+    write: () => {},
+    writePiece: () => true,
+    ...state,
+  };
+  const transport = {
+    bufferedAmount: 0,
+    pause: () => void calls.push("pause"),
+    resume: (released?: boolean) => void calls.push(["resume", released].join(" ").trim()),
+    write: () => {},
+    end: () => {},
+    destroy: () => {},
+  };
+  const driver = new Driver({
+    transport: transport as unknown as Transport,
+    takeOver: () => {},
+    options: { pingInterval: 0, closeTimeout: 0 },
+    machine: machine as Machine,
+  });
+  return { driver, machine, calls };
+}

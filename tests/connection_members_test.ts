@@ -1,0 +1,114 @@
+/** What a connection tells of itself, and what it says about members that it does not have. */
+import { describe, it } from "node:test";
+import assert from "node:assert/strict";
+import { accept } from "../mod.ts";
+import { diagnostics, setDiagnostics } from "../lib/inspect.ts";
+import { transportPair } from "../lib/testing.ts";
+import { brief, inBothRoles, RawPeer, rejection, textFrame, until } from "./support.ts";
+
+type Loose = Record<string, (...args: unknown[]) => unknown>;
+
+describe("The members of WebSocketConnection", () => {
+  it("request is what onRequest was given, with the scheme of the transport", async () => {
+    for (const secure of [true, false]) {
+      const [near, far] = transportPair();
+      Object.defineProperty(near, "secure", { value: secure });
+      new RawPeer(far, "client");
+      const seen: Request[] = [];
+      const onRequest = (request: Request) => void seen.push(request);
+      const ws = await accept(near, { onRequest });
+      assert.equal(ws.request, seen[0]);
+      ws.terminate();
+    }
+    for (const secure of [true, false]) {
+      const [near, far] = transportPair();
+      Object.defineProperty(near, "secure", { value: secure });
+      new RawPeer(far, "client");
+      const ws = await accept(near);
+      assert.equal(ws.request.url, secure ? "https://localhost/" : "http://localhost/");
+      assert.equal(ws.request, ws.request);
+      ws.terminate();
+    }
+  });
+
+  it("null in the place of options counts as none", async () => {
+    await inBothRoles(async (ws, peer) => {
+      const none = null as unknown as undefined;
+      await ws.send("a", none);
+      assert.deepEqual(brief(await peer.next()), ["text", "a", true]);
+      peer.send(textFrame("b"));
+      assert.equal(await ws.receive(none), "b");
+      void ws.ping("c", none);
+      assert.deepEqual(brief(await peer.next()), ["ping", "c", true]);
+    });
+  });
+
+  it("Members of other libraries say what to use, and can be replaced", async () => {
+    await inBothRoles((ws) => {
+      const loose = ws as unknown as Loose;
+      const messages: [name: string, event: unknown, message: RegExp][] = [
+        ["on", "message", /^A connection has no on\(\): write: for await/],
+        ["on", "close", /^A connection has no on\(\): write: await ws\.closed$/],
+        ["once", "upgrade", /^A connection has no once\(\): write: for await/],
+        ["addEventListener", Symbol("a"), /no addEventListener\(\): write: for await/],
+      ];
+      for (const [name, event, message] of messages) {
+        assert.throws(() => loose[name](event), { name: "TypeError", message });
+      }
+      assert.throws(() => loose.readyState, { name: "TypeError", message: /"open", "closing"/ });
+      assert.equal(loose.onmessage, undefined);
+      assert.throws(() => loose.onclose = () => {}, { name: "TypeError", message: /ws\.closed/ });
+      const own = () => {};
+      loose.on = own;
+      assert.equal(loose.on, own);
+      Object.defineProperty(loose, "onmessage", { value: own });
+      assert.equal(loose.onmessage, own);
+      for (const name of ["on", "onmessage", "readyState", "binaryType"]) {
+        const { configurable, enumerable } = Object.getOwnPropertyDescriptor(
+          Object.getPrototypeOf(ws),
+          name,
+        )!;
+        assert.deepEqual([name, configurable, enumerable], [name, true, false]);
+      }
+    });
+  });
+
+  it("A listener of the platform is told of the connection, its frames and its end", async () => {
+    const told: unknown[] = [];
+    const before = diagnostics;
+    setDiagnostics({
+      logsFrames: true,
+      wantsRefused: false,
+      listen: () => ({
+        onFrame: (direction, frame) => void told.push([direction, ...brief(frame)]),
+        opened: (ws) => void told.push(["opened", ws]),
+        ended: (ws, close, error) => void told.push(["ended", ws, close, error]),
+      }),
+      refused: () => {},
+      failed: () => {},
+    });
+    try {
+      const seen: string[] = [];
+      const onFrame = (direction: string) => void seen.push(direction);
+      await inBothRoles(async (ws, peer) => {
+        peer.send(textFrame("a"));
+        assert.equal(await ws.receive(), "a");
+        await ws.send("b");
+        await until(() => peer.frames.length > 0);
+        ws.terminate();
+        const error = await rejection(ws.closed);
+        const close = await ws.close();
+        assert.deepEqual(close, { closeCode: 1006, reason: "" });
+        assert.deepEqual(told.splice(0), [
+          ["opened", ws],
+          ["in", "text", "a", true],
+          ["out", "text", "b", true],
+          ["ended", ws, close, error],
+        ]);
+      }, { onFrame });
+      assert.deepEqual(seen, ["in", "out", "in", "out"]);
+    } finally {
+      setDiagnostics(before!);
+    }
+  });
+});
