@@ -28,7 +28,8 @@
  * if our server echoes small messages on Node at less than twice the rate of ws.
  *
  * `programs` runs the programs of tests/ws/programs/ on ws and on `sluice/ws`.
- * `topics` measures publish and subscribe in one process, and in three over Redis.
+ * `topics` measures publish and subscribe in one process, and in three over Redis, writes
+ * bench/results/topics.json and renders it. It takes about five minutes, and is a part of `report`.
  *
  * bench/NOTES.md explains how the benchmarks measure.
  */
@@ -196,7 +197,8 @@ async function main([command, ...rest]: string[]) {
   }
   if (command === "topics") {
     await readArguments(USAGE, () => onlyFlag(rest));
-    return await measureTopics();
+    await measureTopics(await separateCores());
+    return await render();
   }
   const plan = await readArguments(USAGE, () => planFrom(Deno.args));
   await separateCores();

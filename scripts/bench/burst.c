@@ -2,11 +2,12 @@
 // write, and the next window after all of them have come back. The chunks are therefore as large as the
 // kernel allows, and the load needs little CPU time.
 //
-//   burst PORT CONNECTIONS WINDOW FIRST_BYTE SIZE RAW FAN_OUT
+//   burst PORT[,PORT...] CONNECTIONS WINDOW FIRST_BYTE SIZE RAW FAN_OUT
 //
 // Each line of input is a number of messages; the answer is the number that has come back. RAW is 1 if
 // the server echoes bytes and does not parse frames. With FAN_OUT 1 only the first connection sends, and
-// its messages come back on all connections.
+// its messages come back on all connections. FAN_OUT 2 is the same for a server of Socket.IO: the messages
+// are events "p" with one string, and come back as events "m". The connections are spread over the ports.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -31,13 +32,16 @@ struct lane {
 };
 
 static const unsigned char KEY[4] = {0x37, 0xfa, 0x21, 0x3d};
-static const char REQUEST[] =
-    "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+#define FIELDS                                                                      \
+  " HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" \
+  "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+static const char REQUEST[] = "GET /" FIELDS;
+static const char SOCKET_IO_REQUEST[] = "GET /socket.io/?EIO=4&transport=websocket" FIELDS;
 
 static unsigned char *window_bytes, *echo_bytes, *chunk;
 static size_t window_size, echo_size;
 static int poller;
+static int is_socket_io = 0;
 static int is_verifying = 1;  // compares the whole first window, and the start of each chunk of later ones
 
 static void fail(const char *what) {
@@ -45,8 +49,10 @@ static void fail(const char *what) {
   exit(1);
 }
 
-// Encodes a frame (RFC 6455 section 5.2).
-static size_t frame(unsigned char *out, int first, size_t size, int masked) {
+// Encodes a frame (RFC 6455 section 5.2). Its payload is `before`, `length` letters, and `after`.
+static size_t frame(unsigned char *out, int first, const char *before, size_t length, const char *after,
+                    int masked) {
+  size_t start = strlen(before), size = start + length + strlen(after);
   size_t n = 0;
   unsigned char mask = masked ? 0x80 : 0;
   out[n++] = first;
@@ -65,17 +71,48 @@ static size_t frame(unsigned char *out, int first, size_t size, int masked) {
     n += 4;
   }
   for (size_t i = 0; i < size; i++) {
-    unsigned char byte = 'a' + (i + (i >> 8)) % 26;
+    size_t at = i - start;
+    unsigned char byte = i < start ? before[i] : at < length ? 'a' + (at + (at >> 8)) % 26 : after[at - length];
     out[n++] = masked ? byte ^ KEY[i & 3] : byte;
   }
   return n;
 }
 
 static size_t frames(unsigned char **bytes, int count, int first, size_t size, int masked) {
-  *bytes = malloc(count * (size + 14));
+  const char *before = !is_socket_io ? "" : masked ? "42[\"p\",\"" : "42[\"m\",\"";
+  *bytes = malloc(count * (size + 32));
   size_t n = 0;
-  for (int i = 0; i < count; i++) n += frame(*bytes + n, first, size, masked);
+  for (int i = 0; i < count; i++) n += frame(*bytes + n, first, before, size, is_socket_io ? "\"]" : "", masked);
   return n;
+}
+
+static void read_all(int fd, void *to, size_t size) {
+  for (ssize_t got; size > 0; to = (char *)to + got, size -= got) {
+    if ((got = read(fd, to, size)) <= 0) fail("read");
+  }
+}
+
+// Reads a text frame that begins with `start`.
+static void expect(int fd, const char *start) {
+  unsigned char head[2], longer[2];
+  read_all(fd, head, 2);
+  size_t size = head[1];
+  if (size >= 127) fail("an unexpected frame");
+  if (size == 126) {
+    read_all(fd, longer, 2);
+    size = longer[0] << 8 | longer[1];
+  }
+  read_all(fd, chunk, size);
+  if (size < strlen(start) || memcmp(chunk, start, strlen(start)) != 0) fail("an unexpected packet");
+}
+
+// Joins the main namespace of Socket.IO.
+static void join_socket_io(int fd) {
+  unsigned char join[16];
+  size_t size = frame(join, 0x81, "40", 0, "", 1);
+  expect(fd, "0{");
+  if (write(fd, join, size) != (ssize_t)size) fail("write");
+  expect(fd, "40{");
 }
 
 static void open_lane(struct lane *lane, int port) {
@@ -85,7 +122,8 @@ static void open_lane(struct lane *lane, int port) {
   int on = 1;
   setsockopt(lane->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   if (connect(lane->fd, (struct sockaddr *)&to, sizeof to) < 0) fail("connect");
-  if (write(lane->fd, REQUEST, sizeof REQUEST - 1) != sizeof REQUEST - 1) fail("write");
+  const char *request = is_socket_io ? SOCKET_IO_REQUEST : REQUEST;
+  if (write(lane->fd, request, strlen(request)) != (ssize_t)strlen(request)) fail("write");
   char head[4096];
   size_t n = 0;
   do {
@@ -93,6 +131,7 @@ static void open_lane(struct lane *lane, int port) {
     if (got <= 0 || ++n == sizeof head) fail("handshake");
   } while (n < 4 || memcmp(head + n - 4, "\r\n\r\n", 4) != 0);
   if (memcmp(head, "HTTP/1.1 101", 12) != 0) fail("refused");
+  if (is_socket_io) join_socket_io(lane->fd);
   fcntl(lane->fd, F_SETFL, O_NONBLOCK);
   struct epoll_event event = {.events = EPOLLIN, .data.ptr = lane};
   if (epoll_ctl(poller, EPOLL_CTL_ADD, lane->fd, &event) < 0) fail("epoll_ctl");
@@ -170,19 +209,25 @@ static void fan_out(struct lane *lanes, int count, long windows) {
 }
 int main(int argc, char **argv) {
   if (argc != 8) {
-    fprintf(stderr, "burst PORT CONNECTIONS WINDOW FIRST_BYTE SIZE RAW FAN_OUT\n");
+    fprintf(stderr, "burst PORT[,PORT...] CONNECTIONS WINDOW FIRST_BYTE SIZE RAW FAN_OUT\n");
     return 2;
   }
-  int port = atoi(argv[1]), connections = atoi(argv[2]), window = atoi(argv[3]);
+  int ports[16], port_count = 0, connections = atoi(argv[2]), window = atoi(argv[3]);
+  for (char *port = strtok(argv[1], ","); port && port_count < 16; port = strtok(NULL, ",")) {
+    ports[port_count++] = atoi(port);
+  }
   int first = atoi(argv[4]), raw = atoi(argv[6]), is_fan_out = atoi(argv[7]);
   void (*work)(struct lane *, int, long) = is_fan_out ? fan_out : run;
   size_t size = atol(argv[5]);
+  is_socket_io = is_fan_out == 2;
   window_size = frames(&window_bytes, window, first, size, 1);
   echo_size = frames(&echo_bytes, window, first, size, raw);
   chunk = malloc(CHUNK);
   poller = epoll_create1(0);
   struct lane *lanes = calloc(connections, sizeof *lanes);
-  for (int i = 0; i < connections; i++) open_lane(&lanes[i], port);
+  for (int i = 0; i < connections; i++) open_lane(&lanes[i], ports[i % port_count]);
+  // The servers need time to subscribe, and do not tell when they have.
+  if (port_count > 1) sleep(1);
   work(lanes, connections, 1);
   is_verifying = 0;
   puts("0");

@@ -11,7 +11,10 @@ import { LineProcess } from "./measured.ts";
 const SOURCE = new URL("burst.c", import.meta.url);
 const PROGRAM = new URL(".cache/bench/burst", ROOT);
 
-/** Connections to one server, held by a separate process. */
+/** Whether messages come back on all connections, and how the messages are written. */
+const FAN_OUT = { none: 0, plain: 1, "socket.io": 2 } as const;
+
+/** Connections to one or more servers, held by a separate process. */
 export class BurstLoad implements Load {
   readonly #process: LineProcess;
 
@@ -22,13 +25,18 @@ export class BurstLoad implements Load {
   /**
    * Compiles the program if it is older than its source, connects, and verifies the echo of one window.
    *
-   * @param isFanOut Whether the messages of one connection come back on all connections.
+   * @param ports The ports over which the connections are spread.
+   * @param fanOut Whether the messages of one connection come back on all connections.
    */
-  static async connect(port: number, options: LoadOptions, isFanOut = false): Promise<BurstLoad> {
+  static async connect(
+    ports: number[],
+    options: LoadOptions,
+    fanOut: keyof typeof FAN_OUT = "none",
+  ): Promise<BurstLoad> {
     await compile();
     const { connections, inFlight, type, size, raw = false } = options;
     const sent = [inFlight, firstByteOf(type), size];
-    const args = [port, connections, ...sent, Number(raw), Number(isFanOut)].map(String);
+    const args = [ports.join(), connections, ...sent, Number(raw), FAN_OUT[fanOut]].map(String);
     const process = new LineProcess({ command: PROGRAM.pathname, args });
     await process.number();
     return new BurstLoad(process);

@@ -1,6 +1,6 @@
 /** Renders the results: the charts, the tables of bench/RESULTS.md, and the tables of the README. */
 import { ROOT, run } from "../process.ts";
-import { readResults, readSizes, type Results } from "./results.ts";
+import { readResults, readSizes, readTopics, type Results } from "./results.ts";
 import { RUNTIMES } from "./suite.ts";
 import { readmeTable, resultsDocument, titleOf } from "./tables.ts";
 
@@ -27,7 +27,7 @@ export async function checkRendered() {
 async function rendered(): Promise<[URL, string][]> {
   const found = await Promise.all(RUNTIMES.map(readResults));
   const all = found.filter((results): results is Results => results !== undefined);
-  const document = resultsDocument(all, await readSizes() ?? {});
+  const document = resultsDocument(all, await readSizes() ?? {}, await readTopics());
   const readme = between(await Deno.readTextFile(README), readmeTable(all));
   // The library takes long to load, and the other commands do not need it.
   const { CHARTS } = await import("./chart.ts");

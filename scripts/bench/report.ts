@@ -12,6 +12,7 @@ import { render } from "./render.ts";
 import { type Measurement, type Results, writeResults } from "./results.ts";
 import { median, valuesOf } from "./statistics.ts";
 import { FIRST, IDLE, type Item, RUNTIMES, SUITE } from "./suite.ts";
+import { measureTopics } from "./topics.ts";
 import { contestantOf, firstTry, nameOf, spreadOf, unitOf, type Workload } from "./workload.ts";
 
 interface Settings {
@@ -48,6 +49,7 @@ export async function report(args: string[]) {
     const results = await measure(runtime, settings, separate);
     await writeResults(runtime.name, results);
   }
+  await attempt(() => measureTopics(separate));
   await writeResults("bundle", await bundleSizes());
   await render();
   console.log(`took ${((performance.now() - start) / 60_000).toFixed(1)} minutes`);

@@ -2,6 +2,7 @@
 import { ROOT, run } from "../process.ts";
 import type { Size } from "./bundle.ts";
 import { median, ratio } from "./statistics.ts";
+import type { TopicsResults } from "./topics_tables.ts";
 import type { Kind } from "./workload.ts";
 
 const FOLDER = new URL("bench/results/", ROOT);
@@ -44,7 +45,10 @@ export interface Query {
   figure?: string;
 }
 
-export async function writeResults(name: string, results: Results | Record<string, Size>) {
+export async function writeResults(
+  name: string,
+  results: Results | Record<string, Size> | TopicsResults,
+) {
   await Deno.mkdir(FOLDER, { recursive: true });
   const file = new URL(`${name}.json`, FOLDER);
   await Deno.writeTextFile(file, JSON.stringify(results));
@@ -58,6 +62,11 @@ export async function readResults(name: string): Promise<Results | undefined> {
 
 export async function readSizes(): Promise<Record<string, Size> | undefined> {
   return await readJson("bundle") as Record<string, Size> | undefined;
+}
+
+/** Reads the results of topics, if they were measured. */
+export async function readTopics(): Promise<TopicsResults | undefined> {
+  return await readJson("topics") as TopicsResults | undefined;
 }
 
 async function readJson(name: string): Promise<unknown> {

@@ -3,6 +3,7 @@ import type { Size } from "./bundle.ts";
 import { find, type Measurement, medianOf, ratioOf, type Results } from "./results.ts";
 import { median } from "./statistics.ts";
 import { type Outcome, outcomesOf } from "./targets.ts";
+import { type TopicsResults, topicsSection } from "./topics_tables.ts";
 import { nameOf } from "./workload.ts";
 
 const SIZES = [16, 1024, 65536, 2 ** 20];
@@ -32,6 +33,12 @@ export function titleOf({ runtime, versions }: Results): string {
 function label(peer: string, { runtime }: Results): string {
   if (peer === "ws" && runtime === "bun") return "ws (Bun's own substitute)";
   return LABELS[peer] ?? peer;
+}
+
+/** What other sections of the document are made with. */
+export interface TableTools {
+  table(rows: string[][]): string;
+  count(value: number | undefined): string;
 }
 
 function table(rows: string[][]): string {
@@ -84,7 +91,11 @@ Of ${outcomes.length} goals, ${reached} are reached, ${
 }
 
 /** The complete document of the results. */
-export function resultsDocument(all: Results[], sizes: Record<string, Size>): string {
+export function resultsDocument(
+  all: Results[],
+  sizes: Record<string, Size>,
+  topics: TopicsResults | undefined,
+): string {
   return `# Results
 
 \`deno task bench render\` makes this file from bench/results/. [NOTES.md](NOTES.md) describes the method.
@@ -97,6 +108,8 @@ the aim, *landed* if it reaches only the required value, and **missed** otherwis
 ${goals(outcomesOf(all))}
 
 ${all.map(runtimeSection).join("\n\n")}
+
+${topics === undefined ? "" : topicsSection(topics, { table, count })}
 
 ## Bundle size
 

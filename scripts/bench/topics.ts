@@ -1,177 +1,216 @@
 /**
  * Measures the fan-out of topics in one process, and in three over Redis: messages delivered in a second of
- * the servers' CPU time, beside a loop over `ws.send()` and Socket.IO with its Redis Streams adapter. One
- * message, or a burst of ten, is in flight: the next one is published when all subscribers have it.
+ * the servers' CPU time, beside a loop over prepared bytes, a loop over `ws.send()`, Bun's `publish()`, and
+ * Socket.IO with its Redis Streams adapter. One message, or a burst of ten, is in flight: the next one is
+ * published when all subscribers have it.
  */
+import { freePort, HOST } from "../../tests/ports.ts";
 import { mustRun } from "../process.ts";
+import type { Runtime } from "../runtimes.ts";
+import { BurstLoad } from "./burst_load.ts";
+import { contest, type Contestant, type Round } from "./contest.ts";
+import { machine, versions } from "./machine.ts";
+import { Measured, type Program, programOf } from "./measured.ts";
 import { findRuntimeByName } from "./options.ts";
-import { encode, handshake } from "./frames.ts";
-import { LineProcess, programOf } from "./measured.ts";
-import { median } from "./statistics.ts";
+import { peerProgram } from "./peer.ts";
+import { writeResults } from "./results.ts";
+import { median, valuesOf } from "./statistics.ts";
+import type { TopicsMeasurement, TopicsResults } from "./topics_tables.ts";
 
-const HOST = "127.0.0.1";
-const PEERS = ["streams", "pubsub", "ws", "socket.io"];
 /** The numbers of subscribers, and of messages that are published at once. */
 const CASES = [[10, 1], [1000, 1], [10_000, 1], [1000, 10]] as const;
 const SIZES = [64, 1024];
-const ROUNDS = 3;
-/** Deliveries of a round. */
-const DELIVERIES = 60_000;
 
-const ascii = new TextEncoder();
+interface Setup {
+  runtime: string;
+  processes: number;
+  peers: string[];
+}
 
-/** Counts the bytes that all subscribers have received. */
-class Audience {
-  readonly sockets: Deno.Conn[] = [];
-  received = 0;
-  #goal = 0;
-  #reached = () => {};
+const SETUPS: readonly Setup[] = [
+  { runtime: "node24", processes: 1, peers: ["topics", "tcp", "ws", "socket.io"] },
+  { runtime: "bun", processes: 1, peers: ["topics", "tcp", "native"] },
+  { runtime: "node24", processes: 3, peers: ["streams", "pubsub", "ws", "socket.io"] },
+];
 
-  async join(port: number, isSocketIo: boolean): Promise<void> {
-    const socket = await Deno.connect({ hostname: HOST, port });
-    this.sockets.push(socket);
-    const path = isSocketIo ? "/socket.io/?EIO=4&transport=websocket" : "/";
-    await socket.write(ascii.encode(handshake(path)));
-    const buffer = new Uint8Array(65536);
-    const read = async (end: string) => {
-      for (let text = ""; !text.includes(end);) {
-        const count = await socket.read(buffer);
-        if (count === null) throw new Error(`Expected ${end}, received ${text}`);
-        text += new TextDecoder("latin1").decode(buffer.subarray(0, count));
-      }
-    };
-    await read(isSocketIo ? '0{"sid"' : "\r\n\r\n");
-    if (isSocketIo) {
-      await socket.write(frameOf("40"));
-      await read('40{"sid"');
-    }
-    void this.#count(socket, buffer);
+interface Case {
+  runtime: Runtime;
+  processes: number;
+  subscribers: number;
+  burst: number;
+  size: number;
+}
+
+/** The servers of a peer, and their subscribers. */
+class TopicsPeer implements Contestant {
+  readonly name: string;
+  readonly #case: Case;
+  readonly #redis: Redis | undefined;
+  readonly #servers: Measured[] = [];
+  #load: BurstLoad | undefined;
+  /** The CPU time of Redis for a message, in microseconds, in each round. */
+  readonly engine: number[] = [];
+
+  constructor(name: string, of: Case, redis: Redis | undefined) {
+    this.name = name;
+    this.#case = of;
+    this.#redis = redis;
   }
 
-  async #count(socket: Deno.Conn, buffer: Uint8Array<ArrayBuffer>): Promise<void> {
+  get #program(): Program {
+    const { runtime } = this.#case;
+    const ports = this.#redis === undefined ? [] : [String(this.#redis.port)];
+    return this.#redis === undefined && this.name !== "socket.io"
+      ? peerProgram(runtime, "server.ts", [this.name, "default", "fanout"])
+      : programOf(runtime, "topics_server.ts", [this.name, ...ports]);
+  }
+
+  async open() {
+    const { processes, subscribers, burst, size } = this.#case;
+    for (let i = 0; i < processes; i++) this.#servers.push(new Measured(this.#program));
+    const ports = await Promise.all(this.#servers.map((server) => server.number()));
+    const options = {
+      type: "text",
+      size,
+      connections: subscribers,
+      inFlight: burst,
+      raw: this.name === "tcp",
+    } as const;
+    const format = this.name === "socket.io" ? "socket.io" : "plain";
+    this.#load = await BurstLoad.connect(ports, options, format);
+  }
+
+  async round(deliveries: number): Promise<Round> {
+    const before = await this.#clocks();
+    const delivered = await this.#load!.run(deliveries);
+    const after = await this.#clocks();
+    const [measured, own, time, engine] = after.map((value, i) => value - before[i]);
+    this.engine.push(engine / (delivered / this.#case.subscribers) * 1e6);
+    const [measuredBusy, otherBusy] = [measured / time, own / time];
+    return { rate: delivered / measured, measuredBusy, otherBusy, seconds: time };
+  }
+
+  async #clocks(): Promise<number[]> {
+    const clocks = await Promise.all(this.#servers.map((server) => server.clocks()));
+    const measured = clocks.reduce((sum, clock) => sum + clock.measured, 0);
+    return [measured, clocks[0].own, clocks[0].time, await this.#redis?.cpu() ?? 0];
+  }
+
+  async close() {
+    await this.#load?.close();
+    await Promise.all(this.#servers.map((server) => server.close()));
+  }
+}
+
+/** A Redis that keeps nothing on disk. */
+class Redis {
+  readonly port: number;
+  readonly #process: Deno.ChildProcess;
+  readonly #socket: Deno.Conn;
+
+  private constructor(port: number, process: Deno.ChildProcess, socket: Deno.Conn) {
+    this.port = port;
+    this.#process = process;
+    this.#socket = socket;
+  }
+
+  static async start(): Promise<Redis> {
+    const port = await freePort();
+    const args = ["--port", `${port}`, "--save", "", "--bind", HOST];
+    const process = new Deno.Command("redis-server", { args, stdout: "null" }).spawn();
     for (;;) {
-      const count = await socket.read(buffer).catch(() => null);
-      if (count === null) return;
-      this.received += count;
-      if (this.received >= this.#goal) this.#reached();
+      const socket = await Deno.connect({ hostname: HOST, port }).catch(() => undefined);
+      if (socket !== undefined) return new Redis(port, process, socket);
+      await new Promise((resolve) => setTimeout(resolve, 20));
     }
   }
 
-  async until(bytes: number): Promise<void> {
-    if (this.received >= bytes) return;
-    this.#goal = bytes;
-    await new Promise<void>((resolve) => this.#reached = resolve);
+  /** The used CPU time, in seconds. */
+  async cpu(): Promise<number> {
+    await this.#socket.write(new TextEncoder().encode("INFO cpu\r\n"));
+    const buffer = new Uint8Array(4096);
+    let text = "";
+    while (!text.includes("used_cpu_user_children")) {
+      const count = await this.#socket.read(buffer);
+      text += new TextDecoder().decode(buffer.subarray(0, count ?? 0));
+      if (count === null) throw new Error(`Expected INFO, received ${text}`);
+    }
+    const of = (name: string) => Number(new RegExp(`used_cpu_${name}:([\\d.]+)`).exec(text)![1]);
+    return of("sys") + of("user");
+  }
+
+  async stop() {
+    this.#socket.close();
+    this.#process.kill("SIGKILL");
+    await this.#process.status;
   }
 }
 
-function frameOf(text: string): Uint8Array<ArrayBuffer> {
-  return new Uint8Array(encode(0x81, ascii.encode(text), true));
-}
+/** The number of deliveries that takes the slowest peer about a tenth of a second. */
+const FIRST_TRY = 5000;
 
-/** The CPU time of a process, in seconds. */
-async function cpuOf(pid: number): Promise<number> {
-  const stat = await Deno.readTextFile(`/proc/${pid}/stat`);
-  const [user, system] = stat.slice(stat.lastIndexOf(")") + 2).split(" ").slice(11, 13).map(Number);
-  return (user + system) / 100;
-}
-
-/** Measures deliveries in a CPU second of the servers, and the CPU time of Redis for a message, in µs. */
 async function measure(
-  peer: string,
-  processes: number,
-  subscribers: number,
-  burst: number,
-  size: number,
-) {
-  const runtime = await findRuntimeByName("node24");
-  const folder = await Deno.makeTempDir();
-  const redisPort = 17_000 + Deno.pid % 1000;
-  const servers: LineProcess[] = [];
-  let redis: Deno.ChildProcess | undefined;
-  const audience = new Audience();
+  of: Case,
+  peers: string[],
+  settings: { rounds: number; seconds: number },
+): Promise<TopicsMeasurement> {
+  const redis = of.processes > 1 ? await Redis.start() : undefined;
   try {
-    const port: string[] = [];
-    if (processes > 1) {
-      port.push(`${redisPort}`);
-      const args = ["--port", `${redisPort}`, "--dir", folder, "--save", "", "--bind", HOST];
-      redis = new Deno.Command("redis-server", { args, stdout: "null" }).spawn();
-      await new Promise((resolve) => setTimeout(resolve, 500));
-    }
-    for (let i = 0; i < processes; i++) {
-      servers.push(new LineProcess(programOf(runtime, "topics_server.ts", [peer, ...port])));
-    }
-    const ports = await Promise.all(servers.map((server) => server.number()));
-    const isSocketIo = peer === "socket.io";
-    for (let i = 0; i < subscribers; i++) await audience.join(ports[i % processes], isSocketIo);
-    await new Promise((resolve) => setTimeout(resolve, 1000));
-    const payload = "x".repeat(size);
-    const frame = frameOf(isSocketIo ? `42["p","${payload}"]` : payload);
-    const length = isSocketIo ? size + '42["m",""]'.length : size;
-    const delivered = subscribers * (length + (length < 126 ? 2 : 4));
-    audience.received = 0;
-    let sent = 0;
-    const frames = Uint8Array.from(Array.from({ length: burst }, () => [...frame]).flat());
-    const publish = async (count: number) => {
-      for (let i = 0; i < count; i += burst) {
-        await audience.sockets[0].write(frames);
-        await audience.until((sent += burst) * delivered);
-      }
+    const contestants = peers.map((peer) => new TopicsPeer(peer, of, redis));
+    const results = await contest(contestants, { ...settings, first: FIRST_TRY });
+    const { runtime, ...rest } = of;
+    const engine = contestants.map(({ name, engine }) => [name, median(engine)]);
+    return {
+      runtime: runtime.name,
+      ...rest,
+      peers: rounded(valuesOf(results, "rate")),
+      ...redis === undefined ? {} : { engine: Object.fromEntries(engine) },
     };
-    const messages = burst * Math.max(2, Math.ceil(DELIVERIES / subscribers / burst));
-    await publish(burst * Math.ceil(messages / 5 / burst));
-    const rates: number[] = [];
-    const engine: number[] = [];
-    const clock = async () => {
-      const times = await Promise.all(servers.map(({ pid }) => cpuOf(pid)));
-      const own = redis === undefined ? 0 : await cpuOf(redis.pid);
-      return [times.reduce((sum, time) => sum + time, 0), own];
-    };
-    for (let round = 0; round < ROUNDS; round++) {
-      const before = await clock();
-      await publish(messages);
-      const after = await clock();
-      rates.push(messages * subscribers / Math.max(after[0] - before[0], 0.01));
-      engine.push((after[1] - before[1]) / messages * 1e6);
-    }
-    return { rate: median(rates), redis: median(engine), rss: await memoryOf(servers[0].pid) };
   } finally {
-    for (const socket of audience.sockets) socket.close();
-    await Promise.all(servers.map((server) => server.close()));
-    redis?.kill("SIGKILL");
-    await redis?.status;
-    await Deno.remove(folder, { recursive: true });
+    await redis?.stop();
   }
 }
 
-/** The resident memory of a process, in MiB. */
-async function memoryOf(pid: number): Promise<number> {
-  const [, kilobytes] = /VmRSS:\s+(\d+)/.exec(await Deno.readTextFile(`/proc/${pid}/status`)) ?? [];
-  return Number(kilobytes) / 1024;
+function rounded(rates: Record<string, number[]>): Record<string, number[]> {
+  const peers = Object.entries(rates);
+  return Object.fromEntries(peers.map(([name, values]) => [name, values.map(Math.round)]));
 }
 
-/** Prints a table for each number of processes and each size. */
-export async function measureTopics(): Promise<void> {
+/**
+ * Measures everything, and writes bench/results/topics.json.
+ *
+ * @param separate Whether the measured processes have their own core.
+ */
+export async function measureTopics(
+  separate: boolean,
+  settings = { rounds: 3, seconds: 0.3 },
+): Promise<void> {
   await mustRun("redis-server", ["--version"]);
-  for (const processes of [1, 3]) {
+  const measurements: TopicsMeasurement[] = [];
+  const known: Record<string, string> = {};
+  for (const { runtime: name, processes, peers } of SETUPS) {
+    const runtime = await findRuntimeByName(name);
+    Object.assign(known, await versions(runtime));
     for (const size of SIZES) {
-      const where = processes === 1 ? "one process" : "three processes over Redis";
-      console.log(`\nmessages delivered per CPU second, ${where}, ${size} B, node24`);
       for (const [subscribers, burst] of CASES) {
-        for (const peer of processes === 1 ? PEERS.slice(1) : PEERS) {
-          const { rate, redis, rss } = await measure(peer, processes, subscribers, burst, size);
-          const figures = [rate, redis, rss].map((value) =>
-            Math.round(value).toLocaleString("en-US")
-          );
-          console.log(
-            `  ${`${burst} to ${subscribers}`.padStart(10)} ${peer.padEnd(10)} ${
-              figures[0].padStart(9)
-            }` +
-              `   Redis ${figures[1].padStart(6)} µs a message   ${
-                figures[2].padStart(5)
-              } MiB a server`,
-          );
-        }
+        const of = { runtime, processes, subscribers, burst, size };
+        const measurement = await measure(of, peers, settings);
+        measurements.push(measurement);
+        const rates = Object.entries(measurement.peers).map(([peer, values]) =>
+          `${peer} ${Math.round(median(values)).toLocaleString("en-US")}`
+        );
+        const what = `${processes} × ${name}, ${size} B, ${burst} to ${subscribers}`;
+        console.log(`${what}: ${rates.join(", ")}`);
       }
     }
   }
+  const results: TopicsResults = {
+    versions: known,
+    machine: machine(),
+    date: new Date().toISOString().slice(0, 10),
+    ...settings,
+    separateCores: separate,
+    measurements,
+  };
+  await writeResults("topics", results);
 }

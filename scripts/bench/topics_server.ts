@@ -1,12 +1,14 @@
 /**
  * A server whose clients all get what one of them sends, over Redis if there is a port of it:
- * `topics_server.ts PEER [REDIS_PORT]` prints its port, and ends when its standard input ends. The peers:
- * `streams` and `pubsub` are our topics, `ws` is a loop over `ws.send()` with ioredis, and `socket.io` has
- * its Redis Streams adapter.
+ * `topics_server.ts PEER [REDIS_PORT]` prints its port. It answers each line of input with the used CPU time
+ * (user and system) in microseconds, and ends when its standard input ends. The peers: `streams` and
+ * `pubsub` are our topics, `ws` is a loop over `ws.send()` with ioredis, and `socket.io` has its Redis
+ * Streams adapter.
  */
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import process from "node:process";
+import { createInterface } from "node:readline";
 
 const [, , peer, redisPort] = process.argv;
 const host = "127.0.0.1";
@@ -20,7 +22,7 @@ async function serveTopics(): Promise<number> {
   const { serve } = await import("../../mod.ts");
   const { redisBackplane, redisStreamsBackplane, Topics } = await import("../../lib/topics.ts");
   const make = peer === "streams" ? redisStreamsBackplane : redisBackplane;
-  const topics = new Topics(redisPort ? { backplane: make(await connectRedis()) } : {});
+  const topics = new Topics({ backplane: make(await connectRedis(), { prefix: peer }) });
   const options = { port: 0, pingInterval: 0, maxConnectionsPerAddress: Infinity };
   const server = await serve(options, async (ws) => {
     topics.subscribe(ws, "all");
@@ -38,17 +40,12 @@ async function serveWs(): Promise<number> {
   const { WebSocketServer } = await import("ws");
   const http = createServer();
   const server = new WebSocketServer({ server: http, perMessageDeflate: false });
-  const tell = (text: string) => {
+  const [publisher, subscriber] = [await connectRedis(), await connectRedis()];
+  await subscriber.subscribe("all");
+  subscriber.on("message", (_, text) => {
     for (const client of server.clients) client.send(text);
-  };
-  let publish: (text: string) => unknown = tell;
-  if (redisPort) {
-    const [publisher, subscriber] = [await connectRedis(), await connectRedis()];
-    await subscriber.subscribe("all");
-    subscriber.on("message", (_, text) => tell(text));
-    publish = (text) => publisher.publish("all", text);
-  }
-  server.on("connection", (ws) => ws.on("message", (data) => publish(String(data))));
+  });
+  server.on("connection", (ws) => ws.on("message", (data) => publisher.publish("all", `${data}`)));
   return await listen(http);
 }
 
@@ -62,7 +59,12 @@ async function serveSocketIo(): Promise<number> {
   return await listen(http);
 }
 
-const port =
-  await (peer === "ws" ? serveWs() : peer === "socket.io" ? serveSocketIo() : serveTopics());
-console.log(port);
-process.stdin.on("end", () => process.exit()).resume();
+console.log(
+  await (peer === "ws" ? serveWs() : peer === "socket.io" ? serveSocketIo() : serveTopics()),
+);
+const lines = createInterface({ input: process.stdin });
+lines.on("line", () => {
+  const { user, system } = process.cpuUsage();
+  console.log(user + system);
+});
+lines.on("close", () => process.exit());

@@ -98,11 +98,12 @@ export function contestantOf(
   const program = peerProgram(runtime, "server.ts", [peer, transport, ...mode], profileFolder);
   const options: LoadOptions = { type, size, ...spread, tls, raw: peer === "tcp" };
   const connect = {
-    echo: (port: number) => (load === "burst" ? BurstLoad : EchoLoad).connect(port, options),
+    echo: (port: number) =>
+      load === "burst" ? BurstLoad.connect([port], options) : EchoLoad.connect(port, options),
     deflate: (port: number) => DeflateLoad.connect(port, options),
     latency: (port: number) => LatencyLoad.connect(port, options),
     open: (port: number) => Promise.resolve(new OpenLoad(port)),
-    fanout: (port: number) => BurstLoad.connect(port, options, true),
+    fanout: (port: number) => BurstLoad.connect([port], options, "plain"),
   };
   return new ServerPeer(name, program, connect[kind]);
 }
