@@ -20,7 +20,7 @@ import type { ConnectionOptions } from "../lib/options.ts";
 import type { Transport } from "../lib/transport.ts";
 import { ToyCodec } from "./toy_extension.ts";
 import { concat, hex, pattern, utf8 } from "./bytes.ts";
-import { frames, inBothRoles, isPending, rejection, rest, Tap } from "./support.ts";
+import { frames, inBothRoles, isPending, rejection, rest, Tap, turn } from "./support.ts";
 
 const KIB = 1024;
 const INVALID_STATE = { name: "InvalidStateError" };
@@ -671,6 +671,7 @@ describe("Sender", () => {
 
   it("Sender gives short messages on before the bytes in front of them have left", async () => {
     const { sender, transport, drain } = senderOf();
+    await sender.send(pattern(100_000));
     transport.isSlow = true;
     const first = sender.send(pattern(20_000));
     await rest();
@@ -726,6 +727,10 @@ describe("Sender", () => {
     await writer.ready;
     finish();
     await writer.closed;
+    const { sender: open } = senderOf();
+    const { closed } = open.writable.getWriter();
+    open.end(() => new Error("ended"));
+    await assert.rejects(closed, { message: "ended" });
     const { sender: other, notes: left } = senderOf();
     await other.writable.abort("reason");
     assert.deepEqual([notes, left], [[], [["leave", "reason"]]]);
@@ -756,14 +761,15 @@ describe("Sender", () => {
     assert.deepEqual(notes[0], ["cut", ...fail.slice(1)]);
   });
 
-  it("Sender cuts the connection if the transport throws", async () => {
+  it("Sender cuts the connection if the transport throws", () => {
     const thrown = senderOf();
+    thrown.transport.isSlow = true;
+    // More than the transport is given at a time.
+    for (let i = 0; i < 30; i++) thrown.sender.send(textOf(30_000)).catch(() => {});
     thrown.transport.write = () => {
       throw new Error("fault");
     };
-    // More than the transport is given at a time.
-    void thrown.sender.send("a".repeat(300_000));
-    await rest();
+    thrown.drain();
     assert.deepEqual(thrown.notes, [["cut", 1006, "The transport threw"]]);
   });
 
@@ -782,7 +788,11 @@ describe("Sender", () => {
 
   it("Sender looks after each 64 KiB of work whether the turn has been long: after 4 MiB", async () => {
     /** What is sent over and over, by length, and the number of steps until one waits. */
-    const rows: [steps: (number | "shared" | "ping")[], extended: boolean, count: number][] = [
+    const rows: [
+      steps: (number | "shared" | "ping" | "pong")[],
+      extended: boolean,
+      count: number,
+    ][] = [
       // 2 KiB of work each.
       [[1024], false, 2048],
       [[64_512], false, 64],
@@ -791,18 +801,23 @@ describe("Sender", () => {
       [[31_743, 31_744], false, 129],
       [[63_487, "shared"], false, 129],
       [[63_487, "ping"], false, 129],
+      [[63_487, "pong"], false, 129],
       // 32 KiB of work each.
       [[0], true, 128],
     ];
+    const encoder = { size: 0, writeShared: () => true } as unknown as WritingMachine["encoder"];
+    const payload = new Uint8Array(0);
     for (const [steps, extended, count] of rows) {
-      const { sender } = senderOf({ extensions: extended ? [new ToyCodec("toy", 0, {})] : [] });
+      const machine = { encoder, extended, writePiece: () => true, write: () => {} };
+      const { sender } = senderOf({ machine });
       const shared = { message: "", frame: shareFrame("") };
       const take = (step: (typeof steps)[number]) => {
-        if (step === "ping") return sender.control({ type: "ping", payload: new Uint8Array(0) });
-        if (step !== "shared") return sender.send("a".repeat(step));
+        if (typeof step === "number") return sender.send("a".repeat(step));
+        if (step === "ping") return sender.control({ type: step, payload });
+        if (step === "pong") return sender.answer(payload);
         assert.equal(sender.sendShared(shared, Infinity), true);
       };
-      await rest();
+      await turn();
       const { now } = performance;
       performance.now = () => 0;
       try {
@@ -965,8 +980,9 @@ describe("Sender with an extension that works on another thread", () => {
       const error = new Error("ended");
       const sent = send(sender, pattern(LONG));
       await rest();
+      const after = sender.send("a");
       sender.end(() => error);
-      assert.equal(await rejection(sent), error, name);
+      for (const refused of [sent, after]) assert.equal(await rejection(refused), error, name);
       codec.finish();
       await rest();
       assert.equal(sender.messagesSent, 0);
@@ -975,21 +991,32 @@ describe("Sender with an extension that works on another thread", () => {
   });
 
   it("An extension that throws fails the connection, unless the Close frame was written", async () => {
-    for (const canWrite of [true, false]) {
-      for (const length of [SHORT, LONG]) {
-        const { codec, sender, host, notes } = heldSender();
-        host.canWrite = canWrite || length === SHORT;
-        codec.fault = new Error("fault");
-        const reason = await rejection(sender.send(pattern(length)));
-        if (host.canWrite) assert.equal(reason, codec.fault);
-        else assert.equal(reason.message, "closed");
-        assert.deepEqual(notes, host.canWrite ? [CUT] : []);
-        assert.equal(sender.messagesSent, 0);
-      }
+    const rows: [extended: boolean, canWrite: boolean, notes: unknown[]][] = [
+      [true, true, [CUT]],
+      [true, false, []],
+      [false, true, []],
+    ];
+    for (const [extended, canWrite, expected] of rows) {
+      const fault = new Error("fault");
+      const writePiece = () => {
+        throw fault;
+      };
+      const { encoder } = new Protocol("server");
+      const { sender, host, notes } = senderOf({ machine: { encoder, extended, writePiece } });
+      host.canWrite = canWrite;
+      assert.equal(await rejection(sender.send("a")), fault);
+      assert.deepEqual([notes, sender.messagesSent], [expected, 0]);
     }
-    const { sender, notes } = senderOf();
-    await assert.rejects(sender.send(["a", pattern(1)]), TypeError);
+    const { codec, sender, host, notes } = heldSender();
+    codec.fault = new Error("fault");
+    assert.equal(await rejection(sender.send(pattern(LONG))), codec.fault);
     assert.deepEqual(notes, [CUT]);
+    host.canWrite = false;
+    assert.equal((await rejection(sender.send(pattern(LONG)))).message, "closed");
+    assert.deepEqual(codec.allowed, [true]);
+    const { sender: other, notes: both } = senderOf();
+    await assert.rejects(other.send(["a", pattern(1)]), TypeError);
+    assert.deepEqual(both, [CUT]);
   });
 
   it("The Close frame follows the whole messages, and items that have not begun are refused", async () => {
