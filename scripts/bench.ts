@@ -1,31 +1,27 @@
 /**
  * Measures how many messages a process handles in a second of its CPU time, and compares it with other
- * libraries: `deno task bench [echo | deflate | latency | open | client | fanout | idle]`; `--help` lists
- * the options.
+ * libraries: `deno task bench [KIND]`; `--help` lists the options, and `bench/workload.ts` has the kinds.
  *
  * The servers: `loop` and `pipe` are ours, with `for await (const message of ws) await ws.send(message)`
- * and with `ws.readable.pipeTo(ws.writable)`; `chain` and `batch` are our transforms, piped by hand, with
- * one item or an array in each chunk; `ws` is the npm package (on Bun, Bun's own substitute for it);
- * `bufferutil` is ws with its native addon; `native` is the server of the runtime; `python` is
- * python3-websockets; `tcp` echoes bytes. The clients: `loop` is ours with `send()` and `for await`;
- * `streams` is ours with a reader and a writer; then `undici`, `ws`, `bufferutil` and `native`.
+ * and with `ws.readable.pipeTo(ws.writable)`; `http2` is `loop` over HTTP/2; `chain` and `batch` are our
+ * transforms, piped by hand, with one item or an array in each chunk; `ws` is the npm package (on Bun,
+ * Bun's own substitute for it); `bufferutil` is ws with its native addon; `native` is the server of the
+ * runtime; `tcp` echoes bytes. The clients: `loop` is ours with `send()` and `for await`; `streams` is
+ * ours with a reader and a writer; then `undici`, `ws`, `bufferutil` and `native`.
  *
  * Each peer is a separate process, and the other end is the same for all. They take turns of about
  * `--seconds` of CPU time, or of `--messages`, so that anything that slows the machine down affects all
- * of them. The ratios compare neighbouring turns with the last peer.
+ * of them. The ratios compare neighbouring turns with the last peer. With several `--runs`, each run has
+ * new processes, and the figures are medians of the runs.
  *
- * The sockets of our peers: `default` is the platform's default; `node` is `node:net`; `deno` is
- * `Deno.listen()`, which is not the default anywhere. With several, each peer runs over each of them.
+ * The sockets of our peers: `default` is the platform's default; `node` is `node:net`. With several, each
+ * peer runs over each of them.
  *
- * `deflate` compresses JSON texts of 1 KiB and 64 KiB, with context takeover and the same zlib settings
- * for all, and then measures the memory of a connection. `latency` has one message in flight, `open`
- * counts opening handshakes, `fanout` sends the messages of one connection to all of them
- * (`--connections 1000`), and `idle` measures the memory of `--connections` (5000).
- *
- * `deno task bench report [RUNTIME...] [--rounds 3] [--seconds 0.6]` runs all of them, writes
- * bench/results/ and renders it: the charts, bench/RESULTS.md and the table of the README.
- * `render` renders again, and `render --check` fails if a rendered file is out of date. `guard` fails
- * if our server echoes small messages on Node at less than twice the rate of ws.
+ * `deno task bench report [RUNTIME...]` runs the comparisons of `bench/suite.ts`, writes bench/results/
+ * after each of them, and renders it: the charts, bench/RESULTS.md and the table of the README. `--only`
+ * chooses groups of comparisons, `--minutes` limits the time, and `--continue` adds the runs that are
+ * missing. `render` renders again, and `render --check` fails if a rendered file is out of date.
+ * `guard` fails if a ratio is far below the published one.
  *
  * `programs` runs the programs of tests/ws/programs/ on ws and on `sluice/ws`.
  * `topics` measures publish and subscribe in one process, and in three over Redis, writes
@@ -35,119 +31,72 @@
  */
 import { parseArgs } from "node:util";
 import { readArguments } from "./arguments.ts";
-import { contest, type Round } from "./bench/contest.ts";
+import type { Round } from "./bench/contest.ts";
 import { separateCores } from "./bench/cores.ts";
-import { type Memory, memoryOf } from "./bench/idle.ts";
 import { guard } from "./bench/guard.ts";
+import { measure } from "./bench/measure.ts";
 import { type Plan, planFrom, USAGE } from "./bench/options.ts";
 import { topFunctions } from "./bench/profile.ts";
 import { checkRendered, render } from "./bench/render.ts";
 import { programs } from "./bench/programs.ts";
 import { report } from "./bench/report.ts";
-import { median, ratio, valuesOf } from "./bench/statistics.ts";
+import { figureOf, ratioOf, type Run } from "./bench/statistics.ts";
 import { measureTopics } from "./bench/topics.ts";
-import { contestantOf, firstTry, spreadOf, unitOf, type Workload } from "./bench/workload.ts";
+import { titleOf, unitOf, type Workload } from "./bench/workload.ts";
 import { ROOT } from "./process.ts";
 
-const PROFILES = new URL(".cache/bench/", ROOT);
-
-/** The rates of each peer, round by round. */
-type Rates = Record<string, number[]>;
-
-async function compare(plan: Plan, workload: Workload): Promise<Rates> {
-  const contestants = plan.candidates.map((candidate) =>
-    contestantOf(
-      workload,
-      plan.runtime,
-      candidate,
-      plan.profile ? new URL(`${candidate.name}/`, PROFILES) : undefined,
-    )
-  );
-  const { rounds, seconds, messages } = plan;
-  const first = firstTry(workload);
-  const options = { rounds, seconds, first, messages, onRound: printRound };
-  return valuesOf(await contest(contestants, options), "rate");
-}
+const PROFILES = new URL(".cache/bench/profiles/", ROOT);
 
 function printRound(round: number, name: string, result: Round) {
   const percent = (share: number) => `${Math.round(share * 100)} %`.padStart(5);
-  const { p50, p99 } = result;
-  const latency = p50 === undefined ? "" : `, p50 ${p50.toFixed(0)} µs, p99 ${p99!.toFixed(0)} µs`;
-  const busy = `busy ${percent(result.measuredBusy)}, other end ${percent(result.otherBusy)}`;
-  const time = `${result.seconds.toFixed(1)} s`;
-  console.log(
-    `  round ${round}  ${name.padEnd(12)}${count(result.rate)}  (${time}, ${busy}${latency})`,
-  );
+  const { figures, measuredBusy, otherBusy, seconds } = result;
+  const busy = `busy ${percent(measuredBusy)}, other end ${percent(otherBusy)}`;
+  const time = `${seconds.toFixed(1)} s`;
+  console.log(`  round ${round}  ${name.padEnd(12)}${count(figures.rate)}  (${time}, ${busy})`);
 }
 
-function printRates(rates: Rates, unit: string) {
-  const names = Object.keys(rates);
+/** Prints the figures of each peer: the medians of the runs, or of the rounds if there is one run. */
+function printRuns(runs: Run[], workload: Workload) {
+  const names = Object.keys(runs[0]);
   const last = names.at(-1)!;
-  const title = names.length > 1 ? `    to ${last}` : "";
-  console.log(`\n  ${unit.padEnd(26)}     median        min        max${title}`);
-  for (const name of names) {
-    const values = rates[name];
-    const columns = [median(values), Math.min(...values), Math.max(...values)].map(count).join("");
-    const to = names.length > 1 ? ratio(values, rates[last]).toFixed(2).padStart(9) : "";
-    console.log(`  ${name.padEnd(26)}${columns}${to}`);
+  const single = runs.length === 1 ? roundsOf(runs[0]) : runs;
+  for (const figure of Object.keys(runs[0][last])) {
+    const title = names.length > 1 ? `    to ${last}` : "";
+    const unit = unitOf(workload, figure);
+    console.log(`\n  ${unit.padEnd(32)}     median        min        max${title}`);
+    for (const name of names) {
+      const { median, least, most } = figureOf(single, name, figure)!;
+      const columns = [median, least, most].map(count).join("");
+      const ratio = ratioOf(single, name, last, figure)!.median.toFixed(2).padStart(9);
+      console.log(`  ${name.padEnd(32)}${columns}${names.length > 1 ? ratio : ""}`);
+    }
   }
   console.log();
 }
 
+/** Each round as a run of its own. */
+function roundsOf(run: Run): Run[] {
+  const [figures] = Object.values(run);
+  const rounds = Object.values(figures)[0].length;
+  return Array.from({ length: rounds }, (_, round) => {
+    const only = (figures: Run[string]) =>
+      Object.fromEntries(
+        Object.entries(figures).map(([name, values]) => [name, [values[round] ?? values[0]]]),
+      );
+    return Object.fromEntries(Object.entries(run).map(([peer, all]) => [peer, only(all)]));
+  });
+}
+
 function count(value: number): string {
-  return Math.round(value).toLocaleString("en-US").padStart(11);
-}
-
-/** Says which peer is ahead, and by what factor. */
-function verdict(rates: Rates): string {
-  const names = Object.keys(rates);
-  const last = names.pop()!;
-  return names.map((name) => {
-    const factor = ratio(rates[name], rates[last]);
-    const [first, second] = factor >= 1 ? [name, last] : [last, name];
-    return `${first} is ahead of ${second} by a factor of ${
-      Math.max(factor, 1 / factor).toFixed(2)
-    }`;
-  }).join("; ");
-}
-
-/** Prints the memory of a connection that has echoed two messages of 1 KiB. */
-async function printMemory({ candidates, runtime }: Plan) {
-  console.log("Memory per connection in KiB: not compressed, with and without context takeover");
-  for (const candidate of candidates) {
-    const columns: string[] = [];
-    for (const deflate of [undefined, "deflate", "deflate-each"] as const) {
-      const { rss } = await memoryOf(runtime, candidate, 500, { deflate, size: 1024 });
-      columns.push(`${Math.round(rss / 1024)}`.padStart(6));
-    }
-    console.log(`  ${candidate.name.padEnd(26)}${columns.join("")}`);
-  }
-}
-
-/** Prints the memory of a connection that has echoed two messages of 16 bytes. */
-async function printIdle({ candidates, runtime, rounds, connections = 5000 }: Plan) {
-  console.log(
-    `Memory per connection in KiB, with ${connections} idle connections: ${runtime.name} (${runtime.version})`,
-  );
-  for (const candidate of candidates) {
-    const measured: Memory[] = [];
-    for (let round = 1; round <= rounds; round++) {
-      measured.push(await memoryOf(runtime, candidate, connections));
-    }
-    const figures = (["rss", "heap"] as const).map((figure) => {
-      const values = measured.map((memory) => memory[figure] / 1024);
-      const all = values.map((value) => value.toFixed(1)).join(" ");
-      return `${figure} ${median(values).toFixed(1).padStart(5)} (${all})`;
-    });
-    console.log(`  ${candidate.name.padEnd(12)}${figures.join("  ")}`);
-  }
+  const digits = value < 1000 ? 1 : 0;
+  return value.toLocaleString("en-US", { maximumFractionDigits: digits }).padStart(11);
 }
 
 async function printProfiles(names: string[]) {
   for (const name of names) {
     for await (const entry of Deno.readDir(new URL(`${name}/`, PROFILES))) {
       const file = new URL(`${name}/${entry.name}`, PROFILES);
-      console.log(`\n${name}: .cache/bench/${name}/${entry.name}`);
+      console.log(`\n${name}: ${file.pathname.slice(ROOT.pathname.length)}`);
       console.log(topFunctions(await Deno.readTextFile(file)).join("\n"));
     }
   }
@@ -159,29 +108,19 @@ async function removeProfiles() {
   });
 }
 
-async function runPlan(plan: Plan) {
-  const { kind, runtime, tls, load } = plan;
-  if (kind === "idle") return await printIdle(plan);
-  const verdicts: string[] = [];
-  for (const size of plan.sizes) {
-    for (const type of plan.types) {
-      const { connections, inFlight } = plan;
-      const workload: Workload = { kind, type, size, tls, load, connections, inFlight };
-      const spread = spreadOf(workload);
-      const what = `${size} bytes, ${type}${tls ? ", TLS" : ""}${
-        load === "burst" ? ", burst" : ""
-      }`;
-      const title = `${kind}: ${what}, ${runtime.name} (${runtime.version})`;
-      console.log(`${title}, ${spread.connections} x ${spread.inFlight} in flight`);
-      if (plan.profile) await removeProfiles();
-      const rates = await compare(plan, workload);
-      printRates(rates, unitOf(workload));
-      if (plan.profile) await printProfiles(Object.keys(rates));
-      if (plan.candidates.length > 1) verdicts.push(`${title}: ${verdict(rates)}`);
+async function runPlan({ runtime, workloads, candidates, runs, profile, ...options }: Plan) {
+  for (const workload of workloads) {
+    console.log(`${titleOf(workload)}, ${runtime.name} (${runtime.version})`);
+    if (profile) await removeProfiles();
+    const profiles = profile ? PROFILES : undefined;
+    const all: Run[] = [];
+    while (all.length < runs) {
+      const more = { ...options, profiles, onRound: printRound };
+      all.push(await measure(runtime, workload, candidates, more));
     }
+    printRuns(all, workload);
+    if (profile) await printProfiles(candidates.map(({ name }) => name));
   }
-  for (const line of verdicts) console.log(line);
-  if (kind === "deflate") await printMemory(plan);
 }
 
 async function main([command, ...rest]: string[]) {

@@ -72,7 +72,7 @@ ${section("How fast")}
 
 ## Memory
 
-![Memory of idle connections on each runtime](../bench/results/memory.svg)
+![Memory of idle and active connections on each runtime](../bench/results/memory.svg)
 
 With its default options a server keeps a connection that waits for messages in this much memory.
 \`pipeTo\` adds the two streams. The kernel's memory for each socket comes on top.
@@ -81,7 +81,7 @@ With its default options a server keeps a connection that waits for messages in 
 
 ![Latency of an echo on each runtime](../bench/results/latency.svg)
 
-The time is mostly that of the kernel and the event loop, as the raw TCP echo shows.
+All servers of a runtime get the same rate of messages.
 
 ## Reliability
 
@@ -93,7 +93,8 @@ ${section("How reliable")}
 async function results(): Promise<string> {
   const text = await Deno.readTextFile(new URL("bench/RESULTS.md", ROOT));
   return text.replace("# Results\n", "# All results\n")
-    .replaceAll("](NOTES.md)", "](../bench/NOTES.md)");
+    .replaceAll("](NOTES.md)", "](../bench/NOTES.md)")
+    .replaceAll("](results/", "](../bench/results/");
 }
 
 async function remove(folder: string): Promise<void> {

@@ -2,15 +2,23 @@
 // write, and the next window after all of them have come back. The chunks are therefore as large as the
 // kernel allows, and the load needs little CPU time.
 //
-//   burst PORT[,PORT...] CONNECTIONS WINDOW FIRST_BYTE SIZE RAW FAN_OUT
+//   burst PORT[,PORT...] CONNECTIONS WINDOW FIRST_BYTE SIZE FRAGMENTS RAW MODE
 //
-// Each line of input is a number of messages; the answer is the number that has come back. RAW is 1 if
-// the server echoes bytes and does not parse frames. With FAN_OUT 1 only the first connection sends, and
-// its messages come back on all connections. FAN_OUT 2 is the same for a server of Socket.IO: the messages
-// are events "p" with one string, and come back as events "m". The connections are spread over the ports.
+// The connections are spread over the ports. RAW is 1 if the server echoes bytes and does not parse frames. Each line of input is a request, and the
+// answer is a line of numbers. In all modes but `hold`, the answer is the number of messages that have
+// come back, and the 50th, 99th and 99.9th percentile of the microseconds that a window took.
+//
+//   echo    "MESSAGES": all connections send.
+//   fanout  "MESSAGES": only the first connection sends, and its messages come back on all connections.
+//   socket.io  The same for a server of Socket.IO: the messages are events "p" with one string, and come
+//           back as events "m".
+//   paced   "MESSAGES RATE": the messages are due at RATE a second, each on an idle connection. If none is
+//           idle, the message is late, and the wait counts. Without RATE: as in the mode `echo`.
+//   hold    "PINGS": waits until so many pings were answered. They are answered at any time.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdint.h>
@@ -18,17 +26,21 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
-#include <fcntl.h>
 
 #define CHUNK (1 << 20)
+// Connections of one source address, below the number of its local ports.
+#define PER_ADDRESS 20000
 
 struct lane {
   int fd;
   size_t unsent;   // bytes of the window that have not been sent
   size_t missing;  // bytes of echoes that have not come back
   long windows;    // windows that have not been sent
+  double sent;     // when the window was sent, or was due
 };
 
 static const unsigned char KEY[4] = {0x37, 0xfa, 0x21, 0x3d};
@@ -43,16 +55,51 @@ static size_t window_size, echo_size;
 static int poller;
 static int is_socket_io = 0;
 static int is_verifying = 1;  // compares the whole first window, and the start of each chunk of later ones
+static long answered;         // pings that were answered
+
+// How long the windows of a request took, in microseconds.
+static float *times;
+static size_t timed, times_room;
+
+// Lanes that have nothing in flight, in the mode `paced`.
+static struct lane **idle;
+static int idle_count;
 
 static void fail(const char *what) {
   fprintf(stderr, "burst: %s: %s\n", what, strerror(errno));
   exit(1);
 }
 
-// Encodes a frame (RFC 6455 section 5.2). Its payload is `before`, `length` letters, and `after`.
-static size_t frame(unsigned char *out, int first, const char *before, size_t length, const char *after,
-                    int masked) {
-  size_t start = strlen(before), size = start + length + strlen(after);
+static double now(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return time.tv_sec * 1e6 + time.tv_nsec / 1e3;
+}
+
+static void keep_time(double microseconds) {
+  if (timed == times_room) {
+    times_room = times_room ? 2 * times_room : 4096;
+    times = realloc(times, times_room * sizeof *times);
+  }
+  times[timed++] = microseconds;
+}
+
+static int by_size(const void *a, const void *b) {
+  return (*(float *)a > *(float *)b) - (*(float *)a < *(float *)b);
+}
+
+static void answer(long messages) {
+  qsort(times, timed, sizeof *times, by_size);
+  printf("%ld", messages);
+  double shares[] = {0.5, 0.99, 0.999};
+  for (int i = 0; i < 3; i++) printf(" %.2f", timed ? times[(size_t)((timed - 1) * shares[i])] : 0.0);
+  puts("");
+  fflush(stdout);
+  timed = 0;
+}
+
+// Encodes a frame (RFC 6455 section 5.2) of a part of a payload.
+static size_t frame(unsigned char *out, int first, const unsigned char *payload, size_t size, int masked) {
   size_t n = 0;
   unsigned char mask = masked ? 0x80 : 0;
   out[n++] = first;
@@ -70,19 +117,29 @@ static size_t frame(unsigned char *out, int first, const char *before, size_t le
     memcpy(out + n, KEY, 4);
     n += 4;
   }
-  for (size_t i = 0; i < size; i++) {
-    size_t at = i - start;
-    unsigned char byte = i < start ? before[i] : at < length ? 'a' + (at + (at >> 8)) % 26 : after[at - length];
-    out[n++] = masked ? byte ^ KEY[i & 3] : byte;
-  }
+  for (size_t i = 0; i < size; i++) out[n++] = masked ? payload[i] ^ KEY[i & 3] : payload[i];
   return n;
 }
 
-static size_t frames(unsigned char **bytes, int count, int first, size_t size, int masked) {
+// Encodes messages of `length` letters each.
+static size_t frames(unsigned char **bytes, int count, int first, size_t length, int fragments, int masked) {
   const char *before = !is_socket_io ? "" : masked ? "42[\"p\",\"" : "42[\"m\",\"";
-  *bytes = malloc(count * (size + 32));
-  size_t n = 0;
-  for (int i = 0; i < count; i++) n += frame(*bytes + n, first, before, size, is_socket_io ? "\"]" : "", masked);
+  const char *after = is_socket_io ? "\"]" : "";
+  size_t start = strlen(before), size = start + length + strlen(after);
+  unsigned char *payload = malloc(size + 1);
+  memcpy(payload, before, start);
+  for (size_t i = 0; i < length; i++) payload[start + i] = 'a' + (i + (i >> 8)) % 26;
+  memcpy(payload + start + length, after, strlen(after));
+  *bytes = malloc(count * (size + 14 * fragments));
+  size_t n = 0, part = size / fragments;
+  for (int i = 0; i < count; i++) {
+    for (int j = 0; j < fragments; j++) {
+      int last = j == fragments - 1;
+      int byte = (last ? 0x80 : 0) | (j == 0 ? first & 15 : 0);
+      n += frame(*bytes + n, byte, payload + j * part, last ? size - j * part : part, masked);
+    }
+  }
+  free(payload);
   return n;
 }
 
@@ -109,26 +166,34 @@ static void expect(int fd, const char *start) {
 // Joins the main namespace of Socket.IO.
 static void join_socket_io(int fd) {
   unsigned char join[16];
-  size_t size = frame(join, 0x81, "40", 0, "", 1);
+  size_t size = frame(join, 0x81, (const unsigned char *)"40", 2, 1);
   expect(fd, "0{");
   if (write(fd, join, size) != (ssize_t)size) fail("write");
   expect(fd, "40{");
 }
 
-static void open_lane(struct lane *lane, int port) {
+static void open_lane(struct lane *lane, int number, int port) {
   struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port)};
   to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   lane->fd = socket(AF_INET, SOCK_STREAM, 0);
+  if (lane->fd < 0) fail("socket");
   int on = 1;
   setsockopt(lane->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  if (number >= PER_ADDRESS) {
+    struct sockaddr_in from = {.sin_family = AF_INET};
+    from.sin_addr.s_addr = htonl(INADDR_LOOPBACK + number / PER_ADDRESS);
+    setsockopt(lane->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
+    if (bind(lane->fd, (struct sockaddr *)&from, sizeof from) < 0) fail("bind");
+  }
   if (connect(lane->fd, (struct sockaddr *)&to, sizeof to) < 0) fail("connect");
   const char *request = is_socket_io ? SOCKET_IO_REQUEST : REQUEST;
   if (write(lane->fd, request, strlen(request)) != (ssize_t)strlen(request)) fail("write");
+  // Only Socket.IO says something after the head before it is asked.
   char head[4096];
-  size_t n = 0;
+  size_t n = 0, most = is_socket_io ? 1 : sizeof head;
   do {
-    ssize_t got = read(lane->fd, head + n, 1);
-    if (got <= 0 || ++n == sizeof head) fail("handshake");
+    ssize_t got = read(lane->fd, head + n, n + most > sizeof head ? sizeof head - n : most);
+    if (got <= 0 || (n += got) == sizeof head) fail("handshake");
   } while (n < 4 || memcmp(head + n - 4, "\r\n\r\n", 4) != 0);
   if (memcmp(head, "HTTP/1.1 101", 12) != 0) fail("refused");
   if (is_socket_io) join_socket_io(lane->fd);
@@ -153,10 +218,11 @@ static void send_rest(struct lane *lane) {
   if (waited || lane->unsent > 0) watch(lane);
 }
 
-static void next_window(struct lane *lane) {
+static void next_window(struct lane *lane, double due) {
   lane->windows--;
   lane->missing = echo_size;
   lane->unsent = window_size;
+  lane->sent = due;
   send_rest(lane);
 }
 
@@ -167,79 +233,166 @@ static int receive(struct lane *lane) {
     if (got < 0 && errno == EAGAIN) return 0;
     if (got <= 0) fail("the server has ended the connection");
     if ((size_t)got > lane->missing) fail("more came than was sent");
-    if (memcmp(chunk, echo_bytes + echo_size - lane->missing, is_verifying || got < 64 ? (size_t)got : 64) != 0) fail("not an echo");
+    size_t compared = is_verifying || got < 64 ? (size_t)got : 64;
+    if (memcmp(chunk, echo_bytes + echo_size - lane->missing, compared) != 0) fail("not an echo");
     lane->missing -= got;
     if (lane->missing > 0) continue;
-    if (lane->windows == 0) return 1;
-    next_window(lane);
+    double time = now();
+    keep_time(time - lane->sent);
+    if (lane->windows == 0) {
+      if (idle) idle[idle_count++] = lane;
+      return 1;
+    }
+    next_window(lane, time);
   }
+}
+
+// Handles what has happened, and returns how many lanes have nothing left to do.
+static int handle(int timeout) {
+  struct epoll_event events[64];
+  int done = 0, ready = epoll_wait(poller, events, 64, timeout);
+  if (ready < 0) fail("epoll_wait");
+  for (int i = 0; i < ready; i++) {
+    struct lane *lane = events[i].data.ptr;
+    if (lane->unsent > 0 && events[i].events & EPOLLOUT) send_rest(lane);
+    if (events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR)) done += receive(lane);
+  }
+  return done;
 }
 
 static void wait_for(int busy) {
-  struct epoll_event events[64];
-  while (busy > 0) {
-    int ready = epoll_wait(poller, events, 64, -1);
-    if (ready < 0) fail("epoll_wait");
-    for (int i = 0; i < ready; i++) {
-      struct lane *lane = events[i].data.ptr;
-      if (lane->unsent > 0 && events[i].events & EPOLLOUT) send_rest(lane);
-      if (events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR)) busy -= receive(lane);
-    }
-  }
+  while (busy > 0) busy -= handle(-1);
 }
 
 // Sends windows until each lane has sent its share.
-static void run(struct lane *lanes, int count, long windows) {
-  int busy = count;
+static void echo(struct lane *lanes, int count, long windows) {
+  idle_count = 0;
   for (int i = 0; i < count; i++) {
     lanes[i].windows = windows;
-    next_window(&lanes[i]);
+    next_window(&lanes[i], now());
   }
-  wait_for(busy);
+  wait_for(count);
 }
 
 // Sends windows only on the first lane, each after the previous one has come back on all lanes.
 static void fan_out(struct lane *lanes, int count, long windows) {
   for (long sent = 0; sent < windows; sent++) {
-    for (int i = 1; i < count; i++) lanes[i].missing = echo_size;
+    double time = now();
+    for (int i = 1; i < count; i++) {
+      lanes[i].missing = echo_size;
+      lanes[i].sent = time;
+    }
     lanes[0].windows = 1;
-    next_window(&lanes[0]);
+    next_window(&lanes[0], time);
     wait_for(count);
   }
 }
+
+// Sends single windows at a steady rate. All lanes are idle before and after.
+static void paced(int count, long messages, double rate) {
+  double start = now();
+  for (long sent = 0; sent < messages; sent++) {
+    double due = start + sent * 1e6 / rate;
+    while (now() < due || idle_count == 0) handle(0);
+    struct lane *lane = idle[--idle_count];
+    lane->windows = 1;
+    next_window(lane, due);
+  }
+  while (idle_count < count) handle(0);
+}
+
+static void answer_pings(int fd) {
+  ssize_t got = recv(fd, chunk, CHUNK, 0);
+  if (got <= 0) fail("the server has ended the connection");
+  for (ssize_t at = 0; at < got;) {
+    size_t size = chunk[at + 1];
+    if (chunk[at] != 0x89 || size > 125 || at + 2 + (ssize_t)size > got) fail("not a whole ping");
+    unsigned char pong[131] = {0x8a, 0x80 | size, KEY[0], KEY[1], KEY[2], KEY[3]};
+    for (size_t i = 0; i < size; i++) pong[6 + i] = chunk[at + 2 + i] ^ KEY[i & 3];
+    if (send(fd, pong, 6 + size, MSG_NOSIGNAL) != (ssize_t)(6 + size)) fail("send");
+    at += 2 + size;
+    answered++;
+  }
+}
+
+// Answers pings until the input ends, also while nothing is asked.
+static void hold(void) {
+  long goal = 0, from = 0;
+  struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL}, events[64];
+  if (epoll_ctl(poller, EPOLL_CTL_ADD, 0, &event) < 0) fail("epoll_ctl");
+  for (;;) {
+    int ready = epoll_wait(poller, events, 64, -1);
+    if (ready < 0) fail("epoll_wait");
+    for (int i = 0; i < ready; i++) {
+      struct lane *lane = events[i].data.ptr;
+      if (lane) {
+        answer_pings(lane->fd);
+        continue;
+      }
+      char line[64] = {0};
+      if (read(0, line, sizeof line - 1) <= 0) return;
+      from = answered;
+      goal = from + atol(line);
+    }
+    if (goal > 0 && answered >= goal) {
+      answer(answered - from);
+      goal = 0;
+    }
+  }
+}
+
 int main(int argc, char **argv) {
-  if (argc != 8) {
-    fprintf(stderr, "burst PORT[,PORT...] CONNECTIONS WINDOW FIRST_BYTE SIZE RAW FAN_OUT\n");
+  if (argc != 9) {
+    fprintf(stderr, "burst PORT[,PORT...] CONNECTIONS WINDOW FIRST_BYTE SIZE FRAGMENTS RAW MODE\n");
     return 2;
   }
   int ports[16], port_count = 0, connections = atoi(argv[2]), window = atoi(argv[3]);
   for (char *port = strtok(argv[1], ","); port && port_count < 16; port = strtok(NULL, ",")) {
     ports[port_count++] = atoi(port);
   }
-  int first = atoi(argv[4]), raw = atoi(argv[6]), is_fan_out = atoi(argv[7]);
-  void (*work)(struct lane *, int, long) = is_fan_out ? fan_out : run;
+  int first = atoi(argv[4]), fragments = atoi(argv[6]), raw = atoi(argv[7]);
   size_t size = atol(argv[5]);
-  is_socket_io = is_fan_out == 2;
-  window_size = frames(&window_bytes, window, first, size, 1);
-  echo_size = frames(&echo_bytes, window, first, size, raw);
+  const char *mode = argv[8];
+  is_socket_io = strcmp(mode, "socket.io") == 0;
+  struct rlimit files;
+  getrlimit(RLIMIT_NOFILE, &files);
+  files.rlim_cur = files.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &files);
+  window_size = frames(&window_bytes, window, first, size, fragments, 1);
+  // A pong answers a ping. A fragmented message comes back whole.
+  int first_of_echo = first == 0x89 && !raw ? 0x8a : first;
+  echo_size = frames(&echo_bytes, window, first_of_echo, size, raw ? fragments : 1, raw);
   chunk = malloc(CHUNK);
   poller = epoll_create1(0);
   struct lane *lanes = calloc(connections, sizeof *lanes);
-  for (int i = 0; i < connections; i++) open_lane(&lanes[i], ports[i % port_count]);
+  for (int i = 0; i < connections; i++) open_lane(&lanes[i], i, ports[i % port_count]);
   // The servers need time to subscribe, and do not tell when they have.
   if (port_count > 1) sleep(1);
+  if (strcmp(mode, "hold") == 0) {
+    answer(0);
+    hold();
+    return 0;
+  }
+  int is_fan_out = is_socket_io || strcmp(mode, "fanout") == 0;
+  if (strcmp(mode, "paced") == 0) idle = calloc(connections, sizeof *idle);
+  void (*work)(struct lane *, int, long) = is_fan_out ? fan_out : echo;
   work(lanes, connections, 1);
   is_verifying = 0;
-  puts("0");
-  fflush(stdout);
+  answer(0);
   char line[64];
   while (fgets(line, sizeof line, stdin)) {
-    long each = (long)connections * window;
-    long windows = (atol(line) + each - 1) / each;
+    long messages = 0, each = (long)connections * window;
+    double rate = 0;
+    sscanf(line, "%ld %lf", &messages, &rate);
+    if (rate > 0) {
+      paced(connections, messages, rate);
+      answer(messages);
+      continue;
+    }
+    long windows = (messages + each - 1) / each;
     if (windows < 1) windows = 1;
     work(lanes, connections, windows);
-    printf("%ld\n", windows * each);
-    fflush(stdout);
+    answer(windows * each);
   }
   return 0;
 }

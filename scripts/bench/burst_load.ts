@@ -7,43 +7,64 @@ import { firstByteOf } from "./frames.ts";
 import type { Load } from "./lane.ts";
 import type { LoadOptions } from "./load.ts";
 import { LineProcess } from "./measured.ts";
+import type { Figures } from "./statistics.ts";
 
 const SOURCE = new URL("burst.c", import.meta.url);
 const PROGRAM = new URL(".cache/bench/burst", ROOT);
 
-/** Whether messages come back on all connections, and how the messages are written. */
-const FAN_OUT = { none: 0, plain: 1, "socket.io": 2 } as const;
+/** What the connections do. `burst.c` describes it. */
+export type BurstMode = "echo" | "fanout" | "socket.io" | "paced" | "hold";
+
+export interface BurstOptions {
+  /** Default: "echo" */
+  mode?: BurstMode;
+  /** Whether the time of each window is a figure. */
+  isTimed?: boolean;
+  /** Number of messages a second, for the mode "paced". */
+  rate?: number;
+}
 
 /** Connections to one or more servers, held by a separate process. */
 export class BurstLoad implements Load {
   readonly #process: LineProcess;
+  readonly #isTimed: boolean;
+  readonly #rate: number | undefined;
+  #figures: Figures = {};
 
-  private constructor(process: LineProcess) {
+  private constructor(process: LineProcess, isTimed: boolean, rate: number | undefined) {
     this.#process = process;
+    this.#isTimed = isTimed;
+    this.#rate = rate;
   }
 
   /**
    * Compiles the program if it is older than its source, connects, and verifies the echo of one window.
    *
    * @param ports The ports over which the connections are spread.
-   * @param fanOut Whether the messages of one connection come back on all connections.
    */
   static async connect(
     ports: number[],
     options: LoadOptions,
-    fanOut: keyof typeof FAN_OUT = "none",
+    { mode = "echo", isTimed = false, rate }: BurstOptions = {},
   ): Promise<BurstLoad> {
     await compile();
-    const { connections, inFlight, type, size, raw = false } = options;
-    const sent = [inFlight, firstByteOf(type), size];
-    const args = [ports.join(), connections, ...sent, Number(raw), FAN_OUT[fanOut]].map(String);
+    const { connections, inFlight, type, size, fragments = 1, raw = false } = options;
+    const sent = [inFlight, firstByteOf(type), size, fragments];
+    const args = [ports.join(), connections, ...sent, Number(raw), mode].map(String);
     const process = new LineProcess({ command: PROGRAM.pathname, args });
-    await process.number();
-    return new BurstLoad(process);
+    await process.numbers();
+    return new BurstLoad(process, isTimed, rate);
   }
 
-  run(messages: number): Promise<number> {
-    return this.#process.ask(String(messages));
+  async run(messages: number): Promise<number> {
+    const line = `${messages} ${this.#rate ?? ""}`;
+    const [count, p50, p99, p999] = await this.#process.ask(line);
+    if (this.#isTimed) this.#figures = { p50, p99, p999 };
+    return count;
+  }
+
+  figures(): Figures {
+    return this.#figures;
   }
 
   async close() {

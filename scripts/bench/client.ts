@@ -155,7 +155,7 @@ async function verify() {
 }
 
 async function run(messages: number): Promise<number> {
-  const each = Math.max(inFlight, Math.ceil(messages / clients.length));
+  const each = inFlight * Math.ceil(messages / clients.length / inFlight);
   const work = { messages: each, inFlight, next: () => message, came: () => {} };
   await Promise.all(clients.map((client) => client.run(work)));
   return each * clients.length;

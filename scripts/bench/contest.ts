@@ -2,6 +2,7 @@
  * Runs several contestants in turns, so that anything that slows the machine down affects all of them.
  */
 import type { Clocks, Measured } from "./measured.ts";
+import type { Figures, Run } from "./statistics.ts";
 
 /** A candidate that is compared with the others. */
 export interface Contestant {
@@ -15,15 +16,11 @@ export interface Contestant {
 
 /** One round of one contestant. */
 export interface Round {
-  /** Messages per second of CPU time. */
-  rate: number;
+  figures: Figures;
   /** The share of the round in which each side computed. Over 1 with several threads. */
   measuredBusy: number;
   otherBusy: number;
   seconds: number;
-  /** Microseconds per message, if only one is in flight. */
-  p50?: number;
-  p99?: number;
 }
 
 /** The length of a contest. */
@@ -38,38 +35,39 @@ export interface ContestOptions {
   onRound?: (round: number, name: string, result: Round) => void;
 }
 
-/** The rounds of each contestant, by name. */
-export type Results = Map<string, Round[]>;
-
 /** Lets the contestants take turns. */
 export async function contest(
   contestants: Contestant[],
   { rounds, seconds, first, messages, onRound }: ContestOptions,
-): Promise<Results> {
-  const results: Results = new Map(contestants.map(({ name }) => [name, []]));
+): Promise<Run> {
+  const run: Run = {};
   const shares = new Map<string, number>();
   try {
     for (const contestant of contestants) {
+      run[contestant.name] = {};
       await contestant.open();
       let share = messages ?? first;
       // The second round completes the warm-up.
       for (const part of [0.5, 1]) {
-        const { rate } = await contestant.round(share);
-        share = messages ?? Math.ceil(rate * seconds * part);
+        const { figures } = await contestant.round(share);
+        share = messages ?? Math.ceil(figures.rate * seconds * part);
       }
       shares.set(contestant.name, share);
     }
     for (let round = 1; round <= rounds; round++) {
       for (const contestant of contestants) {
-        const result = await contestant.round(shares.get(contestant.name)!);
-        results.get(contestant.name)!.push(result);
-        onRound?.(round, contestant.name, result);
+        const { name } = contestant;
+        const result = await contestant.round(shares.get(name)!);
+        for (const [figure, value] of Object.entries(result.figures)) {
+          (run[name][figure] ??= []).push(value);
+        }
+        onRound?.(round, name, result);
       }
     }
   } finally {
     await Promise.all(contestants.map((contestant) => contestant.close()));
   }
-  return results;
+  return run;
 }
 
 /** Measures the work of a process, and returns it as a round. */
@@ -83,7 +81,7 @@ function roundOf(messages: number, before: Clocks, after: Clocks): Round {
   const seconds = after.time - before.time;
   const measured = after.measured - before.measured;
   return {
-    rate: messages / measured,
+    figures: { rate: messages / measured },
     measuredBusy: measured / seconds,
     otherBusy: (after.own - before.own) / seconds,
     seconds,

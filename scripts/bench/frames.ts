@@ -1,7 +1,7 @@
 /** Encodes the data that the benchmark's own ends send, in advance and without the library. */
 
-/** The type of a message. */
-export type MessageType = "text" | "binary";
+/** The type of a message. A ping is answered by a pong. */
+export type MessageType = "text" | "binary" | "ping";
 
 export const MASKING_KEY = [0x37, 0xfa, 0x21, 0x3d];
 
@@ -26,6 +26,22 @@ export function payloadOf(size: number, seed = 0): Uint8Array {
   return payload;
 }
 
+/** Encodes a message in this number of frames. */
+export function encodeMessage(
+  type: MessageType,
+  payload: Uint8Array,
+  masked: boolean,
+  fragments = 1,
+): Uint8Array {
+  const size = Math.floor(payload.length / fragments);
+  return concat(Array.from({ length: fragments }, (_, i) => {
+    const isLast = i === fragments - 1;
+    const opcode = i === 0 ? firstByteOf(type) & 15 : 0;
+    const part = payload.subarray(i * size, isLast ? undefined : (i + 1) * size);
+    return encode((isLast ? 0x80 : 0) | opcode, part, masked);
+  }));
+}
+
 /** Encodes one frame (RFC 6455 §5.2). */
 export function encode(first: number, payload: Uint8Array, masked: boolean): Uint8Array {
   const { length } = payload;
@@ -42,7 +58,7 @@ export function encode(first: number, payload: Uint8Array, masked: boolean): Uin
 
 /** The first byte of a message frame. */
 export function firstByteOf(type: MessageType): number {
-  return type === "text" ? 0x81 : 0x82;
+  return { text: 0x81, binary: 0x82, ping: 0x89 }[type];
 }
 
 export function concat(parts: Uint8Array[]): Uint8Array {

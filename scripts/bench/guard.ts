@@ -1,30 +1,34 @@
-/** Fails if the library has become much slower. It checks a ratio, which a busy machine hardly changes. */
-import { contest } from "./contest.ts";
+/** Fails if the library has become much slower. It checks ratios, which a busy machine hardly changes. */
 import { separateCores } from "./cores.ts";
+import { measure } from "./measure.ts";
 import { candidatesOf, findRuntimeByName } from "./options.ts";
-import { ratio, valuesOf } from "./statistics.ts";
-import { FIRST } from "./suite.ts";
-import { contestantOf, firstTry, type Workload } from "./workload.ts";
+import { ratioOf } from "./statistics.ts";
+import { titleOf, type Workload } from "./workload.ts";
 
-/** The minimum ratio, which is far below the measured one. */
-const LEAST = 2;
-const WORKLOAD: Workload = { kind: "echo", type: "text", size: 16 };
 const ROUNDS = 5;
 const SECONDS = 0.3;
 
-/** Runs a short contest of our server and ws. */
+interface Check {
+  workload: Workload;
+  /** The minimum ratio to ws, which is far below the measured one. */
+  least: number;
+}
+
+const CHECKS: readonly Check[] = [
+  { workload: { kind: "echo", type: "text", size: 16 }, least: 2 },
+];
+
+/** Runs short contests of our server and ws. */
 export async function guard() {
   await separateCores();
-  const runtime = await findRuntimeByName(FIRST);
-  const contestants = candidatesOf(["loop", "ws"]).map((candidate) =>
-    contestantOf(WORKLOAD, runtime, candidate)
-  );
-  const first = firstTry(WORKLOAD);
-  const results = await contest(contestants, { rounds: ROUNDS, seconds: SECONDS, first });
-  const { loop, ws } = valuesOf(results, "rate");
-  const measured = ratio(loop, ws);
-  const what = `${measured.toFixed(2)} times the messages of ws per CPU second, ${FIRST}, 16 bytes`;
-  if (measured >= LEAST) return console.log(`ok     ${what}`);
-  console.log(`FAILED ${what}: expected at least ${LEAST}`);
-  Deno.exitCode = 1;
+  const runtime = await findRuntimeByName("node24");
+  for (const { workload, least } of CHECKS) {
+    const options = { rounds: ROUNDS, seconds: SECONDS };
+    const run = await measure(runtime, workload, candidatesOf(["loop", "ws"]), options);
+    const { median } = ratioOf([run], "loop", "ws")!;
+    const isFast = median >= least;
+    const what = `${titleOf(workload)}: ${median.toFixed(2)} times ws, at least ${least}`;
+    console.log(`${isFast ? "ok    " : "FAILED"} ${what}`);
+    if (!isFast) Deno.exitCode = 1;
+  }
 }

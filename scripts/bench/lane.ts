@@ -1,6 +1,7 @@
 /** One raw connection of the load to a measured server, and the parts that all loads share. */
 import { connect, type Socket } from "node:net";
 import { connect as connectTls } from "node:tls";
+import type { Figures } from "./statistics.ts";
 
 /** Keeps a server busy. */
 export interface Load {
@@ -8,8 +9,8 @@ export interface Load {
   run(messages: number): Promise<number>;
   /** Work after a run that is not measured. */
   settle?(): Promise<void>;
-  /** How long the messages of the last run took, in microseconds. */
-  latencies?(): { p50: number; p99: number };
+  /** Other figures of the last run. */
+  figures?(): Figures;
   close(): void | Promise<void>;
 }
 
@@ -114,7 +115,7 @@ export async function runLanes(
   inFlight: number,
   lanes: { run(messages: number): Promise<void> }[],
 ): Promise<number> {
-  const each = Math.max(inFlight, Math.ceil(messages / lanes.length));
+  const each = inFlight * Math.ceil(messages / lanes.length / inFlight);
   await Promise.all(lanes.map((lane) => lane.run(each)));
   return each * lanes.length;
 }

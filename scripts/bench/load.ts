@@ -3,7 +3,7 @@
  * the measured process does most of the work.
  */
 import { Buffer } from "node:buffer";
-import { concat, encode, firstByteOf, handshake, type MessageType, payloadOf } from "./frames.ts";
+import { concat, encodeMessage, handshake, type MessageType, payloadOf } from "./frames.ts";
 import { keepInFlight, Lane, type Load, runLanes } from "./lane.ts";
 
 /** Describes the messages and connections of a load. */
@@ -14,10 +14,12 @@ export interface LoadOptions {
   connections: number;
   /** Number of messages in flight on each connection. */
   inFlight: number;
+  /** Number of frames of each message. Default: 1 */
+  fragments?: number;
   /** Whether the connections are encrypted. */
   tls?: boolean;
-  /** How messages are compressed. Undefined: not at all. */
-  deflate?: "deflate" | "deflate-each";
+  /** Whether a whole window is sent in one write, after the previous one has come back. */
+  isBurst?: boolean;
   /** Whether the echo is still masked, because the server does not parse frames. */
   raw?: boolean;
 }
@@ -58,28 +60,28 @@ export class EchoLoad implements Load {
 class EchoLane {
   readonly #lane: Lane;
   readonly #options: LoadOptions;
-  /** As many masked frames as may be in flight, in a row. */
-  readonly #frames: Uint8Array;
+  /** As many masked messages as may be in flight, in a row. */
+  readonly #messages: Uint8Array;
   readonly #sentSize: number;
   readonly #echoSize: number;
 
   constructor(lane: Lane, options: LoadOptions) {
-    const { type, size, inFlight, raw = false } = options;
-    const frame = encode(firstByteOf(type), payloadOf(size), true);
+    const { type, size, inFlight, fragments, raw = false } = options;
+    const message = encodeMessage(type, payloadOf(size), true, fragments);
     this.#lane = lane;
     this.#options = options;
-    this.#sentSize = frame.length;
-    this.#echoSize = raw ? frame.length : frame.length - 4;
-    this.#frames = concat(Array.from({ length: inFlight }, () => frame));
+    this.#sentSize = message.length;
+    this.#echoSize = raw ? message.length : encodeMessage(type, payloadOf(size), false).length;
+    this.#messages = concat(Array.from({ length: inFlight }, () => message));
   }
 
   /** Checks that different messages come back unchanged and in order. */
   async verify(seed: number) {
-    const { type, size, inFlight, raw = false } = this.#options;
+    const { type, size, inFlight, fragments, raw = false } = this.#options;
     const payloads = Array.from({ length: inFlight }, (_, i) => payloadOf(size, seed + i));
-    const frames = (masked: boolean) =>
-      concat(payloads.map((payload) => encode(firstByteOf(type), payload, masked)));
-    const expected = frames(raw);
+    const messages = (masked: boolean, fragments?: number) =>
+      concat(payloads.map((payload) => encodeMessage(type, payload, masked, fragments)));
+    const expected = raw ? messages(true, fragments) : messages(false);
     let offset = 0;
     const echoed = this.#lane.take((chunk) => {
       const part = expected.subarray(offset, offset + chunk.length);
@@ -89,22 +91,24 @@ class EchoLane {
       offset += chunk.length;
       return offset === expected.length;
     });
-    this.#lane.socket.write(frames(true));
+    this.#lane.socket.write(messages(true, fragments));
     await echoed;
   }
 
   /** Sends this number of messages and waits for their echoes. */
   run(messages: number): Promise<void> {
-    const { inFlight } = this.#options;
+    const { inFlight, isBurst = false } = this.#options;
+    const unit = isBurst ? inFlight : 1;
+    const unitSize = unit * this.#echoSize;
     let partial = 0;
     const count = (chunk: Uint8Array) => {
       partial += chunk.length;
-      const echoed = Math.floor(partial / this.#echoSize);
-      partial -= echoed * this.#echoSize;
-      return echoed;
+      const echoed = Math.floor(partial / unitSize);
+      partial -= echoed * unitSize;
+      return echoed * unit;
     };
     return keepInFlight(this.#lane, messages, inFlight, count, (next) => {
-      this.#lane.socket.write(this.#frames.subarray(0, next * this.#sentSize));
+      this.#lane.socket.write(this.#messages.subarray(0, next * this.#sentSize));
     });
   }
 

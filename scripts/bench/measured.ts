@@ -1,6 +1,6 @@
 /**
- * A measured process. It answers each line of input with a number, which is the CPU time used so far if
- * the line is empty.
+ * A measured process. It answers each line of input with numbers. If the line is empty, the answer is the
+ * CPU time used so far.
  */
 import { type ChildProcessByStdio, spawn } from "node:child_process";
 import { once } from "node:events";
@@ -46,6 +46,7 @@ export function programOf(
 
 /** A process that answers lines, from its start to its end. */
 export class LineProcess {
+  static readonly #all = new Set<LineProcess>();
   readonly #process: ChildProcessByStdio<Writable, Readable, null>;
   readonly #lines: AsyncIterator<string>;
 
@@ -57,31 +58,50 @@ export class LineProcess {
     });
     // The process may have ended already.
     this.#process.stdin.on("error", () => {});
+    LineProcess.#all.add(this);
+    this.#process.once("exit", () => LineProcess.#all.delete(this));
     this.#lines = createInterface(this.#process.stdout)[Symbol.asyncIterator]();
+  }
+
+  /** Ends all processes at once. What waits for an answer of one of them fails. */
+  static killAll() {
+    for (const one of LineProcess.#all) one.kill();
   }
 
   get pid(): number {
     return this.#process.pid!;
   }
 
-  /** Sends a line and returns the answer. */
-  async ask(line: string): Promise<number> {
+  /** Sends a line and returns the numbers of the answer. */
+  async ask(line: string): Promise<number[]> {
     this.#process.stdin.write(`${line}\n`);
-    return await this.number();
+    return await this.numbers();
   }
 
-  /** Reads a number that the process prints without being asked. */
-  async number(): Promise<number> {
+  /** Reads a line of numbers that the process prints without being asked. */
+  async numbers(): Promise<number[]> {
     const { value, done } = await this.#lines.next();
     if (done) throw new Error("The process has ended");
-    return Number(value);
+    return value.split(" ").map(Number);
   }
 
-  /** Ends the process. */
+  /** Reads the first number of such a line. */
+  async number(): Promise<number> {
+    return (await this.numbers())[0];
+  }
+
+  /** Ends the process, by force if it does not end soon. */
   async close() {
     const { exitCode, signalCode, stdin } = this.#process;
     stdin.end();
-    if (exitCode === null && signalCode === null) await once(this.#process, "exit");
+    if (exitCode !== null || signalCode !== null) return;
+    const timer = setTimeout(() => this.kill(), 10_000);
+    await once(this.#process, "exit");
+    clearTimeout(timer);
+  }
+
+  kill() {
+    this.#process.kill("SIGKILL");
   }
 }
 
@@ -92,8 +112,12 @@ export class Measured extends LineProcess {
   }
 
   async clocks(): Promise<Clocks> {
-    const measured = await this.ask("") / 1e6;
+    const [microseconds] = await this.ask("");
     const { user, system } = process.cpuUsage();
-    return { measured, own: (user + system) / 1e6, time: performance.now() / 1e3 };
+    return {
+      measured: microseconds / 1e6,
+      own: (user + system) / 1e6,
+      time: performance.now() / 1e3,
+    };
   }
 }

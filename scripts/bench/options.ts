@@ -2,52 +2,46 @@
 import { parseArgs } from "node:util";
 import { positiveNumber, UsageError, wholeNumber } from "../arguments.ts";
 import { findRuntime, type Runtime, SUITE_RUNTIMES } from "../runtimes.ts";
-import type { MessageType } from "./frames.ts";
-import { type Candidate, type Kind, KINDS, type LoadName, LOADS } from "./workload.ts";
-
-/** `idle` is not a contest. It measures memory. */
-const BENCHMARKS = [...KINDS, "idle"] as const;
+import { type Candidate, type Kind, KINDS, LOADS, type Workload } from "./workload.ts";
 
 const WS = "ws";
+/** Transforms, which have no transport of ours. */
 const BY_HAND = ["chain", "batch"];
 /** Peers that do not run over our transports. */
-const OTHERS = ["tcp", "python", "native", "bufferutil", WS];
-const SERVERS = ["loop", "pipe", ...BY_HAND, ...OTHERS];
-const FAN_OUT = ["loop", "topics", "tcp", "native", "bufferutil", WS];
+const OTHERS = ["tcp", "native", "bufferutil", WS];
+const SERVERS = ["loop", "pipe", "http2", "topics", ...BY_HAND, ...OTHERS];
+const FAN_OUT = ["loop", "topics", ...OTHERS];
 const CLIENTS = ["loop", "streams", "undici", "native", "bufferutil", WS];
+const YES_NO = ["yes", "no"] as const;
 const TRANSPORTS = ["default", "node"];
 
 /** The usage, for `--help` and for wrong arguments. */
-export const USAGE = `deno task bench [${BENCHMARKS.join(" | ")}]
+export const USAGE = `deno task bench [${KINDS.join(" | ")}]
     --runtime node24        or deno, bun, node22, node26
     --peers loop,pipe,ws    from ${SERVERS.join(", ")};
                             for client: ${CLIENTS.join(", ")}; the others are compared with the last
     --size 16,1024          size of a message in bytes
-    --type text,binary
+    --type text,binary      or ping (echo with --load burst)
     --connections 32        --in-flight 16 on each; for fanout: 1000, with 1 in flight in total
-    --rounds 5              --seconds 1 of CPU time each, or --messages N
+    --runs 1                --rounds 5 --seconds 1 of CPU time each, or --messages N
     --load stream           from ${LOADS.join(", ")}: how echo sends its messages
+    --fragments 1           --level 6 --takeover yes of deflate
     --transport default     from ${TRANSPORTS.join(", ")}
     --tls                   --profile (Node)
-deno task bench report [RUNTIME...] [--rounds 3] [--seconds 0.6]
+deno task bench report [RUNTIME...] [--runs 3] [--rounds 2] [--seconds 0.25] [--minutes N]
+    [--only GROUP,...] [--continue]
 deno task bench render [--check]
 deno task bench programs [NAME...] [--rounds 5] [--load 10]
 deno task bench topics
 deno task bench guard`;
 
-/** A benchmark of one kind on one runtime. */
+/** Benchmarks of one kind on one runtime. */
 export interface Plan {
-  kind: Kind | "idle";
   runtime: Runtime;
+  workloads: Workload[];
   /** The others are compared with the last one. */
   candidates: Candidate[];
-  tls: boolean;
-  load: LoadName;
-  /** Undefined: the default number of the benchmark. */
-  connections: number | undefined;
-  inFlight: number | undefined;
-  types: MessageType[];
-  sizes: number[];
+  runs: number;
   rounds: number;
   /** Seconds of CPU time per round. */
   seconds: number;
@@ -64,12 +58,16 @@ export async function planFrom(args: string[]): Promise<Plan> {
       runtime: { type: "string", default: "node24" },
       peers: { type: "string" },
       transport: { type: "string", default: "default" },
-      load: { type: "string", default: "stream" },
-      tls: { type: "boolean", default: false },
+      load: { type: "string" },
+      tls: { type: "boolean" },
+      fragments: { type: "string" },
+      level: { type: "string" },
+      takeover: { type: "string" },
       type: { type: "string", default: "text" },
       size: { type: "string" },
       connections: { type: "string" },
       "in-flight": { type: "string" },
+      runs: { type: "string", default: "1" },
       rounds: { type: "string", default: "5" },
       seconds: { type: "string", default: "1" },
       messages: { type: "string" },
@@ -77,7 +75,7 @@ export async function planFrom(args: string[]): Promise<Plan> {
     },
     allowPositionals: true,
   });
-  const [kind = "echo"] = positionals.map((name) => oneOf("benchmark", name, BENCHMARKS));
+  const [kind = "echo"] = positionals.map((name) => oneOf("benchmark", name, KINDS));
   const runtime = await findRuntimeByName(values.runtime);
   const known = kind === "client" ? CLIENTS : kind === "fanout" ? FAN_OUT : SERVERS;
   const names = values.peers ?? defaultPeers(kind, runtime);
@@ -85,58 +83,71 @@ export async function planFrom(args: string[]): Promise<Plan> {
   const transports = values.transport.split(",").map((name) =>
     oneOf("transport", name, TRANSPORTS)
   );
-  const { size = kind === "deflate" ? "1024,65536" : "16", tls, profile } = values;
-  const count = (option: "connections" | "in-flight" | "messages") =>
-    wholeNumber(`--${option}`, values[option], 1);
-  const plan: Plan = {
+  const count = (
+    option: "connections" | "in-flight" | "messages" | "fragments" | "level" | "runs" | "rounds",
+  ) => wholeNumber(`--${option}`, values[option], 1);
+  const { tls, profile, takeover } = values;
+  const common = {
     kind,
-    runtime,
-    candidates: candidatesOf(profile ? peers.filter((name) => name !== WS) : peers, transports),
     tls,
-    load: oneOf("load", values.load, LOADS),
+    load: values.load === undefined ? undefined : oneOf("load", values.load, LOADS),
+    fragments: count("fragments"),
+    level: count("level"),
+    takeover: takeover === undefined ? undefined : oneOf("choice", takeover, YES_NO) === "yes",
     connections: count("connections"),
     inFlight: count("in-flight"),
-    types: values.type.split(",").map((name) => oneOf("type", name, ["text", "binary"] as const)),
-    sizes: size.split(",").map((text) => wholeNumber("--size", text, 1)!),
-    rounds: wholeNumber("--rounds", values.rounds, 1)!,
+  };
+  const types = values.type.split(",")
+    .map((name) => oneOf("type", name, ["text", "binary", "ping"] as const));
+  const sizes = (values.size ?? defaultSizes(kind)).split(",")
+    .map((text) => wholeNumber("--size", text, 1)!);
+  const plan: Plan = {
+    runtime,
+    candidates: candidatesOf(profile ? peers.filter((name) => name !== WS) : peers, transports),
+    workloads: sizes.flatMap((size) => types.map((type) => ({ ...common, type, size }))),
+    runs: count("runs")!,
+    rounds: count("rounds")!,
     seconds: positiveNumber("--seconds", values.seconds)!,
     messages: count("messages"),
     profile,
   };
-  check(plan, transports);
+  const isCustom = transports.join() !== "default";
+  for (const workload of plan.workloads) check(workload, plan, isCustom);
   return plan;
 }
 
-function defaultPeers(kind: Plan["kind"], { engine }: Runtime): string {
-  if (kind === "fanout") return engine === "node" ? "loop,topics,tcp,ws" : "loop,topics,tcp,native";
-  if (kind !== "client") return kind === "deflate" ? "loop,ws" : "loop,pipe,ws";
-  return engine === "node" ? "loop,streams,undici,ws" : "loop,streams,native";
+function defaultPeers(kind: Kind, { engine }: Runtime): string {
+  const other = engine === "node" ? WS : "native";
+  if (kind === "fanout") return `loop,topics,tcp,${other}`;
+  if (kind === "client") {
+    return engine === "node" ? "loop,streams,undici,ws" : "loop,streams,native";
+  }
+  if (kind === "huge") return "loop";
+  return kind === "deflate" || kind === "keepalive" ? "loop,ws" : `loop,pipe,${other}`;
 }
 
-function check({ kind, runtime, candidates, tls, load, profile }: Plan, transports: string[]) {
-  const refuse = (refused: boolean, message: string) => {
+function defaultSizes(kind: Kind): string {
+  return { deflate: "1024,65536", huge: String(2 ** 30) }[kind as string] ?? "16";
+}
+
+function check(
+  { kind, type, tls, load }: Workload,
+  { runtime, candidates, profile }: Plan,
+  isCustom: boolean,
+) {
+  const refuse = (refused: boolean | undefined, message: string) => {
     if (refused) throw new UsageError(message);
   };
-  const custom = transports.join() !== "default";
   const byHand = candidates.some(({ peer }) => BY_HAND.includes(peer));
   refuse(
-    byHand && (tls || custom),
+    byHand && (tls || isCustom),
     `The peers ${BY_HAND.join(" and ")} cannot be combined with --transport or --tls`,
   );
   refuse(kind === "deflate" && byHand, `${BY_HAND.join(" and ")} do not compress`);
-  refuse(
-    tls && !["echo", "latency"].includes(kind),
-    `The benchmark ${kind} does not support --tls`,
-  );
-  refuse(
-    load === "burst" && (kind !== "echo" || tls),
-    "--load burst works only for echo without --tls",
-  );
-  refuse(
-    kind === "fanout" && candidates.some(({ peer }) => !FAN_OUT.includes(peer)),
-    `The benchmark fanout supports only the peers ${FAN_OUT.join(", ")}`,
-  );
-  refuse(kind === "client" && custom, "The benchmark client does not support --transport");
+  refuse(tls && kind !== "echo", `The benchmark ${kind} does not support --tls`);
+  refuse(load !== undefined && kind !== "echo", "--load works only for echo");
+  refuse(type === "ping" && load !== "burst", "--type ping needs --load burst");
+  refuse(kind === "client" && isCustom, "The benchmark client does not support --transport");
   refuse(profile && runtime.engine !== "node", "--profile needs Node");
 }
 

@@ -8,9 +8,6 @@ import { RawServer, type RawServerOptions } from "./raw_server.ts";
 /** The peer that is ws with its native addon. ws uses the addon if it is installed. */
 export const BUFFERUTIL = "bufferutil";
 
-/** The Python interpreter that finds Debian's modules. */
-export const PYTHON = "/usr/bin/python3";
-
 /** A script of this folder for one of the peers. `profileFolder` receives a CPU profile (Node only). */
 export function peerProgram(
   runtime: Runtime,
@@ -18,7 +15,6 @@ export function peerProgram(
   args: string[],
   profileFolder?: URL,
 ): Program {
-  if (args[0] === "python") return { command: PYTHON, args: ["scripts/bench/server.py"] };
   const flags = profileFolder && ["--cpu-prof", `--cpu-prof-dir=${profileFolder.pathname}`];
   const env: Record<string, string> = args[0] === BUFFERUTIL ? {} : { WS_NO_BUFFER_UTIL: "1" };
   return { ...programOf(runtime, script, args, flags), env };
@@ -47,7 +43,7 @@ export class ServerPeer implements Contestant {
     const [server, load] = [this.#server!, this.#load!];
     const round = await timed(server, () => load.run(messages));
     await load.settle?.();
-    return { ...round, ...load.latencies?.() };
+    return { ...round, figures: { ...round.figures, ...load.figures?.() } };
   }
 
   async close() {
@@ -80,12 +76,12 @@ export class ClientPeer implements Contestant {
     const args = [this.#server.port, connections, inFlight, type, size].map(String);
     this.#client = new Measured({ ...this.#program, args: [...this.#program.args, ...args] });
     // The client prints a number when it is open and its messages were verified.
-    await this.#client.number();
+    await this.#client.numbers();
   }
 
   round(messages: number): Promise<Round> {
     const client = this.#client!;
-    return timed(client, () => client.ask(String(messages)));
+    return timed(client, async () => (await client.ask(String(messages)))[0]);
   }
 
   async close() {

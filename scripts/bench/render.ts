@@ -1,8 +1,8 @@
 /** Renders the results: the charts, the tables of bench/RESULTS.md, and the tables of the README. */
 import { ROOT, run } from "../process.ts";
 import { readResults, readSizes, readTopics, type Results } from "./results.ts";
-import { RUNTIMES } from "./suite.ts";
-import { readmeTable, resultsDocument, titleOf } from "./tables.ts";
+import { OTHER_RUNTIMES, RUNTIMES } from "./suite.ts";
+import { readmeTable, resultsDocument } from "./tables.ts";
 
 const README = new URL("README.md", ROOT);
 const DOCUMENT = new URL("bench/RESULTS.md", ROOT);
@@ -25,7 +25,7 @@ export async function checkRendered() {
 }
 
 async function rendered(): Promise<[URL, string][]> {
-  const found = await Promise.all(RUNTIMES.map(readResults));
+  const found = await Promise.all([...RUNTIMES, ...OTHER_RUNTIMES].map(readResults));
   const all = found.filter((results): results is Results => results !== undefined);
   const document = resultsDocument(all, await readSizes() ?? {}, await readTopics());
   const readme = between(await Deno.readTextFile(README), readmeTable(all));
@@ -34,7 +34,7 @@ async function rendered(): Promise<[URL, string][]> {
   const charts: [URL, string][] = [];
   for (const [name, draw] of Object.entries(CHARTS)) {
     const file = new URL(`bench/results/${name}.svg`, ROOT);
-    charts.push([file, await formatted(await draw(all, titleOf), ".svg")]);
+    charts.push([file, await formatted(await draw(all), ".svg")]);
   }
   return [
     ...charts,

@@ -1,143 +1,175 @@
 /** Runs the suite on several runtimes and writes bench/results/. */
 import { parseArgs } from "node:util";
-import { positiveNumber, readArguments, wholeNumber } from "../arguments.ts";
+import { knownNames, positiveNumber, readArguments, wholeNumber } from "../arguments.ts";
 import type { Runtime } from "../runtimes.ts";
 import { bundleSizes } from "./bundle.ts";
-import { contest } from "./contest.ts";
 import { separateCores } from "./cores.ts";
-import { memoryOf } from "./idle.ts";
-import { machine, pythonWebsockets, versions } from "./machine.ts";
+import { machine, versions } from "./machine.ts";
+import { measure } from "./measure.ts";
 import { candidatesOf, findRuntimeByName, USAGE } from "./options.ts";
 import { render } from "./render.ts";
-import { type Measurement, type Results, writeResults } from "./results.ts";
-import { median, valuesOf } from "./statistics.ts";
-import { FIRST, IDLE, type Item, RUNTIMES, SUITE } from "./suite.ts";
+import {
+  isSame,
+  type Measurement,
+  readResults,
+  readTopics,
+  type Results,
+  writeResults,
+} from "./results.ts";
+import { figureOf, type Run } from "./statistics.ts";
 import { measureTopics } from "./topics.ts";
-import { contestantOf, firstTry, nameOf, spreadOf, unitOf, type Workload } from "./workload.ts";
+import { GROUPS, type Item, RUNTIMES, SUITE } from "./suite.ts";
+import { titleOf, unitOf } from "./workload.ts";
 
 interface Settings {
+  runtimes: Runtime[];
+  /** Number of times that each comparison is run with fresh processes. */
+  runs: number;
   rounds: number;
+  /** Seconds of CPU time per round. */
   seconds: number;
+  /** After this time no comparison is begun. */
+  minutes: number;
+  items: Item[];
+  /** Whether runs that are already in bench/results/ are kept. */
+  isContinued: boolean;
+  /** Whether `topics` is measured too. It has results of its own. */
+  hasTopics: boolean;
 }
 
-async function settingsFrom(args: string[]): Promise<Settings & { runtimes: Runtime[] }> {
+async function settingsFrom(args: string[]): Promise<Settings> {
   const { values, positionals } = parseArgs({
     args,
     options: {
-      rounds: { type: "string", default: "3" },
-      seconds: { type: "string", default: "0.6" },
+      runs: { type: "string", default: "3" },
+      rounds: { type: "string", default: "2" },
+      seconds: { type: "string", default: "0.25" },
+      minutes: { type: "string" },
+      only: { type: "string" },
+      continue: { type: "boolean", default: false },
     },
     allowPositionals: true,
   });
   const names = positionals.length > 0 ? positionals : RUNTIMES;
+  const groups = knownNames("group", values.only?.split(",") ?? [], [...GROUPS, TOPICS]);
+  const hasTopics = groups.includes(TOPICS) &&
+    !(values.continue && await readTopics() !== undefined);
   return {
+    runs: wholeNumber("--runs", values.runs, 1)!,
     rounds: wholeNumber("--rounds", values.rounds, 1)!,
     seconds: positiveNumber("--seconds", values.seconds)!,
+    minutes: positiveNumber("--minutes", values.minutes) ?? Infinity,
+    items: SUITE.filter(({ group }) => groups.includes(group)),
+    isContinued: values.continue,
+    hasTopics,
     runtimes: await Promise.all(names.map(findRuntimeByName)),
   };
 }
 
-/** `deno task bench report [RUNTIME...] [--rounds 3] [--seconds 0.6]`. */
+const TOPICS = "topics";
+
+/** `deno task bench report`. */
 export async function report(args: string[]) {
-  const { runtimes, ...settings } = await readArguments(USAGE, () => settingsFrom(args));
+  const settings = await readArguments(USAGE, () => settingsFrom(args));
+  const { runtimes, runs, items, minutes } = settings;
   const start = performance.now();
+  const elapsed = () => (performance.now() - start) / 60_000;
   const separate = await separateCores();
-  if (await pythonWebsockets() === undefined) {
-    console.log("python3-websockets is not installed, so it is not measured");
+  const all = await Promise.all(runtimes.map((runtime) => startOf(runtime, settings, separate)));
+  const failures: string[] = [];
+  const attempt = async (what: string, work: () => Promise<unknown>) => {
+    try {
+      await work();
+    } catch (error) {
+      failures.push(`${what}: ${error}`);
+      console.error(`FAILED ${failures.at(-1)}`);
+    }
+  };
+  // All comparisons of a run come before the next run, so that a slow minute does not affect all runs.
+  for (let run = 1; run <= runs; run++) {
+    for (const [i, runtime] of runtimes.entries()) {
+      for (const item of items) {
+        if (elapsed() > minutes) continue;
+        const what = `run ${run}, ${runtime.name}, ${titleOf(item.workload)}`;
+        await attempt(what, () => runOnce(runtime, item, all[i], run, settings));
+      }
+    }
   }
-  for (const runtime of runtimes) {
-    const results = await measure(runtime, settings, separate);
-    await writeResults(runtime.name, results);
+  if (elapsed() > minutes) console.log(`stopped after ${minutes} minutes: see --continue`);
+  if (settings.hasTopics && elapsed() < minutes) {
+    await attempt("topics", () => measureTopics(separate));
   }
-  await attempt(() => measureTopics(separate));
-  await writeResults("bundle", await bundleSizes());
+  await attempt("bundle", async () => await writeResults("bundle", await bundleSizes()));
   await render();
-  console.log(`took ${((performance.now() - start) / 60_000).toFixed(1)} minutes`);
+  for (const failure of failures) console.error(`FAILED ${failure}`);
+  if (failures.length > 0) Deno.exitCode = 1;
+  console.log(`took ${elapsed().toFixed(1)} minutes`);
 }
 
-async function measure(runtime: Runtime, settings: Settings, separate: boolean): Promise<Results> {
-  const measurements: Measurement[] = [];
-  for (const item of SUITE) {
-    await attempt(async () => measurements.push(...await compare(runtime, item, settings)));
-  }
-  await attempt(async () => measurements.push(...await idle(runtime)));
+/** The results to begin with: without those that are measured anew. */
+async function startOf(
+  runtime: Runtime,
+  { rounds, seconds, items, isContinued }: Settings,
+  separateCores: boolean,
+): Promise<Results> {
+  const before = await readResults(runtime.name);
+  const isKept = ({ workload }: Measurement) =>
+    isContinued || !items.some((item) => isSame(item.workload, workload));
   return {
     runtime: runtime.name,
-    versions: await versions(runtime),
+    versions: versions(runtime),
     machine: machine(),
     date: new Date().toISOString().slice(0, 10),
-    ...settings,
-    separateCores: separate,
-    measurements,
+    rounds,
+    seconds,
+    separateCores,
+    // Also drops what the suite no longer contains.
+    measurements: SUITE.flatMap(({ workload }) =>
+      before?.measurements.filter((one) => isSame(one.workload, workload)).filter(isKept) ?? []
+    ),
   };
 }
 
-/** Runs one comparison. If it fails, only its results are missing. */
-async function attempt(work: () => Promise<unknown>) {
-  try {
-    await work();
-  } catch (error) {
-    console.error("FAILED", error);
-    Deno.exitCode = 1;
-  }
-}
-
-async function compare(
+/** Makes the run of a comparison, unless it is there already. */
+async function runOnce(
   runtime: Runtime,
   { workload, peers }: Item,
+  results: Results,
+  number: number,
   { rounds, seconds }: Settings,
-): Promise<Measurement[]> {
-  const first = firstTry(workload);
-  const withPython = runtime.name === FIRST && await pythonWebsockets() !== undefined;
-  const contestants = candidatesOf(peers(runtime.engine, withPython)).map((candidate) =>
-    contestantOf(workload, runtime, candidate)
+) {
+  const names = peers(runtime.engine);
+  const { measurements } = results;
+  let measurement = measurements.find((one) => isSame(one.workload, workload));
+  if (names.length === 0 || (measurement?.runs.length ?? 0) >= number) return;
+  const start = performance.now();
+  const run = await measure(runtime, workload, candidatesOf(names), { rounds, seconds });
+  if (measurement === undefined) {
+    measurements.push(measurement = { workload, runs: [] });
+    const place = (one: Measurement) => SUITE.findIndex((i) => isSame(i.workload, one.workload));
+    measurements.sort((a, b) => place(a) - place(b));
+  }
+  measurement.runs.push(rounded(run));
+  await writeResults(runtime.name, results);
+  const took = (performance.now() - start) / 1000;
+  const said = names.map((name) => `${name} ${summary(run, name)}`).join(", ");
+  console.log(`${runtime.name}, ${titleOf(workload)}: ${said} (${took.toFixed(1)} s)`);
+
+  function summary(run: Run, name: string): string {
+    return Object.keys(run[name]).map((figure) => {
+      const value = figureOf([run], name, figure)!.median.toPrecision(4);
+      return figure === "rate" ? value : `${value} ${unitOf(workload, figure)}`;
+    }).join(" ");
+  }
+}
+
+/** Rounds the values to five digits. They are not more precise. */
+function rounded(run: Run): Run {
+  const round = (values: number[]) => values.map((value) => Number(value.toPrecision(5)));
+  return Object.fromEntries(
+    Object.entries(run).map(([peer, figures]) => [
+      peer,
+      Object.fromEntries(Object.entries(figures).map(([name, values]) => [name, round(values)])),
+    ]),
   );
-  const results = await contest(contestants, { rounds, seconds, first });
-  const { kind, type, size } = workload;
-  const base = { kind, type, size, ...spreadOf(workload) };
-  const measurements = [{ ...base, figure: unitOf(workload), peers: valuesOf(results, "rate") }];
-  if (kind === "latency") {
-    for (const figure of ["p50", "p99"] as const) {
-      const peers = valuesOf(results, figure);
-      measurements.push({ ...base, figure: `microseconds, ${figure}`, peers });
-    }
-  }
-  return measurements.map((measurement) => said(runtime, workload, rounded(measurement)));
-}
-
-/** Measures the memory of idle connections. */
-async function idle(runtime: Runtime): Promise<Measurement[]> {
-  const { connections } = IDLE;
-  const [resident, engine]: Record<string, number[]>[] = [{}, {}];
-  for (const candidate of candidatesOf(IDLE.peers(runtime.engine))) {
-    const { rss, heap } = await memoryOf(runtime, candidate, connections);
-    resident[candidate.name] = [rss / 1024];
-    engine[candidate.name] = [heap / 1024];
-  }
-  const workload = { kind: "idle" } as const;
-  return [
-    { ...workload, connections, figure: "KiB of resident memory", peers: resident },
-    { ...workload, connections, figure: "KiB of the engine's heap", peers: engine },
-  ].map((measurement) => said(runtime, workload, rounded(measurement)));
-}
-
-/** Rounds the values to four digits. They are not more precise. */
-function rounded(measurement: Measurement): Measurement {
-  const peers = Object.entries(measurement.peers).map(([name, values]) => [
-    name,
-    values.map((value) => Number(value.toPrecision(5))),
-  ]);
-  return { ...measurement, peers: Object.fromEntries(peers) };
-}
-
-function said(
-  { name }: Runtime,
-  { kind, size }: Partial<Workload> | { kind: "idle"; size?: undefined },
-  measurement: Measurement,
-): Measurement {
-  const peers = Object.entries(measurement.peers)
-    .map(([peer, values]) => `${peer} ${median(values).toPrecision(4)}`);
-  const what = size === undefined ? kind : `${kind} ${nameOf(size)}`;
-  console.log(`${name}, ${what}, ${measurement.figure}: ${peers.join(", ")}`);
-  return measurement;
 }

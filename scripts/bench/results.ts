@@ -1,24 +1,16 @@
-/** Reads the files in bench/results/, which a report has written. */
-import { ROOT, run } from "../process.ts";
+/** Reads and writes the files in bench/results/. */
+import { ROOT } from "../process.ts";
 import type { Size } from "./bundle.ts";
-import { median, ratio } from "./statistics.ts";
+import { figureOf, ratioOf, type Run, type Spread } from "./statistics.ts";
 import type { TopicsResults } from "./topics_tables.ts";
-import type { Kind } from "./workload.ts";
+import type { Workload } from "./workload.ts";
 
 const FOLDER = new URL("bench/results/", ROOT);
 
-/** The result of a comparison. */
+/** The runs of one comparison. */
 export interface Measurement {
-  kind: Kind | "idle";
-  type?: "text" | "binary";
-  /** Size of a message, in bytes. */
-  size?: number;
-  connections: number;
-  inFlight?: number;
-  /** The measured quantity. */
-  figure: string;
-  /** The values of each peer, one for each round. */
-  peers: Record<string, number[]>;
+  workload: Workload;
+  runs: Run[];
 }
 
 /** The results of one runtime. */
@@ -36,23 +28,14 @@ export interface Results {
   measurements: Measurement[];
 }
 
-/** Selects a measurement. */
-export interface Query {
-  kind: Measurement["kind"];
-  size?: number;
-  inFlight?: number;
-  /** A part of the figure's name. */
-  figure?: string;
-}
-
 export async function writeResults(
   name: string,
   results: Results | Record<string, Size> | TopicsResults,
 ) {
   await Deno.mkdir(FOLDER, { recursive: true });
-  const file = new URL(`${name}.json`, FOLDER);
-  await Deno.writeTextFile(file, JSON.stringify(results));
-  await run(Deno.execPath(), ["fmt", "-q", file.pathname]);
+  // Each comparison has a line.
+  const text = JSON.stringify(results).replaceAll(/(?=\{"workload")|(?=\]\}$)/g, "\n");
+  await Deno.writeTextFile(new URL(`${name}.json`, FOLDER), `${text}\n`);
 }
 
 /** Reads the results of a runtime, if a report has measured it. */
@@ -78,27 +61,54 @@ async function readJson(name: string): Promise<unknown> {
   }
 }
 
-/** The first measurement that matches. */
-export function find(results: Results | undefined, query: Query): Measurement | undefined {
-  const { kind, size, inFlight, figure = "" } = query;
-  return results?.measurements.find((one) =>
-    one.kind === kind && (size === undefined || one.size === size) &&
-    (inFlight === undefined || one.inFlight === inFlight) && one.figure.includes(figure)
-  );
+/** Whether both are the same work. */
+export function isSame(one: Workload, other: Workload): boolean {
+  return KEYS.every((key) => one[key] === other[key]);
 }
 
-/** The median of a peer; undefined if the peer was not measured. */
-export function medianOf(measurement: Measurement | undefined, peer: string): number | undefined {
-  const values = measurement?.peers[peer];
-  return values && median(values);
+const KEYS = [
+  "kind",
+  "type",
+  "size",
+  "tls",
+  "load",
+  "fragments",
+  "level",
+  "takeover",
+  "connections",
+  "inFlight",
+] as const satisfies (keyof Workload)[];
+
+/** Whether both are the same work, except for the load. */
+export function isSameButLoad(one: Workload, other: Workload): boolean {
+  return isSame({ ...one, load: undefined }, { ...other, load: undefined });
 }
 
-/** The ratio of a peer to another peer. */
-export function ratioOf(
-  measurement: Measurement | undefined,
+/** The measurements of the work with each load. Without runs: none. */
+export function find({ measurements }: Results, workload: Omit<Workload, "load">): Measurement[] {
+  return measurements.filter((one) => isSameButLoad(one.workload, workload));
+}
+
+/** What is published of a peer: the lower one of the loads. */
+export function published(
+  measurements: Measurement[],
+  peer: string,
+  figure?: string,
+): Spread | undefined {
+  return lowest(measurements.map(({ runs }) => figureOf(runs, peer, figure)));
+}
+
+/** What is published of the ratio to another peer: the lower one of the loads. */
+export function publishedRatio(
+  measurements: Measurement[],
   peer: string,
   baseline: string,
-): number | undefined {
-  const [values, others] = [measurement?.peers[peer], measurement?.peers[baseline]];
-  return values && others && ratio(values, others);
+  figure?: string,
+): Spread | undefined {
+  return lowest(measurements.map(({ runs }) => ratioOf(runs, peer, baseline, figure)));
+}
+
+function lowest(spreads: (Spread | undefined)[]): Spread | undefined {
+  return spreads.filter((spread) => spread !== undefined)
+    .sort((a, b) => a.median - b.median)[0];
 }

@@ -1,20 +1,32 @@
 /**
  * The measured process: an echo server that runs on each runtime.
  *
- * `server.ts PEER TRANSPORT [tls | deflate | deflate-each | fanout]` prints its port on a line. It answers each
- * line of input with the used CPU time (user and system) in microseconds, or, for "memory" and "heap", with
- * the resident memory or the engine's memory in bytes, without garbage. It ends when its standard input
- * ends. "deflate" compresses with context takeover, "deflate-each" without; the zlib settings are the
- * same for all peers. "fanout" sends each message to all connections.
+ * `server.ts PEER MODE` prints its port on a line; MODE is JSON. It answers an empty line of input with the
+ * used CPU time (user and system) in microseconds. It answers "rss" with the resident memory, the engine's
+ * memory and the largest resident memory so far, in bytes, and "memory" with the same without garbage. It
+ * ends when its standard input ends.
  */
 import process from "node:process";
 import { createInterface } from "node:readline";
 import type { ServeOptions, TlsServeOptions, TransportProvider } from "../../mod.ts";
+import type { ServerMode } from "./workload.ts";
 
 const HOST = { hostname: "127.0.0.1", port: 0 };
+const [, , peer, modeText] = process.argv;
+const mode: ServerMode = JSON.parse(modeText ?? "{}");
+const { work } = mode;
+const isFanOut = work === "fanout";
+
+/** Milliseconds between the pings of a connection. */
+const PING_INTERVAL = 2000;
 
 /** The load does not answer pings, and would count them as echoes. ws sends no pings by default either. */
-const OPTIONS = { ...HOST, pingInterval: 0, compression: compression() };
+const OPTIONS = {
+  ...HOST,
+  pingInterval: work === "keepalive" ? PING_INTERVAL : 0,
+  maxMessageSize: work === "huge" ? Infinity : 2 ** 27,
+  compression: compression(),
+};
 
 /** The ways to echo. Only the measured library is loaded. */
 const PEERS: Record<string, () => Promise<number>> = {
@@ -26,7 +38,7 @@ const PEERS: Record<string, () => Promise<number>> = {
   ws: serveWs,
   bufferutil: serveBufferutil,
   native: serveNative,
-  tcp: async () => await (await import("./raw_tcp.ts")).serveTcp(isFanOut()),
+  tcp: async () => await (await import("./raw_tcp.ts")).serveTcp(isFanOut),
 };
 
 /** The sockets of our peers. */
@@ -38,11 +50,10 @@ const TRANSPORTS: Record<string, () => Promise<TransportProvider | undefined>> =
 type Compression = Exclude<ServeOptions["compression"], true | undefined>;
 
 function compression(): Compression {
-  const mode = process.argv[4];
-  if (!mode?.startsWith("deflate")) return false;
-  const each = mode === "deflate-each";
-  const takeover = { clientNoContextTakeover: each, serverNoContextTakeover: each };
-  return { memory: "high", threshold: 0, level: 6, ...takeover };
+  if (mode.deflate === undefined) return false;
+  const { level, takeover } = mode.deflate;
+  const without = { clientNoContextTakeover: !takeover, serverNoContextTakeover: !takeover };
+  return { memory: "high", threshold: 0, level, ...without };
 }
 
 function deflateOfWs() {
@@ -53,12 +64,9 @@ function deflateOfWs() {
   return { zlibDeflateOptions, threshold, clientNoContextTakeover, serverNoContextTakeover };
 }
 
-function isFanOut(): boolean {
-  return process.argv[4] === "fanout";
-}
-
 async function serveLoop(): Promise<number> {
-  if (isFanOut()) return await serveBroadcast();
+  if (isFanOut) return await serveBroadcast();
+  if (work === "huge") return await serveHuge();
   const { serve } = await import("../../mod.ts");
   const server = await serve({ ...OPTIONS, tls, provider: transport }, async (ws) => {
     for await (const message of ws) await ws.send(message);
@@ -70,6 +78,19 @@ async function serveBroadcast(): Promise<number> {
   const { broadcast, serve } = await import("../../mod.ts");
   const server = await serve({ ...OPTIONS, provider: transport }, async (ws) => {
     for await (const message of ws) broadcast(server.connections, message);
+  });
+  return portOf(server.address);
+}
+
+/** Reads each message in pieces, and answers with its size. */
+async function serveHuge(): Promise<number> {
+  const { serve } = await import("../../mod.ts");
+  const server = await serve({ ...OPTIONS, provider: transport }, async (ws) => {
+    for await (const message of ws.messages()) {
+      let size = 0;
+      for await (const piece of message.readable) size += piece.length;
+      await ws.send(String(size));
+    }
   });
   return portOf(server.address);
 }
@@ -109,15 +130,38 @@ async function serveWs(): Promise<number> {
   const http = tls
     ? (await import("node:https")).createServer(tls)
     : (await import("node:http")).createServer();
-  const server = new WebSocketServer({ server: http, perMessageDeflate: deflateOfWs() });
+  const maxPayload = OPTIONS.maxMessageSize === Infinity ? 0 : OPTIONS.maxMessageSize;
+  const options = { server: http, perMessageDeflate: deflateOfWs(), maxPayload };
+  const server = new WebSocketServer(options);
   server.on("connection", (ws) => {
     ws.on("message", (data, binary) => {
-      if (!isFanOut()) return ws.send(data, { binary });
+      if (work === "huge") return ws.send(String((data as Uint8Array).length));
+      if (!isFanOut) return ws.send(data, { binary });
       for (const client of server.clients) client.send(data, { binary });
     });
   });
+  if (work === "keepalive") pingAll(server.clients);
   await new Promise<void>((resolve) => http.listen({ host: HOST.hostname, port: 0 }, resolve));
   return portOf(http.address());
+}
+
+interface Pinged {
+  ping(): void;
+  terminate(): void;
+  on(event: "pong", listener: () => void): unknown;
+}
+
+/** The heartbeat that the documentation of ws recommends. */
+function pingAll(clients: Set<Pinged>) {
+  const alive = new WeakMap<Pinged, boolean>();
+  setInterval(() => {
+    for (const ws of clients) {
+      if (!alive.has(ws)) ws.on("pong", () => alive.set(ws, true));
+      if (alive.get(ws) === false) ws.terminate();
+      alive.set(ws, false);
+      ws.ping();
+    }
+  }, PING_INTERVAL);
 }
 
 /** ws uses its native addon unless an environment variable disables it. */
@@ -144,6 +188,7 @@ interface BunGlobal {
   serve(options: {
     hostname: string;
     port: number;
+    tls?: TlsServeOptions;
     fetch(request: Request, server: BunServer): Response | undefined;
     websocket: Record<string, unknown> & {
       message(ws: BunSocket, data: string | Uint8Array): void;
@@ -157,13 +202,13 @@ function serveNative(): Promise<number> {
   if (Bun !== undefined) return Promise.resolve(serveBun(Bun));
   const { promise, resolve } = Promise.withResolvers<number>();
   const all = new Set<WebSocket>();
-  Deno.serve({ ...HOST, onListen: ({ port }) => resolve(port) }, (request) => {
+  Deno.serve({ ...HOST, ...tls, onListen: ({ port }) => resolve(port) }, (request) => {
     const { socket, response } = Deno.upgradeWebSocket(request, { idleTimeout: 0 });
     socket.binaryType = "arraybuffer";
     socket.onopen = () => all.add(socket);
     socket.onclose = () => all.delete(socket);
     socket.onmessage = ({ data }) => {
-      if (!isFanOut()) return socket.send(data);
+      if (!isFanOut) return socket.send(data);
       for (const other of all) other.send(data);
     };
     return response;
@@ -174,12 +219,15 @@ function serveNative(): Promise<number> {
 function serveBun(bun: BunGlobal): number {
   const server = bun.serve({
     ...HOST,
+    tls,
     fetch: (request, server) => server.upgrade(request) ? undefined : new Response(null),
     websocket: {
       idleTimeout: 0,
       sendPings: false,
+      maxPayloadLength: 2 ** 27,
+      backpressureLimit: 2 ** 27,
       open: (ws: BunSocket) => ws.subscribe("all"),
-      message: isFanOut()
+      message: isFanOut
         ? (_, data) => void server.publish("all", data)
         : (ws, data) => void ws.send(data),
     },
@@ -207,20 +255,18 @@ function collectGarbage() {
 }
 
 /** The answer to a line of input. */
-function figureOf(line: string): number {
-  if (line === "") return cpuTime();
-  collectGarbage();
-  if (line === "memory") return process.memoryUsage.rss();
-  const { heapUsed, external } = process.memoryUsage();
-  return heapUsed + external;
+function answer(line: string): string {
+  if (line === "") return `${cpuTime()}`;
+  if (line === "memory") collectGarbage();
+  const { rss, heapUsed, external } = process.memoryUsage();
+  return `${rss} ${heapUsed + external} ${process.resourceUsage().maxRSS * 1024}`;
 }
 
-const [, , peer, transportName = "default", encrypted] = process.argv;
 const start = PEERS[peer];
 if (start === undefined) throw new RangeError(`Expected a peer, received ${peer}`);
-const transport = await TRANSPORTS[transportName]();
-const tls = encrypted === "tls" ? await certificate() : undefined;
+const transport = await TRANSPORTS[mode.transport ?? "default"]();
+const tls = mode.tls ? await certificate() : undefined;
 console.log(await start());
 const lines = createInterface({ input: process.stdin });
-lines.on("line", (line) => console.log(figureOf(line)));
+lines.on("line", (line) => console.log(answer(line)));
 lines.on("close", () => process.exit());

@@ -1,28 +1,37 @@
 /** Renders the results as Markdown tables. */
 import type { Size } from "./bundle.ts";
-import { find, type Measurement, medianOf, ratioOf, type Results } from "./results.ts";
-import { median } from "./statistics.ts";
+import {
+  find,
+  isSameButLoad,
+  type Measurement,
+  published,
+  publishedRatio,
+  type Results,
+} from "./results.ts";
+import { figureOf, type Spread } from "./statistics.ts";
+import { ECHOES } from "./suite.ts";
 import { type Outcome, outcomesOf } from "./targets.ts";
 import { type TopicsResults, topicsSection } from "./topics_tables.ts";
-import { nameOf } from "./workload.ts";
-
-const SIZES = [16, 1024, 65536, 2 ** 20];
+import { type Kind, nameOf, shapeOf, unitOf } from "./workload.ts";
 
 const LABELS: Record<string, string> = {
   loop: "sluice, direct",
   topics: "sluice, topics",
   pipe: "sluice, `pipeTo`",
+  http2: "sluice over HTTP/2",
   streams: "sluice, reader and writer",
   chain: "sluice, transforms by hand",
   batch: "sluice, the same in batches",
   native: "native",
   bufferutil: "ws with bufferutil",
   tcp: "raw TCP",
-  python: "python3-websockets",
 };
 
+/** The number of runs that a published figure needs. */
+const ENOUGH = 3;
+
 /** The usual name of a runtime. */
-export function titleOf({ runtime, versions }: Results): string {
+export function runtimeOf({ runtime, versions }: Results): string {
   const name = runtime.replace(/\d+$/, "");
   const [major, minor] = versions[runtime].split(".");
   return `${name[0].toUpperCase()}${name.slice(1)} ${
@@ -38,7 +47,7 @@ function label(peer: string, { runtime }: Results): string {
 /** What other sections of the document are made with. */
 export interface TableTools {
   table(rows: string[][]): string;
-  count(value: number | undefined): string;
+  count(value: number): string;
 }
 
 function table(rows: string[][]): string {
@@ -47,47 +56,62 @@ function table(rows: string[][]): string {
   return [head, rule, ...body].map((cells) => `| ${cells.join(" | ")} |`).join("\n");
 }
 
-function count(value: number | undefined): string {
-  if (value === undefined) return "";
+function count(value: number): string {
   if (value < 100) return value.toFixed(1);
   return Number(value.toPrecision(3)).toLocaleString("en-US");
 }
 
-function times(value: number | undefined): string {
-  return value === undefined ? "" : value.toFixed(2);
+function times(value: number): string {
+  return value < 10 ? value.toFixed(2) : value.toFixed(1);
 }
 
-/** The echo rates on each runtime: ours next to the fastest of the others. */
+/** A median with its spread. */
+function spread(figure: Spread | undefined, format: (value: number) => string): string {
+  if (figure === undefined) return "";
+  const { median, least, most } = figure;
+  return least === most
+    ? format(median)
+    : `${format(median)} (${format(least)} to ${format(most)})`;
+}
+
+/** The peer that the README compares an echo with. */
+function otherOf({ runtime }: Results): string {
+  return runtime.startsWith("node") ? "bufferutil" : "native";
+}
+
+/** The ratios of the echo on each runtime. */
 export function readmeTable(all: Results[]): string {
-  const rows = [["", ...SIZES.map(nameOf)]];
+  const rows = [["", ...ECHOES.map(({ size }) => nameOf(size))]];
   for (const results of all) {
-    const baseline = find(results, { kind: "echo" })?.peers.native ? "native" : "ws";
     for (const peer of ["loop", "pipe"]) {
-      rows.push([
-        `${titleOf(results)}, ${LABELS[peer].slice("sluice, ".length)}`,
-        ...SIZES.map((size) => {
-          const measurement = find(results, { kind: "echo", size });
-          const ratio = times(ratioOf(measurement, peer, baseline));
-          return `${count(medianOf(measurement, peer))} (${ratio})`;
-        }),
-      ]);
+      const title = `${runtimeOf(results)}, ${LABELS[peer].slice("sluice, ".length)}`;
+      const cells = ECHOES.map((workload) =>
+        spread(publishedRatio(find(results, workload), peer, otherOf(results)), times)
+      );
+      rows.push([title, ...cells]);
     }
-    rows.push([
-      `${titleOf(results)}, ${baseline === "ws" ? "ws" : "its own server"}`,
-      ...SIZES.map((size) => count(medianOf(find(results, { kind: "echo", size }), baseline))),
-    ]);
   }
   const outcomes = outcomesOf(all);
-  const missed = outcomes.filter(({ verdict }) => verdict === "missed").length;
-  const reached = outcomes.filter(({ verdict }) => verdict === "reached").length;
+  const amount = (verdict: Outcome["verdict"]) =>
+    outcomes.filter((outcome) => outcome.verdict === verdict).length;
   return `![Echo servers beside a raw TCP echo](bench/results/echo.svg)
 
 ${table(rows)}
 
-Of ${outcomes.length} goals, ${reached} are reached, ${
-    outcomes.length - reached - missed
-  } reach the minimum but not the aim, and ${missed} are missed.
+${provenance(all)} Of ${outcomes.length} goals, ${amount("reached")} are reached, ${
+    amount("landed")
+  } reach the minimum but not the aim, and ${amount("missed")} are missed.
 [bench/RESULTS.md](bench/RESULTS.md) has all of them, with clients, latency, memory, compression and bundle sizes.`;
+}
+
+/** When the figures were measured, and whether that was often enough. */
+function provenance(all: Results[]): string {
+  const dates = [...new Set(all.map(({ date }) => date))].sort();
+  const fewest = Math.min(
+    ...all.flatMap(({ measurements }) => measurements.map(({ runs }) => runs.length)),
+  );
+  const caution = fewest < ENOUGH ? " Some of the figures are from fewer than three runs." : "";
+  return `Measured on ${dates.join(" and ")}.${caution}`;
 }
 
 /** The complete document of the results. */
@@ -99,13 +123,21 @@ export function resultsDocument(
   return `# Results
 
 \`deno task bench render\` makes this file from bench/results/. [NOTES.md](NOTES.md) describes the method.
+Each figure is the median of several runs, each with new processes. The lowest and the highest run are in brackets.
 
 ## Goals
 
-Each ratio is the median of the ratios of neighbouring turns. A goal is *reached* if the result reaches
-the aim, *landed* if it reaches only the required value, and **missed** otherwise.
+A ratio is measured within a run, between neighbouring turns. If there are two loads, the lower ratio counts.
+A goal is *reached* if the result reaches the aim, *landed* if it reaches only the required value, and
+**missed** otherwise.
 
 ${goals(outcomesOf(all))}
+
+## How the cost grows
+
+![CPU time of a message by its size](results/sizes.svg)
+
+![CPU time of a message by the number of connections](results/connections.svg)
 
 ${all.map(runtimeSection).join("\n\n")}
 
@@ -124,50 +156,86 @@ function weight([name, { minified, gzipped }]: [string, Size]): string[] {
 }
 
 function goals(outcomes: Outcome[]): string {
-  const rows = outcomes.map(({ runtime, title, unit, land, aim, measured, verdict }) => {
+  const rows = outcomes.map(({ runtime, title, unit, least, aim, measured, verdict }) => {
     const said = verdict === "missed" ? "**missed**" : verdict;
-    const figure = unit === "KiB" ? measured.toFixed(1) : times(measured);
-    return [`${runtime}, ${title}`, unit, String(land), String(aim), figure, said];
+    const figure = spread(measured, times);
+    return [`${runtime}, ${title}`, unit, String(least), String(aim), figure, said];
   });
   return table([["goal", "unit", "required", "aim", "measured", "result"], ...rows]);
 }
 
 function runtimeSection(results: Results): string {
-  const { versions, machine, date, rounds, seconds, separateCores } = results;
+  const { versions, machine, date, rounds, seconds, separateCores, measurements } = results;
   const list = (of: Record<string, string | number>) =>
     Object.entries(of).map(([name, value]) => `${name} ${value}`).join(", ");
-  return `## ${titleOf(results)}
+  const works = measurements.filter(({ workload }, i) =>
+    measurements.findIndex((other) => isSameButLoad(other.workload, workload)) === i
+  );
+  return `## ${runtimeOf(results)}
 
 ${date}. ${list(versions)}. ${list(machine)}; ${
     separateCores
       ? "the measured process has its own core, the other end uses the others"
       : "no separate cores"
-  }. ${rounds} rounds of ${seconds} s of CPU time: median (minimum to maximum).
+  }. A run has ${rounds} rounds of ${seconds} s of CPU time.
 
-${results.measurements.map((measurement) => measurementTable(measurement, results)).join("\n\n")}`;
+${works.map(({ workload }) => workTable(find(results, workload), results)).join("\n\n")}`;
 }
 
-function measurementTable(measurement: Measurement, results: Results): string {
-  const { figure, peers } = measurement;
-  const rows = Object.entries(peers).map(([peer, values]) => {
-    const [least, most] = [Math.min(...values), Math.max(...values)];
-    const range = values.length > 1 ? ` (${count(least)} to ${count(most)})` : "";
-    return [label(peer, results), `${count(median(values))}${range}`];
-  });
-  return `### ${headingOf(measurement)}\n\n${table([["", figure], ...rows])}`;
+/** A table with a row for each peer, and columns for each load and figure. */
+function workTable(measurements: Measurement[], results: Results): string {
+  const [{ workload, runs: [first] }] = measurements;
+  const peers = Object.keys(first);
+  const last = peers.at(-1)!;
+  const figures = Object.keys(first[last]);
+  const heads = measurements.flatMap(({ workload }) =>
+    figures.map((figure) => {
+      const load = measurements.length > 1 ? `, ${workload.load}` : "";
+      return `${unitOf(workload, figure)}${load}`;
+    })
+  );
+  const hasRatio = figures.length === 1 && peers.length > 1;
+  const rows = peers.map((peer) => [
+    label(peer, results),
+    ...measurements.flatMap(({ runs }) =>
+      figures.map((figure) => spread(figureOf(runs, peer, figure), count))
+    ),
+    ...hasRatio ? [spread(publishedRatio(measurements, peer, last), times)] : [],
+  ]);
+  const title = hasRatio ? [`to ${label(last, results)}`] : [];
+  const amount = measurements[0].runs.length;
+  const runs = amount === 1 ? "1 run" : `${amount} runs`;
+  return `### ${headingOf(workload)}\n\n${table([[runs, ...heads, ...title], ...rows])}`;
 }
 
-function headingOf({ kind, type, size, connections, inFlight, figure }: Measurement): string {
-  const message = size === undefined ? "" : `${nameOf(size)}, ${type}`;
-  const spread = `${connections} connections, ${inFlight} in flight`;
-  const titles: Record<Measurement["kind"], string> = {
-    echo: `Echo: ${message}, ${spread}`,
-    deflate: `Compressed echo: ${message}, ${spread}`,
-    client: `Clients: ${message}, ${spread}`,
-    latency: `One in flight on one connection: ${message}, ${figure}`,
+function headingOf(workload: Measurement["workload"]): string {
+  const { kind, type, size, tls, fragments, level, takeover } = workload;
+  const { connections, inFlight } = shapeOf(workload);
+  const message = `${nameOf(size)}, ${type}${fragments ? ` in ${fragments} fragments` : ""}`;
+  const all = `${message}, ${
+    connections.toLocaleString("en-US")
+  } connections, ${inFlight} in flight`;
+  const titles: Record<Kind, string> = {
+    echo: type === "ping" ? `Pings of a client: ${all}` : `Echo${tls ? " over TLS" : ""}: ${all}`,
+    deflate: `Compressed echo, level ${level}, ${takeover ? "with" : "without"} takeover: ${all}`,
+    client: `Clients: ${all}`,
+    latency: `One in flight on one connection: ${message}`,
+    paced: `Latency at half of the rate of the last peer: ${all}`,
     open: "Opening handshakes of a server",
-    fanout: `One message to ${connections} connections: ${message}, ${inFlight} in a burst`,
-    idle: `${connections} idle connections: ${figure} per connection`,
+    fanout: `Fan-out: ${all}`,
+    keepalive: `Pings of a server to ${connections.toLocaleString("en-US")} connections`,
+    huge: `Messages of ${nameOf(size)} to a server`,
+    memory: `Memory of a connection: ${connections.toLocaleString("en-US")} connections`,
   };
   return titles[kind];
+}
+
+/** The CPU time of a message in µs, which is what is published; undefined if it was not measured. */
+export function microsecondsOf(
+  results: Results,
+  workload: Measurement["workload"],
+  peer: string,
+): number | undefined {
+  const figure = published(find(results, workload), peer);
+  return figure && 1e6 / figure.median;
 }

@@ -1,16 +1,22 @@
 /** The speed goals, and what was measured. */
-import { find, medianOf, type Query, ratioOf, type Results } from "./results.ts";
-import { nameOf } from "./workload.ts";
+import { find, published, publishedRatio, type Results } from "./results.ts";
+import type { Spread } from "./statistics.ts";
+import { ECHOES } from "./suite.ts";
+import { nameOf, type Workload } from "./workload.ts";
 
 /** A goal for a measurement. */
-interface Goal extends Query {
+interface Goal {
   title: string;
   runtimes: string[];
+  workload: Omit<Workload, "load">;
   peer: string;
-  /** The peer to compare with; undefined: the figure itself is compared, and must be small. */
+  /** The peer to compare with. Undefined: the figure itself must be small. */
   baseline?: string;
-  land: number;
+  figure?: string;
+  /** The unit of the figure. Without a baseline, µs are those of a message. */
+  unit?: "KiB" | "µs";
   aim: number;
+  least: number;
 }
 
 /** The result for a goal on one runtime. */
@@ -18,120 +24,153 @@ export interface Outcome {
   runtime: string;
   title: string;
   unit: string;
-  land: number;
   aim: number;
-  measured: number;
+  least: number;
+  measured: Spread;
   verdict: "reached" | "landed" | "missed";
 }
 
 const NODE = ["node24", "node26"];
 
-type Pairs = [land: number, aim: number][];
+type Bounds = [aim: number, least: number];
 
+/** Goals for the sizes of the echo, from the smallest on. */
 function bySize(
-  title: string,
+  what: string,
   runtimes: string[],
   peer: string,
   baselines: string[],
-  pairs: Pairs,
+  bounds: Bounds[],
 ): Goal[] {
-  return [16, 1024, 65536, 2 ** 20].map((size, i) => ({
-    title: `${title}, ${nameOf(size)}`,
+  return bounds.map(([aim, least], i) => ({
+    title: `${what}, ${nameOf(ECHOES[i].size)}`,
     runtimes,
-    kind: "echo",
-    size,
-    inFlight: size < 2 ** 20 ? 16 : 2,
+    workload: ECHOES[i],
     peer,
-    baseline: baselines[i],
-    land: pairs[i][0],
-    aim: pairs[i][1],
-  }));
-}
-
-function client(runtimes: string[], baseline: string, land: number, aim: number): Goal[] {
-  return [16, 1024, 65536].map((size) => ({
-    title: `client, ${nameOf(size)}`,
-    runtimes,
-    kind: "client",
-    size,
-    peer: "loop",
-    baseline,
-    land,
+    baseline: baselines[i] ?? baselines.at(-1),
     aim,
+    least,
   }));
 }
 
-function single(runtimes: string[], baseline: string, land: number, aim: number): Goal {
-  const title = "one in flight, 16 B";
-  return { title, runtimes, kind: "echo", inFlight: 1, peer: "loop", baseline, land, aim };
+const TEXT = { type: "text", size: 16 } as const;
+
+function one(
+  title: string,
+  runtimes: string[],
+  workload: Omit<Workload, "load">,
+  [peer, baseline]: [peer: string, baseline: string],
+  [aim, least]: Bounds,
+): Goal {
+  return { title, runtimes, workload, peer, baseline, aim, least };
 }
 
-function idle(runtimes: string[], land: number, aim: number): Goal {
-  const title = "idle memory";
-  return { title, runtimes, kind: "idle", figure: "resident", peer: "loop", land, aim };
+function fanOut(runtimes: string[], inFlight: number, baseline: string, bounds: Bounds): Goal {
+  const workload = { kind: "fanout", type: "text", size: 64, inFlight } as const;
+  const title = `broadcast to 1,000, ${inFlight} a turn`;
+  return one(title, runtimes, workload, ["loop", baseline], bounds);
 }
 
-const WITH_ADDON = ["ws", "ws", "bufferutil", "bufferutil"];
-const WS = ["ws", "ws", "ws", "ws"];
-const NATIVE = ["native", "native", "native", "native"];
+function tls(size: number, bounds: Bounds): Goal {
+  const workload = { kind: "echo", type: "binary", size, tls: true } as const;
+  return one(`TLS, ${nameOf(size)}`, NODE, workload, ["loop", "ws"], bounds);
+}
+
+function memory(
+  figure: "idle" | "active",
+  runtimes: string[],
+  peer: "loop" | "pipe",
+  [aim, least]: Bounds,
+): Goal {
+  const title = `${figure} memory a connection${peer === "pipe" ? ", pipeTo" : ""}`;
+  const workload = { kind: "memory", ...TEXT } as const;
+  return { title, runtimes, workload, figure, unit: "KiB", peer, aim, least };
+}
 
 const GOALS: Goal[] = [
-  ...bySize("direct", NODE, "loop", WITH_ADDON, [[4, 6], [2.5, 4], [0.8, 1], [0.75, 1]]),
-  ...bySize("pipeTo", NODE, "pipe", WS, [[3, 4.5], [2, 3], [1, 1.5], [1, 1.2]]),
-  ...bySize("direct", ["deno"], "loop", NATIVE, [[4.5, 6.5], [2.7, 4], [1, 1.6], [0.9, 1.3]]),
-  ...bySize("direct", ["bun"], "loop", NATIVE, [[0.6, 1], [0.55, 1], [0.5, 1], [0.5, 1]]),
-  single(NODE, "ws", 0.9, 1),
-  single(["deno", "bun"], "native", 0.8, 1),
-  ...client(NODE, "ws", 1.5, 3),
-  ...client(["deno", "bun"], "native", 0.8, 1.2),
-  ...[16, 1024].map((size): Goal => ({
-    title: `transforms by hand, in batches, ${nameOf(size)}`,
-    runtimes: NODE,
-    kind: "echo",
-    size,
-    peer: "batch",
-    baseline: "ws",
-    land: 1,
-    aim: 1.5,
-  })),
+  ...bySize("direct", NODE, "loop", ["ws", "ws", "ws", "bufferutil"], [
+    [8, 6],
+    [6, 5],
+    [1.3, 1.1],
+    [1.3, 1.1],
+    [1.3, 1],
+  ]),
+  ...bySize("direct", NODE, "loop", ["tcp"], [[0.6, 0.45], [0.75, 0.6]]),
+  ...bySize("direct", ["deno"], "loop", ["native"], [
+    [8, 6],
+    [5, 4],
+    [1.4, 1.2],
+    [1.5, 1.2],
+    [1.4, 1.1],
+  ]),
+  ...bySize("direct", ["bun"], "loop", ["native"], [
+    [1, 0.9],
+    [1, 0.85],
+    [1, 0.85],
+    [1, 0.85],
+    [1, 0.9],
+  ]),
+  ...bySize("pipeTo", [...NODE, "deno"], "pipe", ["loop"], Array(5).fill([0.9, 0.75])),
+  one("openings", NODE, { kind: "open", ...TEXT }, ["loop", "ws"], [1.2, 1]),
+  fanOut(NODE, 1, "tcp", [0.95, 0.9]),
+  fanOut(NODE, 10, "ws", [8, 6]),
+  fanOut(["bun"], 1, "native", [1, 0.9]),
+  fanOut(["bun"], 10, "native", [1, 0.9]),
+  tls(16, [3, 2]),
+  tls(16384, [1.2, 1.05]),
+  one(
+    "compressed, 1 KiB",
+    NODE,
+    { kind: "deflate", type: "text", size: 1024, level: 6, takeover: true },
+    ["loop", "ws"],
+    [4, 3],
+  ),
+  memory("idle", NODE, "loop", [7, 10]),
+  memory("idle", ["deno"], "loop", [12, 16]),
+  memory("idle", ["bun"], "loop", [2.5, 4]),
+  memory("active", NODE, "loop", [12, 16]),
+  memory("active", NODE, "pipe", [16, 24]),
+  memory("active", ["bun"], "loop", [6, 10]),
   {
-    title: "compressed, 1 KiB",
+    title: "a ping and its pong",
     runtimes: NODE,
-    kind: "deflate",
-    size: 1024,
+    workload: { kind: "keepalive", ...TEXT },
+    unit: "µs",
     peer: "loop",
-    baseline: "ws",
-    land: 1.5,
-    aim: 2.5,
+    aim: 25,
+    least: 35,
   },
-  idle(NODE, 10, 6),
-  idle(["deno"], 18, 12),
-  idle(["bun"], 4, 3),
 ];
 
 /** The results for each goal on each measured runtime. */
 export function outcomesOf(all: Results[]): Outcome[] {
   return all.flatMap((results) =>
     GOALS.filter(({ runtimes }) => runtimes.includes(results.runtime)).flatMap((goal) => {
-      const { title, peer, baseline, land, aim } = goal;
-      const measurement = find(results, goal);
-      const measured = baseline === undefined
-        ? medianOf(measurement, peer)
-        : ratioOf(measurement, peer, baseline);
+      const { title, baseline, unit, aim, least } = goal;
+      const measured = measuredOf(results, goal);
       if (measured === undefined) return [];
-      const unit = baseline === undefined ? "KiB" : `ratio to ${labelOf(baseline, goal)}`;
-      const reached = (goal: number) =>
-        baseline === undefined ? measured <= goal : measured >= goal;
-      const verdict = reached(aim) ? "reached" : reached(land) ? "landed" : "missed";
-      return [{ runtime: results.runtime, title, unit, land, aim, measured, verdict }];
+      const reaches = (goal: number) =>
+        baseline === undefined ? measured.median <= goal : measured.median >= goal;
+      const verdict = reaches(aim) ? "reached" : reaches(least) ? "landed" : "missed";
+      const said = unit ?? `ratio to ${LABELS[baseline!] ?? baseline}`;
+      return [{ runtime: results.runtime, title, unit: said, aim, least, measured, verdict }];
     })
   );
 }
 
-function labelOf(baseline: string, { kind }: Goal): string {
-  const labels: Record<string, string> = {
-    bufferutil: "ws with bufferutil",
-    native: `its own ${kind === "client" ? "client" : "server"}`,
-  };
-  return labels[baseline] ?? baseline;
+function measuredOf(results: Results, goal: Goal): Spread | undefined {
+  const { workload, peer, baseline, figure, unit } = goal;
+  const found = find(results, workload);
+  if (baseline !== undefined) return publishedRatio(found, peer, baseline);
+  const measured = published(found, peer, figure);
+  if (unit !== "µs" || measured === undefined) return measured;
+  const { median, least, most } = measured;
+  return { median: 1e6 / median, least: 1e6 / most, most: 1e6 / least };
 }
+
+const LABELS: Record<string, string> = {
+  bufferutil: "ws with bufferutil",
+  native: "its own server",
+  loop: "direct",
+  tcp: "raw TCP",
+};

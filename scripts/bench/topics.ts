@@ -14,7 +14,7 @@ import { Measured, type Program, programOf } from "./measured.ts";
 import { findRuntimeByName } from "./options.ts";
 import { peerProgram } from "./peer.ts";
 import { writeResults } from "./results.ts";
-import { median, valuesOf } from "./statistics.ts";
+import { median, type Run } from "./statistics.ts";
 import type { TopicsMeasurement, TopicsResults } from "./topics_tables.ts";
 
 /** The numbers of subscribers, and of messages that are published at once. */
@@ -61,7 +61,7 @@ class TopicsPeer implements Contestant {
     const { runtime } = this.#case;
     const ports = this.#redis === undefined ? [] : [String(this.#redis.port)];
     return this.#redis === undefined && this.name !== "socket.io"
-      ? peerProgram(runtime, "server.ts", [this.name, "default", "fanout"])
+      ? peerProgram(runtime, "server.ts", [this.name, JSON.stringify({ work: "fanout" })])
       : programOf(runtime, "topics_server.ts", [this.name, ...ports]);
   }
 
@@ -76,8 +76,8 @@ class TopicsPeer implements Contestant {
       inFlight: burst,
       raw: this.name === "tcp",
     } as const;
-    const format = this.name === "socket.io" ? "socket.io" : "plain";
-    this.#load = await BurstLoad.connect(ports, options, format);
+    const mode = this.name === "socket.io" ? "socket.io" : "fanout";
+    this.#load = await BurstLoad.connect(ports, options, { mode });
   }
 
   async round(deliveries: number): Promise<Round> {
@@ -87,7 +87,8 @@ class TopicsPeer implements Contestant {
     const [measured, own, time, engine] = after.map((value, i) => value - before[i]);
     this.engine.push(engine / (delivered / this.#case.subscribers) * 1e6);
     const [measuredBusy, otherBusy] = [measured / time, own / time];
-    return { rate: delivered / measured, measuredBusy, otherBusy, seconds: time };
+    const figures = { rate: delivered / measured };
+    return { figures, measuredBusy, otherBusy, seconds: time };
   }
 
   async #clocks(): Promise<number[]> {
@@ -157,13 +158,13 @@ async function measure(
   const redis = of.processes > 1 ? await Redis.start() : undefined;
   try {
     const contestants = peers.map((peer) => new TopicsPeer(peer, of, redis));
-    const results = await contest(contestants, { ...settings, first: FIRST_TRY });
+    const run = await contest(contestants, { ...settings, first: FIRST_TRY });
     const { runtime, ...rest } = of;
     const engine = contestants.map(({ name, engine }) => [name, median(engine)]);
     return {
       runtime: runtime.name,
       ...rest,
-      peers: rounded(valuesOf(results, "rate")),
+      peers: rounded(run),
       ...redis === undefined ? {} : { engine: Object.fromEntries(engine) },
     };
   } finally {
@@ -171,9 +172,9 @@ async function measure(
   }
 }
 
-function rounded(rates: Record<string, number[]>): Record<string, number[]> {
-  const peers = Object.entries(rates);
-  return Object.fromEntries(peers.map(([name, values]) => [name, values.map(Math.round)]));
+function rounded(run: Run): Record<string, number[]> {
+  const peers = Object.entries(run);
+  return Object.fromEntries(peers.map(([name, { rate }]) => [name, rate.map(Math.round)]));
 }
 
 /**
@@ -190,7 +191,7 @@ export async function measureTopics(
   const known: Record<string, string> = {};
   for (const { runtime: name, processes, peers } of SETUPS) {
     const runtime = await findRuntimeByName(name);
-    Object.assign(known, await versions(runtime));
+    Object.assign(known, versions(runtime));
     for (const size of SIZES) {
       for (const [subscribers, burst] of CASES) {
         const of = { runtime, processes, subscribers, burst, size };
