@@ -72,6 +72,11 @@ export class BurstLoad implements Load {
   }
 }
 
+/** Whether the program can be compiled here. */
+export async function hasCompiler(): Promise<boolean> {
+  return await compile().then(() => true, () => false);
+}
+
 async function compile() {
   const [source, program] = await Promise.all([SOURCE, PROGRAM].map(modified));
   if (program > source) return;

@@ -45,6 +45,9 @@ export async function measure(
     if (kind === "paced") return await paced(runtime, workload, candidates, options);
     if (kind === "keepalive") return await oneByOne(runtime, workload, candidates, options);
     return await compete(runtime, workload, candidates, options);
+  } catch (error) {
+    LineProcess.killAll();
+    throw error;
   } finally {
     clearTimeout(timer);
   }
