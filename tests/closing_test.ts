@@ -276,6 +276,19 @@ describe("Closing", () => {
     assert.equal(other.isOwnError(undefined), false);
   });
 
+  it("An error that several calls get has the stack of the last one", async () => {
+    const { closing } = closingOf();
+    const first = closing.closedError();
+    const error = await new Promise<Error>((resolve) => {
+      setTimeout(function callAgain() {
+        const again = closing.closedError();
+        resolve(again);
+      }, 0);
+    });
+    assert.equal(error, first);
+    assert.match(error.stack!, /callAgain/);
+  });
+
   it("Closing sends the code that close() implies", () => {
     const rows: [CloseInfo, note: string][] = [
       [{}, "write 1005"],

@@ -2,6 +2,7 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { accept } from "../mod.ts";
+import { sendingOf } from "../lib/connection/sender.ts";
 import { diagnostics, setDiagnostics } from "../lib/inspect.ts";
 import { transportPair } from "../lib/testing.ts";
 import { brief, inBothRoles, RawPeer, rejection, textFrame, until } from "./support.ts";
@@ -40,6 +41,15 @@ describe("The members of WebSocketConnection", () => {
       assert.equal(await ws.receive(none), "b");
       void ws.ping("c", none);
       assert.deepEqual(brief(await peer.next()), ["ping", "c", true]);
+    });
+  });
+
+  it("A ping and a pong take bytes or text", async () => {
+    await inBothRoles(async (ws) => {
+      await assert.rejects(ws.ping(1 as never), { name: "TypeError" });
+      await assert.rejects(ws.pong(1 as never), { name: "TypeError" });
+      assert.ok(sendingOf(ws) !== undefined);
+      assert.equal(sendingOf({}), undefined);
     });
   });
 

@@ -2,7 +2,12 @@ import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { connect, type ConnectionStats, type ConnectOptions, serve } from "../mod.ts";
 import { driverOf } from "../lib/connection/connection.ts";
-import { Driver, type Machine } from "../lib/connection/driver.ts";
+import {
+  Driver,
+  type DriverInit,
+  type Machine,
+  protocolOptions,
+} from "../lib/connection/driver.ts";
 import { encodeFrame, type Frame, Opcode, Protocol } from "../lib/core/mod.ts";
 import type { Transport } from "../lib/transport.ts";
 import { pair, transportPair } from "../lib/testing.ts";
@@ -265,6 +270,69 @@ describe("Driver", () => {
     }
   });
 
+  it("Driver takes events while there is room", () => {
+    const FULL = 65_536;
+    type Room = { held?: number; used?: number; mode?: "receive" | "discard" };
+    const rows: [Room, act: "close" | "lose" | undefined, takes: boolean][] = [
+      [{}, undefined, true],
+      [{ held: FULL - 1 }, undefined, true],
+      [{ held: FULL }, undefined, false],
+      // A part of a message only counts until the way of reading is known.
+      [{ held: FULL, mode: "receive" }, undefined, true],
+      [{ used: FULL }, undefined, false],
+      [{ used: FULL, mode: "receive" }, undefined, false],
+      [{ used: FULL - 1, mode: "receive" }, undefined, true],
+      // The peer's Close frame may follow the messages, and after the end only the rest of a chunk is left.
+      [{ used: FULL }, "close", true],
+      [{ used: FULL, mode: "receive" }, "close", true],
+      [{ used: FULL }, "lose", true],
+      [{ held: FULL }, "close", true],
+    ];
+    for (const [{ held = 0, used = 0, mode }, act, takes] of rows) {
+      let taken = 0;
+      const { driver } = driverOver({
+        held,
+        pending: true,
+        next: () => {
+          taken++;
+          return undefined;
+        },
+      });
+      driver.receiver.mode = mode;
+      driver.receiver.budget.add(used);
+      if (act === "close") driver.closing.startClose({});
+      if (act === "lose") driver.closing.transport = "closed";
+      taken = 0;
+      driver.pump();
+      const name = JSON.stringify([held, used, mode, act]);
+      assert.deepEqual([taken, driver.isPaused], [takes ? 1 : 0, !takes], name);
+      assert.equal(driver.stats.pauses, takes ? 0 : 1);
+    }
+  });
+
+  it("Driver takes its options", async () => {
+    const ping = { type: "ping", payload: new Uint8Array(0) } as const;
+    for (const [maxControlFramesPerSecond, open] of [[1, false], [2, true]] as const) {
+      const events = [ping, ping];
+      const { driver } = driverOver({ next: () => events.shift() }, { maxControlFramesPerSecond });
+      driver.pump();
+      await rest();
+      assert.equal(driver.closing.phase === "open", open);
+    }
+    for (const pingInterval of [0, 1]) {
+      const { driver } = driverOver({}, { pingInterval });
+      assert.equal(driver.keepalive !== undefined, pingInterval > 0);
+      driver.closing.terminate();
+    }
+    const pumps: string[] = [];
+    const host = { listener: undefined, pump: () => void pumps.push("pump"), failThrown: () => {} };
+    for (const isExtended of [false, true]) {
+      const { onReady } = protocolOptions({}, { textCodec: undefined, isExtended }, () => host);
+      onReady?.();
+      assert.deepEqual(pumps, isExtended ? ["pump"] : []);
+    }
+  });
+
   it("Driver releases its input only to the last chunk, and never within a chunk", () => {
     let inner: boolean | undefined;
     const { driver, machine } = driverOver();
@@ -292,7 +360,7 @@ describe("Driver", () => {
 });
 
 /** A driver over a protocol that the test controls, and the calls of its transport. */
-function driverOver(state: Partial<Machine> = {}) {
+function driverOver(state: Partial<Machine> = {}, options: DriverInit["options"] = {}) {
   const calls: string[] = [];
   const real = new Protocol("server");
   const machine = {
@@ -318,7 +386,7 @@ function driverOver(state: Partial<Machine> = {}) {
   const driver = new Driver({
     transport: transport as unknown as Transport,
     takeOver: () => {},
-    options: { pingInterval: 0, closeTimeout: 0 },
+    options: { pingInterval: 0, closeTimeout: 0, ...options },
     machine: machine as Machine,
   });
   return { driver, machine, calls };
