@@ -33,6 +33,7 @@ const PEERS: Record<string, () => Promise<number>> = {
   loop: serveLoop,
   topics: serveTopics,
   pipe: servePipe,
+  http2: serveHttp2,
   chain: serveChain,
   batch: serveBatch,
   ws: serveWs,
@@ -113,6 +114,18 @@ async function servePipe(): Promise<number> {
     (ws) => ws.readable.pipeTo(ws.writable),
   );
   return portOf(server.address);
+}
+
+async function serveHttp2(): Promise<number> {
+  const { createServer } = await import("node:http2");
+  const { attachHttp2 } = await import("../../lib/http2.ts");
+  const server = createServer({ settings: { enableConnectProtocol: true } });
+  const { compression, maxMessageSize, pingInterval } = OPTIONS;
+  attachHttp2(server, { compression, maxMessageSize, pingInterval }, async (ws) => {
+    for await (const message of ws) await ws.send(message);
+  });
+  await new Promise<void>((resolve) => server.listen({ host: HOST.hostname, port: 0 }, resolve));
+  return portOf(server.address());
 }
 
 async function serveChain(): Promise<number> {

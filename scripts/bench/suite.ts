@@ -109,7 +109,7 @@ export const SUITE: readonly Item[] = [
   ),
   ...eachLoad("tls", [16, 16384].map((size) => ({ ...ECHO, size, tls: true })), direct),
   ...each("deflate", DEFLATES, besideWs),
-  // Bun's substitute for ws loses pongs.
+  // Bun's substitute for ws loses the connections of this heartbeat.
   ...each(
     "keepalive",
     [{ kind: "keepalive", type: "text", size: 16 }],
@@ -125,6 +125,11 @@ export const SUITE: readonly Item[] = [
   ...each("latency", [{ kind: "latency", type: "text", size: 16 }], direct),
   ...each("paced", [{ kind: "paced", type: "text", size: 16 }], ours),
   ...eachLoad("fragments", [{ ...TEXT, size: 1024, fragments: 4 }], direct),
+  ...each(
+    "http2",
+    [16, 1024].map((size) => ({ ...ECHO, size })),
+    (engine) => engine === "deno" ? [] : ["http2", "loop"],
+  ),
   ...each(
     "client",
     [{ size: 16 }, { size: 1024 }, { size: 65536, type: "binary" } as const].map((one) => ({

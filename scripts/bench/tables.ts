@@ -184,7 +184,7 @@ ${works.map(({ workload }) => workTable(find(results, workload), results)).join(
 
 /** A table with a row for each peer, and columns for each load and figure. */
 function workTable(measurements: Measurement[], results: Results): string {
-  const [{ workload, runs: [first] }] = measurements;
+  const [{ runs: [first] }] = measurements;
   const peers = Object.keys(first);
   const last = peers.at(-1)!;
   const figures = Object.keys(first[last]);
@@ -205,18 +205,19 @@ function workTable(measurements: Measurement[], results: Results): string {
   const title = hasRatio ? [`to ${label(last, results)}`] : [];
   const amount = measurements[0].runs.length;
   const runs = amount === 1 ? "1 run" : `${amount} runs`;
-  return `### ${headingOf(workload)}\n\n${table([[runs, ...heads, ...title], ...rows])}`;
+  return `### ${headingOf(measurements[0])}\n\n${table([[runs, ...heads, ...title], ...rows])}`;
 }
 
-function headingOf(workload: Measurement["workload"]): string {
+function headingOf({ workload, runs: [first] }: Measurement): string {
   const { kind, type, size, tls, fragments, level, takeover } = workload;
   const { connections, inFlight } = shapeOf(workload);
   const message = `${nameOf(size)}, ${type}${fragments ? ` in ${fragments} fragments` : ""}`;
   const all = `${message}, ${
     connections.toLocaleString("en-US")
   } connections, ${inFlight} in flight`;
+  const over = "http2" in first ? " over HTTP/2 and HTTP/1.1" : tls ? " over TLS" : "";
   const titles: Record<Kind, string> = {
-    echo: type === "ping" ? `Pings of a client: ${all}` : `Echo${tls ? " over TLS" : ""}: ${all}`,
+    echo: type === "ping" ? `Pings of a client: ${all}` : `Echo${over}: ${all}`,
     deflate: `Compressed echo, level ${level}, ${takeover ? "with" : "without"} takeover: ${all}`,
     client: `Clients: ${all}`,
     latency: `One in flight on one connection: ${message}`,

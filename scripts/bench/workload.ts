@@ -4,6 +4,7 @@ import { BurstLoad, type BurstMode } from "./burst_load.ts";
 import type { Contestant } from "./contest.ts";
 import { DeflateLoad } from "./deflate_load.ts";
 import type { MessageType } from "./frames.ts";
+import { Http2Load } from "./http2_load.ts";
 import { HugeLoad } from "./huge_load.ts";
 import type { Load } from "./lane.ts";
 import { EchoLoad, type LoadOptions } from "./load.ts";
@@ -196,6 +197,7 @@ export async function loadOf(
   const mode = modes[kind] ?? (isBurst && !tls ? "echo" : undefined);
   const isTimed = kind === "latency" || kind === "paced";
   if (mode !== undefined) return await BurstLoad.connect([port], options, { mode, isTimed, rate });
+  if (peer === "http2") return await Http2Load.connect(port, options);
   if (kind === "open") return new OpenLoad(port);
   if (kind === "huge") return await HugeLoad.connect(port, size);
   return await (kind === "deflate" ? DeflateLoad : EchoLoad).connect(port, options);
