@@ -28,6 +28,8 @@ describe("The members of WebSocketConnection", () => {
       const ws = await accept(near);
       assert.equal(ws.request.url, secure ? "https://localhost/" : "http://localhost/");
       assert.equal(ws.request, ws.request);
+      assert.equal(ws.response.status, 101);
+      assert.equal(ws.rawHeaders.request[0][0], "Host");
       ws.terminate();
     }
   });
@@ -84,6 +86,8 @@ describe("The members of WebSocketConnection", () => {
   });
 
   it("A listener of the platform is told of the connection, its frames and its end", async () => {
+    // The first connection loads the adapter of the platform, which sets its diagnostics.
+    await inBothRoles(() => {});
     const told: unknown[] = [];
     const before = diagnostics;
     setDiagnostics({
