@@ -184,10 +184,13 @@ class Order {
   }
 }
 
+/** Names of tests that do not have the name of the source that they are about. */
+const TESTS_OF: Readonly<Record<string, string>> = { decoder: "frame", encoder: "frame" };
+
 /** Whether a file such as `error_test.ts` is about a source such as `error_print`, or the reverse. */
 function isAbout(file: string, subject: string): boolean {
   const name = file.replace(/^.*\/|_test\.ts$/g, "");
-  return name.includes(subject) || subject.startsWith(name);
+  return name.includes(subject) || subject.startsWith(name) || name === TESTS_OF[subject];
 }
 
 function inTurns(
