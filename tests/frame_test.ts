@@ -355,6 +355,10 @@ describe("FrameDecoder and the ways to read a piece", () => {
       assert.throws(() => decoder.text(failing), /not UTF-8/);
       return decoder.bytes();
     },
+    "text that fails, then text": (decoder) => {
+      assert.throws(() => decoder.text(failing), /not UTF-8/);
+      return utf8(decoder.text(webTextCodec));
+    },
     "text that fails, then copy": (decoder) => {
       assert.throws(() => decoder.text(failing), /not UTF-8/);
       return decoder.copy();

@@ -279,7 +279,6 @@ export class FrameDecoder {
     const end = start + this.size;
     if (this.#key === 0 || this.#isPlain) return this.#piece.slice(start, end);
     if (this.#ownsInput && this.#given === this.size) {
-      this.#isPlain = true;
       return unmaskedCopy(this.#piece, start, end, this.#key);
     }
     const copy = new Uint8Array(this.size);
