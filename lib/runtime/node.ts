@@ -53,6 +53,8 @@ export class DuplexTransport<T extends Duplex = Duplex> extends BaseTransport {
   #queue: ByteQueue | undefined;
   /** Whether the transport must report that the waiting bytes were sent. */
   #owesDrain = false;
+  /** Whether the duplex has sent the last bytes before it returned. */
+  #isPrompt = false;
 
   constructor(duplex: T) {
     super();
@@ -147,9 +149,14 @@ export class DuplexTransport<T extends Duplex = Duplex> extends BaseTransport {
     const last = parts.length - 1;
     if (last > 0) duplex.cork();
     for (let i = 0; i < last; i++) duplex.write(parts[i]);
-    duplex.write(parts[last], this.#onWritten);
+    // A callback costs Node a tick of its own, even if all bytes have been sent at once.
+    const isQuiet = this.#isPrompt && !this.#owesDrain && this.unsent === 0;
+    duplex.write(parts[last], isQuiet ? undefined : this.#onWritten);
     if (last > 0) duplex.uncork();
-    this.#owesDrain ||= duplex.writableLength > 0 || this.unsent > 0;
+    const isWaiting = duplex.writableLength > 0;
+    if (isWaiting && isQuiet && duplex.writable) duplex.write(NONE, this.#onWritten);
+    this.#isPrompt = !isWaiting;
+    this.#owesDrain ||= isWaiting || this.unsent > 0;
   }
 
   pause(): void {
@@ -168,6 +175,8 @@ export class DuplexTransport<T extends Duplex = Duplex> extends BaseTransport {
     this.duplex.destroy();
   }
 }
+
+const NONE = new Uint8Array(0);
 
 const FREED_FROM = 16384;
 
