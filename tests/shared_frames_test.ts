@@ -3,7 +3,13 @@ import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { broadcast } from "../mod.ts";
 import { Encoder, SharedFrames, sharedLength } from "../lib/core/encoder.ts";
+import type { DeflateEngine } from "../lib/core/deflate.ts";
+import {
+  PerMessageDeflate,
+  type PerMessageDeflateOptions,
+} from "../lib/core/permessage_deflate.ts";
 import { pair, type PairOptions } from "../lib/testing.ts";
+import { deflateEngine } from "../lib/zlib.ts";
 import { concat } from "./bytes.ts";
 import { binary, fc, text } from "./property.ts";
 import { until } from "./support.ts";
@@ -80,9 +86,80 @@ describe("Shared frames", () => {
     assert.equal(midway.writeShared(frame), false);
   });
 
+  describe("of connections that compress", () => {
+    const encoders = (options: PerMessageDeflateOptions, ...windows: number[]) => {
+      let made = 0;
+      const engine: DeflateEngine = {
+        deflater: (options) => deflateEngine.deflater((made++, options)),
+        inflater: deflateEngine.inflater,
+      };
+      const factory = new PerMessageDeflate({ engine, threshold: 100, ...options });
+      const all = windows.map((bits) => {
+        const { extension } = factory.accept([["server_max_window_bits", `${bits}`]])!;
+        return new Encoder("server", { extensions: [extension] });
+      });
+      return { all, made: () => made };
+    };
+    const share = (all: Encoder[], message: string, compress?: boolean) => {
+      const frame = new SharedFrames(10_000).write(message)!;
+      return all.map((encoder) => encoder.writeShared(frame, compress));
+    };
+    const long = "long ".repeat(100);
+
+    it("are compressed once for each window, as by each connection itself", () => {
+      const options = { serverNoContextTakeover: true };
+      const { all, made } = encoders(options, 12, 12, 12, 9);
+      for (const nth of [1, 2]) {
+        assert.deepEqual(share(all, `${nth}${long}`), [true, true, true, true]);
+        assert.equal(made(), 2 * nth);
+        const taken = all.map((encoder) => concat(encoder.take()));
+        for (const [i, bytes] of taken.entries()) {
+          const { all: [alone] } = encoders(options, i < 3 ? 12 : 9);
+          alone.writePiece(`${nth}${long}`, true);
+          assert.deepEqual(bytes, concat(alone.take()));
+          assert.equal(all[i].compressed, nth * alone.compressed);
+          assert.equal(all[i].uncompressed, nth * alone.uncompressed);
+          assert.equal(bytes[0], 0xc1);
+        }
+      }
+    });
+
+    it("stay plain if they are short, or are not to be compressed", () => {
+      for (const serverNoContextTakeover of [false, true]) {
+        const { all, made } = encoders({ serverNoContextTakeover }, 12, 9);
+        assert.deepEqual(share(all, "short"), [true, true]);
+        assert.deepEqual(share(all, long, false), [true, true]);
+        assert.equal(made(), 0);
+        const [x, y] = all.map((encoder) => concat(encoder.take()));
+        assert.deepEqual(x, y);
+        assert.deepEqual([x[0], all[0].compressed], [0x81, 0]);
+        const shares = serverNoContextTakeover;
+        assert.deepEqual(share(all, "short", true), [shares, shares]);
+      }
+    });
+
+    it("are refused if they depend on earlier messages, or on two extensions", () => {
+      assert.deepEqual(share(encoders({}, 12).all, long), [false]);
+      const factory = new PerMessageDeflate({ engine: deflateEngine, memory: "low" });
+      const extensions = [1, 2].map(() => factory.accept([])!.extension);
+      assert.deepEqual(share([new Encoder("server", { extensions })], "short"), [false]);
+      const midway = encoders({ serverNoContextTakeover: true }, 12).all[0];
+      midway.writePiece("a", false);
+      assert.deepEqual(share([midway], long), [false]);
+    });
+  });
+
   const kinds: [name: string, options: PairOptions][] = [
     ["plain", {}],
     ["compressed", { server: { compression: true }, client: { compression: true } }],
+    ["compressed without a context", {
+      server: { compression: { memory: "low", threshold: 700 } },
+      client: { compression: { memory: "low" } },
+    }],
+    ["compressed with another window", {
+      server: { compression: { memory: "low", threshold: 0 } },
+      client: { compression: { serverMaxWindowBits: 9 } },
+    }],
     ["observed", { server: { onFrame: () => {} } }],
     ["with a policy", { server: { slow: "close" } }],
     ["without room in the transport", { capacity: 0 }],

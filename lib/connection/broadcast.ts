@@ -157,7 +157,7 @@ export function sendOrSkip(
   { slow, maxBufferedAmount, compress }: SlowPolicy,
 ): keyof BroadcastResult {
   const isFeeding = slow === "drop-oldest" && feeds.get(ws)?.isRunning;
-  if (!isFeeding && sending.sendShared?.(shared, maxBufferedAmount)) return "sent";
+  if (!isFeeding && sending.sendShared?.(shared, maxBufferedAmount, compress)) return "sent";
   if (slow === "drop-oldest") {
     feedOf(ws, sending).push(shared.message, maxBufferedAmount, compress);
     return "sent";

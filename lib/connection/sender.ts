@@ -37,6 +37,9 @@ const GIVE_MOST = 4 * SEND_MARK;
 /** The frames of messages up to this length share a buffer. */
 const SHARE_UP_TO = 8192;
 
+/** Maximum length of a message that is compressed once for several connections, in this thread. */
+const COMPRESS_UP_TO = 65_536;
+
 /** Minimum length of a message that extensions may process on another thread. */
 const LATER_FROM = 16384;
 
@@ -64,7 +67,7 @@ export interface Sending {
    * Sends a message with a frame that other connections send too. Returns false if the message needs
    * `send()`, or more than `most` bytes might wait.
    */
-  sendShared?(shared: Shareable, most: number): boolean;
+  sendShared?(shared: Shareable, most: number, compress: boolean | undefined): boolean;
 }
 
 const SENDING = Symbol("sending");
@@ -208,7 +211,7 @@ export class Sender {
     this.#host = host;
     this.#slow = options.slow ?? "wait";
     // A native WebSocket has no frames, and a policy of the connection counts each message.
-    this.#canShare = machine.overhead === undefined && !machine.extended && this.#slow === "wait";
+    this.#canShare = machine.overhead === undefined && this.#slow === "wait";
     this.#maxBufferedAmount = options.maxBufferedAmount ?? MAX_BUFFERED_AMOUNT;
   }
 
@@ -261,12 +264,13 @@ export class Sender {
     return this.#send(message, false, DEFAULTS);
   }
 
-  sendShared(shared: Shareable, most: number): boolean {
+  sendShared(shared: Shareable, most: number, compress?: boolean): boolean {
     // A frame that waits keeps the memory of all frames in its buffer. So it is only shared if it leaves.
     if (!this.#canShare || this.#isFull || !this.#host.canSend) return false;
     if (this.#turns?.holder !== undefined) return false;
+    if (this.#isExtended && shared.message.length > COMPRESS_UP_TO) return false;
     if (isTooMuch(this.#encoder.size, shared.message.length, most)) return false;
-    if (!this.#encoder.writeShared(shared.frame)) return false;
+    if (!this.#encoder.writeShared(shared.frame, compress)) return false;
     this.messagesSent++;
     this.#settle(0);
     return true;

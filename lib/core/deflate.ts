@@ -91,6 +91,7 @@ export interface DeflateAgreement {
   name: string;
   engine: DeflateEngine;
   threshold: number;
+  /** The same object for all connections that may share a message. */
   deflater: DeflaterOptions;
   inflater: InflaterOptions;
   contextTakeover: boolean;
@@ -133,6 +134,13 @@ export class DeflateExtension implements Extension {
       later(error, error === undefined ? this.#finishFrame(frame, output) : frame);
     });
     return undefined;
+  }
+
+  sharedBy(length: number, compress: boolean | undefined): object | null | undefined {
+    const { threshold, deflater, contextTakeover } = this.#agreement;
+    // A message that is not compressed leaves the context as it is.
+    if (!(compress ?? length >= threshold)) return null;
+    return contextTakeover ? undefined : deflater;
   }
 
   #finishFrame(frame: OutgoingFrame, output: Uint8Array): OutgoingFrame {

@@ -40,6 +40,12 @@ export function writeHeader(
   return offset;
 }
 
+/** Length of the header of a frame without a masking key, in bytes. */
+function headerLengthAt(bytes: Uint8Array, start: number): number {
+  const length = bytes[start + 1];
+  return length < 126 ? 2 : length === 126 ? 4 : 10;
+}
+
 export function writeKey(target: Uint8Array, offset: number, key: number): void {
   target[offset] = key;
   target[offset + 1] = key >>> 8;
@@ -198,6 +204,8 @@ export interface SharedFrame {
   readonly bytes: Uint8Array;
   readonly start: number;
   readonly end: number;
+  /** The frames for encoders with an extension. See `Extension.sharedBy()`. */
+  changed?: Map<object, SharedFrame>;
 }
 
 /** Shared frames up to this length are copied if other frames come between them. */
@@ -362,9 +370,11 @@ export class Encoder {
    * Writes a whole message as a frame that other encoders write too, without a copy if nothing comes
    * between such frames. Returns false if this encoder needs a frame of its own.
    */
-  writeShared({ bytes, start, end }: SharedFrame): boolean {
+  writeShared(shared: SharedFrame, compress?: boolean): boolean {
     if (this.#masked || this.#message !== 0 || this.#onFrame !== undefined) return false;
-    if (this.#extensions.length > 0) return false;
+    const frame = this.#extensions.length === 0 ? shared : this.#changed(shared, compress);
+    if (frame === undefined) return false;
+    const { bytes, start, end } = frame;
     if (this.size === 0) {
       this.#shared = bytes;
       this.#sharedStart = start;
@@ -374,6 +384,29 @@ export class Encoder {
     this.size += end - start;
     this.frames++;
     return true;
+  }
+
+  /** Returns the frame as the extension changes it, or undefined if the frame cannot be shared. */
+  #changed(shared: SharedFrame, compress: boolean | undefined): SharedFrame | undefined {
+    const [extension, another] = this.#extensions;
+    const { bytes, start, end } = shared;
+    const at = start + headerLengthAt(bytes, start);
+    const key = another === undefined ? extension.sharedBy?.(end - at, compress) : undefined;
+    if (key === null) return shared;
+    if (key === undefined) return undefined;
+    shared.changed ??= new Map();
+    let frame = shared.changed.get(key);
+    if (frame === undefined) {
+      const opcode = (bytes[start] & 15) as Opcode;
+      const payload = bytes.subarray(at, end);
+      const plain = { opcode, fin: true, rsv: 0, payload, compress };
+      const changed = encodeFrame(encodeWith([extension], plain)!);
+      frame = { bytes: changed, start: 0, end: changed.length };
+      shared.changed.set(key, frame);
+    }
+    this.uncompressed += end - at;
+    this.compressed += frame.end - headerLengthAt(frame.bytes, 0);
+    return frame;
   }
 
   /** Adds bytes that nobody changes to the batch. The caller adds their length to `size`. */

@@ -76,6 +76,14 @@ export interface Extension {
    * given to the extension before. Without this parameter the method must not return undefined.
    */
   encode(frame: OutgoingFrame, later?: EncodedFrame): OutgoingFrame | undefined;
+  /**
+   * Says whether `encode()` changes a whole message in the same way for several connections: those whose
+   * extensions return the same object. Returns null if the message stays as it is, and undefined if the
+   * result depends on earlier messages.
+   * @param length Length of the payload, in bytes.
+   * @param compress As in {@linkcode OutgoingFrame}.
+   */
+  sharedBy?(length: number, compress: boolean | undefined): object | null | undefined;
   /** Frees all resources. No callback is called afterwards. */
   close(): void;
 }

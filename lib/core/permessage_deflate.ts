@@ -1,5 +1,5 @@
 /** Negotiates permessage-deflate (RFC 7692 §7.1). */
-import { type DeflateEngine, DeflateExtension } from "./deflate.ts";
+import { type DeflateEngine, DeflateExtension, type DeflaterOptions } from "./deflate.ts";
 import { HandshakeError } from "./error.ts";
 import type { Extension, ExtensionFactory, ExtensionParameters } from "./extension.ts";
 import type { Role } from "./frame.ts";
@@ -131,6 +131,8 @@ export class PerMessageDeflate implements ExtensionFactory {
   readonly name: string = "permessage-deflate";
   readonly #init: PerMessageDeflateInit;
   readonly #settings: Required<Omit<PerMessageDeflateOptions, "memory">>;
+  /** The options of all compressors, by their window. */
+  readonly #deflaters: Record<number, DeflaterOptions> = {};
 
   /**
    * Makes an extension for any number of connections.
@@ -266,7 +268,7 @@ export class PerMessageDeflate implements ExtensionFactory {
       name: this.name,
       engine,
       threshold,
-      deflater: { windowBits, level, memLevel },
+      deflater: this.#deflaters[windowBits] ??= { windowBits, level, memLevel },
       inflater: {
         windowBits: peerWindowBits,
         contextTakeover: role === "client" ? server : client,
