@@ -9,6 +9,7 @@ import { withoutTimers } from "./resources.ts";
 import { natsBackplane } from "../lib/topics/nats.ts";
 import { rejection, rest, Tap, turn, until } from "./support.ts";
 import { Client, Errors, FlakyEngine, withTopics } from "./topics/audience.ts";
+import { inVirtualTime } from "./virtual_time.ts";
 
 const hooked: { topics?: Topics } = {};
 
@@ -199,6 +200,35 @@ describe("Topics under attack", () => {
       client.ws.terminate();
       await serving.catch(() => {});
     }));
+
+  it("a client that subscribes and unsubscribes in an outage waits each time", async () => {
+    let calls = 0;
+    const backplane = backplaneWith(() => ({
+      subscribe: () => {
+        calls++;
+        return new Promise(() => {});
+      },
+    }));
+    await inVirtualTime(async (time) => {
+      const topics = new Topics({ backplane });
+      const client = await Client.open();
+      const serving = topics.serve(client.ws, { maySubscribe: () => true });
+      for (let i = 0; i < 20; i++) {
+        await client.far.send('{"subscribe":"x"}');
+        await client.far.send('{"unsubscribe":"x"}');
+      }
+      for (let round = 1; round <= 20; round++) {
+        await time.advance(0);
+        assert.equal(calls, round);
+        assert.equal(client.got.length, round - 1);
+        await time.advance(50);
+      }
+      assert.equal(client.got.length, 20);
+      await topics.close();
+      await client.close();
+      await serving;
+    });
+  });
 
   it("NATS keeps no subscription that has ended while there was no connection", async () => {
     let live = 0;

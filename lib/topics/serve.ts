@@ -8,6 +8,7 @@ import { errorCodeOf, failure, invalidState, wrongValue } from "../core/error.ts
 import type { Message } from "../core/message.ts";
 import { checkKnown, notConnections } from "../core/option_hints.ts";
 import { checkFunction, type OptionNames } from "../core/options.ts";
+import { backgroundTimer } from "../timers.ts";
 import { formatPosition, type Position } from "./backplane.ts";
 import type { Subscriber, Subscription } from "./subscription.ts";
 import { type Line, parseFrame } from "./wire.ts";
@@ -29,6 +30,9 @@ export interface ServeTopicsOptions extends Pick<BroadcastOptions, "slow" | "max
 }
 
 const { slow, maxBufferedAmount } = BROADCAST_OPTIONS;
+
+/** Maximum time for which a request to unsubscribe waits for the answer to subscribe, in milliseconds. */
+const PAUSE = 50;
 
 const SERVE_OPTIONS: OptionNames<ServeTopicsOptions> = {
   maySubscribe: checkFunction,
@@ -150,6 +154,9 @@ class Session {
   }
 
   async #unsubscribe(name: string): Promise<void> {
+    const unanswered = this.#unanswered.get(name);
+    // Otherwise a client could begin any number of calls while the engine cannot be reached.
+    if (unanswered !== undefined) await settledOrLate(unanswered.ready);
     this.#subscriptions.get(name)?.unsubscribe();
     this.#subscriptions.delete(name);
     this.#unanswered.delete(name);
@@ -166,6 +173,18 @@ class Session {
     // If the connection has ended, the loop that reads it tells so.
     await this.#ws.send(JSON.stringify(line)).catch(() => {});
   }
+}
+
+/** Waits until a promise has settled, but not longer than the pause. */
+async function settledOrLate(promise: Promise<unknown>): Promise<void> {
+  await new Promise<void>((resolve) => {
+    const cancel = backgroundTimer(resolve, PAUSE);
+    const done = () => {
+      cancel();
+      resolve();
+    };
+    promise.then(done, done);
+  });
 }
 
 function forbidden(what: string, name: string): RangeError {
