@@ -33,7 +33,7 @@ export interface SuiteOptions {
   verbose?: boolean;
   /** Environment variables for the tests. */
   env?: Record<string, string>;
-  /** Number of files that run at the same time. Default: the number of cores, plus one */
+  /** Number of files that run at the same time. Default: the number of cores, plus two */
   jobs?: number;
   /** Called with the tests of a file when it has ended. */
   onFile?: (runtime: Runtime, tests: TestCase[]) => void;
