@@ -58,6 +58,23 @@ export function backgroundTimer(callback: () => void, delay: number): () => void
   return timer(callback, delay, true);
 }
 
+/** Number of moments in an interval at which its timers are due. */
+const MOMENTS = 16;
+
+/**
+ * Calls back after an interval, in milliseconds, or up to a sixteenth earlier, at a moment that all timers
+ * of this interval share. A turn of the event loop that works for many connections costs half of what a
+ * turn for each of them does. Does not keep the process running.
+ * @param earlier Number of moments by which to call back earlier.
+ */
+export function sharedTimer(callback: () => void, interval: number, earlier: number): () => void {
+  const step = interval / MOMENTS;
+  const time = now();
+  const due = (Math.floor((time + interval) / step) - earlier) * step;
+  // The platforms round a delay down: the callback would come before its moment. Infinity has no moment.
+  return backgroundTimer(callback, Number.isFinite(due) ? Math.ceil(due - time) : interval);
+}
+
 /**
  * Calls back when the peer has used up its time. The clock alone does not decide: if the event loop or
  * the process stood still, the answer may wait unread in the socket. So the time is counted in slices,

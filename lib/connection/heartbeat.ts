@@ -2,7 +2,7 @@
 import { CloseCode } from "../core/close.ts";
 import { RemoteProtocolError } from "../core/error.ts";
 import { handled } from "../abortable.ts";
-import { backgroundTimer, Countdown, now } from "../timers.ts";
+import { backgroundTimer, Countdown, now, sharedTimer } from "../timers.ts";
 
 interface PendingPing {
   sentAt: number;
@@ -73,7 +73,11 @@ export interface KeepaliveHost {
 /** With more bytes than this before the ping, a slow reader may need several deadlines to reach it. */
 const MUCH = 65536;
 
+/** Connections that were opened at once send their pings at this many moments, after the first ping. */
+const SPREAD = 8;
+
 export class Keepalive {
+  static #count = 0;
   readonly #host: KeepaliveHost;
   readonly #interval: number;
   readonly #timeout: number;
@@ -81,6 +85,8 @@ export class Keepalive {
   cancel: () => void;
   /** Number of bytes that were sent before the last answered ping. The peer has read these. */
   #confirmed = 0;
+  /** The number of moments by which the next ping is earlier, to spread those of many connections. */
+  #earlier = Keepalive.#count++ % SPREAD;
 
   /**
    * @param interval Interval between pings, in milliseconds.
@@ -95,7 +101,9 @@ export class Keepalive {
 
   #pingLater(): void {
     this.cancel();
-    if (this.#host.isAlive) this.cancel = backgroundTimer(() => this.#ping(), this.#interval);
+    if (!this.#host.isAlive) return;
+    this.cancel = sharedTimer(() => this.#ping(), this.#interval, this.#earlier);
+    this.#earlier = 0;
   }
 
   #ping(): void {
