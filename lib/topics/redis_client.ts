@@ -5,7 +5,7 @@
  */
 import { abortable, handled, sleep } from "../abortable.ts";
 import { failure, invalidState, wrongType } from "../core/error.ts";
-import { Countdown } from "../timers.ts";
+import { backgroundTimer, Countdown } from "../timers.ts";
 
 /**
  * A client of Redis: of the npm package `redis` (`createClient()`), of `ioredis` (`new Redis()`), or
@@ -64,6 +64,7 @@ interface IoRedis extends RedisClient {
 }
 
 interface BunRedis extends RedisClient {
+  readonly connected: boolean;
   connect(): Promise<unknown>;
   send(name: string, args: string[]): Promise<unknown>;
   subscribe(channel: string, listener: (text: string, channel: string) => void): Promise<unknown>;
@@ -149,14 +150,24 @@ function openIoRedis(client: IoRedis): OpenRedis {
   };
 }
 
+/** Time between two looks at whether Bun's client is connected, in milliseconds. */
+const LOOK_INTERVAL = 100;
+
 /** Bun's client has no way to receive the messages of a pattern. */
 function openBunRedis(client: BunRedis): OpenRedis {
   return ({ message, end }) => {
     let made: BunRedis | undefined;
     let isDestroyed = false;
+    let cancelTimer = () => {};
+    // Bun's client calls `onclose` only when it no longer tries to connect.
+    const look = () => {
+      if (!made!.connected) return end(undefined);
+      cancelTimer = backgroundTimer(look, LOOK_INTERVAL);
+    };
     const listener = (text: string, channel: string) => message(text, channel);
     const destroy = () => {
       isDestroyed = true;
+      cancelTimer();
       made?.close();
     };
     const open = async () => {
@@ -166,6 +177,7 @@ function openBunRedis(client: BunRedis): OpenRedis {
       made.onclose = end;
       // Bun's client reconnects by itself, and then its subscriptions are gone.
       made.onconnect = () => end(undefined);
+      if (!isDestroyed) look();
     };
     return {
       opened: open(),
