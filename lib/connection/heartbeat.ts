@@ -73,11 +73,10 @@ export interface KeepaliveHost {
 /** With more bytes than this before the ping, a slow reader may need several deadlines to reach it. */
 const MUCH = 65536;
 
-/** Connections that were opened at once send their pings at this many moments, after the first ping. */
+/** Connections that were opened at once send their pings at about this many moments from the second on. */
 const SPREAD = 8;
 
 export class Keepalive {
-  static #count = 0;
   readonly #host: KeepaliveHost;
   readonly #interval: number;
   readonly #timeout: number;
@@ -85,8 +84,7 @@ export class Keepalive {
   cancel: () => void;
   /** Number of bytes that were sent before the last answered ping. The peer has read these. */
   #confirmed = 0;
-  /** The number of moments by which the next ping is earlier, to spread those of many connections. */
-  #earlier = Keepalive.#count++ % SPREAD;
+  #isSpread = false;
 
   /**
    * @param interval Interval between pings, in milliseconds.
@@ -102,8 +100,9 @@ export class Keepalive {
   #pingLater(): void {
     this.cancel();
     if (!this.#host.isAlive) return;
-    this.cancel = sharedTimer(() => this.#ping(), this.#interval, this.#earlier);
-    this.#earlier = 0;
+    const earlier = this.#isSpread ? 0 : Math.floor(Math.random() * SPREAD);
+    this.#isSpread = true;
+    this.cancel = sharedTimer(() => this.#ping(), this.#interval, earlier);
   }
 
   #ping(): void {
