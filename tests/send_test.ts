@@ -538,6 +538,26 @@ describe("Sender", () => {
     assert.equal(sender.sendShared(shared("ab"), 100), true);
   });
 
+  it("Sender shares messages of up to 64 KiB with connections that compress", () => {
+    const rows: [length: number, extended: boolean, shares: boolean][] = [
+      [65_536, true, true],
+      [65_537, true, false],
+      [65_537, false, true],
+    ];
+    for (const [length, extended, shares] of rows) {
+      for (const compress of [undefined, false]) {
+        const given: unknown[] = [];
+        const frame = shareFrame("");
+        const writeShared = (...args: unknown[]) => given.push(...args) > 0;
+        const encoder = { size: 0, writeShared } as unknown as WritingMachine["encoder"];
+        const { sender } = senderOf({ machine: { encoder, extended } });
+        const message = "a".repeat(length);
+        assert.equal(sender.sendShared({ message, frame }, Infinity, compress), shares);
+        assert.deepEqual(given, shares ? [frame, compress] : []);
+      }
+    }
+  });
+
   it("Frames of a turn share a buffer, which has room for twice as many bytes as the last one", async () => {
     await rest();
     assert.equal(shareFrame("a").bytes.length, sharedLength("a"));
