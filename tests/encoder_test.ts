@@ -368,6 +368,9 @@ describe("Encoder and its memory", () => {
     const sent = [concat(encoder.take(1))];
     assert.equal(encoder.size, 1);
     assert.equal(encoder.recycle(), true);
+    // Another connection fills the buffers that are free.
+    const other = new Encoder("server");
+    for (let i = 0; i < 3; i++) other.writeBytes(BINARY, new Uint8Array(60_000));
     sent.push(concat(encoder.take()));
     assert.deepEqual(sent.map(({ length }) => length), [65536 + 512, 1]);
     assert.equal(encoder.size, 0);
@@ -432,27 +435,31 @@ describe("Encoder and its memory", () => {
     for (const { payload } of read("client", encoder.take())) assertSameBytes(payload, data);
   });
 
-  it("Encoder.writePiece takes a frame later once, and reports it before the caller", () => {
-    const calls: string[] = [];
-    let finish = () => {};
-    const extension = {
-      name: "a",
-      rsv: 0,
-      encode: (frame: OutgoingFrame, later) => void (finish = () => later!(undefined, frame)),
-    } as Extension;
-    const encoder = new Encoder("server", {
-      extensions: [extension],
-      onFrame: ({ payload }) => void calls.push(`frame of ${payload.length}`),
+  for (const refused of [undefined, new Error("the connection is closed")]) {
+    it(`Encoder.writePiece takes a frame later once, and reports it first (${refused})`, () => {
+      const calls: string[] = [];
+      let finish = () => {};
+      const extension = {
+        name: "a",
+        rsv: 0,
+        encode: (frame: OutgoingFrame, later) => void (finish = () => later!(undefined, frame)),
+      } as Extension;
+      const encoder = new Encoder("server", {
+        extensions: [extension],
+        onFrame: ({ payload }) => void calls.push(`frame of ${payload.length}`),
+        refusal: () => refused,
+      });
+      const written = encoder.writePiece(pattern(5), true, false, undefined, (error) => {
+        calls.push(`written ${error}`);
+      });
+      assert.deepEqual([written, encoder.size], [false, 0]);
+      finish();
+      finish();
+      const expected = refused === undefined ? ["frame of 5"] : [];
+      assert.deepEqual(calls, [...expected, `written ${refused}`]);
+      assert.equal(read("server", encoder.take()).length, expected.length);
     });
-    const written = encoder.writePiece(pattern(5), true, false, undefined, (error) => {
-      calls.push(`written ${error}`);
-    });
-    assert.deepEqual([written, encoder.size], [false, 0]);
-    finish();
-    finish();
-    assert.deepEqual(calls, ["frame of 5", "written undefined"]);
-    assert.deepEqual(read("server", encoder.take()).map(({ payload }) => payload), [pattern(5)]);
-  });
+  }
 
   it("Encoder.writePiece keeps characters that pieces cut, also if an extension refuses one", () => {
     const pieces = ["\ud83d", "\ude00a\ud83d", "\ude00"];

@@ -662,7 +662,6 @@ export class Encoder {
   #drop({ header }: Part, taken: Uint8Array[]): void {
     this.#parts!.waiting.clear();
     this.size = this.unused = 0;
-    this.#start = this.#end;
     this.hasVanished = true;
     const last = taken.pop()!;
     if (last.length > header) taken.push(last.subarray(0, last.length - header));
