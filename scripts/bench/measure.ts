@@ -67,12 +67,12 @@ async function compete(
   return await contest(contestants, { rounds, seconds, first, messages, onRound });
 }
 
-/** Measures one candidate after the other, because idle connections must be served during a turn. */
+/** Measures one round of one candidate after the other, because idle connections must be served during a turn. */
 async function oneByOne(
   runtime: Runtime,
   workload: Workload,
   candidates: Candidate[],
-  { rounds, onRound }: MeasureOptions,
+  { onRound }: MeasureOptions,
 ): Promise<Run> {
   const run: Run = {};
   const messages = shapeOf(workload).connections;
@@ -81,13 +81,9 @@ async function oneByOne(
     try {
       await contestant.open();
       await contestant.round(messages);
-      const rates: number[] = [];
-      for (let round = 1; round <= rounds; round++) {
-        const result = await contestant.round(messages);
-        rates.push(result.figures.rate);
-        onRound?.(round, candidate.name, result);
-      }
-      run[candidate.name] = { rate: rates };
+      const result = await contestant.round(messages);
+      onRound?.(1, candidate.name, result);
+      run[candidate.name] = { rate: [result.figures.rate] };
     } finally {
       await contestant.close();
     }

@@ -158,20 +158,23 @@ async function serveWs(): Promise<number> {
   return portOf(http.address());
 }
 
+const MOST_UNANSWERED = 5;
+
 interface Pinged {
   ping(): void;
   terminate(): void;
   on(event: "pong", listener: () => void): unknown;
 }
 
-/** The heartbeat that the documentation of ws recommends. */
+/** The heartbeat that the documentation of ws recommends, but patient enough for a busy machine. */
 function pingAll(clients: Set<Pinged>) {
-  const alive = new WeakMap<Pinged, boolean>();
+  const unanswered = new WeakMap<Pinged, number>();
   setInterval(() => {
     for (const ws of clients) {
-      if (!alive.has(ws)) ws.on("pong", () => alive.set(ws, true));
-      if (alive.get(ws) === false) ws.terminate();
-      alive.set(ws, false);
+      const pings = unanswered.get(ws);
+      if (pings === undefined) ws.on("pong", () => unanswered.set(ws, 0));
+      if (pings === MOST_UNANSWERED) ws.terminate();
+      unanswered.set(ws, (pings ?? 0) + 1);
       ws.ping();
     }
   }, PING_INTERVAL);

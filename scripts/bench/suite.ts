@@ -109,12 +109,7 @@ export const SUITE: readonly Item[] = [
   ),
   ...eachLoad("tls", [16, 16384].map((size) => ({ ...ECHO, size, tls: true })), direct),
   ...each("deflate", DEFLATES, besideWs),
-  // Bun's substitute for ws loses the connections of this heartbeat.
-  ...each(
-    "keepalive",
-    [{ kind: "keepalive", type: "text", size: 16 }],
-    (engine) => engine === "bun" ? ["loop"] : besideWs(),
-  ),
+  ...each("keepalive", [{ kind: "keepalive", type: "text", size: 16 }], besideWs),
   ...each("ping", [{ kind: "echo", type: "ping", size: 16, load: "burst" }], direct),
   ...eachLoad("single", [{ ...TEXT, size: 16, inFlight: 1 }], (engine) => [
     "loop",
