@@ -1,5 +1,6 @@
 /** A page that uses the entry point for browsers, and reports the results to its server. */
 import * as entry from "../../lib/browser.ts";
+import { resumable } from "../../lib/topics.ts";
 
 const scope = globalThis as unknown as Record<string, unknown>;
 
@@ -114,12 +115,30 @@ async function connections(): Promise<Record<string, unknown>> {
   };
 }
 
+/** Topics over connections that the server cuts. */
+async function topics(): Promise<Record<string, unknown>> {
+  const connections = entry.reconnect("/app/topics", { minDelay: 1 });
+  const news = resumable(connections, { topics: ["news"] });
+  const got: unknown[] = [];
+  const recovered = new Set<boolean>();
+  for await (const event of news) {
+    if (event.type === "subscribed") {
+      recovered.add(event.recovered);
+      if (got.length === 0) void news.publish("start", "now").catch(() => {});
+    }
+    if (event.type === "message") got.push(event.message);
+    if (got.length === 20) break;
+  }
+  return { got, recovered: [...recovered] };
+}
+
 const pages: Record<string, () => Promise<Record<string, unknown>>> = {
   connections,
   connectionsWithoutClass: connections,
   classes,
   withoutClass,
   policy,
+  topics,
 };
 
 async function run(): Promise<void> {

@@ -6,15 +6,32 @@ import type { AddressInfo } from "node:net";
 import { it } from "../it.ts";
 import { attach } from "../../lib/node.ts";
 import type { WebSocketConnection } from "../../mod.ts";
-import { echo } from "../support.ts";
+import { echo, until } from "../support.ts";
 import { bundle } from "./browser.ts";
 import { withBrowser } from "./chromium.ts";
+import { Topics } from "../../lib/topics.ts";
 import { PEERS, unlessThere } from "./peers.ts";
 
 const { skip } = unlessThere(PEERS.chromium);
 
 /** The time in milliseconds after which a page without a result counts as hanging. */
 const DEADLINE = 180_000;
+
+const topics = new Topics({ history: {} });
+let published = 0;
+
+/** Publishes 20 messages, some of them while the client has no connection. */
+async function publishNews(): Promise<boolean> {
+  while (published < 20) {
+    await topics.publish("news", `${published++}`);
+    const subscribers = () => topics.subscribers("news");
+    if (published % 5 === 0) {
+      for (const ws of subscribers() as WebSocketConnection[]) ws.terminate();
+    }
+    if (published % 5 === 2) await until(() => subscribers().length > 0);
+  }
+  return true;
+}
 
 /** The handlers of the server, by path. */
 const HANDLERS: Record<string, (ws: WebSocketConnection) => unknown> = {
@@ -25,6 +42,7 @@ const HANDLERS: Record<string, (ws: WebSocketConnection) => unknown> = {
     for (;;) await ws.send(new Uint8Array(65536));
   },
   "/app/tell": (ws) => ws.close({ closeCode: 4001, reason: "bye" }),
+  "/app/topics": (ws) => topics.serve(ws, { maySubscribe: () => true, mayPublish: publishNews }),
   "/app/drop": (ws) => ws.terminate(),
   "/app/news": async (ws) => {
     await ws.send("news");
@@ -115,6 +133,12 @@ describe("The entry point for browsers in Chromium", () => {
       });
     });
   }
+
+  it("resumable() gets every message once over connections that are cut", { skip }, async () => {
+    const got = Array.from({ length: 20 }, (_, i) => `${i}`);
+    assert.deepEqual(await report("topics"), { got, recovered: [true] });
+    await topics.close();
+  });
 
   it("G4 a policy that forbids the connection is connect-failed, and its name is told", {
     skip,
