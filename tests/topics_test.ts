@@ -300,14 +300,22 @@ describe("Bad input of topics", () => {
     [undefined, "undefined"],
     [() => {}, "a function"],
     [Symbol("x"), "a symbol"],
-    [1n, "a bigint"],
+    [1n, "BigInt"],
+    [Promise.resolve("forgotten await"), "Promise"],
+    [new ArrayBuffer(2), "ArrayBuffer"],
+    [new Uint16Array(2), "Uint16Array"],
+    [new Blob(["x"]), "Blob"],
+    [new Map([[1, 2]]), "Map"],
+    [new Error("why"), "Error"],
   ];
   for (const [value, shown] of messages) {
     it(`publish() rejects with a TypeError for ${shown}`, () =>
       withTopics({}, async (topics) => {
         const client = await Client.open();
         topics.subscribe(client.ws, "x");
-        assert.equal((await rejection(topics.publish("x", value as never))).name, "TypeError");
+        const error = await rejection(topics.publish("x", value as never));
+        assert.equal(error.name, "TypeError");
+        assert.ok(error.message.includes(shown), error.message);
         await topics.publish("x", "still there");
         assert.deepEqual(await client.close(), ["still there"]);
       }));

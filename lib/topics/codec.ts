@@ -71,7 +71,8 @@ export function encodeWith<T>(codec: Codec<T>, value: T): Message {
   try {
     message = codec.encode(value);
   } catch (cause) {
-    throw wrongType("The codec cannot encode the value", { cause });
+    const { message: why } = Object(cause) as Partial<Error>;
+    throw wrongType(`The codec cannot encode the value: ${why}`, { cause });
   }
   if (isMessage(message)) return message;
   // The rejection of a codec that is async must not count as unhandled.
@@ -93,8 +94,13 @@ function isMessage(value: unknown): value is Message {
   return typeof value === "string" || value instanceof Uint8Array;
 }
 
-function toJson(value: unknown): string {
+/** Returns the JSON of a value. Throws a TypeError if the value has none, or JSON that says nothing. */
+export function toJson(value: unknown): string {
   const json: string | undefined = JSON.stringify(value);
-  if (json !== undefined) return json;
-  throw wrongType(`Expected a string, bytes or a value with JSON, received ${kindOf(value)}`);
+  // Such as "[object Promise]". The JSON of a promise, a buffer, a Map or a Blob is an empty object.
+  const tag = Object.prototype.toString.call(value);
+  const isLost = json === "{}" && tag !== "[object Object]";
+  if (json !== undefined && !isLost && !ArrayBuffer.isView(value)) return json;
+  const kind = isLost || ArrayBuffer.isView(value) ? tag.slice(8, -1) : kindOf(value);
+  throw wrongType(`Expected a string, a Uint8Array or a value with JSON, received ${kind}`);
 }

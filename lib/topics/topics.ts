@@ -39,6 +39,7 @@ import {
   jsonCodec,
   plainCodec,
   type StandardSchema,
+  toJson,
 } from "./codec.ts";
 import { callHook, Engine, type Report } from "./engine.ts";
 import { type Delivery, randomId, RecentIds, sealEnvelope } from "./envelope.ts";
@@ -373,7 +374,7 @@ export class Topics<T = Message> implements AsyncDisposable {
       throw wrongType("The option presence of subscribe() needs presence of the topics");
     }
     // Fail now, and not when the members are announced.
-    if (presence !== undefined) encodeWith(plainCodec, [presence]);
+    if (presence !== undefined) toJson(presence);
     const { slow, maxBufferedAmount } = this.#options;
     const policy = policyOf({
       slow: options.slow ?? slow,
@@ -460,7 +461,8 @@ export class Topics<T = Message> implements AsyncDisposable {
    * Publishes a message to a topic.
    *
    * @param name The name of the topic, without an asterisk.
-   * @param message The message. Bytes are copied.
+   * @param message The message. Bytes are copied. Without codec or schema, a string, a `Uint8Array`, or a
+   * value with JSON; a promise, a `Map` or an `ArrayBuffer` is refused, because its JSON is empty.
    * @param options Options of this message.
    * @returns A promise that resolves when the engine has taken the message; in one process, when all
    * subscribers were served. It rejects with TypeError or RangeError if an argument is not valid, or the
