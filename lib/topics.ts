@@ -26,6 +26,14 @@ export {
   type NatsJetStream,
   type NatsMessage,
 } from "./topics/nats.ts";
+export type {
+  MessagesOptions,
+  Publishable,
+  PublishOptions,
+  PublishResult,
+  SubscribeOptions,
+  TopicsOptions,
+} from "./topics/options.ts";
 export type { PresenceOptions } from "./topics/presence.ts";
 export type { TopicMessage } from "./topics/reader.ts";
 export {
@@ -44,12 +52,4 @@ export {
 } from "./topics/resumable.ts";
 export type { ServeTopicsOptions, TopicsConnection } from "./topics/serve.ts";
 export type { Subscriber, Subscription } from "./topics/subscription.ts";
-export {
-  type MessagesOptions,
-  type Publishable,
-  type PublishOptions,
-  type PublishResult,
-  type SubscribeOptions,
-  Topics,
-  type TopicsOptions,
-} from "./topics/topics.ts";
+export { Topics } from "./topics/topics.ts";

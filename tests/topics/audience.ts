@@ -9,7 +9,8 @@ import type {
   Position,
 } from "../../lib/topics/backplane.ts";
 import { type HistoryOptions, MemoryEngine } from "../../lib/topics/memory.ts";
-import { Topics, type TopicsOptions } from "../../lib/topics/topics.ts";
+import type { TopicsOptions } from "../../lib/topics/options.ts";
+import { Topics } from "../../lib/topics/topics.ts";
 import { pair, type PairOptions } from "../../lib/testing.ts";
 import type { WebSocketConnection } from "../../lib/connection/connection.ts";
 import type { Message } from "../../lib/core/message.ts";
