@@ -90,7 +90,7 @@ function lines({ title, axis, works, placeOf }: {
       gridOpacity: 0.25,
       titleColor: TEXT,
       titleFontWeight: "normal" as const,
-      format: "~s",
+      tickCount: 6,
     };
     return draw(title, {
       data: { values },
@@ -106,14 +106,14 @@ function lines({ title, axis, works, placeOf }: {
             type: "quantitative",
             title: axis,
             scale: { type: "log" },
-            axis: axisLook,
+            axis: { ...axisLook, format: "~s" },
           },
           y: {
             field: "time",
             type: "quantitative",
             title: "µs of CPU time for a message",
             scale: { type: "log" },
-            axis: axisLook,
+            axis: { ...axisLook, format: ",~r" },
           },
           color: colorOf(values),
         },

@@ -2,9 +2,9 @@
 import type { Size } from "./bundle.ts";
 import {
   find,
+  isSame,
   isSameButLoad,
   type Measurement,
-  published,
   publishedRatio,
   type Results,
 } from "./results.ts";
@@ -231,12 +231,13 @@ function headingOf({ workload, runs: [first] }: Measurement): string {
   return titles[kind];
 }
 
-/** The CPU time of a message in µs, which is what is published; undefined if it was not measured. */
+/** The CPU time of a message with this load, in µs; undefined if it was not measured. */
 export function microsecondsOf(
-  results: Results,
+  { measurements }: Results,
   workload: Measurement["workload"],
   peer: string,
 ): number | undefined {
-  const figure = published(find(results, workload), peer);
+  const measurement = measurements.find((one) => isSame(one.workload, workload));
+  const figure = measurement && figureOf(measurement.runs, peer);
   return figure && 1e6 / figure.median;
 }
