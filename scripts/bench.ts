@@ -3,10 +3,9 @@
  * libraries: `deno task bench [KIND]`; `--help` lists the options, and `bench/workload.ts` has the kinds.
  *
  * The servers: `loop` and `pipe` are ours, with `for await (const message of ws) await ws.send(message)`
- * and with `ws.readable.pipeTo(ws.writable)`; `http2` is `loop` over HTTP/2; `chain` and `batch` are our
- * transforms, piped by hand, with one item or an array in each chunk; `ws` is the npm package (on Bun,
- * Bun's own substitute for it); `bufferutil` is ws with its native addon; `native` is the server of the
- * runtime; `tcp` echoes bytes. The clients: `loop` is ours with `send()` and `for await`; `streams` is
+ * and with `ws.readable.pipeTo(ws.writable)`; `http2` is `loop` over HTTP/2; `ws` is the npm package (on
+ * Bun, Bun's own substitute for it); `bufferutil` is ws with its native addon; `native` is the server of
+ * the runtime; `tcp` echoes bytes. The clients: `loop` is ours with `send()` and `for await`; `streams` is
  * ours with a reader and a writer; then `undici`, `ws`, `bufferutil` and `native`.
  *
  * Each peer is a separate process, and the other end is the same for all. They take turns of about

@@ -36,6 +36,9 @@
 // for a free one: 20,000 connections of one address took 8 s of CPU time instead of 1.5.
 #define PER_ADDRESS 4000
 
+// Connections that are opened at the same time.
+#define AT_ONCE 64
+
 struct lane {
   int fd;
   size_t unsent;   // bytes of the window that have not been sent
@@ -173,7 +176,8 @@ static void join_socket_io(int fd) {
   expect(fd, "40{");
 }
 
-static void open_lane(struct lane *lane, int number, int port) {
+// Connects and sends the request. The kernel accepts the connection, so this does not wait for the server.
+static void start_lane(struct lane *lane, int number, int port) {
   struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port)};
   to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   lane->fd = socket(AF_INET, SOCK_STREAM, 0);
@@ -189,6 +193,9 @@ static void open_lane(struct lane *lane, int number, int port) {
   if (connect(lane->fd, (struct sockaddr *)&to, sizeof to) < 0) fail("connect");
   const char *request = is_socket_io ? SOCKET_IO_REQUEST : REQUEST;
   if (write(lane->fd, request, strlen(request)) != (ssize_t)strlen(request)) fail("write");
+}
+
+static void open_lane(struct lane *lane) {
   // Something may follow the head only if the server sends pings, or is one of Socket.IO.
   char head[4096];
   size_t n = 0, most = is_socket_io || is_hold ? 1 : sizeof head;
@@ -373,9 +380,11 @@ int main(int argc, char **argv) {
   chunk = malloc(CHUNK);
   poller = epoll_create1(0);
   struct lane *lanes = calloc(connections, sizeof *lanes);
-  for (int i = 0; i < connections; i++) {
-    open_lane(&lanes[i], i, ports[i % port_count]);
-    if (is_hold && i % 64 == 0) handle_pings(0);
+  for (int from = 0; from < connections; from += AT_ONCE) {
+    int end = from + AT_ONCE < connections ? from + AT_ONCE : connections;
+    for (int i = from; i < end; i++) start_lane(&lanes[i], i, ports[i % port_count]);
+    for (int i = from; i < end; i++) open_lane(&lanes[i]);
+    if (is_hold) handle_pings(0);
   }
   // The servers need time to subscribe, and do not tell when they have.
   if (port_count > 1) sleep(1);

@@ -5,11 +5,9 @@ import { findRuntime, type Runtime, SUITE_RUNTIMES } from "../runtimes.ts";
 import { type Candidate, type Kind, KINDS, LOADS, type Workload } from "./workload.ts";
 
 const WS = "ws";
-/** Transforms, which have no transport of ours. */
-const BY_HAND = ["chain", "batch"];
 /** Peers that do not run over our transports. */
 const OTHERS = ["tcp", "native", "bufferutil", WS];
-const SERVERS = ["loop", "pipe", "http2", "topics", ...BY_HAND, ...OTHERS];
+const SERVERS = ["loop", "pipe", "http2", "topics", ...OTHERS];
 const FAN_OUT = ["loop", "topics", ...OTHERS];
 const CLIENTS = ["loop", "streams", "undici", "native", "bufferutil", WS];
 const YES_NO = ["yes", "no"] as const;
@@ -132,18 +130,12 @@ function defaultSizes(kind: Kind): string {
 
 function check(
   { kind, type, tls, load }: Workload,
-  { runtime, candidates, profile }: Plan,
+  { runtime, profile }: Plan,
   isCustom: boolean,
 ) {
   const refuse = (refused: boolean | undefined, message: string) => {
     if (refused) throw new UsageError(message);
   };
-  const byHand = candidates.some(({ peer }) => BY_HAND.includes(peer));
-  refuse(
-    byHand && (tls || isCustom),
-    `The peers ${BY_HAND.join(" and ")} cannot be combined with --transport or --tls`,
-  );
-  refuse(kind === "deflate" && byHand, `${BY_HAND.join(" and ")} do not compress`);
   refuse(tls && kind !== "echo", `The benchmark ${kind} does not support --tls`);
   refuse(load !== undefined && kind !== "echo", "--load works only for echo");
   refuse(type === "ping" && load !== "burst", "--type ping needs --load burst");

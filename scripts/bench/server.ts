@@ -34,8 +34,6 @@ const PEERS: Record<string, () => Promise<number>> = {
   topics: serveTopics,
   pipe: servePipe,
   http2: serveHttp2,
-  chain: serveChain,
-  batch: serveBatch,
   ws: serveWs,
   bufferutil: serveBufferutil,
   native: serveNative,
@@ -126,16 +124,6 @@ async function serveHttp2(): Promise<number> {
   });
   await new Promise<void>((resolve) => server.listen({ host: HOST.hostname, port: 0 }, resolve));
   return portOf(server.address());
-}
-
-async function serveChain(): Promise<number> {
-  const { echoItems, serveChain } = await import("./chain.ts");
-  return await serveChain(echoItems);
-}
-
-async function serveBatch(): Promise<number> {
-  const { echoBatches, serveChain } = await import("./chain.ts");
-  return await serveChain(echoBatches);
 }
 
 async function serveWs(): Promise<number> {

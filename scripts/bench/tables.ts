@@ -20,8 +20,6 @@ const LABELS: Record<string, string> = {
   pipe: "sluice, `pipeTo`",
   http2: "sluice over HTTP/2",
   streams: "sluice, reader and writer",
-  chain: "sluice, transforms by hand",
-  batch: "sluice, the same in batches",
   native: "native",
   bufferutil: "ws with bufferutil",
   tcp: "raw TCP",
