@@ -580,6 +580,8 @@ describe("Sender", () => {
     assert.equal(shareFrame(large).bytes.length, sharedLength(large));
     await rest();
     assert.equal(shareFrame("a").bytes.length, 2 * (8192 + 4));
+    assert.equal(shareFrame(pattern(8193)).bytes.length, 8193 + 4, "although there is room");
+    assert.equal(shareFrame(large).bytes.length, 2 * (8192 + 4));
     await rest();
     shareFrame(large);
     for (let turn = 0; turn < 3; turn++) {
@@ -747,6 +749,18 @@ describe("Sender", () => {
     await sender.send("a");
   });
 
+  it("Sender lets a write that the end has interrupted reject as the connection says", async () => {
+    const { sender, transport, host } = senderOf();
+    transport.isSlow = true;
+    host.cutOff = (error) => Promise.reject(new Error("cut off", { cause: error }));
+    const written = rejection(sender.writable.getWriter().write(pattern(100_000)));
+    await rest();
+    const ended = new Error("ended");
+    sender.end(() => ended);
+    const { message, cause } = await written;
+    assert.deepEqual([message, cause], ["cut off", ended]);
+  });
+
   it("Sender leaves a stream that its writer has closed alone", async () => {
     const { sender, host, notes } = senderOf();
     let finish: () => void = () => {};
@@ -837,6 +851,7 @@ describe("Sender", () => {
       [[63_487, "pong"], false, 129],
       // 32 KiB of work each.
       [[0], true, 128],
+      [[9175], true, 102],
     ];
     const encoder = { size: 0, writeShared: () => true } as unknown as WritingMachine["encoder"];
     const payload = new Uint8Array(0);
