@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { broadcast } from "../mod.ts";
 import { Encoder, SharedFrames, sharedLength } from "../lib/core/encoder.ts";
 import type { DeflateEngine } from "../lib/core/deflate.ts";
+import type { Extension } from "../lib/core/extension.ts";
 import {
   PerMessageDeflate,
   type PerMessageDeflateOptions,
@@ -136,6 +137,24 @@ describe("Shared frames", () => {
         const shares = serverNoContextTakeover;
         assert.deepEqual(share(all, "short", true), [shares, shares]);
       }
+    });
+
+    it("are compressed from the threshold on, by the length of the message", () => {
+      const { all: [encoder] } = encoders({ serverNoContextTakeover: true }, 12);
+      for (const [length, first] of [[99, 0x81], [100, 0xc1]]) {
+        assert.deepEqual(share([encoder], "a".repeat(length)), [true]);
+        assert.equal(encoder.take()[0][0], first);
+      }
+      const asked: number[] = [];
+      const sharedBy = (length: number) => (asked.push(length), null);
+      const extensions = [{ sharedBy } as unknown as Extension];
+      const lengths = [0, 125, 126, 65_535, 65_536];
+      const frames = new SharedFrames(200_000);
+      for (const length of lengths) {
+        const frame = frames.write(new Uint8Array(length))!;
+        assert.equal(new Encoder("server", { extensions }).writeShared(frame), true);
+      }
+      assert.deepEqual(asked, lengths);
     });
 
     it("are refused if they depend on earlier messages, or on two extensions", () => {
