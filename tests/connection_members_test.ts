@@ -48,8 +48,9 @@ describe("The members of WebSocketConnection", () => {
 
   it("A ping and a pong take bytes or text", async () => {
     await inBothRoles(async (ws) => {
-      await assert.rejects(ws.ping(1 as never), { name: "TypeError" });
-      await assert.rejects(ws.pong(1 as never), { name: "TypeError" });
+      const message = "Expected a payload of bytes or text, received number";
+      await assert.rejects(ws.ping(1 as never), { name: "TypeError", message });
+      await assert.rejects(ws.pong(1 as never), { name: "TypeError", message });
       assert.ok(sendingOf(ws) !== undefined);
       assert.equal(sendingOf({}), undefined);
     });
