@@ -16,6 +16,7 @@ import {
   webSocketError,
   withCause,
   withCode,
+  wrongType,
 } from "../lib/core/error.ts";
 import { addToMessage, replaceStack } from "../lib/core/error_print.ts";
 
@@ -189,6 +190,12 @@ describe("What is printed of errors", () => {
     assert.equal(printed(webSocketError("Gone", 1009, "r", "c")), `stack ${inspect(facts)}`);
     const few = { errorCode: "connection-lost" };
     assert.equal(printed(webSocketError("Gone", null)), `stack ${inspect(few)}`);
+  });
+
+  it("any DOMException prints its code, another error as the runtime does", () => {
+    const late = withCode(new DOMException("Late", "InvalidStateError"), "closed");
+    assert.equal(printed(late), 'stack {"errorCode":"closed"}');
+    assert.deepEqual(Object.getOwnPropertySymbols(wrongType("It is wrong")), []);
   });
 
   it("addToMessage changes the message and the stack", () => {
