@@ -2,6 +2,7 @@
 import { parseArgs } from "node:util";
 import { positiveNumber, UsageError, wholeNumber } from "../arguments.ts";
 import { findRuntime, type Runtime, SUITE_RUNTIMES } from "../runtimes.ts";
+import { GROUPS } from "./suite.ts";
 import { type Candidate, type Kind, KINDS, LOADS, type Workload } from "./workload.ts";
 
 const WS = "ws";
@@ -27,7 +28,8 @@ export const USAGE = `deno task bench [${KINDS.join(" | ")}]
     --transport default     from ${TRANSPORTS.join(", ")}
     --tls                   --profile (Node)
 deno task bench report [RUNTIME...] [--runs 3] [--rounds 2] [--seconds 0.25] [--minutes N]
-    [--only GROUP,...] [--continue]
+    [--only GROUP,...]      from ${GROUPS.join(", ")}
+    [--continue]            keep the runs in bench/results/ and add those that are missing
 deno task bench render [--check]
 deno task bench programs [NAME...] [--rounds 5] [--load 10]
 deno task bench topics

@@ -18,7 +18,7 @@ import {
 } from "./results.ts";
 import { figureOf, type Run } from "./statistics.ts";
 import { measureTopics } from "./topics.ts";
-import { GROUPS, type Item, RUNTIMES, SUITE } from "./suite.ts";
+import { GROUPS, type Item, RUNTIMES, SUITE, TOPICS } from "./suite.ts";
 import { titleOf, unitOf } from "./workload.ts";
 
 interface Settings {
@@ -51,7 +51,7 @@ async function settingsFrom(args: string[]): Promise<Settings> {
     allowPositionals: true,
   });
   const names = positionals.length > 0 ? positionals : RUNTIMES;
-  const groups = knownNames("group", values.only?.split(",") ?? [], [...GROUPS, TOPICS]);
+  const groups = knownNames("group", values.only?.split(",") ?? [], GROUPS);
   const hasTopics = groups.includes(TOPICS) &&
     !(values.continue && await readTopics() !== undefined);
   return {
@@ -65,8 +65,6 @@ async function settingsFrom(args: string[]): Promise<Settings> {
     runtimes: await Promise.all(names.map(findRuntimeByName)),
   };
 }
-
-const TOPICS = "topics";
 
 /** `deno task bench report`. */
 export async function report(args: string[]) {

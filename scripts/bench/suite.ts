@@ -143,5 +143,8 @@ export const SUITE: readonly Item[] = [
   ...each("connections", CONNECTIONS, ours),
 ];
 
+/** The group of the fan-out over several processes, which has results of its own. */
+export const TOPICS = "topics";
+
 /** The names of the groups. */
-export const GROUPS: readonly string[] = [...new Set(SUITE.map(({ group }) => group))];
+export const GROUPS: readonly string[] = [...new Set(SUITE.map(({ group }) => group)), TOPICS];
