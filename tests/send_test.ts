@@ -582,6 +582,8 @@ describe("Sender", () => {
 
   it("Frames of a turn share a buffer, which has room for twice as many bytes as the last one", async () => {
     await rest();
+    shareFrame("");
+    await rest();
     assert.equal(shareFrame("a").bytes.length, sharedLength("a"));
     await rest();
     const large = pattern(8192);
