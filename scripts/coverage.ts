@@ -8,6 +8,7 @@ import { takeNoArguments } from "./arguments.ts";
 import { ROOT, run } from "./process.ts";
 import { findRuntime, runtimeVariables, SUITE_RUNTIMES } from "./runtimes.ts";
 import { runSuite, testFiles } from "./suite.ts";
+import { appliesTo } from "./test_plan.ts";
 
 interface Goal {
   what: string;
@@ -48,7 +49,9 @@ async function runTests(): Promise<boolean> {
     throw new Error(`${spec.name} is missing: no pinned binary for this platform, and not on PATH`);
   }
   await Deno.remove(DATA, { recursive: true }).catch(() => {});
-  const files = (await testFiles("tests")).filter((file) => !MORE_OF_THE_SAME.test(file));
+  const files = (await testFiles("tests")).filter((file) =>
+    appliesTo(file, runtime.engine) && !MORE_OF_THE_SAME.test(file)
+  );
   console.log(`${runtime.name} (${runtime.version}): ${files.length} files ...`);
   // Node does not count all functions of a program that it has compiled before.
   const uncached = { NODE_DISABLE_COMPILE_CACHE: "1" };

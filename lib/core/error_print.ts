@@ -41,7 +41,7 @@ export function addToMessage(error: Error, text: string): void {
 
 /** Gives a DOMException a stack, and lets `console.log()` print the stack and the codes. */
 function makePrintable(error: DOMException): void {
-  // JavaScriptCore makes no stack for a DOMException.
+  /* c8 ignore next 3: only JavaScriptCore makes no stack for a DOMException. */
   if (!error.stack && captureStackTrace !== undefined) {
     captureStack(error, error.constructor, withCode, makeReadable);
   }
