@@ -27,7 +27,7 @@ export const USAGE = `deno task bench [${KINDS.join(" | ")}]
     --fragments 1           --level 6 --takeover yes of deflate
     --transport default     from ${TRANSPORTS.join(", ")}
     --tls                   --profile (Node)
-deno task bench report [RUNTIME...] [--runs 3] [--rounds 2] [--seconds 0.25] [--minutes N]
+deno task bench report [RUNTIME...] [--runs 3] [--rounds 2] [--seconds 0.2] [--minutes N]
     [--only GROUP,...]      from ${GROUPS.join(", ")}
     [--continue]            keep the runs in bench/results/ and add those that are missing
 deno task bench render [--check]

@@ -43,7 +43,7 @@ async function settingsFrom(args: string[]): Promise<Settings> {
     options: {
       runs: { type: "string", default: "3" },
       rounds: { type: "string", default: "2" },
-      seconds: { type: "string", default: "0.25" },
+      seconds: { type: "string", default: "0.2" },
       minutes: { type: "string" },
       only: { type: "string" },
       continue: { type: "boolean", default: false },
