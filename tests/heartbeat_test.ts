@@ -133,7 +133,7 @@ describe("Keepalive", () => {
       await time.advance(1000);
       assert.equal(host.events.length, 2);
       assert.equal(host.events[0], "ping at 1000");
-    });
+    }, 0);
   });
 
   it("pings at moments that connections share, spread over half of the interval", async () => {
