@@ -154,7 +154,7 @@ export class DuplexTransport<T extends Duplex = Duplex> extends BaseTransport {
     duplex.write(parts[last], isQuiet ? undefined : this.#onWritten);
     if (last > 0) duplex.uncork();
     const isWaiting = duplex.writableLength > 0;
-    if (isWaiting && isQuiet && duplex.writable) duplex.write(NONE, this.#onWritten);
+    if (isWaiting && isQuiet && duplex.writable) duplex.write(new Uint8Array(0), this.#onWritten);
     this.#isPrompt = !isWaiting;
     this.#owesDrain ||= isWaiting || this.unsent > 0;
   }
@@ -175,8 +175,6 @@ export class DuplexTransport<T extends Duplex = Duplex> extends BaseTransport {
     this.duplex.destroy();
   }
 }
-
-const NONE = new Uint8Array(0);
 
 const FREED_FROM = 16384;
 
