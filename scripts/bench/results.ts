@@ -13,9 +13,8 @@ export interface Measurement {
   runs: Run[];
 }
 
-/** The results of one runtime. */
-export interface Results {
-  runtime: string;
+/** How results were measured. */
+export interface Conditions {
   /** The versions of the runtime, the library and the peers. */
   versions: Record<string, string>;
   machine: Record<string, string | number>;
@@ -25,6 +24,11 @@ export interface Results {
   seconds: number;
   /** Whether the measured process had a separate core. */
   separateCores: boolean;
+}
+
+/** The results of one runtime. */
+export interface Results extends Conditions {
+  runtime: string;
   measurements: Measurement[];
 }
 

@@ -1,4 +1,5 @@
 /** Renders the results of the fan-out of topics as Markdown tables. */
+import type { Conditions } from "./results.ts";
 import type { TableTools } from "./tables.ts";
 import { median, ratio } from "./statistics.ts";
 import { nameOf } from "./workload.ts";
@@ -20,14 +21,7 @@ export interface TopicsMeasurement {
 }
 
 /** All results. */
-export interface TopicsResults {
-  versions: Record<string, string>;
-  machine: Record<string, string | number>;
-  date: string;
-  rounds: number;
-  /** Seconds of CPU time per round. */
-  seconds: number;
-  separateCores: boolean;
+export interface TopicsResults extends Conditions {
   measurements: TopicsMeasurement[];
 }
 
