@@ -82,6 +82,7 @@ const DEPENDS_ON_RUNTIME: Readonly<Record<string, readonly string[]>> = {
     "topics_outages",
     "topics_processes",
     "topics_redis",
+    "topics_wiped",
   ],
 };
 

@@ -6,10 +6,10 @@ import { PEERS, unlessThere } from "./interop/peers.ts";
 import { natsBackplane } from "../lib/topics/nats.ts";
 import { Topics } from "../lib/topics/topics.ts";
 import { it } from "./it.ts";
-import { until } from "./support.ts";
+import { rejection, rest, turn, until } from "./support.ts";
 import { Client, Errors } from "./topics/audience.ts";
 import { connectNats, jetstream } from "./topics/clients.ts";
-import { contract, type Engine } from "./topics/contract.ts";
+import { bytesOf, CALL, contract, type Engine } from "./topics/contract.ts";
 import { startNats } from "./topics/engines.ts";
 
 for (const history of [false, true]) {
@@ -75,4 +75,66 @@ describe("A topic and a matching prefix over JetStream", () => {
       }
     },
   );
+});
+
+describe("Presence over JetStream", () => {
+  it(
+    "It is that of the server's clock, when the clock of the process is wrong",
+    unlessThere(PEERS.nats),
+    async () => {
+      const nats = await startNats();
+      const connection = await connectNats(nats.port);
+      const backplane = natsBackplane(connection, { jetstream: jetstream(connection) });
+      const topics = new Topics({ backplane, presence: true });
+      const client = await Client.open();
+      const dateNow = Date.now;
+      Date.now = () => dateNow() + 3_600_000;
+      try {
+        await backplane.announce!("x", "other", bytesOf('{"members":["ada"]}'), 60_000, CALL);
+        assert.deepEqual(await topics.members("x"), ["ada"]);
+        Date.now = () => dateNow() - 3_600_000;
+        await backplane.announce!("x", "other", bytesOf('{"members":["ada"]}'), 100, CALL);
+        while ((await topics.members("x")).length > 0);
+      } finally {
+        Date.now = dateNow;
+        await topics.close();
+        await client.close();
+        await connection.close();
+        await nats.stop();
+      }
+    },
+  );
+});
+
+describe("A NATS that does not answer", () => {
+  it("It gets nothing more after a call was given up, and then all in order", async () => {
+    const sent: string[] = [];
+    const answers: (() => void)[] = [];
+    let isStalled = false;
+    const never = new Promise<never>(() => {});
+    const backplane = natsBackplane({
+      publish: (_, data) => void sent.push(new TextDecoder().decode(data)),
+      subscribe: () => ({ unsubscribe() {} }),
+      flush: () => isStalled ? new Promise((resolve) => answers.push(resolve)) : Promise.resolve(),
+      status: () => ({ [Symbol.asyncIterator]: () => ({ next: () => never }) }),
+      closed: () => never,
+    });
+    const publish = (text: string, signal = CALL.signal) =>
+      backplane.publish("x", bytesOf(text), { signal });
+    await publish("0");
+    isStalled = true;
+    const call = new AbortController();
+    const late = rejection(publish("1", call.signal));
+    while (sent.length < 2) await turn();
+    call.abort(new Error("late"));
+    assert.equal((await late).message, "late");
+    const waiting = ["2", "3"].map((text) => publish(text));
+    await rest();
+    assert.deepEqual(sent, ["0", "1"]);
+    isStalled = false;
+    for (const answer of answers) answer();
+    await Promise.all([...waiting, publish("4")]);
+    assert.deepEqual(sent, ["0", "1", "2", "3", "4"]);
+    await backplane.close();
+  });
 });

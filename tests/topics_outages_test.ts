@@ -11,7 +11,7 @@ import { PEERS, unlessThere } from "./interop/peers.ts";
 import { it, notApplicable } from "./it.ts";
 import { HOST } from "./ports.ts";
 import { withoutLeak } from "./resources.ts";
-import { held, rejection } from "./support.ts";
+import { held, rejection, turn } from "./support.ts";
 import { connectNats, IS_BUN, jetstream, REDIS_CLIENTS } from "./topics/clients.ts";
 import { bytesOf, CALL, newTopic, Received } from "./topics/contract.ts";
 import { type EngineProcess, startNats, startRedis } from "./topics/engines.ts";
@@ -397,4 +397,40 @@ describe("A message that is published again", () => {
       }
     },
   );
+});
+
+describe("Messages that are published again", () => {
+  it("No later message overtakes them", async () => {
+    const answers = [
+      "READONLY You can't write against a read only replica.",
+      "LOADING Redis is loading.",
+    ];
+    const taken: string[] = [];
+    const made = {
+      duplicate: () => made,
+      connect: () => Promise.resolve(),
+      psubscribe() {},
+      on() {},
+      disconnect() {},
+      async call(...args: string[]) {
+        await turn();
+        const answer = args[1].includes("XADD") ? answers.shift() : undefined;
+        if (answer !== undefined) throw new Error(answer);
+        // The message is the argument before the size and the time.
+        if (args[1].includes("XADD")) taken.push(args[9]);
+        return `1-${taken.length}`;
+      },
+    };
+    const backplane = redisStreamsBackplane(made);
+    const first = ["1", "2"].map((text) => backplane.publish("x", bytesOf(text), CALL));
+    while (answers.length > 0) await turn();
+    const later: Promise<unknown>[] = [];
+    for (let i = 3; taken.length < 2; i++) {
+      later.push(backplane.publish("x", bytesOf(`${i}`), CALL));
+      await turn();
+    }
+    await Promise.all([...first, ...later]);
+    await backplane.close();
+    assert.deepEqual(taken, taken.map((_, i) => `t${i + 1}`));
+  });
 });

@@ -7,7 +7,7 @@ import { abortable, handled, sleep } from "../abortable.ts";
 import { failure, invalidState, wrongType } from "../core/error.ts";
 import { checkKnown } from "../core/option_hints.ts";
 import { checkInteger, checkOneOf, checkText, type OptionNames } from "../core/options.ts";
-import { wallClock } from "../timers.ts";
+import { now } from "../timers.ts";
 import type {
   Backplane,
   BackplaneCall,
@@ -16,6 +16,7 @@ import type {
   HistoryRead,
   Position,
 } from "./backplane.ts";
+import { Gate } from "./gate.ts";
 import { Sequence } from "./sequence.ts";
 
 /** A connection of `@nats-io/transport-node` or another client of NATS, version 3. */
@@ -52,7 +53,7 @@ export interface NatsJetStream {
     subject: string,
     data: Uint8Array,
     options: { msgID: string; timeout: number },
-  ): Promise<{ readonly seq: number }>;
+  ): Promise<{ readonly seq: number; readonly duplicate?: boolean }>;
   /** Returns a `JetStreamManager`. */
   jetstreamManager(): Promise<unknown>;
 }
@@ -163,6 +164,7 @@ class NatsBackplane implements Backplane {
   #settle!: { resolve(): void; reject(error: unknown): void };
   #isUp = false;
   #outages = 0;
+  readonly #gate = new Gate();
   #flushed: Promise<void> | undefined;
 
   constructor(connection: NatsConnection, prefix: string) {
@@ -206,6 +208,18 @@ class NatsBackplane implements Backplane {
   async ready(signal: AbortSignal): Promise<void> {
     this.#end.signal.throwIfAborted();
     await abortable(abortable(this.#ready, this.#end.signal), signal);
+    await abortable(this.#gate.pass(this.#end.signal), signal);
+  }
+
+  /**
+   * Lets all later calls wait until the server has answered, and for a pause. Otherwise the client would
+   * keep the bytes of any number of calls that were given up, and a message that is sent again would come
+   * after later ones.
+   */
+  hold(): void {
+    this.#gate.close(() =>
+      Promise.allSettled([this.connection.flush(), sleep(RETRY_PAUSE, this.#end.signal)])
+    );
   }
 
   async subscribe(
@@ -275,7 +289,12 @@ class NatsBackplane implements Backplane {
   ): Promise<Position | undefined> {
     await this.ready(signal);
     this.connection.publish(subjectOf(this.prefix, topic), data);
-    await abortable(this.flush(), signal);
+    try {
+      await abortable(this.flush(), signal);
+    } catch (error) {
+      this.hold();
+      throw error;
+    }
     return undefined;
   }
 
@@ -439,7 +458,12 @@ class JetStreamBackplane extends NatsBackplane {
   #epoch = "";
   /** The epoch for which the subscriptions have begun. */
   #begunEpoch = "";
-  #checking: Promise<void> | undefined;
+  #checking: Promise<unknown> | undefined;
+  /** The largest offset that this process was given in the current stream. */
+  #largest = 0;
+  /** The time of the server, less that of this process. Asked for once for each connection. */
+  #clock: Promise<number> | undefined;
+  readonly #created: { unsubscribe(): void };
 
   constructor(
     connection: NatsConnection,
@@ -450,6 +474,10 @@ class JetStreamBackplane extends NatsBackplane {
     super(connection, prefix);
     this.#jetstream = jetstream;
     this.#options = options;
+    // The server tells so when another stream takes the place of one that was deleted.
+    const subject = `$JS.EVENT.ADVISORY.STREAM.CREATED.${prefix}`;
+    const callback: NatsCallback = (error) => error === null && this.#checkEpoch();
+    this.#created = connection.subscribe(subject, { callback });
   }
 
   override get keepsHistory(): boolean {
@@ -480,8 +508,15 @@ class JetStreamBackplane extends NatsBackplane {
       max_msgs_per_subject: 1,
       max_age: MEMBERS_AGE * NANOSECONDS,
     });
-    await this.#look();
-    this.#begunEpoch = this.#epoch;
+    const { created } = await this.#manager.streams.info(this.prefix);
+    this.#epoch = this.#begunEpoch = epochOf(created);
+    this.#largest = 0;
+    this.#clock = undefined;
+  }
+
+  override async close(): Promise<void> {
+    this.#created.unsubscribe();
+    await super.close();
   }
 
   // A server publishes the messages of several connections again in any order, also those of one topic.
@@ -512,13 +547,7 @@ class JetStreamBackplane extends NatsBackplane {
 
   /** Begins again if another stream has taken the place of the one that this process knows. */
   #checkEpoch(): void {
-    const check = async () => {
-      const { created } = await this.#manager.streams.info(this.prefix);
-      if (epochOf(created) !== this.#begunEpoch) {
-        this.restart(failure("The stream has begun again", "backplane-failed"));
-      }
-    };
-    this.#checking ??= handled(check().finally(() => this.#checking = undefined));
+    this.#checking ??= handled(this.#look().finally(() => this.#checking = undefined));
   }
 
   override parse({ data, headers }: NatsMessage): BackplaneMessage | undefined {
@@ -532,18 +561,27 @@ class JetStreamBackplane extends NatsBackplane {
     data: Uint8Array,
     { signal }: BackplaneCall,
   ): Promise<Position> {
+    const subject = subjectOf(this.prefix, topic);
     const options = { msgID: `${this.#process}-${++this.#count}`, timeout: PUBLISH_TIMEOUT };
+    const publish = () => this.#jetstream.publish(subject, data, options);
+    const { seq, duplicate } = await this.#insist(signal, publish);
+    // Another stream has smaller offsets at first.
+    if (seq <= this.#largest && !duplicate) await abortable(this.#look(), signal);
+    this.#largest = Math.max(this.#largest, seq);
+    return { epoch: this.#epoch, offset: seq };
+  }
+
+  /** Asks the server until it answers. A stream that is gone is made again. */
+  async #insist<T>(signal: AbortSignal, ask: () => Promise<T>): Promise<T> {
     for (;;) {
       try {
         await this.ready(signal);
-        const subject = subjectOf(this.prefix, topic);
-        const { seq } = await abortable(this.#jetstream.publish(subject, data, options), signal);
-        return { epoch: this.#epoch, offset: seq };
+        return await abortable(ask(), signal);
       } catch (error) {
-        if (signal.aborted || this.isClosed || !isTransient(error)) throw error;
-        // The stream may be gone. It is made again.
-        if (this.isUp && /NotEnabled|NoResponders/.test((error as Error).name)) this.restart(error);
-        await sleep(RETRY_PAUSE, signal);
+        if (this.isClosed || !(signal.aborted || isTransient(error))) throw error;
+        if (isGone(error) && this.isUp) this.restart(error);
+        this.hold();
+        if (signal.aborted) throw error;
       }
     }
   }
@@ -553,8 +591,7 @@ class JetStreamBackplane extends NatsBackplane {
     since: Position | undefined,
     { signal }: BackplaneCall,
   ): Promise<HistoryRead> {
-    await this.ready(signal);
-    return await abortable(this.#read(subjectOf(this.prefix, topic), since), signal);
+    return await this.#insist(signal, () => this.#read(subjectOf(this.prefix, topic), since));
   }
 
   async announce(
@@ -564,38 +601,56 @@ class JetStreamBackplane extends NatsBackplane {
     ttl: number,
     { signal }: BackplaneCall,
   ): Promise<void> {
-    await this.ready(signal);
     const head = new TextEncoder().encode(`${ttl} `);
     const bytes = new Uint8Array(head.length + data.length);
     bytes.set(head);
     bytes.set(data, head.length);
     const options = { msgID: `${this.#process}-${++this.#count}`, timeout: PUBLISH_TIMEOUT };
     const subject = `${subjectOf(this.#members, topic)}.${owner}`;
-    await abortable(this.#jetstream.publish(subject, bytes, options), signal);
+    await this.#insist(signal, () => this.#jetstream.publish(subject, bytes, options));
   }
 
   async withdraw(topic: string, owner: string, { signal }: BackplaneCall): Promise<void> {
-    await this.ready(signal);
     const filter = `${subjectOf(this.#members, topic)}.${owner}`;
-    await abortable(this.#manager.streams.purge(this.#members, { filter }), signal);
+    await this.#insist(signal, () => this.#manager.streams.purge(this.#members, { filter }));
   }
 
   async members(topic: string, { signal }: BackplaneCall): Promise<readonly Uint8Array[]> {
-    await this.ready(signal);
-    const { streams } = this.#manager;
+    return await this.#insist(signal, () => this.#readMembers(topic));
+  }
+
+  async #readMembers(topic: string): Promise<Uint8Array[]> {
     const options = { subjects_filter: `${subjectOf(this.#members, topic)}.*` };
-    const { state } = await abortable(streams.info(this.#members, options), signal);
+    const { state } = await this.#manager.streams.info(this.#members, options);
     const subjects = Object.keys(state.subjects ?? {});
-    const found = await abortable(
-      Promise.all(subjects.map((subject) => this.#get({ last_by_subj: subject }, this.#members))),
-      signal,
+    if (subjects.length === 0) return [];
+    const found = await Promise.all(
+      subjects.map((subject) => this.#get({ last_by_subj: subject }, this.#members)),
     );
+    this.#clock ??= this.#compareClocks();
+    const time = now() + await this.#clock;
     return found.flatMap((message) => {
       const space = message?.data.indexOf(32) ?? -1;
       if (message === null || space < 0) return [];
       const ttl = Number(new TextDecoder().decode(message.data.subarray(0, space)));
-      return message.time.getTime() + ttl > wallClock() ? [message.data.subarray(space + 1)] : [];
+      return message.time.getTime() + ttl > time ? [message.data.subarray(space + 1)] : [];
     });
+  }
+
+  /** Learns the time of the server from a message. The clock of this machine may be another one. */
+  async #compareClocks(): Promise<number> {
+    // No topic has the empty name, so that no members are announced here.
+    const subject = `${subjectOf(this.#members, "")}.clock`;
+    const options = { msgID: `${this.#process}-${++this.#count}`, timeout: PUBLISH_TIMEOUT };
+    try {
+      const sent = now();
+      await this.#jetstream.publish(subject, new Uint8Array(), options);
+      const message = await this.#get({ last_by_subj: subject }, this.#members);
+      return message!.time.getTime() - sent;
+    } catch (error) {
+      this.#clock = undefined;
+      throw error;
+    }
   }
 
   get #members(): string {
@@ -612,10 +667,13 @@ class JetStreamBackplane extends NatsBackplane {
     }
   }
 
-  /** Asks for the state of the stream. */
+  /** Asks for the state of the stream. Begins again if it is another one than before. */
   async #look(): Promise<StreamInfo> {
     const info = await this.#manager.streams.info(this.prefix);
     this.#epoch = epochOf(info.created);
+    if (this.isUp && this.#epoch !== this.#begunEpoch) {
+      this.restart(failure("The stream has begun again", "backplane-failed"));
+    }
     return info;
   }
 
@@ -658,11 +716,15 @@ function epochOf(created: string): string {
   return created.replace(/\W/g, "");
 }
 
+/** Whether a stream is gone. Then nobody answers, and the client says that JetStream is not enabled. */
+function isGone(error: unknown): boolean {
+  return /^(StreamNotFound|NoResponders|JetStreamNotEnabled)/.test(String((error as Error)?.name));
+}
+
 /** Whether a call may succeed later: there was no answer, or the server is starting. */
 function isTransient(error: unknown): boolean {
-  return /^(Timeout|NoResponders|Request|JetStreamNotEnabled|ClosedConnection)/.test(
-    String((error as Error)?.name),
-  );
+  const name = String((error as Error)?.name);
+  return isGone(error) || /^(Timeout|Request|ClosedConnection)/.test(name);
 }
 
 /**

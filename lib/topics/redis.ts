@@ -16,6 +16,7 @@ import type {
   HistoryRead,
   Position,
 } from "./backplane.ts";
+import { Gate } from "./gate.ts";
 import { opener, type RedisClient, type RedisConnection, RedisLine } from "./redis_client.ts";
 
 /** Options of {@linkcode redisBackplane}. */
@@ -319,6 +320,7 @@ class RedisStreamsBackplane extends RedisBackplane {
   readonly #size: number;
   readonly #ttl: number;
   readonly #process = crypto.randomUUID();
+  readonly #gate = new Gate();
   #count = 0;
   /** The id of this run of the Redis that is connected. "" if Redis does not tell. */
   #run = "";
@@ -349,12 +351,14 @@ class RedisStreamsBackplane extends RedisBackplane {
     const id = `${this.#process}-${++this.#count}`;
     const args = [this.prefix + topic, id, textOf(data), this.#size, this.#ttl];
     for (let again = 0;; again = 1) {
+      await this.#gate.pass(signal);
       try {
         const position = await this.#runAt(PUBLISH, topic, [...args, again], signal);
         return parsePlace(position)!;
       } catch (error) {
         if (signal.aborted || this.commands.isClosed || !isTransient(error)) throw error;
-        await sleep(RETRY_PAUSE, signal);
+        // Later messages wait too, so that they do not overtake this one.
+        this.#gate.close(() => sleep(RETRY_PAUSE, signal));
       }
     }
   }
