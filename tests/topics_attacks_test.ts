@@ -2,7 +2,13 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { resumable, type ResumableConnection, Topics } from "../lib/topics.ts";
-import { type Backplane, formatPosition } from "../lib/topics/backplane.ts";
+import {
+  type Backplane,
+  type BackplaneReceiver,
+  formatPosition,
+  type HistoryRead,
+} from "../lib/topics/backplane.ts";
+import { sealEnvelope } from "../lib/topics/envelope.ts";
 import { invalidState } from "../lib/core/error.ts";
 import { MemoryEngine } from "../lib/topics/memory.ts";
 import { withoutTimers } from "./resources.ts";
@@ -437,5 +443,113 @@ describe("Topics under attack", () => {
       await done;
       await Promise.allSettled(serving);
       assert.deepEqual(got, ["one", "two", "three"]);
+    }));
+
+  /** A backplane with a history whose messages and answers a test gives by hand. */
+  function byHand(): {
+    backplane: Backplane;
+    receivers: Map<string, BackplaneReceiver>;
+    reads: HistoryRead[];
+    give(name: string, text: string, offset: number): void;
+  } {
+    const receivers = new Map<string, BackplaneReceiver>();
+    const reads: HistoryRead[] = [];
+    const start = { recovered: true, messages: [], position: { epoch: "e", offset: 0 } };
+    const inner = backplaneWith(() => ({
+      keepsHistory: true,
+      async subscribe(topic, receiver) {
+        await turn();
+        receivers.set(topic, receiver);
+      },
+      async read() {
+        await turn();
+        return reads.shift() ?? start;
+      },
+    }));
+    const give = (name: string, text: string, offset: number) => {
+      const data = sealEnvelope(text, "publisher---", offset);
+      receivers.get(name)!.message("x", { data, position: { epoch: "e", offset } });
+    };
+    return { backplane: inner, receivers, reads, give };
+  }
+
+  it("A stream that fails while a message is given takes it from nobody", async () => {
+    const { backplane, give } = byHand();
+    await withTopics({ backplane }, async (topics) => {
+      const client = await Client.open();
+      await topics.subscribe(client.ws, "*").ready;
+      await topics.subscribe(client.ws, "x*").ready;
+      const reader = topics.messages("x", { maxBufferedAmount: 1 }).getReader();
+      await until(() => topics.count("x") === 1);
+      await rest();
+      // The third message waits for the others, because the prefix has brought it earlier.
+      give("*", "three", 3);
+      give("x", "one", 1);
+      give("x", "two", 2);
+      await rejection(reader.read());
+      assert.deepEqual(topics.names, ["*", "x*"]);
+      assert.deepEqual(await client.close(), ["one", "two", "three"]);
+    });
+  });
+
+  it("An engine that has lost its last messages may use their offsets again", async () => {
+    const { backplane, receivers, reads, give } = byHand();
+    const errors = new Errors();
+    const topics = new Topics({ backplane, onError: errors.onError });
+    const client = await Client.open();
+    const at = (offset: number) => ({ epoch: "e", offset });
+    await topics.subscribe(client.ws, "other").ready;
+    reads.push({ recovered: true, messages: [], position: at(100) });
+    reads.push({ recovered: true, messages: [], position: at(100) });
+    const { ready } = topics.subscribe(client.ws, "x", { since: at(100) });
+    assert.equal((await ready).recovered, true);
+    const receiver = receivers.get("x")!;
+    reads.push({ recovered: false, messages: [], position: at(90) });
+    receiver.interrupted(new Error("outage"));
+    receiver.restored();
+    await until(() => errors.codes.includes("messages-missed"));
+    for (let i = 91; i < 93; i++) give("x", `${i}`, i);
+    assert.deepEqual(await client.close(), ["91", "92"]);
+    await topics.close();
+  });
+
+  it("a history that is read says so if messages are missing meanwhile", async () => {
+    const { backplane, receivers, reads, give } = byHand();
+    const errors = new Errors();
+    const topics = new Topics({ backplane, onError: errors.onError });
+    const client = await Client.open({}, false);
+    const at = (offset: number) => ({ epoch: "e", offset });
+    const messages = [1, 2, 3].map((offset) => ({
+      data: sealEnvelope("m".repeat(1_000_000), "publisher---", offset),
+      position: at(offset),
+    }));
+    const start = { recovered: true, messages: [], position: at(3) };
+    reads.push(start, { ...start, messages });
+    const { ready } = topics.subscribe(client.ws, "x", { since: at(0) });
+    await until(() => receivers.has("x"));
+    await rest();
+    give("x", "held", 4);
+    reads.push({ recovered: false, messages: [], position: at(0) });
+    receivers.get("x")!.interrupted(new Error("outage"));
+    receivers.get("x")!.restored();
+    await until(() => errors.codes.includes("messages-missed"));
+    give("x", "again", 1);
+    client.wake();
+    assert.equal((await ready).recovered, false);
+    give("x", "later", 2);
+    const got = await client.close();
+    assert.deepEqual(got.slice(3), ["again", "later"]);
+    await topics.close();
+  });
+
+  it("presence is that of the moment of the subscription, as other processes see it", () =>
+    withTopics({ presence: true }, async (topics) => {
+      const client = await Client.open();
+      const presence = { since: new Date(0), names: ["ada"] };
+      topics.subscribe(client.ws, "x", { presence });
+      presence.names.push("eve");
+      const list = [{ since: "1970-01-01T00:00:00.000Z", names: ["ada"] }];
+      assert.deepEqual(await topics.members("x"), list);
+      await client.close();
     }));
 });

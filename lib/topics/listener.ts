@@ -34,6 +34,7 @@ export abstract class Listener implements Member {
   #hasOverflowed = false;
   /** The place up to which messages were delivered from the history. */
   #covered: Position | undefined;
+  #hasMissed = false;
 
   constructor(channel: Channel, host: ChannelHost, since: Position | undefined) {
     this.#channel = channel;
@@ -47,8 +48,17 @@ export abstract class Listener implements Member {
   protected abstract deliver(delivery: Delivery): void;
   /** Delivers a message, and waits until there is room for another one. */
   protected abstract deliverWithRoom(delivery: Delivery): Promise<void>;
-  abstract missed(): void;
+  /** Tells the subscriber that messages may be missing. */
+  protected abstract tellMissed(): void;
   abstract end(): void;
+
+  missed(): void {
+    // An engine that has lost its last messages may use their offsets again.
+    this.#covered = undefined;
+    this.#held?.clear();
+    this.#hasMissed = true;
+    return this.tellMissed();
+  }
 
   /** Ends the subscription. If it has not begun, `ready` rejects with the reason. */
   protected stop(reason: unknown): void {
@@ -89,15 +99,16 @@ export abstract class Listener implements Member {
     for (;;) {
       const { recovered, messages, position } = await reading;
       if (!recovered) return false;
-      for (const message of messages) await this.#deliverOpened(message);
       this.#covered = position;
+      for (const message of messages) await this.#deliverOpened(message);
       // If messages were dropped here, they are in the history.
       while (held.length > 0 && !this.#hasOverflowed) {
         const next = held.shift()!;
         if (isCovered(next.position, this.#covered)) continue;
-        await this.#deliverNext(next);
         this.#covered = next.position;
+        await this.#deliverNext(next);
       }
+      if (this.#hasMissed) return false;
       if (!this.#hasOverflowed) return true;
       held.clear();
       this.#hasOverflowed = false;

@@ -88,7 +88,7 @@ export class Reader<T> extends Listener {
     this.#leave(this);
   }
 
-  missed(): void {}
+  protected tellMissed(): void {}
 
   #push(delivery: Delivery): void {
     this.#queue.push(delivery);

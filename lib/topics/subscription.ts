@@ -82,7 +82,7 @@ export class ConnectionListener extends Listener {
     return this.options.framed ? delivery.framed : delivery.plain;
   }
 
-  missed(): void {
+  protected tellMissed(): void {
     return this.options.onMissed?.();
   }
 

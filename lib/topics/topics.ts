@@ -104,6 +104,9 @@ export class Topics<T = Message> implements AsyncDisposable {
   #published = 0;
   #pendingBytes = 0;
   #dispatches = 0;
+  #isDispatching = false;
+  /** What is dispatched after the current message. */
+  readonly #later: (() => void)[] = [];
   #isClosed = false;
 
   /**
@@ -200,15 +203,16 @@ export class Topics<T = Message> implements AsyncDisposable {
     if (presence !== undefined && this.#presence === undefined) {
       throw wrongType("The option presence of subscribe() needs presence of the topics");
     }
-    // Fail now, and not when the members are announced.
-    if (presence !== undefined) toJson(presence);
     const { slow, maxBufferedAmount } = this.#options;
     const policy = policyOf({
       slow: options.slow ?? slow,
       maxBufferedAmount: options.maxBufferedAmount ?? maxBufferedAmount,
       compress: options.compress,
     });
-    return { ...policy, framed, onMissed, presence, since: this.#since(name, options.since) };
+    // The subscribers of this process and those of others are told of the same value.
+    const told = presence === undefined ? undefined : JSON.parse(toJson(presence));
+    const since = this.#since(name, options.since);
+    return { ...policy, framed, onMissed, presence: told, since };
   }
 
   #since(name: string, since: Position | string | undefined): Position | undefined {
@@ -360,6 +364,12 @@ export class Topics<T = Message> implements AsyncDisposable {
   }
 
   #dispatch(delivery: Delivery, isForPrefixes = false): void {
+    if (this.#isDispatching) {
+      // A subscriber that is too slow leaves its topic, which gives the messages that wait there.
+      this.#later.push(() => this.#dispatch(delivery, isForPrefixes));
+      return;
+    }
+    this.#isDispatching = true;
     this.#dispatches++;
     const excluded = this.#takeException(delivery);
     const exact = isForPrefixes ? undefined : this.#channels.get(delivery.topic);
@@ -367,6 +377,8 @@ export class Topics<T = Message> implements AsyncDisposable {
     for (const channel of this.#prefixes) {
       if (delivery.topic.startsWith(channel.prefix)) this.#deliver(channel, delivery, excluded);
     }
+    this.#isDispatching = false;
+    this.#later.shift()?.();
   }
 
   #takeException({ publisher, number }: Delivery): WeakSet<Recipient> | undefined {
