@@ -18,14 +18,9 @@ export {
 export type { Codec, StandardResult, StandardSchema } from "./topics/codec.ts";
 export type { Joined } from "./topics/listener.ts";
 export type { HistoryOptions } from "./topics/memory.ts";
-export {
-  natsBackplane,
-  type NatsBackplaneOptions,
-  type NatsCallback,
-  type NatsConnection,
-  type NatsJetStream,
-  type NatsMessage,
-} from "./topics/nats.ts";
+export type { NatsJetStream } from "./topics/jetstream.ts";
+export { natsBackplane, type NatsBackplaneOptions } from "./topics/nats.ts";
+export type { NatsCallback, NatsConnection, NatsMessage } from "./topics/nats_core.ts";
 export type {
   MessagesOptions,
   Publishable,

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { abortable, handled, sleep } from "../abortable.ts";
+import { abortable, Gate, handled, sleep } from "../abortable.ts";
 import { failure } from "../core/error.ts";
 import { checkKnown } from "../core/option_hints.ts";
 import { checkInteger, checkText, type OptionNames } from "../core/options.ts";
@@ -16,7 +16,6 @@ import type {
   HistoryRead,
   Position,
 } from "./backplane.ts";
-import { Gate } from "./gate.ts";
 import { opener, type RedisClient, type RedisConnection, RedisLine } from "./redis_client.ts";
 
 /** Options of {@linkcode redisBackplane}. */
