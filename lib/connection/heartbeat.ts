@@ -135,7 +135,9 @@ export class Keepalive {
         return hasProgressed;
       },
     );
-    this.cancel = () => countdown.cancel();
+    // In the assignment, V8 would keep the function and the countdown until a full collection.
+    const cancel = () => countdown.cancel();
+    this.cancel = cancel;
   }
 }
 

@@ -182,7 +182,9 @@ export class Inbox<T> {
   stream<U>(cancel: (reason: unknown) => void, present: (item: T) => U): ReadableStream<U> {
     return new Readable<U>({
       start: (controller) => {
-        this.#onEnd = () => this.#finish(controller);
+        // In the assignment, V8 would keep the function and the queue until a full collection.
+        const finish = () => this.#finish(controller);
+        this.#onEnd = finish;
         if (this.ended !== undefined) this.#finish(controller);
       },
       pull: (controller) => {

@@ -424,7 +424,10 @@ class ServerOpening extends Opening {
     const { options, headers } = this.#setup;
     const { onRequest, selectProtocol, onResponse }: Hooks = options;
     this.#deadline = new Deadline(options);
-    this.#deadline.onPassed = (reason) => reader.giveUp(reason);
+    // V8 keeps a function that is written in an assignment to a property, and all that it reaches, until a
+    // full collection.
+    const giveUp = (reason: unknown) => reader.giveUp(reason);
+    this.#deadline.onPassed = giveUp;
     this.#source?.give(endpoint);
     if (fault !== undefined) throw fault;
     this.#source?.check();
