@@ -140,6 +140,17 @@ describe("Topics in one process", () => {
       for (const client of clients) assert.deepEqual(await client.close(), texts);
     }));
 
+  it("give all the same text if it has half of a surrogate pair", () =>
+    withTopics({ history: {} }, async (topics) => {
+      const client = await Client.open();
+      topics.subscribe(client.ws, "x");
+      const reader = topics.messages("x").getReader();
+      await topics.publish("x", "a\ud800b");
+      assert.equal((await reader.read()).value?.message, "a\ufffdb");
+      assert.deepEqual(await client.close(), ["a\ufffdb"]);
+      await reader.cancel();
+    }));
+
   it("take a copy of bytes when they are published", () =>
     withTopics({}, async (topics) => {
       const client = await Client.open();

@@ -25,8 +25,8 @@ export interface Position {
 
 /** A message as a backplane carries it. */
 export interface BackplaneMessage {
-  /** The bytes that were given to `publish()`. */
-  readonly data: Uint8Array;
+  /** What was given to `publish()`, as bytes or as text. */
+  readonly data: Uint8Array | string;
   /** The place of the message. Undefined without history. */
   readonly position: Position | undefined;
 }
@@ -84,7 +84,8 @@ export interface BackplaneCall {
  * - A name is subscribed at most once at a time, however many subscribers it has in the process. If
  *   several subscriptions match a topic, such as `room/42` and `room/*`, each of them gets the message.
  * - Data are opaque bytes of any length, also 0. Nobody changes the bytes that are passed to a backplane
- *   or a receiver, so that a backplane may keep them without a copy.
+ *   or a receiver, so that a backplane may keep them without a copy. Text without lone surrogates stands
+ *   for the bytes of its UTF-8: a backplane may turn one into the other, as its engine needs it.
  * - After a subscription has been confirmed, the backplane keeps it over all outages, and calls
  *   `interrupted()` and `restored()`. It does not report a message twice to a receiver.
  * - The caller owns the client of the engine. `close()` does not close a client that was passed in.
@@ -124,7 +125,11 @@ export interface Backplane {
    * is a history. It rejects if the engine has not confirmed the message; the message may have been
    * taken all the same.
    */
-  publish(topic: string, data: Uint8Array, options: BackplaneCall): Promise<Position | undefined>;
+  publish(
+    topic: string,
+    data: Uint8Array | string,
+    options: BackplaneCall,
+  ): Promise<Position | undefined>;
 
   /**
    * Reads from the history. Only with `keepsHistory`.

@@ -1,7 +1,7 @@
 /**
- * How a backplane carries a message: a header of 21 ASCII characters, then the UTF-8 of a text or the
- * bytes. The header has the type, `t` or `b`, the id of the publisher in 12 characters, and the number of
- * the message in 8 digits of base 36.
+ * How a backplane carries a message: a header of 21 ASCII characters, then the text or the bytes. The
+ * header has the type, `t` or `b`, the id of the publisher in 12 characters, and the number of the message
+ * in 8 digits of base 36. A text is carried as text, so that only the engine turns it into bytes.
  *
  * @module
  */
@@ -10,13 +10,14 @@ import type { Message } from "../core/message.ts";
 import { type BackplaneMessage, formatPosition, type Position } from "./backplane.ts";
 import { frameWith } from "./wire.ts";
 
-const TEXT = 0x74;
-const BINARY = 0x62;
 const ID_LENGTH = 12;
 const NUMBER_LENGTH = 8;
 const HEADER_LENGTH = 1 + ID_LENGTH + NUMBER_LENGTH;
 
 const HEADER = /^[tb][A-Za-z0-9_-]{12}[0-9a-z]{8}$/;
+
+/** The method is older than the types that this is compiled with. */
+type WellFormed = string & { toWellFormed(): string };
 
 const utf8 = new TextEncoder();
 const ascii = new TextDecoder("latin1");
@@ -28,64 +29,61 @@ export function randomId(): string {
   return btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_");
 }
 
-/** Puts a message into an envelope. */
-export function sealEnvelope(message: Message, id: string, number: number): Uint8Array {
-  const isText = typeof message === "string";
-  const payload = isText ? utf8.encode(message) : message;
-  const data = new Uint8Array(HEADER_LENGTH + payload.length);
-  data[0] = isText ? TEXT : BINARY;
-  for (let i = 0; i < ID_LENGTH; i++) data[1 + i] = id.charCodeAt(i);
-  for (let at = HEADER_LENGTH - 1, rest = number; at > ID_LENGTH; at--) {
-    const digit = rest % 36;
-    data[at] = digit < 10 ? 0x30 + digit : 0x57 + digit;
-    rest = (rest - digit) / 36;
-  }
-  data.set(payload, HEADER_LENGTH);
+/** Puts a message into an envelope. Bytes are copied. */
+export function sealEnvelope(message: Message, id: string, number: number): Uint8Array | string {
+  const header = `${id}${number.toString(36).padStart(NUMBER_LENGTH, "0")}`;
+  if (typeof message === "string") return `t${header}${(message as WellFormed).toWellFormed()}`;
+  const data = new Uint8Array(HEADER_LENGTH + message.length);
+  utf8.encodeInto(`b${header}`, data);
+  data.set(message, HEADER_LENGTH);
   return data;
 }
 
-/** Opens an envelope. Returns undefined if the bytes are not one. */
-export function openEnvelope(
-  topic: string,
-  { data, position }: BackplaneMessage,
-): Delivery | undefined {
-  const header = ascii.decode(data.subarray(0, HEADER_LENGTH));
+/** Opens an envelope. Returns undefined if the data are not one. */
+export function openEnvelope(topic: string, message: BackplaneMessage): Delivery | undefined {
+  const { data, position } = message;
+  const header = typeof data === "string"
+    ? data.slice(0, HEADER_LENGTH)
+    : ascii.decode(data.subarray(0, HEADER_LENGTH));
   if (!HEADER.test(header)) return undefined;
-  const delivery = new Delivery(topic, position, header, data.subarray(HEADER_LENGTH));
   try {
-    // Text that is not UTF-8 would make each subscriber fail its connection.
-    void delivery.message;
+    return new Delivery(topic, position, header, payloadOf(data, header.startsWith("t")));
   } catch {
+    // Text that is not UTF-8 would make each subscriber fail its connection.
     return undefined;
   }
-  return delivery;
+}
+
+function payloadOf(data: Uint8Array | string, isText: boolean): Message {
+  if (typeof data === "string") {
+    const payload = data.slice(HEADER_LENGTH);
+    return isText ? payload : utf8.encode(payload);
+  }
+  const payload = data.subarray(HEADER_LENGTH);
+  return isText ? strict.decode(payload) : payload;
 }
 
 /** A message on its way to the subscribers of this process. */
 export class Delivery {
   readonly topic: string;
   readonly position: Position | undefined;
+  readonly message: Message;
   readonly #header: string;
-  readonly #payload: Uint8Array;
-  #message: Message | undefined;
   #plain: SharedMessage | undefined;
   #framed: SharedMessage | undefined;
 
-  constructor(
-    topic: string,
-    position: Position | undefined,
-    header: string,
-    payload: Uint8Array,
-  ) {
+  /** @param message A message whose bytes nobody changes. */
+  constructor(topic: string, position: Position | undefined, header: string, message: Message) {
     this.topic = topic;
     this.position = position;
+    this.message = message;
     this.#header = header;
-    this.#payload = payload;
   }
 
   /** Different for all messages of all publishers. */
   get id(): string {
-    return this.#header;
+    // Put together from short parts: engines let a long part of a string keep the whole message.
+    return `${this.#header.slice(0, ID_LENGTH)}${this.#header.slice(ID_LENGTH)}`;
   }
 
   get publisher(): string {
@@ -95,16 +93,6 @@ export class Delivery {
   /** The number that the publisher has given the message. */
   get number(): number {
     return parseInt(this.#header.slice(1 + ID_LENGTH), 36);
-  }
-
-  get length(): number {
-    return this.#payload.length;
-  }
-
-  get message(): Message {
-    return this.#message ??= this.#header.startsWith("t")
-      ? strict.decode(this.#payload)
-      : this.#payload;
   }
 
   /** The message as it was published. */

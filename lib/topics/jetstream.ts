@@ -8,6 +8,7 @@ import { failure } from "../core/error.ts";
 import { now } from "../timers.ts";
 import type { BackplaneCall, BackplaneMessage, HistoryRead, Position } from "./backplane.ts";
 import {
+  bytesOf,
   NatsBackplane,
   type NatsCallback,
   type NatsConnection,
@@ -182,12 +183,13 @@ export class JetStreamBackplane extends NatsBackplane {
 
   override async publish(
     topic: string,
-    data: Uint8Array,
+    data: Uint8Array | string,
     { signal }: BackplaneCall,
   ): Promise<Position> {
     const subject = subjectOf(this.prefix, topic);
     const options = { msgID: `${this.#process}-${++this.#count}`, timeout: PUBLISH_TIMEOUT };
-    const publish = () => this.#jetstream.publish(subject, data, options);
+    const bytes = bytesOf(data);
+    const publish = () => this.#jetstream.publish(subject, bytes, options);
     const { seq, duplicate } = await this.#insist(signal, publish);
     // Another stream has smaller offsets at first.
     if (seq <= this.#largest && !duplicate) await abortable(this.#look(), signal);

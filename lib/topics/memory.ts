@@ -28,8 +28,9 @@ export interface HistoryOptions {
    */
   ttl?: number | undefined;
   /**
-   * Maximum number of bytes of all messages. Each message counts 256 bytes more. If there are more, the
-   * topics in which nothing was published for the longest time lose their history.
+   * Maximum number of bytes of all messages. Text counts its UTF-16 code units, and each message 256 bytes
+   * more. If there are more, the topics in which nothing was published for the longest time lose their
+   * history.
    * @default {67_108_864}
    */
   maxBytes?: number | undefined;
@@ -45,7 +46,7 @@ export const HISTORY_OPTIONS: OptionNames<HistoryOptions> = {
 const OVERHEAD = 256;
 
 interface Kept {
-  readonly data: Uint8Array;
+  readonly data: Uint8Array | string;
   readonly position: Position;
   readonly expires: number;
 }
@@ -75,7 +76,7 @@ class History {
     this.#maxBytes = maxBytes;
   }
 
-  add(topic: string, data: Uint8Array): Position {
+  add(topic: string, data: Uint8Array | string): Position {
     const position = { epoch: this.#epoch, offset: ++this.#offset };
     const found = this.#topics.get(topic) ?? { kept: [], gone: this.#forgotten };
     this.#topics.delete(topic);
@@ -148,7 +149,7 @@ export class MemoryEngine {
     return backplane;
   }
 
-  publish(topic: string, data: Uint8Array): Position | undefined {
+  publish(topic: string, data: Uint8Array | string): Position | undefined {
     const position = this.#history?.add(topic, data);
     this.#waiting.push([topic, { data, position }]);
     // A receiver that publishes must not overtake the message that it has received.
@@ -222,7 +223,7 @@ class MemoryBackplane implements Backplane {
   }
 
   // deno-lint-ignore require-await
-  async publish(topic: string, data: Uint8Array): Promise<Position | undefined> {
+  async publish(topic: string, data: Uint8Array | string): Promise<Position | undefined> {
     this.#checkOpen();
     return this.#engine.publish(topic, data);
   }

@@ -188,11 +188,11 @@ export class NatsBackplane implements Backplane {
 
   async publish(
     topic: string,
-    data: Uint8Array,
+    data: Uint8Array | string,
     { signal }: BackplaneCall,
   ): Promise<Position | undefined> {
     await this.ready(signal);
-    this.connection.publish(subjectOf(this.prefix, topic), data);
+    this.connection.publish(subjectOf(this.prefix, topic), bytesOf(data));
     try {
       await abortable(this.flush(), signal);
     } catch (error) {
@@ -307,6 +307,12 @@ export class NatsBackplane implements Backplane {
       }
     }
   }
+}
+
+const utf8 = new TextEncoder();
+
+export function bytesOf(data: Uint8Array | string): Uint8Array {
+  return typeof data === "string" ? utf8.encode(data) : data;
 }
 
 function interrupt(error: unknown, subscription: NatsSubscription): void {

@@ -55,8 +55,8 @@ export interface TopicsOptions<T> {
    */
   publishTimeout?: number | undefined;
   /**
-   * Maximum number of bytes that wait to be confirmed by the backplane. Each message counts 256 bytes more.
-   * `publish()` rejects beyond the limit.
+   * Maximum number of bytes that wait to be confirmed by the backplane. Text counts its UTF-16 code units,
+   * and each message 256 bytes more. `publish()` rejects beyond the limit.
    * @default {16_777_216}
    */
   maxPendingBytes?: number | undefined;
@@ -131,8 +131,8 @@ export interface MessagesOptions {
   /** The position after which to begin, as in `subscribe()`. */
   since?: Position | string | undefined;
   /**
-   * Maximum number of bytes that wait to be read. Each message counts 768 bytes more. One message is
-   * always allowed.
+   * Maximum number of bytes that wait to be read. Text counts its UTF-16 code units, and each message 768
+   * bytes more. One message is always allowed.
    * @default {1_048_576}
    */
   maxBufferedAmount?: number | undefined;

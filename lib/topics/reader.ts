@@ -63,7 +63,7 @@ export class Reader<T> extends Listener {
 
   protected deliver(delivery: Delivery): void {
     const { slow, maxBufferedAmount } = this.#options;
-    const length = delivery.length + MESSAGE_OVERHEAD;
+    const length = delivery.message.length + MESSAGE_OVERHEAD;
     if (slow === "drop-oldest") {
       while (isTooMuch(this.#size, length, maxBufferedAmount)) this.#take();
     } else if (isTooMuch(this.#size, length, maxBufferedAmount)) {
@@ -75,7 +75,7 @@ export class Reader<T> extends Listener {
   }
 
   protected async deliverWithRoom(delivery: Delivery): Promise<void> {
-    const length = delivery.length + MESSAGE_OVERHEAD;
+    const length = delivery.message.length + MESSAGE_OVERHEAD;
     while (isTooMuch(this.#size, length, this.#options.maxBufferedAmount)) {
       await new Promise<void>((resolve) => this.#makeRoom = resolve);
     }
@@ -92,14 +92,14 @@ export class Reader<T> extends Listener {
 
   #push(delivery: Delivery): void {
     this.#queue.push(delivery);
-    this.#size += delivery.length + MESSAGE_OVERHEAD;
+    this.#size += delivery.message.length + MESSAGE_OVERHEAD;
     this.#wake?.();
   }
 
   #take(): Delivery | undefined {
     const delivery = this.#queue.shift();
     if (delivery === undefined) return undefined;
-    this.#size -= delivery.length + MESSAGE_OVERHEAD;
+    this.#size -= delivery.message.length + MESSAGE_OVERHEAD;
     this.#makeRoom?.();
     return delivery;
   }

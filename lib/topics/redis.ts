@@ -182,7 +182,7 @@ class RedisBackplane implements Backplane {
 
   async publish(
     topic: string,
-    data: Uint8Array,
+    data: Uint8Array | string,
     { signal }: BackplaneCall,
   ): Promise<Position | undefined> {
     await this.commands.command(["PUBLISH", this.prefix + topic, textOf(data)], signal);
@@ -205,7 +205,10 @@ class RedisBackplane implements Backplane {
 
   async members(topic: string, { signal }: BackplaneCall): Promise<readonly Uint8Array[]> {
     const found = await this.run(MEMBERS, [this.#membersOf(topic)], [], signal) as string[];
-    return found.flatMap((text) => bytesOf(text) ?? []);
+    return found.flatMap((text) => {
+      const data = dataOf(text);
+      return typeof data === "string" ? utf8.encode(data) : data ?? [];
+    });
   }
 
   // deno-lint-ignore require-await
@@ -233,8 +236,8 @@ class RedisBackplane implements Backplane {
 
   /** Parses what was published. Returns undefined if it is not a message. */
   parse(text: string): Parsed | undefined {
-    const data = bytesOf(text);
-    return data && { data, position: undefined };
+    const data = dataOf(text);
+    return data === undefined ? undefined : { data, position: undefined };
   }
 
   #membersOf(topic: string): string {
@@ -344,7 +347,7 @@ class RedisStreamsBackplane extends RedisBackplane {
 
   override async publish(
     topic: string,
-    data: Uint8Array,
+    data: Uint8Array | string,
     { signal }: BackplaneCall,
   ): Promise<Position> {
     const id = `${this.#process}-${++this.#count}`;
@@ -385,10 +388,11 @@ class RedisStreamsBackplane extends RedisBackplane {
   }
 
   override parse(text: string): Parsed | undefined {
-    const [, id, previous, payload] = /^(\S+) (\d{1,16}) ([^]*)$/.exec(text) ?? [];
+    const [start = "", id, previous] = /^(\S+) (\d{1,16}) /.exec(text) ?? [];
     const position = parsePlace(id);
-    const data = payload === undefined ? undefined : bytesOf(payload);
-    return position && data && { data, position, previous: Number(previous) };
+    const data = dataOf(text.slice(start.length));
+    if (position === undefined || data === undefined) return undefined;
+    return { data, position, previous: Number(previous) };
   }
 
   /** Runs a script that begins with `PLACE`. */
@@ -425,8 +429,9 @@ function parsePlace(id: unknown): Position | undefined {
 const utf8 = new TextEncoder();
 const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
-/** Writes bytes as text, because Bun's client carries only text: `t` and the text, or `b` and base64. */
-function textOf(data: Uint8Array): string {
+/** Writes data as text, because Bun's client carries only text: `t` and the text, or `b` and base64. */
+function textOf(data: Uint8Array | string): string {
+  if (typeof data === "string") return `t${data}`;
   try {
     return `t${strict.decode(data)}`;
   } catch {
@@ -434,8 +439,8 @@ function textOf(data: Uint8Array): string {
   }
 }
 
-function bytesOf(text: string): Uint8Array | undefined {
-  if (text.startsWith("t")) return utf8.encode(text.slice(1));
+function dataOf(text: string): Uint8Array | string | undefined {
+  if (text.startsWith("t")) return text.slice(1);
   if (!text.startsWith("b")) return undefined;
   try {
     return Uint8Array.from(atob(text.slice(1)), (character) => character.charCodeAt(0));

@@ -30,7 +30,7 @@ export class Received implements BackplaneReceiver {
   #waiting: (() => void)[] = [];
 
   message(topic: string, message: BackplaneMessage): void {
-    this.messages.push({ topic, text: new TextDecoder().decode(message.data), message });
+    this.messages.push({ topic, text: textOf(message.data), message });
     for (const wake of this.#waiting.splice(0)) wake();
   }
 
@@ -70,6 +70,12 @@ export const CALL: { signal: AbortSignal } = { signal: new AbortController().sig
 
 export function bytesOf(text: string): Uint8Array {
   return new TextEncoder().encode(text);
+}
+
+function textOf(data: Uint8Array | string): string {
+  return typeof data === "string"
+    ? data
+    : new TextDecoder("utf-8", { ignoreBOM: true }).decode(data);
 }
 
 let names = 0;
@@ -169,8 +175,25 @@ export function contract(
       const long = new Uint8Array(307_200).map((_, i) => i * 7);
       for (const data of [all, new Uint8Array(0), long]) await b.publish(topic, data, CALL);
       await received.count(3);
-      const found = received.messages.map(({ message }) => new Uint8Array(message.data));
+      const found = received.messages.map(({ message: { data } }) =>
+        typeof data === "string" ? bytesOf(data) : new Uint8Array(data)
+      );
       assert.deepEqual(found, [all, new Uint8Array(0), long]);
+      await a.unsubscribe(topic);
+    });
+
+    it("carries text as the bytes of its UTF-8, or as text", { skip }, async () => {
+      const topic = newTopic();
+      const received = new Received();
+      const start = history ? await a.read!(topic, undefined, CALL) : undefined;
+      await a.subscribe(topic, received, CALL);
+      const texts = ["", "t", "b", "\ufeffa\u0000\n\ud83d\ude00", "\u00fc".repeat(100_000)];
+      for (const text of texts) await b.publish(topic, text, CALL);
+      assert.deepEqual(await received.count(texts.length), texts);
+      if (history) {
+        const { messages } = await b.read!(topic, start!.position, CALL);
+        assert.deepEqual(messages.map(({ data }) => textOf(data)), texts);
+      }
       await a.unsubscribe(topic);
     });
 
@@ -270,7 +293,7 @@ export function contract(
       for (const from of [-1, 0, 10, 19]) {
         const since = positions[from] ?? start.position;
         const read = await a.read!(topic, since, CALL);
-        const found = read.messages.map(({ data }) => new TextDecoder().decode(data));
+        const found = read.messages.map(({ data }) => textOf(data));
         assert.deepEqual([read.recovered, found], [true, texts.slice(from + 1)]);
         assert.deepEqual(read.messages.map(({ position }) => position), positions.slice(from + 1));
         assert.deepEqual(read.position, positions[19]);
