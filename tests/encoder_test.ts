@@ -281,8 +281,9 @@ describe("Encoder and its memory", () => {
     return new Set(used);
   };
   const pools: readonly [name: string, size: number, most: number][] = [
-    ["512 first buffers", 2000, 512],
-    ["64 buffers", 3000, 64],
+    ["4096 small buffers", 200, 4096],
+    ["512 middle buffers", 2000, 512],
+    ["64 large buffers", 3000, 64],
   ];
   for (const [name, size, most] of pools) {
     it(`Encoder keeps at most ${name} for others`, () => {
@@ -294,7 +295,7 @@ describe("Encoder and its memory", () => {
     });
   }
 
-  it("Encoder takes a first buffer only for little, until much was written", () => {
+  it("Encoder takes a buffer that is as large as the last batch", () => {
     const encoder = new Encoder("server");
     const sizeOf = (...lengths: number[]) => {
       for (const length of lengths) encoder.writeBytes(BINARY, new Uint8Array(length));
@@ -303,20 +304,37 @@ describe("Encoder and its memory", () => {
       assert.equal(encoder.recycle(), true);
       return parts[0].buffer.byteLength;
     };
-    const [first, next] = [2048, 65536 + 512];
-    assert.equal(sizeOf(1), first);
-    assert.equal(sizeOf(2034), first, "with the longest header");
-    assert.equal(sizeOf(2035), next);
-    assert.equal(sizeOf(1), first, "the batch would have fitted");
-    assert.equal(sizeOf(1000, 1030), first, "just as much as it holds");
+    const [small, middle, large] = [256, 2048, 65536 + 512];
+    assert.equal(sizeOf(1), small);
+    assert.equal(sizeOf(242), small, "with the longest header");
+    assert.equal(sizeOf(243), middle);
+    assert.equal(sizeOf(1), small, "the batch would have fitted");
+    assert.equal(sizeOf(2034), middle);
+    assert.equal(sizeOf(1), middle, "much was written before");
+    assert.equal(sizeOf(1), small);
+    assert.equal(sizeOf(2035), large);
+    assert.equal(sizeOf(1), middle, "the batch would have fitted");
+    assert.equal(sizeOf(1000, 1030), middle, "just as much as it holds");
     encoder.writeBytes(BINARY, pattern(1000));
     for (const length of [1016, 22]) encoder.writeShared(SharedFrames.single(pattern(length)));
-    assert.equal(encoder.take()[0].length, first);
+    assert.equal(encoder.take()[0].length, middle);
     encoder.recycle();
-    assert.equal(sizeOf(1), first, "the batch just fitted");
-    assert.equal(sizeOf(1000, 1031), next);
-    assert.equal(sizeOf(1), next, "much was written before");
-    assert.equal(sizeOf(1), first);
+    assert.equal(sizeOf(1), middle, "the batch just fitted");
+    assert.equal(sizeOf(1000, 1031), large);
+    assert.equal(sizeOf(1), large, "more was written before");
+    assert.equal(sizeOf(1), small);
+    assert.equal(sizeOf(100, 141), middle, "the bytes have moved");
+    assert.equal(sizeOf(1), middle, "the batch did not fit into a small buffer");
+    assert.equal(sizeOf(1), small);
+  });
+
+  it("Encoder goes on with a large buffer after a full one", () => {
+    const encoder = new Encoder("server");
+    for (let i = 0; i < 8; i++) encoder.writeBytes(BINARY, pattern(8000));
+    encoder.take();
+    encoder.writeBytes(BINARY, pattern(8000));
+    assert.equal(encoder.take()[0].buffer.byteLength, 65536 + 512);
+    encoder.recycle();
   });
 
   /** The buffer that the next encoder gets for so many bytes. */
@@ -334,10 +352,10 @@ describe("Encoder and its memory", () => {
     encoder.writeBytes(BINARY, pattern(1000));
     const [{ buffer }] = encoder.take();
     encoder.writeBytes(BINARY, pattern(3000));
-    assert.notEqual(nextBuffer(1), buffer, "not before its bytes have left");
+    assert.notEqual(nextBuffer(1000), buffer, "not before its bytes have left");
     const [{ buffer: other }] = encoder.take();
     encoder.recycle();
-    assert.equal(nextBuffer(1), buffer);
+    assert.equal(nextBuffer(1000), buffer);
     assert.equal(nextBuffer(3000), other);
   });
 

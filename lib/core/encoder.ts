@@ -1,4 +1,5 @@
 /** Encodes messages and control frames as bytes (RFC 6455 §5), and collects the frames in buffers. */
+import { BUFFER_SIZE, releaseBuffer, takeBuffer } from "./buffers.ts";
 import { LocalProtocolError, wrongType, wrongValue } from "./error.ts";
 import { encodeWith, type Extension, type OutgoingFrame } from "./extension.ts";
 import { type Frame, MAX_CONTROL_LENGTH, Opcode, type Role } from "./frame.ts";
@@ -144,12 +145,6 @@ export function firstByte(fin: boolean, rsv: number, opcode: number): number {
   return (fin ? FIN : 0) | (rsv << 4) | opcode;
 }
 
-/** Size of a buffer: a message of 64 KiB and its headers fit. */
-const BUFFER_SIZE = 65536 + 512;
-
-/** Size of a connection's first buffer. Most connections write little. */
-const FIRST_SIZE = 2048;
-
 /** From this size on, a lent payload is not copied into a buffer. */
 export const LEND_FROM = 8192;
 
@@ -158,18 +153,6 @@ const SHORT_TEXT = 24;
 
 const EMPTY = new Uint8Array(0);
 const utf8 = new TextEncoder();
-
-// Connections share these buffers, so that an idle connection holds none.
-const buffers: Uint8Array[] = [];
-const MAX_BUFFERS = 64;
-const firstBuffers: Uint8Array[] = [];
-const MAX_FIRST_BUFFERS = 512;
-
-function release(buffer: Uint8Array): void {
-  if (buffer.length === FIRST_SIZE) {
-    if (firstBuffers.length < MAX_FIRST_BUFFERS) firstBuffers.push(buffer);
-  } else if (buffers.length < MAX_BUFFERS) buffers.push(buffer);
-}
 
 interface Part {
   bytes: Uint8Array;
@@ -305,8 +288,8 @@ export class Encoder {
   #end = 0;
   /** Only set if a batch had more than one part. */
   #parts: Parts | undefined;
-  /** Whether the previous batch filled more than a first buffer. */
-  #wroteMuch = false;
+  /** Number of bytes of the previous batch. The next one will probably be as large. */
+  #likely = 0;
   /** A range of shared frames. The batch has nothing else then. */
   #shared: Uint8Array | undefined;
   #sharedStart = 0;
@@ -569,20 +552,18 @@ export class Encoder {
     if (this.#shared !== undefined) this.#unshare();
     const full = this.#buffer;
     if (full.length - this.#end >= size) return;
-    if (full.length === 0 && size <= FIRST_SIZE && !this.#wroteMuch) {
-      this.#buffer = firstBuffers.pop() ?? new Uint8Array(FIRST_SIZE);
-      return;
-    }
-    const buffer = buffers.pop() ?? new Uint8Array(BUFFER_SIZE);
-    if (full.length === FIRST_SIZE) {
-      // Move the few bytes to the new buffer. Otherwise the batch would have another part.
-      buffer.set(full.subarray(this.#start, this.#end));
-      this.#retire(full);
-      this.#end -= this.#start;
-    } else {
-      if (this.#end > this.#start) this.#cut(full);
-      else if (full.length > 0) this.#retire(full);
+    const waiting = this.#end - this.#start;
+    const isLarge = full.length === BUFFER_SIZE;
+    const buffer = takeBuffer(isLarge ? BUFFER_SIZE : Math.max(waiting + size, this.#likely));
+    if (isLarge) {
+      if (waiting > 0) this.#cut(full);
+      else this.#retire(full);
       this.#end = 0;
+    } else {
+      // Move the few bytes to the new buffer. Otherwise the batch would have another part.
+      if (waiting > 0) buffer.set(full.subarray(this.#start, this.#end));
+      if (full.length > 0) this.#retire(full);
+      this.#end = waiting;
     }
     this.#start = 0;
     this.#buffer = buffer;
@@ -672,18 +653,20 @@ export class Encoder {
    * have changed their length.
    */
   recycle(): boolean {
-    let isMuch = this.#end > FIRST_SIZE;
+    let size = this.#end;
     const parts = this.#parts;
     if (parts !== undefined) {
       if (!parts.lent.every(isIntact)) return false;
       if (parts.lent.length > 0) parts.lent = [];
-      isMuch ||= parts.full.length > 0;
-      for (let full = parts.full.pop(); full !== undefined; full = parts.full.pop()) release(full);
+      for (let full = parts.full.pop(); full !== undefined; full = parts.full.pop()) {
+        // The batch did not fit into this buffer.
+        size = Math.max(size, full.length + 1);
+        releaseBuffer(full);
+      }
     }
     if (this.size > 0 || this.#end === 0) return true;
-    // The next batch will probably be as large as this one.
-    this.#wroteMuch = isMuch;
-    release(this.#buffer);
+    this.#likely = size;
+    releaseBuffer(this.#buffer);
     this.#buffer = EMPTY;
     this.#start = this.#end = 0;
     return true;

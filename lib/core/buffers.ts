@@ -1,0 +1,44 @@
+/** The buffers of batches. Connections share them, so that an idle connection holds none. */
+
+/** Size of the largest buffers: a message of 64 KiB and its headers fit. */
+export const BUFFER_SIZE = 65536 + 512;
+
+/** The free buffers of one size. */
+class Pool {
+  readonly size: number;
+  readonly #most: number;
+  readonly #free: Uint8Array[] = [];
+
+  /** @param most Maximum number of buffers that are kept. */
+  constructor(size: number, most: number) {
+    this.size = size;
+    this.#most = most;
+  }
+
+  take(): Uint8Array {
+    return this.#free.pop() ?? new Uint8Array(this.size);
+  }
+
+  release(buffer: Uint8Array): void {
+    if (this.#free.length < this.#most) this.#free.push(buffer);
+  }
+}
+
+// Most connections write little.
+const small = new Pool(256, 4096);
+const middle = new Pool(2048, 512);
+const large = new Pool(BUFFER_SIZE, 64);
+
+/** Returns the pool of the smallest buffers with at least `size` bytes, or of the largest. */
+function poolOf(size: number): Pool {
+  return size <= small.size ? small : size <= middle.size ? middle : large;
+}
+
+/** Returns a buffer of at least `size` bytes, or one of the largest. */
+export function takeBuffer(size: number): Uint8Array {
+  return poolOf(size).take();
+}
+
+export function releaseBuffer(buffer: Uint8Array): void {
+  poolOf(buffer.length).release(buffer);
+}
