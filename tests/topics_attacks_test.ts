@@ -552,4 +552,35 @@ describe("Topics under attack", () => {
       assert.deepEqual(await topics.members("x"), list);
       await client.close();
     }));
+
+  it("A message that a prefix brings while its topic is recovered for long comes once", () =>
+    inVirtualTime(async (time) => {
+      const { backplane, receivers, give } = byHand();
+      const reading = Promise.withResolvers<HistoryRead>();
+      const errors = new Errors();
+      const topics = new Topics({ backplane, onError: errors.onError });
+      const [room, rooms] = [await Client.open(), await Client.open()];
+      const ready = [topics.subscribe(rooms.ws, "*").ready, topics.subscribe(room.ws, "x").ready];
+      await time.advance(10);
+      await Promise.all(ready);
+      const receiver = receivers.get("x")!;
+      receiver.interrupted(new Error("outage"));
+      backplane.read = () => reading.promise;
+      receiver.restored();
+      give("*", "one", 1);
+      give("*", "two", 2);
+      give("x", "two", 2);
+      await time.advance(5000);
+      assert.deepEqual(rooms.got, ["one", "two"]);
+      const messages = [1, 2, 3].map((offset) => ({
+        data: sealEnvelope(["", "one", "two", "three"][offset], "publisher---", offset),
+        position: { epoch: "e", offset },
+      }));
+      reading.resolve({ recovered: true, messages, position: messages[2].position });
+      await time.advance(10);
+      for (const client of [room, rooms]) {
+        assert.deepEqual(await client.close(), ["one", "two", "three"]);
+      }
+      await topics.close();
+    }));
 });

@@ -30,7 +30,10 @@ export interface ChannelHost {
   readonly maxWaiting: number;
   /** Takes a message that a channel has received from the engine. */
   arrived(channel: Channel, delivery: Delivery): void;
-  /** Gives a message of the history to all subscribers in this process. A prefix may bring it later. */
+  /**
+   * Gives a message of the history to all subscribers in this process, or, if a prefix has brought it, to
+   * those of the topic only.
+   */
   recovered(delivery: Delivery): void;
   /** Gives a message to all subscribers in this process, unless they have got it. */
   dispatch(delivery: Delivery): void;
@@ -212,7 +215,11 @@ export class Channel implements BackplaneReceiver {
   }
 
   #giveAll(): void {
-    for (const delivery of this.#early.values()) this.#host.dispatch(delivery);
+    for (const delivery of this.#early.values()) {
+      // What was missed is read for the subscribers of the topic, in its order.
+      if (this.#held === undefined) this.#host.dispatch(delivery);
+      else this.#host.dispatchLate(delivery);
+    }
     this.#early.clear();
     this.#stopTimer();
   }

@@ -109,7 +109,7 @@ export class Delivery {
 }
 
 /** Number of messages among which repetitions are found. */
-const MAX_RECENT = 1000;
+const MAX_RECENT = 10_000;
 
 /** The ids of the last messages. */
 export class RecentIds {

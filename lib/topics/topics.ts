@@ -137,12 +137,13 @@ export class Topics<T = Message> implements AsyncDisposable {
       maxWaiting: options.maxWaiting ?? 1000,
       arrived: (channel, delivery) => this.#arrived(channel, delivery),
       recovered: (delivery) => {
-        if (this.#prefixes.length > 0) this.#recent.add(delivery.id);
-        this.#dispatch(delivery);
+        // Without prefixes, nobody has got the message.
+        const isKnown = this.#prefixes.length > 0 && this.#recent.add(delivery.id);
+        this.#dispatch(delivery, isKnown ? "topic" : "all");
       },
       dispatch: (delivery) => this.#dispatchOnce(delivery),
       dispatchLate: (delivery) => {
-        if (!this.#recent.add(delivery.id)) this.#dispatch(delivery, true);
+        if (!this.#recent.add(delivery.id)) this.#dispatch(delivery, "prefixes");
       },
     };
     if (presence !== false) {
@@ -363,18 +364,18 @@ export class Topics<T = Message> implements AsyncDisposable {
     this.#dispatch(delivery);
   }
 
-  #dispatch(delivery: Delivery, isForPrefixes = false): void {
+  #dispatch(delivery: Delivery, to: "all" | "topic" | "prefixes" = "all"): void {
     if (this.#isDispatching) {
       // A subscriber that is too slow leaves its topic, which gives the messages that wait there.
-      this.#later.push(() => this.#dispatch(delivery, isForPrefixes));
+      this.#later.push(() => this.#dispatch(delivery, to));
       return;
     }
     this.#isDispatching = true;
     this.#dispatches++;
     const excluded = this.#takeException(delivery);
-    const exact = isForPrefixes ? undefined : this.#channels.get(delivery.topic);
+    const exact = to === "prefixes" ? undefined : this.#channels.get(delivery.topic);
     if (exact !== undefined) this.#deliver(exact, delivery, excluded);
-    for (const channel of this.#prefixes) {
+    for (const channel of to === "topic" ? [] : this.#prefixes) {
       if (delivery.topic.startsWith(channel.prefix)) this.#deliver(channel, delivery, excluded);
     }
     this.#isDispatching = false;
