@@ -583,4 +583,76 @@ describe("Topics under attack", () => {
       }
       await topics.close();
     }));
+
+  it("hooks may subscribe, unsubscribe and end connections", async () => {
+    const errors = new Errors();
+    const calls: string[] = [];
+    const client = await Client.open();
+    const doomed = await Client.open();
+    const topics: Topics = new Topics({
+      onError: errors.onError,
+      onFirstSubscriber(name) {
+        calls.push(`first ${name}`);
+        if (name === "a") topics.subscribe(client.ws, "b");
+        if (name === "doomed") doomed.ws.terminate();
+        return rest() as never;
+      },
+      onLastSubscriber(name) {
+        calls.push(`last ${name}`);
+        if (name === "a" && calls.length < 5) topics.subscribe(client.ws, "a");
+      },
+    });
+    const first = topics.subscribe(client.ws, "a");
+    first.unsubscribe();
+    await topics.publish("a", "a");
+    await topics.publish("b", "b");
+    const ending = topics.subscribe(doomed.ws, "doomed");
+    await rejection(ending.ready.then(() => doomed.ws.closed));
+    await until(() => topics.count("doomed") === 0);
+    assert.deepEqual(topics.names, ["b", "a"]);
+    assert.deepEqual(await client.close(), ["a", "b"]);
+    await until(() => topics.names.length === 0);
+    const expected = ["first a", "first b", "last a", "first a", "first doomed", "last doomed"];
+    assert.deepEqual(calls.slice(0, 6), expected);
+    assert.deepEqual(errors.all, []);
+    await topics.close();
+  });
+
+  it("a subscription that is disposed twice ends once", () =>
+    withTopics({}, async (topics) => {
+      const client = await Client.open();
+      let again;
+      {
+        using subscription = topics.subscribe(client.ws, "x");
+        again = topics.subscribe(client.ws, "x");
+        subscription[Symbol.dispose]();
+        subscription.unsubscribe();
+      }
+      await topics.publish("x", "one");
+      assert.deepEqual([topics.count("x"), again.sent], [1, 1]);
+      assert.deepEqual(await client.close(), ["one"]);
+    }));
+
+  it("a process announces at most maxMembers", async () => {
+    const engine = new MemoryEngine();
+    const presence = { maxMembers: 3 };
+    const [near, far] = [1, 2].map(() => new Topics({ backplane: engine.attach(), presence }));
+    const client = await Client.open();
+    for (let i = 0; i < 5; i++) near.subscribe(client.ws, "x", { presence: i });
+    assert.deepEqual(await near.members("x"), [0, 1, 2, 3, 4]);
+    while ((await far.members("x")).length === 0) await turn();
+    assert.deepEqual(await far.members("x"), [0, 1, 2]);
+    await Promise.all([near.close(), far.close(), client.close()]);
+  });
+
+  it("a stream that is cancelled while it waits for room ends", () =>
+    withTopics({ history: {} }, async (topics) => {
+      const { position } = await topics.publish("x", "0");
+      for (let i = 1; i < 5; i++) await topics.publish("x", `${i}`);
+      const stream = topics.messages("x", { since: position, maxBufferedAmount: 1 });
+      await rest();
+      await stream.cancel();
+      await rest();
+      assert.deepEqual(topics.names, []);
+    }));
 });

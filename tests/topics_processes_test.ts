@@ -12,7 +12,7 @@ import { PEERS, unlessThere } from "./interop/peers.ts";
 import { it } from "./it.ts";
 import { freePort, HOST } from "./ports.ts";
 import { Child } from "./programs.ts";
-import { until as untilTrue } from "./support.ts";
+import { held, turn, until as untilTrue } from "./support.ts";
 import { IS_BUN, REDIS_CLIENTS } from "./topics/clients.ts";
 import { type EngineProcess, startRedis } from "./topics/engines.ts";
 
@@ -206,6 +206,59 @@ describe("Topics over three processes and Redis", () => {
           assert.ok(readersOf(0).every(({ lost }) => lost === 1));
         },
       );
+    },
+  );
+});
+
+describe("Presence over processes and Redis", () => {
+  it(
+    "A process that is killed is forgotten, and members return after an outage of Redis",
+    unlessThere(PEERS.redis),
+    async () => {
+      const redis = await startRedis();
+      const port = await freePort();
+      const { client, end: endClient } = REDIS_CLIENTS.redis(redis.port);
+      const options = { presence: { ttl: 600 }, onError: () => {} };
+      const topics = new Topics({ backplane: redisBackplane(client), ...options });
+      const end = new AbortController();
+      const start = async () => {
+        const env = { PORT: `${port}`, REDIS: `${redis.port}`, CLIENT: "redis", HISTORY: "false" };
+        const server = new Child(PROGRAM, { env: { ...env, PRESENCE_TTL: "600" } });
+        await server.printed(/port \d+/);
+        return server;
+      };
+      const members = async () => (await topics.members(TOPIC).catch(() => ["?"])).sort();
+      /** Waits until the members are these. Each name is there once. */
+      const untilMembers = async (...names: string[]) => {
+        while ((await members()).join() !== names.join()) await turn();
+      };
+      let server = await start();
+      const names = Array.from({ length: 20 }, (_, i) => `m${10 + i}`);
+      const guests = names.map((name) => {
+        return new Reader(`ws://${HOST}:${port}/?name=${name}`, end.signal);
+      });
+      try {
+        await held((async () => {
+          await untilMembers(...names);
+          server.stop("SIGKILL");
+          await server.exited;
+          await untilMembers();
+          server = await start();
+          await untilMembers(...names);
+          await redis.kill();
+          await untilMembers("?");
+          await redis.start();
+          await untilMembers(...names);
+        })());
+      } finally {
+        end.abort();
+        server.stop("SIGKILL");
+        await server.exited;
+        await Promise.all(guests.map(({ done }) => done));
+        await topics.close();
+        endClient();
+        await redis.stop();
+      }
     },
   );
 });

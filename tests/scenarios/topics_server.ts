@@ -5,14 +5,18 @@ import { Topics } from "../../lib/topics.ts";
 import { redisBackplane, redisStreamsBackplane } from "../../lib/topics/redis.ts";
 import { REDIS_CLIENTS } from "../topics/clients.ts";
 
-const { PORT, REDIS, CLIENT, HISTORY } = process.env;
+const { PORT, REDIS, CLIENT, HISTORY, PRESENCE_TTL } = process.env;
 const { client } = REDIS_CLIENTS[CLIENT as "redis"](Number(REDIS));
 const backplane = HISTORY === "true"
   ? redisStreamsBackplane(client, { size: 10_000 })
   : redisBackplane(client);
-const topics = new Topics({ backplane, onError: () => {} });
+const presence = PRESENCE_TTL !== undefined && { ttl: Number(PRESENCE_TTL) };
+const topics = new Topics({ backplane, presence, onError: () => {} });
 const server = await serve(
   { port: Number(PORT), pingInterval: 0, maxConnections: 1000 },
-  (ws) => topics.serve(ws, { maySubscribe: () => true }),
+  (ws) => {
+    const presence = PRESENCE_TTL && new URL(ws.request.url).searchParams.get("name");
+    return topics.serve(ws, { maySubscribe: () => true, presence: presence || undefined });
+  },
 );
 console.log("port", server.port);

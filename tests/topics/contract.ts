@@ -99,6 +99,8 @@ const NAMES = [
   "a/b/",
   "{a}",
   "a:b",
+  // Another name than with one character for both.
+  "e\u0301",
 ];
 
 export function contract(
@@ -204,7 +206,7 @@ export function contract(
         const [exact, prefix] = [new Received(), new Received()];
         await a.subscribe(topic, exact, CALL);
         if (prefixes) await a.subscribe(`${topic}*`, prefix, CALL);
-        const others = ["", "aab", "a.b.c", "b", special, `${special}/more`];
+        const others = ["", "aab", "a.b.c", "b", "\u00e9", special, `${special}/more`];
         const topics = others.map((other) => `${start}${other}`);
         for (const other of topics) await b.publish(other, bytesOf(other), CALL);
         const expected = topics.filter((other) => other.startsWith(topic));
@@ -314,6 +316,48 @@ export function contract(
         assert.deepEqual([read.recovered, read.messages], [false, []]);
         assert.deepEqual(read.position, first);
       }
+    });
+
+    it("takes any position, also one of another topic", { skip: onlyHistory }, async () => {
+      const topic = newTopic();
+      const other = await a.publish(newTopic(), bytesOf("other"), CALL);
+      const positions = await publishAll(a, topic, ["0", "1", "2"]);
+      const { epoch, offset } = positions[2]!;
+      const forged = [
+        other!,
+        ...[0, 1, offset - 1, offset + 1, Number.MAX_SAFE_INTEGER].map((each) => ({
+          epoch,
+          offset: each,
+        })),
+        ...["0", "-", "_".repeat(64), "KEYS", "1-1"].map((each) => ({ epoch: each, offset: 1 })),
+      ];
+      for (const since of forged) {
+        const { recovered, messages, position } = await b.read!(topic, since, CALL);
+        assert.deepEqual(position, positions[2]);
+        // If nothing is said to be missing, all later messages are there, once and in order.
+        const later = positions.filter((each) => each!.offset > since.offset);
+        const found = messages.map(({ position }) => position);
+        assert.deepEqual(found, recovered ? later : [], JSON.stringify(since));
+        assert.ok(!recovered || since.epoch === epoch);
+        assert.ok(!recovered || since.offset <= offset);
+      }
+    });
+
+    it("keeps one subscription after a flood of changes", { skip }, async () => {
+      const topic = newTopic();
+      const all = Array.from({ length: 100 }, () => new Received());
+      const changes: Promise<unknown>[] = [];
+      for (const received of all) {
+        changes.push(a.subscribe(topic, received, CALL), a.unsubscribe(topic));
+      }
+      const last = new Received();
+      await Promise.all([Promise.allSettled(changes), a.subscribe(topic, last, CALL)]);
+      await b.publish(topic, bytesOf("once"), CALL);
+      await b.publish(topic, bytesOf("end"), CALL);
+      await last.until(({ texts }) => texts.includes("end"));
+      assert.deepEqual(last.texts, ["once", "end"]);
+      assert.ok(all.every(({ texts, events }) => texts.length === 0 && events.length === 0));
+      await a.unsubscribe(topic);
     });
 
     it("knows the members that processes have announced", { skip: onlyPresence }, async () => {
