@@ -20,7 +20,15 @@ import {
   withoutSecrets,
 } from "../inspect.ts";
 import { Driver, type DriverInit } from "./driver.ts";
-import { type ResponseInfo, toRequest, toResponseInfo } from "../http.ts";
+import {
+  packRequest,
+  packResponse,
+  type ResponseInfo,
+  toRequest,
+  toResponseInfo,
+  unpackRequest,
+  unpackResponse,
+} from "../http.ts";
 import type { IncomingMessage } from "./receiver.ts";
 import { defineSending } from "./sender.ts";
 import {
@@ -119,7 +127,7 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
   }
 
   readonly #agreement: Agreement;
-  /** The heads in JSON. As objects, they would take several times the memory. */
+  /** The packed heads. As objects, they would take several times the memory. */
   readonly #requestHead: string;
   readonly #responseHead: string;
   readonly #secure: boolean;
@@ -131,8 +139,8 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
   /** Connections come from `connect()`, `serve()` and `accept()`. Internal. */
   constructor(init: ConnectionInit) {
     this.#agreement = init.agreement;
-    this.#requestHead = JSON.stringify(init.request);
-    this.#responseHead = JSON.stringify(init.response);
+    this.#requestHead = packRequest(init.request);
+    this.#responseHead = packResponse(init.response);
     this.#secure = init.secure;
     this.#request = init.webRequest;
     const listener = diagnostics?.listen(init);
@@ -152,18 +160,18 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
 
   /** The request of the handshake. It is created on first access. */
   get request(): Request {
-    return this.#request ??= toRequest(JSON.parse(this.#requestHead), this.#secure);
+    return this.#request ??= toRequest(unpackRequest(this.#requestHead), this.#secure);
   }
 
   /** The response of the handshake. */
   get response(): ResponseInfo {
-    return this.#response ??= toResponseInfo(JSON.parse(this.#responseHead));
+    return this.#response ??= toResponseInfo(unpackResponse(this.#responseHead));
   }
 
   /** The header fields of the request and the response, in order and with repeated fields. */
   get rawHeaders(): { readonly request: RawHeaders; readonly response: RawHeaders } {
-    const { headers: request } = JSON.parse(this.#requestHead);
-    return { request, response: JSON.parse(this.#responseHead).headers };
+    const { headers: request } = unpackRequest(this.#requestHead);
+    return { request, response: unpackResponse(this.#responseHead).headers };
   }
 
   /** The address of this end, if the transport has one. */
@@ -407,7 +415,7 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
   #state(): object {
     const { state, protocol, extensions, bufferedAmount, closeInfo, stats: { queued, paused } } =
       this;
-    const url = requestUrl(JSON.parse(this.#requestHead), this.#secure);
+    const url = requestUrl(unpackRequest(this.#requestHead), this.#secure);
     const { role } = this.#driver.machine;
     return {
       url: withoutSecrets(url).replace(/^http/, "ws"),
