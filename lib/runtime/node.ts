@@ -54,7 +54,7 @@ export class DuplexTransport<T extends Duplex = Duplex> extends BaseTransport {
   /** Whether the transport must report that the waiting bytes were sent. */
   #owesDrain = false;
   /** Whether the duplex has sent the last bytes before it returned. */
-  #isPrompt = false;
+  protected isPrompt = false;
 
   constructor(duplex: T) {
     super();
@@ -150,12 +150,12 @@ export class DuplexTransport<T extends Duplex = Duplex> extends BaseTransport {
     if (last > 0) duplex.cork();
     for (let i = 0; i < last; i++) duplex.write(parts[i]);
     // A callback costs Node a tick of its own, even if all bytes have been sent at once.
-    const isQuiet = this.#isPrompt && !this.#owesDrain && this.unsent === 0;
+    const isQuiet = this.isPrompt && !this.#owesDrain && this.unsent === 0;
     duplex.write(parts[last], isQuiet ? undefined : this.#onWritten);
     if (last > 0) duplex.uncork();
     const isWaiting = duplex.writableLength > 0;
     if (isWaiting && isQuiet && duplex.writable) duplex.write(new Uint8Array(0), this.#onWritten);
-    this.#isPrompt = !isWaiting;
+    this.isPrompt = !isWaiting;
     this.#owesDrain ||= isWaiting || this.unsent > 0;
   }
 
@@ -204,6 +204,8 @@ export class NodeTransport extends DuplexTransport<Socket> implements Transport 
   constructor(socket: Socket, ends?: Ends) {
     super(socket);
     this.secure = (socket as Partial<TLSSocket>).encrypted === true;
+    // A plain socket has room for the first bytes.
+    this.isPrompt = !this.secure;
     this.#ends = ends;
     // A destroyed socket knows this address only if it was read before.
     void socket.remoteAddress;
