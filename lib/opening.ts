@@ -15,16 +15,25 @@ import { toHeaders } from "./http.ts";
 import type { ConnectionOptions } from "./options.ts";
 import type { Transport, TransportHandlers } from "./transport.ts";
 import type { TextCodec } from "./core/utf8.ts";
-import { Countdown } from "./timers.ts";
+import { Countdown, now } from "./timers.ts";
 
 /** Number of bytes that a server may read ahead: while reading is paused, no reset is reported. */
 export const READ_AHEAD = 65_536;
 /** Number of bytes that each chunk counts in addition to its length. */
 const CHUNK_OVERHEAD = 256;
 
+/** Shared by all readers that nothing waits for. */
+const NONE: (() => void)[] = [];
+
+interface ReaderListener {
+  inputChanged(): void;
+}
+
 /** Reads a transport chunk by chunk. */
 export class TransportReader implements TransportHandlers {
   readonly transport: Transport;
+  /** Told when `take()` may return something else than before. */
+  listener: ReaderListener | undefined;
   readonly #readAhead: number;
   #chunks: Uint8Array[] = [];
   /** Number of bytes in `#chunks`. */
@@ -33,7 +42,7 @@ export class TransportReader implements TransportHandlers {
   isClosed = false;
   #error: Error | undefined;
   #givenUp: { reason: unknown } | undefined;
-  #waiting: (() => void)[] = [];
+  #waiting: (() => void)[] = NONE;
   #onGone: ((error: HandshakeError) => void) | undefined;
 
   /** @param readAhead Number of bytes that may be read before they are asked for. */
@@ -150,16 +159,18 @@ export class TransportReader implements TransportHandlers {
   }
 
   #wake(): void {
+    this.listener?.inputChanged();
     if (this.#waiting.length === 0) return;
     const waiting = this.#waiting;
-    this.#waiting = [];
+    this.#waiting = NONE;
     for (const resolve of waiting) resolve();
   }
 
   /** Waits until something happens. `reads` resumes reading. */
   wait(reads: boolean = false): Promise<void> {
     return new Promise((resolve) => {
-      this.#waiting.push(resolve);
+      if (this.#waiting === NONE) this.#waiting = [resolve];
+      else this.#waiting.push(resolve);
       if (reads) this.transport.resume();
     });
   }
@@ -364,10 +375,6 @@ export class Deadline {
     });
   }
 
-  throwIfPassed(): void {
-    if (this.#passed !== undefined) throw this.#passed.reason;
-  }
-
   #timeOut(openTimeout: number): void {
     const timeout = timedOut(openTimeout);
     this.giveUp(this.onTimeout === undefined ? timeout : this.onTimeout(timeout));
@@ -382,6 +389,71 @@ export class Deadline {
   stop(): void {
     this.#countdown?.cancel();
     this.#stopWatching();
+  }
+}
+
+/** Handshakes that begin within this part of `openTimeout` share a timer. */
+const SHARED_PART = 1 / 1000;
+
+/** A handshake of a server. */
+export interface Limited {
+  giveUp(reason: unknown): void;
+}
+
+/** The time limit and the signal of handshakes that began at about the same time. */
+export class SharedDeadline {
+  /** Time until which further handshakes may join, by the clock of `now()`. */
+  joinableUntil: number;
+  readonly #members = new Set<Limited>();
+  readonly #stopWatching: () => void;
+  readonly #countdown: Countdown | undefined;
+
+  constructor({ signal, openTimeout = 10_000 }: DeadlineOptions) {
+    this.joinableUntil = openTimeout > 0 ? now() + openTimeout * SHARED_PART : Infinity;
+    this.#stopWatching = onAbort(signal, (reason) => this.#giveUp(() => reason));
+    if (openTimeout > 0) {
+      this.#countdown = new Countdown(() => this.#giveUp(() => timedOut(openTimeout)), openTimeout);
+    }
+  }
+
+  join(member: Limited): void {
+    this.#members.add(member);
+  }
+
+  leave(member: Limited): void {
+    if (this.#members.delete(member) && this.#members.size === 0) this.#stop();
+  }
+
+  #giveUp(reason: () => unknown): void {
+    this.#stop();
+    for (const member of this.#members) member.giveUp(reason());
+  }
+
+  #stop(): void {
+    this.joinableUntil = 0;
+    this.#countdown?.cancel();
+    this.#stopWatching();
+  }
+}
+
+/** The time limits of the handshakes of a server, and the signal that ends them. */
+export class Deadlines {
+  readonly #options: DeadlineOptions;
+  #newest: SharedDeadline | undefined;
+
+  constructor(options: DeadlineOptions) {
+    this.#options = options;
+  }
+
+  /** Returns the deadline of a handshake, which must leave it. Throws if the signal is aborted. */
+  start(handshake: Limited): SharedDeadline {
+    this.#options.signal?.throwIfAborted();
+    const newest = this.#newest;
+    const deadline = newest !== undefined && now() < newest.joinableUntil
+      ? newest
+      : this.#newest = new SharedDeadline(this.#options);
+    deadline.join(handshake);
+    return deadline;
   }
 }
 

@@ -7,8 +7,8 @@ import type { RawHeaders } from "../core/header.ts";
 import { kindOf, type OptionNames, optionsWithout } from "../core/options.ts";
 import { pathOfTarget } from "../core/url.ts";
 import {
-  acceptOn,
   LISTENING,
+  openOn,
   type RequestSource,
   sendableHeaders,
   SERVE_OPTIONS,
@@ -85,9 +85,15 @@ export function attachTo(
   const sessions = new Sessions(options, handler);
   const setup = handled(setUp({ ...options, signal: sessions.signal }, headers));
   const detach = listen((asked, fault) => {
-    const open = async (refusal?: HandshakeError) =>
-      await acceptOn(asked.take(), setup, asked, refusal ?? fault);
-    sessions.take(open, asked);
+    sessions.take((outcome, refusal) => {
+      let transport: Transport;
+      try {
+        transport = asked.take();
+      } catch (error) {
+        return outcome.refused(error);
+      }
+      openOn(transport, setup, outcome, asked, refusal ?? fault);
+    }, asked);
   });
   sessions.start(detach);
   const attachment = Object.assign(sessions.control(), { detach });

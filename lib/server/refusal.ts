@@ -10,6 +10,7 @@ import { refusalHeaders } from "../core/handshake.ts";
 import { headerValue } from "../core/header.ts";
 import type { RequestHead } from "../core/http1.ts";
 import { concat } from "../core/message.ts";
+import type { WebSocketConnection } from "../connection/connection.ts";
 import { diagnostics } from "../inspect.ts";
 import { toRequest } from "../http.ts";
 import type { TransportReader } from "../opening.ts";
@@ -22,6 +23,13 @@ import type { Address } from "../transport.ts";
 export interface RefusedInfo {
   /** The address of the client, if it is known. Behind a reverse proxy, it is the address of the proxy. */
   readonly remoteAddress: Address | undefined;
+}
+
+/** What becomes of a handshake. One of the callbacks is called, once. */
+export interface Outcome {
+  opened(ws: WebSocketConnection): void;
+  /** Called when the handshake was refused and its transport is gone. */
+  refused(error: unknown): void;
 }
 
 /** The callbacks that report errors. See `ServeOptions`. */

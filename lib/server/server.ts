@@ -36,16 +36,19 @@ import {
 } from "../options.ts";
 import {
   causeOf,
-  Deadline,
+  Deadlines,
   endpointOptions,
+  type Limited,
   Opening,
   type OpeningInit,
   READ_AHEAD,
+  type SharedDeadline,
   TransportReader,
 } from "../opening.ts";
 import { checkOrigin, checkOrigins } from "./origin.ts";
 import {
   hookFailed,
+  type Outcome,
   readBody,
   Refusal,
   refuse,
@@ -257,7 +260,10 @@ export async function serve(options: ServeOptions, handler: Handler): Promise<Se
     admit: (address) => sessions.admit(address),
   };
   const take = (transport: Transport) =>
-    sessions.take((fault) => acceptOn(transport, setup, undefined, fault), transport);
+    sessions.take(
+      (outcome, fault) => openOn(transport, setup, outcome, undefined, fault),
+      transport,
+    );
   let listener: Listener;
   try {
     listener = await provider.listen(place, take);
@@ -315,6 +321,7 @@ export function sendableHeaders(options: Pick<ServeOptions, "headers">): RawHead
 /** The options of a server, which were checked and completed for all of its connections. */
 export interface Setup extends OpeningInit {
   options: ServeOptions;
+  deadlines: Deadlines;
   headers: RawHeaders;
 }
 
@@ -323,7 +330,9 @@ export async function setUp(options: ServeOptions, headers: RawHeaders): Promise
   const extensions = await extensionsOf(options, false);
   // The fields are sent as the web's Headers have them, also without `onResponse`.
   const sent = headers.length === 0 ? headers : [...toHeaders(headers)];
-  const setup: Setup = { options, headers: sent, extensions, limits: options.limits, textCodec };
+  const { limits } = options;
+  const deadlines = new Deadlines(options);
+  const setup: Setup = { options, deadlines, headers: sent, extensions, limits, textCodec };
   const shared = endpointOptions(setup);
   // Callbacks need the driver of their connection.
   if (shared.onFrame === undefined && shared.onReady === undefined) setup.shared = shared;
@@ -362,27 +371,40 @@ export interface RequestSource {
  * the request.
  * @param fault The error to refuse the request with, without reading it.
  */
-export async function acceptOn(
+export function openOn(
+  transport: Transport,
+  given: Setup | Promise<Setup>,
+  outcome: Outcome,
+  source?: RequestSource,
+  fault?: HandshakeError,
+): void {
+  if (!(given instanceof Promise)) {
+    let opening: ServerOpening;
+    try {
+      opening = new ServerOpening(transport, given, outcome, source);
+    } catch (error) {
+      // A transport of the caller has thrown.
+      return outcome.refused(error);
+    }
+    return opening.open(fault);
+  }
+  given.then(
+    (setup) => openOn(transport, setup, outcome, source, fault),
+    (error) => {
+      // The platform does not support an option.
+      transport.destroy();
+      outcome.refused(error);
+    },
+  );
+}
+
+/** Opens one connection like {@linkcode openOn}. Rejects if the handshake is refused. */
+export function acceptOn(
   transport: Transport,
   given: Setup | Promise<Setup>,
   source?: RequestSource,
-  fault?: HandshakeError,
 ): Promise<WebSocketConnection> {
-  let setup: Setup;
-  try {
-    setup = given instanceof Promise ? await given : given;
-  } catch (error) {
-    // The platform does not support an option.
-    transport.destroy();
-    throw error;
-  }
-  const opening = new ServerOpening(transport, setup, source);
-  try {
-    return await opening.open(fault);
-  } catch (thrown) {
-    await opening.refuse(thrown);
-    throw thrown;
-  }
+  return new Promise((opened, refused) => openOn(transport, given, { opened, refused }, source));
 }
 
 type Answer = Response | void | undefined;
@@ -398,18 +420,28 @@ interface Hooks {
   onResponse?: (headers: Headers, request: Request, incoming?: unknown) => void | Promise<void>;
 }
 
-/** The opening handshake of one connection. */
-class ServerOpening extends Opening {
+/** The opening handshake of one connection. It waits only for bytes, unless there are hooks. */
+class ServerOpening extends Opening implements Limited {
   readonly #reader: TransportReader;
   readonly #setup: Setup;
+  readonly #outcome: Outcome;
   readonly #source: RequestSource | undefined;
-  #deadline: Deadline | undefined;
+  #deadline: SharedDeadline | undefined;
+  #givenUp: { reason: unknown } | undefined;
+  /** Rejects the promise of the hook that runs. */
+  #onGivenUp: ((reason: unknown) => void) | undefined;
   #request: Request | undefined;
 
-  constructor(transport: Transport, setup: Setup, source: RequestSource | undefined) {
+  constructor(
+    transport: Transport,
+    setup: Setup,
+    outcome: Outcome,
+    source: RequestSource | undefined,
+  ) {
     super("server", setup);
     this.#reader = new TransportReader(transport, READ_AHEAD);
     this.#setup = setup;
+    this.#outcome = outcome;
     this.#source = source;
   }
 
@@ -418,39 +450,77 @@ class ServerOpening extends Opening {
     return this.#request ??= toRequest(this.endpoint.request!, secure, body);
   }
 
-  async open(fault?: HandshakeError): Promise<WebSocketConnection> {
-    const endpoint = this.endpoint;
+  open(fault?: HandshakeError): void {
+    try {
+      this.#deadline = this.#setup.deadlines.start(this);
+      this.#source?.give(this.endpoint);
+      if (fault !== undefined) throw fault;
+      this.#source?.check();
+    } catch (thrown) {
+      return this.#refuse(thrown);
+    }
+    this.#reader.listener = this;
+    this.inputChanged();
+  }
+
+  giveUp(reason: unknown): void {
+    this.#givenUp ??= { reason };
+    this.#reader.giveUp(reason);
+    this.#onGivenUp?.(reason);
+  }
+
+  /** Reads the request as far as it has arrived, and answers it. */
+  inputChanged(): void {
+    const { endpoint } = this;
     const reader = this.#reader;
-    const { options, headers } = this.#setup;
-    const { onRequest, selectProtocol, onResponse }: Hooks = options;
-    this.#deadline = new Deadline(options);
-    // V8 keeps a function that is written in an assignment to a property, and all that it reaches, until a
-    // full collection.
-    const giveUp = (reason: unknown) => reader.giveUp(reason);
-    this.#deadline.onPassed = giveUp;
-    this.#source?.give(endpoint);
-    if (fault !== undefined) throw fault;
-    this.#source?.check();
-    let wrong: HandshakeError | undefined;
+    let wrong: unknown;
     try {
       while (endpoint.readRequest() === undefined) {
         const chunk = reader.take();
-        if (chunk === undefined) await reader.wait(true);
-        else endpoint.receive(chunk);
+        if (chunk === undefined) return reader.transport.resume();
+        endpoint.receive(chunk);
       }
     } catch (thrown) {
-      const error = this.#shownError(thrown);
-      wrong = error.status === 413 ? await this.#readBody(error) : error;
+      wrong = thrown;
     }
+    reader.listener = undefined;
+    this.#answer(wrong);
+  }
+
+  /** Answers the request, which is refused if it is wrong. */
+  #answer(wrong: unknown): void {
+    const { onRequest, selectProtocol, onResponse } = this.#setup.options;
+    const isAsking = onRequest !== undefined || selectProtocol !== undefined ||
+      onResponse !== undefined;
+    if (isAsking) {
+      this.#askHooks(wrong).then((ws) => this.#outcome.opened(ws), (error) => this.#refuse(error));
+      return;
+    }
+    let ws: WebSocketConnection;
+    try {
+      if (wrong !== undefined) throw this.#shownError(wrong);
+      this.#checkOrigin();
+      ws = this.#accept(this.#commonProtocol, this.#setup.headers);
+    } catch (thrown) {
+      return this.#refuse(thrown);
+    }
+    this.#outcome.opened(ws);
+  }
+
+  async #askHooks(thrown: unknown): Promise<WebSocketConnection> {
+    const { options, headers } = this.#setup;
+    const { onRequest, selectProtocol, onResponse }: Hooks = options;
+    let wrong = thrown === undefined ? undefined : this.#shownError(thrown);
+    if (wrong?.status === 413) wrong = await this.#readBody(wrong);
     if (onRequest !== undefined) {
       const isPlain = wrong?.code === "not-upgrade" || wrong?.code === "method";
       await this.#askWhetherToAccept(onRequest, isPlain);
     }
     if (wrong !== undefined) throw wrong;
-    if (options.origins !== undefined) this.#checkOrigin(options.origins);
-    const { protocols: offered } = endpoint.offer!;
+    this.#checkOrigin();
+    const { protocols: offered } = this.endpoint.offer!;
     const protocol = selectProtocol === undefined
-      ? commonProtocol(offered, options.protocols)
+      ? this.#commonProtocol
       : await this.#ask((incoming) => selectProtocol(offered, this.#webRequest(), incoming)) ?? "";
     if (onResponse === undefined) return this.#accept(protocol, headers);
     const fields = toHeaders(headers);
@@ -495,11 +565,16 @@ class ServerOpening extends Opening {
 
   /** Waits for a hook, unless the handshake is given up. */
   #ask<T>(hook: (incoming: unknown) => T | Promise<T>): Promise<T> {
-    const deadline = this.#deadline!;
     // The client may leave in the meantime.
-    this.#reader.watch((lost) => deadline.giveUp(lost));
-    deadline.throwIfPassed();
-    return deadline.race(this.#callHook(hook));
+    this.#reader.watch((lost) => this.giveUp(lost));
+    if (this.#givenUp !== undefined) throw this.#givenUp.reason;
+    const called = this.#callHook(hook);
+    return new Promise((resolve, reject) => {
+      this.#onGivenUp = reject;
+      // The hook itself may have ended the handshake.
+      if (this.#givenUp !== undefined) reject(this.#givenUp.reason);
+      called.then(resolve, reject);
+    });
   }
 
   /** @throws {HandshakeError} If the hook throws or rejects ("hook-failed", status 500). */
@@ -511,14 +586,21 @@ class ServerOpening extends Opening {
     }
   }
 
-  #checkOrigin(allowed: NonNullable<ServeOptions["origins"]>): void {
+  #checkOrigin(): void {
+    const { origins } = this.#setup.options;
+    if (origins === undefined) return;
     const { secure = false } = this.#reader.transport;
     const { offer, request } = this.endpoint;
-    checkOrigin(offer!.origin, () => requestUrl(request!, secure), allowed);
+    checkOrigin(offer!.origin, () => requestUrl(request!, secure), origins);
+  }
+
+  /** The subprotocol that the server chooses without a hook. */
+  get #commonProtocol(): string {
+    return commonProtocol(this.endpoint.offer!.protocols, this.#setup.options.protocols);
   }
 
   #accept(protocol: string, headers: RawHeaders): WebSocketConnection {
-    this.#deadline!.stop();
+    this.#deadline!.leave(this);
     let bytes: Uint8Array;
     try {
       bytes = this.endpoint.accept({ type: "accept", protocol, headers });
@@ -531,9 +613,15 @@ class ServerOpening extends Opening {
     return this.connect(this.#reader, transport.secure === true, this.#request);
   }
 
-  /** Answers with what was thrown, and waits until the transport is gone. */
-  async refuse(thrown: unknown): Promise<void> {
-    this.#deadline?.stop();
+  /** Answers with what was thrown, and tells the outcome when the transport is gone. */
+  #refuse(thrown: unknown): void {
+    const { refused } = this.#outcome;
+    this.#sendRefusal(thrown).then(() => refused(thrown), refused);
+  }
+
+  async #sendRefusal(thrown: unknown): Promise<void> {
+    this.#reader.listener = undefined;
+    this.#deadline?.leave(this);
     const { endpoint } = this;
     const { options } = this.#setup;
     const { signal, onRefused } = options;

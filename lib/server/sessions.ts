@@ -6,7 +6,7 @@ import { checkKnown } from "../core/option_hints.ts";
 import { checkNumber, type OptionNames } from "../core/options.ts";
 import { type FrameCounts, NO_FRAMES } from "../core/protocol.ts";
 import { ipBytes } from "../core/url.ts";
-import { isAnswer, type Listeners, report } from "./refusal.ts";
+import { isAnswer, type Listeners, type Outcome, report } from "./refusal.ts";
 import { onAbort } from "../abortable.ts";
 import { driverOf, type WebSocketConnection } from "../connection/connection.ts";
 import type { Address } from "../transport.ts";
@@ -93,8 +93,8 @@ interface Client {
   readonly remoteAddress?: Address | undefined;
 }
 
-/** Opens one connection. With a fault, it answers with the fault and rejects. */
-export type Open = (fault?: HandshakeError) => Promise<WebSocketConnection>;
+/** Opens one connection. With a fault, it answers with the fault and refuses. */
+export type Open = (outcome: Outcome, fault?: HandshakeError) => void;
 
 export interface SessionsOptions extends ConnectionLimits, Listeners {
   signal?: AbortSignal;
@@ -213,14 +213,14 @@ export class Sessions {
     this.#pending++;
     const place = this.#count.enter(client);
     if (place instanceof HandshakeError) return this.#refuse(open, place);
-    open().then(
-      (ws) => this.#serve(ws, place),
-      (error) => {
+    open({
+      opened: (ws) => this.#serve(ws, place),
+      refused: (error) => {
         this.#count.leave(place);
         this.#refused(error);
         this.#left();
       },
-    );
+    });
   }
 
   #refuse(open: Open, error: HandshakeError): void {
@@ -228,12 +228,11 @@ export class Sessions {
     // An error without a status is not answered.
     const fault = isTold ? error : new HandshakeError(error.message, error.code);
     this.#countRefused(fault);
-    open(fault).catch(() => {}).then(
-      () => {
-        this.#refusals--;
-        this.#left();
-      },
-    );
+    const refused = () => {
+      this.#refusals--;
+      this.#left();
+    };
+    open({ opened: refused, refused }, fault);
   }
 
   #countRefused({ code, status = 0 }: HandshakeError): void {
