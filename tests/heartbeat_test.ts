@@ -5,6 +5,7 @@ import {
   Keepalive,
   type KeepaliveHost,
   Pings,
+  type PingWaiter,
   type Traffic,
 } from "../lib/connection/heartbeat.ts";
 import { inVirtualTime, type VirtualTime } from "./virtual_time.ts";
@@ -68,22 +69,34 @@ describe("Pings", () => {
   it("one pong answers the pings up to its own, with the time that each took", async () => {
     await inVirtualTime(async (time) => {
       const pings = new Pings();
-      const first = pings.add(of("a"));
+      const settled: unknown[] = [];
+      const add = (text: string) =>
+        pings.add(of(text), {
+          resolve: (latency) => settled.push(`${text} ${latency}`),
+          reject: (error) => settled.push(`${text} ${(error as Error).message}`),
+        });
+      assert.equal(add("a"), true);
       await time.advance(10);
-      const second = pings.add(of("b"));
-      const third = pings.add(of("c"));
+      assert.deepEqual([add("b"), add("c"), add("b")], [true, true, false]);
       await time.advance(5);
       assert.equal(pings.pong(of("x")), false);
       assert.equal(pings.latency, undefined);
       assert.equal(pings.pong(of("b")), true);
-      assert.deepEqual(await Promise.all([first, second]), [15, 5]);
+      assert.deepEqual(settled, ["a 15", "b 5"]);
       assert.equal(pings.latency, 5);
-      assert.deepEqual([pings.has(of("b")), pings.has(of("c"))], [false, true]);
       assert.equal(pings.pong(of("b")), false);
       pings.fail(() => new Error("lost"));
-      await assert.rejects(third, { message: "lost" });
-      assert.equal(pings.has(of("c")), false);
+      assert.deepEqual(settled, ["a 15", "b 5", "c lost"]);
+      assert.equal(pings.pong(of("c")), false);
     });
+  });
+
+  it("tells payloads apart by each byte", () => {
+    const pings = new Pings();
+    const waiter = { resolve: () => {}, reject: () => {} };
+    for (const payload of [[], [0], [0, 0], [1, 2], [2, 1], [255, 254]]) {
+      assert.equal(pings.add(Uint8Array.from(payload), waiter), true, `${payload}`);
+    }
   });
 });
 
@@ -100,9 +113,9 @@ class Host implements KeepaliveHost {
     this.#time = time;
   }
 
-  sendPing(): Promise<void> {
+  sendPing(waiter: PingWaiter): void {
     this.events.push(`ping at ${this.#time.now}`);
-    return new Promise((resolve) => this.answer = resolve);
+    this.answer = () => waiter.resolve(0);
   }
 
   traffic(): Traffic {
@@ -143,7 +156,10 @@ describe("Keepalive", () => {
         const own: number[] = [];
         pings.push(own);
         const host = new Host(time);
-        host.sendPing = () => Promise.resolve(void own.push(time.now));
+        host.sendPing = (waiter) => {
+          own.push(time.now);
+          queueMicrotask(() => waiter.resolve(0));
+        };
         new Keepalive(host, 1600, 0);
         await time.advance(3);
       }
@@ -160,6 +176,30 @@ describe("Keepalive", () => {
       }
       assert.equal(new Set([...perMoment.keys()].map((at) => at % 100)).size, 1);
       assert.ok(perMoment.size >= 8 && perMoment.size <= 11, `${perMoment.size} moments`);
+    });
+  });
+
+  it("shares the timer of a moment, and leaves no timer", async () => {
+    await inVirtualTime(async (time) => {
+      const hosts = Array.from({ length: 40 }, () => new Host(time));
+      const keepalives = hosts.map((host) => new Keepalive(host, 1600, 0));
+      await time.advance(1600);
+      for (const host of hosts) host.answer();
+      assert.ok(time.waiting <= 8, `${time.waiting} timers`);
+      for (const keepalive of keepalives.slice(1)) keepalive.cancel();
+      assert.equal(time.waiting, 1);
+      await time.advance(1600);
+      assert.deepEqual(hosts.map((host) => host.events.length), [
+        2,
+        ...hosts.slice(1).map(() => 1),
+      ]);
+      hosts[0].answer();
+      assert.equal(time.waiting, 1);
+      keepalives[0].cancel();
+      assert.equal(time.waiting, 0);
+      keepalives[0].cancel();
+      await time.advance(5000);
+      assert.equal(hosts[0].events.length, 2);
     });
   });
 

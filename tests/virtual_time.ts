@@ -8,12 +8,16 @@ const { setImmediate } = globalThis as unknown as {
   setImmediate: (callback: () => void) => unknown;
 };
 
+const DAY = 86_400_000;
+
 /** The time that the tested code sees. */
 export class VirtualTime {
   /** The time since the beginning, in milliseconds. */
   now = 0;
+  /** When the next virtual time begins, at the earliest: a timer that is left must not be due in it. */
+  static #earliest = 0;
   // Whole, so that a difference of two times is exact.
-  readonly #start = Math.ceil(performance.now());
+  readonly #start = Math.ceil(Math.max(performance.now(), VirtualTime.#earliest));
   readonly #wallStart = Date.now();
   readonly #timers = new Map<number, VirtualTimer>();
   #lastId = 0;
@@ -73,6 +77,7 @@ export class VirtualTime {
     try {
       return await test(this);
     } finally {
+      VirtualTime.#earliest = this.#start + this.now + DAY;
       Object.assign(globalThis, { setTimeout, clearTimeout });
       performance.now = now;
       Date.now = wallNow;

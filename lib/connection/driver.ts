@@ -2,8 +2,16 @@
  * Runs a connection: takes events from the protocol while there is room, and otherwise pauses the
  * transport.
  */
+import { handled } from "../abortable.ts";
 import { Closing, type ClosingParts } from "./closing.ts";
-import { ControlRate, Keepalive, type KeepaliveHost, Pings, type Traffic } from "./heartbeat.ts";
+import {
+  ControlRate,
+  Keepalive,
+  type KeepaliveHost,
+  Pings,
+  type PingWaiter,
+  type Traffic,
+} from "./heartbeat.ts";
 import { CloseCode } from "../core/close.ts";
 import { invalidState, RemoteProtocolError } from "../core/error.ts";
 import type { Role } from "../core/frame.ts";
@@ -247,21 +255,27 @@ export class Driver
   }
 
   ping(payload: Uint8Array): Promise<number> {
-    if (!this.closing.canSend) throw this.closing.closedError();
-    const pings = this.pings ??= new Pings();
-    if (pings.has(payload)) {
-      throw invalidState(
-        "Cannot ping: an earlier ping with this payload waits for its pong",
-        "busy",
-      );
-    }
-    this.sender.control({ type: "ping", payload });
-    return pings.add(payload);
+    return handled(
+      new Promise((resolve, reject) => {
+        if (!this.closing.canSend) throw this.closing.closedError();
+        if (!this.#addPing(payload, { resolve, reject })) {
+          throw invalidState(
+            "Cannot ping: an earlier ping with this payload waits for its pong",
+            "busy",
+          );
+        }
+      }),
+    );
   }
 
-  /** Called in a timer. Rejects where `ping()` throws. */
-  async sendPing(): Promise<void> {
-    await this.ping(randomPayload());
+  sendPing(waiter: PingWaiter): void {
+    if (this.closing.canSend) this.#addPing(randomPayload(), waiter);
+  }
+
+  #addPing(payload: Uint8Array, waiter: PingWaiter): boolean {
+    const isNew = (this.pings ??= new Pings()).add(payload, waiter);
+    if (isNew) this.sender.control({ type: "ping", payload });
+    return isNew;
   }
 
   get isAlive(): boolean {

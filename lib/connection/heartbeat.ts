@@ -1,30 +1,26 @@
 /** Pings and pongs: pings that wait, pings of keepalive, and the limit for the peer's control frames. */
 import { CloseCode } from "../core/close.ts";
 import { RemoteProtocolError } from "../core/error.ts";
-import { handled } from "../abortable.ts";
 import { backgroundTimer, Countdown, now, sharedTimer } from "../timers.ts";
 
-interface PendingPing {
-  sentAt: number;
+/** What waits for the pong of a ping. */
+export interface PingWaiter {
+  /** @param latency The time until the pong, in milliseconds. */
   resolve(latency: number): void;
   reject(error: unknown): void;
 }
 
 export class Pings {
   /** By payload, in the order in which they were sent. */
-  readonly #pending = new Map<string, PendingPing>();
+  readonly #pending = new Map<string, { sentAt: number; waiter: PingWaiter }>();
   latency: number | undefined;
 
-  /** Adds a ping. Resolves with the milliseconds until its pong. */
-  add(payload: Uint8Array): Promise<number> {
+  /** Adds a ping. Returns false if an earlier ping with this payload waits for its pong. */
+  add(payload: Uint8Array, waiter: PingWaiter): boolean {
     const key = keyOf(payload);
-    return handled(
-      new Promise((resolve, reject) => this.#pending.set(key, { sentAt: now(), resolve, reject })),
-    );
-  }
-
-  has(payload: Uint8Array): boolean {
-    return this.#pending.has(keyOf(payload));
+    if (this.#pending.has(key)) return false;
+    this.#pending.set(key, { sentAt: now(), waiter });
+    return true;
   }
 
   /** Returns whether a pong answers a ping. RFC 6455 §5.5.3: it may answer only the last of several. */
@@ -32,23 +28,25 @@ export class Pings {
     const answered = keyOf(payload);
     if (!this.#pending.has(answered)) return false;
     const answeredAt = now();
-    for (const [key, { sentAt, resolve }] of this.#pending) {
+    for (const [key, { sentAt, waiter }] of this.#pending) {
       this.#pending.delete(key);
       this.latency = answeredAt - sentAt;
-      resolve(this.latency);
+      waiter.resolve(this.latency);
       if (key === answered) break;
     }
     return true;
   }
 
   fail(error: () => unknown): void {
-    for (const { reject } of this.#pending.values()) reject(error());
+    for (const { waiter } of this.#pending.values()) waiter.reject(error());
     this.#pending.clear();
   }
 }
 
 function keyOf(payload: Uint8Array): string {
-  return String.fromCharCode(...payload);
+  let key = "";
+  for (let i = 0; i < payload.length; i++) key += String.fromCharCode(payload[i]);
+  return key;
 }
 
 export interface Traffic {
@@ -62,7 +60,8 @@ export interface Traffic {
 export interface KeepaliveHost {
   /** Whether the connection is open, so that a pong may come. */
   readonly isAlive: boolean;
-  sendPing(): Promise<unknown>;
+  /** Sends a ping with a random payload, unless the connection is closing. */
+  sendPing(waiter: PingWaiter): void;
   /** Whether reading is paused, so that no pong can be seen. */
   readonly isPaused: boolean;
   traffic(): Traffic;
@@ -76,7 +75,7 @@ const MUCH = 65536;
 /** Connections that were opened at once send their pings at about this many moments from the second on. */
 const SPREAD = 8;
 
-export class Keepalive {
+export class Keepalive implements PingWaiter {
   readonly #host: KeepaliveHost;
   readonly #interval: number;
   readonly #timeout: number;
@@ -84,6 +83,8 @@ export class Keepalive {
   cancel: () => void;
   /** Number of bytes that were sent before the last answered ping. The peer has read these. */
   #confirmed = 0;
+  /** Number of bytes that were sent before the last ping. */
+  #sentBefore = 0;
   #isSpread = false;
 
   /**
@@ -97,7 +98,17 @@ export class Keepalive {
     this.cancel = backgroundTimer(() => this.#ping(), interval);
   }
 
-  #pingLater(): void {
+  #ping(): void {
+    const before = this.#host.traffic();
+    this.#sentBefore = before.sent;
+    this.#host.sendPing(this);
+    if (this.#timeout === 0) return;
+    this.#awaitPong(new Progress(this.#host), before.sent - this.#confirmed > MUCH);
+  }
+
+  /** Called when the pong has come. */
+  resolve(): void {
+    this.#confirmed = this.#sentBefore;
     this.cancel();
     if (!this.#host.isAlive) return;
     const earlier = this.#isSpread ? 0 : Math.floor(Math.random() * SPREAD);
@@ -105,14 +116,8 @@ export class Keepalive {
     this.cancel = sharedTimer(() => this.#ping(), this.#interval, earlier);
   }
 
-  #ping(): void {
-    const { sent } = this.#host.traffic();
-    this.#host.sendPing().then(() => {
-      this.#confirmed = sent;
-      this.#pingLater();
-    }, () => {});
-    if (this.#timeout > 0) this.#awaitPong(new Progress(this.#host), sent - this.#confirmed > MUCH);
-  }
+  /** Called when no pong can come any more. */
+  reject(): void {}
 
   /**
    * Waits for the pong. Each deadline starts anew when bytes have moved. If no bytes have moved, the pong

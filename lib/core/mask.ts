@@ -106,7 +106,8 @@ export function maskingKey(): number {
 
 /** Returns 4 bytes from the cryptographic random source, as the payload of a ping. */
 export function randomPayload(): Uint8Array {
-  return new Uint8Array(Int32Array.of(maskingKey()).buffer);
+  const key = maskingKey();
+  return Uint8Array.of(key, key >>> 8, key >>> 16, key >>> 24);
 }
 
 // WebAssembly. It may be missing, lack vector instructions, or be forbidden by a page's policy.
