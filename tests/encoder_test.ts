@@ -637,10 +637,10 @@ describe("SharedFrames", () => {
       const { bytes, start, end } = frames.write(message)!;
       assert.equal(start, 0);
       assert.equal(frames.size, end);
-      assert.deepEqual(bytes.slice(start, end), expected);
+      assert.deepEqual(bytes.range(start, end), expected);
       if (end > 1) assert.equal(frames.write(message), undefined, "no room for another");
       const single = SharedFrames.single(message);
-      assert.deepEqual(single, { bytes: expected, start: 0, end: expected.length });
+      assert.deepEqual(single.bytes.range(single.start, single.end), expected);
     }
   });
 });

@@ -9,6 +9,7 @@ import {
   PerMessageDeflate,
   type PerMessageDeflateOptions,
 } from "../lib/core/permessage_deflate.ts";
+import { shareFrame } from "../lib/connection/sender.ts";
 import { pair, type PairOptions } from "../lib/testing.ts";
 import { deflateEngine } from "../lib/zlib.ts";
 import { concat } from "./bytes.ts";
@@ -74,8 +75,32 @@ describe("Shared frames", () => {
     }
     const [[x, ...more], [y]] = [a.take(), b.take()];
     assert.equal(more.length, 0);
-    assert.equal(x.buffer, y.buffer);
+    assert.equal(x, y);
     assert.equal(new TextDecoder("latin1").decode(x), "\x81\x03one\x81\x03two\x81\x05three");
+  });
+
+  it("are taken by each encoder in the range that it has written", () => {
+    const frames = new SharedFrames(1000);
+    const [one, two] = [frames.write("one")!, frames.write("two")!];
+    const taken = [[one], [one, two], [two], [one]].map((some) => {
+      const encoder = new Encoder("server");
+      for (const frame of some) encoder.writeShared(frame);
+      return new TextDecoder("latin1").decode(concat(encoder.take()));
+    });
+    const [first, second] = ["\x81\x03one", "\x81\x03two"];
+    assert.deepEqual(taken, [first, first + second, second, first]);
+  });
+
+  it("share a buffer with all frames of a turn that has as many as the last one", async () => {
+    const share = () => {
+      const frames = Array.from({ length: 10 }, (_, i) => shareFrame(`message ${i}`));
+      return new Set(frames.map(({ bytes }) => bytes)).size;
+    };
+    share();
+    for (let again = 0; again < 3; again++) {
+      await new Promise((resolve) => setImmediate(resolve));
+      assert.equal(share(), 1);
+    }
   });
 
   it("are refused by encoders that write other bytes", () => {

@@ -13,7 +13,7 @@ import {
   sendingOf,
   shareFrame,
 } from "./sender.ts";
-import type { SharedFrame } from "../core/encoder.ts";
+import type { SharedFrame } from "../core/shared_frame.ts";
 
 /** A connection that {@linkcode broadcast} can send to: of a server, a client or a browser. */
 export interface Recipient {

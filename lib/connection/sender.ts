@@ -1,7 +1,8 @@
 /** The sending half of a connection: sends one message after the other, several in one write. */
 import { handled, onAbort, rejectTraced, traced } from "../abortable.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
-import { type SharedFrame, SharedFrames, sharedLength } from "../core/encoder.ts";
+import { SharedFrames, sharedLength } from "../core/encoder.ts";
+import type { SharedFrame } from "../core/shared_frame.ts";
 import { type ErrorCode, wrongType } from "../core/error.ts";
 import { replaceStack } from "../core/error_print.ts";
 import type { EventOf } from "../core/event.ts";
@@ -138,8 +139,9 @@ class Departure {
 /** The senders to flush in the next turn. One callback serves all of them. */
 let due: Sender[] = [];
 
-/** The shared frames of this turn, and how many bytes they had in the last turn that had any. */
+/** The shared frames of this turn, their size, and the size of those in the last turn that had any. */
 let frames: SharedFrames | undefined;
+let framesSize = 0;
 let lastSize = 0;
 
 /** Writes a message as a frame that the connections of a server can share. */
@@ -147,13 +149,18 @@ export function shareFrame(message: Message): SharedFrame {
   if (message.length > SHARE_UP_TO) return SharedFrames.single(message);
   if (frames === undefined) {
     nextTurn(() => {
-      lastSize = frames!.size;
+      lastSize = framesSize;
+      framesSize = 0;
       frames = undefined;
     });
   }
-  const frame = frames?.write(message);
-  if (frame !== undefined) return frame;
-  // The next turn will probably have as many frames as the last one.
+  const frame = frames?.write(message) ?? writeFirst(message);
+  framesSize += frame.end - frame.start;
+  return frame;
+}
+
+function writeFirst(message: Message): SharedFrame {
+  // This turn will probably have as many frames as the last one.
   frames = new SharedFrames(Math.max(sharedLength(message), Math.min(2 * lastSize, SEND_MARK)));
   return frames.write(message)!;
 }

@@ -7,6 +7,7 @@ import { applyMask, copyMasked, maskingKey } from "./mask.ts";
 import type { Message } from "./message.ts";
 import { kindOf } from "./options.ts";
 import { Queue } from "./queue.ts";
+import { SharedBytes, type SharedFrame, sharedFrame } from "./shared_frame.ts";
 import { type TextCodec, webTextCodec, WholeCharacters } from "./utf8.ts";
 
 /** Maximum length of a frame header: 2 bytes, a length of 8 bytes, a masking key of 4 bytes. */
@@ -182,15 +183,6 @@ function unusedOf({ bytes, length, full }: Part): number {
   return full === undefined ? 0 : full.length - bytes.byteOffset - length;
 }
 
-/** A frame in a buffer that several encoders may hold. Nobody changes the bytes. */
-export interface SharedFrame {
-  readonly bytes: Uint8Array;
-  readonly start: number;
-  readonly end: number;
-  /** The frames for encoders with an extension. See `Extension.sharedBy()`. */
-  changed?: Map<object, SharedFrame>;
-}
-
 /** Shared frames up to this length are copied if other frames come between them. */
 const COPY_UP_TO = 1024;
 
@@ -199,20 +191,21 @@ const COPY_UP_TO = 1024;
  * and nothing else gives its transport a part of this buffer.
  */
 export class SharedFrames {
+  readonly #shared: SharedBytes;
   readonly #bytes: Uint8Array;
   /** Number of bytes that are written. */
   size = 0;
 
   constructor(capacity: number) {
     this.#bytes = new Uint8Array(capacity);
+    this.#shared = new SharedBytes(this.#bytes);
   }
 
   /** Makes a frame that has a buffer by itself. */
   static single(message: Message): SharedFrame {
     const isText = typeof message === "string";
     const payload = isText ? utf8.encode(message) : message;
-    const bytes = encodeFrame({ opcode: isText ? Opcode.Text : Opcode.Binary, payload });
-    return { bytes, start: 0, end: bytes.length };
+    return sharedFrame(encodeFrame({ opcode: isText ? Opcode.Text : Opcode.Binary, payload }));
   }
 
   /** Writes an unmasked frame with a whole message. Returns undefined if there is no room for it. */
@@ -233,7 +226,7 @@ export class SharedFrames {
     const first = FIN | (isText ? Opcode.Text : Opcode.Binary);
     writeHeader(this.#bytes, start, first, false, length);
     this.size = at + length;
-    return { bytes: this.#bytes, start, end: this.size };
+    return { bytes: this.#shared, start, end: this.size };
   }
 
   #writeText(text: string, at: number): number {
@@ -291,7 +284,7 @@ export class Encoder {
   /** Number of bytes of the previous batch. The next one will probably be as large. */
   #likely = 0;
   /** A range of shared frames. The batch has nothing else then. */
-  #shared: Uint8Array | undefined;
+  #shared: SharedBytes | undefined;
   #sharedStart = 0;
   #sharedEnd = 0;
 
@@ -363,7 +356,7 @@ export class Encoder {
       this.#sharedStart = start;
       this.#sharedEnd = end;
     } else if (this.#shared === bytes && this.#sharedEnd === start) this.#sharedEnd = end;
-    else this.#insert(bytes.subarray(start, end));
+    else this.#insert(bytes.range(start, end));
     this.size += end - start;
     this.frames++;
     return true;
@@ -373,22 +366,21 @@ export class Encoder {
   #changed(shared: SharedFrame, compress: boolean | undefined): SharedFrame | undefined {
     const [extension, another] = this.#extensions;
     const { bytes, start, end } = shared;
-    const at = start + headerLengthAt(bytes, start);
+    const at = start + headerLengthAt(bytes.all, start);
     const key = another === undefined ? extension.sharedBy?.(end - at, compress) : undefined;
     if (key === null) return shared;
     if (key === undefined) return undefined;
     shared.changed ??= new Map();
     let frame = shared.changed.get(key);
     if (frame === undefined) {
-      const opcode = (bytes[start] & 15) as Opcode;
-      const payload = bytes.subarray(at, end);
+      const opcode = (bytes.all[start] & 15) as Opcode;
+      const payload = bytes.all.subarray(at, end);
       const plain = { opcode, fin: true, rsv: 0, payload, compress };
-      const changed = encodeFrame(encodeWith([extension], plain)!);
-      frame = { bytes: changed, start: 0, end: changed.length };
+      frame = sharedFrame(encodeFrame(encodeWith([extension], plain)!));
       shared.changed.set(key, frame);
     }
     this.uncompressed += end - at;
-    this.compressed += frame.end - headerLengthAt(frame.bytes, 0);
+    this.compressed += frame.end - headerLengthAt(frame.bytes.all, 0);
     return frame;
   }
 
@@ -408,7 +400,7 @@ export class Encoder {
 
   /** Makes the shared frames a part of the batch, so that other frames can follow. */
   #unshare(): void {
-    const bytes = this.#shared!.subarray(this.#sharedStart, this.#sharedEnd);
+    const bytes = this.#shared!.range(this.#sharedStart, this.#sharedEnd);
     this.#shared = undefined;
     this.#insert(bytes);
   }
@@ -600,7 +592,7 @@ export class Encoder {
     this.hasVanished = false;
     const taken: Uint8Array[] = [];
     if (this.#shared !== undefined) {
-      taken.push(this.#shared.subarray(this.#sharedStart, this.#sharedEnd));
+      taken.push(this.#shared.range(this.#sharedStart, this.#sharedEnd));
       this.#shared = undefined;
       this.size = 0;
       return taken;

@@ -7,6 +7,7 @@ import { nextTick } from "node:process";
 import type { Duplex } from "node:stream";
 import { complete, type EventOf } from "../core/event.ts";
 import { encodeFrame, FIN, firstByte } from "../core/encoder.ts";
+import { sharedFrame } from "../core/shared_frame.ts";
 import { encodeWith, type Extension, type OutgoingFrame } from "../core/extension.ts";
 import { Opcode } from "../core/frame.ts";
 import type { Protocol } from "../core/protocol.ts";
@@ -173,7 +174,7 @@ export class Outlet {
   sendParts(parts: readonly Uint8Array[], callback: SendCallback | undefined): void {
     const { encoder } = this.#protocol;
     for (const bytes of parts) {
-      if (encoder.writeShared({ bytes, start: 0, end: bytes.length })) this.#isDirty = true;
+      if (encoder.writeShared(sharedFrame(bytes))) this.#isDirty = true;
       else {
         this.#writeBatch();
         this.#socket.write(bytes);
