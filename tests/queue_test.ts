@@ -26,6 +26,9 @@ class Both {
   check(): void {
     assert.equal(this.queue.length, this.array.length);
     assert.equal(this.queue.first, this.array[0]);
+    for (const index of [0, 1, this.array.length - 1, this.array.length]) {
+      assert.equal(this.queue.at(index), this.array[index]);
+    }
   }
 }
 

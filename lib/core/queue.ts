@@ -16,6 +16,11 @@ export class Queue<T> {
     return this.#items[this.#head];
   }
 
+  /** Returns the item at an index, or undefined. Index 0 is the first item. */
+  at(index: number): T | undefined {
+    return this.#items[this.#head + index];
+  }
+
   push(item: T): void {
     this.#items.push(item);
   }

@@ -6,6 +6,7 @@
 import { invalidState } from "../core/error.ts";
 import { checkInteger, checkNumber, type OptionNames } from "../core/options.ts";
 import { checkKnown } from "../core/option_hints.ts";
+import { Queue } from "../core/queue.ts";
 import { now } from "../timers.ts";
 import type {
   Backplane,
@@ -52,7 +53,7 @@ interface Kept {
 }
 
 interface TopicHistory {
-  readonly kept: Kept[];
+  readonly kept: Queue<Kept>;
   /** The largest offset of a message that is gone, or may have been. */
   gone: number;
 }
@@ -78,7 +79,7 @@ class History {
 
   add(topic: string, data: Uint8Array | string): Position {
     const position = { epoch: this.#epoch, offset: ++this.#offset };
-    const found = this.#topics.get(topic) ?? { kept: [], gone: this.#forgotten };
+    const found = this.#topics.get(topic) ?? { kept: new Queue(), gone: this.#forgotten };
     this.#topics.delete(topic);
     this.#topics.set(topic, found);
     found.kept.push({ data, position, expires: now() + this.#ttl });
@@ -94,18 +95,18 @@ class History {
     this.#makeRoom(time);
     const found = this.#topics.get(topic);
     if (found !== undefined) this.#dropExpired(found, time);
-    const { kept = [], gone = this.#forgotten } = found ?? {};
-    const position = kept.at(-1)?.position ?? { epoch: this.#epoch, offset: gone };
+    const { kept = new Queue<Kept>(), gone = this.#forgotten } = found ?? {};
+    const position = kept.at(kept.length - 1)?.position ?? { epoch: this.#epoch, offset: gone };
     if (since === undefined) return { recovered: true, messages: [], position };
     const isKnown = since.epoch === this.#epoch && since.offset >= gone &&
       since.offset <= this.#offset;
-    const messages = isKnown ? kept.filter((each) => each.position.offset > since.offset) : [];
+    const messages = isKnown ? keptAfter(kept, since.offset) : [];
     return { recovered: isKnown, messages, position };
   }
 
   #makeRoom(time: number): void {
     for (const [topic, found] of this.#topics) {
-      const isOver = found.kept.at(-1)!.expires <= time;
+      const isOver = found.kept.at(found.kept.length - 1)!.expires <= time;
       if (!isOver && this.#bytes <= this.#maxBytes) return;
       while (found.kept.length > 0) this.#dropFirst(found);
       this.#forgotten = Math.max(this.#forgotten, found.gone);
@@ -114,7 +115,7 @@ class History {
   }
 
   #dropExpired(found: TopicHistory, time: number): void {
-    while (found.kept.length > 0 && found.kept[0].expires <= time) this.#dropFirst(found);
+    while (found.kept.length > 0 && found.kept.first!.expires <= time) this.#dropFirst(found);
   }
 
   #dropFirst(found: TopicHistory): void {
@@ -122,6 +123,13 @@ class History {
     found.gone = position.offset;
     this.#bytes -= data.length + OVERHEAD;
   }
+}
+
+/** Returns the messages after an offset. They are the last ones, and few as a rule. */
+function keptAfter(kept: Queue<Kept>, offset: number): Kept[] {
+  let first = kept.length;
+  while (first > 0 && kept.at(first - 1)!.position.offset > offset) first--;
+  return Array.from({ length: kept.length - first }, (_, i) => kept.at(first + i)!);
 }
 
 /** An engine in memory. Several backplanes of one process may share it, as processes share an engine. */
