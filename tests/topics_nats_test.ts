@@ -77,6 +77,50 @@ describe("A topic and a matching prefix over JetStream", () => {
   );
 });
 
+describe("A long history of JetStream", () => {
+  it(
+    "It is read in ranges, whole and in order",
+    unlessThere(PEERS.nats),
+    async () => {
+      const nats = await startNats();
+      const connection = await connectNats(nats.port);
+      const stream = jetstream(connection);
+      assert.throws(() => natsBackplane(connection, { jetstream: stream, size: 10_001 }), {
+        name: "RangeError",
+      });
+      const backplane = natsBackplane(connection, { jetstream: stream, size: 1000 });
+      try {
+        const topics = ["x", "y", "x", "x"];
+        const positions = await Promise.all(
+          Array.from({ length: 1200 }, async (_, i) => {
+            const topic = topics[i % topics.length];
+            const text = `${topic} ${i}`;
+            return { topic, text, position: (await backplane.publish(topic, text, CALL))! };
+          }),
+        );
+        for (const topic of ["x", "y"]) {
+          for (const from of [0, 1, 63, 64, 65, 700, 1199]) {
+            const since = positions[from].position;
+            const later = positions.slice(from + 1).filter((each) => each.topic === topic);
+            const { recovered, messages } = await backplane.read!(topic, since, CALL);
+            assert.equal(recovered, true);
+            const found = messages.map(({ data, position }) => ({
+              topic,
+              text: new TextDecoder().decode(data as Uint8Array),
+              position,
+            }));
+            assert.deepEqual(found, later, `${topic} after ${from}`);
+          }
+        }
+      } finally {
+        await backplane.close();
+        await connection.close();
+        await nats.stop();
+      }
+    },
+  );
+});
+
 describe("Presence over JetStream", () => {
   it(
     "It is that of the server's clock, when the clock of the process is wrong",

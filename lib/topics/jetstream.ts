@@ -44,6 +44,9 @@ const DUPLICATES = 120_000;
 /** Maximum time for which presence is stored, in milliseconds. */
 const MEMBERS_AGE = 86_400_000;
 const NANOSECONDS = 1_000_000;
+/** How a history is read: the smallest range of sequence numbers, and the number of ranges at a time. */
+const MIN_RANGE = 64;
+const MAX_RANGES = 32;
 
 interface StoredMessage extends NatsMessage {
   readonly seq: number;
@@ -317,13 +320,8 @@ export class JetStreamBackplane extends NatsBackplane {
     if (since.epoch !== epoch || since.offset > Math.max(state.last_seq, position.offset)) {
       return gone;
     }
-    const messages: BackplaneMessage[] = [];
-    for (let seq = since.offset + 1; seq <= position.offset;) {
-      const found = await this.#get({ seq, next_by_subj: subject });
-      if (found === null) break;
-      messages.push({ data: found.data, position: { epoch, offset: found.seq } });
-      seq = found.seq + 1;
-    }
+    const found = await this.#readRanges(subject, since.offset + 1, position.offset);
+    const messages = found.map(({ data, seq }) => ({ data, position: { epoch, offset: seq } }));
     // The stream drops the oldest messages of a subject first, if they are too many or too old.
     const oldest = await this.#get({ seq: 1, next_by_subj: subject });
     if (oldest !== null && oldest.seq <= since.offset) {
@@ -334,6 +332,27 @@ export class JetStreamBackplane extends NatsBackplane {
       : await this.#get({ seq: since.offset }) === null;
     if (isOld || messages.length >= config.max_msgs_per_subject) return gone;
     return { recovered: true, messages, position };
+  }
+
+  /** Reads several ranges at a time, because each message is a call that names the one before it. */
+  async #readRanges(subject: string, first: number, last: number): Promise<StoredMessage[]> {
+    const size = Math.max(MIN_RANGE, Math.ceil((last - first + 1) / MAX_RANGES));
+    const ranges: Promise<StoredMessage[]>[] = [];
+    for (let start = first; start <= last; start += size) {
+      ranges.push(this.#readRange(subject, start, Math.min(start + size - 1, last)));
+    }
+    return (await Promise.all(ranges)).flat();
+  }
+
+  async #readRange(subject: string, first: number, last: number): Promise<StoredMessage[]> {
+    const messages: StoredMessage[] = [];
+    for (let seq = first; seq <= last;) {
+      const found = await this.#get({ seq, next_by_subj: subject });
+      if (found === null || found.seq > last) break;
+      messages.push(found);
+      seq = found.seq + 1;
+    }
+    return messages;
   }
 }
 

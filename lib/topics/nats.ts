@@ -24,7 +24,8 @@ export interface NatsBackplaneOptions {
    */
   prefix?: string | undefined;
   /**
-   * Maximum number of messages that the history of a topic has. Used when the stream is created.
+   * Maximum number of messages that the history of a topic has, at most 10,000: each of them is read by a
+   * call of its own. Used when the stream is created.
    * @default {100}
    */
   size?: number | undefined;
@@ -55,7 +56,7 @@ const OPTIONS: OptionNames<NatsBackplaneOptions> = {
     checkText(name, value);
     if (!/^[\w-]+$/.test(value as string)) throw wrongType(`Expected ${name} to be one word`);
   },
-  size: (name, value) => checkInteger(name, value, 1, 1_000_000),
+  size: (name, value) => checkInteger(name, value, 1, 10_000),
   ttl: (name, value) => checkInteger(name, value, 100, 1e12),
   replicas: (name, value) => checkInteger(name, value, 1, 5),
   storage: (name, value) => checkOneOf(name, value, ["file", "memory"]),
