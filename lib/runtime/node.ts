@@ -3,18 +3,10 @@
  * `node:tls`.
  */
 import { Buffer } from "node:buffer";
-import { X509Certificate } from "node:crypto";
-import { connect, createServer, isIP, type Server, type Socket } from "node:net";
+import { connect, createServer, type Server, type Socket } from "node:net";
 import process from "node:process";
 import type { Duplex } from "node:stream";
-import {
-  checkServerIdentity,
-  connect as connectTls,
-  type ConnectionOptions,
-  createServer as createTlsServer,
-  type PeerCertificate,
-  type TLSSocket,
-} from "node:tls";
+import type { Server as TlsServer, TLSSocket } from "node:tls";
 import { onAbort } from "../abortable.ts";
 import { setDiagnostics } from "../inspect.ts";
 import { failure, HandshakeError, wrongType, wrongValue } from "../core/error.ts";
@@ -188,6 +180,9 @@ export function free(chunk: Uint8Array): void {
   (buffer as { transfer?(length: number): unknown }).transfer?.(0);
 }
 
+/** Without TLS, a process saves the memory of `node:tls` and `node:crypto`. */
+const loadTls = () => import("./node_tls.ts");
+
 interface Ends {
   local?: Address;
   remote?: Address;
@@ -281,10 +276,12 @@ export async function dial(
   adopt: (transport: NodeTransport) => Transport = (transport) => transport,
 ): Promise<Transport> {
   const { hostname, port, unix: path, tunnel, signal } = options;
+  const needsTls = options.tls !== undefined || tunnel?.tls !== undefined;
+  const secure = needsTls ? await loadTls() : undefined;
   signal?.throwIfAborted();
   const tls = options.tls && { ...options.tls, servername: options.tls.servername ?? hostname };
   const place = { ...placeOf(hostname, port, path), allowHalfOpen: true };
-  const socket = tls === undefined ? connect(place) : connectTls({ ...place, ...tlsOptions(tls) });
+  const socket = tls === undefined ? connect(place) : secure!.connectTls(place, tls);
   const ends = { remote: unixAddress(path) };
   const transport = await established(socket, tls, signal, ends);
   if (tunnel?.tls === undefined) {
@@ -296,7 +293,7 @@ export async function dial(
   // On some platforms, TLS inside TLS does not know the addresses.
   const inside = { local: transport.localAddress, remote: transport.remoteAddress };
   transport.release();
-  const inner = connectTls({ ...tlsOptions(tunnel.tls), socket });
+  const inner = secure!.connectTls({ socket }, tunnel.tls);
   inner.on("close", () => socket.destroy());
   return await established(inner, tunnel.tls, signal, inside);
 }
@@ -327,28 +324,6 @@ function established(
       resolve(new NodeTransport(socket, ends));
     });
   });
-}
-
-function tlsOptions(tls: TlsConnectOptions): ConnectionOptions {
-  const { ca, cert, key, servername = "", alpn, insecureSkipVerify = false } = tls;
-  return {
-    ca,
-    cert,
-    key,
-    ALPNProtocols: alpn,
-    rejectUnauthorized: !insecureSkipVerify,
-    // RFC 6066 §3: an IP address is not sent as a server name.
-    servername: isIP(servername) ? "" : servername,
-    checkServerIdentity: (_, certificate) => checkIdentity(servername, certificate),
-  };
-}
-
-function checkIdentity(servername: string, certificate: PeerCertificate): Error | undefined {
-  const error = checkServerIdentity(servername, certificate);
-  if (error === undefined || isIP(servername) !== 6) return error;
-  // Node 22 looks for an IPv6 address among the host names.
-  const found = new X509Certificate(certificate.raw).checkIP(servername);
-  return found === undefined ? error : undefined;
 }
 
 function isUntrusted(socket: Socket, tls: TlsConnectOptions | undefined): boolean {
@@ -396,21 +371,24 @@ export async function openTunnel(
   }
 }
 
-function listen(options: ListenOptions, accept: (transport: Transport) => void): Promise<Listener> {
+async function listen(
+  options: ListenOptions,
+  accept: (transport: Transport) => void,
+): Promise<Listener> {
   const { hostname, port, unix: path, onError = () => {} } = options;
   const reusePort = path === undefined && options.reusePort;
-  return new Promise((resolve, reject) => {
+  const secure = options.tls && await loadTls();
+  return await new Promise((resolve, reject) => {
     // Older versions would ignore the option.
     if (reusePort && !canReusePort(process.versions.node)) throw unsupportedReusePort();
     const fail = (error: NodeJS.ErrnoException) =>
       reject(reusePort && error.code === "ENOTSUP" ? unsupportedReusePort(error) : error);
     const ends = path === undefined ? undefined : { local: unixAddress(path) };
     const handshakes = new Handshakes<unknown>(options);
-    const server = serverOf(
-      options,
-      handshakes,
-      (socket) => accept(new NodeTransport(socket, ends)),
-    );
+    const acceptSocket = (socket: Socket) => accept(new NodeTransport(socket, ends));
+    const server = secure === undefined
+      ? createServer({ allowHalfOpen: true }, acceptSocket)
+      : tlsServerOf(secure.createTlsServer(options.tls!), path, handshakes, acceptSocket);
     const close = () =>
       new Promise<void>((resolve) => {
         server.close(() => resolve());
@@ -476,23 +454,14 @@ export class Handshakes<K> {
   }
 }
 
-function serverOf(
-  { tls, unix }: ListenOptions,
+/** Accepts the sockets of a TLS server after their handshakes. */
+function tlsServerOf(
+  server: TlsServer,
+  unix: string | undefined,
   handshakes: Handshakes<unknown>,
   accept: (socket: Socket) => void,
-): Server {
-  if (tls === undefined) return createServer({ allowHalfOpen: true }, accept);
-  const { ca, cert, key, alpn } = tls;
+): TlsServer {
   const keyOf = unix === undefined ? peerOf : beneath;
-  const server = createTlsServer({
-    cert,
-    key,
-    ca,
-    requestCert: ca !== undefined,
-    ALPNProtocols: alpn,
-    // Handshakes has its own timer. This one ignores bytes that were not read, and 0 means its default.
-    handshakeTimeout: 2 ** 31 - 1,
-  });
   server.on("connection", (socket) => {
     const address = tcpAddress(socket.remoteAddress, socket.remotePort);
     const end = handshakes.begin(keyOf(socket), address, () => socket.destroy());
