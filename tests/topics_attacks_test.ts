@@ -655,4 +655,21 @@ describe("Topics under attack", () => {
       await rest();
       assert.deepEqual(topics.names, []);
     }));
+
+  it("A subscription that ends while it reads the history takes no message with it", () =>
+    withTopics({ history: {} }, async (topics) => {
+      const { position } = await topics.publish("x", "start");
+      for (let i = 0; i < 3; i++) await topics.publish("x", "m".repeat(1_000_000));
+      const client = await Client.open({}, false);
+      const options = { maxBufferedAmount: 1e9 };
+      topics.subscribe(client.ws, "x*", options);
+      topics.subscribe(client.ws, "other*", options);
+      const reading = topics.subscribe(client.ws, "x", { ...options, since: position });
+      await rest();
+      for (const text of ["one", "two"]) await topics.publish("x", text);
+      reading.unsubscribe();
+      await topics.publish("x", "three");
+      const got = await client.close();
+      assert.deepEqual(got.filter((text) => text.length < 10), ["one", "two", "three"]);
+    }));
 });

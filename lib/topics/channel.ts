@@ -97,6 +97,11 @@ export class Channel implements BackplaneReceiver {
     this.confirmed = handled(this.#begin());
   }
 
+  /** Whether a topic is the one of this subscription, or begins with its prefix. */
+  matches(topic: string): boolean {
+    return this.isPrefix ? topic.startsWith(this.prefix) : topic === this.name;
+  }
+
   /** The place after which messages come. Undefined without history, for a prefix, and at first. */
   get position(): Position | undefined {
     return this.#last ?? this.#start;

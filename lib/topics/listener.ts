@@ -65,6 +65,15 @@ export abstract class Listener implements Member {
     this.#abort.abort(reason);
   }
 
+  /** Takes the messages that were not delivered yet. */
+  takeHeld(): Delivery[] {
+    const taken: Delivery[] = [];
+    for (let next = this.#held?.shift(); next !== undefined; next = this.#held?.shift()) {
+      if (!isCovered(next.position, this.#covered)) taken.push(next);
+    }
+    return taken;
+  }
+
   protected get hasEnded(): boolean {
     return this.#abort.signal.aborted;
   }

@@ -271,6 +271,14 @@ export class Topics<T = Message> implements AsyncDisposable {
       this.#peers.delete(peer.ws);
     }
     this.#part(channel, listener);
+    for (const delivery of listener.takeHeld()) this.#handOver(peer, delivery);
+  }
+
+  /** Gives a message that one subscription has held to another one of the connection that matches. */
+  #handOver({ subscriptions }: SubscribedPeer, delivery: Delivery): void {
+    for (const listener of subscriptions) {
+      if (listener.channel.matches(delivery.topic)) return listener.receive(delivery);
+    }
   }
 
   #part(channel: Channel, member: Member): void {
