@@ -289,6 +289,37 @@ describe("Topics under attack", () => {
     assert.throws(() => resumable(none).subscribe("a\n"), { name: "RangeError" });
   });
 
+  const wrongMessages: [topic: unknown, message: unknown, name: string][] = [
+    ["x", 5, "TypeError"],
+    ["x", undefined, "TypeError"],
+    ["x", { a: 1 }, "TypeError"],
+    ["x", new Uint16Array(2), "TypeError"],
+    [5, "text", "TypeError"],
+    ["", "text", "RangeError"],
+    ["room/*", "text", "RangeError"],
+  ];
+  for (const [topic, message, name] of wrongMessages) {
+    const shown = `${JSON.stringify(topic)}, ${JSON.stringify(message)}`;
+    it(`publish() of resumable() rejects with a ${name} for ${shown}`, () =>
+      withTopics({}, async (topics) => {
+        const { ws, far } = await Client.open({}, false);
+        const serving = topics.serve(ws, { mayPublish: () => true });
+        const connections = (async function* () {
+          yield await Promise.resolve(far);
+        })();
+        const client = resumable(connections);
+        const done = (async () => {
+          for await (const event of client) assert.fail(event.type);
+        })();
+        await rest();
+        const error = await rejection(client.publish(topic as string, message as string));
+        assert.equal(error.name, name);
+        await client.publish("x", "good");
+        await ws.close();
+        await Promise.all([done, serving]);
+      }));
+  }
+
   it("a client may subscribe to a topic again at any time", () =>
     withTopics({}, async (topics) => {
       const { ws, far } = await Client.open({}, false);

@@ -6,7 +6,7 @@
 import { handled } from "../abortable.ts";
 import { invalidState, wrongType, wrongValue } from "../core/error_code.ts";
 import type { Message } from "../core/message.ts";
-import { checkKnown, checkType } from "../core/options.ts";
+import { checkKnown, checkType, kindOf } from "../core/options.ts";
 import { nextTurn } from "../timers.ts";
 import { checkTopic, parsePosition } from "./backplane.ts";
 import { frameWith, type Line, type Parsed, parseFrame } from "./wire.ts";
@@ -78,9 +78,10 @@ export interface ResumableTopics extends AsyncIterable<TopicEvent> {
    * Publishes a message. The caller must be iterating.
    *
    * @returns A promise of the position, or of undefined if the server keeps no history. It rejects with
-   * RangeError if the server refuses, and with InvalidStateError if there is no connection, or the
-   * connection is lost before the answer. In that case the message may have been published. It rejects in
-   * a later turn of the event loop, so that a loop may publish again until it succeeds.
+   * TypeError or RangeError if an argument is not valid, with RangeError if the server refuses, and with
+   * InvalidStateError if there is no connection, or the connection is lost before the answer. In that case
+   * the message may have been published. It rejects in a later turn of the event loop, so that a loop may
+   * publish again until it succeeds.
    */
   publish(topic: string, message: Message): Promise<string | undefined>;
 }
@@ -207,6 +208,10 @@ class Resuming implements ResumableTopics {
   }
 
   async #publish(topic: string, message: Message): Promise<string | undefined> {
+    checkTopic(topic, false);
+    if (typeof message !== "string" && !(message instanceof Uint8Array)) {
+      throw wrongType(`Expected a string or a Uint8Array, received ${kindOf(message)}`);
+    }
     if (this.#ws === undefined) throw invalidState("Cannot publish: not connected", "not-open");
     const id = ++this.#lastId;
     const answer = new Promise<string | undefined>((resolve, reject) => {
