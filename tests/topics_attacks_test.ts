@@ -652,13 +652,12 @@ describe("Topics under attack", () => {
   it("a subscription that is disposed twice ends once", () =>
     withTopics({}, async (topics) => {
       const client = await Client.open();
-      let again;
-      {
-        using subscription = topics.subscribe(client.ws, "x");
-        again = topics.subscribe(client.ws, "x");
-        subscription[Symbol.dispose]();
-        subscription.unsubscribe();
-      }
+      // Node 22 has no `using`, which calls the method.
+      const subscription = topics.subscribe(client.ws, "x");
+      const again = topics.subscribe(client.ws, "x");
+      subscription[Symbol.dispose]();
+      subscription[Symbol.dispose]();
+      subscription.unsubscribe();
       await topics.publish("x", "one");
       assert.deepEqual([topics.count("x"), again.sent], [1, 1]);
       assert.deepEqual(await client.close(), ["one"]);
