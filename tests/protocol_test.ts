@@ -16,7 +16,7 @@ import {
 } from "../lib/core/mod.ts";
 import { NO_FRAMES } from "../lib/core/protocol.ts";
 import { complete } from "../lib/core/event.ts";
-import { assertSameBytes, concat, cut, hex, pattern, single, utf8 } from "./bytes.ts";
+import { assertSameBytes, concat, cut, cuts, hex, pattern, single, utf8 } from "./bytes.ts";
 import { binary, fc, offsets, text } from "./property.ts";
 import { Toy } from "./toy_extension.ts";
 
@@ -715,6 +715,40 @@ describe("Protocol: what it has and counts", () => {
       assert.equal(protocol.next()?.type, "ping");
       assert.equal(protocol.release(), !isExtended);
     }
+  });
+
+  it("Protocol goes on wherever a chunk ended that was released", () => {
+    const bytes = hex(
+      "01 02 61 62 89 02 03 04 80 01 63 82 7e 00 7e" + " 05".repeat(126) + " 83 00",
+    );
+    const expected = [
+      { type: "ping", payload: hex("03 04") },
+      textEvent("abc"),
+      { type: "binary", data: hex("05".repeat(126)), frameFinished: true, messageFinished: true },
+    ];
+    for (const chunks of cuts(bytes)) {
+      const protocol = new Protocol("client", { ownsInput: true });
+      protocol.whole = true;
+      const events: ProtocolEvent[] = [];
+      assert.throws(
+        () => {
+          for (const chunk of chunks) {
+            protocol.receive(chunk);
+            for (const event of protocol.events()) events.push(event);
+            protocol.release();
+          }
+        },
+        { message: /\(frame at byte 141\)$/ },
+      );
+      assert.deepEqual(events, expected);
+      assert.equal(protocol.counts.framesReceived, 4);
+    }
+  });
+
+  it("Protocol releases nothing while it has received nothing", () => {
+    const protocol = new Protocol("server");
+    assert.equal(protocol.release(), true);
+    assert.equal(protocol.counts.framesReceived, 0);
   });
 
   it("Protocol.write copies the bytes of a message", () => {

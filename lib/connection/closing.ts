@@ -97,10 +97,6 @@ export interface ClosingParts {
 
 export class Closing implements SenderHost {
   phase: Phase = "open";
-  /** Whether input is still decoded. True in the phases "open" and "closing". */
-  isReading = true;
-  /** Whether messages are accepted. True in the phases "open" and "draining". */
-  canSend = true;
   /** Whether this end's Close frame may still be written. */
   canWrite = true;
   transport: "open" | "half-closed" | "closed" = "open";
@@ -108,10 +104,8 @@ export class Closing implements SenderHost {
   error: WebSocketError | undefined;
   /** Time when the phase "open" ended, by the clock of `now()`. */
   startedAt: number | undefined;
-  /** The Close frame of the peer. */
-  received: Required<CloseInfo> | undefined;
-  #sent: Required<CloseInfo> | undefined;
-  #first: "received" | "sent" | undefined;
+  /** Made for the first Close frame. */
+  #frames: CloseDetails | undefined;
   leaveRule: LeaveRule = "direct";
   readonly #parts: ClosingParts;
   readonly #timeout: number;
@@ -130,6 +124,23 @@ export class Closing implements SenderHost {
   constructor(parts: ClosingParts, timeout: number) {
     this.#parts = parts;
     this.#timeout = timeout;
+  }
+
+  /** Whether input is still decoded. */
+  get isReading(): boolean {
+    const { phase } = this;
+    return phase === "open" || phase === "closing";
+  }
+
+  /** Whether messages are accepted. */
+  get canSend(): boolean {
+    const { phase } = this;
+    return phase === "open" || phase === "draining";
+  }
+
+  /** The Close frame of the peer. */
+  get received(): Required<CloseInfo> | undefined {
+    return this.#frames?.received;
   }
 
   get state(): "open" | "closing" | "closed" {
@@ -151,8 +162,6 @@ export class Closing implements SenderHost {
       this.#parts.keepalive?.cancel();
     }
     this.phase = next;
-    this.isReading = next === "open" || next === "closing";
-    this.canSend = next === "open" || next === "draining";
     if (next === "failed" || next === "ended") this.canWrite = false;
     return true;
   }
@@ -179,16 +188,16 @@ export class Closing implements SenderHost {
   }
 
   get details(): CloseDetails | undefined {
-    const { received } = this;
-    const sent = this.#sent;
-    if (this.#first === undefined) return undefined;
-    return { ...(received && { received }), ...(sent && { sent }), first: this.#first };
+    if (this.#frames === undefined) return undefined;
+    const { received, sent, first } = this.#frames;
+    return { ...(received && { received }), ...(sent && { sent }), first };
   }
 
   /** Describes the Close frames, as `received 1001 "going away"; then sent 1001 "going away"`. */
   #describe(): string {
-    const both = [describe("received", this.received), describe("sent", this.#sent)];
-    if (this.#first === "sent") both.reverse();
+    const { received, sent, first } = this.#frames ?? {};
+    const both = [describe("received", received), describe("sent", sent)];
+    if (first === "sent") both.reverse();
     return both.filter((part) => part !== "").join("; then ") || "no Close frame either way";
   }
 
@@ -239,9 +248,8 @@ export class Closing implements SenderHost {
 
   #sendClose(closeCode: number, reason: string): void {
     this.#parts.machine.write({ type: "close", closeCode, reason });
-    this.#sent = { closeCode, reason };
+    (this.#frames ??= { first: "sent" }).sent = { closeCode, reason };
     this.canWrite = false;
-    this.#first ??= "sent";
   }
 
   #startCountdown(): Countdown | undefined {
@@ -274,8 +282,7 @@ export class Closing implements SenderHost {
 
   #receiveClose({ closeCode, reason }: EventOf<"close">): void {
     if (this.phase === "ended") return;
-    this.received = { closeCode, reason };
-    this.#first ??= "received";
+    (this.#frames ??= { first: "received" }).received = { closeCode, reason };
     if (this.canWrite) this.#answerClose(closeCode, reason);
     if (this.#take("handshakeDone")) this.#endTransport();
   }

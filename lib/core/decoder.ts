@@ -144,10 +144,12 @@ export class FrameDecoder {
   /**
    * Makes a decoder for one connection.
    * @param options The role and the limits.
-   * @param isChecked Whether the role has been checked. Internal.
+   * @param position Number of bytes that came before. If it is given, the role has been checked.
+   * Internal.
    */
-  constructor(options: FrameDecoderOptions, isChecked: boolean = false) {
-    if (!isChecked) checkRole(options?.role);
+  constructor(options: FrameDecoderOptions, position?: number) {
+    if (position === undefined) checkRole(options?.role);
+    else this.#chunkPosition = position;
     const { role, maxFrameSize = Infinity, ownsInput = false, rsvInUse = 0 } = options;
     this.#role = role;
     this.#maxFrameSize = maxFrameSize;
@@ -178,6 +180,22 @@ export class FrameDecoder {
    */
   get bufferedMemory(): number {
     return this.bufferedAmount + CHUNK_OVERHEAD * (this.#waiting?.length ?? 0);
+  }
+
+  /**
+   * Whether the input that was read ended with a frame.
+   * @internal
+   */
+  get isBetweenFrames(): boolean {
+    return !this.#withinFrame && this.#scratchLength === 0;
+  }
+
+  /**
+   * Number of bytes before the current chunk, in the whole input.
+   * @internal
+   */
+  get position(): number {
+    return this.#chunkPosition;
   }
 
   /**

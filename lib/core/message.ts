@@ -82,6 +82,11 @@ export class MessageReader {
     return this.#parts === undefined ? 0 : this.#parts.size;
   }
 
+  /** Whether nothing of a message is held. */
+  get isBetweenMessages(): boolean {
+    return this.#opcode === 0;
+  }
+
   /** Reads one piece of a data frame. Returns undefined while the message is incomplete. */
   read(piece: DataPiece): Fragment | undefined {
     if (!this.#withinFrame) this.#beginFrame(piece.opcode, piece.length);

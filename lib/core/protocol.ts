@@ -129,14 +129,23 @@ export interface FrameCounts {
   readonly uncompressedBytesSent: number;
 }
 
-/** Counts of a connection that counts no frames. */
-export const NO_FRAMES: FrameCounts = {
-  framesReceived: 0,
-  framesSent: 0,
+type ControlCounts = {
+  -readonly [name in "pingsReceived" | "pingsSent" | "pongsReceived" | "pongsSent"]:
+    FrameCounts[name];
+};
+
+const NO_CONTROLS: Readonly<ControlCounts> = {
   pingsReceived: 0,
   pingsSent: 0,
   pongsReceived: 0,
   pongsSent: 0,
+};
+
+/** Counts of a connection that counts no frames. */
+export const NO_FRAMES: FrameCounts = {
+  framesReceived: 0,
+  framesSent: 0,
+  ...NO_CONTROLS,
   compressedBytesReceived: 0,
   compressedBytesSent: 0,
   uncompressedBytesReceived: 0,
@@ -186,15 +195,17 @@ class FrameObserver {
  * ```
  */
 export class Protocol {
-  /** Whether extensions are in use. */
-  readonly extended: boolean;
   /** The role of this end. */
   readonly role: Role;
   /** Only set if there is an `onFrame`. */
   readonly #observer: FrameObserver | undefined;
-  readonly #options: ProtocolOptions;
-  /** Made for the first input, and for the first message: an idle connection needs neither. */
+  #options: ProtocolOptions;
+  /** Only set while it holds input or a part of a frame: an idle connection needs none. */
   #decoder: FrameDecoder | undefined;
+  /** The numbers of bytes and of frames that earlier decoders have read. */
+  #bytesRead = 0;
+  #framesRead = 0;
+  /** Only set while a message is incomplete. */
   #messages: MessageReader | undefined;
   /** Only set if there are extensions. */
   readonly #extended: Extended | undefined;
@@ -207,10 +218,8 @@ export class Protocol {
   #failure: RemoteProtocolError | undefined;
   /** Whether the error has been sent (RFC 6455 §7.1.7). */
   #failed = false;
-  #pingsReceived = 0;
-  #pongsReceived = 0;
-  #pingsSent = 0;
-  #pongsSent = 0;
+  /** Made for the first ping or pong. */
+  #controls: ControlCounts | undefined;
   /**
    * Whether each message is one event. Otherwise each piece of a message is an event.
    * @default {false}
@@ -251,10 +260,14 @@ export class Protocol {
       onFrame: onFrame && ((frame) => onFrame("out", frame)),
       refusal: extensions.length === 0 ? undefined : () => this.#refusal(),
     });
-    this.extended = extensions.length > 0;
-    if (this.extended) {
+    if (extensions.length > 0) {
       this.#extended = new Extended(extensions, () => this.#receivedPiece(), onReady);
     }
+  }
+
+  /** Whether extensions are in use. */
+  get extended(): boolean {
+    return this.#extended !== undefined;
   }
 
   /** The state of the closing handshake. */
@@ -280,7 +293,8 @@ export class Protocol {
    * @internal
    */
   set maxMessageSize(size: number) {
-    (this.#messages ??= new MessageReader(this.#options, this)).maxMessageSize = size;
+    this.#options = { ...this.#options, maxMessageSize: size };
+    if (this.#messages !== undefined) this.#messages.maxMessageSize = size;
   }
 
   /** Returns the held part of an incomplete message as one piece, and forgets it. */
@@ -291,7 +305,17 @@ export class Protocol {
   /** Drops the last chunk of the input. Returns false if the chunk is still in use. */
   release(): boolean {
     // Extensions may keep views of their input.
-    return this.#extended === undefined && this.#decoder?.release() !== false;
+    if (this.#extended !== undefined) return false;
+    const decoder = this.#decoder;
+    if (decoder === undefined) return true;
+    if (!decoder.release()) return false;
+    if (decoder.isBetweenFrames) {
+      this.#bytesRead = decoder.position;
+      this.#framesRead = decoder.frames;
+      this.#decoder = undefined;
+      if (this.#messages?.isBetweenMessages) this.#messages = undefined;
+    }
+    return true;
   }
 
   /** Number of received bytes that have not been read as events. */
@@ -312,12 +336,9 @@ export class Protocol {
     const { encoder } = this;
     const { compressed = 0, uncompressed = 0 } = this.#extended?.reader ?? {};
     return {
-      framesReceived: this.#decoder?.frames ?? 0,
+      framesReceived: this.#decoder?.frames ?? this.#framesRead,
       framesSent: encoder.frames,
-      pingsReceived: this.#pingsReceived,
-      pingsSent: this.#pingsSent,
-      pongsReceived: this.#pongsReceived,
-      pongsSent: this.#pongsSent,
+      ...(this.#controls ?? NO_CONTROLS),
       compressedBytesReceived: compressed,
       compressedBytesSent: encoder.compressed,
       uncompressedBytesReceived: uncompressed,
@@ -354,7 +375,8 @@ export class Protocol {
       const { maxFrameSize, ownsInput } = this.#options;
       const rsvInUse = this.#extended === undefined ? 0 : bitsOf(this.#extended.extensions);
       const options = { role: this.role, maxFrameSize, ownsInput, rsvInUse };
-      this.#decoder = new FrameDecoder(options, true);
+      this.#decoder = new FrameDecoder(options, this.#bytesRead);
+      this.#decoder.frames = this.#framesRead;
     }
     this.#decoder.push(bytes);
   }
@@ -421,13 +443,17 @@ export class Protocol {
       : new RemoteProtocolError(message, closeCode, { cause: error, event: null });
   }
 
+  get #counted(): ControlCounts {
+    return this.#controls ??= { ...NO_CONTROLS };
+  }
+
   #readControl(piece: DataPiece): ProtocolEvent {
     if (piece.opcode === Opcode.Ping) {
-      this.#pingsReceived++;
+      this.#counted.pingsReceived++;
       return { type: "ping", payload: piece.copy() };
     }
     if (piece.opcode === Opcode.Pong) {
-      this.#pongsReceived++;
+      this.#counted.pongsReceived++;
       return { type: "pong", payload: piece.copy() };
     }
     const info = parseClose(piece.copy());
@@ -465,11 +491,11 @@ export class Protocol {
     switch (type) {
       case "ping":
         this.encoder.writeBytes(FIN | Opcode.Ping, checkControl(event.payload));
-        this.#pingsSent++;
+        this.#counted.pingsSent++;
         break;
       case "pong":
         this.encoder.writeBytes(FIN | Opcode.Pong, checkControl(event.payload));
-        this.#pongsSent++;
+        this.#counted.pongsSent++;
         break;
       case "close":
         this.encoder.writeBytes(FIN | Opcode.Close, serializeClose(event));
