@@ -51,6 +51,9 @@ const overRedis: Kind<Redis> = {
       return redis.del(keys("stream", "position"));
     }],
     ["whose position is no position", true, (redis) => redis.set(keys("position")[0], "?")],
+    ["whose position is too large", true, (redis) => {
+      return redis.set(keys("position")[0], `1-${Number.MAX_SAFE_INTEGER} `);
+    }],
     ["that is flushed", true, (redis) => redis.flushall()],
     ["whose stream is trimmed", false, (redis) => redis.xtrim(keys("stream")[0], "MAXLEN", 0)],
   ],

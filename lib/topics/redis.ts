@@ -465,7 +465,8 @@ end
 local stored = redis.call('GET', KEYS[2])
 local epoch, offset, run
 if stored then epoch, offset, run = string.match(stored, '^(%d+)-(%d+) (%w*)$') end
-if not epoch then
+-- A position must stay a safe integer.
+if not epoch or #epoch > 20 or #offset > 15 then
   redis.call('DEL', KEYS[1])
   epoch, offset, run = new_epoch(), '0', ''
 end
