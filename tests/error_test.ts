@@ -216,13 +216,15 @@ describe("What is printed of errors", () => {
       replaceStack(error, ofLibrary, hasWaited);
       return error.stack;
     };
+    const ofApplication = () => [ofLibrary(false), ofLibrary(true)];
     // In a timer, no function waits.
     const stacks = new Promise<unknown[]>((resolve) => {
-      setTimeout(() => resolve([ofLibrary(false), ofLibrary(true)]));
+      setTimeout(() => resolve(ofApplication()));
     });
     const [stack, kept] = await stacks;
     assert.match(`${stack}`, /^RangeError: It failed\n/);
     assert.doesNotMatch(`${stack}`, /ofLibrary/);
+    assert.match(`${stack}`, /ofApplication/);
     assert.equal(kept, stack, "a stack without the waiting function is not better");
     assert.deepEqual(Object.keys(error), []);
   });

@@ -10,15 +10,16 @@ const { captureStackTrace } = Error as {
 };
 
 /**
- * Sets the stack to that of the caller of the first of the functions that is running. JavaScriptCore leaves out
- * a function that ends with a call of another one.
+ * Returns the stack of the caller of the first of the functions that is running, as a stack of the error.
+ * JavaScriptCore leaves out a function that ends with a call of another one.
  */
-function captureStack(error: Error, ...made: unknown[]): void {
+function stackFor({ name, message }: Error, ...made: unknown[]): string {
+  const holder: { name: string; message: string; stack?: string } = { name, message };
   for (const function_ of [...made, undefined]) {
-    captureStackTrace!(error, function_);
-    if (error.stack?.includes("\n")) break;
+    captureStackTrace!(holder, function_);
+    if (holder.stack?.includes("\n")) break;
   }
-  hide(error, "stack", error.stack?.replace(/^Error\b/, `${error.name}: ${error.message}`));
+  return `${holder.stack}`.replace(/^Error\b/, () => `${name}: ${message}`);
 }
 
 /**
@@ -27,9 +28,8 @@ function captureStack(error: Error, ...made: unknown[]): void {
  */
 export function replaceStack(error: Error, made: unknown, hasWaited: boolean): void {
   if (captureStackTrace === undefined) return;
-  const { stack } = error;
-  captureStack(error, made);
-  if (hasWaited && !error.stack!.includes("\n    at async ")) hide(error, "stack", stack);
+  const stack = stackFor(error, made);
+  if (!hasWaited || stack.includes("\n    at async ")) hide(error, "stack", stack);
 }
 
 /** Adds to the message of an error whose stack may have the message in it. */
@@ -41,9 +41,10 @@ export function addToMessage(error: Error, text: string): void {
 
 /** Gives a DOMException a stack, and lets `console.log()` print the stack and the codes. */
 function makePrintable(error: DOMException): void {
+  // V8 makes the text of a stack when the property is read, which takes longer than all else here.
   /* c8 ignore next 3: only JavaScriptCore makes no stack for a DOMException. */
-  if (!error.stack && captureStackTrace !== undefined) {
-    captureStack(error, error.constructor, withCode, makeReadable);
+  if (!Object.hasOwn(error, "stack") && captureStackTrace !== undefined) {
+    hide(error, "stack", stackFor(error, error.constructor, withCode, makeReadable));
   }
   const print = (inspect: Inspect, options?: object): string => {
     const { stack, errorCode, closeCode, reason, cause } = error as DOMException & ErrorFacts;
