@@ -14,6 +14,7 @@ import type { ResponseHead } from "./core/http1.ts";
 import { toHeaders } from "./http.ts";
 import type { ConnectionOptions } from "./options.ts";
 import type { Transport, TransportHandlers } from "./transport.ts";
+import { takeFirst } from "./core/queue.ts";
 import type { TextCodec } from "./core/utf8.ts";
 import { Countdown, now } from "./timers.ts";
 
@@ -116,7 +117,7 @@ export class TransportReader implements TransportHandlers {
    */
   take(): Uint8Array | null | undefined {
     if (this.#givenUp !== undefined) throw this.#givenUp.reason;
-    const chunk = this.#chunks.shift();
+    const chunk = takeFirst(this.#chunks);
     if (chunk !== undefined) {
       this.#held -= chunk.length + CHUNK_OVERHEAD;
       return chunk;

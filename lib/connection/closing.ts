@@ -169,7 +169,7 @@ export class Closing implements SenderHost {
   /** Calls the listener when the transport has ended. */
   whenEnded(listener: EndListener): void {
     if (this.phase === "ended") listener(this.error);
-    else this.#onEnded = this.#onEnded.concat(listener);
+    else this.#onEnded = this.#onEnded === NONE ? [listener] : this.#onEnded.concat(listener);
   }
 
   /** Calls the listener when the connection has failed or its transport has ended. */

@@ -47,6 +47,7 @@ import {
 } from "./http1.ts";
 import { checkKnown, checkNested } from "./option_hints.ts";
 import type { OptionNames } from "./options.ts";
+import { takeFirst } from "./queue.ts";
 import {
   Protocol,
   PROTOCOL_OPTIONS,
@@ -384,7 +385,9 @@ export class Endpoint {
       parse,
       this.#options.limits,
     );
-    for (let chunk = this.#input.shift(); chunk !== undefined; chunk = this.#input.shift()) {
+    for (;;) {
+      const chunk = takeFirst(this.#input);
+      if (chunk === undefined) return undefined;
       if (chunk === null) throw lost(what);
       const read = reader.push(chunk);
       if (read === undefined) continue;

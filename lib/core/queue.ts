@@ -3,6 +3,11 @@
 /** From this number of empty places on, the array is compacted. */
 const COMPACT_FROM = 1024;
 
+/** Removes and returns the first item of a short list. pop() is faster where both do the same. */
+export function takeFirst<T>(items: T[]): T | undefined {
+  return items.length > 1 ? items.shift() : items.pop();
+}
+
 /** A first-in, first-out queue with operations in constant time, unlike `Array.shift()`. */
 export class Queue<T> {
   #items: (T | undefined)[] = [];

@@ -71,8 +71,24 @@ function rotate(word: number, bits: number): number {
   return (word << bits) | (word >>> (32 - bits));
 }
 
+/** The digits of base64 (RFC 4648 §4), as character codes. */
+const DIGITS: readonly number[] = Array.from(
+  "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/",
+  (digit) => digit.charCodeAt(0),
+);
+
 export function base64(bytes: Uint8Array): string {
   let text = "";
-  for (let i = 0; i < bytes.length; i++) text += String.fromCharCode(bytes[i]);
-  return btoa(text);
+  for (let i = 0; i < bytes.length; i += 3) {
+    // Bytes after the end count as 0.
+    const bits = (bytes[i] << 16) | (bytes[i + 1] << 8) | bytes[i + 2];
+    text += String.fromCharCode(
+      DIGITS[bits >> 18],
+      DIGITS[(bits >> 12) & 63],
+      DIGITS[(bits >> 6) & 63],
+      DIGITS[bits & 63],
+    );
+  }
+  const padding = ["", "==", "="][bytes.length % 3];
+  return text.slice(0, text.length - padding.length) + padding;
 }
