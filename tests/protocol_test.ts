@@ -700,9 +700,21 @@ describe("Protocol: what it has and counts", () => {
   it("Protocol.maxMessageSize limits the next messages", () => {
     const protocol = new Protocol("client");
     protocol.maxMessageSize = 2;
-    protocol.receive(hex("82 02 01 02 82 03 01 02 03"));
+    protocol.receive(hex("82 02 01 02 82 02 01 02 82 01 01 82 02 01 02"));
+    for (let message = 0; message < 2; message++) assert.equal(protocol.next()?.type, "binary");
+    protocol.maxMessageSize = 1;
     assert.equal(protocol.next()?.type, "binary");
-    assert.throws(() => protocol.next(), { closeCode: 1009 });
+    assert.throws(() => protocol.next(), { message: /maxMessageSize \(1\)/, closeCode: 1009 });
+  });
+
+  it("Protocol.maxMessageSize limits a message after the first chunk was released", () => {
+    const protocol = new Protocol("client");
+    protocol.maxMessageSize = 2;
+    protocol.receive(hex("82 02 01 02"));
+    assert.equal(protocol.next()?.type, "binary");
+    protocol.release();
+    protocol.receive(hex("82 03 01 02 03"));
+    assert.throws(() => protocol.next(), { message: /maxMessageSize \(2\)/, closeCode: 1009 });
   });
 
   it("Protocol releases a chunk that was read, unless an extension may keep a view of it", () => {
