@@ -101,7 +101,24 @@ function freshModule(): Promise<typeof import("../lib/core/mask.ts")> {
 }
 
 /** Lengths around the borders of the ways to mask. */
-const LENGTHS = [0, 1, 5, 63, 64, 1000, 1023, 1024, 1025, 65535, 65536, 65537, 140_000];
+const LENGTHS = [
+  0,
+  1,
+  5,
+  63,
+  64,
+  255,
+  256,
+  257,
+  1000,
+  1023,
+  1024,
+  1025,
+  65535,
+  65536,
+  65537,
+  140_000,
+];
 
 describe("unmaskedCopy", () => {
   it("unmaskedCopy is a copy by itself, and changes only the bytes between start and end", () => {
@@ -213,6 +230,19 @@ describe("maskingKey", () => {
     const payloads = Array.from({ length: 50 }, randomPayload);
     assert.ok(payloads.every(({ length, buffer }) => length === 4 && buffer.byteLength === 4));
     assert.equal(new Set(payloads.map(String)).size, 50);
+  });
+
+  it("randomPayload has the four bytes of a random number", async () => {
+    const { randomPayload } = await freshModule();
+    Object.defineProperty(crypto, "getRandomValues", {
+      value: (numbers: Int32Array) => numbers.fill(0x84030201 | 0),
+      configurable: true,
+    });
+    try {
+      assert.deepEqual(randomPayload(), Uint8Array.of(1, 2, 3, 0x84));
+    } finally {
+      delete (crypto as { getRandomValues?: unknown }).getRandomValues;
+    }
   });
 
   it("maskingKey is written and read as four bytes in their order", () => {

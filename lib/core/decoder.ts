@@ -2,7 +2,7 @@
 import { CloseCode } from "./close.ts";
 import { RemoteProtocolError } from "./error.ts";
 import { checkRole, type FrameHeader, MAX_CONTROL_LENGTH, Opcode, type Role } from "./frame.ts";
-import { applyMask, copyMasked, unmaskedCopy } from "./mask.ts";
+import { applyMask, copyMasked, maskedWindow, unmaskedCopy } from "./mask.ts";
 import { Queue } from "./queue.ts";
 import type { TextCodec } from "./utf8.ts";
 
@@ -284,11 +284,16 @@ export class FrameDecoder {
 
   /** @internal */
   text(codec: TextCodec): string {
-    if (this.#key !== 0 && !this.#isPlain) {
+    const start = this.#start;
+    const end = start + this.size;
+    if (this.#isMasked) {
+      const phase = this.#given - this.size;
+      const window = maskedWindow(this.#piece, start, end, this.#key, phase);
+      if (window !== undefined) return codec.decode(window, 0, this.size);
       if (!this.#ownsInput) return codec.decode(this.copy(), 0, this.size);
       this.#unmask();
     }
-    return codec.decode(this.#piece, this.#start, this.#start + this.size);
+    return codec.decode(this.#piece, start, end);
   }
 
   /** @internal */

@@ -5,8 +5,11 @@
 /** Payloads shorter than this are masked by bytes. */
 const WORDS_FROM = 64;
 
-/** Payloads shorter than this are not masked in WebAssembly. */
+/** Payloads shorter than this are not masked in place by WebAssembly. */
 const WIDE_FROM = 1024;
+
+/** Payloads shorter than this are not read from the memory of WebAssembly. */
+const WINDOW_FROM = 256;
 
 /** Size of the WebAssembly memory: one page. Longer payloads are masked in several steps. */
 const WINDOW = 65536;
@@ -57,11 +60,8 @@ export function unmaskedCopy(
   end: number,
   key: number,
 ): Uint8Array {
-  const length = end - start;
-  if (length >= WIDE_FROM && length <= WINDOW) {
-    const copy = wideMaskedCopy(bytes, start, end, key);
-    if (copy !== undefined) return copy;
-  }
+  const window = maskedWindow(bytes, start, end, key, 0);
+  if (window !== undefined) return window.slice(0, end - start);
   applyMask(bytes, start, end, key, 0);
   return bytes.slice(start, end);
 }
@@ -162,20 +162,25 @@ export function wideMask(
   return true;
 }
 
-/** As {@linkcode wideMask}, for at most 64 KiB and a new buffer. Returns undefined if it cannot. */
-function wideMaskedCopy(
-  source: Uint8Array,
+/**
+ * Copies bytes, masked, to the beginning of the memory of WebAssembly. They stay there until other bytes
+ * are masked. Returns undefined if their number is unsuitable or WebAssembly is not available.
+ */
+export function maskedWindow(
+  bytes: Uint8Array,
   start: number,
   end: number,
   key: number,
+  phase: number,
 ): Uint8Array | undefined {
+  const length = end - start;
+  if (length < WINDOW_FROM || length > WINDOW) return undefined;
   const machine = vectors();
   if (machine === null) return undefined;
   const { window } = machine;
-  const length = end - start;
-  window.set(view(source, start, length));
-  machine.mask(length, key);
-  return window.slice(0, length);
+  window.set(view(bytes, start, length));
+  machine.mask(length, rotate(key, phase));
+  return window;
 }
 
 /** Returns a view that is a plain Uint8Array. Views of a subclass, such as Buffer, are slower. */

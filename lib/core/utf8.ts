@@ -4,7 +4,7 @@ import { RemoteProtocolError } from "./error.ts";
 /** Encodes and decodes UTF-8. The default codec uses TextEncoder and TextDecoder. */
 export interface TextCodec {
   /**
-   * Decodes the UTF-8 from `start` to `end`. A byte order mark is kept.
+   * Decodes the UTF-8 from `start` to `end`. A byte order mark is kept. The bytes change after the call.
    * @throws {Error} If the bytes are not UTF-8.
    */
   decode(bytes: Uint8Array, start: number, end: number): string;
