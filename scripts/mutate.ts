@@ -35,7 +35,7 @@ const GOAL = 95;
 const QUICK = new RegExp(
   "^tests/(abortable|assemble_end|attach_requests|backpressure|bad_input|batch_streams|body|broadcast|checks|clos\\w*|connection_(end|iterable|members|messages)|" +
     "conformance|encoder|endpoint\\w*|error\\w*|extension|frame|from_websocket|gather|handshake|header|heartbeat|http1|http2_handshake|inspect|keepalive|" +
-    "mask|message|option_hints|options|outgoing|parity_(deflate|errors|parts|w_\\w+)|permessage_deflate|protocol|queue|" +
+    "mask|message|option_hints|options|outgoing|parity_(deflate|errors|parts|w_\\w+)|permessage_deflate|pipe|protocol|queue|" +
     "proxy_environment|reading_mode|receive|refusal|relay|request_body|send|" +
     "server_(handshake|hooks|limits)|sha1|shared_frames|signal|slow_consumer|stats|testing|threats_(deflate|floods|handshake)|turns|url|utf8|" +
     "faults/(compression_offer|deflate|ending|fairness|handler|misunderstood_calls|ownership|random_user|" +

@@ -60,6 +60,7 @@ const DEPENDS_ON_RUNTIME: Readonly<Record<string, readonly string[]>> = {
     "error_code",
     "faults/fairness",
     "faults/websocket_stream",
+    "pipe",
   ],
   text: ["faults/ownership", "mask", "receive", "send", "shared_frames", "utf8"],
   WebSocketStream: [

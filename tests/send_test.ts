@@ -923,6 +923,13 @@ class HeldCodec extends ToyCodec {
   }
 }
 
+function writeChunk(writable: WritableStream, bytes: Uint8Array): Promise<void> {
+  const writer = writable.getWriter();
+  const written = writer.write(bytes);
+  writer.releaseLock();
+  return written;
+}
+
 describe("Sender with an extension that works on another thread", () => {
   const LONG = 16_384;
   const SHORT = LONG - 1;
@@ -940,7 +947,7 @@ describe("Sender with an extension that works on another thread", () => {
 
   const ways: [name: string, send: (sender: Sender, bytes: Uint8Array) => Promise<void>][] = [
     ["send()", (sender, bytes) => sender.send(bytes)],
-    ["a stream", (sender, bytes) => sender.write(bytes)],
+    ["a stream", (sender, bytes) => writeChunk(sender.writable, bytes)],
     ["items", (sender, bytes) => sender.send([bytes])],
   ];
   for (const [name, send] of ways) {

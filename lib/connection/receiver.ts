@@ -11,6 +11,7 @@ import { type Fragment, fragment, type Message, ownBytes } from "../core/message
 import type { Protocol } from "../core/protocol.ts";
 import { handled, onAbort, rejectTraced } from "../abortable.ts";
 import type { InboxStrategy } from "../options.ts";
+import { Readable, ReadableMessages, type Underlying } from "./pipe.ts";
 
 const HIGH_WATER_MARK = 65536;
 
@@ -102,7 +103,8 @@ export class Inbox<T> {
   #head = 0;
   waiter: Waiter<T> | undefined;
   ended: End | undefined;
-  #onEnd: (() => void) | undefined;
+  /** The controller of the stream, while the stream is open. */
+  #controller: ReadableStreamDefaultController | undefined;
   #taking = false;
 
   constructor(budget: Budget, sizeOf: (item: T) => number) {
@@ -175,17 +177,27 @@ export class Inbox<T> {
     const waiter = this.waiter;
     this.waiter = undefined;
     if (waiter !== undefined) waiter.end(end);
-    else this.#onEnd?.();
+    else this.finish();
   }
 
   /** Returns a stream over the items. The stream's own queue stays empty. `present` converts an item. */
   stream<U>(cancel: (reason: unknown) => void, present: (item: T) => U): ReadableStream<U> {
-    return new Readable<U>({
+    return new Readable(...this.#underlying(cancel, present));
+  }
+
+  /** Returns a stream over messages, which can be piped without the stream's own means. */
+  messages(this: Inbox<Message>, cancel: (reason: unknown) => void): ReadableStream<Message> {
+    return new ReadableMessages(this, ...this.#underlying(cancel, (message) => message));
+  }
+
+  #underlying<U>(
+    cancel: (reason: unknown) => void,
+    present: (item: T) => U,
+  ): [Underlying<U>, QueuingStrategy<U>] {
+    return [{
       start: (controller) => {
-        // In the assignment, V8 would keep the function and the queue until a full collection.
-        const finish = () => this.#finish(controller);
-        this.#onEnd = finish;
-        if (this.ended !== undefined) this.#finish(controller);
+        this.#controller = controller;
+        if (this.ended !== undefined) this.finish();
       },
       pull: (controller) => {
         // Taking an item makes room, so that the end may arrive at once. The end must wait for this item.
@@ -194,14 +206,19 @@ export class Inbox<T> {
         this.#taking = false;
         if (item === undefined) return this.#pull(controller, present);
         controller.enqueue(present(item));
-        if (this.length === 0 && this.ended?.clean) controller.close();
+        if (this.ended?.clean) this.finish();
       },
       cancel: (reason) => {
-        this.#onEnd = this.waiter = undefined;
+        this.#controller = this.waiter = undefined;
         cancel(reason);
         this.clear();
       },
-    }, { highWaterMark: 0 });
+    }, { highWaterMark: 0 }];
+  }
+
+  /** Whether the stream is open and has nothing in its own queue, and no read waits. */
+  get isIdle(): boolean {
+    return this.waiter === undefined && this.#controller?.desiredSize === 0;
   }
 
   #pull<U>(controller: ReadableStreamDefaultController<U>, present: (item: T) => U): Promise<void> {
@@ -212,27 +229,28 @@ export class Inbox<T> {
           resolve();
         },
         end: (end) => {
-          if (end.clean) controller.close();
+          if (end.clean) this.finish();
           else reject(end.error);
         },
       });
     });
   }
 
-  #finish(controller: ReadableStreamDefaultController): void {
+  /** The end, if no item is left before it. */
+  get over(): End | undefined {
+    return this.length > 0 ? undefined : this.ended;
+  }
+
+  /** Closes or errors the stream after the last item. */
+  finish(): void {
+    const controller = this.#controller;
     // Leave the waiting items to later pulls. In the stream's own queue they would not count towards the
     // budget, and an error would drop them.
-    if (this.length > 0 || this.#taking) return;
+    if (controller === undefined || this.length > 0 || this.#taking) return;
+    this.#controller = undefined;
     const end = this.ended!;
     if (end.clean) controller.close();
     else controller.error(end.error);
-  }
-}
-
-/** A stream whose `pipeTo()` may be ignored: a rejection never counts as unhandled. */
-export class Readable<T> extends ReadableStream<T> {
-  override pipeTo(...args: Parameters<ReadableStream<T>["pipeTo"]>): Promise<void> {
-    return handled(super.pipeTo(...args));
   }
 }
 
@@ -361,7 +379,7 @@ export class Receiver {
   get readable(): ReadableStream<Message> {
     if (this.#readable === undefined) {
       this.#enter("readable");
-      this.#readable = this.#inbox.stream((reason) => this.#leave(reason), (message) => message);
+      this.#readable = this.#inbox.messages((reason) => this.#leave(reason));
     }
     return this.#readable;
   }

@@ -19,6 +19,7 @@ import {
   toMessage,
   toSendable,
 } from "./outgoing.ts";
+import { WritableMessages } from "./pipe.ts";
 import type { Transport } from "../transport.ts";
 import { nextTurn, TurnClock } from "../timers.ts";
 import { SendTurns } from "./turns.ts";
@@ -126,6 +127,9 @@ export interface SenderHost {
   leave(reason: unknown): void;
 }
 
+/** What happens to the bytes of a message: they are copied at once, lent until they are sent, or given away. */
+type Passing = "copy" | "lend" | "give";
+
 /** The promise that all sends waiting for the same bytes share. */
 class Departure {
   resolve!: (when: void | PromiseLike<void>) => void;
@@ -198,7 +202,7 @@ export class Sender {
   #owedPong: Uint8Array | undefined;
   #writable: WritableStream<Message | BufferSource> | undefined;
   #writing: WritableStreamDefaultController | undefined;
-  #isWriterClosed = false;
+  isWriterClosed = false;
   isStreaming = false;
   /** Returns the reason why nothing is sent any more. */
   #endError: (() => unknown) | undefined;
@@ -260,15 +264,33 @@ export class Sender {
       const data = text === undefined ? sendable : convert(sendable, text);
       if (this.#slow !== "wait") this.#checkRoom(data.length);
       const lend = data.length > LEND_OVER && typeof data !== "string" && isFixed(data);
-      return this.#send(data, lend, options);
+      return this.#send(data, lend ? "lend" : "copy", options);
     } catch (error) {
       return handled(Promise.reject(error));
     }
   }
 
-  /** Sends a message that was written to the stream. Its bytes are copied before this method returns. */
-  write(message: Message): Promise<void> {
-    return this.#send(message, false, DEFAULTS);
+  /** Sends a message of a pipe, which nobody else has. Returns undefined if another one may follow. */
+  move(message: Message): Promise<void> | undefined {
+    const sent = this.#stream(message, "give");
+    return sent === DONE ? undefined : sent;
+  }
+
+  /** Sends a chunk of a stream. If the end interrupts it, the promise rejects after `closed`. */
+  #stream(chunk: unknown, passing: Passing): Promise<void> {
+    try {
+      const sent = this.#send(toMessage(chunk), passing, DEFAULTS);
+      return sent === DONE ? sent : sent.catch((error) => this.#host.cutOff(error));
+    } catch (error) {
+      const isSymbol = typeof chunk === "symbol";
+      return this.#host.cutOff(
+        isSymbol ? wrongType("Cannot convert a symbol to a string") : error,
+      );
+    }
+  }
+
+  breakStream(error: unknown): void {
+    this.#writing!.error(error);
   }
 
   sendShared(shared: Shareable, most: number, compress?: boolean): boolean {
@@ -283,17 +305,16 @@ export class Sender {
     return true;
   }
 
-  /** @param lend Whether the bytes stay unchanged until they have been sent. */
-  #send(message: Message, lend: boolean, options: SendOptions): Promise<void> {
+  #send(message: Message, passing: Passing, options: SendOptions): Promise<void> {
     if (!this.#host.canSend) throw this.#host.closedError();
     if (this.#turns !== undefined || this.#isExtended) {
       if (this.#turns?.holder !== undefined || this.#isSlow(message)) {
-        return this.#sendInTurn(message, lend, options);
+        return this.#sendInTurn(message, passing, options);
       }
     }
-    this.#write(message, true, lend, options.compress);
+    this.#write(message, true, passing !== "copy", options.compress);
     this.messagesSent++;
-    return this.#settle(message.length, lend);
+    return this.#settle(message.length, passing === "lend");
   }
 
   #write(
@@ -451,13 +472,13 @@ export class Sender {
   // Messages that need a turn: after another message, made of items, or processed on another thread
 
   /** Sends after the current message (RFC 6455 §5.4), or after work on another thread. */
-  #sendInTurn(message: Message, lend: boolean, options: SendOptions): Promise<void> {
+  #sendInTurn(message: Message, passing: Passing, options: SendOptions): Promise<void> {
     const turns = this.#turns ??= new SendTurns();
-    const held = lend ? message : ownItem(message);
+    const held = passing === "copy" ? ownItem(message) : message;
     const { length } = message;
     const sent = new Promise<void>((resolve, reject) => {
       const enter = () => {
-        const sending = this.#sendHeld(held, length, lend, options.compress, turns);
+        const sending = this.#sendHeld(held, length, passing, options.compress, turns);
         sending.then(resolve, reject);
       };
       turns.join({ turn: "whole", length, enter, fail: reject }, options.signal);
@@ -469,7 +490,7 @@ export class Sender {
   async #sendHeld(
     message: Message,
     length: number,
-    lend: boolean,
+    passing: Passing,
     compress: boolean | undefined,
     turns: SendTurns,
   ): Promise<void> {
@@ -481,9 +502,9 @@ export class Sender {
       } else if (this.#isSlow(message)) {
         turns.underway = length;
         await this.#writeLater(message, true, compress, turns);
-      } else this.#write(message, true, lend, compress);
+      } else this.#write(message, true, passing !== "copy", compress);
       this.messagesSent++;
-      settled = this.#settle(length, lend);
+      settled = this.#settle(length, passing === "lend");
     } finally {
       turns.underway = 0;
       turns.release();
@@ -614,24 +635,15 @@ export class Sender {
     if (this.#writable === undefined) {
       const host = this.#host;
       this.isStreaming = true;
-      this.#writable = new WritableStream({
+      this.#writable = new WritableMessages(this, {
         start: (controller) => {
           this.#writing = controller;
           // The stream's abort() waits for the current write, which may wait for the peer.
           onAbort(controller.signal, (reason) => host.leave(reason));
         },
-        write: (chunk) => {
-          try {
-            const sent = this.write(toMessage(chunk));
-            return sent === DONE ? sent : sent.catch((error) => host.cutOff(error));
-          } catch (error) {
-            return host.cutOff(
-              typeof chunk === "symbol" ? wrongType("Cannot convert a symbol to a string") : error,
-            );
-          }
-        },
+        write: (chunk) => this.#stream(chunk, "copy"),
         close: () => {
-          this.#isWriterClosed = true;
+          this.isWriterClosed = true;
           return host.finish();
         },
       });
@@ -682,6 +694,6 @@ export class Sender {
     this.#batched?.reject(() => this.#newEndError());
     this.#given = this.#batched = undefined;
     // A stream that its writer has closed does not error.
-    if (!this.#isWriterClosed) this.#writing?.error(error());
+    if (!this.isWriterClosed) this.#writing?.error(error());
   }
 }

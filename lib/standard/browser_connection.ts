@@ -8,9 +8,9 @@ import {
   closeInfoOf,
   endsIteration,
   type Mode,
-  Readable,
   sizeOf,
 } from "../connection/receiver.ts";
+import { Readable } from "../connection/pipe.ts";
 import {
   isTooMuch,
   MAX_BUFFERED_AMOUNT,
