@@ -1,7 +1,7 @@
 /** The buffers of batches. Connections share them, so that an idle connection holds none. */
 
 /** Size of the largest buffers: a message of 64 KiB and its headers fit. */
-export const BUFFER_SIZE = 65536 + 512;
+export const BUFFER_SIZE: number = 65536 + 512;
 
 /** The free buffers of one size. */
 class Pool {
