@@ -295,6 +295,19 @@ const SCENARIOS: Record<string, Scenario> = {
       read();
     },
   },
+  "the signal aborts while one more message waits before the end of the source": {
+    signals: true,
+    slow: true,
+    async during({ feeder, from, read, signal }) {
+      for (const message of [LONG, LONG, "c"]) feeder.send(message);
+      feeder.close();
+      await until(() => from.stats.messagesReceived === 3);
+      await rest();
+      signal.abort(new Error("enough"));
+      await rest();
+      read();
+    },
+  },
   "the sink fails after the source has failed": {
     slow: true,
     async during({ feeder, from, drain }) {
