@@ -731,6 +731,21 @@ describe("Sender", () => {
     await first;
   });
 
+  it("Sender waits until bytes that it sends after another message have left", async () => {
+    const { sender, transport, drain } = senderOf();
+    transport.isSlow = true;
+    const items = sender.send((async function* () {
+      yield "a";
+    })());
+    const copied = sender.send(pattern(10_000));
+    const lent = sender.send(pattern(20_000));
+    await Promise.all([items, copied]);
+    assert.equal(await isPending(lent), true);
+    drain();
+    await lent;
+    assert.equal(transport.take().length, 3 + 2 + 10_004 + 20_004);
+  });
+
   it("Sender waits while a single byte is left", async () => {
     const { sender, transport, drain } = senderOf();
     transport.bufferedAmount = 1;

@@ -14,7 +14,7 @@ import { pair, type PairOptions } from "../lib/testing.ts";
 import { deflateEngine } from "../lib/zlib.ts";
 import { concat } from "./bytes.ts";
 import { binary, fc, text } from "./property.ts";
-import { until } from "./support.ts";
+import { rest, until } from "./support.ts";
 
 const long = fc.constantFrom(125, 126, 1024, 1025, 8191, 8192, 65_535, 65_536).map((length) =>
   new Uint8Array(length).map((_, i) => i)
@@ -65,6 +65,15 @@ describe("Shared frames", () => {
         assert.equal(encoder.frames, expected.frames);
       },
     )));
+
+  it("have a buffer for twice the bytes of the last turn", async () => {
+    await rest();
+    const written = Array.from({ length: 40 }, () => shareFrame("a".repeat(98)));
+    assert.ok(written.every(({ start, end }) => end - start === 100));
+    await rest();
+    assert.equal(shareFrame("a").bytes.all.length, 8000);
+    await rest();
+  });
 
   it("are one part of the batch if nothing comes between them", () => {
     const frames = new SharedFrames(1000);

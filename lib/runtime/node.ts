@@ -43,6 +43,7 @@ export class DuplexTransport<T extends Duplex = Duplex> extends BaseTransport {
   /** Maximum number of bytes that the duplex is given. */
   protected readonly capacity: number = CAPACITY;
   #queue: ByteQueue | undefined;
+  #written: ((error?: Error | null) => void) | undefined;
   /** Whether the transport must report that the waiting bytes were sent. */
   #owesDrain = false;
   /** Whether the duplex has sent the last bytes before it returned. */
@@ -96,13 +97,22 @@ export class DuplexTransport<T extends Duplex = Duplex> extends BaseTransport {
     duplex.off("close", DuplexTransport.#onClose);
   }
 
-  readonly #onWritten = (error?: Error | null): void => {
-    if (error || !this.#owesDrain) return;
+  /** The callback of the writes that may have to wait. It is made when the first one does. */
+  get #onWritten(): (error?: Error | null) => void {
+    if (this.#written === undefined) {
+      const written = (error?: Error | null): void => error ? undefined : this.#continue();
+      this.#written = written;
+    }
+    return this.#written;
+  }
+
+  #continue(): void {
+    if (!this.#owesDrain) return;
     if (this.#queue !== undefined) this.#giveMore();
     if (this.bufferedAmount > 0) return;
     this.#owesDrain = false;
     this.reportDrain();
-  };
+  }
 
   write(parts: readonly Uint8Array[]): void {
     const { duplex } = this;
