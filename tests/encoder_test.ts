@@ -2,6 +2,7 @@ import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { isDeepStrictEqual } from "node:util";
 import { encodeFrame, type Frame, FrameDecoder, Opcode, type Role } from "../lib/core/mod.ts";
+import { releaseBuffer, takeBuffer } from "../lib/core/buffers.ts";
 import { Encoder, firstByte, LEND_FROM, SharedFrames, sharedLength } from "../lib/core/encoder.ts";
 import { assertSameBytes, concat, cut, hex, pattern, utf8 } from "./bytes.ts";
 import type { Extension, OutgoingFrame } from "../lib/core/extension.ts";
@@ -270,41 +271,58 @@ describe("Encoder and its batches", () => {
 });
 
 describe("Encoder and its memory", () => {
-  /** Writes this many bytes with new encoders, all at a time. Returns the buffers that they used. */
+  const ids = new WeakMap<ArrayBufferLike, number>();
+  let lastId = 0;
+  /** Names the memory that a part begins with: small buffers are parts of a larger one. */
+  const placeOf = ({ buffer, byteOffset }: Uint8Array) => {
+    if (!ids.has(buffer)) ids.set(buffer, ++lastId);
+    return `${ids.get(buffer)} ${byteOffset}`;
+  };
+  /** Takes so many buffers at a time, and releases them. */
   const buffersOf = (count: number, size: number) => {
-    const encoders = Array.from({ length: count }, () => new Encoder("server"));
-    const used = encoders.map((encoder) => {
-      encoder.writeBytes(BINARY, new Uint8Array(size));
-      return encoder.take()[0].buffer;
-    });
-    encoders.forEach((encoder) => assert.equal(encoder.recycle(), true));
-    return new Set(used);
+    const taken = Array.from({ length: count }, () => takeBuffer(size));
+    taken.forEach(releaseBuffer);
+    return new Set(taken);
   };
   const pools: readonly [name: string, size: number, most: number][] = [
-    ["4096 small buffers", 200, 4096],
-    ["512 middle buffers", 2000, 512],
-    ["64 large buffers", 3000, 64],
+    ["4096 small buffers", 256, 4096],
+    ["512 middle buffers", 2048, 512],
+    ["64 large buffers", 2049, 64],
   ];
   for (const [name, size, most] of pools) {
-    it(`Encoder keeps at most ${name} for others`, () => {
-      const before = buffersOf(most + 8, size);
-      assert.equal(before.size, most + 8);
-      assert.ok([...before].every(({ byteLength }) => byteLength >= size + 4));
-      const again = buffersOf(most + 8, size);
+    it(`Encoders keep at most ${name}`, () => {
+      // Small buffers are made by up to 32. After the first time, none of them is left over.
+      buffersOf(most + 32, size);
+      const before = buffersOf(most + 32, size);
+      assert.equal(before.size, most + 32);
+      const again = buffersOf(most + 32, size);
       assert.equal([...again].filter((buffer) => before.has(buffer)).length, most);
     });
   }
 
+  it("Small buffers are parts of 8 KiB", () => {
+    const [part, ...others] = Array.from({ length: 4096 + 32 }, () => takeBuffer(1)).slice(-32);
+    for (const buffer of [part, ...others]) assert.equal(buffer.length, 256);
+    assert.equal(part.buffer.byteLength, 8192);
+    assert.ok(others.every(({ buffer }) => buffer === part.buffer));
+    assert.equal(new Set([part, ...others].map(placeOf)).size, 32);
+  });
+
   it("Encoder takes a buffer that is as large as the last batch", () => {
+    const [small, middle, large] = [256, 2048, 65536 + 512];
     const encoder = new Encoder("server");
     const sizeOf = (...lengths: number[]) => {
       for (const length of lengths) encoder.writeBytes(BINARY, new Uint8Array(length));
       const parts = encoder.take();
       assert.equal(parts.length, 1);
       assert.equal(encoder.recycle(), true);
-      return parts[0].buffer.byteLength;
+      // The buffer that was freed last is taken first.
+      return [small, middle, large].find((size) => {
+        const next = takeBuffer(size);
+        releaseBuffer(next);
+        return placeOf(next) === placeOf(parts[0]);
+      });
     };
-    const [small, middle, large] = [256, 2048, 65536 + 512];
     assert.equal(sizeOf(1), small);
     assert.equal(sizeOf(242), small, "with the longest header");
     assert.equal(sizeOf(243), middle);
@@ -341,7 +359,7 @@ describe("Encoder and its memory", () => {
   const nextBuffer = (size: number) => {
     const encoder = new Encoder("server");
     encoder.writeBytes(BINARY, new Uint8Array(size));
-    return encoder.take()[0].buffer;
+    return placeOf(encoder.take()[0]);
   };
   const writeMany = (encoder: Encoder, count: number) => {
     for (let i = 0; i < count; i++) encoder.writeBytes(BINARY, pattern(8000));
@@ -350,10 +368,10 @@ describe("Encoder and its memory", () => {
   it("Encoder frees a first buffer that was too short", () => {
     const encoder = new Encoder("server");
     encoder.writeBytes(BINARY, pattern(1000));
-    const [{ buffer }] = encoder.take();
+    const buffer = placeOf(encoder.take()[0]);
     encoder.writeBytes(BINARY, pattern(3000));
     assert.notEqual(nextBuffer(1000), buffer, "not before its bytes have left");
-    const [{ buffer: other }] = encoder.take();
+    const other = placeOf(encoder.take()[0]);
     encoder.recycle();
     assert.equal(nextBuffer(1000), buffer);
     assert.equal(nextBuffer(3000), other);
@@ -363,7 +381,7 @@ describe("Encoder and its memory", () => {
     for (const lent of [false, true]) {
       const encoder = new Encoder("server");
       writeMany(encoder, 8);
-      const [{ buffer }] = encoder.take();
+      const buffer = placeOf(encoder.take()[0]);
       if (lent) encoder.writeBytes(BINARY, pattern(9000), true);
       writeMany(encoder, 1);
       if (lent) {
