@@ -2,7 +2,12 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { type CloseInfo, RemoteProtocolError, type Role } from "../lib/core/mod.ts";
-import { Closing, type ClosingParts, type LeaveRule } from "../lib/connection/closing.ts";
+import {
+  checkCloseInfo,
+  Closing,
+  type ClosingParts,
+  type LeaveRule,
+} from "../lib/connection/closing.ts";
 import type { End } from "../lib/connection/receiver.ts";
 import { errorCodeOf } from "../lib/core/error_code.ts";
 import { WebSocketError, webSocketError } from "../lib/core/error.ts";
@@ -547,4 +552,11 @@ describe("Closing", () => {
       });
     });
   }
+});
+
+describe("checkCloseInfo", () => {
+  it("refuses a member that does not exist", () => {
+    const info = { code: 1000 } as CloseInfo;
+    assert.throws(() => checkCloseInfo(info), { name: "TypeError", message: /closeCode/ });
+  });
 });
