@@ -486,10 +486,7 @@ export class Sender {
     return traced(sent, (error) => this.#host.retrace(error, true));
   }
 
-  /**
-   * Sends a message whose turn has come. Its bytes are lent, given or our own copy. `length` is its length
-   * when it was passed to `send()`.
-   */
+  /** Sends a message whose turn has come. `length` is its length when it was passed to `send()`. */
   async #sendHeld(
     message: Message,
     length: number,
@@ -505,6 +502,7 @@ export class Sender {
       } else if (this.#isSlow(message)) {
         turns.underway = length;
         await this.#writeLater(message, true, compress, turns);
+        // Nobody changes the bytes: they are lent, given away or our own copy.
       } else this.#write(message, true, true, compress);
       this.messagesSent++;
       settled = this.#settle(length, passing === "lend");
