@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { broadcast } from "../mod.ts";
 import { Encoder, SharedFrames, sharedLength } from "../lib/core/encoder.ts";
 import type { DeflateEngine } from "../lib/core/deflate.ts";
+import { SharedBytes } from "../lib/core/shared_frame.ts";
 import type { Extension } from "../lib/core/extension.ts";
 import {
   PerMessageDeflate,
@@ -73,6 +74,16 @@ describe("Shared frames", () => {
     await rest();
     assert.equal(shareFrame("a").bytes.all.length, 8000);
     await rest();
+  });
+
+  it("give the same view to all that ask for the same range", () => {
+    const bytes = new SharedBytes(Uint8Array.of(1, 2, 3, 4, 5));
+    assert.deepEqual(bytes.range(0, 1), Uint8Array.of(1));
+    const view = bytes.range(2, 4);
+    assert.deepEqual(view, Uint8Array.of(3, 4));
+    assert.equal(bytes.range(2, 4), view);
+    assert.deepEqual(bytes.range(3, 5), Uint8Array.of(4, 5));
+    assert.deepEqual(bytes.range(3, 4), Uint8Array.of(4));
   });
 
   it("are one part of the batch if nothing comes between them", () => {
