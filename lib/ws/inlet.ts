@@ -25,8 +25,6 @@ const READ_MARK = 65536;
 /** Maximum number of inflated messages that a connection emits in one turn. */
 const MOST_INFLATED = 64;
 
-const LONGEST_CHARACTER = 4;
-
 /** Texts up to this length are checked in a loop. */
 const SHORT_TEXT = 32;
 
@@ -157,8 +155,8 @@ export class Inlet<T = unknown> implements TextCodec {
     const length = this.#textLength;
     const needed = this.#textLength += text.length;
     if (length === 0) {
-      // A character that was cut off is in a buffer that is used again.
-      this.#text = needed > LONGEST_CHARACTER ? text : Buffer.from(text);
+      // The memory of the bytes is used again.
+      this.#text = Buffer.from(text);
       return "";
     }
     if (needed > this.#text.length) {

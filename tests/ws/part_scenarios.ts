@@ -201,6 +201,26 @@ export const PART_SCENARIOS: readonly OptionScenario[] = [
     ],
   },
   {
+    title: "Texts that a listener keeps do not change",
+    async run({ connect, log }) {
+      const ends = await connect();
+      const kept: Buffer[] = [];
+      ends.server.on("message", (data: Buffer) => kept.push(data));
+      await exchange(ends.client, ends.server, () => {
+        for (const length of [3, 300, 3000, 30_000]) {
+          for (const letter of ["a", "b"]) ends.client.send(letter.repeat(length));
+        }
+      });
+      for (const data of kept) log.push(`${data.length} ${[...new Set(data.toString())].join("")}`);
+      ends.client.close();
+      await ended(ends);
+    },
+    log: [
+      ..."3 300 3000 30000".split(" ").flatMap((length) => [`${length} a`, `${length} b`]),
+      "4 last",
+    ],
+  },
+  {
     title: "_sender.sendFrame() sends the same frame to a client, in order",
     async run({ server: { Sender }, connect, log }) {
       const ends = await connect();
