@@ -229,6 +229,28 @@ describe("What is printed of errors", () => {
     assert.deepEqual(Object.keys(error), []);
   });
 
+  it("replaceStack keeps the first stack if no function is found that waits", async () => {
+    const error = new RangeError("It failed");
+    const { stack } = new RangeError("It failed");
+    const replace = () => replaceStack(error, replace, true);
+    await new Promise<void>((resolve) => setTimeout(() => resolve(replace())));
+    assert.equal(`${error.stack}`.replace(/\d+/g, ""), `${stack}`.replace(/\d+/g, ""));
+  });
+
+  it("a replaced stack can be set, is replaced again, and is inherited by nothing", () => {
+    const error = new RangeError("It failed");
+    const replace = () => replaceStack(error, replace, false);
+    replace();
+    assert.match(`${error.stack}`, /^RangeError: It failed\n/);
+    assert.equal(Object.create(error).stack, undefined);
+    error.stack = "another";
+    assert.equal(error.stack, "another");
+    assert.deepEqual(Object.keys(error), []);
+    replace();
+    assert.match(`${error.stack}`, /^RangeError: It failed\n/);
+    assert.ok(Reflect.deleteProperty(error, "stack"));
+  });
+
   it("without error_print.ts, an error without a stack gets one", async () => {
     const path = `../lib/core/error_code.ts?${Date.now()}`;
     const { makeReadable }: typeof import("../lib/core/error_code.ts") = await import(path);

@@ -62,11 +62,13 @@ export class WebSocketError extends DOMException {
    * @throws {DOMException} If the code is not 1000 or 3000-4999 (InvalidAccessError), or the reason is
    * longer than 123 bytes of UTF-8 (SyntaxError).
    */
-  constructor(message: string = "", init: { closeCode?: number; reason?: string } = {}) {
+  constructor(message: string = "", init?: { closeCode?: number; reason?: string }) {
     super(message, "WebSocketError");
-    const { closeCode, reason } = checkWebCloseInfo(init);
-    this.#closeCode = closeCode ?? null;
-    this.#reason = reason;
+    if (init !== undefined) {
+      const { closeCode, reason } = checkWebCloseInfo(init);
+      this.#closeCode = closeCode ?? null;
+      this.#reason = reason;
+    }
     makeReadable(this);
   }
 

@@ -9,17 +9,67 @@ const { captureStackTrace } = Error as {
   captureStackTrace?: (target: object, made?: unknown) => void;
 };
 
+/** The calls that led to an error. */
+interface Trace {
+  name: string;
+  message: string;
+  /** V8 writes the text when it is read, which takes far longer than to note the calls. */
+  stack?: string;
+}
+
+/** Whether the text of a stack is written when it is read. */
+const isLazy = (() => {
+  const trace = {};
+  captureStackTrace?.(trace);
+  return Object.getOwnPropertyDescriptor(trace, "stack")?.get !== undefined;
+})();
+
 /**
- * Returns the stack of the caller of the first of the functions that is running, as a stack of the error.
- * JavaScriptCore leaves out a function that ends with a call of another one.
+ * Notes the callers of the first of the functions that is running. JavaScriptCore leaves out a function
+ * that ends with a call of another one.
  */
-function stackFor({ name, message }: Error, ...made: unknown[]): string {
-  const holder: { name: string; message: string; stack?: string } = { name, message };
+function traceFor({ name, message }: Error, ...made: unknown[]): Trace {
+  const trace: Trace = { name, message };
   for (const function_ of [...made, undefined]) {
-    captureStackTrace!(holder, function_);
-    if (holder.stack?.includes("\n")) break;
+    captureStackTrace!(trace, function_);
+    if (isLazy || trace.stack?.includes("\n")) break;
   }
-  return `${holder.stack}`.replace(/^Error\b/, () => `${name}: ${message}`);
+  return trace;
+}
+
+function textOf({ name, message, stack }: Trace): string {
+  return `${stack}`.replace(/^Error\b/, () => `${name}: ${message}`);
+}
+
+/** The stacks of an error: the first one, and those of the last calls that rejected with it. */
+interface Stacks {
+  readonly first: PropertyDescriptor | undefined;
+  /** Of a call that has not waited. */
+  called?: Trace;
+  /** Of a later call that has waited. */
+  waited?: Trace;
+}
+
+const stacks = new WeakMap<Error, Stacks>();
+
+/** The property `stack` of an error whose stack was replaced. */
+const STACK: PropertyDescriptor = {
+  get(this: Error) {
+    const known = stacks.get(this);
+    // An object may inherit the property from the error.
+    return known && bestOf(this, known);
+  },
+  set(this: Error, value: unknown) {
+    hide(this, "stack", value);
+  },
+  configurable: true,
+};
+
+function bestOf(error: Error, { first, called, waited }: Stacks): string | undefined {
+  const text = waited && textOf(waited);
+  if (text?.includes("\n    at async ")) return text;
+  if (called !== undefined) return textOf(called);
+  return first?.get === undefined ? first?.value : first.get.call(error);
 }
 
 /**
@@ -28,8 +78,14 @@ function stackFor({ name, message }: Error, ...made: unknown[]): string {
  */
 export function replaceStack(error: Error, made: unknown, hasWaited: boolean): void {
   if (captureStackTrace === undefined) return;
-  const stack = stackFor(error, made);
-  if (!hasWaited || stack.includes("\n    at async ")) hide(error, "stack", stack);
+  let known = stacks.get(error);
+  if (known === undefined) {
+    known = { first: Object.getOwnPropertyDescriptor(error, "stack") };
+    stacks.set(error, known);
+  }
+  known.waited = hasWaited ? traceFor(error, made) : undefined;
+  if (!hasWaited) known.called = traceFor(error, made);
+  Object.defineProperty(error, "stack", STACK);
 }
 
 /** Adds to the message of an error whose stack may have the message in it. */
@@ -44,26 +100,25 @@ function makePrintable(error: DOMException): void {
   // V8 makes the text of a stack when the property is read, which takes longer than all else here.
   /* c8 ignore next 3: only JavaScriptCore makes no stack for a DOMException. */
   if (!Object.hasOwn(error, "stack") && captureStackTrace !== undefined) {
-    hide(error, "stack", stackFor(error, error.constructor, withCode, makeReadable));
+    hide(error, "stack", textOf(traceFor(error, error.constructor, withCode, makeReadable)));
   }
-  const print = (inspect: Inspect, options?: object): string => {
-    const { stack, errorCode, closeCode, reason, cause } = error as DOMException & ErrorFacts;
-    const facts = Object.entries({ errorCode, closeCode, reason, cause });
-    const known = facts.filter(([, value]) =>
-      value !== undefined && value !== null && value !== ""
-    );
-    if (known.length === 0) return `${stack}`;
-    return `${stack} ${inspect(Object.fromEntries(known), options)}`;
-  };
-  hide(error, Symbol.for("Deno.customInspect"), print);
-  hide(
-    error,
-    Symbol.for("nodejs.util.inspect.custom"),
-    (_: unknown, options: object, inspect: Inspect) => print(inspect, options),
-  );
+  hide(error, Symbol.for("Deno.customInspect"), printForDeno);
+  hide(error, Symbol.for("nodejs.util.inspect.custom"), printForNode);
 }
 
-interface ErrorFacts {
+function printForDeno(this: ErrorFacts, inspect: Inspect, options?: object): string {
+  const { stack, errorCode, closeCode, reason, cause } = this;
+  const facts = Object.entries({ errorCode, closeCode, reason, cause });
+  const known = facts.filter(([, value]) => value !== undefined && value !== null && value !== "");
+  if (known.length === 0) return `${stack}`;
+  return `${stack} ${inspect(Object.fromEntries(known), options)}`;
+}
+
+function printForNode(this: ErrorFacts, _: unknown, options: object, inspect: Inspect): string {
+  return printForDeno.call(this, inspect, options);
+}
+
+interface ErrorFacts extends DOMException {
   errorCode?: ErrorCode;
   closeCode?: number | null;
   reason?: string;
