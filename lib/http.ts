@@ -96,36 +96,6 @@ export function toRequest(head: RequestHead, secure: boolean, body?: Uint8Array)
   }
 }
 
-/** Packs a head as text, which takes less memory. No part of a head contains a line break. */
-function pack(parts: string[], headers: RawHeaders): string {
-  for (const field of headers) parts.push(field[0], field[1]);
-  return parts.join("\n");
-}
-
-function pairsOf(parts: readonly string[]): [string, string][] {
-  const pairs: [string, string][] = [];
-  for (let i = 0; i < parts.length; i += 2) pairs.push([parts[i], parts[i + 1]]);
-  return pairs;
-}
-
-export function packRequest({ method, target, version, headers }: RequestHead): string {
-  return pack([method, target, version], headers);
-}
-
-export function unpackRequest(packed: string): RequestHead {
-  const [method, target, version, ...fields] = packed.split("\n");
-  return { method, target, version, headers: pairsOf(fields) };
-}
-
-export function packResponse({ version, status, statusText, headers }: ResponseHead): string {
-  return pack([version, `${status}`, statusText], headers);
-}
-
-export function unpackResponse(packed: string): ResponseHead {
-  const [version, status, statusText, ...fields] = packed.split("\n");
-  return { version, status: Number(status), statusText, headers: pairsOf(fields) };
-}
-
 /** Status and header fields of the response of a handshake. */
 export interface ResponseInfo {
   /** The status code. */

@@ -245,7 +245,7 @@ export class Opening {
   }
 
   connect(reader: TransportReader, secure: boolean, webRequest?: Request): WebSocketConnection {
-    const { protocol, agreement, request, response } = this.endpoint;
+    const { protocol, agreement, request, response, texts } = this.endpoint;
     const { transport } = reader;
     protocol.whole = true;
     protocol.allocate = transport.allocate;
@@ -257,6 +257,7 @@ export class Opening {
       agreement: agreement!,
       request: request!,
       response: response!,
+      texts,
       webRequest,
       secure,
       takeOver: (driver) => {

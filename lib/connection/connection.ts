@@ -6,7 +6,7 @@ import { CloseCode, type CloseInfo } from "../core/close.ts";
 import { checkCloseInfo } from "./closing.ts";
 import type { Agreement } from "../core/handshake.ts";
 import { type RawHeaders, serializeExtensions } from "../core/header.ts";
-import type { RequestHead, ResponseHead } from "../core/http1.ts";
+import { type RequestHead, requestOf, type ResponseHead, responseOf } from "../core/http1.ts";
 import { checkControl } from "../core/encoder.ts";
 import { checkKnown } from "../core/option_hints.ts";
 import { randomPayload } from "../core/mask.ts";
@@ -20,15 +20,7 @@ import {
   withoutSecrets,
 } from "../inspect.ts";
 import { Driver, type DriverInit } from "./driver.ts";
-import {
-  packRequest,
-  packResponse,
-  type ResponseInfo,
-  toRequest,
-  toResponseInfo,
-  unpackRequest,
-  unpackResponse,
-} from "../http.ts";
+import { type ResponseInfo, toRequest, toResponseInfo } from "../http.ts";
 import type { IncomingMessage } from "./receiver.ts";
 import { defineSending } from "./sender.ts";
 import {
@@ -47,6 +39,8 @@ export interface ConnectionInit extends DriverInit {
   agreement: Agreement;
   request: RequestHead;
   response: ResponseHead;
+  /** The heads as text. */
+  texts: { request: string; response: string };
   /** The request, if it was made already. */
   webRequest?: Request;
   secure: boolean;
@@ -127,9 +121,9 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
   }
 
   readonly #agreement: Agreement;
-  /** The packed heads. As objects, they would take several times the memory. */
-  readonly #requestHead: string;
-  readonly #responseHead: string;
+  /** The heads as text. As objects, they would take several times the memory. */
+  readonly #requestText: string;
+  readonly #responseText: string;
   readonly #secure: boolean;
   readonly #driver: Driver;
   #request: Request | undefined;
@@ -139,8 +133,8 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
   /** Connections come from `connect()`, `serve()` and `accept()`. Internal. */
   constructor(init: ConnectionInit) {
     this.#agreement = init.agreement;
-    this.#requestHead = packRequest(init.request);
-    this.#responseHead = packResponse(init.response);
+    this.#requestText = init.texts.request;
+    this.#responseText = init.texts.response;
     this.#secure = init.secure;
     this.#request = init.webRequest;
     const listener = diagnostics?.listen(init);
@@ -160,18 +154,18 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
 
   /** The request of the handshake. It is created on first access. */
   get request(): Request {
-    return this.#request ??= toRequest(unpackRequest(this.#requestHead), this.#secure);
+    return this.#request ??= toRequest(requestOf(this.#requestText), this.#secure);
   }
 
   /** The response of the handshake. */
   get response(): ResponseInfo {
-    return this.#response ??= toResponseInfo(unpackResponse(this.#responseHead));
+    return this.#response ??= toResponseInfo(responseOf(this.#responseText));
   }
 
   /** The header fields of the request and the response, in order and with repeated fields. */
   get rawHeaders(): { readonly request: RawHeaders; readonly response: RawHeaders } {
-    const { headers: request } = unpackRequest(this.#requestHead);
-    return { request, response: unpackResponse(this.#responseHead).headers };
+    const { headers: request } = requestOf(this.#requestText);
+    return { request, response: responseOf(this.#responseText).headers };
   }
 
   /** The address of this end, if the transport has one. */
@@ -415,7 +409,7 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
   #state(): object {
     const { state, protocol, extensions, bufferedAmount, closeInfo, stats: { queued, paused } } =
       this;
-    const url = requestUrl(unpackRequest(this.#requestHead), this.#secure);
+    const url = requestUrl(requestOf(this.#requestText), this.#secure);
     const { role } = this.#driver.machine;
     return {
       url: withoutSecrets(url).replace(/^http/, "ws"),

@@ -38,11 +38,13 @@ import {
   type HeadLimits,
   type HeadParser,
   HeadReader,
+  latin1Bytes,
   parseRequestHead,
   parseResponseHead,
   type RequestHead,
+  requestText,
   type ResponseHead,
-  serializeHead,
+  responseText,
   serializeResponseHead,
 } from "./http1.ts";
 import { checkKnown, checkNested } from "./option_hints.ts";
@@ -127,6 +129,9 @@ export class Endpoint {
   #asked = false;
   #request: RequestHead | undefined;
   #response: ResponseHead | undefined;
+  /** The heads as text, if they were sent or received so. */
+  #requestText: string | undefined;
+  #responseText: string | undefined;
   /** The header fields of the peer's head over HTTP/2. */
   #received: RawHeaders | undefined;
   /** The header fields of the client's own head over HTTP/2. */
@@ -176,6 +181,17 @@ export class Endpoint {
   /** The head of the response, or undefined until it has been sent or received. */
   get response(): ResponseHead | undefined {
     return this.#response;
+  }
+
+  /**
+   * The heads of the request and the response as text, which takes less memory.
+   * @internal
+   */
+  get texts(): { request: string; response: string } {
+    return {
+      request: this.#requestText ?? requestText(this.#request!),
+      response: this.#responseText ?? responseText(this.#response!),
+    };
   }
 
   /** On a server: what the client offers, or undefined until its request has been checked. */
@@ -391,6 +407,8 @@ export class Endpoint {
       if (chunk === null) throw lost(what);
       const read = reader.push(chunk);
       if (read === undefined) continue;
+      if (this.role === "server") this.#requestText = reader.text;
+      else this.#responseText = reader.text;
       this.#reader = undefined;
       if (read.rest.length > 0) this.#input.unshift(read.rest);
       return read.head as T;
@@ -460,8 +478,8 @@ export class Endpoint {
     let bytes: Uint8Array = EMPTY;
     if (event.scheme === undefined) {
       const { head, key } = upgradeRequest(event, offer);
-      bytes = serializeHead(`GET ${head.target} HTTP/1.1`, head.headers);
       this.#request = head;
+      bytes = latin1Bytes(this.#requestText = requestText(head));
       this.#key = key;
     } else {
       const { scheme, host: authority, target: path, headers } = event;
@@ -493,10 +511,8 @@ export class Endpoint {
       const response = isHttp2
         ? http2ResponseHead(http2Response(answer))
         : upgradeResponse(this.#key, answer);
-      const bytes = isHttp2
-        ? EMPTY
-        : serializeHead("HTTP/1.1 101 Switching Protocols", response.headers);
       this.#response = response;
+      const bytes = isHttp2 ? EMPTY : latin1Bytes(this.#responseText = responseText(response));
       this.#agreement = { protocol, extensions: agreed.headers };
       this.#begin(agreed.extensions);
       return bytes;

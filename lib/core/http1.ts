@@ -114,6 +114,8 @@ export class HeadProgress {
   item = 0;
   /** Whether the current item has a character. Internal. */
   begun = false;
+  /** The head, if it was read in one call and nothing follows it. Internal. */
+  text: string | undefined;
 }
 
 /**
@@ -213,7 +215,10 @@ function readLines(
       return undefined;
     }
     progress.line = progress.seen = end + 2;
-    if (length === 0 && start !== undefined) return { start, headers, length: end + 2 };
+    if (length === 0 && start !== undefined) {
+      if (text?.length === end + 2) progress.text = text;
+      return { start, headers, length: end + 2 };
+    }
     // Decode the whole head once instead of each line.
     text ??= latin1(bytes, base, Math.min(bytes.length, maxHeadSize));
     if (start === undefined) {
@@ -276,16 +281,19 @@ function parseField(text: string, start: number, end: number, base: number): [st
   if (!isToken(name)) {
     throw malformed("A line is not a header field of name, colon and value", base + start);
   }
-  let from = colon + 1;
-  let to = end;
-  // A loop, because a regular expression for trailing blanks takes quadratic time.
-  while (from < to && (text[from] === " " || text[from] === "\t")) from++;
-  while (from < to && (text[to - 1] === " " || text[to - 1] === "\t")) to--;
-  const value = text.slice(from, to);
+  const value = withoutBlanks(text, colon + 1, end);
   if (!isFieldValue(value)) {
     throw malformed(`The ${name} header has a control character`, base + start);
   }
   return [name, value];
+}
+
+/** Returns a part of the text without the blanks at its ends. */
+function withoutBlanks(text: string, from: number, to: number): string {
+  // A loop, because a regular expression for trailing blanks takes quadratic time.
+  while (from < to && (text[from] === " " || text[from] === "\t")) from++;
+  while (from < to && (text[to - 1] === " " || text[to - 1] === "\t")) to--;
+  return text.slice(from, to);
 }
 
 const decoder = new TextDecoder();
@@ -352,14 +360,47 @@ function checkHttpVersion(version: string): void {
 
 function serialize(start: string, headers: RawHeaders): Uint8Array {
   for (const [name, value] of headers) checkField(name, value);
-  return serializeHead(start, headers);
+  return latin1Bytes(headText(start, headers));
 }
 
-/** Serializes a head whose start line and fields have been checked. */
-export function serializeHead(start: string, headers: RawHeaders): Uint8Array {
-  let text = start + "\r\n";
-  for (const field of headers) text += field[0] + ": " + field[1] + "\r\n";
-  return latin1Bytes(text + "\r\n");
+/** Returns the head of a request, which has been checked, as text. The text takes less memory. */
+export function requestText({ method, target, version, headers }: RequestHead): string {
+  return headText(`${method} ${target} HTTP/${version}`, headers);
+}
+
+/** Returns the head of a response, which has been checked, as text. */
+export function responseText({ version, status, statusText, headers }: ResponseHead): string {
+  return headText(`HTTP/${version} ${status} ${statusText}`, headers);
+}
+
+function headText(start: string, headers: RawHeaders): string {
+  const lines = [start];
+  for (const field of headers) lines.push(field[0] + ": " + field[1]);
+  lines.push("", "");
+  return lines.join("\r\n");
+}
+
+/** Returns the head of a request from the text of a head that has been checked. */
+export function requestOf(text: string): RequestHead {
+  const { start, headers } = splitHead(text);
+  const [method, target, protocol] = start.split(" ");
+  return { method, target, version: protocol.slice(5), headers };
+}
+
+/** Returns the head of a response from the text of a head that has been checked. */
+export function responseOf(text: string): ResponseHead {
+  const { start, headers } = splitHead(text);
+  const [protocol, status, ...phrase] = start.split(" ");
+  return { version: protocol.slice(5), status: +status, statusText: phrase.join(" "), headers };
+}
+
+function splitHead(text: string): { start: string; headers: RawHeaders } {
+  const [start, ...lines] = text.slice(0, text.indexOf("\r\n\r\n")).split("\r\n");
+  const headers = lines.map((line): [string, string] => {
+    const colon = line.indexOf(":");
+    return [line.slice(0, colon), withoutBlanks(line, colon + 1, line.length)];
+  });
+  return { start, headers };
 }
 
 export function latin1Bytes(text: string): Uint8Array {
@@ -425,6 +466,11 @@ export class HeadReader<T> {
     checkInterim(++this.#interim);
     this.#progress = new HeadProgress();
     return this.push(rest);
+  }
+
+  /** The text of the last head, if it came in one chunk and nothing followed it. */
+  get text(): string | undefined {
+    return this.#progress.text;
   }
 
   startsWith(text: string): boolean {

@@ -10,7 +10,7 @@ import { CloseCode, type CloseInfo } from "../core/close.ts";
 import { Encoder } from "../core/encoder.ts";
 import { domError, RemoteProtocolError, webSocketError, wrongValue } from "../core/error.ts";
 import type { EventOf, ProtocolEvent } from "../core/event.ts";
-import type { RequestHead, ResponseHead } from "../core/http1.ts";
+import { type RequestHead, requestText, type ResponseHead, responseText } from "../core/http1.ts";
 import {
   type Fragment,
   fragment,
@@ -164,12 +164,14 @@ class NativeConnection extends WebSocketConnection {
   ) {
     const { readableStrategy, closeTimeout, maxBufferedAmount, slow } = options;
     const { transport, socket } = machine;
+    const response = responseOf(socket);
     super({
       ...{ transport, machine },
       takeOver: (handlers) => transport.handle(handlers),
       agreement: { protocol: socket.protocol ?? "", extensions: [] },
       request: head,
-      response: responseOf(socket),
+      response,
+      texts: { request: requestText(head), response: responseText(response) },
       secure,
       options: { readableStrategy, closeTimeout, maxBufferedAmount, slow, pingInterval: 0 },
     });
