@@ -28,8 +28,12 @@ export interface ContestOptions {
   rounds: number;
   /** Seconds of CPU time per round. */
   seconds: number;
+  /** Seconds of CPU time before the rounds that count. By default twice those of a round. */
+  warmUp?: number;
   /** Number of messages of the first try, which determines the number per round. */
   first: number;
+  /** Maximum number of messages per round. */
+  most?: number;
   /** Number of messages per round, regardless of the time. */
   messages?: number;
   onRound?: (round: number, name: string, result: Round) => void;
@@ -38,21 +42,16 @@ export interface ContestOptions {
 /** Lets the contestants take turns. */
 export async function contest(
   contestants: Contestant[],
-  { rounds, seconds, first, messages, onRound }: ContestOptions,
+  options: ContestOptions,
 ): Promise<Run> {
+  const { rounds, onRound } = options;
   const run: Run = {};
   const shares = new Map<string, number>();
   try {
     for (const contestant of contestants) {
       run[contestant.name] = {};
       await contestant.open();
-      let share = messages ?? first;
-      // The second round completes the warm-up. On Deno rounds became a third faster in the first second.
-      for (const part of [2, 1]) {
-        const { figures } = await contestant.round(share);
-        share = messages ?? Math.ceil(figures.rate * seconds * part);
-      }
-      shares.set(contestant.name, share);
+      shares.set(contestant.name, await prepare(contestant, options));
     }
     for (let round = 1; round <= rounds; round++) {
       for (const contestant of contestants) {
@@ -68,6 +67,22 @@ export async function contest(
     await Promise.all(contestants.map((contestant) => contestant.close()));
   }
   return run;
+}
+
+/** Warms a contestant up. Returns the number of messages per round. */
+async function prepare(
+  contestant: Contestant,
+  { seconds, warmUp = 2 * seconds, first, most = Infinity, messages }: ContestOptions,
+): Promise<number> {
+  let rate = (await contestant.round(messages ?? first)).figures.rate;
+  const share = (seconds: number) => messages ?? Math.min(Math.ceil(rate * seconds), most);
+  // On Deno rounds became a third faster in the first second.
+  for (let left = warmUp; left > 0;) {
+    const count = share(left);
+    rate = (await contestant.round(count)).figures.rate;
+    left -= count < most ? left : count / rate;
+  }
+  return share(seconds);
 }
 
 /** Measures the work of a process, and returns it as a round. */

@@ -8,6 +8,7 @@ import {
   type Candidate,
   contestantOf,
   firstTry,
+  type Kind,
   loadOf,
   serverOf,
   shapeOf,
@@ -26,6 +27,18 @@ const PATIENCE = 300;
 
 /** Number of connections from which on a run has a single round. */
 const MANY = 10_000;
+
+/** How long a run of a kind of work is at least. */
+interface Pace extends Pick<ContestOptions, "warmUp" | "most"> {
+  /** Minimum of seconds of CPU time per round. */
+  least?: number;
+}
+
+/**
+ * An opening runs more code than a message, and is rarer: V8 has compiled all of it after some ten thousand.
+ * A process may have 20,000 files where this was written.
+ */
+const PACES: Partial<Record<Kind, Pace>> = { open: { warmUp: 1.2, least: 0.5, most: 12_000 } };
 
 /** Share of connections that are opened before the memory is measured, so that one-time costs are not counted. */
 const SHARE_BEFORE = 0.2;
@@ -69,7 +82,12 @@ async function compete(
   const first = firstTry(workload);
   // A message on each of many connections takes longer than a round.
   const fewer = shapeOf(workload).connections >= MANY ? 1 : rounds;
-  return await contest(contestants, { rounds: fewer, seconds, first, messages, onRound });
+  const { least = 0, ...pace } = PACES[workload.kind] ?? {};
+  const longer = Math.max(seconds, least);
+  return await contest(contestants, {
+    ...{ rounds: fewer, seconds: longer, first, messages, onRound },
+    ...pace,
+  });
 }
 
 /** Measures one round of one candidate after the other, because idle connections must be served during a turn. */
