@@ -2,6 +2,7 @@
  * Echoes bytes over the fastest sockets of the runtime: the upper limit for every message server.
  */
 import { createServer, type Socket } from "node:net";
+import type { TlsServeOptions } from "../../mod.ts";
 
 const HOSTNAME = "127.0.0.1";
 /** The response that the load waits for before it starts. */
@@ -19,6 +20,7 @@ interface Bun {
   listen(options: {
     hostname: string;
     port: number;
+    tls?: TlsServeOptions;
     socket: {
       open(socket: BunSocket): void;
       data(socket: BunSocket, chunk: Uint8Array): void;
@@ -32,12 +34,13 @@ interface Bun {
  * Starts a server that echoes bytes, and returns its port.
  *
  * @param isFanOut Whether the bytes of one connection are sent to all connections.
+ * @param tls The certificate and key, if the bytes are encrypted.
  */
-export async function serveTcp(isFanOut: boolean): Promise<number> {
+export async function serveTcp(isFanOut: boolean, tls?: TlsServeOptions): Promise<number> {
   const { Bun } = globalThis as { Bun?: Bun };
-  if (Bun !== undefined && !isFanOut) return serveBun(Bun);
+  if (Bun !== undefined && !isFanOut) return serveBun(Bun, tls);
   const all = new Set<Socket>();
-  const server = createServer({ noDelay: true }, (socket) => {
+  const echo = (socket: Socket) => {
     socket.once("data", () => {
       socket.write(HEAD);
       all.add(socket);
@@ -49,14 +52,17 @@ export async function serveTcp(isFanOut: boolean): Promise<number> {
     });
     socket.on("error", () => {});
     socket.on("close", () => all.delete(socket));
-  });
+  };
+  const server = tls === undefined
+    ? createServer({ noDelay: true }, echo)
+    : (await import("node:tls")).createServer({ noDelay: true, ...tls }, echo);
   await new Promise<void>((resolve) => server.listen({ host: HOSTNAME, port: 0 }, resolve));
   const address = server.address();
   if (typeof address === "object" && address) return address.port;
   throw new TypeError("Expected an address with a port");
 }
 
-function serveBun(bun: Bun): number {
+function serveBun(bun: Bun, tls: TlsServeOptions | undefined): number {
   const send = (socket: BunSocket, bytes: Uint8Array) => {
     const written = Math.max(0, socket.write(bytes));
     if (written === bytes.length) return;
@@ -71,6 +77,7 @@ function serveBun(bun: Bun): number {
   return bun.listen({
     hostname: HOSTNAME,
     port: 0,
+    tls,
     socket: {
       open: (socket) => void (socket.data = { open: false, rest: [] }),
       data(socket, chunk) {

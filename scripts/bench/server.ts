@@ -37,7 +37,7 @@ const PEERS: Record<string, () => Promise<number>> = {
   ws: serveWs,
   bufferutil: serveBufferutil,
   native: serveNative,
-  tcp: async () => await (await import("./raw_tcp.ts")).serveTcp(isFanOut),
+  tcp: async () => await (await import("./raw_tcp.ts")).serveTcp(isFanOut, tls),
 };
 
 /** The sockets of our peers. */
