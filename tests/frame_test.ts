@@ -400,6 +400,27 @@ describe("FrameDecoder and the ways to read a piece", () => {
     });
   }
 
+  it("FrameDecoder.endsInAscii is about the last byte of the piece, unmasked", () => {
+    const payload = pattern(2000).map((byte, i) => byte ^ (i % 3 === 0 ? 0x80 : 0));
+    for (const { role, header, key } of [rows[0], { ...rows[1], key: hex("81 02 7f ff") }]) {
+      const sent = payload.map((byte, i) => byte ^ (key?.[i % 4] ?? 0));
+      const head = concat([hex(header), key ?? new Uint8Array(0)]);
+      const decoder = new FrameDecoder({ role, ownsInput: true });
+      let end = 0;
+      for (const chunk of [head, ...cut(sent, 1, 2, 3, 4, 5, 6, 7, 8, 1000, 1999)]) {
+        decoder.push(chunk);
+        while (decoder.advance()) {
+          end += decoder.size;
+          if (end === 0) continue;
+          assert.equal(decoder.endsInAscii, payload[end - 1] < 0x80, `after ${end} bytes`);
+          decoder.bytes();
+          assert.equal(decoder.endsInAscii, payload[end - 1] < 0x80, "after it was unmasked");
+        }
+      }
+      assert.equal(end, payload.length);
+    }
+  });
+
   it("FrameDecoder.copy returns bytes that are not part of the input", () => {
     for (const { role, header, key } of rows) {
       for (const ownsInput of [true, false]) {

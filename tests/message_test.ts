@@ -34,6 +34,20 @@ function pieces(opcode: number, payloads: Uint8Array[], fin = true): FramePiece[
 const { Continuation, Text, Binary } = Opcode;
 const NONE = new Uint8Array(0);
 
+describe("DecodedPiece", () => {
+  it("DecodedPiece.endsInAscii is about the last byte", () => {
+    const header = { fin: true, rsv: 0, opcode: 1, masked: false, length: 3 } as const;
+    const endsInAscii = (text: string) =>
+      new DecodedPiece().set({ header, payload: utf8(text), last: true }).endsInAscii;
+    assert.deepEqual(["\xe9a", "a\xe9", "\x7f", "\x80"].map(endsInAscii), [
+      true,
+      false,
+      true,
+      false,
+    ]);
+  });
+});
+
 describe("MessageReader", () => {
   it("MessageReader gives the type of the message for each of its frames", () => {
     const read = readAll([

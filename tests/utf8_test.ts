@@ -1,6 +1,6 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
-import { Utf8Decoder, webTextCodec, WholeCharacters } from "../lib/core/utf8.ts";
+import { type TextCodec, Utf8Decoder, webTextCodec, WholeCharacters } from "../lib/core/utf8.ts";
 import { denoTextCodec } from "../lib/runtime/deno.ts";
 import { nodeTextCodec } from "../lib/runtime/node.ts";
 import { concat, cut, cuts, hex, single, utf8 } from "./bytes.ts";
@@ -69,10 +69,28 @@ const TRUNCATED = ["c2", "df", "e0", "e0 a0", "ed 9f", "ef bf", "f0", "f0 90", "
 /** Text before the bytes of the tables, so that positions and alignments differ. */
 const BEFORE = ["", "a", "é", "€", "😀", "some text, €50"];
 
-/** Decodes the bytes piece by piece. */
+/** Decodes the bytes piece by piece, in both ways. */
 function decode(chunks: readonly Uint8Array[], last = true): string {
-  const decoder = new Utf8Decoder("a test");
-  return chunks.map((chunk, i) => decoder.push(chunk, last && i === chunks.length - 1)).join("");
+  const [bytes, pieces] = [new Utf8Decoder("a test"), new Utf8Decoder("a test")];
+  return chunks.map((chunk, i) => {
+    const isLast = last && i === chunks.length - 1;
+    const other = outcome(() => pieces.pushPiece(pieceOf(chunk), isLast));
+    assert.deepEqual(other, outcome(() => bytes.push(chunk, isLast)));
+    if (other.thrown !== undefined) throw other.thrown;
+    return other.text;
+  }).join("");
+}
+
+/** Returns the bytes as a piece of a frame, which notes how it is read. */
+function pieceOf(bytes: Uint8Array) {
+  const reads: string[] = [];
+  return {
+    size: bytes.length,
+    endsInAscii: bytes[bytes.length - 1] < 0x80,
+    reads,
+    bytes: () => (reads.push("bytes"), bytes),
+    text: (codec: TextCodec) => (reads.push("text"), codec.decode(bytes, 0, bytes.length)),
+  };
 }
 
 function failure(position: number): object {
@@ -132,6 +150,22 @@ describe("Utf8Decoder", () => {
     const decoder = new Utf8Decoder("a test");
     const given = single(utf8("aé€😀")).map((byte) => decoder.push(byte, false));
     assert.deepEqual(given, ["a", "", "é", "", "", "€", "", "", "", "😀"]);
+  });
+
+  it("Utf8Decoder asks for the bytes of a piece only if a character may be cut off", () => {
+    const decoder = new Utf8Decoder("a test");
+    const [first, second] = cut(utf8("€"), 1);
+    const read = (bytes: Uint8Array, last: boolean) => {
+      const piece = pieceOf(bytes);
+      decoder.pushPiece(piece, last);
+      return piece.reads.join();
+    };
+    assert.equal(read(utf8("é, a"), false), "text");
+    assert.equal(read(utf8("é"), false), "bytes");
+    assert.equal(read(first, false), "bytes");
+    assert.equal(read(concat([second, utf8("a")]), false), "bytes", "after a part of a character");
+    assert.equal(read(utf8("é"), true), "text");
+    assert.throws(() => read(hex("61 80"), true), failure(1));
   });
 
   it("Utf8Decoder takes empty pieces anywhere", () => {
@@ -238,10 +272,10 @@ const sequence: fc.Arbitrary<Uint8Array> = fc.oneof(
   fc.uint8Array({ maxLength: 4 }),
 );
 
-function outcome(action: () => string): { text?: string; error?: string } {
+function outcome(action: () => string): { text?: string; thrown?: Error } {
   try {
     return { text: action() };
-  } catch (error) {
-    return { error: (error as Error).message };
+  } catch (thrown) {
+    return { thrown: thrown as Error };
   }
 }

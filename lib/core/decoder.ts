@@ -28,6 +28,8 @@ export interface DataPiece {
   bytes(): Uint8Array;
   /** Returns the bytes as text. Throws if they are not UTF-8. */
   text(codec: TextCodec): string;
+  /** Whether the last byte is an ASCII character, so that the piece ends with a whole character. */
+  readonly endsInAscii: boolean;
   copy(): Uint8Array;
   /** Copies the bytes into `target` at `at`, unmasked. */
   copyTo(target: Uint8Array, at: number): void;
@@ -294,6 +296,13 @@ export class FrameDecoder {
       this.#unmask();
     }
     return codec.decode(this.#piece, start, end);
+  }
+
+  /** @internal */
+  get endsInAscii(): boolean {
+    const byte = this.#piece[this.#start + this.size - 1];
+    const mask = this.#isMasked ? this.#key >>> (((this.#given - 1) & 3) << 3) : 0;
+    return ((byte ^ mask) & 0x80) === 0;
   }
 
   /** @internal */

@@ -159,7 +159,7 @@ export class MessageReader {
   #decodeNext(piece: DataPiece, finished: boolean): string {
     this.#withinText = !finished;
     this.#utf8 ??= new Utf8Decoder("a text message", this.#codec);
-    return this.#utf8.push(piece.bytes(), finished);
+    return this.#utf8.pushPiece(piece, finished);
   }
 
   #readBinary(piece: DataPiece, finished: boolean): Fragment | undefined {
@@ -252,6 +252,10 @@ export class DecodedPiece implements DataPiece {
 
   text(codec: TextCodec): string {
     return codec.decode(this.#payload, 0, this.size);
+  }
+
+  get endsInAscii(): boolean {
+    return this.#payload[this.size - 1] < 0x80;
   }
 
   copyTo(target: Uint8Array, at: number): void {

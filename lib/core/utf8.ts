@@ -23,6 +23,14 @@ export const webTextCodec: TextCodec = {
   encodeInto: (text, target, offset) => encoder.encodeInto(text, target.subarray(offset)).written,
 };
 
+/** A piece of a text that has not been decoded. */
+interface TextPiece {
+  readonly size: number;
+  readonly endsInAscii: boolean;
+  bytes(): Uint8Array;
+  text(codec: TextCodec): string;
+}
+
 /** Decodes UTF-8 in pieces. It fails at the first invalid byte, even within a character. */
 export class Utf8Decoder {
   readonly #what: string;
@@ -51,6 +59,20 @@ export class Utf8Decoder {
     this.#carry.set(bytes.subarray(bytes.length - tail));
     this.#carried = tail;
     return text;
+  }
+
+  /** As {@linkcode push}, but makes an array of the bytes only if a character is cut off. */
+  pushPiece(piece: TextPiece, last: boolean): string {
+    if (this.#carried === 0 && (last || piece.endsInAscii)) {
+      try {
+        const text = piece.text(this.#codec);
+        this.#position = last ? 0 : this.#position + piece.size;
+        return text;
+      } catch {
+        // push() finds the position of the error.
+      }
+    }
+    return this.push(piece.bytes(), last);
   }
 
   #pushAfterCarry(bytes: Uint8Array, last: boolean): string {
