@@ -590,6 +590,34 @@ for (const [name, provider] of Object.entries({ nodeProvider, platform })) {
       await until(() => logs.every((log) => log.has("close")));
     });
 
+    it(`${name} reads from others while connections keep their bytes, or are destroyed`, async () => {
+      const sent = pattern(900_000);
+      const pairs = await Promise.all(Array.from({ length: 6 }, () => socketPair(provider)));
+      const logs = pairs.flat().map((transport) => new Log(transport));
+      const accepted = logs.filter((_, i) => i % 2 === 1);
+      for (const log of accepted.slice(0, 4)) {
+        const { transport } = log;
+        transport.handle({
+          data() {
+            if (log.size++ % 2 === 0) transport.pause();
+            else transport.destroy();
+            return false;
+          },
+          drain() {},
+          end() {},
+          close: () => log.events.push("close"),
+        });
+      }
+      for (const [near] of pairs) writeInParts(near, sent);
+      const reading = accepted.slice(4);
+      await until(() => reading.every((log) => log.size === sent.length));
+      for (const log of reading) assertSameBytes(log.bytes, sent);
+      for (const log of accepted.slice(0, 2)) log.transport.resume(true);
+      await until(() => accepted.slice(0, 2).every((log) => log.has("close")));
+      for (const transport of pairs.flat()) transport.destroy();
+      await until(() => logs.every((log) => log.has("close")));
+    });
+
     it(`${name} closes its listener, and the port is free`, async () => {
       const listener = await provider.listen({ hostname: "127.0.0.1", port: 0 }, () => {});
       const port = portOf(listener);
