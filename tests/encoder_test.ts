@@ -2,7 +2,7 @@ import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { isDeepStrictEqual } from "node:util";
 import { encodeFrame, type Frame, FrameDecoder, Opcode, type Role } from "../lib/core/mod.ts";
-import { releaseBuffer, takeBuffer } from "../lib/core/buffers.ts";
+import { BUFFER_SIZE, releaseBuffer, takeBuffer } from "../lib/core/buffers.ts";
 import { Encoder, firstByte, LEND_FROM, SharedFrames, sharedLength } from "../lib/core/encoder.ts";
 import { assertSameBytes, concat, cut, hex, pattern, utf8 } from "./bytes.ts";
 import type { Extension, OutgoingFrame } from "../lib/core/extension.ts";
@@ -309,7 +309,7 @@ describe("Encoder and its memory", () => {
   });
 
   it("Encoder takes a buffer that is as large as the last batch", () => {
-    const [small, middle, large] = [256, 2048, 65536 + 512];
+    const [small, middle, large] = [256, 2048, BUFFER_SIZE];
     const encoder = new Encoder("server");
     const sizeOf = (...lengths: number[]) => {
       for (const length of lengths) encoder.writeBytes(BINARY, new Uint8Array(length));
@@ -351,7 +351,7 @@ describe("Encoder and its memory", () => {
     for (let i = 0; i < 8; i++) encoder.writeBytes(BINARY, pattern(8000));
     encoder.take();
     encoder.writeBytes(BINARY, pattern(8000));
-    assert.equal(encoder.take()[0].buffer.byteLength, 65536 + 512);
+    assert.equal(encoder.take()[0].buffer.byteLength, 64 + BUFFER_SIZE);
     encoder.recycle();
   });
 
@@ -399,7 +399,7 @@ describe("Encoder and its memory", () => {
 
   it("Encoder gives the byte that did not fit into a buffer with the next batch", () => {
     const encoder = new Encoder("server");
-    const payload = pattern(65536 + 512 + 1 - 10);
+    const payload = pattern(BUFFER_SIZE + 1 - 10);
     encoder.writeBytes(BINARY, payload);
     const sent = [concat(encoder.take(1))];
     assert.equal(encoder.size, 1);
@@ -408,18 +408,18 @@ describe("Encoder and its memory", () => {
     const other = new Encoder("server");
     for (let i = 0; i < 3; i++) other.writeBytes(BINARY, new Uint8Array(60_000));
     sent.push(concat(encoder.take()));
-    assert.deepEqual(sent.map(({ length }) => length), [65536 + 512, 1]);
+    assert.deepEqual(sent.map(({ length }) => length), [BUFFER_SIZE, 1]);
     assert.equal(encoder.size, 0);
     assertSameBytes(read("server", sent)[0].payload, payload);
   });
 
   it("Encoder takes a large buffer after a batch of more than one", () => {
     const encoder = new Encoder("server");
-    encoder.writeBytes(BINARY, pattern(65536 + 512 + 1 - 10));
+    encoder.writeBytes(BINARY, pattern(BUFFER_SIZE + 1 - 10));
     encoder.take();
     encoder.recycle();
     encoder.writeBytes(BINARY, pattern(1));
-    assert.equal(encoder.take()[0].buffer.byteLength, 65536 + 512);
+    assert.equal(encoder.take()[0].buffer.byteLength, 64 + BUFFER_SIZE);
   });
 
   it("Encoder forgets lent bytes when they have left", () => {
@@ -436,10 +436,10 @@ describe("Encoder and its memory", () => {
 
   it("Encoder keeps the order of a byte in a new buffer and a shared frame", () => {
     const encoder = new Encoder("server");
-    encoder.writeBytes(BINARY, pattern(65536 + 512 + 1 - 10));
+    encoder.writeBytes(BINARY, pattern(BUFFER_SIZE + 1 - 10));
     encoder.writeShared(SharedFrames.single(pattern(2000)));
     const lengths = read("server", encoder.take()).map(({ payload }) => payload.length);
-    assert.deepEqual(lengths, [66_039, 2000]);
+    assert.deepEqual(lengths, [BUFFER_SIZE + 1 - 10, 2000]);
   });
 
   it("Encoder masks long payloads by keys of their own", () => {
@@ -554,7 +554,7 @@ describe("Encoder and its memory", () => {
 
   it("Encoder counts the end of a full buffer as unused until it is taken", () => {
     const encoder = new Encoder("server");
-    const full = 65536 + 512;
+    const full = BUFFER_SIZE;
     encoder.writeBytes(BINARY, pattern(3000));
     encoder.writeBytes(BINARY, pattern(57_000));
     assert.equal(encoder.unused, 0);

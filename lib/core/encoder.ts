@@ -180,7 +180,7 @@ function isIntact({ bytes, length }: Part): boolean {
 }
 
 function unusedOf({ bytes, length, full }: Part): number {
-  return full === undefined ? 0 : full.length - bytes.byteOffset - length;
+  return full === undefined ? 0 : full.length - (bytes.byteOffset - full.byteOffset) - length;
 }
 
 /** Shared frames up to this length are copied if other frames come between them. */

@@ -13,6 +13,7 @@ import {
   type Transport,
   type TransportProvider,
 } from "../transport.ts";
+import { workBuffer } from "../core/buffers.ts";
 import { nextTurn } from "../timers.ts";
 import { checkUnixPath, dial, free, Handshakes, nodeProvider, type NodeTransport } from "./node.ts";
 
@@ -80,7 +81,7 @@ let joinBuffer: Uint8Array | undefined;
 
 /** Joins the parts from `at` to `end`. The result is valid until the next call. */
 function join(parts: readonly Uint8Array[], at: number, end: number): Uint8Array {
-  joinBuffer ??= new Uint8Array(JOINED);
+  joinBuffer ??= workBuffer(JOINED);
   let size = 0;
   for (let i = at; i < end; i++) {
     joinBuffer.set(parts[i], size);
