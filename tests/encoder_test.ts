@@ -633,7 +633,7 @@ describe("Encoder and its memory", () => {
     encoder.writeText(TEXT, "a".repeat(40_000));
     encoder.writeBytes(BINARY, pattern(10_000));
     assert.equal(encoder.frames, 3);
-    assert.equal(encoder.writeShared(new SharedFrames(100).write("a")!), true);
+    assert.equal(encoder.writeShared(new SharedFrames(new Uint8Array(100)).write("a")!), true);
     assert.equal(encoder.frames, 4);
   });
 });
@@ -646,8 +646,8 @@ describe("SharedFrames", () => {
       const isText = typeof message === "string";
       const most = 14 + (isText ? 3 : 1) * message.length;
       assert.equal(sharedLength(message), most);
-      assert.equal(new SharedFrames(most - 1).write(message), undefined);
-      const frames = new SharedFrames(most + 1);
+      assert.equal(new SharedFrames(new Uint8Array(most - 1)).write(message), undefined);
+      const frames = new SharedFrames(new Uint8Array(most + 1));
       const expected = encodeFrame({
         opcode: isText ? Opcode.Text : Opcode.Binary,
         payload: isText ? utf8(message) : message,

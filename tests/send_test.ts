@@ -13,9 +13,9 @@ import {
   isTooMuch,
   Sender,
   type SenderHost,
-  shareFrame,
   type WritingMachine,
 } from "../lib/connection/sender.ts";
+import { shareFrame } from "../lib/connection/sharing.ts";
 import type { ConnectionOptions } from "../lib/options.ts";
 import type { Transport } from "../lib/transport.ts";
 import { ToyCodec } from "./toy_extension.ts";
@@ -562,7 +562,8 @@ describe("Sender", () => {
         const given: unknown[] = [];
         const frame = shareFrame("");
         const writeShared = (...args: unknown[]) => given.push(...args) > 0;
-        const encoder = { size: 0, writeShared } as unknown as WritingMachine["encoder"];
+        const empty = { size: 0, take: () => [], recycle: () => true };
+        const encoder = { ...empty, writeShared } as unknown as WritingMachine["encoder"];
         const { sender } = senderOf({ machine: { encoder, extended } });
         const message = "a".repeat(length);
         assert.equal(sender.sendShared({ message, frame }, Infinity, compress), shares);
@@ -864,7 +865,7 @@ describe("Sender", () => {
   it("Sender looks after each 64 KiB of work whether the turn has been long: after 4 MiB", async () => {
     /** What is sent over and over, by length, and the number of steps until one waits. */
     const rows: [
-      steps: (number | "shared" | "ping" | "pong")[],
+      steps: (number | "ping" | "pong")[],
       extended: boolean,
       count: number,
     ][] = [
@@ -874,24 +875,21 @@ describe("Sender", () => {
       [[64_511], false, 66],
       // 65,535 are not enough for a look, so that it comes after the third message.
       [[31_743, 31_744], false, 129],
-      [[63_487, "shared"], false, 129],
       [[63_487, "ping"], false, 129],
       [[63_487, "pong"], false, 129],
       // 32 KiB of work each.
       [[0], true, 128],
       [[9175], true, 102],
     ];
-    const encoder = { size: 0, writeShared: () => true } as unknown as WritingMachine["encoder"];
+    const encoder = { size: 0 } as unknown as WritingMachine["encoder"];
     const payload = new Uint8Array(0);
     for (const [steps, extended, count] of rows) {
       const machine = { encoder, extended, writePiece: () => true, write: () => {} };
       const { sender } = senderOf({ machine });
-      const shared = { message: "", frame: shareFrame("") };
       const take = (step: (typeof steps)[number]) => {
         if (typeof step === "number") return sender.send("a".repeat(step));
         if (step === "ping") return sender.control({ type: step, payload });
-        if (step === "pong") return sender.answer(payload);
-        assert.equal(sender.sendShared(shared, Infinity), true);
+        return sender.answer(payload);
       };
       await turn();
       await atOneMoment(() => {

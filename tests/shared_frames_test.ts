@@ -1,4 +1,5 @@
 /** Frames that several connections send without a copy of their own. */
+import { Buffer } from "node:buffer";
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { broadcast } from "../mod.ts";
@@ -10,7 +11,7 @@ import {
   PerMessageDeflate,
   type PerMessageDeflateOptions,
 } from "../lib/core/permessage_deflate.ts";
-import { shareFrame } from "../lib/connection/sender.ts";
+import { shareFrame } from "../lib/connection/sharing.ts";
 import { pair, type PairOptions } from "../lib/testing.ts";
 import { deflateEngine } from "../lib/zlib.ts";
 import { concat } from "./bytes.ts";
@@ -37,7 +38,7 @@ describe("Shared frames", () => {
       (ops) => {
         const [encoder, other] = [new Encoder("server"), new Encoder("server")];
         const expected = new Encoder("server");
-        let shared = new SharedFrames(200_000);
+        let shared = new SharedFrames(new Uint8Array(200_000));
         const taken: Uint8Array[] = [];
         for (const { op, message } of ops) {
           if (op === "take" || op === "part") {
@@ -51,7 +52,7 @@ describe("Shared frames", () => {
           } else {
             let frame = shared.write(message);
             if (frame === undefined) {
-              shared = new SharedFrames(Math.max(sharedLength(message), 200_000));
+              shared = new SharedFrames(new Uint8Array(Math.max(sharedLength(message), 200_000)));
               frame = shared.write(message)!;
             }
             assert.ok(other.writeShared(frame));
@@ -76,6 +77,12 @@ describe("Shared frames", () => {
     await rest();
   });
 
+  it("are views of a Buffer, if the platform has it", async () => {
+    const { bytes, start, end } = shareFrame("a");
+    assert.equal(bytes.range(start, end) instanceof Buffer, true);
+    await rest();
+  });
+
   it("give the same view to all that ask for the same range", () => {
     const bytes = new SharedBytes(Uint8Array.of(1, 2, 3, 4, 5));
     assert.deepEqual(bytes.range(0, 1), Uint8Array.of(1));
@@ -87,7 +94,7 @@ describe("Shared frames", () => {
   });
 
   it("are one part of the batch if nothing comes between them", () => {
-    const frames = new SharedFrames(1000);
+    const frames = new SharedFrames(new Uint8Array(1000));
     const [a, b] = [new Encoder("server"), new Encoder("server")];
     for (const text of ["one", "two", "three"]) {
       const frame = frames.write(text)!;
@@ -100,7 +107,7 @@ describe("Shared frames", () => {
   });
 
   it("are taken by each encoder in the range that it has written", () => {
-    const frames = new SharedFrames(1000);
+    const frames = new SharedFrames(new Uint8Array(1000));
     const [one, two] = [frames.write("one")!, frames.write("two")!];
     const taken = [[one], [one, two], [two], [one]].map((some) => {
       const encoder = new Encoder("server");
@@ -124,7 +131,7 @@ describe("Shared frames", () => {
   });
 
   it("are refused by encoders that write other bytes", () => {
-    const frame = new SharedFrames(100).write("text")!;
+    const frame = new SharedFrames(new Uint8Array(100)).write("text")!;
     assert.equal(new Encoder("client").writeShared(frame), false);
     assert.equal(new Encoder("server", { onFrame: () => {} }).writeShared(frame), false);
     const midway = new Encoder("server");
@@ -147,7 +154,7 @@ describe("Shared frames", () => {
       return { all, made: () => made };
     };
     const share = (all: Encoder[], message: string, compress?: boolean) => {
-      const frame = new SharedFrames(10_000).write(message)!;
+      const frame = new SharedFrames(new Uint8Array(10_000)).write(message)!;
       return all.map((encoder) => encoder.writeShared(frame, compress));
     };
     const long = "long ".repeat(100);
@@ -199,7 +206,7 @@ describe("Shared frames", () => {
       const sharedBy = (length: number) => (asked.push(length), null);
       const extensions = [{ sharedBy } as unknown as Extension];
       const lengths = [0, 125, 126, 65_535, 65_536];
-      const frames = new SharedFrames(200_000);
+      const frames = new SharedFrames(new Uint8Array(200_000));
       for (const length of lengths) {
         const frame = frames.write(new Uint8Array(length))!;
         assert.equal(new Encoder("server", { extensions }).writeShared(frame), true);

@@ -11,8 +11,8 @@ import {
   MESSAGE_OVERHEAD,
   type Sending,
   sendingOf,
-  shareFrame,
 } from "./sender.ts";
+import { shareFrame } from "./sharing.ts";
 import type { SharedFrame } from "../core/shared_frame.ts";
 
 /** A connection that {@linkcode broadcast} can send to: of a server, a client or a browser. */
@@ -108,14 +108,22 @@ export function broadcast(
   const policy = policyOf(options);
   // Copy the bytes: the caller is not told when they are sent. A subclass may not copy in slice().
   const shared = new SharedMessage(typeof message === "string" ? message : new Uint8Array(message));
-  const { except = [] } = options;
-  const excluded = new Set(isRecipient(except) ? [except] : recipients(except));
+  const found = without(options.except, listOf(to));
+  // All are checked before the first one gets the message.
+  const sendings: Sending[] = [];
+  for (const ws of found) sendings.push(sendingTo(ws));
   const result = { sent: 0, missed: 0, closed: 0 };
-  for (const ws of recipients(to)) {
-    if (ws.state !== "open" || excluded.has(ws)) continue;
-    result[sendOrSkip(ws, sendingTo(ws), shared, policy)]++;
+  for (let i = 0; i < found.length; i++) {
+    const outcome = sendOrSkip(found[i], sendings[i], shared, policy);
+    if (outcome !== "closing") result[outcome]++;
   }
   return result;
+}
+
+function without(except: BroadcastOptions["except"], found: Recipient[]): Recipient[] {
+  if (except === undefined) return found;
+  const excluded = new Set(isRecipient(except) ? [except] : recipients(except));
+  return found.filter((ws) => !excluded.has(ws));
 }
 
 /** What to do with a connection that is slow. */
@@ -145,19 +153,21 @@ export class SharedMessage {
   }
 }
 
+/** @throws {TypeError} If the value is not a connection. */
 export function sendingTo(ws: Recipient): Sending {
-  return sendingOf(ws) ?? sendingOver(ws);
+  return sendingOf(ws) ?? sendingOver(checked(ws));
 }
 
-/** Sends a message to an open connection, unless it is too slow. Returns what has become of the message. */
+/** Sends a message to a connection, unless it is too slow or closing. Returns what has become of the message. */
 export function sendOrSkip(
   ws: Recipient,
   sending: Sending,
   shared: SharedMessage,
   { slow, maxBufferedAmount, compress }: SlowPolicy,
-): keyof BroadcastResult {
+): keyof BroadcastResult | "closing" {
   const isFeeding = slow === "drop-oldest" && feeds.get(ws)?.isRunning;
   if (!isFeeding && sending.sendShared?.(shared, maxBufferedAmount, compress)) return "sent";
+  if (ws.state !== "open") return "closing";
   if (slow === "drop-oldest") {
     feedOf(ws, sending).push(shared.message, maxBufferedAmount, compress);
     return "sent";
@@ -171,16 +181,20 @@ export function sendOrSkip(
   return "closed";
 }
 
-/** Returns the connections. All are checked before the first one gets the message. */
+/** Returns the connections, which were checked. */
 export function recipients(many: Iterable<Recipient>): Recipient[] {
+  return listOf(many).map(checked);
+}
+
+function listOf(many: Iterable<Recipient>): Recipient[] {
   if (!isMany(many)) throw notConnections("an iterable of connections", many);
-  const found = [...many];
-  for (const ws of found) {
-    // Only the entry of a Map is an array.
-    const instead = Array.isArray(ws) ? "write map.values()" : undefined;
-    if (!isRecipient(ws)) throw notConnections("connections", ws, instead);
-  }
-  return found;
+  return [...many];
+}
+
+function checked(ws: Recipient): Recipient {
+  if (isRecipient(ws)) return ws;
+  // Only the entry of a Map is an array.
+  throw notConnections("connections", ws, Array.isArray(ws) ? "write map.values()" : undefined);
 }
 
 /** Whether a value may hold many connections. A Map has entries, which are not connections. */

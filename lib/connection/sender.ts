@@ -1,7 +1,6 @@
 /** The sending half of a connection: sends one message after the other, several in one write. */
 import { handled, onAbort, rejectTraced, traced } from "../abortable.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
-import { SharedFrames, sharedLength } from "../core/encoder.ts";
 import type { SharedFrame } from "../core/shared_frame.ts";
 import { type ErrorCode, wrongType } from "../core/error.ts";
 import { replaceStack } from "../core/error_print.ts";
@@ -35,9 +34,6 @@ const LEND_OVER = 16_384;
 
 /** Maximum number of bytes given to the transport at a time. The transport may copy them. */
 const GIVE_MOST = 4 * SEND_MARK;
-
-/** The frames of messages up to this length share a buffer. */
-const SHARE_UP_TO = 8192;
 
 /** Maximum length of a message that is compressed once for several connections, in this thread. */
 const COMPRESS_UP_TO = 65_536;
@@ -142,32 +138,6 @@ class Departure {
 
 /** The senders to flush in the next turn. One callback serves all of them. */
 let due: Sender[] = [];
-
-/** The shared frames of this turn, their size, and the size of those in the last turn that had any. */
-let frames: SharedFrames | undefined;
-let framesSize = 0;
-let lastSize = 0;
-
-/** Writes a message as a frame that the connections of a server can share. */
-export function shareFrame(message: Message): SharedFrame {
-  if (message.length > SHARE_UP_TO) return SharedFrames.single(message);
-  if (frames === undefined) {
-    nextTurn(() => {
-      lastSize = framesSize;
-      framesSize = 0;
-      frames = undefined;
-    });
-  }
-  const frame = frames?.write(message) ?? writeFirst(message);
-  framesSize += frame.end - frame.start;
-  return frame;
-}
-
-function writeFirst(message: Message): SharedFrame {
-  // This turn will probably have as many frames as the last one.
-  frames = new SharedFrames(Math.max(sharedLength(message), Math.min(2 * lastSize, SEND_MARK)));
-  return frames.write(message)!;
-}
 
 /** The machine that writes the frames, or a native WebSocket, which sends messages itself. */
 export interface WritingMachine
@@ -301,7 +271,8 @@ export class Sender {
     if (isTooMuch(this.#encoder.size, shared.message.length, most)) return false;
     if (!this.#encoder.writeShared(shared.frame, compress)) return false;
     this.messagesSent++;
-    this.#settle(0);
+    if (this.#encoder.size < SEND_MARK) this.#flushInTurn();
+    else this.#settle(0);
     return true;
   }
 
@@ -366,10 +337,7 @@ export class Sender {
     } else if (waiting > 0 && lent) {
       // A loop that awaits its sends would otherwise send one message in each turn.
       queueMicrotask(() => this.flush());
-    } else if (waiting > 0 && !this.#isDue) {
-      this.#isDue = true;
-      if (due.push(this) === 1) nextTurn(Sender.#flushDue);
-    }
+    } else if (waiting > 0) this.#flushInTurn();
     if (this.#endError !== undefined) return handled(Promise.reject(this.#newEndError()));
     // A native WebSocket accepts the message when it is written, so that nothing waits in the batch.
     if (waiting === 0) this.#isFull = this.#transport.bufferedAmount > 0;
@@ -388,6 +356,12 @@ export class Sender {
   #departure(): Promise<void> {
     if (this.#encoder.size > 0) return (this.#batched ??= new Departure()).promise;
     return (this.#given ??= new Departure()).promise;
+  }
+
+  #flushInTurn(): void {
+    if (this.#isDue) return;
+    this.#isDue = true;
+    if (due.push(this) === 1) nextTurn(Sender.#flushDue);
   }
 
   static #flushDue(): void {

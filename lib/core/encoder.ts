@@ -196,9 +196,10 @@ export class SharedFrames {
   /** Number of bytes that are written. */
   size = 0;
 
-  constructor(capacity: number) {
-    this.#bytes = new Uint8Array(capacity);
-    this.#shared = new SharedBytes(this.#bytes);
+  /** @param bytes The buffer for the frames. */
+  constructor(bytes: Uint8Array) {
+    this.#bytes = bytes;
+    this.#shared = new SharedBytes(bytes);
   }
 
   /** Makes a frame that has a buffer by itself. */

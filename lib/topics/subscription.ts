@@ -61,11 +61,10 @@ export class ConnectionListener extends Listener {
 
   protected deliver(delivery: Delivery): void {
     const { ws, sending } = this.peer;
-    if (ws.state !== "open") return;
     const outcome = sendOrSkip(ws, sending, this.#form(delivery), this.options);
     if (outcome === "sent") this.sentCount++;
     else if (outcome === "missed") this.missedCount++;
-    else this.closedCount++;
+    else if (outcome === "closed") this.closedCount++;
   }
 
   protected async deliverWithRoom(delivery: Delivery): Promise<void> {
