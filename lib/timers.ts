@@ -58,56 +58,6 @@ export function backgroundTimer(callback: () => void, delay: number): () => void
   return timer(callback, delay, true);
 }
 
-/** Number of moments in an interval at which its timers are due. */
-const MOMENTS = 16;
-
-/** The callbacks that are due at a moment. They share a timer. */
-class Moment {
-  readonly #callbacks = new Set<() => void>();
-  readonly #due: number;
-  readonly #cancelTimer: () => void;
-
-  constructor(due: number) {
-    this.#due = due;
-    // The platforms round a delay down: the callbacks would come before their moment.
-    this.#cancelTimer = backgroundTimer(() => this.#arrive(), Math.ceil(due - now()));
-  }
-
-  add(callback: () => void): void {
-    this.#callbacks.add(callback);
-  }
-
-  remove(callback: () => void): void {
-    if (!this.#callbacks.delete(callback) || this.#callbacks.size > 0) return;
-    this.#cancelTimer();
-    moments.delete(this.#due);
-  }
-
-  #arrive(): void {
-    moments.delete(this.#due);
-    for (const callback of this.#callbacks) callback();
-  }
-}
-
-const moments = new Map<number, Moment>();
-
-/**
- * Calls back after an interval, in milliseconds, or up to a sixteenth earlier, at a moment that all timers
- * of this interval share. A turn of the event loop that works for many connections costs half of what a
- * turn for each of them does. Does not keep the process running.
- * @param earlier Number of moments by which to call back earlier.
- */
-export function sharedTimer(callback: () => void, interval: number, earlier: number): () => void {
-  const step = interval / MOMENTS;
-  const due = (Math.floor((now() + interval) / step) - earlier) * step;
-  // Infinity has no moment.
-  if (!Number.isFinite(due)) return backgroundTimer(callback, interval);
-  let moment = moments.get(due);
-  if (moment === undefined) moments.set(due, moment = new Moment(due));
-  moment.add(callback);
-  return () => moment.remove(callback);
-}
-
 /**
  * Calls back when the peer has used up its time. The clock alone does not decide: if the event loop or
  * the process stood still, the answer may wait unread in the socket. So the time is counted in slices,

@@ -19,6 +19,7 @@ import {
   turn,
   until,
 } from "./support.ts";
+import { inVirtualTime, settle } from "./virtual_time.ts";
 
 type WithCode = Error & { closeCode: number };
 
@@ -225,6 +226,35 @@ describe("Keepalive", () => {
     }, { pingInterval: 5 });
   });
 
+  it("Keepalive sends a later ping at once, with what was written before", async () => {
+    await inVirtualTime(async (time) => {
+      const [near, far] = transportPair();
+      const accepting = accept(near, { pingInterval: 1600, pingTimeout: 0 });
+      const peer = new RawPeer(far, "client");
+      const ws = await accepting;
+      await time.advance(1600);
+      peer.send(pongFrame(await nextPing(peer)));
+      await settle();
+      assert.equal(ws.latency, 0);
+      let writes = 0;
+      const write = near.write.bind(near);
+      near.write = (parts) => {
+        writes++;
+        write(parts);
+      };
+      ws.send("a");
+      time.standStill(1600);
+      assert.equal(writes, 1);
+      await settle();
+      assert.equal((await peer.next()).opcode, Opcode.Text);
+      peer.send(pongFrame(await nextPing(peer)));
+      await settle();
+      assert.equal(writes, 1);
+      ws.terminate();
+      assert.equal((await rejection<WithCode>(ws.closed)).closeCode, 1006);
+    });
+  });
+
   it("Keepalive fails the connection with 1011 when no pong comes", async () => {
     await inBothRoles(async (ws, peer) => {
       const ping = await nextPing(peer);
@@ -326,7 +356,7 @@ describe("Keepalive", () => {
         get isAlive() {
           return isAlive;
         },
-        sendPing: (waiter) => {
+        sendPing: (_, waiter) => {
           setTimeout(() => {
             const end = performance.now() + 300;
             while (performance.now() < end);

@@ -3,9 +3,12 @@ import { Buffer } from "node:buffer";
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { broadcast } from "../mod.ts";
-import { Encoder, SharedFrames, sharedLength } from "../lib/core/encoder.ts";
+import { encodeFrame, Encoder, SharedFrames, sharedLength } from "../lib/core/encoder.ts";
+import { Opcode } from "../lib/core/frame.ts";
+import type { ProtocolEvent } from "../lib/core/event.ts";
+import { Protocol } from "../lib/core/protocol.ts";
 import type { DeflateEngine } from "../lib/core/deflate.ts";
-import { SharedBytes } from "../lib/core/shared_frame.ts";
+import { SharedBytes, sharedFrame } from "../lib/core/shared_frame.ts";
 import type { Extension } from "../lib/core/extension.ts";
 import {
   PerMessageDeflate,
@@ -137,6 +140,56 @@ describe("Shared frames", () => {
     const midway = new Encoder("server");
     midway.writePiece("a", false);
     assert.equal(midway.writeShared(frame), false);
+  });
+
+  describe("of pings", () => {
+    const payload = Uint8Array.of(1, 2, 3, 4);
+    const frame = sharedFrame(encodeFrame({ opcode: Opcode.Ping, payload }));
+    const ping: ProtocolEvent = { type: "ping", payload };
+
+    it("are sent also within a message, and between other frames", () => {
+      for (const before of [[], ["a"], ["a", "b"]]) {
+        const [shared, own] = [new Protocol("server"), new Protocol("server")];
+        for (const protocol of [shared, own]) {
+          for (const text of before) protocol.writePiece(text, false);
+          protocol.write(ping, protocol === shared ? frame : undefined);
+          protocol.writePiece("c", true);
+        }
+        assert.deepEqual(concat(shared.encoder.take()), concat(own.encoder.take()));
+        assert.equal(shared.encoder.size, 0);
+        assert.deepEqual(shared.counts, own.counts);
+      }
+    });
+
+    it("are sent without a copy", () => {
+      const [first, second] = [new Protocol("server"), new Protocol("server")];
+      for (const protocol of [first, second]) protocol.write(ping, frame);
+      assert.equal(first.encoder.take()[0], second.encoder.take()[0]);
+    });
+
+    it("are not sent by clients, whose frames are masked", () => {
+      const protocol = new Protocol("client");
+      protocol.write(ping, frame);
+      const bytes = concat(protocol.encoder.take());
+      assert.equal(bytes.length, 10);
+      assert.equal(bytes[1], 0x84);
+    });
+
+    it("are reported to onFrame", () => {
+      const seen: unknown[] = [];
+      const protocol = new Protocol("server", {
+        onFrame: (direction, { opcode, payload }) => seen.push(direction, opcode, [...payload]),
+      });
+      protocol.write(ping, frame);
+      assert.deepEqual(concat(protocol.encoder.take()), frame.bytes.all);
+      assert.deepEqual(seen, ["out", Opcode.Ping, [1, 2, 3, 4]]);
+    });
+
+    it("are refused after a Close frame", () => {
+      const protocol = new Protocol("server");
+      protocol.write({ type: "close", closeCode: 1000, reason: "" });
+      assert.throws(() => protocol.write(ping, frame), { name: "LocalProtocolError" });
+    });
   });
 
   describe("of connections that compress", () => {

@@ -8,6 +8,7 @@ import {
   ControlRate,
   Keepalive,
   type KeepaliveHost,
+  type Ping,
   Pings,
   type PingWaiter,
   type Traffic,
@@ -15,7 +16,6 @@ import {
 import { CloseCode } from "../core/close.ts";
 import { invalidState, RemoteProtocolError } from "../core/error.ts";
 import type { Role } from "../core/frame.ts";
-import { randomPayload } from "../core/mask.ts";
 import { MAX_MESSAGE_SIZE } from "../core/message.ts";
 import type { Protocol, ProtocolOptions } from "../core/protocol.ts";
 import type { TextCodec } from "../core/utf8.ts";
@@ -258,7 +258,7 @@ export class Driver
     return handled(
       new Promise((resolve, reject) => {
         if (!this.closing.canSend) throw this.closing.closedError();
-        if (!this.#addPing(payload, { resolve, reject })) {
+        if (!this.#addPing({ payload }, { sentAt: 0, resolve, reject })) {
           throw invalidState(
             "Cannot ping: an earlier ping with this payload waits for its pong",
             "busy",
@@ -268,13 +268,13 @@ export class Driver
     );
   }
 
-  sendPing(waiter: PingWaiter): void {
-    if (this.closing.canSend) this.#addPing(randomPayload(), waiter);
+  sendPing(ping: Ping, waiter: PingWaiter): void {
+    if (this.closing.canSend) this.#addPing(ping, waiter);
   }
 
-  #addPing(payload: Uint8Array, waiter: PingWaiter): boolean {
+  #addPing({ payload, frame }: Ping, waiter: PingWaiter): boolean {
     const isNew = (this.pings ??= new Pings()).add(payload, waiter);
-    if (isNew) this.sender.control({ type: "ping", payload });
+    if (isNew) this.sender.control({ type: "ping", payload }, frame);
     return isNew;
   }
 

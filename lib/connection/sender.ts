@@ -304,10 +304,11 @@ export class Sender {
     }
   }
 
-  /** Sends a ping or a pong, also between the frames of a message. */
-  control(event: EventOf<"ping" | "pong">): Promise<void> {
+  /** Sends a ping or a pong, also between the frames of a message. A shared ping leaves at once. */
+  control(event: EventOf<"ping" | "pong">, shared?: SharedFrame): Promise<void> {
     if (!this.#host.canWrite) throw this.#host.closedError();
-    this.#machine.write(event);
+    this.#machine.write(event, shared);
+    if (shared !== undefined) this.flush();
     return this.#settle(0);
   }
 
@@ -439,8 +440,7 @@ export class Sender {
   }
 
   #failMidway(cause: unknown): void {
-    const message = "The message was cut short by its sender";
-    this.#host.fail(CloseCode.InternalError, message, cause);
+    this.#host.fail(CloseCode.InternalError, "The message was cut short by its sender", cause);
   }
 
   // Messages that need a turn: after another message, made of items, or processed on another thread

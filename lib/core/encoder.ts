@@ -351,7 +351,18 @@ export class Encoder {
     if (this.#masked || this.#message !== 0 || this.#onFrame !== undefined) return false;
     const frame = this.#extensions.length === 0 ? shared : this.#changed(shared, compress);
     if (frame === undefined) return false;
-    const { bytes, start, end } = frame;
+    this.#share(frame);
+    return true;
+  }
+
+  /** Writes a control frame that other encoders write too. See {@linkcode writeShared}. */
+  writeSharedControl(frame: SharedFrame): boolean {
+    if (this.#masked || this.#onFrame !== undefined) return false;
+    this.#share(frame);
+    return true;
+  }
+
+  #share({ bytes, start, end }: SharedFrame): void {
     if (this.size === 0) {
       this.#shared = bytes;
       this.#sharedStart = start;
@@ -360,7 +371,6 @@ export class Encoder {
     else this.#insert(bytes.range(start, end));
     this.size += end - start;
     this.frames++;
-    return true;
   }
 
   /** Returns the frame as the extension changes it, or undefined if the frame cannot be shared. */

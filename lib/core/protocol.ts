@@ -22,6 +22,7 @@ import {
 } from "./message.ts";
 import { checkKnown } from "./option_hints.ts";
 import type { OptionNames } from "./options.ts";
+import type { SharedFrame } from "./shared_frame.ts";
 
 const NONE: readonly Extension[] = [];
 
@@ -478,9 +479,10 @@ export class Protocol {
 
   /**
    * Writes an event into the batch of the `encoder`, as `send()`.
+   * @param shared The unmasked frame of a ping, if other connections send it too.
    * @internal
    */
-  write(event: ProtocolEvent): void {
+  write(event: ProtocolEvent, shared?: SharedFrame): void {
     const { type } = event;
     if (type === "text" || type === "binary") {
       this.writePiece(event.data, event.messageFinished, false, event.compress);
@@ -490,7 +492,9 @@ export class Protocol {
     if (refused !== undefined) throw refused;
     switch (type) {
       case "ping":
-        this.encoder.writeBytes(FIN | Opcode.Ping, checkControl(event.payload));
+        if (shared === undefined || !this.encoder.writeSharedControl(shared)) {
+          this.encoder.writeBytes(FIN | Opcode.Ping, checkControl(event.payload));
+        }
         this.#counted.pingsSent++;
         break;
       case "pong":
