@@ -10,6 +10,7 @@ import {
   response,
 } from "../lib/core/mod.ts";
 import type { OutgoingOf } from "../lib/core/event.ts";
+import { webTextCodec } from "../lib/core/utf8.ts";
 import { concat, cut, cuts, hex, latin1, utf8 } from "./bytes.ts";
 import { asked, failureOf, feed, merged, open, read, REQUEST, waiting } from "./endpoints.ts";
 import { fc, offsets } from "./property.ts";
@@ -49,6 +50,43 @@ describe("Endpoint: the opening handshake", () => {
     // An event that was received can be sent.
     const proxy = new Endpoint("client");
     assert.deepEqual(read(new Endpoint("server"), proxy.send(event)), [expected]);
+  });
+
+  it("heads are kept as the text that was sent or received", () => {
+    const head = upgradeRequest({ Host: null }).replace("\r\n", "\r\nHost:a \r\n");
+    const rebuilt = head.replace("Host:a ", "Host: a");
+    const rows: [Uint8Array[], string][] = [
+      [[latin1(head)], head],
+      [[latin1(head.slice(0, 9)), latin1(head.slice(9))], head],
+      [[latin1(head.slice(0, 16)), latin1(head.slice(16))], rebuilt],
+      [[latin1(`${head}\x81`)], rebuilt],
+      // As many bytes follow as came before the last call.
+      [[latin1(head.slice(0, 16)), latin1(head.slice(16) + "\x81".repeat(16))], rebuilt],
+    ];
+    for (const [chunks, text] of rows) {
+      const server = new Endpoint("server");
+      for (const chunk of chunks) server.receive(chunk);
+      assert.equal(server.next()?.type, "request");
+      const sent = String.fromCharCode(...server.send({ type: "accept" }));
+      assert.deepEqual(server.texts, { request: text, response: sent });
+    }
+    const [client, sent] = waiting();
+    const answer = upgradeResponse(sent).replace("Upgrade: ", "Upgrade:");
+    assert.equal(read(client, latin1(answer))[0].type, "accept");
+    assert.deepEqual(client.texts, { request: sent, response: answer });
+  });
+
+  it("heads are encoded by the codec of the platform, if it can", () => {
+    const encodeLatin1 = (text: string) => latin1(text.toUpperCase());
+    const options = { textCodec: { ...webTextCodec, encodeLatin1 } };
+    const client = new Endpoint("client", options);
+    const sent = String.fromCharCode(...client.send({ type: "request", host: "a", target: "/" }));
+    assert.match(sent, /^GET \/ HTTP\/1.1\r\nHOST: A\r\n/);
+    const server = new Endpoint("server", options);
+    server.receive(latin1(upgradeRequest()));
+    assert.equal(server.next()?.type, "request");
+    const answer = String.fromCharCode(...server.send({ type: "accept" }));
+    assert.match(answer, /^HTTP\/1.1 101 SWITCHING PROTOCOLS\r\n/);
   });
 
   it("Endpoint keeps what follows the handshake, wherever the bytes are cut", () => {

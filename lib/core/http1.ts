@@ -114,7 +114,7 @@ export class HeadProgress {
   item = 0;
   /** Whether the current item has a character. Internal. */
   begun = false;
-  /** The head, if it was read in one call and nothing follows it. Internal. */
+  /** The head, if the last call read all of it and nothing follows it. Internal. */
   text: string | undefined;
 }
 
@@ -216,7 +216,7 @@ function readLines(
     }
     progress.line = progress.seen = end + 2;
     if (length === 0 && start !== undefined) {
-      if (text?.length === end + 2) progress.text = text;
+      if (base === 0 && text?.length === end + 2) progress.text = text;
       return { start, headers, length: end + 2 };
     }
     // Decode the whole head once instead of each line.
@@ -468,7 +468,7 @@ export class HeadReader<T> {
     return this.push(rest);
   }
 
-  /** The text of the last head, if it came in one chunk and nothing followed it. */
+  /** The text of the last head, if it was read in one call and nothing followed it. */
   get text(): string | undefined {
     return this.#progress.text;
   }
