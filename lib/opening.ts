@@ -26,6 +26,9 @@ const CHUNK_OVERHEAD = 256;
 /** Shared by all readers that nothing waits for. */
 const NONE: (() => void)[] = [];
 
+/** Shared by all readers that hold no chunk. */
+const EMPTY: Uint8Array[] = [];
+
 interface ReaderListener {
   inputChanged(): void;
 }
@@ -36,7 +39,7 @@ export class TransportReader implements TransportHandlers {
   /** Told when `take()` may return something else than before. */
   listener: ReaderListener | undefined;
   readonly #readAhead: number;
-  #chunks: Uint8Array[] = [];
+  #chunks = EMPTY;
   /** Number of bytes in `#chunks`. */
   #held = 0;
   #isHalfClosed = false;
@@ -54,7 +57,9 @@ export class TransportReader implements TransportHandlers {
   }
 
   data(chunk: Uint8Array): void {
-    this.#chunks.push(chunk);
+    // An array that grows by push() reserves room for many items, but most readers hold one.
+    if (this.#chunks.length === 0) this.#chunks = [chunk];
+    else this.#chunks.push(chunk);
     this.#held += chunk.length + CHUNK_OVERHEAD;
     if (this.#held > this.#readAhead) this.transport.pause();
     this.#wake();
@@ -140,7 +145,7 @@ export class TransportReader implements TransportHandlers {
   handOver(handlers: TransportHandlers): void {
     this.transport.handle(handlers);
     for (const chunk of this.#chunks) handlers.data(chunk);
-    this.#chunks = [];
+    this.#chunks = EMPTY;
     if (this.#isHalfClosed) handlers.end();
     if (this.isClosed) handlers.close(this.#error);
   }
@@ -151,7 +156,7 @@ export class TransportReader implements TransportHandlers {
    */
   async dropInput(onInputEnd: () => void): Promise<void> {
     while (!this.#isHalfClosed && !this.isClosed) {
-      this.#chunks = [];
+      this.#chunks = EMPTY;
       this.#held = 0;
       await this.wait(true);
     }

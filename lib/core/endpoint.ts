@@ -309,7 +309,10 @@ export class Endpoint {
     // A server that refuses ignores what the client sends.
     const refuses = this.role === "server" &&
       (this.#state !== "connecting" || this.#failure !== undefined);
-    if (!refuses) this.#input.push(bytes);
+    if (refuses) return;
+    // An array that grows by push() reserves room for many items, but most heads have one chunk.
+    if (this.#input.length === 0) this.#input = [bytes];
+    else this.#input.push(bytes);
   }
 
   /**
@@ -479,7 +482,7 @@ export class Endpoint {
     if (event.scheme === undefined) {
       const { head, key } = upgradeRequest(event, offer);
       this.#request = head;
-      bytes = latin1Bytes(this.#requestText = requestText(head));
+      bytes = this.#encode(this.#requestText = requestText(head));
       this.#key = key;
     } else {
       const { scheme, host: authority, target: path, headers } = event;
@@ -512,7 +515,7 @@ export class Endpoint {
         ? http2ResponseHead(http2Response(answer))
         : upgradeResponse(this.#key, answer);
       this.#response = response;
-      const bytes = isHttp2 ? EMPTY : latin1Bytes(this.#responseText = responseText(response));
+      const bytes = isHttp2 ? EMPTY : this.#encode(this.#responseText = responseText(response));
       this.#agreement = { protocol, extensions: agreed.headers };
       this.#begin(agreed.extensions);
       return bytes;
@@ -545,6 +548,10 @@ export class Endpoint {
     const bytes = body.write(data, bodyFinished);
     if (bodyFinished) this.#state = "closed";
     return bytes;
+  }
+
+  #encode(head: string): Uint8Array {
+    return (this.#options.textCodec?.encodeLatin1 ?? latin1Bytes)(head);
   }
 
   #chosen({ extensions }: Pick<OutgoingOf<"request">, "extensions">): readonly ExtensionFactory[] {

@@ -221,7 +221,8 @@ export function checkRequest(head: RequestHead, isParsed = false): HandshakeRequ
         : "Sec-WebSocket-Key is not 16 bytes in base64",
     );
   }
-  return { key, ...readOffer(headers) };
+  const { protocols, extensions, origin } = readOffer(headers);
+  return { key, protocols, extensions, origin };
 }
 
 /** Checks a WebSocket request over HTTP/2. The error's `status` is the one to answer with. */
@@ -361,13 +362,11 @@ export function upgradeResponse(
   { protocol = "", extensions, headers = [] }: AcceptOptions,
 ): ResponseHead {
   checkExtraFields(headers);
-  const fields = [
-    UPGRADE,
-    CONNECTION,
-    ["Sec-WebSocket-Accept", acceptToken(key)] as const,
-    ...agreementFields(protocol === "" ? [] : [protocol], extensions),
-    ...headers,
-  ];
+  const accept = ["Sec-WebSocket-Accept", acceptToken(key)] as const;
+  const fields: (readonly [string, string])[] = [UPGRADE, CONNECTION, accept];
+  const agreed = agreementFields(protocol === "" ? [] : [protocol], extensions);
+  for (const field of agreed) fields.push(field);
+  for (const field of headers) fields.push(field);
   return { version: "1.1", status: 101, statusText: "Switching Protocols", headers: fields };
 }
 

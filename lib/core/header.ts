@@ -17,9 +17,13 @@ export interface ExtensionHeader {
 
 /** Returns the values of all fields with this name, in any case. */
 export function headerValues(headers: RawHeaders, name: string): string[] {
-  const values: string[] = [];
-  for (const field of headers) if (isNamed(field[0], name)) values.push(field[1]);
-  return values;
+  let values: string[] | undefined;
+  for (const field of headers) {
+    if (!isNamed(field[0], name)) continue;
+    if (values === undefined) values = [field[1]];
+    else values.push(field[1]);
+  }
+  return values ?? [];
 }
 
 export function isNamed(given: string, name: string): boolean {

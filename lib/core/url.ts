@@ -116,6 +116,11 @@ interface Target {
 
 /** Parses a request target. Returns undefined if the target cannot be that of a WebSocket. */
 export function readTarget(target: string): Target | undefined {
+  if (target.startsWith("/")) {
+    return TARGET.test(target)
+      ? { secure: undefined, authority: undefined, path: target }
+      : undefined;
+  }
   const parts = TARGET.exec(target);
   if (parts === null) return undefined;
   const [, scheme, authority, path] = parts;

@@ -13,6 +13,8 @@ export interface TextCodec {
    * have room for three bytes per code unit. Lone surrogates become U+FFFD.
    */
   encodeInto(text: string, target: Uint8Array, offset: number): number;
+  /** Encodes text that has only characters of Latin-1, if the platform has a faster way. */
+  readonly encodeLatin1?: ((text: string) => Uint8Array) | undefined;
 }
 
 const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });

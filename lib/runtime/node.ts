@@ -522,6 +522,8 @@ export const nodeTextCodec: TextCodec = {
   },
 
   encodeInto: (text, target, offset) => utf8Write.call(target, text, offset),
+
+  encodeLatin1: (text) => Buffer.from(text, "latin1"),
 };
 
 setDiagnostics(platformDiagnostics);
