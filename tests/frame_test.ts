@@ -13,6 +13,7 @@ import {
   Rsv,
 } from "../lib/core/mod.ts";
 import { headerLength, writeHeader } from "../lib/core/encoder.ts";
+import { readingMemory } from "../lib/core/mask.ts";
 import { webTextCodec } from "../lib/core/utf8.ts";
 import { concat, cut, cuts, hex, pattern, single, utf8 } from "./bytes.ts";
 import {
@@ -251,6 +252,49 @@ describe("FrameDecoder", () => {
     decoder.push(hex("00 8b 00"));
     decoder.next();
     assert.throws(() => decoder.next(), /\(frame at byte 15\)/);
+  });
+
+  it("FrameDecoder copies what has not been read of a borrowed chunk", () => {
+    const decoder = new FrameDecoder({ role: "client" });
+    const chunk = hex("82 01 07 82 02 08 09 82");
+    decoder.push(chunk);
+    decoder.next();
+    assert.equal(decoder.release(true), false, "not read to its end");
+    chunk.fill(0xff);
+    assert.equal(decoder.bufferedAmount, 5);
+    assert.deepEqual(decoder.next()?.payload, hex("08 09"));
+    assert.equal(decoder.next(), undefined);
+    assert.equal(decoder.position, 3);
+    const second = hex("01 0a 8b 00");
+    decoder.push(second);
+    assert.deepEqual(decoder.next()?.payload, hex("0a"));
+    assert.throws(() => decoder.next(), /\(frame at byte 10\)/);
+  });
+
+  it("FrameDecoder releases a borrowed chunk that has been read, even if it was lent", () => {
+    const decoder = new FrameDecoder({ role: "client" });
+    decoder.push(hex("82 01 07"));
+    decoder.next();
+    assert.equal(decoder.release(true), true);
+    decoder.push(hex("83 00"));
+    assert.throws(() => decoder.next(), /\(frame at byte 3\)/);
+  });
+
+  it("FrameDecoder unmasks a chunk in the memory of WebAssembly only if it owns its input", () => {
+    const { masked, payload } = FRAMES.find(({ payload: { length } }) => length >= 126)!;
+    const chunk = readingMemory()!.subarray(3, 3 + masked.length);
+    for (const ownsInput of [false, true]) {
+      chunk.set(masked);
+      const decoder = new FrameDecoder({ role: "server", ownsInput });
+      decoder.push(chunk);
+      assert.equal(decoder.advance(), true);
+      const target = new Uint8Array(payload.length + 1);
+      decoder.copyTo(target, 1);
+      assert.deepEqual(target.subarray(1), payload);
+      assert.deepEqual(decoder.copy(), payload, "read twice");
+      const inPlace = chunk.subarray(-payload.length);
+      assert.deepEqual(inPlace, ownsInput ? payload : masked.subarray(-payload.length));
+    }
   });
 
   it("FrameDecoder refuses a role that does not exist, and reserved bits by default", () => {

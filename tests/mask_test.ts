@@ -5,8 +5,10 @@ import { writeKey } from "../lib/core/encoder.ts";
 import {
   applyMask,
   copyMasked,
+  isInMemory,
   maskingKey,
   randomPayload,
+  readingMemory,
   unmaskedCopy,
   wideMask,
 } from "../lib/core/mask.ts";
@@ -144,7 +146,7 @@ describe("wideMask", () => {
     assert.equal(bytes[0], 0x55);
   });
 
-  it("wideMask masks up to 63 bytes too many in its own memory, and nothing else", async () => {
+  it("wideMask masks in its own memory, and changes nothing else", async () => {
     const { wideMask } = await freshModule();
     for (const length of [1, 16, 17, 32, 48, 63, 64, 65, 128, 1000, 65535, 65536, 65537]) {
       const bytes = pattern(length);
@@ -170,6 +172,8 @@ describe("wideMask", () => {
       Object.defineProperty(globalThis, "WebAssembly", { value: other, configurable: true });
       try {
         const bytes = new Uint8Array(2000);
+        assert.equal(fresh.isInMemory(bytes), false);
+        assert.equal(fresh.readingMemory(), undefined);
         assert.equal(fresh.wideMask(bytes, 0, 2000, bytes, 0, -1), false);
         assert.equal(fresh.wideMask(bytes, 0, 2000, bytes, 0, -1), false);
         assert.ok(bytes.every((byte) => byte === 0));
@@ -187,6 +191,48 @@ describe("wideMask", () => {
       } finally {
         Object.defineProperty(globalThis, "WebAssembly", { value: platform, configurable: true });
       }
+    }
+  });
+});
+
+describe("readingMemory", () => {
+  it("readingMemory returns the same memory each time, as a part of a larger buffer", () => {
+    const memory = readingMemory()!;
+    assert.equal(readingMemory(), memory);
+    assert.equal(memory.length, 65_536);
+    assert.ok(memory.buffer.byteLength > memory.length);
+    assert.equal(isInMemory(memory.subarray(5)), true);
+    assert.equal(isInMemory(new Uint8Array(5)), false);
+  });
+
+  it("readingMemory is masked in place, at any offset and phase, and nothing around it", () => {
+    const memory = readingMemory()!;
+    for (const length of [...LENGTHS, 47, 48, 49, 64, 65, 79, 80, 81].filter((n) => n < 65_000)) {
+      for (const [offset, start, phase] of [[0, 0, 0], [1, 0, 3], [3, 7, 1], [64, 16, 2]]) {
+        const bytes = memory.subarray(offset, offset + start + length + 3);
+        bytes.set(pattern(bytes.length));
+        const expected = pattern(bytes.length);
+        expected.set(masked(expected.slice(start, start + length), KEYS[1], phase), start);
+        applyMask(bytes, start, start + length, readKey(KEYS[1], 0), phase);
+        assertSameBytes(bytes, expected);
+      }
+    }
+  });
+
+  it("readingMemory is copied, and unmasked while it is copied", () => {
+    const memory = readingMemory()!;
+    for (const length of LENGTHS.filter((n) => n < 65_000)) {
+      const key = readKey(KEYS[1], 0);
+      const bytes = memory.subarray(9, 9 + length + 2);
+      const plain = masked(pattern(length), KEYS[1], 0);
+      bytes.set(pattern(length), 1);
+      const target = new Uint8Array(length + 1);
+      copyMasked(bytes.subarray(1, 1 + length), target, 1, key, 0);
+      assertSameBytes(target.subarray(1), plain);
+      assertSameBytes(bytes.subarray(1, 1 + length), pattern(length));
+      const copy = unmaskedCopy(bytes, 1, 1 + length, key);
+      assertSameBytes(copy, plain);
+      assert.equal(copy.buffer.byteLength, length);
     }
   });
 });

@@ -738,16 +738,21 @@ describe("Protocol: what it has and counts", () => {
       textEvent("abc"),
       { type: "binary", data: hex("05".repeat(126)), frameFinished: true, messageFinished: true },
     ];
-    for (const chunks of cuts(bytes)) {
+    const ways = [false, true].flatMap((isBorrowed) =>
+      cuts(bytes).map((chunks) => ({ isBorrowed, chunks }))
+    );
+    for (const { isBorrowed, chunks } of ways) {
       const protocol = new Protocol("client", { ownsInput: true });
       protocol.whole = true;
       const events: ProtocolEvent[] = [];
       assert.throws(
         () => {
           for (const chunk of chunks) {
-            protocol.receive(chunk);
+            const memory = chunk.slice();
+            protocol.receive(memory);
             for (const event of protocol.events()) events.push(event);
-            protocol.release();
+            protocol.release(isBorrowed);
+            if (isBorrowed) memory.fill(0xff);
           }
         },
         { message: /\(frame at byte 141\)$/ },

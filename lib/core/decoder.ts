@@ -2,7 +2,7 @@
 import { CloseCode } from "./close.ts";
 import { RemoteProtocolError } from "./error.ts";
 import { checkRole, type FrameHeader, MAX_CONTROL_LENGTH, Opcode, type Role } from "./frame.ts";
-import { applyMask, copyMasked, maskedWindow, unmaskedCopy } from "./mask.ts";
+import { applyMask, copyMasked, isInMemory, maskedWindow, unmaskedCopy } from "./mask.ts";
 import { Queue } from "./queue.ts";
 import type { TextCodec } from "./utf8.ts";
 
@@ -200,9 +200,18 @@ export class FrameDecoder {
 
   /**
    * Drops the last chunk. Returns false if the chunk is still in use.
+   * @param isBorrowed Whether the memory of the current chunk will be used again. What has not been
+   * read is then copied.
    * @internal
    */
-  release(): boolean {
+  release(isBorrowed: boolean = false): boolean {
+    if (isBorrowed) {
+      this.#chunkPosition += this.#offset;
+      this.#piece = EMPTY;
+      this.#chunk = this.#chunk.slice(this.#offset);
+      this.#offset = 0;
+      this.#lent = false;
+    }
     if (this.#lent || this.#offset < this.#chunk.length || this.#waitingSize > 0) return false;
     this.#chunkPosition += this.#offset;
     this.#chunk = this.#piece = EMPTY;
@@ -320,6 +329,7 @@ export class FrameDecoder {
 
   /** @internal */
   copyTo(target: Uint8Array, at: number): void {
+    if (this.#isMasked && this.#ownsInput && isInMemory(this.#piece)) this.#unmask();
     const bytes = view(this.#piece, this.#start, this.size);
     if (!this.#isMasked) return target.set(bytes, at);
     copyMasked(bytes, target, at, this.#key, this.#given - this.size);

@@ -11,8 +11,11 @@ const WIDE_FROM = 1024;
 /** Payloads shorter than this are not read from the memory of WebAssembly. */
 const WINDOW_FROM = 256;
 
-/** Size of the WebAssembly memory: one page. Longer payloads are masked in several steps. */
+/** Size of the memory to mask in: one page. Longer payloads are masked in several steps. */
 const WINDOW = 65536;
+
+/** Size of the memory to read into, after the window. */
+const READING = 65536;
 
 /** Masks bytes in place; `phase` is the number of payload bytes before `start`. */
 export function applyMask(
@@ -26,6 +29,7 @@ export function applyMask(
   let turned = rotate(key, phase);
   if (end - start >= WIDE_FROM && wideMask(bytes, start, end, bytes, start, turned)) return;
   if (end - start >= WORDS_FROM) {
+    if (isInMemory(bytes)) return maskMemory(bytes, start, end, turned);
     const aligned = start + ((4 - ((bytes.byteOffset + start) & 3)) & 3);
     turned = maskBytes(bytes, at, aligned, turned);
     const count = (end - aligned) >> 2;
@@ -113,13 +117,13 @@ export function randomPayload(): Uint8Array {
 // WebAssembly. It may be missing, lack vector instructions, or be forbidden by a page's policy.
 
 interface Machine {
-  /** Masks the first `length` bytes of the memory, and up to 63 bytes after them. */
-  mask(length: number, key: number): void;
+  /** Masks the bytes of the memory from `start` to `end`. */
+  mask(start: number, end: number, key: number): void;
   readonly window: Uint8Array;
+  readonly reading: Uint8Array;
 }
 
-interface Exports {
-  mask(length: number, key: number): void;
+interface Exports extends Pick<Machine, "mask"> {
   memory: { buffer: ArrayBuffer };
 }
 
@@ -138,6 +142,23 @@ function vectors(): Machine | null {
 }
 
 /**
+ * Returns the memory to read frames into. Frames are unmasked in place there, without a copy. All
+ * callers get the same memory. Returns undefined if WebAssembly is not available.
+ */
+export function readingMemory(): Uint8Array | undefined {
+  return vectors()?.reading;
+}
+
+/** Whether bytes are in the memory of WebAssembly, where they are masked without a copy. */
+export function isInMemory({ buffer }: Uint8Array): boolean {
+  return buffer === machine?.window.buffer;
+}
+
+function maskMemory({ byteOffset }: Uint8Array, start: number, end: number, key: number): void {
+  machine!.mask(byteOffset + start, byteOffset + end, key);
+}
+
+/**
  * Copies bytes, masked, to `target`, which may be their own place. Returns false, and copies
  * nothing, if WebAssembly is not available.
  * @param key The masking key, rotated so that its lowest byte is for the byte at `start`.
@@ -152,11 +173,15 @@ export function wideMask(
 ): boolean {
   const machine = vectors();
   if (machine === null) return false;
+  if (source === target && isInMemory(source)) {
+    maskMemory(source, start, end, key);
+    return true;
+  }
   const { window } = machine;
   for (let at = start; at < end; at += WINDOW) {
     const length = Math.min(WINDOW, end - at);
     window.set(view(source, at, length));
-    machine.mask(length, key);
+    machine.mask(0, length, key);
     target.set(length === WINDOW ? window : view(window, 0, length), offset + at - start);
   }
   return true;
@@ -174,12 +199,12 @@ export function maskedWindow(
   phase: number,
 ): Uint8Array | undefined {
   const length = end - start;
-  if (length < WINDOW_FROM || length > WINDOW) return undefined;
+  if (length < WINDOW_FROM || length > WINDOW || isInMemory(bytes)) return undefined;
   const machine = vectors();
   if (machine === null) return undefined;
   const { window } = machine;
   window.set(view(bytes, start, length));
-  machine.mask(length, rotate(key, phase));
+  machine.mask(0, length, rotate(key, phase));
   return window;
 }
 
@@ -193,41 +218,63 @@ function makeMachine(): Machine | null {
   if (platform === undefined) return null;
   try {
     const { exports } = new platform.Instance(new platform.Module(moduleBytes()));
-    const { mask, memory } = exports as Exports;
-    return { mask, window: new Uint8Array(memory.buffer) };
+    const { mask, memory: { buffer } } = exports as Exports;
+    const window = new Uint8Array(buffer, 0, WINDOW);
+    return { mask, window, reading: new Uint8Array(buffer, WINDOW) };
   } catch {
     // WebAssembly is forbidden, has no vector instructions, or has no memory left.
     return null;
   }
 }
 
+const NEXT_KEY = [0x20, 2, 0x41, 8, 0x78, 0x21, 2]; // $key = i32.rotr($key, 8)
+
+/** Masks 16 bytes at `offset` after `$at`. */
 function maskVector(offset: number): number[] {
   return [
-    ...[0x20, 2, 0x20, 2, 0xfd, 0x00, 4, offset], // local.get $at, local.get $at, v128.load
+    ...[0x20, 0, 0x20, 0, 0xfd, 0x00, 4, offset], // local.get $at, local.get $at, v128.load
     ...[0x20, 3, 0xfd, 0x51, 0xfd, 0x0b, 4, offset], // local.get $keys, v128.xor, v128.store
   ];
 }
 
+/** Masks one byte at `$at`. */
+const MASK_BYTE = [
+  ...[0x20, 0, 0x20, 0, 0x2d, 0, 0], // local.get $at, local.get $at, i32.load8_u
+  ...[0x20, 2, 0x73, 0x3a, 0, 0], // local.get $key, i32.xor, i32.store8
+];
+
+/** Repeats `body` and adds `step`, at most 63, to `$at`, while `step` bytes are left. */
+function loop(step: number, body: number[]): number[] {
+  const next = [0x20, 0, 0x41, step, 0x6a]; // local.get $at, i32.const, i32.add
+  return [
+    ...[0x02, 0x40, 0x03, 0x40], // block, loop
+    ...[...next, 0x20, 1, 0x4b, 0x0d, 1], // local.get $end, i32.gt_u, br_if the block
+    ...body,
+    ...[...next, 0x21, 0, 0x0c, 0], // local.set $at, br the loop
+    ...[0x0b, 0x0b], // end, end
+  ];
+}
+
 /**
- * The function is `(func (param $length i32) (param $key i32) (local $at i32) (local $keys v128))`.
+ * The function is `(func (param $at i32) (param $end i32) (param $key i32) (local $keys v128))`.
  */
 function moduleBytes(): Uint8Array {
   const body = [
-    ...[2, 1, 0x7f, 1, 0x7b], // two locals: i32 and v128
-    ...[0x20, 1, 0xfd, 0x11, 0x21, 3], // local.get $key, i32x4.splat, local.set $keys
-    ...[0x03, 0x40], // loop
-    ...[0, 16, 32, 48].flatMap(maskVector),
-    ...[0x20, 2, 0x41, 0xc0, 0x00, 0x6a, 0x22, 2], // local.get $at, i32.const 64, i32.add, local.tee $at
-    ...[0x20, 0, 0x49, 0x0d, 0], // local.get $length, i32.lt_u, br_if
-    ...[0x0b, 0x0b], // end of the loop and of the function
+    ...[1, 1, 0x7b], // a local: v128
+    ...[0x20, 2, 0xfd, 0x11, 0x21, 3], // local.get $key, i32x4.splat, local.set $keys
+    ...loop(48, [0, 16, 32].flatMap(maskVector)),
+    ...loop(16, maskVector(0)),
+    ...loop(1, [...MASK_BYTE, ...NEXT_KEY]),
+    0x0b, // end of the function
   ];
+  const size = (length: number) => [length & 0x7f | 0x80, length >> 7]; // LEB128
   return Uint8Array.from([
     ...[0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0], // "\0asm", version 1
-    ...[1, 6, 1, 0x60, 2, 0x7f, 0x7f, 0], // a type: (i32, i32) -> ()
+    ...[1, 7, 1, 0x60, 3, 0x7f, 0x7f, 0x7f, 0], // a type: (i32, i32, i32) -> ()
     ...[3, 2, 1, 0], // a function of that type
-    ...[5, 3, 1, 0, 1], // a memory of one page
+    ...[5, 3, 1, 0, (WINDOW + READING) / 65536], // a memory
     ...[7, 17, 2, 4, 0x6d, 0x61, 0x73, 0x6b, 0, 0], // exports: the function as "mask"
     ...[6, 0x6d, 0x65, 0x6d, 0x6f, 0x72, 0x79, 2, 0], // the memory as "memory"
-    ...[10, body.length + 2, 1, body.length, ...body], // the code
+    ...[10, ...size(body.length + 3), 1, ...size(body.length), ...body], // the code
   ]);
 }

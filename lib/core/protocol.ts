@@ -303,13 +303,17 @@ export class Protocol {
     return this.#messages?.takeHeld();
   }
 
-  /** Drops the last chunk of the input. Returns false if the chunk is still in use. */
-  release(): boolean {
+  /**
+   * Drops the last chunk of the input. Returns false if the chunk is still in use.
+   * @param isBorrowed Whether the memory of the last chunk will be used again. What has not been read is
+   * then copied. Not possible with extensions.
+   */
+  release(isBorrowed?: boolean): boolean {
     // Extensions may keep views of their input.
     if (this.#extended !== undefined) return false;
     const decoder = this.#decoder;
     if (decoder === undefined) return true;
-    if (!decoder.release()) return false;
+    if (!decoder.release(isBorrowed)) return false;
     if (decoder.isBetweenFrames) {
       this.#bytesRead = decoder.position;
       this.#framesRead = decoder.frames;
