@@ -74,6 +74,12 @@ export interface TransportHandlers {
    */
   data(chunk: Uint8Array): boolean | void;
   /**
+   * Called instead of `data()`, if the handler has this method, by a transport that uses the memory again
+   * after the call. The handler may change the bytes, and copies what it needs later. The chunk is a part
+   * of a larger buffer.
+   */
+  borrow?(chunk: Uint8Array): void;
+  /**
    * Whether the handler takes bytes as fast as they arrive. While it is false, a transport that can
    * choose reads little at a time, because a chunk stays in memory until all of it has been taken.
    * @default {true}
@@ -112,11 +118,6 @@ export interface Transport {
    * function.
    */
   readonly allocate?: (length: number) => Uint8Array;
-  /**
-   * Length up to which messages are copied into a batch and written with others, in bytes, if it is more
-   * than 16,384. For a platform that copies what it writes, and writes one part at a time.
-   */
-  readonly copyUpTo?: number;
   /** Sets the handlers. Nothing is read before the first call. */
   handle(handlers: TransportHandlers): void;
   /** Writes the parts in order, as one write. After `end()` or `destroy()`, they are counted and dropped. */

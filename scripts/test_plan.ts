@@ -36,6 +36,7 @@ const DEPENDS_ON_RUNTIME: Readonly<Record<string, readonly string[]>> = {
     "http2_handshake",
     "interop/http2_haproxy",
     "matrix",
+    "node_reads",
     "proxy",
     "request_body",
     "reuse_port",

@@ -93,11 +93,35 @@ function throughStreams([near, far]: Pair): Pair {
   return [fromStreams(toStreams(near)), fromStreams(toStreams(far))];
 }
 
+/** The same pair for handlers that borrow chunks. They check that they get what `data()` would get. */
+function borrowing(pair: Pair): Pair {
+  for (const transport of pair) {
+    const handle = transport.handle.bind(transport);
+    transport.handle = (handlers) =>
+      handle({
+        data: (chunk) => handlers.data(chunk),
+        borrow(chunk) {
+          assert.ok(chunk.length < chunk.buffer.byteLength);
+          handlers.data(chunk.slice());
+        },
+        drain: () => handlers.drain(),
+        end: () => handlers.end(),
+        close: (error) => handlers.close(error),
+      });
+  }
+  return pair;
+}
+
 const PAIRS: Record<string, () => Pair | Promise<Pair>> = {
   "node:net, dialled": () => socketPair(nodeProvider),
   "TLS, dialled": tlsPair,
   "TLS, accepted": async () => (await tlsPair()).reverse() as Pair,
   "node:net, accepted": async () => (await socketPair(nodeProvider)).reverse() as Pair,
+  "node:net, dialled, which borrows": async () => borrowing(await socketPair(nodeProvider)),
+  "node:net, accepted, which borrows": async () =>
+    borrowing(await socketPair(nodeProvider)).reverse() as Pair,
+  "TLS, dialled, which borrows": async () => borrowing(await tlsPair()),
+  "TLS, accepted, which borrows": async () => borrowing(await tlsPair()).reverse() as Pair,
   "TCP, dialled": () => socketPair(platform),
   "TCP, accepted": async () => (await socketPair(platform)).reverse() as Pair,
   "a Unix socket, dialled": unixPair,

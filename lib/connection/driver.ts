@@ -141,11 +141,25 @@ export class Driver
   }
 
   data(chunk: Uint8Array): boolean {
+    const received = this.#take(chunk);
+    // release() is about the last chunk. A callback of the application may have led to another chunk.
+    return received === this.#bytesReceived && !this.#pumping && this.machine.release();
+  }
+
+  borrow(chunk: Uint8Array): void {
+    const { machine } = this;
+    // Extensions may keep views of a chunk, and a chunk after unread input must wait.
+    const isKept = machine.extended || this.#pumping || machine.bufferedAmount > 0;
+    this.#take(isKept ? new Uint8Array(chunk) : chunk);
+    if (!isKept) machine.release(true);
+  }
+
+  /** Returns the number of bytes received so far. */
+  #take(chunk: Uint8Array): number {
     const received = this.#bytesReceived += chunk.length;
     this.#takenBefore = this.receiver.budget.taken;
     this.pump(chunk);
-    // release() is about the last chunk. A callback of the application may have led to another chunk.
-    return received === this.#bytesReceived && !this.#pumping && this.machine.release();
+    return received;
   }
 
   get keepsUp(): boolean {

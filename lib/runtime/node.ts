@@ -26,6 +26,7 @@ import {
   type Tunnel,
 } from "../transport.ts";
 import { platformDiagnostics } from "./diagnostics.ts";
+import { shareReads } from "./node_reads.ts";
 
 /** A duplex reports progress only when it has written all that it was given. */
 const CAPACITY = 1_572_864;
@@ -62,7 +63,11 @@ export class DuplexTransport<T extends Duplex = Duplex> extends BaseTransport {
   }
 
   static #onData(this: Owned, chunk: Uint8Array): void {
-    const isReleased = this[OWNER].handlers!.data(chunk);
+    this[OWNER].receive(chunk);
+  }
+
+  protected receive(chunk: Uint8Array): void {
+    const isReleased = this.handlers!.data(chunk);
     if (isReleased === true && chunk.length >= FREED_FROM) free(chunk);
   }
 
@@ -220,6 +225,21 @@ export class NodeTransport extends DuplexTransport<Socket> implements Transport 
 
   get socket(): Socket {
     return this.duplex;
+  }
+
+  protected override receive(chunk: Uint8Array): void {
+    super.receive(chunk);
+    if (this.handlers!.borrow !== undefined) shareReads(this.duplex, NodeTransport.#onRead);
+  }
+
+  /** Called when the socket has read into shared memory. Returns whether to continue. */
+  static #onRead(this: unknown, length: number, memory: Uint8Array): boolean {
+    const socket = this as Socket & { [OWNER]: NodeTransport };
+    const handlers = socket[OWNER].handlers!;
+    const chunk = new Uint8Array(memory.buffer, memory.byteOffset, length);
+    if (handlers.borrow === undefined) handlers.data(new Uint8Array(chunk));
+    else handlers.borrow(chunk);
+    return !socket.isPaused();
   }
 
   get localAddress(): Address | undefined {
