@@ -76,6 +76,9 @@ function allocate(length: number): Uint8Array {
 /** A part of at least this size, in bytes, is written alone: a system call costs less than the copy. */
 const ALONE_FROM = 32_768;
 
+/** A message of this size, in bytes, is copied faster than its header is written alone. */
+const COPY_UP_TO = 65_536;
+
 /** The buffer in which parts are joined. A socket copies bytes before `write()` returns. */
 let joinBuffer: Uint8Array | undefined;
 
@@ -138,6 +141,10 @@ class BunTransport extends BaseTransport {
 
   get allocate(): (length: number) => Uint8Array {
     return allocate;
+  }
+
+  get copyUpTo(): number {
+    return COPY_UP_TO;
   }
 
   protected start(): void {

@@ -25,6 +25,14 @@ import {
   type Transport,
   type TransportProvider,
 } from "../transport.ts";
+import {
+  endTurn,
+  freeBuffer,
+  MAX_WAITING,
+  SHARED_SIZE,
+  takeBuffer,
+  turnOf,
+} from "./deno_buffers.ts";
 import { certificateError, nodeProvider, nodeTextCodec, openTunnel } from "./node.ts";
 
 // The transport
@@ -46,26 +54,12 @@ interface Conn {
 /** Size of the buffer that each connection owns. It is small because an idle connection holds it. */
 const OWN_SIZE = 512;
 
-/** Size of a shared buffer, in bytes. Connections with more to read use one. */
-const SHARED_SIZE = 32_768;
-/** Size of a large shared buffer, in bytes: four messages of 64 KiB with their headers. */
-const LARGE_SIZE = 266_240;
 /** A read of at least this many bytes makes the next read use a large buffer. */
 const MUCH = 24_576;
-
-const MAX_FREE = 32;
-const sharedBuffers: Uint8Array<ArrayBuffer>[] = [];
-const largeBuffers: Uint8Array<ArrayBuffer>[] = [];
-
-function takeBuffer(large: boolean): Uint8Array<ArrayBuffer> {
-  if (large) return largeBuffers.pop() ?? new Uint8Array(LARGE_SIZE);
-  return sharedBuffers.pop() ?? new Uint8Array(SHARED_SIZE);
-}
-
-function freeBuffer(buffer: Uint8Array<ArrayBuffer>): void {
-  const free = buffer.length === LARGE_SIZE ? largeBuffers : sharedBuffers;
-  if (free.length < MAX_FREE) free.push(buffer);
-}
+/** A read of at least this many bytes, but not `MUCH`, makes the next read wait with a shared buffer. */
+const SOME = 4096;
+/** Number of connections that wait with a shared buffer. */
+let waiting = 0;
 
 /** Stands for a buffer that the handler keeps for good. */
 const KEPT = new Uint8Array(0);
@@ -94,28 +88,6 @@ interface Waiting {
 }
 
 let due: DenoTransport[] = [];
-
-/**
- * The transport whose turn it is to read into a shared buffer, and those that wait for their turn. With
- * turns, the connections use the same few buffers one after the other, which stay in the processor's cache.
- */
-let reader: DenoTransport | undefined;
-const readers: Queue<{ transport: DenoTransport; enter: () => void }> = new Queue();
-
-/** Resolves when it is the transport's turn to read. */
-function turnOf(transport: DenoTransport): Promise<void> | undefined {
-  if (reader !== undefined) return new Promise((enter) => readers.push({ transport, enter }));
-  reader = transport;
-  return undefined;
-}
-
-/** Lets the next transport read, if it is this transport's turn. */
-function endTurn(transport: DenoTransport): void {
-  if (reader !== transport) return;
-  const next = readers.shift();
-  reader = next?.transport;
-  next?.enter();
-}
 
 class DenoTransport extends BaseTransport {
   readonly secure: boolean;
@@ -189,18 +161,30 @@ class DenoTransport extends BaseTransport {
         await this.#readShared(0);
         continue;
       }
+      const buffer = this.#takeWaiting();
       let length: number;
       // This code is inlined: each pending asynchronous call would hold memory for an idle connection.
       try {
-        length = await this.#conn.read(this.#own) ?? ENDED;
+        length = await this.#conn.read(buffer) ?? ENDED;
       } catch (error) {
         length = this.#failed(error as Error);
       }
-      if (length === OWN_SIZE && this.#readsAhead) await this.#readShared(OWN_SIZE);
-      else this.#settle(this.#own, 0, length);
+      const isOwn = buffer === this.#own;
+      if (!isOwn) waiting--;
+      if (isOwn && length === OWN_SIZE && this.#readsAhead) await this.#readShared(OWN_SIZE);
+      else this.#settle(buffer, 0, length);
     }
     // Clear the flag in the microtask of the check. Otherwise a resume() in between would be lost.
     this.#isReading = false;
+  }
+
+  /** Returns a buffer for a read that may wait for long. */
+  #takeWaiting(): Uint8Array<ArrayBuffer> {
+    if (this.#lastRead < SOME || this.#lastRead >= MUCH || waiting === MAX_WAITING) {
+      return this.#own;
+    }
+    waiting++;
+    return takeBuffer(false);
   }
 
   get #bringsMuch(): boolean {
