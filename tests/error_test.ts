@@ -18,7 +18,7 @@ import {
   withCode,
   wrongType,
 } from "../lib/core/error.ts";
-import { addToMessage, replaceStack } from "../lib/core/error_print.ts";
+import { addToMessage, replaceStack, withoutStack } from "../lib/core/error_print.ts";
 
 type Init = ConstructorParameters<typeof WebSocketError>[1];
 
@@ -235,6 +235,15 @@ describe("What is printed of errors", () => {
     const replace = () => replaceStack(error, replace, true);
     await new Promise<void>((resolve) => setTimeout(() => resolve(replace())));
     assert.equal(`${error.stack}`.replace(/\d+/g, ""), `${stack}`.replace(/\d+/g, ""));
+  });
+
+  it("withoutStack makes an error without the functions that are running", () => {
+    const { stackTraceLimit } = Error;
+    const error = withoutStack(() => new RangeError("It failed"));
+    assert.doesNotMatch(`${error.stack}`, /error_test/);
+    assert.match(`${new RangeError("It failed").stack}`, /error_test/);
+    assert.throws(() => withoutStack(() => assert.fail()), assert.AssertionError);
+    assert.equal(Error.stackTraceLimit, stackTraceLimit);
   });
 
   it("a replaced stack can be set, is replaced again, and is inherited by nothing", () => {

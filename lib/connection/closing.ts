@@ -10,7 +10,7 @@ import {
   WebSocketError,
   webSocketError,
 } from "../core/error.ts";
-import { replaceStack } from "../core/error_print.ts";
+import { replaceStack, withoutStack } from "../core/error_print.ts";
 import type { EventOf } from "../core/event.ts";
 import { checkNames } from "../core/option_hints.ts";
 import type { OptionNames } from "../core/options.ts";
@@ -305,9 +305,10 @@ export class Closing implements SenderHost {
     const detail = cause === undefined ? "" : `: ${cause.message}`;
     const message = `The transport ended without a Close frame${detail} (${this.#describe()})`;
     // A transport that knows the close code reports it in its error.
+    // No call of the application has led to this end.
     const error = cause instanceof WebSocketError
       ? cause
-      : webSocketError(message, CloseCode.Abnormal, "", cause);
+      : withoutStack(() => webSocketError(message, CloseCode.Abnormal, "", cause));
     if (this.#decideFailure(error)) this.#endTransport(true);
   }
 
