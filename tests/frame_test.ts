@@ -513,6 +513,14 @@ describe("encodeFrame", () => {
     }
   });
 
+  it("encodeFrame throws if the payload was detached, masked or not", () => {
+    for (const mask of [undefined, hex("01 02 03 04")]) {
+      const payload = pattern(5);
+      structuredClone(payload, { transfer: [payload.buffer as ArrayBuffer] });
+      assert.throws(() => encodeFrame({ opcode: Opcode.Binary, payload }, { mask }), TypeError);
+    }
+  });
+
   it("encodeFrame leaves the payload and the key as they are", () => {
     const [payload, mask] = [pattern(300), hex("01 02 03 04")];
     encodeFrame({ opcode: Opcode.Binary, payload }, { mask });

@@ -22,6 +22,16 @@ function frameOf(payload: Uint8Array, role: Role, opcode: Opcode = Opcode.Binary
   return encodeFrame({ fin, rsv: 0, opcode, payload }, { mask });
 }
 
+/** A message as frames whose payloads have these lengths. */
+function fragmentsOf(payload: Uint8Array, lengths: readonly number[]): Uint8Array {
+  let at = 0;
+  return concat(lengths.map((length, i) => {
+    const part = payload.subarray(at, at += length);
+    const opcode = i === 0 ? Opcode.Binary : Opcode.Continuation;
+    return frameOf(part, "server", opcode, i === lengths.length - 1);
+  }));
+}
+
 /** A protocol that gathers the pieces of messages, as a connection does. */
 function gathering(role: Role, options: ProtocolOptions = {}): Protocol {
   const protocol = new Protocol(role, { ...options, ownsInput: true });
@@ -106,6 +116,44 @@ describe("Messages that are put together", () => {
       const sum = taken.reduce((before, size) => before + size, 0);
       assert.ok(sum < 1.3 * payload.length, `${sum} bytes in all`);
     }
+  });
+
+  it("after a short first frame, there is room for three more", () => {
+    const cases = [
+      { frames: [256, 256, 256, 256], sizes: [1024] },
+      { frames: [100, 1], sizes: [400] },
+      { frames: [100, 100, 100, 100, 100], sizes: [400, 800] },
+      { frames: [100, 0, 500], sizes: [400, 600] },
+      { frames: [4096, 1], sizes: [16384] },
+      { frames: [4097, 1], sizes: [4097, 8194] },
+    ];
+    for (const { frames, sizes } of cases) {
+      const taken: number[] = [];
+      const allocate = (length: number) => {
+        taken.push(length);
+        return new Uint8Array(length);
+      };
+      const payload = pattern(frames.reduce((sum, length) => sum + length));
+      const protocol = gathering("server", { allocate });
+      const chunks = [fragmentsOf(payload, frames), fragmentsOf(payload.toReversed(), frames)];
+      const [message, next] = dataOf(protocol, chunks) as Uint8Array[];
+      assertSameBytes(message, payload);
+      assertSameBytes(next, payload.toReversed());
+      assert.equal(message.buffer.byteLength, payload.length);
+      assert.deepEqual(taken, [...sizes, ...sizes]);
+    }
+  });
+
+  it("the first piece of a frame takes the memory that the frame needs", () => {
+    const taken: number[] = [];
+    const allocate = (length: number) => {
+      taken.push(length);
+      return new Uint8Array(length);
+    };
+    const payload = pattern(300);
+    const protocol = gathering("server", { allocate });
+    assert.deepEqual(dataOf(protocol, cut(frameOf(payload, "server"), 108)), [payload]);
+    assert.deepEqual(taken, [300]);
   });
 
   it("turning it off within a message gives the part so far, then pieces", () => {

@@ -30,7 +30,7 @@ const KEYS = [
 describe("applyMask", () => {
   it("applyMask masks any length at any alignment, key and phase as the RFC defines it", () => {
     for (const key of KEYS) {
-      for (const length of [0, 1, 2, 3, 4, 5, 7, 63, 64, 65, 66, 67, 68, 127, 1000]) {
+      for (const length of [0, 1, 2, 3, 4, 5, 7, 63, 64, 127, 128, 129, 130, 131, 132, 1000]) {
         for (let start = 0; start < 8; start++) check(key, start, length, start % 5);
       }
     }
@@ -81,13 +81,14 @@ describe("applyMask", () => {
 
 describe("copyMasked", () => {
   it("copyMasked is a copy that is masked, and leaves all else as it is", () => {
-    for (const length of [0, 1, 63, 64, 1000, 1024, 1031, 65536, 70_001]) {
+    for (const length of [0, 1, 2, 3, 4, 7, 64, 127, 128, 1000, 1024, 1031, 65536, 70_001]) {
       for (const at of [0, 3, 100]) {
-        const source = pattern(length + 5).subarray(5);
+        const source = pattern(length + 5);
+        const expected = masked(source.slice(3, 3 + length), KEYS[3], at);
         const target = new Uint8Array(length + 200).fill(9);
-        copyMasked(source, target, at, readKey(KEYS[3], 0), at);
-        assert.deepEqual(source, pattern(length + 5).subarray(5));
-        assert.deepEqual(target.subarray(at, at + length), masked(source, KEYS[3], at));
+        copyMasked(source, 3, 3 + length, target, at, readKey(KEYS[3], 0), at);
+        assert.deepEqual(source, pattern(length + 5));
+        assert.deepEqual(target.subarray(at, at + length), expected);
         assert.ok(target.subarray(0, at).every((byte) => byte === 9));
         assert.ok(target.subarray(at + length).every((byte) => byte === 9));
       }
@@ -107,8 +108,8 @@ const LENGTHS = [
   0,
   1,
   5,
-  63,
-  64,
+  127,
+  128,
   255,
   256,
   257,
@@ -184,7 +185,7 @@ describe("wideMask", () => {
           const inPlace = pattern(length);
           fresh.applyMask(inPlace, 0, length, key, 0);
           const copy = new Uint8Array(length);
-          fresh.copyMasked(pattern(length), copy, 0, key, 0);
+          fresh.copyMasked(pattern(length), 0, length, copy, 0, key, 0);
           const other = fresh.unmaskedCopy(pattern(length), 0, length, key);
           for (const result of [inPlace, copy, other]) assertSameBytes(result, plain);
         }
@@ -227,7 +228,7 @@ describe("readingMemory", () => {
       const plain = masked(pattern(length), KEYS[1], 0);
       bytes.set(pattern(length), 1);
       const target = new Uint8Array(length + 1);
-      copyMasked(bytes.subarray(1, 1 + length), target, 1, key, 0);
+      copyMasked(bytes, 1, 1 + length, target, 1, key, 0);
       assertSameBytes(target.subarray(1), plain);
       assertSameBytes(bytes.subarray(1, 1 + length), pattern(length));
       const copy = unmaskedCopy(bytes, 1, 1 + length, key);

@@ -2,7 +2,14 @@
 import { CloseCode } from "./close.ts";
 import { RemoteProtocolError } from "./error.ts";
 import { checkRole, type FrameHeader, MAX_CONTROL_LENGTH, Opcode, type Role } from "./frame.ts";
-import { applyMask, copyMasked, isInMemory, maskedWindow, unmaskedCopy } from "./mask.ts";
+import {
+  applyMask,
+  copyMasked,
+  isInMemory,
+  maskedWindow,
+  unmaskedCopy,
+  WORDS_FROM,
+} from "./mask.ts";
 import { Queue } from "./queue.ts";
 import type { TextCodec } from "./utf8.ts";
 
@@ -329,10 +336,12 @@ export class FrameDecoder {
 
   /** @internal */
   copyTo(target: Uint8Array, at: number): void {
-    if (this.#isMasked && this.#ownsInput && isInMemory(this.#piece)) this.#unmask();
-    const bytes = view(this.#piece, this.#start, this.size);
-    if (!this.#isMasked) return target.set(bytes, at);
-    copyMasked(bytes, target, at, this.#key, this.#given - this.size);
+    const start = this.#start;
+    const { size } = this;
+    const isLong = size >= WORDS_FROM;
+    if (isLong && this.#isMasked && this.#ownsInput && isInMemory(this.#piece)) this.#unmask();
+    if (!this.#isMasked) return target.set(view(this.#piece, start, size), at);
+    copyMasked(this.#piece, start, start + size, target, at, this.#key, this.#given - size);
   }
 
   get #isMasked(): boolean {

@@ -135,7 +135,7 @@ export function writeFrame(
     return at + length;
   }
   writeKey(target, at, key);
-  copyMasked(payload, target, at + 4, key, 0);
+  copyMasked(payload, 0, payload.length, target, at + 4, key, 0);
   return at + 4 + length;
 }
 
@@ -545,7 +545,7 @@ export class Encoder {
       const size = Math.min(length - at, this.#buffer.length - this.#end);
       const part = payload.subarray(at, at + size);
       if (key === undefined) this.#buffer.set(part, this.#end);
-      else copyMasked(part, this.#buffer, this.#end, key, at);
+      else copyMasked(part, 0, part.length, this.#buffer, this.#end, key, at);
       this.#end += size;
       at += size;
     }

@@ -3,7 +3,7 @@
  * lowest byte of a masking key is the first byte of the key.
  */
 /** Payloads shorter than this are masked by bytes. */
-const WORDS_FROM = 64;
+export const WORDS_FROM = 128;
 
 /** Payloads shorter than this are not masked in place by WebAssembly. */
 const WIDE_FROM = 1024;
@@ -39,18 +39,45 @@ export function applyMask(
   maskBytes(bytes, at, end, turned);
 }
 
-/** Copies bytes, masked or unmasked; `phase` is the number of payload bytes before `source`. */
+/** Copies bytes, masked or unmasked; `phase` is the number of payload bytes before `start`. */
 export function copyMasked(
   source: Uint8Array,
+  start: number,
+  end: number,
   target: Uint8Array,
   at: number,
   key: number,
   phase: number,
 ): void {
-  const { length } = source;
-  if (length >= WIDE_FROM && wideMask(source, 0, length, target, at, rotate(key, phase))) return;
-  target.set(source, at);
-  applyMask(target, at, at + length, key, phase);
+  const length = end - start;
+  const turned = rotate(key, phase);
+  // For detached bytes, whose length is 0, set() throws.
+  if (length > 0 && length < WORDS_FROM) {
+    return copyMaskedBytes(source, start, end, target, at, turned);
+  }
+  if (length >= WIDE_FROM && wideMask(source, start, end, target, at, turned)) return;
+  target.set(view(source, start, length), at);
+  applyMask(target, at, at + length, turned, 0);
+}
+
+/** Copies bytes, masked, in one loop. `target` may be `source`, at the same place. */
+function copyMaskedBytes(
+  source: Uint8Array,
+  start: number,
+  end: number,
+  target: Uint8Array,
+  offset: number,
+  key: number,
+): void {
+  let at = offset;
+  let from = start;
+  for (; from + 4 <= end; from += 4, at += 4) {
+    target[at] = source[from] ^ key;
+    target[at + 1] = source[from + 1] ^ (key >>> 8);
+    target[at + 2] = source[from + 2] ^ (key >>> 16);
+    target[at + 3] = source[from + 3] ^ (key >>> 24);
+  }
+  for (let i = 0; from < end; i += 8) target[at++] = source[from++] ^ (key >>> i);
 }
 
 /**
@@ -64,8 +91,14 @@ export function unmaskedCopy(
   end: number,
   key: number,
 ): Uint8Array {
+  const length = end - start;
+  if (length < WORDS_FROM) {
+    const copy = new Uint8Array(length);
+    copyMaskedBytes(bytes, start, end, copy, 0, key);
+    return copy;
+  }
   const window = maskedWindow(bytes, start, end, key, 0);
-  if (window !== undefined) return window.slice(0, end - start);
+  if (window !== undefined) return window.slice(0, length);
   applyMask(bytes, start, end, key, 0);
   return bytes.slice(start, end);
 }
@@ -77,14 +110,7 @@ function maskWords(words: Int32Array, key: number): void {
 
 /** Masks by bytes. Returns the key rotated for the byte at `end`. */
 function maskBytes(bytes: Uint8Array, start: number, end: number, key: number): number {
-  let at = start;
-  for (; at + 4 <= end; at += 4) {
-    bytes[at] ^= key;
-    bytes[at + 1] ^= key >>> 8;
-    bytes[at + 2] ^= key >>> 16;
-    bytes[at + 3] ^= key >>> 24;
-  }
-  for (let i = 0; at < end; i += 8, at++) bytes[at] ^= key >>> i;
+  copyMaskedBytes(bytes, start, end, bytes, start, key);
   return rotate(key, (end - start) & 3);
 }
 

@@ -277,6 +277,9 @@ type Allocate = (length: number) => Uint8Array;
 const PLAUSIBLE = 16;
 const JOINED = 1024;
 
+/** After a first frame of at most this length, there is room for three more. */
+const SHORT = 4096;
+
 class MessageParts {
   /** Amount held: bytes, or code units of text. */
   size = 0;
@@ -307,8 +310,15 @@ class MessageParts {
   /** Makes room for the declared length, if it is plausible, or at least doubles the capacity. */
   #grow(needed: number, expected: number): void {
     const { size } = this;
+    const isFirstFrame = size === 0 && expected === needed;
     const plausible = expected <= needed * PLAUSIBLE;
-    const longer = this.#allocate(plausible ? Math.max(expected, 2 * size) : 2 * needed);
+    const longer = this.#allocate(
+      isFirstFrame && needed <= SHORT
+        ? 4 * needed
+        : plausible
+        ? Math.max(expected, 2 * size)
+        : 2 * needed,
+    );
     if (size > 0) longer.set(this.#bytes.subarray(0, size));
     this.#bytes = longer;
   }
