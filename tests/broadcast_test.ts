@@ -1,12 +1,13 @@
-import { describe, it } from "node:test";
+import { after, before, beforeEach, describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { broadcast, type BroadcastOptions, WebSocketStream } from "../mod.ts";
 import type { CloseInfo, Message, WebSocketConnection } from "../mod.ts";
 import type { Recipient } from "../lib/connection/broadcast.ts";
-import { defineSending, type Sending } from "../lib/connection/sender.ts";
+import { defineSending, Sender, type Sending } from "../lib/connection/sender.ts";
 import { pair } from "../lib/testing.ts";
+import { shareFrame } from "../lib/connection/sharing.ts";
 import { FakeSocket } from "./native_sockets.ts";
-import { collect, rejection, rest, until, withServer } from "./support.ts";
+import { collect, rejection, rest, turn, until, withServer } from "./support.ts";
 
 /** A message that fills the buffer of the transport in memory. */
 const LARGE = new Uint8Array(100_000);
@@ -108,6 +109,197 @@ describe("broadcast", () => {
     await take(readers[0], 2);
     assert.equal(await readers[0].receive(), "a");
     for (const server of servers) server.terminate();
+  });
+
+  describe("of several messages in a turn", () => {
+    type Connections = WebSocketConnection[];
+    /** The number of connections that were looked at, one by one. */
+    let looked = 0;
+    const { sendShared } = Sender.prototype;
+    before(() => {
+      Sender.prototype.sendShared = function (...args) {
+        looked++;
+        return sendShared.apply(this, args);
+      };
+    });
+    after(() => {
+      Sender.prototype.sendShared = sendShared;
+    });
+    beforeEach(() => void (looked = 0));
+
+    /** Waits for a turn whose buffer has room for several frames. */
+    async function roomForMore(): Promise<void> {
+      await turn();
+      shareFrame(LARGE.subarray(0, 2000));
+      await turn();
+      looked = 0;
+    }
+
+    /** Opens three connections, sends "one" to them, acts, and tells what the clients get before "end". */
+    async function afterOne(
+      act: (servers: Connections) => unknown,
+      first?: BroadcastOptions,
+    ): Promise<{ got: Message[][]; all: Connections }> {
+      const pairs = await Promise.all([pair(), pair(), pair()]);
+      const all = pairs.map(([, server]) => server);
+      await roomForMore();
+      assert.equal(broadcast(new Set(all), "one", first).sent, 3);
+      assert.equal(looked, 3);
+      act(all);
+      broadcast(all, "end");
+      const got = await Promise.all(pairs.map(async ([client]) => {
+        const messages: Message[] = [];
+        try {
+          for await (const message of client) {
+            if (message === "end") break;
+            messages.push(message);
+          }
+        } catch {
+          messages.push("cut");
+        }
+        return messages;
+      }));
+      for (const server of all) server.terminate();
+      return { got, all };
+    }
+
+    const send = (servers: Connections, message: Message, options?: BroadcastOptions) =>
+      broadcast(servers, message, options).sent;
+
+    it("looks at the connections once if nothing else waits for them", async () => {
+      const { got, all } = await afterOne((servers) => {
+        assert.deepEqual(broadcast(servers, "two"), { sent: 3, missed: 0, closed: 0 });
+        assert.equal(servers[0].bufferedAmount, 10);
+        const except = servers[1];
+        assert.equal(send([except, ...servers.slice(1), servers[0]], "3", { except }), 2);
+        assert.equal(looked, 5);
+        assert.equal(servers[0].stats.messagesSent, 3);
+      });
+      assert.deepEqual(got, [["one", "two", "3"], ["one", "two"], ["one", "two", "3"]]);
+      assert.deepEqual(all.map(({ stats }) => stats.messagesSent), [4, 3, 4]);
+      assert.deepEqual(all.map(({ stats }) => stats.framesSent), [4, 3, 4]);
+      assert.deepEqual(all.map(({ stats }) => stats.bytesSent), [18, 15, 18]);
+    });
+
+    it("looks again in the next turn, and when there are no connections", async () => {
+      const [[client, server]] = await Promise.all([pair()]);
+      for (let round = 1; round <= 3; round++) {
+        await roomForMore();
+        broadcast([server], "a");
+        broadcast([server], "b");
+        assert.equal(looked, 1);
+        assert.deepEqual(broadcast([], "c"), { sent: 0, missed: 0, closed: 0 });
+        assert.deepEqual(broadcast([], "d"), { sent: 0, missed: 0, closed: 0 });
+        assert.equal(await client.receive(), "a");
+        assert.equal(await client.receive(), "b");
+      }
+      server.terminate();
+    });
+
+    const whole = ["one", "two", "three"];
+    const rows: [
+      name: string,
+      looks: number,
+      first: Message[],
+      act: (all: Connections) => unknown,
+    ][] = [
+      ["sends another message", 9, ["one", "own", "two", "three"], ([ws]) => ws.send("own")],
+      ["pings", 9, whole, ([ws]) => void ws.ping().catch(() => {})],
+      [
+        "begins a message of items",
+        9,
+        ["one", "items", "two", "three"],
+        ([ws]) =>
+          ws.send(async function* () {
+            yield "it";
+            await turn();
+            yield "ems";
+          }()),
+      ],
+      ["closes", 9, ["one"], ([ws]) => void ws.close()],
+      ["closes after a message of items", 9, ["one"], ([ws]) => {
+        void ws.send(["i"]).catch(() => {});
+        void ws.close();
+      }],
+      ["is cut", 9, ["cut"], ([ws]) => ws.terminate()],
+      ["does nothing", 3, whole, () => {}],
+    ];
+    for (const [name, looks, first, act] of rows) {
+      it(`keeps the order for a connection that ${name} in between`, async () => {
+        const isOpen = first.at(-1) === "three";
+        const { got } = await afterOne((servers) => {
+          act(servers);
+          assert.equal(send(servers, "two"), isOpen ? 3 : 2);
+          assert.equal(send(servers, "three"), isOpen ? 3 : 2);
+          assert.equal(looked, looks);
+        });
+        assert.deepEqual(got, [first, whole, whole]);
+      });
+    }
+
+    it("goes on without the connections that were closing before", async () => {
+      const [[, a], [, b], [client, c]] = await Promise.all([pair(), pair(), pair()]);
+      void a.close();
+      await roomForMore();
+      for (const message of ["one", "two", "three"]) assert.equal(send([a, b, c], message), 2);
+      assert.equal(looked, 3);
+      assert.deepEqual([await client.receive(), await client.receive()], ["one", "two"]);
+      for (const ws of [a, b, c]) ws.terminate();
+    });
+
+    it("looks again at a connection that has missed a message or gets it in another way", async () => {
+      for (const slow of ["drop-newest", "close"] as const) {
+        const [[, a], [, b]] = await Promise.all([pair(), pair()]);
+        await roomForMore();
+        broadcast([a], "a long message");
+        looked = 0;
+        const options = { slow, maxBufferedAmount: 10 };
+        assert.equal(send([a, b], "one", options), 1);
+        assert.equal(send([a, b], "two", options), 1);
+        assert.equal(looked, 4);
+        for (const ws of [a, b]) ws.terminate();
+      }
+      const [[, a], [client, b]] = await Promise.all([pair(), pair()]);
+      await roomForMore();
+      for (const message of ["one", "two"]) assert.equal(send([a, client], message), 2);
+      assert.equal(looked, 4);
+      for (const ws of [a, b]) ws.terminate();
+    });
+
+    it("looks at all if the policy would be broken", async () => {
+      const { got } = await afterOne((servers) => {
+        const slow = "drop-newest";
+        assert.deepEqual(
+          broadcast(servers, "two", { slow, maxBufferedAmount: 7 }),
+          { sent: 0, missed: 3, closed: 0 },
+        );
+        assert.equal(looked, 6);
+        assert.equal(broadcast(servers, "two", { slow, maxBufferedAmount: 8 }).sent, 3);
+        assert.equal(send(servers, "x", { slow: "drop-oldest" }), 3);
+      });
+      assert.deepEqual(got, Array(3).fill(["one", "two", "x"]));
+    });
+
+    it("looks at all if the next frame is not in the same buffer, or does not follow", async () => {
+      const long = "l".repeat(8193);
+      const { got } = await afterOne((servers) => {
+        assert.equal(send(servers, long), 3);
+        assert.equal(looked, 6);
+        assert.equal(send(servers, "two"), 3);
+        assert.equal(looked, 9);
+      });
+      assert.deepEqual(got, Array(3).fill(["one", long, "two"]));
+      const other = await pair();
+      const between = await afterOne((servers) => {
+        broadcast([other[1]], "between");
+        assert.equal(send(servers, "two"), 3);
+        assert.equal(looked, 7);
+        assert.equal(send(servers.toReversed(), "three"), 3);
+        assert.equal(looked, 10);
+      });
+      assert.deepEqual(between.got, Array(3).fill(whole));
+      other[1].terminate();
+    });
   });
 
   it("refuses what is not a connection, says what to write, and sends nothing", async () => {

@@ -8,14 +8,13 @@ import {
   type OutgoingFrame,
   Protocol,
 } from "../lib/core/mod.ts";
-import { sharedLength } from "../lib/core/encoder.ts";
 import {
   isTooMuch,
   Sender,
   type SenderHost,
   type WritingMachine,
 } from "../lib/connection/sender.ts";
-import { shareFrame } from "../lib/connection/sharing.ts";
+import { sharedLength, shareFrame } from "../lib/connection/sharing.ts";
 import type { ConnectionOptions } from "../lib/options.ts";
 import type { Transport } from "../lib/transport.ts";
 import { ToyCodec } from "./toy_extension.ts";
@@ -585,28 +584,28 @@ describe("Sender", () => {
     await rest();
     shareFrame("");
     await rest();
-    assert.equal(shareFrame("a").bytes.all.length, sharedLength("a"));
+    assert.equal(shareFrame("a").bytes.length, sharedLength("a"));
     await rest();
     const large = pattern(8192);
     assert.equal(
-      shareFrame(pattern(8193)).bytes.all.length,
+      shareFrame(pattern(8193)).bytes.length,
       8193 + 4,
       "a longer message has its own",
     );
-    assert.equal(shareFrame(large).bytes.all.length, sharedLength(large));
+    assert.equal(shareFrame(large).bytes.length, sharedLength(large));
     await rest();
-    assert.equal(shareFrame("a").bytes.all.length, 2 * (8192 + 4));
+    assert.equal(shareFrame("a").bytes.length, 2 * (8192 + 4));
     await rest();
     shareFrame(large);
     for (let turn = 0; turn < 3; turn++) {
       await rest();
       let frame = shareFrame("");
-      while (frame.end + sharedLength("a") <= frame.bytes.all.length) frame = shareFrame("a");
+      while (frame.end + sharedLength("a") <= frame.bytes.length) frame = shareFrame("a");
     }
     await rest();
-    assert.equal(shareFrame("a").bytes.all.length, 65_536);
+    assert.equal(shareFrame("a").bytes.length, 65_536);
     await rest();
-    assert.equal(shareFrame("a").bytes.all.length, sharedLength("a"));
+    assert.equal(shareFrame("a").bytes.length, sharedLength("a"));
   });
 
   it("Sender counts the memory of messages that wait", async () => {

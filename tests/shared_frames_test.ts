@@ -3,18 +3,18 @@ import { Buffer } from "node:buffer";
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { broadcast } from "../mod.ts";
-import { encodeFrame, Encoder, SharedFrames, sharedLength } from "../lib/core/encoder.ts";
+import { encodeFrame, Encoder } from "../lib/core/encoder.ts";
 import { Opcode } from "../lib/core/frame.ts";
 import type { ProtocolEvent } from "../lib/core/event.ts";
 import { Protocol } from "../lib/core/protocol.ts";
 import type { DeflateEngine } from "../lib/core/deflate.ts";
-import { SharedBytes, sharedFrame } from "../lib/core/shared_frame.ts";
+import { sharedFrame, SharedRange } from "../lib/core/shared_frame.ts";
 import type { Extension } from "../lib/core/extension.ts";
 import {
   PerMessageDeflate,
   type PerMessageDeflateOptions,
 } from "../lib/core/permessage_deflate.ts";
-import { shareFrame } from "../lib/connection/sharing.ts";
+import { SharedFrames, sharedLength, shareFrame } from "../lib/connection/sharing.ts";
 import { pair, type PairOptions } from "../lib/testing.ts";
 import { deflateEngine } from "../lib/zlib.ts";
 import { concat } from "./bytes.ts";
@@ -76,24 +76,68 @@ describe("Shared frames", () => {
     const written = Array.from({ length: 40 }, () => shareFrame("a".repeat(98)));
     assert.ok(written.every(({ start, end }) => end - start === 100));
     await rest();
-    assert.equal(shareFrame("a").bytes.all.length, 8000);
+    assert.equal(shareFrame("a").bytes.length, 8000);
     await rest();
   });
 
   it("are views of a Buffer, if the platform has it", async () => {
-    const { bytes, start, end } = shareFrame("a");
-    assert.equal(bytes.range(start, end) instanceof Buffer, true);
+    const [bytes] = SharedRange.of(shareFrame("a")).parts;
+    assert.equal(bytes instanceof Buffer, true);
     await rest();
   });
 
-  it("give the same view to all that ask for the same range", () => {
-    const bytes = new SharedBytes(Uint8Array.of(1, 2, 3, 4, 5));
-    assert.deepEqual(bytes.range(0, 1), Uint8Array.of(1));
-    const view = bytes.range(2, 4);
-    assert.deepEqual(view, Uint8Array.of(3, 4));
-    assert.equal(bytes.range(2, 4), view);
-    assert.deepEqual(bytes.range(3, 5), Uint8Array.of(4, 5));
-    assert.deepEqual(bytes.range(3, 4), Uint8Array.of(4));
+  it("are in one range if they follow each other, which is the same for all that ask", () => {
+    const bytes = Uint8Array.of(1, 2, 3, 4, 5, 6);
+    const frame = (start: number, end: number, from = bytes) => ({ bytes: from, start, end });
+    const first = frame(1, 3);
+    const range = SharedRange.of(first);
+    assert.equal(SharedRange.of(first), range);
+    assert.deepEqual([range.length, range.frames, range.holders], [2, 1, 0]);
+    assert.deepEqual(range.parts, [Uint8Array.of(2, 3)]);
+    assert.equal(range.parts, range.parts);
+    assert.equal(range.precedes(frame(3, 4)), true);
+    assert.equal(range.precedes(frame(4, 5)), false);
+    assert.equal(range.precedes(frame(3, 4, bytes.slice())), false);
+    const both = range.followedBy(frame(3, 4));
+    assert.equal(range.followedBy(frame(3, 4)), both);
+    assert.deepEqual([both.length, both.frames, range.length], [3, 2, 2]);
+    assert.deepEqual(both.parts, [Uint8Array.of(2, 3, 4)]);
+    range.grow(frame(3, 4));
+    assert.deepEqual([range.length, range.frames], [3, 2]);
+    assert.deepEqual(range.parts, [Uint8Array.of(2, 3, 4)]);
+    assert.deepEqual(range.followedBy(frame(4, 6)).parts, [Uint8Array.of(2, 3, 4, 5, 6)]);
+  });
+
+  it("count the encoders that hold them and nothing else", () => {
+    const sharedBy = () => null;
+    const extensions = [{ sharedBy } as unknown as Extension];
+    const encoders = [{}, {}, {}, { extensions }].map((options) => new Encoder("server", options));
+    const [taking, writing, sharing] = encoders;
+    const frames = new SharedFrames(new Uint8Array(100));
+    const frame = frames.write("one")!;
+    writing.writePiece("own", true);
+    writing.take();
+    for (const encoder of encoders) assert.equal(encoder.writeShared(frame), true);
+    const range = SharedRange.of(frame);
+    assert.equal(range.holders, 3);
+    range.grow(frames.write("two")!);
+    for (const encoder of encoders) assert.equal(encoder.size, 10);
+    assert.deepEqual(encoders.map(({ sharedMessages }) => sharedMessages), [2, 2, 2, 2]);
+    assert.deepEqual(encoders.map(({ frames }) => frames), [2, 3, 2, 2]);
+    taking.take();
+    assert.deepEqual([range.holders, taking.size, taking.sharedMessages], [2, 0, 2]);
+    writing.writePiece("own", true);
+    assert.deepEqual([range.holders, writing.size, writing.frames], [1, 15, 4]);
+    sharing.writeShared(frames.write("three")!);
+    assert.deepEqual([range.holders, sharing.size, sharing.frames], [0, 17, 3]);
+    encoders[3].unshare();
+    encoders[3].unshare();
+    assert.deepEqual([range.holders, encoders[3].size, encoders[3].frames], [0, 10, 2]);
+    const text = "\x81\x03one\x81\x03two";
+    const taken = encoders.map((encoder) =>
+      new TextDecoder("latin1").decode(concat(encoder.take()))
+    );
+    assert.deepEqual(taken, ["", text + "\x81\x03own", text + "\x81\x05three", text]);
   });
 
   it("are one part of the batch if nothing comes between them", () => {
@@ -181,7 +225,7 @@ describe("Shared frames", () => {
         onFrame: (direction, { opcode, payload }) => seen.push(direction, opcode, [...payload]),
       });
       protocol.write(ping, frame);
-      assert.deepEqual(concat(protocol.encoder.take()), frame.bytes.all);
+      assert.deepEqual(concat(protocol.encoder.take()), frame.bytes);
       assert.deepEqual(seen, ["out", Opcode.Ping, [1, 2, 3, 4]]);
     });
 

@@ -12,8 +12,8 @@ import {
   type Sending,
   sendingOf,
 } from "./sender.ts";
-import { shareFrame } from "./sharing.ts";
-import type { SharedFrame } from "../core/shared_frame.ts";
+import { gather, sendToCrowd, shareFrame } from "./sharing.ts";
+import type { SharedFrame, SharedRange } from "../core/shared_frame.ts";
 
 /** A connection that {@linkcode broadcast} can send to: of a server, a client or a browser. */
 export interface Recipient {
@@ -109,6 +109,11 @@ export function broadcast(
   // Copy the bytes: the caller is not told when they are sent. A subclass may not copy in slice().
   const shared = new SharedMessage(typeof message === "string" ? message : new Uint8Array(message));
   const found = without(options.except, listOf(to));
+  // The messages that "drop-oldest" holds come first.
+  const sent = policy.slow === "drop-oldest"
+    ? 0
+    : sendToCrowd(found, shared, policy.maxBufferedAmount);
+  if (sent > 0) return { sent, missed: 0, closed: 0 };
   // All are checked before the first one gets the message.
   const sendings: Sending[] = [];
   for (const ws of found) sendings.push(sendingTo(ws));
@@ -117,6 +122,7 @@ export function broadcast(
     const outcome = sendOrSkip(found[i], sendings[i], shared, policy);
     if (outcome !== "closing") result[outcome]++;
   }
+  if (result.missed + result.closed === 0) gather(found, result.sent, shared.range);
   return result;
 }
 
@@ -150,6 +156,11 @@ export class SharedMessage {
 
   get frame(): SharedFrame {
     return this.#frame ??= shareFrame(this.message);
+  }
+
+  /** What the connections hold that share the frame, and nothing else waits for them. */
+  get range(): SharedRange | undefined {
+    return this.#frame?.range;
   }
 }
 

@@ -162,6 +162,7 @@ export class Closing implements SenderHost {
       this.#parts.keepalive?.cancel();
     }
     this.phase = next;
+    if (!this.canSend) this.#parts.sender.leaveCrowd();
     if (next === "failed" || next === "ended") this.canWrite = false;
     return true;
   }

@@ -156,7 +156,8 @@ export class Sender {
   /** What to do about a peer that is too slow, and the number of bytes that makes it so. */
   readonly #slow: NonNullable<ConnectionOptions["slow"]>;
   readonly #maxBufferedAmount: number;
-  messagesSent = 0;
+  /** Number of messages sent, except shared ones. */
+  #messagesSent = 0;
   bytesSent = 0;
   /** Created for the first message that cannot be sent at once. */
   #turns: SendTurns | undefined;
@@ -194,6 +195,10 @@ export class Sender {
     // A native WebSocket has no frames, and a policy of the connection counts each message.
     this.#canShare = machine.overhead === undefined && this.#slow === "wait";
     this.#maxBufferedAmount = options.maxBufferedAmount ?? MAX_BUFFERED_AMOUNT;
+  }
+
+  get messagesSent(): number {
+    return this.#messagesSent + this.#encoder.sharedMessages;
   }
 
   /** Number of bytes that wait for their turn, in the batch, and in the transport. */
@@ -277,10 +282,14 @@ export class Sender {
     if (this.#isExtended && shared.message.length > COMPRESS_UP_TO) return false;
     if (isTooMuch(this.#encoder.size, shared.message.length, most)) return false;
     if (!this.#encoder.writeShared(shared.frame, compress)) return false;
-    this.messagesSent++;
     if (this.#encoder.size < SEND_MARK) this.#flushInTurn();
     else this.#settle(0);
     return true;
+  }
+
+  /** From now on, this connection may not send what the others of its crowd do. See `sharing.ts`. */
+  leaveCrowd(): void {
+    this.#encoder.unshare();
   }
 
   #send(message: Message, passing: Passing, options: SendOptions): Promise<void> {
@@ -292,7 +301,7 @@ export class Sender {
     }
     const isLent = passing !== "copy" && !this.#isJoined(message);
     this.#write(message, true, isLent, options.compress);
-    this.messagesSent++;
+    this.#messagesSent++;
     return this.#settle(message.length, passing === "lend");
   }
 
@@ -455,7 +464,7 @@ export class Sender {
 
   /** Sends after the current message (RFC 6455 §5.4), or after work on another thread. */
   #sendInTurn(message: Message, passing: Passing, options: SendOptions): Promise<void> {
-    const turns = this.#turns ??= new SendTurns();
+    const turns = this.#takeTurns();
     const held = passing === "copy" ? ownItem(message) : message;
     const { length } = message;
     const sent = new Promise<void>((resolve, reject) => {
@@ -466,6 +475,11 @@ export class Sender {
       turns.join({ turn: "whole", length, enter, fail: reject }, options.signal);
     });
     return traced(sent, (error) => this.#host.retrace(error, true));
+  }
+
+  #takeTurns(): SendTurns {
+    this.leaveCrowd();
+    return this.#turns ??= new SendTurns();
   }
 
   /** Sends a message whose turn has come. `length` is its length when it was passed to `send()`. */
@@ -486,7 +500,7 @@ export class Sender {
         await this.#writeLater(message, true, compress, turns);
         // Nobody changes the bytes: they are lent, given away or our own copy.
       } else this.#write(message, true, true, compress);
-      this.messagesSent++;
+      this.#messagesSent++;
       settled = this.#settle(length, passing === "lend");
     } finally {
       turns.underway = 0;
@@ -529,7 +543,7 @@ export class Sender {
       signal?.throwIfAborted();
       if (this.#turns?.holder !== undefined) this.#checkRoom(MESSAGE_OVERHEAD);
       if (!this.#host.canSend) throw this.#host.closedError();
-      const turns = this.#turns ??= new SendTurns();
+      const turns = this.#takeTurns();
       await turns.acquire("items", signal);
       // A frame that is being encoded is finished first. Then the message continues or fails.
       const stop = onAbort(signal, (reason) => turns.encoding || turns.interrupt?.(reason));
@@ -570,7 +584,7 @@ export class Sender {
         turns.begun = true;
         await this.#interruptible(() => this.#settle(data.length), signal, turns);
       }
-      this.messagesSent++;
+      this.#messagesSent++;
     } catch (error) {
       // The source may be producing an item. It handles return() after that item.
       handled(source.return());

@@ -1,9 +1,66 @@
 /** Writes the frames that the connections of a server share, into a buffer of the current turn. */
-import { SharedFrames, sharedLength } from "../core/encoder.ts";
+import { encodeFrame, FIN, headerLength, MAX_HEADER_LENGTH, writeHeader } from "../core/encoder.ts";
+import { Opcode } from "../core/frame.ts";
 import type { Message } from "../core/message.ts";
-import type { SharedFrame } from "../core/shared_frame.ts";
+import { type SharedFrame, sharedFrame, type SharedRange } from "../core/shared_frame.ts";
 import { nextTurn } from "../timers.ts";
-import { SEND_MARK } from "./sender.ts";
+import { isTooMuch, SEND_MARK, type Shareable } from "./sender.ts";
+
+const utf8 = new TextEncoder();
+
+/**
+ * Collects the frames of a server that several connections send. A connection that sends consecutive ones
+ * and nothing else gives its transport a part of this buffer.
+ */
+export class SharedFrames {
+  readonly #bytes: Uint8Array;
+  /** Number of bytes that are written. */
+  size = 0;
+  /** The crowd that holds the last of the frames. */
+  crowd: Crowd | undefined;
+
+  /** @param bytes The buffer for the frames. */
+  constructor(bytes: Uint8Array) {
+    this.#bytes = bytes;
+  }
+
+  /** Makes a frame that has a buffer by itself. */
+  static single(message: Message): SharedFrame {
+    const isText = typeof message === "string";
+    const payload = isText ? utf8.encode(message) : message;
+    return sharedFrame(encodeFrame({ opcode: isText ? Opcode.Text : Opcode.Binary, payload }));
+  }
+
+  /** Writes an unmasked frame with a whole message. Returns undefined if there is no room for it. */
+  write(message: Message): SharedFrame | undefined {
+    const isText = typeof message === "string";
+    const most = isText ? 3 * message.length : message.length;
+    if (this.#bytes.length - this.size < MAX_HEADER_LENGTH + most) return undefined;
+    const start = this.size;
+    // The length of a text is only known afterwards. Most texts have one byte per code unit.
+    let at = start + headerLength(message.length, false);
+    const length = isText ? this.#writeText(message, at) : message.length;
+    if (headerLength(length, false) !== at - start) {
+      const moved = start + headerLength(length, false);
+      this.#bytes.copyWithin(moved, at, at + length);
+      at = moved;
+    }
+    if (!isText) this.#bytes.set(message, at);
+    const first = FIN | (isText ? Opcode.Text : Opcode.Binary);
+    writeHeader(this.#bytes, start, first, false, length);
+    this.size = at + length;
+    return { bytes: this.#bytes, start, end: this.size };
+  }
+
+  #writeText(text: string, at: number): number {
+    return utf8.encodeInto(text, this.#bytes.subarray(at)).written;
+  }
+}
+
+/** Returns the number of bytes that a frame with this message takes at most. */
+export function sharedLength(message: Message): number {
+  return MAX_HEADER_LENGTH + (typeof message === "string" ? 3 : 1) * message.length;
+}
 
 /** The frames of messages up to this length share a buffer. */
 const SHARE_UP_TO = 8192;
@@ -18,6 +75,45 @@ const allocate = (globalThis as { Buffer?: { alloc(size: number): Uint8Array } }
 let frames: SharedFrames | undefined;
 let framesSize = 0;
 let lastSize = 0;
+
+/**
+ * The recipients of a broadcast, of which some hold its frame, and nothing else waits for them. The others
+ * are closing. The next broadcast to the same recipients need not look at each of them.
+ */
+interface Crowd {
+  readonly recipients: readonly unknown[];
+  readonly size: number;
+  readonly range: SharedRange;
+}
+
+/** Remembers the recipients of a broadcast that `size` connections get, if all of these hold its frame. */
+export function gather(recipients: readonly unknown[], size: number, range?: SharedRange): void {
+  if (frames === undefined || range === undefined) return;
+  frames.crowd = range.holders === size ? { recipients, size, range } : undefined;
+}
+
+/**
+ * Sends a message to the crowd, if it has exactly these recipients and no connection has left it. Returns
+ * the number of connections that get the message, or 0 if each recipient must be looked at.
+ */
+export function sendToCrowd(
+  recipients: readonly unknown[],
+  shared: Shareable,
+  maxBufferedAmount: number,
+): number {
+  const crowd = frames?.crowd;
+  if (crowd === undefined || crowd.recipients.length !== recipients.length) return 0;
+  const { range, size } = crowd;
+  if (range.holders !== size || isTooMuch(range.length, shared.message.length, maxBufferedAmount)) {
+    return 0;
+  }
+  for (let i = 0; i < recipients.length; i++) {
+    if (recipients[i] !== crowd.recipients[i]) return 0;
+  }
+  if (!range.precedes(shared.frame)) return 0;
+  range.grow(shared.frame);
+  return size;
+}
 
 /** Writes a message as a frame that the connections of a server can share. */
 export function shareFrame(message: Message): SharedFrame {

@@ -7,11 +7,11 @@ import { applyMask, copyMasked, maskingKey } from "./mask.ts";
 import type { Message } from "./message.ts";
 import { kindOf } from "./options.ts";
 import { Queue } from "./queue.ts";
-import { SharedBytes, type SharedFrame, sharedFrame } from "./shared_frame.ts";
+import { type SharedFrame, sharedFrame, SharedRange } from "./shared_frame.ts";
 import { type TextCodec, webTextCodec, WholeCharacters } from "./utf8.ts";
 
 /** Maximum length of a frame header: 2 bytes, a length of 8 bytes, a masking key of 4 bytes. */
-const MAX_HEADER_LENGTH = 14;
+export const MAX_HEADER_LENGTH = 14;
 
 export function headerLength(length: number, masked: boolean): number {
   return (length < 126 ? 2 : length < 65536 ? 4 : 10) + (masked ? 4 : 0);
@@ -186,60 +186,6 @@ function unusedOf({ bytes, length, full }: Part): number {
 /** Shared frames up to this length are copied if other frames come between them. */
 const COPY_UP_TO = 1024;
 
-/**
- * Collects the frames of a server that several connections send. A connection that sends consecutive ones
- * and nothing else gives its transport a part of this buffer.
- */
-export class SharedFrames {
-  readonly #shared: SharedBytes;
-  readonly #bytes: Uint8Array;
-  /** Number of bytes that are written. */
-  size = 0;
-
-  /** @param bytes The buffer for the frames. */
-  constructor(bytes: Uint8Array) {
-    this.#bytes = bytes;
-    this.#shared = new SharedBytes(bytes);
-  }
-
-  /** Makes a frame that has a buffer by itself. */
-  static single(message: Message): SharedFrame {
-    const isText = typeof message === "string";
-    const payload = isText ? utf8.encode(message) : message;
-    return sharedFrame(encodeFrame({ opcode: isText ? Opcode.Text : Opcode.Binary, payload }));
-  }
-
-  /** Writes an unmasked frame with a whole message. Returns undefined if there is no room for it. */
-  write(message: Message): SharedFrame | undefined {
-    const isText = typeof message === "string";
-    const most = isText ? 3 * message.length : message.length;
-    if (this.#bytes.length - this.size < MAX_HEADER_LENGTH + most) return undefined;
-    const start = this.size;
-    // The length of a text is only known afterwards. Most texts have one byte per code unit.
-    let at = start + headerLength(message.length, false);
-    const length = isText ? this.#writeText(message, at) : message.length;
-    if (headerLength(length, false) !== at - start) {
-      const moved = start + headerLength(length, false);
-      this.#bytes.copyWithin(moved, at, at + length);
-      at = moved;
-    }
-    if (!isText) this.#bytes.set(message, at);
-    const first = FIN | (isText ? Opcode.Text : Opcode.Binary);
-    writeHeader(this.#bytes, start, first, false, length);
-    this.size = at + length;
-    return { bytes: this.#shared, start, end: this.size };
-  }
-
-  #writeText(text: string, at: number): number {
-    return utf8.encodeInto(text, this.#bytes.subarray(at)).written;
-  }
-}
-
-/** Returns the number of bytes that a frame with this message takes at most. */
-export function sharedLength(message: Message): number {
-  return MAX_HEADER_LENGTH + (typeof message === "string" ? 3 : 1) * message.length;
-}
-
 /** Called when a frame is in the batch, or with the reason why it is not. */
 export type Written = (error?: Error) => void;
 
@@ -259,12 +205,14 @@ export class Encoder {
   readonly #extensions: readonly Extension[];
   readonly #onFrame: ((frame: Frame) => void) | undefined;
   readonly #refusal: (() => Error | undefined) | undefined;
-  /** Bytes that were written and not yet taken. */
-  size = 0;
+  /** Bytes that were written and not yet taken, except shared frames. */
+  #size = 0;
   /** Memory that is held in addition to `size`, in bytes. */
   unused = 0;
-  /** Number of frames that were written. */
-  frames = 0;
+  /** Number of frames that were written, except shared messages. */
+  #frames = 0;
+  /** Number of shared messages that were written before those of `#shared`. */
+  #sharedMessages = 0;
   /** Number of payload bytes of compressed messages, before and after the extensions. */
   uncompressed = 0;
   compressed = 0;
@@ -284,10 +232,8 @@ export class Encoder {
   #parts: Parts | undefined;
   /** Number of bytes of the previous batch. The next one will probably be as large. */
   #likely = 0;
-  /** A range of shared frames. The batch has nothing else then. */
-  #shared: SharedBytes | undefined;
-  #sharedStart = 0;
-  #sharedEnd = 0;
+  /** Shared frames. The batch has nothing else then. */
+  #shared: SharedRange | undefined;
 
   constructor(role: Role, options: EncoderOptions = {}) {
     const { textCodec = webTextCodec, extensions = [], onFrame, refusal } = options;
@@ -296,6 +242,23 @@ export class Encoder {
     this.#extensions = extensions;
     this.#onFrame = onFrame;
     this.#refusal = refusal;
+  }
+
+  /** Number of bytes that were written and not yet taken. */
+  get size(): number {
+    const shared = this.#shared;
+    return shared === undefined ? this.#size : shared.length;
+  }
+
+  /** Number of shared messages that were written, each as one frame. */
+  get sharedMessages(): number {
+    const shared = this.#shared;
+    return shared === undefined ? this.#sharedMessages : this.#sharedMessages + shared.frames;
+  }
+
+  /** Number of frames that were written. */
+  get frames(): number {
+    return this.#frames + this.sharedMessages;
   }
 
   /** Whether all lent bytes that were taken still have their length. */
@@ -359,39 +322,51 @@ export class Encoder {
   writeSharedControl(frame: SharedFrame): boolean {
     if (this.#masked || this.#onFrame !== undefined) return false;
     this.#share(frame);
+    // It is no message.
+    this.#sharedMessages--;
+    this.#frames++;
     return true;
   }
 
-  #share({ bytes, start, end }: SharedFrame): void {
-    if (this.size === 0) {
-      this.#shared = bytes;
-      this.#sharedStart = start;
-      this.#sharedEnd = end;
-    } else if (this.#shared === bytes && this.#sharedEnd === start) this.#sharedEnd = end;
-    else this.#insert(bytes.range(start, end));
-    this.size += end - start;
-    this.frames++;
+  #share(frame: SharedFrame): void {
+    const held = this.#shared;
+    if (held?.precedes(frame)) this.#hold(held.followedBy(frame));
+    else if (this.size === 0) this.#hold(SharedRange.of(frame));
+    else {
+      const range = SharedRange.of(frame);
+      this.#insert(range.parts[0]);
+      this.#size += range.length;
+      this.#sharedMessages++;
+    }
+  }
+
+  #hold(range: SharedRange | undefined): void {
+    // An encoder with an extension is not counted, because the extension may change the next frame.
+    const count = this.#extensions.length === 0 ? 1 : 0;
+    if (this.#shared !== undefined) this.#shared.holders -= count;
+    if (range !== undefined) range.holders += count;
+    this.#shared = range;
   }
 
   /** Returns the frame as the extension changes it, or undefined if the frame cannot be shared. */
   #changed(shared: SharedFrame, compress: boolean | undefined): SharedFrame | undefined {
     const [extension, another] = this.#extensions;
     const { bytes, start, end } = shared;
-    const at = start + headerLengthAt(bytes.all, start);
+    const at = start + headerLengthAt(bytes, start);
     const key = another === undefined ? extension.sharedBy?.(end - at, compress) : undefined;
     if (key === null) return shared;
     if (key === undefined) return undefined;
     shared.changed ??= new Map();
     let frame = shared.changed.get(key);
     if (frame === undefined) {
-      const opcode = (bytes.all[start] & 15) as Opcode;
-      const payload = bytes.all.subarray(at, end);
+      const opcode = (bytes[start] & 15) as Opcode;
+      const payload = bytes.subarray(at, end);
       const plain = { opcode, fin: true, rsv: 0, payload, compress };
       frame = sharedFrame(encodeFrame(encodeWith([extension], plain)!));
       shared.changed.set(key, frame);
     }
     this.uncompressed += end - at;
-    this.compressed += frame.end - headerLengthAt(frame.bytes.all, 0);
+    this.compressed += frame.end - headerLengthAt(frame.bytes, 0);
     return frame;
   }
 
@@ -403,17 +378,27 @@ export class Encoder {
       this.#buffer.set(bytes, this.#end);
       this.#end += length;
     } else {
-      if (this.#shared !== undefined) this.#unshare();
+      this.unshare();
       this.#cut(undefined);
       (this.#parts ??= new Parts()).waiting.push({ bytes, length, header: 0, full: undefined });
     }
   }
 
-  /** Makes the shared frames a part of the batch, so that other frames can follow. */
-  #unshare(): void {
-    const bytes = this.#shared!.range(this.#sharedStart, this.#sharedEnd);
-    this.#shared = undefined;
-    this.#insert(bytes);
+  /** Makes the shared frames a part of the batch like any other. No frame follows them for all holders. */
+  unshare(): void {
+    const parts = this.#leave();
+    if (parts === undefined) return;
+    this.#insert(parts[0]);
+    this.#size += parts[0].length;
+  }
+
+  /** Returns the shared frames, which are no longer in the batch. */
+  #leave(): readonly Uint8Array[] | undefined {
+    const shared = this.#shared;
+    if (shared === undefined) return undefined;
+    this.#sharedMessages += shared.frames;
+    this.#hold(undefined);
+    return shared.parts;
   }
 
   /** Returns complete characters, including the one that the previous piece cut off. */
@@ -464,7 +449,7 @@ export class Encoder {
     if (3 * length > BUFFER_SIZE / 2 || this.#onFrame !== undefined) {
       return this.writeBytes(first, utf8.encode(text), true, true);
     }
-    this.frames++;
+    this.#frames++;
     this.#reserve(MAX_HEADER_LENGTH + 3 * length);
     const buffer = this.#buffer;
     // Reserve a header for one byte per code unit. If the header is longer, the text moves.
@@ -492,7 +477,7 @@ export class Encoder {
     lend: boolean = false,
     isOwn: boolean = false,
   ): void {
-    this.frames++;
+    this.#frames++;
     if (this.#onFrame !== undefined) this.#see(first, payload);
     const { length } = payload;
     if (length >= LEND_FROM) return this.#writeLong(first, payload, lend, isOwn);
@@ -510,7 +495,7 @@ export class Encoder {
 
   #finish(first: number, length: number, start: number): void {
     const at = writeHeader(this.#buffer, this.#end, first, this.#masked, length);
-    this.size += start + length - this.#end;
+    this.#size += start + length - this.#end;
     this.#end = start + length;
     if (!this.#masked) return;
     const key = maskingKey();
@@ -530,7 +515,7 @@ export class Encoder {
       this.#end += 4;
     }
     const header = this.#end - start;
-    this.size += header + length;
+    this.#size += header + length;
     // Masking changes the payload, so lent bytes are copied too.
     if (!isOwn && (this.#masked || !lend)) return this.#copy(payload, key);
     if (key !== undefined) applyMask(payload, 0, length, key, 0);
@@ -552,7 +537,7 @@ export class Encoder {
   }
 
   #reserve(size: number): void {
-    if (this.#shared !== undefined) this.#unshare();
+    if (this.#shared !== undefined) this.unshare();
     const full = this.#buffer;
     if (full.length - this.#end >= size) return;
     const waiting = this.#end - this.#start;
@@ -599,19 +584,15 @@ export class Encoder {
    * @param most Stop after this many bytes.
    * @param copy Whether to copy lent bytes.
    */
-  take(most: number = Infinity, copy: boolean = false): Uint8Array[] {
+  take(most: number = Infinity, copy: boolean = false): readonly Uint8Array[] {
     this.hasVanished = false;
+    const shared = this.#leave();
+    if (shared !== undefined) return shared;
     const taken: Uint8Array[] = [];
-    if (this.#shared !== undefined) {
-      taken.push(this.#shared.range(this.#sharedStart, this.#sharedEnd));
-      this.#shared = undefined;
-      this.size = 0;
-      return taken;
-    }
-    if (this.size === this.#end - this.#start) {
-      if (this.size > 0) taken.push(this.#buffer.subarray(this.#start, this.#end));
+    if (this.#size === this.#end - this.#start) {
+      if (this.#size > 0) taken.push(this.#buffer.subarray(this.#start, this.#end));
       this.#start = this.#end;
-      this.size = 0;
+      this.#size = 0;
       return taken;
     }
     this.#cut(undefined);
@@ -634,7 +615,7 @@ export class Encoder {
 
   #taking(part: Part, copy: boolean): Uint8Array {
     const { bytes, length, header } = part;
-    this.size -= length;
+    this.#size -= length;
     this.unused -= unusedOf(part);
     if (header === 0) return bytes;
     if (copy) return new Uint8Array(bytes);
@@ -645,7 +626,7 @@ export class Encoder {
   /** Drops everything that was not taken, and the header of `part` at the end of `taken`. */
   #drop({ header }: Part, taken: Uint8Array[]): void {
     this.#parts!.waiting.clear();
-    this.size = this.unused = 0;
+    this.#size = this.unused = 0;
     this.hasVanished = true;
     const last = taken.pop()!;
     if (last.length > header) taken.push(last.subarray(0, last.length - header));
