@@ -11,7 +11,7 @@ import {
 } from "../lib/core/mod.ts";
 import type { HeadLimits } from "../lib/core/http1.ts";
 import { bodyFraming } from "../lib/core/body.ts";
-import { HeadReader } from "../lib/core/http1.ts";
+import { HeadReader, requestOf, requestText, responseOf, responseText } from "../lib/core/http1.ts";
 import { concat, cut, cuts, hex, latin1, single } from "./bytes.ts";
 import { fc, offsets } from "./property.ts";
 
@@ -281,6 +281,37 @@ describe("Limits of heads", () => {
     const value = " ".repeat(2 ** 19) + "b" + " ".repeat(2 ** 19) + "c";
     const parsed = parseRequestHead(latin1(withField(`A:${value} `)), limits);
     assert.equal(parsed?.head.headers[0][1], value.trim());
+  });
+});
+
+describe("heads as text", () => {
+  const response: ResponseHead = {
+    version: "1.1",
+    status: 101,
+    statusText: "Switching Protocols",
+    headers: [["A", "b: c"]],
+  };
+
+  it("requestOf and responseOf read what requestText and responseText write", () => {
+    for (const version of ["1.1", "2.0"]) {
+      const head = { ...REQUEST, version };
+      assert.deepEqual(requestOf(requestText(head)), head);
+      assert.deepEqual(responseOf(responseText({ ...response, version })), {
+        ...response,
+        version,
+      });
+    }
+    assert.deepEqual(responseOf(responseText({ ...response, statusText: "", headers: [] })), {
+      ...{ version: "1.1", status: 101, statusText: "", headers: [] },
+    });
+  });
+
+  it("requestOf reads a head as it was sent, without the bytes after it", () => {
+    assert.deepEqual(requestOf(HEAD), REQUEST);
+    assert.deepEqual(requestOf(`${withField("A:b\r\nC: d ")}X: y\r\n\r\n`).headers, [
+      ["A", "b"],
+      ["C", "d"],
+    ]);
   });
 });
 
