@@ -14,9 +14,6 @@ const WINDOW_FROM = 256;
 /** Size of the memory to mask in: one page. Longer payloads are masked in several steps. */
 const WINDOW = 65536;
 
-/** Size of the memory to read into, after the window. */
-const READING = 65536;
-
 /** Masks bytes in place; `phase` is the number of payload bytes before `start`. */
 export function applyMask(
   bytes: Uint8Array,
@@ -298,7 +295,7 @@ function moduleBytes(): Uint8Array {
     ...[0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0], // "\0asm", version 1
     ...[1, 7, 1, 0x60, 3, 0x7f, 0x7f, 0x7f, 0], // a type: (i32, i32, i32) -> ()
     ...[3, 2, 1, 0], // a function of that type
-    ...[5, 3, 1, 0, (WINDOW + READING) / 65536], // a memory
+    ...[5, 3, 1, 0, 2], // a memory of two pages: the window, and the page to read into
     ...[7, 17, 2, 4, 0x6d, 0x61, 0x73, 0x6b, 0, 0], // exports: the function as "mask"
     ...[6, 0x6d, 0x65, 0x6d, 0x6f, 0x72, 0x79, 2, 0], // the memory as "memory"
     ...[10, ...size(body.length + 3), 1, ...size(body.length), ...body], // the code
