@@ -465,17 +465,20 @@ describe("Inbox", () => {
     it(`The stream of an Inbox has the ${name} without another read`, async () => {
       const before = inboxOf();
       before.inbox.end(end);
-      assert.equal(await outcome(before.inbox.stream(() => {}, (item) => item).getReader()), name);
+      assert.equal(
+        await outcome(before.inbox.stream({ leave: () => {} }, (item) => item).getReader()),
+        name,
+      );
 
       const after = inboxOf();
       after.inbox.push(1);
-      const reader = after.inbox.stream(() => {}, (item) => item * 2).getReader();
+      const reader = after.inbox.stream({ leave: () => {} }, (item) => item * 2).getReader();
       assert.deepEqual(await reader.read(), { done: false, value: 2 });
       after.inbox.end(end);
       assert.equal(await outcome(reader), name);
 
       const waiting = inboxOf();
-      const reading = waiting.inbox.stream(() => {}, (item) => item).getReader();
+      const reading = waiting.inbox.stream({ leave: () => {} }, (item) => item).getReader();
       const read = reading.read();
       read.catch(() => {});
       await rest();
@@ -489,7 +492,7 @@ describe("Inbox", () => {
       // Taking the first item makes room, so that the end comes at once.
       const { inbox } = inboxOf(() => inbox.end(end));
       inbox.push(1);
-      const reader = inbox.stream(() => {}, (item) => item).getReader();
+      const reader = inbox.stream({ leave: () => {} }, (item) => item).getReader();
       assert.deepEqual(await reader.read(), { done: false, value: 1 });
       if (!end.clean) await rejection(reader.read());
       assert.equal(await outcome(reader), name);
@@ -497,7 +500,7 @@ describe("Inbox", () => {
       const late = inboxOf();
       for (const item of [1, 2]) late.inbox.push(item);
       late.inbox.end(end);
-      const other = late.inbox.stream(() => {}, (item) => item).getReader();
+      const other = late.inbox.stream({ leave: () => {} }, (item) => item).getReader();
       for (const value of [1, 2]) assert.deepEqual(await other.read(), { done: false, value });
       if (!end.clean) await rejection(other.read());
       assert.equal(await outcome(other), name);

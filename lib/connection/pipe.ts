@@ -9,18 +9,53 @@ import type { BufferSource } from "../options.ts";
 // The platforms' declarations do not all name these types.
 type PipeOptions = NonNullable<Parameters<ReadableStream["pipeTo"]>[1]>;
 
-/** The algorithms of a readable stream. */
-export interface Underlying<T> {
-  start(controller: ReadableStreamDefaultController<T>): void;
-  pull(controller: ReadableStreamDefaultController<T>): void | Promise<void>;
-  cancel(reason: unknown): void;
+/** The queue that a readable stream takes from. */
+interface Queue<T> {
+  /** Called when the stream is made. */
+  open(controller: ReadableStreamDefaultController): void;
+  /** Gives the next item to the stream. */
+  pull<U>(
+    controller: ReadableStreamDefaultController<U>,
+    present: (item: T) => U,
+  ): void | Promise<void>;
+  /** Called when the stream was cancelled. */
+  shut(): void;
+  clear(): void;
 }
 
-/** The algorithms of a writable stream. */
-export interface UnderlyingWriter {
-  start(controller: WritableStreamDefaultController): void;
-  write(chunk: unknown): Promise<void>;
-  close(): Promise<void>;
+/** What is told when a stream is cancelled. */
+export interface StreamReader {
+  leave(reason: unknown): void;
+}
+
+/** The strategy of a stream whose own queue stays empty. */
+export const NO_QUEUE: QueuingStrategy = { highWaterMark: 0 };
+
+/** The algorithms of a readable stream, as methods that all streams share. */
+export class Source<T, U> {
+  readonly #queue: Queue<T>;
+  readonly #reader: StreamReader;
+  readonly #present: (item: T) => U;
+
+  constructor(queue: Queue<T>, reader: StreamReader, present: (item: T) => U) {
+    this.#queue = queue;
+    this.#reader = reader;
+    this.#present = present;
+  }
+
+  start(controller: ReadableStreamDefaultController<U>): void {
+    this.#queue.open(controller);
+  }
+
+  pull(controller: ReadableStreamDefaultController<U>): void | Promise<void> {
+    return this.#queue.pull(controller, this.#present);
+  }
+
+  cancel(reason: unknown): void {
+    this.#queue.shut();
+    this.#reader.leave(reason);
+    this.#queue.clear();
+  }
 }
 
 /** The end of a source. */
@@ -29,7 +64,7 @@ interface End {
   readonly error: unknown;
 }
 
-/** The queue that a readable stream takes from. */
+/** The queue that a pipe takes from. */
 export interface PipeSource {
   /** Whether the stream is open and has nothing in its own queue, and no read waits. */
   readonly isIdle: boolean;
@@ -44,13 +79,68 @@ export interface PipeSource {
 }
 
 /** The sender that a writable stream gives to. */
-export interface PipeSink {
+export interface StreamSender {
   /** Whether the stream has been closed. */
-  readonly isWriterClosed: boolean;
+  isWriterClosed: boolean;
+  /** Sends a chunk, which is copied. Returns undefined if the next chunk may follow at once. */
+  put(chunk: unknown): Promise<void> | undefined;
   /** Sends a message that nobody else has. Returns undefined if the next message may follow at once. */
   move(message: Message): Promise<void> | undefined;
-  /** Errors the stream, because a message could not be sent. */
-  breakStream(error: unknown): void;
+}
+
+/** The connection of a writable stream. */
+export interface StreamHost {
+  finish(): Promise<void>;
+  leave(reason: unknown): void;
+}
+
+/** The algorithms of a writable stream, as methods that all streams share. */
+export class Sink {
+  readonly sender: StreamSender;
+  readonly #host: StreamHost;
+  #controller: WritableStreamDefaultController | undefined;
+  #isWatching = false;
+  /** The pipe that gives to the stream. */
+  pipe: Pipe | undefined;
+
+  constructor(sender: StreamSender, host: StreamHost) {
+    this.sender = sender;
+    this.#host = host;
+  }
+
+  start(controller: WritableStreamDefaultController): void {
+    this.#controller = controller;
+  }
+
+  write(chunk: unknown): Promise<void> | undefined {
+    const sent = this.sender.put(chunk);
+    if (sent !== undefined) this.#watch();
+    return sent;
+  }
+
+  close(): Promise<void> {
+    this.#watch();
+    this.sender.isWriterClosed = true;
+    return this.#host.finish();
+  }
+
+  abort(reason: unknown): void {
+    this.#host.leave(reason);
+  }
+
+  /** The stream calls `abort()` only after the current write, which may wait for the peer. */
+  #watch(): void {
+    if (this.#isWatching) return;
+    this.#isWatching = true;
+    onAbort(this.#controller!.signal, (reason) => this.#host.leave(reason));
+  }
+
+  /** Errors the stream, because nothing can be sent any more. */
+  error(error: unknown): void {
+    this.#controller!.error(error);
+    const { pipe } = this;
+    if (pipe !== undefined) queueMicrotask(() => pipe.cancel(error));
+  }
 }
 
 /** A stream whose `pipeTo()` may be ignored: a rejection never counts as unhandled. */
@@ -70,12 +160,8 @@ const { getWriter } = WritableStream.prototype;
 export class ReadableMessages extends Readable<Message> {
   readonly #source: PipeSource;
 
-  constructor(
-    source: PipeSource,
-    underlying: Underlying<Message>,
-    strategy: QueuingStrategy<Message>,
-  ) {
-    super(underlying, strategy);
+  constructor(source: PipeSource, underlying: Source<Message, Message>) {
+    super(underlying, NO_QUEUE);
     this.#source = source;
   }
 
@@ -91,12 +177,15 @@ export class ReadableMessages extends Readable<Message> {
     try {
       // Web IDL: each option is read once, in this order.
       const { preventAbort, preventCancel, preventClose, signal } = options;
-      const read = { preventAbort, preventCancel, preventClose, signal } as PipeOptions;
+      const read = options === NO_OPTIONS
+        ? options
+        : { preventAbort, preventCancel, preventClose, signal } as PipeOptions;
       const fallBack = () => super.pipeTo(destination, read);
       if (this.locked || destination.locked || !canWatch(signal)) return fallBack();
       const writer: WritableStreamDefaultWriter = getWriter.call(destination);
-      const locks = { reader: super.getReader(), writer };
-      return handled(new Pipe(this.#source, sink, locks, read, fallBack).done);
+      const pipe = new Pipe([this.#source, sink], [super.getReader(), writer], read);
+      pipe.beginLater(fallBack);
+      return pipe.done;
     } catch (error) {
       return handled(Promise.reject(error));
     }
@@ -109,28 +198,24 @@ function canWatch(signal: AbortSignal | undefined): boolean {
 
 /** The stream of the messages to send. */
 export class WritableMessages extends WritableStream<Message | BufferSource> {
-  readonly #sink: PipeSink;
+  readonly #sink: Sink;
 
-  constructor(sink: PipeSink, underlying: UnderlyingWriter) {
-    super(underlying);
+  constructor(sink: Sink) {
+    super(sink);
     this.#sink = sink;
   }
 
-  static sinkOf(stream: WritableStream): PipeSink | undefined {
+  static sinkOf(stream: WritableStream): Sink | undefined {
     return Object(stream) === stream && #sink in stream ? stream.#sink : undefined;
   }
-}
-
-interface Locks {
-  readonly reader: ReadableStreamDefaultReader;
-  readonly writer: WritableStreamDefaultWriter;
 }
 
 class Pipe {
   readonly done: Promise<void>;
   readonly #source: PipeSource;
-  readonly #sink: PipeSink;
-  readonly #locks: Locks;
+  readonly #sink: Sink;
+  readonly #reader: ReadableStreamDefaultReader;
+  readonly #writer: WritableStreamDefaultWriter;
   readonly #options: PipeOptions;
   readonly #stopWatching: () => void;
   #settle!: (done: Promise<void>) => void;
@@ -140,28 +225,35 @@ class Pipe {
   #shutDown: (() => Promise<void>) | undefined;
 
   constructor(
-    source: PipeSource,
-    sink: PipeSink,
-    locks: Locks,
+    [source, sink]: readonly [PipeSource, Sink],
+    [reader, writer]: readonly [ReadableStreamDefaultReader, WritableStreamDefaultWriter],
     options: PipeOptions,
-    fallBack: () => Promise<void>,
   ) {
     this.#source = source;
     this.#sink = sink;
-    this.#locks = locks;
+    this.#reader = reader;
+    this.#writer = writer;
     this.#options = options;
     this.done = new Promise((resolve) => this.#settle = resolve);
     this.#stopWatching = onAbort(options.signal, (reason) => this.#abort(reason));
-    const { writer } = locks;
-    writer.closed.catch((error) => this.#cancel(error));
-    // Chunks that were written before are sent first.
-    writer.ready.then(() => this.#begin(fallBack), () => {});
+  }
+
+  /** Begins when the chunks that were written before have been sent. */
+  beginLater(fallBack: () => Promise<void>): void {
+    const begin = () => this.#begin(fallBack);
+    // A promise of the writer would be kept as long as the writer.
+    if (this.#writer.desiredSize === 1) return queueMicrotask(begin);
+    this.#writer.closed.catch((error) => this.cancel(error));
+    this.#writer.ready.then(begin, () => {});
   }
 
   #begin(fallBack: () => Promise<void>): void {
     if (this.#shutDown !== undefined) return;
-    const isFresh = this.#locks.writer.desiredSize === 1 && !this.#sink.isWriterClosed;
-    if (isFresh && this.#source.isIdle) return this.#run();
+    const isFresh = this.#writer.desiredSize === 1 && !this.#sink.sender.isWriterClosed;
+    if (isFresh && this.#source.isIdle) {
+      this.#sink.pipe = this;
+      return this.#run();
+    }
     this.#stop(() => {
       this.#release();
       return fallBack();
@@ -188,10 +280,10 @@ class Pipe {
 
   /** Sends a message. Returns whether the next one may follow at once. */
   #move(message: Message): boolean {
-    const sent = this.#sink.move(message);
+    const sent = this.#sink.sender.move(message);
     if (sent === undefined) return true;
     sent.then(() => this.#run(), (error) => {
-      this.#sink.breakStream(error);
+      this.#sink.error(error);
       this.#rest();
     });
     return false;
@@ -199,7 +291,10 @@ class Pipe {
 
   #rest(): void {
     this.#isMoving = false;
-    if (this.#shutDown !== undefined) this.#settle(this.#finish(this.#shutDown));
+    if (this.#shutDown === undefined) return;
+    // Marked only now, because the promise that this makes would be kept as long as the pipe.
+    handled(this.done);
+    this.#settle(this.#finish(this.#shutDown));
   }
 
   async #finish(shutDown: () => Promise<void>): Promise<void> {
@@ -211,8 +306,9 @@ class Pipe {
   }
 
   #release(): void {
-    this.#locks.writer.releaseLock();
-    this.#locks.reader.releaseLock();
+    this.#sink.pipe = undefined;
+    this.#writer.releaseLock();
+    this.#reader.releaseLock();
   }
 
   /** Ends the pipe after the current message. The first call decides how. */
@@ -227,7 +323,7 @@ class Pipe {
   /** Called at the end of the source. */
   end(end: End): void {
     this.#source.finish();
-    const { writer } = this.#locks;
+    const writer = this.#writer;
     const { preventAbort, preventClose } = this.#options;
     this.#stop(async () => {
       if (!end.clean) {
@@ -246,20 +342,20 @@ class Pipe {
     else this.end(over);
   }
 
-  #cancel(error: unknown): void {
+  /** Called when the destination has errored. */
+  cancel(error: unknown): void {
     this.#interrupt(async () => {
-      if (!this.#options.preventCancel) await this.#locks.reader.cancel(error);
+      if (!this.#options.preventCancel) await this.#reader.cancel(error);
       throw error;
     });
   }
 
   #abort(reason: unknown): void {
-    const { reader, writer } = this.#locks;
     const { preventAbort, preventCancel } = this.#options;
     this.#interrupt(async () => {
       await Promise.all([
-        preventAbort || writer.abort(reason),
-        preventCancel || reader.cancel(reason),
+        preventAbort || this.#writer.abort(reason),
+        preventCancel || this.#reader.cancel(reason),
       ]);
       throw reason;
     });

@@ -11,7 +11,7 @@ import { type Fragment, fragment, type Message, ownBytes } from "../core/message
 import type { Protocol } from "../core/protocol.ts";
 import { handled, onAbort, rejectTraced } from "../abortable.ts";
 import type { InboxStrategy } from "../options.ts";
-import { Readable, ReadableMessages, type Underlying } from "./pipe.ts";
+import { NO_QUEUE, Readable, ReadableMessages, Source, type StreamReader } from "./pipe.ts";
 
 const HIGH_WATER_MARK = 65536;
 
@@ -88,6 +88,10 @@ export interface Waiter<T> {
   give(item: T): void;
   /** Called if there is no further item. */
   end(end: End): void;
+}
+
+function unchanged(message: Message): Message {
+  return message;
 }
 
 /** Shared by all empty queues. */
@@ -181,39 +185,37 @@ export class Inbox<T> {
   }
 
   /** Returns a stream over the items. The stream's own queue stays empty. `present` converts an item. */
-  stream<U>(cancel: (reason: unknown) => void, present: (item: T) => U): ReadableStream<U> {
-    return new Readable(...this.#underlying(cancel, present));
+  stream<U>(reader: StreamReader, present: (item: T) => U): ReadableStream<U> {
+    return new Readable(new Source(this, reader, present), NO_QUEUE);
   }
 
   /** Returns a stream over messages, which can be piped without the stream's own means. */
-  messages(this: Inbox<Message>, cancel: (reason: unknown) => void): ReadableStream<Message> {
-    return new ReadableMessages(this, ...this.#underlying(cancel, (message) => message));
+  messages(this: Inbox<Message>, reader: StreamReader): ReadableStream<Message> {
+    return new ReadableMessages(this, new Source(this, reader, unchanged));
   }
 
-  #underlying<U>(
-    cancel: (reason: unknown) => void,
+  /** Called when the stream is made. */
+  open(controller: ReadableStreamDefaultController): void {
+    this.#controller = controller;
+    if (this.ended !== undefined) this.finish();
+  }
+
+  pull<U>(
+    controller: ReadableStreamDefaultController<U>,
     present: (item: T) => U,
-  ): [Underlying<U>, QueuingStrategy<U>] {
-    return [{
-      start: (controller) => {
-        this.#controller = controller;
-        if (this.ended !== undefined) this.finish();
-      },
-      pull: (controller) => {
-        // Taking an item makes room, so that the end may arrive at once. The end must wait for this item.
-        this.#taking = true;
-        const item = this.take();
-        this.#taking = false;
-        if (item === undefined) return this.#pull(controller, present);
-        controller.enqueue(present(item));
-        if (this.ended?.clean) this.finish();
-      },
-      cancel: (reason) => {
-        this.#controller = this.waiter = undefined;
-        cancel(reason);
-        this.clear();
-      },
-    }, { highWaterMark: 0 }];
+  ): void | Promise<void> {
+    // Taking an item makes room, so that the end may arrive at once. The end must wait for this item.
+    this.#taking = true;
+    const item = this.take();
+    this.#taking = false;
+    if (item === undefined) return this.#pull(controller, present);
+    controller.enqueue(present(item));
+    if (this.ended?.clean) this.finish();
+  }
+
+  /** Called when the stream was cancelled. */
+  shut(): void {
+    this.#controller = this.waiter = undefined;
   }
 
   /** Whether the stream is open and has nothing in its own queue, and no read waits. */
@@ -379,7 +381,7 @@ export class Receiver {
   get readable(): ReadableStream<Message> {
     if (this.#readable === undefined) {
       this.#enter("readable");
-      this.#readable = this.#inbox.messages((reason) => this.#leave(reason));
+      this.#readable = this.#inbox.messages(this);
     }
     return this.#readable;
   }
@@ -387,7 +389,7 @@ export class Receiver {
   messages(): ReadableStream<IncomingMessage> {
     if (this.#streams === undefined) {
       this.#setMode("messages");
-      const streams = new MessageStreams(this.budget, (reason) => this.#leave(reason));
+      const streams = new MessageStreams(this.budget, this);
       this.#handOver(streams);
       this.#streams = streams;
       // Report the room only now, so that new pieces come after all pieces that have waited.
@@ -414,7 +416,8 @@ export class Receiver {
     this.#stop();
   }
 
-  #leave(reason: unknown): void {
+  /** Called when the reader of a stream has cancelled it. */
+  leave(reason: unknown): void {
     this.#stop();
     this.#host.leave(reason);
   }
@@ -557,15 +560,15 @@ class MessageStreams {
   #current: Inbox<Message> | undefined;
   #skipping = false;
 
-  /** @param cancel Called when the reader of the messages cancels. */
-  constructor(budget: Budget, cancel: (reason: unknown) => void) {
+  /** @param reader Told when the reader of the messages cancels. */
+  constructor(budget: Budget, reader: StreamReader) {
     this.#budget = budget;
     this.#messages = new Inbox(budget, () => STREAM_OVERHEAD);
     const leave = (reason: unknown) => {
-      cancel(reason);
+      reader.leave(reason);
       this.#clear();
     };
-    this.readable = this.#messages.stream(leave, (message) => this.#present(message));
+    this.readable = this.#messages.stream({ leave }, (message) => this.#present(message));
   }
 
   /** Drops the waiting messages with their pieces, which count for themselves. */
@@ -609,12 +612,12 @@ class MessageStreams {
   }
 
   #present({ type, pieces }: WaitingMessage): IncomingMessage {
-    const cancel = () => {
+    const leave = () => {
       if (this.#current !== pieces) return;
       this.#current = undefined;
       this.#skipping = true;
     };
-    const readable = pieces.stream(cancel, (piece) => piece);
+    const readable = pieces.stream({ leave }, unchanged);
     // All pieces have the type of the message.
     return { type, readable } as IncomingMessage;
   }

@@ -18,7 +18,7 @@ import {
   toMessage,
   toSendable,
 } from "./outgoing.ts";
-import { WritableMessages } from "./pipe.ts";
+import { Sink, WritableMessages } from "./pipe.ts";
 import type { Transport } from "../transport.ts";
 import { nextTurn, TurnClock } from "../timers.ts";
 import { SendTurns } from "./turns.ts";
@@ -172,7 +172,7 @@ export class Sender {
   /** The pong to send when the transport has room. */
   #owedPong: Uint8Array | undefined;
   #writable: WritableStream<Message | BufferSource> | undefined;
-  #writing: WritableStreamDefaultController | undefined;
+  #sink: Sink | undefined;
   isWriterClosed = false;
   isStreaming = false;
   /** Returns the reason why nothing is sent any more. */
@@ -252,27 +252,27 @@ export class Sender {
     return copyUpTo !== undefined && message.length <= copyUpTo;
   }
 
+  /** Sends a chunk that is written to the stream. Returns undefined if another one may follow. */
+  put(chunk: unknown): Promise<void> | undefined {
+    return this.#stream(chunk, "copy");
+  }
+
   /** Sends a message of a pipe, which nobody else has. Returns undefined if another one may follow. */
   move(message: Message): Promise<void> | undefined {
-    const sent = this.#stream(message, "give");
-    return sent === DONE ? undefined : sent;
+    return this.#stream(message, "give");
   }
 
   /** Sends a chunk of a stream. If the end interrupts it, the promise rejects after `closed`. */
-  #stream(chunk: unknown, passing: Passing): Promise<void> {
+  #stream(chunk: unknown, passing: Passing): Promise<void> | undefined {
     try {
       const sent = this.#send(toMessage(chunk), passing, DEFAULTS);
-      return sent === DONE ? sent : sent.catch((error) => this.#host.cutOff(error));
+      return sent === DONE ? undefined : sent.catch((error) => this.#host.cutOff(error));
     } catch (error) {
       const isSymbol = typeof chunk === "symbol";
       return this.#host.cutOff(
         isSymbol ? wrongType("Cannot convert a symbol to a string") : error,
       );
     }
-  }
-
-  breakStream(error: unknown): void {
-    this.#writing!.error(error);
   }
 
   sendShared(shared: Shareable, most: number, compress?: boolean): boolean {
@@ -630,21 +630,10 @@ export class Sender {
 
   get writable(): WritableStream<Message | BufferSource> {
     if (this.#writable === undefined) {
-      const host = this.#host;
       this.isStreaming = true;
-      this.#writable = new WritableMessages(this, {
-        start: (controller) => {
-          this.#writing = controller;
-          // The stream's abort() waits for the current write, which may wait for the peer.
-          onAbort(controller.signal, (reason) => host.leave(reason));
-        },
-        write: (chunk) => this.#stream(chunk, "copy"),
-        close: () => {
-          this.isWriterClosed = true;
-          return host.finish();
-        },
-      });
-      if (this.#endError !== undefined) this.#writing!.error(this.#endError());
+      this.#sink = new Sink(this, this.#host);
+      this.#writable = new WritableMessages(this.#sink);
+      if (this.#endError !== undefined) this.#sink.error(this.#endError());
     }
     return this.#writable;
   }
@@ -691,6 +680,6 @@ export class Sender {
     this.#batched?.reject(() => this.#newEndError());
     this.#given = this.#batched = undefined;
     // A stream that its writer has closed does not error.
-    if (!this.isWriterClosed) this.#writing?.error(error());
+    if (!this.isWriterClosed) this.#sink?.error(error());
   }
 }
