@@ -29,7 +29,7 @@ export interface StreamReader {
 }
 
 /** The strategy of a stream whose own queue stays empty. */
-export const NO_QUEUE: QueuingStrategy = { highWaterMark: 0 };
+export const NO_QUEUE: { highWaterMark: number } = { highWaterMark: 0 };
 
 /** The algorithms of a readable stream, as methods that all streams share. */
 export class Source<T, U> {
