@@ -8,6 +8,8 @@
  * the runtime; `tcp` echoes bytes. The clients: `loop` is ours with `send()` and `for await`; `streams` is
  * ours with a reader and a writer; then `undici`, `ws`, `bufferutil` and `native`.
  *
+ * Our peers are the npm package, which is built first, as in a program that installs it.
+ *
  * Each peer is a separate process, and the other end is the same for all. They take turns of about
  * `--seconds` of CPU time, or of `--messages`, so that anything that slows the machine down affects all
  * of them. The ratios compare neighbouring turns with the last peer. With several `--runs`, each run has
@@ -30,6 +32,7 @@
  */
 import { parseArgs } from "node:util";
 import { readArguments } from "./arguments.ts";
+import { buildNpm } from "./build_npm.ts";
 import type { Round } from "./bench/contest.ts";
 import { separateCores } from "./bench/cores.ts";
 import { guard } from "./bench/guard.ts";
@@ -131,14 +134,17 @@ async function main([command, ...rest]: string[]) {
   if (command === "programs") return await programs(rest);
   if (command === "guard") {
     await readArguments(USAGE, () => onlyFlag(rest));
+    await buildNpm();
     return await guard();
   }
   if (command === "topics") {
     await readArguments(USAGE, () => onlyFlag(rest));
+    await buildNpm();
     await measureTopics(await separateCores());
     return await render();
   }
   const plan = await readArguments(USAGE, () => planFrom(Deno.args));
+  await buildNpm();
   await separateCores();
   await runPlan(plan);
 }

@@ -9,6 +9,7 @@ import { Buffer } from "node:buffer";
 import process from "node:process";
 import { createInterface } from "node:readline";
 import { payloadOf } from "./frames.ts";
+import { loadLibrary } from "./library.ts";
 
 type Message = string | Uint8Array<ArrayBuffer>;
 
@@ -38,7 +39,7 @@ const PEERS: Record<string, (url: string) => Promise<Client>> = {
 };
 
 async function connect(url: string) {
-  const { connect } = await import("../../mod.ts");
+  const { connect } = await loadLibrary();
   return await connect(url, { compression: false, pingInterval: 0 });
 }
 

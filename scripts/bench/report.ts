@@ -1,5 +1,6 @@
 /** Runs the suite on several runtimes and writes bench/results/. */
 import { parseArgs } from "node:util";
+import { buildNpm } from "../build_npm.ts";
 import { knownNames, positiveNumber, readArguments, wholeNumber } from "../arguments.ts";
 import type { Runtime } from "../runtimes.ts";
 import { bundleSizes } from "./bundle.ts";
@@ -70,6 +71,7 @@ async function settingsFrom(args: string[]): Promise<Settings> {
 export async function report(args: string[]) {
   const settings = await readArguments(USAGE, () => settingsFrom(args));
   const { runtimes, runs, items, minutes } = settings;
+  await buildNpm();
   const start = performance.now();
   const elapsed = () => (performance.now() - start) / 60_000;
   const separate = await separateCores();

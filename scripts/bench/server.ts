@@ -9,6 +9,7 @@
 import process from "node:process";
 import { createInterface } from "node:readline";
 import type { ServeOptions, TlsServeOptions, TransportProvider } from "../../mod.ts";
+import { loadHttp2, loadLibrary, loadNode, loadTopics } from "./library.ts";
 import type { ServerMode } from "./workload.ts";
 
 const HOST = { hostname: "127.0.0.1", port: 0 };
@@ -43,7 +44,7 @@ const PEERS: Record<string, () => Promise<number>> = {
 /** The sockets of our peers. */
 const TRANSPORTS: Record<string, () => Promise<TransportProvider | undefined>> = {
   default: () => Promise.resolve(undefined),
-  node: async () => (await import("../../lib/runtime/node.ts")).nodeProvider,
+  node: async () => (await loadNode()).nodeProvider,
 };
 
 type Compression = Exclude<ServeOptions["compression"], true | undefined>;
@@ -66,7 +67,7 @@ function deflateOfWs() {
 async function serveLoop(): Promise<number> {
   if (isFanOut) return await serveBroadcast();
   if (work === "huge") return await serveHuge();
-  const { serve } = await import("../../mod.ts");
+  const { serve } = await loadLibrary();
   const server = await serve({ ...OPTIONS, tls, provider: transport }, async (ws) => {
     for await (const message of ws) await ws.send(message);
   });
@@ -74,7 +75,7 @@ async function serveLoop(): Promise<number> {
 }
 
 async function serveBroadcast(): Promise<number> {
-  const { broadcast, serve } = await import("../../mod.ts");
+  const { broadcast, serve } = await loadLibrary();
   const server = await serve({ ...OPTIONS, provider: transport }, async (ws) => {
     for await (const message of ws) broadcast(server.connections, message);
   });
@@ -83,7 +84,7 @@ async function serveBroadcast(): Promise<number> {
 
 /** Reads each message in pieces, and answers with its size. */
 async function serveHuge(): Promise<number> {
-  const { serve } = await import("../../mod.ts");
+  const { serve } = await loadLibrary();
   const server = await serve({ ...OPTIONS, provider: transport }, async (ws) => {
     for await (const message of ws.messages()) {
       let size = 0;
@@ -95,8 +96,8 @@ async function serveHuge(): Promise<number> {
 }
 
 async function serveTopics(): Promise<number> {
-  const { serve } = await import("../../mod.ts");
-  const { Topics } = await import("../../lib/topics.ts");
+  const { serve } = await loadLibrary();
+  const { Topics } = await loadTopics();
   const topics = new Topics();
   const server = await serve({ ...OPTIONS, provider: transport }, async (ws) => {
     topics.subscribe(ws, "all");
@@ -106,7 +107,7 @@ async function serveTopics(): Promise<number> {
 }
 
 async function servePipe(): Promise<number> {
-  const { serve } = await import("../../mod.ts");
+  const { serve } = await loadLibrary();
   const server = await serve(
     { ...OPTIONS, tls, provider: transport },
     (ws) => ws.readable.pipeTo(ws.writable),
@@ -116,7 +117,7 @@ async function servePipe(): Promise<number> {
 
 async function serveHttp2(): Promise<number> {
   const { createServer } = await import("node:http2");
-  const { attachHttp2 } = await import("../../lib/http2.ts");
+  const { attachHttp2 } = await loadHttp2();
   const server = createServer({ settings: { enableConnectProtocol: true } });
   const { compression, maxMessageSize, pingInterval } = OPTIONS;
   attachHttp2(server, { compression, maxMessageSize, pingInterval }, async (ws) => {

@@ -9,6 +9,7 @@ import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import process from "node:process";
 import { createInterface } from "node:readline";
+import { loadLibrary, loadTopics } from "./library.ts";
 
 const [, , peer, redisPort] = process.argv;
 const host = "127.0.0.1";
@@ -19,8 +20,8 @@ async function connectRedis() {
 }
 
 async function serveTopics(): Promise<number> {
-  const { serve } = await import("../../mod.ts");
-  const { redisBackplane, redisStreamsBackplane, Topics } = await import("../../lib/topics.ts");
+  const { serve } = await loadLibrary();
+  const { redisBackplane, redisStreamsBackplane, Topics } = await loadTopics();
   const make = peer === "streams" ? redisStreamsBackplane : redisBackplane;
   const topics = new Topics({ backplane: make(await connectRedis(), { prefix: peer }) });
   const options = { port: 0, pingInterval: 0, maxConnectionsPerAddress: Infinity };
