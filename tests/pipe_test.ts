@@ -3,6 +3,7 @@ import { describe } from "node:test";
 import assert from "node:assert/strict";
 import { type ConnectionOptions, type WebSocketConnection, WebSocketStream } from "../mod.ts";
 import { driverOf } from "../lib/connection/connection.ts";
+import { WritableMessages } from "../lib/connection/pipe.ts";
 import { pair } from "../lib/testing.ts";
 import { pattern } from "./bytes.ts";
 import { it } from "./it.ts";
@@ -567,6 +568,18 @@ describe("pipeTo() between two connections", () => {
       await feeder.close();
       await piped;
       assert.equal(listeners, 0);
+    });
+  });
+
+  it("pipeTo() is forgotten by the sink when it has ended", async () => {
+    await withSetting({}, async ({ feeder, from, to }) => {
+      const sink = WritableMessages.sinkOf(to.writable)!;
+      const piped = from.readable.pipeTo(to.writable, { preventClose: true });
+      await rest();
+      assert.notEqual(sink.pipe, undefined);
+      await feeder.close();
+      await piped;
+      assert.equal(sink.pipe, undefined);
     });
   });
 

@@ -119,7 +119,6 @@ export class Sink {
   }
 
   close(): Promise<void> {
-    this.#watch();
     this.sender.isWriterClosed = true;
     return this.#host.finish();
   }
@@ -306,7 +305,6 @@ class Pipe {
   }
 
   #release(): void {
-    this.#sink.pipe = undefined;
     this.#writer.releaseLock();
     this.#reader.releaseLock();
   }
@@ -315,6 +313,7 @@ class Pipe {
   #stop(shutDown: () => Promise<void>): void {
     if (this.#shutDown !== undefined) return;
     this.#shutDown = shutDown;
+    this.#sink.pipe = undefined;
     this.#source.unwait(this);
     this.#stopWatching();
     if (!this.#isMoving) this.#rest();
