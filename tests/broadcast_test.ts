@@ -280,6 +280,20 @@ describe("broadcast", () => {
       assert.deepEqual(got, Array(3).fill(["one", "two", "x"]));
     });
 
+    for (const place of [0, 1, 2]) {
+      it(`looks at all if connection ${place} is another one than before`, async () => {
+        const other = await pair();
+        const { got } = await afterOne((servers) => {
+          assert.equal(send(servers.with(place, other[1]), "two"), 3);
+          assert.equal(looked, 6);
+          assert.equal(servers[place].stats.messagesSent, 1);
+        });
+        assert.equal(await other[0].receive(), "two");
+        assert.deepEqual(got, [0, 1, 2].map((i) => i === place ? ["one"] : ["one", "two"]));
+        other[1].terminate();
+      });
+    }
+
     it("looks at all if the next frame is not in the same buffer, or does not follow", async () => {
       const long = "l".repeat(8193);
       const { got } = await afterOne((servers) => {

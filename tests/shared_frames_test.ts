@@ -76,7 +76,16 @@ describe("Shared frames", () => {
     const written = Array.from({ length: 40 }, () => shareFrame("a".repeat(98)));
     assert.ok(written.every(({ start, end }) => end - start === 100));
     await rest();
-    assert.equal(shareFrame("a").bytes.length, 8000);
+    assert.equal(shareFrame("a".repeat(98)).bytes.length, 8000);
+    await rest();
+    assert.equal(shareFrame("a").bytes.length, 200);
+    await rest();
+  });
+
+  it("share a buffer if their message has a length of at most 8192", async () => {
+    const [short, long] = [8192, 8193].map((length) => shareFrame("a".repeat(length)));
+    assert.ok(short.bytes.length > 3 * 8192);
+    assert.equal(long.bytes.length, 4 + 8193);
     await rest();
   });
 
