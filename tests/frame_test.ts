@@ -271,6 +271,16 @@ describe("FrameDecoder", () => {
     assert.throws(() => decoder.next(), /\(frame at byte 10\)/);
   });
 
+  it("FrameDecoder does not read a borrowed chunk after its release", () => {
+    const decoder = new FrameDecoder({ role: "client" });
+    decoder.push(hex("82 01 07 82 01 08"));
+    assert.equal(decoder.advance(), true);
+    assert.deepEqual(decoder.copy(), hex("07"));
+    decoder.release(true);
+    assert.deepEqual(decoder.copy(), hex(""));
+    assert.deepEqual(decoder.next()?.payload, hex("08"));
+  });
+
   it("FrameDecoder releases a borrowed chunk that has been read, even if it was lent", () => {
     const decoder = new FrameDecoder({ role: "client" });
     decoder.push(hex("82 01 07"));
@@ -281,19 +291,21 @@ describe("FrameDecoder", () => {
   });
 
   it("FrameDecoder unmasks a chunk in the memory of WebAssembly only if it owns its input", () => {
-    const { masked, payload } = FRAMES.find(({ payload: { length } }) => length >= 126)!;
+    const { masked, payload } = FRAMES.find(({ payload: { length } }) => length >= 128)!;
     const chunk = readingMemory()!.subarray(3, 3 + masked.length);
     for (const ownsInput of [false, true]) {
       chunk.set(masked);
       const decoder = new FrameDecoder({ role: "server", ownsInput });
       decoder.push(chunk);
       assert.equal(decoder.advance(), true);
-      const target = new Uint8Array(payload.length + 1);
-      decoder.copyTo(target, 1);
-      assert.deepEqual(target.subarray(1), payload);
-      assert.deepEqual(decoder.copy(), payload, "read twice");
-      const inPlace = chunk.subarray(-payload.length);
-      assert.deepEqual(inPlace, ownsInput ? payload : masked.subarray(-payload.length));
+      for (const _ of ["read", "read again"]) {
+        const target = new Uint8Array(payload.length + 1);
+        decoder.copyTo(target, 1);
+        assert.deepEqual(target.subarray(1), payload);
+        const inPlace = chunk.subarray(-payload.length);
+        assert.deepEqual(inPlace, ownsInput ? payload : masked.subarray(-payload.length));
+      }
+      assert.deepEqual(decoder.copy(), payload);
     }
   });
 
