@@ -347,6 +347,35 @@ describe("Driver", () => {
     assert.equal(driver.stats.bytesReceived, 3);
   });
 
+  it("Driver copies borrowed chunks only if something may keep them", () => {
+    const chunk = new Uint8Array(1);
+    let log: string[] = [];
+    const logging: Partial<Machine> = {
+      receive: (given) => void log.push(given === chunk ? "borrowed" : "copied"),
+      release: (isBorrowed) => log.push(`release(${isBorrowed})`) > 0,
+    };
+    const cases: [state: Partial<Machine>, calls: string[]][] = [
+      [{}, ["borrowed", "release(true)"]],
+      [{ extended: true }, ["copied"]],
+      [{ bufferedAmount: 1 }, ["copied"]],
+    ];
+    for (const [state, calls] of cases) {
+      log = [];
+      driverOver({ ...logging, ...state }).driver.borrow(chunk);
+      assert.deepEqual(log, calls);
+    }
+    log = [];
+    const { driver, machine } = driverOver(logging);
+    machine.next = () => {
+      machine.next = () => undefined;
+      driver.borrow(chunk);
+      return undefined;
+    };
+    driver.borrow(chunk);
+    assert.deepEqual(log, ["borrowed", "copied", "release(true)"]);
+    assert.equal(driver.stats.bytesReceived, 2);
+  });
+
   it("Driver pings while a pong may come", () => {
     const { driver } = driverOver({ pending: true });
     assert.equal(driver.isAlive, true);
