@@ -174,11 +174,13 @@ describe("Encoder and the payload of its caller", () => {
 
 describe("Encoder and its batches", () => {
   it("Encoder gives many small frames as one piece", () => {
-    const writer = new Encoder("server");
-    for (let i = 0; i < 1000; i++) writer.writeText(TEXT, "Hello");
-    assert.equal(writer.size, 7000);
-    assert.equal(writer.take().length, 1);
-    assert.deepEqual(writer.take(), []);
+    for (const count of [1, 1000]) {
+      const writer = new Encoder("server");
+      for (let i = 0; i < count; i++) writer.writeText(TEXT, "Hello");
+      assert.equal(writer.size, 7 * count);
+      assert.equal(writer.take().length, 1);
+      assert.deepEqual(writer.take(), [], "taken before");
+    }
   });
 
   it("Encoder does not change taken bytes before they are recycled", () => {

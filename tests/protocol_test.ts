@@ -654,6 +654,14 @@ describe("Protocol: what it has and counts", () => {
     assert.deepEqual(counts, NO_FRAMES);
   });
 
+  it("Protocol has the bytes that it has received and not read", () => {
+    const protocol = new Protocol("client");
+    protocol.receive(hex("82 01 07 82"));
+    assert.equal(protocol.bufferedAmount, 4);
+    assert.equal([...protocol.events()].length, 1);
+    assert.equal(protocol.bufferedAmount, 0, "the beginning of a header has been read");
+  });
+
   it("Protocol counts frames, pings and pongs", () => {
     const protocol = new Protocol("client");
     for (const event of [PING, PONG, PONG, TEXT]) protocol.send(event);
