@@ -3,7 +3,14 @@ import { describe } from "node:test";
 import assert from "node:assert/strict";
 import { type ConnectionOptions, type WebSocketConnection, WebSocketStream } from "../mod.ts";
 import { driverOf } from "../lib/connection/connection.ts";
-import { WritableMessages } from "../lib/connection/pipe.ts";
+import {
+  Readable,
+  Sink,
+  Source,
+  type StreamHost,
+  type StreamSender,
+  WritableMessages,
+} from "../lib/connection/pipe.ts";
 import { pair } from "../lib/testing.ts";
 import { pattern } from "./bytes.ts";
 import { it } from "./it.ts";
@@ -734,5 +741,69 @@ describe("pipeTo() with other streams", () => {
       await others.pipeTo(to.writable);
       assert.deepEqual(received, ["a", "3 bytes", "b", "5"]);
     });
+  });
+});
+
+describe("The streams of a connection", () => {
+  /** A writable stream, whose chunks wait until they are released, and what its host was told. */
+  function writable(waits: boolean) {
+    const told: unknown[] = [];
+    const releases: (() => void)[] = [];
+    const send = () => waits ? new Promise<void>((resolve) => releases.push(resolve)) : undefined;
+    const sender: StreamSender = { isWriterClosed: false, put: send, move: send };
+    const host: StreamHost = {
+      finish: () => Promise.resolve(void told.push("finish")),
+      leave: (reason) => void told.push(reason),
+    };
+    const sink = new Sink(sender, host);
+    return { told, releases, sender, sink, stream: new WritableMessages(sink) };
+  }
+
+  it("a stream that is aborted while a chunk waits tells its host once, and at once", async () => {
+    const { told, releases, stream } = writable(true);
+    const writer = stream.getWriter();
+    await writer.ready;
+    for (const chunk of ["a", "b"]) writer.write(chunk).catch(() => {});
+    await rest();
+    releases[0]();
+    await rest();
+    assert.equal(releases.length, 2);
+    writer.closed.catch(() => {});
+    writer.abort("enough").catch(() => {});
+    assert.deepEqual(told, ["enough"]);
+  });
+
+  it("a stream that is aborted while no chunk waits tells its host once", async () => {
+    const { told, stream } = writable(false);
+    const writer = stream.getWriter();
+    await writer.write("a");
+    writer.closed.catch(() => {});
+    await writer.abort("enough");
+    assert.deepEqual(told, ["enough"]);
+  });
+
+  it("a stream that is closed tells its sender and its host, and the host nothing more", async () => {
+    const { told, sender, stream } = writable(false);
+    await stream.close();
+    await stream.abort("late");
+    assert.deepEqual([sender.isWriterClosed, told], [true, ["finish"]]);
+  });
+
+  it("a stream that is cancelled takes nothing more, tells its reader, and drops its queue", async () => {
+    const calls: string[] = [];
+    const queue = {
+      open: () => void calls.push("open"),
+      pull: (controller: ReadableStreamDefaultController, present: (item: string) => unknown) =>
+        controller.enqueue(present("a")),
+      shut: () => void calls.push("shut"),
+      clear: () => void calls.push("clear"),
+    };
+    const reader = { leave: (reason: unknown) => void calls.push(`leave: ${reason}`) };
+    const source = new Source(queue, reader, (item: string) => `${item}!`);
+    const stream = new Readable<string>(source, { highWaterMark: 0 });
+    const taken = stream.getReader();
+    assert.equal((await taken.read()).value, "a!");
+    await taken.cancel("enough");
+    assert.deepEqual(calls, ["open", "shut", "leave: enough", "clear"]);
   });
 });
