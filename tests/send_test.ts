@@ -8,6 +8,7 @@ import {
   type OutgoingFrame,
   Protocol,
 } from "../lib/core/mod.ts";
+import { type SharedFrame, sharedFrame } from "../lib/core/shared_frame.ts";
 import {
   isTooMuch,
   Sender,
@@ -569,6 +570,30 @@ describe("Sender", () => {
         assert.deepEqual(given, shares ? [frame, compress] : []);
       }
     }
+  });
+
+  it("Sender gives shared frames on at once from 64 KiB, and fewer at the end of the turn", async () => {
+    for (const [size, isAtOnce] of [[65_535, false], [65_536, true]] as const) {
+      const { sender, transport } = senderOf();
+      const frame = sharedFrame(new Uint8Array(size));
+      assert.equal(sender.sendShared({ message: "", frame }, Infinity), true);
+      assert.equal(transport.take().length, isAtOnce ? size : 0);
+      await rest();
+      assert.equal(transport.take().length, isAtOnce ? 0 : size);
+    }
+  });
+
+  it("Sender gives a ping of several connections on at once", async () => {
+    const bytes = hex("89 01 61");
+    const { sender, transport } = senderOf();
+    const ping = (frame?: SharedFrame) =>
+      sender.control({ type: "ping", payload: bytes.subarray(2) }, frame);
+    void ping(sharedFrame(bytes));
+    assert.deepEqual(transport.take(), bytes);
+    void ping();
+    assert.equal(transport.take().length, 0);
+    await rest();
+    assert.deepEqual(transport.take(), bytes);
   });
 
   it("A message of more than 8 KiB has a buffer of its own, although there is room", async () => {
