@@ -70,10 +70,13 @@ describe("Endpoint: the opening handshake", () => {
       const sent = String.fromCharCode(...server.send({ type: "accept" }));
       assert.deepEqual(server.texts, { request: text, response: sent });
     }
-    const [client, sent] = waiting();
-    const answer = upgradeResponse(sent).replace("Upgrade: ", "Upgrade:");
-    assert.equal(read(client, latin1(answer))[0].type, "accept");
-    assert.deepEqual(client.texts, { request: sent, response: answer });
+    for (const rest of ["", "\x81"]) {
+      const [client, sent] = waiting();
+      const plain = upgradeResponse(sent);
+      const answer = plain.replace("Upgrade: ", "Upgrade:");
+      assert.equal(read(client, latin1(answer + rest))[0].type, "accept");
+      assert.deepEqual(client.texts, { request: sent, response: rest === "" ? answer : plain });
+    }
   });
 
   it("heads are encoded by the codec of the platform, if it can", () => {

@@ -410,6 +410,24 @@ describe("HeadReader", () => {
     }));
   });
 
+  it("HeadReader has the text of a head that came in one call, if nothing followed it", () => {
+    const first = HEAD.indexOf("\n") + 1;
+    const rows: [chunks: string[], text: string | undefined][] = [
+      [[HEAD], HEAD],
+      [[HEAD.slice(0, 5), HEAD.slice(5)], HEAD],
+      [[HEAD.slice(0, 30), HEAD.slice(30)], undefined],
+      [[`${HEAD}a`], undefined],
+      // As many bytes follow as came before the last call.
+      [[HEAD.slice(0, first), HEAD.slice(first) + "a".repeat(first)], undefined],
+    ];
+    for (const [chunks, text] of rows) {
+      const reader = new HeadReader(parseRequestHead);
+      const heads = chunks.map((chunk) => reader.push(latin1(chunk))?.head);
+      assert.deepEqual(heads.pop(), REQUEST);
+      assert.equal(reader.text, text);
+    }
+  });
+
   it("HeadReader takes a head of exactly the limits wherever it is cut", () => {
     const bytes = latin1(HEAD);
     const limits = { maxHeaderCount: 3, maxLineLength: 22, maxHeadSize: HEAD.length };
