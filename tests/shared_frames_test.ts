@@ -76,9 +76,13 @@ describe("Shared frames", () => {
     const written = Array.from({ length: 40 }, () => shareFrame("a".repeat(98)));
     assert.ok(written.every(({ start, end }) => end - start === 100));
     await rest();
-    assert.equal(shareFrame("a".repeat(98)).bytes.length, 8000);
+    const next = Array.from({ length: 2 }, () => shareFrame("a".repeat(98)));
+    assert.deepEqual(next.map(({ bytes, start }) => [bytes.length, start]), [[8000, 0], [
+      8000,
+      100,
+    ]]);
     await rest();
-    assert.equal(shareFrame("a").bytes.length, 200);
+    assert.equal(shareFrame("a").bytes.length, 400);
     await rest();
   });
 
