@@ -590,6 +590,23 @@ describe("pipeTo() between two connections", () => {
     });
   });
 
+  it("pipeTo() moves the messages itself once the chunks before it have been sent", async () => {
+    await withSetting({}, async ({ feeder, from, to, received }) => {
+      const sink = WritableMessages.sinkOf(to.writable)!;
+      const writer = to.writable.getWriter();
+      void writer.write("first");
+      writer.releaseLock();
+      const piped = from.readable.pipeTo(to.writable);
+      await rest();
+      assert.notEqual(sink.pipe, undefined);
+      await feeder.send("second");
+      await feeder.close();
+      await piped;
+      await until(() => received.length === 2);
+      assert.deepEqual(received, ["first", "second"]);
+    });
+  });
+
   it("pipeTo() can follow another pipe of the same streams", async () => {
     await withSetting({}, async ({ feeder, from, to, received }) => {
       for (const message of ["a", "b", "c"]) {
