@@ -118,11 +118,6 @@ export interface Transport {
    * function.
    */
   readonly allocate?: (length: number) => Uint8Array;
-  /**
-   * Length up to which messages are copied into a batch and written with others, in bytes, if it is more
-   * than 16,384. For a platform that copies what it writes, and writes one part at a time.
-   */
-  readonly copyUpTo?: number;
   /** Sets the handlers. Nothing is read before the first call. */
   handle(handlers: TransportHandlers): void;
   /** Writes the parts in order, as one write. After `end()` or `destroy()`, they are counted and dropped. */

@@ -54,6 +54,7 @@ function closingOf(setting: Setting = {}) {
       flush: note("flush"),
       flushAll: note("flushAll"),
       checkLent: note("checkLent"),
+      leaveCrowd: () => {},
       end: (error: () => unknown) => void sent.push(error()),
     },
     keepalive: { cancel: note("cancel") },

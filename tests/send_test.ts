@@ -756,24 +756,6 @@ describe("Sender", () => {
     await first;
   });
 
-  it("Sender copies messages up to the length that the transport prefers", async () => {
-    for (const how of ["send", "move"] as const) {
-      for (const [copyUpTo, length, parts] of [[17_000, 17_000, 1], [17_000, 17_001, 2]]) {
-        const transport = Object.assign(new FakeTransport(), { copyUpTo });
-        const { sender } = senderOf({ transport });
-        const message = pattern(length);
-        const sent = sender[how](message);
-        const isCopied = parts === 1;
-        // Bytes that were copied belong to the caller again at once.
-        if (isCopied) message.fill(0);
-        await sent;
-        await rest();
-        assert.equal(transport.written.length, parts, `${how}() of ${length} bytes`);
-        assert.deepEqual(transport.take().slice(4), pattern(length));
-      }
-    }
-  });
-
   it("Sender waits until bytes that it sends after another message have left", async () => {
     const { sender, transport, drain } = senderOf();
     transport.isSlow = true;

@@ -27,8 +27,8 @@ import { SendTurns } from "./turns.ts";
 export const SEND_MARK = 65536;
 
 /**
- * Longer bytes are sent without a copy, unless the transport prefers copies. Their promise waits until they
- * have left, so shorter messages, which share a write with others, are copied.
+ * Longer bytes are sent without a copy. Their promise waits until they have left, so shorter messages,
+ * which share a write with others, are copied.
  */
 const LEND_OVER = 16_384;
 
@@ -238,18 +238,11 @@ export class Sender {
       signal?.throwIfAborted();
       const data = text === undefined ? sendable : convert(sendable, text);
       if (this.#slow !== "wait") this.#checkRoom(data.length);
-      const lend = data.length > LEND_OVER && typeof data !== "string" && !this.#isJoined(data) &&
-        isFixed(data);
+      const lend = data.length > LEND_OVER && typeof data !== "string" && isFixed(data);
       return this.#send(data, lend ? "lend" : "copy", options);
     } catch (error) {
       return handled(Promise.reject(error));
     }
-  }
-
-  /** Whether the transport prefers a copy, which is written with other messages. */
-  #isJoined(message: Message): boolean {
-    const { copyUpTo } = this.#transport;
-    return copyUpTo !== undefined && message.length <= copyUpTo;
   }
 
   /** Sends a chunk that is written to the stream. Returns undefined if another one may follow. */
@@ -299,8 +292,7 @@ export class Sender {
         return this.#sendInTurn(message, passing, options);
       }
     }
-    const isLent = passing !== "copy" && !this.#isJoined(message);
-    this.#write(message, true, isLent, options.compress);
+    this.#write(message, true, passing !== "copy", options.compress);
     this.#messagesSent++;
     return this.#settle(message.length, passing === "lend");
   }

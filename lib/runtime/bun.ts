@@ -73,11 +73,8 @@ function allocate(length: number): Uint8Array {
   return length < ALLOCATED_FROM ? new Uint8Array(length) : runtime.allocUnsafe(length);
 }
 
-/** A part of at least this size, in bytes, is written alone: a system call costs less than the copy. */
-const ALONE_FROM = 32_768;
-
-/** A message of this size, in bytes, is copied faster than its header is written alone. */
-const COPY_UP_TO = 65_536;
+/** A part of more bytes is written alone: a system call for its header costs less than the copy. */
+const JOIN_UP_TO = 65_536;
 
 /** The buffer in which parts are joined. A socket copies bytes before `write()` returns. */
 let joinBuffer: Uint8Array | undefined;
@@ -97,7 +94,7 @@ function join(parts: readonly Uint8Array[], at: number, end: number): Uint8Array
 function endOfWrite(parts: readonly Uint8Array[], at: number): number {
   let size = 0;
   let end = at;
-  for (; end < parts.length && parts[end].length < ALONE_FROM; end++) {
+  for (; end < parts.length && parts[end].length <= JOIN_UP_TO; end++) {
     size += parts[end].length;
     if (size > JOINED) break;
   }
@@ -141,10 +138,6 @@ class BunTransport extends BaseTransport {
 
   get allocate(): (length: number) => Uint8Array {
     return allocate;
-  }
-
-  get copyUpTo(): number {
-    return COPY_UP_TO;
   }
 
   protected start(): void {
