@@ -88,6 +88,9 @@ const MUCH = 65536;
 /** Number of moments in an interval at which pings are sent. */
 const MOMENTS = 16;
 
+/** Connections that were opened at once send their pings at this many moments from the second one on. */
+const SPREAD = 4;
+
 /** Maximum number of pings in a turn of the event loop. */
 const MOST_AT_ONCE = 100;
 
@@ -113,10 +116,13 @@ class Beat {
     this.#timeout = timeout;
   }
 
-  /** Adds a connection, which sends its next ping after the interval, or up to a sixteenth earlier. */
-  static join(member: Keepalive): Beat {
+  /**
+   * Adds a connection, which sends its next ping after the interval, or up to a sixteenth earlier.
+   * @param earlier Number of moments that the ping comes before that.
+   */
+  static join(member: Keepalive, earlier: number): Beat {
     const { interval, timeout } = member;
-    const moment = Math.floor((now() + interval) / (interval / MOMENTS));
+    const moment = Math.floor((now() + interval) / (interval / MOMENTS)) - earlier;
     let beat = beats.get(keyOfBeat(interval, timeout, moment));
     if (beat === undefined) {
       beat = new Beat(interval, timeout);
@@ -191,6 +197,7 @@ export class Keepalive implements PingWaiter {
   #sentBefore = 0;
   /** What has moved since the last ping. Only set while its pong is awaited. */
   #progress: Progress | undefined;
+  #isSpread = false;
 
   constructor(host: KeepaliveHost, interval: number, timeout: number) {
     this.#host = host;
@@ -238,7 +245,8 @@ export class Keepalive implements PingWaiter {
     if (this.#beat !== undefined) return;
     this.#cancelTimer();
     if (!this.#host.isAlive) return;
-    this.#beat = Beat.join(this);
+    this.#beat = Beat.join(this, this.#isSpread ? 0 : Math.floor(Math.random() * SPREAD));
+    this.#isSpread = true;
   }
 
   /** Called when no pong can come any more. */
