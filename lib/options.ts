@@ -117,7 +117,7 @@ export interface ConnectionOptions {
   /**
    * Time between a pong and the next ping, in milliseconds. 0 disables pings: then a peer that disappears
    * while the transport is paused is not noticed. Pings after the first come up to a sixteenth earlier,
-   * together with those of other connections.
+   * together with those of other connections, and the second one up to a quarter earlier.
    * @default {20_000} and 0 in a `WebSocketStream`
    */
   pingInterval?: number | undefined;
