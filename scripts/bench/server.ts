@@ -26,6 +26,7 @@ const OPTIONS = {
   ...HOST,
   pingInterval: work === "keepalive" ? PING_INTERVAL : 0,
   maxMessageSize: work === "huge" ? Infinity : 2 ** 27,
+  maxControlFramesPerSecond: Infinity,
   compression: compression(),
 };
 
