@@ -257,7 +257,7 @@ describe("Topics over an engine that fails", () => {
       assert.deepEqual(await prefix.close(), numbers(30));
       // A prefix by itself cannot be recovered.
       const missed = errors.all.filter(({ topic }) => topic === "x*").length;
-      assert.equal(missed, 6);
+      assert.equal(missed, 3);
     }));
 
   it("without a history, onError and onMissed are told that messages may be missing", () =>
@@ -272,7 +272,20 @@ describe("Topics over an engine that fails", () => {
       assert.deepEqual(await client.close(), ["found"]);
       assert.equal(missed, 1);
       assert.deepEqual(errors.codes, [undefined, "messages-missed"]);
-      assert.deepEqual(errors.all.map(({ topic }) => topic), ["x", "x"]);
+      assert.deepEqual(errors.all.map(({ topic }) => topic), [undefined, "x"]);
+    }));
+
+  it("onError is told once of an outage, however many topics it interrupts", () =>
+    withFlaky(true, async (near, _far, flaky, errors) => {
+      const client = await Client.open();
+      await Promise.all(numbers(3).map((topic) => near.subscribe(client.ws, topic).ready));
+      for (const outages of [1, 2]) {
+        flaky.cut();
+        flaky.mend();
+        assert.deepEqual(errors.all.map(({ topic }) => topic), Array(outages).fill(undefined));
+        assert.match(String(errors.all.at(-1)!.error), /cut/);
+      }
+      assert.deepEqual(await client.close(), []);
     }));
 
   it("says that messages may be missing when the history is gone too", () =>

@@ -51,7 +51,8 @@ export interface BackplaneReceiver {
   message(topic: string, message: BackplaneMessage): void;
   /**
    * Says that messages may be lost from now on, because the engine cannot be reached. Called at most once
-   * before `restored()`.
+   * before `restored()`. All receivers that an outage interrupts get the same error, so that `onError` is
+   * called once.
    */
   interrupted(error: unknown): void;
   /**

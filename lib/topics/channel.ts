@@ -243,7 +243,7 @@ export class Channel implements BackplaneReceiver {
     if (this.signal.aborted) return;
     this.#changes++;
     if (this.#hasHistory) this.#held ??= [];
-    this.#host.engine.report(error, this.name);
+    this.#host.engine.reportOutage(error);
   }
 
   restored(): void {

@@ -55,6 +55,7 @@ export class Engine {
   readonly #timeout: number;
   readonly #limits = new Set<Limit>();
   #limit: Limit | undefined;
+  #outage: unknown;
   /** Reads that have not been answered yet. */
   readonly #reads = new Map<string, Promise<HistoryRead>>();
   #isClosed = false;
@@ -69,6 +70,13 @@ export class Engine {
     this.isLocal = isLocal;
     this.#timeout = timeout;
     this.report = report;
+  }
+
+  /** Reports an outage once, although it interrupts each subscription. */
+  reportOutage(error: unknown): void {
+    if (error instanceof Error && error === this.#outage) return;
+    this.#outage = error;
+    this.report(error, undefined);
   }
 
   /** Calls the backplane. Rejects with "backplane-failed" if the call fails or takes too long. */

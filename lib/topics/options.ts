@@ -86,8 +86,9 @@ export interface TopicsOptions<T> {
   /** Called when the last subscriber of a topic, or a prefix, in this process has left. */
   onLastSubscriber?: ((topic: string) => void) | undefined;
   /**
-   * Told of errors that no call reports: outages of the engine, messages that may be missing (the code
-   * "messages-missed"), bytes that are no message, errors of hooks. By default, they are printed.
+   * Told of errors that no call reports: outages of the engine (once for all topics, without a topic),
+   * messages that may be missing (the code "messages-missed"), bytes that are no message, errors of hooks.
+   * By default, they are printed.
    */
   onError?: ((error: unknown, topic: string | undefined) => void) | undefined;
 }

@@ -273,8 +273,9 @@ class RedisBackplane implements Backplane {
     if (subscription === undefined) return;
     const message = this.parse(text);
     if (message !== undefined) {
-      if (pattern === undefined) this.#checkOrder(subscription, message);
-      subscription.receiver.message(channel.slice(this.prefix.length), message);
+      const topic = channel.slice(this.prefix.length);
+      if (pattern === undefined) this.#checkOrder(topic, subscription, message);
+      subscription.receiver.message(topic, message);
     } else {
       const error = `Redis sent something that is not a message on the channel ${channel}`;
       subscription.receiver.error(failure(error, "malformed-message"));
@@ -282,12 +283,12 @@ class RedisBackplane implements Backplane {
   }
 
   /** Lets the receiver read the history if messages before this one did not come. */
-  #checkOrder(subscription: Subscription, { position, previous }: Parsed): void {
+  #checkOrder(topic: string, subscription: Subscription, { position, previous }: Parsed): void {
     const { last, receiver, isConfirmed, isInterrupted } = subscription;
     subscription.last = position;
     const isNext = last?.epoch !== position?.epoch || last?.offset === previous;
     if (isNext || isInterrupted || !isConfirmed) return;
-    receiver.interrupted(failure("Redis has left out messages", "backplane-failed"));
+    receiver.interrupted(failure(`Redis has left out messages of ${topic}`, "backplane-failed"));
     receiver.restored();
   }
 

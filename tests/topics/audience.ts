@@ -123,7 +123,8 @@ export class FlakyBackplane implements Backplane {
   cut(): void {
     this.isDown = true;
     this.#cuts++;
-    for (const receiver of this.#receivers.values()) receiver.interrupted(new Error("cut"));
+    const error = new Error("cut");
+    for (const receiver of this.#receivers.values()) receiver.interrupted(error);
   }
 
   mend(): void {
