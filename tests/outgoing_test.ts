@@ -67,11 +67,22 @@ describe("What callers send", () => {
       name: "TypeError",
       message: /another reader/,
     });
-    for (const value of [undefined, null, 1, true, {}, () => {}, Symbol("a")]) {
-      const message = `received ${value === null ? "null" : typeof value}`;
+    const refused: [value: unknown, received: string][] = [
+      [undefined, "undefined"],
+      [null, "null"],
+      [1, "a number"],
+      [true, "a boolean"],
+      [() => {}, "a function"],
+      [Symbol("a"), "a symbol"],
+      [{}, "an object: write JSON.stringify(object)"],
+      [Promise.resolve("a"), "an object: await the promise first"],
+      [new Blob(["a"]), "an object: write blob.stream()"],
+    ];
+    for (const [value, received] of refused) {
       assert.throws(() => toSendable(value as never), {
         name: "TypeError",
-        message: new RegExp(`${message}$`),
+        message:
+          `Expected a string, a buffer source, an iterable or a stream, received ${received}`,
       });
     }
   });

@@ -1,6 +1,7 @@
 /** Converts what a caller sends into messages and pieces of messages. */
 import { wrongType, wrongValue } from "../core/error.ts";
 import { concat, type Message } from "../core/message.ts";
+import { kindOf } from "../core/options.ts";
 import { WholeCharacters } from "../core/utf8.ts";
 import type { BufferSource, OutgoingMessage } from "../options.ts";
 
@@ -57,11 +58,15 @@ export function toSendable(message: OutgoingMessage): Sendable {
     if (Symbol.asyncIterator in message) return message as AsyncIterable<Message>;
     if (Symbol.iterator in message) return message as Iterable<Message>;
   }
-  throw wrongType(
-    `Expected a string, a buffer source, an iterable or a stream, received ${
-      message === null ? "null" : typeof message
-    }`,
-  );
+  const sendable = "a string, a buffer source, an iterable or a stream";
+  throw wrongType(`Expected ${sendable}, received ${kindOf(message)}${insteadOf(message)}`);
+}
+
+/** Says what to write instead of an object that cannot be sent. */
+function insteadOf(value: unknown): string {
+  if (typeof value !== "object" || value === null) return "";
+  if (value instanceof Promise) return ": await the promise first";
+  return `: write ${value instanceof Blob ? "blob.stream()" : "JSON.stringify(object)"}`;
 }
 
 /** A stream as a source that can be cancelled while a read is pending, which its iterator cannot. */
