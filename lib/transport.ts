@@ -23,6 +23,10 @@ export type Address =
     transport: "unix";
     /** The path of the socket. */
     path: string;
+    /** A Unix socket has no host name. */
+    hostname?: undefined;
+    /** A Unix socket has no port. */
+    port?: undefined;
   };
 
 /** The TLS options of a client. Certificates and keys are in PEM format. */

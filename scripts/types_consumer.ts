@@ -46,6 +46,11 @@ import {
 } from "sluice/transport";
 import { type DeflateEngine, deflateEngine } from "sluice/zlib";
 
+/** The address of a client has a host name, unless it came by a Unix socket. */
+export function addressOf(ws: WebSocketConnection): string | undefined {
+  return ws.remoteAddress?.hostname;
+}
+
 /** Compression with the core. */
 export function makeDeflate(engine: DeflateEngine = deflateEngine): PerMessageDeflate {
   return new PerMessageDeflate({ engine, memory: "low", serverMaxWindowBits: 10 });
