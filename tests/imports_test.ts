@@ -280,3 +280,31 @@ describe("The imports of the library", () => {
     assert.deepEqual(short.map(({ path }) => path), []);
   });
 });
+
+describe("ARCHITECTURE.md", () => {
+  const text = readFileSync(new URL("ARCHITECTURE.md", ROOT), "utf8");
+
+  it("names the folders of lib/, and each file of lib/, lib/core/ and lib/connection/", () => {
+    const missing = files.filter(({ path }) => {
+      const [, folder, name = folder] = path.split("/");
+      const isListed = name === folder || ["core", "connection"].includes(folder);
+      return path !== "mod.ts" && !text.includes(isListed ? name : `${folder}/`);
+    });
+    assert.deepEqual(missing.map(({ path }) => path), []);
+  });
+
+  it("names only files and functions that exist", () => {
+    const paths = [...text.matchAll(/`((?:\w+\/)*\w+\.ts)`/g)].map(([, path]) => path);
+    const isFile = (path: string) =>
+      files.some((file) => file.path.endsWith(`/${path}`)) || existsSync(new URL(path, ROOT));
+    const calls = [...text.matchAll(/`(?:\w+\.)?(#?\w+)\(\)`/g)].map(([, name]) => name);
+    const isFunction = (name: string) =>
+      files.some(({ code }) => new RegExp(`(?<![\\w#])${name}\\(`).test(code));
+    assert.ok(
+      paths.length > 15 && calls.length > 25,
+      `${paths.length} files, ${calls.length} calls`,
+    );
+    assert.deepEqual(paths.filter((path) => !isFile(path)), []);
+    assert.deepEqual(calls.filter((name) => !isFunction(name)), []);
+  });
+});
