@@ -95,6 +95,21 @@ export interface ClosingParts {
   readonly isPaused: boolean;
 }
 
+/** What only a connection has that ends. */
+class Ending {
+  /** Time when the phase "open" ended, by the clock of `now()`. */
+  startedAt: number | undefined;
+  /** Made for the first Close frame. */
+  frames: CloseDetails | undefined;
+  countdown: Countdown | undefined;
+  transportError: Error | undefined;
+  /** What to close with when the handler has settled. */
+  leaving: CloseInfo | undefined;
+  /** The errors that only say that the connection has ended. */
+  ownErrors: WeakSet<object> | undefined;
+  lastRefusal: DOMException | undefined;
+}
+
 export class Closing implements SenderHost {
   phase: Phase = "open";
   /** Whether this end's Close frame may still be written. */
@@ -102,28 +117,28 @@ export class Closing implements SenderHost {
   transport: "open" | "half-closed" | "closed" = "open";
   /** The reason why the connection does not end with a clean close. */
   error: WebSocketError | undefined;
-  /** Time when the phase "open" ended, by the clock of `now()`. */
-  startedAt: number | undefined;
-  /** Made for the first Close frame. */
-  #frames: CloseDetails | undefined;
   leaveRule: LeaveRule = "direct";
   readonly #parts: ClosingParts;
   readonly #timeout: number;
-  #countdown: Countdown | undefined;
-  #transportError: Error | undefined;
-  /** What to close with when the handler has settled. */
-  #leaving: CloseInfo | undefined;
   #onDecided: readonly EndListener[] = NONE;
   #onEnded: readonly EndListener[] = NONE;
   #closed: Promise<Required<CloseInfo>> | undefined;
-  /** The errors that only say that the connection has ended. */
-  #ownErrors: WeakSet<object> | undefined;
-  #lastRefusal: DOMException | undefined;
+  /** Made when the connection begins to end. Most connections are open most of the time. */
+  #ending: Ending | undefined;
 
   /** @param timeout Maximum time to wait for the peer's close, in milliseconds. 0 disables the limit. */
   constructor(parts: ClosingParts, timeout: number) {
     this.#parts = parts;
     this.#timeout = timeout;
+  }
+
+  get #end(): Ending {
+    return this.#ending ??= new Ending();
+  }
+
+  /** Time when the phase "open" ended, by the clock of `now()`. */
+  get startedAt(): number | undefined {
+    return this.#ending?.startedAt;
   }
 
   /** Whether input is still decoded. */
@@ -140,7 +155,7 @@ export class Closing implements SenderHost {
 
   /** The Close frame of the peer. */
   get received(): Required<CloseInfo> | undefined {
-    return this.#frames?.received;
+    return this.#ending?.frames?.received;
   }
 
   get state(): "open" | "closing" | "closed" {
@@ -158,7 +173,7 @@ export class Closing implements SenderHost {
     const next = NEXT[this.phase][step];
     if (next === undefined) return false;
     if (this.phase === "open") {
-      this.startedAt = now();
+      this.#end.startedAt = now();
       this.#parts.keepalive?.cancel();
     }
     this.phase = next;
@@ -189,14 +204,15 @@ export class Closing implements SenderHost {
   }
 
   get details(): CloseDetails | undefined {
-    if (this.#frames === undefined) return undefined;
-    const { received, sent, first } = this.#frames;
+    const frames = this.#ending?.frames;
+    if (frames === undefined) return undefined;
+    const { received, sent, first } = frames;
     return { ...(received && { received }), ...(sent && { sent }), first };
   }
 
   /** Describes the Close frames, as `received 1001 "going away"; then sent 1001 "going away"`. */
   #describe(): string {
-    const { received, sent, first } = this.#frames ?? {};
+    const { received, sent, first } = this.#ending?.frames ?? {};
     const both = [describe("received", received), describe("sent", sent)];
     if (first === "sent") both.reverse();
     return both.filter((part) => part !== "").join("; then ") || "no Close frame either way";
@@ -209,9 +225,10 @@ export class Closing implements SenderHost {
   /** Returns an error for a call at the wrong moment: the same one while the message is the same. */
   refusal(what: string, code: ErrorCode): DOMException {
     const message = `${what} (${this.#describe()})`;
-    let error = this.#lastRefusal;
+    const ending = this.#end;
+    let error = ending.lastRefusal;
     if (error?.message !== message || error.cause !== this.error) {
-      this.#lastRefusal = error = this.#own(invalidState(message, code, this.error));
+      ending.lastRefusal = error = this.#own(invalidState(message, code, this.error));
     }
     replaceStack(error, this.refusal, false);
     return error;
@@ -224,13 +241,13 @@ export class Closing implements SenderHost {
   }
 
   #own<T extends object>(error: T): T {
-    (this.#ownErrors ??= new WeakSet()).add(error);
+    (this.#end.ownErrors ??= new WeakSet()).add(error);
     return error;
   }
 
   isOwnError(error: unknown): boolean {
     if (error === undefined) return false;
-    return error === this.error || this.#ownErrors?.has(error as object) === true;
+    return error === this.error || this.#ending?.ownErrors?.has(error as object) === true;
   }
 
   /** RFC 6455 §7.1.2: starts the closing handshake, unless it was started before. */
@@ -238,7 +255,7 @@ export class Closing implements SenderHost {
     if (!this.#take("close")) return;
     const { reason = "" } = info;
     const closeCode = info.closeCode ?? (reason === "" ? CloseCode.NoStatus : CloseCode.Normal);
-    this.#countdown ??= this.#startCountdown();
+    this.#end.countdown ??= this.#startCountdown();
     this.#parts.sender.beforeClose(() => {
       if (this.canWrite) this.#sendClose(closeCode, reason);
       this.#parts.sender.flush();
@@ -249,7 +266,7 @@ export class Closing implements SenderHost {
 
   #sendClose(closeCode: number, reason: string): void {
     this.#parts.machine.write({ type: "close", closeCode, reason });
-    (this.#frames ??= { first: "sent" }).sent = { closeCode, reason };
+    (this.#end.frames ??= { first: "sent" }).sent = { closeCode, reason };
     this.canWrite = false;
   }
 
@@ -283,7 +300,7 @@ export class Closing implements SenderHost {
 
   #receiveClose({ closeCode, reason }: EventOf<"close">): void {
     if (this.phase === "ended") return;
-    (this.#frames ??= { first: "received" }).received = { closeCode, reason };
+    (this.#end.frames ??= { first: "received" }).received = { closeCode, reason };
     if (this.canWrite) this.#answerClose(closeCode, reason);
     if (this.#take("handshakeDone")) this.#endTransport();
   }
@@ -302,7 +319,7 @@ export class Closing implements SenderHost {
   }
 
   #lose(): void {
-    const cause = this.#transportError;
+    const cause = this.#end.transportError;
     const detail = cause === undefined ? "" : `: ${cause.message}`;
     const message = `The transport ended without a Close frame${detail} (${this.#describe()})`;
     // A transport that knows the close code reports it in its error.
@@ -354,7 +371,7 @@ export class Closing implements SenderHost {
     if (this.transport === "closed") return this.#endWithTransport();
     this.#parts.sender.flushAll();
     if (isOurTurn) this.#parts.transport.end();
-    this.#countdown ??= this.#startCountdown();
+    this.#end.countdown ??= this.#startCountdown();
   }
 
   transportHalfClosed(): void {
@@ -365,7 +382,7 @@ export class Closing implements SenderHost {
 
   transportClosed(error: Error | undefined): void {
     this.transport = "closed";
-    this.#transportError = error;
+    this.#end.transportError = error;
     this.#parts.sender.checkLent();
     this.#parts.keepalive?.cancel();
     // Messages that were received completely are still delivered.
@@ -376,7 +393,7 @@ export class Closing implements SenderHost {
   #endWithTransport(): void {
     if (!this.#take("transportOver")) return;
     this.#parts.machine.dispose();
-    this.#countdown?.cancel();
+    this.#end.countdown?.cancel();
     if (this.error !== undefined) return this.#tellEnd();
     const { receiver, sender, pings } = this.#parts;
     const { closeCode, reason } = this.received!;
@@ -415,7 +432,7 @@ export class Closing implements SenderHost {
     const info = closeInfoOf(reason, this.leaveRule === "standard");
     if (this.leaveRule !== "handler" || info.closeCode !== undefined) return this.startClose(info);
     // A loop that ends with an error cancels without a reason, and then the handler rejects.
-    this.#leaving ??= reason === undefined ? { closeCode: CloseCode.Normal } : info;
+    this.#end.leaving ??= reason === undefined ? { closeCode: CloseCode.Normal } : info;
     if (this.#onDecided.length > 0) this.#stopWaitingForHandler();
   }
 
@@ -427,7 +444,7 @@ export class Closing implements SenderHost {
 
   /** The close waits for a turn, because the handler itself may be waiting for the end. */
   #stopWaitingForHandler(): void {
-    const leaving = this.#leaving;
+    const leaving = this.#ending?.leaving;
     if (leaving !== undefined) nextTurn(() => this.startClose(leaving));
   }
 
@@ -437,7 +454,9 @@ export class Closing implements SenderHost {
     const { receiver } = this.#parts;
     const waiting = receiver.awaited;
     const { Normal: closeCode, InternalError } = CloseCode;
-    this.startClose(rejected ? { closeCode: InternalError } : this.#leaving ?? { closeCode });
+    this.startClose(
+      rejected ? { closeCode: InternalError } : this.#ending?.leaving ?? { closeCode },
+    );
     receiver.release(this.#cleanEnd(() => "The handler has returned", closeCode, ""));
     return waiting;
   }
