@@ -173,6 +173,10 @@ class Parts {
   readonly full: Uint8Array[] = [];
   /** Lent parts that were taken and may not have been sent yet. */
   lent: Part[] = [];
+  /** Memory that is held in addition to the bytes, in bytes. */
+  unused = 0;
+  /** Whether the last `take()` dropped a frame because its lent bytes changed length. */
+  hasVanished = false;
 }
 
 function isIntact({ bytes, length }: Part): boolean {
@@ -198,28 +202,35 @@ export interface EncoderOptions {
   refusal?: (() => Error | undefined) | undefined;
 }
 
-/** Writes frames into a batch, which `take()` returns for one gathered write. */
-export class Encoder {
-  readonly #masked: boolean;
-  readonly #codec: TextCodec;
-  readonly #extensions: readonly Extension[];
-  readonly #onFrame: ((frame: Frame) => void) | undefined;
-  readonly #refusal: (() => Error | undefined) | undefined;
-  /** Bytes that were written and not yet taken, except shared frames. */
-  #size = 0;
-  /** Memory that is held in addition to `size`, in bytes. */
-  unused = 0;
-  /** Number of frames that were written, except shared messages. */
-  #frames = 0;
-  /** Number of shared messages that were written before those of `#shared`. */
-  #sharedMessages = 0;
+/** What only an encoder with extensions has. */
+class Extended {
+  readonly extensions: readonly Extension[];
+  /** Returns why a pending frame may no longer be sent. */
+  readonly refusal: EncoderOptions["refusal"];
   /** Number of payload bytes of compressed messages, before and after the extensions. */
   uncompressed = 0;
   compressed = 0;
   /** Whether an extension has changed the message that is being written. */
-  #isChanged = false;
-  /** Whether the last `take()` dropped a frame because its lent bytes changed length. */
-  hasVanished = false;
+  isChanged = false;
+
+  constructor(extensions: readonly Extension[], refusal: EncoderOptions["refusal"]) {
+    this.extensions = extensions;
+    this.refusal = refusal;
+  }
+}
+
+/** Writes frames into a batch, which `take()` returns for one gathered write. */
+export class Encoder {
+  readonly #masked: boolean;
+  readonly #codec: TextCodec;
+  readonly #extended: Extended | undefined;
+  readonly #onFrame: ((frame: Frame) => void) | undefined;
+  /** Bytes that were written and not yet taken, except shared frames. */
+  #size = 0;
+  /** Number of frames that were written, except shared messages. */
+  #frames = 0;
+  /** Number of shared messages that were written before those of `#shared`. */
+  #sharedMessages = 0;
   #message: Opcode = 0;
   #characters: WholeCharacters | undefined;
   #seen: Frame | undefined;
@@ -239,9 +250,8 @@ export class Encoder {
     const { textCodec = webTextCodec, extensions = [], onFrame, refusal } = options;
     this.#masked = role === "client";
     this.#codec = textCodec;
-    this.#extensions = extensions;
+    if (extensions.length > 0) this.#extended = new Extended(extensions, refusal);
     this.#onFrame = onFrame;
-    this.#refusal = refusal;
   }
 
   /** Number of bytes that were written and not yet taken. */
@@ -259,6 +269,26 @@ export class Encoder {
   /** Number of frames that were written. */
   get frames(): number {
     return this.#frames + this.sharedMessages;
+  }
+
+  /** Number of payload bytes of compressed messages, before the extensions. */
+  get uncompressed(): number {
+    return this.#extended?.uncompressed ?? 0;
+  }
+
+  /** Number of payload bytes of compressed messages, after the extensions. */
+  get compressed(): number {
+    return this.#extended?.compressed ?? 0;
+  }
+
+  /** Memory that is held in addition to `size`, in bytes. */
+  get unused(): number {
+    return this.#parts?.unused ?? 0;
+  }
+
+  /** Whether the last `take()` dropped a frame because its lent bytes changed length. */
+  get hasVanished(): boolean {
+    return this.#parts?.hasVanished === true;
   }
 
   /** Whether all lent bytes that were taken still have their length. */
@@ -295,8 +325,8 @@ export class Encoder {
     // RFC 6455 §5.4: a message has one type, and all its frames after the first are continuations.
     if (begun !== 0 && begun !== type) throw otherType(begun);
     const opcode = begun === 0 ? type : Opcode.Continuation;
-    if (this.#extensions.length > 0) {
-      return this.#writeExtended(data, { opcode, fin, compress }, lend, later);
+    if (this.#extended !== undefined) {
+      return this.#writeExtended(this.#extended, data, { opcode, fin, compress }, lend, later);
     }
     this.#message = fin ? 0 : type;
     const first = fin ? FIN | opcode : opcode;
@@ -312,7 +342,8 @@ export class Encoder {
    */
   writeShared(shared: SharedFrame, compress?: boolean): boolean {
     if (this.#masked || this.#message !== 0 || this.#onFrame !== undefined) return false;
-    const frame = this.#extensions.length === 0 ? shared : this.#changed(shared, compress);
+    const extended = this.#extended;
+    const frame = extended === undefined ? shared : this.#changed(extended, shared, compress);
     if (frame === undefined) return false;
     this.#share(frame);
     return true;
@@ -342,15 +373,19 @@ export class Encoder {
 
   #hold(range: SharedRange | undefined): void {
     // An encoder with an extension is not counted, because the extension may change the next frame.
-    const count = this.#extensions.length === 0 ? 1 : 0;
+    const count = this.#extended === undefined ? 1 : 0;
     if (this.#shared !== undefined) this.#shared.holders -= count;
     if (range !== undefined) range.holders += count;
     this.#shared = range;
   }
 
   /** Returns the frame as the extension changes it, or undefined if the frame cannot be shared. */
-  #changed(shared: SharedFrame, compress: boolean | undefined): SharedFrame | undefined {
-    const [extension, another] = this.#extensions;
+  #changed(
+    extended: Extended,
+    shared: SharedFrame,
+    compress: boolean | undefined,
+  ): SharedFrame | undefined {
+    const [extension, another] = extended.extensions;
     const { bytes, start, end } = shared;
     const at = start + headerLengthAt(bytes, start);
     const key = another === undefined ? extension.sharedBy?.(end - at, compress) : undefined;
@@ -365,8 +400,8 @@ export class Encoder {
       frame = sharedFrame(encodeFrame(encodeWith([extension], plain)!));
       shared.changed.set(key, frame);
     }
-    this.uncompressed += end - at;
-    this.compressed += frame.end - headerLengthAt(frame.bytes, 0);
+    extended.uncompressed += end - at;
+    extended.compressed += frame.end - headerLengthAt(frame.bytes, 0);
     return frame;
   }
 
@@ -407,6 +442,7 @@ export class Encoder {
   }
 
   #writeExtended(
+    extended: Extended,
     data: Message,
     { opcode, fin, compress }: { opcode: Opcode; fin: boolean; compress: boolean | undefined },
     lend: boolean,
@@ -415,10 +451,10 @@ export class Encoder {
     const half = this.#characters?.half ?? "";
     const payload = typeof data === "string" ? utf8.encode(this.#whole(data, fin)) : data;
     const put = ({ opcode, payload: changed, fin, rsv }: OutgoingFrame) => {
-      if (opcode !== Opcode.Continuation) this.#isChanged = rsv !== 0;
-      if (this.#isChanged) {
-        this.uncompressed += payload.length;
-        this.compressed += changed.length;
+      if (opcode !== Opcode.Continuation) extended.isChanged = rsv !== 0;
+      if (extended.isChanged) {
+        extended.uncompressed += payload.length;
+        extended.compressed += changed.length;
       }
       this.writeBytes(firstByte(fin, rsv, opcode), changed, lend, changed !== data);
     };
@@ -426,14 +462,14 @@ export class Encoder {
     const encoded = later && ((error: Error | undefined, frame: OutgoingFrame) => {
       if (!isDue) return;
       isDue = false;
-      const refused = error ?? this.#refusal?.();
+      const refused = error ?? extended.refusal?.();
       if (refused === undefined) put(frame);
       this.tell();
       later(refused);
     });
     let frame: OutgoingFrame | undefined;
     try {
-      frame = encodeWith(this.#extensions, { opcode, fin, rsv: 0, payload, compress }, encoded);
+      frame = encodeWith(extended.extensions, { opcode, fin, rsv: 0, payload, compress }, encoded);
     } catch (error) {
       if (this.#characters !== undefined) this.#characters.half = half;
       throw error;
@@ -573,8 +609,9 @@ export class Encoder {
       header: 0,
       full,
     };
-    (this.#parts ??= new Parts()).waiting.push(part);
-    this.unused += unusedOf(part);
+    const parts = this.#parts ??= new Parts();
+    parts.waiting.push(part);
+    parts.unused += unusedOf(part);
     this.#start = this.#end;
   }
 
@@ -585,7 +622,7 @@ export class Encoder {
    * @param copy Whether to copy lent bytes.
    */
   take(most: number = Infinity, copy: boolean = false): readonly Uint8Array[] {
-    this.hasVanished = false;
+    if (this.#parts !== undefined) this.#parts.hasVanished = false;
     const shared = this.#leave();
     if (shared !== undefined) return shared;
     const taken: Uint8Array[] = [];
@@ -616,18 +653,20 @@ export class Encoder {
   #taking(part: Part, copy: boolean): Uint8Array {
     const { bytes, length, header } = part;
     this.#size -= length;
-    this.unused -= unusedOf(part);
+    const parts = this.#parts!;
+    parts.unused -= unusedOf(part);
     if (header === 0) return bytes;
     if (copy) return new Uint8Array(bytes);
-    this.#parts!.lent.push(part);
+    parts.lent.push(part);
     return bytes;
   }
 
   /** Drops everything that was not taken, and the header of `part` at the end of `taken`. */
   #drop({ header }: Part, taken: Uint8Array[]): void {
-    this.#parts!.waiting.clear();
-    this.#size = this.unused = 0;
-    this.hasVanished = true;
+    const parts = this.#parts!;
+    parts.waiting.clear();
+    this.#size = parts.unused = 0;
+    parts.hasVanished = true;
     const last = taken.pop()!;
     if (last.length > header) taken.push(last.subarray(0, last.length - header));
   }
