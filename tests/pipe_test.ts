@@ -767,13 +767,13 @@ describe("The streams of a connection", () => {
     const told: unknown[] = [];
     const releases: (() => void)[] = [];
     const send = () => waits ? new Promise<void>((resolve) => releases.push(resolve)) : undefined;
-    const sender: StreamSender = { isWriterClosed: false, put: send, move: send };
+    const sender: StreamSender = { put: send, move: send };
     const host: StreamHost = {
       finish: () => Promise.resolve(void told.push("finish")),
       leave: (reason) => void told.push(reason),
     };
     const sink = new Sink(sender, host);
-    return { told, releases, sender, sink, stream: new WritableMessages(sink) };
+    return { told, releases, sink, stream: sink.stream };
   }
 
   it("a stream that is aborted while a chunk waits tells its host once, and at once", async () => {
@@ -799,11 +799,11 @@ describe("The streams of a connection", () => {
     assert.deepEqual(told, ["enough"]);
   });
 
-  it("a stream that is closed tells its sender and its host, and the host nothing more", async () => {
-    const { told, sender, stream } = writable(false);
+  it("a stream that is closed tells its sink and its host, and the host nothing more", async () => {
+    const { told, sink, stream } = writable(false);
     await stream.close();
     await stream.abort("late");
-    assert.deepEqual([sender.isWriterClosed, told], [true, ["finish"]]);
+    assert.deepEqual([sink.isClosed, told], [true, ["finish"]]);
   });
 
   it("a stream that is cancelled takes nothing more, tells its reader, and drops its queue", async () => {

@@ -80,8 +80,6 @@ export interface PipeSource {
 
 /** The sender that a writable stream gives to. */
 export interface StreamSender {
-  /** Whether the stream has been closed. */
-  isWriterClosed: boolean;
   /** Sends a chunk, which is copied. Returns undefined if the next chunk may follow at once. */
   put(chunk: unknown): Promise<void> | undefined;
   /** Sends a message that nobody else has. Returns undefined if the next message may follow at once. */
@@ -97,15 +95,19 @@ export interface StreamHost {
 /** The algorithms of a writable stream, as methods that all streams share. */
 export class Sink {
   readonly sender: StreamSender;
+  readonly stream: WritableStream<Message | BufferSource>;
   readonly #host: StreamHost;
   #controller: WritableStreamDefaultController | undefined;
   #isWatching = false;
+  /** Whether the writer has closed the stream. */
+  isClosed = false;
   /** The pipe that gives to the stream. */
   pipe: Pipe | undefined;
 
   constructor(sender: StreamSender, host: StreamHost) {
     this.sender = sender;
     this.#host = host;
+    this.stream = new WritableMessages(this);
   }
 
   start(controller: WritableStreamDefaultController): void {
@@ -119,7 +121,7 @@ export class Sink {
   }
 
   close(): Promise<void> {
-    this.sender.isWriterClosed = true;
+    this.isClosed = true;
     return this.#host.finish();
   }
 
@@ -248,7 +250,7 @@ class Pipe {
 
   #begin(fallBack: () => Promise<void>): void {
     if (this.#shutDown !== undefined) return;
-    const isFresh = this.#writer.desiredSize === 1 && !this.#sink.sender.isWriterClosed;
+    const isFresh = this.#writer.desiredSize === 1 && !this.#sink.isClosed;
     if (isFresh && this.#source.isIdle) {
       this.#sink.pipe = this;
       return this.#run();

@@ -18,7 +18,7 @@ import {
   toMessage,
   toSendable,
 } from "./outgoing.ts";
-import { Sink, WritableMessages } from "./pipe.ts";
+import { Sink } from "./pipe.ts";
 import type { Transport } from "../transport.ts";
 import { nextTurn, TurnClock } from "../timers.ts";
 import { SendTurns } from "./turns.ts";
@@ -146,16 +146,20 @@ export interface WritingMachine
   readonly overhead?: number;
 }
 
+/** How a connection ends whose peer is too slow, and the number of bytes that makes it so. */
+interface SlowPolicy {
+  readonly slow: "close" | "terminate";
+  readonly most: number;
+}
+
 export class Sender {
   readonly #machine: WritingMachine;
   readonly #encoder: Protocol["encoder"];
   readonly #isExtended: boolean;
-  readonly #canShare: boolean;
   readonly #transport: Transport;
   readonly #host: SenderHost;
-  /** What to do about a peer that is too slow, and the number of bytes that makes it so. */
-  readonly #slow: NonNullable<ConnectionOptions["slow"]>;
-  readonly #maxBufferedAmount: number;
+  /** What to do about a peer that is too slow. Undefined if sends wait. */
+  readonly #policy: SlowPolicy | undefined;
   /** Number of messages sent, except shared ones. */
   #messagesSent = 0;
   bytesSent = 0;
@@ -171,30 +175,23 @@ export class Sender {
   #given: Departure | undefined;
   /** The pong to send when the transport has room. */
   #owedPong: Uint8Array | undefined;
-  #writable: WritableStream<Message | BufferSource> | undefined;
+  /** Made when `writable` is asked for. */
   #sink: Sink | undefined;
-  isWriterClosed = false;
-  isStreaming = false;
   /** Returns the reason why nothing is sent any more. */
   #endError: (() => unknown) | undefined;
-  /** Whether this end's Close frame waits for the complete messages. */
-  #isClosing = false;
 
   constructor(
     machine: WritingMachine,
     transport: Transport,
     host: SenderHost,
-    options: Pick<ConnectionOptions, "slow" | "maxBufferedAmount">,
+    { slow = "wait", maxBufferedAmount }: Pick<ConnectionOptions, "slow" | "maxBufferedAmount">,
   ) {
     this.#machine = machine;
     this.#encoder = machine.encoder;
     this.#isExtended = machine.extended;
     this.#transport = transport;
     this.#host = host;
-    this.#slow = options.slow ?? "wait";
-    // A native WebSocket has no frames, and a policy of the connection counts each message.
-    this.#canShare = machine.overhead === undefined && this.#slow === "wait";
-    this.#maxBufferedAmount = options.maxBufferedAmount ?? MAX_BUFFERED_AMOUNT;
+    if (slow !== "wait") this.#policy = { slow, most: maxBufferedAmount ?? MAX_BUFFERED_AMOUNT };
   }
 
   get messagesSent(): number {
@@ -237,7 +234,7 @@ export class Sender {
       }
       signal?.throwIfAborted();
       const data = text === undefined ? sendable : convert(sendable, text);
-      if (this.#slow !== "wait") this.#checkRoom(data.length);
+      if (this.#policy !== undefined) this.#checkRoom(data.length);
       const lend = data.length > LEND_OVER && typeof data !== "string" && isFixed(data);
       return this.#send(data, lend ? "lend" : "copy", options);
     } catch (error) {
@@ -270,7 +267,9 @@ export class Sender {
 
   sendShared(shared: Shareable, most: number, compress?: boolean): boolean {
     // A frame that waits keeps the memory of all frames in its buffer. So it is only shared if it leaves.
-    if (!this.#canShare || this.#isFull || !this.#host.canSend) return false;
+    if (this.#isFull || !this.#host.canSend) return false;
+    // A policy of the connection counts each message, and a native WebSocket has no frames.
+    if (this.#policy !== undefined || this.#machine.overhead !== undefined) return false;
     if (this.#turns?.holder !== undefined) return false;
     if (this.#isExtended && shared.message.length > COMPRESS_UP_TO) return false;
     if (isTooMuch(this.#encoder.size, shared.message.length, most)) return false;
@@ -587,7 +586,7 @@ export class Sender {
 
   #checkGoingOn(signal: AbortSignal | undefined, turns: SendTurns): void {
     signal?.throwIfAborted();
-    if (!this.#host.canSend) throw this.#refusal(turns.begun);
+    if (!this.#host.canSend) throw this.#refusal(turns, turns.begun);
   }
 
   /**
@@ -609,9 +608,9 @@ export class Sender {
 
   /** Ends the connection if there is no room for the message and the option `slow` says so. */
   #checkRoom(length: number): void {
-    const slow = this.#slow;
-    if (slow === "wait" || !this.#host.canSend) return;
-    if (isTooMuch(this.heldAmount, length, this.#maxBufferedAmount)) this.endAsSlow(slow);
+    const policy = this.#policy;
+    if (policy === undefined || !this.#host.canSend) return;
+    if (isTooMuch(this.heldAmount, length, policy.most)) this.endAsSlow(policy.slow);
   }
 
   endAsSlow(how: "close" | "terminate"): void {
@@ -620,14 +619,16 @@ export class Sender {
     else this.#host.startClose({ closeCode: CloseCode.PolicyViolation, reason: "Too slow" });
   }
 
+  get isStreaming(): boolean {
+    return this.#sink !== undefined;
+  }
+
   get writable(): WritableStream<Message | BufferSource> {
-    if (this.#writable === undefined) {
-      this.isStreaming = true;
+    if (this.#sink === undefined) {
       this.#sink = new Sink(this, this.#host);
-      this.#writable = new WritableMessages(this.#sink);
       if (this.#endError !== undefined) this.#sink.error(this.#endError());
     }
-    return this.#writable;
+    return this.#sink.stream;
   }
 
   /**
@@ -636,13 +637,13 @@ export class Sender {
    */
   beforeClose(write: () => void): void {
     const turns = this.#turns;
-    this.#isClosing = true;
+    if (turns !== undefined) turns.isClosing = true;
     if (turns?.holder !== "whole") {
       write();
-      turns?.fail(this.#refusal(false));
-      return turns?.interrupt?.(this.#refusal(turns.begun));
+      turns?.fail(this.#refusal(turns, false));
+      return turns?.interrupt?.(this.#refusal(turns, turns.begun));
     }
-    turns.fail(this.#refusal(false), "items");
+    turns.fail(this.#refusal(turns, false), "items");
     const enter = () => {
       write();
       turns.release();
@@ -650,8 +651,8 @@ export class Sender {
     turns.join({ turn: "whole", length: 0, enter, fail: () => {} });
   }
 
-  #refusal(begun: boolean): DOMException {
-    if (!this.#isClosing) return this.#host.closedError();
+  #refusal({ isClosing }: SendTurns, begun: boolean): DOMException {
+    if (!isClosing) return this.#host.closedError();
     return begun
       ? this.#host.refusal(CUT_SHORT, "cut-short")
       : this.#host.refusal(NOT_BEGUN, "not-open");
@@ -672,6 +673,6 @@ export class Sender {
     this.#batched?.reject(() => this.#newEndError());
     this.#given = this.#batched = undefined;
     // A stream that its writer has closed does not error.
-    if (!this.isWriterClosed) this.#sink?.error(error());
+    if (this.#sink?.isClosed === false) this.#sink.error(error());
   }
 }

@@ -24,6 +24,8 @@ export class SendTurns {
   underway = 0;
   /** Whether a frame of the current message was written. */
   begun = false;
+  /** Whether this end's Close frame waits for the complete messages. */
+  isClosing = false;
   /** What the current turn is for; undefined between turns. */
   holder: Turn | undefined;
   /** In order. Any message can leave the set in constant time. */
