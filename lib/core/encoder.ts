@@ -254,6 +254,10 @@ export class Encoder {
     this.#onFrame = onFrame;
   }
 
+  get role(): Role {
+    return this.#masked ? "client" : "server";
+  }
+
   /** Number of bytes that were written and not yet taken. */
   get size(): number {
     const shared = this.#shared;

@@ -177,6 +177,15 @@ class FrameObserver {
   }
 }
 
+/** What a connection has while it holds input, or a part of a frame or message. */
+class Input extends FrameDecoder {
+  messages: MessageReader | undefined;
+  /** The last piece that was not read from the decoder directly. */
+  decoded: DecodedPiece | undefined;
+  /** Only set if there is an `onFrame`. */
+  observer: FrameObserver | undefined;
+}
+
 /**
  * The protocol after the opening handshake: bytes in, events out; events in, bytes out. It sends
  * nothing on its own. `response()` makes the answer to a ping or a Close.
@@ -196,29 +205,19 @@ class FrameObserver {
  * ```
  */
 export class Protocol {
-  /** The role of this end. */
-  readonly role: Role;
-  /** Only set if there is an `onFrame`. */
-  readonly #observer: FrameObserver | undefined;
   #options: ProtocolOptions;
-  /** Only set while it holds input or a part of a frame: an idle connection needs none. */
-  #decoder: FrameDecoder | undefined;
-  /** The numbers of bytes and of frames that earlier decoders have read. */
+  /** An idle connection has none. */
+  #input: Input | undefined;
+  /** The numbers of bytes and of frames that earlier inputs had. */
   #bytesRead = 0;
   #framesRead = 0;
-  /** Only set while a message is incomplete. */
-  #messages: MessageReader | undefined;
   /** Only set if there are extensions. */
   readonly #extended: Extended | undefined;
-  /** The last piece that was not read from the decoder directly. */
-  #decoded: DecodedPiece | undefined;
   #state: ProtocolState = "open";
   /** Whether the input has ended. Buffered bytes may still be read. */
   #ended = false;
-  /** The peer's error. Nothing more is read. */
-  #failure: RemoteProtocolError | undefined;
-  /** Whether the error has been sent (RFC 6455 §7.1.7). */
-  #failed = false;
+  /** The peer's error. Nothing more is read. Null after the error was sent (RFC 6455 §7.1.7). */
+  #failure: RemoteProtocolError | null | undefined;
   /** Made for the first ping or pong. */
   #controls: ControlCounts | undefined;
   /**
@@ -249,12 +248,10 @@ export class Protocol {
       checkRole(role);
       checkKnown("Protocol", options, PROTOCOL_OPTIONS);
     }
-    this.role = role;
     this.#options = options;
     this.allocate = options.allocate;
     const { textCodec, onReady, onFrame } = options;
     const extensions = agreed ?? options.extensions ?? NONE;
-    this.#observer = onFrame && new FrameObserver(onFrame);
     this.encoder = new Encoder(role, {
       textCodec,
       extensions,
@@ -264,6 +261,11 @@ export class Protocol {
     if (extensions.length > 0) {
       this.#extended = new Extended(extensions, () => this.#receivedPiece(), onReady);
     }
+  }
+
+  /** The role of this end. */
+  get role(): Role {
+    return this.encoder.role;
   }
 
   /** Whether extensions are in use. */
@@ -286,7 +288,7 @@ export class Protocol {
 
   /** Amount held of an incomplete message: bytes, or code units of text. */
   get held(): number {
-    return this.#messages?.held ?? 0;
+    return this.#input?.messages?.held ?? 0;
   }
 
   /**
@@ -295,12 +297,13 @@ export class Protocol {
    */
   set maxMessageSize(size: number) {
     this.#options = { ...this.#options, maxMessageSize: size };
-    if (this.#messages !== undefined) this.#messages.maxMessageSize = size;
+    const messages = this.#input?.messages;
+    if (messages !== undefined) messages.maxMessageSize = size;
   }
 
   /** Returns the held part of an incomplete message as one piece, and forgets it. */
   takeHeld(): Fragment | undefined {
-    return this.#messages?.takeHeld();
+    return this.#input?.messages?.takeHeld();
   }
 
   /**
@@ -311,26 +314,25 @@ export class Protocol {
   release(isBorrowed?: boolean): boolean {
     // Extensions may keep views of their input.
     if (this.#extended !== undefined) return false;
-    const decoder = this.#decoder;
-    if (decoder === undefined) return true;
-    if (!decoder.release(isBorrowed)) return false;
-    if (decoder.isBetweenFrames) {
-      this.#bytesRead = decoder.position;
-      this.#framesRead = decoder.frames;
-      this.#decoder = undefined;
-      if (this.#messages?.isBetweenMessages) this.#messages = undefined;
+    const input = this.#input;
+    if (input === undefined) return true;
+    if (!input.release(isBorrowed)) return false;
+    if (input.isBetweenFrames && input.messages?.isBetweenMessages !== false) {
+      this.#bytesRead = input.position;
+      this.#framesRead = input.frames;
+      this.#input = undefined;
     }
     return true;
   }
 
   /** Number of received bytes that have not been read as events. */
   get bufferedAmount(): number {
-    return this.#decoder?.bufferedAmount ?? 0;
+    return this.#input?.bufferedAmount ?? 0;
   }
 
   /** Approximate memory of the received bytes that have not been read, in bytes. */
   get bufferedMemory(): number {
-    return this.#decoder?.bufferedMemory ?? 0;
+    return this.#input?.bufferedMemory ?? 0;
   }
 
   /**
@@ -341,7 +343,7 @@ export class Protocol {
     const { encoder } = this;
     const { compressed = 0, uncompressed = 0 } = this.#extended?.reader ?? {};
     return {
-      framesReceived: this.#decoder?.frames ?? this.#framesRead,
+      framesReceived: this.#input?.frames ?? this.#framesRead,
       framesSent: encoder.frames,
       ...(this.#controls ?? NO_CONTROLS),
       compressedBytesReceived: compressed,
@@ -376,14 +378,14 @@ export class Protocol {
     }
     // RFC 6455 §5.5.1, §7.1.7: bytes after a Close frame, or after an error, are not processed.
     if (this.#state === "remote-closing" || this.#failure !== undefined) return;
-    if (this.#decoder === undefined) {
+    if (this.#input === undefined) {
       const { maxFrameSize, ownsInput } = this.#options;
       const rsvInUse = this.#extended === undefined ? 0 : bitsOf(this.#extended.extensions);
       const options = { role: this.role, maxFrameSize, ownsInput, rsvInUse };
-      this.#decoder = new FrameDecoder(options, this.#bytesRead);
-      this.#decoder.frames = this.#framesRead;
+      this.#input = new Input(options, this.#bytesRead);
+      this.#input.frames = this.#framesRead;
     }
-    this.#decoder.push(bytes);
+    this.#input.push(bytes);
   }
 
   /**
@@ -392,21 +394,21 @@ export class Protocol {
    * until its `event` is sent.
    */
   next(): ProtocolEvent | undefined {
-    if (this.#state === "remote-closing" || this.#state === "closed" || this.#failed) {
+    if (this.#state === "remote-closing" || this.#state === "closed" || this.#failure === null) {
       if (this.#ended) this.#state = "closed";
       return undefined;
     }
     if (this.#failure !== undefined) throw this.#failure;
     const extended = this.#extended;
     if (extended !== undefined && extended.pending) return undefined;
-    const decoder = this.#decoder;
-    const isPlain = extended === undefined && this.#observer === undefined;
+    const input = this.#input;
+    const isPlain = extended === undefined && this.#options.onFrame === undefined;
     try {
-      while (decoder !== undefined) {
-        const piece = isPlain ? decoder.advance() && decoder : this.#filteredPiece();
+      while (input !== undefined) {
+        const piece = isPlain ? input.advance() && input : this.#filteredPiece(input);
         if (!piece) break;
         const event = (piece.opcode & 8) === 0
-          ? (this.#messages ??= new MessageReader(this.#options, this)).read(piece)
+          ? (input.messages ??= new MessageReader(this.#options, this)).read(piece)
           : this.#readControl(piece);
         if (event !== undefined) return event;
       }
@@ -421,14 +423,18 @@ export class Protocol {
   }
 
   /** Returns the next piece after the extensions, if there are any. */
-  #filteredPiece(): DataPiece | undefined {
+  #filteredPiece(input: Input): DataPiece | undefined {
     const piece = this.#extended === undefined ? this.#receivedPiece() : this.#extended.next();
-    return piece && (this.#decoded ??= new DecodedPiece()).set(piece);
+    return piece && (input.decoded ??= new DecodedPiece()).set(piece);
   }
 
   #receivedPiece(): FramePiece | undefined {
-    const piece = this.#decoder?.next();
-    if (piece !== undefined) this.#observer?.received(piece);
+    const input = this.#input!;
+    const piece = input.next();
+    const { onFrame } = this.#options;
+    if (piece !== undefined && onFrame !== undefined) {
+      (input.observer ??= new FrameObserver(onFrame)).received(piece);
+    }
     return piece;
   }
 
@@ -507,10 +513,10 @@ export class Protocol {
         break;
       case "close":
         this.encoder.writeBytes(FIN | Opcode.Close, serializeClose(event));
-        this.#failed = this.#failure !== undefined;
+        if (this.#failure !== undefined) this.#failure = null;
         this.#state = this.#state === "remote-closing" ? "closed" : "local-closing";
     }
-    if (this.#observer !== undefined) this.encoder.tell();
+    this.encoder.tell();
   }
 
   /**
@@ -531,7 +537,7 @@ export class Protocol {
       if (refused !== undefined) throw refused;
     }
     const isWritten = this.encoder.writePiece(data, fin, lend, compress, later);
-    if (this.#observer !== undefined) this.encoder.tell();
+    this.encoder.tell();
     return isWritten;
   }
 
