@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { type ConnectionOptions, type WebSocketConnection, WebSocketStream } from "../mod.ts";
 import { driverOf } from "../lib/connection/connection.ts";
 import {
+  type OpenStream,
   Readable,
   Sink,
   Source,
@@ -810,7 +811,7 @@ describe("The streams of a connection", () => {
     const calls: string[] = [];
     const queue = {
       open: () => void calls.push("open"),
-      pull: (controller: ReadableStreamDefaultController, present: (item: string) => unknown) =>
+      pull: ({ controller }: OpenStream, present: (item: string) => unknown) =>
         controller.enqueue(present("a")),
       shut: () => void calls.push("shut"),
       clear: () => void calls.push("clear"),

@@ -88,6 +88,14 @@ export function protocolOptions(
   };
 }
 
+/** What only some connections have. Made on demand. */
+class Extras {
+  listener: ConnectionListener | undefined;
+  pings: Pings | undefined;
+  controlRate: ControlRate | undefined;
+  pauses = 0;
+}
+
 export class Driver
   implements TransportHandlers, MachineHost, ReceiverHost, ClosingParts, KeepaliveHost {
   readonly transport: Transport;
@@ -95,14 +103,11 @@ export class Driver
   readonly receiver: Receiver;
   readonly sender: Sender;
   readonly closing: Closing;
-  readonly listener: ConnectionListener | undefined;
   readonly keepalive: Keepalive | undefined;
   readonly #maxControlFrames: number | undefined;
-  #controlRate: ControlRate | undefined;
-  pings: Pings | undefined;
+  #extras: Extras | undefined;
 
   isPaused = false;
-  #pauses = 0;
   #pumping = false;
   #bytesReceived = 0;
   /** Number of messages that had been taken when the last chunk arrived. */
@@ -112,7 +117,7 @@ export class Driver
     const { transport, takeOver, options } = init;
     const { pingInterval = 20_000, pingTimeout = 20_000, closeTimeout = 10_000 } = options;
     this.transport = transport;
-    this.listener = init.listener;
+    if (init.listener !== undefined) this.#extra.listener = init.listener;
     this.machine = init.machine;
     this.#maxControlFrames = options.maxControlFramesPerSecond;
     this.closing = new Closing(this, closeTimeout);
@@ -126,6 +131,18 @@ export class Driver
     if (!this.isPaused) transport.resume();
   }
 
+  get #extra(): Extras {
+    return this.#extras ??= new Extras();
+  }
+
+  get listener(): ConnectionListener | undefined {
+    return this.#extras?.listener;
+  }
+
+  get pings(): Pings | undefined {
+    return this.#extras?.pings;
+  }
+
   get stats(): ConnectionStats {
     return {
       messagesReceived: this.receiver.messagesReceived,
@@ -135,7 +152,7 @@ export class Driver
       queued: this.receiver.budget.used,
       peakQueued: this.receiver.budget.peak,
       paused: this.isPaused,
-      pauses: this.#pauses,
+      pauses: this.#extras?.pauses ?? 0,
       ...this.machine.counts,
     };
   }
@@ -234,8 +251,8 @@ export class Driver
   }
 
   #countControl(): void {
-    this.#controlRate ??= new ControlRate(this.#maxControlFrames);
-    this.#controlRate.count(this.receiver.messagesReceived);
+    const rate = this.#extra.controlRate ??= new ControlRate(this.#maxControlFrames);
+    rate.count(this.receiver.messagesReceived);
   }
 
   failThrown(error: unknown): void {
@@ -245,7 +262,7 @@ export class Driver
   #setPaused(paused: boolean): void {
     this.isPaused = paused;
     if (paused) {
-      this.#pauses++;
+      this.#extra.pauses++;
       this.transport.pause();
     } else {
       this.transport.resume(this.machine.release());
@@ -287,7 +304,7 @@ export class Driver
   }
 
   #addPing({ payload, frame }: Ping, waiter: PingWaiter): boolean {
-    const isNew = (this.pings ??= new Pings()).add(payload, waiter);
+    const isNew = (this.#extra.pings ??= new Pings()).add(payload, waiter);
     if (isNew) this.sender.control({ type: "ping", payload }, frame);
     return isNew;
   }

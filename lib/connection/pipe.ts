@@ -9,15 +9,19 @@ import type { BufferSource } from "../options.ts";
 // The platforms' declarations do not all name these types.
 type PipeOptions = NonNullable<Parameters<ReadableStream["pipeTo"]>[1]>;
 
+/** A stream that is open, for its queue. */
+export interface OpenStream {
+  readonly controller: ReadableStreamDefaultController;
+  /** Whether an item is being taken, so that the stream cannot end. */
+  isTaking: boolean;
+}
+
 /** The queue that a readable stream takes from. */
 interface Queue<T> {
   /** Called when the stream is made. */
-  open(controller: ReadableStreamDefaultController): void;
+  open(stream: OpenStream): void;
   /** Gives the next item to the stream. */
-  pull<U>(
-    controller: ReadableStreamDefaultController<U>,
-    present: (item: T) => U,
-  ): void | Promise<void>;
+  pull<U>(stream: OpenStream, present: (item: T) => U): void | Promise<void>;
   /** Called when the stream was cancelled. */
   shut(): void;
   clear(): void;
@@ -32,7 +36,9 @@ export interface StreamReader {
 export const NO_QUEUE: { highWaterMark: number } = { highWaterMark: 0 };
 
 /** The algorithms of a readable stream, as methods that all streams share. */
-export class Source<T, U> {
+export class Source<T, U> implements OpenStream {
+  controller!: ReadableStreamDefaultController<U>;
+  isTaking = false;
   readonly #queue: Queue<T>;
   readonly #reader: StreamReader;
   readonly #present: (item: T) => U;
@@ -44,11 +50,12 @@ export class Source<T, U> {
   }
 
   start(controller: ReadableStreamDefaultController<U>): void {
-    this.#queue.open(controller);
+    this.controller = controller;
+    this.#queue.open(this);
   }
 
-  pull(controller: ReadableStreamDefaultController<U>): void | Promise<void> {
-    return this.#queue.pull(controller, this.#present);
+  pull(): void | Promise<void> {
+    return this.#queue.pull(this, this.#present);
   }
 
   cancel(reason: unknown): void {

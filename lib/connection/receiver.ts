@@ -11,7 +11,14 @@ import { type Fragment, fragment, type Message, ownBytes } from "../core/message
 import type { Protocol } from "../core/protocol.ts";
 import { handled, onAbort, rejectTraced } from "../abortable.ts";
 import type { InboxStrategy } from "../options.ts";
-import { NO_QUEUE, Readable, ReadableMessages, Source, type StreamReader } from "./pipe.ts";
+import {
+  NO_QUEUE,
+  type OpenStream,
+  Readable,
+  ReadableMessages,
+  Source,
+  type StreamReader,
+} from "./pipe.ts";
 
 const HIGH_WATER_MARK = 65536;
 
@@ -107,9 +114,8 @@ export class Inbox<T> {
   #head = 0;
   waiter: Waiter<T> | undefined;
   ended: End | undefined;
-  /** The controller of the stream, while the stream is open. */
-  #controller: ReadableStreamDefaultController | undefined;
-  #taking = false;
+  /** Set while the stream is open. */
+  #stream: OpenStream | undefined;
 
   constructor(budget: Budget, sizeOf: (item: T) => number) {
     this.budget = budget;
@@ -195,35 +201,32 @@ export class Inbox<T> {
   }
 
   /** Called when the stream is made. */
-  open(controller: ReadableStreamDefaultController): void {
-    this.#controller = controller;
+  open(stream: OpenStream): void {
+    this.#stream = stream;
     if (this.ended !== undefined) this.finish();
   }
 
-  pull<U>(
-    controller: ReadableStreamDefaultController<U>,
-    present: (item: T) => U,
-  ): void | Promise<void> {
+  pull<U>(stream: OpenStream, present: (item: T) => U): void | Promise<void> {
     // Taking an item makes room, so that the end may arrive at once. The end must wait for this item.
-    this.#taking = true;
+    stream.isTaking = true;
     const item = this.take();
-    this.#taking = false;
-    if (item === undefined) return this.#pull(controller, present);
-    controller.enqueue(present(item));
+    stream.isTaking = false;
+    if (item === undefined) return this.#pull(stream, present);
+    stream.controller.enqueue(present(item));
     if (this.ended?.clean) this.finish();
   }
 
   /** Called when the stream was cancelled. */
   shut(): void {
-    this.#controller = this.waiter = undefined;
+    this.#stream = this.waiter = undefined;
   }
 
   /** Whether the stream is open and has nothing in its own queue, and no read waits. */
   get isIdle(): boolean {
-    return this.waiter === undefined && this.#controller?.desiredSize === 0;
+    return this.waiter === undefined && this.#stream?.controller.desiredSize === 0;
   }
 
-  #pull<U>(controller: ReadableStreamDefaultController<U>, present: (item: T) => U): Promise<void> {
+  #pull<U>({ controller }: OpenStream, present: (item: T) => U): Promise<void> {
     return new Promise((resolve, reject) => {
       this.wait({
         give: (item) => {
@@ -245,14 +248,14 @@ export class Inbox<T> {
 
   /** Closes or errors the stream after the last item. */
   finish(): void {
-    const controller = this.#controller;
+    const stream = this.#stream;
     // Leave the waiting items to later pulls. In the stream's own queue they would not count towards the
     // budget, and an error would drop them.
-    if (controller === undefined || this.length > 0 || this.#taking) return;
-    this.#controller = undefined;
+    if (stream === undefined || this.length > 0 || stream.isTaking) return;
+    this.#stream = undefined;
     const end = this.ended!;
-    if (end.clean) controller.close();
-    else controller.error(end.error);
+    if (end.clean) stream.controller.close();
+    else stream.controller.error(end.error);
   }
 }
 
@@ -288,8 +291,6 @@ export interface ReceiverHost {
 }
 
 export class Receiver {
-  /** The size of all queues together. */
-  readonly budget: Budget;
   messagesReceived = 0;
   readonly #host: ReceiverHost;
   readonly #inbox: Inbox<Message>;
@@ -305,8 +306,12 @@ export class Receiver {
     const { highWaterMark = HIGH_WATER_MARK, size } = strategy;
     this.#host = host;
     const measure = size === undefined ? sizeOf : checked(size);
-    this.budget = new Budget(highWaterMark, host);
-    this.#inbox = new Inbox(this.budget, measure);
+    this.#inbox = new Inbox(new Budget(highWaterMark, host), measure);
+  }
+
+  /** The size of all queues together. */
+  get budget(): Budget {
+    return this.#inbox.budget;
   }
 
   /** Number of loops over the messages that are still running. */
