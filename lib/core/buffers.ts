@@ -1,4 +1,8 @@
-/** The buffers of batches. Connections share them, so that an idle connection holds none. */
+/**
+ * The buffers and the parts of batches. Connections share the buffers, so that an idle connection holds
+ * none.
+ */
+import { Queue } from "./queue.ts";
 
 /** Size of the largest buffers: a message of 64 KiB and its headers fit. */
 export const BUFFER_SIZE: number = 65536 + 448;
@@ -67,4 +71,36 @@ export function takeBuffer(size: number): Uint8Array {
 
 export function releaseBuffer(buffer: Uint8Array): void {
   poolOf(buffer.length).release(buffer);
+}
+
+export interface Part {
+  bytes: Uint8Array;
+  /** The length of the part when it was written. The owner may detach lent bytes. */
+  length: number;
+  /** The length of the header of lent bytes. The header is at the end of the previous part. */
+  header: number;
+  /** The full buffer to free after this part has been sent. */
+  full: Uint8Array | undefined;
+}
+
+/** The parts of a batch that has more than the bytes in the current buffer. */
+export class Parts {
+  /** Finished parts, before the bytes in the current buffer. */
+  readonly waiting: Queue<Part> = new Queue();
+  /** Full buffers that were taken and may not have been sent yet. */
+  readonly full: Uint8Array[] = [];
+  /** Lent parts that were taken and may not have been sent yet. */
+  lent: Part[] = [];
+  /** Memory that is held in addition to the bytes, in bytes. */
+  unused = 0;
+  /** Whether the last `take()` dropped a frame because its lent bytes changed length. */
+  hasVanished = false;
+}
+
+export function isIntact({ bytes, length }: Part): boolean {
+  return bytes.length === length;
+}
+
+export function unusedOf({ bytes, length, full }: Part): number {
+  return full === undefined ? 0 : full.length - (bytes.byteOffset - full.byteOffset) - length;
 }

@@ -1,12 +1,19 @@
 /** Encodes messages and control frames as bytes (RFC 6455 §5), and collects the frames in buffers. */
-import { BUFFER_SIZE, releaseBuffer, takeBuffer } from "./buffers.ts";
+import {
+  BUFFER_SIZE,
+  isIntact,
+  type Part,
+  Parts,
+  releaseBuffer,
+  takeBuffer,
+  unusedOf,
+} from "./buffers.ts";
 import { LocalProtocolError, wrongType, wrongValue } from "./error.ts";
 import { encodeWith, type Extension, type OutgoingFrame } from "./extension.ts";
 import { type Frame, MAX_CONTROL_LENGTH, Opcode, type Role } from "./frame.ts";
 import { applyMask, copyMasked, maskingKey } from "./mask.ts";
 import type { Message } from "./message.ts";
 import { kindOf } from "./options.ts";
-import { Queue } from "./queue.ts";
 import { type SharedFrame, sharedFrame, SharedRange } from "./shared_frame.ts";
 import { type TextCodec, webTextCodec, WholeCharacters } from "./utf8.ts";
 
@@ -154,38 +161,6 @@ const SHORT_TEXT = 24;
 
 const EMPTY = new Uint8Array(0);
 const utf8 = new TextEncoder();
-
-interface Part {
-  bytes: Uint8Array;
-  /** The length of the part when it was written. The owner may detach lent bytes. */
-  length: number;
-  /** The length of the header of lent bytes. The header is at the end of the previous part. */
-  header: number;
-  /** The full buffer to free after this part has been sent. */
-  full: Uint8Array | undefined;
-}
-
-/** The parts of a batch that has more than the bytes in the current buffer. */
-class Parts {
-  /** Finished parts, before the bytes in the current buffer. */
-  readonly waiting: Queue<Part> = new Queue();
-  /** Full buffers that were taken and may not have been sent yet. */
-  readonly full: Uint8Array[] = [];
-  /** Lent parts that were taken and may not have been sent yet. */
-  lent: Part[] = [];
-  /** Memory that is held in addition to the bytes, in bytes. */
-  unused = 0;
-  /** Whether the last `take()` dropped a frame because its lent bytes changed length. */
-  hasVanished = false;
-}
-
-function isIntact({ bytes, length }: Part): boolean {
-  return bytes.length === length;
-}
-
-function unusedOf({ bytes, length, full }: Part): number {
-  return full === undefined ? 0 : full.length - (bytes.byteOffset - full.byteOffset) - length;
-}
 
 /** Shared frames up to this length are copied if other frames come between them. */
 const COPY_UP_TO = 1024;
