@@ -6,6 +6,7 @@ import assert from "node:assert/strict";
 import { connect as connectSocket, createServer, type Socket } from "node:net";
 import process from "node:process";
 import { describe, it } from "node:test";
+import { inspect } from "node:util";
 import { accept, connect, type WebSocketConnection } from "../mod.ts";
 import { NodeTransport } from "../lib/runtime/node.ts";
 import { assertSameBytes, pattern } from "./bytes.ts";
@@ -182,6 +183,22 @@ it("A socket of node:net gives handlers that do not borrow memory of their own",
   assert.deepEqual(kept.map(([byte]) => byte), [99, 100]);
   near.destroy();
   transport.destroy();
+});
+
+it("A socket of node:net does not print what other connections have received", async () => {
+  const ends = await open(() => {});
+  const others = await open(() => {});
+  const message = "The message of another connection";
+  await others.client.send(message);
+  assert.equal(await others.server.receive(), message);
+  const printed = inspect({ request: { socket: ends.far } }, { depth: 9, maxArrayLength: 1000 });
+  assert.equal(printed.includes("[shared memory]"), isShared(ends.far));
+  const bytes = Array.from(new TextEncoder().encode("another"));
+  assert.ok(!printed.replace(/\s+/g, "").includes(`${bytes}`), printed);
+  for (const { client, server } of [ends, others]) {
+    client.terminate();
+    await Promise.allSettled([client.closed, server.closed]);
+  }
 });
 
 it("A socket of node:net that is paused when it could share memory shares it later", async () => {

@@ -21,6 +21,9 @@ type Members = Record<symbol, unknown> & {
   _handle?: { useUserBuffer?(memory: Uint8Array): void } | null;
 };
 
+/** The name of the method that makes the text for `console.log()`. */
+const INSPECT = Symbol.for("nodejs.util.inspect.custom");
+
 /** The symbols of the members, found on the first socket. Empty if sockets cannot share memory. */
 let symbols: readonly symbol[] | undefined;
 
@@ -39,6 +42,16 @@ function isKnown(): boolean {
   return process.platform !== "win32";
 }
 
+/** Returns the memory, which `console.log()` of a request or a socket does not show. */
+function sharedMemory(): Uint8Array | undefined {
+  const memory = readingMemory();
+  // The bytes may be those of another connection.
+  if (memory !== undefined && !(INSPECT in memory)) {
+    Object.defineProperty(memory, INSPECT, { value: () => "[shared memory]" });
+  }
+  return memory;
+}
+
 /**
  * Makes a socket read into the shared memory, unless that is impossible, or impossible now. The next read
  * of any socket overwrites the memory. The socket must stay with its reader.
@@ -52,7 +65,7 @@ export function shareReads(socket: Socket, onRead: OnRead): void {
   // Somebody else also listens.
   if (socket.listenerCount("data") !== 1) return;
   const { _handle: handle } = members;
-  const memory = readingMemory();
+  const memory = sharedMemory();
   if (memory === undefined || typeof handle?.useUserBuffer !== "function") return;
   handle.useUserBuffer(memory);
   const [buffer, callback] = symbols;
