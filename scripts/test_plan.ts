@@ -37,6 +37,7 @@ const DEPENDS_ON_RUNTIME: Readonly<Record<string, readonly string[]>> = {
     "interop/http2_haproxy",
     "matrix",
     "node_reads",
+    "owners",
     "proxy",
     "request_body",
     "reuse_port",

@@ -61,6 +61,16 @@ function asBuffer(bytes: Uint8Array): Buffer {
 }
 
 /**
+ * Copies bytes into a Buffer with memory of its own. `Buffer.from()` may use a pool, in which a listener
+ * would see the messages of other connections.
+ */
+export function ownBuffer(bytes: Uint8Array): Buffer {
+  const buffer = Buffer.allocUnsafeSlow(bytes.length);
+  buffer.set(bytes);
+  return buffer;
+}
+
+/**
  * Reads a connection. It is the text codec of its own protocol: a text stays bytes, which only need to be
  * checked, because listeners are given a Buffer.
  */
@@ -156,7 +166,7 @@ export class Inlet<T = unknown> implements TextCodec {
     const needed = this.#textLength += text.length;
     if (length === 0) {
       // The memory of the bytes is used again.
-      this.#text = Buffer.from(text);
+      this.#text = ownBuffer(text);
       return "";
     }
     if (needed > this.#text.length) {
@@ -287,7 +297,9 @@ export class Inlet<T = unknown> implements TextCodec {
 
   #takeText(): Buffer {
     const length = this.#textLength;
-    const text = this.#text.length === length ? this.#text : this.#text.subarray(0, length);
+    // The rest of a longer buffer may have bytes of anybody.
+    const isFull = this.#text.length === length;
+    const text = isFull ? this.#text : ownBuffer(this.#text.subarray(0, length));
     this.#text = EMPTY;
     this.#textLength = 0;
     return text;
@@ -308,7 +320,7 @@ export class Inlet<T = unknown> implements TextCodec {
   #addPiece({ data, frameFinished, messageFinished }: EventOf<"binary">): boolean {
     if (data.length > 0) this.#pieces.push(asBuffer(data));
     if (frameFinished && this.#pieces.length > 0) {
-      this.#frames.push(Buffer.concat(this.#pieces));
+      this.#frames.push(asBuffer(concat(this.#pieces)));
       this.#pieces = [];
     }
     return messageFinished;

@@ -3,7 +3,14 @@ import { Buffer } from "node:buffer";
 import { Writable } from "node:stream";
 import { Protocol } from "../core/protocol.ts";
 import { violationOf } from "./errors.ts";
-import { type BinaryType, EMPTY, Inlet, type InletHandlers, type InletOptions } from "./inlet.ts";
+import {
+  type BinaryType,
+  EMPTY,
+  Inlet,
+  type InletHandlers,
+  type InletOptions,
+  ownBuffer,
+} from "./inlet.ts";
 
 /** The extensions of a connection, by their names. */
 export interface AgreedExtensions {
@@ -35,7 +42,7 @@ const HANDLERS: InletHandlers<Receiver> = {
   ping: (receiver, data) => receiver.emit("ping", data),
   pong: (receiver, data) => receiver.emit("pong", data),
   close: (receiver, code, reason) => {
-    receiver.emit("conclude", code, reason === "" ? EMPTY : Buffer.from(reason));
+    receiver.emit("conclude", code, reason === "" ? EMPTY : ownBuffer(Buffer.from(reason)));
     receiver.end();
   },
   violation: (receiver, error) => receiver._settle(violationOf(error)),

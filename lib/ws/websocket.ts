@@ -21,7 +21,14 @@ import {
   removeListener,
   type WebSocketEventMap,
 } from "./event_target.ts";
-import { BINARY_TYPES, type BinaryType, EMPTY, type Inlet, type InletHandlers } from "./inlet.ts";
+import {
+  BINARY_TYPES,
+  type BinaryType,
+  EMPTY,
+  type Inlet,
+  type InletHandlers,
+  ownBuffer,
+} from "./inlet.ts";
 import { type ClientOptions, CONNECTION_DEFAULTS, type ConnectionOptions } from "./options.ts";
 import { lengthOf, type Opened, Outlet, type SendCallback } from "./outlet.ts";
 import { type AgreedExtensions, Receiver } from "./receiver.ts";
@@ -436,7 +443,7 @@ export class WebSocket extends Emitter<WebSocketEvents> {
       close: (ws, code, reason) => {
         ws.#isCloseReceived = true;
         ws.#closeCode = code;
-        ws.#closeReason = reason === "" ? EMPTY : Buffer.from(reason);
+        ws.#closeReason = reason === "" ? EMPTY : ownBuffer(Buffer.from(reason));
         if (ws.#stopReading()) {
           if (code === 1005) ws.close();
           else ws.close(code, reason);
