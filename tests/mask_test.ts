@@ -206,6 +206,14 @@ describe("readingMemory", () => {
     assert.equal(isInMemory(new Uint8Array(5)), false);
   });
 
+  it("readingMemory is told apart from other memory, however often it is asked for", async () => {
+    const { isInMemory, readingMemory } = await freshModule();
+    const [one, two] = [readingMemory()!.subarray(5), readingMemory()!];
+    const other = new Uint8Array(5);
+    const asked = [one, one, other, one, two, other, other, two, one];
+    assert.deepEqual(asked.map(isInMemory), asked.map((bytes) => bytes !== other));
+  });
+
   it("readingMemory is masked in place, at any offset and phase, and nothing around it", () => {
     const memory = readingMemory()!;
     for (const length of [...LENGTHS, 47, 48, 49, 64, 65, 79, 80, 81].filter((n) => n < 65_000)) {

@@ -215,7 +215,8 @@ export class FrameDecoder {
     if (isBorrowed) {
       this.#chunkPosition += this.#offset;
       this.#piece = EMPTY;
-      this.#chunk = this.#chunk.slice(this.#offset);
+      const isRead = this.#offset === this.#chunk.length;
+      this.#chunk = isRead ? EMPTY : this.#chunk.slice(this.#offset);
       this.#offset = 0;
       this.#lent = false;
     }
@@ -294,8 +295,8 @@ export class FrameDecoder {
   bytes(): Uint8Array {
     const { size } = this;
     if (size === 0) return new Uint8Array(0);
-    if (!this.#ownsInput && this.#isMasked) return this.copy();
-    if (this.#isMasked) this.#unmask();
+    if (!this.#ownsInput && this.#isMasked()) return this.copy();
+    if (this.#isMasked()) this.#unmask();
     if (this.#piece === this.#chunk) this.#lent = true;
     return view(this.#piece, this.#start, size);
   }
@@ -304,7 +305,7 @@ export class FrameDecoder {
   text(codec: TextCodec): string {
     const start = this.#start;
     const end = start + this.size;
-    if (this.#isMasked) {
+    if (this.#isMasked()) {
       const phase = this.#given - this.size;
       const window = maskedWindow(this.#piece, start, end, this.#key, phase);
       if (window !== undefined) return codec.decode(window, 0, this.size);
@@ -317,7 +318,7 @@ export class FrameDecoder {
   /** @internal */
   get endsInAscii(): boolean {
     const byte = this.#piece[this.#start + this.size - 1];
-    const mask = this.#isMasked ? this.#key >>> (((this.#given - 1) & 3) << 3) : 0;
+    const mask = this.#isMasked() ? this.#key >>> (((this.#given - 1) & 3) << 3) : 0;
     return ((byte ^ mask) & 0x80) === 0;
   }
 
@@ -339,12 +340,13 @@ export class FrameDecoder {
     const start = this.#start;
     const { size } = this;
     const isLong = size >= WORDS_FROM;
-    if (isLong && this.#isMasked && this.#ownsInput && isInMemory(this.#piece)) this.#unmask();
-    if (!this.#isMasked) return target.set(view(this.#piece, start, size), at);
+    if (isLong && this.#isMasked() && this.#ownsInput && isInMemory(this.#piece)) this.#unmask();
+    if (!this.#isMasked()) return target.set(view(this.#piece, start, size), at);
     copyMasked(this.#piece, start, start + size, target, at, this.#key, this.#given - size);
   }
 
-  get #isMasked(): boolean {
+  /** Not a getter: V8 finds a private getter by a slow call into its runtime. */
+  #isMasked(): boolean {
     return this.#key !== 0 && !this.#isPlain;
   }
 

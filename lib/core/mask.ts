@@ -172,9 +172,15 @@ export function readingMemory(): Uint8Array | undefined {
   return vectors()?.reading;
 }
 
+/** The last array that was found in the memory. V8 reads `buffer` by a slow call. */
+let known: Uint8Array | undefined;
+
 /** Whether bytes are in the memory of WebAssembly, where they are masked without a copy. */
-export function isInMemory({ buffer }: Uint8Array): boolean {
-  return buffer === machine?.window.buffer;
+export function isInMemory(bytes: Uint8Array): boolean {
+  if (bytes === known) return true;
+  if (bytes.buffer !== machine?.window.buffer) return false;
+  known = bytes;
+  return true;
 }
 
 function maskMemory({ byteOffset }: Uint8Array, start: number, end: number, key: number): void {
