@@ -5,6 +5,7 @@
  * @module
  */
 import type { IncomingMessage } from "node:http";
+import type { AddressInfo } from "node:net";
 import type * as Events from "./ws/event_target.ts";
 import type * as Options from "./ws/options.ts";
 import { Receiver } from "./ws/receiver.ts";
@@ -47,6 +48,8 @@ type Default = WebSocket;
 declare namespace Default {
   /** See {@linkcode AddressInfo}. */
   export type AddressInfo = import("node:net").AddressInfo;
+  /** See {@linkcode CertMeta}. */
+  export type CertMeta = Options.CertMeta;
   /** See {@linkcode ClientOptions}. */
   export type ClientOptions = Options.ClientOptions;
   /** See {@linkcode CloseEvent}. */
@@ -68,16 +71,21 @@ declare namespace Default {
   /** See {@linkcode RawData}. */
   export type RawData = Events.RawData;
   /** See {@linkcode Server}. */
-  export type Server = WebSocketServer;
+  export type Server<
+    T extends typeof WebSocket = typeof WebSocket,
+    U extends typeof IncomingMessage = typeof IncomingMessage,
+  > = WebSocketServer<T, U>;
   /** See {@linkcode ServerOptions}. */
   export type ServerOptions<
     T extends typeof WebSocket = typeof WebSocket,
     U extends typeof IncomingMessage = typeof IncomingMessage,
   > = Servers.ServerOptions<T, U>;
   /** See {@linkcode VerifyClientCallbackAsync}. */
-  export type VerifyClientCallbackAsync = Options.VerifyClientCallbackAsync;
+  export type VerifyClientCallbackAsync<Request extends IncomingMessage = IncomingMessage> =
+    Options.VerifyClientCallbackAsync<Request>;
   /** See {@linkcode VerifyClientCallbackSync}. */
-  export type VerifyClientCallbackSync = Options.VerifyClientCallbackSync;
+  export type VerifyClientCallbackSync<Request extends IncomingMessage = IncomingMessage> =
+    Options.VerifyClientCallbackSync<Request>;
   /** See {@linkcode WebSocketEventMap}. */
   export type WebSocketEventMap = Events.WebSocketEventMap<WebSocket>;
 }
@@ -93,23 +101,31 @@ export type { AgreedExtensions, ReceiverOptions } from "./ws/receiver.ts";
 export type { SenderFrameOptions, SenderOptions } from "./ws/sender.ts";
 export type {
   AnyListener,
-  CloseEvent,
   Data,
   Emitter,
-  ErrorEvent,
-  Event,
   EventListener,
   EventListenerOptions,
   Listener,
   Listening,
-  MessageEvent,
   RawData,
-  WebSocketEventMap,
 } from "./ws/event_target.ts";
+/** The end of a connection. */
+export type CloseEvent<T = WebSocket> = Events.CloseEvent<T>;
+/** An error. A 'close' event follows. */
+export type ErrorEvent<T = WebSocket> = Events.ErrorEvent<T>;
+/** An event of a WebSocket. */
+export type Event<T = WebSocket> = Events.Event<T>;
+/** A message. */
+export type MessageEvent<T = WebSocket> = Events.MessageEvent<T>;
+/** The events that have an event object. */
+export type WebSocketEventMap<T = WebSocket> = Events.WebSocketEventMap<T>;
+/** Changes a request before it is sent. The function must call `request.end()`. */
+export type FinishRequestCallback<T = WebSocket> = Options.FinishRequestCallback<T>;
+export type { AddressInfo };
 export type {
+  CertMeta,
   ClientOptions,
   ConnectionOptions,
-  FinishRequestCallback,
   PerMessageDeflateOptions,
   VerifyClientCallbackAsync,
   VerifyClientCallbackSync,

@@ -1,7 +1,7 @@
 /** The opening handshake of a client, over `node:http` and `node:https`, and its redirects. */
 import { Buffer } from "node:buffer";
 import type { EventEmitter } from "node:events";
-import http, { type ClientRequest, type IncomingMessage } from "node:http";
+import http, { type ClientRequest, type ClientRequestArgs, type IncomingMessage } from "node:http";
 import https, { type RequestOptions } from "node:https";
 import net, { type NetConnectOpts } from "node:net";
 import { nextTick } from "node:process";
@@ -41,12 +41,12 @@ export interface OpeningHost {
 
 /** Finds the subprotocols and the options in the arguments of the constructor. */
 export function protocolsOf(
-  protocols: string | string[] | ClientOptions | undefined,
-  given: ClientOptions | undefined,
+  protocols: string | string[] | ClientOptions | ClientRequestArgs | undefined,
+  given: ClientOptions | ClientRequestArgs | undefined,
 ): { protocols: unknown[]; options: ClientOptions } {
   const isOmitted = typeof protocols === "object" && protocols !== null &&
     !Array.isArray(protocols);
-  const options = isOmitted ? protocols : given;
+  const options = (isOmitted ? protocols : given) as ClientOptions | undefined;
   const named = isOmitted || protocols === undefined ? options?.protocols ?? [] : protocols;
   return {
     protocols: Array.isArray(named) ? named : [named],

@@ -7,6 +7,7 @@ import type {
   OutgoingHttpHeaders,
   RequestOptions,
 } from "node:http";
+import type { createConnection } from "node:net";
 import type { ConnectionOptions as TlsOptions } from "node:tls";
 import type { ZlibOptions } from "node:zlib";
 import type { Extension, ExtensionFactory, ExtensionParameters } from "../core/extension.ts";
@@ -89,6 +90,9 @@ export const CONNECTION_DEFAULTS: ConnectionOptions = {
 /** Changes a request before it is sent. The function must call `request.end()`. */
 export type FinishRequestCallback<T> = (request: ClientRequest, websocket: T) => void;
 
+/** A certificate or a key. */
+export type CertMeta = string | string[] | Buffer | Buffer[];
+
 /** Options of a client, in addition to those of `http.request()` and `tls.connect()`. */
 export interface ClientOptions
   extends ConnectionOptions, Omit<TlsOptions, "timeout" | "host" | "path" | "port" | "lookup"> {
@@ -97,7 +101,7 @@ export interface ClientOptions
   /** User name and password, separated by a colon. */
   auth?: string | null | undefined;
   /** Makes the socket. */
-  createConnection?: RequestOptions["createConnection"];
+  createConnection?: RequestOptions["createConnection"] | typeof createConnection;
   /** Family of the address, 4 or 6. */
   family?: number | undefined;
   /** Changes the request before it is sent. */

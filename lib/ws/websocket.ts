@@ -1,6 +1,6 @@
 /** The WebSocket of `ws`, for clients and for the connections of a server. */
 import { Buffer } from "node:buffer";
-import type { ClientRequest, IncomingMessage } from "node:http";
+import type { ClientRequest, ClientRequestArgs, IncomingMessage } from "node:http";
 import { nextTick } from "node:process";
 import type { Duplex } from "node:stream";
 import { Opcode } from "../core/frame.ts";
@@ -83,7 +83,9 @@ export type BufferLike =
   | ArrayBufferView
   | Blob
   | readonly (number | Uint8Array)[]
-  | number;
+  | number
+  | { valueOf(): string | Uint8Array | ArrayBuffer | SharedArrayBuffer | readonly number[] }
+  | { [Symbol.toPrimitive](hint: string): string };
 
 /** Called when a ping or pong has been written, or with the reason why not. */
 export type ControlCallback = (error: Error) => void;
@@ -196,8 +198,8 @@ export class WebSocket extends Emitter<WebSocketEvents> {
    */
   constructor(
     address: string | URL | null,
-    protocols?: string | string[] | ClientOptions,
-    options?: ClientOptions,
+    protocols?: string | string[] | ClientOptions | ClientRequestArgs,
+    options?: ClientOptions | ClientRequestArgs,
   ) {
     super();
     this.#isServer = address === null;
