@@ -79,12 +79,18 @@ export class Countdown {
   /**
    * @param timeout The time that the peer has, in milliseconds. Infinity means no limit.
    * @param hasProgressed Called after each slice. If it returns true, the time starts again.
+   * @param elapsed The part of the first slice that is over already, in milliseconds.
    */
-  constructor(callback: () => void, timeout: number, hasProgressed?: () => boolean) {
+  constructor(
+    callback: () => void,
+    timeout: number,
+    hasProgressed?: () => boolean,
+    elapsed = 0,
+  ) {
     this.#callback = callback;
     this.#hasProgressed = hasProgressed;
     this.#slice = Math.ceil(timeout / SLICES);
-    this.#wait();
+    this.#wait(this.#slice - Math.floor(elapsed));
   }
 
   cancel(): void {
@@ -92,9 +98,9 @@ export class Countdown {
     this.#cancelTimer();
   }
 
-  #wait(): void {
-    this.#due = performance.now() + this.#slice;
-    this.#cancelTimer = timer(this.#onSlice, this.#slice, true);
+  #wait(delay = this.#slice): void {
+    this.#due = performance.now() + delay;
+    this.#cancelTimer = timer(this.#onSlice, delay, true);
   }
 
   #endSlice(): void {

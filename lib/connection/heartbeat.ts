@@ -208,7 +208,7 @@ export class Keepalive implements PingWaiter {
 
   #pingFirst(): void {
     this.ping({ payload: randomPayload() });
-    this.#awaitPong(this.timeout);
+    this.#awaitPong();
   }
 
   /** Called by the beat. */
@@ -225,7 +225,7 @@ export class Keepalive implements PingWaiter {
     if (this.#progress === undefined) return;
     this.#leave();
     const usual = Math.min(this.interval, this.timeout) * USUAL;
-    this.#awaitPong(this.#progress.look() ? this.timeout : this.timeout - usual);
+    this.#awaitPong(this.#progress.look() ? 0 : usual);
   }
 
   cancel(): void {
@@ -256,8 +256,9 @@ export class Keepalive implements PingWaiter {
    * Waits for the pong. Each deadline starts anew when bytes have moved. If no bytes have moved, the pong
    * gets one more deadline while reading is paused, because the pong may have arrived. It gets two more
    * if much was sent before the ping, because the ping may not have reached the peer.
+   * @param elapsed The part of the first deadline that is over already, in milliseconds.
    */
-  #awaitPong(left: number, quiet = 1): void {
+  #awaitPong(elapsed = 0, quiet = 1): void {
     if (this.timeout === 0 || !this.#host.isAlive) return;
     const progress = this.#progress!;
     const countdown = new Countdown(
@@ -265,14 +266,15 @@ export class Keepalive implements PingWaiter {
         const hasMuchBefore = this.#sentBefore - this.#confirmed > MUCH;
         const most = hasMuchBefore ? 3 : this.#host.isPaused ? 2 : 1;
         if (quiet >= most) this.#host.lost(this.timeout);
-        else this.#awaitPong(this.timeout, quiet + 1);
+        else this.#awaitPong(0, quiet + 1);
       },
-      left,
+      this.timeout,
       () => {
         const hasProgressed = progress.look();
         if (hasProgressed) quiet = 1;
         return hasProgressed;
       },
+      elapsed,
     );
     // In the assignment, V8 would keep the function and the countdown until a full collection.
     const cancel = () => countdown.cancel();
