@@ -110,30 +110,37 @@ function pauseSockets(): void {
 }
 
 /** What a socket does not know itself, or no longer knows after it has closed. */
-interface SocketInfo {
-  secure: boolean;
-  localAddress: Address | undefined;
-  remoteAddress: Address | undefined;
+interface LocalEnd {
+  readonly secure: boolean;
+  readonly localAddress: Address | undefined;
 }
 
 /** A socket as a {@linkcode Transport}. It must be half-open when one side has ended. */
 class BunTransport extends BaseTransport {
-  readonly secure: boolean;
-  readonly localAddress: Address | undefined;
   readonly remoteAddress: Address | undefined;
+  /** Connections of a server share it. */
+  readonly #local: LocalEnd;
   readonly #socket: BunSocket;
   #queue: ByteQueue | undefined;
-  #paused = false;
-  #isSocketPaused = false;
+  /** While it is "pausing", the socket still reads. */
+  #reading: "on" | "pausing" | "off" = "on";
   /** The last chunk, if the handler has kept it and paused. Only such a chunk may be released later. */
   #held: Uint8Array | undefined;
 
-  constructor(socket: BunSocket, { secure, localAddress, remoteAddress }: SocketInfo) {
+  constructor(socket: BunSocket, local: LocalEnd, remoteAddress: Address | undefined) {
     super();
     this.#socket = socket;
-    this.secure = secure;
-    this.localAddress = localAddress;
+    this.#local = local;
     this.remoteAddress = remoteAddress;
+  }
+
+  get secure(): boolean {
+    return this.#local.secure;
+  }
+
+  get localAddress(): Address | undefined {
+    const { localAddress } = this.#local;
+    return localAddress && { ...localAddress };
   }
 
   get allocate(): (length: number) => Uint8Array {
@@ -175,26 +182,25 @@ class BunTransport extends BaseTransport {
    * in the turn in which it came, and pausing and resuming a socket costs four system calls.
    */
   pause(): void {
-    this.#paused = true;
-    if (this.#isSocketPaused) return;
+    if (this.#reading === "off") return;
+    this.#reading = "pausing";
     if (pausing.size === 0) nextTurn(pauseSockets);
     pausing.add(this);
   }
 
   /** Pauses the socket if the transport is still paused. */
   pauseSocket(): void {
-    if (!this.#paused || this.#isSocketPaused || this.isDestroyed) return;
-    this.#isSocketPaused = true;
+    if (this.#reading !== "pausing" || this.isDestroyed) return;
+    this.#reading = "off";
     this.#socket.pause();
   }
 
   resume(released?: boolean): void {
     if (released && this.#held !== undefined) free(this.#held);
     this.#held = undefined;
-    this.#paused = false;
-    if (!this.#isSocketPaused) return;
-    this.#isSocketPaused = false;
-    this.#socket.resume();
+    const isOff = this.#reading === "off";
+    this.#reading = "on";
+    if (isOff) this.#socket.resume();
   }
 
   protected finish(): void {
@@ -207,10 +213,10 @@ class BunTransport extends BaseTransport {
 
   #onData(chunk: Uint8Array): void {
     if (this.isDestroyed) return;
-    if (this.#paused) this.pauseSocket();
+    this.pauseSocket();
     this.#held = undefined;
     if (this.handlers!.data(chunk) === true) free(chunk);
-    else if (this.#paused && chunk.length >= HELD_FROM) this.#held = chunk;
+    else if (this.#reading !== "on" && chunk.length >= HELD_FROM) this.#held = chunk;
   }
 
   #onDrain(): void {
@@ -244,22 +250,28 @@ class BunTransport extends BaseTransport {
   };
 }
 
-function infoOf(socket: BunSocket, { unix: path, tls }: ListenOptions): SocketInfo {
-  const secure = tls !== undefined;
-  if (path !== undefined) {
-    return { secure, localAddress: { transport: "unix", path }, remoteAddress: undefined };
-  }
-  return {
-    secure,
-    localAddress: tcpAddress(socket.localAddress, socket.localPort),
-    remoteAddress: tcpAddress(socket.remoteAddress, socket.remotePort),
-  };
+/** Returns the local end of a socket: the same object as for the socket before if it is equal. */
+function localEnd(
+  { localAddress: hostname, localPort: port }: BunSocket,
+  { unix: path, tls }: ListenOptions,
+  last: LocalEnd | undefined,
+): LocalEnd {
+  const known = last?.localAddress;
+  const isSame = known?.transport === "tcp"
+    ? known.hostname === hostname && known.port === port
+    : known !== undefined;
+  if (isSame) return last!;
+  const localAddress: Address | undefined = path === undefined
+    ? tcpAddress(hostname, port)
+    : { transport: "unix", path };
+  return { secure: tls !== undefined, localAddress };
 }
 
 function listen(options: ListenOptions, accept: (transport: Transport) => void): Listener {
   const { hostname, port, unix: path, tls, reusePort } = options;
   if (path !== undefined) checkUnixPath(path);
   const handshakes = new Handshakes<BunSocket>(options);
+  let local: LocalEnd | undefined;
   const listener = runtime.listen({
     ...(path === undefined ? { hostname, port, reusePort } : { unix: path }),
     allowHalfOpen: true,
@@ -268,7 +280,11 @@ function listen(options: ListenOptions, accept: (transport: Transport) => void):
       ...BunTransport.handlers,
       open(socket) {
         socket.setNoDelay(true);
-        socket.data = new BunTransport(socket, infoOf(socket, options));
+        local = localEnd(socket, options, local);
+        const remote = path === undefined
+          ? tcpAddress(socket.remoteAddress, socket.remotePort)
+          : undefined;
+        socket.data = new BunTransport(socket, local, remote);
         if (tls === undefined) give(socket, accept);
         else if (!handshakes.begin(socket, socket.data.remoteAddress, () => socket.close())) {
           socket.close();
@@ -336,7 +352,8 @@ function adopt(transport: NodeTransport): Transport {
   if (socket.destroyed || socket.readableEnded || socket.readableLength > 0) return transport;
   if (localAddress === undefined && remoteAddress?.transport !== "unix") return transport;
   handle.pause();
-  handle.data = new BunTransport(handle, transport);
+  const { secure } = transport;
+  handle.data = new BunTransport(handle, { secure, localAddress }, remoteAddress);
   handle.reload({ socket: BunTransport.handlers });
   // `node:net` may have paused the socket, and a paused socket does not keep the process alive.
   handle.ref();

@@ -41,8 +41,6 @@ interface Owned {
 /** A duplex as a transport. The two sides of the duplex must end independently. */
 export class DuplexTransport<T extends Duplex = Duplex> extends BaseTransport {
   protected readonly duplex: T;
-  /** Maximum number of bytes that the duplex is given. */
-  protected readonly capacity: number = CAPACITY;
   #queue: ByteQueue | undefined;
   #written: ((error?: Error | null) => void) | undefined;
   /** Whether the transport must report that the waiting bytes were sent. */
@@ -77,6 +75,11 @@ export class DuplexTransport<T extends Duplex = Duplex> extends BaseTransport {
 
   static #onClose(this: Owned): void {
     this[OWNER].reportClose();
+  }
+
+  /** Maximum number of bytes that the duplex is given. */
+  protected get capacity(): number {
+    return CAPACITY;
   }
 
   override get bufferedAmount(): number {
@@ -199,21 +202,18 @@ export function free(chunk: Uint8Array): void {
 const loadTls = () => import("./node_tls.ts");
 
 interface Ends {
-  local?: Address;
-  remote?: Address;
+  local?: Address | undefined;
+  remote?: Address | undefined;
 }
 
 /** A socket as a {@linkcode Transport}. The socket must have been created with `allowHalfOpen`. */
 export class NodeTransport extends DuplexTransport<Socket> implements Transport {
-  readonly secure: boolean;
-  readonly #ends: Ends | undefined;
-  /** What the socket knew before it was destroyed. */
-  #known: Pick<Socket, "localAddress" | "localPort" | "remoteAddress" | "remotePort"> | undefined;
+  /** The addresses that the socket does not know, or will not know after it was destroyed. */
+  #ends: Ends | undefined;
 
   /** @param ends The addresses of a Unix socket, which the socket itself does not know. */
   constructor(socket: Socket, ends?: Ends) {
     super(socket);
-    this.secure = (socket as Partial<TLSSocket>).encrypted === true;
     // A plain socket has room for the first bytes.
     this.isPrompt = !this.secure;
     this.#ends = ends;
@@ -225,6 +225,10 @@ export class NodeTransport extends DuplexTransport<Socket> implements Transport 
 
   get socket(): Socket {
     return this.duplex;
+  }
+
+  get secure(): boolean {
+    return (this.duplex as Partial<TLSSocket>).encrypted === true;
   }
 
   protected override receive(chunk: Uint8Array): void {
@@ -243,12 +247,12 @@ export class NodeTransport extends DuplexTransport<Socket> implements Transport 
   }
 
   get localAddress(): Address | undefined {
-    const { localAddress, localPort } = this.#known ?? this.duplex;
+    const { localAddress, localPort } = this.duplex;
     return this.#ends?.local ?? tcpAddress(localAddress, localPort);
   }
 
   get remoteAddress(): Address | undefined {
-    const { remoteAddress, remotePort } = this.#known ?? this.duplex;
+    const { remoteAddress, remotePort } = this.duplex;
     return this.#ends?.remote ?? tcpAddress(remoteAddress, remotePort);
   }
 
@@ -264,9 +268,7 @@ export class NodeTransport extends DuplexTransport<Socket> implements Transport 
 
   /** A destroyed socket does not know its addresses. */
   #keepAddresses(): void {
-    if (this.#known !== undefined) return;
-    const { localAddress, localPort, remoteAddress, remotePort } = this.duplex;
-    this.#known = { localAddress, localPort, remoteAddress, remotePort };
+    this.#ends = { local: this.localAddress, remote: this.remoteAddress };
   }
 }
 

@@ -49,7 +49,6 @@ export function remoteAddress(stream: Http2Stream): Address | undefined {
 const CAPACITY = 16384;
 
 export class Http2Transport extends DuplexTransport<Http2Stream> implements Transport {
-  protected override readonly capacity: number = CAPACITY;
   readonly localAddress: Address | undefined;
   readonly remoteAddress: Address | undefined;
   readonly secure: boolean;
@@ -62,6 +61,10 @@ export class Http2Transport extends DuplexTransport<Http2Stream> implements Tran
     this.localAddress = tcpAddress(socket?.localAddress, socket?.localPort);
     this.remoteAddress = remoteAddress(stream);
     this.secure = encrypted === true;
+  }
+
+  protected override get capacity(): number {
+    return CAPACITY;
   }
 
   protected override reportEnd(): void {
