@@ -68,7 +68,17 @@ export type InputEnd = EventOf<"close"> | RemoteProtocolError | undefined;
 
 export type EndListener = (error?: WebSocketError) => void;
 
-const NONE: readonly EndListener[] = [];
+/** One listener alone, or several: most connections have one. */
+type Listeners = EndListener | readonly EndListener[] | undefined;
+
+function added(listeners: Listeners, listener: EndListener): Listeners {
+  return listeners === undefined ? listener : [listeners, listener].flat();
+}
+
+function tell(listeners: Listeners, error?: WebSocketError): void {
+  if (typeof listeners === "function") listeners(error);
+  else listeners?.forEach((listener) => listener(error));
+}
 
 /** How a connection closes when one of its streams is cancelled or aborted without a code. */
 export type LeaveRule =
@@ -120,8 +130,8 @@ export class Closing implements SenderHost {
   leaveRule: LeaveRule = "direct";
   readonly #parts: ClosingParts;
   readonly #timeout: number;
-  #onDecided: readonly EndListener[] = NONE;
-  #onEnded: readonly EndListener[] = NONE;
+  #onDecided: Listeners;
+  #onEnded: Listeners;
   #closed: Promise<Required<CloseInfo>> | undefined;
   /** Made when the connection begins to end. Most connections are open most of the time. */
   #ending: Ending | undefined;
@@ -185,13 +195,13 @@ export class Closing implements SenderHost {
   /** Calls the listener when the transport has ended. */
   whenEnded(listener: EndListener): void {
     if (this.phase === "ended") listener(this.error);
-    else this.#onEnded = this.#onEnded === NONE ? [listener] : this.#onEnded.concat(listener);
+    else this.#onEnded = added(this.#onEnded, listener);
   }
 
   /** Calls the listener when the connection has failed or its transport has ended. */
   whenDecided(listener: EndListener): void {
     if (this.phase === "failed" || this.phase === "ended") return listener(this.error);
-    this.#onDecided = this.#onDecided.concat(listener);
+    this.#onDecided = added(this.#onDecided, listener);
     this.#stopWaitingForHandler();
   }
 
@@ -355,7 +365,7 @@ export class Closing implements SenderHost {
     if (!this.#take("fail")) return false;
     const { sender, receiver } = this.#parts;
     this.error = error;
-    for (const listener of this.#onDecided) listener(error);
+    tell(this.#onDecided, error);
     this.#parts.pings?.fail(() => error);
     sender.end(isComplete ? () => this.closedError() : () => error);
     receiver.end({ clean: isComplete, closeCode: error.closeCode ?? undefined, error });
@@ -409,9 +419,9 @@ export class Closing implements SenderHost {
   #tellEnd(): void {
     if (this.error === undefined) {
       this.#parts.sender.end(() => this.closedError());
-      for (const listener of this.#onDecided) listener();
+      tell(this.#onDecided);
     }
-    for (const listener of this.#onEnded) listener(this.error);
+    tell(this.#onEnded, this.error);
   }
 
   /** Returns a clean end. Its error is created when it is first needed. */
@@ -433,7 +443,7 @@ export class Closing implements SenderHost {
     if (this.leaveRule !== "handler" || info.closeCode !== undefined) return this.startClose(info);
     // A loop that ends with an error cancels without a reason, and then the handler rejects.
     this.#end.leaving ??= reason === undefined ? { closeCode: CloseCode.Normal } : info;
-    if (this.#onDecided.length > 0) this.#stopWaitingForHandler();
+    if (this.#onDecided !== undefined) this.#stopWaitingForHandler();
   }
 
   /** The handler has returned without a promise, so nothing will report that it has finished. */

@@ -1,5 +1,5 @@
 /** Serves connections with a handler, from the handshake to the end, and shuts them down. */
-import { checkCloseInfo, type Closing } from "../connection/closing.ts";
+import { checkCloseInfo } from "../connection/closing.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
 import { HandshakeError, type HandshakeErrorCode, invalidState, wrongType } from "../core/error.ts";
 import { checkKnown } from "../core/option_hints.ts";
@@ -256,32 +256,14 @@ export class Sessions {
     this.connections.add(ws);
     this.#opened++;
     if (this.#shutdown.signal.aborted) ws.close(this.#info);
-    const { maxLifetime = 0 } = this.#options;
-    const cancelTimer = maxLifetime === 0
-      ? undefined
-      : backgroundTimer(() => ws.close({ closeCode: CloseCode.GoingAway }), maxLifetime);
-    const driver = driverOf(ws);
-    const { closing } = driver;
-    // Wait for both the connection and the handler: a handler may run longer than its connection.
-    this.#pending++;
-    closing.whenEnded(() => {
-      cancelTimer?.();
-      this.#count.leave(place);
-      this.connections.delete(ws);
-      addTo(this.#totals, driver.stats);
-      this.#left();
-    });
-    closing.leaveRule = "handler";
+    this.#endLater(ws, place);
     try {
       const handler = this.#handler;
       const returned = handler(ws);
       if (typeof Object(returned).then === "function") {
-        Promise.resolve(returned).then(
-          () => this.#handled(closing),
-          (error) => this.#threw(ws, error),
-        );
+        Promise.resolve(returned).then(() => this.#handled(ws), (error) => this.#threw(ws, error));
       } else {
-        closing.handlerLeft();
+        driverOf(ws).closing.handlerLeft();
         this.#left();
       }
     } catch (error) {
@@ -289,7 +271,25 @@ export class Sessions {
     }
   }
 
-  #handled(closing: Closing): void {
+  /** Waits for the connection in addition to the handler, which may run longer than its connection. */
+  #endLater(ws: WebSocketConnection, place: string): void {
+    this.#pending++;
+    const { closing } = driverOf(ws);
+    closing.leaveRule = "handler";
+    closing.whenEnded(() => {
+      this.#count.leave(place);
+      this.connections.delete(ws);
+      addTo(this.#totals, driverOf(ws).stats);
+      this.#left();
+    });
+    const { maxLifetime = 0 } = this.#options;
+    if (maxLifetime === 0) return;
+    const close = () => void ws.close({ closeCode: CloseCode.GoingAway });
+    closing.whenEnded(backgroundTimer(close, maxLifetime));
+  }
+
+  #handled(ws: WebSocketConnection): void {
+    const { closing } = driverOf(ws);
     if (closing.phase === "ended") return this.#left();
     // One turn later, a pipe that was not awaited has asked for its first message.
     nextTurn(() => {
