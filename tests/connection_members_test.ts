@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { accept } from "../mod.ts";
 import { sendingOf } from "../lib/connection/sender.ts";
 import { diagnostics, setDiagnostics } from "../lib/inspect.ts";
-import { transportPair } from "../lib/testing.ts";
+import { pair, transportPair } from "../lib/testing.ts";
 import { brief, inBothRoles, RawPeer, rejection, textFrame, until } from "./support.ts";
 
 type Loose = Record<string, (...args: unknown[]) => unknown>;
@@ -31,6 +31,24 @@ describe("The members of WebSocketConnection", () => {
       assert.equal(ws.response.status, 101);
       assert.equal(ws.rawHeaders.request[0][0], "Host");
       ws.terminate();
+    }
+  });
+
+  it("Both ends show the same heads", async () => {
+    const added: [string, string][] = [["x-a", "1"], ["set-cookie", "b=2"]];
+    const onResponse = (headers: Headers) => headers.set("x-b", "3");
+    const rows = [
+      {},
+      { client: { protocols: ["a", "b"] }, server: { protocols: ["b"], headers: added } },
+      { client: { compression: true }, server: { compression: true, headers: added, onResponse } },
+    ];
+    for (const row of rows) {
+      const [client, server] = await pair(row);
+      assert.deepEqual(server.rawHeaders, client.rawHeaders);
+      assert.equal(server.response.statusText, client.response.statusText);
+      assert.deepEqual([...server.response.headers], [...client.response.headers]);
+      server.terminate();
+      client.terminate();
     }
   });
 

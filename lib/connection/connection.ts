@@ -4,7 +4,7 @@ import { wrongType } from "../core/error.ts";
 import { abortable, handled } from "../abortable.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
 import { checkCloseInfo } from "./closing.ts";
-import type { Agreement } from "../core/handshake.ts";
+import { type Agreement, upgradeResponseTo } from "../core/handshake.ts";
 import { type RawHeaders, serializeExtensions } from "../core/header.ts";
 import { type RequestHead, requestOf, type ResponseHead, responseOf } from "../core/http1.ts";
 import { checkControl } from "../core/encoder.ts";
@@ -39,8 +39,8 @@ export interface ConnectionInit extends DriverInit {
   agreement: Agreement;
   request: RequestHead;
   response: ResponseHead;
-  /** The heads as text. */
-  texts: { request: string; response: string };
+  /** The heads as text. Of a response that follows from the request, the added header fields. */
+  texts: { request: string; response: string | RawHeaders };
   /** The request, if it was made already. */
   webRequest?: Request;
   secure: boolean;
@@ -121,9 +121,10 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
   }
 
   readonly #agreement: Agreement;
-  /** The heads as text. As objects, they would take several times the memory. */
+  /** The head as text. As an object, it would take several times the memory. */
   readonly #requestText: string;
-  readonly #responseText: string;
+  /** The head as text, or what was added to the response that follows from the request. */
+  readonly #answer: string | RawHeaders;
   readonly #secure: boolean;
   readonly #driver: Driver;
   #request: Request | undefined;
@@ -134,7 +135,7 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
   constructor(init: ConnectionInit) {
     this.#agreement = init.agreement;
     this.#requestText = init.texts.request;
-    this.#responseText = init.texts.response;
+    this.#answer = init.texts.response;
     this.#secure = init.secure;
     this.#request = init.webRequest;
     const listener = diagnostics?.listen(init);
@@ -159,13 +160,19 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
 
   /** The response of the handshake. */
   get response(): ResponseInfo {
-    return this.#response ??= toResponseInfo(responseOf(this.#responseText));
+    return this.#response ??= toResponseInfo(this.#responseHead());
+  }
+
+  #responseHead(): ResponseHead {
+    const answer = this.#answer;
+    if (typeof answer === "string") return responseOf(answer);
+    return upgradeResponseTo(requestOf(this.#requestText), { ...this.#agreement, headers: answer });
   }
 
   /** The header fields of the request and the response, in order and with repeated fields. */
   get rawHeaders(): { readonly request: RawHeaders; readonly response: RawHeaders } {
     const { headers: request } = requestOf(this.#requestText);
-    return { request, response: responseOf(this.#responseText).headers };
+    return { request, response: this.#responseHead().headers };
   }
 
   /** The address of this end, if the transport has one. */

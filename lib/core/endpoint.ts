@@ -85,6 +85,9 @@ const HANDSHAKE_EVENTS: readonly string[] = ["request", "accept", "reject", "rej
 const EMPTY = new Uint8Array(0);
 const NONE: readonly ExtensionFactory[] = [];
 const NO_EXTENSIONS: ReturnType<typeof acceptExtensions> = { headers: [], extensions: [] };
+const NO_FIELDS: RawHeaders = [];
+/** Connections without a subprotocol and extensions share it. */
+const NO_AGREEMENT: Agreement = Object.freeze({ protocol: "", extensions: NO_EXTENSIONS.headers });
 
 /**
  * One end of a connection: bytes in, events out; events in, bytes out. An endpoint sends nothing on
@@ -132,6 +135,8 @@ export class Endpoint {
   /** The heads as text, if they were sent or received so. */
   #requestText: string | undefined;
   #responseText: string | undefined;
+  /** The header fields that a server has added to its response over HTTP/1.1. */
+  #added: RawHeaders | undefined;
   /** The header fields of the peer's head over HTTP/2. */
   #received: RawHeaders | undefined;
   /** The header fields of the client's own head over HTTP/2. */
@@ -184,13 +189,14 @@ export class Endpoint {
   }
 
   /**
-   * The heads of the request and the response as text, which takes less memory.
+   * The heads of the request and the response as text, which takes less memory. Of the response of a
+   * server over HTTP/1.1, only the added header fields: the rest follows from the request.
    * @internal
    */
-  get texts(): { request: string; response: string } {
+  get texts(): { request: string; response: string | RawHeaders } {
     return {
       request: this.#requestText ?? requestText(this.#request!),
-      response: this.#responseText ?? responseText(this.#response!),
+      response: this.#added ?? this.#responseText ?? responseText(this.#response!),
     };
   }
 
@@ -515,8 +521,11 @@ export class Endpoint {
         ? http2ResponseHead(http2Response(answer))
         : upgradeResponse(this.#key, answer);
       this.#response = response;
-      const bytes = isHttp2 ? EMPTY : this.#encode(this.#responseText = responseText(response));
-      this.#agreement = { protocol, extensions: agreed.headers };
+      if (!isHttp2) this.#added = headers ?? NO_FIELDS;
+      const bytes = isHttp2 ? EMPTY : this.#encode(responseText(response));
+      this.#agreement = isPlain && protocol === ""
+        ? NO_AGREEMENT
+        : { protocol, extensions: agreed.headers };
       this.#begin(agreed.extensions);
       return bytes;
     } catch (error) {

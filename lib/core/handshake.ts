@@ -370,6 +370,11 @@ export function upgradeResponse(
   return { version: "1.1", status: 101, statusText: "Switching Protocols", headers: fields };
 }
 
+/** Makes the 101 response to a request that has been accepted, as it was sent. */
+export function upgradeResponseTo(request: RequestHead, answer: AcceptOptions): ResponseHead {
+  return upgradeResponse(headerValue(request.headers, "Sec-WebSocket-Key")!, answer);
+}
+
 /** Makes the header fields of the response over HTTP/2 to a request that has been checked. */
 export function http2Response(
   { protocol = "", extensions, headers = [] }: AcceptOptions,
