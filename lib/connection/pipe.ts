@@ -3,6 +3,7 @@
  * promises of the streams, and otherwise does what the Streams Standard says (ReadableStreamPipeTo).
  */
 import { handled, onAbort } from "../abortable.ts";
+import { wrongType } from "../core/error.ts";
 import type { Message } from "../core/message.ts";
 import type { BufferSource } from "../options.ts";
 
@@ -257,15 +258,24 @@ class Pipe {
 
   #begin(fallBack: () => Promise<void>): void {
     if (this.#shutDown !== undefined) return;
-    const isFresh = this.#writer.desiredSize === 1 && !this.#sink.isClosed;
-    if (isFresh && this.#source.isIdle) {
+    const isOpen = this.#writer.desiredSize === 1 && !this.#sink.isClosed;
+    if (isOpen && this.#source.isIdle) {
       this.#sink.pipe = this;
       return this.#run();
     }
+    // Node's pipe would take a waiting message, and reject a promise that nobody can handle.
+    if (!isOpen && this.#source.over === undefined) return this.#giveUp();
     this.#stop(() => {
       this.#release();
       return fallBack();
     });
+  }
+
+  /** Ends the pipe, because the destination takes no messages. */
+  #giveUp(): void {
+    const { closed, desiredSize } = this.#writer;
+    if (desiredSize === null) closed.catch((error) => this.cancel(error));
+    else this.cancel(wrongType("Cannot pipe to a stream that is closed or closing"));
   }
 
   give(message: Message): void {
