@@ -101,31 +101,37 @@ export type { AgreedExtensions, ReceiverOptions } from "./ws/receiver.ts";
 export type { SenderFrameOptions, SenderOptions } from "./ws/sender.ts";
 export type {
   AnyListener,
+  CloseEvent as CloseEventOf,
   Data,
   Emitter,
+  ErrorEvent as ErrorEventOf,
+  Event as EventOf,
   EventListener,
   EventListenerOptions,
   Listener,
   Listening,
+  MessageEvent as MessageEventOf,
   RawData,
+  WebSocketEventMap as WebSocketEventMapOf,
 } from "./ws/event_target.ts";
 /** The end of a connection. */
-export type CloseEvent<T = WebSocket> = Events.CloseEvent<T>;
+export type CloseEvent = Events.CloseEvent<WebSocket>;
 /** An error. A 'close' event follows. */
-export type ErrorEvent<T = WebSocket> = Events.ErrorEvent<T>;
+export type ErrorEvent = Events.ErrorEvent<WebSocket>;
 /** An event of a WebSocket. */
-export type Event<T = WebSocket> = Events.Event<T>;
+export type Event = Events.Event<WebSocket>;
 /** A message. */
-export type MessageEvent<T = WebSocket> = Events.MessageEvent<T>;
+export type MessageEvent = Events.MessageEvent<WebSocket>;
 /** The events that have an event object. */
-export type WebSocketEventMap<T = WebSocket> = Events.WebSocketEventMap<T>;
+export type WebSocketEventMap = Events.WebSocketEventMap<WebSocket>;
 /** Changes a request before it is sent. The function must call `request.end()`. */
-export type FinishRequestCallback<T = WebSocket> = Options.FinishRequestCallback<T>;
+export type FinishRequestCallback = Options.FinishRequestCallback<WebSocket>;
 export type { AddressInfo };
 export type {
   CertMeta,
   ClientOptions,
   ConnectionOptions,
+  FinishRequestCallback as FinishRequestCallbackOf,
   PerMessageDeflateOptions,
   VerifyClientCallbackAsync,
   VerifyClientCallbackSync,
