@@ -190,6 +190,14 @@ const SCENARIOS: Record<string, Scenario> = {
   "the sink was aborted before": {
     before: ({ to }) => to.writable.abort(new Error("aborted")),
   },
+  "both were closed before": {
+    async before({ feeder, from, to }) {
+      void from.readable;
+      await feeder.close();
+      await until(() => from.state === "closed");
+      await to.writable.close();
+    },
+  },
   "the sink is closing": {
     before: ({ to }) => void to.writable.close(),
     during: ({ feeder }) => feeder.send("a"),
