@@ -417,7 +417,10 @@ async function listen(
       reject(reusePort && error.code === "ENOTSUP" ? unsupportedReusePort(error) : error);
     const ends = path === undefined ? undefined : { local: unixAddress(path) };
     const handshakes = new Handshakes<unknown>(options);
-    const acceptSocket = (socket: Socket) => accept(new NodeTransport(socket, ends));
+    const acceptSocket = (socket: Socket) => {
+      dropIdleListener(socket);
+      accept(new NodeTransport(socket, ends));
+    };
     const server = secure === undefined
       ? createServer({ allowHalfOpen: true }, acceptSocket)
       : tlsServerOf(secure.createTlsServer(options.tls!), path, handshakes, acceptSocket);
@@ -433,6 +436,15 @@ async function listen(
       resolve({ address: boundAddress(server), close });
     });
   });
+}
+
+/**
+ * Node listens for the end of each socket, but does nothing if the socket is half-open. The listener would
+ * make a list of ours, which takes more memory than any other object of an idle connection's transport.
+ */
+function dropIdleListener(socket: Socket): void {
+  const [listener] = socket.listeners("end");
+  if (listener?.name === "onReadableStreamEnd") socket.off("end", listener as () => void);
 }
 
 function canReusePort(version: string): boolean {
