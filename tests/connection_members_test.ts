@@ -52,6 +52,22 @@ describe("The members of WebSocketConnection", () => {
     }
   });
 
+  it("A program may change the header fields that it is shown", async () => {
+    const server = { headers: [["x-a", "1"]] as [string, string][] };
+    for (let again = 0; again < 2; again++) {
+      const ends = await pair({ server });
+      for (const { rawHeaders: { request, response }, response: { headers } } of ends) {
+        for (const field of [...request, ...response]) (field as [string, string])[1] = "hidden";
+        assert.equal(headers.get("x-a"), "1");
+        assert.equal(headers.get("upgrade"), "websocket");
+      }
+      for (const ws of ends) {
+        assert.ok(ws.rawHeaders.response.every(([, value]) => value !== "hidden"));
+        ws.terminate();
+      }
+    }
+  });
+
   it("null in the place of options counts as none", async () => {
     await inBothRoles(async (ws, peer) => {
       const none = null as unknown as undefined;

@@ -172,7 +172,9 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
   /** The header fields of the request and the response, in order and with repeated fields. */
   get rawHeaders(): { readonly request: RawHeaders; readonly response: RawHeaders } {
     const { headers: request } = requestOf(this.#requestText);
-    return { request, response: this.#responseHead().headers };
+    // Other responses share the fields, which a program may change in place, such as to hide a secret.
+    const response = this.#responseHead().headers.map(([name, value]) => [name, value] as const);
+    return { request, response };
   }
 
   /** The address of this end, if the transport has one. */
