@@ -1,5 +1,6 @@
-import { describe, it } from "node:test";
+import { describe } from "node:test";
 import assert from "node:assert/strict";
+import { setTimeout } from "node:timers/promises";
 import { isDeepStrictEqual } from "node:util";
 import { encodeFrame, type Frame, FrameDecoder, Opcode, type Role } from "../lib/core/mod.ts";
 import { BUFFER_SIZE, releaseBuffer, takeBuffer } from "../lib/core/buffers.ts";
@@ -9,7 +10,13 @@ import { SharedFrames, sharedLength } from "../lib/connection/sharing.ts";
 import { assertSameBytes, concat, cut, hex, pattern, utf8 } from "./bytes.ts";
 import type { Extension, OutgoingFrame } from "../lib/core/extension.ts";
 import { FRAMES } from "./frame_table.ts";
+import { it, notApplicable } from "./it.ts";
 import { fc, offsets } from "./property.ts";
+
+/** Bun's collector. */
+const jsc: { edenGC(): void; fullGC(): void } | undefined = "Bun" in globalThis
+  ? await import("bun:jsc" as string)
+  : undefined;
 
 const TEXT = firstByte(true, 0, Opcode.Text);
 const BINARY = firstByte(true, 0, Opcode.Binary);
@@ -340,6 +347,30 @@ describe("Encoder and its memory", () => {
     assert.equal(sizeOf(100, 141), middle, "the bytes have moved");
     assert.equal(sizeOf(1), middle, "the batch did not fit into a small buffer");
     assert.equal(sizeOf(1), small);
+  });
+
+  it("Encoder holds no lent bytes after they have left, not even in old garbage", {
+    skip: jsc === undefined && notApplicable("only Bun can collect the young objects alone"),
+  }, async () => {
+    const { edenGC, fullGC } = jsc!;
+    const encoders = Array.from({ length: 8 }, () => new Encoder("server"));
+    const send = () =>
+      encoders.map((encoder) => {
+        const bytes = pattern(LEND_FROM);
+        encoder.writeBytes(BINARY, bytes, true);
+        encoder.take();
+        encoder.recycle();
+        return new WeakRef(bytes);
+      });
+    send();
+    fullGC();
+    const refs = send();
+    // A reference that was just made keeps its target until the next turn.
+    await setTimeout(1);
+    edenGC();
+    const kept = refs.filter((ref) => ref.deref() !== undefined);
+    // The stack may still have the last one.
+    assert.ok(kept.length <= 1, `${kept.length} are kept`);
   });
 
   it("Encoder goes on with a large buffer after a full one", () => {

@@ -494,15 +494,15 @@ describe("pipeTo() between two connections", () => {
       const shared: boolean[] = [];
       transport.write = (parts) => {
         shared.push(
-          parts.some(({ buffer, length }) => length === 9000 && buffer.byteLength === 9000),
+          parts.some(({ buffer, length }) => length === 20_000 && buffer.byteLength === 20_000),
         );
         write(parts);
       };
       const piped = ws.readable.pipeTo(ws.writable);
       await rest();
-      peer.write(peer.encode(binaryFrame(pattern(9000))));
+      peer.write(peer.encode(binaryFrame(pattern(20_000))));
       const [[type, text]] = await frames(peer, 1);
-      assert.deepEqual([type, text.length], ["binary", 9000]);
+      assert.deepEqual([type, text.length], ["binary", 20_000]);
       // A client masks what it sends.
       assert.deepEqual(shared, [role === "server"]);
       ws.terminate();

@@ -468,6 +468,17 @@ function senderOf(
 }
 
 describe("Sender", () => {
+  for (const length of [16_384, 16_385]) {
+    const how = length > 16_384 ? "without a copy" : "in the write of the others";
+    it(`Sender moves ${length} bytes of a pipe ${how}`, () => {
+      const { sender, transport } = senderOf();
+      assert.equal(sender.move("a"), undefined);
+      assert.equal(sender.move(pattern(length)), undefined);
+      sender.flush();
+      assert.equal(transport.written.length, length > 16_384 ? 2 : 1);
+    });
+  }
+
   /** The header of a server's frame of this length has four bytes. */
   const textOf = (frame: number) => "a".repeat(frame - 4);
   const sizes: [frame: number, given: boolean, waits: boolean][] = [

@@ -26,10 +26,7 @@ import { SendTurns } from "./turns.ts";
 /** Maximum number of bytes that may wait, here and in the transport, before a send waits too. */
 export const SEND_MARK = 65536;
 
-/**
- * Longer bytes are sent without a copy. Their promise waits until they have left, so shorter messages,
- * which share a write with others, are copied.
- */
+/** Longer bytes are sent without a copy. Shorter messages, which share a write with others, are copied. */
 const LEND_OVER = 16_384;
 
 /** Maximum number of bytes given to the transport at a time. The transport may copy them. */
@@ -249,7 +246,7 @@ export class Sender {
 
   /** Sends a message of a pipe, which nobody else has. Returns undefined if another one may follow. */
   move(message: Message): Promise<void> | undefined {
-    return this.#stream(message, "give");
+    return this.#stream(message, message.length > LEND_OVER ? "give" : "copy");
   }
 
   /** Sends a chunk of a stream. If the end interrupts it, the promise rejects after `closed`. */

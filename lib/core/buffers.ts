@@ -90,7 +90,7 @@ export class Parts {
   /** Full buffers that were taken and may not have been sent yet. */
   readonly full: Uint8Array[] = [];
   /** Lent parts that were taken and may not have been sent yet. */
-  lent: Part[] = [];
+  readonly lent: Part[] = [];
   /** Memory that is held in addition to the bytes, in bytes. */
   unused = 0;
   /** Whether the last `take()` dropped a frame because its lent bytes changed length. */

@@ -659,7 +659,8 @@ export class Encoder {
     const parts = this.#parts;
     if (parts !== undefined) {
       if (!parts.lent.every(isIntact)) return false;
-      if (parts.lent.length > 0) parts.lent = [];
+      // Don't replace the array. Garbage that is old keeps what it refers to until a full collection.
+      parts.lent.length = 0;
       for (let full = parts.full.pop(); full !== undefined; full = parts.full.pop()) {
         // The batch did not fit into this buffer.
         size = Math.max(size, full.length + 1);
