@@ -14,7 +14,7 @@ import {
 } from "../lib/core/mod.ts";
 import { headerLength, writeHeader } from "../lib/core/encoder.ts";
 import { readingMemory } from "../lib/core/mask.ts";
-import { webTextCodec } from "../lib/core/utf8.ts";
+import { type TextCodec, webTextCodec } from "../lib/core/utf8.ts";
 import { concat, cut, cuts, hex, pattern, single, utf8 } from "./bytes.ts";
 import {
   type FrameRow,
@@ -307,6 +307,33 @@ describe("FrameDecoder", () => {
       }
       assert.deepEqual(decoder.copy(), payload);
     }
+  });
+
+  it("FrameDecoder tells the codec whether text is ASCII, if it has found that out", () => {
+    const told = (text: string, isShared: boolean, ownsInput: boolean) => {
+      const payload = utf8(text);
+      const bytes = encodeFrame({ opcode: Opcode.Text, payload }, { mask: hex("80 81 fe ff") });
+      const chunk = isShared ? readingMemory()!.subarray(5, 5 + bytes.length) : bytes;
+      chunk.set(bytes);
+      const decoder = new FrameDecoder({ role: "server", ownsInput });
+      decoder.push(chunk);
+      assert.equal(decoder.advance(), true);
+      let isAscii: boolean | undefined;
+      const decode: TextCodec["decode"] = (bytes, start, end, known) => {
+        isAscii = known;
+        return webTextCodec.decode(bytes, start, end);
+      };
+      assert.equal(decoder.text({ ...webTextCodec, decode }), text);
+      return isAscii;
+    };
+    const long = "a".repeat(300);
+    for (const ownsInput of [true, false]) {
+      const known = [long, `${long}é`, "short"].map((text) => told(text, false, ownsInput));
+      assert.deepEqual(known, [true, false, undefined]);
+    }
+    const known = [long, `${long}é`, "short"].map((text) => told(text, true, true));
+    assert.deepEqual(known, [true, false, undefined]);
+    assert.equal(told(long, true, false), undefined);
   });
 
   it("FrameDecoder refuses a role that does not exist, and reserved bits by default", () => {

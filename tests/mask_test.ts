@@ -228,6 +228,27 @@ describe("readingMemory", () => {
     }
   });
 
+  it("readingMemory is known to be ASCII or not when it was masked in place", () => {
+    const memory = readingMemory()!;
+    const key = readKey(KEYS[3], 0);
+    const isAscii = (start: number, end: number, other?: number) => {
+      const plain = new Uint8Array(end + 20).fill(0x7f, start, end);
+      plain.fill(0xff, 0, start).fill(0xff, end);
+      if (other !== undefined) plain[other] = 0x80;
+      memory.set(masked(plain, KEYS[3], 4 - start % 4));
+      return applyMask(memory, start, end, key, 0);
+    };
+    // Vectors of 48 bytes, a vector of 16, and single bytes.
+    for (const [start, end] of [[0, 128], [5, 5 + 181], [16, 16 + 1024], [3, 3 + 3001]]) {
+      assert.equal(isAscii(start, end), true, `${start} to ${end}`);
+      for (let at = start; at < end; at++) assert.equal(isAscii(start, end, at), false, `at ${at}`);
+    }
+    assert.equal(isAscii(0, 127), undefined);
+    for (const length of [128, 2000]) {
+      assert.equal(applyMask(new Uint8Array(length), 0, length, 0, 0), undefined);
+    }
+  });
+
   it("readingMemory is copied, and unmasked while it is copied", () => {
     const memory = readingMemory()!;
     for (const length of LENGTHS.filter((n) => n < 65_000)) {

@@ -251,6 +251,19 @@ for (const [name, codec] of Object.entries(CODECS)) {
       }));
     });
 
+    it(`${name}.decode returns the same text if it is told whether the bytes are ASCII`, () => {
+      for (const length of [0, 1, 127, 300]) {
+        const ascii = Uint8Array.from({ length: length + 2 }, (_, i) => i % 128);
+        const text = strict.decode(ascii.subarray(1, 1 + length));
+        for (const isAscii of [true, false, undefined]) {
+          assert.equal(codec.decode(ascii, 1, 1 + length, isAscii), text);
+        }
+        const other = utf8(`${text}é`);
+        assert.equal(codec.decode(other, 0, other.length, false), `${text}é`);
+        assert.throws(() => codec.decode(concat([ascii, hex("e9")]), 1, length + 3, false));
+      }
+    });
+
     it(`${name}.encodeInto writes at the offset and nowhere else`, () => {
       for (const [digits, text] of VALID) {
         const bytes = hex(digits);

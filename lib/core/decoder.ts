@@ -308,9 +308,9 @@ export class FrameDecoder {
     if (this.#isMasked()) {
       const phase = this.#given - this.size;
       const window = maskedWindow(this.#piece, start, end, this.#key, phase);
-      if (window !== undefined) return codec.decode(window, 0, this.size);
+      if (window !== undefined) return codec.decode(window.bytes, 0, this.size, window.isAscii);
       if (!this.#ownsInput) return codec.decode(this.copy(), 0, this.size);
-      this.#unmask();
+      return codec.decode(this.#piece, start, end, this.#unmask());
     }
     return codec.decode(this.#piece, start, end);
   }
@@ -350,10 +350,11 @@ export class FrameDecoder {
     return this.#key !== 0 && !this.#isPlain;
   }
 
-  #unmask(): void {
+  /** Returns whether the bytes are ASCII, if that is known. */
+  #unmask(): boolean | undefined {
     const start = this.#start;
-    applyMask(this.#piece, start, start + this.size, this.#key, this.#given - this.size);
     this.#isPlain = true;
+    return applyMask(this.#piece, start, start + this.size, this.#key, this.#given - this.size);
   }
 
   #use(chunk: Uint8Array): void {

@@ -14,19 +14,24 @@ const WINDOW_FROM = 256;
 /** Size of the memory to mask in: one page. Longer payloads are masked in several steps. */
 const WINDOW = 65536;
 
-/** Masks bytes in place; `phase` is the number of payload bytes before `start`. */
+/**
+ * Masks bytes in place; `phase` is the number of payload bytes before `start`. Returns whether the
+ * masked bytes are ASCII, or undefined if that was not found out.
+ */
 export function applyMask(
   bytes: Uint8Array,
   start: number,
   end: number,
   key: number,
   phase: number,
-): void {
+): boolean | undefined {
   let at = start;
   let turned = rotate(key, phase);
-  if (end - start >= WIDE_FROM && wideMask(bytes, start, end, bytes, start, turned)) return;
   if (end - start >= WORDS_FROM) {
     if (isInMemory(bytes)) return maskMemory(bytes, start, end, turned);
+    if (end - start >= WIDE_FROM && wideMask(bytes, start, end, bytes, start, turned)) {
+      return undefined;
+    }
     const aligned = start + ((4 - ((bytes.byteOffset + start) & 3)) & 3);
     turned = maskBytes(bytes, at, aligned, turned);
     const count = (end - aligned) >> 2;
@@ -34,6 +39,7 @@ export function applyMask(
     at = aligned + count * 4;
   }
   maskBytes(bytes, at, end, turned);
+  return undefined;
 }
 
 /** Copies bytes, masked or unmasked; `phase` is the number of payload bytes before `start`. */
@@ -95,7 +101,7 @@ export function unmaskedCopy(
     return copy;
   }
   const window = maskedWindow(bytes, start, end, key, 0);
-  if (window !== undefined) return window.slice(0, length);
+  if (window !== undefined) return window.bytes.slice(0, length);
   applyMask(bytes, start, end, key, 0);
   return bytes.slice(start, end);
 }
@@ -140,8 +146,8 @@ export function randomPayload(): Uint8Array {
 // WebAssembly. It may be missing, lack vector instructions, or be forbidden by a page's policy.
 
 interface Machine {
-  /** Masks the bytes of the memory from `start` to `end`. */
-  mask(start: number, end: number, key: number): void;
+  /** Masks the bytes of the memory from `start` to `end`. Returns 0 if they are ASCII then. */
+  mask(start: number, end: number, key: number): number;
   readonly window: Uint8Array;
   readonly reading: Uint8Array;
 }
@@ -183,8 +189,8 @@ export function isInMemory(bytes: Uint8Array): boolean {
   return true;
 }
 
-function maskMemory({ byteOffset }: Uint8Array, start: number, end: number, key: number): void {
-  machine!.mask(byteOffset + start, byteOffset + end, key);
+function maskMemory({ byteOffset }: Uint8Array, start: number, end: number, key: number): boolean {
+  return machine!.mask(byteOffset + start, byteOffset + end, key) === 0;
 }
 
 /**
@@ -202,10 +208,6 @@ export function wideMask(
 ): boolean {
   const machine = vectors();
   if (machine === null) return false;
-  if (source === target && isInMemory(source)) {
-    maskMemory(source, start, end, key);
-    return true;
-  }
   const { window } = machine;
   for (let at = start; at < end; at += WINDOW) {
     const length = Math.min(WINDOW, end - at);
@@ -214,6 +216,12 @@ export function wideMask(
     target.set(length === WINDOW ? window : view(window, 0, length), offset + at - start);
   }
   return true;
+}
+
+/** Masked bytes at the beginning of the memory of WebAssembly. */
+interface Masked {
+  readonly bytes: Uint8Array;
+  readonly isAscii: boolean;
 }
 
 /**
@@ -226,15 +234,15 @@ export function maskedWindow(
   end: number,
   key: number,
   phase: number,
-): Uint8Array | undefined {
+): Masked | undefined {
   const length = end - start;
   if (length < WINDOW_FROM || length > WINDOW || isInMemory(bytes)) return undefined;
   const machine = vectors();
   if (machine === null) return undefined;
   const { window } = machine;
   window.set(view(bytes, start, length));
-  machine.mask(0, length, rotate(key, phase));
-  return window;
+  const isAscii = machine.mask(0, length, rotate(key, phase)) === 0;
+  return { bytes: window, isAscii };
 }
 
 /** Returns a view that is a plain Uint8Array. Views of a subclass, such as Buffer, are slower. */
@@ -262,14 +270,17 @@ const NEXT_KEY = [0x20, 2, 0x41, 8, 0x78, 0x21, 2]; // $key = i32.rotr($key, 8)
 function maskVector(offset: number): number[] {
   return [
     ...[0x20, 0, 0x20, 0, 0xfd, 0x00, 4, offset], // local.get $at, local.get $at, v128.load
-    ...[0x20, 3, 0xfd, 0x51, 0xfd, 0x0b, 4, offset], // local.get $keys, v128.xor, v128.store
+    ...[0x20, 3, 0xfd, 0x51, 0x22, 4], // local.get $keys, v128.xor, local.tee $vector
+    ...[0xfd, 0x0b, 4, offset, 0x20, 4], // v128.store, local.get $vector
+    ...[0x20, 5, 0xfd, 0x50, 0x21, 5], // local.get $vectors, v128.or, local.set $vectors
   ];
 }
 
 /** Masks one byte at `$at`. */
 const MASK_BYTE = [
   ...[0x20, 0, 0x20, 0, 0x2d, 0, 0], // local.get $at, local.get $at, i32.load8_u
-  ...[0x20, 2, 0x73, 0x3a, 0, 0], // local.get $key, i32.xor, i32.store8
+  ...[0x20, 2, 0x73, 0x22, 6, 0x3a, 0, 0], // local.get $key, i32.xor, local.tee $byte, i32.store8
+  ...[0x20, 6, 0x20, 7, 0x72, 0x21, 7], // local.get $byte, local.get $bytes, i32.or, local.set $bytes
 ];
 
 /** Repeats `body` and adds `step`, at most 63, to `$at`, while `step` bytes are left. */
@@ -285,21 +296,24 @@ function loop(step: number, body: number[]): number[] {
 }
 
 /**
- * The function is `(func (param $at i32) (param $end i32) (param $key i32) (local $keys v128))`.
+ * The function is `(func (param $at i32) (param $end i32) (param $key i32) (result i32) (local $keys v128)
+ * (local $vector v128) (local $vectors v128) (local $byte i32) (local $bytes i32))`.
  */
 function moduleBytes(): Uint8Array {
   const body = [
-    ...[1, 1, 0x7b], // a local: v128
+    ...[2, 3, 0x7b, 2, 0x7f], // locals: 3 of v128, 2 of i32
     ...[0x20, 2, 0xfd, 0x11, 0x21, 3], // local.get $key, i32x4.splat, local.set $keys
     ...loop(48, [0, 16, 32].flatMap(maskVector)),
     ...loop(16, maskVector(0)),
     ...loop(1, [...MASK_BYTE, ...NEXT_KEY]),
-    0x0b, // end of the function
+    ...[0x20, 5, 0xfd, 0x64], // local.get $vectors, i8x16.bitmask
+    ...[0x20, 7, 0x41, 0x80, 1, 0x71], // local.get $bytes, i32.const 128, i32.and
+    ...[0x72, 0x0b], // i32.or, end of the function
   ];
   const size = (length: number) => [length & 0x7f | 0x80, length >> 7]; // LEB128
   return Uint8Array.from([
     ...[0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0], // "\0asm", version 1
-    ...[1, 7, 1, 0x60, 3, 0x7f, 0x7f, 0x7f, 0], // a type: (i32, i32, i32) -> ()
+    ...[1, 8, 1, 0x60, 3, 0x7f, 0x7f, 0x7f, 1, 0x7f], // a type: (i32, i32, i32) -> i32
     ...[3, 2, 1, 0], // a function of that type
     ...[5, 3, 1, 0, 2], // a memory of two pages: the window, and the page to read into
     ...[7, 17, 2, 4, 0x6d, 0x61, 0x73, 0x6b, 0, 0], // exports: the function as "mask"

@@ -5,9 +5,10 @@ import { RemoteProtocolError } from "./error.ts";
 export interface TextCodec {
   /**
    * Decodes the UTF-8 from `start` to `end`. A byte order mark is kept. The bytes change after the call.
+   * @param isAscii Whether all of these bytes are ASCII, if that is known.
    * @throws {Error} If the bytes are not UTF-8.
    */
-  decode(bytes: Uint8Array, start: number, end: number): string;
+  decode(bytes: Uint8Array, start: number, end: number, isAscii?: boolean): string;
   /**
    * Encodes text into `target` at `offset` and returns the number of bytes written. The target must
    * have room for three bytes per code unit. Lone surrogates become U+FFFD.

@@ -7,7 +7,7 @@
  * - Nagle's algorithm cannot be turned off for an accepted connection or one with a client certificate.
  *   The second of two small messages may wait about 40 ms for the peer's acknowledgement.
  */
-import { Buffer, isAscii } from "node:buffer";
+import { isAscii } from "node:buffer";
 import { setImmediate } from "node:timers";
 import { onAbort } from "../abortable.ts";
 import { HandshakeError, wrongType } from "../core/error.ts";
@@ -637,23 +637,18 @@ function listen(
   return listenTcp(options, accept);
 }
 
-const { latin1Slice } = Buffer.prototype as unknown as {
-  latin1Slice(this: Uint8Array, start: number, end: number): string;
-};
-
-/** From this many bytes on, ASCII is decoded as Latin-1, which Deno does faster. */
+/** From this many bytes on, looking whether they are ASCII pays on Deno. */
 const LONG_TEXT = 256;
 
-/** The codec of `node:buffer`, except that long ASCII is decoded as Latin-1. */
+/** The codec of `node:buffer`, except that it finds out whether long text is ASCII. */
 export const denoTextCodec: TextCodec = {
   ...nodeTextCodec,
   // Deno's Buffer is slower.
   encodeLatin1: undefined,
-  decode(bytes, start, end) {
-    if (end - start < LONG_TEXT) return nodeTextCodec.decode(bytes, start, end);
-    return isAscii(new Uint8Array(bytes.buffer, bytes.byteOffset + start, end - start))
-      ? latin1Slice.call(bytes, start, end)
-      : nodeTextCodec.decode(bytes, start, end);
+  decode(bytes, start, end, known) {
+    const isPlain = known ?? (end - start >= LONG_TEXT &&
+      isAscii(new Uint8Array(bytes.buffer, bytes.byteOffset + start, end - start)));
+    return nodeTextCodec.decode(bytes, start, end, isPlain);
   },
 };
 

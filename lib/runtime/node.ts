@@ -542,14 +542,16 @@ function boundAddress(server: Server): Address {
 
 type Slice = (this: Uint8Array, start: number, end: number) => string;
 type Write = (this: Uint8Array, text: string, offset: number) => number;
-const { utf8Slice, utf8Write } = Buffer.prototype as unknown as {
+const { latin1Slice, utf8Slice, utf8Write } = Buffer.prototype as unknown as {
+  latin1Slice: Slice;
   utf8Slice: Slice;
   utf8Write: Write;
 };
 
 /** Encodes and decodes text with `node:buffer`, which is faster for short text than the web's classes. */
 export const nodeTextCodec: TextCodec = {
-  decode(bytes, start, end) {
+  decode(bytes, start, end, isAscii) {
+    if (isAscii) return latin1Slice.call(bytes, start, end);
     const text = utf8Slice.call(bytes, start, end);
     // U+FFFD stands for invalid bytes, unless the peer has sent that character.
     return text.includes("\uFFFD") ? webTextCodec.decode(bytes, start, end) : text;
