@@ -231,10 +231,10 @@ describe("readingMemory", () => {
   it("readingMemory is known to be ASCII or not when it was masked in place", () => {
     const memory = readingMemory()!;
     const key = readKey(KEYS[3], 0);
-    const isAscii = (start: number, end: number, other?: number) => {
+    const isAscii = (start: number, end: number, ...others: number[]) => {
       const plain = new Uint8Array(end + 20).fill(0x7f, start, end);
       plain.fill(0xff, 0, start).fill(0xff, end);
-      if (other !== undefined) plain[other] = 0x80;
+      for (const at of others) plain[at] = 0x80;
       memory.set(masked(plain, KEYS[3], 4 - start % 4));
       return applyMask(memory, start, end, key, 0);
     };
@@ -242,6 +242,10 @@ describe("readingMemory", () => {
     for (const [start, end] of [[0, 128], [5, 5 + 181], [16, 16 + 1024], [3, 3 + 3001]]) {
       assert.equal(isAscii(start, end), true, `${start} to ${end}`);
       for (let at = start; at < end; at++) assert.equal(isAscii(start, end, at), false, `at ${at}`);
+    }
+    // Two bytes: of two vectors, of no vector, and of both.
+    for (const others of [[5, 21], [184, 185], [12, 185]]) {
+      assert.equal(isAscii(5, 186, ...others), false, `at ${others}`);
     }
     assert.equal(isAscii(0, 127), undefined);
     for (const length of [128, 2000]) {

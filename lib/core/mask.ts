@@ -39,7 +39,6 @@ export function applyMask(
     at = aligned + count * 4;
   }
   maskBytes(bytes, at, end, turned);
-  return undefined;
 }
 
 /** Copies bytes, masked or unmasked; `phase` is the number of payload bytes before `start`. */
