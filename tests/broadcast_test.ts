@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { broadcast, type BroadcastOptions, WebSocketStream } from "../mod.ts";
 import type { CloseInfo, Message, WebSocketConnection } from "../mod.ts";
 import type { Recipient } from "../lib/connection/broadcast.ts";
-import { defineSending, Sender, type Sending } from "../lib/connection/sender.ts";
+import { defineSending, Sender, type Sending, sendingOf } from "../lib/connection/sender.ts";
 import { pair } from "../lib/testing.ts";
 import { shareFrame } from "../lib/connection/sharing.ts";
 import { FakeSocket } from "./native_sockets.ts";
@@ -181,19 +181,102 @@ describe("broadcast", () => {
       assert.deepEqual(all.map(({ stats }) => stats.bytesSent), [18, 15, 18]);
     });
 
-    it("looks again in the next turn, and when there are no connections", async () => {
-      const [[client, server]] = await Promise.all([pair()]);
+    it("does not look again in the next turn", async () => {
+      const pairs = await Promise.all([pair(), pair()]);
+      const servers = pairs.map(([, server]) => server);
       for (let round = 1; round <= 3; round++) {
         await roomForMore();
-        broadcast([server], "a");
-        broadcast([server], "b");
-        assert.equal(looked, 1);
-        assert.deepEqual(broadcast([], "c"), { sent: 0, missed: 0, closed: 0 });
-        assert.deepEqual(broadcast([], "d"), { sent: 0, missed: 0, closed: 0 });
-        assert.equal(await client.receive(), "a");
-        assert.equal(await client.receive(), "b");
+        assert.equal(send(servers, "a"), 2);
+        assert.equal(servers[0].bufferedAmount, 3);
+        // Other connections do not belong to the crowd.
+        assert.deepEqual(broadcast([], "none"), { sent: 0, missed: 0, closed: 0 });
+        assert.equal(send(servers, "b"), 2);
+        assert.equal(looked, round === 1 ? 2 : 0);
+        for (const [client, server] of pairs) {
+          assert.equal(await client.receive(), "a");
+          assert.equal(await client.receive(), "b");
+          const { messagesSent, framesSent, bytesSent } = server.stats;
+          assert.deepEqual([messagesSent, framesSent, bytesSent], [2, 2, 6].map((n) => n * round));
+        }
       }
+      for (const server of servers) server.terminate();
+    });
+
+    it("looks again in the next turn if the recipients are others", async () => {
+      const [[, a], [, b], [client, c]] = await Promise.all([pair(), pair(), pair()]);
+      await roomForMore();
+      const rows: [recipients: Connections, looks: number][] = [
+        [[a, b], 2],
+        [[a, b, c], 5],
+        [[a, b, c], 5],
+        [[a, c, b], 8],
+        [[c, c, b], 11],
+        [[a, c], 13],
+        [[a, c], 13],
+      ];
+      for (const [recipients, looks] of rows) {
+        assert.equal(send(recipients, `${looks}`), recipients.length);
+        assert.equal(looked, looks);
+        await turn();
+      }
+      for (const looks of [5, 5, 8, 11, 11, 13, 13]) {
+        assert.equal(await client.receive(), `${looks}`);
+      }
+      for (const server of [a, b, c]) server.terminate();
+    });
+
+    it("looks again in the next turn if one has sent another message, was full or has closed", async () => {
+      for (const kind of ["send", "ping", "close", "full"]) {
+        const pairs = await Promise.all([pair(), pair(), pair({ capacity: 100 })]);
+        const servers = pairs.map(([, server]) => server);
+        await roomForMore();
+        const first = kind === "full" ? "a".repeat(200) : "one";
+        send(servers, first);
+        await turn();
+        if (kind === "send") void servers[2].send("own");
+        if (kind === "ping") void servers[2].ping().catch(() => {});
+        if (kind === "close") void servers[2].close();
+        await turn();
+        const sent = kind === "close" ? 2 : 3;
+        assert.equal(send(servers, "two"), sent);
+        assert.equal(looked, 6, kind);
+        const got: unknown[] = [];
+        const [[client], , [last]] = pairs;
+        for (let i = 0; i < 2; i++) got.push(await client.receive());
+        assert.deepEqual(got, [first, "two"]);
+        if (kind !== "close") {
+          const expected = kind === "send" ? [first, "own", "two"] : [first, "two"];
+          const seen: unknown[] = [];
+          while (seen.length < expected.length) seen.push(await last.receive());
+          assert.deepEqual(seen, expected);
+        }
+        for (const server of servers) server.terminate();
+      }
+    });
+
+    it("gives a long message to the transport at once", async () => {
+      const [[client, server]] = await Promise.all([pair()]);
+      await roomForMore();
+      assert.equal(send([server], "short"), 1);
+      await turn();
+      const long = "a".repeat(65_532);
+      assert.equal(send([server], long), 1);
+      assert.equal(server.stats.bytesSent, 7 + 65_536);
+      assert.equal(send([server], "b"), 1);
+      assert.deepEqual([await client.receive(), await client.receive()], ["short", long]);
+      assert.equal(await client.receive(), "b");
       server.terminate();
+    });
+
+    it("does not keep the message of a crowd", async () => {
+      const [[client, server]] = await Promise.all([pair()]);
+      await roomForMore();
+      send([server], "one");
+      assert.equal(sendingOf(server)!.crowd?.range.length, 5);
+      assert.equal(await client.receive(), "one");
+      assert.equal(sendingOf(server)!.crowd?.range.length, 0);
+      server.terminate();
+      assert.equal(sendingOf(server)!.crowd, undefined);
     });
 
     const whole = ["one", "two", "three"];
@@ -241,7 +324,7 @@ describe("broadcast", () => {
       const [[, a], [, b], [client, c]] = await Promise.all([pair(), pair(), pair()]);
       void a.close();
       await roomForMore();
-      for (const message of ["one", "two", "three"]) assert.equal(send([a, b, c], message), 2);
+      for (const message of ["one", "two", "three"]) assert.equal(send([b, a, c], message), 2);
       assert.equal(looked, 3);
       assert.deepEqual([await client.receive(), await client.receive()], ["one", "two"]);
       for (const ws of [a, b, c]) ws.terminate();

@@ -108,7 +108,9 @@ describe("Shared frames", () => {
     assert.equal(range.followedBy(frame(3, 4)), both);
     assert.deepEqual([both.length, both.frames, range.length], [3, 2, 2]);
     assert.deepEqual(both.parts, [Uint8Array.of(2, 3, 4)]);
-    range.grow(frame(3, 4));
+    range.join();
+    assert.equal(range.add(frame(4, 5)), false);
+    assert.equal(range.add(frame(3, 4)), true);
     assert.deepEqual([range.length, range.frames], [3, 2]);
     assert.deepEqual(range.parts, [Uint8Array.of(2, 3, 4)]);
     assert.deepEqual(range.followedBy(frame(4, 6)).parts, [Uint8Array.of(2, 3, 4, 5, 6)]);
@@ -126,7 +128,7 @@ describe("Shared frames", () => {
     for (const encoder of encoders) assert.equal(encoder.writeShared(frame), true);
     const range = SharedRange.of(frame);
     assert.equal(range.holders, 3);
-    range.grow(frames.write("two")!);
+    assert.equal(range.add(frames.write("two")!), true);
     for (const encoder of encoders) assert.equal(encoder.size, 10);
     assert.deepEqual(encoders.map(({ sharedMessages }) => sharedMessages), [2, 2, 2, 2]);
     assert.deepEqual(encoders.map(({ frames }) => frames), [2, 3, 2, 2]);
@@ -144,6 +146,66 @@ describe("Shared frames", () => {
       new TextDecoder("latin1").decode(concat(encoder.take()))
     );
     assert.deepEqual(taken, ["", text + "\x81\x03own", text + "\x81\x05three", text]);
+  });
+
+  it("are added for a crowd again when all of it has taken them", () => {
+    const encoders = [1, 2, 3].map(() => new Encoder("server"));
+    const frames = new SharedFrames(new Uint8Array(100));
+    const first = frames.write("one")!;
+    for (const encoder of encoders) encoder.writeShared(first);
+    const range = SharedRange.of(first);
+    const crowd = { range, recipients: [], members: [], size: 3 };
+    range.crowd = crowd;
+    const take = (some: Encoder[]) =>
+      some.map((encoder) => new TextDecoder("latin1").decode(concat(encoder.take())));
+    const [a, b, c] = encoders;
+    assert.equal(a.crowd, crowd);
+    assert.equal(range.isTaken, false);
+    assert.deepEqual(take([a]), ["\x81\x03one"]);
+    assert.equal(range.isTaken, false);
+    const two = frames.write("two")!;
+    assert.equal(range.add(two), false, "one of them would miss it");
+    assert.deepEqual([a.size, b.size], [0, 5]);
+    assert.deepEqual(take([a, b, c]), ["", "\x81\x03one", "\x81\x03one"]);
+    assert.deepEqual([range.isTaken, range.length, range.holders], [true, 0, 3]);
+    assert.equal(range.parts[0].buffer.byteLength, 0, "the memory is free");
+    // Other frames may come from another buffer.
+    const next = new SharedFrames(new Uint8Array(100));
+    assert.equal(range.add(next.write("three")!), true);
+    assert.deepEqual([range.length, range.isTaken], [7, false]);
+    assert.equal(range.add(frames.write("3")!), false);
+    assert.equal(range.add(next.write("four")!), true);
+    assert.deepEqual([a.size, a.frames, a.sharedMessages, a.crowd], [13, 3, 3, crowd]);
+    // A frame for one encoder follows those that it has not taken.
+    const own = next.write("five")!;
+    assert.equal(b.writeShared(own), true);
+    assert.deepEqual([b.size, b.frames, b.crowd, a.crowd], [19, 4, undefined, undefined]);
+    c.writePiece("own", true);
+    assert.deepEqual([c.size, c.frames, range.holders], [18, 4, 1]);
+    const both = "\x81\x05three\x81\x04four";
+    const expected = [both, both + "\x81\x04five", both + "\x81\x03own"];
+    assert.deepEqual(take(encoders), expected);
+    assert.deepEqual([range.holders, a.frames, b.frames, c.frames], [0, 3, 4, 4]);
+  });
+
+  it("are not held any more by an encoder that has taken them and writes another frame", () => {
+    const [a, b] = [new Encoder("server"), new Encoder("server")];
+    const frames = new SharedFrames(new Uint8Array(100));
+    const first = frames.write("one")!;
+    for (const encoder of [a, b]) encoder.writeShared(first);
+    const range = SharedRange.of(first);
+    range.crowd = { range, recipients: [], members: [], size: 2 };
+    for (const encoder of [a, b]) encoder.take();
+    b.unshare();
+    assert.deepEqual([range.holders, range.isTaken, range.crowd], [1, true, undefined]);
+    assert.equal(range.add(frames.write("two")!), true);
+    assert.deepEqual([a.size, a.sharedMessages, b.size, b.sharedMessages], [5, 2, 0, 1]);
+    // It comes right after "two", but is no part of what "a" holds.
+    b.writeShared(frames.write("three")!);
+    assert.deepEqual([a.size, b.size, b.sharedMessages], [5, 7, 2]);
+    a.take();
+    a.writeShared(frames.write("four")!);
+    assert.deepEqual([a.size, a.sharedMessages, range.holders], [6, 3, 0]);
   });
 
   it("are one part of the batch if nothing comes between them", () => {

@@ -122,7 +122,7 @@ export function broadcast(
     const outcome = sendOrSkip(found[i], sendings[i], shared, policy);
     if (outcome !== "closing") result[outcome]++;
   }
-  if (result.missed + result.closed === 0) gather(found, result.sent, shared.range);
+  if (result.missed + result.closed === 0) gather(found, sendings, result.sent, shared.range);
   return result;
 }
 

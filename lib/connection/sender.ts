@@ -1,7 +1,7 @@
 /** The sending half of a connection: sends one message after the other, several in one write. */
 import { handled, onAbort, rejectTraced, traced } from "../abortable.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
-import type { SharedFrame } from "../core/shared_frame.ts";
+import type { Crowd, SharedFrame } from "../core/shared_frame.ts";
 import { type ErrorCode, wrongType } from "../core/error.ts";
 import { replaceStack } from "../core/error_print.ts";
 import type { EventOf } from "../core/event.ts";
@@ -63,6 +63,10 @@ export interface Sending {
    * `send()`, or more than `most` bytes might wait.
    */
   sendShared?(shared: Shareable, most: number, compress: boolean | undefined): boolean;
+  /** The connections that can get the next frame together with this one. */
+  readonly crowd?: Crowd | undefined;
+  /** Sends what waits. */
+  flush?(): void;
 }
 
 const SENDING = Symbol("sending");
@@ -276,6 +280,10 @@ export class Sender {
     return true;
   }
 
+  get crowd(): Crowd | undefined {
+    return this.#encoder.crowd;
+  }
+
   /** From now on, this connection may not send what the others of its crowd do. See `sharing.ts`. */
   leaveCrowd(): void {
     this.#encoder.unshare();
@@ -384,6 +392,9 @@ export class Sender {
    * `drained()` continues. Bytes that wait here are held only once, and can still be checked.
    */
   flush(): void {
+    // While the transport is full, no frames are shared.
+    const shared = this.#encoder.takeShared();
+    if (shared !== undefined) return void this.#pass(shared);
     while (!this.#isFull && this.#give(GIVE_MOST, false));
   }
 
@@ -394,10 +405,21 @@ export class Sender {
 
   #give(most: number, copy: boolean): boolean {
     const parts = this.#encoder.take(most, copy);
-    for (const { length } of parts) this.bytesSent += length;
     const isLast = this.#encoder.size === 0;
     // Sends wait for their last byte.
     if (isLast && this.#batched !== undefined) this.#depart(this.#batched);
+    if (!this.#pass(parts)) return false;
+    if (this.#encoder.hasVanished) {
+      this.#host.fail(CloseCode.InternalError, VANISHED, undefined, "bytes-changed");
+      return false;
+    }
+    if (!this.#isFull) this.#left();
+    return !isLast;
+  }
+
+  /** Returns whether the transport has accepted the parts. */
+  #pass(parts: readonly Uint8Array[]): boolean {
+    for (const { length } of parts) this.bytesSent += length;
     try {
       if (parts.length > 0) this.#transport.write(parts);
       this.#isFull = this.#transport.bufferedAmount > 0;
@@ -406,12 +428,9 @@ export class Sender {
       this.#host.cut("The transport threw", CloseCode.Abnormal, error);
       return false;
     }
-    if (this.#encoder.hasVanished) {
-      this.#host.fail(CloseCode.InternalError, VANISHED, undefined, "bytes-changed");
-      return false;
-    }
-    if (!this.#isFull) this.#left();
-    return !isLast;
+    // A frame that waits would keep the memory of all frames in its buffer.
+    if (this.#isFull) this.leaveCrowd();
+    return true;
   }
 
   #depart(batched: Departure): void {

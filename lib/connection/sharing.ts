@@ -2,9 +2,14 @@
 import { encodeFrame, FIN, headerLength, MAX_HEADER_LENGTH, writeHeader } from "../core/encoder.ts";
 import { Opcode } from "../core/frame.ts";
 import type { Message } from "../core/message.ts";
-import { type SharedFrame, sharedFrame, type SharedRange } from "../core/shared_frame.ts";
+import {
+  type Crowd,
+  type SharedFrame,
+  sharedFrame,
+  type SharedRange,
+} from "../core/shared_frame.ts";
 import { nextTurn } from "../timers.ts";
-import { isTooMuch, SEND_MARK, type Shareable } from "./sender.ts";
+import { isTooMuch, SEND_MARK, type Sending, sendingOf, type Shareable } from "./sender.ts";
 
 const utf8 = new TextEncoder();
 
@@ -16,8 +21,6 @@ export class SharedFrames {
   readonly #bytes: Uint8Array;
   /** Number of bytes that are written. */
   size = 0;
-  /** The crowd that holds the last of the frames. */
-  crowd: Crowd | undefined;
 
   /** @param bytes The buffer for the frames. */
   constructor(bytes: Uint8Array) {
@@ -76,43 +79,42 @@ let frames: SharedFrames | undefined;
 let framesSize = 0;
 let lastSize = 0;
 
-/**
- * The recipients of a broadcast, of which some hold its frame, and nothing else waits for them. The others
- * are closing. The next broadcast to the same recipients need not look at each of them.
- */
-interface Crowd {
-  readonly recipients: readonly unknown[];
-  readonly size: number;
-  readonly range: SharedRange;
-}
-
 /** Remembers the recipients of a broadcast that `size` connections get, if all of these hold its frame. */
-export function gather(recipients: readonly unknown[], size: number, range?: SharedRange): void {
-  if (frames === undefined || range === undefined) return;
-  frames.crowd = range.holders === size ? { recipients, size, range } : undefined;
+export function gather(
+  recipients: readonly unknown[],
+  members: readonly Sending[],
+  size: number,
+  range?: SharedRange,
+): void {
+  if (range?.holders === size) range.crowd = { range, recipients, members, size };
 }
 
 /**
- * Sends a message to the crowd, if it has exactly these recipients and no connection has left it. Returns
- * the number of connections that get the message, or 0 if each recipient must be looked at.
+ * Sends a message to a crowd, if these are its recipients and no connection has left it. The next
+ * broadcast to the same recipients need not look at each of them. Returns the number of connections that
+ * get the message, or 0 if each recipient must be looked at.
  */
 export function sendToCrowd(
   recipients: readonly unknown[],
   shared: Shareable,
   maxBufferedAmount: number,
 ): number {
-  const crowd = frames?.crowd;
+  const crowd = sendingOf(recipients[0])?.crowd;
   if (crowd === undefined || crowd.recipients.length !== recipients.length) return 0;
   const { range, size } = crowd;
-  if (range.holders !== size || isTooMuch(range.length, shared.message.length, maxBufferedAmount)) {
-    return 0;
-  }
+  if (isTooMuch(range.length, shared.message.length, maxBufferedAmount)) return 0;
   for (let i = 0; i < recipients.length; i++) {
     if (recipients[i] !== crowd.recipients[i]) return 0;
   }
-  if (!range.precedes(shared.frame)) return 0;
-  range.grow(shared.frame);
+  const isFirst = range.isTaken;
+  if (!range.add(shared.frame)) return 0;
+  if (range.length >= SEND_MARK) flush(crowd);
+  else if (isFirst) nextTurn(() => flush(crowd));
   return size;
+}
+
+function flush({ members }: Crowd): void {
+  for (const member of members) member.flush?.();
 }
 
 /** Writes a message as a frame that the connections of a server can share. */

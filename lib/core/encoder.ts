@@ -14,7 +14,7 @@ import { type Frame, MAX_CONTROL_LENGTH, Opcode, type Role } from "./frame.ts";
 import { applyMask, copyMasked, maskingKey } from "./mask.ts";
 import type { Message } from "./message.ts";
 import { kindOf } from "./options.ts";
-import { type SharedFrame, sharedFrame, SharedRange } from "./shared_frame.ts";
+import { type Crowd, type SharedFrame, sharedFrame, SharedRange } from "./shared_frame.ts";
 import { type TextCodec, webTextCodec, WholeCharacters } from "./utf8.ts";
 
 /** Maximum length of a frame header: 2 bytes, a length of 8 bytes, a masking key of 4 bytes. */
@@ -218,8 +218,10 @@ export class Encoder {
   #parts: Parts | undefined;
   /** Number of bytes of the previous batch. The next one will probably be as large. */
   #likely = 0;
-  /** Shared frames. The batch has nothing else then. */
+  /** Shared frames. The batch has nothing else then. A crowd keeps the range after its frames were taken. */
   #shared: SharedRange | undefined;
+  /** Number of frames of `#shared` that have been taken. */
+  #framesTaken = 0;
 
   constructor(role: Role, options: EncoderOptions = {}) {
     const { textCodec = webTextCodec, extensions = [], onFrame, refusal } = options;
@@ -233,9 +235,20 @@ export class Encoder {
     return this.#masked ? "client" : "server";
   }
 
+  /** The shared frames that have not been taken. */
+  get #waiting(): SharedRange | undefined {
+    const shared = this.#shared;
+    return shared?.frames === this.#framesTaken ? undefined : shared;
+  }
+
+  /** The crowd to which the encoder belongs. */
+  get crowd(): Crowd | undefined {
+    return this.#shared?.crowd;
+  }
+
   /** Number of bytes that were written and not yet taken. */
   get size(): number {
-    const shared = this.#shared;
+    const shared = this.#waiting;
     return shared === undefined ? this.#size : shared.length;
   }
 
@@ -339,7 +352,7 @@ export class Encoder {
   }
 
   #share(frame: SharedFrame): void {
-    const held = this.#shared;
+    const held = this.#waiting;
     if (held?.precedes(frame)) this.#hold(held.followedBy(frame));
     else if (this.size === 0) this.#hold(SharedRange.of(frame));
     else {
@@ -352,10 +365,13 @@ export class Encoder {
 
   #hold(range: SharedRange | undefined): void {
     // An encoder with an extension is not counted, because the extension may change the next frame.
-    const count = this.#extended === undefined ? 1 : 0;
-    if (this.#shared !== undefined) this.#shared.holders -= count;
-    if (range !== undefined) range.holders += count;
+    if (this.#extended === undefined) {
+      this.#shared?.leave();
+      range?.join();
+    }
+    this.#sharedMessages += this.#framesTaken;
     this.#shared = range;
+    this.#framesTaken = 0;
   }
 
   /** Returns the frame as the extension changes it, or undefined if the frame cannot be shared. */
@@ -408,11 +424,21 @@ export class Encoder {
 
   /** Returns the shared frames, which are no longer in the batch. */
   #leave(): readonly Uint8Array[] | undefined {
-    const shared = this.#shared;
-    if (shared === undefined) return undefined;
-    this.#sharedMessages += shared.frames;
+    if (this.#shared === undefined) return undefined;
+    const parts = this.#waiting?.parts;
+    const { frames } = this.#shared;
+    this.#sharedMessages += frames - this.#framesTaken;
     this.#hold(undefined);
-    return shared.parts;
+    return parts;
+  }
+
+  /** Takes the shared frames, if the batch has any. The encoder stays in its crowd. */
+  takeShared(): readonly Uint8Array[] | undefined {
+    const shared = this.#waiting;
+    if (shared === undefined) return undefined;
+    if (shared.crowd === undefined) return this.#leave();
+    this.#framesTaken = shared.frames;
+    return shared.take();
   }
 
   /** Returns complete characters, including the one that the previous piece cut off. */
@@ -602,7 +628,7 @@ export class Encoder {
    */
   take(most: number = Infinity, copy: boolean = false): readonly Uint8Array[] {
     if (this.#parts !== undefined) this.#parts.hasVanished = false;
-    const shared = this.#leave();
+    const shared = this.takeShared();
     if (shared !== undefined) return shared;
     const taken: Uint8Array[] = [];
     if (this.#size === this.#end - this.#start) {

@@ -14,17 +14,38 @@ export interface SharedFrame {
   changed?: Map<object, SharedFrame>;
 }
 
-/** Consecutive frames. All encoders that hold the same frames hold the same object. */
+const EMPTY = new Uint8Array(0);
+
+/** The recipients of a broadcast that hold the same range, and nothing else waits for them. */
+export interface Crowd {
+  readonly range: SharedRange;
+  /** All recipients of the broadcast. Those that do not hold the range were closing. */
+  readonly recipients: readonly unknown[];
+  /** The sending halves of the recipients. */
+  readonly members: readonly { flush?(): void }[];
+  /** Number of recipients that hold the range. */
+  readonly size: number;
+}
+
+/**
+ * Consecutive frames. All encoders that hold the same frames hold the same object. The encoders of a crowd
+ * keep it when they have taken the frames, so that the next frames are added for all of them at once.
+ */
 export class SharedRange {
-  readonly #bytes: Uint8Array;
-  readonly #start: number;
+  #bytes: Uint8Array;
+  #start: number;
   #end: number;
   #parts: readonly Uint8Array[] | undefined;
   #next: SharedRange | undefined;
-  /** Number of frames. */
+  /** Number of frames, with those that were taken before these. */
   frames: number;
+  #framesBefore = 0;
   /** Number of encoders that hold the range, and could hold any frame after it. */
   holders = 0;
+  /** Number of the encoders of the crowd that have not taken the frames. */
+  #untaken = 0;
+  /** The crowd that the holders are, until one of them leaves. */
+  crowd: Crowd | undefined;
 
   constructor({ bytes, start, end }: SharedFrame, frames = 1) {
     this.#bytes = bytes;
@@ -47,6 +68,36 @@ export class SharedRange {
     return this.#parts ??= [this.#bytes.subarray(this.#start, this.#end)];
   }
 
+  /** Whether the whole crowd has taken the frames. */
+  get isTaken(): boolean {
+    return this.#untaken === 0;
+  }
+
+  join(): void {
+    this.holders++;
+    this.#untaken++;
+  }
+
+  leave(): void {
+    this.holders--;
+    this.crowd = undefined;
+  }
+
+  /** Returns the bytes for an encoder that stays in the crowd. */
+  take(): readonly Uint8Array[] {
+    const { parts } = this;
+    this.#untaken--;
+    // Do not keep the memory of frames that nobody needs.
+    if (this.#untaken === 0) this.#reset(EMPTY, this.#end);
+    return parts;
+  }
+
+  #reset(bytes: Uint8Array, start: number): void {
+    this.#bytes = bytes;
+    this.#start = this.#end = start;
+    this.#parts = this.#next = undefined;
+  }
+
   /** Whether nothing comes between this range and the frame. */
   precedes(frame: SharedFrame): boolean {
     return this.#bytes === frame.bytes && this.#end === frame.start;
@@ -54,14 +105,24 @@ export class SharedRange {
 
   /** Returns the range with the next frame too. It is the same for all that ask. */
   followedBy({ bytes, end }: SharedFrame): SharedRange {
-    return this.#next ??= new SharedRange({ bytes, start: this.#start, end }, this.frames + 1);
+    const frames = this.frames - this.#framesBefore + 1;
+    return this.#next ??= new SharedRange({ bytes, start: this.#start, end }, frames);
   }
 
-  /** Adds the next frame for all holders. */
-  grow({ end }: SharedFrame): void {
-    this.#end = end;
+  /**
+   * Adds a frame for the whole crowd. Returns false, and adds nothing, if only a part of the crowd has taken
+   * the frames before, or the frame does not follow them.
+   */
+  add(frame: SharedFrame): boolean {
+    if (this.isTaken) {
+      this.#reset(frame.bytes, frame.start);
+      this.#framesBefore = this.frames;
+      this.#untaken = this.holders;
+    } else if (this.#untaken < this.holders || !this.precedes(frame)) return false;
+    this.#end = frame.end;
     this.frames++;
     this.#parts = this.#next = undefined;
+    return true;
   }
 }
 

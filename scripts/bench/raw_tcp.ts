@@ -24,6 +24,7 @@ interface Bun {
     socket: {
       open(socket: BunSocket): void;
       data(socket: BunSocket, chunk: Uint8Array): void;
+      close(socket: BunSocket): void;
       drain(socket: BunSocket): void;
       error(): void;
     };
@@ -38,7 +39,7 @@ interface Bun {
  */
 export async function serveTcp(isFanOut: boolean, tls?: TlsServeOptions): Promise<number> {
   const { Bun } = globalThis as { Bun?: Bun };
-  if (Bun !== undefined && !isFanOut) return serveBun(Bun, tls);
+  if (Bun !== undefined) return serveBun(Bun, isFanOut, tls);
   const all = new Set<Socket>();
   const echo = (socket: Socket) => {
     socket.once("data", () => {
@@ -62,7 +63,8 @@ export async function serveTcp(isFanOut: boolean, tls?: TlsServeOptions): Promis
   throw new TypeError("Expected an address with a port");
 }
 
-function serveBun(bun: Bun, tls: TlsServeOptions | undefined): number {
+function serveBun(bun: Bun, isFanOut: boolean, tls: TlsServeOptions | undefined): number {
+  const all = new Set<BunSocket>();
   const send = (socket: BunSocket, bytes: Uint8Array) => {
     const written = Math.max(0, socket.write(bytes));
     if (written === bytes.length) return;
@@ -74,6 +76,9 @@ function serveBun(bun: Bun, tls: TlsServeOptions | undefined): number {
     if (socket.data.rest.length > 0) socket.data.rest.push(chunk.slice());
     else send(socket, chunk);
   };
+  const echoToAll = (chunk: Uint8Array) => {
+    for (const other of all) echo(other, chunk);
+  };
   return bun.listen({
     hostname: HOSTNAME,
     port: 0,
@@ -81,10 +86,12 @@ function serveBun(bun: Bun, tls: TlsServeOptions | undefined): number {
     socket: {
       open: (socket) => void (socket.data = { open: false, rest: [] }),
       data(socket, chunk) {
-        if (socket.data.open) return echo(socket, chunk);
+        if (socket.data.open) return isFanOut ? echoToAll(chunk) : echo(socket, chunk);
         socket.data.open = true;
+        all.add(socket);
         send(socket, HEAD);
       },
+      close: (socket) => void all.delete(socket),
       drain(socket) {
         const rest = socket.data.rest.splice(0);
         for (const bytes of rest) echo(socket, bytes);
