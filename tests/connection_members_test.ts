@@ -2,7 +2,7 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { accept } from "../mod.ts";
-import { sendingOf } from "../lib/connection/sender.ts";
+import { sendingOf } from "../lib/connection/sending.ts";
 import { diagnostics, setDiagnostics } from "../lib/inspect.ts";
 import { pair, transportPair } from "../lib/testing.ts";
 import { brief, inBothRoles, RawPeer, rejection, textFrame, until } from "./support.ts";

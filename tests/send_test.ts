@@ -9,12 +9,8 @@ import {
   Protocol,
 } from "../lib/core/mod.ts";
 import { type SharedFrame, sharedFrame } from "../lib/core/shared_frame.ts";
-import {
-  isTooMuch,
-  Sender,
-  type SenderHost,
-  type WritingMachine,
-} from "../lib/connection/sender.ts";
+import { Sender, type SenderHost, type WritingMachine } from "../lib/connection/sender.ts";
+import { isTooMuch } from "../lib/connection/sending.ts";
 import { sharedLength, shareFrame } from "../lib/connection/sharing.ts";
 import type { ConnectionOptions } from "../lib/options.ts";
 import type { Transport } from "../lib/transport.ts";

@@ -11,7 +11,7 @@ import {
   MESSAGE_OVERHEAD,
   type Sending,
   sendingOf,
-} from "./sender.ts";
+} from "./sending.ts";
 import { gather, sendToCrowd, shareFrame } from "./sharing.ts";
 import type { SharedFrame, SharedRange } from "../core/shared_frame.ts";
 

@@ -22,7 +22,7 @@ import {
 import { Driver, type DriverInit } from "./driver.ts";
 import { type ResponseInfo, toRequest, toResponseInfo } from "../http.ts";
 import type { IncomingMessage } from "./receiver.ts";
-import { defineSending } from "./sender.ts";
+import { defineSending } from "./sending.ts";
 import {
   type BufferSource,
   type CloseDetails,

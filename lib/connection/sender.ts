@@ -21,6 +21,7 @@ import {
 import { Sink } from "./pipe.ts";
 import type { Transport } from "../transport.ts";
 import { nextTurn, TurnClock } from "../timers.ts";
+import { isTooMuch, MAX_BUFFERED_AMOUNT, MESSAGE_OVERHEAD, type Shareable } from "./sending.ts";
 import { SendTurns } from "./turns.ts";
 
 /** Maximum number of bytes that may wait, here and in the transport, before a send waits too. */
@@ -46,55 +47,6 @@ const EXTENDED_WORK = 32768;
 
 /** After this much work, the sender checks how long the turn of the event loop has been. */
 const LOOK_EVERY = 65536;
-
-/** A message, and the frame that the connections of a server share. */
-export interface Shareable {
-  readonly message: Message;
-  readonly frame: SharedFrame;
-}
-
-/** What `broadcast()` needs of a connection. The types of connections do not show it. */
-export interface Sending {
-  /** Bytes that wait to be sent, and the memory of the waiting messages. */
-  readonly heldAmount: number;
-  endAsSlow(how: "close" | "terminate"): void;
-  /**
-   * Sends a message with a frame that other connections send too. Returns false if the message needs
-   * `send()`, or more than `most` bytes might wait.
-   */
-  sendShared?(shared: Shareable, most: number, compress: boolean | undefined): boolean;
-  /** The connections that can get the next frame together with this one. */
-  readonly crowd?: Crowd | undefined;
-  /** Sends what waits. */
-  flush?(): void;
-}
-
-const SENDING = Symbol("sending");
-
-/** Returns the sending half of a connection, or undefined for another value. */
-export function sendingOf(ws: unknown): Sending | undefined {
-  return Object(ws)[SENDING];
-}
-
-/** Lets {@linkcode sendingOf} find the sending half of the connections with a prototype. */
-export function defineSending<T extends object>(target: T, get: (ws: T) => Sending): void {
-  Object.defineProperty(target, SENDING, {
-    get(this: T) {
-      return get(this);
-    },
-  });
-}
-
-/** Whether too much would wait with a message of this length. One message is always allowed. */
-export function isTooMuch(held: number, length: number, most: number): boolean {
-  return held > 0 && held + length > most;
-}
-
-/** Default for the maximum number of bytes that may wait for a connection. */
-export const MAX_BUFFERED_AMOUNT = 1048576;
-
-/** Memory of a message that waits as an object, without its bytes: the object and its promise. */
-export const MESSAGE_OVERHEAD = 768;
 
 const DEFAULTS: SendOptions = {};
 
@@ -231,7 +183,7 @@ export class Sender {
         ? message
         : toSendable(message);
       if (typeof sendable !== "string" && !(sendable instanceof Uint8Array)) {
-        return traced(this.#sendItems(sendable, options), (error) => this.#retraceItems(error));
+        return this.#sendTraced(sendable, options);
       }
       signal?.throwIfAborted();
       const data = text === undefined ? sendable : convert(sendable, text);
@@ -350,7 +302,7 @@ export class Sender {
       waiting = this.#encoder.size;
     } else if (waiting > 0 && lent) {
       // A loop that awaits its sends would otherwise send one message in each turn.
-      queueMicrotask(() => this.flush());
+      this.#flushSoon();
     } else if (waiting > 0) this.#flushInTurn();
     if (this.#endError !== undefined) return handled(Promise.reject(this.#newEndError()));
     // A native WebSocket accepts the message when it is written, so that nothing waits in the batch.
@@ -370,6 +322,11 @@ export class Sender {
   #departure(): Promise<void> {
     if (this.#encoder.size > 0) return (this.#batched ??= new Departure()).promise;
     return (this.#given ??= new Departure()).promise;
+  }
+
+  /** Not a part of `#settle()`: a function with a closure makes an object for it in each call. */
+  #flushSoon(): void {
+    queueMicrotask(() => this.flush());
   }
 
   #flushInTurn(): void {
@@ -539,6 +496,13 @@ export class Sender {
       turns.encoding = false;
       resolve();
     });
+  }
+
+  #sendTraced(
+    items: AsyncIterable<Message> | Iterable<Message>,
+    options: SendOptions,
+  ): Promise<void> {
+    return traced(this.#sendItems(items, options), (error) => this.#retraceItems(error));
   }
 
   async #sendItems(

@@ -9,7 +9,8 @@ import {
   type SharedRange,
 } from "../core/shared_frame.ts";
 import { nextTurn } from "../timers.ts";
-import { isTooMuch, SEND_MARK, type Sending, sendingOf, type Shareable } from "./sender.ts";
+import { SEND_MARK } from "./sender.ts";
+import { isTooMuch, type Sending, sendingOf, type Shareable } from "./sending.ts";
 
 const utf8 = new TextEncoder();
 

@@ -11,12 +11,8 @@ import {
   sizeOf,
 } from "../connection/receiver.ts";
 import { Readable } from "../connection/pipe.ts";
-import {
-  isTooMuch,
-  MAX_BUFFERED_AMOUNT,
-  MESSAGE_OVERHEAD,
-  SEND_MARK,
-} from "../connection/sender.ts";
+import { SEND_MARK } from "../connection/sender.ts";
+import { isTooMuch, MAX_BUFFERED_AMOUNT, MESSAGE_OVERHEAD } from "../connection/sending.ts";
 import { type CloseInfo, PRIVATE_USE } from "../core/close.ts";
 import {
   checkWebCloseInfo,

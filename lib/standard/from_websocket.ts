@@ -5,7 +5,7 @@ import { checkCloseInfo } from "../connection/closing.ts";
 import { WebSocketConnection } from "../connection/connection.ts";
 import type { Machine } from "../connection/driver.ts";
 import { Budget, Inbox, sizeOf } from "../connection/receiver.ts";
-import { MESSAGE_OVERHEAD } from "../connection/sender.ts";
+import { MESSAGE_OVERHEAD } from "../connection/sending.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
 import { Encoder } from "../core/encoder.ts";
 import { domError, RemoteProtocolError, webSocketError, wrongValue } from "../core/error.ts";

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { isTooMuch, MESSAGE_OVERHEAD } from "../connection/sender.ts";
+import { isTooMuch, MESSAGE_OVERHEAD } from "../connection/sending.ts";
 import { failure, invalidState } from "../core/error.ts";
 import type { Message } from "../core/message.ts";
 import { Queue } from "../core/queue.ts";

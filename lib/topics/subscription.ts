@@ -6,7 +6,7 @@
  */
 import { sendOrSkip, type SharedMessage, type SlowPolicy } from "../connection/broadcast.ts";
 import type { Recipient } from "../connection/broadcast.ts";
-import type { Sending } from "../connection/sender.ts";
+import type { Sending } from "../connection/sending.ts";
 import { invalidState } from "../core/error.ts";
 import type { Position } from "./backplane.ts";
 import type { Channel, ChannelHost, Peer } from "./channel.ts";

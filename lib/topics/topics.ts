@@ -12,7 +12,7 @@ import {
   recipients,
   sendingTo,
 } from "../connection/broadcast.ts";
-import { MAX_BUFFERED_AMOUNT } from "../connection/sender.ts";
+import { MAX_BUFFERED_AMOUNT } from "../connection/sending.ts";
 import { invalidState, wrongType, wrongValue } from "../core/error.ts";
 import type { Message } from "../core/message.ts";
 import { checkKnown, notConnections } from "../core/option_hints.ts";
