@@ -12,7 +12,7 @@ import {
   type Role,
   Rsv,
 } from "../lib/core/mod.ts";
-import { headerLength, writeHeader } from "../lib/core/encoder.ts";
+import { headerLength, writeHeader } from "../lib/core/frame_writer.ts";
 import { readingMemory } from "../lib/core/mask.ts";
 import { type TextCodec, webTextCodec } from "../lib/core/utf8.ts";
 import { concat, cut, cuts, hex, pattern, single, utf8 } from "./bytes.ts";

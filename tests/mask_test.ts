@@ -1,7 +1,7 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { readKey } from "../lib/core/decoder.ts";
-import { writeKey } from "../lib/core/encoder.ts";
+import { writeKey } from "../lib/core/frame_writer.ts";
 import {
   applyMask,
   copyMasked,

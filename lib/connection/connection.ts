@@ -7,7 +7,7 @@ import { checkCloseInfo } from "./closing.ts";
 import { type Agreement, upgradeResponseTo } from "../core/handshake.ts";
 import { type RawHeaders, serializeExtensions } from "../core/header.ts";
 import { type RequestHead, requestOf, type ResponseHead, responseOf } from "../core/http1.ts";
-import { checkControl } from "../core/encoder.ts";
+import { checkControl } from "../core/frame_writer.ts";
 import { checkKnown } from "../core/option_hints.ts";
 import { randomPayload } from "../core/mask.ts";
 import type { Message } from "../core/message.ts";

@@ -1,6 +1,6 @@
 /** Pings and pongs: pings that wait, pings of keepalive, and the limit for the peer's control frames. */
 import { CloseCode } from "../core/close.ts";
-import { encodeFrame } from "../core/encoder.ts";
+import { encodeFrame } from "../core/frame_writer.ts";
 import { RemoteProtocolError } from "../core/error.ts";
 import { Opcode } from "../core/frame.ts";
 import { randomPayload } from "../core/mask.ts";

@@ -1,5 +1,11 @@
 /** Writes the frames that the connections of a server share, into a buffer of the current turn. */
-import { encodeFrame, FIN, headerLength, MAX_HEADER_LENGTH, writeHeader } from "../core/encoder.ts";
+import {
+  encodeFrame,
+  FIN,
+  headerLength,
+  MAX_HEADER_LENGTH,
+  writeHeader,
+} from "../core/frame_writer.ts";
 import { Opcode } from "../core/frame.ts";
 import type { Message } from "../core/message.ts";
 import {

@@ -22,7 +22,7 @@ export type {
 } from "./event.ts";
 
 // Frames and messages.
-export { encodeFrame } from "./encoder.ts";
+export { encodeFrame } from "./frame_writer.ts";
 export { type Frame, type FrameHeader, Opcode, type Role, Rsv } from "./frame.ts";
 export { FrameDecoder, type FrameDecoderOptions, type FramePiece } from "./decoder.ts";
 export { fragments, MessageAssembler } from "./message.ts";

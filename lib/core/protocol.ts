@@ -2,7 +2,8 @@
 import { CloseCode, parseClose, serializeClose } from "./close.ts";
 import { LocalProtocolError, RemoteProtocolError } from "./error.ts";
 import { complete, type OutgoingEvent, type ProtocolEvent } from "./event.ts";
-import { checkControl, Encoder, FIN, type Written } from "./encoder.ts";
+import { Encoder, type Written } from "./encoder.ts";
+import { checkControl, FIN } from "./frame_writer.ts";
 import {
   type DataPiece,
   FrameDecoder,

@@ -6,7 +6,7 @@ import {
   type FramePiece,
   isControl,
 } from "../core/decoder.ts";
-import { frameLength, writeFrame } from "../core/encoder.ts";
+import { frameLength, writeFrame } from "../core/frame_writer.ts";
 import {
   encodeWith,
   type Extension,

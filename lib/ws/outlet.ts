@@ -6,7 +6,7 @@ import { Buffer } from "node:buffer";
 import { nextTick } from "node:process";
 import type { Duplex } from "node:stream";
 import { complete, type EventOf } from "../core/event.ts";
-import { encodeFrame, FIN, firstByte } from "../core/encoder.ts";
+import { encodeFrame, FIN, firstByte } from "../core/frame_writer.ts";
 import { sharedFrame } from "../core/shared_frame.ts";
 import { encodeWith, type Extension, type OutgoingFrame } from "../core/extension.ts";
 import { Opcode } from "../core/frame.ts";

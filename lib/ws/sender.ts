@@ -2,7 +2,7 @@
 import { Buffer } from "node:buffer";
 import type { Duplex } from "node:stream";
 import { isWireCloseCode, serializeClose } from "../core/close.ts";
-import { encodeFrame, firstByte, headerLength, writeHeader } from "../core/encoder.ts";
+import { encodeFrame, firstByte, headerLength, writeHeader } from "../core/frame_writer.ts";
 import { Opcode } from "../core/frame.ts";
 import { Protocol } from "../core/protocol.ts";
 import { EMPTY } from "./inlet.ts";
