@@ -569,8 +569,7 @@ describe("Sender", () => {
         const given: unknown[] = [];
         const frame = shareFrame("");
         const writeShared = (...args: unknown[]) => given.push(...args) > 0;
-        const unused = { takeShared: () => undefined, recycle: () => true };
-        const empty = { size: 0, take: () => [], ...unused };
+        const empty = { size: 0, take: () => [], recycle: () => true };
         const encoder = { ...empty, writeShared } as unknown as WritingMachine["encoder"];
         const { sender } = senderOf({ machine: { encoder, extended } });
         const message = "a".repeat(length);

@@ -122,6 +122,10 @@ class Ending {
 
 export class Closing implements SenderHost {
   phase: Phase = "open";
+  /** Whether input is still decoded. */
+  isReading = true;
+  /** Whether messages are accepted. */
+  canSend = true;
   /** Whether this end's Close frame may still be written. */
   canWrite = true;
   transport: "open" | "half-closed" | "closed" = "open";
@@ -151,18 +155,6 @@ export class Closing implements SenderHost {
     return this.#ending?.startedAt;
   }
 
-  /** Whether input is still decoded. */
-  get isReading(): boolean {
-    const { phase } = this;
-    return phase === "open" || phase === "closing";
-  }
-
-  /** Whether messages are accepted. */
-  get canSend(): boolean {
-    const { phase } = this;
-    return phase === "open" || phase === "draining";
-  }
-
   /** The Close frame of the peer. */
   get received(): Required<CloseInfo> | undefined {
     return this.#ending?.frames?.received;
@@ -187,6 +179,8 @@ export class Closing implements SenderHost {
       this.#parts.keepalive?.cancel();
     }
     this.phase = next;
+    this.isReading = next === "closing";
+    this.canSend = next === "draining";
     if (!this.canSend) this.#parts.sender.leaveCrowd();
     if (next === "failed" || next === "ended") this.canWrite = false;
     return true;

@@ -291,6 +291,8 @@ export interface ReceiverHost {
 }
 
 export class Receiver {
+  /** The size of all queues together. */
+  readonly budget: Budget;
   messagesReceived = 0;
   readonly #host: ReceiverHost;
   readonly #inbox: Inbox<Message>;
@@ -306,12 +308,8 @@ export class Receiver {
     const { highWaterMark = HIGH_WATER_MARK, size } = strategy;
     this.#host = host;
     const measure = size === undefined ? sizeOf : checked(size);
-    this.#inbox = new Inbox(new Budget(highWaterMark, host), measure);
-  }
-
-  /** The size of all queues together. */
-  get budget(): Budget {
-    return this.#inbox.budget;
+    this.budget = new Budget(highWaterMark, host);
+    this.#inbox = new Inbox(this.budget, measure);
   }
 
   /** Number of loops over the messages that are still running. */

@@ -349,10 +349,15 @@ export class Sender {
    * `drained()` continues. Bytes that wait here are held only once, and can still be checked.
    */
   flush(): void {
-    // While the transport is full, no frames are shared.
-    const shared = this.#encoder.takeShared();
-    if (shared !== undefined) return void this.#pass(shared);
     while (!this.#isFull && this.#give(GIVE_MOST, false));
+  }
+
+  /** Like `flush()`, with less work if only shared frames wait. */
+  flushShared(): void {
+    const shared = this.#encoder.takeShared();
+    // While the transport is full, no frames are shared.
+    if (shared === undefined) this.flush();
+    else this.#pass(shared);
   }
 
   /** Gives the whole batch to the transport, because nothing is written after it. */

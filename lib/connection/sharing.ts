@@ -121,7 +121,7 @@ export function sendToCrowd(
 }
 
 function flush({ members }: Crowd): void {
-  for (const member of members) member.flush?.();
+  for (const member of members) member.flushShared?.();
 }
 
 /** Writes a message as a frame that the connections of a server can share. */

@@ -121,8 +121,7 @@ export class Encoder {
 
   /** Number of bytes that were written and not yet taken. */
   get size(): number {
-    const shared = this.#waiting;
-    return shared === undefined ? this.#size : shared.length;
+    return this.#shared === undefined ? this.#size : (this.#waiting?.length ?? this.#size);
   }
 
   /** Number of shared messages that were written, each as one frame. */
@@ -501,7 +500,7 @@ export class Encoder {
    */
   take(most: number = Infinity, copy: boolean = false): readonly Uint8Array[] {
     if (this.#parts !== undefined) this.#parts.hasVanished = false;
-    const shared = this.takeShared();
+    const shared = this.#shared === undefined ? undefined : this.takeShared();
     if (shared !== undefined) return shared;
     const taken: Uint8Array[] = [];
     if (this.#size === this.#end - this.#start) {

@@ -382,7 +382,7 @@ export class Protocol {
     if (this.#input === undefined) {
       const { maxFrameSize, ownsInput } = this.#options;
       const rsvInUse = this.#extended === undefined ? 0 : bitsOf(this.#extended.extensions);
-      const options = { role: this.role, maxFrameSize, ownsInput, rsvInUse };
+      const options = { role: this.encoder.role, maxFrameSize, ownsInput, rsvInUse };
       this.#input = new Input(options, this.#bytesRead);
       this.#input.frames = this.#framesRead;
     }

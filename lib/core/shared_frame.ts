@@ -22,7 +22,7 @@ export interface Crowd {
   /** All recipients of the broadcast. Those that do not hold the range were closing. */
   readonly recipients: readonly unknown[];
   /** The sending halves of the recipients. */
-  readonly members: readonly { flush?(): void }[];
+  readonly members: readonly { flushShared?(): void }[];
   /** Number of recipients that hold the range. */
   readonly size: number;
 }
