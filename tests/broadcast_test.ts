@@ -321,14 +321,32 @@ describe("broadcast", () => {
       });
     }
 
-    it("goes on without the connections that were closing before", async () => {
+    it("looks again at a connection that was closing", async () => {
       const [[, a], [, b], [client, c]] = await Promise.all([pair(), pair(), pair()]);
       void a.close();
       await roomForMore();
       for (const message of ["one", "two", "three"]) assert.equal(send([b, a, c], message), 2);
-      assert.equal(looked, 3);
+      assert.equal(looked, 9);
       assert.deepEqual([await client.receive(), await client.receive()], ["one", "two"]);
       for (const ws of [a, b, c]) ws.terminate();
+    });
+
+    it("looks again at a recipient that was not open", async () => {
+      const [client, server] = await pair();
+      const own = { state: "closing", bufferedAmount: 0, got: [] as Message[] };
+      const recipient = {
+        ...own,
+        send: (message: Message) => Promise.resolve(void own.got.push(message)),
+        close: () => {},
+        terminate: () => {},
+      } as unknown as Recipient & { state: string };
+      await roomForMore();
+      assert.equal(broadcast([server, recipient], "one").sent, 1);
+      recipient.state = "open";
+      assert.equal(broadcast([server, recipient], "two").sent, 2);
+      assert.deepEqual(own.got, ["two"]);
+      assert.deepEqual([await client.receive(), await client.receive()], ["one", "two"]);
+      server.terminate();
     });
 
     it("looks again at a connection that has missed a message or gets it in another way", async () => {

@@ -155,8 +155,8 @@ describe("Shared frames", () => {
     const first = frames.write("one")!;
     for (const encoder of encoders) encoder.writeShared(first);
     const range = SharedRange.of(first);
-    const crowd = { range, recipients: [], members: [], size: 3 };
-    range.crowd = crowd;
+    const crowd = { range, recipients: [], members: [] };
+    range.gather(crowd);
     const take = (some: Encoder[]) =>
       some.map((encoder) => new TextDecoder("latin1").decode(concat(encoder.take())));
     const [a, b, c] = encoders;
@@ -195,7 +195,7 @@ describe("Shared frames", () => {
     const first = frames.write("one")!;
     for (const encoder of [a, b]) encoder.writeShared(first);
     const range = SharedRange.of(first);
-    range.crowd = { range, recipients: [], members: [], size: 2 };
+    range.gather({ range, recipients: [], members: [] });
     for (const encoder of [a, b]) encoder.take();
     b.unshare();
     assert.deepEqual([range.holders, range.isTaken, range.crowd], [1, true, undefined]);
@@ -207,6 +207,24 @@ describe("Shared frames", () => {
     a.take();
     a.writeShared(frames.write("four")!);
     assert.deepEqual([a.size, a.sharedMessages, range.holders], [6, 3, 0]);
+  });
+
+  it("free their memory when a crowd has ended while it took them", () => {
+    for (const isGathered of [true, false]) {
+      const [a, b, c] = [1, 2, 3].map(() => new Encoder("server"));
+      const frame = new SharedFrames(new Uint8Array(100)).write("one")!;
+      for (const encoder of [a, b, c]) encoder.writeShared(frame);
+      const range = SharedRange.of(frame);
+      if (isGathered) range.gather({ range, recipients: [], members: [] });
+      a.take();
+      b.writePiece("own", true);
+      assert.deepEqual([range.length, range.crowd], [5, undefined]);
+      assert.equal(concat(c.take()).length, 5);
+      // Without a crowd, others may still send the frame.
+      assert.equal(range.length, isGathered ? 0 : 5);
+      assert.equal(concat(b.take()).length, 10);
+      assert.deepEqual([a, b, c].map(({ frames }) => frames), [1, 2, 1]);
+    }
   });
 
   it("are one part of the batch if nothing comes between them", () => {

@@ -544,6 +544,26 @@ describe("Topics under attack", () => {
     await topics.close();
   });
 
+  it("a second outage is reported, also if an engine gives the same error", async () => {
+    const { backplane, receivers, reads } = byHand();
+    const errors = new Errors();
+    const topics = new Topics({ backplane, onError: errors.onError });
+    const client = await Client.open();
+    await Promise.all(["x", "y"].map((name) => topics.subscribe(client.ws, name).ready));
+    const outage = new Error("outage");
+    for (const count of [1, 2]) {
+      for (const name of ["x", "y"]) receivers.get(name)!.interrupted(outage);
+      assert.equal(errors.all.filter(({ error }) => error === outage).length, count);
+      const position = { epoch: "e", offset: 0 };
+      reads.push({ recovered: true, messages: [], position });
+      reads.push({ recovered: true, messages: [], position });
+      for (const name of ["x", "y"]) receivers.get(name)!.restored();
+      await rest();
+    }
+    await client.close();
+    await topics.close();
+  });
+
   it("a history that is read says so if messages are missing meanwhile", async () => {
     const { backplane, receivers, reads, give } = byHand();
     const errors = new Errors();

@@ -110,10 +110,9 @@ export function broadcast(
   const shared = new SharedMessage(typeof message === "string" ? message : new Uint8Array(message));
   const found = without(options.except, listOf(to));
   // The messages that "drop-oldest" holds come first.
-  const sent = policy.slow === "drop-oldest"
-    ? 0
-    : sendToCrowd(found, shared, policy.maxBufferedAmount);
-  if (sent > 0) return { sent, missed: 0, closed: 0 };
+  if (policy.slow !== "drop-oldest" && sendToCrowd(found, shared, policy.maxBufferedAmount)) {
+    return { sent: found.length, missed: 0, closed: 0 };
+  }
   // All are checked before the first one gets the message.
   const sendings: Sending[] = [];
   for (const ws of found) sendings.push(sendingTo(ws));
@@ -122,7 +121,7 @@ export function broadcast(
     const outcome = sendOrSkip(found[i], sendings[i], shared, policy);
     if (outcome !== "closing") result[outcome]++;
   }
-  if (result.missed + result.closed === 0) gather(found, sendings, result.sent, shared.range);
+  gather(found, sendings, shared.range);
   return result;
 }
 

@@ -86,38 +86,38 @@ let frames: SharedFrames | undefined;
 let framesSize = 0;
 let lastSize = 0;
 
-/** Remembers the recipients of a broadcast that `size` connections get, if all of these hold its frame. */
+/** Remembers the recipients of a broadcast, if all of them hold its frame. */
 export function gather(
   recipients: readonly unknown[],
   members: readonly Sending[],
-  size: number,
-  range?: SharedRange,
+  range: SharedRange | undefined,
 ): void {
-  if (range?.holders === size) range.crowd = { range, recipients, members, size };
+  // A recipient that does not get this broadcast may get the next one.
+  if (range?.holders === recipients.length) range.gather({ range, recipients, members });
 }
 
 /**
  * Sends a message to a crowd, if these are its recipients and no connection has left it. The next
- * broadcast to the same recipients need not look at each of them. Returns the number of connections that
- * get the message, or 0 if each recipient must be looked at.
+ * broadcast to the same recipients need not look at each of them. Returns false if each recipient must be
+ * looked at.
  */
 export function sendToCrowd(
   recipients: readonly unknown[],
   shared: Shareable,
   maxBufferedAmount: number,
-): number {
+): boolean {
   const crowd = sendingOf(recipients[0])?.crowd;
-  if (crowd === undefined || crowd.recipients.length !== recipients.length) return 0;
-  const { range, size } = crowd;
-  if (isTooMuch(range.length, shared.message.length, maxBufferedAmount)) return 0;
+  if (crowd === undefined || crowd.recipients.length !== recipients.length) return false;
+  const { range } = crowd;
+  if (isTooMuch(range.length, shared.message.length, maxBufferedAmount)) return false;
   for (let i = 0; i < recipients.length; i++) {
-    if (recipients[i] !== crowd.recipients[i]) return 0;
+    if (recipients[i] !== crowd.recipients[i]) return false;
   }
   const isFirst = range.isTaken;
-  if (!range.add(shared.frame)) return 0;
+  if (!range.add(shared.frame)) return false;
   if (range.length >= SEND_MARK) flush(crowd);
   else if (isFirst) nextTurn(() => flush(crowd));
-  return size;
+  return true;
 }
 
 function flush({ members }: Crowd): void {

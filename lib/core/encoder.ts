@@ -238,7 +238,7 @@ export class Encoder {
   #hold(range: SharedRange | undefined): void {
     // An encoder with an extension is not counted, because the extension may change the next frame.
     if (this.#extended === undefined) {
-      this.#shared?.leave();
+      this.#shared?.leave(this.#waiting === undefined);
       range?.join();
     }
     this.#sharedMessages += this.#framesTaken;

@@ -19,12 +19,10 @@ const EMPTY = new Uint8Array(0);
 /** The recipients of a broadcast that hold the same range, and nothing else waits for them. */
 export interface Crowd {
   readonly range: SharedRange;
-  /** All recipients of the broadcast. Those that do not hold the range were closing. */
+  /** The recipients of the broadcast. */
   readonly recipients: readonly unknown[];
   /** The sending halves of the recipients. */
   readonly members: readonly { flushShared?(): void }[];
-  /** Number of recipients that hold the range. */
-  readonly size: number;
 }
 
 /**
@@ -42,8 +40,9 @@ export class SharedRange {
   #framesBefore = 0;
   /** Number of encoders that hold the range, and could hold any frame after it. */
   holders = 0;
-  /** Number of the encoders of the crowd that have not taken the frames. */
+  /** Number of the holders that have not taken the frames. */
   #untaken = 0;
+  #isGathered = false;
   /** The crowd that the holders are, until one of them leaves. */
   crowd: Crowd | undefined;
 
@@ -78,18 +77,30 @@ export class SharedRange {
     this.#untaken++;
   }
 
-  leave(): void {
+  /** From now on, the holders are a crowd. No other encoder takes the frames. */
+  gather(crowd: Crowd): void {
+    this.crowd = crowd;
+    this.#isGathered = true;
+  }
+
+  /** @param hasTaken Whether the encoder has taken the frames. */
+  leave(hasTaken: boolean): void {
     this.holders--;
     this.crowd = undefined;
+    if (!hasTaken) this.#countTaken();
   }
 
   /** Returns the bytes for an encoder that stays in the crowd. */
   take(): readonly Uint8Array[] {
     const { parts } = this;
+    this.#countTaken();
+    return parts;
+  }
+
+  #countTaken(): void {
     this.#untaken--;
     // Do not keep the memory of frames that nobody needs.
-    if (this.#untaken === 0) this.#reset(EMPTY, this.#end);
-    return parts;
+    if (this.#untaken === 0 && this.#isGathered) this.#reset(EMPTY, this.#end);
   }
 
   #reset(bytes: Uint8Array, start: number): void {

@@ -247,6 +247,7 @@ export class Channel implements BackplaneReceiver {
   }
 
   restored(): void {
+    this.#host.engine.endOutage();
     if (this.signal.aborted) return;
     this.#changes++;
     if (this.#hasHistory) void this.#recover().catch(() => {});

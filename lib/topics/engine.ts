@@ -79,6 +79,10 @@ export class Engine {
     this.report(error, undefined);
   }
 
+  endOutage(): void {
+    this.#outage = undefined;
+  }
+
   /** Calls the backplane. Rejects with "backplane-failed" if the call fails or takes too long. */
   async call<T>(what: string, begin: (options: BackplaneCall) => Promise<T>): Promise<T> {
     if (this.#isClosed) throw invalidState("The topics are closed", "not-open");

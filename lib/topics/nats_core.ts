@@ -143,7 +143,10 @@ export class NatsBackplane implements Backplane {
       : subjectOf(this.live, prefix.slice(0, prefix.lastIndexOf("/") + 1), true);
     const callback: NatsCallback = (error, message) => {
       if (this.#subscriptions.get(topic) !== subscription) return;
-      if (error !== null) return interrupt(error, subscription);
+      if (error !== null) {
+        const what = `NATS reports an error of the subscription to ${topic}`;
+        return interrupt(failure(what, "backplane-failed", error), subscription);
+      }
       const name = topicOf(message.subject.slice(this.live.length + 1));
       if (prefix !== undefined && name !== undefined && !name.startsWith(prefix)) return;
       this.#deliver(subscription, name, message);
