@@ -112,16 +112,13 @@ export class FrameDecoder {
   /** @internal */
   opcode: number = 0;
   /** @internal */
-  masked: boolean = false;
-  /** @internal */
   length: number = 0;
   /** @internal */
   size: number = 0;
   /** @internal */
   last: boolean = true;
-  /** The header object of the frame that begins at `#headerPosition`. */
+  /** The header of the frame, once it was asked for. */
   #header: FrameHeader | undefined;
-  #headerPosition = -1;
   /** The masking key. A key of 0 changes nothing. */
   #key = 0;
   #isPlain = false;
@@ -234,13 +231,11 @@ export class FrameDecoder {
    */
   next(): FramePiece | undefined {
     if (!this.advance()) return undefined;
-    const { fin, rsv, opcode, masked, length, last } = this;
-    if (this.#headerPosition !== this.#framePosition) {
-      this.#header = { fin, rsv, opcode, masked, length };
-      this.#headerPosition = this.#framePosition;
-    }
+    const { fin, rsv, opcode, length, last } = this;
+    const masked = this.#role === "server";
+    const header = this.#header ??= { fin, rsv, opcode, masked, length };
     const payload = isControl(opcode) ? this.copy() : this.bytes();
-    return { header: this.#header!, payload, last };
+    return { header, payload, last };
   }
 
   /**
@@ -417,21 +412,22 @@ export class FrameDecoder {
     this.fin = first >= 0x80;
     this.rsv = (first >> 4) & 7;
     this.opcode = first & 0x0f;
-    this.masked = second >= 0x80;
+    const masked = second >= 0x80;
     this.length = second & 0x7f;
-    const fault = faultOf(this, this.#role, this.#rsvInUse);
+    const fault = faultOf(this, masked, this.#role, this.#rsvInUse);
     if (fault !== undefined) this.#fail(fault, CloseCode.ProtocolError);
     const at = offset + 2;
     const afterLength = this.length < 126 ? at : at + (this.length === 126 ? 2 : 8);
-    const after = this.masked ? afterLength + 4 : afterLength;
+    const after = masked ? afterLength + 4 : afterLength;
     if (after > end) return INCOMPLETE;
     if (afterLength > at) this.length = this.#readLength(bytes, at, afterLength);
     if (this.length > this.#maxFrameSize) {
       const message = `Frame of ${this.length} bytes exceeds maxFrameSize (${this.#maxFrameSize})`;
       this.#fail(message, CloseCode.MessageTooBig);
     }
-    this.#key = this.masked ? readKey(bytes, afterLength) : 0;
+    this.#key = masked ? readKey(bytes, afterLength) : 0;
     this.#given = 0;
+    this.#header = undefined;
     this.frames++;
     return after;
   }
@@ -496,8 +492,12 @@ export function isControl(opcode: number): boolean {
 }
 
 /** Returns what is wrong with a header, or undefined. */
-function faultOf(header: FrameHeader, role: Role, rsvInUse: number): string | undefined {
-  const { fin, rsv, opcode, masked, length } = header;
+function faultOf(
+  { fin, rsv, opcode, length }: Omit<FrameHeader, "masked">,
+  masked: boolean,
+  role: Role,
+  rsvInUse: number,
+): string | undefined {
   // RFC 6455 §5.2: a reserved bit is an error unless an agreed extension uses it.
   if ((rsv & ~rsvInUse) !== 0) {
     return `The frame has reserved bits that no agreed extension uses (RSV ${rsv})`;

@@ -87,7 +87,7 @@ export class Encoder {
   /** The range of the buffer that has not been taken. */
   #start = 0;
   #end = 0;
-  /** Only set if a batch had more than one part. */
+  /** Only set while a batch has more than one part, or its bytes have not left. */
   #parts: Parts | undefined;
   /** Number of bytes of the previous batch. The next one will probably be as large. */
   #likely = 0;
@@ -564,6 +564,7 @@ export class Encoder {
         size = Math.max(size, full.length + 1);
         releaseBuffer(full);
       }
+      if (parts.waiting.length === 0) this.#parts = undefined;
     }
     if (this.size > 0 || this.#end === 0) return true;
     this.#likely = size;

@@ -181,8 +181,13 @@ class FrameObserver {
 /** What a connection has while it holds input, or a part of a frame or message. */
 class Input extends FrameDecoder {
   messages: MessageReader | undefined;
+  /** Only set if there are extensions or an `onFrame`. */
+  filtered: Filtered | undefined;
+}
+
+class Filtered {
   /** The last piece that was not read from the decoder directly. */
-  decoded: DecodedPiece | undefined;
+  readonly piece = new DecodedPiece();
   /** Only set if there is an `onFrame`. */
   observer: FrameObserver | undefined;
 }
@@ -426,7 +431,7 @@ export class Protocol {
   /** Returns the next piece after the extensions, if there are any. */
   #filteredPiece(input: Input): DataPiece | undefined {
     const piece = this.#extended === undefined ? this.#receivedPiece() : this.#extended.next();
-    return piece && (input.decoded ??= new DecodedPiece()).set(piece);
+    return piece && (input.filtered ??= new Filtered()).piece.set(piece);
   }
 
   #receivedPiece(): FramePiece | undefined {
@@ -434,7 +439,8 @@ export class Protocol {
     const piece = input.next();
     const { onFrame } = this.#options;
     if (piece !== undefined && onFrame !== undefined) {
-      (input.observer ??= new FrameObserver(onFrame)).received(piece);
+      const filtered = input.filtered ??= new Filtered();
+      (filtered.observer ??= new FrameObserver(onFrame)).received(piece);
     }
     return piece;
   }
