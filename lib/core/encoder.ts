@@ -558,13 +558,15 @@ export class Encoder {
     if (parts !== undefined) {
       if (!parts.lent.every(isIntact)) return false;
       // Don't replace the array. Garbage that is old keeps what it refers to until a full collection.
+      const isLending = parts.lent.length > 0;
       parts.lent.length = 0;
       for (let full = parts.full.pop(); full !== undefined; full = parts.full.pop()) {
         // The batch did not fit into this buffer.
         size = Math.max(size, full.length + 1);
         releaseBuffer(full);
       }
-      if (parts.waiting.length === 0) this.#parts = undefined;
+      // A connection that lends bytes will probably lend more.
+      if (!isLending && parts.waiting.length === 0) this.#parts = undefined;
     }
     if (this.size > 0 || this.#end === 0) return true;
     this.#likely = size;
