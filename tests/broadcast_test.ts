@@ -266,6 +266,7 @@ describe("broadcast", () => {
       assert.equal(send([server], "b"), 1);
       assert.deepEqual([await client.receive(), await client.receive()], ["short", long]);
       assert.equal(await client.receive(), "b");
+      assert.equal(looked, 1);
       server.terminate();
     });
 
