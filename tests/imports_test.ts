@@ -72,12 +72,16 @@ function readSource(path: string): File {
   return { path, text, code: withoutStrings(withoutComments(text)), imports, edges };
 }
 
+/** The sources in a folder. */
+function sourcesIn(folder: string): File[] {
+  const entries = readdirSync(new URL(folder, ROOT), { recursive: true }) as string[];
+  const paths = entries.map((name) => folder + name.replaceAll("\\", "/"));
+  return paths.filter((path) => path.endsWith(".ts")).map(readSource);
+}
+
 function sources(): File[] {
-  const entries = readdirSync(new URL("lib/", ROOT), { recursive: true }) as string[];
-  const paths = entries.map((name) => `lib/${name.replaceAll("\\", "/")}`);
-  const found = paths.filter((path) => path.endsWith(".ts"));
-  if (existsSync(new URL("mod.ts", ROOT))) found.push("mod.ts");
-  return found.map(readSource);
+  const found = sourcesIn("lib/");
+  return existsSync(new URL("mod.ts", ROOT)) ? [...found, readSource("mod.ts")] : found;
 }
 
 /** The exports of the package, the command, and the entry point of the demo page. */
@@ -203,6 +207,13 @@ describe("The imports of the library", () => {
       edges.filter(({ to, dynamic }) => !dynamic || !to.startsWith("lib/runtime/"))
         .map(({ to }) => to),
     ]));
+    assert.equal(findCycle(graph)?.join(" -> "), undefined);
+  });
+
+  it("No script and no test imports itself", () => {
+    const others = [...sourcesIn("scripts/"), ...sourcesIn("tests/")];
+    const graph = new Map(others.map(({ path, edges }) => [path, edges.map(({ to }) => to)]));
+    assert.ok(graph.size > 100);
     assert.equal(findCycle(graph)?.join(" -> "), undefined);
   });
 

@@ -3,7 +3,13 @@
  * displaces the other. Without `taskset`, or with one core, the system decides.
  */
 import { mustRun } from "../process.ts";
-import type { Program } from "./measured.ts";
+
+/** A program to run. */
+export interface Program {
+  command: string;
+  args: string[];
+  env?: Record<string, string>;
+}
 
 let measuredCore: number | undefined;
 

@@ -9,20 +9,13 @@ import { createInterface } from "node:readline";
 import type { Readable, Writable } from "node:stream";
 import { ROOT } from "../process.ts";
 import type { Runtime } from "../runtimes.ts";
-import { pinned } from "./cores.ts";
+import { pinned, type Program } from "./cores.ts";
 
 const FLAGS: Record<Runtime["engine"], string[]> = {
   deno: ["run", "-A", "--v8-flags=--expose-gc"],
   bun: ["run"],
   node: ["--expose-gc", "--disable-warning=ExperimentalWarning"],
 };
-
-/** A program to run. */
-export interface Program {
-  command: string;
-  args: string[];
-  env?: Record<string, string>;
-}
 
 /** The CPU time of both sides and the time of day, in seconds. */
 export interface Clocks {

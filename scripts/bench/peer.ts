@@ -2,7 +2,8 @@
 import type { Runtime } from "../runtimes.ts";
 import { type Contestant, type Round, timed } from "./contest.ts";
 import type { Load } from "./lane.ts";
-import { Measured, type Program, programOf } from "./measured.ts";
+import type { Program } from "./cores.ts";
+import { Measured, programOf } from "./measured.ts";
 import { RawServer, type RawServerOptions } from "./raw_server.ts";
 
 /** The peer that is ws with its native addon. ws uses the addon if it is installed. */

@@ -2,7 +2,6 @@
 import { ROOT } from "../process.ts";
 import type { Size } from "./bundle.ts";
 import { figureOf, ratioOf, type Run, type Spread } from "./statistics.ts";
-import type { TopicsResults } from "./topics_tables.ts";
 import type { Workload } from "./workload.ts";
 
 const FOLDER = new URL("bench/results/", ROOT);
@@ -30,6 +29,27 @@ export interface Conditions {
 export interface Results extends Conditions {
   runtime: string;
   measurements: Measurement[];
+}
+
+/** The deliveries in a second of the servers' CPU time. */
+export interface TopicsMeasurement {
+  runtime: string;
+  /** The number of server processes. */
+  processes: number;
+  subscribers: number;
+  /** The number of messages that are published at once. */
+  burst: number;
+  /** Size of a message, in bytes. */
+  size: number;
+  /** The values of each peer, one for each round. */
+  peers: Record<string, number[]>;
+  /** The CPU time of Redis for a message, in microseconds. */
+  engine?: Record<string, number>;
+}
+
+/** The results of topics. */
+export interface TopicsResults extends Conditions {
+  measurements: TopicsMeasurement[];
 }
 
 export async function writeResults(

@@ -1,5 +1,6 @@
 /** Renders the results as Markdown tables. */
 import type { Size } from "./bundle.ts";
+import { count, spread, table, times } from "./markdown.ts";
 import {
   find,
   isSame,
@@ -7,11 +8,12 @@ import {
   type Measurement,
   publishedRatio,
   type Results,
+  type TopicsResults,
 } from "./results.ts";
-import { figureOf, type Spread } from "./statistics.ts";
+import { figureOf } from "./statistics.ts";
 import { ECHOES } from "./suite.ts";
 import { type Outcome, outcomesOf } from "./targets.ts";
-import { type TopicsResults, topicsSection } from "./topics_tables.ts";
+import { topicsSection } from "./topics_tables.ts";
 import { type Kind, nameOf, shapeOf, unitOf } from "./workload.ts";
 
 const LABELS: Record<string, string> = {
@@ -40,36 +42,6 @@ export function runtimeOf({ runtime, versions }: Results): string {
 function label(peer: string, { runtime }: Results): string {
   if (peer === "ws" && runtime === "bun") return "ws (Bun's own substitute)";
   return LABELS[peer] ?? peer;
-}
-
-/** What other sections of the document are made with. */
-export interface TableTools {
-  table(rows: string[][]): string;
-  count(value: number): string;
-}
-
-function table(rows: string[][]): string {
-  const [head, ...body] = rows;
-  const rule = head.map((_, i) => i === 0 ? "---" : "--:");
-  return [head, rule, ...body].map((cells) => `| ${cells.join(" | ")} |`).join("\n");
-}
-
-function count(value: number): string {
-  if (value < 100) return value.toFixed(1);
-  return Number(value.toPrecision(3)).toLocaleString("en-US");
-}
-
-function times(value: number): string {
-  return value < 10 ? value.toFixed(2) : value.toFixed(1);
-}
-
-/** A median with its spread. */
-function spread(figure: Spread | undefined, format: (value: number) => string): string {
-  if (figure === undefined) return "";
-  const { median, least, most } = figure;
-  return least === most
-    ? format(median)
-    : `${format(median)} (${format(least)} to ${format(most)})`;
 }
 
 /** The peer that the README compares an echo with. */
@@ -139,7 +111,7 @@ ${goals(outcomesOf(all))}
 
 ${all.map(runtimeSection).join("\n\n")}
 
-${topics === undefined ? "" : topicsSection(topics, { table, count })}
+${topics === undefined ? "" : topicsSection(topics)}
 
 ## Bundle size
 

@@ -9,13 +9,13 @@ import { mustRun } from "../process.ts";
 import type { Runtime } from "../runtimes.ts";
 import { BurstLoad } from "./burst_load.ts";
 import { contest, type Contestant, type Round } from "./contest.ts";
+import type { Program } from "./cores.ts";
 import { machine, versions } from "./machine.ts";
-import { Measured, type Program, programOf } from "./measured.ts";
+import { Measured, programOf } from "./measured.ts";
 import { findRuntimeByName } from "./options.ts";
 import { peerProgram } from "./peer.ts";
-import { writeResults } from "./results.ts";
+import { type TopicsMeasurement, type TopicsResults, writeResults } from "./results.ts";
 import { median, type Run } from "./statistics.ts";
-import type { TopicsMeasurement, TopicsResults } from "./topics_tables.ts";
 
 /** The numbers of subscribers, and of messages that are published at once. */
 const CASES = [[10, 1], [1000, 1], [10_000, 1], [1000, 10]] as const;

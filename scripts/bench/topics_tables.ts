@@ -1,29 +1,8 @@
 /** Renders the results of the fan-out of topics as Markdown tables. */
-import type { Conditions } from "./results.ts";
-import type { TableTools } from "./tables.ts";
+import { count, table } from "./markdown.ts";
+import type { TopicsMeasurement, TopicsResults } from "./results.ts";
 import { median, ratio } from "./statistics.ts";
 import { nameOf } from "./workload.ts";
-
-/** The deliveries in a second of the servers' CPU time. */
-export interface TopicsMeasurement {
-  runtime: string;
-  /** The number of server processes. */
-  processes: number;
-  subscribers: number;
-  /** The number of messages that are published at once. */
-  burst: number;
-  /** Size of a message, in bytes. */
-  size: number;
-  /** The values of each peer, one for each round. */
-  peers: Record<string, number[]>;
-  /** The CPU time of Redis for a message, in microseconds. */
-  engine?: Record<string, number>;
-}
-
-/** All results. */
-export interface TopicsResults extends Conditions {
-  measurements: TopicsMeasurement[];
-}
 
 const LABELS: Record<string, string> = {
   topics: "topics",
@@ -55,7 +34,7 @@ const GOALS: readonly Goal[] = [
 ];
 
 /** The section of the document. */
-export function topicsSection(results: TopicsResults, { table, count }: TableTools): string {
+export function topicsSection(results: TopicsResults): string {
   const { date, versions, machine, rounds, seconds, separateCores, measurements } = results;
   const list = (of: Record<string, string | number>) =>
     Object.entries(of).map(([name, value]) => `${name} ${value}`).join(", ");
@@ -64,7 +43,7 @@ export function topicsSection(results: TopicsResults, { table, count }: TableToo
     ({ runtime, processes, size }) => `${titleOf(runtime, processes)}, ${nameOf(size)}`,
   );
   const sections = [...groups].map(([title, group]) =>
-    `### Topics: ${title}\n\n${groupTable(group, table, count)}`
+    `### Topics: ${title}\n\n${groupTable(group)}`
   );
   return `## Topics
 
@@ -73,7 +52,7 @@ ${date}. ${list(versions)}. ${list(machine)}${
   }. Messages delivered in a second of the servers' CPU time, the median of ${rounds} rounds of ${seconds} s.
 In brackets: the ratio of our first column to this one, the median of the ratios of neighbouring turns.
 
-${goalsTable(measurements, table)}
+${goalsTable(measurements)}
 
 ${sections.join("\n\n")}`;
 }
@@ -82,11 +61,7 @@ function titleOf(runtime: string, processes: number): string {
   return processes === 1 ? `one process, ${runtime}` : `three processes over Redis, ${runtime}`;
 }
 
-function groupTable(
-  group: TopicsMeasurement[],
-  table: TableTools["table"],
-  count: TableTools["count"],
-): string {
+function groupTable(group: TopicsMeasurement[]): string {
   const names = Object.keys(group[0].peers);
   const [first] = names;
   const rows = group.map(({ burst, subscribers, peers, engine }) => [
@@ -102,7 +77,7 @@ function groupTable(
   return table([["messages to subscribers", ...heads, ...engine], ...rows]);
 }
 
-function goalsTable(measurements: TopicsMeasurement[], table: TableTools["table"]): string {
+function goalsTable(measurements: TopicsMeasurement[]): string {
   const rows = GOALS.flatMap(({ runtime, processes, burst, peer, baseline, aim }) => {
     const found = measurements.find((one) =>
       one.runtime === runtime && one.processes === processes && one.burst === burst &&
