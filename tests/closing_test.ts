@@ -123,11 +123,11 @@ describe("Closing", () => {
       [receives, SHAKEN, []],
       [closes, SHAKEN, []],
       [halfCloses, SHAKEN, ["end"]],
-      [lost, ENDED, ["checkLent", "cancel", "dispose"]],
+      [lost, ENDED, ["checkLent", "dispose"]],
       [closes, ENDED, []],
       [fails, ENDED, []],
       [terminates, ENDED, []],
-      [lost, ENDED, ["checkLent", "cancel"]],
+      [lost, ENDED, ["checkLent"]],
     ]],
     ["close() of a client, which waits for the server to end", { role: "client" }, [
       [closes, CLOSING, ["cancel", "write 1000", "flush"]],
@@ -141,7 +141,7 @@ describe("Closing", () => {
       [later, SHAKEN, ["write 1001", "flushAll", "end"]],
       [fails, FAILED, ["flushAll", "end"]],
       [halfCloses, FAILED, ["end"]],
-      [lost, ENDED, ["checkLent", "cancel", "dispose"]],
+      [lost, ENDED, ["checkLent", "dispose"]],
     ]],
     ["a Close of a server that has ended its side", { role: "client" }, [
       [halfCloses, OPEN, ["pump"]],
@@ -196,7 +196,7 @@ describe("Closing", () => {
     ["terminate()", { role: "client" }, [
       [terminates, FAILED, ["cancel", "destroy"]],
       [terminates, FAILED, ["destroy"]],
-      [lost, ENDED, ["checkLent", "cancel", "dispose"]],
+      [lost, ENDED, ["checkLent", "dispose"]],
     ]],
     ["terminate() after the end of the transport", {}, [
       [lost, OPEN, ["checkLent", "cancel", "pump"]],

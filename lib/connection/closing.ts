@@ -77,7 +77,7 @@ function added(listeners: Listeners, listener: EndListener): Listeners {
 
 function tell(listeners: Listeners, error?: WebSocketError): void {
   if (typeof listeners === "function") listeners(error);
-  else listeners?.forEach((listener) => listener(error));
+  else for (const listener of listeners ?? []) listener(error);
 }
 
 /** How a connection closes when one of its streams is cancelled or aborted without a code. */
@@ -109,8 +109,9 @@ export interface ClosingParts {
 class Ending {
   /** Time when the phase "open" ended, by the clock of `now()`. */
   startedAt: number | undefined;
-  /** Made for the first Close frame. */
-  frames: CloseDetails | undefined;
+  received: Required<CloseInfo> | undefined;
+  sent: Required<CloseInfo> | undefined;
+  first: CloseDetails["first"] | undefined;
   countdown: Countdown | undefined;
   transportError: Error | undefined;
   /** What to close with when the handler has settled. */
@@ -137,17 +138,13 @@ export class Closing implements SenderHost {
   #onDecided: Listeners;
   #onEnded: Listeners;
   #closed: Promise<Required<CloseInfo>> | undefined;
-  /** Made when the connection begins to end. Most connections are open most of the time. */
+  /** Made when the phase "open" ends, or shortly before. Most connections are open most of the time. */
   #ending: Ending | undefined;
 
   /** @param timeout Maximum time to wait for the peer's close, in milliseconds. 0 disables the limit. */
   constructor(parts: ClosingParts, timeout: number) {
     this.#parts = parts;
     this.#timeout = timeout;
-  }
-
-  get #end(): Ending {
-    return this.#ending ??= new Ending();
   }
 
   /** Time when the phase "open" ended, by the clock of `now()`. */
@@ -157,7 +154,7 @@ export class Closing implements SenderHost {
 
   /** The Close frame of the peer. */
   get received(): Required<CloseInfo> | undefined {
-    return this.#ending?.frames?.received;
+    return this.#ending?.received;
   }
 
   get state(): "open" | "closing" | "closed" {
@@ -175,14 +172,13 @@ export class Closing implements SenderHost {
     const next = NEXT[this.phase][step];
     if (next === undefined) return false;
     if (this.phase === "open") {
-      this.#end.startedAt = now();
+      (this.#ending ??= new Ending()).startedAt = now();
       this.#parts.keepalive?.cancel();
     }
     this.phase = next;
     this.isReading = next === "closing";
     this.canSend = next === "draining";
-    if (!this.canSend) this.#parts.sender.leaveCrowd();
-    if (next === "failed" || next === "ended") this.canWrite = false;
+    if (next === "failed") this.canWrite = false;
     return true;
   }
 
@@ -208,15 +204,14 @@ export class Closing implements SenderHost {
   }
 
   get details(): CloseDetails | undefined {
-    const frames = this.#ending?.frames;
-    if (frames === undefined) return undefined;
-    const { received, sent, first } = frames;
+    const { received, sent, first } = this.#ending ?? {};
+    if (first === undefined) return undefined;
     return { ...(received && { received }), ...(sent && { sent }), first };
   }
 
   /** Describes the Close frames, as `received 1001 "going away"; then sent 1001 "going away"`. */
   #describe(): string {
-    const { received, sent, first } = this.#ending?.frames ?? {};
+    const { received, sent, first } = this.#ending ?? {};
     const both = [describe("received", received), describe("sent", sent)];
     if (first === "sent") both.reverse();
     return both.filter((part) => part !== "").join("; then ") || "no Close frame either way";
@@ -229,7 +224,7 @@ export class Closing implements SenderHost {
   /** Returns an error for a call at the wrong moment: the same one while the message is the same. */
   refusal(what: string, code: ErrorCode): DOMException {
     const message = `${what} (${this.#describe()})`;
-    const ending = this.#end;
+    const ending = this.#ending ??= new Ending();
     let error = ending.lastRefusal;
     if (error?.message !== message || error.cause !== this.error) {
       ending.lastRefusal = error = this.#own(invalidState(message, code, this.error));
@@ -245,7 +240,7 @@ export class Closing implements SenderHost {
   }
 
   #own<T extends object>(error: T): T {
-    (this.#end.ownErrors ??= new WeakSet()).add(error);
+    (this.#ending!.ownErrors ??= new WeakSet()).add(error);
     return error;
   }
 
@@ -259,7 +254,7 @@ export class Closing implements SenderHost {
     if (!this.#take("close")) return;
     const { reason = "" } = info;
     const closeCode = info.closeCode ?? (reason === "" ? CloseCode.NoStatus : CloseCode.Normal);
-    this.#end.countdown ??= this.#startCountdown();
+    this.#startCountdown();
     this.#parts.sender.beforeClose(() => {
       if (this.canWrite) this.#sendClose(closeCode, reason);
       this.#parts.sender.flush();
@@ -270,13 +265,16 @@ export class Closing implements SenderHost {
 
   #sendClose(closeCode: number, reason: string): void {
     this.#parts.machine.write({ type: "close", closeCode, reason });
-    (this.#end.frames ??= { first: "sent" }).sent = { closeCode, reason };
+    const ending = this.#ending ??= new Ending();
+    ending.sent = { closeCode, reason };
+    ending.first ??= "sent";
     this.canWrite = false;
   }
 
-  #startCountdown(): Countdown | undefined {
-    if (this.#timeout === 0) return undefined;
-    return new Countdown(() => this.#parts.transport.destroy(), this.#timeout);
+  #startCountdown(): void {
+    if (this.#timeout === 0) return;
+    const { transport } = this.#parts;
+    this.#ending!.countdown ??= new Countdown(() => transport.destroy(), this.#timeout);
   }
 
   terminate(): void {
@@ -304,7 +302,9 @@ export class Closing implements SenderHost {
 
   #receiveClose({ closeCode, reason }: EventOf<"close">): void {
     if (this.phase === "ended") return;
-    (this.#end.frames ??= { first: "received" }).received = { closeCode, reason };
+    const ending = this.#ending!;
+    ending.received = { closeCode, reason };
+    ending.first ??= "received";
     if (this.canWrite) this.#answerClose(closeCode, reason);
     if (this.#take("handshakeDone")) this.#endTransport();
   }
@@ -323,7 +323,7 @@ export class Closing implements SenderHost {
   }
 
   #lose(): void {
-    const cause = this.#end.transportError;
+    const cause = this.#ending!.transportError;
     const detail = cause === undefined ? "" : `: ${cause.message}`;
     const message = `The transport ended without a Close frame${detail} (${this.#describe()})`;
     // A transport that knows the close code reports it in its error.
@@ -331,7 +331,7 @@ export class Closing implements SenderHost {
     const error = cause instanceof WebSocketError
       ? cause
       : withoutStack(() => webSocketError(message, CloseCode.Abnormal, "", cause));
-    if (this.#decideFailure(error)) this.#endTransport(true);
+    if (this.#decideFailure(error)) this.#endTransport();
   }
 
   /** RFC 6455 §7.1.7: fails the connection. Sends the code, stops reading and ends the transport. */
@@ -359,6 +359,7 @@ export class Closing implements SenderHost {
     if (!this.#take("fail")) return false;
     const { sender, receiver } = this.#parts;
     this.error = error;
+    sender.leaveCrowd();
     tell(this.#onDecided, error);
     this.#parts.pings?.fail(() => error);
     sender.end(isComplete ? () => this.closedError() : () => error);
@@ -375,7 +376,7 @@ export class Closing implements SenderHost {
     if (this.transport === "closed") return this.#endWithTransport();
     this.#parts.sender.flushAll();
     if (isOurTurn) this.#parts.transport.end();
-    this.#end.countdown ??= this.#startCountdown();
+    this.#startCountdown();
   }
 
   transportHalfClosed(): void {
@@ -386,21 +387,22 @@ export class Closing implements SenderHost {
 
   transportClosed(error: Error | undefined): void {
     this.transport = "closed";
-    this.#end.transportError = error;
+    if (error !== undefined) (this.#ending ??= new Ending()).transportError = error;
     this.#parts.sender.checkLent();
+    if (!this.isReading) return this.#endWithTransport();
     this.#parts.keepalive?.cancel();
     // Messages that were received completely are still delivered.
-    if (this.isReading) this.#parts.pump();
-    else this.#endWithTransport();
+    this.#parts.pump();
   }
 
   #endWithTransport(): void {
     if (!this.#take("transportOver")) return;
     this.#parts.machine.dispose();
-    this.#end.countdown?.cancel();
+    const { countdown, received } = this.#ending!;
+    countdown?.cancel();
     if (this.error !== undefined) return this.#tellEnd();
     const { receiver, sender, pings } = this.#parts;
-    const { closeCode, reason } = this.received!;
+    const { closeCode, reason } = received!;
     const message = () => `The connection was closed (${this.#describe()})`;
     const end = this.#cleanEnd(message, closeCode, reason);
     pings?.fail(() => end.error);
@@ -436,7 +438,9 @@ export class Closing implements SenderHost {
     const info = closeInfoOf(reason, this.leaveRule === "standard");
     if (this.leaveRule !== "handler" || info.closeCode !== undefined) return this.startClose(info);
     // A loop that ends with an error cancels without a reason, and then the handler rejects.
-    this.#end.leaving ??= reason === undefined ? { closeCode: CloseCode.Normal } : info;
+    (this.#ending ??= new Ending()).leaving ??= reason === undefined
+      ? { closeCode: CloseCode.Normal }
+      : info;
     if (this.#onDecided !== undefined) this.#stopWaitingForHandler();
   }
 

@@ -223,19 +223,15 @@ export class Keepalive implements PingWaiter {
   /** Called by the beat when pongs have usually come. A connection without a pong leaves the beat. */
   check(): void {
     if (this.#progress === undefined) return;
-    this.#leave();
+    this.#beat?.leave(this);
+    this.#beat = undefined;
     const usual = Math.min(this.interval, this.timeout) * USUAL;
     this.#awaitPong(this.#progress.look() ? 0 : usual);
   }
 
   cancel(): void {
     this.#cancelTimer();
-    this.#leave();
-  }
-
-  #leave(): void {
     this.#beat?.leave(this);
-    this.#beat = undefined;
   }
 
   /** Called when the pong has come. */

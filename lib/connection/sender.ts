@@ -362,7 +362,7 @@ export class Sender {
 
   /** Gives the whole batch to the transport, because nothing is written after it. */
   flushAll(): void {
-    this.#give(Infinity, this.#isFull);
+    if (this.#encoder.size > 0) this.#give(Infinity, this.#isFull);
   }
 
   #give(most: number, copy: boolean): boolean {

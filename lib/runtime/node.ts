@@ -257,18 +257,18 @@ export class NodeTransport extends DuplexTransport<Socket> implements Transport 
   }
 
   protected override finish(): void {
-    this.#keepAddresses();
+    this.#keepLocalAddress();
     this.duplex.end();
   }
 
   protected override cut(): void {
-    this.#keepAddresses();
+    this.#keepLocalAddress();
     this.duplex.destroy();
   }
 
-  /** A destroyed socket does not know its addresses. */
-  #keepAddresses(): void {
-    this.#ends = { local: this.localAddress, remote: this.remoteAddress };
+  /** A destroyed socket does not know this address, even if it was read before. */
+  #keepLocalAddress(): void {
+    this.#ends = { ...this.#ends, local: this.localAddress };
   }
 }
 

@@ -1,5 +1,5 @@
 /** Serves connections with a handler, from the handshake to the end, and shuts them down. */
-import { checkCloseInfo } from "../connection/closing.ts";
+import { checkCloseInfo, type Closing } from "../connection/closing.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
 import { HandshakeError, type HandshakeErrorCode, invalidState, wrongType } from "../core/error.ts";
 import { checkKnown } from "../core/option_hints.ts";
@@ -256,23 +256,24 @@ export class Sessions {
     this.connections.add(ws);
     this.#opened++;
     if (this.#shutdown.signal.aborted) ws.close(this.#info);
-    this.#endLater(ws, place);
+    const closing = this.#endLater(ws, place);
     try {
       const handler = this.#handler;
       const returned = handler(ws);
       if (typeof Object(returned).then === "function") {
-        Promise.resolve(returned).then(() => this.#handled(ws), (error) => this.#threw(ws, error));
+        const handled = Promise.resolve(returned);
+        handled.then(() => this.#handled(closing), (error) => this.#threw(closing, error));
       } else {
-        driverOf(ws).closing.handlerLeft();
+        closing.handlerLeft();
         this.#left();
       }
     } catch (error) {
-      this.#threw(ws, error);
+      this.#threw(closing, error);
     }
   }
 
   /** Waits for the connection in addition to the handler, which may run longer than its connection. */
-  #endLater(ws: WebSocketConnection, place: string): void {
+  #endLater(ws: WebSocketConnection, place: string): Closing {
     this.#pending++;
     const { closing } = driverOf(ws);
     closing.leaveRule = "handler";
@@ -283,13 +284,14 @@ export class Sessions {
       this.#left();
     });
     const { maxLifetime = 0 } = this.#options;
-    if (maxLifetime === 0) return;
-    const close = () => void ws.close({ closeCode: CloseCode.GoingAway });
-    closing.whenEnded(backgroundTimer(close, maxLifetime));
+    if (maxLifetime > 0) {
+      const close = () => void ws.close({ closeCode: CloseCode.GoingAway });
+      closing.whenEnded(backgroundTimer(close, maxLifetime));
+    }
+    return closing;
   }
 
-  #handled(ws: WebSocketConnection): void {
-    const { closing } = driverOf(ws);
+  #handled(closing: Closing): void {
     if (closing.phase === "ended") return this.#left();
     // One turn later, a pipe that was not awaited has asked for its first message.
     nextTurn(() => {
@@ -300,10 +302,10 @@ export class Sessions {
     });
   }
 
-  #threw(ws: WebSocketConnection, error: unknown): void {
+  #threw(closing: Closing, error: unknown): void {
     // The end of the connection is not an error of the handler.
-    if (!ws.isOwnError(error)) this.report(error);
-    driverOf(ws).closing.handlerSettled(true);
+    if (!closing.isOwnError(error)) this.report(error);
+    closing.handlerSettled(true);
     this.#left();
   }
 
