@@ -62,3 +62,41 @@ export function assertSameBytes(actual: Uint8Array, expected: Uint8Array): void 
   const at = expected.findIndex((byte, i) => byte !== actual[i]);
   assert.equal(at, -1, `byte ${at} is ${actual[at]}, not ${expected[at]}`);
 }
+
+/** Detaches the buffer of the bytes, which then look empty. */
+export function detached(from: number | Uint8Array): Uint8Array {
+  const bytes = typeof from === "number" ? new Uint8Array(from) : from;
+  structuredClone(undefined, { transfer: [bytes.buffer as ArrayBuffer] });
+  return bytes;
+}
+
+/** Bytes of a class whose members return something else. */
+export class OddBytes extends Uint8Array {
+  static get [Symbol.species](): Uint8ArrayConstructor {
+    return class extends Uint8Array {
+      constructor() {
+        super(500);
+      }
+    } as Uint8ArrayConstructor;
+  }
+
+  override get length(): number {
+    return 300;
+  }
+
+  override get byteLength(): number {
+    return 300;
+  }
+
+  override get byteOffset(): number {
+    return 1;
+  }
+
+  override slice(): Uint8Array<ArrayBuffer> {
+    return new Uint8Array(500);
+  }
+
+  override subarray(): Uint8Array<ArrayBuffer> {
+    return new Uint8Array(500);
+  }
+}

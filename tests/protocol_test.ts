@@ -16,9 +16,20 @@ import {
 } from "../lib/core/mod.ts";
 import { NO_FRAMES } from "../lib/core/protocol.ts";
 import { complete } from "../lib/core/event.ts";
-import { assertSameBytes, concat, cut, cuts, hex, pattern, single, utf8 } from "./bytes.ts";
+import {
+  assertSameBytes,
+  concat,
+  cut,
+  cuts,
+  detached,
+  hex,
+  OddBytes,
+  pattern,
+  single,
+  utf8,
+} from "./bytes.ts";
 import { binary, fc, offsets, text } from "./property.ts";
-import { Toy } from "./toy_extension.ts";
+import { Toy, ToyCodec } from "./toy_extension.ts";
 
 const ROLES: Role[] = ["client", "server"];
 
@@ -325,6 +336,31 @@ describe("Protocol.send", () => {
     assert.throws(() => protocol.send(BINARY), { name: "LocalProtocolError", message });
     assert.deepEqual(protocol.send(textEvent("b")), hex("80 01 62"));
     assert.deepEqual(protocol.send(BINARY), hex("82 01 03"));
+  });
+
+  it("Protocol.send refuses detached bytes, and changes nothing", () => {
+    for (const extensions of [[], [new ToyCodec("toy", 0, {})]]) {
+      const protocol = new Protocol("server", { extensions });
+      for (const messageFinished of [true, false]) {
+        const event: OutgoingEvent = { type: "binary", data: detached(4), messageFinished };
+        assert.throws(() => protocol.send(event), TypeError);
+        const write = () => protocol.writePiece(detached(4), messageFinished);
+        assert.throws(write, TypeError);
+        assert.throws(() => protocol.send({ type: "ping", payload: detached(4) }), TypeError);
+      }
+      assert.deepEqual(protocol.send(textEvent("b")), hex("81 01 62"));
+    }
+  });
+
+  it("Protocol.send sends the bytes of a subclass, whatever its members return", () => {
+    for (const length of [0, 100, 200, 10_000, 70_000]) {
+      const plain = pattern(length);
+      const sent = new Protocol("server").send({ type: "binary", data: new OddBytes(plain) });
+      assert.deepEqual(sent, new Protocol("server").send({ type: "binary", data: plain }));
+    }
+    const payload = new OddBytes(pattern(100));
+    const sent = new Protocol("server").send({ type: "ping", payload });
+    assert.deepEqual(sent.subarray(2), pattern(100));
   });
 
   it("Protocol.send refuses what a control frame cannot carry, and changes nothing", () => {

@@ -15,7 +15,7 @@ import { sharedLength, shareFrame } from "../lib/connection/sharing.ts";
 import type { ConnectionOptions } from "../lib/options.ts";
 import type { Transport } from "../lib/transport.ts";
 import { ToyCodec } from "./toy_extension.ts";
-import { concat, hex, pattern, utf8 } from "./bytes.ts";
+import { concat, detached, hex, OddBytes, pattern, utf8 } from "./bytes.ts";
 import { frames, inBothRoles, isPending, rejection, rest, Tap, turn } from "./support.ts";
 
 const KIB = 1024;
@@ -163,6 +163,23 @@ describe("WebSocketConnection.send", () => {
     });
   });
 
+  it("send() and writable send the bytes of a subclass, whatever its members return", async () => {
+    await inBothRoles(async (ws, peer) => {
+      const writer = ws.writable.getWriter();
+      for (const length of [0, 4, 200, 10_000, 20_000, 70_000]) {
+        const bytes = new OddBytes(pattern(length));
+        const sends = [() => ws.send(bytes), () => writer.write(bytes), () => ws.send([bytes])];
+        for (const send of sends) {
+          const sent = send();
+          assert.deepEqual((await peer.next()).payload, pattern(length));
+          await sent;
+        }
+      }
+      ws.pong(new OddBytes(pattern(125)));
+      assert.deepEqual((await peer.next()).payload, pattern(125));
+    });
+  });
+
   const wrong: [name: string, make: () => unknown][] = [
     ["undefined", () => undefined],
     ["null", () => null],
@@ -173,6 +190,9 @@ describe("WebSocketConnection.send", () => {
     ["a symbol", () => Symbol("a")],
     ["an iterable of numbers", () => [1]],
     ["a stream of objects", () => ReadableStream.from([{}])],
+    ["detached bytes", () => detached(4)],
+    ["a stream of detached bytes", () => ReadableStream.from([detached(4)])],
+    ["detached bytes of a subclass", () => detached(new OddBytes(4))],
   ];
   for (const [name, make] of wrong) {
     it(`send() refuses ${name} with a TypeError, and the connection stays open`, async () => {

@@ -450,6 +450,6 @@ function refusal(owner: string, options: unknown, names: object): Promise<never>
 function controlPayload(payload: Uint8Array | string): Uint8Array {
   if (typeof payload === "string") return checkControl(new TextEncoder().encode(payload));
   // Don't use slice(), which a subclass such as Buffer overrides without copying.
-  if (payload instanceof Uint8Array) return new Uint8Array(checkControl(payload));
+  if (payload instanceof Uint8Array) return checkControl(new Uint8Array(payload));
   throw wrongType(`Expected a payload of bytes or text, received ${typeof payload}`);
 }

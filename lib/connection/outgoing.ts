@@ -1,15 +1,26 @@
 /** Converts what a caller sends into messages and pieces of messages. */
 import { wrongType, wrongValue } from "../core/error.ts";
-import { concat, type Message } from "../core/message.ts";
+import { concat, type Message, plainView } from "../core/message.ts";
 import { kindOf } from "../core/options.ts";
 import { WholeCharacters } from "../core/utf8.ts";
 import type { BufferSource, OutgoingMessage } from "../options.ts";
 
 const encoder = new TextEncoder();
 
+/** The prototype of Node's bytes, if the platform has them. */
+const { Buffer } = globalThis as { Buffer?: { readonly prototype: object } };
+const bufferPrototype = Buffer?.prototype;
+
+/** Whether a value is bytes whose members are those of the platform, and not those of a subclass. */
+export function isPlainBytes(value: unknown): value is Uint8Array {
+  if (!(value instanceof Uint8Array)) return false;
+  const prototype = Object.getPrototypeOf(value);
+  return prototype === Uint8Array.prototype || prototype === bufferPrototype;
+}
+
 /** Returns a view of the bytes of a buffer source, or undefined for anything else. */
 export function viewOf(value: unknown): Uint8Array | undefined {
-  if (value instanceof Uint8Array) return value;
+  if (value instanceof Uint8Array) return isPlainBytes(value) ? value : plainView(value);
   if (ArrayBuffer.isView(value)) {
     return new Uint8Array(value.buffer, value.byteOffset, value.byteLength);
   }

@@ -12,6 +12,7 @@ import {
   convert,
   isFixed,
   isItemError,
+  isPlainBytes,
   ownItem,
   piecesOf,
   StreamSource,
@@ -179,7 +180,7 @@ export class Sender {
   send(message: OutgoingMessage, options: SendOptions = DEFAULTS): Promise<void> {
     try {
       const { signal, text } = options;
-      const sendable = typeof message === "string" || message instanceof Uint8Array
+      const sendable = typeof message === "string" || isPlainBytes(message)
         ? message
         : toSendable(message);
       if (typeof sendable !== "string" && !(sendable instanceof Uint8Array)) {

@@ -189,6 +189,8 @@ export class Encoder {
     // RFC 6455 §5.4: a message has one type, and all its frames after the first are continuations.
     if (begun !== 0 && begun !== type) throw otherType(begun);
     const opcode = begun === 0 ? type : Opcode.Continuation;
+    // Detached bytes look empty. A copy of them throws.
+    if (data.length === 0 && typeof data !== "string") data = new Uint8Array(data);
     if (this.#extended !== undefined) {
       return this.#writeExtended(this.#extended, data, { opcode, fin, compress }, lend, later);
     }

@@ -2,7 +2,7 @@
 import { wrongType } from "./error.ts";
 import { CloseCode } from "./close.ts";
 import type { ExtensionHeader, RawHeaders } from "./header.ts";
-import type { Fragment } from "./message.ts";
+import { type Fragment, plainView } from "./message.ts";
 
 /** An event that a `Protocol` receives after the opening handshake. */
 export type ProtocolEvent =
@@ -136,12 +136,17 @@ export function complete(event: OutgoingEvent): ProtocolEvent {
       return { ...event, frameFinished: true, messageFinished: event.messageFinished ?? true };
     case "binary":
       if (!(event.data instanceof Uint8Array)) throw wrongData("binary", event.data);
-      return { ...event, frameFinished: true, messageFinished: event.messageFinished ?? true };
+      return {
+        ...event,
+        data: plainView(event.data),
+        frameFinished: true,
+        messageFinished: event.messageFinished ?? true,
+      };
     case "ping":
     case "pong": {
       const { type, payload = new Uint8Array(0) } = event;
       if (!(payload instanceof Uint8Array)) throw wrongData(type, payload);
-      return { type, payload };
+      return { type, payload: plainView(payload) };
     }
     case "close": {
       const { type, closeCode = CloseCode.NoStatus, reason = "" } = event;

@@ -263,6 +263,21 @@ export class DecodedPiece implements DataPiece {
   }
 }
 
+/** The members of all arrays of bytes, whatever a subclass has in their place. */
+const members: object = Object.getPrototypeOf(Uint8Array.prototype);
+
+/**
+ * Returns a view without the members of a subclass. A subclass may report a wrong length, and may return
+ * other bytes from `subarray()`.
+ * @throws {TypeError} If the bytes were detached.
+ */
+export function plainView(bytes: Uint8Array): Uint8Array {
+  const [buffer, byteOffset, length] = ["buffer", "byteOffset", "length"].map((name) =>
+    Reflect.get(members, name, bytes)
+  );
+  return new Uint8Array(buffer, byteOffset, length);
+}
+
 /** Returns bytes that fill their own buffer. They are copied if necessary. */
 export function ownBytes(bytes: Uint8Array): Uint8Array {
   const { length } = bytes;
