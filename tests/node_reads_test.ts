@@ -3,13 +3,18 @@
  * needs is missing. On other runtimes no socket does.
  */
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { connect as connectSocket, createServer, type Socket } from "node:net";
 import process from "node:process";
-import { describe, it } from "node:test";
+import { Duplex } from "node:stream";
+import { describe } from "node:test";
+import { connect as connectTls, TLSSocket } from "node:tls";
 import { inspect } from "node:util";
 import { accept, connect, type WebSocketConnection } from "../mod.ts";
 import { NodeTransport } from "../lib/runtime/node.ts";
 import { assertSameBytes, pattern } from "./bytes.ts";
+import { certificates } from "./certificates.ts";
+import { it, notApplicable } from "./it.ts";
 import { still, until } from "./support.ts";
 
 const { bun, deno } = process.versions as Record<string, string | undefined>;
@@ -200,6 +205,59 @@ it("A socket of node:net does not print what other connections have received", a
     await Promise.allSettled([client.closed, server.closed]);
   }
 });
+
+/** One end of a stream in memory, which gives its bytes to the other end at once. */
+class Side extends Duplex {
+  other!: Side;
+
+  override _read(): void {}
+
+  override _write(chunk: Uint8Array, _encoding: string, done: () => void): void {
+    this.other.push(chunk);
+    done();
+  }
+
+  override _final(done: () => void): void {
+    this.other.push(null);
+    done();
+  }
+}
+
+/** A connection over TLS over a stream in memory. */
+async function openInMemory(): Promise<Pick<Ends, "client" | "server">> {
+  const { leaf } = await certificates();
+  const [near, far] = [new Side(), new Side()];
+  [near.other, far.other] = [far, near];
+  const server = new TLSSocket(far, { isServer: true, ...leaf });
+  const client = connectTls({ socket: near, rejectUnauthorized: false });
+  await Promise.all([once(client, "secureConnect"), once(server, "secure")]);
+  const ends = await Promise.all([
+    connect("ws://test/", { transport: new NodeTransport(client) }),
+    accept(new NodeTransport(server)),
+  ]);
+  return { client: ends[0], server: ends[1] };
+}
+
+// A write to such a socket can make the other end read before the write returns.
+it(
+  "Sockets over streams in memory do not read into memory that is being read",
+  { skip: !isNode && notApplicable("sockets of other runtimes share no memory") },
+  async () => {
+    const [first, second] = [await openInMemory(), await openInMemory()];
+    const piping = first.server.readable.pipeTo(second.client.writable);
+    // The sockets share memory after their first messages.
+    await first.client.send("first");
+    assert.equal(await second.server.receive(), "first");
+    await until(() => first.client.bufferedAmount + second.client.bufferedAmount === 0);
+    // The pipe writes as soon as 64 KiB wait: with these bytes, in the middle of a chunk.
+    const messages = [10_000, ...Array<number>(200).fill(1500)].map((length) => pattern(length));
+    void second.client.send(messages[0]);
+    for (const message of messages.slice(1)) void first.client.send(message);
+    for (const message of messages) assert.deepEqual(await second.server.receive(), message);
+    await Promise.all([first.client.close(), piping]);
+    await second.client.closed;
+  },
+);
 
 it("A socket of node:net that is paused when it could share memory shares it later", async () => {
   const [near, far] = await sockets();

@@ -18,7 +18,7 @@ const LAST = 26;
 const NAMES = ["kBuffer", "kBufferCb", "kBufferGen"];
 
 type Members = Record<symbol, unknown> & {
-  _handle?: { useUserBuffer?(memory: Uint8Array): void } | null;
+  _handle?: { useUserBuffer?(memory: Uint8Array): void; readonly fd?: number } | null;
 };
 
 /** The name of the method that makes the text for `console.log()`. */
@@ -65,6 +65,9 @@ export function shareReads(socket: Socket, onRead: OnRead): void {
   // Somebody else also listens.
   if (socket.listenerCount("data") !== 1) return;
   const { _handle: handle } = members;
+  // TLS over a stream of JavaScript has no descriptor. It may read while another socket is being read, if
+  // the reader of that socket writes to the stream.
+  if (!(handle?.fd! >= 0)) return;
   const memory = sharedMemory();
   if (memory === undefined || typeof handle?.useUserBuffer !== "function") return;
   handle.useUserBuffer(memory);
