@@ -47,10 +47,13 @@ export class DuplexTransport<T extends Duplex = Duplex> extends BaseTransport {
   #owesDrain = false;
   /** Whether the duplex has sent the last bytes before it returned. */
   protected isPrompt = false;
+  /** Maximum number of bytes that the duplex is given. */
+  readonly #capacity: number;
 
-  constructor(duplex: T) {
+  constructor(duplex: T, capacity: number = CAPACITY) {
     super();
     this.duplex = duplex;
+    this.#capacity = capacity;
     (duplex as unknown as Owned)[OWNER] = this;
     // An error may occur before the transport has a handler.
     duplex.on("error", DuplexTransport.#onError);
@@ -61,13 +64,14 @@ export class DuplexTransport<T extends Duplex = Duplex> extends BaseTransport {
   }
 
   static #onData(this: Owned, chunk: Uint8Array): void {
-    this[OWNER].receive(chunk);
+    const transport = this[OWNER];
+    const isReleased = transport.handlers!.data(chunk);
+    if (isReleased === true && chunk.length >= FREED_FROM) free(chunk);
+    if (transport.handlers!.borrow !== undefined) transport.lendReads();
   }
 
-  protected receive(chunk: Uint8Array): void {
-    const isReleased = this.handlers!.data(chunk);
-    if (isReleased === true && chunk.length >= FREED_FROM) free(chunk);
-  }
+  /** Lets the handlers borrow further chunks, if the platform can read into the same memory again. */
+  protected lendReads(): void {}
 
   static #onEnd(this: Owned): void {
     this[OWNER].reportEnd();
@@ -75,11 +79,6 @@ export class DuplexTransport<T extends Duplex = Duplex> extends BaseTransport {
 
   static #onClose(this: Owned): void {
     this[OWNER].reportClose();
-  }
-
-  /** Maximum number of bytes that the duplex is given. */
-  protected get capacity(): number {
-    return CAPACITY;
   }
 
   override get bufferedAmount(): number {
@@ -127,7 +126,7 @@ export class DuplexTransport<T extends Duplex = Duplex> extends BaseTransport {
     if (this.phase !== "open" || !duplex.writable) return this.drop(parts);
     let size = 0;
     for (const part of parts) size += part.length;
-    if (this.unsent === 0 && duplex.writableLength + size <= this.capacity) {
+    if (this.unsent === 0 && duplex.writableLength + size <= this.#capacity) {
       return this.give(parts);
     }
     this.unsent += size;
@@ -140,7 +139,7 @@ export class DuplexTransport<T extends Duplex = Duplex> extends BaseTransport {
     const { duplex } = this;
     if (!duplex.writable) return;
     const parts: Uint8Array[] = [];
-    for (let room = this.capacity - duplex.writableLength; room > 0 && this.unsent > 0;) {
+    for (let room = this.#capacity - duplex.writableLength; room > 0 && this.unsent > 0;) {
       const part = this.firstOf(this.#queue)?.subarray(0, room);
       if (part === undefined) return;
       this.#queue!.remove(part.length);
@@ -210,10 +209,12 @@ interface Ends {
 export class NodeTransport extends DuplexTransport<Socket> implements Transport {
   /** The addresses that the socket does not know, or will not know after it was destroyed. */
   #ends: Ends | undefined;
+  readonly secure: boolean;
 
   /** @param ends The addresses of a Unix socket, which the socket itself does not know. */
   constructor(socket: Socket, ends?: Ends) {
     super(socket);
+    this.secure = (socket as Partial<TLSSocket>).encrypted === true;
     // A plain socket has room for the first bytes.
     this.isPrompt = !this.secure;
     this.#ends = ends;
@@ -227,13 +228,8 @@ export class NodeTransport extends DuplexTransport<Socket> implements Transport 
     return this.duplex;
   }
 
-  get secure(): boolean {
-    return (this.duplex as Partial<TLSSocket>).encrypted === true;
-  }
-
-  protected override receive(chunk: Uint8Array): void {
-    super.receive(chunk);
-    if (this.handlers!.borrow !== undefined) shareReads(this.duplex, NodeTransport.#onRead);
+  protected override lendReads(): void {
+    shareReads(this.duplex, NodeTransport.#onRead);
   }
 
   /** Called when the socket has read into shared memory. Returns whether to continue. */

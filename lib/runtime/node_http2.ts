@@ -55,16 +55,12 @@ export class Http2Transport extends DuplexTransport<Http2Stream> implements Tran
 
   /** @param stream A stream without other readers. */
   constructor(stream: Http2Stream) {
-    super(stream);
+    super(stream, CAPACITY);
     // A session that has ended does not know the addresses.
     const { socket, encrypted } = stream.session ?? {};
     this.localAddress = tcpAddress(socket?.localAddress, socket?.localPort);
     this.remoteAddress = remoteAddress(stream);
     this.secure = encrypted === true;
-  }
-
-  protected override get capacity(): number {
-    return CAPACITY;
   }
 
   protected override reportEnd(): void {

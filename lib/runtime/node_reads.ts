@@ -24,14 +24,24 @@ type Members = Record<symbol, unknown> & {
 /** The name of the method that makes the text for `console.log()`. */
 const INSPECT = Symbol.for("nodejs.util.inspect.custom");
 
-/** The symbols of the members, found on the first socket. Empty if sockets cannot share memory. */
-let symbols: readonly symbol[] | undefined;
+/** What all sockets share: the memory, and the symbols of the members. */
+interface Shared {
+  readonly memory: Uint8Array;
+  readonly symbols: readonly symbol[];
+}
 
-function symbolsOf(socket: Socket): readonly symbol[] {
-  if (!isKnown()) return [];
+/** Made for the first socket. Null if sockets cannot share memory. */
+let shared: Shared | null | undefined;
+
+function sharedBy(socket: Socket): Shared | null {
+  const memory = isKnown() ? readingMemory() : undefined;
+  if (memory === undefined) return null;
   const all = Object.getOwnPropertySymbols(socket);
-  const found = NAMES.map((name) => all.find(({ description }) => description === name));
-  return found.every((symbol) => symbol !== undefined) ? found : [];
+  const symbols = NAMES.map((name) => all.find(({ description }) => description === name));
+  if (!symbols.every((symbol) => symbol !== undefined)) return null;
+  // `console.log()` of a request or a socket must not show the bytes of another connection.
+  Object.defineProperty(memory, INSPECT, { value: () => "[shared memory]" });
+  return { memory, symbols };
 }
 
 function isKnown(): boolean {
@@ -42,24 +52,16 @@ function isKnown(): boolean {
   return process.platform !== "win32";
 }
 
-/** Returns the memory, which `console.log()` of a request or a socket does not show. */
-function sharedMemory(): Uint8Array | undefined {
-  const memory = readingMemory();
-  // The bytes may be those of another connection.
-  if (memory !== undefined && !(INSPECT in memory)) {
-    Object.defineProperty(memory, INSPECT, { value: () => "[shared memory]" });
-  }
-  return memory;
-}
-
 /**
  * Makes a socket read into the shared memory, unless that is impossible, or impossible now. The next read
  * of any socket overwrites the memory. The socket must stay with its reader.
  */
 export function shareReads(socket: Socket, onRead: OnRead): void {
-  symbols ??= symbolsOf(socket);
+  if (shared === undefined) shared = sharedBy(socket);
+  if (shared === null) return;
+  const { memory, symbols: [buffer, callback, generator] } = shared;
   const members = socket as unknown as Members;
-  if (symbols.length === 0 || symbols.some((symbol) => members[symbol] !== null)) return;
+  if (members[buffer] !== null || members[callback] !== null || members[generator] !== null) return;
   // A paused socket would not stop, and waiting bytes would be overtaken.
   if (socket.isPaused() || socket.readableLength > 0) return;
   // Somebody else also listens.
@@ -67,11 +69,8 @@ export function shareReads(socket: Socket, onRead: OnRead): void {
   const { _handle: handle } = members;
   // TLS over a stream of JavaScript has no descriptor. It may read while another socket is being read, if
   // the reader of that socket writes to the stream.
-  if (!(handle?.fd! >= 0)) return;
-  const memory = sharedMemory();
-  if (memory === undefined || typeof handle?.useUserBuffer !== "function") return;
+  if (!(handle?.fd! >= 0) || typeof handle?.useUserBuffer !== "function") return;
   handle.useUserBuffer(memory);
-  const [buffer, callback] = symbols;
   members[buffer] = memory;
   members[callback] = onRead;
 }
