@@ -101,12 +101,7 @@ describe("parseRequestHead", () => {
     ["a NUL in a value", withField("A: b\0c"), CONTROL, 20],
     ["a control character in a name", withField("A\x01: b"), CONTROL, 17],
     ["an escape in a value", withField("A: \x1b[0m"), CONTROL, 19],
-    [
-      "a DEL in a value",
-      withField("A: b\x7f"),
-      "The A header has a control character",
-      16,
-    ],
+    ["a DEL in a value", withField("A: b\x7f"), CONTROL, 20],
   ];
   for (const [title, head, message, at] of invalid) {
     it(`parseRequestHead refuses ${title}`, () => {
@@ -165,7 +160,6 @@ describe("parseResponseHead", () => {
     "HTTP/1.1  200 OK",
     " HTTP/1.1 200 OK",
     "HTTP/11 200 OK",
-    "HTTP/1.1 200 O\x7fK",
     "ICY 200 OK",
   ];
   for (const line of invalid) {
@@ -179,6 +173,13 @@ describe("parseResponseHead", () => {
       );
     });
   }
+
+  it("parseResponseHead refuses a reason phrase with a DEL", () => {
+    assert.throws(
+      () => parseResponseHead(latin1("HTTP/1.1 200 O\x7fK\r\n\r\n")),
+      malformed("The head has a control character", 14),
+    );
+  });
 
   it("parseResponseHead refuses HTTP/2.0", () => {
     const message = "The peer uses HTTP/2.0 instead of HTTP/1.1";

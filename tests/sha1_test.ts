@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
 import { base64, sha1 } from "../lib/core/sha1.ts";
-import { hex, pattern, utf8 } from "./bytes.ts";
+import { hex, pattern } from "./bytes.ts";
 
 describe("sha1", () => {
   it("sha1 returns the digests of RFC 3174 §7.3", () => {
@@ -15,14 +15,15 @@ describe("sha1", () => {
       ],
       ["0123456701234567".repeat(40), "dea356a2 cddd90c7 a7ecedc5 ebb56393 4f460452"],
     ];
-    for (const [message, digest] of rows) assert.deepEqual(sha1(utf8(message)), hex(digest));
+    for (const [message, digest] of rows) assert.deepEqual(sha1(message), hex(digest));
   });
 
   it("sha1 returns what node:crypto does for each length around the ends of its blocks", () => {
     for (let length = 0; length <= 200; length++) {
       const message = pattern(length);
       const expected = createHash("sha1").update(message).digest();
-      assert.deepEqual(sha1(message), new Uint8Array(expected), `${length} bytes`);
+      const text = String.fromCharCode(...message);
+      assert.deepEqual(sha1(text), new Uint8Array(expected), `${length} bytes`);
     }
   });
 });

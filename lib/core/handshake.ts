@@ -29,7 +29,7 @@ import {
   serializeExtensions,
   serializeProtocols,
 } from "./header.ts";
-import { latin1Bytes, type RequestHead, type ResponseHead } from "./http1.ts";
+import type { RequestHead, ResponseHead } from "./http1.ts";
 import { base64, sha1 } from "./sha1.ts";
 import { checkRequestUrl, isAuthority, readTarget, requestUrl, withoutCredentials } from "./url.ts";
 
@@ -388,7 +388,7 @@ export function http2Response(
 
 /** Computes the value of Sec-WebSocket-Accept for a key (RFC 6455 §4.2.2). */
 export function acceptToken(key: string): string {
-  return base64(sha1(latin1Bytes(key + GUID)));
+  return base64(sha1(key + GUID));
 }
 
 export function notOffered(protocol: string): LocalProtocolError {

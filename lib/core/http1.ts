@@ -53,8 +53,10 @@ export const HEAD_LIMITS: OptionNames<HeadLimits> = {
 };
 
 const EMPTY = new Uint8Array(0);
-const CR = 13;
+const TAB = 9;
 const LF = 10;
+const CR = 13;
+const DEL = 0x7f;
 
 /** The items of a start line: regular expressions for one character, or for a run of them. */
 type Pattern = readonly string[];
@@ -160,13 +162,9 @@ export function parseResponseHead(
   const lines = readLines(bytes, limits, progress, RESPONSE);
   if (lines === undefined) return undefined;
   const [protocol, status, ...phrase] = lines.start.split(" ");
-  const statusText = phrase.join(" ");
-  if (!isFieldValue(statusText)) throw malformed(RESPONSE.message, 0);
+  const { headers, length } = lines;
   const version = checkVersion(protocol);
-  return {
-    head: { version, status: +status, statusText, headers: lines.headers },
-    length: lines.length,
-  };
+  return { head: { version, status: +status, statusText: phrase.join(" "), headers }, length };
 }
 
 function checkVersion(protocol: string, status?: number): string {
@@ -260,12 +258,10 @@ function checkBeginning(
 function lineEnd(bytes: Uint8Array, start: number): number | undefined {
   for (let at = start; at < bytes.length; at++) {
     const byte = bytes[at];
+    if ((byte >= 0x20 && byte !== DEL) || byte === TAB) continue;
     if (byte === LF) throw malformed("A line ends with LF instead of CR LF", at);
     // A control character makes the head invalid. Do not wait for the rest of the line.
-    if (byte < 0x20 && byte !== CR && byte !== 9) {
-      throw malformed("The head has a control character", at);
-    }
-    if (byte !== CR) continue;
+    if (byte !== CR) throw malformed("The head has a control character", at);
     if (at + 1 === bytes.length) return undefined;
     if (bytes[at + 1] !== LF) throw malformed("A CR is not followed by LF", at + 1);
     return at;
@@ -281,11 +277,7 @@ function parseField(text: string, start: number, end: number, base: number): [st
   if (!isToken(name)) {
     throw malformed("A line is not a header field of name, colon and value", base + start);
   }
-  const value = withoutBlanks(text, colon + 1, end);
-  if (!isFieldValue(value)) {
-    throw malformed(`The ${name} header has a control character`, base + start);
-  }
-  return [name, value];
+  return [name, withoutBlanks(text, colon + 1, end)];
 }
 
 /** Returns a part of the text without the blanks at its ends. */
@@ -433,6 +425,8 @@ export class HeadReader<T> {
   /** The first chunk, or a buffer of this reader's with room for more. */
   #buffer: Uint8Array = EMPTY;
   #length = 0;
+  /** The text of the last head, if it was read in one call and nothing followed it. */
+  text: string | undefined;
 
   constructor(parse: HeadParser<T>, limits: HeadLimits = {}) {
     this.#parse = parse;
@@ -455,6 +449,7 @@ export class HeadReader<T> {
     }
     if (parsed === undefined) return undefined;
     const { head } = parsed;
+    this.text = this.#progress.text;
     const rest = parsed.length === this.#length
       ? EMPTY
       : this.#buffer.slice(parsed.length, this.#length);
@@ -466,11 +461,6 @@ export class HeadReader<T> {
     checkInterim(++this.#interim);
     this.#progress = new HeadProgress();
     return this.push(rest);
-  }
-
-  /** The text of the last head, if it was read in one call and nothing followed it. */
-  get text(): string | undefined {
-    return this.#progress.text;
   }
 
   startsWith(text: string): boolean {

@@ -4,7 +4,8 @@
 const words = new Int32Array(80);
 const state = new Int32Array(5);
 
-export function sha1(message: Uint8Array): Uint8Array {
+/** @param message Text of Latin-1, which stands for its bytes. */
+export function sha1(message: string): Uint8Array {
   state[0] = 0x67452301;
   state[1] = 0xefcdab89;
   state[2] = 0x98badcfe;
@@ -27,11 +28,11 @@ export function sha1(message: Uint8Array): Uint8Array {
  * RFC 3174 §4: the message is followed by a bit 1, bits 0, and its length in 64 bits. A message is shorter
  * than 512 MiB, so that the first 32 bits of the length are 0.
  */
-function wordAt(message: Uint8Array, at: number, size: number): number {
+function wordAt(message: string, at: number, size: number): number {
   if (at === size - 4) return message.length << 3;
   let word = 0;
   for (let i = at; i < at + 4; i++) {
-    const byte = i < message.length ? message[i] : i === message.length ? 0x80 : 0;
+    const byte = i < message.length ? message.charCodeAt(i) : i === message.length ? 0x80 : 0;
     word = (word << 8) | byte;
   }
   return word;
