@@ -4,7 +4,7 @@
  */
 import { onAbort } from "./abortable.ts";
 import { WebSocketConnection } from "./connection/connection.ts";
-import { type MachineHost, protocolOptions } from "./connection/driver.ts";
+import { type Link, protocolOptions } from "./connection/driver.ts";
 import { bodyReader } from "./core/body.ts";
 import { Endpoint, type EndpointOptions } from "./core/endpoint.ts";
 import { HandshakeError, RemoteProtocolError, timedOut } from "./core/error.ts";
@@ -30,13 +30,13 @@ const NONE: (() => void)[] = [];
 const EMPTY: Uint8Array[] = [];
 
 interface ReaderListener {
-  inputChanged(): void;
+  /** Called with a chunk that has arrived, or if `take()` may return something else than before. */
+  inputChanged(chunk?: Uint8Array): void;
 }
 
 /** Reads a transport chunk by chunk. */
 export class TransportReader implements TransportHandlers {
   readonly transport: Transport;
-  /** Told when `take()` may return something else than before. */
   listener: ReaderListener | undefined;
   readonly #readAhead: number;
   #chunks = EMPTY;
@@ -57,6 +57,7 @@ export class TransportReader implements TransportHandlers {
   }
 
   data(chunk: Uint8Array): void {
+    if (this.listener !== undefined) return this.listener.inputChanged(chunk);
     // An array that grows by push() reserves room for many items, but most readers hold one.
     if (this.#chunks.length === 0) this.#chunks = [chunk];
     else this.#chunks.push(chunk);
@@ -122,8 +123,8 @@ export class TransportReader implements TransportHandlers {
    */
   take(): Uint8Array | null | undefined {
     if (this.#givenUp !== undefined) throw this.#givenUp.reason;
-    const chunk = takeFirst(this.#chunks);
-    if (chunk !== undefined) {
+    if (this.#chunks.length > 0) {
+      const chunk = takeFirst(this.#chunks)!;
       this.#held -= chunk.length + CHUNK_OVERHEAD;
       return chunk;
     }
@@ -192,20 +193,12 @@ export interface OpeningInit extends Pick<EndpointOptions, "extensions" | "limit
   shared?: EndpointOptions | undefined;
 }
 
-/**
- * The objects that the endpoint calls after the handshake. Holds nothing of the opening handshake, so
- * that its memory can be freed.
- */
-interface Link {
-  driver?: MachineHost;
-}
-
 /** Returns the options of an endpoint. Without a link, they have no callbacks. */
 export function endpointOptions(init: OpeningInit, link?: Link): EndpointOptions {
   const { extensions = [], limits, requireProtocol, options, textCodec } = init;
   const isExtended = extensions.length > 0;
   return {
-    ...protocolOptions(options, { textCodec, isExtended }, () => link!.driver!),
+    ...protocolOptions(options, { textCodec, isExtended }, link),
     ...{ extensions, limits, requireProtocol },
   };
 }
@@ -214,10 +207,11 @@ export function endpointOptions(init: OpeningInit, link?: Link): EndpointOptions
 export class Opening {
   readonly endpoint: Endpoint;
   readonly #init: OpeningInit;
-  readonly #link: Link = {};
+  readonly #link: Link | undefined;
 
   constructor(role: Role, init: OpeningInit) {
     this.#init = init;
+    this.#link = init.shared === undefined ? {} : undefined;
     this.endpoint = new Endpoint(role, init.shared ?? endpointOptions(init, this.#link), true);
   }
 
@@ -250,25 +244,18 @@ export class Opening {
   }
 
   connect(reader: TransportReader, secure: boolean, webRequest?: Request): WebSocketConnection {
-    const { protocol, agreement, request, response, texts } = this.endpoint;
+    const { opened } = this.endpoint;
     const { transport } = reader;
-    protocol.whole = true;
-    protocol.allocate = transport.allocate;
-    const link = this.#link;
+    opened.machine.whole = true;
+    opened.machine.allocate = transport.allocate;
     return new WebSocketConnection({
+      ...opened,
       transport,
       options: this.#init.options,
-      machine: protocol,
-      agreement: agreement!,
-      request: request!,
-      response: response!,
-      texts,
+      source: reader,
+      link: this.#link,
       webRequest,
       secure,
-      takeOver: (driver) => {
-        link.driver = driver;
-        reader.handOver(driver);
-      },
     });
   }
 }
@@ -411,7 +398,7 @@ export interface Limited {
 export class SharedDeadline {
   /** Time until which further handshakes may join, by the clock of `now()`. */
   joinableUntil: number;
-  readonly #members = new Set<Limited>();
+  readonly members: Set<Limited> = new Set();
   readonly #stopWatching: () => void;
   readonly #countdown: Countdown | undefined;
 
@@ -423,17 +410,13 @@ export class SharedDeadline {
     }
   }
 
-  join(member: Limited): void {
-    this.#members.add(member);
-  }
-
   leave(member: Limited): void {
-    if (this.#members.delete(member) && this.#members.size === 0) this.#stop();
+    if (this.members.delete(member) && this.members.size === 0) this.#stop();
   }
 
   #giveUp(reason: () => unknown): void {
     this.#stop();
-    for (const member of this.#members) member.giveUp(reason());
+    for (const member of this.members) member.giveUp(reason());
   }
 
   #stop(): void {
@@ -459,7 +442,7 @@ export class Deadlines {
     const deadline = newest !== undefined && now() < newest.joinableUntil
       ? newest
       : this.#newest = new SharedDeadline(this.#options);
-    deadline.join(handshake);
+    deadline.members.add(handshake);
     return deadline;
   }
 }

@@ -70,7 +70,7 @@ describe("Endpoint: the opening handshake", () => {
       for (const chunk of chunks) server.receive(chunk);
       assert.equal(server.next()?.type, "request");
       const sent = String.fromCharCode(...server.send({ type: "accept" }));
-      assert.deepEqual(server.texts, { request: text, response: [] });
+      assert.deepEqual(server.opened.texts, { request: text, response: [] });
       assert.equal(responseText(upgradeResponseTo(requestOf(text), {})), sent);
     }
     for (const rest of ["", "\x81"]) {
@@ -78,7 +78,10 @@ describe("Endpoint: the opening handshake", () => {
       const plain = upgradeResponse(sent);
       const answer = plain.replace("Upgrade: ", "Upgrade:");
       assert.equal(read(client, latin1(answer + rest))[0].type, "accept");
-      assert.deepEqual(client.texts, { request: sent, response: rest === "" ? answer : plain });
+      assert.deepEqual(client.opened.texts, {
+        request: sent,
+        response: rest === "" ? answer : plain,
+      });
     }
   });
 

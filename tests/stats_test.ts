@@ -327,7 +327,9 @@ describe("Driver", () => {
     const pumps: string[] = [];
     const host = { listener: undefined, pump: () => void pumps.push("pump"), failThrown: () => {} };
     for (const isExtended of [false, true]) {
-      const { onReady } = protocolOptions({}, { textCodec: undefined, isExtended }, () => host);
+      const { onReady } = protocolOptions({}, { textCodec: undefined, isExtended }, {
+        driver: host,
+      });
       onReady?.();
       assert.deepEqual(pumps, isExtended ? ["pump"] : []);
     }
@@ -414,7 +416,7 @@ function driverOver(state: Partial<Machine> = {}, options: DriverInit["options"]
   };
   const driver = new Driver({
     transport: transport as unknown as Transport,
-    takeOver: () => {},
+    source: { handOver: () => {} },
     options: { pingInterval: 0, closeTimeout: 0, ...options },
     machine: machine as Machine,
   });

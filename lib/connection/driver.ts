@@ -54,8 +54,10 @@ export type Machine =
 export interface DriverInit {
   /** The open transport, which the handshake has handled so far. */
   transport: Transport;
-  /** Takes the transport over from the handshake, with the bytes that followed the handshake. */
-  takeOver: (driver: TransportHandlers & MachineHost) => void;
+  /** Hands the transport over after the handshake. By default, nothing has handled the transport. */
+  source?: { handOver(handlers: TransportHandlers): void };
+  /** Where the callbacks of the machine find the driver. */
+  link?: Link;
   options: Omit<ConnectionOptions, "signal">;
   /** Listens for the log and the channels of the platform. */
   listener?: ConnectionListener;
@@ -70,12 +72,21 @@ export interface MachineHost {
   failThrown(error: unknown): void;
 }
 
-/** Returns the options of a `Protocol`. `host` returns the driver, which is created later. */
+/**
+ * The driver that the callbacks of a machine call, which is created later. Holds nothing of the opening
+ * handshake, so that its memory can be freed.
+ */
+export interface Link {
+  driver?: MachineHost;
+}
+
+/** Returns the options of a `Protocol`. Without a link, they have no callbacks. */
 export function protocolOptions(
   { maxMessageSize = MAX_MESSAGE_SIZE, maxFrameSize, onFrame }: DriverInit["options"],
   { textCodec, isExtended }: { textCodec: TextCodec | undefined; isExtended: boolean },
-  host: () => MachineHost,
+  link?: Link,
 ): Omit<ProtocolOptions, "extensions"> {
+  const host = () => link!.driver!;
   const seen = onFrame && guarded(onFrame, (error) => host().failThrown(error));
   return {
     ...{ maxMessageSize, maxFrameSize, textCodec },
@@ -114,7 +125,7 @@ export class Driver
   #takenBefore = 0;
 
   constructor(init: DriverInit) {
-    const { transport, takeOver, options } = init;
+    const { transport, source, link, options } = init;
     const { pingInterval = 20_000, pingTimeout = 20_000, closeTimeout = 10_000 } = options;
     this.transport = transport;
     if (init.listener !== undefined) this.#extra.listener = init.listener;
@@ -126,7 +137,9 @@ export class Driver
     if (pingInterval > 0) this.keepalive = new Keepalive(this, pingInterval, pingTimeout);
     const trailing = this.machine.bufferedAmount;
     this.#bytesReceived = trailing;
-    takeOver(this);
+    if (link !== undefined) link.driver = this;
+    if (source === undefined) transport.handle(this);
+    else source.handOver(this);
     if (trailing > 0) this.pump();
     if (!this.isPaused) transport.resume();
   }

@@ -49,7 +49,6 @@ import {
 } from "./http1.ts";
 import { checkKnown, checkNested } from "./option_hints.ts";
 import type { OptionNames } from "./options.ts";
-import { takeFirst } from "./queue.ts";
 import {
   Protocol,
   PROTOCOL_OPTIONS,
@@ -86,6 +85,20 @@ const EMPTY = new Uint8Array(0);
 const NONE: readonly ExtensionFactory[] = [];
 const NO_EXTENSIONS: ReturnType<typeof acceptExtensions> = { headers: [], extensions: [] };
 const NO_FIELDS: RawHeaders = [];
+
+/** What the opening handshake has led to. */
+interface Opened {
+  machine: Protocol;
+  agreement: Agreement;
+  request: RequestHead;
+  response: ResponseHead;
+  /**
+   * The heads as text, which takes less memory. Of the response of a server over HTTP/1.1, only the
+   * added header fields: the rest follows from the request.
+   */
+  texts: { request: string; response: string | RawHeaders };
+}
+
 /** Connections without a subprotocol and extensions share it. */
 const NO_AGREEMENT: Agreement = Object.freeze({ protocol: "", extensions: NO_EXTENSIONS.headers });
 
@@ -189,15 +202,17 @@ export class Endpoint {
   }
 
   /**
-   * The heads of the request and the response as text, which takes less memory. Of the response of a
-   * server over HTTP/1.1, only the added header fields: the rest follows from the request.
+   * What the opening handshake has led to, once the connection is open.
    * @internal
    */
-  get texts(): { request: string; response: string | RawHeaders } {
-    return {
-      request: this.#requestText ?? requestText(this.#request!),
-      response: this.#added ?? this.#responseText ?? responseText(this.#response!),
+  get opened(): Opened {
+    const request = this.#request!;
+    const response = this.#response!;
+    const texts = {
+      request: this.#requestText ?? requestText(request),
+      response: this.#added ?? this.#responseText ?? responseText(response),
     };
+    return { machine: this.#protocol!, agreement: this.#agreement!, request, response, texts };
   }
 
   /** On a server: what the client offers, or undefined until its request has been checked. */
@@ -410,18 +425,21 @@ export class Endpoint {
       parse,
       this.#options.limits,
     );
-    for (;;) {
-      const chunk = takeFirst(this.#input);
-      if (chunk === undefined) return undefined;
+    const input = this.#input;
+    this.#input = [];
+    for (let at = 0; at < input.length; at++) {
+      const chunk = input[at];
       if (chunk === null) throw lost(what);
       const read = reader.push(chunk);
       if (read === undefined) continue;
       if (this.role === "server") this.#requestText = reader.text;
       else this.#responseText = reader.text;
       this.#reader = undefined;
+      this.#input = input.slice(at + 1);
       if (read.rest.length > 0) this.#input.unshift(read.rest);
       return read.head as T;
     }
+    return undefined;
   }
 
   #rejected(response: ResponseHead): EndpointEvent {

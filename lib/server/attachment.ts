@@ -85,15 +85,14 @@ export function attachTo(
   const sessions = new Sessions(options, handler);
   const setup = handled(setUp({ ...options, signal: sessions.signal }, headers));
   const detach = listen((asked, fault) => {
-    sessions.take((outcome, refusal) => {
-      let transport: Transport;
-      try {
-        transport = asked.take();
-      } catch (error) {
-        return outcome.refused(error);
-      }
-      openOn(transport, setup, outcome, asked, refusal ?? fault);
-    }, asked);
+    const outcome = { fault, ...sessions.take(asked) };
+    let transport: Transport;
+    try {
+      transport = asked.take();
+    } catch (error) {
+      return outcome.refused(error);
+    }
+    openOn(transport, setup, outcome, asked);
   });
   sessions.start(detach);
   const attachment = Object.assign(sessions.control(), { detach });

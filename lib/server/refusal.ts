@@ -27,6 +27,8 @@ export interface RefusedInfo {
 
 /** What becomes of a handshake. One of the callbacks is called, once. */
 export interface Outcome {
+  /** The error to refuse the request with, without reading it. */
+  readonly fault?: HandshakeError | undefined;
   opened(ws: WebSocketConnection): void;
   /** Called when the handshake was refused and its transport is gone. */
   refused(error: unknown): void;

@@ -2,7 +2,7 @@
 /** The server: it listens, runs the opening handshake, and shuts down. */
 import { errorCodeOf, failure, HandshakeError, refusal } from "../core/error.ts";
 import type { Endpoint } from "../core/endpoint.ts";
-import { checkExtraFields } from "../core/handshake.ts";
+import { checkExtraFields, type ReceivedOffer } from "../core/handshake.ts";
 import type { RawHeaders } from "../core/header.ts";
 import { HEAD_LIMITS, type HeadLimits } from "../core/http1.ts";
 import { formatAuthority, requestUrl } from "../core/url.ts";
@@ -259,11 +259,7 @@ export async function serve(options: ServeOptions, handler: Handler): Promise<Se
     onError: (error) => sessions.report(error),
     admit: (address) => sessions.admit(address),
   };
-  const take = (transport: Transport) =>
-    sessions.take(
-      (outcome, fault) => openOn(transport, setup, outcome, undefined, fault),
-      transport,
-    );
+  const take = (transport: Transport) => openOn(transport, setup, sessions.take(transport));
   let listener: Listener;
   try {
     listener = await provider.listen(place, take);
@@ -369,14 +365,12 @@ export interface RequestSource {
 /**
  * Reads a request, checks it and answers it. The options are checked, and another parser may have read
  * the request.
- * @param fault The error to refuse the request with, without reading it.
  */
 export function openOn(
   transport: Transport,
   given: Setup | Promise<Setup>,
   outcome: Outcome,
   source?: RequestSource,
-  fault?: HandshakeError,
 ): void {
   if (!(given instanceof Promise)) {
     let opening: ServerOpening;
@@ -386,10 +380,10 @@ export function openOn(
       // A transport of the caller has thrown.
       return outcome.refused(error);
     }
-    return opening.open(fault);
+    return opening.open();
   }
   given.then(
-    (setup) => openOn(transport, setup, outcome, source, fault),
+    (setup) => openOn(transport, setup, outcome, source),
     (error) => {
       // The platform does not support an option.
       transport.destroy();
@@ -450,7 +444,8 @@ class ServerOpening extends Opening implements Limited {
     return this.#request ??= toRequest(this.endpoint.request!, secure, body);
   }
 
-  open(fault?: HandshakeError): void {
+  open(): void {
+    const { fault } = this.#outcome;
     try {
       this.#deadline = this.#setup.deadlines.start(this);
       this.#source?.give(this.endpoint);
@@ -470,12 +465,14 @@ class ServerOpening extends Opening implements Limited {
   }
 
   /** Reads the request as far as it has arrived, and answers it. */
-  inputChanged(): void {
+  inputChanged(arrived?: Uint8Array): void {
     const { endpoint } = this;
     const reader = this.#reader;
+    let offer: ReceivedOffer | undefined;
     let wrong: unknown;
     try {
-      while (endpoint.readRequest() === undefined) {
+      if (arrived !== undefined) endpoint.receive(arrived);
+      while ((offer = endpoint.readRequest()) === undefined) {
         const chunk = reader.take();
         if (chunk === undefined) return reader.transport.resume();
         endpoint.receive(chunk);
@@ -484,12 +481,13 @@ class ServerOpening extends Opening implements Limited {
       wrong = thrown;
     }
     reader.listener = undefined;
-    this.#answer(wrong);
+    this.#answer(offer, wrong);
   }
 
   /** Answers the request, which is refused if it is wrong. */
-  #answer(wrong: unknown): void {
-    const { onRequest, selectProtocol, onResponse } = this.#setup.options;
+  #answer(offer: ReceivedOffer | undefined, wrong: unknown): void {
+    const { options, headers } = this.#setup;
+    const { onRequest, selectProtocol, onResponse, protocols } = options;
     const isAsking = onRequest !== undefined || selectProtocol !== undefined ||
       onResponse !== undefined;
     if (isAsking) {
@@ -498,9 +496,9 @@ class ServerOpening extends Opening implements Limited {
     }
     let ws: WebSocketConnection;
     try {
-      if (wrong !== undefined) throw this.#shownError(wrong);
-      this.#checkOrigin();
-      ws = this.#accept(this.#commonProtocol, this.#setup.headers);
+      if (offer === undefined) throw this.#shownError(wrong);
+      this.#checkOrigin(offer);
+      ws = this.#accept(commonProtocol(offer.protocols, protocols), headers);
     } catch (thrown) {
       return this.#refuse(thrown);
     }
@@ -517,10 +515,11 @@ class ServerOpening extends Opening implements Limited {
       await this.#askWhetherToAccept(onRequest, isPlain);
     }
     if (wrong !== undefined) throw wrong;
-    this.#checkOrigin();
-    const { protocols: offered } = this.endpoint.offer!;
+    const offer = this.endpoint.offer!;
+    this.#checkOrigin(offer);
+    const { protocols: offered } = offer;
     const protocol = selectProtocol === undefined
-      ? this.#commonProtocol
+      ? commonProtocol(offered, options.protocols)
       : await this.#ask((incoming) => selectProtocol(offered, this.#webRequest(), incoming)) ?? "";
     if (onResponse === undefined) return this.#accept(protocol, headers);
     const fields = toHeaders(headers);
@@ -586,17 +585,11 @@ class ServerOpening extends Opening implements Limited {
     }
   }
 
-  #checkOrigin(): void {
+  #checkOrigin({ origin }: ReceivedOffer): void {
     const { origins } = this.#setup.options;
     if (origins === undefined) return;
     const { secure = false } = this.#reader.transport;
-    const { offer, request } = this.endpoint;
-    checkOrigin(offer!.origin, () => requestUrl(request!, secure), origins);
-  }
-
-  /** The subprotocol that the server chooses without a hook. */
-  get #commonProtocol(): string {
-    return commonProtocol(this.endpoint.offer!.protocols, this.#setup.options.protocols);
+    checkOrigin(origin, () => requestUrl(this.endpoint.request!, secure), origins);
   }
 
   #accept(protocol: string, headers: RawHeaders): WebSocketConnection {

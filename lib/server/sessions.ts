@@ -93,9 +93,6 @@ interface Client {
   readonly remoteAddress?: Address | undefined;
 }
 
-/** Opens one connection. With a fault, it answers with the fault and refuses. */
-export type Open = (outcome: Outcome, fault?: HandshakeError) => void;
-
 export interface SessionsOptions extends ConnectionLimits, Listeners {
   signal?: AbortSignal;
 }
@@ -208,22 +205,25 @@ export class Sessions {
     };
   }
 
-  /** Runs the handshake, and serves the connection with the handler. */
-  take(open: Open, client: Client): void {
+  /**
+   * Counts a client whose handshake begins, and returns whom to tell what becomes of it. The connection
+   * is served with the handler.
+   */
+  take(client: Client): Outcome {
     this.#pending++;
     const place = this.#count.enter(client);
-    if (place instanceof HandshakeError) return this.#refuse(open, place);
-    open({
+    if (place instanceof HandshakeError) return this.#refusal(place);
+    return {
       opened: (ws) => this.#serve(ws, place),
       refused: (error) => {
         this.#count.leave(place);
         this.#refused(error);
         this.#left();
       },
-    });
+    };
   }
 
-  #refuse(open: Open, error: HandshakeError): void {
+  #refusal(error: HandshakeError): Outcome {
     const isTold = this.#refusals++ < MAX_REFUSALS;
     // An error without a status is not answered.
     const fault = isTold ? error : new HandshakeError(error.message, error.code);
@@ -232,7 +232,7 @@ export class Sessions {
       this.#refusals--;
       this.#left();
     };
-    open({ opened: refused, refused }, fault);
+    return { fault, opened: refused, refused };
   }
 
   #countRefused({ code, status = 0 }: HandshakeError): void {

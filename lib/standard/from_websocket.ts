@@ -167,7 +167,6 @@ class NativeConnection extends WebSocketConnection {
     const response = responseOf(socket);
     super({
       ...{ transport, machine },
-      takeOver: (handlers) => transport.handle(handlers),
       agreement: { protocol: socket.protocol ?? "", extensions: [] },
       request: head,
       response,

@@ -1,7 +1,7 @@
 /** Makes a duplex of messages over a duplex of bytes. */
 import { wrongType } from "../core/error.ts";
 import { type ByteDuplex, fromStreams } from "../transport.ts";
-import { Driver, protocolOptions } from "../connection/driver.ts";
+import { Driver, type Link, protocolOptions } from "../connection/driver.ts";
 import type { CloseInfo } from "../core/close.ts";
 import type { Extension } from "../core/extension.ts";
 import type { Role } from "../core/frame.ts";
@@ -78,14 +78,11 @@ export function assemble(duplex: ByteDuplex, options: AssembleOptions): MessageD
   const { role, extensions = [], ...limits } = options;
   const transport = fromStreams(duplex);
   const codec = { textCodec: undefined, isExtended: extensions.length > 0 };
-  const machine = new Protocol(role, {
-    ...protocolOptions(limits, codec, () => driver),
-    extensions,
-  });
+  const link: Link = {};
+  const machine = new Protocol(role, { ...protocolOptions(limits, codec, link), extensions });
   machine.whole = true;
-  const driver: Driver = new Driver({
-    ...{ machine, transport },
-    takeOver: (handlers) => transport.handle(handlers),
+  const driver = new Driver({
+    ...{ machine, transport, link },
     options: { ...limits, pingInterval: 0 },
   });
   const { receiver: { readable }, sender: { writable } } = driver;
