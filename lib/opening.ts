@@ -411,18 +411,15 @@ export class SharedDeadline {
   }
 
   leave(member: Limited): void {
-    if (this.members.delete(member) && this.members.size === 0) this.#stop();
-  }
-
-  #giveUp(reason: () => unknown): void {
-    this.#stop();
-    for (const member of this.members) member.giveUp(reason());
-  }
-
-  #stop(): void {
+    if (!this.members.delete(member) || this.members.size > 0) return;
     this.joinableUntil = 0;
     this.#countdown?.cancel();
     this.#stopWatching();
+  }
+
+  #giveUp(reason: () => unknown): void {
+    this.joinableUntil = 0;
+    for (const member of this.members) member.giveUp(reason());
   }
 }
 

@@ -332,24 +332,15 @@ function elementsOf(name: "Upgrade" | "Connection", value: string): string[] {
   return name === "Upgrade" ? parseUpgrade(value) : parseTokenList(name, value);
 }
 
-/** Parses the values of all fields with this name as one list. */
-function parseAll<T>(headers: RawHeaders, name: string, parse: (value: string) => T[]): T[] {
-  const all: T[] = [];
-  for (const field of headers) {
-    if (isNamed(field[0], name)) { for (const item of parse(field[1])) all.push(item); }
-  }
-  return all;
-}
-
 function readOffer(headers: RawHeaders): ReceivedOffer {
-  const protocols = parseAll(headers, "Sec-WebSocket-Protocol", parseProtocols);
+  const protocols = headerValues(headers, "Sec-WebSocket-Protocol").flatMap(parseProtocols);
   if (protocols.length > 1 && new Set(protocols).size !== protocols.length) {
     // RFC 6455 §4.1: the offered subprotocols are unique.
     throw refusal(400, "malformed-header", "The request offers a subprotocol twice");
   }
   return {
     protocols,
-    extensions: parseAll(headers, "Sec-WebSocket-Extensions", parseExtensions),
+    extensions: headerValues(headers, "Sec-WebSocket-Extensions").flatMap(parseExtensions),
     origin: headerValue(headers, "Origin"),
   };
 }
@@ -467,7 +458,7 @@ function readAnswer(
       "subprotocol",
     );
   }
-  const extensions = parseAll(headers, "Sec-WebSocket-Extensions", parseExtensions);
+  const extensions = headerValues(headers, "Sec-WebSocket-Extensions").flatMap(parseExtensions);
   for (const { name } of extensions) {
     // RFC 6455 §4.1: the client fails the connection if an extension was not offered.
     if (offered.some((offer) => offer.name === name)) continue;

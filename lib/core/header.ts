@@ -36,19 +36,10 @@ export function isNamed(given: string, name: string): boolean {
  * @throws {HandshakeError} If there are several fields ("malformed-header").
  */
 export function headerValue(headers: RawHeaders, name: string): string | undefined {
-  let value: string | undefined;
-  for (const field of headers) {
-    if (!isNamed(field[0], name)) continue;
-    if (value === undefined) value = field[1];
-    else throw repeated(name, headerValues(headers, name).length);
-  }
-  return value;
-}
-
-function repeated(name: string, count: number): HandshakeError {
-  return new HandshakeError(`The ${name} header occurs ${count} times`, "malformed-header", {
-    status: 400,
-  });
+  const values = headerValues(headers, name);
+  if (values.length <= 1) return values[0];
+  const message = `The ${name} header occurs ${values.length} times`;
+  throw new HandshakeError(message, "malformed-header", { status: 400 });
 }
 
 /** RFC 9110 §5.6.2, as a regular expression for one character. */
