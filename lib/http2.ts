@@ -218,7 +218,8 @@ async function failure(stream: ClientHttp2Stream, reader: TransportReader): Prom
  * Answers a request for a WebSocket in a 'stream' listener of a server of `node:http2`, whose `settings`
  * must have `enableConnectProtocol: true`. Such a request has the `:method` CONNECT and the `:protocol`
  * websocket. Call the function at once, and do asynchronous work in `onRequest`. A refusal is answered
- * with its status.
+ * with its status, and then the promise rejects. Catch the rejection: otherwise one wrong request ends the
+ * process.
  *
  * @example A listener of your own
  * ```ts
@@ -227,13 +228,17 @@ async function failure(stream: ClientHttp2Stream, reader: TransportReader): Prom
  *
  * const server = createServer({ settings: { enableConnectProtocol: true } });
  * server.on("stream", async (stream: ServerHttp2Stream, headers) => {
- *   if (headers[":method"] === "CONNECT") {
+ *   if (headers[":method"] !== "CONNECT") {
+ *     stream.respond({ ":status": 200 });
+ *     stream.end("Hello");
+ *     return;
+ *   }
+ *   try {
  *     const ws = await upgradeHttp2(stream, headers, { protocols: ["chat"] });
  *     await ws.send(`Hello from ${ws.protocol}`);
  *     await ws.close({ closeCode: 1000 });
- *   } else {
- *     stream.respond({ ":status": 200 });
- *     stream.end("Hello");
+ *   } catch (error) {
+ *     console.error(error); // the handshake was refused, or the client has left
  *   }
  * });
  * ```

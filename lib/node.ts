@@ -80,7 +80,8 @@ const taken = new WeakSet<Duplex>();
 
 /**
  * Answers a request for a WebSocket in an 'upgrade' listener of an HTTP server. Call the function at
- * once, and do asynchronous work in `onRequest`. A refusal is answered with its status.
+ * once, and do asynchronous work in `onRequest`. A refusal is answered with its status, and then the
+ * promise rejects. Catch the rejection: otherwise one wrong request ends the process.
  *
  * @example A listener of your own
  * ```ts
@@ -90,9 +91,13 @@ const taken = new WeakSet<Duplex>();
  *
  * const server = createServer((_request, response) => void response.end("Hello"));
  * server.on("upgrade", async (request, socket, head) => {
- *   const ws = await upgrade(request, socket, head, { protocols: ["chat"] });
- *   await ws.send(`Hello from ${ws.protocol}`);
- *   await ws.close({ closeCode: 1000 });
+ *   try {
+ *     const ws = await upgrade(request, socket, head, { protocols: ["chat"] });
+ *     await ws.send(`Hello from ${ws.protocol}`);
+ *     await ws.close({ closeCode: 1000 });
+ *   } catch (error) {
+ *     console.error(error); // the handshake was refused, or the client has left
+ *   }
  * });
  * server.listen(0, "127.0.0.1", async () => {
  *   const { port } = server.address() as { port: number };

@@ -126,6 +126,7 @@ const DEFAULTS = {
  *
  * const wss = new WebSocketServer({ port: 0, path: "/chat" });
  * wss.on("connection", (ws) => {
+ *   ws.on("error", console.error);
  *   ws.on("message", (data, isBinary) => {
  *     for (const client of wss.clients) client.send(data, { binary: isBinary });
  *   });

@@ -130,6 +130,7 @@ export let openServerSide: (ws: WebSocket, opened: Opened) => void;
  *   });
  * });
  * wss.on("connection", (ws) => {
+ *   ws.on("error", console.error);
  *   ws.on("message", (data, isBinary) => ws.send(data, { binary: isBinary }));
  * });
  * ```
