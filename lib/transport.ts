@@ -229,6 +229,7 @@ export abstract class BaseTransport implements Transport {
   protected late = 0;
   protected error: Error | undefined;
   phase: Phase = "open";
+  /** Whether no more input follows, because the peer or this end has ended it. */
   protected isInputEnded = false;
 
   get bufferedAmount(): number {
@@ -262,6 +263,7 @@ export abstract class BaseTransport implements Transport {
   destroy(): void {
     if (this.isDestroyed) return;
     this.phase = "destroyed";
+    this.isInputEnded = true;
     this.cut();
   }
 
@@ -294,7 +296,7 @@ export abstract class BaseTransport implements Transport {
   }
 
   protected reportEnd(): void {
-    if (this.isInputEnded || this.isDestroyed) return;
+    if (this.isInputEnded) return;
     this.isInputEnded = true;
     this.handlers?.end();
     if (this.phase === "ended") this.destroy();
@@ -326,6 +328,7 @@ export abstract class BaseTransport implements Transport {
   protected reportClose(error?: Error): void {
     if (this.phase === "closed") return;
     this.phase = "closed";
+    this.isInputEnded = true;
     this.error ??= error;
     this.handlers?.close(this.error);
   }
@@ -450,10 +453,10 @@ class StreamTransport extends BaseTransport {
   async #read(): Promise<void> {
     this.#reading = true;
     try {
-      while (!this.#paused && !this.isInputEnded && !this.isDestroyed) {
+      while (!this.#paused && !this.isInputEnded) {
         const { done, value } = await this.#reader.read();
         if (done) this.reportEnd();
-        else if (!this.isDestroyed) this.#give(value);
+        else if (!this.isInputEnded) this.#give(value);
       }
     } catch (error) {
       this.#failed(error);

@@ -400,7 +400,7 @@ export class Closing implements SenderHost {
     this.#parts.machine.dispose();
     const { countdown, received } = this.#ending!;
     countdown?.cancel();
-    if (this.error !== undefined) return this.#tellEnd();
+    if (this.error !== undefined) return tell(this.#onEnded, this.error);
     const { receiver, sender, pings } = this.#parts;
     const { closeCode, reason } = received!;
     const message = () => `The connection was closed (${this.#describe()})`;
@@ -408,16 +408,14 @@ export class Closing implements SenderHost {
     pings?.fail(() => end.error);
     receiver.end(end);
     // A pipe from `readable` to `writable` has one turn to close `writable`.
-    if (sender.isStreaming) nextTurn(() => this.#tellEnd());
-    else this.#tellEnd();
+    if (sender.isStreaming) nextTurn(() => this.#tellCleanEnd());
+    else this.#tellCleanEnd();
   }
 
-  #tellEnd(): void {
-    if (this.error === undefined) {
-      this.#parts.sender.end(() => this.closedError());
-      tell(this.#onDecided);
-    }
-    tell(this.#onEnded, this.error);
+  #tellCleanEnd(): void {
+    this.#parts.sender.end(() => this.closedError());
+    tell(this.#onDecided);
+    tell(this.#onEnded);
   }
 
   /** Returns a clean end. Its error is created when it is first needed. */
@@ -479,9 +477,7 @@ export class Closing implements SenderHost {
 
   async finish(): Promise<void> {
     this.startClose({});
-    await new Promise<void>((resolve, reject) =>
-      this.whenDecided((error) => error === undefined ? resolve() : reject(error))
-    );
+    await this.closed;
   }
 }
 

@@ -156,7 +156,7 @@ class DenoTransport extends BaseTransport {
   }
 
   async #read(): Promise<void> {
-    while (!this.#paused && !this.isInputEnded && !this.isDestroyed) {
+    while (!this.#paused && !this.isInputEnded) {
       if (this.#isMore) {
         await this.#readShared(0);
         continue;

@@ -69,7 +69,7 @@ export class Http2Transport extends DuplexTransport<Http2Stream> implements Tran
   }
 
   protected override reportClose(): void {
-    const isOver = this.isInputEnded || this.isDestroyed || !this.#isReset;
+    const isOver = this.isInputEnded || !this.#isReset;
     super.reportClose(isOver ? undefined : this.#resetError());
   }
 
