@@ -660,16 +660,16 @@ describe("Encoder and its memory", () => {
     encoder.writeText(TEXT, "a");
     encoder.writeText(TEXT, "a".repeat(40_000));
     encoder.writeBytes(BINARY, pattern(10_000));
-    assert.equal(encoder.frames, 3);
+    assert.equal(encoder.counts.frames, 3);
     assert.equal(encoder.writeShared(new SharedFrames(new Uint8Array(100)).write("a")!), true);
-    assert.equal(encoder.frames, 4);
+    assert.equal(encoder.counts.frames, 4);
     assert.equal(encoder.sharedMessages, 1);
     const ping = encodeFrame({ opcode: Opcode.Ping, payload: pattern(1) });
     assert.equal(encoder.writeSharedControl(sharedFrame(ping)), true);
-    assert.deepEqual([encoder.frames, encoder.sharedMessages], [5, 1]);
+    assert.deepEqual([encoder.counts.frames, encoder.sharedMessages], [5, 1]);
     encoder.take();
     assert.equal(encoder.writeSharedControl(sharedFrame(ping)), true);
-    assert.deepEqual([encoder.frames, encoder.sharedMessages], [6, 1]);
+    assert.deepEqual([encoder.counts.frames, encoder.sharedMessages], [6, 1]);
   });
 });
 

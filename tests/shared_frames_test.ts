@@ -68,7 +68,7 @@ describe("Shared frames", () => {
         }
         while (encoder.size > 0) taken.push(concat(encoder.take()));
         assert.deepEqual(concat(taken), concat(expected.take()));
-        assert.equal(encoder.frames, expected.frames);
+        assert.equal(encoder.counts.frames, expected.counts.frames);
       },
     )));
 
@@ -132,16 +132,16 @@ describe("Shared frames", () => {
     assert.equal(range.add(frames.write("two")!), true);
     for (const encoder of encoders) assert.equal(encoder.size, 10);
     assert.deepEqual(encoders.map(({ sharedMessages }) => sharedMessages), [2, 2, 2, 2]);
-    assert.deepEqual(encoders.map(({ frames }) => frames), [2, 3, 2, 2]);
+    assert.deepEqual(encoders.map(({ counts }) => counts.frames), [2, 3, 2, 2]);
     taking.take();
     assert.deepEqual([range.holders, taking.size, taking.sharedMessages], [2, 0, 2]);
     writing.writePiece("own", true);
-    assert.deepEqual([range.holders, writing.size, writing.frames], [1, 15, 4]);
+    assert.deepEqual([range.holders, writing.size, writing.counts.frames], [1, 15, 4]);
     sharing.writeShared(frames.write("three")!);
-    assert.deepEqual([range.holders, sharing.size, sharing.frames], [0, 17, 3]);
+    assert.deepEqual([range.holders, sharing.size, sharing.counts.frames], [0, 17, 3]);
     encoders[3].unshare();
     encoders[3].unshare();
-    assert.deepEqual([range.holders, encoders[3].size, encoders[3].frames], [0, 10, 2]);
+    assert.deepEqual([range.holders, encoders[3].size, encoders[3].counts.frames], [0, 10, 2]);
     const text = "\x81\x03one\x81\x03two";
     const taken = encoders.map((encoder) =>
       new TextDecoder("latin1").decode(concat(encoder.take()))
@@ -176,17 +176,22 @@ describe("Shared frames", () => {
     assert.deepEqual([range.length, range.isTaken], [7, false]);
     assert.equal(range.add(frames.write("3")!), false);
     assert.equal(range.add(next.write("four")!), true);
-    assert.deepEqual([a.size, a.frames, a.sharedMessages, a.crowd], [13, 3, 3, crowd]);
+    assert.deepEqual([a.size, a.counts.frames, a.sharedMessages, a.crowd], [13, 3, 3, crowd]);
     // A frame for one encoder follows those that it has not taken.
     const own = next.write("five")!;
     assert.equal(b.writeShared(own), true);
-    assert.deepEqual([b.size, b.frames, b.crowd, a.crowd], [19, 4, undefined, undefined]);
+    assert.deepEqual([b.size, b.counts.frames, b.crowd, a.crowd], [19, 4, undefined, undefined]);
     c.writePiece("own", true);
-    assert.deepEqual([c.size, c.frames, range.holders], [18, 4, 1]);
+    assert.deepEqual([c.size, c.counts.frames, range.holders], [18, 4, 1]);
     const both = "\x81\x05three\x81\x04four";
     const expected = [both, both + "\x81\x04five", both + "\x81\x03own"];
     assert.deepEqual(take(encoders), expected);
-    assert.deepEqual([range.holders, a.frames, b.frames, c.frames], [0, 3, 4, 4]);
+    assert.deepEqual([range.holders, a.counts.frames, b.counts.frames, c.counts.frames], [
+      0,
+      3,
+      4,
+      4,
+    ]);
   });
 
   it("are not held any more by an encoder that has taken them and writes another frame", () => {
@@ -223,7 +228,7 @@ describe("Shared frames", () => {
       // Without a crowd, others may still send the frame.
       assert.equal(range.length, isGathered ? 0 : 5);
       assert.equal(concat(b.take()).length, 10);
-      assert.deepEqual([a, b, c].map(({ frames }) => frames), [1, 2, 1]);
+      assert.deepEqual([a, b, c].map(({ counts }) => counts.frames), [1, 2, 1]);
     }
   });
 
@@ -360,8 +365,8 @@ describe("Shared frames", () => {
           const bytes = concat(encoder.take());
           assert.deepEqual(bytes, concat(alone.take()));
           assert.deepEqual([bytes[0], bytes[1] < 126], [0xc1, i === 0]);
-          assert.equal(encoder.compressed, compressed[nth] += alone.compressed);
-          assert.equal(encoder.uncompressed, uncompressed);
+          assert.equal(encoder.counts.compressed, compressed[nth] += alone.counts.compressed);
+          assert.equal(encoder.counts.uncompressed, uncompressed);
         }
       }
     });
@@ -374,7 +379,7 @@ describe("Shared frames", () => {
         assert.equal(made(), 0);
         const [x, y] = all.map((encoder) => concat(encoder.take()));
         assert.deepEqual(x, y);
-        assert.deepEqual([x[0], all[0].compressed], [0x81, 0]);
+        assert.deepEqual([x[0], all[0].counts.compressed], [0x81, 0]);
         const shares = serverNoContextTakeover;
         assert.deepEqual(share(all, "short", true), [shares, shares]);
       }

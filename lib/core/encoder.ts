@@ -130,19 +130,10 @@ export class Encoder {
     return shared === undefined ? this.#sharedMessages : this.#sharedMessages + shared.frames;
   }
 
-  /** Number of frames that were written. */
-  get frames(): number {
-    return this.#frames + this.sharedMessages;
-  }
-
-  /** Number of payload bytes of compressed messages, before the extensions. */
-  get uncompressed(): number {
-    return this.#extended?.uncompressed ?? 0;
-  }
-
-  /** Number of payload bytes of compressed messages, after the extensions. */
-  get compressed(): number {
-    return this.#extended?.compressed ?? 0;
+  /** Numbers of the frames that were written, and of payload bytes of compressed messages. */
+  get counts(): { frames: number; compressed: number; uncompressed: number } {
+    const { compressed = 0, uncompressed = 0 } = this.#extended ?? {};
+    return { frames: this.#frames + this.sharedMessages, compressed, uncompressed };
   }
 
   /** Memory that is held in addition to `size`, in bytes. */

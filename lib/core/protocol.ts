@@ -346,16 +346,16 @@ export class Protocol {
    * @internal
    */
   get counts(): FrameCounts {
-    const { encoder } = this;
+    const sent = this.encoder.counts;
     const { compressed = 0, uncompressed = 0 } = this.#extended?.reader ?? {};
     return {
       framesReceived: this.#input?.frames ?? this.#framesRead,
-      framesSent: encoder.frames,
+      framesSent: sent.frames,
       ...(this.#controls ?? NO_CONTROLS),
       compressedBytesReceived: compressed,
-      compressedBytesSent: encoder.compressed,
+      compressedBytesSent: sent.compressed,
       uncompressedBytesReceived: uncompressed,
-      uncompressedBytesSent: encoder.uncompressed,
+      uncompressedBytesSent: sent.uncompressed,
     };
   }
 
