@@ -49,7 +49,7 @@ function closingOf(setting: Setting = {}) {
     },
     sender: {
       pending: state.pending ?? false,
-      isStreaming: state.isStreaming ?? false,
+      sink: state.isStreaming ? {} : undefined,
       beforeClose: (write: () => void) => write(),
       flush: note("flush"),
       flushAll: note("flushAll"),

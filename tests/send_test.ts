@@ -845,9 +845,9 @@ describe("Sender", () => {
     const { sender, host, notes } = senderOf();
     let finish: () => void = () => {};
     host.finish = () => new Promise((resolve) => finish = resolve);
-    assert.equal(sender.isStreaming, false);
+    assert.equal(sender.sink, undefined);
     const writer = sender.writable.getWriter();
-    assert.equal(sender.isStreaming, true);
+    assert.notEqual(sender.sink, undefined);
     void writer.close();
     await rest();
     sender.end(() => new Error("ended"));

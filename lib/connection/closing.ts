@@ -408,7 +408,7 @@ export class Closing implements SenderHost {
     pings?.fail(() => end.error);
     receiver.end(end);
     // A pipe from `readable` to `writable` has one turn to close `writable`.
-    if (sender.isStreaming) nextTurn(() => this.#tellCleanEnd());
+    if (sender.sink !== undefined) nextTurn(() => this.#tellCleanEnd());
     else this.#tellCleanEnd();
   }
 
@@ -436,9 +436,8 @@ export class Closing implements SenderHost {
     const info = closeInfoOf(reason, this.leaveRule === "standard");
     if (this.leaveRule !== "handler" || info.closeCode !== undefined) return this.startClose(info);
     // A loop that ends with an error cancels without a reason, and then the handler rejects.
-    (this.#ending ??= new Ending()).leaving ??= reason === undefined
-      ? { closeCode: CloseCode.Normal }
-      : info;
+    const ending = this.#ending ??= new Ending();
+    ending.leaving ??= reason === undefined ? { closeCode: CloseCode.Normal } : info;
     if (this.#onDecided !== undefined) this.#stopWaitingForHandler();
   }
 

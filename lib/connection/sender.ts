@@ -130,7 +130,7 @@ export class Sender {
   /** The pong to send when the transport has room. */
   #owedPong: Uint8Array | undefined;
   /** Made when `writable` is asked for. */
-  #sink: Sink | undefined;
+  sink: Sink | undefined;
   /** Returns the reason why nothing is sent any more. */
   #endError: (() => unknown) | undefined;
 
@@ -605,16 +605,12 @@ export class Sender {
     else this.#host.startClose({ closeCode: CloseCode.PolicyViolation, reason: "Too slow" });
   }
 
-  get isStreaming(): boolean {
-    return this.#sink !== undefined;
-  }
-
   get writable(): WritableStream<Message | BufferSource> {
-    if (this.#sink === undefined) {
-      this.#sink = new Sink(this, this.#host);
-      if (this.#endError !== undefined) this.#sink.error(this.#endError());
+    if (this.sink === undefined) {
+      this.sink = new Sink(this, this.#host);
+      if (this.#endError !== undefined) this.sink.error(this.#endError());
     }
-    return this.#sink.stream;
+    return this.sink.stream;
   }
 
   /**
@@ -659,6 +655,6 @@ export class Sender {
     this.#batched?.reject(() => this.#newEndError());
     this.#given = this.#batched = undefined;
     // A stream that its writer has closed does not error.
-    if (this.#sink?.isClosed === false) this.#sink.error(error());
+    if (this.sink?.isClosed === false) this.sink.error(error());
   }
 }
