@@ -264,7 +264,7 @@ describe("FrameDecoder", () => {
     assert.equal(decoder.bufferedAmount, 5);
     assert.deepEqual(decoder.next()?.payload, hex("08 09"));
     assert.equal(decoder.next(), undefined);
-    assert.equal(decoder.position, 3);
+    assert.equal(decoder.position, 8);
     const second = hex("01 0a 8b 00");
     decoder.push(second);
     assert.deepEqual(decoder.next()?.payload, hex("0a"));

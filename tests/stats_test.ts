@@ -356,15 +356,22 @@ describe("Driver", () => {
       receive: (given) => void log.push(given === chunk ? "borrowed" : "copied"),
       release: (isBorrowed) => log.push(`release(${isBorrowed})`) > 0,
     };
-    const cases: [state: Partial<Machine>, calls: string[]][] = [
-      [{}, ["borrowed", "release(true)"]],
-      [{ extended: true }, ["copied"]],
-      [{ bufferedAmount: 1 }, ["copied"]],
+    const cases: [state: Partial<Machine>, isPaused: boolean, calls: string[]][] = [
+      [{}, false, ["borrowed", "release(true)"]],
+      [{ extended: true }, false, ["copied"]],
+      [{ held: 65536 }, true, ["copied"]],
     ];
-    for (const [state, calls] of cases) {
+    for (const [state, isPaused, calls] of cases) {
+      const { driver } = driverOver({ ...logging, ...state });
+      driver.pump();
+      assert.equal(driver.isPaused, isPaused);
       log = [];
-      driverOver({ ...logging, ...state }).driver.borrow(chunk);
+      driver.borrow(chunk);
       assert.deepEqual(log, calls);
+      driver.closing.terminate();
+      log = [];
+      driver.borrow(chunk);
+      assert.deepEqual(log, [], "the input is over");
     }
     log = [];
     const { driver, machine } = driverOver(logging);

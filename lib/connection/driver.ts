@@ -171,25 +171,19 @@ export class Driver
   }
 
   data(chunk: Uint8Array): boolean {
-    const received = this.#take(chunk);
+    const received = this.#bytesReceived + chunk.length;
+    this.pump(chunk);
     // release() is about the last chunk. A callback of the application may have led to another chunk.
     return received === this.#bytesReceived && !this.#pumping && this.machine.release();
   }
 
   borrow(chunk: Uint8Array): void {
-    const { machine } = this;
-    // Extensions may keep views of a chunk, and a chunk after unread input must wait.
-    const isKept = machine.extended || this.#pumping || machine.bufferedAmount > 0;
-    this.#take(isKept ? new Uint8Array(chunk) : chunk);
+    const { machine, isPaused, closing: { isReading } } = this;
+    // Extensions may keep views of a chunk, and a chunk after unread input must wait. Input is left
+    // unread while the driver is paused, and after the end of the input.
+    const isKept = machine.extended || this.#pumping || isPaused || !isReading;
+    this.pump(isKept ? new Uint8Array(chunk) : chunk);
     if (!isKept) machine.release(true);
-  }
-
-  /** Returns the number of bytes received so far. */
-  #take(chunk: Uint8Array): number {
-    const received = this.#bytesReceived += chunk.length;
-    this.#takenBefore = this.receiver.budget.taken;
-    this.pump(chunk);
-    return received;
   }
 
   get keepsUp(): boolean {
@@ -213,7 +207,11 @@ export class Driver
   pump(chunk?: Uint8Array): void {
     const { closing, machine, receiver } = this;
     const { budget } = receiver;
-    if (chunk !== undefined && closing.isReading) machine.receive(chunk);
+    if (chunk !== undefined) {
+      this.#bytesReceived += chunk.length;
+      this.#takenBefore = budget.taken;
+      if (closing.isReading) machine.receive(chunk);
+    }
     if (this.#pumping) return;
     this.#pumping = true;
     while (closing.isReading && !((budget.isFull || receiver.mode === undefined) && this.#isFull)) {

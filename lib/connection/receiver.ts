@@ -294,8 +294,8 @@ export class Receiver {
   /** The size of all queues together. */
   readonly budget: Budget;
   messagesReceived = 0;
-  readonly #host: ReceiverHost;
-  readonly #inbox: Inbox<Message>;
+  readonly host: ReceiverHost;
+  readonly inbox: Inbox<Message>;
   /** The way of reading. Undefined until the application has chosen one. */
   mode: Mode | undefined;
   #readable: ReadableStream<Message> | undefined;
@@ -306,17 +306,17 @@ export class Receiver {
   /** @param strategy The limit of the queues. */
   constructor(strategy: InboxStrategy = {}, host: ReceiverHost) {
     const { highWaterMark = HIGH_WATER_MARK, size } = strategy;
-    this.#host = host;
+    this.host = host;
     const measure = size === undefined ? sizeOf : checked(size);
     this.budget = new Budget(highWaterMark, host);
-    this.#inbox = new Inbox(this.budget, measure);
+    this.inbox = new Inbox(this.budget, measure);
   }
 
   /** Number of loops over the messages that are still running. */
   loops = 0;
 
   get awaited(): boolean {
-    return this.#inbox.waiter !== undefined || this.#streams?.awaited === true;
+    return this.inbox.waiter !== undefined || this.#streams?.awaited === true;
   }
 
   /** Delivers a piece of a message. A `late` message without room is dropped, and all after it. */
@@ -326,19 +326,19 @@ export class Receiver {
     if (late && this.budget.isFull) this.#startDropping();
     if (this.#dropping) return this.#streams?.drop();
     if (this.#streams !== undefined) return this.#streams.push(fragment);
-    this.#inbox.push(fragment.data);
+    this.inbox.push(fragment.data);
   }
 
   /** From now on, messages are delivered in pieces, so that dropped messages are not assembled first. */
   #startDropping(): void {
     this.#dropping = true;
-    this.#host.machine.whole = false;
-    this.#host.machine.takeHeld();
+    this.host.machine.whole = false;
+    this.host.machine.takeHeld();
   }
 
   /** Marks the end. The waiting messages can still be read. */
   end(end: End): void {
-    this.#inbox.end(end);
+    this.inbox.end(end);
     this.#streams?.end(end);
   }
 
@@ -353,22 +353,22 @@ export class Receiver {
     try {
       this.#enter("receive");
       signal?.throwIfAborted();
-      if (this.#inbox.waiter !== undefined) throw alreadyAwaited();
+      if (this.inbox.waiter !== undefined) throw alreadyAwaited();
     } catch (error) {
       return handled(Promise.reject(error));
     }
-    const message = this.#inbox.take();
+    const message = this.inbox.take();
     return message === undefined ? this.#wait(signal) : Promise.resolve(message);
   }
 
   #wait(signal: AbortSignal | undefined): Promise<Message> {
-    const { ended } = this.#inbox;
-    if (ended !== undefined) return handled(Promise.reject(this.#host.retrace(ended.error, false)));
-    const waiting = new Waiting(this.#host);
-    this.#inbox.wait(waiting);
+    const { ended } = this.inbox;
+    if (ended !== undefined) return handled(Promise.reject(this.host.retrace(ended.error, false)));
+    const waiting = new Waiting(this.host);
+    this.inbox.wait(waiting);
     if (signal !== undefined) {
       waiting.stopWatching = onAbort(signal, (reason) => {
-        this.#inbox.unwait(waiting);
+        this.inbox.unwait(waiting);
         waiting.abort(reason);
       });
     }
@@ -378,13 +378,13 @@ export class Receiver {
   iterate(): AsyncIterator<Message> {
     this.#enter("receive");
     this.loops++;
-    return new Iteration(this, this.#inbox, this.#host);
+    return new Iteration(this);
   }
 
   get readable(): ReadableStream<Message> {
     if (this.#readable === undefined) {
       this.#enter("readable");
-      this.#readable = this.#inbox.messages(this);
+      this.#readable = this.inbox.messages(this);
     }
     return this.#readable;
   }
@@ -396,7 +396,7 @@ export class Receiver {
       this.#handOver(streams);
       this.#streams = streams;
       // Report the room only now, so that new pieces come after all pieces that have waited.
-      this.#host.onRoom();
+      this.host.onRoom();
     }
     return this.#streams.readable;
   }
@@ -404,13 +404,13 @@ export class Receiver {
   /** Passes on what was received before streams were asked for, including a partial message. */
   #handOver(streams: MessageStreams): void {
     // A message that arrives meanwhile, because there is room again, is still delivered whole.
-    for (let data = this.#inbox.take(); data !== undefined; data = this.#inbox.take()) {
+    for (let data = this.inbox.take(); data !== undefined; data = this.inbox.take()) {
       streams.push(fragment(data, true, true));
     }
-    this.#host.machine.whole = false;
-    const partial = this.#host.machine.takeHeld();
+    this.host.machine.whole = false;
+    const partial = this.host.machine.takeHeld();
     if (partial !== undefined) streams.push(partial);
-    const { ended } = this.#inbox;
+    const { ended } = this.inbox;
     if (ended !== undefined) streams.end(ended);
   }
 
@@ -422,22 +422,22 @@ export class Receiver {
   /** Called when the reader of a stream has cancelled it. */
   leave(reason: unknown): void {
     this.#stop();
-    this.#host.leave(reason);
+    this.host.leave(reason);
   }
 
   #stop(): void {
     this.mode = "discard";
-    this.#host.machine.whole = false;
-    this.#host.machine.takeHeld();
-    this.#inbox.clear();
-    this.#host.onRoom();
+    this.host.machine.whole = false;
+    this.host.machine.takeHeld();
+    this.inbox.clear();
+    this.host.onRoom();
   }
 
   #enter(mode: Mode): void {
     if (this.mode === mode) return;
     this.#setMode(mode);
     // A partial message no longer counts towards the budget.
-    this.#host.onRoom();
+    this.host.onRoom();
   }
 
   #setMode(mode: Mode): void {
@@ -485,16 +485,12 @@ type Resolve = (result: IteratorResult<Message> | Promise<never>) => void;
  */
 class Iteration implements AsyncIterator<Message>, Waiter<Message> {
   readonly #receiver: Receiver;
-  readonly #inbox: Inbox<Message>;
-  readonly #host: ReceiverHost;
   #isLeft = false;
   #resolve!: Resolve;
   #awaited: Promise<IteratorResult<Message>> | undefined;
 
-  constructor(receiver: Receiver, inbox: Inbox<Message>, host: ReceiverHost) {
+  constructor(receiver: Receiver) {
     this.#receiver = receiver;
-    this.#inbox = inbox;
-    this.#host = host;
   }
 
   /** Leaves the loop. The connection may then be read in another way. */
@@ -506,16 +502,19 @@ class Iteration implements AsyncIterator<Message>, Waiter<Message> {
 
   next(): Promise<IteratorResult<Message>> {
     if (this.#isLeft) return Promise.resolve({ done: true, value: undefined });
-    const value = this.#inbox.take();
+    const { inbox, host } = this.#receiver;
+    const value = inbox.take();
     if (value !== undefined) return Promise.resolve({ done: false, value });
-    if (this.#inbox.waiter !== undefined) return handled(Promise.reject(alreadyAwaited()));
-    const { ended } = this.#inbox;
-    if (ended !== undefined && !endsIteration(ended)) {
-      return handled(Promise.reject(this.#host.retrace(ended.error, false)));
+    if (inbox.waiter !== undefined) return handled(Promise.reject(alreadyAwaited()));
+    const { ended } = inbox;
+    if (ended !== undefined) {
+      return endsIteration(ended)
+        ? Promise.resolve({ done: true, value: undefined })
+        : handled(Promise.reject(host.retrace(ended.error, false)));
     }
     const awaited = new Promise<IteratorResult<Message>>((resolve) => this.#resolve = resolve);
     this.#awaited = awaited;
-    this.#inbox.wait(this);
+    inbox.waiter = this;
     return awaited;
   }
 
@@ -528,7 +527,7 @@ class Iteration implements AsyncIterator<Message>, Waiter<Message> {
     const awaited = this.#awaited!;
     this.#awaited = undefined;
     if (endsIteration(end)) return this.#resolve({ done: true, value: undefined });
-    this.#resolve(rejectTraced(awaited, () => this.#host.retrace(end.error, true)));
+    this.#resolve(rejectTraced(awaited, () => this.#receiver.host.retrace(end.error, true)));
   }
 }
 

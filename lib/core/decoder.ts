@@ -119,14 +119,14 @@ export class FrameDecoder {
   last: boolean = true;
   /** The header of the frame, once it was asked for. */
   #header: FrameHeader | undefined;
-  /** The masking key. A key of 0 changes nothing. */
+  /** The masking key of the frame. A key of 0 changes nothing. */
   #key = 0;
-  #isPlain = false;
+  /** The masking key of the piece: 0 once the piece is unmasked. */
+  #mask = 0;
   /** The array that contains the piece, and the offset of the piece. */
   #piece: Uint8Array = EMPTY;
   #start = 0;
   #given = 0;
-  #withinFrame = false;
 
   // Input that has not been read.
 
@@ -136,8 +136,11 @@ export class FrameDecoder {
   #waitingSize = 0;
   /** Whether a view of the current chunk has been returned. */
   #lent = false;
-  /** The positions of the current chunk and the current frame in the whole input. */
-  #chunkPosition = 0;
+  /**
+   * Number of bytes up to the end of the current chunk, in the whole input.
+   * @internal
+   */
+  position: number = 0;
   #framePosition = 0;
 
   /** The beginning of a header or of a control frame's payload that spans several chunks. */
@@ -153,7 +156,7 @@ export class FrameDecoder {
    */
   constructor(options: FrameDecoderOptions, position?: number) {
     if (position === undefined) checkRole(options?.role);
-    else this.#chunkPosition = position;
+    else this.position = position;
     const { role, maxFrameSize = Infinity, ownsInput = false, rsvInUse = 0 } = options;
     this.#role = role;
     this.#maxFrameSize = maxFrameSize;
@@ -191,15 +194,7 @@ export class FrameDecoder {
    * @internal
    */
   get isBetweenFrames(): boolean {
-    return !this.#withinFrame && this.#scratchLength === 0;
-  }
-
-  /**
-   * Number of bytes before the current chunk, in the whole input.
-   * @internal
-   */
-  get position(): number {
-    return this.#chunkPosition;
+    return this.last && this.#scratchLength === 0;
   }
 
   /**
@@ -210,7 +205,6 @@ export class FrameDecoder {
    */
   release(isBorrowed: boolean = false): boolean {
     if (isBorrowed) {
-      this.#chunkPosition += this.#offset;
       this.#piece = EMPTY;
       const isRead = this.#offset === this.#chunk.length;
       this.#chunk = isRead ? EMPTY : this.#chunk.slice(this.#offset);
@@ -218,7 +212,6 @@ export class FrameDecoder {
       this.#lent = false;
     }
     if (this.#lent || this.#offset < this.#chunk.length || this.#waitingSize > 0) return false;
-    this.#chunkPosition += this.#offset;
     this.#chunk = this.#piece = EMPTY;
     this.#offset = 0;
     return true;
@@ -244,9 +237,10 @@ export class FrameDecoder {
    */
   end(): void {
     if (this.#failure !== undefined) throw this.#failure;
-    const within = this.#withinFrame || this.#scratchLength > 0;
-    if (!within && this.bufferedAmount === 0) return;
-    if (!within) this.#framePosition = this.#chunkPosition + this.#offset;
+    if (this.isBetweenFrames) {
+      if (this.bufferedAmount === 0) return;
+      this.#framePosition = this.position - this.#chunk.length + this.#offset;
+    }
     this.#fail("The input ended within a frame", 1006);
   }
 
@@ -257,8 +251,11 @@ export class FrameDecoder {
    */
   advance(): boolean {
     if (this.#failure !== undefined) throw this.#failure;
-    const begins = !this.#withinFrame;
-    if (begins && !this.#readHeader()) return false;
+    if (this.#offset === this.#chunk.length) {
+      if (this.#waitingSize === 0) return false;
+      this.#nextChunk();
+    }
+    if (this.last && !this.#readHeader()) return false;
     const left = this.length - this.#given;
     if (left > 0 && this.#offset === this.#chunk.length) this.#nextChunk();
     let bytes = this.#chunk;
@@ -271,18 +268,15 @@ export class FrameDecoder {
       start = 0;
       size = left;
     } else {
-      // A frame may have an empty first piece, because its declared length alone may exceed a
-      // limit.
-      if (size === 0 && !begins) return false;
+      // The first piece may be empty, because the declared length alone may exceed a limit.
       this.#offset = start + size;
     }
     if (this.#piece !== bytes) this.#piece = bytes;
     this.#start = start;
-    if (this.#isPlain) this.#isPlain = false;
+    this.#mask = this.#key;
     this.#given += size;
     this.size = size;
     this.last = size === left;
-    this.#withinFrame = size < left;
     return true;
   }
 
@@ -290,8 +284,10 @@ export class FrameDecoder {
   bytes(): Uint8Array {
     const { size } = this;
     if (size === 0) return new Uint8Array(0);
-    if (!this.#ownsInput && this.#isMasked()) return this.copy();
-    if (this.#isMasked()) this.#unmask();
+    if (this.#mask !== 0) {
+      if (!this.#ownsInput) return this.copy();
+      this.#unmask();
+    }
     if (this.#piece === this.#chunk) this.#lent = true;
     return view(this.#piece, this.#start, size);
   }
@@ -300,30 +296,27 @@ export class FrameDecoder {
   text(codec: TextCodec): string {
     const start = this.#start;
     const end = start + this.size;
-    if (this.#isMasked()) {
-      const phase = this.#given - this.size;
-      const window = maskedWindow(this.#piece, start, end, this.#key, phase);
-      if (window !== undefined) return codec.decode(window.bytes, 0, this.size, window.isAscii);
-      if (!this.#ownsInput) return codec.decode(this.copy(), 0, this.size);
-      return codec.decode(this.#piece, start, end, this.#unmask());
-    }
-    return codec.decode(this.#piece, start, end);
+    if (this.#mask === 0) return codec.decode(this.#piece, start, end);
+    const phase = this.#given - this.size;
+    const window = maskedWindow(this.#piece, start, end, this.#mask, phase);
+    if (window !== undefined) return codec.decode(window.bytes, 0, this.size, window.isAscii);
+    if (!this.#ownsInput) return codec.decode(this.copy(), 0, this.size);
+    return codec.decode(this.#piece, start, end, this.#unmask());
   }
 
   /** @internal */
   get endsInAscii(): boolean {
     const byte = this.#piece[this.#start + this.size - 1];
-    const mask = this.#isMasked() ? this.#key >>> (((this.#given - 1) & 3) << 3) : 0;
-    return ((byte ^ mask) & 0x80) === 0;
+    return ((byte ^ (this.#mask >>> (((this.#given - 1) & 3) << 3))) & 0x80) === 0;
   }
 
   /** @internal */
   copy(): Uint8Array {
     const start = this.#start;
     const end = start + this.size;
-    if (this.#key === 0 || this.#isPlain) return this.#piece.slice(start, end);
+    if (this.#mask === 0) return this.#piece.slice(start, end);
     if (this.#ownsInput && this.#given === this.size) {
-      return unmaskedCopy(this.#piece, start, end, this.#key);
+      return unmaskedCopy(this.#piece, start, end, this.#mask);
     }
     const copy = new Uint8Array(this.size);
     this.copyTo(copy, 0);
@@ -334,26 +327,26 @@ export class FrameDecoder {
   copyTo(target: Uint8Array, at: number): void {
     const start = this.#start;
     const { size } = this;
-    const isLong = size >= WORDS_FROM;
-    if (isLong && this.#isMasked() && this.#ownsInput && isInMemory(this.#piece)) this.#unmask();
-    if (!this.#isMasked()) return target.set(view(this.#piece, start, size), at);
-    copyMasked(this.#piece, start, start + size, target, at, this.#key, this.#given - size);
-  }
-
-  /** Not a getter: V8 finds a private getter by a slow call into its runtime. */
-  #isMasked(): boolean {
-    return this.#key !== 0 && !this.#isPlain;
+    if (this.#mask !== 0) {
+      const phase = this.#given - size;
+      if (size < WORDS_FROM || !this.#ownsInput || !isInMemory(this.#piece)) {
+        return copyMasked(this.#piece, start, start + size, target, at, this.#mask, phase);
+      }
+      this.#unmask();
+    }
+    target.set(view(this.#piece, start, size), at);
   }
 
   /** Returns whether the bytes are ASCII, if that is known. */
   #unmask(): boolean | undefined {
     const start = this.#start;
-    this.#isPlain = true;
-    return applyMask(this.#piece, start, start + this.size, this.#key, this.#given - this.size);
+    const key = this.#mask;
+    this.#mask = 0;
+    return applyMask(this.#piece, start, start + this.size, key, this.#given - this.size);
   }
 
   #use(chunk: Uint8Array): void {
-    this.#chunkPosition += this.#chunk.length;
+    this.position += chunk.length;
     this.#chunk = chunk;
     this.#offset = 0;
     this.#lent = false;
@@ -368,12 +361,8 @@ export class FrameDecoder {
   }
 
   #readHeader(): boolean {
-    if (this.#offset === this.#chunk.length) {
-      if (this.#waitingSize === 0) return false;
-      this.#nextChunk();
-    }
     if (this.#scratchLength > 0) return this.#gatherHeader();
-    this.#framePosition = this.#chunkPosition + this.#offset;
+    this.#framePosition = this.position - this.#chunk.length + this.#offset;
     const after = this.#parseHeader(this.#chunk, this.#offset, this.#chunk.length);
     if (after === INCOMPLETE) return this.#gatherHeader();
     this.#offset = after;
@@ -395,7 +384,7 @@ export class FrameDecoder {
   /** Reads the payload of a control frame that spans several chunks. */
   #gatherPayload(): Uint8Array | undefined {
     const scratch = this.#scratch ??= new Uint8Array(MAX_CONTROL_LENGTH);
-    this.#withinFrame = true;
+    this.last = false;
     while (this.#scratchLength < this.length) {
       if (this.#offset === this.#chunk.length && !this.#nextChunk()) return undefined;
       scratch[this.#scratchLength++] = this.#chunk[this.#offset++];

@@ -104,10 +104,6 @@ export class Encoder {
     this.#onFrame = onFrame;
   }
 
-  get role(): Role {
-    return this.#masked ? "client" : "server";
-  }
-
   /** The shared frames that have not been taken. */
   get #waiting(): SharedRange | undefined {
     const shared = this.#shared;

@@ -61,7 +61,8 @@ export class MessageReader {
   readonly #assembly: Assembly;
   maxMessageSize: number;
   readonly #codec: TextCodec;
-  #opcode = 0;
+  /** The opcode of the message that has begun, or 0 between messages. */
+  opcode = 0;
   #withinFrame = false;
   /** The size of the current message, including the declared length of its frames. */
   #size = 0;
@@ -82,11 +83,6 @@ export class MessageReader {
     return this.#parts === undefined ? 0 : this.#parts.size;
   }
 
-  /** Whether nothing of a message is held. */
-  get isBetweenMessages(): boolean {
-    return this.#opcode === 0;
-  }
-
   /** Reads one piece of a data frame. Returns undefined while the message is incomplete. */
   read(piece: DataPiece): Fragment | undefined {
     if (!this.#withinFrame) this.#beginFrame(piece.opcode, piece.length);
@@ -98,29 +94,29 @@ export class MessageReader {
     }
     if (this.#size > this.maxMessageSize) throw this.#tooBig();
     const finished = piece.last && piece.fin;
-    const isText = this.#opcode === Opcode.Text;
-    if (finished) this.#opcode = 0;
+    const isText = this.opcode === Opcode.Text;
+    if (finished) this.opcode = 0;
     return isText ? this.#readText(piece, finished) : this.#readBinary(piece, finished);
   }
 
   /** Returns the held part of an incomplete message as one piece, and forgets it. */
   takeHeld(): Fragment | undefined {
-    return this.#parts?.takePartial(this.#opcode === Opcode.Text);
+    return this.#parts?.takePartial(this.opcode === Opcode.Text);
   }
 
   end(): void {
-    if (this.#opcode === 0) return;
+    if (this.opcode === 0) return;
     throw new RemoteProtocolError("The input ended within a message", 1006);
   }
 
   #beginFrame(opcode: number, length: number): void {
     if (opcode === Opcode.Continuation) {
       // RFC 6455 §5.4: a continuation needs a message to continue.
-      if (this.#opcode === 0) throw misplaced("A continuation frame has no message to continue");
+      if (this.opcode === 0) throw misplaced("A continuation frame has no message to continue");
     } else {
       // RFC 6455 §5.4: the fragments of two messages are not interleaved.
-      if (this.#opcode !== 0) throw misplaced("A message began before the last one was finished");
-      this.#opcode = opcode;
+      if (this.opcode !== 0) throw misplaced("A message began before the last one was finished");
+      this.opcode = opcode;
       this.#size = 0;
     }
     this.#size += length;
