@@ -79,8 +79,8 @@ export interface TransportHandlers {
   data(chunk: Uint8Array): boolean | void;
   /**
    * Called instead of `data()`, if the handler has this method, by a transport that uses the memory again
-   * after the call. The handler may change the bytes, and copies what it needs later. The chunk is a part
-   * of a larger buffer.
+   * after the call, and not before, also if the handler writes meanwhile. The handler may change the bytes,
+   * and copies what it needs later. The chunk is a part of a larger buffer.
    */
   borrow?(chunk: Uint8Array): void;
   /**
@@ -89,7 +89,10 @@ export interface TransportHandlers {
    * @default {true}
    */
   readonly keepsUp?: boolean;
-  /** Called when `bufferedAmount` has fallen to 0. */
+  /**
+   * Called when `bufferedAmount` has fallen to 0, but not within a call of `write()`: after that call,
+   * `bufferedAmount` says whether bytes wait.
+   */
   drain(): void;
   /** Called when the peer has ended its side. No more data follows. */
   end(): void;
