@@ -636,10 +636,11 @@ describe("encodeFrame", () => {
   it("writeHeader writes the long headers of the table", () => {
     for (const { length, unmasked, masked } of LONG_HEADERS) {
       for (const bytes of [hex(unmasked), hex(masked)]) {
-        const target = new Uint8Array(12);
+        const target = new Uint8Array(16);
         const isMasked = bytes[1] >= 0x80;
-        assert.equal(writeHeader(target, 1, bytes[0], isMasked, length), 11);
-        assert.deepEqual(target.subarray(1, 11), bytes);
+        const end = writeHeader(target, 1, bytes[0], length, isMasked ? 0x04030201 : undefined);
+        const key = isMasked ? [1, 2, 3, 4] : [];
+        assert.deepEqual([...target.subarray(1, end)], [...bytes, ...key]);
         assert.equal(headerLength(length, isMasked), isMasked ? 14 : 10);
       }
     }

@@ -1,7 +1,7 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { readKey } from "../lib/core/decoder.ts";
-import { writeKey } from "../lib/core/frame_writer.ts";
+import { writeHeader } from "../lib/core/frame_writer.ts";
 import {
   applyMask,
   copyMasked,
@@ -327,9 +327,9 @@ describe("maskingKey", () => {
 
   it("maskingKey is written and read as four bytes in their order", () => {
     for (const key of KEYS) {
-      const bytes = new Uint8Array(6);
-      writeKey(bytes, 1, readKey(key, 0));
-      assert.deepEqual(bytes.subarray(1, 5), key);
+      const bytes = new Uint8Array(8);
+      assert.equal(writeHeader(bytes, 1, 0x82, 0, readKey(key, 0)), 7);
+      assert.deepEqual(bytes.subarray(3, 7), key);
     }
   });
 });

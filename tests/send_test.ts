@@ -589,7 +589,7 @@ describe("Sender", () => {
         const given: unknown[] = [];
         const frame = shareFrame("");
         const writeShared = (...args: unknown[]) => given.push(...args) > 0;
-        const empty = { size: 0, take: () => [], recycle: () => true };
+        const empty = { size: 0, ownSize: 0, take: () => [], recycle: () => true };
         const encoder = { ...empty, writeShared } as unknown as WritingMachine["encoder"];
         const { sender } = senderOf({ machine: { encoder, extended } });
         const message = "a".repeat(length);

@@ -229,7 +229,7 @@ export class Sender {
     if (isTooMuch(this.#encoder.size, shared.message.length, most)) return false;
     if (!this.#encoder.writeShared(shared.frame, compress)) return false;
     if (this.#encoder.size < SEND_MARK) this.#flushInTurn();
-    else this.#settle(0);
+    else this.flush();
     return true;
   }
 
@@ -297,10 +297,10 @@ export class Sender {
    * caller.
    */
   #settle(length: number, lent: boolean = false): Promise<void> {
-    let waiting = this.#encoder.size;
+    let waiting = this.#encoder.ownSize;
     if (waiting >= SEND_MARK) {
       this.flush();
-      waiting = this.#encoder.size;
+      waiting = this.#encoder.ownSize;
     } else if (waiting > 0 && lent) {
       // A loop that awaits its sends would otherwise send one message in each turn.
       this.#flushSoon();
@@ -353,35 +353,17 @@ export class Sender {
     while (!this.#isFull && this.#give(GIVE_MOST, false));
   }
 
-  /** Like `flush()`, with less work if only shared frames wait. */
-  flushShared(): void {
-    const shared = this.#encoder.takeShared();
-    // While the transport is full, no frames are shared.
-    if (shared === undefined) this.flush();
-    else this.#pass(shared);
-  }
-
   /** Gives the whole batch to the transport, because nothing is written after it. */
   flushAll(): void {
     if (this.#encoder.size > 0) this.#give(Infinity, this.#isFull);
   }
 
+  /** Returns whether the transport has accepted the bytes, and more wait. */
   #give(most: number, copy: boolean): boolean {
     const parts = this.#encoder.take(most, copy);
-    const isLast = this.#encoder.size === 0;
+    const isLast = this.#encoder.ownSize === 0;
     // Sends wait for their last byte.
     if (isLast && this.#batched !== undefined) this.#depart(this.#batched);
-    if (!this.#pass(parts)) return false;
-    if (this.#encoder.hasVanished) {
-      this.#host.fail(CloseCode.InternalError, VANISHED, undefined, "bytes-changed");
-      return false;
-    }
-    if (!this.#isFull) this.#left();
-    return !isLast;
-  }
-
-  /** Returns whether the transport has accepted the parts. */
-  #pass(parts: readonly Uint8Array[]): boolean {
     for (const { length } of parts) this.bytesSent += length;
     try {
       if (parts.length > 0) this.#transport.write(parts);
@@ -391,9 +373,14 @@ export class Sender {
       this.#host.cut("The transport threw", CloseCode.Abnormal, error);
       return false;
     }
+    if (this.#encoder.hasVanished) {
+      this.#host.fail(CloseCode.InternalError, VANISHED, undefined, "bytes-changed");
+      return false;
+    }
     // A frame that waits would keep the memory of all frames in its buffer.
     if (this.#isFull) this.leaveCrowd();
-    return true;
+    else this.#left();
+    return !isLast;
   }
 
   #depart(batched: Departure): void {

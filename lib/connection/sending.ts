@@ -20,8 +20,8 @@ export interface Sending {
   sendShared?(shared: Shareable, most: number, compress: boolean | undefined): boolean;
   /** The connections that can get the next frame together with this one. */
   readonly crowd?: Crowd | undefined;
-  /** Sends what waits, with less work if only shared frames wait. */
-  flushShared?(): void;
+  /** Sends what waits. */
+  flush?(): void;
 }
 
 const SENDING = Symbol("sending");

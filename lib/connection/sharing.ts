@@ -57,7 +57,7 @@ export class SharedFrames {
     }
     if (!isText) this.#bytes.set(message, at);
     const first = FIN | (isText ? Opcode.Text : Opcode.Binary);
-    writeHeader(this.#bytes, start, first, false, length);
+    writeHeader(this.#bytes, start, first, length);
     this.size = at + length;
     return { bytes: this.#bytes, start, end: this.size };
   }
@@ -121,7 +121,7 @@ export function sendToCrowd(
 }
 
 function flush({ members }: Crowd): void {
-  for (const member of members) member.flushShared?.();
+  for (const member of members) member.flush?.();
 }
 
 /** Writes a message as a frame that the connections of a server can share. */

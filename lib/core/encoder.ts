@@ -1,13 +1,4 @@
 /** Encodes messages and control frames as bytes (RFC 6455 §5), and collects the frames in buffers. */
-import {
-  BUFFER_SIZE,
-  isIntact,
-  type Part,
-  Parts,
-  releaseBuffer,
-  takeBuffer,
-  unusedOf,
-} from "./buffers.ts";
 import { LocalProtocolError } from "./error.ts";
 import { encodeWith, type Extension, type OutgoingFrame } from "./extension.ts";
 import { type Frame, Opcode, type Role } from "./frame.ts";
@@ -19,10 +10,10 @@ import {
   headerLengthAt,
   MAX_HEADER_LENGTH,
   writeHeader,
-  writeKey,
 } from "./frame_writer.ts";
 import { applyMask, copyMasked, maskingKey } from "./mask.ts";
 import type { Message } from "./message.ts";
+import { Queue } from "./queue.ts";
 import { type Crowd, type SharedFrame, sharedFrame, SharedRange } from "./shared_frame.ts";
 import { type TextCodec, webTextCodec, WholeCharacters } from "./utf8.ts";
 
@@ -44,7 +35,7 @@ export type Written = (error?: Error) => void;
 export interface EncoderOptions {
   textCodec?: TextCodec | undefined;
   extensions?: readonly Extension[] | undefined;
-  /** Called by `tell()` for each frame that was written. */
+  /** Called after each frame was written. May write another frame. */
   onFrame?: ((frame: Frame) => void) | undefined;
   /** Returns why a pending frame may no longer be sent. Only needed with extensions. */
   refusal?: (() => Error | undefined) | undefined;
@@ -73,15 +64,16 @@ export class Encoder {
   readonly #codec: TextCodec;
   readonly #extended: Extended | undefined;
   readonly #onFrame: ((frame: Frame) => void) | undefined;
-  /** Bytes that were written and not yet taken, except shared frames. */
-  #size = 0;
+  /** Number of bytes that were written and not yet taken, except shared frames. */
+  ownSize = 0;
   /** Number of frames that were written, except shared messages. */
   #frames = 0;
   /** Number of shared messages that were written before those of `#shared`. */
   #sharedMessages = 0;
   #message: Opcode = 0;
   #characters: WholeCharacters | undefined;
-  #seen: Frame | undefined;
+  /** Whether the last `take()` dropped a frame because its lent bytes changed length. */
+  hasVanished = false;
 
   #buffer: Uint8Array = EMPTY;
   /** The range of the buffer that has not been taken. */
@@ -117,7 +109,7 @@ export class Encoder {
 
   /** Number of bytes that were written and not yet taken. */
   get size(): number {
-    return this.#shared === undefined ? this.#size : (this.#waiting?.length ?? this.#size);
+    return this.#waiting?.length ?? this.ownSize;
   }
 
   /** Number of shared messages that were written, each as one frame. */
@@ -137,21 +129,9 @@ export class Encoder {
     return this.#parts?.unused ?? 0;
   }
 
-  /** Whether the last `take()` dropped a frame because its lent bytes changed length. */
-  get hasVanished(): boolean {
-    return this.#parts?.hasVanished === true;
-  }
-
   /** Whether all lent bytes that were taken still have their length. */
   get isLentIntact(): boolean {
     return this.#parts === undefined || this.#parts.lent.every(isIntact);
-  }
-
-  /** Reports the last written frame to `onFrame`, which may write another frame. */
-  tell(): void {
-    const frame = this.#seen;
-    this.#seen = undefined;
-    if (frame !== undefined) this.#onFrame?.(frame);
   }
 
   /**
@@ -219,7 +199,7 @@ export class Encoder {
     else {
       const range = SharedRange.of(frame);
       this.#insert(range.parts[0]);
-      this.#size += range.length;
+      this.ownSize += range.length;
       this.#sharedMessages++;
     }
   }
@@ -280,7 +260,7 @@ export class Encoder {
     const parts = this.#leave();
     if (parts === undefined) return;
     this.#insert(parts[0]);
-    this.#size += parts[0].length;
+    this.ownSize += parts[0].length;
   }
 
   /** Returns the shared frames, which are no longer in the batch. */
@@ -294,7 +274,7 @@ export class Encoder {
   }
 
   /** Takes the shared frames, if the batch has any. The encoder stays in its crowd. */
-  takeShared(): readonly Uint8Array[] | undefined {
+  #takeShared(): readonly Uint8Array[] | undefined {
     const shared = this.#waiting;
     if (shared === undefined) return undefined;
     if (shared.crowd === undefined) return this.#leave();
@@ -330,7 +310,6 @@ export class Encoder {
       isDue = false;
       const refused = error ?? extended.refusal?.();
       if (refused === undefined) put(frame);
-      this.tell();
       later(refused);
     });
     let frame: OutgoingFrame | undefined;
@@ -351,21 +330,24 @@ export class Encoder {
     if (3 * length > BUFFER_SIZE / 2 || this.#onFrame !== undefined) {
       return this.writeBytes(first, utf8.encode(text), true, true);
     }
-    this.#frames++;
     this.#reserve(MAX_HEADER_LENGTH + 3 * length);
     const buffer = this.#buffer;
-    // Reserve a header for one byte per code unit. If the header is longer, the text moves.
-    const likely = this.#end + headerLength(length, this.#masked);
+    const key = this.#masked ? maskingKey() : undefined;
+    // Most texts have one byte per code unit. Otherwise the header is written again.
+    let at = writeHeader(buffer, this.#end, first, length, key);
     let size = length <= SHORT_TEXT ? 0 : -1;
     while (size >= 0 && size < length) {
       const unit = text.charCodeAt(size);
-      if (unit < 0x80) buffer[likely + size++] = unit;
+      if (unit < 0x80) buffer[at + size++] = unit;
       else size = -1;
     }
-    if (size < 0) size = this.#codec.encodeInto(text, buffer, likely);
-    const start = size === length ? likely : this.#end + headerLength(size, this.#masked);
-    if (start !== likely) buffer.copyWithin(start, likely, likely + size);
-    this.#finish(first, size, start);
+    if (size < 0) size = this.#codec.encodeInto(text, buffer, at);
+    if (size !== length) {
+      const moved = this.#end + headerLength(size, this.#masked);
+      if (moved !== at) buffer.copyWithin(moved, at, at + size);
+      at = writeHeader(buffer, this.#end, first, size, key);
+    }
+    this.#finish(at, size, key);
   }
 
   /**
@@ -379,45 +361,42 @@ export class Encoder {
     lend: boolean = false,
     isOwn: boolean = false,
   ): void {
-    this.#frames++;
-    if (this.#onFrame !== undefined) this.#see(first, payload);
     const { length } = payload;
-    if (length >= LEND_FROM) return this.#writeLong(first, payload, lend, isOwn);
-    this.#reserve(MAX_HEADER_LENGTH + length);
-    const start = this.#end + headerLength(length, this.#masked);
-    this.#buffer.set(payload, start);
-    this.#finish(first, length, start);
+    // The bytes may belong to the caller, or be masked, so copy them.
+    const seen = this.#onFrame && frameOf(first, new Uint8Array(payload));
+    const key = this.#masked ? maskingKey() : undefined;
+    if (length >= LEND_FROM) this.#writeLong(first, payload, key, lend, isOwn);
+    else {
+      this.#reserve(MAX_HEADER_LENGTH + length);
+      const at = writeHeader(this.#buffer, this.#end, first, length, key);
+      this.#buffer.set(payload, at);
+      this.#finish(at, length, key);
+    }
+    if (seen !== undefined) this.#onFrame?.(seen);
   }
 
-  #see(first: number, payload: Uint8Array): void {
-    const [fin, rsv, opcode] = [first >= FIN, (first >> 4) & 7, (first & 15) as Opcode];
-    // The bytes may belong to the caller, so copy them.
-    this.#seen = { fin, rsv, opcode, payload: new Uint8Array(payload) };
+  /** Adds a frame to the batch, whose header and payload were written, and masks it. */
+  #finish(at: number, length: number, key: number | undefined): void {
+    this.#frames++;
+    this.ownSize += at + length - this.#end;
+    this.#end = at + length;
+    if (key !== undefined) applyMask(this.#buffer, at, this.#end, key, 0);
   }
 
-  #finish(first: number, length: number, start: number): void {
-    const at = writeHeader(this.#buffer, this.#end, first, this.#masked, length);
-    this.#size += start + length - this.#end;
-    this.#end = start + length;
-    if (!this.#masked) return;
-    const key = maskingKey();
-    writeKey(this.#buffer, at, key);
-    applyMask(this.#buffer, start, this.#end, key, 0);
-  }
-
-  #writeLong(first: number, payload: Uint8Array, lend: boolean, isOwn: boolean): void {
+  #writeLong(
+    first: number,
+    payload: Uint8Array,
+    key: number | undefined,
+    lend: boolean,
+    isOwn: boolean,
+  ): void {
     this.#reserve(MAX_HEADER_LENGTH);
     const { length } = payload;
     const start = this.#end;
-    let key: number | undefined;
-    this.#end = writeHeader(this.#buffer, start, first, this.#masked, length);
-    if (this.#masked) {
-      key = maskingKey();
-      writeKey(this.#buffer, this.#end, key);
-      this.#end += 4;
-    }
+    this.#end = writeHeader(this.#buffer, start, first, length, key);
     const header = this.#end - start;
-    this.#size += header + length;
+    this.#frames++;
+    this.ownSize += header + length;
     // Masking changes the payload, so lent bytes are copied too.
     if (!isOwn && (this.#masked || !lend)) return this.#copy(payload, key);
     if (key !== undefined) applyMask(payload, 0, length, key, 0);
@@ -488,14 +467,14 @@ export class Encoder {
    * @param copy Whether to copy lent bytes.
    */
   take(most: number = Infinity, copy: boolean = false): readonly Uint8Array[] {
-    if (this.#parts !== undefined) this.#parts.hasVanished = false;
-    const shared = this.#shared === undefined ? undefined : this.takeShared();
+    this.hasVanished = false;
+    const shared = this.#shared && this.#takeShared();
     if (shared !== undefined) return shared;
     const taken: Uint8Array[] = [];
-    if (this.#size === this.#end - this.#start) {
-      if (this.#size > 0) taken.push(this.#buffer.subarray(this.#start, this.#end));
+    if (this.ownSize === this.#end - this.#start) {
+      if (this.ownSize > 0) taken.push(this.#buffer.subarray(this.#start, this.#end));
       this.#start = this.#end;
-      this.#size = 0;
+      this.ownSize = 0;
       return taken;
     }
     this.#cut(undefined);
@@ -518,7 +497,7 @@ export class Encoder {
 
   #taking(part: Part, copy: boolean): Uint8Array {
     const { bytes, length, header } = part;
-    this.#size -= length;
+    this.ownSize -= length;
     const parts = this.#parts!;
     parts.unused -= unusedOf(part);
     if (header === 0) return bytes;
@@ -531,8 +510,8 @@ export class Encoder {
   #drop({ header }: Part, taken: Uint8Array[]): void {
     const parts = this.#parts!;
     parts.waiting.clear();
-    this.#size = parts.unused = 0;
-    parts.hasVanished = true;
+    this.ownSize = parts.unused = 0;
+    this.hasVanished = true;
     const last = taken.pop()!;
     if (last.length > header) taken.push(last.subarray(0, last.length - header));
   }
@@ -557,7 +536,7 @@ export class Encoder {
       // A connection that lends bytes will probably lend more.
       if (!isLending && parts.waiting.length === 0) this.#parts = undefined;
     }
-    if (this.size > 0 || this.#end === 0) return true;
+    if (this.ownSize > 0 || this.#end === 0) return true;
     this.#likely = size;
     releaseBuffer(this.#buffer);
     this.#buffer = EMPTY;
@@ -571,4 +550,92 @@ function otherType(begun: Opcode): LocalProtocolError {
   return new LocalProtocolError(
     `Cannot send a ${otherType} event: the ${begunType} message is not finished`,
   );
+}
+
+function frameOf(first: number, payload: Uint8Array): Frame {
+  return { fin: first >= FIN, rsv: (first >> 4) & 7, opcode: (first & 15) as Opcode, payload };
+}
+
+// The buffers of batches. Connections share them, so that an idle connection holds none.
+
+/** Size of the largest buffers: a message of 64 KiB and its headers fit. */
+export const BUFFER_SIZE: number = 65536 + 448;
+
+/** Small buffers are made so many bytes at a time. */
+const SLAB = 8192;
+
+/** Offset of a {@linkcode workBuffer} in its memory. */
+const SHIFT = 64;
+
+/**
+ * Allocates a buffer to copy frames into. Some processors copy ten times slower if the target is 1 to 15
+ * bytes further into its page than the source. Large memory and long messages begin at a page, so that a
+ * payload after the header of the first frame would be.
+ */
+export function workBuffer(size: number): Uint8Array {
+  return new Uint8Array(SHIFT + size).subarray(SHIFT);
+}
+
+/** The free buffers of one size, and the maximum number that is kept. */
+interface Pool {
+  readonly size: number;
+  readonly most: number;
+  readonly free: Uint8Array[];
+}
+
+// Most connections write little.
+const small: Pool = { size: 256, most: 4096, free: [] };
+const middle: Pool = { size: 2048, most: 512, free: [] };
+const large: Pool = { size: BUFFER_SIZE, most: 64, free: [] };
+const pools = new Map([small, middle, large].map((pool) => [pool.size, pool]));
+
+/** Returns a buffer of at least `size` bytes, or one of the largest. */
+export function takeBuffer(size: number): Uint8Array {
+  const pool = size <= small.size ? small : size <= middle.size ? middle : large;
+  return pool.free.pop() ?? makeBuffer(pool);
+}
+
+/** Small buffers are parts of one: an object for the memory of each would take another 100 bytes. */
+function makeBuffer({ size, free }: Pool): Uint8Array {
+  if (size > SLAB) return workBuffer(size);
+  const slab = new Uint8Array(SLAB);
+  for (let at = size; at + size <= slab.length; at += size) {
+    free.push(slab.subarray(at, at + size));
+  }
+  return slab.subarray(0, size);
+}
+
+export function releaseBuffer(buffer: Uint8Array): void {
+  const { free, most } = pools.get(buffer.length)!;
+  if (free.length < most) free.push(buffer);
+}
+
+interface Part {
+  bytes: Uint8Array;
+  /** The length of the part when it was written. The owner may detach lent bytes. */
+  length: number;
+  /** The length of the header of lent bytes. The header is at the end of the previous part. */
+  header: number;
+  /** The full buffer to free after this part has been sent. */
+  full: Uint8Array | undefined;
+}
+
+/** The parts of a batch that has more than the bytes in the current buffer. */
+class Parts {
+  /** Finished parts, before the bytes in the current buffer. */
+  readonly waiting: Queue<Part> = new Queue();
+  /** Full buffers that were taken and may not have been sent yet. */
+  readonly full: Uint8Array[] = [];
+  /** Lent parts that were taken and may not have been sent yet. */
+  readonly lent: Part[] = [];
+  /** Memory that is held in addition to the bytes, in bytes. */
+  unused = 0;
+}
+
+function isIntact({ bytes, length }: Part): boolean {
+  return bytes.length === length;
+}
+
+function unusedOf({ bytes, length, full }: Part): number {
+  return full === undefined ? 0 : full.length - (bytes.byteOffset - full.byteOffset) - length;
 }

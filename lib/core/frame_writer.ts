@@ -11,15 +11,15 @@ export function headerLength(length: number, masked: boolean): number {
   return (length < 126 ? 2 : length < 65536 ? 4 : 10) + (masked ? 4 : 0);
 }
 
-/** Writes a frame header without its masking key. Returns the offset after the header. */
+/** Writes a frame header, which ends with the masking key. Returns the offset after the header. */
 export function writeHeader(
   target: Uint8Array,
   offset: number,
   first: number,
-  masked: boolean,
   length: number,
+  key?: number,
 ): number {
-  const maskBit = masked ? 0x80 : 0;
+  const maskBit = key === undefined ? 0 : 0x80;
   target[offset++] = first;
   if (length < 126) {
     target[offset++] = maskBit | length;
@@ -33,6 +33,8 @@ export function writeHeader(
     for (let shift = 24; shift >= 0; shift -= 8) target[offset++] = high >>> shift;
     for (let shift = 24; shift >= 0; shift -= 8) target[offset++] = length >>> shift;
   }
+  if (key === undefined) return offset;
+  for (let shift = 0; shift < 32; shift += 8) target[offset++] = key >>> shift;
   return offset;
 }
 
@@ -40,13 +42,6 @@ export function writeHeader(
 export function headerLengthAt(bytes: Uint8Array, start: number): number {
   const length = bytes[start + 1];
   return length < 126 ? 2 : length === 126 ? 4 : 10;
-}
-
-export function writeKey(target: Uint8Array, offset: number, key: number): void {
-  target[offset] = key;
-  target[offset + 1] = key >>> 8;
-  target[offset + 2] = key >>> 16;
-  target[offset + 3] = key >>> 24;
 }
 
 /**
@@ -123,14 +118,10 @@ export function writeFrame(
 ): number {
   const { fin = true, rsv = 0, opcode, payload } = frame;
   const { length } = payload;
-  const at = writeHeader(target, offset, firstByte(fin, rsv, opcode), key !== undefined, length);
-  if (key === undefined) {
-    target.set(payload, at);
-    return at + length;
-  }
-  writeKey(target, at, key);
-  copyMasked(payload, 0, payload.length, target, at + 4, key, 0);
-  return at + 4 + length;
+  const at = writeHeader(target, offset, firstByte(fin, rsv, opcode), length, key);
+  if (key === undefined) target.set(payload, at);
+  else copyMasked(payload, 0, length, target, at, key, 0);
+  return at + length;
 }
 
 /** The bit of the first byte that says whether a frame is the last of its message. */

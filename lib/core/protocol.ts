@@ -504,22 +504,27 @@ export class Protocol {
     const refused = this.#state === "open" ? undefined : this.#refusal(type);
     if (refused !== undefined) throw refused;
     switch (type) {
-      case "ping":
-        if (shared === undefined || !this.encoder.writeSharedControl(shared)) {
-          this.encoder.writeBytes(FIN | Opcode.Ping, checkControl(event.payload));
-        }
+      case "ping": {
+        const payload = checkControl(event.payload);
         this.#counted.pingsSent++;
+        if (shared === undefined || !this.encoder.writeSharedControl(shared)) {
+          this.encoder.writeBytes(FIN | Opcode.Ping, payload);
+        }
         break;
-      case "pong":
-        this.encoder.writeBytes(FIN | Opcode.Pong, checkControl(event.payload));
+      }
+      case "pong": {
+        const payload = checkControl(event.payload);
         this.#counted.pongsSent++;
+        this.encoder.writeBytes(FIN | Opcode.Pong, payload);
         break;
-      case "close":
-        this.encoder.writeBytes(FIN | Opcode.Close, serializeClose(event));
+      }
+      case "close": {
+        const payload = serializeClose(event);
         if (this.#failure !== undefined) this.#failure = null;
         this.#state = this.#state === "remote-closing" ? "closed" : "local-closing";
+        this.encoder.writeBytes(FIN | Opcode.Close, payload);
+      }
     }
-    this.encoder.tell();
   }
 
   /**
@@ -539,9 +544,7 @@ export class Protocol {
       const refused = this.#refusal(typeof data === "string" ? "text" : "binary");
       if (refused !== undefined) throw refused;
     }
-    const isWritten = this.encoder.writePiece(data, fin, lend, compress, later);
-    this.encoder.tell();
-    return isWritten;
+    return this.encoder.writePiece(data, fin, lend, compress, later);
   }
 
   /** RFC 6455 §5.5.1: after a Close frame no data is sent, and no ping either. */

@@ -22,7 +22,7 @@ export interface Crowd {
   /** The recipients of the broadcast. */
   readonly recipients: readonly unknown[];
   /** The sending halves of the recipients. */
-  readonly members: readonly { flushShared?(): void }[];
+  readonly members: readonly { flush?(): void }[];
 }
 
 /**

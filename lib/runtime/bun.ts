@@ -13,7 +13,7 @@ import {
   type Transport,
   type TransportProvider,
 } from "../transport.ts";
-import { workBuffer } from "../core/buffers.ts";
+import { workBuffer } from "../core/encoder.ts";
 import { nextTurn } from "../timers.ts";
 import { checkUnixPath, dial, free, Handshakes, nodeProvider, type NodeTransport } from "./node.ts";
 

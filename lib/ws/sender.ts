@@ -93,7 +93,7 @@ export class Sender {
       return [toBuffer(encodeFrame(frame, { mask: key ?? true }))];
     }
     const header = Buffer.alloc(headerLength(payload.length, false));
-    writeHeader(header, 0, firstByte(fin, rsv, opcode), false, payload.length);
+    writeHeader(header, 0, firstByte(fin, rsv, opcode), payload.length);
     return payload.length === 0 ? [header] : [header, payload];
   }
 
