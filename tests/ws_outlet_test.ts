@@ -4,6 +4,7 @@ import { nextTick } from "node:process";
 import { Duplex } from "node:stream";
 import { it } from "./it.ts";
 import { Sender } from "../lib/ws.ts";
+import { concat } from "./bytes.ts";
 
 /** A socket that takes everything in a later tick, as long as `answers` is true. */
 function socketOf(chunks: Uint8Array[], answers = true) {
@@ -14,6 +15,11 @@ function socketOf(chunks: Uint8Array[], answers = true) {
       chunks.push(new Uint8Array(chunk));
       if (answers) nextTick(done);
       else waiting.push(done);
+    },
+    // Like a socket: several parts are one write.
+    writev(parts: { chunk: Uint8Array }[], done) {
+      for (const { chunk } of parts) chunks.push(new Uint8Array(chunk));
+      nextTick(done);
     },
   });
   return { socket, waiting };
@@ -75,4 +81,20 @@ it("sluice/ws: a callback that throws does not keep others from being called", a
   await promise;
   assert.equal((failed as Error).message, "oops");
   assert.deepEqual(log, ["a", "c"]);
+});
+
+it("sluice/ws: a program may use its buffer again after send()", async () => {
+  for (const length of [100, 8191, 8192, 20_000, 65_535, 65_536, 200_000]) {
+    const chunks: Uint8Array[] = [];
+    const sender = new Sender(socketOf(chunks).socket);
+    const bytes = new Uint8Array(length).fill(1);
+    const { promise, resolve } = Promise.withResolvers<void>();
+    sender.send(bytes, { binary: true, fin: true }, () => resolve());
+    bytes.fill(2);
+    await promise;
+    const header = length < 65_536 ? length < 126 ? 2 : 4 : 10;
+    const sent = concat(chunks);
+    assert.equal(sent.length, header + length);
+    assert.ok(sent.subarray(header).every((byte) => byte === 1), `${length} bytes have changed`);
+  }
 });

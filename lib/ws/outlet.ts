@@ -327,7 +327,9 @@ export class Outlet {
     const { masks, generateMask } = this.#options;
     const { opcode, fin, rsv, payload } = frame;
     if (mask === masks && (!mask || generateMask === undefined)) {
-      this.#protocol.encoder.writeBytes(firstByte(fin, rsv, opcode), payload, true, rsv !== 0);
+      // A program may use its buffer again after the call. Bytes that are written at once need no copy.
+      const lend = payload.length >= WRITE_FROM;
+      this.#protocol.encoder.writeBytes(firstByte(fin, rsv, opcode), payload, lend, rsv !== 0);
       return this.#written(callback);
     }
     const key = generateMask && Buffer.alloc(4);
