@@ -610,6 +610,20 @@ describe("Sender", () => {
     }
   });
 
+  it("Sender leaves its crowd when the transport is full", () => {
+    for (const isSlow of [false, true]) {
+      const { sender, transport } = senderOf();
+      transport.isSlow = isSlow;
+      const frame = sharedFrame(hex("81 01 61"));
+      assert.equal(sender.sendShared({ message: "a", frame }, Infinity), true);
+      const range = frame.range!;
+      const crowd = { range, recipients: [], members: [] };
+      range.gather(crowd);
+      sender.flush();
+      assert.equal(sender.crowd, isSlow ? undefined : crowd);
+    }
+  });
+
   it("Sender gives a ping of several connections on at once", async () => {
     const bytes = hex("89 01 61");
     const { sender, transport } = senderOf();
