@@ -5,6 +5,7 @@ import {
   convert,
   isFixed,
   isItemError,
+  isPlainBytes,
   ownItem,
   type Piece,
   piecesOf,
@@ -14,7 +15,7 @@ import {
   viewOf,
 } from "../lib/connection/outgoing.ts";
 import type { Message, OutgoingMessage } from "../mod.ts";
-import { pattern, utf8 } from "./bytes.ts";
+import { OddBytes, pattern, utf8 } from "./bytes.ts";
 import { collect, rejection } from "./support.ts";
 
 /** A buffer of another realm, which is no instance of this realm's class. */
@@ -55,6 +56,21 @@ describe("What callers send", () => {
       assert.throws(() => toMessage(value), { name: "TypeError", message: /neither shared nor/ });
     });
   }
+
+  it("viewOf() returns bytes as they are, except those of a subclass", () => {
+    const { Buffer } = globalThis as { Buffer?: { from(bytes: Uint8Array): Uint8Array } };
+    for (const known of [pattern(3), Buffer?.from(pattern(3)) ?? pattern(4)]) {
+      assert.equal(isPlainBytes(known), true);
+      assert.equal(viewOf(known), known);
+      assert.equal(toSendable(known), known);
+    }
+    const odd = new OddBytes(pattern(9));
+    assert.equal(isPlainBytes(odd), false);
+    const view = viewOf(odd)!;
+    assert.deepEqual(view, pattern(9));
+    assert.equal(view.buffer, odd.buffer);
+    assert.equal(isPlainBytes({ length: 3 }), false);
+  });
 
   it("toSendable() takes iterables and streams, and refuses the rest", async () => {
     const items = [["a"], new Set(["a"]), (async function* () {})()];
