@@ -178,10 +178,10 @@ export class Driver
   }
 
   borrow(chunk: Uint8Array): void {
-    const { machine, isPaused, closing: { isReading } } = this;
+    const { machine, sender: { isExtended }, isPaused, closing: { isReading } } = this;
     // Extensions may keep views of a chunk, and a chunk after unread input must wait. Input is left
     // unread while the driver is paused, and after the end of the input.
-    const isKept = machine.extended || this.#pumping || isPaused || !isReading;
+    const isKept = isExtended || this.#pumping || isPaused || !isReading;
     this.pump(isKept ? new Uint8Array(chunk) : chunk);
     if (!isKept) machine.release(true);
   }
@@ -233,7 +233,7 @@ export class Driver
     }
     this.#pumping = false;
     // Input that waits for extensions is kept as received.
-    const isBehind = machine.extended && machine.pending &&
+    const isBehind = this.sender.isExtended && machine.pending &&
       machine.bufferedMemory > READ_MARK;
     const isFull = (budget.isFull || receiver.mode === undefined) && this.#isFull;
     const paused = closing.isReading && (isBehind || isFull);

@@ -109,7 +109,7 @@ interface SlowPolicy {
 export class Sender {
   readonly #machine: WritingMachine;
   readonly #encoder: Protocol["encoder"];
-  readonly #isExtended: boolean;
+  readonly isExtended: boolean;
   readonly #transport: Transport;
   readonly #host: SenderHost;
   /** What to do about a peer that is too slow. Undefined if sends wait. */
@@ -142,7 +142,7 @@ export class Sender {
   ) {
     this.#machine = machine;
     this.#encoder = machine.encoder;
-    this.#isExtended = machine.extended;
+    this.isExtended = machine.extended;
     this.#transport = transport;
     this.#host = host;
     if (slow !== "wait") this.#policy = { slow, most: maxBufferedAmount ?? MAX_BUFFERED_AMOUNT };
@@ -174,7 +174,7 @@ export class Sender {
   }
 
   #isSlow(message: Message): boolean {
-    return this.#isExtended && message.length >= LATER_FROM;
+    return this.isExtended && message.length >= LATER_FROM;
   }
 
   send(message: OutgoingMessage, options: SendOptions = DEFAULTS): Promise<void> {
@@ -225,7 +225,7 @@ export class Sender {
     // A policy of the connection counts each message, and a native WebSocket has no frames.
     if (this.#policy !== undefined || this.#machine.overhead !== undefined) return false;
     if (this.#turns?.holder !== undefined) return false;
-    if (this.#isExtended && shared.message.length > COMPRESS_UP_TO) return false;
+    if (this.isExtended && shared.message.length > COMPRESS_UP_TO) return false;
     if (isTooMuch(this.#encoder.size, shared.message.length, most)) return false;
     if (!this.#encoder.writeShared(shared.frame, compress)) return false;
     if (this.#encoder.size < SEND_MARK) this.#flushInTurn();
@@ -244,7 +244,7 @@ export class Sender {
 
   #send(message: Message, passing: Passing, options: SendOptions): Promise<void> {
     if (!this.#host.canSend) throw this.#host.closedError();
-    if (this.#turns !== undefined || this.#isExtended) {
+    if (this.#turns !== undefined || this.isExtended) {
       if (this.#turns?.holder !== undefined || this.#isSlow(message)) {
         return this.#sendInTurn(message, passing, options);
       }
@@ -265,7 +265,7 @@ export class Sender {
       return this.#machine.writePiece(data, fin, lend, compress, later);
     } catch (error) {
       // The peer's half of the extension cannot follow after this failure.
-      if (this.#isExtended && this.#host.canWrite) this.#failMidway(error);
+      if (this.isExtended && this.#host.canWrite) this.#failMidway(error);
       throw error;
     }
   }
@@ -310,7 +310,7 @@ export class Sender {
     if (waiting === 0) this.#isFull = this.#transport.bufferedAmount > 0;
     if (this.#isFull) waiting += this.#transport.bufferedAmount;
     if (waiting > SEND_MARK || (lent && waiting > 0)) return this.#departure();
-    const work = this.#work += length + (this.#isExtended ? EXTENDED_WORK : MESSAGE_WORK);
+    const work = this.#work += length + (this.isExtended ? EXTENDED_WORK : MESSAGE_WORK);
     if (work < LOOK_EVERY) return DONE;
     this.#work = 0;
     return this.#countWork(work) ?? DONE;

@@ -60,6 +60,7 @@ class Extended {
 
 /** Writes frames into a batch, which `take()` returns for one gathered write. */
 export class Encoder {
+  readonly role: Role;
   readonly #masked: boolean;
   readonly #codec: TextCodec;
   readonly #extended: Extended | undefined;
@@ -90,6 +91,7 @@ export class Encoder {
 
   constructor(role: Role, options: EncoderOptions = {}) {
     const { textCodec = webTextCodec, extensions = [], onFrame, refusal } = options;
+    this.role = role;
     this.#masked = role === "client";
     this.#codec = textCodec;
     if (extensions.length > 0) this.#extended = new Extended(extensions, refusal);

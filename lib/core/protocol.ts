@@ -211,10 +211,6 @@ class Filtered {
  * ```
  */
 export class Protocol {
-  /** The role of this end. */
-  readonly role: Role;
-  /** Whether extensions are in use. */
-  readonly extended: boolean;
   #options: ProtocolOptions;
   /** An idle connection has none. */
   #input: Input | undefined;
@@ -258,21 +254,29 @@ export class Protocol {
       checkRole(role);
       checkKnown("Protocol", options, PROTOCOL_OPTIONS);
     }
-    this.role = role;
     this.#options = options;
     this.allocate = options.allocate;
     const { textCodec, onReady, onFrame } = options;
     const extensions = agreed ?? options.extensions ?? NONE;
-    this.extended = extensions.length > 0;
     this.encoder = new Encoder(role, {
       textCodec,
       extensions,
       onFrame: onFrame && ((frame) => onFrame("out", frame)),
-      refusal: this.extended ? () => this.#refusal() : undefined,
+      refusal: extensions.length === 0 ? undefined : () => this.#refusal(),
     });
-    if (this.extended) {
+    if (extensions.length > 0) {
       this.#extended = new Extended(extensions, () => this.#receivedPiece(), onReady);
     }
+  }
+
+  /** The role of this end. */
+  get role(): Role {
+    return this.encoder.role;
+  }
+
+  /** Whether extensions are in use. */
+  get extended(): boolean {
+    return this.#extended !== undefined;
   }
 
   /** The state of the closing handshake. */
@@ -315,7 +319,7 @@ export class Protocol {
    */
   release(isBorrowed?: boolean): boolean {
     // Extensions may keep views of their input.
-    if (this.extended) return false;
+    if (this.#extended !== undefined) return false;
     const input = this.#input;
     if (input === undefined) return true;
     if (!input.release(isBorrowed)) return false;
@@ -383,7 +387,7 @@ export class Protocol {
     if (this.#input === undefined) {
       const { maxFrameSize, ownsInput } = this.#options;
       const rsvInUse = this.#extended === undefined ? 0 : bitsOf(this.#extended.extensions);
-      const options = { role: this.role, maxFrameSize, ownsInput, rsvInUse };
+      const options = { role: this.encoder.role, maxFrameSize, ownsInput, rsvInUse };
       this.#input = new Input(options, this.#bytesRead);
       this.#input.frames = this.#framesRead;
     }
