@@ -38,6 +38,7 @@ describe("Endpoint: the opening handshake", () => {
     assert.deepEqual(event, expected);
     assert.deepEqual([client.state, server.state], ["connecting", "connecting"]);
     const bytes = server.send({ type: "accept", protocol: "b", headers: [["Set-Cookie", "c"]] });
+    assert.deepEqual(server.opened.texts.response, [["Set-Cookie", "c"]]);
     assert.equal(server.state, "open");
     const answer = {
       type: "accept",
