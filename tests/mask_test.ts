@@ -137,6 +137,12 @@ describe("unmaskedCopy", () => {
       }
     }
   });
+
+  it("unmaskedCopy leaves the original as it is if that is longer than the window", () => {
+    const bytes = pattern(65_540);
+    unmaskedCopy(bytes, 3, bytes.length, readKey(KEYS[1], 0));
+    assertSameBytes(bytes, pattern(65_540));
+  });
 });
 
 describe("wideMask", () => {

@@ -99,6 +99,12 @@ export function unmaskedCopy(
     copyMaskedBytes(bytes, start, end, copy, 0, key);
     return copy;
   }
+  if (length > WINDOW) {
+    // Unmasking the original first would move its bytes to the window and back.
+    const copy = new Uint8Array(length);
+    copyMasked(bytes, start, end, copy, 0, key, 0);
+    return copy;
+  }
   const window = maskedWindow(bytes, start, end, key, 0);
   if (window !== undefined) return window.bytes.slice(0, length);
   applyMask(bytes, start, end, key, 0);
