@@ -3,10 +3,11 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { accept, connect, type WebSocketConnection } from "../mod.ts";
 import type { ConnectOptions, Transport, TransportHandlers } from "../mod.ts";
+import { encodeFrame } from "../lib/core/mod.ts";
 import { readingMemory } from "../lib/core/mask.ts";
 import { transportPair } from "../lib/testing.ts";
 import { assertSameBytes, concat, pattern, utf8 } from "./bytes.ts";
-import { until } from "./support.ts";
+import { textFrame, until, upgradeRequest } from "./support.ts";
 
 /** One memory for all transports, as on Node. */
 const memory = readingMemory()!;
@@ -167,6 +168,25 @@ describe("Borrowed chunks", () => {
     assert.equal(await client.receive(), "b");
     await Promise.all(sent);
     await Promise.all([client.close(), server.close()]);
+  });
+
+  it("Borrowed chunks that come while the transport is handed over are copied", async () => {
+    const [last, ...words] = ["d", "a", "b", "c"].map((text) =>
+      encodeFrame(textFrame(text), { mask: true })
+    );
+    const [near, far] = transportPair();
+    const handle = far.handle.bind(far);
+    far.handle = (handlers) => {
+      handle(handlers);
+      if (handlers.borrow === undefined) return;
+      const chunk = new Uint8Array([...last, 0]);
+      handlers.borrow(chunk.subarray(0, last.length));
+      chunk.fill(0xff);
+    };
+    near.write([concat([utf8(upgradeRequest()), ...words])]);
+    const server = await accept(far, { readableStrategy: { highWaterMark: 1 } });
+    for (const word of ["a", "b", "c", "d"]) assert.equal(await server.receive(), word);
+    server.terminate();
   });
 
   it("Borrowed chunks leave the payloads of pings as they were", async () => {

@@ -138,8 +138,11 @@ export class Driver
     const trailing = this.machine.bufferedAmount;
     this.#bytesReceived = trailing;
     if (link !== undefined) link.driver = this;
+    // A chunk that comes during the call follows these bytes, and waits.
+    this.#pumping = trailing > 0;
     if (source === undefined) transport.handle(this);
     else source.handOver(this);
+    this.#pumping = false;
     if (trailing > 0) this.pump();
     if (!this.isPaused) transport.resume();
   }
