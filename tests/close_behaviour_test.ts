@@ -1,6 +1,7 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import {
+  broadcast,
   type CloseInfo,
   connect,
   errorCodeOf,
@@ -305,6 +306,20 @@ describe("A Close of the peer", () => {
         TIGHT,
       );
     }
+  });
+
+  it("A Close while a long broadcast waits is not clean", async () => {
+    await inBothRoles(
+      async (ws, peer) => {
+        peer.transport.pause();
+        broadcast([ws], "x".repeat(100_000));
+        peer.send(closeFrame(1000));
+        const { message } = await rejection(ws.closed);
+        assert.match(message, /^The peer has closed while messages waited to be sent \(/);
+      },
+      {},
+      TIGHT,
+    );
   });
 
   /** Waits for the turn in which the transport has closed. */

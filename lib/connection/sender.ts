@@ -229,7 +229,10 @@ export class Sender {
     if (isTooMuch(this.#encoder.size, shared.message.length, most)) return false;
     if (!this.#encoder.writeShared(shared.frame, compress)) return false;
     if (this.#encoder.size < SEND_MARK) this.#flushInTurn();
-    else this.flush();
+    else {
+      this.flush();
+      this.#settle(0);
+    }
     return true;
   }
 
