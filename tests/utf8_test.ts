@@ -168,6 +168,18 @@ describe("Utf8Decoder", () => {
     assert.throws(() => read(hex("61 80"), true), failure(1));
   });
 
+  it("Utf8Decoder leaves cut characters to a codec that takes anything", () => {
+    const decode = (bytes: Uint8Array, start: number, end: number) =>
+      bytes.slice(start, end).join();
+    const decoder = new Utf8Decoder("text", { ...webTextCodec, decode, takesAnything: true });
+    const given = [[0xe2], [], [0xff, 0xc3], [0x28], [0xf0]];
+    const pieces = given.map((bytes) => pieceOf(Uint8Array.from(bytes)));
+    assert.deepEqual(
+      pieces.map((piece) => decoder.pushPiece(piece, piece === pieces.at(-1))),
+      given.map((bytes) => bytes.join()),
+    );
+  });
+
   it("Utf8Decoder takes empty pieces anywhere", () => {
     const none = new Uint8Array(0);
     const [first, second] = cut(utf8("😀"), 2);

@@ -9,6 +9,8 @@ export interface TextCodec {
    * @throws {Error} If the bytes are not UTF-8.
    */
   decode(bytes: Uint8Array, start: number, end: number, isAscii?: boolean): string;
+  /** Whether `decode()` takes any bytes. A character may then be cut off. */
+  readonly takesAnything?: boolean | undefined;
   /**
    * Encodes text into `target` at `offset` and returns the number of bytes written. The target must
    * have room for three bytes per code unit. Lone surrogates become U+FFFD.
@@ -66,7 +68,7 @@ export class Utf8Decoder {
 
   /** As {@linkcode push}, but makes an array of the bytes only if a character is cut off. */
   pushPiece(piece: TextPiece, last: boolean): string {
-    if (this.#carried === 0 && (last || piece.endsInAscii)) {
+    if (this.#carried === 0 && (last || this.#codec.takesAnything || piece.endsInAscii)) {
       try {
         const text = piece.text(this.#codec);
         this.#position = last ? 0 : this.#position + piece.size;

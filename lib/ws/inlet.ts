@@ -79,11 +79,12 @@ export class Inlet<T = unknown> implements TextCodec {
   /** Whether a Close frame or a violation has ended the input. */
   isDone = false;
   isBehind = false;
+  /** Whether a text need not be UTF-8. */
+  readonly takesAnything: boolean;
   #protocol!: Protocol;
   #owner!: T;
   #handlers!: InletHandlers<T>;
   readonly #defers: boolean;
-  readonly #isLenient: boolean;
   readonly #mark: number;
   #maxPayload: number;
   readonly #maxFragments: number;
@@ -113,7 +114,7 @@ export class Inlet<T = unknown> implements TextCodec {
   constructor(options: InletOptions, mark: number = READ_MARK) {
     this.#mark = mark;
     this.#defers = options.allowSynchronousEvents === false;
-    this.#isLenient = options.skipUTF8Validation === true;
+    this.takesAnything = options.skipUTF8Validation === true;
     this.#maxPayload = options.maxPayload ?? 0;
     this.#maxFragments = options.maxFragments ?? 0;
   }
@@ -161,7 +162,7 @@ export class Inlet<T = unknown> implements TextCodec {
   /** Keeps the bytes of a text, and returns no text. */
   decode(bytes: Uint8Array, start: number, end: number): string {
     const text = Buffer.from(bytes.buffer as ArrayBuffer, bytes.byteOffset + start, end - start);
-    if (!this.#isLenient && !isValid(text)) throw new TypeError("The text is not UTF-8");
+    if (!this.takesAnything && !isValid(text)) throw new TypeError("The text is not UTF-8");
     const length = this.#textLength;
     const needed = this.#textLength += text.length;
     if (length === 0) {

@@ -210,6 +210,17 @@ export const SCENARIOS: readonly Scenario[] = [
     server: [CLOSED],
   },
   {
+    title: "Text that is not UTF-8 may be cut anywhere with skipUTF8Validation",
+    options: { client: { skipUTF8Validation: true } },
+    async run(ends) {
+      raw(ends, 0x01, 1, 0xc3, 0x00, 0, 0x00, 2, 0x28, 0xe2, 0x80, 1, 0xf0);
+      await once(ends.client, "message");
+      ends.client.close();
+    },
+    client: ['text "\ufffd(\ufffd\ufffd"', CLOSED],
+    server: [CLOSED],
+  },
+  {
     title: "Frames with a character cut in two are one text",
     async run(ends) {
       raw(ends, 0x01, 2, 0x61, 0xc3, 0x80, 2, 0xa9, 0x62);
