@@ -260,7 +260,9 @@ export class Channel implements BackplaneReceiver {
 
   #tellMissed(cause?: unknown): void {
     this.#host.engine.report(missing(this.name, cause), this.name);
-    for (const member of this.members) {
+    // A hook may end subscriptions, and subscribe again.
+    for (const member of [...this.members]) {
+      if (!this.members.has(member)) continue;
       callHook(() => member.missed(), (error) => this.#host.engine.report(error, this.name));
     }
   }
