@@ -86,6 +86,53 @@ describe("Topics under attack", () => {
     });
   }
 
+  it("onMissed may end subscriptions, and subscribe again", async () => {
+    const backplane = new FlakyEngine().connect();
+    const topics = new Topics({ backplane, onError: new Errors().onError });
+    const client = await Client.open();
+    const told: string[] = [];
+    const ended = () => void told.push("ended");
+    const again = () => {
+      told.push("again");
+      // Without this limit, a failure would be an endless loop.
+      if (told.length < 10) topics.subscribe(client.ws, "x", { onMissed: again });
+      ending.unsubscribe();
+    };
+    const first = topics.subscribe(client.ws, "x", { onMissed: again });
+    const ending = topics.subscribe(client.ws, "x", { onMissed: ended });
+    await Promise.all([first.ready, ending.ready]);
+    backplane.cut();
+    backplane.isDown = false;
+    backplane.mend();
+    await until(() => told.length > 0);
+    await rest();
+    assert.deepEqual(told, ["again"]);
+    assert.equal(topics.count("x"), 2);
+    await topics.close();
+    await client.close();
+  });
+
+  for (const [shown, maxPendingBytes] of [["wait", Infinity], ["are refused", 1]] as const) {
+    it(`a message comes back to no excluded connection, however many later ones ${shown}`, async () => {
+      const waiting: (() => void)[] = [];
+      const backplane = backplaneWith((inner) => ({
+        publish: (...args) =>
+          new Promise((resolve) => void waiting.push(() => resolve(inner.publish(...args)))),
+      }));
+      const topics = new Topics({ backplane, maxPendingBytes });
+      const client = await Client.open();
+      await topics.subscribe(client.ws, "x").ready;
+      const calls = Array.from({ length: 10_002 }, (_, i) => {
+        return topics.publish("x", `${i}`, { except: client.ws });
+      });
+      await turn();
+      for (const confirm of waiting) confirm();
+      await Promise.allSettled(calls);
+      assert.deepEqual(await client.close(), []);
+      await topics.close();
+    });
+  }
+
   it("report the errors of async hooks, and of a codec that is async", async () => {
     const errors = new Errors();
     const fail = (why: string) => () => Promise.reject(new Error(why)) as never;
@@ -632,6 +679,33 @@ describe("Topics under attack", () => {
       for (const client of [room, rooms]) {
         assert.deepEqual(await client.close(), ["one", "two", "three"]);
       }
+      await topics.close();
+    }));
+
+  it("An excluded connection gets no message that a prefix has brought before", () =>
+    inVirtualTime(async (time) => {
+      const { backplane, receivers } = byHand();
+      const published: (string | Uint8Array)[] = [];
+      // deno-lint-ignore require-await
+      backplane.publish = async (_, data) => void published.push(data);
+      const topics = new Topics({ backplane, onError: new Errors().onError });
+      const [room, rooms] = [await Client.open(), await Client.open()];
+      const ready = [topics.subscribe(rooms.ws, "*").ready, topics.subscribe(room.ws, "x").ready];
+      await time.advance(10);
+      await Promise.all(ready);
+      void topics.publish("x", "one", { except: room.ws });
+      await time.advance(10);
+      const message = { data: published[0], position: { epoch: "e", offset: 1 } };
+      const reading = Promise.withResolvers<HistoryRead>();
+      backplane.read = () => reading.promise;
+      const receiver = receivers.get("x")!;
+      receiver.interrupted(new Error("outage"));
+      receiver.restored();
+      receivers.get("*")!.message("x", message);
+      await time.advance(5000);
+      reading.resolve({ recovered: true, messages: [message], position: message.position });
+      await time.advance(10);
+      assert.deepEqual([await rooms.close(), await room.close()], [["one"], []]);
       await topics.close();
     }));
 

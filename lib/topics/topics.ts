@@ -54,7 +54,7 @@ import {
 /** Memory of a message that waits for its confirmation in addition to its bytes. */
 const OVERHEAD = 256;
 
-/** Maximum number of messages with `except` whose return is waited for. */
+/** Maximum number of messages with `except` whose return is waited for after their confirmation. */
 const MAX_EXCEPTIONS = 10_000;
 
 /**
@@ -325,8 +325,6 @@ export class Topics<T = Message> implements AsyncDisposable {
     const message = encodeWith(this.#codec, value);
     const number = ++this.#published;
     const data = sealEnvelope(message, this.#id, number);
-    const { except } = options;
-    if (except !== undefined) this.#except(number, except);
     const size = data.length + OVERHEAD;
     const { maxPendingBytes: most = 16_777_216 } = this.#options;
     if (this.#pendingBytes > 0 && this.#pendingBytes + size > most) {
@@ -337,6 +335,8 @@ export class Topics<T = Message> implements AsyncDisposable {
         "busy",
       );
     }
+    const { except } = options;
+    if (except !== undefined) this.#except(number, except);
     this.#pendingBytes += size;
     try {
       const { backplane } = this.#engine;
@@ -352,7 +352,8 @@ export class Topics<T = Message> implements AsyncDisposable {
 
   #except(number: number, except: Recipient | Iterable<Recipient>): void {
     this.#exceptions.set(number, new WeakSet(isRecipient(except) ? [except] : recipients(except)));
-    if (this.#exceptions.size <= MAX_EXCEPTIONS) return;
+    // Each message that waits for its confirmation takes OVERHEAD bytes or more, and will come back.
+    if (this.#exceptions.size <= MAX_EXCEPTIONS + this.#pendingBytes / OVERHEAD) return;
     // A message whose publication has failed may never come back.
     const [oldest] = this.#exceptions.keys();
     this.#exceptions.delete(oldest);
@@ -380,7 +381,7 @@ export class Topics<T = Message> implements AsyncDisposable {
     }
     this.#isDispatching = true;
     this.#dispatches++;
-    const excluded = this.#takeException(delivery);
+    const excluded = this.#takeException(delivery, to);
     const exact = to === "prefixes" ? undefined : this.#channels.get(delivery.topic);
     if (exact !== undefined) this.#deliver(exact, delivery, excluded);
     for (const channel of to === "topic" ? [] : this.#prefixes) {
@@ -390,10 +391,14 @@ export class Topics<T = Message> implements AsyncDisposable {
     this.#later.shift()?.();
   }
 
-  #takeException({ publisher, number }: Delivery): WeakSet<Recipient> | undefined {
+  #takeException(
+    { publisher, number }: Delivery,
+    to: "all" | "topic" | "prefixes",
+  ): WeakSet<Recipient> | undefined {
     if (this.#exceptions.size === 0 || publisher !== this.#id) return undefined;
     const excluded = this.#exceptions.get(number);
-    this.#exceptions.delete(number);
+    // The subscribers of the topic may get the message later.
+    if (to !== "prefixes") this.#exceptions.delete(number);
     return excluded;
   }
 
