@@ -3,7 +3,8 @@ import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { connect, type HandshakeError, type WebSocketConnection } from "../mod.ts";
 import { attach, type AttachOptions, type Handler } from "../lib/node.ts";
-import { concat, latin1 } from "./bytes.ts";
+import { encodeFrame } from "../lib/core/mod.ts";
+import { concat, hex, latin1 } from "./bytes.ts";
 import {
   ANSWER,
   answerTo,
@@ -44,6 +45,31 @@ describe("attach", () => {
       assert.equal(await response.text(), "plain /c");
       await ws.close();
     });
+  });
+
+  it("attach() leaves the chunks of a socket to others who listen to it", async () => {
+    const payload = new Uint8Array(400_000).fill(7);
+    const frame = encodeFrame({ opcode: 2, payload }, { mask: hex("37 fa 21 3d") });
+    const sent = concat([frame, MESSAGE, frame, MESSAGE, CLOSE]);
+    const second: Uint8Array[] = [];
+    const first: Uint8Array[] = [];
+    await withAttached({}, async (server) => {
+      server.on("upgrade", (_, socket) => {
+        socket.on("data", (chunk: Uint8Array) => second.push(chunk));
+      });
+      server.prependListener("upgrade", (_, socket) => {
+        socket.on("data", (chunk: Uint8Array) => first.push(chunk));
+      });
+      const raw = await RawSocket.connect(portOf(server));
+      raw.write(upgradeRequest());
+      await until(() => raw.text.includes("\r\n\r\n"));
+      raw.write(sent);
+      await raw.close();
+    }, async (ws) => {
+      for await (const { length } of ws) assert.ok(length === 5 || length === payload.length);
+    });
+    assert.deepEqual(concat(first), sent);
+    assert.deepEqual(concat(second), sent);
   });
 
   it("attach() sends the header fields of an iterator to every client", async () => {

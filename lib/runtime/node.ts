@@ -65,8 +65,10 @@ export class DuplexTransport<T extends Duplex = Duplex> extends BaseTransport {
 
   static #onData(this: Owned, chunk: Uint8Array): void {
     const transport = this[OWNER];
-    const isReleased = transport.handlers!.data(chunk);
-    if (isReleased === true && chunk.length >= FREED_FROM) free(chunk);
+    // Another listener may keep the chunk. Its bytes are unmasked in place, and its memory is freed.
+    const isShared = transport.duplex.listenerCount("data") > 1;
+    const isReleased = transport.handlers!.data(isShared ? new Uint8Array(chunk) : chunk);
+    if (isReleased === true && !isShared && chunk.length >= FREED_FROM) free(chunk);
     if (transport.handlers!.borrow !== undefined) transport.lendReads();
   }
 
