@@ -600,12 +600,9 @@ export class WebSocket extends Emitter<WebSocketEvents> {
     if (options === undefined && typeof data === "string" && outlet.isPlain) {
       return outlet.sendText(data, callback);
     }
-    const {
-      binary = typeof data !== "string",
-      compress = true,
-      fin = true,
-      mask = !this.#isServer,
-    } = options ?? {};
+    const { compress = true, fin = true, mask = !this.#isServer } = options ?? {};
+    // As in `ws`, a value of undefined means text.
+    const { binary } = { binary: typeof data !== "string", ...options };
     const opcode = binary ? Opcode.Binary : Opcode.Text;
     outlet.sendData(data || EMPTY, { opcode, fin, compress, mask }, callback);
   }

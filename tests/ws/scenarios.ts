@@ -41,6 +41,8 @@ export const SCENARIOS: readonly Scenario[] = [
       client.send("");
       client.send("as binary", { binary: true });
       client.send(Buffer.from("as text"), { binary: false });
+      client.send(Buffer.from("also text"), { binary: undefined });
+      client.send(Buffer.from("not text"), {});
       client.close();
     },
     client: [CLOSED],
@@ -53,6 +55,8 @@ export const SCENARIOS: readonly Scenario[] = [
       'text ""',
       'binary "as binary"',
       'text "as text"',
+      'text "also text"',
+      'binary "not text"',
       CLOSED,
     ],
   },
