@@ -258,6 +258,38 @@ describe("Topics under attack", () => {
       await serving.catch(() => {});
     }));
 
+  it("a client that reads nothing while the engine fails again and again gets few lines", async () => {
+    const backplane = new FlakyEngine().connect();
+    const topics = new Topics({ backplane, onError: new Errors().onError });
+    const client = await Client.open({}, false);
+    const serving = topics.serve(client.ws, { maySubscribe: () => true });
+    const name = "x".repeat(255);
+    await client.far.send(JSON.stringify({ subscribe: name }));
+    await until(() => topics.count(name) === 1);
+    await rest();
+    await topics.publish(name, "m".repeat(1_000_000));
+    await rest();
+    const before = client.ws.bufferedAmount;
+    const outage = () => {
+      backplane.cut();
+      backplane.isDown = false;
+      backplane.mend();
+    };
+    for (let i = 0; i < 1000; i++) outage();
+    await rest();
+    assert.ok(client.ws.bufferedAmount < before + 2000, `${client.ws.bufferedAmount}`);
+    client.wake();
+    const missed = JSON.stringify({ missed: name });
+    const count = () => client.got.filter((message) => message === missed).length;
+    await until(() => count() === 2);
+    await rest();
+    outage();
+    await until(() => count() === 3);
+    await topics.close();
+    await client.close();
+    await serving;
+  });
+
   it("a client that subscribes and unsubscribes in an outage waits each time", async () => {
     let calls = 0;
     const backplane = backplaneWith(() => ({

@@ -72,6 +72,8 @@ class Session {
   readonly #subscriptions = new Map<string, Subscription>();
   /** Those whose answer the client has not taken. One for each name, so that answers do not pile up. */
   readonly #unanswered = new Map<string, Subscription>();
+  /** The names whose `missed` the client has not taken, and whether it must be told again. */
+  readonly #missed = new Map<string, boolean>();
 
   constructor(topics: ServingTopics, ws: TopicsConnection, options: ServeTopicsOptions) {
     this.#topics = topics;
@@ -125,7 +127,7 @@ class Session {
       maxBufferedAmount,
       presence,
       framed: true,
-      onMissed: () => void this.#send({ missed: name }),
+      onMissed: () => void this.#tellMissed(name),
     });
     // A request that is refused does not end the earlier subscription.
     this.#subscriptions.get(name)?.unsubscribe();
@@ -151,6 +153,18 @@ class Session {
       }
     }
     if (this.#unanswered.get(name) === subscription) this.#unanswered.delete(name);
+  }
+
+  /** Tells that messages are missing. At most one line waits for each name, so that lines do not pile up. */
+  async #tellMissed(name: string): Promise<void> {
+    const isTelling = this.#missed.has(name);
+    this.#missed.set(name, isTelling);
+    if (isTelling) return;
+    do {
+      this.#missed.set(name, false);
+      await this.#send({ missed: name });
+    } while (this.#missed.get(name));
+    this.#missed.delete(name);
   }
 
   async #unsubscribe(name: string): Promise<void> {
