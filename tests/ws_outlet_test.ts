@@ -1,9 +1,11 @@
 /** When the sending half of `sluice/ws` writes, and what it does with its callbacks. */
 import assert from "node:assert/strict";
+import { once } from "node:events";
+import type { AddressInfo } from "node:net";
 import { nextTick } from "node:process";
 import { Duplex } from "node:stream";
 import { it } from "./it.ts";
-import { Sender } from "../lib/ws.ts";
+import { Sender, WebSocket, WebSocketServer } from "../lib/ws.ts";
 import { concat } from "./bytes.ts";
 
 /** A socket that takes everything in a later tick, as long as `answers` is true. */
@@ -96,5 +98,35 @@ it("sluice/ws: a program may use its buffer again after send()", async () => {
     const sent = concat(chunks);
     assert.equal(sent.length, header + length);
     assert.ok(sent.subarray(header).every((byte) => byte === 1), `${length} bytes have changed`);
+  }
+});
+
+/** Sends bytes that are detached in the same turn. Returns what the callback and the close report. */
+async function sendDetached(client: WebSocket): Promise<string[]> {
+  const bytes = new Uint8Array(100).fill(1);
+  const log: string[] = [];
+  const closed = once(client, "close");
+  client.send(bytes, (error) => log.push((error as { code?: string }).code!));
+  structuredClone(bytes, { transfer: [bytes.buffer] });
+  const [code] = await closed;
+  return [...log, String(code)];
+}
+
+it("sluice/ws: bytes that are detached while they wait cut the connection", async () => {
+  for (const perMessageDeflate of [false, { threshold: 0 }]) {
+    const wss = new WebSocketServer({ port: 0, perMessageDeflate });
+    const received: unknown[] = [];
+    wss.on("connection", (ws) => ws.on("message", (data) => received.push(data.toString())));
+    await once(wss, "listening");
+    const { port } = wss.address() as AddressInfo;
+    const client = new WebSocket(`ws://127.0.0.1:${port}`, { perMessageDeflate });
+    await once(client, "open");
+    // Only a message that waits is not copied at once.
+    if (!perMessageDeflate) client.send(new Blob(["first"]));
+    assert.deepEqual(await sendDetached(client), ["ERR_INVALID_STATE", "1006"]);
+    await Promise.all([...wss.clients].map((ws) => once(ws, "close")));
+    assert.ok(!received.includes(""), "an empty message was sent");
+    wss.close();
+    await once(wss, "close");
   }
 });

@@ -242,6 +242,7 @@ export class Outlet {
     }
     this.#enter(length, callback, () => {
       if (data instanceof Blob) this.#readBlob(data, options, callback);
+      else if (data.length !== length) this.#vanished(callback);
       else if (options.compress) this.#compress(toBytes(data), options, callback);
       else this.#write(data, options, callback);
     });
@@ -404,10 +405,16 @@ export class Outlet {
       socket.write(parts[last], done);
       if (last > 0) socket.uncork();
     }
-    if (encoder.hasVanished) {
-      const message = "The bytes to send were detached or resized before they had left";
-      socket.destroy(coded(new Error(message), "ERR_INVALID_STATE"));
-    } else this.#recycle();
+    if (encoder.hasVanished) this.#vanished();
+    else this.#recycle();
+  }
+
+  /** Cuts the connection, because the bytes of a message have been lost. */
+  #vanished(callback?: SendCallback): void {
+    const message = "The bytes to send were detached or resized before they had left";
+    const error = coded(new Error(message), "ERR_INVALID_STATE");
+    this.#socket.destroy(error);
+    if (typeof callback === "function") nextTick(callback, error);
   }
 
   readonly #recycle = (): void => {
