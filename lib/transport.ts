@@ -493,27 +493,36 @@ class StreamTransport extends BaseTransport {
   }
 }
 
+/** Number of bytes that wait in the readable of `toStreams()` before the transport is paused. */
+const QUEUE_SIZE = 65_536;
+
 /**
  * Makes a pair of byte streams from a transport. A write resolves when the platform has taken the bytes.
- * Closing `writable` ends this side, and `readable` closes when the peer ends its side.
+ * Closing `writable` ends this side, and `readable` closes when the peer ends its side. If the transport
+ * fails, `readable` errors after the bytes that were received before.
  */
 export function toStreams(transport: Transport): ByteDuplex {
   let input!: ReadableStreamDefaultController<Uint8Array>;
   let output!: WritableStreamDefaultController;
   let drained: (() => void) | undefined;
   let ended = false;
+  let lost: { reason: Error } | undefined;
   const settle = () => {
     drained?.();
     drained = undefined;
   };
+  const failInput = ({ reason }: { reason: Error }) => {
+    // An error would drop the bytes that wait.
+    if (input.desiredSize === QUEUE_SIZE) input.error(reason);
+  };
   const readable = new ReadableStream<Uint8Array>({
     start: (controller) => input = controller,
-    pull: () => transport.resume(),
+    pull: () => lost === undefined ? transport.resume() : failInput(lost),
     cancel: () => {
       ended = true;
       transport.destroy();
     },
-  }, { highWaterMark: 65536, size: (chunk) => chunk.length });
+  }, { highWaterMark: QUEUE_SIZE, size: (chunk) => chunk.length });
   const writable = new WritableStream<Uint8Array>({
     start: (controller) => output = controller,
     write: (chunk) => {
@@ -536,7 +545,7 @@ export function toStreams(transport: Transport): ByteDuplex {
     },
     close: (error) => {
       const reason = error ?? failure("The transport was closed", "connection-lost");
-      if (!ended) input.error(reason);
+      if (!ended) failInput(lost = { reason });
       ended = true;
       output.error(reason);
       settle();

@@ -181,6 +181,26 @@ describe("toStreams", () => {
     await assert.rejects(writer.write(utf8("a")));
   });
 
+  it("toStreams gives what was received before the transport failed", async () => {
+    const fault = new Error("cable cut");
+    for (const sizes of [[1, 2], [0, 3], [40_000, 40_000], [65_536], []]) {
+      const [near, far] = transportPair();
+      const { readable, writable } = toStreams(near);
+      for (const size of sizes) far.write([pattern(size)]);
+      await rest();
+      far.fail(fault);
+      await rest();
+      assert.equal(await rejection(writable.getWriter().closed), fault);
+      const reader = readable.getReader();
+      let received = 0;
+      const reading = (async () => {
+        for (;;) received += (await reader.read()).value!.length;
+      })();
+      assert.equal(await rejection(reading), fault);
+      assert.equal(received, sizes.reduce((sum, size) => sum + size, 0));
+    }
+  });
+
   it("toStreams rejects a write that waits when the transport goes", async () => {
     const [near, far] = transportPair({ capacity: 0 });
     const writer = toStreams(near).writable.getWriter();
