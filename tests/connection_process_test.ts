@@ -41,6 +41,11 @@ describe("A process that uses WebSocketConnection", () => {
     assert.deepEqual(await run("throwing_transport"), { code: 0, stdout, stderr: "" });
   });
 
+  it("A socket of sluice/ws that throws does not disturb other connections", async () => {
+    const stdout = "oops,written,written\n";
+    assert.deepEqual(await run("throwing_socket"), { code: 0, stdout, stderr: "" });
+  });
+
   it("A process that leaves a rejection unhandled is noticed", async () => {
     const { code, stderr } = await run("unhandled");
     assert.notEqual(code, 0);

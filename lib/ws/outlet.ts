@@ -81,7 +81,16 @@ let due: Outlet[] = [];
 function writeDue(): void {
   const outlets = due;
   due = [];
-  for (const outlet of outlets) outlet.flush();
+  flushAll(outlets, 0);
+}
+
+/** Writes all batches, also if the program's `generateMask` or its stream throws for one of them. */
+function flushAll(outlets: readonly Outlet[], at: number): void {
+  try {
+    while (at < outlets.length) outlets[at++].flush();
+  } finally {
+    if (at < outlets.length) nextTick(flushAll, outlets, at);
+  }
 }
 
 /** The outlets that have called callbacks. What these, and the promises that they resolve, send is due. */
