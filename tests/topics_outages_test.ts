@@ -433,4 +433,32 @@ describe("Messages that are published again", () => {
     await backplane.close();
     assert.deepEqual(taken, taken.map((_, i) => `t${i + 1}`));
   });
+
+  it("No later message overtakes one whose failure the client reports later", async () => {
+    const taken: string[] = [];
+    let failures = 0;
+    const made = {
+      duplicate: () => made,
+      connect: () => Promise.resolve(),
+      psubscribe() {},
+      on() {},
+      disconnect() {},
+      async call(...args: string[]) {
+        await turn();
+        if (!args[1].includes("XADD")) return "";
+        if (failures < 2) {
+          // As ioredis does, if a connection is lost while the first command waits.
+          const isFirst = failures++ === 0;
+          for (let i = 0; isFirst && i < 10; i++) await turn();
+          throw new Error(isFirst ? "Connection is closed." : "Stream isn't writeable");
+        }
+        taken.push(args[9]);
+        return `1-${taken.length}`;
+      },
+    };
+    const backplane = redisStreamsBackplane(made);
+    await Promise.all(["1", "2"].map((text) => backplane.publish("x", bytesOf(text), CALL)));
+    await backplane.close();
+    assert.deepEqual(taken, ["t1", "t2"]);
+  });
 });

@@ -16,7 +16,13 @@ import type {
   HistoryRead,
   Position,
 } from "./backplane.ts";
-import { opener, type RedisClient, type RedisConnection, RedisLine } from "./redis_client.ts";
+import {
+  isAnswer,
+  opener,
+  type RedisClient,
+  type RedisConnection,
+  RedisLine,
+} from "./redis_client.ts";
 
 /** Options of {@linkcode redisBackplane}. */
 export interface RedisBackplaneOptions {
@@ -416,9 +422,9 @@ function isPattern(channel: string): boolean {
 
 /** Whether a command may succeed later: the connection has ended, or Redis is starting or failing over. */
 function isTransient(error: unknown): boolean {
-  const text = String((error as Error)?.message);
-  return !/^[A-Z]{3,} |^[A-Z]+ERR/.test(text) ||
-    /^(LOADING|READONLY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|BUSY|NOREPLICAS) /.test(text);
+  return !isAnswer(error) ||
+    /^(LOADING|READONLY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|BUSY|NOREPLICAS) /
+      .test((error as Error).message);
 }
 
 /** Parses the ID of an entry of a stream, which is `epoch-offset`. */

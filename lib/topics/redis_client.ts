@@ -199,11 +199,27 @@ const PING_TIMEOUT = 10_000;
 const OPEN_TIMEOUT = 5_000;
 const LONGEST_PAUSE = 1_000;
 
-/** Lets the calls of a connection reject at its end. Clients leave calls waiting that come after the end. */
-function endingWith(connection: RedisConnection, ended: AbortSignal): RedisConnection {
+/** Whether an error is an answer of Redis. Other errors come from the client. */
+export function isAnswer(error: unknown): boolean {
+  return /^[A-Z]{3,} |^[A-Z]+ERR/.test(String((error as Error)?.message));
+}
+
+/**
+ * Lets the calls of a connection reject at its end, in their order. Clients leave calls waiting that come
+ * after the end, or reject them before earlier ones. Therefore a command without an answer ends the connection.
+ */
+function endingWith(
+  connection: RedisConnection,
+  ended: AbortSignal,
+  end: (cause: unknown) => void,
+): RedisConnection {
+  const failed = (error: unknown): never => {
+    if (!isAnswer(error)) end(error);
+    throw error;
+  };
   return {
     ...connection,
-    command: (args) => abortable(connection.command(args), ended),
+    command: (args) => abortable(connection.command(args).catch(failed), ended),
     subscribe: (...args) => abortable(connection.subscribe(...args), ended),
     unsubscribe: (...args) => abortable(connection.unsubscribe(...args), ended),
   };
@@ -307,7 +323,7 @@ export class RedisLine {
     try {
       opened = this.#open({ message, end });
       await this.#within(OPEN_TIMEOUT, handled(opened.opened), ended.signal);
-      const connection = endingWith(opened, ended.signal);
+      const connection = endingWith(opened, ended.signal, end);
       await this.#within(PING_TIMEOUT, this.#handlers.up(connection), ended.signal);
       this.#connection = connection;
       onOpen();
