@@ -1,6 +1,6 @@
 /** Converts what a caller sends into messages and pieces of messages. */
 import { wrongType, wrongValue } from "../core/error.ts";
-import { concat, type Message, plainView } from "../core/message.ts";
+import { concat, type Message } from "../core/message.ts";
 import { kindOf } from "../core/options.ts";
 import { WholeCharacters } from "../core/utf8.ts";
 import type { BufferSource, OutgoingMessage } from "../options.ts";
@@ -18,9 +18,13 @@ export function isPlainBytes(value: unknown): value is Uint8Array {
   return prototype === Uint8Array.prototype || prototype === bufferPrototype;
 }
 
-/** Returns a view of the bytes of a buffer source, or undefined for anything else. */
+/**
+ * Returns a view of the bytes of a buffer source, or undefined for anything else. Bytes of a subclass are
+ * copied, because the constructor asks no member of the subclass.
+ * @throws {TypeError} If the bytes of a subclass were detached.
+ */
 export function viewOf(value: unknown): Uint8Array | undefined {
-  if (value instanceof Uint8Array) return isPlainBytes(value) ? value : plainView(value);
+  if (value instanceof Uint8Array) return isPlainBytes(value) ? value : new Uint8Array(value);
   if (ArrayBuffer.isView(value)) {
     return new Uint8Array(value.buffer, value.byteOffset, value.byteLength);
   }

@@ -259,15 +259,14 @@ export class DecodedPiece implements DataPiece {
   }
 }
 
-/** The members of all arrays of bytes, whatever a subclass has in their place. */
-const members: object = Object.getPrototypeOf(Uint8Array.prototype);
-
 /**
  * Returns a view without the members of a subclass. A subclass may report a wrong length, and may return
  * other bytes from `subarray()`.
  * @throws {TypeError} If the bytes were detached.
  */
 export function plainView(bytes: Uint8Array): Uint8Array {
+  // The members of all typed arrays, whatever a subclass has in their place.
+  const members: object = Object.getPrototypeOf(Uint8Array.prototype);
   const [buffer, byteOffset, length] = ["buffer", "byteOffset", "length"].map((name) =>
     Reflect.get(members, name, bytes)
   );
