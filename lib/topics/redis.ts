@@ -345,6 +345,9 @@ class RedisStreamsBackplane extends RedisBackplane {
   }
 
   override async prepare(connection: RedisConnection): Promise<void> {
+    // A Redis that loads its file refuses commands, but answers INFO. If a load ends between two messages,
+    // only the first one is refused, and the second one overtakes it.
+    await connection.command(["PING"]);
     const info = await connection.command(["INFO", "server"]).catch((error) => {
       if (isTransient(error)) throw error;
       // The user of the connection may not ask.
