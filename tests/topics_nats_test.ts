@@ -182,3 +182,99 @@ describe("A NATS that does not answer", () => {
     await backplane.close();
   });
 });
+
+/** A JetStream and its connection, which a test loses. It stores messages until it is stalled. */
+class FakeJetStream {
+  readonly stored: string[] = [];
+  /** Whether messages get lost from now on. */
+  isStalled = false;
+  /** Rejects the calls whose messages got lost, as the client does after a while. */
+  readonly timeouts: (() => void)[] = [];
+  readonly #statuses: string[] = [];
+  readonly #flushes: ((error: Error) => void)[] = [];
+  #wake = () => {};
+
+  readonly connection = {
+    publish() {},
+    subscribe: () => ({ unsubscribe() {} }),
+    flush: () =>
+      this.isStalled
+        ? new Promise<void>((_, reject) => this.#flushes.push(reject))
+        : Promise.resolve(),
+    status: () => this.#follow(),
+    closed: () => new Promise<void>(() => {}),
+  };
+
+  readonly jetstream = {
+    publish: (_: string, data: Uint8Array) => {
+      if (!this.isStalled) return Promise.resolve({ seq: this.stored.push(textOf(data)) });
+      const late = Object.assign(new Error("timeout"), { name: "TimeoutError" });
+      return new Promise<never>((_, reject) => this.timeouts.push(() => reject(late)));
+    },
+    jetstreamManager: () => {
+      const created = "2026-01-01T00:00:00Z";
+      return Promise.resolve({ streams: { info: () => Promise.resolve({ created }) } });
+    },
+  };
+
+  lose(): void {
+    this.#tell("disconnect");
+  }
+
+  restore(): void {
+    this.isStalled = false;
+    for (const reject of this.#flushes) reject(new Error("disconnected"));
+    this.#tell("reconnect");
+  }
+
+  #tell(type: string): void {
+    this.#statuses.push(type);
+    this.#wake();
+  }
+
+  async *#follow() {
+    for (;;) {
+      while (this.#statuses.length > 0) yield { type: this.#statuses.shift()! };
+      await new Promise<void>((resolve) => this.#wake = resolve);
+    }
+  }
+}
+
+function textOf(bytes: Uint8Array): string {
+  return new TextDecoder().decode(bytes);
+}
+
+describe("A connection to JetStream that is lost", () => {
+  for (const isLate of [false, true]) {
+    const which = isLate ? ", of which the first has timed out" : "";
+    it(`No later message overtakes those that wait for an answer${which}`, async () => {
+      const fake = new FakeJetStream();
+      const { connection, jetstream } = fake;
+      const backplane = natsBackplane(connection, { jetstream });
+      const publish = (...texts: string[]) =>
+        texts.map((text) => backplane.publish("x", bytesOf(text), CALL));
+      try {
+        await Promise.all(publish("0"));
+        fake.isStalled = true;
+        const waiting = publish("1", "2");
+        while (fake.timeouts.length < 2) await turn();
+        if (isLate) fake.timeouts[0]();
+        await rest();
+        waiting.push(...publish("3"));
+        fake.lose();
+        waiting.push(...publish("4"));
+        await rest();
+        waiting.push(...publish("5"));
+        fake.restore();
+        await until(() => fake.stored.length > 1);
+        waiting.push(...publish("6"));
+        await until(() => fake.stored.includes("6"));
+        for (const timeout of fake.timeouts) timeout();
+        await Promise.all(waiting);
+        assert.deepEqual(fake.stored, ["0", "1", "2", "3", "4", "5", "6"]);
+      } finally {
+        await backplane.close();
+      }
+    });
+  }
+});

@@ -4,7 +4,7 @@
  * @module
  */
 import { abortable, handled } from "../abortable.ts";
-import { failure } from "../core/error.ts";
+import { errorCodeOf, failure } from "../core/error.ts";
 import { now } from "../timers.ts";
 import type { BackplaneCall, BackplaneMessage, HistoryRead, Position } from "./backplane.ts";
 import {
@@ -47,6 +47,15 @@ const NANOSECONDS = 1_000_000;
 /** How a history is read: the smallest range of sequence numbers, and the number of ranges at a time. */
 const MIN_RANGE = 64;
 const MAX_RANGES = 32;
+
+/** A call that the server has not answered. */
+interface Call {
+  /** The number of calls before this one. */
+  readonly nth: number;
+  readonly ask: () => Promise<unknown>;
+  /** Rejects when the connection is lost. Undefined until the call is sent. */
+  answer: Promise<unknown> | undefined;
+}
 
 interface StoredMessage extends NatsMessage {
   readonly seq: number;
@@ -92,6 +101,9 @@ export class JetStreamBackplane extends NatsBackplane {
   /** The time of the server, less that of this process. Asked for once for each connection. */
   #clock: Promise<number> | undefined;
   readonly #created: { unsubscribe(): void };
+  #calls = 0;
+  /** The calls that are to be sent, for the first time or again. */
+  readonly #unsent = new Set<Call>();
 
   constructor(
     connection: NatsConnection,
@@ -202,17 +214,29 @@ export class JetStreamBackplane extends NatsBackplane {
 
   /** Asks the server until it answers. A stream that is gone is made again. */
   async #insist<T>(signal: AbortSignal, ask: () => Promise<T>): Promise<T> {
+    const call: Call = { nth: this.#calls++, ask, answer: undefined };
     for (;;) {
       try {
+        this.#unsent.add(call);
         await this.ready(signal);
-        return await abortable(ask(), signal);
+        this.#send();
+        return await abortable(call.answer as Promise<T>, signal);
       } catch (error) {
+        this.#unsent.delete(call);
         if (this.isClosed || !(signal.aborted || isTransient(error))) throw error;
         if (isGone(error) && this.isUp) this.restart(error);
         this.hold();
         if (signal.aborted) throw error;
       }
     }
+  }
+
+  /** Sends the calls that wait, in the order in which they were made. */
+  #send(): void {
+    const calls = Array.from(this.#unsent).sort((a, b) => a.nth - b.nth);
+    this.#unsent.clear();
+    const ask = async (call: Call) => await call.ask();
+    for (const call of calls) call.answer = handled(abortable(ask(call), this.lost));
   }
 
   async read(
@@ -369,5 +393,6 @@ function isGone(error: unknown): boolean {
 /** Whether a call may succeed later: there was no answer, or the server is starting. */
 function isTransient(error: unknown): boolean {
   const name = String((error as Error)?.name);
-  return isGone(error) || /^(Timeout|Request|ClosedConnection)/.test(name);
+  return isGone(error) || /^(Timeout|Request|ClosedConnection)/.test(name) ||
+    errorCodeOf(error) === "backplane-failed";
 }

@@ -67,6 +67,8 @@ export class NatsBackplane implements Backplane {
   #ready!: Promise<void>;
   #settle!: { resolve(): void; reject(error: unknown): void };
   #isUp = false;
+  /** Aborted when the connection is lost. */
+  #lost = new AbortController();
   #outages = 0;
   readonly #gate = new Gate();
   #flushed: Promise<void> | undefined;
@@ -111,8 +113,11 @@ export class NatsBackplane implements Backplane {
   /** Waits for the connection, or until the call is given up. */
   async ready(signal: AbortSignal): Promise<void> {
     this.#end.signal.throwIfAborted();
-    await abortable(abortable(this.#ready, this.#end.signal), signal);
-    await abortable(this.#gate.pass(this.#end.signal), signal);
+    do {
+      await abortable(abortable(this.#ready, this.#end.signal), signal);
+      await abortable(this.#gate.pass(this.#end.signal), signal);
+      // The connection may be lost while the gate is closed.
+    } while (!this.#isUp);
   }
 
   /**
@@ -233,6 +238,11 @@ export class NatsBackplane implements Backplane {
     return this.#isUp;
   }
 
+  /** Aborted when the connection of this moment is lost. */
+  get lost(): AbortSignal {
+    return this.#lost.signal;
+  }
+
   /** Says that messages may be missing, and prepares the server again. */
   restart(error: unknown): void {
     this.#fail(error);
@@ -304,7 +314,10 @@ export class NatsBackplane implements Backplane {
     for await (const { type } of this.#statuses) {
       if (this.isClosed) return;
       if (type === "disconnect") {
-        this.#fail(failure("The connection to NATS has ended", "backplane-failed"));
+        const error = failure("The connection to NATS has ended", "backplane-failed");
+        this.#lost.abort(error);
+        this.#lost = new AbortController();
+        this.#fail(error);
       } else if (type === "reconnect") {
         void this.#restore();
       }
