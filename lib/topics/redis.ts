@@ -362,11 +362,14 @@ class RedisStreamsBackplane extends RedisBackplane {
   ): Promise<Position> {
     const id = `${this.#process}-${++this.#count}`;
     const args = [this.prefix + topic, id, textOf(data), this.#size, this.#ttl];
-    for (let again = 0;; again = 1) {
+    for (let again = 0;;) {
       await this.#gate.pass(signal);
       try {
-        const position = await this.#runAt(PUBLISH, topic, [...args, again], signal);
-        return parsePlace(position)!;
+        await this.commands.ready(signal);
+        const published = this.#runAt(PUBLISH, topic, [...args, again], signal);
+        // From now on the message may be in the history. To look there takes Redis long.
+        again = 1;
+        return parsePlace(await published)!;
       } catch (error) {
         if (signal.aborted || this.commands.isClosed || !isTransient(error)) throw error;
         // Later messages wait too, so that they do not overtake this one.
@@ -381,6 +384,7 @@ class RedisStreamsBackplane extends RedisBackplane {
     { signal }: BackplaneCall,
   ): Promise<HistoryRead> {
     const args = [since?.epoch ?? "", since?.offset ?? 0];
+    await this.commands.ready(signal);
     const found = await this.#runAt(READ, topic, args, signal);
     const [last, entries] = found as [string, [id: string, fields: string[]][]];
     const position = parsePlace(last)!;
@@ -405,18 +409,16 @@ class RedisStreamsBackplane extends RedisBackplane {
     return { data, position, previous: Number(previous) };
   }
 
-  /** Runs a script that begins with `PLACE`. */
-  async #runAt(
+  /** Runs a script that begins with `PLACE`. The run is that of the connection, which must be ready. */
+  #runAt(
     script: string,
     topic: string,
     args: (string | number)[],
     signal: AbortSignal,
   ): Promise<unknown> {
-    // The run is that of the connection.
-    await this.commands.ready(signal);
     const keys = [this.keyOf(topic, "stream"), this.keyOf(topic, "position")];
     const keep = Math.max(this.#ttl, POSITION_TTL);
-    return await this.run(script, keys, [keep, this.#run, ...args], signal);
+    return this.run(script, keys, [keep, this.#run, ...args], signal);
   }
 }
 function isPattern(channel: string): boolean {
