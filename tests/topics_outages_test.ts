@@ -399,6 +399,22 @@ describe("A message that is published again", () => {
   );
 });
 
+/** A client in the manner of ioredis, which answers each command in a later turn. */
+function ioRedis(answer: (...args: string[]) => unknown) {
+  const client = {
+    duplicate: () => client,
+    connect: () => Promise.resolve(),
+    psubscribe() {},
+    on() {},
+    disconnect() {},
+    async call(...args: string[]) {
+      await turn();
+      return await answer(...args);
+    },
+  };
+  return client;
+}
+
 describe("Messages that are published again", () => {
   it("No later message overtakes them", async () => {
     const answers = [
@@ -406,22 +422,13 @@ describe("Messages that are published again", () => {
       "LOADING Redis is loading.",
     ];
     const taken: string[] = [];
-    const made = {
-      duplicate: () => made,
-      connect: () => Promise.resolve(),
-      psubscribe() {},
-      on() {},
-      disconnect() {},
-      async call(...args: string[]) {
-        await turn();
-        const answer = args[1]?.includes("XADD") ? answers.shift() : undefined;
-        if (answer !== undefined) throw new Error(answer);
-        // The message is the argument before the size and the time.
-        if (args[1]?.includes("XADD")) taken.push(args[9]);
-        return `1-${taken.length}`;
-      },
-    };
-    const backplane = redisStreamsBackplane(made);
+    const backplane = redisStreamsBackplane(ioRedis((...args) => {
+      const answer = args[1]?.includes("XADD") ? answers.shift() : undefined;
+      if (answer !== undefined) throw new Error(answer);
+      // The message is the argument before the size and the time.
+      if (args[1]?.includes("XADD")) taken.push(args[9]);
+      return `1-${taken.length}`;
+    }));
     const first = ["1", "2"].map((text) => backplane.publish("x", bytesOf(text), CALL));
     while (answers.length > 0) await turn();
     const later: Promise<unknown>[] = [];
@@ -437,26 +444,17 @@ describe("Messages that are published again", () => {
   it("No later message overtakes one whose failure the client reports later", async () => {
     const taken: string[] = [];
     let failures = 0;
-    const made = {
-      duplicate: () => made,
-      connect: () => Promise.resolve(),
-      psubscribe() {},
-      on() {},
-      disconnect() {},
-      async call(...args: string[]) {
-        await turn();
-        if (!args[1]?.includes("XADD")) return "";
-        if (failures < 2) {
-          // As ioredis does, if a connection is lost while the first command waits.
-          const isFirst = failures++ === 0;
-          for (let i = 0; isFirst && i < 10; i++) await turn();
-          throw new Error(isFirst ? "Connection is closed." : "Stream isn't writeable");
-        }
-        taken.push(args[9]);
-        return `1-${taken.length}`;
-      },
-    };
-    const backplane = redisStreamsBackplane(made);
+    const backplane = redisStreamsBackplane(ioRedis(async (...args) => {
+      if (!args[1]?.includes("XADD")) return "";
+      if (failures < 2) {
+        // As ioredis does, if a connection is lost while the first command waits.
+        const isFirst = failures++ === 0;
+        for (let i = 0; isFirst && i < 10; i++) await turn();
+        throw new Error(isFirst ? "Connection is closed." : "Stream isn't writeable");
+      }
+      taken.push(args[9]);
+      return `1-${taken.length}`;
+    }));
     await Promise.all(["1", "2"].map((text) => backplane.publish("x", bytesOf(text), CALL)));
     await backplane.close();
     assert.deepEqual(taken, ["t1", "t2"]);
@@ -466,27 +464,18 @@ describe("Messages that are published again", () => {
     const taken: string[] = [];
     const lookedFor: string[] = [];
     let isLoading = true;
-    const made = {
-      duplicate: () => made,
-      connect: () => Promise.resolve(),
-      psubscribe() {},
-      on() {},
-      disconnect() {},
-      async call(...args: string[]) {
-        await turn();
-        if (args[0] === "INFO") return "run_id:1";
-        if (isLoading) {
-          // The load ends after the first command that is refused.
-          isLoading = false;
-          throw new Error("LOADING Redis is loading the dataset in memory");
-        }
-        if (args[0] === "PING") return "PONG";
-        taken.push(args[9]);
-        lookedFor.push(args.at(-1)!);
-        return `1-${taken.length}`;
-      },
-    };
-    const backplane = redisStreamsBackplane(made);
+    const backplane = redisStreamsBackplane(ioRedis((...args) => {
+      if (args[0] === "INFO") return "run_id:1";
+      if (isLoading) {
+        // The load ends after the first command that is refused.
+        isLoading = false;
+        throw new Error("LOADING Redis is loading the dataset in memory");
+      }
+      if (args[0] === "PING") return "PONG";
+      taken.push(args[9]);
+      lookedFor.push(args.at(-1)!);
+      return `1-${taken.length}`;
+    }));
     await Promise.all(["1", "2"].map((text) => backplane.publish("x", bytesOf(text), CALL)));
     await backplane.close();
     assert.deepEqual(taken, ["t1", "t2"]);

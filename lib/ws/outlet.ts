@@ -10,9 +10,8 @@ import { encodeFrame, FIN, firstByte } from "../core/frame_writer.ts";
 import { sharedFrame } from "../core/shared_frame.ts";
 import { encodeWith, type Extension, type OutgoingFrame } from "../core/extension.ts";
 import { Opcode } from "../core/frame.ts";
-import { plainView } from "../core/message.ts";
 import type { Protocol } from "../core/protocol.ts";
-import { isPlainBytes } from "../connection/outgoing.ts";
+import { viewOf } from "../connection/outgoing.ts";
 import { nextTurn } from "../timers.ts";
 import { coded } from "./errors.ts";
 import type { Inlet } from "./inlet.ts";
@@ -113,11 +112,7 @@ function flushNow(outlet: Outlet): void {
 
 /** Returns the bytes of anything that `ws` can send, except a Blob. */
 export function toBytes(data: unknown): Uint8Array {
-  if (data instanceof Uint8Array) return isPlainBytes(data) ? data : plainView(data);
-  if (ArrayBuffer.isView(data)) {
-    return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-  }
-  return data instanceof ArrayBuffer ? new Uint8Array(data) : Buffer.from(data as string);
+  return (typeof data === "string" ? undefined : viewOf(data)) ?? Buffer.from(data as string);
 }
 
 /** Returns the length of data in bytes. */
