@@ -77,6 +77,41 @@ describe("The order of errors", () => {
     });
   });
 
+  it("A message that comes after a read was given up is delivered before 1006", async () => {
+    await inBothRoles(async (ws, peer) => {
+      const given = ws.readable.getReader();
+      const read = given.read();
+      await rest();
+      given.releaseLock();
+      await rejection(read);
+      peer.write(peer.encode(textFrame("a")));
+      await until(() => ws.stats.messagesReceived === 1);
+      peer.transport.destroy();
+      await rejection(ws.closed);
+      const reader = ws.readable.getReader();
+      assert.deepEqual(await reader.read(), { done: false, value: "a" });
+      assert.equal((await rejection<WithCode>(reader.read())).closeCode, 1006);
+      assert.equal((await rejection<WithCode>(reader.closed)).closeCode, 1006);
+    });
+  });
+
+  it("A message that comes after a read was given up is delivered before a clean close", async () => {
+    await inBothRoles(async (ws, peer) => {
+      const given = ws.readable.getReader();
+      const read = given.read();
+      await rest();
+      given.releaseLock();
+      await rejection(read);
+      peer.write(peer.encode(textFrame("a")), peer.encode(closeFrame(1000)));
+      await until(() => peer.frames.length > 0);
+      peer.transport.end();
+      await ws.closed;
+      const reader = ws.readable.getReader();
+      assert.deepEqual(await reader.read(), { done: false, value: "a" });
+      await reader.closed;
+    });
+  });
+
   it("Messages before a reset are delivered, then 1006 with its cause", async () => {
     await inBothRoles(async (ws, peer) => {
       peer.send(textFrame("a"), textFrame("b"));

@@ -190,6 +190,22 @@ const SCENARIOS: Record<string, Scenario> = {
   "the sink was aborted before": {
     before: ({ to }) => to.writable.abort(new Error("aborted")),
   },
+  "the source has closed and the sink was aborted before": {
+    async before({ feeder, from, to }) {
+      void from.readable;
+      await feeder.close();
+      await until(() => from.state === "closed");
+      await to.writable.abort(new Error("aborted"));
+    },
+  },
+  "the source has failed and the sink was aborted before": {
+    async before({ feeder, from, to }) {
+      void from.readable;
+      feeder.terminate();
+      await until(() => from.state === "closed");
+      await to.writable.abort(new Error("aborted"));
+    },
+  },
   "both were closed before": {
     async before({ feeder, from, to }) {
       void from.readable;
@@ -201,6 +217,12 @@ const SCENARIOS: Record<string, Scenario> = {
   "the sink is closing": {
     before: ({ to }) => void to.writable.close(),
     during: ({ feeder }) => feeder.send("a"),
+  },
+  "the source was cancelled and the sink is closing": {
+    before: ({ from, to }) => {
+      from.readable.cancel();
+      to.writable.close();
+    },
   },
   "the sink has a chunk that waits": {
     slow: true,
@@ -255,6 +277,18 @@ const SCENARIOS: Record<string, Scenario> = {
     async during({ feeder }) {
       await feeder.send("second");
       await feeder.close();
+    },
+  },
+  "a read was given up, and the source has failed": {
+    async before({ feeder, from }) {
+      const reader = from.readable.getReader();
+      reader.read().catch(() => {});
+      await rest();
+      reader.releaseLock();
+      await feeder.send("first");
+      await until(() => from.stats.messagesReceived === 1);
+      feeder.terminate();
+      await until(() => from.state === "closed");
     },
   },
   "a read was given up just before": {
@@ -617,6 +651,25 @@ describe("pipeTo() between two connections", () => {
       assert.deepEqual(received, ["first", "second"]);
     });
   });
+
+  for (const how of ["close", "terminate"] as const) {
+    it(`pipeTo() does not wait for earlier chunks after the source's ${how}()`, async () => {
+      await withSetting({ slow: true }, async ({ feeder, from, to }) => {
+        const writer = to.writable.getWriter();
+        writer.write(LONG);
+        const written = writer.write(LONG);
+        writer.releaseLock();
+        const prevent = { preventAbort: true, preventClose: true };
+        const piped = settled(from.readable.pipeTo(to.writable, prevent));
+        await rest();
+        feeder[how]();
+        assert.equal(await isPending(piped), false);
+        assert.equal((await piped as string).startsWith("resolved"), how === "close");
+        assert.equal(await isPending(written), true);
+        written.catch(() => {});
+      });
+    });
+  }
 
   const ENDS: Record<string, (setting: Setting) => unknown> = {
     "was closed": ({ to }) => to.writable.close(),

@@ -250,10 +250,18 @@ class Pipe {
   /** Begins when the chunks that were written before have been sent. */
   beginLater(fallBack: () => Promise<void>): void {
     const begin = () => this.#begin(fallBack);
-    // A promise of the writer would be kept as long as the writer.
-    if (this.#writer.desiredSize === 1) return queueMicrotask(begin);
+    const { desiredSize } = this.#writer;
+    // A promise of the writer would be kept as long as the writer. An errored one waits for nothing.
+    if (desiredSize === 1 || desiredSize === null) return queueMicrotask(begin);
     this.#writer.closed.catch((error) => this.cancel(error));
     this.#writer.ready.then(begin, () => {});
+    const checkSource = () => this.#checkSource();
+    this.#reader.closed.then(checkSource, checkSource);
+  }
+
+  #checkSource(): void {
+    const { over } = this.#source;
+    if (over !== undefined) this.end(over);
   }
 
   #begin(fallBack: () => Promise<void>): void {

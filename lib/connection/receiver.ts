@@ -91,6 +91,9 @@ export interface End {
   readonly error: unknown;
 }
 
+/** The end of a message that has arrived completely, and of a stream that was cancelled. */
+const CLEAN: End = { clean: true, error: undefined };
+
 export interface Waiter<T> {
   give(item: T): void;
   /** Called if there is no further item. */
@@ -219,6 +222,7 @@ export class Inbox<T> {
   /** Called when the stream was cancelled. */
   shut(): void {
     this.#stream = this.waiter = undefined;
+    this.ended ??= CLEAN;
   }
 
   /** Whether the stream is open and has nothing in its own queue, and no read waits. */
@@ -252,8 +256,10 @@ export class Inbox<T> {
     // Leave the waiting items to later pulls. In the stream's own queue they would not count towards the
     // budget, and an error would drop them.
     if (stream === undefined || this.length > 0 || stream.isTaking) return;
-    this.#stream = undefined;
     const end = this.ended!;
+    // The stream has an item if a read was given up before the item came. A later pull errors the stream.
+    if (!end.clean && stream.controller.desiredSize! < 0) return;
+    this.#stream = undefined;
     if (end.clean) stream.controller.close();
     else stream.controller.error(end.error);
   }
@@ -547,8 +553,6 @@ export type IncomingMessage =
   | { readonly type: "text"; readonly readable: ReadableStream<string> }
   | { readonly type: "binary"; readonly readable: ReadableStream<Uint8Array> };
 
-const WHOLE: End = { clean: true, error: undefined };
-
 interface WaitingMessage {
   readonly type: "text" | "binary";
   readonly pieces: Inbox<Message>;
@@ -590,7 +594,7 @@ class MessageStreams {
     if (this.#current === undefined && !this.#skipping) this.#begin(fragment.type);
     if (data.length > 0) this.#current?.push(typeof data === "string" ? data : ownBytes(data));
     if (!messageFinished) return;
-    this.#current?.end(WHOLE);
+    this.#current?.end(CLEAN);
     this.#current = undefined;
     this.#skipping = false;
   }
