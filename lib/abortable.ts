@@ -103,6 +103,10 @@ export class Gate {
   #opened: Promise<unknown> = Promise.resolve();
   #isClosed = false;
 
+  get isClosed(): boolean {
+    return this.#isClosed;
+  }
+
   /** Waits until the gate is open. Takes as long if it is, so that no call overtakes those that waited. */
   pass(signal: AbortSignal): Promise<unknown> {
     return abortable(this.#opened, signal);

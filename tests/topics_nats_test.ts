@@ -188,6 +188,8 @@ class FakeJetStream {
   readonly stored: string[] = [];
   /** Whether messages get lost from now on. */
   isStalled = false;
+  /** Texts that the server refuses once, because there is no stream at that moment. */
+  readonly refused = new Set<string>();
   /** Rejects the calls whose messages got lost, as the client does after a while. */
   readonly timeouts: (() => void)[] = [];
   readonly #statuses: string[] = [];
@@ -207,6 +209,10 @@ class FakeJetStream {
 
   readonly jetstream = {
     publish: (_: string, data: Uint8Array) => {
+      if (this.refused.delete(textOf(data))) {
+        const gone = Object.assign(new Error("no responders"), { name: "NoRespondersError" });
+        return Promise.reject(gone);
+      }
       if (!this.isStalled) return Promise.resolve({ seq: this.stored.push(textOf(data)) });
       const late = Object.assign(new Error("timeout"), { name: "TimeoutError" });
       return new Promise<never>((_, reject) => this.timeouts.push(() => reject(late)));
@@ -272,6 +278,29 @@ describe("A connection to JetStream that is lost", () => {
         for (const timeout of fake.timeouts) timeout();
         await Promise.all(waiting);
         assert.deepEqual(fake.stored, ["0", "1", "2", "3", "4", "5", "6"]);
+      } finally {
+        await backplane.close();
+      }
+    });
+  }
+});
+
+describe("A JetStream that has no stream for a moment", () => {
+  for (const refused of [["1", "2", "3"], ["1"]]) {
+    const isTaken = refused.length < 3;
+    const which = isTaken ? "is given up if the next one was taken" : "is sent again in its order";
+    it(`A message that it refuses ${which}`, async () => {
+      const fake = new FakeJetStream();
+      for (const text of refused) fake.refused.add(text);
+      const backplane = natsBackplane(fake.connection, { jetstream: fake.jetstream });
+      try {
+        const published = ["1", "2", "3"].map((text) =>
+          backplane.publish("x", bytesOf(text), CALL)
+        );
+        const outcomes = await Promise.allSettled(published);
+        const isStored = outcomes.map(({ status }) => status === "fulfilled");
+        assert.deepEqual(isStored, [!isTaken, true, true]);
+        assert.deepEqual(fake.stored, isTaken ? ["2", "3"] : ["1", "2", "3"]);
       } finally {
         await backplane.close();
       }

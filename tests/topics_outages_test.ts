@@ -482,4 +482,27 @@ describe("Messages that are published again", () => {
     // Neither was sent before, so Redis need not look for them in its history.
     assert.deepEqual(lookedFor, ["0", "0"]);
   });
+
+  it("publish() rejects if Redis refuses a message and takes the next one", async () => {
+    const answers: (string | undefined)[] = [
+      "NOREPLICAS Not enough good replicas to write.",
+      undefined,
+      "BUSY Redis is busy running a script.",
+    ];
+    const taken: string[] = [];
+    const backplane = redisStreamsBackplane(ioRedis((...args) => {
+      if (!args[1]?.includes("XADD")) return "";
+      const answer = answers.shift();
+      if (answer !== undefined) throw new Error(answer);
+      taken.push(args[9]);
+      return `1-${taken.length}`;
+    }));
+    const [first, ...others] = ["1", "2", "3"].map((text) =>
+      backplane.publish("x", bytesOf(text), CALL)
+    );
+    assert.match((await rejection(first)).message, /taken a later one of the topic/);
+    await Promise.all(others);
+    await backplane.close();
+    assert.deepEqual(taken, ["t2", "t3"]);
+  });
 });

@@ -119,7 +119,7 @@ export interface Backplane {
 
   /**
    * Publishes a message. Messages that are published by one process to one topic, also without awaiting
-   * the calls, keep their order.
+   * the calls, keep their order. A message that was refused must not be stored after a later one.
    *
    * @param topic A name, without `*`.
    * @returns A promise that resolves when the engine has taken the message: with its position if there

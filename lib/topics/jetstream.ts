@@ -16,6 +16,7 @@ import {
   type NatsSubscription,
   subjectOf,
 } from "./nats_core.ts";
+import { Outbox, type OutboxHost } from "./outbox.ts";
 import { Sequence } from "./sequence.ts";
 
 /** What `jetstream(connection)` of `@nats-io/jetstream` returns. */
@@ -48,15 +49,6 @@ const NANOSECONDS = 1_000_000;
 const MIN_RANGE = 64;
 const MAX_RANGES = 32;
 
-/** A call that the server has not answered. */
-interface Call {
-  /** The number of calls before this one. */
-  readonly nth: number;
-  readonly ask: () => Promise<unknown>;
-  /** Rejects when the connection is lost. Undefined until the call is sent. */
-  answer: Promise<unknown> | undefined;
-}
-
 interface StoredMessage extends NatsMessage {
   readonly seq: number;
   readonly time: Date;
@@ -86,7 +78,7 @@ interface Manager {
  * The stream publishes each message again with its sequence number, on a subject that begins with
  * `live`. The sequence numbers are the offsets, and the time at which the stream was created is the epoch.
  */
-export class JetStreamBackplane extends NatsBackplane {
+export class JetStreamBackplane extends NatsBackplane implements OutboxHost {
   readonly #jetstream: NatsJetStream;
   readonly #options: StreamOptions;
   readonly #process = crypto.randomUUID();
@@ -101,9 +93,7 @@ export class JetStreamBackplane extends NatsBackplane {
   /** The time of the server, less that of this process. Asked for once for each connection. */
   #clock: Promise<number> | undefined;
   readonly #created: { unsubscribe(): void };
-  #calls = 0;
-  /** The calls that are to be sent, for the first time or again. */
-  readonly #unsent = new Set<Call>();
+  readonly #outbox: Outbox = new Outbox(this);
 
   constructor(
     connection: NatsConnection,
@@ -204,39 +194,46 @@ export class JetStreamBackplane extends NatsBackplane {
     const subject = subjectOf(this.prefix, topic);
     const options = { msgID: `${this.#process}-${++this.#count}`, timeout: PUBLISH_TIMEOUT };
     const bytes = bytesOf(data);
-    const publish = () => this.#jetstream.publish(subject, bytes, options);
-    const { seq, duplicate } = await this.#insist(signal, publish);
+    const publish = () => this.#ask(() => this.#jetstream.publish(subject, bytes, options));
+    const { seq, duplicate } = await this.#outbox.publish(topic, signal, publish);
     // Another stream has smaller offsets at first.
     if (seq <= this.#largest && !duplicate) await abortable(this.#look(), signal);
     this.#largest = Math.max(this.#largest, seq);
     return { epoch: this.#epoch, offset: seq };
   }
 
-  /** Asks the server until it answers. A stream that is gone is made again. */
+  /** Asks the server until it answers. */
   async #insist<T>(signal: AbortSignal, ask: () => Promise<T>): Promise<T> {
-    const call: Call = { nth: this.#calls++, ask, answer: undefined };
     for (;;) {
       try {
-        this.#unsent.add(call);
         await this.ready(signal);
-        this.#send();
-        return await abortable(call.answer as Promise<T>, signal);
+        return await abortable(this.#ask(ask), signal);
       } catch (error) {
-        this.#unsent.delete(call);
-        if (this.isClosed || !(signal.aborted || isTransient(error))) throw error;
-        if (isGone(error) && this.isUp) this.restart(error);
-        this.hold();
-        if (signal.aborted) throw error;
+        this.failed(error, signal);
       }
     }
   }
 
-  /** Sends the calls that wait, in the order in which they were made. */
-  #send(): void {
-    const calls = Array.from(this.#unsent).sort((a, b) => a.nth - b.nth);
-    this.#unsent.clear();
-    const ask = async (call: Call) => await call.ask();
-    for (const call of calls) call.answer = handled(abortable(ask(call), this.lost));
+  /** Asks the server. Rejects when the connection is lost: a request of the client goes on. */
+  #ask<T>(ask: () => Promise<T>): Promise<T> {
+    const { lost } = this;
+    return abortable((async () => await ask())(), lost);
+  }
+
+  isRefusal(error: unknown): boolean {
+    return isGone(error);
+  }
+
+  /** Prepares to ask again. A stream that is gone is made again. */
+  failed(error: unknown, signal: AbortSignal): void {
+    if (this.isClosed || !(signal.aborted || isTransient(error))) throw error;
+    if (isGone(error) && this.isUp) this.restart(error);
+    this.hold();
+    if (signal.aborted) throw error;
+  }
+
+  override async settled(): Promise<void> {
+    await this.#outbox.settled();
   }
 
   async read(

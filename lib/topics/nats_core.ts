@@ -126,10 +126,14 @@ export class NatsBackplane implements Backplane {
    * after later ones.
    */
   hold(): void {
+    const { signal } = this.#end;
     this.#gate.close(() =>
-      Promise.allSettled([this.connection.flush(), sleep(RETRY_PAUSE, this.#end.signal)])
+      Promise.allSettled([this.connection.flush(), this.settled(), sleep(RETRY_PAUSE, signal)])
     );
   }
+
+  /** Waits until the messages that were sent are settled, if they are sent again after failures. */
+  async settled(): Promise<void> {}
 
   async subscribe(
     topic: string,
@@ -236,6 +240,11 @@ export class NatsBackplane implements Backplane {
   /** Whether messages come and can be sent. */
   get isUp(): boolean {
     return this.#isUp;
+  }
+
+  /** Whether messages can be sent now. */
+  get canSend(): boolean {
+    return this.#isUp && !this.#gate.isClosed;
   }
 
   /** Aborted when the connection of this moment is lost. */

@@ -16,6 +16,7 @@ import type {
   HistoryRead,
   Position,
 } from "./backplane.ts";
+import { Outbox, type OutboxHost } from "./outbox.ts";
 import {
   isAnswer,
   opener,
@@ -325,11 +326,12 @@ const POSITION_TTL = 86_400_000;
 /** Pause before a message is published again, in milliseconds. */
 const RETRY_PAUSE = 50;
 
-class RedisStreamsBackplane extends RedisBackplane {
+class RedisStreamsBackplane extends RedisBackplane implements OutboxHost {
   readonly #size: number;
   readonly #ttl: number;
   readonly #process = crypto.randomUUID();
   readonly #gate = new Gate();
+  readonly #outbox: Outbox = new Outbox(this);
   #count = 0;
   /** The id of this run of the Redis that is connected. "" if Redis does not tell. */
   #run = "";
@@ -362,20 +364,34 @@ class RedisStreamsBackplane extends RedisBackplane {
   ): Promise<Position> {
     const id = `${this.#process}-${++this.#count}`;
     const args = [this.prefix + topic, id, textOf(data), this.#size, this.#ttl];
-    for (let again = 0;;) {
-      await this.#gate.pass(signal);
-      try {
-        await this.commands.ready(signal);
-        const published = this.#runAt(PUBLISH, topic, [...args, again], signal);
-        // From now on the message may be in the history. To look there takes Redis long.
-        again = 1;
-        return parsePlace(await published)!;
-      } catch (error) {
-        if (signal.aborted || this.commands.isClosed || !isTransient(error)) throw error;
-        // Later messages wait too, so that they do not overtake this one.
-        this.#gate.close(() => sleep(RETRY_PAUSE, signal));
-      }
-    }
+    let again = 0;
+    const place = await this.#outbox.publish(topic, signal, () => {
+      const published = this.#runAt(PUBLISH, topic, [...args, again], signal);
+      // From now on the message may be in the history. To look there takes Redis long.
+      again = 1;
+      return published;
+    });
+    return parsePlace(place)!;
+  }
+
+  get canSend(): boolean {
+    return !this.#gate.isClosed && this.commands.connection !== undefined;
+  }
+
+  async ready(signal: AbortSignal): Promise<void> {
+    await this.#gate.pass(signal);
+    await this.commands.ready(signal);
+  }
+
+  isRefusal(error: unknown): boolean {
+    return isAnswer(error);
+  }
+
+  failed(error: unknown, signal: AbortSignal): void {
+    if (signal.aborted || this.commands.isClosed || !isTransient(error)) throw error;
+    this.#gate.close(() =>
+      Promise.allSettled([sleep(RETRY_PAUSE, signal), this.#outbox.settled()])
+    );
   }
 
   async read(
