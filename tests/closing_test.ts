@@ -22,7 +22,7 @@ interface Setting {
   isPaused?: boolean;
   isStreaming?: boolean;
   awaited?: boolean;
-  /** Whether nobody waits for the decision how the connection ends. */
+  /** Whether nobody has asked for `closed`. */
   isIgnored?: boolean;
 }
 
@@ -64,8 +64,11 @@ function closingOf(setting: Setting = {}) {
   };
   const closing = new Closing(parts as unknown as ClosingParts, timeout);
   const told: unknown[] = [];
-  if (!setting.isIgnored) closing.whenDecided((error) => told.push("decided", error));
-  closing.whenEnded((error) => told.push("ended", error));
+  if (!setting.isIgnored) {
+    closing.closed.then(() => told.push("closed"), (error) => told.push("closed", error));
+  }
+  // In a microtask, as `closed`, so that the order of both is seen.
+  closing.whenEnded((error) => queueMicrotask(() => told.push("ended", error)));
   return { closing, parts, notes, ends, sent, told, budget };
 }
 
@@ -331,13 +334,12 @@ describe("Closing", () => {
         assert.deepEqual(told, [], "a pipe has a turn to close the other end");
         await later();
       }
-      assert.deepEqual(told, ["decided", undefined, "ended", undefined]);
+      assert.deepEqual(await closing.closed, { closeCode: 1001, reason: "away" });
+      assert.deepEqual(told, ["closed", "ended", undefined]);
       assert.match((sent[1] as Error).message, /^Cannot send: the connection is closed/);
       assert.equal(sent.length, 2);
-      assert.deepEqual(await closing.closed, { closeCode: 1001, reason: "away" });
       closing.whenEnded((error) => all.told.push("late", error));
-      closing.whenDecided((error) => all.told.push("late", error));
-      assert.deepEqual(told.slice(4), ["late", undefined, "late", undefined]);
+      assert.deepEqual(told.slice(3), ["late", undefined]);
     }
   });
 
@@ -407,8 +409,8 @@ describe("Closing", () => {
       assert.ok(error instanceof WebSocketError);
       assert.match(error.message, message);
       assert.deepEqual([error.closeCode, errorCodeOf(error)], [closeCode, code]);
-      assert.deepEqual(told.slice(0, 2), ["decided", error]);
       assert.equal(await rejection(closed), error);
+      assert.deepEqual(told.slice(0, 2), ["closed", error]);
       const [end] = all.ends;
       assert.deepEqual([all.ends.length, end.clean, end.closeCode, end.error], [
         1,
@@ -422,11 +424,11 @@ describe("Closing", () => {
       if (closing.transport === "open") {
         assert.equal(told.length, 2);
         await lost(all);
+        await later();
       }
-      assert.deepEqual(told, ["decided", error, "ended", error]);
+      assert.deepEqual(told, ["closed", error, "ended", error]);
       assert.deepEqual([sent.length, all.ends.length], [2, 1]);
-      closing.whenEnded((late) => assert.equal(late, error));
-      closing.whenDecided((late) => all.told.push(late));
+      closing.whenEnded((late) => all.told.push(late));
       assert.equal(told.length, 5);
     });
   }
@@ -476,10 +478,10 @@ describe("Closing", () => {
     });
   }
 
-  const impatient: [name: string, act: (closing: Closing) => void, before: boolean][] = [
+  const impatient: [name: string, act: (closing: Closing) => unknown, before: boolean][] = [
     ["the handler has left", (closing) => closing.handlerLeft(), false],
-    ["somebody waits for the end", (closing) => closing.whenDecided(() => {}), false],
-    ["somebody has waited for the end", (closing) => closing.whenDecided(() => {}), true],
+    ["somebody waits for the end", (closing) => closing.closed, false],
+    ["somebody has waited for the end", (closing) => closing.closed, true],
   ];
   for (const [name, act, before] of impatient) {
     it(`Closing does not wait for the handler if ${name}`, async () => {

@@ -135,9 +135,10 @@ export class Closing implements SenderHost {
   leaveRule: LeaveRule = "direct";
   readonly #parts: ClosingParts;
   readonly #timeout: number;
-  #onDecided: Listeners;
   #onEnded: Listeners;
   #closed: Promise<Required<CloseInfo>> | undefined;
+  /** Settles `#closed`, if a program has asked for it. */
+  #settleClosed: EndListener | undefined;
   /** Made when the phase "open" ends, or shortly before. Most connections are open most of the time. */
   #ending: Ending | undefined;
 
@@ -188,18 +189,15 @@ export class Closing implements SenderHost {
     else this.#onEnded = added(this.#onEnded, listener);
   }
 
-  /** Calls the listener when the connection has failed or its transport has ended. */
-  whenDecided(listener: EndListener): void {
-    if (this.phase === "failed" || this.phase === "ended") return listener(this.error);
-    this.#onDecided = added(this.#onDecided, listener);
-    this.#stopWaitingForHandler();
-  }
-
+  /** Settles when the connection has failed or its transport has ended. */
   get closed(): Promise<Required<CloseInfo>> {
     return this.#closed ??= handled(
-      new Promise((resolve, reject) =>
-        this.whenDecided((error) => error === undefined ? resolve(this.received!) : reject(error))
-      ),
+      new Promise((resolve, reject) => {
+        this.#settleClosed = (error) =>
+          error === undefined ? resolve(this.received!) : reject(error);
+        if (this.state === "closed") this.#settleClosed(this.error);
+        else this.#stopWaitingForHandler();
+      }),
     );
   }
 
@@ -360,7 +358,7 @@ export class Closing implements SenderHost {
     const { sender, receiver } = this.#parts;
     this.error = error;
     sender.leaveCrowd();
-    tell(this.#onDecided, error);
+    this.#settleClosed?.(error);
     this.#parts.pings?.fail(() => error);
     sender.end(isComplete ? () => this.closedError() : () => error);
     receiver.end({ clean: isComplete, closeCode: error.closeCode ?? undefined, error });
@@ -414,7 +412,7 @@ export class Closing implements SenderHost {
 
   #tellCleanEnd(): void {
     this.#parts.sender.end(() => this.closedError());
-    tell(this.#onDecided);
+    this.#settleClosed?.();
     tell(this.#onEnded);
   }
 
@@ -438,7 +436,7 @@ export class Closing implements SenderHost {
     // A loop that ends with an error cancels without a reason, and then the handler rejects.
     const ending = this.#ending ??= new Ending();
     ending.leaving ??= reason === undefined ? { closeCode: CloseCode.Normal } : info;
-    if (this.#onDecided !== undefined) this.#stopWaitingForHandler();
+    if (this.#closed !== undefined) this.#stopWaitingForHandler();
   }
 
   /** The handler has returned without a promise, so nothing will report that it has finished. */
@@ -467,11 +465,9 @@ export class Closing implements SenderHost {
   }
 
   /** Rejects with the error of a write. If the end has interrupted the write, `closed` settles first. */
-  cutOff(error: unknown): Promise<never> {
-    return new Promise((_, reject) => {
-      if (this.canSend) reject(error);
-      else this.whenDecided(() => reject(error));
-    });
+  async cutOff(error: unknown): Promise<never> {
+    if (!this.canSend) await this.closed.catch(() => {});
+    throw error;
   }
 
   async finish(): Promise<void> {
