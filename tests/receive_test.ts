@@ -526,10 +526,12 @@ function receiverOf(strategy?: InboxStrategy) {
   const host: ReceiverHost = {
     machine,
     onRoom: () => noted.rooms++,
-    leave: (reason) => noted.left.push(reason),
-    retrace: (error, hasWaited) => {
-      noted.traced.push(hasWaited);
-      return error;
+    closing: {
+      leave: (reason) => noted.left.push(reason),
+      retrace: (error, hasWaited) => {
+        noted.traced.push(hasWaited);
+        return error;
+      },
     },
   };
   const receiver = new Receiver(strategy, host);

@@ -287,14 +287,6 @@ export class Driver
     if (this.isPaused) this.pump();
   }
 
-  retrace(error: unknown, hasWaited: boolean): unknown {
-    return this.closing.retrace(error, hasWaited);
-  }
-
-  leave(reason: unknown): void {
-    this.closing.leave(reason);
-  }
-
   get latency(): number | undefined {
     return this.pings?.latency;
   }

@@ -290,10 +290,12 @@ function memberOf(mode: Mode): string {
 export interface ReceiverHost {
   /** Assembles the messages, or delivers them in pieces. */
   readonly machine: Pick<Protocol, "whole" | "held" | "takeHeld">;
+  readonly closing: {
+    leave(reason: unknown): void;
+    retrace(error: unknown, hasWaited: boolean): unknown;
+  };
   /** Called when there may be room for more. */
   onRoom(): void;
-  leave(reason: unknown): void;
-  retrace(error: unknown, hasWaited: boolean): unknown;
 }
 
 export class Receiver {
@@ -369,7 +371,9 @@ export class Receiver {
 
   #wait(signal: AbortSignal | undefined): Promise<Message> {
     const { ended } = this.inbox;
-    if (ended !== undefined) return handled(Promise.reject(this.host.retrace(ended.error, false)));
+    if (ended !== undefined) {
+      return handled(Promise.reject(this.host.closing.retrace(ended.error, false)));
+    }
     const waiting = new Waiting(this.host);
     this.inbox.wait(waiting);
     if (signal !== undefined) {
@@ -428,7 +432,7 @@ export class Receiver {
   /** Called when the reader of a stream has cancelled it. */
   leave(reason: unknown): void {
     this.#stop();
-    this.host.leave(reason);
+    this.host.closing.leave(reason);
   }
 
   #stop(): void {
@@ -474,7 +478,7 @@ class Waiting implements Waiter<Message> {
 
   end({ error }: End): void {
     this.stopWatching?.();
-    this.#resolve(rejectTraced(this.promise, () => this.#host.retrace(error, true)));
+    this.#resolve(rejectTraced(this.promise, () => this.#host.closing.retrace(error, true)));
   }
 
   abort(reason: unknown): void {
@@ -516,7 +520,7 @@ class Iteration implements AsyncIterator<Message>, Waiter<Message> {
     if (ended !== undefined) {
       return endsIteration(ended)
         ? Promise.resolve({ done: true, value: undefined })
-        : handled(Promise.reject(host.retrace(ended.error, false)));
+        : handled(Promise.reject(host.closing.retrace(ended.error, false)));
     }
     const awaited = new Promise<IteratorResult<Message>>((resolve) => this.#resolve = resolve);
     this.#awaited = awaited;
@@ -533,7 +537,9 @@ class Iteration implements AsyncIterator<Message>, Waiter<Message> {
     const awaited = this.#awaited!;
     this.#awaited = undefined;
     if (endsIteration(end)) return this.#resolve({ done: true, value: undefined });
-    this.#resolve(rejectTraced(awaited, () => this.#receiver.host.retrace(end.error, true)));
+    this.#resolve(
+      rejectTraced(awaited, () => this.#receiver.host.closing.retrace(end.error, true)),
+    );
   }
 }
 

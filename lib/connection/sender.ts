@@ -356,9 +356,9 @@ export class Sender {
     while (!this.#isFull && this.#give(GIVE_MOST, false));
   }
 
-  /** Gives the whole batch to the transport, because nothing is written after it. */
+  /** Gives the whole batch to the transport, because nothing is written after it. It has no shared frames. */
   flushAll(): void {
-    if (this.#encoder.size > 0) this.#give(Infinity, this.#isFull);
+    if (this.#encoder.ownSize > 0) this.#give(Infinity, this.#isFull);
   }
 
   /** Returns whether the transport has accepted the bytes, and more wait. */
