@@ -118,17 +118,17 @@ describe("MessageReader", () => {
     [
       "a text message within a text message",
       [frame(Text, "a", false), frame(Text, "b")],
-      "A message began before the last one was finished",
+      "A text message began before the last one was finished",
     ],
     [
       "a binary message within a text message",
       [frame(Text, "", false), frame(Binary, "b")],
-      "A message began before the last one was finished",
+      "A binary message began before the last one was finished",
     ],
     [
       "a text message within a binary message",
       [frame(Binary, "a", false), frame(Continuation, "b", false), frame(Text, "c")],
-      "A message began before the last one was finished",
+      "A text message began before the last one was finished",
     ],
   ];
   for (const [title, frames, message] of misplaced) {

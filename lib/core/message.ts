@@ -115,7 +115,10 @@ export class MessageReader {
       if (this.opcode === 0) throw misplaced("A continuation frame has no message to continue");
     } else {
       // RFC 6455 §5.4: the fragments of two messages are not interleaved.
-      if (this.opcode !== 0) throw misplaced("A message began before the last one was finished");
+      if (this.opcode !== 0) {
+        const type = opcode === Opcode.Text ? "text" : "binary";
+        throw misplaced(`A ${type} message began before the last one was finished`);
+      }
       this.opcode = opcode;
       this.#size = 0;
     }

@@ -19,6 +19,9 @@ import type { Inlet } from "./inlet.ts";
 /** Called when the bytes have been written, or with the reason why not. */
 export type SendCallback = (error?: Error) => void;
 
+/** The same, as a stream calls it: with null on most versions of Node if nothing is wrong. */
+type WriteCallback = (error?: Error | null) => void;
+
 /** With this many bytes in the batch, it is written at once. */
 const WRITE_FROM = 65536;
 
@@ -124,11 +127,11 @@ export function lengthOf(data: unknown): number {
 /** Calls all callbacks, also if one of them throws. */
 function callAll(
   callbacks: readonly (SendCallback | undefined)[],
-  error: Error | undefined,
+  error: Error | null | undefined,
   at: number = 0,
 ): void {
   try {
-    while (at < callbacks.length) callbacks[at++]?.(error);
+    while (at < callbacks.length) (callbacks[at++] as WriteCallback | undefined)?.(error);
   } finally {
     if (at < callbacks.length) nextTick(callAll, callbacks, error, at);
   }
@@ -341,11 +344,7 @@ export class Outlet {
     if (key !== undefined) generateMask!(key);
     const bytes = encodeFrame(frame, { mask: mask ? key ?? true : undefined });
     this.#writeBatch();
-    this.#socket.write(bytes, this.#toWriteCallback(callback));
-  }
-
-  #toWriteCallback(callback: SendCallback | undefined): (error?: Error | null) => void {
-    return (error) => callback?.(error ?? undefined);
+    this.#socket.write(bytes, callback as WriteCallback | undefined);
   }
 
   #written(callback: SendCallback | undefined): void {
@@ -366,7 +365,7 @@ export class Outlet {
   }
 
   /** Calls the callbacks of messages that have been written. */
-  #answer(callbacks: SendCallback[], error: Error | undefined): void {
+  #answer(callbacks: SendCallback[], error: Error | null | undefined): void {
     this.#isAnswered = true;
     if (answered.push(this) === 1) queueMicrotask(waitForMicrotasks);
     callAll(callbacks, error);
@@ -398,9 +397,9 @@ export class Outlet {
     const last = parts.length - 1;
     const callbacks = this.#callbacks;
     if (callbacks.length > 0) this.#callbacks = [];
-    const done = callbacks.length === 0 ? this.#recycle : (error?: Error | null) => {
+    const done: WriteCallback = callbacks.length === 0 ? this.#recycle : (error) => {
       this.#recycle();
-      this.#answer(callbacks, error ?? undefined);
+      this.#answer(callbacks, error);
     };
     if (last < 0) done();
     else {

@@ -163,10 +163,12 @@ function toBuffer(data: string | Uint8Array): Buffer {
 
 /** Checks the arguments of `close()`. */
 export function checkClose(
-  closeCode: number | undefined,
+  code: number | undefined,
   given: string | Uint8Array | undefined,
 ): { closeCode?: number; reason?: string } {
-  if (closeCode === undefined) return {};
+  if (code === undefined) return {};
+  // A fraction is cut off when the code is written.
+  const closeCode = typeof code === "number" ? Math.trunc(code) : NaN;
   if (!isWireCloseCode(closeCode)) {
     throw new TypeError("First argument must be a valid error code number");
   }

@@ -27,6 +27,11 @@ function violation(title: string, bytes: number[], error: string, code = 1002): 
   };
 }
 
+/** Returns what a callback is given. */
+function argument(call: (callback: (error: unknown) => void) => void): Promise<unknown> {
+  return new Promise(call);
+}
+
 const CLOSED = 'close 1005 "" (3)';
 
 export const SCENARIOS: readonly Scenario[] = [
@@ -77,6 +82,28 @@ export const SCENARIOS: readonly Scenario[] = [
     run: ({ server }) => server.close(4321, Buffer.from("gründe")),
     client: ['close 4321 "gründe" (3)'],
     server: ['close 4321 "gründe" (3)'],
+  },
+  {
+    title: "The fraction of a close code is cut off",
+    run: ({ server }) => server.close(1000.5),
+    client: ['close 1000 "" (3)'],
+    server: ['close 1000 "" (3)'],
+  },
+  {
+    title: "The callback of send() is given what the socket gives its own",
+    options: { client: { generateMask: (mask) => mask.fill(1) } },
+    async run({ client, server, log }) {
+      const given = [
+        await argument((callback) => client._socket!.write("", callback)),
+        await argument((callback) => client.send("", callback)),
+        await argument((callback) => server.send("", callback)),
+      ];
+      client.close();
+      await closed(client);
+      log.client.push(`${new Set(given).size} kind`);
+    },
+    client: ['text ""', CLOSED, "1 kind"],
+    server: ['text ""', CLOSED],
   },
   {
     title: "terminate() cuts the connection",
@@ -139,6 +166,16 @@ export const SCENARIOS: readonly Scenario[] = [
     "a continuation without a message",
     [0x80, 0],
     "WS_ERR_INVALID_OPCODE: Invalid WebSocket frame: invalid opcode 0",
+  ),
+  violation(
+    "a text message within a message",
+    [0x02, 0, 0x81, 0],
+    "WS_ERR_INVALID_OPCODE: Invalid WebSocket frame: invalid opcode 1",
+  ),
+  violation(
+    "a binary message within a message",
+    [0x02, 0, 0x82, 0],
+    "WS_ERR_INVALID_OPCODE: Invalid WebSocket frame: invalid opcode 2",
   ),
   violation(
     "RSV1 without an extension",
