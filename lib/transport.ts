@@ -7,6 +7,7 @@ import { handled } from "./abortable.ts";
 import { domError, failure, wrongType } from "./core/error.ts";
 import { Queue } from "./core/queue.ts";
 import type { TextCodec } from "./core/utf8.ts";
+import { nextTurn } from "./timers.ts";
 
 /** The address of one end of a connection. */
 export type Address =
@@ -421,7 +422,7 @@ class StreamTransport extends BaseTransport {
 
   protected start(): void {
     // A sink may fail while nothing is written.
-    this.#writer.closed.catch((error) => this.#failed(error));
+    this.#writer.closed.catch((error) => this.#outputFailed(error));
     this.resume();
   }
 
@@ -440,7 +441,7 @@ class StreamTransport extends BaseTransport {
     // Copy the chunk: the sink may keep it, and the caller may change its bytes.
     this.#writer.write(new Uint8Array(piece)).then(
       () => this.reportSent(piece.length),
-      (error) => this.#failed(error),
+      (error) => this.#outputFailed(error),
     );
   }
 
@@ -477,7 +478,7 @@ class StreamTransport extends BaseTransport {
   }
 
   protected finish(): void {
-    this.#writer.close().then(() => this.reportFinished(), (error) => this.#failed(error));
+    this.#writer.close().then(() => this.reportFinished(), (error) => this.#outputFailed(error));
   }
 
   protected cut(): void {
@@ -486,6 +487,11 @@ class StreamTransport extends BaseTransport {
     handled(this.#reader.cancel(reason));
     handled(this.#writer.abort(reason));
     queueMicrotask(() => this.reportClose());
+  }
+
+  /** A turn later, the bytes that came before the failure have been read, unless the reader has paused. */
+  #outputFailed(error: unknown): void {
+    nextTurn(() => this.#failed(error));
   }
 
   #failed(error: unknown): void {

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { connect, type HandshakeError, type WebSocketConnection } from "../mod.ts";
 import { attach, type AttachOptions, type Handler } from "../lib/node.ts";
 import { encodeFrame } from "../lib/core/mod.ts";
-import { concat, hex, latin1 } from "./bytes.ts";
+import { concat, hex, latin1, utf8 } from "./bytes.ts";
 import {
   ANSWER,
   answerTo,
@@ -70,6 +70,25 @@ describe("attach", () => {
     });
     assert.deepEqual(concat(first), sent);
     assert.deepEqual(concat(second), sent);
+  });
+
+  it("attach() leaves a chunk to a listener that is called once", async () => {
+    const frame = encodeFrame({ opcode: 1, payload: utf8("Hello") }, { mask: hex("37 fa 21 3d") });
+    const chunks: Uint8Array[] = [];
+    await withAttached({}, async (server) => {
+      server.prependListener("upgrade", (_, socket) => {
+        socket.once("data", (chunk: Uint8Array) => chunks.push(chunk));
+      });
+      const raw = await RawSocket.connect(portOf(server));
+      raw.write(upgradeRequest());
+      await until(() => raw.text.includes("\r\n\r\n"));
+      raw.write(concat([frame, CLOSE]));
+      await raw.close();
+    }, async (ws) => {
+      for await (const message of ws) assert.equal(message, "Hello");
+    });
+    assert.equal(chunks.length, 1);
+    assert.deepEqual(new Uint8Array(chunks[0]).subarray(0, frame.length), frame);
   });
 
   it("attach() sends the header fields of an iterator to every client", async () => {

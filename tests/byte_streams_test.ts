@@ -108,6 +108,29 @@ describe("fromStreams", () => {
     }
   });
 
+  it("fromStreams gives what was received before its streams failed", async () => {
+    const fault = new Error("cable cut");
+    for (const sizes of [[], [1], [40_000, 20_000, 3], [65_536]]) {
+      const [near, far] = transportPair();
+      const transport = fromStreams(toStreams(near));
+      for (const size of sizes) far.write([pattern(size)]);
+      await rest();
+      far.fail(fault);
+      await rest();
+      let received = 0;
+      const error = await new Promise<Error | undefined>((close) =>
+        transport.handle({
+          data: (chunk) => void (received += chunk.length),
+          drain: () => {},
+          end: () => {},
+          close,
+        })
+      );
+      assert.equal(error, fault);
+      assert.equal(received, sizes.reduce((sum, size) => sum + size, 0));
+    }
+  });
+
   it("fromStreams that is destroyed cancels and aborts the streams", async () => {
     const reasons: unknown[] = [];
     const transport = fromStreams({

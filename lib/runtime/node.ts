@@ -92,7 +92,9 @@ export class DuplexTransport<T extends Duplex = Duplex> extends BaseTransport {
     if (duplex.destroyed) return queueMicrotask(() => this.reportClose());
     // A duplex emits 'end' only once.
     if (duplex.readableEnded) queueMicrotask(() => this.reportEnd());
-    duplex.on("data", DuplexTransport.#onData);
+    // Before the listeners of others: one that is called once is gone when the next one is called.
+    duplex.prependListener("data", DuplexTransport.#onData);
+    if (duplex.readableFlowing !== false) duplex.resume();
     duplex.on("end", DuplexTransport.#onEnd);
     duplex.on("close", DuplexTransport.#onClose);
   }
