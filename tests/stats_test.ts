@@ -8,7 +8,7 @@ import {
   type Machine,
   protocolOptions,
 } from "../lib/connection/driver.ts";
-import { encodeFrame, type Frame, Opcode, Protocol } from "../lib/core/mod.ts";
+import { encodeFrame, type Frame, Opcode, Protocol, type ProtocolEvent } from "../lib/core/mod.ts";
 import type { Transport } from "../lib/transport.ts";
 import { pair, transportPair } from "../lib/testing.ts";
 import { concat, pattern, utf8 } from "./bytes.ts";
@@ -108,6 +108,24 @@ describe("Driver", () => {
     assert.equal(ws.stats.bytesReceived, frame.length);
     assert.equal(await ws.receive(), "early");
     ws.terminate();
+  });
+
+  it("Driver reads a chunk that comes while it takes over the transport", () => {
+    for (const bufferedAmount of [0, 5]) {
+      const events: ProtocolEvent[] = [
+        { type: "text", data: "Hello", frameFinished: true, messageFinished: true },
+      ];
+      const { driver } = driverOver(
+        { bufferedAmount, next: () => events.shift() },
+        {},
+        (handlers) => {
+          assert.equal(handlers.data(new Uint8Array(1)), bufferedAmount === 0);
+          assert.equal(events.length, bufferedAmount === 0 ? 0 : 1, "earlier bytes come first");
+        },
+      );
+      assert.equal(driver.receiver.messagesReceived, 1);
+      assert.equal(driver.stats.bytesReceived, bufferedAmount + 1);
+    }
   });
 
   it("Driver pings after 20 s, and gives a pong 20 s and a Close 10 s, by default", async () => {
@@ -398,7 +416,11 @@ describe("Driver", () => {
 });
 
 /** A driver over a protocol that the test controls, and the calls of its transport. */
-function driverOver(state: Partial<Machine> = {}, options: DriverInit["options"] = {}) {
+function driverOver(
+  state: Partial<Machine> = {},
+  options: DriverInit["options"] = {},
+  handOver: NonNullable<DriverInit["source"]>["handOver"] = () => {},
+) {
   const calls: string[] = [];
   const real = new Protocol("server");
   const machine = {
@@ -423,7 +445,7 @@ function driverOver(state: Partial<Machine> = {}, options: DriverInit["options"]
   };
   const driver = new Driver({
     transport: transport as unknown as Transport,
-    source: { handOver: () => {} },
+    source: { handOver },
     options: { pingInterval: 0, closeTimeout: 0, ...options },
     machine: machine as Machine,
   });

@@ -119,7 +119,7 @@ export class Driver
   #extras: Extras | undefined;
 
   isPaused = false;
-  #pumping = false;
+  #pumping: boolean;
   #bytesReceived = 0;
   /** Number of messages that had been taken when the last chunk arrived. */
   #takenBefore = 0;
