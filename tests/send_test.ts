@@ -11,6 +11,7 @@ import {
 import { type SharedFrame, sharedFrame } from "../lib/core/shared_frame.ts";
 import { Sender, type SenderHost, type WritingMachine } from "../lib/connection/sender.ts";
 import { isTooMuch } from "../lib/connection/sending.ts";
+import { Recipients } from "../lib/connection/crowd.ts";
 import { sharedLength, shareFrame } from "../lib/connection/sharing.ts";
 import type { ConnectionOptions } from "../lib/options.ts";
 import type { Transport } from "../lib/transport.ts";
@@ -617,8 +618,7 @@ describe("Sender", () => {
       const frame = sharedFrame(hex("81 01 61"));
       assert.equal(sender.sendShared({ message: "a", frame }, Infinity), true);
       const range = frame.range!;
-      const crowd = { range, recipients: [], members: [] };
-      range.gather(crowd);
+      const crowd = range.crowd = new Recipients(range, [], [sender]);
       sender.flush();
       assert.equal(sender.crowd, isSlow ? undefined : crowd);
     }

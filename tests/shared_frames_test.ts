@@ -15,10 +15,11 @@ import {
   PerMessageDeflate,
   type PerMessageDeflateOptions,
 } from "../lib/core/permessage_deflate.ts";
+import { Recipients } from "../lib/connection/crowd.ts";
 import { SharedFrames, sharedLength, shareFrame } from "../lib/connection/sharing.ts";
 import { pair, type PairOptions } from "../lib/testing.ts";
 import { deflateEngine } from "../lib/zlib.ts";
-import { concat } from "./bytes.ts";
+import { concat, hex } from "./bytes.ts";
 import { binary, fc, text } from "./property.ts";
 import { rest, until } from "./support.ts";
 
@@ -109,7 +110,6 @@ describe("Shared frames", () => {
     assert.equal(range.followedBy(frame(3, 4)), both);
     assert.deepEqual([both.length, both.frames, range.length], [3, 2, 2]);
     assert.deepEqual(both.parts, [Uint8Array.of(2, 3, 4)]);
-    range.join();
     assert.equal(range.add(frame(4, 5)), false);
     assert.equal(range.add(frame(3, 4)), true);
     assert.deepEqual([range.length, range.frames], [3, 2]);
@@ -149,25 +149,23 @@ describe("Shared frames", () => {
     assert.deepEqual(taken, ["", text + "\x81\x03own", text + "\x81\x05three", text]);
   });
 
+  /** A crowd without transports. */
+  const gather = (range: SharedRange) => range.crowd = new Recipients(range, [], []);
+
   it("are added for a crowd again when all of it has taken them", () => {
     const encoders = [1, 2, 3].map(() => new Encoder("server"));
     const frames = new SharedFrames(new Uint8Array(100));
     const first = frames.write("one")!;
     for (const encoder of encoders) encoder.writeShared(first);
     const range = SharedRange.of(first);
-    const crowd = { range, recipients: [], members: [] };
-    range.gather(crowd);
+    const crowd = gather(range);
     const take = (some: Encoder[]) =>
       some.map((encoder) => new TextDecoder("latin1").decode(concat(encoder.take())));
     const [a, b, c] = encoders;
     assert.equal(a.crowd, crowd);
-    assert.equal(range.isTaken, false);
-    assert.deepEqual(take([a]), ["\x81\x03one"]);
-    assert.equal(range.isTaken, false);
-    const two = frames.write("two")!;
-    assert.equal(range.add(two), false, "one of them would miss it");
-    assert.deepEqual([a.size, b.size], [0, 5]);
-    assert.deepEqual(take([a, b, c]), ["", "\x81\x03one", "\x81\x03one"]);
+    assert.deepEqual([range.isTaken, a.crowdBytes], [false, 0]);
+    assert.deepEqual(concat(range.take()), hex("81 03 6f 6e 65"));
+    assert.deepEqual([a.size, a.crowdBytes, a.sharedMessages], [0, 5, 1]);
     assert.deepEqual([range.isTaken, range.length, range.holders], [true, 0, 3]);
     assert.equal(range.parts[0].buffer.byteLength, 0, "the memory is free");
     // Other frames may come from another buffer.
@@ -181,6 +179,8 @@ describe("Shared frames", () => {
     const own = next.write("five")!;
     assert.equal(b.writeShared(own), true);
     assert.deepEqual([b.size, b.counts.frames, b.crowd, a.crowd], [19, 4, undefined, undefined]);
+    assert.equal(crowd.isBroken, true);
+    assert.deepEqual([a.crowdBytes, b.crowdBytes], [5, 5]);
     c.writePiece("own", true);
     assert.deepEqual([c.size, c.counts.frames, range.holders], [18, 4, 1]);
     const both = "\x81\x05three\x81\x04four";
@@ -200,10 +200,10 @@ describe("Shared frames", () => {
     const first = frames.write("one")!;
     for (const encoder of [a, b]) encoder.writeShared(first);
     const range = SharedRange.of(first);
-    range.gather({ range, recipients: [], members: [] });
-    for (const encoder of [a, b]) encoder.take();
+    gather(range);
+    range.take();
     b.unshare();
-    assert.deepEqual([range.holders, range.isTaken, range.crowd], [1, true, undefined]);
+    assert.deepEqual([range.holders, range.isTaken, a.crowd], [1, true, undefined]);
     assert.equal(range.add(frames.write("two")!), true);
     assert.deepEqual([a.size, a.sharedMessages, b.size, b.sharedMessages], [5, 2, 0, 1]);
     // It comes right after "two", but is no part of what "a" holds.
@@ -214,21 +214,49 @@ describe("Shared frames", () => {
     assert.deepEqual([a.size, a.sharedMessages, range.holders], [6, 3, 0]);
   });
 
-  it("free their memory when a crowd has ended while it took them", () => {
-    for (const isGathered of [true, false]) {
-      const [a, b, c] = [1, 2, 3].map(() => new Encoder("server"));
-      const frame = new SharedFrames(new Uint8Array(100)).write("one")!;
-      for (const encoder of [a, b, c]) encoder.writeShared(frame);
+  it("are taken by each encoder alone when their crowd has ended", () => {
+    const [a, b, c] = [1, 2, 3].map(() => new Encoder("server"));
+    const frame = new SharedFrames(new Uint8Array(100)).write("one")!;
+    for (const encoder of [a, b, c]) encoder.writeShared(frame);
+    gather(SharedRange.of(frame));
+    assert.equal(concat(a.take()).length, 5);
+    assert.equal(b.crowd, undefined);
+    b.writePiece("own", true);
+    assert.equal(concat(c.take()).length, 5);
+    assert.equal(concat(b.take()).length, 10);
+    assert.deepEqual([a, b, c].map(({ counts }) => counts.frames), [1, 2, 1]);
+  });
+
+  it("that are being written are sent by an encoder that leaves before it is its turn", () => {
+    const acts: [string, (encoder: Encoder, frames: SharedFrames) => unknown, string][] = [
+      ["a frame of its own", (encoder) => encoder.writePiece("own", true), "\x81\x03own"],
+      [
+        "another shared frame",
+        (encoder, frames) => encoder.writeShared(frames.write("two")!),
+        "\x81\x03two",
+      ],
+      ["nothing", (encoder) => encoder.unshare(), ""],
+    ];
+    for (const [name, act, expected] of acts) {
+      const encoder = new Encoder("server");
+      const frames = new SharedFrames(new Uint8Array(100));
+      const frame = frames.write("one")!;
+      encoder.writeShared(frame);
       const range = SharedRange.of(frame);
-      if (isGathered) range.gather({ range, recipients: [], members: [] });
-      a.take();
-      b.writePiece("own", true);
-      assert.deepEqual([range.length, range.crowd], [5, undefined]);
-      assert.equal(concat(c.take()).length, 5);
-      // Without a crowd, others may still send the frame.
-      assert.equal(range.length, isGathered ? 0 : 5);
-      assert.equal(concat(b.take()).length, 10);
-      assert.deepEqual([a, b, c].map(({ counts }) => counts.frames), [1, 2, 1]);
+      const parts = range.parts;
+      const left: object[] = [];
+      const leave = (encoder: object) => {
+        left.push(encoder);
+        return parts;
+      };
+      const state = { isBroken: false, isFlushing: true, flush() {} };
+      range.crowd = { range, recipients: [], ...state, leave };
+      range.take();
+      assert.equal(encoder.crowdBytes, 5);
+      act(encoder, frames);
+      assert.deepEqual([left, encoder.crowdBytes, range.holders], [[encoder], 0, 0], name);
+      const text = new TextDecoder("latin1").decode(concat(encoder.take()));
+      assert.equal(text, "\x81\x03one" + expected, name);
     }
   });
 

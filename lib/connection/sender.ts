@@ -108,15 +108,16 @@ interface SlowPolicy {
 
 export class Sender {
   readonly #machine: WritingMachine;
-  readonly #encoder: Protocol["encoder"];
+  readonly encoder: Protocol["encoder"];
   readonly isExtended: boolean;
-  readonly #transport: Transport;
+  readonly transport: Transport;
   readonly #host: SenderHost;
   /** What to do about a peer that is too slow. Undefined if sends wait. */
   readonly #policy: SlowPolicy | undefined;
   /** Number of messages sent, except shared ones. */
   #messagesSent = 0;
-  bytesSent = 0;
+  /** Number of bytes given to the transport, except by a crowd. */
+  #bytesSent = 0;
   /** Created for the first message that cannot be sent at once. */
   #turns: SendTurns | undefined;
   #isDue = false;
@@ -141,15 +142,19 @@ export class Sender {
     { slow = "wait", maxBufferedAmount }: Pick<ConnectionOptions, "slow" | "maxBufferedAmount">,
   ) {
     this.#machine = machine;
-    this.#encoder = machine.encoder;
+    this.encoder = machine.encoder;
     this.isExtended = machine.extended;
-    this.#transport = transport;
+    this.transport = transport;
     this.#host = host;
     if (slow !== "wait") this.#policy = { slow, most: maxBufferedAmount ?? MAX_BUFFERED_AMOUNT };
   }
 
   get messagesSent(): number {
-    return this.#messagesSent + this.#encoder.sharedMessages;
+    return this.#messagesSent + this.encoder.sharedMessages;
+  }
+
+  get bytesSent(): number {
+    return this.#bytesSent + this.encoder.crowdBytes;
   }
 
   /** Number of bytes that wait for their turn, in the batch, and in the transport. */
@@ -160,7 +165,7 @@ export class Sender {
   /** `bufferedAmount` plus the memory of the messages that wait for their turn, in bytes. */
   get heldAmount(): number {
     const waiting = (this.#turns?.count ?? 0) * MESSAGE_OVERHEAD;
-    return this.bufferedAmount + this.#encoder.unused + waiting + (this.#machine.overhead ?? 0);
+    return this.bufferedAmount + this.encoder.unused + waiting + (this.#machine.overhead ?? 0);
   }
 
   /** Whether messages wait for room, or a message is incomplete. */
@@ -170,7 +175,7 @@ export class Sender {
   }
 
   get #unsent(): number {
-    return this.#encoder.size + this.#transport.bufferedAmount;
+    return this.encoder.size + this.transport.bufferedAmount;
   }
 
   #isSlow(message: Message): boolean {
@@ -226,9 +231,9 @@ export class Sender {
     if (this.#policy !== undefined || this.#machine.overhead !== undefined) return false;
     if (this.#turns?.holder !== undefined) return false;
     if (this.isExtended && shared.message.length > COMPRESS_UP_TO) return false;
-    if (isTooMuch(this.#encoder.size, shared.message.length, most)) return false;
-    if (!this.#encoder.writeShared(shared.frame, compress)) return false;
-    if (this.#encoder.size < SEND_MARK) this.#flushInTurn();
+    if (isTooMuch(this.encoder.size, shared.message.length, most)) return false;
+    if (!this.encoder.writeShared(shared.frame, compress)) return false;
+    if (this.encoder.size < SEND_MARK) this.#flushInTurn();
     else {
       this.flush();
       this.#settle(0);
@@ -237,12 +242,12 @@ export class Sender {
   }
 
   get crowd(): Crowd | undefined {
-    return this.#encoder.crowd;
+    return this.encoder.crowd;
   }
 
   /** From now on, this connection may not send what the others of its crowd do. See `sharing.ts`. */
   leaveCrowd(): void {
-    this.#encoder.unshare();
+    this.encoder.unshare();
   }
 
   #send(message: Message, passing: Passing, options: SendOptions): Promise<void> {
@@ -300,18 +305,18 @@ export class Sender {
    * caller.
    */
   #settle(length: number, lent: boolean = false): Promise<void> {
-    let waiting = this.#encoder.ownSize;
+    let waiting = this.encoder.ownSize;
     if (waiting >= SEND_MARK) {
       this.flush();
-      waiting = this.#encoder.ownSize;
+      waiting = this.encoder.ownSize;
     } else if (waiting > 0 && lent) {
       // A loop that awaits its sends would otherwise send one message in each turn.
       this.#flushSoon();
     } else if (waiting > 0) this.#flushInTurn();
     if (this.#endError !== undefined) return handled(Promise.reject(this.#newEndError()));
     // A native WebSocket accepts the message when it is written, so that nothing waits in the batch.
-    if (waiting === 0) this.#isFull = this.#transport.bufferedAmount > 0;
-    if (this.#isFull) waiting += this.#transport.bufferedAmount;
+    if (waiting === 0) this.#isFull = this.transport.bufferedAmount > 0;
+    if (this.#isFull) waiting += this.transport.bufferedAmount;
     if (waiting > SEND_MARK || (lent && waiting > 0)) return this.#departure();
     const work = this.#work += length + (this.isExtended ? EXTENDED_WORK : MESSAGE_WORK);
     if (work < LOOK_EVERY) return DONE;
@@ -324,7 +329,7 @@ export class Sender {
   }
 
   #departure(): Promise<void> {
-    if (this.#encoder.size > 0) return (this.#batched ??= new Departure()).promise;
+    if (this.encoder.size > 0) return (this.#batched ??= new Departure()).promise;
     return (this.#given ??= new Departure()).promise;
   }
 
@@ -353,37 +358,48 @@ export class Sender {
    * `drained()` continues. Bytes that wait here are held only once, and can still be checked.
    */
   flush(): void {
+    const { crowd } = this.encoder;
+    if (crowd !== undefined) return crowd.flush();
     while (!this.#isFull && this.#give(GIVE_MOST, false));
   }
 
   /** Gives the whole batch to the transport, because nothing is written after it. It has no shared frames. */
   flushAll(): void {
-    if (this.#encoder.ownSize > 0) this.#give(Infinity, this.#isFull);
+    if (this.encoder.ownSize > 0) this.#give(Infinity, this.#isFull);
   }
 
   /** Returns whether the transport has accepted the bytes, and more wait. */
   #give(most: number, copy: boolean): boolean {
-    const parts = this.#encoder.take(most, copy);
-    const isLast = this.#encoder.ownSize === 0;
+    const parts = this.encoder.take(most, copy);
+    const isLast = this.encoder.ownSize === 0;
     // Sends wait for their last byte.
     if (isLast && this.#batched !== undefined) this.#depart(this.#batched);
-    for (const { length } of parts) this.bytesSent += length;
+    for (const { length } of parts) this.#bytesSent += length;
     try {
-      if (parts.length > 0) this.#transport.write(parts);
-      this.#isFull = this.#transport.bufferedAmount > 0;
+      if (parts.length > 0) this.transport.write(parts);
+      this.#isFull = this.transport.bufferedAmount > 0;
     } catch (error) {
-      // The bytes are lost, so that the stream of frames is broken. Other connections are not affected.
-      this.#host.cut("The transport threw", CloseCode.Abnormal, error);
+      this.#cut(error);
       return false;
     }
-    if (this.#encoder.hasVanished) {
+    if (this.encoder.hasVanished) {
       this.#host.fail(CloseCode.InternalError, VANISHED, undefined, "bytes-changed");
       return false;
     }
-    // A frame that waits would keep the memory of all frames in its buffer.
-    if (this.#isFull) this.leaveCrowd();
-    else this.#left();
+    if (!this.#isFull) this.#left();
     return !isLast;
+  }
+
+  /** The bytes are lost, so that the stream of frames is broken. Other connections are not affected. */
+  #cut(cause: unknown): void {
+    this.#host.cut("The transport threw", CloseCode.Abnormal, cause);
+  }
+
+  wroteShared(failure: { cause: unknown } | undefined): void {
+    if (failure !== undefined) return this.#cut(failure.cause);
+    this.#isFull = this.transport.bufferedAmount > 0;
+    // A frame that waits would keep the memory of all frames in its buffer.
+    this.leaveCrowd();
   }
 
   #depart(batched: Departure): void {
@@ -403,7 +419,7 @@ export class Sender {
   }
 
   #left(): void {
-    if (!this.#encoder.recycle()) return this.checkLent();
+    if (!this.encoder.recycle()) return this.checkLent();
     const given = this.#given;
     if (given === undefined) return;
     this.#given = undefined;
@@ -412,7 +428,7 @@ export class Sender {
 
   /** Fails the connection if bytes that were lent to the transport have changed their length. */
   checkLent(): void {
-    if (this.#encoder.isLentIntact) return;
+    if (this.encoder.isLentIntact) return;
     this.#host.cut(VANISHED, CloseCode.InternalError, undefined, "bytes-changed");
   }
 

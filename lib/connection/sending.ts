@@ -20,8 +20,6 @@ export interface Sending {
   sendShared?(shared: Shareable, most: number, compress: boolean | undefined): boolean;
   /** The connections that can get the next frame together with this one. */
   readonly crowd?: Crowd | undefined;
-  /** Sends what waits. */
-  flush?(): void;
 }
 
 const SENDING = Symbol("sending");

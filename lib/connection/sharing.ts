@@ -8,14 +8,10 @@ import {
 } from "../core/frame_writer.ts";
 import { Opcode } from "../core/frame.ts";
 import type { Message } from "../core/message.ts";
-import {
-  type Crowd,
-  type SharedFrame,
-  sharedFrame,
-  type SharedRange,
-} from "../core/shared_frame.ts";
+import { type SharedFrame, sharedFrame, type SharedRange } from "../core/shared_frame.ts";
 import { nextTurn } from "../timers.ts";
 import { SEND_MARK } from "./sender.ts";
+import { type Member, Recipients } from "./crowd.ts";
 import { isTooMuch, type Sending, sendingOf, type Shareable } from "./sending.ts";
 
 const utf8 = new TextEncoder();
@@ -93,7 +89,8 @@ export function gather(
   range: SharedRange | undefined,
 ): void {
   // A recipient that does not get this broadcast may get the next one.
-  if (range?.holders === recipients.length) range.gather({ range, recipients, members });
+  if (range?.holders !== recipients.length) return;
+  range.crowd = new Recipients(range, recipients, members as unknown as Member[]);
 }
 
 /**
@@ -108,6 +105,8 @@ export function sendToCrowd(
 ): boolean {
   const crowd = sendingOf(recipients[0])?.crowd;
   if (crowd === undefined || crowd.recipients.length !== recipients.length) return false;
+  // A member that leaves during a flush takes only the frames that are being written.
+  if (crowd.isFlushing) return false;
   const { range } = crowd;
   if (isTooMuch(range.length, shared.message.length, maxBufferedAmount)) return false;
   for (let i = 0; i < recipients.length; i++) {
@@ -115,13 +114,9 @@ export function sendToCrowd(
   }
   const isFirst = range.isTaken;
   if (!range.add(shared.frame)) return false;
-  if (range.length >= SEND_MARK) flush(crowd);
-  else if (isFirst) nextTurn(() => flush(crowd));
+  if (range.length >= SEND_MARK) crowd.flush();
+  else if (isFirst) nextTurn(() => crowd.flush());
   return true;
-}
-
-function flush({ members }: Crowd): void {
-  for (const member of members) member.flush?.();
 }
 
 /** Writes a message as a frame that the connections of a server can share. */

@@ -86,8 +86,8 @@ export class Encoder {
   #likely = 0;
   /** Shared frames. The batch has nothing else then. A crowd keeps the range after its frames were taken. */
   #shared: SharedRange | undefined;
-  /** Number of frames of `#shared` that have been taken. */
-  #framesTaken = 0;
+  /** Number of bytes that crowds have taken, except those of `#shared`. */
+  #crowdBytes = 0;
 
   constructor(role: Role, options: EncoderOptions = {}) {
     const { textCodec = webTextCodec, extensions = [], onFrame, refusal } = options;
@@ -101,12 +101,13 @@ export class Encoder {
   /** The shared frames that have not been taken. */
   get #waiting(): SharedRange | undefined {
     const shared = this.#shared;
-    return shared?.frames === this.#framesTaken ? undefined : shared;
+    return shared === undefined || shared.isTaken ? undefined : shared;
   }
 
   /** The crowd to which the encoder belongs. */
   get crowd(): Crowd | undefined {
-    return this.#shared?.crowd;
+    const crowd = this.#shared?.crowd;
+    return crowd?.isBroken ? undefined : crowd;
   }
 
   /** Number of bytes that were written and not yet taken. */
@@ -118,6 +119,11 @@ export class Encoder {
   get sharedMessages(): number {
     const shared = this.#shared;
     return shared === undefined ? this.#sharedMessages : this.#sharedMessages + shared.frames;
+  }
+
+  /** Number of bytes that crowds have taken, which `take()` has not returned. */
+  get crowdBytes(): number {
+    return this.#crowdBytes + (this.#shared?.bytesTaken ?? 0);
   }
 
   /** Numbers of the frames that were written, and of payload bytes of compressed messages. */
@@ -195,6 +201,7 @@ export class Encoder {
   }
 
   #share(frame: SharedFrame): void {
+    if (this.#shared?.crowd?.isFlushing) this.unshare();
     const held = this.#waiting;
     if (held?.precedes(frame)) this.#hold(held.followedBy(frame));
     else if (this.size === 0) this.#hold(SharedRange.of(frame));
@@ -206,15 +213,22 @@ export class Encoder {
     }
   }
 
-  #hold(range: SharedRange | undefined): void {
+  #hold(range: SharedRange): void {
+    this.#letGo();
     // An encoder with an extension is not counted, because the extension may change the next frame.
-    if (this.#extended === undefined) {
-      this.#shared?.leave(this.#waiting === undefined);
-      range?.join();
-    }
-    this.#sharedMessages += this.#framesTaken;
+    if (this.#extended === undefined) range.holders++;
     this.#shared = range;
-    this.#framesTaken = 0;
+  }
+
+  /** Holds no shared frames any more, and counts those that were taken. Returns what `Crowd.leave()` does. */
+  #letGo(): readonly Uint8Array[] | undefined {
+    const held = this.#shared;
+    if (held === undefined) return undefined;
+    this.#shared = undefined;
+    if (this.#extended === undefined) held.holders--;
+    this.#sharedMessages += held.framesTaken;
+    this.#crowdBytes += held.bytesTaken;
+    return held.crowd?.leave(this);
   }
 
   /** Returns the frame as the extension changes it, or undefined if the frame cannot be shared. */
@@ -267,21 +281,11 @@ export class Encoder {
 
   /** Returns the shared frames, which are no longer in the batch. */
   #leave(): readonly Uint8Array[] | undefined {
-    if (this.#shared === undefined) return undefined;
-    const parts = this.#waiting?.parts;
-    const { frames } = this.#shared;
-    this.#sharedMessages += frames - this.#framesTaken;
-    this.#hold(undefined);
-    return parts;
-  }
-
-  /** Takes the shared frames, if the batch has any. The encoder stays in its crowd. */
-  #takeShared(): readonly Uint8Array[] | undefined {
-    const shared = this.#waiting;
-    if (shared === undefined) return undefined;
-    if (shared.crowd === undefined) return this.#leave();
-    this.#framesTaken = shared.frames;
-    return shared.take();
+    const waiting = this.#waiting;
+    const unwritten = this.#letGo();
+    if (waiting !== undefined) this.#sharedMessages += waiting.frames - waiting.framesTaken;
+    if (unwritten !== undefined) this.#crowdBytes -= unwritten[0].length;
+    return unwritten ?? waiting?.parts;
   }
 
   /** Returns complete characters, including the one that the previous piece cut off. */
@@ -470,7 +474,7 @@ export class Encoder {
    */
   take(most: number = Infinity, copy: boolean = false): readonly Uint8Array[] {
     this.hasVanished = false;
-    const shared = this.#shared && this.#takeShared();
+    const shared = this.#shared && this.#leave();
     if (shared !== undefined) return shared;
     const taken: Uint8Array[] = [];
     if (this.ownSize === this.#end - this.#start) {

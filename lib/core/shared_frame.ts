@@ -21,13 +21,22 @@ export interface Crowd {
   readonly range: SharedRange;
   /** The recipients of the broadcast. */
   readonly recipients: readonly unknown[];
-  /** The sending halves of the recipients. */
-  readonly members: readonly { flush?(): void }[];
+  /** Whether a member has left. The others are no crowd any more. */
+  readonly isBroken: boolean;
+  /** Whether the frames are being written. */
+  readonly isFlushing: boolean;
+  /** Gives the waiting frames to the transports of all members. */
+  flush(): void;
+  /**
+   * Called when an encoder leaves. Returns the frames that are being written, if those of this encoder were
+   * not written yet. It sends them itself.
+   */
+  leave(encoder: object): readonly Uint8Array[] | undefined;
 }
 
 /**
  * Consecutive frames. All encoders that hold the same frames hold the same object. The encoders of a crowd
- * keep it when they have taken the frames, so that the next frames are added for all of them at once.
+ * keep it when the frames were taken, so that the next frames are added for all of them at once.
  */
 export class SharedRange {
   #bytes: Uint8Array;
@@ -37,13 +46,12 @@ export class SharedRange {
   #next: SharedRange | undefined;
   /** Number of frames, with those that were taken before these. */
   frames: number;
-  #framesBefore = 0;
+  /** Numbers of the frames that a crowd has taken, and of their bytes. */
+  framesTaken = 0;
+  bytesTaken = 0;
   /** Number of encoders that hold the range, and could hold any frame after it. */
   holders = 0;
-  /** Number of the holders that have not taken the frames. */
-  #untaken = 0;
-  #isGathered = false;
-  /** The crowd that the holders are, until one of them leaves. */
+  /** The crowd that the holders are. No other encoder takes the frames. */
   crowd: Crowd | undefined;
 
   constructor({ bytes, start, end }: SharedFrame, frames = 1) {
@@ -67,40 +75,19 @@ export class SharedRange {
     return this.#parts ??= [this.#bytes.subarray(this.#start, this.#end)];
   }
 
-  /** Whether the whole crowd has taken the frames. */
+  /** Whether the crowd has taken the frames. */
   get isTaken(): boolean {
-    return this.#untaken === 0;
+    return this.frames === this.framesTaken;
   }
 
-  join(): void {
-    this.holders++;
-    this.#untaken++;
-  }
-
-  /** From now on, the holders are a crowd. No other encoder takes the frames. */
-  gather(crowd: Crowd): void {
-    this.crowd = crowd;
-    this.#isGathered = true;
-  }
-
-  /** @param hasTaken Whether the encoder has taken the frames. */
-  leave(hasTaken: boolean): void {
-    this.holders--;
-    this.crowd = undefined;
-    if (!hasTaken) this.#countTaken();
-  }
-
-  /** Returns the bytes for an encoder that stays in the crowd. */
+  /** Takes the frames for the whole crowd. */
   take(): readonly Uint8Array[] {
     const { parts } = this;
-    this.#countTaken();
-    return parts;
-  }
-
-  #countTaken(): void {
-    this.#untaken--;
+    this.bytesTaken += this.length;
+    this.framesTaken = this.frames;
     // Do not keep the memory of frames that nobody needs.
-    if (this.#untaken === 0 && this.#isGathered) this.#reset(EMPTY, this.#end);
+    this.#reset(EMPTY, 0);
+    return parts;
   }
 
   #reset(bytes: Uint8Array, start: number): void {
@@ -116,20 +103,14 @@ export class SharedRange {
 
   /** Returns the range with the next frame too. It is the same for all that ask. */
   followedBy({ bytes, end }: SharedFrame): SharedRange {
-    const frames = this.frames - this.#framesBefore + 1;
+    const frames = this.frames - this.framesTaken + 1;
     return this.#next ??= new SharedRange({ bytes, start: this.#start, end }, frames);
   }
 
-  /**
-   * Adds a frame for the whole crowd. Returns false, and adds nothing, if only a part of the crowd has taken
-   * the frames before, or the frame does not follow them.
-   */
+  /** Adds a frame for the whole crowd. Returns false, and adds nothing, if it does not follow the others. */
   add(frame: SharedFrame): boolean {
-    if (this.isTaken) {
-      this.#reset(frame.bytes, frame.start);
-      this.#framesBefore = this.frames;
-      this.#untaken = this.holders;
-    } else if (this.#untaken < this.holders || !this.precedes(frame)) return false;
+    if (this.isTaken) this.#reset(frame.bytes, frame.start);
+    else if (!this.precedes(frame)) return false;
     this.#end = frame.end;
     this.frames++;
     this.#parts = this.#next = undefined;
