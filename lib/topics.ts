@@ -14,6 +14,7 @@ export {
   type HistoryRead,
   parsePosition,
   type Position,
+  type ReadCall,
 } from "./topics/backplane.ts";
 export type { Codec, StandardResult, StandardSchema } from "./topics/codec.ts";
 export type { Joined } from "./topics/listener.ts";

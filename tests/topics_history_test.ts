@@ -4,8 +4,10 @@ import { formatPosition, parsePosition, resumable, Topics } from "../lib/topics.
 import type { TopicEvent } from "../lib/topics.ts";
 import { reconnect } from "../lib/client/reconnect.ts";
 import { serve } from "../lib/server/server.ts";
-import { isPending, rejection, rest, until } from "./support.ts";
+import { isPending, rejection, rest, turn, until } from "./support.ts";
 import { withoutLeak, withoutTimers } from "./resources.ts";
+import type { Backplane } from "../lib/topics/backplane.ts";
+import { MemoryEngine } from "../lib/topics/memory.ts";
 import { Client, Errors, FlakyEngine, withTopics } from "./topics/audience.ts";
 
 const numbers = (count: number, from = 0) => Array.from({ length: count }, (_, i) => `${from + i}`);
@@ -13,6 +15,38 @@ const numbers = (count: number, from = 0) => Array.from({ length: count }, (_, i
 async function publishAll(topics: Topics, topic: string, texts: readonly string[]) {
   const results = await Promise.all(texts.map((text) => topics.publish(topic, text)));
   return results.map(({ position }) => position!);
+}
+
+/** A backplane that tells which pages were read, and waits before it answers. */
+interface Paged extends Backplane {
+  pages: unknown[][];
+  answer(): Promise<void>;
+}
+
+/** Topics with a small maxWaitingBytes, over an engine in memory, and the pages that were read. */
+async function withPages(
+  run: (topics: Topics, backplane: Paged) => Promise<void>,
+  maxWaitingBytes = 205_000,
+): Promise<void> {
+  const inner = new MemoryEngine({ size: 1000 }).attach();
+  const pages: unknown[][] = [];
+  const backplane: Paged = {
+    pages,
+    answer: turn,
+    keepsHistory: true,
+    subscribe: (...args) => inner.subscribe(...args),
+    unsubscribe: (topic) => inner.unsubscribe(topic),
+    publish: (...args) => inner.publish(...args),
+    async read(topic, since, call) {
+      const read = await inner.read!(topic, since, call);
+      if (since === undefined) return read;
+      pages.push([...read.messages]);
+      await backplane.answer();
+      return read;
+    },
+    close: () => inner.close(),
+  };
+  await withTopics({ backplane, maxWaitingBytes }, (topics) => run(topics, backplane));
 }
 
 describe("The history of topics", () => {
@@ -108,6 +142,81 @@ describe("The history of topics", () => {
       await publishAll(topics, "x", numbers(100, 100));
       await subscription.ready;
       assert.deepEqual((await client.close()).slice(1), numbers(200));
+    }));
+
+  it("a client that does not read holds maxWaitingBytes of the history, and as much of now", () =>
+    withPages(async (topics, backplane) => {
+      const client = await Client.open({}, false);
+      const message = new Uint8Array(90_000);
+      const { position: since } = await topics.publish("x", "start");
+      for (let i = 0; i < 30; i++) await topics.publish("x", message.fill(i));
+      const subscription = topics.subscribe(client.ws, "x", { since });
+      assert.ok(await isPending(subscription.ready));
+      // Those that do not fit are read from the history later.
+      for (let i = 30; i < 60; i++) await topics.publish("x", message.fill(i));
+      await rest();
+      const pages = backplane.pages.map((page) => page.length);
+      assert.ok(pages.length < 10 && pages.every((length) => length === 2), `${pages}`);
+      client.wake();
+      assert.equal((await subscription.ready).recovered, true);
+      assert.deepEqual((await client.close()).map((bytes) => bytes[0]), numbers(60).map(Number));
+      assert.equal(backplane.pages.filter(({ length }) => length > 0).length, 30);
+    }));
+
+  it("clients that come back together read the pages of the history together", () =>
+    withPages(async (topics, backplane) => {
+      const clients = await Promise.all(numbers(10).map(() => Client.open()));
+      const { position: since } = await topics.publish("x", "start");
+      await publishAll(topics, "x", numbers(800));
+      await Promise.all(clients.map(({ ws }) => topics.subscribe(ws, "x", { since }).ready));
+      for (const client of clients) assert.deepEqual(await client.close(), numbers(800));
+      // With their envelopes, 258 messages are a page.
+      assert.deepEqual(backplane.pages.map((page) => page.length), [258, 258, 258, 26]);
+    }));
+
+  it("a page that was read for another client may be too old", () =>
+    withPages(async (topics, backplane) => {
+      // Two messages are a page, and two may wait.
+      const [first, second] = [await Client.open(), await Client.open()];
+      const answers: (() => void)[] = [];
+      backplane.answer = () => new Promise((resolve) => answers.push(resolve));
+      const [since] = await publishAll(topics, "x", numbers(4));
+      const { ready } = topics.subscribe(first.ws, "x", { since });
+      await until(() => answers.length === 1);
+      const [, , later] = await publishAll(topics, "x", numbers(4, 4));
+      const other = topics.subscribe(second.ws, "x", { since: later });
+      await until(() => answers.length === 2);
+      await publishAll(topics, "x", numbers(3, 8));
+      // The first client must read again, and comes to the position of the second one.
+      answers[0]();
+      for (let next = 2; next < 4; next++) {
+        await until(() => answers.length > next);
+        answers[next]();
+      }
+      await rest();
+      answers[1]();
+      for (let next = 4; await isPending(Promise.all([ready, other.ready])); await rest()) {
+        for (; next < answers.length; next++) answers[next]();
+      }
+      assert.deepEqual(await first.close(), numbers(10, 1));
+      assert.deepEqual(await second.close(), numbers(4, 7));
+    }, 1600));
+
+  it("what is read for a subscription that has ended is not taken for a new one", () =>
+    withPages(async (topics, backplane) => {
+      const client = await Client.open();
+      const answers: (() => void)[] = [];
+      backplane.answer = () => new Promise((resolve) => answers.push(resolve));
+      const [since] = await publishAll(topics, "x", numbers(2));
+      const subscription = topics.subscribe(client.ws, "x", { since });
+      await until(() => answers.length === 1);
+      subscription.unsubscribe();
+      await publishAll(topics, "x", numbers(1, 2));
+      const { ready } = topics.subscribe(client.ws, "x", { since });
+      await rest();
+      for (const answer of answers) answer();
+      assert.equal((await ready).recovered, true);
+      assert.deepEqual(await client.close(), numbers(2, 1));
     }));
 
   it("a subscription that ends while it waits rejects ready, once", () =>
@@ -258,6 +367,22 @@ describe("Topics over an engine that fails", () => {
       // A prefix by itself cannot be recovered.
       const missed = errors.all.filter(({ topic }) => topic === "x*").length;
       assert.equal(missed, 3);
+    }));
+
+  it("what was missed in an outage is read page by page", () =>
+    withFlaky(true, async (near, far, flaky) => {
+      const client = await Client.open({}, true);
+      await near.subscribe(client.ws, "x", { maxBufferedAmount: 10_000_000 }).ready;
+      flaky.cut();
+      const texts = numbers(100).map((text) => text.padEnd(50_000));
+      await publishAll(far, "x", texts);
+      flaky.calls.length = 0;
+      flaky.mend();
+      await until(() => client.got.length >= 100);
+      await publishAll(far, "x", ["end"]);
+      assert.deepEqual(await client.close(), [...texts, "end"]);
+      // 20 of them are a page.
+      assert.equal(flaky.calls.filter((call) => call === "read x").length, 5);
     }));
 
   it("without a history, onError and onMissed are told that messages may be missing", () =>

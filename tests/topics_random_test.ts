@@ -3,7 +3,7 @@ import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { type Position, type Subscription, Topics } from "../lib/topics.ts";
 import { fc } from "./property.ts";
-import { rest, until } from "./support.ts";
+import { rest, turn, until } from "./support.ts";
 import { Client, Errors, FlakyEngine } from "./topics/audience.ts";
 
 const TOPICS = ["a", "a/b", "c"];
@@ -100,9 +100,15 @@ async function run(steps: readonly Step[], isShuffling: boolean): Promise<void> 
   const engine = new FlakyEngine({ size: 100_000 });
   const errors = new Errors();
   const backplanes = Array.from({ length: PROCESSES }, () => engine.connect(true));
-  for (const backplane of backplanes) backplane.isShuffling = isShuffling;
+  for (const backplane of backplanes) {
+    backplane.isShuffling = isShuffling;
+    backplane.afterRead = async () => {
+      for (let i = 0; i < reads % 7; i++) await turn();
+      reads += 3;
+    };
+  }
   const processes = backplanes.map((backplane) =>
-    new Topics({ backplane, onError: errors.onError, maxWaiting: 5 })
+    new Topics({ backplane, onError: errors.onError, maxWaitingBytes: 2500 })
   );
   const published: { topic: string; number: number; position: Position }[] = [];
   const subscribers: Subscriber[] = [];
@@ -110,6 +116,7 @@ async function run(steps: readonly Step[], isShuffling: boolean): Promise<void> 
   const lost: { at: number; to: number }[] = [];
   const resumed: Promise<{ recovered: boolean }>[] = [];
   let last = 0;
+  let reads = 0;
 
   const publish = async (by: number, topic: string, count: number) => {
     const numbers = Array.from({ length: count }, () => ++last);

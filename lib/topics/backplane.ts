@@ -35,7 +35,10 @@ export interface BackplaneMessage {
 export interface HistoryRead {
   /** Whether `messages` are all messages after `since`. False if some are gone, or may be. */
   readonly recovered: boolean;
-  /** The messages after `since`, the oldest first. Empty if `recovered` is false. */
+  /**
+   * The messages after `since`, the oldest first. Empty if `recovered` is false. The last ones are missing
+   * if there are more than `maxBytes` of the call.
+   */
   readonly messages: readonly BackplaneMessage[];
   /** The place of the last message of the topic, whether or not it is still in the history. */
   readonly position: Position;
@@ -74,6 +77,16 @@ export interface BackplaneCall {
    * call that never settles is given up too.
    */
   readonly signal: AbortSignal;
+}
+
+/** Options of {@linkcode Backplane.read}. */
+export interface ReadCall extends BackplaneCall {
+  /**
+   * Maximum number of bytes of the messages that are returned. Each message counts 768 bytes more, and at
+   * least one is returned, if there is any. If the last one is before `position`, the caller reads again
+   * after it. A backplane may return fewer messages, or all of them. By default, all are returned.
+   */
+  readonly maxBytes?: number | undefined;
 }
 
 /**
@@ -139,7 +152,7 @@ export interface Backplane {
    * @param since The position after which to read. If undefined, `messages` is empty and `recovered` is
    * true: only the current position is asked for.
    */
-  read?(topic: string, since: Position | undefined, options: BackplaneCall): Promise<HistoryRead>;
+  read?(topic: string, since: Position | undefined, options: ReadCall): Promise<HistoryRead>;
 
   /**
    * Stores who is subscribed to a topic in a process. Replaces what the process has stored before. The three

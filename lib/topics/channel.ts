@@ -10,11 +10,14 @@ import { backgroundTimer } from "../timers.ts";
 import {
   type BackplaneMessage,
   type BackplaneReceiver,
+  formatPosition,
+  type HistoryRead,
   isCovered,
   type Position,
 } from "./backplane.ts";
 import { callHook, type Engine } from "./engine.ts";
 import { type Delivery, openEnvelope } from "./envelope.ts";
+import { Held, type HeldLimits } from "./held.ts";
 
 /** A connection that subscribes. */
 export interface Peer {
@@ -26,8 +29,8 @@ export interface Peer {
 /** What a channel needs of the topics. */
 export interface ChannelHost {
   readonly engine: Engine;
-  /** Maximum number of messages that wait while the history is read. */
-  readonly maxWaiting: number;
+  /** How many messages may wait while the history is read. */
+  readonly limits: HeldLimits;
   /** Takes a message that a channel has received from the engine. */
   arrived(channel: Channel, delivery: Delivery): void;
   /**
@@ -78,11 +81,12 @@ export class Channel implements BackplaneReceiver {
   /** The place of the last message. */
   #last: Position | undefined;
   /** The messages that wait while what was missed is read. Undefined if nothing is missed. */
-  #held: Delivery[] | undefined;
-  #hasOverflowed = false;
+  #held: Held | undefined;
   /** Number of outages and of their ends. */
   #changes = 0;
   #isConfirmed = false;
+  /** Reads of the history that have not been answered yet, by the position after which they begin. */
+  readonly #reads = new Map<string, Promise<HistoryRead>>();
   /** The place of the first message. Those after it have come in order. */
   #first: Position | undefined;
   /** Messages that came by a prefix, and that this subscription has not brought yet. */
@@ -144,6 +148,21 @@ export class Channel implements BackplaneReceiver {
     this.#start = position;
   }
 
+  /**
+   * Reads the history after the subscription is confirmed, with one call for all that ask for the same. The
+   * answer may be older than the call.
+   */
+  readShared(since: Position): Promise<HistoryRead> {
+    const key = formatPosition(since);
+    let reading = this.#reads.get(key);
+    if (reading === undefined) {
+      const { engine } = this.#host;
+      reading = engine.read(this.name, since).finally(() => this.#reads.delete(key));
+      this.#reads.set(key, reading);
+    }
+    return reading;
+  }
+
   /** Ends the subscription. */
   stop(): void {
     this.end();
@@ -183,7 +202,7 @@ export class Channel implements BackplaneReceiver {
   accept(delivery: Delivery): void {
     const { position } = delivery;
     if (position !== undefined) {
-      if (this.#held !== undefined) return this.#hold(this.#held, delivery);
+      if (this.#held !== undefined) return this.#held.push(delivery);
       const last = this.#last;
       if (last !== undefined && last.epoch !== position.epoch) this.#tellMissed();
       else if (isCovered(position, last)) return;
@@ -205,7 +224,7 @@ export class Channel implements BackplaneReceiver {
     // This subscription brings the message too, in the order of the topic.
     this.#early.set(id, delivery);
     this.#cancelTimer ??= backgroundTimer(() => this.#giveAll(), MAX_EARLY);
-    if (this.#early.size > this.#host.maxWaiting) this.#giveAll();
+    if (this.#early.size > this.#host.limits.maxWaiting) this.#giveAll();
   }
 
   /** Gives the messages up to the last one. If this subscription has not brought them, it never will. */
@@ -234,15 +253,10 @@ export class Channel implements BackplaneReceiver {
     this.#cancelTimer = undefined;
   }
 
-  #hold(held: Delivery[], delivery: Delivery): void {
-    if (held.length < this.#host.maxWaiting) held.push(delivery);
-    else this.#hasOverflowed = true;
-  }
-
   interrupted(error: unknown): void {
     if (this.signal.aborted) return;
     this.#changes++;
-    if (this.#hasHistory) this.#held ??= [];
+    if (this.#hasHistory) this.#held ??= new Held(this.#host.limits);
     this.#host.engine.reportOutage(error);
   }
 
@@ -267,13 +281,15 @@ export class Channel implements BackplaneReceiver {
     }
   }
 
-  /** Reads and dispatches what was missed, then the messages that were held. */
+  /** Reads and dispatches what was missed, page by page, then the messages that were held. */
   async #recover(): Promise<void> {
-    const { engine } = this.#host;
+    const { engine, limits } = this.#host;
     const changes = this.#changes;
+    let held: Held;
+    let isLast = false;
     do {
-      this.#hasOverflowed = false;
-      this.#held = [];
+      // What is held by now is in the history too.
+      this.#held = held = new Held(limits);
       const read = () => engine.read(this.name, this.position);
       const { recovered, messages, position } = await engine.insist(this.name, this.signal, read);
       // Another restored() follows another outage.
@@ -283,11 +299,11 @@ export class Channel implements BackplaneReceiver {
         const delivery = this.open(this.name, message);
         if (delivery !== undefined) this.#host.recovered(delivery);
       }
-      this.#last = position;
-    } while (this.#hasOverflowed);
-    const held = this.#held;
+      this.#last = messages.at(-1)?.position ?? position;
+      isLast = isCovered(position, this.#last);
+    } while (held.hasOverflowed || !isLast);
     this.#held = undefined;
-    for (const delivery of held) this.accept(delivery);
+    for (let next = held.shift(); next !== undefined; next = held.shift()) this.accept(next);
     this.#giveCovered();
   }
 }

@@ -6,13 +6,7 @@
 import { abortable, sleep } from "../abortable.ts";
 import { domError, errorCodeOf, failure, invalidState } from "../core/error.ts";
 import { backgroundTimer, now } from "../timers.ts";
-import {
-  type Backplane,
-  type BackplaneCall,
-  formatPosition,
-  type HistoryRead,
-  type Position,
-} from "./backplane.ts";
+import type { Backplane, BackplaneCall, HistoryRead, Position } from "./backplane.ts";
 
 /** Told of errors that no call reports. */
 export type Report = (error: unknown, topic: string | undefined) => void;
@@ -37,6 +31,15 @@ const STEP = 1 / 8;
 /** A call that takes effect at once needs no limit. */
 const LOCAL: BackplaneCall = { signal: new AbortController().signal };
 
+interface EngineOptions {
+  readonly isLocal: boolean;
+  /** Maximum time for a call, in milliseconds. */
+  readonly timeout: number;
+  /** Maximum number of bytes of a page of the history. */
+  readonly maxBytes: number;
+  readonly report: Report;
+}
+
 interface Limit {
   readonly controller: AbortController;
   /** Calls that begin before this time share the limit. */
@@ -53,14 +56,13 @@ export class Engine {
   /** Whether a call takes effect at once. */
   readonly isLocal: boolean;
   readonly #timeout: number;
+  readonly #maxBytes: number;
   readonly #limits = new Set<Limit>();
   #limit: Limit | undefined;
   #outage: unknown;
-  /** Reads that have not been answered yet. */
-  readonly #reads = new Map<string, Promise<HistoryRead>>();
   #isClosed = false;
 
-  constructor(backplane: Backplane, isLocal: boolean, timeout: number, report: Report) {
+  constructor(backplane: Backplane, { isLocal, timeout, maxBytes, report }: EngineOptions) {
     if (owned.has(backplane)) {
       const message = "The backplane belongs to other topics: make a backplane for each Topics";
       throw invalidState(message, "already-used");
@@ -69,6 +71,7 @@ export class Engine {
     this.backplane = backplane;
     this.isLocal = isLocal;
     this.#timeout = timeout;
+    this.#maxBytes = maxBytes;
     this.report = report;
   }
 
@@ -114,20 +117,12 @@ export class Engine {
     }
   }
 
-  /** Reads the history as it is from now on. */
+  /** Reads a page of the history as it is from now on. */
   read(topic: string, since: Position | undefined): Promise<HistoryRead> {
-    return this.call("read the history", (call) => this.backplane.read!(topic, since, call));
-  }
-
-  /** Reads the history with one call for all that ask for the same. It may be older than the call. */
-  readShared(topic: string, since: Position): Promise<HistoryRead> {
-    const key = `${formatPosition(since)} ${topic}`;
-    let reading = this.#reads.get(key);
-    if (reading === undefined) {
-      reading = this.read(topic, since).finally(() => this.#reads.delete(key));
-      this.#reads.set(key, reading);
-    }
-    return reading;
+    const maxBytes = this.#maxBytes;
+    const read = ({ signal }: BackplaneCall) =>
+      this.backplane.read!(topic, since, { signal, maxBytes });
+    return this.call("read the history", read);
   }
 
   async close(): Promise<void> {

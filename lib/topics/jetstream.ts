@@ -6,7 +6,13 @@
 import { abortable, handled } from "../abortable.ts";
 import { errorCodeOf, failure } from "../core/error.ts";
 import { now } from "../timers.ts";
-import type { BackplaneCall, BackplaneMessage, HistoryRead, Position } from "./backplane.ts";
+import type {
+  BackplaneCall,
+  BackplaneMessage,
+  HistoryRead,
+  Position,
+  ReadCall,
+} from "./backplane.ts";
 import {
   bytesOf,
   NatsBackplane,
@@ -17,6 +23,7 @@ import {
   subjectOf,
 } from "./nats_core.ts";
 import { Outbox, type OutboxHost } from "./outbox.ts";
+import { Ranges } from "./ranges.ts";
 import { Sequence } from "./sequence.ts";
 
 /** What `jetstream(connection)` of `@nats-io/jetstream` returns. */
@@ -45,9 +52,12 @@ const DUPLICATES = 120_000;
 /** Maximum time for which presence is stored, in milliseconds. */
 const MEMBERS_AGE = 86_400_000;
 const NANOSECONDS = 1_000_000;
-/** How a history is read: the smallest range of sequence numbers, and the number of ranges at a time. */
-const MIN_RANGE = 64;
-const MAX_RANGES = 32;
+/**
+ * How a page of a history is read: the number of sequence numbers to begin with, and the number of messages
+ * after which no others are looked for. Each message takes a call, and the page must arrive in time.
+ */
+const MIN_SPAN = 512;
+const ENOUGH = 256;
 
 interface StoredMessage extends NatsMessage {
   readonly seq: number;
@@ -239,9 +249,10 @@ export class JetStreamBackplane extends NatsBackplane implements OutboxHost {
   async read(
     topic: string,
     since: Position | undefined,
-    { signal }: BackplaneCall,
+    call: ReadCall,
   ): Promise<HistoryRead> {
-    return await this.#insist(signal, () => this.#read(subjectOf(this.prefix, topic), since));
+    const subject = subjectOf(this.prefix, topic);
+    return await this.#insist(call.signal, () => this.#read(subject, since, call));
   }
 
   async announce(
@@ -318,8 +329,8 @@ export class JetStreamBackplane extends NatsBackplane implements OutboxHost {
   }
 
   /** Asks for the state of the stream. Begins again if it is another one than before. */
-  async #look(): Promise<StreamInfo> {
-    const info = await this.#manager.streams.info(this.prefix);
+  async #look(options?: { subjects_filter: string }): Promise<StreamInfo> {
+    const info = await this.#manager.streams.info(this.prefix, options);
     this.#epoch = epochOf(info.created);
     if (this.isUp && this.#epoch !== this.#begunEpoch) {
       this.restart(failure("The stream has begun again", "backplane-failed"));
@@ -331,8 +342,12 @@ export class JetStreamBackplane extends NatsBackplane implements OutboxHost {
     return this.#manager.direct.getMessage(stream, query);
   }
 
-  async #read(subject: string, since: Position | undefined): Promise<HistoryRead> {
-    const { config, state } = await this.#look();
+  async #read(
+    subject: string,
+    since: Position | undefined,
+    call: ReadCall,
+  ): Promise<HistoryRead> {
+    const { state } = await this.#look();
     const epoch = this.#epoch;
     const last = await this.#get({ last_by_subj: subject });
     const position = { epoch, offset: last?.seq ?? state.last_seq };
@@ -341,39 +356,50 @@ export class JetStreamBackplane extends NatsBackplane implements OutboxHost {
     if (since.epoch !== epoch || since.offset > Math.max(state.last_seq, position.offset)) {
       return gone;
     }
-    const found = await this.#readRanges(subject, since.offset + 1, position.offset);
+    const found = await this.#readPage(subject, since.offset + 1, position.offset, call);
     const messages = found.map(({ data, seq }) => ({ data, position: { epoch, offset: seq } }));
     // The stream drops the oldest messages of a subject first, if they are too many or too old.
     const oldest = await this.#get({ seq: 1, next_by_subj: subject });
     if (oldest !== null && oldest.seq <= since.offset) {
       return { recovered: true, messages, position };
     }
-    const isOld = since.offset === 0
-      ? state.first_seq > 1
-      : await this.#get({ seq: since.offset }) === null;
-    if (isOld || messages.length >= config.max_msgs_per_subject) return gone;
-    return { recovered: true, messages, position };
+    return await this.#hasDropped(subject, since.offset)
+      ? gone
+      : { recovered: true, messages, position };
   }
 
-  /** Reads several ranges at a time, because each message is a call that names the one before it. */
-  async #readRanges(subject: string, first: number, last: number): Promise<StoredMessage[]> {
-    const size = Math.max(MIN_RANGE, Math.ceil((last - first + 1) / MAX_RANGES));
-    const ranges: Promise<StoredMessage[]>[] = [];
-    for (let start = first; start <= last; start += size) {
-      ranges.push(this.#readRange(subject, start, Math.min(start + size - 1, last)));
-    }
-    return (await Promise.all(ranges)).flat();
+  /** Whether messages after an offset may have been dropped, if there is none before it any more. */
+  async #hasDropped(subject: string, offset: number): Promise<boolean> {
+    const { config, state } = await this.#look({ subjects_filter: subject });
+    const isOld = offset === 0 ? state.first_seq > 1 : await this.#get({ seq: offset }) === null;
+    return isOld || (state.subjects?.[subject] ?? 0) >= config.max_msgs_per_subject;
   }
 
-  async #readRange(subject: string, first: number, last: number): Promise<StoredMessage[]> {
-    const messages: StoredMessage[] = [];
-    for (let seq = first; seq <= last;) {
-      const found = await this.#get({ seq, next_by_subj: subject });
-      if (found === null || found.seq > last) break;
-      messages.push(found);
-      seq = found.seq + 1;
+  /** Reads the first messages of a subject. The numbers between them belong to other subjects. */
+  async #readPage(
+    subject: string,
+    first: number,
+    last: number,
+    { signal, maxBytes }: ReadCall,
+  ): Promise<StoredMessage[]> {
+    const found: StoredMessage[] = [];
+    const get = (seq: number) => {
+      // A call that was given up must not take the server's time from the next one.
+      signal.throwIfAborted();
+      return this.#get({ seq, next_by_subj: subject });
+    };
+    let left = maxBytes ?? Infinity;
+    let isFull = false;
+    for (let span = MIN_SPAN; first <= last && !isFull; span *= 2) {
+      const end = Math.min(first + span - 1, last);
+      const ranges = new Ranges<StoredMessage>(first, end, left);
+      await ranges.read(get);
+      found.push(...ranges.found);
+      left -= ranges.bytes;
+      isFull = ranges.isFull || left <= 0 || (maxBytes !== undefined && found.length >= ENOUGH);
+      first = end + 1;
     }
-    return messages;
+    return found;
   }
 }
 

@@ -4,10 +4,10 @@
  * @module
  */
 import { abortable, handled } from "../abortable.ts";
-import { Queue } from "../core/queue.ts";
 import { type BackplaneMessage, type HistoryRead, isCovered, type Position } from "./backplane.ts";
 import type { Channel, ChannelHost, Member, Peer } from "./channel.ts";
 import type { Delivery } from "./envelope.ts";
+import { Held } from "./held.ts";
 
 /** What a subscription begins with. */
 export interface Joined {
@@ -27,11 +27,10 @@ export abstract class Listener implements Member {
   readonly #channel: Channel;
   readonly #host: ChannelHost;
   readonly #abort = new AbortController();
-  /** The place of the last message that came before this subscriber. */
-  readonly #passed: Position | undefined;
+  /** The place up to which no message is held. What is read from the history must reach it. */
+  #passed: Position | undefined;
   /** Messages that came while the history is sent. */
-  #held: Queue<Delivery> | undefined;
-  #hasOverflowed = false;
+  #held: Held | undefined;
   /** The place up to which messages were delivered from the history. */
   #covered: Position | undefined;
   #hasMissed = false;
@@ -40,7 +39,7 @@ export abstract class Listener implements Member {
     this.#channel = channel;
     this.#host = host;
     this.#passed = channel.position;
-    if (since !== undefined) this.#held = new Queue();
+    if (since !== undefined) this.#held = new Held(host.limits);
     this.ready = handled(this.#join(since));
   }
 
@@ -79,15 +78,10 @@ export abstract class Listener implements Member {
   }
 
   receive(delivery: Delivery): void {
-    if (this.#held !== undefined) this.#hold(this.#held, delivery);
+    if (this.#held !== undefined) this.#held.push(delivery);
     else if (this.#covered === undefined || !isCovered(delivery.position, this.#covered)) {
       this.deliver(delivery);
     }
-  }
-
-  #hold(held: Queue<Delivery>, delivery: Delivery): void {
-    if (held.length < this.#host.maxWaiting) held.push(delivery);
-    else this.#hasOverflowed = true;
   }
 
   async #join(since: Position | undefined): Promise<Joined> {
@@ -101,38 +95,49 @@ export abstract class Listener implements Member {
     return { recovered, position: this.#covered ?? this.#channel.position };
   }
 
-  /** Delivers what came after a position, and what comes meanwhile. Returns false if some of it is gone. */
+  /**
+   * Delivers what came after a position, and what comes meanwhile. Reads a page of the history when the
+   * subscriber has taken the one before. Returns false if messages are gone.
+   */
   async #catchUp(since: Position): Promise<boolean> {
     const held = this.#held!;
-    let reading = this.#readFirst(since);
+    let reading = this.#readShared(since);
     for (;;) {
       const { recovered, messages, position } = await reading;
       if (!recovered) return false;
-      this.#covered = position;
+      this.#passed = position;
+      this.#covered = messages.at(-1)?.position ?? position;
       for (const message of messages) await this.#deliverOpened(message);
-      // If messages were dropped here, they are in the history.
-      while (held.length > 0 && !this.#hasOverflowed) {
-        const next = held.shift()!;
-        if (isCovered(next.position, this.#covered)) continue;
-        this.#covered = next.position;
-        await this.#deliverNext(next);
-      }
+      const isLast = isCovered(position, this.#covered);
+      if (isLast) await this.#deliverHeld(held);
       if (this.#hasMissed) return false;
-      if (!this.#hasOverflowed) return true;
-      held.clear();
-      this.#hasOverflowed = false;
-      reading = this.#read(this.#covered!);
+      if (held.hasOverflowed) {
+        held.clear();
+        reading = this.#read(this.#covered!);
+      } else if (isLast) return true;
+      else reading = this.#readShared(this.#covered!);
+    }
+  }
+
+  /** Delivers what came meanwhile, up to the first message that was left out. */
+  async #deliverHeld(held: Held): Promise<void> {
+    while (!held.hasOverflowed) {
+      const next = held.shift();
+      if (next === undefined) return;
+      if (isCovered(next.position, this.#covered)) continue;
+      this.#covered = next.position;
+      await this.#deliverNext(next);
     }
   }
 
   /** Reads from the history, together with other subscribers if they read what this one needs. */
-  async #readFirst(since: Position): Promise<HistoryRead> {
+  async #readShared(since: Position): Promise<HistoryRead> {
     const { engine } = this.#host;
     const { name } = this.#channel;
     const read = await engine.insist(
       name,
       this.#abort.signal,
-      () => engine.readShared(name, since),
+      () => this.#channel.readShared(since),
     );
     if (this.#passed === undefined || isCovered(this.#passed, read.position)) return read;
     return await this.#read(since);

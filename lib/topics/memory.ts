@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { isTooMuch, MESSAGE_OVERHEAD } from "../connection/sending.ts";
 import { invalidState } from "../core/error.ts";
 import { checkInteger, checkNumber, type OptionNames } from "../core/options.ts";
 import { checkKnown } from "../core/option_hints.ts";
@@ -14,6 +15,7 @@ import type {
   BackplaneReceiver,
   HistoryRead,
   Position,
+  ReadCall,
 } from "./backplane.ts";
 
 /** What a history in the memory of a process keeps. */
@@ -89,7 +91,7 @@ class History {
     return position;
   }
 
-  read(topic: string, since: Position | undefined): HistoryRead {
+  read(topic: string, since: Position | undefined, maxBytes = Infinity): HistoryRead {
     // With one time for both, no topic is left without messages.
     const time = now();
     this.#makeRoom(time);
@@ -100,7 +102,7 @@ class History {
     if (since === undefined) return { recovered: true, messages: [], position };
     const isKnown = since.epoch === this.#epoch && since.offset >= gone &&
       since.offset <= this.#offset;
-    const messages = isKnown ? keptAfter(kept, since.offset) : [];
+    const messages = isKnown ? keptAfter(kept, since.offset, maxBytes) : [];
     return { recovered: isKnown, messages, position };
   }
 
@@ -125,11 +127,19 @@ class History {
   }
 }
 
-/** Returns the messages after an offset. They are the last ones, and few as a rule. */
-function keptAfter(kept: Queue<Kept>, offset: number): Kept[] {
-  let first = kept.length;
-  while (first > 0 && kept.at(first - 1)!.position.offset > offset) first--;
-  return Array.from({ length: kept.length - first }, (_, i) => kept.at(first + i)!);
+/** Returns the first messages after an offset. They are among the last ones as a rule. */
+function keptAfter(kept: Queue<Kept>, offset: number, maxBytes: number): Kept[] {
+  let next = kept.length;
+  while (next > 0 && kept.at(next - 1)!.position.offset > offset) next--;
+  const found: Kept[] = [];
+  for (let bytes = 0; next < kept.length; next++) {
+    const message = kept.at(next)!;
+    const size = message.data.length + MESSAGE_OVERHEAD;
+    if (isTooMuch(bytes, size, maxBytes)) break;
+    bytes += size;
+    found.push(message);
+  }
+  return found;
 }
 
 /** An engine in memory. Several backplanes of one process may share it, as processes share an engine. */
@@ -237,11 +247,15 @@ class MemoryBackplane implements Backplane {
   }
 
   // deno-lint-ignore require-await
-  async read(topic: string, since: Position | undefined): Promise<HistoryRead> {
+  async read(
+    topic: string,
+    since: Position | undefined,
+    { maxBytes }: ReadCall,
+  ): Promise<HistoryRead> {
     this.#checkOpen();
     const { history } = this.#engine;
     if (history === undefined) throw invalidState("The backplane has no history", "wrong-state");
-    return history.read(topic, since);
+    return history.read(topic, since, maxBytes);
   }
 
   // deno-lint-ignore require-await

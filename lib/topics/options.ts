@@ -67,6 +67,13 @@ export interface TopicsOptions<T> {
    */
   maxWaiting?: number | undefined;
   /**
+   * Maximum number of bytes that wait for one subscriber, or one topic, while the history is read. The
+   * history is read in parts of this size, each when the subscriber has taken the one before. Text counts
+   * its UTF-16 code units, and each message 768 bytes more. One message is always allowed.
+   * @default {1_048_576}
+   */
+  maxWaitingBytes?: number | undefined;
+  /**
    * Maximum number of topics of one connection.
    * @default {1000}
    */
@@ -163,6 +170,7 @@ export const TOPICS_OPTIONS: OptionNames<TopicsOptions<unknown>> = {
   publishTimeout: checkNumber,
   maxPendingBytes: checkNumber,
   maxWaiting: checkNumber,
+  maxWaitingBytes: checkNumber,
   maxTopicsPerConnection: (name, value) => checkInteger(name, value, 1, Infinity),
   maxBufferedAmount,
   slow,

@@ -4,6 +4,7 @@
  * @module
  */
 import { abortable, Gate, handled, sleep } from "../abortable.ts";
+import { MESSAGE_OVERHEAD } from "../connection/sending.ts";
 import { failure } from "../core/error.ts";
 import { checkKnown } from "../core/option_hints.ts";
 import { checkInteger, checkText, type OptionNames } from "../core/options.ts";
@@ -15,6 +16,7 @@ import type {
   BackplaneReceiver,
   HistoryRead,
   Position,
+  ReadCall,
 } from "./backplane.ts";
 import { Outbox, type OutboxHost } from "./outbox.ts";
 import {
@@ -397,12 +399,13 @@ class RedisStreamsBackplane extends RedisBackplane implements OutboxHost {
   async read(
     topic: string,
     since: Position | undefined,
-    { signal }: BackplaneCall,
+    { signal, maxBytes = Infinity }: ReadCall,
   ): Promise<HistoryRead> {
-    const args = [since?.epoch ?? "", since?.offset ?? 0];
+    const most = Math.min(maxBytes, Number.MAX_SAFE_INTEGER);
+    const args = [since?.epoch ?? "", since?.offset ?? 0, most, MESSAGE_OVERHEAD];
     await this.commands.ready(signal);
     const found = await this.#runAt(READ, topic, args, signal);
-    const [last, entries] = found as [string, [id: string, fields: string[]][]];
+    const [last, entries, isPart] = found as [string, [id: string, fields: string[]][], unknown];
     const position = parsePlace(last)!;
     if (since === undefined) return { recovered: true, messages: [], position };
     const messages: BackplaneMessage[] = [];
@@ -413,7 +416,9 @@ class RedisStreamsBackplane extends RedisBackplane implements OutboxHost {
       messages.push(message);
       offset = message.position!.offset;
     }
-    const isComplete = since.epoch === position.epoch && offset === position.offset;
+    const isWhole = entries.length === messages.length &&
+      (offset === position.offset || isPart === 1);
+    const isComplete = since.epoch === position.epoch && isWhole;
     return { recovered: isComplete, messages: isComplete ? messages : [], position };
   }
 
@@ -520,12 +525,25 @@ store(id)
 redis.call('PUBLISH', ARGV[3], id .. ' ' .. offset .. ' ' .. ARGV[5])
 return id`;
 
-/** Returns the position of a topic, which begins now if it has none, and the messages after another one. */
+/**
+ * Returns the position of a topic, which begins now if it has none, the messages after another one, and
+ * whether these are a part of them.
+ */
 const READ = `${PLACE}
 local id = epoch .. '-' .. offset
 if not stored then store(id) end
-if ARGV[3] ~= epoch or tonumber(ARGV[4]) >= tonumber(offset) then return { id, {} } end
-return { id, redis.call('XRANGE', KEYS[1], '(' .. epoch .. '-' .. ARGV[4], '+') }`;
+if ARGV[3] ~= epoch or tonumber(ARGV[4]) >= tonumber(offset) then return { id, {}, 0 } end
+local most, size, found, last = tonumber(ARGV[5]), 0, {}, epoch .. '-' .. ARGV[4]
+repeat
+  local entries = redis.call('XRANGE', KEYS[1], '(' .. last, '+', 'COUNT', 32)
+  for _, entry in ipairs(entries) do
+    size = size + #entry[2][6] + ARGV[6]
+    if #found > 0 and size > most then return { id, found, 1 } end
+    table.insert(found, entry)
+    last = entry[1]
+  end
+until #entries < 32
+return { id, found, 0 }`;
 
 /** Stores the data of a process with the time at which they expire, by the clock of Redis. */
 const ANNOUNCE = `

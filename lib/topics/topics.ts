@@ -120,7 +120,8 @@ export class Topics<T = Message> implements AsyncDisposable {
    */
   constructor(options: TopicsOptions<T> = {}) {
     checkKnown("Topics", options, TOPICS_OPTIONS);
-    const { backplane, history, codec, schema, presence = false, publishTimeout = 5000 } = options;
+    const { backplane, history, codec, schema, presence = false } = options;
+    const { publishTimeout = 5000, maxWaiting = 1000, maxWaitingBytes = 1_048_576 } = options;
     if (backplane !== undefined && history !== undefined) {
       throw wrongType("Expected history or backplane, received both: the backplane has its own");
     }
@@ -131,10 +132,15 @@ export class Topics<T = Message> implements AsyncDisposable {
     this.#codec = codec ?? (schema && jsonCodec(schema)) ?? plainCodec as Codec<T>;
     const report: Report = (error, topic) => this.#report(error, topic);
     const carrier = backplane ?? new MemoryEngine(history).attach();
-    this.#engine = new Engine(carrier, backplane === undefined, publishTimeout, report);
+    this.#engine = new Engine(carrier, {
+      isLocal: backplane === undefined,
+      timeout: publishTimeout,
+      maxBytes: maxWaitingBytes,
+      report,
+    });
     this.#host = {
       engine: this.#engine,
-      maxWaiting: options.maxWaiting ?? 1000,
+      limits: { maxWaiting, maxWaitingBytes },
       arrived: (channel, delivery) => this.#arrived(channel, delivery),
       recovered: (delivery) => {
         // Without prefixes, nobody has got the message.

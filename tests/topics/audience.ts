@@ -103,6 +103,8 @@ export class FlakyBackplane implements Backplane {
   isSilent = false;
   /** Called before each read, to make something happen meanwhile. */
   beforeRead: (() => Promise<void> | void) | undefined;
+  /** Called when the history was read, to delay the answer. */
+  afterRead: (() => Promise<void> | void) | undefined;
   /** Whether messages of prefixes come in another order than those of topics. */
   isShuffling = false;
   #shuffled = 0;
@@ -189,7 +191,9 @@ export class FlakyBackplane implements Backplane {
   ): Promise<HistoryRead> {
     await this.#reach(`read ${topic}`);
     await this.beforeRead?.();
-    return await this.#inner.read!(topic, since, options);
+    const read = await this.#inner.read!(topic, since, options);
+    await this.afterRead?.();
+    return read;
   }
 
   async close(): Promise<void> {

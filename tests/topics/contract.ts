@@ -2,7 +2,12 @@
 import { after, before, describe } from "node:test";
 import assert from "node:assert/strict";
 import process from "node:process";
-import type { Backplane, BackplaneMessage, BackplaneReceiver } from "../../lib/topics/backplane.ts";
+import type {
+  Backplane,
+  BackplaneMessage,
+  BackplaneReceiver,
+  Position,
+} from "../../lib/topics/backplane.ts";
 import { it, knownLimit, notApplicable } from "../it.ts";
 
 /** An engine that several backplanes share, as processes do. */
@@ -302,6 +307,33 @@ export function contract(
       }
       assert.deepEqual((await a.read!(topic, undefined, CALL)).position, positions[19]);
       await a.unsubscribe(topic);
+    });
+
+    it("reads a part of the history if there are more than maxBytes", {
+      skip: onlyHistory,
+    }, async () => {
+      const topic = newTopic();
+      const { position: start } = await a.read!(topic, undefined, CALL);
+      // Text and bytes of 1,000 bytes, and one message that is longer than a part.
+      const data = Array.from({ length: 90 }, (_, i) => {
+        const text = `${i}`.padEnd(i === 40 ? 20_000 : 1000);
+        return i % 2 === 0 ? text : bytesOf(text);
+      });
+      const positions = await Promise.all(data.map((each) => b.publish(topic, each, CALL)));
+      const found: (Position | undefined)[] = [];
+      const lengths: number[] = [];
+      for (let since = start, isLast = false; !isLast;) {
+        const read = await a.read!(topic, since, { ...CALL, maxBytes: 17_800 });
+        assert.equal(read.recovered, true);
+        found.push(...read.messages.map(({ position }) => position));
+        lengths.push(read.messages.length);
+        since = found.at(-1)!;
+        isLast = since.offset === read.position.offset;
+      }
+      assert.deepEqual(found, positions);
+      // With the 768 bytes that each message counts more, ten fit, or nine of those that are base64.
+      assert.deepEqual(Math.max(...lengths), 10);
+      assert.ok(lengths.length >= 10);
     });
 
     it("says when a position is gone", { skip: onlyHistory }, async () => {
