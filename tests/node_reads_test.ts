@@ -44,27 +44,62 @@ function isShared(socket: Socket): boolean {
   return symbol !== undefined && (socket as unknown as Members)[symbol] instanceof Uint8Array;
 }
 
-/** Makes something that sharing needs unavailable for one socket. */
-const PREVENTIONS: Record<string, (socket: Socket) => void> = {
-  "with everything": () => {},
-  "without useUserBuffer()": (socket) => {
-    const { _handle: handle } = socket as unknown as { _handle: object };
-    Object.defineProperty(handle, "useUserBuffer", { value: undefined });
+/** Two connected sockets of a connection. */
+type Pair = [near: Socket, far: Socket];
+
+/** Makes the sockets of a connection from two that are connected. */
+type Way = (near: Socket, far: Socket) => Pair | Promise<Pair>;
+
+/** Makes something that sharing needs unavailable, or carries the bytes in another way. */
+const WAYS: Record<string, Way> = {
+  "with everything": plain,
+  "without useUserBuffer()": (...pair) => {
+    for (const socket of pair) {
+      const { _handle: handle } = socket as unknown as { _handle: object };
+      Object.defineProperty(handle, "useUserBuffer", { value: undefined });
+    }
+    return pair;
   },
-  "with another listener": (socket) => void socket.on("data", () => {}),
+  "with another listener": (...pair) => {
+    for (const socket of pair) socket.on("data", () => {});
+    return pair;
+  },
+  "over TLS": secured,
+  "over TLS inside TLS": async (...pair) => await secured(...await secured(...pair)),
 };
+
+/** The ways in which sockets share memory on Node. */
+const SHARING = ["with everything", "over TLS", "over TLS inside TLS"];
+
+function plain(...pair: Pair): Pair {
+  return pair;
+}
+
+/** Makes the TLS handshake over two sockets. */
+async function secured(near: Duplex, far: Duplex): Promise<Pair> {
+  const { leaf } = await certificates();
+  const server = new TLSSocket(far, { isServer: true, ...leaf });
+  const client = connectTls({ socket: near, rejectUnauthorized: false });
+  await Promise.all([once(client, "secureConnect"), once(server, "secure")]);
+  // The sides of a transport end independently.
+  client.allowHalfOpen = server.allowHalfOpen = true;
+  return [client, server];
+}
 
 interface Ends {
   client: WebSocketConnection;
   server: WebSocketConnection;
+  /** The sockets of the connection. */
   near: Socket;
   far: Socket;
+  /** Resets the TCP connection. */
+  reset(): void;
 }
 
 /** Opens a connection over two sockets, and waits until they would share their memory. */
-async function open(prevent: (socket: Socket) => void): Promise<Ends> {
-  const [near, far] = await sockets();
-  for (const socket of [near, far]) prevent(socket);
+async function open(way: Way): Promise<Ends> {
+  const pair = await sockets();
+  const [near, far] = await way(...pair);
   const [client, server] = await Promise.all([
     connect("ws://test/", { transport: new NodeTransport(near) }),
     accept(new NodeTransport(far)),
@@ -72,16 +107,16 @@ async function open(prevent: (socket: Socket) => void): Promise<Ends> {
   const sent = [client.send("first"), server.send("first")];
   assert.deepEqual([await server.receive(), await client.receive()], ["first", "first"]);
   await Promise.all(sent);
-  return { client, server, near, far };
+  return { client, server, near, far, reset: () => void pair[0].resetAndDestroy() };
 }
 
-for (const [way, prevent] of Object.entries(PREVENTIONS)) {
-  const shares = isNode && way === "with everything" && process.platform !== "win32";
+for (const [name, way] of Object.entries(WAYS)) {
+  const shares = isNode && SHARING.includes(name) && process.platform !== "win32";
 
   /** Runs a test over a connection, which it may end. */
   const test = (title: string, run: (ends: Ends) => Promise<void>) =>
-    it(`Sockets of node:net ${way}: ${title}`, async () => {
-      const ends = await open(prevent);
+    it(`Sockets of node:net ${name}: ${title}`, async () => {
+      const ends = await open(way);
       try {
         await run(ends);
       } finally {
@@ -91,14 +126,14 @@ for (const [way, prevent] of Object.entries(PREVENTIONS)) {
       }
     });
 
-  describe(`Sockets of node:net ${way}`, () => {
+  describe(`Sockets of node:net ${name}`, () => {
     test("share memory, or do not", async ({ near, far }) => {
       assert.deepEqual([isShared(near), isShared(far)], [shares, shares]);
       await Promise.resolve();
     });
 
     test("several connections do not see each other's bytes", async (first) => {
-      const others = await Promise.all([open(prevent), open(prevent)]);
+      const others = await Promise.all([open(way), open(way)]);
       const all = [first, ...others];
       const kept: { bytes: Uint8Array; length: number }[] = [];
       await Promise.all(all.flatMap(({ client, server }, at) => {
@@ -143,8 +178,8 @@ for (const [way, prevent] of Object.entries(PREVENTIONS)) {
       await assert.rejects(server.receive(), { closeCode: 1006 });
     });
 
-    test("a reset ends the connection", async ({ server, near }) => {
-      near.resetAndDestroy();
+    test("a reset ends the connection", async ({ server, reset }) => {
+      reset();
       await assert.rejects(server.receive(), { closeCode: 1006 });
       await assert.rejects(server.closed, { closeCode: 1006 });
     });
@@ -191,8 +226,8 @@ it("A socket of node:net gives handlers that do not borrow memory of their own",
 });
 
 it("A socket of node:net does not print what other connections have received", async () => {
-  const ends = await open(() => {});
-  const others = await open(() => {});
+  const ends = await open(plain);
+  const others = await open(plain);
   const message = "The message of another connection";
   await others.client.send(message);
   assert.equal(await others.server.receive(), message);
@@ -225,12 +260,9 @@ class Side extends Duplex {
 
 /** A connection over TLS over a stream in memory. */
 async function openInMemory(): Promise<Pick<Ends, "client" | "server">> {
-  const { leaf } = await certificates();
   const [near, far] = [new Side(), new Side()];
   [near.other, far.other] = [far, near];
-  const server = new TLSSocket(far, { isServer: true, ...leaf });
-  const client = connectTls({ socket: near, rejectUnauthorized: false });
-  await Promise.all([once(client, "secureConnect"), once(server, "secure")]);
+  const [client, server] = await secured(near, far);
   const ends = await Promise.all([
     connect("ws://test/", { transport: new NodeTransport(client) }),
     accept(new NodeTransport(server)),
