@@ -76,11 +76,11 @@ async function prepare(
 ): Promise<number> {
   let rate = (await contestant.round(messages ?? first)).figures.rate;
   const share = (seconds: number) => messages ?? Math.min(Math.ceil(rate * seconds), most);
-  // On Deno rounds became a third faster in the first second.
-  for (let left = warmUp; left > 0;) {
+  // On Deno rounds became a third faster in the first second. Cold code makes the estimate too low.
+  for (let left = warmUp; left > warmUp / 10;) {
     const count = share(left);
     rate = (await contestant.round(count)).figures.rate;
-    left -= count < most ? left : count / rate;
+    left -= count / rate;
   }
   return share(seconds);
 }

@@ -7,6 +7,11 @@ import type { Figures } from "./statistics.ts";
 export interface Load {
   /** Has at least this number of messages echoed (or handled), and returns their exact number. */
   run(messages: number): Promise<number>;
+  /**
+   * Whether a server keeps for long what it makes in a run. The cost of moving it out of the young generation
+   * then belongs to the run.
+   */
+  readonly isKept?: boolean;
   /** Work after a run that is not measured. */
   settle?(): Promise<void>;
   /** Other figures of the last run. */

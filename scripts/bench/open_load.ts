@@ -7,6 +7,7 @@ const AT_ONCE = 32;
 
 /** Each connection counts as a message of this load. */
 export class OpenLoad implements Load {
+  readonly isKept = true;
   readonly #port: number;
   #lanes: Lane[] = [];
 

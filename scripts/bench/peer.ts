@@ -42,8 +42,13 @@ export class ServerPeer implements Contestant {
 
   async round(messages: number): Promise<Round> {
     const [server, load] = [this.#server!, this.#load!];
-    const round = await timed(server, () => load.run(messages));
+    const round = await timed(server, async () => {
+      const done = await load.run(messages);
+      if (load.isKept) await server.ask("age");
+      return done;
+    });
     await load.settle?.();
+    if (load.isKept) await server.ask("age");
     return { ...round, figures: { ...round.figures, ...load.figures?.() } };
   }
 
