@@ -91,7 +91,7 @@ class History {
     return position;
   }
 
-  read(topic: string, since: Position | undefined, maxBytes = Infinity): HistoryRead {
+  read(topic: string, since: Position | undefined, maxBytes: number = Infinity): HistoryRead {
     // With one time for both, no topic is left without messages.
     const time = now();
     this.#makeRoom(time);
