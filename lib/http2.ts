@@ -306,6 +306,9 @@ function askedTransport(stream: ServerHttp2Stream, headers: IncomingHttpHeaders)
  * `onError` is called. A handler that returns no promise leaves the connection open; see {@linkcode
  * Handler}.
  *
+ * The sessions of the server stay open when the attachment is detached or shut down. From then on, a
+ * server without other listeners answers each request with 503.
+ *
  * @example HTTP and WebSocket on one port
  * ```ts
  * import { connect, createServer } from "node:http2";
@@ -360,6 +363,7 @@ export function attachHttp2(
     const stop = leaveConnect(server);
     return () => {
       server.off("stream", onStream);
+      refuseLater(server);
       stop();
     };
   }, checkHttp2Headers);
@@ -406,6 +410,29 @@ function guard(stream: ServerHttp2Stream): void {
 }
 
 const streamListeners = new WeakSet<object>();
+
+/** The servers that had attachments. */
+const detachedFrom = new WeakSet<object>();
+
+/**
+ * Answers the requests that no other listener of a server gets. Its sessions stay open after an attachment
+ * has left, and an error of a stream that nobody listens to ends the process.
+ */
+function refuseLater(server: Http2Server | Http2SecureServer): void {
+  if (detachedFrom.has(server)) return;
+  detachedFrom.add(server);
+  const onStream = (stream: ServerHttp2Stream) => {
+    if (server.listenerCount("stream") > 1) return;
+    guard(stream);
+    // The client may have left.
+    if (stream.destroyed || stream.closed) return;
+    stream.respond({ ":status": 503 }, { endStream: true });
+    // Some versions of Node would otherwise reset the stream before the answer.
+    nextTurn(() => stream.close());
+  };
+  streamListeners.add(onStream);
+  server.on("stream", onStream);
+}
 
 /**
  * Time that other 'stream' listeners have to take a request for a WebSocket, in milliseconds. A listener

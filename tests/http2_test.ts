@@ -6,6 +6,7 @@ import {
   type ServerHttp2Session,
   type ServerHttp2Stream,
 } from "node:http2";
+import type { AddressInfo } from "node:net";
 import process from "node:process";
 import { it, notApplicable } from "./it.ts";
 import { HandshakeError, type WebSocketConnection } from "../mod.ts";
@@ -26,6 +27,9 @@ import {
 import { rejection, rest, until } from "./support.ts";
 
 const skip = noServer;
+
+/** An error code of HTTP/2 (RFC 9113 §7). */
+const INTERNAL_ERROR = 2;
 
 /** An extension that changes nothing. */
 function idleExtension(): Extension {
@@ -227,6 +231,49 @@ describe("What upgradeHttp2() and attachHttp2() are called with", () => {
       assert.equal(server.listenerCount("connect"), 0);
     });
   });
+
+  it(
+    "A server that attachHttp2() has left answers 503, and survives resets",
+    { skip },
+    async () => {
+      let leave!: () => void;
+      const left = new Promise<void>((resolve) => leave = resolve);
+      const server = http2Server();
+      const attached = attachHttp2(server, {}, () => left);
+      await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+      const { port } = server.address() as AddressInfo;
+      const session = dial(`http://127.0.0.1:${port}`);
+      const open = () => connectHttp2(session, `ws://127.0.0.1:${port}/`);
+      const status = async () => (await rejection<HandshakeError>(open())).status;
+      const ws = await open();
+      const shutdown = attached.shutdown();
+      for (const headers of [CONNECT, { ":path": "/" }]) {
+        assert.equal((await answerTo(session, headers)).status, 503);
+      }
+      for (let i = 0; i < 10; i++) {
+        const stream = session.request(CONNECT, { endStream: false });
+        stream.on("error", () => {});
+        stream._final = (done) => done();
+        // An error of the server's stream ends the process if nobody listens.
+        await Promise.race([
+          i % 2 === 0 || rest(),
+          new Promise((resolve) => stream.once("ready", resolve)),
+        ]);
+        stream.close(INTERNAL_ERROR);
+        await until(() => stream.destroyed);
+      }
+      leave();
+      await shutdown;
+      await ws.closed;
+      assert.equal(await status(), 503);
+      const again = attachHttp2(server, {}, echo);
+      await (await open()).close();
+      await again.shutdown();
+      assert.equal(await status(), 503);
+      await endSession(session);
+      await new Promise((resolve) => server.close(resolve));
+    },
+  );
 
   it("attachHttp2() leaves a plain CONNECT to the 'connect' listeners", { skip }, async () => {
     const server = createServer(
