@@ -115,6 +115,13 @@ describe("A crowd", () => {
         },
         [["a"], ["a", "b"], ["a", "b"]],
       ],
+      [
+        "a member that was not reached begins a message of items, none of which comes",
+        ([, , c]) => {
+          void c.sender.send(new ReadableStream<string>());
+        },
+        [["a"], ["a"], ["a"]],
+      ],
     ];
     for (const [name, act, got] of acts) {
       const members = await crowdOf(3);
@@ -151,6 +158,43 @@ describe("A crowd", () => {
     assert.deepEqual(c.got, ["first", "a", "own"]);
     const { bytesSent, messagesSent } = c.sender;
     assert.deepEqual([bytesSent, messagesSent], [7 + 3 + 5, 3]);
+  });
+
+  it("goes on without a member whose transport does not say what waits", async () => {
+    const members = await crowdOf(3);
+    const [{ cuts }, b, c] = members;
+    Object.defineProperty(members[0], "bufferedAmount", {
+      get() {
+        throw new Error("broken");
+      },
+    });
+    broadcast(asRecipients(members), "a");
+    await turn();
+    broadcast(asRecipients([b, c]), "b");
+    await turn();
+    assert.deepEqual(cuts, ["The transport threw"]);
+    for (const { got } of [b, c]) assert.deepEqual(got, ["first", "a", "b"]);
+  });
+
+  it("is not kept by its members when one has left", async () => {
+    const members = await crowdOf(3);
+    const [a, b, c] = members;
+    const { range } = a.sender.crowd!;
+    c.sender.leaveCrowd();
+    assert.ok(range.crowd === undefined);
+    broadcast(asRecipients(members), "a");
+    await turn();
+    for (const leaver of [a, c]) {
+      const { range } = b.sender.crowd!;
+      b.onWrite = () => leaver.sender.leaveCrowd();
+      broadcast(asRecipients(members), "b");
+      await turn();
+      assert.ok(range.crowd === undefined);
+      b.onWrite = () => {};
+      broadcast(asRecipients(members), "c");
+      await turn();
+    }
+    for (const { got } of members) assert.deepEqual(got, ["first", "a", "b", "c", "b", "c"]);
   });
 
   it("may have many members that are full at once", async () => {

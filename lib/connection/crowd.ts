@@ -8,8 +8,10 @@ export interface Member {
   readonly transport: Pick<Transport, "write" | "bufferedAmount">;
   /** Sends what waits. */
   flush(): void;
-  /** Called when the crowd has written to the transport, and bytes wait or the transport has thrown. */
-  wroteShared(failure: { cause: unknown } | undefined): void;
+  /** Called when the crowd has written to the transport, and bytes wait there. */
+  filled(): void;
+  /** Called when the transport has thrown. */
+  cut(cause: unknown): void;
 }
 
 /** The recipients of a broadcast, whose encoders hold the same frames and nothing else. */
@@ -19,7 +21,6 @@ export class Recipients implements Crowd {
   readonly #members: readonly Member[];
   /** The transports of the members, except of those that have left during a flush. */
   readonly #transports: (Member["transport"] | undefined)[];
-  isBroken = false;
   /** The frames that are being written, and the index of the member that gets them next. */
   #parts: readonly Uint8Array[] | undefined;
   #next = 0;
@@ -36,11 +37,14 @@ export class Recipients implements Crowd {
   }
 
   flush(): void {
-    if (this.isBroken) {
+    const { range } = this;
+    if (range.crowd !== this) {
+      // A member has left.
       for (const member of this.#members) member.flush();
-    } else if (!this.range.isTaken) {
-      const late = this.#writeAll(this.#parts = this.range.take());
+    } else if (!range.isTaken) {
+      const late = this.#writeAll(this.#parts = range.take());
       this.#parts = undefined;
+      if (range.holders < this.#members.length) range.crowd = undefined;
       // A member that leaves before the end of a flush is searched for.
       for (const tell of late) tell();
     }
@@ -49,35 +53,32 @@ export class Recipients implements Crowd {
   /** A transport may run code that sends, so that members leave meanwhile. */
   #writeAll(parts: readonly Uint8Array[]): (() => void)[] {
     const late: (() => void)[] = [];
-    for (this.#next = 0; this.#next < this.#transports.length;) {
+    for (this.#next = 0; this.#next < this.#members.length;) {
       const at = this.#next++;
       const transport = this.#transports[at];
-      if (transport === undefined) continue;
-      const failure = write(transport, parts);
-      if (failure !== undefined || transport.bufferedAmount > 0) {
-        late.push(() => this.#members[at].wroteShared(failure));
+      try {
+        // A member that has left sends the frames itself.
+        if (transport === undefined) late.push(() => this.#members[at].flush());
+        else {
+          transport.write(parts);
+          if (transport.bufferedAmount > 0) late.push(() => this.#members[at].filled());
+        }
+      } catch (cause) {
+        late.push(() => this.#members[at].cut(cause));
       }
     }
     return late;
   }
 
   leave(encoder: object): readonly Uint8Array[] | undefined {
-    this.isBroken = true;
-    if (this.#parts === undefined) return undefined;
+    if (this.#parts === undefined) {
+      // The others would keep the connection of this member with the crowd.
+      this.range.crowd = undefined;
+      return undefined;
+    }
     const at = this.#members.findIndex((member) => member.encoder === encoder);
     if (at < this.#next) return undefined;
     this.#transports[at] = undefined;
     return this.#parts;
-  }
-}
-
-function write(
-  transport: Member["transport"],
-  parts: readonly Uint8Array[],
-): { cause: unknown } | undefined {
-  try {
-    transport.write(parts);
-  } catch (cause) {
-    return { cause };
   }
 }

@@ -379,7 +379,7 @@ export class Sender {
       if (parts.length > 0) this.transport.write(parts);
       this.#isFull = this.transport.bufferedAmount > 0;
     } catch (error) {
-      this.#cut(error);
+      this.cut(error);
       return false;
     }
     if (this.encoder.hasVanished) {
@@ -391,12 +391,11 @@ export class Sender {
   }
 
   /** The bytes are lost, so that the stream of frames is broken. Other connections are not affected. */
-  #cut(cause: unknown): void {
+  cut(cause: unknown): void {
     this.#host.cut("The transport threw", CloseCode.Abnormal, cause);
   }
 
-  wroteShared(failure: { cause: unknown } | undefined): void {
-    if (failure !== undefined) return this.#cut(failure.cause);
+  filled(): void {
     this.#isFull = this.transport.bufferedAmount > 0;
     // A frame that waits would keep the memory of all frames in its buffer.
     this.leaveCrowd();

@@ -106,8 +106,7 @@ export class Encoder {
 
   /** The crowd to which the encoder belongs. */
   get crowd(): Crowd | undefined {
-    const crowd = this.#shared?.crowd;
-    return crowd?.isBroken ? undefined : crowd;
+    return this.#shared?.crowd;
   }
 
   /** Number of bytes that were written and not yet taken. */
@@ -201,7 +200,7 @@ export class Encoder {
   }
 
   #share(frame: SharedFrame): void {
-    if (this.#shared?.crowd?.isFlushing) this.unshare();
+    if (this.crowd?.isFlushing) this.unshare();
     const held = this.#waiting;
     if (held?.precedes(frame)) this.#hold(held.followedBy(frame));
     else if (this.size === 0) this.#hold(SharedRange.of(frame));
@@ -220,7 +219,7 @@ export class Encoder {
     this.#shared = range;
   }
 
-  /** Holds no shared frames any more, and counts those that were taken. Returns what `Crowd.leave()` does. */
+  /** Lets go of the shared frames, and counts those that were taken. Returns what `Crowd.leave()` returns. */
   #letGo(): readonly Uint8Array[] | undefined {
     const held = this.#shared;
     if (held === undefined) return undefined;

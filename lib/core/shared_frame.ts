@@ -21,8 +21,6 @@ export interface Crowd {
   readonly range: SharedRange;
   /** The recipients of the broadcast. */
   readonly recipients: readonly unknown[];
-  /** Whether a member has left. The others are no crowd any more. */
-  readonly isBroken: boolean;
   /** Whether the frames are being written. */
   readonly isFlushing: boolean;
   /** Gives the waiting frames to the transports of all members. */
@@ -51,7 +49,7 @@ export class SharedRange {
   bytesTaken = 0;
   /** Number of encoders that hold the range, and could hold any frame after it. */
   holders = 0;
-  /** The crowd that the holders are. No other encoder takes the frames. */
+  /** The crowd that the holders are, until one of them leaves. No other encoder takes the frames. */
   crowd: Crowd | undefined;
 
   constructor({ bytes, start, end }: SharedFrame, frames = 1) {
