@@ -202,6 +202,32 @@ describe("The history of topics", () => {
       assert.deepEqual(await second.close(), numbers(4, 7));
     }, 1600));
 
+  it("a client learns that messages are missing before it gets later ones", () =>
+    withPages(async (topics, backplane) => {
+      const client = await Client.open();
+      let answer = () => {};
+      backplane.answer = () => new Promise((resolve) => answer = resolve);
+      const [last] = await publishAll(topics, "x", numbers(1));
+      const serving = topics.serve(client.ws, { maySubscribe: () => true });
+      await client.far.send(JSON.stringify({ subscribe: "x", since: "other:1" }));
+      await until(() => backplane.pages.length === 1);
+      // Two messages may wait, and the third one is left out.
+      const [next] = await publishAll(topics, "x", numbers(3, 1));
+      answer();
+      await until(() => client.got.length >= 4);
+      await publishAll(topics, "x", numbers(1, 4));
+      const got = (await client.close()).map((message) => String(message).split("\n"));
+      await serving;
+      assert.deepEqual(JSON.parse(got[0][0]), {
+        subscribed: "x",
+        recovered: false,
+        position: formatPosition(last),
+      });
+      assert.deepEqual(JSON.parse(got[1][0]), { topic: "x", position: formatPosition(next) });
+      assert.deepEqual(JSON.parse(got[3][0]), { missed: "x" });
+      assert.deepEqual(got.map(([, text]) => text), [undefined, "1", "2", undefined, "4"]);
+    }, 1600));
+
   it("what is read for a subscription that has ended is not taken for a new one", () =>
     withPages(async (topics, backplane) => {
       const client = await Client.open();

@@ -6,6 +6,7 @@
 import { abortable, handled } from "../abortable.ts";
 import { type BackplaneMessage, type HistoryRead, isCovered, type Position } from "./backplane.ts";
 import type { Channel, ChannelHost, Member, Peer } from "./channel.ts";
+import { callHook } from "./engine.ts";
 import type { Delivery } from "./envelope.ts";
 import { Held } from "./held.ts";
 
@@ -23,6 +24,9 @@ export interface Joined {
 export abstract class Listener implements Member {
   abstract readonly peer: Peer | undefined;
   abstract readonly presence: unknown;
+  /** Resolves when it is known how the subscription begins, before messages that came meanwhile. */
+  readonly joined: Promise<Joined>;
+  /** Resolves when the subscription has begun. */
   readonly ready: Promise<Joined>;
   readonly #channel: Channel;
   readonly #host: ChannelHost;
@@ -40,7 +44,8 @@ export abstract class Listener implements Member {
     this.#host = host;
     this.#passed = channel.position;
     if (since !== undefined) this.#held = new Held(host.limits);
-    this.ready = handled(this.#join(since));
+    this.joined = handled(this.#join(since));
+    this.ready = handled(this.#begin());
   }
 
   /** Delivers a message now, or decides that the subscriber is too slow for it. Does not throw. */
@@ -55,6 +60,7 @@ export abstract class Listener implements Member {
     // An engine that has lost its last messages may use their offsets again.
     this.#covered = undefined;
     this.#held?.clear();
+    this.#passed = this.#channel.position;
     this.#hasMissed = true;
     return this.tellMissed();
   }
@@ -87,12 +93,31 @@ export abstract class Listener implements Member {
   async #join(since: Position | undefined): Promise<Joined> {
     await abortable(this.#channel.confirmed, this.#abort.signal);
     if (since === undefined) return { recovered: true, position: this.#channel.position };
-    const recovered = this.#host.engine.backplane.keepsHistory && await this.#catchUp(since);
-    for (let next = this.#held!.shift(); next !== undefined; next = this.#held!.shift()) {
+    const { keepsHistory } = this.#host.engine.backplane;
+    const recovered = keepsHistory && await this.#catchUp(since);
+    return { recovered, position: this.#covered ?? this.#passed };
+  }
+
+  /** Delivers what came meanwhile, and from now on messages as they come. */
+  async #begin(): Promise<Joined> {
+    const joined = await this.joined;
+    // First, the subscriber is told if messages are missing. Otherwise it might go on after the later ones.
+    for (let i = 0; i < 3; i++) await undefined;
+    this.#abort.signal.throwIfAborted();
+    if (this.#held !== undefined) this.#release(this.#held);
+    return joined;
+  }
+
+  #release(held: Held): void {
+    for (let next = held.shift(); next !== undefined; next = held.shift()) {
       if (!isCovered(next.position, this.#covered)) this.deliver(next);
     }
     this.#held = undefined;
-    return { recovered, position: this.#covered ?? this.#channel.position };
+    if (!held.hasOverflowed) return;
+    callHook(
+      () => this.tellMissed(),
+      (error) => this.#host.engine.report(error, this.#channel.name),
+    );
   }
 
   /**
@@ -104,7 +129,10 @@ export abstract class Listener implements Member {
     let reading = this.#readShared(since);
     for (;;) {
       const { recovered, messages, position } = await reading;
-      if (!recovered) return false;
+      if (!recovered) {
+        this.#covered = position;
+        return false;
+      }
       this.#passed = position;
       this.#covered = messages.at(-1)?.position ?? position;
       for (const message of messages) await this.#deliverOpened(message);

@@ -10,7 +10,7 @@ import { checkKnown, notConnections } from "../core/option_hints.ts";
 import { checkFunction, type OptionNames } from "../core/options.ts";
 import { backgroundTimer } from "../timers.ts";
 import { formatPosition, type Position } from "./backplane.ts";
-import type { Subscriber, Subscription } from "./subscription.ts";
+import { joinedOf, type Subscriber, type Subscription } from "./subscription.ts";
 import { type Line, parseFrame } from "./wire.ts";
 
 /** A connection whose messages {@linkcode Topics.serve} reads. */
@@ -139,7 +139,7 @@ class Session {
   async #tellJoined(name: string, subscription: Subscription): Promise<void> {
     this.#unanswered.set(name, subscription);
     try {
-      const { recovered, position } = await subscription.ready;
+      const { recovered, position } = await joinedOf(subscription);
       await this.#send({ subscribed: name, recovered, ...positionOf(position) });
     } catch (error) {
       // Otherwise the subscription has ended before.

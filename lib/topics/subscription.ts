@@ -98,6 +98,13 @@ function ended(cause?: unknown): DOMException {
   return invalidState("The subscription has ended", "not-open", cause);
 }
 
+const joined = new WeakMap<Subscription, Promise<Joined>>();
+
+/** Waits until it is known how a subscription begins. Messages that came meanwhile are sent after that. */
+export function joinedOf(subscription: Subscription): Promise<Joined> {
+  return joined.get(subscription)!;
+}
+
 /**
  * A subscription of a connection to a topic. It ends with the connection, with `unsubscribe()`, or at the
  * end of the block in which it was declared with `using`.
@@ -111,6 +118,7 @@ export class Subscription implements Disposable {
   /** Subscriptions come from {@linkcode Topics.subscribe}. Internal. */
   constructor(listener: ConnectionListener, leave: () => void) {
     this.topic = listener.channel.name;
+    joined.set(this, listener.joined);
     this.#listener = listener;
     this.#leave = leave;
   }
