@@ -224,9 +224,12 @@ describe("MessageReader", () => {
 
 describe("MessageReader with whole messages", () => {
   const readWhole = (frames: readonly FramePiece[], options?: MessageOptions) => {
-    const reader = new MessageReader(options, { whole: true });
+    const reader = new MessageReader(options);
     assert.equal(reader.held, 0);
-    return frames.map((piece) => [reader.read(new DecodedPiece().set(piece))?.data, reader.held]);
+    return frames.map((piece) => {
+      const read = reader.read(new DecodedPiece().set(piece), { whole: true });
+      return [read?.data, reader.held];
+    });
   };
 
   it("MessageReader joins fragments of one byte, and holds them until then", () => {

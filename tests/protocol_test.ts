@@ -16,6 +16,7 @@ import {
 } from "../lib/core/mod.ts";
 import { NO_FRAMES } from "../lib/core/protocol.ts";
 import { complete } from "../lib/core/event.ts";
+import { webTextCodec } from "../lib/core/utf8.ts";
 import {
   assertSameBytes,
   concat,
@@ -85,6 +86,37 @@ const STATES: Record<ProtocolState, (role: Role) => Protocol> = {
     return protocol;
   },
 };
+
+/** The frames of a text whose last character is cut. */
+const CUT_TEXT: Frame[] = [
+  { opcode: Opcode.Text, fin: false, payload: hex("e2 82") },
+  { opcode: Opcode.Continuation, payload: hex("ac") },
+];
+
+/** Reads a message on a connection that is idle afterwards. */
+function leaveInput(role: Role, options?: ProtocolOptions): Protocol {
+  const protocol = new Protocol(role, options);
+  protocol.whole = true;
+  protocol.receive(concat(CUT_TEXT.map((frame) => incoming(role, frame))));
+  assert.equal([...protocol.events()].length, 1);
+  protocol.release();
+  return protocol;
+}
+
+/** Returns what a new connection reads, and the chunk, which it may have changed. */
+function readAll(role: Role, options: ProtocolOptions): unknown[] {
+  const protocol = new Protocol(role, options);
+  const frames = [...CUT_TEXT, textFrame("abcd"), { ...textFrame("e"), rsv: 4 }];
+  const input = concat(frames.map((frame) => incoming(role, frame)));
+  protocol.receive(input);
+  const read: unknown[] = [];
+  try {
+    for (const event of protocol.events()) read.push(event);
+  } catch (error) {
+    read.push(String(error));
+  }
+  return [...read, input, protocol.counts.framesReceived];
+}
 
 for (const role of ROLES) {
   describe(`Protocol as ${role}`, () => {
@@ -803,6 +835,93 @@ describe("Protocol: what it has and counts", () => {
       );
       assert.deepEqual(events, expected);
       assert.equal(protocol.counts.framesReceived, 4);
+    }
+  });
+
+  it("Protocol reads with its own options what follows another connection's input", () => {
+    const textCodec = { ...webTextCodec, decode: () => "decoded" };
+    const options: (() => ProtocolOptions)[] = [
+      ...[() => ({}), () => ({ maxFrameSize: 3 }), () => ({ maxMessageSize: 3 })],
+      ...[() => ({ ownsInput: true }), () => ({ textCodec }), () => ({ onFrame: () => {} })],
+      () => ({ extensions: [new Toy("a", 0).finalize()] }),
+    ];
+    const kinds = ROLES.flatMap((role) => options.map((of) => ({ role, of })));
+    const alone = kinds.map(({ role, of }) => readAll(role, of()));
+    for (const before of kinds) {
+      kinds.forEach(({ role, of }, i) => {
+        leaveInput(before.role, before.of());
+        assert.deepEqual(readAll(role, of()), alone[i]);
+      });
+    }
+  });
+
+  it("Protocol shares no input with a connection that has not read its own", () => {
+    leaveInput("client");
+    const protocols = ["a", "b", "c"].map((text) => {
+      const protocol = new Protocol("client");
+      const [first, second] = cut(incoming("client", textFrame(text)), 1);
+      protocol.receive(first);
+      assert.equal(protocol.next(), undefined);
+      return { protocol, second, text };
+    });
+    for (const { protocol, second, text } of protocols) {
+      protocol.release();
+      protocol.receive(second);
+      assert.deepEqual(protocol.next(), textEvent(text));
+    }
+  });
+
+  it("Protocol counts and reports its own frames after it takes another connection's input", () => {
+    const first = leaveInput("client");
+    const seen: string[] = [];
+    const second = new Protocol("client", { onFrame: () => seen.push("second") });
+    const third = new Protocol("client", { onFrame: () => seen.push("third") });
+    for (const protocol of [second, third]) {
+      protocol.receive(hex("89 00 89 00"));
+      assert.equal([...protocol.events()].length, 2);
+      assert.equal(protocol.release(), true);
+    }
+    assert.deepEqual(seen, ["second", "second", "third", "third"]);
+    first.receive(hex("89 00 83 00"));
+    assert.equal(first.next()?.type, "ping");
+    assert.throws(() => first.next(), { message: /\(frame at byte 9\)$/ });
+    const counts = [first, second, third].map(({ counts }) => counts.framesReceived);
+    assert.deepEqual(counts, [3, 2, 2]);
+  });
+
+  it("Protocol allocates its messages itself after it takes another connection's input", () => {
+    const allocated: string[] = [];
+    for (const name of ["a", "b"]) {
+      const allocate = (length: number) => {
+        allocated.push(name);
+        return new Uint8Array(length);
+      };
+      const protocol = new Protocol("client", { allocate });
+      protocol.whole = true;
+      protocol.receive(hex("02 01 61 80 01 62"));
+      assert.equal(protocol.next()?.type, "binary");
+      assert.equal(protocol.release(), true);
+    }
+    assert.deepEqual(allocated, ["a", "b"]);
+  });
+
+  it("Protocol leaves no input to others after an error", () => {
+    const failing: [chunk: string, options?: ProtocolOptions][] = [
+      ["83 00"],
+      ["81 01 ff"],
+      ["82 01 00", { maxMessageSize: 0 }],
+      ["02 01 61 80 01 62", { allocate: () => new Uint8Array(1) }],
+    ];
+    for (const [chunk, options] of failing) {
+      const protocol = new Protocol("client", options);
+      protocol.whole = true;
+      protocol.receive(hex(chunk));
+      assert.throws(() => [...protocol.events()]);
+      protocol.release();
+      const next = new Protocol("client");
+      next.whole = true;
+      next.receive(hex("02 01 63 80 01 64"));
+      assert.deepEqual(next.next(), { ...BINARY, data: hex("63 64") });
     }
   });
 

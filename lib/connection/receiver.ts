@@ -489,6 +489,10 @@ class Waiting implements Waiter<Message> {
 
 type Resolve = (result: IteratorResult<Message> | Promise<never>) => void;
 
+/** Set for two statements of `Iteration.next()`, where a closure would be an object for each message. */
+let kept: Resolve | undefined;
+const keep = (resolve: Resolve) => void (kept = resolve);
+
 /**
  * Iterates with one promise per message. The iterator itself waits in the queue, and rejects by resolving
  * the promise with a rejected one.
@@ -522,8 +526,10 @@ class Iteration implements AsyncIterator<Message>, Waiter<Message> {
         ? Promise.resolve({ done: true, value: undefined })
         : handled(Promise.reject(host.closing.retrace(ended.error, false)));
     }
-    const awaited = new Promise<IteratorResult<Message>>((resolve) => this.#resolve = resolve);
+    const awaited = new Promise<IteratorResult<Message>>(keep);
     this.#awaited = awaited;
+    this.#resolve = kept!;
+    kept = undefined;
     inbox.waiter = this;
     return awaited;
   }

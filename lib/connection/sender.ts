@@ -215,13 +215,18 @@ export class Sender {
   #stream(chunk: unknown, passing: Passing): Promise<void> | undefined {
     try {
       const sent = this.#send(toMessage(chunk), passing, DEFAULTS);
-      return sent === DONE ? undefined : sent.catch((error) => this.#host.cutOff(error));
+      return sent === DONE ? undefined : this.#orCutOff(sent);
     } catch (error) {
       const isSymbol = typeof chunk === "symbol";
       return this.#host.cutOff(
         isSymbol ? wrongType("Cannot convert a symbol to a string") : error,
       );
     }
+  }
+
+  /** Not a part of `#stream()`, as `#flushSoon()`. */
+  #orCutOff(sent: Promise<void>): Promise<void> {
+    return sent.catch((error) => this.#host.cutOff(error));
   }
 
   sendShared(shared: Shareable, most: number, compress?: boolean): boolean {

@@ -93,10 +93,10 @@ const CHUNK_OVERHEAD = 256;
  * ```
  */
 export class FrameDecoder {
-  readonly #role: Role;
-  readonly #maxFrameSize: number;
-  readonly #ownsInput: boolean;
-  readonly #rsvInUse: number;
+  #role!: Role;
+  #maxFrameSize!: number;
+  #ownsInput!: boolean;
+  #rsvInUse!: number;
 
   // The current frame and the current piece of its payload. Valid if `advance()` has returned true.
 
@@ -104,7 +104,7 @@ export class FrameDecoder {
    * Number of frames whose header was read.
    * @internal
    */
-  frames: number = 0;
+  frames!: number;
   /** @internal */
   fin: boolean = true;
   /** @internal */
@@ -140,7 +140,7 @@ export class FrameDecoder {
    * Number of bytes up to the end of the current chunk, in the whole input.
    * @internal
    */
-  position: number = 0;
+  position!: number;
   #framePosition = 0;
 
   /** The beginning of a header or of a control frame's payload that spans several chunks. */
@@ -151,17 +151,26 @@ export class FrameDecoder {
   /**
    * Makes a decoder for one connection.
    * @param options The role and the limits.
-   * @param position Number of bytes that came before. If it is given, the role has been checked.
-   * Internal.
    */
-  constructor(options: FrameDecoderOptions, position?: number) {
-    if (position === undefined) checkRole(options?.role);
-    else this.position = position;
+  constructor(options: FrameDecoderOptions) {
+    checkRole(options?.role);
+    this.begin(options, 0, 0);
+  }
+
+  /**
+   * Begins with the next frame of a connection. The decoder is new, or between frames and released.
+   * @param position Number of bytes that came before.
+   * @param frames Number of frames that came before.
+   * @internal
+   */
+  begin(options: FrameDecoderOptions, position: number, frames: number): void {
     const { role, maxFrameSize = Infinity, ownsInput = false, rsvInUse = 0 } = options;
     this.#role = role;
     this.#maxFrameSize = maxFrameSize;
     this.#ownsInput = ownsInput;
     this.#rsvInUse = rsvInUse;
+    this.position = position;
+    this.frames = frames;
   }
 
   /** Adds the next bytes. After an error they are dropped. */
@@ -374,6 +383,7 @@ export class FrameDecoder {
     while (this.#offset < this.#chunk.length || this.#nextChunk()) {
       scratch[this.#scratchLength++] = this.#chunk[this.#offset++];
       if (this.#parseHeader(scratch, 0, this.#scratchLength) !== INCOMPLETE) {
+        this.#scratch = undefined;
         this.#scratchLength = 0;
         return true;
       }
@@ -389,6 +399,7 @@ export class FrameDecoder {
       if (this.#offset === this.#chunk.length && !this.#nextChunk()) return undefined;
       scratch[this.#scratchLength++] = this.#chunk[this.#offset++];
     }
+    this.#scratch = undefined;
     this.#scratchLength = 0;
     return scratch.slice(0, this.length);
   }

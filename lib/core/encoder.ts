@@ -475,13 +475,14 @@ export class Encoder {
     this.hasVanished = false;
     const shared = this.#shared && this.#leave();
     if (shared !== undefined) return shared;
-    const taken: Uint8Array[] = [];
+    if (this.ownSize === 0) return [];
     if (this.ownSize === this.#end - this.#start) {
-      if (this.ownSize > 0) taken.push(this.#buffer.subarray(this.#start, this.#end));
+      const bytes = this.#buffer.subarray(this.#start, this.#end);
       this.#start = this.#end;
       this.ownSize = 0;
-      return taken;
+      return [bytes];
     }
+    const taken: Uint8Array[] = [];
     this.#cut(undefined);
     const { waiting, full } = this.#parts!;
     let size = 0;

@@ -52,15 +52,16 @@ interface Assembly {
   readonly allocate?: Allocate | undefined;
 }
 
+const PIECES: Assembly = { whole: false };
+
 /**
  * Reads pieces of data frames as messages, or as pieces of messages. It checks the order of the
  * fragments, the size of the message and the UTF-8 of text. The size includes the declared length
  * of an incomplete frame. Inflated frames have no declared length.
  */
 export class MessageReader {
-  readonly #assembly: Assembly;
-  maxMessageSize: number;
-  readonly #codec: TextCodec;
+  maxMessageSize!: number;
+  #codec!: TextCodec;
   /** The opcode of the message that has begun, or 0 between messages. */
   opcode = 0;
   #withinFrame = false;
@@ -72,10 +73,16 @@ export class MessageReader {
   #withinText = false;
   #parts: MessageParts | undefined;
 
-  constructor(options: MessageOptions = {}, assembly: Assembly = { whole: false }) {
+  constructor(options: MessageOptions = {}) {
+    this.begin(options);
+  }
+
+  /** Begins with the next message of a connection. The reader is new, or between messages. */
+  begin(options: MessageOptions): void {
     this.maxMessageSize = options.maxMessageSize ?? Infinity;
     this.#codec = options.textCodec ?? webTextCodec;
-    this.#assembly = assembly;
+    this.#utf8 = undefined;
+    this.#parts = undefined;
   }
 
   /** Amount held of an incomplete message: bytes, or code units of text. */
@@ -84,7 +91,7 @@ export class MessageReader {
   }
 
   /** Reads one piece of a data frame. Returns undefined while the message is incomplete. */
-  read(piece: DataPiece): Fragment | undefined {
+  read(piece: DataPiece, assembly: Assembly = PIECES): Fragment | undefined {
     if (!this.#withinFrame) this.#beginFrame(piece.opcode, piece.length);
     this.#withinFrame = !piece.last;
     this.#declared -= piece.size;
@@ -96,7 +103,9 @@ export class MessageReader {
     const finished = piece.last && piece.fin;
     const isText = this.opcode === Opcode.Text;
     if (finished) this.opcode = 0;
-    return isText ? this.#readText(piece, finished) : this.#readBinary(piece, finished);
+    return isText
+      ? this.#readText(piece, finished, assembly)
+      : this.#readBinary(piece, finished, assembly);
   }
 
   /** Returns the held part of an incomplete message as one piece, and forgets it. */
@@ -133,7 +142,7 @@ export class MessageReader {
     );
   }
 
-  #readText(piece: DataPiece, finished: boolean): Fragment | undefined {
+  #readText(piece: DataPiece, finished: boolean, assembly: Assembly): Fragment | undefined {
     let data: string | undefined;
     // Text in a single piece needs no state.
     if (finished && !this.#withinText && piece.size > 0) {
@@ -144,13 +153,13 @@ export class MessageReader {
       }
     }
     data ??= this.#decodeNext(piece, finished);
-    if (!this.#assembly.whole) {
+    if (!assembly.whole) {
       return { type: "text", data, frameFinished: piece.last, messageFinished: finished };
     }
     if (finished && (this.#parts === undefined || this.#parts.size === 0)) {
       return { type: "text", data, frameFinished: true, messageFinished: true };
     }
-    const parts = this.#parts ??= new MessageParts(this.#assembly.allocate);
+    const parts = this.#parts ??= new MessageParts(assembly.allocate);
     parts.addText(data);
     return finished ? fragment(parts.take(true), true, true) : undefined;
   }
@@ -161,15 +170,15 @@ export class MessageReader {
     return this.#utf8.pushPiece(piece, finished);
   }
 
-  #readBinary(piece: DataPiece, finished: boolean): Fragment | undefined {
-    if (!this.#assembly.whole) {
+  #readBinary(piece: DataPiece, finished: boolean, assembly: Assembly): Fragment | undefined {
+    if (!assembly.whole) {
       const data = piece.bytes();
       return { type: "binary", data, frameFinished: piece.last, messageFinished: finished };
     }
     if (finished && (this.#parts === undefined || this.#parts.size === 0)) {
       return { type: "binary", data: piece.copy(), frameFinished: true, messageFinished: true };
     }
-    const parts = this.#parts ??= new MessageParts(this.#assembly.allocate);
+    const parts = this.#parts ??= new MessageParts(assembly.allocate);
     parts.addBytes(piece, this.#declared);
     return finished ? fragment(parts.take(false), true, true) : undefined;
   }

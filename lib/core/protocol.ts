@@ -183,7 +183,15 @@ class Input extends FrameDecoder {
   messages: MessageReader | undefined;
   /** Only set if there are extensions or an `onFrame`. */
   filtered: Filtered | undefined;
+  /** Whether its last frame or message was not read to the end, because an error was thrown. */
+  hasThrown = false;
 }
+
+/** `begin()` sets the options of an input. */
+const UNUSED: FrameDecoderOptions = { role: "server" };
+
+/** An input that a connection has left, and that any other may take. It holds no bytes. */
+let spare: Input | undefined;
 
 class Filtered {
   /** The last piece that was not read from the decoder directly. */
@@ -327,6 +335,7 @@ export class Protocol {
       this.#bytesRead = input.position;
       this.#framesRead = input.frames;
       this.#input = undefined;
+      if (input.filtered === undefined && !input.hasThrown) spare = input;
     }
     return true;
   }
@@ -388,8 +397,10 @@ export class Protocol {
       const { maxFrameSize, ownsInput } = this.#options;
       const rsvInUse = this.#extended === undefined ? 0 : bitsOf(this.#extended.extensions);
       const options = { role: this.encoder.role, maxFrameSize, ownsInput, rsvInUse };
-      this.#input = new Input(options, this.#bytesRead);
-      this.#input.frames = this.#framesRead;
+      this.#input = spare ?? new Input(UNUSED);
+      spare = undefined;
+      this.#input.begin(options, this.#bytesRead, this.#framesRead);
+      this.#input.messages?.begin(this.#options);
     }
     this.#input.push(bytes);
   }
@@ -414,11 +425,12 @@ export class Protocol {
         const piece = isPlain ? input.advance() && input : this.#filteredPiece(input);
         if (!piece) break;
         const event = (piece.opcode & 8) === 0
-          ? (input.messages ??= new MessageReader(this.#options, this)).read(piece)
+          ? (input.messages ??= new MessageReader(this.#options)).read(piece, this)
           : this.#readControl(piece);
         if (event !== undefined) return event;
       }
     } catch (error) {
+      input!.hasThrown = true;
       throw this.#fail(error);
     }
     if (extended !== undefined && extended.pending) return undefined;

@@ -432,14 +432,16 @@ export class MessageAssemblerStream extends PullStream<FramePiece, Message | Fra
   }
 }
 
+const WHOLE = { whole: true };
+
 function assemblerOf(options: MessageAssemblerOptions): MachineOf<FramePiece, Message | Frame> {
   checkKnown("MessageAssemblerStream", options, ASSEMBLER_OPTIONS);
   const { maxMessageSize = MAX_MESSAGE_SIZE, onControl } = options;
-  const reader = new MessageReader({ ...options, maxMessageSize }, { whole: true });
+  const reader = new MessageReader({ ...options, maxMessageSize });
   const decoded = new DecodedPiece();
   const read = (piece: FramePiece): Message | Frame | undefined => {
     const { header: { fin, rsv, opcode }, payload } = piece;
-    if (!isControl(opcode)) return reader.read(decoded.set(piece))?.data;
+    if (!isControl(opcode)) return reader.read(decoded.set(piece), WHOLE)?.data;
     const frame: Frame = { fin, rsv, opcode: opcode as Opcode, payload };
     return onControl === undefined ? frame : void onControl(frame);
   };
