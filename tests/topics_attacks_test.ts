@@ -290,6 +290,31 @@ describe("Topics under attack", () => {
     await serving;
   });
 
+  it("a client that reads slowly learns of each outage before later messages", async () => {
+    const backplane = new FlakyEngine().connect();
+    const topics = new Topics({ backplane, onError: new Errors().onError });
+    const client = await Client.open({}, false);
+    const serving = topics.serve(client.ws, { maySubscribe: () => true });
+    await client.far.send('{"subscribe":"x"}');
+    await until(() => topics.count("x") === 1);
+    await rest();
+    await topics.publish("x", "m".repeat(1_000_000));
+    for (const text of ["1", "2", "3"]) {
+      backplane.cut();
+      backplane.isDown = false;
+      backplane.mend();
+      await topics.publish("x", text);
+    }
+    client.wake();
+    await until(() => client.got.length >= 8);
+    const got = client.got.slice(2).map((message) => String(message).split("\n").at(-1));
+    const missed = '{"missed":"x"}';
+    assert.deepEqual(got, [missed, "1", missed, "2", missed, "3"]);
+    await topics.close();
+    await client.close();
+    await serving;
+  });
+
   it("a client that subscribes and unsubscribes in an outage waits each time", async () => {
     let calls = 0;
     const backplane = backplaneWith(() => ({

@@ -72,8 +72,8 @@ class Session {
   readonly #subscriptions = new Map<string, Subscription>();
   /** Those whose answer the client has not taken. One for each name, so that answers do not pile up. */
   readonly #unanswered = new Map<string, Subscription>();
-  /** The names whose `missed` the client has not taken, and whether it must be told again. */
-  readonly #missed = new Map<string, boolean>();
+  /** The names whose `missed` the client has not taken, with the number of messages sent before. */
+  readonly #missed = new Map<string, { readonly sent: number; isRepeated: boolean }>();
 
   constructor(topics: ServingTopics, ws: TopicsConnection, options: ServeTopicsOptions) {
     this.#topics = topics;
@@ -121,13 +121,13 @@ class Session {
       throw invalidState(message, "busy");
     }
     const { slow, maxBufferedAmount, presence } = this.#options;
-    const subscription = this.#topics.subscribe(this.#ws, name, {
+    const subscription: Subscription = this.#topics.subscribe(this.#ws, name, {
       since,
       slow,
       maxBufferedAmount,
       presence,
       framed: true,
-      onMissed: () => void this.#tellMissed(name),
+      onMissed: () => void this.#tellMissed(name, subscription),
     });
     // A request that is refused does not end the earlier subscription.
     this.#subscriptions.get(name)?.unsubscribe();
@@ -155,16 +155,23 @@ class Session {
     if (this.#unanswered.get(name) === subscription) this.#unanswered.delete(name);
   }
 
-  /** Tells that messages are missing. At most one line waits for each name, so that lines do not pile up. */
-  async #tellMissed(name: string): Promise<void> {
-    const isTelling = this.#missed.has(name);
-    this.#missed.set(name, isTelling);
-    if (isTelling) return;
+  /**
+   * Tells that messages are missing. A line that waits is repeated when the client has taken it, so that
+   * lines do not pile up. Messages that were sent after that line must not come before the next one.
+   */
+  async #tellMissed(name: string, { sent }: Subscription): Promise<void> {
+    const waiting = this.#missed.get(name);
+    if (waiting?.sent === sent) {
+      waiting.isRepeated = true;
+      return;
+    }
+    const line = { sent, isRepeated: false };
+    this.#missed.set(name, line);
     do {
-      this.#missed.set(name, false);
+      line.isRepeated = false;
       await this.#send({ missed: name });
-    } while (this.#missed.get(name));
-    this.#missed.delete(name);
+    } while (line.isRepeated);
+    if (this.#missed.get(name) === line) this.#missed.delete(name);
   }
 
   async #unsubscribe(name: string): Promise<void> {
