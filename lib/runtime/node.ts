@@ -3,7 +3,7 @@
  * `node:tls`.
  */
 import { Buffer } from "node:buffer";
-import { connect, createServer, type Server, type Socket } from "node:net";
+import type { Server, Socket } from "node:net";
 import process from "node:process";
 import type { Duplex } from "node:stream";
 import type { Server as TlsServer, TLSSocket } from "node:tls";
@@ -201,6 +201,11 @@ export function free(chunk: Uint8Array): void {
   (buffer as { transfer?(length: number): unknown }).transfer?.(0);
 }
 
+let net: Promise<typeof import("node:net")> | undefined;
+
+/** A server on Deno or Bun saves the memory of `node:net`. */
+const loadNet = () => net ??= import("node:net");
+
 /** Without TLS, a process saves the memory of `node:tls` and `node:crypto`. */
 const loadTls = () => import("./node_tls.ts");
 
@@ -309,6 +314,7 @@ export async function dial(
 ): Promise<Transport> {
   const { hostname, port, unix: path, tunnel, signal } = options;
   const needsTls = options.tls !== undefined || tunnel?.tls !== undefined;
+  const { connect } = await loadNet();
   const secure = needsTls ? await loadTls() : undefined;
   signal?.throwIfAborted();
   const tls = options.tls && { ...options.tls, servername: options.tls.servername ?? hostname };
@@ -409,6 +415,7 @@ async function listen(
 ): Promise<Listener> {
   const { hostname, port, unix: path, onError = () => {} } = options;
   const reusePort = path === undefined && options.reusePort;
+  const { createServer } = await loadNet();
   const secure = options.tls && await loadTls();
   return await new Promise((resolve, reject) => {
     // Older versions would ignore the option.
