@@ -314,7 +314,8 @@ export class Topics<T = Message> implements AsyncDisposable {
    * subscribers were served. It rejects with TypeError or RangeError if an argument is not valid, or the
    * codec fails; with InvalidStateError if the topics are closed or `maxPendingBytes` is reached; with an
    * error of the code "backplane-failed" if the engine has not confirmed the message in time, which may
-   * have been taken all the same. The rejection never counts as unhandled.
+   * have been taken all the same, or has refused it but taken a later one of the topic. The rejection never
+   * counts as unhandled.
    */
   publish(
     name: string,
