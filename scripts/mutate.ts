@@ -34,7 +34,7 @@ const GOAL = 95;
 /** The test files that are quick, and about the two folders. */
 const QUICK = new RegExp(
   "^tests/(abortable|assemble_end|attach_requests|backpressure|bad_input|batch_streams|body|borrowed_chunks|broadcast|checks|clos\\w*|connection_(end|iterable|members|messages)|" +
-    "conformance|encoder|endpoint\\w*|error\\w*|extension|frame|from_websocket|gather|handshake|header|heartbeat|http1|http2_handshake|inspect|keepalive|" +
+    "conformance|crowd|encoder|endpoint\\w*|error\\w*|extension|frame|from_websocket|gather|handshake|header|heartbeat|http1|http2_handshake|inspect|keepalive|" +
     "mask|message|option_hints|options|outgoing|parity_(deflate|errors|parts|w_\\w+)|permessage_deflate|pipe|protocol|queue|" +
     "proxy_environment|reading_mode|receive|refusal|relay|request_body|send|" +
     "server_(handshake|hooks|limits)|sha1|shared_frames|signal|slow_consumer|stats|testing|threats_(deflate|floods|handshake)|turns|url|utf8|" +

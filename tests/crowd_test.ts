@@ -176,6 +176,15 @@ describe("A crowd", () => {
     for (const { got } of [b, c]) assert.deepEqual(got, ["first", "a", "b"]);
   });
 
+  it("sends what waits when a member has left", async () => {
+    const members = await crowdOf(3);
+    broadcast(asRecipients(members), "a");
+    void members[1].sender.send("own");
+    await turn();
+    const got = members.map(({ got }) => got.slice(1));
+    assert.deepEqual(got, [["a"], ["a", "own"], ["a"]]);
+  });
+
   it("is not kept by its members when one has left", async () => {
     const members = await crowdOf(3);
     const [a, b, c] = members;

@@ -53,7 +53,7 @@ export class Recipients implements Crowd {
   /** A transport may run code that sends, so that members leave meanwhile. */
   #writeAll(parts: readonly Uint8Array[]): (() => void)[] {
     const late: (() => void)[] = [];
-    for (this.#next = 0; this.#next < this.#members.length;) {
+    while (this.#next < this.#members.length) {
       const at = this.#next++;
       const transport = this.#transports[at];
       try {
@@ -67,6 +67,7 @@ export class Recipients implements Crowd {
         late.push(() => this.#members[at].cut(cause));
       }
     }
+    this.#next = 0;
     return late;
   }
 

@@ -84,7 +84,7 @@ export class SharedRange {
     this.bytesTaken += this.length;
     this.framesTaken = this.frames;
     // Do not keep the memory of frames that nobody needs.
-    this.#reset(EMPTY, 0);
+    this.#reset(EMPTY, this.#end);
     return parts;
   }
 
