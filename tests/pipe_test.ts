@@ -241,6 +241,16 @@ const SCENARIOS: Record<string, Scenario> = {
       await feeder.close();
     },
   },
+  "the sink fails while chunks from before wait": {
+    slow: true,
+    async before({ to }) {
+      const writer = to.writable.getWriter();
+      for (let i = 0; i < 2; i++) writer.write(LONG).catch(() => {});
+      writer.releaseLock();
+      await rest();
+    },
+    during: ({ drain }) => drain.terminate(),
+  },
   "the sink will close after a chunk that waits": {
     slow: true,
     async before({ to }) {
