@@ -925,6 +925,45 @@ describe("Protocol: what it has and counts", () => {
     }
   });
 
+  it("Protocol leaves no input to others that it reads, even if a callback releases it", () => {
+    for (const reads of [false, true]) {
+      const other = new Protocol("client");
+      other.whole = true;
+      const protocol: Protocol = new Protocol("client", {
+        allocate(length) {
+          if (length === 4) return new Uint8Array(4);
+          if (reads) assert.equal(protocol.next(), undefined);
+          assert.equal(protocol.release(), true);
+          other.receive(hex("82 05 62 62 62 62 62"));
+          assert.deepEqual(other.next(), { ...BINARY, data: hex("62 62 62 62 62") });
+          return new Uint8Array(length);
+        },
+      });
+      protocol.whole = true;
+      protocol.receive(hex("02 01 61 80 05 61 61 61 61 61"));
+      assert.throws(() => protocol.next());
+    }
+  });
+
+  it("Protocol leaves no input to others whose chunks have changed their length", () => {
+    for (const [grown, rest] of [["00 89 00 89", "00"], ["00 89 01 61", "89 00"]]) {
+      const buffer = new ArrayBuffer(2, { maxByteLength: 4 } as object);
+      const growing = new Uint8Array(buffer);
+      const first = new Protocol("client");
+      for (const chunk of [hex("89"), growing, hex(rest)]) first.receive(chunk);
+      (buffer as unknown as { resize(length: number): void }).resize(4);
+      growing.set(hex(grown));
+      assert.equal([...first.events()].every(({ type }) => type === "ping"), true);
+      assert.equal(first.release(), true);
+      const second = new Protocol("client");
+      second.receive(hex("89"));
+      assert.equal(second.next(), undefined);
+      assert.equal(second.bufferedAmount, 0);
+      second.receive(hex("00"));
+      assert.equal(second.next()?.type, "ping");
+    }
+  });
+
   it("Protocol releases nothing while it has received nothing", () => {
     const protocol = new Protocol("server");
     assert.equal(protocol.release(), true);

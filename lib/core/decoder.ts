@@ -221,8 +221,7 @@ export class FrameDecoder {
       this.#lent = false;
     }
     if (this.#lent || this.#offset < this.#chunk.length || this.#waitingSize > 0) return false;
-    this.#chunk = this.#piece = EMPTY;
-    this.#offset = 0;
+    this.#drop();
     return true;
   }
 
@@ -461,10 +460,15 @@ export class FrameDecoder {
   #fail(message: string, closeCode: number): never {
     const where = `${message} (frame at byte ${this.#framePosition})`;
     this.#failure = new RemoteProtocolError(where, closeCode);
+    this.#drop();
+    throw this.#failure;
+  }
+
+  /** Drops all input. The length of a chunk may have changed, so a chunk may wait although none is counted. */
+  #drop(): void {
     this.#chunk = this.#piece = EMPTY;
     this.#waiting = undefined;
     this.#offset = this.#waitingSize = 0;
-    throw this.#failure;
   }
 }
 

@@ -81,6 +81,10 @@ export class MessageReader {
   begin(options: MessageOptions): void {
     this.maxMessageSize = options.maxMessageSize ?? Infinity;
     this.#codec = options.textCodec ?? webTextCodec;
+  }
+
+  /** Drops what it has from its connection, so that another one can begin. */
+  leave(): void {
     this.#utf8 = undefined;
     this.#parts = undefined;
   }

@@ -183,8 +183,8 @@ class Input extends FrameDecoder {
   messages: MessageReader | undefined;
   /** Only set if there are extensions or an `onFrame`. */
   filtered: Filtered | undefined;
-  /** Whether its last frame or message was not read to the end, because an error was thrown. */
-  hasThrown = false;
+  /** Number of calls of `next()` that read it, or that an error has ended. */
+  reads = 0;
 }
 
 /** `begin()` sets the options of an input. */
@@ -335,7 +335,11 @@ export class Protocol {
       this.#bytesRead = input.position;
       this.#framesRead = input.frames;
       this.#input = undefined;
-      if (input.filtered === undefined && !input.hasThrown) spare = input;
+      // A callback of the application may have called this while `next()` reads.
+      if (input.filtered === undefined && input.reads === 0) {
+        input.messages?.leave();
+        spare = input;
+      }
     }
     return true;
   }
@@ -420,6 +424,7 @@ export class Protocol {
     if (extended !== undefined && extended.pending) return undefined;
     const input = this.#input;
     const isPlain = extended === undefined && this.#options.onFrame === undefined;
+    if (input !== undefined) input.reads++;
     try {
       while (input !== undefined) {
         const piece = isPlain ? input.advance() && input : this.#filteredPiece(input);
@@ -427,12 +432,14 @@ export class Protocol {
         const event = (piece.opcode & 8) === 0
           ? (input.messages ??= new MessageReader(this.#options)).read(piece, this)
           : this.#readControl(piece);
-        if (event !== undefined) return event;
+        if (event === undefined) continue;
+        input.reads--;
+        return event;
       }
     } catch (error) {
-      input!.hasThrown = true;
       throw this.#fail(error);
     }
+    if (input !== undefined) input.reads--;
     if (extended !== undefined && extended.pending) return undefined;
     if (!this.#ended) return undefined;
     // RFC 6455 §7.1.5: a transport that ends without a Close frame is reported as 1006.
