@@ -14,6 +14,9 @@ export interface Member {
   cut(cause: unknown): void;
 }
 
+/** What a member is called for after a flush. Not a closure, which would be an object for each member on Bun. */
+type Late = [member: Member, act: "flush" | "filled" | "cut", cause?: unknown];
+
 /** The recipients of a broadcast, whose encoders hold the same frames and nothing else. */
 export class Recipients implements Crowd {
   readonly range: SharedRange;
@@ -46,25 +49,25 @@ export class Recipients implements Crowd {
       this.#parts = undefined;
       if (range.holders < this.#members.length) range.crowd = undefined;
       // A member that leaves before the end of a flush is searched for.
-      for (const tell of late) tell();
+      for (const [member, act, cause] of late) member[act](cause);
     }
   }
 
   /** A transport may run code that sends, so that members leave meanwhile. */
-  #writeAll(parts: readonly Uint8Array[]): (() => void)[] {
-    const late: (() => void)[] = [];
+  #writeAll(parts: readonly Uint8Array[]): Late[] {
+    const late: Late[] = [];
     while (this.#next < this.#members.length) {
       const at = this.#next++;
       const transport = this.#transports[at];
       try {
         // A member that has left sends the frames itself.
-        if (transport === undefined) late.push(() => this.#members[at].flush());
+        if (transport === undefined) late.push([this.#members[at], "flush"]);
         else {
           transport.write(parts);
-          if (transport.bufferedAmount > 0) late.push(() => this.#members[at].filled());
+          if (transport.bufferedAmount > 0) late.push([this.#members[at], "filled"]);
         }
       } catch (cause) {
-        late.push(() => this.#members[at].cut(cause));
+        late.push([this.#members[at], "cut", cause]);
       }
     }
     this.#next = 0;
