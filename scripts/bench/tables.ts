@@ -135,7 +135,7 @@ function goals(outcomes: Outcome[]): string {
 }
 
 function runtimeSection(results: Results): string {
-  const { versions, machine, date, rounds, seconds, separateCores, measurements } = results;
+  const { versions, machine, date, seconds, separateCores, measurements } = results;
   const list = (of: Record<string, string | number>) =>
     Object.entries(of).map(([name, value]) => `${name} ${value}`).join(", ");
   const works = measurements.filter(({ workload }, i) =>
@@ -147,7 +147,7 @@ ${date}. ${list(versions)}. ${list(machine)}; ${
     separateCores
       ? "the measured process has its own core, the other end uses the others"
       : "no separate cores"
-  }. A run has ${rounds} rounds of ${seconds} s of CPU time.
+  }. A round takes ${seconds} s of CPU time.
 
 ${works.map(({ workload }) => workTable(find(results, workload), results)).join("\n\n")}`;
 }
@@ -175,7 +175,9 @@ function workTable(measurements: Measurement[], results: Results): string {
   const title = hasRatio ? [`to ${label(last, results)}`] : [];
   const amount = measurements[0].runs.length;
   const runs = amount === 1 ? "1 run" : `${amount} runs`;
-  return `### ${headingOf(measurements[0])}\n\n${table([[runs, ...heads, ...title], ...rows])}`;
+  const rounds = first[last][figures[0]].length;
+  const made = rounds === 1 ? runs : `${runs} of ${rounds} rounds`;
+  return `### ${headingOf(measurements[0])}\n\n${table([[made, ...heads, ...title], ...rows])}`;
 }
 
 function headingOf({ workload, runs: [first] }: Measurement): string {
