@@ -424,22 +424,21 @@ export class Protocol {
     if (extended !== undefined && extended.pending) return undefined;
     const input = this.#input;
     const isPlain = extended === undefined && this.#options.onFrame === undefined;
+    let event: ProtocolEvent | undefined;
     if (input !== undefined) input.reads++;
     try {
-      while (input !== undefined) {
+      while (input !== undefined && event === undefined) {
         const piece = isPlain ? input.advance() && input : this.#filteredPiece(input);
         if (!piece) break;
-        const event = (piece.opcode & 8) === 0
+        event = (piece.opcode & 8) === 0
           ? (input.messages ??= new MessageReader(this.#options)).read(piece, this)
           : this.#readControl(piece);
-        if (event === undefined) continue;
-        input.reads--;
-        return event;
       }
     } catch (error) {
       throw this.#fail(error);
     }
     if (input !== undefined) input.reads--;
+    if (event !== undefined) return event;
     if (extended !== undefined && extended.pending) return undefined;
     if (!this.#ended) return undefined;
     // RFC 6455 §7.1.5: a transport that ends without a Close frame is reported as 1006.
