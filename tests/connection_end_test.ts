@@ -8,6 +8,7 @@ import {
   closeFrame,
   continuation,
   frames,
+  giveUpRead,
   inBothRoles,
   isPending,
   rejection,
@@ -79,11 +80,7 @@ describe("The order of errors", () => {
 
   it("A message that comes after a read was given up is delivered before 1006", async () => {
     await inBothRoles(async (ws, peer) => {
-      const given = ws.readable.getReader();
-      const read = given.read();
-      await rest();
-      given.releaseLock();
-      await rejection(read);
+      await giveUpRead(ws.readable);
       peer.write(peer.encode(textFrame("a")));
       await until(() => ws.stats.messagesReceived === 1);
       peer.transport.destroy();
@@ -97,11 +94,7 @@ describe("The order of errors", () => {
 
   it("A message that comes after a read was given up is delivered before a clean close", async () => {
     await inBothRoles(async (ws, peer) => {
-      const given = ws.readable.getReader();
-      const read = given.read();
-      await rest();
-      given.releaseLock();
-      await rejection(read);
+      await giveUpRead(ws.readable);
       peer.write(peer.encode(textFrame("a")), peer.encode(closeFrame(1000)));
       await until(() => peer.frames.length > 0);
       peer.transport.end();

@@ -18,6 +18,7 @@ import { it } from "./it.ts";
 import {
   binaryFrame,
   frames,
+  giveUpRead,
   held,
   inBothRoles,
   isPending,
@@ -277,10 +278,7 @@ const SCENARIOS: Record<string, Scenario> = {
   },
   "a read was given up": {
     async before({ feeder, from }) {
-      const reader = from.readable.getReader();
-      reader.read().catch(() => {});
-      await rest();
-      reader.releaseLock();
+      await giveUpRead(from.readable);
       await feeder.send("first");
       await until(() => from.stats.messagesReceived === 1);
     },
@@ -291,10 +289,7 @@ const SCENARIOS: Record<string, Scenario> = {
   },
   "a read was given up, and the source has failed": {
     async before({ feeder, from }) {
-      const reader = from.readable.getReader();
-      reader.read().catch(() => {});
-      await rest();
-      reader.releaseLock();
+      await giveUpRead(from.readable);
       await feeder.send("first");
       await until(() => from.stats.messagesReceived === 1);
       feeder.terminate();
@@ -303,10 +298,7 @@ const SCENARIOS: Record<string, Scenario> = {
   },
   "a read was given up just before": {
     async before({ from }) {
-      const reader = from.readable.getReader();
-      reader.read().catch(() => {});
-      await rest();
-      reader.releaseLock();
+      await giveUpRead(from.readable);
     },
     async during({ feeder }) {
       await feeder.send("first");

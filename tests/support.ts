@@ -447,6 +447,15 @@ export class Tap<T> {
   }
 }
 
+/** Begins to read a stream, and gives the read up before anything has come. */
+export async function giveUpRead(readable: ReadableStream<unknown>): Promise<void> {
+  const reader = readable.getReader();
+  const read = reader.read();
+  await rest();
+  reader.releaseLock();
+  await rejection(read);
+}
+
 /** Waits for the head of the request, and returns it. */
 export async function requestOf(raw: RawSocket): Promise<string> {
   await until(() => raw.text.includes("\r\n\r\n"));
