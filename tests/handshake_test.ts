@@ -180,8 +180,8 @@ describe("checkRequest", () => {
 
 describe("refusalResponse", () => {
   type Refusal = Partial<OutgoingOf<"reject">>;
-  const refuse = (refusal: Refusal, version: string, isHead = false) =>
-    refusalResponse({ type: "reject", ...refusal }, { version, isHead });
+  const refuse = (refusal: Refusal, version: string, isHead = false, isConnect = false) =>
+    refusalResponse({ type: "reject", ...refusal }, { version, isHead, isConnect });
   const chunked: [string, string] = ["Transfer-Encoding", "chunked"];
 
   const made: readonly [Refusal, version: string, fields: string[], framing: unknown][] = [
@@ -250,6 +250,15 @@ describe("refusalResponse", () => {
   it("refusalResponse lets the response to HEAD announce a body", () => {
     const { response } = refuse({ headers: [["Content-Length", "5"]] }, "1.1", true);
     assert.deepEqual(response.headers[0], ["Content-Length", "5"]);
+  });
+
+  it("refusalResponse refuses no CONNECT with 2xx", () => {
+    for (const status of [200, 204, 299]) {
+      const message = `Expected status to be an integer from 300 to 599, received ${status}`;
+      const refusal = () => refuse({ status }, "2.0", false, true);
+      assert.throws(refusal, { name: "RangeError", message });
+    }
+    assert.equal(refuse({ status: 300 }, "2.0", false, true).response.status, 300);
   });
 
   it("refusalResponse has the status 400 unless another is given", () => {

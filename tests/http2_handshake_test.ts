@@ -193,6 +193,17 @@ describe("The response over HTTP/2", () => {
     assert.equal(server.state, "open");
   });
 
+  it("The server's endpoint refuses a CONNECT with 3xx to 5xx, and other requests with 2xx too", () => {
+    for (const [method, isAllowed] of [["CONNECT", false], ["GET", true]] as const) {
+      const server = new Endpoint("server");
+      server.takeFields(change(http2Request(TARGET), { ":method": method }));
+      const send = () => server.send({ type: "reject", status: 200 });
+      if (isAllowed) send();
+      else assert.throws(send, RangeError);
+      assert.equal(server.state, isAllowed ? "closed" : "connecting");
+    }
+  });
+
   for (const status of [200, 201, 299]) {
     it(`checkHttp2Response takes ${status}`, () => {
       const fields: RawHeaders = [[":status", `${status}`]];

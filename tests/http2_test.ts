@@ -402,6 +402,18 @@ describe("What attachHttp2() refuses", () => {
     },
   );
 
+  it("attachHttp2() does not send a 2xx of onRequest, which would accept the WebSocket", {
+    skip,
+  }, async () => {
+    const onRequest = () => new Response("Sorry", { status: 200 });
+    await withHttp2({ onRequest }, async ({ open, session }) => {
+      const { code, response } = await rejection<HandshakeError>(open());
+      assert.deepEqual([code, response?.status], ["status", 500]);
+      // In answer to another method, it has its usual meaning.
+      assert.equal((await answerTo(session, { ":path": "/" })).status, 200);
+    });
+  });
+
   it("A body that fails resets the stream, and a body that nobody reads is cancelled", {
     skip,
   }, async () => {

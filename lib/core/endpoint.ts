@@ -554,7 +554,9 @@ export class Endpoint {
 
   #reject(event: OutgoingOf<"reject">): Uint8Array {
     const { version = "1.1" } = this.#request ?? {};
-    const { response, framing } = refusalResponse(event, { version, isHead: this.isHead });
+    const isConnect = headerValue(this.#received ?? NO_FIELDS, ":method") === "CONNECT";
+    const request = { version, isHead: this.isHead, isConnect };
+    const { response, framing } = refusalResponse(event, request);
     const bytes = this.#received === undefined ? serializeResponseHead(response) : EMPTY;
     this.#response = response;
     this.#state = event.hasBody ? "rejecting" : "closed";

@@ -494,10 +494,12 @@ export function refusalHeaders(
  */
 export function refusalResponse(
   { status = 400, statusText = "", headers = [], hasBody = false }: OutgoingOf<"reject">,
-  request: { version: string; isHead: boolean },
+  request: { version: string; isHead: boolean; isConnect: boolean },
 ): { response: ResponseHead; framing: BodyFraming } {
-  if (!Number.isInteger(status) || status < 200 || status > 599) {
-    throw wrongValue(`Expected status to be an integer from 200 to 599, received ${status}`);
+  // RFC 9110 §9.3.6: any 2xx would accept a CONNECT.
+  const least = request.isConnect ? 300 : 200;
+  if (!Number.isInteger(status) || status < least || status > 599) {
+    throw wrongValue(`Expected status to be an integer from ${least} to 599, received ${status}`);
   }
   const isHttp2 = request.version === HTTP2;
   const fields = headers.filter(([name]) => !isHttp2 || !isConnectionField(name));
