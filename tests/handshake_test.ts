@@ -517,6 +517,8 @@ describe("Endpoint of a client, opening", () => {
   const wrong: readonly [title: string, Fields, code: string][] = [
     ["no Upgrade", { "Upgrade": undefined }, "upgrade"],
     ["another Upgrade", { "Upgrade": "h2c" }, "upgrade"],
+    ["two protocols in Upgrade", { "Upgrade": "websocket, h2c" }, "upgrade"],
+    ["two fields Upgrade", { "Upgrade": ["h2c", "websocket"] }, "upgrade"],
     ["a malformed Upgrade", { "Upgrade": "web socket" }, "malformed-header"],
     ["no Connection", { "Connection": undefined }, "upgrade"],
     ["another Connection", { "Connection": "close" }, "upgrade"],

@@ -410,7 +410,10 @@ export function checkResponse(head: ResponseHead, key: string, offer: HandshakeO
       "http-version",
     );
   }
-  if (!isUpgrade(headers)) throw notUpgrade(headers, "upgrade");
+  // RFC 6455 §4.1: unlike a request, a response names no other protocol.
+  const isOther = ([name, value]: RawHeaders[number]) =>
+    isNamed(name, "Upgrade") && value.toLowerCase() !== "websocket";
+  if (!isUpgrade(headers) || headers.some(isOther)) throw notUpgrade(headers, "upgrade");
   const accept = headerValue(headers, "Sec-WebSocket-Accept");
   if (accept !== acceptToken(key)) {
     throw new HandshakeError(
