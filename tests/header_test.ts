@@ -118,7 +118,7 @@ describe("parseProtocols", () => {
   });
 
   it("parseProtocols reads what serializeProtocols wrote", () => {
-    fc.assert(fc.property(fc.array(token, { minLength: 1, maxLength: 5 }), (protocols) => {
+    fc.assert(fc.property(fc.uniqueArray(token, { minLength: 1, maxLength: 5 }), (protocols) => {
       assert.deepEqual(parseProtocols(serializeProtocols(protocols)), protocols);
     }));
   });
@@ -243,6 +243,14 @@ describe("serializeExtensions", () => {
         message: "Expected each subprotocol to be a token",
       });
     }
+  });
+
+  it("serializeProtocols refuses a subprotocol that occurs twice", () => {
+    assert.throws(() => serializeProtocols(["a", "b", "a"]), {
+      name: "TypeError",
+      message: "Expected each subprotocol once",
+    });
+    assert.equal(serializeProtocols(["a", "A"]), "a, A");
   });
 });
 

@@ -16,6 +16,7 @@ import type { OutgoingOf } from "./event.ts";
 import {
   checkField,
   type ExtensionHeader,
+  hasTwice,
   headerValue,
   headerValues,
   isFieldValue,
@@ -334,8 +335,7 @@ function elementsOf(name: "Upgrade" | "Connection", value: string): string[] {
 
 function readOffer(headers: RawHeaders): ReceivedOffer {
   const protocols = headerValues(headers, "Sec-WebSocket-Protocol").flatMap(parseProtocols);
-  if (protocols.length > 1 && new Set(protocols).size !== protocols.length) {
-    // RFC 6455 §4.1: the offered subprotocols are unique.
+  if (hasTwice(protocols)) {
     throw refusal(400, "malformed-header", "The request offers a subprotocol twice");
   }
   return {

@@ -215,12 +215,18 @@ export function parseProtocols(value: string): string[] {
 
 /**
  * Serializes the value of a Sec-WebSocket-Protocol header.
- * @throws {TypeError} If a protocol is not a token.
+ * @throws {TypeError} If a protocol is not a token, or occurs twice.
  */
 export function serializeProtocols(protocols: readonly string[]): string {
-  // The message does not show the subprotocol, which may contain a token.
+  // The messages do not show the subprotocol, which may contain a token.
   if (!protocols.every(isToken)) throw wrongType("Expected each subprotocol to be a token");
+  if (hasTwice(protocols)) throw wrongType("Expected each subprotocol once");
   return protocols.join(", ");
+}
+
+/** Returns whether a text occurs twice. RFC 6455 §4.1: the offered subprotocols are unique. */
+export function hasTwice(texts: readonly string[]): boolean {
+  return texts.length > 1 && new Set(texts).size !== texts.length;
 }
 
 function requireToken(text: string): string {
