@@ -452,9 +452,11 @@ export async function withDeadline<T>(
   run: (deadline: Deadline) => Promise<T>,
 ): Promise<T> {
   const deadline = new Deadline(options);
+  const stop = () => deadline.stop();
   try {
-    return await deadline.race(run(deadline));
+    // The deadline must not pass any more while the result is on its way to the caller.
+    return await deadline.race(run(deadline).finally(stop));
   } finally {
-    deadline.stop();
+    stop();
   }
 }

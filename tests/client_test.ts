@@ -216,6 +216,36 @@ describe("The signal of connect", () => {
     });
   });
 
+  it("connect() rejects or gives an open connection, whenever the signal is aborted", async () => {
+    const results = new Set<string>();
+    for (let microtasks = 0; microtasks < 20; microtasks++) {
+      const [transport, other] = transportPair();
+      const controller = new AbortController();
+      const handle = transport.handle.bind(transport);
+      transport.handle = (handlers) => {
+        const data = handlers.data.bind(handlers);
+        handlers.data = (chunk) => {
+          data(chunk);
+          void abortLater();
+        };
+        handle(handlers);
+      };
+      const abortLater = async () => {
+        for (let i = 0; i < microtasks; i++) await undefined;
+        controller.abort();
+      };
+      const accepted = accept(other);
+      const { signal } = controller;
+      const ws = await connect("ws://localhost/", { transport, signal }).catch(() => undefined);
+      results.add(ws === undefined ? "rejects" : "opens");
+      await rest();
+      assert.notEqual(ws?.state, "closed", `aborted after ${microtasks} microtasks`);
+      ws?.terminate();
+      await accepted.then((ws) => ws.closed).catch(() => {});
+    }
+    assert.deepEqual([...results], ["rejects", "opens"]);
+  });
+
   it("connect() does not care about the signal once it is open", async () => {
     const server = await serve({}, (ws) => ws.readable.pipeTo(ws.writable));
     const controller = new AbortController();
