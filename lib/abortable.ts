@@ -98,6 +98,13 @@ export function handled<T>(promise: Promise<T>): Promise<T> {
   return promise;
 }
 
+/** A stream whose `pipeTo()` may be ignored: a rejection never counts as unhandled. */
+export class Readable<T> extends ReadableStream<T> {
+  override pipeTo(...args: Parameters<ReadableStream<T>["pipeTo"]>): Promise<void> {
+    return handled(super.pipeTo(...args));
+  }
+}
+
 /** Lets calls wait while it is closed. They go on in the order in which they came. */
 export class Gate {
   #opened: Promise<unknown> = Promise.resolve();

@@ -161,11 +161,14 @@ async function withinTime(
   const cancel = openTimeout > 0
     ? backgroundTimer(() => controller.abort(timedOut(openTimeout)), openTimeout)
     : stopWatching;
-  try {
-    return await abortable(connecting(controller.signal), controller.signal);
-  } finally {
+  const stop = () => {
     cancel();
     stopWatching();
+  };
+  try {
+    return await abortable(connecting(controller.signal).finally(stop), controller.signal);
+  } finally {
+    stop();
   }
 }
 

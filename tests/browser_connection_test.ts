@@ -7,7 +7,7 @@ import assert from "node:assert/strict";
 import * as browser from "../lib/browser.ts";
 import { serve, type WebSocketConnection, type WebSocketError, WebSocketStream } from "../mod.ts";
 import { pattern } from "./bytes.ts";
-import { FakeSocket, withGlobals } from "./native_sockets.ts";
+import { FakeSocket, FakeStream, withGlobals } from "./native_sockets.ts";
 import { collect, isPending, rejection, still, until } from "./support.ts";
 
 type Ours = browser.WebSocketConnection;
@@ -338,6 +338,66 @@ describe("connect() in a browser: the end", () => {
   });
 });
 
+describe("connect() in a browser: a WebSocketStream that does not settle", () => {
+  const withStream = (
+    options: browser.ConnectOptions,
+    run: (ws: Ours, stream: FakeStream) => unknown,
+  ) =>
+    withGlobals({ WebSocketStream: FakeStream }, async () => {
+      const opening = browser.connect("ws://localhost/", options);
+      FakeStream.last.open();
+      await run(await opening, FakeStream.last);
+    });
+
+  it("terminate() ends a read, a send, a stream and close()", async () => {
+    await withStream({}, async (ws) => {
+      const waiting = [ws.receive(), ws.send("never taken"), ws.writable.close()];
+      for (const promise of waiting) promise.catch(() => {});
+      assert.ok(await isPending(waiting[1]));
+      ws.terminate();
+      for (const promise of waiting) assert.ok(ws.isOwnError(await rejection(promise)));
+      assert.equal((await ws.close()).closeCode, 1006);
+      assert.equal(ws.bufferedAmount, 0);
+    });
+    await withStream({}, async (ws, stream) => {
+      const reading = rejection(ws.readable.getReader().read());
+      ws.terminate();
+      assert.equal(await reading, await rejection(ws.closed));
+      assert.deepEqual(stream.closes, [undefined]);
+    });
+  });
+
+  it("What comes after a message that is too long is dropped", async () => {
+    await withStream({ maxMessageSize: 4 }, async (ws, { input, closes }) => {
+      input.enqueue("too long");
+      const error = await rejection<WebSocketError>(ws.receive());
+      assert.equal(error.closeCode, 1009);
+      assert.deepEqual(closes, [{ closeCode: 4009, reason: error.message }]);
+      for (let i = 0; i < 5; i++) input.enqueue("more");
+      await until(() => input.desiredSize === 1);
+      assert.equal(await rejection(ws.receive()), error);
+    });
+  });
+
+  it("The stream is closed if the signal is aborted in the turn in which it opens", async () => {
+    const results = new Set<string>();
+    for (let microtasks = 0; microtasks < 20; microtasks++) {
+      await withGlobals({ WebSocketStream: FakeStream }, async () => {
+        const controller = new AbortController();
+        const opening = browser.connect("ws://localhost/", { signal: controller.signal });
+        const { open, closes } = FakeStream.last;
+        open();
+        for (let i = 0; i < microtasks; i++) await undefined;
+        controller.abort();
+        const ws = await opening.catch(() => undefined);
+        results.add(ws === undefined ? "rejects" : "opens");
+        assert.equal(closes.length, ws === undefined ? 1 : 0, `${microtasks} microtasks`);
+      });
+    }
+    assert.deepEqual([...results], ["rejects", "opens"]);
+  });
+});
+
 describe("fromWebSocket() in a browser", () => {
   it("It takes a socket once, and refuses other values", async () => {
     const socket = new FakeSocket();
@@ -366,6 +426,34 @@ describe("fromWebSocket() in a browser", () => {
     assert.equal(await ws.receive(), "last");
     await rejection(ws.receive());
     assert.equal(ws.state, "closed");
+  });
+
+  for (const size of [1, 100_000]) {
+    it(`A send of ${size} after the close event, and in its turn, rejects`, async () => {
+      const socket = new FakeSocket();
+      socket.bufferedAmount = 0;
+      const ws = await browser.fromWebSocket(socket);
+      socket.emit("close", { code: 1000, reason: "", wasClean: true });
+      assert.equal(ws.state, "open");
+      const error = await rejection(ws.send("*".repeat(size)));
+      assert.equal(error.name, "InvalidStateError");
+      assert.ok(ws.isOwnError(error));
+      assert.ok(!ws.isOwnError(undefined));
+      assert.equal(ws.bufferedAmount, 0);
+      assert.deepEqual(socket.sent, []);
+    });
+  }
+
+  it("A send rejects while the socket is closing, when the socket has closed", async () => {
+    const socket = new FakeSocket();
+    const ws = await browser.fromWebSocket(socket);
+    socket.readyState = 2;
+    const sent = ws.send("dropped by a browser");
+    assert.ok(await isPending(sent));
+    socket.emit("close", { code: 1001, reason: "", wasClean: true });
+    assert.ok(ws.isOwnError(await rejection(sent)));
+    assert.equal((await ws.closed).closeCode, 1001);
+    assert.deepEqual(socket.sent, []);
   });
 
   it("A socket that throws at a send fails the connection", async () => {

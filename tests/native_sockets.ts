@@ -4,7 +4,7 @@ import type { AddressInfo } from "node:net";
 import type * as Ws from "ws";
 import { notApplicable } from "./it.ts";
 import { connect, fromWebSocket, type FromWebSocketOptions, serve } from "../mod.ts";
-import type { WebSocketConnection, WebSocketLike } from "../mod.ts";
+import type { Message, StandardOpenInfo, WebSocketConnection, WebSocketLike } from "../mod.ts";
 import { portOf } from "./support.ts";
 
 // Imported by its path, because Bun has a built-in "ws".
@@ -162,7 +162,31 @@ export class FakeSocket implements WebSocketLike {
   }
 
   emit(type: string, members: object = {}): void {
+    if (type === "close") this.readyState = 3;
     this.#target.dispatchEvent(Object.assign(new Event(type), members));
+  }
+}
+
+/** A fake WebSocketStream of a browser. Whatever it promises stays pending, unless the test settles it. */
+export class FakeStream {
+  /** The last one that was made. */
+  static last: FakeStream;
+  readonly opened: Promise<StandardOpenInfo>;
+  readonly closed: Promise<never> = new Promise(() => {});
+  readonly closes: unknown[] = [];
+  open!: () => void;
+  input!: ReadableStreamDefaultController<Message>;
+
+  constructor() {
+    FakeStream.last = this;
+    const readable = new ReadableStream<Message>({ start: (input) => void (this.input = input) });
+    const writable = new WritableStream({ write: () => new Promise(() => {}) });
+    const info = { readable, writable, protocol: "", extensions: "" };
+    this.opened = new Promise((resolve) => this.open = () => resolve(info));
+  }
+
+  close(info?: unknown): void {
+    this.closes.push(info);
   }
 }
 

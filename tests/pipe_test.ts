@@ -5,13 +5,13 @@ import { type ConnectionOptions, type WebSocketConnection, WebSocketStream } fro
 import { driverOf } from "../lib/connection/connection.ts";
 import {
   type OpenStream,
-  Readable,
   Sink,
   Source,
   type StreamHost,
   type StreamSender,
   WritableMessages,
 } from "../lib/connection/pipe.ts";
+import { Readable } from "../lib/abortable.ts";
 import { pair } from "../lib/testing.ts";
 import { pattern } from "./bytes.ts";
 import { it } from "./it.ts";

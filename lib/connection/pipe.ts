@@ -2,7 +2,7 @@
  * The streams of a connection, and the pipe between two of them. It moves messages without the queues and
  * promises of the streams, and otherwise does what the Streams Standard says (ReadableStreamPipeTo).
  */
-import { handled, onAbort } from "../abortable.ts";
+import { handled, onAbort, Readable } from "../abortable.ts";
 import { wrongType } from "../core/error.ts";
 import type { Message } from "../core/message.ts";
 import type { BufferSource } from "../options.ts";
@@ -149,13 +149,6 @@ export class Sink {
     this.#controller!.error(error);
     const { pipe } = this;
     if (pipe !== undefined) queueMicrotask(() => pipe.cancel(error));
-  }
-}
-
-/** A stream whose `pipeTo()` may be ignored: a rejection never counts as unhandled. */
-export class Readable<T> extends ReadableStream<T> {
-  override pipeTo(...args: Parameters<ReadableStream<T>["pipeTo"]>): Promise<void> {
-    return handled(super.pipeTo(...args));
   }
 }
 

@@ -9,16 +9,9 @@ import {
 } from "../core/error.ts";
 import { type Fragment, fragment, type Message, ownBytes } from "../core/message.ts";
 import type { Protocol } from "../core/protocol.ts";
-import { handled, onAbort, rejectTraced } from "../abortable.ts";
+import { handled, onAbort, Readable, rejectTraced } from "../abortable.ts";
 import type { InboxStrategy } from "../options.ts";
-import {
-  NO_QUEUE,
-  type OpenStream,
-  Readable,
-  ReadableMessages,
-  Source,
-  type StreamReader,
-} from "./pipe.ts";
+import { NO_QUEUE, type OpenStream, ReadableMessages, Source, type StreamReader } from "./pipe.ts";
 
 const HIGH_WATER_MARK = 65536;
 

@@ -1,6 +1,6 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 /** The connection of a browser: over its WebSocketStream, or over the same streams of a WebSocket. */
-import { abortable, handled, onAbort } from "../abortable.ts";
+import { abortable, handled, onAbort, Readable } from "../abortable.ts";
 import { convert, toMessage, viewOf } from "../connection/outgoing.ts";
 import {
   alreadyAwaited,
@@ -10,7 +10,6 @@ import {
   type Mode,
   sizeOf,
 } from "../connection/receiver.ts";
-import { Readable } from "../connection/pipe.ts";
 import { SEND_MARK } from "../connection/sender.ts";
 import { isTooMuch, MAX_BUFFERED_AMOUNT, MESSAGE_OVERHEAD } from "../connection/sending.ts";
 import { type CloseInfo, PRIVATE_USE } from "../core/close.ts";
@@ -33,7 +32,7 @@ import {
 import type { BufferSource, CloseDetails, ConnectionStats, SendOptions } from "../options.ts";
 import { backgroundTimer, nextTurn } from "../timers.ts";
 import type { FromWebSocketOptions } from "./from_websocket.ts";
-import { byteLength, NativeSocket, type WebSocketLike } from "./native_socket.ts";
+import { byteLength, NativeSocket, OPEN, type WebSocketLike } from "./native_socket.ts";
 import type { WebSocketStreamConstructor, WebSocketStreamOptions } from "./stream_class.ts";
 
 /** An open WebSocket of a browser. */
@@ -47,7 +46,10 @@ export interface Line {
    * settled.
    */
   read(): Promise<unknown>;
-  /** Sends a message, without keeping its bytes. Settles when there is room for another one. */
+  /**
+   * Sends a message, without keeping its bytes. Settles when there is room for another one. After the end,
+   * it may never settle.
+   */
   write(message: Message): Promise<void> | undefined;
   /** Starts the closing handshake, after the messages written. */
   close(info: CloseInfo): void;
@@ -67,18 +69,20 @@ export async function openStream(
   const reader = readable.getReader();
   const writer = writable.getWriter();
   let written = Promise.resolve();
-  const close = (info?: CloseInfo) => stream.close(info);
-  return {
+  const line: Line = {
     ...{ protocol, extensions, closed },
     read: async () => (await reader.read()).value,
     write: (message) =>
       written = writer.write(typeof message === "string" ? message : new Uint8Array(message)),
-    close: (info) => void handled(written.finally(() => close(info))),
+    close: (info) => void handled(written.finally(() => stream.close(info))),
     terminate() {
-      close();
+      stream.close();
       handled(reader.cancel());
     },
   };
+  // The stream ignores the signal as soon as it is open, but its caller may give up in the same turn.
+  onAbort(options.signal, () => line.terminate());
+  return line;
 }
 
 /** A WebSocket of the platform, which cannot be paused. */
@@ -87,7 +91,7 @@ export class SocketLine extends NativeSocket implements Line {
   #input!: ReadableStreamDefaultController<Message>;
   readonly #reader: ReadableStreamDefaultReader<Message>;
   #settle!: { resolve(info: Required<CloseInfo>): void; reject(error: unknown): void };
-  #room: { promise: Promise<void>; resolve(end?: Promise<never>): void } | undefined;
+  #room: { promise: Promise<void>; resolve(): void } | undefined;
 
   /** @param socket A socket that is connecting or open. */
   constructor(socket: WebSocketLike, maxQueuedBytes: number) {
@@ -115,11 +119,13 @@ export class SocketLine extends NativeSocket implements Line {
   }
 
   write(message: Message): Promise<void> | undefined {
+    // A socket that is closing would drop the message.
+    if (this.socket.readyState > OPEN) return new Promise(() => {});
     const isKept = typeof message === "string" || this.copies;
     this.send(isKept ? message : new Uint8Array(message), false);
     if (this.unsentAmount <= SEND_MARK) return;
     if (this.#room === undefined) {
-      let resolve!: (end?: Promise<never>) => void;
+      let resolve!: () => void;
       this.#room = { promise: new Promise((done) => resolve = done), resolve };
     }
     return this.#room.promise;
@@ -136,8 +142,8 @@ export class SocketLine extends NativeSocket implements Line {
     else this.#input.enqueue(message);
   }
 
-  protected drained(end?: Promise<never>): void {
-    this.#room?.resolve(end);
+  protected drained(): void {
+    this.#room?.resolve();
     this.#room = undefined;
   }
 
@@ -151,7 +157,6 @@ export class SocketLine extends NativeSocket implements Line {
         ? error
         : webSocketError("The connection was lost", closeCode, reason, error);
       this.#settle.reject(failure);
-      this.drained(handled(Promise.reject(failure)));
     }
     // An error of the stream would drop the messages that wait.
     this.#input.close();
@@ -381,8 +386,11 @@ export class BrowserConnection implements AsyncIterable<Message>, AsyncDisposabl
       if (signal?.aborted) throw error;
     }
     this.#reading = undefined;
-    // After a clean end, a pipe closes `writable` before this connection is closed.
-    if (value === undefined) return void await this.#line.closed.catch(() => this.#over());
+    // After a clean end, a pipe closes `writable` before this connection is closed. After terminate(), the
+    // line may take long to close.
+    if (value === undefined) {
+      return void await Promise.race([this.#line.closed, this.#closed]).catch(() => this.#over());
+    }
     // A native stream may give an ArrayBuffer.
     const message = toMessage(value);
     const { maxMessageSize = MAX_MESSAGE_SIZE } = this.#options;
@@ -433,7 +441,8 @@ export class BrowserConnection implements AsyncIterable<Message>, AsyncDisposabl
     this.#stats.messagesSent++;
     this.#stats.bytesSent += length;
     try {
-      await this.#line.write(message);
+      const written = this.#line.write(message);
+      if (written !== undefined) await abortable(written, this.signal);
     } catch {
       await this.#over();
       throw this.#error ?? this.#closedError();
@@ -506,7 +515,7 @@ export class BrowserConnection implements AsyncIterable<Message>, AsyncDisposabl
 
   /** Whether an error of a read or write only says that this connection has ended. */
   isOwnError(error: unknown): boolean {
-    return error === this.#error || this.#ownErrors.has(error as object);
+    return this.#ownErrors.has(error as object);
   }
 
   #leave(reason: unknown): void {
@@ -531,6 +540,8 @@ export class BrowserConnection implements AsyncIterable<Message>, AsyncDisposabl
   #fail(message: string, closeCode: number): void {
     this.#startClose({ closeCode, reason: message });
     this.#end(undefined, webSocketError(message, closeCode));
+    // The peer's Close frame comes after the messages that are still to be received.
+    void this.#drop();
   }
 
   async #over(): Promise<void> {
@@ -551,8 +562,7 @@ export class BrowserConnection implements AsyncIterable<Message>, AsyncDisposabl
       this.#closeInfo = { sent: info, first: "received", ...this.#closeInfo, received: info };
       this.#settle.resolve(info);
     } else {
-      this.#error = error;
-      this.#settle.reject(error);
+      this.#settle.reject(this.#error = this.#own(error!));
     }
     const reason = error ?? this.#closedError();
     this.#abort.abort(reason);

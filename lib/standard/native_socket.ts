@@ -89,7 +89,7 @@ export const SOCKET_OPTIONS: Readonly<Record<SocketOption, OptionCheck>> = {
 };
 
 /** The value of `readyState` when the socket is open (WHATWG WebSockets). */
-const OPEN = 1;
+export const OPEN = 1;
 
 /** The sockets that have a connection. A second connection would take messages from the first one. */
 const used = new WeakSet<WebSocketLike>();
