@@ -142,5 +142,5 @@ function ignoreNotFound(error: unknown) {
 if (import.meta.main) {
   await takeNoArguments("build:npm", Deno.args);
   await buildNpm();
-  console.log(`Built ${config.name} ${config.version} in npm/`);
+  console.log(`Built version ${config.version} in npm/`);
 }

@@ -11,13 +11,13 @@ async function programs(): Promise<Map<string, string>> {
 describe("README", () => {
   it("README has a server, a client of each kind, and they understand each other", async () => {
     const found = await programs();
-    assert.deepEqual([...found.keys()], ["server.ts", "client.ts", "client.mjs"]);
+    assert.deepEqual([...found.keys()], ["server.ts", "client.ts", "stream.ts"]);
     await withPrograms(async (start) => {
       const server = await start("server.ts", found.get("server.ts")!.replace("8080", "0"));
       const [, port] = await server.printed(/listening on .*:(\d+)/);
       const expected = {
-        "client.ts": /^Hello\n$/,
-        "client.mjs": /^Hello Uint8Array\(3\) \[ 1, 2, 3 \]\n$/,
+        "client.ts": /^Hello Uint8Array\(3\) \[ 1, 2, 3 \]\n$/,
+        "stream.ts": /^Hello\n$/,
       };
       for (const [name, output] of Object.entries(expected)) {
         const client = await start(name, found.get(name)!.replace("8080", port));
