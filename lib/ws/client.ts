@@ -5,6 +5,7 @@ import http, { type ClientRequest, type ClientRequestArgs, type IncomingMessage 
 import https, { type RequestOptions } from "node:https";
 import net, { type NetConnectOpts } from "node:net";
 import { nextTick } from "node:process";
+import { unescape } from "node:querystring";
 import type { Duplex } from "node:stream";
 import tls, { type ConnectionOptions as TlsOptions } from "node:tls";
 import { Endpoint } from "../core/endpoint.ts";
@@ -348,15 +349,7 @@ function resolve(location: string, base: URL): URL {
 
 function credentialsOf({ username, password }: URL): string | undefined {
   if (username === "" && password === "") return undefined;
-  return `${decode(username)}:${decode(password)}`;
-}
-
-function decode(text: string): string {
-  try {
-    return decodeURIComponent(text);
-  } catch {
-    return text;
-  }
+  return `${unescape(username)}:${unescape(password)}`;
 }
 
 type DialOptions = TlsOptions & { socketPath?: string };

@@ -211,6 +211,19 @@ export function thresholdOf(
   return hasTakeover ? 0 : threshold;
 }
 
+/** The options that refuse a parameter of the peer if they are false, by the name of the parameter. */
+type Refusing = { readonly [parameter: string]: keyof PerMessageDeflateOptions | undefined };
+
+const CLIENT_REFUSES: Refusing = {
+  client_no_context_takeover: "clientNoContextTakeover",
+  client_max_window_bits: "clientMaxWindowBits",
+};
+
+const SERVER_REFUSES: Refusing = {
+  server_no_context_takeover: "serverNoContextTakeover",
+  server_max_window_bits: "serverMaxWindowBits",
+};
+
 /** An extension for one connection, which keeps what was agreed on. */
 export class CapturedDeflate implements ExtensionFactory {
   readonly name: string;
@@ -229,29 +242,28 @@ export class CapturedDeflate implements ExtensionFactory {
   }
 
   offer(): ReturnType<ExtensionFactory["offer"]> {
-    return this.#factory.offer();
+    return this.#factory.offer().map((offer) =>
+      offer.filter(([name]) => !this.#isRefused(name, CLIENT_REFUSES))
+    );
   }
 
   finalize(parameters: ExtensionParameters): Extension {
-    const name = "client_no_context_takeover";
-    if (this.#options.clientNoContextTakeover === false && hasParameter(parameters, name)) {
+    for (const [name] of parameters) {
+      if (!this.#isRefused(name, CLIENT_REFUSES)) continue;
       throw new HandshakeError(`Unexpected parameter "${name}"`, "parameter-name");
     }
     return this.extension = this.#factory.finalize(parameters);
   }
 
   accept(parameters: ExtensionParameters): ReturnType<ExtensionFactory["accept"]> {
-    const { serverNoContextTakeover, serverMaxWindowBits } = this.#options;
-    const isRefused = (serverNoContextTakeover === false &&
-      hasParameter(parameters, "server_no_context_takeover")) ||
-      (serverMaxWindowBits === false && hasParameter(parameters, "server_max_window_bits"));
-    if (isRefused) return undefined;
+    if (parameters.some(([name]) => this.#isRefused(name, SERVER_REFUSES))) return undefined;
     const accepted = this.#factory.accept(parameters);
     this.extension = accepted?.extension;
     return accepted;
   }
-}
 
-function hasParameter(parameters: ExtensionParameters, name: string): boolean {
-  return parameters.some(([one]) => one === name);
+  #isRefused(name: string, options: Refusing): boolean {
+    const option = options[name];
+    return option !== undefined && this.#options[option] === false;
+  }
 }

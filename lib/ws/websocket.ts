@@ -161,13 +161,12 @@ export class WebSocket extends Emitter<WebSocketEvents> {
   /** The connection has ended. */
   declare readonly CLOSED: 3;
 
-  /** The socket of the connection, or null before it is open. Internal, but many programs read it. */
-  _socket: Duplex | null = null;
   /** The timer of `closeTimeout`. Internal. */
   _closeTimer: ReturnType<typeof setTimeout> | null = null;
   readonly #isServer: boolean;
   readonly #options: ConnectionOptions & Pick<ClientOptions, "generateMask">;
   #readyState: 0 | 1 | 2 | 3 = CONNECTING;
+  #socket: Duplex | null = null;
   #opening: ClientOpening | undefined;
   #binaryType: BinaryType = "nodebuffer";
   #inlet: Inlet | undefined;
@@ -225,6 +224,15 @@ export class WebSocket extends Emitter<WebSocketEvents> {
     };
   }
 
+  /**
+   * The socket of the connection, or null before it is open. Internal, but many programs read it. What a
+   * program then does with the socket comes after the messages that it has sent.
+   */
+  get _socket(): Duplex | null {
+    this.#outlet?.writeLast();
+    return this.#socket;
+  }
+
   /** The request of the opening handshake. Internal. */
   get _req(): ClientRequest | null {
     return this.#opening?.request ?? null;
@@ -265,7 +273,7 @@ export class WebSocket extends Emitter<WebSocketEvents> {
    */
   get _sender(): Sender | null {
     if (this.#outlet === undefined) return null;
-    return this.#sender ??= new Sender(this._socket!, undefined, undefined, this.#outlet);
+    return this.#sender ??= new Sender(this.#socket!, undefined, undefined, this.#outlet);
   }
 
   /** The type of binary messages. Another value than those of the type is ignored. */
@@ -281,7 +289,7 @@ export class WebSocket extends Emitter<WebSocketEvents> {
 
   /** Number of bytes that were sent and have not been given to the network. */
   get bufferedAmount(): number {
-    const { _socket: socket } = this;
+    const socket = this.#socket;
     if (socket === null) return this.#lostAmount;
     return this.#outlet!.bufferedAmount + socket.writableLength + this.#lostAmount;
   }
@@ -375,7 +383,7 @@ export class WebSocket extends Emitter<WebSocketEvents> {
   #open({ socket, head, inlet, protocol, subprotocol, deflation }: Opened): void {
     const { generateMask } = this.#options;
     const owned = socket as Owned & { setTimeout?(time: number): void; setNoDelay?(): void };
-    this._socket = socket;
+    this.#socket = socket;
     this.#subprotocol = subprotocol;
     this.#hasDeflate = deflation !== undefined;
     this.#inlet = inlet;
@@ -459,8 +467,8 @@ export class WebSocket extends Emitter<WebSocketEvents> {
         ws.#emitError(violationOf(error));
       },
       behind: (ws, isBehind) => {
-        if (isBehind) ws._socket!.pause();
-        else if (!ws.#isPaused) ws._socket!.resume();
+        if (isBehind) ws.#socket!.pause();
+        else if (!ws.#isPaused) ws.#socket!.resume();
         ws.#receiver?._setBehind(isBehind);
       },
       over: (ws) => ws.#emitClose(),
@@ -469,7 +477,7 @@ export class WebSocket extends Emitter<WebSocketEvents> {
 
   /** Drops all further input. Returns false if the socket is closed. */
   #stopReading(): boolean {
-    const socket = this._socket as Owned;
+    const socket = this.#socket as Owned;
     if (socket[OWNER] === undefined) return false;
     socket.removeListener("data", WebSocket.#onData);
     // The end of the transport is only seen if everything is read.
@@ -519,12 +527,12 @@ export class WebSocket extends Emitter<WebSocketEvents> {
       this.#startCloseTimer();
     }
     // The peer can still send what it has begun.
-    this._socket!.end();
+    this.#socket!.end();
     this.#emitError(error);
   }
 
   #startCloseTimer(): void {
-    const socket = this._socket!;
+    const socket = this.#socket!;
     this._closeTimer = setTimeout(() => socket.destroy(), this.#options.closeTimeout);
   }
 
@@ -552,31 +560,31 @@ export class WebSocket extends Emitter<WebSocketEvents> {
 
   #endIfShaken(): void {
     if (!this.#isCloseSent) return;
-    if (this.#isCloseReceived || this.#isInputFailed) this._socket!.end();
+    if (this.#isCloseReceived || this.#isInputFailed) this.#socket!.end();
   }
 
   /** Ends the connection without a closing handshake. */
   terminate(): void {
     if (this.#readyState === CLOSED) return;
     if (this.#readyState === CONNECTING) return this.#opening!.abort();
-    if (this._socket === null) return;
+    if (this.#socket === null) return;
     this.#readyState = CLOSING;
     this.#outlet!.writeLast();
-    this._socket.destroy();
+    this.#socket.destroy();
   }
 
   /** Stops reading from the socket. Events may still be emitted for what was read before. */
   pause(): void {
     if (this.#readyState === CONNECTING || this.#readyState === CLOSED) return;
     this.#isPaused = true;
-    this._socket!.pause();
+    this.#socket!.pause();
   }
 
   /** Continues to read from the socket. */
   resume(): void {
     if (this.#readyState === CONNECTING || this.#readyState === CLOSED) return;
     this.#isPaused = false;
-    if (!this.#inlet!.isBehind) this._socket!.resume();
+    if (!this.#inlet!.isBehind) this.#socket!.resume();
   }
 
   /**
@@ -600,9 +608,11 @@ export class WebSocket extends Emitter<WebSocketEvents> {
     if (options === undefined && typeof data === "string" && outlet.isPlain) {
       return outlet.sendText(data, callback);
     }
-    const { compress = true, fin = true, mask = !this.#isServer } = options ?? {};
-    // As in `ws`, a value of undefined means text.
-    const { binary } = { binary: typeof data !== "string", ...options };
+    // As in `ws`, a value of undefined means false.
+    const { binary, compress, fin, mask } = {
+      ...{ binary: typeof data !== "string", compress: true, fin: true, mask: !this.#isServer },
+      ...options,
+    } as Required<SendOptions>;
     const opcode = binary ? Opcode.Binary : Opcode.Text;
     outlet.sendData(data || EMPTY, { opcode, fin, compress, mask }, callback);
   }

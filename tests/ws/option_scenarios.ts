@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import process from "node:process";
 import { Duplex } from "node:stream";
 import { buffer } from "node:stream/consumers";
-import type { WebSocket } from "../../lib/ws.ts";
+import type { VerifyClientInfo, WebSocket } from "../../lib/ws.ts";
 import {
   closed,
   type connect,
@@ -181,6 +181,45 @@ export const OPTION_SCENARIOS: readonly OptionScenario[] = [
     "Invalid Sec-WebSocket-Extensions header",
     { perMessageDeflate: { clientNoContextTakeover: false } },
   ),
+  refusedAnswer(
+    "client_max_window_bits if its option is false",
+    (
+      accept,
+    ) => [
+      ...good(accept),
+      "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits=9",
+    ],
+    "Invalid Sec-WebSocket-Extensions header",
+    { perMessageDeflate: { clientMaxWindowBits: false } },
+  ),
+  {
+    title: "A client whose clientMaxWindowBits is false does not offer to limit its window",
+    run: (setting) =>
+      attempt(setting, {
+        perMessageDeflate: { clientMaxWindowBits: false },
+        verifyClient: ({ req }: VerifyClientInfo) => {
+          setting.log.push(req.headers["sec-websocket-extensions"]!);
+          return true;
+        },
+      }, { perMessageDeflate: { clientMaxWindowBits: false } }),
+    log: ["permessage-deflate", 'open "" "permessage-deflate"', "close 1000"],
+  },
+  {
+    title: "The user and the password of the URL are decoded",
+    async run({ client: { WebSocket }, server: { WebSocketServer }, log }) {
+      const wss = new WebSocketServer({ port: 0, host: "127.0.0.1" });
+      if (wss.address() === null) await once(wss, "listening");
+      wss.on("connection", (ws, { headers: { authorization } }) => {
+        log.push(Buffer.from(authorization!.slice(6), "base64").toString());
+        ws.close();
+      });
+      for (const credentials of ["us%65r:p%3Aw", "user", ":word", "%:%ff"]) {
+        await closed(new WebSocket(`ws://${credentials}@127.0.0.1:${portOf(wss)}`));
+      }
+      wss.close();
+    },
+    log: ["user:p:w", "user:", ":word", "%:\ufffd"],
+  },
   {
     title: "The server takes the first subprotocol, and both ends compress if both ask for it",
     run: (setting) =>

@@ -121,6 +121,28 @@ export const SCENARIOS: readonly Scenario[] = [
     server: ['close 1006 "" (3)'],
   },
   {
+    title: "Messages leave before what a program does with the socket",
+    async run({ client, server }) {
+      server.send("to the client");
+      server._socket!.write(Buffer.from("8a0179", "hex"));
+      await once(client, "pong");
+      client.send("to the server");
+      client._socket!.end();
+    },
+    client: ['text "to the client"', 'pong "y"', 'close 1006 "" (3)'],
+    server: ['text "to the server"', 'close 1006 "" (3)'],
+  },
+  {
+    title: "An option of send() that is undefined is false",
+    run({ client }) {
+      client.send("one ", { fin: undefined });
+      client.send("two", { compress: undefined });
+      client.close();
+    },
+    client: [CLOSED],
+    server: ['text "one two"', CLOSED],
+  },
+  {
     title: "Pings are answered unless autoPong is false",
     options: { client: { autoPong: false } },
     async run({ client, server }) {
