@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { Opcode } from "../lib/core/mod.ts";
 import { Keepalive } from "../lib/connection/heartbeat.ts";
 import { transportPair } from "../lib/testing.ts";
-import { accept } from "../mod.ts";
+import { accept, errorCodeOf } from "../mod.ts";
 import { pattern, utf8 } from "./bytes.ts";
 import {
   binaryFrame,
@@ -262,7 +262,8 @@ describe("Keepalive", () => {
       const { closeCode, reason } = await peer.nextClose();
       assert.equal(closeCode, 1011);
       assert.match(reason, /pong/);
-      assert.equal((await rejection<WithCode>(ws.closed)).closeCode, 1011);
+      const error = await rejection<WithCode>(ws.closed);
+      assert.deepEqual([error.closeCode, errorCodeOf(error)], [1011, "pong-timeout"]);
     }, { pingInterval: 5, pingTimeout: 30 });
   });
 

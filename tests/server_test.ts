@@ -95,6 +95,19 @@ describe("The handler of serve", () => {
     assert.deepEqual(errors, [undefined]);
   });
 
+  it("A handler that forgets an await is reported", async () => {
+    const errors: unknown[] = [];
+    await withServer({ onError: (error) => errors.push(error) }, async (server) => {
+      const ws = await connect(urlOf(server));
+      assert.equal((await ws.closed).closeCode, 1000);
+      await until(() => errors.length > 0);
+    }, async (ws) => {
+      await turn();
+      ws.receive().catch(() => {});
+    });
+    assert.deepEqual(errors.map(errorCodeOf), ["forgotten-await"]);
+  });
+
   const leaving: Record<string, (ws: WebSocketConnection) => Promise<unknown>> = {
     "receive()": async (ws) => {
       for (;;) await ws.receive();

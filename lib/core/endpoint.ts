@@ -293,8 +293,8 @@ export class Endpoint {
   }
 
   /**
-   * Takes the header fields of the peer's head over HTTP/2. `next()` then returns its event.
-   * `receive()` takes the data of the stream.
+   * Takes the header fields of the request, or of the final response, over HTTP/2. `next()` then
+   * returns its event. `receive()` takes the data of the stream.
    * @throws {LocalProtocolError} If this end is a client that has not sent its request, or has
    * received other input.
    * @throws {HandshakeError} If a pseudo-header field occurs twice ("malformed-header").
@@ -310,7 +310,7 @@ export class Endpoint {
 
   /**
    * Adds the next bytes from the transport, or null at its end. Bytes after the handshake are kept.
-   * Bytes after the end of the connection are dropped.
+   * Bytes after the peer's Close frame, or after an error, are dropped.
    * @throws {LocalProtocolError} If the input has ended, the connection is closed, or this end is a
    * client that has not sent its request.
    */

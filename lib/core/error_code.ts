@@ -18,7 +18,7 @@ export type HandshakeErrorCode =
   | "target-too-long"
   /** The head exceeds a limit, or more than 16 interim responses came. A server answers 431. */
   | "head-too-large"
-  /** The HTTP version has no upgrade. A server answers 505. */
+  /** The HTTP version has no upgrade. A server answers 505, or 400 to HTTP/1.0. */
   | "http-version"
   /** A header field occurs twice or cannot be parsed. A server answers 400. */
   | "malformed-header"

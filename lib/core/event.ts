@@ -35,7 +35,7 @@ export type EndpointEvent =
     type: "request";
     /** The value of the Host header. */
     host: string;
-    /** The request target: path and query. */
+    /** The request target: path and query, or a URL, whose host then counts instead of `host`. */
     target: string;
     /** The offered subprotocols, in order of preference. */
     protocols: readonly string[];
