@@ -199,7 +199,7 @@ async function openStream(
   const arrived = async () => {
     endpoint.takeFields(await responded ?? await failure(stream, reader));
   };
-  return await openClient(reader, opening, target, deadline, arrived());
+  return await openClient(reader, opening, target, deadline, { arrived: arrived() });
 }
 
 /** Throws the reason why a stream has ended without a response. */

@@ -293,7 +293,7 @@ const MAX_BODY = 65_536;
 export async function readRefusal(
   { message, code }: HandshakeError,
   { status, statusText, headers: rawHeaders }: ResponseHead,
-  pieces: AsyncIterable<Uint8Array>,
+  pieces: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
   deadline: Deadline,
 ): Promise<HandshakeError> {
   const parts: Uint8Array[] = [];

@@ -11,6 +11,7 @@ import {
   type RawSocket,
   rejection,
   requestOf,
+  until,
   upgradeResponse,
   urlOf,
   withRawServer,
@@ -178,6 +179,23 @@ describe("Redirects", () => {
         }
       });
     });
+  });
+
+  it("connect() does not wait for the body of a redirect that it follows", async () => {
+    const bodies = ["", "Content-Length: 9\r\n", "Transfer-Encoding: chunked\r\n"];
+    for (const field of bodies) {
+      const sockets: RawSocket[] = [];
+      const onSocket = async (raw: RawSocket) => {
+        sockets.push(raw);
+        const head = await requestOf(raw);
+        if (head.startsWith("GET /b")) return raw.write(upgradeResponse(head));
+        raw.write(`HTTP/1.1 302 a\r\nLocation: /b\r\n${field}\r\n`);
+      };
+      await withRawServer(onSocket, async (url) => {
+        assert.match(await arrival(url, { maxRedirects: 1, openTimeout: 0 }), /\/b$/);
+        await until(() => sockets[0].ended || sockets[0].closed);
+      });
+    }
   });
 
   it("connect() follows no redirect over a transport of the caller's", async () => {

@@ -30,7 +30,7 @@ import {
   type ConnectionOptions,
 } from "../options.ts";
 import { checkProxy, dialProxy, proxyFor, type ProxyOption } from "./proxy.ts";
-import { checkFieldNames, followRedirects } from "./redirects.ts";
+import { checkFieldNames, followRedirects, isRedirect } from "./redirects.ts";
 
 /** The version of the library, as in its manifests. */
 export const VERSION = "0.1.0";
@@ -139,12 +139,13 @@ export async function connectWith(
 ): Promise<WebSocketConnection> {
   const target = parseWebSocketUrl(url);
   const headers = checkDialling(given);
-  const options = { ...given, headers, extensions: await extensionsOf(given, true) };
-  const followed = isDirect(options) ? 0 : options.maxRedirects ?? 0;
+  const maxRedirects = isDirect(given) ? 0 : given.maxRedirects ?? 0;
+  const extensions = await extensionsOf(given, true);
+  const options = { ...given, headers, extensions, maxRedirects };
   const provider = options.provider ?? await defaultProvider();
   try {
     return await withDeadline(options, async (deadline) => {
-      return await followRedirects({ target, options }, followed, ({ target, options }) => {
+      return await followRedirects({ target, options }, maxRedirects, ({ target, options }) => {
         // A refusal of an earlier redirect no longer counts.
         deadline.onTimeout = undefined;
         return connectTo(target, options, provider, deadline);
@@ -177,7 +178,8 @@ async function connectTo(
   const { transport } = reader;
   onAbort(deadline.signal, () => transport.destroy());
   transport.write([bytes]);
-  return await open(reader, opening, target, deadline);
+  const followsRedirects = options.maxRedirects !== 0;
+  return await open(reader, opening, target, deadline, { followsRedirects });
 }
 
 function isDirect({ unix, transport }: ConnectOptions): boolean {
@@ -313,16 +315,21 @@ function withoutConnect(message: string): string {
   return message.replace(/^connect (?=E)/, "");
 }
 
-/**
- * Waits for the response, and makes the connection. If another parser reads the head of the response,
- * `arrived` settles when the endpoint has it. Internal.
- */
+/** Options of {@linkcode open}. */
+interface OpenOptions {
+  /** If another parser reads the head of the response: settles when the endpoint has it. */
+  arrived?: Promise<void>;
+  /** Whether redirects are followed. The body of a redirect is not read then: it may be long or slow. */
+  followsRedirects?: boolean;
+}
+
+/** Waits for the response, and makes the connection. Internal. */
 export async function open(
   reader: TransportReader,
   opening: Opening,
   { secure }: WebSocketUrl,
   deadline: Deadline,
-  arrived?: Promise<void>,
+  { arrived, followsRedirects = false }: OpenOptions = {},
 ): Promise<WebSocketConnection> {
   try {
     await arrived;
@@ -332,7 +339,8 @@ export async function open(
     );
     if (type === "accept") return opening.connect(reader, secure);
     const response = opening.endpoint.response!;
-    throw await readRefusal(wrongStatus(response), response, opening.body(reader), deadline);
+    const body = followsRedirects && isRedirect(response) ? [] : opening.body(reader);
+    throw await readRefusal(wrongStatus(response), response, body, deadline);
   } catch (error) {
     reader.transport.destroy();
     throw error;

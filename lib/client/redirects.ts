@@ -1,6 +1,7 @@
 /** Follows redirects of the opening handshake (RFC 6455 §4.1, RFC 9110 §15.4). */
 import { HandshakeError, type RefusedResponse } from "../core/error.ts";
-import { headerValues, isToken } from "../core/header.ts";
+import { headerValues, isToken, type RawHeaders } from "../core/header.ts";
+import type { ResponseHead } from "../core/http1.ts";
 import { checkType } from "../core/options.ts";
 import { parseWebSocketUrl, type WebSocketUrl, withoutCredentials } from "../core/url.ts";
 import type { TlsConnectOptions } from "../transport.ts";
@@ -65,12 +66,18 @@ export async function followRedirects<T, O extends HopOptions>(
 function redirectOf(error: unknown): RefusedResponse | undefined {
   if (!(error instanceof HandshakeError) || error.code !== "status") return undefined;
   const { response } = error;
-  const redirects = [301, 302, 303, 307, 308].includes(response?.status ?? 0);
-  return redirects && locationsOf(response!).length > 0 ? response : undefined;
+  if (response === undefined) return undefined;
+  const { status, rawHeaders: headers } = response;
+  return isRedirect({ status, headers }) ? response : undefined;
 }
 
-function locationsOf({ rawHeaders }: RefusedResponse): string[] {
-  return headerValues(rawHeaders, "Location");
+/** Whether a response redirects to another place (RFC 9110 §15.4). */
+export function isRedirect({ status, headers }: Pick<ResponseHead, "status" | "headers">): boolean {
+  return [301, 302, 303, 307, 308].includes(status) && locationsOf(headers).length > 0;
+}
+
+function locationsOf(headers: RawHeaders): string[] {
+  return headerValues(headers, "Location");
 }
 
 function nextHop<O extends HopOptions>(
@@ -118,7 +125,7 @@ function crossOriginOptions(
 }
 
 function resolve({ href }: WebSocketUrl, response: RefusedResponse): WebSocketUrl {
-  const [location, ...others] = locationsOf(response);
+  const [location, ...others] = locationsOf(response.rawHeaders);
   if (others.length > 0) throw refusal("The redirect has several Location headers", response);
   // RFC 6455 §3: a WebSocket URL has no fragment.
   const place = escapeBytes(location).replace(/#.*/s, "");

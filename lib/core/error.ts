@@ -151,7 +151,7 @@ export interface RefusedResponse {
   readonly headers: Headers;
   /** All header fields in the order in which they were received. */
   readonly rawHeaders: readonly (readonly [name: string, value: string])[];
-  /** The body, limited to 64 KiB. */
+  /** The body, limited to 64 KiB. Of a redirect, it is empty if `maxRedirects` is not 0. */
   readonly body: ReadableStream<Uint8Array>;
 }
 
