@@ -45,8 +45,8 @@ export type HeadersLike =
 /** How the received messages that have not been read are measured. */
 export interface InboxStrategy {
   /**
-   * Sum of sizes from which on nothing more is read from the transport. One message is always let in.
-   * Without `size`, the sum is about the memory that the messages take, in bytes.
+   * Maximum sum of the sizes of messages that wait. Once the sum is reached, the transport is not read. One
+   * message is always let in. Without `size`, the sum is about the memory that the messages take, in bytes.
    * @default {65_536}
    */
   highWaterMark?: number | undefined;
@@ -124,9 +124,9 @@ export interface ConnectionOptions {
   /**
    * Maximum time to wait for a pong, in milliseconds, before the connection fails with 1011. 0 disables the
    * limit. The time starts again whenever bytes arrive, or bytes leave that had to wait because the peer did
-   * not read. A peer that has disappeared is noticed after one such time without progress; after two while
-   * this side does not read, because the pong may have arrived; and after three if more than 64 KiB were
-   * sent before the ping and no pong has confirmed them, because a slow peer may still have to read them.
+   * not read. A peer that has disappeared is noticed after one such time without progress. While this side
+   * does not read, it takes two, because the pong may have arrived. If more than 64 KiB were sent before the
+   * ping and no pong has confirmed them, it takes three, because a slow peer may still have to read them.
    * @default {20_000} and 0 in a `WebSocketStream`
    */
   pingTimeout?: number | undefined;
