@@ -207,7 +207,7 @@ export class Inbox<T> {
     stream.isTaking = true;
     const item = this.take();
     stream.isTaking = false;
-    if (item === undefined) return this.#pull(stream, present);
+    if (item === undefined) return this.#pullLater(stream, present);
     stream.controller.enqueue(present(item));
     if (this.ended?.clean) this.finish();
   }
@@ -223,7 +223,7 @@ export class Inbox<T> {
     return this.waiter === undefined && this.#stream?.controller.desiredSize === 0;
   }
 
-  #pull<U>({ controller }: OpenStream, present: (item: T) => U): Promise<void> {
+  #pullLater<U>({ controller }: OpenStream, present: (item: T) => U): Promise<void> {
     return new Promise((resolve, reject) => {
       this.wait({
         give: (item) => {

@@ -40,12 +40,13 @@ export class SharedFrames {
   /** Writes an unmasked frame with a whole message. Returns undefined if there is no room for it. */
   write(message: Message): SharedFrame | undefined {
     const isText = typeof message === "string";
-    const most = isText ? 3 * message.length : message.length;
-    if (this.#bytes.length - this.size < MAX_HEADER_LENGTH + most) return undefined;
+    if (this.#bytes.length - this.size < sharedLength(message)) return undefined;
     const start = this.size;
     // The length of a text is only known afterwards. Most texts have one byte per code unit.
     let at = start + headerLength(message.length, false);
-    const length = isText ? this.#writeText(message, at) : message.length;
+    const length = isText
+      ? utf8.encodeInto(message, this.#bytes.subarray(at)).written
+      : message.length;
     if (headerLength(length, false) !== at - start) {
       const moved = start + headerLength(length, false);
       this.#bytes.copyWithin(moved, at, at + length);
@@ -56,10 +57,6 @@ export class SharedFrames {
     writeHeader(this.#bytes, start, first, length);
     this.size = at + length;
     return { bytes: this.#bytes, start, end: this.size };
-  }
-
-  #writeText(text: string, at: number): number {
-    return utf8.encodeInto(text, this.#bytes.subarray(at)).written;
   }
 }
 

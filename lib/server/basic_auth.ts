@@ -85,9 +85,7 @@ function verifier(options: BasicAuthOptions): NonNullable<BasicAuthOptions["veri
       }`,
     );
   }
-  if (verify !== undefined) {
-    return verify;
-  }
+  if (verify !== undefined) return verify;
   const known = Symbol.iterator in credentials! ? [...credentials] : [credentials!];
   for (const one of known) checkCredentials(one);
   return (given) => isAmong(known, given);

@@ -120,7 +120,7 @@ export class Sessions {
   #shaking = 0;
   /** The number of clients that are being refused with 503. */
   #refusals = 0;
-  readonly #shutdown = new AbortController();
+  readonly #abort = new AbortController();
   #stop: () => unknown = () => {};
   #info: CloseInfo = { closeCode: CloseCode.GoingAway };
   #finish!: () => void;
@@ -176,7 +176,7 @@ export class Sessions {
 
   /** Aborted by a shutdown, to end the handshakes under way. */
   get signal(): AbortSignal {
-    return this.#shutdown.signal;
+    return this.#abort.signal;
   }
 
   /** Starts to obey the signal of the options. A promise that `stop` returns is awaited. */
@@ -217,7 +217,7 @@ export class Sessions {
       opened: (ws) => this.#serve(ws, place),
       refused: (error) => {
         this.#count.leave(place);
-        this.#refused(error);
+        this.#noteRefusal(error);
         this.#left();
       },
     };
@@ -240,7 +240,7 @@ export class Sessions {
     this.#refusedByStatus[status] = (this.#refusedByStatus[status] ?? 0) + 1;
   }
 
-  #refused(error: unknown): void {
+  #noteRefusal(error: unknown): void {
     if (isAnswer(error)) this.#answered++;
     else if (error instanceof HandshakeError) this.#countRefused(error);
     // The faults of the peer were answered. The faults of our own hooks are reported.
@@ -255,7 +255,7 @@ export class Sessions {
   #serve(ws: WebSocketConnection, place: string): void {
     this.connections.add(ws);
     this.#opened++;
-    if (this.#shutdown.signal.aborted) ws.close(this.#info);
+    if (this.signal.aborted) ws.close(this.#info);
     const closing = this.#endLater(ws, place);
     try {
       const handler = this.#handler;
@@ -328,19 +328,19 @@ export class Sessions {
     // This timer keeps the process running, so that the caller's `await` continues.
     const cancelTimer = timer(() => this.#cut(), timeout);
     try {
-      if (!this.signal.aborted) await Promise.race([this.#shutDown(info), this.finished]);
+      if (!this.signal.aborted) await Promise.race([this.#endAll(info), this.finished]);
       await this.finished;
     } finally {
       cancelTimer();
     }
   }
 
-  async #shutDown(info: CloseInfo): Promise<void> {
+  async #endAll(info: CloseInfo): Promise<void> {
     this.#info = info;
     const over = new Promise<void>((resolve) => this.#onOver = resolve);
     const stopped = this.#stop();
     for (const ws of this.connections) ws.close(info);
-    this.#shutdown.abort(new HandshakeError("The server shuts down", "shutdown", { status: 503 }));
+    this.#abort.abort(new HandshakeError("The server shuts down", "shutdown", { status: 503 }));
     try {
       if (this.#pending > 0) await over;
       await stopped;

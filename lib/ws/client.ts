@@ -146,10 +146,10 @@ export class ClientOpening {
 
   /** Gives the handshake up, because the application closes the WebSocket. */
   abort(): void {
-    if (this.request !== null) this.#abort(this.request, CLOSED_EARLY);
+    if (this.request !== null) this.#giveUp(this.request, CLOSED_EARLY);
   }
 
-  #abort(request: ClientRequest, message: string): void {
+  #giveUp(request: ClientRequest, message: string): void {
     this.#aborted = request;
     this.#host.closing();
     request.destroy();
@@ -245,7 +245,7 @@ export class ClientOpening {
   ): void {
     const isCurrent = () => this.request === request && this.#aborted !== request;
     if (this.#options.handshakeTimeout) {
-      request.on("timeout", () => this.#abort(request, "Opening handshake has timed out"));
+      request.on("timeout", () => this.#giveUp(request, "Opening handshake has timed out"));
     }
     request.on("error", (error) => {
       if (!isCurrent()) return;
@@ -269,9 +269,9 @@ export class ClientOpening {
     if (!location || !followRedirects || statusCode < 300 || statusCode >= 400) {
       const { websocket } = this.#host;
       if (websocket.emit("unexpected-response", request, response)) return;
-      return this.#abort(request, `Unexpected server response: ${statusCode}`);
+      return this.#giveUp(request, `Unexpected server response: ${statusCode}`);
     }
-    if (++this.redirects > maxRedirects) return this.#abort(request, "Maximum redirects exceeded");
+    if (++this.redirects > maxRedirects) return this.#giveUp(request, "Maximum redirects exceeded");
     this.#aborted = request;
     request.destroy();
     let next: Target;

@@ -2,8 +2,7 @@
 import { Buffer, isUtf8 } from "node:buffer";
 import { CloseCode } from "../core/close.ts";
 import { RemoteProtocolError } from "../core/error.ts";
-import type { ProtocolEvent } from "../core/event.ts";
-import type { EventOf } from "../core/event.ts";
+import type { EventOf, ProtocolEvent } from "../core/event.ts";
 import { concat } from "../core/message.ts";
 import type { Protocol, ProtocolOptions } from "../core/protocol.ts";
 import type { TextCodec } from "../core/utf8.ts";

@@ -169,7 +169,7 @@ export class Outlet {
 
   /** Length of the messages that have not been given to the socket. What can be written is written first. */
   get bufferedAmount(): number {
-    this.#writeBatch();
+    this.writeBatch();
     return this.#queued;
   }
 
@@ -185,7 +185,7 @@ export class Outlet {
     for (const bytes of parts) {
       if (encoder.writeShared(sharedFrame(bytes))) this.#isDirty = true;
       else {
-        this.#writeBatch();
+        this.writeBatch();
         this.#socket.write(bytes);
       }
     }
@@ -233,7 +233,7 @@ export class Outlet {
     this.#enter(0, callback, () => {
       this.#protocol.write(close);
       this.#written(callback);
-      this.#writeBatch();
+      this.writeBatch();
     });
   }
 
@@ -343,14 +343,14 @@ export class Outlet {
     const key = generateMask && Buffer.alloc(4);
     if (key !== undefined) generateMask!(key);
     const bytes = encodeFrame(frame, { mask: mask ? key ?? true : undefined });
-    this.#writeBatch();
+    this.writeBatch();
     this.#socket.write(bytes, callback as WriteCallback | undefined);
   }
 
   #written(callback: SendCallback | undefined): void {
     this.#isDirty = true;
     if (typeof callback === "function") this.#callbacks.push(callback);
-    if (this.#protocol.encoder.size >= WRITE_FROM) this.#writeBatch();
+    if (this.#protocol.encoder.size >= WRITE_FROM) this.writeBatch();
     else this.#writeLater();
   }
 
@@ -385,10 +385,11 @@ export class Outlet {
       else this.#writeLater();
       this.#hasWaited = true;
     }
-    this.#writeBatch();
+    this.writeBatch();
   }
 
-  #writeBatch(): void {
+  /** Writes the batch. What waits to be compressed stays. */
+  writeBatch(): void {
     if (!this.#isDirty) return;
     this.#isDirty = false;
     const { encoder } = this.#protocol;
@@ -424,14 +425,9 @@ export class Outlet {
     if (this.#socket.writableLength === 0 && !this.#isDirty) this.#protocol.encoder.recycle();
   };
 
-  /** Writes what has not to be compressed, before the socket is ended or destroyed. */
-  writeLast(): void {
-    this.#writeBatch();
-  }
-
   /** Ends the outlet with its connection. A Blob that is being read reports the end later. */
   dispose(): void {
-    this.#writeBatch();
+    this.writeBatch();
     this.#protocol.dispose();
     if (this.#current?.isBlob === false) this.#fail();
   }

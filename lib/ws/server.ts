@@ -315,12 +315,8 @@ export class WebSocketServer<
       return verify(info) ? accept() : answer(socket, { status: 401 });
     }
     verifyClient(info, (isVerified, status, message, headers) => {
-      if (isVerified) accept();
-      else {answer(socket, {
-          status: status || 401,
-          message,
-          headers: headers as Refusal["headers"],
-        });}
+      if (isVerified) return accept();
+      answer(socket, { status: status || 401, message, headers: headers as Refusal["headers"] });
     });
   }
 

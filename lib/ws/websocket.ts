@@ -229,7 +229,7 @@ export class WebSocket extends Emitter<WebSocketEvents> {
    * program then does with the socket comes after the messages that it has sent.
    */
   get _socket(): Duplex | null {
-    this.#outlet?.writeLast();
+    this.#outlet?.writeBatch();
     return this.#socket;
   }
 
@@ -415,7 +415,7 @@ export class WebSocket extends Emitter<WebSocketEvents> {
   static #onEnd(this: Owned): void {
     const ws = this[OWNER]!;
     ws.#readyState = CLOSING;
-    ws.#outlet!.writeLast();
+    ws.#outlet!.writeBatch();
     this.end();
   }
 
@@ -569,7 +569,7 @@ export class WebSocket extends Emitter<WebSocketEvents> {
     if (this.#readyState === CONNECTING) return this.#opening!.abort();
     if (this.#socket === null) return;
     this.#readyState = CLOSING;
-    this.#outlet!.writeLast();
+    this.#outlet!.writeBatch();
     this.#socket.destroy();
   }
 
