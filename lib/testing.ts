@@ -5,8 +5,8 @@
  */
 import { failure } from "./core/error.ts";
 import { connect, type ConnectOptions } from "./client/client.ts";
-import { checkKnown } from "./core/option_hints.ts";
-import type { OptionNames } from "./core/options.ts";
+import { checkKnown, checkNested } from "./core/option_hints.ts";
+import { checkInteger, checkNumber, checkOneOf, type OptionNames } from "./core/options.ts";
 import type { WebSocketConnection } from "./connection/connection.ts";
 import { Queue } from "./core/queue.ts";
 import { accept, type ServeOptions } from "./server/server.ts";
@@ -66,11 +66,16 @@ export interface PairOptions extends TransportPairOptions {
   server?: Omit<ServeOptions, "hostname" | "port" | "unix" | "reusePort" | "tls"> | undefined;
 }
 
+const FAULT_OPTIONS: OptionNames<LineFault> = {
+  from: (name, value) => checkOneOf(name, value, ["client", "server"]),
+  after: checkNumber,
+  how: (name, value) => checkOneOf(name, value, ["end", "half-close", "reset", "silence"]),
+};
 const TRANSPORT_PAIR_OPTIONS: OptionNames<TransportPairOptions> = {
-  delay: true,
-  chunkSize: true,
-  capacity: true,
-  fault: true,
+  delay: checkNumber,
+  chunkSize: (name, value) => checkInteger(name, value, 1, Infinity),
+  capacity: checkNumber,
+  fault: (name, value) => checkNested(name, value, FAULT_OPTIONS),
 };
 const PAIR_OPTIONS: OptionNames<PairOptions> = {
   ...TRANSPORT_PAIR_OPTIONS,
@@ -78,7 +83,6 @@ const PAIR_OPTIONS: OptionNames<PairOptions> = {
   client: true,
   server: true,
 };
-const FAULT_OPTIONS: OptionNames<LineFault> = { from: true, after: true, how: true };
 
 /**
  * Makes two connected transports in memory.
@@ -103,7 +107,6 @@ export function transportPair(
 }
 
 function memoryPair(options: TransportPairOptions): [MemoryTransport, MemoryTransport] {
-  if (options.fault !== undefined) checkKnown("fault", options.fault, FAULT_OPTIONS);
   const near = new MemoryEnd(options, "client");
   const far = new MemoryEnd(options, "server");
   near.peer = far;

@@ -2,8 +2,10 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { accept, connect, type ConnectOptions, serve, type ServeOptions } from "../mod.ts";
 import { CONNECT_OPTIONS } from "../lib/client/client.ts";
+import { Endpoint, FrameDecoder, Protocol } from "../lib/core/mod.ts";
 import { SEND_OPTIONS } from "../lib/options.ts";
 import { SERVE_OPTIONS } from "../lib/server/server.ts";
+import { FrameDecoderStream, MessageAssemblerStream } from "../lib/streams.ts";
 import { pair, transportPair } from "../lib/testing.ts";
 import { echo, rejection, withServer } from "./support.ts";
 
@@ -48,6 +50,47 @@ const SERVER: Wrong[] = [
   ["hostname", "", RangeError],
 ];
 
+/** What is made with options, and options that it refuses. */
+const MADE: [name: string, make: (options: object) => unknown, wrong: Wrong[]][] = [
+  ["Endpoint", (options) => new Endpoint("server", options), [
+    ["maxMessageSize", "64KiB", TypeError],
+    ["maxFrameSize", NaN, RangeError],
+    ["requireProtocol", 1, TypeError],
+  ]],
+  ["Protocol", (options) => new Protocol("server", options), [
+    ["maxMessageSize", NaN, RangeError],
+    ["maxFrameSize", -1, RangeError],
+    ["ownsInput", 1, TypeError],
+    ["allocate", 1, TypeError],
+    ["onReady", {}, TypeError],
+    ["onFrame", 1, TypeError],
+  ]],
+  ["FrameDecoder", (options) => new FrameDecoder({ role: "server", ...options }), [
+    ["maxPayload", 1, TypeError],
+    ["maxFrameSize", NaN, RangeError],
+    ["ownsInput", "no", TypeError],
+    ["rsvInUse", 8, RangeError],
+    ["rsvInUse", -1, RangeError],
+  ]],
+  ["FrameDecoderStream", (options) => new FrameDecoderStream({ role: "server", ...options }), [
+    ["maxFrameSize", "1k", TypeError],
+  ]],
+  ["MessageAssemblerStream", (options) => new MessageAssemblerStream(options), [
+    ["maxMessageSize", NaN, RangeError],
+    ["onControl", 1, TypeError],
+  ]],
+  ["transportPair", (options) => transportPair(options), [
+    ["delay", NaN, RangeError],
+    ["chunkSize", 0, RangeError],
+    ["chunkSize", "1", TypeError],
+    ["capacity", -1, RangeError],
+    ["fault", 5, TypeError],
+    ["fault", { from: "peer" }, RangeError],
+    ["fault", { after: NaN }, RangeError],
+    ["fault", { how: "half" }, RangeError],
+  ]],
+];
+
 function show(value: unknown): string {
   return typeof value === "object" ? JSON.stringify(value) : String(value);
 }
@@ -83,6 +126,16 @@ describe("Options", () => {
       await assert.rejects(connect("ws://localhost/", options), error);
     });
   }
+  for (const [name, make, wrong] of MADE) {
+    for (const [option, value, error] of wrong) {
+      it(`${name} refuses ${option}: ${show(value)}`, () => {
+        assert.throws(() => make({ [option]: value }), error);
+      });
+    }
+  }
+  it("FrameDecoder takes each combination of reserved bits", () => {
+    for (const rsvInUse of [0, 7]) new FrameDecoder({ role: "server", rsvInUse });
+  });
   for (const duplex of [null, 5, {}, { readable: new ReadableStream() }]) {
     it(`connect() and accept() refuse the duplex ${show(duplex)}`, async () => {
       await assert.rejects(connect("ws://localhost/", { transport: duplex as never }), TypeError);

@@ -10,6 +10,8 @@ import {
   unmaskedCopy,
   WORDS_FROM,
 } from "./mask.ts";
+import { checkKnown } from "./option_hints.ts";
+import { checkBoolean, checkInteger, checkNumber, type OptionNames } from "./options.ts";
 import { Queue } from "./queue.ts";
 import type { TextCodec } from "./utf8.ts";
 
@@ -63,6 +65,13 @@ export interface FrameDecoderOptions {
    */
   rsvInUse?: number | undefined;
 }
+
+const DECODER_OPTIONS: OptionNames<FrameDecoderOptions> = {
+  role: true,
+  maxFrameSize: checkNumber,
+  ownsInput: checkBoolean,
+  rsvInUse: (name, value) => checkInteger(name, value, 0, 7),
+};
 
 const EMPTY = new Uint8Array(0);
 /** Returned instead of an offset if a header is incomplete. */
@@ -151,9 +160,12 @@ export class FrameDecoder {
   /**
    * Makes a decoder for one connection.
    * @param options The role and the limits.
+   * @throws {TypeError} If an option does not exist or has the wrong type.
+   * @throws {RangeError} If an option is out of range.
    */
   constructor(options: FrameDecoderOptions) {
-    checkRole(options?.role);
+    checkKnown("FrameDecoder", options, DECODER_OPTIONS);
+    checkRole(options.role);
     this.begin(options, 0, 0);
   }
 

@@ -48,7 +48,7 @@ import {
   serializeResponseHead,
 } from "./http1.ts";
 import { checkKnown, checkNested } from "./option_hints.ts";
-import type { OptionNames } from "./options.ts";
+import { checkBoolean, type OptionNames } from "./options.ts";
 import {
   Protocol,
   PROTOCOL_OPTIONS,
@@ -76,7 +76,7 @@ export interface EndpointOptions extends Omit<ProtocolOptions, "extensions"> {
 const ENDPOINT_OPTIONS: OptionNames<EndpointOptions> = {
   ...PROTOCOL_OPTIONS,
   limits: (name, value) => checkNested(name, value, HEAD_LIMITS),
-  requireProtocol: true,
+  requireProtocol: checkBoolean,
 };
 
 const HANDSHAKE_EVENTS: readonly string[] = ["request", "accept", "reject", "rejectData"];
@@ -172,7 +172,8 @@ export class Endpoint {
    * @param role The role of this end.
    * @param options The extensions and limits.
    * @param areChecked Whether the role and the options have been checked. Internal.
-   * @throws {TypeError} If the role or an option does not exist.
+   * @throws {TypeError} If the role or an option does not exist, or an option has the wrong type.
+   * @throws {RangeError} If a limit is negative or NaN.
    */
   constructor(role: Role, options: EndpointOptions = {}, areChecked: boolean = false) {
     if (!areChecked) {

@@ -22,7 +22,7 @@ import {
   MessageReader,
 } from "./message.ts";
 import { checkKnown } from "./option_hints.ts";
-import type { OptionNames } from "./options.ts";
+import { checkBoolean, checkFunction, checkNumber, type OptionNames } from "./options.ts";
 import type { SharedFrame } from "./shared_frame.ts";
 
 const NONE: readonly Extension[] = [];
@@ -67,14 +67,14 @@ export interface ProtocolOptions
 }
 
 export const PROTOCOL_OPTIONS: OptionNames<ProtocolOptions> = {
-  maxMessageSize: true,
+  maxMessageSize: checkNumber,
   textCodec: true,
-  maxFrameSize: true,
-  ownsInput: true,
-  allocate: true,
+  maxFrameSize: checkNumber,
+  ownsInput: checkBoolean,
+  allocate: checkFunction,
   extensions: true,
-  onReady: true,
-  onFrame: true,
+  onReady: checkFunction,
+  onFrame: checkFunction,
 };
 
 class Extended {
@@ -256,6 +256,8 @@ export class Protocol {
    * @param options The extensions and limits.
    * @param agreed The extensions that an `Endpoint` has agreed on. Its options have been checked.
    * Internal.
+   * @throws {TypeError} If the role or an option does not exist, or an option has the wrong type.
+   * @throws {RangeError} If a limit is negative or NaN.
    */
   constructor(role: Role, options: ProtocolOptions = {}, agreed?: readonly Extension[]) {
     if (agreed === undefined) {

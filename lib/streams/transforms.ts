@@ -17,7 +17,7 @@ import {
 import { checkRole, type Frame, type Opcode, type Role } from "../core/frame.ts";
 import { maskingKey } from "../core/mask.ts";
 import { checkKnown } from "../core/option_hints.ts";
-import type { OptionNames } from "../core/options.ts";
+import { checkFunction, checkNumber, type OptionNames } from "../core/options.ts";
 import {
   DecodedPiece,
   fragments,
@@ -260,15 +260,7 @@ class Batch<O> implements Machine<O[]> {
   }
 }
 
-const DECODER_OPTIONS: OptionNames<FrameDecoderOptions> = {
-  role: true,
-  maxFrameSize: true,
-  ownsInput: true,
-  rsvInUse: true,
-};
-
 function decoderOf(options: FrameDecoderOptions): MachineOf<Uint8Array, FramePiece> {
-  checkKnown("FrameDecoderStream", options, DECODER_OPTIONS);
   const decoder = new FrameDecoder(options);
   return (take) => ({
     next: () => {
@@ -395,9 +387,9 @@ export interface MessageAssemblerOptions extends MessageOptions {
 }
 
 const ASSEMBLER_OPTIONS: OptionNames<MessageAssemblerOptions> = {
-  maxMessageSize: true,
+  maxMessageSize: checkNumber,
   textCodec: true,
-  onControl: true,
+  onControl: checkFunction,
 };
 
 /**
