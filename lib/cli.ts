@@ -61,8 +61,8 @@ Text messages are printed with their control characters escaped, binary messages
 digits. Each line that is typed is sent as a text message. The end of the input closes the connection,
 unless --count waits for messages.
 
-Exit codes: 0 the connection was closed with 1000, 1001 or no code; 1 it ended in another way;
-2 the command line is wrong; 3 there was no connection.
+Exit codes: 0 the connection was closed with 1000, 1001 or no code; 1 it ended in another way, or
+the output cannot be written; 2 the command line is wrong; 3 there was no connection.
 `;
 
 const OPTIONS = {
@@ -114,6 +114,8 @@ function parse(args: string[]) {
 }
 
 async function main(args: string[]): Promise<number> {
+  // A program that reads the output may end first, as in: sluice URL | head
+  process.stdout.on("error", () => process.exit(1));
   try {
     const { values, positionals } = parse(args);
     if (values.help) return await print(HELP, 0);

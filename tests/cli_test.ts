@@ -51,6 +51,10 @@ class Run {
     this.#child.stdin!.end();
   }
 
+  closeOutput(): void {
+    this.#child.stdout!.destroy();
+  }
+
   interrupt(): void {
     // On Deno a child has no exit code after its own kill() is called.
     process.kill(this.#child.pid!, "SIGINT");
@@ -292,6 +296,26 @@ describe("K111 the command line", () => {
       }, handler);
     });
   }
+
+  it("exits with 1, and says no more, when nobody reads its output any more", async () => {
+    const handler = async (ws: WebSocketConnection) => {
+      ws.discard();
+      while (ws.state === "open") await ws.send("more").catch(() => {});
+    };
+    await withServer({}, async (server) => {
+      await withRun([urlOf(server)], async (run) => {
+        await run.printed(/more/);
+        run.closeOutput();
+        assert.equal(await run.code, 1);
+        assert.match(run.stderr, /^Connected to .*\n$/);
+      });
+    }, handler);
+    await withRun(["serve", "--port", "0"], async (run) => {
+      run.closeOutput();
+      assert.equal(await run.code, 1);
+      assert.equal(run.stderr, "");
+    });
+  });
 
   const wrong: string[][] = [
     [],
