@@ -10,6 +10,7 @@ const DOCUMENTS = [
   "SECURITY.md",
   "bench/NOTES.md",
   "bench/RESULTS.md",
+  "examples/README.md",
 ];
 
 /** Pages that are generated when the site is built. */
