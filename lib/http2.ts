@@ -358,7 +358,7 @@ export function attachHttp2(
         else stream.once("close", backgroundTimer(refuse, GRACE));
       }
     };
-    streamListeners.add(onStream);
+    ours.add(onStream);
     server.on("stream", onStream);
     const stop = leaveConnect(server);
     return () => {
@@ -369,12 +369,12 @@ export function attachHttp2(
   }, checkHttp2Headers);
 }
 
-/** The 'connect' listeners of attachHttp2(), which do not answer requests for WebSockets. */
-const placeholders = new WeakSet<object>();
+/** The 'stream' and 'connect' listeners of this module. */
+const ours = new WeakSet<object>();
 
 /** Whether the server has a 'connect' listener that is not ours. */
 function hasConnectListener(server: Http2Server | Http2SecureServer): boolean {
-  return server.listeners("connect").some((one) => !placeholders.has(one));
+  return server.listeners("connect").some((one) => !ours.has(one));
 }
 
 /**
@@ -395,21 +395,17 @@ function leaveConnect(server: Http2Server | Http2SecureServer): () => void {
     // Answer only after all 'stream' listeners have run.
     queueMicrotask(answer);
   };
-  placeholders.add(listener);
+  ours.add(listener);
   server.on("connect", listener);
   return () => void server.off("connect", listener);
 }
 
-const guarded = new WeakSet<ServerHttp2Stream>();
+const ignore = () => {};
 
 /** Adds an 'error' listener, so that an error of the stream does not end the process. */
 function guard(stream: ServerHttp2Stream): void {
-  if (guarded.has(stream)) return;
-  guarded.add(stream);
-  stream.on("error", () => {});
+  if (!stream.listeners("error").includes(ignore)) stream.on("error", ignore);
 }
-
-const streamListeners = new WeakSet<object>();
 
 /** The servers that had attachments. */
 const detachedFrom = new WeakSet<object>();
@@ -430,7 +426,7 @@ function refuseLater(server: Http2Server | Http2SecureServer): void {
     // Some versions of Node would otherwise reset the stream before the answer.
     nextTurn(() => stream.close());
   };
-  streamListeners.add(onStream);
+  ours.add(onStream);
   server.on("stream", onStream);
 }
 
@@ -442,7 +438,7 @@ const GRACE = 1000;
 
 /** Counts the 'stream' listeners that are not ours, including the one of the 'request' event. */
 function others(server: Http2Server | Http2SecureServer): number {
-  return server.listeners("stream").filter((one) => !streamListeners.has(one)).length;
+  return server.listeners("stream").filter((one) => !ours.has(one)).length;
 }
 
 /** Whether another listener has answered or read a stream, or may still do so as a 'connect' listener. */
