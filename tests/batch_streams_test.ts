@@ -188,6 +188,17 @@ describe("Streams, batched: the same as one item a chunk", () => {
     assert.ok(keys.size > 30);
   });
 
+  it("a payload that is text or an ArrayBuffer is an error, after the frames before it", async () => {
+    for (const payload of ["a", new ArrayBuffer(1), undefined]) {
+      const frames = [ping, { ...ping, payload } as never];
+      const { items, error } = await outcomeOf(
+        source([frames]).pipeThrough(FrameEncoderStream.batched(SERVER)),
+      );
+      assert.equal(items.length, 1);
+      assert.match(String(error), /^Expected frame.payload to be a Uint8Array/);
+    }
+  });
+
   it("a chunk of bytes is its reader's alone, and holds nothing else", async () => {
     const frames = [[ping], [{ ...ping, opcode: Opcode.Binary, payload: pattern(20_000) }]];
     const { items } = await outcomeOf(

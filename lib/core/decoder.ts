@@ -1,6 +1,6 @@
 /** Decodes frames from bytes (RFC 6455 §5.2). */
 import { CloseCode } from "./close.ts";
-import { RemoteProtocolError } from "./error.ts";
+import { RemoteProtocolError, wrongType } from "./error.ts";
 import { checkRole, type FrameHeader, MAX_CONTROL_LENGTH, Opcode, type Role } from "./frame.ts";
 import {
   applyMask,
@@ -11,7 +11,7 @@ import {
   WORDS_FROM,
 } from "./mask.ts";
 import { checkKnown } from "./option_hints.ts";
-import { checkBoolean, checkInteger, checkNumber, type OptionNames } from "./options.ts";
+import { checkBoolean, checkInteger, checkNumber, kindOf, type OptionNames } from "./options.ts";
 import { Queue } from "./queue.ts";
 import type { TextCodec } from "./utf8.ts";
 
@@ -185,12 +185,13 @@ export class FrameDecoder {
     this.frames = frames;
   }
 
-  /** Adds the next bytes. After an error they are dropped. */
+  /**
+   * Adds the next bytes. After an error they are dropped.
+   * @throws {TypeError} If the chunk is not a Uint8Array.
+   */
   push(chunk: Uint8Array): void {
     if (chunk.length === 0 || this.#failure !== undefined) return;
-    const bytes = chunk.constructor === Uint8Array
-      ? chunk
-      : new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.length);
+    const bytes = chunk.constructor === Uint8Array ? chunk : plainChunk(chunk);
     if (this.#offset === this.#chunk.length && this.#waitingSize === 0) return this.#use(bytes);
     this.#waiting ??= new Queue();
     this.#waiting.push(withoutMuchElse(bytes));
@@ -496,6 +497,12 @@ function readUint32(bytes: Uint8Array, at: number): number {
 /** Copies bytes that are less than half of their buffer, to release the rest of the buffer. */
 function withoutMuchElse(bytes: Uint8Array): Uint8Array {
   return 2 * bytes.length > bytes.buffer.byteLength ? bytes : new Uint8Array(bytes);
+}
+
+/** Returns a view of a chunk that is a Buffer, or of another realm. An ArrayBuffer would look empty. */
+function plainChunk(chunk: Uint8Array): Uint8Array {
+  if (ArrayBuffer.isView(chunk)) return view(chunk, 0, chunk.length);
+  throw wrongType(`Expected a chunk to be a Uint8Array, received ${kindOf(chunk)}`);
 }
 
 /** Returns a plain Uint8Array, even if the chunk is an instance of a subclass such as Buffer. */

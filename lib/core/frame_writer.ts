@@ -58,16 +58,12 @@ export function headerLengthAt(bytes: Uint8Array, start: number): number {
  * ```
  * @throws {RangeError} If a control frame is fragmented or longer than 125 bytes, the opcode is
  * unknown, or the masking key is not 4 bytes long.
+ * @throws {TypeError} If the payload is not a Uint8Array.
  */
 export function encodeFrame(
   frame: Frame,
   options: { mask?: Uint8Array | true | undefined } = {},
 ): Uint8Array {
-  if (!(frame?.payload instanceof Uint8Array)) {
-    throw wrongType(
-      `Expected frame.payload to be a Uint8Array, received ${kindOf(frame?.payload)}`,
-    );
-  }
   const { mask } = options;
   const bytes = new Uint8Array(frameLength(frame, mask !== undefined));
   if (mask instanceof Uint8Array && mask.length !== 4) {
@@ -82,6 +78,11 @@ export function encodeFrame(
 
 /** Checks a frame to send and returns its length in bytes. */
 export function frameLength(frame: Frame, masked: boolean): number {
+  if (!(frame?.payload instanceof Uint8Array)) {
+    throw wrongType(
+      `Expected frame.payload to be a Uint8Array, received ${kindOf(frame?.payload)}`,
+    );
+  }
   const { fin = true, rsv = 0, opcode, payload } = frame;
   if (!isKnown(opcode)) throw wrongValue(`Expected a known opcode, received ${opcode}`);
   if (!Number.isInteger(rsv) || rsv < 0 || rsv > 7) {

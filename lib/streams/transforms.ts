@@ -494,7 +494,8 @@ export interface FrameEncoderOptions {
 }
 
 /**
- * Encodes frames into bytes (RFC 6455 §5.2), one chunk per frame. An invalid frame causes a RangeError.
+ * Encodes frames into bytes (RFC 6455 §5.2), one chunk per frame. An invalid frame causes a RangeError, a
+ * payload that is not a Uint8Array a TypeError.
  */
 export class FrameEncoderStream extends PullStream<Frame, Uint8Array> {
   /**
