@@ -127,10 +127,14 @@ describe("The request over HTTP/2", () => {
     assert.deepEqual(http2RequestHead(fields).headers[0], ["host", "a"]);
   });
 
-  it("checkHttp2Request takes a Host that repeats :authority, with the port of https", () => {
+  it("checkHttp2Request takes a Host that repeats :authority, with the port of the scheme", () => {
     for (const host of ["example.com", "EXAMPLE.com", "example.com:443"]) {
       checkHttp2Request(change(http2Request(TARGET), { host }));
     }
+    const plain = http2Request({ ...TARGET, scheme: "http" });
+    checkHttp2Request(change(plain, { host: "example.com:80" }));
+    const other = change(plain, { host: "example.com:443" });
+    assert.equal(thrown(() => checkHttp2Request(other)).code, "host");
     checkHttp2Request(
       change(http2Request({ ...TARGET, authority: "example.com:443" }), { host: "example.com" }),
     );

@@ -242,15 +242,16 @@ export function checkHttp2Request(fields: RawHeaders): ReceivedOffer {
     );
   }
   // RFC 8441 §4: unlike a plain CONNECT, an extended CONNECT has both fields.
-  const path = headerValue(fields, ":path");
-  if (headerValue(fields, ":scheme") === undefined || path === undefined) {
+  const scheme = headerValue(fields, ":scheme");
+  if (scheme === undefined || headerValue(fields, ":path") === undefined) {
     throw refusal(400, "malformed-head", "The request has no :scheme or no :path");
   }
   const head = http2RequestHead(fields);
-  const { host } = requestUrl(head, true);
+  const hostOf = (head: RequestHead) => requestUrl(head, scheme === "https").host;
+  const host = hostOf(head);
   for (const other of headerValues(fields, "host")) {
     // RFC 9113 §8.3.1: a Host field that contradicts :authority is a malformed request.
-    if (requestUrl({ ...head, headers: [["host", other]] }, true).host === host) continue;
+    if (hostOf({ ...head, headers: [["host", other]] }) === host) continue;
     throw refusal(400, "host", "The request has one host in :authority and another in Host");
   }
   checkFields(head.headers);
