@@ -1,8 +1,8 @@
 import { describe, it } from "node:test";
 import assert from "node:assert/strict";
 import { CloseCode, type CloseInfo, parseClose, serializeClose } from "../lib/core/mod.ts";
-import { isWireCloseCode, MAX_REASON_LENGTH, PRIVATE_USE } from "../lib/core/close.ts";
-import { truncateReason } from "../lib/core/error.ts";
+import { isWireCloseCode, PRIVATE_USE } from "../lib/core/close.ts";
+import { MAX_REASON_LENGTH, truncateReason } from "../lib/core/error.ts";
 import { concat, hex, utf8 } from "./bytes.ts";
 import { fc, text } from "./property.ts";
 

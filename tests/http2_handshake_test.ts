@@ -3,7 +3,8 @@ import assert from "node:assert/strict";
 import { Endpoint, HandshakeError, LocalProtocolError, type RawHeaders } from "../lib/core/mod.ts";
 import {
   checkHttp2Request,
-  checkHttp2Response,
+  checkResponse,
+  type HandshakeOffer,
   http2Request,
   http2RequestHead,
   type Http2RequestOptions,
@@ -164,10 +165,13 @@ describe("The request over HTTP/2", () => {
   });
 });
 
+const checkAnswer = (fields: RawHeaders, offer: HandshakeOffer) =>
+  checkResponse(http2ResponseHead(fields), "", offer);
+
 describe("The response over HTTP/2", () => {
   const offer = { protocols: ["a"], extensions: [{ name: "x", parameters: [] }] };
 
-  it("http2Response answers the offer, and checkHttp2Response takes the answer", () => {
+  it("http2Response answers the offer, and checkResponse takes the answer", () => {
     const fields = http2Response({
       protocol: "a",
       extensions: offer.extensions,
@@ -179,7 +183,7 @@ describe("The response over HTTP/2", () => {
       ["sec-websocket-extensions", "x"],
       ["x-a", "b"],
     ]);
-    assert.deepEqual(checkHttp2Response(fields, offer), {
+    assert.deepEqual(checkAnswer(fields, offer), {
       protocol: "a",
       extensions: offer.extensions,
     });
@@ -209,9 +213,9 @@ describe("The response over HTTP/2", () => {
   });
 
   for (const status of [200, 201, 299]) {
-    it(`checkHttp2Response takes ${status}`, () => {
+    it(`checkResponse over HTTP/2 takes ${status}`, () => {
       const fields: RawHeaders = [[":status", `${status}`]];
-      assert.deepEqual(checkHttp2Response(fields, {}), { protocol: "", extensions: [] });
+      assert.deepEqual(checkAnswer(fields, {}), { protocol: "", extensions: [] });
     });
   }
 
@@ -225,17 +229,17 @@ describe("The response over HTTP/2", () => {
     ["another extension", [[":status", "200"], ["sec-websocket-extensions", "y"]], "extension"],
   ];
   for (const [what, fields, code] of faults) {
-    it(`checkHttp2Response refuses ${what}`, () => {
-      const error = thrown(() => checkHttp2Response(fields, offer));
+    it(`checkResponse over HTTP/2 refuses ${what}`, () => {
+      const error = thrown(() => checkAnswer(fields, offer));
       assert.equal(error.code, code);
       if (code === "status") assert.match(error.message, / instead of 200$/);
     });
   }
 
-  it("checkHttp2Response misses a subprotocol where one is required", () => {
+  it("checkResponse over HTTP/2 misses a subprotocol where one is required", () => {
     const fields: RawHeaders = [[":status", "200"]];
     const required = { ...offer, requireProtocol: true };
-    assert.equal(thrown(() => checkHttp2Response(fields, required)).code, "subprotocol");
+    assert.equal(thrown(() => checkAnswer(fields, required)).code, "subprotocol");
   });
 
   it("http2ResponseFields leaves out what belongs to a connection", () => {

@@ -17,9 +17,10 @@ import {
 } from "../lib/core/mod.ts";
 import {
   checkHttp2Request,
-  checkHttp2Response,
+  checkResponse,
   http2Request,
   http2Response,
+  http2ResponseHead,
 } from "../lib/core/handshake.ts";
 import { concat, cut, hex, latin1 } from "./bytes.ts";
 import { asked, failureOf, open, read, waiting } from "./endpoints.ts";
@@ -159,7 +160,7 @@ describe("wsproto: connections", () => {
     const asked = checkHttp2Request(http2Request({ ...place, ...offer }));
     const { headers, extensions } = acceptExtensions(asked.extensions, ours);
     const response = http2Response({ protocol: asked.protocols[0], extensions: headers });
-    const agreement = checkHttp2Response(response, offer);
+    const agreement = checkResponse(http2ResponseHead(response), "", offer);
     assert.deepEqual(agreement, { protocol: "p", extensions: headers });
     const server = new Protocol("server", { extensions });
     const agreed = finalizeExtensions(agreement.extensions, theirs);

@@ -2,11 +2,12 @@
  * The end of a connection: a state machine from the open connection to the end of its transport, and the
  * listeners that are told.
  */
-import { CloseCode, type CloseInfo, serializeClose, truncateReason } from "../core/close.ts";
+import { CloseCode, type CloseInfo, serializeClose } from "../core/close.ts";
 import {
   type ErrorCode,
   invalidState,
   RemoteProtocolError,
+  truncateReason,
   WebSocketError,
   webSocketError,
 } from "../core/error.ts";

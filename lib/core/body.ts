@@ -69,7 +69,7 @@ export class BodyReader {
   #left: number;
   /** The part of a chunk line that has been received. */
   #line = "";
-  #behindChunk = false;
+  #afterChunk = false;
   /** Whether the whole body has been received. Bytes after the body are dropped. */
   finished: boolean;
   /** Why the body will never be complete: its framing is broken, or the input ended. */
@@ -121,15 +121,15 @@ export class BodyReader {
   #endLine(): void {
     const line = this.#line;
     this.#line = "";
-    if (this.#behindChunk) {
-      this.#behindChunk = false;
+    if (this.#afterChunk) {
+      this.#afterChunk = false;
       if (line !== "\r\n") this.#fail("a chunk is longer than announced");
       return;
     }
     const digits = /^([0-9A-Fa-f]+)[ \t]*(?:;[^\r\n]*)?\r\n$/.exec(line)?.[1];
     if (digits === undefined) return this.#fail("a chunk begins without its size");
     this.#left = parseInt(digits, 16);
-    this.#behindChunk = true;
+    this.#afterChunk = true;
     // RFC 9112 §7.1.2: only trailer fields can follow, which are ignored.
     this.finished = this.#left === 0;
   }

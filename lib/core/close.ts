@@ -1,8 +1,6 @@
 /** Close codes and the payload of Close frames (RFC 6455 §5.5.1 and §7.4). */
-import { RemoteProtocolError, wrongType, wrongValue } from "./error.ts";
+import { MAX_REASON_LENGTH, RemoteProtocolError, wrongType, wrongValue } from "./error.ts";
 import { Utf8Decoder } from "./utf8.ts";
-
-export { truncateReason } from "./error.ts";
 
 /**
  * The close codes that have a name (RFC 6455 §7.4.1 and the IANA registry).
@@ -52,9 +50,6 @@ export interface CloseInfo {
 
 /** Added to a close code that a native WebSocket refuses. The sum is a code for private use. */
 export const PRIVATE_USE = 3000;
-
-/** Maximum length of a reason, in bytes of UTF-8 (RFC 6455 §5.5). */
-export const MAX_REASON_LENGTH = 123;
 
 const encoder = new TextEncoder();
 

@@ -14,7 +14,6 @@ import {
   accepts,
   type Agreement,
   checkHttp2Request,
-  checkHttp2Response,
   checkRequest,
   checkResponse,
   extraFields,
@@ -404,9 +403,7 @@ export class Endpoint {
       if (this.#response === undefined) return undefined;
       const head = this.#response;
       if (!accepts(head)) return this.#rejected(head);
-      this.#agreement = this.#received === undefined
-        ? checkResponse(head, this.#key, offered)
-        : checkHttp2Response(this.#received, offered);
+      this.#agreement = checkResponse(head, this.#key, offered);
     } catch (error) {
       if (!(error instanceof HandshakeError)) throw error;
       const { message, code, cause } = error;

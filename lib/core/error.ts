@@ -102,6 +102,9 @@ const CODES: { readonly [closeCode: number]: ErrorCode | undefined } = {
   1011: "callback-failed",
 };
 
+/** Maximum length of a reason, in bytes of UTF-8 (RFC 6455 §5.5). */
+export const MAX_REASON_LENGTH = 123;
+
 /** Converts and checks a close code and reason as the WebSocketStream draft says. */
 export function checkWebCloseInfo(init: unknown): { closeCode?: number; reason: string } {
   // Web IDL reads and converts the members in alphabetical order.
@@ -118,10 +121,10 @@ export function checkWebCloseInfo(init: unknown): { closeCode?: number; reason: 
     );
   }
   const { length } = new TextEncoder().encode(text);
-  if (length > 123) {
+  if (length > MAX_REASON_LENGTH) {
     throw domError(
       "SyntaxError",
-      `Expected reason to be at most 123 bytes of UTF-8, received ${length}`,
+      `Expected reason to be at most ${MAX_REASON_LENGTH} bytes of UTF-8, received ${length}`,
       "wrong-value",
     );
   }
@@ -134,10 +137,10 @@ export function isScriptCloseCode(closeCode: number): boolean {
   return closeCode === 1000 || (closeCode >= 3000 && closeCode <= 4999);
 }
 
-/** Cuts a reason to at most 123 bytes of UTF-8 (RFC 6455 §5.5), between two characters. */
+/** Cuts a reason to {@linkcode MAX_REASON_LENGTH}, between two characters. */
 export function truncateReason(reason: string): string {
   // A TextEncoder stops before the first character that does not fit.
-  const { read } = new TextEncoder().encodeInto(reason, new Uint8Array(123));
+  const { read } = new TextEncoder().encodeInto(reason, new Uint8Array(MAX_REASON_LENGTH));
   return reason.slice(0, read);
 }
 

@@ -403,8 +403,12 @@ function agreementFields(
 
 /** Checks the response to a request (RFC 6455 §4.1). */
 export function checkResponse(head: ResponseHead, key: string, offer: HandshakeOffer): Agreement {
-  const { version, status, headers } = head;
-  if (status !== 101) throw wrongStatus(head);
+  if (!accepts(head)) throw wrongStatus(head);
+  if (head.version !== HTTP2) checkUpgrade(head, key);
+  return readAnswer(head.headers, offer);
+}
+
+function checkUpgrade({ version, headers }: ResponseHead, key: string): void {
   if (version !== "1.1") {
     throw new HandshakeError(
       `The response uses HTTP/${version} instead of HTTP/1.1`,
@@ -424,14 +428,6 @@ export function checkResponse(head: ResponseHead, key: string, offer: HandshakeO
       "accept",
     );
   }
-  return readAnswer(headers, offer);
-}
-
-/** Checks the response to a request over HTTP/2. */
-export function checkHttp2Response(fields: RawHeaders, offer: HandshakeOffer): Agreement {
-  const head = http2ResponseHead(fields);
-  if (!accepts(head)) throw wrongStatus(head);
-  return readAnswer(head.headers, offer);
 }
 
 /** Returns whether a response accepts the WebSocket. */

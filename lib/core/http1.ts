@@ -137,11 +137,9 @@ export function parseRequestHead(
 ): { head: RequestHead; length: number } | undefined {
   const lines = readLines(bytes, limits, progress, REQUEST);
   if (lines === undefined) return undefined;
-  const { start, headers, length } = lines;
-  const method = start.slice(0, start.indexOf(" "));
-  const end = start.lastIndexOf(" ");
-  const target = start.slice(method.length + 1, end);
-  const version = checkVersion(start.slice(end + 1), 505);
+  const { headers, length } = lines;
+  const [method, target, protocol] = lines.start.split(" ");
+  const version = checkVersion(protocol, 505);
   return { head: { method, target, version, headers }, length };
 }
 
