@@ -252,11 +252,14 @@ describe("Endpoint: what it has before and after the handshake", () => {
   });
 
   it("Endpoint refuses an extension that it has not offered", () => {
-    const [one] = waiting();
-    const headers = { ...upgradeFields(one), "Sec-WebSocket-Extensions": "x" };
-    const fields = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`);
-    feed(one, `HTTP/1.1 101 a\r\n${fields.join("")}\r\n`);
-    assert.equal((failureOf(one).cause as HandshakeError).code, "extension");
+    const supporting = new Endpoint("client", { extensions: [new Toy("x", 1), new Toy("y", 2)] });
+    supporting.send({ ...REQUEST, extensions: [{ name: "y" }] } as OutgoingEndpointEvent);
+    for (const client of [waiting()[0], supporting]) {
+      const headers = { ...upgradeFields(client), "Sec-WebSocket-Extensions": "x" };
+      const fields = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`);
+      feed(client, `HTTP/1.1 101 a\r\n${fields.join("")}\r\n`);
+      assert.equal((failureOf(client).cause as HandshakeError).code, "extension");
+    }
   });
 
   it("Endpoint.dispose closes the extensions", () => {

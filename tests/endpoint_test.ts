@@ -296,6 +296,10 @@ describe("Endpoint: what the peer does wrong", () => {
       const error = failureOf(client);
       assert.ok(error.cause instanceof HandshakeError);
       assert.deepEqual([error.cause.code, error.event, client.state], [code, undefined, "closed"]);
+      assert.deepEqual([error.cause.status, client.agreement], [
+        client.response?.status,
+        undefined,
+      ]);
       assert.equal(client.endsTransport, true);
       assert.equal(failureOf(client), error);
       if (answer !== null) assert.throws(() => client.receive(latin1("a")), LocalProtocolError);

@@ -226,7 +226,6 @@ describe("The response over HTTP/2", () => {
     ["403", [[":status", "403"]], "status"],
     ["another subprotocol", [[":status", "200"], ["sec-websocket-protocol", "b"]], "subprotocol"],
     ["two subprotocols", [[":status", "200"], ["sec-websocket-protocol", "a, a"]], "subprotocol"],
-    ["another extension", [[":status", "200"], ["sec-websocket-extensions", "y"]], "extension"],
   ];
   for (const [what, fields, code] of faults) {
     it(`checkResponse over HTTP/2 refuses ${what}`, () => {

@@ -85,6 +85,11 @@ const NONE: readonly ExtensionFactory[] = [];
 const NO_EXTENSIONS: ReturnType<typeof acceptExtensions> = { headers: [], extensions: [] };
 const NO_FIELDS: RawHeaders = [];
 
+/** What a client offers, and the extensions that made the offers. */
+interface Offered extends HandshakeOffer {
+  factories: readonly ExtensionFactory[];
+}
+
 /** What the opening handshake has led to. */
 interface Opened {
   machine: Protocol;
@@ -156,7 +161,7 @@ export class Endpoint {
   /** The key of a request over HTTP/1.1. */
   #key = "";
   /** On a client: what it offers. */
-  #offered: HandshakeOffer | undefined;
+  #offered: Offered | undefined;
   /** On a server: what the client offers. */
   #offer: ReceivedOffer | undefined;
   #agreement: Agreement | undefined;
@@ -397,21 +402,24 @@ export class Endpoint {
     return input;
   }
 
-  #nextResponse(offered: HandshakeOffer): EndpointEvent | undefined {
+  #nextResponse(offered: Offered): EndpointEvent | undefined {
     try {
-      this.#response ??= this.#readHead(parseResponseHead, "response");
-      if (this.#response === undefined) return undefined;
-      const head = this.#response;
-      if (!accepts(head)) return this.#rejected(head);
-      this.#agreement = checkResponse(head, this.#key, offered);
+      const head = this.#response ??= this.#readHead(parseResponseHead, "response");
+      if (head === undefined) return undefined;
+      return accepts(head) ? this.#accepted(head, offered) : this.#rejected(head);
     } catch (error) {
       if (!(error instanceof HandshakeError)) throw error;
       const { message, code, cause } = error;
       throw new HandshakeError(message, code, { status: this.#response?.status, cause });
     }
-    const { protocol, extensions } = this.#agreement;
-    this.#begin(finalizeExtensions(extensions, this.#options.extensions ?? NONE));
-    return { type: "accept", protocol, extensions, headers: extraFields(this.#response.headers) };
+  }
+
+  #accepted(head: ResponseHead, offered: Offered): EndpointEvent {
+    const agreement = checkResponse(head, this.#key, offered);
+    const { protocol, extensions } = agreement;
+    this.#begin(finalizeExtensions(extensions, offered.factories));
+    this.#agreement = agreement;
+    return { type: "accept", protocol, extensions, headers: extraFields(head.headers) };
   }
 
   /** Reads the peer's head. Later bytes stay in the input. */
@@ -498,8 +506,9 @@ export class Endpoint {
     if (this.role === "server") throw misplaced(event, "this end is a server");
     if (this.#offered !== undefined) throw misplaced(event, "the request has been sent");
     const { requireProtocol } = this.#options;
-    const extensions = offerExtensions(this.#chosen(event));
-    const offer = { protocols: event.protocols, extensions, requireProtocol };
+    const factories = this.#chosen(event);
+    const extensions = offerExtensions(factories);
+    const offer = { protocols: event.protocols, extensions, requireProtocol, factories };
     let bytes: Uint8Array = EMPTY;
     if (event.scheme === undefined) {
       const { head, key } = upgradeRequest(event, offer);

@@ -401,7 +401,7 @@ function agreementFields(
   return fields;
 }
 
-/** Checks the response to a request (RFC 6455 §4.1). */
+/** Checks the response to a request, except the chosen extensions (RFC 6455 §4.1). */
 export function checkResponse(head: ResponseHead, key: string, offer: HandshakeOffer): Agreement {
   if (!accepts(head)) throw wrongStatus(head);
   if (head.version !== HTTP2) checkUpgrade(head, key);
@@ -444,7 +444,7 @@ export function wrongStatus({ version, status, statusText }: ResponseHead): Hand
 
 function readAnswer(
   headers: RawHeaders,
-  { protocols = [], extensions: offered = [], requireProtocol = false }: HandshakeOffer,
+  { protocols = [], requireProtocol = false }: HandshakeOffer,
 ): Agreement {
   const protocol = headerValue(headers, "Sec-WebSocket-Protocol");
   // RFC 6455 §4.1: the client fails the connection if the subprotocol was not offered.
@@ -459,14 +459,6 @@ function readAnswer(
     );
   }
   const extensions = headerValues(headers, "Sec-WebSocket-Extensions").flatMap(parseExtensions);
-  for (const { name } of extensions) {
-    // RFC 6455 §4.1: the client fails the connection if an extension was not offered.
-    if (offered.some((offer) => offer.name === name)) continue;
-    throw new HandshakeError(
-      `The server chose the extension ${name}, which was not offered`,
-      "extension",
-    );
-  }
   return { protocol: protocol ?? "", extensions };
 }
 
