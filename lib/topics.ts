@@ -1,5 +1,7 @@
 /**
- * Topics: publish and subscribe, in one process or across machines.
+ * Topics: publish and subscribe, in one process or across machines. {@linkcode Topics} has the
+ * subscriptions of a server. {@linkcode resumable} is a client that gets what it has missed. The backplanes
+ * connect processes by Redis or NATS.
  *
  * @module
  */

@@ -79,9 +79,10 @@ export interface TransportHandlers {
    */
   data(chunk: Uint8Array): boolean | void;
   /**
-   * Called instead of `data()`, if the handler has this method, by a transport that uses the memory again
-   * after the call, and not before, even if the handler writes meanwhile. The handler may change the bytes,
-   * and copies what it needs later. The chunk is a part of a larger buffer.
+   * A transport that reads into the same memory again calls this method instead of `data()`, if the handler
+   * has it. The transport must not use the memory before the call has returned, even if the handler writes
+   * meanwhile. The handler may change the bytes, and copies what it needs later. The chunk is a part of a
+   * larger buffer.
    */
   borrow?(chunk: Uint8Array): void;
   /**

@@ -131,15 +131,16 @@ export interface ServeOptions extends ConnectionOptions {
    */
   signal?: AbortSignal | undefined;
   /**
-   * Called with errors that a handler or a hook has thrown, with errors of wrong values that a hook has
-   * returned, of the body of a Response of `onRequest`, and of the listener.
+   * Called with each error that a handler or a hook throws, with the error of a wrong value that a hook
+   * returns, and with errors of the listener and of the body of a Response of `onRequest`.
    * @default {console.error}
    */
   onError?: ((error: unknown) => void) | undefined;
   /**
-   * Called for every handshake that is refused, before the answer is sent: the library or `onRequest` refused
-   * it (code "rejected", including plain HTTP), a limit was reached, the time was over, or the client left.
-   * Errors of the callback go to `onError`. TLS handshakes that fail are not reported.
+   * Called for every handshake that is refused, before the answer is sent: the library or `onRequest` has
+   * refused it, a limit was reached, the time was over, or the client has left. Also called for every plain
+   * HTTP request that `onRequest` answers. Whatever `onRequest` answers has the code "rejected". Errors of
+   * the callback go to `onError`. TLS handshakes that fail are not reported.
    * @param error The reason. Its `status` is that of the answer, or undefined if there is no answer.
    * @param request The request, if it was read and can be represented as a Request.
    * @param info The address of the client.

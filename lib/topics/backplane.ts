@@ -1,8 +1,4 @@
-/**
- * The contract between topics and the engine that carries their messages, and the positions of messages.
- *
- * @module
- */
+/** The contract between topics and the engine that carries their messages, and the positions of messages. */
 import { wrongType, wrongValue } from "../core/error_code.ts";
 import { kindOf } from "../core/options.ts";
 
@@ -97,7 +93,7 @@ export interface ReadCall extends BackplaneCall {
  *   subscribed. All subscribers of a topic therefore see one order.
  * - A name is subscribed at most once at a time, however many subscribers it has in the process. If
  *   several subscriptions match a topic, such as `room/42` and `room/*`, each of them gets the message.
- * - Data are opaque bytes of any length, also 0. Nobody changes the bytes that are passed to a backplane
+ * - Data are opaque bytes of any length, including 0. Nobody changes the bytes that are passed to a backplane
  *   or a receiver, so that a backplane may keep them without a copy. Text without lone surrogates stands
  *   for the bytes of its UTF-8: a backplane may turn one into the other, as its engine needs it.
  * - After a subscription has been confirmed, the backplane keeps it over all outages, and calls
@@ -112,7 +108,7 @@ export interface Backplane {
    * Subscribes to a topic.
    *
    * @param topic A name, or a prefix followed by `*`, which stands for any number of any characters. A
-   * name has no other `*`; all other characters stand for themselves, also those that are special for
+   * name has no other `*`; all other characters stand for themselves, even those that are special for
    * the engine.
    * @param receiver Gets the messages. Messages may come before the promise resolves.
    * @returns A promise that resolves when the engine has confirmed the subscription: each message that

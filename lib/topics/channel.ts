@@ -1,8 +1,4 @@
-/**
- * A subscription of this process at the engine, for all of its subscribers in the process.
- *
- * @module
- */
+/** A subscription of this process at the engine, for all of its subscribers in the process. */
 import { handled } from "../abortable.ts";
 import type { Recipient } from "../connection/broadcast.ts";
 import { failure, invalidState } from "../core/error.ts";

@@ -1,8 +1,4 @@
-/**
- * Turns the values of an application into messages, and messages into values.
- *
- * @module
- */
+/** Turns the values of an application into messages, and messages into values. */
 import { handled } from "../abortable.ts";
 import { wrongType } from "../core/error.ts";
 import type { Message } from "../core/message.ts";

@@ -1,8 +1,4 @@
-/**
- * Calls a backplane: within a time limit, and again after failures.
- *
- * @module
- */
+/** Calls a backplane: within a time limit, and again after failures. */
 import { abortable, sleep } from "../abortable.ts";
 import { domError, errorCodeOf, failure, invalidState } from "../core/error.ts";
 import { backgroundTimer, now } from "../timers.ts";

@@ -2,8 +2,6 @@
  * How a backplane carries a message: a header of 21 ASCII characters, then the text or the bytes. The
  * header has the type, `t` or `b`, the id of the publisher in 12 characters, and the number of the message
  * in 8 digits of base 36. A text is carried as text, so that only the engine turns it into bytes.
- *
- * @module
  */
 import { SharedMessage } from "../connection/broadcast.ts";
 import type { Message } from "../core/message.ts";

@@ -1,8 +1,4 @@
-/**
- * A backplane over JetStream, which keeps a history.
- *
- * @module
- */
+/** A backplane over JetStream, which keeps a history. */
 import { abortable, handled } from "../abortable.ts";
 import { errorCodeOf, failure } from "../core/error.ts";
 import { now } from "../timers.ts";

@@ -1,8 +1,4 @@
-/**
- * One subscriber in this process: gets messages from the history, then the messages as they come.
- *
- * @module
- */
+/** One subscriber in this process: gets messages from the history, then the messages as they come. */
 import { abortable, handled } from "../abortable.ts";
 import { type BackplaneMessage, type HistoryRead, isCovered, type Position } from "./backplane.ts";
 import type { Channel, ChannelHost, Member, Peer } from "./channel.ts";

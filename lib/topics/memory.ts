@@ -1,8 +1,4 @@
-/**
- * The backplane of a single process, with or without a history.
- *
- * @module
- */
+/** The backplane of a single process, with or without a history. */
 import { isTooMuch, MESSAGE_OVERHEAD } from "../connection/sending.ts";
 import { invalidState } from "../core/error.ts";
 import { checkInteger, checkNumber, type OptionNames } from "../core/options.ts";

@@ -1,8 +1,4 @@
-/**
- * Backplanes over NATS: core NATS, or JetStream with a history.
- *
- * @module
- */
+/** Backplanes over NATS: core NATS, or JetStream with a history. */
 import { wrongType } from "../core/error.ts";
 import { checkKnown } from "../core/option_hints.ts";
 import { checkInteger, checkOneOf, checkText, type OptionNames } from "../core/options.ts";

@@ -1,8 +1,4 @@
-/**
- * A backplane over core NATS, and how topics are written as subjects.
- *
- * @module
- */
+/** A backplane over core NATS, and how topics are written as subjects. */
 import { abortable, Gate, handled, sleep } from "../abortable.ts";
 import { failure, invalidState } from "../core/error.ts";
 import type {

@@ -1,8 +1,4 @@
-/**
- * The options of topics, and how they are checked.
- *
- * @module
- */
+/** The options of topics, and how they are checked. */
 import {
   BROADCAST_OPTIONS,
   type BroadcastOptions,

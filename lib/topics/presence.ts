@@ -1,8 +1,4 @@
-/**
- * Who is subscribed to a topic, across processes.
- *
- * @module
- */
+/** Who is subscribed to a topic, across processes. */
 import { failure, invalidState } from "../core/error.ts";
 import { checkInteger, type OptionNames } from "../core/options.ts";
 import { backgroundTimer, nextTurn } from "../timers.ts";

@@ -1,8 +1,4 @@
-/**
- * The messages of a topic as a stream, for code that is not a connection.
- *
- * @module
- */
+/** The messages of a topic as a stream, for code that is not a connection. */
 import { isTooMuch, MESSAGE_OVERHEAD } from "../connection/sending.ts";
 import { failure, invalidState } from "../core/error.ts";
 import type { Message } from "../core/message.ts";

@@ -1,8 +1,4 @@
-/**
- * Backplanes over Redis: publish and subscribe, with or without a history in streams.
- *
- * @module
- */
+/** Backplanes over Redis: publish and subscribe, with or without a history in streams. */
 import { abortable, Gate, handled, sleep } from "../abortable.ts";
 import { MESSAGE_OVERHEAD } from "../connection/sending.ts";
 import { failure } from "../core/error.ts";

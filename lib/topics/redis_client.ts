@@ -1,8 +1,4 @@
-/**
- * The connections that a backplane makes with the Redis client of the caller: redis, ioredis or Bun's.
- *
- * @module
- */
+/** The connections that a backplane makes with the Redis client of the caller: redis, ioredis or Bun's. */
 import { abortable, handled, sleep } from "../abortable.ts";
 import { failure, invalidState, wrongType } from "../core/error.ts";
 import { backgroundTimer, Countdown } from "../timers.ts";

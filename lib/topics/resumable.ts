@@ -1,8 +1,4 @@
-/**
- * Topics for clients, also in browsers: remembers positions, and asks for what was missed.
- *
- * @module
- */
+/** Topics for clients, also in browsers: remembers positions, and asks for what was missed. */
 import { handled } from "../abortable.ts";
 import { invalidState, wrongType, wrongValue } from "../core/error_code.ts";
 import type { Message } from "../core/message.ts";

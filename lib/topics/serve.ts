@@ -1,8 +1,4 @@
-/**
- * The server's side of the wire format of topics.
- *
- * @module
- */
+/** The server's side of the wire format of topics. */
 import { BROADCAST_OPTIONS, type BroadcastOptions, isRecipient } from "../connection/broadcast.ts";
 import { errorCodeOf, failure, invalidState, wrongValue } from "../core/error.ts";
 import type { Message } from "../core/message.ts";

@@ -1,9 +1,5 @@
 /// <reference lib="esnext.disposable" preserve="true" />
-/**
- * The subscription of a connection.
- *
- * @module
- */
+/** The subscription of a connection. */
 import { sendOrSkip, type SharedMessage, type SlowPolicy } from "../connection/broadcast.ts";
 import type { Recipient } from "../connection/broadcast.ts";
 import type { Sending } from "../connection/sending.ts";

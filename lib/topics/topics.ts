@@ -1,9 +1,5 @@
 /// <reference lib="esnext.disposable" preserve="true" />
-/**
- * Publishes messages to the subscribers of topics, in this process and, with a backplane, in others.
- *
- * @module
- */
+/** Publishes messages to the subscribers of topics, in this process and, with a backplane, in others. */
 import { handled, onAbort } from "../abortable.ts";
 import {
   isRecipient,
@@ -62,9 +58,9 @@ const MAX_EXCEPTIONS = 10_000;
  * them. With a backplane, also to those of other processes.
  *
  * A name has 1 to 255 bytes of UTF-8 and no control characters. A name with an asterisk at its end is a
- * prefix: `room/*` stands for all names that begin with `room/`. A connection gets each message once, also
- * if several of its subscriptions match. All subscribers of a topic get its messages
- * in the same order, with NATS only if it keeps a history.
+ * prefix: `room/*` stands for all names that begin with `room/`. A connection gets each message once,
+ * even if several of its subscriptions match. All subscribers of a topic get its messages in the same
+ * order, with NATS only if it keeps a history.
  *
  * @example
  * ```ts
@@ -313,9 +309,9 @@ export class Topics<T = Message> implements AsyncDisposable {
    * @returns A promise that resolves when the engine has taken the message; in one process, when all
    * subscribers were served. It rejects with TypeError or RangeError if an argument is not valid, or the
    * codec fails; with InvalidStateError if the topics are closed or `maxPendingBytes` is reached; with an
-   * error of the code "backplane-failed" if the engine has not confirmed the message in time, which may
-   * have been taken all the same, or has refused it but taken a later one of the topic. The rejection never
-   * counts as unhandled.
+   * error of the code "backplane-failed" if the engine has not confirmed the message in time, or has refused
+   * the message but taken a later one of the topic. A message that was not confirmed may have been taken all
+   * the same. The rejection never counts as unhandled.
    */
   publish(
     name: string,

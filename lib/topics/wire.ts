@@ -2,8 +2,6 @@
  * The messages between a server with topics and its clients: a line of JSON that says what the message
  * is, and after a line feed the published text or bytes. The page docs/reference/topics.md describes
  * them.
- *
- * @module
  */
 import type { Message } from "../core/message.ts";
 
