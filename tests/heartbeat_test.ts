@@ -317,6 +317,7 @@ describe("Keepalive", () => {
     ["nothing", 99, () => {}, 1600],
     ["bytes received before the pong is late", 99, receive, 1700],
     ["bytes received after that", 799, receive, 2400],
+    ["reading that is paused", 99, (host) => host.isPaused = true, 3200],
   ];
   for (const [what, changeAfter, change, lostAfter] of LATER) {
     it(`loses a connection ${lostAfter} ms after a later ping and ${what}`, async () => {
@@ -326,7 +327,7 @@ describe("Keepalive", () => {
         const ping = Number(host.events[0].split(" ")[2]);
         await time.advance(ping + changeAfter - time.now);
         change(host);
-        await time.advance(2500);
+        await time.advance(3500);
         assert.deepEqual(host.events.slice(1), [`lost at ${ping + lostAfter} with 1600`]);
       });
     });
