@@ -20,10 +20,10 @@ export interface Joined {
 export abstract class Listener implements Member {
   abstract readonly peer: Peer | undefined;
   abstract readonly presence: unknown;
-  /** Resolves when it is known how the subscription begins, before messages that came meanwhile. */
-  readonly joined: Promise<Joined>;
   /** Resolves when the subscription has begun. */
   readonly ready: Promise<Joined>;
+  /** Told how the subscription begins, after the history and before the messages that came meanwhile. */
+  onJoined: ((joined: Joined) => void) | undefined;
   readonly #channel: Channel;
   readonly #host: ChannelHost;
   readonly #abort = new AbortController();
@@ -40,8 +40,7 @@ export abstract class Listener implements Member {
     this.#host = host;
     this.#passed = channel.position;
     if (since !== undefined) this.#held = new Held(host.limits);
-    this.joined = handled(this.#join(since));
-    this.ready = handled(this.#begin());
+    this.ready = handled(this.#begin(since));
   }
 
   /** Delivers a message now, or decides that the subscriber is too slow for it. Does not throw. */
@@ -75,6 +74,10 @@ export abstract class Listener implements Member {
     return taken;
   }
 
+  get isCatchingUp(): boolean {
+    return this.#held !== undefined;
+  }
+
   protected get hasEnded(): boolean {
     return this.#abort.signal.aborted;
   }
@@ -86,24 +89,19 @@ export abstract class Listener implements Member {
     }
   }
 
-  async #join(since: Position | undefined): Promise<Joined> {
+  async #begin(since: Position | undefined): Promise<Joined> {
     await abortable(this.#channel.confirmed, this.#abort.signal);
-    if (since === undefined) return { recovered: true, position: this.#channel.position };
-    const { keepsHistory } = this.#host.engine.backplane;
-    const recovered = keepsHistory && await this.#catchUp(since);
-    return { recovered, position: this.#covered ?? this.#passed };
-  }
-
-  /** Delivers what came meanwhile, and from now on messages as they come. */
-  async #begin(): Promise<Joined> {
-    const joined = await this.joined;
-    // First, the subscriber is told if messages are missing. Otherwise it might go on after the later ones.
-    for (let i = 0; i < 3; i++) await undefined;
+    const recovered = since === undefined || await this.#catchUp(since, this.#held!);
     this.#abort.signal.throwIfAborted();
+    const position = since === undefined ? this.#channel.position : this.#covered ?? this.#passed;
+    const joined = { recovered, position };
+    // Otherwise the subscriber might go on after later messages before it knows that some are missing.
+    this.onJoined?.(joined);
     if (this.#held !== undefined) this.#release(this.#held);
     return joined;
   }
 
+  /** Delivers what came meanwhile, and from now on messages as they come. */
   #release(held: Held): void {
     for (let next = held.shift(); next !== undefined; next = held.shift()) {
       if (!isCovered(next.position, this.#covered)) this.deliver(next);
@@ -120,11 +118,10 @@ export abstract class Listener implements Member {
    * Delivers what came after a position, and what comes meanwhile. Reads a page of the history when the
    * subscriber has taken the one before. Returns false if messages are gone.
    */
-  async #catchUp(since: Position): Promise<boolean> {
-    const held = this.#held!;
-    let reading = this.#readShared(since);
-    for (;;) {
-      const { recovered, messages, position } = await reading;
+  async #catchUp(since: Position, held: Held): Promise<boolean> {
+    if (!this.#host.engine.backplane.keepsHistory) return false;
+    for (let after = since;; after = this.#covered!) {
+      const { recovered, messages, position } = await this.#readAfter(after, held);
       if (!recovered) {
         this.#covered = position;
         return false;
@@ -135,11 +132,7 @@ export abstract class Listener implements Member {
       const isLast = isCovered(position, this.#covered);
       if (isLast) await this.#deliverHeld(held);
       if (this.#hasMissed) return false;
-      if (held.hasOverflowed) {
-        held.clear();
-        reading = this.#read(this.#covered!);
-      } else if (isLast) return true;
-      else reading = this.#readShared(this.#covered!);
+      if (isLast && !held.hasOverflowed) return true;
     }
   }
 
@@ -155,22 +148,23 @@ export abstract class Listener implements Member {
   }
 
   /** Reads from the history, together with other subscribers if they read what this one needs. */
-  async #readShared(since: Position): Promise<HistoryRead> {
-    const { engine } = this.#host;
-    const { name } = this.#channel;
-    const read = await engine.insist(
-      name,
-      this.#abort.signal,
-      () => this.#channel.readShared(since),
-    );
+  async #readAfter(since: Position, held: Held): Promise<HistoryRead> {
+    // What was left out is in the history, but an answer to others may be too old.
+    if (held.hasOverflowed) {
+      held.clear();
+      return await this.#read(since);
+    }
+    const read = await this.#insist(() => this.#channel.readShared(since));
     if (this.#passed === undefined || isCovered(this.#passed, read.position)) return read;
     return await this.#read(since);
   }
 
   #read(since: Position): Promise<HistoryRead> {
-    const { engine } = this.#host;
-    const { name } = this.#channel;
-    return engine.insist(name, this.#abort.signal, () => engine.read(name, since));
+    return this.#insist(() => this.#host.engine.read(this.#channel.name, since));
+  }
+
+  #insist(read: () => Promise<HistoryRead>): Promise<HistoryRead> {
+    return this.#host.engine.insist(this.#channel.name, this.#abort.signal, read);
   }
 
   async #deliverOpened(message: BackplaneMessage): Promise<void> {

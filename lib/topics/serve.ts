@@ -6,7 +6,7 @@ import { checkKnown, notConnections } from "../core/option_hints.ts";
 import { checkFunction, type OptionNames } from "../core/options.ts";
 import { backgroundTimer } from "../timers.ts";
 import { formatPosition, type Position } from "./backplane.ts";
-import { joinedOf, type Subscriber, type Subscription } from "./subscription.ts";
+import { onJoined, type Subscriber, type Subscription } from "./subscription.ts";
 import { type Line, parseFrame } from "./wire.ts";
 
 /** A connection whose messages {@linkcode Topics.serve} reads. */
@@ -134,9 +134,13 @@ class Session {
   /** Answers after the messages of the history. The client may send other requests before. */
   async #tellJoined(name: string, subscription: Subscription): Promise<void> {
     this.#unanswered.set(name, subscription);
+    let answered: Promise<void> | undefined;
+    onJoined(subscription, ({ recovered, position }) => {
+      answered = this.#send({ subscribed: name, recovered, ...positionOf(position) });
+    });
     try {
-      const { recovered, position } = await joinedOf(subscription);
-      await this.#send({ subscribed: name, recovered, ...positionOf(position) });
+      await subscription.ready;
+      await answered;
     } catch (error) {
       // Otherwise the subscription has ended before.
       if (errorCodeOf(error) === "backplane-failed") {

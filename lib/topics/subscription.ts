@@ -94,11 +94,14 @@ function ended(cause?: unknown): DOMException {
   return invalidState("The subscription has ended", "not-open", cause);
 }
 
-const joined = new WeakMap<Subscription, Promise<Joined>>();
+let listenerOf: (subscription: Subscription) => ConnectionListener;
 
-/** Waits until it is known how a subscription begins. Messages that came meanwhile are sent after that. */
-export function joinedOf(subscription: Subscription): Promise<Joined> {
-  return joined.get(subscription)!;
+/**
+ * Calls back when it is known how a new subscription begins. Messages that come meanwhile are sent after
+ * the call.
+ */
+export function onJoined(subscription: Subscription, callback: (joined: Joined) => void): void {
+  listenerOf(subscription).onJoined = callback;
 }
 
 /**
@@ -111,10 +114,13 @@ export class Subscription implements Disposable {
   readonly #listener: ConnectionListener;
   readonly #leave: () => void;
 
+  static {
+    listenerOf = (subscription) => subscription.#listener;
+  }
+
   /** Subscriptions come from {@linkcode Topics.subscribe}. Internal. */
   constructor(listener: ConnectionListener, leave: () => void) {
     this.topic = listener.channel.name;
-    joined.set(this, listener.joined);
     this.#listener = listener;
     this.#leave = leave;
   }
