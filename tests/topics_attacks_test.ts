@@ -15,7 +15,7 @@ import { withoutTimers } from "./resources.ts";
 import { natsBackplane } from "../lib/topics/nats.ts";
 import { rejection, rest, Tap, turn, until } from "./support.ts";
 import { Client, Errors, FlakyEngine, withTopics } from "./topics/audience.ts";
-import { inVirtualTime } from "./virtual_time.ts";
+import { inVirtualTime, type VirtualTime } from "./virtual_time.ts";
 
 const hooked: { topics?: Topics } = {};
 
@@ -708,7 +708,7 @@ describe("Topics under attack", () => {
       await client.close();
     }));
 
-  it("A message that a prefix brings while its topic is recovered for long comes once", () =>
+  it("Messages that a prefix brings while its topic is recovered for long come once, in order", () =>
     inVirtualTime(async (time) => {
       const { backplane, receivers, give } = byHand();
       const reading = Promise.withResolvers<HistoryRead>();
@@ -726,7 +726,7 @@ describe("Topics under attack", () => {
       give("*", "two", 2);
       give("x", "two", 2);
       await time.advance(5000);
-      assert.deepEqual(rooms.got, ["one", "two"]);
+      assert.deepEqual(rooms.got, []);
       const messages = [1, 2, 3].map((offset) => ({
         data: sealEnvelope(["", "one", "two", "three"][offset], "publisher---", offset),
         position: { epoch: "e", offset },
@@ -738,6 +738,118 @@ describe("Topics under attack", () => {
       }
       await topics.close();
     }));
+
+  /** Topics with a subscriber of the topic `x`, another one of the prefix `*`, and an outage of the topic. */
+  async function withOutage(
+    run: (
+      outage: {
+        topics: Topics;
+        room: Client;
+        rooms: Client;
+        /** Lines about missed messages, and the clients to which they were told. */
+        missed: string[];
+        give(name: string, text: string, offset: number): void;
+        /** Begins an outage of the topic, and ends it. */
+        begin(): void;
+        /** Answers the read of the history. */
+        answer(texts: string[], offset: number, recovered?: boolean): Promise<void>;
+        time: VirtualTime;
+      },
+    ) => Promise<void>,
+  ): Promise<void> {
+    await inVirtualTime(async (time) => {
+      const { backplane, receivers, give } = byHand();
+      const errors = new Errors();
+      const topics = new Topics({ backplane, onError: errors.onError, maxWaiting: 2 });
+      const [room, rooms] = [await Client.open(), await Client.open()];
+      const missed: string[] = [];
+      const subscriptions = [
+        topics.subscribe(rooms.ws, "*", { onMissed: () => void missed.push("*") }),
+        topics.subscribe(room.ws, "x", { onMissed: () => void missed.push("x") }),
+      ];
+      await time.advance(10);
+      await Promise.all(subscriptions.map(({ ready }) => ready));
+      let resolve!: (read: HistoryRead) => void;
+      backplane.read = () => new Promise((settle) => resolve = settle);
+      const begin = () => {
+        receivers.get("x")!.interrupted(new Error("outage"));
+        receivers.get("x")!.restored();
+      };
+      begin();
+      const answer = async (texts: string[], offset: number, recovered = true) => {
+        const messages = texts.map((text, i) => ({
+          data: sealEnvelope(text, "publisher---", i + 1),
+          position: { epoch: "e", offset: i + 1 },
+        }));
+        resolve({ recovered, messages, position: { epoch: "e", offset } });
+        await time.advance(10);
+      };
+      await run({ topics, room, rooms, missed, begin, give, answer, time });
+      for (const { ws } of [room, rooms]) ws.terminate();
+      await time.advance(10);
+      await topics.close();
+      assert.equal(time.waiting, 0);
+    });
+  }
+
+  it("A message that comes twice while its topic is recovered for long reaches the topic", () =>
+    withOutage(async ({ room, rooms, give, answer, time }) => {
+      give("*", "one", 1);
+      give("x", "one", 1);
+      await time.advance(6000);
+      // The answer is older than the message.
+      await answer([], 0);
+      assert.deepEqual([room.got, rooms.got], [["one"], ["one"]]);
+    }));
+
+  it("More messages of a prefix than maxWaiting come after those that their topic has missed", () =>
+    withOutage(async ({ room, rooms, missed, give, answer }) => {
+      const texts = ["1", "2", "3", "4", "5"];
+      for (const [i, text] of texts.entries()) if (i > 0) give("*", text, i + 1);
+      await answer(texts, 5);
+      assert.deepEqual([room.got, rooms.got, missed], [texts, texts, []]);
+    }));
+
+  it("A prefix is told if messages that had to wait are gone", () =>
+    withOutage(async ({ room, rooms, missed, give, answer }) => {
+      for (let i = 1; i <= 3; i++) give("*", `${i}`, i);
+      give("*", "4", 4);
+      await answer([], 4, false);
+      assert.deepEqual([room.got, rooms.got], [[], ["4"]]);
+      assert.deepEqual(missed.sort(), ["*", "x"]);
+    }));
+
+  it("A prefix is told if the topic ends that was to bring messages", () =>
+    withOutage(async ({ room, rooms, missed, give, time }) => {
+      for (let i = 1; i <= 4; i++) give("*", `${i}`, i);
+      room.ws.terminate();
+      await time.advance(10);
+      assert.deepEqual([rooms.got, missed], [["4"], ["*"]]);
+    }));
+
+  it("A late message of a prefix is given if its topic has not brought it", () =>
+    withOutage(async ({ room, rooms, begin, give, answer, time }) => {
+      await answer([], 0);
+      give("x", "1", 1);
+      begin();
+      await answer([], 3, false);
+      for (let i = 1; i <= 3; i++) give("*", `${i}`, i);
+      await time.advance(10);
+      assert.deepEqual([room.got, rooms.got], [["1"], ["1", "2", "3"]]);
+    }));
+
+  it("An engine that begins anew before the first message is reported", async () => {
+    const { backplane, receivers } = byHand();
+    const errors = new Errors();
+    const topics = new Topics({ backplane, onError: errors.onError });
+    const client = await Client.open();
+    await topics.subscribe(client.ws, "x").ready;
+    const data = sealEnvelope("one", "publisher---", 1);
+    receivers.get("x")!.message("x", { data, position: { epoch: "f", offset: 1 } });
+    assert.deepEqual(errors.codes, ["messages-missed"]);
+    assert.deepEqual(await client.close(), ["one"]);
+    await topics.close();
+  });
 
   it("An excluded connection gets no message that a prefix has brought before", () =>
     inVirtualTime(async (time) => {

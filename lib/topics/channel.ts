@@ -13,7 +13,7 @@ import {
 } from "./backplane.ts";
 import { callHook, type Engine } from "./engine.ts";
 import { type Delivery, openEnvelope } from "./envelope.ts";
-import { Held, type HeldLimits } from "./held.ts";
+import { Early, Held, type HeldLimits } from "./held.ts";
 
 /** A connection that subscribes. */
 export interface Peer {
@@ -30,18 +30,21 @@ export interface ChannelHost {
   /** Takes a message that a channel has received from the engine. */
   arrived(channel: Channel, delivery: Delivery): void;
   /**
-   * Gives a message of the history to all subscribers in this process, or, if a prefix has brought it, to
-   * those of the topic only.
+   * Gives a message to all subscribers in this process. If the message has a position, those of the topic
+   * have not got it yet.
    */
-  recovered(delivery: Delivery): void;
-  /** Gives a message to all subscribers in this process, unless they have got it. */
   dispatch(delivery: Delivery): void;
-  /** Gives a message to the subscribers of prefixes only, unless they have got it. */
+  /**
+   * Gives a message to the subscribers of prefixes only, unless they have got it, or will read it from the
+   * history.
+   */
   dispatchLate(delivery: Delivery): void;
+  /** Says to the subscribers of prefixes that messages of a topic may be missing. */
+  missedByPrefixes(topic: string): void;
 }
 
-/** Maximum time for which a message of a prefix waits for its topic, in milliseconds. */
-const MAX_EARLY = 5000;
+/** Time after which the history is read if a topic has not brought a message of a prefix, in milliseconds. */
+const MAX_LAG = 5000;
 
 /** A subscriber of this process. */
 export interface Member {
@@ -49,6 +52,8 @@ export interface Member {
   readonly peer: Peer | undefined;
   /** What `members()` tells of the subscriber. */
   readonly presence: unknown;
+  /** Whether messages wait until those of the history have been delivered. */
+  readonly isCatchingUp: boolean;
   /** Takes a message. */
   receive(delivery: Delivery): void;
   /** Says that messages may be missing. */
@@ -72,10 +77,8 @@ export class Channel implements BackplaneReceiver {
   readonly confirmed: Promise<void>;
   readonly #host: ChannelHost;
   readonly #abort = new AbortController();
-  /** The current position when the subscription began. An earlier message may still come by a prefix. */
-  #start: Position | undefined;
-  /** The place of the last message. */
-  #last: Position | undefined;
+  /** The place up to which all messages have come, or were there at the beginning. */
+  #position: Position | undefined;
   /** The messages that wait while what was missed is read. Undefined if nothing is missed. */
   #held: Held | undefined;
   /** Number of outages and of their ends. */
@@ -83,10 +86,10 @@ export class Channel implements BackplaneReceiver {
   #isConfirmed = false;
   /** Reads of the history that have not been answered yet, by the position after which they begin. */
   readonly #reads = new Map<string, Promise<HistoryRead>>();
-  /** The place of the first message. Those after it have come in order. */
+  /** A place from which on all messages were given to all subscribers. */
   #first: Position | undefined;
   /** Messages that came by a prefix, and that this subscription has not brought yet. */
-  readonly #early = new Map<string, Delivery>();
+  readonly #early: Early;
   #cancelTimer: (() => void) | undefined;
 
   constructor(name: string, host: ChannelHost) {
@@ -94,6 +97,7 @@ export class Channel implements BackplaneReceiver {
     this.isPrefix = name.endsWith("*");
     this.prefix = this.isPrefix ? name.slice(0, -1) : name;
     this.#host = host;
+    this.#early = new Early(host.limits);
     this.confirmed = handled(this.#begin());
   }
 
@@ -104,7 +108,7 @@ export class Channel implements BackplaneReceiver {
 
   /** The place after which messages come. Undefined without history, for a prefix, and at first. */
   get position(): Position | undefined {
-    return this.#last ?? this.#start;
+    return this.#position;
   }
 
   /** Aborts when the channel is stopped. */
@@ -141,7 +145,7 @@ export class Channel implements BackplaneReceiver {
     const { engine } = this.#host;
     const read = () => engine.read(this.name, undefined);
     const { position } = await engine.insist(this.name, this.signal, read);
-    this.#start = position;
+    if (!isCovered(position, this.#position)) this.#position = position;
   }
 
   /**
@@ -163,7 +167,8 @@ export class Channel implements BackplaneReceiver {
   stop(): void {
     this.end();
     this.#unsubscribe();
-    this.#giveAll();
+    if (this.#early.takeDropped()) this.#host.missedByPrefixes(this.name);
+    for (const delivery of this.#early.takeAll()) this.#host.dispatchLate(delivery);
   }
 
   /** Ends the subscription without telling the engine, which is closed next. */
@@ -199,49 +204,44 @@ export class Channel implements BackplaneReceiver {
     const { position } = delivery;
     if (position !== undefined) {
       if (this.#held !== undefined) return this.#held.push(delivery);
-      const last = this.#last;
-      if (last !== undefined && last.epoch !== position.epoch) this.#tellMissed();
+      const last = this.#position;
+      if (last !== undefined && last.epoch !== position.epoch) this.tellMissed();
       else if (isCovered(position, last)) return;
-      this.#last = position;
+      this.#position = position;
       if (this.#isConfirmed) this.#first ??= position;
     }
     this.#host.dispatch(delivery);
-    this.#giveCovered();
+    if (!this.#early.isEmpty) this.#giveEarly();
   }
 
-  /** Takes a message of this topic that came by a prefix, for which the engine may have another order. */
+  /**
+   * Takes a message of this topic that came by a prefix, for which the engine may have another order. If this
+   * subscription brings the message too, the message waits until then.
+   */
   acceptEarly(delivery: Delivery): void {
-    const { id, position } = delivery;
-    if (isCovered(position, this.position)) {
+    const { position } = delivery;
+    if (isCovered(position, this.#position)) {
       const isKnown = isCovered(this.#first, position);
       return isKnown ? undefined : this.#host.dispatchLate(delivery);
     }
     if (position === undefined || !this.#isConfirmed) return this.accept(delivery);
-    // This subscription brings the message too, in the order of the topic.
-    this.#early.set(id, delivery);
-    this.#cancelTimer ??= backgroundTimer(() => this.#giveAll(), MAX_EARLY);
-    if (this.#early.size > this.#host.limits.maxWaiting) this.#giveAll();
+    this.#early.push(delivery);
+    this.#startTimer();
   }
 
-  /** Gives the messages up to the last one. If this subscription has not brought them, it never will. */
-  #giveCovered(): void {
-    if (this.#early.size === 0) return;
-    for (const [id, delivery] of this.#early) {
-      if (!isCovered(delivery.position, this.#last)) continue;
-      this.#early.delete(id);
-      this.#host.dispatchLate(delivery);
-    }
-    if (this.#early.size === 0) this.#stopTimer();
+  /** Gives the messages of prefixes that this subscription will not bring any more. */
+  #giveEarly(isRead = false): void {
+    const given = this.#early.take(this.#position, isRead);
+    for (const delivery of given) this.#host.dispatchLate(delivery);
+    if (this.#early.isEmpty) this.#stopTimer();
+    else this.#startTimer();
   }
 
-  #giveAll(): void {
-    for (const delivery of this.#early.values()) {
-      // What was missed is read for the subscribers of the topic, in its order.
-      if (this.#held === undefined) this.#host.dispatch(delivery);
-      else this.#host.dispatchLate(delivery);
-    }
-    this.#early.clear();
-    this.#stopTimer();
+  #startTimer(): void {
+    this.#cancelTimer ??= backgroundTimer(() => {
+      this.#cancelTimer = undefined;
+      this.#readAgain();
+    }, MAX_LAG);
   }
 
   #stopTimer(): void {
@@ -261,20 +261,30 @@ export class Channel implements BackplaneReceiver {
     if (this.signal.aborted) return;
     this.#changes++;
     if (this.#hasHistory) void this.#recover().catch(() => {});
-    else this.#tellMissed();
+    else this.tellMissed();
   }
 
   error(error: unknown): void {
     this.#host.engine.report(error, this.name);
   }
 
-  #tellMissed(cause?: unknown): void {
+  /** Says to all subscribers that messages may be missing. */
+  tellMissed(cause?: unknown): void {
     this.#host.engine.report(missing(this.name, cause), this.name);
+    this.#first = undefined;
+    if (this.#early.takeDropped()) this.#host.missedByPrefixes(this.name);
     // A hook may end subscriptions, and subscribe again.
     for (const member of [...this.members]) {
       if (!this.members.has(member)) continue;
       callHook(() => member.missed(), (error) => this.#host.engine.report(error, this.name));
     }
+  }
+
+  /** Reads what this subscription has not brought yet, unless that is read already. */
+  #readAgain(): void {
+    if (this.#held !== undefined) return;
+    this.#held = new Held(this.#host.limits);
+    void this.#recover().catch(() => {});
   }
 
   /** Reads and dispatches what was missed, page by page, then the messages that were held. */
@@ -283,23 +293,27 @@ export class Channel implements BackplaneReceiver {
     const changes = this.#changes;
     let held: Held;
     let isLast = false;
+    this.#early.beginRead();
     do {
       // What is held by now is in the history too.
       this.#held = held = new Held(limits);
-      const read = () => engine.read(this.name, this.position);
+      const read = () => engine.read(this.name, this.#position);
       const { recovered, messages, position } = await engine.insist(this.name, this.signal, read);
       // Another restored() follows another outage.
       if (this.#changes !== changes) return;
-      if (!recovered) this.#tellMissed();
+      if (!recovered) {
+        this.#position = position;
+        this.tellMissed();
+      }
       for (const message of messages) {
         const delivery = this.open(this.name, message);
-        if (delivery !== undefined) this.#host.recovered(delivery);
+        if (delivery !== undefined) this.#host.dispatch(delivery);
       }
-      this.#last = messages.at(-1)?.position ?? position;
-      isLast = isCovered(position, this.#last);
+      this.#position = messages.at(-1)?.position ?? position;
+      isLast = isCovered(position, this.#position);
     } while (held.hasOverflowed || !isLast);
     this.#held = undefined;
     for (let next = held.shift(); next !== undefined; next = held.shift()) this.accept(next);
-    this.#giveCovered();
+    this.#giveEarly(true);
   }
 }

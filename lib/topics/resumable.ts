@@ -254,8 +254,7 @@ class Resuming implements ResumableTopics {
     const position = text(line.position);
     const topic = text(line.topic);
     if (topic !== undefined && payload !== undefined) {
-      // A prefix cannot be resumed, so that the positions of its topics are not needed.
-      if (position !== undefined && this.#names.has(topic)) this.#positions.set(topic, position);
+      if (position !== undefined) this.#passed(topic, position);
       return { type: "message", topic, message: payload, position };
     }
     const subscribed = text(line.subscribed);
@@ -275,8 +274,14 @@ class Resuming implements ResumableTopics {
     const isKnown = known !== undefined || !this.#confirmed.has(topic);
     this.#confirmed.add(topic);
     if (position === undefined) this.#positions.delete(topic);
-    else if (!isLater(known, position)) this.#positions.set(topic, position);
+    else this.#passed(topic, position);
     return { type: "subscribed", topic, recovered: isKnown && line.recovered === true, position };
+  }
+
+  /** Remembers a position, unless a later one is known. Prefixes cannot be resumed. */
+  #passed(topic: string, position: string): void {
+    const isLate = isLater(this.#positions.get(topic), position);
+    if (this.#names.has(topic) && !isLate) this.#positions.set(topic, position);
   }
 
   #refused(line: Line, code: string): TopicEvent | undefined {
@@ -294,7 +299,10 @@ class Resuming implements ResumableTopics {
   }
 }
 
-/** Whether a position is after another one, in the same history. A message may overtake the answer. */
+/**
+ * Whether a position is after another one, in the same history. A message may overtake the answer, and a
+ * prefix may bring an earlier message late.
+ */
 function isLater(a: string | undefined, b: string): boolean {
   const [epoch, offset] = a?.split(":") ?? [];
   const [otherEpoch, otherOffset] = b.split(":");

@@ -138,14 +138,12 @@ export class Topics<T = Message> implements AsyncDisposable {
       engine: this.#engine,
       limits: { maxWaiting, maxWaitingBytes },
       arrived: (channel, delivery) => this.#arrived(channel, delivery),
-      recovered: (delivery) => {
-        // Without prefixes, nobody has got the message.
-        const isKnown = this.#prefixes.length > 0 && this.#recent.add(delivery.id);
-        this.#dispatch(delivery, isKnown ? "topic" : "all");
-      },
       dispatch: (delivery) => this.#dispatchOnce(delivery),
       dispatchLate: (delivery) => {
         if (!this.#recent.add(delivery.id)) this.#dispatch(delivery, "prefixes");
+      },
+      missedByPrefixes: (topic) => {
+        for (const channel of this.#prefixes) if (channel.matches(topic)) channel.tellMissed();
       },
     };
     if (presence !== false) {
@@ -372,11 +370,13 @@ export class Topics<T = Message> implements AsyncDisposable {
 
   /** Gives a message to all subscribers, unless they have got it by another subscription of this process. */
   #dispatchOnce(delivery: Delivery): void {
-    if (this.#prefixes.length > 0 && this.#recent.add(delivery.id)) return;
-    this.#dispatch(delivery);
+    const isKnown = this.#prefixes.length > 0 && this.#recent.add(delivery.id);
+    if (!isKnown) this.#dispatch(delivery, "all");
+    // A channel takes a position once.
+    else if (delivery.position !== undefined) this.#dispatch(delivery, "topic");
   }
 
-  #dispatch(delivery: Delivery, to: "all" | "topic" | "prefixes" = "all"): void {
+  #dispatch(delivery: Delivery, to: "all" | "topic" | "prefixes"): void {
     if (this.#isDispatching) {
       // A subscriber that is too slow leaves its topic, which gives the messages that wait there.
       this.#later.push(() => this.#dispatch(delivery, to));
@@ -385,10 +385,12 @@ export class Topics<T = Message> implements AsyncDisposable {
     this.#isDispatching = true;
     this.#dispatches++;
     const excluded = this.#takeException(delivery, to);
-    const exact = to === "prefixes" ? undefined : this.#channels.get(delivery.topic);
-    if (exact !== undefined) this.#deliver(exact, delivery, excluded);
-    for (const channel of to === "topic" ? [] : this.#prefixes) {
-      if (delivery.topic.startsWith(channel.prefix)) this.#deliver(channel, delivery, excluded);
+    const members = this.#channels.get(delivery.topic)?.members ?? [];
+    // Who also has a prefix must not get from there what is in the history too.
+    const own = to === "prefixes" ? [...members].filter((each) => each.isCatchingUp) : members;
+    this.#deliver(own, delivery, excluded);
+    for (const { prefix, members } of to === "topic" ? [] : this.#prefixes) {
+      if (delivery.topic.startsWith(prefix)) this.#deliver(members, delivery, excluded);
     }
     this.#isDispatching = false;
     this.#later.shift()?.();
@@ -405,8 +407,12 @@ export class Topics<T = Message> implements AsyncDisposable {
     return excluded;
   }
 
-  #deliver(channel: Channel, delivery: Delivery, excluded: WeakSet<Recipient> | undefined): void {
-    for (const member of channel.members) {
+  #deliver(
+    members: Iterable<Member>,
+    delivery: Delivery,
+    excluded: WeakSet<Recipient> | undefined,
+  ): void {
+    for (const member of members) {
       const { peer } = member;
       if (peer !== undefined) {
         if (peer.lastDispatch === this.#dispatches || excluded?.has(peer.ws)) continue;

@@ -103,11 +103,6 @@ export class FlakyBackplane implements Backplane {
   isSilent = false;
   /** Called before each read, to make something happen meanwhile. */
   beforeRead: (() => Promise<void> | void) | undefined;
-  /** Called when the history was read, to delay the answer. */
-  afterRead: (() => Promise<void> | void) | undefined;
-  /** Whether messages of prefixes come in another order than those of topics. */
-  isShuffling = false;
-  #shuffled = 0;
   readonly calls: string[] = [];
   readonly #isDelayed: boolean;
   /** Number of times that the network was cut. What is under way then is lost. */
@@ -134,11 +129,6 @@ export class FlakyBackplane implements Backplane {
     for (const receiver of this.#receivers.values()) receiver.restored();
   }
 
-  /** Returns the additional delay of a message in milliseconds: a prefix may have another order. */
-  #lateness(topic: string): number {
-    return this.isShuffling && topic.endsWith("*") ? (++this.#shuffled * 5) % 8 : 0;
-  }
-
   async #reach(call: string): Promise<void> {
     this.calls.push(call);
     if (!this.isDown) return;
@@ -161,7 +151,7 @@ export class FlakyBackplane implements Backplane {
           if (!this.isDown && cuts === this.#cuts && isSubscribed) receiver.message(name, message);
         };
         if (!this.#isDelayed) deliver();
-        else if (!this.isDown) setTimeout(deliver, 1 + this.#lateness(topic));
+        else if (!this.isDown) setTimeout(deliver, 1);
       },
       interrupted: (error) => receiver.interrupted(error),
       restored: () => receiver.restored(),
@@ -191,9 +181,7 @@ export class FlakyBackplane implements Backplane {
   ): Promise<HistoryRead> {
     await this.#reach(`read ${topic}`);
     await this.beforeRead?.();
-    const read = await this.#inner.read!(topic, since, options);
-    await this.afterRead?.();
-    return read;
+    return await this.#inner.read!(topic, since, options);
   }
 
   async close(): Promise<void> {
