@@ -62,13 +62,13 @@ export type HandshakeErrorCode =
    * a loop, or it leads from wss to ws or not to a WebSocket. See `response`.
    */
   | "redirect"
-  /** The response with status 101 does not upgrade to websocket. */
+  /** The response with status 101 does not upgrade to websocket, or to another protocol too. */
   | "upgrade"
   /** Sec-WebSocket-Accept does not match the key. */
   | "accept"
-  /** The server chose a subprotocol that was not offered. */
+  /** The server chose a subprotocol that was not offered, or none although one is required. */
   | "subprotocol"
-  /** The server chose an extension that was not offered. */
+  /** The server chose an extension that was not offered, or two that exclude each other. */
   | "extension"
   /** A parameter of an extension occurs twice. */
   | "duplicate-parameter"

@@ -226,7 +226,7 @@ export function serializeProtocols(protocols: readonly string[]): string {
 
 /** Returns whether a text occurs twice. RFC 6455 §4.1: the offered subprotocols are unique. */
 export function hasTwice(texts: readonly string[]): boolean {
-  return texts.length > 1 && new Set(texts).size !== texts.length;
+  return new Set(texts).size !== texts.length;
 }
 
 function requireToken(text: string): string {

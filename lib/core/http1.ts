@@ -127,8 +127,8 @@ export class HeadProgress {
  * @param progress The state that an earlier call with the beginning of these bytes has left.
  * @returns The head, and its length in bytes with the empty line at its end.
  * @throws {HandshakeError} If the head is wrong: "malformed-head", "target-too-long",
- * "head-too-large" or "http-version". An impossible request line fails at once, other errors at the
- * end of their line.
+ * "head-too-large" or "http-version". An impossible request line and control characters fail at
+ * once, other errors at the end of their line.
  */
 export function parseRequestHead(
   bytes: Uint8Array,
@@ -150,7 +150,8 @@ export function parseRequestHead(
  * @param progress The state that an earlier call with the beginning of these bytes has left.
  * @returns The head, and its length in bytes with the empty line at its end.
  * @throws {HandshakeError} If the head is wrong: "malformed-head", "head-too-large" or
- * "http-version". An impossible status line fails at once, other errors at the end of their line.
+ * "http-version". An impossible status line and control characters fail at once, other errors at the
+ * end of their line.
  */
 export function parseResponseHead(
   bytes: Uint8Array,
