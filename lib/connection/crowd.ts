@@ -48,7 +48,7 @@ export class Recipients implements Crowd {
       const late = this.#writeAll(this.#parts = range.take());
       this.#parts = undefined;
       if (range.holders < this.#members.length) range.crowd = undefined;
-      // A member that leaves before the end of a flush is searched for.
+      // Only now, because a member that leaves during the flush has to be searched for.
       for (const [member, act, cause] of late) member[act](cause);
     }
   }

@@ -82,13 +82,13 @@ export interface KeepaliveHost {
   lost(timeout: number): void;
 }
 
-/** With more bytes than this before the ping, a slow reader may need several deadlines to reach it. */
+/** If more bytes were sent before a ping, a slow reader may need several deadlines to reach the ping. */
 const MUCH = 65536;
 
 /** Number of moments in an interval at which pings are sent. */
 const MOMENTS = 16;
 
-/** Connections that were opened at once send their pings at this many moments from the second one on. */
+/** Number of moments over which the second pings of connections are spread that were opened together. */
 const SPREAD = 4;
 
 /** Maximum number of pings in a turn of the event loop. */

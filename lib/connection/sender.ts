@@ -224,7 +224,7 @@ export class Sender {
     }
   }
 
-  /** Not a part of `#stream()`, as `#flushSoon()`. */
+  /** A method by itself for the same reason as `#flushSoon()`. */
   #orCutOff(sent: Promise<void>): Promise<void> {
     return sent.catch((error) => this.#host.cutOff(error));
   }
@@ -338,7 +338,7 @@ export class Sender {
     return (this.#given ??= new Departure()).promise;
   }
 
-  /** Not a part of `#settle()`: a function with a closure makes an object for it in each call. */
+  /** A method by itself: a function with a closure makes an object for the closure in each call. */
   #flushSoon(): void {
     queueMicrotask(() => this.flush());
   }
@@ -368,7 +368,7 @@ export class Sender {
     while (!this.#isFull && this.#give(GIVE_MOST, false));
   }
 
-  /** Gives the whole batch to the transport, because nothing is written after it. It has no shared frames. */
+  /** Gives the whole batch to the transport, because nothing is written after it. The batch has no shared frames. */
   flushAll(): void {
     if (this.encoder.ownSize > 0) this.#give(Infinity, this.#isFull);
   }

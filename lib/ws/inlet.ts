@@ -97,7 +97,7 @@ export class Inlet<T = unknown> implements TextCodec {
   #isPumping = false;
   /** Whether the next event waits for a turn of the event loop. */
   #isDeferred = false;
-  /** Number of bytes that were received since events wait. */
+  /** Number of bytes that were received while events wait. */
   #received = 0;
   /**
    * Number of inflated messages that are emitted in one turn of the event loop, and how many are left. It

@@ -95,7 +95,7 @@ function flushAll(outlets: readonly Outlet[], at: number): void {
   }
 }
 
-/** The outlets that have called callbacks. What these, and the promises that they resolve, send is due. */
+/** The outlets whose callbacks have just been called. See `#isAnswered`. */
 let answered: Outlet[] = [];
 
 /** A tick that a microtask adds comes after all microtasks. */
@@ -156,7 +156,7 @@ export class Outlet {
   #queuedCallbacks: (SendCallback | undefined)[] = [];
   /** The callback of the message that is read or compressed. */
   #current: Current | undefined;
-  /** Whether the first messages have waited for the end of a connection that the peer ends at once. */
+  /** Whether the first messages have waited one more turn, because the peer may end the connection at once. */
   #hasWaited = false;
   #isFirstFrame = true;
   #isCompressing = false;
