@@ -67,6 +67,7 @@ const DEPENDS_ON_RUNTIME: Readonly<Record<string, readonly string[]>> = {
   text: ["faults/ownership", "mask", "receive", "send", "shared_frames", "utf8"],
   WebSocketStream: [
     "browser_connection",
+    "browser_random",
     "from_websocket",
     "from_websocket_open",
     "websocket_stream",

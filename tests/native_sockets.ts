@@ -4,7 +4,13 @@ import type { AddressInfo } from "node:net";
 import type * as Ws from "ws";
 import { notApplicable } from "./it.ts";
 import { connect, fromWebSocket, type FromWebSocketOptions, serve } from "../mod.ts";
-import type { Message, StandardOpenInfo, WebSocketConnection, WebSocketLike } from "../mod.ts";
+import type {
+  CloseInfo,
+  Message,
+  StandardOpenInfo,
+  WebSocketConnection,
+  WebSocketLike,
+} from "../mod.ts";
 import { portOf } from "./support.ts";
 
 // Imported by its path, because Bun has a built-in "ws".
@@ -172,17 +178,33 @@ export class FakeStream {
   /** The last one that was made. */
   static last: FakeStream;
   readonly opened: Promise<StandardOpenInfo>;
-  readonly closed: Promise<never> = new Promise(() => {});
+  readonly closed: Promise<CloseInfo>;
   readonly closes: unknown[] = [];
+  /** The writes that wait. */
+  readonly writes: { resolve(): void; reject(error: unknown): void }[] = [];
   open!: () => void;
   input!: ReadableStreamDefaultController<Message>;
+  output!: WritableStreamDefaultController;
+  /** Resolves `closed` with the information, if there is one, or rejects it with the error. */
+  settle!: (info: CloseInfo | undefined, error: unknown) => void;
+  isOver = false;
 
   constructor() {
     FakeStream.last = this;
     const readable = new ReadableStream<Message>({ start: (input) => void (this.input = input) });
-    const writable = new WritableStream({ write: () => new Promise(() => {}) });
+    const writable = new WritableStream({
+      start: (output) => void (this.output = output),
+      write: () => new Promise<void>((resolve, reject) => this.writes.push({ resolve, reject })),
+    });
     const info = { readable, writable, protocol: "", extensions: "" };
     this.opened = new Promise((resolve) => this.open = () => resolve(info));
+    this.closed = new Promise((resolve, reject) => {
+      this.settle = (info, error) => {
+        this.isOver = true;
+        if (info === undefined) reject(error);
+        else resolve(info);
+      };
+    });
   }
 
   close(info?: unknown): void {
