@@ -55,14 +55,14 @@ function closingOf(setting: Setting = {}) {
       flushAll: note("flushAll"),
       checkLent: note("checkLent"),
       leaveCrowd: () => {},
-      end: (error: () => unknown) => void sent.push(error()),
+      end: () => void sent.push(closing.endError()),
     },
     keepalive: { cancel: note("cancel") },
     pings: { fail: (error: () => unknown) => void sent.push(error()) },
     pump: note("pump"),
     isPaused,
   };
-  const closing = new Closing(parts as unknown as ClosingParts, timeout);
+  const closing: Closing = new Closing(parts as unknown as ClosingParts, timeout);
   const told: unknown[] = [];
   if (!setting.isIgnored) {
     closing.closed.then(() => told.push("closed"), (error) => told.push("closed", error));

@@ -242,6 +242,10 @@ describe("What is printed of errors", () => {
     const error = withoutStack(() => new RangeError("It failed"));
     assert.doesNotMatch(`${error.stack}`, /error_test/);
     assert.match(`${new RangeError("It failed").stack}`, /error_test/);
+    const { stack } = withoutStack(() => webSocketError("Lost", 1006));
+    assert.match(`${stack}`, /^WebSocketError: Lost/);
+    assert.doesNotMatch(`${stack}`, /\n/);
+    assert.match(`${webSocketError("Lost", 1006).stack}`, /error_test/);
     assert.throws(() => withoutStack(() => assert.fail()), assert.AssertionError);
     assert.equal(Error.stackTraceLimit, stackTraceLimit);
   });

@@ -462,6 +462,7 @@ function senderOf(
     canWrite: true,
     canAnswer: () => true,
     closedError: () => new DOMException("closed", "InvalidStateError"),
+    endError: () => new Error("ended"),
     retrace: (error: unknown, hasWaited: boolean) => {
       retraced.push(hasWaited);
       return error;
@@ -748,7 +749,7 @@ describe("Sender", () => {
   });
 
   it("Sender settles each send when its own bytes have left", async () => {
-    const { sender, transport, retraced, drain } = senderOf();
+    const { sender, host, transport, retraced, drain } = senderOf();
     transport.isSlow = true;
     const large = () => [sender.send(textOf(65_537)), sender.send(textOf(60_000))];
     const [first, second] = large();
@@ -777,7 +778,8 @@ describe("Sender", () => {
     ended.push(...large());
     sender.flushAll();
     const error = new Error("ended");
-    sender.end(() => error);
+    host.endError = () => error;
+    sender.end();
     for (const sent of ended) assert.equal(await rejection(sent), error);
     assert.equal(sender.pending, false);
     assert.deepEqual([...new Set(retraced)], [true]);
@@ -850,7 +852,8 @@ describe("Sender", () => {
     const written = rejection(sender.writable.getWriter().write(pattern(100_000)));
     await rest();
     const ended = new Error("ended");
-    sender.end(() => ended);
+    host.endError = () => ended;
+    sender.end();
     const { message, cause } = await written;
     assert.deepEqual([message, cause], ["cut off", ended]);
   });
@@ -864,13 +867,13 @@ describe("Sender", () => {
     assert.notEqual(sender.sink, undefined);
     void writer.close();
     await rest();
-    sender.end(() => new Error("ended"));
+    sender.end();
     await writer.ready;
     finish();
     await writer.closed;
     const { sender: open } = senderOf();
     const { closed } = open.writable.getWriter();
-    open.end(() => new Error("ended"));
+    open.end();
     await assert.rejects(closed, { message: "ended" });
     const { sender: other, notes: left } = senderOf();
     await other.writable.abort("reason");
@@ -1118,12 +1121,13 @@ describe("Sender with an extension that works on another thread", () => {
 
   it("A message is refused if the connection ends meanwhile", async () => {
     for (const [name, send] of ways) {
-      const { codec, sender, notes } = heldSender();
+      const { codec, host, sender, notes } = heldSender();
       const error = new Error("ended");
       const sent = send(sender, pattern(LONG));
       await rest();
       const after = sender.send("a");
-      sender.end(() => error);
+      host.endError = () => error;
+      sender.end();
       for (const refused of [sent, after]) assert.equal(await rejection(refused), error, name);
       codec.finish();
       await rest();
@@ -1250,7 +1254,7 @@ describe("Sender with messages of several items", () => {
       ["signal", (_, abort) => abort()],
       ["end", ({ host, sender }) => {
         host.canSend = false;
-        sender.end(() => new Error("ended"));
+        sender.end();
       }],
     ];
     for (const [name, stop] of stops) {

@@ -120,6 +120,30 @@ class Ending {
   /** The errors that only say that the connection has ended. */
   ownErrors: WeakSet<object> | undefined;
   lastRefusal: DOMException | undefined;
+  /** Whether everything that the peer has sent was received, although the connection has failed. */
+  isComplete = false;
+}
+
+/** A clean end for readers. Its error is made when it is first needed. */
+class CleanEnd implements End {
+  readonly clean = true;
+  readonly closeCode: number;
+  readonly #reason: string;
+  readonly #closing: Closing;
+  /** The message, unless the Close frames are the reason. */
+  readonly #message: string | undefined;
+  #error: WebSocketError | undefined;
+
+  constructor(closing: Closing, { closeCode, reason }: Required<CloseInfo>, message?: string) {
+    this.#closing = closing;
+    this.closeCode = closeCode;
+    this.#reason = reason;
+    this.#message = message;
+  }
+
+  get error(): WebSocketError {
+    return this.#error ??= this.#closing.cleanError(this.closeCode, this.#reason, this.#message);
+  }
 }
 
 export class Closing implements SenderHost {
@@ -214,6 +238,21 @@ export class Closing implements SenderHost {
     const both = [describe("received", received), describe("sent", sent)];
     if (first === "sent") both.reverse();
     return both.filter((part) => part !== "").join("; then ") || "no Close frame either way";
+  }
+
+  /** The reason why nothing is sent any more. */
+  endError(): Error {
+    const { error } = this;
+    return error === undefined || this.#ending!.isComplete ? this.closedError() : error;
+  }
+
+  /** Returns an error for a reader after a clean end. */
+  cleanError(
+    closeCode: number,
+    reason: string,
+    message: string = `The connection was closed (${this.#describe()})`,
+  ): WebSocketError {
+    return this.#own(webSocketError(message, closeCode, reason, undefined, "closed"));
   }
 
   closedError(): DOMException {
@@ -358,10 +397,11 @@ export class Closing implements SenderHost {
     if (!this.#take("fail")) return false;
     const { sender, receiver } = this.#parts;
     this.error = error;
+    this.#ending!.isComplete = isComplete;
     sender.leaveCrowd();
     this.#settleClosed?.(error);
     this.#parts.pings?.fail(() => error);
-    sender.end(isComplete ? () => this.closedError() : () => error);
+    sender.end();
     receiver.end({ clean: isComplete, closeCode: error.closeCode ?? undefined, error });
     // Further input is dropped until the transport ends.
     if (this.#parts.isPaused) this.#parts.pump();
@@ -397,13 +437,13 @@ export class Closing implements SenderHost {
   #endWithTransport(): void {
     if (!this.#take("transportOver")) return;
     this.#parts.machine.dispose();
-    const { countdown, received } = this.#ending!;
-    countdown?.cancel();
+    const ending = this.#ending!;
+    ending.countdown?.cancel();
+    // A connection that is old would keep the timer until a full collection.
+    ending.countdown = undefined;
     if (this.error !== undefined) return tell(this.#onEnded, this.error);
     const { receiver, sender, pings } = this.#parts;
-    const { closeCode, reason } = received!;
-    const message = () => `The connection was closed (${this.#describe()})`;
-    const end = this.#cleanEnd(message, closeCode, reason);
+    const end = new CleanEnd(this, ending.received!);
     pings?.fail(() => end.error);
     receiver.end(end);
     // A pipe from `readable` to `writable` has one turn to close `writable`.
@@ -412,23 +452,9 @@ export class Closing implements SenderHost {
   }
 
   #tellCleanEnd(): void {
-    this.#parts.sender.end(() => this.closedError());
+    this.#parts.sender.end();
     this.#settleClosed?.();
     tell(this.#onEnded);
-  }
-
-  /** Returns a clean end. Its error is created when it is first needed. */
-  #cleanEnd(message: () => string, closeCode: number, reason: string): End {
-    let error: WebSocketError | undefined;
-    const make = () =>
-      error ??= this.#own(webSocketError(message(), closeCode, reason, undefined, "closed"));
-    return {
-      clean: true,
-      closeCode,
-      get error() {
-        return make();
-      },
-    };
   }
 
   leave(reason: unknown): void {
@@ -461,7 +487,8 @@ export class Closing implements SenderHost {
     this.startClose(
       rejected ? { closeCode: InternalError } : this.#ending?.leaving ?? { closeCode },
     );
-    receiver.release(this.#cleanEnd(() => "The handler has returned", closeCode, ""));
+    const end = new CleanEnd(this, { closeCode, reason: "" }, "The handler has returned");
+    receiver.release(end);
     return waiting;
   }
 

@@ -66,6 +66,8 @@ export interface SenderHost {
   readonly canWrite: boolean;
   canAnswer(): boolean;
   closedError(): DOMException;
+  /** Returns the reason why nothing is sent any more. */
+  endError(): Error;
   retrace(error: unknown, hasWaited: boolean): unknown;
   refusal(message: string, code: ErrorCode): DOMException;
   fail(closeCode: number, message: string, cause?: unknown, code?: ErrorCode): void;
@@ -132,8 +134,7 @@ export class Sender {
   #owedPong: Uint8Array | undefined;
   /** Made when `writable` is asked for. */
   sink: Sink | undefined;
-  /** Returns the reason why nothing is sent any more. */
-  #endError: (() => unknown) | undefined;
+  #isEnded = false;
 
   constructor(
     machine: WritingMachine,
@@ -318,7 +319,7 @@ export class Sender {
       // A loop that awaits its sends would otherwise send one message in each turn.
       this.#flushSoon();
     } else if (waiting > 0) this.#flushInTurn();
-    if (this.#endError !== undefined) return handled(Promise.reject(this.#newEndError()));
+    if (this.#isEnded) return handled(Promise.reject(this.#newEndError()));
     // A native WebSocket accepts the message when it is written, so that nothing waits in the batch.
     if (waiting === 0) this.#isFull = this.transport.bufferedAmount > 0;
     if (this.#isFull) waiting += this.transport.bufferedAmount;
@@ -618,7 +619,7 @@ export class Sender {
   get writable(): WritableStream<Message | BufferSource> {
     if (this.sink === undefined) {
       this.sink = new Sink(this, this.#host);
-      if (this.#endError !== undefined) this.sink.error(this.#endError());
+      if (this.#isEnded) this.sink.error(this.#host.endError());
     }
     return this.sink.stream;
   }
@@ -651,20 +652,20 @@ export class Sender {
   }
 
   #newEndError(): unknown {
-    return this.#host.retrace(this.#endError?.(), true);
+    return this.#host.retrace(this.#host.endError(), true);
   }
 
   /** Stops sending: refuses the current message and the waiting sends. */
-  end(error: () => unknown): void {
-    this.#endError = error;
+  end(): void {
+    this.#isEnded = true;
     if (this.#turns !== undefined) {
-      this.#turns.fail(error());
-      this.#turns.interrupt?.(error());
+      this.#turns.fail(this.#host.endError());
+      this.#turns.interrupt?.(this.#host.endError());
     }
     this.#given?.reject(() => this.#newEndError());
     this.#batched?.reject(() => this.#newEndError());
     this.#given = this.#batched = undefined;
     // A stream that its writer has closed does not error.
-    if (this.sink?.isClosed === false) this.sink.error(error());
+    if (this.sink?.isClosed === false) this.sink.error(this.#host.endError());
   }
 }

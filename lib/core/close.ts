@@ -52,6 +52,7 @@ export interface CloseInfo {
 export const PRIVATE_USE = 3000;
 
 const encoder = new TextEncoder();
+const EMPTY = new Uint8Array(0);
 
 /** Returns whether a Close frame may have this code (RFC 6455 §7.4 and the IANA registry). */
 export function isWireCloseCode(code: number): boolean {
@@ -110,7 +111,7 @@ export function serializeClose(info: CloseInfo): Uint8Array {
       `Expected closeCode to be 1000-1003, 1007-1014 or 3000-4999, received ${closeCode}`,
     );
   }
-  const text = encoder.encode(reason);
+  const text = reason === "" ? EMPTY : encoder.encode(reason);
   if (text.length > MAX_REASON_LENGTH) {
     throw wrongValue(
       `Expected reason to be at most ${MAX_REASON_LENGTH} bytes of UTF-8, received ${text.length}`,

@@ -1,7 +1,10 @@
 /** The stacks of errors, and how `console.log()` prints a DOMException on Node, Deno and Bun. */
-import { type ErrorCode, makeReadable, makeReadableBy, withCode } from "./error_code.ts";
+import { type ErrorCode, makeReadable, makeReadableBy, Marked, withCode } from "./error_code.ts";
 
 makeReadableBy(makePrintable);
+
+const FOR_DENO = Symbol.for("Deno.customInspect");
+const FOR_NODE = Symbol.for("nodejs.util.inspect.custom");
 
 type Inspect = (value: unknown, options?: object) => string;
 
@@ -37,6 +40,9 @@ function traceFor({ name, message }: Error, ...made: unknown[]): Trace {
   return trace;
 }
 
+/** Whether an error is being made without a stack. */
+let isWithout = false;
+
 /**
  * Makes an error without a stack, because a call that waits for the error gives it one. V8 takes longer to
  * note the calls than for the rest of an error.
@@ -45,9 +51,11 @@ export function withoutStack<T extends Error>(make: () => T): T {
   const { stackTraceLimit } = Error as { stackTraceLimit?: number };
   // The property may be read-only.
   Reflect.set(Error, "stackTraceLimit", 0);
+  isWithout = true;
   try {
     return make();
   } finally {
+    isWithout = false;
     Reflect.set(Error, "stackTraceLimit", stackTraceLimit);
   }
 }
@@ -56,23 +64,38 @@ function textOf({ name, message, stack }: Trace): string {
   return `${stack}`.replace(/^Error\b/, () => `${name}: ${message}`);
 }
 
-/** The stacks of an error: the first one, and those of the last calls that rejected with it. */
-interface Stacks {
-  readonly first: PropertyDescriptor | undefined;
+/** An error whose stack was replaced: the first stack, and those of the last calls that rejected with it. */
+class Traced extends Marked {
+  #first: PropertyDescriptor | undefined;
   /** Of a call that has not waited. */
-  called?: Trace;
+  #called: Trace | undefined;
   /** Of a later call that has waited. */
-  waited?: Trace;
-}
+  #waited: Trace | undefined;
 
-const stacks = new WeakMap<Error, Stacks>();
+  static replace(error: Error, made: unknown, hasWaited: boolean): void {
+    const isNew = !(#first in error);
+    const traced = isNew ? new Traced(error) : error as Error & Traced;
+    if (isNew) traced.#first = Object.getOwnPropertyDescriptor(error, "stack");
+    traced.#waited = hasWaited ? traceFor(error, made) : undefined;
+    if (!hasWaited) traced.#called = traceFor(error, made);
+    Object.defineProperty(error, "stack", STACK);
+  }
+
+  static stackOf(error: Error): string | undefined {
+    // An object may inherit the property from the error.
+    if (!(#first in error)) return undefined;
+    const waited = error.#waited && textOf(error.#waited);
+    if (waited?.includes("\n    at async ")) return waited;
+    if (error.#called !== undefined) return textOf(error.#called);
+    const first = error.#first;
+    return first?.get === undefined ? first?.value : first.get.call(error);
+  }
+}
 
 /** The property `stack` of an error whose stack was replaced. */
 const STACK: PropertyDescriptor = {
   get(this: Error) {
-    const known = stacks.get(this);
-    // An object may inherit the property from the error.
-    return known && bestOf(this, known);
+    return Traced.stackOf(this);
   },
   set(this: Error, value: unknown) {
     hide(this, "stack", value);
@@ -80,27 +103,12 @@ const STACK: PropertyDescriptor = {
   configurable: true,
 };
 
-function bestOf(error: Error, { first, called, waited }: Stacks): string | undefined {
-  const text = waited && textOf(waited);
-  if (text?.includes("\n    at async ")) return text;
-  if (called !== undefined) return textOf(called);
-  return first?.get === undefined ? first?.value : first.get.call(error);
-}
-
 /**
  * Replaces the stack by that of the caller of `made`. If the caller has waited since, the stack is replaced
  * only if the runtime finds the functions that wait.
  */
 export function replaceStack(error: Error, made: unknown, hasWaited: boolean): void {
-  if (captureStackTrace === undefined) return;
-  let known = stacks.get(error);
-  if (known === undefined) {
-    known = { first: Object.getOwnPropertyDescriptor(error, "stack") };
-    stacks.set(error, known);
-  }
-  known.waited = hasWaited ? traceFor(error, made) : undefined;
-  if (!hasWaited) known.called = traceFor(error, made);
-  Object.defineProperty(error, "stack", STACK);
+  if (captureStackTrace !== undefined) Traced.replace(error, made, hasWaited);
 }
 
 /** Adds to the message of an error whose stack may have the message in it. */
@@ -113,12 +121,15 @@ export function addToMessage(error: Error, text: string): void {
 /** Gives a DOMException a stack, and lets `console.log()` print the stack and the codes. */
 function makePrintable(error: DOMException): void {
   // V8 makes the text of a stack when the property is read, which takes longer than all else here.
-  /* c8 ignore next 3: only JavaScriptCore makes no stack for a DOMException. */
+  /* c8 ignore next 4: only JavaScriptCore makes no stack for a DOMException. */
   if (!Object.hasOwn(error, "stack") && captureStackTrace !== undefined) {
-    hide(error, "stack", textOf(traceFor(error, error.constructor, withCode, makeReadable)));
+    const made = [error.constructor, withCode, makeReadable];
+    hide(error, "stack", isWithout ? String(error) : textOf(traceFor(error, ...made)));
   }
-  hide(error, Symbol.for("Deno.customInspect"), printForDeno);
-  hide(error, Symbol.for("nodejs.util.inspect.custom"), printForNode);
+  // A WebSocketError has been here before it got its code.
+  if (Object.hasOwn(error, FOR_NODE)) return;
+  hide(error, FOR_DENO, printForDeno);
+  hide(error, FOR_NODE, printForNode);
 }
 
 function printForDeno(this: ErrorFacts, inspect: Inspect, options?: object): string {
