@@ -121,7 +121,7 @@ class Ending {
   ownErrors: WeakSet<object> | undefined;
   lastRefusal: DOMException | undefined;
   /** Whether everything that the peer has sent was received, although the connection has failed. */
-  isComplete = false;
+  isComplete: boolean | undefined;
 }
 
 /** A clean end for readers. Its error is made when it is first needed. */
