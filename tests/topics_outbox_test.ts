@@ -8,14 +8,14 @@ import { rejection, rest, turn } from "./support.ts";
 import { CALL } from "./topics/contract.ts";
 
 /** What the engine does with the next message, or with the connection. */
-type Step = "take" | "refuse" | "lose";
+type Step = "take" | "refuse" | "lose" | "ignore" | "takeSilently";
 
 /** An engine that stores each message once, in the order in which they arrive. A test calls `next()`. */
 class Host implements OutboxHost {
   readonly gate = new Gate();
   readonly outbox: Outbox = new Outbox(this);
   readonly stored: string[] = [];
-  #arriving: { text: string; resolve(): void; reject(error: Error): void }[] = [];
+  #arriving: { text: string; isLate: boolean; resolve(): void; reject(error: Error): void }[] = [];
 
   get canSend(): boolean {
     return !this.gate.isClosed;
@@ -35,9 +35,9 @@ class Host implements OutboxHost {
 
   /** Publishes a text to the topic that is its first character. */
   publish(text: string): Promise<void> {
-    return this.outbox.publish(text[0], CALL.signal, () =>
+    return this.outbox.publish(text[0], CALL.signal, (isLate) =>
       new Promise((resolve, reject) => {
-        this.#arriving.push({ text, resolve, reject });
+        this.#arriving.push({ text, isLate, resolve, reject });
       }));
   }
 
@@ -55,10 +55,14 @@ class Host implements OutboxHost {
       for (const { reject } of lost) reject(new Error("lost"));
       return;
     }
-    const { text, resolve, reject } = this.#arriving.shift()!;
-    if (step === "refuse") return reject(new Error("refuse"));
+    const { text, isLate, resolve, reject } = this.#arriving.shift()!;
+    if (step === "ignore") return reject(new Error("timeout"));
+    if (step === "refuse" || (isLate && !this.stored.includes(text))) {
+      return reject(new Error("refuse"));
+    }
     this.#store(text);
-    resolve();
+    if (step === "takeSilently") reject(new Error("timeout"));
+    else resolve();
   }
 
   #store(text: string): void {
@@ -117,6 +121,25 @@ describe("Messages that wait for the engine", () => {
     assert.deepEqual(host.stored, ["a2"]);
   });
 
+  for (const step of ["ignore", "takeSilently"] as const) {
+    const isLost = step === "ignore";
+    const what = isLost ? "is given up if it was lost, and" : "is confirmed if it was stored, and";
+    it(`A message without an answer ${what} a later one was taken`, async () => {
+      const host = new Host();
+      const published = Promise.allSettled(["a1", "a2"].map((text) => host.publish(text)));
+      await rest();
+      host.next(step);
+      host.next("take");
+      while (host.waiting === 0) await turn();
+      // The second attempt may have no answer either.
+      host.next("ignore");
+      await host.takeAll();
+      const statuses = (await published).map(({ status }) => status);
+      assert.deepEqual(statuses, [isLost ? "rejected" : "fulfilled", "fulfilled"]);
+      assert.deepEqual(host.stored, isLost ? ["a2"] : ["a1", "a2"]);
+    });
+  }
+
   it("Messages that were lost before are not taken for later ones", async () => {
     const host = new Host();
     const published = [host.publish("a1"), host.publish("a2")];
@@ -131,7 +154,9 @@ describe("Messages that wait for the engine", () => {
   });
 
   const step = fc.record({
-    steps: fc.array(fc.constantFrom<Step>("take", "refuse", "lose"), { maxLength: 4 }),
+    steps: fc.array(fc.constantFrom<Step>("take", "refuse", "lose", "takeSilently"), {
+      maxLength: 4,
+    }),
     topics: fc.array(fc.constantFrom("a", "b"), { maxLength: 3 }),
     arrived: fc.nat(3),
     turns: fc.nat(4),
@@ -163,8 +188,10 @@ describe("Messages that wait for the engine", () => {
       }
       assert.equal(taken.size + refused.size, count);
       assert.ok([...taken].every((text) => host.stored.includes(text)));
-      // A message that was given up may have been stored on a connection that was lost.
-      const isLost = schedule.some(({ steps }) => steps.includes("lose"));
+      // A message that was given up may have been stored before.
+      const isLost = schedule.some(({ steps }) =>
+        steps.includes("lose") || steps.includes("takeSilently")
+      );
       assert.ok(isLost || host.stored.length === taken.size);
     })));
 });

@@ -28,7 +28,7 @@ export interface NatsJetStream {
   publish(
     subject: string,
     data: Uint8Array,
-    options: { msgID: string; timeout: number },
+    options: { msgID: string; timeout: number; expect?: { lastMsgID: string } },
   ): Promise<{ readonly seq: number; readonly duplicate?: boolean }>;
   /** Returns a `JetStreamManager`. */
   jetstreamManager(): Promise<unknown>;
@@ -43,6 +43,8 @@ interface StreamOptions {
 }
 
 const PUBLISH_TIMEOUT = 2_000;
+/** Code of the server's error if the last message of the stream has another id than expected. */
+const UNEXPECTED = 10_070;
 /** Maximum time for which a stream recognizes a message that is sent again, in milliseconds. */
 const DUPLICATES = 120_000;
 /** Maximum time for which presence is stored, in milliseconds. */
@@ -200,7 +202,10 @@ export class JetStreamBackplane extends NatsBackplane implements OutboxHost {
     const subject = subjectOf(this.prefix, topic);
     const options = { msgID: `${this.#process}-${++this.#count}`, timeout: PUBLISH_TIMEOUT };
     const bytes = bytesOf(data);
-    const publish = () => this.#ask(() => this.#jetstream.publish(subject, bytes, options));
+    // The server answers with the place of a message that it has. No message has the expected id.
+    const ifStored = { ...options, expect: { lastMsgID: "-" } };
+    const publish = (isLate: boolean) =>
+      this.#ask(() => this.#jetstream.publish(subject, bytes, isLate ? ifStored : options));
     const { seq, duplicate } = await this.#outbox.publish(topic, signal, publish);
     // Another stream has smaller offsets at first.
     if (seq <= this.#largest && !duplicate) await abortable(this.#look(), signal);
@@ -227,7 +232,7 @@ export class JetStreamBackplane extends NatsBackplane implements OutboxHost {
   }
 
   isRefusal(error: unknown): boolean {
-    return isGone(error);
+    return isGone(error) || (error as { code?: unknown }).code === UNEXPECTED;
   }
 
   /** Prepares to ask again. A stream that is gone is made again. */

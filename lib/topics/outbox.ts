@@ -8,13 +8,15 @@ interface Line {
   count: number;
   /** The number of the last message that the engine has taken, or may have taken. */
   last: number;
+  /** The number of the last message that the engine has confirmed. */
+  confirmed: number;
 }
 
 interface Call {
   /** Number of messages before this one. */
   readonly nth: number;
   readonly line: Line;
-  readonly publish: () => Promise<unknown>;
+  readonly publish: (isLate: boolean) => Promise<unknown>;
   /** Settle the current attempt. */
   resolve: (answer: unknown) => void;
   reject: (error: unknown) => void;
@@ -59,9 +61,18 @@ export class Outbox {
     this.#host = host;
   }
 
-  /** Publishes a message until the engine takes it. */
-  async publish<T>(topic: string, signal: AbortSignal, publish: () => Promise<T>): Promise<T> {
-    const line = this.#lines.get(topic) ?? { count: 0, last: -1 };
+  /**
+   * Publishes a message until the engine takes it.
+   *
+   * @param publish Sends the message. If a later message of the topic was taken, `isLate` is true: then the
+   * engine must refuse the message, unless it has stored it already.
+   */
+  async publish<T>(
+    topic: string,
+    signal: AbortSignal,
+    publish: (isLate: boolean) => Promise<T>,
+  ): Promise<T> {
+    const line = this.#lines.get(topic) ?? { count: 0, last: -1, confirmed: -1 };
     this.#lines.set(topic, line);
     line.count++;
     const nth = this.#count++;
@@ -82,7 +93,7 @@ export class Outbox {
           return await abortable(this.#attempt(call), signal) as T;
         } catch (error) {
           this.#unsent.delete(call);
-          if (call.isLate) throw error;
+          if (call.isLate && call.wasRefused) throw error;
           this.#host.failed(error, signal);
         }
       }
@@ -126,7 +137,10 @@ export class Outbox {
   #send(): void {
     const calls = Array.from(this.#unsent).sort((a, b) => a.nth - b.nth);
     this.#unsent.clear();
-    for (const call of calls) call.isLate = call.wasRefused && call.line.last > call.nth;
+    for (const call of calls) {
+      const { nth, line, wasRefused } = call;
+      call.isLate = line.confirmed > nth || (wasRefused && line.last > nth);
+    }
     for (const call of calls) {
       this.#sent.add(call);
       call.settled = this.#ask(call);
@@ -136,21 +150,22 @@ export class Outbox {
   async #ask(call: Call): Promise<void> {
     const { line, nth } = call;
     try {
-      if (call.isLate) throw overtaken();
-      // Later messages of the topic that were sent before are sent again too.
-      line.last = Math.min(line.last, nth - 1);
+      if (call.isLate && call.wasRefused) throw overtaken();
+      // Later messages of the topic that were sent before are sent again too, unless they are confirmed.
+      if (!call.isLate) line.last = Math.min(line.last, nth - 1);
       call.wasRefused = false;
-      call.resolve(await call.publish());
+      call.resolve(await call.publish(call.isLate));
+      line.confirmed = Math.max(line.confirmed, nth);
     } catch (error) {
-      call.wasRefused = call.isLate || this.#host.isRefusal(error);
-      call.reject(error);
+      call.wasRefused ||= this.#host.isRefusal(error);
+      call.reject(call.isLate && call.wasRefused ? overtaken(error) : error);
     }
     if (!call.wasRefused) line.last = Math.max(line.last, nth);
     this.#sent.delete(call);
   }
 }
 
-function overtaken(): Error {
+function overtaken(cause?: unknown): Error {
   const message = "The engine has refused the message, but taken a later one of the topic";
-  return failure(message, "backplane-failed");
+  return failure(message, "backplane-failed", cause);
 }
