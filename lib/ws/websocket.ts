@@ -610,7 +610,10 @@ export class WebSocket extends Emitter<WebSocketEvents> {
     }
     // As in `ws`, a value of undefined means false.
     const { binary, compress, fin, mask } = {
-      ...{ binary: typeof data !== "string", compress: true, fin: true, mask: !this.#isServer },
+      binary: typeof data !== "string",
+      compress: true,
+      fin: true,
+      mask: !this.#isServer,
       ...options,
     } as Required<SendOptions>;
     const opcode = binary ? Opcode.Binary : Opcode.Text;
