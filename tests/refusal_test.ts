@@ -36,6 +36,20 @@ describe("A response of onRequest", () => {
     });
   });
 
+  it("has a Date, unless the hook sets another", async () => {
+    const request = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    const before = Math.floor(Date.now() / 1000) * 1000;
+    // The server's own refusal has a Date, too.
+    for (const onRequest of [() => new Response("a"), undefined]) {
+      const answer = await answerTo(onRequest, request);
+      const [, date] = /\r\ndate: (\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d gmt)\r\n/.exec(answer)!;
+      assert.ok(Date.parse(date) >= before && Date.parse(date) <= Date.now());
+    }
+    const headers = { Date: "Thu, 01 Jan 1970 00:00:00 GMT" };
+    const answer = await answerTo(() => new Response("a", { headers }), request);
+    assert.deepEqual(answer.match(/date: .*/g), ["date: thu, 01 jan 1970 00:00:00 gmt"]);
+  });
+
   it("whose body fails is not taken for whole", async () => {
     const fail = (controller: ReadableStreamDefaultController) => controller.error(new Error("x"));
     await withServer({ onRequest: () => new Response(slowBody(1, fail)) }, async (server) => {

@@ -15,7 +15,7 @@ import { diagnostics } from "../inspect.ts";
 import { toRequest } from "../http.ts";
 import type { TransportReader } from "../opening.ts";
 import type { ConnectionOptions } from "../options.ts";
-import { Countdown } from "../timers.ts";
+import { Countdown, wallClock } from "../timers.ts";
 import { kindOf } from "../core/options.ts";
 import type { Address } from "../transport.ts";
 
@@ -245,6 +245,8 @@ function answerOf({ status, statusText, headers, body }: Response, endpoint: End
     // RFC 9110 §8.6: a 204 response has no Content-Length.
     !(name === "content-length" && status === 204)
   );
+  // RFC 9110 §6.6.1: a server with a clock says when it answered.
+  if (!headers.has("date")) fields.push(["Date", new Date(wallClock()).toUTCString()]);
   const hasBody = body !== null;
   const head = endpoint.send({ type: "reject", status, statusText, headers: fields, hasBody });
   return { head, body };
