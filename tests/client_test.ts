@@ -101,6 +101,21 @@ describe("The request of connect", () => {
     assert.equal(field(request, "X-A"), "1");
   });
 
+  it("connect() reads its options before it returns", async () => {
+    const heads: string[] = [];
+    await withRawServer(async (raw) => {
+      const head = await requestOf(raw);
+      heads.push(head);
+      raw.write(upgradeResponse(head));
+    }, async (url) => {
+      const options: ConnectOptions = { origin: "https://first.test" };
+      const opening = connect(url, options);
+      options.origin = "https://second.test";
+      (await opening).terminate();
+      assert.equal(field(heads[0], "origin"), "https://first.test");
+    });
+  });
+
   it("connect() sends a new key each time, and no Origin by default", async () => {
     const keys = new Set<string>();
     for (let i = 0; i < 3; i++) {

@@ -140,8 +140,9 @@ export async function connectWith(
   const target = parseWebSocketUrl(url);
   const headers = checkDialling(given);
   const maxRedirects = isDirect(given) ? 0 : given.maxRedirects ?? 0;
-  const extensions = await extensionsOf(given, true);
-  const options = { ...given, headers, extensions, maxRedirects };
+  // Copy the options before the first await: the caller may change them afterwards.
+  const own = { ...given, headers, maxRedirects };
+  const options = { ...own, extensions: await extensionsOf(own, true) };
   const provider = options.provider ?? await defaultProvider();
   try {
     return await withDeadline(options, async (deadline) => {
