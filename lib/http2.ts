@@ -21,7 +21,6 @@ import type {
 } from "node:http2";
 import type { Duplex } from "node:stream";
 import {
-  type AskedTransport,
   type Attachment,
   attachTo,
   checkEventOf,
@@ -30,6 +29,7 @@ import {
   notFound,
   UPGRADE_OPTIONS,
   type UpgradeOptions,
+  type UpgradeRequest,
 } from "./server/attachment.ts";
 import {
   CONNECT_OPTIONS,
@@ -263,8 +263,8 @@ export async function upgradeHttp2(
   );
   const sent = sendableHeaders(options);
   checkHttp2Headers(sent);
-  const asked = askedTransport(stream, headers);
-  return await acceptOn(asked.take(), setUp(options, sent), asked);
+  const source = upgradeRequest(stream, headers);
+  return await acceptOn(source.take(), setUp(options, sent), source);
 }
 
 /** Checks that HTTP/2 has the header fields. */
@@ -272,7 +272,7 @@ function checkHttp2Headers(headers: RawHeaders): void {
   http2Response({ headers });
 }
 
-function askedTransport(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): AskedTransport {
+function upgradeRequest(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): UpgradeRequest {
   return {
     remoteAddress: remoteAddress(stream),
     take() {
@@ -348,7 +348,7 @@ export function attachHttp2(
       if (taken.has(stream) || !(isForWebSocket(headers) || others(server) === 0)) return;
       const target = headers[":path"] ?? "";
       const found = fits(options.path, target, headers);
-      const serve = (fault?: HandshakeError) => take(askedTransport(stream, headers), fault);
+      const serve = (fault?: HandshakeError) => take(upgradeRequest(stream, headers), fault);
       if (found !== false) serve(found === true ? undefined : found);
       else {
         const refuse = () => isTaken(stream, server) || serve(notFound(target));

@@ -8,7 +8,6 @@ import type { IncomingMessage, Server as HttpServer } from "node:http";
 import type { Server as HttpsServer } from "node:https";
 import type { Duplex } from "node:stream";
 import {
-  type AskedTransport,
   type Attachment,
   attachTo,
   checkEventOf,
@@ -17,6 +16,7 @@ import {
   notFound,
   UPGRADE_OPTIONS,
   type UpgradeOptions,
+  type UpgradeRequest,
 } from "./server/attachment.ts";
 import type { RawHeaders } from "./core/header.ts";
 import { nextTurn } from "./timers.ts";
@@ -136,15 +136,15 @@ export async function upgrade(
     if (isSocket) ignoreErrors(socket);
     throw error;
   }
-  const asked = askedTransport(request, socket, head);
-  return await acceptOn(asked.take(), setUp(options, headers), asked);
+  const source = upgradeRequest(request, socket, head);
+  return await acceptOn(source.take(), setUp(options, headers), source);
 }
 
-function askedTransport(
+function upgradeRequest(
   request: IncomingMessage,
   socket: Duplex,
   trailing: Uint8Array,
-): AskedTransport {
+): UpgradeRequest {
   const head = headOf(request);
   // Copy the bytes, because they are unmasked in place.
   const rest = new Uint8Array(trailing);
@@ -288,7 +288,7 @@ export function attach(
       const found = given ?? fits(options.path, request.url ?? "", request);
       if (found === false) return false;
       const fault = found === true ? undefined : found;
-      take({ ...askedTransport(request, socket, head), incoming: request }, fault);
+      take({ ...upgradeRequest(request, socket, head), incoming: request }, fault);
       return true;
     });
   });

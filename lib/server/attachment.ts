@@ -59,10 +59,10 @@ export interface Attachment extends AsyncDisposable {
 export type Path<Request> = string | ((path: string, request: Request) => boolean) | undefined;
 
 /** Serves a request with the handler, or refuses it with a fault. */
-export type TakeRequest = (asked: AskedTransport, fault?: HandshakeError) => void;
+export type TakeRequest = (source: UpgradeRequest, fault?: HandshakeError) => void;
 
 /** A request that another HTTP parser has read, and the transport to answer it on. */
-export interface AskedTransport extends RequestSource {
+export interface UpgradeRequest extends RequestSource {
   /** Takes the transport. Throws if it was taken before. */
   take(): Transport;
   remoteAddress: Address | undefined;
@@ -84,15 +84,15 @@ export function attachTo(
   check?.(headers);
   const sessions = new Sessions(options, handler);
   const setup = handled(setUp({ ...options, signal: sessions.signal }, headers));
-  const detach = listen((asked, fault) => {
-    const outcome = { fault, ...sessions.take(asked) };
+  const detach = listen((source, fault) => {
+    const outcome = { fault, ...sessions.take(source) };
     let transport: Transport;
     try {
-      transport = asked.take();
+      transport = source.take();
     } catch (error) {
       return outcome.refused(error);
     }
-    openOn(transport, setup, outcome, asked);
+    openOn(transport, setup, outcome, source);
   });
   sessions.start(detach);
   const attachment = Object.assign(sessions.control(), { detach });

@@ -89,8 +89,8 @@ export interface ServerOptions<
   WebSocket?: T | undefined;
 }
 
-/** A request that is being answered. */
-interface Asked<R> {
+/** The opening handshake of a request. */
+interface Handshake<R> {
   request: R;
   socket: Duplex;
   head: Buffer;
@@ -268,17 +268,17 @@ export class WebSocketServer<
       ...inlet.protocolOptions,
       extensions: deflate === undefined ? [] : [deflate],
     }, true);
-    const asked = { request, socket, head, endpoint, inlet, deflate };
-    const found = this.#check(asked);
-    if (found?.isEarly) return this.#refuse(asked, found.refusal);
+    const handshake = { request, socket, head, endpoint, inlet, deflate };
+    const found = this.#check(handshake);
+    if (found?.isEarly) return this.#refuse(handshake, found.refusal);
     if (!this.shouldHandle(request)) return answer(socket, { status: 400 });
-    if (found !== undefined) return this.#refuse(asked, found.refusal);
-    this.#verify(asked, () => this.#accept(asked, callback));
+    if (found !== undefined) return this.#refuse(handshake, found.refusal);
+    this.#verify(handshake, () => this.#accept(handshake, callback));
   }
 
   /** Returns how to refuse a request, and whether that comes before `shouldHandle()`. */
   #check(
-    { request, endpoint, deflate }: Asked<InstanceType<U>>,
+    { request, endpoint, deflate }: Handshake<InstanceType<U>>,
   ): ReturnType<typeof refusalOf> | undefined {
     const fault = faultOf(request, request.headers["sec-websocket-version"] as string, endpoint);
     if (fault?.code === "version") {
@@ -293,12 +293,12 @@ export class WebSocketServer<
     return isAcceptable ? undefined : { refusal: UNACCEPTABLE, isEarly: false };
   }
 
-  #refuse({ request, socket }: Asked<InstanceType<U>>, refusal: Refusal): void {
+  #refuse({ request, socket }: Handshake<InstanceType<U>>, refusal: Refusal): void {
     if (this.listenerCount("wsClientError") === 0) return answer(socket, refusal);
     this.emit("wsClientError", new Error(refusal.message), socket, request);
   }
 
-  #verify({ request, socket, endpoint }: Asked<InstanceType<U>>, accept: () => void): void {
+  #verify({ request, socket, endpoint }: Handshake<InstanceType<U>>, accept: () => void): void {
     const { verifyClient } = this.options;
     if (!verifyClient) return accept();
     const { encrypted, authorized } = request.socket as Socket & {
@@ -321,7 +321,7 @@ export class WebSocketServer<
   }
 
   #accept(
-    { request, socket, head, endpoint, inlet, deflate }: Asked<InstanceType<U>>,
+    { request, socket, head, endpoint, inlet, deflate }: Handshake<InstanceType<U>>,
     callback: (client: InstanceType<T>, request: InstanceType<U>) => void,
   ): void {
     // The client may have left.
