@@ -1,6 +1,7 @@
 /** Checks the npm package as a user installs it: `deno task check:npm`. */
 import { takeNoArguments } from "./arguments.ts";
 import config from "../deno.json" with { type: "json" };
+import { PAGE_LIMIT, weigh } from "./bench/bundle.ts";
 import { mustRun, ROOT, runDevTool } from "./process.ts";
 import { copyProgram, installTarball } from "./tarball.ts";
 
@@ -59,6 +60,7 @@ await step(
   "are the types wrong? (ESM only)",
   () => runDevTool("attw", [consumer.tarball.pathname, "--profile", "esm-only"]),
 );
+await step("the bundle of a page is small", checkPage);
 for (const [file, applies] of Object.entries(PROGRAMS)) {
   const program = await copyProgram(file, consumer);
   const resolutions = file === "types_consumer_browser.ts" ? BROWSER : RESOLUTIONS;
@@ -74,6 +76,13 @@ for (const [file, applies] of Object.entries(PROGRAMS)) {
       }
     }
   }
+}
+
+/** The compiled classes are not the sources: a bundler must be able to leave them out, too. */
+async function checkPage() {
+  const code = 'export { connect, reconnect } from "sluice"';
+  const { gzipped } = await weigh({ code, platform: "browser" }, consumer.folder);
+  if (gzipped > PAGE_LIMIT) throw new Error(`${gzipped} bytes, more than ${PAGE_LIMIT}`);
 }
 
 async function checkTypes({ spec, types }: Compiler, program: string, options: string[]) {

@@ -95,6 +95,16 @@ class Departure {
 /** The senders to flush in the next turn. One callback serves all of them. */
 let due: Sender[] = [];
 
+/** Not a static private method: `tsc` would make the class one that no bundler can leave out. */
+function flushDue(): void {
+  const senders = due;
+  due = [];
+  for (const sender of senders) {
+    sender.isDue = false;
+    sender.flush();
+  }
+}
+
 /** The machine that writes the frames, or a native WebSocket, which sends messages itself. */
 export interface WritingMachine
   extends Pick<Protocol, "encoder" | "extended" | "write" | "writePiece"> {
@@ -122,7 +132,8 @@ export class Sender {
   #bytesSent = 0;
   /** Created for the first message that cannot be sent at once. */
   #turns: SendTurns | undefined;
-  #isDue = false;
+  /** Whether `flushDue()` will flush this sender. */
+  isDue = false;
   /** Whether the transport has unsent bytes. It calls `drained()` when they are sent. */
   #isFull = false;
   #work = 0;
@@ -345,18 +356,9 @@ export class Sender {
   }
 
   #flushInTurn(): void {
-    if (this.#isDue) return;
-    this.#isDue = true;
-    if (due.push(this) === 1) nextTurn(Sender.#flushDue);
-  }
-
-  static #flushDue(): void {
-    const senders = due;
-    due = [];
-    for (const sender of senders) {
-      sender.#isDue = false;
-      sender.flush();
-    }
+    if (this.isDue) return;
+    this.isDue = true;
+    if (due.push(this) === 1) nextTurn(flushDue);
   }
 
   /**

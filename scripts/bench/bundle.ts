@@ -16,6 +16,9 @@ interface Entry {
   platform: "browser" | "node";
 }
 
+/** Maximum size of a bundle of {@linkcode PAGE}, gzipped. */
+export const PAGE_LIMIT = 8192;
+
 /** The names that a page needs to connect and to reconnect. */
 export const PAGE: Entry = {
   code: `export { connect, reconnect } from "./lib/browser.ts"`,
@@ -47,11 +50,17 @@ const withoutSideEffects: Plugin = {
   },
 };
 
-/** The size of an entry with the modules that it loads on demand, and the files in it. */
-export async function weigh({ code, platform }: Entry): Promise<Size & { files: string[] }> {
+/**
+ * The size of an entry with the modules that it loads on demand, and the files in it.
+ * @param folder The folder that the entry imports from.
+ */
+export async function weigh(
+  { code, platform }: Entry,
+  folder: URL = ROOT,
+): Promise<Size & { files: string[] }> {
   const { outputFiles, metafile } = await build({
-    stdin: { contents: code, resolveDir: fileURLToPath(ROOT), loader: "ts" },
-    absWorkingDir: fileURLToPath(ROOT),
+    stdin: { contents: code, resolveDir: fileURLToPath(folder), loader: "ts" },
+    absWorkingDir: fileURLToPath(folder),
     bundle: true,
     minify: true,
     splitting: true,
