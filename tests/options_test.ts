@@ -2,7 +2,13 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { accept, connect, type ConnectOptions, serve, type ServeOptions } from "../mod.ts";
 import { CONNECT_OPTIONS } from "../lib/client/client.ts";
-import { Endpoint, FrameDecoder, Protocol } from "../lib/core/mod.ts";
+import {
+  Endpoint,
+  FrameDecoder,
+  parseRequestHead,
+  parseResponseHead,
+  Protocol,
+} from "../lib/core/mod.ts";
 import { SEND_OPTIONS } from "../lib/options.ts";
 import { SERVE_OPTIONS } from "../lib/server/server.ts";
 import { FrameDecoderStream, MessageAssemblerStream } from "../lib/streams.ts";
@@ -71,6 +77,13 @@ const MADE: [name: string, make: (options: object) => unknown, wrong: Wrong[]][]
     ["ownsInput", "no", TypeError],
     ["rsvInUse", 8, RangeError],
     ["rsvInUse", -1, RangeError],
+  ]],
+  ["parseRequestHead", (options) => parseRequestHead(new Uint8Array(0), options), [
+    ["maxHeadSize", NaN, RangeError],
+    ["maxLineLength", "1k", TypeError],
+  ]],
+  ["parseResponseHead", (options) => parseResponseHead(new Uint8Array(0), options), [
+    ["maxHeaderCount", -1, RangeError],
   ]],
   ["FrameDecoderStream", (options) => new FrameDecoderStream({ role: "server", ...options }), [
     ["maxFrameSize", "1k", TypeError],

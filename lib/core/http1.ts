@@ -1,7 +1,7 @@
 /** Parses and serializes the heads of HTTP/1.1 messages, strictly and within limits (RFC 9112). */
 import { HandshakeError, type HandshakeErrorCode, wrongType } from "./error.ts";
 import { checkField, isFieldValue, isToken, type RawHeaders, TCHAR } from "./header.ts";
-import { checkNumber, type OptionNames } from "./options.ts";
+import { checkNumber, checkValues, type OptionNames } from "./options.ts";
 
 /** The head of a request. */
 export interface RequestHead {
@@ -129,6 +129,8 @@ export class HeadProgress {
  * @throws {HandshakeError} If the head is wrong: "malformed-head", "target-too-long",
  * "head-too-large" or "http-version". An impossible request line and control characters fail at
  * once, other errors at the end of their line.
+ * @throws {TypeError} If a limit is not a number.
+ * @throws {RangeError} If a limit is negative or NaN.
  */
 export function parseRequestHead(
   bytes: Uint8Array,
@@ -152,6 +154,8 @@ export function parseRequestHead(
  * @throws {HandshakeError} If the head is wrong: "malformed-head", "head-too-large" or
  * "http-version". An impossible status line and control characters fail at once, other errors at the
  * end of their line.
+ * @throws {TypeError} If a limit is not a number.
+ * @throws {RangeError} If a limit is negative or NaN.
  */
 export function parseResponseHead(
   bytes: Uint8Array,
@@ -187,6 +191,7 @@ function readLines(
   progress: HeadProgress,
   startLine: StartLine,
 ): Lines | undefined {
+  checkValues(limits, HEAD_LIMITS, "limits.");
   const { maxHeaderCount = 128, maxLineLength = 8192, maxHeadSize = 16384 } = limits;
   const { headers } = progress;
   let text: string | undefined;
