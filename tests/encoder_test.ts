@@ -4,6 +4,8 @@ import { setTimeout } from "node:timers/promises";
 import { isDeepStrictEqual } from "node:util";
 import { encodeFrame, type Frame, FrameDecoder, Opcode, type Role } from "../lib/core/mod.ts";
 import { BUFFER_SIZE, Encoder, LEND_FROM, releaseBuffer, takeBuffer } from "../lib/core/encoder.ts";
+import { type TextCodec, webTextCodec } from "../lib/core/utf8.ts";
+import { nodeTextCodec } from "../lib/runtime/node.ts";
 import { firstByte } from "../lib/core/frame_writer.ts";
 import { sharedFrame } from "../lib/core/shared_frame.ts";
 import { SharedFrames, sharedLength } from "../lib/connection/sharing.ts";
@@ -289,7 +291,7 @@ describe("Encoder and its memory", () => {
   };
   const pools: readonly [name: string, size: number, most: number][] = [
     ["4096 small buffers", 256, 4096],
-    ["512 middle buffers", 2048, 512],
+    ["2048 middle buffers", 2048, 2048],
     ["64 large buffers", 2049, 64],
   ];
   for (const [name, size, most] of pools) {
@@ -347,6 +349,56 @@ describe("Encoder and its memory", () => {
     assert.equal(sizeOf(100, 141), middle, "the bytes have moved");
     assert.equal(sizeOf(1), middle, "the batch did not fit into a small buffer");
     assert.equal(sizeOf(1), small);
+  });
+
+  it("Encoder counts the bytes of a text that may not fit, if its codec can", () => {
+    const write = (encoder: Encoder, text: string) => {
+      encoder.writeText(TEXT, text);
+      const { isLarge } = encoder;
+      const frame = concat(encoder.take());
+      assertSameBytes(
+        frame,
+        encodeFrame({ opcode: Opcode.Text, fin: true, rsv: 0, payload: utf8(text) }),
+      );
+      encoder.recycle();
+      return isLarge;
+    };
+    const counting = (textCodec: TextCodec) => {
+      const counted: string[] = [];
+      const byteLength = textCodec.byteLength && ((text: string) => {
+        counted.push(text);
+        return textCodec.byteLength!(text);
+      });
+      return {
+        encoder: new Encoder("server", { textCodec: { ...textCodec, byteLength } }),
+        counted,
+      };
+    };
+    const rows: [text: string, textCodec: TextCodec, isLarge: boolean][] = [
+      ["a".repeat(678), webTextCodec, false],
+      ["a".repeat(679), webTextCodec, true],
+      ["a".repeat(2034), nodeTextCodec, false],
+      ["a".repeat(2035), nodeTextCodec, true],
+      ["é".repeat(1017), nodeTextCodec, false],
+      ["é".repeat(1018), nodeTextCodec, true],
+      ["語".repeat(678), nodeTextCodec, false],
+      ["語".repeat(679), nodeTextCodec, true],
+    ];
+    for (const [text, codec, isLarge] of rows) {
+      const { encoder, counted } = counting(codec);
+      assert.equal(write(encoder, text), isLarge);
+      assert.deepEqual(counted, codec.byteLength ? [text] : []);
+    }
+    // The next buffer will be as large as the last batch, if that is enough.
+    const { encoder, counted } = counting(nodeTextCodec);
+    const texts = [1001, 330, 107, 31].map((length) => "a".repeat(length));
+    for (const text of texts) write(encoder, text);
+    assert.deepEqual(counted, [texts[0], texts[2]]);
+    encoder.writeText(TEXT, "a".repeat(1000));
+    encoder.writeText(TEXT, "b".repeat(300));
+    assert.equal(counted.length, 3, "there is room in the buffer");
+    encoder.writeText(TEXT, "c".repeat(300));
+    assert.equal(counted.length, 4);
   });
 
   it("Encoder holds no lent bytes after they have left, not even in old garbage", {

@@ -520,6 +520,30 @@ describe("Sender", () => {
     });
   }
 
+  const crowds: [count: number, size: number, isEarly: boolean][] = [
+    [63, 2035, false],
+    [64, 2034, false],
+    [64, 2035, true],
+    [65, 2035, false],
+  ];
+  for (const [count, size, isEarly] of crowds) {
+    const when = isEarly ? "before the turn ends" : "at the end of the turn";
+    it(`${count} senders with ${size} bytes each flush ${when}`, async () => {
+      await rest();
+      const senders = Array.from({ length: count }, () => senderOf());
+      const given = () => senders.reduce((sum, { transport }) => sum + transport.take().length, 0);
+      for (const { sender } of senders) void sender.send(pattern(size));
+      assert.equal(given(), 0, "in the same microtask");
+      await Promise.resolve();
+      assert.equal(given(), isEarly ? count * (size + 4) : 0);
+      for (const { sender } of senders.slice(1)) void sender.send(pattern(size));
+      await Promise.resolve();
+      assert.equal(given(), 0, "the count has begun anew");
+      await rest();
+      assert.equal(given(), (isEarly ? count - 1 : 2 * count - 1) * (size + 4));
+    });
+  }
+
   it("Sender gives at most 256 KiB at a time, and the rest when the transport has sent them", async () => {
     const { sender, transport, drain } = senderOf();
     transport.isSlow = true;

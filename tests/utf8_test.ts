@@ -285,6 +285,17 @@ for (const [name, codec] of Object.entries(CODECS)) {
         assert.deepEqual(target, concat([hex("aa aa aa"), bytes, rest]), digits);
       }
     });
+
+    it(`${name}.encodeInto needs no more room than the bytes that byteLength counts`, () => {
+      fc.assert(fc.property(fc.array(unit, { maxLength: 40 }), (units) => {
+        const text = units.join("");
+        const bytes = new TextEncoder().encode(text);
+        const target = new Uint8Array(3 + bytes.length);
+        assert.equal(codec.byteLength?.(text) ?? bytes.length, bytes.length);
+        assert.equal(codec.encodeInto(text, target, 3), bytes.length);
+        assert.deepEqual(target.subarray(3), bytes);
+      }));
+    });
   });
 }
 
@@ -295,6 +306,12 @@ const sequence: fc.Arbitrary<Uint8Array> = fc.oneof(
   fc.string({ unit: "binary", minLength: 1, maxLength: 3 }).map(utf8),
   fc.constantFrom(...INVALID.map(([, digits]) => hex(digits)), ...TRUNCATED.map(hex)),
   fc.uint8Array({ maxLength: 4 }),
+);
+
+/** Characters, and lone surrogates, which may become pairs. */
+const unit: fc.Arbitrary<string> = fc.oneof(
+  fc.string({ unit: "binary" }),
+  fc.constantFrom("\ud83d", "\ude00", "語".repeat(30), "a".repeat(100)),
 );
 
 function outcome(action: () => string): { text?: string; thrown?: Error } {

@@ -1,6 +1,7 @@
 /** The sending half of a connection: sends one message after the other, several in one write. */
 import { handled, onAbort, rejectTraced, traced } from "../abortable.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
+import { LARGE_KEPT } from "../core/encoder.ts";
 import type { Crowd, SharedFrame } from "../core/shared_frame.ts";
 import { type ErrorCode, wrongType } from "../core/error.ts";
 import { replaceStack } from "../core/error_print.ts";
@@ -95,14 +96,23 @@ class Departure {
 /** The senders to flush in the next turn. One callback serves all of them. */
 let due: Sender[] = [];
 
+/** Number of these senders whose batch is in a large buffer. When all that are kept are used, they flush. */
+let largeDue = 0;
+
 /** Not a static private method: `tsc` would make the class one that no bundler can leave out. */
 function flushDue(): void {
   const senders = due;
   due = [];
+  largeDue = 0;
   for (const sender of senders) {
     sender.isDue = false;
     sender.flush();
   }
+}
+
+/** Flushes, unless a loop has sent to more connections since: it may send them another message soon. */
+function flushLarge(): void {
+  if (largeDue === LARGE_KEPT) flushDue();
 }
 
 /** The machine that writes the frames, or a native WebSocket, which sends messages itself. */
@@ -359,6 +369,7 @@ export class Sender {
     if (this.isDue) return;
     this.isDue = true;
     if (due.push(this) === 1) nextTurn(flushDue);
+    if (this.encoder.isLarge && ++largeDue === LARGE_KEPT) queueMicrotask(flushLarge);
   }
 
   /**

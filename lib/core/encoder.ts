@@ -329,13 +329,18 @@ export class Encoder {
     return frame !== undefined;
   }
 
+  /** Whether the batch is in one of the largest buffers, of which few are kept. */
+  get isLarge(): boolean {
+    return this.#buffer.length === BUFFER_SIZE;
+  }
+
   /** Writes a frame with text as its payload; `first` is the first byte of the frame. */
   writeText(first: number, text: string): void {
     const { length } = text;
     if (3 * length > BUFFER_SIZE / 2 || this.#onFrame !== undefined) {
       return this.writeBytes(first, utf8.encode(text), true, true);
     }
-    this.#reserve(MAX_HEADER_LENGTH + 3 * length);
+    this.#reserveText(text);
     const buffer = this.#buffer;
     const key = this.#masked ? maskingKey() : undefined;
     // Most texts have one byte per code unit. Otherwise the header is written again.
@@ -420,6 +425,15 @@ export class Encoder {
       this.#end += size;
       at += size;
     }
+  }
+
+  /** Counts the bytes of the text only if there may be too little room for any text of this length. */
+  #reserveText(text: string): void {
+    const most = MAX_HEADER_LENGTH + 3 * text.length;
+    const { length } = this.#buffer;
+    const room = length === 0 ? this.#likely : length - this.#end;
+    const size = room < most ? this.#codec.byteLength?.(text) : undefined;
+    this.#reserve(size === undefined ? most : MAX_HEADER_LENGTH + size);
   }
 
   #reserve(size: number): void {
@@ -567,6 +581,9 @@ function frameOf(first: number, payload: Uint8Array): Frame {
 /** Size of the largest buffers: a message of 64 KiB and its headers fit. */
 export const BUFFER_SIZE: number = 65536 + 448;
 
+/** Maximum number of these buffers that are kept. */
+export const LARGE_KEPT = 64;
+
 /** Small buffers are made so many bytes at a time. */
 const SLAB = 8192;
 
@@ -591,8 +608,8 @@ interface Pool {
 
 // Most connections write little.
 const small: Pool = { size: 256, most: 4096, free: [] };
-const middle: Pool = { size: 2048, most: 512, free: [] };
-const large: Pool = { size: BUFFER_SIZE, most: 64, free: [] };
+const middle: Pool = { size: 2048, most: 2048, free: [] };
+const large: Pool = { size: BUFFER_SIZE, most: LARGE_KEPT, free: [] };
 const pools = new Map([small, middle, large].map((pool) => [pool.size, pool]));
 
 /** Returns a buffer of at least `size` bytes, or one of the largest. */

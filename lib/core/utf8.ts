@@ -13,9 +13,11 @@ export interface TextCodec {
   readonly takesAnything?: boolean | undefined;
   /**
    * Encodes text into `target` at `offset` and returns the number of bytes written. The target must
-   * have room for three bytes per code unit. Lone surrogates become U+FFFD.
+   * have room for them. Lone surrogates become U+FFFD.
    */
   encodeInto(text: string, target: Uint8Array, offset: number): number;
+  /** Returns the number of bytes that `encodeInto()` writes, if the platform has a fast way. */
+  readonly byteLength?: ((text: string) => number) | undefined;
   /** Encodes text that has only characters of Latin-1, if the platform has a faster way. */
   readonly encodeLatin1?: ((text: string) => Uint8Array) | undefined;
 }

@@ -566,6 +566,8 @@ export const nodeTextCodec: TextCodec = {
 
   encodeInto: (text, target, offset) => utf8Write.call(target, text, offset),
 
+  byteLength: (text) => Buffer.byteLength(text),
+
   encodeLatin1: (text) => Buffer.from(text, "latin1"),
 };
 
