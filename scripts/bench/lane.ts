@@ -12,8 +12,8 @@ export interface Load {
    * then belongs to the run.
    */
   readonly isKept?: boolean;
-  /** Work after a run that is not measured. */
-  settle?(): Promise<void>;
+  /** Ends what the last run has begun, and returns the number of ends. They are a figure of their own. */
+  end?(): Promise<number>;
   /** Other figures of the last run. */
   figures?(): Figures;
   close(): void | Promise<void>;
@@ -79,6 +79,15 @@ export class Lane {
         }
       };
     });
+  }
+
+  /** Sends the last bytes, and waits until both sides have ended. */
+  async leave(last: Uint8Array): Promise<void> {
+    const closed = new Promise((resolve) => this.socket.once("close", resolve));
+    this.#fail = () => {};
+    this.#onData = () => this.socket.end();
+    this.socket.write(last);
+    await closed;
   }
 
   close() {

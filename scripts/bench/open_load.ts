@@ -1,9 +1,12 @@
-/** Opens connections, several at a time. Closing them is not measured. */
-import { handshake } from "./frames.ts";
+/** Opens connections, several at a time, and closes them, which is measured separately. */
+import { encode, handshake } from "./frames.ts";
 import { Lane, type Load } from "./lane.ts";
 
-/** Number of connections that are opened at the same time. */
+/** Number of connections that are opened or closed at the same time. */
 const AT_ONCE = 32;
+
+/** A Close frame with the code 1000. */
+const CLOSE = encode(0x88, Uint8Array.of(3, 232), true);
 
 /** Each connection counts as a message of this load. */
 export class OpenLoad implements Load {
@@ -27,10 +30,16 @@ export class OpenLoad implements Load {
     return connections;
   }
 
-  /** Closes the connections of the last run, and gives the server time to notice. */
-  async settle() {
-    this.close();
-    await new Promise((resolve) => setTimeout(resolve, 200));
+  /** Closes the connections of the last run with a Close frame, as a client of RFC 6455 does. */
+  async end(): Promise<number> {
+    const lanes = this.#lanes;
+    this.#lanes = [];
+    const { length } = lanes;
+    const leave = async () => {
+      for (let lane = lanes.pop(); lane !== undefined; lane = lanes.pop()) await lane.leave(CLOSE);
+    };
+    await Promise.all(Array.from({ length: AT_ONCE }, leave));
+    return length;
   }
 
   close() {

@@ -42,14 +42,16 @@ export class ServerPeer implements Contestant {
 
   async round(messages: number): Promise<Round> {
     const [server, load] = [this.#server!, this.#load!];
-    const round = await timed(server, async () => {
-      const done = await load.run(messages);
-      if (load.isKept) await server.ask("age");
-      return done;
-    });
-    await load.settle?.();
-    if (load.isKept) await server.ask("age");
-    return { ...round, figures: { ...round.figures, ...load.figures?.() } };
+    const timedWithAge = (work: () => Promise<number>) =>
+      timed(server, async () => {
+        const done = await work();
+        if (load.isKept) await server.ask("age");
+        return done;
+      });
+    const round = await timedWithAge(() => load.run(messages));
+    const end = load.end && await timedWithAge(() => load.end!());
+    const figures = { ...round.figures, ...end && { end: end.figures.rate }, ...load.figures?.() };
+    return { ...round, figures };
   }
 
   async close() {

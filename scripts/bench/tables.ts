@@ -164,7 +164,8 @@ function workTable(measurements: Measurement[], results: Results): string {
       return `${unitOf(workload, figure)}${load}`;
     })
   );
-  const hasRatio = figures.length === 1 && peers.length > 1;
+  // The ratio is that of the openings.
+  const hasRatio = figures.filter((figure) => figure !== "end").length === 1 && peers.length > 1;
   const rows = peers.map((peer) => [
     label(peer, results),
     ...measurements.flatMap(({ runs }) =>

@@ -14,7 +14,7 @@ import { ClientPeer, peerProgram, ServerPeer } from "./peer.ts";
 /**
  * `echo`: a server echoes messages; `deflate`: the same with compression; `latency`: one message in
  * flight on one connection; `paced`: messages at half of the rate of the last peer; `open`: opening
- * handshakes; `client`: a raw server answers the messages of clients; `fanout`: all connections get the
+ * handshakes, and the ends of the connections; `client`: a raw server answers the messages of clients; `fanout`: all connections get the
  * messages of one connection; `keepalive`: a server sends pings and gets pongs; `huge`: a server reads
  * messages of 1 GiB in pieces; `memory`: the memory of idle and active connections.
  */
@@ -107,6 +107,7 @@ export function unitOf({ kind }: Workload, figure = "rate"): string {
     heap: "KiB of the engine's heap, idle",
     active: "KiB, active",
     peak: "MiB more than before, at the highest",
+    end: "ends per CPU second",
   };
   const counted: Partial<Record<Kind, string>> = {
     open: "connections",
