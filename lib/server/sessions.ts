@@ -275,12 +275,13 @@ export class Sessions {
   /** Waits for the connection in addition to the handler, which may run longer than its connection. */
   #endLater(ws: WebSocketConnection, place: string): Closing {
     this.#pending++;
-    const { closing } = driverOf(ws);
+    const driver = driverOf(ws);
+    const { closing } = driver;
     closing.leaveRule = "handler";
     closing.whenEnded(() => {
       this.#count.leave(place);
       this.connections.delete(ws);
-      addTo(this.#totals, driverOf(ws).stats);
+      addTo(this.#totals, driver.stats);
       this.#left();
     });
     const { maxLifetime = 0 } = this.#options;
