@@ -251,7 +251,7 @@ export async function connect(
   checkKnown("connect()", options, CONNECT_OPTIONS);
   const { href } = resolveWebSocketUrl(url, baseUrl());
   refuse(options, UNSUPPORTED);
-  return await open(href, options);
+  return await open(href, { ...options });
 }
 
 /**
@@ -311,9 +311,9 @@ export async function fromWebSocket(
 ): Promise<BrowserConnection> {
   checkKnown("fromWebSocket()", options, SOCKET_OPTIONS);
   takeSocket(socket);
-  const { maxQueuedBytes } = options;
-  const line = await withinTime(options, (signal) => lineOver(socket, signal, maxQueuedBytes));
-  return new BrowserConnection(line, options);
+  const own = { ...options };
+  const line = await withinTime(own, (signal) => lineOver(socket, signal, own.maxQueuedBytes));
+  return new BrowserConnection(line, own);
 }
 
 function streamClass(): WebSocketStreamConstructor {

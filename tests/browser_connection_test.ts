@@ -399,6 +399,25 @@ describe("connect() in a browser: a WebSocketStream that does not settle", () =>
 });
 
 describe("fromWebSocket() in a browser", () => {
+  it("It and connect() copy their options", async () => {
+    const limit = { maxMessageSize: 4 };
+    const socket = new FakeSocket();
+    const [overSocket, overStream] = await withGlobals(
+      { WebSocketStream: FakeStream },
+      async () => {
+        const opening = [browser.fromWebSocket(socket, limit), browser.connect("ws://a/", limit)];
+        FakeStream.last.open();
+        limit.maxMessageSize = Infinity;
+        return await Promise.all(opening);
+      },
+    );
+    socket.emit("message", { data: "too long" });
+    FakeStream.last.input.enqueue("too long");
+    for (const ws of [overSocket, overStream]) {
+      assert.equal((await rejection<WebSocketError>(ws.receive())).closeCode, 1009);
+    }
+  });
+
   it("It takes a socket once, and refuses other values", async () => {
     const socket = new FakeSocket();
     const ws = await browser.fromWebSocket(socket);

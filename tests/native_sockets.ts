@@ -213,10 +213,10 @@ export class FakeStream {
 }
 
 /** Runs a test with globals other than those of the platform. */
-export async function withGlobals(
+export async function withGlobals<T>(
   globals: Record<string, unknown>,
-  run: () => unknown,
-): Promise<void> {
+  run: () => T | Promise<T>,
+): Promise<T> {
   const before = Object.keys(globals).map((name) =>
     [name, Object.getOwnPropertyDescriptor(globalThis, name)] as const
   );
@@ -224,7 +224,7 @@ export async function withGlobals(
     for (const [name, value] of Object.entries(globals)) {
       Object.defineProperty(globalThis, name, { value, configurable: true, writable: true });
     }
-    await run();
+    return await run();
   } finally {
     for (const [name, descriptor] of before) {
       if (descriptor === undefined) delete (globalThis as Record<string, unknown>)[name];

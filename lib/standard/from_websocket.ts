@@ -118,15 +118,16 @@ export async function fromWebSocket(
 ): Promise<WebSocketConnection> {
   checkKnown("fromWebSocket()", options, FROM_WEB_SOCKET_OPTIONS);
   takeSocket(socket);
-  const request = requestOf(socket, options.request);
-  const machine = new NativeMachine(socket, options);
+  const own = { ...options };
+  const request = requestOf(socket, own.request);
+  const machine = new NativeMachine(socket, own);
   try {
-    await withDeadline(options, () => machine.opened);
+    await withDeadline(own, () => machine.opened);
   } catch (error) {
     machine.transport.destroy();
     throw error;
   }
-  return new NativeConnection(machine, request, options);
+  return new NativeConnection(machine, request, own);
 }
 
 function requestOf(
