@@ -52,7 +52,7 @@ const LOOK_EVERY = 65536;
 
 const DEFAULTS: SendOptions = {};
 
-const DONE: Promise<void> = Promise.resolve();
+const DONE: Promise<void> = /* @__PURE__ */ Promise.resolve();
 
 const NOT_BEGUN = "Cannot send: the connection was closed before the message had begun. " +
   "Await send() before close()";

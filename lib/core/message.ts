@@ -44,7 +44,7 @@ export interface MessageOptions {
   textCodec?: TextCodec | undefined;
 }
 
-const EMPTY = new Uint8Array(0);
+const EMPTY = /* @__PURE__ */ new Uint8Array(0);
 
 interface Assembly {
   /** Whether `read()` returns whole messages. A piece may be a view of the input. */
@@ -395,7 +395,7 @@ export interface FragmentsOptions {
   maxFrameSize?: number | undefined;
 }
 
-const encoder = new TextEncoder();
+const encoder = /* @__PURE__ */ new TextEncoder();
 
 /**
  * Splits a message into frames. The payloads are views of the bytes of the message.

@@ -41,11 +41,8 @@ export interface Line {
   readonly extensions: string;
   /** Resolves with the peer's code and reason after a clean close. */
   readonly closed: Promise<Required<CloseInfo>>;
-  /**
-   * Reads the next message. After the end, resolves with undefined or rejects. Is called again when it has
-   * settled.
-   */
-  read(): Promise<unknown>;
+  /** Reads the messages, one after the other. */
+  readonly reader: ReadableStreamDefaultReader<unknown>;
   /**
    * Sends a message, without keeping its bytes. Settles when there is room for another one. After the end,
    * it may never settle.
@@ -70,8 +67,7 @@ export async function openStream(
   const writer = writable.getWriter();
   let written = Promise.resolve();
   const line: Line = {
-    ...{ protocol, extensions, closed },
-    read: async () => (await reader.read()).value,
+    ...{ protocol, extensions, closed, reader },
     write: (message) =>
       written = writer.write(typeof message === "string" ? message : new Uint8Array(message)),
     close: (info) => void handled(written.finally(() => stream.close(info))),
@@ -88,8 +84,8 @@ export async function openStream(
 /** A WebSocket of the platform, which cannot be paused. */
 export class SocketLine extends NativeSocket implements Line {
   readonly closed: Promise<Required<CloseInfo>>;
+  readonly reader: ReadableStreamDefaultReader<Message>;
   #input!: ReadableStreamDefaultController<Message>;
-  readonly #reader: ReadableStreamDefaultReader<Message>;
   #settle!: { resolve(info: Required<CloseInfo>): void; reject(error: unknown): void };
   #room: { promise: Promise<void>; resolve(): void } | undefined;
 
@@ -99,7 +95,7 @@ export class SocketLine extends NativeSocket implements Line {
     this.closed = handled(new Promise((resolve, reject) => this.#settle = { resolve, reject }));
     const start = (input: ReadableStreamDefaultController<Message>) => void (this.#input = input);
     const strategy = { highWaterMark: 0, size: sizeOf };
-    this.#reader = new ReadableStream({ start }, strategy).getReader();
+    this.reader = new ReadableStream({ start }, strategy).getReader();
   }
 
   get queued(): number {
@@ -112,10 +108,6 @@ export class SocketLine extends NativeSocket implements Line {
 
   get extensions(): string {
     return this.socket.extensions ?? "";
-  }
-
-  async read(): Promise<Message | undefined> {
-    return (await this.#reader.read()).value;
   }
 
   write(message: Message): Promise<void> | undefined {
@@ -153,10 +145,11 @@ export class SocketLine extends NativeSocket implements Line {
       this.#settle.resolve(info);
     } else {
       const { closeCode = 1006, reason } = info ?? {};
-      const failure = error instanceof WebSocketError
-        ? error
-        : webSocketError("The connection was lost", closeCode, reason, error);
-      this.#settle.reject(failure);
+      this.#settle.reject(
+        error instanceof WebSocketError
+          ? error
+          : webSocketError("The connection was lost", closeCode, reason, error),
+      );
     }
     // An error of the stream would drop the messages that wait.
     this.#input.close();
@@ -206,7 +199,7 @@ export class BrowserConnection implements AsyncIterable<Message>, AsyncDisposabl
   #loops = 0;
   #isAwaited = false;
   #isDropping = false;
-  #reading: Promise<unknown> | undefined;
+  #reading: Promise<{ value?: unknown }> | undefined;
   #readable: ReadableStream<Message> | undefined;
   #writable: WritableStream<Message | BufferSource> | undefined;
   #writing: WritableStreamDefaultController | undefined;
@@ -363,9 +356,16 @@ export class BrowserConnection implements AsyncIterable<Message>, AsyncDisposabl
 
   async #drop(): Promise<void> {
     this.#isDropping = true;
-    const next = (reading: Promise<unknown>) => reading.catch(() => undefined);
-    let message = await next(this.#reading ?? this.#line.read());
-    while (message !== undefined) message = await next(this.#line.read());
+    try {
+      while ((await this.#read()).value !== undefined) this.#reading = undefined;
+    } catch {
+      // The connection has failed.
+    }
+  }
+
+  /** Reads the next message. A call that was cancelled has left it for the next call. */
+  #read(): Promise<{ value?: unknown }> {
+    return this.#reading ??= this.#line.reader.read();
   }
 
   #enter(mode: Mode): void {
@@ -378,10 +378,10 @@ export class BrowserConnection implements AsyncIterable<Message>, AsyncDisposabl
   async #next(signal?: AbortSignal): Promise<Message | undefined> {
     signal?.throwIfAborted();
     if (this.#isDropping) return;
-    const reading = this.#reading ??= this.#line.read();
+    const reading = this.#read();
     let value: unknown;
     try {
-      value = await (signal === undefined ? reading : abortable(reading, signal));
+      ({ value } = await (signal === undefined ? reading : abortable(reading, signal)));
     } catch (error) {
       if (signal?.aborted) throw error;
     }
@@ -432,8 +432,10 @@ export class BrowserConnection implements AsyncIterable<Message>, AsyncDisposabl
     if (this.#state !== "open") throw this.#closedError();
     const { length } = message;
     const { slow = "wait", maxBufferedAmount = MAX_BUFFERED_AMOUNT } = this.#options;
-    if (slow !== "wait" && isTooMuch(this.#heldAmount, length, maxBufferedAmount)) {
-      this.#endAsSlow(slow);
+    const held = this.#bufferedAmount + this.#bufferedMessages * MESSAGE_OVERHEAD;
+    if (slow !== "wait" && isTooMuch(held, length, maxBufferedAmount)) {
+      if (slow === "terminate") this.terminate();
+      else this.#startClose({ closeCode: 1008, reason: "Too slow" });
       throw this.#closedError();
     }
     this.#bufferedAmount += length;
@@ -450,15 +452,6 @@ export class BrowserConnection implements AsyncIterable<Message>, AsyncDisposabl
       this.#bufferedAmount -= length;
       this.#bufferedMessages--;
     }
-  }
-
-  get #heldAmount(): number {
-    return this.#bufferedAmount + this.#bufferedMessages * MESSAGE_OVERHEAD;
-  }
-
-  #endAsSlow(how: "close" | "terminate"): void {
-    if (how === "terminate") this.terminate();
-    else this.#startClose({ closeCode: 1008, reason: "Too slow" });
   }
 
   /**
@@ -544,8 +537,8 @@ export class BrowserConnection implements AsyncIterable<Message>, AsyncDisposabl
     void this.#drop();
   }
 
-  async #over(): Promise<void> {
-    await this.#closed.catch(() => {});
+  #over(): Promise<unknown> {
+    return this.#closed.catch(() => {});
   }
 
   #cut(message: string): void {
