@@ -472,6 +472,27 @@ describe("Topics over an engine that fails", () => {
       assert.deepEqual(await client.close(), numbers(9));
     }));
 
+  it("ready has no position from before a subscription that has failed", async () => {
+    const engine = new FlakyEngine({});
+    const [near, far] = [engine.connect(), engine.connect()];
+    const errors = new Errors();
+    const topics = new Topics({ backplane: near, onError: errors.onError });
+    const other = new Topics({ backplane: far });
+    const subscribe = near.subscribe.bind(near);
+    near.subscribe = async () => {
+      near.subscribe = subscribe;
+      await publishAll(other, "x", numbers(3));
+      throw new Error("The engine is down");
+    };
+    const client = await Client.open();
+    const { position } = await topics.subscribe(client.ws, "x").ready;
+    assert.equal(position?.offset, 3);
+    await publishAll(other, "x", ["3"]);
+    assert.deepEqual(await client.close(), ["3"]);
+    assert.deepEqual(errors.codes, ["backplane-failed"]);
+    await Promise.all([topics.close(), other.close()]);
+  });
+
   it("subscribes by itself when the engine comes back", () =>
     withFlaky(true, async (near, far, flaky, errors) => {
       flaky.isDown = true;

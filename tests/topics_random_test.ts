@@ -62,7 +62,8 @@ class Run {
     const { seed, size, isShuffling, maxWaiting, maxWaitingBytes } = setting;
     this.time = time;
     this.#setting = setting;
-    this.#expected = { hasOutages: false, hasGaps: size < 1000 };
+    const isTight = maxWaiting < 1000 || maxWaitingBytes < 1_000_000;
+    this.#expected = { isTight, hasOutages: false, hasGaps: size < 1000 };
     this.engine = new ModelEngine(chanceOf(seed), size, isShuffling);
     const onError = (error: unknown) => this.#report(error);
     this.processes = Array.from({ length: PROCESSES }, () => {

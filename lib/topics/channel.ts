@@ -124,9 +124,6 @@ export class Channel implements BackplaneReceiver {
   async #begin(): Promise<void> {
     const { engine } = this.#host;
     const { backplane } = engine;
-    // The position is read first: if a message came between, reading from there would include it.
-    const reading = this.#hasHistory ? handled(this.#readPosition()) : undefined;
-    if (reading !== undefined && !engine.isLocal) await reading;
     await engine.insist(this.name, this.signal, async () => {
       try {
         await engine.call("subscribe", (call) => backplane.subscribe(this.name, this, call));
@@ -137,15 +134,17 @@ export class Channel implements BackplaneReceiver {
         throw error;
       }
     });
-    await reading;
+    if (this.#hasHistory) await this.#readPosition();
     this.#isConfirmed = true;
   }
 
+  /** Asks from which place on messages come. If some have come already, others may be missing there. */
   async #readPosition(): Promise<void> {
     const { engine } = this.#host;
     const read = () => engine.read(this.name, undefined);
     const { position } = await engine.insist(this.name, this.signal, read);
-    if (!isCovered(position, this.#position)) this.#position = position;
+    if (this.#position === undefined) this.#position = position;
+    else if (!isCovered(position, this.#position)) this.#readAgain();
   }
 
   /**
@@ -224,7 +223,8 @@ export class Channel implements BackplaneReceiver {
       const isKnown = isCovered(this.#first, position);
       return isKnown ? undefined : this.#host.dispatchLate(delivery);
     }
-    if (position === undefined || !this.#isConfirmed) return this.accept(delivery);
+    const isFirst = !this.#isConfirmed && this.#held === undefined;
+    if (position === undefined || isFirst) return this.accept(delivery);
     this.#early.push(delivery);
     this.#startTimer();
   }
@@ -297,10 +297,13 @@ export class Channel implements BackplaneReceiver {
     do {
       // What is held by now is in the history too.
       this.#held = held = new Held(limits);
-      const read = () => engine.read(this.name, this.#position);
+      const since = this.#position;
+      const read = () => engine.read(this.name, since);
       const { recovered, messages, position } = await engine.insist(this.name, this.signal, read);
       // Another restored() follows another outage.
       if (this.#changes !== changes) return;
+      // The place at the beginning may have become known meanwhile.
+      if (since === undefined && this.#position !== undefined) continue;
       if (!recovered) {
         this.#position = position;
         this.tellMissed();

@@ -50,7 +50,7 @@ export class Engine {
   readonly backplane: Backplane;
   readonly report: Report;
   /** Whether a call takes effect at once. */
-  readonly isLocal: boolean;
+  readonly #isLocal: boolean;
   readonly #timeout: number;
   readonly #maxBytes: number;
   readonly #limits = new Set<Limit>();
@@ -65,7 +65,7 @@ export class Engine {
     }
     owned.add(backplane);
     this.backplane = backplane;
-    this.isLocal = isLocal;
+    this.#isLocal = isLocal;
     this.#timeout = timeout;
     this.#maxBytes = maxBytes;
     this.report = report;
@@ -86,7 +86,7 @@ export class Engine {
   async call<T>(what: string, begin: (options: BackplaneCall) => Promise<T>): Promise<T> {
     if (this.#isClosed) throw invalidState("The topics are closed", "not-open");
     try {
-      if (this.isLocal) return await begin(LOCAL);
+      if (this.#isLocal) return await begin(LOCAL);
       const signal = this.#currentLimit();
       return await abortable(begin({ signal }), signal);
     } catch (error) {
