@@ -1,8 +1,9 @@
 /** The opening handshake of a client, over `node:http` and `node:https`, and its redirects. */
 import { Buffer } from "node:buffer";
 import type { EventEmitter } from "node:events";
-import http, { type ClientRequest, type ClientRequestArgs, type IncomingMessage } from "node:http";
+import type { ClientRequest, ClientRequestArgs, IncomingMessage } from "node:http";
 import https, { type RequestOptions } from "node:https";
+import { createRequire } from "node:module";
 import net, { type NetConnectOpts } from "node:net";
 import { nextTick } from "node:process";
 import { unescape } from "node:querystring";
@@ -23,6 +24,9 @@ import {
   thresholdOf,
 } from "./options.ts";
 import type { Opened } from "./outlet.ts";
+
+/** An `import` would read each name, also `WebSocket`, for which Node loads its client for `fetch()`. */
+export const http = createRequire("/")("node:http") as typeof import("node:http");
 
 const SUPPORTED_VERSIONS = [8, 13];
 

@@ -1,11 +1,6 @@
 /** The server of `ws`. */
 import { Buffer } from "node:buffer";
-import {
-  createServer,
-  type IncomingMessage,
-  type Server as HttpServer,
-  STATUS_CODES,
-} from "node:http";
+import type { IncomingMessage, Server as HttpServer } from "node:http";
 import type { Server as HttpsServer } from "node:https";
 import type { AddressInfo, Socket } from "node:net";
 import { nextTick } from "node:process";
@@ -14,6 +9,7 @@ import { Endpoint } from "../core/endpoint.ts";
 import { HandshakeError } from "../core/error.ts";
 import type { RequestHead } from "../core/http1.ts";
 import type { PerMessageDeflate } from "../core/permessage_deflate.ts";
+import { http } from "./client.ts";
 import { type Refusal, refusalOf, UNACCEPTABLE } from "./errors.ts";
 import { Emitter } from "./event_target.ts";
 import { Inlet } from "./inlet.ts";
@@ -388,8 +384,8 @@ export class WebSocketServer<
 
 /** Makes the HTTP server of the option `port`, which answers plain requests with 426. */
 function refusingServer(): HttpServer {
-  return createServer((_, response) => {
-    const body = STATUS_CODES[426]!;
+  return http.createServer((_, response) => {
+    const body = http.STATUS_CODES[426]!;
     response.writeHead(426, { "Content-Length": body.length, "Content-Type": "text/plain" });
     response.end(body);
   });
@@ -431,7 +427,7 @@ function answer(
   socket: Duplex,
   { status, message, headers }: { status: number; message?: string; headers?: Refusal["headers"] },
 ): void {
-  const reason = STATUS_CODES[status] ?? "";
+  const reason = http.STATUS_CODES[status] ?? "";
   const body = message || reason;
   const fields = Object.entries({
     Connection: "close",
