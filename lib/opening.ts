@@ -99,7 +99,7 @@ export class TransportReader implements TransportHandlers {
   }
 
   async closed(): Promise<void> {
-    while (!this.isClosed) await this.wait();
+    while (!this.isClosed) await this.#wait();
   }
 
   /** Makes `take()` and `read()` throw the reason. */
@@ -113,7 +113,7 @@ export class TransportReader implements TransportHandlers {
     for (;;) {
       const chunk = this.take();
       if (chunk !== undefined) return chunk;
-      await this.wait(true);
+      await this.#wait(true);
     }
   }
 
@@ -139,7 +139,7 @@ export class TransportReader implements TransportHandlers {
   /** Writes the bytes, and waits until the platform has taken them. */
   async write(bytes: Uint8Array): Promise<void> {
     this.transport.write([bytes]);
-    while (this.transport.bufferedAmount > 0 && !this.isClosed) await this.wait();
+    while (this.transport.bufferedAmount > 0 && !this.isClosed) await this.#wait();
   }
 
   /** Hands over the transport, the chunks that have not been read, and the end if it has been reached. */
@@ -159,7 +159,7 @@ export class TransportReader implements TransportHandlers {
     while (!this.#isHalfClosed && !this.isClosed) {
       this.#chunks = EMPTY;
       this.#held = 0;
-      await this.wait(true);
+      await this.#wait(true);
     }
     onInputEnd();
     await this.closed();
@@ -174,7 +174,7 @@ export class TransportReader implements TransportHandlers {
   }
 
   /** Waits until something happens. `reads` resumes reading. */
-  wait(reads: boolean = false): Promise<void> {
+  #wait(reads = false): Promise<void> {
     return new Promise((resolve) => {
       if (this.#waiting === NONE) this.#waiting = [resolve];
       else this.#waiting.push(resolve);

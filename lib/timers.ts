@@ -99,12 +99,12 @@ export class Countdown {
   }
 
   #wait(delay = this.#slice): void {
-    this.#due = performance.now() + delay;
+    this.#due = now() + delay;
     this.#cancelTimer = timer(this.#onSlice, delay, true);
   }
 
   #endSlice(): void {
-    const isLate = performance.now() - this.#due > Math.max(this.#slice / 4, STANDSTILL);
+    const isLate = now() - this.#due > Math.max(this.#slice / 4, STANDSTILL);
     this.#isLate = !this.#isLate && isLate;
     if (this.#hasProgressed?.()) this.#slicesLeft = SLICES;
     else if (!this.#isLate) this.#slicesLeft--;
