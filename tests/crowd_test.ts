@@ -73,6 +73,26 @@ async function crowdOf(count: number): Promise<Member[]> {
 }
 
 describe("A crowd", () => {
+  it("lets a member wait while its transport holds a byte, and not if the byte has left", async () => {
+    const [held, drained, last] = await crowdOf(3);
+    held.onWrite = () => held.bufferedAmount = 1;
+    drained.onWrite = () => drained.bufferedAmount = 1;
+    last.onWrite = () => {
+      drained.bufferedAmount = 0;
+      drained.sender.drained();
+    };
+    broadcast(asRecipients([held, drained, last]), "second");
+    await rest();
+    drained.onWrite = held.onWrite = () => {};
+    for (const member of [held, drained]) void member.sender.send("third");
+    await rest();
+    assert.deepEqual(held.got, ["first", "second"]);
+    assert.deepEqual(drained.got, ["first", "second", "third"]);
+    held.bufferedAmount = 0;
+    held.sender.drained();
+    assert.deepEqual(held.got, ["first", "second", "third"]);
+  });
+
   it("sends a message in the order of the calls, also if a transport runs code that sends", async () => {
     const acts: [string, (members: Member[]) => void, got: string[][]][] = [
       [
