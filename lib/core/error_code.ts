@@ -158,29 +158,7 @@ export interface ErrorDetails {
   cause?: unknown;
 }
 
-/**
- * Lets a class give private members to an error. A WeakMap takes longer, also when V8 collects its garbage.
- */
-export class Marked {
-  constructor(error: object) {
-    return error;
-  }
-}
-
-/** An error with a code. */
-class Coded extends Marked {
-  #code: ErrorCode | undefined;
-
-  static note(error: object, code: ErrorCode): void {
-    (#code in error ? error : new Coded(error)).#code = code;
-  }
-
-  static codeOf(error: unknown): ErrorCode | undefined {
-    return Object(error) === error && #code in (error as object)
-      ? (error as Coded).#code
-      : undefined;
-  }
-}
+const codes = new WeakMap<object, ErrorCode>();
 
 /** In Chromium, a subclass of DOMException has no stack. */
 let print: (error: DOMException) => void = (error) => {
@@ -200,7 +178,7 @@ export function makeReadable(error: DOMException): void {
 
 /** Makes `errorCodeOf()` return the code of an error that has it as a property. */
 export function noteCode(error: object, code: ErrorCode): void {
-  Coded.note(error, code);
+  codes.set(error, code);
 }
 
 /**
@@ -220,11 +198,11 @@ export function noteCode(error: object, code: ErrorCode): void {
  * ```
  */
 export function errorCodeOf(error: unknown): ErrorCode | undefined {
-  return Coded.codeOf(error);
+  return codes.get(error as object);
 }
 
 export function withCode<T extends Error>(error: T, code: ErrorCode): T {
-  Coded.note(error, code);
+  codes.set(error, code);
   const isDom = error instanceof DOMException;
   if (isDom) makeReadable(error);
   const name = isDom ? "errorCode" : "code";

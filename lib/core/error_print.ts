@@ -1,5 +1,5 @@
 /** The stacks of errors, and how `console.log()` prints a DOMException on Node, Deno and Bun. */
-import { type ErrorCode, makeReadable, makeReadableBy, Marked, withCode } from "./error_code.ts";
+import { type ErrorCode, makeReadable, makeReadableBy, withCode } from "./error_code.ts";
 
 makeReadableBy(makePrintable);
 
@@ -62,6 +62,15 @@ export function withoutStack<T extends Error>(make: () => T): T {
 
 function textOf({ name, message, stack }: Trace): string {
   return `${stack}`.replace(/^Error\b/, () => `${name}: ${message}`);
+}
+
+/**
+ * Lets a class give private members to an error. A WeakMap takes longer, also when V8 collects its garbage.
+ */
+class Marked {
+  constructor(error: object) {
+    return error;
+  }
 }
 
 /** An error whose stack was replaced: the first stack, and those of the last calls that rejected with it. */
