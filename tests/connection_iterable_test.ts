@@ -295,6 +295,16 @@ describe("WebSocketConnection.send of several frames", () => {
     });
   });
 
+  it("send() of items after close() says that the connection is closing", async () => {
+    await inBothRoles(async (ws) => {
+      await ws.send(["a", "b"]);
+      void ws.close({ closeCode: 1000 });
+      const { message } = await rejection<Error>(ws.send(["late"]));
+      assert.equal(message, "Cannot send: the connection is closing (sent 1000)");
+      ws.terminate();
+    });
+  });
+
   it("send() cancels a stream that is aborted before or in its turn", async () => {
     await inBothRoles(async (ws) => {
       const sources = [silent(), silent()];
