@@ -264,6 +264,17 @@ describe("What is printed of errors", () => {
     assert.ok(Reflect.deleteProperty(error, "stack"));
   });
 
+  it("a frozen error keeps its stack", () => {
+    const replaced = webSocketError("It failed", 1006);
+    const replace = (error: Error) => replaceStack(error, replace, false);
+    replace(replaced);
+    for (const error of [replaced, webSocketError("It failed", 1006)]) {
+      const { stack } = Object.freeze(error);
+      replace(error);
+      assert.equal(error.stack, stack);
+    }
+  });
+
   it("without error_print.ts, an error without a stack gets one", async () => {
     const path = `../lib/core/error_code.ts?${Date.now()}`;
     const { makeReadable }: typeof import("../lib/core/error_code.ts") = await import(path);

@@ -117,7 +117,9 @@ const STACK: PropertyDescriptor = {
  * only if the runtime finds the functions that wait.
  */
 export function replaceStack(error: Error, made: unknown, hasWaited: boolean): void {
-  if (captureStackTrace !== undefined) Traced.replace(error, made, hasWaited);
+  if (captureStackTrace === undefined) return;
+  // The application may have frozen an error that it has caught before.
+  if (Object.isExtensible(error)) Traced.replace(error, made, hasWaited);
 }
 
 /** Adds to the message of an error whose stack may have the message in it. */
