@@ -149,6 +149,7 @@ describe("The codes of errors", () => {
       ["wrong-type", () => new FrameDecoder(undefined as never)],
       ["wrong-type", () => new FrameDecoder({ role: "peer" } as never)],
       ["wrong-type", () => new FrameDecoder({ role: "client" }).push(new ArrayBuffer(2) as never)],
+      ["wrong-type", () => new FrameDecoder({ role: "client" }).push(new Uint16Array(2) as never)],
       ["wrong-type", () => new Protocol("client").receive("ab" as never)],
       ["wrong-type", () => new Protocol("client").send(undefined as never)],
       ["wrong-type", () => new Protocol("client").send("a" as never)],

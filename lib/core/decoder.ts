@@ -501,7 +501,10 @@ function withoutMuchElse(bytes: Uint8Array): Uint8Array {
 
 /** Returns a view of a chunk that is a Buffer, or of another realm. An ArrayBuffer would look empty. */
 function plainChunk(chunk: Uint8Array): Uint8Array {
-  if (ArrayBuffer.isView(chunk)) return view(chunk, 0, chunk.length);
+  // A DataView has no length, and the elements of others are longer than a byte.
+  if (ArrayBuffer.isView(chunk) && chunk.BYTES_PER_ELEMENT === 1) {
+    return view(chunk, 0, chunk.length);
+  }
   throw wrongType(`Expected a chunk to be a Uint8Array, received ${kindOf(chunk)}`);
 }
 
