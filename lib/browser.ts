@@ -16,7 +16,7 @@ import {
 } from "./client/reconnection.ts";
 import { domError, HandshakeError, timedOut, WebSocketError as OwnError } from "./core/error.ts";
 import { resolveWebSocketUrl } from "./core/url.ts";
-import { checkKnown, checkTexts, checkValues } from "./core/options.ts";
+import { checkKnown, checkTexts, checkValues, copyOf } from "./core/options.ts";
 import type { FromWebSocketOptions as NativeOptions } from "./standard/from_websocket.ts";
 import {
   BrowserConnection,
@@ -251,7 +251,7 @@ export async function connect(
   checkKnown("connect()", options, CONNECT_OPTIONS);
   const { href } = resolveWebSocketUrl(url, baseUrl());
   refuse(options, UNSUPPORTED);
-  return await open(href, { ...options });
+  return await open(href, copyOf(options));
 }
 
 /**
@@ -280,7 +280,7 @@ export function reconnect(
   refuse(options, UNSUPPORTED);
   const parse = (url: string | URL) => resolveWebSocketUrl(checkUrl(url), baseUrl()).href;
   if (typeof url !== "function") parse(url);
-  const own = { ...options };
+  const own = copyOf(options);
   return reconnecting(url, own, {
     connect: async (url, signal) => await open(parse(url), { ...own, signal }),
     measureUptime,
@@ -311,7 +311,7 @@ export async function fromWebSocket(
 ): Promise<BrowserConnection> {
   checkKnown("fromWebSocket()", options, SOCKET_OPTIONS);
   takeSocket(socket);
-  const own = { ...options };
+  const own = copyOf(options);
   const line = await withinTime(own, (signal) => lineOver(socket, signal, own.maxQueuedBytes));
   return new BrowserConnection(line, own);
 }

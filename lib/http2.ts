@@ -44,7 +44,7 @@ import { HandshakeError, invalidState } from "./core/error.ts";
 import { http2Response, lost, plainBody } from "./core/handshake.ts";
 import type { RawHeaders } from "./core/header.ts";
 import { checkKnown } from "./core/option_hints.ts";
-import { type OptionNames, optionsWithout } from "./core/options.ts";
+import { copyOf, type OptionNames, optionsWithout } from "./core/options.ts";
 import { parseWebSocketUrl, type WebSocketUrl } from "./core/url.ts";
 import { onAbort, sleep } from "./abortable.ts";
 import { backgroundTimer, nextTurn } from "./timers.ts";
@@ -151,7 +151,7 @@ export async function connectHttp2(
   const watch = SessionWatch.of(session);
   const leave = watch.join();
   try {
-    const options = { ...given, extensions: await extensionsOf(given, true) };
+    const options = { ...copyOf(given), extensions: await extensionsOf(given, true) };
     const { textCodec } = await defaultProvider();
     const scheme = target.secure ? "https" : "http";
     const request = { ...requestOf(target, options), scheme } as const;

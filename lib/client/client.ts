@@ -15,7 +15,7 @@ import { addToMessage } from "../core/error_print.ts";
 import { checkExtraFields, wrongStatus } from "../core/handshake.ts";
 import type { OutgoingOf } from "../core/event.ts";
 import { checkKnown } from "../core/option_hints.ts";
-import { checkInteger, checkText, type OptionNames } from "../core/options.ts";
+import { checkInteger, checkText, copyOf, type OptionNames } from "../core/options.ts";
 import { parseWebSocketUrl, type WebSocketUrl } from "../core/url.ts";
 import type { TextCodec } from "../core/utf8.ts";
 import { defaultProvider, extensionsOf } from "../platform.ts";
@@ -141,7 +141,7 @@ export async function connectWith(
   const headers = checkDialling(given);
   const maxRedirects = isDirect(given) ? 0 : given.maxRedirects ?? 0;
   // Copy the options before the first await: the caller may change them afterwards.
-  const own = { ...given, headers, maxRedirects };
+  const own = { ...copyOf(given), headers, maxRedirects };
   const options = { ...own, extensions: await extensionsOf(own, true) };
   const provider = options.provider ?? await defaultProvider();
   try {

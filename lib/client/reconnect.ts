@@ -2,7 +2,7 @@
 import { driverOf, type WebSocketConnection } from "../connection/connection.ts";
 import { HandshakeError } from "../core/error.ts";
 import { checkKnown } from "../core/option_hints.ts";
-import type { OptionNames } from "../core/options.ts";
+import { copyOf, type OptionNames } from "../core/options.ts";
 import { parseWebSocketUrl } from "../core/url.ts";
 import { now, wallClock } from "../timers.ts";
 import { checkDialling, CONNECT_OPTIONS, type ConnectOptions, connectWith } from "./client.ts";
@@ -75,7 +75,7 @@ export function reconnect(
   checkKnown("reconnect()", options, RECONNECT_OPTIONS);
   if (typeof url !== "function") parseWebSocketUrl(checkUrl(url));
   // Each attempt sends the header fields, which an iterator yields only once.
-  const own = { ...options, headers: checkDialling(options) };
+  const own = { ...copyOf(options), headers: checkDialling(options) };
   return reconnecting(url, own, {
     connect: (url, signal) => connectWith(url, { ...own, signal }),
     measureUptime,

@@ -76,6 +76,13 @@ export function checkNames(
   }
 }
 
+/** Copies options. Inherited options count too, as in `checkNames()`. */
+export function copyOf<T extends object>(options: T): T {
+  const copy: Partial<T> = {};
+  for (const name in options) copy[name] = options[name];
+  return copy as T;
+}
+
 export function checkValues(options: object, names: object, prefix = ""): void {
   for (const name in names) {
     const check: unknown = names[name as never];

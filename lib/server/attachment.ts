@@ -4,7 +4,7 @@ import { handled } from "../abortable.ts";
 import type { WebSocketConnection } from "../connection/connection.ts";
 import { HandshakeError, wrongType, wrongValue } from "../core/error.ts";
 import type { RawHeaders } from "../core/header.ts";
-import { kindOf, type OptionNames, optionsWithout } from "../core/options.ts";
+import { copyOf, kindOf, type OptionNames, optionsWithout } from "../core/options.ts";
 import { pathOfTarget } from "../core/url.ts";
 import {
   LISTENING,
@@ -83,7 +83,7 @@ export function attachTo(
   const headers = sendableHeaders(options);
   check?.(headers);
   const sessions = new Sessions(options, handler);
-  const setup = handled(setUp({ ...options, signal: sessions.signal }, headers));
+  const setup = handled(setUp({ ...copyOf(options), signal: sessions.signal }, headers));
   const detach = listen((source, fault) => {
     const outcome = { fault, ...sessions.take(source) };
     let transport: Transport;

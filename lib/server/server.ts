@@ -12,6 +12,7 @@ import {
   checkFunction,
   checkInteger,
   checkNumber,
+  copyOf,
   type OptionNames,
   optionsWithout,
 } from "../core/options.ts";
@@ -254,7 +255,7 @@ export async function serve(options: ServeOptions, handler: Handler): Promise<Se
   signal?.throwIfAborted();
   const provider = options.provider ?? await defaultProvider();
   const headers = sendableHeaders(options);
-  const setup = await setUp({ ...options, provider, signal: sessions.signal }, headers);
+  const setup = await setUp({ ...copyOf(options), provider, signal: sessions.signal }, headers);
   const place: ListenOptions = {
     ...{ hostname, port, unix, reusePort, tls, handshakeTimeout: openTimeout },
     onError: (error) => sessions.report(error),

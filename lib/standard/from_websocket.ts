@@ -19,7 +19,7 @@ import {
   MessageAssembler,
 } from "../core/message.ts";
 import { checkKnown } from "../core/option_hints.ts";
-import { checkType, type OptionNames } from "../core/options.ts";
+import { checkType, copyOf, type OptionNames } from "../core/options.ts";
 import { NO_FRAMES } from "../core/protocol.ts";
 import { withDeadline } from "../opening.ts";
 import { checkStrategy, type ConnectionOptions, type ConnectionStats } from "../options.ts";
@@ -118,7 +118,7 @@ export async function fromWebSocket(
 ): Promise<WebSocketConnection> {
   checkKnown("fromWebSocket()", options, FROM_WEB_SOCKET_OPTIONS);
   takeSocket(socket);
-  const own = { ...options };
+  const own = copyOf(options);
   const request = requestOf(socket, own.request);
   const machine = new NativeMachine(socket, own);
   try {
