@@ -401,6 +401,21 @@ describe("Encoder and its memory", () => {
     assert.equal(counted.length, 4);
   });
 
+  it("Encoder encodes long text with the codec, if that can", () => {
+    const encode = (text: string) => utf8(text.toUpperCase());
+    const rows: [length: number, encode: TextCodec["encode"], sent: string][] = [
+      [20_000, encode, "A"],
+      [20_000, undefined, "a"],
+      [1000, encode, "a"],
+    ];
+    for (const [length, encode, sent] of rows) {
+      const encoder = new Encoder("server", { textCodec: { ...webTextCodec, encode } });
+      encoder.writeText(TEXT, "a".repeat(length));
+      const payload = utf8(sent.repeat(length));
+      assertSameBytes(concat(encoder.take()), encodeFrame({ opcode: Opcode.Text, payload }));
+    }
+  });
+
   it("Encoder holds no lent bytes after they have left, not even in old garbage", {
     skip: jsc === undefined && notApplicable("only Bun can collect the young objects alone"),
   }, async () => {

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { type TextCodec, Utf8Decoder, webTextCodec, WholeCharacters } from "../lib/core/utf8.ts";
 import { denoTextCodec } from "../lib/runtime/deno.ts";
 import { nodeTextCodec } from "../lib/runtime/node.ts";
-import { concat, cut, cuts, hex, single, utf8 } from "./bytes.ts";
+import { assertSameBytes, concat, cut, cuts, hex, single, utf8 } from "./bytes.ts";
 import { fc, offsets } from "./property.ts";
 
 /** Valid text: the first and last character of each length, and around each gap of RFC 3629 §4. */
@@ -294,6 +294,33 @@ for (const [name, codec] of Object.entries(CODECS)) {
         assert.equal(codec.byteLength?.(text) ?? bytes.length, bytes.length);
         assert.equal(codec.encodeInto(text, target, 3), bytes.length);
         assert.deepEqual(target.subarray(3), bytes);
+      }));
+    });
+
+    it(`${name} encodes long text as TextEncoder does`, () => {
+      const check = (text: string) => {
+        const bytes = new TextEncoder().encode(text);
+        const target = new Uint8Array(7 + bytes.length);
+        assert.equal(codec.byteLength?.(text) ?? bytes.length, bytes.length);
+        assert.equal(codec.encodeInto(text, target, 7), bytes.length);
+        assertSameBytes(target.subarray(7), bytes);
+        const encoded = codec.encode?.(text);
+        if (encoded === undefined) return;
+        assert.equal(Object.getPrototypeOf(encoded), Uint8Array.prototype);
+        assertSameBytes(encoded, bytes);
+      };
+      const ends = ["", "a", "é", "\u0100", "語", "\uffff", "😀", "\ud83d", "\ude00"];
+      for (const length of [2046, 2047, 2048, 2049, 20_000, 70_000]) {
+        for (const fill of ["a", "é", "語"]) {
+          for (const end of ends) {
+            check(fill.repeat(length - end.length) + end);
+            check(end + fill.repeat(length - end.length));
+          }
+        }
+      }
+      const units = fc.array(unit, { minLength: 1, maxLength: 40 });
+      fc.assert(fc.property(units, fc.nat(200), (units, times) => {
+        check(units.join("").repeat(times));
       }));
     });
   });

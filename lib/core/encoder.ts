@@ -338,7 +338,8 @@ export class Encoder {
   writeText(first: number, text: string): void {
     const { length } = text;
     if (3 * length > BUFFER_SIZE / 2 || this.#onFrame !== undefined) {
-      return this.writeBytes(first, utf8.encode(text), true, true);
+      const bytes = this.#codec.encode?.(text) ?? utf8.encode(text);
+      return this.writeBytes(first, bytes, true, true);
     }
     this.#reserveText(text);
     const buffer = this.#buffer;

@@ -16,6 +16,8 @@ export interface TextCodec {
    * have room for them. Lone surrogates become U+FFFD.
    */
   encodeInto(text: string, target: Uint8Array, offset: number): number;
+  /** Encodes text as TextEncoder does, if the platform has a faster way. The caller may change the bytes. */
+  readonly encode?: ((text: string) => Uint8Array) | undefined;
   /** Returns the number of bytes that `encodeInto()` writes, if the platform has a fast way. */
   readonly byteLength?: ((text: string) => number) | undefined;
   /** Encodes text that has only characters of Latin-1, if the platform has a faster way. */

@@ -15,7 +15,15 @@ import {
 } from "../transport.ts";
 import { workBuffer } from "../core/encoder.ts";
 import { nextTurn } from "../timers.ts";
-import { checkUnixPath, dial, free, Handshakes, nodeProvider, type NodeTransport } from "./node.ts";
+import {
+  checkUnixPath,
+  dial,
+  free,
+  Handshakes,
+  nodeProvider,
+  nodeTextCodec,
+  type NodeTransport,
+} from "./node.ts";
 
 interface BunSocket {
   data: BunTransport;
@@ -364,6 +372,8 @@ function adopt(transport: NodeTransport): Transport {
 /** Listens with Bun's own sockets and connects through `node:net`. */
 export const bunProvider: TransportProvider = {
   ...nodeProvider,
+  // Bun's TextEncoder is as fast.
+  textCodec: { ...nodeTextCodec, encode: undefined },
   connect: (options) => dial(options, adopt),
   listen: (options, accept) => Promise.resolve().then(() => listen(options, accept)),
 };

@@ -182,6 +182,10 @@ export class Inlet<T = unknown> implements TextCodec {
     return nodeTextCodec.encodeInto(text, target, offset);
   }
 
+  encode(text: string): Uint8Array {
+    return nodeTextCodec.encode!(text);
+  }
+
   /** Adds received bytes and reads them. */
   receive(chunk: Uint8Array): void {
     if (this.isDone) return;
