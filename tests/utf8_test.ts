@@ -242,7 +242,7 @@ for (const [name, codec] of Object.entries(CODECS)) {
     };
 
     it(`${name}.decode refuses every invalid text of the table, and keeps a byte order mark`, () => {
-      for (const before of [0, 7, 300]) {
+      for (const before of [0, 7, 300, 3000]) {
         for (const [, digits] of INVALID) {
           assert.throws(() => decodeBetween(hex(digits), before), digits);
         }
@@ -260,11 +260,13 @@ for (const [name, codec] of Object.entries(CODECS)) {
         const bytes = concat(parts);
         const { text } = outcome(() => strict.decode(bytes));
         assert.equal(outcome(() => decodeBetween(bytes, 0)).text, text);
+        const long = outcome(() => decodeBetween(bytes, 2000)).text;
+        assert.equal(long, text === undefined ? undefined : "a".repeat(2000) + text);
       }));
     });
 
     it(`${name}.decode returns the same text if it is told whether the bytes are ASCII`, () => {
-      for (const length of [0, 1, 127, 300]) {
+      for (const length of [0, 1, 127, 300, 1022, 1023, 1024, 70_000]) {
         const ascii = Uint8Array.from({ length: length + 2 }, (_, i) => i % 128);
         const text = strict.decode(ascii.subarray(1, 1 + length));
         for (const isAscii of [true, false, undefined]) {
