@@ -8,7 +8,7 @@ import {
   type ClosingParts,
   type LeaveRule,
 } from "../lib/connection/closing.ts";
-import type { End } from "../lib/connection/receiver.ts";
+import type { End } from "../lib/connection/inbox.ts";
 import { errorCodeOf } from "../lib/core/error_code.ts";
 import { WebSocketError, webSocketError } from "../lib/core/error.ts";
 import { nextTurn } from "../lib/timers.ts";

@@ -3,11 +3,10 @@ import assert from "node:assert/strict";
 import { errorCodeOf, WebSocketError } from "../mod.ts";
 import type { IncomingMessage, Message, WebSocketConnection } from "../mod.ts";
 import { fragment } from "../lib/core/message.ts";
+import { Budget, Inbox } from "../lib/connection/inbox.ts";
 import {
-  Budget,
   checkMode,
   closeInfoOf,
-  Inbox,
   type Mode,
   Receiver,
   type ReceiverHost,

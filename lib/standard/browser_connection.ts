@@ -2,13 +2,13 @@
 /** The connection of a browser: over its WebSocketStream, or over the same streams of a WebSocket. */
 import { abortable, handled, onAbort, Readable } from "../abortable.ts";
 import { convert, toMessage, viewOf } from "../connection/outgoing.ts";
+import { sizeOf } from "../connection/inbox.ts";
 import {
   alreadyAwaited,
   checkMode,
   closeInfoOf,
   endsIteration,
   type Mode,
-  sizeOf,
 } from "../connection/receiver.ts";
 import { SEND_MARK } from "../connection/sender.ts";
 import { isTooMuch, MAX_BUFFERED_AMOUNT, MESSAGE_OVERHEAD } from "../connection/sending.ts";

@@ -4,7 +4,7 @@ import { handled } from "../abortable.ts";
 import { checkCloseInfo } from "../connection/closing.ts";
 import { WebSocketConnection } from "../connection/connection.ts";
 import type { Machine } from "../connection/driver.ts";
-import { Budget, Inbox, sizeOf } from "../connection/receiver.ts";
+import { Budget, Inbox, sizeOf } from "../connection/inbox.ts";
 import { MESSAGE_OVERHEAD } from "../connection/sending.ts";
 import { CloseCode, type CloseInfo } from "../core/close.ts";
 import { Encoder } from "../core/encoder.ts";

@@ -1,7 +1,7 @@
 /** A native WebSocket: its limits, what it has not sent yet, and its end. */
 import { handled } from "../abortable.ts";
 import { viewOf } from "../connection/outgoing.ts";
-import { sizeOf } from "../connection/receiver.ts";
+import { sizeOf } from "../connection/inbox.ts";
 import { SEND_MARK } from "../connection/sender.ts";
 import { type CloseInfo, isWireCloseCode, PRIVATE_USE } from "../core/close.ts";
 import {
