@@ -51,8 +51,8 @@ export interface CloseInfo {
 /** Added to a close code that a native WebSocket refuses. The sum is a code for private use. */
 export const PRIVATE_USE = 3000;
 
-const encoder = new TextEncoder();
-const EMPTY = new Uint8Array(0);
+const encoder = /* @__PURE__ */ new TextEncoder();
+const EMPTY = /* @__PURE__ */ new Uint8Array(0);
 
 /** Returns whether a Close frame may have this code (RFC 6455 §7.4 and the IANA registry). */
 export function isWireCloseCode(code: number): boolean {
