@@ -33,7 +33,7 @@ const QUICK_BUDGET = 500;
 const GOAL = 95;
 /** The test files that are quick, and about the two folders. */
 const QUICK = new RegExp(
-  "^tests/(abortable|assemble_end|attach_requests|backpressure|bad_input|batch_streams|body|borrowed_chunks|broadcast|checks|clos\\w*|connection_(end|iterable|members|messages)|" +
+  "^tests/(abortable|assemble_end|attach_requests|backpressure|bad_input|batch_streams|batches|body|borrowed_chunks|broadcast|checks|clos\\w*|connection_(end|iterable|members|messages)|" +
     "conformance|crowd|encoder|endpoint\\w*|error\\w*|extension|frame|from_websocket|gather|handshake|header|heartbeat|http1|http2_handshake|inspect|keepalive|" +
     "mask|message|option_hints|options|outgoing|parity_(deflate|errors|parts|w_\\w+)|permessage_deflate|pipe|protocol|queue|" +
     "proxy_environment|reading_mode|receive|refusal|relay|request_body|send|" +

@@ -116,6 +116,58 @@ describe("connect() in a browser: messages", () => {
     assert.equal(browser.errorCodeOf(await rejection(ours.receive())), "reading-mode");
   });
 
+  overEach("batches() gives each message, and its loop ends like others", async (pair) => {
+    const { ours, peer } = pair;
+    for (const message of ["one", new Uint8Array([2]), "three"]) await peer.send(message);
+    for await (const messages of ours.batches()) {
+      assert.deepEqual(messages, ["one"]);
+      assert.throws(() => ours.readable, { name: "InvalidStateError" });
+      break;
+    }
+    void peer.close({ closeCode: 1001 });
+    const rest = await collect(ours.batches());
+    assert.deepEqual(rest.flat(), [new Uint8Array([2]), "three"]);
+  });
+
+  overEach("batches() throws after another close code", async ({ ours, peer }) => {
+    void peer.close({ closeCode: 4000 });
+    const error = await rejection<WebSocketError>(collect(ours.batches()));
+    assert.equal(error.closeCode, 4000);
+    assert.equal(ours.isOwnError(error), true);
+  });
+
+  overEach("sendAll() sends each item before what follows", async ({ ours, peer }) => {
+    const bytes = pattern(30_000);
+    const sent = ours.sendAll(["a", bytes, "", new Uint8Array([1])]);
+    bytes.fill(0);
+    void ours.send("after");
+    for (const message of ["a", pattern(30_000), "", new Uint8Array([1]), "after"]) {
+      assert.deepEqual(await peer.receive(), message);
+    }
+    await sent;
+    assert.equal(ours.stats.messagesSent, 5);
+    assert.equal(ours.bufferedAmount, 0);
+    await ours.sendAll(new Set([new TextEncoder().encode("é")]), { text: true });
+    assert.equal(await peer.receive(), "é");
+    void ours.sendAll(["x", "y"]);
+    void ours.close({ closeCode: 1000 });
+    assert.deepEqual(await collect(peer), ["x", "y"]);
+    await assert.rejects(ours.sendAll(["late"]), { name: "InvalidStateError" });
+  });
+
+  overEach("sendAll() stops at what cannot be sent", async ({ ours, peer }) => {
+    await assert.rejects(ours.sendAll("text"), /received a string: send each message$/);
+    const items = (async function* () {})();
+    await assert.rejects(ours.sendAll(items as never), /received an object/);
+    await assert.rejects(ours.sendAll(["a"], { binary: true } as never), TypeError);
+    await assert.rejects(ours.sendAll(["a", 5 as never, "b"]), TypeError);
+    const aborted = ours.sendAll(["c"], { signal: AbortSignal.abort(new Error("mine")) });
+    assert.equal((await rejection(aborted)).message, "mine");
+    await ours.send("d");
+    assert.equal(await peer.receive(), "a");
+    assert.equal(await peer.receive(), "d");
+  });
+
   overEach("discard() drops what comes", async ({ ours, peer }) => {
     ours.discard();
     await peer.send("dropped");

@@ -191,6 +191,16 @@ class Page {
       };
       this.#track("loop", iterate());
     },
+    batches: () => {
+      const iterate = async () => {
+        for await (const messages of this.ws.batches()) this.received.push(...messages);
+      };
+      this.#track("batches", iterate());
+    },
+    sendAll: () => {
+      const length = this.random.pick([0, 10, 40_000]);
+      this.#track("sendAll", this.ws.sendAll(["*".repeat(length), new Uint8Array(length)]));
+    },
     cancel: () => this.#track("cancel", this.#reader?.cancel(this.#reason()) ?? Promise.resolve()),
     discard: () => this.ws.discard(),
     write: () => {

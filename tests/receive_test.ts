@@ -35,6 +35,7 @@ const INVALID_STATE = { name: "InvalidStateError" };
 const MODES: Record<string, (ws: WebSocketConnection) => unknown> = {
   receive: (ws) => void ws.receive().catch(() => {}),
   iteration: (ws) => ws[Symbol.asyncIterator](),
+  batches: (ws) => ws.batches(),
   readable: (ws) => ws.readable,
   messages: (ws) => ws.messages(),
   discard: (ws) => ws.discard(),
@@ -42,7 +43,7 @@ const MODES: Record<string, (ws: WebSocketConnection) => unknown> = {
 
 /** Whether the two are the same way to read. */
 function sameMode(a: string, b: string): boolean {
-  const kind = (mode: string) => mode === "iteration" ? "receive" : mode;
+  const kind = (mode: string) => /iteration|batches/.test(mode) ? "receive" : mode;
   return kind(a) === kind(b);
 }
 

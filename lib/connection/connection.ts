@@ -90,9 +90,10 @@ export let driverOf: (ws: WebSocketConnection) => Driver;
 /**
  * An open WebSocket, of a client or of a server.
  *
- * A connection can be read in one of three ways: message by message, with `receive()` or `for await`; as
- * a stream of messages, with `readable`; as a stream of streams, with `messages()`. All of them take from
- * one queue. When the queue is full, the transport is not read, so that the peer has to wait.
+ * A connection can be read in one of three ways: by messages, with `receive()`, `for await` or
+ * `batches()`; as a stream of messages, with `readable`; as a stream of streams, with `messages()`. All of
+ * them take from one queue. When the queue is full, the transport is not read, so that the peer has to
+ * wait.
  *
  * Errors come in order: messages that were received completely before an error are delivered before it.
  *
@@ -262,6 +263,27 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
   }
 
   /**
+   * Iterates over arrays of the messages at hand, for programs that handle many short messages. Each
+   * array has at least one message: those that waited when the array was asked for, or else the next
+   * message and those that came with it. The queue limits an array, so that a slow loop slows the peer
+   * down. Otherwise this is the same as iterating over the connection itself.
+   *
+   * @example
+   * ```ts
+   * import { pair } from "sluice/testing";
+   *
+   * const [client, server] = await pair();
+   * await client.sendAll(["a", "b", "c"]);
+   * void client.close({ closeCode: 1000 });
+   * for await (const messages of server.batches()) console.log(messages.join(" ")); // a b c
+   * ```
+   * @throws {DOMException} InvalidStateError If the connection is read in another way.
+   */
+  batches(): AsyncIterableIterator<Message[]> {
+    return this.#driver.receiver.batches();
+  }
+
+  /**
    * The messages as a stream. It closes after any clean close, and errors with a
    * {@linkcode WebSocketError} otherwise.
    *
@@ -315,6 +337,24 @@ export class WebSocketConnection implements AsyncIterable<Message>, AsyncDisposa
     const refused = options === undefined ? undefined : refusal("send()", options, SEND_OPTIONS);
     if (refused !== undefined) return refused;
     return this.#driver.sender.send(message, options ?? undefined);
+  }
+
+  /**
+   * Sends each item of an iterable as a message of its own, in one call: no message of another call comes
+   * between them. Bytes are copied, and the iterable is not used after the call.
+   *
+   * All messages are accepted, also beyond the 64 KiB at which a `send()` waits. So pass as many as may
+   * wait in memory, such as an array of `batches()`.
+   * @param messages The messages. If one of them cannot be sent or the iterable throws, the messages
+   * before it are sent, and those after it are not.
+   * @param options Options of each message.
+   * @returns A promise that resolves like that of `send()` for the last message. It rejects with the first
+   * error of a message or of the iterable.
+   */
+  sendAll(messages: Iterable<Message | BufferSource>, options?: SendOptions): Promise<void> {
+    const refused = options === undefined ? undefined : refusal("sendAll()", options, SEND_OPTIONS);
+    if (refused !== undefined) return refused;
+    return this.#driver.sender.sendAll(messages, options ?? undefined);
   }
 
   /**

@@ -65,6 +65,14 @@ export class Budget {
     this.taken++;
     this.#host?.onRoom();
   }
+
+  /** Removes all items. Only for a budget that no other queue uses. */
+  empty(): void {
+    this.#items = this.used = 0;
+    this.isFull = this.wouldFill(0);
+    this.taken++;
+    this.#host?.onRoom();
+  }
 }
 
 export interface End {
@@ -151,6 +159,16 @@ export class Inbox<T> {
     }
     this.budget.remove(size);
     return item;
+  }
+
+  /** Takes all items, and reports the room for them only once. The budget must be of this queue only. */
+  takeAll(): T[] {
+    if (this.length === 0) return [];
+    const items = this.#head === 0 ? this.#items : this.#items.slice(this.#head);
+    this.#items = this.#sizes = NONE;
+    this.#head = 0;
+    this.budget.empty();
+    return items;
   }
 
   wait(waiter: Waiter<T>): void {

@@ -3,7 +3,7 @@ import { wrongType, wrongValue } from "../core/error.ts";
 import { concat, type Message } from "../core/message.ts";
 import { kindOf } from "../core/options.ts";
 import { WholeCharacters } from "../core/utf8.ts";
-import type { BufferSource, OutgoingMessage } from "../options.ts";
+import type { BufferSource, OutgoingMessage, SendOptions } from "../options.ts";
 
 const encoder = new TextEncoder();
 
@@ -75,6 +75,29 @@ export function toSendable(message: OutgoingMessage): Sendable {
   }
   const sendable = "a string, a buffer source, an iterable or a stream";
   throw wrongType(`Expected ${sendable}, received ${kindOf(message)}${insteadOf(message)}`);
+}
+
+/** Converts a whole message. Throws a TypeError if it cannot be sent. */
+function toWhole(message: unknown): Message {
+  const data = typeof message === "string" ? message : viewOf(message);
+  if (data !== undefined) return data;
+  throw wrongType(`Expected a string or a buffer source, received ${kindOf(message)}`);
+}
+
+/** Passes each of the messages on. Throws if one cannot be sent or the iterable throws. */
+export function sendEach(
+  messages: Iterable<unknown>,
+  { signal, text }: SendOptions,
+  send: (message: Message) => void,
+): void {
+  signal?.throwIfAborted();
+  // A string would be sent as characters.
+  if (typeof messages === "string" || !(Symbol.iterator in Object(messages))) {
+    throw wrongType(
+      `Expected an iterable, received ${kindOf(messages)}: send each message`,
+    );
+  }
+  for (const message of messages) send(convert(toWhole(message), text));
 }
 
 /** Says what to write instead of an object that cannot be sent. */

@@ -148,6 +148,12 @@ export class Receiver {
     return new Iteration(this);
   }
 
+  batches(): AsyncIterableIterator<Message[]> {
+    this.#enter("receive");
+    this.loops++;
+    return new Batches(this.inbox, new Iteration(this));
+  }
+
   get readable(): ReadableStream<Message> {
     if (this.#readable === undefined) {
       this.#enter("readable");
@@ -256,7 +262,7 @@ const keep = (resolve: Resolve) => void (kept = resolve);
  */
 class Iteration implements AsyncIterator<Message>, Waiter<Message> {
   readonly #receiver: Receiver;
-  #isLeft = false;
+  isLeft = false;
   #resolve!: Resolve;
   #awaited: Promise<IteratorResult<Message>> | undefined;
 
@@ -265,14 +271,14 @@ class Iteration implements AsyncIterator<Message>, Waiter<Message> {
   }
 
   /** Leaves the loop. The connection may then be read in another way. */
-  return(): Promise<IteratorResult<Message>> {
-    if (!this.#isLeft) this.#receiver.loops--;
-    this.#isLeft = true;
+  return(): Promise<IteratorReturnResult<undefined>> {
+    if (!this.isLeft) this.#receiver.loops--;
+    this.isLeft = true;
     return Promise.resolve({ done: true, value: undefined });
   }
 
   next(): Promise<IteratorResult<Message>> {
-    if (this.#isLeft) return Promise.resolve({ done: true, value: undefined });
+    if (this.isLeft) return Promise.resolve({ done: true, value: undefined });
     const { inbox, host } = this.#receiver;
     const value = inbox.take();
     if (value !== undefined) return Promise.resolve({ done: false, value });
@@ -303,6 +309,53 @@ class Iteration implements AsyncIterator<Message>, Waiter<Message> {
     this.#resolve(
       rejectTraced(awaited, () => this.#receiver.host.closing.retrace(end.error, true)),
     );
+  }
+}
+
+/**
+ * Iterates over arrays of messages. An array has the messages that waited, or else the next message and
+ * what has come until the promise of this message was seen: usually the rest of its chunk.
+ */
+class Batches implements AsyncIterableIterator<Message[]> {
+  readonly #inbox: Inbox<Message>;
+  readonly #messages: Iteration;
+  #pending: Promise<IteratorResult<Message[]>> | undefined;
+
+  constructor(inbox: Inbox<Message>, messages: Iteration) {
+    this.#inbox = inbox;
+    this.#messages = messages;
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this;
+  }
+
+  next(): Promise<IteratorResult<Message[]>> {
+    if (this.#pending !== undefined) return handled(Promise.reject(alreadyAwaited()));
+    const value = this.#takeAll();
+    if (value.length > 0) return Promise.resolve({ done: false, value });
+    return this.#pending = this.#collect();
+  }
+
+  async #collect(): Promise<IteratorResult<Message[]>> {
+    try {
+      const next = await this.#messages.next();
+      return next.done ? next : { done: false, value: [next.value, ...this.#takeAll()] };
+    } catch (error) {
+      handled(this.#pending!);
+      throw error;
+    } finally {
+      this.#pending = undefined;
+    }
+  }
+
+  #takeAll(): Message[] {
+    return this.#messages.isLeft ? [] : this.#inbox.takeAll();
+  }
+
+  /** Leaves the loop. */
+  return(): Promise<IteratorReturnResult<undefined>> {
+    return this.#messages.return();
   }
 }
 

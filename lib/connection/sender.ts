@@ -16,6 +16,7 @@ import {
   isPlainBytes,
   ownItem,
   piecesOf,
+  sendEach,
   StreamSource,
   toMessage,
   toSendable,
@@ -33,7 +34,7 @@ export const SEND_MARK = 65536;
 const LEND_OVER = 16_384;
 
 /** Maximum number of bytes given to the transport at a time. The transport may copy them. */
-const GIVE_MOST = 4 * SEND_MARK;
+const GIVE_MOST = 262_144;
 
 /** Maximum length of a message that is compressed once for several connections, in this thread. */
 const COMPRESS_UP_TO = 65_536;
@@ -51,7 +52,6 @@ const EXTENDED_WORK = 32768;
 const LOOK_EVERY = 65536;
 
 const DEFAULTS: SendOptions = {};
-
 const DONE: Promise<void> = /* @__PURE__ */ Promise.resolve();
 
 const NOT_BEGUN = "Cannot send: the connection was closed before the message had begun. " +
@@ -221,6 +221,22 @@ export class Sender {
     } catch (error) {
       return handled(Promise.reject(error));
     }
+  }
+
+  /** Sends messages, which are copied. After one that cannot be sent, the others are not. */
+  sendAll(messages: Iterable<unknown>, options: SendOptions = DEFAULTS): Promise<void> {
+    const waits: Promise<void>[] = [];
+    try {
+      sendEach(messages, options, (message) => {
+        this.#checkRoom(message.length);
+        const sent = this.#send(message, "copy", options);
+        if (sent !== DONE && sent !== waits.at(-1)) waits.push(sent);
+      });
+    } catch (error) {
+      waits.push(handled(Promise.reject(error)));
+    }
+    if (waits.length < 2) return waits[0] ?? DONE;
+    return traced(Promise.all(waits).then(() => {}), (error) => this.#host.retrace(error, true));
   }
 
   /** Sends a chunk that is written to the stream. Returns undefined if another one may follow. */

@@ -1,7 +1,7 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 /** The connection of a browser: over its WebSocketStream, or over the same streams of a WebSocket. */
 import { abortable, handled, onAbort, Readable } from "../abortable.ts";
-import { convert, toMessage, viewOf } from "../connection/outgoing.ts";
+import { sendEach, toMessage } from "../connection/outgoing.ts";
 import { sizeOf } from "../connection/inbox.ts";
 import {
   alreadyAwaited,
@@ -19,16 +19,9 @@ import {
   isScriptCloseCode,
   WebSocketError,
   webSocketError,
-  wrongType,
 } from "../core/error.ts";
 import { MAX_MESSAGE_SIZE, type Message } from "../core/message.ts";
-import {
-  checkBoolean,
-  checkKnown,
-  checkSignal,
-  kindOf,
-  type OptionNames,
-} from "../core/options.ts";
+import { checkBoolean, checkKnown, checkSignal, type OptionNames } from "../core/options.ts";
 import type { BufferSource, CloseDetails, ConnectionStats, SendOptions } from "../options.ts";
 import { backgroundTimer, nextTurn } from "../timers.ts";
 import type { FromWebSocketOptions } from "./from_websocket.ts";
@@ -87,15 +80,17 @@ export class SocketLine extends NativeSocket implements Line {
   readonly reader: ReadableStreamDefaultReader<Message>;
   #input!: ReadableStreamDefaultController<Message>;
   #settle!: { resolve(info: Required<CloseInfo>): void; reject(error: unknown): void };
-  #room: { promise: Promise<void>; resolve(): void } | undefined;
+  #room: Promise<void> | undefined;
+  #makeRoom: (() => void) | undefined;
 
   /** @param socket A socket that is connecting or open. */
   constructor(socket: WebSocketLike, maxQueuedBytes: number) {
     super(socket, maxQueuedBytes);
     this.closed = handled(new Promise((resolve, reject) => this.#settle = { resolve, reject }));
-    const start = (input: ReadableStreamDefaultController<Message>) => void (this.#input = input);
-    const strategy = { highWaterMark: 0, size: sizeOf };
-    this.reader = new ReadableStream({ start }, strategy).getReader();
+    this.reader = new ReadableStream<Message>(
+      { start: (input) => void (this.#input = input) },
+      { highWaterMark: 0, size: sizeOf },
+    ).getReader();
   }
 
   get queued(): number {
@@ -116,11 +111,7 @@ export class SocketLine extends NativeSocket implements Line {
     const isKept = typeof message === "string" || this.copies;
     this.send(isKept ? message : new Uint8Array(message), false);
     if (this.unsentAmount <= SEND_MARK) return;
-    if (this.#room === undefined) {
-      let resolve!: () => void;
-      this.#room = { promise: new Promise((done) => resolve = done), resolve };
-    }
-    return this.#room.promise;
+    return this.#room ??= new Promise((resolve) => this.#makeRoom = resolve);
   }
 
   terminate(): void {
@@ -135,7 +126,7 @@ export class SocketLine extends NativeSocket implements Line {
   }
 
   protected drained(): void {
-    this.#room?.resolve();
+    this.#makeRoom?.();
     this.#room = undefined;
   }
 
@@ -318,6 +309,14 @@ export class BrowserConnection implements AsyncIterable<Message>, AsyncDisposabl
   }
 
   /**
+   * Iterates over arrays of messages, as on a server. In a browser each array has one message, because
+   * the browser gives one after the other.
+   */
+  async *batches(): AsyncGenerator<Message[], void, void> {
+    for await (const message of this) yield [message];
+  }
+
+  /**
    * The messages as a stream. It closes after any clean close, and errors with a
    * {@linkcode WebSocketError} otherwise. Cancelling the stream closes the connection: with the code of a
    * WebSocketError, with 4011 for another error except an AbortError, and otherwise without a code. The
@@ -396,8 +395,7 @@ export class BrowserConnection implements AsyncIterable<Message>, AsyncDisposabl
     const { maxMessageSize = MAX_MESSAGE_SIZE } = this.#options;
     const size = byteLength(message, maxMessageSize);
     if (size > maxMessageSize) {
-      const what = `Message of ${size} bytes exceeds maxMessageSize (${maxMessageSize})`;
-      this.#fail(what, 1009);
+      this.#fail(`Message of ${size} bytes exceeds maxMessageSize (${maxMessageSize})`, 1009);
       return;
     }
     this.#stats.messagesReceived++;
@@ -414,18 +412,28 @@ export class BrowserConnection implements AsyncIterable<Message>, AsyncDisposabl
    * (see `slow`); with TypeError if the message is neither text nor bytes; with RangeError if bytes that
    * should be sent as text are not UTF-8.
    */
-  send(message: string | BufferSource, options: SendOptions = {}): Promise<void> {
-    return handled(this.#send(message, options));
+  send(message: string | BufferSource, options?: SendOptions): Promise<void> {
+    return this.sendAll([message], options);
   }
 
-  async #send(message: string | BufferSource, options: SendOptions): Promise<void> {
+  /**
+   * Sends each item of an iterable as a message of its own, in one call: no message of another call comes
+   * between them. All messages are accepted, so pass as many as may wait in memory.
+   * @param messages The messages. Bytes are copied. If one of them cannot be sent or the iterable throws,
+   * the messages before it are sent, and those after it are not.
+   * @param options Options of each message.
+   * @returns A promise that resolves like that of `send()` for the last message. It rejects with the first
+   * error of a message or of the iterable.
+   */
+  sendAll(messages: Iterable<Message | BufferSource>, options: SendOptions = {}): Promise<void> {
+    return handled(this.#sendAll(messages, options));
+  }
+
+  async #sendAll(messages: Iterable<unknown>, options: SendOptions): Promise<void> {
     checkKnown("send()", options, SEND_OPTIONS);
-    options.signal?.throwIfAborted();
-    const data = typeof message === "string" ? message : viewOf(message);
-    if (data === undefined) {
-      throw wrongType(`Expected a string or a buffer source, received ${kindOf(message)}`);
-    }
-    await this.#write(convert(data, options.text));
+    const sent: Promise<void>[] = [];
+    sendEach(messages, options, (message) => sent.push(handled(this.#write(message))));
+    await Promise.all(sent);
   }
 
   async #write(message: Message): Promise<void> {
@@ -522,11 +530,13 @@ export class BrowserConnection implements AsyncIterable<Message>, AsyncDisposabl
     this.#closeInfo = { sent: { closeCode, reason }, first: "sent" };
     const { closeTimeout = 10_000 } = this.#options;
     if (closeTimeout > 0) {
-      const onTimeout = () => this.#cut("The peer has not closed within closeTimeout");
-      this.#cancelTimer = backgroundTimer(onTimeout, closeTimeout);
+      this.#cancelTimer = backgroundTimer(
+        () => this.#cut("The peer has not closed within closeTimeout"),
+        closeTimeout,
+      );
     }
-    const code = isScriptCloseCode(closeCode) ? closeCode : closeCode + PRIVATE_USE;
     if (!this.#isAwaited && this.#loops === 0 && this.#readable === undefined) void this.#drop();
+    const code = isScriptCloseCode(closeCode) ? closeCode : closeCode + PRIVATE_USE;
     this.#line.close(closeCode === 1005 ? {} : { closeCode: code, reason });
   }
 
@@ -567,8 +577,9 @@ export class BrowserConnection implements AsyncIterable<Message>, AsyncDisposabl
   }
 
   #closedError(): DOMException {
-    const message = `Cannot send: the connection is ${this.#state}`;
-    return this.#own(invalidState(message, "not-open", this.#error));
+    return this.#own(
+      invalidState(`Cannot send: the connection is ${this.#state}`, "not-open", this.#error),
+    );
   }
 
   #own<T extends object>(error: T): T {

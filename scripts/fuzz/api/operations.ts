@@ -100,6 +100,21 @@ async function readIterator(
   user.readEnd = "clean";
 }
 
+function iterateBatches(user: User, random: Random): void {
+  let most = random.once(2) ? Infinity : random.below(4);
+  const batches = user.attempt("batches()", () => user.ws.batches());
+  if (batches === undefined) return;
+  user.task(`batches(), ${most} arrays`, async () => {
+    for await (const messages of batches) {
+      if (messages.length === 0) user.world.broken.push(`${user.name} got an empty array`);
+      for (const message of messages) user.receive(message);
+      if (--most < 0) return;
+      await pause(user, random);
+    }
+    user.readEnd = "clean";
+  });
+}
+
 function lockReadable(user: User, random: Random): void {
   const reader = user.attempt("readable.getReader()", () => user.ws.readable.getReader(), LOCKED);
   if (reader === undefined) return;
@@ -331,6 +346,17 @@ function sendMany(user: User, random: Random): void {
     const sent = user.compose(random, "send", random.pick(SHORT), random.once(2));
     user.trackSend("send()", sent, user.ws.send(sent.body));
   }
+}
+
+function sendAll(user: User, random: Random): void {
+  const all = Array.from(
+    { length: random.below(12) },
+    () =>
+      user.compose(random, "send", random.once(9) ? 70_000 : random.pick(SHORT), random.once(2)),
+  );
+  const promise = user.ws.sendAll(all.map(({ body }) => body));
+  for (const sent of all) user.trackSend("sendAll()", sent, promise);
+  if (all.length === 0) user.track("sendAll() of none", promise);
 }
 
 /** Sends and ignores the promise. No rejection may be unhandled. */
@@ -737,6 +763,7 @@ export const OPERATIONS: Readonly<Record<string, Operation>> = {
   "receive": { weight: 8, run: receive },
   "receive some": { weight: 4, run: receiveSome },
   "iterate": { weight: 6, run: iterate },
+  "iterate batches": { weight: 6, run: iterateBatches },
   "lock readable": { weight: 8, run: lockReadable },
   "messages": { weight: 6, run: readStreams },
   "pipe from readable": { weight: 4, run: pipeFromReadable },
@@ -747,6 +774,7 @@ export const OPERATIONS: Readonly<Record<string, Operation>> = {
 
   "send": { weight: 20, run: sendWhole },
   "send many": { weight: 4, run: sendMany },
+  "send all": { weight: 4, run: sendAll },
   "send, ignored": { weight: 3, run: sendIgnored },
   "send, converted": { weight: 2, run: sendConverted },
   "send iterable": { weight: 6, run: sendIterable },
