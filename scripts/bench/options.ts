@@ -8,7 +8,7 @@ import { type Candidate, type Kind, KINDS, LOADS, type Workload } from "./worklo
 const WS = "ws";
 /** Peers that do not run over our transports. */
 const OTHERS = ["tcp", "native", "bufferutil", WS];
-const SERVERS = ["loop", "pipe", "http2", "topics", ...OTHERS];
+const SERVERS = ["loop", "pipe", "batches", "http2", "topics", ...OTHERS];
 const FAN_OUT = ["loop", "topics", ...OTHERS];
 const CLIENTS = ["loop", "streams", "undici", "native", "bufferutil", WS];
 const YES_NO = ["yes", "no"] as const;

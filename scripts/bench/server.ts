@@ -34,6 +34,7 @@ const OPTIONS = {
 /** The ways to echo. Only the measured library is loaded. */
 const PEERS: Record<string, () => Promise<number>> = {
   loop: serveLoop,
+  batches: serveBatches,
   topics: serveTopics,
   pipe: servePipe,
   http2: serveHttp2,
@@ -72,6 +73,14 @@ async function serveLoop(): Promise<number> {
   const { serve } = await loadLibrary();
   const server = await serve({ ...OPTIONS, tls, provider: transport }, async (ws) => {
     for await (const message of ws) await ws.send(message);
+  });
+  return portOf(server.address);
+}
+
+async function serveBatches(): Promise<number> {
+  const { serve } = await loadLibrary();
+  const server = await serve({ ...OPTIONS, tls, provider: transport }, async (ws) => {
+    for await (const messages of ws.batches()) await ws.sendAll(messages);
   });
   return portOf(server.address);
 }

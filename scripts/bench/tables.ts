@@ -20,6 +20,7 @@ const LABELS: Record<string, string> = {
   loop: "sluice, direct",
   topics: "sluice, topics",
   pipe: "sluice, `pipeTo`",
+  batches: "sluice, batches",
   http2: "sluice over HTTP/2",
   streams: "sluice, reader and writer",
   native: "native",
