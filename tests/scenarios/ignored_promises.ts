@@ -48,6 +48,9 @@ for (const path of ["/throw", "/terminate", "/silent", "/echo"]) {
     ws.send(failing());
     ws.send("behind it");
     ws.send(5 as never);
+    ws.sendAll(["a", large, large]);
+    ws.sendAll(["a", 5 as never]);
+    ws.sendAll("a");
     ws.ping();
     ws.ping("a");
     ws.ping("a");
@@ -58,6 +61,8 @@ for (const path of ["/throw", "/terminate", "/silent", "/echo"]) {
     await ws.closed.catch(() => {});
     ws.send("late");
     ws.send(["late"]);
+    ws.sendAll(["late"]);
+    ws.batches().next();
     ws.ping();
     ws.pong();
     ws.close();
