@@ -224,8 +224,8 @@ function notOpened(url: string, cause: unknown): HandshakeError {
   return new HandshakeError(
     `Cannot connect to ${
       new URL(url).host
-    }, and only the browser's console says why: the server is ` +
-      "unreachable, may refuse the handshake, or the Content-Security-Policy forbids it (connect-src)",
+    }, only the console says why: the server is unreachable ` +
+      "or refuses, or the Content-Security-Policy forbids it (connect-src)",
     "connect-failed",
     cause === undefined ? {} : { cause },
   );
