@@ -140,9 +140,9 @@ const BEYOND_THE_STANDARD: Record<
 
 /** @throws {DOMException} NotSupportedError If an option has another value than the allowed one. */
 function refuse(options: object, unsupported: Record<string, unknown>): void {
-  for (const [name, allowed] of Object.entries(unsupported)) {
+  for (const name in unsupported) {
     const value = (options as Record<string, unknown>)[name];
-    if (value === undefined || value === allowed) continue;
+    if (value === undefined || value === unsupported[name]) continue;
     throw notSupported(`A browser does not support the option ${name}`);
   }
 }
@@ -190,7 +190,7 @@ async function dial(
 ): Promise<Line> {
   const { WebSocket, WebSocketStream } = platform;
   signal.throwIfAborted();
-  if (WebSocket === undefined) throw notSupported("This platform has no WebSocket");
+  if (WebSocket === undefined) throw notSupported("There is no WebSocket");
   try {
     if (WebSocketStream !== undefined) {
       return await openStream(WebSocketStream, url, { protocols, signal });
@@ -222,10 +222,8 @@ function notSupported(message: string): DOMException {
 /** WHATWG WebSockets: a page must not learn the reason. The message lists possible reasons. */
 function notOpened(url: string, cause: unknown): HandshakeError {
   return new HandshakeError(
-    `Cannot connect to ${
-      new URL(url).host
-    }, only the console says why: the server is unreachable ` +
-      "or refuses, or the Content-Security-Policy forbids it (connect-src)",
+    `Cannot connect to ${new URL(url).host}. The console says why: the server is unreachable or ` +
+      "refuses, or the Content-Security-Policy (connect-src) forbids it",
     "connect-failed",
     cause === undefined ? {} : { cause },
   );

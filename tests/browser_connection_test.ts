@@ -159,13 +159,29 @@ describe("connect() in a browser: messages", () => {
     await assert.rejects(ours.sendAll("text"), /received a string: send each message$/);
     const items = (async function* () {})();
     await assert.rejects(ours.sendAll(items as never), /received an object/);
-    await assert.rejects(ours.sendAll(["a"], { binary: true } as never), TypeError);
+    await assert.rejects(
+      ours.sendAll(["a"], { binary: true } as never),
+      /sendAll\(\) has no option/,
+    );
     await assert.rejects(ours.sendAll(["a", 5 as never, "b"]), TypeError);
     const aborted = ours.sendAll(["c"], { signal: AbortSignal.abort(new Error("mine")) });
     assert.equal((await rejection(aborted)).message, "mine");
     await ours.send("d");
     assert.equal(await peer.receive(), "a");
     assert.equal(await peer.receive(), "d");
+  });
+
+  overEach("sendAll() takes no item after the end of the connection", async ({ ours, peer }) => {
+    let taken = 0;
+    const items = (function* () {
+      for (; taken < 100; taken++) {
+        if (taken === 3) void ours.close({ closeCode: 1000 });
+        yield `${taken}`;
+      }
+    })();
+    await assert.rejects(ours.sendAll(items), { name: "InvalidStateError" });
+    assert.equal(taken, 3);
+    assert.deepEqual(await collect(peer), ["0", "1", "2"]);
   });
 
   overEach("discard() drops what comes", async ({ ours, peer }) => {

@@ -412,8 +412,8 @@ export class BrowserConnection implements AsyncIterable<Message>, AsyncDisposabl
    * (see `slow`); with TypeError if the message is neither text nor bytes; with RangeError if bytes that
    * should be sent as text are not UTF-8.
    */
-  send(message: string | BufferSource, options?: SendOptions): Promise<void> {
-    return this.sendAll([message], options);
+  send(message: string | BufferSource, options: SendOptions = {}): Promise<void> {
+    return handled(this.#sendAll("send()", [message], options));
   }
 
   /**
@@ -426,17 +426,22 @@ export class BrowserConnection implements AsyncIterable<Message>, AsyncDisposabl
    * error of a message or of the iterable.
    */
   sendAll(messages: Iterable<Message | BufferSource>, options: SendOptions = {}): Promise<void> {
-    return handled(this.#sendAll(messages, options));
+    return handled(this.#sendAll("sendAll()", messages, options));
   }
 
-  async #sendAll(messages: Iterable<unknown>, options: SendOptions): Promise<void> {
-    checkKnown("send()", options, SEND_OPTIONS);
+  async #sendAll(
+    method: string,
+    messages: Iterable<unknown>,
+    options: SendOptions,
+  ): Promise<void> {
+    checkKnown(method, options, SEND_OPTIONS);
     const sent: Promise<void>[] = [];
     sendEach(messages, options, (message) => sent.push(handled(this.#write(message))));
     await Promise.all(sent);
   }
 
-  async #write(message: Message): Promise<void> {
+  /** Throws at once if the message cannot be sent, so that no message after it is. */
+  #write(message: Message): Promise<void> {
     if (this.#state !== "open") throw this.#closedError();
     const { length } = message;
     const { slow = "wait", maxBufferedAmount = MAX_BUFFERED_AMOUNT } = this.#options;
@@ -446,6 +451,10 @@ export class BrowserConnection implements AsyncIterable<Message>, AsyncDisposabl
       else this.#startClose({ closeCode: 1008, reason: "Too slow" });
       throw this.#closedError();
     }
+    return this.#put(message, length);
+  }
+
+  async #put(message: Message, length: number): Promise<void> {
     this.#bufferedAmount += length;
     this.#bufferedMessages++;
     this.#stats.messagesSent++;
