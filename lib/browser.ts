@@ -222,8 +222,10 @@ function notSupported(message: string): DOMException {
 /** WHATWG WebSockets: a page must not learn the reason. The message lists possible reasons. */
 function notOpened(url: string, cause: unknown): HandshakeError {
   return new HandshakeError(
-    `Cannot connect to ${new URL(url).host}. The console says why: the server is unreachable or ` +
-      "refuses, or the Content-Security-Policy (connect-src) forbids it",
+    `Cannot connect to ${
+      new URL(url).host
+    }, only the console says why: the server is unreachable, ` +
+      "may refuse the handshake, or the Content-Security-Policy forbids it (connect-src)",
     "connect-failed",
     cause === undefined ? {} : { cause },
   );

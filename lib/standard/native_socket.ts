@@ -181,7 +181,7 @@ export abstract class NativeSocket {
     if (queued === 0 || message === undefined || queued + sizeOf(message) <= most) {
       return this.deliver(message);
     }
-    const what = `Messages were not read in time: they exceed maxQueuedBytes (${most})`;
+    const what = `Messages that were not read exceed maxQueuedBytes (${most})`;
     this.fail(what, 1013);
   }
 
