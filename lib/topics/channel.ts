@@ -143,8 +143,17 @@ export class Channel implements BackplaneReceiver {
     const { engine } = this.#host;
     const read = () => engine.read(this.name, undefined);
     const { position } = await engine.insist(this.name, this.signal, read);
-    if (this.#position === undefined) this.#position = position;
+    if (this.#position === undefined) this.#skipTo(position);
     else if (!isCovered(position, this.#position)) this.#readAgain();
+  }
+
+  /** Goes on after a place, without the messages before it. `isLost` says that some of them are gone. */
+  #skipTo(position: Position | undefined, isLost = false): void {
+    this.#position = position;
+    if (isLost) this.tellMissed();
+    else if (this.#early.takeDropped()) this.#host.missedByPrefixes(this.name);
+    // Messages are missing before those of prefixes, and after them.
+    if (!this.#early.isEmpty && this.#giveEarly(isLost) && isLost) this.tellMissed();
   }
 
   /**
@@ -229,12 +238,13 @@ export class Channel implements BackplaneReceiver {
     this.#startTimer();
   }
 
-  /** Gives the messages of prefixes that this subscription will not bring any more. */
-  #giveEarly(isRead = false): void {
+  /** Gives the messages of prefixes that this subscription will not bring any more. Returns whether it gave one. */
+  #giveEarly(isRead = false): boolean {
     const given = this.#early.take(this.#position, isRead);
     for (const delivery of given) this.#host.dispatchLate(delivery);
     if (this.#early.isEmpty) this.#stopTimer();
     else this.#startTimer();
+    return given.length > 0;
   }
 
   #startTimer(): void {
@@ -304,10 +314,7 @@ export class Channel implements BackplaneReceiver {
       if (this.#changes !== changes) return;
       // The place at the beginning may have become known meanwhile.
       if (since === undefined && this.#position !== undefined) continue;
-      if (!recovered) {
-        this.#position = position;
-        this.tellMissed();
-      }
+      if (since === undefined || !recovered) this.#skipTo(position, !recovered);
       for (const message of messages) {
         const delivery = this.open(this.name, message);
         if (delivery !== undefined) this.#host.dispatch(delivery);
