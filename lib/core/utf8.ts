@@ -12,8 +12,9 @@ export interface TextCodec {
   /** Whether `decode()` takes any bytes. A character may then be cut off. */
   readonly takesAnything?: boolean | undefined;
   /**
-   * Encodes text into `target` at `offset` and returns the number of bytes written. The target must
-   * have room for them. Lone surrogates become U+FFFD.
+   * Encodes text into `target` at `offset` and returns the number of bytes written. The target must have
+   * room for as many bytes as `byteLength()` returns, or without it for three bytes per code unit: the
+   * TextEncoder of Node 26 may stop early otherwise. Lone surrogates become U+FFFD.
    */
   encodeInto(text: string, target: Uint8Array, offset: number): number;
   /** Encodes text as TextEncoder does, if the platform has a faster way. The caller may change the bytes. */
