@@ -31,11 +31,13 @@ describe("Inherited options", () => {
 
   it("serve() keeps an inherited limit", async () => {
     const given = Object.assign(options(), { port: 0 });
-    const { promise, resolve } = Promise.withResolvers<unknown>();
-    await using server = await serve(given, async (ws) => resolve(await rejection(ws.receive())));
+    let resolve!: (error: unknown) => void;
+    const failed = new Promise((done) => resolve = done);
+    const server = await serve(given, async (ws) => resolve(await rejection(ws.receive())));
     const ws = await connect(urlOf(server));
     await ws.send("a".repeat(11)).catch(() => {});
-    assert.match(String(await promise), /maxMessageSize/);
+    assert.match(String(await failed), /maxMessageSize/);
     ws.terminate();
+    await server.shutdown();
   });
 });
