@@ -310,6 +310,7 @@ for (const [name, codec] of Object.entries(CODECS)) {
         const encoded = codec.encode?.(text);
         if (encoded === undefined) return;
         assert.equal(Object.getPrototypeOf(encoded), Uint8Array.prototype);
+        assert.equal(encoded.buffer.byteLength, bytes.length);
         assertSameBytes(encoded, bytes);
       };
       const ends = ["", "a", "é", "\u0100", "語", "\uffff", "😀", "\ud83d", "\ude00"];

@@ -17,7 +17,7 @@ export interface TextCodec {
    * TextEncoder of Node 26 may stop early otherwise. Lone surrogates become U+FFFD.
    */
   encodeInto(text: string, target: Uint8Array, offset: number): number;
-  /** Encodes text as TextEncoder does, if the platform has a faster way. The caller may change the bytes. */
+  /** Encodes text into memory of its own, as TextEncoder does, if the platform has a faster way. */
   readonly encode?: ((text: string) => Uint8Array) | undefined;
   /** Returns the number of bytes that `encodeInto()` writes, if the platform has a fast way. */
   readonly byteLength?: ((text: string) => number) | undefined;

@@ -620,8 +620,12 @@ export const nodeTextCodec: TextCodec = {
   },
 
   encode(text) {
-    const { buffer, byteOffset, length } = encodeWide(text) ?? Buffer.from(text);
-    return new Uint8Array(buffer, byteOffset, length);
+    const wide = encodeWide(text);
+    if (wide !== undefined) return new Uint8Array(wide.buffer, wide.byteOffset, wide.length);
+    // Buffer.from() may take the bytes from memory that the whole program shares.
+    const bytes = new Uint8Array(Buffer.allocUnsafeSlow(Buffer.byteLength(text)).buffer);
+    utf8Write.call(bytes, text, 0);
+    return bytes;
   },
 
   byteLength: (text) => Buffer.byteLength(text),
