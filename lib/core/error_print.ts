@@ -40,9 +40,6 @@ function traceFor({ name, message }: Error, ...made: unknown[]): Trace {
   return trace;
 }
 
-/** Whether an error is being made without a stack. */
-let isWithout = false;
-
 /**
  * Makes an error without a stack, because a call that waits for the error gives it one. V8 takes longer to
  * note the calls than for the rest of an error.
@@ -51,11 +48,9 @@ export function withoutStack<T extends Error>(make: () => T): T {
   const { stackTraceLimit } = Error as { stackTraceLimit?: number };
   // The property may be read-only.
   Reflect.set(Error, "stackTraceLimit", 0);
-  isWithout = true;
   try {
     return make();
   } finally {
-    isWithout = false;
     Reflect.set(Error, "stackTraceLimit", stackTraceLimit);
   }
 }
@@ -117,9 +112,9 @@ const STACK: PropertyDescriptor = {
  * only if the runtime finds the functions that wait.
  */
 export function replaceStack(error: Error, made: unknown, hasWaited: boolean): void {
-  if (captureStackTrace === undefined) return;
   // The application may have frozen an error that it has caught before.
-  if (Object.isExtensible(error)) Traced.replace(error, made, hasWaited);
+  if (captureStackTrace === undefined || !Object.isExtensible(error)) return;
+  Traced.replace(error, made, hasWaited);
 }
 
 /** Adds to the message of an error whose stack may have the message in it. */
@@ -132,9 +127,10 @@ export function addToMessage(error: Error, text: string): void {
 /** Gives a DOMException a stack, and lets `console.log()` print the stack and the codes. */
 function makePrintable(error: DOMException): void {
   // V8 makes the text of a stack when the property is read, which takes longer than all else here.
-  /* c8 ignore next 4: only JavaScriptCore makes no stack for a DOMException. */
+  /* c8 ignore next 5: only JavaScriptCore makes no stack for a DOMException. */
   if (!Object.hasOwn(error, "stack") && captureStackTrace !== undefined) {
     const made = [error.constructor, withCode, makeReadable];
+    const isWithout = (Error as { stackTraceLimit?: number }).stackTraceLimit === 0;
     hide(error, "stack", isWithout ? String(error) : textOf(traceFor(error, ...made)));
   }
   // A WebSocketError has been here before it got its code.
